@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,35 +11,24 @@ from sklearn.base import clone
 from sklearn.decomposition import PCA
 from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import make_scorer, precision_score
-from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
-from sklearn.utils.validation import check_is_fitted
+from support.counting import CountingImage, count_passes
 
 import hypervlad
-from hypervlad import (
-    BoostedSoftmaxClassifier,
-    HypercolumnVLAD,
-    ImageReadError,
-    MicrographClassifier,
-    ModelFileError,
-)
-from hypervlad.images import SkippedImagesWarning
-from hypervlad.models import NeverPredictedWarning, default_encoder
-from hypervlad.models.classifier import TrainingImagesWarning
+from hypervlad import BoostedSoftmaxClassifier, ImageReadError, MicrographClassifier, ModelFileError
+from hypervlad.images import SkippedImagesWarning, TrainingImagesWarning
+from hypervlad.models import NeverPredictedWarning
 
 Images = tuple[list[np.ndarray], np.ndarray]
 
 
-def test_it_learns_and_its_probabilities_are_probabilities(
-    model: MicrographClassifier, texture_images: Images
-) -> None:
+def test_it_learns_and_its_probabilities_are_probabilities(model, texture_images):
     images, labels = texture_images
-    model.fit(images[:18], labels[:18])
-    assert model.score(images[18:], labels[18:]) == 1
+    assert model.fit(images[:18], labels[:18]).score(images[18:], labels[18:]) == 1
     proba = model.predict_proba(images[18:])
     np.testing.assert_allclose(proba.sum(axis=1), 1, rtol=1e-5)
     assert model.classes_.tolist() == ["flat", "rings", "stripes"]
@@ -50,20 +38,7 @@ def test_it_learns_and_its_probabilities_are_probabilities(
     assert model.decision_function(images).shape == (24, 3)
 
 
-def test_paths_and_arrays_are_the_same(
-    model: MicrographClassifier, texture_images: Images, tmp_path: Path
-) -> None:
-    arrays = [np.round(255 * image).astype(np.uint8) for image in texture_images[0]]
-    paths = [str(tmp_path / f"{i}.png") for i in range(len(arrays))]
-    for path, array in zip(paths, arrays, strict=True):
-        PIL.Image.fromarray(array).save(path)
-    model.fit(paths, texture_images[1])
-    np.testing.assert_array_equal(model.predict_proba(paths), model.predict_proba(arrays))
-
-
-def test_an_image_of_no_weight_is_left_out_of_everything(
-    model: MicrographClassifier, texture_images: Images
-) -> None:
+def test_an_image_of_no_weight_is_left_out_of_everything(model, texture_images):
     images, labels = texture_images
     weights = np.where(np.arange(24) % 5 == 1, 0.0, 1.0)
     groups = np.arange(24) // 2
@@ -74,19 +49,20 @@ def test_an_image_of_no_weight_is_left_out_of_everything(
     np.testing.assert_array_equal(model.predict_proba(images), fewer.predict_proba(images))
 
 
-def test_a_fit_that_fails_leaves_the_model_as_it_was(
-    model: MicrographClassifier, texture_images: Images, tmp_path: Path
-) -> None:
+def test_a_fit_that_fails_leaves_the_model_as_it_was_and_a_loaded_one_can_be_fitted(
+    model, texture_images, tmp_path
+):
     images, labels = texture_images
     before = model.fit(images, labels).predict_proba(images)
-    with pytest.raises(ImageReadError, match=r"absent\.png"):
+    with pytest.raises(ImageReadError):
         model.fit([*images[:-1], tmp_path / "absent.png"], labels)
     np.testing.assert_array_equal(model.predict_proba(images), before)
+    model.save(tmp_path / "m.hvlad")
+    again = clone(hypervlad.load(tmp_path / "m.hvlad")).fit(images, labels)
+    np.testing.assert_array_equal(again.predict_proba(images), before)
 
 
-def test_verbose_reaches_the_parts_that_were_given(
-    model: MicrographClassifier, texture_images: Images, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_verbose_reaches_the_parts_that_were_given(model, texture_images, capsys):
     images, labels = texture_images
     assert not model.fit(images, labels).encoder_.verbose
     assert not capsys.readouterr().err
@@ -97,9 +73,7 @@ def test_verbose_reaches_the_parts_that_were_given(
     assert not model.encoder.verbose
 
 
-def test_each_part_of_the_vectors_gets_a_linear_model(
-    model: MicrographClassifier, texture_images: Images
-) -> None:
+def test_each_part_of_the_vectors_gets_a_linear_model(model, texture_images):
     images, labels = texture_images
     blocks = ("joint", "per_layer", "pooled")
     model.set_params(encoder__blocks=blocks).fit(images, labels)
@@ -113,93 +87,32 @@ def test_each_part_of_the_vectors_gets_a_linear_model(
     )
 
 
-def test_default_encoder() -> None:
-    encoder = default_encoder(n_codewords=8)
-    changed = encoder.get_params().items() - HypercolumnVLAD().get_params().items()
-    blocks = ("joint", "per_layer", "pooled_unit")
-    assert dict(changed) == {"blocks": blocks, "turns": 2, "n_codewords": 8}
-
-
-def test_the_default_learner_and_labels_that_are_booleans(
-    tiny_encoder: HypercolumnVLAD, texture_images: Images, tmp_path: Path
-) -> None:
-    images, labels = texture_images
-    model = MicrographClassifier(tiny_encoder, calibration_size=0).fit(images, labels == "flat")
-    assert model.boosting_.prior == "sqrt"
-    model.save(tmp_path / "m.hvlad")
-    assert hypervlad.load(tmp_path / "m.hvlad").predict(images[:2]).dtype == bool
-
-
-@pytest.mark.slow  # several models are fitted
-@pytest.mark.parametrize(
-    ("blocks", "include_backbone"),
-    [(["joint"], True), (["joint", "per_layer", "pooled"], False)],
-)
-def test_saved_and_loaded_predicts_bit_identically(
-    blocks: list[str],
-    include_backbone: bool,
-    model: MicrographClassifier,
-    texture_images: Images,
-    tmp_path: Path,
-) -> None:
-    images, labels = texture_images
-    model.set_params(encoder__blocks=blocks, encoder__turns=2).fit(images, labels)
-    path = tmp_path / "m.hvlad"
-    model.save(path, include_backbone=include_backbone)
-    loaded = hypervlad.load(path)
-    for method in ("predict", "predict_proba", "decision_function"):
-        np.testing.assert_array_equal(
-            getattr(loaded, method)(images), getattr(model, method)(images)
-        )
-    loaded.save(tmp_path / "again.hvlad", include_backbone=include_backbone)
-    assert (tmp_path / "again.hvlad").read_bytes() == path.read_bytes()
-    assert loaded.random_state == model.random_state
-    again = clone(loaded).fit(images, labels)
-    assert again.encoder_.get_params()["n_codewords"] == 4
-    np.testing.assert_array_equal(again.predict_proba(images), model.predict_proba(images))
-
-
-@pytest.mark.slow  # a search of several models
-def test_scikit_learns_searches_take_lists_of_images(
-    model: MicrographClassifier, texture_images: Images
-) -> None:
-    images, labels = texture_images
-    assert cross_val_score(model, images, labels, cv=2).mean() > 0.9
-    model.set_params(boosting=BoostedSoftmaxClassifier(), calibration_size=0)
-    search = GridSearchCV(model, {"encoder__n_codewords": [2], "boosting__Cs": [1.0, 10.0]}, cv=2)
-    assert search.fit(images, labels).best_score_ > 0.9
-
-
-def test_skipped_images_are_left_out_and_marked(
-    model: MicrographClassifier, texture_images: Images, tmp_path: Path
-) -> None:
+def test_skipped_images_are_left_out_and_marked(model, texture_images, tmp_path):
     images, labels = texture_images
     bad = tmp_path / "bad.tif"
     bad.write_bytes(b"")
     mixed = [bad, *images]
     model.set_params(encoder__on_error="skip")
-    with pytest.warns(SkippedImagesWarning, match=r"bad\.tif"):
+    with pytest.warns(SkippedImagesWarning):
         model.fit(mixed, ["flat", *labels], groups=np.arange(25))
     assert model.n_images_ == 24
     with pytest.warns(SkippedImagesWarning):
         predicted = model.predict(mixed)
     assert predicted[0] is None
     assert predicted[1:].tolist() == model.predict(images).tolist()
-    with pytest.warns(SkippedImagesWarning):
-        assert np.isnan(model.predict_proba(mixed)[0]).all()
-    with pytest.warns(SkippedImagesWarning):
-        assert np.isnan(model.decision_function(mixed)[0]).all()
+    for answer in (model.predict_proba, model.decision_function):
+        with pytest.warns(SkippedImagesWarning):
+            assert np.isnan(answer(mixed)[0]).all()
     with pytest.warns(SkippedImagesWarning), pytest.warns(TrainingImagesWarning):
         assert model.score(mixed, ["rings", *model.predict(images)]) == 1
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "words"),
     [
         ({"y": ["a"] * 23}, "23 labels .* for 24 images"),
-        ({"y": ["a"] * 24}, "class"),
+        ({"y": ["a"] * 24}, "one class only"),
         ({"groups": [1, 2]}, "2 groups values for 24 images"),
-        ({"encoder": "vgg16"}, "encoder must be a HypercolumnVLAD or None, not 'vgg16'"),
         ({"y": ["a"] * 12 + ["b"] * 11 + [float("nan")]}, r"y\[23\] is missing"),
         ({"y": None}, "requires y to be passed"),
         ({"sample_weight": [-1.0] + [1.0] * 23}, "image 0 has -1.0"),
@@ -207,6 +120,7 @@ def test_skipped_images_are_left_out_and_marked(
         ({"y": np.linspace(0, 1, 24)}, "Unknown label type|continuous"),
         ({"groups": ["a"] * 23 + [np.nan]}, "group"),
         ({"boosting": BoostedSoftmaxClassifier(learning_rate=3)}, "learning_rate"),
+        ({"boosting": BoostedSoftmaxClassifier(prior={"a": 1})}, "prior must name every class"),
         ({"boosting": SVC()}, "with predict_proba or None, not SVC"),
         (
             {"boosting": KNeighborsClassifier(), "sample_weight": np.ones(24)},
@@ -214,28 +128,16 @@ def test_skipped_images_are_left_out_and_marked(
         ),
     ],
 )
-def test_bad_input_is_reported_before_images_are_encoded(
-    change: dict[str, Any],
-    message: str,
-    model: MicrographClassifier,
-    texture_images: Images,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    images, labels = texture_images
+def test_bad_input_is_reported_before_images_are_read(change, words, model, texture_images):
+    images, labels = [CountingImage(image) for image in texture_images[0]], texture_images[1]
     call = {"y": labels} | {k: v for k, v in change.items() if k not in model.get_params()}
     model.set_params(**{k: v for k, v in change.items() if k in model.get_params()})
-    monkeypatch.setattr(HypercolumnVLAD, "fit", _encoded_too_early)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=words):
         model.fit(images, **call)
+    assert not any(image.n_reads for image in images)
 
 
-def _encoded_too_early(*_: object) -> None:
-    raise AssertionError("images were encoded before the input was checked")
-
-
-def test_frames_requested_elsewhere_do_not_matter(
-    model: MicrographClassifier, texture_images: Images, tmp_path: Path
-) -> None:
+def test_frames_requested_elsewhere_do_not_matter(model, texture_images, tmp_path):
     import sklearn
 
     images, labels = texture_images
@@ -248,40 +150,14 @@ def test_frames_requested_elsewhere_do_not_matter(
         np.testing.assert_array_equal(loaded.predict_proba(images), expected)
 
 
-def test_bare_strings_and_unfitted_models_are_reported(model: MicrographClassifier) -> None:
-    with pytest.raises(ImageReadError, match="wrap it in a list"):
-        model.fit("a.png", ["a"])
-    with pytest.raises(ValueError, match="not fitted"):
-        model.predict(["a.png"])
-    with pytest.raises(ValueError, match="not fitted"):
-        check_is_fitted(model)
-
-
-def test_a_learner_that_does_not_fit_the_encoder_is_reported(
-    fitted_model: MicrographClassifier,
-) -> None:
-    header, arrays = fitted_model.to_state()
-    learner = header["fitted"]["boosting_"]["state"]["fitted"]
-    learner["n_features_in_"], learner["linear_coef_"]["shape"] = 48, [48, 3]
-    learner["block_widths_"] = [48]
-    arrays["boosting_.linear_coef_"] = np.zeros((48, 3))
-    with pytest.raises(ModelFileError, match="the learner takes 48 features where the encoder"):
-        MicrographClassifier.from_state(header, arrays)
-
-
 # --- other learners ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "learner",
-    [
-        RandomForestClassifier(n_estimators=5),
-        make_pipeline(PCA(4), LogisticRegression(C=100)),
-    ],
+    [RandomForestClassifier(n_estimators=5), make_pipeline(PCA(4), LogisticRegression(C=100))],
 )
-def test_any_classifier_with_probabilities_learns_and_is_seeded(
-    learner: Any, model: MicrographClassifier, texture_images: Images
-) -> None:
+def test_any_classifier_with_probabilities_learns_and_is_seeded(learner, model, texture_images):
     images, labels = texture_images
     model.set_params(boosting=learner)
     with pytest.warns(UserWarning, match="takes no groups: its own inner splits"):
@@ -292,32 +168,20 @@ def test_any_classifier_with_probabilities_learns_and_is_seeded(
     again = clone(model).fit(images[:18], labels[:18]).predict_proba(images)
     np.testing.assert_array_equal(first, again)
     assert not hasattr(learner, "classes_")
+    assert hasattr(model, "decision_function") == (type(learner) is not RandomForestClassifier)
 
 
-def test_margins_are_there_if_the_learner_has_them(
-    model: MicrographClassifier, texture_images: Images
-) -> None:
-    images, labels = texture_images
-    assert hasattr(model, "decision_function")
-    model.set_params(boosting=RandomForestClassifier(n_estimators=3)).fit(images, labels)
-    assert not hasattr(model, "decision_function")
-    model.set_params(boosting=GradientBoostingClassifier(n_estimators=3)).fit(images, labels)
-    assert model.decision_function(images).shape == (24, 3)
-
-
-def test_weights_reach_another_learner(model: MicrographClassifier, texture_images: Images) -> None:
+def test_weights_reach_another_learner(model, texture_images):
     images, labels = texture_images
     model.set_params(boosting=GradientBoostingClassifier(n_estimators=3))
     unweighted = clone(model).fit(images, labels).predict_proba(images).mean(axis=0)
     weights = np.where(labels == "rings", 9.0, 1.0)
-    with pytest.warns(NeverPredictedWarning, match="24 images held out in training: flat, stripe"):
+    with pytest.warns(NeverPredictedWarning):
         model = clone(model).fit(images, labels, sample_weight=weights)
     assert model.predict_proba(images).mean(axis=0)[1] > unweighted[1] + 0.2
 
 
-def test_a_class_that_is_never_predicted_is_named(
-    model: MicrographClassifier, texture_images: Images
-) -> None:
+def test_a_class_that_is_never_predicted_is_named(model, texture_images):
     """Three images of another class cannot be told from those of their own."""
     images, labels = texture_images
     odd = labels.astype(object)
@@ -334,9 +198,7 @@ def test_a_class_that_is_never_predicted_is_named(
 
 
 @pytest.mark.parametrize("size", [None, 0.25])
-def test_blank_training_images_are_named(
-    model: MicrographClassifier, texture_images: Images, size: float | None, tmp_path: Path
-) -> None:
+def test_blank_training_images_are_named(model, texture_images, size, tmp_path):
     images, labels = texture_images
     given: list[Any] = [*images[1:], *(np.full((20, 24), grey) for grey in (0.1, 0.6))]
     given.append(tmp_path / "missed.png")
@@ -353,14 +215,12 @@ def test_blank_training_images_are_named(
         model.predict_proba([given[-1], images[0], np.ones((20, 24, 3))])
 
 
-def test_a_model_with_another_learner_cannot_be_saved(
-    model: MicrographClassifier, texture_images: Images, tmp_path: Path
-) -> None:
+def test_a_model_with_another_learner_cannot_be_saved(model, texture_images, tmp_path):
     images, labels = texture_images
     path = tmp_path / "model.hvlad"
     path.write_bytes(b"what was there")
     model.set_params(boosting=RandomForestClassifier(n_estimators=3)).fit(images, labels)
-    with pytest.raises(ModelFileError, match="RandomForestClassifier cannot be saved"):
+    with pytest.raises(ModelFileError):
         model.save(path)
     assert path.read_bytes() == b"what was there"
     assert list(tmp_path.iterdir()) == [path]
@@ -379,9 +239,7 @@ class _MarginPerPair(_Contrary):
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])
-def test_predict_follows_the_margins_of_a_learner_that_has_them(
-    model: MicrographClassifier, texture_images: Images, n_classes: int
-) -> None:
+def test_predict_follows_the_margins_of_a_learner_that_has_them(model, texture_images, n_classes):
     images, labels = texture_images
     kept = np.flatnonzero(np.isin(labels, np.unique(labels)[-n_classes:]))
     images, labels = [images[i] for i in kept], labels[kept]
@@ -396,9 +254,6 @@ def test_predict_follows_the_margins_of_a_learner_that_has_them(
     assert model.predict(images).tolist() == model.classes_[codes].tolist()
 
 
-PRIOR = {"flat": 0.4, "rings": 0.2, "stripes": 0.4}
-
-
 class _NumbersOnly(LogisticRegression):
     """A learner that takes the classes 0 to k - 1, as xgboost's does."""
 
@@ -409,9 +264,7 @@ class _NumbersOnly(LogisticRegression):
 
 
 @pytest.mark.parametrize(("kind", "calibration_size"), [(str, None), (int, 0.3), (bool, 0)])
-def test_a_learner_may_want_numbers_for_the_classes(
-    model: MicrographClassifier, texture_images: Images, kind: type, calibration_size: float | None
-) -> None:
+def test_a_learner_may_want_numbers_for_the_classes(model, texture_images, kind, calibration_size):
     images, names = texture_images
     labels = {str: names, int: 10 * np.unique(names, return_inverse=True)[1], bool: names > "flat"}
     y = labels[kind]
@@ -429,14 +282,13 @@ def test_a_learner_may_want_numbers_for_the_classes(
         assert model.predict_set(images, 0.5).shape == (24, len(np.unique(y)))
 
 
-def test_class_weights_of_a_learner_are_given_by_label(
-    model: MicrographClassifier, texture_images: Images
-) -> None:
+def test_class_weights_of_a_learner_are_given_by_label(model, texture_images):
     images, labels = texture_images
     weights = {"flat": 1.0, "rings": 1e-9, "stripes": 1.0}
     for learner in (
         LogisticRegression(class_weight=weights),
         make_pipeline(StandardScaler(), LogisticRegression(class_weight=weights)),
+        GridSearchCV(LogisticRegression(), {"class_weight": [weights]}, cv=2),
     ):
         model.set_params(boosting=learner, calibration_size=0).fit(images, labels)
         assert "rings" not in model.predict(images).tolist()
@@ -447,40 +299,14 @@ def test_class_weights_of_a_learner_are_given_by_label(
 
 
 @pytest.mark.parametrize(
-    "learner",
-    [
-        make_pipeline(StandardScaler(), BoostedSoftmaxClassifier(prior=PRIOR, n_estimators=0)),
-        GridSearchCV(LogisticRegression(), {"class_weight": [PRIOR]}, cv=2, error_score="raise"),
-        GridSearchCV(
-            LogisticRegression(),
-            {"C": [1.0]},
-            cv=2,
-            scoring=make_scorer(precision_score, labels=["rings"], average="macro"),
-            error_score="raise",
-        ),
-    ],
+    ("calibration_size", "seed", "with_forest"),
+    [(None, 0, False), (0.4, 1, False), (None, 2, True)],
 )
-def test_parameters_of_a_learner_may_name_labels(
-    model: MicrographClassifier, texture_images: Images, learner: Any
-) -> None:
-    images, labels = texture_images
-    model.set_params(boosting=learner, calibration_size=0).fit(images, labels)
-    assert model.boosting_.classes_.tolist() == model.classes_.tolist()
-    assert np.mean(model.predict(images) == labels) > 0.6
-
-
-@pytest.mark.parametrize("with_forest", [False, True])
-@pytest.mark.parametrize(("calibration_size", "seed"), [(None, 0), (0.4, 1)])
 @pytest.mark.filterwarnings("ignore:the learner, a Random:UserWarning")
 @pytest.mark.filterwarnings("ignore::hypervlad.models.NeverPredictedWarning")
 def test_neither_order_nor_names_change_the_model_and_what_is_held_out(
-    model: MicrographClassifier,
-    texture_images: Images,
-    tmp_path: Path,
-    calibration_size: float | None,
-    seed: int,
-    with_forest: bool,
-) -> None:
+    model, texture_images, tmp_path, calibration_size, seed, with_forest
+):
     if with_forest:  # it depends on the order of its rows
         model.set_params(boosting=RandomForestClassifier(5))
     rng = np.random.default_rng(seed)
@@ -510,3 +336,46 @@ def test_neither_order_nor_names_change_the_model_and_what_is_held_out(
         np.testing.assert_allclose(found[image], proba, atol=1e-6)
     accuracies = [each.held_out_evaluation().balanced_accuracy for each in (first, second)]
     assert accuracies[0] == pytest.approx(accuracies[1], abs=1e-12)
+
+
+# --- how often an image is read -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("size", "turns"), [(None, 1), (None, 4), (0.25, 1)])
+def test_images_are_read_twice_in_fit_and_calibration_images_once_more(
+    model, fitted_once, texture_images, size, turns, monkeypatch
+):
+    """For the codebook and the vectors; all are read once for the split, if there is one."""
+    images = [CountingImage(image) for image in texture_images[0]]
+    passes = count_passes(monkeypatch)
+    model.set_params(calibration_size=size, encoder__turns=turns).fit(images, texture_images[1])
+    reads = [2] * 24 if size is None else [2] * 6 + [3] * 18
+    assert sorted(image.n_reads for image in images) == reads
+    n_train, n_empty = model.n_images_, len(fitted_once.training_.empty)
+    assert sum(passes) == n_train + turns * (24 + n_empty)
+
+
+def test_all_answers_need_one_pass_and_chunks_give_the_same(
+    model, texture_images, tmp_path, monkeypatch
+):
+    model.set_params(encoder__on_error="skip").fit(*texture_images)
+    passes = count_passes(monkeypatch)
+    counted = [CountingImage(image) for image in texture_images[0]]
+    images, options = [*counted, tmp_path / "gone.png"], {"coverage": 0.8, "max_error": 0.3}
+    progress: list[int] = []
+    chunks = model.classify(images, chunk_size=8, progress=progress.append, **options)
+    assert [image.n_reads for image in counted] == [1] * 24
+    assert sum(passes) == 24
+    assert progress == [8, 8, 8, 1]
+    whole = model.classify(images, **options)
+    np.testing.assert_allclose(chunks.proba, whole.proba, atol=1e-6)
+    np.testing.assert_array_equal(chunks.sets, whole.sets)
+    np.testing.assert_array_equal(chunks.judgement.kind, whole.judgement.kind)
+    assert chunks.images.positions.tolist() == whole.images.positions.tolist() == list(range(24))
+    assert [skipped.position for skipped in chunks.images.skipped] == [24]
+    assert chunks.images.vectors.shape == (24, 0)
+    with pytest.warns(SkippedImagesWarning):
+        chunks.images.warn()
+    for size in (0, 2.5):
+        with pytest.raises(ValueError):
+            model.classify(images, chunk_size=size)

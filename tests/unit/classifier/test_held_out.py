@@ -1,0 +1,378 @@
+"""Predictions of held-out images: sets, sure answers, judgements, suspect labels, copies."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.base import clone
+from support.commands import run
+
+from hypervlad import MicrographClassifier, load
+from hypervlad.evaluation import confidence_for_error, prediction_sets
+from hypervlad.images import SkippedImagesWarning
+
+Images = tuple[list[np.ndarray], np.ndarray]
+LONE = "ignore:Classes with only one or two:UserWarning"
+
+
+def noisy(textures: Images, n: int, seed: int) -> Images:
+    """Textures buried in noise, so that models are wrong at times."""
+    images, labels = textures
+    rng = np.random.default_rng(seed)
+    chosen = rng.integers(0, len(images), n)
+    noise = [rng.normal(0, 0.62, images[i].shape) for i in chosen]
+    found = [np.clip(images[i] + own, 0, 1) for i, own in zip(chosen, noise, strict=True)]
+    return found, labels[chosen]
+
+
+@pytest.fixture(scope="module")
+def of_noisy(fitted_once: MicrographClassifier, texture_images: Images) -> MicrographClassifier:
+    """A model of 200 noisy images; tests leave it as it is."""
+    return clone(fitted_once).fit(*noisy(texture_images, 200, 0))
+
+
+@pytest.fixture(scope="module")
+def of_more(fitted_once: MicrographClassifier, texture_images: Images) -> MicrographClassifier:
+    """A model of the textures and of copies with a little noise; tests leave it as it is."""
+    images, labels = texture_images
+    rng = np.random.default_rng(0)
+    more = [np.clip(image + rng.normal(0, 0.02, image.shape), 0, 1) for image in images]
+    return clone(fitted_once).fit([*images, *more], np.tile(labels, 2))
+
+
+# --- what is held out -----------------------------------------------------------------------------
+
+
+def test_calibration_images_are_not_trained_on(model, texture_images):
+    images, labels = texture_images
+    groups = np.arange(24) // 2
+    times_held_out = np.zeros(24)
+    for seed in range(8):
+        model.set_params(calibration_size=0.25, random_state=seed, boosting__Cs=1.0)
+        model.fit(images, labels, groups=groups)
+        calibration = model.held_out_.calibration
+        assert model.n_images_ + len(calibration) == 24 == len(model.training_)
+        assert len(calibration) == 2 * 3, "a quarter of 12 groups"
+        assert set(np.bincount(calibration.groups)[np.unique(calibration.groups)]) == {2}
+        assert model.held_out_.learners == [model.boosting_]
+        times_held_out[model.training_.positions[model.held_out_.rows]] += 1
+    assert times_held_out.max() <= 6, "at random, 2 on average"
+    assert (times_held_out > 0).sum() >= 16
+
+
+@pytest.mark.filterwarnings(LONE)
+@pytest.mark.filterwarnings("ignore::hypervlad.models.NeverPredictedWarning")
+def test_the_only_group_of_a_class_is_learnt_from_and_images_without_pixels_are_not_held_out(
+    model, texture_images, tmp_path
+):
+    images, labels = texture_images[0], texture_images[1].astype("U8")
+    labels[3] = "lone"
+    given: list[Any] = [*images[:-1], tmp_path / "gone.png"]
+    model.set_params(encoder__on_error="skip", boosting__Cs=1.0)
+    for seed in range(4):
+        model.set_params(calibration_size=0.9, random_state=seed)
+        with pytest.warns(SkippedImagesWarning):
+            model.fit(given, labels)
+        held_out = model.training_.positions[model.held_out_.rows]
+        assert 3 not in held_out
+        assert 23 not in model.training_.positions
+        assert model.classes_.tolist() == ["flat", "lone", "rings", "stripes"]
+
+
+def test_folds_are_predicted_by_models_fitted_without_their_groups(model, texture_images):
+    """Each learner is one that is fitted to the vectors of the other folds, by hand."""
+    images, labels = texture_images
+    model.set_params(encoder__blocks=("joint", "pooled"), boosting__random_state=0)
+    model.fit(images, labels, groups=np.arange(24) // 2)
+    held_out, training = model.held_out_, model.training_
+    assert sorted(held_out.rows) == list(range(24))
+    vectors = model.encoder_.transform(images)
+    widths = list(model.encoder_.feature_blocks.values())
+    order = training.positions[held_out.rows]
+    assert [labels[i] for i in order] == model.classes_[held_out.codes].tolist()
+    for number, learner in enumerate(held_out.learners):
+        own = held_out.models == number
+        assert own.any()
+        assert not set(held_out.groups[own]) & set(held_out.groups[~own])
+        rows = np.sort(order[~own])
+        again = clone(model.boosting_)
+        again.fit(vectors[rows], labels[rows], groups=training.groups[rows], blocks=widths)
+        proba = learner.predict_proba(vectors)
+        np.testing.assert_allclose(proba, again.predict_proba(vectors), atol=5e-3)
+        np.testing.assert_allclose(held_out.proba[own], proba[order[own]], atol=1e-5)
+    result = model.held_out_evaluation()
+    assert result.true == [str(labels[i]) for i in order]
+    assert result.accuracy == (held_out.proba.argmax(axis=1) == held_out.codes).mean()
+    assert len(set(result.groups)) == 12
+
+
+@pytest.mark.parametrize("size", [None, 0.4])
+@pytest.mark.filterwarnings("ignore::hypervlad.models.NeverPredictedWarning")
+def test_copies_of_an_image_promise_no_more_than_one(model, texture_images, size):
+    """Labels are random: a copy in training must not count as knowledge of its original."""
+    images, _ = noisy(texture_images, 30, 0)
+    labels = np.random.default_rng(0).permutation(np.repeat(["a", "b", "c"], 10))
+    once = model.set_params(calibration_size=size).fit(images, labels)
+    n_groups = once.held_out_.calibration.n_groups
+    three = model.fit([*images, *images, *(1.0 * image for image in images)], np.tile(labels, 3))
+    groups = three.training_.groups[np.argsort(three.training_.positions)]
+    np.testing.assert_array_equal(groups, np.tile(groups[:30], 3))
+    assert len(set(groups)) == 30
+    assert three.held_out_ is None or three.held_out_.calibration.n_groups <= n_groups
+    if three.held_out_ is not None:
+        assert three.held_out_.calibration.correct.mean() < 0.7
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_copies_join_groups_and_blank_images_are_no_copies(model, texture_images):
+    images, labels = list(texture_images[0]), texture_images[1]
+    images[9] = images[0] * np.float32(1 + 1e-6)
+    images[4] = images[16] = np.full((20, 24), 0.3)
+    model.set_params(calibration_size=0).fit(images, labels, groups=np.arange(24) // 3)
+    groups = model.training_.groups
+    assert len(set(groups)) == 7, "0 to 2 and 9 to 11 are one of 8"
+    assert len(set(groups[[0, 1, 2, 9, 10, 11]])) == 1
+    assert groups[4] != groups[16]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_class_without_readable_training_images_is_left_out(model, texture_images, tmp_path):
+    images, labels = texture_images
+    model.set_params(calibration_size=0.4, encoder__on_error="skip", boosting__Cs=1.0)
+    given = [tmp_path / f"{i}" if labels[i] == "flat" else im for i, im in enumerate(images)]
+    model.fit(given, labels).save(tmp_path / "m.hvlad")
+    for each in (model, load(tmp_path / "m.hvlad")):
+        assert each.classes_.tolist() == sorted(set(each.training_.labels)) == ["rings", "stripes"]
+
+
+def test_a_class_that_a_calibration_split_misses_by_chance_can_be_held_out(model, texture_images):
+    model.set_params(calibration_size=0.05).fit(*texture_images)
+    assert len(set(model.held_out_.codes)) < 3
+    assert not len(model.held_out_.lone)
+    assert not model.predict_set(texture_images[0], 0.4).all(axis=0).any()
+
+
+def test_nothing_held_out_is_reported_before_images_are_read(model, texture_images, tmp_path):
+    images, labels = texture_images
+    absent = [tmp_path / "there_is_no_such_file.png"]
+    for size, groups, words in (
+        (np.float32(0), None, "cannot tell .* with a calibration size of 0"),
+        (None, labels, "takes a class with images of two groups"),
+    ):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            model.set_params(calibration_size=size).fit(images, labels, groups=groups)
+        model.save(tmp_path / "m.hvlad")
+        assert model.held_out_ is None
+        for each in (model, load(tmp_path / "m.hvlad")):
+            for ask in (each.predict_set, each.judge, lambda _, m=each: m.held_out_evaluation()):
+                with pytest.raises(ValueError, match=words):
+                    ask(absent)
+    assert list(model.fit_seconds_) == ["codebook", "encoding", "learner", "cross-fitted learners"]
+
+
+# --- prediction sets ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [None, 0.4])
+def test_sets_of_a_classifier_cover(model, texture_images, size):
+    images, labels = noisy(texture_images, 90, 0)
+    new, truth = noisy(texture_images, 150, 1)
+    model.set_params(calibration_size=size).fit(images, labels)
+    codes = np.searchsorted(model.classes_, truth)
+    vectors = model.encoder_.transform(new)
+    by_learner = np.stack([each.predict_proba(vectors) for each in model.held_out_.learners])
+    for coverage in (0.6, 0.9):
+        sets = model.predict_set(new, coverage)
+        expected = prediction_sets(by_learner, model.held_out_.calibration, coverage)
+        expected[np.arange(150), model.predict_proba(new).argmax(axis=1)] = True
+        expected[model.classify(new).unlike_training] = True
+        np.testing.assert_array_equal(sets, expected)
+        held = sets[np.arange(150), codes].mean()
+        assert held >= coverage - 0.12, "90 images promise no more than that of one fit"
+    with pytest.warns(UserWarning, match="every prediction set has all classes"):
+        assert model.predict_set(new, 0.99).all()
+
+
+@pytest.mark.filterwarnings(LONE)
+@pytest.mark.parametrize("size", [None, 0.25])
+def test_a_class_that_cannot_be_held_out_is_in_every_set_and_no_answer_is_sure(
+    model, texture_images, tmp_path, size
+):
+    images, labels = texture_images[0], texture_images[1].astype("U8")
+    new, truth = images[1:6], labels[1:6]
+    model.set_params(calibration_size=size).fit(images, labels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        judged = model.judge(new, 0.75)
+        assert (judged.labels == truth)[judged.kind == "sure"].any()
+        assert not model.predict_set(new, 0.5).all(axis=0).any()
+    labels[0] = "lone"
+    model.fit(images, labels).save(tmp_path / "m.hvlad")
+    for each in (model, load(tmp_path / "m.hvlad")):
+        assert each.classes_[each.held_out_.lone].tolist() == ["lone"]
+        with pytest.warns(UserWarning, match="every prediction set has lone, of which no image"):
+            sets = each.predict_set(new, 0.5)
+        assert sets[:, each.classes_ == "lone"].all()
+        assert not sets.all()
+        with pytest.warns(UserWarning, match="no answer is sure.*no image of lone can be held"):
+            judged = each.judge(new, 0.75)
+        assert set(judged.kind) == {"ambiguous"}
+        assert "with this model no answer is sure" in judged.reasons[0]
+        assert each.held_out_.sure_answers(0.75).n_sure == 0
+
+
+# --- judgements -----------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:1 of 25 images is blank:UserWarning")
+def test_images_are_judged_in_numbers_and_words(of_more, texture_images):
+    images, _ = texture_images
+    new = [*images, np.zeros_like(images[0])]
+    noise = np.random.default_rng(0).random(images[0].shape)
+    judged = of_more.judge(new, max_error=0.2)
+    assert len(judged) == 25
+    assert judged.kind[-1] == "out_of_distribution", "an empty image is like no texture"
+    assert judged.novelty[-1] > 1
+    assert judged.reasons[-1] == "blank, all pixels equal"
+    assert "unlike all training images" in of_more.judge([noise], max_error=0.2).reasons[0]
+    assert set(judged.kind[:-1]) <= {"sure", "ambiguous"}
+    assert (judged.kind == "sure").sum() > 12
+    np.testing.assert_array_equal(judged.nearest[:-1, 0] % 24, np.arange(24))
+    vectors = of_more.encoder_.transform(images)
+    proba = of_more.predict_proba(images)
+    by_fold = [learner.predict_proba(vectors) for learner in of_more.held_out_.learners]
+    confidence = np.mean(by_fold, axis=0)[np.arange(24), proba.argmax(axis=1)]
+    np.testing.assert_allclose(judged.confidence[:-1], confidence, atol=1e-6)
+    sure = (judged.confidence >= judged.threshold) & (judged.novelty <= 1)
+    np.testing.assert_array_equal(judged.kind == "sure", sure)
+    found = of_more.classify(new, coverage=0.8, max_error=0.2)
+    assert found.judgement.reasons == judged.reasons
+    np.testing.assert_array_equal(found.novelty, judged.novelty)
+    np.testing.assert_array_equal(found.proba[:-1], proba)
+    assert found.sets[-1].all(), "of an image unlike the training images"
+    assert found.sets[:-1].mean() < 0.5
+
+
+def test_skipped_images_have_answers_without_content(of_more, texture_images, tmp_path):
+    of_more.encoder_.set_params(on_error="skip")
+    images = [tmp_path / "gone.png", texture_images[0][0]]
+    with pytest.warns(SkippedImagesWarning):
+        judged = of_more.judge(images, 0.2)
+    assert judged.kind.tolist() == ["unreadable", "sure"]
+    assert judged.labels[0] is None
+    assert np.isnan(judged.novelty[0])
+    assert (judged.nearest[0] == -1).all()
+    with pytest.warns(SkippedImagesWarning):
+        assert of_more.predict_set(images).any(axis=1).tolist() == [False, True]
+    found = of_more.classify(images, coverage=0.8, max_error=0.2)  # no warning
+    assert found.images.positions.tolist() == [1]
+
+
+def test_ambiguous_images_name_the_classes_between_which_they_are(of_noisy, texture_images):
+    judged = of_noisy.judge(noisy(texture_images, 60, 1)[0], 0.2)
+    ambiguous = np.flatnonzero(judged.kind == "ambiguous")
+    assert 0 < len(ambiguous) < 60
+    for i in ambiguous:
+        first, second = of_noisy.classes_[judged.proba[i].argsort()[::-1][:2]]
+        percent, least = 100 * judged.confidence[i], 100 * judged.threshold
+        assert judged.reasons[i].startswith(f"between {first} ({100 * judged.proba[i].max():.1f} %")
+        assert f"{second} (" in judged.reasons[i]
+        assert f"have a confidence of {percent:.1f} %, and sure answers" in judged.reasons[i]
+        assert f"have {least:.1f} % or more" in judged.reasons[i]
+
+
+def test_what_is_more_probably_wrong_than_right_is_not_sure(of_more):
+    """However many of the other answers are right."""
+    vectors = of_more.training_.points
+    judged = of_more.judge_vectors(np.vstack([vectors, vectors.mean(axis=0)]), 0.9)
+    assert judged.threshold >= 0.5
+    assert (judged.confidence[judged.kind == "sure"] >= 0.5).all()
+    with pytest.warns(UserWarning, match="no answer is sure"):
+        judged = of_more.judge_vectors(vectors, 1e-6)
+    assert "sure" not in judged.kind
+    unsure = judged.reasons[list(judged.kind).index("ambiguous")]
+    assert "with this model no answer is sure" in unsure
+
+
+def test_answers_given_are_right_as_often_as_requested(of_noisy, texture_images):
+    new, truth = noisy(texture_images, 150, 1)
+    plain = of_noisy.predict(new)
+    assert (plain != truth).mean() > 0.05, "else there would be nothing to refuse"
+    judged = of_noisy.judge(new, max_error=0.2)
+    sure = judged.kind == "sure"
+    assert 0.1 < sure.mean() < 1
+    assert (judged.labels == plain).all()
+    assert (plain != truth)[sure].mean() < (plain != truth).mean()
+    assert (plain != truth)[sure].mean() <= 0.2
+
+
+@pytest.mark.parametrize("max_error", [0.05, 0.2, 0.5])
+@pytest.mark.filterwarnings("ignore:no answer is sure:UserWarning")
+def test_sure_answers_are_counted_one_by_one(of_noisy, max_error):
+    held_out = of_noisy.held_out_
+    found = held_out.sure_answers(max_error)
+    confidence = max(confidence_for_error(held_out.calibration, max_error), 0.5)
+    sure = [
+        row.argmax() == code
+        for row, code in zip(held_out.proba, held_out.codes, strict=True)
+        if row.max() >= confidence
+    ]
+    assert found == (max_error, confidence, len(sure), len(sure) - sum(sure))
+    vectors = of_noisy.training_.points[:1]
+    assert of_noisy.judge_vectors(vectors, max_error).threshold == found.threshold
+
+
+def test_shares_are_checked(fitted_once):
+    for call in (
+        lambda: fitted_once.predict_set([], 90),
+        lambda: fitted_once.judge([], 5),
+        lambda: fitted_once.classify([np.eye(9)], coverage=80),
+        lambda: fitted_once.classify([np.eye(9)], max_error=1),
+    ):
+        with pytest.raises(ValueError, match="is a share above 0 and below 1"):
+            call()
+
+
+# --- labels that are probably wrong ---------------------------------------------------------------
+
+
+def test_swapped_labels_are_suspect(model, texture_images):
+    images, labels = texture_images
+    rng = np.random.default_rng(0)
+    many = [np.clip(im + rng.normal(0, 0.05, im.shape), 0, 1) for im in images for _ in range(3)]
+    truth = np.repeat(labels, 3)
+    wrong, swapped = truth.copy(), np.arange(0, len(truth), 12)
+    wrong[swapped] = np.where(truth[swapped] == truth[0], truth[-1], truth[0])
+    issues = model.fit(many, wrong).label_issues()
+    assert len({issue.position for issue in issues} & set(swapped.tolist())) >= len(swapped) - 1
+    assert len(issues) <= 2 * len(swapped)
+    for issue in issues:
+        assert issue.label == wrong[issue.position]
+        assert issue.likely != issue.label
+        assert issue.p_label < issue.p_likely
+    scores = [issue.p_label for issue in issues]
+    assert scores == sorted(scores)
+
+
+def test_what_was_never_held_out_is_not_called_examined(model, texture_images, tmp_path):
+    model.set_params(calibration_size=0.25).fit(*texture_images)
+    model.save(tmp_path / "m.hvlad", include_backbone=True)
+    done, n_judged = run("suspects", tmp_path / "m.hvlad"), len(model.held_out_)
+    assert f"of {n_judged} labels are suspect" in done.stderr
+    assert f"{24 - n_judged} others not examined, because never held out" in done.stderr
+    assert done.stdout.startswith("path,label")
+
+
+def test_names_with_the_sign_between_them_can_be_told_apart(model, texture_images, tmp_path):
+    images, labels = texture_images
+    model.fit(images, [f"{name}|x" for name in labels]).save(
+        tmp_path / "m.hvlad", include_backbone=True
+    )
+    Image.fromarray(np.uint8(255 * images[0])).save(tmp_path / "a.png")
+    done = run("predict", tmp_path / "m.hvlad", tmp_path / "a.png", "--coverage", 0.99)
+    assert r"flat\|x|rings\|x|stripes\|x" in done.stdout
