@@ -69,10 +69,11 @@ def find_particles(
 ) -> FoundParticles:
     """Find particles that are brighter or darker than the background, without training.
 
-    A smooth background is subtracted. A particle stands out by at least six standard deviations of
-    the noise, and half the contrast of most of the particles' area, over `min_area` pixels. Its
-    outline runs at half of its own contrast. Smaller holes are filled. Touching particles are
-    separated at gaps between them and at narrow necks.
+    Single pixels far beyond all others are clipped, and a smooth background is subtracted. A
+    particle stands out by at least six standard deviations of the noise, and half the contrast of
+    most of the particles' area, over `min_area` pixels. Its outline runs at half of its own
+    contrast. Smaller holes are filled. Touching particles are separated at gaps between them and at
+    narrow necks.
 
     More than half of the field must be background, and four fifths where particles are narrower
     than ten pixels: of denser ones, none may be found. Dirt is found as well, and branched or
