@@ -6,9 +6,9 @@ import contextlib
 import csv
 import json
 import shutil
-from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,19 +17,14 @@ from support.commands import TINY, refused, run, save
 
 from hypervlad import load, make_particle_fields
 from hypervlad.apps.review import Queue
-from hypervlad.apps.review.particles import QueuedParticle, queued_particles, queued_training
-from hypervlad.apps.review.retraining import gather
-from hypervlad.apps.review.store import LabelledImage
-from hypervlad.data import ImageFolderWarning, load_image_folder
 from hypervlad.images import ImageReadError
 from hypervlad.particles import FoundFolder, find_in_images, read_outlines, write_outlines
-from hypervlad.particles.particle import NOT_A_PARTICLE
 
 STRICT = ["--max-error", "0.02", "-q"]  # so that some particles are doubtful
+NOT_A_PARTICLE = "not a particle"
 
 
-def key(item: LabelledImage) -> tuple[str, int]:
-    assert isinstance(item.image, QueuedParticle)
+def key(item: Any) -> tuple[str, int]:
     return item.image.field, item.image.number
 
 
@@ -115,25 +110,6 @@ def reviewed(place: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -
     return SimpleNamespace(found=found, queue=queue, given=given, wrong=doubtful[:2])
 
 
-def test_particles_are_items_with_a_category_for_wrong_outlines(
-    place: SimpleNamespace, reviewed: SimpleNamespace
-) -> None:
-    with contextlib.closing(Queue(reviewed.queue)) as queue:
-        items = queue.images()
-        assert [item.image for item in items] == queued_particles(FoundFolder(reviewed.found))
-        assert {key(item) for item in items} == {each for each in place.truth if each[0] >= "08"}
-        assert [each.name for each in queue.categories()] == ["rod", "sphere", NOT_A_PARTICLE]
-        for item in items[:2]:
-            found = FoundFolder(reviewed.found)
-            (own,) = [p for p in found.particles(key(item)[0]) if p.label == key(item)[1]]
-            assert isinstance(item.image, QueuedParticle)
-            assert item.image.as_micrograph().digest == own.as_micrograph().digest
-            assert item.image.micrograph == str(found.images / key(item)[0])
-        nearest = queue.image_of_training(0)
-        assert isinstance(nearest, QueuedParticle)
-        assert nearest.found == str(place.table.parent)
-
-
 def test_classes_of_people_are_counted_and_wrong_outlines_are_kept_aside(
     place: SimpleNamespace, reviewed: SimpleNamespace, tmp_path: Path
 ) -> None:
@@ -173,27 +149,6 @@ def test_classes_of_people_are_counted_and_wrong_outlines_are_kept_aside(
     pd.testing.assert_frame_equal(FoundFolder(found).table, after.table, rtol=1e-3)
 
 
-def test_the_table_of_labels_trains_and_says_who_gave_them(
-    place: SimpleNamespace, reviewed: SimpleNamespace, tmp_path: Path
-) -> None:
-    table = reviewed.found / "labels.csv"
-    said = run("review", "export", reviewed.queue, "-o", table)
-    assert "1 uncertain image not yet labelled" in said.stdout + said.stderr
-    rows = list(csv.DictReader(table.read_text(encoding="utf-8").splitlines()))
-    by = Counter(row["source"] for row in rows)
-    assert by["person"] == len(reviewed.given)
-    assert by["model"] > 0
-    with pytest.warns(ImageFolderWarning, match="2 outlines called 'not a particle' left out"):
-        data = load_image_folder(table)
-    assert data.by_model.sum() == by["model"]
-    assert len(data.images) == len(rows) - 2
-    run("review", "export", reviewed.queue, "-o", table, "--source", "person")
-    said = run("train", table, "-o", tmp_path / "m.hvlad", *TINY)
-    assert "a model's own" not in said.stderr
-    assert "2 outlines called 'not a particle' left out" in said.stderr
-    assert load(tmp_path / "m.hvlad").classes_.tolist() == ["rod", "sphere"]
-
-
 def test_a_classifier_learns_from_corrected_particles(
     place: SimpleNamespace, reviewed: SimpleNamespace, tmp_path: Path
 ) -> None:
@@ -206,14 +161,11 @@ def test_a_classifier_learns_from_corrected_particles(
     assert "2 outlines called 'not a particle' left out" in said.stderr
     better = load(tmp_path / "better.hvlad")
     micrographs = [name.partition(",")[0] for name in better.training_.names]
-    codes = dict(zip(micrographs, better.training_.groups.tolist(), strict=True))
-    assert [codes[name] for name in micrographs] == better.training_.groups.tolist()
-    assert len(set(codes.values())) == len(set(micrographs)), "micrographs are the groups"
+    groups = better.training_.groups.tolist()
+    assert len({*groups}) == len({*micrographs}) == len({*zip(micrographs, groups, strict=True)})
     with contextlib.closing(Queue(queue)) as opened:
         assert opened.fact("model") == str(tmp_path / "better.hvlad")
-        last = opened.image_of_training(n_training)
-        assert isinstance(last, QueuedParticle)
-        assert last.found == str(reviewed.found)
+        assert opened.image_of_training(n_training).found == str(reviewed.found)
 
 
 def test_particles_of_one_micrograph_in_training_and_queue_are_one_group(
@@ -227,17 +179,13 @@ def test_particles_of_one_micrograph_in_training_and_queue_are_one_group(
     run("review", "start", tmp_path / "m.hvlad", place.table.parent, "-o", queue, *STRICT)
     label(queue, place.truth)
     groups = tmp_path / "groups.csv"
-    groups.write_text(
-        "\n".join(["path,group", *(f"{n:02d}.png,sample {n // 2}" for n in range(8))])
-    )
-    data = load_image_folder(some)
-    data.images = queued_training(some, data)
-    with contextlib.closing(Queue(queue)) as opened:
-        for given, n_groups in ((None, 8), (groups, 4)):
-            model = load(tmp_path / "m.hvlad")
-            material = gather(opened, data, groups=given, model=model)
-            assert len(material.images) == len(rows) - 1, "each particle once"
-            assert len(set(material.groups)) == n_groups
+    lines = [f"{n:02d}.png,sample {n // 2}" for n in range(8)]
+    groups.write_text("\n".join(["path,group", *lines]))
+    options = ["--training", some, "--groups", groups, "-o", tmp_path / "better.hvlad", "-q"]
+    run("review", "retrain", queue, *options)
+    training = load(tmp_path / "better.hvlad").training_
+    assert len(training.names) == len(rows) - 1, "each particle once"
+    assert len(set(training.groups.tolist())) == 4
 
 
 def test_outlines_that_were_changed_since_are_reported(
@@ -276,16 +224,14 @@ def test_outlines_that_were_changed_since_are_reported(
 def test_folders_of_others_are_refused(
     place: SimpleNamespace, reviewed: SimpleNamespace, tmp_path: Path
 ) -> None:
-    other = place.root / "training-found"
-    line = refused("review", "export", reviewed.queue, "-o", other)
-    assert f"has the particles of {reviewed.found}" in line
-    table = reviewed.found / "particles.csv"
-    assert "is read by this command" in refused("review", "export", reviewed.queue, "-o", table)
-    command = ["review", "start", place.model, other, reviewed.found, "-o", tmp_path / "q"]
-    assert "give only this one" in refused(*command)
+    other, found = place.root / "training-found", reviewed.found
     unclassified = Path(shutil.copytree(place.root / "new-found", tmp_path / "found"))
     queue = start(place, unclassified, tmp_path / "queue")
     label(queue, place.truth)
-    assert "'hypervlad particles classify'" in refused(
-        "review", "export", queue, "-o", unclassified
-    )
+    for arguments, words in (
+        (["export", reviewed.queue, "-o", other], f"has the particles of {found}"),
+        (["export", reviewed.queue, "-o", found / "particles.csv"], "is read by this command"),
+        (["start", place.model, other, found, "-o", tmp_path / "q"], "give only this one"),
+        (["export", queue, "-o", unclassified], "'hypervlad particles classify'"),
+    ):
+        assert words in refused("review", *arguments)

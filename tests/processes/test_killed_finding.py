@@ -6,19 +6,19 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from support.commands import run, save
 from support.paths import ROOT
+from support.waiting import wait_until
 
 from hypervlad import make_particle_fields
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no SIGKILL on this system")
 def test_a_killed_search_is_resumed(tmp_path: Path) -> None:
-    fields, _ = make_particle_fields(12, size=160, n_particles=(4, 6), random_state=0)
+    fields, _ = make_particle_fields(12, size=96, n_particles=2, extent=20, random_state=0)
     for number, field in enumerate(fields):
         save(tmp_path / "images" / f"{number:02d}.png", field)
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -27,8 +27,7 @@ def test_a_killed_search_is_resumed(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "hypervlad", *find, str(tmp_path / "found")]
     process = subprocess.Popen(command, env=environment)
     outlines = tmp_path / "found" / "outlines"
-    while process.poll() is None and len(list(outlines.glob("*.tif"))) < 3:
-        time.sleep(0.002)
+    wait_until(lambda: len(list(outlines.glob("*.tif"))) >= 3, "three fields")
     process.kill()
     assert process.wait() == -signal.SIGKILL
     kept = {file: file.stat().st_mtime_ns for file in outlines.glob("*.tif")}
