@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import faulthandler
 import json
+import multiprocessing
 import os
 import signal
 import sys
 import threading
-import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -27,13 +27,14 @@ from hypervlad import HypercolumnVLAD, extract_features, register_backbone
 from hypervlad.features import Preprocessing
 
 N_IMAGES, LATER = 60, 5
+FORKING = multiprocessing.get_context("fork")
 EVENTS = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "shutil.rmtree"}
 
 
 def killed_at(event: int, work: Callable[[], object]) -> bool:
-    """Do work in a child process, which is killed at an event; say whether it came so far."""
-    child = os.fork()
-    if child == 0:
+    """Do work in a forked process, which is killed at an event; say whether it came so far."""
+
+    def work_until_then() -> None:
         left = [event]
 
         def count(name: str, _: object) -> None:
@@ -43,15 +44,13 @@ def killed_at(event: int, work: Callable[[], object]) -> bool:
                     os.kill(os.getpid(), signal.SIGKILL)
 
         sys.addaudithook(count)
-        try:
-            work()
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0, "the child failed by itself"
-    return os.WIFSIGNALED(status)
+        work()
+
+    child = FORKING.Process(target=work_until_then)
+    child.start()
+    child.join()
+    assert child.exitcode in (0, -signal.SIGKILL), "the child failed by itself"
+    return child.exitcode != 0
 
 
 def main(folder: Path) -> None:

@@ -101,30 +101,25 @@ def test_a_spreadsheet_may_write_semicolons_decimal_commas_and_short_lines(
         load_image_folder(table)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"particle": 9}, "line 2: no outline of b.png has the number 9"),
-        ({"particle": "two"}, "line 2: no particle 'two'"),
-        ({"particle": 2}, "particle 2 of b.png is round (line 2) and square (line 3)"),
-        ({"micrograph": "c.png"}, "c.png: no such image in"),
-        ({"class": "square"}, "particles of 1 class"),
-    ],
-)
-def test_tables_that_do_not_fit_are_refused(
-    labelled: Any, change: dict[str, Any], message: str
-) -> None:
-    path = labelled(["round"] + ["square"] * 5)
-    table = pd.read_csv(path, dtype=object)
-    for column, value in change.items():
-        table.loc[0, column] = value
-    table.to_csv(path, index=False)
-    with pytest.raises(ValueError, match=re.escape(message)):
-        load_image_folder(path)
-
-
-def test_a_table_without_classes_says_what_to_add(found: FoundFolder) -> None:
-    with pytest.raises(ImageFolderError, match="no column is called class; add it"):
-        load_image_folder(found.path / "particles.csv")
+def test_tables_that_do_not_fit_are_refused(labelled: Any, found: FoundFolder) -> None:
+    for column, value, words in (
+        ("particle", 9, "line 2: no outline of b.png has the number 9"),
+        ("particle", "two", "line 2: no particle 'two'"),
+        ("particle", 2, "particle 2 of b.png is round (line 2) and square (line 3)"),
+        ("micrograph", "c.png", "c.png: no such image in"),
+        ("class", "square", "particles of 1 class"),
+        ("", "", "no column is called class; add it"),
+    ):
+        path = labelled(["round"] + ["square"] * 5)
+        table = pd.read_csv(path, dtype=object)
+        if column:
+            table.loc[0, column] = value
+        else:
+            del table["class"]
+        table.to_csv(path, index=False)
+        with pytest.raises(ValueError, match=re.escape(words)):
+            load_image_folder(path)
     with pytest.raises(ImageFolderError, match="a table of particles; only tables of images are"):
         check_image_folder(found.path / "particles.csv")
+    with pytest.raises(ImageFolderError, match=r"give sizes\.csv to 'hypervlad particles find'"):
+        load_image_folder(found.path / "particles.csv", pixel_sizes="sizes.csv")

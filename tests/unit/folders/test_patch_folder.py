@@ -67,27 +67,28 @@ def test_images_of_one_name_do_not_overwrite_each_other(tmp_path):
     assert len(load_patch_folder(tmp_path / "out")["train"].images) == 2
 
 
-def test_a_full_folder_and_unknown_parts_are_refused(tmp_path):
-    (tmp_path / "notes.txt").touch()
-    with pytest.raises(ImageFolderError, match="a new or an empty folder"):
-        write_patch_folder(parts_of(), tmp_path)
-    with pytest.raises(ImageFolderError, match=r"the parts train, validation, test.* got dev"):
-        write_patch_folder({"dev": parts_of()["train"]}, tmp_path / "new")
-    with pytest.raises(ImageFolderError, match="got none"):
-        write_patch_folder({}, tmp_path / "new")
-
-
-def test_folders_of_another_kind_are_reported(tmp_path):
-    with pytest.raises(ImageFolderError, match="no such folder"):
-        load_patch_folder(tmp_path / "gone")
-    with pytest.raises(ImageFolderError, match="no sub-folder 'train'"):
-        load_patch_folder(tmp_path)
-    (tmp_path / "train").mkdir()
-    with pytest.raises(ImageFolderError, match="train: no images"):
-        load_patch_folder(tmp_path)
-    Image.fromarray(np.zeros((5, 5), np.uint8)).save(tmp_path / "train" / "loose.png")
-    with pytest.raises(ImageFolderError, match="1 image outside of them"):
-        load_patch_folder(tmp_path)
+def test_impossible_folders_and_parts_are_refused(tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes.txt").touch()
+    train = parts_of()["train"]
+    for parts, folder, words in (
+        ({"train": train}, "full", "full: expected a new or an empty folder"),
+        ({"dev": train}, "new", r"the parts train, validation, test.* got dev"),
+        ({}, "new", "got none"),
+    ):
+        with pytest.raises(ImageFolderError, match=words):
+            write_patch_folder(parts, tmp_path / folder)
+    for folder in ("empty/train", "loose/train/class"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "loose" / "train" / "1.png").touch()
+    for folder, words in (
+        ("gone", "gone.*: no such folder"),
+        ("full", "full: no sub-folder 'train'"),
+        ("empty", "train: no images"),
+        ("loose", "train: 1 image outside of them"),
+    ):
+        with pytest.raises(ImageFolderError, match=words):
+            load_patch_folder(tmp_path / folder)
 
 
 def test_a_group_on_two_sides_is_refused(tmp_path):

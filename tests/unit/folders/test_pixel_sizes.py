@@ -26,7 +26,8 @@ def sizes_of(folder: Path, text: str, encoding: str = "utf-8") -> PixelSizes:
 
 @pytest.mark.parametrize("path", ["fibre/a.png", "fibre\\a.png", "./fibre/../fibre/a.png"])
 def test_a_path_is_relative_to_the_table(folder: Path, path: str) -> None:
-    sizes = sizes_of(folder, f"path,pixel_size\n{path},2.5\nfibre/b.png,\n")
+    sizes = sizes_of(folder, f"path,pixel_size\n{path},2.5\nfibre/b.png,\n{path},2.50\n")
+    assert len(sizes) == 1
     assert sizes.of(folder / "fibre" / "a.png") == 2.5
     assert sizes.of(str(folder / "tube" / ".." / "fibre" / "a.png")) == 2.5
     assert sizes.of(folder / "fibre" / "b.png") is None
@@ -47,48 +48,41 @@ def test_a_table_saved_by_a_european_spreadsheet(folder: Path, encoding: str) ->
     assert sizes_of(folder, text, encoding).of(folder / "fibre" / "a.png") == 2.5
 
 
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("", "its columns are none; expected path and pixel_size"),
-        ("path,size\nfibre/a.png,2", "its columns are path, size; expected path and pixel_size"),
-        ("path,pixel_size\nfibre/a.png,1\nfibre/b.png,two", "line 3: 'two' is no pixel size"),
-        ("path,pixel_size\nfibre/a.png,-1", "line 2: '-1' is no pixel size"),
-        ("path,pixel_size\nfibre/a.png,0", "line 2: '0' is no pixel size"),
-        ("path,pixel_size\nfibre/a.png,nan", "line 2: 'nan' is no pixel size"),
-        ('path,pixel_size\nfibre/a.png,"2,5"', "line 2: '2,5' is no pixel size; expected nano"),
-        ("path,pixel_size\n,1", "line 2: no path"),
-        (
-            "path,pixel_size\nfibre/a.png,1\ntube/../fibre/a.png,2",
-            "line 3: tube/../fibre/a.png has another pixel size in line 2",
-        ),
-        ("path,pixel_size\nx.png,1", "no line is of a file that exists. Paths are relative to the"),
-    ],
-)
-def test_what_is_refused_with_its_line(folder: Path, text: str, reason: str) -> None:
-    with pytest.raises(ImageFolderError) as caught:
+BAD = [
+    ("", ": its columns are none; expected path and pixel_size"),
+    ("path,size\nfibre/a.png,2", ": its columns are path, size; expected path and pixel_size"),
+    ("path,pixel_size\nfibre/a.png,1\nfibre/b.png,two", ", line 3: 'two' is no pixel size"),
+    *(
+        (f"path,pixel_size\nfibre/a.png,{size}", f", line 2: '{size}' is no pixel size")
+        for size in ("-1", "0", "nan", "0.0009", "1000001")
+    ),
+    ('path,pixel_size\nfibre/a.png,"2,5"', ", line 2: '2,5' is no pixel size; expected nano"),
+    ("path,pixel_size\n,1", ", line 2: no path"),
+    (
+        "path,pixel_size\nfibre/a.png,1\ntube/../fibre/a.png,2",
+        r", line 3: tube/\.\./fibre/a\.png has another pixel size in line 2",
+    ),
+    ("path,pixel_size\nx.png,1", ": no line is of a file that exists. Paths are relative to the"),
+]
+
+
+def test_what_is_refused_with_its_line(folder: Path) -> None:
+    for text, words in BAD:
+        with pytest.raises(ImageFolderError, match=f"^{folder / 'sizes.csv'}{words}"):
+            sizes_of(folder, text)
+    assert len(sizes_of(folder, "path,pixel_size\nfibre/a.png,0.001\nfibre/b.png,1000000")) == 2
+
+
+def test_sizes_that_are_not_used_are_named(folder: Path) -> None:
+    text = "path,pixel_size,proposed_pixel_size\nfibre/a.png,2.5,\nfibre/b.png,,3\nx.png,1,\n"
+    with pytest.warns(ImageFolderWarning) as warned:
         sizes_of(folder, text)
-    assert str(caught.value).startswith(f"{folder / 'sizes.csv'}")
-    assert reason in str(caught.value)
-
-
-def test_equal_lines_are_one(folder: Path) -> None:
-    assert len(sizes_of(folder, "path,pixel_size\nfibre/a.png,1\nfibre/a.png,1.0")) == 1
-
-
-def test_lines_of_missing_files_are_counted(folder: Path) -> None:
-    with pytest.warns(ImageFolderWarning, match=r"2 lines are of no file that exists: x.png \(li"):
-        sizes_of(folder, "path,pixel_size\nfibre/a.png,1\nx.png,1\ny.png,2\n")
-
-
-def test_sizes_of_labelled_images(folder: Path) -> None:
-    (folder / "sizes.csv").write_text("path,pixel_size\nfibre/a.png,2.5\n")
+    missing, proposed = (str(each.message) for each in warned)
+    assert "1 line is of no file that exists: x.png (line 4)" in missing
+    assert "1 pixel size is only proposed, and not used" in proposed
+    sizes_of(folder, "path,pixel_size\nfibre/a.png,2.5\n")
     data = load_image_folder(folder, pixel_sizes=folder / "sizes.csv")
     assert [data.pixel_sizes.of(image) for image in data.images] == [2.5, None, None, None]
     assert load_image_folder(folder).pixel_sizes is None
-
-
-def test_a_table_of_other_images_is_reported(folder: Path) -> None:
-    (folder / "sizes.csv").write_text("path,pixel_size\nfibre/a.png,2.5\n")
     with pytest.warns(ImageFolderWarning, match="has the pixel size of none of the 1 image"):
         load_pixel_sizes(folder / "sizes.csv", [folder / "fibre" / "b.png"])
