@@ -84,6 +84,7 @@ def test_images_without_outlines_stop_training(training: Path, tmp_path: Path) -
     assert not (tmp_path / "m.hvlad").exists()
 
 
+@pytest.mark.full  # trains two segmenters
 def test_outlines_of_one_file_and_scribbles(training: Path, tmp_path: Path) -> None:
     marks = np.zeros((128, 128), np.uint8)
     marks[:10], marks[60:70] = 1, 2

@@ -168,6 +168,7 @@ def test_a_classifier_learns_from_corrected_particles(
         assert opened.image_of_training(n_training).found == str(reviewed.found)
 
 
+@pytest.mark.full  # trains two classifiers
 def test_particles_of_one_micrograph_in_training_and_queue_are_one_group(
     place: SimpleNamespace, tmp_path: Path
 ) -> None:

@@ -96,6 +96,7 @@ def clustered(rng, n_groups, n_each):
     return angles, np.repeat(np.arange(n_groups), n_each)
 
 
+@pytest.mark.full  # 150 bootstraps
 def test_intervals_have_the_nominal_coverage():
     rng = np.random.default_rng(0)
     held = []
