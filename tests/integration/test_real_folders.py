@@ -5,14 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from support.commands import save
 from support.copies import CHANGES, jpeg
 from support.paths import DATA
 
 from hypervlad.data import check_image_folder, load_image_folder
-from hypervlad.data.folders.copies import find_near_copies, make_thumbnail
 
 pytestmark = [
     pytest.mark.real,
+    pytest.mark.full,  # hundreds of real images are decoded and compared
     pytest.mark.skipif(not DATA.is_dir(), reason=f"no real images in {DATA}"),
 ]
 
@@ -78,22 +79,21 @@ def test_magnetic_tiles_under_several_lights_are_one_set(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["micrographs", "neu_steel", "nanofibre", "magnetic_tile/images"])
-def test_planted_copies_among_real_images(name):
+def test_planted_copies_among_real_images(name, tmp_path):
     files = sorted((DATA / name).rglob("*.jpg"))[::3]
-    images = [np.asarray(Image.open(file).convert("L"), np.float32) / 255 for file in files]
-    thumbnails, planted = [], list(range(0, len(images), 3))
-    n_changes = len(CHANGES)
-    copies = []
-    for i, image in enumerate(images):
-        if i in planted:
-            margin_free = min(image.shape) >= 90
-            change = list(CHANGES.values())[(i // 3) % n_changes]
-            original, copy = change(image) if margin_free else (image, jpeg(image, 60))
-            thumbnails.append(make_thumbnail(np.ascontiguousarray(original)))
-            copies.append(make_thumbnail(np.ascontiguousarray(copy)))
-        else:
-            thumbnails.append(make_thumbnail(image))
-    pairs, *_ = find_near_copies(thumbnails + copies)
-    found = {(int(i), int(j)) for i, j in pairs}
-    hits = [(i, len(images) + k) in found for k, i in enumerate(planted)]
+    changes = list(CHANGES.values())
+    for i, file in enumerate(files):
+        image = np.asarray(Image.open(file).convert("L"), np.float32) / 255
+        if i % 3 == 0:
+            is_large = min(image.shape) >= 90
+            change = changes[(i // 3) % len(changes)]
+            image, copy = change(image) if is_large else (image, jpeg(image, 60))
+            save(tmp_path / f"{i}copy.png", np.clip(copy, 0, 1))
+        save(tmp_path / f"{i}.png", np.clip(image, 0, 1))
+    report = check_image_folder(tmp_path)
+    together = [set(copies.files) for copies in report.near_copies + report.exact_copies]
+    hits = [
+        any({f"{i}.png", f"{i}copy.png"} <= files for files in together)
+        for i in range(0, len(files), 3)
+    ]
     assert np.mean(hits) >= 0.9
