@@ -14,40 +14,29 @@ import shlex
 import shutil
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
+from support.commands import app
 from support.documents import PAGES, blocks
 from support.paths import ROOT
-
-from hypervlad.apps.cli import app
-
-pytestmark = [
-    pytest.mark.real,
-    pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork"),
-]
+from support.review_queues import Served
 
 # Imports once what all blocks import, which takes seconds. It reads, line by line, steps with
 # their folders. Each step then has a process of its own: a block is the main module in it, as if
-# it had been started with ``python -c``. What it prints goes to a file. A codebook that a step
-# has learnt is read from a folder by all that would learn the same: most of a small fit is
-# K-means.
+# it had been started with ``python -c``. What it prints goes to a file.
 FORKING = """
-import glob, json, os, shlex, subprocess, sys, types
-import jinja2, joblib, matplotlib.pyplot, PIL.Image, skimage.filters, tifffile, typer.main
+import glob, json, os, runpy, shlex, subprocess, sys, types
+import jinja2, matplotlib.pyplot, PIL.Image, skimage.filters, tifffile, typer.main
 import hypervlad
 import hypervlad.results
-from hypervlad.apps.cli import app, main as command_line
-from hypervlad.features.encoder import codebook_fit
+from support.commands import app
 for name in hypervlad.__all__:
     getattr(hypervlad, name)
 typer.main.get_command(app)
-codebooks = joblib.Memory(sys.argv[1], verbose=0)
-codebook_fit.learn_codebook = codebooks.cache(codebook_fit.learn_codebook, ignore=["verbose"])
 
 def run(language, block):
     if language == "python":
@@ -56,7 +45,7 @@ def run(language, block):
     elif block.startswith("hypervlad ") and not set("|><$&;") & set(block):
         words = shlex.split(block)
         sys.argv = [own for word in words for own in sorted(glob.glob(word)) or [word]]
-        sys.exit(command_line())
+        runpy.run_module("hypervlad", run_name="__main__")
     else:
         subprocess.run(["bash", "-euc", block], check=True)
 
@@ -81,46 +70,25 @@ STRICT += ["-W", "ignore:no answer is sure", "-W", "ignore:the threshold is extr
 STRICT += ["-W", "ignore:Port 8787 is already in use"]
 
 
-def label_all(arguments: list[str], folder: Path) -> None:
-    """Serve a queue, label its images as the page does, and stop the server."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "hypervlad", *arguments]
-    serving = subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True
-    )
-    try:
-        assert serving.stdout is not None
-        link = serving.stdout.readline().split()[1]
-        answer = post(link, "next", client="window-1", want=1)
-        while answer["items"]:
-            item, scores = answer["items"][0]["id"], answer["items"][0]["scores"]
-            click = {"client": "window-1", "click": f"click-{item:04d}", "want": 1}
-            answer = post(link, "label", item=item, category=scores[0][0], **click)
-        assert answer["progress"]["labelled"]
-        serving.terminate()
-        serving.communicate(timeout=60)
-        assert serving.returncode == 0
-    finally:
-        serving.kill()
-        serving.communicate()
-
-
-def post(link: str, action: str, **body: object) -> dict[str, Any]:
-    origin = link[: link.index("/", len("http://"))]
-    headers = {"Content-Type": "application/json", "Origin": origin}
-    request = urllib.request.Request(link + action, json.dumps(body).encode(), headers)
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        found: dict[str, Any] = json.load(answer)
-    return found
+def label_all(queue: Path) -> None:
+    """Serve a queue, and label its images as the page does."""
+    server = Served(queue)
+    answer = server.post("next", client="window-1", want=1)
+    while answer["items"]:
+        item, scores = answer["items"][0]["id"], answer["items"][0]["scores"]
+        click = {"client": "window-1", "click": f"click-{item:04d}", "want": 1}
+        answer = server.post("label", item=item, category=scores[0][0], **click)
+    assert answer["progress"]["labelled"]
+    server.kill()
 
 
 @pytest.fixture(scope="module")
-def forking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Popen[str]]:
+def forking() -> Iterator[subprocess.Popen[str]]:
     """A process that runs steps."""
-    codebooks = tmp_path_factory.mktemp("codebooks")
+    paths = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))
     with subprocess.Popen(
-        [sys.executable, *STRICT, "-c", FORKING, str(codebooks)],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        [sys.executable, *STRICT, "-c", FORKING],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -160,6 +128,9 @@ def assert_prints(shown: str, printed: str) -> None:
     assert fits or not shown, f"the page shows\n{shown}\nprinted was\n{printed}"
 
 
+@pytest.mark.full  # trains, segments and extracts as a reader of all pages would
+@pytest.mark.real
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 @pytest.mark.parametrize(
     "page",
     [page for page in PAGES if blocks(page)],
@@ -175,7 +146,7 @@ def test_all_blocks_run(
         printed = ""
         for line in lines:
             if line.startswith("hypervlad review serve"):  # runs until Ctrl-C, and needs a user
-                label_all(line.split()[1:], folder)
+                label_all(folder / line.split()[3])
             else:
                 printed += run_step(forking, folder, language, line)
         assert_prints(shown, printed)

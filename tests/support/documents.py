@@ -9,6 +9,7 @@ from support.paths import ROOT
 
 import hypervlad
 import hypervlad.apps.review
+import hypervlad.particles
 
 PACKAGES = [
     hypervlad,
@@ -18,6 +19,7 @@ PACKAGES = [
     hypervlad.fibres,
     hypervlad.models,
     hypervlad.data,
+    hypervlad.particles,
     hypervlad.results,
     hypervlad.apps.review,
 ]

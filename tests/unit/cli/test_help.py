@@ -7,7 +7,6 @@ from support.commands import all_commands, run
 
 import hypervlad
 from hypervlad import HypercolumnVLAD
-from hypervlad.apps.cli.options import OnError
 
 COMMANDS = all_commands()
 
@@ -37,7 +36,6 @@ def test_the_help_states_the_librarys_own_defaults():
     for stated in ("backbone", "image_size"):
         assert f"by default {defaults[stated]}." in text
     assert f'"{defaults["weights"]}" (the default)' in text
-    assert {"raise", "skip"} == set(OnError)
 
 
 # How images are read. A model stores it, so commands that are given a model need no option, unless
@@ -79,15 +77,3 @@ def test_an_option_of_reading_is_explained_alike_everywhere(option):
         each.help for command in COMMANDS.values() for each in command.params if option in each.opts
     }
     assert len(texts) == 1
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["train"],
-        ["fly"],
-        ["demo", "--on-error", "ignore"],
-    ],
-)
-def test_usage_errors_exit_with_2(arguments):
-    assert "Error" in run(*arguments, code=2).stderr

@@ -1,22 +1,24 @@
-"""What commands print cannot control a terminal."""
+"""What commands print is one sentence with advice that the command knows, and no control codes."""
 
 from __future__ import annotations
 
 import os
 import re
+import runpy
 import sys
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
-from support.commands import all_commands, run
+import torch
+from support.commands import TINY, all_commands, refused, run, write_folder
 
-from hypervlad.apps.cli import main
-from hypervlad.apps.cli.messages import echo, plain_errors, sentence_of
 from hypervlad.images import SkippedImage, SkippedImagesWarning
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp.\r"
 SHOWN = r"\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp.\r"
+CONTROLS = {"\x1b", "\x07", "\x9b", "\u202e"}
 
 
 @pytest.mark.skipif(os.name == "nt", reason="such names are not allowed")
@@ -30,7 +32,7 @@ def test_names_in_reports_and_errors(tmp_path: Path) -> None:
     ):
         printed = result.stdout + result.stderr
         assert r"\x1b]0;owned\x07" in printed
-        assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set(printed)
+        assert not CONTROLS & set(printed)
 
 
 def test_names_in_tracebacks(
@@ -38,83 +40,43 @@ def test_names_in_tracebacks(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["hypervlad", "--debug", "info", HOSTILE])
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # which typer replaces
-    with pytest.raises(SystemExit, match="2"):
-        main()
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_module("hypervlad", run_name="__main__")
+    assert caught.value.code == 2
     printed = capsys.readouterr().err
     assert printed.startswith("Traceback")
     assert SHOWN in printed
-    assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set(printed)
+    assert not CONTROLS & set(printed)
 
 
-def test_names_in_warnings(capsys: pytest.CaptureFixture[str]) -> None:
-    plain_errors(lambda: warnings.warn(HOSTILE, stacklevel=2))()
-    assert capsys.readouterr().err.strip() == f"warning: {SHOWN}"
+# --- what a network says or raises, in a command ------------------------------------------------
 
 
-def test_a_skipped_image_is_reported_once(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def training(
+    texture_images: tuple[list[np.ndarray], np.ndarray], tmp_path: Path
+) -> tuple[object, ...]:
+    folder = write_folder(tmp_path / "images", *texture_images)
+    return "train", folder, "-o", tmp_path / "m.hvlad", *TINY, "-q"
+
+
+def test_warnings_are_printed_once_without_control_codes(
+    training: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Folds, and steps that read other parts of a folder, meet the same unreadable files."""
     bad, worse = (SkippedImage(k, f"{k}.png", f"{k}.png: damaged") for k in range(2))
+    forward = torch.nn.Conv2d.forward
 
-    @plain_errors
-    def command() -> None:
+    def warning(self: torch.nn.Conv2d, maps: torch.Tensor) -> torch.Tensor:
+        warnings.warn(HOSTILE, stacklevel=2)
         for skipped, n_images in (((bad,), 9), ((bad,), 7), ((bad, worse), 8), ((worse,), 7)):
             warnings.warn(SkippedImagesWarning.about(skipped, n_images), stacklevel=2)
+        return forward(self, maps)
 
-    command()
-    said = capsys.readouterr().err
+    monkeypatch.setattr(torch.nn.Conv2d, "forward", warning)
+    said = run(*training).stderr
     assert re.findall(r"(\d of \d) images", said) == ["1 of 9", "2 of 8"]
-
-
-@pytest.mark.parametrize("terminal", [False, True])
-def test_tables_keep_their_bytes_except_in_a_terminal(
-    terminal: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
-    echo(f"{HOSTILE},1\n".encode(), nl=False)
-    assert capsys.readouterr().out == f"{SHOWN if terminal else HOSTILE},1\n"
-
-
-def test_parameters_in_errors_are_options() -> None:
-    error = ValueError(
-        'give a file, weights="path/to/w.pth" (or .safetensors), or weights="random"; '
-        "set image_size=224; give HypercolumnVLAD(pixel_size=None, ...)"
-    )
-    assert sentence_of(error, {"weights", "image_size", "pixel_size"}) == (
-        "give a file, --weights path/to/w.pth (or .safetensors), or --weights random; "
-        "set --image-size 224; give HypercolumnVLAD(pixel_size=None, ...)"
-    )
-    assert sentence_of(error) == str(error)  # of a command that has no such options
-
-
-COMMANDS = all_commands()
-ADVICE = (
-    "use weights=micronet, image_size=512, tile_size=512 or pixel_size=2.5, or another "
-    "computer with more memory"
-)
-
-
-@pytest.mark.parametrize("name", COMMANDS)
-@pytest.mark.parametrize(
-    "error",
-    [
-        MemoryError("Unable to allocate 9.00 TiB"),
-        RuntimeError("[enforce fail at alloc] DefaultCPUAllocator: can't allocate memory"),
-        RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB"),
-        ValueError(ADVICE),
-    ],
-)
-def test_errors_advise_options_that_the_command_has(name: str, error: Exception) -> None:
-    command = COMMANDS[name]
-    parameters = {each.name: each for each in command.params}
-    sentence = sentence_of(error, set(parameters))
-    known = {option for each in command.params for option in each.opts}
-    assert set(re.findall(r"--[a-z][a-z-]*", sentence)) <= known
-    if not isinstance(error, ValueError):
-        assert "not enough memory" in sentence
-        assert "reduced size" in sentence
-    for option in ("jobs", "batch_size", "tile_size", "image_size"):
-        if option in parameters and not isinstance(error, ValueError):
-            assert f"--{option.replace('_', '-')}" in sentence
+    assert said.splitlines().count(f"warning: {SHOWN}") == 1
 
 
 @pytest.mark.parametrize(
@@ -124,8 +86,29 @@ def test_errors_advise_options_that_the_command_has(name: str, error: Exception)
         (PermissionError(13, "Permission denied", "a.csv"), "a.csv: Permission denied"),
         (ValueError("two\nlines"), "two lines"),
         (RuntimeError(), "unexpected RuntimeError"),
+        (MemoryError("Unable to allocate 9.00 TiB"), "not enough memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "not enough memory"),
+        (RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB"), "not enough memory"),
+        (
+            ValueError(
+                'give weights="path/to/w.pth", weights="random" or image_size=224; (tile=1)'
+            ),
+            "give --weights path/to/w.pth, --weights random or --image-size 224; (tile=1)",
+        ),
+        (ValueError("use f(pixel_size=None) or jobs=2"), "use f(pixel_size=None) or jobs=2"),
     ],
 )
-def test_any_exception_is_one_sentence(error: Exception, words: str) -> None:
-    assert sentence_of(error).startswith(words)
-    assert "\n" not in sentence_of(error)
+def test_any_exception_is_one_sentence_with_options_that_the_command_has(
+    error: Exception, words: str, training: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(torch.nn.Conv2d, "forward", fail)
+    sentence = refused(*training).removeprefix("error: ")
+    assert sentence.startswith(words)
+    known = {option for each in all_commands()["train"].params for option in each.opts}
+    assert set(re.findall(r"--[a-z][a-z-]*", sentence)) <= known | {"--debug"}
+    if words == "not enough memory":
+        for advice in ("--image-size", "--jobs" if "--jobs" in known else "", "reduced size"):
+            assert advice in sentence
