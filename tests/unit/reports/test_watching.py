@@ -47,7 +47,7 @@ class Watch:
         given = ["predict", self.model, self.new, "--watch", "-o", self.table, *options]
         return run(*given, code=code)
 
-    def sleep(self, seconds):
+    def pass_time(self, seconds):
         self.now += seconds
         assert self.now < self.start + 1000, f"{self.step} does not happen"
         while self.is_reached():
@@ -69,7 +69,7 @@ class Watch:
 def watch(model, folder, tmp_path, monkeypatch):
     made = Watch(model, folder, tmp_path)
     monkeypatch.setattr(time, "monotonic", lambda: made.now)
-    monkeypatch.setattr(time, "sleep", made.sleep)
+    monkeypatch.setattr(time, "sleep", made.pass_time)
     return made
 
 
