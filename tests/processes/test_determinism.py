@@ -37,13 +37,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return found
 
 
-def probabilities(
-    files: list[Path], *, memory: Path | None = None, reverse: bool = False, **parameters: object
-) -> np.ndarray:
+def probabilities(files: list[Path], *, reverse: bool = False, **parameters: object) -> np.ndarray:
     """Train on two thirds of the files; return the probabilities of all, in their order."""
-    encoder = HypercolumnVLAD(
-        weights="random", image_size=64, n_codewords=4, sampling=2000, memory=memory
-    )
+    encoder = HypercolumnVLAD(weights="random", image_size=64, n_codewords=4, sampling=2000)
     model = MicrographClassifier(encoder.set_params(**parameters), random_state=0)
     train = [file for number, file in enumerate(files) if number % 9 < 6]
     train, tested = (train[::-1], files[::-1]) if reverse else (train, files)
@@ -62,31 +58,19 @@ def test_the_probabilities_tell_models_apart(files: list[Path], expected: np.nda
     assert np.abs(others - expected).max() > 0.01
 
 
-@pytest.mark.slow  # a network in each of two processes
-@pytest.mark.parametrize("backend", ["loky", "threading"])
-def test_jobs(backend: str, files: list[Path], expected: np.ndarray) -> None:
-    with joblib.parallel_config(backend, n_jobs=2):
+@pytest.mark.full  # a network in each of two processes
+def test_jobs(files: list[Path], expected: np.ndarray) -> None:
+    with joblib.parallel_config(n_jobs=2):
         found = probabilities(files)
     np.testing.assert_allclose(found, expected, rtol=0, atol=ROUNDING)
 
 
-@pytest.mark.slow  # a model each
-@pytest.mark.parametrize(("batch_size", "reverse"), [(1, False), (16, True)])
-def test_batches_and_order(
-    batch_size: int, reverse: bool, files: list[Path], expected: np.ndarray
-) -> None:
-    found = probabilities(files, batch_size=batch_size, reverse=reverse)
+def test_batches_and_order(files: list[Path], expected: np.ndarray) -> None:
+    found = probabilities(files, batch_size=16, reverse=True)
     np.testing.assert_allclose(found, expected, rtol=0, atol=ROUNDING)
 
 
-@pytest.mark.slow  # two models
-def test_cold_and_warm_cache(files: list[Path], expected: np.ndarray, tmp_path: Path) -> None:
-    for _ in range(2):
-        found = probabilities(files, memory=tmp_path / "cache")
-        np.testing.assert_allclose(found, expected, rtol=0, atol=ROUNDING)
-
-
-@pytest.mark.slow  # a model
+@pytest.mark.full  # a model
 def test_threads(files: list[Path], expected: np.ndarray) -> None:
     torch.set_num_threads(2)
     try:

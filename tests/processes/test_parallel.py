@@ -1,142 +1,88 @@
-"""Tasks in other processes: when they run there, the order of results, workers that die."""
+"""A codebook learnt by other processes of this machine: the same, and what becomes of failures."""
 
 from __future__ import annotations
 
 import os
-import pickle
 import signal
 import sys
-import time
 import warnings
-from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import joblib
+import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from sklearn.base import clone
+from support.counting import count_passes
 
-from hypervlad.features.encoder.parallel import Shared, in_order, map_tasks, uses_workers
-from hypervlad.images import PartlyReadWarning
+from hypervlad import HypercolumnVLAD, ImageReadError
+from hypervlad.images import SkippedImagesWarning
 
-
-def power(exponent: int, number: int) -> int:
-    return number**exponent
+pytestmark = pytest.mark.full  # each starts processes that import torch
 
 
-def kills_at_7(_: str, number: int) -> int:
-    if number == 7:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return number
+class Special:
+    """An image that warns when it is read, or kills the process if that is not its maker's."""
+
+    def __init__(self, pixels: np.ndarray, does: str) -> None:
+        self.pixels, self.does, self.maker = pixels, does, os.getpid()
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        if self.does == "warns":
+            warnings.warn("read with care", RuntimeWarning, stacklevel=2)
+        elif os.getpid() != self.maker:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.pixels
 
 
-def fails(_: str, number: int) -> int:
-    raise ValueError(f"no {number}")
-
-
-def test_when_tasks_run_in_other_processes() -> None:
-    assert not uses_workers()
-    assert not uses_workers(1)
-    assert uses_workers(2)
+@pytest.mark.parametrize("sampling", [400, "luo2021"])
+def test_workers_learn_the_same_codebook(
+    sampling: Any,
+    tiny_encoder: HypercolumnVLAD,
+    texture_images: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    images = [*texture_images[0], Special(texture_images[0][0].T, "warns")]
+    tiny_encoder.set_params(sampling=sampling)
+    with pytest.warns(RuntimeWarning, match="read with care"):
+        expected = clone(tiny_encoder).fit(images)
+    passes = count_passes(monkeypatch)
     with joblib.parallel_config(n_jobs=2):
-        assert uses_workers()
-        assert not uses_workers(1)
+        with pytest.raises(ImageReadError, match=r"broken\.png"):
+            clone(tiny_encoder).fit([broken, *images[:24]])
+        found = clone(tiny_encoder).set_params(on_error="skip")
+        with pytest.warns() as caught:
+            found.fit([broken, *images])
+    kinds = {warning.category for warning in caught}
+    assert kinds == {SkippedImagesWarning, RuntimeWarning}
+    assert "read with care" not in capfd.readouterr().err
+    assert passes == [], "the network runs in the workers"
+    assert found.n_images_ == 25
+    for one, other in zip(found.codebook_.codewords, expected.codebook_.codewords, strict=True):
+        assert one.shape == other.shape
+    if sampling == "luo2021":  # of a pool, a list with one more has fewer pixels of each
+        np.testing.assert_allclose(found.codebook_.joint, expected.codebook_.joint, atol=1e-5)
     for backend in ("threading", "sequential"):
-        with joblib.parallel_config(backend, n_jobs=2):
-            assert not uses_workers()
+        with joblib.parallel_config(backend, n_jobs=2), pytest.warns(RuntimeWarning):
+            clone(tiny_encoder).fit(images)
+        assert sum(passes) >= 25
+        passes.clear()
 
 
-@given(st.permutations(range(12)), st.integers(0, 12))
-def test_in_order(numbers: list[int], n: int) -> None:
-    numbers = [number for number in numbers if number < n]
-    assert list(in_order((number, -number) for number in numbers)) == [-i for i in range(n)]
-
-
-@pytest.mark.slow
-def test_results_do_not_pile_up_before_a_slow_caller() -> None:
-    drawn: list[int] = []
-
-    def tasks() -> Iterator[int]:
-        for number in range(60):
-            drawn.append(number)
-            yield number
-
-    found = {}
-    for number, value in map_tasks(power, 2, tasks(), 2, wave=4):
-        if len(found) in (0, 30):
-            time.sleep(0.5)
-            assert len(drawn) <= len(found) + 2 * 4 * 2
-        found[number] = value
-    assert found == {number: number**2 for number in range(60)}
-
-
-class Travels:
-    """Something that counts, where it is sent from, how often it is sent."""
-
-    def __init__(self) -> None:
-        self.times = 0
-
-    def __getstate__(self) -> dict[str, int]:
-        self.times += 1
-        return {"times": self.times}
-
-
-def which(common: Travels, number: int) -> tuple[int, int]:
-    return os.getpid(), id(common)
-
-
-@pytest.mark.slow
-def test_the_common_object_is_sent_to_a_worker_once() -> None:
-    common = Travels()
-    found = dict(map_tasks(which, common, range(120), 2, wave=8))
-    assert sorted(found) == list(range(120))
-    assert common.times <= 2 + 2 * 8  # one each; a worker that starts late lets a wave pass
-    assert len(set(found.values())) == len({process for process, _ in found.values()})
-
-
-def test_shared_content_is_found_by_its_key() -> None:
-    content = ["any"]
-    shared = Shared.of(content)
-    assert shared.key_only().get() is None
-    assert shared.get() is content
-    assert shared.key_only().get() is content
-    assert pickle.loads(pickle.dumps(shared)).get() is content  # the one that came first
-    others = [Shared.of([number]) for number in range(4)]
-    assert [other.get() for other in others] == [[0], [1], [2], [3]]
-    assert shared.key_only().get() is None  # not kept forever
-
-
-@pytest.mark.slow
-def test_an_error_in_a_task_is_raised_here() -> None:
-    with pytest.raises(ValueError, match="no 0"):
-        list(map_tasks(fails, "", [0], 2))
-
-
-def warns(_: str, number: int) -> int:
-    warnings.warn(PartlyReadWarning("one folder"), stacklevel=2)
-    return number
-
-
-@pytest.mark.slow
-def test_what_a_task_warns_of_is_a_warning_here(capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.warns(PartlyReadWarning, match="one folder"):
-        assert sorted(map_tasks(warns, "", range(4), 2)) == [(n, n) for n in range(4)]
-    assert "one folder" not in capfd.readouterr().err
-
-
-@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
 @pytest.mark.filterwarnings("ignore:A worker stopped while some jobs were given")
-def test_a_task_that_kills_its_workers_is_named_and_the_rest_is_done() -> None:
-    done: list[int] = []
-
-    def do_all() -> None:
-        for number, _ in map_tasks(kills_at_7, "", range(40), 2, wave=8, named="No. {}".format):
-            done.append(number)
-
+def test_an_image_that_kills_its_workers_ends_the_call(
+    tiny_encoder: HypercolumnVLAD, texture_images: Any
+) -> None:
+    images = [*texture_images[0][:3], Special(texture_images[0][4], "kills")]
     with (
+        joblib.parallel_config(n_jobs=2),
         pytest.warns(RuntimeWarning, match="a worker process was killed; unfinished tasks"),
-        pytest.raises(RuntimeError, match=r"3 worker processes were killed during these.*No\. 7"),
+        pytest.raises(RuntimeError, match=r"3 worker processes were killed during these.*task 0"),
     ):
-        do_all()
-    assert 7 not in done
-    assert len(done) >= 6  # those before it, at least
+        tiny_encoder.fit(images)
+    assert np.isfinite(tiny_encoder.fit(images).transform(images[:3])).all()
