@@ -119,6 +119,7 @@ CONTENTS = {
     "ppm of 9 bits": (b"P6 18 21 256\n" + PPM16, "a PPM file of 9 bits per channel.* PNG or TIFF"),
     # Pillow takes minutes to remove many of them.
     "ppm of comments": (b"P3 1 1 255\n" + b"#\n" * 300_000 + b"1 2 3", "comments among its pixels"),
+    "jp2 of noise": (jp2_bytes([*JP2_HEAD, (b"jp2c", b"x" * 99)]), "damaged JPEG 2000 file"),
     "jp2 without image": (jp2_bytes(JP2_HEAD), "damaged JPEG 2000 file: it has no image"),
     # TIFF headers that do not fit
     "compression": (tiff({259: 34887}), "a TIFF of compression LERC, which is not read; save"),

@@ -117,7 +117,7 @@ NO_BARS = [
     drawn((40, LEFT, 120, RIGHT, 255), (42, LEFT + 2, 118, RIGHT - 2)),  # a frame
     drawn((60, 0, 66, SIZE[1], 255)),  # a band from one side to the other
     drawn(*((y, x, y + 3, x + 3, 255) for y in range(20, 140, 12) for x in range(20, 220, 12))),
-    np.uint8(200 * (np.add.outer(np.arange(90) // 3, np.arange(200) // 3) % 2)),  # a lattice
+    np.uint8(200 * (np.add.outer(np.arange(60) // 3, np.arange(150) // 3) % 2)),  # a lattice
     *map(np.zeros, (SIZE, (5, 5), (1, 1))),
     *(
         image
