@@ -33,6 +33,7 @@ COMMANDS = [
     (1000, shlex.join(["defects", "fit", "good", "-o", "new/e.hvlad", *SCORER]), "hypervlad-"),
     (20, "demo -o new -q --n-images 24", "new"),
 ]
+LONG = ("train", "evaluate", "defects fit", "demo")  # seconds of training
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +64,13 @@ def room_for(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.mark.parametrize(("size", "command", "named"), COMMANDS, ids=[c for _, c, _ in COMMANDS])
+@pytest.mark.parametrize(
+    ("size", "command", "named"),
+    [
+        pytest.param(*each, marks=[pytest.mark.full] * each[1].startswith(LONG), id=each[1])
+        for each in COMMANDS
+    ],
+)
 @pytest.mark.filterwarnings("ignore:.*joblib will operate in serial mode")  # semaphores are files
 def test_the_error_names_the_file_and_nothing_is_left(
     work: Path, size: int, command: str, named: str

@@ -6,9 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from support.commands import RUNNER, TINY, all_commands, run
+from support.commands import RUNNER, TINY, all_commands, app, run
 
-from hypervlad.apps.cli import app
 from hypervlad.apps.review import Queue
 
 LINE = "ignored 6 files: 3 .txt, 1 .xlsx, 1 hidden, 1 without a suffix"
@@ -72,7 +71,13 @@ def test_the_list_of_commands_is_complete() -> None:
     assert set(all_commands()) == set(COMMANDS) | OTHERS
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+LONG = {"train", "evaluate", "demo", "review retrain", "defects evaluate"}  # seconds of training
+
+
+@pytest.mark.parametrize(
+    "command",
+    [pytest.param(each, marks=[pytest.mark.full] * (each in LONG)) for each in COMMANDS],
+)
 def test_ignored_files_are_counted_in_one_line(command: str, place: Path, tmp_path: Path) -> None:
     names = {name: place / name for name in ("images", "masks", "queue")}
     models = {"m": place / "m.hvlad", "s": place / "s.hvlad"}
