@@ -33,7 +33,7 @@ def as_pixels(array: Any, name: str, max_pixels: int | None = None) -> NDArray[A
     if pixels.dtype.kind == "f":
         pixels = _check_finite(pixels, name)
     elif pixels.dtype.kind == "b":
-        return pixels.view(np.uint8) != 0  # Pillow stores True as 255
+        pixels = pixels.view(np.uint8) != 0  # Pillow stores True as 255
     return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
 
 
