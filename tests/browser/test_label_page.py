@@ -19,14 +19,13 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
 
-pytestmark = pytest.mark.slow
+FULL = pytest.mark.full  # a window of a browser and a server take seconds each
 
 
 class LabelPage(Page):
     """A window of the browser that shows the page of labels."""
 
     folder: Path
-    link: str
 
     def opened(self) -> bool:
         return bool(self.names) or not self.hidden("none")
@@ -36,7 +35,7 @@ class LabelPage(Page):
         """The labels that people have given, by the names of files."""
         with contextlib.closing(Queue(self.folder)) as queue:
             images = queue.images()
-        return {image.image.name: image.label for image in images if image.label is not None}
+        return {Path(image.name).name: image.label for image in images if image.label is not None}
 
     @property
     def tiles(self) -> list[Any]:
@@ -68,35 +67,40 @@ class LabelPage(Page):
         self.front()
         return bool(self.browser.execute_script(script))
 
-    def keys(self, *keys: str) -> None:
+    def keys(self, *keys: str, shift: bool = False) -> None:
         """Press keys wherever the focus is."""
         self.front()
         self.until(self.ready)
         for key in keys:
-            ActionChains(self.browser).send_keys(key).perform()
+            actions = ActionChains(self.browser)
+            if shift:
+                actions.key_down(Keys.SHIFT).send_keys(key).key_up(Keys.SHIFT).perform()
+            else:
+                actions.send_keys(key).perform()
 
     def select(self, name: str, text: str) -> None:
         self.until(self.ready)
         Select(self.find(name)).select_by_visible_text(text)
         self.until(self.ready)
 
+    def says(self, status: str) -> None:
+        self.until(lambda: status in self.text("status"))
+
+    def shows(self, *numbers: int) -> None:
+        self.until(lambda: self.names == [f"{number:03d}.png" for number in numbers])
+
 
 @pytest.fixture
 def open_labels(
     browser: Any, make: Callable[..., Path], served: Callable[..., Served]
 ) -> Iterator[Callable[..., LabelPage]]:
-    """Serve a queue of doubtful and of sure images, changed before, and open its labels."""
+    """Serve a queue of doubtful and of sure images, and open its labels."""
     windows: list[LabelPage] = []
 
-    def opened(
-        doubtful: int, sure: int, change: Callable[[Queue], Any] = lambda queue: None
-    ) -> LabelPage:
+    def opened(doubtful: int, sure: int) -> LabelPage:
         folder = make(doubtful, sure, pictures=True)
-        with contextlib.closing(Queue(folder)) as queue:
-            change(queue)
-        link = served(folder).link
-        windows.append(LabelPage(browser, link + "labels.html"))
-        windows[-1].folder, windows[-1].link = folder, link
+        windows.append(LabelPage(browser, served(folder).link + "labels.html"))
+        windows[-1].folder = folder
         windows[-1].until(windows[-1].ready)
         return windows[-1]
 
@@ -108,47 +112,42 @@ def open_labels(
         assert not wrong, "the page's own errors, and what its policy forbids"
 
 
-def test_one_image_is_corrected_with_the_keyboard_alone_and_restored(
-    open_labels: Callable[..., LabelPage],
-) -> None:
-    page = open_labels(2, 6)
-    assert page.names == [f"00{i}.png" for i in range(2, 8)]
-    assert page.text("place") == "1–6 of 6 images"
-    page.keys("2")
-    page.until(lambda: "choose images first" in page.text("status"))
-    page.keys(Keys.ARROW_DOWN, Keys.ARROW_RIGHT, "2")
-    page.until(lambda: page.text("status") == "saved: 1 image labelled “matrix”")
-    assert page.labels == {"003.png": "matrix"}
-    page.until(lambda: page.names == ["002.png", "004.png", "005.png", "006.png", "007.png"])
-    page.keys("u")
-    page.until(lambda: page.text("status") == "saved: 1 image labelled as before")
-    assert page.labels == {}
-    assert len(page.names) == 6
+Open = Callable[..., LabelPage]
 
 
-def test_many_images_are_chosen_and_corrected_at_once(
-    open_labels: Callable[..., LabelPage],
+def test_images_are_chosen_and_corrected_one_by_one_or_at_once_and_restored(
+    open_labels: Open,
 ) -> None:
     page = open_labels(1, 8)
+    page.shows(1, 2, 3, 4, 5, 6, 7, 8)
+    assert page.text("place") == "1–8 of 8 images"
+    page.keys("2")
+    page.says("choose images first")
+    page.keys(Keys.ARROW_DOWN, Keys.ARROW_RIGHT, "2")
+    page.says("saved: 1 image labelled “matrix”")
+    assert page.labels == {"002.png": "matrix"}
+    page.shows(1, 3, 4, 5, 6, 7, 8)
+    page.keys("u")
+    page.says("saved: 1 image labelled as before")
+    assert page.labels == {}
+    page.shows(1, 2, 3, 4, 5, 6, 7, 8)
+    page.until(page.ready)
     page.tiles[0].click()
-    ActionChains(page.browser).key_down(Keys.SHIFT).click(page.tiles[3]).key_up(
-        Keys.SHIFT
-    ).perform()
+    shift = ActionChains(page.browser).key_down(Keys.SHIFT)
+    shift.click(page.tiles[3]).key_up(Keys.SHIFT).perform()
     page.tiles[1].click()
     assert page.chosen == ["001.png", "003.png", "004.png"]
     assert page.text("chosen") == "3 images chosen: which category?"
     page.picture("labels_chosen")
     page.find("[data-category='3']", By.CSS_SELECTOR).click()
-    page.until(lambda: page.text("status") == "saved: 3 images labelled “particle”")
-    assert set(page.labels.items()) == {
-        (name, "particle") for name in ("001.png", "003.png", "004.png")
-    }
+    page.says("saved: 3 images labelled “particle”")
+    assert page.labels == dict.fromkeys(("001.png", "003.png", "004.png"), "particle")
     page.until(lambda: page.chosen == [] and len(page.names) == 5)
     page.keys("a", "n")
     page.find("category").send_keys("carbon onion", Keys.ENTER)
     page.until(lambda: "“carbon onion” is new" in page.text("confirm"))
     page.find("category").send_keys(Keys.ENTER)
-    page.until(lambda: page.text("status") == "saved: 5 images labelled “carbon onion”")
+    page.says("saved: 5 images labelled “carbon onion”")
     assert not page.hidden("none")
     page.keys("u")
     page.until(lambda: len(page.names) == 5)
@@ -157,49 +156,39 @@ def test_many_images_are_chosen_and_corrected_at_once(
     assert page.labels == {}
 
 
-def test_a_range_is_chosen_with_shift_and_given_up_with_escape(
-    open_labels: Callable[..., LabelPage],
+@FULL
+def test_a_range_is_chosen_with_shift_and_images_are_filtered_and_sorted(
+    open_labels: Open,
 ) -> None:
-    page = open_labels(1, 5)
+    page = open_labels(2, 6)
     page.keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
-    ActionChains(page.browser).key_down(Keys.SHIFT).send_keys(
-        Keys.ARROW_RIGHT, Keys.ARROW_RIGHT
-    ).key_up(Keys.SHIFT).perform()
-    assert page.chosen == ["002.png", "003.png", "004.png"]
+    page.keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, shift=True)
+    assert page.chosen == ["003.png", "004.png", "005.png"]
     page.keys(Keys.ESCAPE)
     assert page.chosen == []
     page.keys(Keys.HOME, " ", Keys.END, " ")
-    assert page.chosen == ["001.png", "005.png"]
-
-
-def test_images_are_filtered_by_label_and_sorted(
-    open_labels: Callable[..., LabelPage],
-) -> None:
-    def change(queue: Queue) -> None:
-        queue.connection.execute("UPDATE items SET confidence = 1 - 0.05 * id WHERE id > 2")
+    assert page.chosen == ["002.png", "007.png"]
+    page.keys(Keys.ESCAPE)
+    with contextlib.closing(Queue(page.folder)) as queue:
         queue.label("window-1", "click-1", 1, 2)
-
-    page = open_labels(2, 6, change)
-    assert page.names == [f"00{i}.png" for i in range(7, 1, -1)]
     page.select("order", "most sure first")
-    page.until(lambda: page.names == [f"00{i}.png" for i in range(2, 8)])
+    page.shows(7, 6, 5, 4, 3, 2)
     page.select("label", "particle (2)")
-    page.until(lambda: page.names == ["002.png", "005.png"])
+    page.shows(5, 2)
     page.tiles[0].click()  # the keys were those of the filter
     page.keys("1")
-    page.until(lambda: page.names == ["005.png"])
+    page.shows(2)
     page.select("source", "people")
-    page.until(lambda: sorted(page.names) == ["000.png", "002.png"])
+    page.until(lambda: sorted(page.names) == ["000.png", "005.png"])
     page.select("order", "last changed first")
-    page.until(lambda: page.names == ["002.png", "000.png"])
+    page.shows(5, 0)
     assert "by a person, not particle" in page.tiles[0].text
-    page.picture("labels_by_people")
 
 
-def test_an_enlarged_image_is_corrected_and_the_next_one_comes(
-    open_labels: Callable[..., LabelPage],
-) -> None:
-    page = open_labels(1, 4)
+@FULL
+def test_focus_and_enlarged_view_stay_with_their_image(open_labels: Open) -> None:
+    """Where another window has removed an image before it, and then the image itself."""
+    page = open_labels(1, 6)
     page.keys(Keys.ARROW_RIGHT, Keys.ENTER)
     page.until(lambda: page.text("view-name") == "new/001.png")
     page.keys(Keys.ARROW_RIGHT)
@@ -216,38 +205,28 @@ def test_an_enlarged_image_is_corrected_and_the_next_one_comes(
     page.until(lambda: page.hidden("view"))
     assert page.labels == {}
 
-
-def test_focus_and_enlarged_view_stay_with_their_image(
-    open_labels: Callable[..., LabelPage],
-) -> None:
-    """Where another window has removed an image before it, and then the image itself."""
-    page = open_labels(1, 5)
-    reload = "document.dispatchEvent(new Event('visibilitychange'))"
-
     def corrected_elsewhere(item: int) -> None:
-        queue = Queue(page.folder)
-        Labels(queue).correct("another-1", f"click-00{item}", {item: None}, 1)
-        queue.close()
-        page.browser.execute_script(reload)
+        with contextlib.closing(Queue(page.folder)) as queue:
+            Labels(queue).correct("another-1", f"click-00{item}", {item: None}, 1)
+        page.browser.execute_script("document.dispatchEvent(new Event('visibilitychange'))")
         page.until(lambda: f"00{item - 1}.png" not in page.names)
 
-    page.keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
+    page.keys(Keys.ARROW_RIGHT)
     corrected_elsewhere(2)
     focus = "return document.activeElement.querySelector('.file').textContent"
     assert page.browser.execute_script(focus) == "003.png"
     page.keys(Keys.ENTER)
     page.until(lambda: page.text("view-name") == "new/003.png")
-    corrected_elsewhere(3)
+    corrected_elsewhere(6)
     assert page.text("view-name") == "new/003.png"
     corrected_elsewhere(4)
     page.until(lambda: page.hidden("view"))
-    assert "another window has changed it" in page.text("status")
+    page.says("another window has changed it")
     assert page.browser.execute_script(focus) == "004.png"
 
 
-def test_pages_are_turned_and_a_reloaded_page_can_undo(
-    open_labels: Callable[..., LabelPage],
-) -> None:
+@FULL
+def test_pages_are_turned_fit_the_window_and_can_undo_when_loaded_again(open_labels: Open) -> None:
     page = open_labels(1, 70)
     assert page.text("place") == "1–60 of 70 images"
     page.keys(".")
@@ -260,19 +239,13 @@ def test_pages_are_turned_and_a_reloaded_page_can_undo(
     page.keys("u")
     page.until(lambda: page.text("place") == "1–60 of 70 images")
     assert page.labels == {}
-
-
-@pytest.mark.parametrize("width", [1400, 400])
-def test_nothing_is_wider_than_the_window(
-    open_labels: Callable[..., LabelPage], width: int
-) -> None:
-    page = open_labels(2, 12)
-    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-    page.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    for address in ("labels.html", ""):
-        page.browser.get(page.link + address)
-        wide = "return document.documentElement.scrollWidth"
-        page.until(lambda: page.browser.execute_script("return categories.length"))
-        assert page.browser.execute_script(wide) <= width
-        page.picture(f"{address or 'queue'}_{width}")
+    link = page.browser.current_url
+    for width in (1400, 400):
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        page.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        for address in (link, link.removesuffix("labels.html")):
+            page.browser.get(address)
+            page.until(lambda: page.browser.execute_script("return categories.length"))
+            wide = page.browser.execute_script("return document.documentElement.scrollWidth")
+            assert wide <= width, address
     page.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
