@@ -68,7 +68,7 @@ def test_the_smallest_images_have_a_cell_in_each_map(name: str, tmp_path: Path) 
     encoder = HypercolumnVLAD(name, weights=weights, image_size=side, n_codewords=2)
     vectors = encoder.fit_transform(list(np.random.default_rng(0).random((2, 20, 20))))
     assert np.isfinite(vectors).all()
-    with pytest.raises(ValueError, match=f"at least {side}"):
+    with pytest.raises(ValueError):
         encoder.set_params(image_size=side - 1).fit([np.zeros((20, 20))])
 
 

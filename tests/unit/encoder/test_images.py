@@ -109,7 +109,7 @@ def test_no_image_can_be_read(
     assert encoded.vectors.shape == (0, 96)
     assert encoded.with_missing().shape == (2, 96)
     for raising in (encoded.warn, lambda: tiny_encoder.transform(bad)):
-        with pytest.raises(ImageReadError, match="none of the images could be read"):
+        with pytest.raises(ImageReadError):
             raising()
 
 
@@ -140,7 +140,7 @@ def test_a_resampled_image_covers_the_same_nanometres_or_is_refused(
     image = np.arange(height * width).reshape(height, width) / (height * width)
     expected = round(height * own / wanted), round(width * own / wanted)
     if min(expected) < 4:
-        with pytest.raises(ImageReadError, match="use a smaller pixel_size"):
+        with pytest.raises(ImageReadError):
             encoder.fit([image])
     else:
         assert encoder.fit([image]).codeword_maps(image).shape == (1, *expected)
@@ -373,7 +373,7 @@ def test_equal_pixels_of_another_pixel_size(
     twins = [write_tiff(tmp_path / f"{i}.tif", scene(1.0, 32), s) for i, s in enumerate(sizes)]
     tiny_encoder.set_params(pixel_size=pixel_size, sampling=400, n_codewords=100).fit(twins)
     if pixel_size is None:  # a hundred of each different image, and there is one
-        with pytest.raises(ValueError, match="101 codewords"):
+        with pytest.raises(ValueError):
             clone(tiny_encoder).set_params(n_codewords=101).fit(twins)
     else:
         clone(tiny_encoder).set_params(n_codewords=300).fit(twins)

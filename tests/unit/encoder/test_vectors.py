@@ -320,7 +320,7 @@ def test_only_codewords_that_exist_are_explained(
     words: Any, tiny_encoder: HypercolumnVLAD, images: Images
 ) -> None:
     weights = np.ones((tiny_encoder.fit(images[:6]).n_features_out_, 1))
-    with pytest.raises(ValueError, match="words"):
+    with pytest.raises(ValueError):
         tiny_encoder.explain_vector(images[0], weights, words)
 
 

@@ -42,7 +42,7 @@ def naive_starts(extent, patch, stride, edges):
 @settings(max_examples=150, deadline=None)
 def test_positions_are_those_of_plain_loops(shape, patch, stride, edges):
     if min(shape) < patch and edges != "pad":
-        with pytest.raises(ValueError, match=r"\d+ x \d+ pixels is smaller than a patch"):
+        with pytest.raises(ValueError):
             patch_positions(shape, patch, stride, edges=edges)
         return
     rows, columns = (naive_starts(extent, patch, stride, edges) for extent in shape)

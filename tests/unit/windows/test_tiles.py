@@ -60,7 +60,7 @@ def test_tiles_are_wider_than_what_a_cell_depends_on(small: list[np.ndarray]) ->
 
 def test_maps_without_a_regular_grid_are_not_put_together(small: list[np.ndarray]) -> None:
     scorer = scorer_of("valid", torch.nn.Conv2d(1, 4, 3), tile_size=64).fit(small)
-    with pytest.raises(ImageReadError, match="cells do not form a regular grid"):
+    with pytest.raises(ImageReadError):
         scorer.score_map(surface(0, (70, 90)))
 
 
