@@ -20,12 +20,9 @@ from support.absent import skip_without
 from support.memory import return_memory
 from support.paths import SHARED
 from support.tiny import make_tiny_encoder, register_tiny
-from support.unit_rules import UNIT, pytest_runtest_protocol
 
 from hypervlad import HypercolumnVLAD
 from hypervlad.features import WeightsNotFoundError, find_weights
-
-__all__ = ["pytest_runtest_protocol"]  # a hook
 
 # What anybody runs is reproducible: the same examples each time. "explore" draws new ones; each
 # failure that it finds becomes an explicit ``@example`` of its test.
@@ -35,8 +32,6 @@ settings.register_profile(
 settings.register_profile("explore", deadline=None, print_blob=True)
 settings.load_profile("reproducible")
 
-_SLOW = 1.0  # seconds
-_LEFT_OUT = ("full", "large_networks", "long")  # unless -m names them
 _PEAKS = pytest.StashKey[dict[str, int]]()  # bytes, by worker
 
 
@@ -51,15 +46,12 @@ def peak_memory() -> int:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.nodeid.startswith(UNIT) and item.get_closest_marker("slow") is None:
-            item.add_marker("quick")
-    names = [name for name in _LEFT_OUT if name not in config.option.markexpr]
-    left_out = [item for item in items if any(map(item.get_closest_marker, names))]
-    config.hook.pytest_deselected(items=left_out)
-    left = [item for item in items if item not in left_out]
+    if "full" not in config.option.markexpr:
+        left_out = [item for item in items if item.get_closest_marker("full")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
     # Networks first: they need the most memory, and processes grow.
-    items[:] = sorted(left, key=lambda item: not item.nodeid.startswith("tests/networks/"))
+    items.sort(key=lambda item: not item.nodeid.startswith("tests/networks/"))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -82,22 +74,9 @@ def pytest_testnodedown(node: Any) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Show the memory of the processes, and the unit tests that are slow without a reason."""
     peaks = terminalreporter.config.stash.get(_PEAKS, {}) or {"tests": peak_memory()}
     listed = ", ".join(f"{name} {peak / 1e9:.2f} GB" for name, peak in sorted(peaks.items()))
     terminalreporter.write_line(f"peak memory: {listed}")
-    reports = [r for rs in terminalreporter.stats.values() for r in rs if hasattr(r, "duration")]
-    slow = [
-        report
-        for report in reports
-        if report.duration > _SLOW
-        and report.nodeid.startswith(UNIT)
-        and "slow" not in report.keywords
-    ]
-    if slow:
-        terminalreporter.section("unit tests over 1 s without @pytest.mark.slow and its reason")
-        for report in sorted(slow, key=lambda r: -r.duration):
-            terminalreporter.line(f"{report.duration:.2f}s {report.when:8} {report.nodeid}")
 
 
 @pytest.fixture(autouse=True, scope="session")

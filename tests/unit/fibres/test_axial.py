@@ -96,18 +96,6 @@ def clustered(rng, n_groups, n_each):
     return angles, np.repeat(np.arange(n_groups), n_each)
 
 
-@pytest.mark.full  # 150 bootstraps
-def test_intervals_have_the_nominal_coverage():
-    rng = np.random.default_rng(0)
-    held = []
-    for _ in range(150):
-        angles, groups = clustered(rng, 30, 5)
-        found = axial_statistics(angles, groups=groups, n_bootstrap=200, random_state=rng)
-        low, high = found.mean_interval.low, found.mean_interval.high
-        held.append((0.02 - low) % np.pi <= high - low)
-    assert 0.88 <= np.mean(held) <= 0.99
-
-
 def test_more_pixels_per_window_give_no_narrower_intervals():
     angles, groups = clustered(np.random.default_rng(1), 20, 4)
     widths = []

@@ -180,21 +180,6 @@ def test_sizes_against_a_loop():
     assert one["d50_low"].isna().all()
 
 
-@pytest.mark.full  # 60 bootstraps of 360 sizes
-def test_the_median_size_is_covered():
-    covered = 0
-    for seed in range(60):
-        rng = np.random.default_rng(seed)
-        shifts = rng.normal(0, 0.3, 12)  # of the logarithms of a field's sizes
-        table = table_of(["x" * 30] * 12, area_px2=1.0)
-        logarithms = rng.normal(0, 0.4, len(table)) + np.repeat(shifts, 30)
-        table["equivalent_diameter_px"] = np.exp(logarithms)
-        options = {"measure": "equivalent_diameter_px", "n_bootstrap": 200}
-        found = particle_sizes(table, fields_of(12), **options)
-        covered += found["d50_low"][0] <= 1 <= found["d50_high"][0]
-    assert covered >= 53  # of 60, of which 57 are expected
-
-
 NOTHING = {"table": table_of([]), "fields": fields_of(1), "classes": [], "edges": "leave_out"}
 
 
