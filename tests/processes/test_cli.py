@@ -7,13 +7,13 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 
 import numpy as np
 import pytest
 from PIL import Image
 from support.commands import TINY, run
 from support.paths import ROOT
+from support.waiting import wait_until
 
 
 def assert_equal_tables(found, expected):
@@ -33,7 +33,7 @@ def start(tmp_path, body, *arguments):
         + "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         + "from support.tiny import register_tiny\nregister_tiny()\n"
         + textwrap.dedent(body)
-        + "\nfrom hypervlad.apps.cli import main\nmain()\n",
+        + "\nimport runpy\nrunpy.run_module('hypervlad', run_name='__main__')\n",
         encoding="utf-8",
     )
     return subprocess.Popen(
@@ -64,10 +64,10 @@ def test_python_dash_m_runs_the_same(tmp_path):
 def test_ctrl_c_leaves_the_old_file_and_no_other(folder, model, tmp_path):
     """Interrupted in the middle of writing, which is as late as it can be."""
     body = """
-        import os, time
+        import os, threading
         def slow(_descriptor):
             print("writing", flush=True)
-            time.sleep(60)
+            threading.Event().wait()
         os.fsync = slow
     """
     output = tmp_path / "out" / "result"
@@ -76,7 +76,7 @@ def test_ctrl_c_leaves_the_old_file_and_no_other(folder, model, tmp_path):
     with start(tmp_path, body, "train", folder, "-o", output, *TINY, "-q") as process:
         assert process.stdout.readline() == "writing\n"
         process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=60)
+        _, stderr = process.communicate()
     assert process.returncode == 130
     assert "stopped" in stderr
     assert "Traceback" not in stderr
@@ -100,20 +100,14 @@ def test_a_watch_ends_with_all_lines_and_goes_on(folder, model, tmp_path):
         lines = output.read_text(encoding="utf-8").splitlines() if output.exists() else []
         return [os.path.basename(line.split(",")[0]) for line in lines[1:]]
 
-    def until(true):
-        end = time.monotonic() + 60
-        while not true():
-            assert time.monotonic() < end
-            time.sleep(0.05)
-
     for number, expected in enumerate((["a.png", "b.png"], ["a.png", "b.png", "c.png"])):
         further = [["--on-error", "skip"], []][number]
         with start(tmp_path, "", *arguments, *further) as process:
-            until(lambda: "a.png" in names())
+            wait_until(lambda: "a.png" in names(), "the first line")
             shutil.copy(images[number + 1], new / expected[-1])
-            until(lambda expected=expected: expected[-1] in names())
+            wait_until(lambda expected=expected: expected[-1] in names(), "the new line")
             process.send_signal([signal.SIGINT, signal.SIGTERM][number])
-            stdout, stderr = process.communicate(timeout=60)
+            stdout, stderr = process.communicate()
         assert process.returncode == [0, 2][number], stderr
         assert names() == expected, "each once, and none again"
         assert "Traceback" not in stderr
