@@ -117,7 +117,7 @@ def test_rows_are_the_readable_images_in_order_however_they_come(
     encoder.batch_size = batch_size
     given_images = iter(images) if streamed else images
     if not good:
-        with pytest.raises(ImageReadError, match="none of the images could be read"):
+        with pytest.raises(ImageReadError):
             extracted(given_images, encoder)
         return
     skips = len(good) < n_images

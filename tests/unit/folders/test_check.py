@@ -261,7 +261,7 @@ def test_folders_without_classes(tmp_path: Path) -> None:
     assert report.exact_copies[0].files == ("1.png", "2.png")
     assert report.exact_copies[0].classes == ()
     assert report.class_counts == {}
-    with pytest.raises(ImageFolderError, match="no such folder"):
+    with pytest.raises(ImageFolderError):
         check_image_folder(tmp_path / "none")
 
 

@@ -229,7 +229,7 @@ def test_tables_as_spreadsheets_save_them(folder: Path, encoding: str) -> None:
         found = load_image_folder(folder, write(folder, content))
         assert found.groups.tolist() == ["Probe \u03b1", "\u8bd5\u6837"]
     content = text.replace("Probe \u03b1", "").encode("utf-16")
-    with pytest.raises(ImageFolderError, match=r"labels\.csv, line 3: expected a path and a group"):
+    with pytest.raises(ImageFolderError):
         load_image_folder(folder, write(folder, content))
 
 
