@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from support.tiny import register_tiny
+from support.waiting import wait_until
 
 from hypervlad.models import TransferClassifier
 
@@ -42,14 +42,12 @@ def _train_there(checkpoint: Path, model: Path) -> None:
 @pytest.mark.filterwarnings("ignore:fine-tuning is validated on:UserWarning")
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no SIGKILL on this system")
 def test_a_killed_training_resumes(tmp_path: Path) -> None:
-    """A real SIGKILL in the middle of an epoch: the model's file is the same to the byte."""
+    """A real SIGKILL after the first epoch: the model's file is the same to the byte."""
     place, model = tmp_path / "training.checkpoint", tmp_path / "resumed.hvlad"
     train(None, tmp_path / "whole.hvlad")
     process = multiprocessing.get_context("spawn").Process(target=_train_there, args=(place, model))
     process.start()
-    while process.is_alive() and not place.exists():
-        time.sleep(0.01)
-    time.sleep(0.05)
+    wait_until(lambda: place.exists() or not process.is_alive(), "the first checkpoint")
     process.kill()
     process.join()
     assert process.exitcode == -signal.SIGKILL
