@@ -11,15 +11,12 @@ import pytest
 from support.review_queues import Served
 from support.review_windows import Page
 
-from hypervlad.apps.review import Labels, Queue
+from hypervlad.apps.review import Queue
 
 pytest.importorskip("selenium", reason="selenium is not installed")
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.ui import Select
-
-FULL = pytest.mark.full  # a window of a browser and a server take seconds each
 
 
 class LabelPage(Page):
@@ -77,11 +74,6 @@ class LabelPage(Page):
                 actions.key_down(Keys.SHIFT).send_keys(key).key_up(Keys.SHIFT).perform()
             else:
                 actions.send_keys(key).perform()
-
-    def select(self, name: str, text: str) -> None:
-        self.until(self.ready)
-        Select(self.find(name)).select_by_visible_text(text)
-        self.until(self.ready)
 
     def says(self, status: str) -> None:
         self.until(lambda: status in self.text("status"))
@@ -154,98 +146,3 @@ def test_images_are_chosen_and_corrected_one_by_one_or_at_once_and_restored(
     page.keys("u")
     page.until(lambda: len(page.names) == 8)
     assert page.labels == {}
-
-
-@FULL
-def test_a_range_is_chosen_with_shift_and_images_are_filtered_and_sorted(
-    open_labels: Open,
-) -> None:
-    page = open_labels(2, 6)
-    page.keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
-    page.keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, shift=True)
-    assert page.chosen == ["003.png", "004.png", "005.png"]
-    page.keys(Keys.ESCAPE)
-    assert page.chosen == []
-    page.keys(Keys.HOME, " ", Keys.END, " ")
-    assert page.chosen == ["002.png", "007.png"]
-    page.keys(Keys.ESCAPE)
-    with contextlib.closing(Queue(page.folder)) as queue:
-        queue.label("window-1", "click-1", 1, 2)
-    page.select("order", "most sure first")
-    page.shows(7, 6, 5, 4, 3, 2)
-    page.select("label", "particle (2)")
-    page.shows(5, 2)
-    page.tiles[0].click()  # the keys were those of the filter
-    page.keys("1")
-    page.shows(2)
-    page.select("source", "people")
-    page.until(lambda: sorted(page.names) == ["000.png", "005.png"])
-    page.select("order", "last changed first")
-    page.shows(5, 0)
-    assert "by a person, not particle" in page.tiles[0].text
-
-
-@FULL
-def test_focus_and_enlarged_view_stay_with_their_image(open_labels: Open) -> None:
-    """Where another window has removed an image before it, and then the image itself."""
-    page = open_labels(1, 6)
-    page.keys(Keys.ARROW_RIGHT, Keys.ENTER)
-    page.until(lambda: page.text("view-name") == "new/001.png")
-    page.keys(Keys.ARROW_RIGHT)
-    page.until(lambda: page.text("view-name") == "new/002.png")
-    loaded = "return document.getElementById('view-image').naturalWidth > 200"
-    page.until(lambda: page.browser.execute_script(loaded))
-    page.picture("labels_enlarged")
-    page.keys("2")
-    page.until(lambda: page.text("view-name") == "new/003.png")
-    assert page.labels == {"002.png": "matrix"}
-    page.keys("u")
-    page.until(lambda: page.text("view-name") == "new/002.png")
-    page.keys(Keys.ESCAPE)
-    page.until(lambda: page.hidden("view"))
-    assert page.labels == {}
-
-    def corrected_elsewhere(item: int) -> None:
-        with contextlib.closing(Queue(page.folder)) as queue:
-            Labels(queue).correct("another-1", f"click-00{item}", {item: None}, 1)
-        page.browser.execute_script("document.dispatchEvent(new Event('visibilitychange'))")
-        page.until(lambda: f"00{item - 1}.png" not in page.names)
-
-    page.keys(Keys.ARROW_RIGHT)
-    corrected_elsewhere(2)
-    focus = "return document.activeElement.querySelector('.file').textContent"
-    assert page.browser.execute_script(focus) == "003.png"
-    page.keys(Keys.ENTER)
-    page.until(lambda: page.text("view-name") == "new/003.png")
-    corrected_elsewhere(6)
-    assert page.text("view-name") == "new/003.png"
-    corrected_elsewhere(4)
-    page.until(lambda: page.hidden("view"))
-    page.says("another window has changed it")
-    assert page.browser.execute_script(focus) == "004.png"
-
-
-@FULL
-def test_pages_are_turned_fit_the_window_and_can_undo_when_loaded_again(open_labels: Open) -> None:
-    page = open_labels(1, 70)
-    assert page.text("place") == "1–60 of 70 images"
-    page.keys(".")
-    page.until(lambda: page.text("place") == "61–70 of 70 images")
-    page.until(page.ready)
-    page.keys("a", "1")
-    page.until(lambda: page.text("place") == "1–60 of 60 images")
-    page.browser.refresh()
-    page.until(lambda: len(page.names) == 60)
-    page.keys("u")
-    page.until(lambda: page.text("place") == "1–60 of 70 images")
-    assert page.labels == {}
-    link = page.browser.current_url
-    for width in (1400, 400):
-        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-        page.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-        for address in (link, link.removesuffix("labels.html")):
-            page.browser.get(address)
-            page.until(lambda: page.browser.execute_script("return categories.length"))
-            wide = page.browser.execute_script("return document.documentElement.scrollWidth")
-            assert wide <= width, address
-    page.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.review_queues import Served, change, write_particle_queue
+from support.review_queues import Served
 from support.review_windows import Page
-from support.waiting import wait_until
 
 from hypervlad.apps.review import Queue
 
@@ -36,11 +35,6 @@ class Window(Page):
     def width(self) -> int:
         """The width of the picture."""
         return int(self.find("#stage img", By.CSS_SELECTOR).size["width"])
-
-    @property
-    def choices(self) -> list[str]:
-        """The categories that are offered, in order."""
-        return self.text("choices").split("\n")[1::3]
 
     def type(self, *keys: str) -> None:
         """Send keys to the page, whatever it is doing."""
@@ -140,65 +134,6 @@ def test_keys_label_skip_and_undo_until_all_is_done(review: Review, make: Make) 
 
 
 @FULL
-def test_a_new_category_is_typed_and_confirmed_while_the_images_stay(
-    review: Review, make: Make
-) -> None:
-    window = review.open(make(3, 0, pictures=True), lease=1)
-    window.find("stage").send_keys(Keys.CONTROL, "1")
-    assert window.name == "new/000.png", "the browser's own keys are its own"
-    window.press("n")
-    field = window.find("category")
-    assert field.get_attribute("value") == "", "the key itself is not typed"
-    with contextlib.closing(Queue(review.folder)) as queue:
-
-        def leased_until() -> float:
-            row = queue.connection.execute("SELECT MAX(leased_until) FROM items").fetchone()
-            return float(row[0])
-
-        first = leased_until()
-        wait_until(lambda: leased_until() > first + 1, "a lease that is renewed")
-        assert queue.progress("another").elsewhere == 3
-    field.send_keys("carbon  onion", Keys.ENTER)
-    window.until(lambda: "“carbon onion” is new" in window.text("confirm"))
-    assert set(review.labels.values()) == {None}
-    field.send_keys(Keys.ENTER)
-    window.until(lambda: window.name == "new/001.png")
-    assert review.labels["000.png"] == "carbon onion"
-    assert window.label("4") == "new/001.png", "it has a key now"
-    window.press("n")
-    window.find("category").send_keys("FIBRE", Keys.ENTER)
-    window.until(lambda: "“fibre” exists already" in window.text("confirm"))
-    window.find("category").send_keys(Keys.ENTER)
-    window.until(lambda: not window.hidden("done"))
-    assert list(review.labels.values()) == ["carbon onion", "carbon onion", "fibre"]
-
-
-@FULL
-def test_windows_share_a_queue_and_a_page_loaded_again_can_undo(review: Review, make: Make) -> None:
-    first = review.open(make(8, 0, pictures=True))
-    first.label("1")
-    first.browser.refresh()
-    first.until(lambda: first.name == "new/001.png")
-    first.press("u")
-    first.until(lambda: first.name == "new/000.png")
-    assert review.labels["000.png"] is None
-    before = set(first.browser.window_handles)
-    first.browser.execute_script("window.open(location.href)")  # with a copy of what it keeps
-    (copy,) = set(first.browser.window_handles) - before
-    first.browser.switch_to.window(copy)
-    name = first.browser.find_element(By.ID, "name")
-    wait_until(lambda: name.text, "the copy's image")
-    assert name.text == "new/006.png", "the earlier ones are open in the other window"
-    second = review.open(review.folder)
-    second.until(lambda: "open in another window" in second.text("done-text"))
-    first.browser.switch_to.window(copy)
-    first.browser.close()
-    first.browser.switch_to.window(second.handle)
-    second.until(lambda: second.name == "new/006.png")
-    first.close()
-
-
-@FULL
 def test_nothing_is_labelled_that_was_not_shown(review: Review, make: Make, tmp_path: Path) -> None:
     folder = make(12, 0, pictures=True)
     (tmp_path / "new" / "000.png").unlink()
@@ -268,41 +203,3 @@ def test_a_click_waits_for_a_server_that_is_gone_until_it_is_given_up(
     server.start()
     window.label("1")
     assert review.labels["002.png"] == "fibre"
-
-
-@FULL
-def test_keys_belong_to_the_models_categories_and_never_move(review: Review, make: Make) -> None:
-    """Unless it has more than keys: then the most probable have them."""
-    window = review.open(make(3, 0, pictures=True))
-    assert window.hidden("keys")
-    before = window.choices
-    with contextlib.closing(Queue(review.folder)) as queue:
-        added = [queue.add_category(f"other {number}") for number in range(9)]
-    scores = f"[[{added[-1].id}, 0.7], [2, 0.3]]"
-    change(review.folder, "UPDATE items SET scores = ?", scores)
-    window.label("2")
-    assert window.choices[: len(before)] == before
-    assert window.text("choices").split("\n")[-2:] == ["other 8", "70.0 %"], "without a key"
-    assert window.text("keys") == f"{len(before)} more, by name: N."
-    change(review.folder, "UPDATE categories SET origin = 'model'")
-    window.browser.refresh()
-    window.until(lambda: window.text("choices").split("\n")[:3] == ["1", "other 8", "70.0 %"])
-    assert len(window.choices) == 9
-    assert "keys differ from image to image" in window.text("keys")
-    window.label("1")
-    assert list(review.labels.values()) == ["matrix", "other 8", None]
-
-
-@FULL
-def test_particles_are_shown_outlined_and_wrong_outlines_have_a_key(
-    review: Review, tmp_path: Path
-) -> None:
-    window = review.open(write_particle_queue(tmp_path))
-    assert window.name == "a.png, particle 1"
-    window.until(lambda: window.width > 400)
-    assert "not a particle" not in window.text("choices")
-    assert window.text("wrong") == "X Not a particle"
-    window.label("1", "x")
-    window.picture("particle")
-    assert window.text("status") == "saved: not a particle"
-    assert review.labels["a.png, particle 2"] == "not a particle"

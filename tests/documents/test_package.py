@@ -6,15 +6,10 @@ import os
 import pkgutil
 import subprocess
 import sys
-from pathlib import Path
 from types import ModuleType
 
-import numpy as np
 import pytest
-from PIL import Image
 from support.documents import PACKAGES
-
-import hypervlad
 
 OFFERING = pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.__name__)
 
@@ -68,39 +63,6 @@ def test_modules_import_only_what_they_need(statement: str, unwanted: set[str]) 
     found = imported(statement)
     assert "hypervlad" in found
     assert not found & unwanted
-
-
-def test_drawing_leaves_the_backend_of_matplotlib_alone() -> None:
-    code = (
-        "import io, sys, numpy as np, matplotlib\n"
-        "before = dict.__getitem__(matplotlib.rcParams, 'backend')\n"
-        "from hypervlad.results import ContactSheetDisplay, save_png\n"
-        "sheet = ContactSheetDisplay([np.eye(4)], [['a']])\n"
-        "save_png(lambda ax: sheet.plot(ax=ax), io.BytesIO())\n"
-        "assert dict.__getitem__(matplotlib.rcParams, 'backend') is before\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_aligning_needs_neither_torch_nor_xgboost(tmp_path: Path) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "a.png")
-    found = imported(command("align", "-q", str(tmp_path / "a.png"), "-o", str(tmp_path / "out")))
-    assert "matplotlib" in found, "figures were made"
-    assert not found & {"torch", "torchvision", "xgboost"}
-
-
-def test_a_model_is_loaded_and_described_without_torch(
-    texture_images: tuple[list[np.ndarray], np.ndarray],
-    tiny_encoder: hypervlad.HypercolumnVLAD,
-    tmp_path: Path,
-) -> None:
-    boosting = hypervlad.BoostedSoftmaxClassifier(n_estimators=0, Cs=1.0)
-    model = hypervlad.MicrographClassifier(tiny_encoder, boosting=boosting, calibration_size=0)
-    model.fit(*texture_images).save(tmp_path / "m.hvlad")
-    found = imported(command("info", str(tmp_path / "m.hvlad")))
-    assert "sklearn" in found, "the model was loaded"
-    assert not found & {"torch", "torchvision"}
 
 
 @pytest.mark.full  # fits the default network in another process

@@ -15,16 +15,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from support import commands
 from support.commands import TINY, refused
 from support.review_queues import Judging, Served
 
 import hypervlad
-from hypervlad.apps.review import Labels, Queue, start_queue
+from hypervlad.apps.review import Queue, start_queue
 from hypervlad.data import load_image_folder
-from hypervlad.features import get_backbone
 
 run = partial(commands.run, "review")
 
@@ -186,17 +184,6 @@ def test_what_cannot_be_started_or_learnt_from_leaves_no_file(
     assert 'pip install "hypervlad[review]"' in refused("review", "serve", started)
 
 
-def test_training_images_in_a_queue_and_another_type_of_pixels_are_reported(
-    place: SimpleNamespace, tmp_path: Path
-) -> None:
-    known = next(place.images.rglob("*.png"))
-    deep = tmp_path / "deep.png"
-    Image.fromarray(np.array(Image.open(place.new / "000.png"), dtype=np.uint16)).save(deep)
-    said = run("start", place.model, known, deep, "-o", tmp_path / "q").stderr
-    assert "1 of 2 images is a training image (the same pixels)" in said
-    assert "1 of 2 images has pixels of another type (uint16)" in said
-
-
 @pytest.mark.filterwarnings("ignore:1 of 1 image could not be read")
 def test_unreadable_images_are_left_out_and_reported(
     place: SimpleNamespace, tmp_path: Path
@@ -292,26 +279,6 @@ def check_comparison(printed: str, model: Any, truth: Any, before: Any) -> None:
         assert ("may be due to chance" in printed) == (p_value > 0.05)
 
 
-def test_training_images_of_a_table_and_a_queue_that_stays_unchanged(
-    started: Path, place: SimpleNamespace, tmp_path: Path
-) -> None:
-    (first, *_) = [image.item for image in images_of(started) if image.doubtful]
-    label(started, {first: "flat"})
-    before = images_of(started)
-    data = load_image_folder(place.images)
-    table = write_table(
-        tmp_path / "t.csv", "path,label", zip(data.images, data.target, strict=True)
-    )
-    options = ["--training", table, "-o", tmp_path / "m.hvlad", "-q", "--keep-queue"]
-    printed = run("retrain", started, *options).stdout
-    assert "the queue is unchanged" in printed
-    assert "so few images do not show which model is better" in printed
-    assert len(hypervlad.load(tmp_path / "m.hvlad").training_) == len(data.images) + 1
-    assert images_of(started) == before
-    with opened(started) as queue:
-        assert queue.fact("model") == str(place.model)
-
-
 def test_answers_are_held_out_and_what_was_skipped_stays_doubtful(
     started: Path, place: SimpleNamespace, tmp_path: Path
 ) -> None:
@@ -335,29 +302,6 @@ def test_answers_are_held_out_and_what_was_skipped_stays_doubtful(
     assert [image.item for image in known if image.doubtful and image.label is None] == doubtful[:2]
     run("export", started, "-o", tmp_path / "labels.csv")
     assert len(read_table(tmp_path / "labels.csv")) == 28, "the model does not answer for a person"
-
-
-def test_corrected_sure_answers_are_learnt_but_not_compared(
-    place: SimpleNamespace, tmp_path: Path
-) -> None:
-    """The old model was wrong on all of them, so that a comparison would favour any new model."""
-    folder, new = tmp_path / "q", tmp_path / "new.hvlad"
-    run("start", place.model, place.new, "-o", folder, "--max-error", "0.4", "-q")
-    with opened(folder) as queue:
-        sure = Labels(queue).page(order="name").labels[:4]
-        category = queue.add_category("onion").id
-        chosen = {label.id: label.event for label in sure}
-        assert Labels(queue).correct("window-1", "click-1", chosen, category).outcome == "kept"
-    result = run("retrain", folder, "--training", place.images, "-o", new, "-q")
-    printed = result.stdout
-    assert result.output.count("never predicted") == 1
-    assert "accuracy: not compared, because" in printed
-    assert printed.startswith("held out: 40 of ")
-    assert "\nwarning: onion is never predicted: " in printed
-    labels = hypervlad.load(new).training_.labels.tolist()
-    assert labels.count("onion") == 4
-    known = images_of(folder)
-    assert [image.label for image in known if image.item in chosen] == ["onion"] * 4
 
 
 def test_groups_of_training_images_come_from_a_table_or_last_in_the_model(
@@ -384,21 +328,3 @@ def test_groups_of_training_images_come_from_a_table_or_last_in_the_model(
         assert group[names[2]] == group[names[3]], "also of one that is in the queue"
         assert (group["new/000.png"] == group[names[0]]) == is_listed
         assert len(set(group.values())) == len(files) // 2 + (1 if is_listed else 2)
-
-
-def test_a_model_that_carries_its_network_learns_again_with_it(
-    started: Path, place: SimpleNamespace, tmp_path: Path
-) -> None:
-    """Where the file that it was trained with is not at hand."""
-    doubtful = [image for image in images_of(started) if image.doubtful]
-    label(started, {image.item: place.truth[image.image.name] for image in doubtful})
-    weights, model, new = (tmp_path / name for name in ("tiny.pth", "m.hvlad", "new.hvlad"))
-    torch.manual_seed(0)
-    torch.save(get_backbone("tiny").builder().state_dict(), weights)
-    options = ["--weights", weights, "--include-backbone", "-q"]
-    commands.run("train", place.images, "-o", model, *TINY, *options)
-    weights.unlink()
-    run("retrain", started, "--training", place.images, "--model", model, "-o", new, "-q")
-    again, old = hypervlad.load(new), hypervlad.load(model)
-    assert again.encoder_.weights_digest_ == old.encoder_.weights_digest_
-    assert len(again.predict([place.new / "000.png"])) == 1

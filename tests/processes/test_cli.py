@@ -46,20 +46,6 @@ def start(tmp_path, body, *arguments):
     )
 
 
-def test_python_dash_m_runs_the_same(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "hypervlad", "info", str(tmp_path / "none.hvlad")],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-    )
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr.startswith("error: ")
-    assert len(done.stderr.splitlines()) == 1
-
-
 @pytest.mark.skipif(os.name == "nt", reason="no SIGINT to another process on Windows")
 def test_ctrl_c_leaves_the_old_file_and_no_other(folder, model, tmp_path):
     """Interrupted in the middle of writing, which is as late as it can be."""

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from support.commands import TINY, run
 from support.paths import ROOT
-from support.tiny import make_tiny_encoder
 
 import hypervlad
 from hypervlad import make_nanowire_images
@@ -56,16 +55,6 @@ def test_files_with_the_names_of_weights_and_classes_change_nothing(
     for own in found[1:]:
         for one, other in zip(own, found[0], strict=True):
             np.testing.assert_array_equal(one, other)
-
-
-def test_a_path_is_a_path_whatever_its_name(
-    texture_images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    encoder = make_tiny_encoder().set_params(weights=Path("random"))
-    with pytest.raises(ValueError) as caught:
-        encoder.fit(texture_images[0])
-    assert "random: no such weights file" in str(caught.value)
 
 
 def test_a_command_runs_no_code_from_the_current_folder(

@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import io
-import itertools
 import json
 import socket
 import sqlite3
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
-import numpy as np
 import pytest
-import tifffile
 import waitress
-from PIL import Image
-from support.review_queues import Served, change, write_particle_queue, write_picture, write_queue
-from support.waiting import wait_until
+from support.review_queues import Served, change, write_queue
 
 from hypervlad.apps.review import Queue
 
@@ -57,12 +49,6 @@ def label(item: object = 1, category: object = 2, **changes: object) -> dict[str
 
 def sentence(answer: SimpleNamespace) -> str:
     return str(json.loads(answer.body)["error"])
-
-
-def picture(server: Served, path: str) -> Image.Image:
-    answer = server.send(path)
-    assert answer.headers["Content-Type"] == "image/jpeg", answer.body
-    return Image.open(io.BytesIO(answer.body))
 
 
 # --- what it answers --------------------------------------------------------------------------
@@ -135,58 +121,6 @@ WANTED = {"category": 0, "source": "model", "order": "least_sure", "start": 0, "
 CORRECTION = {"client": CLIENT, "click": "click-0001", "items": [[7, None]], "category": 2}
 
 
-def test_labels_are_listed_corrected_and_restored(pictured: Served) -> None:
-    found = pictured.post("labels", **WANTED)
-    assert [each["id"] for each in found["labels"]] == [7, 8]
-    assert (found["total"], found["labels"][0]["by"]) == (2, "model")
-    assert found["categories"][1]["name"] == "matrix"
-    answer = pictured.post("correct", **CORRECTION | {"items": [[7, None], [8, None]]})
-    assert answer == {"outcome": "kept", "message": "2 images labelled “matrix”"}
-
-    def given() -> list[dict[str, Any]]:
-        return list(pictured.post("labels", **WANTED | {"source": "person"})["labels"])
-
-    assert [each["category"] for each in given()] == [2, 2]
-    again = {"click": "click-0002", "items": [[7, given()[0]["event"]]], "category": 1}
-    assert pictured.post("correct", **CORRECTION | again)["outcome"] == "kept"
-    assert [each["category"] for each in given()] == [1, 2]
-    assert pictured.post("restore", client=CLIENT, click="click-0003")["outcome"] == "kept"
-    assert [each["category"] for each in given()] == [2, 2]
-
-
-def test_pictures_are_jpeg_as_the_model_reads_them_and_fit_the_screen(pictured: Served) -> None:
-    with contextlib.closing(Queue(pictured.folder)) as queue:
-        path = queue.image_of(1)
-        assert isinstance(path, Path)
-        write_picture(path, 0, size=(1500, 3000))
-        for name, size in (("image/1", (1024, 512)), ("whole/1", (3000, 1500))):
-            assert picture(pictured, name).size == size
-        for name in ("small/7", "training/0"):
-            assert max(picture(pictured, name).size) == 192
-        queue.image_of(2).unlink()
-        with tifffile.TiffWriter(queue.image_of(2)) as tiff:
-            tiff.write(np.zeros((64, 64), np.uint8))
-            tiff.write(np.tile(np.uint8([0, 255]), (64, 32)))
-        brightest = []
-        for page in (0, 1):  # the model is retrained with other options, while the page is open
-            queue.set_facts(reading=json.dumps({"page": page}))
-            brightest.append(np.asarray(picture(pictured, "image/2")).max() > 200)
-    assert brightest == [False, True]
-
-
-def test_particles_fill_the_screen_and_the_pages_speak_of_them(
-    served: Serve, shared: Served, tmp_path: Path
-) -> None:
-    server = served(write_particle_queue(tmp_path))
-    for name, side in (("image/2", 1024), ("small/2", 192)):
-        assert max(picture(server, name).size) == side
-    for each, unit in ((server, "particle"), (shared, "image")):
-        page, labels = (each.send(name).body.decode() for name in ("", "labels.html"))
-        assert f"No {unit} has such a label." in labels
-        assert f"Nearest training {unit}s" in page
-        assert ("Not a particle" in page) == ("Not a particle" in labels) == (unit == "particle")
-
-
 def test_an_image_that_cannot_be_shown_is_reported_and_can_be_skipped(pictured: Served) -> None:
     with contextlib.closing(Queue(pictured.folder)) as queue:
         missing, broken = queue.image_of(1), queue.image_of(2)
@@ -198,37 +132,6 @@ def test_an_image_that_cannot_be_shown_is_reported_and_can_be_skipped(pictured: 
         assert path.name in sentence(answer)
         skip = {"client": CLIENT, "click": f"click-000{item}", "item": item, "want": 1}
         assert pictured.post("skip", **skip)["outcome"] == "kept"
-
-
-def slow_pictures(gate: Path) -> None:
-    """Let each picture that is made be noted in a folder, and wait until that says to go on."""
-    save, number = Image.Image.save, itertools.count()
-
-    def slow(self: Image.Image, *arguments: Any, **options: Any) -> None:
-        (gate / f"{next(number)}.busy").touch()
-        wait_until((gate / "go on").exists, "the word to go on")
-        save(self, *arguments, **options)
-
-    Image.Image.save = slow  # type: ignore[method-assign]
-
-
-def test_pictures_being_made_leave_threads_for_clicks(
-    make: Make, served: Serve, tmp_path: Path
-) -> None:
-    gate = tmp_path / "gate"
-    gate.mkdir()
-    server = served(make(pictures=True), before=partial(slow_pictures, gate))
-    with ThreadPoolExecutor(6) as pool:
-        asked = [pool.submit(server.send, f"image/{1 + number % 3}") for number in range(6)]
-        wait_until(lambda: len(list(gate.glob("*.busy"))) == 2, "two pictures being made")
-        assert next(as_completed(asked)).result().status == 503
-        wait_until(lambda: sum(each.done() for each in asked) == 2, "both refusals")
-        answer = server.send("image/4")
-        assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
-        assert server.send("label", label()).status == 200
-        (gate / "go on").touch()
-        assert sorted(each.result().status for each in asked) == [200] * 4 + [503] * 2
-    assert server.send("image/4").status == 200, "its turn has come"
 
 
 # --- refusals ---------------------------------------------------------------------------------
@@ -404,15 +307,6 @@ def test_no_label_is_lost_in_a_kill_and_links_stay_the_same(make: Make, served: 
         assert (first.running.exitcode, second.running.exitcode) == (0, 0)
 
 
-def test_a_port_that_is_taken_is_reported(shared: Served) -> None:
-    port = str(urlsplit(shared.link).port)
-    command = [sys.executable, "-m", "hypervlad", "review", "serve", str(shared.folder)]
-    done = subprocess.run([*command, "--no-open", "--port", port], capture_output=True, text=True)
-    assert done.returncode == 2
-    assert f"port {port}" in done.stderr
-    assert "Traceback" not in done.stderr
-
-
 UNFINISHED = {
     "nothing": b"",
     "half a header": b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX-More: ",
@@ -442,18 +336,3 @@ def test_unfinished_connections_do_not_block_the_page(
             connection = socket.create_connection(("127.0.0.1", urlsplit(server.link).port))
             stack.enter_context(connection).sendall(start)
         assert server.send("").status == 200
-
-
-def test_a_request_that_arrives_byte_by_byte_is_cut_off(make: Make, served: Serve) -> None:
-    server = served(make(1), before=partial(with_patience, 1))
-    with socket.create_connection(("127.0.0.1", urlsplit(server.link).port)) as slow:
-        slow.sendall(UNFINISHED["half a header"])
-
-        def is_cut_off() -> bool:
-            try:
-                slow.sendall(b"x")
-            except ConnectionError:
-                return True
-            return False
-
-        wait_until(is_cut_off, "the end of the connection")

@@ -6,15 +6,12 @@ import os
 import re
 import runpy
 import sys
-import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from support.commands import TINY, all_commands, refused, run, write_folder
-
-from hypervlad.images import SkippedImage, SkippedImagesWarning
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp.\r"
 SHOWN = r"\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp.\r"
@@ -58,25 +55,6 @@ def training(
 ) -> tuple[object, ...]:
     folder = write_folder(tmp_path / "images", *texture_images)
     return "train", folder, "-o", tmp_path / "m.hvlad", *TINY, "-q"
-
-
-def test_warnings_are_printed_once_without_control_codes(
-    training: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Folds, and steps that read other parts of a folder, meet the same unreadable files."""
-    bad, worse = (SkippedImage(k, f"{k}.png", f"{k}.png: damaged") for k in range(2))
-    forward = torch.nn.Conv2d.forward
-
-    def warning(self: torch.nn.Conv2d, maps: torch.Tensor) -> torch.Tensor:
-        warnings.warn(HOSTILE, stacklevel=2)
-        for skipped, n_images in (((bad,), 9), ((bad,), 7), ((bad, worse), 8), ((worse,), 7)):
-            warnings.warn(SkippedImagesWarning.about(skipped, n_images), stacklevel=2)
-        return forward(self, maps)
-
-    monkeypatch.setattr(torch.nn.Conv2d, "forward", warning)
-    said = run(*training).stderr
-    assert re.findall(r"(\d of \d) images", said) == ["1 of 9", "2 of 8"]
-    assert said.splitlines().count(f"warning: {SHOWN}") == 1
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support.review_queues import CLASSES, Clock, write_queue
 
-from hypervlad.apps.review import Labels, Queue, QueueError, export_labels
+from hypervlad.apps.review import Labels, Queue, export_labels
 
 N_DOUBTFUL, N_SURE = 3, 9
 
@@ -45,30 +45,6 @@ def test_sure_labels_are_listed_and_the_least_sure_come_first(labels: Labels) ->
     assert ids(labels, order="most_sure") == list(range(12, 3, -1))
 
 
-def test_labels_are_filtered_by_class_and_by_who_gave_them(labels: Labels) -> None:
-    assert ids(labels, category=2) == [5, 8, 11]
-    assert labels.page(category=2).total == 3
-    labels.queue.label("window-1", "click-1", 1, 2)
-    assert ids(labels, source="person") == [1]
-    assert ids(labels, source="all", category=2) == [1, 5, 8, 11]
-    assert ids(labels, source="model") == list(range(4, 13))
-    assert 2 not in ids(labels, source="all"), "it waits in the queue"
-    labels.queue.skip("window-1", "click-2", 2)
-    assert 2 not in ids(labels, source="all"), "it has no label"
-
-
-@pytest.mark.parametrize("order", ["least_sure", "most_sure", "name", "latest"])
-def test_pages_are_parts_of_the_whole(labels: Labels, order: str) -> None:
-    labels.correct("window-1", "click-1", {6: None}, 1)
-    whole = ids(labels, source="all", order=order)
-    parts = [ids(labels, source="all", order=order, start=i, n=4) for i in (0, 4, 8)]
-    assert [item for part in parts for item in part] == whole
-    assert sorted(whole) == list(range(4, 13))
-    assert ids(labels, start=99) == []
-    if order == "latest":
-        assert whole[0] == 6
-
-
 def test_a_correction_is_the_label_of_a_person_with_window_and_time(
     labels: Labels, clock: Clock
 ) -> None:
@@ -91,18 +67,6 @@ def test_a_correction_is_the_label_of_a_person_with_window_and_time(
     lines = table.splitlines()
     assert by_person.splitlines() == [lines[0], *(line for line in lines if b",person," in line)]
     assert (len(by_person.splitlines()), still_open) == (3, N_DOUBTFUL)
-
-
-def test_a_label_from_the_queue_can_be_corrected_and_restored(labels: Labels) -> None:
-    labels.queue.label("window-1", "click-1", 1, 1)
-    labels.correct("window-3", "click-0", {4: None}, 1)
-    assert labels.queue.images()[3].label == "fibre", "the model's label, confirmed"
-    labels.correct("window-2", "click-2", events(labels, 1), 2)
-    assert labels.queue.images()[0].label == "matrix"
-    assert labels.queue.undo("window-1", "click-3").outcome == "late", "it was corrected since"
-    assert labels.queue.undo("window-2", "click-9").outcome == "nothing", "of the other page"
-    assert labels.undo("window-2", "click-4").message == "1 image labelled as before"
-    assert labels.queue.images()[0].label == "fibre"
 
 
 def test_what_another_window_has_changed_since_is_not_overwritten(labels: Labels) -> None:
@@ -161,9 +125,3 @@ def test_any_sequence_of_clicks_leaves_what_a_simple_record_of_them_says(
         for item, record in history.items():
             last = record[-1]
             assert known[item] == (None if last is None else CLASSES[last[1] - 1])
-
-
-def test_a_damaged_label_is_reported(labels: Labels) -> None:
-    labels.queue.connection.execute("UPDATE items SET confidence = 'much' WHERE id = 7")
-    with pytest.raises(QueueError):
-        labels.page()

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy import ndimage
 from support.commands import refused, run
 from support.review_queues import write_particle_queue
 
@@ -52,23 +51,6 @@ def test_a_particle_is_cut_again_as_it_was_found(particles: list[Any]) -> None:
         assert (cut.label, cut.box) == (expected.label, expected.box)
         assert Path(cut.micrograph).is_file()
         assert particle.name == cut.name
-
-
-@pytest.mark.parametrize(("number", "longer"), [(0, 16 + 2 * 16), (1, 12 + 2 * 16), (2, 180)])
-def test_the_outline_is_drawn_beside_the_particle(
-    particles: list[Any], number: int, longer: int
-) -> None:
-    particle = particles[number]
-    for side, least in ((100, 100), (longer, 1)):
-        shown = particle.picture(side, least)
-        assert max(shown.shape[:2]) == side
-        line = (shown[..., 0] == 1) & (shown[..., 2] == 0)
-        bright = (shown.min(axis=2) > 0.4) & ~line
-        regions, n = ndimage.label(~line)
-        assert n == 2, "inside and outside"
-        inside = regions == np.argmax(np.bincount(regions[bright]))
-        area = particle.cut().mask.sum() * (side / longer) ** 2
-        assert inside.sum() == pytest.approx(area, rel=0.15)
 
 
 def test_classes_are_written_into_a_folder_that_was_moved(tmp_path: Path) -> None:

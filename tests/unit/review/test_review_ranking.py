@@ -37,16 +37,6 @@ def test_the_order_is_that_of_the_definition(seed: int) -> None:
     assert rank(worth, points).tolist() == slow_rank(worth, points)
 
 
-def test_near_copies_do_not_fill_the_top_of_the_queue() -> None:
-    rng = np.random.default_rng(0)
-    copies = np.ones((50, 8)) + 1e-3 * rng.standard_normal((50, 8))
-    others = 3 * rng.standard_normal((20, 8))
-    worth = np.concatenate([np.full(50, 0.9), np.full(20, 0.5)])
-    first = rank(worth, np.concatenate([copies, others]))[:20]
-    assert (first < 50).sum() <= 3
-    assert first[0] < 50, "the most doubtful one comes first all the same"
-
-
 problems = st.integers(1, 25).flatmap(
     lambda n: st.tuples(
         arrays.arrays(float, n, elements=st.floats(0, 1, width=16)),
@@ -66,16 +56,6 @@ def test_without_similarity_the_order_is_that_of_informativeness(
     order = rank(worth, points)
     assert sorted(order.tolist()) == list(range(len(worth)))
     assert worth[order[0]] == worth.max()
-
-
-@settings(max_examples=30, deadline=None)
-@given(problems, st.integers(-3, 3), st.permutations([0, 1, 2]))
-def test_scale_shift_and_order_of_features_do_not_matter(
-    problem: tuple[np.ndarray, np.ndarray], power: int, columns: list[int]
-) -> None:
-    worth, points = problem
-    tidy = rank(worth, np.round(points))
-    assert rank(worth, 2.0**power * np.round(points)[:, columns] + 0).tolist() == tidy.tolist()
 
 
 @settings(max_examples=30, deadline=None)
@@ -105,7 +85,3 @@ def test_tables_that_make_no_sense_are_refused(proba: list, novelty: list) -> No
     for worth, points in (([1.0], [[1.0], [2.0]]), ([-1.0], [[1.0]]), ([1.0], [[np.inf]])):
         with pytest.raises(ValueError):
             rank(worth, points)
-
-
-def test_nothing_has_an_order_too() -> None:
-    assert rank([], np.empty((0, 4))).tolist() == []

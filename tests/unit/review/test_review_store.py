@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.resources
 import os
-import re
 import sqlite3
 import stat
 import sys
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.commands import refused
 from support.review_queues import CLASSES, Clock, Judging, change
 
-from hypervlad.apps.review import Queue, QueueError, export_labels, start_queue
+from hypervlad.apps.review import Queue, QueueError, start_queue
 from hypervlad.images import ReadOptions
 
 FILE = "queue.sqlite"
@@ -65,13 +61,6 @@ def test_leases_expire_unless_the_window_renews_them(queue: Queue, clock: Clock)
     assert shown(queue, "a") == [], "another window has them now"
 
 
-def test_the_images_of_a_killed_browser_are_free_within_20_seconds() -> None:
-    """The lease must end, and then a window that waits must ask for images again."""
-    page = (importlib.resources.files("hypervlad.apps.review") / "page" / "page.js").read_text()
-    (waiting,) = re.findall(r"setInterval\(.* refresh\(\).*, ([\d_]+)\);", page)
-    assert Queue.lease + int(waiting) / 1000 <= 20
-
-
 def test_a_label_takes_the_image_out_and_brings_the_next(queue: Queue) -> None:
     queue.next("a", 2)
     answer = queue.label("a", "click-1", 1, 2, want=2)
@@ -113,32 +102,6 @@ def test_undo_goes_back_step_by_step_in_ones_own_window(queue: Queue) -> None:
     assert [item.id for item in answer.items] == [1, 2], "they are this window's to label"
     assert queue.undo("a", "click-6").outcome == "nothing"
     assert queue.progress().labelled == 1
-
-
-def test_what_was_changed_since_is_not_undone(queue: Queue) -> None:
-    queue.skip("a", "click-1", 1)
-    queue.label("b", "click-2", 1, 1)
-    answer = queue.undo("a", "click-3")
-    assert (answer.outcome, answer.item) == ("late", 1)
-    assert queue.images()[0].label == "fibre"
-
-
-def test_skipped_images_come_again_when_requested(queue: Queue) -> None:
-    for item in (1, 2):
-        queue.skip("a", f"click-{item}", item)
-    assert queue.skip("a", "click-1", 1).progress.skipped == 2
-    assert shown(queue, "a", 9) == [3, 4, 5, 6]
-    assert [item.id for item in queue.again("a", "click-3", 9).items] == [1, 2, 3, 4, 5, 6]
-
-
-def test_a_sure_image_that_a_person_skipped_has_no_label(queue: Queue) -> None:
-    queue.skip("a", "click-1", 7)
-    table, n_open = export_labels(queue)
-    assert n_open == 7
-    assert b"new/006.png" not in table
-    assert queue.progress().by_model == 1
-    queue.again("a", "click-2")
-    assert b"new/006.png" in export_labels(queue)[0]
 
 
 def test_many_threads_label_each_image_once(make: Callable[..., Path]) -> None:
@@ -244,61 +207,6 @@ def test_a_queue_is_made_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(sqlite3.Error):
         start_queue(model, [tmp_path / "a.png", tmp_path / "b.png"], tmp_path / "queue")
     assert not (tmp_path / "queue").exists()
-
-
-def test_a_queue_that_is_made_meanwhile_is_not_replaced(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder, original = tmp_path / "q", os.link
-
-    def made_meanwhile(draft: Path, path: Path) -> None:
-        path.write_text("another queue")
-        original(draft, path)
-
-    monkeypatch.setattr(os, "link", made_meanwhile)
-    with pytest.raises(QueueError):
-        start_queue(MODEL, [tmp_path / "a.png"], folder)
-    assert [each.name for each in folder.iterdir()] == [FILE]
-    assert (folder / FILE).read_text() == "another queue"
-
-
-def test_a_queue_whose_making_was_interrupted_at_the_end_is_complete(
-    make: Callable[..., Path],
-) -> None:
-    made = make(1)
-    os.link(made / FILE, made / ".0123456789abcdef.tmp")
-    Queue(made).close()
-    assert not list(made.glob("*.tmp"))
-
-
-def test_all_who_serve_a_queue_have_the_same_secret(make: Callable[..., Path]) -> None:
-    folder = make(1)
-    queues = [Queue(folder) for _ in range(8)]
-    with ThreadPoolExecutor(8) as pool:
-        secrets = set(pool.map(Queue.secret, queues))
-    assert len(secrets) == 1
-    assert len(secrets.pop()) >= 32
-    for each in queues:
-        each.close()
-
-
-def test_a_file_held_by_another_process_is_still_a_queue(
-    make: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder, connect = make(1), sqlite3.connect
-    holder = connect(folder / FILE, isolation_level=None)
-    holder.execute("PRAGMA locking_mode = EXCLUSIVE")
-    holder.execute("BEGIN EXCLUSIVE")
-
-    def impatient(path: Path, **options: Any) -> sqlite3.Connection:
-        return connect(path, **options | {"timeout": 0.05})
-
-    monkeypatch.setattr(sqlite3, "connect", impatient)
-    words = refused("review", "export", folder, "-o", tmp_path / "labels.csv")
-    assert "is another program using it?" in words
-    holder.execute("COMMIT")
-    holder.close()
-    Queue(folder).close()
 
 
 def damaged(path: Path, damage: str) -> None:
