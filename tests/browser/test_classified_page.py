@@ -1,7 +1,5 @@
 """The page of classified images in a real browser, from the disk: sorted, filtered, opened."""
 
-from __future__ import annotations
-
 import os
 import re
 from pathlib import Path
@@ -151,24 +149,6 @@ def test_filters_leave_what_fits_and_count_it(sheet):
     wait_until(lambda: "No image fits these filters." in sheet.text, "no image")
 
 
-def test_wrong_predictions_are_filtered(sheet):
-    known = [k for k in range(N) if sheet.truth[k] is not None]
-    wrong = [k for k in known if sheet.truth[k] != sheet.labels[k]]
-    right = len(known) - len(wrong)
-    assert 0 < len(wrong) < len(known) < N
-    assert f"{right} of {len(known)} ({percent(right / len(known))})" in sheet.words
-    names = ["predicted correctly", "predicted wrongly", "unknown"]
-    assert sheet.counts(names) == [right, len(wrong), N - len(known)]
-    sheet.click("predicted wrongly")
-    assert set(sheet.shown) == set(wrong)
-    assert sheet.text.count("true label: ") == len(wrong)
-    first = sheet.shown[0]
-    sheet.click(sheet.names[first])
-    assert f"True label: {sheet.truth[first]} (predicted wrongly)." in sheet.text
-    sheet.click("Close", "unknown")
-    assert len(sheet.shown) == len(wrong) + N - len(known)
-
-
 def test_details_are_those_of_the_image_also_by_keys(sheet):
     order = sheet.order
     sheet.click(sheet.names[order[0]])
@@ -201,29 +181,3 @@ def test_links_lead_to_files_of_any_name(sheet):
         assert link.scheme == "file"
         assert unquote_to_bytes(link.path) == os.fsencode(sheet.page.parent / name)
         sheet.press(Keys.ESCAPE)
-
-
-def test_it_is_readable_in_the_dark_and_on_paper_and_by_telephone(sheet):
-    script = "const s = getComputedStyle(document.body); return [s.color, s.backgroundColor]"
-    light, dark = sheet.run(script), [{"name": "prefers-color-scheme", "value": "dark"}]
-    with sheet.seen_by(features=dark):
-        assert sheet.run(script) != light
-    with sheet.seen_by(features=dark, media="print"):
-        assert sheet.run(script) == ["rgb(0, 0, 0)", "rgb(255, 255, 255)"]
-        assert not sheet.named("Name contains")
-        assert len(sheet.shown) == N
-    sheet.assert_fits_a_telephone()
-
-
-def test_without_a_judgement_images_unlike_the_training_images_are_marked(browser, model, tmp_path):
-    found = classification(np.tile([0.5, 0.3, 0.2], (5, 1)), unlike=[3])
-    path = write_classified_page(tmp_path / "p.html", model, [np.eye(9)] * 5, predictions=found)
-    page = Window(browser, path)
-    counts = [page.find(f"{name} the training images").text for name in ("like", "unlike")]
-    assert [text.split()[-1] for text in counts] == ["4", "1"]
-    assert not page.named("sure")
-    page.choose("Order", "least like the training images first")
-    page.click("image ")
-    assert page.text.startswith("image 3")
-    assert "Why:" not in page.text
-    page.assert_safe()

@@ -1,7 +1,5 @@
 """The page of fibre diameters in a real browser: a place is left out, and the numbers follow."""
 
-from __future__ import annotations
-
 import csv
 import re
 
@@ -19,7 +17,6 @@ from selenium.webdriver.common.keys import Keys
 
 NAMES = ["thin/0.png", "thick/1.png", "thick/</script><script>document.title='broken'</script>"]
 SIZE = (160, 224)
-Rows = list[dict[str, str]]
 
 
 @pytest.fixture(scope="module")
@@ -119,21 +116,3 @@ def test_what_a_click_leaves_out_is_what_the_library_leaves_out(page, path, imag
     of_images = [float(row["median_nm"]) for row in rows_of(tmp_path / "again", "diameters")]
     assert shown[2:] == pytest.approx(of_images, rel=0.006)
     again.assert_safe()
-
-
-def test_the_axis_is_logarithmic_on_request_and_lines_are_switched(page):
-    ticks = """return [...document.querySelectorAll("text")].map((e) =>
-      [e.textContent, Math.round(e.getBoundingClientRect().left)])"""
-    before = page.run(ticks)
-    assert len(before) > 2
-    page.click("logarithmic axis")
-    assert page.run(ticks) != before
-    lines = """return [...document.querySelectorAll("figure path")]
-      .filter((e) => e.checkVisibility()).length"""
-    assert page.run(lines) > 100
-    page.click("Cross lines")
-    assert page.run(lines) == 0
-
-
-def test_it_fits_a_telephone(page):
-    page.assert_fits_a_telephone()

@@ -1,7 +1,5 @@
 """The page of found particles in a real browser: outlines are switched, and lead to each other."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -121,7 +119,3 @@ def test_bars_are_weighted_and_particles_at_the_edge_left_out(browser, tmp_path,
             (at - left) / (right - left), abs=0.01
         )
     page.assert_safe()
-
-
-def test_it_fits_a_telephone(page):
-    page.assert_fits_a_telephone()

@@ -6,10 +6,8 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Sequence
 from html.parser import HTMLParser
 from math import floor
-from pathlib import Path
 
 
 class Page(HTMLParser):
@@ -17,7 +15,7 @@ class Page(HTMLParser):
 
     VOID = ("meta", "input", "img", "br")
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path):
         super().__init__()
         self.source = path.read_text(encoding="utf-8")
         self.open: list[tuple[str, dict[str, str | None]]] = []
@@ -33,7 +31,7 @@ class Page(HTMLParser):
         has_data = any(given.get("id") == "data" for given, _ in self.scripts)
         self.data = json.loads(self.script(id="data")) if has_data else None
 
-    def handle_starttag(self, tag: str, attributes: Sequence[tuple[str, str | None]]) -> None:
+    def handle_starttag(self, tag, attributes):
         given = dict(attributes)
         assert tag not in ("link", "iframe", "object", "embed")
         assert not [name for name in given if name.startswith("on") or name == "style"]
@@ -53,10 +51,10 @@ class Page(HTMLParser):
             assert "src" not in given
             self.scripts.append((given, ""))
 
-    def handle_endtag(self, tag: str) -> None:
+    def handle_endtag(self, tag):
         assert self.open.pop()[0] == tag
 
-    def handle_data(self, data: str) -> None:
+    def handle_data(self, data):
         tag = self.open[-1][0] if self.open else ""
         if tag == "script":
             given, text = self.scripts[-1]
@@ -69,24 +67,24 @@ class Page(HTMLParser):
                 self.rows[-1][-1] += data
 
     @property
-    def words(self) -> str:
+    def words(self):
         return "".join(self.texts)
 
     @property
-    def spaced(self) -> str:
+    def spaced(self):
         """The words, with one space between pieces of text."""
         return " ".join(" ".join(self.texts).split())
 
-    def script(self, **attributes: str) -> str:
+    def script(self, **attributes):
         (text,) = [text for given, text in self.scripts if attributes.items() <= given.items()]
         return text
 
     @property
-    def jpegs(self) -> list[bytes]:
+    def jpegs(self):
         """The pictures in the page, wherever they are in it."""
         return [base64.b64decode(text) for text in re.findall(r"/9j/[\w+/]+=*", self.source)]
 
-    def assert_safe(self) -> None:
+    def assert_safe(self):
         """Nothing is loaded from elsewhere, and only one script of the page itself is run."""
         assert not re.search(
             r"https?:|src=[\"']?//|url\((?!#)|@import|\bimport\s*\(|fetch\(|XMLHttp",
@@ -100,13 +98,13 @@ class Page(HTMLParser):
         assert rules["script-src"] == digest(script)
 
 
-def percent(share: float) -> str:
+def percent(share):
     """Return a share as pages and messages have it: less than everything is never 100 %."""
     if 0 < share < 0.001 or 0.999 < share < 1:
         return "<0.1 %" if share < 0.5 else ">99.9 %"
     return f"{floor(1000 * share + 0.5) / 10:.1f} %"
 
 
-def digest(text: str) -> str:
+def digest(text):
     """Return how a policy names a style or a script."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

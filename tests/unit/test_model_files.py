@@ -1,7 +1,5 @@
 """Model files: written completely or not at all; hostile or damaged ones are refused."""
 
-from __future__ import annotations
-
 import copy
 import functools
 import json
@@ -9,19 +7,16 @@ import os
 import pickle
 import re
 import zipfile
-from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import safetensors.numpy
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.base import clone
-from support.model_files import Arrays, Change, forged, read_entry, write_file
+from support.model_files import forged, read_entry, write_file
 from support.tiny import build_tiny, make_tiny_encoder
 
 import hypervlad
@@ -31,21 +26,19 @@ from hypervlad.images import ImageReadError
 from hypervlad.models import PatchCNNClassifier, TransferClassifier
 
 NAN = float("nan")
-Header = dict[str, Any]
-of_a_fixture = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture(scope="module")
-def model_of(tiny_backbone: None, texture_images: Any) -> Callable[[str], Any]:
+def model_of(tiny_backbone, texture_images):
     """Fitted models, by name; tests leave them as they are."""
     images, labels = texture_images
     patches = list(np.random.default_rng(0).random((20, 28, 28)).astype(np.float32))
     X = np.random.default_rng(0).normal(size=(90, 4))
     y = X[:, 0] * X[:, 1] > 0
-    options: dict[str, Any] = {"n_estimators": 3, "n_iter_no_change": None, "random_state": 0}
+    options = {"n_estimators": 3, "n_iter_no_change": None, "random_state": 0}
     linear = BoostedSoftmaxClassifier(n_estimators=0, Cs=1.0)
     transfer = TransferClassifier("tiny", "random", image_size=16, random_state=0)
-    makers: dict[str, Callable[[], Any]] = {
+    makers = {
         "trees": lambda: BoostedSoftmaxClassifier(init=None, n_jobs=3, **options).fit(X, y),
         "both": lambda: BoostedSoftmaxClassifier(**options).fit(X, y),
         "encoder": lambda: make_tiny_encoder().fit(images),
@@ -62,12 +55,12 @@ def model_of(tiny_backbone: None, texture_images: Any) -> Callable[[str], Any]:
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
+def path(tmp_path):
     return tmp_path / "m.hvlad"
 
 
 @pytest.fixture(scope="module")
-def saved(model_of: Callable[[str], Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def saved(model_of, tmp_path_factory):
     path = tmp_path_factory.mktemp("saved") / "model.hvlad"
     model_of("trees").save(path)
     return path
@@ -76,37 +69,37 @@ def saved(model_of: Callable[[str], Any], tmp_path_factory: pytest.TempPathFacto
 # --- what does not fit ----------------------------------------------------------------------------
 
 
-def put(value: Any, *keys: str) -> Change:
+def put(value, *keys):
     """Return a change of the header at these keys."""
 
-    def change(header: Header, _arrays: Arrays) -> None:
+    def change(header, _arrays):
         *outer, last = keys
         functools.reduce(lambda level, key: level[key], outer, header)[last] = value
 
     return change
 
 
-def parameter(name: str, value: Any) -> Change:
+def parameter(name, value):
     return put(value, "parameters", name)
 
 
-def pop(*keys: str) -> Change:
-    def change(header: Header, _arrays: Arrays) -> None:
+def pop(*keys):
+    def change(header, _arrays):
         *outer, last = keys
         functools.reduce(lambda level, key: level[key], outer, header).pop(last)
 
     return change
 
 
-def labels(**changes: Any) -> Change:
+def labels(**changes):
     """Change the classes of a model."""
     return lambda header, _: header["fitted"]["classes_"].update(changes)
 
 
-def array(name: str, damage: Callable[[np.ndarray], Any]) -> Change:
+def array(name, damage):
     """Change an array, and the shape that the header has for it."""
 
-    def change(header: Header, arrays: Arrays) -> None:
+    def change(header, arrays):
         arrays[name] = damage(arrays[name])
         if name in header["fitted"]:
             header["fitted"][name]["shape"] = list(arrays[name].shape)
@@ -114,14 +107,14 @@ def array(name: str, damage: Callable[[np.ndarray], Any]) -> Change:
     return change
 
 
-def no_array(name: str) -> Change:
+def no_array(name):
     return lambda _, arrays: arrays.pop(name)
 
 
-def of_channels(n: int) -> Change:
+def of_channels(n):
     """Give the first layer's projection fewer channels."""
 
-    def change(_header: Header, arrays: Arrays) -> None:
+    def change(_header, arrays):
         for name, own in arrays.items():
             if ".0." in name and own.ndim and len(own) > 1:
                 arrays[name] = own[..., :n]
@@ -129,33 +122,33 @@ def of_channels(n: int) -> Change:
     return change
 
 
-def narrower(header: Header, arrays: Arrays) -> None:
+def narrower(header, arrays):
     (name,) = [name for name in arrays if name.endswith("2.weight")]
     arrays[name] = arrays[name][:5]
     if "network_state_" in header["fitted"]:
         header["fitted"]["network_state_"]["2.weight"][0] = 5
 
 
-def shorter_head(_header: Header, arrays: Arrays) -> None:
+def shorter_head(_header, arrays):
     for name in ("mean", "scale", "coef"):
         arrays[f"head_.{name}"] = arrays[f"head_.{name}"][:7]
 
 
-def wider_learner(header: Header, arrays: Arrays) -> None:
+def wider_learner(header, arrays):
     learner = header["fitted"]["boosting_"]["state"]["fitted"]
     learner["n_features_in_"], learner["block_widths_"] = 48, [48]
     learner["linear_coef_"]["shape"] = [48, 3]
     arrays["boosting_.linear_coef_"] = np.zeros((48, 3))
 
 
-def without_trees(header: Header, arrays: Arrays) -> None:
+def without_trees(header, arrays):
     header["fitted"]["booster_"] = None
     for name in [name for name in arrays if name.startswith("booster_")]:
         del arrays[name]
 
 
 TRAINING = ("fitted", "training_", "state")
-ROWS: list[tuple[str, Change, str]] = [
+ROWS = [
     # parameters
     ("encoder", parameter("memory", "/tmp/pickles"), r"unknown parameters \['memory'\]"),
     ("trees", parameter("n_jobs", 1024), r"unknown parameters \['n_jobs'\]"),
@@ -172,8 +165,6 @@ ROWS: list[tuple[str, Change, str]] = [
     ),
     ("trees", parameter("max_depth", 0), "incomplete.*max_depth must be"),
     ("encoder", parameter("image_size", 3000), "image_size must be a whole number"),
-    ("encoder", parameter("grid", 10**9), "grid must be"),
-    ("encoder", parameter("sampling", "paper"), "sampling must be"),
     ("encoder", parameter("sampling", "anyloc"), "does not fit no components"),
     ("encoder", parameter("n_codewords", 5), "codewords of shapes"),
     ("encoder", parameter("blocks", ["joint", "per_layer"]), "codewords of shapes"),
@@ -191,7 +182,6 @@ ROWS: list[tuple[str, Change, str]] = [
     ("classifier", pop("fitted", "held_out_"), "MicrographClassifier is incomplete"),
     ("classifier", put(1, "fitted", "more_"), r"unknown entries \['more_'\]"),
     ("classifier", put("3", "fitted", "n_images_"), "'3' is not of type int"),
-    ("classifier", put(True, "fitted", "n_images_"), "True is not of type int"),
     ("classifier", put(0, "fitted", "n_images_"), "at least 1, not 0"),
     ("classifier", put(10**400, "fitted", "n_images_"), "not laid out as a hypervlad model"),
     ("classifier", put("Outer", "fitted", "encoder_", "class"), "KeyError in encoder_"),
@@ -208,11 +198,9 @@ ROWS: list[tuple[str, Change, str]] = [
     ("trees", put("nan", "fitted", "tree_gain_"), "'nan' is not of type float"),
     ("both", put("nan", "fitted", "tree_gain_error_"), "'nan' is not of type float"),
     ("both", put("1e400", "fitted", "tree_gain_error_"), "'1e400' is not of type float"),
-    ("both", put("ab", "fitted", "block_widths_"), "'ab' is not a list"),
     ("both", put([4, None], "fitted", "block_widths_"), "None is not of type int"),
     ("both", put([4, 6], "fitted", "block_widths_"), r"\(4, 6\), which must .* the 4 features"),
     ("both", put([0, 4], "fitted", "block_widths_"), "at least 1"),
-    ("both", put(None, "fitted", "block_widths_"), "at least 1"),
     ("both", put(["a"], "fitted", "feature_names_in_"), "1 column names for 4"),
     ("both", array("linear_intercept_", lambda _: np.zeros(3)), r"\(3,\).*\(1,\)"),
     ("both", array("linear_coef_", lambda a: a.astype("f4")), "type float32"),
@@ -227,7 +215,6 @@ ROWS: list[tuple[str, Change, str]] = [
     # labels
     ("classifier", labels(values=["a", "b"]), "the learner has other classes|damaged|classes"),
     ("classifier", labels(values=["fibre"]), "expected at least two"),
-    ("classifier", labels(values="ab"), "expected at least two"),
     ("classifier", labels(values=["b", "a", "c"]), "not sorted and distinct"),
     ("classifier", labels(dtype="object", values=["a", "a", "b"]), "not sorted and distinct"),
     ("classifier", labels(dtype="object", values=["a", None, "b"]), "not all strings"),
@@ -237,7 +224,6 @@ ROWS: list[tuple[str, Change, str]] = [
     ("classifier", labels(dtype="<U100000000"), "16 characters in all"),
     ("classifier", labels(dtype="<U1", values=["a", "bc", "c"]), "not of type <U1"),
     ("classifier", labels(dtype="<i8", values=[1, 2.5, 3]), "not of type <i8"),
-    ("classifier", labels(dtype="<i8", values=[True, 2, 3]), "not of type <i8"),
     ("classifier", labels(dtype="<i4", values=[10**12, 1, 2]), "incomplete"),
     # trees
     ("trees", put(0, "fitted", "n_estimators_"), "n_estimators_ is 0.* are trees"),
@@ -294,10 +280,7 @@ ROWS: list[tuple[str, Change, str]] = [
         for named in (
             "/etc/passwd",
             "../weights.pth",
-            "weights.pth",
             r"\\server\share\weights.pth",
-            r"\\.\pipe\x",
-            "CON",
             "/dev/zero",
             "",
         )
@@ -349,7 +332,7 @@ def test_weights_that_are_given_are_those_of_a_new_fit(texture_images, tmp_path,
 
 @pytest.mark.parametrize("name", ["encoder", "transfer", "patches"])
 def test_the_file_does_not_decide_how_large_images_may_be(name, model_of, path):
-    def change(header: Header, _arrays: Arrays) -> None:
+    def change(header, _arrays):
         pairs = [["max_pixels", None], ["banner", "keep"]]
         header["parameters"]["read_options"] = {"pairs": pairs}
         if "read_options_" in header["fitted"]:
@@ -377,7 +360,7 @@ def test_weights_are_not_given_to_a_model_that_has_them(saved):
 # --- what is no model file ------------------------------------------------------------------------
 
 
-def entry_of(**changes: Any) -> str:
+def entry_of(**changes):
     entry = {"sha256": "0" * 64, "format": 1, "kind": "test", "library": "0.1.0", "header": {}}
     kept = {key: value for key, value in (entry | changes).items() if value != "absent"}
     return json.dumps(kept, separators=(",", ":"))
@@ -390,9 +373,7 @@ LAID_OUT = "not laid out as a hypervlad model"
     ("entry", "words"),
     [
         (entry_of(header="absent"), LAID_OUT),
-        (entry_of(kind="absent"), LAID_OUT),
         (entry_of(kind=["test"]), f"{LAID_OUT}.*is not a text"),
-        (entry_of(format="absent"), LAID_OUT),
         (entry_of(format="1"), f"{LAID_OUT}.*version is not a number"),
         (entry_of(header=None), LAID_OUT),
         (entry_of()[:-1], LAID_OUT),
@@ -410,11 +391,11 @@ def test_forged_headers_are_refused(entry, words, path):
         hypervlad.load(write_file(path, entry))
 
 
-def foreign_files(folder: Path) -> Iterator[tuple[str, str]]:
+def foreign_files(folder):
     """Write files that are no models; yield their names and what a message calls them."""
 
     class Bomb:
-        def __reduce__(self) -> Any:
+        def __reduce__(self):
             return os.mkdir, (str(folder / "ran"),)
 
     with zipfile.ZipFile(folder / "a.zip", "w") as archive:
@@ -448,17 +429,8 @@ def test_foreign_files_are_named_for_what_they_are(tmp_path):
         hypervlad.load(tmp_path / "none.hvlad")
 
 
-def test_an_unreadable_file_is_refused(saved, monkeypatch):
-    def refused(*_args: Any, **_options: Any) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr("builtins.open", refused)
-    with pytest.raises(ModelFileError, match=r"could not be read \(Permission denied\)"):
-        hypervlad.load(saved)
-
-
 @given(data=st.data())
-@settings(of_a_fixture, max_examples=60)
+@settings(max_examples=60)
 def test_one_changed_byte_is_refused(saved, data):
     whole = bytearray(saved.read_bytes())
     whole[data.draw(st.integers(0, len(whole) - 1))] ^= data.draw(st.integers(1, 255))
@@ -486,11 +458,6 @@ def test_the_file_is_a_safetensors_file_with_one_metadata_entry(saved):
     assert list(read_entry(saved)) == ["sha256", "format", "kind", "library", "header"]
 
 
-def test_saved_again_it_is_the_same_bytes(saved, path):
-    hypervlad.load(saved).save(path)
-    assert path.read_bytes() == saved.read_bytes()
-
-
 def test_arrays_of_any_layout_come_back(model_of, path):
     model = copy.deepcopy(model_of("classifier"))
     model.boosting_.linear_coef_ = coef = np.asfortranarray(model.boosting_.linear_coef_)
@@ -502,20 +469,7 @@ def test_arrays_of_any_layout_come_back(model_of, path):
     assert loaded.boosting_.linear_coef_.flags.writeable
 
 
-@given(
-    weights=st.dictionaries(
-        st.text(st.characters(exclude_categories=["Cs"])) | st.integers(-(2**63), 2**63 - 1),
-        st.floats(1e-300, 1e300),
-    )
-)
-@settings(of_a_fixture, max_examples=25)
-def test_parameters_by_label_come_back(saved, weights):
-    model = hypervlad.load(saved).set_params(class_weight=weights)
-    model.save(saved.with_name("again"))
-    assert hypervlad.load(saved.with_name("again")).class_weight == weights
-
-
-def deep(n: int) -> Any:
+def deep(n):
     return functools.reduce(lambda inner, _: [inner], range(n), [])
 
 
@@ -527,7 +481,6 @@ def deep(n: int) -> Any:
         ("Cs", deep(40), "more than 32 deep"),
         ("class_weight", {"\ud800": 1.0}, r"'\\ud800', which is no character"),
         ("tree_gain_", NAN, "the value nan cannot be saved"),
-        ("tree_gain_error_", NAN, "the value nan cannot be saved"),
         ("classes_", np.array([None, 3], object), "only if every one is a string"),
         ("classes_", np.array(["2026-01-01", "2026-01-02"], "M8[D]"), "cannot be saved; use strin"),
     ],
@@ -552,7 +505,7 @@ def test_what_cannot_be_stored_is_refused_and_leaves_no_file(
 def test_an_interruption_leaves_the_old_file_and_nothing_else(
     model_of, path, monkeypatch, interruption, expected
 ):
-    def interrupted(_source: Any, _target: Any) -> None:
+    def interrupted(_source, _target):
         raise interruption
 
     path.write_bytes(b"what was there")
@@ -561,12 +514,6 @@ def test_an_interruption_leaves_the_old_file_and_nothing_else(
         model_of("trees").save(path)
     assert path.read_bytes() == b"what was there"
     assert list(path.parent.iterdir()) == [path]
-
-
-def test_folders_are_not_written(model_of, tmp_path):
-    with pytest.raises(ModelFileError):
-        model_of("trees").save(tmp_path)
-    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX permissions and links")

@@ -1,7 +1,5 @@
 """Programs without a terminal: pythonw, services, some notebooks."""
 
-from __future__ import annotations
-
 import io
 import sys
 
@@ -46,18 +44,3 @@ def test_commands_print_nothing_without_streams(model, folder, tmp_path):
             app(arguments)
         assert caught.value.code in (0, None)
     assert (tmp_path / "t.csv").read_text("utf-8").count("\n") == 25
-
-
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
-
-
-@pytest.mark.parametrize("stream", [Terminal(), io.StringIO()])
-def test_bars_are_shown_on_stderr_if_it_is_a_terminal(
-    tiny_encoder, texture_images, monkeypatch, capsys, stream
-):
-    monkeypatch.setattr(sys, "stderr", stream)
-    tiny_encoder.set_params(verbose=True).fit(texture_images[0])
-    assert ("24/24" in stream.getvalue()) == stream.isatty()
-    assert not capsys.readouterr().out

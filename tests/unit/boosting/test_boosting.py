@@ -1,15 +1,8 @@
 """The boosted softmax as an estimator: conformance, small classes, labels, weights, state."""
 
-from __future__ import annotations
-
-import warnings
-
-import joblib
 import numpy as np
 import pytest
-import xgboost
 from sklearn.datasets import make_blobs, make_circles
-from sklearn.metrics import log_loss
 
 from hypervlad.models import BoostedSoftmaxClassifier
 
@@ -50,28 +43,6 @@ class TestTrees:
             assert linear.score(X_new, y_new) < 0.65
             assert model.score(X_new, y_new) > 0.9
 
-    def test_they_learn_how_blocks_disagree(self):
-        """Which block is right depends on its margin: no mean of the margins can express that."""
-
-        def draw(seed):
-            rng = np.random.default_rng(seed)
-            y = rng.integers(0, 2, 1500)
-            is_blank = rng.random(1500) < 0.5
-            first = np.where(is_blank, 0.0, 2 * y - 1) + 0.3 * rng.normal(size=1500)
-            second = np.where(is_blank, 1 - 2 * y, 6 * rng.normal(size=1500))
-            noise = 0.01 * rng.normal(size=(2, 1500, 40))
-            return np.column_stack([first, noise[0], second, noise[1]]), y
-
-        X, y = draw(0)
-        X_new, y_new = draw(1)
-        model = BoostedSoftmaxClassifier(random_state=0).fit(X, y, blocks=[41, 41])
-        assert model.booster_.num_features() == 2  # of two blocks, the margin for two classes
-        linear = BoostedSoftmaxClassifier(n_estimators=0, random_state=0)
-        linear.fit(X, y, blocks=[41, 41])
-        before, after = [log_loss(y_new, m.predict_proba(X_new)) for m in (linear, model)]
-        assert after < 0.8 * before
-        assert model.tree_gain_ == pytest.approx(before - after, abs=3 * model.tree_gain_error_)
-
     def test_they_go_where_they_are_noise(self):
         rng = np.random.default_rng(0)
         kept = 0
@@ -83,22 +54,6 @@ class TestTrees:
             assert (model.booster_ is None) == (model.n_estimators_ == 0), seed
         assert kept <= 1
 
-    def test_plain_boosting_always_keeps_some(self):
-        rng = np.random.default_rng(0)
-        model = fitted(rng.normal(size=(60, 4)), rng.integers(0, 3, 60), init=None)
-        assert model.n_estimators_ >= 1
-        assert model.linear_coef_ is None
-        assert model.C_ is None
-        assert model.block_weights_ is None
-
-    def test_without_early_stopping_every_row_is_learnt_from(self):
-        X, y = blobs(n=60, spread=0.1)
-        X[0] += 50
-        y[0] = (y[0] + 1) % 3
-        weight = np.where(np.arange(60) == 0, 30, 1)  # enough for a leaf of its own
-        model = BoostedSoftmaxClassifier(init=None, n_estimators=60, n_iter_no_change=None)
-        assert model.fit(X, y, weight).score(X, y) == 1
-
     def test_without_rounds_plain_boosting_is_the_prior(self):
         X, y = blobs(n=60)
         y = np.where(np.arange(60) < 40, 0, y)
@@ -107,15 +62,6 @@ class TestTrees:
         for prior, expected in {"training": shares, "sqrt": roots, "uniform": [1 / 3] * 3}.items():
             model = fitted(X, y, init=None, n_estimators=0, prior=prior)
             np.testing.assert_allclose(model.predict_proba(X[:2]), np.tile(expected, (2, 1)))
-
-
-class TestLabels:
-    def test_names_do_not_change_the_model(self):
-        X, codes = blobs()
-        plain = fitted(X, codes).predict_proba(X)
-        names = np.array(["c", "a", "b"])  # sorted: a b c, that is codes 1 2 0
-        renamed = fitted(X, names[codes]).predict_proba(X)
-        np.testing.assert_allclose(renamed[:, [2, 0, 1]], plain, atol=1e-3)
 
 
 class TestSmallClasses:
@@ -137,13 +83,6 @@ class TestSmallClasses:
         groups[y == 1] = 100
         with pytest.warns(UserWarning, match=r"groups: 1 \(1\)\. They"):
             fitted(X, y, groups=groups)
-
-    @pytest.mark.filterwarnings(SMALL)
-    def test_a_class_of_one_row_is_learnt(self):
-        X, y = blobs(n=90, spread=0.5)
-        X = np.vstack([X, [[50.0] * 6]])
-        model = fitted(X, np.append(y, 9))
-        assert model.predict([[49.0] * 6]) == [9]
 
     @pytest.mark.filterwarnings(SMALL)
     def test_equal_features_with_different_labels(self):
@@ -199,23 +138,6 @@ class TestPrior:
             for other in others:
                 np.testing.assert_allclose(other, first, atol=1e-9)
 
-    def test_trees_without_a_linear_part_see_rows_of_the_expected_shares(self):
-        X, y = three_rings(300)
-        kept = (y != 2) | (np.arange(len(y)) % 6 == 0)
-        weighted = fitted(X[kept], y[kept], init=None, class_weight="balanced")
-        expected = fitted(X[kept], y[kept], init=None, prior="uniform")
-        assert weighted.n_estimators_ == expected.n_estimators_ > 1
-        np.testing.assert_allclose(weighted.predict_proba(X), expected.predict_proba(X), atol=1e-5)
-
-    def test_only_ratios_of_shares_matter(self):
-        X, y = overlapping()
-        probabilities = [
-            fitted(X, y, prior={0: share, 1: share}, init=None, n_estimators=2).predict_proba(X)
-            for share in (1.0, 1e308, 1e-308)
-        ]
-        np.testing.assert_array_equal(probabilities[1], probabilities[0])
-        np.testing.assert_array_equal(probabilities[2], probabilities[0])
-
 
 class TestWeights:
     def test_integer_weights_are_copies(self):
@@ -242,22 +164,6 @@ class TestWeights:
         assert 99 not in model.classes_
         np.testing.assert_array_equal(model.predict_proba(X), fitted(X, y).predict_proba(X))
 
-    @pytest.mark.parametrize("unit", [1e307, 1e-307])
-    def test_no_unit_of_weights_overflows(self, unit):
-        X, y = rings(60)
-        expected = fitted(X, y, n_estimators=2, class_weight={0: 1.0, 1: 2.0})
-        scaled = BoostedSoftmaxClassifier(
-            random_state=0, n_jobs=1, n_estimators=2, class_weight={0: unit, 1: 2 * unit}
-        ).fit(X, y, np.full(60, unit))
-        np.testing.assert_allclose(scaled.predict_proba(X), expected.predict_proba(X), rtol=1e-9)
-
-    @pytest.mark.parametrize("init", ["linear", None])
-    def test_weights_far_apart_fit(self, init):
-        X, y = rings(60)
-        options = {"init": init, "n_estimators": 2, "n_iter_no_change": None}
-        model = fitted(X, y, class_weight={0: 1.0, 1: 1e11}, **options)
-        assert np.isfinite(model.predict_proba(X)).all()
-
     def test_balanced_is_the_dict_that_it_stands_for(self):
         X, y = blobs(n=120, spread=6.0)
         keep = np.flatnonzero((y != 2) | (np.arange(120) % 4 == 0))
@@ -270,48 +176,6 @@ class TestWeights:
         )
         rare = (balanced.predict(X) == 2).sum()
         assert rare > (fitted(X, y).predict(X) == 2).sum()
-
-
-class TestScikitLearnManners:
-    def test_same_seed_same_result_and_other_seed_another(self):
-        X, y = three_rings(200)
-        first, again, other = [
-            BoostedSoftmaxClassifier(n_estimators=20, random_state=s).fit(X, y).predict_proba(X)
-            for s in (1, 1, 2)
-        ]
-        np.testing.assert_array_equal(first, again)
-        assert np.abs(first - other).max() > 1e-3
-
-    @pytest.mark.parametrize(("n_jobs", "expected"), [(None, 2), (3, 3)])
-    def test_xgboost_gets_the_number_of_threads_that_joblib_says(
-        self, n_jobs, expected, monkeypatch
-    ):
-        seen = []
-        original = xgboost.train
-
-        def spy(parameters, *args, **kwargs):
-            seen.append(parameters.get("nthread"))
-            return original(parameters, *args, **kwargs)
-
-        monkeypatch.setattr(xgboost, "train", spy)
-        X, y = rings(100)
-        with joblib.parallel_config(backend="threading", n_jobs=2):
-            BoostedSoftmaxClassifier(n_jobs=n_jobs, n_estimators=5, random_state=0).fit(X, y)
-        assert set(seen) == {expected}
-
-    def test_silent_unless_verbose(self, capfd):
-        X, y = blobs(60)
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            fitted(X, y)
-        assert capfd.readouterr() == ("", "")
-        fitted(X, y, verbose=True)
-        assert "distinct rows" not in capfd.readouterr().err
-        fitted(X, y, verbose=2)
-        out, printed = capfd.readouterr()
-        assert out == ""
-        assert "60 distinct rows of 3 classes" in printed
-        assert "weight" in printed
 
 
 class TestRefusals:
@@ -354,13 +218,3 @@ class TestState:
         restored.predict(frame)
         with pytest.raises(ValueError):
             restored.predict(frame.rename(columns={"vlad0": "other"}))
-
-    def test_a_gain_measured_on_one_group_can_be_saved(self):
-        rng = np.random.default_rng(0)
-        X, y = rng.standard_normal((9, 3)), np.array(["a"] * 6 + ["b"] * 3)
-        groups = ["p", "p", "q", "q", "r", "r", "s", "s", "s"]  # one group in the hold-out
-        with pytest.warns(UserWarning, match="one or two different samples"):
-            model = BoostedSoftmaxClassifier(init=None, random_state=0).fit(X, y, groups=groups)
-        assert model.tree_gain_error_ == np.inf
-        again = BoostedSoftmaxClassifier.from_state(*model.to_state())
-        assert again.tree_gain_error_ == np.inf

@@ -3,11 +3,6 @@
 With as many groups as folds, each group is a fold, whatever the order of the rows.
 """
 
-from __future__ import annotations
-
-from typing import Any
-
-import joblib
 import numpy as np
 import pytest
 import xgboost
@@ -23,9 +18,7 @@ N_FOLDS = 5
 SMALL = pytest.mark.filterwarnings("ignore:Classes with only one or two:UserWarning")
 
 
-def grouped(
-    n: int = 90, n_features: int = 5, n_classes: int = 3, n_groups: int = N_FOLDS, seed: int = 0
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def grouped(n=90, n_features=5, n_classes=3, n_groups=N_FOLDS, seed=0):
     """Rows of one group share a shift, so that a model that saw the group knows it."""
     rng = np.random.default_rng(seed)
     y, groups = np.arange(n) % n_classes, np.arange(n) // n_classes % n_groups
@@ -34,24 +27,24 @@ def grouped(
     return X, y, groups
 
 
-def linear(**options: Any) -> BoostedSoftmaxClassifier:
+def linear(**options):
     return BoostedSoftmaxClassifier(n_estimators=0, random_state=0, **options)
 
 
 # --- slow oracles ---------------------------------------------------------------------------------
 
 
-def scaled(X: np.ndarray) -> np.ndarray:
+def scaled(X):
     """Centre the rows, and divide them by one number, so that their mean squared length is 1."""
     centred = X - X.mean(axis=0)
     return centred / np.sqrt((centred**2).sum() / len(X))
 
 
-def regression(Z: np.ndarray, y: np.ndarray, C: float, weight: Any = None) -> LogisticRegression:
+def regression(Z, y, C, weight=None):
     return LogisticRegression(C=C, tol=1e-8, max_iter=10_000).fit(Z, y, sample_weight=weight)
 
 
-def cross_fitted(Z: np.ndarray, y: np.ndarray, groups: np.ndarray, C: float) -> np.ndarray:
+def cross_fitted(Z, y, groups, C):
     margins = np.zeros((len(y), 1 if y.max() == 1 else y.max() + 1))
     for group in set(groups.tolist()):
         test = groups == group
@@ -60,13 +53,13 @@ def cross_fitted(Z: np.ndarray, y: np.ndarray, groups: np.ndarray, C: float) -> 
     return margins
 
 
-def losses(margins: np.ndarray, y: np.ndarray) -> np.ndarray:
+def losses(margins, y):
     if margins.shape[1] == 1:
         margins = np.hstack([np.zeros_like(margins), margins])
     return -log_softmax(margins, axis=1)[np.arange(len(y)), y]
 
 
-def tempered(margins: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+def tempered(margins, y):
     """Return the lowest loss and its temperature; to claim more has a prior of width 0.3."""
     tried = np.exp(np.linspace(np.log(0.05), np.log(50), 800))
     sums = [losses(margins / t, y).sum() + 0.5 * (min(np.log(t), 0) / 0.3) ** 2 for t in tried]
@@ -108,15 +101,15 @@ def test_penalty_and_temperature_are_those_of_the_lowest_held_out_loss(n_classes
 
 def test_trees_start_from_cross_fitted_margins(monkeypatch):
     X, y, groups = grouped(90, 5)
-    starts: list[np.ndarray] = []
+    starts = []
     original = xgboost.train
 
-    def train(parameters: Any, matrix: Any, *args: Any, **options: Any) -> Any:
+    def train(parameters, matrix, *args, **options):
         starts.append(matrix.get_base_margin().reshape(90, -1))
         return original(parameters, matrix, *args, **options)
 
     monkeypatch.setattr(xgboost, "train", train)
-    options: dict[str, Any] = {"n_estimators": 1, "n_iter_no_change": None}
+    options = {"n_estimators": 1, "n_iter_no_change": None}
     model = BoostedSoftmaxClassifier(Cs=1.0, **options).fit(X, y, groups=groups)
     expected = cross_fitted(scaled(X), y, groups, 1.0) * model.block_weights_[0]
     (start,) = starts
@@ -143,16 +136,6 @@ def test_the_unit_of_the_features_does_not_matter(factor):
     X, y, groups = grouped()
     expected = linear().fit(X, y, groups=groups).predict_proba(X)
     found = linear().fit(factor * X, y, groups=groups).predict_proba(factor * X)
-    np.testing.assert_allclose(found, expected, atol=1e-4)
-
-
-@pytest.mark.parametrize("n_columns", [7, 300])
-def test_rotations_and_shifts_do_not_matter(n_columns):
-    X, y, groups = grouped()
-    axes = np.linalg.qr(np.random.default_rng(0).normal(size=(n_columns, 5)))[0]
-    turned = X @ axes.T + 100
-    expected = linear(Cs=1.0).fit(X, y, groups=groups).predict_proba(X)
-    found = linear(Cs=1.0).fit(turned, y, groups=groups).predict_proba(turned)
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
@@ -215,37 +198,11 @@ def test_the_margins_of_blocks_are_averaged_and_tempered(widths):
     np.testing.assert_allclose(joined.decision_function(X), parts, rtol=0.02, atol=0.02)
 
 
-def test_a_block_that_never_changes_says_nothing():
-    rng = np.random.default_rng(0)
-    codes = np.arange(40) % 2
-    X = np.hstack([rng.standard_normal((40, 3)) + codes[:, None], np.full((40, 50), 2.0)])
-    model = linear().fit(X, codes, blocks=[3, 50])
-    assert np.isfinite(model.predict_proba(X)).all()
-    assert not model.linear_coef_[3:].any()
-
-
-def test_without_a_linear_start_blocks_change_nothing():
-    X, y, _ = grouped()
-    model = BoostedSoftmaxClassifier(init=None, n_estimators=5, random_state=0)
-    plain, blocks = (model.fit(X, y, blocks=b).predict_proba(X) for b in (None, [2, 3]))
-    np.testing.assert_array_equal(plain, blocks)
-
-
-@pytest.mark.parametrize("backend", ["multiprocessing", "threading"])
-def test_folds_run_in_threads_whatever_the_joblib_context(backend):
-    """Of more than 262,144 coordinates, in several."""
-    X, y, groups = grouped(520, 510)
-    expected = linear(Cs=1.0).fit(X, y, groups=groups).linear_coef_
-    with joblib.parallel_config(backend=backend, n_jobs=2):
-        found = linear(Cs=1.0).fit(X, y, groups=groups).linear_coef_
-    np.testing.assert_array_equal(found, expected)
-
-
 # --- ties and extremes ----------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def models() -> dict[int, BoostedSoftmaxClassifier]:
+def models():
     """Models whose margins are their columns, by the number of these."""
     found = {}
     for n_columns in (1, 3):
@@ -254,23 +211,6 @@ def models() -> dict[int, BoostedSoftmaxClassifier]:
         found[n_columns].linear_coef_ = np.eye(n_columns)
         found[n_columns].linear_intercept_ = np.zeros(n_columns)
     return found
-
-
-MARGINS = st.sampled_from([1, 3]).flatmap(
-    lambda n: arrays(
-        np.float64, st.tuples(st.integers(1, 6), st.just(n)), elements=st.floats(-30, 30)
-    )
-)
-
-
-@given(margins=MARGINS)
-def test_classes_are_decided_as_their_probabilities_are(models, margins):
-    model = models[margins.shape[1]]
-    exact = model.decision_function(margins).reshape(margins.shape)
-    assert np.abs(exact - margins).max() < 1e-6
-    np.testing.assert_array_equal(model.decision_function(exact).reshape(exact.shape), exact)
-    most_probable = model.classes_[model.predict_proba(margins).argmax(axis=1)]
-    np.testing.assert_array_equal(model.predict(margins), most_probable)
 
 
 @given(noise=arrays(np.float64, (4, 3), elements=st.floats(-4e-7, 4e-7)), level=st.floats(-30, 30))
@@ -291,7 +231,7 @@ def test_separable_classes_and_huge_features_stay_finite(n_classes):
 
 def test_margins_and_features_beyond_single_precision():
     X, y, _ = grouped()
-    options: dict[str, Any] = {"n_iter_no_change": None, "n_estimators": 2}
+    options = {"n_iter_no_change": None, "n_estimators": 2}
     model = BoostedSoftmaxClassifier(**options).fit(X, y)
     model.linear_coef_ *= 1e6
     largest = np.full((1, 5), np.finfo(np.float32).max)

@@ -1,9 +1,5 @@
 """Images in, classes out: conformance, groups, files, skipped images, real micrographs."""
 
-from __future__ import annotations
-
-from typing import Any
-
 import numpy as np
 import PIL.Image
 import pytest
@@ -19,11 +15,9 @@ from sklearn.svm import SVC
 from support.counting import CountingImage, count_passes
 
 import hypervlad
-from hypervlad import BoostedSoftmaxClassifier, ImageReadError, MicrographClassifier, ModelFileError
+from hypervlad import BoostedSoftmaxClassifier, ImageReadError
 from hypervlad.images import SkippedImagesWarning, TrainingImagesWarning
 from hypervlad.models import NeverPredictedWarning
-
-Images = tuple[list[np.ndarray], np.ndarray]
 
 
 def test_it_learns_and_its_probabilities_are_probabilities(model, texture_images):
@@ -60,31 +54,6 @@ def test_a_fit_that_fails_leaves_the_model_as_it_was_and_a_loaded_one_can_be_fit
     model.save(tmp_path / "m.hvlad")
     again = clone(hypervlad.load(tmp_path / "m.hvlad")).fit(images, labels)
     np.testing.assert_array_equal(again.predict_proba(images), before)
-
-
-def test_verbose_reaches_the_parts_that_were_given(model, texture_images, capsys):
-    images, labels = texture_images
-    assert not model.fit(images, labels).encoder_.verbose
-    assert not capsys.readouterr().err
-    assert model.set_params(verbose=2).fit(images, labels).encoder_.verbose
-    printed = capsys.readouterr().err
-    assert "boosted softmax" in printed
-    assert "fit: codebook" in printed
-    assert not model.encoder.verbose
-
-
-def test_each_part_of_the_vectors_gets_a_linear_model(model, texture_images):
-    images, labels = texture_images
-    blocks = ("joint", "per_layer", "pooled")
-    model.set_params(encoder__blocks=blocks).fit(images, labels)
-    assert tuple(model.encoder_.feature_blocks) == blocks
-    assert model.boosting_.C_ is not None
-    assert len(model.boosting_.C_) == len(model.boosting_.block_weights_) == 3
-    margins = model.encoder_.transform(images) @ model.boosting_.linear_coef_
-    assert model.boosting_.n_estimators_ == 0
-    np.testing.assert_allclose(
-        margins + model.boosting_.linear_intercept_, model.decision_function(images), atol=1e-5
-    )
 
 
 def test_skipped_images_are_left_out_and_marked(model, texture_images, tmp_path):
@@ -137,19 +106,6 @@ def test_bad_input_is_reported_before_images_are_read(change, words, model, text
     assert not any(image.n_reads for image in images)
 
 
-def test_frames_requested_elsewhere_do_not_matter(model, texture_images, tmp_path):
-    import sklearn
-
-    images, labels = texture_images
-    expected = clone(model).fit(images, labels).predict_proba(images)
-    model.encoder.set_output(transform="pandas")
-    with sklearn.config_context(transform_output="pandas"):
-        model.fit(images, labels).save(tmp_path / "m.hvlad")
-        np.testing.assert_array_equal(model.predict_proba(images), expected)
-        loaded = hypervlad.load(tmp_path / "m.hvlad")
-        np.testing.assert_array_equal(loaded.predict_proba(images), expected)
-
-
 # --- other learners ---------------------------------------------------------------------------
 
 
@@ -200,7 +156,7 @@ def test_a_class_that_is_never_predicted_is_named(model, texture_images):
 @pytest.mark.parametrize("size", [None, 0.25])
 def test_blank_training_images_are_named(model, texture_images, size, tmp_path):
     images, labels = texture_images
-    given: list[Any] = [*images[1:], *(np.full((20, 24), grey) for grey in (0.1, 0.6))]
+    given = [*images[1:], *(np.full((20, 24), grey) for grey in (0.1, 0.6))]
     given.append(tmp_path / "missed.png")
     PIL.Image.fromarray(np.full((20, 24, 3), 40, np.uint8)).save(given[-1])
     model.set_params(calibration_size=size, encoder__memory=tmp_path / "cache")
@@ -215,49 +171,10 @@ def test_blank_training_images_are_named(model, texture_images, size, tmp_path):
         model.predict_proba([given[-1], images[0], np.ones((20, 24, 3))])
 
 
-def test_a_model_with_another_learner_cannot_be_saved(model, texture_images, tmp_path):
-    images, labels = texture_images
-    path = tmp_path / "model.hvlad"
-    path.write_bytes(b"what was there")
-    model.set_params(boosting=RandomForestClassifier(n_estimators=3)).fit(images, labels)
-    with pytest.raises(ModelFileError):
-        model.save(path)
-    assert path.read_bytes() == b"what was there"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-class _Contrary(LogisticRegression):
-    """Its probabilities contradict its margins, as those of support vector machines may."""
-
-    def predict_proba(self, X: Any) -> np.ndarray:
-        return np.asarray(super().predict_proba(X)[:, ::-1])
-
-
-class _MarginPerPair(_Contrary):
-    def decision_function(self, X: Any) -> np.ndarray:
-        return np.zeros((len(X), 5))
-
-
-@pytest.mark.parametrize("n_classes", [2, 3])
-def test_predict_follows_the_margins_of_a_learner_that_has_them(model, texture_images, n_classes):
-    images, labels = texture_images
-    kept = np.flatnonzero(np.isin(labels, np.unique(labels)[-n_classes:]))
-    images, labels = [images[i] for i in kept], labels[kept]
-    model.set_params(boosting=_Contrary(C=100), calibration_size=0).fit(images, labels)
-    margins = model.decision_function(images)
-    codes = margins.argmax(axis=1) if n_classes > 2 else (margins > 0).astype(int)
-    assert model.predict(images).tolist() == model.classes_[codes].tolist() == labels.tolist()
-    with pytest.warns(TrainingImagesWarning):
-        assert model.score(images, labels) == 1
-    model.set_params(boosting=_MarginPerPair(C=100)).fit(images, labels)
-    codes = model.predict_proba(images).argmax(axis=1)
-    assert model.predict(images).tolist() == model.classes_[codes].tolist()
-
-
 class _NumbersOnly(LogisticRegression):
     """A learner that takes the classes 0 to k - 1, as xgboost's does."""
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Any:
+    def fit(self, X, y, sample_weight=None):
         if np.unique(y).tolist() != list(range(len(np.unique(y)))):
             raise ValueError(f"Invalid classes inferred from unique values of `y`: {np.unique(y)}")
         return super().fit(X, y, sample_weight)
@@ -326,7 +243,7 @@ def test_neither_order_nor_names_change_the_model_and_what_is_held_out(
     named = [f"group {1000 - groups[i]}" for i in order]
     second = clone(model).fit(renamed, labels[order], groups=named)
 
-    def by_image(fitted: MicrographClassifier, positions: np.ndarray) -> dict[int, np.ndarray]:
+    def by_image(fitted, positions):
         rows = fitted.training_.positions[fitted.held_out_.rows]
         return dict(zip(positions[rows].tolist(), fitted.held_out_.proba, strict=True))
 
@@ -341,20 +258,6 @@ def test_neither_order_nor_names_change_the_model_and_what_is_held_out(
 # --- how often an image is read -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("size", "turns"), [(None, 1), (None, 4), (0.25, 1)])
-def test_images_are_read_twice_in_fit_and_calibration_images_once_more(
-    model, fitted_once, texture_images, size, turns, monkeypatch
-):
-    """For the codebook and the vectors; all are read once for the split, if there is one."""
-    images = [CountingImage(image) for image in texture_images[0]]
-    passes = count_passes(monkeypatch)
-    model.set_params(calibration_size=size, encoder__turns=turns).fit(images, texture_images[1])
-    reads = [2] * 24 if size is None else [2] * 6 + [3] * 18
-    assert sorted(image.n_reads for image in images) == reads
-    n_train, n_empty = model.n_images_, len(fitted_once.training_.empty)
-    assert sum(passes) == n_train + turns * (24 + n_empty)
-
-
 def test_all_answers_need_one_pass_and_chunks_give_the_same(
     model, texture_images, tmp_path, monkeypatch
 ):
@@ -362,7 +265,7 @@ def test_all_answers_need_one_pass_and_chunks_give_the_same(
     passes = count_passes(monkeypatch)
     counted = [CountingImage(image) for image in texture_images[0]]
     images, options = [*counted, tmp_path / "gone.png"], {"coverage": 0.8, "max_error": 0.3}
-    progress: list[int] = []
+    progress = []
     chunks = model.classify(images, chunk_size=8, progress=progress.append, **options)
     assert [image.n_reads for image in counted] == [1] * 24
     assert sum(passes) == 24

@@ -1,10 +1,6 @@
 """Evidence maps, codeword maps, and the patches of codewords."""
 
-from __future__ import annotations
-
 import dataclasses
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +10,7 @@ from support.pages import percent
 from support.tiny import make_tiny_encoder
 
 from hypervlad import BoostedSoftmaxClassifier, MicrographClassifier
-from hypervlad.images import ReadOptions
-from hypervlad.results import CodewordMapDisplay, CodewordPatchesDisplay, EvidenceDisplay
+from hypervlad.results import CodewordPatchesDisplay, EvidenceDisplay
 
 
 @pytest.fixture(scope="module")
@@ -85,48 +80,7 @@ def test_red_is_for_and_blue_against(model):
     np.testing.assert_allclose(picture[..., 0], picture[..., 2])
 
 
-@pytest.mark.parametrize(
-    ("value", "text"), [(0.04, "+0.0"), (-0.04, "+0.0"), (-1.26, "−1.3"), (12, "+12.0")]
-)
-def test_evidence_is_summed_with_its_sign_beside_that_of_trees(model, value, text):
-    image, maps = np.full((8, 8), 0.5), np.full((8, 8), value / 64)
-    trees, baseline = np.array([value, 0.5, -1.5]), np.array([0.5, 0, 0])
-    display = painted(model, image, maps, trees=trees, baseline=baseline)
-    assert texts(display)[2:4] == [f"positions {text}, bias +0.5", f"trees {text}"]
-    without = painted(model, image, maps)
-    assert not [line for line in texts(without) if line.startswith("trees")]
-    assert display.figure_size[1] > without.figure_size[1]
-
-
 # --- codeword maps ------------------------------------------------------------------------------
-
-
-def test_codeword_maps_come_beside_each_image(model, texture_images):
-    images = texture_images[0][:2]
-    display = CodewordMapDisplay.from_estimator(model, images, names=["a", "b"])
-    layers = [f"codewords of {each}" for each in ("all taps", *model.encoder_.taps_)]
-    assert texts(display) == ["a", *layers, "b", *layers]
-    n = 1 + len(layers)
-    for start, image in zip((0, n), images, strict=True):
-        maps = model.encoder_.codeword_maps(image)
-        for plane, picture in zip(maps, pictures(display)[start + 1 : start + n], strict=True):
-            colours = {tuple(picture[place]) for place in np.ndindex(plane.shape)}
-            assert len(colours) == len(np.unique(plane))
-            for word in np.unique(plane):
-                assert len(np.unique(picture[plane == word], axis=0)) == 1
-
-
-def test_a_map_covers_its_image_and_is_white_where_there_is_no_codeword():
-    wide, words = np.zeros((10, 40), dtype="float32"), np.array([[[0, -1], [-1, 1]]])
-    display = CodewordMapDisplay([wide], [words], [np.eye(3)]).plot()
-    shapes = [
-        (abs(x1 - x0), abs(y1 - y0))
-        for x0, x1, y0, y1 in (image.get_extent() for image in display.ax_.images)
-    ]
-    assert shapes[0] == pytest.approx((1, 0.25))
-    assert shapes[1] == pytest.approx(shapes[0])
-    expected = [[[1, 0, 0], [1, 1, 1]], [[1, 1, 1], [0, 1, 0]]]
-    np.testing.assert_array_equal(pictures(display)[1], expected)
 
 
 # --- patches ------------------------------------------------------------------------------------
@@ -183,64 +137,3 @@ def test_the_strongest_codewords_of_a_class_come_first(model, patches, texture_i
     assert [(each.codebook, each.number) for each in codewords] == expected
     shown = [each.evidence for each in codewords]
     np.testing.assert_allclose(shown, [means[each] for each in expected], rtol=0.05)
-
-
-class Explained:
-    """A model whose codewords have such evidence at the places of every image of class a."""
-
-    encoder_ = SimpleNamespace(fitted_params_=SimpleNamespace(read_options=ReadOptions()))
-    classes_ = np.array(["a"])
-
-    def __init__(self, *maps):
-        self.maps, self.images = maps, list[Any]()
-
-    def explain(self, image, words=()):
-        self.images.append(image)
-        return SimpleNamespace(
-            words={"joint": np.array([[each.sum() for each in self.maps]])},
-            word_maps={("joint", k): self.maps[k][None] for _, k in words},
-            index_of=lambda label: 0,
-        )
-
-    def patches(self, images):
-        return CodewordPatchesDisplay.from_estimator(self, images, ["a"] * len(images))
-
-
-def test_no_patch_is_chosen_for_the_border_of_an_image():
-    images = [np.full((80, 80), 0.5, np.float32)] * 2
-    border, both, middle = np.zeros((3, 40, 40))
-    border[0], border[:, -1], border[20, 20] = 5, 5, 0.1
-    both[1], both[10:13, 30:33] = 3, 2
-    middle[30, 5] = 9
-    display = Explained(border, both, middle).patches(images)
-    assert [codeword.number for codeword in display.codewords] == [1, 2]
-    assert [codeword.patches[0].box for codeword in display.codewords] == [
-        (15, 31, 55, 71),
-        (53, 69, 3, 19),
-    ]
-    assert display.title.startswith("Patches 16 pixels wide from 2 images; ")
-    assert display.title.endswith("; not shown: 1 codeword of the border")
-    # Strong evidence at the border does not hide that in the middle.
-    assert display.codewords[0].patches[0].mask.any()
-    assert "border" not in Explained(both, middle).patches(images).title
-    # After many codewords of the border, the search for others ends.
-    none = Explained(*[border] * 13, both, middle).patches(images)
-    assert list(none.codewords) == []
-    assert none.title.endswith("; not shown: 12 codewords of the border")
-
-
-def test_patches_lie_around_the_evidence_and_inside_the_image():
-    evidence = np.full((8, 8), -1.0)
-    evidence[0, 0], evidence[7, 7], evidence[6, 7] = 90, 30, 29
-    display = Explained(evidence).patches([np.full((80, 160), 0.5, np.float32)])
-    # The third place is 10 pixels from the second, within a square that is taken already.
-    (codeword,) = display.codewords
-    assert [patch.box for patch in codeword.patches] == [(0, 16, 2, 18), (64, 80, 142, 158)]
-
-
-def test_at_most_sixty_images_are_explained_spaced_evenly():
-    images = [np.full((20, 20), number / 100, np.float32) for number in range(90)]
-    model = Explained(np.eye(8))
-    assert "from 60 of 90 images" in model.patches(images).title
-    used = sorted({round(100 * float(image[0, 0])) for image in model.images})
-    assert used == np.linspace(0, 89, 60).round().astype(int).tolist()

@@ -1,11 +1,7 @@
 """Figures of predictions with known labels, and what all displays have in common."""
 
-from __future__ import annotations
-
 import io
-from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -15,15 +11,12 @@ from PIL import Image
 from support.displays import pictures, texts
 
 from hypervlad.evaluation import Evaluation
-from hypervlad.images import ReadOptions
-from hypervlad.models import DetectionLimits
 from hypervlad.results import (
     CodewordMapDisplay,
     CodewordPatchesDisplay,
     ConfusionDisplay,
     ContactSheetDisplay,
     DefectMapDisplay,
-    DetectionLimitsDisplay,
     EvidenceDisplay,
     OrientationDisplay,
     ParticleDisplay,
@@ -69,27 +62,6 @@ def test_captions_say_the_prediction_and_whether_it_was_right():
     assert right == other != wrong
 
 
-def test_files_are_read_with_the_given_options(tmp_path):
-    Image.fromarray(np.full((6, 6), 128, dtype="uint8")).save(tmp_path / "a.png")
-    options = ReadOptions(scaling=(0, 128))
-    sheet = ContactSheetDisplay([tmp_path / "a.png"], [["a"]], read_options=options).plot()
-    assert pictures(sheet)[0].max() == 1
-
-
-def test_captions_shrink_with_small_axes():
-    figure = plt.figure(figsize=(6, 3), dpi=200)
-    sheet = sheet_of(ax=figure.subplots(1, 2)[0])
-    figure.canvas.draw()
-    assert max(text.get_fontsize() for text in sheet.ax_.texts) < 4
-    figure.set_dpi(50)
-    figure.set_size_inches(40, 20)
-    figure.canvas.draw()
-    assert {text.get_fontsize() for text in sheet.ax_.texts} == {8.5}, "never enlarged"
-    plt.setp(sheet.ax_.texts, fontsize=12)
-    figure.canvas.draw()
-    assert {text.get_fontsize() for text in sheet.ax_.texts} == {12}, "the size of a user"
-
-
 def test_names_that_look_like_formulas_or_cannot_be_drawn_do_no_harm():
     names = ["$\\frac{1", "тест\u4e2d", "bad\udcff", "line\nbreak", "$" * 3, "_hidden"]
     sheet = sheet_of(classes=["$a_", "b$"], names=names, select="all")
@@ -127,16 +99,6 @@ def test_a_selective_accuracy_curve_counts_unknown_labels_as_mistakes():
     assert "all: 50 %" in texts(display)
 
 
-@pytest.mark.parametrize("limits", [None, (0.995, 1)])
-def test_no_label_of_a_selective_accuracy_curve_is_rounded(limits):
-    display = SelectiveAccuracyDisplay([0.5, 1.0], [1.0, 0.99], area=0.995).plot()
-    display.ax_.set_ylim(limits)
-    display.figure_.canvas.draw()
-    labels = [label.get_text() for label in display.ax_.get_yticklabels()]
-    shown = [float(label.removesuffix(" %")) / 100 for label in labels]
-    np.testing.assert_allclose(shown, display.ax_.get_yticks())
-
-
 def test_a_confusion_matrix_writes_counts_and_long_names():
     labels = ["a class with a name that is far too long", "fibre", "$x^2$"]
     display = ConfusionDisplay.from_predictions(
@@ -156,22 +118,10 @@ def test_a_confusion_matrix_writes_counts_and_long_names():
     assert max(display.figure_size) < 16
 
 
-def test_detection_limits_have_a_line_for_each_kind():
-    areas = np.geomspace(10, 1000, 40)
-    limits = DetectionLimits(np.repeat("stains", 40), areas, np.full(40, 0.2), areas, areas > 100)
-    display = DetectionLimitsDisplay(limits).plot()
-    sure, half = (line.get_ydata() for line in display.ax_.lines)
-    assert (sure >= half)[np.isfinite(sure)].all()
-    at = np.argmin(np.abs(display.ax_.lines[0].get_xdata() - 20))
-    assert 60 < half[at] < 160
-    (label,) = (text.get_text() for text in display.ax_.get_legend().get_texts())
-    assert label.startswith("stains")
-
-
 # --- all displays -------------------------------------------------------------------------------
 
 PATCHES, DIRECTIONS = CodewordPatchesDisplay.from_estimator, OrientationDisplay.from_image
-DISPLAYS: dict[str, Callable[..., Any]] = {
+DISPLAYS = {
     "sheet": sheet_of,
     "reliability": lambda **o: ReliabilityDisplay.from_predictions(
         TRUE, PROBA, classes=CLASSES, **o

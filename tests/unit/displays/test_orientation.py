@@ -1,16 +1,12 @@
 """Directions in colours, as regions and as a rose."""
 
-from __future__ import annotations
-
 import dataclasses
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from matplotlib.patches import Rectangle, Wedge
+from matplotlib.patches import Wedge
 from support.displays import pictures, texts
 
-from hypervlad.fibres import AlignmentRecipe, aligned_fraction
 from hypervlad.results import OrientationDisplay
 
 ROWS, COLUMNS = np.indices((96, 128))
@@ -84,27 +80,6 @@ def test_regions_are_outlined_and_have_bars_along_their_means(halves):
     assert len(np.unique((hues / hues.sum(axis=1, keepdims=True)).round(1), axis=0)) >= 2
 
 
-def test_windows_without_fibres_are_darkened_and_not_coloured():
-    image = np.where(COLUMNS < 64, HALVES, 0).astype(np.float32)
-    picture = pictures(OrientationDisplay.from_image(image))[1]
-    assert np.ptp(picture[48, 120]) == 0
-    assert picture[48, 120, 0] < 0.3
-    assert np.ptp(picture[48, 20:40], axis=-1).max() > 0.1
-
-
-def test_a_region_of_one_window_has_no_outline_of_its_own():
-    """Boxes around each of a hundred windows would hide what is in them."""
-    rng = np.random.default_rng(0)
-    turned = np.where((ROWS // 32 + COLUMNS // 32) % 2, ROWS, COLUMNS)
-    image = np.sin(turned).astype(np.float32) + 0.01 * rng.random(turned.shape)
-    display = OrientationDisplay.from_image(image)
-    regions = display.result.aligned.regions
-    assert {region.n_windows for region in regions} == {1}
-    outlines, bars = lines(display)
-    assert (len(outlines), len(bars)) == (0, len(regions))
-    assert len(regions) > 5
-
-
 def test_shrinking_averages_axes_not_angles(halves):
     """Pixels of 178 and of 2 degrees are horizontal together, not vertical."""
     image = np.full((1400, 1600), 0.5, np.float32)
@@ -118,20 +93,6 @@ def test_shrinking_averages_axes_not_angles(halves):
         shown.append(pictures(OrientationDisplay(result).plot())[0])
     assert shown[0].shape == (700, 800, 3)
     np.testing.assert_allclose(*shown, atol=0.01)
-
-
-def test_panels_of_a_wide_image_lie_one_above_the_other():
-    wide = np.tile(HALVES, (1, 3))
-    for image, stacked in ((HALVES, False), (wide, True), (wide.T, False)):
-        display = OrientationDisplay.from_image(image)
-        first, second = (picture.get_extent() for picture in display.ax_.images[:2])
-        assert (second[3] > first[2]) == stacked
-        assert (second[0] > first[1]) == (not stacked)
-    strip = OrientationDisplay.from_image(np.tile(HALVES[:40], (1, 20)), pixel_size=2.0)
-    *_, bottom, top = strip.ax_.images[0].get_extent()
-    bars = [patch for patch in strip.ax_.patches if isinstance(patch, Rectangle)]
-    assert bars
-    assert not any(top < bar.get_y() < bottom for bar in bars), "they would hide the strip"
 
 
 def test_a_rose_is_symmetric_and_its_areas_are_shares(halves):
@@ -179,37 +140,3 @@ def test_captions_state_what_was_measured_with_units(halves):
     for pixel_size, side in ((None, "47 px"), (2.0, "94 nm")):
         display = OrientationDisplay.from_image(small, pixel_size=pixel_size)
         assert f"windows of about {side}, spread below 20°" in texts(display)
-
-
-def test_an_image_of_background_alone_is_drawn_too():
-    image = np.zeros((64, 64), np.float32)
-    image[0, 0] = 1
-    found = AlignmentRecipe().find(image)
-    found.orientation.mask[:] = False
-    nothing = aligned_fraction(np.random.default_rng(0).standard_normal((64, 64)))
-    assert np.isnan(nothing.fraction)
-    empty = dataclasses.replace(found, aligned=nothing, statistics=None)
-    display = OrientationDisplay(empty).plot()
-    assert {"no direction", "background everywhere"} <= set(texts(display))
-    assert "100 % of the pixels are background" in texts(display)
-
-
-@pytest.mark.parametrize(
-    ("shape", "in_small_axes"),
-    [((96, 128), True), ((128, 40), False), ((40, 400), True), ((40, 3000), False)],
-)
-def test_no_text_overlaps_another_or_leaves_the_figure(shape, in_small_axes):
-    rng = np.random.default_rng(0)
-    # Fonts of a few pixels are wider than their size, so the small figure is a fine one.
-    small = plt.figure(figsize=(6, 3), dpi=400)
-    ax = small.subplots(1, 2)[0] if in_small_axes else None
-    display = OrientationDisplay.from_image(rng.random(shape), pixel_size=0.3, ax=ax)
-    renderer = display.figure_.canvas.get_renderer()
-    display.figure_.draw(renderer)
-    boxes = [text.get_window_extent(renderer) for text in display.ax_.texts if text.get_text()]
-    for i, box in enumerate(boxes):
-        assert box.x0 >= 0
-        assert box.y0 >= 0
-        assert box.x1 <= display.figure_.bbox.x1
-        assert box.y1 <= display.figure_.bbox.y1
-        assert not any(box.overlaps(other) for other in boxes[:i])

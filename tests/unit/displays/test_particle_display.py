@@ -1,7 +1,5 @@
 """Outlines of particles in the colours of their classes, and scale bars."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from support.displays import texts
@@ -33,25 +31,6 @@ def test_outlines_have_the_colours_of_their_classes():
     assert [box(each) for each in cubes] == [[40, 30, 60, 50]]
     assert [box(each) for each in rods] == [[10, 10, 30, 20], [80, 0, 90, 5]]
     assert texts(display) == ["cube", "rod"]
-
-
-def test_given_classes_keep_their_colours_and_the_seventh_is_dashed():
-    names = list("abcdefg")
-    display = ParticleDisplay(IMAGE, LABELS, ["g", "g", "a"], class_names=names, pixel_size=2.0)
-    assert texts(display.plot()) == [*names, "20 nm"]
-    (first_colour, first), (last_colour, last) = (lines_of(display)[k] for k in (0, 12))
-    assert (len(first), len(last)) == (1, 2)
-    assert last_colour == first_colour
-    styles = [display.ax_.collections[k].get_linestyle() for k in (0, 12)]
-    assert styles[0] != styles[1]
-
-
-def test_without_classes_there_is_no_legend():
-    display = ParticleDisplay(IMAGE, LABELS).plot()
-    ((_, lines),) = lines_of(display)
-    assert len(lines) == 3
-    assert texts(display) == []
-    assert ParticleDisplay(IMAGE, 0 * LABELS, []).plot().class_names == []
 
 
 def test_lines_run_around_pixels_and_holes():

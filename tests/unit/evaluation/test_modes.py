@@ -1,17 +1,11 @@
 """The gap between two groups of scores: found if it is clear, and rarely by chance."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from hypervlad.evaluation import gap_between_modes
 
-Draw = Callable[[np.random.Generator, int], NDArray[np.float64]]
-UNIMODAL: dict[str, Draw] = {
+UNIMODAL = {
     "normal": lambda rng, n: rng.normal(size=n),
     "gumbel": lambda rng, n: rng.gumbel(size=n),
     "lognormal": lambda rng, n: rng.lognormal(0, 0.5, n),

@@ -1,7 +1,5 @@
 """Matching and scores of outlines against plain loops over pixels."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given

@@ -1,10 +1,6 @@
 """What the functions and classes of the evaluation refuse, with a sentence on what to change."""
 
-from __future__ import annotations
-
 import functools
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
@@ -37,16 +33,15 @@ CLASSES = ["fibre", "matrix", "cluster"]
 CALIBRATION = Calibration.of(GOOD, [0, 0], [0, 1], [0, 0])
 
 
-def evaluation(y: Any, shape: tuple[int, int], groups: Any = None) -> Evaluation:
+def evaluation(y, shape, groups=None):
     return Evaluation(y, np.full(shape, 1 / 3), CLASSES, groups)
 
 
-def add(scores: Any, mask: Any) -> None:
+def add(scores, mask):
     PixelTally().add(scores, mask)
 
 
-Row = tuple[Callable[..., Any], tuple[Any, ...], str]
-OF_CLASSES: list[Row] = [
+OF_CLASSES = [
     (evaluation, (["fibre"], (2, 3)), r"shape \(1, 3\); got \(2, 3\)"),
     (evaluation, (["fibre"], (1, 2)), r"shape \(1, 3\); got \(1, 2\)"),
     (evaluation, ([], (0, 3)), "no images"),
@@ -58,7 +53,7 @@ OF_CLASSES: list[Row] = [
     (balanced_accuracy_interval, ([1, 0], ["a"]), "got 1 label for 2 images"),
     *((reliability_bins, ([0.5], [1], n), "n_bins must be a whole") for n in (0, 2.5, True)),
 ]
-OF_PROBABILITIES: list[Row] = [
+OF_PROBABILITIES = [
     (score, (y, proba), words)
     for score in (expected_calibration_error, selective_accuracy_area, selective_accuracy_curve)
     for y, proba, words in (
@@ -73,7 +68,7 @@ OF_PROBABILITIES: list[Row] = [
         ([0, 1], [[NAN, 0.5], [0.5, 0.5]], "must hold probabilities"),
     )
 ] + [(calibration_error_range, ([[0.4, 0.4]],), "with sum 1")]
-OF_MAPS: list[Row] = [
+OF_MAPS = [
     (add, (np.ones((3, 4)), np.zeros((3, 5), bool)), r"score map and mask .* got \(3, 4\) and"),
     (add, (np.full((2, 2), np.nan), np.eye(2)), "score map holds NaN or infinity"),
     (add, (ONES, np.zeros((2, 2, 3))), r"mask must have shape \(H, W\)"),
@@ -87,7 +82,7 @@ OF_MAPS: list[Row] = [
     (OutlineTally().add, (LABELS, LABELS.T), r"differ in shape: \(2, 3\) and \(3, 2\)"),
     (OutlineTally().scores, (), "no fields"),
 ]
-OF_SPLITS: list[Row] = [
+OF_SPLITS = [
     (split, arguments, words)
     for split in (holdout_split, group_folds)
     for arguments, words in (
@@ -110,7 +105,7 @@ OF_SPLITS: list[Row] = [
     )
     for size in (0, 1, True, NAN)
 ]
-OF_SHARES: list[Row] = [
+OF_SHARES = [
     (call, (*arguments, value), rf"^{name} is a share above 0 and below 1; got {value!r} .*{words}")
     for call, arguments, name, per_cent in (
         (prediction_sets, ([GOOD], CALIBRATION), "coverage", "90 % is written 0.9"),
@@ -135,9 +130,3 @@ OF_SHARES: list[Row] = [
 def test_what_cannot_be_evaluated_is_refused(call, arguments, words):
     with pytest.raises(ValueError, match=words):
         call(*arguments)
-
-
-def test_missing_values_of_pandas_are_refused():
-    pandas = pytest.importorskip("pandas")
-    with pytest.raises(ValueError):
-        holdout_split([0, 1], pandas.array(["a", None], dtype="string"))

@@ -1,7 +1,5 @@
 """A classifier of textures that a command has trained, and the images."""
 
-from __future__ import annotations
-
 import pytest
 from support.commands import folder, model
 

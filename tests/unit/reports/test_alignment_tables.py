@@ -1,7 +1,5 @@
 """The numbers of the tables of directions."""
 
-from __future__ import annotations
-
 import csv
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """The page of classified images: what is in it, and that nothing breaks or leaves it."""
 
-from __future__ import annotations
-
 import builtins
 import csv
 import dataclasses
@@ -9,7 +7,6 @@ import io
 import os
 import re
 import tracemalloc
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -23,9 +20,7 @@ from hypervlad import MicrographClassifier
 from hypervlad.images import ImageReadError, SkippedImage, SkippedImagesWarning
 from hypervlad.results import write_classified_page
 
-Made = Callable[..., Page]
 EVIL = "</script><script>alert(1)</script><!-- & \"quoted\" 'names' ]]>"
-BLANK = pytest.mark.filterwarnings("ignore:.* blank, all pixels equal")
 
 
 @pytest.fixture
@@ -108,46 +103,6 @@ def test_the_page_notes_what_the_terminal_says(made, fitted, model, files, folde
     assert re.search(r"24 of 24 images are training images .*: (\S+, ){4}\S+ and 19 more", listed)
 
 
-@BLANK
-def test_pictures_are_small_and_as_the_model_reads(made, plain):
-    images = [np.full((400, 900), value, np.uint16) for value in (0, 50, 100)]
-    jpegs = [Image.open(io.BytesIO(data)) for data in made(images, plain).jpegs]
-    assert [(each.format, each.size) for each in jpegs] == [("JPEG", (160, 71))] * 3
-    assert [np.mean(each) for each in jpegs] == pytest.approx([0, 127.5, 255], abs=2)
-
-
-def test_without_a_judgement_there_are_probabilities_and_novelty(
-    made, plain, texture_images, tmp_path
-):
-    images = [np.round(100 * image).astype(np.uint16) for image in texture_images[0]]
-    images.append(np.eye(20, dtype=np.uint16) * 100)
-    found, page = plain.classify(images), made(images, plain)
-    n_unlike = int(found.unlike_training.sum())
-    assert [len(row) for row in page.rows if row[0] == "image 3"] == [4], "without a reason"
-    assert f"{n_unlike} unlike the training images 24 training images" in page.spaced
-    median = float(np.median(found.proba.max(axis=1)))
-    assert f"{percent(median)} median confidence" in page.spaced
-    with pytest.raises(ValueError, match="cannot tell which answers are sure"):
-        write_classified_page(tmp_path / "other.html", plain, images, max_error=0.1)
-    assert not (tmp_path / "other.html").exists()
-
-
-def test_confidences_are_rounded_and_true_labels_counted(made, files):
-    confidence = np.array([0.5, 0.66649, 0.6665, 0.9989, 0.99996, 1])
-    proba = np.zeros((6, 3))  # flat, rings, stripes
-    proba[range(6), [0, 0, 1, 1, 2, 2]], proba[range(6), [1, 1, 2, 2, 0, 0]] = (
-        confidence,
-        1 - confidence,
-    )
-    truth = [None, "<i>", "rings", "flat", "stripes", "stripes"]
-    page = made(files[:6], predictions=classification(proba), true_labels=truth)
-    shares = ["50.0 %", "66.6 %", "66.7 %", "99.9 %", ">99.9 %", "100.0 %"]
-    shown = [[row[2], row[4]] for row in page.rows if row[0].endswith(".png")]
-    assert shown == [[share, label or ""] for share, label in zip(shares, truth, strict=True)]
-    assert "3 of 5 (60.0 %) predicted correctly" in page.spaced
-    assert "rue label" not in made(files[:6], predictions=classification(proba)).spaced
-
-
 def test_images_that_cannot_be_read_are_listed_with_the_reason(made, fitted, files):
     files[4].write_bytes(b"\x89PNG\r\n\x1a\n half an image")
     with pytest.raises(ImageReadError, match=r"04\.png"):
@@ -163,26 +118,6 @@ def test_images_that_cannot_be_read_are_listed_with_the_reason(made, fitted, fil
     assert [str(files[4]), bad.reason.partition(": ")[2]] in page.rows
     assert len(page.jpegs) == 8
     assert "1 image could not be read" in page.spaced
-
-
-@BLANK
-@pytest.mark.full  # writes a page of ten thousand pictures
-def test_only_the_most_doubtful_have_pictures_beyond_ten_thousand(made):
-    n = 10_002
-    confidence = np.linspace(0.6, 0.9, n)
-    kinds = np.full(n, "sure", dtype=object)
-    kinds[-2:] = "ambiguous"  # answers that are not sure are the most doubtful
-    found = classification(np.column_stack([confidence, 1 - confidence, 0 * confidence]))
-    found = classification(found.proba, kinds=kinds.tolist())
-    images = [np.full((2, 2), number % 3 / 2) for number in range(n)]
-    page = made(images, predictions=found)
-    words = "only the 10,000 most doubtful of the 10,002 images are shown here"
-    assert words in page.spaced
-    assert sum(bool(re.fullmatch(r"image \d+", row[0])) for row in page.rows) == n
-    assert len(page.jpegs) == 10_000
-    means = [np.mean(Image.open(io.BytesIO(page.jpegs[at]))) for at in (0, 1, 9997, 9998, 9999)]
-    levels = [0, 127.5, 9997 % 3 * 127.5, 10_000 % 3 * 127.5, 10_001 % 3 * 127.5]
-    assert means == pytest.approx(levels, abs=4)
 
 
 def test_few_images_are_in_memory_at_a_time(made, tmp_path):

@@ -1,12 +1,9 @@
 """What scoring writes, and the pages on which the threshold can be moved."""
 
-from __future__ import annotations
-
 import csv
 import re
 import warnings
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +14,7 @@ from support.pages import Page
 
 from hypervlad.evaluation import evaluate_defects
 from hypervlad.images import ImageReadError, read_image, read_mask
-from hypervlad.models import DetectionLimits, Finding
+from hypervlad.models import Finding
 from hypervlad.results import write_defect_report, write_findings
 
 EVIL = "</script><script>alert(1)</script><!-- & \"quoted\" 'names' ]]>.png"
@@ -47,7 +44,7 @@ def page_of(path):
 
 def with_pixel_size(path, image):
     """Write an image of 250 nm per pixel."""
-    scale: dict[str, Any] = {"resolution": (4, 4), "metadata": {"unit": "um"}}
+    scale = {"resolution": (4, 4), "metadata": {"unit": "um"}}
     tifffile.imwrite(path, np.round(255 * image).astype(np.uint8), imagej=True, **scale)
     return path
 
@@ -155,23 +152,6 @@ def test_names_outside_the_folder_are_refused(tmp_path):
 # --- the page of scored images ----------------------------------------------------------------
 
 
-def test_the_page_has_scores_calls_and_counts(tmp_path):
-    write(tmp_path, [spotted(level) for level in (0.3, 0.9, 0.1, 0.6)])
-    page = page_of(tmp_path / "report.html")
-    for words in (
-        "Of 4 images, 2 are called anomalous, with 2 defective regions.",
-        "called anomalous: 2 of 4 (50.0 %)",
-        "others: 2 of 4 (50.0 %)",
-        "false alarms: 1 of 3 (33.3 %)",
-        "--threshold 0.5",
-    ):
-        assert words in page.spaced
-    assert [row[:3] for row in page.rows if row[0].endswith(".png")] == [
-        *(["1.png", "0.9", "anomalous"], ["3.png", "0.6", "anomalous"]),
-        *(["0.png", "0.3", "normal"], ["2.png", "0.1", "normal"]),
-    ]
-
-
 def test_the_threshold_s_text_calls_the_same_images_anomalous(tmp_path):
     at = np.float32(0.53677)
     threshold, below = (float(1 - each) for each in (at, np.nextafter(at, np.float32(1))))
@@ -183,34 +163,6 @@ def test_the_threshold_s_text_calls_the_same_images_anomalous(tmp_path):
         assert len(text) <= n_digits + 2
         assert float(text) <= threshold
         assert below < float(text) or n_digits == 4
-
-
-def test_48_images_have_pictures_and_500_regions_have_lines(tmp_path):
-    images = []
-    for number in range(50):
-        images.append(np.ones((40, 60), np.float32))
-        images[-1][2::7, 2::25] = 0.3 - number / 1000  # 6 x 3 regions of one pixel
-    write(tmp_path, images)
-    page = page_of(tmp_path / "report.html")
-    alts = [image["alt"] for image in page.images if str(image["alt"]).endswith(".png")]
-    assert alts == [f"{number}.png" for number in range(49, 1, -1)]
-    assert "The 48 images with the highest scores, of 50" in page.spaced
-    assert "The 500 regions with the highest peaks; regions.csv has all 900." in page.spaced
-    listed = [row[1] for row in page.rows if len(row) == 8][1:]
-    assert len(listed) == 500
-    assert listed[:19] == [f"49.png, {k}" for k in range(1, 19)] + ["48.png, 1"]
-    assert len(rows_of(tmp_path / "regions.csv")) == 900
-
-
-def test_detection_limits_are_drawn(tmp_path):
-    write(tmp_path, [spotted(0.9)])
-    assert "What may be missed" not in page_of(tmp_path / "report.html").words
-    areas = np.geomspace(10, 1000, 40)
-    limits = DetectionLimits(np.repeat("stains", 40), areas, np.full(40, 0.2), areas, areas > 100)
-    write(tmp_path, [spotted(0.9)], Darkness(limits=limits))
-    page = page_of(tmp_path / "report.html")
-    assert "What may be missed" in page.words
-    assert page.images[-1]["alt"] == "Smallest area that is found, by contrast and kind of defect"
 
 
 LEVELS = [*np.linspace(0.1, 0.15, 6), *np.linspace(0.8, 0.85, 4)]
@@ -283,23 +235,3 @@ def test_pixels_of_normal_images_are_not_found():
     (only,) = result.images
     assert (only.is_called, only.found_fraction, only.confusion.true_positives) == (False, 0, 0)
     assert not result.worst[0].found.any()
-
-
-@pytest.mark.filterwarnings("ignore::hypervlad.images.TrainingImagesWarning")
-def test_pages_say_how_many_images_are_training_images(tmp_path):
-    def known(image):
-        """Dark images were in the training."""
-        found = Darkness().find(image)
-        return replace(found, in_training=found.is_defective)
-
-    images = [spotted(0.9), spotted(0.8), spotted(0.2)]
-    for n_known, own in ((2, images), (1, images[1:]), (0, images[2:])):
-        names = [f"{i}.png" for i in range(len(own))]
-        assert write(tmp_path, own, scorer_of(known)).n_in_training == n_known
-        result = evaluate_defects(scorer_of(known), own, [image < 1 for image in own], names)
-        assert result.n_in_training == n_known
-        path = write_defect_report(tmp_path / "p.html", Darkness(), own, result)
-        for page in (tmp_path / "report.html", path):
-            words = page_of(page).spaced.replace("of these images", "of them")
-            assert ("1 of them is a training image (" in words) == (n_known == 1)
-            assert ("2 of them are training images (" in words) == (n_known == 2)

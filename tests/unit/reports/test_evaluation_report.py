@@ -1,11 +1,8 @@
 """Reports of evaluations, and their lines in the terminal: figures, and what cannot be said."""
 
-from __future__ import annotations
-
 import csv
 import os
 import re
-import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -14,13 +11,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from support.classifications import classification
-from support.commands import TINY, run
 from support.pages import Page
 from support.tiny import make_tiny_encoder
 
 from hypervlad import MicrographClassifier
 from hypervlad.evaluation import Evaluation
-from hypervlad.particles import cut_particles
 from hypervlad.results import report_on_held_out, report_on_model
 
 CLASSES = ["fibre", "matrix", "cluster"]
@@ -78,11 +73,6 @@ def example(n=40):
 def rows_of(folder):
     with open(folder / "predictions.csv", encoding="utf-8", newline="") as stream:
         return list(csv.DictReader(stream))
-
-
-def line_of(lines, start):
-    (found,) = [line for line in lines if line.startswith(start)]
-    return found
 
 
 # --- files --------------------------------------------------------------------------------------
@@ -153,20 +143,6 @@ def test_names_cannot_break_the_page(tmp_path, scripted):
     assert page.scripts == []
     assert "\x1b" not in page.spaced
     assert b"\xff.png" in (tmp_path / "predictions.csv").read_bytes()
-
-
-def test_a_report_without_mistakes_says_so_and_removes_the_old_figure(tmp_path, scripted):
-    (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
-    first, _ = report(tmp_path, scripted, **example())
-    given = example()
-    given["y_true"] = [CLASSES[k] for k in given["proba"].argmax(axis=1)]
-    page, _ = report(tmp_path, scripted, **given)
-    shown, gone = ({image["src"] for image in each.images} for each in (page, first))
-    assert len(gone - shown) == 1
-    assert {path.name for path in tmp_path.glob("*.png")} == shown
-    assert "The model made none on these images." in page.spaced
-    assert "There are no mistakes." in page.spaced
-    assert (tmp_path / "notes.txt").read_text(encoding="utf-8") == "mine"
 
 
 @pytest.mark.parametrize(
@@ -280,78 +256,6 @@ def test_classes_that_are_not_recognised_tested_or_known_are_named(tmp_path, scr
     assert not [line for line in lines if line.startswith("warning")]
 
 
-def test_of_many_classes_the_worst_are_listed(tmp_path, scripted):
-    for n_classes, n_wrong, words in [
-        (7, 1, "class: class 0 3 of 4, class 1 4 of 4, .* class 6 4 of 4"),
-        (8, 0, "class: all images of all 8 classes"),
-        (8, 1, "class 5 4 of 4; the other 2: all right"),
-        (8, 8, "class 5 3 of 4; the other 2: 75.0 % or more"),
-    ]:
-        codes = np.repeat(np.arange(n_classes), 4)
-        predicted = np.where(np.arange(4 * n_classes) % 4, codes, (codes + 1) % n_classes)
-        predicted[4 * n_wrong :] = codes[4 * n_wrong :]
-        scripted.classes_ = np.array([f"class {k}" for k in range(n_classes)])
-        y = scripted.classes_[codes].tolist()
-        _, lines = report(tmp_path, scripted, y, proba_of(predicted, 1, n_classes))
-        assert re.search(f"{words}$", line_of(lines, "correct by class"))
-
-
-def test_doubtful_images_are_left_to_an_expert_and_shown(tmp_path, scripted, drawn):
-    y = ["fibre", "matrix", "ghost", "fibre", "cluster"]
-    proba = [[0.9, 0.1, 0], [0.2, 0.8, 0], [0.6, 0.4, 0], [0.3, 0.7, 0], [0.2, 0.2, 0.6]]
-    page, _ = report(tmp_path, scripted, y, proba, names=[f"d/{i}.png" for i in range(5)])
-    assert ["0", "5", "60.0 %", "0.0 %"] in page.rows
-    assert ["2", "3", "66.7 %", "50.0 %"] in page.rows
-    sheets = {name: [text for text in texts if ".png" in text] for name, texts in drawn.items()}
-    assert ["2.png", "4.png", "3.png", "1.png", "0.png"] in sheets.values(), "the least certain"
-    assert ["3.png", "2.png"] in sheets.values(), "mistakes, the most confident first"
-    # Maps show different classes first, confident correct predictions before others.
-    assert [text for text in drawn["codewords.png"] if text in {*y}] == [
-        *("fibre", "matrix", "cluster", "ghost")
-    ]
-
-
-def test_of_particles_the_page_says_particle_but_not_in_names(tmp_path):
-    rng = np.random.default_rng(0)
-    classes = ["image a", "an image", "pore"]
-    outline = np.pad(np.ones((12, 16), int), 4)
-    levels = [0.2 + 0.3 * (number % 3) for number in range(24)]
-    fields = [np.clip(level + 0.1 * rng.random((20, 24)), 0, 1) for level in levels]
-    particles = [particle for field in fields for particle in cut_particles(field, outline)]
-    labels = [classes[number % 3] for number in range(24)]
-    model = MicrographClassifier(make_tiny_encoder(), random_state=0).fit(particles, labels)
-    names = [f"images/image.tif, particle {i}" for i in range(24)]
-    found = classification(proba_of([0] * 24), unlike=[0])
-    model.classify = lambda _: found  # type: ignore[method-assign]
-    own = {"title": "An image a day", "how_measured": "By image a."}
-    index, _, lines = report_on_model(tmp_path, model, particles, labels, names=names, **own)
-    page = Page(index)
-    for text in (*classes, *own.values(), "image a is never predicted", "particles tested"):
-        assert text in page.spaced
-    assert "not recognised in any of its 8 particles" in page.spaced
-    assert lines[1].startswith("accuracy: 33.3 % of 24 particles")
-    assert not re.search(r"\bparticle a\b|\ba particle\.", page.spaced)
-    kept = re.sub(r"[Ii]mage a|an image|images/image\.tif", "", page.spaced)
-    assert re.findall(r".*\bimages?\b.*", kept) == []
-
-
-def test_a_report_repeats_what_the_terminal_warned_of(tmp_path, fitted, folder):
-    fitted.encoder_.set_params(on_error="skip")
-    known = sorted(folder.rglob("*.png"))[:4]
-    new = [np.asarray(Image.open(file))[1:] for file in known[1:]]
-    tested = [known[0], *new, np.zeros((24, 24), np.uint8), tmp_path / "missing.png"]
-    labels = ["flat"] * 6
-    with warnings.catch_warnings(record=True) as shown:
-        warnings.simplefilter("always")
-        index, result, lines = report_on_model(tmp_path / "report", fitted, tested, labels)
-    warned = [str(warning.message) for warning in shown]
-    assert len(warned) == 2, "a skipped image and a blank one"
-    for sentence in warned:
-        assert " ".join(f"Warning: {sentence}.".split()) in Page(index).spaced
-    assert len(result.true) == 4
-    assert lines[0].startswith("1 of 5 images is a training image (the same pixels)")
-
-
 # --- held-out training images -------------------------------------------------------------------
 
 
@@ -429,109 +333,3 @@ def test_other_images_and_groups_than_those_of_the_training_are_refused(fitted, 
 
 
 # --- the lines of a training --------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def trained():
-    """A classifier of sixty images."""
-    rng = np.random.default_rng(0)
-    images = [np.clip(0.2 + 0.3 * (i % 3) + 0.1 * rng.random((16, 16)), 0, 1) for i in range(60)]
-    labels = [CLASSES[i % 3] for i in range(60)]
-    return MicrographClassifier(make_tiny_encoder(), random_state=0).fit(images, labels)
-
-
-@pytest.fixture
-def lines_of(trained, folder, tmp_path, monkeypatch):
-    """What ``train`` prints of a model with such held-out predictions."""
-
-    def lines(codes, predicted, confidence=0.8, groups=None, **changes):
-        rows, own = np.arange(len(codes)), trained.held_out_
-        groups = np.arange(60) if groups is None else np.resize(groups, 60)
-        parts = {"rows": rows, "proba": proba_of(predicted, confidence), "groups": groups[rows]}
-        parts |= {"codes": np.asarray(codes), "models": rows % len(own.learners)}
-        fitted = vars(trained) | {
-            "classes_": np.array(CLASSES),
-            "held_out_": replace(own, **parts | changes) if len(codes) else None,
-            "training_": replace(trained.training_, groups=groups),
-        }
-
-        def fit(self, *_, **__):
-            vars(self).update(fitted)
-            return self
-
-        monkeypatch.setattr(MicrographClassifier, "fit", fit)
-        done = run("train", folder, "-o", tmp_path / "m.hvlad", *TINY, "-q")
-        return done.stdout.splitlines()[:-1]
-
-    return lines
-
-
-def test_held_out_images_are_described_in_eleven_lines(lines_of):
-    codes = np.repeat([0, 1, 2], [36, 18, 6])
-    predicted = np.where(codes == 2, 0, codes)
-    predicted[:6] = 1
-    result = Evaluation([CLASSES[code] for code in codes], proba_of(predicted), CLASSES)
-    low, high, least, most = (100 * each for each in result.interval + result.balanced_interval)
-    *lines, confidence, sure, learner = lines_of(codes, predicted)
-    assert lines == [
-        "held out: 60 of 60 training images, in 5 folds, each classified by a model trained "
-        "without the images of its fold",
-        f"accuracy: 80.0 % of 60 images (95 % interval {low:.1f} to {high:.1f} %; always "
-        "predicting fibre: 60.0 %)",
-        f"balanced accuracy: {100 * (5 / 6 + 1 + 0) / 3:.1f} %, the mean of 3 classes (95 % "
-        f"interval {least:.1f} to {most:.1f} %)",
-        "correct by class: cluster 0 of 6, fibre 30 of 36, matrix 18 of 18",
-        "warning: cluster is never predicted: cluster is not recognised in any of its 6 images",
-        "to have cluster predicted: more images of this class help most; 'hypervlad train' with "
-        "--prior uniform finds more images of rare classes",
-        "most frequent mistakes: cluster as fibre (6), fibre as matrix (6)",
-        "groups: each image counts as a sample of its own; if several show one sample or "
-        "micrograph, say so with --groups, or these figures are too good",
-    ]
-    assert confidence.startswith("confidence: 80.0 % on average, and 80.0 % are correct: no more")
-    assert "(it is for class shares halfway between those of the training" in confidence
-    assert sure.startswith("sure answers: ")
-    assert learner.startswith("classifier: ")
-
-
-ALL = np.arange(60) % 3
-LONE, SPLIT = {"lone": np.array([2])}, {"is_split": True, "models": np.zeros(60, int)}
-
-
-@pytest.mark.parametrize(
-    ("given", "options", "start", "words"),
-    [
-        ((ALL, ALL, 0.8, ALL), {}, "held out", "60 .* of 3 groups, in 5 .* the groups of its fold"),
-        (([0, 0, 1, 1],) * 2, {}, "held out", "4 of 60 .*; 2 of 3 classes tested, none of cluster"),
-        (([0, 0, 1, 1],) * 2, {}, "balanced", ", the mean of 2 classes"),
-        ((ALL, ALL), SPLIT, "held out", "not used for training"),
-        ((ALL, ALL), {}, "confidence", "80.0 % on average, and 100.0 % are correct: .* too low"),
-        ((ALL, (ALL + 1) % 3, 0.9), {}, "confidence", "and 0.0 % are .*: .* is too high"),
-        ((ALL[:9], ALL[:9]), {}, "confidence", "too few images to tell"),
-        ((ALL, ALL, 0.99), {}, "sure", "100.0 % / 100.0 % / 100.0 % of .* at most 5 / 10 / 20 %"),
-        (
-            (ALL[:30], ALL[:30], 0.99),
-            *({}, "sure", "0 / 100.0 % / 100.0 % .*for 5 %, .* at least 45; it is 30"),
-        ),
-        ((ALL, (ALL + 1) % 3), {}, "sure", "none of the images"),
-        ((ALL, ALL, 0.99), LONE, "sure", "none, as long as a class has images of a single group"),
-    ],
-)
-def test_what_is_known_of_held_out_images_is_printed(
-    lines_of, trained, given, options, start, words
-):
-    own = {"learners": [trained.boosting_]} if options is SPLIT else {}
-    lines = lines_of(*given, **options, **own)
-    assert re.search(words, line_of(lines, start))
-    assert "it is for" not in line_of(lines, "confidence"), "classes are equal"
-    assert bool([line for line in lines if line.startswith("groups:")]) == (len(given) < 4)
-    assert ("folds" in lines[0]) == (options is not SPLIT)
-
-
-def test_without_held_out_images_the_accuracy_is_unknown(lines_of):
-    accuracy, learner = lines_of([], [])
-    assert accuracy == (
-        "accuracy: unknown, because no image was held out (the only group of a class is needed to "
-        "train it)"
-    )
-    assert learner.startswith("classifier: logistic regression")

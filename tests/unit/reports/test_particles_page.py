@@ -1,17 +1,12 @@
 """The page of found particles: what is in it, and that nothing breaks or leaves it."""
 
-from __future__ import annotations
-
-import re
-
 import numpy as np
 import pytest
-from matplotlib.colors import to_hex
 from PIL import Image
 from support.pages import Page
 
 from hypervlad.particles import find_in_images
-from hypervlad.results import ParticleDisplay, write_particles_page
+from hypervlad.results import write_particles_page
 
 EVIL = "a & <b>'\" <script>alert(1)<!--"
 # Particles 1 to 4: 20 x 10, 6 x 6 and 12 x 12 pixels, and one at the edge of 8 x 30.
@@ -63,14 +58,6 @@ def page_of(folder):
     return page
 
 
-def gallery(page, title):
-    """The particles that a gallery shows, in order."""
-    titles = "Least certain classes|Smallest|Largest|Least convex|Fields"
-    shown = re.search(rf"{title} They|{title} The", page.spaced)
-    rest = re.split(titles, page.spaced[shown.end() :])[0]
-    return re.findall(r"particle (\d+ of \w+\.png)", rest)
-
-
 def test_counts_sizes_and_every_outline_are_shown(found):
     folder = found({f"{letter}.png": LABELS for letter in "abcde"}, ["rod", "cube"])
     page, counts = page_of(folder), folder.count()
@@ -99,16 +86,6 @@ def test_counts_sizes_and_every_outline_are_shown(found):
     assert "e.png 4 particles, 90 x 60 pixels, 2 nm per pixel" in page.spaced
 
 
-def test_particles_to_check_come_first_where_most_doubtful(found):
-    page = page_of(found({f"{letter}.png": LABELS for letter in "abcd"}, ["rod", "cube"]))
-    each = [f"{{}} of {letter}.png" for letter in "abcd"]
-    uncertain = gallery(page, "Least certain classes")
-    assert uncertain[:8] == [name.format(number) for number in (4, 3) for name in each]
-    assert gallery(page, "Smallest") == [name.format(2) for name in each]
-    assert gallery(page, "Largest") == [name.format(4) for name in each]
-    assert len(gallery(page, "Least convex")) == 4
-
-
 def test_without_classes_pixel_size_and_particles(found):
     page = page_of(found({"a.png": LABELS, "b.png": 0 * LABELS}, pixel_size=None))
     assert "The pixel size is unknown" in page.spaced
@@ -128,16 +105,6 @@ def test_names_are_text_and_cannot_break_the_page(found):
     assert page.words.count(EVIL) > 7
     assert all((image["src"] or "").startswith("data:image/jpeg") for image in page.images)
     assert all((link or "").startswith("#") for link in page.links)
-
-
-def test_of_many_fields_24_are_pictured_and_all_listed(found):
-    letters = "abcdefghijklmnopqrstuvwxyzAB"
-    page = page_of(found({f"{at:02d}{name}.png": LABELS for at, name in enumerate(letters)}))
-    assert "24 of 28 fields" in page.spaced
-    shown = [image["alt"] for image in page.images if image["alt"]]
-    assert len(shown) == 24
-    assert (shown[0], shown[-1]) == ("00a.png", "27B.png")
-    assert sum(row[1:] == ["4"] and row[0].endswith(".png") for row in page.rows) == 28
 
 
 def test_what_cannot_be_read_is_listed(found):
@@ -167,12 +134,3 @@ def test_tables_and_outlines_that_people_have_changed_are_explained(found):
     page = page_of(folder)
     assert "Particle 3: not in the table" in page.spaced
     assert "Particle 4: 35 nm" in page.spaced
-
-
-def test_classes_have_the_colours_of_displays(found):
-    names = list("abcdef")
-    display = ParticleDisplay(np.zeros((60, 90)), LABELS, list("abcd"), class_names=names).plot()
-    colours = {to_hex(lines.get_color()[0]) for lines in display.ax_.collections}
-    assert len(colours) == 6
-    style = page_of(found({"a.png": LABELS}, names)).style
-    assert all(colour in style for colour in colours)

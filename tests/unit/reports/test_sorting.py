@@ -1,7 +1,5 @@
 """Copies in one folder per class: nothing is replaced, nothing is lost, nothing is copied twice."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from pathlib import Path

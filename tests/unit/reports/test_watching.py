@@ -134,15 +134,6 @@ def test_a_file_is_read_when_it_has_not_changed_for_three_seconds(watch):
     assert "could not be read" not in done.stderr
 
 
-def test_a_file_that_stays_empty_for_a_minute_is_reported_once(watch):
-    file = watch.new / "f1.png"
-    file.touch()
-    assert "f1.png" not in watch.run(scenario=[58]).stderr
-    done = watch.run(scenario=[130], code=2)
-    assert done.stderr.count(f"warning: {file}") == 1
-    assert "warning: 1 image could not be read: " in done.stderr
-
-
 @pytest.fixture
 def opened(monkeypatch):
     """What happens when a file of this name has been opened, once."""
@@ -191,27 +182,6 @@ def test_unreadable_files_are_reported_once_and_read_when_they_change(watch):
     assert f"warning: 1 image could not be read: {watch.new / 't4.png'}" in done.stderr
 
 
-def test_what_fails_is_tried_again_after_one_and_two_minutes(watch, tmp_path):
-    """The copy of an image fails, for example."""
-    out, label = tmp_path / "sorted", watch.images[0].parent.name
-    out.mkdir()
-    (out / label).write_text("a file where a folder should be")
-
-    def scenario():
-        yield ["t2.png"]
-        yield 150  # the second time failed, too
-        (out / label).unlink()
-        yield ["t2.png", "f1.png"]
-
-    watch.add("f1.png")
-    watch.add("t2.png", 8)
-    start = watch.now
-    done = watch.run("--sort-into", out, scenario=scenario())
-    assert 3 + 60 + 120 <= watch.now - start < 3 + 60 + 120 + 10
-    assert done.stderr.count("f1.png could not be copied") == 1
-    assert (out / label / "f1.png").read_bytes() == watch.images[0].read_bytes()
-
-
 def test_stopping_finishes_what_is_being_classified(watch, opened):
     names = [watch.add(f"f{number:02d}.png").name for number in range(40)]
     opened["f00.png"] = lambda: signal.raise_signal(signal.SIGINT)
@@ -249,22 +219,6 @@ def test_a_table_that_was_cut_anywhere_is_continued(table):
         assert f"classified {4 - n_kept} image" in done.stdout
         assert rows_of(table.table)[: n_kept + 1] == rows[: n_kept + 1]
         assert rounded(table.table.read_bytes()) == rounded(whole)
-
-
-def test_a_table_that_another_program_changed_is_refused_unless_it_is_the_same(table):
-    whole = table.table.read_bytes()
-    for old, new, line in [
-        *((b",", b";", 1), (b"p_flat", b"p_wire", 1), (b"\n", b"\r", 1)),
-        *((b"1.png,", b"1.png,more,", 3), (b"1.png,", b'"1.png,', 3), (b"d.png,", b'"d.png,', 6)),
-    ]:
-        changed = whole.replace(old, new)
-        table.table.write_bytes(changed)
-        done = table.run(code=2)
-        assert f"{table.table}: line {line} does not have the 8 columns" in done.stderr
-        assert table.table.read_bytes() == changed
-    table.table.write_bytes(b"\xef\xbb\xbf" + whole.replace(b"\n", b"\r\n"))  # from Windows
-    (table.new / ODD).unlink()  # whose line break was one of them
-    assert table.run().stdout.startswith("classified 0 images")
 
 
 def test_lines_of_other_models_and_options_are_not_mixed(table, tmp_path):
