@@ -1,11 +1,8 @@
 """``hypervlad defects``: from folders to a model, maps, tables and a page."""
 
-from __future__ import annotations
-
 import csv
 import re
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,16 +11,14 @@ from PIL import Image
 from support.commands import run, save
 from support.surfaces import PATCH, blotted, surface
 
-from hypervlad import PatchDefectScorer, load, read_micrograph
-from hypervlad.evaluation import DefectEvaluation
+from hypervlad import PatchDefectScorer, load
 from hypervlad.images import read_mask
-from hypervlad.models import Finding
 
 TINY = ["--backbone", "tiny", "--weights", "random", "--patch", str(PATCH), "--quiet"]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory):
     """Defect-free surfaces, and a folder of others with masks for those that have a dark spot."""
     root = tmp_path_factory.mktemp("surfaces")
     for seed in range(8):
@@ -37,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def model(folder: Path) -> Path:
+def model(folder):
     out = run("defects", "fit", folder / "good", "-o", folder / "m.hvlad", *TINY)
     assert "threshold" in out.output
     facts = run("info", folder / "m.hvlad").stdout
@@ -46,7 +41,7 @@ def model(folder: Path) -> Path:
     return folder / "m.hvlad"
 
 
-def test_scores_become_maps_overlays_and_tables(model: Path, folder: Path, tmp_path: Path) -> None:
+def test_scores_become_maps_overlays_and_tables(model, folder, tmp_path):
     printed = run("defects", "score", model, folder / "new", "-o", tmp_path / "out", "--quiet")
     with open(tmp_path / "out" / "scores.csv", encoding="utf-8", newline="") as stream:
         rows = {row["path"]: row for row in csv.DictReader(stream)}
@@ -83,24 +78,7 @@ def test_scores_become_maps_overlays_and_tables(model: Path, folder: Path, tmp_p
     assert sum(r["path"] == "blots/0.tif" for r in regions) == int(rows["blots/0.tif"]["n_regions"])
 
 
-def test_a_threshold_of_one_s_own_and_a_pixel_size(
-    model: Path, folder: Path, tmp_path: Path
-) -> None:
-    pixels = np.asarray(Image.open(folder / "new" / "fine.png"))
-    resolution = {"resolution": (0.5, 0.5), "metadata": {"unit": "nm"}}
-    tifffile.imwrite(tmp_path / "a.tif", pixels, imagej=True, **resolution)
-    options = ["--threshold", "1e9", "--quiet"]
-    run("defects", "score", model, tmp_path / "a.tif", "-o", tmp_path / "out", *options)
-    assert read_micrograph(tmp_path / "out" / "maps" / "a.tif.tif").pixel_size == pytest.approx(2)
-    text = (tmp_path / "out" / "scores.csv").read_text(encoding="utf-8")
-    assert "anomalous" not in text
-    assert (tmp_path / "out" / "regions.csv").read_text(encoding="utf-8").count("\n") == 1
-    tifffile.imwrite(tmp_path / "b.tif", pixels)
-    run("defects", "score", model, tmp_path / "b.tif", "-o", tmp_path / "b", "--pixel-size", 2)
-    assert read_micrograph(tmp_path / "b" / "maps" / "b.tif.tif").pixel_size == pytest.approx(2)
-
-
-def test_a_page_of_how_maps_compare_with_masks(model: Path, folder: Path, tmp_path: Path) -> None:
+def test_a_page_of_how_maps_compare_with_masks(model, folder, tmp_path):
     options = ["--masks", folder / "masks", "-o", tmp_path / "report.html", "--quiet"]
     out = run("defects", "evaluate", model, folder / "new", *options).output
     figures = dict(re.findall(r"^([\w\- ]+):\s+([\d.nan]+)$", out, flags=re.MULTILINE))
@@ -114,23 +92,15 @@ def test_a_page_of_how_maps_compare_with_masks(model: Path, folder: Path, tmp_pa
     assert re.search(r"3 images compared: \d called anomalous; 0 left out", out)
 
 
-def test_training_images_are_reported(model: Path, folder: Path, tmp_path: Path) -> None:
+def test_training_images_are_reported(model, folder, tmp_path):
     both = ["defects", "score", model, folder / "good", folder / "new", "-o", tmp_path / "out"]
     known = "8 of 11 images are training images (the same pixels), so "
     assert f"{known}their scores are too good for new images" in run(*both).stderr
     assert "training image" not in run(*both, "--quiet").stderr
 
 
-def test_learning_from_masks(folder: Path, tmp_path: Path) -> None:
-    masked = ["--masks", folder / "masks", "--rule", "f1"]
-    run("defects", "fit", folder / "new", "-o", tmp_path / "m.hvlad", *masked, *TINY)
-    scorer = load(tmp_path / "m.hvlad")
-    assert scorer.threshold == "f1"
-    assert "labelled cells (anomalous, normal)" in run("info", tmp_path / "m.hvlad").output
-
-
-def test_what_does_not_fit_is_refused(model: Path, folder: Path, tmp_path: Path) -> None:
-    def refusal(*arguments: object) -> str:
+def test_what_does_not_fit_is_refused(model, folder, tmp_path):
+    def refusal(*arguments):
         return run(*arguments, code=2).stderr
 
     for rule in ("best", "fpr", "fpr=low", "f1=0.1"):
@@ -157,7 +127,7 @@ def test_what_does_not_fit_is_refused(model: Path, folder: Path, tmp_path: Path)
     assert "but this command needs" in refusal("predict", model, folder / "new")
 
 
-def test_images_that_cannot_be_scored_are_left_out(model: Path, tmp_path: Path) -> None:
+def test_images_that_cannot_be_scored_are_left_out(model, tmp_path):
     save(tmp_path / "images" / "b.png", surface(1))
     (tmp_path / "images" / "a.png").write_bytes(b"no image")
     command = ["defects", "score", model, tmp_path / "images", "-o", tmp_path / "out", "--quiet"]
@@ -169,20 +139,7 @@ def test_images_that_cannot_be_scored_are_left_out(model: Path, tmp_path: Path) 
     assert [line.split(",")[0] for line in lines] == ["path", "b.png"]
 
 
-def test_only_the_maps_of_the_most_wrong_images_are_kept() -> None:
-    result = DefectEvaluation(threshold=0.5, patch=5, n_shown=3)
-    for i in range(8):
-        scores = np.zeros((20, 20), np.float32)
-        scores[: 5 * (i % 5)] = 0.6 + 0.01 * i  # that many rows of false alarms
-        result.add(i, str(i), Finding.of(scores, 0.5), np.zeros((20, 20), dtype=bool))
-    assert [shown.position for shown in result.worst] == [4, 3, 7]
-    assert [image.n_wrong for image in result.images] == [0, 4, 8, 12, 16, 0, 4, 8]
-    assert result.confusion.false_positives == 52
-
-
-def test_evaluation_leaves_out_what_cannot_be_judged(
-    model: Path, folder: Path, tmp_path: Path
-) -> None:
+def test_evaluation_leaves_out_what_cannot_be_judged(model, folder, tmp_path):
     shutil.copytree(folder / "new", tmp_path / "new")
     (tmp_path / "new" / "broken.png").write_bytes(b"not an image")
     page = tmp_path / "page.html"
@@ -200,20 +157,3 @@ def test_evaluation_leaves_out_what_cannot_be_judged(
         file.write_bytes(b"not an image either")
     assert "no image is left" in run(*command, "-o", page, "--quiet", code=2).output
     assert not page.exists()
-
-
-def test_groups_and_tiles_reach_the_scorer(folder: Path, tmp_path: Path) -> None:
-    table, good = tmp_path / "groups.csv", folder / "good"
-    names = sorted(file.name for file in good.iterdir())
-    rows = [f"{name},{'ab'[i % 2]}" for i, name in enumerate(names)]
-    table.write_text("\n".join(["path,group", *rows]), encoding="utf-8")
-    options = ["-o", tmp_path / "m.hvlad", *TINY, "--groups", table, "--tile-size", "256"]
-    run("defects", "fit", good, *options)
-    scorer = load(tmp_path / "m.hvlad")
-    assert scorer.held_out_.groups.tolist() == [0, 1] * 4
-    assert scorer.tile_size_ == 256
-    # Without masks, the rule is refused; the warning is of the folders.
-    of_several = run("defects", "fit", folder, *options[:-4], "--rule", "f1", code=2)
-    assert "several folders" in of_several.output
-    of_files = run("defects", "fit", *sorted(good.iterdir()), *options, code=2)
-    assert "give only that folder" in of_files.output

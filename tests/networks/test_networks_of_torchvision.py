@@ -1,22 +1,16 @@
 """Networks of torchvision: vectors by a slow oracle on the maps of torchvision's own modules."""
 
-from __future__ import annotations
-
 import re
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from support.fine_tuning import keep_the_last_epoch
 from support.networks import check_network, save_whole, torchvisions_own
-from support.oracle import check_against_oracle, maps_of
 
 import hypervlad
 from hypervlad import HypercolumnVLAD, make_tem_images
-from hypervlad.features import backbone_names, get_backbone, tap_names
+from hypervlad.features import get_backbone
 from hypervlad.models import TransferClassifier
 
 NAMES = ["alexnet", "convnext_tiny", "densenet121", "densenet201", "efficientnet_b0"]
@@ -30,46 +24,23 @@ LARGE = [
 
 
 @pytest.fixture(scope="module")
-def images() -> list[np.ndarray]:
+def images():
     return make_tem_images(3, size=(70, 101), random_state=0)[0]
 
 
-def test_default_taps_are_layers() -> None:
-    assert set(NAMES) <= set(backbone_names())
-    for name in NAMES:
-        assert set(get_backbone(name).taps) <= set(tap_names(name)), name
-
-
 @pytest.mark.parametrize("name", ["mobilenet_v2", "vgg16", "resnet18", *LARGE])
-def test_vectors_agree_with_the_oracle(name: str, images: list[np.ndarray]) -> None:
+def test_vectors_agree_with_the_oracle(name, images):
     """With normalisations folded into convolutions, where torchvision's module has them."""
-    options: dict[str, Any] = {"n_codewords": 16}
+    options = {"n_codewords": 16}
     if name == "inception_v3":  # it takes no smaller ones
         options["image_size"] = 75
     check_network(images, name, **options)
 
 
-def test_taps_keep_what_later_layers_change(images: list[np.ndarray]) -> None:
+def test_taps_keep_what_later_layers_change(images):
     """A residual sum is added in place; a tapped convolution is not folded."""
     taps = ["layer1.0.bn2", "layer1.0.conv1", "conv1", "bn1", "layer2"]
     check_network(images, "resnet18", "per_layer", taps=taps, n_codewords=4)
-
-
-def test_default_taps_of_vgg16_come_after_the_last_relu_of_a_resolution() -> None:
-    maps = maps_of(torchvisions_own("vgg16"))(torch.rand(1, 3, 32, 64), get_backbone("vgg16").taps)
-    assert [layer.shape[0] for layer in maps] == [32, 16, 8, 4, 2]
-    assert all((layer >= 0).all() for layer in maps)
-
-
-@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18", LARGE[0]])
-def test_the_smallest_images_have_a_cell_in_each_map(name: str, tmp_path: Path) -> None:
-    weights = save_whole(torchvisions_own(name), tmp_path / "w.pth")
-    side = get_backbone(name).preprocessing.minimum_size
-    encoder = HypercolumnVLAD(name, weights=weights, image_size=side, n_codewords=2)
-    vectors = encoder.fit_transform(list(np.random.default_rng(0).random((2, 20, 20))))
-    assert np.isfinite(vectors).all()
-    with pytest.raises(ValueError):
-        encoder.set_params(image_size=side - 1).fit([np.zeros((20, 20))])
 
 
 @pytest.mark.parametrize(
@@ -80,14 +51,7 @@ def test_the_smallest_images_have_a_cell_in_each_map(name: str, tmp_path: Path) 
         ("densenet121", "image-micronet", "features.module.", "features."),
     ],
 )
-def test_files_fit_as_they_are_published(
-    name: str,
-    weights: str,
-    prefix: str,
-    inside: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_files_fit_as_they_are_published(name, weights, prefix, inside, tmp_path, monkeypatch):
     """Those of MicroNet have prefixes, and torchvision's first DenseNets other names of layers."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     module = torchvisions_own(name)
@@ -112,21 +76,7 @@ def test_files_fit_as_they_are_published(
     assert len(digests) == 1
 
 
-def test_networks_are_built_while_others_run(tmp_path: Path) -> None:
-    weights = save_whole(torchvisions_own("resnet18"), tmp_path / "w.pth")
-    images = list(np.random.default_rng(0).random((2, 32, 32)))
-
-    def vectors(_: int) -> np.ndarray:
-        encoder = HypercolumnVLAD("resnet18", weights=weights, taps=["layer1"], image_size=32)
-        return encoder.set_params(n_codewords=2, random_state=0).fit_transform(images)
-
-    expected = vectors(0)
-    with ThreadPoolExecutor(4) as pool:
-        for found in pool.map(vectors, range(12)):
-            np.testing.assert_allclose(found, expected, atol=1e-5)
-
-
-def test_a_model_file_contains_the_original_weights(tmp_path: Path) -> None:
+def test_a_model_file_contains_the_original_weights(tmp_path):
     """Not the folded ones, which no other version could use."""
     weights = save_whole(torchvisions_own("resnet18"), tmp_path / "w.pth")
     images = list(np.random.default_rng(0).random((6, 32, 32)))
@@ -139,21 +89,12 @@ def test_a_model_file_contains_the_original_weights(tmp_path: Path) -> None:
     assert loaded.weights_digest_ == encoder.weights_digest_
 
 
-def test_the_oracle_notices_other_weights(images: list[np.ndarray]) -> None:
-    module, other = torchvisions_own("resnet18"), torchvisions_own("resnet18")
-    other.layer1[0].conv1.weight *= 1.01
-    with pytest.raises(AssertionError):
-        check_against_oracle(images, "resnet18", module=module, maps=maps_of(other), n_codewords=4)
-
-
 # --- the baseline of transfer learning ------------------------------------------------------------
 
 
 @pytest.mark.filterwarnings("ignore:fine-tuning is validated on:UserWarning")
 @pytest.mark.parametrize("name", ["resnet18", "timm/test_vit", "timm/test_efficientnet", *LARGE])
-def test_transfer_on_every_kind_of_network(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_transfer_on_every_kind_of_network(name, tmp_path, monkeypatch):
     keep_the_last_epoch(monkeypatch)
     images = list(np.random.default_rng(0).random((8, 40, 50), dtype=np.float32))
     side = get_backbone(name).preprocessing.minimum_size
@@ -169,9 +110,7 @@ def test_transfer_on_every_kind_of_network(
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18", *LARGE[2:4]])
-def test_pooled_features_are_what_torchvision_gives_its_last_layer(
-    name: str, tmp_path: Path
-) -> None:
+def test_pooled_features_are_what_torchvision_gives_its_last_layer(name, tmp_path):
     module = torchvisions_own(name)  # whose head is replaced by one that returns its input
     weights = save_whole(module, tmp_path / "w.pth")
     images = list(np.random.default_rng(0).random((6, 64, 64), dtype=np.float32))
@@ -188,7 +127,7 @@ def test_pooled_features_are_what_torchvision_gives_its_last_layer(
 
 
 @pytest.mark.filterwarnings("ignore:fine-tuning is validated on:UserWarning")
-def test_running_statistics_stay_frozen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_running_statistics_stay_frozen(tmp_path, monkeypatch):
     images, labels = make_tem_images(12, size=32, random_state=0)
     keep_the_last_epoch(monkeypatch)
     module = torchvisions_own("mobilenet_v2")

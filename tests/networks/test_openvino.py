@@ -1,38 +1,32 @@
 """Networks that OpenVINO runs: the same vectors, when it is chosen, and what if it cannot."""
 
-from __future__ import annotations
-
 import sys
-from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
 import hypervlad
 from hypervlad import HypercolumnVLAD, MicrographClassifier, make_tem_images, register_backbone
 
 openvino = pytest.importorskip("openvino")
 
-Images = list[NDArray[np.float32]]
 Settings = list[dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def images() -> Images:
+def images():
     return make_tem_images(12, size=64, random_state=0)[0]
 
 
 @pytest.fixture
-def compiled(monkeypatch: pytest.MonkeyPatch) -> Settings:
+def compiled(monkeypatch):
     """The settings of each network that OpenVINO compiles."""
     compile_model, settings = openvino.Core.compile_model, Settings()
 
-    def watched(core: Any, model: Any, device: str, given: dict[str, Any]) -> Any:
+    def watched(core, model, device, given):
         settings.append(given)
         return compile_model(core, model, device, given)
 
@@ -41,7 +35,7 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 
 @contextmanager
-def threads(n: int) -> Iterator[None]:
+def threads(n):
     before = torch.get_num_threads()
     torch.set_num_threads(n)
     try:
@@ -50,14 +44,14 @@ def threads(n: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def own_size(name: str, **parameters: Any) -> HypercolumnVLAD:
+def own_size(name, **parameters):
     """Return an encoder of images at their own size, run by OpenVINO."""
-    usual: dict[str, Any] = {"weights": "random", "n_codewords": 4, "random_state": 0}
+    usual = {"weights": "random", "n_codewords": 4, "random_state": 0}
     usual |= {"runtime": "openvino", "image_size": None, "blocks": ("joint", "pooled")}
     return HypercolumnVLAD(name, **usual | parameters)
 
 
-def layers(*modules: torch.nn.Module, taps: list[str]) -> None:
+def layers(*modules, taps):
     register_backbone("layers", lambda: torch.nn.Sequential(*modules), taps)
 
 
@@ -73,9 +67,7 @@ def layers(*modules: torch.nn.Module, taps: list[str]) -> None:
         ("timm/levit_128s", {"image_size": 160}, 1),  # fails at this size, where torch crashed
     ],
 )
-def test_vectors_are_those_of_torch(
-    name: str, parameters: dict[str, Any], n_compiled: int, images: Images, compiled: Settings
-) -> None:
+def test_vectors_are_those_of_torch(name, parameters, n_compiled, images, compiled):
     images = [*images[:3], *(image[:40, :48] for image in images[3:6])]
     in_torch = own_size(name, runtime="torch", **parameters).fit(images)
     expected = in_torch.transform(images)
@@ -86,59 +78,11 @@ def test_vectors_are_those_of_torch(
     assert len(compiled) == n_compiled
 
 
-@pytest.mark.parametrize(("n_threads", "n_images"), [(1, 5), (2, 2), (2, 5)])
-def test_vectors_do_not_depend_on_the_other_images_of_a_batch(
-    n_threads: int, n_images: int, images: Images
-) -> None:
-    with threads(n_threads):
-        encoder = own_size("tiny").fit(images[:n_images])
-        together = encoder.transform(images[:n_images])
-        for image, row in zip(images, together, strict=False):
-            np.testing.assert_allclose(encoder.transform([image])[0], row, atol=1e-6)
-
-
-def test_threads_run_an_image_each_if_there_are_enough(images: Images, compiled: Settings) -> None:
-    encoder = own_size("tiny", runtime="torch").fit(images[:1]).set_params(runtime="openvino")
-    with threads(2):
-        encoder.transform(images[:5])
-        encoder.transform(images[:1])
-    with threads(1):  # replaces what was compiled
-        encoder.transform(images[:1])
-    assert [each["NUM_STREAMS"] for each in compiled] == [2, 1, 1]
-    assert [each["INFERENCE_NUM_THREADS"] for each in compiled] == [2, 2, 1]
-    # Threads of several processes are not pinned to the same cores.
-    assert not any(each["ENABLE_CPU_PINNING"] for each in compiled)
-
-
-def test_the_eight_sizes_used_last_are_kept(images: Images, compiled: Settings) -> None:
-    """So that vectors do not depend on how many sizes came before."""
-    encoder = own_size("tiny", runtime="torch").fit(images[:1]).set_params(runtime="openvino")
-
-    def n_compiled(*sides: int) -> int:
-        compiled.clear()
-        for side in sides:
-            encoder.transform([images[0][:side, :side]])
-        return len(compiled)
-
-    with threads(1):
-        assert n_compiled(32, 36, 40, 44, 48, 52, 56, 60, 32) == 8
-        assert n_compiled(64) == 1
-        assert n_compiled(32, 40, 44, 48, 52, 56, 60, 64) == 0
-        assert n_compiled(36) == 1  # the least recently used
-
-
-def test_maps_of_zeros_are_equal(images: Images) -> None:
-    dead = torch.nn.Conv2d(3, 4, 1)
-    torch.nn.init.constant_(dead.bias, -100.0)
-    layers(dead, torch.nn.ReLU(), taps=["1"])
-    assert not own_size("layers", n_codewords=1).fit(images[:2]).transform(images[:2]).any()
-
-
 # --- what it cannot run ---------------------------------------------------------------------------
 
 
 class Bessel(torch.nn.Conv2d):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x):
         return torch.special.bessel_j0(super().forward(x))
 
 
@@ -147,7 +91,7 @@ class Drifting(torch.nn.Conv2d):
 
     n_passes = 0
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x):
         self.n_passes += 1
         return super().forward(x) * self.n_passes
 
@@ -156,9 +100,7 @@ class Drifting(torch.nn.Conv2d):
     ("layer", "message"),
     [(Bessel, "OpenVINO cannot convert the network"), (Drifting, "OpenVINO's maps differ")],
 )
-def test_torch_runs_what_cannot_be_converted_or_differs(
-    layer: type[torch.nn.Conv2d], message: str, images: Images
-) -> None:
+def test_torch_runs_what_cannot_be_converted_or_differs(layer, message, images):
     layers(layer(3, 4, 1), taps=["0"])
     encoder = own_size("layers")
     with pytest.warns(UserWarning, match=message) as caught:
@@ -167,9 +109,7 @@ def test_torch_runs_what_cannot_be_converted_or_differs(
     assert np.isfinite(vectors).all()
 
 
-def test_without_openvino_the_error_says_what_to_install(
-    images: Images, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_openvino_the_error_says_what_to_install(images, monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
     encoder = own_size("mobilenet_v2", taps=["features.1"])
     with pytest.raises(ValueError, match=r'pip install "hypervlad\[openvino\]"'):
@@ -195,13 +135,8 @@ def test_without_openvino_the_error_says_what_to_install(
     ],
 )
 def test_openvino_is_chosen_where_it_was_faster_and_there_is_much_to_do(
-    name: str,
-    parameters: dict[str, Any],
-    n_images: int,
-    is_chosen: bool,
-    images: Images,
-    compiled: Settings,
-) -> None:
+    name, parameters, n_images, is_chosen, images, compiled
+):
     usual = {"taps": ["features.1"], "runtime": "auto"}
     encoder = own_size(name, **usual | parameters).fit(images[:1])
     assert not compiled
@@ -210,9 +145,7 @@ def test_openvino_is_chosen_where_it_was_faster_and_there_is_much_to_do(
 
 
 @pytest.mark.filterwarnings("ignore:Classes with only one or two:UserWarning")
-def test_answers_depend_on_the_call_alone(
-    images: Images, tmp_path: Path, compiled: Settings
-) -> None:
+def test_answers_depend_on_the_call_alone(images, tmp_path, compiled):
     """Bit by bit: fitted, loaded, called again, and one image at a time."""
     _, labels = make_tem_images(12, size=64, random_state=0)
     encoder = own_size("mobilenet_v2", taps=["features.1", "features.6"], runtime="auto")

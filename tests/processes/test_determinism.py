@@ -4,10 +4,6 @@ The last digits of a network's output depend on the other images of its batch an
 threads. Nothing that follows may magnify them: not K-means, and not the folds of the classifier.
 """
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import joblib
 import numpy as np
 import pytest
@@ -21,7 +17,7 @@ THREADS = 1e-3
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def files(tmp_path_factory):
     """Images of three classes that overlap, so that probabilities are not all 0 or 1."""
     root = tmp_path_factory.mktemp("images")
     rng = np.random.default_rng(0)
@@ -37,7 +33,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return found
 
 
-def probabilities(files: list[Path], *, reverse: bool = False, **parameters: object) -> np.ndarray:
+def probabilities(files, *, reverse=False, **parameters):
     """Train on two thirds of the files; return the probabilities of all, in their order."""
     encoder = HypercolumnVLAD(weights="random", image_size=64, n_codewords=4, sampling=2000)
     model = MicrographClassifier(encoder.set_params(**parameters), random_state=0)
@@ -48,30 +44,30 @@ def probabilities(files: list[Path], *, reverse: bool = False, **parameters: obj
 
 
 @pytest.fixture(scope="module")
-def expected(files: list[Path]) -> np.ndarray:
+def expected(files):
     return probabilities(files)
 
 
-def test_the_probabilities_tell_models_apart(files: list[Path], expected: np.ndarray) -> None:
+def test_the_probabilities_tell_models_apart(files, expected):
     """Otherwise all that follows would be trivial."""
     others = probabilities(files, random_state=1)
     assert np.abs(others - expected).max() > 0.01
 
 
 @pytest.mark.full  # a network in each of two processes
-def test_jobs(files: list[Path], expected: np.ndarray) -> None:
+def test_jobs(files, expected):
     with joblib.parallel_config(n_jobs=2):
         found = probabilities(files)
     np.testing.assert_allclose(found, expected, rtol=0, atol=ROUNDING)
 
 
-def test_batches_and_order(files: list[Path], expected: np.ndarray) -> None:
+def test_batches_and_order(files, expected):
     found = probabilities(files, batch_size=16, reverse=True)
     np.testing.assert_allclose(found, expected, rtol=0, atol=ROUNDING)
 
 
 @pytest.mark.full  # a model
-def test_threads(files: list[Path], expected: np.ndarray) -> None:
+def test_threads(files, expected):
     torch.set_num_threads(2)
     try:
         found = probabilities(files)

@@ -1,13 +1,9 @@
 """A codebook learnt by other processes of this machine: the same, and what becomes of failures."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys
 import warnings
-from pathlib import Path
-from typing import Any
 
 import joblib
 import numpy as np
@@ -15,7 +11,7 @@ import pytest
 from sklearn.base import clone
 from support.counting import count_passes
 
-from hypervlad import HypercolumnVLAD, ImageReadError
+from hypervlad import ImageReadError
 from hypervlad.images import SkippedImagesWarning
 
 pytestmark = pytest.mark.full  # each starts processes that import torch
@@ -24,10 +20,10 @@ pytestmark = pytest.mark.full  # each starts processes that import torch
 class Special:
     """An image that warns when it is read, or kills the process if that is not its maker's."""
 
-    def __init__(self, pixels: np.ndarray, does: str) -> None:
+    def __init__(self, pixels, does):
         self.pixels, self.does, self.maker = pixels, does, os.getpid()
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+    def __array__(self, dtype=None, copy=None):
         if self.does == "warns":
             warnings.warn("read with care", RuntimeWarning, stacklevel=2)
         elif os.getpid() != self.maker:
@@ -37,13 +33,8 @@ class Special:
 
 @pytest.mark.parametrize("sampling", [400, "luo2021"])
 def test_workers_learn_the_same_codebook(
-    sampling: Any,
-    tiny_encoder: HypercolumnVLAD,
-    texture_images: Any,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
+    sampling, tiny_encoder, texture_images, tmp_path, monkeypatch, capfd
+):
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"\x89PNG\r\n\x1a\n broken")
     images = [*texture_images[0], Special(texture_images[0][0].T, "warns")]
@@ -75,9 +66,7 @@ def test_workers_learn_the_same_codebook(
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
 @pytest.mark.filterwarnings("ignore:A worker stopped while some jobs were given")
-def test_an_image_that_kills_its_workers_ends_the_call(
-    tiny_encoder: HypercolumnVLAD, texture_images: Any
-) -> None:
+def test_an_image_that_kills_its_workers_ends_the_call(tiny_encoder, texture_images):
     images = [*texture_images[0][:3], Special(texture_images[0][4], "kills")]
     with (
         joblib.parallel_config(n_jobs=2),

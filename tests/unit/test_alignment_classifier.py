@@ -1,10 +1,5 @@
 """`AlignmentClassifier`: labels and maps, turned images, errors."""
 
-from __future__ import annotations
-
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -20,17 +15,15 @@ from hypervlad import (
     ImageReadError,
     ModelFileError,
 )
-from hypervlad.fibres import AlignmentModel, aligned_fraction
 from hypervlad.images import SkippedImagesWarning
 from hypervlad.models import default_alignment_encoder
 
 Image = NDArray[np.float32]
-Labelled = tuple[list[Image], list[str]]
 WINDOW = 16
 pytestmark = pytest.mark.filterwarnings("ignore:Classes with only one or two:UserWarning")
 
 
-def stripes(seed: int, angle: float, size: tuple[int, int] = (64, 80)) -> Image:
+def stripes(seed, angle, size=(64, 80)):
     """Lines of one direction, a little noise."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[: size[0], : size[1]]
@@ -38,25 +31,25 @@ def stripes(seed: int, angle: float, size: tuple[int, int] = (64, 80)) -> Image:
     return (0.5 + 0.3 * wave + 0.02 * rng.standard_normal(size)).astype(np.float32)
 
 
-def crossing(seed: int, angle: float, size: tuple[int, int] = (64, 80)) -> Image:
+def crossing(seed, angle, size=(64, 80)):
     """The same lines, crossing at right angles."""
     both = stripes(seed, angle, size) + stripes(seed + 999, angle + np.pi / 2, size)
     return (both / 2).astype(np.float32)
 
 
-def checks(seed: int, size: tuple[int, int] = (64, 80)) -> Image:
+def checks(seed, size=(64, 80)):
     """The same lines, crossing, in any direction."""
     return crossing(seed, float(np.random.default_rng(seed).uniform(0, np.pi)), size)
 
 
-def halves(seed: int, angle: float) -> tuple[Image, Image]:
+def halves(seed, angle):
     """Aligned on the left, crossing on the right; and the map of it."""
     image = stripes(seed, angle)
     image[:, 48:] = checks(seed)[:, 48:]
     return image, np.where(np.arange(80) < 48, 1, 0) * np.ones((64, 1), np.float32)
 
 
-def small_model(read_options: Any = None, **options: Any) -> AlignmentClassifier:
+def small_model(read_options=None, **options):
     encoder = default_alignment_encoder(
         backbone="tiny",
         weights="random",
@@ -74,20 +67,20 @@ ANGLES = np.linspace(0, np.pi, 9)[:-1]
 
 
 @pytest.fixture(scope="module")
-def labelled() -> Labelled:
+def labelled():
     images = [stripes(i, float(angle)) for i, angle in enumerate(ANGLES)]
     return images + [checks(i) for i in range(8)], ["aligned"] * 8 + ["not aligned"] * 8
 
 
 @pytest.fixture(scope="module")
-def model(tiny_backbone: None, labelled: Labelled) -> AlignmentClassifier:
+def model(tiny_backbone, labelled):
     return small_model().fit(*labelled)
 
 
 # --- what it finds -------------------------------------------------------------------------------
 
 
-def test_aligned_windows_are_distinguished_from_crossing_ones(model: AlignmentClassifier) -> None:
+def test_aligned_windows_are_distinguished_from_crossing_ones(model):
     images, maps = zip(
         *(halves(50 + i, float(angle + 0.2)) for i, angle in enumerate(ANGLES)), strict=True
     )
@@ -105,7 +98,7 @@ def test_aligned_windows_are_distinguished_from_crossing_ones(model: AlignmentCl
     assert not model.aligned_fraction(noise).fraction > 0.2
 
 
-def test_trained_on_maps(tiny_backbone: None) -> None:
+def test_trained_on_maps(tiny_backbone):
     images, maps = zip(*(halves(i, float(angle)) for i, angle in enumerate(ANGLES)), strict=True)
     fitted = small_model().fit(list(images), list(maps))
     others, their_maps = zip(*(halves(90 + i, 0.3 * i) for i in range(4)), strict=True)
@@ -116,21 +109,8 @@ def test_trained_on_maps(tiny_backbone: None) -> None:
         fitted.score([stripes(0, 0)], [np.full((64, 80), np.nan)])
 
 
-def test_it_is_a_model_for_the_aligned_fraction(model: AlignmentClassifier) -> None:
-    assert isinstance(model, AlignmentModel)
-    image, _ = halves(7, 0.4)
-    by_rule, own = aligned_fraction(image, model, window=WINDOW), model.aligned_fraction(image)
-    np.testing.assert_allclose(by_rule.proba, own.proba, atol=1e-5)
-    with pytest.warns(UserWarning, match="trained on windows of 16 pixels and is applied to"):
-        aligned_fraction(stripes(0, 0.3), model, window=32)
-    with pytest.raises(ValueError):  # windows that do not cover the image
-        model.aligned_proba(stripes(0, 0), np.array([0, 16, 32]), np.array([0, 16, 32]))
-
-
 @pytest.mark.parametrize(("turn", "size"), [(1, (64, 80)), (2, (100, 137)), (3, (70, 90))])
-def test_a_right_angle_changes_nothing(
-    model: AlignmentClassifier, turn: int, size: tuple[int, int]
-) -> None:
+def test_a_right_angle_changes_nothing(model, turn, size):
     image = stripes(11, 0.4, size)
     image[:, 48:] = checks(11, size)[:, 48:]
     straight = model.aligned_fraction(image).proba
@@ -140,9 +120,7 @@ def test_a_right_angle_changes_nothing(
 
 
 @pytest.mark.parametrize("kind", ["colour", "16 bit", "one channel"])
-def test_all_methods_read_an_image_alike(
-    model: AlignmentClassifier, labelled: Labelled, kind: str
-) -> None:
+def test_all_methods_read_an_image_alike(model, labelled, kind):
     """What is trained on grey images is what is trained on other forms of them."""
     noise = np.random.default_rng(0).uniform(size=(64, 80)).astype(np.float32)
     make = {
@@ -164,23 +142,12 @@ def test_all_methods_read_an_image_alike(
     )
 
 
-def test_a_banner_is_no_part_of_an_image(labelled: Labelled) -> None:
-    model = small_model({"banner": "remove"}).fit(*(each[4:12] for each in labelled))
-    image = stripes(3, 0.4, (160, 208))
-    band = np.zeros((24, 208), np.float32)
-    for column in range(10, 150, 9):
-        band[7:16, column : column + 5] = 1
-    found = model.aligned_fraction(np.vstack([image, band]))
-    assert found.rows[-1] == 160
-    np.testing.assert_allclose(found.proba, model.aligned_fraction(image).proba, atol=1e-3)
-
-
 # --- what it learns from -------------------------------------------------------------------------
 
 KNOWN = [stripes(90, 0.3), checks(91)], [True, False]  # twenty windows of each class
 
 
-def labels_given(image: Image, y: Any, read_options: Any = None) -> tuple[int, int]:
+def labels_given(image, y, read_options=None):
     """How many windows of an image are trained on as aligned, and as not aligned."""
     Recording.fits.clear()
     model = small_model(read_options).fit([*KNOWN[0], image], [*KNOWN[1], y])
@@ -191,7 +158,7 @@ def labels_given(image: Image, y: Any, read_options: Any = None) -> tuple[int, i
     return counts[0] - 20, counts[1] - 20
 
 
-def test_windows_of_which_little_is_known_are_left_out(tmp_path: Path) -> None:
+def test_windows_of_which_little_is_known_are_left_out(tmp_path):
     image, truth = halves(19, 0.2)
     assert labels_given(image, truth) == (12, 8)
     file = tmp_path / "map.png"
@@ -212,7 +179,7 @@ def test_windows_of_which_little_is_known_are_left_out(tmp_path: Path) -> None:
     assert (others, 8 <= aligned <= 16) == (0, True)
 
 
-def test_the_learner_gets_groups_weights_and_parts(labelled: Labelled) -> None:
+def test_the_learner_gets_groups_weights_and_parts(labelled):
     images, labels = labelled
     twice = [*images, images[0]]  # a copy, said to be of another group
     Recording.fits.clear()
@@ -242,7 +209,7 @@ def test_the_learner_gets_groups_weights_and_parts(labelled: Labelled) -> None:
         ({"encoder": default_alignment_encoder(pixel_size=2.0)}, "image's own pixels"),
     ],
 )
-def test_unusable_input_is_named(labelled: Labelled, change: dict[str, Any], words: str) -> None:
+def test_unusable_input_is_named(labelled, change, words):
     images, y = labelled
     change = dict(change)
     y, groups = change.pop("y", y), change.pop("groups", None)
@@ -253,7 +220,7 @@ def test_unusable_input_is_named(labelled: Labelled, change: dict[str, Any], wor
         model.predict(images)
 
 
-def test_unreadable_images_are_skipped_where_that_is_requested(labelled: Labelled) -> None:
+def test_unreadable_images_are_skipped_where_that_is_requested(labelled):
     images, labels = (each[4:12] for each in labelled)
     flat = np.zeros((64, 80))
     with pytest.raises(ImageReadError):
@@ -268,7 +235,7 @@ def test_unreadable_images_are_skipped_where_that_is_requested(labelled: Labelle
     assert np.isnan(fractions).tolist() == [False, True, True]
 
 
-def test_a_damaged_state_is_an_error(labelled: Labelled) -> None:
+def test_a_damaged_state_is_an_error(labelled):
     plain = small_model(boosting=BoostedSoftmaxClassifier(n_estimators=0, Cs=10.0))
     header, arrays = plain.fit(*(each[4:12] for each in labelled)).to_state()
     learner = "fitted/boosting_/state/fitted"

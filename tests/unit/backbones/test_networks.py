@@ -1,10 +1,6 @@
 """Networks of a user: what is tapped, which weights, and mistakes."""
 
-from __future__ import annotations
-
 from collections import OrderedDict
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,20 +11,18 @@ from support.tiny import Tiny, build_tiny
 from hypervlad import HypercolumnVLAD, register_backbone
 from hypervlad.features import get_backbone, tap_names
 
-Images = list[np.ndarray]
-
 
 @pytest.fixture(scope="module")
-def images() -> Images:
+def images():
     return list(np.random.default_rng(0).random((3, 18, 25), dtype=np.float32))
 
 
-def encoder(name: str, **parameters: Any) -> HypercolumnVLAD:
+def encoder(name, **parameters):
     usual = {"weights": "random", "image_size": 32, "n_codewords": 2, "random_state": 0}
     return HypercolumnVLAD(name, **usual | parameters)
 
 
-def starts_with_nothing() -> torch.nn.Module:
+def starts_with_nothing():
     """The first layer returns the batch itself, for any kind of tensor; the next works in place."""
     convolution = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(inplace=True))
     return torch.nn.Sequential(OrderedDict(first=torch.nn.Identity(), second=convolution))
@@ -44,12 +38,7 @@ def starts_with_nothing() -> torch.nn.Module:
     ],
 )
 @pytest.mark.parametrize("is_in_inference_mode", [False, True])
-def test_maps_are_what_layers_return(
-    build: Callable[[], torch.nn.Module],
-    taps: list[str],
-    is_in_inference_mode: bool,
-    images: Images,
-) -> None:
+def test_maps_are_what_layers_return(build, taps, is_in_inference_mode, images):
     """Whatever later layers do with it, and in a caller's inference mode."""
     module = build()
     register_backbone("own", build, taps)
@@ -57,9 +46,9 @@ def test_maps_are_what_layers_return(
         check_against_oracle(images, "own", module=module, image_size=32, n_codewords=3)
 
 
-def test_nothing_after_the_last_tap_runs(images: Images) -> None:
+def test_nothing_after_the_last_tap_runs(images):
     class Fails(torch.nn.Conv2d):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
+        def forward(self, x):
             raise AssertionError("ran past the last tap")
 
     layers = torch.nn.Conv2d(3, 4, 1), Fails(4, 4, 1)
@@ -67,9 +56,7 @@ def test_nothing_after_the_last_tap_runs(images: Images) -> None:
     assert np.isfinite(encoder("own").fit_transform(images)).all()
 
 
-def test_random_weights_are_always_the_same_and_leave_torchs_generator_alone(
-    images: Images,
-) -> None:
+def test_random_weights_are_always_the_same_and_leave_torchs_generator_alone(images):
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
@@ -78,7 +65,7 @@ def test_random_weights_are_always_the_same_and_leave_torchs_generator_alone(
     assert torch.equal(torch.rand(1), expected)
 
 
-def test_names_of_layers() -> None:
+def test_names_of_layers():
     assert tap_names("tiny") == ["0", "1", "2", "3", "4"]
     assert isinstance(get_backbone("tiny").builder(), Tiny)
 
@@ -92,17 +79,17 @@ def test_names_of_layers() -> None:
         (("x", build_tiny, []), "needs at least one tap"),
     ],
 )
-def test_what_cannot_be_registered(arguments: Any, message: str) -> None:
+def test_what_cannot_be_registered(arguments, message):
     with pytest.raises(ValueError, match=message):
         register_backbone(*arguments)
 
 
 class Unused(torch.nn.Module):
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.used, self.other = torch.nn.Conv2d(3, 1, 1), torch.nn.Conv2d(3, 1, 1)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x):
         return self.used(x)
 
 
@@ -118,24 +105,24 @@ class Unused(torch.nn.Module):
         (Unused, "other", r"never calls its layer\(s\) \['other'\]"),
     ],
 )
-def test_networks_that_have_no_maps(build: Any, tap: str, message: str, images: Images) -> None:
+def test_networks_that_have_no_maps(build, tap, message, images):
     register_backbone("own", build, [tap])
     with pytest.raises(ValueError, match=message):
         encoder("own").fit(images)
 
 
-def test_normalisations_of_a_users_network_are_not_folded(images: Images) -> None:
+def test_normalisations_of_a_users_network_are_not_folded(images):
     """It may use a convolution's output twice."""
 
     class Twice(torch.nn.Module):
-        def __init__(self) -> None:
+        def __init__(self):
             super().__init__()
             self.conv = torch.nn.Conv2d(3, 3, 3, padding=1)
             self.norm = torch.nn.BatchNorm2d(3)
             self.norm.running_mean.fill_(0.5)
             self.last = torch.nn.Identity()
 
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
+        def forward(self, x):
             seen = self.conv(x)
             return self.last(self.norm(seen) + seen)
 

@@ -1,9 +1,6 @@
 """Resizing and normalising for a network, against torch."""
 
-from __future__ import annotations
-
 from dataclasses import replace
-from typing import Literal
 
 import numpy as np
 import pytest
@@ -15,7 +12,7 @@ from hypervlad.features import Preprocessing
 PLAIN = Preprocessing((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
-def test_preparing_normalises_each_channel_and_averages_for_a_grey_network() -> None:
+def test_preparing_normalises_each_channel_and_averages_for_a_grey_network():
     pixels = np.zeros((4, 4, 3), dtype=np.float32)
     pixels[..., 0] = 0.9
     normal = Preprocessing((0.1, 0.2, 0.3), (0.5, 0.5, 0.1)).prepare(pixels, (4, 4))
@@ -34,9 +31,7 @@ def test_preparing_normalises_each_channel_and_averages_for_a_grey_network() -> 
         ((100, 5), (1, 12)),
     ],
 )
-def test_resizing_is_torchs(
-    shape: tuple[int, ...], size: tuple[int, int], mode: Literal["bilinear", "bicubic"]
-) -> None:
+def test_resizing_is_torchs(shape, size, mode):
     pixels = np.random.default_rng(0).random(shape, dtype=np.float32)
     image = torch.from_numpy(np.atleast_3d(pixels)).permute(2, 0, 1)[None].double()
     theirs = functional.interpolate(image, size, mode=mode, antialias=True)[0].clamp(0, 1)
@@ -48,6 +43,6 @@ def test_resizing_is_torchs(
     "fields",
     [{"std": (0.0,) * 3}, {"mean": (0.5,)}, {"minimum_size": 0}, {"interpolation": "nearest"}],
 )
-def test_fields_out_of_range_are_refused(fields: dict[str, object]) -> None:
+def test_fields_out_of_range_are_refused(fields):
     with pytest.raises(ValueError):
         replace(PLAIN, **fields)

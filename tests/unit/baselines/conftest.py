@@ -24,16 +24,16 @@ class Samples(list[Sampled]):
     """What was sampled, call by call."""
 
     @property
-    def joined(self) -> Sampled:
+    def joined(self):
         return Sampled(*(np.concatenate(each) for each in zip(*self, strict=True)))
 
 
 @pytest.fixture
-def sampled(monkeypatch: pytest.MonkeyPatch) -> Samples:
+def sampled(monkeypatch):
     found = Samples()
     original = torch.nn.functional.grid_sample
 
-    def recorded(images: torch.Tensor, grid: torch.Tensor, **options: Any) -> torch.Tensor:
+    def recorded(images, grid, **options):
         after = original(images, grid, **options)
         side = images.shape[-1]
         own = np.linspace(-1, 1, side) * (1 if options["align_corners"] else (side - 1) / side)

@@ -17,7 +17,7 @@ from hypervlad.models import PatchCNNClassifier, TransferClassifier
 Array = NDArray[Any]
 
 
-def check_against_scipy(sampled: Any, half: float, n: int = 20) -> None:
+def check_against_scipy(sampled, half, n=20):
     """Inside, where no edge is seen: scipy's own affine transform of the same maps."""
     side = sampled.before.shape[-1]
     centre = np.full(2, (side - 1) / 2)
@@ -37,17 +37,17 @@ class Recorder(torch.nn.Module):
 
     seen: list[Array] = []  # noqa: RUF012
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.network = build_tiny()
 
-    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+    def forward(self, batch):
         if torch.is_grad_enabled():
             self.seen.append(batch[:, 0].detach().numpy().copy())
         return self.network(batch)
 
 
-def test_micrographs_are_turned_cropped_and_change_their_greys(sampled: Any) -> None:
+def test_micrographs_are_turned_cropped_and_change_their_greys(sampled):
     plain = Preprocessing(mean=(0.0,) * 3, std=(1.0,) * 3, minimum_size=4)
     register_backbone("learning", Recorder, ["network.1", "network.4"], plain)
     rng = np.random.default_rng(0)
@@ -97,7 +97,7 @@ def test_micrographs_are_turned_cropped_and_change_their_greys(sampled: Any) -> 
     np.testing.assert_allclose(given, expected + new_mean[:, None, None], atol=1e-4)
 
 
-def test_patches_are_sheared_zoomed_and_mirrored(sampled: Any) -> None:
+def test_patches_are_sheared_zoomed_and_mirrored(sampled):
     """Rows and columns, from the centre, as Keras's own affine transform has them."""
     rng = np.random.default_rng(0)
     patches = rng.random((60, 28, 28)).astype(np.float32)

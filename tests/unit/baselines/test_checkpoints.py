@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -15,7 +13,6 @@ from hypervlad import register_backbone
 from hypervlad.features import Preprocessing
 from hypervlad.models import TransferClassifier
 
-Images = tuple[list[np.ndarray], np.ndarray]
 pytestmark = pytest.mark.filterwarnings("ignore:fine-tuning is validated on:UserWarning")
 TAPS, USUAL = ["1", "3", "4"], Preprocessing(minimum_size=4)
 BATCHES = 3  # of an epoch: 18 of 24 images are learnt, of which six are a batch
@@ -30,7 +27,7 @@ class Fragile(Tiny):
 
     n_left: ClassVar[float] = np.inf
 
-    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+    def forward(self, batch):
         if torch.is_grad_enabled():
             Fragile.n_left -= 1
             if Fragile.n_left < 0:
@@ -39,14 +36,14 @@ class Fragile(Tiny):
 
 
 @pytest.fixture(autouse=True)
-def fragile() -> Iterator[None]:
+def fragile():
     register_backbone("fragile", Fragile, TAPS, USUAL)
     Fragile.n_left = np.inf
     yield
     Fragile.n_left = np.inf
 
 
-def small(**parameters: Any) -> TransferClassifier:
+def small(**parameters):
     usual = {
         "weights": "random",
         "mode": "finetune",
@@ -60,7 +57,7 @@ def small(**parameters: Any) -> TransferClassifier:
     return TransferClassifier("fragile", **usual | parameters)
 
 
-def same_models(one: TransferClassifier, other: TransferClassifier) -> None:
+def same_models(one, other):
     assert one.history_ == other.history_
     assert one.network_state_.keys() == other.network_state_.keys()
     for name, array in one.network_state_.items():
@@ -71,8 +68,8 @@ def same_models(one: TransferClassifier, other: TransferClassifier) -> None:
 
 @pytest.mark.parametrize("trainable", ["head", "all"])
 def test_a_training_that_is_cut_off_again_and_again_gives_the_same_model(
-    trainable: Any, texture_images: Images, tmp_path: Path
-) -> None:
+    trainable, texture_images, tmp_path
+):
     """Order, augmentation and dropout continue where they were."""
     whole = small(trainable=trainable).fit(*texture_images)
     assert whole.history_.n_validation == 24 - 6 * BATCHES
@@ -94,7 +91,7 @@ def test_a_training_that_is_cut_off_again_and_again_gives_the_same_model(
     assert len(list(tmp_path.glob("training-*.checkpoint"))) == 2
 
 
-def test_max_epochs_can_be_raised(texture_images: Images, tmp_path: Path) -> None:
+def test_max_epochs_can_be_raised(texture_images, tmp_path):
     place = tmp_path / "training.checkpoint"
     small(max_epochs=2, checkpoint=place).fit(*texture_images)
     Fragile.n_left = 2 * BATCHES
@@ -106,9 +103,7 @@ def test_max_epochs_can_be_raised(texture_images: Images, tmp_path: Path) -> Non
 
 
 @pytest.fixture(scope="module")
-def done(
-    tiny_backbone: None, texture_images: Images, tmp_path_factory: pytest.TempPathFactory
-) -> bytes:
+def done(tiny_backbone, texture_images, tmp_path_factory):
     """The checkpoint of one epoch."""
     register_backbone("fragile", Fragile, TAPS, USUAL)
     place = tmp_path_factory.mktemp("done") / "training.checkpoint"
@@ -116,11 +111,11 @@ def done(
     return place.read_bytes()
 
 
-def other_network(taps: list[str], preprocessing: Preprocessing) -> Callable[[Any], None]:
+def other_network(taps, preprocessing):
     return lambda _: register_backbone("fragile", Fragile, taps, preprocessing)
 
 
-def saved_model(place: Path) -> None:
+def saved_model(place):
     images = [np.full((8, 8), 0.1 * i) for i in range(8)]
     TransferClassifier("tiny", "random").fit(images, [*"abababab"]).save(place)
 
@@ -144,13 +139,11 @@ def saved_model(place: Path) -> None:
         ({"checkpoint": "absent/training.checkpoint"}, "there is no folder .*absent; create it"),
     ],
 )
-def test_a_checkpoint_that_does_not_fit_is_refused(
-    change: Any, words: str, done: bytes, texture_images: Images, tmp_path: Path
-) -> None:
+def test_a_checkpoint_that_does_not_fit_is_refused(change, words, done, texture_images, tmp_path):
     place = tmp_path / "training.checkpoint"
     place.write_bytes(done)
-    given: dict[str, Any] = dict(zip(("images", "y"), texture_images, strict=True))
-    parameters: dict[str, Any] = {"max_epochs": 1, "checkpoint": place}
+    given = dict(zip(("images", "y"), texture_images, strict=True))
+    parameters = {"max_epochs": 1, "checkpoint": place}
     if callable(change):
         change(place)
         change = {}
@@ -162,12 +155,3 @@ def test_a_checkpoint_that_does_not_fit_is_refused(
     Fragile.n_left = 0
     with pytest.raises(ValueError, match=words):
         small(**parameters).fit(**given)
-
-
-def test_the_same_images_in_another_order_are_the_same_training(
-    done: bytes, texture_images: Images, tmp_path: Path
-) -> None:
-    place = tmp_path / "training.checkpoint"
-    place.write_bytes(done)
-    Fragile.n_left = 0  # it is finished
-    small(max_epochs=1, checkpoint=place).fit(*(each[::-1] for each in texture_images))

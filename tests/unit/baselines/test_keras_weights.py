@@ -1,12 +1,8 @@
 """`carrillo2020(weights=)`: files of Keras 1, against the network written out in NumPy."""
 
-from __future__ import annotations
-
 import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -29,7 +25,7 @@ FIRST = "convolution2d_1/convolution2d_1_W:0"
 
 
 @pytest.fixture(scope="module")
-def numbers() -> dict[str, np.ndarray]:
+def numbers():
     rng, found = np.random.default_rng(0), {}
     for layer, shape in SHAPES.items():
         scale = np.sqrt(2 / np.prod(shape[:-1]))
@@ -38,7 +34,7 @@ def numbers() -> dict[str, np.ndarray]:
     return found
 
 
-def write(path: Path, numbers: dict[str, np.ndarray], group: str = "/", end: str = ":0") -> Path:
+def write(path, numbers, group="/", end=":0"):
     """Write a file as Keras 1 does, with the layers that have no weights."""
     layers = ["activation_1", "maxpooling2d_1", *SHAPES, "flatten_1", "dropout_1"]
     with h5py.File(path, "w") as file:
@@ -53,11 +49,11 @@ def write(path: Path, numbers: dict[str, np.ndarray], group: str = "/", end: str
 
 
 @pytest.fixture
-def file(tmp_path: Path, numbers: dict[str, np.ndarray]) -> Path:
+def file(tmp_path, numbers):
     return write(tmp_path / "weights.h5", numbers)
 
 
-def log_odds(numbers: dict[str, np.ndarray], patch: np.ndarray) -> float:
+def log_odds(numbers, patch):
     """The network of the report, channels last."""
     signal = patch.astype(np.float64)
     for layer in list(SHAPES)[:3]:
@@ -71,7 +67,7 @@ def log_odds(numbers: dict[str, np.ndarray], patch: np.ndarray) -> float:
     return float((hidden @ numbers["dense_2_W"] + numbers["dense_2_b"]).item())
 
 
-def test_scores_are_those_of_the_network(file: Path, numbers: dict[str, np.ndarray]) -> None:
+def test_scores_are_those_of_the_network(file, numbers):
     model = carrillo2020(weights=str(file), device="cpu")
     facts = model_facts(model)
     assert facts["patches"] == "29 x 29 pixels, 3 channels"
@@ -97,9 +93,7 @@ def test_scores_are_those_of_the_network(file: Path, numbers: dict[str, np.ndarr
     np.testing.assert_allclose(undivided[0, 0], -log_odds(numbers, colours[-1]), rtol=1e-4)
 
 
-def test_files_of_whole_models_and_of_theano(
-    file: Path, tmp_path: Path, numbers: dict[str, np.ndarray]
-) -> None:
+def test_files_of_whole_models_and_of_theano(file, tmp_path, numbers):
     expected = carrillo2020(weights=file).weights_
     # Theano turns kernels by 180 degrees.
     turned = {name: each[::-1, ::-1] if each.ndim == 4 else each for name, each in numbers.items()}
@@ -109,12 +103,12 @@ def test_files_of_whole_models_and_of_theano(
             np.testing.assert_array_equal(found[name], values)
 
 
-def put(file: h5py.File, values: Any, **options: Any) -> None:
+def put(file, values, **options):
     del file[FIRST]
     file.create_dataset(FIRST, data=values, **options)
 
 
-def link(file: h5py.File, target: Any) -> None:
+def link(file, target):
     del file["dense_2"]
     file["dense_2"] = target
 
@@ -123,15 +117,15 @@ KERNEL = np.zeros((5, 5, 3, 16), np.float32)
 NAN = np.where(np.arange(16) == 3, np.float32("nan"), KERNEL)
 
 
-def edit(change: Callable[[h5py.File], Any]) -> Callable[[Path], None]:
-    def edited(path: Path) -> None:
+def edit(change):
+    def edited(path):
         with h5py.File(path, "r+") as opened:
             change(opened)
 
     return edited
 
 
-def content(change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
+def content(change):
     return lambda path: path.write_bytes(change(path.read_bytes())) and None
 
 
@@ -158,13 +152,13 @@ def content(change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
         (Path.unlink, "no such file of weights"),
     ],
 )
-def test_weights_of_another_network(file: Path, damage: Callable[[Path], None], words: str) -> None:
+def test_weights_of_another_network(file, damage, words):
     damage(file)
     with pytest.raises(WeightsNotFoundError, match=rf"^{re.escape(str(file))}: .*{words}"):
         carrillo2020(weights=file)
 
 
-def test_what_is_missing(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_missing(file, monkeypatch):
     for name in ("", file.parent):
         with pytest.raises(WeightsNotFoundError):
             carrillo2020(weights=name)

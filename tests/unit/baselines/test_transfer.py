@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -23,13 +22,11 @@ from hypervlad.evaluation import expected_calibration_error
 from hypervlad.features import WeightsNotFoundError, get_backbone
 from hypervlad.images import SkippedImagesWarning
 from hypervlad.models import TransferClassifier
-from hypervlad.results import TrainingCurvesDisplay, model_facts
 
-Images = tuple[list[np.ndarray], np.ndarray]
 pytestmark = pytest.mark.filterwarnings("ignore:fine-tuning is validated on:UserWarning")
 
 
-def small(**parameters: Any) -> TransferClassifier:
+def small(**parameters):
     """A classifier on the tiny network, that learns in a fraction of a second."""
     usual = {
         "weights": "random",
@@ -42,13 +39,13 @@ def small(**parameters: Any) -> TransferClassifier:
     return TransferClassifier("tiny", **usual | parameters)
 
 
-def tuned(monkeypatch: pytest.MonkeyPatch, trainable: str = "last", **more: Any) -> Any:
+def tuned(monkeypatch, trainable="last", **more):
     keep_the_last_epoch(monkeypatch)
     return small(mode="finetune", trainable=trainable, **more)
 
 
 @pytest.fixture(scope="module")
-def features(tiny_backbone: None, texture_images: Images) -> TransferClassifier:
+def features(tiny_backbone, texture_images):
     return small().fit(*texture_images)
 
 
@@ -61,7 +58,7 @@ MODES = [
 modes = pytest.mark.parametrize("mode", MODES, ids=lambda m: m.get("trainable", "features"))
 
 
-def network_and_maps(images: list[np.ndarray]) -> tuple[dict[str, Any], np.ndarray]:
+def network_and_maps(images):
     """The tiny network's weights, and its last maps averaged over each image."""
     network = make_tiny_encoder().fit(images[:1]).network()
     preprocessing = get_backbone("tiny").preprocessing
@@ -75,9 +72,7 @@ def network_and_maps(images: list[np.ndarray]) -> tuple[dict[str, Any], np.ndarr
 
 
 @modes
-def test_it_learns_and_its_probabilities_are_probabilities(
-    mode: dict[str, Any], texture_images: Images
-) -> None:
+def test_it_learns_and_its_probabilities_are_probabilities(mode, texture_images):
     images, labels = texture_images
     model = small(**mode).fit(images[:18], labels[:18])
     assert model.score(images[18:], labels[18:]) == 1
@@ -94,7 +89,7 @@ def test_it_learns_and_its_probabilities_are_probabilities(
     np.testing.assert_allclose(model.predict_proba(colour), proba[:4], atol=1e-4)
 
 
-def test_the_head_is_logistic_regression_on_the_last_maps_averaged(texture_images: Images) -> None:
+def test_the_head_is_logistic_regression_on_the_last_maps_averaged(texture_images):
     """Against the same in a few plain lines, without any of the code under test."""
     images, labels = texture_images
     shuffled = np.random.default_rng(0).permutation(labels)  # so that the penalty matters
@@ -110,12 +105,7 @@ def test_the_head_is_logistic_regression_on_the_last_maps_averaged(texture_image
 
 
 @pytest.mark.parametrize("trainable", ["head", "last", "all"])
-def test_only_trainable_layers_change(
-    trainable: Any,
-    features: TransferClassifier,
-    texture_images: Images,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_only_trainable_layers_change(trainable, features, texture_images, monkeypatch):
     model = tuned(monkeypatch, trainable).fit(*texture_images)
     of_layers = {"head": [], "last": ["4"], "all": ["0", "2", "4"]}[trainable]
     expected = {f"{layer}.{part}" for layer in of_layers for part in ("weight", "bias")}
@@ -126,9 +116,7 @@ def test_only_trainable_layers_change(
     assert (features.head_.coef != model.head_.coef).any()
 
 
-def test_what_is_held_out_decides(
-    texture_images: Images, monkeypatch: pytest.MonkeyPatch, sampled: Any
-) -> None:
+def test_what_is_held_out_decides(texture_images, monkeypatch, sampled):
     """Whole groups, with the copies of their images; their loss is that of the final model."""
     images, labels = texture_images
     copies, theirs = [*images, *images], np.tile(labels, 2)
@@ -150,26 +138,7 @@ def test_what_is_held_out_decides(
     assert loss == pytest.approx(model.history_.validation_loss[-1], abs=1e-5)
 
 
-def test_a_start_that_is_not_improved_on_is_the_model_of_features_of_all_images(
-    features: TransferClassifier, texture_images: Images
-) -> None:
-    images, labels = texture_images
-    model = small(mode="finetune", trainable="all", learning_rate=0.1, max_epochs=9, patience=2)
-    model.fit(images, labels)
-    assert len(model.history_) == 2
-    assert min(model.history_.validation_loss) > model.history_.start_loss
-    assert model.network_state_ == {}
-    np.testing.assert_array_equal(model.predict_proba(images), features.predict_proba(images))
-    assert model_facts(model)["fine-tuned"] == "no: 2 epochs did not improve it"
-    display = TrainingCurvesDisplay.from_estimator(model)
-    assert display.ax_.lines[2].get_xydata().tolist() == [[0, model.history_.start_loss]]
-    with pytest.raises(ValueError):
-        TrainingCurvesDisplay.from_estimator(features)
-
-
-def test_each_image_is_read_and_encoded_once(
-    texture_images: Images, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_image_is_read_and_encoded_once(texture_images, monkeypatch):
     images, labels = texture_images
     counted = [CountingImage(image) for image in images]
     passes = count_passes(monkeypatch)
@@ -189,13 +158,8 @@ def test_each_image_is_read_and_encoded_once(
     [(None, True, "024"), ("last", False, "4"), ("last", True, "024"), ("all", False, "024")],
 )
 def test_saved_and_loaded_predicts_bit_identically(
-    trainable: str | None,
-    include_backbone: bool,
-    layers: str,
-    texture_images: Images,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    trainable, include_backbone, layers, texture_images, tmp_path, monkeypatch
+):
     images, labels = texture_images
     model = (tuned(monkeypatch, trainable) if trainable else small()).fit(images, labels)
     path = tmp_path / "m.hvlad"
@@ -213,14 +177,14 @@ class Deleting(CountingImage):
 
     path: Path
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+    def __array__(self, dtype=None, copy=None):
         self.path.unlink(missing_ok=True)
         return super().__array__(dtype, copy)
 
 
 def test_weights_that_are_not_those_of_the_model_are_reported(
-    texture_images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    texture_images, tmp_path, monkeypatch
+):
     images, labels = texture_images
     state = build_tiny().state_dict()
     torch.save(state, tmp_path / "own.pth")
@@ -245,9 +209,7 @@ def test_weights_that_are_not_those_of_the_model_are_reported(
         small(weights=tmp_path / "huge.pth").fit(images, labels)
 
 
-def test_a_damaged_state_is_an_error(
-    texture_images: Images, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_damaged_state_is_an_error(texture_images, monkeypatch):
     header, arrays = tuned(monkeypatch).fit(*texture_images).to_state()
     states = [(header, each) for each in damaged(arrays, "head_.")]
     states += [(header, each) for each in damaged(arrays, "network_state_.", finite=False)]
@@ -272,9 +234,7 @@ def test_a_damaged_state_is_an_error(
 
 
 @pytest.mark.parametrize("mode", MODES[:3:2], ids=["features", "last"])
-def test_skipped_images_are_left_out_and_marked(
-    mode: dict[str, Any], texture_images: Images, tmp_path: Path
-) -> None:
+def test_skipped_images_are_left_out_and_marked(mode, texture_images, tmp_path):
     images, labels = texture_images
     bad = tmp_path / "bad.tif"
     bad.write_bytes(b"")
@@ -310,15 +270,13 @@ def test_skipped_images_are_left_out_and_marked(
         ({}, {"groups": [1, 2]}, "2 groups values for 24 images"),
     ],
 )
-def test_bad_input_is_reported_before_images_are_read(
-    parameters: dict[str, Any], given: dict[str, Any], words: str, texture_images: Images
-) -> None:
+def test_bad_input_is_reported_before_images_are_read(parameters, given, words, texture_images):
     model = small(mode="finetune").set_params(**parameters)
     with pytest.raises(ValueError, match=words):
         model.fit(**{"images": ["absent.png"] * 24, "y": texture_images[1]} | given)
 
 
-def test_what_cannot_be_held_out_is_reported(texture_images: Images) -> None:
+def test_what_cannot_be_held_out_is_reported(texture_images):
     images, labels = texture_images
     with pytest.raises(ValueError):
         small(mode="finetune").fit(images, labels, groups=labels)
@@ -328,7 +286,7 @@ def test_what_cannot_be_held_out_is_reported(texture_images: Images) -> None:
         small(mode="finetune").fit(images, labels, groups=np.arange(24) // 6)
 
 
-def test_a_loss_that_is_nan_is_reported(texture_images: Images) -> None:
+def test_a_loss_that_is_nan_is_reported(texture_images):
     model = small(mode="finetune", trainable="all", learning_rate=1e30, max_epochs=9)
     before = copy.copy(vars(model))
     with pytest.raises(ValueError, match=r"loss is (nan|inf) after .* use a smaller one"):

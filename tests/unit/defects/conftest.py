@@ -1,29 +1,26 @@
 """Small images of a striped surface, some with a dark spot, and a fast scorer."""
 
-from __future__ import annotations
-
 import copy
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from support.surfaces import PATCH, blotted, surface
 
 from hypervlad import BoostedSoftmaxClassifier, PatchDefectScorer, default_patch_encoder
 
 
 @pytest.fixture(scope="session")
-def good() -> list[NDArray[np.float32]]:
+def good():
     return [surface(seed) for seed in range(12)]
 
 
 @pytest.fixture(scope="session")
-def bad() -> list[tuple[NDArray[np.float32], NDArray[np.bool_]]]:
+def bad():
     rng = np.random.default_rng(0)
     return [blotted(100 + i, tuple(rng.integers(8, 40, 2).tolist())) for i in range(8)]
 
 
-def small_scorer() -> PatchDefectScorer:
+def small_scorer():
     encoder = default_patch_encoder(
         backbone="tiny", weights="random", taps=["1", "4"], n_codewords=4
     )
@@ -39,16 +36,16 @@ def small_scorer() -> PatchDefectScorer:
 
 
 @pytest.fixture
-def scorer() -> PatchDefectScorer:
+def scorer():
     return small_scorer()
 
 
 @pytest.fixture(scope="session")
-def trained_once(tiny_backbone: None, good: list[NDArray[np.float32]]) -> PatchDefectScorer:
+def trained_once(tiny_backbone, good):
     return small_scorer().fit(good)
 
 
 @pytest.fixture
-def fitted(trained_once: PatchDefectScorer) -> PatchDefectScorer:
+def fitted(trained_once):
     """A scorer of the defect-free images, of which a test may set the threshold."""
     return copy.copy(trained_once)

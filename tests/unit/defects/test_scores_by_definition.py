@@ -1,15 +1,10 @@
 """Scores and what they are learnt from, recomputed slowly from the maps of the network."""
 
-from __future__ import annotations
-
 import functools
-from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from scipy.ndimage import label, uniform_filter
 from scipy.spatial.distance import cdist
 from scipy.stats import gumbel_r, median_abs_deviation
@@ -22,8 +17,6 @@ from hypervlad import PatchDefectScorer, default_patch_encoder
 from hypervlad.features import get_backbone
 from hypervlad.models.presets import anomalydino
 
-Array = NDArray[Any]
-Image = NDArray[np.float32]
 BORDER = 32  # pixels that are mirrored around an image
 # Side in pixels to which an image is resized, side of a window in cells, relative to the image?
 NORMAL = [(None, 3, False), (None, 3, True), (224, 1, True), (112, 1, False)]
@@ -32,18 +25,18 @@ pytestmark = pytest.mark.filterwarnings("ignore:Classes with only one or two:Use
 A, B = ([surface(seed) for seed in range(start, start + 6)] for start in (0, 50))
 
 
-def new_scorer(**parameters: Any) -> PatchDefectScorer:
+def new_scorer(**parameters):
     encoder = default_patch_encoder(
         backbone="tiny", weights="random", taps=["1", "4"], n_codewords=4
     )
-    usual: dict[str, Any] = {"patch": PATCH, "n_planted": 0, "n_codewords": 16, "random_state": 0}
+    usual = {"patch": PATCH, "n_planted": 0, "n_codewords": 16, "random_state": 0}
     return PatchDefectScorer(encoder, **usual | parameters)
 
 
 # --- from an image to its cells -------------------------------------------------------------------
 
 
-def cells_of(scorer: PatchDefectScorer, image: Image, side: int | None = None) -> Array:
+def cells_of(scorer, image, side=None):
     """Return the maps of both taps on the grid of the coarser one, (R, S, 16)."""
     tensor = get_backbone("tiny").preprocessing.prepare(image, image.shape)
     border = 0
@@ -65,7 +58,7 @@ def cells_of(scorer: PatchDefectScorer, image: Image, side: int | None = None) -
     return both[border : n_rows - border, border : n_columns - border]
 
 
-def described(cells: Array, window: int, relative: bool) -> Array:
+def described(cells, window, relative):
     means = uniform_filter(cells, (window, window, 1), mode="nearest")
     if relative:
         mean, deviation = cells.mean((0, 1)), cells.std((0, 1))
@@ -73,16 +66,16 @@ def described(cells: Array, window: int, relative: bool) -> Array:
     return means
 
 
-def hats(at: Array, n: int, width: float = 1) -> Array:
+def hats(at, n, width=1):
     """Weights (len(at), n) of linear interpolation at some places among n, constant beyond."""
     weights = np.maximum(0, 1 - np.abs(np.arange(n) - at[:, None]) / width)
     return weights / weights.sum(1, keepdims=True)
 
 
-def resized(values: Array, shape: tuple[int, int]) -> Array:
+def resized(values, shape):
     """Bring values (R, S) or (R, S, D) to another grid of cells over the same image."""
 
-    def between(n: int, own: int) -> Array:
+    def between(n, own):
         at = (np.arange(n) + 0.5) * own / n - 0.5
         return hats(at if n < own else at.clip(0, own - 1), own, max(1, own / n))
 
@@ -90,7 +83,7 @@ def resized(values: Array, shape: tuple[int, int]) -> Array:
     return np.einsum("ra,sb,ab...->rs...", rows, columns, values)
 
 
-def guided(scores: Array, image: Image) -> Array:
+def guided(scores, image):
     """Of each 3 x 3 cells a ridge regression on grey levels; the mean of nine for each cell."""
     n_rows, n_columns = scores.shape
     grey = image.reshape(n_rows, CELL, n_columns, CELL).mean((1, 3))
@@ -115,7 +108,7 @@ def guided(scores: Array, image: Image) -> Array:
     return slopes * image + starts
 
 
-def mean_of_highest(values: Array, share: float) -> float:
+def mean_of_highest(values, share):
     return float(np.sort(values, axis=None)[-max(1, round(share * values.size)) :].mean())
 
 
@@ -125,11 +118,11 @@ def mean_of_highest(values: Array, share: float) -> float:
 class Normal:
     """What a scorer of defect-free images has learnt, by the names in its file."""
 
-    def __init__(self, scorer: PatchDefectScorer) -> None:
+    def __init__(self, scorer):
         self.scorer, (_, arrays) = scorer, scorer.to_state()
         self.of = {name.removeprefix("model_."): each for name, each in arrays.items()}
 
-    def distances(self, image: Image) -> list[Array]:
+    def distances(self, image):
         """From the nearest codeword, for each description."""
         found = []
         for i, (side, *how) in enumerate(NORMAL):
@@ -140,12 +133,12 @@ class Normal:
         return found
 
 
-def scale_of(scorer: PatchDefectScorer) -> float:
+def scale_of(scorer):
     return float(scorer.to_state()[0]["fitted"]["model_"]["state"]["scale"])
 
 
 @functools.cache
-def places_of(shape: tuple[int, ...]) -> Array:
+def places_of(shape):
     """5 x the distance from the nearest edge, plus that from the edge across; each at most 4."""
     places = np.zeros(shape, int)
     for r, c in np.ndindex(shape):
@@ -154,7 +147,7 @@ def places_of(shape: tuple[int, ...]) -> Array:
     return places
 
 
-def usual_and_spread(images: Sequence[Array]) -> tuple[Array, Array]:
+def usual_and_spread(images):
     """The median at each place, and how far the 90 % quantile lies above it."""
     values = np.concatenate([each.ravel() for each in images])
     at = np.concatenate([places_of(each.shape).ravel() for each in images])
@@ -165,18 +158,16 @@ def usual_and_spread(images: Sequence[Array]) -> tuple[Array, Array]:
     return pairs[:, 0], np.maximum(spread, 0.1 * np.median(spread))
 
 
-def log_of_highest(values: Array) -> float:
+def log_of_highest(values):
     means = [mean_of_highest(values, share) for share in (0.001, 0.01, 0.1)]
     return float(np.mean(np.log(np.maximum(means, 1))))
 
 
-def combined(
-    distances: list[Array], profiles: list[tuple[Array, Array]], weights: Array, levels: Array
-) -> tuple[Array, float]:
+def combined(distances, profiles, weights, levels):
     """The scores of the cells and, but for its scale, of the image."""
     mean, logarithms = np.zeros(distances[0].shape), []
 
-    def spread_out(profile: Array, shape: tuple[int, ...]) -> Array:
+    def spread_out(profile, shape):
         return profile[places_of(shape)] if profile.ndim == 1 else resized(profile, shape)
 
     for own, (usual, spread), weight in zip(distances, profiles, (4, 1, 1, 1), strict=True):
@@ -190,16 +181,14 @@ def combined(
 
 
 @pytest.fixture(scope="module")
-def two_groups(tiny_backbone: None) -> tuple[PatchDefectScorer, Normal, Normal]:
+def two_groups(tiny_backbone):
     """A scorer of two groups of images, and one of each group."""
     both = new_scorer(fpr=0.4).fit([*A, *B], groups=[*"aaaaaa", *"bbbbbb"])
     of_a, of_b = (Normal(new_scorer(fpr=0.2).fit(images)) for images in (A, B))
     return both, of_a, of_b
 
 
-def test_cells_far_from_the_codewords_of_defect_free_ones_score_high(
-    two_groups: tuple[PatchDefectScorer, Normal, Normal],
-) -> None:
+def test_cells_far_from_the_codewords_of_defect_free_ones_score_high(two_groups):
     model = Normal(two_groups[0])
     image, _ = blotted(7, (30, 20))
     profiles = [(model.of[f"{i}.usual"], model.of[f"{i}.spread"]) for i in range(4)]
@@ -212,15 +201,13 @@ def test_cells_far_from_the_codewords_of_defect_free_ones_score_high(
     np.testing.assert_array_equal(two_groups[0].score_map(image), found.map)
 
 
-def test_what_is_usual_is_learnt_from_images_of_other_groups(
-    two_groups: tuple[PatchDefectScorer, Normal, Normal],
-) -> None:
+def test_what_is_usual_is_learnt_from_images_of_other_groups(two_groups):
     scorer, of_a, of_b = two_groups
     model = Normal(scorer)
     without = [of_b] * 6 + [of_a] * 6  # the images of a group are scored by those of the other
     distances = [own.distances(image) for own, image in zip(without, [*A, *B], strict=True)]
 
-    def learnt(images: list[list[Array]]) -> tuple[list[tuple[Array, Array]], Array, Array]:
+    def learnt(images):
         profiles = [usual_and_spread(of_part) for of_part in zip(*images, strict=True)]
         logarithms = np.array(
             [
@@ -260,7 +247,7 @@ def test_what_is_usual_is_learnt_from_images_of_other_groups(
     assert scorer.region_rule_.least == pytest.approx((tops[0] + tops[1]) / 2, abs=5e-3)
 
 
-def test_of_aligned_images_the_same_place_is_usual() -> None:
+def test_of_aligned_images_the_same_place_is_usual():
     scorer = new_scorer(aligned=True, fpr=0.4).fit([*A, *B], groups=[*"aaaaaa", *"bbbbbb"])
     halves = [Normal(new_scorer(fpr=0.2).fit(images)) for images in (B, A)]
     model = Normal(scorer)
@@ -286,7 +273,7 @@ def test_of_aligned_images_the_same_place_is_usual() -> None:
     np.testing.assert_allclose(found.map, expected, atol=2e-3 * np.abs(expected).max())
 
 
-def peaks(scores: Array, usual: float) -> set[float]:
+def peaks(scores, usual):
     """Each score that is the highest of the connected cells that reach 0.55 of it."""
     found = set()
     for at, score in np.ndenumerate(scores):
@@ -297,9 +284,7 @@ def peaks(scores: Array, usual: float) -> set[float]:
     return found
 
 
-def test_codewords_are_of_whitened_cells_without_the_least_likely(
-    two_groups: tuple[PatchDefectScorer, Normal, Normal],
-) -> None:
+def test_codewords_are_of_whitened_cells_without_the_least_likely(two_groups):
     model = Normal(two_groups[0])
     for i, (side, *how) in enumerate(NORMAL):
         rows = np.concatenate(
@@ -333,19 +318,19 @@ def test_codewords_are_of_whitened_cells_without_the_least_likely(
 
 
 @pytest.fixture
-def recorded() -> Iterator[list[dict[str, Any]]]:
+def recorded():
     Recording.fits.clear()
     yield Recording.fits
     Recording.fits.clear()
 
 
-def columns_of(scorer: PatchDefectScorer, image: Image) -> Array:
+def columns_of(scorer, image):
     """The joined descriptions of each cell, (180, 64)."""
     own = [described(cells_of(scorer, image, side), *how) for side, *how in LABELLED]
     return np.concatenate([resized(each, (12, 15)) for each in own], axis=2).reshape(180, 64)
 
 
-def labels_of(mask: Array | None) -> Array:
+def labels_of(mask):
     """1 for cells that are defective by three tenths, 0 for those without defects, else NaN.
 
     If none is so defective, the most defective ones are.
@@ -356,7 +341,7 @@ def labels_of(mask: Array | None) -> Array:
     return np.where(share >= min(0.3, share.max()), 1, np.where(share == 0, 0, np.nan))
 
 
-def masked(start: int) -> tuple[list[Image], list[Array | None]]:
+def masked(start):
     spots = [blotted(start + i, (15 + 4 * i, 20 + 7 * i), radius=4 + i) for i in range(3)]
     images, masks = zip(*spots, strict=True)
     masks[0][:] = False
@@ -365,7 +350,7 @@ def masked(start: int) -> tuple[list[Image], list[Array | None]]:
 
 
 @pytest.fixture(scope="module")
-def learnt(tiny_backbone: None) -> tuple[PatchDefectScorer, dict[str, Any]]:
+def learnt(tiny_backbone):
     """A scorer of images with masks, of two groups, and what its learner was given."""
     Recording.fits.clear()
     images, masks = (one + other for one, other in zip(masked(0), masked(50), strict=True))
@@ -373,9 +358,7 @@ def learnt(tiny_backbone: None) -> tuple[PatchDefectScorer, dict[str, Any]]:
     return scorer.fit(images, masks=masks, groups=[*"aaaabbbb"]), Recording.fits[0]
 
 
-def test_cells_score_as_their_hypercolumns_do(
-    learnt: tuple[PatchDefectScorer, dict[str, Any]],
-) -> None:
+def test_cells_score_as_their_hypercolumns_do(learnt):
     scorer, _ = learnt
     image, _ = blotted(7, (30, 20))
     columns = columns_of(scorer, image) * scorer.to_state()[1]["model_.scale"]
@@ -387,9 +370,7 @@ def test_cells_score_as_their_hypercolumns_do(
     np.testing.assert_allclose(scorer.probability_map(image), 1 / (1 + np.exp(-found.map)), 1e-5)
 
 
-def test_the_learner_gets_the_labelled_cells_of_all_images(
-    learnt: tuple[PatchDefectScorer, dict[str, Any]],
-) -> None:
+def test_the_learner_gets_the_labelled_cells_of_all_images(learnt):
     scorer, given = learnt
     images, masks = (one + other for one, other in zip(masked(0), masked(50), strict=True))
     rows = [columns_of(scorer, image) for image in images]
@@ -422,9 +403,7 @@ def test_the_learner_gets_the_labelled_cells_of_all_images(
     )
 
 
-def test_the_threshold_has_the_best_f1_of_held_out_cells(
-    learnt: tuple[PatchDefectScorer, dict[str, Any]],
-) -> None:
+def test_the_threshold_has_the_best_f1_of_held_out_cells(learnt):
     scorer, _ = learnt
     scores, truths, held_out = [], [], []
     for own, other in ((0, 50), (50, 0)):
@@ -441,7 +420,7 @@ def test_the_threshold_has_the_best_f1_of_held_out_cells(
             truths += truth.tolist()
     np.testing.assert_allclose(scorer.held_out_.scores, held_out, atol=0.02)
 
-    def f1(threshold: float) -> float:
+    def f1(threshold):
         called = np.array(scores) >= threshold
         return float(2 * called @ np.array(truths) / (called.sum() + sum(truths)))
 
@@ -457,9 +436,7 @@ def test_the_threshold_has_the_best_f1_of_held_out_cells(
     ("kinds", "n_estimators"),
     [(["normal", "spot"], 0), (["dent", "normal"], 5), (["dent", "normal", "spot"], 0)],
 )
-def test_a_patch_scores_the_log_odds_of_not_being_normal(
-    kinds: list[str], n_estimators: int, recorded: list[dict[str, Any]]
-) -> None:
+def test_a_patch_scores_the_log_odds_of_not_being_normal(kinds, n_estimators, recorded):
     boosting = Recording(Cs=1.0, n_estimators=n_estimators, n_iter_no_change=None)
     patches = [surface(seed, (PATCH, PATCH)) for seed in range(12 * len(kinds))]
     for i, patch in enumerate(patches):
@@ -480,14 +457,14 @@ def test_a_patch_scores_the_log_odds_of_not_being_normal(
     assert (scores.tolist(), positions.tolist()) == ([found[1]], [[0, 0]])
 
 
-def test_scores_are_cosine_distances_from_the_nearest_cell_of_turned_images() -> None:
+def test_scores_are_cosine_distances_from_the_nearest_cell_of_turned_images():
     scorer = anomalydino("tiny", weights="random", n_references=8, fpr=0.4, random_state=0)
     scorer.set_params(n_planted=0, encoder__taps=["1", "4"]).fit(A)
 
-    def unit_cells(image: Image) -> Array:
+    def unit_cells(image):
         return normalize(cells_of(scorer, np.ascontiguousarray(image)).reshape(-1, 16))
 
-    def distances(image: Image, references: list[Image]) -> Array:
+    def distances(image, references):
         bank = [unit_cells(np.rot90(each, turn)) for each in references for turn in range(4)]
         return (1 - unit_cells(image) @ np.concatenate(bank).T).min(1).reshape(12, 15)
 
@@ -511,11 +488,11 @@ def test_scores_are_cosine_distances_from_the_nearest_cell_of_turned_images() ->
 
 
 @pytest.fixture(scope="module")
-def small_images() -> list[Image]:
+def small_images():
     return [surface(seed, (12, 16)) for seed in range(24)]
 
 
-def quick_scorer(**parameters: Any) -> PatchDefectScorer:
+def quick_scorer(**parameters):
     scorer = anomalydino("tiny", weights="random", n_references=1, random_state=0)
     return scorer.set_params(**{"n_planted": 0, "patch": 12} | parameters)
 
@@ -524,12 +501,12 @@ def quick_scorer(**parameters: Any) -> PatchDefectScorer:
     ("n", "n_each", "fpr"), [(24, 1, 0.05), (24, 1, 0.2), (20, 1, 0.5), (24, 3, 0.3), (23, 2, 0.1)]
 )
 def test_of_new_groups_at_most_a_share_of_images_reaches_the_threshold(
-    small_images: list[Image], n: int, n_each: int, fpr: float
-) -> None:
+    small_images, n, n_each, fpr
+):
     scorer = quick_scorer(fpr=fpr).fit(small_images[:n], groups=np.arange(n) // n_each)
     scores, groups = scorer.held_out_.scores, scorer.held_out_.groups
 
-    def expected_rate(threshold: float) -> float:
+    def expected_rate(threshold):
         """Of n + 1 exchangeable groups, one is new, and all of its images may be called."""
         shares = [(scores[groups == group] >= threshold).mean() for group in np.unique(groups)]
         return (sum(shares) + 1) / (len(shares) + 1)
@@ -546,9 +523,7 @@ def test_of_new_groups_at_most_a_share_of_images_reaches_the_threshold(
     ("n_each", "message"),
     [(1, "19 defect-free images, got 18"), (3, "19 groups of defect-free images, got 6")],
 )
-def test_from_few_images_the_threshold_is_extrapolated(
-    small_images: list[Image], n_each: int, message: str
-) -> None:
+def test_from_few_images_the_threshold_is_extrapolated(small_images, n_each, message):
     """By Gumbel's distribution, through the median and the median absolute deviation."""
     scorer = quick_scorer(fpr=0.05)
     with pytest.warns(UserWarning, match=f"needs at least {message}"):

@@ -1,25 +1,13 @@
 """What a codebook is learnt from, and what it must then be."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
 from support.counting import CountingImage
 
-from hypervlad import HypercolumnVLAD, register_backbone
-from hypervlad.images import SkippedImagesWarning
 
-Images = list[np.ndarray]
-Make = Callable[..., HypercolumnVLAD]
-
-
-def arrays(encoder: HypercolumnVLAD) -> dict[str, np.ndarray]:
+def arrays(encoder):
     """Return all numbers of a codebook by name."""
     book = encoder.codebook_
     found = {f"codewords {number}": words for number, words in enumerate(book.codewords)}
@@ -29,14 +17,14 @@ def arrays(encoder: HypercolumnVLAD) -> dict[str, np.ndarray]:
     return found
 
 
-def assert_close(one: HypercolumnVLAD, other: HypercolumnVLAD) -> None:
+def assert_close(one, other):
     first, second = arrays(one), arrays(other)
     assert first.keys() == second.keys()
     for name, array in first.items():
         np.testing.assert_allclose(second[name], array, atol=1e-5, err_msg=name)
 
 
-def colours(n_pixels: int = 500) -> np.ndarray:
+def colours(n_pixels=500):
     """Return an image of correlated colours."""
     rng = np.random.default_rng(0)
     mixing = np.array([[1, 0.8, 0.2], [0, 0.5, -0.3], [0, 0, 0.1]])
@@ -47,7 +35,7 @@ def colours(n_pixels: int = 500) -> np.ndarray:
 # --- projections ----------------------------------------------------------------------------------
 
 
-def test_layers_are_centred_and_reduced_to_components_of_unit_total_variance(levels: Make) -> None:
+def test_layers_are_centred_and_reduced_to_components_of_unit_total_variance(levels):
     image = colours()
     encoder = levels(4, taps=["0"], sampling=20_000).fit([image])
     pixels = image.reshape(-1, 3).astype(np.float64)
@@ -59,29 +47,11 @@ def test_layers_are_centred_and_reduced_to_components_of_unit_total_variance(lev
     np.testing.assert_allclose(np.abs(projection.components), np.abs(expected), atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("sampling", "n_components"), [(20_000, 32), ("windows", 16), ("anyloc", None)]
-)
-def test_names_of_samplings_say_how_layers_are_reduced(
-    sampling: Any, n_components: int | None
-) -> None:
-    register_backbone("wide", lambda: torch.nn.Sequential(torch.nn.Conv2d(3, 48, 3)), ["0"])
-    encoder = HypercolumnVLAD("wide", weights="random", image_size=32, n_codewords=2)
-    image = np.random.default_rng(0).random((32, 32))
-    (projection,) = encoder.set_params(sampling=sampling).fit([image]).codebook_.projections
-    if n_components is None:
-        assert projection.components is None
-        assert projection.scale == 1
-    else:
-        assert projection.components.shape == (n_components, 48)
-    assert encoder.codebook_.joint.shape == (2, n_components or 48)
-
-
 # --- codewords ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("sampling", ["anyloc", "luo2021"])
-def test_codewords_are_the_means_of_clusters(sampling: str, levels: Make) -> None:
+def test_codewords_are_the_means_of_clusters(sampling, levels):
     rng = np.random.default_rng(0)
     centres = np.array([[0.1, 0.1, 0.1], [0.9, 0.1, 0.5], [0.5, 0.9, 0.9]])
     numbers = rng.integers(0, 3, (4, 40, 40))
@@ -93,18 +63,7 @@ def test_codewords_are_the_means_of_clusters(sampling: str, levels: Make) -> Non
     np.testing.assert_allclose(found[order], expected, atol=1e-5)
 
 
-def test_kinds_of_codebook(levels: Make) -> None:
-    def fitted(blocks: Any) -> Any:
-        return levels(5, taps=["0", "1"], blocks=blocks).fit([colours()]).codebook_
-
-    joint, per_layer, both = map(fitted, ["joint", "per_layer", ("joint", "per_layer")])
-    assert [words.shape for words in joint.codewords] == [(5, 6)]
-    assert [words.shape for words in per_layer.codewords] == [(5, 3), (5, 3)]
-    np.testing.assert_array_equal(both.joint, joint.joint)
-    np.testing.assert_array_equal(both.per_layer, per_layer.per_layer)
-
-
-def test_flat_images_give_a_codebook_all_the_same(levels: Make) -> None:
+def test_flat_images_give_a_codebook_all_the_same(levels):
     for sampling in (20_000, "anyloc", "luo2021"):
         encoder = levels(4, sampling=sampling).fit([np.full((9, 9), 0.5)])
         assert all(np.isfinite(array).all() for array in arrays(encoder).values())
@@ -115,14 +74,14 @@ def test_flat_images_give_a_codebook_all_the_same(levels: Make) -> None:
 
 
 @pytest.mark.parametrize("sampling", [20_000, "luo2021"])
-def test_fewer_pixels_than_codewords_are_an_error(sampling: Any, levels: Make) -> None:
+def test_fewer_pixels_than_codewords_are_an_error(sampling, levels):
     with pytest.raises(ValueError, match="82 codewords cannot be learnt from 81 hypercolumns"):
         levels(82, sampling=sampling).fit([np.random.default_rng(0).random((9, 9))])
     # A number of pixels is used of each image, too.
     assert levels(81, sampling="anyloc").fit([np.random.default_rng(0).random((9, 9))]).n_images_
 
 
-def test_last_digits_do_not_change_the_codewords(levels: Make, tmp_path: Path) -> None:
+def test_last_digits_do_not_change_the_codewords(levels, tmp_path):
     """Without clusters, many sets of codewords fit almost equally well."""
     image = np.random.default_rng(0).uniform(0.2, 0.8, (70, 70, 3)).astype(np.float32)
     fits = []
@@ -141,9 +100,7 @@ def test_last_digits_do_not_change_the_codewords(levels: Make, tmp_path: Path) -
     ("sampling", "blocks", "grid"),
     [("luo2021", "joint", "finest"), ("luo2021", "per_layer", 100), (400, "joint", "finest")],
 )
-def test_order_and_copies_do_not_matter_but_seeds_do(
-    sampling: Any, blocks: str, grid: Any, tiny_encoder: HypercolumnVLAD, images: Images
-) -> None:
+def test_order_and_copies_do_not_matter_but_seeds_do(sampling, blocks, grid, tiny_encoder, images):
     tiny_encoder.set_params(sampling=sampling, blocks=blocks, grid=grid)
     expected = clone(tiny_encoder).fit(images)
     order = np.random.default_rng(1).permutation(len(images))
@@ -166,41 +123,19 @@ def test_order_and_copies_do_not_matter_but_seeds_do(
     ],
 )
 def test_how_often_an_image_is_read_and_passes_the_network(
-    method: str,
-    change: dict[str, Any],
-    n_reads: int,
-    n_passes: int,
-    tiny_encoder: HypercolumnVLAD,
-    images: Images,
-    passes: list[tuple[int, ...]],
-) -> None:
+    method, change, n_reads, n_passes, tiny_encoder, images, passes
+):
     counted = [CountingImage(image) for image in images]
     getattr(tiny_encoder.set_params(**change), method)(counted)
     assert {image.n_reads for image in counted} == {n_reads}
     assert sum(n for n, *_ in passes) == n_passes * 24
 
 
-@pytest.mark.parametrize("sampling", [400, "luo2021"])
-def test_fit_warns_once_of_skipped_images(
-    sampling: Any, tiny_encoder: HypercolumnVLAD, images: Images, tmp_path: Path
-) -> None:
-    bad = tmp_path / "broken.png"
-    bad.write_bytes(b"\x89PNG\r\n\x1a\n broken")
-    encoder = tiny_encoder.set_params(on_error="skip", sampling=sampling)
-    expected = clone(encoder).fit(images[:6])
-    with pytest.warns(SkippedImagesWarning) as record:
-        encoder.fit([bad, *images[:6]])
-    assert len(record) == 1
-    assert encoder.n_images_ == 6
-    if sampling == "luo2021":
-        assert_close(encoder, expected)
-
-
 # --- more than a thousand images ------------------------------------------------------------------
 
 
 @pytest.mark.full  # 1,100 images, four times
-def test_of_more_than_a_thousand_images_about_a_thousand_are_sampled(levels: Make) -> None:
+def test_of_more_than_a_thousand_images_about_a_thousand_are_sampled(levels):
     many = list(np.random.default_rng(0).random((1100, 4, 4), dtype=np.float32))
     first = levels(4).fit(many)
     assert first.n_images_ == 1100
@@ -211,15 +146,3 @@ def test_of_more_than_a_thousand_images_about_a_thousand_are_sampled(levels: Mak
     np.testing.assert_array_equal(start, first.codebook_.projections[0].mean)
     np.testing.assert_allclose(start + every.joint[0], np.mean(many), atol=1e-6)
     assert np.abs(every.joint).min() > 1e-5
-
-
-@pytest.mark.full  # 3,000 images
-def test_images_beyond_the_sample_are_read_again_if_it_is_too_small(
-    tiny_encoder: HypercolumnVLAD, images: Images, passes: list[tuple[int, ...]]
-) -> None:
-    """Copies count as one image: a share of the images may hold too few hypercolumns."""
-    different = [CountingImage(image) for image in images[:6]]
-    tiny_encoder.set_params(sampling=17_000, n_codewords=17 * 6).fit(different * 500)
-    n_again = sum(image.n_reads for image in different) - 3000
-    assert 0 < n_again < 6
-    assert sum(n for n, *_ in passes) == (6 - n_again) * 500 + n_again

@@ -1,34 +1,22 @@
 """From images to batches: what is skipped, at which size images pass the network, and how many."""
 
-from __future__ import annotations
-
-import threading
 import warnings
 from collections import Counter
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
-import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from sklearn.base import clone
-from support.tiny import Tiny, make_tiny_encoder
+from support.tiny import make_tiny_encoder
 
-import hypervlad
-from hypervlad import HypercolumnVLAD, ImageReadError, read_micrograph, register_backbone
-from hypervlad.features import Preprocessing
+from hypervlad import ImageReadError, read_micrograph
 from hypervlad.images import SkippedImagesWarning, UnknownPixelSizeWarning, read_micrographs
 
-Images = list[np.ndarray]
-Shapes = list[tuple[int, ...]]
 
-
-def write_tiff(path: Path, image: np.ndarray, pixel_size: float | None) -> Path:
+def write_tiff(path, image, pixel_size):
     """Write grey values in [0, 1] as 8 bits, with ImageJ's scale if a pixel size is given."""
     grey = np.round(255 * image).astype(np.uint8)
     if pixel_size is None:
@@ -39,7 +27,7 @@ def write_tiff(path: Path, image: np.ndarray, pixel_size: float | None) -> Path:
     return path
 
 
-def scene(nm_per_pixel: float, n_pixels: int = 128) -> np.ndarray:
+def scene(nm_per_pixel, n_pixels=128):
     """Fibres 12 nm apart under a slower mottle, as a microscope of this pixel size shows them."""
     y, x = np.mgrid[:n_pixels, :n_pixels] * nm_per_pixel
     fibres = np.sin(2 * np.pi * (x + 0.3 * y) / 12)
@@ -47,12 +35,12 @@ def scene(nm_per_pixel: float, n_pixels: int = 128) -> np.ndarray:
 
 
 @pytest.fixture
-def scaled(tiny_encoder: HypercolumnVLAD) -> HypercolumnVLAD:
+def scaled(tiny_encoder):
     return tiny_encoder.set_params(pixel_size=2.0)
 
 
 @pytest.fixture
-def tiffs(tmp_path: Path, images: Images) -> list[Path]:
+def tiffs(tmp_path, images):
     """Nine images of 20 x 24 pixels of 1, 2 and 4 nm."""
     return [
         write_tiff(tmp_path / f"{i}.tif", image, (1.0, 2.0, 4.0)[i % 3])
@@ -64,7 +52,7 @@ def tiffs(tmp_path: Path, images: Images) -> list[Path]:
 
 
 @pytest.fixture
-def files(images: Images, tmp_path: Path) -> list[Path]:
+def files(images, tmp_path):
     """Six PNG files; the second and the last cannot be read."""
     paths = []
     for i, image in enumerate(images[:6]):
@@ -75,9 +63,7 @@ def files(images: Images, tmp_path: Path) -> list[Path]:
     return paths
 
 
-def test_encode_returns_what_was_skipped_and_transform_warns(
-    tiny_encoder: HypercolumnVLAD, images: Images, files: list[Path]
-) -> None:
+def test_encode_returns_what_was_skipped_and_transform_warns(tiny_encoder, images, files):
     tiny_encoder.fit(images)
     with pytest.raises(ImageReadError, match=r"1\.png"):
         tiny_encoder.transform(files)
@@ -101,9 +87,7 @@ def test_encode_returns_what_was_skipped_and_transform_warns(
     assert whole.with_missing() is whole.vectors, "no copy of what may be most of the memory"
 
 
-def test_no_image_can_be_read(
-    tiny_encoder: HypercolumnVLAD, images: Images, files: list[Path]
-) -> None:
+def test_no_image_can_be_read(tiny_encoder, images, files):
     bad = [files[1], files[5]]
     encoded = tiny_encoder.fit(images).set_params(on_error="skip").encode(bad)
     assert encoded.vectors.shape == (0, 96)
@@ -113,7 +97,7 @@ def test_no_image_can_be_read(
             raising()
 
 
-def test_blank_images_are_named(tiny_encoder: HypercolumnVLAD, images: Images) -> None:
+def test_blank_images_are_named(tiny_encoder, images):
     mixed = [images[0], np.zeros((9, 9)), images[1]]
     encoded = tiny_encoder.fit(images).encode(mixed)
     assert encoded.is_blank.tolist() == [False, True, False]
@@ -132,9 +116,7 @@ scales = st.floats(0.2, 5)
 @given(height=st.integers(1, 60), width=st.integers(1, 60), own=scales, wanted=scales)
 @example(height=8, width=8, own=1.0, wanted=2.0)  # 4 pixels, the least
 @example(height=7, width=8, own=1.0, wanted=2.0)
-def test_a_resampled_image_covers_the_same_nanometres_or_is_refused(
-    height: int, width: int, own: float, wanted: float
-) -> None:
+def test_a_resampled_image_covers_the_same_nanometres_or_is_refused(height, width, own, wanted):
     encoder = make_tiny_encoder().set_params(pixel_size=wanted, n_codewords=1)
     encoder.set_params(read_options={"pixel_size": own}, grid="image")
     image = np.arange(height * width).reshape(height, width) / (height * width)
@@ -146,41 +128,11 @@ def test_a_resampled_image_covers_the_same_nanometres_or_is_refused(
         assert encoder.fit([image]).codeword_maps(image).shape == (1, *expected)
 
 
-def test_each_image_is_resampled_to_its_own_size(
-    scaled: HypercolumnVLAD, tiffs: list[Path], images: Images, passes: Shapes
-) -> None:
-    scaled.fit(tiffs)
-    passes.clear()
-    scaled.transform(tiffs)
-    assert sorted(passes) == [(3, 10, 12), (3, 20, 24), (3, 40, 48)]
-    for image_size, size in ((16, (16, 16)), (None, (20, 24))):
-        scaled.set_params(image_size=image_size).fit(tiffs)
-        passes.clear()
-        with pytest.warns(UnknownPixelSizeWarning):
-            scaled.transform([tiffs[0], images[0]])
-        assert sorted(passes) == sorted([(1, 10, 12), (1, *size)])
-
-
-def test_pixels_of_the_requested_size_are_unchanged(
-    levels: Callable[..., HypercolumnVLAD], tmp_path: Path
-) -> None:
-    path = write_tiff(tmp_path / "a.tif", scene(2.0, 40)[:24], 2.0)
-    encoder = levels(1, image_size=16, pixel_size=2.0).fit([path])
-    pixels = hypervlad.read_image(path, scaling="dtype")
-    mean = encoder.codebook_.projections[0].mean[0]
-    evidence = encoder.explain_vector(path, np.ones((3, 1))).blocks["joint"][0]
-    scale = np.ptp(evidence) / np.ptp(pixels)
-    offset = encoder.codebook_.joint[0, 0] + mean
-    np.testing.assert_allclose(evidence / scale, pixels - offset, atol=1e-5)
-
-
-def test_one_scene_at_two_magnifications_is_one_scene(
-    tiny_encoder: HypercolumnVLAD, tiffs: list[Path], tmp_path: Path
-) -> None:
+def test_one_scene_at_two_magnifications_is_one_scene(tiny_encoder, tiffs, tmp_path):
     coarse = write_tiff(tmp_path / "coarse.tif", scene(2.0), 2.0)
     detail = write_tiff(tmp_path / "detail.tif", scene(0.5, 256), 0.5)
 
-    def difference(pixel_size: float | None) -> float:
+    def difference(pixel_size):
         tiny_encoder.set_params(image_size=64, pixel_size=pixel_size)
         # Codewords of other images: residuals to these images' own codewords would sum to zero.
         vectors = tiny_encoder.fit(tiffs).transform([coarse, detail])
@@ -190,16 +142,14 @@ def test_one_scene_at_two_magnifications_is_one_scene(
     assert difference(None) > 0.12
 
 
-def unknown(call: Callable[[Any], object], images: list[Any]) -> list[UnknownPixelSizeWarning]:
+def unknown(call, images):
     with warnings.catch_warnings(record=True) as record:
         warnings.simplefilter("always")
         call(images)
     return [w.message for w in record if isinstance(w.message, UnknownPixelSizeWarning)]
 
 
-def test_images_without_a_pixel_size_are_named_once_per_call(
-    scaled: HypercolumnVLAD, tiffs: list[Path], tmp_path: Path, images: Images
-) -> None:
+def test_images_without_a_pixel_size_are_named_once_per_call(scaled, tiffs, tmp_path, images):
     plain = [write_tiff(tmp_path / f"plain{i}.tif", scene(1.0, 20 + i), None) for i in range(6)]
     mixed = [*tiffs, *plain, images[0]]
     luo = clone(scaled).set_params(sampling="luo2021")  # which reads all twice
@@ -226,9 +176,7 @@ def test_images_without_a_pixel_size_are_named_once_per_call(
         ),
     ],
 )
-def test_images_out_of_bounds_are_refused_or_skipped(
-    own: float, message: str, scaled: HypercolumnVLAD, tiffs: list[Path], tmp_path: Path
-) -> None:
+def test_images_out_of_bounds_are_refused_or_skipped(own, message, scaled, tiffs, tmp_path):
     odd = write_tiff(tmp_path / "odd.tif", scene(1.0, 24)[:20], own)
     mixed = [tiffs[0], odd, tiffs[1]]
     with pytest.raises(ImageReadError, match=message):
@@ -243,41 +191,13 @@ def test_images_out_of_bounds_are_refused_or_skipped(
     assert scaled.set_params(pixel_size=None).fit(tiffs).codeword_maps(odd).shape == (1, 16, 16)
 
 
-def test_the_largest_image_has_four_million_pixels() -> None:
-    plain = Preprocessing((0.5,), (0.5,), minimum_size=64)
-    register_backbone(
-        "coarse", lambda: torch.nn.Sequential(torch.nn.Conv2d(1, 2, 64, 64)), "0", plain
-    )
-    encoder = HypercolumnVLAD("coarse", weights="random", n_codewords=1, pixel_size=1)
-    encoder.set_params(read_options={"pixel_size": 64}, image_size=64)
-    image = np.random.default_rng(0).random((32, 32))
-    assert encoder.fit([image]).codeword_maps(image).shape == (1, 32, 32)
-    with pytest.raises(ImageReadError):
-        encoder.fit([np.random.default_rng(0).random((32, 33))])
-
-
 # --- batches, and reading ahead -------------------------------------------------------------------
-
-
-def test_batches_follow_the_resampled_size(
-    scaled: HypercolumnVLAD, tmp_path: Path, passes: Shapes
-) -> None:
-    """Each has as many pixels as eight images of 224 x 224, or as many images as requested."""
-    paths = [write_tiff(tmp_path / f"{i}.tif", scene(1.0, 64), 2.0) for i in range(4)]
-    large = [write_tiff(tmp_path / f"l{i}.tif", scene(1.0, 64), 13.0) for i in range(3)]
-    scaled.fit(paths)
-    passes.clear()
-    scaled.transform([*large, *paths])
-    assert passes == [(2, 416, 416), (1, 416, 416), (4, 64, 64)]
-    passes.clear()
-    scaled.set_params(batch_size=3).transform([*paths, *large])
-    assert passes == [(3, 64, 64), (1, 64, 64), (2, 416, 416), (1, 416, 416)]
 
 
 @pytest.mark.parametrize("cached", [set(), {1, 5, 6}, set(range(3, 15))])
 def test_what_passes_together_depends_on_places_in_the_list_alone(
-    cached: set[int], tiny_encoder: HypercolumnVLAD, tmp_path: Path, passes: Shapes
-) -> None:
+    cached, tiny_encoder, tmp_path, passes
+):
     """So vectors are the same to the last digit, whatever is found in the cache."""
     sizes = [(8, 8), (8, 12), (8, 8), (20, 20), (20, 20)] * 3
     images = [np.random.default_rng(i).random(size) for i, size in enumerate(sizes)]
@@ -293,15 +213,15 @@ def test_what_passes_together_depends_on_places_in_the_list_alone(
 class Watched:
     """An image that reports when it is read."""
 
-    def __init__(self, number: int, report: Callable[[int], None]) -> None:
+    def __init__(self, number, report):
         self.number, self.report = number, report
 
-    def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
+    def __array__(self, dtype=None, copy=None):
         self.report(self.number)
         return np.eye(20, 24, dtype=np.float32)
 
 
-def test_reading_ahead_is_bounded() -> None:
+def test_reading_ahead_is_bounded():
     asked = set[int]()
     stream = read_micrographs([Watched(i, asked.add) for i in range(60)], n_jobs=2)
     for n_taken in range(1, 20):
@@ -310,42 +230,10 @@ def test_reading_ahead_is_bounded() -> None:
     stream.close()
 
 
-@pytest.mark.parametrize("image_size", [16, None])
-def test_the_next_batches_are_read_while_one_is_computed_and_no_more(
-    image_size: int | None,
-    tiny_encoder: HypercolumnVLAD,
-    images: Images,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    asked: set[int] = set()
-    in_next_batch = threading.Event()
-    most_ahead: list[int] = []
-
-    def note(number: int) -> None:
-        asked.add(number)
-        if number >= 4:
-            in_next_batch.set()
-
-    encoder = tiny_encoder.set_params(image_size=image_size).fit(images).set_params(batch_size=4)
-    original = Tiny.forward
-
-    def patient(self: Tiny, batch: torch.Tensor) -> torch.Tensor:
-        assert in_next_batch.wait(300), "the next batch must be read meanwhile"
-        most_ahead.append(len(asked) - 4 * (len(most_ahead) + 1))
-        return original(self, batch)
-
-    monkeypatch.setattr(Tiny, "forward", patient)
-    encoder.transform([Watched(i, note) for i in range(40)])
-    assert len(most_ahead) == 10
-    assert max(most_ahead) <= 2 * 4 + 1
-
-
 # --- the cache ------------------------------------------------------------------------------------
 
 
-def test_vectors_are_found_by_pixels_and_settings(
-    tiny_encoder: HypercolumnVLAD, images: Images, tmp_path: Path, passes: Shapes
-) -> None:
+def test_vectors_are_found_by_pixels_and_settings(tiny_encoder, images, tmp_path, passes):
     tiny_encoder.set_params(memory=tmp_path / "cache").fit(images)
     first = tiny_encoder.encode(images[:10])
     passes.clear()
@@ -365,9 +253,7 @@ def test_vectors_are_found_by_pixels_and_settings(
 
 
 @pytest.mark.parametrize("pixel_size", [2.0, None])
-def test_equal_pixels_of_another_pixel_size(
-    pixel_size: float | None, tiny_encoder: HypercolumnVLAD, tmp_path: Path, passes: Shapes
-) -> None:
+def test_equal_pixels_of_another_pixel_size(pixel_size, tiny_encoder, tmp_path, passes):
     """With a common scale they are other images, for the cache and for the codebook."""
     sizes = (1.0, 2.0, 4.0, 1.0)
     twins = [write_tiff(tmp_path / f"{i}.tif", scene(1.0, 32), s) for i, s in enumerate(sizes)]
@@ -386,9 +272,7 @@ def test_equal_pixels_of_another_pixel_size(
     assert passes == (scaled if pixel_size else scaled[:1])
 
 
-def test_a_damaged_cache_entry_is_computed_again(
-    tiny_encoder: HypercolumnVLAD, images: Images, tmp_path: Path
-) -> None:
+def test_a_damaged_cache_entry_is_computed_again(tiny_encoder, images, tmp_path):
     tiny_encoder.set_params(memory=str(tmp_path)).fit(images)
     vectors = tiny_encoder.transform(images)
     entries = list(tmp_path.rglob("output.pkl"))

@@ -1,10 +1,5 @@
 """Parameters: which are refused, which take effect when, and what a saved encoder keeps."""
 
-from __future__ import annotations
-
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -14,14 +9,12 @@ from support.model_files import forged
 from support.tiny import build_tiny
 
 import hypervlad
-from hypervlad import HypercolumnVLAD, ImageReadError, ModelFileError, register_backbone
+from hypervlad import HypercolumnVLAD, ModelFileError, register_backbone
 from hypervlad.features import Preprocessing
 from hypervlad.images import UnknownPixelSizeWarning
 
-Images = list[np.ndarray]
-
 # Each of them another vector, if it were taken at once.
-CHANGED: dict[str, Any] = {
+CHANGED = {
     "backbone": "resnet18",
     "image_size": 24,
     "pixel_size": 2.0,
@@ -34,7 +27,7 @@ CHANGED: dict[str, Any] = {
     "taps": ["1"],
     "random_state": 5,
 }
-OF_THE_RUN: dict[str, Any] = {
+OF_THE_RUN = {
     "batch_size": 5,
     "device": "cpu",
     "runtime": "torch",
@@ -73,17 +66,15 @@ OF_THE_RUN: dict[str, Any] = {
     ],
 )
 def test_invalid_parameters_are_named_before_images_are_read(
-    parameters: dict[str, Any], message: str, tiny_encoder: HypercolumnVLAD, images: Images
-) -> None:
+    parameters, message, tiny_encoder, images
+):
     image = CountingImage(images[0])
     with pytest.raises(ValueError, match=message):
         tiny_encoder.set_params(**parameters).fit([image])
     assert image.n_reads == 0
 
 
-def test_parameters_set_after_fit_wait_for_the_next(
-    tiny_encoder: HypercolumnVLAD, images: Images, tmp_path: Path
-) -> None:
+def test_parameters_set_after_fit_wait_for_the_next(tiny_encoder, images, tmp_path):
     images = images[:8]
     vectors = tiny_encoder.fit_transform(images)
     words, parts = tiny_encoder.codeword_maps(images[0]), tiny_encoder.feature_blocks
@@ -107,9 +98,7 @@ def test_parameters_set_after_fit_wait_for_the_next(
 
 
 @pytest.mark.filterwarnings("ignore::hypervlad.images.UnknownPixelSizeWarning")
-def test_each_parameter_is_of_the_vectors_or_of_the_run(
-    tiny_encoder: HypercolumnVLAD, images: Images, tiny_weights: Path
-) -> None:
+def test_each_parameter_is_of_the_vectors_or_of_the_run(tiny_encoder, images, tiny_weights):
     """A fingerprint changes with those that decide a vector, and with no other."""
     known = {*CHANGED, *OF_THE_RUN, "weights"}
     assert set(HypercolumnVLAD().get_params()) == known, "say of a new one which it is"
@@ -121,22 +110,11 @@ def test_each_parameter_is_of_the_vectors_or_of_the_run(
         assert (other.fingerprint() != fingerprint) == (name in changed), name
 
 
-def test_a_fit_that_fails_leaves_the_model_as_it_was(
-    tiny_encoder: HypercolumnVLAD, images: Images
-) -> None:
-    vectors = tiny_encoder.fit_transform(images)
-    with pytest.raises(ImageReadError):
-        tiny_encoder.set_params(taps=["4", "0"]).fit(["no/such.png"])
-    np.testing.assert_array_equal(tiny_encoder.transform(images), vectors)
-
-
 # --- files ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("include_backbone", [False, True])
-def test_saved_and_loaded_encodes_bit_identically(
-    include_backbone: bool, tiny_encoder: HypercolumnVLAD, images: Images, tmp_path: Path
-) -> None:
+def test_saved_and_loaded_encodes_bit_identically(include_backbone, tiny_encoder, images, tmp_path):
     tiny_encoder.set_params(grid=50, pixel_size=np.float32(2), read_options={"pixel_size": 1.0})
     vectors = tiny_encoder.fit_transform(images)
     tiny_encoder.save(tmp_path / "e.hvlad", include_backbone=include_backbone)
@@ -147,9 +125,7 @@ def test_saved_and_loaded_encodes_bit_identically(
     assert (tmp_path / "again.hvlad").read_bytes() == (tmp_path / "e.hvlad").read_bytes()
 
 
-def test_an_embedded_backbone_needs_no_weights_file(
-    images: Images, tiny_weights: Path, tmp_path: Path
-) -> None:
+def test_an_embedded_backbone_needs_no_weights_file(images, tiny_weights, tmp_path):
     weights = tmp_path / "w.pth"
     weights.write_bytes(tiny_weights.read_bytes())
     encoder = HypercolumnVLAD("tiny", weights=weights, image_size=8, n_codewords=2, random_state=0)
@@ -170,8 +146,8 @@ def test_an_embedded_backbone_needs_no_weights_file(
 
 
 def test_a_loaded_encoder_assumes_a_pixel_size_for_images_that_state_none(
-    tiny_encoder: HypercolumnVLAD, images: Images, tmp_path: Path
-) -> None:
+    tiny_encoder, images, tmp_path
+):
     stated = {"read_options": {"pixel_size": 4.0}, "pixel_size": 2.0}
     encoder = tiny_encoder.set_params(**stated).fit(images[:6])
     unstated = clone(encoder).set_params(read_options=None)
@@ -184,21 +160,6 @@ def test_a_loaded_encoder_assumes_a_pixel_size_for_images_that_state_none(
         hypervlad.load(tmp_path / "e.hvlad", pixel_size=-1)
 
 
-def test_a_file_for_another_network_of_the_name_is_refused(
-    images: Images, tiny_encoder: HypercolumnVLAD, tmp_path: Path
-) -> None:
-    register_backbone("mine", lambda: torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3)), ["0"])
-    tiny_encoder.set_params(backbone="mine", image_size=32).fit(images[:4])
-    path = tmp_path / "e.hvlad"
-    tiny_encoder.save(path)
-    register_backbone("mine", lambda: torch.nn.Sequential(torch.nn.Conv2d(3, 5, 3)), ["0"])
-    with pytest.raises(ValueError, match="not those that the model was trained with"):
-        hypervlad.load(path).transform(images[:1])
-    register_backbone("mine", torch.nn.Identity, ["0"], Preprocessing((0.5,), (0.5,)))
-    with pytest.raises(ModelFileError):
-        hypervlad.load(path)
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -208,14 +169,8 @@ def test_a_file_for_another_network_of_the_name_is_refused(
         ({"n_codewords": 5}, "codewords of shapes"),
     ],
 )
-def test_files_with_other_parameters_are_refused(
-    change: dict[str, Any],
-    message: str,
-    tiny_encoder: HypercolumnVLAD,
-    images: Images,
-    tmp_path: Path,
-) -> None:
-    def edit(header: dict[str, Any], _: Any) -> None:
+def test_files_with_other_parameters_are_refused(change, message, tiny_encoder, images, tmp_path):
+    def edit(header, _):
         parameters = header["parameters"] | change
         missing = [name for name, value in change.items() if value is None]
         header["parameters"] = {k: v for k, v in parameters.items() if k not in missing}

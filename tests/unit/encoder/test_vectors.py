@@ -1,12 +1,6 @@
 """Vectors: what they are where anybody can say it, a slow oracle, and what must not change them."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,13 +8,10 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sklearn.base import clone
-from support.oracle import enlarged, maps_of, normalised, residual_sums, vector_of
+from support.oracle import maps_of, normalised, residual_sums, vector_of
 
 from hypervlad import HypercolumnVLAD, register_backbone
 from hypervlad.features import Preprocessing
-
-Images = list[np.ndarray]
-Make = Callable[..., HypercolumnVLAD]
 
 JOINT, PER_LAYER = ("joint",), ("per_layer",)
 BOTH = JOINT + PER_LAYER
@@ -28,7 +19,7 @@ BLACK_AND_WHITE = np.repeat(np.array([[0.0, 1.0]], np.float32), 4, axis=0).repea
 
 
 @contextmanager
-def threads(n: int) -> Iterator[None]:
+def threads(n):
     before = torch.get_num_threads()
     torch.set_num_threads(n)
     try:
@@ -40,14 +31,14 @@ def threads(n: int) -> Iterator[None]:
 # --- what anybody can say -------------------------------------------------------------------------
 
 
-def by_word(encoder: HypercolumnVLAD, image: Any) -> tuple[np.ndarray, np.ndarray]:
+def by_word(encoder, image):
     """Return the parts of an image's vector for the darker and for the lighter codeword."""
     dark, light = np.argsort(encoder.codebook_.joint[:, 0])
     parts = encoder.transform([image])[0].reshape(2, -1)
     return parts[dark], parts[light]
 
 
-def test_residuals_are_added_up_by_codeword_and_normalised_twice(levels: Make) -> None:
+def test_residuals_are_added_up_by_codeword_and_normalised_twice(levels):
     encoder = levels().fit([BLACK_AND_WHITE])
     np.testing.assert_array_equal(np.sort(encoder.codebook_.joint[:, 0]), [-0.5, 0.5])
     # Black is off by 0.1 + 0.2, white by -0.1 - 0.3, in each of three equal channels.
@@ -60,7 +51,7 @@ def test_residuals_are_added_up_by_codeword_and_normalised_twice(levels: Make) -
     assert encoder.transform([image]).dtype == np.float32
 
 
-def test_pixels_that_are_codewords_have_no_residual(levels: Make) -> None:
+def test_pixels_that_are_codewords_have_no_residual(levels):
     encoder = levels(blocks=("joint", "pooled")).fit([BLACK_AND_WHITE])
     np.testing.assert_array_equal(encoder.transform([BLACK_AND_WHITE]), np.zeros((1, 9)))
     # Averages are in deviations of a channel, 0.5, divided by the root of the number of channels.
@@ -71,7 +62,7 @@ def test_pixels_that_are_codewords_have_no_residual(levels: Make) -> None:
     np.testing.assert_allclose(grey[6:], [-(3**-0.5)] * 3, rtol=1e-5)
 
 
-def test_a_codeword_of_one_position_is_exact(levels: Make) -> None:
+def test_a_codeword_of_one_position_is_exact(levels):
     """It gets full weight, so its residual must not be noise, however many others there are."""
     encoder = levels().fit([BLACK_AND_WHITE])
     image = np.zeros((40, 40, 3), np.float32)
@@ -81,22 +72,13 @@ def test_a_codeword_of_one_position_is_exact(levels: Make) -> None:
     np.testing.assert_allclose(light, [0, -1, 0], atol=1e-6)
 
 
-def test_a_coarse_layer_is_enlarged_between_the_centres_of_its_cells(levels: Make) -> None:
+def test_a_coarse_layer_is_enlarged_between_the_centres_of_its_cells(levels):
     encoder = levels(1, taps=["0", "1"], blocks="per_layer").fit([BLACK_AND_WHITE])
     step = np.array([[0, 0, 0.5, 0.5]] * 2, np.float32)
     weights = np.repeat([[0.0], [1.0]], 3, axis=0)  # of the coarse layer
     evidence = encoder.explain_vector(step, weights).blocks["per_layer.1"][0]
     # Its cells, 0 and 1/2, become 0, 1/8, 3/8 and 1/2; the codeword is 1/2.
     np.testing.assert_allclose(evidence / evidence[0, 0], [[1, 0.75, 0.25, 0]] * 2, atol=1e-6)
-
-
-def test_names_and_blocks_of_a_vector(levels: Make) -> None:
-    encoder = levels(3, taps=["0", "1"], blocks=(*BOTH, "pooled")).fit([BLACK_AND_WHITE])
-    assert encoder.feature_blocks == {"joint": 18, "per_layer": 18, "pooled": 6}
-    assert encoder.n_features_out_ == 42
-    names = encoder.get_feature_names_out()
-    assert (len(names), names[0]) == (42, "hypercolumnvlad0")
-    assert encoder.codeword_maps(BLACK_AND_WHITE).shape == (3, 4, 4)  # joint, and of each layer
 
 
 # --- a slow oracle --------------------------------------------------------------------------------
@@ -115,15 +97,8 @@ def test_names_and_blocks_of_a_vector(levels: Make) -> None:
     ],
 )
 def test_every_grid_and_codebook_is_the_sum_over_explicit_hypercolumns(
-    blocks: Any,
-    grid: Any,
-    sampling: Any,
-    turns: Any,
-    tiny_encoder: HypercolumnVLAD,
-    tiny_module: torch.nn.Module,
-    tiny_weights: Path,
-    images: Images,
-) -> None:
+    blocks, grid, sampling, turns, tiny_encoder, tiny_module, tiny_weights, images
+):
     encoder = tiny_encoder.set_params(blocks=blocks, grid=grid, turns=turns, sampling=sampling)
     # Taps that are not those of the finest map, and one that a later layer changes in place.
     encoder.set_params(weights=tiny_weights, taps=["4", "0", "3"]).fit(images[:6])
@@ -135,11 +110,8 @@ def test_every_grid_and_codebook_is_the_sum_over_explicit_hypercolumns(
 
 
 def test_a_number_of_pixels_is_a_random_sample_of_each_image(
-    tiny_encoder: HypercolumnVLAD,
-    tiny_module: torch.nn.Module,
-    tiny_weights: Path,
-    images: Images,
-) -> None:
+    tiny_encoder, tiny_module, tiny_weights, images
+):
     encoder = tiny_encoder.set_params(grid=40, weights=tiny_weights).fit(images[:6])
     samples = []
     for image in images[:2]:
@@ -157,20 +129,20 @@ def test_a_number_of_pixels_is_a_random_sample_of_each_image(
 class Pooled(torch.nn.Module):
     """Maps of any sizes: the image, averaged over as many cells."""
 
-    def __init__(self, sizes: list[tuple[int, int]]) -> None:
+    def __init__(self, sizes):
         super().__init__()
         self.start = torch.nn.Conv2d(3, 3, 1, bias=False)
         torch.nn.init.dirac_(self.start.weight)
         for number, size in enumerate(sizes):
             self.add_module(f"map{number}", torch.nn.AdaptiveAvgPool2d(size))
 
-    def forward(self, images: torch.Tensor) -> None:
+    def forward(self, images):
         seen = self.start(images)
         for layer in list(self.children())[1:]:
             layer(seen)
 
 
-def pooled_encoder(sizes: list[tuple[int, int]], n_words: int, seed: int) -> HypercolumnVLAD:
+def pooled_encoder(sizes, n_words, seed):
     """Return an encoder with codewords learnt from noise."""
     taps = [f"map{number}" for number in range(len(sizes))]
     plain = Preprocessing((0.0,) * 3, (1.0,) * 3, minimum_size=1)
@@ -194,9 +166,7 @@ sizes_of_maps = st.lists(st.tuples(st.integers(1, 11), st.integers(1, 13)), min_
 @given(sizes=sizes_of_maps, n_words=st.integers(1, 6), seed=st.integers(0, 2**16))
 @example(sizes=[(1, 1), (1, 1)], n_words=1, seed=0)
 @example(sizes=[(11, 2), (3, 13)], n_words=6, seed=1)  # the grid is of no layer
-def test_maps_of_any_sizes_are_summed_as_the_definition_says(
-    sizes: list[tuple[int, int]], n_words: int, seed: int
-) -> None:
+def test_maps_of_any_sizes_are_summed_as_the_definition_says(sizes, n_words, seed):
     """By torch, and by numba, which sums the residuals of many images."""
     encoder = pooled_encoder(sizes, n_words, seed)
     images = list(np.random.default_rng(seed + 1).random((9, 11, 13, 3), dtype=np.float32))
@@ -210,7 +180,7 @@ def test_maps_of_any_sizes_are_summed_as_the_definition_says(
 
 @pytest.mark.full  # numba compiles for one layer and for three
 @pytest.mark.parametrize("sizes", [[(7, 127)], [(26, 128), (13, 127), (2, 9)]])
-def test_numba_sums_what_torch_sums_whatever_the_threads(sizes: list[tuple[int, int]]) -> None:
+def test_numba_sums_what_torch_sums_whatever_the_threads(sizes):
     """Over several strips of columns, one of which has as many cells of a layer as columns."""
     encoder = pooled_encoder(sizes, 64, 0)
     images = list(np.random.default_rng(1).random((9, 26, 128, 3), dtype=np.float32))
@@ -223,9 +193,7 @@ def test_numba_sums_what_torch_sums_whatever_the_threads(sizes: list[tuple[int, 
 
 
 @pytest.mark.parametrize(("n_words", "n_threads"), [(40, 4), (37, 4)])
-def test_more_scores_than_fit_in_memory_are_computed_in_parts(
-    n_words: int, n_threads: int, levels: Make
-) -> None:
+def test_more_scores_than_fit_in_memory_are_computed_in_parts(n_words, n_threads, levels):
     rng = np.random.default_rng(0)
     encoder = levels(n_words).fit([rng.random((40, 60, 3), dtype=np.float32)])
     image = rng.random((512, 512, 3), dtype=np.float32)  # times 40 codewords: ten million
@@ -241,9 +209,7 @@ def test_more_scores_than_fit_in_memory_are_computed_in_parts(
 
 
 @pytest.mark.parametrize("grid", ["finest", 40])
-def test_order_neighbours_and_batches_do_not_matter(
-    grid: Any, tiny_encoder: HypercolumnVLAD, images: Images
-) -> None:
+def test_order_neighbours_and_batches_do_not_matter(grid, tiny_encoder, images):
     order = np.random.default_rng(1).permutation(len(images))
     tiny_encoder.set_params(grid=grid)
     expected = clone(tiny_encoder).fit(images).transform(images)
@@ -255,7 +221,7 @@ def test_order_neighbours_and_batches_do_not_matter(
     assert np.abs(other - expected).max() > 0.01
 
 
-def test_images_of_many_sizes_and_colours(tiny_encoder: HypercolumnVLAD, images: Images) -> None:
+def test_images_of_many_sizes_and_colours(tiny_encoder, images):
     mixed = [*images[:4], images[4][:, :12], np.repeat(images[5][..., None], 3, 2), images[6].T]
     encoder = tiny_encoder.set_params(image_size=None).fit(mixed)
     vectors = encoder.transform([*mixed, images[5]])
@@ -267,9 +233,7 @@ def test_images_of_many_sizes_and_colours(tiny_encoder: HypercolumnVLAD, images:
 
 @pytest.mark.parametrize("turns", [1, 2, 4, 8])
 @pytest.mark.parametrize("shape", [(16, 16), (24, 16)])
-def test_four_turns_are_invariant_to_rotation_and_eight_to_mirroring(
-    turns: Any, shape: tuple[int, int], tiny_encoder: HypercolumnVLAD
-) -> None:
+def test_four_turns_are_invariant_to_rotation_and_eight_to_mirroring(turns, shape, tiny_encoder):
     image = np.random.default_rng(0).random(shape, dtype=np.float32)
     image[:6, :5] = 0  # a corner that tells sides and hands apart
     turned = [np.rot90(image[:, ::-1] if turn >= 4 else image, turn % 4) for turn in range(8)]
@@ -279,22 +243,11 @@ def test_four_turns_are_invariant_to_rotation_and_eight_to_mirroring(
     assert same == [turn == 0 or turns == 8 or (turns == 4 and turn < 4) for turn in range(8)]
 
 
-def test_threads_that_share_a_model_do_not_mix_their_images(
-    tiny_encoder: HypercolumnVLAD, images: Images
-) -> None:
-    expected = tiny_encoder.fit_transform(images)
-    with ThreadPoolExecutor(6) as pool:
-        rows = pool.map(lambda image: tiny_encoder.transform([image])[0], 2 * images)
-        np.testing.assert_allclose(np.stack(list(rows)), [*expected, *expected], atol=1e-5)
-
-
 # --- explanations, and numbers that are not finite ------------------------------------------------
 
 
 @pytest.mark.parametrize(("grid", "turns"), [("finest", 1), ("image", 8), (40, 2)])
-def test_evidence_adds_up_to_the_vector_times_the_weights(
-    grid: Any, turns: Any, tiny_encoder: HypercolumnVLAD, images: Images
-) -> None:
+def test_evidence_adds_up_to_the_vector_times_the_weights(grid, turns, tiny_encoder, images):
     tiny_encoder.set_params(grid=grid, turns=turns, blocks=(*BOTH, "pooled")).fit(images[:6])
     vector = tiny_encoder.transform(images[:1])[0]
     weights = np.random.default_rng(0).normal(size=(len(vector), 2))
@@ -316,22 +269,20 @@ def test_evidence_adds_up_to_the_vector_times_the_weights(
     "words",
     ["joint", [("joint", 4)], [("joint", -1)], [("all", 0)], [("joint",)], [("joint", True)]],
 )
-def test_only_codewords_that_exist_are_explained(
-    words: Any, tiny_encoder: HypercolumnVLAD, images: Images
-) -> None:
+def test_only_codewords_that_exist_are_explained(words, tiny_encoder, images):
     weights = np.ones((tiny_encoder.fit(images[:6]).n_features_out_, 1))
     with pytest.raises(ValueError):
         tiny_encoder.explain_vector(images[0], weights, words)
 
 
 class Reciprocal(torch.nn.Conv2d):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x):
         return 0 / super().forward(x)
 
 
 @pytest.mark.parametrize("n_images", [1, 9])  # numba sums the residuals of nine
-def test_numbers_that_are_not_finite_are_refused_with_the_image(n_images: int) -> None:
-    def build() -> torch.nn.Module:
+def test_numbers_that_are_not_finite_are_refused_with_the_image(n_images):
+    def build():
         layer = Reciprocal(3, 4, 1)
         torch.nn.init.zeros_(layer.bias)
         return torch.nn.Sequential(layer)
@@ -344,10 +295,3 @@ def test_numbers_that_are_not_finite_are_refused_with_the_image(n_images: int) -
     black[-1, 2, 2] = 0
     with pytest.raises(ValueError, match="not finite for 1 image, starting with image"):
         encoder.transform(list(black))
-
-
-def test_the_oracle_enlarges_as_torch_does() -> None:
-    layer = np.random.default_rng(0).random((3, 5, 2))
-    channels_first = torch.from_numpy(layer).permute(2, 0, 1)[None]
-    theirs = torch.nn.functional.interpolate(channels_first, (7, 11), mode="bilinear")[0]
-    np.testing.assert_allclose(enlarged(layer, (7, 11)), theirs.permute(1, 2, 0), atol=1e-6)

@@ -1,17 +1,10 @@
 """The segmenter, on a tiny network: what it learns, and what it refuses."""
 
-from __future__ import annotations
-
 import copy
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 from scipy import ndimage
 from support.damage import damaged
 from support.few_crops import few_crops
@@ -20,12 +13,11 @@ from support.tiny import build_tiny
 from hypervlad import HypercolumnSegmenter, ModelFileError, register_backbone
 from hypervlad.features import Preprocessing
 
-Fields = tuple[list[NDArray[np.float32]], list[NDArray[np.int32]]]
 SHAPE = (96, 128)
 EMPTY = [np.full(SHAPE, 0.3, np.float32)] * 4, [np.zeros(SHAPE, np.int32)] * 4
 
 
-def make_fields(n: int, shape: tuple[int, int] = SHAPE, seed: int = 0) -> Fields:
+def make_fields(n, shape=SHAPE, seed=0):
     """Bright discs on a dark, noisy ground."""
     rng = np.random.default_rng(seed)
     images, outlines = [], []
@@ -42,34 +34,34 @@ def make_fields(n: int, shape: tuple[int, int] = SHAPE, seed: int = 0) -> Fields
 
 
 @pytest.fixture(scope="module")
-def fields() -> Fields:
+def fields():
     return make_fields(5)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def small_crops() -> Iterator[None]:
+def small_crops():
     with few_crops():
         yield
 
 
 @pytest.fixture(scope="module")
-def fitted(fields: Fields, small_crops: None) -> HypercolumnSegmenter:
+def fitted(fields, small_crops):
     return new_segmenter(n_epochs=8).fit(*fields)
 
 
-def new_segmenter(**parameters: Any) -> HypercolumnSegmenter:
+def new_segmenter(**parameters):
     usual = {"weights": "random", "n_epochs": 1, "random_state": 0}
     return HypercolumnSegmenter("tiny", **usual | parameters)
 
 
-def overlap(found: NDArray[Any], truth: NDArray[Any]) -> float:
+def overlap(found, truth):
     return np.count_nonzero((found > 0) & (truth > 0)) / np.count_nonzero((found > 0) | (truth > 0))
 
 
 # --- what it learns ------------------------------------------------------------------------------
 
 
-def test_it_finds_particles_that_are_easy_to_see(fitted: HypercolumnSegmenter) -> None:
+def test_it_finds_particles_that_are_easy_to_see(fitted):
     for image, labels in zip(*make_fields(2, seed=1), strict=True):
         found = fitted.predict(image)
         assert found.dtype == np.int32
@@ -92,7 +84,7 @@ def test_it_finds_particles_that_are_easy_to_see(fitted: HypercolumnSegmenter) -
     assert not fitted.predict(np.full((50, 40), 0.3)).any()
 
 
-def test_touching_particles_are_separated(fitted: HypercolumnSegmenter) -> None:
+def test_touching_particles_are_separated(fitted):
     rows, columns = np.mgrid[:96, :128]
     labels = np.zeros(SHAPE, int)
     for number, column in enumerate((40, 58), 1):
@@ -108,7 +100,7 @@ def test_touching_particles_are_separated(fitted: HypercolumnSegmenter) -> None:
     assert not model.predict(given).any()
 
 
-def test_tiles_give_what_the_whole_image_gives(fitted: HypercolumnSegmenter) -> None:
+def test_tiles_give_what_the_whole_image_gives(fitted):
     tiled = copy.copy(fitted)
     tiled.tile_size = 512
     for shape in ((64, 700), (600, 72)):
@@ -116,7 +108,7 @@ def test_tiles_give_what_the_whole_image_gives(fitted: HypercolumnSegmenter) -> 
         np.testing.assert_array_equal(tiled.predict(image), fitted.predict(image))
 
 
-def test_scribbles_are_enough(fields: Fields) -> None:
+def test_scribbles_are_enough(fields):
     images, outlines = fields
     scribbles = []
     for labels in outlines:
@@ -132,7 +124,7 @@ def test_scribbles_are_enough(fields: Fields) -> None:
 # --- what it learns from -------------------------------------------------------------------------
 
 
-def test_held_out_images_say_how_well_it_outlines(fields: Fields) -> None:
+def test_held_out_images_say_how_well_it_outlines(fields):
     """What is learnt on is never held out; the same seed gives the same model."""
     images, outlines = fields
     with few_crops(8):
@@ -149,19 +141,6 @@ def test_held_out_images_say_how_well_it_outlines(fields: Fields) -> None:
     assert grouped.held_out_ is None  # three groups are too few
     assert grouped.n_particles_ == sum(len(np.unique(labels)) - 1 for labels in outlines)
     assert grouped.separation_ == 0.8
-
-
-def test_files_are_read(fields: Fields, tmp_path: Path) -> None:
-    paths, label_paths = [], []
-    for number, (image, labels) in enumerate(zip(*fields, strict=True)):
-        paths.append(tmp_path / f"{number}.png")
-        label_paths.append(tmp_path / f"{number}_labels.png")
-        Image.fromarray((255 * image).astype(np.uint8)).save(paths[-1])
-        Image.fromarray(labels.astype(np.uint16)).save(label_paths[-1])
-    with few_crops(8):
-        model = new_segmenter().fit(paths, label_paths)
-    assert model.n_particles_ == sum(len(np.unique(labels)) - 1 for labels in fields[1])
-    assert model.predict(paths[0]).shape == SHAPE
 
 
 # --- what is refused -----------------------------------------------------------------------------
@@ -181,7 +160,7 @@ def test_files_are_read(fields: Fields, tmp_path: Path) -> None:
         ([np.zeros((0, 0))] * 5, "scribbles", r"got shape \(0, 0\)$"),
     ],
 )
-def test_unusable_annotations(fields: Fields, given: Any, annotation: Any, words: str) -> None:
+def test_unusable_annotations(fields, given, annotation, words):
     model = new_segmenter()
     with pytest.raises(ValueError, match=words):  # an ImageReadError is one
         model.fit(fields[0], given, annotation=annotation)
@@ -191,15 +170,15 @@ def test_unusable_annotations(fields: Fields, given: Any, annotation: Any, words
 class WholeImage(torch.nn.Module):
     """A network whose cells depend on the whole image."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.network = build_tiny()
 
-    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+    def forward(self, batch):
         return self.network(batch - batch.mean((2, 3), keepdim=True))
 
 
-def test_images_that_cannot_be_cut_into_tiles_are_refused_before_the_training() -> None:
+def test_images_that_cannot_be_cut_into_tiles_are_refused_before_the_training():
     taps = ["network.1", "network.3", "network.4"]
     register_backbone("whole", WholeImage, taps, Preprocessing(minimum_size=4))
     model = new_segmenter(tile_size=512, n_epochs=1000).set_params(backbone="whole")
@@ -207,7 +186,7 @@ def test_images_that_cannot_be_cut_into_tiles_are_refused_before_the_training() 
         model.fit(*make_fields(4, shape=(40, 600)))
 
 
-def test_a_damaged_state_is_an_error(fitted: HypercolumnSegmenter) -> None:
+def test_a_damaged_state_is_an_error(fitted):
     header, arrays = fitted.to_state()
     for other in damaged(arrays, finite=False):
         with pytest.raises(ModelFileError):

@@ -1,13 +1,10 @@
 """Patches lie where a plain loop puts them, and a split keeps what belongs together."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
-from PIL import Image
 
 from hypervlad.features import (
     cut_patches,
@@ -114,28 +111,6 @@ def test_labels_follow_the_defective_share():
     stricter = cut_patches(images, masks, patch=10, min_fraction=0.11)
     assert (stricter.labels == "anomalous").sum() == 1
     assert_array_equal(patches.pixels[4], images[0][10:20, 10:20].astype(np.float32) / 255)
-
-
-def test_files_and_arrays_give_the_same_patches(tmp_path):
-    images, masks = masked_images(3)
-    for i in range(3):
-        Image.fromarray(images[i]).save(tmp_path / f"mat {i}.png")
-        Image.fromarray(255 * masks[i].astype(np.uint8)).save(tmp_path / f"mask {i}.png")
-    files = cut_patches(
-        [tmp_path / f"mat {i}.png" for i in range(3)],
-        [tmp_path / f"mask {i}.png" for i in range(3)],
-    )
-    arrays = cut_patches(images, masks)
-    assert_array_equal(files.pixels, arrays.pixels)
-    assert_array_equal(files.labels, arrays.labels)
-    assert (files.names[1], arrays.names[1]) == ("mat 1", "image")
-
-
-def test_grey_images_become_colour_beside_colour_ones():
-    grey = np.random.default_rng(0).random((8, 8)).astype(np.float32)
-    patches = cut_patches([grey, np.stack([grey, grey, 0 * grey], axis=-1)], patch=8)
-    assert patches.pixels.shape == (2, 8, 8, 3)
-    assert_array_equal(patches.pixels[0], np.stack([grey] * 3, axis=-1))
 
 
 @given(st.integers(0, 10**6))

@@ -1,9 +1,5 @@
 """Images larger than a tile: what is put together from tiles, and how often an image passes."""
 
-from __future__ import annotations
-
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -12,21 +8,20 @@ from support.counting import CountingImage, count_passes
 from support.surfaces import PATCH, blotted, surface
 
 from hypervlad import (
-    AlignmentClassifier,
     BoostedSoftmaxClassifier,
     ImageReadError,
     PatchDefectScorer,
     register_backbone,
 )
 from hypervlad.features import Preprocessing
-from hypervlad.models import default_alignment_encoder, default_patch_encoder
+from hypervlad.models import default_patch_encoder
 
 N_IMAGES = 6
 LEARNER = BoostedSoftmaxClassifier(n_estimators=2, Cs=1.0)
-SMALL: dict[str, Any] = {"weights": "random", "n_codewords": 4}
+SMALL = {"weights": "random", "n_codewords": 4}
 
 
-def scorer_of(backbone: str, *layers: torch.nn.Module, **parameters: Any) -> PatchDefectScorer:
+def scorer_of(backbone, *layers, **parameters):
     """Return a scorer with a network of one channel, or with a network of this name."""
     if layers:
         grey = Preprocessing((0.5,), (0.5,), minimum_size=4)
@@ -36,11 +31,11 @@ def scorer_of(backbone: str, *layers: torch.nn.Module, **parameters: Any) -> Pat
 
 
 @pytest.fixture(scope="module")
-def small() -> list[np.ndarray]:
+def small():
     return [surface(seed) for seed in range(3)]
 
 
-def test_the_map_of_tiles_is_that_of_the_whole(small: list[np.ndarray]) -> None:
+def test_the_map_of_tiles_is_that_of_the_whole(small):
     scorer = scorer_of("tiny", tile_size=4096).fit(small)
     large = surface(9, (140, 183))
     whole = scorer.score_map(large)
@@ -49,7 +44,7 @@ def test_the_map_of_tiles_is_that_of_the_whole(small: list[np.ndarray]) -> None:
     np.testing.assert_allclose(tiled, whole, atol=1e-3 * np.ptp(whole))
 
 
-def test_tiles_are_wider_than_what_a_cell_depends_on(small: list[np.ndarray]) -> None:
+def test_tiles_are_wider_than_what_a_cell_depends_on(small):
     """A cell depends on 18 pixels to each side; as cells lie anywhere, 20 are left out."""
     wide = torch.nn.Conv2d(1, 4, 5, padding=18, dilation=9)
     scorer = scorer_of("wide", wide, tile_size=64).fit(small)
@@ -58,15 +53,13 @@ def test_tiles_are_wider_than_what_a_cell_depends_on(small: list[np.ndarray]) ->
         scorer.score_map(surface(0, (70, 90)))
 
 
-def test_maps_without_a_regular_grid_are_not_put_together(small: list[np.ndarray]) -> None:
+def test_maps_without_a_regular_grid_are_not_put_together(small):
     scorer = scorer_of("valid", torch.nn.Conv2d(1, 4, 3), tile_size=64).fit(small)
     with pytest.raises(ImageReadError):
         scorer.score_map(surface(0, (70, 90)))
 
 
-def test_other_tiles_than_in_fit_are_a_warning_where_answers_depend_on_them(
-    small: list[np.ndarray],
-) -> None:
+def test_other_tiles_than_in_fit_are_a_warning_where_answers_depend_on_them(small):
     layers = torch.nn.Conv2d(1, 4, 3, padding=1), torch.nn.InstanceNorm2d(4)
     grey = Preprocessing((0.5,), (0.5,), minimum_size=4)
     register_backbone("whole", lambda: torch.nn.Sequential(*layers), ["1"], grey)
@@ -83,7 +76,7 @@ def test_other_tiles_than_in_fit_are_a_warning_where_answers_depend_on_them(
 
 
 @pytest.mark.parametrize("is_labelled", [False, True])
-def test_fitting_the_defect_scorer(is_labelled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fitting_the_defect_scorer(is_labelled, monkeypatch):
     passes = count_passes(monkeypatch)
     pairs = [blotted(seed, (20, 30)) for seed in range(N_IMAGES)]
     images = [
@@ -97,16 +90,3 @@ def test_fitting_the_defect_scorer(is_labelled: bool, monkeypatch: pytest.Monkey
     # The maps that the codebook was learnt from are used again; one more pass for each size that
     # the image is reduced to.
     assert sum(passes) == (2 if is_labelled else 3) * N_IMAGES
-
-
-def test_fitting_the_alignment_classifier(monkeypatch: pytest.MonkeyPatch) -> None:
-    passes = count_passes(monkeypatch)
-    rng = np.random.default_rng(0)
-    y, x = np.mgrid[:64, :64]
-    lines = [np.sin(0.9 * x + i) + 0.05 * rng.standard_normal(x.shape) for i in range(N_IMAGES)]
-    images = [CountingImage(each + (i % 2) * np.sin(0.9 * y)) for i, each in enumerate(lines)]
-    encoder = default_alignment_encoder(backbone="tiny", **SMALL)
-    model = AlignmentClassifier(encoder, window=16, boosting=LEARNER, random_state=0)
-    model.fit(images, [i % 2 == 0 for i in range(N_IMAGES)])
-    assert [image.n_reads for image in images] == [2] * N_IMAGES
-    assert sum(passes) == 4 * N_IMAGES  # one in each turn

@@ -1,13 +1,10 @@
 """Slow oracles of windows: sums and means over the pixels of each, and maps from tiles."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from support.oracle import enlarged, normalised, residual_sums
 
 from hypervlad import HypercolumnVLAD
@@ -23,7 +20,7 @@ from hypervlad.features.windows.vectors import (
 from hypervlad.models import default_patch_encoder
 
 
-def some_maps(seed: int, *shapes: tuple[int, int, int]) -> list[torch.Tensor]:
+def some_maps(seed, *shapes):
     generator = torch.Generator().manual_seed(seed)
     return [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
 
@@ -38,9 +35,7 @@ windows = given(
 
 @windows
 @settings(deadline=None, max_examples=30)
-def test_means_are_those_of_the_pixels(
-    seed: int, side: int, rows: list[int], columns: list[int]
-) -> None:
+def test_means_are_those_of_the_pixels(seed, side, rows, columns):
     size, maps = (20, 24), some_maps(seed, (5, 6, 2), (10, 12, 3), (3, 4, 1))
     found = torch.cat(list(window_means(maps, size, rows, columns, side)))
     pixels = np.concatenate([enlarged(layer.numpy(), size) for layer in maps], axis=2)
@@ -52,9 +47,7 @@ def test_means_are_those_of_the_pixels(
 
 @windows
 @settings(deadline=None, max_examples=30)
-def test_residual_sums_are_those_of_the_positions(
-    seed: int, side: int, rows: list[int], columns: list[int]
-) -> None:
+def test_residual_sums_are_those_of_the_positions(seed, side, rows, columns):
     size, grid = (20, 24), (10, 12)  # a position every two pixels
     maps, (codewords,) = some_maps(seed, (*grid, 4))[0], some_maps(seed + 100, (1, 5, 4))[0]
     distances = ((maps[:, :, None] - codewords) ** 2).sum(3)
@@ -72,11 +65,11 @@ def test_residual_sums_are_those_of_the_positions(
 
 
 @pytest.fixture
-def image() -> NDArray[np.float32]:
+def image():
     return np.random.default_rng(0).random((140, 183), dtype=np.float32)
 
 
-def fitted(image: NDArray[np.float32], blocks: list[str]) -> HypercolumnVLAD:
+def fitted(image, blocks):
     encoder = default_patch_encoder(backbone="tiny", weights="random", taps=["1", "4"])
     return encoder.set_params(n_codewords=4, blocks=blocks, random_state=0).fit([image])
 
@@ -84,9 +77,7 @@ def fitted(image: NDArray[np.float32], blocks: list[str]) -> HypercolumnVLAD:
 @pytest.mark.parametrize(
     "blocks", [["joint"], ["joint", "pooled"], ["joint", "per_layer", "pooled_unit"]]
 )
-def test_vectors_of_windows_their_products_and_those_of_tiles(
-    blocks: list[str], image: NDArray[np.float32]
-) -> None:
+def test_vectors_of_windows_their_products_and_those_of_tiles(blocks, image):
     encoder = fitted(image, blocks)
     pixels = encoder.preprocessing_.prepare(image, image.shape)
     grid = WindowGrid.cover(image.shape, side=15, stride=7)
@@ -112,7 +103,7 @@ def test_vectors_of_windows_their_products_and_those_of_tiles(
     np.testing.assert_allclose(vectors[30, : book.joint.size], normalised([sums]), atol=5e-3)
 
 
-def test_seams_between_tiles_are_bounded() -> None:
+def test_seams_between_tiles_are_bounded():
     """Along an overlap of n cells, two tiles that differ by d change by d / (n + 1) at most."""
     layers = torch.nn.Conv2d(3, 4, 16, stride=16), torch.nn.InstanceNorm2d(4)
     register_backbone("all of a tile", lambda: torch.nn.Sequential(*layers), ["1"])
