@@ -1,7 +1,5 @@
 """What a file of any format must give: its pages, their pixel sizes, and errors that name it."""
 
-from __future__ import annotations
-
 import json
 import warnings
 from collections.abc import Sequence
@@ -33,14 +31,7 @@ def values(dtype, *, samples=0, shape=(21, 18), seed=0):
     return found
 
 
-def check_golden(
-    path,
-    pages,
-    size=None,
-    *,
-    cut=(0.1, 0.5, 0.9),
-    **facts,
-):
+def check_golden(path, pages, size=None, *, cut=(0.1, 0.5, 0.9), **facts):
     """Check the pixels, pixel size (nm) and metadata of each page, and what is refused.
 
     The first of several pages is read with a warning, a page too many and a file that was `cut` to

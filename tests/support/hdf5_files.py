@@ -1,7 +1,5 @@
 """EMD files of Velox and DM5 files, with the groups that an image needs."""
 
-from __future__ import annotations
-
 import json
 from urllib.parse import quote
 

@@ -1,7 +1,5 @@
 """Files with the layouts of the instruments that write them."""
 
-from __future__ import annotations
-
 import struct
 
 import numpy as np
@@ -53,7 +51,6 @@ $$SM_MICRON_MARKER 10um
 $CM_FULL_SIZE 320 220
 $AN_TEXT%0 5.00 874.00 "X:0.827um" "Courier New" 0 32.0
 """  # noqa: W291
-MARKER = "SM_MICRON_MARKER / SM_MICRON_BAR"
 JEOL_TEM = """<?xml version="1.0"?>\r
 <TemReporter xmlns:xsd="http://www.w3.org/2001/XMLSchema">\r
   <Manufacturer>JEOL Ltd.</Manufacturer>\r
@@ -192,11 +189,9 @@ TIFFS = {
         tagged((34682, FEI_CAMERA)), 250_000, f"{TAG} 34682: IRBeam.HFW / Image.ResolutionX"
     ),
     "thermo": (tagged((34683, THERMO_NM)), 0.25, f"{TAG} 34683: PixelSize.X"),
-    "empty tag": (tagged((34682, " "), (34683, THERMO_NM)), 0.25, f"{TAG} 34683: PixelSize.X"),
     "thermo, diffraction": (tagged((34683, THERMO.format(unit="1/m", size="7E7"))), None, None),
     "phenom": (tagged((34683, PHENOM)), 694.952, f"{TAG} 34683: PixelWidth"),
     "zeiss": (tagged((34118, zeiss("1.235 nm"))), 1.235, f"{TAG} 34118: ap_image_pixel_size"),
-    "zeiss, um": (tagged((34118, zeiss("2.5 µm"))), 2500, f"{TAG} 34118: ap_image_pixel_size"),
     "zeiss, monitor": (  # as if the image had 1,024 columns
         tagged((34118, zeiss("-"))), 355.52, f"{TAG} 34118: ap_pixel_size / columns/1024"
     ),
@@ -208,14 +203,8 @@ TIFFS = {
     "gatan, diffraction": (lambda path: write_gatan(path, "1/nm"), None, None),
     "jeol": (write_jeol_tem, 2.54e7 / 93 / 150_000, f"{TEXT}: 1/XResolution / SelectorValue"),
     "jeol, diffraction": (lambda path: write_jeol_tem(path, "eosTEM", 400, "mm"), None, None),
-    "jeol, scan": (lambda path: write_jeol_tem(path, "eosASID"), None, None),
     "odemis": (write_odemis, 5.5, "OME"),
-    "odemis, no size": (lambda path: write_odemis(path, ""), 5.5, "Odemis: 1/XResolution"),
     "openfibsem": (write_openfibsem, 5.5, f"{TEXT}: pixel_size.x"),
-    "openfibsem, no size": (
-        lambda path: write_openfibsem(path, pixel_size=None),
-        *(5, f"{TEXT}: image.hfw / image.resolution"),
-    ),
     "dots per inch": (tagged(**DPI), None, None),
 }  # fmt: skip
 # Texts beside an image, by the end of their name.

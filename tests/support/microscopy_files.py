@@ -1,7 +1,5 @@
 """DM3, DM4, MRC and SER files, written byte by byte, as no package writes all of them."""
 
-from __future__ import annotations
-
 import struct
 
 import numpy as np

@@ -1,7 +1,5 @@
 """OME-Zarr folders, whose arrays zarr writes."""
 
-from __future__ import annotations
-
 import json
 
 import zarr

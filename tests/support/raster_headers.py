@@ -1,7 +1,5 @@
 """PNG and JPEG 2000 files with headers of any layout, which no package writes."""
 
-from __future__ import annotations
-
 import io
 import struct
 import zlib

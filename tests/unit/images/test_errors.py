@@ -1,7 +1,5 @@
 """Invalid input: each kind has a message that names the image and says what to do."""
 
-from __future__ import annotations
-
 import io
 import os
 import re
@@ -14,7 +12,6 @@ from unittest.mock import Mock
 import h5py
 import ncempy.io  # noqa: F401 - starts a process on import, which a unit test must not do
 import numpy as np
-import pandas as pd
 import pytest
 import tifffile
 from PIL import PngImagePlugin
@@ -29,7 +26,7 @@ from support.raster_headers import (
     siz_bytes,
 )
 
-from hypervlad.images import ImageReadError, ReadOptions, find_images, read_image, read_micrographs
+from hypervlad.images import ImageReadError, find_images, read_image, read_micrographs
 
 GREY, GREY16, RGB = values("u1"), values("u2"), values("u1", samples=3)
 LARGE = (65000, 65000)
@@ -66,11 +63,6 @@ def dm():
     return content
 
 
-def dm_without_image():
-    root = DM(3).group(None, DM(3).int("Mode", 1))
-    return struct.pack(">3I", 3, len(root), 1) + root + bytes(8)
-
-
 def dm5(shape, chunks):
     stream = io.BytesIO()
     with h5py.File(stream, "w") as file:
@@ -79,7 +71,7 @@ def dm5(shape, chunks):
     return stream.getvalue()
 
 
-JPEG, GIF, BMP, JP2 = (pillow_bytes(each, GREY) for each in ("JPEG", "GIF", "BMP", "JPEG2000"))
+JPEG, JP2 = pillow_bytes("JPEG", GREY), pillow_bytes("JPEG2000", GREY)
 WEBP = pillow_bytes("WEBP", RGB, lossless=True)
 MRC, SER = mrc_bytes(GREY16[None]), ser_bytes([GREY16])
 JP2_HEAD, PPM16 = jp2_boxes(JP2)[:-1], RGB.astype(">u2").tobytes()
@@ -89,21 +81,12 @@ SAMPLES = "400 samples of uint8 per pixel, declared as MINISBLACK, is neither gr
 # name: the content of a.png, or of another name, and what the message says
 CONTENTS = {
     "empty": (b"", "the file is empty"),
-    "text": (b"Dear reader", "not an image that can be read .*; export it as TIFF or PNG"),
     "web page": (b"<!DOCTYPE html>", "a web page"),
     "git lfs": (b"version https://git-lfs.github.com/spec/v1\n", "run 'git lfs pull'"),
     "zip": (b"PK\x03\x04" + bytes(90), "a ZIP archive .*; unpack it"),
-    "pdf": (b"%PDF-1.7\n", "a PDF document; export"),
-    "npy": (b"\x93NUMPY\x01\x00", "np.load"),
     "emi": (b"JK\x00\x02\x00", r"give the .ser file of its name"),
-    "bcf": (b"AAMVHFSS\xfe\xff", r"tiff, bruker; image = bruker.file_reader\('a.png'"),
-    "jeol": (b"4\0\0\0JED-2200:LibJx", r"JEOL \(.img, .map\); convert it in Python: pip"),
-    "a.prz": (b"PK\x03\x04-\0", r"tifffile.imwrite\('a.tif', numpy.load\('a.prz'\)\['data'\]\)"),
     "hdf5": (b"\x89HDF\r\n\x1a\n", f"{DAMAGED}HDF5 file"),
-    "flipped png": (pillow_bytes("PNG", GREY).replace(b"IDAT", b"IDAZ"), f"{DAMAGED}PNG"),
-    "no tiff page": (struct.pack("<2sHI", b"II", 42, 4000) + bytes(20), f"{DAMAGED}TIFF"),
     "spectra": (SER.replace(b"\x22\x41", b"\x20\x41", 1), "a SER file of spectra, .*leave it out"),
-    "no image": (dm_without_image(), "a Gatan file without an image, or of spectra only"),
     **{
         f"mrc {mode} {flags}": (
             mrc_bytes(GREY16[None], mode=mode, imod_flags=flags),
@@ -115,15 +98,10 @@ CONTENTS = {
         ]
     },
     "ppm of 16 bits": (b"P6 #" + bytes(600) + b"\n18 21 65535\n" + PPM16, "a PPM file of 16 bits"),
-    "ppm of tabs": (b"P6 #a\r#b\r\n1#c\n8\t21\v\f65535\r" + PPM16, "a PPM file of 16 bits"),
-    "ppm of 9 bits": (b"P6 18 21 256\n" + PPM16, "a PPM file of 9 bits per channel.* PNG or TIFF"),
     # Pillow takes minutes to remove many of them.
     "ppm of comments": (b"P3 1 1 255\n" + b"#\n" * 300_000 + b"1 2 3", "comments among its pixels"),
-    "jp2 of noise": (jp2_bytes([*JP2_HEAD, (b"jp2c", b"x" * 99)]), "damaged JPEG 2000 file"),
-    "jp2 without image": (jp2_bytes(JP2_HEAD), "damaged JPEG 2000 file: it has no image"),
     # TIFF headers that do not fit
     "compression": (tiff({259: 34887}), "a TIFF of compression LERC, which is not read; save"),
-    "no strip": (tiff({279: 0}), SHORT),
     "a strip less": (tiff({257: 120}, rowsperstrip=20, compression="lzw"), "truncated TIFF"),
     **{f"larger {c}": (tiff({257: 8, 278: 8}, compression=c), SHORT)
        for c in ("jpeg", "jpeg2000", "png")},
@@ -132,19 +110,13 @@ CONTENTS = {
        for keep in (0.1, 0.5, 0.9, 0.98)},
     # Headers that claim more than there is
     "png rgb": (png_bytes(19000, 19000, 8, 2), "of 3 bytes, counted as 1,083,000,000 of 4 bytes"),
-    "png 16-bit rgba": (png_bytes(12000, 12000, 16, 6), "pixels of 8 bytes, counted as 576"),
     "tiff samples": (tiff_bytes(4000, 4000, samples=400), SAMPLES),
     "tiff depth": (tiff_bytes(2000, 2000, depth=1000), "a TIFF page of 1000 planes .*; split it"),
-    "tiff 64-bit": (tiff_bytes(20000, 15000, bits=64), "20000 x 15000 pixels of 8 bytes"),
     "tiff tile": (tiff_bytes(16, 16, tile=65536), "tiles: 1 x 4294967296 pixels"),
     "ppm": (b"P6 19000 19000 255\n" + bytes(99), "19000 x 19000 pixels of 3 bytes"),
     "jpeg": (claiming(JPEG, b"\xff\xc0", 5, ">HH", *LARGE), REFUSED),
-    "j2k": (siz_bytes(*LARGE, [8]), REFUSED),
     "jp2 box": (claiming(JP2, b"ihdr", 4, ">II", *LARGE), REFUSED),
     "jp2 image": (jp2_bytes([*JP2_HEAD, (b"jp2c", siz_bytes(*LARGE, [8]))]), REFUSED),
-    "jp2 16-bit": (jp2_bytes([*JP2_HEAD, (b"jp2c", siz_bytes(*LARGE, [16] * 3))]), "of 6 bytes"),
-    "gif": (claiming(GIF, b"GIF8", 6, "<HH", *LARGE), REFUSED),
-    "bmp": (claiming(BMP, b"BM", 18, "<ii", *LARGE), REFUSED),
     # Pillow 13 compares the size with its own limit, earlier ones leave that to libwebp and to us.
     "webp": (claiming(WEBP, b"VP8L", 9, "<I", 2**28 - 1), "exceeds limit|16384 x 16384 pixels of"),
     "dm3": (dm(), REFUSED),
@@ -154,7 +126,6 @@ CONTENTS = {
     "dm5": (dm5(LARGE, (100, 100)), REFUSED),
     "dm5 chunk": (dm5((16, 16), (65000, 16000)), "chunks: 1 x 1040000000 pixels"),
     "dm5 chunks": (dm5((9000, 9000), (1, 1)), "stored in 81,000,000 chunks"),
-    "dm5 without pixels": (dm5((16, 16), (16, 16)), "none of the pixels that it describes are sto"),
 }  # fmt: skip
 
 
@@ -202,11 +173,6 @@ def test_paths_that_are_no_files(tmp_path, name):
         check(PATHS[name], find_images, path)
 
 
-def test_a_relative_path_says_where_it_looked(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    check(rf"^no\.png: no such file \(looked in {tmp_path}\); check", read_image, "no.png")
-
-
 def test_permission_and_memory(tmp_path, monkeypatch):
     path = tmp_path / "a.png"
     path.write_bytes(pillow_bytes("PNG", GREY))
@@ -230,14 +196,6 @@ def test_a_missing_extra_says_what_to_install(tmp_path, monkeypatch, content, ki
     check(words, read_image, tmp_path / "a")
 
 
-# --- arrays, options and lists ------------------------------------------------------------------
-
-
-class BytesPath:
-    def __fspath__(self):
-        return b"a.png"
-
-
 class Stubborn:
     def __array__(self, dtype=None, copy=None):
         raise TypeError("can't convert cuda:0 device type tensor to numpy")
@@ -248,37 +206,21 @@ ARRAYS = {
     "none": (None, {}, "image: expected a path or an array, got NoneType"),
     "list": ([[0, 1], [1, 0]], {}, "got list; read_image takes one image, read_micrographs a list"),
     "bytes": (b"a.png", {}, "got bytes"),
-    "path of bytes": (BytesPath(), {}, "a path of bytes"),
-    "empty path": ("", {}, "'': an empty path"),
     "address": ("https://example.org/a.png", {}, "^https://example.org/a.png: a web address"),
     "no pixels": (np.zeros((0, 5)), {}, r"image: an array of shape \(0, 5\) has no pixels"),
-    "one-dimensional": (np.zeros(5), {}, r"an array of 1 dimensions, shape \(5,\)"),
     "channels first": (np.zeros((3, 40, 50)), {}, r"use np.moveaxis\(image, 0, -1\)"),
-    "stack": (np.zeros((9, 40, 50)), {}, "looks like a stack, not one image"),
     "two channels": (np.zeros((40, 50, 2)), {}, r"an array of shape \(40, 50, 2\)"),
     "not finite": (NOT_FINITE, {}, "1 NaN and 1 infinite values among 4 pixel values; replace"),
     "complex": (np.zeros((4, 4), complex), {}, r"complex pixels \(complex128\), as of a Fourier"),
-    "object": (np.full((4, 4), None), {}, "an array of type object, not of numbers"),
     "text": (np.full((4, 4), "a"), {}, r"an array of text \(<U1\), not of pixels"),
-    "masked": (np.ma.masked_equal(np.eye(3), 1), {}, "a masked array with masked pixels; fill"),
     "on a gpu": (Stubborn(), {}, r"does not convert to a NumPy array \(can't convert cuda:0"),
     "absurd": (np.broadcast_to(np.uint8(0), (10**6, 10**6)), {}, "1000000 x 1000000 pixels is mor"),
     "page of an array": (GREY, {"page": 1}, r"an array has one page: pass stack\[page\]"),
-    "channel": (GREY, {"channel": 1}, "channel 1 was requested, but the image has 1 channel; ch"),
     "negative page": (GREY, {"page": -1}, "page must be a whole number of at least 0 or None"),
-    "page is text": (GREY, {"page": "first"}, "page must be a whole number"),
     "mistyped option": (GREY, {"scalling": "auto"}, r"did you mean 'scaling'\?"),
-    "unknown option": (GREY, {"zoom": 2}, "unknown reading option 'zoom': expected one of 'page'"),
-    "scaling of one": (GREY, {"scaling": (1,)}, r"low < high: \(0, 4095\), in a shell 0:4095"),
-    "falling": (GREY, {"scaling": (5, 5)}, r"scaling=\(5, 5\): expected one of 'auto', 'dtype'"),
     "scaling to infinity": (GREY, {"scaling": (0, np.inf)}, "two finite numbers"),
-    "scaling is an array": (GREY, {"scaling": np.eye(2)}, "expected one of 'auto'"),
-    "percentiles beyond": (GREY, {"percentiles": (1, 101)}, "0 <= lower < upper <= 100"),
-    "percentiles below": (GREY, {"percentiles": (-1, 99)}, "0 <= lower < upper <= 100"),
     "banner": (GREY, {"banner": True}, "banner must be one of 'keep', 'remove', not True"),
     "too large": (GREY, {"max_pixels": 377}, "more than max_pixels=377; crop or bin"),
-    "floats": (2 * np.eye(2), {"scaling": "dtype"}, "but values run from 0 to 2; use"),
-    "max_pixels zero": (GREY, {"max_pixels": 0}, "max_pixels must be a whole number of at least 1"),
     "pixel_size zero": (GREY, {"pixel_size": 0}, "pixel_size must be .* above 0"),
 }  # fmt: skip
 
@@ -299,17 +241,10 @@ def test_an_image_of_the_largest_size_is_read():
 
 LISTS = {
     "bare path": ("a.png", "a.png: expected a list of images, got one path; wrap it in a list"),
-    "bare Path": (Path("a.png"), r"wrap it in a list: \['a.png'\]"),
     "one grey image": (GREY, r"got one image of shape \(21, 18\); wrap it in a list: \[image\]"),
-    "one colour image": (np.zeros((8, 9, 3)), r"got one image of shape \(8, 9, 3\)"),
     "empty": ([], "image list: the list is empty; give at least one image"),
-    "empty array": (np.zeros((0, 8, 9)), "the list is empty"),
     "set": ({"a.png"}, "expected a list of paths or arrays, got set"),
-    "table": (pd.DataFrame({"path": ["a.png"]}), "got a table; give its column of paths"),
     "generator": ((name for name in "ab"), "got generator; wrap one image in a list, turn a"),
-    "bytes": (b"a.png", "got bytes"),
-    "numbers": (np.arange(5), r"an array of numbers with shape \(5,\) contains no images"),
-    "paths in two columns": (np.array([["a", "b"]]), "expected a flat list of paths"),
     "fourth": ([GREY] * 3 + [GREY[:0]], r"^image 3 of the list \(counted from 0\): an array"),
 }  # fmt: skip
 
@@ -318,14 +253,3 @@ LISTS = {
 def test_bad_lists(case):
     images, words = LISTS[case]
     check(words, lambda each: list(read_micrographs(each)), images)
-
-
-def test_invalid_arguments_are_refused_before_anything_is_read():
-    with pytest.raises(ValueError, match="one of 'raise', 'skip'"):
-        read_micrographs([GREY], on_error="ignore")
-    with pytest.raises(TypeError):
-        read_micrographs([GREY], options={"page": 0})
-    with pytest.raises(ImageReadError):
-        read_micrographs("a.png")
-    with pytest.raises(ImageReadError):
-        ReadOptions(pixel_size=0)

@@ -1,7 +1,5 @@
 """Finding image files: folders, patterns, links, and what is left out."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 
@@ -77,14 +75,6 @@ def test_each_file_once_and_sorted(folder, monkeypatch):
     assert found == sorted(found, key=lambda file: file.as_posix())
 
 
-@pytest.mark.parametrize("pattern", ["s*", "[s]ub", "./s*/", "**/sub", "**/s*b"])
-def test_folders_that_a_pattern_matches_are_searched(folder, pattern, monkeypatch):
-    """As if the shell had put their names in its place."""
-    monkeypatch.chdir(folder)
-    expected = {path.resolve() for path in find_images("sub")}
-    assert {path.resolve() for path in find_images(pattern)} == expected
-
-
 @pytest.mark.parametrize(
     "name",
     [
@@ -119,8 +109,6 @@ def test_what_contains_no_image_is_an_error(tmp_path, monkeypatch, paths, includ
     with pytest.raises(ImageReadError, match=words):
         find_images(paths, include=include)
 
-
-# --- links and folders that cannot be read ------------------------------------------------------
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs symbolic links")
 REPEATED = "linked folders? left out, to find no image twice and none above this folder"
@@ -172,42 +160,11 @@ def test_a_folder_with_several_names_is_searched_where_it_is(tmp_path):
     assert found == ["b/2.png"]
 
 
-def test_links_to_nothing_are_named(tmp_path):
-    (tmp_path / "1.png").touch()
-    link(tmp_path / "session2", tmp_path / "unplugged")
-    link(tmp_path / "lost.png", tmp_path / "deleted.png")
-    words = "1 link left out, whose target does not .*: session2$"
-    found = find_with_warning(words, tmp_path, tmp_path)
-    assert found == ["1.png", "lost.png"]  # which fails with its name when read
-    assert names(find_images(f"{tmp_path}/*.png"), tmp_path) == found
-
-
-@pytest.mark.parametrize("pattern", ["", "/**", "/**/*.png", "/**/*", "/*/**/*.png"])
-def test_patterns_and_folders_find_the_same(tmp_path, pattern):
-    """And end: links to folders above would multiply with each level of a plain glob."""
-    touch(tmp_path, "set/a/1.png", "set/z/2.png", "set/z/@eaDir/2.png/thumb.png", "results/3.png")
-    for name, target in (("a/up", ".."), ("z/up", ".."), ("a/out", "../.."), ("a/b", "../z")):
-        link(tmp_path / "set" / name, Path(target))
-    given = f"{tmp_path}/set{pattern}"
-    with pytest.warns(UserWarning, match=REPEATED):
-        assert names(find_images(given), tmp_path / "set") == ["a/1.png", "z/2.png"]
-    assert ignored(given) == "1 in folders of the system"
-
-
-def test_patterns_prefer_folders_to_links(tmp_path):
-    touch(tmp_path, "z/1.png", "z/@eaDir/1.png")
-    link(tmp_path / "a", Path("z"))
-    assert names(find_images(f"{tmp_path}/*/*.png"), tmp_path) == ["z/1.png"]
-    assert names(find_images(f"{tmp_path}/z/@eaDir/*"), tmp_path) == ["z/@eaDir/1.png"]
-    assert ignored(f"{tmp_path}/z/*", f"{tmp_path}/z/*/*.png") == "1 in folders of the system"
-
-
 def test_folders_that_cannot_be_read_are_named_in_a_warning(folder, monkeypatch):
     """Not one that was deleted since it was listed."""
     scandir = os.scandir
     errors = {
         "sub": OSError(13, "Permission denied", str(folder / "sub")),
-        "nameless": OSError("no medium"),  # as some file systems report it
         "gone": FileNotFoundError(2, "No such file or directory"),
     }
 
@@ -220,5 +177,3 @@ def test_folders_that_cannot_be_read_are_named_in_a_warning(folder, monkeypatch)
     monkeypatch.setattr(os, "scandir", scan)
     words = r"1 folder left out, which cannot be read \(Permission denied\): sub$"
     assert find_with_warning(words, folder, folder) == ["a.TIF", "b.png", "image [1].png"]
-    (folder / "sub").rename(folder / "nameless")
-    find_with_warning(r"1 folder left out.* \(no medium\): \.$", folder, folder)

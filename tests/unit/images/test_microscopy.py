@@ -1,7 +1,5 @@
 """DM3, DM4, MRC and SER files: pages, pixel sizes, signs, spectra."""
 
-from __future__ import annotations
-
 import struct
 
 import ncempy.io  # starts a process on import, which a unit test must not do
@@ -125,20 +123,6 @@ def test_bytes_of_mrc_that_look_unsigned_are_a_warning(tmp_path):
     for content in (mrc_bytes(signed), mrc_bytes(grey, imod_flags=1)):
         path.write_bytes(content)
         read_image(path)  # no warning
-
-
-def test_a_ser_is_read_whatever_lies_beside_it(tmp_path):
-    (tmp_path / "a.emi").write_bytes(b"JL" + b"\xff<ObjectInfo" * 40)
-    (tmp_path / "a_1.ser").write_bytes(ser_bytes([GREY]))
-    check_golden(tmp_path / "a_1.ser", [GREY], 1.5)
-
-
-def test_the_lengths_of_a_diffraction_pattern_are_no_pixel_size(tmp_path):
-    """TIA stores reciprocal metres, and nothing that says so."""
-    (tmp_path / "a.ser").write_bytes(ser_bytes([GREY], 1e8))
-    found = read_micrograph(tmp_path / "a.ser", pixel_size=2)
-    assert found.pixel_size == 2
-    assert found.metadata["implausible_pixel_sides_nm"] == pytest.approx([1e17, 1e17])
 
 
 @pytest.mark.parametrize(

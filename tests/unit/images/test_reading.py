@@ -1,14 +1,8 @@
 """One image of any kind, many in order, and what is stated about them."""
 
-import copy
-import json
-import os
-import pickle
 import warnings
-from dataclasses import asdict
 
 import numpy as np
-import pandas as pd
 import pytest
 import tifffile
 from numpy.testing import assert_array_equal
@@ -18,7 +12,6 @@ from support.golden import digest, values
 from hypervlad.images import (
     ImageReadError,
     PixelSizes,
-    ReadOptions,
     SkippedImagesWarning,
     read_image,
     read_micrograph,
@@ -56,12 +49,6 @@ def test_pixels_never_share_memory_with_the_source():
     assert not np.shares_memory(read_image(source), source)
 
 
-def test_options_survive_json():
-    pairs = {"scaling": (0, 4095), "percentiles": [1, 99]}
-    options = ReadOptions(page=2, **pairs, banner="remove", pixel_size=2)
-    assert ReadOptions(**json.loads(json.dumps(asdict(options)))) == options
-
-
 def test_a_given_pixel_size_is_used_only_where_none_is_stated(tmp_path):
     stated, silent = tmp_path / "a.tif", tmp_path / "b.png"
     size = {"resolution": (1 / 4.0,) * 2, "metadata": {"unit": "nm"}}
@@ -78,18 +65,6 @@ def test_a_given_pixel_size_is_used_only_where_none_is_stated(tmp_path):
     assert read_micrograph(stated, pixel_size=PixelSizes({stated: 4.1})).pixel_size == 4
     with pytest.warns(UserWarning, match="5 nm per pixel by the table, but 4 by its metadata"):
         assert read_micrograph(stated, pixel_size=PixelSizes({stated: 5})).pixel_size == 4
-
-
-def test_pixel_sizes_are_compared_by_files_and_values():
-    sizes = PixelSizes({"a.png": 2.5})
-    assert sizes == PixelSizes({os.path.abspath("a.png"): 2.5}) != PixelSizes({"a.png": 2})
-    assert pickle.loads(pickle.dumps(sizes)) == copy.deepcopy(sizes) == sizes
-    assert len({sizes, PixelSizes({"./a.png": 2.5})}) == len(sizes) == 1
-    with pytest.raises(ValueError, match=r"pixel size of a.png must be .* above 0, not -1"):
-        PixelSizes({"a.png": -1})
-
-
-# --- many images --------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -112,19 +87,6 @@ def test_skip_warns_once_at_the_end_with_a_list(mixed, n_jobs):
     (warning,) = (each.message for each in caught)
     assert isinstance(warning, SkippedImagesWarning)
     assert [image.position for image in warning.skipped] == [1, 3, 4]
-    head, *lines = str(warning).splitlines()
-    assert head == "3 of 5 images could not be read and were skipped:"
-    assert lines[0].startswith("  not an image that can be read")  # each reason once
-    assert lines[1:3] == [f"    {mixed[1]}", f"    {mixed[4]}"]
-    assert lines[3].startswith("  image 3 of the list (counted from 0): complex pixels")
-
-
-def test_skip_shows_twenty_and_keeps_all():
-    images = [GREY, *[np.zeros((0, 1))] * 50]
-    with pytest.warns(SkippedImagesWarning, match="and 30 more") as caught:
-        assert len(list(read_micrographs(images, on_error="skip"))) == 1
-    assert len(caught[0].message.skipped) == 50
-    assert str(caught[0].message).count(" of the list") == 20
 
 
 def test_an_error_ends_reading(mixed):
@@ -146,12 +108,6 @@ def test_threads_read_in_the_same_order_and_stop_with_the_caller():
     assert next(stream)[0] == 0
     stream.close()
     assert list(stream) == []
-
-
-@pytest.mark.parametrize("kind", [list, np.array, lambda x: np.array(x, object), pd.Series, tuple])
-def test_lists_of_paths(mixed, kind):
-    paths = kind([str(mixed[0])] * 2)
-    assert [found.source for _, found in read_micrographs(paths)] == [str(mixed[0])] * 2
 
 
 @pytest.mark.parametrize("shape", [(5, 30, 40), (1, 30, 40), (5, 30, 40, 3), (2, 3, 4, 1)])

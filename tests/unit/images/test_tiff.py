@@ -1,9 +1,7 @@
 """TIFF files of every type, layout, compression and depth, and stacks with their pages."""
 
 import itertools
-import logging
 import struct
-import warnings
 
 import imagecodecs
 import numpy as np
@@ -12,8 +10,7 @@ import tifffile
 from PIL import Image
 from support.golden import check_golden, check_truncated, digest, values
 
-from hypervlad.data import check_image_folder
-from hypervlad.images import ImageReadError, PartlyReadWarning, read_image, read_micrograph
+from hypervlad.images import ImageReadError, read_image
 
 DTYPES = ["u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8"]
 COMPRESSIONS = [None, "lzw", "zlib", "packbits", "zstd"]
@@ -63,7 +60,7 @@ def test_planes_predictors_and_orientations(tmp_path, compression, planar):
 
 
 PILLOW_MODES = {"1": "bool", "L": "u1", "I;16": "u2", "I": "i4", "F": "f4", "RGB": "u1"}
-FAX = [("1", "group3"), ("1", "group4"), ("1", "tiff_ccitt")]
+FAX = [("1", "group4")]
 PILLOW_TIFF = ["raw", "tiff_lzw", "tiff_deflate", "packbits", "zstd", "lzma"]
 
 
@@ -74,13 +71,6 @@ def test_files_of_libtiff(tmp_path, mode, compression):
     pixels = values(PILLOW_MODES[mode], samples=3 * (mode == "RGB"))
     Image.fromarray(pixels).save(tmp_path / "a.tif", compression=compression)
     check_golden(tmp_path / "a.tif", [pixels])
-
-
-def test_four_inks_become_rgb(tmp_path):
-    image = Image.frombytes("CMYK", GREY.shape[::-1], values("u1", samples=4).tobytes())
-    image.save(tmp_path / "a.tif")
-    found = 255 * read_image(tmp_path / "a.tif")
-    assert np.abs(found - np.asarray(image.convert("RGB"))).max() < 1.01  # rounded differently
 
 
 @pytest.mark.parametrize("samples", [0, 3])
@@ -132,18 +122,6 @@ def test_every_bit_depth(tmp_path, n_bits):
         assert digest(tmp_path / "a.tif") == digest(stretched.astype(kind))
 
 
-def test_a_palette_of_one_bit(tmp_path):
-    pixels = values("bool")
-    palette = (320, "H", 6, (0, 65535, 0, 0, 32768, 0), True)  # red, green, blue of both
-    tifffile.imwrite(tmp_path / "a.tif", pixels, extratags=[palette], metadata=None)
-    with tifffile.TiffFile(tmp_path / "a.tif", mode="r+") as file:
-        file.pages.first.tags[262].overwrite(3)  # as tifffile does not write such files
-    colours = np.array([[0, 0, 128], [255, 0, 0]], "u1")
-    check_golden(tmp_path / "a.tif", [colours[pixels.astype(int)]])
-
-
-# --- samples and channels -----------------------------------------------------------------------
-
 MANY = values("u1", samples=7, shape=(24, 32))
 
 
@@ -179,8 +157,6 @@ def test_channels_and_alpha(tmp_path):
         tifffile.imwrite(tmp_path / "a.tif", MANY[..., :n], planarconfig="contig", **kinds)
         check_golden(tmp_path / "a.tif", [MANY[..., kept]])
 
-
-# --- stacks -------------------------------------------------------------------------------------
 
 STACK = np.stack([GREY16 // n for n in range(1, 6)])
 
@@ -218,58 +194,3 @@ def test_a_stack_has_pages(tmp_path, kind):
         tifffile.imwrite(path, other, append=True)
     # Cut within its first image: a stack of which less is there is one image.
     check_golden(path, [*STACK, *others], cut=[0.1, 0.15])
-
-
-@pytest.mark.parametrize(
-    "description",
-    [
-        *('{"shape": [5, 21, 18]}', '{"shape": [5.5, null]}', '{"shape":'),
-        *("ImageJ=1.53\nimages=5\n", "ImageJ=1.53\nimages=many\nslices=-3\n"),
-        "ImageJ=1.53\nimages=1e999\nframes=99999999999\n",
-        # Their product would have millions of digits.
-        f'{{"shape": [{", ".join(["9" * 18] * 100_000)}]}}',
-    ],
-    ids=lambda description: description[:30],
-)
-def test_one_image_with_the_description_of_a_stack_is_one_page(tmp_path, description):
-    tifffile.imwrite(tmp_path / "a.tif", GREY16, description=description, metadata=None)
-    with open(tmp_path / "a.tif", "ab") as stream:
-        stream.write(bytes(2 * GREY16.nbytes))  # not enough for five images
-    assert read_micrograph(tmp_path / "a.tif").metadata["n_pages"] == 1
-
-
-@pytest.fixture
-def two_folders(tmp_path):
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        Image.fromarray(GREY + ord(name)).save(tmp_path / name / "1.png")
-        tifffile.imwrite(tmp_path / name / "2.tif", STACK + ord(name), photometric="minisblack")
-        tifffile.imwrite(tmp_path / name / "3.tif", STACK + 9 * ord(name), imagej=True)
-    return tmp_path
-
-
-def test_the_warning_of_pages_comes_once_for_each_folder(two_folders):
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("default")
-        for path in sorted(two_folders.glob("*/*.tif")):
-            read_image(path)
-            read_image(path, page=0)
-    assert [each.category for each in caught] == [PartlyReadWarning] * 2
-    assert str(caught[0].message).startswith(f"{two_folders / 'a'}: files of several pages")
-
-
-def test_check_lists_files_of_several_pages(two_folders):
-    tifffile.imwrite(two_folders / "b" / "2.tif", MANY, photometric="rgb")
-    report = check_image_folder(two_folders)
-    assert report.page_counts == {"a/2.tif": 5, "a/3.tif": 5, "b/3.tif": 5}
-    assert "3 files have several pages, sections or frames, of which only page 0" in str(report)
-    assert "a/2.tif: 5 pages" in str(report)
-    assert [bad.path for bad in report.bad_files] == ["b/2.tif"]
-
-
-def test_the_decoder_prints_nothing_of_its_own(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(logging.root, "handlers", [])  # those of pytest
-    (tmp_path / "a.tif").write_bytes(struct.pack("<2sHI", b"II", 42, 4000) + bytes(20))
-    with pytest.raises(ImageReadError):
-        read_image(tmp_path / "a.tif")
-    assert capsys.readouterr().err == ""
