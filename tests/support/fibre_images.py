@@ -1,21 +1,16 @@
 """Images whose directions are known by construction."""
 
-from __future__ import annotations
-
 import numpy as np
-from numpy.typing import NDArray
 
 
-def stripes(
-    angle: float, shape: tuple[int, int] = (96, 96), period: float = 11.0
-) -> NDArray[np.float32]:
+def stripes(angle, shape=(96, 96), period=11.0):
     """Stripes along a direction, radians, counter-clockwise in the displayed image."""
     rows, columns = np.indices(shape)
     across = columns * np.sin(angle) + rows * np.cos(angle)
     return np.sin(2 * np.pi / period * across).astype(np.float32)
 
 
-def cells(angles: NDArray, side: int = 32) -> NDArray[np.float32]:
+def cells(angles, side=32):
     """Squares of stripes, each along its own angle."""
     n_rows, n_columns = angles.shape
     of_pixels = np.repeat(np.repeat(angles, side, axis=0), side, axis=1)

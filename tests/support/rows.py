@@ -1,12 +1,8 @@
 """Estimators of images as scikit-learn's checks want them: on the rows of a 2-D array."""
 
-from __future__ import annotations
-
 import functools
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter, validate_data
 
 _METHODS = ("transform", "predict", "predict_proba", "decision_function", "score_samples", "score")
@@ -20,15 +16,15 @@ class OnRows:
 
     min_samples = 1
 
-    def as_image(self, row: NDArray[np.float64]) -> NDArray[np.float64]:
+    def as_image(self, row):
         """Return an image with a grey square for each value, of any size, above a black bar."""
         levels = 0.5 + np.arctan(row) / np.pi
         return np.pad(np.kron(levels, np.ones((4, 4))), ((0, 4), (0, 0)))
 
-    def as_labels(self, y: Any) -> Any:
+    def as_labels(self, y):
         return y
 
-    def as_images(self, X: Any) -> list[NDArray[np.float64]]:
+    def as_images(self, X):
         """Return the images of rows; images stay as they are."""
         if isinstance(X, list) and X and isinstance(X[0], np.ndarray) and X[0].ndim == 2:
             return X  # one method of an estimator calls another
@@ -36,7 +32,7 @@ class OnRows:
         X = validate_data(self, X, dtype=np.float64, reset=False)
         return [self.as_image(row) for row in X]
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
+    def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
         estimator = cls.__mro__[cls.__mro__.index(OnRows) + 1]
         weighted = has_fit_parameter(estimator, "sample_weight")
@@ -45,7 +41,7 @@ class OnRows:
             if hasattr(estimator, name) and name not in vars(cls):
                 setattr(cls, name, _on_images(getattr(estimator, name)))
 
-    def __sklearn_tags__(self) -> Any:
+    def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()  # type: ignore[misc]
         tags.input_tags.two_d_array = True
         tags.input_tags.string = False
@@ -55,23 +51,23 @@ class OnRows:
         return tags
 
 
-def _on_images(method: Any) -> Any:
+def _on_images(method):
     @functools.wraps(method)
-    def on_images(self: Any, X: Any, *args: Any, **kwargs: Any) -> Any:
+    def on_images(self, X, *args, **kwargs):
         return method(self, self.as_images(X), *args, **kwargs)
 
     return on_images
 
 
-def _fit(self: Any, X: Any, y: Any = None) -> Any:
+def _fit(self, X, y=None):
     return _fitted(self, X, y)
 
 
-def _fit_with_weights(self: Any, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
+def _fit_with_weights(self, X, y=None, sample_weight=None):
     return _fitted(self, X, y, sample_weight=sample_weight)
 
 
-def _fitted(self: Any, X: Any, y: Any, **options: Any) -> Any:
+def _fitted(self, X, y, **options):
     if self.__sklearn_tags__().target_tags.required:
         X, y = validate_data(self, X, y, dtype=np.float64, ensure_min_samples=self.min_samples)
         y = self.as_labels(y)

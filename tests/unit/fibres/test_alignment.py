@@ -15,12 +15,10 @@ from support.fibre_images import cells, stripes
 
 from hypervlad.data import make_nanowire_images
 from hypervlad.fibres import (
-    AlignmentRecipe,
     aligned_fraction,
     aligned_fraction_of_map,
     axial_difference,
     axial_statistics,
-    local_orientation,
 )
 from hypervlad.images import ImageReadError
 
@@ -94,9 +92,6 @@ def test_a_map_of_background_has_no_fraction():
     assert np.isinf(found.spread).all()
 
 
-# --- noise and contrast --------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("blur", [0, 1])
 def test_noise_does_not_look_aligned(method, blur):
@@ -142,24 +137,6 @@ def test_turned_and_inverted_images_have_the_same_fraction(move):
     assert moved.fibre_fraction == pytest.approx(found.fibre_fraction, abs=0.02)
     areas = ([region.area for region in each.regions] for each in (found, moved))
     assert next(areas) == next(areas)
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_one_pass_gives_what_two_give(clean_and_noisy, method):
-    image = clean_and_noisy[1]
-    both = AlignmentRecipe(method, window=24, sigma=2.0, pixel_size=3.0).find(image)
-    orientation, found = both.orientation, both.aligned
-    alone = aligned_fraction(image, method, 24, sigma=2.0)
-    for name in ("labels", "aligned", "background", "angle", "order", "spread"):
-        assert_array_equal(getattr(found, name), getattr(alone, name))
-    assert (found.fraction, found.statistics) == (alone.fraction, alone.statistics)
-    pixels = local_orientation(image, 2.0, method=method)
-    for name in ("orientation", "coherence", "energy", "mask"):
-        assert_array_equal(getattr(orientation, name), getattr(pixels, name))
-    assert (orientation.sigma, orientation.pixel_size) == (2.0, 3.0)
-
-
-# --- models and bad input -------------------------------------------------------------------------
 
 
 @dataclass
@@ -209,16 +186,12 @@ MAP = np.zeros((40, 40))
     [
         (lambda image: aligned_fraction(image, window=1), "at least 2"),
         (lambda image: aligned_fraction(image, tolerance=20), r"of degrees np\.deg2rad"),
-        (lambda image: aligned_fraction(image, "fft"), "must be one of 'structure_tensor', 'lgo'"),
         (lambda image: aligned_fraction(image, HalfModel), "or a model with a method"),
-        (lambda image: aligned_fraction(image, HalfModel([0.5])), r"HalfModel\.aligned_proba: "),
         (lambda image: aligned_fraction(image, HalfModel(np.full((3, 3), np.nan))), "a probabili"),
         (lambda image: aligned_fraction(image, sigma=0), "a number of pixels above 0, not 0"),
-        (lambda image: aligned_fraction("wires.tif"), "read it first"),
         (lambda image: aligned_fraction_of_map(np.zeros(5)), "map of directions"),
         (lambda image: aligned_fraction_of_map(MAP + np.inf), "got infinity"),
         (lambda image: aligned_fraction_of_map(MAP, np.ones((2, 2))), "one for each of 40 x 40"),
-        (lambda image: aligned_fraction_of_map(MAP, MAP - 1), "at least 0"),
     ],
 )
 def test_invalid_parameters_and_maps_are_rejected(call, words):

@@ -1,7 +1,5 @@
 """Statistics of axes: slow oracles and invariances."""
 
-from __future__ import annotations
-
 import cmath
 import math
 
@@ -73,12 +71,6 @@ def test_differences_are_those_of_axes(one, other):
     assert np.cos(2 * apart) == pytest.approx(np.cos(2 * (one - other)), abs=1e-6)
 
 
-def test_the_spread_of_a_narrow_normal_distribution_is_its_deviation():
-    found = axial_statistics(np.random.default_rng(0).normal(0.0, 0.1, 200_000))
-    assert found.spread == pytest.approx(0.1, rel=0.01)
-    assert found.order == pytest.approx(np.exp(-2 * 0.1**2), rel=1e-3)
-
-
 def test_special_sets_of_axes():
     assert str(axial_statistics([0.3, 0.3]).spread) == "0.0"
     found = axial_statistics([0, np.pi / 2])
@@ -111,10 +103,8 @@ def test_more_pixels_per_window_give_no_narrower_intervals():
     [
         (([],), {}, "at least one of them above 0"),
         (([0.1], [-1.0]), {}, "weights of at least 0"),
-        (([0.1], [np.nan]), {}, "finite weights"),
         (([0.1, 0.2], [1.0]), {}, "one for each"),
         (([np.nan],), {}, "must be finite"),
-        (([0.1, 0.2],), {"n_bootstrap": -1}, "at least 0"),
         (([0.1, 0.2],), {"n_bootstrap": 5}, "resamples groups"),
         (([0.1, 0.2],), {"n_bootstrap": 5, "groups": [0]}, "a group for each of 2 axes"),
         (([0.1, 0.2],), {"n_bootstrap": 5, "groups": [0, 0]}, "at least two"),

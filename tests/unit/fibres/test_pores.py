@@ -1,7 +1,5 @@
 """Cover and pores, against grids of bars and discs of known areas."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
@@ -65,14 +63,6 @@ def test_diameters_in_nm_give_the_pores_their_pixel_size(drawn, found):
     assert {each.pixel_size for each in cut_particles(image, pores)} == {20}
     assert {each.pixel_size for each in cut_particles(image, pores, pixel_size=10)} == {10}
     np.testing.assert_array_equal(pores, find_pores(image, found))
-
-
-def test_small_pores_have_no_outline_but_are_not_covered(drawn, found):
-    image, _ = drawn
-    large, all_of_them = (find_pores(image, found, min_area=n) for n in (500, 30))
-    assert 0 < len(large) < len(all_of_them)
-    assert large.cover == all_of_them.cover
-    assert min(each.mask.sum() for each in large) >= 500
 
 
 @pytest.mark.parametrize(

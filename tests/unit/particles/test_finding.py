@@ -1,7 +1,5 @@
 """Finding and separating particles, against plain loops and whole-image operations."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,7 +8,7 @@ from scipy import ndimage
 from skimage.segmentation import watershed
 
 from hypervlad.evaluation import OutlineTally
-from hypervlad.particles import cut_particles, find_particles, split_particles
+from hypervlad.particles import find_particles, split_particles
 
 EIGHT = np.ones((3, 3))
 
@@ -73,13 +71,6 @@ def test_touching_disks_are_separated_and_far_ones_kept():
     found = split_particles(depth, depth > 0)
     assert [found[30, 20], found[30, 38], found[70, 70]] == [1, 2, 3]
     assert found.max() == 3
-
-
-def test_the_least_and_the_greatest_separation():
-    depth, mask = disks(0)
-    joined, apart = (split_particles(depth, mask, separation=k, min_area=1) for k in (0, 1))
-    assert joined.max() == ndimage.label(mask, EIGHT)[1] < apart.max()
-    assert not split_particles(np.ones((5, 7)), np.zeros((5, 7), bool)).any()
 
 
 def bars(neck):
@@ -166,26 +157,6 @@ def test_one_hot_pixel_hides_no_particle(level, place):
     assert ((found > 0) != (expected > 0)).sum() < 40
 
 
-def test_what_is_found_is_accepted_as_outlines():
-    image, _ = field("dark")
-    found = find_particles(image)
-    assert [particle.label for particle in cut_particles(image, found)] == [1, 2, 3, 4, 5]
-    assert np.asarray(found, np.int64).dtype == np.int64
-    bright = find_particles(image, polarity="bright")
-    assert (len(bright), bright.polarity) == (0, "bright")
-    assert len(find_particles(image, min_area=400)) == 2
-
-
-def test_a_faint_particle_beside_a_bright_one_keeps_its_size():
-    image, labels = field("bright", noise=0.01)
-    image[labels == 1] -= 0.12
-    image = ndimage.gaussian_filter(image, 1.5)
-    found = np.asarray(find_particles(image))
-    for label, centre in ((1, (30, 40)), (2, (30, 110))):
-        own = (found == found[centre]) & (found > 0)
-        assert own.sum() == pytest.approx((labels == label).sum(), rel=0.05)
-
-
 def test_rings_stay_open_and_pinholes_are_filled():
     image, _ = field("bright", noise=0.0)
     rows, columns = np.mgrid[:160, :160]
@@ -228,15 +199,6 @@ def test_nothing_is_found_on_an_empty_field(kind, seed):
     found = find_particles(image)
     assert (len(found), found.polarity, found.confidence) == (0, None, 0)
     assert np.asarray(found).shape == image.shape[:2]
-
-
-def test_a_patch_of_light_has_no_outline():
-    image, labels = field("bright", noise=0.02)
-    rows, columns = np.mgrid[:160, :160]
-    image += 0.3 * np.exp(-((rows - 140) ** 2 + (columns - 30) ** 2) / (2 * 30**2))
-    found = np.asarray(find_particles(image))
-    np.testing.assert_array_equal(np.unique(found[labels > 0]) > 0, [False, *[True] * 5])
-    assert found[140, 30] == 0
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,8 @@
 """Outlines in the files of other programs: one file per dialect, round trips, what is refused."""
 
-from __future__ import annotations
-
 import json
 import struct
-import sys
 import zipfile
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,17 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.testing import assert_array_equal
 from PIL import Image
-from skimage.draw import polygon as skimage_polygon
 
 from hypervlad.images import ImageReadError, read_micrograph
-from hypervlad.particles import (
-    Outline,
-    Outlines,
-    cut_particles,
-    find_outlines,
-    read_outlines,
-    write_outlines,
-)
+from hypervlad.particles import Outline, cut_particles, find_outlines, read_outlines, write_outlines
 
 LABELS = np.zeros((6, 8), np.uint8)
 LABELS[1:4, 1:4], LABELS[2, 2], LABELS[4:6, 5:8] = 3, 0, 7
@@ -37,39 +23,39 @@ RECTANGLE, OVAL, LINE, POLYGON = 1, 2, 3, 0  # types of ImageJ's regions
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory):
     """One folder for all examples of hypothesis, which write the same files again."""
     return tmp_path_factory.mktemp("outlines")
 
 
-def pixels(outline: Outline, shape: tuple[int, int]) -> np.ndarray:
+def pixels(outline, shape):
     field = np.zeros(shape, bool)
     field[outline.window] = outline.mask
     return field
 
 
-def read(content: Any, folder: Path, **options: Any) -> Outlines:
+def read(content, folder, **options):
     """Read what a JSON file contains."""
     path = folder / "a.json"
     path.write_text(content if isinstance(content, str) else json.dumps(content))
     return read_outlines(path, **options)
 
 
-def coco(*annotations: Any, images: Any = None, size: tuple[int, int] = (6, 8)) -> Any:
+def coco(*annotations, images=None, size=(6, 8)):
     entry = {"id": 5, "file_name": "a.png", "height": size[0], "width": size[1]}
     return {"images": images or [entry], "annotations": annotations}
 
 
-def annotation(segmentation: Any, **keys: Any) -> Any:
+def annotation(segmentation, **keys):
     return {"id": 12, "image_id": 5, "segmentation": segmentation, **keys}
 
 
-def feature(kind: str, coordinates: Any, **properties: Any) -> Any:
+def feature(kind, coordinates, **properties):
     geometry = {"type": kind, "coordinates": coordinates}
     return {"type": "Feature", "geometry": geometry, "properties": properties}
 
 
-def region(kind: int, left: int, top: int, right: int, bottom: int, *corners: Any, slice_: int = 0):
+def region(kind, left, top, right, bottom, *corners, slice_=0):
     """Return a region as ImageJ's RoiEncoder writes it: big-endian, corners within the box."""
     head = struct.pack(">4shBx5h", b"Iout", 228, kind, top, left, bottom, right, len(corners))
     head = head.ljust(56, b"\0") + struct.pack(">2i", slice_, 0)
@@ -77,14 +63,14 @@ def region(kind: int, left: int, top: int, right: int, bottom: int, *corners: An
     return head + x_and_y.T.astype(">i2").tobytes()
 
 
-def archive(path: Path, **members: bytes) -> Path:
+def archive(path, **members):
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
         for name, content in members.items():
             file.writestr(f"{name}.roi", content)
     return path
 
 
-def counts_of(mask: np.ndarray) -> list[int]:
+def counts_of(mask):
     """Return COCO's run lengths by walking through the pixels."""
     runs, value = [0], False
     for pixel in mask.T.ravel():
@@ -94,7 +80,7 @@ def counts_of(mask: np.ndarray) -> list[int]:
     return runs
 
 
-def compressed(counts: list[int]) -> str:
+def compressed(counts):
     """Return run lengths as COCO's text, as its own code writes them."""
     text = ""
     for number, value in enumerate(counts):
@@ -106,9 +92,6 @@ def compressed(counts: list[int]) -> str:
             if not more:
                 break
     return text
-
-
-# --- dialects -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", [*"bBhHiIqQfd", "npy", "png8", "png16", "array"])
@@ -235,8 +218,6 @@ def test_geojson_of_qupath(folder):
     assert (found.label, found.box, found.mask.all()) == (2, (1, 1, 4, 4), True)
 
 
-# --- pixels and polygons --------------------------------------------------------------------------
-
 masks = arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=12))
 
 
@@ -267,21 +248,6 @@ def test_polygons_around_pixels_are_simple_and_exact(folder, mask):
 coordinates = st.floats(-5, 25, width=32)
 
 
-@pytest.mark.filterwarnings("ignore:.* left out, without a pixel")
-@settings(max_examples=30)
-@given(st.lists(st.tuples(coordinates, coordinates), min_size=3, max_size=8))
-def test_polygons_contain_the_centres_of_their_pixels(folder, corners):
-    corners = np.array(corners)
-    found = read([feature("Polygon", [corners.tolist()])], folder, shape=(20, 20)).label_image() > 0
-    expected = np.zeros((20, 20), bool)
-    expected[skimage_polygon(corners[:, 1] - 0.5, corners[:, 0] - 0.5, (20, 20))] = True
-    # For skimage, centres on the line itself are in.
-    along = (np.roll(corners, -1, axis=0) - corners)[:, :, None, None]
-    rows, columns = (np.mgrid[:20, :20] + 0.5)[:, None] - corners.T[::-1, :, None, None]
-    is_off = (np.abs(along[:, 0] * rows - along[:, 1] * columns) > 1e-4).all(axis=0)
-    assert_array_equal(found[is_off], expected[is_off])
-
-
 def test_centres_on_an_edge_belong_to_the_polygon_below_or_on_the_right(folder):
     square = [[0.5, 0.5], [2.5, 0.5], [2.5, 2.5], [0.5, 2.5]]
     for polygons in ([[square]], [[square], [square]]):  # a union, not even-odd
@@ -298,10 +264,7 @@ def test_run_lengths(folder, mask):
         assert_array_equal(found.label_image() > 0, mask)
 
 
-# --- round trips ----------------------------------------------------------------------------------
-
-
-def has_roifile(suffix: str) -> Any:
+def has_roifile(suffix):
     return suffix != ".zip" or pytest.importorskip("roifile")
 
 
@@ -362,11 +325,9 @@ def test_geojson_has_classes_and_measures(tmp_path):
     [
         ("a.png", {}, r"written as \.tif, \.tiff, \.zip or \.geojson"),
         ("a.tif", {"classes": ["a", "b"]}, r"only \.geojson files contain classes"),
-        ("a.tif", {"pixel_size": 0.0}, "pixel_size"),
         ("a.tif", {"outlines": LABELS * np.int32(2**24)}, r"label \d+ is above 2\*\*24"),
         ("a.tif", {"outlines": LABELS[None].repeat(2, 0) > 0}, r"overlap.*\.zip or \.geojson"),
         ("a.geojson", {"classes": ["cube"]}, "1 values of classes for 2 outlines"),
-        ("a.geojson", {"measures": {"Area": [1]}}, "1 values of Area for 2"),
     ],
 )
 def test_what_cannot_be_written(tmp_path, name, options, words):
@@ -375,50 +336,33 @@ def test_what_cannot_be_written(tmp_path, name, options, words):
     assert not (tmp_path / name).exists()
 
 
-def test_a_missing_extra_says_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "roifile", None)
-    with pytest.raises(ImageReadError, match=r'pip install "hypervlad\[formats\]"'):
-        write_outlines(tmp_path / "a.zip", LABELS)
-
-
-# --- what is refused ------------------------------------------------------------------------------
-
-
-def npy(shape: tuple[int, ...], kind: str = "|u1") -> bytes:
+def npy(shape, kind="|u1"):
     head = repr({"descr": kind, "fortran_order": False, "shape": shape}).encode().ljust(117) + b"\n"
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(head)) + head
 
 
-def larger_than_it_is(path: Path) -> None:
+def larger_than_it_is(path):
     """Write an archive that says it contains 512 MB."""
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("a.roi", b"Iout")
         file.infolist()[0].file_size = 1 << 29
 
 
-def sparse(path: Path) -> None:
-    with path.open("wb") as file:
-        file.write(b"[")
-        file.truncate((1 << 28) + 1)
-
-
-def coloured(path: Path) -> None:
+def coloured(path):
     image = Image.fromarray(LABELS).convert("P")
     image.putpalette([*range(255, -1, -1)] * 3)
     image.save(path)
 
 
-def with_another_file(path: Path) -> None:
+def with_another_file(path):
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("mask.png", b"x")
 
 
 TEETH = [coordinate for x in range(2200) for coordinate in (x % 7, 4000 * (x % 2))]
-BAD_FILES: list[tuple[str, Any, str]] = [
+BAD_FILES = [
     ("a_seg.npy", npy((), "|O"), "a pickle.*If cellpose wrote it, .*--save_tif"),
     ("a.npy", npy((10**9, 10**9)), "damaged, or not a file of outlines"),
-    ("a.tif", b"", "the file is empty"),
-    ("a.txt", b"text", "not an image that can be read"),
     (
         "a.tif",
         lambda p: tifffile.imwrite(p, np.zeros((3, 9, 8), "u2"), photometric="minisblack"),
@@ -428,17 +372,11 @@ BAD_FILES: list[tuple[str, Any, str]] = [
     ("a.zip", b"PK\x03\x04 and more", "damaged, or not .* not a zip file"),
     ("a.zip", with_another_file, r"contains mask\.png; unpack"),
     ("a.zip", larger_than_it_is, "regions of 536,870,912 bytes; split it"),
-    ("a.json", sparse, "more than 268,435,456 bytes"),
     ("a.json", b"[" + (1 << 23) * b"0," + b"0]", "more than 8388608 values"),
     ("a.json", b"[" * 100_000, "not JSON to be read"),
-    ("a.json", {"shapes": []}, "KeyError: 'annotations'"),
     ("a.json", coco(annotation([[0, 0, 1e300, 0, 1, 1]])), "beyond a billion"),
-    ("a.json", coco(annotation([[0, 0, 1]])), "cannot reshape"),
     ("a.json", coco(annotation([TEETH]), size=(4000, 8)), "more than 8,388,608 times"),
     ("a.json", coco(annotation({"size": [6, 8], "counts": [2**62] * 2})), "do not fill"),
-    ("a.json", coco(annotation({"size": [6, 8], "counts": [48.0]})), "do not fill"),
-    ("a.json", coco(annotation({"size": [6, 8], "counts": "o" * 99})), "damaged compressed"),
-    ("a.json", coco(annotation({"size": [6, 9], "counts": [54]})), "of another size than"),
     ("a.json", coco(annotation([SQUARE]), size=(10**6, 10**6)), "more than max_pixels"),
 ]
 
@@ -455,36 +393,22 @@ def test_bad_files_are_named(tmp_path, name, content, words):
     assert str(error.value).startswith(str(path))
 
 
-def of_several_slices(path: Path) -> Any:
+def of_several_slices(path):
     members = {str(k): region(RECTANGLE, 0, 0, 2, 2, slice_=k) for k in (1, 2)}
     return read_outlines(archive(path / "a.zip", **members), shape=(4, 4))
-
-
-def without_a_size(path: Path) -> Any:
-    return read_outlines(archive(path / "a.zip", a=region(RECTANGLE, 0, 0, 2, 2)))
-
-
-def of_another_size(path: Path) -> Any:
-    return read_outlines(LABELS, shape=(5, 8), name="outlines 3")
-
-
-def reaching_beyond(path: Path) -> Any:
-    return Outlines((6, 8), (Outline(4, (3, 3, 7, 6), np.ones((4, 3), bool)),))
 
 
 @pytest.mark.parametrize(
     ("source", "words"),
     [
         (np.full((4, 5), 0.5), "labels must be whole numbers"),
-        (np.full((4, 5), np.nan), "labels must be whole numbers"),
-        (np.full((4, 5), -1), "labels must be from 0 to 2,147,483,647, not -1"),
         (np.zeros((4, 5, 3), np.uint8), "If these are colours, .*Lookup Tables > Grays"),
-        (np.array(["a"]), "expected a label image"),
         ([np.ones((2, 2), bool), np.ones((2, 3), bool)], "masks that differ in size"),
         (of_several_slices, "regions of several slices"),
-        (without_a_size, r"a\.zip: .*give shape=\(height, width\)"),
-        (of_another_size, "^outlines 3: a segmentation of 6 x 8 pixels for"),
-        (reaching_beyond, r"outline 4: its box \(3, 3, 7, 6\) reaches beyond .* 6 x 8"),
+        (
+            lambda _: read_outlines(LABELS, shape=(5, 8), name="outlines 3"),
+            "^outlines 3: a segmentation of 6 x 8 pixels for",
+        ),
         (lambda _: Outline(1, (0, 0, 3, 4), np.ones((3, 3), bool)), r"outline 1: .*\(3, 4\)"),
         (lambda folder: read_outlines(folder), "a folder without masks"),
         (lambda _: cut_particles(np.zeros((0, 0)), np.zeros((0, 0), int)), "has no pixels"),
@@ -492,12 +416,9 @@ def reaching_beyond(path: Path) -> Any:
         (lambda folder: find_outlines(["f", "g"], folder / "x"), "x: no such folder of outlines"),
     ],
 )
-def test_what_are_no_outlines(tmp_path: Path, source: Any | Callable[[Path], Any], words: str):
+def test_what_are_no_outlines(tmp_path, source, words):
     with pytest.raises(ImageReadError, match=words):
         source(tmp_path) if callable(source) else read_outlines(source)
-
-
-# --- names and sizes ------------------------------------------------------------------------------
 
 
 def test_outlines_are_found_by_name(tmp_path):
@@ -517,10 +438,3 @@ def test_outlines_of_the_whole_frame_lose_the_banner():
     with pytest.warns(UserWarning, match="1 of 2 outlines left out, .* 5 x 8 pixels: 2"):
         (found,) = read_outlines(stack, shape=(5, 8), banner_rows=1)
     assert found.box == (3, 0, 5, 2)
-
-
-def test_outlines_pass_through_and_are_chosen():
-    found = Outlines.of(LABELS)
-    assert read_outlines(found, shape=(6, 8)) is found
-    assert [outline.label for outline in found[np.array([False, True])]] == [7]
-    assert_array_equal(found, LABELS)

@@ -1,10 +1,6 @@
 """Particles wherever images are: masks in sums and averages, the shape block, the classifier."""
 
-from __future__ import annotations
-
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,19 +13,13 @@ from support.oracle import enlarged, normalised, residual_sums
 from support.tiny import make_tiny_encoder
 
 import hypervlad
-from hypervlad import (
-    BoostedSoftmaxClassifier,
-    HypercolumnVLAD,
-    MicrographClassifier,
-    extract_features,
-    load_features,
-)
+from hypervlad import BoostedSoftmaxClassifier, MicrographClassifier
 from hypervlad.particles import Particle, cut_particles, measure
 
 SHAPE = ("joint", "per_layer", "pooled_unit", "shape")
 
 
-def field(number: int) -> list[Particle]:
+def field(number):
     """Six particles of a field: striped bars at odd labels, flat discs at even ones."""
     rng = np.random.default_rng(number)
     image, labels = 0.1 * rng.random((60, 90)), np.zeros((60, 90), int)
@@ -46,26 +36,26 @@ def field(number: int) -> list[Particle]:
 
 
 @pytest.fixture(scope="module")
-def particles() -> list[Particle]:
+def particles():
     return [particle for number in range(4) for particle in field(number)]
 
 
 @pytest.fixture(scope="module")
-def kinds(particles: list[Particle]) -> list[str]:
+def kinds(particles):
     return ["bar" if particle.label % 2 else "disc" for particle in particles]
 
 
 @pytest.fixture(scope="module")
-def model(tiny_backbone: None, particles: list[Particle], kinds: list[str]) -> MicrographClassifier:
+def model(tiny_backbone, particles, kinds):
     encoder = make_tiny_encoder().set_params(blocks=SHAPE)
     learner = BoostedSoftmaxClassifier(n_estimators=0, Cs=1.0)
     return MicrographClassifier(encoder, boosting=learner, random_state=0).fit(particles, kinds)
 
 
-def tiny_particle(mask: Any, **changes: Any) -> Particle:
+def tiny_particle(mask, **changes):
     mask = np.asarray(mask, bool)
     pixels = np.random.default_rng(0).random(mask.shape).astype(np.float32)
-    given: dict[str, Any] = {
+    given = {
         "image": pixels,
         "mask": mask,
         "box": (0, 0, *mask.shape),
@@ -74,9 +64,6 @@ def tiny_particle(mask: Any, **changes: Any) -> Particle:
         "field_shape": mask.shape,
     }
     return Particle(**given | changes)
-
-
-# --- sums and averages ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -88,16 +75,14 @@ def tiny_particle(mask: Any, **changes: Any) -> Particle:
         (SHAPE, "image", 8),
     ],
 )
-def test_vectors_are_sums_over_the_mask_of_explicit_hypercolumns(
-    blocks: Any, grid: Any, turns: int, particles: list[Particle]
-) -> None:
+def test_vectors_are_sums_over_the_mask_of_explicit_hypercolumns(blocks, grid, turns, particles):
     encoder = make_tiny_encoder().set_params(blocks=blocks, grid=grid, turns=turns, image_size=32)
     encoder.fit(particles)
     ours = encoder.transform(particles[2:3])[0]
     np.testing.assert_allclose(ours, explicit(encoder, particles[2], particles), atol=1e-4)
 
 
-def explicit(encoder: HypercolumnVLAD, particle: Particle, training: list[Particle]) -> np.ndarray:
+def explicit(encoder, particle, training):
     """Encode a particle over the positions of its mask, with enlarged maps, in float64."""
     loader, codebook = encoder.loader(), encoder.codebook_
     batch = loader.load_batch(particle)
@@ -135,7 +120,7 @@ def explicit(encoder: HypercolumnVLAD, particle: Particle, training: list[Partic
 
 @settings(max_examples=15, deadline=None)
 @given(mask=arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12))), data=st.data())
-def test_every_particle_has_finite_features(mask: np.ndarray, data: st.DataObject) -> None:
+def test_every_particle_has_finite_features(mask, data):
     mask[data.draw(st.integers(0, len(mask) - 1)), data.draw(st.integers(0, mask.shape[1] - 1))] = 1
     encoder = _fitted(data.draw(st.sampled_from(["finest", "image", 30]), "grid"))
     vector = encoder.transform([tiny_particle(mask)])
@@ -143,17 +128,17 @@ def test_every_particle_has_finite_features(mask: np.ndarray, data: st.DataObjec
     assert vector[0, :96].any()
 
 
-_encoders: dict[Any, HypercolumnVLAD] = {}
+_encoders = {}
 
 
-def _fitted(grid: Any) -> HypercolumnVLAD:
+def _fitted(grid):
     if grid not in _encoders:
         encoder = make_tiny_encoder().set_params(blocks=SHAPE, grid=grid)
         _encoders[grid] = encoder.fit(field(0) + field(1))
     return _encoders[grid]
 
 
-def test_what_is_outside_the_mask_does_not_matter(particles: list[Particle]) -> None:
+def test_what_is_outside_the_mask_does_not_matter(particles):
     """The codebook and the vectors depend on pixels of the particle alone."""
     others = [
         replace(each, image=np.where(each.mask, each.image, 1).astype(np.float32))
@@ -163,13 +148,7 @@ def test_what_is_outside_the_mask_does_not_matter(particles: list[Particle]) -> 
     np.testing.assert_array_equal(one, other)
 
 
-# --- sizes ----------------------------------------------------------------------------------------
-
-
-# --- the shape block ------------------------------------------------------------------------------
-
-
-def test_shape_measures_are_those_of_regionprops() -> None:
+def test_shape_measures_are_those_of_regionprops():
     y, x = np.mgrid[:60, :60]
     mask = ((y - 30 + 0.4 * (x - 25)) / 20) ** 2 + ((x - 25) / 9) ** 2 < 1
     (region,) = regionprops(mask.astype(int))
@@ -187,22 +166,11 @@ def test_shape_measures_are_those_of_regionprops() -> None:
     assert ours == pytest.approx(expected, abs=2e-2)
 
 
-def test_sizes_are_measured_at_the_common_scale() -> None:
-    loader = _fitted("finest").loader()
-    mask = np.ones((20, 20))
-    for pixel_size, common, factor in ((2.0, None, 1), (2.0, 4.0, 0.5), (None, 4.0, 1)):
-        own = tiny_particle(mask, pixel_size=pixel_size)
-        outline = replace(loader, pixel_size=common).load(own, "particle").info.outline
-        assert outline is not None
-        diameter = factor * 20 * np.sqrt(4 / np.pi)
-        assert np.exp(outline[0]) == pytest.approx(diameter)
-
-
-def of_whole_images() -> HypercolumnVLAD:
+def of_whole_images():
     return make_tiny_encoder().fit(list(np.random.default_rng(0).random((9, 20, 20))))
 
 
-def mixed(particles: list[Particle]) -> Any:
+def mixed(particles):
     return MicrographClassifier(make_tiny_encoder()).fit([*particles[:3], np.eye(9)], [0, 1, 0, 1])
 
 
@@ -215,19 +183,12 @@ def mixed(particles: list[Particle]) -> Any:
         (mixed, "3 of 4 images are particles.*such as image 3"),
     ],
 )
-def test_particles_and_whole_images_are_not_mixed(
-    particles: list[Particle], act: Any, words: str
-) -> None:
+def test_particles_and_whole_images_are_not_mixed(particles, act, words):
     with pytest.raises(ValueError, match=words):
         act(particles)
 
 
-# --- the classifier -------------------------------------------------------------------------------
-
-
-def test_particles_of_a_micrograph_are_a_group(
-    model: MicrographClassifier, particles: list[Particle], kinds: list[str]
-) -> None:
+def test_particles_of_a_micrograph_are_a_group(model, particles, kinds):
     assert len(np.unique(model.training_.groups)) == 4
     assert model.training_.names == [particle.name for particle in particles]
     own = MicrographClassifier(make_tiny_encoder(), boosting=model.boosting, random_state=0)
@@ -235,7 +196,7 @@ def test_particles_of_a_micrograph_are_a_group(
     assert len(np.unique(named.training_.groups)) == len({p.micrograph[:9] for p in particles})
 
 
-def test_all_answers_accept_particles(model: MicrographClassifier, tmp_path: Path) -> None:
+def test_all_answers_accept_particles(model, tmp_path):
     new = field(9)
     expected = ["bar" if particle.label % 2 else "disc" for particle in new]
     assert model.predict(new).tolist() == expected
@@ -249,9 +210,7 @@ def test_all_answers_accept_particles(model: MicrographClassifier, tmp_path: Pat
     np.testing.assert_array_equal(loaded.predict_proba(new), model.predict_proba(new))
 
 
-def test_the_evidence_lies_in_the_particle_and_adds_up(
-    model: MicrographClassifier, particles: list[Particle], kinds: list[str]
-) -> None:
+def test_the_evidence_lies_in_the_particle_and_adds_up(model, particles, kinds):
     encoder = make_tiny_encoder().set_params(blocks=SHAPE, turns=2, image_size=64)
     own = MicrographClassifier(encoder, boosting=model.boosting, random_state=0)
     own.fit(particles, kinds)
@@ -264,22 +223,3 @@ def test_the_evidence_lies_in_the_particle_and_adds_up(
     outside = own.encoder_.loader().load_batch(particles[0]).masks
     assert outside is not None
     assert not found.blocks["joint"][:, outside[0].numpy() == 0].any()
-
-
-# --- tables ---------------------------------------------------------------------------------------
-
-
-def test_the_table_of_vectors_says_where_particles_are(
-    model: MicrographClassifier, particles: list[Particle], tmp_path: Path
-) -> None:
-    out = tmp_path / "f.parquet"
-    done = extract_features(particles, model, out=out)
-    vectors, frame = load_features(out, encoder=model)
-    np.testing.assert_allclose(vectors, model.encoder_.transform(particles), atol=1e-5)
-    assert done.n_images == len(frame) == 24
-    assert frame["micrograph"].tolist() == [particle.micrograph for particle in particles]
-    assert frame["particle"].tolist() == [particle.label for particle in particles]
-    boxes = frame[["top", "left", "bottom", "right"]].to_numpy()
-    np.testing.assert_array_equal(boxes, [particle.box for particle in particles])
-    again = extract_features(particles, model, out=out, resume=True)
-    assert again.n_kept == 24

@@ -1,7 +1,5 @@
 """Rules against the same comparisons in Python, and what they refuse."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -43,10 +41,8 @@ SCALELESS = T.assign(length_nm=T["length_nm"].where(~OF_B))
     ("rule", "expected"),
     [
         ("length > 5 um", LONG),
-        ("length>5um", LONG),
         ("5e3 nm < length", LONG),
         ("2000 px < length <= .0082e3 um", (T["length_px"] > 2000) & (T["length_nm"] <= 8200)),
-        ("length > 5 µm", LONG),
         ("length > 2500 px", LONG),
         ("length_nm > 5000", LONG),
         ("area >= 2.5 um2", T["area_nm2"] >= 2.5e6),
@@ -65,18 +61,13 @@ def test_rules(rule, expected):
     ("table", "rule", "words"),
     [
         (T, "length > 5", "must compare length with a value in px or nm or um"),
-        (T, "length > 5 um2", "must compare length with a value in px or nm or um"),
         (T, "area > 5 um", "must compare area with a value in px2 or nm2 or um2"),
         (T, "aspect_ratio > 3 nm", "compares aspect_ratio, which has no unit, with a value in nm"),
         (T, "diameter > 3 nm", "names 'diameter'; the measures are micrograph, class, length, wid"),
         (T.drop(columns="class"), "class == 'a'", "names class, but the particles are not classi"),
         (T, "", "cannot be read: write comparisons"),
         (T, "touches_edge = 5", "cannot be read at '= 5'"),
-        (T, "touches_edge or", "cannot be read"),
-        (T, "touches_edge (touches_edge)", "cannot be read"),
-        (T, "()", "cannot be read"),
         (T, "aspect_ratio > 5 mm", "names 'mm'"),
-        (T, "length", "must compare length with a value"),
         (T, "aspect_ratio", "'aspect_ratio' where a comparison was expected"),
         (T, "class > 'cube'", "must compare class by == or != and a text"),
         (T, "aspect_ratio == 'cube'", "must compare aspect_ratio by a number"),
@@ -86,9 +77,7 @@ def test_rules(rule, expected):
         (SCALELESS, "length > 5 um", r"20 particles lack (b.tif): give pixel_size, or compare in"),
         (SCALELESS, "length_nm > 5000", "needs the pixel size, which 20 particles lack (b.tif)"),
         (CURVED, "persistence_length > 1 um", "needs persistence_length, which is unknown for"),
-        (CURVED, "persistence_length < 1e9 px", "needs persistence_length, which is unknown for"),
         (None, "who-fibre", "table must be a t"),
-        (T, None, "rule must be a t"),
         (T, LONG, "rule must be a t"),
     ],
 )

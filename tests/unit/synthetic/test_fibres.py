@@ -1,21 +1,15 @@
 """Synthetic wires, mats and fibres: true to what was asked, and masked where a defect is seen."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
-from numpy.testing import assert_array_equal
 
 from hypervlad.data import (
     NANOFIBRE_DEFECTS,
-    make_alignment_examples,
     make_fibre_images,
     make_nanofibre_images,
     make_nanowire_images,
 )
 from hypervlad.fibres import aligned_fraction, axial_difference, axial_statistics
-
-# --- fibres of known diameter ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("diameter", [2.5, 5.0, 8.3])
@@ -59,9 +53,6 @@ def test_cover_spread_and_two_kinds_are_as_asked():
     assert truth.diameters.min() <= truth.median <= truth.diameters.max()
 
 
-# --- wires of known direction ---------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("aligned", [0.0, 0.4, 1.0])
 def test_domains_have_their_share_and_wires_their_directions(aligned):
     options = {"size": 192, "density": (0.5, 0.7), "snr": np.inf}
@@ -81,58 +72,6 @@ def test_domains_have_their_share_and_wires_their_directions(aligned):
         assert np.median(apart) < np.deg2rad(5)
 
 
-@pytest.mark.parametrize(("density", "overlap"), [(0.2, 1.0), (0.6, 1.0), (0.9, 0.0)])
-def test_wires_cover_what_was_requested_unless_they_must_not_overlap(density, overlap):
-    options = (
-        {"size": 192, "random_state": 3}
-        if overlap
-        else {"width": 8, "size": 128, "random_state": 4}
-    )
-    _, (truth,) = make_nanowire_images(1, density=density, overlap=overlap, **options)
-    if overlap:
-        assert truth.wires.mean() == pytest.approx(density, abs=0.12)
-    else:
-        assert truth.wires.mean() < 0.7
-
-
-def test_a_tilt_lays_wires_down():
-    """Up and down is foreshortened: directions gather about the x axis."""
-    means = []
-    for tilt in (0.0, 1.2):
-        options = {"tilt": tilt, "density": 0.5, "width": 5, "size": 160, "random_state": 5}
-        _, truths = make_nanowire_images(3, aligned=0.0, **options)
-        known = np.concatenate([truth.orientation[truth.wires] for truth in truths])
-        means.append(np.mean(np.cos(2 * known)))
-    assert means[1] > means[0] + 0.3
-
-
-@pytest.mark.parametrize(("blur", "snr"), [(0, 8.0), (0.8, 2.0), (2.5, 8.0)])
-def test_noise_and_blur_are_what_was_requested(blur, snr):
-    options = {"density": 0.4, "width": 6, "size": 128, "random_state": 6}
-    (clean,), (truth,) = make_nanowire_images(1, snr=np.inf, blur=blur, **options)
-    (noisy,), _ = make_nanowire_images(1, snr=snr, blur=blur, **options)
-    # Gain and offset differ; the residual of a fit does not.
-    gain, offset = np.polyfit(clean.ravel(), noisy.ravel(), 1)
-    residual = noisy - (gain * clean + offset)
-    contrast = gain * (clean[truth.wires].mean() - clean[~truth.wires].mean())
-    assert contrast / residual.std() == pytest.approx(snr, rel=0.05)
-    assert ((noisy == 0) | (noisy == 1)).mean() < 0.005
-    (soft,), _ = make_nanowire_images(1, snr=np.inf, blur=blur + 2, **options)
-    assert np.abs(np.diff(soft, axis=1)).mean() < 0.8 * np.abs(np.diff(clean, axis=1)).mean()
-
-
-def test_maps_hold_what_the_rule_says_of_the_truth():
-    _, truths = make_alignment_examples(2, size=96, random_state=0)
-    for truth in truths:
-        where, found = truth.aligned_map(window=24), truth.aligned_fraction(window=24)
-        assert where.shape == (96, 96)
-        assert np.isnan(where).mean() == pytest.approx(found.background.mean())
-        assert np.nanmean(where) == pytest.approx(found.fraction)
-
-
-# --- mats with defects ----------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("kind", [*NANOFIBRE_DEFECTS, "missing"])
 def test_each_kind_is_seen_and_masked(kind):
     options = {"defective": 1, "size": (116, 171), "random_state": 5}
@@ -145,14 +84,3 @@ def test_each_kind_is_seen_and_masked(kind):
         assert difference < -0.05
     if kind in ("clump", "particle"):
         assert difference > 0.05
-
-
-def test_missing_fibres_are_drawn_only_if_they_are_named():
-    assert "missing" not in NANOFIBRE_DEFECTS
-    options = {"n": 1, "defective": 1, "size": 96, "random_state": 0}
-    default, _ = make_nanofibre_images(**options)
-    assert_array_equal(
-        default[0], make_nanofibre_images(**options, defects=NANOFIBRE_DEFECTS)[0][0]
-    )
-    assert make_nanofibre_images(**options, defects="missing")[1][0].any()
-    assert not make_nanofibre_images(**options | {"defective": 0}, defects=())[1][0].any()

@@ -1,7 +1,5 @@
 """Defects added to any image: visible, masked, in range, reproducible."""
 
-from __future__ import annotations
-
 from functools import cache
 
 import numpy as np
@@ -25,7 +23,7 @@ seeds = st.integers(0, 2**31 - 1)
 
 
 @cache
-def textures() -> list[np.ndarray]:
+def textures():
     """Images of several kinds and shapes: also dark, bright, of low contrast, in colour."""
     (mat,), _ = make_nanofibre_images(1, defective=0, size=(96, 130), random_state=0)
     (tubes,), _ = make_tem_images(1, size=(80, 64), random_state=1)
@@ -65,13 +63,6 @@ def test_image_and_mask_are_what_they_say(image, kind, seed):
         assert difference[outside].mean() < 0.2 * difference[mask].mean()
 
 
-@pytest.mark.parametrize("level", [0.0, 1.0])
-@pytest.mark.parametrize("kind", ["scratch", "stain", "band", "gradient"])
-def test_black_and_white_images_change_in_the_only_possible_direction(level, kind):
-    changed, mask = add_defect(np.full((64, 90), level), kind, random_state=0)
-    assert (changed[mask] != level).mean() > 0.5
-
-
 FLAT = np.full((64, 64), 0.5)
 
 
@@ -81,8 +72,6 @@ FLAT = np.full((64, 64), 0.5)
         (FLAT, "blur", "kind='blur'.*visible nowhere.*use another kind"),
         (0 * FLAT, "pits", "kind='pits'.*visible nowhere.*use another kind"),
         (FLAT, "crack", "expected one of scratch, stain, band, blur, gradient"),
-        (FLAT, None, "expected one of scratch, stain, band, blur, gradient"),
-        (FLAT, ["pits"], "expected one of scratch, stain, band, blur, gradient"),
         (np.zeros((63, 100)), "stain", "63 x 100 pixels; expected at least 64 on each side"),
         (np.zeros((64, 64), np.uint8), "stain", "type uint8 .* floats in .0, 1.*divide an 8-bit"),
         (3 * FLAT, "stain", "from 1.5 to 1.5; expected floats"),

@@ -1,13 +1,10 @@
 """What all makers of images have in common: types, ranges, seeds, checked parameters."""
 
-from __future__ import annotations
-
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose, assert_array_equal
+from numpy.testing import assert_array_equal
 
 from hypervlad.data import (
     FIBRE_LOOKS,
@@ -63,20 +60,7 @@ def test_same_seed_same_images_whatever_their_number(make):
     assert not np.array_equal(*others)
 
 
-@pytest.mark.parametrize(
-    ("make", "blocks"),
-    [
-        (make_tem_images, [0.4967, 0.5420, 0.2924, 0.3404]),
-        (partial(make_particle_fields, n_particles=2, extent=50), [0.6517, 0.5642, 0.5784, 0.6735]),
-    ],
-)
-def test_few_numbers_guard_against_silent_drift(make, blocks):
-    (image,), _ = make(1, size=64, random_state=0)
-    found = image.reshape(2, 32, 2, 32).mean(axis=(1, 3)).ravel()
-    assert_allclose(found, blocks, atol=2e-3)
-
-
-BAD: list[tuple[Any, dict[str, Any], str]] = [
+BAD = [
     *((make, {"n": n}, f"n={n!r}: ") for make in MAKERS for n in (0, 2.5, True, "12")),
     *(
         (make, {"size": size}, "size=.*: expected an integer or .* at least")
@@ -89,27 +73,16 @@ BAD: list[tuple[Any, dict[str, Any], str]] = [
     (make_nanowire_images, {"width": 1}, "width=1: expected a number from 2 to 100"),
     (make_nanowire_images, {"snr": (2, np.inf)}, "expected a number from 0.1 to inf"),
     (make_nanowire_images, {"blur": (1, 0)}, "the lower first"),
-    (make_nanowire_images, {"tilt": np.nan}, "tilt=nan"),
-    (make_nanowire_images, {"overlap": True}, "overlap=True"),
-    (make_nanowire_images, {"overlap": (0, 0.5, 1)}, "or a pair of them"),
     (make_nanofibre_images, {"defects": ["scratch"]}, "expected some of bead, clump, film, hole, "),
     (make_nanofibre_images, {"defects": []}, "for images without any, defective=0"),
     (make_nanofibre_images, {"defective": 1.5}, "expected a share of the images"),
     (make_fibre_images, {"diameter": 0}, "diameter"),
-    (make_fibre_images, {"cover": 1.5}, "cover"),
-    (make_fibre_images, {"second_share": 2}, "second_share"),
-    (make_fibre_images, {"second": 0.1}, "second"),
     (make_fibre_images, {"look": "shiny"}, "look"),
     (fields, {"kind": "stem"}, "kind must be one of 'tem', 'sem', not 'stem'"),
     (fields, {"background": "dirty"}, "background must be one of 'plain', 'cluttered', not 'dirty"),
     (fields, {"classes": "fiber"}, r"classes must be a list of names \(each one of .*, not 'fiber"),
-    (fields, {"classes": None}, "classes must be .*, not None"),
-    (fields, {"classes": []}, r"classes must be .*, not \(\)"),
     (fields, {"classes": ["fiber", "fibre"]}, r"classes must be .*, not \('fiber', 'fibre'\)"),
-    (fields, {"n_particles": (3.0, 4)}, "n_particles=.*: expected an integer from 0 to 100000"),
     (fields, {"n_particles": -1}, "n_particles=-1: expected an integer"),
-    (fields, {"extent": 480}, "extent=480: expected a number from 12 to 409.6"),
-    (fields, {"touching": 1.2}, "touching=1.2: expected a number from 0 to 1"),
     (fields, {"noise": (0.1, 0.02)}, "noise=.*the lower first"),
 ]
 
