@@ -32,6 +32,7 @@ settings.register_profile(
 settings.register_profile("explore", deadline=None, print_blob=True)
 settings.load_profile("reproducible")
 
+_DEAR_EXAMPLES = (".HypercolumnSegmenter",)  # of docstrings: it trains for 20 s
 _PEAKS = pytest.StashKey[dict[str, int]]()  # bytes, by worker
 
 
@@ -46,6 +47,9 @@ def peak_memory() -> int:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.name.endswith(_DEAR_EXAMPLES):
+            item.add_marker("full")
     if "full" not in config.option.markexpr:
         left_out = [item for item in items if item.get_closest_marker("full")]
         config.hook.pytest_deselected(items=left_out)

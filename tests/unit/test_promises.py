@@ -51,6 +51,7 @@ class Promise(NamedTuple):
     units: tuple[int, ...] = (1, 2, 4, 8, 40)
     n_draws: int = 120
     broken: Mapping[int, str] = MappingProxyType({})
+    is_dear: bool = False  # with the most units, seconds
 
 
 def within(interval: tuple[float, float], truth: float, far: float) -> Kept:
@@ -246,13 +247,17 @@ PROMISES = {
     "prediction set": Promise(sets, 0.9, n_draws=300),
     "sure answers": Promise(sure_answers, 0.9, units=(1, 2, 4, 8, 40, 300), n_draws=300),
     "number of particles": Promise(number),
-    "D50": Promise(sizes("d50"), broken={4: FEW_FIELDS}),
-    "D90": Promise(sizes("d90"), broken={4: FEW_FIELDS}),
+    "D50": Promise(sizes("d50"), units=(2, 4, 8, 40), broken={4: FEW_FIELDS}, is_dear=True),
+    "D90": Promise(sizes("d90"), units=(2, 4, 8, 40), broken={4: FEW_FIELDS}, is_dear=True),
     "recall of outlines": Promise(
-        outlines, units=(2, 4, 8, 40), n_draws=60, broken={2: FEW_FIELDS, 4: FEW_FIELDS}
+        outlines,
+        units=(2, 4, 8, 40),
+        n_draws=60,
+        broken={2: FEW_FIELDS, 4: FEW_FIELDS},
+        is_dear=True,
     ),
-    "median of a group": Promise(group_median, broken={1: ONE_SAMPLE}),
-    "ratio of groups": Promise(ratio_of_groups, n_draws=60, broken={1: ONE_SAMPLE}),
+    "median of a group": Promise(group_median, broken={1: ONE_SAMPLE}, is_dear=True),
+    "ratio of groups": Promise(ratio_of_groups, n_draws=60, broken={1: ONE_SAMPLE}, is_dear=True),
     "one kind, equal lengths": Promise(
         one_kind(lambda _, n: np.ones(n)), units=(40, 200), n_draws=100
     ),
@@ -261,12 +266,14 @@ PROMISES = {
         units=(40, 200),
         n_draws=60,
         broken={40: UNEQUAL},
+        is_dear=True,
     ),
     "one kind, few long fibres": Promise(
         one_kind(lambda rng, n: np.exp(1.5 * rng.standard_normal(n))),
         units=(40, 200),
         n_draws=60,
         broken={40: UNEQUAL, 200: UNEQUAL},
+        is_dear=True,
     ),
     "mean direction": Promise(
         mean_direction, units=(2, 4, 8, 40), broken=dict.fromkeys((2, 4, 8), FEW_FIELDS)
@@ -274,16 +281,19 @@ PROMISES = {
 }
 
 
+def marks_of(promise: Promise, n: int) -> list[pytest.MarkDecorator]:
+    marks = []
+    if n in promise.broken:
+        marks.append(pytest.mark.xfail(strict=True, reason=promise.broken[n]))
+    if promise.is_dear and n == max(promise.units):
+        marks.append(pytest.mark.full)
+    return marks
+
+
 @pytest.mark.parametrize(
     ("name", "n"),
     [
-        pytest.param(
-            name,
-            n,
-            marks=[pytest.mark.xfail(strict=True, reason=promise.broken[n])]
-            if n in promise.broken
-            else [],
-        )
+        pytest.param(name, n, marks=marks_of(promise, n))
         for name, promise in PROMISES.items()
         for n in promise.units
     ],
