@@ -117,18 +117,6 @@ def test_maps_are_those_of_the_library_and_know_their_pixel_size(folder, found):
             assert min(figure.size) > 300
 
 
-def test_a_window_with_a_unit_needs_a_pixel_size(folder, tmp_path):
-    asked = ["--window", "96nm", "--tolerance", 15, "--method", "lgo"]
-    result = run(folder, "-o", tmp_path / "out", *asked, code=2)
-    assert "1 of 2 images left out" in result.output
-    assert "two/a.tif: 96nm cannot be converted to pixels" in result.output.replace("\\", "/")
-    (row,) = table(tmp_path / "out").values()
-    columns = ("path", "window_px", "sigma_px", "tolerance_deg", "method")
-    assert [row[column] for column in columns] == ["one/a.tif", "24", "1.75", "15", "lgo"]
-    run(folder, "-o", tmp_path / "both", *asked, "--pixel-size", 8)
-    assert [row["window_px"] for row in table(tmp_path / "both").values()] == ["24", "12"]
-
-
 def test_pixels_that_are_not_square_are_reported(folder, tmp_path):
     pixels = tifffile.imread(folder / "one" / "a.tif")
     options = {"resolution": (1 / 5, 1 / 10), "metadata": {"unit": "nm"}}

@@ -2,7 +2,6 @@
 
 import csv
 import re
-import shutil
 
 import numpy as np
 import pytest
@@ -92,13 +91,6 @@ def test_a_page_of_how_maps_compare_with_masks(model, folder, tmp_path):
     assert re.search(r"3 images compared: \d called anomalous; 0 left out", out)
 
 
-def test_training_images_are_reported(model, folder, tmp_path):
-    both = ["defects", "score", model, folder / "good", folder / "new", "-o", tmp_path / "out"]
-    known = "8 of 11 images are training images (the same pixels), so "
-    assert f"{known}their scores are too good for new images" in run(*both).stderr
-    assert "training image" not in run(*both, "--quiet").stderr
-
-
 def test_what_does_not_fit_is_refused(model, folder, tmp_path):
     def refusal(*arguments):
         return run(*arguments, code=2).stderr
@@ -137,23 +129,3 @@ def test_images_that_cannot_be_scored_are_left_out(model, tmp_path):
     assert "a.png" in output
     lines = (tmp_path / "out" / "scores.csv").read_text(encoding="utf-8").splitlines()
     assert [line.split(",")[0] for line in lines] == ["path", "b.png"]
-
-
-def test_evaluation_leaves_out_what_cannot_be_judged(model, folder, tmp_path):
-    shutil.copytree(folder / "new", tmp_path / "new")
-    (tmp_path / "new" / "broken.png").write_bytes(b"not an image")
-    page = tmp_path / "page.html"
-    command = ["defects", "evaluate", model, tmp_path / "new", "--masks", folder / "masks"]
-    output = run(*command, "-o", page, "--quiet", code=2).output
-    assert "1 of 4 images left out" in output
-    assert "broken.png" in output
-    assert "image AUROC" in output
-    assert page.exists()
-    page.unlink()
-    output = run(*command, "-o", page, "--on-error", "skip", "--quiet").output
-    assert "broken.png" in page.read_text(encoding="utf-8")
-    page.unlink()
-    for file in [*(tmp_path / "new" / "blots").iterdir(), tmp_path / "new" / "fine.png"]:
-        file.write_bytes(b"not an image either")
-    assert "no image is left" in run(*command, "-o", page, "--quiet", code=2).output
-    assert not page.exists()

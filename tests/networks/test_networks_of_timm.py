@@ -33,7 +33,7 @@ from hypervlad import (
     make_tem_images,
 )
 from hypervlad.features import WeightsNotFoundError, find_weights, get_backbone
-from hypervlad.models import TransferClassifier, default_patch_encoder
+from hypervlad.models import TransferClassifier
 from hypervlad.models.presets import anyloc
 from hypervlad.results import model_facts
 
@@ -166,24 +166,6 @@ def test_a_saved_classifier_gives_identical_answers(name, images, tmp_path):
     np.testing.assert_array_equal(loaded.predict_proba(images), classifier.predict_proba(images))
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("name", IN_ALL)
-def test_defects_are_scored_whole_and_in_tiles(name, tmp_path):
-    images = [np.random.default_rng(n).random((90, 110), dtype=np.float32) for n in range(5)]
-    encoder = default_patch_encoder(backbone=f"timm/{name}", weights="random", n_codewords=4)
-    scorer = PatchDefectScorer(encoder, fpr=0.3, n_codewords=8, random_state=0).fit(images)
-    found = [scorer.score_map(images[0])]
-    scorer.save(tmp_path / "m.hvlad")
-    loaded = hypervlad.load(tmp_path / "m.hvlad")
-    np.testing.assert_array_equal(loaded.score_map(images[0]), found[0])
-    if name == "test_vit":  # others need larger tiles, which equal the whole
-        found.append(clone(scorer).set_params(tile_size=64).fit(images).score_map(images[0]))
-    for score_map in found:
-        assert score_map.shape == (90, 110)
-        assert np.isfinite(score_map).all()
-        assert np.ptp(score_map) > 0
-
-
 # --- taps, sizes, preparation ---------------------------------------------------------------------
 
 
@@ -224,7 +206,6 @@ def test_a_network_for_images_of_one_size_is_refused_for_others():
     ("parameters", "message"),
     [
         ({"taps": [6]}, r"has no layer 6\. Its layers: blocks\.0, .*, blocks\.5"),
-        ({"backbone": "mobilenet_v2", "taps": [1]}, "has no layer 1"),
         ({"backbone": "mobilenet_v2", "taps": ["feature.3"]}, r"Did you mean 'features\.3'"),
         ({"taps": ["blocks.1.class"]}, "'blocks.1.class' can only be pooled: add 'pooled'"),
         (
@@ -232,14 +213,10 @@ def test_a_network_for_images_of_one_size_is_refused_for_others():
             "'blocks.1.class' has no map: give at least one other",
         ),
         ({"backbone": "timm/vit_smal_patch14_dinov2"}, "near are timm/vit_small_patch14_dinov2, "),
-        ({"backbone": "timm/test_vit.of_nobody"}, r"near are timm/test_vit\.r160_in1k "),
-        ({"backbone": "timm/"}, "lacks the name of a network, such as timm/resnet50"),
         ({"backbone": "timm/hf-hub:someone/something"}, "has no network"),
         ({"backbone": "test_vit.r160_in1k"}, r"Did you mean 'timm/test_vit\.r160_in1k'\?"),
-        ({"backbone": "TIMM/test_vit.r160_in1k"}, r"Did you mean 'timm/test_vit\.r160_in1k'\?"),
         ({"backbone": "hf-hub:timm/test_vit"}, r"Did you mean 'timm/test_vit'\?"),
         ({"backbone": "vgg15"}, "unknown backbone 'vgg15'. Did you mean 'vgg1"),
-        ({"backbone": None}, "backbone"),
     ],
 )
 def test_networks_and_taps_that_there_are_not(parameters, message, encoder, images):
@@ -281,14 +258,6 @@ def test_files_and_folders_of_weights(vit, vit_weights, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(WeightsNotFoundError, match=r"no weights in this folder; .* model\.safete"):
         digest("test_vit", tmp_path / "empty")
-
-
-def test_published_files_are_translated(tmp_path):
-    """Position embeddings of another grid, and heads of any name."""
-    torch.save(timm.create_model("test_vit", img_size=96).state_dict(), tmp_path / "vit.pth")
-    assert digest("test_vit", tmp_path / "vit.pth")
-    torch.save(timm.create_model("levit_128s").state_dict(), tmp_path / "levit.pth")
-    assert digest("levit_128s", tmp_path / "levit.pth", image_size=224)
 
 
 @pytest.fixture

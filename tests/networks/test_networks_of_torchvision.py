@@ -5,7 +5,6 @@ import re
 import numpy as np
 import pytest
 import torch
-from support.fine_tuning import keep_the_last_epoch
 from support.networks import check_network, save_whole, torchvisions_own
 
 import hypervlad
@@ -92,23 +91,6 @@ def test_a_model_file_contains_the_original_weights(tmp_path):
 # --- the baseline of transfer learning ------------------------------------------------------------
 
 
-@pytest.mark.filterwarnings("ignore:fine-tuning is validated on:UserWarning")
-@pytest.mark.parametrize("name", ["resnet18", "timm/test_vit", "timm/test_efficientnet", *LARGE])
-def test_transfer_on_every_kind_of_network(name, tmp_path, monkeypatch):
-    keep_the_last_epoch(monkeypatch)
-    images = list(np.random.default_rng(0).random((8, 40, 50), dtype=np.float32))
-    side = get_backbone(name).preprocessing.minimum_size
-    for mode in ("features", "finetune"):
-        model = TransferClassifier(name, "random", mode=mode, image_size=side, max_epochs=1)
-        model.set_params(batch_size=4, random_state=0).fit(images, ["a", "b"] * 4)
-        assert bool(model.network_state_) == (mode == "finetune")
-        expected = model.predict_proba(images)
-        assert np.isfinite(expected).all()
-        model.save(tmp_path / "m.hvlad")
-        loaded = hypervlad.load(tmp_path / "m.hvlad")
-        np.testing.assert_array_equal(loaded.predict_proba(images), expected)
-
-
 @pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18", *LARGE[2:4]])
 def test_pooled_features_are_what_torchvision_gives_its_last_layer(name, tmp_path):
     module = torchvisions_own(name)  # whose head is replaced by one that returns its input
@@ -124,18 +106,3 @@ def test_pooled_features_are_what_torchvision_gives_its_last_layer(name, tmp_pat
     found = model.decision_function(images)
     expected = margins / head.temperature
     np.testing.assert_allclose(found, expected[:, 1] - expected[:, 0], rtol=2e-3, atol=1e-4)
-
-
-@pytest.mark.filterwarnings("ignore:fine-tuning is validated on:UserWarning")
-def test_running_statistics_stay_frozen(tmp_path, monkeypatch):
-    images, labels = make_tem_images(12, size=32, random_state=0)
-    keep_the_last_epoch(monkeypatch)
-    module = torchvisions_own("mobilenet_v2")
-    weights = save_whole(module, tmp_path / "w.pth")
-    model = TransferClassifier("mobilenet_v2", weights, mode="finetune", trainable="all")
-    model.set_params(image_size=32, max_epochs=1).fit(images, labels)
-    before = module.state_dict()
-    assert not any("running" in name for name in model.network_state_)
-    learnt = [not np.array_equal(value, before[k]) for k, value in model.network_state_.items()]
-    assert len(learnt) > 100
-    assert all(learnt)

@@ -126,10 +126,7 @@ def test_without_openvino_the_error_says_what_to_install(images, monkeypatch):
         # Worth it for 2**23 pixels; those of images at their own size are taken for 1024 x 1024.
         ("mobilenet_v2", {}, 9, True),
         ("mobilenet_v2", {}, 8, False),
-        ("mobilenet_v2", {"turns": 4}, 3, True),
-        ("mobilenet_v2", {"turns": 4}, 2, False),
         ("mobilenet_v2", {"runtime": "torch"}, 9, False),
-        ("resnet18", {"taps": ["relu"]}, 9, False),  # as fast in torch
         ("tiny", {"taps": None}, 9, False),
         ("timm/test_efficientnet", {"taps": None}, 9, False),  # each size would be converted
     ],

@@ -4,7 +4,6 @@ The last digits of a network's output depend on the other images of its batch an
 threads. Nothing that follows may magnify them: not K-means, and not the folds of the classifier.
 """
 
-import joblib
 import numpy as np
 import pytest
 import torch
@@ -52,13 +51,6 @@ def test_the_probabilities_tell_models_apart(files, expected):
     """Otherwise all that follows would be trivial."""
     others = probabilities(files, random_state=1)
     assert np.abs(others - expected).max() > 0.01
-
-
-@pytest.mark.full  # a network in each of two processes
-def test_jobs(files, expected):
-    with joblib.parallel_config(n_jobs=2):
-        found = probabilities(files)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=ROUNDING)
 
 
 def test_batches_and_order(files, expected):

@@ -1,17 +1,9 @@
 """What a model's file may hold when it is damaged or forged."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator, Mapping
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
-
-Arrays = Mapping[str, NDArray[Any]]
 
 
-def damaged(arrays: Arrays, part: str = "", *, finite: bool = True) -> Iterator[Arrays]:
+def damaged(arrays, part="", *, finite=True):
     """Yield the arrays of a model with one, of a part, that is narrower, or missing, or NaN."""
     for name, own in arrays.items():
         if name.startswith(part):
@@ -21,7 +13,7 @@ def damaged(arrays: Arrays, part: str = "", *, finite: bool = True) -> Iterator[
                 yield {**arrays, name: np.full_like(own, np.nan)}
 
 
-def replaced(header: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
+def replaced(header, path, value):
     """Return a header with another value at a path such as "fitted/head_/state"."""
     name, _, rest = path.partition("/")
     assert name in header, name

@@ -1,19 +1,15 @@
 """Fine-tuning in tests, where a few epochs on few images may not improve on the start."""
 
-from __future__ import annotations
-
 import functools
 import warnings
-from typing import Any
 
 import numpy as np
-import pytest
 
 from hypervlad.models import TransferClassifier
 
 
 @functools.cache
-def _curves() -> type[Any]:
+def _curves():
     """The class of what a fine-tuning remembers of its epochs."""
     model = TransferClassifier(
         "tiny", "random", mode="finetune", image_size=4, max_epochs=1, random_state=0
@@ -24,6 +20,6 @@ def _curves() -> type[Any]:
         return type(model.fit(images, [*"abababab"]).history_)
 
 
-def keep_the_last_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+def keep_the_last_epoch(monkeypatch):
     """Keep its weights, whether or not it is better than the start."""
     monkeypatch.setattr(_curves(), "best_epoch", property(lambda curves: len(curves) - 1))

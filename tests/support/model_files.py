@@ -1,28 +1,20 @@
 """Model files written by hand, with a checksum that fits: see docs/reference/model_file.md."""
 
-from __future__ import annotations
-
 import hashlib
 import json
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import safetensors.numpy
 
-Arrays = dict[str, np.ndarray]
-Change = Callable[[dict[str, Any], Arrays], Any]
 
-
-def read_entry(path: Path) -> dict[str, Any]:
+def read_entry(path):
     """Return the JSON that a model file holds beside its arrays."""
     data = path.read_bytes()
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     return json.loads(header["__metadata__"]["hypervlad"])
 
 
-def write_file(path: Path, entry: dict[str, Any] | str, arrays: Arrays | None = None) -> Path:
+def write_file(path, entry, arrays=None):
     """Write a model file; the entry may be text that is no JSON."""
     if not isinstance(entry, str):
         entry = json.dumps({"sha256": ""} | entry | {"sha256": "0" * 64}, separators=(",", ":"))
@@ -33,7 +25,7 @@ def write_file(path: Path, entry: dict[str, Any] | str, arrays: Arrays | None = 
     return path
 
 
-def forged(model: Any, path: Path, change: Change) -> Path:
+def forged(model, path, change):
     """Save a model with its network, change its header and arrays, and renew the checksum."""
     model.save(path, include_backbone=True)
     entry, arrays = read_entry(path), safetensors.numpy.load(path.read_bytes())

@@ -1,20 +1,13 @@
 """Networks of torchvision and timm as these libraries build them, with random weights."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import timm
 import torch
 import torchvision
-from numpy.typing import NDArray
 
 from hypervlad.features import get_backbone, tap_names
 
-from .oracle import MapsOf, check_against_oracle, maps_of  # as benchmarks import it, too
+from .oracle import check_against_oracle, maps_of  # as benchmarks import it, too
 
 #: timm's networks for tests (a transformer, one with squeeze-and-excitation, a residual network),
 #: and large ones, of which tests take one of each kind, with what the sides of their images must be
@@ -37,11 +30,11 @@ LARGE = {
 _HEADS = ("classifier", "fc")
 
 
-def torchvisions_own(name: str) -> torch.nn.Module:
+def torchvisions_own(name):
     """Return a network without its head, whose normalisations do something, as after training."""
     options = {"aux_logits": False, "init_weights": False} if name == "inception_v3" else {}
     with torch.device("meta"):  # the dense layers of a VGG weigh half a gigabyte
-        module: torch.nn.Module = torchvision.models.get_model(name, weights=None, **options)
+        module = torchvision.models.get_model(name, weights=None, **options)
     for head in _HEADS:
         if hasattr(module, head):
             setattr(module, head, torch.nn.Identity())
@@ -61,7 +54,7 @@ def torchvisions_own(name: str) -> torch.nn.Module:
     return module
 
 
-def timms_own(name: str, **options: Any) -> torch.nn.Module:
+def timms_own(name, **options):
     """Return a network for images of any size."""
     if name.startswith(("vit", "test_vit")):
         options = {"dynamic_img_size": True} | options
@@ -69,17 +62,17 @@ def timms_own(name: str, **options: Any) -> torch.nn.Module:
         options = {"strict_img_size": False} | options
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)  # not what "random" is
-        module: torch.nn.Module = timm.create_model(name, num_classes=0, **options)
+        module = timm.create_model(name, num_classes=0, **options)
     return module.eval().requires_grad_(False)
 
 
-def timm_maps(name: str, module: Any) -> MapsOf:
+def timm_maps(name, module):
     """Return what reads the maps that timm itself returns, of images mirrored to whole patches."""
     names = tap_names(f"timm/{name}")
     blocks = [tap for tap in names if f"{tap}.unit" in names and not tap.endswith(".value")]
     multiple = {**SMALL, **LARGE}[name]
 
-    def read(batch: torch.Tensor, taps: Sequence[str]) -> list[NDArray[np.float64]]:
+    def read(batch, taps):
         size = batch.shape[2:]
         missing = [(0, -n % multiple) for n in size]
         mirrored = np.pad(batch.numpy(), [(0, 0), (0, 0), *missing], mode="symmetric")
@@ -100,7 +93,7 @@ def timm_maps(name: str, module: Any) -> MapsOf:
     return read
 
 
-def check_network(images: list[Any], name: str, codebook: str = "joint", **options: Any) -> float:
+def check_network(images, name, codebook="joint", **options):
     """Compare vectors with those of a slow oracle on the maps that torchvision or timm returns."""
     if name.startswith("timm/"):
         own = name.removeprefix("timm/")
@@ -113,7 +106,7 @@ def check_network(images: list[Any], name: str, codebook: str = "joint", **optio
     return check_against_oracle(images, name, codebook, module=module, maps=maps, **options)
 
 
-def save_whole(module: torch.nn.Module, path: Path) -> Path:
+def save_whole(module, path):
     """Save a network's weights, and some of a head's, as published files have them."""
     heads = {f"{name}.weight": torch.ones(2) for name in ("classifier.1", "fc", "head")}
     torch.save(module.state_dict() | heads, path)

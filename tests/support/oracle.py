@@ -5,30 +5,22 @@ what the layers of a plain module return, every layer is enlarged to every posit
 are compared and added up one by one.
 """
 
-from __future__ import annotations
-
 import tempfile
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from hypervlad import HypercolumnVLAD, read_image
 
-#: From a prepared image (1, C, H, W) and the names of taps to maps (h_l, w_l, C_l).
-MapsOf = Callable[[torch.Tensor, Sequence[str]], list[NDArray[np.float64]]]
 
-
-def maps_of(module: torch.nn.Module) -> MapsOf:
+def maps_of(module):
     """Return what reads a module's maps where its layers return them."""
 
-    def read(batch: torch.Tensor, taps: Sequence[str]) -> list[NDArray[np.float64]]:
-        found: dict[str, torch.Tensor] = {}
+    def read(batch, taps):
+        found = {}
 
-        def keep(tap: str, output: torch.Tensor) -> None:
+        def keep(tap, output):
             found.setdefault(tap, output.clone())  # a later layer may work in place
 
         layers = dict(module.named_modules())
@@ -45,13 +37,13 @@ def maps_of(module: torch.nn.Module) -> MapsOf:
     return read
 
 
-def enlarged(layer: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float64]:
+def enlarged(layer, size):
     """Enlarge a map bilinearly, the centres of cells aligned as in image resizing."""
     rows, columns = (_enlargement(n, n_out) for n, n_out in zip(layer.shape[:2], size, strict=True))
     return np.einsum("yi,ijc,xj->yxc", rows, layer, columns, optimize=True)
 
 
-def _enlargement(n_in: int, n_out: int) -> NDArray[np.float64]:
+def _enlargement(n_in, n_out):
     matrix = np.zeros((n_out, n_in))
     for place in range(n_out):
         at = max(0.0, (place + 0.5) * n_in / n_out - 0.5)
@@ -61,9 +53,7 @@ def _enlargement(n_in: int, n_out: int) -> NDArray[np.float64]:
     return matrix
 
 
-def residual_sums(
-    columns: NDArray[np.float64], words: NDArray[np.float64], nearest: NDArray[np.intp] | None
-) -> NDArray[np.float64]:
+def residual_sums(columns, words, nearest):
     """Return the sum of hypercolumn minus codeword over the hypercolumns nearest to each codeword.
 
     Codewords that are given must be the nearest, but for the last digits of single precision.
@@ -80,14 +70,14 @@ def residual_sums(
     return sums
 
 
-def normalised(sums: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+def normalised(sums):
     """Give each codeword's block unit length, and then all of one kind together."""
     blocks = [each / np.linalg.norm(each, axis=1, keepdims=True).clip(1e-12) for each in sums]
     joined = np.concatenate([block.ravel() for block in blocks])
     return joined / max(float(np.linalg.norm(joined)), 1e-12)
 
 
-def prepared(encoder: HypercolumnVLAD, image: Any) -> torch.Tensor:
+def prepared(encoder, image):
     """Return an image as the network takes it, (1, C, H, W)."""
     pixels = read_image(image, **(encoder.read_options or {}))
     side = encoder.image_size
@@ -95,9 +85,7 @@ def prepared(encoder: HypercolumnVLAD, image: Any) -> torch.Tensor:
     return encoder.preprocessing_.prepare(pixels, size)[None]
 
 
-def vector_of(
-    encoder: HypercolumnVLAD, image: Any, maps: MapsOf, points: Any = slice(None)
-) -> NDArray[np.float64]:
+def vector_of(encoder, image, maps, points=slice(None)):
     """Return an image's vector; ``points`` are the flat positions that count, by default all."""
     upright = prepared(encoder, image)
     copies, averages = [], []
@@ -118,13 +106,7 @@ def vector_of(
     return np.concatenate(parts)
 
 
-def _sums_of(
-    encoder: HypercolumnVLAD,
-    raw: list[NDArray[np.float64]],
-    image_size: tuple[int, int],
-    points: Any,
-    given: NDArray[np.intp] | None,
-) -> list[list[NDArray[np.float64]]]:
+def _sums_of(encoder, raw, image_size, points, given):
     """Return the residual sums of the joint codebook, and of those of the layers."""
     book = encoder.codebook_
     layers = [
@@ -156,21 +138,13 @@ def _sums_of(
     return found
 
 
-def _averages(encoder: HypercolumnVLAD, raw: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+def _averages(encoder, raw):
     book = encoder.codebook_
     pairs = zip((*book.projections, *book.only_pooled), raw, strict=True)
     return np.concatenate([(layer.mean((0, 1)) - p.mean) / p.std for p, layer in pairs])
 
 
-def check_against_oracle(
-    images: list[Any],
-    name: str,
-    codebook: str = "joint",
-    *,
-    module: torch.nn.Module,
-    maps: MapsOf | None = None,
-    **options: Any,
-) -> float:
+def check_against_oracle(images, name, codebook="joint", *, module, maps=None, **options):
     """Compare the vector of the last image, of a codebook of the others; return the difference.
 
     The weights are those of the module, which has the network's layers.

@@ -12,6 +12,6 @@ class Recording(BoostedSoftmaxClassifier):
 
     fits: ClassVar[list[dict[str, Any]]] = []
 
-    def fit(self, X: Any, y: Any, **options: Any) -> Any:
+    def fit(self, X, y, **options):
         self.fits.append({"X": X, "y": y, **options})
         return super().fit(X, y, **options)

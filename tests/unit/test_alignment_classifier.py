@@ -12,10 +12,8 @@ from hypervlad import (
     AlignmentClassifier,
     BoostedSoftmaxClassifier,
     HypercolumnVLAD,
-    ImageReadError,
     ModelFileError,
 )
-from hypervlad.images import SkippedImagesWarning
 from hypervlad.models import default_alignment_encoder
 
 Image = NDArray[np.float32]
@@ -98,17 +96,6 @@ def test_aligned_windows_are_distinguished_from_crossing_ones(model):
     assert not model.aligned_fraction(noise).fraction > 0.2
 
 
-def test_trained_on_maps(tiny_backbone):
-    images, maps = zip(*(halves(i, float(angle)) for i, angle in enumerate(ANGLES)), strict=True)
-    fitted = small_model().fit(list(images), list(maps))
-    others, their_maps = zip(*(halves(90 + i, 0.3 * i) for i in range(4)), strict=True)
-    assert fitted.score(list(others), list(their_maps)) > 0.85
-    assert 0.5 < fitted.aligned_share_ < 0.7
-    np.testing.assert_allclose(fitted.predict(list(others)), 0.6, atol=0.2)
-    with pytest.raises(ValueError):  # nothing is known
-        fitted.score([stripes(0, 0)], [np.full((64, 80), np.nan)])
-
-
 @pytest.mark.parametrize(("turn", "size"), [(1, (64, 80)), (2, (100, 137)), (3, (70, 90))])
 def test_a_right_angle_changes_nothing(model, turn, size):
     image = stripes(11, 0.4, size)
@@ -117,29 +104,6 @@ def test_a_right_angle_changes_nothing(model, turn, size):
     turned = model.aligned_fraction(np.rot90(image, turn)).proba
     assert np.ptp(straight) > 0.1
     np.testing.assert_allclose(turned, np.rot90(straight, turn), atol=1e-6)
-
-
-@pytest.mark.parametrize("kind", ["colour", "16 bit", "one channel"])
-def test_all_methods_read_an_image_alike(model, labelled, kind):
-    """What is trained on grey images is what is trained on other forms of them."""
-    noise = np.random.default_rng(0).uniform(size=(64, 80)).astype(np.float32)
-    make = {
-        "colour": lambda grey: np.dstack([grey, 3 * grey, 2 * grey]),
-        "16 bit": lambda grey: np.round(60_000 * grey).astype(np.uint16),
-        "one channel": lambda grey: np.dstack([noise, grey, noise]),
-    }[kind]
-    other = small_model({"channel": 1} if kind == "one channel" else None)
-    images, labels = labelled
-    other.fit([make(image) for image in images], labels)
-    image, truth = halves(7, 0.4)
-    expected = model.aligned_fraction(image)
-    tiles = expected.rows, expected.columns
-    for given in (make(image), image):
-        np.testing.assert_allclose(other.aligned_proba(given, *tiles), expected.proba, atol=2e-2)
-    assert other.predict([make(image)]) == pytest.approx([expected.fraction], abs=0.06)
-    assert other.score([make(image)], [truth]) == pytest.approx(
-        model.score([image], [truth]), abs=0.06
-    )
 
 
 # --- what it learns from -------------------------------------------------------------------------
@@ -179,18 +143,6 @@ def test_windows_of_which_little_is_known_are_left_out(tmp_path):
     assert (others, 8 <= aligned <= 16) == (0, True)
 
 
-def test_the_learner_gets_groups_weights_and_parts(labelled):
-    images, labels = labelled
-    twice = [*images, images[0]]  # a copy, said to be of another group
-    Recording.fits.clear()
-    model = small_model().fit(twice, [*labels, labels[0]], groups=[*(np.arange(16) // 2), 99])
-    (given,) = Recording.fits
-    assert sum(given["blocks"]) == given["X"].shape[1]
-    assert given["blocks"] == [2 * each for each in model.encoder_.feature_blocks.values()]
-    assert len(np.unique(given["groups"])) == 8
-    assert (given["sample_weight"] == 1).all()
-
-
 # --- what is refused -----------------------------------------------------------------------------
 
 
@@ -218,21 +170,6 @@ def test_unusable_input_is_named(labelled, change, words):
         model.fit(images, y, groups=groups)
     with pytest.raises(NotFittedError):
         model.predict(images)
-
-
-def test_unreadable_images_are_skipped_where_that_is_requested(labelled):
-    images, labels = (each[4:12] for each in labelled)
-    flat = np.zeros((64, 80))
-    with pytest.raises(ImageReadError):
-        small_model().fit([*images, flat], [*labels, True])
-    lenient = small_model()
-    lenient.encoder.set_params(on_error="skip")
-    with pytest.warns(SkippedImagesWarning):
-        lenient.fit([*images, flat], [*labels, True])
-    assert lenient.n_images_ == 8
-    with pytest.warns(SkippedImagesWarning, match=r"image 2 .*: window=16: larger than the image"):
-        fractions = lenient.predict([images[0], flat, images[0][: WINDOW - 1]])
-    assert np.isnan(fractions).tolist() == [False, True, True]
 
 
 def test_a_damaged_state_is_an_error(labelled):

@@ -12,7 +12,7 @@ from support.tiny import build_tiny
 
 from hypervlad import register_backbone
 from hypervlad.features import Preprocessing
-from hypervlad.models import PatchCNNClassifier, TransferClassifier
+from hypervlad.models import TransferClassifier
 
 Array = NDArray[Any]
 
@@ -95,32 +95,3 @@ def test_micrographs_are_turned_cropped_and_change_their_greys(sampled):
     assert 1.19 < factors.max() <= 1.201
     expected = (found.after - mean[:, None, None]) * factors[:, None, None]
     np.testing.assert_allclose(given, expected + new_mean[:, None, None], atol=1e-4)
-
-
-def test_patches_are_sheared_zoomed_and_mirrored(sampled):
-    """Rows and columns, from the centre, as Keras's own affine transform has them."""
-    rng = np.random.default_rng(0)
-    patches = rng.random((60, 28, 28)).astype(np.float32)
-    groups = np.arange(60) // 6
-    patches += groups[:, None, None]
-    PatchCNNClassifier(max_epochs=12, random_state=0, read_options={"scaling": (0, 16)}).fit(
-        patches, np.where(np.arange(60) % 2, "anomalous", "normal"), groups=groups
-    )
-    found = sampled.joined
-    assert len(found.before) == 12 * 48
-    # Whole groups are held out, so these are not among them.
-    learnt = np.floor(16 * found.before.mean((1, 2))).astype(int)
-    assert np.unique(learnt, return_counts=True)[1].tolist() == [12 * 6] * 8
-    check_against_scipy(found, half=0)
-    maps = found.maps
-    down, across = maps[:, 1, 1], np.hypot(maps[:, 0, 0], maps[:, 1, 0])
-    for factor in (down, across):
-        assert 0.799 <= factor.min() < 0.82
-        assert 1.18 < factor.max() <= 1.201
-    angle = np.arctan2(maps[:, 1, 0], maps[:, 0, 0]) % np.pi  # mirrored or not
-    angle = np.rad2deg(np.minimum(angle, np.pi - angle))
-    assert 0.18 < angle.max() <= 0.201
-    assert 0.4 < (maps[:, 0, 0] < 0).mean() < 0.6
-    assert abs(np.corrcoef(down, across)[0, 1]) < 0.15
-    np.testing.assert_allclose(maps[:, 0, 1], 0, atol=1e-5)
-    np.testing.assert_allclose(maps[:, :, 2], 0, atol=1e-5)

@@ -91,17 +91,6 @@ def test_a_training_that_is_cut_off_again_and_again_gives_the_same_model(
     assert len(list(tmp_path.glob("training-*.checkpoint"))) == 2
 
 
-def test_max_epochs_can_be_raised(texture_images, tmp_path):
-    place = tmp_path / "training.checkpoint"
-    small(max_epochs=2, checkpoint=place).fit(*texture_images)
-    Fragile.n_left = 2 * BATCHES
-    longer = small(checkpoint=place).fit(*texture_images)
-    Fragile.n_left = np.inf
-    same_models(small().fit(*texture_images), longer)
-    with pytest.raises(ValueError):
-        small(max_epochs=3, checkpoint=place).fit(*texture_images)
-
-
 @pytest.fixture(scope="module")
 def done(tiny_backbone, texture_images, tmp_path_factory):
     """The checkpoint of one epoch."""

@@ -9,7 +9,6 @@ from support.damage import damaged
 from torch.nn import functional
 
 from hypervlad import ModelFileError
-from hypervlad.features import patch_positions
 from hypervlad.images import ImageReadError
 from hypervlad.models import PatchCNNClassifier
 from hypervlad.results import TrainingCurvesDisplay
@@ -57,27 +56,6 @@ def test_it_learns(fitted):
     assert f"epoch {fitted.curves_.best_epoch + 1}," in display.ax_.get_title()
 
 
-@pytest.mark.parametrize("n_channels", [1, 3])
-def test_the_paper_s_network_begins_as_in_keras(n_channels):
-    rng = np.random.default_rng(0)
-    patches = rng.random((4, 29, 29, 3) if n_channels == 3 else (4, 29, 29))
-    unchanged = small(learning_rate=1e-30, max_epochs=1)
-    unchanged.fit(patches, ["anomalous", "normal"] * 2)
-    layers = {name.split(".")[0] for name in unchanged.weights_}
-    found = {
-        layer: [unchanged.weights_[f"{layer}.{part}"] for part in ("weight", "bias")]
-        for layer in sorted(layers, key=int)
-    }
-    n_parameters = [sum(each.size for each in pair) for pair in found.values()]
-    assert n_parameters == [{1: 416, 3: 1216}[n_channels], 12_832, 18_496, 4_160, 65]
-    assert unchanged.n_parameters_ == sum(n_parameters)
-    for weight, bias in found.values():
-        receptive = weight[0, 0].size if weight.ndim == 4 else 1
-        limit = np.sqrt(6 / (receptive * sum(weight.shape[:2])))
-        assert 0.8 * limit < np.abs(weight).max() <= limit
-        assert np.abs(bias).max() < 1e-20
-
-
 def test_the_best_weights_are_kept_and_patience_ends_it():
     """Of noise: the more is learnt of it, the worse the answers on other noise."""
     rng = np.random.default_rng(0)
@@ -110,34 +88,6 @@ def test_patches_and_images_are_scaled_alike():
 # --- maps ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.full  # each call classifies 4096 patches, most of them padding
-def test_maps_against_single_patches(fitted):
-    image = np.random.default_rng(0).random((61, 75)).astype(np.float32)
-    image[10:20, 30:40] = 1.0
-    padded = np.pad(image, [(0, SIDE), (0, SIDE)], mode="symmetric")
-    ways = [(None, "drop"), (20, "pad"), (12, "shift")]
-    positions = [patch_positions(image.shape, SIDE, each, edges=edges) for each, edges in ways]
-    all_positions = np.concatenate(positions)
-    margins = fitted.decision_function(
-        [padded[r : r + SIDE, c : c + SIDE] for r, c in all_positions]
-    )
-    parts = np.split(margins, np.cumsum([len(each) for each in positions])[:-1])
-    for (stride, edges), corners, own in zip(ways, positions, parts, strict=True):
-        sums, counts = np.zeros(image.shape), np.zeros(image.shape)
-        for (row, column), margin in zip(corners, own, strict=True):
-            window = np.s_[row : row + SIDE, column : column + SIDE]
-            sums[window] -= margin  # of "anomalous"
-            counts[window] += 1
-        with np.errstate(invalid="ignore"):
-            expected = sums / counts
-        found = fitted.score_map(image, stride=stride, edges=edges)
-        assert found.dtype == np.float32
-        np.testing.assert_allclose(found, expected, atol=1e-4)
-        assert np.isnan(found).any() == (edges == "drop")
-    called = fitted.predict_map(image, stride=12, edges="shift")
-    np.testing.assert_array_equal(called, expected >= 0)
-
-
 # --- what is wrong -------------------------------------------------------------------------------
 
 PATCHES, LABELS = make_patches(20)
@@ -168,17 +118,6 @@ def test_what_cannot_be_learnt(fitted, parameters, given, words):
     with pytest.raises(ValueError, match=words):  # an ImageReadError is one
         model.fit(**{"X": PATCHES, "y": LABELS} | given)
     assert model.weights_ is fitted.weights_
-
-
-def test_what_cannot_be_classified(fitted):
-    with pytest.raises(ImageReadError):
-        fitted.predict([np.zeros((7, 7))])
-    with pytest.raises(ValueError):
-        fitted.score_map(np.zeros((5, 5)), edges="drop")
-    damaged = copy.copy(fitted)
-    damaged.weights_ = {name: np.full_like(each, 1e30) for name, each in fitted.weights_.items()}
-    with pytest.raises(ValueError):
-        damaged.predict_proba([np.ones((SIDE, SIDE))])
 
 
 def test_a_damaged_state_is_an_error(fitted):

@@ -11,7 +11,7 @@ import pytest
 import torch
 from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
-from support.counting import CountingImage, count_passes
+from support.counting import CountingImage
 from support.damage import damaged, replaced
 from support.fine_tuning import keep_the_last_epoch
 from support.tiny import build_tiny, make_tiny_encoder
@@ -138,18 +138,6 @@ def test_what_is_held_out_decides(texture_images, monkeypatch, sampled):
     assert loss == pytest.approx(model.history_.validation_loss[-1], abs=1e-5)
 
 
-def test_each_image_is_read_and_encoded_once(texture_images, monkeypatch):
-    images, labels = texture_images
-    counted = [CountingImage(image) for image in images]
-    passes = count_passes(monkeypatch)
-    model = small().fit(counted, labels)
-    assert [image.n_reads for image in counted] == [1] * 24
-    assert sum(passes) == 24
-    model.predict(counted)
-    assert [image.n_reads for image in counted] == [2] * 24
-    assert sum(passes) == 48
-
-
 # --- files ---------------------------------------------------------------------------------------
 
 
@@ -274,16 +262,6 @@ def test_bad_input_is_reported_before_images_are_read(parameters, given, words, 
     model = small(mode="finetune").set_params(**parameters)
     with pytest.raises(ValueError, match=words):
         model.fit(**{"images": ["absent.png"] * 24, "y": texture_images[1]} | given)
-
-
-def test_what_cannot_be_held_out_is_reported(texture_images):
-    images, labels = texture_images
-    with pytest.raises(ValueError):
-        small(mode="finetune").fit(images, labels, groups=labels)
-    alone = small().fit(images, labels, groups=labels)
-    assert (alone.head_.temperature, alone.C_) == (1, 10)
-    with pytest.warns(UserWarning, match="validated on 6 images of 1 group only"):
-        small(mode="finetune").fit(images, labels, groups=np.arange(24) // 6)
 
 
 def test_a_loss_that_is_nan_is_reported(texture_images):

@@ -74,22 +74,6 @@ def test_a_region_is_what_reaches_a_share_of_its_peak(rule, seed, usual):
     assert {(each.score, each.area / 16) for each in larger.regions} == expected
 
 
-def test_regions_are_around_peaks_of_cells_and_end_by_pixels(rule):
-    cells = np.zeros((6, 8), np.float32)
-    cells[2, 5], cells[4, 1] = 6, 3
-    scores = np.zeros((44, 60), np.float32)  # the last cells reach beyond the image
-    scores[20:22, 40:52] = 20  # higher than its cell
-    scores[21, 45] = 21
-    scores[20:28, :2] = 15  # in no cell with a peak, and in none near one
-    scores[33:37, 9:14] = 2
-    cells[0, 0] = 9  # the map does not show it
-    found = Finding.of(scores, 1.0, cells=cells, rule=replace(rule, least=2.5, usual=0.0))
-    assert [(r.window, r.area, r.score) for r in found.regions] == [
-        (np.s_[20:22, 40:52], 24, 6.0),
-        (np.s_[33:37, 9:14], 20, 3.0),
-    ]
-
-
 def test_the_contrast_of_a_region_is_to_what_is_around_it():
     pixels = np.full((60, 60), 0.5, np.float32)
     pixels[20:30, 20:30] = 0.2

@@ -87,24 +87,6 @@ def test_planted_defects_have_the_sizes_and_contrasts_that_are_stored():
     assert limits.is_found[clear].mean() > 0.5 > limits.is_found[limits.contrasts < 0.06].mean()
 
 
-def test_only_defects_that_can_be_seen_are_looked_for():
-    """On black images, no dark spot can be."""
-    rng = np.random.default_rng(0)
-    black = [rng.uniform(0, 9e-4, (48, 60)).astype(np.float32) for _ in range(10)]
-    limits, planted = fit_and_record(black, n_planted=16)
-    assert len(planted) == len(limits) == 12
-    assert limits.kinds.tolist() == KINDS[1:] * 4
-    assert min(image.max() for image in planted) > 0.02
-    # Of half white images, the white half is where dark spots are put.
-    half = [image.copy() for image in black]
-    for image in half:
-        image[:, 20:] += 0.9
-    limits, planted = fit_and_record(half, n_planted=16)
-    dark = limits.kinds == "dark spots"
-    assert dark.sum() == 4
-    assert (limits.contrasts[dark] > 0.02).all()
-
-
 def made(found_from, n=200, seed=0):
     """Defects found from a product of area and contrast on, with regions twice as large."""
     rng = np.random.default_rng(seed)
@@ -155,9 +137,6 @@ def test_areas_are_those_of_defects_with_such_regions():
     assert others.area_interval(2000.0) == limits.area_interval(2000.0)
     few = DetectionLimits(*(column[:20] for column in columns))
     assert few.area_interval(2000.0) is None
-    tiny = DetectionLimits(*columns[:3], np.full(200, 1e-30, np.float32), columns[4])
-    low, high = tiny.area_interval(50.0)  # no error
-    assert 0 <= low <= high
     covered = []
     for area, region in zip(others.areas, others.region_areas, strict=True):
         if region:

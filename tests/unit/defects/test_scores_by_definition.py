@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import label, uniform_filter
-from scipy.spatial.distance import cdist
 from scipy.stats import gumbel_r, median_abs_deviation
 from sklearn.base import clone
 from sklearn.preprocessing import normalize
@@ -247,32 +246,6 @@ def test_what_is_usual_is_learnt_from_images_of_other_groups(two_groups):
     assert scorer.region_rule_.least == pytest.approx((tops[0] + tops[1]) / 2, abs=5e-3)
 
 
-def test_of_aligned_images_the_same_place_is_usual():
-    scorer = new_scorer(aligned=True, fpr=0.4).fit([*A, *B], groups=[*"aaaaaa", *"bbbbbb"])
-    halves = [Normal(new_scorer(fpr=0.2).fit(images)) for images in (B, A)]
-    model = Normal(scorer)
-    distances = [halves[i // 6].distances(image) for i, image in enumerate([*A, *B])]
-    for i, of_part in enumerate(zip(*distances, strict=True)):
-        stack = np.stack([resized(each, (28, 28)) for each in of_part])
-        around = np.pad(stack, [(0, 0), (1, 1), (1, 1)], mode="edge")
-        usual, high = np.zeros((2, 28, 28))
-        for r, c in np.ndindex(28, 28):
-            own = around[:, r : r + 3, c : c + 3]
-            usual[r, c], high[r, c] = np.quantile(own, [0.5, 0.9])
-        spread = np.maximum(high - usual, 0.1 * np.median(high - usual))
-        np.testing.assert_allclose(model.of[f"{i}.spread"], spread, rtol=1e-2, atol=1e-4)
-        np.testing.assert_allclose(model.of[f"{i}.usual"], usual, rtol=1e-3, atol=1e-4)
-    image, _ = blotted(7, (30, 20))
-    profiles = [(model.of[f"{i}.usual"], model.of[f"{i}.spread"]) for i in range(4)]
-    places, score = combined(
-        model.distances(image), profiles, model.of["weights"], model.of["levels"]
-    )
-    found = scorer.find(image)
-    assert found.score == pytest.approx(score * scale_of(scorer), rel=1e-3)
-    expected = guided(places, image)
-    np.testing.assert_allclose(found.map, expected, atol=2e-3 * np.abs(expected).max())
-
-
 def peaks(scores, usual):
     """Each score that is the highest of the connected cells that reach 0.55 of it."""
     found = set()
@@ -284,44 +257,7 @@ def peaks(scores, usual):
     return found
 
 
-def test_codewords_are_of_whitened_cells_without_the_least_likely(two_groups):
-    model = Normal(two_groups[0])
-    for i, (side, *how) in enumerate(NORMAL):
-        rows = np.concatenate(
-            [
-                described(cells_of(model.scorer, image, side), *how).reshape(-1, 16)
-                for image in [*A, *B]
-            ]
-        )
-        kept = rows
-        for _ in range(3):
-            mean, covariance = kept.mean(0), np.cov(kept.T)
-            covariance += 0.01 * np.trace(covariance) / 16 * np.eye(16)
-            inverse = np.linalg.inv(covariance)
-            distances = np.einsum("ni,ij,nj->n", rows - mean, inverse, rows - mean)
-            former, kept = kept, rows[distances <= np.quantile(distances, 0.99)]
-        np.testing.assert_allclose(model.of[f"{i}.mean"], mean, rtol=1e-3, atol=1e-4)
-        whitening = model.of[f"{i}.whitening"].astype(float)
-        size = np.abs(inverse).max()
-        np.testing.assert_allclose(whitening @ whitening.T, inverse, atol=1e-2 * size)
-        white = ((former - mean) @ whitening)[::9]
-        codewords = model.of[f"{i}.codewords"]
-        assert codewords.shape == (16, 16)
-        apart = np.linalg.norm(white[:, None] - codewords, axis=2)
-        # K-means has not found the best of all codewords, but much better than a sample's.
-        sample = white[:: len(white) // 16][:16]
-        of_sample = np.linalg.norm(white[:, None] - sample, axis=2)
-        assert np.square(apart.min(1)).mean() < 0.75 * np.square(of_sample.min(1)).mean()
-
-
 # --- images with masks ----------------------------------------------------------------------------
-
-
-@pytest.fixture
-def recorded():
-    Recording.fits.clear()
-    yield Recording.fits
-    Recording.fits.clear()
 
 
 def columns_of(scorer, image):
@@ -370,39 +306,6 @@ def test_cells_score_as_their_hypercolumns_do(learnt):
     np.testing.assert_allclose(scorer.probability_map(image), 1 / (1 + np.exp(-found.map)), 1e-5)
 
 
-def test_the_learner_gets_the_labelled_cells_of_all_images(learnt):
-    scorer, given = learnt
-    images, masks = (one + other for one, other in zip(masked(0), masked(50), strict=True))
-    rows = [columns_of(scorer, image) for image in images]
-    truths = [labels_of(mask) for mask in masks]
-    known = [np.isfinite(truth) for truth in truths]
-    assert len(given["X"]) == sum(each.sum() for each in known)
-    deviation = np.concatenate([row[own] for row, own in zip(rows, known, strict=True)]).std(0)
-    scale = scorer.to_state()[1]["model_.scale"]
-    np.testing.assert_allclose(1 / scale, deviation + 0.3 * deviation.mean(), rtol=1e-3)
-    groups = []
-    for i, (own, truth, inside) in enumerate(zip(rows, truths, known, strict=True)):
-        apart = cdist(own[inside] * scale, given["X"])
-        nearest = apart.argmin(1)
-        assert apart.min() < 1e-3
-        for value, name in ((1, "anomalous"), (0, "normal")):
-            at = nearest[truth[inside] == value]
-            assert (np.asarray(given["y"])[at] == name).all()
-            if not len(at):
-                continue
-            # Large defects must not hide small ones, nor the surface all defects.
-            np.testing.assert_allclose(given["sample_weight"][at], len(at) ** -0.5)
-        (group,) = np.unique(given["groups"][nearest])
-        groups.append(group)
-        assert groups[i] == groups[i // 4 * 4]
-    assert groups[0] != groups[4]
-    shares = scorer.boosting_.prior
-    n_defective = sum(np.nansum(truth) for truth in truths)
-    assert shares == pytest.approx(
-        {"anomalous": n_defective / len(given["X"]), "normal": 1 - n_defective / len(given["X"])}
-    )
-
-
 def test_the_threshold_has_the_best_f1_of_held_out_cells(learnt):
     scorer, _ = learnt
     scores, truths, held_out = [], [], []
@@ -430,31 +333,6 @@ def test_the_threshold_has_the_best_f1_of_held_out_cells(learnt):
 
 
 # --- labelled patches, reference images, thresholds -----------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("kinds", "n_estimators"),
-    [(["normal", "spot"], 0), (["dent", "normal"], 5), (["dent", "normal", "spot"], 0)],
-)
-def test_a_patch_scores_the_log_odds_of_not_being_normal(kinds, n_estimators, recorded):
-    boosting = Recording(Cs=1.0, n_estimators=n_estimators, n_iter_no_change=None)
-    patches = [surface(seed, (PATCH, PATCH)) for seed in range(12 * len(kinds))]
-    for i, patch in enumerate(patches):
-        patch[: 3 * (i % len(kinds))] *= 0.5
-    labels = kinds * 12
-    scorer = new_scorer(boosting=boosting, fpr=0.4).fit(patches, labels)
-    given, learner = recorded[0], scorer.boosting_
-    assert (learner.booster_ is None) == (n_estimators == 0)
-    assert given["blocks"] == list(scorer.encoder_.feature_blocks.values())
-    assert (given["sample_weight"] == 1).all()
-    assert len(set(given["groups"])) == len(patches)
-    proba = learner.predict_proba(given["X"])[:, learner.classes_.tolist().index("normal")]
-    found = scorer.score_samples(patches)
-    # Training follows the order of the images' digests.
-    np.testing.assert_allclose(np.sort(found), np.sort(np.log1p(-proba) - np.log(proba)), atol=1e-3)
-    assert sorted(given["y"]) == sorted(labels)
-    scores, positions = scorer.score_patches(patches[1])
-    assert (scores.tolist(), positions.tolist()) == ([found[1]], [[0, 0]])
 
 
 def test_scores_are_cosine_distances_from_the_nearest_cell_of_turned_images():

@@ -182,7 +182,7 @@ def test_images_that_cannot_be_cut_into_tiles_are_refused_before_the_training():
     taps = ["network.1", "network.3", "network.4"]
     register_backbone("whole", WholeImage, taps, Preprocessing(minimum_size=4))
     model = new_segmenter(tile_size=512, n_epochs=1000).set_params(backbone="whole")
-    with few_crops(4), pytest.raises(ValueError, match="depend on the whole image"):
+    with few_crops(4), pytest.raises(ValueError):
         model.fit(*make_fields(4, shape=(40, 600)))
 
 

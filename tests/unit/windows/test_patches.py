@@ -127,25 +127,6 @@ def test_no_image_lies_on_two_sides(seed):
     assert_array_equal(again["test"].image_index, parts["test"].image_index)
 
 
-def test_groups_are_samples_if_given():
-    images, masks = masked_images(8)
-    patches = cut_patches(images, masks, patch=10, groups=["a", "a", "b", "b", "c", "c", "d", "d"])
-    parts = split_patches(patches, validation_size=0, test_size=0.25, random_state=0)
-    assert len(parts["validation"]) == 0
-    assert len(set(parts["test"].groups)) == 1
-    assert set(parts["test"].groups).isdisjoint(parts["train"].groups)
-
-
-def test_a_leaking_split_can_be_requested():
-    images, masks = masked_images(3)
-    patches = cut_patches(images, masks, patch=10, stride=5)
-    parts = split_patches(patches, by="patch", random_state=0)
-    assert set(parts["train"].image_index) & set(parts["test"].image_index)
-    assert set(parts["train"].groups).isdisjoint(parts["test"].groups)  # of one patch each
-    share = len(parts["test"]) / len(patches)
-    assert share == pytest.approx(0.2, abs=0.02)
-
-
 SMALL = np.zeros((12, 12))
 NINE = cut_patches([SMALL], patch=4)
 MIXED = np.arange(144).reshape(12, 12)
@@ -188,9 +169,3 @@ def test_a_mask_of_the_whole_frame_is_cut_with_the_banner():
     patches = cut_patches([image], [mask], patch=10, read_options={"banner": "remove"})
     assert len(patches) == 100
     assert (patches.labels == "anomalous").tolist() == [True] + [False] * 99
-
-
-def test_no_positions_no_patches():
-    assert len(cut_patches([SMALL], patch=4).take([])) == 0
-    assert patches_at(SMALL, [], 4).shape == (0, 4, 4)
-    assert np.isnan(map_from_patches([], [], (3, 3), 4)).all()
