@@ -106,7 +106,6 @@ RESEMBLE = {
     "scale bar and text": painted((ALL, ALL, 0), (slice(-40, -34), slice(20, 120), 255), TEXT),
     "slanted substrate": painted(LOW_TEXT, scene=np.where(ROWS > 180 + COLUMNS / 20, 0, SCENE)),
     "on top": np.vstack([banner(40, 300, 0, 255, False), SCENE]),
-    "few rows": SCENE[:8],
     "one pixel": SCENE[:1, :1],
 }
 

@@ -65,12 +65,10 @@ FIRST, SECOND = '<TiffData IFD="0"/>', '<TiffData IFD="1"/>'
         ([side(0.25, "\u03bcm")], [250]),
         ([side(3, "\u212b")], [0.3]),
         *(([side(*each)], [None]) for each in [(1, "pixel"), (0,), ("one",), ("nan",), ("inf",)]),
-        (['SizeX="3">'], [None]),
         # Of two images, each page has the size of its own; None if it belongs to neither, or both.
         ([side(2) + FIRST, side(3) + '<TiffData IFD="1" PlaneCount="2"/>'], [2, 3, 3]),
         ([side(2) + FIRST, side(3) + SECOND], [2, 3, None]),
         ([side(2) + "<TiffData/>", side(3) + "<TiffData/>"], [None, None]),
-        ([side(2) + "<TiffData/>", side(2) + "<TiffData/>"], [2, 2]),
         ([side(2) + "<MetadataOnly/>", side(3) + '<TiffData IFD="x" PlaneCount="y"/>'], [3]),
         # Planes of another file of the set
         ([side(2) + OTHER, side(3) + OWN], [3]),

@@ -106,13 +106,6 @@ def test_jpeg_2000_has_16_bits_in_boxes_of_any_order(tmp_path, case):
     assert digest(tmp_path / "a.jp2") == digest(COLOURS16)
 
 
-@pytest.mark.parametrize("comment", [b"", b"#" + bytes(600) + b"\n", b"#\r" * 300])
-def test_a_ppm_with_any_header_is_read(tmp_path, comment):
-    header = b"P6 " + comment + b" 18\n" + comment + b"21 255\n"
-    (tmp_path / "a.ppm").write_bytes(header + RGB.tobytes())
-    check_golden(tmp_path / "a.ppm", [RGB])
-
-
 @pytest.mark.parametrize("name", ["a.tif", "a", "a.MRC", "Größe 1µm #[1].png"])
 def test_content_decides_not_the_name(tmp_path, name):
     (tmp_path / name).write_bytes(pillow_bytes("PNG", GREY))

@@ -77,12 +77,9 @@ BAD = [
     (make_nanofibre_images, {"defects": []}, "for images without any, defective=0"),
     (make_nanofibre_images, {"defective": 1.5}, "expected a share of the images"),
     (make_fibre_images, {"diameter": 0}, "diameter"),
-    (make_fibre_images, {"look": "shiny"}, "look"),
     (fields, {"kind": "stem"}, "kind must be one of 'tem', 'sem', not 'stem'"),
-    (fields, {"background": "dirty"}, "background must be one of 'plain', 'cluttered', not 'dirty"),
     (fields, {"classes": "fiber"}, r"classes must be a list of names \(each one of .*, not 'fiber"),
     (fields, {"classes": ["fiber", "fibre"]}, r"classes must be .*, not \('fiber', 'fibre'\)"),
-    (fields, {"n_particles": -1}, "n_particles=-1: expected an integer"),
     (fields, {"noise": (0.1, 0.02)}, "noise=.*the lower first"),
 ]
 
