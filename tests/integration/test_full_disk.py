@@ -1,12 +1,8 @@
 """No room for a result: the file is named, and nothing incomplete or empty is left."""
 
-from __future__ import annotations
-
 import contextlib
 import shlex
 import shutil
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from support.commands import TINY, run
@@ -37,13 +33,7 @@ LONG = ("train", "evaluate", "defects fit", "demo")  # seconds of training
 
 
 @pytest.fixture(scope="module")
-def work(
-    tmp_path_factory: pytest.TempPathFactory,
-    folder: Path,
-    model: Path,
-    surfaces: Path,
-    scorer: Path,
-) -> Iterator[Path]:
+def work(tmp_path_factory, folder, model, surfaces, scorer):
     root = tmp_path_factory.mktemp("full")
     shutil.copytree(folder, root / "images")
     shutil.copytree(surfaces, root / "good")
@@ -54,7 +44,7 @@ def work(
 
 
 @contextlib.contextmanager
-def room_for(size: int) -> Iterator[None]:
+def room_for(size):
     """Let this process write no file beyond a size, as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
@@ -72,9 +62,7 @@ def room_for(size: int) -> Iterator[None]:
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*joblib will operate in serial mode")  # semaphores are files
-def test_the_error_names_the_file_and_nothing_is_left(
-    work: Path, size: int, command: str, named: str
-) -> None:
+def test_the_error_names_the_file_and_nothing_is_left(work, size, command, named):
     before = sorted(work.rglob("*"))
     with room_for(size):
         result = run(*shlex.split(command), code=2)
@@ -83,7 +71,7 @@ def test_the_error_names_the_file_and_nothing_is_left(
     assert sorted(work.rglob("*")) == before
 
 
-def test_what_is_complete_stays(work: Path) -> None:
+def test_what_is_complete_stays(work):
     """The tables of the images that are done, without the page, for which there is no room."""
     with room_for(15_000):
         result = run(*shlex.split("defects score d.hvlad images/flat -q -o found"), code=2)

@@ -1,17 +1,13 @@
 """Names of files and classes that attack spreadsheets, terminals and browsers, in every command."""
 
-from __future__ import annotations
-
 import csv
 import json
 import os
 import re
 import shlex
 import shutil
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +15,7 @@ from support.commands import TINY, run, save
 from support.surfaces import PATCH, blotted, surface
 
 from hypervlad import make_nanowire_images
-from hypervlad.data import load_image_folder, load_patch_folder, write_patch_folder
+from hypervlad.data import load_patch_folder, write_patch_folder
 from hypervlad.features import cut_patches, split_patches
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="such names are not allowed")
@@ -41,9 +37,7 @@ MODELS = [
 
 
 @pytest.fixture(scope="module")
-def work(
-    tmp_path_factory: pytest.TempPathFactory, texture_images: tuple[list[np.ndarray], np.ndarray]
-) -> Iterator[Path]:
+def work(tmp_path_factory, texture_images):
     """Images, masks and models with hostile names, in the current folder."""
     root = tmp_path_factory.mktemp("work")
     before = Path.cwd()
@@ -129,7 +123,7 @@ COMMANDS = [
 
 @pytest.mark.usefixtures("work")
 @pytest.mark.parametrize(("command", "code", "tables", "pages"), COMMANDS)
-def test_every_command(command: list[str], code: int, tables: list[str], pages: list[str]) -> None:
+def test_every_command(command, code, tables, pages):
     result = run(*command, code=code)
     check_words(result.stdout + result.stderr)
     if code:
@@ -141,7 +135,7 @@ def test_every_command(command: list[str], code: int, tables: list[str], pages: 
 
 
 @pytest.mark.usefixtures("work")
-def test_labels_of_a_review(served: Any) -> None:
+def test_labels_of_a_review(served):
     """The page's data and the table of a queue."""
     run(*shlex.split("review start m.hvlad damaged -o reviewed --on-error skip --max-error 0.01"))
     server = served(Path("reviewed").absolute())
@@ -160,7 +154,7 @@ def test_labels_of_a_review(served: Any) -> None:
 
 
 @pytest.mark.usefixtures("work")
-def test_groups_of_patches() -> None:
+def test_groups_of_patches():
     images = [str(path) for path in sorted(Path("good").iterdir())]
     patches = cut_patches(images, patch=PATCH, groups=[f"{HOSTILE}{i}" for i in range(6)])
     write_patch_folder(split_patches(patches, random_state=0), "patches")
@@ -169,26 +163,20 @@ def test_groups_of_patches() -> None:
     assert set(groups) == {f"{HOSTILE}{i}" for i in range(6)}
 
 
-@pytest.mark.usefixtures("work")
-def test_groups_of_copies_come_back() -> None:
-    data = load_image_folder("copies", groups="groups.csv")
-    assert set(data.target_names) == {CLASS, "flat", "rings", "stripes"}
-
-
-def read_table(path: Path) -> list[list[str]]:
+def read_table(path):
     """The cells as they were before an apostrophe was put in front of each sign of a formula."""
     sign = r"(?:\A|(?<=[;\t\r\n\"]))'(?='*[=+\-@\t\r\n\uff1d])"
     with open(path, encoding="utf-8", errors="surrogateescape", newline="") as stream:
         return [[re.sub(sign, "", cell) for cell in row] for row in csv.reader(stream)]
 
 
-def check_words(printed: str) -> None:
+def check_words(printed):
     """Nothing that was printed controls a terminal."""
     assert not CONTROLS & set(printed)
     assert not re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]", printed)
 
 
-def check_table(path: Path) -> None:
+def check_table(path):
     """A table has the hostile name, and no text in it is a formula at any separator."""
     assert any(HOSTILE in cell for row in read_table(path) for cell in row), "changed"
     for delimiter in ",;\t":
@@ -202,19 +190,19 @@ def check_table(path: Path) -> None:
 class Tags(HTMLParser):
     """The elements and attributes of a page as a browser finds them, and its words."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.attributes: list[tuple[str, str, str | None]] = []
         self.words = ""
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+    def handle_starttag(self, tag, attrs):
         self.attributes += [(tag, name, value) for name, value in attrs]
 
-    def handle_data(self, data: str) -> None:
+    def handle_data(self, data):
         self.words += data
 
 
-def check_page(page: str) -> None:
+def check_page(page):
     """A page shows the hostile name as text, and has no element or attribute of it."""
     assert not CONTROLS & set(page)
     tags = Tags()

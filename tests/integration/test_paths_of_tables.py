@@ -1,7 +1,5 @@
 """Every table names images by the same rule, from whatever folder a command is run."""
 
-from __future__ import annotations
-
 import contextlib
 import csv
 import shlex
@@ -37,7 +35,7 @@ COMMANDS = {
 
 
 @pytest.fixture
-def work(model: Path, scorer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def work(model, scorer, tmp_path, monkeypatch):
     """The folder in which commands are run, with models, beside a folder of images."""
     for seed, name in enumerate(ALL):
         save(tmp_path / "images" / name, blotted(seed, (20, 20))[0])
@@ -47,21 +45,21 @@ def work(model: Path, scorer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     shutil.copy(scorer, "d.hvlad")
 
 
-def paths_in(table: str) -> list[str]:
+def paths_in(table):
     with open(table, encoding="utf-8", newline="") as stream:
         return sorted(row["path"] for row in csv.DictReader(stream))
 
 
 @pytest.mark.usefixtures("work")
 @pytest.mark.parametrize(("given", "expected"), GIVEN, ids=[" ".join(g) for g, _ in GIVEN])
-def test_images_are_named_below_the_folder_given(given: list[str], expected: list[str]) -> None:
+def test_images_are_named_below_the_folder_given(given, expected):
     run("predict", "m.hvlad", *given, "-q", "-o", "out.csv")
     assert paths_in("out.csv") == expected
 
 
 @pytest.mark.usefixtures("work")
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_names_images_so(name: str) -> None:
+def test_every_command_names_images_so(name):
     command, table = COMMANDS[name]
     run(*shlex.split(command.format("../images/a '../images/b/*.png'")))
     if name == "review":  # whose table has the images that have labels

@@ -40,16 +40,6 @@ def test_real_folders(name, n_images, n_classes, n_groups):
             assert Path(image).name.startswith(f"chemrxiv_10_26434{number}_fig_")
 
 
-def test_micrographs_of_papers():
-    folder = DATA / "micrographs"
-    report = check_image_folder(folder, folder / "groups.csv")
-    assert report.n_images == 494
-    assert report.bad_files == report.exact_copies == []
-    # Two papers show one round dark particle each, of different sizes.
-    assert sum(s.crosses_groups for s in report.near_copies) <= 1
-    assert 5 <= len(report.near_copies) <= 20
-
-
 def test_nanofibre_near_copies_are_of_one_sample():
     folder = DATA / "nanofibre"
     report = check_image_folder(folder, folder / "groups.csv")
@@ -66,16 +56,6 @@ def test_neighbouring_crops_of_steel_are_found():
     assert 25 <= len(report.near_copies) <= 45
     assert max(len(s.files) for s in report.near_copies) <= 6
     assert not any(s.crosses_classes for s in report.near_copies)
-
-
-def test_magnetic_tiles_under_several_lights_are_one_set(tmp_path):
-    for file in (DATA / "magnetic_tile" / "images").rglob("*_num_3*.jpg"):
-        (tmp_path / file.parent.name).mkdir(exist_ok=True)
-        (tmp_path / file.parent.name / file.name).symlink_to(file.resolve())
-    report = check_image_folder(tmp_path)
-    stems = [{Path(file).stem for file in s.files} for s in report.near_copies]
-    tile = {f"exp{i}_num_{n}" for i, n in enumerate((317483, 317512, 317526, 317540, 317558), 1)}
-    assert any(tile <= members for members in stems)
 
 
 @pytest.mark.parametrize("name", ["micrographs", "neu_steel", "nanofibre", "magnetic_tile/images"])

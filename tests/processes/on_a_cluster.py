@@ -4,13 +4,10 @@ A separate process for each backend, run by ``test_clusters.py``: it ends with e
 codebook and file are the same, to the byte, as those made here.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,11 +20,11 @@ from support.waiting import wait_until
 from hypervlad import HypercolumnVLAD, extract_features
 
 
-def on_loky() -> dict[str, object]:
+def on_loky():
     return {"backend": "loky", "n_jobs": 2}
 
 
-def on_dask() -> dict[str, object]:
+def on_dask():
     from dask.distributed import Client, LocalCluster
 
     cluster = LocalCluster(
@@ -37,7 +34,7 @@ def on_dask() -> dict[str, object]:
     return {"backend": "dask"}
 
 
-def on_ray() -> dict[str, object]:
+def on_ray():
     import ray
     from ray.util.joblib import register_ray
 
@@ -48,14 +45,14 @@ def on_ray() -> dict[str, object]:
 
 
 # How a backend's workers are recognised among this process's descendants.
-WORKERS: dict[str, tuple[Callable[[], dict[str, object]], str]] = {
+WORKERS = {
     "loky": (on_loky, "popen_loky"),
     "dask": (on_dask, "spawn_main"),
     "ray": (on_ray, "ray::PoolActor.run_batch"),
 }
 
 
-def killed_worker(mark: str) -> int | None:
+def killed_worker(mark):
     """Kill one of the workers, if there is any, and return its number."""
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error, ProcessLookupError):
@@ -65,7 +62,7 @@ def killed_worker(mark: str) -> int | None:
     return None
 
 
-def main(kind: str, folder: Path) -> None:
+def main(kind, folder):
     torch.set_num_threads(1)
     images = list(np.random.default_rng(0).random((64, 40, 48)).astype(np.float32))
     encoder = HypercolumnVLAD(

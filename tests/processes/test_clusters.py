@@ -1,7 +1,5 @@
 """Other processes: joblib's own, a dask cluster and ray, each with a worker killed in mid-run."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
@@ -15,7 +13,7 @@ SCRIPT = Path(__file__).with_name("on_a_cluster.py")
 
 @pytest.mark.full  # each starts several processes that import torch, and one of them again
 @pytest.mark.parametrize("kind", ["loky", "dask", "ray"])
-def test_other_processes_give_the_same_and_may_die(kind: str, tmp_path: Path) -> None:
+def test_other_processes_give_the_same_and_may_die(kind, tmp_path):
     if kind != "loky":
         pytest.importorskip(kind)
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])

@@ -71,8 +71,5 @@ CHANGES = {
     "grey frame, stretched": lambda im: (im, stretched(framed(im, 0.05, 0.4), -0.05)),
     "frame in a frame": lambda im: (im, framed(framed(im, 0.02, 0), 0.06, 1)),
     "caption": lambda im: (im, jpeg(with_caption(im), 80)),
-    SEVERAL: lambda im: (
-        window(im, 0, 0),
-        jpeg(0.2 + 0.6 * resize(window(im, -5, 4), 0.8), 60),
-    ),
+    SEVERAL: lambda im: (window(im, 0, 0), jpeg(0.2 + 0.6 * resize(window(im, -5, 4), 0.8), 60)),
 }

@@ -1,25 +1,16 @@
 """A network that can be watched, a folder of images, and extractions that stop when told to."""
 
-from __future__ import annotations
-
 import functools
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from support.feature_folders import write_folder
 
 from hypervlad import HypercolumnVLAD, extract_features, load_features, register_backbone
-from hypervlad.data import Extraction
 from hypervlad.features import Preprocessing
-
-#: Extracts the features of the folder, with any options.
-Extract: TypeAlias = Callable[..., Extraction]
 
 BATCH = 4  # images
 
@@ -32,12 +23,12 @@ class Network:
     """What watched networks were given since `clear`, and what happens before a batch."""
 
     n_images = n_batches = 0
-    before_batch: Callable[[int], None] | None = None  # is given the number of the batch
+    before_batch = None  # is given the number of the batch
 
-    def clear(self) -> None:
+    def clear(self):
         self.n_images = self.n_batches = 0
 
-    def note(self, n_images: int) -> None:
+    def note(self, n_images):
         if self.before_batch is not None:
             self.before_batch(self.n_batches)
         self.n_images += n_images
@@ -50,12 +41,12 @@ NETWORK = Network()
 class Watched(torch.nn.Sequential):
     """Tells `NETWORK` of each batch."""
 
-    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+    def forward(self, batch):
         NETWORK.note(len(batch))
         return super().forward(batch)
 
 
-def build_watched() -> torch.nn.Module:
+def build_watched():
     return Watched(
         torch.nn.Conv2d(3, 6, 3, padding=1),
         torch.nn.ReLU(),
@@ -63,12 +54,12 @@ def build_watched() -> torch.nn.Module:
     )
 
 
-def noise(n: int, seed: int = 1) -> list[np.ndarray]:
+def noise(n, seed=1):
     return list(np.random.default_rng(seed).random((n, 20, 24)).astype(np.float32))
 
 
 @pytest.fixture
-def encoder() -> HypercolumnVLAD:
+def encoder():
     """Fitted, takes milliseconds; four images per batch."""
     register_backbone("watched", build_watched, ["1", "2"], Preprocessing(minimum_size=4))
     encoder = HypercolumnVLAD(
@@ -78,49 +69,49 @@ def encoder() -> HypercolumnVLAD:
 
 
 @pytest.fixture
-def network(encoder: HypercolumnVLAD) -> Network:
+def network(encoder):
     """The encoder's network, which has seen nothing yet."""
     NETWORK.clear()
     return NETWORK
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path):
     """Twenty images: eight of class a, eight of class b, four beside the classes."""
     return write_folder(tmp_path / "images")
 
 
 @pytest.fixture
-def out(tmp_path: Path) -> Path:
+def out(tmp_path):
     """Where the features go."""
     return tmp_path / "f.parquet"
 
 
 @pytest.fixture
-def extract(encoder: HypercolumnVLAD, folder: Path, out: Path) -> Extract:
+def extract(encoder, folder, out):
     """Extracts the features of the folder, with any options."""
     return functools.partial(extract_features, folder, encoder, out=out)
 
 
 @pytest.fixture
-def complete(extract: Extract) -> Path:
+def complete(extract):
     """The features of the folder."""
     return extract().path
 
 
 @pytest.fixture
-def expected(extract: Extract, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+def expected(extract, tmp_path_factory):
     """The file of an uninterrupted run, somewhere else."""
     return extract(out=tmp_path_factory.mktemp("whole") / "f.parquet").path.read_bytes()
 
 
 @pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def opened(monkeypatch):
     """Names of the images that were opened."""
-    names: list[str] = []
+    names = []
     original = Path.open
 
-    def noted(path: Path, *arguments: Any, **options: Any) -> Any:
+    def noted(path, *arguments, **options):
         if path.suffix == ".png":
             names.append(str(path))
         return original(path, *arguments, **options)
@@ -129,17 +120,17 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def extracted(images: Any, encoder: Any, **options: Any) -> tuple[np.ndarray, pd.DataFrame]:
+def extracted(images, encoder, **options):
     """Extract features to a file in a temporary folder; return its vectors and table."""
     with tempfile.TemporaryDirectory() as folder:
         done = extract_features(images, encoder, out=Path(folder, "f.parquet"), **options)
         return load_features(done.path, mmap=False)
 
 
-def during(batch: int, act: Callable[[], Any], extract: Callable[[], Any]) -> Any:
+def during(batch, act, extract):
     """Extract, and do something when the network is about to be given a batch (from 0)."""
 
-    def before(number: int) -> None:
+    def before(number):
         if number == batch:
             NETWORK.before_batch = None  # `act` may extract, too
             act()
@@ -153,11 +144,11 @@ def during(batch: int, act: Callable[[], Any], extract: Callable[[], Any]) -> An
         NETWORK.clear()
 
 
-def stop(error: type[BaseException] = StopError) -> None:
+def stop(error=StopError):
     raise error
 
 
-def interrupt(extract: Callable[[], Any], n_tasks: int) -> None:
+def interrupt(extract, n_tasks):
     """Begin an extraction, and stop it after this many tasks."""
     with pytest.raises(StopError):
         during(n_tasks, stop, extract)

@@ -1,11 +1,7 @@
 """Targets of the campaign that fail in each way that its runner must notice."""
 
-from __future__ import annotations
-
 import os
 import signal
-from collections.abc import Iterator
-from pathlib import Path
 from threading import Event
 
 import numpy as np
@@ -13,16 +9,16 @@ import numpy as np
 from tests.campaign.case import Case
 
 
-def sound(seed: int, folder: Path) -> Iterator[Case]:
+def sound(seed, folder):
     for number in range(5):
         yield Case(f"sound {seed}.{number}", lambda: print("this is no event"))
 
 
-def raising(seed: int, folder: Path) -> Iterator[Case]:
+def raising(seed, folder):
     """The second case fails for any file with the letter x."""
     path = folder / "input.txt"
 
-    def read() -> None:
+    def read():
         if b"x" in path.read_bytes():
             raise ZeroDivisionError("an x")
 
@@ -31,27 +27,27 @@ def raising(seed: int, folder: Path) -> Iterator[Case]:
         yield Case(f"{len(text)} letters", read, (path,))
 
 
-def crashing(seed: int, folder: Path) -> Iterator[Case]:
+def crashing(seed, folder):
     path = folder / "input.txt"
     path.write_text("deadly", encoding="utf-8")
     yield Case("sound", lambda: None)
     yield Case("crash", lambda: os.kill(os.getpid(), signal.SIGSEGV), (path,))
 
 
-def hanging(seed: int, folder: Path) -> Iterator[Case]:
+def hanging(seed, folder):
     yield Case("wait", lambda: Event().wait())
 
 
-def growing(seed: int, folder: Path) -> Iterator[Case]:
+def growing(seed, folder):
     yield Case("large", lambda: np.ones(2**28, dtype=np.uint8).max())
 
 
-def leaking(seed: int, folder: Path) -> Iterator[Case]:
-    kept: list[np.ndarray] = []
+def leaking(seed, folder):
+    kept = []
     for number in range(20):
         yield Case(f"case {number}", lambda: kept.append(np.ones(2**24, dtype=np.uint8)))
 
 
-def broken(seed: int, folder: Path) -> Iterator[Case]:
+def broken(seed, folder):
     yield Case("sound", lambda: None)
     raise KeyError("the generator itself is wrong")

@@ -3,8 +3,6 @@
 A table of groups stands for all: everything is written by the same code.
 """
 
-from __future__ import annotations
-
 import csv
 import errno
 import io
@@ -23,12 +21,12 @@ from hypervlad.results import predictions_as_bytes
 posix = pytest.mark.skipif(os.name == "nt", reason="links and pipes are POSIX's")
 
 
-def write(path: Path, **groups: str) -> None:
+def write(path, **groups):
     FolderReport(root="", suggested_groups=groups or {"a.png": "1"}).write_groups(path)
 
 
 @pytest.fixture
-def precious(tmp_path: Path) -> Path:
+def precious(tmp_path):
     """A file that nothing may write to."""
     path = tmp_path / "precious.txt"
     path.write_text("mine")
@@ -36,7 +34,7 @@ def precious(tmp_path: Path) -> Path:
 
 
 @posix
-def test_links_pipes_and_folders_are_refused(tmp_path: Path, precious: Path) -> None:
+def test_links_pipes_and_folders_are_refused(tmp_path, precious):
     out = tmp_path / "out.csv"
     for make, words in (
         (lambda: out.symlink_to(precious), r"is a link to .*precious\.txt"),
@@ -61,11 +59,11 @@ def test_links_pipes_and_folders_are_refused(tmp_path: Path, precious: Path) -> 
 
 @posix
 def test_a_link_that_appears_while_the_file_is_written_is_not_followed(
-    tmp_path: Path, precious: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    tmp_path, precious, monkeypatch
+):
     flush = os.fsync
 
-    def linked_meanwhile(file: int) -> None:
+    def linked_meanwhile(file):
         flush(file)
         (tmp_path / "out.csv").symlink_to(precious)
 
@@ -76,7 +74,7 @@ def test_a_link_that_appears_while_the_file_is_written_is_not_followed(
     assert (tmp_path / "out.csv").is_symlink()
 
 
-def test_a_junction_is_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_junction_is_a_link(tmp_path, monkeypatch):
     """Windows follows junctions as links, but `os.path.islink` does not call them so."""
     (tmp_path / "out.csv").touch()
     original = os.lstat
@@ -93,10 +91,8 @@ def test_a_junction_is_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("existing", [[], ["new"], ["new", "new/deep"]])
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EFBIG])
-def test_a_full_disk_names_the_file_and_leaves_nothing_new(
-    number: int, existing: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(_: int) -> None:
+def test_a_full_disk_names_the_file_and_leaves_nothing_new(number, existing, tmp_path, monkeypatch):
+    def full(_):
         raise OSError(number, os.strerror(number))
 
     for name in existing:
@@ -122,12 +118,12 @@ SIGNS = "=+-@\t\r\n\uff1d\uff0b\uff0d\uff20"
 FORMULAS = [f"{sign}1+1" for sign in SIGNS] + ['=HYPERLINK("http://x")', "-", "-a.tif"]
 
 
-def cells(table: bytes, delimiter: str = ",") -> list[list[str]]:
+def cells(table, delimiter=","):
     """The cells as a spreadsheet finds them."""
     return list(csv.reader(io.StringIO(table.decode(), newline=""), delimiter=delimiter))
 
 
-def table_of(*names: str) -> bytes:
+def table_of(*names):
     """A table whose texts are of a user: the name of an image, and of its only class."""
     return b"".join(predictions_as_bytes([name], [[1.0]], [name[::-1]]) for name in names)
 
@@ -147,7 +143,7 @@ def table_of(*names: str) -> bytes:
         ("-" + "1" * 50_000 + "x", "'-" + "1" * 50_000 + "x", "'-" + "1" * 50_000 + "x"),
     ],
 )
-def test_text_like_a_formula_is_plain_text(text: str, first: str, other: str) -> None:
+def test_text_like_a_formula_is_plain_text(text, first, other):
     """A number stays one, unless it begins a line: where commas are decimal, that is one cell."""
     header, row = cells(predictions_as_bytes([text], [[1.0]], [text], columns={text: [text]}))
     assert row[:2] == [first, other]
@@ -166,14 +162,14 @@ TEXTS = st.one_of(
 @given(names=st.lists(TEXTS, max_size=4))
 @example(names=["x;=1+1;.png", 'x,;"=1+1"', "x,;", "-1"])
 @settings(max_examples=60)
-def test_no_text_is_a_formula_at_any_separator(names: list[str], delimiter: str) -> None:
+def test_no_text_is_a_formula_at_any_separator(names, delimiter):
     for row in cells(table_of(*names), delimiter):
         for cell in row:
             start = cell.lstrip("\t\r\n")[:1]
             assert re.fullmatch(r"[+-][0-9.]+", cell) or start not in {*SIGNS.strip()}
 
 
-def test_probabilities_have_six_decimals_and_labels_all_digits() -> None:
+def test_probabilities_have_six_decimals_and_labels_all_digits():
     """Classes that are equally probable when rounded keep their order."""
     proba = [[0.33333330, 0.33333334, 0.33333336]]
     row = cells(predictions_as_bytes(["a.png"], proba, ["a", "b", "c"]))[1]

@@ -4,8 +4,6 @@ The argument is a folder to work in. The last line of output is JSON. A child ki
 opens, moves, creates or removes a file or a folder for the n-th time.
 """
 
-from __future__ import annotations
-
 import faulthandler
 import json
 import multiprocessing
@@ -14,7 +12,6 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -31,13 +28,13 @@ FORKING = multiprocessing.get_context("fork")
 EVENTS = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "shutil.rmtree"}
 
 
-def killed_at(event: int, work: Callable[[], object]) -> bool:
+def killed_at(event, work):
     """Do work in a forked process, which is killed at an event; say whether it came so far."""
 
-    def work_until_then() -> None:
+    def work_until_then():
         left = [event]
 
-        def count(name: str, _: object) -> None:
+        def count(name, _):
             if name in EVENTS:
                 left[0] -= 1
                 if not left[0]:
@@ -53,7 +50,7 @@ def killed_at(event: int, work: Callable[[], object]) -> bool:
     return child.exitcode != 0
 
 
-def main(folder: Path) -> None:
+def main(folder):
     # tqdm's own lock is shared with forked children, one of which may die while it holds the lock.
     tqdm.set_lock(threading.RLock())
     faulthandler.dump_traceback_later(240, exit=True)  # in case anything waits forever
@@ -73,7 +70,7 @@ def main(folder: Path) -> None:
     log = (folder / "batches.txt").open("ab", buffering=0)
     NETWORK.before_batch = lambda _: log.write(b".")
 
-    def go_on() -> None:
+    def go_on():
         extract_features(folder / "images", encoder, out=folder / "killed.parquet", resume=True)
 
     kills = 0

@@ -1,7 +1,5 @@
 """Extractions that are killed: nothing is lost, and no process is left behind."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal
@@ -27,7 +25,7 @@ ENVIRONMENT = {
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_killed_at_any_moment(tmp_path: Path) -> None:
+def test_killed_at_any_moment(tmp_path):
     done = subprocess.run(
         [sys.executable, str(KILLING), str(tmp_path)],
         env=ENVIRONMENT,
@@ -50,7 +48,7 @@ def test_killed_at_any_moment(tmp_path: Path) -> None:
 @pytest.mark.full  # starts a command with two workers, twice, and each imports torch
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
 @pytest.mark.parametrize("how", ["SIGKILL", "SIGTERM"])
-def test_no_worker_outlives_a_killed_command(how: str, tmp_path: Path) -> None:
+def test_no_worker_outlives_a_killed_command(how, tmp_path):
     rng = np.random.default_rng(0)
     files = [write_image(tmp_path / "many" / f"{i:04d}.png", rng) for i in range(2400)]
     encoder = HypercolumnVLAD(weights="random", image_size=64, n_codewords=4, random_state=0)

@@ -1,23 +1,10 @@
 """Extraction in other processes of this machine."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import numpy as np
-import pytest
-from support.extraction_fixtures import Network, extracted
-
-from hypervlad import HypercolumnVLAD
+from support.extraction_fixtures import extracted
 
 
-def test_a_network_registered_here_works_there(
-    encoder: HypercolumnVLAD,
-    folder: Path,
-    tmp_path: Path,
-    network: Network,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_network_registered_here_works_there(encoder, folder, tmp_path, network, monkeypatch):
     """Relative paths, too, and a cache that both find."""
     monkeypatch.chdir(tmp_path)
     expected = encoder.transform(sorted(folder.rglob("*.png")))

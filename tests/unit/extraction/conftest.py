@@ -1,5 +1,6 @@
 """The fixtures of all tests of extraction."""
 
+# ruff: noqa: F401
 from support.extraction_fixtures import (
     complete,
     encoder,
@@ -10,5 +11,3 @@ from support.extraction_fixtures import (
     opened,
     out,
 )
-
-__all__ = ["complete", "encoder", "expected", "extract", "folder", "network", "opened", "out"]

@@ -1,7 +1,5 @@
 """The cache: results by pixels, unchanged files that are not opened, and no wrong result."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from pathlib import Path
@@ -12,7 +10,7 @@ import pytest
 import torch
 from sklearn.base import clone
 from support.commands import run
-from support.extraction_fixtures import Network, extracted, interrupt
+from support.extraction_fixtures import extracted
 from support.feature_folders import write_image
 
 from hypervlad import HypercolumnVLAD, extract_features, register_backbone
@@ -20,14 +18,14 @@ from hypervlad.features import Preprocessing
 
 
 @pytest.fixture
-def encoder(encoder: HypercolumnVLAD, tmp_path: Path) -> HypercolumnVLAD:
+def encoder(encoder, tmp_path):
     """With a cache."""
     return encoder.set_params(memory=tmp_path / "cache")
 
 
 def test_an_unchanged_folder_is_neither_read_nor_computed(
-    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, network: Network, opened: list[str]
-) -> None:
+    encoder, folder, tmp_path, network, opened
+):
     before = encoder.get_params()
     first = extract_features(folder, encoder, out=tmp_path / "1.parquet")
     assert (first.n_found, network.n_images, len(opened)) == (0, 20, 20)
@@ -48,9 +46,7 @@ def test_an_unchanged_folder_is_neither_read_nor_computed(
 @pytest.mark.parametrize(
     "change", [{"n_codewords": 5}, {"turns": 2}, {"read_options": {"scaling": "percentile"}}]
 )
-def test_settings_that_change_vectors_miss_the_cache(
-    change: dict[str, object], encoder: HypercolumnVLAD, folder: Path, network: Network
-) -> None:
+def test_settings_that_change_vectors_miss_the_cache(change, encoder, folder, network):
     files = sorted(folder.rglob("*.png"))
     extracted(folder, encoder)
     other = clone(encoder).set_params(**change).fit(files)
@@ -60,7 +56,7 @@ def test_settings_that_change_vectors_miss_the_cache(
     np.testing.assert_allclose(X, other.set_params(memory=None).transform(files), atol=1e-5)
 
 
-def test_changed_files_are_read(encoder: HypercolumnVLAD, folder: Path, opened: list[str]) -> None:
+def test_changed_files_are_read(encoder, folder, opened):
     """Those that changed while they were read, too."""
     changed, meanwhile = folder / "a" / "5.png", folder / "w.png"
     X, _ = extracted(folder, encoder)
@@ -72,7 +68,7 @@ def test_changed_files_are_read(encoder: HypercolumnVLAD, folder: Path, opened: 
 
     original = Path.open
 
-    def changing(path: Path, *arguments: object, **options: object) -> object:
+    def changing(path, *arguments, **options):
         stream = original(path, *arguments, **options)
         os.utime(meanwhile, ns=(5, 5))
         return stream
@@ -86,9 +82,7 @@ def test_changed_files_are_read(encoder: HypercolumnVLAD, folder: Path, opened: 
     assert opened == [str(meanwhile)]
 
 
-def test_the_codebook_reads_the_cache_too(
-    encoder: HypercolumnVLAD, folder: Path, network: Network, opened: list[str]
-) -> None:
+def test_the_codebook_reads_the_cache_too(encoder, folder, network, opened):
     files = sorted(folder.rglob("*.png"))
     plain = clone(encoder).set_params(memory=None).fit(files).transform(files)
     first = clone(encoder).fit(files)
@@ -103,7 +97,7 @@ def test_the_codebook_reads_the_cache_too(
         np.testing.assert_array_equal(fitted.set_params(memory=None).transform(files), plain)
 
 
-def test_networks_of_equal_weights_do_not_share(folder: Path, tmp_path: Path) -> None:
+def test_networks_of_equal_weights_do_not_share(folder, tmp_path):
     files, found = sorted(folder.rglob("*.png")), []
     for activation in (torch.nn.ReLU, torch.nn.Tanh):
         register_backbone(
@@ -124,35 +118,17 @@ def test_networks_of_equal_weights_do_not_share(folder: Path, tmp_path: Path) ->
     assert not np.allclose(*found)
 
 
-def test_an_interrupted_run_does_not_take_its_own_results_for_those_of_others(
-    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, network: Network
-) -> None:
-    """Last digits depend on the batch, which is computed again as a whole."""
-
-    def extract(resume: bool = False) -> int:
-        done = extract_features(folder, encoder, out=tmp_path / "f.parquet", resume=resume)
-        return done.n_found
-
-    interrupt(extract, 3)
-    shutil.rmtree(tmp_path / "_f.parquet.parts" / "000000")
-    assert extract(resume=True) == 0
-    assert network.n_images == 20
-    assert extract() == 20
-
-
 # --- the folder -------------------------------------------------------------------------------
 
 
-def usage(cache: Path, *options: object) -> tuple[int, float]:
+def usage(cache, *options):
     """What the command prints: entries, and megabytes."""
     _, _, said = run("cache", cache, *options).stdout.rpartition(": ")
     entries, size = said.split(", ")
     return int(entries.split()[0]), float(size.split()[0])
 
 
-def test_a_cache_is_measured_cut_down_and_cleared(
-    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, network: Network
-) -> None:
+def test_a_cache_is_measured_cut_down_and_cleared(encoder, folder, tmp_path, network):
     cache, files = tmp_path / "cache", sorted(folder.rglob("*.png"))
     expected, _ = extracted(folder, encoder)
     size = sum(file.stat().st_size for file in cache.rglob("*.pkl"))
@@ -178,9 +154,7 @@ def test_a_cache_is_measured_cut_down_and_cleared(
     assert "no such folder" in run("cache", folder / "none", code=2).stderr
 
 
-def test_entries_of_other_programs_in_the_same_memory_stay(
-    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, network: Network
-) -> None:
+def test_entries_of_other_programs_in_the_same_memory_stay(encoder, folder, tmp_path, network):
     memory = joblib.Memory(tmp_path / "mine", verbose=0)
     other = memory.cache(len)
     other([1, 2])

@@ -1,19 +1,13 @@
 """Features of folders, lists and streams: the table's contents, and errors."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shutil
 import sys
 import weakref
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 import pytest
 import tifffile
 from hypothesis import HealthCheck, given, settings
@@ -21,17 +15,17 @@ from hypothesis import strategies as st
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
-from support.extraction_fixtures import Extract, Network, extracted, interrupt, noise
+from support.extraction_fixtures import extracted, noise
 from support.feature_folders import write_folder
 
 import hypervlad
 from hypervlad import HypercolumnVLAD, MicrographClassifier, extract_features, load_features
 from hypervlad.data import FeatureFileError, plan_extraction
-from hypervlad.images import ImageReadError, SkippedImagesWarning, UnknownPixelSizeWarning
+from hypervlad.images import ImageReadError, SkippedImagesWarning
 from hypervlad.particles import cut_particles, find_particles
 
 
-def test_a_folders_table(extract: Extract, encoder: HypercolumnVLAD, folder: Path) -> None:
+def test_a_folders_table(extract, encoder, folder):
     done = extract()
     X, frame = load_features(done.path, encoder=encoder)
     assert (done.n_images, done.n_kept, done.n_found, done.skipped) == (20, 0, 0, ())
@@ -50,7 +44,7 @@ def test_a_folders_table(extract: Extract, encoder: HypercolumnVLAD, folder: Pat
     assert frame["pixel_size"].isna().all()
 
 
-def test_pixel_sizes_channels_and_particles(encoder: HypercolumnVLAD, tmp_path: Path) -> None:
+def test_pixel_sizes_channels_and_particles(encoder, tmp_path):
     file = tmp_path / "scaled.tif"
     pixels = np.random.default_rng(0).integers(0, 255, (9, 12), dtype=np.uint8)
     tifffile.imwrite(file, pixels, imagej=True, resolution=(0.5, 0.5), metadata={"unit": "nm"})
@@ -75,8 +69,8 @@ def test_pixel_sizes_channels_and_particles(encoder: HypercolumnVLAD, tmp_path: 
 
 
 def test_the_same_images_elsewhere_and_later_give_the_same_bytes(
-    extract: Extract, encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, expected: bytes
-) -> None:
+    extract, encoder, folder, tmp_path, expected
+):
     shutil.copytree(folder, tmp_path / "far" / "away")
     os.utime(tmp_path / "far" / "away" / "w.png", (1e9, 1e9))
     out = extract_features(tmp_path / "far" / "away", encoder, out=tmp_path / "far.parquet").path
@@ -84,9 +78,7 @@ def test_the_same_images_elsewhere_and_later_give_the_same_bytes(
     assert str(tmp_path).encode() not in expected
 
 
-def test_unreadable_images_have_no_row_and_a_warning_names_them(
-    extract: Extract, folder: Path
-) -> None:
+def test_unreadable_images_have_no_row_and_a_warning_names_them(extract, folder):
     (folder / "a" / "3.png").write_bytes(b"no image")
     (folder / "c.png").write_bytes(b"")
     with pytest.warns(SkippedImagesWarning, match=r"2 of 21 images could not be read"):
@@ -107,10 +99,10 @@ def test_unreadable_images_have_no_row_and_a_warning_names_them(
 )
 @settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_rows_are_the_readable_images_in_order_however_they_come(
-    encoder: HypercolumnVLAD, n_images: int, batch_size: int, bad: set[int], streamed: bool
-) -> None:
+    encoder, n_images, batch_size, bad, streamed
+):
     """Streams of unknown length are encoded by other code, where numba is installed."""
-    images: list[Any] = noise(n_images, seed=n_images)
+    images = noise(n_images, seed=n_images)
     good = [i for i in range(n_images) if i not in bad]
     for i in bad & set(range(n_images)):
         images[i] = "nowhere/missing.png"
@@ -127,27 +119,17 @@ def test_rows_are_the_readable_images_in_order_however_they_come(
     np.testing.assert_allclose(X, expected, atol=1e-5)
 
 
-def test_images_of_unknown_scale_are_named_where_one_is_wanted(
-    encoder: HypercolumnVLAD, folder: Path
-) -> None:
-    scaled = HypercolumnVLAD(**encoder.get_params() | {"pixel_size": 2.0})
-    with pytest.warns(UnknownPixelSizeWarning):
-        scaled.fit(noise(4))
-    with pytest.warns(UnknownPixelSizeWarning, match=r"20 of 20 images .* a/0\.png"):
-        extracted(folder, scaled)
-
-
 # --- sources ----------------------------------------------------------------------------------
 
 
-def test_a_stream_is_consumed_as_needed(encoder: HypercolumnVLAD) -> None:
-    alive: list[int] = []
-    references: list[weakref.ref[np.ndarray]] = []
+def test_a_stream_is_consumed_as_needed(encoder):
+    alive = []
+    references = []
 
     class Image(np.ndarray):
         """An array that can be watched."""
 
-    def stream() -> Iterator[np.ndarray]:
+    def stream():
         rng = np.random.default_rng(0)
         for _ in range(80):
             alive.append(sum(reference() is not None for reference in references))
@@ -160,12 +142,10 @@ def test_a_stream_is_consumed_as_needed(encoder: HypercolumnVLAD) -> None:
     assert max(alive) <= 5 * 4  # a few batches
 
 
-def test_impossible_arguments_are_errors_before_any_work(
-    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, network: Network
-) -> None:
+def test_impossible_arguments_are_errors_before_any_work(encoder, folder, tmp_path, network):
     file = folder / "w.png"
     fitted = LogisticRegression().fit([[0.0], [1.0]], [0, 1])
-    table: list[tuple[Any, dict[str, Any], str]] = [
+    table = [
         ([file], {"root": folder / "a"}, "is not in root="),
         (["relative.png"] * 8 + [file], {}, "is absolute"),
         ([file], {"include": ["*.png"]}, "give a folder"),
@@ -188,9 +168,7 @@ def test_impossible_arguments_are_errors_before_any_work(
 
 
 @pytest.mark.filterwarnings("ignore::hypervlad.images.SkippedImagesWarning")
-def test_unusual_names_affect_only_their_own_rows(
-    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path
-) -> None:
+def test_unusual_names_affect_only_their_own_rows(encoder, folder, tmp_path):
     odd = [str(folder / "ünïcode 図.png"), str(folder / "no\0name.png")]
     shutil.copyfile(folder / "w.png", odd[0])
     if sys.platform == "linux":
@@ -205,9 +183,7 @@ def test_unusual_names_affect_only_their_own_rows(
 # --- reading back -----------------------------------------------------------------------------
 
 
-def test_mapped_vectors_are_the_same_and_made_once(
-    extract: Extract, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_mapped_vectors_are_the_same_and_made_once(extract, folder, tmp_path, monkeypatch):
     out, mine = tmp_path / "run[12].parquet", tmp_path / "_run[12].parquet.labels.npy"
     np.save(mine, np.zeros(3))
     other = extract(out=tmp_path / "run1.parquet", include="a/*").path
@@ -237,7 +213,7 @@ def test_mapped_vectors_are_the_same_and_made_once(
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\3\4xxxx", b"\x93NUMPY\1\0"])
-def test_a_damaged_copy_is_named(content: bytes, complete: Path, tmp_path: Path) -> None:
+def test_a_damaged_copy_is_named(content, complete, tmp_path):
     load_features(complete, mmap=True)
     (copy,) = tmp_path.glob("_f.parquet.*.npy")
     copy.write_bytes(content)
@@ -245,37 +221,7 @@ def test_a_damaged_copy_is_named(content: bytes, complete: Path, tmp_path: Path)
         load_features(complete, mmap=True)
 
 
-def test_a_copy_that_cannot_be_written_is_not_reported_as_damage(
-    complete: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(_: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match=r"free some space, or give mmap=False.*\.npy"):
-        load_features(complete, mmap=True)
-    assert len(load_features(complete, mmap=False)[0]) == 20
-
-
-@pytest.mark.full  # learns hundreds of codewords, so that few vectors fill a group
-def test_row_groups_do_not_follow_batches(encoder: HypercolumnVLAD, tmp_path: Path) -> None:
-    """A group is about 16 MB, whatever the size of batches, and each image is in one of them."""
-    wide = clone(encoder).set_params(image_size=8, n_codewords=600, sampling=1200, batch_size=64)
-    wide.fit(noise(30))
-    images, n_bytes = noise(600, seed=2), 4 * wide.n_features_out_ + 200
-    done = extract_features(iter(images), wide, out=tmp_path / "f.parquet")
-    with pq.ParquetFile(done.path) as file:
-        sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
-    rows = 2**24 // n_bytes
-    assert 300 < rows < 600
-    assert sizes == [rows, 600 - rows]
-    digests = [hypervlad.read_micrograph(image).digest for image in images]
-    assert load_features(done.path)[1]["digest"].tolist() == digests
-
-
-def test_files_that_are_not_features_are_errors(
-    extract: Extract, encoder: HypercolumnVLAD, out: Path, tmp_path: Path
-) -> None:
+def test_files_that_are_not_features_are_errors(extract, encoder, out, tmp_path):
     other = HypercolumnVLAD(**encoder.get_params()).fit(noise(9, seed=5))
     extract()
     whole = out.read_bytes()
@@ -297,30 +243,10 @@ def test_files_that_are_not_features_are_errors(
             load_features(out, encoder=model)
 
 
-def test_files_in_one_folder_are_one_table_to_other_readers(
-    extract: Extract, encoder: HypercolumnVLAD, folder: Path, tmp_path: Path
-) -> None:
-    """Files beside a file of features must not be read as one, not even during a run."""
-    together = tmp_path / "features"
-    for label in "ab":
-        load_features(extract(out=together / f"{label}.parquet", include=f"{label}/*").path, mmap=1)
-    interrupt(lambda: extract(out=together / "c.parquet"), 2)
-    assert len(list(together.iterdir())) == 7
-    frame = pd.read_parquet(together)
-    assert frame["path"].tolist() == [f"{label}/{i}.png" for label in "ab" for i in range(8)]
-    assert frame["label"].tolist() == ["a"] * 8 + ["b"] * 8
-    np.testing.assert_array_equal(np.stack(frame["vector"]), extracted(folder, encoder)[0][:16])
-    assert pq.read_table(together).num_rows == 16
-    with pytest.raises(FeatureFileError, match=r"features: a folder; give one file"):
-        load_features(together)
-
-
-def test_nothing_else_is_overwritten(
-    extract: Extract, encoder: HypercolumnVLAD, folder: Path, out: Path
-) -> None:
+def test_nothing_else_is_overwritten(extract, encoder, folder, out):
     other = HypercolumnVLAD(**encoder.get_params()).fit(noise(9, seed=5))
 
-    def refuse(words: str, model: HypercolumnVLAD = encoder, **options: Any) -> None:
+    def refuse(words, model=encoder, **options):
         for call in (extract_features, plan_extraction):
             with pytest.raises(FeatureFileError, match=words):
                 call(folder, model, **{"out": out} | options)
@@ -344,18 +270,7 @@ def test_nothing_else_is_overwritten(
     refuse("exists, and is not a file of features")
 
 
-def test_features_belong_to_a_model_that_was_saved_and_loaded(
-    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path
-) -> None:
-    own = clone(encoder).set_params(read_options={"max_pixels": 10**9})
-    own.fit(noise(8)).save(tmp_path / "m.hvlad")
-    extract_features(folder, own, out=tmp_path / "f.parquet")
-    assert len(load_features(tmp_path / "f.parquet", encoder=hypervlad.load(tmp_path / "m.hvlad")))
-
-
-def test_a_plan_counts_what_is_done_and_does_nothing(
-    encoder: HypercolumnVLAD, folder: Path, out: Path, network: Network, opened: list[str]
-) -> None:
+def test_a_plan_counts_what_is_done_and_does_nothing(encoder, folder, out, network, opened):
     assert plan_extraction(folder, encoder, out=out).n_left == 20
     extracted(folder / "a", encoder.set_params(memory=out.with_name("cache")), root=folder)
     network.clear(), opened.clear()

@@ -1,24 +1,12 @@
 """Interrupted at any moment: no work is lost or done twice, and the file is the same."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from support.extraction_fixtures import (
-    BATCH,
-    Extract,
-    Network,
-    StopError,
-    during,
-    interrupt,
-    noise,
-    stop,
-)
+from support.extraction_fixtures import BATCH, interrupt, noise
 from support.feature_folders import write_image
 
 from hypervlad import HypercolumnVLAD, extract_features, load_features
@@ -28,16 +16,8 @@ from hypervlad.images import SkippedImagesWarning
 
 @pytest.mark.parametrize(("n_tasks", "cached"), [(0, False), (2, False), (3, True), (5, True)])
 def test_after_an_interruption_only_the_rest_is_computed(
-    n_tasks: int,
-    cached: bool,
-    extract: Extract,
-    encoder: HypercolumnVLAD,
-    folder: Path,
-    tmp_path: Path,
-    out: Path,
-    expected: bytes,
-    network: Network,
-) -> None:
+    n_tasks, cached, extract, encoder, folder, tmp_path, out, expected, network
+):
     encoder.set_params(memory=tmp_path / "cache" if cached else None)
     if n_tasks < 5:
         interrupt(extract, n_tasks)
@@ -54,9 +34,7 @@ def test_after_an_interruption_only_the_rest_is_computed(
     assert not list(tmp_path.glob("*.parts*"))
 
 
-def test_a_changed_file_costs_its_own_task(
-    extract: Extract, encoder: HypercolumnVLAD, folder: Path, out: Path, network: Network
-) -> None:
+def test_a_changed_file_costs_its_own_task(extract, encoder, folder, out, network):
     interrupt(extract, 3)
     write_image(folder / "a" / "5.png", np.random.default_rng(99))
     extract(resume=True)
@@ -66,8 +44,8 @@ def test_a_changed_file_costs_its_own_task(
 
 
 def test_whoever_completes_or_keeps_a_file_is_warned_of_all_skipped_images(
-    extract: Extract, folder: Path, network: Network
-) -> None:
+    extract, folder, network
+):
     (folder / "a" / "5.png").write_bytes(b"no image")
     interrupt(extract, 3)
     for n_kept in (12, 19):
@@ -81,8 +59,8 @@ def test_whoever_completes_or_keeps_a_file_is_warned_of_all_skipped_images(
 
 
 def test_tasks_of_another_model_or_batch_size_are_an_error_and_stay(
-    extract: Extract, encoder: HypercolumnVLAD, folder: Path, out: Path, expected: bytes
-) -> None:
+    extract, encoder, folder, out, expected
+):
     interrupt(extract, 3)
     other = HypercolumnVLAD(**encoder.get_params()).fit(noise(8, seed=7))
     for model, batch_size in ((other, BATCH), (encoder, 5)):
@@ -97,9 +75,7 @@ def test_tasks_of_another_model_or_batch_size_are_an_error_and_stay(
     load_features(out, encoder=other)
 
 
-def test_a_complete_file_stays_until_something_changes(
-    extract: Extract, folder: Path, tmp_path: Path, out: Path, network: Network
-) -> None:
+def test_a_complete_file_stays_until_something_changes(extract, folder, tmp_path, out, network):
     os.utime(folder / "a" / "3.png", (4e9, 4e9))  # from the future
     extract(resume=True)
     again = extract(resume=True)
@@ -119,9 +95,7 @@ def test_a_complete_file_stays_until_something_changes(
     assert network.n_images == 40 + 4 * 21
 
 
-def test_arrays_are_compared_by_their_pixels(
-    encoder: HypercolumnVLAD, tmp_path: Path, out: Path, network: Network
-) -> None:
+def test_arrays_are_compared_by_their_pixels(encoder, tmp_path, out, network):
     """In a list, and in a stream, which is resumed too."""
     images = noise(18)
     for n_kept in (0, 18):
@@ -140,7 +114,7 @@ def test_arrays_are_compared_by_their_pixels(
     assert out.read_bytes() == whole
 
 
-def test_foreign_files_are_not_removed(extract: Extract, tmp_path: Path) -> None:
+def test_foreign_files_are_not_removed(extract, tmp_path):
     foreign = tmp_path / "_f.parquet.parts"
     foreign.mkdir()
     (foreign / "thesis.txt").write_text("mine")
@@ -150,9 +124,7 @@ def test_foreign_files_are_not_removed(extract: Extract, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(("limit", "n_tasks"), [(1000, 0), (8000, 5)])
-def test_a_full_disk_loses_nothing(
-    limit: int, n_tasks: int, extract: Extract, out: Path, expected: bytes, network: Network
-) -> None:
+def test_a_full_disk_loses_nothing(limit, n_tasks, extract, out, expected, network):
     """With room for no task, and for all tasks, but not for the file."""
     resource = pytest.importorskip("resource", reason="Windows has no limits for files")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -170,88 +142,13 @@ def test_a_full_disk_loses_nothing(
     assert out.read_bytes() == expected
 
 
-@pytest.mark.parametrize("left", [None, "{", ""], ids=["nothing", "half a manifest", "empty"])
-def test_an_interrupted_start_does_not_block_the_next_run(
-    left: str | None, extract: Extract, out: Path, expected: bytes
-) -> None:
-    parts = out.with_name("_f.parquet.parts")
-    parts.mkdir()
-    if left is not None:
-        (parts / ".0123456789abcdef.tmp").write_text(left)
-    extract(resume=True)
-    assert out.read_bytes() == expected
-    assert not parts.exists()
-
-
-def test_half_merged_files_are_removed_by_the_next_run(extract: Extract, out: Path) -> None:
-    interrupt(extract, 3)
-    half = out.with_name("_f.parquet.parts") / ".0123456789abcdef.tmp"
-    half.write_bytes(b"half a merge")
-    with pytest.raises(StopError):
-        during(0, stop, lambda: extract(resume=True))
-    assert not half.exists()
-
-
-def test_an_interrupted_removal_can_be_continued(
-    extract: Extract, tmp_path: Path, out: Path, expected: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    interrupt(extract, 3)
-    (tmp_path / "_f.parquet.parts" / "whole.parquet").write_bytes(b"half a merge")
-    removed: list[Any] = []
-
-    def remove_one(path: Path, **_: object) -> None:
-        if removed:
-            raise StopError
-        removed.append(path)
-        shutil.move(path, tmp_path / "elsewhere")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(shutil, "rmtree", remove_one)
-        with pytest.raises(StopError):
-            extract()
-    extract(resume=True)
-    assert out.read_bytes() == expected
-    assert not list(tmp_path.glob("*.parts"))
-
-
-@pytest.mark.skipif(os.name == "nt", reason="locks are other ones there")
-def test_a_run_that_was_replaced_stops_and_damages_nothing(
-    extract: Extract,
-    encoder: HypercolumnVLAD,
-    folder: Path,
-    out: Path,
-    expected: bytes,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Where the disk has no locks, another run can begin at any moment."""
-    import fcntl
-
-    def no_locks(*_: object) -> None:
-        raise OSError(95, "not supported")
-
-    monkeypatch.setattr(fcntl, "flock", no_locks)
-    same = HypercolumnVLAD(**encoder.get_params()).fit(noise(8))  # with a network of its own
-    with pytest.raises(FeatureFileError):
-        during(2, lambda: extract_features(folder, same, out=out), extract)
-    assert out.read_bytes() == expected
-
-    def left_by_an_earlier_run() -> None:
-        shutil.copytree(parts / "000000", out.with_name("kept"))
-
-    parts = out.with_name("_f.parquet.parts")
-    during(2, left_by_an_earlier_run, extract)
-    interrupt(extract, 0)
-    shutil.copytree(out.with_name("kept"), parts / "000000")
-    assert extract(resume=True).n_kept == 0
-
-
 @pytest.mark.parametrize("stopped", [False, True])
 def test_a_network_drive_away_for_a_moment_costs_no_row(
-    stopped: bool, extract: Extract, out: Path, expected: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    stopped, extract, out, expected, monkeypatch
+):
     original = Path.open
 
-    def away(path: Path, *arguments: Any, **options: Any) -> Any:
+    def away(path, *arguments, **options):
         if path.name in ("2.png", "w.png"):
             raise OSError(5, "Input/output error")
         return original(path, *arguments, **options)

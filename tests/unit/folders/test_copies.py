@@ -1,22 +1,16 @@
 """Near copies: planted ones are found, images of similar objects or of one lattice are not."""
 
-from __future__ import annotations
-
 import functools
-from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 from support.copies import CHANGES, framed, jpeg, window, with_banner, with_caption
 
 from hypervlad.data import (
-    CopySet,
     check_image_folder,
     compare_image_folders,
     make_lattice_images,
@@ -26,22 +20,22 @@ from hypervlad.data import (
 
 
 @functools.cache
-def tem_images() -> list[NDArray[np.float32]]:
+def tem_images():
     return make_tem_images(30, size=160, random_state=3)[0]
 
 
 @functools.cache
-def large_images() -> list[NDArray[np.float32]]:
+def large_images():
     """Three images with structure everywhere: shifted ones overlap in more than background."""
     return make_nanofibre_images(3, defective=0, size=288, random_state=5)[0]
 
 
-def texture(seed: int, shape: tuple[int, int] = (160, 160)) -> NDArray[np.float64]:
+def texture(seed, shape=(160, 160)):
     values = gaussian_filter(np.random.default_rng(seed).standard_normal(shape), 2)
     return values / values.std()
 
 
-def write(folder: Path, images: Sequence[NDArray[np.floating]], first: int = 0) -> Path:
+def write(folder, images, first=0):
     """Write images of values in [0, 1], with 16 bits, as 00.png, 01.png, ..."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, image in enumerate(images, first):
@@ -51,10 +45,10 @@ def write(folder: Path, images: Sequence[NDArray[np.floating]], first: int = 0) 
 
 
 @pytest.fixture
-def near(tmp_path_factory: pytest.TempPathFactory):
+def near(tmp_path_factory):
     """Return sets of near copies among images, as positions in the list."""
 
-    def find(images: Sequence[NDArray[np.floating]]) -> dict[tuple[int, ...], CopySet]:
+    def find(images):
         report = check_image_folder(write(tmp_path_factory.mktemp("images"), images))
         return {tuple(int(file[:2]) for file in s.files): s for s in report.near_copies}
 
@@ -70,7 +64,7 @@ EXPECTED = [
 
 
 @pytest.mark.parametrize("first", [0, pytest.param(11, marks=pytest.mark.full)])  # many more pairs
-def test_planted_copies_are_found_and_nothing_else(first: int, near) -> None:
+def test_planted_copies_are_found_and_nothing_else(first, near):
     images = list(tem_images())
     for k, change in enumerate(CHANGES.values()):
         images[first + k], copy = change(images[first + k])
@@ -94,7 +88,7 @@ def test_planted_copies_are_found_and_nothing_else(first: int, near) -> None:
 # Found by exploration.
 @example(top=-8, left=-7, gain=1.0, offset=0.0, which=21)
 @example(top=-7, left=8, gain=1.0, offset=0.0, which=28)
-def test_any_small_shift_and_contrast(near, top, left, gain, offset, which) -> None:
+def test_any_small_shift_and_contrast(near, top, left, gain, offset, which):
     image = tem_images()[which]
     pair = [window(image, 0, 0), (offset + np.float32(gain) * window(image, top, left)) / 1.3]
     similarity = near(pair)[0, 1].similarity
@@ -119,7 +113,7 @@ def test_any_turn_mirror_and_shift_by_up_to_40_percent(near, down, right, turns,
     assert found[which, 3].overlap == pytest.approx(overlap, abs=0.04)
 
 
-def test_the_overlap_is_a_part_of_the_smaller_view(near) -> None:
+def test_the_overlap_is_a_part_of_the_smaller_view(near):
     whole = large_images()[0]
     views = [whole[:192, :192], whole[:192, 96:], whole[48:192, 48:192]]
     for pair, expected in (((0, 1), 0.5), ((0, 2), 1), ((1, 2), 2 / 3)):
@@ -128,7 +122,7 @@ def test_the_overlap_is_a_part_of_the_smaller_view(near) -> None:
     assert set(near(views)) == {(0, 1, 2)}
 
 
-def test_images_of_one_lattice_are_no_copies_but_its_copies_are_found(near) -> None:
+def test_images_of_one_lattice_are_no_copies_but_its_copies_are_found(near):
     images, _ = make_lattice_images(8, images_per_sample=8, random_state=2)
     planted = range(0, 8, 4)
     copies = [jpeg(window(images[i], 3, -4), 85) for i in planted]
@@ -136,15 +130,7 @@ def test_images_of_one_lattice_are_no_copies_but_its_copies_are_found(near) -> N
     assert set(near(originals + copies)) == {(i, 8 + k) for k, i in enumerate(planted)}
 
 
-@pytest.mark.parametrize(("share", "level"), [(0.02, 1.0), (0.1, 0.0), (0.25, 1.0)])
-def test_a_frame_changes_nothing(share: float, level: float, near) -> None:
-    """It is cut off, with two rows inside, where compression may have blurred its edge."""
-    for image in tem_images()[:3]:
-        (copies,) = near([image[2:-2, 2:-2], framed(image, share, level)]).values()
-        assert (copies.similarity > 0.995, copies.overlap) == (True, 1)
-
-
-def test_what_is_no_frame_stays(near) -> None:
+def test_what_is_no_frame_stays(near):
     """A dark object that touches an edge is a part of the image, and of the overlap."""
     touching = tem_images()[1].copy()
     touching[:20, :100] = 0
@@ -154,40 +140,31 @@ def test_what_is_no_frame_stays(near) -> None:
     assert copies.overlap == pytest.approx(112 / 136, abs=0.02)
 
 
-def test_the_same_frame_caption_or_banner_makes_no_copies(near) -> None:
+def test_the_same_frame_caption_or_banner_makes_no_copies(near):
     for change in (with_banner, with_caption, lambda image: framed(image, 0.1, 0)):
         assert near([change(image) for image in tem_images()[:10]]) == {}
 
 
-def test_noise_and_blank_images_are_no_copies(near) -> None:
+def test_noise_and_blank_images_are_no_copies(near):
     rng = np.random.default_rng(0)
     images = [rng.random((80, 80)) for _ in range(20)] + [texture(i) / 9 + 0.5 for i in range(5)]
     assert near([*images, *(np.full((80, 80), level) for level in (0, 0.4, 0.5, 1))]) == {}
 
 
-def test_more_copies_of_one_image_than_neighbours_stay_one_set(near) -> None:
+def test_more_copies_of_one_image_than_neighbours_stay_one_set(near):
     burst = [window(tem_images()[0], shift, -shift) for shift in range(-8, 9)]
     others = [window(image, 0, 0) for image in tem_images()[1:8]]
     assert set(near(burst + others)) == {tuple(range(17))}
 
 
-def test_a_doubtful_pair_counts_only_if_other_copies_of_its_images_agree(near) -> None:
-    scene = texture(1)
-    witness, pair = scene + 0.45 * texture(2), [scene, scene + 0.65 * texture(3)]
-    first, second, third = (0.5 + 0.12 * image for image in (*pair, witness))
-    (copies,) = near([first, second]).values()
-    assert 0.8 < copies.similarity < 0.9
-    assert set(near([first, second, third])) == {(0, 2)}
-
-
-def test_colour_proportions_and_tiny_images(near) -> None:
+def test_colour_proportions_and_tiny_images(near):
     scene = 0.5 + 0.12 * texture(4, (240, 240))
     long = scene[:80]
     assert set(near([long, np.rot90(long), scene[:4], scene[:1, :1]])) == {(0, 1)}
 
 
 @pytest.mark.parametrize("change", ["grey", "12 frames"])
-def test_copies_across_two_folders(change: str, tmp_path: Path) -> None:
+def test_copies_across_two_folders(change, tmp_path):
     """An image may have closer copies in its own folder than candidates are registered."""
     rng = np.random.default_rng(0)
     for folder, shift in (("train", 0), ("test", 12)):

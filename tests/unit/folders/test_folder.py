@@ -1,7 +1,5 @@
 """Labelled folders: what is an image, what is its class, and what is refused."""
 
-from __future__ import annotations
-
 import os
 import sys
 import unicodedata
@@ -12,7 +10,7 @@ import pandas as pd
 import pytest
 from support.feature_folders import write_image
 
-from hypervlad import HypercolumnVLAD, extract_features
+from hypervlad import extract_features
 from hypervlad.data import (
     ImageFolderError,
     ImageFolderWarning,
@@ -22,15 +20,13 @@ from hypervlad.data import (
 from hypervlad.images import find_images, find_masks
 
 
-def touch(root: Path, *names: str) -> None:
+def touch(root, *names):
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
 
 
-def test_classes_are_the_first_level_and_order_is_that_of_paths(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_classes_are_the_first_level_and_order_is_that_of_paths(tmp_path, monkeypatch):
     touch(
         tmp_path / "set",
         *("b/2.png", "b/10.TIF", "a/deep/er/1.jpg", "a/1.dm3", "C/1.png"),
@@ -48,7 +44,7 @@ def test_classes_are_the_first_level_and_order_is_that_of_paths(
     assert load_image_folder(Path("set", "..", "set")).target.tolist() == data.target.tolist()
 
 
-def test_what_is_no_folder_of_two_classes_is_refused(tmp_path: Path) -> None:
+def test_what_is_no_folder_of_two_classes_is_refused(tmp_path):
     touch(tmp_path, "empty.csv")
     table = [
         (["1.png", "2.png"], "2 images lie directly in this folder.*sub-folders named"),
@@ -69,7 +65,7 @@ def test_what_is_no_folder_of_two_classes_is_refused(tmp_path: Path) -> None:
             load_image_folder(wrong)
 
 
-def test_what_is_left_out_is_named(tmp_path: Path) -> None:
+def test_what_is_left_out_is_named(tmp_path):
     touch(tmp_path, "a/1.png", "b/1.png", "stray.png")
     (tmp_path / "c").mkdir()
     with pytest.warns(ImageFolderWarning) as warned:
@@ -91,7 +87,7 @@ def test_what_is_left_out_is_named(tmp_path: Path) -> None:
         ({"wire": "../store", "nanowire": "../store"}, "wire is a link into .* the class nanowire"),
     ],
 )
-def test_one_folder_is_of_one_class(tmp_path: Path, links: dict[str, str], words: str) -> None:
+def test_one_folder_is_of_one_class(tmp_path, links, words):
     """Links to the folder of another class, or into it, would give its images two labels."""
     touch(tmp_path, "set/a/1.png", "set/b/deep/1.png", "store/1.png")
     for name, target in links.items():
@@ -109,9 +105,7 @@ two_forms = pytest.mark.skipif(sys.platform == "darwin", reason="its disks know 
 
 @two_forms
 @pytest.mark.parametrize(("stored", "written"), [(APART, TOGETHER), (TOGETHER, APART)])
-def test_names_mean_the_file_in_another_form(
-    tmp_path: Path, stored: str, written: str, tiny_encoder: HypercolumnVLAD
-) -> None:
+def test_names_mean_the_file_in_another_form(tmp_path, stored, written, tiny_encoder):
     """In groups, labels, patterns, masks and features."""
     images, rng = tmp_path / "images", np.random.default_rng(0)
     for name in (f"{stored}/{stored}1.png", f"{stored}2.png", "Matrix/1.png"):
@@ -143,7 +137,7 @@ def test_names_mean_the_file_in_another_form(
 
 
 @two_forms
-def test_two_forms_in_one_folder_are_one_class_and_named(tmp_path: Path) -> None:
+def test_two_forms_in_one_folder_are_one_class_and_named(tmp_path):
     rng = np.random.default_rng(0)
     for name in (f"{APART}/1.png", f"{TOGETHER}/2.png", "Matrix/3.png"):
         write_image(tmp_path / "classes" / name, rng)

@@ -1,7 +1,5 @@
 """Patches written to a folder come back as they were, with what they belong to."""
 
-from __future__ import annotations
-
 import csv
 
 import numpy as np
@@ -45,16 +43,6 @@ def test_patches_come_back_as_they_were(tmp_path, dtype, colours, suffix):
         }
         assert got == expected
         assert all(path.endswith(suffix) for path in data.images)
-
-
-def test_a_folder_without_groups_or_with_one_class(tmp_path):
-    write_patch_folder(parts_of(), tmp_path)
-    (tmp_path / "groups.csv").unlink()
-    for file in (tmp_path / "test" / "anomalous").iterdir():
-        file.unlink()
-    found = load_patch_folder(tmp_path)
-    assert found["train"].groups is None
-    assert set(found["test"].target) == {"normal"}
 
 
 def test_images_of_one_name_do_not_overwrite_each_other(tmp_path):
@@ -103,12 +91,6 @@ def test_a_group_on_two_sides_is_refused(tmp_path):
         load_patch_folder(tmp_path)
 
 
-def test_a_leaking_split_is_read_again(tmp_path):
-    patches = cut_patches([np.random.default_rng(0).random((40, 40)) for _ in range(3)], patch=10)
-    write_patch_folder(split_patches(patches, by="patch", random_state=0), tmp_path)
-    assert sum(len(part.images) for part in load_patch_folder(tmp_path).values()) == 48
-
-
 def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
@@ -118,11 +100,3 @@ def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
         with pytest.raises(OSError, match="No space left"):
             write_patch_folder(parts_of(), tmp_path / "new")
     assert not list(tmp_path.iterdir())
-
-
-def test_names_that_systems_refuse_are_changed(tmp_path):
-    source = tmp_path / ".a mat: 1?.png"
-    Image.fromarray(np.zeros((10, 10), np.uint8)).save(source)
-    write_patch_folder({"train": cut_patches([source], patch=10)}, tmp_path / "out")
-    [file] = load_patch_folder(tmp_path / "out")["train"].images
-    assert file.endswith("a mat_ 1_-0_0_0.png")

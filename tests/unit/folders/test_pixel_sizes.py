@@ -1,31 +1,27 @@
 """Tables of pixel sizes: which file a line means, and which lines are refused."""
 
-from __future__ import annotations
-
 import unicodedata
-from pathlib import Path
 
 import pytest
 
 from hypervlad.data import ImageFolderError, ImageFolderWarning, load_image_folder, load_pixel_sizes
-from hypervlad.images import PixelSizes
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path):
     for name in ("fibre/a.png", "fibre/b.png", "tube/ä.png", "tube/c d.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     return tmp_path
 
 
-def sizes_of(folder: Path, text: str, encoding: str = "utf-8") -> PixelSizes:
+def sizes_of(folder, text, encoding="utf-8"):
     (folder / "sizes.csv").write_text(text, encoding=encoding)
     return load_pixel_sizes(folder / "sizes.csv")
 
 
 @pytest.mark.parametrize("path", ["fibre/a.png", "fibre\\a.png", "./fibre/../fibre/a.png"])
-def test_a_path_is_relative_to_the_table(folder: Path, path: str) -> None:
+def test_a_path_is_relative_to_the_table(folder, path):
     sizes = sizes_of(folder, f"path,pixel_size\n{path},2.5\nfibre/b.png,\n{path},2.50\n")
     assert len(sizes) == 1
     assert sizes.of(folder / "fibre" / "a.png") == 2.5
@@ -34,7 +30,7 @@ def test_a_path_is_relative_to_the_table(folder: Path, path: str) -> None:
     assert sizes.of(folder / "other" / "a.png") is None
 
 
-def test_absolute_paths_links_and_accents(folder: Path) -> None:
+def test_absolute_paths_links_and_accents(folder):
     (folder / "link").symlink_to(folder / "tube")
     name = unicodedata.normalize("NFD", "ä.png")
     sizes = sizes_of(folder, f"path,pixel_size\n{folder / 'tube' / 'c d.png'},1\nlink/{name},2\n")
@@ -43,7 +39,7 @@ def test_absolute_paths_links_and_accents(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
-def test_a_table_saved_by_a_european_spreadsheet(folder: Path, encoding: str) -> None:
+def test_a_table_saved_by_a_european_spreadsheet(folder, encoding):
     text = "remark;path;pixel_size\n;fibre/a.png;2,5\n"
     assert sizes_of(folder, text, encoding).of(folder / "fibre" / "a.png") == 2.5
 
@@ -66,14 +62,14 @@ BAD = [
 ]
 
 
-def test_what_is_refused_with_its_line(folder: Path) -> None:
+def test_what_is_refused_with_its_line(folder):
     for text, words in BAD:
         with pytest.raises(ImageFolderError, match=f"^{folder / 'sizes.csv'}{words}"):
             sizes_of(folder, text)
     assert len(sizes_of(folder, "path,pixel_size\nfibre/a.png,0.001\nfibre/b.png,1000000")) == 2
 
 
-def test_sizes_that_are_not_used_are_named(folder: Path) -> None:
+def test_sizes_that_are_not_used_are_named(folder):
     text = "path,pixel_size,proposed_pixel_size\nfibre/a.png,2.5,\nfibre/b.png,,3\nx.png,1,\n"
     with pytest.warns(ImageFolderWarning) as warned:
         sizes_of(folder, text)

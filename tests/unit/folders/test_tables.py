@@ -1,32 +1,19 @@
 """Tables of labels and of groups: dialects, which image a line means, and what is refused."""
 
-from __future__ import annotations
-
 import itertools
 import os
-from pathlib import Path, PurePosixPath
-from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from support.feature_folders import write_image
 
-from hypervlad.data import (
-    FolderReport,
-    ImageFolderError,
-    ImageFolderWarning,
-    check_image_folder,
-    compare_image_folders,
-    load_image_folder,
-)
+from hypervlad.data import FolderReport, ImageFolderError, ImageFolderWarning, load_image_folder
 
 FILES = ("a/1.png", "b/2.png", "c.png")
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path):
     """Empty files of three images, one of them beside the class folders."""
     for name in (*FILES, "a/11.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -35,14 +22,14 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def write(folder: Path, content: str | bytes, name: str = "labels.csv") -> Path:
+def write(folder, content, name="labels.csv"):
     if isinstance(content, str):
         content = content.encode()
     (folder / name).write_bytes(content)
     return folder / name
 
 
-def names(data: Any, root: Path) -> list[str]:
+def names(data, root):
     return [os.path.relpath(image, root).replace(os.sep, "/") for image in data.images]
 
 
@@ -59,14 +46,14 @@ def names(data: Any, root: Path) -> list[str]:
         "path,label,file\na/1.png,SEM,1.png\nb/2.png,TEM,2.png\nc.png,TEM,c.png\n",
     ],
 )
-def test_dialects_of_labels(folder: Path, text: str) -> None:
+def test_dialects_of_labels(folder, text):
     data = load_image_folder(write(folder, text))
     assert names(data, folder) == list(FILES)
     assert data.target.tolist() == ["SEM", "TEM", "TEM"]
     assert (data.target_names, data.groups, data.root) == (["SEM", "TEM"], None, str(folder))
 
 
-def test_groups_of_the_table_or_of_a_file(folder: Path) -> None:
+def test_groups_of_the_table_or_of_a_file(folder):
     """The images may lie outside of the table's folder."""
     (folder / "tables").mkdir()
     rows = [("../c.png", "TEM", "s"), ("../b/2.png", "TEM", "s"), (folder / "a/1.png", "SEM", "t")]
@@ -85,7 +72,7 @@ def test_groups_of_the_table_or_of_a_file(folder: Path) -> None:
         assert load_image_folder(table).groups.tolist() == ["t", "s", "s"]
 
 
-def test_the_table_of_a_review_has_complete_paths(folder: Path) -> None:
+def test_the_table_of_a_review_has_complete_paths(folder):
     text = "path,label,source,confidence,file\n" + "".join(
         f"from/elsewhere/{name},{label},{source},,{folder / name}\n"
         for name, label, source in (("b/2.png", "model", "person"), ("c.png", "TEM", " Model"))
@@ -118,21 +105,11 @@ BAD_LABELS = [
 ]
 
 
-def test_bad_tables_of_labels_are_refused(folder: Path) -> None:
+def test_bad_tables_of_labels_are_refused(folder):
     for content, words in BAD_LABELS:
         table = write(folder, content)
         with pytest.raises(ImageFolderError, match=f"^{table}: .*{words}"):
             load_image_folder(table)
-
-
-def test_names_are_read_as_they_are_written(folder: Path) -> None:
-    """With spaces that are part of a name; without those around it, if there is no such file."""
-    (folder / " c.png").touch()
-    (folder / "d.png").touch()
-    text = "path,label\n c.png,SEM\n d.png,TEM\nb/../d.png,TEM\n"
-    with pytest.warns(ImageFolderWarning, match=r"1 line that repeats .*d\.png \(lines 3 and 4"):
-        data = load_image_folder(write(folder, text))
-    assert names(data, folder) == [" c.png", "d.png"]
 
 
 NAMES = st.text(
@@ -142,12 +119,10 @@ NAMES = st.text(
 
 @settings(max_examples=25)
 @given(groups=st.dictionaries(NAMES, st.sampled_from(["=1", "a;b", "x,y", "-"]), min_size=2))
-def test_groups_that_the_package_writes_are_read(
-    tmp_path_factory: pytest.TempPathFactory, groups: dict[str, str]
-) -> None:
+def test_groups_that_the_package_writes_are_read(tmp_path_factory, groups):
     """Whatever the names are: formulas of spreadsheets, separators, quotes, spaces."""
     root = tmp_path_factory.mktemp("set")
-    known: dict[str, str] = {}
+    known = {}
     for number, (name, group) in enumerate(groups.items()):
         named = f"{'ab'[number % 2]}/{name.strip()}.png"
         (root / named).parent.mkdir(exist_ok=True)
@@ -159,37 +134,6 @@ def test_groups_that_the_package_writes_are_read(
     FolderReport(root="", suggested_groups=known).write_groups(root / "groups.csv")
     data = load_image_folder(root, root / "groups.csv")
     assert dict(zip(names(data, root), data.groups, strict=True)) == known
-
-
-@pytest.mark.skipif(os.name == "nt", reason="names are text there")
-def test_names_that_are_no_text_come_back(folder: Path) -> None:
-    (folder / "c.png").unlink()
-    known = {f"a/{os.fsdecode(bytes([255]))}.png": "x", "a/1.png": "y", "b/2.png": "z"}
-    (folder / next(iter(known))).touch()
-    FolderReport(root="", suggested_groups=known).write_groups(folder / "groups.csv")
-    data = load_image_folder(folder, folder / "groups.csv")
-    assert dict(zip(names(data, folder), data.groups, strict=True)) == known
-    table = write(folder, (folder / "groups.csv").read_bytes().replace(b"group", b"label"))
-    assert sorted(load_image_folder(table).target) == ["x", "y", "z"]
-
-
-def test_a_table_is_checked_like_a_folder(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    for name in ("1", "2", "3", "4"):
-        write_image(tmp_path / f"{name}.png", rng)
-    (tmp_path / "copy.png").write_bytes((tmp_path / "1.png").read_bytes())
-    table = write(tmp_path, "path,label,group\n1.png,A,x\n2.png,A,x\n3.png,B,y\ncopy.png,B,z\n")
-    report = check_image_folder(table)
-    assert report.class_counts == {"A": 2, "B": 2}
-    assert report.group_counts == {"x": 2, "y": 1, "z": 1}
-    assert [copies.files for copies in report.exact_copies] == [("1.png", "copy.png")]
-    assert "in several classes" in report.problems[0]
-    train = write(tmp_path, "path,label\n1.png,A\n3.png,B\n", "train.csv")
-    test = write(tmp_path, "path,label\n2.png,A\ncopy.png,B\n4.png,B\n", "test.csv")
-    compared = compare_image_folders(train, test)
-    assert compared.n_images == (2, 3)
-    (found,) = compared.exact_copies
-    assert found.files == (str(tmp_path / "1.png"), str(tmp_path / "copy.png"))
 
 
 # --- groups ---------------------------------------------------------------------------------------
@@ -209,7 +153,7 @@ def test_a_table_is_checked_like_a_folder(tmp_path: Path) -> None:
         "path,group\n1.png,g1\n2.png,g2\na/1.png,g1\n",
     ],
 )
-def test_dialects_of_groups(folder: Path, text: str) -> None:
+def test_dialects_of_groups(folder, text):
     assert load_image_folder(folder, write(folder, text)).groups.tolist() == ["g1", "g2"]
 
 
@@ -218,7 +162,7 @@ def test_dialects_of_groups(folder: Path, text: str) -> None:
     "encoding",
     ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "BE with a mark"],
 )
-def test_tables_as_spreadsheets_save_them(folder: Path, encoding: str) -> None:
+def test_tables_as_spreadsheets_save_them(folder, encoding):
     """Among them "Unicode text" of Excel: UTF-16 with tabs, and its line that names a separator."""
     (folder / "b" / "2.png").rename(folder / "b" / "F\u00e4den.png")
     lines = "path,group\r\na/1.png,Probe \u03b1\r\nb/F\u00e4den.png,\u8bd5\u6837"
@@ -264,7 +208,7 @@ BAD_GROUPS = [
 
 
 @pytest.mark.filterwarnings("ignore:.*beside the class folders")
-def test_bad_tables_of_groups_are_refused(folder: Path) -> None:
+def test_bad_tables_of_groups_are_refused(folder):
     for name in ("a", "b"):
         (folder / name / "same.png").touch()
     for content, words in BAD_GROUPS:
@@ -274,37 +218,3 @@ def test_bad_tables_of_groups_are_refused(folder: Path) -> None:
     for wrong in (folder, ["g1", "g2"]):
         with pytest.raises(ImageFolderError):
             load_image_folder(folder, wrong)
-
-
-relative_paths = st.lists(
-    st.text("abc1._- ", min_size=1, max_size=6).filter(
-        lambda name: name.strip() == name and name[0] != "."
-    ),
-    min_size=2,
-    max_size=4,
-).map(lambda parts: "/".join(parts) + ".png")
-
-
-@settings(max_examples=25)
-@given(images=st.lists(relative_paths, min_size=2, max_size=8, unique=True), data=st.data())
-def test_full_relative_paths_always_match_one_to_one(
-    tmp_path_factory: pytest.TempPathFactory, images: list[str], data: st.DataObject
-) -> None:
-    """With each image's path under the root, however written, each gets its own group."""
-    # One image in a folder named as another's path would make its path an end of the other's.
-    parts = [PurePosixPath(image).parts for image in images]
-    assume(not any(a != b and a == b[-len(a) :] for a in parts for b in parts))
-    assume(not any("mask" in image for image in images) and len({each[0] for each in parts}) > 1)
-    root = tmp_path_factory.mktemp("root")
-    for image in images:
-        (root / image).parent.mkdir(parents=True, exist_ok=True)
-        (root / image).touch()
-    styles = st.sampled_from(["{}", "./{}", "C:/Users/me/data/{}", "/other/machine/{}"])
-    written = [data.draw(styles).format(image) for image in images]
-    if data.draw(st.booleans()):
-        written = [path.replace("/", "\\") for path in written]
-    order = data.draw(st.permutations(range(len(images))))
-    rows = "".join(f"{written[i]},{images[i]}\n" for i in order)
-    (root / "groups.csv").write_text(f"path,group\n{rows}", encoding="utf-8")
-    found = load_image_folder(root, root / "groups.csv")
-    assert names(found, root) == found.groups.tolist()
