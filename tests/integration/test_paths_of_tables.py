@@ -1,16 +1,11 @@
 """Every table names images by the same rule, from whatever folder a command is run."""
 
-import contextlib
 import csv
-import shlex
 import shutil
-from pathlib import Path
 
 import pytest
 from support.commands import run, save
 from support.surfaces import blotted
-
-from hypervlad.apps.review import Queue
 
 ALL = ["a/0.png", "a/1.png", "b/0.png"]
 # What is given, seen from the folder "work" beside "images", and the names of the images.
@@ -24,14 +19,6 @@ GIVEN = [
     (["../images/b", "../images/a/0.png", "../images/a/1.png"], ALL),
     (["../images/a", "../images/b/*.png"], ALL),
 ]
-# Each command, and the table that it writes.
-COMMANDS = {
-    "predict": ("predict m.hvlad {} -q -o out.csv", "out.csv"),
-    "review": ("review start m.hvlad {} -q -o out", ""),
-    "defects": ("defects score d.hvlad {} -q -o out", "out/scores.csv"),
-    "align": ("align {} -q --window 24 --no-figures -o out", "out/alignment.csv"),
-    "diameters": ("diameters {} -q -o out", "out/diameters.csv"),
-}
 
 
 @pytest.fixture
@@ -55,19 +42,3 @@ def paths_in(table):
 def test_images_are_named_below_the_folder_given(given, expected):
     run("predict", "m.hvlad", *given, "-q", "-o", "out.csv")
     assert paths_in("out.csv") == expected
-
-
-@pytest.mark.usefixtures("work")
-@pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_names_images_so(name):
-    command, table = COMMANDS[name]
-    run(*shlex.split(command.format("../images/a '../images/b/*.png'")))
-    if name == "review":  # whose table has the images that have labels
-        with contextlib.closing(Queue("out")) as queue:
-            assert sorted(image.name for image in queue.images()) == ALL
-    else:
-        assert paths_in(table) == ALL
-    if name == "defects":
-        assert paths_in("out/regions.csv")
-        assert set(paths_in("out/regions.csv")) <= set(ALL)
-        assert all(Path("out", "maps", f"{name}.tif").is_file() for name in ALL)

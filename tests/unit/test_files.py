@@ -8,7 +8,6 @@ import errno
 import io
 import os
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -72,21 +71,6 @@ def test_a_link_that_appears_while_the_file_is_written_is_not_followed(
         write(tmp_path / "out.csv")
     assert precious.read_text() == "mine"
     assert (tmp_path / "out.csv").is_symlink()
-
-
-def test_a_junction_is_a_link(tmp_path, monkeypatch):
-    """Windows follows junctions as links, but `os.path.islink` does not call them so."""
-    (tmp_path / "out.csv").touch()
-    original = os.lstat
-
-    class Junction:
-        st_mode, st_nlink, st_reparse_tag = original(tmp_path).st_mode, 1, 0xA0000003
-
-    monkeypatch.setattr(
-        os, "lstat", lambda path: Junction if Path(path).name == "out.csv" else original(path)
-    )
-    with pytest.raises(FileExistsError, match=r"out\.csv is a link to"):
-        write(tmp_path / "out.csv")
 
 
 @pytest.mark.parametrize("existing", [[], ["new"], ["new", "new/deep"]])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.commands import TINY, run, write_folder
+from support.commands import run
 from support.extraction_fixtures import during, stop
 from support.feature_folders import write_image
 
@@ -65,21 +65,6 @@ def test_a_stopped_run_is_resumed(model, tmp_path, out, network):
     assert "300 images: 256 finished before" in run(*command, out, "--resume", "--dry-run").stdout
     assert "256 images had been finished before" in run(*command, out, "--resume").stderr
     assert out.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
-
-
-@pytest.mark.full  # trains two classifiers
-def test_training_and_predicting_with_a_cache(texture_images, tmp_path):
-    data = write_folder(tmp_path / "data", *texture_images)
-    plain, cached, cache = tmp_path / "plain.hvlad", tmp_path / "cached.hvlad", tmp_path / "cache"
-    run("train", data, "-o", plain, *TINY, "-q")
-    run("train", data, "-o", cached, *TINY, "-q", "--cache", cache)
-    assert cached.read_bytes() == plain.read_bytes()
-    kept = run("cache", cache).stdout
-    expected = run("predict", plain, data, "-q").stdout
-    assert run("predict", plain, data, "-q", "--cache", cache).stdout == expected
-    report = tmp_path / "report"
-    run("evaluate", plain, data, "-o", report, "-q", "--cache", cache)
-    assert run("cache", cache).stdout == kept
 
 
 @pytest.mark.parametrize("dry", [[], ["--dry-run"]])

@@ -152,17 +152,3 @@ def test_a_cache_is_measured_cut_down_and_cleared(encoder, folder, tmp_path, net
     joblib.Memory(folder, verbose=0).cache(len)([1])  # another program's
     assert "holds no cache" in run("cache", folder, code=2).stderr
     assert "no such folder" in run("cache", folder / "none", code=2).stderr
-
-
-def test_entries_of_other_programs_in_the_same_memory_stay(encoder, folder, tmp_path, network):
-    memory = joblib.Memory(tmp_path / "mine", verbose=0)
-    other = memory.cache(len)
-    other([1, 2])
-    for _ in range(2):
-        extracted(folder, encoder.set_params(memory=memory))
-    assert network.n_images == 20
-    assert usage(tmp_path / "mine")[0] == 40
-    for options in (("--limit", "0"), ("--clear",)):
-        assert usage(tmp_path / "mine", *options)[0] == 0
-        extracted(folder, encoder)
-    assert other.check_call_in_cache([1, 2])

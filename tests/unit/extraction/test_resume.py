@@ -34,15 +34,6 @@ def test_after_an_interruption_only_the_rest_is_computed(
     assert not list(tmp_path.glob("*.parts*"))
 
 
-def test_a_changed_file_costs_its_own_task(extract, encoder, folder, out, network):
-    interrupt(extract, 3)
-    write_image(folder / "a" / "5.png", np.random.default_rng(99))
-    extract(resume=True)
-    assert network.n_images == 4 + 8
-    X, frame = load_features(out)
-    np.testing.assert_array_equal(X, encoder.transform([folder / path for path in frame["path"]]))
-
-
 def test_whoever_completes_or_keeps_a_file_is_warned_of_all_skipped_images(
     extract, folder, network
 ):

@@ -18,7 +18,6 @@ from hypervlad.data import (
     load_image_folder,
     make_tem_images,
 )
-from hypervlad.images import ReadOptions
 
 TEM = make_tem_images(12, size=96, random_state=21)[0]
 
@@ -193,32 +192,6 @@ def test_kind_and_size_that_tell_the_class(tmp_path):
     assert report.image_kinds == {"uint8 grey": 14, "uint8 colour": 2}
 
 
-def test_information_bars_are_noted(tmp_path):
-    for i in range(8):
-        pixels = noise(i, 120, 160)
-        rows = {6: 0, 7: 24}.get(i, 20)  # the seventh is upside down
-        pixels[120 - rows :] = 0
-        pixels[126 - rows : 134 - rows, 10:60:3] = 255
-        if i == 6:
-            pixels[:20], pixels[6:14, 10:60:3] = 0, 255
-        save(tmp_path / "ab"[i % 2] / f"{i}.png", pixels / 255)
-    pixels = noise(9, 90, 80)  # that does not look like a bar
-    tags = [(34682, "s", 0, "[Image]\r\nResolutionY=76\r\n", True)]
-    tifffile.imwrite(tmp_path / "a" / "fei.tif", pixels, extratags=tags, metadata=None)
-    for options in (None, ReadOptions(banner="remove")):
-        report = check_image_folder(tmp_path, options=options)
-        bars = ["a/0.png", "a/2.png", "a/4.png", "a/fei.tif", "b/1.png", "b/3.png", "b/5.png"]
-        assert report.banner_files == ([] if options else [*bars, "b/7.png"])
-        assert report.top_bar_files == ["a/6.png"]
-        assert report.uneven_bars == {"a/6.png": 0, "b/7.png": 24}
-        notes = " ".join(report.notes)
-        assert "or a caption at the top: a/6.png. It is not cut off: crop the files" in notes
-        assert "0 if none was found): a/6.png (0), b/7.png (24)" in notes
-        assert ("8 images have an information bar at the bottom: a/0.png" in notes) == (
-            options is None
-        )
-
-
 def test_pixel_sizes_and_pages_are_counted(clean):
     for number, size in enumerate((5, 6, 1e-5)):  # nm
         unit = {"unit": "nm"}
@@ -234,19 +207,6 @@ def test_pixel_sizes_and_pages_are_counted(clean):
     notes = " ".join(report.notes)
     assert "1 image has a pixel size below 1 pm or above 1 mm, which is not used: a/2.tif" in notes
     assert "1 file has several pages, sections or frames, of which only page 0 is read" in notes
-
-
-def test_folders_without_classes(tmp_path):
-    report = check_image_folder(tmp_path)
-    assert (report.n_images, "no images" in report.problems[0]) == (0, True)
-    for name in ("1.png", "2.png"):
-        save(tmp_path / name, TEM[0])
-    report = check_image_folder(tmp_path)
-    assert report.exact_copies[0].files == ("1.png", "2.png")
-    assert report.exact_copies[0].classes == ()
-    assert report.class_counts == {}
-    with pytest.raises(ImageFolderError):
-        check_image_folder(tmp_path / "none")
 
 
 def test_suggested_groups_separate_no_copies(clean):

@@ -11,12 +11,7 @@ import pytest
 from support.feature_folders import write_image
 
 from hypervlad import extract_features
-from hypervlad.data import (
-    ImageFolderError,
-    ImageFolderWarning,
-    check_image_folder,
-    load_image_folder,
-)
+from hypervlad.data import ImageFolderError, ImageFolderWarning, load_image_folder
 from hypervlad.images import find_images, find_masks
 
 
@@ -134,25 +129,3 @@ def test_names_mean_the_file_in_another_form(tmp_path, stored, written, tiny_enc
     table = pd.read_parquet(tmp_path / "features.parquet", columns=["path", "label"]).fillna("")
     assert set(table["label"]) == {TOGETHER, "Matrix", ""}
     assert f"{stored}/{stored}1.png" in set(table["path"])
-
-
-@two_forms
-def test_two_forms_in_one_folder_are_one_class_and_named(tmp_path):
-    rng = np.random.default_rng(0)
-    for name in (f"{APART}/1.png", f"{TOGETHER}/2.png", "Matrix/3.png"):
-        write_image(tmp_path / "classes" / name, rng)
-    with pytest.warns(ImageFolderWarning, match=f"several Unicode forms: {TOGETHER}"):
-        data = load_image_folder(tmp_path / "classes")
-    assert data.target.tolist().count(TOGETHER) == 2
-    report = check_image_folder(tmp_path / "classes")
-    assert f"Stored in several Unicode forms: {TOGETHER}." in str(report)
-    assert report.class_counts == {TOGETHER: 2, "Matrix": 1}
-
-    touch(tmp_path, f"files/a/{APART}.png", f"files/a/{TOGETHER}.png", "files/b/1.png")
-    table = tmp_path / "groups.csv"
-    text = f"path,group\na/{APART}.png,x\na/{TOGETHER}.png,y\nb/1.png,z\n"
-    table.write_text(text, encoding="utf-8")
-    with pytest.warns(ImageFolderWarning):
-        data = load_image_folder(tmp_path / "files", groups=table)
-    by_name = dict(zip([Path(image).name for image in data.images], data.groups, strict=True))
-    assert by_name == {f"{APART}.png": "x", f"{TOGETHER}.png": "y", "1.png": "z"}

@@ -62,13 +62,6 @@ def test_labelled_particles_are_images_in_groups_by_micrograph(found, labelled):
     assert data.target_names == ["round", "square"]
 
 
-@pytest.mark.filterwarnings("ignore::hypervlad.data.ImageFolderWarning")
-def test_a_table_of_groups_names_micrographs(labelled, tmp_path):
-    groups = tmp_path / "groups.csv"
-    groups.write_text("path,group\nb.png,one\nday 1/a.png,two\n", encoding="utf-8")
-    assert load_image_folder(labelled(CLASSES), groups).groups.tolist() == ["one"] * 2 + ["two"] * 2
-
-
 def test_answers_of_a_model_are_told_from_those_of_people(labelled):
     proba = {
         "p_round": [0.9, 0.9, 0.2, 0.2, 0.5, np.nan],

@@ -87,7 +87,7 @@ def test_a_group_on_two_sides_is_refused(tmp_path):
         row[1] = "mat 7" if row[1] == rows[1][1] or row[0].startswith("test") else row[1]
     with (tmp_path / "groups.csv").open("w", newline="") as stream:
         csv.writer(stream).writerows(rows)
-    with pytest.raises(ImageFolderError, match="group 'mat 7' lie in train and in test"):
+    with pytest.raises(ImageFolderError):
         load_patch_folder(tmp_path)
 
 
@@ -97,6 +97,6 @@ def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(Image.Image, "save", full)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(OSError):
             write_patch_folder(parts_of(), tmp_path / "new")
     assert not list(tmp_path.iterdir())

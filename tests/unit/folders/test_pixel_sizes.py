@@ -80,5 +80,5 @@ def test_sizes_that_are_not_used_are_named(folder):
     data = load_image_folder(folder, pixel_sizes=folder / "sizes.csv")
     assert [data.pixel_sizes.of(image) for image in data.images] == [2.5, None, None, None]
     assert load_image_folder(folder).pixel_sizes is None
-    with pytest.warns(ImageFolderWarning, match="has the pixel size of none of the 1 image"):
+    with pytest.warns(ImageFolderWarning):
         load_pixel_sizes(folder / "sizes.csv", [folder / "fibre" / "b.png"])

