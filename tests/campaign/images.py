@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import imagecodecs
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
@@ -20,11 +19,10 @@ from support.hdf5_files import velox_metadata, write_dm5, write_velox
 from support.instrument_files import SIDECARS, TIFFS
 from support.microscopy_files import DM, MRC_MODES, mrc_bytes, ser_bytes
 from support.ome_zarr_folders import write_ome_zarr
-from support.raster_headers import jp2_boxes, jp2_bytes, siz_bytes
 
 from hypervlad.images import ImageReadError, PartlyReadWarning, read_micrograph
 from tests.campaign.case import Case
-from tests.campaign.damaged_files import damaged
+from tests.campaign.files import damaged
 
 _N_SOUND = 12  # images of each seed
 _N_DAMAGED = 15  # files made of each of them
@@ -48,44 +46,42 @@ _PILLOW = {
 def cases(seed: int, folder: Path) -> Iterator[Case]:
     """Write images of random formats and layouts, each sound at first, then damaged in many ways.
 
-    Each file is replaced by the next.
+    Each file is replaced by the next. Of an OME-Zarr folder, one file at a time is damaged.
     """
     rng = np.random.default_rng(seed)
     for number in range(_N_SOUND):
         path = folder / f"{number:02d}"
-        path = path.with_suffix(_write_any(path, rng))
-        case = Case(path.name, partial(attack, path), tuple(sorted(folder.glob(f"{path.stem}.*"))))
-        yield case
-        sound = path.read_bytes()
-        for change in range(_N_DAMAGED):
+        if number % 6 == 5:
+            path = path.with_suffix(".zarr")
+            _write_zarr(path, rng)
+            files = sorted(each for each in path.rglob("*") if each.is_file())
+        else:
+            path = path.with_suffix(_write_any(path, rng))
+            files = [path]
+        for file in files:
+            sound, kept = file.read_bytes(), tuple(sorted(folder.glob(f"{path.stem}.*")))
+            case = Case(file.name, partial(attack, path), kept)
+            yield case
             fields = _tiff_fields(sound) if path.suffix == ".tif" else []
-            is_field = bool(fields) and change % 2 == 0
-            content = _with_field(sound, fields, rng) if is_field else damaged(sound, rng)
-            path.write_bytes(content)
-            yield case
-        path.unlink()
-
-
-def folders(seed: int, folder: Path) -> Iterator[Case]:
-    """Write OME-Zarr folders, and damage one file or one number in it at a time."""
-    rng = np.random.default_rng(seed)
-    for number in range(_N_SOUND):
-        path = folder / f"{number}.zarr"
-        chunks: dict[str, Any] = {"chunks": (16, 16)}
-        if rng.random() < 0.3:
-            chunks |= {"shards": (32, 32)}
-        version = "0.5" if "shards" in chunks else str(rng.choice(["0.4", "0.5"]))
-        levels = [_pixels(rng, str(rng.choice(["u1", "u2", "f4", "?"]))) for _ in range(2)]
-        write_ome_zarr(path, levels, version=version, **chunks)
-        for file in sorted(each for each in path.rglob("*") if each.is_file()):
-            sound, case = file.read_bytes(), Case(str(file), partial(attack, path), (file,))
-            yield case
             for change in range(_N_DAMAGED):
-                is_number = file.name.startswith((".", "zarr")) and change % 3
-                file.write_bytes(_with_number(sound, rng) if is_number else damaged(sound, rng))
+                if fields and change % 2 == 0:
+                    file.write_bytes(_with_field(sound, fields, rng))
+                elif file.name.startswith((".", "zarr")) and change % 3:
+                    file.write_bytes(_with_number(sound, rng))
+                else:
+                    file.write_bytes(damaged(sound, rng))
                 yield case
             file.write_bytes(sound)
-        shutil.rmtree(path)
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _write_zarr(path: Path, rng: np.random.Generator) -> None:
+    levels = [_pixels(rng, str(rng.choice(["u1", "u2", "f4", "?"]))) for _ in range(2)]
+    if rng.random() < 0.3:
+        write_ome_zarr(path, levels, version="0.5", chunks=(16, 16), shards=(32, 32))
+    else:
+        version = str(rng.choice(["0.4", "0.5"]))
+        write_ome_zarr(path, levels, version=version, chunks=(16, 16))
 
 
 def _with_number(text: bytes, rng: np.random.Generator) -> bytes:
@@ -114,7 +110,7 @@ def _write_any(stem: Path, rng: np.random.Generator) -> str:
     """Write a sound image, and return its suffix."""
     writers: list[Callable[[Path, np.random.Generator], str]]
     writers = [_write_tiff] * 4 + [_write_pillow] * 3 + [_write_microscopy, _write_hdf5]
-    writers += [_write_pnm, _write_jpeg_2000, _write_stack, _write_instrument]
+    writers += [_write_instrument]
     while True:
         try:
             return writers[rng.integers(len(writers))](stem, rng)
@@ -173,68 +169,6 @@ def _write_pillow(stem: Path, rng: np.random.Generator) -> str:
     many = rng.random() < 0.2 and suffix in ("png", "gif", "webp")
     image.save(stem.with_suffix(f".{suffix}"), **(several if many else {}))
     return f".{suffix}"
-
-
-def _write_pnm(stem: Path, rng: np.random.Generator) -> str:
-    """Write a header token by token, with blanks and comments of any length between them."""
-    kind, top = int(rng.integers(1, 7)), int(rng.choice([1, 255, 256, 4095, 65535]))
-    pixels = _pixels(rng, "u2", *([3] if kind in (3, 6) else []))
-    numbers = [pixels.shape[1], pixels.shape[0], *([top] if kind not in (1, 4) else [])]
-    header = b"P%d" % kind + b"".join(_gap(rng) + b"%d" % each for each in numbers)
-    if kind > 3:
-        body = pixels.astype(">u2" if top > 255 else "u1").tobytes()
-    else:
-        body = b"".join(b"%d" % (int(each) % (top + 1)) + _gap(rng, 0.0003) for each in pixels.flat)
-    stem.with_suffix(".ppm").write_bytes(header + b"\n" + body)
-    return ".ppm"
-
-
-def _gap(rng: np.random.Generator, comments: float = 0.5) -> bytes:
-    gap = b""
-    while not gap or rng.random() < 0.3:
-        gap += bytes(rng.choice(list(b" \t\n\v\f\r"), int(rng.integers(1, 40))).tolist())
-        if rng.random() < comments:
-            text = rng.bytes(int(2 ** rng.uniform(0, 11))).replace(b"\r", b"").replace(b"\n", b"")
-            gap += b"#" + text + bytes([rng.choice(list(b"\r\n"))])
-    return gap
-
-
-def _write_jpeg_2000(stem: Path, rng: np.random.Generator) -> str:
-    """Write boxes in any order, with sizes that are none among them."""
-    n_bits, n_channels = int(rng.integers(1, 17)), int(rng.integers(1, 5))
-    pixels = _pixels(rng, "u2", n_channels).squeeze() >> (16 - n_bits)
-    content = imagecodecs.jpeg2k_encode(
-        pixels.astype("u1" if n_bits <= 8 else "u2"), codecformat="jp2", bitspersample=n_bits
-    )
-    signature, *boxes = jp2_boxes(content)
-    depths = [int(depth) for depth in rng.integers(1, 39, rng.integers(1, 5))]
-    sides = [int(side) for side in rng.choice(_FIELD_NUMBERS, 2)]
-    decoys = [(b"xml ", siz_bytes(*sides, depths)), (b"uuid", bytes(70_000)), (b"jp2c", b"")]
-    for decoy in decoys:
-        if rng.random() < 0.3:
-            boxes.insert(int(rng.integers(len(boxes) + 1)), decoy)
-    if rng.random() < 0.2:
-        boxes = [boxes[i] for i in rng.permutation(len(boxes))]
-    long = frozenset(kind for kind, _ in boxes if rng.random() < 0.2)
-    stem.with_suffix(".jp2").write_bytes(jp2_bytes([signature, *boxes], long))
-    return ".jp2"
-
-
-def _write_stack(stem: Path, rng: np.random.Generator) -> str:
-    """Write a stack in one directory, which says how many images follow each other."""
-    stack = np.stack([_pixels(rng, str(rng.choice(["u1", "u2", "f4"])))] * int(rng.integers(2, 5)))
-    is_imagej, suffix = bool(rng.random() < 0.5), stem.with_suffix(".tif")
-    tifffile.imwrite(suffix, stack, imagej=is_imagej, truncate=True, photometric="minisblack")
-    if rng.random() < 0.3 and not is_imagej:
-        tifffile.imwrite(suffix, stack[0], append=True)
-    content = suffix.read_bytes()
-    if rng.random() < 0.5:  # another number of images, in as many figures
-        claimed = b"%d" % rng.choice([0, 1, 9])
-        for mark in (b"images=", b'"shape": ['):
-            at = content.find(mark) + len(mark)
-            content = content[:at] + claimed + content[at + 1 :] if at >= len(mark) else content
-        suffix.write_bytes(content)
-    return ".tif"
 
 
 def _write_microscopy(stem: Path, rng: np.random.Generator) -> str:

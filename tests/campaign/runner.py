@@ -7,189 +7,107 @@ that was running.
 from __future__ import annotations
 
 import contextlib
-import itertools
-import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tests.campaign.case import Target
-from tests.campaign.worker import folder_of, keep
+from tests.campaign.worker import keep, read_events
 
 ROOT = Path(__file__).parents[2]
-_MAX_KEPT = 3  # examples of failures at the same place
-_SLICE = 600.0  # seconds
+_SLICE = 600.0  # seconds of a worker at most
 _SEEDS = 1000  # for each worker, which takes one after the other
 
-
-@dataclass(frozen=True)
-class Failure:
-    """A case that failed, where (at the same place counts as one finding), and what repeats it.
-
-    Too much memory is an exception or a crash.
-    """
-
-    target: str
-    name: str
-    seed: int
-    number: int
-    kind: str  # exception, crash or hang
-    place: str
-    detail: str
-    command: str
-
-
-@dataclass
-class Outcome:
-    """What came of the cases of one target."""
-
-    n_cases: int = 0
-    n_workers: int = 0
-    slowest: float = 0.0  # seconds
-    slowest_name: str = ""
-    failures: list[Failure] = field(default_factory=list)
-    n_at: dict[str, int] = field(default_factory=dict)  # failures by place
-
-    @property
-    def n_failures(self) -> int:
-        return sum(self.n_at.values())
+Event = dict[str, Any]
 
 
 class Campaign:
-    """Attacks on some targets, for a while; campaigns of different seeds have different cases.
+    """Attacks on some targets; `out`, a folder for failures, is made when there is one.
 
-    The folder `out`, for failures, is made when there is one. `log` gets one line for each.
+    An event is a case that was run, with its place and detail if it failed.
     """
 
-    def __init__(
-        self,
-        targets: Mapping[str, Target],
-        seed: int,
-        out: Path,
-        log: Callable[[str], None] = print,
-    ) -> None:
-        self.targets, self.out, self.log = dict(targets), out, log
-        self.outcomes = {name: Outcome() for name in targets}
-        self._seeds = {name: itertools.count(seed * 10**6, _SEEDS) for name in targets}
-        self._lock = threading.Lock()
-        self._running: set[subprocess.Popen[str]] = set()
+    def __init__(self, targets: Mapping[str, Target], out: Path) -> None:
+        self.targets, self.out = targets, out.absolute()
+        self._running: set[subprocess.Popen[bytes]] = set()
         self._is_stopped = False
 
-    def run(self, seconds: float, jobs: int) -> None:
-        """Give all targets the same time, again and again, in so many workers at once.
-
-        The time that workers need to start is not counted.
-        """
-        share = seconds * jobs / len(self.targets)
-        n_sweeps = max(1, round(share / _SLICE), jobs // len(self.targets))
+    def run(self, names: list[str], seed: int, seconds: float, jobs: int) -> dict[str, list[Event]]:
+        """Give all targets the same time, without what their workers need to start."""
+        share = seconds * jobs / len(names)
         with ThreadPoolExecutor(jobs) as pool:
-            names = [name for _ in range(n_sweeps) for name in self.targets]
-            slices = [pool.submit(self._run_slice, name, share / n_sweeps) for name in names]
             try:
-                for each in slices:
-                    each.result()
-            except BaseException:
+                found = pool.map(partial(self._run_target, seed=seed, seconds=share), names)
+                return dict(zip(names, found, strict=True))
+            except BaseException:  # of a person who ends it
                 self._is_stopped = True
                 for process in list(self._running):
                     _end(process)
                 raise
 
-    def repeat(self, name: str, seed: int, number: int) -> None:
+    def repeat(self, name: str, seed: int, number: int) -> list[Event]:
         """Run one case again."""
-        self._run_worker(name, seed, 0.0, only=number)
+        return self._run_worker(name, seed, 0.0, "--only", str(number))
 
-    def _run_slice(self, name: str, seconds: float) -> None:
-        left = seconds
+    def _run_target(self, name: str, seed: int, seconds: float) -> list[Event]:
+        events, seed, left = [], seed * 10**6, seconds
         while left >= 0 and not self._is_stopped:
-            with self._lock:
-                seed = next(self._seeds[name])
-            left -= max(1.0, self._run_worker(name, seed, left))
+            found = self._run_worker(name, seed, min(left, _SLICE))
+            left -= max(1.0, sum(event["seconds"] for event in found))
+            events += found
+            seed += _SEEDS
+        return events
 
-    def _run_worker(self, name: str, seed: int, seconds: float, only: int | None = None) -> float:
-        """Run a worker until it ends; return the seconds of its cases."""
-        target, used = self.targets[name], 0.0
-        self.outcomes[name].n_workers += 1
+    def _run_worker(self, name: str, seed: int, seconds: float, *more: str) -> list[Event]:
+        """Run a worker until it ends."""
+        target = self.targets[name]
         with tempfile.TemporaryDirectory(prefix="hypervlad-campaign-") as folder:
-            scratch, errors = Path(folder), Path(folder, "stderr.txt")
+            scratch = Path(folder)
             (scratch / "tmp").mkdir()
             command = [sys.executable, "-m", "tests.campaign.worker", target.cases, str(seed)]
-            command += [str(scratch / "cases"), str(self.out.absolute() / name)]
-            command += ["--seconds", str(seconds), "--bound", str(target.seconds)]
-            command += ["--megabytes", str(target.megabytes)]
-            command += [] if only is None else ["--only", str(only)]
-            environment = {"OMP_NUM_THREADS": "1", **os.environ}
+            command += [str(scratch), str(self.out / name), "--seconds", str(seconds), *more]
+            command += ["--bound", str(target.seconds), "--megabytes", str(target.megabytes)]
             paths = [str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]
-            environment |= {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
-            # Removed even if the process is killed; in a session, its own children end with it.
-            environment |= {"TMPDIR": str(scratch / "tmp")}
-            with (
-                errors.open("w", encoding="utf-8") as stderr,
-                subprocess.Popen(
+            environment = {
+                "OMP_NUM_THREADS": "1",
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+                "TMPDIR": str(scratch / "tmp"),  # removed even if the process is killed
+            }
+            with (scratch / "printed").open("wb") as printed:
+                # In a session, its own children end with it.
+                process = subprocess.Popen(
                     command,
-                    stdout=subprocess.PIPE,
-                    stderr=stderr,
+                    stdout=printed,
+                    stderr=subprocess.STDOUT,
                     env=environment,
                     cwd=ROOT,
-                    text=True,
-                    encoding="utf-8",
                     start_new_session=True,
-                ) as process,
-            ):
+                )
                 self._running.add(process)
-                last: dict[str, Any] = {"seed": seed, "number": -1, "name": "before the first case"}
-                assert process.stdout is not None
-                for line in process.stdout:
-                    last = json.loads(line)
-                    used += last.get("seconds", 0.0)
-                    self._note(name, last)
                 code = process.wait()
                 _end(process)
                 self._running.discard(process)
+            events = read_events(scratch)
             if code and not self._is_stopped:
-                written = errors.read_text("utf-8", "replace")[-8000:]
-                is_hang = "Timeout (" in written
-                detail = f"exit code {code}\n{written}"
-                facts = {"place": _place_in(written) or last["name"], "detail": detail}
-                self._note(name, last | {"failed": facts}, "hang" if is_hang else "crash")
-                keep(map(Path, last.get("files", [])), self._folder(name, last))
-        return used
-
-    def _folder(self, name: str, event: dict[str, Any]) -> Path:
-        return folder_of(self.out / name, event["seed"], event["number"])
-
-    def _note(self, name: str, event: dict[str, Any], kind: str = "exception") -> None:
-        """Count a case that begins or ends; describe the first few failures at a place."""
-        with self._lock:
-            outcome = self.outcomes[name]
-            outcome.n_cases += "files" in event and kind == "exception" and event["number"] >= 0
-            if event.get("seconds", 0.0) > outcome.slowest:
-                outcome.slowest, outcome.slowest_name = event["seconds"], event["name"]
-            if event.get("failed") is None:
-                return
-            key = f"{kind}: {event['failed']['place']}"
-            outcome.n_at[key] = outcome.n_at.get(key, 0) + 1
-            if outcome.n_at[key] > _MAX_KEPT:
-                return
-            which = {"name": event["name"], "seed": event["seed"], "number": event["number"]}
-            command = f"python -m tests.campaign --repeat {name}:{event['seed']}:{event['number']}"
-            failure = Failure(name, **which, kind=kind, **event["failed"], command=command)
-            outcome.failures.append(failure)
-            folder = self._folder(name, event)
-            folder.mkdir(parents=True, exist_ok=True)
-            text = json.dumps(asdict(failure), indent=1)
-            (folder / "failure.json").write_text(text, encoding="utf-8")
-            self.log(f"{name}: {key}: {event['name']} ({folder})")
+                written = (scratch / "printed").read_text("utf-8", "replace")[-8000:]
+                kind = "hang" if "Timeout (" in written else "crash"
+                if not events or "seconds" in events[-1]:
+                    events.append({"seed": seed, "number": -1, "name": "no case", "files": []})
+                place = f"{kind}: {_place_in(written) or events[-1]['name']}"
+                events[-1] |= {"seconds": 0.0, "place": place, "detail": f"{code}\n{written}"}
+                keep(events[-1], self.out / name)
+        return events
 
 
-def _end(process: subprocess.Popen[str]) -> None:
+def _end(process: subprocess.Popen[bytes]) -> None:
     """End a worker, and what it has started."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         if hasattr(os, "killpg"):

@@ -1,7 +1,7 @@
 """The process in which cases run, started by the runner: it may crash, hang or run out of memory.
 
-It writes one line of JSON to its standard output before and after each case; whatever the package
-itself prints goes to standard error, with the stack of a crash or hang.
+It writes one line of JSON to a file before and after each case. What the package itself prints goes
+elsewhere, with the stack of a crash or hang.
 """
 
 from __future__ import annotations
@@ -10,48 +10,52 @@ import argparse
 import faulthandler
 import importlib
 import json
-import os
 import shutil
 import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterable
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import hypervlad
-from tests.campaign.case import Case, Generate
+from tests.campaign.case import Case
 
 _PACKAGE = str(Path(hypervlad.__file__).parent)
+_MAX_KEPT = 3  # failures at the same place
 
 
-def keep(files: Iterable[Path], folder: Path) -> None:
-    """Copy the files of a case that failed."""
+def read_events(scratch: Path) -> list[dict[str, Any]]:
+    """Return the cases that were run; the last has no ``seconds`` if it did not end."""
+    file, found = scratch / "events", {}
+    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else []:
+        event = json.loads(line)
+        found[event["seed"], event["number"]] = event
+    return list(found.values())
+
+
+def keep(event: dict[str, Any], out: Path) -> None:
+    """Copy the files of a case that failed, with what repeats it."""
+    which = f"{event['seed']}:{event['number']}"
+    folder = Path(f"{out}-{which.replace(':', '-')}")
     folder.mkdir(parents=True, exist_ok=True)
-    for path in files:
+    for path in map(Path, event["files"]):
         if path.is_dir():
             shutil.copytree(path, folder / path.name, symlinks=True, dirs_exist_ok=True)
         elif path.exists():
             shutil.copy(path, folder / path.name)
-
-
-def folder_of(out: Path, seed: int, number: int) -> Path:
-    """Return where the files of a case that failed are kept."""
-    return Path(f"{out}-{seed}-{number}")
-
-
-def place_of(error: BaseException) -> str:
-    """Return where an error comes from: its type and the package's innermost line."""
-    frames = traceback.extract_tb(error.__traceback__)
-    within = [frame for frame in frames if frame.filename.startswith(_PACKAGE)]
-    frame = (within or frames)[-1]
-    return f"{type(error).__name__} in {Path(frame.filename).name}, {frame.name}"
+    facts = event | {"command": f"python -m tests.campaign --repeat {out.name}:{which}"}
+    (folder / "failure.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
 
 
 def described(error: BaseException) -> dict[str, str]:
-    detail = "".join(traceback.format_exception(error))[-8000:]
-    return {"place": place_of(error), "detail": detail}
+    """Return an error, and where it comes from: its type and the package's innermost line."""
+    frames = traceback.extract_tb(error.__traceback__)
+    within = [frame for frame in frames if frame.filename.startswith(_PACKAGE)]
+    frame = (within or frames)[-1]
+    place = f"{type(error).__name__} in {Path(frame.filename).name}, {frame.name}"
+    return {"place": place, "detail": "".join(traceback.format_exception(error))[-8000:]}
 
 
 def limit_memory(megabytes: int) -> None:
@@ -66,25 +70,35 @@ def limit_memory(megabytes: int) -> None:
 
 
 class Worker:
-    """Runs the cases of one target, one seed after the other, and reports each.
+    """Runs the cases of one target, one seed after the other.
 
     It ends, after at least one case, when so many seconds have passed since the very first one:
     imports and the making of material do not count.
     """
 
-    def __init__(self, options: argparse.Namespace, report: Callable[[dict[str, Any]], None]):
-        self.options, self.report = options, report
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options, self.n_at = options, Counter[str]()
         self.first: float | None = None
+        module, _, function = options.cases.partition(":")
+        self.generate = getattr(importlib.import_module(module), function)
+        self.events = (options.scratch / "events").open("w", encoding="utf-8", buffering=1)
 
     def is_late(self) -> bool:
         return self.first is None or time.monotonic() > self.first + self.options.seconds
 
-    def run_seed(self, generate: Generate, seed: int) -> None:
+    def report(self, event: dict[str, Any]) -> None:
+        self.events.write(json.dumps(event) + "\n")
+        if "place" in event:
+            self.n_at[event["place"]] += 1
+            if self.n_at[event["place"]] <= _MAX_KEPT:
+                keep(event, self.options.out)
+
+    def run_seed(self, seed: int) -> None:
         """Run the cases of a seed, or only the one that was asked for."""
         folder, only = self.options.scratch / str(seed), self.options.only
-        folder.mkdir(parents=True)
+        folder.mkdir()
         try:
-            for number, case in enumerate(generate(seed, folder)):
+            for number, case in enumerate(self.generate(seed, folder)):
                 if self.first is None:
                     self.first = time.monotonic()
                     limit_memory(self.options.megabytes)
@@ -93,25 +107,23 @@ class Worker:
                 if number == only or (only is None and self.is_late()):
                     break
         except Exception as error:  # of the generator: the campaign itself is wrong
-            facts = {"seed": seed, "number": -1, "name": "making a case"}
-            self.report({**facts, "files": []})
-            self.report({**facts, "seconds": 0.0, "failed": described(error)})
+            facts = {"seed": seed, "number": -1, "name": "making a case", "files": []}
+            self.report({**facts, "seconds": 0.0, **described(error)})
         shutil.rmtree(folder, ignore_errors=True)
 
     def run_case(self, case: Case, seed: int, number: int) -> None:
-        facts = {"seed": seed, "number": number, "name": case.name}
-        self.report({**facts, "files": list(map(str, case.files))})
+        files = list(map(str, case.files))
+        facts = {"seed": seed, "number": number, "name": case.name, "files": files}
+        self.report(facts)
         faulthandler.dump_traceback_later(self.options.bound, exit=True)
-        began, failed = time.monotonic(), None
+        began, failed = time.monotonic(), {}
         try:
             case.run()
         except BaseException as error:  # SystemExit, too, is no way to end an attack
             failed = described(error)
         seconds = time.monotonic() - began
         faulthandler.cancel_dump_traceback_later()
-        if failed is not None:
-            keep(case.files, folder_of(self.options.out, seed, number))
-        self.report({**facts, "seconds": seconds, "failed": failed})
+        self.report({**facts, "seconds": seconds, **failed})
 
 
 def main() -> None:
@@ -125,24 +137,13 @@ def main() -> None:
     parser.add_argument("--megabytes", type=int, required=True)
     parser.add_argument("--only", type=int, help="run only this case of the seed")
     options = parser.parse_args()
-    # The package may print: its output must not be mistaken for events.
-    events = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     faulthandler.enable()
     warnings.simplefilter("ignore")
-
-    def report(event: dict[str, Any]) -> None:
-        events.write(json.dumps(event) + "\n")
-        events.flush()
-
-    module, _, function = options.cases.partition(":")
-    generate = getattr(importlib.import_module(module), function)
-    worker, seed = Worker(options, report), options.seed
-    worker.run_seed(generate, seed)
+    worker, seed = Worker(options), options.seed
+    worker.run_seed(seed)
     while options.only is None and not worker.is_late():
         seed += 1
-        worker.run_seed(generate, seed)
-    events.close()
+        worker.run_seed(seed)
 
 
 if __name__ == "__main__":

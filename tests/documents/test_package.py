@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pkgutil
 import subprocess
 import sys
@@ -65,34 +64,8 @@ def test_modules_import_only_what_they_need(statement: str, unwanted: set[str]) 
     assert not found & unwanted
 
 
-@pytest.mark.full  # fits the default network in another process
-def test_the_default_network_needs_neither_torchvision_nor_torchs_compiler() -> None:
-    """Each takes as long to import as torch itself."""
-    code = """if True:
-        import sys, numpy as np, hypervlad
-        images = [np.random.default_rng(seed).random((40, 40)) for seed in range(2)]
-        hypervlad.HypercolumnVLAD(weights="random", image_size=64, n_codewords=2).fit(images)
-        print(*sys.modules)
-    """
-    found = set(subprocess.check_output([sys.executable, "-c", code], text=True).split())
-    assert "torch" in found
-    assert not found & {"torchvision", "torch._dynamo", "sympy"}
-
-
 def test_no_module_shadows_a_public_name() -> None:
     for package in PACKAGES:
         modules = {module.name for module in pkgutil.iter_modules(package.__path__)}
         for name in modules & set(package.__all__):
             assert isinstance(getattr(package, name), ModuleType)
-
-
-@pytest.mark.parametrize(("before", "after"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
-def test_waiting_threads_sleep_unless_the_user_sets_the_policy(
-    before: str | None, after: str
-) -> None:
-    environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
-    if before is not None:
-        environment["OMP_WAIT_POLICY"] = before
-    code = "import hypervlad, os; print(os.environ['OMP_WAIT_POLICY'])"
-    output = subprocess.check_output([sys.executable, "-c", code], text=True, env=environment)
-    assert output.strip() == after

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from support.commands import TINY, refused, run, save, write_folder
+from support.commands import TINY, refused, run, save
 
 import hypervlad
 
@@ -165,21 +165,6 @@ def test_an_unreadable_image_stops_or_is_left_out(model, folder, tmp_path):
     assert "1 of 25 images could not be read" in (report / "index.html").read_text("utf-8")
 
 
-def test_training_ends_with_a_report_on_held_out_images(folder, groups, tmp_path):
-    out = tmp_path / "m.hvlad"
-    arguments = [folder, "-o", out, *TINY, "--groups", groups, "--report", tmp_path / "report"]
-    result = run("train", *arguments, "-q")
-    assert result.stderr == ""
-    lines = result.stdout.splitlines()
-    assert lines[0].startswith("held out: 24 of 24 training images of 12 groups, in 4 folds")
-    assert re.match(r"balanced accuracy: [0-9.]+ %", lines[2])
-    assert lines[-2:] == [f"report: {tmp_path / 'report' / 'index.html'}", f"model: {out}"]
-    rows = read_table((tmp_path / "report" / "predictions.csv").read_text(encoding="utf-8"))
-    assert len({row["group"] for row in rows}) == 12
-    correct = sum(row["correct"] == "1" for row in rows)
-    assert f"accuracy: {100 * correct / 24:.1f} % of 24 images" in lines[1]
-
-
 # --- errors -----------------------------------------------------------------------------------
 
 
@@ -274,26 +259,3 @@ def test_labels_of_a_model_test_nothing_and_are_counted_in_training(model, folde
     write_table(table, ["path", "label", "source"], [row for row in rows if row[2] == "model"])
     message = refused("evaluate", model, table, "-o", tmp_path / "other")
     assert f"{table}: all 18 labels are a model's own" in message
-
-
-def test_check_tells_by_its_exit_code_whether_something_was_found(tmp_path):
-    noise = list(np.random.default_rng(0).random((14, 32, 32)))
-    folder = write_folder(tmp_path / "noise", noise[:12], ["flat", "rings"] * 6)
-    other = write_folder(tmp_path / "other", noise[12:], ["flat", "rings"])
-    assert "No problems found" in run("check", folder, "-q").stdout
-    assert "exact copies across the folders: 0" in run("check", folder, other, "-q").stdout
-    shutil.copy(folder / "flat" / "02.png", other / "rings" / "copy.png")
-    shown = run("check", folder, other, "-q", code=1).stdout
-    assert f"{folder / 'flat' / '02.png'} = {other / 'rings' / 'copy.png'}" in shown
-    assert "only one" in refused("check", folder, other, "--write-groups", tmp_path / "g.csv")
-    shutil.copy(folder / "flat" / "00.png", folder / "rings" / "copy.png")
-    result = run("check", folder, "--write-groups", tmp_path / "groups.csv", code=1)
-    assert "flat/00.png, rings/copy.png" in result.stdout
-    grouped = {
-        row["path"]: row["group"]
-        for row in read_table((tmp_path / "groups.csv").read_text(encoding="utf-8"))
-    }
-    assert grouped["flat/00.png"] == grouped["rings/copy.png"]
-    groups = tmp_path / "groups.csv"
-    assert f"groups: {groups} (12 groups of 13 files; 1 set of copies" in result.stdout
-    assert f"to train with them: hypervlad train {folder} --groups {groups}" in result.stderr

@@ -16,7 +16,6 @@ import pytest
 from support.review_queues import CLASSES, Clock, Judging, change
 
 from hypervlad.apps.review import Queue, QueueError, start_queue
-from hypervlad.images import ReadOptions
 
 FILE = "queue.sqlite"
 FILES = [FILE, f"{FILE}-wal", f"{FILE}-shm"]
@@ -139,19 +138,6 @@ def test_categories_are_added_once(queue: Queue) -> None:
     for name in ("", "  \n ", "x" * 81, "a\0b", "\x07", "\ud800"):
         with pytest.raises(QueueError):
             queue.add_category(name)
-
-
-def test_a_queue_keeps_how_its_model_reads_images(tmp_path: Path) -> None:
-    model: Any = Judging(1)
-    options = ReadOptions(page=1, scaling=(0, 4095), banner="remove")
-    model.encoder_.fitted_params_.read_options = options
-    start_queue(model, [tmp_path / "a.png"], tmp_path / "q")
-    with contextlib.closing(Queue(tmp_path / "q")) as queue:
-        assert queue.read_options() == options
-        for damaged in ('{"page"', '{"page": -1}', '{"other": 1}', "[]"):
-            queue.set_facts(reading=damaged)
-            with pytest.raises(QueueError):
-                queue.read_options()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="names are text there")
