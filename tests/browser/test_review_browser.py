@@ -134,49 +134,6 @@ def test_keys_label_skip_and_undo_until_all_is_done(review: Review, make: Make) 
 
 
 @FULL
-def test_nothing_is_labelled_that_was_not_shown(review: Review, make: Make, tmp_path: Path) -> None:
-    folder = make(12, 0, pictures=True)
-    (tmp_path / "new" / "000.png").unlink()
-    (tmp_path / "new" / "001.png").write_bytes(b"\x89PNG\r\n\x1a\n half an image")
-    window = review.open(folder)
-    for number in range(2):
-        window.until(lambda: "cannot be shown" in window.text("stage"))
-        assert f"{number:03d}.png" in window.text("stage")
-        window.label("s")
-    window.until(window.ready)
-    window.browser.execute_script(  # a key that bounces, and updates while an image loads
-        "window.bounced = 0; const press = (key) => document.body.dispatchEvent("
-        "  new KeyboardEvent('keydown', { key, bubbles: true }));"
-        "window.watching = new MutationObserver(() => { window.bounced += 1; press('2');"
-        "  press('s'); setTimeout(refresh, 0); });"
-        "window.watching.observe(document.getElementById('name'), { childList: true });"
-        "press('1');"
-    )
-    window.until(lambda: window.name == "new/003.png")
-    window.until(window.ready, 5)
-    assert window.browser.execute_script("return window.bounced") == 1
-    assert [label for label in review.labels.values() if label] == ["fibre"]
-    assert "(2 skipped)" in window.text("progress")
-    window.browser.execute_script("window.watching.disconnect()")
-    server = review.server
-    assert server is not None
-    server.kill()
-    # One that is not in hand: no browser has kept its picture.
-    window.browser.execute_script("show({ ...hand[1], id: 12, name: 'new/011.png' })")
-    window.until(lambda: window.name == "new/011.png")
-
-    def is_refused() -> bool:
-        window.type("1")
-        return "not loaded yet" in window.text("status")
-
-    window.until(is_refused)  # not at once: a key may have been meant for the image before
-    server.start()
-    window.until(lambda: window.width > 100)
-    window.until(window.ready)
-    assert [label for label in review.labels.values() if label] == ["fibre"]
-
-
-@FULL
 def test_a_click_waits_for_a_server_that_is_gone_until_it_is_given_up(
     review: Review, make: Make
 ) -> None:

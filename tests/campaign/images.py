@@ -16,7 +16,6 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 from support.hdf5_files import velox_metadata, write_dm5, write_velox
-from support.instrument_files import SIDECARS, TIFFS
 from support.microscopy_files import DM, MRC_MODES, mrc_bytes, ser_bytes
 from support.ome_zarr_folders import write_ome_zarr
 
@@ -110,7 +109,6 @@ def _write_any(stem: Path, rng: np.random.Generator) -> str:
     """Write a sound image, and return its suffix."""
     writers: list[Callable[[Path, np.random.Generator], str]]
     writers = [_write_tiff] * 4 + [_write_pillow] * 3 + [_write_microscopy, _write_hdf5]
-    writers += [_write_instrument]
     while True:
         try:
             return writers[rng.integers(len(writers))](stem, rng)
@@ -148,15 +146,6 @@ def _write_tiff(stem: Path, rng: np.random.Generator) -> str:
                 predictor=bool(rng.random() < 0.2),
                 **options,
             )
-    return ".tif"
-
-
-def _write_instrument(stem: Path, rng: np.random.Generator) -> str:
-    """Write a TIFF of an instrument, and beside it a damaged text of another."""
-    write, *_ = list(TIFFS.values())[rng.integers(len(TIFFS))]
-    write(stem.with_suffix(".tif"))
-    end, text = SIDECARS[rng.integers(len(SIDECARS))]
-    stem.with_suffix(end).write_bytes(damaged(text.encode(), rng))
     return ".tif"
 
 

@@ -93,30 +93,6 @@ def token_of(server: Served) -> str:
     return server.link.split("/")[-2]
 
 
-def test_all_clicks_have_an_address(pictured: Served) -> None:
-    first = pictured.post("next", client=CLIENT, want=2)
-    assert [item["id"] for item in first["items"]] == [1, 2]
-    assert first["lease"] == Queue.lease, "so that the page knows how often to send something"
-    assert first["items"][0]["nearest"][0]["label"] == "fibre"
-    name = 'tube {open} [x"y\\]'  # brackets that are no nesting
-    made = pictured.post("category", name=name)
-    assert made["name"] == name
-    answer = pictured.post("label", **label(category=made["id"]))
-    assert (answer["outcome"], answer["item"], answer["progress"]["labelled"]) == ("kept", 1, 1)
-    assert [item["id"] for item in answer["items"]] == [2, 3]
-    assert answer["categories"][-1]["name"] == name
-    click = {"client": CLIENT, "want": 1}
-    port = urlsplit(pictured.link).port
-    localhost = {"Host": f"localhost:{port}", "Origin": f"http://localhost:{port}"}
-    assert pictured.send("", headers={"Host": localhost["Host"]}).status == 200
-    skip = click | {"click": "click-0002", "item": 2}
-    skipped = json.loads(pictured.send("skip", skip, headers=localhost).body)
-    assert skipped["progress"]["skipped"] == 1
-    assert pictured.post("undo", **click, click="click-0003")["item"] == 2
-    assert pictured.post("again", **click, click="click-0004")["outcome"] == "kept"
-    assert pictured.post("release", client=CLIENT) == {}
-
-
 WANTED = {"category": 0, "source": "model", "order": "least_sure", "start": 0, "n": 60}
 CORRECTION = {"client": CLIENT, "click": "click-0001", "items": [[7, None]], "category": 2}
 
