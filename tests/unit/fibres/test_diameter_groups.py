@@ -1,5 +1,7 @@
 """Kinds of fibres, groups of images and how they differ, and what is drawn of diameters."""
 
+from __future__ import annotations
+
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +11,7 @@ from scipy import stats
 from hypervlad.fibres import FibreDiameters, Interval, compare_groups, cross_lines, diameter_map
 
 
-def measured(diameters, weights=None, unit="nm"):
+def measured(diameters, weights=None, unit="nm") -> FibreDiameters:
     """Diameters at places along the diagonal, each on a fibre of its own."""
     n, values = len(diameters), np.asarray(diameters, float)
     return FibreDiameters(
@@ -29,7 +31,7 @@ def measured(diameters, weights=None, unit="nm"):
     )
 
 
-def nothing():
+def nothing() -> FibreDiameters:
     none = np.zeros(0)
     fields = dict.fromkeys(("diameters", "errors", "directions", "weights"), none)
     found = replace(measured(np.ones(3)), **fields, positions=np.zeros((0, 2)))
@@ -37,7 +39,16 @@ def nothing():
     return replace(found, fibres=none.astype(int), interval=nowhere, reason="the image is flat")
 
 
-def of_kinds(*kinds, seed=0):
+def drawn(rng: np.random.Generator, median: float, between: float) -> FibreDiameters:
+    """One image, whose own median differs from that of its group."""
+    own = np.log(median) + between * rng.standard_normal()
+    return measured(np.exp(own + 0.25 * rng.standard_normal(30)), rng.exponential(size=30))
+
+
+# --- kinds ----------------------------------------------------------------------------------------
+
+
+def of_kinds(*kinds, seed=0) -> FibreDiameters:
     """Return fibres of kinds (median, spread, number of fibres), with two places on each."""
     rng = np.random.default_rng(seed)
     logs = np.concatenate([np.log(d) + s * rng.standard_normal(n) for d, s, n in kinds])
@@ -69,6 +80,16 @@ def test_kinds_are_found_if_they_are_apart_and_of_enough_fibres(kinds, n, seed):
     assert nothing().modes.shape == (0, 3)
 
 
+def test_two_kinds_are_found_across_images():
+    images = [of_kinds((8, 0.1, 10), (20, 0.1, 10), seed=seed) for seed in range(3)]
+    modes = compare_groups(images).groups[0].places.modes
+    np.testing.assert_allclose(modes[:, 0], [8, 20], rtol=0.05)
+    np.testing.assert_allclose(modes[:, 2], 0.5, atol=0.05)
+
+
+# --- groups ---------------------------------------------------------------------------------------
+
+
 def test_a_group_has_students_interval_of_the_logarithms_of_medians():
     (group,) = compare_groups([measured(np.full(3, d)) for d in (80.0, 100.0, 125.0)]).groups
     logs = np.log([80, 100, 125])
@@ -96,6 +117,13 @@ def test_one_image_has_its_own_interval_and_no_ratio():
     assert np.isnan(interval.low)
 
 
+def test_the_number_that_halves_an_interval_is_the_smallest():
+    rng = np.random.default_rng(0)
+    (group,) = compare_groups([drawn(rng, 100, 0.1) for _ in range(8)]).groups
+    reach = [stats.t.ppf(0.975, n - 1) / np.sqrt(n) for n in range(2, 60)]
+    assert group.n_to_halve == 2 + next(k for k, r in enumerate(reach) if r <= reach[6] / 2)
+
+
 def test_the_ratio_of_two_groups_is_welchs_and_of_more_is_wider():
     medians = {"a": [80.0, 100, 120], "b": [150.0, 160, 140, 155], "c": [90.0, 91]}
     found = [measured(np.full(2, d)) for own in medians.values() for d in own]
@@ -108,6 +136,9 @@ def test_the_ratio_of_two_groups_is_welchs_and_of_more_is_wider():
     wider = compare_groups(found, names).ratio("b", "a")[1]
     assert wider.low < interval.low
     assert interval.high < wider.high
+
+
+# --- lines and maps -------------------------------------------------------------------------------
 
 
 def test_cross_lines_are_perpendicular_and_as_long_as_the_diameter():

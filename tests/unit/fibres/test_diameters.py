@@ -1,5 +1,7 @@
 """Diameters of fibres: exact ones are found, invariances, empty images, invalid input."""
 
+from __future__ import annotations
+
 import functools
 
 import numpy as np
@@ -116,6 +118,23 @@ def test_only_the_masked_part_is_measured_and_has_an_influence():
     assert fibre_diameters(image, mask=one_row).reason == "nothing may be measured"
 
 
+def test_what_lies_outside_the_mask_does_not_hide_fibres():
+    image, _ = made("flat")
+    blocks = np.random.default_rng(0).integers(0, 2, (5, 40)).astype(np.float32)
+    wide = np.hstack([image, np.kron(blocks, np.ones((40, 40), np.float32))])
+    mask = np.zeros(wide.shape, dtype=bool)
+    mask[:, :240] = True
+    y, x = np.indices(image.shape)
+    for pixels, own, tolerance, share in (
+        (wide, mask, 0.12, 0.7),
+        (image, y > 0.8 * x, 0.15, 0.4),
+        (image, (y < 100) == (x < 120), 0.15, 0.4),
+    ):
+        found = fibre_diameters(pixels, mask=own, polarity="bright")
+        assert found.median == pytest.approx(reference().median, rel=tolerance)
+        assert len(found.diameters) > share * len(reference().diameters)
+
+
 def test_a_scale_bar_is_not_a_fibre_and_does_not_dim_the_others():
     image = np.uint8(60 * made("flat")[0] + 20)
     plain = fibre_diameters(image)
@@ -146,6 +165,20 @@ def test_noise_and_empty_images_have_no_diameters(polarity, image):
     values = found.median, found.mean, found.standard_deviation, found.interval.low
     assert np.isnan(values).all()
     assert found.reason
+
+
+@pytest.mark.full  # a large image
+def test_two_kinds_are_two_modes():
+    image, truth = made(
+        "flat", diameter=6.0, second=16.0, second_share=0.4, cover=0.3, size=(384, 384), curl=0
+    )
+    modes = fibre_diameters(image).modes
+    assert len(modes) == 2
+    thin = truth.diameters < 10
+    for kind, own in zip(modes, (thin, ~thin), strict=True):
+        mean = np.average(np.log(truth.diameters[own]), weights=truth.visible_lengths[own])
+        assert kind[0] == pytest.approx(np.exp(mean), rel=0.06)
+    assert modes[:, 2].sum() == pytest.approx(1)
 
 
 @pytest.mark.parametrize(

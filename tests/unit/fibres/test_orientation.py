@@ -1,5 +1,7 @@
 """Local orientation: known directions, invariances, invalid input."""
 
+from __future__ import annotations
+
 import functools
 from dataclasses import replace
 
@@ -87,6 +89,41 @@ def test_gain_offset_and_sign_of_the_contrast_do_not_matter(method, gain, sign, 
     assert_allclose(after.energy[both], before.energy[both], rtol=1e-2, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "same",
+    [
+        *(lambda image, kind=kind: image.astype(kind) for kind in ("u1", "u2", "i4", "f8")),
+        lambda image: 5e305 * image.astype(float),
+        lambda image: 1e-300 * image.astype(float),
+        lambda image: 1e6 + image.astype(float),
+    ],
+)
+def test_types_of_pixels_do_not_matter_and_numbers_may_be_huge(same):
+    image = np.rint(100 + 100 * stripes(0.7))
+    found, expected = (local_orientation(each, 2.0).orientation for each in (same(image), image))
+    assert_allclose(found, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_types_and_ranges_of_results(method):
+    image = stripes(0.4, (70, 91))
+    image[:, 40:] = 0
+    found = local_orientation(image, 2, method=method)
+    for values in (found.orientation, found.coherence, found.energy):
+        assert (values.shape, values.dtype) == ((70, 91), np.float32)
+        assert np.isfinite(values).all()
+        assert not values[~found.mask].any()
+    assert found.mask.dtype == bool
+    assert found.mask[10:-10, 10:30].all()
+    assert not found.mask[:, 60:].any()
+    assert found.coherence.max() <= 1
+    assert 0 <= found.orientation.min() <= found.orientation.max() < np.pi
+    assert (found.sigma, found.pixel_size, found.method) == (2, None, method)
+    for shape in ((3, 3), (3, 40), (5, 4)):
+        tiny = np.random.default_rng(0).random(shape)
+        assert np.isfinite(local_orientation(tiny, 1.5, method=method).coherence).all()
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_noise_alone_is_mostly_background_and_wires_are_not(method):
     (image,), (truth,) = make_nanowire_images(
@@ -95,6 +132,25 @@ def test_noise_alone_is_mostly_background_and_wires_are_not(method):
     mask = local_orientation(image, 3.0, method=method).mask
     assert mask[~binary_dilation(truth.wires, iterations=10)].mean() < 0.05
     assert mask[truth.wires].mean() > 0.9
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    st.sampled_from(METHODS),
+    st.integers(0, 10**6),
+    st.integers(1, 12),
+    st.sampled_from([3, -3, 10, 64, -1000]),
+)
+def test_hot_pixels_do_not_blank_an_image(method, seed, n_hot, level):
+    """If they are fewer than a thousandth."""
+    image = np.tile(scene(), (2, 2))
+    before = local_orientation(image, 1.75, method=method).mask
+    hot = image.copy()
+    hot.flat[np.random.default_rng(seed).choice(image.size, n_hot, replace=False)] = level
+    beside = binary_dilation(hot != image, iterations=10)
+    after = local_orientation(hot, 1.75, method=method).mask
+    assert after.mean() > 0.7 * before.mean()
+    assert (before == after)[~beside].mean() > 0.85
 
 
 def test_statistics_over_windows():

@@ -1,9 +1,12 @@
 """Single fibres, against rods that are drawn exactly."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
+from hypervlad.data import make_fibre_images
 from hypervlad.fibres import find_fibres
 from hypervlad.particles import measure
 
@@ -49,6 +52,12 @@ def test_polarity_length_and_colours():
     assert len(find_fibres(rods, min_length=100)) == 1
 
 
+def test_a_fibre_that_leaves_the_image_touches_its_edge():
+    (fibre,) = find_fibres(drawn(((80, 60), (80, 260))))
+    assert fibre.touches_edge
+    assert measure([fibre])["length_px"][0] == pytest.approx(200 - 60 + WIDTH / 2, abs=4)
+
+
 def test_fibres_in_a_line_are_two_if_there_is_a_gap():
     assert len(find_fibres(drawn(((80, 20), (80, 85)), ((80, 105), (80, 180))))) == 2
 
@@ -73,6 +82,17 @@ def test_a_lone_fibre_is_found(length):
 )
 def test_there_are_no_fibres_in_an_image_without_any(image):
     assert find_fibres(image) == []
+
+
+def test_nine_in_ten_fibres_of_a_thin_deposit_are_found():
+    (image,), (truth,) = make_fibre_images(
+        1, diameter=8, length=110, cover=0.12, contrast_to_noise=20, size=256, random_state=3
+    )
+    labels = np.concatenate(
+        [np.unique(truth.fibres[f.window][f.mask]) for f in find_fibres(image, min_length=60)]
+    )
+    whole = np.flatnonzero(truth.visible_lengths > 60)
+    assert np.isin(whole, labels).mean() >= 0.9
 
 
 @pytest.mark.parametrize("wrong", [{"polarity": "both"}, {"pixel_size": 0}, {"min_length": -1}])

@@ -3,6 +3,7 @@
 import zlib
 
 import h5py
+import imagecodecs
 import ncempy.io  # starts a process on import, which a unit test must not do
 import numpy as np
 import pytest
@@ -67,6 +68,13 @@ def test_metadata_of_velox(tmp_path, metadata, sizes, detector):
     check_golden(path, STACK, sizes, detector=detector)
 
 
+def test_what_velox_stores_beside_images_is_named(tmp_path):
+    complex_type = [("realFloatHalfEven", "<f4"), ("imagFloatHalfEven", "<f4")]
+    images = [(GREY[None].astype(complex_type), FACTS), (STACK[:1], FACTS)]
+    path = write_velox(tmp_path / "a.emd", images, ["SpectrumStream", "Text"])
+    check_golden(path, [GREY], 0.5, left_out=["SpectrumStream", "an image of complex values"])
+
+
 def test_berkeley_axes_are_found_by_name(tmp_path):
     y, x = (np.arange(30) * 0.5, "y", "[n_m]"), (np.arange(40) * 0.5, "R_x", "nm")
     t = (np.arange(3.0), "energy", "eV")
@@ -98,7 +106,68 @@ def test_dm5_of_colours(tmp_path):
     check_golden(write_dm5(tmp_path / "b.dm5", [PACKED]), [RGB], 0.5)
 
 
+@pytest.mark.parametrize(
+    ("number", "encode", "skipped"),
+    [
+        (32001, imagecodecs.blosc_encode, 0),
+        (32015, imagecodecs.zstd_encode, 0),
+        (1, zlib.compress, 0),
+        (1, bytes, 1),  # a chunk that gzip would lengthen is stored as it is
+    ],
+)
+def test_chunks_are_decoded_by_their_own_filters(tmp_path, number, encode, skipped):
+    layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    layout.set_chunk((16, 40))
+    layout.set_filter(number, h5py.h5z.FLAG_OPTIONAL, (4,) if number == 1 else ())
+    with h5py.File(tmp_path / "a.dm5", "w") as file:
+        group = file.create_group("ImageList/[0]/ImageData").id
+        space = h5py.h5s.create_simple(GREY.shape)
+        data = h5py.h5d.create(group, b"Data", h5py.h5t.STD_U16LE, space, layout)
+        for start in (0, 16):
+            rows = np.zeros((16, 40), np.uint16)
+            rows[: len(GREY) - start] = GREY[start : start + 16]
+            data.write_direct_chunk((start, 0), encode(rows.tobytes()), skipped)
+    check_golden(tmp_path / "a.dm5", [GREY])
+
+
+# --- files that are refused ---------------------------------------------------------------------
+
 IMAGE = "ImageList/[0]/ImageData"
+
+
+def write_endless(path):
+    """Texts in a heap whose last entry has no length."""
+    with h5py.File(path, "w") as file:
+        file["a/data"], file["a/dim1"] = GREY, np.arange(30.0)
+        file["a"].attrs["emd_group_type"] = 1
+        # In a heap that the library reads in two parts
+        file["a/dim1"].attrs["name"], file["a/dim1"].attrs["units"] = "y" * 5000, "nm"
+    content = bytearray(path.read_bytes())
+    last = content.index(b"GCOL\x01\0\0\0") + 16 + 16 + 5000
+    content[last : last + 32] = bytes(32)
+    path.write_bytes(content)
+
+
+def write_many(path, place, n):
+    with h5py.File(path, "w") as file:
+        group = file.create_group(f"{place}/0")
+        for number in range(1, n):
+            file[f"{place}/{number}"] = group if place == "ImageList" else file.create_group(None)
+
+
+def write_wordy(path):
+    write_velox(path, [(STACK[:1], FACTS)])
+    with h5py.File(path, "a") as file:
+        (group,) = file["Data/Image"].values()
+        for number in range(1000):
+            file[f"Data/Image/{number}"] = group
+
+
+def write_spectra(path):
+    write_dm5(path, [GREY[0], GREY[:1], GREY])
+    with h5py.File(path, "r+") as file:
+        tags = file.create_group("ImageList/[3]/ImageTags/Meta Data")
+        tags.attrs["Format"] = np.bytes_("Spectrum image")
 
 
 def write_bomb(path):
@@ -136,7 +205,16 @@ def write_other(path):
 
 NOT_OPENED = "in other files, which are not opened; export the image as TIFF"
 REFUSED = {
+    "endless texts": (write_endless, "a heap of texts without an end"),
+    "wordy": (write_wordy, "more than 33,554,432 bytes of metadata; export"),
+    "many images": (lambda p: write_many(p, "ImageList", 10_001), "more than 10,000 groups and"),
+    "many groups": (lambda p: write_many(p, "entry", 10_001), "more than 10,000 groups and arrays"),
     "other": (write_other, r"EMD \(Velox, Berkeley 0.2\) or DM5 \(with '/entry/data'\).*python -c"),
+    "spectra": (write_spectra, "a Gatan file without an image, or of spectra only; leave it out"),
+    "velox of spectra": (
+        lambda p: write_velox(p, [], ["Spectrum", "SpectrumStream"]),
+        r"image that is read \(Spectrum, SpectrumStream\)",
+    ),
     "filter": (
         lambda p: write_dm5(p, [GREY.view("i2")], thumbnail=False, scaleoffset=0),
         "the HDF5 filter 6 .*h5repack -f GZIP=1",
@@ -145,9 +223,13 @@ REFUSED = {
     **{kind: (with_link(kind), "links are not followed; exp") for kind in ("soft", "external")},
     **{kind: (with_link(kind), NOT_OPENED) for kind in ("virtual", "raw")},
 }
+SLOW = ("many groups", "many images", "wordy")  # writing or parsing thousands of them takes seconds
 
 
-@pytest.mark.parametrize("case", REFUSED)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, marks=[pytest.mark.full] * (case in SLOW)) for case in REFUSED],
+)
 def test_files_that_are_not_read_say_why(tmp_path, monkeypatch, case):
     monkeypatch.chdir(tmp_path)  # to which links would lead
     write, words = REFUSED[case]

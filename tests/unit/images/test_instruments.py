@@ -11,6 +11,7 @@ from support.commands import run
 from support.golden import check_golden, digest
 from support.instrument_files import GREY, HITACHI, JEOL, PHENOM, TESCAN_HDR, fei, tescan_tag
 from support.microscopy_files import mrc_bytes
+from support.ome_zarr_folders import write_ome_zarr
 from support.raster_headers import pillow_bytes
 from support.tiny import make_tiny_encoder
 
@@ -22,6 +23,21 @@ def test_pixel_sizes_in_tiffs(tmp_path, kind):
     write, size, source = files.TIFFS[kind]
     write(tmp_path / "a.tif")
     check_golden(tmp_path / "a.tif", [GREY], size, pixel_size_from=source, cut=[0.4])
+
+
+def test_metadata_are_kept(tmp_path):
+    files.write_tiff(tmp_path / "a.tif", (34682, fei(4) + "x=1\r\n" * 500))
+    found = read_micrograph(tmp_path / "a.tif")
+    assert found.metadata["fei"]["User"]["Date"] == "01/01/2020"
+    assert str(found.source) in repr(found)
+    assert len(repr(found)) < 300  # without them
+
+
+def test_the_preview_of_an_olympus_file_is_no_image(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        file.write(np.zeros((9, 8, 3), np.uint8), photometric="rgb", metadata=None)
+        file.write(GREY, extratags=[(33471, "s", 0, b"[General]", True)], metadata=None)
+    check_golden(tmp_path / "a.tif", [GREY], cut=[0.4])
 
 
 UNITS = {
@@ -65,10 +81,12 @@ FIRST, SECOND = '<TiffData IFD="0"/>', '<TiffData IFD="1"/>'
         ([side(0.25, "\u03bcm")], [250]),
         ([side(3, "\u212b")], [0.3]),
         *(([side(*each)], [None]) for each in [(1, "pixel"), (0,), ("one",), ("nan",), ("inf",)]),
+        (['SizeX="3">'], [None]),
         # Of two images, each page has the size of its own; None if it belongs to neither, or both.
         ([side(2) + FIRST, side(3) + '<TiffData IFD="1" PlaneCount="2"/>'], [2, 3, 3]),
         ([side(2) + FIRST, side(3) + SECOND], [2, 3, None]),
         ([side(2) + "<TiffData/>", side(3) + "<TiffData/>"], [None, None]),
+        ([side(2) + "<TiffData/>", side(2) + "<TiffData/>"], [2, 2]),
         ([side(2) + "<MetadataOnly/>", side(3) + '<TiffData IFD="x" PlaneCount="y"/>'], [3]),
         # Planes of another file of the set
         ([side(2) + OTHER, side(3) + OWN], [3]),
@@ -118,6 +136,8 @@ def test_sizes_below_1_pm_and_above_1_mm_are_not_used(tmp_path, size, used):
     assert kept == (None if used else pytest.approx([size, size]))
 
 
+# --- files beside an image ----------------------------------------------------------------------
+
 MARKER, VIEW = "SM_MICRON_MARKER / SM_MICRON_BAR", "CM_FIELD_OF_VIEW / CM_FULL_SIZE"
 JEOL_VIEW = JEOL + "$CM_FIELD_OF_VIEW 0.040mm 0.0275mm\n"
 
@@ -126,7 +146,10 @@ JEOL_VIEW = JEOL + "$CM_FIELD_OF_VIEW 0.040mm 0.0275mm\n"
     ("image", "name", "content", "size", "source"),
     [
         ("a.png", "a-png.hdr", TESCAN_HDR.encode(), 41.5, "PixelSizeX"),
+        ("a.tif", "a.hdr", TESCAN_HDR.encode(), 41.5, "PixelSizeX"),
+        ("a.tif", "a.txt", HITACHI.encode(), 9.921875, "SemImageFile.PixelSize"),
         ("A.TIF", "A.TXT", HITACHI.encode("utf-16"), 9.921875, "SemImageFile.PixelSize"),
+        ("a.bmp", "a.txt", HITACHI.encode("cp1252"), 9.921875, "SemImageFile.PixelSize"),
         ("a.Tif", "a.Txt", JEOL.encode(), 125, MARKER),
         ("a.tif", "a.txt", JEOL.replace("10um", "10µm").encode("cp1252"), 125, MARKER),
         ("a.jpg", "a.txt", JEOL_VIEW.encode(), 125, VIEW),
@@ -168,15 +191,24 @@ def test_other_files_beside_an_image_are_not_used(tmp_path, make):
     assert (found.pixel_size, found.pixels.shape) == (None, GREY.shape)
 
 
-def test_what_a_cache_keeps_is_out_of_date_with_a_file_beside_the_image(tmp_path):
+@pytest.mark.parametrize("kind", ["a file beside it", "a chunk of a folder"])
+def test_what_a_cache_keeps_is_out_of_date_with(tmp_path, kind):
     path = tmp_path / "a.png"
-    Image.fromarray(GREY).save(path)
+    if kind == "a file beside it":
+        Image.fromarray(GREY).save(path)
+    else:
+        write_ome_zarr(path, [GREY], units={}, compressors=None, chunks=GREY.shape)
     options = {"memory": tmp_path / "cache", "pixel_size": 50, "read_options": {"pixel_size": 50}}
     encode = make_tiny_encoder().set_params(**options).fit([GREY]).transform
     before = encode([path])
-    (tmp_path / "a.txt").write_text(HITACHI)
+    if kind == "a file beside it":
+        (tmp_path / "a.txt").write_text(HITACHI)
+    else:
+        (path / "0" / "c" / "0" / "0").write_bytes(GREY[::-1].tobytes())
     assert not np.allclose(before, encode([path]))
 
+
+# --- heights without the information bar --------------------------------------------------------
 
 ANOTHER_BEAM = "[IScan]\r\nVerFieldsize=2.2e-6\r\nPixelHeight=1e-8\r\n[Scan]\r\n"
 
@@ -185,14 +217,18 @@ ANOTHER_BEAM = "[IScan]\r\nVerFieldsize=2.2e-6\r\nPixelHeight=1e-8\r\n[Scan]\r\n
     ("tag", "text", "n_rows"),
     [
         (34682, fei(rows=224), 16),
+        (34682, fei(bar=12), 12),
         (34682, fei(field=220 * 4.88281e-9), 20),
         (34682, ANOTHER_BEAM, 20),
         (34682, fei(rows=224, bar=12), 16),  # the stored image's own height comes first
+        (34682, fei(rows=240), 0),
         (34682, fei(rows=884, bar=12), 12),  # a resolution that is none of this file's
         (34682, fei(rows=-5), 0),
+        (34682, fei(rows="nan"), 0),
         (34683, PHENOM, 32),
         (50431, tescan_tag(), 24),
         (".hdr", TESCAN_HDR.replace("=24", "=200"), 0),  # never the larger part
+        (".hdr", TESCAN_HDR, 24),
         (".txt", JEOL, 20),
         (".txt", JEOL.replace("320 220", "320 240"), 0),  # a bar may cover rows of the scan
     ],
@@ -205,6 +241,16 @@ def test_the_bar_that_metadata_state_is_removed(tmp_path, tag, text, n_rows):
     found = read_micrograph(path, banner="remove")
     assert (found.metadata["banner_rows"], found.digest) == (n_rows, digest(GREY[: 240 - n_rows]))
     assert digest(path) == digest(GREY)
+
+
+def test_metadata_overrule_the_detector(tmp_path):
+    image = GREY.copy()
+    image[200:] = 0
+    image[210:220, 20:200:4] = 255
+    for tags, n_rows in ((), 40), ([(34682, fei(rows=240))], 0):
+        files.write_tiff(tmp_path / "a.tif", *tags, image=image)
+        found = read_micrograph(tmp_path / "a.tif", banner="remove")
+        assert found.metadata["banner_rows"] == n_rows
 
 
 @pytest.mark.parametrize("options", [{"comment": PHENOM}, {"extra": PHENOM}])

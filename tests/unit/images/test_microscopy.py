@@ -1,5 +1,7 @@
 """DM3, DM4, MRC and SER files: pages, pixel sizes, signs, spectra."""
 
+from __future__ import annotations
+
 import struct
 
 import ncempy.io  # starts a process on import, which a unit test must not do
@@ -35,6 +37,10 @@ SIGNS = [
     *(({"imod_flags": 1}, SIGNED), ({"imod_flags": 1, "limits": (0, 255)}, SIGNED)),
     *(({"limits": (-128, 127)}, SIGNED), ({}, SIGNED)),
 ]
+# The byte order is that of the sizes, as programs write other stamps, or none.
+STAMPS = [b"MAP \x44\0\0\0", b"MAP \x44\x41\0\0", b"MAP \x11\x11\0\0", b"MAP ", bytes(8)]
+
+
 THUMBNAIL = (np.zeros((4, 5), np.uint32), 1.0, "", 23)
 DEEP = values("u2", shape=(2, 3, 7, 9))
 # name: content, pages, pixel size in nm
@@ -55,6 +61,10 @@ GOLDEN = {
             mrc_bytes(UNSIGNED[None], order=order, **header), [pixels], 0.25
         )
         for number, (header, pixels) in enumerate(SIGNS) for order in "<>"
+    },
+    **{
+        f"mrc, stamp {marks} {order}": (mrc_bytes(STACK, order=order, marks=marks), STACK, 0.25)
+        for marks in STAMPS for order in "<>"
     },
     "ser": (ser_bytes(list(STACK)), STACK, 1.5),
     "ser, 64 bits": (ser_bytes(list(STACK), version=0x0220), STACK, 1.5),
@@ -82,7 +92,7 @@ GOLDEN = {
 @pytest.mark.parametrize("case", GOLDEN)
 def test_pages_have_their_pixels_and_the_pixel_size(tmp_path, case, capsys):
     content, pages, size = GOLDEN[case]
-    path = tmp_path / "a"
+    path = tmp_path / ("a.mrc" if "stamp" in case else "a")  # known by its name, without a mark
     path.write_bytes(content)
     check_golden(path, pages, size, cut=[0.002, 0.3])
     metadata = read_micrograph(path, page=0).metadata
@@ -115,6 +125,20 @@ def test_bytes_of_mrc_that_look_unsigned_are_a_warning(tmp_path):
     for content in (mrc_bytes(signed), mrc_bytes(grey, imod_flags=1)):
         path.write_bytes(content)
         read_image(path)  # no warning
+
+
+def test_a_ser_is_read_whatever_lies_beside_it(tmp_path):
+    (tmp_path / "a.emi").write_bytes(b"JL" + b"\xff<ObjectInfo" * 40)
+    (tmp_path / "a_1.ser").write_bytes(ser_bytes([GREY]))
+    check_golden(tmp_path / "a_1.ser", [GREY], 1.5)
+
+
+def test_the_lengths_of_a_diffraction_pattern_are_no_pixel_size(tmp_path):
+    """TIA stores reciprocal metres, and nothing that says so."""
+    (tmp_path / "a.ser").write_bytes(ser_bytes([GREY], 1e8))
+    found = read_micrograph(tmp_path / "a.ser", pixel_size=2)
+    assert found.pixel_size == 2
+    assert found.metadata["implausible_pixel_sides_nm"] == pytest.approx([1e17, 1e17])
 
 
 @pytest.mark.parametrize(

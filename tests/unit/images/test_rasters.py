@@ -1,12 +1,14 @@
 """PNG, JPEG, GIF, BMP, WebP, JPEG 2000 and PNM files of every depth and colour."""
 
 import io
+import struct
 
 import imagecodecs
 import numpy as np
 import pytest
-from PIL import Image
-from support.golden import check_golden, digest, values
+from numpy.testing import assert_allclose, assert_array_equal
+from PIL import Image, ImageFile
+from support.golden import check_golden, check_truncated, digest, values
 from support.raster_headers import (
     claiming,
     jp2_boxes,
@@ -16,7 +18,13 @@ from support.raster_headers import (
     siz_bytes,
 )
 
-from hypervlad.images import ImageReadError, read_image, read_micrograph
+from hypervlad.images import (
+    ImageReadError,
+    PartlyReadWarning,
+    read_image,
+    read_micrograph,
+    read_micrographs,
+)
 
 GREY, RGB = values("u1"), values("u1", samples=3)
 LOSSLESS = {
@@ -62,6 +70,12 @@ def test_lossy_files_are_decoded_as_by_imagecodecs(tmp_path, kind, pixels):
     check_golden(tmp_path / "a", [expected[..., 0] if expected.ndim > pixels.ndim else expected])
 
 
+def test_a_jpeg_of_four_inks_becomes_rgb(tmp_path):
+    red = Image.new("RGB", (16, 16), (255, 0, 0)).convert("CMYK")
+    red.save(tmp_path / "a.jpg", quality=95)
+    assert_allclose(read_image(tmp_path / "a.jpg")[8, 8], [1, 0, 0], atol=0.05)
+
+
 @pytest.mark.parametrize("suffix", ["png", "gif", "bmp", "tif"])
 def test_palettes_are_looked_up(tmp_path, suffix):
     path = tmp_path / f"a.{suffix}"
@@ -93,8 +107,10 @@ JP2 = imagecodecs.jpeg2k_encode(COLOURS16, level=0, codecformat="jp2", reversibl
 *HEAD, IMAGE = jp2_boxes(JP2)
 DECOY = (b"xml ", siz_bytes(24, 32, [8] * 3))  # looks like an image of 8 bits
 BOXES = {
+    "large box": jp2_bytes([*HEAD, (b"xml ", bytes(70_000)), IMAGE]),
     "decoy": jp2_bytes([*HEAD[:2], DECOY, *HEAD[2:], DECOY, IMAGE]),
     "64 bits": jp2_bytes([*HEAD, DECOY, IMAGE], frozenset([b"xml ", b"jp2c"])),
+    "to the end": jp2_bytes(HEAD) + struct.pack(">I4s", 0, b"jp2c") + IMAGE[1],
     "header of 8 bits": claiming(JP2, b"ihdr", 14, "B", 7),
     "no boxes": IMAGE[1],
 }
@@ -106,6 +122,25 @@ def test_jpeg_2000_has_16_bits_in_boxes_of_any_order(tmp_path, case):
     assert digest(tmp_path / "a.jp2") == digest(COLOURS16)
 
 
+@pytest.mark.parametrize("comment", [b"", b"#" + bytes(600) + b"\n", b"#\r" * 300])
+def test_a_ppm_with_any_header_is_read(tmp_path, comment):
+    header = b"P6 " + comment + b" 18\n" + comment + b"21 255\n"
+    (tmp_path / "a.ppm").write_bytes(header + RGB.tobytes())
+    check_golden(tmp_path / "a.ppm", [RGB])
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP"])
+def test_the_first_frame_is_read_where_no_page_can_be_chosen(tmp_path, kind):
+    others = {"save_all": True, "append_images": [Image.fromarray(255 - GREY)], "duration": 50}
+    path = tmp_path / "a"
+    path.write_bytes(pillow_bytes(kind, GREY, **others, lossless=True))
+    first = read_image(path, page=0).reshape(*GREY.shape, -1)[..., 0]
+    assert_array_equal(first, np.float32(GREY / 255))
+    words = f"--image-page 0, where a model .*export others of a {kind} file as images"
+    with pytest.warns(PartlyReadWarning, match=words):
+        read_image(path)
+
+
 @pytest.mark.parametrize("name", ["a.tif", "a", "a.MRC", "Größe 1µm #[1].png"])
 def test_content_decides_not_the_name(tmp_path, name):
     (tmp_path / name).write_bytes(pillow_bytes("PNG", GREY))
@@ -113,6 +148,22 @@ def test_content_decides_not_the_name(tmp_path, name):
         found = read_micrograph(given)
         assert (found.source, found.metadata["format"]) == (str(given), "PNG")
         assert found.digest == digest(GREY)
+
+
+def test_settings_of_pillow_change_nothing(tmp_path, monkeypatch):
+    """It may fill truncated files, or warn of large ones, as the program asks."""
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    files = [tmp_path / f"{n}.png" for n in range(20)]
+    for file in files:
+        file.write_bytes(pillow_bytes("PNG", GREY))
+    assert digest(files[0]) == digest(GREY)
+    for file in files:
+        check_truncated(file, [0.5])
+        file.write_bytes(file.read_bytes()[:200])
+    with pytest.raises(ImageReadError):  # in several threads at once
+        list(read_micrographs(files, on_error="skip", n_jobs=4))
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is True
 
 
 def test_an_image_of_pillow_is_read_or_refused():
