@@ -1,30 +1,38 @@
 """What others have put beside a file of features, or into it: refused, or computed again."""
 
+from __future__ import annotations
+
+import errno
 import json
 import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from support.extraction_fixtures import during, interrupt
+from support.extraction_fixtures import Network, during, interrupt
 from support.forged_parts import read_part, write_part, write_with_digest
 
-from hypervlad import load_features
+from hypervlad import HypercolumnVLAD, load_features
 from hypervlad.data import FeatureFileError, plan_extraction
+from hypervlad.images import SkippedImagesWarning
 
 posix = pytest.mark.skipif(os.name == "nt", reason="links, pipes and modes are POSIX's")
 
 
 @pytest.fixture
-def interrupted(extract, out):
+def interrupted(extract: Any, out: Path) -> Path:
     """The output of an extraction that was stopped after three of five tasks."""
     interrupt(extract, 3)
     return out
 
 
 @pytest.fixture
-def part(interrupted):
+def part(interrupted: Path) -> Path:
     """The second finished task of that extraction."""
     return interrupted.with_name("_f.parquet.parts") / "000000" / "000000001.task"
 
@@ -45,7 +53,7 @@ def part(interrupted):
         "_f.parquet.parts/000000/000000004.task",
     ],
 )
-def test_resume_refuses_links(name, extract, tmp_path, interrupted):
+def test_resume_refuses_links(name: str, extract: Any, tmp_path: Path, interrupted: Path) -> None:
     link, moved = tmp_path / name, tmp_path / "moved"
     if link.exists():
         os.replace(link, moved)
@@ -60,7 +68,17 @@ def test_resume_refuses_links(name, extract, tmp_path, interrupted):
 
 
 @posix
-def test_a_link_in_place_of_a_mapped_copy_is_refused(complete, tmp_path):
+def test_a_folder_of_tasks_that_becomes_a_link_is_refused(extract: Any, out: Path) -> None:
+    elsewhere = out.with_name("elsewhere")
+    elsewhere.mkdir()
+    tasks = out.with_name("_f.parquet.parts") / "000000"
+    with pytest.raises(FileExistsError):
+        during(0, lambda: tasks.symlink_to(elsewhere), extract)
+    assert not list(elsewhere.iterdir())
+
+
+@posix
+def test_a_link_in_place_of_a_mapped_copy_is_refused(complete: Path, tmp_path: Path) -> None:
     load_features(complete, mmap=True)
     (copy,) = tmp_path.glob("_f.parquet.*.npy")
     os.replace(copy, tmp_path / "moved")
@@ -71,26 +89,27 @@ def test_a_link_in_place_of_a_mapped_copy_is_refused(complete, tmp_path):
 
 # --- forged parts ---------------------------------------------------------------------------------
 
+Facts = dict[str, Any]
 #: The order of the values in a record of a part.
 PATH, LABEL, DIGEST, HEIGHT, WIDTH, CHANNELS, PIXEL_SIZE, NAME, REASON, SIZE, TIME = range(11)
 
 
-def record(at, value):
+def record(at: int, value: Any) -> Callable[[Facts, bytes], tuple[Any, bytes]]:
     """Return a change of one value of the second record."""
 
-    def change(facts, vectors):
+    def change(facts: Facts, vectors: bytes) -> tuple[Any, bytes]:
         facts["records"][1][at] = value
         return facts, vectors
 
     return change
 
 
-def fact(name, value):
+def fact(name: str, value: Any) -> Callable[[Facts, bytes], tuple[Any, bytes]]:
     """Return a change of one fact."""
     return lambda facts, vectors: (facts | {name: value}, vectors)
 
 
-FORGED = {
+FORGED: dict[str, Callable[[Facts, bytes], tuple[Any, bytes]]] = {
     "fewer rows": lambda facts, vectors: (
         facts | {"records": facts["records"][1:]},
         vectors[len(vectors) // 4 :],
@@ -100,20 +119,28 @@ FORGED = {
     "a long text": lambda facts, vectors: (json.dumps(facts).encode() + b" " * 10**5, vectors),
     "no JSON": lambda _, vectors: (b"{", vectors),
     "deep JSON": lambda _, vectors: (b"[" * 10_000, vectors),
+    "no facts": lambda _, vectors: ({}, vectors),
     "another run": fact("run", "0" * 32),
+    "records that are no lists": fact("records", [1, 2, 3, 4]),
     "a count that is infinite": fact("n_cached", float("inf")),
+    "a count that is too high": fact("n_cached", 5),
     "another path": record(PATH, "../../x"),
+    "a long path": record(PATH, "x" * 10**6),
+    "a label that is no text": record(LABEL, 3),
     "no digest": record(DIGEST, None),
+    "a digest that is none": record(DIGEST, "a/../../x"),
     "a reason": record(REASON, "\udcff"),
     "another size": record(SIZE, 2**62),
     "a time that is no integer": record(TIME, 1e300),
+    "a time of many digits": record(TIME, 10**30),
+    "a height that is no number": record(HEIGHT, "20"),
     "no width": record(WIDTH, 0),
     "too many channels": record(CHANNELS, 128),
     "a pixel size that is none": record(PIXEL_SIZE, -1.0),
 }
 # Offsets in Arrow's own buffers are not checked by Arrow: one that is forged ends the process.
 ARROW = b"\xff\xff\xff\xff\xf0\0\0\0\x10\0\0\0" + bytes(240)
-DAMAGED = {
+DAMAGED: dict[str, Callable[[bytes], bytes]] = {
     "cut": lambda whole: whole[:-20],
     "a bit of a vector": lambda whole: whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:],
     "empty": lambda whole: b"",
@@ -121,9 +148,15 @@ DAMAGED = {
 
 
 def test_forged_and_damaged_parts_are_computed_again(
-    extract, encoder, folder, part, interrupted, expected, network
-):
-    def n_kept():
+    extract: Any,
+    encoder: HypercolumnVLAD,
+    folder: Path,
+    part: Path,
+    interrupted: Path,
+    expected: bytes,
+    network: Network,
+) -> None:
+    def n_kept() -> int:
         return plan_extraction(folder, encoder, out=interrupted, resume=True).n_kept
 
     sound = part.read_bytes()
@@ -144,7 +177,21 @@ def test_forged_and_damaged_parts_are_computed_again(
     assert interrupted.read_bytes() == expected
 
 
-def test_a_part_that_changes_before_the_merge_is_not_merged(extract, part, interrupted, expected):
+@pytest.mark.parametrize("name", [7, "0" * 33])
+def test_a_manifest_with_a_forged_name_of_its_run_is_none(
+    name: Any, extract: Any, interrupted: Path
+) -> None:
+    path = interrupted.with_name("_f.parquet.parts") / "manifest.parquet"
+    table = pq.read_table(path)
+    facts = json.loads(table.schema.metadata[b"hypervlad"]) | {"run": name}
+    pq.write_table(table.replace_schema_metadata({"hypervlad": json.dumps(facts)}), path)
+    with pytest.raises(FileExistsError):
+        extract(resume=True)
+
+
+def test_a_part_that_changes_before_the_merge_is_not_merged(
+    extract: Any, part: Path, interrupted: Path, expected: bytes
+) -> None:
     forged = record(LABEL, "x")(*read_part(part))
     with pytest.raises(OSError, match=r"1\.task: damaged, or changed by another program; run"):
         during(1, lambda: write_part(part, *forged), lambda: extract(resume=True))
@@ -153,10 +200,59 @@ def test_a_part_that_changes_before_the_merge_is_not_merged(extract, part, inter
     assert interrupted.read_bytes() == expected
 
 
+@posix
+def test_a_file_that_is_replaced_as_soon_as_it_is_written_is_not_kept(
+    extract: Any, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The digest beside it is that of what was written."""
+    other = extract(out=out.with_name("other.parquet"), exclude="9.png").path
+    forge(other, "label", pa.array(["x"] * 20))
+    move = os.replace
+
+    def replaced_at_once(draft: Any, path: Any) -> None:
+        move(draft, path)
+        if Path(path) == out:
+            shutil.copy(other, out)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", replaced_at_once)
+        extract()
+    with pytest.warns(UserWarning, match=r"f\.parquet: damaged or changed since it was written"):
+        assert extract(resume=True).n_kept == 0
+    assert load_features(out)[1]["label"][0] == "a"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are text there")
+def test_unreadable_files_cost_their_own_rows(
+    extract: Any, encoder: HypercolumnVLAD, folder: Path
+) -> None:
+    """A whole batch of them, and one whose name is no text."""
+    for number in range(4):
+        (folder / "a" / f"{number}.png").write_bytes(b"no image")
+    Path(os.fsdecode(os.fsencode(folder) + b"/\xff.png")).write_bytes(b"no image")
+    with pytest.warns(SkippedImagesWarning):
+        done = extract()
+    assert (done.n_images, len(done.skipped)) == (16, 5)
+    assert "\\xff.png" in done.skipped[-1].reason
+    assert load_features(done.path)[0].shape == (16, encoder.n_features_out_)
+
+
 # --- complete files -------------------------------------------------------------------------------
 
 
-def forge(out, column, values, change=None, **options):
+def test_a_damaged_complete_file_is_made_again(extract: Any, complete: Path) -> None:
+    whole = complete.read_bytes()
+    at = whole.index(load_features(complete)[0][7].tobytes())
+    complete.write_bytes(whole[:at] + b"\xff" + whole[at + 1 :])
+    with pytest.warns(UserWarning, match=r"f\.parquet: damaged or changed since it was written"):
+        assert extract(resume=True).n_kept == 0
+    assert complete.read_bytes() == whole
+    assert extract(resume=True).n_kept == 20
+
+
+def forge(
+    out: Path, column: str, values: Any, change: dict[bytes, bytes] | None = None, **options: Any
+) -> None:
     """Write a file of features again, with other values in a column and other metadata."""
     with pq.ParquetFile(out) as file:
         schema, table, metadata = file.schema_arrow, file.read(), file.metadata.metadata
@@ -170,12 +266,12 @@ def forge(out, column, values, change=None, **options):
         writer.add_key_value_metadata(metadata | (change or {}))
 
 
-def paths(text):
+def paths(text: str) -> pa.Array:
     return pa.array([text] * 20)
 
 
 SAME_TEXT = pa.DictionaryArray.from_arrays(pa.array(np.zeros(20, dtype=np.int32)), ["x" * 10**6])
-PAGES = [
+PAGES: list[tuple[Any, dict[str, Any], str]] = [
     (paths("x"), {"data_page_size": 10, "write_batch_size": 2, "row_group_size": 3}, ""),
     (paths("x" * 4000), {"compression": "snappy", "row_group_size": 1}, ""),  # in statistics, too
     (paths("x" * 5 * 10**6), {}, "path would take more memory than the file should"),
@@ -188,8 +284,8 @@ PAGES = [
 
 @pytest.mark.parametrize(("values", "options", "reason"), PAGES)
 def test_what_becomes_much_larger_in_memory_is_refused_before_it_is_decoded(
-    values, options, reason, complete
-):
+    values: Any, options: dict[str, Any], reason: str, complete: Path
+) -> None:
     X, _ = load_features(complete)
     forge(complete, "path", values, **options)
     assert complete.stat().st_size < 10**6
@@ -202,7 +298,22 @@ def test_what_becomes_much_larger_in_memory_is_refused_before_it_is_decoded(
         load_features(complete)
 
 
-def test_a_file_that_claims_more_than_it_holds_is_refused(complete):
+def test_pages_that_a_file_does_not_declare_are_refused(complete: Path) -> None:
+    """Empty ones, and those of a dictionary before an end that tells of plain values."""
+    forge(complete, "path", paths("xyz" * 30), compression="none")
+    plain = complete.read_bytes()
+    forge(complete, "path", paths("xyz" * 30), use_dictionary=["path"], compression="none")
+    end = int.from_bytes(plain[-8:-4], "little") + 8
+    length = len(plain) - end
+    empty = b"\x15\0\x15\0\x15\0\x2c\x15\0\x15\0\0\0"  # a page of data, plain, with no values
+    dictionary = complete.read_bytes()[:length].ljust(length, b"\0") + plain[-end:]
+    for content in (plain[:4] + empty + plain[4 + len(empty) :], dictionary):
+        complete.write_bytes(content)
+        with pytest.raises(FeatureFileError):
+            load_features(complete)
+
+
+def test_a_file_that_claims_more_than_it_holds_is_refused(complete: Path) -> None:
     """Its zeros are compressed to almost nothing: reading them takes 40 times as much memory."""
     vectors = pa.FixedSizeListArray.from_arrays(
         pa.array(np.zeros(20 * 50_000, dtype=np.float32)),
@@ -228,13 +339,13 @@ BAD_JSON = [
 ]
 
 
-def test_facts_that_are_not_ours_are_refused(complete):
+def test_facts_that_are_not_ours_are_refused(complete: Path) -> None:
     """JSON that could do harm in any file: too deep, too much, ambiguous, or no numbers or text."""
     with pq.ParquetFile(complete) as file:
         table, metadata = file.read(), file.metadata.metadata
     sound = {"encoder": "x", "format": 1}
 
-    def load_with(facts):
+    def load_with(facts: bytes) -> None:
         own = {b"hypervlad.content": metadata[b"hypervlad.content"], b"hypervlad": facts}
         pq.write_table(table.replace_schema_metadata(own), complete, use_dictionary=False)
         load_features(complete)
@@ -248,8 +359,39 @@ def test_facts_that_are_not_ours_are_refused(complete):
         load_with(json_of(sound | {"format": 2}))
 
 
-def json_of(facts):
+def json_of(facts: Any) -> bytes:
     return json.dumps(facts).encode()
+
+
+@pytest.mark.parametrize("digest", [b"a/../../x", b"0" * 63 + b"\xff", b"0" * 65])
+def test_a_digest_that_is_none_names_no_file(digest: bytes, complete: Path) -> None:
+    forge(complete, "path", paths("x"), {b"hypervlad.content": digest})
+    for mapped in (False, True):
+        with pytest.raises(FeatureFileError):
+            load_features(complete, mmap=mapped)
+
+
+def test_vectors_twice_are_refused(complete: Path) -> None:
+    table = pq.read_table(complete)
+    pq.write_table(table.append_column(table.schema.field(7), table.column(7)), complete)
+    with pytest.raises(FeatureFileError):
+        load_features(complete)
+
+
+@pytest.mark.parametrize("n_records", [19, 10**5])
+def test_records_that_are_not_as_many_as_images_are_not_read(
+    n_records: int, extract: Any, complete: Path, network: Network
+) -> None:
+    """Missing values take no byte of a file, and each a value in memory."""
+    images = complete.with_name("_f.parquet.images")
+    with pq.ParquetFile(images) as file:
+        schema, metadata = file.schema_arrow, file.metadata.metadata
+    nothing = {name: pa.nulls(n_records, schema.field(name).type) for name in schema.names}
+    pq.write_table(pa.table(nothing).replace_schema_metadata(metadata), images)
+    assert images.stat().st_size < 2 * 10**4
+    network.clear()
+    assert extract(resume=True).n_kept == 0
+    assert network.n_images == 20
 
 
 # --- two runs at once -----------------------------------------------------------------------------
@@ -258,11 +400,13 @@ HELD = rf"f\.parquet: another run writes it now \(process {os.getpid()} on "
 LEFT = "process 1 on another machine\n"
 
 
-def test_a_second_run_names_the_first(extract, encoder, folder, interrupted):
+def test_a_second_run_names_the_first(
+    extract: Any, encoder: HypercolumnVLAD, folder: Path, interrupted: Path
+) -> None:
     lock = interrupted.with_name("_f.parquet.lock")
     lock.write_text(LEFT * 9)  # of a process that was killed, which locks nothing
 
-    def second_run():
+    def second_run() -> None:
         assert lock.read_text().count("\n") == 1
         for resume in (False, True):
             with pytest.raises(RuntimeError, match=HELD):
@@ -273,12 +417,84 @@ def test_a_second_run_names_the_first(extract, encoder, folder, interrupted):
     assert not lock.exists()
 
 
+@pytest.fixture
+def deny(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Make locks that exist readable only, or neither: the tests may run as root."""
+    original = os.open
+
+    def deny(*denied: int) -> None:
+        def opened(path: Any, flags: int, mode: int = 0o777, **options: Any) -> int:
+            is_lock = str(path).endswith(".lock") and os.path.exists(path)
+            if is_lock and flags & os.O_ACCMODE in denied:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+            return original(path, flags, mode, **options)
+
+        monkeypatch.setattr(os, "open", opened)
+
+    return deny
+
+
 @posix
-def test_a_lock_with_another_name_or_that_is_a_pipe_is_not_written(extract, out, monkeypatch):
+def test_the_lock_of_another_user_names_its_owner(
+    extract: Any, deny: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fcntl
+
+    def no_lock_for_reading(*_: object) -> None:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    def second_run() -> None:
+        deny(os.O_RDWR)
+        with pytest.raises(RuntimeError, match=HELD):
+            extract()
+        with monkeypatch.context() as network_share:  # needs a file that may be written
+            network_share.setattr(fcntl, "flock", no_lock_for_reading)
+            with pytest.raises(RuntimeError, match=HELD):
+                extract()
+        deny(os.O_RDWR, os.O_RDONLY)
+        with pytest.raises(PermissionError, match=r"another user \(number \d+\) writes the same"):
+            extract()
+
+    during(1, second_run, extract)
+
+
+@posix
+@pytest.mark.parametrize("removable", [True, False])
+def test_what_a_killed_run_of_another_user_left_locks_nothing(
+    removable: bool,
+    extract: Any,
+    out: Path,
+    deny: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lock, unlink = out.with_name("_f.parquet.lock"), Path.unlink
+    lock.write_text(LEFT)
+    deny(os.O_RDWR)
+
+    def refused(path: Path, **options: Any) -> None:
+        if path == lock:
+            raise PermissionError
+        unlink(path, **options)
+
+    def second_run() -> None:
+        assert lock.read_text().startswith(f"process {os.getpid()}" if removable else LEFT)
+        with pytest.raises(RuntimeError):
+            extract()
+
+    if not removable:
+        monkeypatch.setattr(Path, "unlink", refused)
+    during(1, second_run, extract)
+    assert lock.exists() is not removable
+
+
+@posix
+def test_a_lock_with_another_name_or_that_is_a_pipe_is_not_written(
+    extract: Any, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lock, precious, opened = out.with_name("_f.parquet.lock"), out.with_name("mine"), os.open
     precious.write_text("mine")
 
-    def linked_just_now(path, *arguments, **options):
+    def linked_just_now(path: Any, *arguments: Any, **options: Any) -> int:
         if str(path) == str(lock):
             lock.hardlink_to(precious)
         return opened(path, *arguments, **options)
@@ -297,3 +513,21 @@ def test_a_lock_with_another_name_or_that_is_a_pipe_is_not_written(extract, out,
     with refused:
         extract()
     assert precious.read_text() == "mine"
+
+
+@posix
+def test_a_complete_file_needs_no_lock(
+    extract: Any, complete: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be in a folder that cannot be written."""
+
+    def refused(path: Any, flags: int, *arguments: Any, **options: Any) -> int:
+        if flags & os.O_CREAT:
+            raise PermissionError(errno.EACCES, "a folder of others", path)
+        return original(path, flags, *arguments, **options)
+
+    original = os.open
+    monkeypatch.setattr(os, "open", refused)
+    assert extract(resume=True).n_kept == 20
+    with pytest.raises(PermissionError):
+        extract()
