@@ -51,6 +51,7 @@ _TIME = re.compile(
 # What may ask for the time or sleep, with the reason.
 CLOCKS = {
     "campaign/": "attacks are bounded in time, and a hang is a failure",
+    "unit/reports/test_watching.py": "replaces the clock; other threads keep theirs",
     "support/waiting.py": "waits for an event, and fails when it never comes",
 }
 

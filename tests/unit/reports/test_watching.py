@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -67,10 +68,17 @@ class Watch:
 
 @pytest.fixture
 def watch(model, folder, tmp_path, monkeypatch):
-    made = Watch(model, folder, tmp_path)
-    monkeypatch.setattr(time, "monotonic", lambda: made.now)
-    monkeypatch.setattr(time, "sleep", made.pass_time)
-    return made
+    made, here = Watch(model, folder, tmp_path), threading.get_ident()
+    clock, sleep = time.monotonic, time.sleep
+
+    def is_here():  # other threads of this process keep their time
+        return threading.get_ident() == here
+
+    monkeypatch.setattr(time, "monotonic", lambda: made.now if is_here() else clock())
+    monkeypatch.setattr(time, "sleep", lambda s: made.pass_time(s) if is_here() else sleep(s))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a shell
+    yield made
+    signal.signal(signal.SIGINT, before)
 
 
 def rows_of(table):
