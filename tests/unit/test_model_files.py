@@ -379,7 +379,7 @@ LAID_OUT = "not laid out as a hypervlad model"
         (entry_of()[:-1], LAID_OUT),
         (entry_of().replace("{}", "[" * 100_000), LAID_OUT),
         (entry_of().replace("{}", '{"a":1,"a":2}'), f"{LAID_OUT}.*occurs twice"),
-        (entry_of(library="x" * 2**25), f"{LAID_OUT}.*more than 33554432"),
+        (entry_of(library="LONG"), f"{LAID_OUT}.*more than 33554432"),
         (entry_of(format=2, library="9.8.7"), r"9\.8\.7 in format 2.*pip install --upgrade"),
         (entry_of(kind="os:system"), "holds a model of kind 'os:system'.*known: alignment_clas"),
         (entry_of(kind="micrograph_classifier"), "incomplete"),
@@ -388,7 +388,7 @@ LAID_OUT = "not laid out as a hypervlad model"
 )
 def test_forged_headers_are_refused(entry, words, path):
     with pytest.raises(ModelFileError, match=rf"(?s)m\.hvlad.*{words}"):
-        hypervlad.load(write_file(path, entry))
+        hypervlad.load(write_file(path, entry.replace("LONG", "x" * 2**25)))
 
 
 def foreign_files(folder):

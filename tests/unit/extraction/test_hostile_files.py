@@ -270,23 +270,29 @@ def paths(text: str) -> pa.Array:
     return pa.array([text] * 20)
 
 
-SAME_TEXT = pa.DictionaryArray.from_arrays(pa.array(np.zeros(20, dtype=np.int32)), ["x" * 10**6])
-PAGES: list[tuple[Any, dict[str, Any], str]] = [
-    (paths("x"), {"data_page_size": 10, "write_batch_size": 2, "row_group_size": 3}, ""),
-    (paths("x" * 4000), {"compression": "snappy", "row_group_size": 1}, ""),  # in statistics, too
-    (paths("x" * 5 * 10**6), {}, "path would take more memory than the file should"),
-    (SAME_TEXT, {"use_dictionary": ["path"]}, "path has a dictionary"),
-    (paths("x"), {"column_encoding": {"path": "DELTA_BYTE_ARRAY"}}, "path has a page of another k"),
-    (paths("x"), {"column_encoding": {"height": "DELTA_BINARY_PACKED"}}, "height has a page of an"),
-    (paths("x"), {"data_page_version": "2.0"}, "has a page"),
+def same_text() -> pa.Array:
+    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(20, dtype=np.int32)), ["x" * 10**6])
+
+
+# The values are made when a test runs, since some are large.
+PAGES: list[tuple[Callable[[], Any], dict[str, Any], str]] = [
+    (lambda: paths("x"), {"data_page_size": 10, "write_batch_size": 2, "row_group_size": 3}, ""),
+    # In statistics, too
+    (lambda: paths("x" * 4000), {"compression": "snappy", "row_group_size": 1}, ""),
+    (lambda: paths("x" * 5 * 10**6), {}, "path would take more memory than the file should"),
+    (same_text, {"use_dictionary": ["path"]}, "path has a dictionary"),
+    (lambda: paths("x"), {"column_encoding": {"path": "DELTA_BYTE_ARRAY"}}, "path has a page of a"),
+    (lambda: paths("x"), {"column_encoding": {"height": "DELTA_BINARY_PACKED"}}, "height has a p"),
+    (lambda: paths("x"), {"data_page_version": "2.0"}, "has a page"),
 ]
 
 
-@pytest.mark.parametrize(("values", "options", "reason"), PAGES)
+@pytest.mark.parametrize(("make", "options", "reason"), PAGES)
 def test_what_becomes_much_larger_in_memory_is_refused_before_it_is_decoded(
-    values: Any, options: dict[str, Any], reason: str, complete: Path
+    make: Callable[[], Any], options: dict[str, Any], reason: str, complete: Path
 ) -> None:
     X, _ = load_features(complete)
+    values = make()
     forge(complete, "path", values, **options)
     assert complete.stat().st_size < 10**6
     if not reason:
