@@ -13,7 +13,7 @@ from PIL import Image
 
 from benchmarks.bars.layouts import BLACK, WHITE
 from benchmarks.bars.layouts import Layout as Bar
-from benchmarks.formats import instrument_files as made
+from tests.support import instrument_files as made
 from tests.support.hdf5_files import velox_metadata, write_dm5, write_velox
 from tests.support.microscopy_files import DM, mrc_bytes, ser_bytes
 from tests.support.ome_zarr_folders import write_ome_zarr
@@ -102,9 +102,7 @@ def _velox(path: Path, image: np.ndarray) -> None:
     write_velox(path, [(image[None], velox_metadata())])
 
 
-_FEI = made.FEI.format(field="", rows=SHAPE[0] - 24, bar="").replace("X=160", f"X={SHAPE[1]}")
-_THERMO = made.THERMO.format(unit="m", size="2.5E-10")
-_ZEISS = made.ZEISS.format(size="1.235 nm").encode("cp1252")
+_FEI = made.fei(rows=SHAPE[0] - 24).replace("X=160", f"X={SHAPE[1]}")
 _HITACHI, _JEOL, _TESCAN = (".txt", made.HITACHI), (".txt", made.JEOL), (".hdr", made.TESCAN_HDR)
 _OLYMPUS = at(".tif", lambda path, im: made.write_olympus(path, image=im))
 _JEOL_TEM = at(".tif", lambda path, im: made.write_jeol_tem(path, image=im))
@@ -124,11 +122,11 @@ _LOSSY = {
 LAYOUTS = [
     Layout("FEI, Thermo", "TIFF, tag 34682", tiff((34682, _FEI)), 4.88281, bar=24),
     Layout("FEI, camera", "TIFF, tag 34682", tiff((34682, made.FEI_CAMERA)), 250_000),
-    Layout("Thermo", "TIFF, tag 34683", tiff((34683, _THERMO)), 0.25, "uint16"),
+    Layout("Thermo", "TIFF, tag 34683", tiff((34683, made.THERMO_NM)), 0.25, "uint16"),
     Layout("Thermo Velox", "EMD", at(".emd", _velox), 0.5, "uint16"),
     Layout("Phenom", "TIFF, tag 34683", tiff((34683, made.PHENOM)), 694.952, bar=32),
-    Layout("Zeiss", "TIFF, tag 34118", tiff((34118, _ZEISS)), 1.235, bar=24),
-    Layout("Zeiss, older", "TIFF, tag 34118", tiff((34118, made.OLD_ZEISS)), 18.64, bar=24),
+    Layout("Zeiss", "TIFF, tag 34118", tiff((34118, made.zeiss("1.235 nm"))), 1.235, bar=24),
+    Layout("Zeiss, older", "TIFF, tag 34118", tiff((34118, made.zeiss("-"))), 355.52, bar=24),
     Layout("Tescan", "TIFF, tag 50431", tiff((50431, made.tescan_tag())), 41.5, bar=24),
     Layout("Tescan", "PNG and .hdr", raster(".png", _TESCAN), 41.5, bar=24),
     Layout("Hitachi", "TIFF and .txt", tiff(beside=_HITACHI), 9.921875),

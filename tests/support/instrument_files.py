@@ -137,40 +137,40 @@ def write_ome(path, *images, n_pages=1):
     write_tiff(path, image=np.stack([GREY] * n_pages), description=xml.encode())
 
 
-def write_olympus(path):
+def write_olympus(path, image=GREY):
     """The size is in a structure at an offset in the file."""
     general = struct.pack("<10xhdd8xd2x34s32s", -9, 0.023928, 0.023928, 6e5, b"Quemesa", b"")
     head = struct.pack("<4s6xhhhhh6x32sH", b"SIS0", 42, 19, 15, 10, 118, b"", 1)
     blob = head + struct.pack("<hhI", 1, 1, 0x7EADBEEF) + general
-    write_tiff(path, (33560, blob))
+    write_tiff(path, (33560, blob), image=image)
     content = path.read_bytes()
     start = content.index(b"SIS0") + len(head) + 8
     path.write_bytes(content.replace(struct.pack("<I", 0x7EADBEEF), struct.pack("<I", start)))
 
 
-def write_gatan(path, unit="\u00b5m"):
+def write_gatan(path, unit="\u00b5m", image=GREY):
     text = unit.encode("latin-1")
     tags = [(65003, "s", 0, text, True), (65004, "s", 0, text, True)]
     tags += [(65009, "d", 1, 0.25, True), (65010, "d", 1, 0.25, True)]
-    tifffile.imwrite(path, GREY, extratags=tags, metadata=None, photometric="minisblack")
+    tifffile.imwrite(path, image, extratags=tags, metadata=None, photometric="minisblack")
 
 
-def write_odemis(path, size='PhysicalSizeX="0.0055" PhysicalSizeY="0.0055"'):
+def write_odemis(path, size='PhysicalSizeX="0.0055" PhysicalSizeY="0.0055"', image=GREY):
     ome = f"<OME><Image><Pixels {size}><TiffData IFD='0'/></Pixels></Image></OME>"
     resolution = {"resolution": (1e7 / 5.5, 1e7 / 5.5), "resolutionunit": "CENTIMETER"}
-    write_tiff(path, description=ome, software="Odemis 3.4.1", **resolution)
+    write_tiff(path, description=ome, software="Odemis 3.4.1", image=image, **resolution)
 
 
-def write_jeol_tem(path, eos="eosTEM", value=150_000, unit="X"):
+def write_jeol_tem(path, eos="eosTEM", value=150_000, unit="X", image=GREY):
     xml = JEOL_TEM.format(eos=eos, value=value, unit=unit)
     # The description is padded with zeros, and ends in a one.
     tags = ((270, xml + 500 * "\0" + "\x01"), (271, "JEOL Ltd."), (272, "JEM-ARM200F"))
-    write_tiff(path, *tags, resolution=(93, 93), resolutionunit="INCH")
+    write_tiff(path, *tags, image=image, resolution=(93, 93), resolutionunit="INCH")
 
 
-def write_openfibsem(path, **changes):
+def write_openfibsem(path, image=GREY, **changes):
     facts = {key: value for key, value in (OPENFIBSEM | changes).items() if value}
-    tifffile.imwrite(path, GREY, metadata=facts)
+    tifffile.imwrite(path, image, metadata=facts)
 
 
 def tagged(*extra, **options):
