@@ -96,12 +96,138 @@ RUNS = {
         "queue/queue.sqlite",
         "queue: queue",
     ),
-    "review serve": Run("review serve images", words="no queue here", code=2),  # it does not end
+    "review serve": Run("review serve images -q", words="no queue here", code=2),  # it does not end
     "review export": Run("review export queue -o labels.csv", "labels.csv", "labels: labels.csv"),
     "review retrain": Run(
         "review retrain queue --training images -o n.hvlad", "n.hvlad", "model: n.hvlad"
     ),
 }
+
+
+# Then once more, with all other options: each is taken together with the others.
+# Those that need an answer, an earlier run, or exclude others have tests of their own.
+ELSEWHERE = {
+    *("--help", "--watch", "--resume", "--port", "--open", "--synthetic", "--leave-out"),
+    "--pixel-size",
+    *("--read-labels", "--accept-labels"),
+}
+READING = "--image-page 0 --channel 0 --remove-banner"
+USING = "--device cpu --on-error skip -q --pixel-sizes all.csv"
+MORE = [
+    Run(f"check images --groups groups.csv {READING} --scaling dtype -q", words="1 set", code=1),
+    Run(
+        f"train images -o m2.hvlad {TINY_LINE} {READING} {USING} --scaling 0:255 --seed 1 "
+        "--cache c --groups groups.csv --include-backbone --prior uniform --report trained",
+        "m2.hvlad trained/index.html trained/predictions.csv",
+    ),
+    Run("info m2.hvlad", words="equal class shares"),
+    Run(
+        f"predict m2.hvlad images/flat -o p2.csv {USING} --cache c --coverage 0.9 --max-error 0.2 "
+        "--sort-into sorted --weights random",
+        "p2.csv",
+    ),
+    Run(
+        "explain m2.hvlad images/flat/03.png -o 3.png --class flat --pixel-sizes all.csv "
+        "--device cpu -q --weights random",
+        "3.png",
+    ),
+    Run(
+        f"evaluate m2.hvlad images -o r2 --groups groups.csv {USING} --cache c --weights random",
+        "r2/index.html",
+    ),
+    Run(
+        "extract images -m m2.hvlad --weights random -o g.parquet --root . --include '*.png' "
+        f"--jobs 1 --exclude 'images/flat/*' {USING} --skipped none.csv",
+        "g.parquet none.csv",
+    ),
+    Run("extract images -m m2.hvlad -o h.parquet --dry-run", words="24"),
+    Run("cache c --limit 1MB", words="entries"),
+    Run("cache c --clear", words="0 entries"),
+    Run(
+        f"demo images -o demo2 --groups groups.csv {TINY_LINE} {READING} --scaling dtype --seed 1 "
+        "--device cpu --on-error skip -q",
+        "demo2/index.html",
+    ),
+    Run(
+        "scale bars -o sizes2.csv --scale-bar '500 nm' --page bars.html --image-page 0 --channel 0 "
+        "--scaling dtype --on-error skip -q",
+        "sizes2.csv bars.html",
+    ),
+    Run(
+        f"align wires -o d2 --method structure_tensor --window 120nm --tolerance 20 --bootstrap 50 "
+        f"{READING} --no-figures {USING}",
+        "d2/alignment.csv",
+    ),
+    Run("align wires -o x --weights random", words="no model was given", code=2),
+    Run("align wires -o d3 --method a.hvlad --weights random --pixel-size 5 -q", "d3/regions.csv"),
+    Run(
+        f"align-train wires --masks 'wire masks' --window 24 -o a2.hvlad {OWN_SIZE} {READING} "
+        "--seed 1 --groups wires.csv --device cpu --on-error skip --include-backbone -q",
+        "a2.hvlad",
+    ),
+    Run(
+        "diameters wires -o thick2 --groups wires.csv --samples samples.csv --polarity bright "
+        f"--roi {READING} --on-error skip -q --pixel-sizes all.csv",
+        "thick2/diameters.csv thick2/roi/a.png.zip",
+    ),
+    Run(
+        f"defects fit good -o s2.hvlad {OWN_SIZE} --patch {PATCH} --aligned --rule fpr=0.2 "
+        f"{READING} {USING} --groups good.csv --scaling dtype --tile-size 64 --seed 1 "
+        "--include-backbone",
+        "s2.hvlad",
+    ),
+    Run(
+        f"defects fit good blots --masks masks -o s3.hvlad {OWN_SIZE} --patch {PATCH}",
+        "s3.hvlad",
+        "masks: 1 of 7 images",
+    ),
+    Run(
+        f"defects score s2.hvlad blots -o scored2 --threshold 1e6 --tile-size 64 {USING} "
+        "--weights random",
+        "scored2/scores.csv",
+        "0 called anomalous",
+    ),
+    Run(
+        "defects evaluate s2.hvlad blots --masks masks -o e2.html --threshold 0 --tile-size 64 "
+        "--weights random --device cpu --on-error skip -q",
+        "e2.html",
+    ),
+    Run(
+        "particles train fields masks -o p.hvlad --annotation outlines --groups good.csv --seed 1 "
+        f"{OWN_SIZE} {READING} --scaling dtype --device cpu --on-error skip -q",
+        words="none of the 2 images has",
+        code=2,
+    ),
+    Run(
+        f"particles find fields -o found2 --polarity dark --min-area 20 {READING} --scaling dtype "
+        f"{USING} --format geojson --format roi",
+        "found2/geojson/0.png.geojson found2/roi/0.png.zip",
+    ),
+    Run("particles find fields -o x --weights random", words="no model was given", code=2),
+    Run(
+        "particles classify m2.hvlad found2 --format roi --weights random --device cpu --cache c "
+        "-q",
+        words="the model is one of whole images",
+        code=2,
+    ),
+    Run(
+        "particles count found2 -o counts.csv --rule 'length > 10 nm' --measure length "
+        "--edges leave_out --uncorrected --page counts.html",
+        "counts.csv counts.html",
+    ),
+    Run(
+        "review start m2.hvlad images -o q2 --training images --max-error 0.01 --weights random "
+        f"{USING} --cache c",
+        "q2/queue.sqlite",
+    ),
+    Run("review export q2 -o l2.csv --source model -q", "l2.csv"),
+    Run(
+        "review retrain q2 --training images -o n2.hvlad --model m2.hvlad --groups groups.csv "
+        f"--keep-queue --weights random {USING} --cache c",
+        "n2.hvlad",
+    ),
+]
+ALL = RUNS | {each.line: each for each in MORE}
 
 
 class Result(NamedTuple):
@@ -123,12 +249,12 @@ def results(
     os.chdir(root)
     write_material(texture_images)
     found = {}
-    for name, each in RUNS.items():
+    for name, each in ALL.items():
         known = files()
         result = RUNNER.invoke(app, shlex.split(each.line))
         found[name] = Result(result.exit_code, files() - known, result.output)
-        if name == "review start":
-            label_one(Path("queue"))
+        if "review start" in name:
+            label_one(Path(each.files).parent)
     yield found
     os.chdir(before)
 
@@ -146,8 +272,17 @@ def write_material(texture_images: tuple[list[np.ndarray], np.ndarray]) -> None:
         save(Path(f"fields/{number}.png"), field)
     bar: Any = np.full((200, 240), 90, np.uint8)
     bar[170:176, 20:120] = 255
+    for name in ("good", "wires"):
+        write_table(f"{name}.csv", "group", sorted(Path().glob(f"{name}/*.png")))
+    write_table("samples.csv", "sample", [Path("wires/a.png")])
+    write_table("all.csv", "pixel_size", sorted(Path().rglob("*.png")))
     Path("bars").mkdir()
     Image.fromarray(bar).save("bars/a.png")
+
+
+def write_table(name: str, column: str, paths: list[Path]) -> None:
+    rows = [f"{path.as_posix()},{5 if column == 'pixel_size' else path.stem}" for path in paths]
+    Path(name).write_text("\n".join([f"path,{column}", *rows]), encoding="utf-8")
 
 
 def label_one(folder: Path) -> None:
@@ -161,9 +296,21 @@ def test_the_table_is_complete() -> None:
     assert set(RUNS) == set(all_commands())
 
 
-@pytest.mark.parametrize("name", RUNS)
+def test_every_option_is_used() -> None:
+    missing = set()
+    for name, command in all_commands().items():
+        runs = (f"{run.line} " for run in ALL.values() if run.line.startswith(f"{name} "))
+        lines = "".join(runs)
+        for option in command.params:
+            names = set(option.opts) if option.param_type_name == "option" else ELSEWHERE
+            if not names & ELSEWHERE and not any(f" {each} " in lines for each in names):
+                missing.add((name, *names))
+    assert not missing
+
+
+@pytest.mark.parametrize("name", [*RUNS, *(each.line for each in MORE)])
 def test_every_command(name: str, results: dict[str, Result]) -> None:
-    expected, found = RUNS[name], results[name]
+    expected, found = ALL[name], results[name]
     assert found.code == expected.code, found.printed
     assert "Traceback" not in found.printed
     assert set(expected.files.split()) <= found.new

@@ -12,6 +12,7 @@ from hypervlad.apps.cli import options as option
 from hypervlad.apps.cli.files import (
     check_folders,
     check_model,
+    check_no_weights,
     groups_of,
     images_in,
     load_model,
@@ -154,6 +155,7 @@ def _method(name: str, weights: str | None, device: str) -> Any:
     from hypervlad.fibres.orientation import METHODS
 
     if name in METHODS:
+        check_no_weights(weights)
         return name
     path = Path(name)
     if not (path.is_file() or path.suffix or len(path.parts) > 1):

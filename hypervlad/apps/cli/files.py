@@ -203,6 +203,15 @@ def load_model(
     return model
 
 
+def check_no_weights(weights: str | None) -> None:
+    """Refuse weights where no model is given, which would use them."""
+    if weights is not None:
+        raise ValueError(
+            f"--weights {weights} are those of a model's network, but no model was given; give the "
+            "model, or leave them out"
+        )
+
+
 def own_pixel_size(
     number: float | None, table: Path | None, images: Sequence[Any] | None = None
 ) -> float | PixelSizes | None:

@@ -17,6 +17,7 @@ from hypervlad.apps.cli.files import (
     check_file,
     check_folders,
     check_model,
+    check_no_weights,
     check_page,
     folder_of,
     groups_of,
@@ -239,6 +240,7 @@ def find(
     polarities = defaultdict[str | None, list[str]](list)
     finder: dict[str, Any]
     if model is None:
+        check_no_weights(weights)
         finder = {"polarity": polarity.value}
         finder |= {} if min_area is None else {"min_area": min_area}
         options = check_read_options(reading)
