@@ -284,9 +284,9 @@ CASES: dict[str, Case] = {
         lambda facts: len(facts["rows"][0]["ms"]) > 2,
     ),
     "speed.extraction": Case(
-        "--folder OUT/files --sizes 24",
+        "--folder OUT/files --sizes 24 32",
         {"SETUPS": ("1 job",), "ROUNDS": 1, "N_BARE": 8, "N_LARGE": 4},
-        lambda facts: [row["n_found"] for row in facts["rows"]] == [0, 24],
+        lambda facts: [row["n_found"] for row in facts["rows"]] == [0, 24, 0, 32],
     ),
     "speed.fitting": Case("--sizes 24 --image-size 64"),
     "speed.large_images": Case("--sizes 64"),

@@ -34,7 +34,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     with contextlib.closing(Queue(server.folder)) as queue:
         assert queue.progress().labelled == 0
         assert len(queue.categories()) == 3
-    server.kill()
+    server.stop()
 
 
 @pytest.fixture
@@ -277,8 +277,7 @@ def test_no_label_is_lost_in_a_kill_and_links_stay_the_same(make: Make, served: 
     late = second.post("label", **label(category=3, client="window-2", click="click-0002"))
     assert (late["outcome"], late["progress"]["labelled"]) == ("late", 1)
     for server in (first, second):
-        server.running.terminate()
-        server.running.join()
+        server.stop()
     if sys.platform != "win32":
         assert (first.running.exitcode, second.running.exitcode) == (0, 0)
 

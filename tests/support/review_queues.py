@@ -200,6 +200,10 @@ class Served:
         assert line.startswith("open http://127.0.0.1:"), line
         self.link = line.split()[1]
 
+    def stop(self) -> None:
+        self.running.terminate()
+        self.running.join()
+
     def kill(self) -> None:
         self.running.kill()
         self.running.join()
@@ -283,4 +287,4 @@ def served() -> Iterator[Callable[..., Served]]:
 
     yield start
     for server in running:
-        server.kill()
+        server.stop()

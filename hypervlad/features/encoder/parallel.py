@@ -73,8 +73,9 @@ def map_tasks(
                 )
                 for n, task in some.items()
             ]
+            results = parallel(calls)
             try:
-                for number, result, raised in parallel(calls):
+                for number, result, raised in results:
                     for warning in raised:
                         warn_user(warning)
                     if isinstance(result, _NotShared):
@@ -88,6 +89,16 @@ def map_tasks(
                 deaths.update(number for number in some if number in pending)
                 in_full.update(deaths)  # the new workers have not received `common`
                 _report_deaths([named(n) for n in deaths if deaths[n] == _MAX_DEATHS], error)
+            finally:
+                _cancel(results)
+
+
+def _cancel(results: Any) -> None:
+    """Cancel what is not finished, without joblib's advice to ask for less."""
+    if hasattr(results, "close"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            results.close()
 
 
 def _report_deaths(fatal: list[str], error: Exception) -> None:
