@@ -25,8 +25,8 @@ def train(checkpoint: Path | None, model: Path) -> None:
         trainable="all",
         image_size=16,
         batch_size=2,
-        max_epochs=20,
-        patience=20,
+        max_epochs=8,
+        patience=8,
         random_state=0,
         checkpoint=checkpoint,
     )
