@@ -295,9 +295,12 @@ def learnt(tiny_backbone):
 
 
 def test_cells_score_as_their_hypercolumns_do(learnt):
-    scorer, _ = learnt
+    scorer, fit = learnt
     image, _ = blotted(7, (30, 20))
-    columns = columns_of(scorer, image) * scorer.to_state()[1]["model_.scale"]
+    scale = scorer.to_state()[1]["model_.scale"]
+    deviation = (fit["X"] / scale).std(axis=0)
+    np.testing.assert_allclose(scale, 1 / (deviation + 0.3 * deviation.mean()), rtol=1e-3)
+    columns = columns_of(scorer, image) * scale
     assert scorer.boosting_.booster_ is None  # only its linear part is used
     places = -scorer.boosting_.decision_function(columns).reshape(12, 15)  # of "normal"
     found = scorer.find(image)
