@@ -12,7 +12,7 @@ from support.tiny import build_tiny
 
 from hypervlad import register_backbone
 from hypervlad.features import Preprocessing
-from hypervlad.models import TransferClassifier
+from hypervlad.models import PatchCNNClassifier, TransferClassifier
 
 Array = NDArray[Any]
 
@@ -95,3 +95,21 @@ def test_micrographs_are_turned_cropped_and_change_their_greys(sampled):
     assert 1.19 < factors.max() <= 1.201
     expected = (found.after - mean[:, None, None]) * factors[:, None, None]
     np.testing.assert_allclose(given, expected + new_mean[:, None, None], atol=1e-4)
+
+
+def test_patches_are_sheared_zoomed_and_every_second_one_mirrored(sampled):
+    """As the report's `ImageDataGenerator`: 0.2 degrees, a fifth, and mirrored across."""
+    patches = list(np.random.default_rng(0).random((20, 28, 28)).astype(np.float32))
+    PatchCNNClassifier(max_epochs=20, random_state=0).fit(patches, ["a", "b"] * 10)
+    maps = sampled.joined.maps
+    (across, turned), (sheared, down) = maps[:, 0, :2].T, maps[:, 1, :2].T
+    mirrored = across < 0
+    assert len(maps) > 200
+    assert abs(mirrored.sum() - len(maps) / 2) < 2.5 * np.sqrt(len(maps))
+    for zoom in (np.abs(across), down):
+        assert 0.799 < zoom.min() < 0.82
+        assert 1.18 < zoom.max() < 1.201
+    assert np.abs([turned, *maps[:, :, 2].T]).max() < 1e-5
+    angle = np.rad2deg(np.arctan2(-sheared, across * (1 - 2 * mirrored)))
+    assert 0.18 < np.abs(angle).max() < 0.21
+    check_against_scipy(sampled.joined, half=13.5)

@@ -119,6 +119,8 @@ def test_scribbles_are_enough(fields):
     model = new_segmenter(n_epochs=6).fit(images, scribbles, annotation="scribbles")
     assert overlap(model.predict(images[0]), outlines[0]) > 0.7
     assert (model.separation_, model.held_out_) == (None, None)
+    whole = [1 + (labels > 0) for labels in outlines]  # nothing is left unmarked
+    new_segmenter(n_epochs=1).fit(images, whole, annotation="scribbles")
 
 
 # --- what it learns from -------------------------------------------------------------------------
