@@ -131,11 +131,14 @@ def test_without_anything_to_hold_out_the_middle_penalty_is_taken():
 # --- invariances ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("factor", [1e-170, 1e-30, 1.0, 1e30])
-def test_the_unit_of_the_features_does_not_matter(factor):
+@pytest.mark.parametrize(
+    ("factor", "dtype"), [(1e-170, "f8"), (1e-30, "f8"), (1e30, "f8"), (1e-30, "f4"), (3e37, "f4")]
+)
+def test_the_unit_of_the_features_does_not_matter(factor, dtype):
     X, y, groups = grouped()
     expected = linear().fit(X, y, groups=groups).predict_proba(X)
-    found = linear().fit(factor * X, y, groups=groups).predict_proba(factor * X)
+    other = (factor * X).astype(dtype)
+    found = linear().fit(other, y, groups=groups).predict_proba(other)
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 

@@ -93,6 +93,13 @@ def test_scores_are_those_of_scikit_learn_and_plain_loops(seed, n_images, is_neg
     assert tally.best_f1() == pytest.approx(max(map(f1, tried)))
 
 
+def test_the_highest_pixel_may_be_a_false_alarm():
+    scores, mask = np.array([[0.9, 0.5, 0.1], [0.4, 0.2, 0.3]]), np.zeros((2, 3), bool)
+    mask[0, 1] = True
+    tally = tally_of([scores], [mask])
+    assert tally.per_region_overlap() == pytest.approx(naive_overlap([scores], [mask], 0.3))
+
+
 @pytest.mark.parametrize("is_defective", [False, True])
 def test_pixels_of_one_kind_have_no_score(is_defective):
     tally = tally_of([np.ones((2, 2))], [np.full((2, 2), is_defective)])

@@ -37,6 +37,7 @@ def test_exact_diameters_are_found(look, polarity):
     assert found.blur == pytest.approx(0.95, rel=0.35)
     assert len(found.modes) == 1
     assert found.interval.low < found.median < found.interval.high
+    assert found.interval.low * found.interval.high == pytest.approx(found.median**2)
     rows, columns = np.rint(found.positions).astype(int).T
     on = truth.fibres[rows, columns]
     assert (on >= 0).mean() > 0.97

@@ -235,3 +235,5 @@ def test_pixels_of_normal_images_are_not_found():
     (only,) = result.images
     assert (only.is_called, only.found_fraction, only.confusion.true_positives) == (False, 0, 0)
     assert not result.worst[0].found.any()
+    many = evaluate_defects(strict, [image] * 13, [image < 1] * 13, [*"abcdefghijklm"])
+    assert len(many.worst) == 12, "of the worst ones, so many are shown"
