@@ -13,8 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
 
+import numba
 import numpy as np
 from numba import njit, uint64
+from numba.misc.appdirs import user_cache_dir
 
 from hypervlad.features.hypercolumns import axis_interpolation
 from hypervlad.features.lazy_torch import torch
@@ -30,10 +32,17 @@ _U = uint64
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    # Not beside this file, as numba would: such files outlive the package, and Python then takes
+    # their folder for it.
+    settings: Any = numba.config
+    before = settings.CACHE_DIR
+    settings.CACHE_DIR = before or user_cache_dir("numba", appauthor=False)
     try:
         found: Callable[..., Any] = njit(nogil=True, fastmath=True, cache=True)(function)
     except RuntimeError:  # there is no folder that can be written
         found = njit(nogil=True, fastmath=True)(function)
+    finally:
+        settings.CACHE_DIR = before
     return found
 
 

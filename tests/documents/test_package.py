@@ -9,6 +9,7 @@ from types import ModuleType
 
 import pytest
 from support.documents import PACKAGES
+from support.paths import ROOT
 
 OFFERING = pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.__name__)
 
@@ -28,6 +29,7 @@ def imported(statement: str) -> set[str]:
         "atexit.register(lambda: print(*sorted({n.split('.')[0] for n in sys.modules})))\n"
     )
     done = subprocess.run([sys.executable, "-c", code + statement], capture_output=True, text=True)
+    assert done.returncode == (2 if "nowhere" in statement else 0), done.stderr
     return set(done.stdout.splitlines()[-1].split())
 
 
@@ -62,6 +64,11 @@ def test_modules_import_only_what_they_need(statement: str, unwanted: set[str]) 
     found = imported(statement)
     assert "hypervlad" in found
     assert not found & unwanted
+
+
+def test_what_numba_compiles_is_kept_elsewhere() -> None:
+    """In the package, it would outlive ``pip uninstall``, and Python would take the rest for it."""
+    assert not [*(ROOT / "hypervlad").rglob("*.nb[ic]")]  # make clean deletes those of old versions
 
 
 def test_no_module_shadows_a_public_name() -> None:

@@ -19,7 +19,7 @@ from hypervlad import make_particle_fields
 @pytest.mark.full  # starts a process that imports everything
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no SIGKILL on this system")
 def test_a_killed_search_is_resumed(tmp_path: Path) -> None:
-    fields, _ = make_particle_fields(12, size=96, n_particles=2, extent=20, random_state=0)
+    fields, _ = make_particle_fields(40, size=96, n_particles=2, extent=20, random_state=0)
     for number, field in enumerate(fields):
         save(tmp_path / "images" / f"{number:02d}.png", field)
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}

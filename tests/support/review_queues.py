@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.paths import ROOT
+from support.waiting import PATIENCE
 
 from hypervlad.apps.review import Queue, start_queue
 from hypervlad.images import ReadOptions
@@ -202,7 +203,8 @@ class Served:
 
     def stop(self) -> None:
         self.running.terminate()
-        self.running.join()
+        self.running.join(PATIENCE)
+        self.running.kill()
 
     def kill(self) -> None:
         self.running.kill()
@@ -228,7 +230,7 @@ class Served:
             sent |= {"Content-Type": "application/json"}
         sent |= headers or {}
         data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
-        connection = http.client.HTTPConnection("127.0.0.1", parts.port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", parts.port, timeout=PATIENCE)
         address = path if path.startswith("/") else parts.path + path
         connection.putrequest(
             method or ("GET" if body is None else "POST"),

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from support.waiting import PATIENCE
+
 
 def save_screenshot(browser: Any, name: str) -> None:
     """Save a screenshot to the folder that ``HYPERVLAD_SCREENSHOTS`` names, if it is set."""
@@ -43,13 +45,13 @@ class Page:
     def hidden(self, name: str) -> bool:
         return not self.find(name).is_displayed()
 
-    def until(self, true: Callable[[], Any], seconds: float = 20) -> None:
+    def until(self, true: Callable[[], Any]) -> None:
         from selenium.common.exceptions import StaleElementReferenceException
         from selenium.webdriver.support.ui import WebDriverWait
 
         self.front()
         # What is looked at may be replaced at any moment, such as one picture by a larger one.
-        wait = WebDriverWait(self.browser, seconds, 0.02, [StaleElementReferenceException])
+        wait = WebDriverWait(self.browser, PATIENCE, 0.02, [StaleElementReferenceException])
         wait.until(lambda _: true())
 
     def picture(self, name: str) -> None:

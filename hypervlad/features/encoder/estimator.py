@@ -426,6 +426,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Network
 
     def fingerprint(self) -> dict[str, Any]:
         """Return what a vector depends on, except the image, batches and threads."""
+        check_is_fitted(self)
         params = self.fitted_params_
         return maps_fingerprint(params, self.preprocessing_) | {
             "codebook": arrays_digest(self.codebook_.to_arrays()),
@@ -516,12 +517,13 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Network
 
     def loader(self) -> ImageLoader:
         """Return what reads images."""
+        check_is_fitted(self, "fitted_params_")
         return self._loader(self.fitted_params_, self.preprocessing_, self.is_of_particles_)
 
     @usual_torch()
     def batch_encoder(self) -> BatchEncoder:
         """Return what encodes batches."""
-        params, network = self.fitted_params_, self.network()
+        network, params = self.network(), self.fitted_params_
         fused = (
             network.device.type == "cpu"
             and (self.runtime == "openvino" or params.has_much_to_do())
@@ -533,6 +535,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Network
 
     def network(self) -> TappedNetwork:
         """Return the network on ``device``; a WeightsNotFoundError if it has lost its weights."""
+        check_is_fitted(self, "fitted_params_")
         device = check_device(self.device)
         network: TappedNetwork | None = getattr(self, "_tapped_network", None)
         if network is None or network.device != device:
@@ -572,6 +575,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Network
     @usual_torch()
     def torch_codebook(self) -> TorchCodebook:
         """Return the codebook on ``device``."""
+        check_is_fitted(self)
         return TorchCodebook(self.codebook_, check_device(self.device))
 
     def _loader(

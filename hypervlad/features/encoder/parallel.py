@@ -73,8 +73,9 @@ def map_tasks(
                 )
                 for n, task in some.items()
             ]
-            results = parallel(calls)
+            results: Any = None
             try:
+                results = parallel(calls)  # which runs all before it returns, on ray
                 for number, result, raised in results:
                     for warning in raised:
                         warn_user(warning)
@@ -97,7 +98,7 @@ def _cancel(results: Any) -> None:
     """Cancel what is not finished, without joblib's advice to ask for less."""
     if hasattr(results, "close"):
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
+            warnings.filterwarnings("ignore", ".*(successfully executed|still being processed)")
             results.close()
 
 

@@ -282,6 +282,7 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
 
     def predict(self, X: Sequence[Any]) -> NDArray[Any]:
         """Return the labels (n,)."""
+        check_is_fitted(self)
         return np.asarray(self.classes_[decided_classes(self.decision_function(X))])
 
     def as_network_input(self, X: Sequence[Any]) -> FloatArray:
@@ -399,6 +400,7 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
 
     @usual_torch()
     def _fitted_network(self) -> nn.Sequential:
+        check_is_fitted(self)
         with torch.device("meta"):  # its initial weights are replaced
             network = build_patch_network(self.n_channels_, self.patch_)
         state = {k: torch.from_numpy(v) for k, v in self.weights_.items()}
