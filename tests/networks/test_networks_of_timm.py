@@ -180,6 +180,16 @@ def test_images_are_prepared_as_for_the_published_weights():
         assert get_backbone(f"timm/{name}").class_tokens == ()
 
 
+def test_other_failures_are_not_taken_for_a_wrong_size(monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("an illegal memory access was encountered")
+
+    monkeypatch.setattr(timm.models.VisionTransformer, "forward_intermediates", fail)
+    encoder = HypercolumnVLAD("timm/test_vit", weights="random", n_codewords=2, image_size=160)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        encoder.fit([np.zeros((160, 160), dtype=np.float32)])
+
+
 def test_a_network_for_images_of_one_size_is_refused_for_others():
     images = [np.zeros((300, 90), dtype=np.float32)]
     encoder = HypercolumnVLAD("timm/mixer_s32_224", weights="random", n_codewords=2)

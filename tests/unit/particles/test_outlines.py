@@ -112,6 +112,13 @@ def test_label_images_of_every_type(tmp_path, kind):
     assert [outline.label for outline in found] == [3, 7]
 
 
+def test_labels_are_at_most_those_of_32_bits():
+    largest = np.where(LABELS == 7, 2**31 - 1, LABELS.astype(np.int64))
+    assert [outline.label for outline in read_outlines(largest)] == [3, 2**31 - 1]
+    with pytest.raises(ImageReadError, match=r"from 0 to 2,147,483,647, not 2147483648"):
+        read_outlines(largest + (largest > 7))
+
+
 @pytest.mark.parametrize("top", [1, 255, 65535, 2**32 - 1, 255.0, True])
 def test_a_mask_is_split_with_a_warning(top):
     mask = np.where(LABELS > 0, top, 0).astype({float: float, bool: bool}.get(type(top), np.uint32))
