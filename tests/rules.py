@@ -9,7 +9,7 @@ prints the figures, and each place that breaks a rule; ``make lint`` runs it.
 - Public names: tests use what the package and its parts list in ``__all__``, commands, and files.
   ``PRIVATE`` lists the exceptions, which hold at most a tenth of the lines.
 - ``match=`` only where a person must act on the words: at most ``MAX_MATCHES``.
-- At most ``MAX_LINES`` lines of tests.
+- At most ``MAX_LINES`` lines below ``tests``.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ CLOCKS = {
 
 # Files that may use names that are not public, with the reason.
 PRIVATE: dict[str, str] = {
-    "support/commands.py": "the one place that runs the commands in this process",
+    "support/commands.py": "the one place that imports the commands",
     "support/few_crops.py": "a segmenter's 160 crops of 256 pixels take half a minute per epoch",
     "unit/windows/test_vectors.py": "slow oracles: no public function returns a window's vector",
 }

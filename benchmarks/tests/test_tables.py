@@ -12,7 +12,8 @@ from benchmarks.common.results import BENCHMARKS, RESULTS, load_result, measured
 
 NAMES = """
 accuracy accuracy.curve accuracy.rare alignment alignment.speed bars copies defects
-defects.kinds defects.speed fibres formats networks.accuracy networks.agreement networks.cost
+defects.kinds defects.speed fibres fibres.groups fibres.pores fibres.singles formats
+networks.accuracy networks.agreement networks.cost
 papers.carrillo2020 papers.luo2021 papers.modarres2017 particles particles.classes
 particles.masks particles.mixed particles.speed scale_bars speed.encoding speed.extraction
 speed.first_minutes speed.fitting speed.large_images tables uncertainty uncertainty.novelty

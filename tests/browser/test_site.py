@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import pytest
 from support.absent import skip_without
 from support.paths import ROOT
+from support.waiting import PATIENCE
 
 SITE = ROOT / "docs" / "_build" / "html"
 MAX_BYTES = 1_000_000
@@ -154,7 +155,7 @@ def test_the_search_finds_a_class(browser, address):
     from selenium.webdriver.support.wait import WebDriverWait
 
     browser.get(address + "search.html?q=PatchDefectScorer")
-    WebDriverWait(browser, 10).until(
+    WebDriverWait(browser, PATIENCE).until(
         lambda b: b.find_elements(By.CSS_SELECTOR, "#search-results li a")
     )
     links = browser.find_elements(By.CSS_SELECTOR, "#search-results li a")

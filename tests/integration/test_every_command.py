@@ -104,8 +104,8 @@ RUNS = {
 }
 
 
-# Then once more, with all other options: each is taken together with the others.
-# Those that need an answer, an earlier run, or exclude others have tests of their own.
+# Then once more, with all other options: each is taken together with the others. What needs an
+# answer, an earlier run or a model of particles, or excludes others, has tests of its own.
 ELSEWHERE = {
     *("--help", "--watch", "--resume", "--port", "--open", "--synthetic", "--leave-out"),
     "--pixel-size",
@@ -193,23 +193,11 @@ MORE = [
         "e2.html",
     ),
     Run(
-        "particles train fields masks -o p.hvlad --annotation outlines --groups good.csv --seed 1 "
-        f"{OWN_SIZE} {READING} --scaling dtype --device cpu --on-error skip -q",
-        words="none of the 2 images has",
-        code=2,
-    ),
-    Run(
         f"particles find fields -o found2 --polarity dark --min-area 20 {READING} --scaling dtype "
         f"{USING} --format geojson --format roi",
         "found2/geojson/0.png.geojson found2/roi/0.png.zip",
     ),
     Run("particles find fields -o x --weights random", words="no model was given", code=2),
-    Run(
-        "particles classify m2.hvlad found2 --format roi --weights random --device cpu --cache c "
-        "-q",
-        words="the model is one of whole images",
-        code=2,
-    ),
     Run(
         "particles count found2 -o counts.csv --rule 'length > 10 nm' --measure length "
         "--edges leave_out --uncorrected --page counts.html",
@@ -295,10 +283,13 @@ def test_the_table_is_complete() -> None:
 
 
 def test_every_option_is_used() -> None:
+    """Of the commands that are not only refused here, for want of time or an end."""
     missing = set()
     for name, command in all_commands().items():
-        runs = (f"{run.line} " for run in ALL.values() if run.line.startswith(f"{name} "))
-        lines = "".join(runs)
+        own = [run for run in ALL.values() if run.line.startswith(f"{name} ")]
+        lines = "".join(f"{run.line} " for run in own)
+        if all(run.code == 2 for run in own):
+            continue
         for option in command.params:
             names = set(option.opts) if option.param_type_name == "option" else ELSEWHERE
             if not names & ELSEWHERE and not any(f" {each} " in lines for each in names):
