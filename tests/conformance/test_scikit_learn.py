@@ -154,7 +154,7 @@ TABLE = [
     Row(
         "patch CNN",
         PatchCNNOnRows(learning_rate=0.003, max_epochs=12, batch_size=8, random_state=0),
-        is_dear=True,  # a few patches take as long as a batch of 4,096
+        is_dear=True,  # a few patches take as long as a batch of 1,024
     ),
     Row(
         "defect scorer",

@@ -62,8 +62,8 @@ _VALIDATION_FRACTION = 0.2
 _MIN_PATCH, _MAX_PATCH = 28, 2048  # pixels; one is left after the last pooling, and memory
 _FILTERS, _KERNEL_SIZES = (16, 32, 64), (5, 5, 3)
 _N_DENSE, _DROPOUT = 64, 0.6
-_MAX_BATCH = 4096  # patches
-_MAX_ACTIVATIONS = 2**26  # of one layer for the patches of a batch: 256 MB
+_MAX_BATCH = 1024  # patches: more are slower, and a few take as long as so many
+_MAX_ACTIVATIONS = 2**24  # of one layer for the patches of a batch: 64 MB
 _SHEAR = 0.2  # degrees
 _ZOOM = 0.2
 
