@@ -179,8 +179,9 @@ def test_images_are_brought_to_a_common_pixel_size(scorer, tmp_path):
     scores, positions = scorer.score_patches(fine)
     assert len(scores) == 4 * 5
     assert positions[-1].tolist() == [4 * (48 - 12), 4 * (60 - 12)]
+    # On older processors the outline differs by some pixels; a wrong scale, by a factor of 16.
     intervals = [scorer.find(file).regions[0].area_interval for file in (coarse, fine)]
-    assert intervals[1] == pytest.approx([16 * end for end in intervals[0]], rel=0.1)
+    assert intervals[1] == pytest.approx([16 * end for end in intervals[0]], rel=0.3)
 
 
 def test_images_that_cannot_be_used_may_be_skipped(scorer, good):
