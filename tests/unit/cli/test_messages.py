@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import re
 import runpy
@@ -37,6 +39,9 @@ def test_names_in_tracebacks(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["hypervlad", "--debug", "info", HOSTILE])
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # which typer replaces
+    monkeypatch.setattr(gc, "set_threshold", lambda _: None)  # for a process of its own
+    monkeypatch.setattr(atexit, "register", lambda _: None)
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")
     with pytest.raises(SystemExit) as caught:
         runpy.run_module("hypervlad", run_name="__main__")
     assert caught.value.code == 2

@@ -24,6 +24,14 @@ ODD = 'a "b",\nc.png'  # the name of an image
 Step = float | list[str]
 
 
+def interrupt():
+    """Call what Python has for Ctrl-C; the signal itself is sent in `tests/processes`.
+
+    Sent here, it ended the process after some other tests, whatever handler Python had.
+    """
+    signal.getsignal(signal.SIGINT)(signal.SIGINT, None)
+
+
 class Watch:
     """``predict --watch`` of a folder, in simulated time, which only sleeping moves.
 
@@ -54,7 +62,7 @@ class Watch:
         while self.is_reached():
             self.start, self.step = self.now, next(self.scenario, None)
             if self.step is None:
-                signal.raise_signal(signal.SIGINT)
+                interrupt()
 
     def is_reached(self):
         if isinstance(self.step, list):
@@ -192,7 +200,7 @@ def test_unreadable_files_are_reported_once_and_read_when_they_change(watch):
 
 def test_stopping_finishes_what_is_being_classified(watch, opened):
     names = [watch.add(f"f{number:02d}.png").name for number in range(40)]
-    opened["f00.png"] = lambda: signal.raise_signal(signal.SIGINT)
+    opened["f00.png"] = interrupt
     watch.run(scenario=[names])
     assert watch.names == names[:16]
     watch.run(scenario=[names])
