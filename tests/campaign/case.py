@@ -35,7 +35,7 @@ class Target:
 
 TARGETS = {
     "images": Target("tests.campaign.images:cases"),
-    # A patch network of any size takes up to 600 MB for the patches of one batch, as designed.
+    # Networks of patches of any size are forged, too.
     "models": Target("tests.campaign.models:cases", megabytes=2000),
     "files": Target("tests.campaign.files:cases"),
     "requests": Target("tests.campaign.requests:cases"),

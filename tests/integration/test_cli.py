@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from support.commands import TINY, refused, run, save
+from support.commands import TINY, refused, run, save, write_table
 
 import hypervlad
 
@@ -18,17 +18,11 @@ def read_table(text):
     return list(csv.DictReader(io.StringIO(text)))
 
 
-def write_table(path, header, rows):
-    with path.open("w", encoding="utf-8", newline="") as stream:
-        csv.writer(stream).writerows([header, *rows])
-    return path
-
-
 @pytest.fixture
 def groups(folder, tmp_path):
     names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*.png"))]
     rows = [[name, f"sample {number // 2}"] for number, name in enumerate(names)]
-    return write_table(tmp_path / "groups.csv", ["path", "group"], rows)
+    return write_table(tmp_path / "groups.csv", "path,group", rows)
 
 
 # --- train and predict ------------------------------------------------------------------------
@@ -85,7 +79,7 @@ def test_labels_from_a_table(model, folder, groups, tmp_path):
     rows = [[name, name.split("/")[0], codes[name]] for name in names]
     shutil.copytree(folder, tmp_path / "images")
     grouped = tmp_path / "images" / "labels.csv"
-    write_table(grouped, ["path", "label", "group"], rows)
+    write_table(grouped, "path,label,group", rows)
     done = run("train", grouped, "-o", tmp_path / "g.hvlad", *TINY)
     assert "training on 24 images of 3 classes, 12 groups" in done.stderr
     run("train", folder, "--groups", groups, "-o", tmp_path / "f.hvlad", *TINY)
@@ -250,12 +244,12 @@ def test_labels_of_a_model_test_nothing_and_are_counted_in_training(model, folde
         [path, path.parent.name, ("model", "person")[i % 4 == 0]] for i, path in enumerate(files)
     ]
     table = tmp_path / "labels.csv"
-    write_table(table, ["path", "label", "source"], rows)
+    write_table(table, "path,label,source", rows)
     result = run("evaluate", model, table, "-o", tmp_path / "report", "-q")
     assert f"{table}: 18 of 24 labels left out, because a model gave them" in result.stderr
     assert re.search(r"^accuracy: [\d.]+ % of 6 images", result.stdout, re.MULTILINE)
     result = run("train", table, "-o", tmp_path / "m.hvlad", *TINY, "-q")
     assert "18 of 24 labels are a model's own (source model)" in result.stderr
-    write_table(table, ["path", "label", "source"], [row for row in rows if row[2] == "model"])
+    write_table(table, "path,label,source", [row for row in rows if row[2] == "model"])
     message = refused("evaluate", model, table, "-o", tmp_path / "other")
     assert f"{table}: all 18 labels are a model's own" in message

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 from PIL import Image
-from support.commands import RUNNER, TINY, all_commands, app, save, write_folder
+from support.commands import RUNNER, TINY, all_commands, app, save, write_folder, write_table
 from support.surfaces import PATCH, blotted, surface
 
 from hypervlad import make_nanowire_images, make_particle_fields
@@ -259,16 +259,13 @@ def write_material(texture_images: tuple[list[np.ndarray], np.ndarray]) -> None:
     bar: Any = np.full((200, 240), 90, np.uint8)
     bar[170:176, 20:120] = 255
     for name in ("good", "wires"):
-        write_table(f"{name}.csv", "group", sorted(Path().glob(f"{name}/*.png")))
-    write_table("samples.csv", "sample", [Path("wires/a.png")])
-    write_table("all.csv", "pixel_size", sorted(Path().rglob("*.png")))
+        groups = [(path.as_posix(), path.stem) for path in sorted(Path().glob(f"{name}/*.png"))]
+        write_table(Path(f"{name}.csv"), "path,group", groups)
+    write_table(Path("samples.csv"), "path,sample", [("wires/a.png", "a")])
+    sizes = [(path.as_posix(), 5) for path in sorted(Path().rglob("*.png"))]
+    write_table(Path("all.csv"), "path,pixel_size", sizes)
     Path("bars").mkdir()
     Image.fromarray(bar).save("bars/a.png")
-
-
-def write_table(name: str, column: str, paths: list[Path]) -> None:
-    rows = [f"{path.as_posix()},{5 if column == 'pixel_size' else path.stem}" for path in paths]
-    Path(name).write_text("\n".join([f"path,{column}", *rows]), encoding="utf-8")
 
 
 def label_one(folder: Path) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import csv
 import itertools
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from support import commands
-from support.commands import TINY, refused
+from support.commands import TINY, refused, write_table
 from support.review_queues import Judging, Served
 
 import hypervlad
@@ -29,12 +29,6 @@ run = partial(commands.run, "review")
 
 def read_table(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
-
-
-def write_table(path: Path, header: str, rows: Iterable[tuple[object, object]]) -> Path:
-    text = "\n".join([header, *(f"{name},{value}" for name, value in rows)])
-    path.write_text(text, encoding="utf-8")
-    return path
 
 
 def textures(n: int, seed: int) -> tuple[list[np.ndarray], list[str]]:

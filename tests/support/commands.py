@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,13 @@ def write_folder(root: Path, images: list[np.ndarray], labels: np.ndarray) -> Pa
     for number, (image, label) in enumerate(zip(images, labels, strict=True)):
         save(root / label / f"{number:02d}.png", image)
     return root
+
+
+def write_table(path: Path, header: str, rows: Iterable[Sequence[object]]) -> Path:
+    """Write a table (CSV) with this first line."""
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream).writerows([header.split(","), *rows])
+    return path
 
 
 def save(path: Path, image: np.ndarray) -> None:
