@@ -30,15 +30,44 @@ class Run(NamedTuple):
     code: int = 0
 
 
-# In this order, since later commands use what earlier ones have made.
+# What needs an answer, an earlier run or a model of particles, or excludes others, has tests of
+# its own.
+ELSEWHERE = {
+    *("--help", "--watch", "--resume", "--port", "--open", "--synthetic", "--leave-out"),
+    *("--pixel-size", "--n-images", "--read-labels", "--accept-labels"),
+}
+READING = "--image-page 0 --channel 0 --remove-banner"
+USING = "--device cpu --on-error skip -q --pixel-sizes all.csv"
+
+# In this order, since later commands use what earlier ones have made. Each takes as many of its
+# options as go together.
 RUNS = {
-    "check": Run("check images --write-groups groups.csv", "groups.csv", "1 set of copies", 1),
-    "train": Run(f"train images -o m.hvlad {TINY_LINE} -q", "m.hvlad", "balanced accuracy: "),
-    "info": Run("info m.hvlad", words="classes"),
-    "predict": Run("predict m.hvlad images -o p.csv --page p.html", "p.csv p.html", "page: p.html"),
-    "explain": Run("explain m.hvlad images/flat/00.png -o why.png", "why.png", "picture: why.png"),
+    "check": Run(
+        f"check few --groups few.csv --write-groups written.csv {READING} --scaling dtype -q",
+        "written.csv",
+        "10 images in 2 classes",
+    ),
+    "train": Run(
+        f"train images -o m.hvlad {TINY_LINE} {READING} {USING} --scaling 0:255 --seed 1 "
+        "--cache c --groups images.csv --include-backbone --prior uniform --report trained",
+        "m.hvlad trained/index.html trained/predictions.csv",
+        "balanced accuracy: ",
+    ),
+    "info": Run("info m.hvlad", words="equal class shares"),
+    "predict": Run(
+        f"predict m.hvlad images -o p.csv {USING} --cache c --coverage 0.9 --max-error 0.2 "
+        "--sort-into sorted --weights random --page p.html",
+        "p.csv p.html",
+        "page: p.html",
+    ),
+    "explain": Run(
+        "explain m.hvlad images/flat/03.png -o 3.png --class flat --pixel-sizes all.csv "
+        "--device cpu -q --weights random",
+        "3.png",
+        "picture: 3.png",
+    ),
     "evaluate": Run(
-        "evaluate m.hvlad images -o report",
+        f"evaluate m.hvlad images -o report --groups images.csv {USING} --cache c --weights random",
         "report/index.html report/predictions.csv",
         "24 of 24 images are training images",
     ),
@@ -46,174 +75,110 @@ RUNS = {
         "suspects m.hvlad -o suspects.csv", "suspects.csv", "0 of 24 labels are suspect"
     ),
     "extract": Run(
-        "extract images -m m.hvlad -o f.parquet --cache cached", "f.parquet", "features: f.parquet"
+        "extract images -m m.hvlad --weights random -o f.parquet --root . --include '*.png' "
+        f"--jobs 1 --exclude 'images/flat/*' {USING} --skipped none.csv --cache cached",
+        "f.parquet none.csv",
+        "features: f.parquet",
     ),
     "cache": Run("cache cached", words="cached: 48 entries"),
-    "demo": Run(f"demo -o demo --n-images 24 {TINY_LINE} -q", "demo/index.html", "exactly"),
+    "demo": Run(
+        f"demo images -o demo --groups images.csv {TINY_LINE} {READING} --scaling dtype --seed 1 "
+        "--device cpu --on-error skip -q",
+        "demo/index.html",
+        "exactly",
+    ),
     "scale": Run(
-        "scale bars -o sizes.csv --scale-bar '500 nm'", "sizes.csv", "found in 1 of 1 image"
+        "scale bars -o sizes.csv --scale-bar '500 nm' --page bars.html --image-page 0 --channel 0 "
+        "--scaling dtype --on-error skip -q",
+        "sizes.csv bars.html",
     ),
     "align": Run(
-        "align wires -o directions --window 24",
+        f"align wires -o directions --method structure_tensor --window 120nm --tolerance 20 "
+        f"--bootstrap 50 {READING} --no-figures {USING}",
         "directions/alignment.csv directions/regions.csv",
         "1 of 1",
     ),
     "align-train": Run(
-        f"align-train wires --masks 'wire masks' --window 24 -o a.hvlad {OWN_SIZE}",
+        f"align-train wires --masks 'wire masks' --window 24 -o a.hvlad {OWN_SIZE} {READING} "
+        "--seed 1 --groups wires.csv --device cpu --on-error skip --include-backbone -q",
         "a.hvlad",
         "16 windows",
     ),
     "diameters": Run(
-        "diameters wires -o thick --pixel-size 5",
-        "thick/diameters.csv thick/diameters.html",
+        "diameters wires -o thick --groups wires.csv --samples samples.csv --polarity bright "
+        f"--roi {READING} --on-error skip -q --pixel-sizes all.csv",
+        "thick/diameters.csv thick/diameters.html thick/roi/a.png.zip",
         "1 of 1",
     ),
     "defects fit": Run(
-        f"defects fit good -o s.hvlad {OWN_SIZE} --patch {PATCH}",
+        f"defects fit good -o s.hvlad {OWN_SIZE} --patch {PATCH} --aligned --rule fpr=0.2 "
+        f"{READING} {USING} --groups good.csv --scaling dtype --tile-size 64 --seed 1 "
+        "--include-backbone",
         "s.hvlad",
         "held out from training, 0 of 6 images",
     ),
     "defects score": Run(
-        "defects score s.hvlad blots -o scored",
+        f"defects score s.hvlad blots -o scored --threshold 1e6 --tile-size 64 {USING} "
+        "--weights random",
         "scored/scores.csv scored/report.html",
-        "1 called anomalous",
+        "0 called anomalous",
     ),
     "defects evaluate": Run(
-        "defects evaluate s.hvlad blots --masks masks -o e.html", "e.html", "report: e.html"
+        "defects evaluate s.hvlad blots --masks masks -o e.html --threshold 0 --tile-size 64 "
+        "--weights random --device cpu --on-error skip -q",
+        "e.html",
+        "report: e.html",
     ),
     "particles find": Run(
-        "particles find fields -o found", "found/particles.csv found/run.json", "13 particles"
+        f"particles find fields -o found --polarity dark --min-area 20 {READING} --scaling dtype "
+        f"{USING} --format geojson --format roi",
+        "found/particles.csv found/run.json found/geojson/0.png.geojson found/roi/0.png.zip",
+        "particles",
     ),
     "particles classify": Run(
         "particles classify m.hvlad found", words="the model is one of whole images", code=2
     ),
-    "particles count": Run("particles count found", words="all    13"),
+    "particles count": Run(
+        "particles count found -o counts.csv --rule 'length > 10 nm' --measure length "
+        "--edges leave_out --uncorrected --page counts.html",
+        "counts.csv counts.html",
+    ),
     "particles train": Run(
         "particles train fields masks -o p.hvlad", words="none of the 2 images has", code=2
     ),  # it takes long
     "review start": Run(
-        "review start m.hvlad images -o queue --max-error 0.01",
+        "review start m.hvlad images -o queue --training images --max-error 0.01 --weights random "
+        f"{USING} --cache c",
         "queue/queue.sqlite",
         "queue: queue",
     ),
     "review serve": Run("review serve images -q", words="no queue here", code=2),  # it does not end
-    "review export": Run("review export queue -o labels.csv", "labels.csv", "labels: labels.csv"),
+    "review export": Run(
+        "review export queue -o labels.csv --source model -q", "labels.csv", "labels: labels.csv"
+    ),
     "review retrain": Run(
-        "review retrain queue --training images -o n.hvlad", "n.hvlad", "model: n.hvlad"
+        "review retrain queue --training images -o n.hvlad --model m.hvlad --groups images.csv "
+        f"--keep-queue --weights random {USING} --cache c",
+        "n.hvlad",
+        "model: n.hvlad",
     ),
 }
 
 
-# Then once more, with all other options: each is taken together with the others. What needs an
-# answer, an earlier run or a model of particles, or excludes others, has tests of its own.
-ELSEWHERE = {
-    *("--help", "--watch", "--resume", "--port", "--open", "--synthetic", "--leave-out"),
-    "--pixel-size",
-    *("--read-labels", "--accept-labels"),
-}
-READING = "--image-page 0 --channel 0 --remove-banner"
-USING = "--device cpu --on-error skip -q --pixel-sizes all.csv"
+# What does not go together with these.
 MORE = [
-    Run(f"check images --groups groups.csv {READING} --scaling dtype -q", words="1 set", code=1),
-    Run(
-        f"train images -o m2.hvlad {TINY_LINE} {READING} {USING} --scaling 0:255 --seed 1 "
-        "--cache c --groups groups.csv --include-backbone --prior uniform --report trained",
-        "m2.hvlad trained/index.html trained/predictions.csv",
-    ),
-    Run("info m2.hvlad", words="equal class shares"),
-    Run(
-        f"predict m2.hvlad images/flat -o p2.csv {USING} --cache c --coverage 0.9 --max-error 0.2 "
-        "--sort-into sorted --weights random",
-        "p2.csv",
-    ),
-    Run(
-        "explain m2.hvlad images/flat/03.png -o 3.png --class flat --pixel-sizes all.csv "
-        "--device cpu -q --weights random",
-        "3.png",
-    ),
-    Run(
-        f"evaluate m2.hvlad images -o r2 --groups groups.csv {USING} --cache c --weights random",
-        "r2/index.html",
-    ),
-    Run(
-        "extract images -m m2.hvlad --weights random -o g.parquet --root . --include '*.png' "
-        f"--jobs 1 --exclude 'images/flat/*' {USING} --skipped none.csv",
-        "g.parquet none.csv",
-    ),
-    Run("extract images -m m2.hvlad -o h.parquet --dry-run", words="24"),
+    Run("extract images -m m.hvlad -o h.parquet --dry-run", words="24"),
     Run("cache c --limit 1MB", words="entries"),
     Run("cache c --clear", words="0 entries"),
-    Run(
-        f"demo images -o demo2 --groups groups.csv {TINY_LINE} {READING} --scaling dtype --seed 1 "
-        "--device cpu --on-error skip -q",
-        "demo2/index.html",
-    ),
-    Run(
-        "scale bars -o sizes2.csv --scale-bar '500 nm' --page bars.html --image-page 0 --channel 0 "
-        "--scaling dtype --on-error skip -q",
-        "sizes2.csv bars.html",
-    ),
-    Run(
-        f"align wires -o d2 --method structure_tensor --window 120nm --tolerance 20 --bootstrap 50 "
-        f"{READING} --no-figures {USING}",
-        "d2/alignment.csv",
-    ),
     Run("align wires -o x --weights random", words="no model was given", code=2),
     Run("align wires -o d3 --method a.hvlad --weights random --pixel-size 5 -q", "d3/regions.csv"),
-    Run(
-        f"align-train wires --masks 'wire masks' --window 24 -o a2.hvlad {OWN_SIZE} {READING} "
-        "--seed 1 --groups wires.csv --device cpu --on-error skip --include-backbone -q",
-        "a2.hvlad",
-    ),
-    Run(
-        "diameters wires -o thick2 --groups wires.csv --samples samples.csv --polarity bright "
-        f"--roi {READING} --on-error skip -q --pixel-sizes all.csv",
-        "thick2/diameters.csv thick2/roi/a.png.zip",
-    ),
-    Run(
-        f"defects fit good -o s2.hvlad {OWN_SIZE} --patch {PATCH} --aligned --rule fpr=0.2 "
-        f"{READING} {USING} --groups good.csv --scaling dtype --tile-size 64 --seed 1 "
-        "--include-backbone",
-        "s2.hvlad",
-    ),
     Run(
         f"defects fit good blots --masks masks -o s3.hvlad {OWN_SIZE} --patch {PATCH}",
         "s3.hvlad",
         "masks: 1 of 7 images",
     ),
-    Run(
-        f"defects score s2.hvlad blots -o scored2 --threshold 1e6 --tile-size 64 {USING} "
-        "--weights random",
-        "scored2/scores.csv",
-        "0 called anomalous",
-    ),
-    Run(
-        "defects evaluate s2.hvlad blots --masks masks -o e2.html --threshold 0 --tile-size 64 "
-        "--weights random --device cpu --on-error skip -q",
-        "e2.html",
-    ),
-    Run(
-        f"particles find fields -o found2 --polarity dark --min-area 20 {READING} --scaling dtype "
-        f"{USING} --format geojson --format roi",
-        "found2/geojson/0.png.geojson found2/roi/0.png.zip",
-    ),
+    Run("defects score s3.hvlad blots -o scored3", "scored3/report.html", "1 called anomalous"),
     Run("particles find fields -o x --weights random", words="no model was given", code=2),
-    Run(
-        "particles count found2 -o counts.csv --rule 'length > 10 nm' --measure length "
-        "--edges leave_out --uncorrected --page counts.html",
-        "counts.csv counts.html",
-    ),
-    Run(
-        "review start m2.hvlad images -o q2 --training images --max-error 0.01 --weights random "
-        f"{USING} --cache c",
-        "q2/queue.sqlite",
-    ),
-    Run("review export q2 -o l2.csv --source model -q", "l2.csv"),
-    Run(
-        "review retrain q2 --training images -o n2.hvlad --model m2.hvlad --groups groups.csv "
-        f"--keep-queue --weights random {USING} --cache c",
-        "n2.hvlad",
-    ),
 ]
 ALL = RUNS | {each.line: each for each in MORE}
 
@@ -247,6 +212,8 @@ def results(
 
 def write_material(texture_images: tuple[list[np.ndarray], np.ndarray]) -> None:
     write_folder(Path("images"), *texture_images)
+    few = [i for name in ("flat", "stripes") for i in np.flatnonzero(texture_images[1] == name)[:5]]
+    write_folder(Path("few"), [texture_images[0][i] for i in few], texture_images[1][few])
     for seed in range(6):
         save(Path(f"good/{seed}.png"), surface(seed))
     image, mask = blotted(100, (12, 20))
@@ -258,8 +225,8 @@ def write_material(texture_images: tuple[list[np.ndarray], np.ndarray]) -> None:
         save(Path(f"fields/{number}.png"), field)
     bar: Any = np.full((200, 240), 90, np.uint8)
     bar[170:176, 20:120] = 255
-    for name in ("good", "wires"):
-        groups = [(path.as_posix(), path.stem) for path in sorted(Path().glob(f"{name}/*.png"))]
+    for name in ("images", "few", "good", "wires"):
+        groups = [(path.as_posix(), path.stem) for path in sorted(Path(name).rglob("*.png"))]
         write_table(Path(f"{name}.csv"), "path,group", groups)
     write_table(Path("samples.csv"), "path,sample", [("wires/a.png", "a")])
     sizes = [(path.as_posix(), 5) for path in sorted(Path().rglob("*.png"))]

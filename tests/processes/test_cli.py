@@ -1,5 +1,6 @@
 """The command line in a separate process: fast help, Ctrl-C, closed pipes."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -11,7 +12,7 @@ import textwrap
 import numpy as np
 import pytest
 from PIL import Image
-from support.commands import TINY, run
+from support.commands import run
 from support.paths import ROOT
 from support.waiting import wait_until
 
@@ -24,30 +25,34 @@ def assert_equal_tables(found, expected):
             assert cell == wanted or float(cell) == pytest.approx(float(wanted), abs=1e-5)
 
 
+@contextlib.contextmanager
 def start(tmp_path, body, *arguments):
-    """Run the command line in a separate process, after a few lines of set-up."""
+    """Run the command line in a process of its own, after a few lines; end it in any case."""
     script = tmp_path / "start.py"
     script.write_text(
         "import signal, sys\nsys.path[:0] = [r'{}', r'{}']\n".format(ROOT, ROOT / "tests")
         # Started in the background of a shell, a process may ignore Ctrl-C.
         + "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        + "from support.tiny import register_tiny\nregister_tiny()\n"
         + textwrap.dedent(body)
         + "\nimport runpy\nrunpy.run_module('hypervlad', run_name='__main__')\n",
         encoding="utf-8",
     )
-    return subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, str(script), *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         encoding="utf-8",
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no SIGINT to another process on Windows")
-def test_ctrl_c_leaves_the_old_file_and_no_other(folder, model, tmp_path):
+def test_ctrl_c_leaves_the_old_file_and_no_other(folder, tmp_path):
     """Interrupted in the middle of writing, which is as late as it can be."""
     body = """
         import os, threading
@@ -58,21 +63,23 @@ def test_ctrl_c_leaves_the_old_file_and_no_other(folder, model, tmp_path):
     """
     output = tmp_path / "out" / "result"
     output.parent.mkdir()
-    shutil.copy(model, output)
-    with start(tmp_path, body, "train", folder, "-o", output, *TINY, "-q") as process:
-        assert process.stdout.readline() == "writing\n"
+    output.write_text("path,group\n", encoding="utf-8")
+    with start(tmp_path, body, "check", folder, "--write-groups", output) as process:
+        assert "writing\n" in iter(process.stdout.readline, "")
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate()
     assert process.returncode == 130
     assert "stopped" in stderr
     assert "Traceback" not in stderr
     assert [path.name for path in output.parent.iterdir()] == ["result"]
-    assert output.read_bytes() == model.read_bytes()
+    assert output.read_text(encoding="utf-8") == "path,group\n"
 
 
+@pytest.mark.full  # two commands, and each imports torch
 @pytest.mark.skipif(os.name == "nt", reason="no SIGINT to another process on Windows")
 def test_a_watch_ends_with_all_lines_and_goes_on(folder, model, tmp_path):
     new, output = tmp_path / "new", tmp_path / "predictions.csv"
+    register = "from support.tiny import register_tiny\nregister_tiny()"
     new.mkdir()
     images = sorted(folder.rglob("*.png"))
     Image.new("L", (40, 40), 90).save(new / "a.png")
@@ -88,7 +95,7 @@ def test_a_watch_ends_with_all_lines_and_goes_on(folder, model, tmp_path):
 
     for number, expected in enumerate((["a.png", "b.png"], ["a.png", "b.png", "c.png"])):
         further = [["--on-error", "skip"], []][number]
-        with start(tmp_path, "", *arguments, *further) as process:
+        with start(tmp_path, register, *arguments, *further) as process:
             wait_until(lambda: "a.png" in names(), "the first line")
             shutil.copy(images[number + 1], new / expected[-1])
             wait_until(lambda expected=expected: expected[-1] in names(), "the new line")
@@ -115,8 +122,8 @@ def test_a_watch_ends_with_all_lines_and_goes_on(folder, model, tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a closed pipe is another error on Windows")
-def test_a_reader_that_stops_early_is_no_error(folder, model, tmp_path):
-    with start(tmp_path, "", "predict", model, folder, "-q") as process:
+def test_a_reader_that_stops_early_is_no_error(folder, tmp_path):
+    with start(tmp_path, "", "check", folder, "-q") as process:
         process.stdout.close()
         stderr = process.stderr.read()
     assert "Traceback" not in stderr

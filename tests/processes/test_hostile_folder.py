@@ -56,6 +56,7 @@ def test_files_with_the_names_of_weights_and_classes_change_nothing(
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.full  # a command with two workers, and each imports torch
 def test_a_command_runs_no_code_from_the_current_folder(
     model: Path, folder: Path, tmp_path: Path
 ) -> None:

@@ -39,6 +39,7 @@ def _train_there(checkpoint: Path, model: Path) -> None:
     train(checkpoint, model)
 
 
+@pytest.mark.full  # a process that imports torch, and a dozen of epochs
 @pytest.mark.filterwarnings("ignore:fine-tuning is validated on:UserWarning")
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no SIGKILL on this system")
 def test_a_killed_training_resumes(tmp_path: Path) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+import functools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import typer
+import typer.testing
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -21,6 +22,8 @@ try:
     RUNNER = CliRunner(mix_stderr=False)
 except TypeError:  # newer ones always keep the two streams apart
     RUNNER = CliRunner()
+# Otherwise it builds all commands anew for each run, which takes longer than most of the runs.
+typer.testing._get_command = functools.cache(typer.testing._get_command)  # type: ignore[attr-defined]
 
 
 def run(*arguments: object, code: int = 0) -> Any:

@@ -24,6 +24,7 @@ ENVIRONMENT = {
 }
 
 
+@pytest.mark.full  # a run for each fifth of what it does
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_killed_at_any_moment(tmp_path):
     done = subprocess.run(
