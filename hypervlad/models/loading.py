@@ -64,8 +64,9 @@ def load(
     Examples
     --------
     >>> import tempfile, hypervlad
+    >>> from hypervlad import HypercolumnVLAD
     >>> images, labels = hypervlad.make_tem_images(8, size=64, random_state=0)
-    >>> encoder = hypervlad.HypercolumnVLAD(weights="random", image_size=64, n_codewords=4)
+    >>> encoder = HypercolumnVLAD(weights="random", image_size=64, n_codewords=4, sampling=900)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     encoder.fit(images).save(f"{folder}/encoder.hvlad")
     ...     loaded = hypervlad.load(f"{folder}/encoder.hvlad")

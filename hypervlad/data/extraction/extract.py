@@ -194,9 +194,9 @@ def extract_features(
     >>> import tempfile
     >>> from hypervlad import HypercolumnVLAD, extract_features, load_features, make_tem_images
     >>> images, _ = make_tem_images(8, size=64, random_state=0)
-    >>> encoder = HypercolumnVLAD(weights="random", image_size=64, n_codewords=4).fit(images)
+    >>> encoder = HypercolumnVLAD(weights="random", image_size=64, n_codewords=4, sampling=900)
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     done = extract_features(images, encoder, out=f"{folder}/features.parquet")
+    ...     done = extract_features(images, encoder.fit(images), out=f"{folder}/features.parquet")
     ...     X, frame = load_features(done.path)
     >>> X.shape, frame["height"].unique().tolist()
     ((8, 544), [64])
@@ -237,7 +237,7 @@ def plan_extraction(
     --------
     >>> from hypervlad import HypercolumnVLAD, make_tem_images, plan_extraction
     >>> images, _ = make_tem_images(8, size=64, random_state=0)
-    >>> encoder = HypercolumnVLAD(weights="random", image_size=64, n_codewords=4, random_state=0)
+    >>> encoder = HypercolumnVLAD(weights="random", image_size=64, n_codewords=4, sampling=900)
     >>> plan_extraction(images, encoder.fit(images), out="features.parquet").n_images
     8
     """

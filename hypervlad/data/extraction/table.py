@@ -269,9 +269,9 @@ def load_features(
     >>> import tempfile
     >>> from hypervlad import HypercolumnVLAD, extract_features, load_features, make_tem_images
     >>> images, _ = make_tem_images(8, size=64, random_state=0)
-    >>> encoder = HypercolumnVLAD(weights="random", image_size=64, n_codewords=4).fit(images)
+    >>> encoder = HypercolumnVLAD(weights="random", image_size=64, n_codewords=4, sampling=900)
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     extract_features(images, encoder, out=f"{folder}/f.parquet").n_images
+    ...     extract_features(images, encoder.fit(images), out=f"{folder}/f.parquet").n_images
     ...     X, frame = load_features(f"{folder}/f.parquet", encoder=encoder)
     8
     >>> X.shape

@@ -64,7 +64,7 @@ class EvidenceDisplay(GridDisplay):
     >>> from hypervlad import HypercolumnVLAD, MicrographClassifier, make_tem_images
     >>> from hypervlad.results import EvidenceDisplay
     >>> images, labels = make_tem_images(16, size=32, random_state=0)
-    >>> encoder = HypercolumnVLAD(weights="random", image_size=32, n_codewords=4)
+    >>> encoder = HypercolumnVLAD(weights="random", image_size=32, n_codewords=4, sampling=900)
     >>> model = MicrographClassifier(encoder, random_state=0).fit(images, labels)
     >>> display = EvidenceDisplay.from_estimator(model, images[:1], names=["a.png"])
     >>> len(display.explanations)

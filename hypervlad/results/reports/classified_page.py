@@ -99,7 +99,7 @@ def write_classified_page(
     >>> from hypervlad import HypercolumnVLAD, MicrographClassifier, make_tem_images
     >>> from hypervlad.results import write_classified_page
     >>> images, labels = make_tem_images(16, size=32, random_state=0)
-    >>> encoder = HypercolumnVLAD(weights="random", image_size=32, n_codewords=4)
+    >>> encoder = HypercolumnVLAD(weights="random", image_size=32, n_codewords=4, sampling=900)
     >>> model = MicrographClassifier(encoder, random_state=0).fit(images, labels)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     write_classified_page(f"{folder}/classified.html", model, images[:4]).name

@@ -293,7 +293,7 @@ def report_on_model(
     >>> from hypervlad import HypercolumnVLAD, MicrographClassifier, make_tem_images
     >>> from hypervlad.results import report_on_model
     >>> images, labels = make_tem_images(16, size=32, random_state=0)
-    >>> encoder = HypercolumnVLAD(weights="random", image_size=32, n_codewords=4)
+    >>> encoder = HypercolumnVLAD(weights="random", image_size=32, n_codewords=4, sampling=900)
     >>> model = MicrographClassifier(encoder, random_state=0).fit(images, labels)
     >>> new, truth = make_tem_images(8, size=32, random_state=1)
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -390,7 +390,7 @@ def report_on_held_out(
     >>> from hypervlad import HypercolumnVLAD, MicrographClassifier, make_tem_images
     >>> from hypervlad.results import report_on_held_out
     >>> images, labels = make_tem_images(24, size=64, random_state=0)
-    >>> encoder = HypercolumnVLAD(weights="random", image_size=64, n_codewords=4)
+    >>> encoder = HypercolumnVLAD(weights="random", image_size=64, n_codewords=4, sampling=900)
     >>> model = MicrographClassifier(encoder, random_state=0).fit(images, labels)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     index, result = report_on_held_out(folder, model, images)

@@ -38,7 +38,7 @@ def model_facts(model: Any) -> dict[str, str]:
     >>> from hypervlad import HypercolumnVLAD, make_tem_images
     >>> from hypervlad.results import model_facts
     >>> images, _ = make_tem_images(8, size=64, random_state=0)
-    >>> encoder = HypercolumnVLAD(weights="random", image_size=64, n_codewords=4)
+    >>> encoder = HypercolumnVLAD(weights="random", image_size=64, n_codewords=4, sampling=900)
     >>> model_facts(encoder.fit(images))["kind of model"]
     'HypercolumnVLAD'
     """
