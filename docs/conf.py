@@ -137,7 +137,7 @@ def _write(page: str, text: str) -> None:
 
 def _write_commands(app: Sphinx) -> None:
     """Write the reference of the command line from the commands themselves."""
-    command = [sys.executable, "-m", "typer", "hypervlad.apps.cli", "utils", "docs"]
+    command = [sys.executable, "-m", "typer", "hypervlad.cli", "utils", "docs"]
     done = subprocess.run(
         [*command, "--name", "hypervlad"],
         check=True,

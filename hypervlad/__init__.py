@@ -1,25 +1,25 @@
-"""Classify electron micrographs: dense hypercolumns, VLAD and a linear softmax.
+"""Classify electron micrographs, find their defects, outline particles, measure fibres and pores.
 
-What most people need is here; everything public is in one of eight packages, in the order in which
-an image passes through them:
+Dense hypercolumns, VLAD and a linear softmax with honest doubt. What most people need is here;
+everything public is in one of these packages:
 
-- ``images``: reading micrographs and masks
-- ``evaluation``: metrics, intervals, splits by group
-- ``particles``: outlines, particles as images, measures, counts
+- ``images``: reading micrographs, masks and pixel sizes, finding scale bars and information bars
 - ``features``: networks, hypercolumns, codebooks, VLAD, windows
-- ``fibres``: directions and the aligned fraction
-- ``models``: classifiers, defect scorers, presets of papers, loading a saved model
+- ``models``: classifiers, defect scorers, the segmenter, systems of papers, loading a saved model
+- ``particles``: outlines, found, read and written; particles as images, measures, counts
+- ``fibres``: diameters, single fibres, directions, the aligned fraction, pores
+- ``evaluation``: metrics, intervals, splits by group
 - ``data``: labelled folders, synthetic images, features of whole folders
 - ``results``: figures, pages, tables
+- ``apps.review``: labels of uncertain images, on a local page
 
-``apps`` has the command line and the page for labels, ``common`` what all others use. Names are
-listed in ``__init__.pyi`` and imported on first use: ``import hypervlad`` imports neither torch nor
-xgboost.
+Names are listed in ``__init__.pyi`` and imported on first use: ``import hypervlad`` imports neither
+torch nor xgboost. Where the code is, room by room, CONTRIBUTING.md says.
 """
 
 import os
 
-import lazy_loader
+from hypervlad.common.faces import attach_stub
 
 # Threads of torch, BLAS and xgboost that wait for each other spin by default, and on a machine
 # whose cores are busy otherwise each waits out another process's time slice: encoding was measured
@@ -28,4 +28,4 @@ import lazy_loader
 # yet, and a setting of the user's own stays.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

@@ -1,25 +1,26 @@
-from . import data, evaluation, features, fibres, images, models, particles, results
-from ._version import __version__ as __version__
-from .common.modelfile import ModelFileError
-from .data.extraction import extract_features, load_features, plan_extraction
-from .data.folders import check_image_folder, load_image_folder
-from .data.synthetic import (
-    make_lattice_images,
-    make_nanofibre_images,
-    make_nanowire_images,
-    make_particle_fields,
-    make_tem_images,
-)
-from .features.backbones import register_backbone
-from .features.encoder import HypercolumnVLAD
-from .images import ImageReadError, Micrograph, read_image, read_micrograph
-from .models import presets
-from .models.alignment import AlignmentClassifier
-from .models.boosting import BoostedSoftmaxClassifier
-from .models.classifier import MicrographClassifier, default_encoder
-from .models.defects import PatchDefectScorer, default_patch_encoder
-from .models.loading import load
-from .models.segmentation import HypercolumnSegmenter
+from hypervlad import data, evaluation, features, fibres, images, models, particles, results
+from hypervlad._version import __version__ as __version__
+from hypervlad.classify.boosting.classifier import BoostedSoftmaxClassifier
+from hypervlad.classify.estimator import MicrographClassifier
+from hypervlad.classify.fitting import default_encoder
+from hypervlad.common.modelfile import ModelFileError
+from hypervlad.datasets.nanofibre import make_nanofibre_images
+from hypervlad.datasets.nanowires import make_nanowire_images
+from hypervlad.datasets.particle_fields import make_particle_fields
+from hypervlad.datasets.tem import make_lattice_images, make_tem_images
+from hypervlad.defects.estimator import PatchDefectScorer, default_patch_encoder
+from hypervlad.extraction.extract import extract_features, plan_extraction
+from hypervlad.extraction.table import load_features
+from hypervlad.features.backbones.registry import register_backbone
+from hypervlad.features.encoder.estimator import HypercolumnVLAD
+from hypervlad.fibres.alignment_classifier import AlignmentClassifier
+from hypervlad.folders.check import check_image_folder
+from hypervlad.folders.folder import load_image_folder
+from hypervlad.images.errors import ImageReadError
+from hypervlad.images.reading import Micrograph, read_image, read_micrograph
+from hypervlad.loading import load
+from hypervlad.models import presets
+from hypervlad.particles.segmenter import HypercolumnSegmenter
 
 __all__ = [
     "AlignmentClassifier",

@@ -18,10 +18,10 @@ from sklearn.cluster import MiniBatchKMeans
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 
-from hypervlad.features.backbones import build_network, get_backbone
-from hypervlad.features.encoder import ImageLoader
+from hypervlad.features import get_backbone
+from hypervlad.features.backbones.network import build_network
 from hypervlad.features.encoder.encoding import random_pixels
-from hypervlad.features.encoder.loading import Batch
+from hypervlad.features.encoder.loading import Batch, ImageLoader
 from hypervlad.features.hypercolumns import feature_maps, hypercolumns_at
 from hypervlad.images import read_micrographs
 

@@ -19,12 +19,13 @@ from torch.nn import functional
 
 from benchmarks.defects.scores import PATCH
 from hypervlad import PatchDefectScorer, default_patch_encoder
+from hypervlad.defects.thresholds import WindowScores, image_score, threshold_of_best_f1
 from hypervlad.evaluation import holdout_split
-from hypervlad.features.backbones import build_network, get_backbone
+from hypervlad.features import PatchSet, cut_patches, get_backbone
+from hypervlad.features.backbones.network import build_network
 from hypervlad.features.hypercolumns import feature_maps
-from hypervlad.features.windows import ANOMALOUS, NORMAL, PatchSet, cut_patches
-from hypervlad.models.defects import Finding
-from hypervlad.models.defects.thresholds import WindowScores, image_score, threshold_of_best_f1
+from hypervlad.features.windows.patches import ANOMALOUS, NORMAL
+from hypervlad.models import Finding
 from hypervlad.models.presets import carrillo2020
 
 SIDE = 224  # pixels: rivals resize images to such squares

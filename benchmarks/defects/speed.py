@@ -24,8 +24,8 @@ from benchmarks.common.results import RESULTS, origin, save_result
 from benchmarks.defects.tables import speed_table
 from benchmarks.speed.encoding import unfolded
 from hypervlad import PatchDefectScorer, default_patch_encoder, make_nanofibre_images
-from hypervlad.features import patch_positions, patches_at
-from hypervlad.features.backbones import build_network, get_backbone
+from hypervlad.features import get_backbone, patch_positions, patches_at
+from hypervlad.features.backbones.network import build_network
 from hypervlad.features.hypercolumns import feature_maps
 
 SIZE, FIT_SIZE = (696, 1024), (174, 256)

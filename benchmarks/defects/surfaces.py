@@ -17,7 +17,7 @@ import numpy as np
 
 from hypervlad import make_nanofibre_images, read_image
 from hypervlad.data import IMAGE_DEFECTS, NANOFIBRE_DEFECTS, add_defect
-from hypervlad.data.folders.groups import load_groups
+from hypervlad.folders.groups import load_groups
 from hypervlad.images import read_mask
 
 FREE = "free"  # the kind of a defect-free image

@@ -32,7 +32,7 @@ from torch.nn import functional
 
 from benchmarks.common.program import new_parser, parse
 from hypervlad.data import FIBRE_LOOKS
-from hypervlad.data.synthetic.fibres import FibreStyle, FibreTruth, draw_fibres
+from hypervlad.datasets.fibres import FibreStyle, FibreTruth, draw_fibres
 from hypervlad.fibres import diameters
 from hypervlad.fibres.gradients import normalised_contrast
 from hypervlad.fibres.mixture import weighted_quantiles

@@ -27,7 +27,8 @@ from benchmarks.common.tables import mean_and_deviation, table
 from benchmarks.defects.scores import best_patch_f1
 from hypervlad import PatchDefectScorer, default_patch_encoder, make_nanofibre_images
 from hypervlad.evaluation import PatchConfusion, patch_confusion
-from hypervlad.features.windows import ANOMALOUS, NORMAL, PatchSet, cut_patches
+from hypervlad.features import PatchSet, cut_patches
+from hypervlad.features.windows.patches import ANOMALOUS, NORMAL
 from hypervlad.models.presets import carrillo2020
 
 PATCH, STRIDE = 29, 14

@@ -34,9 +34,10 @@ from benchmarks.common.tables import table
 from benchmarks.papers.mosaic import write_confusion, write_mosaic
 from hypervlad import MicrographClassifier
 from hypervlad.evaluation import accuracy_interval
-from hypervlad.features.backbones import Preprocessing, build_network
+from hypervlad.features import Preprocessing
+from hypervlad.features.backbones.network import build_network
 from hypervlad.features.backbones.weights import read_state_dict
-from hypervlad.features.encoder import ImageLoader
+from hypervlad.features.encoder.loading import ImageLoader
 from hypervlad.features.hypercolumns import feature_maps
 from hypervlad.models.presets import luo2021
 

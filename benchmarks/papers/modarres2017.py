@@ -27,7 +27,8 @@ from benchmarks.common.scores import GroupDraws, OutOfFold
 from benchmarks.common.tables import table
 from hypervlad import MicrographClassifier, default_encoder, make_nanofibre_images
 from hypervlad.evaluation import expected_calibration_error
-from hypervlad.features.backbones import WeightsNotFoundError, build_network
+from hypervlad.features import WeightsNotFoundError
+from hypervlad.features.backbones.network import build_network
 from hypervlad.models.presets import modarres2017
 
 SEED = 1000  # the folds of `benchmarks.accuracy`

@@ -24,8 +24,8 @@ from benchmarks.particles.fields import N_FOLDS, OutlinedFields
 from benchmarks.particles.methods import SEGMENTER
 from hypervlad import BoostedSoftmaxClassifier, default_encoder
 from hypervlad.evaluation import accuracy_interval, balanced_accuracy_interval, matched_labels
+from hypervlad.objects.measures import shape_measures
 from hypervlad.particles import Particle, cut_particles
-from hypervlad.particles.measures import shape_measures
 
 MIN_AREA = 20
 TITLES = {

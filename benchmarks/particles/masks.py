@@ -25,7 +25,7 @@ from hypervlad import (
     default_encoder,
     make_particle_fields,
 )
-from hypervlad.data.synthetic.tem import TEM_CLASSES, TEM_FINE_CLASSES
+from hypervlad.datasets.tem import TEM_CLASSES, TEM_FINE_CLASSES
 
 SEED, SIZE, EXTENT, N_OUTLINED = 1, 256, (61, 154), 15
 CLASSES = {4: TEM_CLASSES, 8: tuple(TEM_FINE_CLASSES)}

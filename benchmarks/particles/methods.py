@@ -12,10 +12,11 @@ from skimage.feature import multiscale_basic_features
 from sklearn.ensemble import RandomForestClassifier
 
 from hypervlad import HypercolumnSegmenter
-from hypervlad.features.backbones import build_network, get_backbone
+from hypervlad.features import get_backbone
+from hypervlad.features.backbones.network import build_network
 from hypervlad.features.hypercolumns import feature_maps, hypercolumns_at
-from hypervlad.models.segmentation.decoder import contrast_of, network_input, standardised
 from hypervlad.particles import find_particles, split_particles
+from hypervlad.particles.decoder import contrast_of, network_input, standardised
 
 SEGMENTER = "HypercolumnSegmenter"
 N_TREES, N_PIXELS, CHUNK = 30, 2000, 1 << 16  # pixels of an image to learn from; predicted at once

@@ -29,7 +29,7 @@ from hypervlad import (
     default_encoder,
     make_particle_fields,
 )
-from hypervlad.data.synthetic.tem import TEM_CLASSES
+from hypervlad.datasets.tem import TEM_CLASSES
 from hypervlad.evaluation import OutlineTally, accuracy_interval, group_folds, matched_labels
 from hypervlad.particles import Field, Particle, count_particles, cut_particles, measure
 

@@ -37,7 +37,7 @@ from hypervlad import (
     make_particle_fields,
     make_tem_images,
 )
-from hypervlad.features.backbones import get_backbone
+from hypervlad.features import get_backbone
 from hypervlad.features.hypercolumns import feature_maps
 from hypervlad.particles import cut_particles, find_particles
 

@@ -36,7 +36,7 @@ from benchmarks.common.results import BENCHMARKS, RESULTS, measured_now, origin,
 from benchmarks.speed.tables import fast_table, memory_table, speed_table
 from hypervlad import HypercolumnVLAD
 from hypervlad.features import vlad
-from hypervlad.features.backbones import TappedNetwork
+from hypervlad.features.backbones.tapped_network import TappedNetwork
 from hypervlad.features.encoder.encoding import TorchCodebook
 from hypervlad.features.hypercolumns import dense_hypercolumns, feature_maps
 

@@ -35,7 +35,7 @@ from benchmarks.common.program import (
 )
 from benchmarks.common.results import RESULTS, origin, save_result
 from benchmarks.speed.tables import scale_section
-from hypervlad.data.extraction.manifest import TaskFolder
+from hypervlad.extraction.manifest import TaskFolder
 from hypervlad.features.cache import CacheFolder
 
 SIZES = (500, 1000, 2000, 4000)

@@ -26,15 +26,15 @@ from benchmarks.common.program import new_parser, parse
 from benchmarks.common.results import RESULTS, origin, save_result
 from benchmarks.uncertainty.tables import novelty_section
 from hypervlad import default_encoder, make_nanofibre_images
-from hypervlad.evaluation import group_folds
-from hypervlad.evaluation.conformal import weighted_limit
-from hypervlad.images.pixels import ImageDigests
-from hypervlad.models.classifier.novelty import (
+from hypervlad.classify.novelty import (
     KnownPoints,
     empty_vectors,
     project_vectors,
 )
-from hypervlad.models.classifier.training_images import TrainingImages
+from hypervlad.classify.training_images import TrainingImages
+from hypervlad.evaluation import group_folds
+from hypervlad.images.pixels import ImageDigests
+from hypervlad.statistics.conformal import weighted_limit
 
 SEED = 2000
 SHARE = 0.05  # of images like the training images, above the limit

@@ -27,7 +27,7 @@ from hypervlad import (
     default_patch_encoder,
 )
 from hypervlad.data import make_fibre_images
-from hypervlad.models.defects.thresholds import threshold_at_rate
+from hypervlad.defects.thresholds import threshold_at_rate
 
 SIZE = 96
 N_IMAGES = 40  # to learn from, in all or of each class

@@ -20,13 +20,13 @@ from sklearn.linear_model import LogisticRegression
 from benchmarks.common.program import new_parser, parse
 from benchmarks.common.results import RESULTS, Facts, origin, save_result
 from benchmarks.common.tables import table, with_interval
-from hypervlad.evaluation import wilson_interval
-from hypervlad.evaluation.conformal import CERTAINTY
-from hypervlad.models.classifier.fitting import (
+from hypervlad.classify.fitting import (
     calibration_split,
     cross_predict_calibration,
     predict_calibration,
 )
+from hypervlad.evaluation import wilson_interval
+from hypervlad.statistics.conformal import CERTAINTY
 
 N_FEATURES = 8
 N_NEW = 2000  # groups

@@ -1,1 +1,1 @@
-"""What people start: the command line (``cli``) and the page for labels (``review``)."""
+"""``review``: labels of uncertain images, on a local page."""

@@ -267,7 +267,7 @@ class Estimator(BaseEstimator):
     _parameter_constraints : dict of str to list of Constraint or None
         For every parameter: see :func:`hypervlad.common.constraints.check_value`.
     _kind : str
-        Of its model file; listed in :mod:`hypervlad.models.loading`.
+        Of its model file; listed in :mod:`hypervlad.loading`.
     _fitted_state : dict of str to Field
         The fitted attributes that a model file holds.
     _part_parameters : dict of str to PartParameter

@@ -206,3 +206,9 @@ def _with_bounds(meaning: str, bounds: Sequence[tuple[str, float | None]]) -> st
     # "a whole number of at least 1", but "a number above 0 and below 1"
     joint = " of " if given[0].startswith("at ") else " "
     return meaning + joint + " and ".join(given)
+
+
+def check_side(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"{name} must be a whole number of pixels, at least 1; got {value!r}.")
+    return int(value)

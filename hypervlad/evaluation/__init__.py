@@ -1,5 +1,5 @@
 """How good a model is, and how sure: splits by group, metrics with intervals, conformal limits."""
 
-import lazy_loader
+from hypervlad.common.faces import attach_stub
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

@@ -1,15 +1,20 @@
-from .classification import (
+from hypervlad.defects.evaluation import DefectEvaluation, evaluate_defects, gap_between_modes
+from hypervlad.defects.maps import PatchConfusion, PixelTally, area_fraction_error, patch_confusion
+from hypervlad.statistics.classification import (
     ClassScores,
     Evaluation,
     accuracy_interval,
     balanced_accuracy_interval,
     wilson_interval,
 )
-from .conformal import Calibration, confidence_for_error, groups_for_error, prediction_sets
-from .defects import DefectEvaluation, evaluate_defects, gap_between_modes
-from .maps import PatchConfusion, PixelTally, area_fraction_error, patch_confusion
-from .outlines import OutlineTally, matched_labels
-from .probabilities import (
+from hypervlad.statistics.conformal import (
+    Calibration,
+    confidence_for_error,
+    groups_for_error,
+    prediction_sets,
+)
+from hypervlad.statistics.outlines import OutlineTally, matched_labels
+from hypervlad.statistics.probabilities import (
     ReliabilityBins,
     SelectiveAccuracy,
     calibration_error_range,
@@ -18,7 +23,7 @@ from .probabilities import (
     selective_accuracy_area,
     selective_accuracy_curve,
 )
-from .splits import group_folds, holdout_split
+from hypervlad.statistics.splits import group_folds, holdout_split
 
 __all__ = [
     "Calibration",

@@ -6,6 +6,6 @@ learns their codewords, and ``vlad`` sums their residuals. :class:`HypercolumnVL
 as a scikit-learn transformer.
 """
 
-import lazy_loader
+from hypervlad.common.faces import attach_stub
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

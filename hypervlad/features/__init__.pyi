@@ -1,22 +1,17 @@
-from .backbones import (
+from hypervlad.features.backbones.network import tap_names
+from hypervlad.features.backbones.preprocessing import Preprocessing
+from hypervlad.features.backbones.registry import (
     Backbone,
-    Preprocessing,
-    WeightsNotFoundError,
     backbone_names,
-    find_weights,
     get_backbone,
     register_backbone,
-    tap_names,
 )
-from .encoder import EncodedImages, HypercolumnVLAD, ImageInfo
-from .windows import (
-    PatchSet,
-    cut_patches,
-    map_from_patches,
-    patch_positions,
-    patches_at,
-    split_patches,
-)
+from hypervlad.features.backbones.weights import WeightsNotFoundError, find_weights
+from hypervlad.features.encoder.encoding import EncodedImages
+from hypervlad.features.encoder.estimator import HypercolumnVLAD
+from hypervlad.features.encoder.loading import ImageInfo
+from hypervlad.features.windows.grid import map_from_patches, patch_positions, patches_at
+from hypervlad.features.windows.patches import PatchSet, cut_patches, split_patches
 
 __all__ = [
     "Backbone",

@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from hypervlad.common.base import Array
 from hypervlad.common.progress import ProgressBar
 from hypervlad.common.wording import counted
-from hypervlad.particles.measures import SHAPE_MEASURES
+from hypervlad.objects.measures import SHAPE_MEASURES
 
 _MIN_ROWS_PER_STEP = 1024  # of minibatch K-means: scikit-learn's own default
 _MAX_VALUE = 1e20  # of a codebook in a file

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hypervlad.features.backbones import TappedNetwork
+from hypervlad.features.backbones.tapped_network import TappedNetwork
 from hypervlad.features.lazy_torch import torch
 
 

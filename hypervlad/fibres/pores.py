@@ -12,7 +12,7 @@ from hypervlad.common.constraints import Integer, check_value
 from hypervlad.fibres.diameters import FibreDiameters
 from hypervlad.fibres.gradients import FloatMap, Values, noise_deviation, normalised_contrast
 from hypervlad.fibres.measured_places import cross_lines
-from hypervlad.particles.particle import Outlines
+from hypervlad.objects.particle import Outlines
 
 _BODY = 0.8  # of the diameter, across which brightness is averaged
 _CLEAN = 8.0  # contrast over the noise, which smoothing is to reach
@@ -81,7 +81,7 @@ def find_pores(
     >>> abs(pores.cover - truth.cover) < 0.03, len(pores) > 10
     (True, True)
     """
-    from hypervlad.particles.splitting import label_parts  # not above: it imports much of skimage
+    from hypervlad.objects.splitting import label_parts  # not above: it imports much of skimage
 
     check_value("min_area", min_area, [Integer()])
     if found.reason or not len(found.diameters):

@@ -18,7 +18,7 @@ from hypervlad.fibres.places import Appearance, Field, find_places
 from hypervlad.fibres.profile_network import ProfileNetwork
 from hypervlad.images import ReadOptions
 from hypervlad.images.reading import image_name, read_named
-from hypervlad.particles.particle import Outline, Outlines, Particle, cropped, cut_particles
+from hypervlad.objects.particle import Outline, Outlines, Particle, cropped, cut_particles
 
 _N_PLACES = (2000, 32_000)  # per image, by its area
 _PROBABILITY = 0.3  # of a place: one without a good diameter may still show where a fibre is

@@ -1,5 +1,5 @@
 """What is fitted and saved: classifiers, defect scorers, presets of papers, and their loader."""
 
-import lazy_loader
+from hypervlad.common.faces import attach_stub
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

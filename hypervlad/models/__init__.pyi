@@ -1,22 +1,18 @@
-from . import presets
-from .alignment import AlignmentClassifier, default_alignment_encoder
-from .baselines import PatchCNNClassifier, TransferClassifier
-from .boosting import BoostedSoftmaxClassifier
-from .classifier import (
-    Classification,
-    Explanation,
-    HeldOut,
-    Judgement,
-    LabelIssue,
-    MicrographClassifier,
-    NeverPredictedWarning,
-    SureAnswers,
-    TrainingImages,
-    default_encoder,
-)
-from .defects import DetectionLimits, Finding, PatchDefectScorer, Region, default_patch_encoder
-from .loading import load
-from .segmentation import HeldOutSegmentation, HypercolumnSegmenter
+from hypervlad.classify.answers import Classification, Explanation, Judgement, LabelIssue
+from hypervlad.classify.boosting.classifier import BoostedSoftmaxClassifier
+from hypervlad.classify.estimator import MicrographClassifier
+from hypervlad.classify.fitting import NeverPredictedWarning, default_encoder
+from hypervlad.classify.held_out import HeldOut, SureAnswers
+from hypervlad.classify.training_images import TrainingImages
+from hypervlad.defects.estimator import PatchDefectScorer, default_patch_encoder
+from hypervlad.defects.findings import Finding, Region
+from hypervlad.defects.limits import DetectionLimits
+from hypervlad.fibres.alignment_classifier import AlignmentClassifier, default_alignment_encoder
+from hypervlad.loading import load
+from hypervlad.models import presets
+from hypervlad.papers.patch_cnn import PatchCNNClassifier
+from hypervlad.papers.transfer import TransferClassifier
+from hypervlad.particles.segmenter import HeldOutSegmentation, HypercolumnSegmenter
 
 __all__ = [
     "AlignmentClassifier",

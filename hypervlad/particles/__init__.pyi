@@ -1,13 +1,13 @@
-from .counts import Field, count_particles, edge_weights, particle_sizes
-from .export import write_outlines
-from .finding import FoundParticles, find_particles
-from .found import FoundCounts, FoundFolder
-from .measures import measure
-from .outlines import find_outlines, read_outlines
-from .particle import Outline, Outlines, Particle, cut_particles
-from .rules import NAMED_RULES, match_rule
-from .search import find_in_images
-from .splitting import split_particles
+from hypervlad.objects.counts import Field, count_particles, edge_weights, particle_sizes
+from hypervlad.objects.export import write_outlines
+from hypervlad.objects.found_folder import FoundCounts, FoundFolder
+from hypervlad.objects.measures import measure
+from hypervlad.objects.outlines import find_outlines, read_outlines
+from hypervlad.objects.particle import Outline, Outlines, Particle, cut_particles
+from hypervlad.objects.rules import NAMED_RULES, match_rule
+from hypervlad.objects.splitting import split_particles
+from hypervlad.particles.finding import FoundParticles, find_particles
+from hypervlad.particles.search import find_in_images
 
 __all__ = [
     "NAMED_RULES",

@@ -14,8 +14,8 @@ from hypervlad.common.constraints import Integer, OneOf, check_value
 from hypervlad.images import ReadOptions
 from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import image_name, read_named
-from hypervlad.particles.particle import Outlines
-from hypervlad.particles.splitting import (
+from hypervlad.objects.particle import Outlines
+from hypervlad.objects.splitting import (
     EIGHT,
     BoolMap,
     FloatMap,

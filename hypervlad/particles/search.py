@@ -18,13 +18,13 @@ from hypervlad.common.wording import counted, is_utf8, name_some, warn_user
 from hypervlad.images import ImageReadError, PixelSizes, ReadOptions
 from hypervlad.images.options import PIXEL_SIZE, check_read_options
 from hypervlad.images.reading import read_named, relative_names
-from hypervlad.particles.counts import Field
-from hypervlad.particles.export import write_outlines
-from hypervlad.particles.found import FoundFolder
-from hypervlad.particles.measures import measure
-from hypervlad.particles.outlines import read_outlines
-from hypervlad.particles.particle import Outlines, Particle, check_same_size
-from hypervlad.particles.tables import (
+from hypervlad.objects.counts import Field
+from hypervlad.objects.export import write_outlines
+from hypervlad.objects.found_folder import FoundFolder
+from hypervlad.objects.measures import measure
+from hypervlad.objects.outlines import read_outlines
+from hypervlad.objects.particle import Outlines, Particle, check_same_size
+from hypervlad.objects.tables import (
     CONFUSION,
     FIELDS,
     LOCK,

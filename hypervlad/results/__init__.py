@@ -1,5 +1,5 @@
 """Results to look at: figures in the manner of scikit-learn's displays, pages, tables, maps."""
 
-import lazy_loader
+from hypervlad.common.faces import attach_stub
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

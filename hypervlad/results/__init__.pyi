@@ -1,25 +1,25 @@
-from .displays.base import save_png
-from .displays.codewords import CodewordMapDisplay, CodewordPatchesDisplay
-from .displays.defects import DefectMapDisplay, PatchConfusionDisplay
-from .displays.evaluation import (
+from hypervlad.classify.codewords_display import CodewordMapDisplay, CodewordPatchesDisplay
+from hypervlad.classify.displays import (
     ConfusionDisplay,
     ContactSheetDisplay,
     ReliabilityDisplay,
     SelectiveAccuracyDisplay,
 )
-from .displays.evidence import EvidenceDisplay
-from .displays.limits import DetectionLimitsDisplay
-from .displays.networks import PatchNetworkDisplay, TrainingCurvesDisplay
-from .displays.orientation import OrientationDisplay
-from .displays.particles import ParticleDisplay
-from .reports.alignment import write_alignment
-from .reports.classified_page import write_classified_page
-from .reports.defects import write_defect_report, write_findings
-from .reports.diameters import write_diameters
-from .reports.evaluation import report_on_held_out, report_on_model
-from .reports.facts import model_facts
-from .reports.particles import write_particles_page
-from .reports.predictions import predictions_as_bytes
+from hypervlad.classify.evaluation_page import report_on_held_out, report_on_model
+from hypervlad.classify.evidence_display import EvidenceDisplay
+from hypervlad.classify.networks_display import PatchNetworkDisplay, TrainingCurvesDisplay
+from hypervlad.classify.page import write_classified_page
+from hypervlad.classify.predictions import predictions_as_bytes
+from hypervlad.defects.displays import DefectMapDisplay, PatchConfusionDisplay
+from hypervlad.defects.limits_display import DetectionLimitsDisplay
+from hypervlad.defects.page import write_defect_report, write_findings
+from hypervlad.fibres.alignment_page import write_alignment
+from hypervlad.fibres.diameter_tables import write_diameters
+from hypervlad.fibres.orientation_display import OrientationDisplay
+from hypervlad.pages.base import save_png
+from hypervlad.pages.facts import model_facts
+from hypervlad.particles.displays import ParticleDisplay
+from hypervlad.particles.page import write_particles_page
 
 __all__ = [
     "CodewordMapDisplay",

@@ -14,7 +14,7 @@ import typer.testing
 from PIL import Image
 from typer.testing import CliRunner
 
-from hypervlad.apps.cli import app
+from hypervlad.cli import app
 
 TINY = ["--backbone", "tiny", "--weights", "random", "--image-size", "16"]
 

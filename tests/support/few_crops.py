@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-_DECODER = "hypervlad.models.segmentation.decoder"
+_DECODER = "hypervlad.particles.decoder"
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from hypervlad import MicrographClassifier, default_encoder, make_tem_images
-from hypervlad.results.displays.evidence import overlay, smooth
+from hypervlad.classify.evidence_display import overlay, smooth
 
 images, labels = make_tem_images(32, random_state=1)
 encoder = default_encoder(n_codewords=16, sampling=3000)

@@ -7,7 +7,7 @@ import torch
 from hypervlad import HypercolumnVLAD, make_tem_images
 from hypervlad.features.hypercolumns import feature_maps
 from hypervlad.features.vlad import dense_residual_sums, normalize
-from hypervlad.results.displays.colours import codeword_colours
+from hypervlad.pages.colours import codeword_colours
 
 images, labels = make_tem_images(12, random_state=3)
 encoder = HypercolumnVLAD(n_codewords=16, sampling=3000, random_state=0).fit(images)

@@ -4,6 +4,6 @@ The page itself needs Flask and waitress (``pip install "hypervlad[review]"``) b
 is imported only where images are classified.
 """
 
-import lazy_loader
+from hypervlad.common.faces import attach_stub
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

@@ -1,7 +1,7 @@
-from .creation import NewQueue, informativeness, rank, start_queue
-from .database import QueueError
-from .labels import Labels, export_labels
-from .store import Queue
+from hypervlad.app.creation import NewQueue, informativeness, rank, start_queue
+from hypervlad.app.database import QueueError
+from hypervlad.app.labels import Labels, export_labels
+from hypervlad.app.store import Queue
 
 __all__ = [
     "Labels",

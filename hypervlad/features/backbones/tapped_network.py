@@ -312,7 +312,8 @@ def reach_of(network: TappedNetwork, n_channels: int = 3) -> Reach | None:
 
     One pixel of an empty image is set to NaN, which spreads to exactly the cells that depend on it.
 
-    >>> from hypervlad.features.backbones import build_network, reach_of
+    >>> from hypervlad.features.backbones.network import build_network
+    >>> from hypervlad.features.backbones.tapped_network import reach_of
     >>> reach_of(build_network("mobilenet_v2", "random", ["features.6", "features.13"]))
     Reach(stride=16, margin=160)
     """

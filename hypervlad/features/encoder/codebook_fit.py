@@ -8,8 +8,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from hypervlad.features.backbones import TappedNetwork, class_tokens
 from hypervlad.features.backbones.network import NetworkSource
+from hypervlad.features.backbones.registry import class_tokens
+from hypervlad.features.backbones.tapped_network import TappedNetwork
 from hypervlad.features.cache import ResultCache
 from hypervlad.features.codebook import (
     Codebook,

@@ -15,7 +15,10 @@ from hypervlad.common.modelfile import ModelFileError
 from hypervlad.common.progress import n_announced
 from hypervlad.common.wording import counted, name_some, reason_of, verb, warn_user
 from hypervlad.features import vlad
-from hypervlad.features.backbones import Preprocessing, TappedNetwork, architecture, get_backbone
+from hypervlad.features.backbones.network import architecture
+from hypervlad.features.backbones.preprocessing import Preprocessing
+from hypervlad.features.backbones.registry import get_backbone
+from hypervlad.features.backbones.tapped_network import TappedNetwork
 from hypervlad.features.cache import ResultCache
 from hypervlad.features.codebook import Codebook, LayerProjection, Sampling
 from hypervlad.features.encoder.loading import (

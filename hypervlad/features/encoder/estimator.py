@@ -30,15 +30,15 @@ from hypervlad.common.constraints import (
     check_value,
 )
 from hypervlad.common.progress import announced
-from hypervlad.features.backbones import (
-    Preprocessing,
-    TappedNetwork,
-    build_network,
+from hypervlad.features.backbones.network import NetworkSource, build_network, check_tensors
+from hypervlad.features.backbones.preprocessing import Preprocessing
+from hypervlad.features.backbones.registry import (
+    check_prepared,
+    check_registered,
     class_tokens,
     get_backbone,
 )
-from hypervlad.features.backbones.network import NetworkSource, check_tensors
-from hypervlad.features.backbones.registry import check_prepared, check_registered
+from hypervlad.features.backbones.tapped_network import TappedNetwork
 from hypervlad.features.backbones.weights import (
     WEIGHTS,
     NetworkEstimator,

@@ -33,7 +33,7 @@ from hypervlad.images.reading import (
     read_in_order,
     read_named,
 )
-from hypervlad.particles.measures import shape_measures
+from hypervlad.objects.measures import shape_measures
 
 # Measured on a CPU, an image of this size takes 1 GB on mobilenet_v2 and 2.4 GB on VGG-16: what a
 # laptop can give.

@@ -9,16 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hypervlad.evaluation.splits import joined_groups
 from hypervlad.features.codebook import Codebook
-from hypervlad.features.encoder import ImageInfo, ImageLoader
 from hypervlad.features.encoder.codebook_fit import CodebookFit, is_chosen
 from hypervlad.features.encoder.encoding import random_pixels
-from hypervlad.features.encoder.loading import ReadReport
+from hypervlad.features.encoder.loading import ImageInfo, ImageLoader, ReadReport
 from hypervlad.features.hypercolumns import hypercolumns_at
 from hypervlad.features.lazy_torch import torch
 from hypervlad.features.windows.vectors import TiledNetwork, Tiling
 from hypervlad.images import ImageReadError
+from hypervlad.statistics.splits import joined_groups
 
 #: The label of a window that is not trained on: neither clearly of one class nor of another.
 UNKNOWN = ""

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hypervlad.evaluation.maps import check_side
+from hypervlad.common.constraints import check_side
 
 IntArray: TypeAlias = NDArray[np.intp]
 Edges: TypeAlias = Literal["drop", "shift", "pad"]

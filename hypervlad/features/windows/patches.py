@@ -14,7 +14,6 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
 
 from hypervlad.common.wording import counted
-from hypervlad.evaluation.splits import check_groups, holdout_split
 from hypervlad.features.windows.grid import (
     Edges,
     IntArray,
@@ -25,6 +24,7 @@ from hypervlad.features.windows.grid import (
 from hypervlad.images import ImageReadError, Micrograph, read_mask, read_micrographs
 from hypervlad.images.options import make_options
 from hypervlad.images.reading import check_image_list, image_name
+from hypervlad.statistics.splits import check_groups, holdout_split
 
 ANOMALOUS, NORMAL = "anomalous", "normal"
 PARTS = ("train", "validation", "test")

@@ -28,9 +28,10 @@ from hypervlad.common.constraints import Integer, check_value
 from hypervlad.common.files import naming
 from hypervlad.common.wording import warn_user
 from hypervlad.features import vlad
-from hypervlad.features.backbones import TappedNetwork, class_tokens, get_backbone
-from hypervlad.features.encoder import HypercolumnVLAD
+from hypervlad.features.backbones.registry import class_tokens, get_backbone
+from hypervlad.features.backbones.tapped_network import TappedNetwork
 from hypervlad.features.encoder.encoding import TorchCodebook, finish_pooled
+from hypervlad.features.encoder.estimator import HypercolumnVLAD
 from hypervlad.features.hypercolumns import axis_interpolation, dense_hypercolumns, feature_maps
 from hypervlad.features.lazy_torch import torch
 from hypervlad.features.windows.grid import IntArray, WindowGrid

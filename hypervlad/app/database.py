@@ -1,0 +1,468 @@
+"""The database of a queue: its tables, connections, and reading and writing whole queues."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from hypervlad.app.particles import QueuedImage, stored
+from hypervlad.common.files import move_to_new_name, new_folder, refuse_links
+
+_VERSION = 3
+_APPLICATION = 0x48564C51  # "HVLQ", in the file's header
+FILE = "queue.sqlite"
+_FILES = (FILE, f"{FILE}-wal", f"{FILE}-shm")  # SQLite would create the target of a link
+_TIMEOUT = 20.0  # seconds to wait for another process's write
+_MAX_SCORES = 9  # the number of category keys on the page
+
+_TABLES = """
+CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE categories (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    folded TEXT NOT NULL,
+    origin TEXT NOT NULL CHECK (origin IN ('model', 'person'))
+);
+CREATE TABLE training (
+    row INTEGER PRIMARY KEY, name TEXT NOT NULL, label TEXT NOT NULL, path BLOB
+);
+CREATE TABLE items (
+    id INTEGER PRIMARY KEY,
+    path BLOB NOT NULL UNIQUE,  -- or the values of a QueuedParticle, see `stored`
+    name BLOB NOT NULL,
+    place INTEGER,
+    kind TEXT NOT NULL,
+    scores TEXT NOT NULL,
+    predicted INTEGER NOT NULL REFERENCES categories,
+    confidence REAL NOT NULL,
+    reason TEXT NOT NULL,
+    novelty REAL NOT NULL,
+    nearest TEXT NOT NULL,
+    state TEXT NOT NULL DEFAULT 'open' CHECK (state IN ('open', 'labelled', 'skipped')),
+    category INTEGER REFERENCES categories,
+    event INTEGER REFERENCES events,
+    client TEXT,
+    leased_until REAL,
+    CHECK ((state = 'labelled') = (category IS NOT NULL))
+);
+CREATE INDEX items_in_order ON items (state, place);
+CREATE INDEX items_in_hand ON items (client) WHERE client IS NOT NULL;
+CREATE TABLE events (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    click TEXT NOT NULL UNIQUE,
+    client TEXT NOT NULL,
+    time REAL NOT NULL,
+    what TEXT NOT NULL CHECK (what IN ('label', 'skip', 'undo', 'again', 'correct')),
+    item INTEGER REFERENCES items,
+    category INTEGER REFERENCES categories,
+    outcome TEXT NOT NULL CHECK (outcome IN ('kept', 'late', 'nothing')),
+    message TEXT NOT NULL,
+    undone_by INTEGER REFERENCES events
+);
+CREATE INDEX events_of_client ON events (client, number);
+CREATE TABLE corrected (
+    event INTEGER NOT NULL REFERENCES events,
+    item INTEGER NOT NULL REFERENCES items,
+    state TEXT NOT NULL,
+    category INTEGER REFERENCES categories,
+    previous INTEGER REFERENCES events,
+    PRIMARY KEY (event, item)
+) WITHOUT ROWID;
+"""
+
+# --- records ---
+
+# "kept": the click took effect; "late": another window was first, so that it is only in the log;
+# "nothing": there was nothing to undo.
+Outcome = Literal["kept", "late", "nothing"]
+
+
+class QueueError(ValueError):
+    """A queue cannot be created, opened or used; the message says why and what to do."""
+
+
+class UnknownError(QueueError):
+    """There is no such image, or no such category, in the queue."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An image or a particle of a new queue, as a model judged it.
+
+    `place` is its position in the queue, None if the model was sure. `scores` starts with the most
+    probable category, `nearest` with the row of the nearest training image.
+    """
+
+    name: str
+    image: QueuedImage
+    place: int | None
+    kind: str
+    scores: list[tuple[str, float]]
+    reason: str
+    novelty: float
+    nearest: list[int]
+
+
+@dataclass(frozen=True)
+class TrainingImage:
+    """A training image of the model: its name, its category, and where it is if known."""
+
+    name: str
+    label: str
+    image: QueuedImage | None
+
+
+class ClickResult(NamedTuple):
+    """The outcome of a click, in words unless it took effect, and the image that was clicked."""
+
+    outcome: Outcome
+    message: str
+    item: int | None
+
+
+# --- a database ---
+
+
+def check_free(folder: Path) -> None:
+    """Raise if a folder has a queue, or files of one, whose labels would be lost."""
+    if folder.exists() and not folder.is_dir():
+        raise QueueError(f"{folder}: a file; give a folder, which is created if it does not exist")
+    for name in _FILES:
+        refuse_links(folder / name)
+        if (folder / name).exists():
+            raise QueueError(
+                f"{folder}: holds a queue already, with its labels, or a part of one ({name}); "
+                "give another folder, or remove this one if its labels are not needed"
+            )
+
+
+@contextlib.contextmanager
+def _created(folder: Path) -> Iterator[sqlite3.Connection]:
+    check_free(folder)
+    with new_folder(folder, 0o700):
+        temporary = folder / f".{secrets.token_hex(8)}.tmp"
+        try:
+            with open(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb"):
+                pass  # readable by the owner only: it holds the secret of the link
+            connection = sqlite3.connect(temporary, isolation_level=None)
+            try:
+                connection.executescript(_TABLES)
+                connection.execute(f"PRAGMA application_id = {_APPLICATION}")
+                connection.execute(f"PRAGMA user_version = {_VERSION}")
+                with transaction(connection):
+                    yield connection
+            except sqlite3.OperationalError as error:
+                raise QueueError(
+                    f"{folder}: the queue could not be written ({error}); make room on this disk, "
+                    "or give another folder"
+                ) from error
+            finally:
+                connection.close()
+            check_free(folder)
+            try:
+                move_to_new_name(temporary, folder / FILE)
+            except FileExistsError:
+                check_free(folder)  # names the queue that was made meanwhile
+                raise
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def connect(folder: Path) -> sqlite3.Connection:
+    """Open the database of a queue, with a log that is flushed to the disk at every commit."""
+    path = folder / FILE
+    for draft in folder.glob(".*.tmp"):  # a second name, if making the queue was interrupted
+        with contextlib.suppress(OSError):
+            if draft.samefile(path):
+                draft.unlink()
+    for name in _FILES:
+        refuse_links(folder / name)
+    if not path.is_file():
+        raise QueueError(f"{folder}: no queue here; make one with 'hypervlad review start'")
+    connection = sqlite3.connect(
+        path,
+        timeout=_TIMEOUT,
+        isolation_level=None,
+        check_same_thread=False,
+        factory=_QueueConnection,
+    )
+    try:
+        _check_version(connection, path)
+        connection.execute("PRAGMA journal_mode = WAL")
+        for setting in (
+            "synchronous = FULL",
+            "fullfsync = ON",
+            "foreign_keys = ON",
+            "trusted_schema = OFF",
+        ):
+            connection.execute(f"PRAGMA {setting}")
+    except BaseException:
+        connection.close()
+        raise
+    connection.row_factory = sqlite3.Row
+    return connection
+
+
+class _QueueCursor(sqlite3.Cursor):
+    """A cursor that reports damage, and numbers beyond SQLite's range, as a QueueError."""
+
+    def execute(self, *arguments: Any) -> _QueueCursor:
+        with self._reporting():
+            super().execute(*arguments)
+        return self
+
+    def executemany(self, *arguments: Any) -> _QueueCursor:
+        with self._reporting():
+            super().executemany(*arguments)
+        return self
+
+    def fetchone(self) -> Any:
+        with self._reporting():
+            return super().fetchone()
+
+    def fetchall(self) -> list[Any]:
+        with self._reporting():
+            return super().fetchall()
+
+    def __next__(self) -> Any:
+        with self._reporting():
+            return super().__next__()
+
+    @contextlib.contextmanager
+    def _reporting(self) -> Iterator[None]:
+        try:
+            yield
+        except OverflowError as error:
+            raise UnknownError("the queue has no image or category of this number") from error
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            if not _is_damage(error):
+                raise
+            assert isinstance(self.connection, _QueueConnection)
+            raise QueueError(
+                f"{self.connection.path}: damaged, or no queue ({error}); restore an earlier copy "
+                "of its folder, or start another queue"
+            ) from error
+
+
+def _is_damage(error: sqlite3.DatabaseError | UnicodeDecodeError) -> bool:
+    """Return whether a file is damaged, and not only in use, read-only or on a full disk."""
+    if isinstance(error, UnicodeDecodeError):  # of damaged text that SQLite quotes
+        return True
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:  # of the module sqlite3, such as text that is not UTF-8
+        return isinstance(error, sqlite3.OperationalError)
+    return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)  # the primary code
+
+
+class _QueueConnection(sqlite3.Connection):
+    def __init__(self, path: Path, **options: Any) -> None:
+        super().__init__(path, **options)
+        self.path = path
+
+    def execute(self, *arguments: Any) -> sqlite3.Cursor:
+        return self.cursor(_QueueCursor).execute(*arguments)
+
+    def executemany(self, *arguments: Any) -> sqlite3.Cursor:
+        return self.cursor(_QueueCursor).executemany(*arguments)
+
+
+@contextlib.contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Commit all writes of a block or none; others wait with theirs until its end."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+def _check_version(connection: sqlite3.Connection, path: Path) -> None:
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if application != _APPLICATION:
+        raise QueueError(f"{path}: a database, but not a queue of hypervlad")
+    if version != _VERSION:
+        raise QueueError(
+            f"{path}: a queue of version {version}; this hypervlad reads {_VERSION}. Use the "
+            "hypervlad that made it, or make a new queue"
+        )
+
+
+# --- whole queues -------------------------------------------------------------------------------
+
+
+def make_queue(
+    folder: str | os.PathLike[str],
+    classes: Sequence[str],
+    entries: Iterable[Entry],
+    training: Iterable[TrainingImage],
+    facts: dict[str, str],
+    more: Sequence[str] = (),
+) -> None:
+    """Write a new queue, completely or not at all.
+
+    `classes` are in the order of their keys on the page, `training` are the rows that
+    `Entry.nearest` refers to, and `facts` are kept by name, such as the path of the model. `more`
+    are categories that the model does not have.
+    """
+    with _created(Path(folder)) as connection:
+        write_facts(connection, facts)
+        _write_training(connection, training)
+        category_ids = _add_categories(connection, classes)
+        _add_categories(connection, more, "person")
+        connection.executemany(
+            "INSERT INTO items (path, name, place, kind, scores, predicted, confidence, reason, "
+            "novelty, nearest) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                (
+                    stored(entry.image),
+                    os.fsencode(entry.name),
+                    *_entry_values(entry, category_ids),
+                )
+                for entry in entries
+            ),
+        )
+
+
+def update_queue(
+    connection: sqlite3.Connection,
+    classes: Sequence[str],
+    entries: Iterable[Entry],
+    training: Iterable[TrainingImage],
+    facts: dict[str, str],
+) -> None:
+    """Replace the predictions in a queue by those of another model; see `make_queue`.
+
+    An image that a person has labelled keeps its previous prediction: a model trained on that label
+    would only repeat it. An image that a person skipped stays doubtful.
+    """
+    with transaction(connection):
+        write_facts(connection, facts)
+        connection.execute("DELETE FROM training")
+        connection.execute("UPDATE items SET nearest = '[]'")
+        _write_training(connection, training)
+        category_ids = _add_categories(connection, classes)
+        connection.executemany(
+            "UPDATE items SET place = COALESCE(?, CASE state WHEN 'skipped' THEN place END), "
+            "kind = ?, scores = ?, predicted = ?, confidence = ?, reason = ?, novelty = ?, "
+            "nearest = ? "
+            "WHERE path = ? AND state != 'labelled'",
+            ((*_entry_values(entry, category_ids), stored(entry.image)) for entry in entries),
+        )
+
+
+def write_facts(connection: sqlite3.Connection, facts: dict[str, str]) -> None:
+    """Store facts of a queue by their names, in a transaction of the caller."""
+    connection.executemany(
+        "INSERT INTO facts VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
+        list(facts.items()),
+    )
+
+
+@contextlib.contextmanager
+def reporting_damage(what: str) -> Iterator[None]:
+    """Turn errors in the content of cells, which SQLite does not check, into a QueueError."""
+    try:
+        yield
+    except (ValueError, TypeError, LookupError, OverflowError) as error:
+        raise QueueError(
+            f"the queue is damaged: what it holds of {what} cannot be read ({error}); "
+            "restore an earlier copy of its folder, or start another queue"
+        ) from error
+
+
+def shown_name(name: bytes) -> str:
+    """Return a file's name as text; bytes that are no text become question marks."""
+    return os.fsdecode(name).encode("utf-8", "replace").decode("utf-8")
+
+
+def _entry_values(entry: Entry, category_ids: dict[str, int]) -> tuple[object, ...]:
+    scores = [(category_ids[name], share) for name, share in entry.scores[:_MAX_SCORES]]
+    return (
+        entry.place,
+        entry.kind,
+        json.dumps(scores),
+        *scores[0],
+        entry.reason,
+        entry.novelty,
+        json.dumps(entry.nearest),
+    )
+
+
+def _write_training(connection: sqlite3.Connection, training: Iterable[TrainingImage]) -> None:
+    connection.executemany(
+        "INSERT INTO training VALUES (?, ?, ?, ?)",
+        (
+            (
+                row,
+                image.name.encode("utf-8", "replace").decode("utf-8"),
+                image.label,
+                None if image.image is None else stored(image.image),
+            )
+            for row, image in enumerate(training)
+        ),
+    )
+
+
+def _add_categories(
+    connection: sqlite3.Connection, classes: Sequence[str], origin: str = "model"
+) -> dict[str, int]:
+    connection.executemany(
+        "INSERT INTO categories (name, folded, origin) VALUES (?, ?, ?) "
+        "ON CONFLICT (name) DO NOTHING",
+        [(name, name.casefold(), origin) for name in classes],
+    )
+    return {row[1]: row[0] for row in connection.execute("SELECT id, name FROM categories")}
+
+
+# --- the log of clicks --------------------------------------------------------------------------
+
+NOTHING_TO_UNDO = ClickResult("nothing", "there is nothing to undo in this window", None)
+
+
+def log_event(
+    connection: sqlite3.Connection,
+    time: float,
+    client: str,
+    click: str,
+    what: str,
+    result: ClickResult,
+    category: int | None = None,
+) -> int:
+    """Log a click of a window (client), in the transaction of its effect; return its number."""
+    outcome, message, item = result
+    cursor = connection.execute(
+        "INSERT INTO events (click, client, time, what, item, category, outcome, message) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        [click, client, time, what, item, category, outcome, message],
+    )
+    assert cursor.lastrowid is not None
+    return cursor.lastrowid
+
+
+def last_click(connection: sqlite3.Connection, client: str, *kinds: str) -> sqlite3.Row | None:
+    """Return the last click of a window that took effect and is not undone."""
+    wanted = ", ".join("?" * len(kinds))
+    row: sqlite3.Row | None = connection.execute(
+        f"SELECT number, item FROM events WHERE client = ? AND what IN ({wanted}) "
+        "AND outcome = 'kept' AND undone_by IS NULL ORDER BY number DESC LIMIT 1",
+        [client, *kinds],
+    ).fetchone()
+    return row
+
+
+def earlier_result(connection: sqlite3.Connection, click: str) -> ClickResult | None:
+    """Return the result of a click that is sent again, because its answer was lost."""
+    row = connection.execute(
+        "SELECT outcome, message, item FROM events WHERE click = ?", [click]
+    ).fetchone()
+    return None if row is None else ClickResult(row["outcome"], row["message"], row["item"])

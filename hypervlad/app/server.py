@@ -1,0 +1,430 @@
+"""The server of the page: for this computer only, behind a link with a secret.
+
+The script of the page is our own: no library that the site loads handles keys for labels, or sends
+a click again until the server has saved it.
+"""
+
+# Pages of other sites in the same browser must not be able to use the server (CSRF), nor to
+# impersonate it by a name that resolves to 127.0.0.1 (DNS rebinding), as OWASP's "Cross-Site
+# Request Forgery Prevention Cheat Sheet" describes. So the Host of a request must be a name of the
+# server, its Origin must equal the Host, and what changes anything is JSON, which a foreign form
+# cannot send. Other programs on this computer can connect without the secret: so a request must be
+# complete within a few seconds, and of too many connections that wait, the oldest is closed.
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+import re
+import socket
+import sqlite3
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from flask import Flask, Request, Response, abort, current_app, jsonify, render_template, request
+from flask.json.provider import DefaultJSONProvider
+from waitress import create_server
+from waitress.channel import HTTPChannel
+from werkzeug.exceptions import HTTPException
+from werkzeug.routing import IntegerConverter
+
+from hypervlad.app.database import QueueError, UnknownError
+from hypervlad.app.labels import Labels
+from hypervlad.app.particles import QueuedImage, QueuedParticle
+from hypervlad.app.store import Queue
+from hypervlad.common.files import parse_json
+from hypervlad.common.wording import printable
+from hypervlad.images import ImageReadError, ReadOptions, read_image
+from hypervlad.images.files import encode_jpeg
+from hypervlad.objects.particle import NOT_A_PARTICLE
+from hypervlad.pages.files import ParticleWords, asset
+
+HOST = "127.0.0.1"
+_PAGE = Path(__file__).parent / "page"
+# Declared here: the type that Windows gives ".js" depends on installed software.
+_CONTENT_TYPES = {
+    "page.css": "text/css",
+    "common.js": "text/javascript",
+    "shared.js": "text/javascript",
+    "page.js": "text/javascript",
+    "labels.js": "text/javascript",
+    "icon.svg": "image/svg+xml",
+}
+_N_THREADS = 8
+_MAX_SECONDS = 5  # for a request to arrive, and between two requests of a connection
+_MAX_WAITING = 50  # connections without a complete request
+_MAX_HEADER_BYTES = 16_384
+MAX_BYTES = 4096  # of the body of a request
+_NAME = re.compile(r"[A-Za-z0-9_-]{8,64}")
+
+SCREEN = 1024  # pixels, of the longer side
+THUMBNAIL = 192
+WHOLE = 8192  # browsers cannot show larger images reliably
+_QUALITY = 92
+_CACHE_BYTES = 64 * 2**20
+_MAX_DECODING = 2  # images decoded at a time: each may need a gigabyte
+_MAX_PREVIEWS_WAITING = 2  # more may not wait; the other threads of the server are for clicks
+
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+
+class BusyError(Exception):
+    """Too many previews are being made; the browser requests this one again a moment later."""
+
+
+_STATUS = {UnknownError: 404, ImageReadError: 422, QueueError: 400, BusyError: 503}
+
+
+def make_app(queue: Queue, token: str, port: int) -> Flask:
+    """Return the application that serves a queue under ``/token/``."""
+    app = Flask(__name__, static_folder=None, template_folder="page")
+    app.json = _PrintableJSON(app)
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BYTES
+    app.url_map.merge_slashes = False
+    app.url_map.converters["number"] = _NumberConverter
+    app.before_request(lambda: _check(request, token, port))
+    app.after_request(_with_headers)
+    app.register_error_handler(Exception, _error_response)
+    _add_files(app, queue)
+    _add_previews(app, queue, Previews())
+    _add_clicks(app, queue)
+    _add_labels(app, Labels(queue))
+    return app
+
+
+def serve(
+    queue: Queue, *, port: int | None = None, ready: Callable[[str], Any] = lambda _: None
+) -> None:
+    """Serve a queue until Ctrl-C.
+
+    The default port is the previous one of the queue, so that open windows continue, or a free one.
+    `ready` is called with the link when the server listens.
+    """
+    listening = _listen(queue, port)
+    try:
+        own_port: int = listening.getsockname()[1]
+        token = queue.secret()
+        if port is not None or queue.fact("port") is None:
+            queue.set_facts(port=str(own_port))
+        server = create_server(
+            make_app(queue, token, own_port),
+            sockets=[listening],
+            threads=_N_THREADS,
+            ident="",
+            max_request_body_size=16 * MAX_BYTES,
+            max_request_header_size=_MAX_HEADER_BYTES,
+            channel_timeout=_MAX_SECONDS,
+            cleanup_interval=1,
+        )
+        server.channel_class = _Connection
+        ready(f"http://{HOST}:{own_port}/{token}/")
+        server.run()
+    finally:
+        listening.close()
+
+
+def _listen(queue: Queue, port: int | None) -> socket.socket:
+    if port is None:
+        with contextlib.suppress(OSError):  # the remembered port may be in use by now
+            return _bound(int(queue.fact("port", "0") or 0))
+    return _bound(port or 0)
+
+
+def _bound(port: int) -> socket.socket:
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        if hasattr(socket, "SO_EXCLUSIVEADDRUSE"):  # Windows, where REUSEADDR would share a port
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+        else:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((HOST, port))
+    except OSError as error:
+        listening.close()
+        raise OSError(
+            f"port {port} of this computer cannot be used ({error.strerror}): is the page served "
+            "already? Give another one with --port, or none"
+        ) from error
+    return listening
+
+
+class _Connection(HTTPChannel):
+    """A connection that is closed unless it sends a request in time."""
+
+    last_activity: float
+
+    def __init__(self, server: Any, *arguments: Any, **options: Any) -> None:
+        super().__init__(server, *arguments, **options)
+        waiting = [each for each in server.active_channels.values() if not each.requests]
+        if len(waiting) > _MAX_WAITING:
+            min(waiting, key=lambda each: each.last_activity).will_close = True
+
+    def handle_read(self) -> None:
+        """Read what has arrived; more of an unfinished request does not count as activity."""
+        unfinished, since = self.request, self.last_activity
+        super().handle_read()
+        if unfinished is not None and self.request is unfinished:
+            self.last_activity = since
+
+
+class _NumberConverter(IntegerConverter):
+    """Numbers in paths: those with more digits than any item are no page of ours."""
+
+    regex = r"\d{1,15}"
+
+
+def _add_files(app: Flask, queue: Queue) -> None:
+    of_particles = queue.unit == "particle"
+    if of_particles:
+        app.jinja_env.add_extension(ParticleWords)
+    words = {"unit": queue.unit, "wrong": NOT_A_PARTICLE if of_particles else ""}
+
+    @app.get("/<token>/")
+    def page(token: str) -> str:
+        return render_template("index.html", **words)
+
+    @app.get("/<token>/labels.html")
+    def label_page(token: str) -> str:
+        return render_template("labels.html", **words)
+
+    @app.get("/<token>/<name>")
+    def file(token: str, name: str) -> Response:
+        if name not in _CONTENT_TYPES:
+            abort(404)
+        text = asset(name) if name == "common.js" else (_PAGE / name).read_text(encoding="utf-8")
+        return Response(text, content_type=f"{_CONTENT_TYPES[name]}; charset=utf-8")
+
+
+def _add_previews(app: Flask, queue: Queue, previews: Previews) -> None:
+    sides = {"image": SCREEN, "small": THUMBNAIL, "whole": WHOLE}
+
+    def picture(image: QueuedImage, side: int) -> Response:
+        return Response(previews.get(image, side, queue.read_options()), mimetype="image/jpeg")
+
+    @app.get("/<token>/<any(image, small, whole):size>/<number:item>")
+    def image(token: str, size: str, item: int) -> Response:
+        return picture(queue.image_of(item), sides[size])
+
+    @app.get("/<token>/training/<number:row>")
+    def training(token: str, row: int) -> Response:
+        return picture(queue.image_of_training(row), THUMBNAIL)
+
+
+class _PrintableJSON(DefaultJSONProvider):
+    """JSON without characters that would hide or reverse the names on the page."""
+
+    def dumps(self, obj: Any, **kwargs: Any) -> str:
+        return super().dumps(_printable(obj), **kwargs)
+
+
+def _printable(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _printable(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_printable(each) for each in value]
+    return printable(value) if isinstance(value, str) else value
+
+
+def _add_clicks(app: Flask, queue: Queue) -> None:
+    click = {"client": str, "click": str, "want": int}
+    fields_of = {
+        "next": {"client": str, "want": int},
+        "label": click | {"item": int, "category": int},
+        "skip": click | {"item": int},
+        "undo": click,
+        "again": click,
+    }
+
+    @app.post("/<token>/<any(next, label, skip, undo, again):action>")
+    def clicked(token: str, action: str) -> Response:
+        answer = getattr(queue, action)(**_body(fields_of[action]))
+        categories = [asdict(category) for category in queue.categories()]
+        return jsonify(asdict(answer) | {"categories": categories, "lease": queue.lease})
+
+    @app.post("/<token>/category")
+    def category(token: str) -> Response:
+        return jsonify(asdict(queue.add_category(**_body({"name": str}))))
+
+    @app.post("/<token>/release")
+    def release(token: str) -> Response:
+        queue.release(**_body({"client": str}))
+        return jsonify({})
+
+
+def _add_labels(app: Flask, labels: Labels) -> None:
+    @app.post("/<token>/labels")
+    def labels_shown(token: str) -> Response:
+        fields = {"category": int, "source": str, "order": str, "start": int, "n": int}
+        found = labels.page(**_body(fields))
+        categories = [asdict(category) for category in labels.queue.categories()]
+        return jsonify(asdict(found) | {"categories": categories})
+
+    @app.post("/<token>/correct")
+    def correct(token: str) -> Response:
+        fields = {"client": str, "click": str, "items": list, "category": int}
+        body = _body(fields)
+        return jsonify(asdict(labels.correct(**body | {"items": _items_of(body["items"])})))
+
+    @app.post("/<token>/restore")
+    def restore(token: str) -> Response:
+        return jsonify(asdict(labels.undo(**_body({"client": str, "click": str}))))
+
+
+def _items_of(pairs: list[Any]) -> dict[int, int | None]:
+    """Return images and their last events from pairs of whole numbers, or of one and null."""
+    for pair in pairs:
+        kinds = tuple(map(type, pair)) if isinstance(pair, list) else ()
+        if kinds not in ((int, int), (int, type(None))):
+            abort(400, "expected items to be pairs of an image and its last event")
+    return dict(pairs)
+
+
+def _with_headers(response: Response) -> Response:
+    for name, value in HEADERS.items():
+        response.headers[name] = value
+    return response
+
+
+def _error_response(error: Exception) -> tuple[Response, int]:
+    """Return every error as a sentence that the page can show, never a traceback."""
+    status, message = _error_message(error)
+    response = jsonify({"error": message})
+    if status == 503:
+        response.headers["Retry-After"] = "1"
+    return response, status
+
+
+def _error_message(error: Exception) -> tuple[int, str]:
+    for kind, status in _STATUS.items():
+        if isinstance(error, kind):
+            return status, str(error)
+    if isinstance(error, sqlite3.Error):
+        return 503, f"not saved: the queue's file cannot be written now ({error})"
+    if isinstance(error, HTTPException):
+        return error.code or 500, error.description or error.name
+    current_app.logger.error("review serve: %s %s", request.method, error, exc_info=error)
+    return 500, "the server failed; nothing was changed"
+
+
+# --- previews -----------------------------------------------------------------------------------
+
+
+_Key = tuple[QueuedImage, int, ReadOptions]
+
+
+class Previews:
+    """Micrographs as 8-bit JPEG for the browser; the latest ones are cached."""
+
+    def __init__(self) -> None:
+        self._cached: OrderedDict[_Key, bytes] = OrderedDict()
+        self._bytes = 0
+        self._guard = threading.Lock()
+        self._slots = threading.BoundedSemaphore(_MAX_DECODING + _MAX_PREVIEWS_WAITING)
+        self._decoding = threading.BoundedSemaphore(_MAX_DECODING)
+
+    def get(self, image: QueuedImage, side: int, options: ReadOptions) -> bytes:
+        """Return what `jpeg` does; raise `BusyError` if too many other requests are waiting."""
+        key = (image, side, options)
+        found = self._found(key)
+        if found is not None:
+            return found
+        if not self._slots.acquire(blocking=False):
+            raise BusyError("other previews are being made; try again")
+        try:
+            with self._decoding:
+                return self._found(key) or self._cache(key, jpeg(*key))
+        finally:
+            self._slots.release()
+
+    def _found(self, key: _Key) -> bytes | None:
+        with self._guard:
+            if key in self._cached:
+                self._cached.move_to_end(key)
+            return self._cached.get(key)
+
+    def _cache(self, key: _Key, picture: bytes) -> bytes:
+        with self._guard:
+            if key not in self._cached:
+                self._cached[key] = picture
+                self._bytes += len(picture)
+            while self._bytes > _CACHE_BYTES and len(self._cached) > 1:
+                self._bytes -= len(self._cached.popitem(last=False)[1])
+        return picture
+
+
+def jpeg(image: QueuedImage, side: int, options: ReadOptions) -> bytes:
+    """Return a micrograph, as the model reads it, as JPEG of at most `side` pixels a side.
+
+    A particle is shown outlined among its surroundings.
+    """
+    if isinstance(image, QueuedParticle):
+        pixels = image.picture(side, SCREEN)
+    else:
+        pixels = read_image(image, **asdict(options))
+    return encode_jpeg(pixels, side, _QUALITY)
+
+
+# --- which requests are accepted ----------------------------------------------------------------
+
+
+def _check(request: Request, token: str, port: int) -> None:
+    """Refuse a request, whatever its body, unless it comes from the page of this server."""
+    own = ["127.0.0.1", "localhost"]
+    if port != 80:  # browsers leave out the default port
+        own = [f"{name}:{port}" for name in own]
+    if request.host not in own:
+        abort(403, "this server answers to 127.0.0.1 and localhost only")
+    given = request.path.lstrip("/").partition("/")[0]
+    if not hmac.compare_digest(given.encode("utf-8", "replace"), token.encode()):
+        abort(404, "no such page: use the link that 'review serve' printed")
+    if not (_from_our_page(request) or _opens_page(request)):
+        abort(403, "requests from other pages are refused")
+    if request.method != "POST":
+        return
+    if request.headers.get("Origin") != f"http://{request.host}":
+        abort(403, "requests from other pages are refused")
+    if request.mimetype != "application/json":
+        abort(415, "expected JSON")
+    if (request.content_length or 0) > MAX_BYTES:
+        abort(413, f"a request has at most {MAX_BYTES} bytes")
+
+
+def _from_our_page(request: Request) -> bool:
+    # Old browsers do not say where a request comes from.
+    return request.headers.get("Sec-Fetch-Site", "none") in ("same-origin", "none")
+
+
+def _opens_page(request: Request) -> bool:
+    """Return whether a person has followed the link, for example in a terminal."""
+    asked = (request.headers.get("Sec-Fetch-Mode"), request.headers.get("Sec-Fetch-Dest"))
+    return request.method == "GET" and asked == ("navigate", "document")
+
+
+def _body(fields: Mapping[str, type]) -> dict[str, Any]:
+    """Return a request's JSON object, which must have exactly these fields, each of its type."""
+    try:
+        content = parse_json(request.get_data(cache=False))
+    except ValueError:
+        content = None
+    if not isinstance(content, dict) or set(content) != set(fields):
+        abort(400, f"expected a JSON object with {', '.join(fields)}")
+    for name, kind in fields.items():
+        if type(content[name]) is not kind:  # True is not a number here
+            abort(400, f"expected {name} to be {kind.__name__}")
+        if name in ("client", "click") and not _NAME.fullmatch(content[name]):
+            abort(400, f"expected {name} to be 8 to 64 letters and digits")
+    return content

@@ -1,0 +1,1 @@
+"""From a list of images to classes with probabilities, explanations and reliability."""

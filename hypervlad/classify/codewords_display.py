@@ -1,0 +1,479 @@
+"""Codewords: maps of those that the places of an image are assigned to, and patches of images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+
+from hypervlad.classify.evidence_display import signed
+from hypervlad.common.wording import counted
+from hypervlad.images import Micrograph, ReadOptions, read_micrograph
+from hypervlad.images.reading import check_image_list
+from hypervlad.pages.base import (
+    BLANK,
+    Grid,
+    GridDisplay,
+    Line,
+    Tile,
+    columns_for_maps,
+    literal,
+    names_or_default,
+    one_each,
+    shorten,
+    thumbnail,
+)
+from hypervlad.pages.colours import DARK, FOR, GREY, codeword_colours
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from hypervlad.classify.answers import Explanation
+
+N_IMAGES = 60  # that are explained, of all classes together
+_N_CODEWORDS, _N_PATCHES = 3, 6  # at most, of each class and of each codeword
+_PATCH_SHARE = 0.2  # side of a patch, over its image's shorter side
+_PATCH_SCALE = 0.6  # of a tile of the other displays
+_TEXT, _TITLE = 1.5, 0.25  # to the left and above, in tiles
+_TINT = 0.5
+_MAX_PATCH_PIXELS = 160
+# Share of a codeword's strongest evidence: a cell of a coarse layer spreads evidence thinly.
+_MIN_EVIDENCE = 0.1
+# Share of an image's height and width, at each end: padding makes codewords of the border itself.
+_BORDER = 0.05
+_MAX_TRIED = 4  # times as many codewords as are shown, in case the first stand for the border
+
+Codeword = tuple[str, int]  # codebook, a key of `Explanation.words`, and number in it
+Box = tuple[int, int, int, int]  # top, bottom, left and right in an image, pixels
+
+
+class CodewordMapDisplay(GridDisplay):
+    """Images beside the maps of their codewords.
+
+    Parameters
+    ----------
+    images : sequence of paths or arrays
+    maps : sequence of int ndarray of shape (n_codebooks, h, w)
+        The codeword at each position; -1 where there is none.
+    colours : sequence of n_codebooks arrays of shape (n_codewords, 3)
+        RGB in [0, 1].
+    names : sequence of str, optional
+        By default the names of the files.
+    codebook_names : sequence of n_codebooks str, optional
+        Written beneath the maps.
+    read_options : ReadOptions, optional
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from hypervlad.results import CodewordMapDisplay
+    >>> image, codewords = np.zeros((64, 64)), np.arange(64).reshape(1, 8, 8) % 3
+    >>> display = CodewordMapDisplay([image], [codewords], [np.eye(3)], names=["a.png"]).plot()
+    >>> display.figure_ is display.ax_.figure
+    True
+    """
+
+    def __init__(
+        self,
+        images: Sequence[Any],
+        maps: Sequence[NDArray[np.integer[Any]]],
+        colours: Sequence[NDArray[np.float64]],
+        *,
+        names: Sequence[str] | None = None,
+        codebook_names: Sequence[str] | None = None,
+        read_options: ReadOptions | None = None,
+    ) -> None:
+        self.images = images
+        self.maps = [_check_map(each) for each in maps]
+        if len(images) != len(maps) or {len(each) for each in self.maps} - {len(colours)}:
+            raise ValueError(
+                f"expected one map for each of {counted(len(images), 'image')}, all of the same "
+                f"number of codebooks; got maps of shapes {[each.shape for each in self.maps]}."
+            )
+        self.colours = colours
+        self.names = names_or_default(images, names)
+        self.codebook_names = codebook_names
+        self.read_options = read_options
+
+    @classmethod
+    def from_estimator(
+        cls,
+        encoder: Any,
+        images: Sequence[Any],
+        *,
+        names: Sequence[str] | None = None,
+        read_options: ReadOptions | None = None,
+        ax: Axes | None = None,
+    ) -> CodewordMapDisplay:
+        """Assign each position of the images to its nearest codeword, and plot the maps.
+
+        Parameters
+        ----------
+        encoder : fitted HypercolumnVLAD or MicrographClassifier
+        images : sequence of paths or arrays
+        names, read_options
+            As for the class.
+        ax : matplotlib Axes, optional
+        """
+        encoder = getattr(encoder, "encoder_", encoder)
+        centres = encoder.codebook_.codewords
+        return cls(
+            images,
+            [np.asarray(encoder.codeword_maps(image)) for image in images],
+            [codeword_colours(each) for each in centres],
+            names=names,
+            codebook_names=_codebook_names(encoder),
+            read_options=read_options,
+        ).plot(ax=ax)
+
+    @property
+    def grid(self) -> Grid:
+        n_images, n_maps = len(self.images), len(self.colours)
+        return Grid(n_images * (1 + n_maps), columns_for_maps(n_images, n_maps), n_lines=1)
+
+    def _tiles(self) -> Iterator[Tile]:
+        for image, name, planes in zip(self.images, self.names, self.maps, strict=True):
+            pixels = self._read(image)
+            yield Tile(thumbnail(pixels), [Line(name)])
+            # The grid may be square: it covers the whole image all the same.
+            aspect = pixels.shape[1] / pixels.shape[0]
+            for number, plane in enumerate(planes):
+                # Places without a codeword (-1) get the last row.
+                painted = np.vstack([self.colours[number], [[1.0, 1.0, 1.0]]])[plane]
+                of = "" if self.codebook_names is None else f" of {self.codebook_names[number]}"
+                yield Tile(painted, [Line(f"codewords{of}")], aspect, crisp=True)
+
+
+def _check_map(codewords: NDArray[Any]) -> NDArray[np.integer[Any]]:
+    planes = np.asarray(codewords)
+    if planes.ndim != 3 or not np.issubdtype(planes.dtype, np.integer):
+        raise ValueError(
+            "a codeword map is an array of integers of shape (n_codebooks, h, w); got "
+            f"{planes.dtype} of shape {planes.shape}."
+        )
+    return planes
+
+
+def _codebook_names(encoder: Any) -> list[str] | None:
+    book = encoder.codebook_
+    if len(book.codewords) == 1:
+        return None
+    layers = [str(tap) for tap in encoder.taps_[: len(book.per_layer)]]
+    return layers if book.joint is None else ["all taps", *layers]
+
+
+@dataclass(frozen=True, eq=False)
+class Patch:
+    """A grey patch of an image, and where a codeword is evidence for the class.
+
+    ``image`` is the position of the image in the list, ``pixel_size`` in nanometres.
+    """
+
+    pixels: NDArray[np.floating[Any]]
+    mask: NDArray[np.bool_]
+    image: int
+    box: Box
+    pixel_size: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class ClassCodeword:
+    """A codeword, its mean contribution to the margin of a class, and patches, strongest first."""
+
+    label: Any
+    codebook: str
+    number: int
+    evidence: float
+    patches: Sequence[Patch]
+
+
+class CodewordFinder:
+    """Finds the codewords of a class and their patches; those of the border are ``at_border``."""
+
+    def __init__(self, model: Any, images: Sequence[Any]) -> None:
+        self._model, self._images = model, images
+        self._read_options = asdict(model.encoder_.fitted_params_.read_options)
+        self.at_border: set[Codeword] = set()
+
+    def codewords_of(self, label: Any, members: Sequence[int]) -> list[ClassCodeword]:
+        evidence = self._evidence_by_codeword(label, members)
+        mean = {codeword: float(values.mean()) for codeword, values in evidence.items()}
+        ranked = sorted((each for each in mean if mean[each] > 0), key=lambda each: -mean[each])
+        ranked = ranked[: _MAX_TRIED * _N_CODEWORDS]
+        shown: list[ClassCodeword] = []
+        while ranked and len(shown) < _N_CODEWORDS:
+            n_tried = _N_CODEWORDS - len(shown)
+            tried, ranked = ranked[:n_tried], ranked[n_tried:]
+            strongest = {each: _strongest(evidence[each]) for each in tried}
+            for codeword, patches in self._best_patches(label, members, strongest).items():
+                if patches:
+                    shown.append(ClassCodeword(label, *codeword, mean[codeword], patches))
+                else:
+                    self.at_border.add(codeword)
+        return shown
+
+    def _evidence_by_codeword(
+        self, label: Any, members: Sequence[int]
+    ) -> dict[Codeword, NDArray[np.float64]]:
+        rows: dict[Codeword, list[float]] = {}
+        for member in members:
+            explanation = self._model.explain(self._images[member])
+            index = explanation.index_of(label)
+            for codebook, values in explanation.words.items():
+                for k, value in enumerate(values[index]):
+                    rows.setdefault((codebook, k), []).append(value)
+        return {codeword: np.array(values) for codeword, values in rows.items()}
+
+    def _best_patches(
+        self, label: Any, members: Sequence[int], strongest: Mapping[Codeword, Sequence[int]]
+    ) -> dict[Codeword, list[Patch]]:
+        found: dict[Codeword, dict[int, list[Patch]]] = {each: {} for each in strongest}
+        for row in sorted({row for rows in strongest.values() for row in rows}):
+            wanted = [codeword for codeword, rows in strongest.items() if row in rows]
+            for codeword, own in self._patches(label, members[row], wanted).items():
+                found[codeword][row] = own
+        return {
+            codeword: _best_of_each_first([found[codeword][row] for row in rows])[:_N_PATCHES]
+            for codeword, rows in strongest.items()
+        }
+
+    def _patches(
+        self, label: Any, member: int, wanted: list[Codeword]
+    ) -> dict[Codeword, list[Patch]]:
+        explanation: Explanation = self._model.explain(self._images[member], words=wanted)
+        micrograph = read_micrograph(self._images[member], **self._read_options)
+        shape = (micrograph.pixels.shape[0], micrograph.pixels.shape[1])
+        side = max(1, round(_PATCH_SHARE * min(shape)))
+        found = {}
+        for codeword, maps in explanation.word_maps.items():
+            evidence = maps[explanation.index_of(label)]
+            inner = without_border(evidence)
+            boxes = strongest_boxes(inner, shape, side, _N_PATCHES)
+            mask = evidence > _MIN_EVIDENCE * inner.max()
+            found[codeword] = [_cut(micrograph, mask, member, box) for box in boxes]
+        return found
+
+
+class CodewordPatchesDisplay(GridDisplay):
+    """The codewords with the most evidence for each class, each as a row of patches.
+
+    Red positions are evidence for the class, in the image or in one of its turned copies. The
+    number beside a row is the codeword's mean contribution to the margin of the class. Codewords
+    with evidence only at the border, in the outer 5 % of the sides, are left out and counted.
+
+    Parameters
+    ----------
+    codewords : sequence of ClassCodeword
+        Those of a class follow each other.
+    title : str, default=""
+
+    Examples
+    --------
+    >>> from hypervlad import HypercolumnVLAD, MicrographClassifier, make_tem_images
+    >>> from hypervlad.results import CodewordPatchesDisplay
+    >>> images, labels = make_tem_images(16, size=32, random_state=0)
+    >>> encoder = HypercolumnVLAD(weights="random", image_size=32, n_codewords=4)
+    >>> model = MicrographClassifier(encoder, random_state=0).fit(images, labels)
+    >>> display = CodewordPatchesDisplay.from_estimator(model, images, labels)
+    >>> sorted({str(each.label) for each in display.codewords})
+    ['cluster', 'fiber', 'matrix', 'matrix-surface']
+    """
+
+    def __init__(self, codewords: Sequence[ClassCodeword], title: str = "") -> None:
+        self.codewords = codewords
+        self.title = title
+
+    @classmethod
+    def from_estimator(
+        cls, model: Any, images: Sequence[Any], y: Sequence[Any], *, ax: Axes | None = None
+    ) -> CodewordPatchesDisplay:
+        """Find the three codewords with the most evidence for each class, and plot them.
+
+        The evidence is averaged over at most 60 images, spaced evenly in the list of each class.
+        At most six patches show where it is strongest, of different images first.
+
+        Parameters
+        ----------
+        model : fitted MicrographClassifier
+        images : sequence of n paths or arrays
+            Preferably the training images.
+        y : sequence of n labels
+        ax : matplotlib Axes, optional
+
+        Raises
+        ------
+        ValueError
+            If lengths differ, a class has no image, an image cannot be read, or the model has no
+            linear part.
+        """
+        images = check_image_list(images)
+        chosen = chosen_images(images, y, model.classes_, N_IMAGES)
+        n_used = sum(len(members) for _, members in chosen)
+        codewords: list[ClassCodeword] = []
+        finder = CodewordFinder(model, images)
+        for label, members in chosen:
+            codewords += finder.codewords_of(label, members)
+        of = counted(len(images), "image")
+        of = of if n_used == len(images) else f"{n_used} of {of}"
+        title = f"Patches{_width_text(codewords)} from {of}; red: evidence for the class"
+        hidden = finder.at_border - {(each.codebook, each.number) for each in codewords}
+        if hidden:
+            title += f"; not shown: {counted(len(hidden), 'codeword')} of the border"
+        return cls(codewords, title).plot(ax=ax)
+
+    @property
+    def grid(self) -> Grid:
+        n_columns = max((len(codeword.patches) for codeword in self.codewords), default=1)
+        return Grid(n_columns * len(self.codewords), n_columns)
+
+    @property
+    def figure_size(self) -> tuple[float, float]:
+        (width, height), tile = self.grid.size, Grid(1, 1).size[0]
+        return (width + _TEXT * tile) * _PATCH_SCALE, (height + _TITLE * tile) * _PATCH_SCALE
+
+    def _tiles(self) -> Iterator[Tile]:
+        for codeword in self.codewords:
+            yield from (Tile(_tinted(patch)) for patch in codeword.patches)
+            yield from [BLANK] * (self.grid.n_columns - len(codeword.patches))
+
+    def _draw(self) -> None:
+        super()._draw()
+        (left, right), (bottom, top) = self.ax_.get_xlim(), self.ax_.get_ylim()
+        self.ax_.set_xlim(left - _TEXT, right)
+        self.ax_.set_ylim(bottom, top - _TITLE)
+        pitch = (bottom - top) / max(1, len(self.codewords))
+        self._write(left - _TEXT, 0.6 * (top - _TITLE), self.title, GREY)
+        label = None
+        for row, codeword in enumerate(self.codewords):
+            y = row * pitch + 0.2
+            if row == 0 or codeword.label != label:
+                label = codeword.label
+                self._write(left - _TEXT, y, shorten(str(label), 16), weight="bold")
+            self._write(left - _TEXT, y + 0.25, _name(codeword), GREY)
+            self._write(left - _TEXT, y + 0.5, f"evidence {signed(codeword.evidence, 2)}", GREY)
+
+    def _write(
+        self, x: float, y: float, text: str, colour: str = DARK, weight: str = "normal"
+    ) -> None:
+        self.ax_.text(
+            x, y, literal(text), fontsize=8.5, color=colour, fontweight=weight, va="center"
+        )
+
+
+def chosen_images(
+    images: Sequence[Any], y: Sequence[Any], labels: Sequence[Any], n_images: int
+) -> list[tuple[Any, list[int]]]:
+    """Choose images of each class at even intervals of its list, at least one of each."""
+    truth = np.asarray(one_each("label", y, len(images)))
+    n_each = max(1, n_images // len(labels))
+    chosen = []
+    for label in labels:
+        members = np.flatnonzero(truth == label)
+        if not len(members):
+            raise ValueError(
+                f"none of the {counted(len(truth), 'image')} is of the class {str(label)!r}."
+            )
+        places = np.linspace(0, len(members) - 1, min(n_each, len(members))).round().astype(int)
+        chosen.append((label, members[places].tolist()))
+    return chosen
+
+
+def _name(codeword: ClassCodeword) -> str:
+    layer = codeword.codebook.removeprefix("per_layer.")
+    return f"codeword {codeword.number}, {'all taps' if layer == 'joint' else layer}"
+
+
+def _tinted(patch: Patch) -> NDArray[np.floating[Any]]:
+    grey = patch.pixels[..., None]
+    tinted: NDArray[np.floating[Any]] = np.where(
+        patch.mask[..., None], (1 - _TINT) * grey + _TINT * np.array(FOR), grey
+    )
+    return tinted
+
+
+def _width_text(codewords: Sequence[ClassCodeword]) -> str:
+    patches = [patch for codeword in codewords for patch in codeword.patches]
+    if not patches:
+        return ""
+    pixels = [patch.box[1] - patch.box[0] for patch in patches]
+    text = f" {_range(pixels)} pixels wide"
+    sizes = [patch.pixel_size for patch in patches if patch.pixel_size is not None]
+    if len(sizes) == len(patches):
+        text += f" ({_range([n * size for n, size in zip(pixels, sizes, strict=True)])} nm)"
+    return text
+
+
+def _range(values: Sequence[float]) -> str:
+    low, high = f"{min(values):.4g}", f"{max(values):.4g}"
+    return low if low == high else f"{low} to {high}"
+
+
+def without_border(evidence: NDArray[Any]) -> NDArray[Any]:
+    """Return evidence by position without that at the border; all zero if there is little else."""
+    inner = np.zeros_like(evidence)
+    rows, columns = (
+        slice(n_border, n - n_border)
+        for n in evidence.shape
+        for n_border in [int(((np.arange(n) + 0.5) / n < _BORDER).sum())]
+    )
+    inner[rows, columns] = evidence[rows, columns]
+    return inner if inner.max() > _MIN_EVIDENCE * evidence.max() else np.zeros_like(evidence)
+
+
+def strongest_boxes(
+    evidence: NDArray[Any], shape: tuple[int, int], side: int, n_boxes: int
+) -> list[Box]:
+    """Find squares of this side, in pixels, around the strongest evidence, without overlap."""
+    # Smoothed, so that much evidence nearby counts more than a single strong place.
+    sigma = [side / length * n / 6 for length, n in zip(shape, evidence.shape, strict=True)]
+    near = gaussian_filter(evidence.astype(np.float64), sigma, mode="constant")
+    near[~(evidence > 0)] = 0
+    centres = [
+        (np.arange(n) + 0.5) * length / n for length, n in zip(shape, evidence.shape, strict=True)
+    ]
+    boxes: list[Box] = []
+    while len(boxes) < n_boxes and near.max() > 0:
+        row, column = np.unravel_index(near.argmax(), near.shape)
+        top, left = (
+            int(np.clip(round(centre - side / 2), 0, length - side))
+            for centre, length in (
+                (centres[0][row], shape[0]),
+                (centres[1][column], shape[1]),
+            )
+        )
+        if not any(abs(top - b[0]) < side and abs(left - b[2]) < side for b in boxes):
+            boxes.append((top, top + side, left, left + side))
+        rows = np.abs(centres[0] - centres[0][row]) < side / 2
+        columns = np.abs(centres[1] - centres[1][column]) < side / 2
+        near[np.ix_(rows, columns)] = 0
+        near[row, column] = 0
+    return boxes
+
+
+def _strongest(evidence: NDArray[np.float64]) -> list[int]:
+    rows = np.argsort(-evidence, kind="stable")[:_N_PATCHES]
+    return [int(row) for row in rows if evidence[row] > 0]
+
+
+def _best_of_each_first(patches: Sequence[Sequence[Patch]]) -> list[Patch]:
+    """Put every image's first patch before any image's second."""
+    rounds = max(map(len, patches), default=0)
+    return [each[turn] for turn in range(rounds) for each in patches if turn < len(each)]
+
+
+def _cut(micrograph: Micrograph, mask: NDArray[np.bool_], member: int, box: Box) -> Patch:
+    top, bottom, left, right = box
+    step = max(1, (bottom - top) // _MAX_PATCH_PIXELS)
+    pixels = micrograph.pixels[top:bottom, left:right]
+    pixels = thumbnail(pixels if pixels.ndim == 2 else pixels.mean(axis=2), _MAX_PATCH_PIXELS)
+    height, width = micrograph.pixels.shape[:2]
+    rows = (np.arange(len(pixels)) + 0.5) * step + top
+    columns = (np.arange(pixels.shape[1]) + 0.5) * step + left
+    own_rows = (rows * mask.shape[0] / height).astype(int)
+    own_columns = (columns * mask.shape[1] / width).astype(int)
+    own = mask[np.ix_(own_rows, own_columns)]
+    return Patch(pixels.copy(), own, member, box, micrograph.pixel_size)

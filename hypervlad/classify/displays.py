@@ -1,0 +1,408 @@
+"""Figures of predictions with known labels: confusion, reliability, selective accuracy, images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
+
+from hypervlad.images import ReadOptions
+from hypervlad.pages.base import (
+    Display,
+    Grid,
+    GridDisplay,
+    Line,
+    Tile,
+    literal,
+    names_or_default,
+    one_each,
+    shorten,
+    thumbnail,
+)
+from hypervlad.pages.colours import DARK, GREY, RIGHT, WRONG
+from hypervlad.statistics.classification import Evaluation, wilson_interval
+from hypervlad.statistics.probabilities import ReliabilityBins
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_MAX_WITH_COUNTS = 20  # classes
+_LABEL_LETTERS = 14  # leaves room for the confidence beside a long name
+_BAR, _LINE, _DASHED, _NOTE = "#9ec5e8", "#1f5a8c", "#888888", "#666666"
+_TICKS = np.linspace(0, 1, 6)
+_TICK_LABELS = [f"{100 * tick:.0f} %" for tick in _TICKS]
+
+
+class ConfusionDisplay(Display):
+    """scikit-learn's confusion matrix, labelled with counts and coloured by their share of the row.
+
+    Parameters
+    ----------
+    matrix : int ndarray of shape (n_labels, n_labels)
+        Rows are true classes, columns predicted classes.
+    labels : sequence of n_labels labels
+
+    Examples
+    --------
+    >>> from hypervlad.results import ConfusionDisplay
+    >>> display = ConfusionDisplay.from_predictions(["SEM", "TEM", "TEM"], ["SEM", "SEM", "TEM"])
+    >>> display.matrix.tolist(), display.labels
+    ([[1, 0], [1, 1]], ['SEM', 'TEM'])
+    """
+
+    def __init__(self, matrix: NDArray[Any], labels: Sequence[Any]) -> None:
+        self.matrix = np.asarray(matrix)
+        self.labels = [str(label) for label in labels]
+
+    @classmethod
+    def from_predictions(
+        cls,
+        y_true: Sequence[Any],
+        y_pred: Sequence[Any],
+        *,
+        labels: Sequence[Any] | None = None,
+        ax: Axes | None = None,
+    ) -> ConfusionDisplay:
+        """Count predictions and plot the matrix.
+
+        Parameters
+        ----------
+        y_true, y_pred : sequences of n labels
+        labels : sequence of labels, optional
+            The order of the classes; by default all labels that occur, sorted.
+        ax : matplotlib Axes, optional
+        """
+        true, predicted = ([str(label) for label in y] for y in (y_true, y_pred))
+        names = sorted({*true, *predicted}) if labels is None else [str(label) for label in labels]
+        return cls(confusion_matrix(true, predicted, labels=names), names).plot(ax=ax)
+
+    @property
+    def figure_size(self) -> tuple[float, float]:
+        side = min(max(0.55 * len(self.labels), 2.4), 12)
+        names = 0.075 * max((len(shorten(label, 22)) for label in self.labels), default=0)
+        return side + names + 0.8, side + names + 0.6
+
+    def _draw(self) -> None:
+        shares = self.matrix / np.maximum(self.matrix.sum(axis=1, keepdims=True), 1)
+        names = [literal(shorten(label, 22)) for label in self.labels]
+        crowded = max((len(name) for name in names), default=0) * len(names) > 24
+        ConfusionMatrixDisplay(shares, display_labels=names).plot(
+            ax=self.ax_,
+            include_values=False,
+            cmap="Blues",
+            colorbar=False,
+            xticks_rotation=40 if crowded else "horizontal",
+            im_kw={"vmin": 0, "vmax": 1},
+        )
+        if crowded:
+            for label in self.ax_.get_xticklabels():
+                label.set(ha="right", rotation_mode="anchor")
+        self.ax_.set(xlabel="predicted class", ylabel="true class")
+        self.ax_.tick_params(labelsize=9 if len(names) <= _MAX_WITH_COUNTS else 6, length=0)
+        if len(names) <= _MAX_WITH_COUNTS:
+            self._write_counts(shares)
+
+    def _write_counts(self, shares: NDArray[Any]) -> None:
+        for (row, column), count in np.ndenumerate(self.matrix):
+            if count:
+                self.ax_.text(
+                    column,
+                    row,
+                    f"{count}",
+                    ha="center",
+                    va="center",
+                    fontsize=9,
+                    color="white" if shares[row, column] > 0.55 else DARK,
+                )
+
+
+class ReliabilityDisplay(Display):
+    """Share of correct predictions against their confidence, in bins of equal width.
+
+    Parameters
+    ----------
+    bins : ReliabilityBins
+
+    Examples
+    --------
+    >>> from hypervlad.results import ReliabilityDisplay
+    >>> proba = [[0.75, 0.25], [0.75, 0.25], [0.95, 0.05]]
+    >>> display = ReliabilityDisplay.from_predictions(
+    ...     ["SEM", "TEM", "SEM"], proba, classes=["SEM", "TEM"], n_bins=5
+    ... )
+    >>> display.bins.counts.tolist(), display.bins.accuracy[3:].tolist()
+    ([0, 0, 0, 2, 1], [0.5, 1.0])
+    """
+
+    def __init__(self, bins: ReliabilityBins) -> None:
+        self.bins = bins
+
+    @classmethod
+    def from_predictions(
+        cls,
+        y_true: Sequence[Any],
+        proba: ArrayLike,
+        *,
+        classes: Sequence[Any],
+        n_bins: int = 10,
+        ax: Axes | None = None,
+    ) -> ReliabilityDisplay:
+        """Bin predictions by the probability of the predicted class, and plot.
+
+        Parameters
+        ----------
+        y_true : sequence of n labels
+            One that is not among `classes` counts as a wrong prediction.
+        proba : array-like of shape (n, n_classes)
+        classes : sequence of n_classes labels
+        n_bins : int, default=10
+        ax : matplotlib Axes, optional
+        """
+        result = Evaluation(y_true, np.asarray(proba, dtype=float), classes)
+        return cls(result.reliability_bins(n_bins)).plot(ax=ax)
+
+    figure_size = 5.2, 4.4
+
+    def _draw(self) -> None:
+        means, shares, counts = self.bins
+        n_bins = len(counts)
+        self.ax_.plot([0, 1], [0, 1], color=_DASHED, linestyle="--", linewidth=1, zorder=3)
+        self.ax_.text(
+            0.04,
+            0.055,
+            "perfectly calibrated",
+            color=_NOTE,
+            fontsize=8,
+            rotation=45,
+            rotation_mode="anchor",
+            transform_rotates_text=True,
+        )
+        for index in np.flatnonzero(counts):
+            share, count = shares[index], int(counts[index])
+            self.ax_.bar(
+                index / n_bins, share, 1 / n_bins, align="edge", color=_BAR, edgecolor="white"
+            )
+            low, high = wilson_interval(share, count)
+            x = means[index]
+            self.ax_.plot([x, x], [low, high], color=_LINE, linewidth=1.2, zorder=4)
+            self.ax_.plot(x, share, "o", color=_LINE, markersize=4, zorder=5, clip_on=False)
+            middle = (index + 0.5) / n_bins
+            self.ax_.text(middle, 1.02, f"{count}", ha="center", fontsize=8, color=GREY)
+        self.ax_.text(0, 1.02, "number:", ha="left", fontsize=8, color=GREY)
+        self.ax_.set(
+            xlim=(0, 1),
+            ylim=(0, 1),
+            xlabel="confidence",
+            ylabel="share of correct predictions",
+            xticks=_TICKS,
+            yticks=_TICKS,
+            xticklabels=_TICK_LABELS,
+            yticklabels=_TICK_LABELS,
+        )
+        self.ax_.spines[["top", "right"]].set_visible(False)
+
+
+class SelectiveAccuracyDisplay(Display):
+    """Accuracy of the most confident predictions against the share of images that they cover.
+
+    Parameters
+    ----------
+    coverage, accuracy : array-like of shape (m,)
+        See `hypervlad.evaluation.selective_accuracy_curve`.
+    area : float
+        See `hypervlad.evaluation.selective_accuracy_area`.
+
+    Examples
+    --------
+    >>> from hypervlad.results import SelectiveAccuracyDisplay
+    >>> display = SelectiveAccuracyDisplay.from_predictions(
+    ...     ["SEM", "TEM"], [[0.9, 0.1], [0.6, 0.4]], classes=["SEM", "TEM"]
+    ... )
+    >>> display.coverage.tolist(), display.accuracy.tolist()
+    ([0.5, 1.0], [1.0, 0.5])
+    """
+
+    def __init__(self, coverage: ArrayLike, accuracy: ArrayLike, area: float) -> None:
+        self.coverage = np.asarray(coverage, dtype=float)
+        self.accuracy = np.asarray(accuracy, dtype=float)
+        self.area = float(area)
+
+    @classmethod
+    def from_predictions(
+        cls,
+        y_true: Sequence[Any],
+        proba: ArrayLike,
+        *,
+        classes: Sequence[Any],
+        ax: Axes | None = None,
+    ) -> SelectiveAccuracyDisplay:
+        """Order predictions by the probability of the predicted class, and plot.
+
+        Parameters
+        ----------
+        y_true, proba, classes, ax
+            As for :meth:`ReliabilityDisplay.from_predictions`.
+        """
+        result = Evaluation(y_true, np.asarray(proba, dtype=float), classes)
+        curve = result.selective_curve
+        return cls(curve.coverage, curve.accuracy, result.selective_area).plot(ax=ax)
+
+    figure_size = 5.2, 3.6
+
+    def _draw(self) -> None:
+        from matplotlib.ticker import MaxNLocator
+
+        everything = self.accuracy[-1]
+        self.ax_.axhline(everything, color=_DASHED, linestyle="--", linewidth=1)
+        self.ax_.annotate(
+            f"all: {100 * everything:.0f} %",
+            (1, everything),
+            xytext=(0, -4),
+            textcoords="offset points",
+            ha="right",
+            va="top",
+            fontsize=8,
+            color=_NOTE,
+        )
+        self.ax_.plot(
+            np.append(0, self.coverage),
+            np.append(self.accuracy[0], self.accuracy),
+            drawstyle="steps-pre",
+            color=_LINE,
+            linewidth=1.6,
+            clip_on=False,
+        )
+        self.ax_.set(
+            xlim=(0, 1),
+            ylim=(max(0.0, np.floor(10 * self.accuracy.min() - 1) / 10), 1),
+            xlabel="share answered, most confident first",
+            ylabel="accuracy of these answers",
+            xticks=_TICKS,
+            xticklabels=_TICK_LABELS,
+        )
+        self.ax_.yaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10]))
+        self.ax_.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.6g} %")
+        self.ax_.set_title(f"area {self.area:.3f}", fontsize=9, color=GREY, loc="right")
+        self.ax_.spines[["top", "right"]].set_visible(False)
+
+
+class ContactSheetDisplay(GridDisplay):
+    """Images in rows, each with a caption.
+
+    Parameters
+    ----------
+    images : sequence of paths or arrays
+    captions : sequence of sequence of str
+        The lines beneath each image.
+    colours : sequence of str, optional
+        A matplotlib colour for each image's second line, which is then bold.
+    n_columns : int, default=6
+    read_options : ReadOptions, optional
+
+    Examples
+    --------
+    >>> sheet = ContactSheetDisplay([np.eye(8), np.ones((8, 4))], [["a.png"], ["b.png"]])
+    >>> len(sheet.captions)
+    2
+    """
+
+    def __init__(
+        self,
+        images: Sequence[Any],
+        captions: Sequence[Sequence[str]],
+        *,
+        colours: Sequence[str] | None = None,
+        n_columns: int = 6,
+        read_options: ReadOptions | None = None,
+    ) -> None:
+        self.images = images
+        self.captions = one_each("caption", captions, len(images))
+        self.colours = colours
+        self.n_columns = n_columns
+        self.read_options = read_options
+
+    @classmethod
+    def from_predictions(
+        cls,
+        images: Sequence[Any],
+        proba: ArrayLike,
+        *,
+        classes: Sequence[Any],
+        y_true: Sequence[Any],
+        select: Literal["least_certain", "mistakes", "all"] = "least_certain",
+        n_images: int = 18,
+        names: Sequence[str] | None = None,
+        read_options: ReadOptions | None = None,
+        ax: Axes | None = None,
+    ) -> ContactSheetDisplay:
+        """Select images by their predicted probabilities, and plot them.
+
+        Parameters
+        ----------
+        images : sequence of n paths or arrays
+        proba : array-like of shape (n, n_classes)
+        classes : sequence of n_classes labels
+        y_true : sequence of n labels
+        select : {"least_certain", "mistakes", "all"}, default="least_certain"
+            The images with the lowest confidence (highest probability of any class), lowest first;
+            or the wrong predictions, most confident first; or the first of the list.
+        n_images : int, default=18
+            Maximum number of images.
+        names : sequence of n str, optional
+            By default the names of the files.
+        read_options : ReadOptions, optional
+        ax : matplotlib Axes, optional
+
+        Raises
+        ------
+        ValueError
+            If the lengths differ, or ``select`` is unknown.
+        """
+        y_true = one_each("true label", y_true, len(images))
+        names = names_or_default(images, names)
+        result = Evaluation(y_true, np.asarray(proba, dtype=float), classes)
+        predicted, is_right = result.predicted, result.correct
+        chosen = _choose(result, select)[:n_images]
+        return cls(
+            [images[i] for i in chosen],
+            [
+                [
+                    names[i],
+                    f"{'✓' if is_right[i] else '✗'} {shorten(predicted[i], _LABEL_LETTERS)}, "
+                    f"{100 * result.confidence[i]:.0f} %",
+                    f"true: {y_true[i]}",
+                ]
+                for i in chosen
+            ],
+            colours=[RIGHT if is_right[i] else WRONG for i in chosen],
+            read_options=read_options,
+        ).plot(ax=ax)
+
+    @property
+    def grid(self) -> Grid:
+        n_lines = max((len(lines) for lines in self.captions), default=0)
+        return Grid(len(self.images), self.n_columns, n_lines)
+
+    def _tiles(self) -> Iterator[Tile]:
+        for index, image in enumerate(self.images):
+            yield Tile(thumbnail(self._read(image)), self._caption(index))
+
+    def _caption(self, index: int) -> list[Line]:
+        lines = [Line(text, GREY) for text in self.captions[index]]
+        if self.colours is not None and len(lines) > 1:
+            lines[1] = Line(lines[1].text, self.colours[index], "bold")
+        return lines
+
+
+def _choose(result: Evaluation, select: str) -> NDArray[np.intp]:
+    if select == "all":
+        return np.arange(len(result.true))
+    if select == "least_certain":
+        return np.argsort(result.confidence, kind="stable")
+    if select != "mistakes":
+        raise ValueError(f'select={select!r}; expected "least_certain", "mistakes" or "all".')
+    wrong = np.flatnonzero(~result.correct)
+    return wrong[np.argsort(-result.confidence[wrong], kind="stable")]

@@ -1,0 +1,333 @@
+"""Classifying images as they appear in folders, with a table that grows line by line."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import io
+import os
+import re
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hypervlad.classify.answers import Classification
+from hypervlad.classify.predictions import (
+    prediction_columns,
+    prediction_header,
+    predictions_as_bytes,
+)
+from hypervlad.classify.sorting import numbered_names
+from hypervlad.common.files import refuse_links, replace_when_complete
+from hypervlad.common.tables import original_cell, table_as_bytes
+from hypervlad.common.wording import warn_user
+from hypervlad.images import ImageReadError, PixelSizes, SkippedImage, find_images
+from hypervlad.images.files import file_stamp
+from hypervlad.images.reading import relative_names
+
+_INTERVAL = 1.0  # seconds between two polls of the folders, at least
+_N_SETTLED = 3  # intervals for which a file must not change before it is read
+_EMPTY = 60.0  # seconds for which an empty file counts as still being written
+_RETRY = 60.0  # seconds after which a failure is tried again, and each time twice as many
+_MAX_RETRY = 3600.0
+_MAX_BATCH = 16  # images whose lines are written together
+_NAP = 0.1  # seconds after which a request to stop is noticed
+_IDLE = 5  # a poll of the folders may take a sixth of the time, on a slow network
+_ROUNDING = 0.51e-6  # of each probability in a table
+# The beginning of a row as `table_as_bytes` writes it: text with a quotation mark is quoted.
+_CUT_ROW = re.compile(
+    r"""(?:(?:"[^"]*(?:""[^"]*)*"|[^,"\r\n]*),)*(?:"[^"]*(?:""[^"]*)*"?|[^,"\r\n]*)"""
+)
+
+Stamp = tuple[int, int]  # size and time of a file
+
+
+class GrowingTable:
+    """A table of predictions to which lines are added, also in a later run.
+
+    All lines are of the folder, model (a digest) and options that `settings_file` keeps; others are
+    a ValueError. A last row that was cut off is removed with a warning.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        classes: Sequence[Any],
+        *,
+        folder: Path,
+        model: str,
+        pixel_size: float | PixelSizes | None = None,
+        coverage: float | None,
+        max_error: float | None,
+    ) -> None:
+        refuse_links(path)
+        self.path, self.classes, self.n_added = path, list(classes), 0
+        self.folder = folder
+        self._waiting, self._problem = b"", ""
+        self._columns = prediction_header(
+            classes, has_sets=coverage is not None, is_judged=max_error is not None
+        )
+        self._header = table_as_bytes(self._columns, [])
+        kept = path.read_bytes() if path.exists() else b""
+        settings = {
+            "folder": ascii(absolute_name(folder)),  # a name may have a line break
+            "model": model,
+            "pixel_size": pixel_size,
+            "coverage": coverage,
+            "max_error": max_error,
+        }
+        self._check_settings(settings, is_new=not kept)
+        rows, end = self._read_rows(kept)
+        if cut := kept[end:]:
+            os.truncate(path, end)
+            text = cut.decode("utf-8", "replace")
+            warn_user(f"{path}: the last line was incomplete and is removed: {text}")
+        self.paths = {absolute_name(folder / row[0]) for row in rows[1:] if row}
+        self._append(b"")
+
+    def _check_settings(self, settings: dict[str, Any], *, is_new: bool) -> None:
+        file = settings_file(self.path)
+        lines = {name: f"{name}: {value}" for name, value in settings.items()}
+        if is_new:
+            with replace_when_complete(file) as stream:
+                stream.write("\n".join([*lines.values(), ""]).encode())
+        elif not file.exists():
+            raise ValueError(
+                f"{self.path} exists, but not {file.name}, in which --watch keeps the folder, the "
+                "model and the options of a table; give another name."
+            )
+        else:
+            kept = file.read_text("utf-8", "replace").splitlines()
+            if other := [name for name, line in lines.items() if line not in kept]:
+                raise ValueError(
+                    f"{self.path} was made with another {' and '.join(other)} (see {file.name}); "
+                    "give another name, or the same folder, model and options."
+                )
+
+    def _read_rows(self, table: bytes) -> tuple[list[list[str]], int]:
+        """Return the cells of complete rows, and the number of bytes that these take."""
+        lines = io.BytesIO(table).readlines()
+        texts = (
+            line.decode("utf-8" if number else "utf-8-sig", "surrogateescape")
+            for number, line in enumerate(lines)
+        )
+        reader, n_columns = csv.reader(texts, strict=True), len(self._columns)
+        rows, n_lines, end = list[list[str]](), 0, 0
+        try:
+            for row in reader:
+                cells = [original_cell(cell) for cell in row]
+                if not (len(cells) in (0, n_columns) if rows else cells == self._columns):
+                    raise csv.Error
+                # An editor may have removed the last line break.
+                is_ended = lines[reader.line_num - 1].endswith(b"\n")
+                if not is_ended and not (rows and self._ends_row(cells)):
+                    raise csv.Error
+                rows.append(cells)
+                end += sum(map(len, lines[n_lines : reader.line_num]))
+                n_lines = reader.line_num
+        except csv.Error:
+            if not (self._is_cut(table[end:]) if rows else self._header.startswith(table)):
+                raise ValueError(
+                    f"{self.path}: line {n_lines + 1} does not have the {n_columns} columns of "
+                    "this table, separated by commas, or has a quotation mark without a partner; "
+                    "correct it, or give another name."
+                ) from None
+        return rows, end
+
+    def _is_cut(self, text: bytes) -> bool:
+        """Return whether a text can be a row, as this class writes it, without its end."""
+        row = text.decode("utf-8", "surrogateescape")
+        for line in row.split("\n")[:-1]:
+            cells = line.replace('"', "").split(",")
+            if len(cells) >= len(self._columns) and self._ends_row(cells):
+                return False  # a complete row: a quotation mark before it has no partner
+        return bool(_CUT_ROW.fullmatch(row))
+
+    def _ends_row(self, cells: list[str]) -> bool:
+        n = len(self.classes)
+        try:
+            return abs(sum(map(float, cells[-n:])) - 1) <= n * _ROUNDING
+        except ValueError:
+            return False
+
+    def add(self, files: Sequence[Path], found: Classification, rows: Sequence[int]) -> None:
+        columns = {
+            name: [values[row] for row in rows]
+            for name, values in prediction_columns(found, self.classes).items()
+        }
+        names = relative_names(files, self.folder)
+        lines = predictions_as_bytes(names, found.proba[rows], self.classes, columns=columns)
+        self._waiting += lines.removeprefix(self._header)
+        self.paths.update(map(absolute_name, files))
+        self.n_added += len(rows)
+        self.write()
+
+    def write(self) -> None:
+        if not self._waiting:
+            return
+        try:
+            self._append(self._waiting)
+        except OSError as error:
+            is_first, self._problem = not self._problem, error.strerror or str(error)
+            if isinstance(error, PermissionError):  # a spreadsheet on Windows
+                self._problem += ", perhaps because another program has it open"
+            if is_first:
+                warn_user(
+                    f"{self.path} cannot be written now ({self._problem}); new lines are written "
+                    "as soon as it can be",
+                )
+        else:
+            self._waiting, self._problem = b"", ""
+
+    def close(self) -> None:
+        """Write the lines that wait; if that fails, write them to a new table and raise OSError."""
+        self.write()
+        if not self._waiting:
+            return
+        names = numbered_names(self.path.with_stem(f"{self.path.stem}-unsaved"))
+        unsaved = next(path for path in names if not os.path.lexists(path))
+        missing = f"the lines that are missing in it are in {unsaved}"
+        try:
+            with replace_when_complete(unsaved) as stream:
+                stream.write(self._header + self._waiting)
+        except OSError:
+            missing = "the next run classifies the images that are missing in it"
+        raise OSError(f"{self.path} could not be written ({self._problem}); {missing}.")
+
+    def _append(self, lines: bytes) -> None:
+        """Write all of these lines, or none."""
+        with open(self.path, "a+b", buffering=0) as stream:
+            end = stream.seek(0, os.SEEK_END)
+            if not end:
+                lines = self._header + lines
+            else:
+                stream.seek(-1, os.SEEK_END)
+                # An editor may have removed the last line break.
+                lines = lines if stream.read(1) == b"\n" else b"\n" + lines
+            try:
+                if stream.write(lines) < len(lines):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fsync(stream.fileno())
+            except OSError:
+                stream.truncate(end)
+                raise
+
+
+def settings_file(table: Path) -> Path:
+    """Return the file beside a growing table that has its folder, model and options."""
+    return table.with_name(f"_{table.name}.settings.txt")
+
+
+@dataclass
+class _NewImage:
+    file: Path
+    stamp: Stamp
+    due: float
+    is_there: bool = True
+    n_failed: int = 0
+    skipped: SkippedImage | None = None
+
+    def postpone(self, skipped: SkippedImage | None) -> None:
+        self.due = time.monotonic() + min(_RETRY * 2.0**self.n_failed, _MAX_RETRY)
+        self.n_failed += 1
+        self.skipped = skipped
+
+
+def watch_folders(
+    classify: Callable[[list[Path]], Classification],
+    folders: Sequence[str | os.PathLike[str]],
+    table: GrowingTable,
+    stopped: Callable[[], bool],
+    *,
+    classified: Callable[[list[Path], Classification], Sequence[int]],
+    unreadable: Callable[[SkippedImage], Any],
+) -> list[SkippedImage]:
+    """Classify each image of folders once, also those that appear later, until ``stopped()``.
+
+    A file is read when it has not changed for three polls of the folders, an empty one after a
+    minute. What fails is tried again when the file has changed, and at growing intervals.
+
+    `classified` is called before lines are added, so that an interrupted run does the work again;
+    it returns the rows whose lines to add. `unreadable` is called once for each image, unless it
+    changes. Returns the images that could not be read when last tried.
+    """
+    new: dict[str, _NewImage] = {}
+    while True:
+        started = time.monotonic()
+        new = _new_images(folders, table.paths, new)
+        duration = time.monotonic() - started
+        ready = [image for image in new.values() if image.is_there and image.due <= started]
+        for start in range(0, len(ready), _MAX_BATCH):
+            if stopped():
+                break
+            batch, found = _classify_unchanged(classify, ready[start : start + _MAX_BATCH])
+            if found is None:
+                continue
+            files, positions = [image.file for image in batch], found.images.positions
+            rows = classified(files, found)
+            table.add([files[positions[row]] for row in rows], found, rows)
+            reasons = {each.position: each for each in found.images.skipped}
+            for position, image in enumerate(batch):
+                if absolute_name(image.file) in table.paths:
+                    del new[absolute_name(image.file)]
+                    continue
+                reason = reasons.get(position)
+                if reason is not None and image.skipped is None:
+                    unreadable(reason)
+                image.postpone(reason)
+        table.write()
+        if _wait(max(_INTERVAL, _IDLE * duration), stopped):
+            return [image.skipped for image in new.values() if image.is_there and image.skipped]
+
+
+def _new_images(
+    folders: Sequence[str | os.PathLike[str]],
+    known: Collection[str],
+    before: dict[str, _NewImage],
+) -> dict[str, _NewImage]:
+    now = time.monotonic()
+    # One that failed is kept while its folder is away, so that it is not reported again.
+    found = {name: replace(last, is_there=False) for name, last in before.items() if last.n_failed}
+    for folder in folders:
+        try:
+            files = find_images(folder)
+        except (ImageReadError, OSError):  # empty, or not there for now
+            continue
+        for file in files:
+            name = absolute_name(file)
+            stamp = None if name in known else file_stamp(file)
+            if stamp is not None:
+                wait = _N_SETTLED * _INTERVAL if stamp[0] else _EMPTY
+                new = _NewImage(file, stamp, now + wait)
+                last = before.get(name, new)
+                found[name] = replace(last, is_there=True) if last.stamp == stamp else new
+    return found
+
+
+def _classify_unchanged(
+    classify: Callable[[list[Path]], Classification], images: list[_NewImage]
+) -> tuple[list[_NewImage], Classification | None]:
+    while images:
+        found = classify([image.file for image in images])
+        same = [image for image in images if file_stamp(image.file) == image.stamp]
+        if len(same) == len(images):
+            return images, found
+        images = same
+    return [], None
+
+
+def _wait(seconds: float, stopped: Callable[[], bool]) -> bool:
+    end = time.monotonic() + seconds
+    while not stopped():
+        left = end - time.monotonic()
+        if left <= 0:
+            return False
+        time.sleep(min(_NAP, left))
+    return True
+
+
+def absolute_name(file: str | os.PathLike[str]) -> str:
+    """Return the path by which a file is recognised."""
+    return os.path.normcase(os.path.abspath(file))

@@ -1,0 +1,376 @@
+"""The commands ``defects fit``, ``defects score`` and ``defects evaluate``."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hypervlad.cli import options as option
+from hypervlad.cli.files import (
+    check_file,
+    check_folders,
+    check_model,
+    groups_of,
+    images_in,
+    load_model,
+    masks_of,
+    names_of,
+    own_pixel_size,
+)
+from hypervlad.cli.messages import (
+    echo,
+    hint_at_bad_files,
+    plain_errors,
+    report_left_out,
+    say,
+)
+from hypervlad.common.wording import counted, percent, verb, warn_user
+
+if TYPE_CHECKING:
+    from hypervlad.defects.estimator import PatchDefectScorer
+    from hypervlad.images import PixelSizes
+
+defects = typer.Typer(
+    name="defects",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Find defects: train on defect-free images, score others, compare maps with masks.",
+)
+
+TileSize = Annotated[
+    int | None,
+    typer.Option(
+        metavar="PIXELS",
+        help="Side of the tiles in which larger images go through the network, to save memory; by "
+        "default 2048, or that of the model.",
+    ),
+]
+_MASKS = typer.Option(
+    metavar="DIR",
+    help="Folder of masks (defects white on black), each named like its image. Images without a "
+    "mask count as defect-free.",
+)
+_MAX_NAMED = 5  # training images that `fit` names
+
+
+@defects.command()
+@plain_errors
+def fit(
+    paths: option.Images,
+    output: option.ModelToWrite,
+    *,
+    masks: Annotated[Path | None, _MASKS] = None,
+    patch: Annotated[
+        int,
+        typer.Option(
+            metavar="PIXELS",
+            help="Side of the squares that `evaluate` counts; smaller images are refused.",
+        ),
+    ] = 29,
+    aligned: Annotated[
+        bool,
+        typer.Option(
+            "--aligned",
+            help="All images show the same part in the same position: compare each position with "
+            "the same position in other images. Not with --masks.",
+        ),
+    ] = False,
+    rule: Annotated[
+        str,
+        typer.Option(
+            metavar="RULE",
+            help="Rule of the threshold. fpr=RATE: fraction of defect-free images that may be "
+            "called anomalous. f1: the best F1 score on the masks.",
+        ),
+    ] = "fpr=0.05",
+    groups: option.Groups = None,
+    pixel_sizes: option.PixelSizes = None,
+    image_page: option.ImagePage = None,
+    channel: option.Channel = None,
+    scaling: option.Scaling = None,
+    remove_banner: option.RemoveBanner = False,
+    tile_size: TileSize = None,
+    backbone: option.Backbone = None,
+    weights: option.Weights = None,
+    seed: option.Seed = 0,
+    device: option.Device = "auto",
+    on_error: option.Unreadable = option.OnError.RAISE,
+    include_backbone: option.IncludeBackbone = False,
+    quiet: option.Quiet = False,
+) -> None:
+    """Train on defect-free images, or on images with masks of their defects.
+
+    Without masks, use defect-free images only: defects in them raise the threshold. Look for
+    defects in the images with the highest scores, which are listed at the end. With ten images or
+    more, 120 synthetic spots, scratches and stains are put on held-out images. For each kind, the
+    area is printed from which on half and nine in ten are found, if they differ from their
+    surroundings by 20 % of the range from black to white.
+
+    \b
+    Examples:
+      hypervlad defects fit good/ -o mat.hvlad
+      hypervlad defects fit images/ --masks masks/ --rule f1 -o mat.hvlad
+    """
+    from hypervlad.defects.estimator import PatchDefectScorer, default_patch_encoder
+    from hypervlad.features.backbones.weights import check_may_be_included
+
+    reading = option.reading_fields(image_page, channel, scaling, remove_banner)
+    parameters = _threshold_parameters(rule)
+    if tile_size is not None:
+        parameters["tile_size"] = tile_size
+    check_model(output, *paths, masks, groups)
+    files = images_in(paths, quiet, groups, output, pixel_sizes)
+    if pixel_sizes is not None:
+        reading["pixel_size"] = own_pixel_size(None, pixel_sizes, files)
+    truth = None if masks is None else masks_of(files, masks, quiet)
+    codes = None if groups is None else groups_of(files, groups, paths)
+    given = {"backbone": backbone, "weights": weights, "read_options": reading or None}
+    encoder = default_patch_encoder(
+        **option.given_options(given),
+        device=device,
+        on_error=on_error.value,
+    )
+    if include_backbone:
+        check_may_be_included(encoder.backbone, encoder.weights)
+    scorer = PatchDefectScorer(
+        encoder,
+        patch=patch,
+        aligned=aligned,
+        random_state=seed,
+        verbose=not quiet,
+        **parameters,
+    )
+    if truth is None and groups is None:
+        _warn_of_folders(files)
+    say(quiet, f"training on {counted(len(files), 'image')}")
+    with hint_at_bad_files():
+        scorer.fit(files, masks=truth, groups=codes)
+    scorer.save(output, include_backbone=include_backbone)
+    echo(f"model: {output}")
+    _echo_held_out(scorer, names_of(files, paths), truth is not None)
+
+
+def _threshold_parameters(rule: str) -> dict[str, Any]:
+    if rule == "f1":
+        return {"threshold": "f1"}
+    name, _, rate = rule.partition("=")
+    if name == "fpr":
+        with contextlib.suppress(ValueError):
+            return {"threshold": "fpr", "fpr": float(rate)}
+    raise ValueError(f"--rule {rule}: expected fpr=RATE, such as fpr=0.05, or f1")
+
+
+def _echo_held_out(scorer: PatchDefectScorer, names: list[str], with_masks: bool) -> None:
+    held_out, threshold = scorer.held_out_, scorer.threshold_
+    n_images, n_above = len(held_out.scores), held_out.n_images_above(threshold)
+    what = "defect-free parts of images" if with_masks else "images"
+    echo(
+        f"threshold: {threshold:.4g}; when held out from training, {n_above} of {n_images} {what} "
+        f"{verb(n_above, 'reaches', 'reach')} it ({percent(n_above / n_images)})"
+    )
+    if not with_masks:
+        order = (-held_out.scores).argsort()
+        n_named = max(1, min(n_above, _MAX_NAMED))
+        shown = [_score_text(score, threshold) for score in held_out.scores[order].tolist()]
+        listed = [
+            f"{names[held_out.images[i]]} ({score})"
+            for i, score in zip(order[:n_named], shown, strict=False)
+        ]
+        following = [f"the next: {score}" for score in shown[n_named : n_named + 1]]
+        highest = ", ".join(listed + following)
+        echo(f"look for defects in the images with the highest scores: {highest}")
+        echo("if one has any, it may set the threshold: leave it out, and fit again")
+        _echo_limits(scorer)
+
+
+def _echo_limits(scorer: PatchDefectScorer) -> None:
+    limits = scorer.limits_
+    if not len(limits):
+        echo("which defects are found was not measured: at least 10 images must be held out")
+        return
+    echo(f"{len(limits)} synthetic defects on held-out images, at 20 % contrast:")
+    for kind, text in limits.sentences(contrast=0.2).items():
+        echo(f"  {kind}: {text}")
+
+
+def _score_text(score: float, threshold: float) -> str:
+    """Return a score; rounded, one below the threshold may look like it."""
+    text = f"{score:.4g}"
+    is_alike = score < threshold and text == f"{threshold:.4g}"
+    return f"{text}, just below the threshold" if is_alike else text
+
+
+ScorerPath = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="File written by hypervlad defects fit.")
+]
+Threshold = Annotated[
+    float | None,
+    typer.Option(
+        help="Smallest score of an anomalous image; by default that of the model. Scores are "
+        "distances from defect-free images, or log-odds of a defect if the model was trained with "
+        "masks."
+    ),
+]
+
+
+@defects.command()
+@plain_errors
+def score(
+    model: ScorerPath,
+    paths: option.Images,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write to.")
+    ],
+    threshold: Threshold = None,
+    tile_size: TileSize = None,
+    weights: option.ModelWeights = None,
+    pixel_size: option.OwnPixelSize = None,
+    pixel_sizes: option.PixelSizes = None,
+    device: option.Device = "auto",
+    on_error: option.UnreadableLeftOut = option.OnError.RAISE,
+    quiet: option.Quiet = False,
+) -> None:
+    """Score images: maps (TIFF), masks and overlays (PNG), tables (CSV) and a page (report.html).
+
+    The page shows the regions in the 48 images with the highest scores. There you can mark false
+    alarms, draw missed defects, and save masks for hypervlad defects fit --masks.
+
+    An image is called anomalous if its score reaches the threshold. Its regions are around peaks of
+    its map, and end about half-way from the peak to the usual score; of a model trained with masks,
+    they are all pixels that reach a threshold of their own. Images that cannot be read or are
+    smaller than a patch are left out; the exit code is then 2, or 0 with --on-error skip.
+
+    \b
+    Columns of scores.csv, one line per image:
+      path
+      score           of the image: combines the highest scores of large and
+                      small parts, and can be above the highest of a pixel
+      highest         the highest score of a pixel
+      highest_x, _y   where this pixel is
+      threshold       the smallest score of an anomalous image
+      called          "anomalous" or "normal"
+      area_fraction   of the image that is defective
+      area_um2        the same in square micrometres
+      n_regions       number of defective regions, the lines of regions.csv;
+                      0 if nothing stands out
+    \b
+    Columns of regions.csv, one line per region, in pixels:
+      path, region    the regions of an image are numbered as on the page
+      x, y            upper left corner of its box
+      width, height   of the box
+      area            inside the outline
+      diameter        of a circle of this area
+      length, breadth longest and shortest extent of the outline
+      area_low, _high between which defects with such regions are, by synthetic
+                      ones; area_low is 0 if only the upper end is known
+      contrast        mean grey level inside minus that around, -1 to 1
+      score           the highest of a cell of the map in the region
+    In micrometres, empty if the pixel size is unknown: width_um, height_um,
+    area_um2, diameter_um, length_um, breadth_um, area_low_um2, area_high_um2.
+    \b
+    masks/NAME.png is 255 where the image is defective, otherwise 0.
+
+    \b
+    Example:
+      hypervlad defects score mat.hvlad new/ -o found/
+    """
+    from hypervlad.defects.page import write_findings
+    from hypervlad.images.errors import training_images_text
+
+    check_folders(output, paths)
+    files = images_in(paths, quiet, model, pixel_sizes)
+    size = own_pixel_size(pixel_size, pixel_sizes, files)
+    scorer = _load(model, weights, device, threshold, tile_size, size)
+    written = write_findings(output, scorer, files, names_of(files, paths), progress=not quiet)
+    echo(
+        f"{counted(written.n_scored, 'image')} scored: {written.n_anomalous} called anomalous, "
+        f"with {counted(written.n_regions, 'defective region')}; {len(written.left_out)} left out"
+    )
+    if written.n_in_training:
+        known = training_images_text(written.n_in_training, written.n_scored)
+        say(quiet, f"{known}, so their scores are too good for new images")
+    echo(f"report: {output / 'report.html'}")
+    report_left_out(written.left_out, len(files), on_error)
+
+
+@defects.command()
+@plain_errors
+def evaluate(
+    model: ScorerPath,
+    paths: option.Images,
+    masks: Annotated[Path, _MASKS],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="HTML", help="Page to write.")],
+    threshold: Threshold = None,
+    tile_size: TileSize = None,
+    weights: option.ModelWeights = None,
+    device: option.Device = "auto",
+    on_error: option.UnreadableLeftOut = option.OnError.RAISE,
+    quiet: option.Quiet = False,
+) -> None:
+    """Compare maps with masks, by image, pixel and patch, on one page with pictures.
+
+    On the page you can move the threshold and see how many defective images it finds and how many
+    false alarms it raises. Do not use images that the model was trained on. Those that cannot be
+    read, are smaller than a patch or differ in size from their mask are left out; the exit code is
+    then 2, or 0 with --on-error skip.
+
+    \b
+    Example:
+      hypervlad defects evaluate mat.hvlad others/ --masks masks/ -o report.html
+    """
+    from hypervlad.defects.evaluation import evaluate_defects
+    from hypervlad.defects.page import write_defect_report
+
+    if output.suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"{output}: the report is one page; give a name that ends in .html.")
+    check_file(output, model, *paths)
+    files = images_in(paths, quiet, model, output)
+    truth = masks_of(files, masks, quiet)
+    scorer = _load(model, weights, device, threshold, tile_size)
+    names = names_of(files, paths)
+    result = evaluate_defects(scorer, files, truth, names, progress=not quiet)
+    for name, value in result.scores().items():
+        echo(f"{name + ':':35}{'not defined' if math.isnan(value) else f'{value:.3f}'}")
+    echo(f"threshold: {result.threshold:.4g}")
+    n_called = sum(image.is_called for image in result.images)
+    n_left_out = len(result.left_out)
+    echo(
+        f"{counted(len(result.images), 'image')} compared: {n_called} called anomalous; "
+        f"{n_left_out} left out"
+    )
+    echo(f"report: {write_defect_report(output, scorer, files, result)}")
+    report_left_out(result.left_out, len(files), on_error)
+
+
+def _load(
+    path: Path,
+    weights: str | None,
+    device: str,
+    threshold: float | None,
+    tile_size: int | None,
+    pixel_size: float | PixelSizes | None = None,
+) -> PatchDefectScorer:
+    from hypervlad.defects.estimator import PatchDefectScorer
+
+    scorer: PatchDefectScorer = load_model(
+        path, weights, PatchDefectScorer, "hypervlad defects fit", pixel_size
+    )
+    scorer.encoder_.set_params(device=device, on_error="raise")
+    if tile_size is not None:
+        scorer.set_params(tile_size=tile_size)
+    return scorer if threshold is None else scorer.set_threshold(threshold)
+
+
+def _warn_of_folders(files: list[Path]) -> None:
+    names = sorted({file.parent.name or str(file.parent) for file in files})
+    if len({file.parent for file in files}) > 1:
+        warn_user(
+            f"the images are in several folders ({', '.join(names[:5])}"
+            f"{', …' if len(names) > 5 else ''}): all are used as defect-free images. If some have "
+            "defects, give only the folder of the others, or --masks; if the folders are samples, "
+            "give --groups",
+        )

@@ -1,0 +1,292 @@
+"""The commands ``extract``, ``cache`` and ``scale``: vectors and pixel sizes of whole folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hypervlad.cli import options as option
+from hypervlad.cli.files import (
+    check_cache,
+    check_file,
+    check_page,
+    images_in,
+    load_encoder,
+    names_of,
+    own_pixel_size,
+    say_ignored,
+    write_or_print,
+)
+from hypervlad.cli.messages import echo, plain_errors, report_left_out, say
+from hypervlad.common.wording import counted
+
+
+@plain_errors
+def extract(
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR",
+            help="Folder of images, with its sub-folders; masks (*_mask.*) and hidden files are "
+            "left out.",
+        ),
+    ],
+    model: Annotated[
+        Path,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="MODEL",
+            help="File of a classifier, or of an encoder.",
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="FILE", help="Parquet file to write, NAME.parquet."),
+    ],
+    root: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder that the paths in the table are relative to; by default DIR.",
+        ),
+    ] = None,
+    include: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN",
+            help="Only files that match, such as '*.tif' (compared with the name) or 'day1/*' "
+            "(compared with the path below DIR); case is ignored. May be repeated.",
+        ),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="Leave out files that match; may be repeated."),
+    ] = None,
+    cache: option.Cache = None,
+    jobs: Annotated[
+        int, typer.Option(metavar="N", help="Number of processes; -1 for one per core.")
+    ] = 1,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Resume an earlier run that was stopped, if there is one."),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only print what would be done.")
+    ] = False,
+    weights: option.ModelWeights = None,
+    pixel_size: option.OwnPixelSize = None,
+    pixel_sizes: option.PixelSizes = None,
+    device: option.Device = "auto",
+    on_error: option.UnreadableLeftOut = option.OnError.RAISE,
+    skipped: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="CSV file to write with all unreadable images and the reasons.",
+        ),
+    ] = None,
+    quiet: option.Quiet = False,
+) -> None:
+    """Write the feature vectors of a folder's images to a Parquet file.
+
+    One row per image: path below DIR (or --root), label (its first folder below DIR), digest,
+    height, width, channels, pixel_size (nm) and vector. Unreadable images have no row; they are
+    listed in a warning, and the exit code is then 2, or 0 with --on-error skip. Finished parts are
+    kept in _FILE.parts: if the command is stopped at any moment, repeat it with --resume.
+    _FILE.images records the files that the vectors were computed from.
+
+    \b
+    Examples:
+      hypervlad extract images/ -m model.hvlad -o features.parquet --jobs 4 --resume
+      hypervlad extract share/ -m model.hvlad -o features.parquet --cache cache/ --include "*.tif"
+    """
+    from hypervlad.common.tables import write_table
+    from hypervlad.extraction.extract import extract_features, plan_extraction
+    from hypervlad.images import ImageReadError
+
+    check_cache(cache)
+    for file in (output, skipped):
+        if file is not None:
+            check_file(file)
+    if skipped is not None and skipped.resolve() in (output.resolve(), model.resolve()):
+        raise ValueError(
+            f"--skipped {skipped}: would overwrite the output or the model; give another name."
+        )
+    if not folder.is_dir() and folder.exists():
+        raise ValueError(f"{folder} is a file; give its folder, and its name with --include.")
+    if jobs == 0:
+        raise ValueError("--jobs 0: give a number of processes, or -1 for one per core.")
+    say_ignored(quiet, [folder], model, output, skipped, pixel_sizes)
+    size = own_pixel_size(pixel_size, pixel_sizes)
+    encoder = load_encoder(model, weights, device=device, cache=cache, pixel_size=size)
+    arguments: dict[str, Any] = {
+        "out": output,
+        "root": root,
+        "include": tuple(include or ()),
+        "exclude": tuple(exclude or ()),
+        "resume": resume,
+    }
+    if dry_run:
+        echo(str(plan_extraction(folder, encoder, **arguments)))
+        return
+    done = extract_features(folder, encoder, **arguments, n_jobs=jobs, verbose=not quiet)
+    if skipped is not None:
+        rows = [(image.name, image.reason) for image in done.skipped]
+        write_table(skipped, ["image", "reason"], rows)
+    say(quiet, str(done))
+    echo(f"features: {output}")
+    if done.skipped and on_error is option.OnError.RAISE:
+        raise ImageReadError(
+            f"{counted(len(done.skipped), 'image')} could not be read (listed in the warning); the "
+            "others are in the table. Remove or repair them, or accept this with --on-error skip."
+        )
+
+
+@plain_errors
+def cache(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Folder given to --cache or memory=.")
+    ],
+    limit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Reduce it to this size, such as 20GB; the least recently used entries are "
+            "removed first.",
+        ),
+    ] = None,
+    clear: Annotated[bool, typer.Option("--clear", help="Remove everything.")] = False,
+) -> None:
+    """Print the size of a cache; reduce or clear it.
+
+    \b
+    Examples:
+      hypervlad cache cache/ --limit 20GB
+      hypervlad cache cache/ --clear
+    """
+    from hypervlad.features.cache import CacheFolder, parse_size
+
+    if clear and limit is not None:
+        raise ValueError("--clear and --limit exclude each other: give only one.")
+    kept = CacheFolder(folder)
+    if clear:
+        kept.clear()
+    elif limit is not None:
+        kept.reduce(parse_size(limit))
+    usage = kept.usage()
+    echo(f"{folder}: {counted(usage.n_entries, 'entry')}, {usage.n_bytes / 1e6:.1f} MB")
+
+
+@plain_errors
+def scale(
+    paths: option.Images,
+    output: option.TableToWrite = None,
+    scale_bar: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LENGTH",
+            help='What the scale bars say, such as "10 um"; or a table (CSV) with the columns '
+            "folder and scale_bar, of which the deepest folder of an image counts.",
+        ),
+    ] = None,
+    read_labels: Annotated[
+        bool,
+        typer.Option(
+            "--read-labels",
+            help="Read the labels of the bars, and propose pixel sizes, which are not used before "
+            "they are accepted. Takes --page, and the extra ocr of the installation.",
+        ),
+    ] = False,
+    accept_labels: Annotated[
+        bool,
+        typer.Option(
+            "--accept-labels",
+            help="Read the labels, and use them where --scale-bar says nothing: once you have "
+            "checked them on the page.",
+        ),
+    ] = False,
+    page: Annotated[
+        Path | None,
+        typer.Option(metavar="HTML", help="Page to write, with each bar that was found."),
+    ] = None,
+    image_page: option.ImagePage = None,
+    channel: option.Channel = None,
+    scaling: option.Scaling = None,
+    on_error: option.Unreadable = option.OnError.RAISE,
+    quiet: option.Quiet = False,
+) -> None:
+    """Find scale bars in images, and write a table of pixel sizes.
+
+    The length of each bar is measured. What it says is given by --scale-bar, or read. A pixel size
+    in the file takes precedence, and contradictions are named. The table contains path (relative to
+    the table), pixel_size (nm per pixel), source, the bar's length with its error, kind and box in
+    pixels, scale_bar, label (as read), proposed_pixel_size, metadata_pixel_size and a remark. Check
+    each bar on the page before you use the sizes: --pixel-sizes of other commands takes the table.
+
+    \b
+    Examples:
+      hypervlad scale images/ -o sizes.csv --scale-bar "10 um" --page scale.html
+      hypervlad scale images/ -o sizes.csv --scale-bar bars.csv
+      hypervlad scale images/ -o sizes.csv --read-labels --page scale.html
+      hypervlad align images/ -o found/ --pixel-sizes sizes.csv --window 500nm
+    """
+    from hypervlad.folders import scale_page as report
+    from hypervlad.images import ImageReadError, ReadOptions
+    from hypervlad.images.reading import relative_names
+    from hypervlad.images.scale_labels import new_label_reader
+
+    if read_labels and page is None:
+        raise ValueError("--read-labels needs --page HTML, on which you check what was read.")
+    options = ReadOptions(**option.reading_fields(image_page, channel, scaling))
+    given = {} if scale_bar is None else report.read_scale_bars(scale_bar)
+    if output is not None:
+        check_file(output, *paths, scale_bar)
+    check_page(page, output, *paths)
+    files = images_in(paths, quiet, output, page, scale_bar)
+    names = names_of(files, paths)
+    done = list(
+        report.find_scales(
+            files,
+            names=names,
+            scale_bars=given,
+            read_label=new_label_reader() if read_labels or accept_labels else None,
+            accept=accept_labels,
+            read_options=options,
+            progress=not quiet,
+        )
+    )
+    bad = [str(each) for each in done if isinstance(each, ImageReadError)]
+    scales = [each for each in done if not isinstance(each, ImageReadError)]
+    read = [
+        file.parent.resolve() / file.name  # ".." beside a link would lead elsewhere
+        for file, each in zip(files, done, strict=True)
+        if not isinstance(each, ImageReadError)
+    ]
+    in_table = relative_names(read, Path.cwd() if output is None else output.parent.resolve())
+    if len(bad) < len(files):
+        rows = [each._replace(name=path) for each, path in zip(scales, in_table, strict=True)]
+        write_or_print(report.scales_as_bytes(rows), output)
+        if page is not None:
+            report.write_scale_page(page, scales, bad)
+        n_bars = sum(each.bar is not None for each in scales)
+        n_known = sum(each.pixel_size is not None for each in scales)
+        wrong = [each for each in scales if each.is_contradictory]
+        say(
+            quiet,
+            f"scale bars: found in {n_bars:,} of {counted(len(scales), 'image')}; the pixel size "
+            f"of {n_known:,} is known",
+        )
+        if n_bars and scale_bar is None and not (read_labels or accept_labels):
+            say(quiet, "give what the bars say with --scale-bar, or have it read by --read-labels")
+        if n_proposed := sum(each.proposed is not None for each in scales):
+            say(
+                quiet,
+                f"labels read: {n_proposed:,}; check them on {page}, then repeat this command with "
+                "--accept-labels",
+            )
+        for each in wrong:
+            echo(f"warning: {each.name}: {each.remark}", err=True)
+    report_left_out(bad, len(files), on_error)

@@ -1,0 +1,196 @@
+"""Errors in one sentence, warnings in one line, progress on stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import os
+import re
+import signal
+import sqlite3
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Collection, Iterator
+from contextvars import ContextVar
+from typing import Any
+
+import typer
+
+from hypervlad.cli.options import OnError
+from hypervlad.common.progress import is_terminal, print_line
+from hypervlad.common.wording import counted, printable
+
+# In the advice of errors, as Python has it.
+_PARAMETER = re.compile(
+    r"(?<![(\w])(weights|image_size|tile_size|pixel_size)=(?:\"([^\"]+)\"|([\w.-]+))"
+)
+
+_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
+# Of torch, on CPU and GPU.
+_OUT_OF_MEMORY = re.compile("can't allocate memory|not enough memory:|out of memory", re.IGNORECASE)
+_LESS_MEMORY = {
+    "jobs": "--jobs 1",
+    "tile_size": "a smaller --tile-size",
+    "image_size": "a smaller --image-size",
+}
+
+# Set by --debug.
+show_traceback: ContextVar[bool] = ContextVar("show_traceback", default=False)
+
+
+def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn every exception of a command into one sentence and an exit code."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **options: Any) -> None:
+        try:
+            with _plain_warnings(), _terminable():
+                command(*args, **options)
+        except (typer.Exit, BrokenPipeError):
+            raise
+        except KeyboardInterrupt as error:
+            echo(
+                "\nstopped; no incomplete file is left (extract, diameters and particles find "
+                "continue with --resume)",
+                err=True,
+            )
+            raise typer.Exit(143 if isinstance(error, _Terminated) else 130) from None
+        except Exception as error:
+            if show_traceback.get():
+                raise
+            echo(f"error: {sentence_of(error, options)}", err=True)
+            raise typer.Exit(2) from None
+
+    return wrapped
+
+
+def sentence_of(error: Exception, known: Collection[str] = ()) -> str:
+    """Return what a user should read of an error, in one line.
+
+    `known` parameters of the command become options in the sentence, and it advises no others.
+    """
+
+    def as_option(found: re.Match[str]) -> str:
+        is_option = found[1] in known
+        return f"--{found[1].replace('_', '-')} {found[2] or found[3]}" if is_option else found[0]
+
+    text = _PARAMETER.sub(as_option, " ".join(str(error).split()))
+    if isinstance(error, OSError) and error.strerror and (error.filename or error.errno in _FULL):
+        is_full = error.errno in _FULL and error.strerror == os.strerror(error.errno or 0)
+        remedy = "; make room on this disk, or give another folder" if is_full else ""
+        return f"{error.filename or 'the results'}: {error.strerror}{remedy}"
+    if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(text):
+        return f"not enough memory ({text or 'no details'}); {_to_need_less_memory(known)}"
+    if isinstance(error, sqlite3.OperationalError):
+        return f"the queue's database is not available ({text}); is another program using it?"
+    if isinstance(error, ValueError | OSError | ImportError | RuntimeError) and text:
+        return text
+    return (
+        f"unexpected {type(error).__name__}: {text}; this is a bug in hypervlad, please report it "
+        "with the output of 'hypervlad --debug ...'"
+    )
+
+
+def _to_need_less_memory(known: Collection[str]) -> str:
+    tried = [advice for name, advice in _LESS_MEMORY.items() if name in known]
+    tried.append("copies of the largest images at a reduced size")
+    return f"close other programs, or try {' or '.join(tried)}"
+
+
+def report_left_out(reasons: list[str], n_images: int, on_error: OnError) -> None:
+    """Name the images that were left out: in a warning if that is accepted and others remain."""
+    from hypervlad.images import ImageReadError
+    from hypervlad.images.errors import reasons_in_line
+
+    if not reasons:
+        return
+    message = f"{len(reasons)} of {counted(n_images, 'image')} left out: {reasons_in_line(reasons)}"
+    if on_error is OnError.RAISE or len(reasons) == n_images:
+        raise ImageReadError(message)
+    echo(f"warning: {message}", err=True)
+
+
+class _Terminated(KeyboardInterrupt):
+    """The process received SIGTERM."""
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM end a command as Ctrl-C does, with its workers and without incomplete files."""
+
+    def stop(*_: Any) -> None:
+        raise _Terminated
+
+    before = signal.getsignal(signal.SIGTERM)
+    # Only the main thread may set handlers.
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or before in (None, signal.SIG_IGN):
+        yield
+        return
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Show each warning, and each skipped image, once, without a source line."""
+    # Python's own record is cleared when a library changes the warning filters.
+    shown: set[Any] = set()
+
+    def show(message: Warning | str, *_place: Any, **_more: Any) -> None:
+
+        skipped = getattr(message, "skipped", ())
+        parts: set[Any] = {(each.name, each.reason) for each in skipped} or {str(message)}
+        if parts <= shown:
+            return
+        shown.update(parts)
+        print_line(printable(f"warning: {message}"))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("once", UserWarning)
+        warnings.showwarning = show
+        yield
+
+
+@contextlib.contextmanager
+def hint_at_bad_files() -> Iterator[None]:
+    """Say how to find or skip all unreadable files, where one of them stops a command."""
+    from hypervlad.images import ImageReadError
+
+    try:
+        yield
+    except ImageReadError as error:
+        raise ImageReadError(
+            f"{error} ('hypervlad check' lists unreadable files; --on-error skip leaves them out)"
+        ) from error
+
+
+@contextlib.contextmanager
+def fitting() -> Iterator[None]:
+    """Do the same for a fit, without a warning in words of Python: commands print their own."""
+    from hypervlad.classify.fitting import NeverPredictedWarning
+
+    with hint_at_bad_files(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", NeverPredictedWarning)
+        yield
+
+
+def echo(text: str | bytes, *, err: bool = False, nl: bool = True) -> None:
+    """Print text with control characters as escapes; bytes only change in a terminal."""
+    if isinstance(text, bytes):
+        if not is_terminal(sys.stdout):
+            typer.echo(text, err=err, nl=nl)
+            return
+        text = text.decode("utf-8", "backslashreplace")
+    typer.echo(printable(text), err=err, nl=nl)
+
+
+def say(quiet: bool, text: str) -> None:
+    """Print a progress message on stderr, unless ``--quiet``."""
+    if not quiet:
+        echo(text, err=True)

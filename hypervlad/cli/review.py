@@ -1,0 +1,423 @@
+"""The commands ``review start``, ``review serve``, ``review export`` and ``review retrain``."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+import sys
+import webbrowser
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hypervlad.cli import options as option
+from hypervlad.cli.files import (
+    check_cache,
+    check_file,
+    check_model,
+    folder_of,
+    found_folder,
+    images_in,
+    labelled_images,
+    load_classifier,
+    own_pixel_size,
+    write_or_print,
+)
+from hypervlad.cli.messages import echo, fitting, plain_errors, say
+from hypervlad.common.progress import ProgressBar, can_print, is_terminal
+from hypervlad.common.wording import counted, percent, verb
+
+if TYPE_CHECKING:
+    from hypervlad.app.retraining import Comparison, DoubtfulCounts, Material
+    from hypervlad.app.store import Queue
+
+review = typer.Typer(
+    name="review",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Review uncertain images: queue them, label them on a local page, retrain the model.",
+)
+
+
+class LabelSource(StrEnum):
+    """Who gave the labels to export."""
+
+    ALL = "all"
+    PERSON = "person"
+    MODEL = "model"
+
+
+QueueFolder = Annotated[
+    Path, typer.Argument(metavar="QUEUE", help="Folder that 'review start' wrote.")
+]
+_PAGE_NEEDS = ("flask", "waitress")
+_SIGNIFICANCE = 0.05
+_MIN_COMPARED = 6  # images: with fewer, no difference is significant
+
+
+@review.command()
+@plain_errors
+def start(
+    model: option.ModelPath,
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PATHS",
+            help="Images, folders (with their sub-folders) or patterns; or one folder of found "
+            "particles.",
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the queue.")
+    ],
+    training: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="IMAGES",
+            help="Folder or table that the model was trained on, so that the page can show the "
+            "nearest training images and not only their names.",
+        ),
+    ] = None,
+    max_error: Annotated[
+        float,
+        typer.Option(
+            help="Accepted fraction of wrong answers among the sure ones; with 90 % certainty, no "
+            "more are wrong."
+        ),
+    ] = 0.05,
+    weights: option.ModelWeights = None,
+    pixel_size: option.OwnPixelSize = None,
+    pixel_sizes: option.PixelSizes = None,
+    device: option.Device = "auto",
+    on_error: option.UnreadableLeftOut = option.OnError.RAISE,
+    cache: option.Cache = None,
+    quiet: option.Quiet = False,
+) -> None:
+    """Label the images that a model is sure of, and queue the others for manual labelling.
+
+    The most informative images come first: uncertain ones and ones unlike all training images, with
+    near-duplicates far apart. The images are not copied, so do not move them.
+
+    Of a folder that 'hypervlad particles find' wrote, the particles are queued.
+
+    \b
+    Examples:
+      hypervlad review start model.hvlad new/ -o queue/ --training images/ --max-error 0.02
+      hypervlad review start classes.hvlad found/ -o queue/
+    """
+
+    from hypervlad.app.creation import start_queue
+    from hypervlad.app.database import check_free
+    from hypervlad.images import ImageReadError
+    from hypervlad.statistics.conformal import check_share
+
+    check_free(output)
+    check_share("--max-error", max_error)
+    check_cache(cache)
+    if training is not None and not training.exists():
+        raise ValueError(f"--training {training}: no such folder or table")
+    found = found_folder(paths)
+    files = images_in(paths, quiet, model, pixel_sizes) if found is None else []
+    n, unit = (len(files), "image") if found is None else (len(found.table), "particle")
+    classifier = load_classifier(
+        model,
+        weights,
+        device=device,
+        on_error="skip",
+        cache=cache,
+        pixel_size=own_pixel_size(pixel_size, pixel_sizes, files),
+    )
+    with ProgressBar(total=n, unit=unit, disable=True if quiet else None) as bar:
+        started = start_queue(
+            classifier,
+            files if found is None else found,
+            output,
+            root=folder_of(paths),
+            training=training,
+            model_file=model,
+            max_error=max_error,
+            progress=bar.update,
+        )
+    say(quiet, f"labelled by the model: {counted(started.n_sure, unit)}")
+    say(quiet, f"to be labelled by hand: {counted(started.n_doubtful, unit)}")
+    echo(f"queue: {output}")
+    if started.n_doubtful:
+        say(quiet, f"next: hypervlad review serve {output}")
+    if started.n_unreadable and on_error is option.OnError.RAISE:
+        raise ImageReadError(
+            f"{started.n_unreadable} of {counted(n, unit)} could not be read (listed "
+            "in the warning); the others are in the queue. Accept this with --on-error skip."
+        )
+
+
+@review.command()
+@plain_errors
+def serve(
+    queue: QueueFolder,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            help="Port of 127.0.0.1; by default the last one of this queue, or a free one.",
+        ),
+    ] = None,
+    open_page: Annotated[
+        bool | None,
+        typer.Option("--open/--no-open", help="Open a browser; by default only in a terminal."),
+    ] = None,
+    quiet: option.Quiet = False,
+) -> None:
+    """Serve the labelling page, to this computer only, until Ctrl-C.
+
+    The link contains a secret and stays the same for a queue, so that open windows continue when
+    the server is restarted. Several windows, and several people at one computer, can label at the
+    same time. Every click is saved before the next image is shown.
+
+    \b
+    Examples:
+      hypervlad review serve queue/ --port 8765 --no-open
+    """
+    missing = [name for name in _PAGE_NEEDS if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ImportError(
+            f'the labelling page needs {" and ".join(missing)}: pip install "hypervlad[review]"'
+        )
+    from hypervlad.app.server import serve as serve_page
+    from hypervlad.app.store import Queue
+
+    logging.getLogger("waitress").setLevel(logging.ERROR)  # it warns of a busy server
+    opens_browser = is_terminal(sys.stdout) if open_page is None else open_page
+
+    def ready(link: str) -> None:
+        echo(f"open {link}")
+        if can_print(sys.stdout):
+            sys.stdout.flush()
+        usual = opened.fact("port")
+        if f":{usual}/" not in link:
+            say(
+                quiet,
+                f"(the queue's usual port {usual} is in use: is the queue already being served?)",
+            )
+        say(quiet, "press Ctrl-C to stop; all labels are saved")
+        if opens_browser:
+            webbrowser.open(link)
+
+    with contextlib.closing(Queue(queue)) as opened:
+        serve_page(opened, port=port, ready=ready)
+
+
+@review.command()
+@plain_errors
+def export(
+    queue: QueueFolder,
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="CSV",
+            help="Table to write; or the folder of the particles, to correct it.",
+        ),
+    ],
+    source: Annotated[
+        LabelSource, typer.Option(help="Whose labels to write: those of people, or the model's.")
+    ] = LabelSource.ALL,
+    quiet: option.Quiet = False,
+) -> None:
+    """Write the labels to a table: path, label, source, confidence, file.
+
+    The source is person or model, the confidence is that of the model, and the file is the full
+    path. Uncertain images that are not yet labelled have no row. Evaluate and train models on the
+    labels of people: those of the model repeat its mistakes.
+
+    Of particles, the columns are micrograph, particle, class, source and confidence; save the table
+    in their folder to train with it. If you give that folder itself, the classes that people gave
+    are written into its particles.csv, and outlines labelled "not a particle" are moved from
+    outlines/ to removed/.
+
+    \b
+    Examples:
+      hypervlad review export queue/ -o by_hand.csv --source person
+      hypervlad review export queue/ -o found/
+    """
+    from hypervlad.app.database import FILE
+    from hypervlad.app.labels import export_labels, write_classes
+    from hypervlad.app.store import Queue
+    from hypervlad.objects.tables import OWN_FILES
+
+    if output.is_dir():
+        if source is LabelSource.MODEL:
+            raise ValueError(f"{output} gets the classes of people; give --source with a table")
+        with contextlib.closing(Queue(queue)) as opened:
+            n_classes, n_removed = write_classes(opened, output)
+        echo(f"classes given by people: {counted(n_classes, 'particle')}")
+        echo(f"removed: {counted(n_removed, 'wrong outline')}")
+        echo(f"table: {output / 'particles.csv'}")
+        return
+    with contextlib.closing(Queue(queue)) as opened:
+        # Of particles, the folder's own table has their measures too.
+        own = map(output.with_name, OWN_FILES if found_folder([str(output.parent)]) else ())
+        check_file(output, queue / FILE, *own)
+        table, n_open = export_labels(opened, source.value)
+    write_or_print(table, output)
+    if n_open:
+        say(quiet, f"{counted(n_open, 'uncertain image')} not yet labelled, so without a row")
+    echo(f"labels: {output}")
+
+
+@review.command()
+@plain_errors
+def retrain(
+    queue: QueueFolder,
+    training: Annotated[
+        Path,
+        typer.Option(
+            metavar="IMAGES", help="The training images: a folder or a table, as for train."
+        ),
+    ],
+    output: option.ModelToWrite,
+    model: Annotated[
+        Path | None,
+        typer.Option(metavar="MODEL", help="Model to retrain; by default that of the queue."),
+    ] = None,
+    groups: option.Groups = None,
+    keep_queue: Annotated[
+        bool,
+        typer.Option("--keep-queue", help="Keep the old model's answers in the queue."),
+    ] = False,
+    weights: option.ModelWeights = None,
+    pixel_sizes: option.PixelSizes = None,
+    device: option.Device = "auto",
+    on_error: option.Unreadable = option.OnError.RAISE,
+    cache: option.Cache = None,
+    quiet: option.Quiet = False,
+) -> None:
+    """Retrain the model with the manual labels, and compare it with the old one.
+
+    It first reports how well held-out training images are classified, as train does. Then it
+    compares the two models on the manually labelled images, for the new model by held-out answers.
+    That favours the new model: the old one was uncertain about these images.
+
+    The table of groups has a row for each training image, and for images of the queue that belong
+    together or to training images. Every other image is its own group. Without a table, training
+    images keep the groups of the old model. The new model's answers replace the old ones in the
+    queue.
+
+    \b
+    Examples:
+      hypervlad review retrain queue/ --training images/ --groups groups.csv -o better.hvlad
+    """
+    from hypervlad.app.particles import queued_training
+    from hypervlad.app.retraining import compare, gather, refit, remaining, requeue
+    from hypervlad.app.store import Queue
+    from hypervlad.classify.summary import held_out_lines
+
+    check_cache(cache)
+    with contextlib.closing(Queue(queue)) as opened:
+        check_model(output, training, groups)
+        old = load_classifier(
+            model or _model_of(opened),
+            weights,
+            device=device,
+            on_error=on_error.value,
+            quiet=quiet,
+            cache=cache,
+            pixel_size=own_pixel_size(None, pixel_sizes),
+        )
+        old.check_calibrated(max_error=float(opened.fact("max_error", "0.05") or 0.05))
+        old.encoder = old.encoder_  # options of the command line also apply to the next fit
+        data = labelled_images(training, None, quiet, groups, pixel_sizes)
+        data.images = queued_training(training, data)
+        material = gather(opened, data, groups=groups, model=old)
+        say(
+            quiet,
+            f"training on {counted(len(material.images), 'image')}, "
+            f"{material.by_person.sum()} of them labelled by hand{_in_groups(material)}",
+        )
+        with fitting():
+            new = refit(old, material)
+        new.save(output, include_backbone=hasattr(old.encoder_, "backbone_state_"))
+        for line in held_out_lines(new):
+            echo(line)
+        _print_accuracy(compare(new, old.classes_.tolist(), material), material.n_known)
+        if new.held_out_ is None:
+            say(quiet, "no image could be held out, so no answer is sure: the queue is unchanged")
+            echo(f"model: {output}")
+            return
+        new.encoder_.set_params(on_error="skip", verbose=False)
+        n_left = len(remaining(opened))
+        with ProgressBar(total=n_left, unit="image", disable=True if quiet else None) as bar:
+            left = requeue(opened, new, material, output, write=not keep_queue, progress=bar.update)
+        _print_queue(left, keep_queue)
+    echo(f"model: {output}")
+
+
+def _in_groups(material: Material) -> str:
+    groups = [] if material.groups is None else material.groups.tolist()
+    return f", {counted(len(set(groups)), 'group')}" if len(set(groups)) < len(groups) else ""
+
+
+def _model_of(queue: Queue) -> Path:
+    from hypervlad.app.database import QueueError
+
+    noted = queue.fact("model")
+    if noted is None or not Path(noted).is_file():
+        raise QueueError(
+            f"{queue.folder}: its model is no longer at {noted}; give its file with --model"
+        )
+    return Path(noted)
+
+
+def _print_accuracy(found: Comparison, n_known: int) -> None:
+    if not found.n_labelled:
+        echo(
+            "accuracy: not compared, because the manual labels are corrections of sure answers, "
+            "where the old model was wrong"
+        )
+        return
+    if not found.n_compared:
+        echo(
+            "accuracy: unknown, because none of the "
+            f"{counted(found.n_labelled, 'manually labelled image')} "
+            "was held out"
+        )
+        return
+    echo(
+        f"accuracy on {found.n_compared} of {counted(found.n_labelled, 'manually labelled image')} "
+        f"(the uncertain ones): {percent(found.before)} when queued, {percent(found.after)} now, "
+        "held out"
+    )
+    echo(
+        f"balanced accuracy: {percent(found.balanced_before)} when queued, "
+        f"{percent(found.balanced_after)} now, the mean of their categories"
+    )
+    if found.n_compared < _MIN_COMPARED:
+        echo("(so few images do not show which model is better)")
+    elif found.p_value > _SIGNIFICANCE:
+        echo("(the difference may be due to chance)")
+    others = found.n_labelled - found.n_compared
+    if others:
+        echo(f"({others} could not be held out: too few images of the category)")
+    if n_known:
+        echo(
+            f"({counted(n_known, 'labelled image')} {verb(n_known, 'was a', 'were')} training "
+            f"{verb(n_known, 'image', 'images')} before, which favours the old model)"
+        )
+    echo(
+        "(they were chosen because the old model was uncertain, which favours the new one by a few "
+        "points; for a fair comparison use hypervlad evaluate on other images)"
+    )
+    if found.new_categories:
+        echo(f"new categories: {', '.join(found.new_categories)}")
+
+
+def _print_queue(left: DoubtfulCounts, kept: bool) -> None:
+    echo(
+        f"uncertain among {counted(left.n_images, 'image')} without a manual label: {left.before} "
+        f"before, {left.after} "
+        f"now{' (the queue is unchanged)' if kept else '; the queue is updated'}"
+    )

@@ -1,0 +1,54 @@
+"""Packages whose names are defined elsewhere, and imported on first use."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+Face = tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]
+
+
+def attach_stub(package: str, file: str) -> Face:
+    """Return a package's ``__getattr__``, ``__dir__`` and ``__all__``, of its stub.
+
+    lazy_loader does the same for names that are defined below the package.
+
+    Parameters
+    ----------
+    package, file : str
+        Its ``__name__`` and ``__file__``; the stub beside it, ``__init__.pyi``, has nothing but
+        ``from module import name`` and ``__all__``.
+
+    Examples
+    --------
+    >>> import hypervlad.data
+    >>> __getattr__, __dir__, __all__ = attach_stub("hypervlad.data", hypervlad.data.__file__)
+    >>> __getattr__("make_tem_images").__module__
+    'hypervlad.datasets.tem'
+    """
+    stub = ast.parse(Path(file).with_suffix(".pyi").read_text("utf-8"))
+    places: dict[str, tuple[str, str]] = {}
+    names: list[str] = []
+    for node in stub.body:
+        if isinstance(node, ast.ImportFrom):
+            for each in node.names:
+                places[each.asname or each.name] = str(node.module), each.name
+        elif isinstance(node, ast.Assign):
+            names = sorted(ast.literal_eval(node.value))
+
+    def __getattr__(name: str) -> Any:  # noqa: N807
+        if name not in places:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        module, own = places[name]
+        found = vars(import_module(module)).get(own) or import_module(f"{module}.{own}")
+        vars(sys.modules[package])[name] = found
+        return found
+
+    def __dir__() -> list[str]:  # noqa: N807
+        return names.copy()
+
+    return __getattr__, __dir__, names

@@ -1,0 +1,1 @@
+"""Synthetic electron micrographs with known truth, and defects that are added to any image."""

@@ -1,0 +1,324 @@
+"""Cells of images at several sizes, and ``ReferenceCells``: those of a few defect-free images."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import uniform_filter
+from sklearn.metrics import pairwise_distances_argmin_min
+from sklearn.preprocessing import normalize
+
+from hypervlad.common.base import Array
+from hypervlad.defects.thresholds import PlaceScores, image_score
+from hypervlad.features.encoder.encoding import random_pixels
+from hypervlad.features.encoder.estimator import HypercolumnVLAD
+from hypervlad.features.hypercolumns import turned
+from hypervlad.features.lazy_torch import torch
+from hypervlad.features.windows.dataset import PreparedImage
+from hypervlad.features.windows.grid import WindowGrid
+from hypervlad.features.windows.vectors import PaddedMaps, TiledNetwork, Tiling
+
+Cells = NDArray[np.float32]
+
+
+class Description(NamedTuple):
+    """A way to describe the cells of an image."""
+
+    side: int | None  # of the square that the image is resized to, pixels; None for its own size
+    window: int  # side, in cells, of the window around each cell whose mean is taken
+    relative: bool  # the image's mean is subtracted, and its standard deviation divided out
+
+
+DESCRIPTIONS = (
+    Description(None, 3, relative=False),
+    Description(None, 3, relative=True),
+    Description(224, 1, relative=True),  # the size of the images that networks were trained on
+    Description(112, 1, relative=False),
+)
+SIDES = tuple(dict.fromkeys(each.side for each in DESCRIPTIONS))
+MAX_EDGE_DISTANCE = 4  # cells; from there on an edge has no influence
+_CELL = 8  # pixels, at least, if a tap is that fine
+# Of the mean standard deviation of channels, added to that of each: some hold hardly but noise.
+_DEVIATION_RIDGE = 0.3
+_ROUNDING = 1e-3  # of the mean value: smaller standard deviations are rounding errors
+_WEAK_EDGE = 0.3  # of the mean variance of grey levels: edges of less are not followed
+_NO_EDGE = 1e-12  # a variance of grey levels that is a rounding error
+_N_TURNS = 4
+_MAX_CELLS = 100_000  # of all reference images; of 384 channels they take 150 MB
+_CELLS = Array("float32", 2, -1.001, 1.001)
+
+
+class CellMaps:
+    """Cells of images, at their own size or reduced."""
+
+    def __init__(self, encoder: HypercolumnVLAD, tiling: Tiling) -> None:
+        network = encoder.network()
+        self._own_size = TiledNetwork(network, tiling)
+        # In one piece, and without mirrored surroundings, as networks are trained.
+        whole = Tiling(max(filter(None, SIDES)), tiling.folder)
+        self._reduced = TiledNetwork(network, whole, border=0)
+        self._is_kept = tiling.folder is not None
+
+    def cells(
+        self, image: PreparedImage, side: int | None, *, keep: bool = True
+    ) -> tuple[Cells, int]:
+        """Return the cells (R, S, D) of an image, or of a square of ``side`` pixels; the stride."""
+        if side is None:
+            tensor, key, network = image.tensor, image.key, self._own_size
+        else:
+            tensor = torch.nn.functional.interpolate(
+                image.tensor[None], (side, side), mode="bilinear", antialias=True
+            )[0]
+            key, network = f"{image.key}-{side}", self._reduced
+        maps = network.padded_maps(tensor, image.name, key, keep=keep and self._is_kept)
+        return cells_of(maps, (tensor.shape[1], tensor.shape[2]))
+
+    def kept_cells(self, key: str, size: tuple[int, int], side: int | None) -> Cells:
+        """Return cells that the folder keeps, by the image's digest and size."""
+        if side is None:
+            return cells_of(self._own_size.stored_maps(key), size)[0]
+        return cells_of(self._reduced.stored_maps(f"{key}-{side}"), (side, side))[0]
+
+
+def cells_of(maps: PaddedMaps, size: tuple[int, int]) -> tuple[Cells, int]:
+    """Bring all layers to one grid, without the border: (R, S, sum of C_l), and its stride.
+
+    It is the grid of the finest layer whose cells are at least 8 pixels wide, or of the coarsest.
+    """
+    strides = [_stride(maps.size[0], layer.shape[0]) for layer in maps.maps]
+    stride = min((s for s in strides if s >= _CELL), default=max(strides))
+    grid = (maps.size[0] // stride, maps.size[1] // stride)
+    first = maps.border // stride
+    rows, columns = (slice(first, first - -extent // stride) for extent in size)
+    layers = []
+    for layer in maps.maps:
+        planes = layer.permute(2, 0, 1)[None]
+        if layer.shape[0] > grid[0]:
+            planes = torch.nn.functional.adaptive_avg_pool2d(planes, grid)
+        elif tuple(layer.shape[:2]) != grid:
+            planes = torch.nn.functional.interpolate(planes, grid, mode="bilinear")
+        layers.append(planes[0, :, rows, columns].permute(1, 2, 0))
+    return torch.cat(layers, dim=-1).contiguous().cpu().numpy(), stride
+
+
+def _stride(n_pixels: int, n_cells: int) -> int:
+    """Return a layer's stride; the nearest power of two if the network does not pad its input."""
+    exact, rest = divmod(n_pixels, n_cells)
+    return 2 ** round(math.log2(n_pixels / n_cells)) if rest else exact
+
+
+def describe(cells: Cells, window: int, relative: bool) -> Cells:
+    """Return a description (n, D) of the cells (R, S, D) of an image, row by row."""
+    n_channels = cells.shape[-1]
+    found = window_means(cells, window)
+    if relative:
+        flat = torch.from_numpy(cells.reshape(-1, n_channels))
+        deviation, mean = (each.numpy() for each in torch.std_mean(flat, dim=0, correction=0))
+        found = (found - mean) / _with_ridge(deviation, mean)
+    return found.reshape(-1, n_channels)
+
+
+def mean_and_deviation(cells: Cells) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return what `describe` subtracts from cells (R, S, D) and divides by, (D,) each.
+
+    It is several times faster, but its last digits differ, on which K-means' codewords depend.
+    """
+    flat = torch.from_numpy(cells).flatten(0, 1)
+    mean = flat.mean(0)
+    centred = flat - mean
+    mean += centred.mean(0)  # what the first sum lost by rounding
+    deviation = centred.square_().mean(0).sqrt_()
+    return mean.numpy(), _with_ridge(deviation.numpy(), mean.numpy())
+
+
+def _with_ridge(deviation: NDArray[np.float32], mean: NDArray[np.float32]) -> NDArray[np.float32]:
+    least = _ROUNDING * float(np.abs(mean).mean())
+    typical = max(float(deviation.mean()), least) or 1.0  # 0 if all cells are 0
+    return deviation + np.float32(_DEVIATION_RIDGE * typical)
+
+
+def window_means(cells: Cells, window: int) -> Cells:
+    """Return the mean over the window around each cell (R, S, D); edges are repeated."""
+    if window == 1:
+        return cells
+    (n_rows, n_columns), reach = cells.shape[:2], window // 2
+    rows, columns = (torch.arange(-reach, n + reach).clamp(0, n - 1) for n in (n_rows, n_columns))
+    padded = torch.from_numpy(cells)[rows][:, columns]
+    sums = torch.zeros(cells.shape)
+    for y, x in itertools.product(range(window), repeat=2):  # avg_pool2d takes six times longer
+        sums += padded[y : y + n_rows, x : x + n_columns]
+    means: Cells = sums.div_(window**2).numpy()
+    return means
+
+
+def places_of(shape: tuple[int, ...]) -> NDArray[np.intp]:
+    """Return the place of each cell (R, S): 5 times its distance from the nearest edge, plus that
+    from the nearest edge across, in cells, each at most 4.
+    """
+    down, across = (
+        np.minimum(np.minimum(np.arange(n), np.arange(n)[::-1]), MAX_EDGE_DISTANCE) for n in shape
+    )
+    near = np.minimum(down[:, None], across)
+    return (MAX_EDGE_DISTANCE + 1) * near + np.maximum(down[:, None], across)
+
+
+def resized(values: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Bring values (R, S) or (R, S, D) to another grid."""
+    if values.shape[:2] == shape:
+        return values
+    planes = torch.from_numpy(values).reshape(*values.shape[:2], -1).permute(2, 0, 1)[None]
+    found = torch.nn.functional.interpolate(planes, tuple(shape), mode="bilinear", antialias=True)
+    return found[0].permute(1, 2, 0).numpy().reshape(*shape, *values.shape[2:])
+
+
+def sharpened(
+    scores: NDArray[np.floating],
+    grid: WindowGrid,
+    levels: NDArray[np.float32],
+    shape: tuple[int, int],
+) -> NDArray[np.float32]:
+    """Return the scores of cells (R, S) as a map of this ``shape`` with the edges of the image.
+
+    Around each cell, the scores of 3 x 3 cells are a linear function of their grey levels, and the
+    map is that function of each pixel's: a guided filter (He, Sun and Tang, "Guided image
+    filtering", IEEE TPAMI 35, 2013) on cells.
+    ``levels`` (h, w) are of the image that the cells cover.
+    """
+    (n_rows, n_columns), side = scores.shape, grid.side
+    rows, columns = (
+        np.minimum(np.arange(n * side), extent - 1)  # the last cells may reach beyond the image
+        for n, extent in zip(scores.shape, levels.shape, strict=True)
+    )
+    blocks = levels[np.ix_(rows, columns)].reshape(n_rows, side, n_columns, side)
+    grey = blocks.mean((1, 3), dtype=np.float64)
+    mean, level = _of_neighbours(grey), _of_neighbours(scores.astype(np.float64))
+    variance = np.maximum(_of_neighbours(grey**2) - mean**2, 0)
+    weak = _WEAK_EDGE * variance.mean() + _NO_EDGE
+    slope = (_of_neighbours(grey * scores) - mean * level) / (variance + weak)
+    start = level - slope * mean
+    found = grid.to_map(_of_neighbours(slope), shape, levels.shape)
+    found *= resized(levels, shape)
+    found += grid.to_map(_of_neighbours(start), shape, levels.shape)
+    return found
+
+
+def _of_neighbours(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(uniform_filter(values, 3, mode="nearest"))
+
+
+# --- cells of reference images -------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class ReferenceCells:
+    """Defect-free cells (n, D) of unit length, with which those of an image are compared.
+
+    The score of a cell is its cosine distance from the nearest of them, that of an image the mean
+    over its highest 1 %, as in AnomalyDINO.
+    """
+
+    cells: NDArray[np.float32]
+
+    @property
+    def n_features(self) -> int:
+        n_features: int = self.cells.shape[1]
+        return n_features
+
+    def scores(
+        self, maps: CellMaps, image: PreparedImage
+    ) -> tuple[NDArray[np.float32], WindowGrid, float]:
+        """Return the scores (R, S) of an image's cells, their grid, and the image's score."""
+        cells, stride = maps.cells(image, None)
+        distances = self.distances(cells)
+        return distances, WindowGrid.of_cells(distances.shape, stride), image_score(distances)
+
+    def distances(self, cells: Cells) -> NDArray[np.float32]:
+        """Return 1 - cosine, (R, S), between each cell (R, S, D) and the most similar one."""
+        _, squares = pairwise_distances_argmin_min(
+            of_unit_length(cells), self.cells, metric="sqeuclidean"
+        )
+        return np.asarray(squares / 2, dtype=np.float32).reshape(cells.shape[:2])
+
+    def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        return {}, {"cells": self.cells}
+
+    @classmethod
+    def from_state(
+        cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
+    ) -> ReferenceCells:
+        """Undo `to_state`; ValueError if no cells are there, or they are not of unit length."""
+        cells = _CELLS.checked(arrays["cells"], "cells")
+        lengths = np.linalg.norm(cells, axis=1)
+        if not cells.size or not ((np.abs(lengths - 1) < 1e-3) | (lengths == 0)).all():
+            raise ValueError(f"the {len(cells)} reference cells are not of unit length")
+        return cls(cells)
+
+
+class ReferenceCellsFit:
+    """Chooses the defect-free images to compare with, and scores each image by others.
+
+    ``read`` reads the image at a position again.
+    """
+
+    def __init__(
+        self,
+        maps: CellMaps,
+        read: Callable[[int], PreparedImage],
+        n_references: int,
+        seed: int,
+    ) -> None:
+        self.sizes: dict[int, tuple[int, int]] = {}
+        self.keys: dict[int, str] = {}
+        self._maps, self._read = maps, read
+        self._n_references, self._seed = n_references, seed
+        self._turned: dict[int, Cells] = {}
+
+    def add(self, position: int, image: PreparedImage) -> None:
+        self.keys[position], self.sizes[position] = image.key, image.size
+        self._maps.cells(image, None)
+
+    def parts(self, positions: Iterable[int]) -> ReferenceCells:
+        """Choose among some images, by the seed and the images alone."""
+        distinct = {self.keys[at]: at for at in sorted(positions, reverse=True)}
+        order = np.random.default_rng(self._seed).permutation(sorted(distinct))
+        chosen = [distinct[key] for key in order[: self._n_references]]
+        return ReferenceCells(np.concatenate([self._turned_cells(at) for at in chosen]))
+
+    def finish(
+        self, model: ReferenceCells, of_image: Mapping[int, ReferenceCells]
+    ) -> tuple[ReferenceCells, Mapping[int, ReferenceCells], dict[int, PlaceScores]]:
+        """Return the model, models without the image at each position, and their scores of it."""
+        scored = {}
+        for at, own in of_image.items():
+            distances = own.distances(self._maps.kept_cells(self.keys[at], self.sizes[at], None))
+            scored[at] = distances, image_score(distances)
+        return model, of_image, scored
+
+    def _turned_cells(self, position: int) -> Cells:
+        if position not in self._turned:
+            image = self._read(position)
+            copies = [
+                replace(image, key=f"{image.key}-turn{turn}", tensor=turned(image.tensor, turn))
+                for turn in range(1, _N_TURNS)
+            ]
+            cells = [self._maps.kept_cells(image.key, image.size, None)]
+            cells += [self._maps.cells(copy, None, keep=False)[0] for copy in copies]
+            n_each = -(-_MAX_CELLS // (_N_TURNS * self._n_references))
+            samples = []
+            for rows in map(of_unit_length, cells):
+                chosen = random_pixels(self._seed, image.key, len(rows), n_each)
+                samples.append(rows[np.sort(chosen)])
+            self._turned[position] = np.concatenate(samples)
+        return self._turned[position]
+
+
+def of_unit_length(cells: Cells) -> Cells:
+    """Return cells (R, S, D) as rows (R S, D) of unit length, or zero."""
+    flat: Cells = normalize(cells.reshape(-1, cells.shape[-1]))
+    return flat

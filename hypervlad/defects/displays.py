@@ -1,0 +1,335 @@
+"""Defects that were found, beside true ones: score maps, and patches by their outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hypervlad.common.progress import announced
+from hypervlad.defects.maps import (
+    PatchConfusion,
+    area_fraction_error,
+    defective_patches,
+    patch_confusion,
+)
+from hypervlad.images import ReadOptions, read_mask
+from hypervlad.images.masks import mask_banner_rows
+from hypervlad.images.reading import check_image_list
+from hypervlad.pages.base import (
+    SHOWN_PIXELS,
+    Grid,
+    GridDisplay,
+    Line,
+    Tile,
+    check_size,
+    columns_for_maps,
+    common_tile_height,
+    names_or_default,
+    one_each,
+    thumbnail,
+)
+from hypervlad.pages.colours import (
+    DEFECT_FREE,
+    FALSE_ALARM,
+    FOUND,
+    GREY,
+    HIT,
+    MISSED,
+    TRUE,
+    as_rgb,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_SCALE_PERCENTILES = (1, 99.8)
+_MIN_WIDTH = 4.0  # inches, for the legend of patches
+
+
+class DefectMapDisplay(GridDisplay):
+    """Images beside the maps of their defect scores, all on one scale.
+
+    Orange outlines lie inside the regions that were found, blue ones outside those of the mask.
+    Blocks of pixels of large images are drawn with their highest score.
+
+    Parameters
+    ----------
+    images : sequence of n paths or arrays
+    maps : sequence of n ndarray of shape (H, W)
+        Scores of all pixels, higher where more defective.
+    found : sequence of n ndarray of shape (H, W)
+        True where a defect was found.
+    threshold : float
+        The scale of the maps includes this score.
+    masks : sequence of n paths, arrays or None, optional
+        True where there is a defect; None if unknown.
+    names : sequence of n str, optional
+        By default the names of the files.
+    read_options : ReadOptions, optional
+
+    Raises
+    ------
+    ValueError
+        If lengths differ or a map has NaN; when it is plotted, also if sizes differ, or an image
+        or a mask cannot be read.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from hypervlad.results import DefectMapDisplay
+    >>> scores = np.zeros((64, 64))
+    >>> scores[20:30, 40:50] = 3
+    >>> image, found = np.zeros((64, 64)), scores >= 1
+    >>> display = DefectMapDisplay([image], [scores], [found], threshold=1, names=["a.png"])
+    >>> display.plot().names
+    ['a.png']
+    """
+
+    _has_legend = True
+
+    def __init__(
+        self,
+        images: Sequence[Any],
+        maps: Sequence[ArrayLike],
+        found: Sequence[ArrayLike],
+        threshold: float,
+        *,
+        masks: Sequence[Any] | None = None,
+        names: Sequence[str] | None = None,
+        read_options: ReadOptions | None = None,
+    ) -> None:
+        self.images = check_image_list(images)
+        maps = one_each("map", maps, len(self.images))
+        self.maps = [np.asarray(scores, dtype=np.float64) for scores in maps]
+        self.found = one_each("region found", found, len(self.images))
+        self.threshold = threshold
+        self.masks = one_each("mask", masks, len(self.images))
+        self.names = names_or_default(self.images, names)
+        self.read_options = read_options
+        for name, scores in zip(self.names, self.maps, strict=True):
+            if scores.ndim != 2 or not np.isfinite(scores).all():
+                problem = f"shape {scores.shape}" if scores.ndim != 2 else "NaN or infinity in it"
+                raise ValueError(
+                    f"{name}: expected a map of finite scores, shape (H, W); got {problem}."
+                )
+
+    @classmethod
+    def from_estimator(
+        cls,
+        scorer: Any,
+        images: Sequence[Any],
+        *,
+        masks: Sequence[Any] | None = None,
+        names: Sequence[str] | None = None,
+        ax: Axes | None = None,
+    ) -> DefectMapDisplay:
+        """Score images, and plot their maps with the regions found.
+
+        Parameters
+        ----------
+        scorer : fitted PatchDefectScorer
+        images, masks, names
+            As for the class.
+        ax : matplotlib Axes, optional
+        """
+        images = check_image_list(images)
+        with announced(len(images)):
+            findings = [scorer.find(image) for image in images]
+        return cls(
+            images,
+            [finding.map for finding in findings],
+            [finding.mask for finding in findings],
+            scorer.threshold_,
+            masks=masks,
+            names=names,
+            read_options=scorer.encoder_.fitted_params_.read_options,
+        ).plot(ax=ax)
+
+    @property
+    def grid(self) -> Grid:
+        n_images = len(self.images)
+        height = common_tile_height(scores.shape for scores in self.maps)
+        return Grid(2 * n_images, columns_for_maps(n_images, 1), n_lines=2, tile_height=height)
+
+    def _draw(self) -> None:
+        super()._draw()
+        low, high = self._limits()
+        entries = [("mask", TRUE)] if any(mask is not None for mask in self.masks) else []
+        entries.append(("found", FOUND))
+        below = "≤ " if min(scores.min() for scores in self.maps) < low else ""
+        above = "≥ " if max(scores.max() for scores in self.maps) > high else ""
+        ends = _minus(f"{below}{low:.3g}"), _minus(f"{above}{high:.3g}")
+        self._draw_legend(entries, (ends[0], as_rgb(np.linspace(0, 1, 129)[None]), ends[1]))
+
+    def _limits(self) -> tuple[float, float]:
+        scores = np.concatenate([scores.ravel() for scores in self.maps])
+        low, high = np.percentile(scores, _SCALE_PERCENTILES)
+        low, high = min(low, self.threshold), max(high, self.threshold)
+        return float(low), float(high) if high > low else float(low) + 1.0
+
+    def _tiles(self) -> Iterator[Tile]:
+        (low, high), rows = self._limits(), mask_banner_rows(self.read_options or ReadOptions())
+        for image, name, scores, found, mask in zip(
+            self.images, self.names, self.maps, self.found, self.masks, strict=True
+        ):
+            pixels = self._read(image)
+            check_size(name, pixels, scores)
+            truth = None if mask is None else read_mask(mask, shape=scores.shape, banner_rows=rows)
+            shown = as_rgb(thumbnail(pixels, SHOWN_PIXELS))
+            # Grey, on which both outlines are visible.
+            heights = (thumbnail(scores, SHOWN_PIXELS, np.max) - low) / (high - low)
+            painted = as_rgb(np.clip(heights, 0, 1))
+            for region, colour in ((truth, TRUE), (found, FOUND)):
+                if region is not None:
+                    small = thumbnail(region, SHOWN_PIXELS, np.max).astype(bool)
+                    border = outline(small, outside=region is truth)
+                    shown[border] = painted[border] = colour
+            yield Tile(shown, [Line(name), Line(_truth_text(truth), GREY)])
+            yield Tile(painted, [Line(""), Line(_found_text(found, truth), GREY)])
+
+
+def outline(region: NDArray[np.bool_], *, outside: bool = False) -> NDArray[np.bool_]:
+    """Return an outline, two pixels wide, inside a region; or outside it, except at the edges."""
+    from scipy.ndimage import binary_dilation, binary_erosion
+
+    inside = region & ~binary_erosion(region, iterations=2)
+    if not outside:
+        return np.asarray(inside)
+    edge = np.ones(region.shape, dtype=bool)
+    edge[2:-2, 2:-2] = False
+    return np.asarray(binary_dilation(region, iterations=2) & ~region | inside & edge)
+
+
+def _truth_text(truth: NDArray[np.bool_] | None) -> str:
+    return "" if truth is None else f"true: {100 * truth.mean():.1f} % defective"
+
+
+def _found_text(found: NDArray[np.bool_], truth: NDArray[np.bool_] | None) -> str:
+    text = f"found: {100 * found.mean():.1f} %"
+    if truth is None:
+        return text
+    return f"{text} ({_minus(f'{100 * area_fraction_error(found, truth):+.1f}')})"
+
+
+def _minus(number: str) -> str:
+    return number.replace("-", "−")
+
+
+class PatchConfusionDisplay(GridDisplay):
+    """Images with each patch coloured by whether it is correctly called defective or defect-free.
+
+    Parameters
+    ----------
+    images : sequence of n paths or arrays
+    predicted : sequence of n ndarray of shape (H, W)
+        True where a defect is predicted.
+    masks : sequence of n paths, arrays or None
+        True where there is a defect; None for an image without defects.
+    patch : int, default=29
+        Side of a patch, in pixels; see :func:`hypervlad.evaluation.patch_confusion`.
+    names, read_options
+        As in :class:`DefectMapDisplay`.
+
+    Attributes
+    ----------
+    confusions : list of n PatchConfusion
+
+    Raises
+    ------
+    ValueError
+        If lengths or sizes differ, or a mask cannot be read; when it is plotted, also an image.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from hypervlad.results import PatchConfusionDisplay
+    >>> image, mask = np.zeros((58, 58)), np.zeros((58, 58), dtype=bool)
+    >>> mask[:29] = True  # the upper two of four squares
+    >>> display = PatchConfusionDisplay([image], [mask], [mask], names=["a.png"]).plot()
+    >>> display.confusions[0].true_positives
+    2
+    """
+
+    _has_legend = True
+
+    def __init__(
+        self,
+        images: Sequence[Any],
+        predicted: Sequence[ArrayLike],
+        masks: Sequence[Any],
+        *,
+        patch: int = 29,
+        names: Sequence[str] | None = None,
+        read_options: ReadOptions | None = None,
+    ) -> None:
+        self.images = check_image_list(images)
+        n_images = len(self.images)
+        self.predicted = [
+            read_mask(each) for each in one_each("predicted map", predicted, n_images)
+        ]
+        rows = mask_banner_rows(read_options or ReadOptions())
+        self.truths = [
+            np.zeros(found.shape, dtype=bool)
+            if mask is None
+            else read_mask(mask, shape=found.shape, banner_rows=rows)
+            for mask, found in zip(one_each("mask", masks, n_images), self.predicted, strict=True)
+        ]
+        self.names = names_or_default(self.images, names)
+        self.read_options = read_options
+        self.patch = patch
+        self.confusions = [
+            patch_confusion(found, truth, patch)
+            for found, truth in zip(self.predicted, self.truths, strict=True)
+        ]
+
+    @property
+    def grid(self) -> Grid:
+        height = common_tile_height(found.shape for found in self.predicted)
+        return Grid(len(self.images), 3, n_lines=3, tile_height=height)
+
+    @property
+    def figure_size(self) -> tuple[float, float]:
+        width, height = super().figure_size
+        return max(width, _MIN_WIDTH), height
+
+    def _draw(self) -> None:
+        super()._draw()
+        entries = [("hit", HIT), ("false alarm", FALSE_ALARM), ("missed", MISSED)]
+        self._draw_legend([*entries, ("defect-free", DEFECT_FREE)])
+
+    def _tiles(self) -> Iterator[Tile]:
+        for image, name, found, truth, confusion in zip(
+            self.images, self.names, self.predicted, self.truths, self.confusions, strict=True
+        ):
+            pixels = self._read(image)
+            check_size(name, pixels, found)
+            called, true = (self._by_patch(region) for region in (found, truth))
+            painted = as_rgb(pixels)
+            for where, colour, strength in (
+                (called & true, HIT, 0.55),
+                (called & ~true, FALSE_ALARM, 0.55),
+                (~called & true, MISSED, 0.6),
+                (~called & ~true, DEFECT_FREE, 0.12),
+            ):
+                painted[where] = (1 - strength) * painted[where] + strength * np.asarray(colour)
+            yield Tile(thumbnail(painted, SHOWN_PIXELS), _patch_caption(name, confusion))
+
+    def _by_patch(self, region: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        patches = defective_patches(region, self.patch)
+        whole = patches.repeat(self.patch, axis=0).repeat(self.patch, axis=1)
+        return whole[: region.shape[0], : region.shape[1]]
+
+
+def _patch_caption(name: str, found: PatchConfusion) -> list[Line]:
+    return [
+        Line(name),
+        Line(
+            f"{found.true_positives} hit, {found.false_positives} false, "
+            f"{found.false_negatives} missed",
+            GREY,
+        ),
+        Line(f"F1 {found.f1:.2f}" if found.f1 == found.f1 else "nothing defective", GREY),
+    ]

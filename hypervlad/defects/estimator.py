@@ -1,0 +1,638 @@
+"""``PatchDefectScorer``: a model of cells or windows, trained on defect-free or labelled images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from tempfile import TemporaryDirectory
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit
+from sklearn.utils import check_random_state
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted
+
+from hypervlad.classify.boosting.classifier import BoostedSoftmaxClassifier
+from hypervlad.common.base import Field, ImageEstimator, Part, PartParameter, Value
+from hypervlad.common.constraints import (
+    VERBOSE,
+    Alternatives,
+    Boolean,
+    InstanceOf,
+    Integer,
+    Number,
+    OneOf,
+    RandomState,
+    check_value,
+)
+from hypervlad.common.progress import announced
+from hypervlad.common.wording import warn_user
+from hypervlad.defects.cells import (
+    CellMaps,
+    ReferenceCells,
+    ReferenceCellsFit,
+    resized,
+    sharpened,
+)
+from hypervlad.defects.findings import Finding, RegionRule
+from hypervlad.defects.labelled_cells import LabelledCells, fit_labelled_cells
+from hypervlad.defects.labelled_windows import (
+    DefectLabels,
+    LabelledWindows,
+    fit_labelled_windows,
+    window_stride,
+)
+from hypervlad.defects.limits import MIN_IMAGES, DetectionLimits, measure_limits
+from hypervlad.defects.normal_images import NormalImages, NormalImagesFit
+from hypervlad.defects.thresholds import (
+    HeldOutScores,
+    WindowScores,
+    labelled_image_score,
+    models_without,
+    threshold_at_rate,
+    threshold_of_best_f1,
+    warn_of_known_images,
+)
+from hypervlad.features.backbones.registry import get_backbone
+from hypervlad.features.encoder.encoding import check_finite
+from hypervlad.features.encoder.estimator import HypercolumnVLAD
+from hypervlad.features.encoder.loading import MAX_SIDE, warn_of_blank_training_images
+from hypervlad.features.lazy_torch import torch, usual_torch
+from hypervlad.features.windows.dataset import PreparedImage, WindowReader, fit_tiled_codebook
+from hypervlad.features.windows.grid import WindowGrid, patches_at
+from hypervlad.features.windows.patches import ANOMALOUS, NORMAL
+from hypervlad.features.windows.vectors import (
+    TILE_SIDES,
+    Tiling,
+    WindowVectors,
+    check_window_encoder,
+    window_encoder,
+)
+from hypervlad.images.masks import mask_banner_rows
+from hypervlad.images.options import check_read_options
+from hypervlad.images.pixels import ImageDigests
+from hypervlad.images.reading import check_image_list, image_name
+from hypervlad.statistics.splits import check_groups
+
+_PIXELS = Integer(at_most=2**16, meaning="a whole number of pixels")
+_MAX_HELD_OUT = 1000  # images; more would need memory without a better threshold
+_MAX_STRETCH = 1.1  # between the widest and the narrowest of aligned images
+
+
+def _has_labels(scorer: PatchDefectScorer) -> bool:
+    return isinstance(getattr(scorer, "model_", None), LabelledCells | LabelledWindows)
+
+
+@dataclass(frozen=True, eq=False)
+class _Fitted:
+    """What `PatchDefectScorer.fit` learns."""
+
+    model: NormalImages | ReferenceCells | LabelledCells | LabelledWindows
+    held_out: HeldOutScores
+    keys: Collection[str]  # digests of all images
+    threshold: float
+    rule: RegionRule
+    limits: DetectionLimits
+
+
+class PatchDefectScorer(ImageEstimator):
+    """Score every position of an image for defects, trained on defect-free or labelled images.
+
+    - *Trained on defect-free images alone*, it compares cells, about 8 pixels wide, with codewords
+      of defect-free ones. Scores are relative to those of held-out images: 0 is usual.
+    - *Trained on masks*, it classifies cells, by a linear model of their maps at several sizes of
+      the image. A score is the log-odds that a cell is defective.
+    - *Trained on labelled patches*, it classifies windows of ``patch`` pixels, a quarter of that
+      apart. A score is the log-odds that a window is not normal.
+
+    **A higher score is more defective**, unlike in scikit-learn's outlier detectors. An image whose
+    score reaches ``threshold_`` is called anomalous. Its defects are the regions around the peaks
+    of its map that stand out, by ``region_rule_``; with labels, all pixels from the
+    score on that has the best F1 on held-out images. There may be none.
+
+    Parameters
+    ----------
+    encoder : HypercolumnVLAD, optional
+        `default_patch_encoder` if not given. It must have ``image_size=None``.
+    patch : int, default=29
+        Side in pixels of labelled patches and of those of `score_patches`; smaller images are
+        refused.
+    threshold : {"fpr", "f1"}, default="fpr"
+        How ``threshold_`` is chosen on held-out groups. "fpr": on average, at most the share
+        ``fpr`` of the defect-free images of new groups is called anomalous, each group counting
+        alike; with fewer than 1 / fpr - 1 groups it is a rough guess, with a warning. "f1": the
+        best F1 of cells or windows; needs labels.
+    fpr : float, default=0.05
+        See ``threshold``; between 0 and 1.
+    n_planted : int, default=120
+        Synthetic defects that are put on copies of held-out images, to measure ``limits_``; rounded
+        up to as many of each of four kinds. Each takes as long as scoring an image; 0 for none.
+        Only without labels.
+    n_codewords : int, default=128
+        Codewords of defect-free cells; not used with labels.
+    n_references : int or None, default=None
+        Compare cells with those of this many defect-free images (in all, at most 100,000 cells)
+        instead of codewords, as in :func:`hypervlad.models.presets.anomalydino`; only without
+        labels.
+    aligned : bool, default=False
+        Whether all images show the same part in the same position. Scores are then relative to the
+        same position in the other images; only without labels.
+    boosting : BoostedSoftmaxClassifier, optional
+        The learner, if there are labels; of cells, only its linear part. With
+        ``prior="training"`` if not given.
+    tile_size : int, default=2048
+        Side in pixels of the tiles into which larger images are cut. The scores of transformers
+        depend on it. A loaded model has that of its ``fit``, but at most 2048.
+    random_state : int, RandomState or None, default=None
+        Seed of ``fit``.
+    verbose : bool, default=False
+        Show progress bars.
+
+    Attributes
+    ----------
+    encoder_ : HypercolumnVLAD
+    model_ : NormalImages, ReferenceCells, LabelledCells or LabelledWindows
+        Scores cells or windows.
+    threshold_ : float
+        The lowest score that is called anomalous; see :meth:`set_threshold`.
+    region_rule_ : RegionRule
+        Which pixels are defective regions.
+    limits_ : DetectionLimits
+        Which synthetic defects were found on held-out images; without any from fewer than ten
+        images or from a single group, or with labels.
+    held_out_ : HeldOutScores
+        Scores of defect-free training images by models trained without them.
+    patch_, tile_size_ : int
+    n_images_ : int
+        Images trained on.
+    training_ : ImageDigests
+        Digests of their pixels: see ``Finding.in_training``.
+
+    Examples
+    --------
+    >>> from hypervlad import PatchDefectScorer
+    >>> from hypervlad.data import make_nanofibre_images
+    >>> from hypervlad.models import default_patch_encoder
+    >>> good, _ = make_nanofibre_images(6, defective=0.0, size=96, random_state=0)
+    >>> encoder = default_patch_encoder(weights="random")
+    >>> scorer = PatchDefectScorer(encoder, fpr=0.2, random_state=0).fit(good)
+    >>> scorer.score_map(good[0]).shape
+    (96, 96)
+    """
+
+    _kind = "patch_defect_scorer"
+    _parameter_constraints: ClassVar[Mapping[str, Alternatives]] = {
+        "encoder": [InstanceOf(HypercolumnVLAD, "a HypercolumnVLAD"), None],
+        "patch": [_PIXELS],
+        "threshold": [OneOf("fpr", "f1")],
+        "fpr": [Number(above=0, below=1, meaning="a share of images")],
+        "n_planted": [Integer(0, 100_000)],
+        "n_codewords": [Integer()],
+        "n_references": [Integer(), None],
+        "aligned": [Boolean()],
+        "boosting": [InstanceOf(BoostedSoftmaxClassifier, "a BoostedSoftmaxClassifier"), None],
+        "tile_size": [TILE_SIDES],
+        "random_state": [RandomState(), None],
+        "verbose": VERBOSE,
+    }
+    _fitted_state: ClassVar[Mapping[str, Field]] = {
+        "encoder_": Part(HypercolumnVLAD),
+        "model_": Part(NormalImages, ReferenceCells, LabelledCells, LabelledWindows),
+        "threshold_": Value(float),
+        "region_rule_": Part(RegionRule),
+        "limits_": Part(DetectionLimits),
+        "held_out_": Part(HeldOutScores),
+        "patch_": Value(int, _PIXELS),
+        "tile_size_": Value(int, TILE_SIDES),
+        "n_images_": Value(int, Integer()),
+        "training_": Part(ImageDigests),
+    }
+    _part_parameters: ClassVar[Mapping[str, PartParameter]] = {
+        "encoder": PartParameter("encoder_", window_encoder),
+        "boosting": PartParameter("boosting_", BoostedSoftmaxClassifier),
+    }
+
+    encoder_: HypercolumnVLAD
+    model_: NormalImages | ReferenceCells | LabelledCells | LabelledWindows
+    threshold_: float
+    region_rule_: RegionRule
+    limits_: DetectionLimits
+    held_out_: HeldOutScores
+    patch_: int
+    tile_size_: int
+    n_images_: int
+    training_: ImageDigests
+
+    def __init__(
+        self,
+        encoder: HypercolumnVLAD | None = None,
+        *,
+        patch: int = 29,
+        threshold: Literal["fpr", "f1"] = "fpr",
+        fpr: float = 0.05,
+        n_planted: int = 120,
+        n_codewords: int = 128,
+        n_references: int | None = None,
+        aligned: bool = False,
+        boosting: BoostedSoftmaxClassifier | None = None,
+        tile_size: int = 2048,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: bool = False,
+    ) -> None:
+        self.encoder = encoder
+        self.patch = patch
+        self.threshold = threshold
+        self.fpr = fpr
+        self.n_planted = n_planted
+        self.n_codewords = n_codewords
+        self.n_references = n_references
+        self.aligned = aligned
+        self.boosting = boosting
+        self.tile_size = tile_size
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @usual_torch()
+    def fit(
+        self,
+        images: Sequence[Any],
+        y: Sequence[str] | None = None,
+        *,
+        masks: Sequence[Any] | None = None,
+        groups: ArrayLike | None = None,
+    ) -> PatchDefectScorer:
+        """Learn what defect-free images look like, or, given labels, what defects do.
+
+        A temporary folder, which the environment variable TMPDIR moves, needs about as much space
+        as the images in single precision.
+
+        Parameters
+        ----------
+        images : sequence of n images
+            Paths and/or arrays (H, W) or (H, W, 3); defect-free without ``y`` and ``masks``.
+        y : sequence of n str, optional
+            Classes of images that are patches of ``patch`` x ``patch`` pixels: "normal", and
+            "anomalous" or several kinds of defects.
+        masks : sequence of n paths, arrays or None, optional
+            Defects of each image, for :func:`hypervlad.images.read_mask`; None: defect-free.
+        groups : sequence of n group names, optional
+            Sample of each image, its own by default. The threshold is chosen on held-out samples.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            Unusable parameters, lengths that differ, or nothing to learn from the masks.
+        ImageReadError
+            An image or mask that cannot be read or does not fit; named.
+        """
+        self.check_parameters()
+        images = check_image_list(images)
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        encoder = self._new_part("encoder", seed)
+        rows = mask_banner_rows(check_read_options(encoder.read_options))
+        labels = DefectLabels.check(len(images), y, masks, rows)
+        if self.threshold == "f1" and not labels.is_known:
+            raise ValueError(
+                'threshold="f1" needs masks or labels; for defect-free images choose "fpr"'
+            )
+        group_codes = check_groups(groups, len(images))
+        if labels.is_known and self.aligned:
+            raise ValueError(
+                "aligned=True compares places of defect-free images; it cannot be used with labels"
+            )
+        if self.n_references is not None and (labels.is_known or self.aligned):
+            raise ValueError(
+                "n_references compares with defect-free images, at all places; it cannot be used "
+                f"with {'labels' if labels.is_known else 'aligned=True'}"
+            )
+        with TemporaryDirectory(prefix="hypervlad-") as folder, announced(len(images)):
+            tiling = Tiling(self.tile_size, folder)
+            fit_codebook = partial(fit_tiled_codebook, tiling=tiling, min_side=self.patch)
+            encoder.fit_checked(images, fit_codebook)
+            fitted: _Fitted
+            if labels.is_known:
+                fit = fit_labelled_windows if masks is None else fit_labelled_cells
+                model, held_out, keys = fit(
+                    encoder,
+                    self._new_part("boosting", seed),
+                    images,
+                    labels,
+                    group_codes,
+                    patch=self.patch,
+                    tiling=tiling,
+                    seed=seed,
+                )
+                summary = HeldOutScores.of(held_out, group_codes)
+                outline = threshold_of_best_f1(held_out.values())
+                threshold = outline if self.threshold == "f1" else self._threshold(summary)
+                rule = RegionRule(outline, None)
+                fitted = _Fitted(model, summary, keys, threshold, rule, DetectionLimits.none())
+            else:
+                fitted = self._fit_normal(encoder, images, group_codes, seed, tiling)
+        # All at the end: a fit that fails leaves the model as it was.
+        self.encoder_, self.model_ = encoder, fitted.model
+        self.threshold_ = _checked_threshold("threshold", fitted.threshold)
+        self.region_rule_, self.limits_ = fitted.rule, fitted.limits
+        self.held_out_ = fitted.held_out
+        self.patch_, self.tile_size_ = int(self.patch), int(self.tile_size)
+        self.n_images_, self.training_ = encoder.n_images_, ImageDigests.of(sorted(fitted.keys))
+        return self
+
+    def set_threshold(self, threshold: float, regions: float | None = None) -> PatchDefectScorer:
+        """Set the lowest score of an anomalous image, and the lowest peak of a region, if given.
+
+        Nothing is refitted; ``limits_`` stay those of the thresholds that ``fit`` chose.
+        """
+        check_is_fitted(self)
+        chosen = _checked_threshold("threshold", threshold)
+        if regions is not None:
+            least = _checked_threshold("regions", regions)
+            self.region_rule_ = replace(self.region_rule_, least=least)
+        self.threshold_ = chosen
+        return self
+
+    # --- maps of one image ---------------------------------------------------------------------
+
+    @usual_torch()
+    def score_map(self, image: Any) -> NDArray[np.float32]:
+        """Score every pixel (H, W) of an image."""
+        check_is_fitted(self)
+        prepared = self._read(image, self.patch_)
+        scores, grid, _ = self._scores(prepared)
+        return self._map(scores, grid, _levels(self.encoder_, prepared), prepared.shape)
+
+    def predict_map(self, image: Any) -> NDArray[np.bool_]:
+        """Return which pixels (H, W) of an image are defective."""
+        return self.find(image).mask
+
+    @usual_torch()
+    def find(self, image: Any) -> Finding:
+        """Return an image's score map and its defective regions."""
+        check_is_fitted(self)
+        prepared = self._read(image, self.patch_)
+        scores, grid, score = self._scores(prepared)
+        (known,) = self.training_.contains([prepared.key]).tolist()
+        levels = _levels(self.encoder_, prepared)
+        found = Finding.of(
+            self._map(scores, grid, levels, prepared.shape),
+            self.threshold_,
+            score,
+            rule=self.region_rule_,
+            cells=scores,
+            pixels=resized(levels, prepared.shape),
+            in_training=known,
+        )
+        return self.limits_.sized(found, math.prod(prepared.size) / math.prod(prepared.shape))
+
+    @available_if(_has_labels)
+    def probability_map(self, image: Any) -> NDArray[np.float32]:
+        """Return the probability (H, W) that the cell, or window, around each pixel is defective.
+
+        Only for scorers trained on labels, if defects are as frequent as in the training images. It
+        says little of cells at the edge of a defect: those of less than three tenths are in no
+        class.
+        """
+        return np.asarray(expit(self.score_map(image)), dtype=np.float32)
+
+    @usual_torch()
+    def score_patches(
+        self, image: Any, patch: int | None = None
+    ) -> tuple[NDArray[np.floating], NDArray[np.intp]]:
+        """Score patches side by side: by the highest pixel, or as windows if patches were labelled.
+
+        Parameters
+        ----------
+        image : path or array
+        patch : int, optional
+            Side in pixels, at the encoder's ``pixel_size`` if it has one; by default ``patch_``.
+
+        Returns
+        -------
+        scores : ndarray of shape (n_patches,)
+        positions : ndarray of int, shape (n_patches, 2)
+            Upper left corners in the image's own pixels, row by row. The last row and column end at
+            the image's edge and may overlap others.
+        """
+        check_is_fitted(self)
+        check_value("patch", patch, [_PIXELS, None])
+        side = self.patch_ if patch is None else int(patch)
+        prepared = self._read(image, side)
+        grid = WindowGrid.cover(prepared.size, side, side)
+        scale = np.divide(prepared.shape, prepared.size)
+        corners = np.round(grid.positions * scale).astype(np.intp)
+        if isinstance(self.model_, LabelledWindows):
+            return self._window_scores(self.model_, prepared, grid).ravel(), corners
+        scores, cells, _ = self._scores(prepared)
+        pixels = self._map(scores, cells, _levels(self.encoder_, prepared), prepared.size)
+        return patches_at(pixels, grid.positions, side).max(axis=(1, 2)), corners
+
+    # --- many images ---------------------------------------------------------------------------
+
+    @usual_torch()
+    def score_samples(self, images: Sequence[Any]) -> NDArray[np.float64]:
+        """Return the score (n,) of each image: higher is more defective; NaN for a skipped one."""
+        check_is_fitted(self)
+        images = check_image_list(images)
+        scores = np.full(len(images), np.nan)
+        with announced(len(images)):
+            reader = WindowReader(self.encoder_.loader(), self.patch_)
+            for position, image in reader.stream(images, "scoring"):
+                scores[position] = self._scores(image)[2]
+        return scores
+
+    def predict(self, images: Sequence[Any]) -> NDArray[np.object_]:
+        """Return "anomalous" for images whose score reaches ``threshold_``, else "normal".
+
+        None for an image that was skipped.
+        """
+        scores = self.score_samples(images)
+        called = np.where(scores >= self.threshold_, ANOMALOUS, NORMAL).astype(object)
+        called[np.isnan(scores)] = None
+        return called
+
+    @property
+    def stride_(self) -> int:
+        """Pixels from one window to the next, if patches were labelled."""
+        return window_stride(self.patch_)
+
+    @property
+    def boosting_(self) -> BoostedSoftmaxClassifier:
+        """The fitted learner; AttributeError if there were no labels."""
+        if not isinstance(self.model_, LabelledCells | LabelledWindows):
+            raise AttributeError("the scorer was trained without labels, so it has no learner")
+        return self.model_.learner
+
+    # --- the stages ----------------------------------------------------------------------------
+
+    def check_parameters(self) -> None:
+        super().check_parameters()
+        if self.encoder is not None:
+            check_window_encoder(self.encoder, "defects are looked for")
+
+    def _check_state(self) -> None:
+        self.tile_size = min(self.tile_size_, MAX_SIDE)  # memory is the machine's
+        width = self.encoder_.n_features_out_
+        if not isinstance(self.model_, LabelledWindows):
+            width = sum(len(layer.mean) for layer in self.encoder_.codebook_.projections)
+        if self.model_.n_features != width:
+            raise ValueError(
+                f"the model takes {self.model_.n_features} features where the windows have {width}"
+            )
+
+    def _fit_normal(
+        self,
+        encoder: HypercolumnVLAD,
+        images: list[Any],
+        groups: NDArray[Any],
+        seed: int,
+        tiling: Tiling,
+    ) -> _Fitted:
+        """Fit a model of defect-free images."""
+        maps = CellMaps(encoder, tiling)
+        reader = WindowReader(encoder.loader(), self.patch)
+
+        def read(position: int) -> PreparedImage:
+            return reader.read(images[position], image_name(images[position]))
+
+        fit: Any
+        if self.n_references is None:
+            fit = NormalImagesFit(maps, len(images), self.n_codewords, self.aligned, seed)
+        else:
+            fit = ReferenceCellsFit(maps, read, self.n_references, seed)
+        blank = []
+        for position, image in reader.stream(images, "cells"):
+            fit.add(position, image)
+            if image.info.is_blank:
+                blank.append(image.name)
+        warn_of_blank_training_images(blank, len(fit.keys))
+        if self.aligned:
+            _warn_of_shapes(list(fit.sizes.values()))
+        keys = dict(sorted(fit.keys.items(), key=lambda item: (item[1], item[0])))
+        parts = fit.parts(keys)
+        of_image = models_without(keys, set(), groups, seed, fit.parts)
+        are_held_out = bool(of_image)
+        if not are_held_out:
+            warn_of_known_images(len(keys), len(keys))
+            of_image = dict.fromkeys(keys, parts)
+        # In the order of digests, and each of several copies once: they are no further evidence.
+        first = {key: at for at, key in reversed(keys.items())}
+        chosen = sorted(first.values() & of_image.keys(), key=lambda at: keys[at])[:_MAX_HELD_OUT]
+        model, without, scores = fit.finish(parts, {at: of_image[at] for at in chosen})
+        held_out = HeldOutScores.of(
+            {
+                at: WindowScores(places.ravel(), np.zeros(places.size, dtype=bool), score)
+                for at, (places, score) in scores.items()
+            },
+            groups,
+        )
+        threshold = self._threshold(held_out)
+        usual = float(np.median(np.concatenate([each.ravel() for each, _ in scores.values()])))
+        rule = RegionRule.of(list(scores.values()), usual)
+
+        def find(position: int, image: PreparedImage) -> tuple[Finding, bool]:
+            places, grid, score = without[position].scores(unstored, image)
+            levels = _levels(encoder, image)
+            found = Finding.of(
+                sharpened(places, grid, levels, image.size),
+                -math.inf,
+                rule=rule,
+                cells=places,
+                pixels=levels,
+            )
+            return found, score >= threshold
+
+        unstored, limits = CellMaps(encoder, Tiling(tiling.side)), DetectionLimits.none()
+        if are_held_out and len(chosen) >= MIN_IMAGES and self.n_planted:
+            limits = measure_limits(
+                chosen,
+                read,
+                get_backbone(encoder.backbone).preprocessing,
+                find,
+                self.n_planted,
+                seed,
+                pixel_size=encoder.pixel_size,
+                verbose=self.verbose,
+            )
+        return _Fitted(model, held_out, keys.values(), threshold, rule, limits)
+
+    def _threshold(self, held_out: HeldOutScores) -> float:
+        scores = held_out.scores.astype(np.float64)
+        return threshold_at_rate(scores, held_out.groups, float(self.fpr))
+
+    def _scores(self, image: PreparedImage) -> tuple[NDArray[np.floating], WindowGrid, float]:
+        """Return the scores (R, S) of cells or windows, their grid, and the score of the image."""
+        if isinstance(self.model_, LabelledWindows):
+            grid = WindowGrid.cover(image.size, self.patch_, self.stride_)
+            scores = self._window_scores(self.model_, image, grid)
+            return scores, grid, labelled_image_score(scores)
+        places, grid, score = self.model_.scores(CellMaps(self.encoder_, Tiling.of(self)), image)
+        check_finite(np.append(places, score)[None], [image.name])
+        return places, grid, score
+
+    def _map(
+        self,
+        scores: NDArray[np.floating],
+        grid: WindowGrid,
+        levels: NDArray[np.float32],
+        shape: tuple[int, int],
+    ) -> NDArray[np.float32]:
+        """Return a map of this shape; ``levels`` (h, w) are of the image that was scored."""
+        if isinstance(self.model_, LabelledWindows):
+            return grid.to_map(scores, shape, (levels.shape[0], levels.shape[1]))
+        return sharpened(scores, grid, levels, shape)
+
+    def _window_scores(
+        self, model: LabelledWindows, image: PreparedImage, grid: WindowGrid
+    ) -> NDArray[np.floating]:
+        vectors = WindowVectors(self.encoder_, Tiling.of(self))
+        maps = vectors.network.padded_maps(image.tensor, image.name)
+        scores = model.scores_in(vectors, maps, grid)
+        check_finite(scores[None], [image.name])
+        return scores.reshape(grid.shape)
+
+    def _read(self, image: Any, min_side: int) -> PreparedImage:
+        (image,) = check_image_list([image])
+        return WindowReader(self.encoder_.loader(), min_side).read(image, image_name(image))
+
+
+def _levels(encoder: HypercolumnVLAD, image: PreparedImage) -> NDArray[np.float32]:
+    """Return the grey levels (h, w) of an image, 0 to 1."""
+    preprocessing = get_backbone(encoder.backbone).preprocessing
+    weights = torch.tensor(preprocessing.std) / len(image.tensor)
+    levels = torch.tensordot(weights, image.tensor, dims=1)  # without a copy of all channels
+    return np.asarray(levels.add_(float(np.mean(preprocessing.mean))).numpy())
+
+
+def _warn_of_shapes(sizes: list[tuple[int, int]]) -> None:
+    narrow, wide = (rule(sizes, key=lambda size: size[1] / size[0]) for rule in (min, max))
+    if wide[1] * narrow[0] > _MAX_STRETCH * narrow[1] * wide[0]:
+        first, second = (f"{height} x {width}" for height, width in (narrow, wide))
+        warn_user(
+            f"aligned=True is for images of the same part in the same position, but one is {first} "
+            f"and another {second} pixels; fit without it, or crop the images alike",
+        )
+
+
+def _checked_threshold(name: str, value: float) -> float:
+    largest = float(np.finfo(np.float32).max)
+    check_value(name, value, [Number(at_least=-largest, at_most=largest)])
+    return float(np.float32(value))
+
+
+def default_patch_encoder(**parameters: Any) -> HypercolumnVLAD:
+    """Return the default encoder of `PatchDefectScorer`, with the given parameters changed.
+
+    Examples
+    --------
+    >>> default_patch_encoder().taps
+    ('features.6', 'features.13')
+    """
+    return window_encoder(**parameters)

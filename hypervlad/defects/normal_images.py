@@ -1,0 +1,390 @@
+"""``NormalImages``: what defect-free images look like, at three sizes, cell by cell."""
+
+from __future__ import annotations
+
+import math
+import reprlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.cluster import KMeans
+
+from hypervlad.common.base import Array
+from hypervlad.defects.cells import (
+    DESCRIPTIONS,
+    MAX_EDGE_DISTANCE,
+    SIDES,
+    CellMaps,
+    Cells,
+    Description,
+    describe,
+    mean_and_deviation,
+    places_of,
+    resized,
+    window_means,
+)
+from hypervlad.defects.thresholds import PlaceScores, image_score
+from hypervlad.features.encoder.encoding import random_pixels
+from hypervlad.features.lazy_torch import torch
+from hypervlad.features.windows.dataset import PreparedImage
+from hypervlad.features.windows.grid import WindowGrid
+
+_RIDGE = 0.01  # of the mean variance, added to all directions
+_TRIM_FRACTION, _TRIM_ROUNDS = 0.01, 2  # the least likely cells: some images may have defects
+_MIN_PER_CODEWORD, _MAX_PER_CODEWORD = 4, 100
+_MAX_CELLS, _MIN_PER_IMAGE = 50_000, 20  # sampled from all images together, and from each
+_N_PLACES = (MAX_EDGE_DISTANCE + 1) ** 2
+_TOP_SHARES = (0.001, 0.01, 0.1)  # of an image's cells
+_MIN_MEAN = 1.0  # of their distances, which a tenth of defect-free cells reach: less is no evidence
+_MIN_IMAGES = 10  # from which the spread of their scores is known well enough
+_HIGH_QUANTILE = 0.9  # the quantile of distances that is 1 after standardisation
+_MAX_PROFILE_IMAGES = 200  # held out, from which usual distances are learnt
+_BLOCK = 2**11  # cells whose distances are computed at once, in the processor's cache
+_ALIGNED_SHAPE = (28, 28)  # of the maps of usual distances of aligned images
+# A map shows where; the score of an image, whether. Each is weighted for its own purpose.
+_MAP_WEIGHTS = np.array([4, 1, 1, 1], np.float32) / 7  # the finest part shows places best
+_PLACE_SHARE = 1 / 3  # of the logarithm of a spread that is of the own place: see `standardised`
+_IMAGE_POWER, _USUAL_LEVEL = 0.5, 0.5  # see `combined`
+
+_MIN_SCALE = 1e-3  # if even the highest cells of all images are more usual than the median
+_MAX_VALUE = 1e7  # in a file; squares of sums of products stay finite in single precision
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class NormalCells:
+    """A codebook of whitened defect-free cells, or of windows of them, at one size of images."""
+
+    description: Description
+    mean: NDArray[np.float32]  # (D,)
+    whitening: NDArray[np.float32]  # (D, D), to a space of equal variance in all directions
+    codewords: NDArray[np.float32]  # (K, D), in that space
+    # The median of held-out defect-free cells, and how far their 90 % quantile lies above it: by
+    # the distances from the edges in cells, or, for aligned images, by place (R, S).
+    usual: NDArray[np.float32] = field(default_factory=lambda: np.zeros(_N_PLACES, np.float32))
+    spread: NDArray[np.float32] = field(default_factory=lambda: np.ones(_N_PLACES, np.float32))
+
+    @classmethod
+    def fit(cls, description: Description, rows: Cells, n_codewords: int, seed: int) -> NormalCells:
+        """Learn from described cells (n, D); usual distances are still missing."""
+        kept, mean, whitening = whitened(rows)
+        codewords = codewords_of(kept, mean, whitening, n_codewords, seed)
+        found = (array.astype(np.float32) for array in (mean, whitening, codewords))
+        return cls(description, *found)
+
+    def distances(self, cells: Cells, means: Cells | None = None) -> NDArray[np.float32]:
+        """Return the distance (R, S) of each cell (R, S, D) of an image from its codeword.
+
+        ``means`` over the description's windows need not be computed again.
+        """
+        means = window_means(cells, self.description.window) if means is None else means
+        centre, whitening, offset = self.mean, self.whitening, np.zeros_like(self.mean)
+        if self.description.relative:  # a matrix is divided faster than all cells
+            centre, deviation = mean_and_deviation(cells)
+            offset, whitening = -self.mean @ whitening, whitening / deviation[:, None]
+        middle, start, matrix, codewords = map(
+            torch.from_numpy, (centre, offset, whitening, self.codewords)
+        )
+        halves = 0.5 * codewords.square().sum(1)
+        flat = torch.from_numpy(means).flatten(0, 1)
+        found = []
+        for block in flat.split(_BLOCK):
+            white = torch.addmm(start, block - middle, matrix)
+            nearest = torch.addmm(halves, white, codewords.T, alpha=-1).amin(1)
+            found.append(white.square_().sum(1).add_(nearest, alpha=2))
+        distances: NDArray[np.float32] = torch.cat(found).clamp_(min=0).sqrt_().numpy()
+        return distances.reshape(cells.shape[:2])
+
+    def standardised(
+        self, distances: NDArray[np.float32], place_share: float = 1.0
+    ) -> NDArray[np.float32]:
+        """Return distances (R, S) relative to the usual ones at the same place.
+
+        Spreads are geometric means of that of the place, with the weight ``place_share``, and of a
+        typical one.
+        """
+        is_aligned = self.usual.ndim == 2
+        typical = float(np.median(self.spread) if is_aligned else self.spread[-1])
+        spread = self.spread**place_share * typical ** (1 - place_share)
+        if is_aligned:
+            usual, spread = (resized(each, distances.shape) for each in (self.usual, spread))
+        else:
+            place = places_of(distances.shape)
+            usual, spread = self.usual[place], spread[place]
+        return np.asarray((distances - usual) / spread)
+
+    def standardised_by(
+        self, held_out: Sequence[NDArray[np.float32]], aligned: bool
+    ) -> NormalCells:
+        """Learn the usual distances from those (R, S) of held-out images."""
+        if aligned:
+            stack = np.stack([resized(each, _ALIGNED_SHAPE) for each in held_out])
+            around = np.pad(stack, [(0, 0), (1, 1), (1, 1)], mode="edge")
+            views = np.lib.stride_tricks.sliding_window_view(around, (3, 3), axis=(1, 2))
+            groups = views.transpose(1, 2, 0, 3, 4).reshape(*_ALIGNED_SHAPE, -1)
+            usual, high = np.quantile(groups, [0.5, _HIGH_QUANTILE], axis=-1)
+        else:
+            values = np.concatenate([each.ravel() for each in held_out])
+            places = np.concatenate([places_of(each.shape).ravel() for each in held_out])
+            found = np.full((2, _N_PLACES), np.nan)
+            for place in np.flatnonzero(np.bincount(places)):
+                found[:, place] = np.quantile(values[places == place], [0.5, _HIGH_QUANTILE])
+            # Images that are too small have no place far from an edge: the next nearer one counts.
+            last = np.flatnonzero(np.isfinite(found[0]))[-1]
+            usual, high = np.where(np.isfinite(found), found, found[:, [last]])
+        spread = high - usual
+        typical = float(np.median(spread)) or 1.0  # 0 for images without any variation
+        spread = np.maximum(spread, 0.1 * typical)
+        return replace(self, usual=usual.astype(np.float32), spread=spread.astype(np.float32))
+
+
+@dataclass(frozen=True, eq=False)
+class NormalImages:
+    """What defect-free images look like: a `NormalCells` for each description.
+
+    Distances are relative to those of held-out images: 0 is usual, and about one cell in ten of a
+    usual image reaches 1.
+    """
+
+    parts: tuple[NormalCells, ...]
+    weights: NDArray[np.float32]  # their sum is 1; small where defect-free images differ much
+    levels: NDArray[np.float32]  # the usual values of `log_of_highest`
+    scale: float = 1.0  # the usual score of an image
+
+    @property
+    def n_features(self) -> int:
+        return len(self.parts[0].mean)
+
+    def scores(
+        self, maps: CellMaps, image: PreparedImage
+    ) -> tuple[NDArray[np.float32], WindowGrid, float]:
+        """Return the scores (R, S) of an image's places, their grid, and the image's score."""
+        found = {side: maps.cells(image, side) for side in SIDES}
+        stride = found[None][1]
+        distances = distances_of(self.parts, {side: cells for side, (cells, _) in found.items()})
+        places, score = self.combined(distances)
+        return places, WindowGrid.of_cells(distances[0].shape, stride), score
+
+    def combined(
+        self, distances: Sequence[NDArray[np.float32]]
+    ) -> tuple[NDArray[np.float32], float]:
+        """Return the scores of places, on the grid of the first part, and that of the image.
+
+        The score s of an image is the weighted geometric mean of the highest standardised
+        distances, relative to what is usual. The score of a place is the weighted mean m of its
+        distances, higher in an unusual image: (m + 1/2) s^1/2 - 1/2.
+        """
+        pairs = list(zip(self.parts, distances, strict=True))
+        logarithms = np.array([log_of_highest(part.standardised(own)) for part, own in pairs])
+        unusual = math.exp(np.dot(self.weights, logarithms - self.levels))
+        shape = distances[0].shape
+        parts = [resized(part.standardised(own, _PLACE_SHARE), shape) for part, own in pairs]
+        places = np.tensordot(_MAP_WEIGHTS, parts, axes=1)
+        places = (places + _USUAL_LEVEL) * unusual**_IMAGE_POWER - _USUAL_LEVEL
+        return places.astype(np.float32), self.scale * unusual
+
+    def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        arrays = {
+            f"{i}.{name}": getattr(part, name)
+            for i, part in enumerate(self.parts)
+            for name in (*_ARRAYS, *_PROFILES)
+        }
+        arrays |= {"weights": self.weights, "levels": self.levels}
+        descriptions = [list(part.description) for part in self.parts]
+        return {"parts": descriptions, "scale": self.scale}, arrays
+
+    @classmethod
+    def from_state(
+        cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
+    ) -> NormalImages:
+        """Undo `to_state`; ValueError if the arrays do not fit together."""
+        expected = [list(each) for each in DESCRIPTIONS]
+        if header["parts"] != expected:
+            raise ValueError(
+                f"the descriptions are {reprlib.repr(header['parts'])}; expected {expected}"
+            )
+        n_channels, is_aligned = arrays["0.mean"].size, arrays["0.usual"].ndim == 2
+        profile = Array("float32", 2 if is_aligned else 1, 0, _MAX_VALUE)
+        fields = _ARRAYS | dict.fromkeys(_PROFILES, profile)
+        parts = []
+        for i, description in enumerate(DESCRIPTIONS):
+            own = {name: each.checked(arrays[f"{i}.{name}"], name) for name, each in fields.items()}
+            shapes = {name: array.shape for name, array in own.items()}
+            places = _ALIGNED_SHAPE if is_aligned else (_N_PLACES,)
+            if (
+                min(n_channels, len(own["codewords"])) < 1
+                or shapes["mean"] != (n_channels,)
+                or shapes["whitening"] != (n_channels, n_channels)
+                or shapes["codewords"][1] != n_channels
+                or not shapes["usual"] == shapes["spread"] == places
+                or not own["spread"].all()
+            ):
+                raise ValueError(f"the arrays of the model of normal images do not fit: {shapes}")
+            parts.append(NormalCells(description, **own))
+        weights = Array("float32", 1, 0, 1).checked(arrays["weights"], "weights")
+        levels = Array("float32", 1, 0, _MAX_VALUE).checked(arrays["levels"], "levels")
+        fits = weights.shape == levels.shape == (len(parts),)
+        if not fits or not weights.all() or abs(float(weights.sum()) - 1) >= 1e-3:
+            raise ValueError(f"the parts do not fit: weights {weights}, levels {levels}")
+        scale = header["scale"]
+        if not isinstance(scale, float) or not 0 < scale < _MAX_VALUE:
+            raise ValueError(f"the scale of the scores is {scale!r}; expected a number above 0")
+        return cls(tuple(parts), weights, levels, scale)
+
+
+class NormalImagesFit:
+    """Learns from the cells of at most ``n_images`` images, and scores each image by the others."""
+
+    def __init__(
+        self, maps: CellMaps, n_images: int, n_codewords: int, aligned: bool, seed: int
+    ) -> None:
+        self.sizes: dict[int, tuple[int, int]] = {}
+        self.keys: dict[int, str] = {}
+        self._maps = maps
+        self._n_each = max(_MIN_PER_IMAGE, _MAX_CELLS // n_images)
+        self._n_codewords, self._aligned, self._seed = n_codewords, aligned, seed
+        self._rows: dict[int, list[Cells]] = {}
+
+    def add(self, position: int, image: PreparedImage) -> None:
+        """Sample the cells of an image, by the seed and the image alone."""
+        self.keys[position], self.sizes[position] = image.key, image.size
+        samples = []
+        of_side = {side: self._maps.cells(image, side)[0] for side in SIDES}
+        for side, window, relative in DESCRIPTIONS:
+            flat = describe(of_side[side], window, relative)
+            samples.append(flat[random_pixels(self._seed, image.key, len(flat), self._n_each)])
+        self._rows[position] = samples
+
+    def parts(self, positions: Iterable[int]) -> list[NormalCells]:
+        """Learn from some images; usual distances are still missing."""
+        ordered = sorted(positions, key=lambda at: (self.keys[at], at))
+        return [
+            NormalCells.fit(
+                description,
+                np.concatenate([self._rows[at][i] for at in ordered]),
+                self._n_codewords,
+                self._seed,
+            )
+            for i, description in enumerate(DESCRIPTIONS)
+        ]
+
+    def finish(
+        self, parts: list[NormalCells], of_image: Mapping[int, list[NormalCells]]
+    ) -> tuple[NormalImages, dict[int, NormalImages], dict[int, PlaceScores]]:
+        """Return the model, models without the image at each position, and their scores of it.
+
+        ``parts`` are learnt from all images, ``of_image`` without the image at each position.
+        """
+        distances = {at: distances_of(own, self._kept_cells(at)) for at, own in of_image.items()}
+
+        def model(fitted: list[NormalCells], without: Any = None) -> NormalImages:
+            # By the images that other models score: an image hides its own defects.
+            known = [at for at, own in of_image.items() if own is not without] or list(of_image)
+            of_part = zip(*(distances[at] for at in known[:_MAX_PROFILE_IMAGES]), strict=True)
+            standardised, logarithms = [], []
+            for part, own in zip(fitted, of_part, strict=True):
+                standardised.append(part.standardised_by(own, self._aligned))
+                logarithms.append([log_of_highest(standardised[-1].standardised(d)) for d in own])
+            low, levels, high = np.quantile(logarithms, [0.25, 0.5, 0.75], axis=1)
+            spreads = high - low if len(logarithms[0]) >= _MIN_IMAGES else np.ones(len(fitted))
+            weights = weights_of(spreads)
+            return NormalImages(tuple(standardised), weights, levels.astype(np.float32))
+
+        folds = {id(own): own for own in of_image.values()}  # the images of a fold share a model
+        of_fold = {key: model(own, without=own) for key, own in folds.items()}
+        scored = {at: of_fold[id(of_image[at])].combined(own) for at, own in distances.items()}
+        ratios = [image_score(places) / score for places, score in scored.values()]
+        scale = max(float(np.median(ratios)), _MIN_SCALE)
+        of_fold = {key: replace(each, scale=scale) for key, each in of_fold.items()}
+        return (
+            replace(model(parts), scale=scale),
+            {at: of_fold[id(own)] for at, own in of_image.items()},
+            {at: (places, scale * score) for at, (places, score) in scored.items()},
+        )
+
+    def _kept_cells(self, position: int) -> dict[int | None, Cells]:
+        key, size = self.keys[position], self.sizes[position]
+        return {side: self._maps.kept_cells(key, size, side) for side in SIDES}
+
+
+_ARRAYS = {
+    "mean": Array("float32", 1, -_MAX_VALUE, _MAX_VALUE),
+    "whitening": Array("float32", 2, -_MAX_VALUE, _MAX_VALUE),
+    "codewords": Array("float32", 2, -_MAX_VALUE, _MAX_VALUE),
+}
+_PROFILES = ("usual", "spread")
+
+
+def distances_of(
+    parts: Sequence[NormalCells], of_side: Mapping[int | None, Cells]
+) -> list[NDArray[np.float32]]:
+    """Return the distances (R, S) of an image's cells by each part."""
+    means: dict[tuple[int | None, int], Cells] = {}
+    for side, window, _ in DESCRIPTIONS:
+        if (side, window) not in means:
+            means[side, window] = window_means(of_side[side], window)
+    return [
+        part.distances(of_side[side], means[side, window])
+        for part in parts
+        for side, window, _ in [part.description]
+    ]
+
+
+def log_of_highest(values: NDArray[np.floating]) -> float:
+    """Return the logarithm of the geometric mean of the means over the highest 0.1, 1 and 10 %.
+
+    Means below 1 count as 1: a part in which an image is very usual must not hide other parts.
+    """
+    ordered = np.sort(values, axis=None)
+    means = [ordered[-max(1, round(share * ordered.size)) :].mean() for share in _TOP_SHARES]
+    return float(np.log(np.maximum(means, _MIN_MEAN)).mean())
+
+
+def weights_of(spreads: FloatArray) -> NDArray[np.float32]:
+    """Return weights (n,), inversely proportional to spreads (n,); their sum is 1."""
+    typical = float(spreads.mean()) or 1.0  # 0 for copies of one image
+    # A third of it is added, as variances are, so that no part counts alone by chance.
+    weights: FloatArray = 1 / np.hypot(spreads, typical / 3)
+    weights /= weights.sum()
+    return weights.astype(np.float32)
+
+
+def whitened(rows: Cells) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return the cells (n, D) that are kept, their mean, and the matrix that whitens them.
+
+    Twice, the 1 % with the largest Mahalanobis distance are left out.
+    """
+    cells: FloatArray = np.asarray(rows, dtype=np.float64)
+    kept = cells
+    for _ in range(_TRIM_ROUNDS):
+        mean, whitening = _whitening(kept)
+        distances = np.square((cells - mean) @ whitening).sum(axis=1)
+        kept = cells[distances <= np.quantile(distances, 1 - _TRIM_FRACTION)]
+    return kept, *_whitening(kept)
+
+
+def codewords_of(
+    cells: FloatArray, mean: FloatArray, whitening: FloatArray, n_codewords: int, seed: int
+) -> FloatArray:
+    """Return at most so many K-means codewords (K, D) of whitened cells."""
+    n_codewords = max(1, min(n_codewords, len(cells) // _MIN_PER_CODEWORD))
+    every = -(-len(cells) // (_MAX_PER_CODEWORD * n_codewords))  # more would only take longer
+    white = (cells[::every] - mean) @ whitening
+    distinct = np.unique(white, axis=0)
+    n_codewords = min(n_codewords, len(distinct))
+    start = np.random.default_rng(seed).choice(distinct, n_codewords, replace=False)
+    kmeans = KMeans(n_codewords, init=start, n_init=1, max_iter=20).fit(white)
+    return np.asarray(kmeans.cluster_centers_)
+
+
+def _whitening(cells: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return the mean, and the matrix that makes cells vary equally in all directions."""
+    mean = cells.mean(axis=0)
+    centred = cells - mean
+    variances, directions = np.linalg.eigh(centred.T @ centred / max(1, len(cells) - 1))
+    usual = variances.mean() or 1.0
+    return mean, directions / np.sqrt(np.maximum(variances, 0) + _RIDGE * usual)

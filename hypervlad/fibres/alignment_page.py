@@ -1,0 +1,251 @@
+"""Directions and alignment of many images as files: maps, overlays, figures and tables."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hypervlad.common.files import new_folder, replace_when_complete
+from hypervlad.common.progress import ProgressBar, announced
+from hypervlad.fibres import AlignmentRecipe, AlignmentResult, AxialStatistics
+from hypervlad.fibres.orientation_display import OrientationDisplay
+from hypervlad.pages.base import save_png
+from hypervlad.pages.colours import stretch_contrast, tint_by_direction
+from hypervlad.pages.files import write_png, write_tiff
+from hypervlad.pages.results_folder import ResultsFolder, Row
+
+MAPS, OVERLAYS, FIGURES = "maps", "overlays", "figures"
+IMAGES_TABLE, REGIONS_TABLE = "alignment.csv", "regions.csv"
+_BAND = 128  # rows that are coloured at a time
+_COMPRESSION_LEVEL = 1  # of 9: noise does not get smaller at higher levels
+_MAP_KINDS = ("orientation", "coherence", "regions")
+_REGION_COLUMNS = (
+    "path",
+    "region",
+    "area_px2",
+    "area_um2",
+    "fibre_area_px2",
+    "fibre_area_um2",
+    "mean_direction_deg",
+    "order_parameter",
+    "x_px",
+    "y_px",
+    "width_px",
+    "height_px",
+)
+
+
+def write_alignment(
+    out_dir: str | os.PathLike[str],
+    recipe: AlignmentRecipe,
+    images: Sequence[Any],
+    names: Sequence[str],
+    *,
+    figures: bool = True,
+    progress: bool = False,
+) -> list[str]:
+    """Measure directions and alignment in images, and write tables, maps and figures.
+
+    - ``alignment.csv``: one line per image; ``regions.csv``: one line per region. ``hypervlad align
+      --help`` explains the columns.
+    - ``maps/NAME.orientation.tif`` (radians, 0 to pi, counter-clockwise from the +x axis),
+      ``maps/NAME.coherence.tif`` (0 to 1, 0 in the background) and ``maps/NAME.regions.tif``
+      (numbers of regions, 0 outside).
+    - ``overlays/NAME.png``: the image coloured by direction; ``figures/NAME.png``: an
+      `OrientationDisplay`.
+
+    The tables list the images whose files are complete, also if the run is interrupted. What only
+    an earlier run in this folder had is removed at the end.
+
+    Parameters
+    ----------
+    out_dir : path
+        Made if it is missing.
+    recipe : AlignmentRecipe
+    images : sequence of n paths or arrays
+    names : sequence of n str
+        Different relative paths, with forward slashes.
+    figures : bool, default=True
+        Write overlays and figures, which take most of the time.
+    progress : bool, default=False
+        Show a bar on stderr.
+
+    Returns
+    -------
+    list of str
+        The reason for each image left out: it cannot be read, is flat or smaller than the window,
+        or its pixel size is unknown but needed. If none is left, no table is written.
+
+    Raises
+    ------
+    ValueError
+        If lengths differ, or the folder has such a table that is not of an earlier run.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> from hypervlad import make_nanowire_images
+    >>> from hypervlad.fibres import AlignmentRecipe
+    >>> from hypervlad.results import write_alignment
+    >>> images, _ = make_nanowire_images(1, size=96, random_state=0)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_alignment(folder, AlignmentRecipe(window=24), images, ["a"])
+    ...     sorted(file.name for file in pathlib.Path(folder, "maps").iterdir())
+    []
+    ['a.coherence.tif', 'a.orientation.tif', 'a.regions.tif']
+    """
+    left_out = list[str]()
+    pairs = zip(images, names, strict=True)
+    folder = Path(out_dir)
+
+    def files_of(name: str) -> Iterator[Path]:
+        yield from _map_files(folder, name).values()
+        yield from _figure_files(folder, name).values()
+
+    tables = IMAGES_TABLE, REGIONS_TABLE, _REGION_COLUMNS
+    with (
+        new_folder(folder),
+        ResultsFolder(folder, *tables, files_of) as results,
+        announced(len(names)),
+    ):
+        for image, name in ProgressBar(
+            pairs, total=len(names), unit="image", disable=not progress or None
+        ):
+            try:
+                found = recipe.find(image)
+            except ValueError as error:
+                left_out.append(str(error))
+                continue
+            files = _write_maps(folder, name, found)
+            if figures:
+                files += _write_figures(folder, name, found)
+            results.add(name, _image_row(name, found, recipe), _region_rows(name, found), files)
+    return left_out
+
+
+def _write_maps(folder: Path, name: str, found: AlignmentResult) -> list[Path]:
+    paths, directions = _map_files(folder, name), found.orientation
+    for kind, values in (
+        ("orientation", directions.orientation),
+        ("coherence", directions.coherence),
+        ("regions", _as_integers(found.aligned.labels)),
+    ):
+        write_tiff(
+            paths[kind], values, directions.pixel_size, flush=False, level=_COMPRESSION_LEVEL
+        )
+    return list(paths.values())
+
+
+def _as_integers(labels: NDArray[np.int32]) -> NDArray[Any]:
+    # ImageJ has no 32-bit integers.
+    return labels.astype(np.uint16 if labels.max(initial=0) < 2**16 else np.uint32)
+
+
+def _write_figures(folder: Path, name: str, found: AlignmentResult) -> list[Path]:
+    paths = _figure_files(folder, name)
+    write_png(paths[OVERLAYS], _overlay(found), flush=False, level=_COMPRESSION_LEVEL)
+    display = OrientationDisplay(found, name=name)
+    with replace_when_complete(paths[FIGURES], flush=False) as stream:
+        save_png(lambda ax: display.plot(ax=ax), stream)
+    return list(paths.values())
+
+
+def _overlay(found: AlignmentResult) -> NDArray[np.uint8]:
+    grey, directions = stretch_contrast(found.pixels), found.orientation
+    overlay = np.empty((*grey.shape, 3), np.uint8)
+    # Band by band, which takes little memory.
+    for top in range(0, len(grey), _BAND):
+        rows = slice(top, top + _BAND)
+        angles, coherence = directions.orientation[rows], directions.coherence[rows]
+        band = tint_by_direction(grey[rows], angles, coherence)
+        overlay[rows] = np.rint(255 * band)
+    return overlay
+
+
+def _map_files(folder: Path, name: str) -> dict[str, Path]:
+    return {kind: folder / MAPS / f"{name}.{kind}.tif" for kind in _MAP_KINDS}
+
+
+def _figure_files(folder: Path, name: str) -> dict[str, Path]:
+    return {kind: folder / kind / f"{name}.png" for kind in (OVERLAYS, FIGURES)}
+
+
+def _image_row(name: str, found: AlignmentResult, recipe: AlignmentRecipe) -> Row:
+    aligned, statistics = found.aligned, found.statistics
+    size, sigma = found.orientation.pixel_size, found.orientation.sigma
+    largest = aligned.regions[0].area if aligned.regions else 0
+    width, height = aligned.window_sides
+    row = {
+        "path": name,
+        "fraction": aligned.fraction,
+        "fibre_fraction": aligned.fibre_fraction,
+        "expected_fraction": aligned.expected_fraction,
+        "mean_direction_deg": None if statistics is None else _degrees(statistics.mean),
+        "order_parameter": None if statistics is None else statistics.order,
+        "spread_deg": None if statistics is None else float(np.rad2deg(statistics.spread)),
+        "n_regions": len(aligned.regions),
+        "largest_region_px2": largest,
+        "largest_region_um2": _in_um2(largest, size),
+        "fibre_share": found.fibre_share,
+        "method": recipe.method_name,
+        "window_px": aligned.window,
+        "window_nm": _in_nm(aligned.window, size),
+        "window_width_px": width,
+        "window_height_px": height,
+        "tolerance_deg": float(np.rad2deg(aligned.tolerance)),
+        "sigma_px": sigma,
+        "sigma_nm": _in_nm(sigma, size),
+        "pixel_size_nm": size,
+    }
+    return row | (_intervals(statistics) if recipe.n_bootstrap else {})
+
+
+def _region_rows(name: str, found: AlignmentResult) -> list[Row]:
+    size, rows = found.orientation.pixel_size, list[Row]()
+    for region in found.aligned.regions:
+        top, left, bottom, right = region.box
+        areas = region.area, region.fibre_area
+        row = [
+            name,
+            region.label,
+            *(value for area in areas for value in (area, _in_um2(area, size))),
+            _degrees(region.mean_angle),
+            region.order,
+            *(left, top, right - left, bottom - top),
+        ]
+        rows.append(dict(zip(_REGION_COLUMNS, row, strict=True)))
+    return rows
+
+
+def _intervals(found: AxialStatistics | None) -> dict[str, float | None]:
+    values: list[float | None] = [None] * 6
+    if found is not None and found.mean_interval is not None:
+        assert found.order_interval is not None  # there are all three intervals or none
+        assert found.spread_interval is not None
+        mean, order, spread = found.mean_interval, found.order_interval, found.spread_interval
+        # Directions are axes from 0 to 180 degrees: an interval may begin at 175 and end at 5.
+        is_any = mean.high - mean.low > np.pi - 1e-6
+        directions = [0.0, 180.0] if is_any else [_degrees(mean.low), _degrees(mean.high)]
+        spreads = [float(np.rad2deg(each)) for each in (spread.low, spread.high)]
+        values = [*directions, order.low, order.high, *spreads]
+    names = ("mean_direction_{}_deg", "order_parameter_{}", "spread_{}_deg")
+    columns = [name.format(end) for name in names for end in ("low", "high")]
+    return dict(zip(columns, values, strict=True))
+
+
+def _degrees(angle: float) -> float:
+    """Return an axis in degrees, below 180 also when rounded to six digits."""
+    return float(np.round(np.rad2deg(angle), 3)) % 180
+
+
+def _in_nm(pixels: float, pixel_size: float | None) -> float | None:
+    return None if pixel_size is None else pixels * pixel_size
+
+
+def _in_um2(pixels: float, pixel_size: float | None) -> float | None:
+    return None if pixel_size is None else pixels * pixel_size**2 / 1e6

@@ -1,0 +1,374 @@
+"""Fibre diameters of many images as files: tables, a page, and regions for ImageJ."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from hypervlad._version import __version__
+from hypervlad.common.files import new_folder
+from hypervlad.common.progress import ProgressBar, announced
+from hypervlad.common.wording import counted, name_some, verb, warn_user
+from hypervlad.fibres import (
+    FibreDiameters,
+    FolderDiameters,
+    Interval,
+    compare_groups,
+    cross_lines,
+)
+from hypervlad.fibres.diameter_page import MeasuredImage, kinds_text, write_diameter_page
+from hypervlad.fibres.diameters import Polarity, fibre_diameters
+from hypervlad.fibres.gradients import Values
+from hypervlad.fibres.image_alignment import read_grey
+from hypervlad.fibres.mixture import weighted_quantiles
+from hypervlad.fibres.profile_network import ProfileNetwork
+from hypervlad.images import PixelSizes, ReadOptions
+from hypervlad.images.options import check_read_options
+from hypervlad.pages.results_folder import ResultsFolder, Row, write_rows
+
+IMAGES_TABLE, PLACES_TABLE = "diameters.csv", "places.csv"
+GROUPS_TABLE, RATIOS_TABLE, PAGE = "groups.csv", "ratios.csv", "diameters.html"
+REGIONS = "roi"
+_PLACE_COLUMNS = (
+    "path",
+    "place",
+    "fibre",
+    "x_px",
+    "y_px",
+    "direction_deg",
+    "diameter_px",
+    "diameter_nm",
+    "error_px",
+    "length_px",
+    "left_out",
+)
+_CHOICE = ("path", "x_px", "y_px")
+_NEAR = 1.0  # pixels from a place to one that is left out
+_REFUSED = "refused_"
+
+
+def write_diameters(
+    out_dir: str | os.PathLike[str],
+    images: Sequence[Any],
+    names: Sequence[str],
+    *,
+    groups: Sequence[Any] | None = None,
+    samples: Sequence[Any] | None = None,
+    polarity: Polarity = "auto",
+    read_options: Mapping[str, Any] | ReadOptions | None = None,
+    leave_out: str | os.PathLike[str] | None = None,
+    regions: bool = False,
+    resume: bool = False,
+    progress: bool = False,
+) -> tuple[FolderDiameters | None, list[str]]:
+    """Measure the fibre diameters of images, and write tables and a page.
+
+    - ``diameters.csv``, ``places.csv``, ``groups.csv``: one line per image, place and group;
+      ``ratios.csv``: how groups differ. ``hypervlad diameters --help`` explains the columns.
+    - ``diameters.html``: histograms, groups, and pictures with cross lines to check.
+    - ``roi/NAME.zip``: the cross lines as regions for ImageJ.
+
+    The tables list the images that were measured, also if the run is interrupted. What only an
+    earlier run in this folder had is removed at the end.
+
+    Parameters
+    ----------
+    out_dir : path
+        Made if it is missing.
+    images : sequence of n paths or arrays
+    names : sequence of n str
+        Different relative paths, with forward slashes.
+    groups, samples : sequence of n labels, optional
+        As in `compare_groups`.
+    polarity : {"auto", "bright", "dark"}, default="auto"
+        As in `fibre_diameters`.
+    read_options : dict or ReadOptions, optional
+        How images are read, and the pixel size of those that state none.
+    leave_out : path of a .csv file, optional
+        Places that count no more, as the page saves them: path, x_px, y_px.
+    regions : bool, default=False
+        Write the regions for ImageJ, which requires the extra `formats`.
+    resume : bool, default=False
+        Keep what an earlier run with the same options has measured in this folder.
+    progress : bool, default=False
+        Show a bar on stderr.
+
+    Returns
+    -------
+    groups : FolderDiameters or None
+        None if no image has diameters.
+    left_out : list of str
+        Why images could not be read. If none is left, nothing is written.
+
+    Raises
+    ------
+    ValueError
+        If lengths differ, `leave_out` is no such table, or the folder has a table of this name
+        that is not of an earlier run.
+
+    Warns
+    -----
+    UserWarning
+        If only some images have a pixel size: the others are in no group.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from hypervlad.data import make_fibre_images
+    >>> from hypervlad.results import write_diameters
+    >>> images, _ = make_fibre_images(1, diameter=9, size=256, random_state=0)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     groups, left_out = write_diameters(folder, images, ["a"])
+    ...     sorted(file.name for file in pathlib.Path(folder).iterdir())
+    ['diameters.csv', 'diameters.html', 'groups.csv', 'places.csv']
+    """
+    options, folder = check_read_options(read_options), Path(out_dir)
+    refused_places = {} if leave_out is None else _read_choice(leave_out)
+    unreadable, measured = list[str](), list[MeasuredImage]()
+    labels = [[None] * len(names) if each is None else each for each in (groups, samples)]
+
+    def files_of(name: str) -> Iterator[Path]:
+        yield folder / REGIONS / f"{name}.zip"
+
+    tables = IMAGES_TABLE, PLACES_TABLE, _PLACE_COLUMNS
+    method = f"hypervlad {__version__}, network {ProfileNetwork.pretrained().digest}"
+    with (
+        new_folder(folder),
+        ResultsFolder(folder, *tables, files_of) as results,
+        announced(len(names)),
+    ):
+        for image, name, group, sample in ProgressBar(
+            zip(images, names, *labels, strict=True),
+            total=len(names),
+            unit="image",
+            disable=not progress or None,
+        ):
+            settings = f"{method}, {polarity}, {_options_of(image, options)}"
+            before = results.earlier(name) if resume else None
+            try:
+                if before is not None and _is_kept(*before, settings):
+                    size, found = _stored(*before)
+                else:
+                    pixels, size = read_grey(image, **asdict(options))
+                    found = fibre_diameters(pixels, pixel_size=size, polarity=polarity)
+            except ValueError as error:
+                unreadable.append(str(error))
+                continue
+            is_out = _is_left_out(found, refused_places.pop(name, None), name)
+            each = MeasuredImage(name, image, group, sample, size, found, is_out)
+            files = list(files_of(name)) if regions else []
+            for file in files:
+                _write_regions(file, each)
+            row = _image_row(each) | {"settings": settings}
+            results.add(name, row, _place_rows(each), files)
+            measured.append(each)
+        if not measured:
+            return None, unreadable
+        if refused_places:
+            warn_user(
+                f"{leave_out}: {counted(len(refused_places), 'image')} "
+                f"{verb(len(refused_places), 'is', 'are')} not among those measured: "
+                f"{name_some(list(refused_places))}"
+            )
+        compared = _compared(measured, has_samples=samples is not None)
+        _write_groups(folder, compared)
+        write_diameter_page(folder / PAGE, measured, compared, options, unreadable)
+    return compared, unreadable
+
+
+def _options_of(image: Any, options: ReadOptions) -> ReadOptions:
+    """Return the options with the size of this image in place of a table of sizes."""
+    if isinstance(options.pixel_size, PixelSizes):
+        return replace(options, pixel_size=options.pixel_size.of(image))
+    return options
+
+
+def _write_regions(path: Path, image: MeasuredImage) -> None:
+    from hypervlad.objects.export import write_line_regions  # not above: importing it takes long
+
+    write_line_regions(path, cross_lines(image.kept, image.pixel_size))
+
+
+def _read_choice(path: str | os.PathLike[str]) -> dict[str, Values]:
+    """Return the positions (row, column) of the places that a person has left out, by image."""
+    from hypervlad.folders.groups import read_cells  # not above: importing it takes long
+
+    (_, header), *lines = read_cells(Path(path), ", ".join(_CHOICE)) or [(0, [])]
+    found = defaultdict[str, list[tuple[float, float]]](list)
+    try:
+        columns = [header.index(name) for name in _CHOICE]
+        for _, cells in lines:
+            name, x, y = (cells[column] for column in columns)
+            found[name].append((float(y), float(x)))
+    except (ValueError, IndexError) as error:
+        raise ValueError(
+            f"{os.fspath(path)}: expected a table with the columns {', '.join(_CHOICE)}, as the "
+            f"page saves it ({error})"
+        ) from error
+    return {name: np.array(places) for name, places in found.items()}
+
+
+def _is_left_out(found: FibreDiameters, chosen: Values | None, name: str) -> Any:
+    is_out = np.zeros(len(found.diameters), bool)
+    if chosen is None:
+        return is_out
+    distance = np.full(len(chosen), np.inf)
+    if len(is_out):
+        distance, nearest = cKDTree(found.positions).query(chosen)
+        is_out[nearest[distance <= _NEAR]] = True
+    n_missing = int((distance > _NEAR).sum())
+    if n_missing:
+        warn_user(
+            f"{name}: {counted(n_missing, 'place')} to leave out "
+            f"{verb(n_missing, 'is', 'are')} not among those measured"
+        )
+    return is_out
+
+
+def _compared(measured: Sequence[MeasuredImage], *, has_samples: bool) -> FolderDiameters | None:
+    with_fibres = [each for each in measured if len(each.kept.diameters)]
+    known = [each for each in with_fibres if each.kept.unit == "nm"]
+    if known and len(known) < len(with_fibres):
+        unknown = [each.name for each in with_fibres if each.kept.unit == "px"]
+        warn_user(
+            f"the pixel size of {counted(len(unknown), 'image')} is unknown, while the others have "
+            f"one; without it, {name_some(unknown)} {verb(len(unknown), 'is', 'are')} in no group; "
+            "give --resume --pixel-size NM or --pixel-sizes CSV"
+        )
+    used = known or with_fibres
+    if not used:
+        return None
+    return compare_groups(
+        [each.kept for each in used],
+        None if used[0].group is None else [each.group for each in used],
+        [each.sample for each in used] if has_samples else None,
+    )
+
+
+# --- tables --------------------------------------------------------------------------------------
+
+
+def _statistics(found: FibreDiameters, median: float, interval: Interval) -> dict[str, float]:
+    d10, d90 = found.percentiles([10, 90])
+    return {
+        "median": median,
+        "median_low": interval.low,
+        "median_high": interval.high,
+        "mean": found.mean,
+        "standard_deviation": found.standard_deviation,
+        "d10": float(d10),
+        "d90": float(d90),
+    }
+
+
+def _image_row(image: MeasuredImage) -> dict[str, Any]:
+    found, size = image.kept, image.pixel_size
+    row: dict[str, Any] = {"path": image.name, "group": image.group, "sample": image.sample}
+    for name, value in _statistics(found, found.median, found.interval).items():
+        row |= {f"{name}_px": value / (size or 1.0), f"{name}_nm": value if size else None}
+    return row | {
+        "places": len(found.diameters),
+        "left_out": int(image.is_left_out.sum()),
+        "kinds": kinds_text(found.modes, found.unit),
+        "profile": found.profile,
+        "polarity": found.polarity,
+        "blur_px": found.blur,
+        "pixel_size_nm": size,
+        "reason": found.reason,
+        **{_REFUSED + name.replace(" ", "_"): n for name, n in found.refused.items()},
+    }
+
+
+def _place_rows(image: MeasuredImage) -> Iterator[Row]:
+    found, size = image.found, image.pixel_size
+    scale = size or 1.0
+    degrees = np.rad2deg(found.directions)
+    for i, (y, x) in enumerate(found.positions.tolist()):
+        diameter = float(found.diameters[i])
+        cells = (
+            image.name,
+            i + 1,
+            int(found.fibres[i]),
+            *(x, y, float(degrees[i])),
+            *(diameter / scale, diameter if size else None),
+            *(float(found.errors[i]) / scale, float(found.weights[i]) / scale),
+            int(image.is_left_out[i]),
+        )
+        yield dict(zip(_PLACE_COLUMNS, cells, strict=True))
+
+
+def _is_kept(row: Row, places: Sequence[Row], settings: str) -> bool:
+    # If all places were left out, the table has no interval that could be taken back.
+    return row.get("settings") == settings and (not places or row["places"] != "0")
+
+
+def _stored(row: Row, places: Sequence[Row]) -> tuple[float | None, FibreDiameters]:
+    """Return the pixel size and the diameters that `_image_row` and `_place_rows` wrote."""
+
+    def column(name: str) -> Values:
+        return np.array([float(each[name]) for each in places])
+
+    size = float(row["pixel_size_nm"]) if row["pixel_size_nm"] else None
+    scale, kept = size or 1.0, column("left_out") == 0
+    diameters, weights = scale * column("diameter_px"), scale * column("length_px")
+    # The interval in the table is that of the places that counted.
+    (median,), (before,) = (
+        weighted_quantiles(diameters[own], weights[own], [0.5]) for own in (kept | True, kept)
+    )
+    ends = [float(row[f"median_{end}_px"] or "nan") * scale for end in ("low", "high")]
+    found = FibreDiameters(
+        diameters=diameters,
+        errors=scale * column("error_px"),
+        positions=np.stack([column("y_px"), column("x_px")], axis=1),
+        directions=np.deg2rad(column("direction_deg")),
+        weights=weights,
+        fibres=column("fibre").astype(np.int64),
+        interval=Interval(*(float(end * median / before) for end in ends)),
+        refused={
+            name.removeprefix(_REFUSED).replace("_", " "): int(value)
+            for name, value in row.items()
+            if name.startswith(_REFUSED) and value
+        },
+        profile=row["profile"] or None,
+        polarity=row["polarity"],
+        blur=float(row["blur_px"] or "nan"),
+        unit="px" if size is None else "nm",
+        reason=None if len(places) else row["reason"],
+    )
+    return size, found
+
+
+def _write_groups(folder: Path, compared: FolderDiameters | None) -> None:
+    groups = () if compared is None else compared.groups
+    rows = []
+    for group in groups:
+        places = group.places
+        values = _statistics(places, group.median, group.interval).items()
+        rows.append(
+            {
+                "group": group.name,
+                "images": group.n_images,
+                "samples": group.n_samples,
+                "places": len(places.diameters),
+                **{f"{name}_{places.unit}": value for name, value in values},
+                "interval_of": group.interval_of,
+                "to_halve_interval": group.n_to_halve,
+                "kinds": kinds_text(places.modes, places.unit),
+            }
+        )
+    write_rows(folder / GROUPS_TABLE, ("group",), rows)
+    (folder / RATIOS_TABLE).unlink(missing_ok=True)
+    if len(groups) > 1 and compared is not None:
+        names = "group", "over", "ratio", "ratio_low", "ratio_high"
+        ratios = [
+            dict(zip(names, (one, other, ratio, between.low, between.high), strict=True))
+            for one, other, ratio, between in compared.ratios()
+        ]
+        write_rows(folder / RATIOS_TABLE, (), ratios)

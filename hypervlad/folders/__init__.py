@@ -1,0 +1,1 @@
+"""Labelled folders of images and their checks; folders of patches."""

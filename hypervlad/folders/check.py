@@ -1,0 +1,377 @@
+"""Check a folder of labelled images before training."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from joblib import Parallel, delayed
+from numpy.typing import NDArray
+
+from hypervlad.common.progress import ProgressBar
+from hypervlad.folders.copies import Thumbnail, find_near_copies, group_copies, make_thumbnail
+from hypervlad.folders.folder import FolderLayout, scan_images
+from hypervlad.folders.groups import ImageFolderError
+from hypervlad.folders.problems import MIN_SIDE, ClassValues, list_notes, list_problems
+from hypervlad.folders.report import BadFile, CopySet, FolderComparison, FolderReport
+from hypervlad.images import ImageReadError, Micrograph, ReadOptions
+from hypervlad.images.pixels import is_blank
+from hypervlad.images.reading import read_named
+
+
+@dataclass(frozen=True)
+class _ImageFacts:
+    file: str
+    label: str
+    digest: str
+    n_pages: int
+    size: str
+    is_small: bool
+    kind: str
+    pixel_size: str
+    blank: bool
+    stored_size: tuple[int, int]
+    bar_rows: tuple[int, int]  # at the top, and at the bottom
+    is_cut: bool
+    thumbnail: Thumbnail
+    group: str | None = None
+
+
+def check_image_folder(
+    dir: str | os.PathLike[str],
+    groups: str | os.PathLike[str] | None = None,
+    *,
+    options: ReadOptions | None = None,
+    verbose: bool = False,
+) -> FolderReport:
+    """Check a folder for problems that would spoil training or inflate its scores.
+
+    Every image is opened. Problems are, among others, unreadable files, copies and blank images.
+
+    Parameters
+    ----------
+    dir : path
+        Folder with one sub-folder per class, or a table of labels, as for `load_image_folder`.
+    groups : path, optional
+        CSV file of groups, as for `load_image_folder`; by default none, or those of the table.
+    options : ReadOptions, optional
+        How images are read; by default as they are stored, the first page of files with several.
+    verbose : bool, default=False
+        Show progress bars.
+
+    Returns
+    -------
+    FolderReport
+        ``print(report)`` shows it; ``report.ok`` is True if there are no problems.
+
+    Raises
+    ------
+    ImageFolderError
+        If ``dir`` is not a folder or the table cannot be used. Problems inside the folder, or with
+        the groups, are in the report.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from PIL import Image
+    >>> from hypervlad.data import check_image_folder
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     for name in ("a/1.png", "b/1.png"):
+    ...         pathlib.Path(root, name).parent.mkdir()
+    ...         Image.linear_gradient("L").save(pathlib.Path(root, name))
+    ...     report = check_image_folder(root)
+    >>> report.ok, report.exact_copies[0].files
+    (False, ('a/1.png', 'b/1.png'))
+    """
+    layout = scan_images(dir)
+    group_of, group_error = _read_groups(layout, groups)
+    options = options or ReadOptions()
+    facts, bad_files = _read_all(layout, options, group_of, verbose)
+    exact, near = _find_copies(facts, verbose)
+    suggested, apart = _join_copies(facts, exact + near)
+    suggested |= {bad.path: (group_of or {}).get(bad.path, bad.path) for bad in bad_files}
+    counts = Counter(fact.label for fact in facts)
+    report = FolderReport(
+        root=str(layout.table or layout.root),
+        n_images=len(facts),
+        class_counts={
+            name: counts[name] for name in sorted({*layout.labels, *layout.empty_classes})
+        },
+        group_counts=None if group_of is None else _count_sorted([f.group or "" for f in facts]),
+        bad_files=bad_files,
+        exact_copies=exact,
+        near_copies=near,
+        blank_files=[f.file for f in facts if f.blank],
+        small_files=[f.file for f in facts if f.is_small],
+        banner_files=[f.file for f in facts if f.bar_rows[1] and not f.is_cut],
+        top_bar_files=[f.file for f in facts if f.bar_rows[0]],
+        uneven_bars=_uneven_bars(facts),
+        page_counts={f.file: f.n_pages for f in facts if f.n_pages > 1},
+        image_sizes=_count_sorted([f.size for f in facts]),
+        image_kinds=_count_sorted([f.kind for f in facts]),
+        pixel_sizes=_count_sorted([f.pixel_size for f in facts]),
+        implausible_files=[f.file for f in facts if f.pixel_size == "implausible"],
+        suggested_groups=dict(sorted(suggested.items())),
+        sets_left_apart=apart,
+    )
+    report.problems = list_problems(report, layout, group_error, _values_by_class(facts))
+    report.notes = list_notes(report, options.page or 0)
+    return report
+
+
+def compare_image_folders(
+    first: str | os.PathLike[str],
+    second: str | os.PathLike[str],
+    *,
+    options: ReadOptions | None = None,
+    verbose: bool = False,
+) -> FolderComparison:
+    """Find copies across two folders, such as those for training and for a test.
+
+    Parameters
+    ----------
+    first, second : path
+        Folders of images, sorted into classes or not, neither inside the other, or tables of
+        labels.
+    options, verbose
+        As for `check_image_folder`.
+
+    Returns
+    -------
+    FolderComparison
+        ``print`` shows it.
+
+    Raises
+    ------
+    ImageFolderError
+        If one is not a folder or has no image, or one is inside the other.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from PIL import Image
+    >>> from hypervlad.data import compare_image_folders
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     for name in ("a/1.png", "b/3.png"):
+    ...         pathlib.Path(root, name).parent.mkdir()
+    ...         Image.linear_gradient("L").save(pathlib.Path(root, name))
+    ...     found = compare_image_folders(f"{root}/a", f"{root}/b")
+    >>> found.n_images, [[pathlib.Path(file).name for file in s.files] for s in found.exact_copies]
+    ((1, 1), [['1.png', '3.png']])
+    """
+    layouts = [scan_images(source) for source in (first, second)]
+    roots = [layout.root.resolve() for layout in layouts if layout.table is None]
+    if len(roots) == 2 and any(a == b or a in b.parents for a, b in (roots, roots[::-1])):
+        raise ImageFolderError(f"{first} and {second}: give two folders, neither inside the other.")
+    facts: list[_ImageFacts] = []
+    bad: list[BadFile] = []
+    counts = []
+    options = options or ReadOptions()
+    for folder, layout in zip((first, second), layouts, strict=True):
+        found, unreadable = _read_all(layout, options, None, verbose, with_loose=True)
+        path = os.fspath(folder)
+        if not found and not unreadable:
+            raise ImageFolderError(f"{path}: no images, so there is nothing to compare.")
+        # The folders take the place of groups: what crosses them is a copy across.
+        root = path if layout.table is None else os.path.dirname(path)
+        facts += [replace(f, file=os.path.join(root, f.file), group=path) for f in found]
+        bad += [replace(each, path=os.path.join(root, each.path)) for each in unreadable]
+        counts.append(len(found))
+    exact, near = (
+        [copies for copies in sets if copies.crosses_groups]
+        for sets in _find_copies(facts, verbose, across_only=True)
+    )
+    return FolderComparison((counts[0], counts[1]), exact, near, bad)
+
+
+def _read_groups(
+    layout: FolderLayout, groups: str | os.PathLike[str] | None
+) -> tuple[dict[str, str] | None, str | None]:
+    try:
+        values = layout.load_groups(groups)
+    except ImageFolderError as error:
+        return None, str(error)
+    if values is None:
+        return None, None
+    names = [layout.relative(file) for file in layout.files]
+    return dict(zip(names, values.tolist(), strict=True)), None
+
+
+def _read_all(
+    layout: FolderLayout,
+    options: ReadOptions,
+    group_of: dict[str, str] | None,
+    verbose: bool,
+    with_loose: bool = False,
+) -> tuple[list[_ImageFacts], list[BadFile]]:
+    # The first page of files with several is meant, and no warning is needed.
+    options = replace(options, page=options.page or 0)
+    # A folder of unsorted images can still be checked for copies.
+    files = [*layout.files, *layout.loose] if with_loose else layout.files or layout.loose
+    labels = [*layout.labels, *[""] * (len(files) - len(layout.labels))]
+    names = [layout.relative(file) for file in files]
+    jobs = (
+        delayed(_read_one)(file, name, label, options, None if group_of is None else group_of[name])
+        for file, name, label in zip(files, names, labels, strict=True)
+    )
+    # Threads: decoding and filtering release the GIL, and pixels need not be copied.
+    outcomes: Iterator[_ImageFacts | BadFile] = Parallel(prefer="threads", return_as="generator")(
+        jobs
+    )
+    facts: list[_ImageFacts] = []
+    bad: list[BadFile] = []
+    for outcome in ProgressBar(
+        outcomes, "Reading", total=len(files), disable=not verbose, unit="image"
+    ):
+        if isinstance(outcome, BadFile):
+            bad.append(outcome)
+        else:
+            facts.append(outcome)
+    return facts, bad
+
+
+def _read_one(
+    file: Path, name: str, label: str, options: ReadOptions, group: str | None
+) -> _ImageFacts | BadFile:
+    try:
+        micrograph = read_named(file, options, str(file), with_bars=True)
+    except ImageReadError as error:
+        return BadFile(name, str(error))
+    pixels = micrograph.pixels
+    colour = "grey" if pixels.ndim == 2 else "colour"
+    return _ImageFacts(
+        file=name,
+        label=label,
+        digest=micrograph.digest,
+        n_pages=micrograph.metadata.get("n_pages", 1),
+        size=f"{pixels.shape[0]} x {pixels.shape[1]}",
+        is_small=min(pixels.shape[:2]) < MIN_SIDE,
+        kind=f"{micrograph.metadata.get('dtype', 'unknown')} {colour}",
+        pixel_size=_knowledge_of_pixel_size(micrograph),
+        blank=is_blank(pixels),
+        stored_size=(pixels.shape[0] + micrograph.metadata["banner_rows"], pixels.shape[1]),
+        bar_rows=tuple(micrograph.metadata["bar_rows"]),
+        is_cut=options.banner == "remove",
+        thumbnail=make_thumbnail(pixels),
+        group=group,
+    )
+
+
+def _knowledge_of_pixel_size(micrograph: Micrograph) -> str:
+    if micrograph.pixel_size is not None:
+        return "known"
+    is_implausible = "implausible_pixel_sides_nm" in micrograph.metadata
+    return "implausible" if is_implausible else "unknown"
+
+
+def _find_copies(
+    facts: list[_ImageFacts], verbose: bool, across_only: bool = False
+) -> tuple[list[CopySet], list[CopySet]]:
+    by_digest: dict[str, list[int]] = defaultdict(list)
+    for i, fact in enumerate(facts):
+        by_digest[fact.digest].append(i)
+    same = list(by_digest.values())
+    exact = [_copy_set([facts[i] for i in members]) for members in same if len(members) > 1]
+    if len(same) < 2:
+        return _worst_first(exact), []
+    # One of each set of exact copies: a hundred copies would fill the list of neighbours.
+    thumbnails = [facts[members[0]].thumbnail for members in same]
+    groups = [str(facts[members[0]].group) for members in same]
+    folders = np.unique(groups, return_inverse=True)[1].tolist() if across_only else None
+    with ProgressBar(total=len(same), desc="Comparing", disable=not verbose, unit="image") as bar:
+        pairs, similarity, overlap = find_near_copies(
+            thumbnails, folders=folders, progress=bar.update
+        )
+    near = [
+        _copy_set([facts[i] for k in members for i in same[k]], *values)
+        for members, *values in _linked_sets(pairs, similarity, overlap, len(same))
+    ]
+    return _worst_first(exact), _worst_first(near)
+
+
+def _linked_sets(
+    pairs: NDArray[np.intp],
+    similarity: NDArray[np.float32],
+    overlap: NDArray[np.float32],
+    n_images: int,
+) -> Iterator[tuple[list[int], float, float]]:
+    """Yield connected sets, their lowest similarity to a nearest copy, and the median overlap."""
+    nearest = np.zeros(n_images, np.float32)
+    np.maximum.at(nearest, pairs.ravel(), np.repeat(similarity, 2))
+    for members in group_copies(pairs, n_images):
+        among = np.isin(pairs[:, 0], members)
+        yield members, float(nearest[members].min()), float(np.median(overlap[among]))
+
+
+def _copy_set(members: list[_ImageFacts], similarity: float = 1.0, overlap: float = 1.0) -> CopySet:
+    return CopySet(
+        files=tuple(sorted(f.file for f in members)),
+        classes=tuple(sorted({f.label for f in members if f.label})),
+        groups=tuple(sorted({f.group for f in members if f.group is not None})),
+        similarity=round(similarity, 4),
+        overlap=round(overlap, 3),
+    )
+
+
+def _worst_first(sets: list[CopySet]) -> list[CopySet]:
+    return sorted(sets, key=lambda s: (not s.crosses_classes, not s.crosses_groups, s.files))
+
+
+def _join_copies(
+    facts: list[_ImageFacts], sets: list[CopySet]
+) -> tuple[dict[str, str], list[CopySet]]:
+    """Return groups that separate no copies, by file, and the sets that were not joined."""
+    files = [fact.file for fact in facts]
+    named = [fact.group or fact.file for fact in facts]
+    groups = np.unique(named, return_inverse=True)[1].astype(np.intp)
+    labels = np.array([fact.label for fact in facts])
+    position = {file: i for i, file in enumerate(files)}
+    apart = []
+    # The surest copies first: they are joined if not all can be.
+    for copies in sorted(sets, key=lambda s: -s.similarity):
+        old = np.unique(groups[[position[file] for file in copies.files]])
+        joined = np.where(np.isin(groups, old), old[0], groups)
+        if any(
+            np.ptp(joined[labels == name]) == 0 < np.ptp(groups[labels == name])
+            for name in np.unique(labels[np.isin(groups, old)])
+        ):
+            apart.append(copies)
+        else:
+            groups = joined
+    names: dict[int, str] = {}  # a joined group is named like that of its first file
+    order = sorted(range(len(files)), key=files.__getitem__)
+    return {files[i]: names.setdefault(int(groups[i]), named[i]) for i in order}, apart
+
+
+def _uneven_bars(facts: list[_ImageFacts]) -> dict[str, int]:
+    by_size: dict[tuple[int, int], list[_ImageFacts]] = defaultdict(list)
+    for fact in facts:
+        by_size[fact.stored_size].append(fact)
+    uneven: dict[str, int] = {}
+    for same in by_size.values():
+        usual, n_usual = Counter(fact.bar_rows[1] for fact in same).most_common(1)[0]
+        if usual and n_usual > len(same) / 2:
+            uneven |= {f.file: f.bar_rows[1] for f in same if f.bar_rows[1] != usual}
+    return uneven
+
+
+def _count_sorted(values: list[str]) -> dict[str, int]:
+    return dict(sorted(Counter(values).items(), key=lambda item: (-item[1], item[0])))
+
+
+def _values_by_class(facts: list[_ImageFacts]) -> ClassValues:
+    out: ClassValues = {
+        "size in pixels": defaultdict(set),
+        "kind of pixels": defaultdict(set),
+        "group": defaultdict(set),
+    }
+    for fact in facts:
+        out["size in pixels"][fact.label].add(fact.size)
+        out["kind of pixels"][fact.label].add(fact.kind)
+        if fact.group is not None:
+            out["group"][fact.label].add(fact.group)
+    return out

@@ -1,0 +1,579 @@
+"""Labelled images: a folder with one sub-folder per class, a table, or a folder of patches."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from sklearn.utils import Bunch
+
+from hypervlad.common.tables import MODEL_SOURCE, write_table
+from hypervlad.common.wording import counted, name_some, verb, warn_user
+from hypervlad.features.windows.patches import PARTS, PatchSet
+from hypervlad.folders.groups import (
+    ImageFolderError,
+    ImageFolderWarning,
+    alike_classes,
+    check_text,
+    encoding_hint,
+    file_at,
+    find_columns,
+    load_groups,
+    read_cells,
+)
+from hypervlad.folders.particles import is_particle_table, labelled_particles
+from hypervlad.folders.pixel_sizes import load_pixel_sizes
+from hypervlad.images import ImageReadError, find_images
+from hypervlad.images.files import composed, is_left_out, is_zarr, parts_below
+
+_EXPECTED = "Expected path and label, and optionally group, in the first line"
+_GROUPS = "groups.csv"  # of a folder of patches
+
+
+def load_image_folder(
+    source: str | os.PathLike[str],
+    groups: str | os.PathLike[str] | None = None,
+    *,
+    pixel_sizes: str | os.PathLike[str] | None = None,
+) -> Bunch:
+    """List labelled images: those of a folder, whose sub-folders are the classes, or of a table.
+
+    No image is opened.
+
+    Parameters
+    ----------
+    source : path
+        A folder with two or more sub-folders of images, see `hypervlad.images.find_images`. Or a
+        CSV file with the columns ``path`` (relative to the table), ``label`` and optionally
+        ``group``, or a table that ``hypervlad review export`` wrote. Or ``particles.csv`` of a
+        :class:`hypervlad.particles.FoundFolder`, or a copy beside it, with a column ``class``:
+        particles without a class, and those of the class "not a particle", are left out.
+    groups : path, optional
+        CSV file with the columns ``path`` and ``group``, one line per image; the end of a path,
+        such as ``class/name.tif``, is enough. Images of one group (crops of one micrograph, frames
+        of one sample) are never split between training and test. By default, those of a table; of
+        particles, their micrographs.
+    pixel_sizes : path, optional
+        Table of ``hypervlad scale``, as in :func:`hypervlad.data.load_pixel_sizes`.
+
+    Returns
+    -------
+    Bunch
+        ``images`` : list of n str, sorted by their paths relative to ``root``, or of Particle.
+        ``target`` : array of shape (n,), str, the class of each image.
+        ``groups`` : array of shape (n,), str, or None.
+        ``by_model`` : array of shape (n,), bool, whether a model gave the label (column
+        ``source``).
+        ``target_names`` : list of the classes, sorted.
+        ``root`` : str, the folder, or that of the table.
+        ``pixel_sizes`` : PixelSizes or None, for ``read_options={"pixel_size": ...}``.
+
+    Raises
+    ------
+    ImageFolderError
+        A ValueError: fewer than two classes, groups that do not match the images one to one, or a
+        line of a table that is incomplete, contradicts another, or names a missing image.
+
+    Warns
+    -----
+    ImageFolderWarning
+        If folders, images or lines of a table are ignored, or names are ambiguous.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from hypervlad.data import load_image_folder
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     for name in ("fiber/1.png", "matrix/1.png", "matrix/1_mask.png"):
+    ...         pathlib.Path(root, name).parent.mkdir(exist_ok=True)
+    ...         pathlib.Path(root, name).touch()
+    ...     folder = load_image_folder(root)
+    >>> folder.target.tolist(), folder.groups
+    (['fiber', 'matrix'], None)
+    """
+    if is_particle_table(source):
+        if pixel_sizes is not None:
+            raise ImageFolderError(
+                f"{os.fspath(source)}: particles have the pixel size that they were found with; "
+                f"give {os.fspath(pixel_sizes)} to 'hypervlad particles find'."
+            )
+        return labelled_particles(Path(source).expanduser(), groups)
+    layout = scan_images(source)
+    check_classes(layout)
+    warn_of_oddities(layout)
+    return Bunch(
+        images=[str(file) for file in layout.files],
+        target=np.array(layout.labels),
+        groups=layout.load_groups(groups),
+        by_model=np.array(layout.by_model or [False] * len(layout.files)),
+        target_names=sorted(set(layout.labels)),
+        root=str(layout.root),
+        pixel_sizes=None if pixel_sizes is None else load_pixel_sizes(pixel_sizes, layout.files),
+    )
+
+
+def scan_images(source: str | os.PathLike[str]) -> FolderLayout:
+    is_path = isinstance(source, str | os.PathLike)
+    is_table = is_path and os.path.isfile(os.path.expanduser(source))
+    return scan_table(source) if is_table else scan_folder(source)
+
+
+@dataclass
+class FolderLayout:
+    root: Path  # the folder, or that of the table
+    files: list[Path]  # those with a class, sorted by `relative`: the same order on every system
+    labels: list[str]  # in composed Unicode
+    loose: list[Path]  # images directly in `root`
+    empty_classes: list[str]
+    # Of a table:
+    table: Path | None = None
+    groups: list[str] | None = None
+    by_model: list[bool] | None = None  # whether a model gave the label
+
+    def relative(self, file: Path) -> str:
+        """Return a file's path under ``root``, with forward slashes."""
+        return "/".join(parts_below(file, self.root))
+
+    def load_groups(self, groups: str | os.PathLike[str] | None) -> NDArray[np.str_] | None:
+        if self.groups is None:
+            return None if groups is None else load_groups(self.files, self.root, groups)
+        if groups is not None:
+            raise ImageFolderError(
+                f"{self.table}: has a column of groups, and so has {os.fspath(groups)}; give only "
+                "one of them."
+            )
+        return np.array(self.groups)
+
+
+def scan_folder(directory: str | os.PathLike[str]) -> FolderLayout:
+    root = _existing_folder(directory)
+    try:
+        found = find_images(root)
+    except ImageReadError:
+        found = []
+    found.sort(key=lambda file: file.relative_to(root).as_posix())
+    parts = [file.relative_to(root).parts for file in found]
+    files = [file for file, part in zip(found, parts, strict=True) if len(part) > 1]
+    labels = [composed(part[0]) for part in parts if len(part) > 1]
+    folders = filter(os.path.isdir, set(root.iterdir()) - set(found))
+    class_folders = [composed(path.name) for path in folders if not is_left_out(path.name)]
+    return FolderLayout(
+        root=root,
+        files=files,
+        labels=labels,
+        loose=[file for file, part in zip(found, parts, strict=True) if len(part) == 1],
+        empty_classes=sorted(set(class_folders) - set(labels)),
+    )
+
+
+def check_classes(layout: FolderLayout) -> None:
+    root = layout.root
+    for link, name in _links_to_classes(layout):
+        raise ImageFolderError(
+            f"{root}: the class {link} is a link into the folder of the class {name}, so the same "
+            "images would be in two classes. Decide which class is right, and remove the link."
+        )
+    if not layout.files:
+        if layout.loose:
+            raise ImageFolderError(
+                f"{root}: {counted(len(layout.loose), 'image')} "
+                f"{verb(len(layout.loose), 'lies', 'lie')} directly in this folder; expected one "
+                "sub-folder per class with the images inside. Move images into sub-folders named "
+                "after their classes."
+            )
+        where = f"its sub-folders {name_some(layout.empty_classes)}" if layout.empty_classes else ""
+        raise ImageFolderError(
+            f"{root}: no images in it{' or in ' + where if where else ''}; expected one sub-folder "
+            "per class with the images inside."
+        )
+    classes = sorted(set(layout.labels))
+    if len(classes) < 2 and layout.table is not None:
+        raise ImageFolderError(
+            f"{layout.table}: images of one class only ({classes[0]!r}); expected at least two "
+            "labels."
+        )
+    if len(classes) < 2:
+        raise ImageFolderError(
+            f"{root}: images of one class only ({classes[0]!r}); expected at least two sub-folders "
+            "with images. If this is a single class of your data, give the folder above it."
+        )
+
+
+def _links_to_classes(layout: FolderLayout) -> Iterator[tuple[str, str]]:
+    """Yield the class folders that are links into another class folder, and that one's name."""
+    if layout.table is not None or not layout.empty_classes:
+        return
+    folders = [path for path in sorted(layout.root.iterdir()) if path.is_dir()]
+    of_others = [path for path in folders if composed(path.name) not in layout.empty_classes]
+    for link in folders:
+        if composed(link.name) in layout.empty_classes:
+            target = Path(os.path.realpath(link))
+            for other in of_others:
+                if Path(os.path.realpath(other)) in (target, *target.parents):
+                    yield link.name, other.name
+
+
+def describe_names(layout: FolderLayout) -> list[str]:
+    """Return a sentence about classes of almost one name, and one about several Unicode forms."""
+    sentences = []
+    alike = alike_classes(layout.labels)
+    if alike:
+        sentences.append(
+            f"The classes {name_some(alike)} differ only in upper and lower case. They are "
+            "separate classes to a model: spell them alike if they are one."
+        )
+    same = _names_in_several_forms(layout)
+    if same:
+        sentences.append(
+            f"Stored in several Unicode forms: {name_some(same)}. macOS writes accents in another "
+            "way than other systems. Folders of one name are one class: check whether their images "
+            "are copies, and give these names one form."
+        )
+    return sentences
+
+
+def _names_in_several_forms(layout: FolderLayout) -> list[str]:
+    spellings = defaultdict(set)
+    for file in layout.files:
+        parts = parts_below(file, layout.root)
+        for n in range(1, len(parts) + 1):
+            spellings[composed("/".join(parts[:n]))].add("/".join(parts[:n]))
+    return sorted(name for name, stored in spellings.items() if len(stored) > 1)
+
+
+def _existing_folder(directory: str | os.PathLike[str]) -> Path:
+    if not isinstance(directory, (str, os.PathLike)):
+        raise ImageFolderError(
+            f"expected the path of a folder or a table of images, got {type(directory).__name__}."
+        )
+    if isinstance(directory, str) and not directory.strip():
+        raise ImageFolderError("'': an empty path; give the folder that holds the class folders.")
+    root = Path(directory).expanduser()
+    if not root.exists():
+        raise ImageFolderError(f"{root}: no such folder or table (looked in {Path.cwd()}).")
+    return root
+
+
+def warn_of_oddities(layout: FolderLayout) -> None:
+    for sentence in describe_names(layout):
+        warn_user(f"{layout.table or layout.root}: {sentence}", ImageFolderWarning)
+    if layout.empty_classes:
+        warn_user(
+            f"{layout.root}: no images in "
+            f"{verb(len(layout.empty_classes), 'the sub-folder', 'these sub-folders')} "
+            f"{name_some(layout.empty_classes)}; "
+            "there will be no such class.",
+            ImageFolderWarning,
+        )
+    if layout.loose:
+        names = name_some([file.name for file in layout.loose])
+        warn_user(
+            f"{layout.root}: {counted(len(layout.loose), 'image')} beside the class folders left "
+            f"out ({names}); move each into the folder of its class.",
+            ImageFolderWarning,
+        )
+
+
+# --- tables --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Row:
+    line: int
+    path: str
+    label: str
+    group: str | None
+    by_model: bool
+    file: Path
+
+
+def scan_table(table: str | os.PathLike[str]) -> FolderLayout:
+    path = Path(table).expanduser()
+    rows = _distinct(path, _read_rows(path))
+    missing = [
+        f"{row.path} (line {row.line})"
+        for row in rows
+        if not (os.path.isfile(row.file) or is_zarr(row.file))
+    ]
+    if missing:
+        raise ImageFolderError(
+            f"{path}: {len(missing)} of {counted(len(rows), 'image')} "
+            f"{verb(len(missing), 'does', 'do')} not exist: {name_some(missing)}"
+            f"{encoding_hint(missing)}. Paths are relative to the folder of the table, "
+            f"{path.absolute().parent}."
+        )
+    layout = FolderLayout(path.parent, [], [], [], [], table=path)
+    rows.sort(key=lambda row: layout.relative(row.file))
+    layout.files.extend(row.file for row in rows)
+    layout.labels.extend(row.label for row in rows)
+    layout.by_model = [row.by_model for row in rows]
+    if rows[0].group is not None:
+        layout.groups = [str(row.group) for row in rows]
+    return layout
+
+
+def _read_rows(table: Path) -> list[_Row]:
+    lines = read_cells(table, "path, label")
+    if not lines:
+        raise ImageFolderError(f"{table}: empty. {_EXPECTED}.")
+    (_, header), *lines = lines
+    columns = find_columns(header)
+    if {"micrograph", "particle"} <= set(header):
+        raise ImageFolderError(f"{table}: a table of particles; only tables of images are checked.")
+    lacking = [name for name in ("path", "label") if name not in columns]
+    if lacking:
+        raise ImageFolderError(
+            f"{table}: no column is called {' or '.join(lacking)}; its columns are "
+            f"{', '.join(header)}. {_EXPECTED}."
+        )
+    if not lines:
+        raise ImageFolderError(f"{table}: a header and nothing below it. {_EXPECTED}.")
+    cells = {
+        name: [row[column] if column < len(row) else "" for _, row in lines]
+        for name, column in columns.items()
+    }
+    numbers = [number for number, _ in lines]
+    sources = cells.pop("source", [""] * len(numbers))
+    for name, values in cells.items():
+        _check_filled(table, name, numbers, values)
+    if "group" in columns and "group" not in header[columns["group"]].lower():
+        warn_user(
+            f"{table}: images with the same {header[columns['group']].strip()} are taken for one "
+            "group; call this column group to confirm it, or give it a name of another meaning.",
+            ImageFolderWarning,
+        )
+    groups = cells.get("group", [None] * len(numbers))
+    return [
+        _Row(
+            number,
+            path,
+            composed(label.strip()),
+            group and composed(group.strip()),
+            source.strip().lower() == MODEL_SOURCE,
+            file_at(table.parent, path),
+        )
+        for number, path, label, group, source in zip(
+            numbers, cells["path"], cells["label"], groups, sources, strict=True
+        )
+    ]
+
+
+def _check_filled(table: Path, name: str, numbers: Sequence[int], values: Sequence[str]) -> None:
+    pairs = list(zip(numbers, values, strict=True))
+    lacking = [str(number) for number, value in pairs if not value.strip()]
+    if lacking:
+        raise ImageFolderError(
+            f"{table}: no {name} in {verb(len(lacking), 'line', 'lines')} {name_some(lacking)}. "
+            f"Give each line a {name}, or delete it."
+        )
+    if name != "path":
+        for number, value in pairs:
+            check_text(table, number, value)
+
+
+def _distinct(table: Path, rows: Sequence[_Row]) -> list[_Row]:
+    """Return each image once; an image with two labels or groups is an error."""
+    first: dict[str, _Row] = {}
+    repeated, contradictions = [], []
+    for row in rows:
+        before = first.setdefault(os.path.normcase(os.path.abspath(row.file)), row)
+        if before is row:
+            continue
+        repeated.append(f"{row.path} (lines {before.line} and {row.line})")
+        for one, other in ((before.label, row.label), (before.group, row.group)):
+            if one != other:
+                contradictions.append(
+                    f"{row.path} is {one} (line {before.line}) and {other} (line {row.line})"
+                )
+    if contradictions:
+        raise ImageFolderError(
+            f"{table}: {name_some(contradictions)}. An image has one label and one group; delete "
+            "the wrong lines."
+        )
+    if repeated:
+        warn_user(
+            f"{table}: {counted(len(repeated), 'line')} that "
+            f"{verb(len(repeated), 'repeats', 'repeat')} an earlier one ignored: "
+            f"{name_some(repeated)}.",
+            ImageFolderWarning,
+        )
+    return list(first.values())
+
+
+# --- folders of patches --------------------------------------------------------------------------
+
+
+def write_patch_folder(parts: Mapping[str, PatchSet], dir: str | os.PathLike[str]) -> None:
+    """Write patches as image files, ``part/class/image-number_row_column.png``.
+
+    Patches of 8-bit images become PNG, others TIFF of 32-bit floats. ``groups.csv`` holds the group
+    of each.
+
+    Parameters
+    ----------
+    parts : mapping from "train", "validation" and "test" to PatchSet
+        As :func:`hypervlad.features.split_patches` returns them.
+    dir : path
+        A new or an empty folder.
+
+    Raises
+    ------
+    ImageFolderError
+        If the folder is not empty, or a part has another name.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from hypervlad.data import make_nanofibre_images, write_patch_folder
+    >>> from hypervlad.features import cut_patches
+    >>> patches = cut_patches(*make_nanofibre_images(2, defective=1.0, size=64, random_state=0))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_patch_folder({"train": patches}, f"{folder}/patches")
+    ...     len(list(pathlib.Path(folder).rglob("*.tif"))) == len(patches)
+    True
+    """
+    root = Path(dir).expanduser()
+    unknown = sorted(set(parts) - set(PARTS))
+    if unknown or "train" not in parts:
+        given = name_some(sorted(parts)) or "none"
+        raise ImageFolderError(
+            f"expected the parts {', '.join(PARTS)}, of which {PARTS[0]} is required; got {given}."
+        )
+    if root.is_file() or (root.is_dir() and any(root.iterdir())):
+        raise ImageFolderError(f"{root}: expected a new or an empty folder for the patches.")
+    root.parent.mkdir(parents=True, exist_ok=True)
+    # All or nothing: an incomplete folder would look complete, and without groups.
+    with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}.") as scratch:
+        whole = Path(scratch, "whole")
+        _write_all(parts, whole)
+        if root.is_dir():
+            root.rmdir()
+        os.replace(whole, root)
+
+
+def load_patch_folder(dir: str | os.PathLike[str]) -> dict[str, Bunch]:
+    """List the patches of a folder with the parts train, validation and test.
+
+    No image is opened. In each part, a sub-folder is a class.
+
+    Parameters
+    ----------
+    dir : path
+        With ``train`` at least, and optionally ``groups.csv`` (path, group).
+
+    Returns
+    -------
+    parts : dict of Bunch
+        For each existing part ``images``, a sorted list of str; ``target``, an array of the class
+        of each, str; ``groups``, an array of str, or None.
+
+    Raises
+    ------
+    ImageFolderError
+        If there is no part "train", a part holds no images or images outside of classes,
+        ``groups.csv`` does not match, or a group has patches in two parts.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from hypervlad.data import load_patch_folder, make_nanofibre_images, write_patch_folder
+    >>> from hypervlad.features import cut_patches
+    >>> patches = cut_patches(*make_nanofibre_images(2, defective=1.0, size=64, random_state=0))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_patch_folder({"train": patches}, f"{folder}/patches")
+    ...     parts = load_patch_folder(f"{folder}/patches")
+    >>> list(parts), len(parts["train"].images) == len(patches)
+    (['train'], True)
+    """
+    root = Path(dir).expanduser()
+    if root.is_dir() and not (root / "train").is_dir():
+        raise ImageFolderError(
+            f"{root}: no sub-folder 'train'; expected {', '.join(PARTS)}, with a folder for each "
+            "class in them."
+        )
+    existing = [part for part in PARTS if part == "train" or (root / part).is_dir()]
+    layouts = {part: scan_folder(root / part) for part in existing}
+    for layout in layouts.values():
+        _check_part(layout)
+    table = root / _GROUPS
+    files = [file for layout in layouts.values() for file in layout.files]
+    groups = load_groups(files, root, table) if table.exists() else None
+    parts, start = {}, 0
+    for part, layout in layouts.items():
+        stop = start + len(layout.files)
+        parts[part] = Bunch(
+            images=[str(file) for file in layout.files],
+            target=np.array(layout.labels),
+            groups=None if groups is None else groups[start:stop],
+        )
+        start = stop
+    if groups is not None:
+        _check_groups_disjoint(parts, table)
+    return parts
+
+
+def _write_all(parts: Mapping[str, PatchSet], root: Path) -> None:
+    rows = []
+    for part, patches in parts.items():
+        for label in sorted(set(patches.labels.tolist())):
+            (root / part / label).mkdir(parents=True)
+        for i, pixels in enumerate(patches.pixels):
+            stem = root / part / str(patches.labels[i]) / _stem(patches, i)
+            file = _write(pixels, stem)
+            rows.append((file.relative_to(root).as_posix(), patches.groups[i]))
+    write_table(root / _GROUPS, ["path", "group"], rows)
+
+
+def _stem(patches: PatchSet, i: int) -> str:
+    number = int(patches.image_index[i])
+    row, column = patches.positions[i]
+    # Not hidden, and without characters that some systems do not allow in names.
+    name = re.sub(r'[\\/:*?"<>|]', "_", patches.names[number]).lstrip(".")
+    # The number distinguishes images with the same name in two folders.
+    return f"{name}-{number}_{row}_{column}"
+
+
+def _write(pixels: NDArray[np.float32], stem: Path) -> Path:
+    eight_bit = np.rint(pixels * 255).astype(np.uint8)
+    if np.array_equal(eight_bit.astype(np.float32) / np.float32(255), pixels):
+        file = stem.with_name(f"{stem.name}.png")
+        Image.fromarray(eight_bit).save(file)
+        return file
+    import tifffile  # slow to import, and seldom needed
+
+    file = stem.with_name(f"{stem.name}.tif")
+    tifffile.imwrite(file, pixels, photometric="rgb" if pixels.ndim == 3 else "minisblack")
+    return file
+
+
+def _check_part(layout: FolderLayout) -> None:
+    if not layout.files or layout.loose:
+        what = (
+            f"{counted(len(layout.loose), 'image')} outside of them"
+            if layout.loose
+            else "no images"
+        )
+        raise ImageFolderError(
+            f"{layout.root}: {what}; expected a folder for each class, such as 'anomalous' and "
+            "'normal', with the patches inside."
+        )
+
+
+def _check_groups_disjoint(parts: Mapping[str, Bunch], table: Path) -> None:
+    part_of: dict[str, str] = {}
+    for part, data in parts.items():
+        for group in sorted(set(data.groups.tolist())):
+            if group in part_of:
+                raise ImageFolderError(
+                    f"{table}: patches of group {group!r} lie in {part_of[group]} and in {part}; "
+                    "test data must not be used for training. Move them into one part."
+                )
+            part_of[group] = part

@@ -1,0 +1,296 @@
+"""Pixel sizes from scale bars: a table, and a page on which each bar can be checked."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hypervlad.common.progress import ProgressBar
+from hypervlad.common.tables import table_as_bytes
+from hypervlad.common.wording import counted, name_some, verb
+from hypervlad.folders.groups import ImageFolderError, read_cells
+from hypervlad.folders.pixel_sizes import PROPOSED
+from hypervlad.images import ImageReadError, ReadOptions, ScaleBar, find_scale_bar
+from hypervlad.images.files import encode_jpeg
+from hypervlad.images.metadata import length_in_nm, parse_length
+from hypervlad.images.reading import SIZE_TOLERANCE, read_named
+from hypervlad.images.scale_labels import LabelReader, around_bar
+from hypervlad.pages.base import names_or_default
+from hypervlad.pages.files import number_text, write_page
+
+#: Columns of the table of pixel sizes.
+COLUMNS = (
+    "path",
+    "pixel_size",
+    "source",
+    "bar_length_px",
+    "bar_error_px",
+    "bar_kind",
+    "bar_top",
+    "bar_left",
+    "bar_bottom",
+    "bar_right",
+    "scale_bar",
+    "label",
+    PROPOSED,
+    "metadata_pixel_size",
+    "remark",
+)
+_CONTRADICTION = "contradiction"  # begins the remark on one
+_QUALITY, _SIDE = 85, 640  # of a crop
+
+
+class ImageScale(NamedTuple):
+    """The pixel size of one image, and what it is from.
+
+    Attributes
+    ----------
+    name : str
+    pixel_size : float or None
+        Nanometres per pixel: of the metadata, or else of the scale bar.
+    source : {"metadata", "scale bar", "read", ""}
+        "read" if what the bar means was read, and accepted.
+    bar : ScaleBar or None
+    scale_bar : str
+        What the bar means, as it was given.
+    label : str
+        What was read beside the bar, such as "10 um".
+    proposed : float or None
+        Nanometres per pixel by the label, if it is all that is known and not accepted.
+    stated : float or None
+        Nanometres per pixel by the metadata.
+    remark : str
+        A contradiction, or why there is no pixel size.
+    crop : bytes
+        The bar and what is around it, as JPEG.
+    """
+
+    name: str
+    pixel_size: float | None
+    source: str
+    bar: ScaleBar | None
+    scale_bar: str
+    label: str
+    proposed: float | None
+    stated: float | None
+    remark: str
+    crop: bytes
+
+    @property
+    def is_contradictory(self) -> bool:
+        """Whether the scale bar and the metadata disagree."""
+        return self.remark.startswith(_CONTRADICTION)
+
+
+def read_scale_bars(given: str) -> dict[str, str]:
+    """Return lengths by folder: of a table with the columns folder and scale_bar, or one for all.
+
+    ValueError if a length has no unit of length.
+    """
+    if not given.lower().endswith((".csv", ".tsv", ".txt")):
+        _nanometres(given, "--scale-bar")
+        return {"": given.strip()}
+    (_, header), *lines = read_cells(Path(given), "folder, scale_bar") or [(0, [])]
+    names = [cell.strip().lower() for cell in header]
+    if not {"folder", "scale_bar"} <= set(names):
+        raise ImageFolderError(
+            f"{given}: its columns are {', '.join(header)}; expected folder and scale_bar, with "
+            'lines such as "day1,10 um".'
+        )
+    found = {}
+    for number, cells in lines:
+        cells += [""] * (len(names) - len(cells))
+        folder, length = (cells[names.index(name)].strip() for name in ("folder", "scale_bar"))
+        _nanometres(length, f"{given}, line {number}")
+        parts = PurePosixPath(folder.replace("\\", "/")).parts
+        found["/".join(part for part in parts if part != ".")] = length
+    return found
+
+
+def _nanometres(length: str, where: str) -> float:
+    try:
+        nm = length_in_nm(*parse_length(length))
+    except ValueError:
+        nm = None
+    if nm is None:
+        raise ValueError(
+            f"{where}: {length!r} is not what a scale bar says; give a length with its unit, "
+            'such as "10 um" or "200 nm".'
+        )
+    return nm
+
+
+def find_scales(
+    images: Sequence[Any],
+    *,
+    names: Sequence[str] | None = None,
+    scale_bars: Mapping[str, str] | None = None,
+    read_label: LabelReader | None = None,
+    accept: bool = False,
+    read_options: ReadOptions | None = None,
+    progress: bool = False,
+) -> Iterator[ImageScale | ImageReadError]:
+    """Yield the pixel size of each image, or the error of one that cannot be read.
+
+    `scale_bars` are what bars say, by folder, as `read_scale_bars` returns them: the deepest
+    folder of a name counts. What `read_label` reads (see `new_label_reader`) is a proposal, and
+    with `accept` used where nothing is given.
+    """
+    names = names_or_default(images, names, full=True)
+    given, options = scale_bars or {}, read_options or ReadOptions()
+    folders_of = [
+        [
+            "/".join(PurePosixPath(name).parts[:n])
+            for n in range(len(PurePosixPath(name).parts), -1, -1)
+        ]
+        for name in names
+    ]
+    unused = [folder for folder in given if not any(folder in each for each in folders_of)]
+    if unused:
+        raise ValueError(
+            f"{counted(len(unused), 'folder')} of the scale bars "
+            f"{verb(len(unused), 'contains', 'contain')} no image: {name_some(unused)}; give "
+            "folders as they begin the names of images, such as day1 for day1/a.png."
+        )
+    bar_of = [next((given[each] for each in own if each in given), "") for own in folders_of]
+    for image, name, text in ProgressBar(
+        zip(images, names, bar_of, strict=True),
+        total=len(names),
+        unit="image",
+        disable=not progress,
+    ):
+        try:
+            read = read_named(image, options, name, with_digest=False)
+        except ImageReadError as error:
+            yield error
+            continue
+        bar = find_scale_bar(read.pixels)
+        label = "" if read_label is None or bar is None else read_label(read.pixels, bar)
+        yield _scale_of(name, bar, text, label, read.pixel_size, read.pixels, accept)
+
+
+def _scale_of(
+    name: str,
+    bar: ScaleBar | None,
+    given: str,
+    label: str,
+    stated: float | None,
+    pixels: NDArray[np.float32],
+    accept: bool,
+) -> ImageScale:
+    """Return the pixel size by the metadata, the given length or, if accepted, the label."""
+    text = given or label
+    measured = None if bar is None or not text else _nanometres(text, name) / bar.length
+    source, size = "metadata", stated
+    if size is None and (given or accept):
+        source, size = "scale bar" if given else "read", measured
+    proposed = measured if label and size is None else None
+    crop = b"" if bar is None else _crop(pixels, bar)
+    remark = ""
+    if bar is None:
+        remark = "no scale bar found"
+    elif len({f"{_nanometres(each, name):.6g}" for each in (given, label) if each}) > 1:
+        remark = f"{_CONTRADICTION}: the label reads {label}, not {given}"
+    elif proposed is not None:
+        remark = f"the label reads {label}, which is not used before it is accepted"
+    elif measured is None:
+        remark = "what the scale bar says is not known"
+    elif stated is not None:
+        tolerance = max(SIZE_TOLERANCE, 2 * bar.error / bar.length)
+        if abs(measured / stated - 1) > tolerance:
+            remark = (
+                f"{_CONTRADICTION}: {number_text(measured)} nm per pixel by the scale bar, "
+                f"{number_text(stated)} by the metadata"
+            )
+    source = "" if size is None else source
+    return ImageScale(name, size, source, bar, given, label, proposed, stated, remark, crop)
+
+
+def _crop(pixels: NDArray[np.float32], bar: ScaleBar) -> bytes:
+    """Return a bar with its label, framed, as JPEG."""
+    part, (y, x) = around_bar(pixels, bar)
+    top, left, bottom, right = bar.box
+    crop = np.array(part)
+    colour = np.repeat(crop[..., None], 3, axis=2) if crop.ndim == 2 else crop
+    frame = np.zeros(colour.shape[:2], bool)
+    outer = (max(top - 4 - y, 0), max(left - 4 - x, 0), bottom + 4 - y, right + 4 - x)
+    frame[outer[0] : outer[2], outer[1] : outer[3]] = True
+    frame[outer[0] + 1 : outer[2] - 1, outer[1] + 1 : outer[3] - 1] = False
+    colour[frame] = (1.0, 0.3, 0.0)
+    return encode_jpeg(colour, _SIDE, _QUALITY)
+
+
+def scales_as_bytes(scales: Sequence[ImageScale]) -> bytes:
+    """Return the table of pixel sizes, CSV, one line per image; see `COLUMNS`."""
+    rows = []
+    for each in scales:
+        bar: Sequence[Any] = (None,) * 7
+        if each.bar is not None:
+            bar = (each.bar.length, each.bar.error, each.bar.kind, *each.bar.box)
+        size, proposed, stated = (
+            None if value is None else f"{value:.6g}"
+            for value in (each.pixel_size, each.proposed, each.stated)
+        )
+        rows.append(
+            [
+                each.name,
+                size,
+                each.source,
+                *bar,
+                each.scale_bar or None,
+                each.label or None,
+                proposed,
+                stated,
+                each.remark or None,
+            ]
+        )
+    return table_as_bytes(COLUMNS, rows)
+
+
+def write_scale_page(
+    path: str | os.PathLike[str], scales: Sequence[ImageScale], unreadable: Sequence[str] = ()
+) -> Path:
+    """Write a page with the bar of each image to check, and those without one; returns the path."""
+    found = [each for each in scales if each.bar is not None]
+    doubtful = [each for each in found if each.remark]
+    cards = [
+        {
+            "name": each.name,
+            "jpeg": base64.b64encode(each.crop).decode("ascii"),
+            "length": f"{each.bar.length:.1f} ± {each.bar.error:.1f} px",
+            "kind": each.bar.kind,
+            "says": each.scale_bar,
+            "label": each.label,
+            "size": None if size is None else number_text(size),
+            "source": "proposed" if each.proposed else each.source,
+            "remark": each.remark,
+        }
+        for each in (*doubtful, *(each for each in found if not each.remark))
+        if each.bar is not None
+        for size in (each.proposed or each.pixel_size,)
+    ]
+    numbers = {
+        "images": len(scales),
+        "scale bars found": len(found),
+        "pixel sizes known": sum(each.pixel_size is not None for each in scales),
+        **({"labels read": n_read} if (n_read := sum(bool(each.label) for each in scales)) else {}),
+        "contradictions": sum(each.is_contradictory for each in scales),
+    }
+    write_page(
+        path,
+        "scale.html",
+        "pictures.css",
+        title="Scale bars to check",
+        numbers=numbers,
+        cards=cards,
+        without=[(each.name, each.stated) for each in scales if each.bar is None],
+        unreadable=unreadable,
+        number_text=number_text,
+    )
+    return Path(path)

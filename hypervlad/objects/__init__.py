@@ -1,0 +1,1 @@
+"""Found things: outlines in images, measured, counted by rules, exchanged with other programs."""

@@ -1,0 +1,466 @@
+"""Numbers and sizes of particles in a set of fields, with 95 % intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import nnls
+from scipy.stats import gamma, norm
+from scipy.stats import t as student_t
+
+from hypervlad.common.constraints import Integer, ListOf, Number, OneOf, check_value
+from hypervlad.common.wording import counted, name_some, verb
+from hypervlad.objects.measures import check_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FloatArray = NDArray[np.float64]
+Edges = Literal["weight", "leave_out"]
+
+_PLACE = ("top", "bottom", "left", "right", "field_height", "field_width")
+ALL = "all"  # the row of all classes
+_Z95 = 1.959963984540054
+_SHARES = (0.1, 0.5, 0.9)
+_MIN_FIELDS = 4  # with fewer, intervals have no useful end
+_MAX_CONDITION = 1e3  # of a confusion matrix; counts have about as many times its errors
+
+
+@dataclass(frozen=True)
+class Field:
+    """A micrograph in which particles were looked for, whether or not there are any.
+
+    Attributes
+    ----------
+    micrograph : str
+        As in the table of particles.
+    shape : (int, int)
+        Height and width in pixels.
+    pixel_size : float or None
+        Nanometres per pixel.
+    """
+
+    micrograph: str
+    shape: tuple[int, int]
+    pixel_size: float | None = None
+
+    def __post_init__(self) -> None:
+        sides = ListOf(Integer(), "height and width in pixels, without colours", 2, 2)
+        check_value(f"shape of {self.micrograph}", self.shape, [sides])
+        nm = Number(above=0, meaning="nanometres per pixel")
+        check_value(f"pixel_size of {self.micrograph}", self.pixel_size, [nm, None])
+
+
+def edge_weights(table: pd.DataFrame, edges: Edges = "weight") -> FloatArray:
+    """Return for how many particles each one counts.
+
+    A particle that touches an edge of its field counts for none, as its size is unknown. As large
+    particles touch edges more often, the others count for
+
+    - ``edges="weight"``: 1 / (the share of all places at which a particle of this box touches no
+      edge) [1]_, which makes numbers per area and sizes unbiased;
+    - ``edges="leave_out"``: 1. Numbers per area are too small, and large particles too rare.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From :func:`measure`.
+    edges : {"weight", "leave_out"}
+
+    Returns
+    -------
+    ndarray of shape (n,)
+
+    References
+    ----------
+    .. [1] R. E. Miles, in "Stochastic Geometry", 1974; C. Lantuejoul, in "Geometrical Probability
+       and Biological Structures", 1978; ISO 13322-1, 2014.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from hypervlad.particles import edge_weights
+    >>> box = {"top": [5, 0], "bottom": [15, 10], "left": [5, 5], "right": [44, 25]}
+    >>> size = {"field_height": 21, "field_width": 80, "touches_edge": [False, True]}
+    >>> edge_weights(pd.DataFrame(box | size))
+    array([4.2, 0. ])
+    """
+    check_value("edges", edges, [OneOf("weight", "leave_out")])
+    check_table(table, "touches_edge")
+    touches = table["touches_edge"].to_numpy()
+    if touches.dtype != bool and len(touches):  # a text "False" would be true
+        raise ValueError(f"touches_edge must be True or False, not of type {touches.dtype}")
+    inside = ~touches.astype(bool)
+    weights: FloatArray = inside.astype(np.float64)
+    if edges == "leave_out":
+        return weights
+    check_table(table, *_PLACE)
+    for first, last, side in (("top", "bottom", "height"), ("left", "right", "width")):
+        extent = table[f"field_{side}"].to_numpy(np.float64)[inside]
+        # Of all places in a row of pixels, one per pixel, a box of width w touches no edge of the
+        # field at W - w - 1.
+        box = (table[last] - table[first]).to_numpy(np.float64)[inside]
+        if not (extent - box > 1).all():
+            raise ValueError(
+                f"a particle is as large as its field from {first} to {last}, but touches_edge is "
+                "False: correct touches_edge, the box, or the size of the field"
+            )
+        weights[inside] *= extent / (extent - box - 1)
+    return weights
+
+
+def count_particles(
+    table: pd.DataFrame,
+    fields: Sequence[Field],
+    *,
+    classes: Sequence[Any] | None = None,
+    confusion: ArrayLike | None = None,
+    edges: Edges = "weight",
+    n_bootstrap: int = 2000,
+    random_state: int | np.random.Generator | None = 0,
+) -> pd.DataFrame:
+    """Count the particles of each class in a set of fields, with 95 % intervals.
+
+    The intervals are those of the expected count in as large an area of the same sample: they
+    contain the variation between fields. They do not contain particles that were not found.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From :func:`measure`, or the rows of it that meet a rule.
+    fields : sequence of Field
+        All fields that were searched, also those without a particle.
+    classes : sequence of K labels, optional
+        By default those in the table, sorted; without a column ``class``, particles are counted
+        together. A row "all" follows.
+    confusion : array-like of shape (K, K), optional
+        Numbers of held-out particles by true class (rows) and predicted class (columns), in the
+        order of `classes`, which must be given. Counts are then corrected for misclassification:
+        they are the counts of at least 0 that explain the classified ones best [1]_.
+    edges : {"weight", "leave_out"}
+        See :func:`edge_weights`.
+    n_bootstrap : int, default=2000
+    random_state : int, Generator or None, default=0
+
+    Returns
+    -------
+    DataFrame with K + 1 rows
+        - ``class``, ``particles``: numbers in the table, with those that touch an edge;
+        - ``counted``: sums of the weights, with an exact Poisson interval ``poisson_low``,
+          ``poisson_high`` [2]_, which holds if particles are scattered independently;
+        - ``count``: the same, corrected if there is a confusion matrix, with the interval ``low``,
+          ``high``, which holds if they attract each other as well: the basic interval of the
+          logarithm [3]_, by a bootstrap of whole fields, widened for few fields [4]_, and at least
+          as wide as a Poisson interval. Each draw of fields is corrected by a draw of the confusion
+          matrix, whose rows have Dirichlet distributions [5]_. If more than 2.5 % of the draws have
+          none of a class: the Poisson interval of its fields. NaN for fewer than four fields;
+        - ``per_um2``, ``per_um2_low``, ``per_um2_high``: count, low and high per square micrometre
+          of field; NaN if no field has a pixel size.
+
+    Raises
+    ------
+    ValueError
+        If a particle's field is not among the fields, or its class not among the classes, only some
+        fields have a pixel size, or the confusion matrix cannot tell the classes apart.
+
+    References
+    ----------
+    .. [1] A. R. Solow, C. Davis and Q. Hu, Marine Ecology Progress Series 216, 2001; here by least
+       squares that are not negative, with the total kept.
+    .. [2] F. Garwood, Biometrika 28, 1936; of sums of weights, M. P. Fay and E. J. Feuer,
+       Statistics in Medicine 16, 1997.
+    .. [3] A. C. Davison and D. V. Hinkley, "Bootstrap methods and their application", 1997,
+       section 5.2.
+    .. [4] T. C. Hesterberg, "What teachers should know about the bootstrap", The American
+       Statistician 69, 2015, section 5.
+    .. [5] With 1 / K added to each: W. Perks, Journal of the Institute of Actuaries 73, 1947.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from hypervlad.particles import Field, count_particles
+    >>> fields = [Field(name, (100, 100), pixel_size=10.0) for name in "abcdefgh"]
+    >>> table = pd.DataFrame({"micrograph": list("aabbcdeffgh"), "touches_edge": False})
+    >>> table["class"] = list("xyxyxyxxxyx")
+    >>> found = count_particles(table, fields, edges="leave_out")
+    >>> found[["class", "count", "per_um2"]].round(2).values.tolist()
+    [['x', 7.0, 0.88], ['y', 4.0, 0.5], ['all', 11.0, 1.38]]
+    >>> found[["low", "high"]].round().values.tolist()
+    [[3.0, 14.0], [1.0, 18.0], [5.0, 20.0]]
+    """
+    import pandas as pd
+
+    check_value("n_bootstrap", n_bootstrap, [Integer(at_least=2)])
+    rng = np.random.default_rng(random_state)
+    field_of, n_fields = _field_numbers(table, fields), len(fields)
+    times = rng.multinomial(n_fields, [1 / n_fields] * n_fields, n_bootstrap)
+    names, is_of = _class_numbers(table, classes)
+    weights = edge_weights(table, edges)
+    sums = np.zeros((n_fields, len(names) + 1))
+    np.add.at(sums, field_of, weights[:, None] * is_of)
+    counts = sums.sum(axis=0)
+    sizes = np.array([(field.pixel_size or math.nan) / 1000 for field in fields])
+    pixels = np.array([math.prod(field.shape) for field in fields], np.float64)
+    areas = pixels if np.isnan(sizes).any() else pixels * sizes**2
+    drawn = _field_draws(sums, areas, times)
+    poisson = _weighted_poisson(weights, is_of, counts)
+    columns: dict[str, Any] = {"class": [*names, ALL], "particles": is_of.sum(axis=0)}
+    columns |= {"counted": counts.copy(), "poisson_low": poisson[0], "poisson_high": poisson[1]}
+    if confusion is not None:
+        if classes is None:
+            raise ValueError("confusion needs classes, in the order of its rows and columns")
+        matrix = _checked_confusion(confusion, names)
+        rates = matrix / matrix.sum(axis=1, keepdims=True)
+        counts[:-1] = _corrected(counts[None, :-1], rates[None])[0]
+        rows = rng.standard_gamma(matrix + 1 / len(names), (n_bootstrap, *matrix.shape))
+        drawn[:, :-1] = _corrected(drawn[:, :-1], rows / rows.sum(axis=2, keepdims=True))
+        poisson = _weighted_poisson(weights, is_of, counts)
+    columns["count"] = counts
+    low, high = np.quantile(drawn, (0.025, 0.975), axis=0)
+    # Scattered independently, particles vary least; few fields can be alike by chance.
+    # If more than one draw in 40 has none of a class, its upper limit would be as if mirrored at 0.
+    if n_fields >= _MIN_FIELDS:
+        is_in_few = ((times @ sums == 0).mean(axis=0) > 0.025) & sums.any(axis=0)
+        for k in np.flatnonzero(is_in_few):
+            variance = counts[k] * float(sums[:, k] @ sums[:, k]) / sums[:, k].sum()
+            low[k], high[k] = poisson_interval(counts[k], variance, sums[:, k].max())
+    columns["low"], columns["high"] = np.minimum(low, poisson[0]), np.maximum(high, poisson[1])
+    um2 = (pixels * sizes**2).sum()
+    for name, column in (("", "count"), ("_low", "low"), ("_high", "high")):
+        columns[f"per_um2{name}"] = columns[column] / um2
+    return pd.DataFrame(columns)
+
+
+def particle_sizes(
+    table: pd.DataFrame,
+    fields: Sequence[Field],
+    *,
+    measure: str = "equivalent_diameter_nm",
+    classes: Sequence[Any] | None = None,
+    edges: Edges = "weight",
+    n_bootstrap: int = 1000,
+    random_state: int | np.random.Generator | None = 0,
+) -> pd.DataFrame:
+    """Return D10, D50 and D90 of each class, by number and by area, with 95 % intervals.
+
+    Parameters
+    ----------
+    table, fields, classes, edges, n_bootstrap, random_state
+        As in :func:`count_particles`.
+    measure : str, default="equivalent_diameter_nm"
+        A column of the table.
+
+    Returns
+    -------
+    DataFrame with 2 (K + 1) rows
+        ``class``, ``by`` ("number" or "area"), ``particles`` that touch no edge, and ``d10``,
+        ``d50``, ``d90``, each with ``_low`` and ``_high``: the smallest size such that particles up
+        to it make up a tenth (half, nine tenths) of all particles or of their area. The intervals
+        are percentiles of a bootstrap of whole fields, widened for few fields; NaN if fewer than
+        four fields have particles of the class.
+
+    Raises
+    ------
+    ValueError
+        As in :func:`count_particles`, or if a size is unknown.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from hypervlad.particles import Field, cut_particles, measure, particle_sizes
+    >>> labels = np.zeros((50, 50), int)
+    >>> labels[5:9, 5:9], labels[20:24, 5:9], labels[20:30, 20:30] = 1, 2, 3
+    >>> table = measure(cut_particles(np.ones((50, 50)), labels, pixel_size=2.0))
+    >>> fields = [Field(table["micrograph"][0], (50, 50), 2.0)]
+    >>> particle_sizes(table, fields)[["by", "d10", "d50"]].round(1).values.tolist()
+    [['number', 9.0, 9.0], ['area', 9.0, 22.6]]
+    """
+    import pandas as pd
+
+    check_value("n_bootstrap", n_bootstrap, [Integer(at_least=2)])
+    field_of = _field_numbers(table, fields)
+    names, is_of = _class_numbers(table, classes)
+    if measure not in table or table[measure].dtype.kind not in "biuf":
+        raise ValueError(
+            f"measure={measure!r} is not a column of numbers of the table: {', '.join(table)}"
+        )
+    if measure.endswith(("_px", "_px2")) and len({field.pixel_size for field in fields}) > 1:
+        raise ValueError(f"measure={measure!r}: the fields differ in pixel size; choose one in nm")
+    sizes, weights = table[measure].to_numpy(np.float64), edge_weights(table, edges)
+    if (is_unknown := ~np.isfinite(sizes)).any():
+        unknown = list(dict.fromkeys(table["micrograph"][is_unknown].astype(str)))
+        raise ValueError(
+            f"{measure} is unknown for {counted(int(is_unknown.sum()), 'particle')} of "
+            f"{name_some(unknown)}: give the pixel size, or choose a measure in pixels"
+        )
+    is_scaled = "area_nm2" in table and table["area_nm2"].notna().all()
+    check_table(table, *([] if is_scaled else ["area_px2"]))
+    area = table["area_nm2" if is_scaled else "area_px2"].to_numpy(np.float64)
+    order = np.argsort(sizes, kind="stable")
+    order = order[weights[order] > 0]
+    rng, rows, n_fields = np.random.default_rng(random_state), [], len(fields)
+    times = rng.multinomial(n_fields, [1 / n_fields] * n_fields, n_bootstrap)
+    for name, is_in in zip([*names, ALL], is_of.T, strict=True):
+        chosen = order[is_in[order]]
+        size, field = sizes[chosen], field_of[chosen]
+        tail = float(norm.cdf(-_Z95 * _widening(len(np.unique(field)))))
+        for by, weight in (("number", weights[chosen]), ("area", (weights * area)[chosen])):
+            row: dict[str, Any] = {"class": name, "by": by, "particles": len(size)}
+            drawn = np.array([_share_sizes(size, weight * each[field]) for each in times])
+            low = high = [math.nan] * len(_SHARES)
+            if not math.isnan(tail):
+                low, high = np.nanquantile(drawn, (tail, 1 - tail), axis=0)
+            for i, best in enumerate(_share_sizes(size, weight)):
+                key = f"d{round(100 * _SHARES[i])}"
+                row |= {key: best, f"{key}_low": low[i], f"{key}_high": high[i]}
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _field_numbers(table: pd.DataFrame, fields: Sequence[Field]) -> NDArray[np.intp]:
+    """Return the number of each particle's field, after checks of both."""
+    import pandas as pd
+
+    check_table(table, "micrograph")
+    names = pd.Index([str(field.micrograph) for field in fields])
+    if names.empty or names.has_duplicates:
+        twice = names[names.duplicated()].unique().tolist()
+        given = f"twice: {name_some(twice)}" if twice else "none"
+        raise ValueError(f"give each field that was searched once, got {given}")
+    field_of = names.get_indexer(table["micrograph"].astype(str))
+    if absent := table["micrograph"][field_of < 0].astype(str).unique().tolist():
+        raise ValueError(
+            f"{counted(len(absent), 'micrograph')} of the table {verb(len(absent), 'is', 'are')} "
+            f"not among the fields: {name_some(absent)}; give a Field for each"
+        )
+    unknown = [field.micrograph for field in fields if not field.pixel_size]
+    if 0 < len(unknown) < len(fields):
+        raise ValueError(
+            f"{len(unknown)} of {len(fields)} fields have no pixel size: {name_some(unknown)}; "
+            "give it, or give none for any field"
+        )
+    own = np.array([(*field.shape, field.pixel_size or math.nan) for field in fields])[field_of]
+    columns = ["field_height", "field_width", "pixel_size_nm"]  # not of tables of other programs
+    given = table.reindex(columns=columns).to_numpy(np.float64)
+    is_same = np.isclose(given, own, rtol=1e-6) | np.isnan(given)
+    if wrong := table["micrograph"][~is_same.all(axis=1)].unique().tolist():
+        raise ValueError(
+            f"height, width or pixel size of {name_some(wrong)} differ between the table and the "
+            "Field; both are those of the micrograph"
+        )
+    return np.asarray(field_of)
+
+
+def _class_numbers(
+    table: pd.DataFrame, classes: Sequence[Any] | None
+) -> tuple[list[str], NDArray[np.bool_]]:
+    """Return the names of classes, and which particles are of each of them and of all."""
+    if "class" in table and (n_missing := int(table["class"].isna().sum())):
+        raise ValueError(f"{counted(n_missing, 'particle')} without a class: give it, or leave out")
+    found = [str(label) for label in table.get("class", ())]
+    names = sorted(set(found)) if classes is None else [str(label) for label in classes]
+    if ALL in {*found, *names}:
+        raise ValueError(f"a class is called {ALL!r}, like the row of all classes: rename it")
+    if classes is not None and "class" not in table:
+        raise ValueError("classes are given, but the table has no column 'class'")
+    strange = sorted(set(found) - set(names))
+    if strange or len(set(names)) < len(names):
+        raise ValueError(
+            f"classes={names!r} must name each class of the table once; it has "
+            f"{name_some(strange or sorted(set(found)))}"
+        )
+    is_of = np.ones((len(table), len(names) + 1), bool)
+    for k, name in enumerate(names):
+        is_of[:, k] = [label == name for label in found]
+    return names, is_of
+
+
+def _checked_confusion(confusion: ArrayLike, names: Sequence[str]) -> FloatArray:
+    matrix: FloatArray = np.asarray(confusion, np.float64)
+    is_of_numbers = ((matrix >= 0) & (matrix < np.inf) & (matrix == np.rint(matrix))).all()
+    if not names or matrix.shape != (len(names),) * 2 or not is_of_numbers:
+        raise ValueError(
+            f"confusion must hold numbers of particles, {len(names)} x {len(names)} for the "
+            f"classes {', '.join(names) or '(none)'}; got shape {matrix.shape}"
+            f"{'' if is_of_numbers else ' with shares, or less than 0'}"
+        )
+    empty = [name for name, n in zip(names, matrix.sum(axis=1), strict=True) if n < 1]
+    if empty:
+        raise ValueError(
+            f"confusion: no held-out particle of {name_some(empty)}, so it is unknown how often "
+            "they are misclassified; label some, or count without correction"
+        )
+    condition = np.linalg.cond(matrix / matrix.sum(axis=1, keepdims=True))
+    if condition > _MAX_CONDITION:
+        raise ValueError(
+            "confusion: the classifier does not tell some classes apart (condition number "
+            f"{condition:.3g}), so their counts cannot be corrected; join them"
+        )
+    return matrix
+
+
+def _widening(n_fields: int) -> float:
+    """By what factor a bootstrap's deviations are too small; NaN for too few fields to tell."""
+    if n_fields < _MIN_FIELDS:
+        return math.nan
+    t = float(student_t.ppf(0.975, n_fields - 1))
+    return t / _Z95 * math.sqrt(n_fields / (n_fields - 1))
+
+
+def _field_draws(sums: FloatArray, areas: FloatArray, times: NDArray[np.int64]) -> FloatArray:
+    """Return draws of expected counts, (n_bootstrap, K), whose percentiles are intervals.
+
+    Few fields contain too few of the rare dense ones, and then vary too little. Samples of them are
+    therefore mirrored at the logarithm of the count.
+    """
+    counts = sums.sum(axis=0)
+    sampled = (times @ sums) / (times @ areas)[:, None] * areas.sum()
+    # Half a particle, so that classes with none have a logarithm.
+    deviations = np.log((sampled + 0.5) / (counts + 0.5))
+    found = (counts + 0.5) * np.exp(-_widening(len(sums)) * deviations) - 0.5
+    return np.asarray(np.maximum(found, 0))
+
+
+def _corrected(counts: FloatArray, rates: FloatArray) -> FloatArray:
+    """Return the true counts, (n, K), of classified ones; rates, (n or 1, K, K), by true class."""
+    mixing = np.broadcast_to(rates.swapaxes(1, 2), (len(counts), *rates.shape[1:]))
+    found = np.asarray(np.linalg.solve(mixing, counts[:, :, None])[:, :, 0], np.float64)
+    for i in np.flatnonzero((found < 0).any(axis=1)):
+        best, _ = nnls(mixing[i], counts[i])
+        found[i] = best * (counts[i].sum() / max(best.sum(), np.finfo(float).tiny))
+    return found
+
+
+def poisson_interval(count: float, variance: float, largest: float) -> tuple[float, float]:
+    """Return the exact interval of the mean of a sum of weights, from its variance.
+
+    With weights of 1, for a variance equal to the count, it is that of a Poisson variable.
+    """
+    low = gamma.ppf(0.025, count**2 / variance, scale=variance / count) if count > 0 else 0.0
+    more, wider = count + largest, variance + largest**2
+    return float(low), float(gamma.ppf(0.975, more**2 / wider, scale=wider / more))
+
+
+def _weighted_poisson(
+    weights: FloatArray, is_of: NDArray[np.bool_], counts: FloatArray
+) -> NDArray[np.float64]:
+    """Return the Poisson intervals, (2, K), of counts to which the particles of each contribute."""
+    intervals = []
+    for own, count in zip((weights[of] for of in is_of.T), counts.tolist(), strict=True):
+        total = float(own.sum())
+        variance = count * float(own @ own) / total if total else count
+        intervals.append(poisson_interval(count, variance, float(own.max(initial=0)) or 1.0))
+    return np.array(intervals).T
+
+
+def _share_sizes(sizes: FloatArray, weights: FloatArray) -> FloatArray:
+    """Return D10, D50, D90 of sorted sizes."""
+    below = np.cumsum(weights)
+    if not len(below) or not below[-1]:
+        return np.full(len(_SHARES), np.nan)
+    return np.asarray(sizes[np.searchsorted(below, np.array(_SHARES) * below[-1])])

@@ -1,0 +1,150 @@
+"""Rules that choose particles by their measures, such as the counting criterion for fibres."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hypervlad.common.constraints import InstanceOf, check_value
+from hypervlad.common.wording import counted, name_some, verb
+from hypervlad.objects.measures import check_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: Rules by name. ``"who-fibre"`` is the counting criterion for respirable fibres of the World
+#: Health Organization, *Determination of airborne fibre number concentrations: a recommended
+#: method, by phase-contrast optical microscopy (membrane filter method)*, Geneva 1997.
+NAMED_RULES = {"who-fibre": "length > 5 um and width < 3 um and aspect_ratio > 3"}
+
+_SIGNS = {
+    "<=": np.less_equal, ">=": np.greater_equal, "==": np.equal, "!=": np.not_equal,
+    "<": np.less, ">": np.greater,
+}  # fmt: skip
+_TO_BASE = {"": 1.0, "px": 1.0, "nm": 1.0, "um": 1e3, "px2": 1.0, "nm2": 1.0, "um2": 1e6}
+_UNITS = ("_px", "_nm", "_px2", "_nm2")  # endings of columns
+_SIGN = "|".join(_SIGNS)
+_VALUE = (
+    r"(?P<{0}>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|'[^']*'|\"[^\"]*\")"
+    r"\s*(?P<{0}_unit>[nuµμ]m2?|px2?)?(?!\w)"
+)
+_PART = re.compile(
+    rf"\s*(?:(?P<joint>(?i:and|or|not)\b|[()])|(?:{_VALUE.format('low')}\s*(?P<low_sign>{_SIGN})\s*)?"
+    rf"(?P<name>[A-Za-z]\w*)(?:\s*(?P<high_sign>{_SIGN})\s*{_VALUE.format('high')})?)\s*"
+)
+_MAX_RULE = 1000  # characters
+
+
+def match_rule(table: pd.DataFrame, rule: str) -> NDArray[np.bool_]:
+    """Return which particles of a table meet a rule.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From `measure`.
+    rule : str
+        A name of ``NAMED_RULES``, or comparisons (``< <= > >= == !=``) of measures with numbers and
+        units (nm, um, px; nm2, um2, px2 for areas), or with a text in quotation marks, joined by
+        ``and``, ``or``, ``not`` and brackets: ``"length > 5 um and aspect_ratio >= 3"``,
+        ``"not touches_edge and (class == 'cube' or 20 nm <= width < 0.1 um)"``.
+
+    Returns
+    -------
+    ndarray of bool, shape (n,)
+
+    Raises
+    ------
+    ValueError
+        If the rule cannot be read, a measure is unknown, a unit is missing or wrong, or the rule
+        needs a pixel size or a persistence length that some particles lack.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from hypervlad.particles import match_rule
+    >>> table = pd.DataFrame({"length_nm": [6e3, 9e3, 2e3], "aspect_ratio": [3.0, 1.5, 8.0]})
+    >>> match_rule(table, "length > 5 um and aspect_ratio >= 3")
+    array([ True, False, False])
+    """
+    import pandas as pd
+
+    check_table(table)
+    check_value("rule", rule, [InstanceOf(str, "a text")])
+    text = NAMED_RULES.get(rule.strip(), rule)
+    joined, met, start = list[str](), dict[str, NDArray[np.bool_]](), 0
+    try:
+        if len(text) > _MAX_RULE:
+            raise ValueError(f"has {len(text)} characters, at most {_MAX_RULE} are allowed")
+        while part := _PART.match(text, start):
+            joined.append((part["joint"] or f"part{start}").lower())
+            if part["name"]:
+                met[joined[-1]] = _compared(table, part)
+            start = part.end()
+        try:
+            found = np.asarray(pd.eval(" ".join(joined), engine="python", local_dict=met))
+        except Exception:  # pandas raises anything for comparisons that are not joined
+            found = np.zeros(0)
+        if start < len(text) or found.dtype != bool:
+            raise ValueError(
+                f"cannot be read{f' at {text[start:]!r}' if start < len(text) else ''}: write "
+                "comparisons joined by and, or, not, such as length > 5 um and aspect_ratio >= 3 "
+                "(not =>)"
+            )
+    except ValueError as error:
+        raise ValueError(f"the rule {text[:_MAX_RULE]!r} {error}") from error
+    return found
+
+
+def _compared(table: pd.DataFrame, part: re.Match[str]) -> NDArray[np.bool_]:
+    """Return where a measure lies within its bounds or, without any, is true."""
+    name, met = part["name"], np.ones(len(table), bool)
+    for side in ("low", "high"):
+        if (value := part[side]) is None:
+            continue
+        unit, sign = re.sub("[µμ]", "u", part[f"{side}_unit"] or ""), part[f"{side}_sign"]
+        values = _column(table, name, unit)
+        is_text = values.dtype.kind not in "biuf"
+        if is_text != (value[0] in "'\"") or (is_text and sign not in ("==", "!=")):
+            expected = "== or != and a text in quotation marks" if is_text else "a number"
+            raise ValueError(f"must compare {name} by {expected}")
+        bound = value[1:-1] if is_text else float(value) * _TO_BASE[unit]
+        met &= _SIGNS[sign](*((bound, values) if side == "low" else (values, bound)))
+    if part["low"] is part["high"] is None:
+        met = _column(table, name)
+        if met.dtype != bool:
+            raise ValueError(f"has {name!r} where a comparison was expected")
+    return met
+
+
+def _column(table: pd.DataFrame, name: str, unit: str = "") -> NDArray[Any]:
+    column = f"{name}_{unit.replace('u', 'n')}" if unit else name
+    if column not in table:
+        if name in table:
+            raise ValueError(f"compares {name}, which has no unit, with a value in {unit}")
+        units = [each for each in _TO_BASE if f"{name}_{each.replace('u', 'n')}" in table]
+        if units:
+            raise ValueError(f"must compare {name} with a value in {' or '.join(units)}")
+        if name == "class":
+            raise ValueError("names class, but the particles are not classified")
+        bases = dict.fromkeys(re.sub(r"_(px|nm)2?$", "", str(known)) for known in table)
+        raise ValueError(f"names {name!r}; the measures are {', '.join(bases)}")
+    values = np.asarray(table[column])
+    if column.endswith(_UNITS) and np.isnan(values).any():
+        unknown = table[np.isnan(values)]
+        of = list(dict.fromkeys(map(str, unknown.get("micrograph", ()))))
+        n_unknown = counted(len(unknown), "particle")
+        in_px = unknown.get(re.sub("_nm(2?)$", r"_px\1", column))
+        if in_px is not None and in_px.isna().any():
+            raise ValueError(
+                f"needs {name}, which is unknown for {n_unknown} ({name_some(of)}), as the "
+                "persistence length is of short and nearly straight particles: leave these out of "
+                "the table first"
+            )
+        raise ValueError(
+            f"needs the pixel size, which {n_unknown} {verb(len(unknown), 'lacks', 'lack')} "
+            f"({name_some(of)}): give pixel_size, or compare in px"
+        )
+    return values

@@ -1,0 +1,135 @@
+"""Pixels of polygons and of run lengths, and the polygons around pixels."""
+
+# Polygons are measured from the outer corner of the first pixel, as in ImageJ, QuPath and COCO:
+# pixel (row, column) is the square from (column, row) to (column + 1, row + 1) in x and y.
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from hypervlad.objects.particle import Outline, cropped
+
+Ring = NDArray[Any]  # (n, 2): x and y of the corners; the last is joined to the first
+
+_MAX_CROSSINGS = 1 << 23  # of a polygon with rows of pixels, which bounds the memory
+_MAX_COORDINATE = 1e9
+
+
+def fill_polygons(parts: Sequence[Sequence[Ring]], shape: tuple[int, int]) -> Outline | None:
+    """Return the pixels in any of some polygons, each of rings; None if there are none.
+
+    A pixel lies in a polygon if its centre is inside an odd number of its rings; a centre on a left
+    or upper edge is inside, on a right or lower edge outside. A ValueError for coordinates that are
+    not finite or far outside any image, and for polygons that cross rows millions of times.
+    """
+    corners = np.concatenate([np.zeros((0, 2)), *(ring for part in parts for ring in part)])
+    if not len(corners):
+        return None
+    if not (np.abs(corners) < _MAX_COORDINATE).all():
+        raise ValueError("coordinates of a polygon that are not finite, or beyond a billion")
+    left, top = np.clip(np.floor(corners.min(axis=0)), 0, shape[::-1]).astype(int)
+    right, bottom = np.clip(np.ceil(corners.max(axis=0)), 0, shape[::-1]).astype(int)
+    mask = np.zeros((bottom - top, right - left), bool)
+    for rings in filter(None, parts):
+        mask |= _even_odd([ring - (left, top) for ring in rings], mask.shape)
+    return cropped(mask, int(top), int(left))
+
+
+def _even_odd(rings: Sequence[Ring], shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """Flip, in each row, all pixels on the right of each edge that crosses it."""
+    height, width = shape
+    x0, y0 = np.concatenate(rings).T
+    x1, y1 = np.concatenate([np.roll(ring, -1, axis=0) for ring in rings]).T
+    ends = np.clip(np.ceil(np.stack([y0, y1]) - 0.5), 0, height).astype(np.int64)
+    first, n_rows = ends.min(axis=0), np.abs(ends[1] - ends[0])
+    if n_rows.sum() > _MAX_CROSSINGS:
+        raise ValueError(
+            f"a polygon that crosses rows of pixels more than {_MAX_CROSSINGS:,} times"
+        )
+    edge = np.repeat(np.arange(len(n_rows)), n_rows)
+    row = first[edge] + np.arange(len(edge)) - np.repeat(np.cumsum(n_rows) - n_rows, n_rows)
+    slope = (x1 - x0)[edge] / (y1 - y0)[edge]
+    x = x0[edge] + (row + 0.5 - y0[edge]) * slope
+    column = np.clip(np.ceil(x - 0.5), 0, width).astype(np.int64)
+    flips = np.zeros((height, width + 1), np.uint8)
+    np.add.at(flips, (row, column), 1)
+    inside: NDArray[np.bool_] = np.cumsum(flips[:, :width], axis=1, dtype=np.uint8) % 2 == 1
+    return inside
+
+
+def expand_runs(counts: Any, shape: tuple[int, int]) -> Outline | None:
+    """Return the pixels of COCO's run lengths, as numbers or compressed; None if there are none.
+
+    Runs go down the columns, first of background. A ValueError if they do not fill the image.
+    """
+    height, n_pixels = shape[0], shape[0] * shape[1]
+    runs = _uncompressed(counts) if isinstance(counts, str) else np.asarray(counts)
+    is_valid = runs.ndim == 1 and runs.dtype.kind in "iu" and len(runs)
+    if not is_valid or runs.min() < 0 or runs.max() > n_pixels or runs.sum() != n_pixels:
+        raise ValueError(f"run lengths that do not fill {shape[0]} x {shape[1]} pixels")
+    runs = runs.astype(np.int64)
+    # Of the background before the first pixel and after the last, whole columns are left out.
+    left, runs[0] = divmod(int(runs[0]), height)
+    if len(runs) % 2:
+        runs[-1] = -runs[:-1].sum() % height
+    filled = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
+    return cropped(filled.reshape(-1, height).T, left=left)
+
+
+def _uncompressed(text: str) -> NDArray[np.int64]:
+    """Return COCO's compressed run lengths: 5 bits a character, differences to two runs before."""
+    codes = np.frombuffer(text.encode(), np.uint8).astype(np.int64) - 48
+    is_last = codes & 32 == 0
+    if not len(codes) or not is_last[-1] or codes.min() < 0 or codes.max() > 63:
+        raise ValueError("damaged compressed run lengths")
+    starts = np.flatnonzero(np.concatenate([[True], is_last[:-1]]))
+    n_codes = np.diff(starts, append=len(codes))
+    if n_codes.max() > 7:
+        raise ValueError("compressed run lengths of more than 35 bits")
+    place = np.arange(len(codes)) - np.repeat(starts, n_codes)
+    values = np.add.reduceat((codes & 31) << (5 * place), starts)
+    values[codes[is_last] & 16 > 0] -= 1 << (5 * n_codes[codes[is_last] & 16 > 0])
+    values[1::2] = np.cumsum(values[1::2])
+    values[2::2] = np.cumsum(values[2::2])
+    return values
+
+
+def trace_polygons(mask: NDArray[np.bool_], top: int = 0, left: int = 0) -> list[list[Ring]]:
+    """Return the polygons around the pixels of a mask whose first pixel lies there.
+
+    There is one for each part of pixels that share edges: a list of its outer ring and, the other
+    way round, those of its holes, (n, 2) of int each. No ring touches itself, and the polygons
+    contain exactly the pixels of the mask.
+    """
+    polygons = []
+    for part, corner in _parts_of(mask):
+        (outside, _), *holes = _parts_of(np.pad(~part, 1, constant_values=True))
+        rings = [_ring(~outside), *(_ring(hole)[::-1] + place for hole, place in holes)]
+        polygons.append([ring + corner + (left - 1, top - 1) for ring in rings])
+    return polygons
+
+
+def _parts_of(mask: NDArray[np.bool_]) -> Iterator[tuple[NDArray[np.bool_], NDArray[Any]]]:
+    """Yield each part of pixels that share edges, and x and y of its first pixel."""
+    parts, _ = ndimage.label(mask)
+    for number, window in enumerate(ndimage.find_objects(parts), start=1):
+        yield parts[window] == number, np.array([window[1].start, window[0].start])
+
+
+def _ring(part: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return the corners of a part without holes."""
+    from skimage.measure import find_contours  # not above: importing it takes long
+
+    (middles,) = find_contours(np.pad(part, 1).astype(np.uint8), 0.5)  # of the sides of pixels
+    middles = middles[:-1, ::-1] - 0.5
+    following = np.roll(middles, -1, axis=0)
+    # A side has a whole number in the one direction, the next one around a corner in the other.
+    is_whole = middles % 1 == 0
+    turns = (is_whole != (following % 1 == 0)).any(axis=1)
+    corners: NDArray[np.int64] = np.where(is_whole, middles, following)[turns].astype(np.int64)
+    return corners

@@ -1,0 +1,1 @@
+"""What pages, figures and folders of results have in common: templates, colours, facts, numbers."""

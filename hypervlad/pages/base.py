@@ -1,0 +1,328 @@
+"""Base classes of displays, the grid of captioned images, and saving a display as PNG."""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hypervlad.common.wording import counted
+from hypervlad.images import ReadOptions, read_image
+from hypervlad.images.reading import is_particle
+from hypervlad.pages.colours import DARK, GREY, Colour
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
+
+SHOWN_PIXELS = 200  # of the longer side at least: lines of two pixels stay visible
+_PIXELS_PER_INCH = 144
+_TILE_INCHES = 1.75
+_LINE_INCHES = 0.175
+_GAP_INCHES = 0.16
+_LEGEND_INCHES = 0.3
+_BAR_INCHES = 0.8
+_CAPTION_POINTS = 8.5
+_MAX_LETTERS = 26  # of the caption's font, across one tile
+
+
+class Display(ABC):
+    """Content that is drawn into axes of matplotlib, which are then ``ax_`` of ``figure_``."""
+
+    figure_: Figure | SubFigure
+    ax_: Axes
+
+    @property
+    @abstractmethod
+    def figure_size(self) -> tuple[float, float]:
+        """Width and height that suit the content, in inches."""
+
+    @abstractmethod
+    def _draw(self) -> None: ...
+
+    def plot(self, ax: Axes | None = None) -> Self:
+        """Draw the display, and return it.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            By default those of a new pyplot figure. With `ax`, pyplot is not used.
+        """
+        if ax is None:
+            import matplotlib.pyplot as plt
+
+            _, ax = plt.subplots(figsize=self.figure_size, layout="constrained")
+        self.figure_, self.ax_ = ax.figure, ax
+        self._draw()
+        return self
+
+
+def save_png(
+    draw: Callable[[Axes], Display], stream: str | os.PathLike[str] | IO[bytes]
+) -> tuple[float, float]:
+    """Draw a display into a PNG without pyplot, in any thread.
+
+    Parameters
+    ----------
+    draw : callable
+        Draws into the given axes and returns the display.
+    stream : path-like or binary stream
+
+    Returns
+    -------
+    width, height : float
+        The display's `figure_size`, in inches.
+
+    Examples
+    --------
+    >>> import io
+    >>> from hypervlad.results import TrainingCurvesDisplay, save_png
+    >>> curves, stream = TrainingCurvesDisplay([0.7, 0.5], [0.7, 0.6], best_epoch=1), io.BytesIO()
+    >>> width, height = save_png(curves.plot, stream)
+    >>> stream.getvalue()[1:4]
+    b'PNG'
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    size = draw(figure.add_subplot()).figure_size
+    figure.set_size_inches(size)
+    with warnings.catch_warnings():
+        # The font may lack letters of a class name.
+        warnings.filterwarnings("ignore", message=r"Glyph \d+", category=UserWarning)
+        figure.savefig(stream, format="png", dpi=_PIXELS_PER_INCH, metadata={"Software": None})
+    return size
+
+
+def write(ax: Axes, x: float, y: float, text: str, *, inches: float = 1.0, **style: Any) -> None:
+    """Write a `FittedText`, in axes whose unit is so many inches."""
+    from hypervlad.pages.fitted_text import FittedText  # imports matplotlib
+
+    ax.add_artist(FittedText(x, y, text, inches=inches, **style))
+
+
+@dataclass(frozen=True)
+class Line:
+    text: str
+    colour: str = DARK
+    weight: str = "normal"
+
+
+@dataclass(frozen=True)
+class Tile:
+    """An image in [0, 1], with its caption; ``aspect`` is width over height as shown."""
+
+    pixels: NDArray[np.floating[Any]]
+    caption: Sequence[Line] = ()
+    aspect: float | None = None
+    crisp: bool = False
+
+
+BLANK = Tile(np.ones((1, 1)))
+
+
+class Grid(NamedTuple):
+    """Numbers of tiles, columns and lines of a caption; height of a tile over its width."""
+
+    n_tiles: int
+    n_columns: int
+    n_lines: int = 0
+    tile_height: float = 1.0
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        n_columns = max(1, min(self.n_columns, self.n_tiles))
+        return max(1, math.ceil(self.n_tiles / n_columns)), n_columns
+
+    @property
+    def size(self) -> tuple[float, float]:
+        """Width and height, in inches."""
+        n_rows, n_columns = self.shape
+        height = self.tile_height * _TILE_INCHES + self.n_lines * _LINE_INCHES + _GAP_INCHES
+        return n_columns * (_TILE_INCHES + _GAP_INCHES), n_rows * height
+
+
+class GridDisplay(Display):
+    """A display of tiles in a grid; images are read with `read_options` when they are drawn."""
+
+    read_options: ReadOptions | None = None
+    _has_legend = False
+
+    @property
+    @abstractmethod
+    def grid(self) -> Grid: ...
+
+    @abstractmethod
+    def _tiles(self) -> Iterable[Tile]: ...
+
+    @property
+    def figure_size(self) -> tuple[float, float]:
+        width, height = self.grid.size
+        return width, height + _LEGEND_INCHES * self._has_legend
+
+    def _draw(self) -> None:
+        tiles, tile_height = list(self._tiles()), self.grid.tile_height
+        n_lines = max((len(tile.caption) for tile in tiles), default=0)
+        gap, line = _GAP_INCHES / _TILE_INCHES, _LINE_INCHES / _TILE_INCHES
+        n_rows, n_columns = self.grid.shape
+        pitch = tile_height + n_lines * line + gap
+        for index, tile in enumerate(tiles):
+            row, column = divmod(index, n_columns)
+            left, top = column * (1 + gap), row * pitch
+            self._draw_pixels(tile, left, top, tile_height)
+            for number, entry in enumerate(tile.caption):
+                write(
+                    self.ax_,
+                    left + 0.5,
+                    top + tile_height + (number + 0.3) * line,
+                    literal(shorten(entry.text)),
+                    inches=_TILE_INCHES,
+                    color=entry.colour,
+                    fontweight=entry.weight,
+                    fontsize=_CAPTION_POINTS,
+                    ha="center",
+                    va="top",
+                )
+        self.ax_.set_xlim(-gap / 2, n_columns * (1 + gap) - gap / 2)
+        self.ax_.set_ylim(n_rows * pitch - gap / 2, -gap / 2)
+        self.ax_.set_aspect("equal")
+        self.ax_.set_axis_off()
+
+    def _draw_pixels(self, tile: Tile, left: float, top: float, tile_height: float) -> None:
+        height, width = tile.pixels.shape[:2]
+        wide, high = _drawn_size(tile.aspect or width / height)
+        x, y = left + (1 - wide) / 2, top + (tile_height - high) / 2
+        self.ax_.imshow(
+            np.clip(tile.pixels, 0, 1),
+            extent=(x, x + wide, y + high, y),
+            cmap="gray",
+            vmin=0,
+            vmax=1,
+            interpolation="nearest" if tile.crisp else "antialiased",
+        )
+
+    def _draw_legend(
+        self,
+        entries: Sequence[tuple[str, Colour]],
+        scale: tuple[str, NDArray[np.float64], str] | None = None,
+    ) -> None:
+        """Add a legend beneath the tiles: a colour bar, then colours.
+
+        `scale` is the lower label, the colours, shape (1, n, 3), and the upper label.
+        """
+        ax, inch = self.ax_, 1 / _TILE_INCHES
+        left, bottom = ax.get_xlim()[0], ax.get_ylim()[0]
+        x, y, height = left + 0.1 * inch, bottom + 0.06 * inch, 0.12 * inch
+        style: dict[str, Any] = {"va": "center", "fontsize": _CAPTION_POINTS, "color": GREY}
+        style["inches"] = _TILE_INCHES
+        if scale is not None:
+            low, colours, high = scale
+            width = _BAR_INCHES * inch
+            shift = 0.07 * inch * (len(low) + 1)
+            write(ax, x, y + height / 2, low, ha="left", **style)
+            ax.imshow(colours, extent=(x + shift, x + shift + width, y + height, y), aspect="equal")
+            write(ax, x + shift + width, y + height / 2, f" {high}", ha="left", **style)
+            x += 2 * shift + width + 0.25 * inch
+        for text, colour in entries:
+            box = np.asarray(colour)[None, None]
+            ax.imshow(box, extent=(x, x + height, y + height, y), aspect="equal")
+            write(ax, x + height, y + height / 2, f" {text}", ha="left", **style)
+            x += height + (0.068 * len(text) + 0.2) * inch
+        # imshow has changed the limits.
+        ax.set_xlim(left, ax.get_xlim()[1])
+        ax.set_ylim(bottom + _LEGEND_INCHES * inch, ax.get_ylim()[1])
+
+    def _read(self, image: Any) -> NDArray[np.float32]:
+        return read_image(image, **asdict(self.read_options or ReadOptions()))
+
+
+def columns_for_maps(n_images: int, n_maps: int) -> int:
+    """Return the columns for images, each followed by its maps: one or two images in each row."""
+    two = n_images > 1 if n_maps == 1 else n_maps == 2 and n_images > 3
+    return (1 + n_maps) * (2 if two else 1)
+
+
+def common_tile_height(shapes: Iterable[tuple[int, ...]]) -> float:
+    """Return the height of tiles for images of these shapes, over their width: at most 1."""
+    return max((_drawn_size(shape[1] / max(1, shape[0]))[1] for shape in shapes), default=1.0)
+
+
+def _drawn_size(aspect: float) -> tuple[float, float]:
+    """Return the width and height of an image in a square of side 1."""
+    # A strip of 10 x 1000 pixels would vanish if it were drawn to scale.
+    aspect = min(max(aspect, 0.1), 10.0)
+    return min(1.0, aspect), min(1.0, 1 / aspect)
+
+
+def thumbnail(
+    pixels: NDArray[Any], side: int = 320, reduce: Callable[..., NDArray[Any]] = np.mean
+) -> NDArray[np.floating[Any]]:
+    """Shrink an image (H, W) or (H, W, 3) by reducing square blocks along ``axis``.
+
+    The longest side becomes at least `side`, and less than twice this.
+    """
+    factor = max(1, min(max(pixels.shape[:2]) // side, *pixels.shape[:2]))
+    height, width = (length // factor for length in pixels.shape[:2])
+    cropped = pixels[: height * factor, : width * factor]
+    blocks = cropped.reshape(height, factor, width, factor, *pixels.shape[2:])
+    shrunk: NDArray[np.floating[Any]] = reduce(blocks, axis=(1, 3))
+    return shrunk
+
+
+def shorten(text: str, length: int = _MAX_LETTERS) -> str:
+    """Shorten a name by leaving out its middle, where file names differ least."""
+    if len(text) <= length:
+        return text
+    tail = length // 2
+    return f"{text[: length - tail - 1]}…{text[-tail:]}"
+
+
+def literal(text: str) -> str:
+    """Return text in which matplotlib finds no formula and no character that it cannot draw."""
+    plain = text.encode("utf-8", "replace").decode("utf-8")
+    plain = "".join(letter if letter.isprintable() else " " for letter in plain)
+    return plain.replace("$", r"\$")
+
+
+def names_or_default(
+    images: Sequence[Any], names: Sequence[str] | None, *, full: bool = False
+) -> list[str]:
+    """Return `names`; by default the files or, with `full`, their paths, and numbers of arrays."""
+    if names is not None:
+        return one_each("name", names, len(images))
+    found = []
+    for index, image in enumerate(images):
+        image = image.name if is_particle(image) else image
+        if isinstance(image, str | os.PathLike):
+            path = os.fspath(image)
+            found.append(path if full else os.path.basename(path))
+        else:
+            found.append(f"image {index}")
+    return found
+
+
+def one_each(what: str, values: Sequence[Any] | None, n_images: int) -> list[Any]:
+    """Return `values`, or as many None, as a list; raise if there is not one for each image."""
+    listed = [None] * n_images if values is None else list(values)
+    if len(listed) != n_images:
+        raise ValueError(
+            f"expected one {what} for each of {counted(n_images, 'image')}; got {len(listed)}."
+        )
+    return listed
+
+
+def check_size(name: str, pixels: NDArray[Any], found: NDArray[Any]) -> None:
+    if pixels.shape[:2] != found.shape:
+        raise ValueError(
+            f"{name}: an image of {pixels.shape[0]} x {pixels.shape[1]} pixels, but a map of "
+            f"{found.shape[0]} x {found.shape[1]}; a map has the image's size."
+        )

@@ -1,0 +1,386 @@
+"""A softmax head on the averaged last maps of a backbone, and the fine-tuning of both."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional
+
+from hypervlad._version import __version__
+from hypervlad.classify.boosting.linear import TrainingRows, fit_linear_margins
+from hypervlad.classify.boosting.logistic import with_exact_ties
+from hypervlad.common.base import Array, Value
+from hypervlad.common.constraints import Number
+from hypervlad.features.backbones.registry import Backbone
+from hypervlad.features.backbones.tapped_network import TappedNetwork, run_up_to
+from hypervlad.features.hypercolumns import turned
+from hypervlad.features.lazy_torch import seeded_torch
+from hypervlad.papers.training import (
+    Checkpoint,
+    FineTuningCurves,
+    Samples,
+    Schedule,
+    SoftmaxCrossEntropy,
+    Trainer,
+    evaluate,
+    trained_tensors,
+)
+from hypervlad.statistics.splits import group_folds
+
+Trainable = Literal["head", "last", "all"]
+FloatArray = NDArray[np.float64]
+
+_TRUNK = "trunk."
+_TRAINED_AT = {"inception_v3": 299}  # pixels
+_USUALLY_TRAINED_AT = 224
+# torchvision's DenseNets apply their last ReLU outside of all layers.
+_RELU_AFTER = ("densenet121", "densenet201")
+_DROPOUT = 0.2  # of the averaged features
+_HEAD_LEARNING_RATE = 1e-3
+# Of augmentation. A micrograph has no upper side, so that mirror images and quarter turns are as
+# valid as the image itself.
+_ROTATION = 10.0  # degrees, in either direction
+_CROP = 0.7  # smallest share of the area that is shown
+_BRIGHTNESS = 0.1  # largest shift of all grey values, where white is 1
+_CONTRAST = 0.2  # largest fraction by which they move away from their mean, or towards it
+_FOLDS = 5
+_CS = (0.1, 1.0, 10.0, 100.0, 1000.0)  # inverse strengths of the L2 penalty
+_SMALLEST = 1e-30  # scale and temperature in a file
+
+
+@dataclass(frozen=True, eq=False)
+class SoftmaxHead:
+    """Softmax regression on features that are centred by a mean and divided by a scale."""
+
+    mean: FloatArray  # (p,)
+    scale: FloatArray  # (p,)
+    coef: FloatArray  # (p, n_classes)
+    intercept: FloatArray  # (n_classes,)
+    temperature: float = 1.0
+
+    def margins(self, features: NDArray[np.floating]) -> FloatArray:
+        """Return the margins (n, n_classes) of features (n, p)."""
+        standardised = (features.astype(np.float64) - self.mean) / self.scale
+        return with_exact_ties((standardised @ self.coef + self.intercept) / self.temperature)
+
+    def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        arrays = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {"temperature": arrays.pop("temperature")}, arrays
+
+    @classmethod
+    def from_state(
+        cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
+    ) -> SoftmaxHead:
+        """Undo `to_state`; ValueError for arrays that cannot be a head."""
+        found: dict[str, Any] = {
+            name: _ARRAYS[name].checked(array, name) for name, array in arrays.items()
+        }
+        positive = Number(at_least=_SMALLEST, at_most=1 / _SMALLEST)
+        head = cls(**found, temperature=Value(float, positive).unpack(header["temperature"], {}))
+        n_features, n_classes = head.coef.shape
+        shapes = (head.mean.shape, head.scale.shape, head.intercept.shape)
+        if shapes != ((n_features,), (n_features,), (n_classes,)):
+            raise ValueError(f"the head's arrays do not fit: {head.coef.shape} and {shapes}")
+        return head
+
+
+_ARRAYS = {
+    "mean": Array("float64", 1),
+    "scale": Array("float64", 1, at_least=_SMALLEST),
+    "coef": Array("float64", 2),
+    "intercept": Array("float64", 1),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class FittedHead:
+    """A head whose coefficients minimise the mean loss + penalty / 2 x their squared norm."""
+
+    head: SoftmaxHead
+    C: float
+    penalty: float
+
+
+def fit_head(
+    features: NDArray[np.floating],
+    codes: NDArray[np.intp],
+    groups: NDArray[np.intp],
+    n_classes: int,
+    seed: int,
+) -> FittedHead:
+    """Fit a head by logistic regression on features (n, p).
+
+    C and the temperature have the lowest log-loss on the test rows of grouped inner folds. If no
+    group can be held out, C is 10 and the temperature 1.
+    """
+    exact = features.astype(np.float64)
+    rows = TrainingRows(exact, np.arange(len(codes)), codes, np.ones(len(codes)), groups)
+    folds = group_folds(codes, groups, n_splits=_FOLDS, random_state=seed)
+    found = fit_linear_margins(rows, n_classes, folds, list(_CS), ratio=np.ones(n_classes))
+    mean = exact.mean(axis=0)
+    # One number, so that a C means the same for any network; some channels hardly ever respond.
+    scale = float(np.sqrt(((exact - mean) ** 2).sum(axis=1).mean())) or 1.0
+    coef, intercept = found.coef * found.temperature, found.intercept * found.temperature
+    intercept = intercept + mean @ coef
+    coef = coef * scale
+    penalty = 1 / (found.C * len(codes))
+    if n_classes == 2:  # the log-odds of the second class become the difference of two margins
+        coef, intercept = np.hstack([-coef, coef]) / 2, np.append(-intercept, intercept) / 2
+        penalty *= 2  # the squared norm is half that of the log-odds' coefficients
+    head = SoftmaxHead(mean, np.full_like(mean, scale), coef, intercept, found.temperature)
+    return FittedHead(head, found.C, penalty)
+
+
+def imagenet_size(backbone: Backbone) -> int:
+    """Return the side in pixels of the images that a backbone was trained on."""
+    return _TRAINED_AT.get(backbone.torchvision_name or "", _USUALLY_TRAINED_AT)
+
+
+def average_maps(maps: torch.Tensor, backbone: Backbone) -> torch.Tensor:
+    """Average the maps (B, C, h, w) of a backbone's last tap over the image: (B, C), float32."""
+    maps = maps.float()
+    if backbone.torchvision_name in _RELU_AFTER:
+        maps = functional.relu(maps)
+    return maps.mean(dim=(2, 3))
+
+
+@torch.inference_mode()
+def averaged_features(
+    network: TappedNetwork, backbone: Backbone, images: torch.Tensor
+) -> NDArray[np.float32]:
+    """Return the averaged last maps (B, C) of normalised images (B, C, s, s)."""
+    (maps,) = network(images.to(network.device))
+    return np.asarray(average_maps(maps, backbone).cpu().numpy())
+
+
+def normalised_images(images: torch.Tensor, backbone: Backbone) -> torch.Tensor:
+    """Normalise images (B, 1 or C, s, s) in [0, 1] for a backbone of C input channels."""
+    n_channels = len(backbone.preprocessing.mean)
+    return backbone.preprocessing.normalised(images.expand(-1, n_channels, -1, -1))
+
+
+class TransferNetwork(nn.Module):
+    """A backbone with a softmax head on its averaged last maps, ready to be fine-tuned.
+
+    The trunk stays in evaluation mode, so that an image's answer does not depend on its batch. The
+    temperature of the initial head is left out. ``mixed``: run the trunk in bfloat16 in training.
+    """
+
+    def __init__(
+        self, trunk: nn.Module, backbone: Backbone, head: SoftmaxHead, mixed: bool
+    ) -> None:
+        super().__init__()
+        self.trunk, self.backbone, self.mixed = trunk.eval(), backbone, mixed
+        self.dropout = nn.Dropout(_DROPOUT)
+        self.head = nn.utils.skip_init(nn.Linear, *head.coef.shape)
+        self.mean: torch.Tensor
+        self.scale: torch.Tensor
+        self.register_buffer("mean", torch.from_numpy(head.mean).float(), persistent=False)
+        self.register_buffer("scale", torch.from_numpy(head.scale).float(), persistent=False)
+        with torch.no_grad():
+            self.head.weight.copy_(torch.from_numpy(head.coef.T))
+            self.head.bias.copy_(torch.from_numpy(head.intercept))
+
+    def train(self, mode: bool = True) -> TransferNetwork:
+        """Switch dropout on or off."""
+        super().train(False)
+        self.training = mode
+        self.dropout.train(mode)
+        return self
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the margins (B, n_classes) of images (B, 1 or C, s, s) in [0, 1]."""
+        images = normalised_images(images, self.backbone)
+        mixed = self.mixed and self.training
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=mixed):
+            images = images.contiguous(memory_format=torch.channels_last)
+            maps = run_up_to(self.trunk, self.backbone.taps[-1], images)
+        features = (average_maps(maps, self.backbone) - self.mean) / self.scale
+        margins: torch.Tensor = self.head(self.dropout(features))
+        return margins
+
+    def unfreeze(self, trainable: Trainable) -> None:
+        """Make the head trainable, and none, the layers after the last tap but one, or all."""
+        self.requires_grad_(False)
+        self.head.requires_grad_(True)
+        if trainable == "head":
+            return
+        taps = self.backbone.taps
+        after = taps[-2] if trainable == "last" and len(taps) > 1 else None
+        for module in self._layers_after(after):
+            for parameter in module.parameters(recurse=False):
+                parameter.requires_grad_(True)
+
+    def current_head(self) -> SoftmaxHead:
+        """Return the head in double precision and without a temperature."""
+        tensors = (self.mean, self.scale, self.head.weight.detach().T, self.head.bias.detach())
+        mean, scale, coef, intercept = (tensor.double().cpu().numpy() for tensor in tensors)
+        return SoftmaxHead(mean, scale, coef, intercept)
+
+    def trained_trunk_tensors(self) -> dict[str, NDArray[np.float32]]:
+        return {
+            name.removeprefix(_TRUNK): value.cpu().contiguous().numpy().copy()
+            for name, value in trained_tensors(self).items()
+            if name.startswith(_TRUNK)
+        }
+
+    @torch.no_grad()
+    def _layers_after(self, tap: str | None) -> list[nn.Module]:
+        """Return the trunk's layers that run after a tap is done, up to the last tap."""
+        started: list[nn.Module] = []
+        layers = [m for m in self.trunk.modules() if any(True for _ in m.parameters(recurse=False))]
+        handles = [
+            layer.register_forward_pre_hook(lambda layer, _inputs: started.append(layer))
+            for layer in layers
+        ]
+        if tap is not None:
+            # A network of timm is a part of the trunk, which taps its maps only afterwards.
+            network = self.trunk.network if self.backbone.is_of_timm else self.trunk
+            try:
+                tapped = cast(nn.Module, network).get_submodule(tap)
+            except AttributeError as error:
+                raise ValueError(
+                    f"{self.backbone.name!r} has no layer of the name {tap!r}, after which the "
+                    'last layers would begin: choose trainable="all" or "head"'
+                ) from error
+            handles.append(tapped.register_forward_hook(lambda *_: started.clear()))
+        preprocessing = self.backbone.preprocessing
+        side, device = preprocessing.minimum_size, self.mean.device
+        try:
+            self(torch.zeros(1, len(preprocessing.mean), side, side, device=device))
+        finally:
+            for handle in handles:
+                handle.remove()
+        return started
+
+
+@dataclass(frozen=True, eq=False)
+class FineTuned:
+    """The head with its temperature, the trained tensors of the trunk by name, and the curves."""
+
+    head: SoftmaxHead
+    tensors: dict[str, NDArray[np.float32]]
+    curves: FineTuningCurves
+
+
+def fine_tune(
+    trunk: nn.Module,
+    backbone: Backbone,
+    start: FittedHead,
+    training: Samples,
+    validation: Samples,
+    trainable: Trainable,
+    schedule: Schedule,
+    *,
+    n_validation_groups: int,
+    seeds: tuple[int, int],
+    checkpoint: str | os.PathLike[str] | None,
+    settings: Mapping[str, Any],
+    verbose: bool,
+) -> FineTuned:
+    """Train a head and a trunk further, until the loss of the validation images stops falling.
+
+    The trunk is changed in place. ``seeds``: of the order and augmentation of images, and of
+    dropout. ``settings``: what else the training depends on, for its checkpoint.
+    """
+    device = next(trunk.parameters()).device
+    mixed = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    objective = SoftmaxCrossEntropy(start.head.temperature, n_validation_groups)
+    curves = FineTuningCurves(n_validation=len(validation), n_validation_groups=n_validation_groups)
+    schedule_settings = vars(schedule).copy()
+    del schedule_settings["max_epochs"]  # it may always grow
+    settings = {
+        **settings,
+        **schedule_settings,
+        "trainable": trainable,
+        "seeds": list(seeds),
+        "mixed": mixed,
+        "hypervlad": __version__,
+    }
+    with seeded_torch(seeds[1], device):
+        network = TransferNetwork(trunk, backbone, start.head, mixed).to(device)
+        network.unfreeze(trainable)
+        trainer = Trainer(
+            network,
+            objective,
+            _optimiser(network, schedule.learning_rate, start.penalty),
+            augment_micrographs,
+            schedule,
+            seeds[0],
+            curves=curves,
+            checkpoint=None if checkpoint is None else Checkpoint.at(checkpoint, settings),
+        )
+        trainer.fit(training, validation, verbose=verbose)
+    temperature = objective.temperature_for(*evaluate(network, validation))
+    head = dataclasses.replace(network.current_head(), temperature=temperature)
+    assert isinstance(trainer.curves, FineTuningCurves)
+    return FineTuned(head, network.trained_trunk_tensors(), trainer.curves)
+
+
+def _optimiser(
+    network: TransferNetwork, learning_rate: float, penalty: float
+) -> torch.optim.Optimizer:
+    trunk = [p for p in network.trunk.parameters() if p.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [network.head.weight], "lr": _HEAD_LEARNING_RATE, "weight_decay": penalty},
+        {"params": [network.head.bias], "lr": _HEAD_LEARNING_RATE},
+    ]
+    groups += [{"params": trunk, "lr": learning_rate}] if trunk else []
+    return torch.optim.Adam(groups)
+
+
+def augment_micrographs(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Turn, crop and change the grey values of each image (n, C, s, s) in [0, 1] at random."""
+    images = turn_randomly(images, generator)
+    return change_greys_randomly(crop_randomly(images, generator), generator)
+
+
+def turn_randomly(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Mirror images in both directions and turn them by quarter turns, exactly."""
+    mirrored, upside_down, quarters = torch.rand(3, len(images), generator=generator)
+    # As `turned` numbers them; mirrored top to bottom: left to right, then half a turn.
+    mirrors = 4 * (mirrored < 0.5) + 2 * (upside_down < 0.5)
+    turns = mirrors // 4 * 4 + (mirrors + (4 * quarters).long()) % 4
+    changed = torch.empty_like(images)
+    for turn in turns.unique().tolist():
+        rows = (turns == turn).nonzero()[:, 0].to(images.device)
+        changed[rows] = turned(images[rows], turn)
+    return changed
+
+
+def crop_randomly(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Rotate images and enlarge a part of each; they are mirrored beyond their edges."""
+    maps = random_affine_maps(len(images), generator).to(images.device)
+    grid = functional.affine_grid(maps, list(images.shape), align_corners=False)
+    return functional.grid_sample(
+        images, grid, mode="bilinear", padding_mode="reflection", align_corners=False
+    ).clamp(0, 1)  # rounding
+
+
+def random_affine_maps(n: int, generator: torch.Generator) -> torch.Tensor:
+    """Return n maps (2, 3) from coordinates (x, y), -1 to 1, in the new image to the old's."""
+    angle, fraction, across, down = torch.rand(4, n, generator=generator)
+    angle = math.radians(_ROTATION) * (2 * angle - 1)
+    side = torch.sqrt(_CROP + (1 - _CROP) * fraction)
+    cos, sin = side * torch.cos(angle), side * torch.sin(angle)
+    shift = (1 - side) * (2 * torch.stack([across, down]) - 1)
+    return torch.stack([cos, -sin, shift[0], sin, cos, shift[1]], dim=1).reshape(n, 2, 3)
+
+
+def change_greys_randomly(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    shift, factor = 2 * torch.rand(2, len(images), 1, 1, 1, generator=generator) - 1
+    shift, factor = _BRIGHTNESS * shift, 1 + _CONTRAST * factor
+    mean = images.mean(dim=(1, 2, 3), keepdim=True)
+    changed: torch.Tensor = (
+        (images - mean) * factor.to(images.device) + mean + shift.to(images.device)
+    )
+    return changed.clamp(0, 1)

@@ -1,0 +1,372 @@
+"""Models with the settings of published papers.
+
+What is not a parameter here can be set on the result, as in
+``luo2021().set_params(encoder__sampling=50_000)``.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+import joblib
+import numpy as np
+
+from hypervlad.classify.boosting.classifier import BoostedSoftmaxClassifier
+from hypervlad.classify.estimator import MicrographClassifier
+from hypervlad.defects.estimator import PatchDefectScorer
+from hypervlad.features.backbones.network import tap_names
+from hypervlad.features.backbones.registry import get_backbone
+from hypervlad.features.encoder.estimator import HypercolumnVLAD
+from hypervlad.papers.keras_weights import with_published_weights
+from hypervlad.papers.patch_cnn import PatchCNNClassifier
+from hypervlad.papers.transfer import TransferClassifier
+
+__all__ = ["anomalydino", "anyloc", "carrillo2020", "luo2021", "modarres2017"]
+
+_VGG16_TAPS = ("features.3", "features.8", "features.15", "features.22", "features.29")
+_FACETS = ("token", "value")
+
+
+def luo2021(
+    *,
+    grid: int | Literal["image", "finest"] = 5000,
+    backbone: str = "vgg16",
+    weights: str | os.PathLike[str] = "pretrained",
+    n_codewords: int = 100,
+    n_estimators: int = 100,
+    memory: str | os.PathLike[str] | joblib.Memory | None = None,
+    device: str = "auto",
+    n_jobs: int | None = None,
+    random_state: int | np.random.RandomState | None = None,
+    verbose: bool = False,
+) -> MicrographClassifier:
+    """Return the classifier of Luo, Holm and Wang 2021, unfitted.
+
+    Hypercolumns of VGG-16, VLAD and gradient boosting [1]_.
+
+    Parameters
+    ----------
+    grid : int, "image" or "finest", default=5000
+        Random pixels per image, for the codebook and for encoding. "image" encodes every pixel,
+        "finest" every position of the finest tap; the codebook then has 5,000 pixels per image.
+    backbone : str, default="vgg16"
+        Another network gets its own default taps.
+    n_codewords, n_estimators : int, default=100
+        Boosting has one tree per class in each round (one tree for two classes).
+    n_jobs : int or None, default=None
+        Threads of xgboost, as in :class:`BoostedSoftmaxClassifier`.
+    weights, memory, device, random_state, verbose
+        As in :class:`HypercolumnVLAD`, with its defaults.
+
+    Returns
+    -------
+    MicrographClassifier
+
+    References
+    ----------
+    .. [1] Q. Luo, E. A. Holm and C. Wang, "A transfer learning approach for improved classification
+       of carbon nanomaterials from TEM images", Nanoscale Advances 3, 206, 2021.
+
+    Examples
+    --------
+    >>> from hypervlad.papers.presets import luo2021
+    >>> model = luo2021(grid="image", random_state=0)
+    >>> model.encoder.n_codewords, model.encoder.sampling, model.boosting.n_estimators
+    (100, 'luo2021', 100)
+    """
+    encoder = HypercolumnVLAD(
+        backbone,
+        weights=weights,
+        taps=_VGG16_TAPS if backbone == "vgg16" else None,
+        image_size=224,
+        grid=grid,
+        n_codewords=n_codewords,
+        sampling="luo2021",
+        memory=memory,
+        device=device,
+        verbose=verbose,
+    )
+    # Unlike scikit-learn's trees, those of xgboost have a penalty and a smallest hessian of 1: they
+    # divide gains by hessians, and without these prefer leaves of a few certain rows (1 to 2 points
+    # less accurate).
+    boosting = BoostedSoftmaxClassifier(
+        init=None,
+        n_estimators=n_estimators,
+        learning_rate=0.1,
+        max_depth=3,
+        n_iter_no_change=None,
+        n_jobs=n_jobs,
+        verbose=verbose,
+    )
+    return MicrographClassifier(
+        encoder,
+        boosting=boosting,
+        calibration_size=0,  # the paper does not calibrate, and training takes long
+        random_state=random_state,
+        verbose=verbose,
+    )
+
+
+def carrillo2020(
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    max_epochs: int = 200,
+    batch_size: int = 1000,
+    device: str = "auto",
+    random_state: int | np.random.RandomState | None = None,
+    verbose: bool = False,
+) -> PatchCNNClassifier:
+    """Return the patch classifier of Carrillo Pérez 2020, unfitted or with its published weights.
+
+    A network of three convolutions for patches of 29 x 29 pixels [1]_: see
+    :class:`PatchCNNClassifier`.
+
+    Parameters
+    ----------
+    weights : path, optional
+        A file of the author's trained weights (HDF5 of Keras 1, not part of hypervlad), with which
+        the model is fitted: "anomalous" and "normal" patches of 29 x 29 pixels and three channels.
+        Needs h5py (``pip install "hypervlad[formats]"``).
+    max_epochs, batch_size, device, random_state, verbose
+        As in :class:`PatchCNNClassifier`, with its defaults.
+
+    Returns
+    -------
+    PatchCNNClassifier
+
+    Raises
+    ------
+    WeightsNotFoundError
+        If the file is not there, is damaged, or contains the weights of another network.
+    ImageReadError
+        If h5py is not installed.
+
+    Notes
+    -----
+    The author's script maps an image without dividing it by 255, from patches 10 pixels apart:
+    ``set_params(rescale_maps=False)`` and ``predict_map(image, stride=10, edges="drop")``. In the
+    script, the last patch of a pixel decides, and calls it defective if the probability of "normal"
+    is 0 in single precision; here, the mean log-odds of its patches decide.
+
+    References
+    ----------
+    .. [1] F. Carrillo Pérez, "Defect detection in nanofibers by image
+       classification", 2020.
+
+    Examples
+    --------
+    >>> from hypervlad.papers.presets import carrillo2020
+    >>> carrillo2020(random_state=0).batch_size
+    1000
+    """
+    model = PatchCNNClassifier(
+        batch_size=batch_size,
+        max_epochs=max_epochs,
+        patience=50,
+        device=device,
+        random_state=random_state,
+        verbose=verbose,
+    )
+    return model if weights is None else with_published_weights(model, weights)
+
+
+def modarres2017(
+    mode: Literal["finetune", "features"] = "finetune",
+    *,
+    backbone: str = "inception_v3",
+    weights: str | os.PathLike[str] = "pretrained",
+    trainable: Literal["head", "last", "all"] = "all",
+    max_epochs: int = 30,
+    checkpoint: str | os.PathLike[str] | None = None,
+    device: str = "auto",
+    n_jobs: int | None = None,
+    random_state: int | np.random.RandomState | None = None,
+    verbose: bool = False,
+) -> TransferClassifier:
+    """Return the classifier of Modarres et al. 2017, unfitted: Inception-v3 on SEM images [1]_.
+
+    What the paper does not give, such as the optimiser, is that of :class:`TransferClassifier`.
+
+    Parameters
+    ----------
+    mode : {"finetune", "features"}, default="finetune"
+        Retrain the network with a new softmax layer, or only this layer, on averaged features.
+    backbone : str, default="inception_v3"
+        The paper also has "resnet18" and "resnet50".
+    trainable : {"all", "last", "head"}, default="all"
+    weights, max_epochs, checkpoint, device, n_jobs, random_state, verbose
+        As in :class:`TransferClassifier`, with its defaults.
+
+    Returns
+    -------
+    TransferClassifier
+
+    References
+    ----------
+    .. [1] M. H. Modarres, R. Aversa, S. Cozzini, R. Ciancio, A. Leto and G. P. Brandino, "Neural
+       network for nanoscience scanning electron microscope image recognition", Scientific Reports
+       7, 13282, 2017.
+
+    Examples
+    --------
+    >>> from hypervlad.papers.presets import modarres2017
+    >>> model = modarres2017("features", random_state=0)
+    >>> model.backbone, model.mode
+    ('inception_v3', 'features')
+    """
+    return TransferClassifier(
+        backbone,
+        weights,
+        mode=mode,
+        trainable=trainable,
+        max_epochs=max_epochs,
+        checkpoint=checkpoint,
+        device=device,
+        n_jobs=n_jobs,
+        random_state=random_state,
+        verbose=verbose,
+    )
+
+
+def anyloc(
+    backbone: str = "timm/vit_small_patch14_dinov2.lvd142m",
+    *,
+    facet: Literal["token", "value"] = "token",
+    weights: str | os.PathLike[str] = "pretrained",
+    image_size: int = 224,
+    n_codewords: int = 32,
+    memory: str | os.PathLike[str] | joblib.Memory | None = None,
+    device: str = "auto",
+    random_state: int | np.random.RandomState | None = None,
+    verbose: bool = False,
+) -> MicrographClassifier:
+    """Return a classifier with the encoding of AnyLoc (Keetha et al. 2023), unfitted.
+
+    VLAD of the tokens of a transformer's block at three quarters of its depth, each divided by its
+    length [1]_.
+
+    Parameters
+    ----------
+    backbone : str, default="timm/vit_small_patch14_dinov2.lvd142m"
+        A transformer of timm (``pip install "hypervlad[timm]"``).
+    facet : {"token", "value"}, default="token"
+        The output of the block, or the values of its attention, with which AnyLoc was best.
+    image_size : int, default=224
+    n_codewords : int, default=32
+    weights, memory, device, random_state, verbose
+        As in :class:`HypercolumnVLAD`, with its defaults.
+
+    Returns
+    -------
+    MicrographClassifier
+
+    Raises
+    ------
+    ValueError
+        If ``facet`` is unknown, or ``backbone`` has no blocks of tokens.
+
+    Notes
+    -----
+    AnyLoc retrieves places, without a classifier, and its K-means compares by cosine instead of
+    Euclidean distance.
+
+    References
+    ----------
+    .. [1] N. Keetha, A. Mishra, J. Karhade, K. M. Jatavallabhula, S. Scherer, M. Krishna and S.
+       Garg, "AnyLoc: towards universal visual place recognition", IEEE Robotics and Automation
+       Letters 9, 1286, 2024 (arXiv 2308.00688).
+
+    Examples
+    --------
+    >>> from hypervlad.papers.presets import anyloc
+    >>> anyloc("timm/test_vit", weights="random", facet="value").encoder.taps
+    ('blocks.4.value.unit',)
+    """
+    if facet not in _FACETS:
+        raise ValueError(f"facet must be one of {', '.join(map(repr, _FACETS))}: {facet!r}")
+    suffix = ".value.unit" if facet == "value" else ".unit"
+    names = tap_names(backbone)
+    blocks = [name for name in names if f"{name}.unit" in names and not name.endswith(".value")]
+    if not blocks:
+        raise ValueError(f"{backbone!r} has no blocks of tokens; choose a transformer of timm")
+    encoder = HypercolumnVLAD(
+        backbone,
+        weights=weights,
+        taps=(f"{blocks[3 * len(blocks) // 4]}{suffix}",),
+        image_size=image_size,
+        n_codewords=n_codewords,
+        sampling="anyloc",
+        memory=memory,
+        device=device,
+        verbose=verbose,
+    )
+    return MicrographClassifier(encoder, random_state=random_state, verbose=verbose)
+
+
+def anomalydino(
+    backbone: str = "timm/vit_small_patch14_dinov2.lvd142m",
+    *,
+    n_references: int = 16,
+    weights: str | os.PathLike[str] = "pretrained",
+    fpr: float = 0.05,
+    tile_size: int = 518,
+    device: str = "auto",
+    random_state: int | np.random.RandomState | None = None,
+    verbose: bool = False,
+) -> PatchDefectScorer:
+    """Return a label-free scorer like AnomalyDINO (Damm et al. 2025), unfitted.
+
+    The score of a cell is the cosine distance of its token, in a transformer's last block, from the
+    nearest token of a few defect-free images and their turned copies [1]_.
+
+    Parameters
+    ----------
+    backbone : str, default="timm/vit_small_patch14_dinov2.lvd142m"
+        A network of timm (``pip install "hypervlad[timm]"``), or another one.
+    n_references : int, default=16
+        Defect-free images to compare with, chosen at random; the paper has 1 to 16.
+    tile_size : int, default=518
+        As in :class:`PatchDefectScorer`; the default is the size of DINOv2's training images.
+    fpr : float, default=0.05
+        As in :class:`PatchDefectScorer`.
+    weights, device, random_state, verbose
+        As in :class:`HypercolumnVLAD`, with its defaults.
+
+    Returns
+    -------
+    PatchDefectScorer
+
+    Notes
+    -----
+    Unlike in the paper, images keep their size, the background is not masked, copies are turned by
+    right angles only, and tokens are those before the last normalisation layer.
+
+    References
+    ----------
+    .. [1] S. Damm, M. Laszkiewicz, J. Lederer and A. Fischer, "AnomalyDINO: boosting patch-based
+       few-shot anomaly detection with DINOv2", WACV 2025 (arXiv 2405.14529).
+
+    Examples
+    --------
+    >>> from hypervlad.papers.presets import anomalydino
+    >>> scorer = anomalydino("timm/test_vit", weights="random", n_references=4)
+    >>> scorer.n_references, scorer.encoder.taps
+    (4, ('blocks.5',))
+    """
+    encoder = HypercolumnVLAD(
+        backbone,
+        weights=weights,
+        taps=get_backbone(backbone).taps[-1:],
+        image_size=None,
+        n_codewords=1,  # nothing uses it
+        device=device,
+    )
+    return PatchDefectScorer(
+        encoder,
+        n_references=n_references,
+        fpr=fpr,
+        tile_size=tile_size,
+        random_state=random_state,
+        verbose=verbose,
+    )

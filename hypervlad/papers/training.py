@@ -1,0 +1,523 @@
+"""Training of a network epoch by epoch: images, schedule, objectives, curves, checkpoints."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import reprlib
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from torch import nn
+from torch.nn import functional
+
+from hypervlad.common.modelfile import ModelFile, ModelFileError, read_model, write_model
+from hypervlad.common.progress import ProgressBar
+from hypervlad.common.wording import counted, warn_user
+from hypervlad.features.encoder.loading import ImageLoader
+from hypervlad.statistics.splits import holdout_split
+
+_LOG_TEMPERATURE_STD = 0.5  # of the prior around the initial temperature; see `temperature_for`
+_KIND = "training_checkpoint"
+_NETWORK, _BEST, _OPTIMISER, _RANDOM = "network.", "best.", "optimiser.", "random."
+_MAX_IN_MEMORY = 2 * 1024**3  # bytes; more than this goes to a temporary file
+_EVALUATION_BATCH = 32
+_VALIDATION_FRACTION = 0.2
+_MIN_GROUPS = 5  # held out; with fewer, their loss says little
+
+Augmentation = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
+Array = TypeVar("Array")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Learning rate, batches and epochs of a training."""
+
+    learning_rate: float
+    batch_size: int
+    max_epochs: int
+    patience: int  # epochs without a lower validation loss after which the training stops
+    # Steps over which all rates rise linearly from 0: Adam's first steps are of full length.
+    warm_up: int = 0
+    # Nearly equal batches, without a small remainder: Adam's step is as long for one sample.
+    even_batches: bool = False
+
+    def batches(self, order: torch.Tensor) -> Sequence[torch.Tensor]:
+        """Cut an epoch's samples into batches."""
+        if self.even_batches:
+            return order.tensor_split(math.ceil(len(order) / self.batch_size))
+        batches: Sequence[torch.Tensor] = order.split(self.batch_size)
+        return batches
+
+    def rate_factor(self, step: int) -> float:
+        """Return the factor of all rates in a step, counted from 0 over all epochs."""
+        return min(1.0, (step + 1) / self.warm_up) if self.warm_up else 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Images and their targets; batches of them are moved to a network's device."""
+
+    pixels: NDArray[np.float32]  # (m, C, h, w), of these samples and of others
+    rows: NDArray[np.intp]  # where in the pixels each sample is
+    targets: NDArray[Any]  # class numbers; 0.0 and 1.0 for a network with one output
+    device: torch.device
+    evaluation_batch: int  # images per batch when the network does not learn
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def batch(self, numbers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        chosen = numbers.numpy()
+        targets = torch.from_numpy(self.targets[chosen])
+        return self._images(chosen), targets.to(self.device)
+
+    def image_batches(self) -> Iterator[torch.Tensor]:
+        for start in range(0, len(self), self.evaluation_batch):
+            yield self._images(slice(start, start + self.evaluation_batch))
+
+    def _images(self, chosen: NDArray[np.intp] | slice) -> torch.Tensor:
+        pixels = torch.from_numpy(np.ascontiguousarray(self.pixels[self.rows[chosen]]))
+        return pixels.to(self.device)
+
+
+class BinaryCrossEntropy:
+    """The cross-entropy of one log-odds per sample, (n, 1), with targets of 0.0 and 1.0."""
+
+    def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return functional.binary_cross_entropy_with_logits(outputs[:, 0], targets)
+
+    def validation_loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> float:
+        return float(self.loss(outputs, targets))
+
+    def is_correct(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return (outputs[:, 0] > 0) == (targets > 0)
+
+
+@dataclass(frozen=True, eq=False)
+class SoftmaxCrossEntropy:
+    """The cross-entropy of one margin per class, (n, n_classes), with class numbers as targets.
+
+    The validation loss is that of the probabilities at the temperature of `temperature_for`.
+    """
+
+    temperature: float  # of the initial head
+    n_groups: int  # among the held-out samples
+
+    def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return functional.cross_entropy(outputs, targets, reduction="none").mean()
+
+    def validation_loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> float:
+        if not torch.isfinite(outputs).all():
+            return math.nan
+        return float(self.loss(outputs / self.temperature_for(outputs, targets), targets))
+
+    def temperature_for(self, outputs: torch.Tensor, targets: torch.Tensor) -> float:
+        """Return the most probable temperature for finite margins of held-out samples.
+
+        Each group counts as one observation; the prior is log-normal around the initial value.
+        """
+        centre = math.log(self.temperature)
+
+        def penalised_loss(log_temperature: float) -> float:
+            loss = float(self.loss(outputs / math.exp(log_temperature), targets))
+            deviation = (log_temperature - centre) / _LOG_TEMPERATURE_STD
+            return self.n_groups * loss + 0.5 * deviation**2
+
+        # So few groups never move it by more than four standard deviations.
+        reach = 4 * _LOG_TEMPERATURE_STD
+        bounds = (centre - reach, centre + reach)
+        return math.exp(minimize_scalar(penalised_loss, bounds=bounds, method="bounded").x)
+
+    def is_correct(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return outputs.argmax(dim=1) == targets
+
+
+@dataclass
+class Curves:
+    """Loss (cross-entropy) and accuracy of each epoch, on training and on validation samples."""
+
+    loss: list[float] = field(default_factory=list)
+    accuracy: list[float] = field(default_factory=list)
+    validation_loss: list[float] = field(default_factory=list)
+    validation_accuracy: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        names = ("loss", "accuracy", "validation_loss", "validation_accuracy")
+        curves = [list(getattr(self, name)) for name in names]
+        if len({len(curve) for curve in curves}) > 1:
+            raise ValueError("the training curves differ in length")
+        if not all(isinstance(value, int | float) for curve in curves for value in curve):
+            raise TypeError("the training curves contain values that are not numbers")
+        for name, curve in zip(names, curves, strict=True):
+            setattr(self, name, curve)
+
+    def __len__(self) -> int:
+        return len(self.validation_loss)
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch with the lowest validation loss, counted from 0."""
+        return int(np.argmin(self.validation_loss))
+
+
+@dataclass
+class FineTuningCurves(Curves):
+    """Curves of a fine-tuning; the start is the loss and accuracy of the validation samples."""
+
+    start_loss: float = math.inf
+    start_accuracy: float = 0.0
+    n_validation: int = 0
+    n_validation_groups: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not all(
+            isinstance(each, int | float) for each in (self.start_loss, self.start_accuracy)
+        ):
+            raise TypeError("the loss and accuracy of the start are not numbers")
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch with the lowest validation loss, from 0; -1 if the start was better."""
+        return int(np.argmin([self.start_loss, *self.validation_loss])) - 1
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is damaged or belongs to another training; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The file of an unfinished training, and the JSON-able settings that it depends on."""
+
+    path: Path
+    settings: Mapping[str, Any]
+
+    @classmethod
+    def at(cls, location: str | os.PathLike[str], settings: Mapping[str, Any]) -> Checkpoint:
+        """Return the checkpoint in a file, or the one for these settings in a folder."""
+        check_location(location)
+        path = Path(location)
+        if path.is_dir():
+            text = json.dumps(settings, sort_keys=True)
+            path = path / f"training-{hashlib.sha256(text.encode()).hexdigest()[:16]}.checkpoint"
+        return cls(path, settings)
+
+    def write(self, curves: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
+        """Replace the file, atomically and without pickle."""
+        header = {"settings": self.settings, "curves": dict(curves)}
+        arrays = {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
+        write_model(self.path, _KIND, header, arrays)
+
+    def read(self) -> ModelFile | None:
+        """Return what the file holds; None if there is none, CheckpointError if it does not fit."""
+        if not self.path.exists():
+            return None
+        try:
+            content = read_model(self.path, kind=_KIND)
+        except ModelFileError as error:
+            raise CheckpointError(
+                f"the checkpoint cannot be used: {error} Or delete the file to start again"
+            ) from error
+        found, expected = content.header["settings"], json.loads(json.dumps(self.settings))
+        different = sorted(k for k in {*found, *expected} if found.get(k) != expected.get(k))
+        if different:
+            listed = "; ".join(
+                f"{name}: {reprlib.repr(found.get(name))}, now {reprlib.repr(expected.get(name))}"
+                for name in different
+            )
+            raise CheckpointError(
+                f"{self.path} is the checkpoint of another training ({listed}): give another file, "
+                "give a folder (where each training has its own file), or delete this one"
+            )
+        return content
+
+
+def check_location(location: str | os.PathLike[str]) -> None:
+    """Raise a `CheckpointError` unless a file can be there; a trailing slash means a folder."""
+    name, path = os.fspath(location), Path(location)
+    folder = path if name.endswith(("/", os.sep)) else path.parent
+    if not (path.is_dir() or folder.is_dir()):
+        raise CheckpointError(f"checkpoint={name!r}: there is no folder {folder}; create it first")
+
+
+class Trainer:
+    """Trains the parameters of a network that require gradients; can resume after any epoch.
+
+    The seed is that of order and augmentation; dropout uses torch's global generator.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        objective: BinaryCrossEntropy | SoftmaxCrossEntropy,
+        optimiser: torch.optim.Optimizer,
+        augmentation: Augmentation,
+        schedule: Schedule,
+        seed: int,
+        *,
+        curves: Curves | None = None,
+        checkpoint: Checkpoint | None = None,
+    ) -> None:
+        self.network, self.objective, self.optimiser = network, objective, optimiser
+        self.augmentation, self.schedule, self.checkpoint = augmentation, schedule, checkpoint
+        self.generator = torch.Generator().manual_seed(seed)
+        self.curves = Curves() if curves is None else curves
+        self.best: dict[str, torch.Tensor] = {}
+        self._rates = [group["lr"] for group in optimiser.param_groups]
+
+    @torch.enable_grad()
+    def fit(self, training: Samples, validation: Samples, *, verbose: bool = False) -> Curves:
+        """Train to the end, and leave the network with the weights of its best epoch."""
+        self._resume()
+        if isinstance(self.curves, FineTuningCurves) and not len(self.curves):
+            self.curves.start_loss, self.curves.start_accuracy = self._evaluate(validation)
+            self._keep_best()
+        epochs = range(len(self.curves), self.schedule.max_epochs)
+        for _ in (bar := ProgressBar(epochs, unit="epoch", disable=not verbose)):
+            if self._has_converged():
+                break
+            self._run_epoch(training, validation)
+            self._save_checkpoint()
+            curves = self.curves
+            losses = {"loss": curves.loss[-1], "validation": curves.validation_loss[-1]}
+            bar.set_postfix({name: f"{value:.3f}" for name, value in losses.items()})
+        self.network.load_state_dict(self.best, strict=False)
+        return self.curves
+
+    def _has_converged(self) -> bool:
+        since = len(self.curves) - 1 - self.curves.best_epoch if len(self.curves) else 0
+        return since >= self.schedule.patience
+
+    def _run_epoch(self, training: Samples, validation: Samples) -> None:
+        loss, accuracy = self._learn(training)
+        self.curves.loss.append(loss)
+        self.curves.accuracy.append(accuracy)
+        loss, accuracy = self._evaluate(validation)
+        if not math.isfinite(loss):
+            raise ValueError(
+                f"the network's loss is {loss} after {len(self.curves) + 1} epochs at "
+                f"learning_rate={self.schedule.learning_rate}; use a smaller one"
+            )
+        self.curves.validation_loss.append(loss)
+        self.curves.validation_accuracy.append(accuracy)
+        if self.curves.best_epoch == len(self.curves) - 1:
+            self._keep_best()
+
+    def _keep_best(self) -> None:
+        self.best = {name: value.clone() for name, value in trained_tensors(self.network).items()}
+
+    def _learn(self, training: Samples) -> tuple[float, float]:
+        """Run once over all samples; return the mean loss and accuracy."""
+        self.network.train()
+        total = n_correct = 0.0
+        order = torch.randperm(len(training), generator=self.generator)
+        batches = self.schedule.batches(order)
+        for step, numbers in enumerate(batches, start=len(batches) * len(self.curves)):
+            factor = self.schedule.rate_factor(step)
+            for group, rate in zip(self.optimiser.param_groups, self._rates, strict=True):
+                group["lr"] = factor * rate
+            images, targets = training.batch(numbers)
+            outputs = self.network(self.augmentation(images, self.generator))
+            loss = self.objective.loss(outputs, targets)
+            self.optimiser.zero_grad()
+            loss.backward()
+            self.optimiser.step()
+            total += float(loss.detach()) * len(numbers)
+            n_correct += float(self.objective.is_correct(outputs, targets).sum())
+        return total / len(training), n_correct / len(training)
+
+    def _evaluate(self, samples: Samples) -> tuple[float, float]:
+        outputs, targets = evaluate(self.network, samples)
+        loss = self.objective.validation_loss(outputs, targets)
+        return loss, float(self.objective.is_correct(outputs, targets).double().mean())
+
+    # --- checkpoints ---------------------------------------------------------------------------
+
+    def _save_checkpoint(self) -> None:
+        if self.checkpoint is None:
+            return
+        tensors = {_NETWORK + name: value for name, value in trained_tensors(self.network).items()}
+        tensors |= {_BEST + name: value for name, value in self.best.items()}
+        for number, values in self.optimiser.state_dict()["state"].items():
+            tensors |= {f"{_OPTIMISER}{number}.{k}": torch.as_tensor(v) for k, v in values.items()}
+        states = {"augmentation": self.generator.get_state(), "torch": torch.get_rng_state()}
+        if self._device.type == "cuda":
+            states["cuda"] = torch.cuda.get_rng_state(self._device)
+        tensors |= {_RANDOM + name: state for name, state in states.items()}
+        self.checkpoint.write(dataclasses.asdict(self.curves), tensors)
+
+    def _resume(self) -> None:
+        content = None if self.checkpoint is None else self.checkpoint.read()
+        if self.checkpoint is None or content is None:
+            return
+        curves = type(self.curves)(**content.header["curves"])
+        if len(curves) > self.schedule.max_epochs:
+            raise CheckpointError(
+                f"{self.checkpoint.path}: {len(curves)} epochs are already done, more than "
+                f"max_epochs={self.schedule.max_epochs}; delete the file to start again"
+            )
+        if not self._fits(content.arrays):
+            raise CheckpointError(
+                f"{self.checkpoint.path}: its tensors are not those that this network trains; "
+                "delete the file to start again"
+            )
+        tensors = {name: torch.from_numpy(array) for name, array in content.arrays.items()}
+        self.curves = curves
+        self.best = {k: v.to(self._device) for k, v in _under(_BEST, tensors).items()}
+        self.network.load_state_dict(_under(_NETWORK, tensors), strict=False)
+        state: dict[int, dict[str, torch.Tensor]] = {}
+        for name, value in _under(_OPTIMISER, tensors).items():
+            number, _, key = name.partition(".")
+            state.setdefault(int(number), {})[key] = value
+        self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": state})
+        states = _under(_RANDOM, tensors)
+        self.generator.set_state(states["augmentation"])
+        torch.set_rng_state(states["torch"])
+        if self._device.type == "cuda" and "cuda" in states:
+            torch.cuda.set_rng_state(states["cuda"], self._device)
+
+    def _fits(self, arrays: Mapping[str, NDArray[Any]]) -> bool:
+        shapes = {name: tuple(v.shape) for name, v in trained_tensors(self.network).items()}
+        for prefix in (_NETWORK, _BEST):
+            if {name: v.shape for name, v in _under(prefix, arrays).items()} != shapes:
+                return False
+        n_trained = sum(len(group["params"]) for group in self.optimiser.param_groups)
+        numbers = {name.partition(".")[0] for name in _under(_OPTIMISER, arrays)}
+        return numbers == {str(number) for number in range(n_trained)}
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.network.parameters()).device
+
+
+def _under(prefix: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+
+
+def trained_tensors(network: nn.Module) -> dict[str, torch.Tensor]:
+    parameters = network.named_parameters()
+    return {name: value.detach() for name, value in parameters if value.requires_grad}
+
+
+@torch.inference_mode()
+def outputs_of(network: nn.Module, batches: Iterable[torch.Tensor]) -> torch.Tensor:
+    """Return a network's outputs for batches of images, in evaluation mode, as float64."""
+    network.eval()
+    return torch.cat([network(images).double().cpu() for images in batches])
+
+
+def evaluate(network: nn.Module, samples: Samples) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return a network's outputs for all samples, and the targets; floats are float64."""
+    targets = torch.from_numpy(samples.targets)
+    outputs = outputs_of(network, samples.image_batches())
+    return outputs, targets.double() if targets.is_floating_point() else targets
+
+
+# --- training images -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingImages:
+    """Prepared images, sorted by digest so that the order of the list has no effect."""
+
+    pixels: NDArray[np.float32]  # (m, 1 or C, s, s) in [0, 1], in any order
+    rows: NDArray[np.intp]  # where in the pixels each image is
+    positions: NDArray[np.intp]  # in the user's list; skipped images are missing
+    digests: list[str]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def samples(
+        self, codes: NDArray[np.intp], device: torch.device, chosen: NDArray[np.intp] | None = None
+    ) -> Samples:
+        """Return all or some images, with their class numbers from those of all (n,)."""
+        chosen = np.arange(len(self)) if chosen is None else chosen
+        return Samples(self.pixels, self.rows[chosen], codes[chosen], device, _EVALUATION_BATCH)
+
+    def digest(self, *values: NDArray[Any] | None) -> str:
+        """Return the SHA-256 of the images and of arrays with a value for each, such as labels."""
+        digest = hashlib.sha256()
+        for row, own in enumerate(self.digests):
+            others = [None if each is None else each.tolist()[row] for each in values]
+            digest.update(f"{own} {others!r}\n".encode())
+        return digest.hexdigest()
+
+
+def load_training_images(images: list[Any], loader: ImageLoader) -> TrainingImages:
+    """Read and prepare square images, except for the normalisation, which follows augmentation."""
+    side = loader.image_size
+    assert side is not None
+    n_channels = len(loader.preprocessing.mean)
+    identity = replace(loader.preprocessing, mean=(0.0,) * n_channels, std=(1.0,) * n_channels)
+    loader = replace(loader, preprocessing=identity)
+    pixels = _allocate(len(images), 1, side)
+    positions: list[int] = []
+    digests: list[str] = []
+    for batch in loader.batches(loader.stream(images, "reading", loader.load)):
+        prepared = batch.tensors.numpy()
+        if pixels.shape[1] == 1 and (prepared != prepared[:, :1]).any():
+            pixels = _with_channels(pixels, n_channels)
+        pixels[len(digests) :][: len(prepared)] = prepared[:, : pixels.shape[1]]
+        positions += batch.positions
+        digests += batch.keys
+    order = np.array(sorted(range(len(digests)), key=lambda row: (digests[row], positions[row])))
+    return TrainingImages(pixels, order, np.array(positions)[order], [digests[i] for i in order])
+
+
+def hold_out(
+    codes: NDArray[np.intp], groups: NDArray[np.intp], seed: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the rows for fine-tuning, and those that decide when it stops."""
+    rows, held_out = holdout_split(codes, groups, test_size=_VALIDATION_FRACTION, random_state=seed)
+    if not len(held_out):
+        raise ValueError(
+            "no group of images can be held out to decide when to stop, because each class has "
+            'only one group; add images, or use mode="features"'
+        )
+    n_groups = len(np.unique(groups[held_out]))
+    if n_groups < _MIN_GROUPS:
+        warn_user(
+            f"fine-tuning is validated on {counted(len(held_out), 'image')} of "
+            f"{counted(n_groups, 'group')} only, so "
+            "the epoch at which it stops and the calibration of the probabilities are largely "
+            'a matter of chance. Add images of more specimens, or use mode="features"',
+        )
+    return rows, held_out
+
+
+def _allocate(n: int, n_channels: int, side: int) -> NDArray[np.float32]:
+    shape = (n, n_channels, side, side)
+    n_bytes = 4 * n * n_channels * side**2
+    if n_bytes <= _MAX_IN_MEMORY:
+        return np.empty(shape, dtype=np.float32)
+    with tempfile.TemporaryFile() as file:  # it has no name and disappears with the array
+        try:
+            if hasattr(os, "posix_fallocate"):  # a full disk would kill a sparse file's process
+                os.posix_fallocate(file.fileno(), 0, n_bytes)
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"the prepared images need {n_bytes / 1024**3:.1f} GB in {tempfile.gettempdir()}, "
+                f"which is not available ({error.strerror}); set TMPDIR to a folder on another "
+                "disk, or use a smaller image_size",
+            ) from error
+        return np.memmap(file, dtype=np.float32, mode="w+", shape=shape)
+
+
+def _with_channels(pixels: NDArray[np.float32], n_channels: int) -> NDArray[np.float32]:
+    wider = _allocate(len(pixels), n_channels, pixels.shape[-1])
+    wider[:] = pixels
+    return wider

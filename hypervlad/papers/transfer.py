@@ -1,0 +1,492 @@
+"""``TransferClassifier``: an ImageNet network on micrographs, frozen or fine-tuned."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import softmax
+from sklearn.base import ClassifierMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from hypervlad.classify.answers import accuracy_of_read, most_probable
+from hypervlad.classify.fitting import check_classes, checked_labels
+from hypervlad.common.base import (
+    ArrayDict,
+    Arrays,
+    Field,
+    Labels,
+    Maybe,
+    Part,
+    Record,
+    Value,
+    to_json,
+)
+from hypervlad.common.constraints import (
+    VERBOSE,
+    Alternatives,
+    InstanceOf,
+    Integer,
+    Number,
+    OneOf,
+    RandomState,
+    check_value,
+    is_integer,
+)
+from hypervlad.features.backbones.network import (
+    NetworkSource,
+    architecture,
+    build_network,
+    check_tensors,
+    map_channels,
+)
+from hypervlad.features.backbones.preprocessing import Preprocessing
+from hypervlad.features.backbones.registry import (
+    Backbone,
+    check_prepared,
+    check_registered,
+    get_backbone,
+)
+from hypervlad.features.backbones.tapped_network import TappedNetwork
+from hypervlad.features.backbones.weights import WEIGHTS, NetworkEstimator, check_may_be_included
+from hypervlad.features.encoder.encoding import EncodedImages, check_finite, encode_loaded
+from hypervlad.features.encoder.loading import MAX_SIDE, Batch, ImageLoader, ReadReport
+from hypervlad.features.lazy_torch import check_device, usual_torch
+from hypervlad.images import ReadOptions
+from hypervlad.images.options import check_read_options
+from hypervlad.images.reading import check_image_list
+from hypervlad.papers.finetuning import (
+    FineTuned,
+    SoftmaxHead,
+    averaged_features,
+    fine_tune,
+    fit_head,
+    imagenet_size,
+    normalised_images,
+)
+from hypervlad.papers.training import (
+    FineTuningCurves,
+    Schedule,
+    check_location,
+    hold_out,
+    load_training_images,
+)
+from hypervlad.statistics.splits import check_groups, first_appearance_codes, joined_groups
+
+_WARM_UP = 10  # steps
+
+
+class TransferClassifier(ClassifierMixin, NetworkEstimator):
+    """Classify micrographs by the features of an ImageNet network, frozen or fine-tuned.
+
+    The baseline of Modarres et al. [1]_: softmax regression on the maps of the network's last tap,
+    averaged over the image. With ``mode="finetune"``, the head and layers of the network are then
+    trained on randomly changed images, until the loss on held-out images, a fifth in whole groups,
+    no longer falls. The held-out images also decide the temperature [2]_ of the probabilities.
+
+    Parameters
+    ----------
+    backbone : str, default="mobilenet_v2"
+    weights : {"pretrained", "micronet", "image-micronet", "random"} or path, default="pretrained"
+        As in :class:`HypercolumnVLAD`.
+    mode : {"features", "finetune"}, default="features"
+        "features" leaves the network unchanged.
+    trainable : {"head", "last", "all"}, default="last"
+        What is fine-tuned: only the head, also the layers after the last default tap but one (all
+        layers if there is one tap), or all layers.
+    image_size : int or "auto", default="auto"
+        Side in pixels of the square that images are stretched to. "auto": 299 for inception_v3, 224
+        for others, or the smallest side that the network accepts if that is larger.
+    learning_rate : float, default=3e-6
+        Of Adam, for the network's layers; that of the head is 1e-3.
+    batch_size : int, default=32
+        Images per training step.
+    max_epochs : int, default=30
+        Maximum number of passes over the training images.
+    patience : int, default=5
+        Epochs without a lower validation loss after which training stops. The best weights are
+        kept. If no epoch is better than the start, the model is that of "features".
+    checkpoint : path, optional
+        File where a training is saved after each epoch, for the same ``fit`` to resume, perhaps
+        with more ``max_epochs``. In a folder, each training has its own file.
+    read_options : dict or ReadOptions, optional
+    on_error : {"raise", "skip"}, default="raise"
+    device : str, default="auto"
+    n_jobs : int or None, default=None
+    verbose : bool, default=False
+        As in :class:`HypercolumnVLAD`.
+    random_state : int, RandomState or None, default=None
+        Seed of the folds, the order and augmentation of images, and dropout.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Sorted labels.
+    head_ : SoftmaxHead
+        The softmax regression.
+    C_ : float
+        Inverse strength of the head's L2 penalty, before fine-tuning.
+    history_ : FineTuningCurves or None
+        Loss and accuracy of each epoch; None for "features".
+    backbone_, trainable_, image_size_, read_options_
+        As used in ``fit``.
+    weights_digest_ : str
+        SHA-256 of the network's weights before fine-tuning.
+    network_state_ : dict of ndarray
+        The tensors that were fine-tuned, or all if the file contained the whole network.
+    n_images_ : int
+        Images trained on, including those held out.
+
+    References
+    ----------
+    .. [1] M. H. Modarres et al., "Neural network for nanoscience scanning electron microscope image
+       recognition", Scientific Reports 7, 13282, 2017.
+    .. [2] C. Guo, G. Pleiss, Y. Sun and K. Q. Weinberger, "On calibration of modern neural
+       networks", ICML 2017.
+
+    Examples
+    --------
+    >>> from hypervlad import make_tem_images
+    >>> from hypervlad.models import TransferClassifier
+    >>> images, labels = make_tem_images(32, size=64, random_state=0)
+    >>> model = TransferClassifier(weights="random", image_size=32, random_state=0)
+    >>> model.fit(images, labels).predict_proba(images[:2]).shape
+    (2, 4)
+    """
+
+    _kind = "transfer_classifier"
+    _parameter_constraints: ClassVar[Mapping[str, Alternatives]] = {
+        "backbone": [InstanceOf(str, "the name of a backbone")],
+        "weights": WEIGHTS,
+        "mode": [OneOf("features", "finetune")],
+        "trainable": [OneOf("head", "last", "all")],
+        "image_size": [OneOf("auto"), Integer(1, MAX_SIDE)],
+        "learning_rate": [Number(above=0)],
+        "batch_size": [Integer()],
+        "max_epochs": [Integer()],
+        "patience": [Integer()],
+        "checkpoint": [
+            InstanceOf((str, os.PathLike), "a file or a folder to save the training in"),
+            None,
+        ],
+        "read_options": [InstanceOf((Mapping, ReadOptions), "a dict or a ReadOptions"), None],
+        "on_error": [OneOf("raise", "skip")],
+        "device": [InstanceOf((str, torch.device), '"auto", "cpu" or "cuda"')],
+        "n_jobs": [Integer(at_least=None), None],
+        "random_state": [RandomState(), None],
+        "verbose": VERBOSE,
+    }
+    _fitted_state: ClassVar[Mapping[str, Field]] = {
+        "classes_": Labels(),
+        "head_": Part(SoftmaxHead),
+        "C_": Value(float, Number(above=0)),
+        "history_": Maybe(Record(FineTuningCurves)),
+        "backbone_": Value(str),
+        "trainable_": Value(str),
+        "image_size_": Value(int, Integer(1, MAX_SIDE)),
+        "read_options_": Record(ReadOptions),
+        "preprocessing_": Record(Preprocessing),
+        "weights_digest_": Value(str),
+        "network_state_": ArrayDict(),
+        "whole_network_": Value(bool),
+        "n_images_": Value(int, Integer()),
+    }
+    _unsaved_parameters = NetworkEstimator._unsaved_parameters | {"checkpoint"}
+
+    classes_: NDArray[Any]
+    head_: SoftmaxHead
+    C_: float
+    history_: FineTuningCurves | None
+    backbone_: str
+    trainable_: Literal["head", "last", "all"]
+    image_size_: int
+    read_options_: ReadOptions
+    preprocessing_: Preprocessing
+    weights_digest_: str
+    network_state_: dict[str, NDArray[Any]]
+    whole_network_: bool
+    n_images_: int
+
+    def __init__(
+        self,
+        backbone: str = "mobilenet_v2",
+        weights: str | os.PathLike[str] = "pretrained",
+        *,
+        mode: Literal["features", "finetune"] = "features",
+        trainable: Literal["head", "last", "all"] = "last",
+        image_size: int | Literal["auto"] = "auto",
+        learning_rate: float = 3e-6,
+        batch_size: int = 32,
+        max_epochs: int = 30,
+        patience: int = 5,
+        checkpoint: str | os.PathLike[str] | None = None,
+        read_options: Mapping[str, Any] | ReadOptions | None = None,
+        on_error: Literal["raise", "skip"] = "raise",
+        device: str = "auto",
+        n_jobs: int | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: bool = False,
+    ) -> None:
+        self.backbone = backbone
+        self.weights = weights
+        self.mode = mode
+        self.trainable = trainable
+        self.image_size = image_size
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
+        self.max_epochs = max_epochs
+        self.patience = patience
+        self.checkpoint = checkpoint
+        self.read_options = read_options
+        self.on_error = on_error
+        self.device = device
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @usual_torch()
+    def fit(
+        self, images: Sequence[Any], y: Sequence[Any], *, groups: Sequence[Any] | None = None
+    ) -> TransferClassifier:
+        """Train on labelled images.
+
+        Prepared images of more than 2 GB, at 0.2 MB each (grey, 224 pixels), are kept in a
+        temporary file.
+
+        Parameters
+        ----------
+        images : sequence of n images
+            Paths and/or arrays (H, W) or (H, W, 3), any mix of sizes.
+        y : sequence of n labels
+        groups : sequence of n group names, optional
+            Micrograph, sample or paper of each image, its own by default. Whole groups are held
+            out.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            Unusable parameters or labels, no group to hold out, or another training's checkpoint.
+        ImageReadError
+            An image that cannot be read; named.
+        """
+        self.check_parameters()
+        backbone, device = get_backbone(self.backbone), check_device(self.device)
+        image_size, read_options = self._size_for(backbone), check_read_options(self.read_options)
+        images = check_image_list(images)
+        labels = checked_labels(y, len(images))
+        own = check_groups(groups, len(images))
+        check_classes(labels)
+        seeds = check_random_state(self.random_state).randint(2**31 - 1, size=4).tolist()
+        network = build_network(backbone.name, self.weights, backbone.taps[-1:], device)
+        loader = self._loader(image_size, read_options, backbone.preprocessing)
+        data = load_training_images(images, loader)
+        labels, known = (
+            labels[data.positions],
+            first_appearance_codes(own[data.positions], "groups"),
+        )
+        if len(data) < len(images):
+            check_classes(labels)
+        classes, codes = np.unique(labels, return_inverse=True)
+        joined = joined_groups(known, data.digests)
+        features = [
+            averaged_features(network, backbone, normalised_images(part, backbone))
+            for part in data.samples(codes, device).image_batches()
+        ]
+        X = check_finite(np.concatenate(features), [images[i] for i in data.positions])
+        tuned: FineTuned | None = None
+        if self.mode == "finetune":
+            rows, held_out = hold_out(codes, joined, seeds[1])
+            start = fit_head(X[rows], codes[rows], joined[rows], len(classes), seeds[0])
+            tuned = fine_tune(
+                network.original,
+                backbone,
+                start,
+                data.samples(codes, device, rows),
+                data.samples(codes, device, held_out),
+                self.trainable,
+                Schedule(
+                    to_json(self.learning_rate),
+                    to_json(self.batch_size),
+                    to_json(self.max_epochs),
+                    to_json(self.patience),
+                    warm_up=_WARM_UP,
+                    even_batches=True,
+                ),
+                n_validation_groups=len(np.unique(joined[held_out])),
+                seeds=(seeds[2], seeds[3]),
+                checkpoint=self.checkpoint,
+                settings={
+                    "data": data.digest(labels, known),
+                    "network": architecture(backbone),
+                    "taps": list(backbone.taps),
+                    "preprocessing": backbone.preprocessing.to_dict(),
+                    "weights": network.digest,
+                    "image_size": image_size,
+                },
+                verbose=self.verbose,
+            )
+        fitted, tensors = network, {}
+        if tuned is not None and tuned.curves.best_epoch >= 0:
+            head, C, tensors = tuned.head, start.C, tuned.tensors
+            if tensors:
+                state = network.original.state_dict()
+                fitted = build_network(backbone.name, state, backbone.taps[-1:], device)
+        else:
+            final = fit_head(X, codes, joined, len(classes), seeds[0])
+            head, C = final.head, final.C
+        # All at the end: a fit that fails leaves the model unchanged.
+        self.classes_, self.n_images_ = classes, len(data)
+        self.head_, self.C_ = head, C
+        self.history_ = None if tuned is None else tuned.curves
+        self.backbone_, self.trainable_ = backbone.name, self.trainable
+        self.image_size_, self.read_options_ = image_size, read_options
+        self.preprocessing_, self.weights_digest_ = backbone.preprocessing, network.digest
+        self.network_state_, self.whole_network_ = tensors, False
+        self._tapped_network = fitted
+        return self
+
+    def decision_function(self, images: Sequence[Any]) -> NDArray[np.float64]:
+        """Return the margins (n, n_classes), or (n,) for two classes; NaN for a skipped image."""
+        margins = self._margins(images)
+        return margins if margins.shape[1] > 2 else margins[:, 1] - margins[:, 0]
+
+    def predict_proba(self, images: Sequence[Any]) -> NDArray[np.float64]:
+        """Return the probabilities (n, n_classes) of ``classes_``; NaN for a skipped image."""
+        return np.asarray(softmax(self._margins(images), axis=1))
+
+    def predict(self, images: Sequence[Any]) -> NDArray[Any]:
+        """Return the most probable class (n,) of each image; None for a skipped image."""
+        return most_probable(self.predict_proba(images), self.classes_)
+
+    def score(
+        self,
+        images: Sequence[Any],
+        y: Sequence[Any],
+        sample_weight: Sequence[float] | None = None,
+    ) -> float:
+        """Return the accuracy; skipped images do not count."""
+        return accuracy_of_read(self.predict(images), y, self.classes_, sample_weight)
+
+    # --- files ---------------------------------------------------------------------------------
+
+    def to_state(self, *, include_backbone: bool = False) -> tuple[dict[str, Any], Arrays]:
+        check_is_fitted(self)
+        if not (include_backbone or (self.trainable_ == "all" and self.network_state_)):
+            return super().to_state()
+        if include_backbone:
+            check_may_be_included(self.backbone_, self.weights)
+        saved = copy.copy(self)
+        state = self._network().original.state_dict()
+        saved.network_state_ = {k: v.cpu().contiguous().numpy() for k, v in state.items()}
+        saved.whole_network_ = True
+        return super(TransferClassifier, saved).to_state()
+
+    def _check_state(self) -> None:
+        check_registered(self.backbone_)
+        check_value("trainable_", self.trainable_, self._parameter_constraints["trainable"])
+        check_prepared(self.preprocessing_, self.backbone_)
+        backbone = get_backbone(self.backbone_)
+        smallest = backbone.preprocessing.minimum_size
+        check_value("image_size_", self.image_size_, [Integer(smallest, MAX_SIDE)])
+        n_channels = map_channels(backbone, backbone.taps[-1], self.image_size_)
+        if len(self.head_.mean) != n_channels:
+            raise ValueError(
+                f"a head of {len(self.head_.mean)} features for a network of {n_channels} channels"
+            )
+        if self.network_state_ or self.whole_network_:
+            check_tensors(backbone, self.network_state_, are_all=self.whole_network_)
+        n_classes = len(self.classes_)
+        if self.head_.coef.shape[1] != n_classes:
+            raise ValueError(f"a head of {self.head_.coef.shape[1]} classes for {n_classes} labels")
+        tuned = self.history_ is not None and self.history_.best_epoch >= 0
+        if self.network_state_ and not (tuned or self.whole_network_):
+            raise ValueError("tensors of a network that was not fine-tuned")
+        if tuned and not self.network_state_ and self.trainable_ != "head":
+            raise ValueError("the tensors of the fine-tuned network are missing")
+
+    # --- parameters ----------------------------------------------------------------------------
+
+    def check_parameters(self) -> None:
+        super().check_parameters()
+        check_read_options(self.read_options)
+        if self.checkpoint is not None:
+            check_location(self.checkpoint)
+            if not is_integer(self.random_state):
+                raise ValueError(
+                    "a checkpoint needs an integer random_state, not "
+                    f"{self.random_state!r}: a training with other random numbers in each run "
+                    "cannot be resumed"
+                )
+
+    def _size_for(self, backbone: Backbone) -> int:
+        minimum = backbone.preprocessing.minimum_size
+        most = backbone.maximum_size or MAX_SIDE
+        check_value("image_size", self.image_size, [Integer(minimum, most), OneOf("auto")])
+        if isinstance(self.image_size, str):
+            return max(imagenet_size(backbone), minimum)
+        return int(self.image_size)
+
+    # --- fit and predict, step by step ---------------------------------------------------------
+
+    def _loader(
+        self, image_size: int, read_options: ReadOptions, preprocessing: Preprocessing
+    ) -> ImageLoader:
+        return ImageLoader(
+            image_size=image_size,
+            read_options=read_options,
+            preprocessing=preprocessing,
+            device=check_device(self.device),
+            n_jobs=self.n_jobs,
+            on_error=self.on_error,
+            verbose=self.verbose,
+        )
+
+    @usual_torch()
+    def _encode(self, images: Sequence[Any]) -> EncodedImages:
+        check_is_fitted(self)
+        images = check_image_list(images)
+        network, backbone = self._network(), get_backbone(self.backbone_)
+
+        def compute(batch: Batch) -> NDArray[np.float32]:
+            features = averaged_features(network, backbone, batch.tensors)
+            return check_finite(features, [images[position] for position in batch.positions])
+
+        loader = self._loader(self.image_size_, self.read_options_, self.preprocessing_)
+        report = ReadReport(len(images))
+        loaded = loader.stream(images, "encoding", loader.load, report)
+        return encode_loaded(loaded, report, loader, compute, len(self.head_.mean)).warn()
+
+    def _margins(self, images: Sequence[Any]) -> NDArray[np.float64]:
+        encoded = self._encode(images)
+        return encoded.with_missing(self.head_.margins(encoded.vectors))
+
+    # --- the network, built when needed and never copied ---------------------------------------
+
+    def _network(self) -> TappedNetwork:
+        device = check_device(self.device)
+        network: TappedNetwork | None = getattr(self, "_tapped_network", None)
+        if network is None or network.device != device:
+            network = self._tapped_network = self._built(device)
+        return network
+
+    def _built(self, device: torch.device) -> TappedNetwork:
+        """Build the network as it was at the end of ``fit``."""
+        backbone = get_backbone(self.backbone_)
+        state = {name: torch.from_numpy(value) for name, value in self.network_state_.items()}
+        if not self.whole_network_:
+            source = NetworkSource(backbone, self.weights, backbone.taps[-1:], self.weights_digest_)
+            network = source.build(device)
+            if not state:
+                return network
+            state = network.original.state_dict() | state
+        return build_network(backbone.name, state, backbone.taps[-1:], device)

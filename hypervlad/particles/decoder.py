@@ -1,0 +1,425 @@
+"""From a frozen network's maps to fields of background, particle and border, and its training."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+from skimage.segmentation import find_boundaries
+from torch import nn
+from torch.nn import functional
+
+from hypervlad.common.progress import ProgressBar
+from hypervlad.features.backbones.preprocessing import Preprocessing
+from hypervlad.features.backbones.tapped_network import TappedNetwork
+from hypervlad.objects.particle import Outlines
+
+Window = tuple[slice, ...]
+
+BACKGROUND, INSIDE, BORDER, IGNORED = 0, 1, 2, -1
+N_FIELDS = 4  # the three classes of a pixel, and its depth in its particle
+
+_N_FEATURES = 24
+_TOUCHING_WEIGHT = 3.0  # of pixels between two particles
+_TOUCHING_REACH = 5  # pixels across
+_DEPTH_WEIGHT = 0.6
+_WARM_UP, _DECAY = 0.15, 1e-3
+_BATCH = 4
+_MIN_COVERED = 0.03  # of a crop, by particles or annotations, wherever four tries find one
+_MAPS_AT_ONCE = 8  # crops
+
+_STRIDE = 32  # pixels; tiles begin at multiples
+_DECODER_REACH = 4  # cells of the coarsest tap that the decoder sees beyond the maps
+_LIMITS = (1.0, 99.0)  # percentiles of grey values
+
+CROP = 256  # pixels
+N_CROPS = 160  # of all images together; of more images, one of each
+
+
+class TopDownDecoder(nn.Module):
+    """Turns the maps of several taps and the grey image into fields of the image's size.
+
+    From the coarsest tap to the finest, maps are enlarged and added to those of the next tap, as in
+    feature pyramids (Lin et al. 2017, "Feature pyramid networks for object detection", CVPR). All
+    is computed at half the image's size: each 2 x 2 pixels of the grey image are four channels of
+    one position, and become four pixels of the fields again (Shi et al. 2016, "Real-time single
+    image and video super-resolution using an efficient sub-pixel convolutional neural network",
+    CVPR).
+    """
+
+    centre: torch.Tensor
+    scale: torch.Tensor
+
+    def __init__(self, channels: Sequence[int]) -> None:
+        super().__init__()
+        n = _N_FEATURES
+        self.channels = tuple(channels)
+        self.register_buffer("centre", torch.zeros(sum(channels)))
+        self.register_buffer("scale", torch.ones(sum(channels)))
+        self.lateral = nn.ModuleList(nn.Conv2d(n_own, n, 1) for n_own in channels)
+        self.smooth = nn.ModuleList(nn.Conv2d(n, n, 3, padding=1) for _ in channels)
+        self.stem = nn.Conv2d(4, n, 3, padding=1)
+        self.head = nn.Conv2d(n, n, 3, padding=1)
+        self.fields = nn.Conv2d(n, 4 * N_FIELDS, 3, padding=1)
+
+    def forward(self, maps: Sequence[torch.Tensor], grey: torch.Tensor) -> torch.Tensor:
+        """Return logits (B, 4, H, W) from maps (B, C_l, h_l, w_l) and grey images (B, 1, H, W).
+
+        Height and width are even.
+        """
+        centres = self.centre[:, None, None].split(self.channels)
+        scales = self.scale[:, None, None].split(self.channels)
+        found: torch.Tensor | None = None
+        for number in reversed(range(len(maps))):
+            own = (maps[number].float() - centres[number]) / scales[number]
+            own = self.lateral[number](own)
+            if found is not None:
+                own = own + _enlarged(found, own)
+            found = functional.relu(self.smooth[number](functional.relu(own)))
+        assert found is not None
+        halved = self.stem(functional.pixel_unshuffle(grey - 0.5, 2))
+        fine = functional.relu(halved + _enlarged(found, halved))
+        fields = self.fields(functional.relu(self.head(fine)))
+        return functional.pixel_shuffle(fields, 2)
+
+    @classmethod
+    def empty(cls, channels: Sequence[int]) -> TopDownDecoder:
+        """Return one whose tensors are to be set; nothing is drawn from torch's generator."""
+        with torch.device("meta"):
+            return cls(channels).to_empty(device="cpu")
+
+    def initialise(self, seed: int) -> None:
+        """Draw the weights as torch does, but not from the generator that threads share."""
+        generator = torch.Generator().manual_seed(seed)
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                bound = 1 / math.sqrt(layer.weight[0].numel())
+                for tensor in layer.parameters():
+                    nn.init.uniform_(tensor, -bound, bound, generator)
+
+    def standardise_by(self, maps: Sequence[torch.Tensor]) -> None:
+        """Set the mean and deviation of each channel to those of these maps."""
+        flat = [layer.float().transpose(0, 1).flatten(1) for layer in maps]
+        self.centre.copy_(torch.cat([layer.mean(1) for layer in flat]))
+        self.scale.copy_(torch.cat([layer.std(1) for layer in flat]).clamp_min(1e-3))
+
+
+def decoder_of(arrays: Mapping[str, NDArray[np.float32]]) -> TopDownDecoder:
+    """Return a decoder with these tensors, by torch's names; a ValueError if they do not fit."""
+    names = [f"lateral.{number}.weight" for number in range(len(arrays))]
+    decoder = TopDownDecoder.empty([arrays[name].shape[1] for name in names if name in arrays])
+    tensors = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
+    try:
+        decoder.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise ValueError(f"the decoder's tensors do not fit together ({error})") from error
+    return decoder.eval()
+
+
+def _enlarged(maps: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    if maps.shape[2:] == like.shape[2:]:
+        return maps
+    return functional.interpolate(maps, like.shape[2:], mode="bilinear", align_corners=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Targets:
+    """What is learnt of each pixel of a field, (H, W) each.
+
+    ``kind``: `BACKGROUND`, `INSIDE`, `BORDER` or `IGNORED`; ``weight``: of the pixel; ``depth``:
+    the distance to the nearest pixel that is not of the particle, as a share of the largest in the
+    particle, NaN where it is not known.
+    """
+
+    kind: NDArray[np.int8]
+    weight: NDArray[np.float32]
+    depth: NDArray[np.float32]
+
+    @classmethod
+    def of_outlines(cls, outlines: Outlines) -> Targets:
+        labels = outlines.label_image()
+        is_particle = labels > 0
+        kind = np.where(is_particle, INSIDE, BACKGROUND).astype(np.int8)
+        kind[is_particle & find_boundaries(labels)] = BORDER
+        highest = ndimage.maximum_filter(labels, _TOUCHING_REACH)
+        lowest = ndimage.minimum_filter(
+            np.where(is_particle, labels, np.iinfo(labels.dtype).max), _TOUCHING_REACH
+        )
+        touching = (highest > 0) & (highest != lowest)  # also of the gaps between two
+        weight = np.where(touching, _TOUCHING_WEIGHT, 1.0).astype(np.float32)
+        depth = np.zeros(labels.shape, np.float32)
+        for outline in outlines:
+            mask = labels[outline.window] == outline.label
+            if mask.any():
+                own = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
+                depth[outline.window][mask] = (own / own.max())[mask]
+        return cls(kind, weight, depth)
+
+    @classmethod
+    def of_scribbles(cls, scribbles: NDArray[Any]) -> Targets:
+        """From 1 on background, 2 on particles, 3 on borders, and 0 where nothing is annotated."""
+        kind = (scribbles.astype(np.int16) - 1).astype(np.int8)  # 0 becomes IGNORED
+        weight = np.ones(kind.shape, np.float32)
+        return cls(kind, weight, np.full(kind.shape, np.nan, np.float32))
+
+    @property
+    def is_useful(self) -> NDArray[np.bool_]:
+        """Where a crop should lie: particles, or whatever is annotated."""
+        is_known: NDArray[np.bool_] = self.kind != IGNORED
+        return self.kind > BACKGROUND if is_known.all() else is_known
+
+
+@dataclass(frozen=True, eq=False)
+class Crops:
+    """Squares of turned and changed images, with the frozen network's maps of them.
+
+    The maps are computed once, not in every epoch, and kept in half precision.
+    """
+
+    grey: torch.Tensor  # (n, side, side), standardised
+    kind: torch.Tensor
+    weight: torch.Tensor
+    depth: torch.Tensor
+    maps: list[torch.Tensor]  # (n, C_l, h_l, w_l), float16
+    image_index: NDArray[np.intp]  # the image that each is from
+
+    @classmethod
+    def cut(
+        cls,
+        fields: Iterable[tuple[NDArray[np.float32], Targets]],
+        n_fields: int,
+        maps_of: Callable[[torch.Tensor], list[torch.Tensor]],
+        seed: int,
+    ) -> Crops:
+        """Cut equally many crops from each standardised grey image."""
+        n_each, squares, maps = max(1, N_CROPS // n_fields), list[list[NDArray[Any]]](), []
+        for number, (image, targets) in enumerate(fields):
+            generator = np.random.default_rng([seed, number])
+            image, targets = _of_at_least(image, targets, CROP)
+            useful = targets.is_useful
+            for _ in range(n_each):
+                window = _window(useful, CROP, generator)
+                turn = int(generator.integers(8))
+                own: list[NDArray[Any]] = [_changed(image[window], generator)]
+                own += [each[window] for each in (targets.kind, targets.weight, targets.depth)]
+                squares.append([_turned(each, turn) for each in own])
+            grey = torch.from_numpy(np.stack([own[0] for own in squares[-n_each:]]))
+            for some in grey.split(_MAPS_AT_ONCE):
+                maps.append([layer.cpu().half() for layer in maps_of(some)])
+        grey, kind, weight, depth = (
+            torch.from_numpy(np.stack(each)) for each in zip(*squares, strict=True)
+        )
+        return cls(
+            grey,
+            kind,
+            weight,
+            depth,
+            [torch.cat(of_tap) for of_tap in zip(*maps, strict=True)],
+            np.repeat(np.arange(n_fields), n_each),
+        )
+
+    def loss(self, decoder: TopDownDecoder, rows: torch.Tensor) -> torch.Tensor:
+        device = decoder.centre.device
+        maps = [layer[rows].to(device) for layer in self.maps]
+        fields = decoder(maps, self.grey[rows, None].to(device))
+        kind = self.kind[rows].to(device).long()
+        weight = self.weight[rows].to(device)
+        entropy = functional.cross_entropy(
+            fields[:, :3], kind, reduction="none", ignore_index=IGNORED
+        )
+        known = (kind != IGNORED).sum().clamp_min(1)
+        loss = (entropy * weight).sum() / known
+        depth = self.depth[rows].to(device)
+        inside = (kind > BACKGROUND) & depth.isfinite()
+        if inside.any():
+            own = torch.sigmoid(fields[:, 3])[inside]
+            error = functional.smooth_l1_loss(own, depth[inside], reduction="none", beta=0.1)
+            loss = loss + _DEPTH_WEIGHT * (error * weight[inside]).mean()
+        return loss
+
+
+def train(
+    decoder: TopDownDecoder,
+    crops: Crops,
+    rows: torch.Tensor,
+    n_epochs: int,
+    seed: int,
+    rate: float,
+    verbose: bool,
+) -> list[float]:
+    """Train a decoder in place on some crops; return the mean loss of each epoch."""
+    generator = torch.Generator().manual_seed(seed)
+    optimiser = torch.optim.AdamW(decoder.parameters(), lr=rate, weight_decay=_DECAY)
+    n_steps = n_epochs * -(-len(rows) // _BATCH)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, rate, total_steps=n_steps, pct_start=_WARM_UP
+    )
+    losses = []
+    decoder.train()
+    with torch.enable_grad():
+        for _ in ProgressBar(range(n_epochs), unit="epoch", disable=not verbose):
+            total = 0.0
+            for some in rows[torch.randperm(len(rows), generator=generator)].split(_BATCH):
+                loss = crops.loss(decoder, some)
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+                schedule.step()
+                total += float(loss.detach()) * len(some)
+            losses.append(total / len(rows))
+    decoder.eval()
+    return losses
+
+
+def _of_at_least(
+    image: NDArray[np.float32], targets: Targets, side: int
+) -> tuple[NDArray[np.float32], Targets]:
+    """Enlarge an image by its mirror image, where nothing is learnt, to at least this side."""
+    more = [(0, max(0, side - extent)) for extent in image.shape]
+    if not any(after for _, after in more):
+        return image, targets
+    padded = Targets(
+        np.pad(targets.kind, more, constant_values=IGNORED),
+        np.pad(targets.weight, more),
+        np.pad(targets.depth, more),
+    )
+    return np.pad(image, more, mode="symmetric"), padded
+
+
+def _window(useful: NDArray[np.bool_], side: int, generator: np.random.Generator) -> Window:
+    height, width = useful.shape
+    for _ in range(4):
+        top = int(generator.integers(height - side + 1))
+        left = int(generator.integers(width - side + 1))
+        window = slice(top, top + side), slice(left, left + side)
+        if useful[window].mean() > _MIN_COVERED:
+            break
+    return window
+
+
+def _changed(grey: NDArray[np.float32], generator: np.random.Generator) -> NDArray[np.float32]:
+    """Change contrast, brightness, noise and focus of a crop."""
+    changed = (grey - 0.5) * generator.uniform(0.7, 1.3) + 0.5 + generator.uniform(-0.1, 0.1)
+    if generator.random() < 0.5:
+        changed = changed + generator.normal(0, generator.uniform(0, 0.04), grey.shape)
+    if generator.random() < 0.25:
+        changed = ndimage.gaussian_filter(changed, generator.uniform(0.3, 1.2))
+    return changed.astype(np.float32)
+
+
+def _turned(values: NDArray[Any], turn: int) -> NDArray[Any]:
+    values = np.flip(values, -1) if turn >= 4 else values
+    return np.ascontiguousarray(np.rot90(values, turn % 4))
+
+
+# --- whole images ---------------------------------------------------------------------------------
+
+
+class FieldNetwork:
+    """A frozen network with its decoder: from grey images to fields of the same size."""
+
+    def __init__(
+        self,
+        network: TappedNetwork,
+        decoder: TopDownDecoder,
+        preprocessing: Preprocessing,
+        contrast: float,
+    ) -> None:
+        self._network, self._decoder = network, decoder
+        self._preprocessing, self._contrast = preprocessing, contrast
+
+    @property
+    def device(self) -> torch.device:
+        return self._network.device
+
+    def fields(self, grey: NDArray[np.float32], tile_size: int) -> NDArray[np.uint8]:
+        """Return three probabilities and the depth of each pixel, (4, H, W), in 255 steps.
+
+        Larger images are computed in tiles that overlap by as much as a pixel's fields depend on,
+        so that tiles give what the whole image would.
+        """
+        image = standardised(grey, self._contrast)
+        del grey  # the largest images take 256 MB
+        height, width = image.shape
+        more = [(0, -extent % _STRIDE) for extent in image.shape]
+        image = np.pad(image, more, mode="symmetric")
+        found = np.empty((N_FIELDS, *image.shape), np.uint8)
+        tile_size = max(image.shape) if max(height, width) <= tile_size else tile_size
+        for tile, inner in self.tiles(image.shape, tile_size):
+            own = (
+                slice(i.start - t.start, i.stop - t.start) for t, i in zip(tile, inner, strict=True)
+            )
+            found[:, *inner] = self._of_tile(image[tile])[:, *own]
+        return found[:, :height, :width]
+
+    def _of_tile(self, image: NDArray[np.float32]) -> NDArray[np.uint8]:
+        with torch.no_grad():
+            grey = torch.from_numpy(np.ascontiguousarray(image))[None]
+            maps = self._network(network_input(grey, self._preprocessing))
+            logits = self._decoder(maps, grey[:, None].to(self._network.device))[0]
+            shares = torch.cat([logits[:3].softmax(0), logits[3:].sigmoid()])
+        found: NDArray[np.uint8] = (shares * 255).round().byte().cpu().numpy()
+        return found
+
+    def tiles(self, shape: tuple[int, ...], tile_size: int) -> list[tuple[Window, Window]]:
+        """Return the window of each tile, and of the inner part that only it computes.
+
+        A ValueError if the network cannot compute images of this shape in tiles of this size.
+        """
+        core, margin = tile_size, 0
+        if max(shape) > tile_size:
+            margin = self._margin()
+            core = (tile_size - 2 * margin) // _STRIDE * _STRIDE
+        if core < _STRIDE:
+            raise ValueError(
+                f"tile_size={tile_size} is too small: what a pixel gets depends on {margin} pixels "
+                f"to each side, so it must be at least {2 * margin + _STRIDE}"
+            )
+        found = []
+        for corner in itertools.product(*(range(0, extent, core) for extent in shape)):
+            sides = list(zip(corner, shape, strict=True))
+            tile = (slice(max(0, a - margin), min(n, a + core + margin)) for a, n in sides)
+            inner = (slice(a, min(n, a + core)) for a, n in sides)
+            found.append((tuple(tile), tuple(inner)))
+        return found
+
+    def _margin(self) -> int:
+        reach = self._network.reach()
+        if reach is None or reach.margin is None or _STRIDE % reach.stride:
+            raise ValueError(
+                "the maps of this network depend on the whole image or do not form a regular grid: "
+                "choose earlier taps, another backbone, or a tile_size as large as the image"
+            )
+        margin = reach.margin + _DECODER_REACH * reach.stride
+        return math.ceil(margin / _STRIDE) * _STRIDE
+
+
+def contrast_of(grey: NDArray[np.float32]) -> float:
+    """Return the range of grey values, without the lowest and the highest per cent."""
+    low, high = np.percentile(grey, _LIMITS)
+    return float(high - low)
+
+
+def standardised(grey: NDArray[np.float32], contrast: float) -> NDArray[np.float32]:
+    """Shift and scale grey values so that images of other brightness and contrast look alike.
+
+    The median, which is background in most fields, becomes 0.5, and the range one half. An image of
+    less than half the typical contrast is not stretched further: it may be empty.
+    """
+    scale = 2 * max(contrast_of(grey), contrast / 2)
+    shifted: NDArray[np.float32] = np.subtract(grey, np.median(grey), dtype=np.float32)
+    shifted /= np.float32(scale)
+    shifted += np.float32(0.5)
+    return shifted.clip(-0.2, 1.2, out=shifted)
+
+
+def network_input(grey: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
+    """Return grey images (B, H, W) as the input (B, C, H, W) of a network."""
+    return preprocessing.normalised(grey[:, None]).contiguous()

@@ -1,0 +1,504 @@
+"""``HypercolumnSegmenter``: from outlined fields to the particles of new ones."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from scipy import ndimage
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from hypervlad.common.base import ArrayDict, Field, Maybe, Record, Value, Values
+from hypervlad.common.constraints import (
+    VERBOSE,
+    Alternatives,
+    InstanceOf,
+    Integer,
+    Number,
+    OneOf,
+    RandomState,
+    check_value,
+)
+from hypervlad.common.wording import counted, warn_user
+from hypervlad.features.backbones.network import NetworkSource, build_network
+from hypervlad.features.backbones.registry import check_registered, get_backbone
+from hypervlad.features.backbones.weights import WEIGHTS, NetworkEstimator
+from hypervlad.features.lazy_torch import check_device, usual_torch
+from hypervlad.images import ImageReadError, ReadOptions
+from hypervlad.images.masks import mask_banner_rows
+from hypervlad.images.options import check_read_options
+from hypervlad.images.reading import check_image_list, image_name, read_named, read_stored
+from hypervlad.objects.outlines import read_outlines
+from hypervlad.objects.splitting import EIGHT, split_particles
+from hypervlad.particles.decoder import (
+    Crops,
+    FieldNetwork,
+    Targets,
+    TopDownDecoder,
+    contrast_of,
+    decoder_of,
+    network_input,
+    standardised,
+    train,
+)
+from hypervlad.statistics.outlines import OutlineTally
+from hypervlad.statistics.splits import check_groups, holdout_split
+
+_MIN_GROUPS = 4  # of which some are held out
+_SEPARATIONS = (0.8, 0.0, 0.3, 0.5, 0.6, 0.7, 0.75, 0.85, 0.9)  # the first if none is held out
+# Probabilities of background in steps of 255: thin particles are joined across faint places.
+_IS_PARTICLE, _IS_BRIDGE = 128, 180
+_MAX_RATE, _LAST_RATE = 3e-3, 1e-3
+_MIN_CONTRAST = 1e-3
+
+
+@dataclass(frozen=True)
+class HeldOutSegmentation:
+    """How well images were outlined that were held out in training.
+
+    Particles of each were separated as suits the other held-out images best.
+
+    Attributes
+    ----------
+    n_images, n_particles, n_found : int
+        Held-out images, their outlined particles, and those that the model found.
+    iou : float
+        Pixels of particles in both, as a share of those in either; mean of the images.
+    f1 : float or None
+        Of particles that overlap an outlined one by more than half (intersection over union); None
+        if there are none, true or found.
+    diameter_ratio : float or None
+        Median diameter that was found, as a share of the true one; None if there is no true one, or
+        none was found.
+    """
+
+    n_images: int
+    n_particles: int
+    n_found: int
+    iou: float
+    f1: float | None
+    diameter_ratio: float | None
+
+
+class HypercolumnSegmenter(NetworkEstimator):
+    """Outline the particles of micrographs, after training on a few outlined ones.
+
+    The hypercolumns of a frozen pretrained network go through a small decoder, which is trained: it
+    tells background, particle and border apart, and how deep in its particle each pixel lies. A
+    watershed from the deepest places separates particles that touch.
+
+    Parameters
+    ----------
+    backbone : str, default="mobilenet_v2"
+        One of :func:`hypervlad.features.backbone_names` that takes images of any size.
+    weights : {"pretrained", "micronet", "image-micronet", "random"} or path, default="pretrained"
+        See :func:`hypervlad.features.find_weights`.
+    taps : sequence of str or int, optional
+        Layers that make the hypercolumn, from fine to coarse; by default those of
+        :func:`hypervlad.features.get_backbone` without the last, whose positions are too far apart.
+    n_epochs : int, default=14
+        Passes over the training crops; more take longer, and gain a little.
+    min_area : int, default=20
+        Smallest particle in pixels; smaller ones are not reported.
+    read_options : dict or ReadOptions, optional
+        The fields of :class:`hypervlad.images.ReadOptions`.
+    tile_size : int, default=1024
+        Larger images are segmented in tiles of this side in pixels, with the same result; smaller
+        tiles need less memory.
+    device : str, default="auto"
+        As in :class:`HypercolumnVLAD`.
+    random_state : int, RandomState or None, default=None
+        Seeds the decoder, the crops and what is held out.
+    verbose : bool, default=False
+        Show a progress bar.
+
+    Attributes
+    ----------
+    held_out_ : HeldOutSegmentation or None
+        How well held-out images were outlined, before these were learnt as well; None if there were
+        fewer than four images, or groups.
+    backbone_ : str
+        The network that it was trained with.
+    decoder_ : dict of ndarray
+        The decoder's tensors, by torch's names.
+    separation_ : float or None
+        How readily touching particles are separated: see
+        :func:`hypervlad.particles.split_particles`. Of a few values, that with which the number of
+        held-out particles is nearest to the true one. None after scribbles, which show no depths.
+    contrast_ : float
+        Typical range of grey values of the training images.
+    taps_ : tuple of str
+    weights_digest_ : str
+        SHA-256 of the network's tensors.
+    losses_ : tuple of float
+        Mean loss of each epoch.
+    n_images_, n_particles_ : int
+        Training images and their particles.
+
+    Examples
+    --------
+    >>> from hypervlad import HypercolumnSegmenter
+    >>> from hypervlad.data import make_particle_fields
+    >>> images, truths = make_particle_fields(2, size=128, random_state=0)
+    >>> segmenter = HypercolumnSegmenter(weights="random", n_epochs=1, random_state=0)
+    >>> segmenter = segmenter.fit(images, [truth.labels for truth in truths])
+    >>> segmenter.predict(images[0]).shape
+    (128, 128)
+    """
+
+    _kind = "hypercolumn_segmenter"
+    _parameter_constraints: ClassVar[Mapping[str, Alternatives]] = {
+        "weights": WEIGHTS,
+        "n_epochs": [Integer(at_most=1000)],
+        "min_area": [Integer()],
+        "read_options": [InstanceOf((Mapping, ReadOptions), "a dict or a ReadOptions"), None],
+        "tile_size": [Integer(512, 2**16)],
+        "device": [InstanceOf((str, torch.device), '"auto", "cpu" or "cuda"')],
+        "random_state": [RandomState(), None],
+        "verbose": VERBOSE,
+    }
+    _fitted_state: ClassVar[Mapping[str, Field]] = {
+        "backbone_": Value(str),
+        "decoder_": ArrayDict(),
+        "held_out_": Maybe(Record(HeldOutSegmentation)),
+        "separation_": Maybe(Value(float, Number(at_least=0, at_most=1))),
+        "contrast_": Value(float, Number(above=0)),
+        "taps_": Values(str),
+        "weights_digest_": Value(str),
+        "losses_": Values(float),
+        "n_images_": Value(int, Integer()),
+        "n_particles_": Value(int, Integer(0)),
+    }
+
+    backbone_: str
+    decoder_: dict[str, NDArray[np.float32]]
+    held_out_: HeldOutSegmentation | None
+    separation_: float | None
+    contrast_: float
+    taps_: tuple[str, ...]
+    weights_digest_: str
+    losses_: tuple[float, ...]
+    n_images_: int
+    n_particles_: int
+
+    def __init__(
+        self,
+        backbone: str = "mobilenet_v2",
+        *,
+        weights: str | os.PathLike[str] = "pretrained",
+        taps: Sequence[str | int] | None = None,
+        n_epochs: int = 14,
+        min_area: int = 20,
+        read_options: Mapping[str, Any] | ReadOptions | None = None,
+        tile_size: int = 1024,
+        device: str = "auto",
+        random_state: int | np.random.RandomState | None = None,
+        verbose: bool = False,
+    ) -> None:
+        self.backbone = backbone
+        self.weights = weights
+        self.taps = taps
+        self.n_epochs = n_epochs
+        self.min_area = min_area
+        self.read_options = read_options
+        self.tile_size = tile_size
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @usual_torch()
+    def fit(
+        self,
+        images: Sequence[Any],
+        outlines: Sequence[Any],
+        *,
+        groups: ArrayLike | None = None,
+        annotation: Literal["outlines", "scribbles"] = "outlines",
+    ) -> HypercolumnSegmenter:
+        """Learn to outline particles.
+
+        Parameters
+        ----------
+        images : sequence of n images
+            Paths and/or arrays (H, W) or (H, W, 3), at the magnification of those to come.
+        outlines : sequence of n label images, masks or paths
+            As :func:`hypervlad.particles.cut_particles` and
+            :func:`hypervlad.particles.read_outlines` take them: all particles of an image are
+            outlined. Or scribbles: arrays (H, W) or image files with 0 where nothing is annotated,
+            1 on background, 2 on particles and, if known, 3 on borders between them.
+        groups : array-like of shape (n,), optional
+            Specimen of each image, its own by default: whole groups are held out.
+        annotation : {"outlines", "scribbles"}, default="outlines"
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            Unusable parameters, another number of outlines, or nothing outlined at all.
+        ImageReadError
+            An image or its outlines cannot be read or differ in size; named.
+        """
+        self.check_parameters()
+        fields = _AnnotatedFields(
+            check_image_list(images), outlines, annotation, check_read_options(self.read_options)
+        )
+        codes = check_groups(groups, len(fields))
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        backbone = get_backbone(self.backbone)
+        preprocessing = backbone.preprocessing
+        taps = backbone.taps[:-1] if self.taps is None else self.taps
+        network = build_network(self.backbone, self.weights, taps, check_device(self.device))
+        held_out = np.empty(0, np.intp)
+        if annotation == "outlines" and codes.max() + 1 >= _MIN_GROUPS:
+            # At least one image with particles is learnt and, if there are more, one is held out.
+            held_out = holdout_split(fields.has_particles, codes, random_state=seed)[1]
+        learnt = np.setdiff1d(np.arange(len(fields)), held_out)
+        contrast = max(float(np.median(np.array(fields.contrasts)[learnt])), _MIN_CONTRAST)
+        crops = Crops.cut(
+            ((standardised(grey, contrast), targets) for grey, targets in fields),
+            len(fields),
+            lambda grey: network(network_input(grey, preprocessing)),
+            seed,
+        )
+        rows = torch.from_numpy(np.flatnonzero(np.isin(crops.image_index, learnt)))
+        decoder = TopDownDecoder.empty([layer.shape[1] for layer in crops.maps])
+        decoder.initialise(seed)
+        decoder.standardise_by([layer[rows] for layer in crops.maps])
+        # In this layout, a step of the training takes a third of the time on CPUs.
+        decoder = decoder.to(network.device).to(memory_format=torch.channels_last)
+        model = FieldNetwork(network, decoder, preprocessing, contrast)
+        if len(held_out):  # an error should come before the training
+            model.tiles((fields.largest, fields.largest), self.tile_size)
+        losses = train(decoder, crops, rows, self.n_epochs, seed, _MAX_RATE, self.verbose)
+        separation, assessed = _SEPARATIONS[0], None
+        if len(held_out):
+            separation, assessed = self._assessed(model, fields, held_out)
+            n_more = max(1, round(self.n_epochs * len(held_out) / len(fields)))
+            rows = torch.arange(len(crops.grey))
+            losses += train(decoder, crops, rows, n_more, seed + 1, _LAST_RATE, self.verbose)
+        # All at the end: a fit that fails leaves the model unchanged.
+        self._tapped_network, self.backbone_ = model, self.backbone
+        self.held_out_, self.contrast_ = assessed, contrast
+        self.separation_ = separation if annotation == "outlines" else None
+        self.losses_ = tuple(losses)
+        self.taps_, self.weights_digest_ = network.taps, network.digest
+        self.n_images_, self.n_particles_ = len(fields), fields.n_particles
+        self.decoder_ = {name: value.cpu().numpy() for name, value in decoder.state_dict().items()}
+        return self
+
+    def predict(self, image: Any) -> NDArray[np.int32]:
+        """Outline the particles of an image.
+
+        Parameters
+        ----------
+        image : path or array
+
+        Returns
+        -------
+        ndarray of int32, shape (H, W)
+            The particle of each pixel, numbered from 1; 0 is background.
+
+        Raises
+        ------
+        ImageReadError
+            If the image cannot be read.
+        """
+        return self._labels(self._fields(image), self.separation_)
+
+    def predict_proba(self, image: Any) -> NDArray[np.float32]:
+        """Return the probability of background, particle and border at each pixel, (3, H, W)."""
+        return np.divide(self._fields(image)[:3], 255, dtype=np.float32)
+
+    # --- internal ------------------------------------------------------------------------------
+
+    @usual_torch()
+    def _fields(self, image: Any) -> NDArray[np.uint8]:
+        check_is_fitted(self)
+        self.check_parameters()
+        model, options = self._fitted_model(), check_read_options(self.read_options)
+        return model.fields(_read_grey(image, options, image_name(image)), self.tile_size)
+
+    def _labels(self, fields: NDArray[np.uint8], separation: float | None) -> NDArray[np.int32]:
+        """Separate particles by their depths or, if these were not learnt, by their shapes."""
+        is_particle = fields[0] < _IS_PARTICLE
+        if separation is None:
+            return split_particles(None, is_particle, min_area=self.min_area)
+        # Neither the depth nor the probability of not being a border finds all gaps alone.
+        depth = np.multiply(fields[1], fields[3], dtype=np.float32)
+        np.sqrt(depth, out=depth)
+        depth /= 255
+        is_bridged = fields[0] < _IS_BRIDGE
+        del fields  # of the largest images, these and the depth take 256 MB each
+        labels = split_particles(depth, is_bridged, separation=separation, min_area=1)
+        del depth, is_bridged
+        n_kept = 0
+        for number, window in enumerate(ndimage.find_objects(labels), start=1):
+            own = labels[window] == number
+            pieces, n_pieces = ndimage.label(own & is_particle[window], EIGHT)
+            areas = np.bincount(pieces.ravel(), minlength=2)[1:]
+            labels[window][own] = 0
+            if np.count_nonzero(areas >= self.min_area) < 2:  # otherwise with what joins them
+                own = pieces == 1 + areas.argmax()
+            if n_pieces and np.count_nonzero(own) >= self.min_area:
+                n_kept += 1
+                labels[window][own] = n_kept
+        return labels
+
+    def _assessed(
+        self, model: FieldNetwork, fields: _AnnotatedFields, held_out: NDArray[np.intp]
+    ) -> tuple[float, HeldOutSegmentation | None]:
+        """Choose the separation that counts held-out particles best, and say how well that does."""
+        tallies: list[list[OutlineTally]] = []  # of each image, with each separation
+        for number in held_out:
+            grey, outlines = fields.read(int(number))
+            true, own = outlines.label_image(), model.fields(grey, self.tile_size)
+            tallies.append([OutlineTally(min_area=self.min_area) for _ in _SEPARATIONS])
+            for each, tally in zip(_SEPARATIONS, tallies[-1], strict=True):
+                tally.add(true, self._labels(own, each))
+        scores = [[tally.scores() for tally in of_image] for of_image in tallies]
+        # Empty images show nothing of how to separate.
+        excess = np.array(
+            [[(s["n_found"] - s["n_true"]) * (s["n_true"] > 0) for s in each] for each in scores]
+        )
+        chosen, by_others = chosen_columns(excess)
+        separation, together = _SEPARATIONS[chosen], OutlineTally(min_area=self.min_area)
+        for column, of_image in zip(by_others, tallies, strict=True):
+            together.update(of_image[column])
+        best: dict[str, Any] = {
+            name: None if np.isnan(score) else score for name, score in together.scores().items()
+        }
+        return separation, HeldOutSegmentation(
+            n_images=len(held_out),
+            n_particles=best["n_true"],
+            n_found=best["n_found"],
+            iou=best["image_iou"],
+            f1=best["f1"],
+            diameter_ratio=best["diameter_ratio"],
+        )
+
+    def _fitted_model(self) -> FieldNetwork:
+        device = check_device(self.device)
+        model: FieldNetwork | None = getattr(self, "_tapped_network", None)
+        if model is None or model.device != device:
+            backbone = get_backbone(self.backbone_)
+            source = NetworkSource(backbone, self.weights, self.taps_, self.weights_digest_)
+            decoder = decoder_of(self.decoder_).to(device)
+            model = FieldNetwork(
+                source.build(device), decoder, backbone.preprocessing, self.contrast_
+            )
+            self._tapped_network = model
+        return model
+
+    def _check_state(self) -> None:
+        check_registered(self.backbone_)
+        decoder_of(self.decoder_)  # raises if the tensors do not fit
+
+
+class _AnnotatedFields:
+    """Images with their annotations, read one by one, so that not all are in memory at once."""
+
+    def __init__(
+        self, images: list[Any], annotations: Any, annotation: str, options: ReadOptions
+    ) -> None:
+        check_value("annotation", annotation, [OneOf("outlines", "scribbles")])
+        if not np.iterable(annotations) or isinstance(annotations, str):
+            raise ValueError(
+                f"outlines: expected a list with those of each image, got {annotations!r}; for a "
+                "folder, give hypervlad.particles.find_outlines(images, folder)"
+            )
+        self.images, self.annotations = images, list(annotations)
+        self.is_outlined, self.options = annotation == "outlines", options
+        if len(self.annotations) != len(images):
+            raise ValueError(
+                f"{counted(len(self.annotations), 'label image')} for "
+                f"{counted(len(images), 'image')}: give the outlines of each image"
+            )
+        self.n_particles = self.largest = 0  # the latter: side of an image
+        self.contrasts, self.has_particles = list[float](), list[bool]()  # of each image
+        self._check()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __iter__(self) -> Iterator[tuple[NDArray[np.float32], Targets]]:
+        targets = Targets.of_outlines if self.is_outlined else Targets.of_scribbles
+        for number in range(len(self)):
+            grey, annotation = self.read(number)
+            yield grey, targets(annotation)
+
+    def read(self, number: int) -> tuple[NDArray[np.float32], Any]:
+        """Read an image and its outlines or scribbles; an ImageReadError if they do not fit."""
+        image, source = self.images[number], self.annotations[number]
+        name = image_name(image, number)
+        grey = _read_grey(image, self.options, name)
+        if not self.is_outlined:
+            return grey, _read_scribbles(source, f"the scribbles of {name}", grey.shape)
+        if source is None:
+            raise ImageReadError(
+                f"the outlines of {name} are missing: give them, or leave the image out"
+            )
+        return grey, read_outlines(
+            source,
+            shape=grey.shape,
+            banner_rows=mask_banner_rows(self.options),
+            image=image if isinstance(image, str | os.PathLike) else None,
+            name=f"the outlines of {name}",
+        )
+
+    def _check(self) -> None:
+        """Read everything once, before anything is learnt."""
+        kinds, looks_scribbled = set[int](), self.is_outlined and len(self) > 1
+        for number in range(len(self)):
+            grey, annotation = self.read(number)
+            self.contrasts.append(contrast_of(grey))
+            self.largest = max(self.largest, *grey.shape)
+            if self.is_outlined:
+                self.n_particles += len(annotation)
+                looks_scribbled &= {outline.label for outline in annotation} == {1, 2}
+                self.has_particles.append(len(annotation) > 0)
+            else:
+                kinds |= set(np.unique(annotation).tolist())
+        if looks_scribbled:
+            warn_user(
+                "each image has the outlines 1 and 2; if these are scribbles on background (1) and "
+                'particles (2), give annotation="scribbles" (--annotation scribbles)'
+            )
+        if self.is_outlined and not self.n_particles:
+            raise ValueError("no particle is outlined in any image: outline some")
+        if not self.is_outlined and not kinds >= {1, 2}:
+            raise ValueError(
+                "scribbles must mark both background (1) and particles (2); found only "
+                f"{sorted(kinds - {0}) or 'nothing'}"
+            )
+
+
+def chosen_columns(excess: NDArray[np.floating]) -> tuple[int, list[int]]:
+    """Return the column whose sum is nearest to 0, and that of the other rows for each row."""
+    total = excess.sum(axis=0)
+    return int(np.abs(total).argmin()), np.abs(total - excess).argmin(axis=1).tolist()
+
+
+def _read_grey(image: Any, options: ReadOptions, name: str) -> NDArray[np.float32]:
+    pixels = read_named(image, options, name, with_digest=False).pixels
+    return pixels if pixels.ndim == 2 else pixels.mean(axis=2)
+
+
+def _read_scribbles(source: Any, name: str, shape: tuple[int, ...]) -> NDArray[Any]:
+    is_path = isinstance(source, str | os.PathLike)
+    values = read_stored(source, name, one_page=True) if is_path else np.asarray(source)
+    if values.shape != shape or not np.isin(values, (0, 1, 2, 3)).all():
+        raise ImageReadError(
+            f"{name}: scribbles must be an array of the image's shape {shape}, of 0 (not "
+            f"annotated), 1 (background), 2 (particle) and 3 (border); got shape {values.shape}"
+            + (f" and values from {values.min()} to {values.max()}" if values.size else "")
+        )
+    return values

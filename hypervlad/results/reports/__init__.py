@@ -1,1 +1,0 @@
-"""Results as files: HTML pages, tables (CSV), maps (TIFF), and facts about models."""

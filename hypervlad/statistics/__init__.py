@@ -1,0 +1,1 @@
+"""Splits by group, metrics with intervals, conformal limits, agreement with the truth."""
