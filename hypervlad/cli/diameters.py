@@ -69,6 +69,7 @@ def diameters(
     image_page: option.ImagePage = None,
     channel: option.Channel = None,
     remove_banner: option.RemoveBanner = False,
+    keep_annotations: option.KeepAnnotations = False,
     on_error: option.UnreadableLeftOut = option.OnError.RAISE,
     quiet: option.Quiet = False,
 ) -> None:
@@ -76,9 +77,10 @@ def diameters(
 
     Writes a page with histograms and the measured places (diameters.html), and tables. Diameters
     are in nm where the pixel size is known, otherwise in pixels. On the page, a click leaves out a
-    wrong place, and with Shift its fibre; it saves the choice as a table for --leave-out. Scale
-    bars are not measured. Images that cannot be read are listed at the end; the exit code is then
-    2, or 0 with --on-error skip. If the command is stopped at any moment, repeat it with --resume.
+    wrong place, and with Shift its fibre; it saves the choice as a table for --leave-out.
+    Information bars, scale bars, letters and arrows are left out. Images that cannot be read are
+    listed at the end; the exit code is then 2, or 0 with --on-error skip. If the command is stopped
+    at any moment, repeat it with --resume.
 
     \b
     Columns of diameters.csv, one line per image:
@@ -124,6 +126,7 @@ def diameters(
         groups=of_images,
         samples=None if samples is None else groups_of(files, samples, paths),
         polarity=cast(PolarityName, polarity.value),
+        annotations="keep" if keep_annotations else "leave_out",
         read_options=reading | {"pixel_size": own_pixel_size(pixel_size, pixel_sizes, files)},
         leave_out=leave_out,
         regions=roi,

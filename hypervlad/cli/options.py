@@ -203,6 +203,16 @@ RemoveBanner = Annotated[
 ]
 
 
+KeepAnnotations = Annotated[
+    bool,
+    typer.Option(
+        "--keep-annotations",
+        help="Do not leave out what looks drawn into the image: information bars, scale bars, "
+        "letters, arrows.",
+    ),
+]
+
+
 def reading_fields(
     image_page: int | None = None,
     channel: int | None = None,

@@ -31,6 +31,7 @@ from hypervlad.common.files import file_digest, replace_when_complete
 from hypervlad.common.wording import counted, name_some
 
 if TYPE_CHECKING:
+    from hypervlad.images.sample import Annotations
     from hypervlad.objects.found_folder import FoundCounts
 
 particles = typer.Typer(
@@ -190,6 +191,7 @@ def find(
     channel: option.Channel = None,
     scaling: option.Scaling = None,
     remove_banner: option.RemoveBanner = False,
+    keep_annotations: option.KeepAnnotations = False,
     weights: option.ModelWeights = None,
     device: option.Device = "auto",
     on_error: option.UnreadableLeftOut = option.OnError.RAISE,
@@ -197,9 +199,10 @@ def find(
 ) -> None:
     """Outline the particles of images, and measure them.
 
-    Without a model, --image-page, --channel, --scaling and --remove-banner say how images are read;
-    a model reads them as in training. Unreadable images are left out and listed; the exit code is
-    then 2, or 0 with --on-error skip.
+    Information bars, scale bars, letters and arrows are left out. Without a model, --image-page,
+    --channel, --scaling and --remove-banner say how images are read; a model reads them as in
+    training. Unreadable images are left out and listed; the exit code is then 2, or 0 with
+    --on-error skip.
 
     \b
     The folder contains:
@@ -239,15 +242,17 @@ def find(
     if root is None:
         raise ValueError("the images are on several drives; find those of each by a command")
     polarities = defaultdict[str | None, list[str]](list)
+    annotations: Annotations = "keep" if keep_annotations else "leave_out"
     finder: dict[str, Any]
     if model is None:
         check_no_weights(weights)
         finder = {"polarity": polarity.value}
         finder |= {} if min_area is None else {"min_area": min_area}
+        own = finder.copy()
         options = check_read_options(reading)
 
         def outline(image: Path) -> Any:
-            found = find_particles(image, **finder, read_options=options)
+            found = find_particles(image, annotations=annotations, **own, read_options=options)
             polarities[found.polarity].append(str(image))
             return found
 
@@ -266,7 +271,12 @@ def find(
         segmenter.set_params(device=device, min_area=min_area or segmenter.min_area)
         finder = {"model": file_digest(model), "min_area": segmenter.min_area}
         finder |= {"held_out": model_facts(segmenter)["when held out"]}
-        options, outline = check_read_options(segmenter.read_options), segmenter.predict
+        options = check_read_options(segmenter.read_options)
+
+        def outline(image: Path) -> Any:
+            return segmenter.predict(image, annotations=annotations)
+
+    finder |= {"annotations": annotations} if keep_annotations else {}
     found, left_out = find_in_images(
         output,
         files,

@@ -29,8 +29,10 @@ from hypervlad.fibres.gradients import Values
 from hypervlad.fibres.image_alignment import read_grey
 from hypervlad.fibres.mixture import weighted_quantiles
 from hypervlad.fibres.profile_network import ProfileNetwork
-from hypervlad.images import PixelSizes, ReadOptions
+from hypervlad.images import Annotation, PixelSizes, ReadOptions
+from hypervlad.images.annotations import report_annotations
 from hypervlad.images.options import check_read_options
+from hypervlad.images.sample import Annotations
 from hypervlad.pages.results_folder import ResultsFolder, Row, write_rows
 
 IMAGES_TABLE, PLACES_TABLE = "diameters.csv", "places.csv"
@@ -62,6 +64,7 @@ def write_diameters(
     groups: Sequence[Any] | None = None,
     samples: Sequence[Any] | None = None,
     polarity: Polarity = "auto",
+    annotations: Annotations = "leave_out",
     read_options: Mapping[str, Any] | ReadOptions | None = None,
     leave_out: str | os.PathLike[str] | None = None,
     regions: bool = False,
@@ -88,6 +91,8 @@ def write_diameters(
     groups, samples : sequence of n labels, optional
         As in `compare_groups`.
     polarity : {"auto", "bright", "dark"}, default="auto"
+        As in `fibre_diameters`.
+    annotations : {"leave_out", "keep"}, default="leave_out"
         As in `fibre_diameters`.
     read_options : dict or ReadOptions, optional
         How images are read, and the pixel size of those that state none.
@@ -138,7 +143,9 @@ def write_diameters(
         yield folder / REGIONS / f"{name}.zip"
 
     tables = IMAGES_TABLE, PLACES_TABLE, _PLACE_COLUMNS
-    method = f"hypervlad {__version__}, network {ProfileNetwork.pretrained().digest}"
+    kept = ", annotations kept" * (annotations == "keep")
+    drawn: dict[str, list[Annotation]] = {}
+    method = f"hypervlad {__version__}{kept}, network {ProfileNetwork.pretrained().digest}"
     with (
         new_folder(folder),
         ResultsFolder(folder, *tables, files_of) as results,
@@ -157,7 +164,10 @@ def write_diameters(
                     size, found = _stored(*before)
                 else:
                     pixels, size = read_grey(image, **asdict(options))
-                    found = fibre_diameters(pixels, pixel_size=size, polarity=polarity)
+                    found = fibre_diameters(
+                        pixels, pixel_size=size, polarity=polarity, annotations=annotations
+                    )
+                    drawn[name] = found.annotations
             except ValueError as error:
                 unreadable.append(str(error))
                 continue
@@ -171,6 +181,7 @@ def write_diameters(
             measured.append(each)
         if not measured:
             return None, unreadable
+        report_annotations(drawn)
         if refused_places:
             warn_user(
                 f"{leave_out}: {counted(len(refused_places), 'image')} "

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hypervlad.common.constraints import Number, OneOf, check_value
+from hypervlad.common.constraints import OneOf, check_value
 from hypervlad.fibres.axial import Interval
 from hypervlad.fibres.gradients import Values, normalised_contrast
 from hypervlad.fibres.mixture import fit_kinds, weighted_quantiles
 from hypervlad.fibres.places import Appearance, Field, Places, find_places, followed
 from hypervlad.fibres.profile_network import LOOKS, ProfileNetwork
-from hypervlad.images.pixels import as_pixels
-from hypervlad.images.scale_bars import find_scale_bar
+from hypervlad.images import Annotation, PixelSizes, ReadOptions
+from hypervlad.images.annotations import words_of_annotations
+from hypervlad.images.sample import Annotations, read_sample
 
 Polarity: TypeAlias = Literal["auto", "bright", "dark"]
 #: Why places are not measured.
@@ -32,7 +33,6 @@ _POWERS = (-0.5, 1.5)  # of the diameter, that acceptance may go with
 _FACTOR = np.log(2)  # of the diameter
 LEAST_PLACES = 10  # places of an image, at least
 N_PLACES = (1000, 8000)  # per image, by its area
-_BESIDE_BAR = 0.25  # lengths of a scale bar around it, within which its label is
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +70,8 @@ class FibreDiameters:
         "nm" or "px".
     reason : str or None
         Why there are no diameters.
+    annotations : list of Annotation
+        What was left out, as it is no sample.
     """
 
     diameters: Values
@@ -85,6 +87,7 @@ class FibreDiameters:
     blur: float
     unit: str
     reason: str | None
+    annotations: list[Annotation] = field(default_factory=list)
 
     @property
     def mean(self) -> float:
@@ -146,11 +149,13 @@ class FibreDiameters:
 
 
 def fibre_diameters(
-    image: ArrayLike,
+    image: Any,
     *,
-    pixel_size: float | None = None,
+    pixel_size: float | PixelSizes | None = None,
     mask: ArrayLike | None = None,
     polarity: Polarity = "auto",
+    annotations: Annotations = "leave_out",
+    read_options: Mapping[str, Any] | ReadOptions | None = None,
 ) -> FibreDiameters:
     """Measure the diameters of fibres, wires or tubes.
 
@@ -162,14 +167,19 @@ def fibre_diameters(
 
     Parameters
     ----------
-    image : array-like of shape (H, W)
-        A grey image of any gain and offset.
-    pixel_size : float, optional
-        In nm per pixel; without it, diameters are in pixels.
+    image : path or array
+        As in :func:`hypervlad.read_micrograph`, of any gain and offset. Colours are averaged.
+    pixel_size : float or PixelSizes, optional
+        In nm per pixel, of an image that states none; where it is unknown, diameters are in pixels.
     mask : array-like of bool, shape (H, W), optional
         Where to measure; what is elsewhere has no influence.
     polarity : {"auto", "bright", "dark"}, default="auto"
         Whether fibres are brighter or darker than what is beside them.
+    annotations : {"leave_out", "keep"}, default="leave_out"
+        Whether what was drawn into the image, as :func:`hypervlad.images.find_annotations` finds
+        it, is left out.
+    read_options : dict or ReadOptions, optional
+        The fields of :class:`hypervlad.images.ReadOptions`; ``scaling="auto"`` is "minmax" here.
 
     Returns
     -------
@@ -179,14 +189,13 @@ def fibre_diameters(
     Raises
     ------
     ValueError
-        If the image has colours, holds NaN or infinity, or has fewer than 3 x 3 pixels, or a
-        parameter is out of range.
+        If the image cannot be read, is not finite within the mask, or has fewer than 3 x 3 pixels,
+        or a parameter is out of range.
 
     Notes
     -----
-    A scale bar that `hypervlad.images.find_scale_bar` finds is left out, with its label. There are
-    no diameters if the median is not resolved: below 3 pixels, or below the full width at half
-    maximum of the image's blur, or if its interval would be wider than from half to twice it.
+    There are no diameters if the median is not resolved: below 3 pixels, or below the full width at
+    half maximum of the image's blur, or if its interval would be wider than from half to twice it.
     Fibres wider than about a quarter of the image's shorter side may not be found.
 
     Examples
@@ -198,56 +207,46 @@ def fibre_diameters(
     >>> found.profile, found.unit, 165 < found.median < 195
     ('rims', 'nm', True)
     """
-    check_value("pixel_size", pixel_size, [Number(above=0, meaning="a number of nm"), None])
     check_value("polarity", polarity, [OneOf(*get_args(Polarity))])
-    pixels = as_pixels(image, "the image")
-    allowed = _checked_mask(mask, pixels.shape)
+    pixels, allowed, size, left_out = read_sample(
+        image,
+        annotations=annotations,
+        read_options=read_options,
+        pixel_size=pixel_size,
+        mask=mask,
+    )
+    found = _measured(pixels, allowed, size, polarity)
+    if found.reason and left_out:
+        reason = f"{found.reason}, besides what looks like {words_of_annotations(left_out)}"
+        found = replace(found, reason=reason)
+    return replace(found, annotations=left_out)
+
+
+def _measured(
+    pixels: NDArray[np.float32],
+    allowed: NDArray[np.bool_],
+    pixel_size: float | None,
+    polarity: Polarity,
+) -> FibreDiameters:
     unit = "px" if pixel_size is None else "nm"
-    pixels = _leave_out_scale_bar(pixels, allowed)
+    if allowed.any():  # otherwise, what is elsewhere would decide on the contrast
+        pixels = np.where(allowed, pixels, np.median(pixels[allowed]))
     rows, columns = (np.flatnonzero(allowed.any(axis=axis)) for axis in (1, 0))
     if not allowed.all() and min(len(rows), len(columns)) < 3:
         return _nothing("nothing may be measured", polarity, unit, {})
     box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
     pixels, allowed, corner = pixels[box], allowed[box], np.array([rows[0], columns[0]])
-    if pixels.ndim == 2 and pixels.min() == pixels.max():
+    if pixels.min() == pixels.max():
         return _nothing("the image is flat", polarity, unit, {})
     contrast = normalised_contrast(pixels)
-    field = Field.of(contrast, allowed)
+    seen = Field.of(contrast, allowed)
     tried = ("bright", "dark") if polarity == "auto" else (polarity,)
     signs = [1.0 if each == "bright" else -1.0 for each in tried]
-    found = find_places(field, signs, field.n_places(*N_PLACES), ProfileNetwork.pretrained())
+    found = find_places(seen, signs, seen.n_places(*N_PLACES), ProfileNetwork.pretrained())
     if found is None:
-        result = _nothing("no lines that could be fibres", polarity, unit, {})
-    else:
-        result = _result(field, found, pixel_size, polarity)
-    if result.reason and mask is None and not field.mask.all():
-        result = replace(result, reason=f"{result.reason}, besides what looks like a scale bar")
+        return _nothing("no lines that could be fibres", polarity, unit, {})
+    result = _result(seen, found, pixel_size, polarity)
     return replace(result, positions=result.positions + corner)
-
-
-def _checked_mask(mask: ArrayLike | None, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    allowed = np.ones(shape[:2], bool) if mask is None else np.array(mask)
-    if allowed.shape != shape[:2] or allowed.dtype != bool:
-        raise ValueError(
-            f"mask: got {allowed.dtype} of shape {allowed.shape}; expected bool of the image's "
-            f"shape {shape[:2]}."
-        )
-    return allowed
-
-
-def _leave_out_scale_bar(pixels: NDArray[Any], allowed: NDArray[np.bool_]) -> NDArray[Any]:
-    """Forbid a scale bar and its label, and return pixels that are even where nothing is allowed.
-
-    Otherwise, a bright bar would decide on the contrast.
-    """
-    if (bar := find_scale_bar(pixels)) is not None:
-        top, left, bottom, right = bar.box
-        beside = round(_BESIDE_BAR * (right - left))
-        rows = slice(max(top - beside, 0), bottom + beside)
-        allowed[rows, max(left - beside, 0) : right + beside] = False
-    if pixels.ndim != 2 or not allowed.any():
-        return pixels
-    return np.where(allowed, pixels, np.median(pixels[allowed]).astype(pixels.dtype))
 
 
 def _result(

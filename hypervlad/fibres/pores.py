@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 from scipy.ndimage import gaussian_filter, map_coordinates, zoom
 
 from hypervlad.common.constraints import Integer, check_value
 from hypervlad.fibres.diameters import FibreDiameters
 from hypervlad.fibres.gradients import FloatMap, Values, noise_deviation, normalised_contrast
 from hypervlad.fibres.measured_places import cross_lines
+from hypervlad.images import Annotation, PixelSizes, ReadOptions
+from hypervlad.images.sample import Annotations, drop_hidden, read_sample
 from hypervlad.objects.particle import Outlines
 
 _BODY = 0.8  # of the diameter, across which brightness is averaged
@@ -31,17 +34,22 @@ class Pores(Outlines):
     ----------
     cover : float
         Share of the image that fibres cover: all but pores, also those too small for an outline.
+    annotations : list of Annotation
+        What was left out, as it is no sample.
     """
 
     cover: float
+    annotations: list[Annotation]
 
 
 def find_pores(
-    image: ArrayLike,
+    image: Any,
     found: FibreDiameters,
     *,
-    pixel_size: float | None = None,
+    pixel_size: float | PixelSizes | None = None,
     min_area: int = 30,
+    annotations: Annotations = "leave_out",
+    read_options: Mapping[str, Any] | ReadOptions | None = None,
 ) -> Pores:
     """Find the pores between fibres: regions with the brightness that is found beside fibres.
 
@@ -50,14 +58,19 @@ def find_pores(
 
     Parameters
     ----------
-    image : array-like of shape (H, W)
-        A grey image.
+    image : path or array
+        As for `fibre_diameters`.
     found : FibreDiameters
         From `fibre_diameters` of this image.
-    pixel_size : float, optional
+    pixel_size : float or PixelSizes, optional
         Nanometres per pixel, with which the diameters were measured.
     min_area : int, default=30
         Pores of fewer pixels have no outline.
+    annotations : {"leave_out", "keep"}, default="leave_out"
+        Whether what was drawn into the image is left out, of the cover too, with the pores that it
+        covers in part.
+    read_options : dict or ReadOptions, optional
+        As for `fibre_diameters`.
 
     Returns
     -------
@@ -88,9 +101,12 @@ def find_pores(
         raise ValueError(
             f"no pores without diameters of fibres, and there are none: {found.reason}"
         )
-    contrast = normalised_contrast(image) * np.float32(1 if found.polarity == "bright" else -1)
+    grey, seen, size, left_out = read_sample(
+        image, annotations=annotations, read_options=read_options, pixel_size=pixel_size
+    )
+    contrast = normalised_contrast(grey) * np.float32(1 if found.polarity == "bright" else -1)
     shape = contrast.shape[0], contrast.shape[1]
-    ends = cross_lines(found, pixel_size)
+    ends = cross_lines(found, size)
     if (ends.min(axis=1) > shape).any():
         raise ValueError(
             f"the image has {shape[0]} x {shape[1]} pixels, and diameters were measured beyond "
@@ -105,7 +121,9 @@ def find_pores(
     smooth = gaussian_filter(contrast, sigma)
     open_ = smooth < _level(smooth, ends, found)
     labels = label_parts(open_, min_area, lambda _, inside: inside.astype(np.int32))
-    return Pores(shape, Outlines.of(labels).outlines, pixel_size, cover=1 - float(open_.mean()))
+    drop_hidden(labels, seen)
+    cover = 1 - float(open_[seen].mean())
+    return Pores(shape, Outlines.of(labels).outlines, size, cover=cover, annotations=left_out)
 
 
 def _brightness(smooth: FloatMap, ends: Values, blur: float) -> tuple[Values, Values]:

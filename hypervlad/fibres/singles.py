@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, get_args
 
@@ -16,8 +16,8 @@ from hypervlad.fibres.diameters import Polarity
 from hypervlad.fibres.gradients import Values, normalised_contrast
 from hypervlad.fibres.places import Appearance, Field, find_places
 from hypervlad.fibres.profile_network import ProfileNetwork
-from hypervlad.images import ReadOptions
-from hypervlad.images.reading import image_name, read_named
+from hypervlad.images import PixelSizes, ReadOptions
+from hypervlad.images.sample import Annotations, read_sample
 from hypervlad.objects.particle import Outline, Outlines, Particle, cropped, cut_particles
 
 _N_PLACES = (2000, 32_000)  # per image, by its area
@@ -44,27 +44,34 @@ _DOUBLE = 0.7  # of a fibre, within larger ones
 def find_fibres(
     image: Any,
     *,
-    pixel_size: float | None = None,
+    pixel_size: float | PixelSizes | None = None,
     polarity: Polarity = "auto",
     min_length: float = 30.0,
+    annotations: Annotations = "leave_out",
+    read_options: Mapping[str, Any] | ReadOptions | None = None,
 ) -> list[Particle]:
     """Find single fibres, wires or tubes, each with its own outline, also where they cross.
 
     Places on fibres, as for `fibre_diameters`, are followed by position, direction and diameter,
     through crossings as long as the brightness does not fall. Each fibre is extended to where it
     does. The outline is a rod along it, of its mean diameter, with round ends; outlines of fibres
-    that cross overlap. Scale bars are not left out: a wire without noise looks like one.
+    that cross overlap.
 
     Parameters
     ----------
     image : path or array
         As in :func:`hypervlad.read_micrograph`. Colours are averaged.
-    pixel_size : float, optional
-        Nanometres per pixel, by default those that the file contains.
+    pixel_size : float or PixelSizes, optional
+        Nanometres per pixel, of an image that states none.
     polarity : {"auto", "bright", "dark"}, default="auto"
         Whether fibres are brighter or darker than what is beside them.
     min_length : float, default=30
         Shorter fibres are left out, in pixels.
+    annotations : {"leave_out", "keep"}, default="leave_out"
+        Whether what was drawn into the image, as :func:`hypervlad.images.find_annotations` finds
+        it, is left out. A wire without noise may be taken for a scale bar.
+    read_options : dict or ReadOptions, optional
+        The fields of :class:`hypervlad.images.ReadOptions`; ``scaling="auto"`` is "minmax" here.
 
     Returns
     -------
@@ -96,24 +103,26 @@ def find_fibres(
     >>> int(match_rule(table, "length > 2 um and not touches_edge").sum())
     3
     """
-    check_value("pixel_size", pixel_size, [Number(above=0, meaning="nanometres per pixel"), None])
     check_value("polarity", polarity, [OneOf(*get_args(Polarity))])
     check_value("min_length", min_length, [Number(at_least=0, meaning="pixels")])
-    pixels = read_named(image, ReadOptions(), image_name(image)).pixels
-    grey = pixels if pixels.ndim == 2 else pixels.mean(axis=2)
-    if grey.min() == grey.max():
+    sample = read_sample(
+        image, annotations=annotations, read_options=read_options, pixel_size=pixel_size
+    )
+    if sample.grey.min() == sample.grey.max() or not sample.mask.any():
         return []
-    contrast = normalised_contrast(grey)
-    field = Field.of(contrast, np.ones(contrast.shape, dtype=bool))
+    contrast = normalised_contrast(sample.grey)
+    field = Field.of(contrast, sample.mask)
     signs = {"bright": [1.0], "dark": [-1.0], "auto": [1.0, -1.0]}[polarity]
     found = find_places(field, signs, field.n_places(*_N_PLACES), ProfileNetwork.pretrained())
     if found is None:
         return []
     fibres = _Followed(field, found)
     lines = map(fibres.completed, fibres.joined(list(fibres.lines())))
-    outlines = [fibres.outline(line) for line in lines if _length(line.points) >= min_length]
-    shown = _without_doubles([each for each in outlines if each], field.shape)
-    return cut_particles(image, Outlines(field.shape, shown), pixel_size=pixel_size)
+    drawn = [fibres.outline(line) for line in lines if _length(line.points) >= min_length]
+    shown = _without_doubles([each for each in drawn if each], field.shape)
+    outlines = Outlines(field.shape, shown)
+    size = sample.pixel_size
+    return cut_particles(image, outlines, pixel_size=size, read_options=read_options)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,5 +1,6 @@
 """Reading micrographs of any format: images, masks, pixel sizes and digests."""
 
+from hypervlad.images.annotations import Annotation, find_annotations
 from hypervlad.images.banner import find_banner
 from hypervlad.images.errors import (
     ImageReadError,
@@ -21,6 +22,7 @@ from hypervlad.images.reading import (
 from hypervlad.images.scale_bars import ScaleBar, find_scale_bar
 
 __all__ = [
+    "Annotation",
     "ImageReadError",
     "Micrograph",
     "PartlyReadWarning",
@@ -31,6 +33,7 @@ __all__ = [
     "SkippedImagesWarning",
     "TrainingImagesWarning",
     "UnknownPixelSizeWarning",
+    "find_annotations",
     "find_banner",
     "find_images",
     "find_masks",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from hypervlad.common.constraints import Integer, OneOf, check_value
-from hypervlad.images import ReadOptions
-from hypervlad.images.options import check_read_options
-from hypervlad.images.reading import image_name, read_named
+from hypervlad.images import Annotation, ReadOptions
+from hypervlad.images.sample import Annotations, drop_hidden, read_sample
 from hypervlad.objects.particle import Outlines
 from hypervlad.objects.splitting import (
     EIGHT,
@@ -32,7 +31,6 @@ from hypervlad.objects.splitting import (
 _SMOOTHINGS = (1.0, 2.0)  # standard deviations in pixels; the larger if noise hides half contrast
 _FLOOR = 6.0  # standard deviations of the noise, which chance does not reach in a connected area
 _MIN_NOISE = 0.001  # of the range of grey levels: images without noise have rounded levels
-_MAX_RANGE = 5.0  # of grey levels, by that without single pixels: of noise alone, at most 4
 _GAP = 4  # radius in pixels of what is filled between particles that nearly touch
 _MIN_GAP = 0.1  # depth of a gap, of the contrast beside it
 _GAP_FLOOR = 3.0  # depth of a gap, in standard deviations of the particles' own texture
@@ -54,10 +52,16 @@ class FoundParticles(Outlines):
     confidence : float
         Of the polarity, from 0 to 1: how much more contrast it explains than the opposite one. 1
         if the polarity was given, 0 if nothing was found.
+    annotations : list of Annotation
+        What was left out, as it is no sample.
+    n_beside : int
+        Number of particles that were left out, as an annotation covers a part of them.
     """
 
     polarity: Literal["bright", "dark"] | None
     confidence: float
+    annotations: list[Annotation]
+    n_beside: int
 
 
 def find_particles(
@@ -65,15 +69,16 @@ def find_particles(
     *,
     polarity: Literal["auto", "bright", "dark"] = "auto",
     min_area: int = 20,
+    annotations: Annotations = "leave_out",
     read_options: Mapping[str, Any] | ReadOptions | None = None,
 ) -> FoundParticles:
     """Find particles that are brighter or darker than the background, without training.
 
-    Single pixels far beyond all others are clipped, and a smooth background is subtracted. A
-    particle stands out by at least six standard deviations of the noise, and half the contrast of
-    most of the particles' area, over `min_area` pixels. Its outline runs at half of its own
-    contrast. Smaller holes are filled. Touching particles are separated at gaps between them and at
-    narrow necks.
+    Hot pixels, far beyond all others, are clipped. Annotations are left out, with the particles
+    that they cover in part. A smooth background is subtracted. A particle stands out by at least
+    six standard deviations of the noise, and half the contrast of most of the particles' area, over
+    `min_area` pixels. Its outline runs at half of its own contrast. Smaller holes are filled.
+    Touching particles are separated at gaps between them and at narrow necks.
 
     More than half of the field must be background, and four fifths where particles are narrower
     than ten pixels: of denser ones, none may be found. Dirt is found as well, and branched or
@@ -87,8 +92,11 @@ def find_particles(
         "auto" chooses what stands out by more, summed over pixels.
     min_area : int, default=20
         Particles of fewer pixels are left out.
+    annotations : {"leave_out", "keep"}, default="leave_out"
+        Whether what was drawn into the image, as :func:`hypervlad.images.find_annotations` finds
+        it, is left out.
     read_options : dict or ReadOptions, optional
-        The fields of :class:`hypervlad.images.ReadOptions` but ``scaling``.
+        The fields of :class:`hypervlad.images.ReadOptions`; ``scaling="auto"`` is "minmax" here.
 
     Returns
     -------
@@ -113,13 +121,9 @@ def find_particles(
     """
     check_value("polarity", polarity, [OneOf("auto", "bright", "dark")])
     check_value("min_area", min_area, [Integer()])
-    options = replace(check_read_options(read_options), scaling="minmax")
-    micrograph = read_named(image, options, image_name(image), with_digest=False)
-    grey, pixel_size = micrograph.pixels, micrograph.pixel_size
-    del micrograph
-    if grey.ndim == 3:
-        grey = grey.mean(axis=2)
-    grey = _without_hot_pixels(grey)
+    grey, seen, pixel_size, left_out = read_sample(
+        image, annotations=annotations, read_options=read_options
+    )
     # In place where possible: each map of the largest images takes 256 MB.
     flat = _background(ndimage.gaussian_filter(grey, _SMOOTHINGS[0]))
     np.subtract(grey, flat, out=flat)
@@ -149,26 +153,25 @@ def find_particles(
         _trim(parts, contrast[window], threshold / 2, min_area)
         return parts
 
-    outlines = Outlines.of(label_parts(mask, min_area, partition))
+    labels = label_parts(mask, min_area, partition)
+    n_beside = drop_hidden(labels, seen)
+    outlines = Outlines.of(labels)
     found, is_given = len(outlines) > 0, polarity != "auto"
     known: Literal["bright", "dark"] | None = "dark" if is_dark else "bright"
     known = known if found or is_given else None
     confidence = 1.0 if is_given else abs(bright - dark) / (bright + dark) if found else 0.0
     return FoundParticles(
-        outlines.shape, outlines.outlines, pixel_size, polarity=known, confidence=confidence
+        outlines.shape,
+        outlines.outlines,
+        pixel_size,
+        polarity=known,
+        confidence=confidence,
+        annotations=left_out,
+        n_beside=n_beside,
     )
 
 
 # --- contrast to the background ------------------------------------------------------------------
-
-
-def _without_hot_pixels(grey: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Clip single pixels far beyond all others, beside which no other contrast counts."""
-    low = float(ndimage.maximum_filter(grey, 2).min())  # the range that squares of 4 pixels reach
-    high = float(ndimage.minimum_filter(grey, 2).max())
-    if not 0 < _MAX_RANGE * (high - low) < np.ptp(grey):
-        return grey
-    return np.asarray((grey.clip(low, high) - low) / (high - low), np.float32)
 
 
 def _spread(values: FloatMap) -> float:

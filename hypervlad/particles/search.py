@@ -15,7 +15,8 @@ from hypervlad.common.constraints import check_value
 from hypervlad.common.files import exclusive_lock, new_folder, replace_when_complete
 from hypervlad.common.progress import ProgressBar, announced
 from hypervlad.common.wording import counted, is_utf8, name_some, warn_user
-from hypervlad.images import ImageReadError, PixelSizes, ReadOptions
+from hypervlad.images import Annotation, ImageReadError, PixelSizes, ReadOptions
+from hypervlad.images.annotations import report_annotations
 from hypervlad.images.options import PIXEL_SIZE, check_read_options
 from hypervlad.images.reading import read_named, relative_names
 from hypervlad.objects.counts import Field
@@ -133,7 +134,8 @@ def find_in_images(
         sizes = {each.micrograph: each.pixel_size for each in folder.fields} if has_fields else {}
         names = sorted({*sizes, *files})
         done = {name for name in names if folder.outlines_file(name).exists()}
-        fields, left_out, in_bars = list[Field](), list[str](), list[str]()
+        fields, left_out, n_beside = list[Field](), list[str](), 0
+        drawn: dict[str, list[Annotation]] = {}
         tables: list[pd.DataFrame] = []
         bar = ProgressBar(names, unit="image", disable=not verbose or None)
         with announced(len(names) - len(done)):
@@ -144,8 +146,8 @@ def find_in_images(
                 try:
                     if name not in done:
                         image = files.get(name) or folder.image(name)
-                        found, is_in_bar = _outlined(name, image, outline, reading)
-                        in_bars += [name] * is_in_bar
+                        found, drawn[name], n = _outlined(name, image, outline, reading)
+                        n_beside += n
                         write_outlines(file, found, pixel_size=found.pixel_size or size)
                     outlines = read_outlines(file)
                     if size and not outlines.pixel_size:  # given later, or lost in other programs
@@ -165,7 +167,8 @@ def find_in_images(
         if fields:
             (folder.path / CONFUSION).unlink(missing_ok=True)
             write_tables(folder.path, fields, tables)
-    _warn(fields, in_bars)
+    report_annotations(drawn, n_beside, "particle")
+    _warn_of_sizes(fields)
     return FoundFolder(path), left_out
 
 
@@ -210,29 +213,22 @@ def _flat(run: dict[str, Any]) -> dict[str, Any]:
 
 def _outlined(
     name: str, image: Path, outline: Callable[[Path], Any], options: ReadOptions
-) -> tuple[Outlines, bool]:
-    """Return the outlines of an image, with its pixel size, and whether any is in its bar."""
+) -> tuple[Outlines, list[Annotation], int]:
+    """Return the outlines of an image, with its pixel size, and what was left out, if known."""
     if not is_utf8(name) or len(os.fsencode(image.name)) > _MAX_NAME:
         raise ImageReadError(
             f"{image}: its name is not UTF-8, or has more than {_MAX_NAME} bytes; rename it"
         )
-    found = Outlines.of(outline(image), str(image))
+    outlined = outline(image)
+    found = Outlines.of(outlined, str(image))
     # Read again, in 2 % of the time, as outlines may be found at other grey levels.
-    with_bars = options.banner == "keep"
-    own = read_named(image, options, str(image), with_digest=False, with_bars=with_bars)
+    own = read_named(image, options, str(image), with_digest=False)
     check_same_size(found, own.pixels, str(image))
-    first = len(own.pixels) - (own.metadata["bar_rows"][1] if with_bars else 0)
-    is_in_bar = any(each.box[0] >= first for each in found)
-    return replace(found, pixel_size=own.pixel_size), is_in_bar
+    left_out = getattr(outlined, "annotations", []), getattr(outlined, "n_beside", 0)
+    return replace(found, pixel_size=own.pixel_size), *left_out
 
 
-def _warn(fields: Sequence[Field], in_bars: Sequence[str]) -> None:
-    if in_bars:
-        warn_user(
-            f"particles were found in the information bar of {counted(len(in_bars), 'image')}, "
-            f"{name_some(in_bars)}: in another folder, find them without it (--remove-banner, or "
-            'read_options={"banner": "remove"})'
-        )
+def _warn_of_sizes(fields: Sequence[Field]) -> None:
     unknown = [field.micrograph for field in fields if not field.pixel_size]
     if 0 < len(unknown) < len(fields):
         warn_user(

@@ -34,6 +34,7 @@ from hypervlad.images import ImageReadError, ReadOptions
 from hypervlad.images.masks import mask_banner_rows
 from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import check_image_list, image_name, read_named, read_stored
+from hypervlad.images.sample import Annotations, drop_hidden, read_sample
 from hypervlad.objects.outlines import read_outlines
 from hypervlad.objects.splitting import EIGHT, split_particles
 from hypervlad.particles.decoder import (
@@ -295,12 +296,15 @@ class HypercolumnSegmenter(NetworkEstimator):
         self.decoder_ = {name: value.cpu().numpy() for name, value in decoder.state_dict().items()}
         return self
 
-    def predict(self, image: Any) -> NDArray[np.int32]:
+    def predict(self, image: Any, *, annotations: Annotations = "leave_out") -> NDArray[np.int32]:
         """Outline the particles of an image.
 
         Parameters
         ----------
         image : path or array
+        annotations : {"leave_out", "keep"}, default="leave_out"
+            Whether what was drawn into the image, as :func:`hypervlad.images.find_annotations`
+            finds it, is left out, with the particles that it covers in part.
 
         Returns
         -------
@@ -312,20 +316,27 @@ class HypercolumnSegmenter(NetworkEstimator):
         ImageReadError
             If the image cannot be read.
         """
-        return self._labels(self._fields(image), self.separation_)
+        check_is_fitted(self)
+        options = check_read_options(self.read_options)
+        sample = read_sample(
+            image, annotations=annotations, read_options=options, auto=options.scaling
+        )
+        labels = self._labels(self._fields(sample.grey), self.separation_)
+        drop_hidden(labels, sample.mask)
+        return labels
 
     def predict_proba(self, image: Any) -> NDArray[np.float32]:
         """Return the probability of background, particle and border at each pixel, (3, H, W)."""
-        return np.divide(self._fields(image)[:3], 255, dtype=np.float32)
+        check_is_fitted(self)
+        grey = _read_grey(image, check_read_options(self.read_options), image_name(image))
+        return np.divide(self._fields(grey)[:3], 255, dtype=np.float32)
 
     # --- internal ------------------------------------------------------------------------------
 
     @usual_torch()
-    def _fields(self, image: Any) -> NDArray[np.uint8]:
-        check_is_fitted(self)
+    def _fields(self, grey: NDArray[np.float32]) -> NDArray[np.uint8]:
         self.check_parameters()
-        model, options = self._fitted_model(), check_read_options(self.read_options)
-        return model.fields(_read_grey(image, options, image_name(image)), self.tile_size)
+        return self._fitted_model().fields(grey, self.tile_size)
 
     def _labels(self, fields: NDArray[np.uint8], separation: float | None) -> NDArray[np.int32]:
         """Separate particles by their depths or, if these were not learnt, by their shapes."""

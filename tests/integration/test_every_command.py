@@ -106,7 +106,7 @@ RUNS = {
     ),
     "diameters": Run(
         "diameters wires -o thick --groups wires.csv --samples samples.csv --polarity bright "
-        f"--roi {READING} --on-error skip -q --pixel-sizes all.csv",
+        f"--roi {READING} --on-error skip -q --pixel-sizes all.csv --keep-annotations",
         "thick/diameters.csv thick/diameters.html thick/roi/a.png.zip",
         "1 of 1",
     ),
@@ -131,7 +131,7 @@ RUNS = {
     ),
     "particles find": Run(
         f"particles find fields -o found --polarity dark --min-area 20 {READING} --scaling dtype "
-        f"{USING} --format geojson --format roi",
+        f"{USING} --format geojson --format roi --keep-annotations",
         "found/particles.csv found/run.json found/geojson/0.png.geojson found/roi/0.png.zip",
         "particles",
     ),

@@ -1,0 +1,179 @@
+"""One door for all that looks for objects: the part of an image that shows the sample, as grey."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import ndimage
+
+from hypervlad.common.constraints import Number, OneOf, check_value
+from hypervlad.images.annotations import Annotation, annotation_mask, find_annotations, window_of
+from hypervlad.images.errors import ImageReadError
+from hypervlad.images.options import PixelSizes, ReadOptions, check_read_options
+from hypervlad.images.reading import image_name, read_named
+
+Annotations: TypeAlias = Literal["leave_out", "keep"]
+
+_MARGIN = 4  # pixels around an annotation, from which it is filled
+_SQUARE = 3  # pixels: side of squares, whose levels are no hot pixels
+_MAX_RANGE = 5.0  # of grey levels, by that of squares: of noise alone, at most 4
+_MAX_HOT = 9  # pixels of a cluster
+
+
+class Sample(NamedTuple):
+    """A grey image of a sample.
+
+    Attributes
+    ----------
+    grey : ndarray of float32, shape (H, W)
+        The image where it shows the sample, and what is next to it elsewhere.
+    mask : ndarray of bool, shape (H, W)
+        Where it shows the sample, and is not left out by a mask.
+    pixel_size : float or None
+        Nanometres per pixel.
+    annotations : list of Annotation
+        What was left out, as it is no sample.
+    """
+
+    grey: NDArray[np.float32]
+    mask: NDArray[np.bool_]
+    pixel_size: float | None
+    annotations: list[Annotation]
+
+
+def drop_hidden(labels: NDArray[np.int32], mask: NDArray[np.bool_]) -> int:
+    """Remove the objects that reach beyond a mask, as annotations cover them; return how many.
+
+    Those that are wholly beyond it, which may have been drawn, are not counted. The labels, (H, W),
+    are changed in place, and keep their order.
+    """
+    hidden = np.unique(labels[~mask])
+    hidden = hidden[hidden > 0]
+    if not len(hidden):
+        return 0
+    n_seen = int(np.isin(hidden, labels[mask]).sum())
+    numbers = np.arange(labels.max() + 1, dtype=labels.dtype)
+    numbers[hidden] = 0
+    kept = numbers > 0
+    numbers[kept] = np.arange(1, kept.sum() + 1)
+    labels[...] = numbers[labels]
+    return n_seen
+
+
+def read_sample(
+    image: Any,
+    *,
+    annotations: Annotations = "leave_out",
+    read_options: Mapping[str, Any] | ReadOptions | None = None,
+    pixel_size: float | PixelSizes | None = None,
+    mask: ArrayLike | None = None,
+    auto: str | tuple[float, float] = "minmax",
+) -> Sample:
+    """Read an image for finding objects: colours averaged, without annotations.
+
+    Hot pixels are clipped where grey levels are scaled from the darkest to the brightest.
+
+    Parameters
+    ----------
+    image : path or array
+        As in :func:`hypervlad.read_micrograph`.
+    annotations : {"leave_out", "keep"}
+        Whether what `find_annotations` finds is left out.
+    read_options : dict or ReadOptions, optional
+    pixel_size : float or PixelSizes, optional
+        Of images that state none; by default that of `read_options`.
+    mask : array-like of bool, shape (H, W), optional
+        Where to look; what is elsewhere has no influence, and may be NaN.
+    auto : as ``scaling`` of `ReadOptions`
+        What ``scaling="auto"`` of `read_options` means.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of range, or the image cannot be read (`ImageReadError`).
+    """
+    check_value("annotations", annotations, [OneOf("leave_out", "keep")])
+    options = check_read_options(read_options)
+    if options.scaling == "auto":
+        options = replace(options, scaling=auto)
+    if pixel_size is not None:
+        allowed = [Number(above=0, meaning="nanometres per pixel")]
+        if not isinstance(pixel_size, PixelSizes):
+            check_value("pixel_size", pixel_size, allowed)
+        options = replace(options, pixel_size=pixel_size)
+    if mask is not None and not isinstance(image, str | os.PathLike):
+        image = _without_nan(np.asarray(image), np.asarray(mask))
+    micrograph = read_named(image, options, image_name(image), with_digest=False)
+    grey = micrograph.pixels if micrograph.pixels.ndim == 2 else micrograph.pixels.mean(axis=2)
+    shown = _checked_mask(mask, grey.shape)
+    if options.scaling == "minmax":
+        grey = _without_hot_pixels(grey)
+    found = find_annotations(grey) if annotations == "leave_out" else []
+    seen = ~annotation_mask(found, (grey.shape[0], grey.shape[1]))
+    if found and seen.any():
+        grey = _filled(grey, seen, found)
+    return Sample(grey, seen & shown, micrograph.pixel_size, found)
+
+
+def _without_nan(pixels: NDArray[Any], mask: NDArray[Any]) -> NDArray[Any]:
+    """Replace what is not finite where a mask, if it is one, leaves it out."""
+    if pixels.dtype.kind != "f" or mask.dtype != bool or mask.shape != pixels.shape[:2]:
+        return pixels
+    beside = ~mask.reshape(mask.shape + (1,) * (pixels.ndim - 2)) & ~np.isfinite(pixels)
+    return np.where(beside, pixels[mask].flat[0] if mask.any() else 0, pixels)
+
+
+def _checked_mask(mask: ArrayLike | None, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    allowed = np.ones(shape, bool) if mask is None else np.array(mask)
+    if allowed.shape != shape or allowed.dtype != bool:
+        raise ImageReadError(
+            f"mask: got {allowed.dtype} of shape {allowed.shape}; expected bool of the image's "
+            f"shape {shape}."
+        )
+    return allowed
+
+
+def _without_hot_pixels(grey: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Clip pixels and small clusters far beyond all others, beside which no contrast counts."""
+    low = float(ndimage.maximum_filter(grey, _SQUARE).min())  # the range that squares reach
+    high = float(ndimage.minimum_filter(grey, _SQUARE).max())
+    reach = _MAX_RANGE * (high - low)
+    if not 0 < reach < np.ptp(grey):
+        return grey
+    far = (grey > low + reach) | (grey < high - reach)
+    clusters, _ = ndimage.label(far, np.ones((3, 3), bool))
+    is_hot = far & (np.bincount(clusters.ravel())[clusters] <= _MAX_HOT)
+    if not is_hot.any():
+        return grey
+    clipped = np.where(is_hot, grey.clip(low, high), grey)
+    lowest, range_ = clipped.min(), np.ptp(clipped)
+    return np.asarray((clipped - lowest) / range_ if range_ > 0 else clipped, np.float32)
+
+
+def _filled(
+    grey: NDArray[Any], mask: NDArray[np.bool_], annotations: list[Annotation]
+) -> NDArray[Any]:
+    """Return an image with mirrored rows in place of bars, and else the nearest pixels."""
+    grey, height = grey.copy(), len(grey)
+    rows = np.flatnonzero(mask.any(axis=1))
+    first, last = rows[0], rows[-1] + 1
+    if last - first >= max(first, height - last):
+        grey[:first], grey[last:] = (
+            grey[first : 2 * first][::-1],
+            grey[2 * last - height : last][::-1],
+        )
+    for each in annotations:
+        if each.kind != "information bar":
+            window = window_of(each, _MARGIN)
+            own = mask[window]
+            if own.any():
+                nearest = ndimage.distance_transform_edt(
+                    ~own, return_distances=False, return_indices=True
+                )
+                grey[window] = grey[window][tuple(nearest)]
+    return grey

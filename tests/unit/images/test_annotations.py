@@ -1,0 +1,161 @@
+"""What was drawn into an image is found, and is left out by all that looks for objects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from hypervlad.data import make_fibre_images, make_particle_fields
+from hypervlad.fibres import fibre_diameters, find_fibres, find_pores
+from hypervlad.images import find_annotations
+from hypervlad.particles import find_particles
+
+
+def scan(seed: int = 0) -> np.ndarray:
+    """Discs on a noisy background, of 8 bits, far from black and white."""
+    noise = np.random.default_rng(seed).normal(90, 6, (300, 400))
+    y, x = np.indices(noise.shape)
+    for row, column in ((60, 60), (80, 200), (150, 320), (200, 90)):
+        noise += 70 * (np.hypot(y - row, x - column) < 14)
+    return np.uint8(noise.clip(40, 200))
+
+
+def annotated(image: np.ndarray, ink: int = 255) -> np.ndarray:
+    """Draw a scale bar with its label, a title and an arrow."""
+    picture = Image.fromarray(image)
+    draw = ImageDraw.Draw(picture)
+    width, height = picture.size
+    draw.rectangle([width - 120, height - 20, width - 30, height - 16], ink)
+    draw.text((width - 75, height - 26), "500 nm", ink, font_size=18, anchor="ms")
+    draw.text((width // 2, 8), "(a) PTFE", ink, font_size=20, anchor="mt")
+    draw.rectangle([160, 230, 200, 232], ink)
+    draw.polygon([(198, 225), (212, 231), (198, 237)], ink)
+    return np.asarray(picture)
+
+
+def box_of(change: np.ndarray) -> tuple[slice, slice]:
+    rows, columns = (np.flatnonzero(change.any(axis=axis)) for axis in (1, 0))
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+
+
+@pytest.mark.parametrize("ink", [0, 255])
+@pytest.mark.parametrize(
+    "change", [lambda i: i, lambda i: i[:, ::-1], lambda i: 257 * i.astype(int)]
+)
+def test_what_was_drawn_is_found(ink: int, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    """Also mirrored, as letters are not read, and with other units."""
+    plain = scan()
+    image = annotated(plain, ink)
+    found = find_annotations(change(image))
+    kinds = [each.kind for each in found]
+    assert kinds.count("scale bar") == kinds.count("arrow") == 1
+    covered = np.zeros(image.shape, bool)
+    for each in found:
+        top, left, bottom, right = each.box
+        covered[top - 1 : bottom + 1, left - 1 : right + 1] = True
+    drawn = change(image != plain) != 0
+    assert covered[drawn].mean() > 0.97
+    assert covered.mean() < 3 * drawn.mean()
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        scan(),
+        np.random.default_rng(0).integers(0, 256, (200, 200), dtype=np.uint8),
+        np.zeros((50, 60), np.uint8),
+        np.full((1, 1), 255),
+        np.uint8(255 * (scan() > 130)),  # saturated
+        np.uint8(scan().astype(float).clip(120, 160) * 6.3 - 756),
+        make_particle_fields(1, size=256, random_state=0)[0][0],
+        make_fibre_images(1, size=256, random_state=0)[0][0],
+    ],
+)
+def test_samples_have_none(image: np.ndarray) -> None:
+    assert find_annotations(image) == []
+
+
+def test_information_bars_are_found_on_both_sides() -> None:
+    bar = np.zeros((30, 400), np.uint8)
+    bar[10:20, 20:120:3] = 255
+    found = find_annotations(np.vstack([bar, scan(), bar]))
+    bars = [each.box for each in found if each.kind == "information bar"]
+    assert bars == [(0, 0, 30, 400), (330, 0, 360, 400)]
+
+
+# --- all that looks for objects ------------------------------------------------------------------
+
+MAT = np.uint8(
+    100 * make_fibre_images(1, diameter=7, cover=0.3, size=(300, 400), random_state=0)[0][0] + 60
+)
+THREADS = np.uint8(
+    100
+    * make_fibre_images(
+        1,
+        diameter=8,
+        length=120,
+        cover=0.05,
+        size=(300, 400),
+        contrast_to_noise=20,
+        random_state=0,
+    )[0][0]
+    + 60
+)
+#: Function, image, and what of the answer must not depend on annotations.
+FINDERS: dict[str, tuple[Callable[..., Any], np.ndarray, Callable[[Any], float], float]] = {
+    "find_particles": (find_particles, scan(), len, 0),
+    "find_fibres": (find_fibres, THREADS, len, 1),
+    "fibre_diameters": (fibre_diameters, MAT, lambda found: found.median, 0.03),
+    "find_pores": (
+        lambda image, **options: find_pores(image, fibre_diameters(MAT), **options),
+        MAT,
+        lambda found: found.cover,
+        0.02,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FINDERS)
+def test_annotations_are_no_sample(name: str) -> None:
+    """Neither they nor their parts are found, and what is found elsewhere stays."""
+    find, image, number, tolerance = FINDERS[name]
+    drawn = annotated(image)
+    found, plain = find(drawn), find(image)
+    assert number(found) == pytest.approx(number(plain), rel=tolerance, abs=1e-9 + tolerance)
+    if name != "find_fibres":
+        assert "scale bar" in {each.kind for each in found.annotations}
+        assert plain.annotations == find(drawn, annotations="keep").annotations == []
+    if hasattr(found, "outlines"):
+        change = drawn != image
+        assert not any((each.mask & change[each.window]).any() for each in found)
+
+
+@pytest.mark.parametrize("name", FINDERS)
+def test_what_annotations_may_be_is_checked(name: str) -> None:
+    find, image, *_ = FINDERS[name]
+    with pytest.raises(ValueError, match="annotations"):
+        find(image, annotations="erase")
+
+
+@pytest.mark.parametrize("n_hot", [1, 20])
+@pytest.mark.parametrize("side", [1, 2])
+@pytest.mark.parametrize("name", FINDERS)
+def test_hot_pixels_hide_nothing(name: str, side: int, n_hot: int) -> None:
+    find, image, number, tolerance = FINDERS[name]
+    hot = 50 * image.astype(np.uint16)
+    for row, column in np.random.default_rng(0).integers(0, 290, (n_hot, 2)):
+        hot[row : row + side, column : column + side] = 65535
+    found = number(find(hot))
+    assert found == pytest.approx(number(find(image)), rel=2 * tolerance, abs=1e-9 + 2 * tolerance)
+
+
+def test_a_particle_that_an_annotation_covers_in_part_is_left_out_and_counted() -> None:
+    image = annotated(scan())
+    y, x = np.indices(image.shape)
+    covered = np.where((np.hypot(y - 270, x - 285) < 16) & (image < 250), 170, image)
+    found = find_particles(np.uint8(covered))
+    assert (len(found), found.n_beside) == (4, 1)
