@@ -35,6 +35,7 @@ _MAX_LETTERS, _MAX_STEPS = 40, 4  # beside a line of text; in which it is follow
 _MAX_PARTS = 3000  # of pure black or white: where there are more, it is the sample that has them
 _MARGIN = 3  # pixels around what was drawn, which it blurs
 _SOLID_BOX, _MAX_BOX = 0.97, 0.15  # behind text: share that is filled, and of the image
+_HIGHEST = 0.15  # of the shorter side: a label and its distance from the bar
 _BESIDE_BAR = 0.25  # lengths of a scale bar around it, within which a label is that is not seen
 
 Mask: TypeAlias = NDArray[np.bool_]
@@ -140,10 +141,12 @@ def _shifted(box: Box, rows: int) -> Box:
 
 def _drawn_into(grey: Grey) -> list[Annotation]:
     bar = find_scale_bar(grey)
-    labels, arrows = list[Box](), list[Box]()
+    labels, arrows, in_sample = list[Box](), list[Box](), set[int]()
     for level in (0, 255):
         lines = list[Box]()
-        if parts := _Parts.drawn(grey, level):
+        if (parts := _Parts.drawn(grey, level)) is None:
+            in_sample.add(level)
+        else:
             lines += parts.lines()
             arrows += parts.arrows()
         if bar is not None and abs(_level_of(bar, grey) - level) < 128:
@@ -159,7 +162,12 @@ def _drawn_into(grey: Grey) -> list[Annotation]:
     whole = _whole(bar, grey)
     found = [each for each in found if not _is_within(each.box, whole)]
     has_label = any(each.kind == "label" and _is_beside(each.box, bar) for each in found)
-    return [Annotation("scale bar", whole if has_label else _around(bar, grey.shape)), *found]
+    if has_label:
+        return [Annotation("scale bar", whole), *found]
+    # A saturated wire looks like a bar.
+    if any(abs(_level_of(bar, grey) - level) <= _PURE for level in in_sample):
+        return found
+    return [Annotation("scale bar", _around(bar, grey.shape)), *found]
 
 
 def _grown(box: Box, grey: Grey, level: float) -> Box:
@@ -286,7 +294,7 @@ def _ground_of(box: Box, ground: Any) -> Box:
 def _around(bar: ScaleBar, shape: tuple[int, ...]) -> Box:
     """Return the box of a bar and of a label that is not seen as text."""
     top, left, bottom, right = bar.box
-    beside = round(_BESIDE_BAR * (right - left))
+    beside = round(min(_BESIDE_BAR * (right - left), _HIGHEST * min(shape)))
     return (
         max(top - beside, 0),
         max(left - beside, 0),

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
+from scipy.ndimage import gaussian_filter
 
 from hypervlad.data import make_fibre_images, make_particle_fields
 from hypervlad.fibres import fibre_diameters, find_fibres, find_pores
@@ -22,6 +23,16 @@ def scan(seed: int = 0) -> np.ndarray:
     for row, column in ((60, 60), (80, 200), (150, 320), (200, 90)):
         noise += 70 * (np.hypot(y - row, x - column) < 14)
     return np.uint8(noise.clip(40, 200))
+
+
+def wires() -> np.ndarray:
+    """Eight horizontal wires whose middle is saturated, so that it has no noise."""
+    image = np.full((400, 500), 60.0)
+    for number in range(8):
+        top = 25 + 45 * number
+        image[top : top + 9, 40 + 5 * number : 440 - 3 * number] = 300
+    noise = np.random.default_rng(0).normal(0, 6, image.shape)
+    return np.uint8((gaussian_filter(image, 1) + noise).clip(0, 255))
 
 
 def annotated(image: np.ndarray, ink: int = 255) -> np.ndarray:
@@ -66,6 +77,7 @@ def test_what_was_drawn_is_found(ink: int, change: Callable[[np.ndarray], np.nda
     "image",
     [
         scan(),
+        wires(),
         np.random.default_rng(0).integers(0, 256, (200, 200), dtype=np.uint8),
         np.zeros((50, 60), np.uint8),
         np.full((1, 1), 255),
