@@ -14,7 +14,7 @@ from hypervlad.fibres.diameters import FibreDiameters
 from hypervlad.fibres.gradients import FloatMap, Values, noise_deviation, normalised_contrast
 from hypervlad.fibres.measured_places import cross_lines
 from hypervlad.images import Annotation, PixelSizes, ReadOptions
-from hypervlad.images.sample import Annotations, drop_hidden, read_sample
+from hypervlad.images.sample import Annotations, read_sample
 from hypervlad.objects.particle import Outlines
 
 _BODY = 0.8  # of the diameter, across which brightness is averaged
@@ -67,8 +67,7 @@ def find_pores(
     min_area : int, default=30
         Pores of fewer pixels have no outline.
     annotations : {"leave_out", "keep"}, default="leave_out"
-        Whether what was drawn into the image is left out, of the cover too, with the pores that it
-        covers in part.
+        Whether what was drawn into the image is left out, of pores and of the cover.
     read_options : dict or ReadOptions, optional
         As for `fibre_diameters`.
 
@@ -119,9 +118,8 @@ def find_pores(
     width = float(np.median(np.linalg.norm(ends[:, 1] - ends[:, 0], axis=1)))
     sigma = max(_SMOOTHING[0], min(_CLEAN * noise / typical, _SMOOTHING[1] * width))
     smooth = gaussian_filter(contrast, sigma)
-    open_ = smooth < _level(smooth, ends, found)
+    open_ = (smooth < _level(smooth, ends, found)) & seen
     labels = label_parts(open_, min_area, lambda _, inside: inside.astype(np.int32))
-    drop_hidden(labels, seen)
     cover = 1 - float(open_[seen].mean())
     return Pores(shape, Outlines.of(labels).outlines, size, cover=cover, annotations=left_out)
 

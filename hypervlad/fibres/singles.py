@@ -17,6 +17,8 @@ from hypervlad.fibres.gradients import Values, normalised_contrast
 from hypervlad.fibres.places import Appearance, Field, find_places
 from hypervlad.fibres.profile_network import ProfileNetwork
 from hypervlad.images import PixelSizes, ReadOptions
+from hypervlad.images.annotations import report_annotations
+from hypervlad.images.reading import image_name
 from hypervlad.images.sample import Annotations, read_sample
 from hypervlad.objects.particle import Outline, Outlines, Particle, cropped, cut_particles
 
@@ -69,7 +71,7 @@ def find_fibres(
         Shorter fibres are left out, in pixels.
     annotations : {"leave_out", "keep"}, default="leave_out"
         Whether what was drawn into the image, as :func:`hypervlad.images.find_annotations` finds
-        it, is left out. A wire without noise may be taken for a scale bar.
+        it, is left out, with a warning. A wire without noise may be taken for a scale bar.
     read_options : dict or ReadOptions, optional
         The fields of :class:`hypervlad.images.ReadOptions`; ``scaling="auto"`` is "minmax" here.
 
@@ -110,6 +112,7 @@ def find_fibres(
     )
     if sample.grey.min() == sample.grey.max() or not sample.mask.any():
         return []
+    report_annotations({image_name(image): sample.annotations})
     contrast = normalised_contrast(sample.grey)
     field = Field.of(contrast, sample.mask)
     signs = {"bright": [1.0], "dark": [-1.0], "auto": [1.0, -1.0]}[polarity]

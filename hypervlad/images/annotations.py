@@ -27,6 +27,7 @@ _GAP = 1.0  # between letters, in heights
 _ALIKE = 2.2  # heights in a line of text
 _MIN_ARROW, _MAX_ARROW = 16, 0.4  # length: in pixels, and as a share of the longer side
 _HEAD = 1.8  # width of an arrow's head over that of its shaft
+_MIN_LEVELS = 4  # of grey: with fewer, the sample is pure itself
 # The sample has a pure level itself, so that only what is beside a scale bar is a label, if less
 # than this share of its pixels (of parts of at least so many) is in crisp parts, if its shades, by
 # so many grey levels away, are more frequent than it, or if it covers much of the image.
@@ -58,7 +59,7 @@ class Annotation:
     box: Box
 
 
-def find_annotations(image: NDArray[Any]) -> list[Annotation]:
+def find_annotations(image: NDArray[Any], n_bar: int = 0) -> list[Annotation]:
     """Find what was drawn into an image: it is no sample.
 
     Information bars at the bottom and at the top (`find_banner`), one scale bar (`find_scale_bar`)
@@ -68,7 +69,10 @@ def find_annotations(image: NDArray[Any]) -> list[Annotation]:
     Parameters
     ----------
     image : ndarray of shape (H, W) or (H, W, 3)
-        Pixels of any real type, all finite.
+        Pixels of any real type, all finite. Of types other than 8 bits, the lowest and the highest
+        value are black and white.
+    n_bar : int, default=0
+        Rows of an information bar at the bottom, if it is known, as from metadata.
 
     Returns
     -------
@@ -86,7 +90,7 @@ def find_annotations(image: NDArray[Any]) -> list[Annotation]:
     """
     grey = as_8bit_grey(np.asarray(image))
     height, width = grey.shape
-    above, below = find_banner(grey[::-1]), find_banner(grey)
+    above, below = find_banner(grey[::-1]), n_bar or find_banner(grey)
     found = [Annotation("information bar", (0, 0, above, width))] if above else []
     scan = grey[above : height - below]
     if scan.size:
@@ -142,7 +146,7 @@ def _shifted(box: Box, rows: int) -> Box:
 def _drawn_into(grey: Grey) -> list[Annotation]:
     bar = find_scale_bar(grey)
     labels, arrows, in_sample = list[Box](), list[Box](), set[int]()
-    for level in (0, 255):
+    for level in (0, 255) if len(np.unique(grey)) > _MIN_LEVELS else ():
         lines = list[Box]()
         if (parts := _Parts.drawn(grey, level)) is None:
             in_sample.add(level)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -22,7 +21,7 @@ Annotations: TypeAlias = Literal["leave_out", "keep"]
 _MARGIN = 4  # pixels around an annotation, from which it is filled
 _SQUARE = 3  # pixels: side of squares, whose levels are no hot pixels
 _MAX_RANGE = 5.0  # of grey levels, by that of squares: of noise alone, at most 4
-_MAX_HOT = 9  # pixels of a cluster
+_MAX_HOT = 4  # pixels of a cluster
 
 
 class Sample(NamedTuple):
@@ -88,7 +87,7 @@ def read_sample(
     pixel_size : float or PixelSizes, optional
         Of images that state none; by default that of `read_options`.
     mask : array-like of bool, shape (H, W), optional
-        Where to look; what is elsewhere has no influence, and may be NaN.
+        Where to look; what is elsewhere has no influence, and may be NaN in arrays.
     auto : as ``scaling`` of `ReadOptions`
         What ``scaling="auto"`` of `read_options` means.
 
@@ -99,33 +98,43 @@ def read_sample(
     """
     check_value("annotations", annotations, [OneOf("leave_out", "keep")])
     options = check_read_options(read_options)
-    if options.scaling == "auto":
+    is_auto = options.scaling == "auto"
+    if is_auto:
         options = replace(options, scaling=auto)
     if pixel_size is not None:
         allowed = [Number(above=0, meaning="nanometres per pixel")]
         if not isinstance(pixel_size, PixelSizes):
             check_value("pixel_size", pixel_size, allowed)
         options = replace(options, pixel_size=pixel_size)
-    if mask is not None and not isinstance(image, str | os.PathLike):
-        image = _without_nan(np.asarray(image), np.asarray(mask))
-    micrograph = read_named(image, options, image_name(image), with_digest=False)
+    if mask is not None and hasattr(type(image), "__array__"):
+        image = _bounded(np.asarray(image), np.asarray(mask))
+    name = image_name(image)
+    micrograph = read_named(image, options, name, with_digest=False, with_bars=True)
     grey = micrograph.pixels if micrograph.pixels.ndim == 2 else micrograph.pixels.mean(axis=2)
     shown = _checked_mask(mask, grey.shape)
-    if options.scaling == "minmax":
+    if is_auto and auto == "minmax":
         grey = _without_hot_pixels(grey)
-    found = find_annotations(grey) if annotations == "leave_out" else []
+    found = list[Annotation]()
+    if annotations == "leave_out":
+        n_bar = micrograph.metadata.get("bar_rows", (0, 0))[1] if options.banner == "keep" else 0
+        found = find_annotations(grey, n_bar)
     seen = ~annotation_mask(found, (grey.shape[0], grey.shape[1]))
     if found and seen.any():
         grey = _filled(grey, seen, found)
+        if is_auto and auto == "minmax" and (range_ := np.ptp(grey)) > 0:
+            grey = (grey - grey.min()) / range_
     return Sample(grey, seen & shown, micrograph.pixel_size, found)
 
 
-def _without_nan(pixels: NDArray[Any], mask: NDArray[Any]) -> NDArray[Any]:
-    """Replace what is not finite where a mask, if it is one, leaves it out."""
-    if pixels.dtype.kind != "f" or mask.dtype != bool or mask.shape != pixels.shape[:2]:
+def _bounded(pixels: NDArray[Any], mask: NDArray[Any]) -> NDArray[Any]:
+    """Clip what a mask, if it is one, leaves out, to the range of the rest; it may be NaN."""
+    if mask.dtype != bool or mask.shape != pixels.shape[:2] or not mask.any():
         return pixels
-    beside = ~mask.reshape(mask.shape + (1,) * (pixels.ndim - 2)) & ~np.isfinite(pixels)
-    return np.where(beside, pixels[mask].flat[0] if mask.any() else 0, pixels)
+    if pixels.dtype.kind not in "iuf" or not np.isfinite(inside := pixels[mask]).all():
+        return pixels
+    outside = np.nan_to_num(pixels, nan=inside.flat[0], posinf=inside.max(), neginf=inside.min())
+    outside = outside.clip(inside.min(), inside.max()).astype(pixels.dtype)
+    return np.where(mask.reshape(mask.shape + (1,) * (pixels.ndim - 2)), pixels, outside)
 
 
 def _checked_mask(mask: ArrayLike | None, shape: tuple[int, ...]) -> NDArray[np.bool_]:
@@ -160,13 +169,6 @@ def _filled(
 ) -> NDArray[Any]:
     """Return an image with mirrored rows in place of bars, and else the nearest pixels."""
     grey, height = grey.copy(), len(grey)
-    rows = np.flatnonzero(mask.any(axis=1))
-    first, last = rows[0], rows[-1] + 1
-    if last - first >= max(first, height - last):
-        grey[:first], grey[last:] = (
-            grey[first : 2 * first][::-1],
-            grey[2 * last - height : last][::-1],
-        )
     for each in annotations:
         if each.kind != "information bar":
             window = window_of(each, _MARGIN)
@@ -176,4 +178,11 @@ def _filled(
                     ~own, return_distances=False, return_indices=True
                 )
                 grey[window] = grey[window][tuple(nearest)]
+    rows = np.flatnonzero(mask.any(axis=1))
+    first, last = rows[0], rows[-1] + 1
+    if last - first >= max(first, height - last):
+        grey[:first], grey[last:] = (
+            grey[first : 2 * first][::-1],
+            grey[2 * last - height : last][::-1],
+        )
     return grey

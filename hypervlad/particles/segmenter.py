@@ -31,6 +31,7 @@ from hypervlad.features.backbones.registry import check_registered, get_backbone
 from hypervlad.features.backbones.weights import WEIGHTS, NetworkEstimator
 from hypervlad.features.lazy_torch import check_device, usual_torch
 from hypervlad.images import ImageReadError, ReadOptions
+from hypervlad.images.annotations import report_annotations
 from hypervlad.images.masks import mask_banner_rows
 from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import check_image_list, image_name, read_named, read_stored
@@ -304,7 +305,7 @@ class HypercolumnSegmenter(NetworkEstimator):
         image : path or array
         annotations : {"leave_out", "keep"}, default="leave_out"
             Whether what was drawn into the image, as :func:`hypervlad.images.find_annotations`
-            finds it, is left out, with the particles that it covers in part.
+            finds it, is left out, with the particles that it covers in part, and a warning.
 
         Returns
         -------
@@ -322,11 +323,15 @@ class HypercolumnSegmenter(NetworkEstimator):
             image, annotations=annotations, read_options=options, auto=options.scaling
         )
         labels = self._labels(self._fields(sample.grey), self.separation_)
-        drop_hidden(labels, sample.mask)
+        n_beside = drop_hidden(labels, sample.mask)
+        report_annotations({image_name(image): sample.annotations}, n_beside, "particle")
         return labels
 
     def predict_proba(self, image: Any) -> NDArray[np.float32]:
-        """Return the probability of background, particle and border at each pixel, (3, H, W)."""
+        """Return the probability of background, particle and border at each pixel, (3, H, W).
+
+        Annotations are not left out.
+        """
         check_is_fitted(self)
         grey = _read_grey(image, check_read_options(self.read_options), image_name(image))
         return np.divide(self._fields(grey)[:3], 255, dtype=np.float32)
