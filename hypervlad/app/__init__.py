@@ -1,5 +1,1 @@
-"""Label the images that a model is unsure of, on a local page, and train with the labels.
-
-The page itself needs Flask and waitress (``pip install "hypervlad[review]"``) but no model: PyTorch
-is imported only where images are classified.
-"""
+"""The queue of images that a model is unsure of, and the page on which people label them."""

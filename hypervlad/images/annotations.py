@@ -139,37 +139,44 @@ def window_of(annotation: Annotation, margin: int = _MARGIN) -> tuple[slice, sli
     )
 
 
-def _shifted(box: Box, rows: int) -> Box:
-    return box[0] + rows, box[1], box[2] + rows, box[3]
+def _shifted(box: Box, rows: int, columns: int = 0) -> Box:
+    return box[0] + rows, box[1] + columns, box[2] + rows, box[3] + columns
+
+
+def _as_box(edges: NDArray[np.int_]) -> Box:
+    top, left, bottom, right = edges.tolist()
+    return top, left, bottom, right
 
 
 def _drawn_into(grey: Grey) -> list[Annotation]:
     bar = find_scale_bar(grey)
+    ink = None if bar is None else _level_of(bar, grey)
     labels, arrows, in_sample = list[Box](), list[Box](), set[int]()
-    for level in (0, 255) if len(np.unique(grey)) > _MIN_LEVELS else ():
+    # Some pixels tell of most images: to sort all of them would take long.
+    is_grey = any(len(np.unique(part)) > _MIN_LEVELS for part in (grey[::16, ::16], grey))
+    for level in (0, 255) if is_grey else ():
         lines = list[Box]()
         if (parts := _Parts.drawn(grey, level)) is None:
             in_sample.add(level)
         else:
             lines += parts.lines()
             arrows += parts.arrows()
-        if bar is not None and abs(_level_of(bar, grey) - level) < 128:
-            lines += _beside(bar, grey)
+        if bar is not None and ink is not None and abs(ink - level) < 128:
+            lines += _beside(bar, grey, ink)
         lines = _together([_grown(box, grey, level) for box in lines])
         # A box behind text has the other pure level.
         ground = np.abs(grey - (255 - level)) <= _PURE if lines else None
         labels += [_ground_of(box, ground) for box in lines]
     found = [Annotation("label", box) for box in dict.fromkeys(labels)]
     found += [Annotation("arrow", box) for box in arrows]
-    if bar is None:
+    if bar is None or ink is None:
         return found
-    whole = _whole(bar, grey)
+    whole = _whole(bar, grey, ink)
     found = [each for each in found if not _is_within(each.box, whole)]
-    has_label = any(each.kind == "label" and _is_beside(each.box, bar) for each in found)
-    if has_label:
+    if any(each.kind == "label" and _is_beside(each.box, bar) for each in found):
         return [Annotation("scale bar", whole), *found]
     # A saturated wire looks like a bar.
-    if any(abs(_level_of(bar, grey) - level) <= _PURE for level in in_sample):
+    if any(abs(ink - level) <= _PURE for level in in_sample):
         return found
     return [Annotation("scale bar", _around(bar, grey.shape)), *found]
 
@@ -189,7 +196,7 @@ def _grown(box: Box, grey: Grey, level: float) -> Box:
         has_ink = np.zeros(n + 1, bool)
         has_ink[labels[apart <= _SHADES]] = True
         for number, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
-            one = rows.start + row, columns.start + column, rows.stop + row, columns.stop + column
+            one = _shifted((rows.start, columns.start, rows.stop, columns.stop), row, column)
             height, overlap = one[2] - one[0], min(one[2], bottom) - max(one[0], top)
             gap = max(one[1] - right, left - one[3])
             is_letter = max(height, one[3] - one[1]) <= _ALIKE * tall and 2 * overlap >= height
@@ -221,14 +228,14 @@ def _level_of(bar: ScaleBar, grey: Grey) -> float:
     return float(max(darkest, brightest, key=lambda level: abs(level - around)))
 
 
-def _beside(bar: ScaleBar, grey: Grey) -> list[Box]:
+def _beside(bar: ScaleBar, grey: Grey, ink: float) -> list[Box]:
     """Return the boxes of letters of the level of a scale bar, as near to it as its label is."""
     near = _around(bar, grey.shape)
     top, left = max(near[0] - _REACH - 1, 0), max(near[1] - _REACH - 1, 0)
     part = grey[top : near[2] + _REACH + 1, left : near[3] + _REACH + 1]
-    boxes = _Parts.of(part, _level_of(bar, grey)).boxes + np.array([top, left, top, left])
+    boxes = _Parts.of(part, ink).boxes + np.array([top, left, top, left])
     boxes = boxes[boxes[:, 2] - boxes[:, 0] >= _HEIGHTS[0]]
-    found = [(box[0], box[1], box[2], box[3]) for box in boxes.tolist()]
+    found = map(_as_box, boxes)
     return [each for each in found if _is_within(each, near) and not _overlap(each, bar.box)]
 
 
@@ -244,29 +251,24 @@ def _is_beside(box: Box, bar: ScaleBar) -> bool:
     """Return whether a line of text is the label of a bar: beside it, above or below."""
     reach = max(2 * (box[2] - box[0]), _BESIDE_BAR * bar.length)
     wider = [round(edge + sign * reach) for edge, sign in zip(bar.box, (-1, -1, 1, 1), strict=True)]
-    return _overlap(box, (wider[0], wider[1], wider[2], wider[3]))
+    return _overlap(box, _as_box(np.array(wider)))
 
 
-def _whole(bar: ScaleBar, grey: Grey) -> Box:
+def _whole(bar: ScaleBar, grey: Grey, ink: float) -> Box:
     """Return the box of a bar with its ticks: all of its level that is connected with it."""
     top, left, bottom, right = bar.box
     around = tuple(
         slice(max(first - (right - left) // 2, 0), last + (right - left) // 2)
         for first, last in ((top, bottom), (left, right))
     )
-    labels, _ = ndimage.label(np.abs(grey[around] - _level_of(bar, grey)) <= _PURE, _EIGHT)
+    labels, _ = ndimage.label(np.abs(grey[around] - ink) <= _PURE, _EIGHT)
     start = around[0].start, around[1].start
     own = labels[top - start[0] : bottom - start[0], left - start[1] : right - start[1]]
     number = int(np.bincount(own[own > 0], minlength=1).argmax()) if own.any() else 0
     if number == 0:
         return bar.box
     rows, columns = ndimage.find_objects(labels, number)[-1]
-    box = (
-        rows.start + start[0],
-        columns.start + start[1],
-        rows.stop + start[0],
-        columns.stop + start[1],
-    )
+    box = _shifted((rows.start, columns.start, rows.stop, columns.stop), *start)
     is_frame = box[2] - box[0] > (right - left) / 2 or box[3] - box[1] > 1.5 * (right - left)
     return bar.box if is_frame else _joined(bar.box, box)
 
@@ -370,16 +372,13 @@ class _Parts:
             open_ = [_solidity(self.masks[i]) <= _SOLID for i in members]
             if len(members) >= 2 and sum(open_) >= len(members) / 3:
                 low, high = self.boxes[members, :2].min(axis=0), self.boxes[members, 2:].max(axis=0)
-                found.append((int(low[0]), int(low[1]), int(high[0]), int(high[1])))
+                found.append(_as_box(np.concatenate([low, high])))
         return found
 
     def arrows(self) -> list[Box]:
         """Return the boxes of arrows: a shaft of even width, and a head that ends in a tip."""
-        found = []
-        for mask, box in zip(self.masks, self.boxes.tolist(), strict=True):
-            if _is_arrow(mask):
-                found.append((box[0], box[1], box[2], box[3]))
-        return found
+        pairs = zip(self.masks, self.boxes, strict=True)
+        return [_as_box(box) for mask, box in pairs if _is_arrow(mask)]
 
 
 def _crispness(labels: NDArray[np.int_], n: int, grey: Grey, level: float) -> NDArray[np.float64]:

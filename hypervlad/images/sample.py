@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
-from hypervlad.common.constraints import Number, OneOf, check_value
+from hypervlad.common.constraints import OneOf, check_value
 from hypervlad.images.annotations import Annotation, annotation_mask, find_annotations, window_of
 from hypervlad.images.errors import ImageReadError
 from hypervlad.images.options import PixelSizes, ReadOptions, check_read_options
@@ -71,7 +71,7 @@ def read_sample(
     read_options: Mapping[str, Any] | ReadOptions | None = None,
     pixel_size: float | PixelSizes | None = None,
     mask: ArrayLike | None = None,
-    auto: str | tuple[float, float] = "minmax",
+    auto: str = "minmax",
 ) -> Sample:
     """Read an image for finding objects: colours averaged, without annotations.
 
@@ -88,7 +88,7 @@ def read_sample(
         Of images that state none; by default that of `read_options`.
     mask : array-like of bool, shape (H, W), optional
         Where to look; what is elsewhere has no influence, and may be NaN in arrays.
-    auto : as ``scaling`` of `ReadOptions`
+    auto : str
         What ``scaling="auto"`` of `read_options` means.
 
     Raises
@@ -98,21 +98,17 @@ def read_sample(
     """
     check_value("annotations", annotations, [OneOf("leave_out", "keep")])
     options = check_read_options(read_options)
-    is_auto = options.scaling == "auto"
-    if is_auto:
+    is_stretched = options.scaling == "auto" and auto == "minmax"
+    if options.scaling == "auto":
         options = replace(options, scaling=auto)
     if pixel_size is not None:
-        allowed = [Number(above=0, meaning="nanometres per pixel")]
-        if not isinstance(pixel_size, PixelSizes):
-            check_value("pixel_size", pixel_size, allowed)
         options = replace(options, pixel_size=pixel_size)
     if mask is not None and hasattr(type(image), "__array__"):
         image = _bounded(np.asarray(image), np.asarray(mask))
-    name = image_name(image)
-    micrograph = read_named(image, options, name, with_digest=False, with_bars=True)
+    micrograph = read_named(image, options, image_name(image), with_digest=False, with_bars=True)
     grey = micrograph.pixels if micrograph.pixels.ndim == 2 else micrograph.pixels.mean(axis=2)
     shown = _checked_mask(mask, grey.shape)
-    if is_auto and auto == "minmax":
+    if is_stretched:
         grey = _without_hot_pixels(grey)
     found = list[Annotation]()
     if annotations == "leave_out":
@@ -121,8 +117,8 @@ def read_sample(
     seen = ~annotation_mask(found, (grey.shape[0], grey.shape[1]))
     if found and seen.any():
         grey = _filled(grey, seen, found)
-        if is_auto and auto == "minmax" and (range_ := np.ptp(grey)) > 0:
-            grey = (grey - grey.min()) / range_
+        if is_stretched:
+            grey = _stretched(grey)
     return Sample(grey, seen & shown, micrograph.pixel_size, found)
 
 
@@ -157,11 +153,13 @@ def _without_hot_pixels(grey: NDArray[np.float32]) -> NDArray[np.float32]:
     far = (grey > low + reach) | (grey < high - reach)
     clusters, _ = ndimage.label(far, np.ones((3, 3), bool))
     is_hot = far & (np.bincount(clusters.ravel())[clusters] <= _MAX_HOT)
-    if not is_hot.any():
-        return grey
-    clipped = np.where(is_hot, grey.clip(low, high), grey)
-    lowest, range_ = clipped.min(), np.ptp(clipped)
-    return np.asarray((clipped - lowest) / range_ if range_ > 0 else clipped, np.float32)
+    return _stretched(np.where(is_hot, grey.clip(low, high), grey)) if is_hot.any() else grey
+
+
+def _stretched(grey: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Scale an image from its darkest and its brightest pixel."""
+    range_ = np.ptp(grey)
+    return np.asarray((grey - grey.min()) / range_ if range_ > 0 else grey, np.float32)
 
 
 def _filled(

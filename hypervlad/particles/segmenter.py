@@ -318,9 +318,8 @@ class HypercolumnSegmenter(NetworkEstimator):
             If the image cannot be read.
         """
         check_is_fitted(self)
-        options = check_read_options(self.read_options)
         sample = read_sample(
-            image, annotations=annotations, read_options=options, auto=options.scaling
+            image, annotations=annotations, read_options=self.read_options, auto="auto"
         )
         labels = self._labels(self._fields(sample.grey), self.separation_)
         n_beside = drop_hidden(labels, sample.mask)
