@@ -23,7 +23,8 @@ demo: $(VENV)/.installed
 # come first: at the end, one process would work alone.
 PARALLEL := -n 2 --dist loadscope --no-loadscope-reorder
 # Threads that wait for their next task sleep, as hypervlad lets them, which the tests import after torch.
-PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest $(PARALLEL)
+# Modules are compiled once, not by each of the programs that tests start.
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest $(PARALLEL)
 
 test: $(VENV)/.test-installed
 	$(PYTEST) --durations=20 $(ARGS)

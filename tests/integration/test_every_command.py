@@ -14,7 +14,7 @@ from PIL import Image
 from support.commands import RUNNER, TINY, all_commands, app, save, write_folder, write_table
 from support.surfaces import PATCH, blotted, surface
 
-from hypervlad import make_nanowire_images, make_particle_fields
+from hypervlad import make_nanowire_images
 from hypervlad.apps.review import Queue
 
 TINY_LINE = " ".join(TINY)
@@ -221,8 +221,11 @@ def write_material(texture_images: tuple[list[np.ndarray], np.ndarray]) -> None:
     save(Path("masks/a.png"), mask.astype(float))
     save(Path("wires/a.png"), make_nanowire_images(1, size=96, random_state=0)[0][0])
     save(Path("wire masks/a.png"), np.tile(np.arange(96) < 48, (96, 1)).astype(float))
-    for number, field in enumerate(make_particle_fields(2, size=96, random_state=0)[0]):
-        save(Path(f"fields/{number}.png"), field)
+    y, x = np.indices((96, 96))
+    for number in range(2):
+        field = 0.7 + np.random.default_rng(number).normal(0, 0.02, y.shape)
+        field[(y % 32 - 16) ** 2 + (x % 32 - 16) ** 2 < 60 + 20 * number] -= 0.4
+        save(Path(f"fields/{number}.png"), field.clip(0, 1))
     bar: Any = np.full((200, 240), 90, np.uint8)
     bar[170:176, 20:120] = 255
     for name in ("images", "few", "good", "wires"):

@@ -30,7 +30,7 @@ def answers(images: list[np.ndarray], labels: np.ndarray, folder: Path) -> list[
     """Return what models say that are made, saved and used in the current folder."""
     run("train", folder, "-o", "n.hvlad", *TINY, "-q")
     model = hypervlad.load("n.hvlad")
-    run("extract", folder, "-m", "n.hvlad", "-o", "f.parquet", "--jobs", 2, "-q")
+    run("extract", folder, "-m", "n.hvlad", "-o", "f.parquet", "-q")
     wires = make_nanowire_images(2, size=64, random_state=0)[0]
     encoder = default_alignment_encoder(weights="random")
     aligned = AlignmentClassifier(encoder, random_state=0).fit(wires, ["aligned", "not aligned"])

@@ -246,9 +246,9 @@ PROMISES = {
     "calibration error": Promise(calibration_error, units=(8, 40), n_draws=20),
     "prediction set": Promise(sets, 0.9, n_draws=300),
     "sure answers": Promise(sure_answers, 0.9, units=(1, 2, 4, 8, 40, 300), n_draws=300),
-    "number of particles": Promise(number),
+    "number of particles": Promise(number, n_draws=60),
     "D50": Promise(sizes("d50"), units=(2, 4, 8, 40), broken={4: FEW_FIELDS}, is_dear=True),
-    "D90": Promise(sizes("d90"), units=(2, 4, 8, 40), broken={4: FEW_FIELDS}, is_dear=True),
+    "D90": Promise(sizes("d90"), units=(4, 40), broken={4: FEW_FIELDS}, is_dear=True),
     "recall of outlines": Promise(
         outlines,
         units=(2, 4, 8, 40),
@@ -259,7 +259,7 @@ PROMISES = {
     "median of a group": Promise(group_median, broken={1: ONE_SAMPLE}, is_dear=True),
     "ratio of groups": Promise(ratio_of_groups, n_draws=60, broken={1: ONE_SAMPLE}, is_dear=True),
     "one kind, equal lengths": Promise(
-        one_kind(lambda _, n: np.ones(n)), units=(40, 200), n_draws=100
+        one_kind(lambda _, n: np.ones(n)), units=(40, 200), n_draws=60, is_dear=True
     ),
     "one kind, lengths of an exponential": Promise(
         one_kind(lambda rng, n: rng.exponential(size=n)),

@@ -158,10 +158,9 @@ def test_what_annotations_may_be_is_checked(name: str) -> None:
         find(image, annotations="erase")
 
 
-@pytest.mark.parametrize("n_hot", [1, 20])
-@pytest.mark.parametrize("side", [1, 2])
+@pytest.mark.parametrize(("n_hot", "side"), [(1, 1), (20, 2)])
 @pytest.mark.parametrize("name", FINDERS)
-def test_hot_pixels_hide_nothing(name: str, side: int, n_hot: int) -> None:
+def test_hot_pixels_hide_nothing(name: str, n_hot: int, side: int) -> None:
     find, image, number, tolerance = FINDERS[name]
     hot = 50 * image.astype(np.uint16)
     for row, column in np.random.default_rng(0).integers(0, 290, (n_hot, 2)):
