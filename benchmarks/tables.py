@@ -34,6 +34,7 @@ from benchmarks.particles import __main__ as outlines
 from benchmarks.particles import classes, masks, mixed
 from benchmarks.particles import speed as particles_speed
 from benchmarks.scale_bars import __main__ as scale_bars
+from benchmarks.speed import gpu
 from benchmarks.speed import tables as speed
 from benchmarks.uncertainty import specimens
 from benchmarks.uncertainty.sure import sure_table
@@ -131,6 +132,9 @@ def pages() -> dict[Path, dict[str, str]]:
             "first-minutes": of_one("speed/first_minutes.json", speed.first_minutes_table),
             "large-images": of_one("speed/large_images.json", speed.large_images_table),
             "fitting": of_one("speed/fitting.json", speed.fitting_table),
+            "gpu-networks": of_one("speed/gpu.json", gpu.networks_table),
+            "gpu-fit": of_one("speed/gpu.json", gpu.fit_table),
+            "gpu-tasks": of_one("speed/gpu.json", gpu.tasks_table),
             "scale": of_one("speed/extraction_cpu.json", speed.scale_section),
         },
         BENCHMARKS / "formats" / "README.md": {

@@ -17,7 +17,7 @@ from typing import Any
 from benchmarks.common.program import in_turns, new_parser, parse, timed
 from benchmarks.common.results import RESULTS, save_result
 from benchmarks.common.tables import table, times
-from benchmarks.speed.encoding import Bench, best_batch, fit_encoders, peak_memory
+from benchmarks.speed.encoding import Bench, fit_encoders, peak_memory, usual_batch
 
 DEFAULT = "mobilenet_v2"
 NETWORKS = (
@@ -32,15 +32,15 @@ def measure(
     networks: Sequence[str], size: int, n_rounds: int, threads: int
 ) -> list[dict[str, Any]]:
     """Return milliseconds per image in each round, and MB beyond those in use before."""
-    batch = best_batch(Path(), size, "cpu")
+    batch = usual_batch(size)
     rows, functions = [], {}
     with tempfile.TemporaryDirectory() as name:
         for number, network in enumerate(networks):
             folder = Path(name) / str(number)
             folder.mkdir()
-            fit_encoders(folder, network, size, "joint, K 64", "cpu")
-            bench = Bench(folder, size, batch, "cpu")
-            peaks = {each: peak_memory(folder, size, each, "cpu", threads) for each in METHODS}
+            fit_encoders(folder, network, size, "joint, K 64")
+            bench = Bench(folder, size, batch)
+            peaks = {each: peak_memory(folder, size, each, threads) for each in METHODS}
             rows.append({"backbone": network, "size": size, "batch": batch, "peak_mb": peaks})
             for method in METHODS:
                 functions[f"{network} {method}"] = timed(partial(bench.run, method))

@@ -4,11 +4,10 @@ On the same images: the network alone, as torchvision builds it, in a process of
 importing this package changes how torch's threads wait; with its batch normalisations folded; the
 whole encoding on the grid of the finest tap and on every pixel; the naive dense form, which
 upsamples every channel and assigns every pixel; the recipe of Luo, Holm and Wang 2021; and the
-encoder of the classifier. What this package does is measured in torch alone and, on a CPU, with
-OpenVINO and numba.
+encoder of the classifier. What this package does is measured in torch alone, and with OpenVINO and
+numba.
 
-    python -m benchmarks.speed.encoding                      # CPU, two threads
-    python -m benchmarks.speed.encoding --device cuda        # best batch size
+    python -m benchmarks.speed.encoding
 """
 
 from __future__ import annotations
@@ -38,6 +37,7 @@ from hypervlad import HypercolumnVLAD
 from hypervlad.features import vlad
 from hypervlad.features.backbones.tapped_network import TappedNetwork
 from hypervlad.features.encoder.encoding import TorchCodebook
+from hypervlad.features.encoder.loading import Batch
 from hypervlad.features.hypercolumns import dense_hypercolumns, feature_maps
 
 METHODS = ("network", "folded", "finest", "image", "naive", "sampled", "classifier")
@@ -52,7 +52,9 @@ DEFAULT = next(iter(CODEBOOKS))
 MAX_NAIVE_BYTES = 5e9
 
 
-def fit_encoders(folder: Path, backbone: str, size: int, codebook: str, device: str) -> None:
+def fit_encoders(
+    folder: Path, backbone: str, size: int, codebook: str, device: str = "cpu"
+) -> None:
     """Fit the encoders and save them, for the processes that measure peaks."""
     images, _ = hypervlad.make_tem_images(4, size=size, random_state=0)
     common = {"weights": "random", "image_size": size, "device": device, "random_state": 0}
@@ -103,7 +105,7 @@ class PlainNetwork:
 def serve_network(folder: str, size: int, batch: int, threads: int) -> None:
     """Run the network alone for each line of the input, and print the seconds."""
     torch.set_num_threads(threads)
-    run = timed(partial(Bench(Path(folder), size, batch, "cpu").run, "network"))
+    run = timed(partial(Bench(Path(folder), size, batch).run, "network"))
     for _ in sys.stdin:
         print(run(), flush=True)
 
@@ -111,8 +113,9 @@ def serve_network(folder: str, size: int, batch: int, threads: int) -> None:
 class Bench:
     """The saved encoders, a batch of images, and the methods that are compared on them."""
 
-    def __init__(self, folder: Path, size: int, batch: int, device: str) -> None:
-        self.images, _ = hypervlad.make_tem_images(batch, size=size, random_state=0)
+    def __init__(self, folder: Path, size: int, batch: int, device: str = "cpu") -> None:
+        few, _ = hypervlad.make_tem_images(min(batch, 32), size=size, random_state=0)
+        self.images = [few[number % len(few)] for number in range(batch)]
         self.encoder, self.paper, self.classifier = (
             hypervlad.load(folder / f"{name}.hvlad").set_params(device=device)
             for name in ("ours", "paper", "classifier")
@@ -121,11 +124,16 @@ class Bench:
             encoder.batch_size = batch
         self.network = self.encoder.network()
         self.plain = unfolded(self.network)
+        self.batch = self.prepared()
+        self.words = TorchCodebook(self.encoder.codebook_, self.network.device)
+
+    def prepared(self) -> Batch:
+        """Read and resize the images, on the CPU."""
         loader = self.encoder.loader()
-        (self.batch,) = loader.batches(
+        (batch,) = loader.batches(
             (i, loader.load(image, "image")) for i, image in enumerate(self.images)
         )
-        self.words = TorchCodebook(self.encoder.codebook_, self.network.device)
+        return batch
 
     def run(self, method: str) -> None:
         """Run one method over the batch once."""
@@ -171,44 +179,36 @@ class Bench:
         return 2 * 4 * float(np.prod(self.batch.tensors.shape[2:])) * n_channels
 
 
-def timings(
-    bench: Bench, n_rounds: int, network: Callable[[], float] | None = None
-) -> dict[str, list[float]]:
+def timings(bench: Bench, n_rounds: int, network: Callable[[], float]) -> dict[str, list[float]]:
     """Return the milliseconds per image of each method, and of the VLAD part, in every round.
 
     ``network`` returns the seconds of the network alone, measured elsewhere.
     """
-    methods = METHODS + (FAST_METHODS if bench.network.device.type == "cpu" else ())
     with torch.no_grad():
         maps = feature_maps(bench.network, bench.batch.tensors)
-    calls: dict[str, Callable[[], float]] = {m: timed(partial(bench.run, m)) for m in methods}
+    calls: dict[str, Callable[[], float]] = {
+        m: timed(partial(bench.run, m)) for m in METHODS + FAST_METHODS
+    }
     for grid in ("finest", "image"):
         calls[f"VLAD part, {grid}"] = timed(partial(bench.vlad_part, maps, grid))
     calls["VLAD part, naive"] = timed(partial(bench.naive, maps))
     if bench.naive_bytes() > MAX_NAIVE_BYTES:
         del calls["naive"], calls["VLAD part, naive"]
-    if network:
-        calls["network"] = network
+    calls["network"] = network
     seconds = in_turns(calls, n_rounds)
     return {name: [1e3 * t / len(bench.images) for t in each] for name, each in seconds.items()}
 
 
-def peak_memory(folder: Path, size: int, method: str, device: str, threads: int) -> float:
+def peak_memory(folder: Path, size: int, method: str, threads: int) -> float:
     """Return the MB that one method needs beyond what was in use, in a separate process."""
-    found: float = in_fresh_process(measure_peak, str(folder), size, method, device, threads)
+    found: float = in_fresh_process(measure_peak, str(folder), size, method, threads)
     return found
 
 
-def measure_peak(folder: str, size: int, method: str, device: str, threads: int) -> float:
+def measure_peak(folder: str, size: int, method: str, threads: int) -> float:
     """Run one method on one image in this process and return its peak of memory in MB."""
     torch.set_num_threads(threads)
-    bench = Bench(Path(folder), size, 1, device)
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        bench.run(method)
-        return (torch.cuda.max_memory_allocated() - before) / 1e6
-    return _peak_resident(partial(bench.run, method))
+    return _peak_resident(partial(Bench(Path(folder), size, 1).run, method))
 
 
 def _peak_resident(function: Callable[[], object]) -> float:
@@ -230,34 +230,23 @@ def _peak_resident(function: Callable[[], object]) -> float:
     return (peak - before) / 1e6
 
 
-def best_batch(folder: Path, size: int, device: str) -> int:
-    """Return the batch size with the shortest time per image of the network alone."""
-    if device == "cpu":
-        return max(1, 8 * 224**2 // size**2)
-    best = (float("inf"), 1)
-    for batch in (8, 32, 128):
-        run = timed(partial(Bench(folder, size, batch, device).run, "network"))
-        run()
-        best = min(best, (min(run() for _ in range(5)) / batch, batch))
-    return best[1]
+def usual_batch(size: int) -> int:
+    """Return how many images have about as many pixels as eight of 224 px."""
+    return max(1, 8 * 224**2 // size**2)
 
 
 def measure(backbone: str, size: int, codebook: str, options: argparse.Namespace) -> dict[str, Any]:
     """Return one row of the table."""
-    device = options.device
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        fit_encoders(folder, backbone, size, codebook, device)
-        batch = best_batch(folder, size, device)
+        fit_encoders(folder, backbone, size, codebook)
+        batch = usual_batch(size)
         n_rounds = max(3, round(options.rounds * (224 / size)))
-        bench = Bench(folder, size, batch, device)
-        if device == "cpu":
-            with PlainNetwork(folder, size, batch, options.threads) as plain:
-                ms = timings(bench, n_rounds, plain.seconds)
-        else:
-            ms = timings(bench, n_rounds)
+        bench = Bench(folder, size, batch)
+        with PlainNetwork(folder, size, batch, options.threads) as plain:
+            ms = timings(bench, n_rounds, plain.seconds)
         peaks = {
-            method: peak_memory(folder, size, method, device, options.threads)
+            method: peak_memory(folder, size, method, options.threads)
             for method in (*METHODS, *FAST_METHODS)
             if method in ms
         }
@@ -267,22 +256,19 @@ def measure(backbone: str, size: int, codebook: str, options: argparse.Namespace
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = new_parser(__doc__, threads=2)
+    parser = new_parser(__doc__, RESULTS / "speed" / "encoding_cpu.json", threads=2)
     parser.add_argument("--backbones", nargs="+", default=["mobilenet_v2", "vgg16"])
     parser.add_argument("--sizes", nargs="+", type=int, default=[224, 448, 1024])
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--out", type=Path)
     options = parse(parser, argv)
     rows: list[dict[str, Any]] = []
-    facts = {"rows": rows, "device": options.device, "origin": origin()}
-    out = options.out or RESULTS / "speed" / f"encoding_{options.device}.json"
+    facts = {"rows": rows, "device": "cpu", "origin": origin()}
     for backbone in options.backbones:
         for size in options.sizes:
             # For larger images both kinds of codebook cost the same: one is enough.
             for codebook in list(CODEBOOKS) if size == min(options.sizes) else [DEFAULT]:
                 rows.append(measure(backbone, size, codebook, options))
-                save_result(out, facts)  # a long run that is stopped keeps what it measured
+                save_result(options.out, facts)  # a long run that is stopped keeps what it measured
     print(speed_table(rows), fast_table(rows), memory_table(rows), sep="\n\n")
 
 

@@ -289,6 +289,11 @@ CASES: dict[str, Case] = {
         lambda facts: [row["n_found"] for row in facts["rows"]] == [0, 24, 0, 32],
     ),
     "speed.fitting": Case("--sizes 24 --image-size 64"),
+    "speed.gpu": Case(
+        "--device cpu --networks tiny --batches 2 --images 24 --rounds 1 --threads 1",
+        {"SIZE": 64, "LARGE": (96, 128), "PARTICLES": {"n_particles": (4, 8), "extent": (16, 40)}},
+        lambda facts: {row["task"] for row in facts["tasks"]} >= {"defects, map"},
+    ),
     "speed.large_images": Case("--sizes 64"),
     "speed.first_minutes": Case(
         "--rounds 1", {"commands": lambda *_: {REFERENCE: QUICK, "predict": QUICK}}

@@ -16,8 +16,8 @@ defects.kinds defects.speed fibres fibres.groups fibres.pores fibres.singles for
 networks.accuracy networks.agreement networks.cost
 papers.carrillo2020 papers.luo2021 papers.modarres2017 particles particles.classes
 particles.masks particles.mixed particles.speed scale_bars speed.encoding speed.extraction
-speed.first_minutes speed.fitting speed.large_images tables uncertainty uncertainty.novelty
-uncertainty.specimens uncertainty.sure
+speed.first_minutes speed.fitting speed.gpu speed.large_images tables uncertainty
+uncertainty.novelty uncertainty.specimens uncertainty.sure
 """
 PROGRAMS = NAMES.split()
 

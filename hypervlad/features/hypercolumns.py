@@ -31,7 +31,7 @@ def turned_back(maps: torch.Tensor, turn: int) -> torch.Tensor:
 
 def feature_maps(network: TappedNetwork, batch: torch.Tensor) -> list[torch.Tensor]:
     """Run a network on prepared images (B, C, H, W), on any device; return its taps' maps."""
-    return [tap.permute(0, 2, 3, 1) for tap in network(batch.to(network.device))]
+    return [tap.permute(0, 2, 3, 1) for tap in network(batch)]
 
 
 class AxisInterpolation(NamedTuple):

@@ -158,7 +158,7 @@ def averaged_features(
     network: TappedNetwork, backbone: Backbone, images: torch.Tensor
 ) -> NDArray[np.float32]:
     """Return the averaged last maps (B, C) of normalised images (B, C, s, s)."""
-    (maps,) = network(images.to(network.device))
+    (maps,) = network(images)
     return np.asarray(average_maps(maps, backbone).cpu().numpy())
 
 

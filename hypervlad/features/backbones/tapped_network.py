@@ -92,7 +92,10 @@ class TappedNetwork:
 
     @usual_torch()
     def __call__(self, batch: torch.Tensor) -> list[torch.Tensor]:
-        """Run the network on prepared images (B, C, H, W); return a map (B, C_l, h, w) per tap."""
+        """Run the network on prepared images (B, C, H, W), from any device.
+
+        Returns a map (B, C_l, h, w) per tap, on the device of the network.
+        """
         if self._converted is not None:
             with self._lock, torch.inference_mode(False), torch.no_grad():
                 found = self._converted(batch)
@@ -104,6 +107,7 @@ class TappedNetwork:
     def in_torch(self, batch: torch.Tensor) -> list[torch.Tensor]:
         # Tensors made in a caller's inference mode have no version counters.
         with self._lock, torch.inference_mode(False), torch.no_grad():
+            batch = batch.to(self.device)
             batch = batch.clone() if batch.is_inference() else batch
             batch = batch.contiguous(memory_format=torch.channels_last)
             maps, versions = self._forward(batch)
