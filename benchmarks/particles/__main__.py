@@ -36,7 +36,7 @@ def measure(
     for fold in range(n_folds):
         for i, labels in fields.found(title, fold, n_train, options).items():
             tally.add(fields.labels(i), labels)
-    scores, intervals = tally.scores(), tally.intervals(random_state=0)
+    scores, intervals = tally.scores(), tally.intervals()
     print(f"{fields.name}, {title}, {n_train} images: F1 {scores['f1']:.3f}", flush=True)
     row = {"data": fields.name.upper(), "method": title, "n_train": n_train, "scores": scores}
     return row | {"intervals": {name: intervals[name] for name in SCORES}}

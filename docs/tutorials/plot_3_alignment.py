@@ -74,10 +74,9 @@ for window in (8, 16, 32, 64):
 #
 # 4. Measure all images
 # ---------------------
-# A recipe holds all choices, so that every image is measured in the same way. The bootstrap gives
-# intervals for the mean direction and the order parameter (0 for random directions, 1 for parallel
-# ones).
-recipe = AlignmentRecipe(window="128nm", tolerance=np.deg2rad(20), pixel_size=4.0, n_bootstrap=200)
+# A recipe holds all choices, so that every image is measured in the same way. The mean direction
+# and the order parameter (0 for random directions, 1 for parallel ones) have intervals.
+recipe = AlignmentRecipe(window="128nm", tolerance=np.deg2rad(20), pixel_size=4.0)
 results = [recipe.find(path) for path in paths]
 table = [("image", "aligned", "direction", "order", "low", "high")]
 for path, result in zip(paths, results, strict=True):
@@ -94,7 +93,7 @@ for row in table:
 # %%
 # .. code-block:: console
 #
-#    $ hypervlad align wires/ -o directions/ --window 128nm --pixel-size 4 --bootstrap 200
+#    $ hypervlad align wires/ -o directions/ --window 128nm --pixel-size 4
 #
 # The command writes this table with more columns, a table of regions, maps of directions, and a
 # figure for each image. The mean direction of a sample without order means nothing, so look at

@@ -65,15 +65,6 @@ def align(
             help="A window is aligned if the spread of its directions is below this.",
         ),
     ] = 20.0,
-    bootstrap: Annotated[
-        int,
-        typer.Option(
-            metavar="N",
-            min=0,
-            help="Number of bootstrap samples for 95 % intervals of direction, order and spread. "
-            "For example 1000.",
-        ),
-    ] = 0,
     pixel_size: option.OwnPixelSize = None,
     pixel_sizes: option.PixelSizes = None,
     image_page: option.ImagePage = None,
@@ -103,8 +94,8 @@ def align(
       expected_fraction  from a model's probabilities; empty without a model
       fibre_share        of the image that is fibre pixels
       mean_direction_deg, order_parameter, spread_deg
-                         of all fibre pixels; with --bootstrap also limits of
-                         intervals: that of a direction may go from 175 to 5
+                         of all fibre pixels, with the limits of 95 % intervals:
+                         that of a direction may go from 175 to 5
       window_width_px, window_height_px
                          of the windows that fit the image, about window_px
     \b
@@ -116,7 +107,7 @@ def align(
     Examples:
       hypervlad align wires.tif -o found/
       hypervlad align images/ -o found/ --method lgo --window 500nm --tolerance 15
-      hypervlad align "scans/*.png" -o found/ --pixel-size 2.5 --bootstrap 1000
+      hypervlad align "scans/*.png" -o found/ --pixel-size 2.5
     """
     from hypervlad.fibres import AlignmentRecipe
     from hypervlad.fibres.alignment import DEFAULT_WINDOW
@@ -132,8 +123,6 @@ def align(
         method=chosen,
         window=getattr(chosen, "window_", DEFAULT_WINDOW) if window is None else window,
         tolerance=math.radians(tolerance),
-        n_bootstrap=bootstrap,
-        random_state=0,
         pixel_size=own_pixel_size(pixel_size, pixel_sizes, files),
         **_reading_of(chosen) | reading,
     )

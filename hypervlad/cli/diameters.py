@@ -100,11 +100,12 @@ def diameters(
     \b
     Columns of groups.csv, one line per group; without --groups, of all images:
       median             geometric mean of the medians of samples or images, with
-                         a 95 % interval from how much these differ
+                         a 95 % interval from how much these differ, of what
+                         interval_of says; one sample has that of its images
       to_halve_interval  how many samples or images, in all, would halve it
     \b
     ratios.csv has the ratio of the medians of each two groups, with 95 %
-    intervals that hold together.
+    intervals that hold together; they need two samples of each group.
 
     \b
     Examples:

@@ -392,8 +392,9 @@ def count(
 ) -> None:
     """Count the particles of each class, per area too, and print their sizes.
 
-    The 95 % intervals are of the expected count in as large an area of the same sample; they take
-    four images. D10, D50 and D90 are the sizes below which 10, 50 and 90 % of the particles are.
+    The 95 % intervals are of the expected count in as large an area of the same sample, from how
+    much images differ: few images give wide ones, or one end only. D10, D50 and D90 are the sizes
+    below which 10, 50 and 90 % of the particles are.
 
     \b
     Columns of the table, one line per class and one for all:

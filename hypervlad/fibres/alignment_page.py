@@ -202,7 +202,7 @@ def _image_row(name: str, found: AlignmentResult, recipe: AlignmentRecipe) -> Ro
         "sigma_nm": _in_nm(sigma, size),
         "pixel_size_nm": size,
     }
-    return row | (_intervals(statistics) if recipe.n_bootstrap else {})
+    return row | _intervals(statistics)
 
 
 def _region_rows(name: str, found: AlignmentResult) -> list[Row]:
@@ -224,9 +224,7 @@ def _region_rows(name: str, found: AlignmentResult) -> list[Row]:
 
 def _intervals(found: AxialStatistics | None) -> dict[str, float | None]:
     values: list[float | None] = [None] * 6
-    if found is not None and found.mean_interval is not None:
-        assert found.order_interval is not None  # there are all three intervals or none
-        assert found.spread_interval is not None
+    if found is not None and not np.isnan(found.mean_interval.low):
         mean, order, spread = found.mean_interval, found.order_interval, found.spread_interval
         # Directions are axes from 0 to 180 degrees: an interval may begin at 175 and end at 5.
         is_any = mean.high - mean.low > np.pi - 1e-6

@@ -6,18 +6,19 @@ section 9.4).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hypervlad.common.constraints import Integer, check_value
+from hypervlad.statistics.groups import left_out_interval, sums_without
 
 FloatArray = NDArray[np.float64]
 ComplexArray = NDArray[np.complex128]
 _ROUNDING = 1e-12
-_TAIL = (1 - 0.95) / 2
+_MAX_ORDER = 1 - 1e-9  # of which the inverse hyperbolic tangent is finite
 
 
 @dataclass(frozen=True)
@@ -46,16 +47,16 @@ class AxialStatistics:
         Order parameter S of a two-dimensional nematic, 0 to 1.
     spread : float
         Axial circular standard deviation, sqrt(-2 ln S) / 2, radians; infinite where S is 0.
-    mean_interval, order_interval, spread_interval : Interval or None
-        95 % intervals from the bootstrap, if it was requested.
+    mean_interval, order_interval, spread_interval : Interval
+        95 % intervals; NaN with one group, or none.
     """
 
     mean: float
     order: float
     spread: float
-    mean_interval: Interval | None = None
-    order_interval: Interval | None = None
-    spread_interval: Interval | None = None
+    mean_interval: Interval = Interval(math.nan, math.nan)
+    order_interval: Interval = Interval(math.nan, math.nan)
+    spread_interval: Interval = Interval(math.nan, math.nan)
 
     @classmethod
     def of(cls, resultant: Any) -> AxialStatistics:
@@ -69,8 +70,6 @@ def axial_statistics(
     weights: ArrayLike | None = None,
     *,
     groups: ArrayLike | None = None,
-    n_bootstrap: int = 0,
-    random_state: int | np.random.Generator | None = None,
 ) -> AxialStatistics:
     """Return mean direction, order parameter and spread of axes.
 
@@ -81,12 +80,10 @@ def axial_statistics(
     weights : array-like of float, optional
         At least 0, of the same shape; equal by default. An angle of weight 0 may be NaN.
     groups : array-like, optional
-        Of the same shape; required by the bootstrap, which resamples axes of one group together.
-        Give ``range(n)`` for independent axes.
-    n_bootstrap : int, default=0
-        Number of resamples for percentile intervals (Efron and Tibshirani 1993, chapter 13).
-    random_state : int or Generator, optional
-        Seed of the bootstrap; by default, each call draws other resamples.
+        Of the same shape, for 95 % intervals: axes of one group are not independent. Give
+        ``range(n)`` for independent axes. The intervals are Student's, with the standard error of
+        the jackknife of groups; of order and spread, on the scale of the inverse hyperbolic tangent
+        of the order.
 
     Returns
     -------
@@ -106,18 +103,21 @@ def axial_statistics(
     (array([0. , 7.1]), 0.97)
     """
     theta, weight = _checked(angles, weights)
-    sums, totals = _group_sums(theta, weight, groups, n_bootstrap)
-    resultant = complex(sums.sum() / totals.sum())
+    axes = weight * np.exp(2j * theta)
+    resultant = complex(axes.sum() / weight.sum())
     found = AxialStatistics.of(resultant)
-    if not n_bootstrap:
+    if groups is None:
         return found
-    drawn = _resampled(sums, totals, n_bootstrap, np.random.default_rng(random_state))
-    away = 0.5 * np.angle(drawn * np.conj(resultant))  # -pi / 2 to pi / 2 about the mean
+    without = _without_each_group(axes, weight, groups)
+    away = 0.5 * np.angle(without * np.conj(resultant))  # -pi / 2 to pi / 2 about the mean
+    reach = np.minimum(left_out_interval(0.0, away)[1], np.pi / 2)  # all directions, at most
+    scaled, each = (np.arctanh(np.minimum(order_of(of), _MAX_ORDER)) for of in (resultant, without))
+    low, high = np.tanh(np.maximum(left_out_interval(scaled, each, unbiased=True), 0))
     return replace(
         found,
-        mean_interval=_interval(found.mean + away),
-        order_interval=_interval(order_of(drawn)),
-        spread_interval=_interval(spread_of(drawn)),
+        mean_interval=Interval(float(found.mean - reach), float(found.mean + reach)),
+        order_interval=Interval(float(low), float(high)),
+        spread_interval=Interval(float(spread_of(high)), float(spread_of(low))),
     )
 
 
@@ -190,44 +190,15 @@ def _checked(angles: ArrayLike, weights: ArrayLike | None) -> tuple[FloatArray, 
     return np.where(used, theta, 0), weight / weight.max()
 
 
-def _group_sums(
-    theta: FloatArray, weight: FloatArray, groups: ArrayLike | None, n_bootstrap: int
-) -> tuple[ComplexArray, FloatArray]:
-    """Return the sums of w exp(2 i theta) and of w over each group."""
-    axes = weight * np.exp(2j * theta)
-    check_value("n_bootstrap", n_bootstrap, [Integer(at_least=0)])
-    if not n_bootstrap:
-        return axes, weight
-    if groups is None:
-        raise ValueError(
-            "the bootstrap resamples groups: give the window of each axis as groups=, or "
-            "groups=range(n) if the axes are independent."
-        )
+def _without_each_group(axes: ComplexArray, weight: FloatArray, groups: ArrayLike) -> ComplexArray:
+    """Return the resultant without each group that has a weight; NaN of one group."""
     names = np.asarray(groups).ravel()
-    if names.shape != theta.shape:
-        raise ValueError(f"expected a group for each of {len(theta)} axes; got {len(names)}.")
+    if names.shape != weight.shape:
+        raise ValueError(f"expected a group for each of {len(weight)} axes; got {len(names)}.")
     used = weight > 0
-    _, own = np.unique(names[used], return_inverse=True)
-    if own.max() < 1:
-        raise ValueError("all axes are in one group: a bootstrap needs at least two.")
+    own = np.unique(names[used], return_inverse=True)[1]
     real, imaginary, totals = (
         np.bincount(own, part[used]).astype(np.float64) for part in (axes.real, axes.imag, weight)
     )
-    return real + 1j * imaginary, totals
-
-
-def _resampled(
-    sums: ComplexArray, totals: FloatArray, n_sets: int, rng: np.random.Generator
-) -> ComplexArray:
-    n = len(totals)
-    drawn = np.empty(n_sets, dtype=np.complex128)
-    for number in range(n_sets):
-        times = np.bincount(rng.integers(0, n, n), minlength=n)
-        drawn[number] = (times @ sums) / (times @ totals)
-    return drawn
-
-
-def _interval(values: FloatArray) -> Interval:
-    # Infinite spreads cannot be interpolated between.
-    low, high = np.quantile(values, [_TAIL, 1 - _TAIL], method="closest_observation")
-    return Interval(float(low), float(high))
+    with np.errstate(invalid="ignore"):
+        return np.asarray(sums_without(real + 1j * imaginary) / sums_without(totals))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations, count
@@ -15,8 +16,8 @@ from hypervlad.fibres.axial import Interval
 from hypervlad.fibres.diameters import FibreDiameters
 from hypervlad.fibres.gradients import Values
 from hypervlad.fibres.measured_places import PER_PLACE
+from hypervlad.statistics.groups import LEVEL, student_factor
 
-_LEVEL = 0.95
 #: The only group if there are none.
 ALL_IMAGES = "all images"
 
@@ -31,13 +32,14 @@ class GroupDiameters:
     n_images, n_samples : int
         Images with diameters, and their samples.
     places : FibreDiameters
-        All places of the images, as if of one image, without an interval.
+        All places of the images, as if of one image, without an interval: refused places are
+        summed, the blur is the median, and the profile None unless it is that of all.
     medians : ndarray of float64, shape (n_samples or n_images,)
         Of the samples, or of the images if there is one sample.
     interval : Interval
         95 % interval of `median`, from how much `medians` differ; of one image, its own.
-    interval_of : {"samples", "images", "image"}
-        What the interval is from.
+    interval_of : {"samples", "images", "images of one sample", "image"}
+        What the interval is from, and of. How much samples differ is unknown from one sample.
     n_to_halve : int or None
         Number of samples or images, in all, for which the interval would be half as wide if they
         differ as those that were measured; None with one image.
@@ -59,9 +61,8 @@ class GroupDiameters:
 
     @property
     def log_error(self) -> float:
-        """Standard error of the logarithm of the median; NaN with one image."""
-        n = len(self.medians)
-        return float(np.log(self.medians).std(ddof=1) / np.sqrt(n)) if n > 1 else float("nan")
+        """Standard error of the logarithm of the median between samples; NaN of one."""
+        return _log_error(self.medians) if self.n_samples > 1 else float("nan")
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,9 +87,11 @@ class FolderDiameters:
 
         It is Welch's, of the logarithms, with Bonferroni's correction if there are more than two
         groups: all intervals together hold the true ratios in 95 % of cases. One that contains 1
-        shows no difference. It is NaN if a group has a single image.
+        shows no difference. It is NaN if a group has a single sample: one sample is no group.
         """
         by_name = {group.name: group for group in self.groups}
+        if absent := [name for name in (one, other) if name not in by_name]:
+            raise ValueError(f"no group {absent[0]!r} with diameters, only {', '.join(by_name)}")
         pair = by_name[one], by_name[other]
         ratio = pair[0].median / pair[1].median
         squares = np.square([group.log_error for group in pair])
@@ -96,8 +99,8 @@ class FolderDiameters:
             return ratio, Interval(float("nan"), float("nan"))
         freedom = np.array([len(group.medians) - 1 for group in pair])
         shared = squares.sum() ** 2 / (squares**2 / freedom).sum()
-        n_pairs = math.comb(sum(len(group.medians) > 1 for group in self.groups), 2)
-        reach = stats.t.isf((1 - _LEVEL) / 2 / n_pairs, shared) * np.sqrt(squares.sum())
+        n_pairs = math.comb(sum(group.n_samples > 1 for group in self.groups), 2)
+        reach = stats.t.isf((1 - LEVEL) / 2 / n_pairs, shared) * np.sqrt(squares.sum())
         return ratio, Interval(float(ratio * np.exp(-reach)), float(ratio * np.exp(reach)))
 
 
@@ -162,7 +165,9 @@ def _group(name: str, own: Sequence[tuple[FibreDiameters, Any]]) -> GroupDiamete
     images = [each for each, _ in own]
     samples = list(dict.fromkeys(origin for _, origin in own))
     units, interval_of = [[each] for each in images], "images"
-    if 1 < len(samples) < len(images):
+    if len(samples) == 1 < len(images):
+        interval_of = "images of one sample"
+    elif len(samples) < len(images):
         units = [[each for each, origin in own if origin == sample] for sample in samples]
         interval_of = "samples"
     group = GroupDiameters(
@@ -178,13 +183,13 @@ def _group(name: str, own: Sequence[tuple[FibreDiameters, Any]]) -> GroupDiamete
     n = len(units)
     if n == 1:
         return group
-    reach = np.exp(_t(n) * group.log_error)
-    half = _t(n) / np.sqrt(n) / 2
+    reach = np.exp(student_factor(n) * _log_error(group.medians))
+    half = student_factor(n) / np.sqrt(n) / 2
     return replace(
         group,
         interval=Interval(float(group.median / reach), float(group.median * reach)),
         interval_of=interval_of,
-        n_to_halve=next(k for k in count(n) if _t(k) / np.sqrt(k) <= half),
+        n_to_halve=next(k for k in count(n) if student_factor(k) / np.sqrt(k) <= half),
     )
 
 
@@ -196,8 +201,21 @@ def _pooled(images: Sequence[FibreDiameters]) -> FibreDiameters:
     }
     ends = np.cumsum([each.fibres.max() + 1 for each in images])
     parts["fibres"] += np.repeat([0, *ends[:-1]], [len(each.fibres) for each in images])
-    return replace(images[0], **parts, interval=Interval(float("nan"), float("nan")))
+    refused = Counter[str]()
+    for each in images:
+        refused.update(each.refused)
+    profiles = {each.profile for each in images}
+    return replace(
+        images[0],
+        **parts,
+        interval=Interval(float("nan"), float("nan")),
+        refused=dict(refused),
+        profile=profiles.pop() if len(profiles) == 1 else None,
+        polarity=" and ".join(sorted({each.polarity for each in images})),
+        blur=float(np.median([each.blur for each in images])),
+        annotations=[],  # they are of images, not of groups
+    )
 
 
-def _t(n: int) -> float:
-    return float(stats.t.ppf((1 + _LEVEL) / 2, n - 1))
+def _log_error(medians: Values) -> float:
+    return float(np.log(medians).std(ddof=1) / np.sqrt(len(medians)))

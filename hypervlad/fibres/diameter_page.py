@@ -142,14 +142,15 @@ def write_diameter_page(
 
 def _verdict(ratio: Interval) -> str:
     if np.isnan(ratio.low):
-        return "two images of each are needed"
+        return "two samples of each are needed"
     return "no difference shown" if ratio.low <= 1 <= ratio.high else "they differ"
 
 
 def _group_row(group: GroupDiameters, has_samples: bool) -> list[str]:
     halved, places = "–", group.places
     if group.n_to_halve is not None:
-        halved = f"{counted(group.n_to_halve, group.interval_of[:-1])} in all"
+        unit = "sample" if group.interval_of == "samples" else "image"
+        halved = f"{counted(group.n_to_halve, unit)} in all"
     return [
         group.name,
         thousands(group.n_images),

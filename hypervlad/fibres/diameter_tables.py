@@ -256,6 +256,12 @@ def _compared(measured: Sequence[MeasuredImage], *, has_samples: bool) -> Folder
     used = known or with_fibres
     if not used:
         return None
+    if not known and len(used) > 1:
+        warn_user(
+            "no pixel size is known, so diameters are in pixels: together they mean something only "
+            "if all images have one magnification; give --resume --pixel-size NM or --pixel-sizes "
+            "CSV"
+        )
     return compare_groups(
         [each.kept for each in used],
         None if used[0].group is None else [each.group for each in used],

@@ -70,10 +70,6 @@ class AlignmentRecipe:
         Radians; the default is 20 degrees.
     sigma : float or str, default=1.75
         Length over which gradients are averaged, in pixels or with a unit.
-    n_bootstrap : int, default=0
-        Number of bootstrap samples for intervals of mean, order and spread.
-    random_state : int, default=0
-        Seed of the bootstrap.
     pixel_size : float or PixelSizes, optional
         nm per pixel, for images whose file does not contain it, or of single files.
     banner : {"keep", "remove"}, default="keep"
@@ -101,8 +97,6 @@ class AlignmentRecipe:
     window: int | float | str = DEFAULT_WINDOW
     tolerance: float = DEFAULT_TOLERANCE
     sigma: float | str = DEFAULT_SIGMA
-    n_bootstrap: int = 0
-    random_state: int = 0
     pixel_size: float | PixelSizes | None = None
     banner: str = "keep"
     channel: int | None = None
@@ -114,8 +108,6 @@ class AlignmentRecipe:
         parse_length(self.sigma)
         check_value("tolerance", self.tolerance, [ANGLE])
         check_value("banner", self.banner, [OneOf("keep", "remove")])
-        for name in ("n_bootstrap", "random_state"):
-            check_value(name, getattr(self, name), [Integer(at_least=0)])
         for name in ("channel", "page"):
             check_value(name, getattr(self, name), [Integer(at_least=0), None])
         check_value("pixel_size", self.pixel_size, PIXEL_SIZE)
@@ -166,11 +158,7 @@ class AlignmentRecipe:
             field, "lgo" if self.method == "lgo" else "structure_tensor", pixel_size
         )
         aligned = fraction_of_field(field, pixels, self.method, window, self.tolerance)
-        statistics = None
-        if orientation.mask.any():
-            statistics = orientation.statistics(
-                n_bootstrap=self.n_bootstrap, random_state=self.random_state
-            )
+        statistics = orientation.statistics() if orientation.mask.any() else None
         return AlignmentResult(pixels, orientation, aligned, statistics)
 
     def _window_of(self, shape: tuple[int, ...], pixel_size: float | None) -> int:

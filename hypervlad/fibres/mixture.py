@@ -13,21 +13,25 @@ _MAX_KINDS = 3
 _MIN_SPREAD = 0.03  # of the logarithm of diameters of one kind
 _N_STEPS = 60
 _LEAST = (6, 20, 30)  # fibres, for one kind, two and three
+_LEAST_WORTH = 0.6  # of those numbers; a few long fibres among short ones make kinds by chance
 _APART = 2.0  # of neighbouring kinds, in root mean squares of their spreads
 
 
 def fit_kinds(logs: Values, weights: Values) -> Values:
     """Return median, spread and share of up to three kinds of fibres, thin ones first.
 
-    Each fibre has one diameter, as logarithm, and a weight. The number of kinds is that of the
-    lowest BIC among those whose kinds are apart: neighbours differ by more than two of their
-    spreads (Ashman, Bird and Zepf 1994, "Detecting bimodality in astronomical datasets",
-    Astronomical Journal 108). One kind needs six fibres, each of several ten.
+    Each fibre has one diameter, as logarithm, and a weight. Fibres of unequal weights are worth as
+    many as would have equal ones (Kish 1965, "Survey sampling", section 11.7). The number of kinds
+    is that of the lowest BIC among those whose kinds are apart: neighbours differ by more than two
+    of their spreads (Ashman, Bird and Zepf 1994, "Detecting bimodality in astronomical datasets",
+    Astronomical Journal 108). One kind needs six fibres, each of several ten that are worth six.
     """
-    best, found, n_fibres = np.inf, np.zeros((0, 3)), len(logs)
+    best, found = np.inf, np.zeros((0, 3))
     share = weights / weights.sum()
+    worth = 1 / float(share @ share) if len(logs) else 0.0
     for n_kinds in range(1, _MAX_KINDS + 1):
-        if n_fibres < _LEAST[n_kinds - 1]:
+        few = _LEAST[n_kinds - 1]
+        if len(logs) < few or (n_kinds > 1 and worth < _LEAST_WORTH * few):
             break
         middle = weighted_quantiles(logs, weights, list((np.arange(n_kinds) + 0.5) / n_kinds))
         spread = np.full(n_kinds, max(float(logs.std()) / n_kinds, _MIN_SPREAD))
@@ -40,8 +44,8 @@ def fit_kinds(logs: Values, weights: Values) -> Values:
             middle = (belongs * logs[:, None]).sum(axis=0) / part
             spread = np.sqrt((belongs * (logs[:, None] - middle) ** 2).sum(axis=0) / part)
             spread = np.maximum(spread, _MIN_SPREAD)
-        likelihood = n_fibres * float(share @ np.log(joint.sum(axis=1)))
-        criterion = (3 * n_kinds - 1) * np.log(n_fibres) - 2 * likelihood
+        likelihood = worth * float(share @ np.log(joint.sum(axis=1)))
+        criterion = (3 * n_kinds - 1) * np.log(worth) - 2 * likelihood
         ordered = np.argsort(middle)
         middle, spread, part = middle[ordered], spread[ordered], part[ordered]
         apart = np.diff(middle) / np.hypot(spread[1:], spread[:-1]) * np.sqrt(2)

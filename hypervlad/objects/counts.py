@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import nnls
-from scipy.stats import gamma, norm
-from scipy.stats import t as student_t
+from scipy.stats import gamma
 
 from hypervlad.common.constraints import Integer, ListOf, Number, OneOf, check_value
 from hypervlad.common.wording import counted, name_some, verb
 from hypervlad.objects.measures import check_table
+from hypervlad.statistics.groups import left_out_interval, share_intervals, sums_without
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,9 +25,8 @@ Edges = Literal["weight", "leave_out"]
 
 _PLACE = ("top", "bottom", "left", "right", "field_height", "field_width")
 ALL = "all"  # the row of all classes
-_Z95 = 1.959963984540054
 _SHARES = (0.1, 0.5, 0.9)
-_MIN_FIELDS = 4  # with fewer, intervals have no useful end
+_HALF = 0.5
 _MAX_CONDITION = 1e3  # of a confusion matrix; counts have about as many times its errors
 
 
@@ -121,8 +120,6 @@ def count_particles(
     classes: Sequence[Any] | None = None,
     confusion: ArrayLike | None = None,
     edges: Edges = "weight",
-    n_bootstrap: int = 2000,
-    random_state: int | np.random.Generator | None = 0,
 ) -> pd.DataFrame:
     """Count the particles of each class in a set of fields, with 95 % intervals.
 
@@ -144,8 +141,6 @@ def count_particles(
         they are the counts of at least 0 that explain the classified ones best [1]_.
     edges : {"weight", "leave_out"}
         See :func:`edge_weights`.
-    n_bootstrap : int, default=2000
-    random_state : int, Generator or None, default=0
 
     Returns
     -------
@@ -154,11 +149,10 @@ def count_particles(
         - ``counted``: sums of the weights, with an exact Poisson interval ``poisson_low``,
           ``poisson_high`` [2]_, which holds if particles are scattered independently;
         - ``count``: the same, corrected if there is a confusion matrix, with the interval ``low``,
-          ``high``, which holds if they attract each other as well: the basic interval of the
-          logarithm [3]_, by a bootstrap of whole fields, widened for few fields [4]_, and at least
-          as wide as a Poisson interval. Each draw of fields is corrected by a draw of the confusion
-          matrix, whose rows have Dirichlet distributions [5]_. If more than 2.5 % of the draws have
-          none of a class: the Poisson interval of its fields. NaN for fewer than four fields;
+          ``high``, which holds if they attract each other as well: Student's, of the logarithm,
+          with the standard error of the jackknife of whole fields and, with a confusion matrix,
+          the variance of its rows as Dirichlet variables [3]_; at least as wide as a Poisson
+          interval. NaN for one field;
         - ``per_um2``, ``per_um2_low``, ``per_um2_high``: count, low and high per square micrometre
           of field; NaN if no field has a pixel size.
 
@@ -174,11 +168,7 @@ def count_particles(
        squares that are not negative, with the total kept.
     .. [2] F. Garwood, Biometrika 28, 1936; of sums of weights, M. P. Fay and E. J. Feuer,
        Statistics in Medicine 16, 1997.
-    .. [3] A. C. Davison and D. V. Hinkley, "Bootstrap methods and their application", 1997,
-       section 5.2.
-    .. [4] T. C. Hesterberg, "What teachers should know about the bootstrap", The American
-       Statistician 69, 2015, section 5.
-    .. [5] With 1 / K added to each: W. Perks, Journal of the Institute of Actuaries 73, 1947.
+    .. [3] With 1 / K added to each: W. Perks, Journal of the Institute of Actuaries 73, 1947.
 
     Examples
     --------
@@ -191,14 +181,11 @@ def count_particles(
     >>> found[["class", "count", "per_um2"]].round(2).values.tolist()
     [['x', 7.0, 0.88], ['y', 4.0, 0.5], ['all', 11.0, 1.38]]
     >>> found[["low", "high"]].round().values.tolist()
-    [[3.0, 14.0], [1.0, 18.0], [5.0, 20.0]]
+    [[3.0, 14.0], [1.0, 10.0], [5.0, 20.0]]
     """
     import pandas as pd
 
-    check_value("n_bootstrap", n_bootstrap, [Integer(at_least=2)])
-    rng = np.random.default_rng(random_state)
     field_of, n_fields = _field_numbers(table, fields), len(fields)
-    times = rng.multinomial(n_fields, [1 / n_fields] * n_fields, n_bootstrap)
     names, is_of = _class_numbers(table, classes)
     weights = edge_weights(table, edges)
     sums = np.zeros((n_fields, len(names) + 1))
@@ -207,29 +194,29 @@ def count_particles(
     sizes = np.array([(field.pixel_size or math.nan) / 1000 for field in fields])
     pixels = np.array([math.prod(field.shape) for field in fields], np.float64)
     areas = pixels if np.isnan(sizes).any() else pixels * sizes**2
-    drawn = _field_draws(sums, areas, times)
-    poisson = _weighted_poisson(weights, is_of, counts)
+    with np.errstate(invalid="ignore"):  # one field: 0 / 0
+        without = sums_without(sums) / sums_without(areas)[:, None] * areas.sum()
     columns: dict[str, Any] = {"class": [*names, ALL], "particles": is_of.sum(axis=0)}
+    poisson, variance = _weighted_poisson(weights, is_of, counts), np.zeros(len(counts))
     columns |= {"counted": counts.copy(), "poisson_low": poisson[0], "poisson_high": poisson[1]}
     if confusion is not None:
         if classes is None:
             raise ValueError("confusion needs classes, in the order of its rows and columns")
         matrix = _checked_confusion(confusion, names)
         rates = matrix / matrix.sum(axis=1, keepdims=True)
-        counts[:-1] = _corrected(counts[None, :-1], rates[None])[0]
-        rows = rng.standard_gamma(matrix + 1 / len(names), (n_bootstrap, *matrix.shape))
-        drawn[:, :-1] = _corrected(drawn[:, :-1], rows / rows.sum(axis=2, keepdims=True))
+        counts[:-1] = _corrected(counts[None, :-1], rates)[0]
+        if n_fields > 1:
+            without[:, :-1] = _corrected(without[:, :-1], rates)
+        variance[:-1] = _variance_of_correction(counts[:-1], matrix)
         poisson = _weighted_poisson(weights, is_of, counts)
     columns["count"] = counts
-    low, high = np.quantile(drawn, (0.025, 0.975), axis=0)
+    # Half a particle, so that classes with none have a logarithm.
+    more = counts + _HALF
+    scaled = np.log(more), np.log(without + _HALF)
+    low, high = np.exp(left_out_interval(*scaled, variance=variance / more**2)) - _HALF
     # Scattered independently, particles vary least; few fields can be alike by chance.
-    # If more than one draw in 40 has none of a class, its upper limit would be as if mirrored at 0.
-    if n_fields >= _MIN_FIELDS:
-        is_in_few = ((times @ sums == 0).mean(axis=0) > 0.025) & sums.any(axis=0)
-        for k in np.flatnonzero(is_in_few):
-            variance = counts[k] * float(sums[:, k] @ sums[:, k]) / sums[:, k].sum()
-            low[k], high[k] = poisson_interval(counts[k], variance, sums[:, k].max())
-    columns["low"], columns["high"] = np.minimum(low, poisson[0]), np.maximum(high, poisson[1])
+    low, high = np.minimum(np.maximum(low, 0), poisson[0]), np.maximum(high, poisson[1])
+    columns["low"], columns["high"] = low, high
     um2 = (pixels * sizes**2).sum()
     for name, column in (("", "count"), ("_low", "low"), ("_high", "high")):
         columns[f"per_um2{name}"] = columns[column] / um2
@@ -243,14 +230,12 @@ def particle_sizes(
     measure: str = "equivalent_diameter_nm",
     classes: Sequence[Any] | None = None,
     edges: Edges = "weight",
-    n_bootstrap: int = 1000,
-    random_state: int | np.random.Generator | None = 0,
 ) -> pd.DataFrame:
     """Return D10, D50 and D90 of each class, by number and by area, with 95 % intervals.
 
     Parameters
     ----------
-    table, fields, classes, edges, n_bootstrap, random_state
+    table, fields, classes, edges
         As in :func:`count_particles`.
     measure : str, default="equivalent_diameter_nm"
         A column of the table.
@@ -261,13 +246,19 @@ def particle_sizes(
         ``class``, ``by`` ("number" or "area"), ``particles`` that touch no edge, and ``d10``,
         ``d50``, ``d90``, each with ``_low`` and ``_high``: the smallest size such that particles up
         to it make up a tenth (half, nine tenths) of all particles or of their area. The intervals
-        are percentiles of a bootstrap of whole fields, widened for few fields; NaN if fewer than
-        four fields have particles of the class.
+        are those of sizes whose share differs from that by no more than chance [1]_, judged by how
+        much whole fields differ. An end that few fields cannot tell is NaN; with particles of the
+        class in one field, both.
 
     Raises
     ------
     ValueError
         As in :func:`count_particles`, or if a size is unknown.
+
+    References
+    ----------
+    .. [1] R. S. Woodruff, "Confidence intervals for medians and other position measures", Journal
+       of the American Statistical Association 47, 1952.
 
     Examples
     --------
@@ -282,7 +273,6 @@ def particle_sizes(
     """
     import pandas as pd
 
-    check_value("n_bootstrap", n_bootstrap, [Integer(at_least=2)])
     field_of = _field_numbers(table, fields)
     names, is_of = _class_numbers(table, classes)
     if measure not in table or table[measure].dtype.kind not in "biuf":
@@ -303,21 +293,20 @@ def particle_sizes(
     area = table["area_nm2" if is_scaled else "area_px2"].to_numpy(np.float64)
     order = np.argsort(sizes, kind="stable")
     order = order[weights[order] > 0]
-    rng, rows, n_fields = np.random.default_rng(random_state), [], len(fields)
-    times = rng.multinomial(n_fields, [1 / n_fields] * n_fields, n_bootstrap)
+    rows = []
     for name, is_in in zip([*names, ALL], is_of.T, strict=True):
         chosen = order[is_in[order]]
-        size, field = sizes[chosen], field_of[chosen]
-        tail = float(norm.cdf(-_Z95 * _widening(len(np.unique(field)))))
+        size, field = sizes[chosen], np.unique(field_of[chosen], return_inverse=True)[1]
         for by, weight in (("number", weights[chosen]), ("area", (weights * area)[chosen])):
             row: dict[str, Any] = {"class": name, "by": by, "particles": len(size)}
-            drawn = np.array([_share_sizes(size, weight * each[field]) for each in times])
-            low = high = [math.nan] * len(_SHARES)
-            if not math.isnan(tail):
-                low, high = np.nanquantile(drawn, (tail, 1 - tail), axis=0)
-            for i, best in enumerate(_share_sizes(size, weight)):
-                key = f"d{round(100 * _SHARES[i])}"
-                row |= {key: best, f"{key}_low": low[i], f"{key}_high": high[i]}
+            best = _share_sizes(size, weight, _SHARES)
+            ends = [np.full(len(_SHARES), np.nan)] * 2
+            if len(size):
+                shares = share_intervals(size <= best[:, None], weight, field, _SHARES)
+                ends = [_share_sizes(size, weight, each) for each in shares]
+            for share, value, low, high in zip(_SHARES, best, *ends, strict=True):
+                key = f"d{round(100 * share)}"
+                row |= {key: value, f"{key}_low": low, f"{key}_high": high}
             rows.append(row)
     return pd.DataFrame(rows)
 
@@ -404,36 +393,24 @@ def _checked_confusion(confusion: ArrayLike, names: Sequence[str]) -> FloatArray
     return matrix
 
 
-def _widening(n_fields: int) -> float:
-    """By what factor a bootstrap's deviations are too small; NaN for too few fields to tell."""
-    if n_fields < _MIN_FIELDS:
-        return math.nan
-    t = float(student_t.ppf(0.975, n_fields - 1))
-    return t / _Z95 * math.sqrt(n_fields / (n_fields - 1))
-
-
-def _field_draws(sums: FloatArray, areas: FloatArray, times: NDArray[np.int64]) -> FloatArray:
-    """Return draws of expected counts, (n_bootstrap, K), whose percentiles are intervals.
-
-    Few fields contain too few of the rare dense ones, and then vary too little. Samples of them are
-    therefore mirrored at the logarithm of the count.
-    """
-    counts = sums.sum(axis=0)
-    sampled = (times @ sums) / (times @ areas)[:, None] * areas.sum()
-    # Half a particle, so that classes with none have a logarithm.
-    deviations = np.log((sampled + 0.5) / (counts + 0.5))
-    found = (counts + 0.5) * np.exp(-_widening(len(sums)) * deviations) - 0.5
-    return np.asarray(np.maximum(found, 0))
-
-
 def _corrected(counts: FloatArray, rates: FloatArray) -> FloatArray:
-    """Return the true counts, (n, K), of classified ones; rates, (n or 1, K, K), by true class."""
-    mixing = np.broadcast_to(rates.swapaxes(1, 2), (len(counts), *rates.shape[1:]))
-    found = np.asarray(np.linalg.solve(mixing, counts[:, :, None])[:, :, 0], np.float64)
+    """Return the true counts, (n, K), of classified ones; rates, (K, K), by true class."""
+    found = np.linalg.solve(rates.T, counts.T).T
     for i in np.flatnonzero((found < 0).any(axis=1)):
-        best, _ = nnls(mixing[i], counts[i])
+        best, _ = nnls(rates.T, counts[i])
         found[i] = best * (counts[i].sum() / max(best.sum(), np.finfo(float).tiny))
-    return found
+    return np.asarray(found)
+
+
+def _variance_of_correction(counts: FloatArray, matrix: FloatArray) -> FloatArray:
+    """Return the variances (K,) of corrected counts that come from few held-out particles."""
+    held_out = matrix + 1 / len(matrix)
+    total = held_out.sum(axis=1)
+    rates = held_out / total[:, None]
+    # A change d of the rates of true class k changes the counts by -inverse @ d times its count.
+    inverse = np.linalg.inv(rates.T)
+    spread = np.square(inverse) @ rates.T - np.square(inverse @ rates.T)
+    return np.asarray(spread @ (counts**2 / (total + 1)))
 
 
 def poisson_interval(count: float, variance: float, largest: float) -> tuple[float, float]:
@@ -458,9 +435,11 @@ def _weighted_poisson(
     return np.array(intervals).T
 
 
-def _share_sizes(sizes: FloatArray, weights: FloatArray) -> FloatArray:
-    """Return D10, D50, D90 of sorted sizes."""
-    below = np.cumsum(weights)
-    if not len(below) or not below[-1]:
-        return np.full(len(_SHARES), np.nan)
-    return np.asarray(sizes[np.searchsorted(below, np.array(_SHARES) * below[-1])])
+def _share_sizes(sizes: FloatArray, weights: FloatArray, shares: ArrayLike) -> FloatArray:
+    """Return the smallest of sorted sizes up to which there is a share; NaN outside 0 to 1."""
+    shares = np.asarray(shares, np.float64)
+    found, is_inside = np.full(shares.shape, np.nan), (shares > 0) & (shares < 1)
+    if len(sizes):
+        below = np.cumsum(weights)
+        found[is_inside] = sizes[np.searchsorted(below, shares[is_inside] * below[-1])]
+    return found

@@ -478,11 +478,12 @@ class FoundFolder:
             )
         if not all(field.pixel_size for field in self.fields):
             notes.append(
-                "the pixel size is unknown, so nothing is per area or in nanometres; give it to "
+                "the pixel size is unknown, so nothing is per area or in nanometres, and sizes of "
+                "several images mean something only if these have one magnification; give it to "
                 "'hypervlad particles find' with --resume --pixel-size NM"
             )
-        if len(self.fields) < 4:
-            notes.append("no intervals of counts and sizes, which take at least four fields")
+        if len(self.fields) < 2:
+            notes.append("no intervals of counts and sizes, which take at least two fields")
         table = read_table(self.path / FIELDS, FIELD_COLUMNS)
         digests = dict(zip(table["micrograph"], table["outlines_digest"], strict=True))
         files = {name: self.outlines_file(name) for name in digests}

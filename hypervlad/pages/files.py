@@ -96,7 +96,14 @@ def number_text(value: float) -> str:
 
 
 def interval_text(low: float, high: float) -> str:
-    return "–" if math.isnan(low) else f"{number_text(low)} to {number_text(high)}"
+    """Return an interval in words; an end that is NaN is not known."""
+    if math.isnan(low):
+        return "–" if math.isnan(high) else f"up to {number_text(high)}"
+    return (
+        f"from {number_text(low)}"
+        if math.isnan(high)
+        else f"{number_text(low)} to {number_text(high)}"
+    )
 
 
 def scale_bar(n_pixels: int, pixel_size: float | None) -> tuple[float, str] | None:

@@ -94,7 +94,7 @@ RUNS = {
     ),
     "align": Run(
         f"align wires -o directions --method structure_tensor --window 120nm --tolerance 20 "
-        f"--bootstrap 50 {READING} --no-figures {USING}",
+        f"{READING} --no-figures {USING}",
         "directions/alignment.csv directions/regions.csv",
         "1 of 1",
     ),

@@ -56,9 +56,7 @@ def test_scores_of_fields_added_up():
         np.mean([2 * (a / np.pi) ** 0.5 for a in (36, 16)])
     )
     assert scores["diameter_ratio"] == pytest.approx((30**0.5 + 12**0.5) / (6 + 4))
-    low, high = tally.intervals(200, random_state=0)["image_iou"]
-    assert low == pytest.approx(30 / 64)
-    assert high == 1
+    assert tally.intervals()["image_iou"] == (0, 1), "two fields differ by half: it may be anything"
 
 
 def test_small_particles_are_neither_expected_nor_mistakes():
@@ -69,4 +67,4 @@ def test_small_particles_are_neither_expected_nor_mistakes():
     tally.add(true, found)
     assert [tally.scores()[f"n_{name}"] for name in ("true", "found", "matched")] == [0, 0, 0]
     assert np.isnan(tally.scores()["f1"])
-    assert np.isnan(tally.intervals(5)["diameter_ratio"]).all()
+    assert np.isnan(tally.intervals()["diameter_ratio"]).all()

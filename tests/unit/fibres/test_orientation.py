@@ -157,16 +157,16 @@ def test_statistics_over_windows():
     rng = np.random.default_rng(0)
     image = stripes(0.5, (128, 160)) + 0.05 * rng.standard_normal((128, 160))
     whole = local_orientation(image, 2.0)
-    found = whole.statistics(n_bootstrap=200, random_state=0)
+    found = whole.statistics()
     assert found.mean_interval.low <= found.mean <= found.mean_interval.high
     assert found.mean == pytest.approx(0.5, abs=0.02)
     assert found.order > 0.95
-    assert whole.statistics().mean_interval is None
     corner = np.zeros_like(whole.mask)
     corner[:9, :9] = True
-    found = replace(whole, mask=corner).statistics(n_bootstrap=20)  # of one window
+    found = replace(whole, mask=corner).statistics()  # of one window
     assert found.order > 0.9
-    assert (found.mean_interval, found.order_interval, found.spread_interval) == (None, None, None)
+    intervals = (found.mean_interval, found.order_interval, found.spread_interval)
+    assert np.isnan([(each.low, each.high) for each in intervals]).all()
 
 
 def of_background():

@@ -43,7 +43,7 @@ def test_intervals_of_corrected_counts_cover_the_truth():
         )
         held_out = np.array([rng.multinomial(100, row) for row in CONFUSION])
         table = table_of([np.repeat(names, numbers) for numbers in classified])
-        options = {"classes": names, "edges": "leave_out", "n_bootstrap": 500, "random_state": i}
+        options = {"classes": names, "edges": "leave_out"}
         found = count_particles(table, fields_of(n_fields), confusion=held_out, **options)
         covered[i] = (found["low"] <= truth) & (truth <= found["high"])
         poisson[i] = (found["poisson_low"] <= truth) & (truth <= found["poisson_high"])
@@ -74,17 +74,17 @@ def test_correction_against_the_inverse_and_at_the_boundary():
 @settings(max_examples=10, deadline=None)
 def test_invariants(classes):
     table, fields = table_of(classes), fields_of(len(classes))
-    found = count_particles(table, fields, classes=list("xyz"), n_bootstrap=50)
+    found = count_particles(table, fields, classes=list("xyz"))
     flat = [k for names in classes for k in names]
     assert found["particles"].tolist() == [*(flat.count(k) for k in "xyz"), len(flat)]
     np.testing.assert_allclose(found["counted"], found["count"])
-    if len(classes) > 3:
+    if len(classes) > 1:
         inside = found["poisson_low"] >= found["low"] - 1e-9
         assert (inside & (found["low"] <= found["count"]) & (found["count"] <= found["high"])).all()
     else:
         assert found[["low", "high"]].isna().all(axis=None)
     held_out = 9 * np.eye(3)[[1, 2, 0]]  # each class is taken for the next
-    turned = count_particles(table, fields, classes=list("xyz"), confusion=held_out, n_bootstrap=50)
+    turned = count_particles(table, fields, classes=list("xyz"), confusion=held_out)
     np.testing.assert_allclose(turned["count"][:3], found["count"][[1, 2, 0]])
 
 
@@ -153,7 +153,7 @@ def test_sizes_against_a_loop():
     table["area_nm2"] = np.pi / 4 * table["equivalent_diameter_nm"] ** 2
     table["right"] += rng.integers(0, 900, len(table))
     table["touches_edge"] = rng.random(len(table)) < 0.2
-    found = particle_sizes(table, fields_of(6), n_bootstrap=200).set_index(["class", "by"])
+    found = particle_sizes(table, fields_of(6)).set_index(["class", "by"])
     weights = edge_weights(table)
     for name in ("x", "y", "all"):
         chosen = (table["class"] == name) | (name == "all")
@@ -163,8 +163,9 @@ def test_sizes_against_a_loop():
             assert row["particles"] == (weights[chosen] > 0).sum()
             for share, d in ((0.1, "d10"), (0.5, "d50"), (0.9, "d90")):
                 assert row[d] == smallest_size_with_share(sizes, weight[chosen], share)
-                assert row[f"{d}_low"] <= row[d] <= row[f"{d}_high"]
-    one = particle_sizes(table[table["micrograph"] == "f0"], fields_of(6), n_bootstrap=9)
+                low, high = np.nan_to_num(row[f"{d}_low"]), row[f"{d}_high"]
+                assert low <= row[d] <= np.nan_to_num(high, nan=np.inf)
+    one = particle_sizes(table[table["micrograph"] == "f0"], fields_of(6))
     assert one["d50"].notna().all()
     assert one["d50_low"].isna().all()
 

@@ -162,7 +162,7 @@ def test_a_pixel_size_can_be_given_later(images, original, tmp_path):
     assert result.measure == "equivalent_diameter_px"
     assert result.counts["per_um2"].isna().all()
     assert "the pixel size is unknown" in result.notes[0]
-    assert "four fields" in result.notes[1]
+    assert len(result.notes) == 1
     find(path, own, resume=True)
     expected = FoundFolder(original).table.query("micrograph.str.startswith('day 1/')")
     np.testing.assert_array_equal(FoundFolder(path).table["area_nm2"], expected["area_nm2"])
