@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from hypervlad.common.wording import counted, verb, warn_user
 from hypervlad.fibres.axial import Interval
 from hypervlad.fibres.diameters import FibreDiameters
 from hypervlad.fibres.gradients import Values
@@ -111,7 +112,7 @@ def compare_groups(
 ) -> FolderDiameters:
     """Combine the diameters of images into those of groups.
 
-    Images without diameters are left out.
+    Images without diameters are left out, and copies of an image, with a warning.
 
     Parameters
     ----------
@@ -148,9 +149,19 @@ def compare_groups(
     names = [ALL_IMAGES] * len(found) if groups is None else list(map(str, groups))
     origins: list[Any] = list(range(len(found))) if samples is None else list(map(str, samples))
     of_group = dict[str, list[tuple[FibreDiameters, Any]]]()
+    seen, n_copies = set[tuple[str, bytes]](), 0
     for each, name, origin in zip(found, names, origins, strict=True):
-        if len(each.diameters):
+        own = each.unit, each.diameters.tobytes()
+        if len(each.diameters) and own not in seen:
+            seen.add(own)
             of_group.setdefault(name, []).append((each, origin))
+        else:
+            n_copies += bool(len(each.diameters))
+    if n_copies:
+        warn_user(
+            f"{counted(n_copies, 'image')} {verb(n_copies, 'is a copy', 'are copies')} of others, "
+            "and not counted again"
+        )
     if not of_group:
         raise ValueError("none of the images has diameters: their `reason` says why")
     if len({each.unit for own in of_group.values() for each, _ in own}) > 1:

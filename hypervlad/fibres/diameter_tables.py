@@ -33,7 +33,7 @@ from hypervlad.images import Annotation, PixelSizes, ReadOptions
 from hypervlad.images.annotations import report_annotations
 from hypervlad.images.options import check_read_options
 from hypervlad.images.sample import Annotations
-from hypervlad.pages.results_folder import ResultsFolder, Row, write_rows
+from hypervlad.pages.results_folder import ResultsFolder, Row, report_removed, write_rows
 
 IMAGES_TABLE, PLACES_TABLE = "diameters.csv", "places.csv"
 GROUPS_TABLE, RATIOS_TABLE, PAGE = "groups.csv", "ratios.csv", "diameters.html"
@@ -381,11 +381,14 @@ def _write_groups(folder: Path, compared: FolderDiameters | None) -> None:
             }
         )
     write_rows(folder / GROUPS_TABLE, ("group",), rows)
-    (folder / RATIOS_TABLE).unlink(missing_ok=True)
+    table = folder / RATIOS_TABLE
+    if len(groups) < 2 and table.is_file():
+        table.unlink()
+        report_removed([table])
     if len(groups) > 1 and compared is not None:
         names = "group", "over", "ratio", "ratio_low", "ratio_high"
         ratios = [
             dict(zip(names, (one, other, ratio, between.low, between.high), strict=True))
             for one, other, ratio, between in compared.ratios()
         ]
-        write_rows(folder / RATIOS_TABLE, (), ratios)
+        write_rows(table, (), ratios)

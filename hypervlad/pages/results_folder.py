@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, TypeAlias
 
 from hypervlad.common.tables import read_table, write_table
-from hypervlad.common.wording import counted, warn_user
+from hypervlad.common.wording import counted, name_some, warn_user
 from hypervlad.pages.files import folded, is_below
 
 SECONDS_BETWEEN_TABLES = 20.0  # the most that a power failure can cost
@@ -62,6 +62,7 @@ class ResultsFolder:
             self._earlier_details[row["path"]].append(row)
         if self._earlier_details and not self._earlier:
             raise _foreign(self._details_table)
+        self._replaced: list[Path] = []
         self._images: dict[str, Row] = {}
         self._details: list[Row] = []
         self._write_next = time.monotonic() + SECONDS_BETWEEN_TABLES
@@ -79,6 +80,7 @@ class ResultsFolder:
             del self._earlier[name]
         self._write_tables()
         self._remove_all(stale)
+        report_removed(self._replaced)
 
     def earlier(self, name: str) -> tuple[Row, list[Row]] | None:
         """Return the lines of an image that an earlier run has written, as text, if it has."""
@@ -89,7 +91,10 @@ class ResultsFolder:
         self._images[name] = row
         self._details += details
         if self._earlier.pop(name, None) is not None:
-            self._remove(path for path in self._files_of(name) if path not in files)
+            # What an earlier run made of this image, with other options.
+            own = [path for path in self._files_of(name) if path not in files and path.is_file()]
+            self._remove(iter(own))
+            self._replaced += own
         if time.monotonic() >= self._write_next:
             self._write_tables()
 
@@ -125,6 +130,15 @@ class ResultsFolder:
         while folder != self._folder and not any(folder.iterdir()):
             folder.rmdir()
             folder = folder.parent
+
+
+def report_removed(paths: Sequence[Path]) -> None:
+    """Warn that files of an earlier run, which this run would not have made, are gone."""
+    if paths:
+        warn_user(
+            f"removed {counted(len(paths), 'file')} of an earlier run with other options: "
+            f"{name_some(list(map(str, paths)))}"
+        )
 
 
 def _rows_of(path: Path) -> Iterator[dict[str, str]]:

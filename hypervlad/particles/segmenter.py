@@ -333,7 +333,9 @@ class HypercolumnSegmenter(NetworkEstimator):
         """
         check_is_fitted(self)
         grey = _read_grey(image, check_read_options(self.read_options), image_name(image))
-        return np.divide(self._fields(grey)[:3], 255, dtype=np.float32)
+        steps = self._fields(grey)[:3]  # rounded each by itself
+        shares: NDArray[np.float32] = steps / steps.sum(axis=0, dtype=np.float32)
+        return shares
 
     # --- internal ------------------------------------------------------------------------------
 

@@ -189,7 +189,7 @@ def test_results_of_an_earlier_run_go_when_those_of_this_one_are_complete(tmp_pa
     assert not (out / "maps" / "sub").exists()
     (row,) = table(out).values()
     assert row["path"] == "a.png"
-    assert "removed" not in run(images, "-o", out).stderr
+    assert "removed 2 files of an earlier run with other" in run(images, "-o", out).stderr
     assert {"alignment.csv", "regions.csv", "maps/a.png.regions.tif"} <= files_of(out)
     assert not (out / "overlays").exists()
     assert not (out / "figures").exists()

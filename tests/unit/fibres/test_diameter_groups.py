@@ -100,10 +100,25 @@ def test_a_group_has_students_interval_of_the_logarithms_of_medians():
 
 
 def test_images_of_one_sample_count_once():
-    found = [measured(np.full(3, d)) for d in (80.0, 80.0, 80.0, 125.0)]
+    found = [measured(np.array([70, d, 130])) for d in (80.0, 80.1, 79.9, 125.0)]
     (group,) = compare_groups(found, samples=["a", "a", "a", "b"]).groups
     assert (group.median, group.n_samples, group.interval_of) == (pytest.approx(100), 2, "samples")
     np.testing.assert_allclose(group.medians, [80, 125])
+    one = compare_groups(found, list("aabb"), list("xxyz"))
+    assert [each.interval_of for each in one.groups] == ["images of one sample", "images"]
+    assert np.isnan(one.ratio("a", "b")[1].low), "one sample is no group"
+    with pytest.raises(ValueError, match="no group 'c'"):
+        one.ratio("a", "c")
+
+
+def test_an_image_counts_once_and_facts_are_of_all() -> None:
+    found = [replace(measured(np.full(9, d)), refused={"x": 1}, blur=d) for d in (1.0, 2.0, 4.0)]
+    found[1] = replace(found[1], polarity="dark")
+    with pytest.warns(UserWarning, match="1 image is a copy of others"):
+        (group,) = compare_groups([*found, found[0]]).groups
+    places = group.places
+    assert (group.n_images, places.refused, places.blur) == (3, {"x": 3}, 2)
+    assert places.polarity == "bright and dark"
 
 
 def test_one_image_has_its_own_interval_and_no_ratio():

@@ -72,7 +72,7 @@ def test_it_finds_particles_that_are_easy_to_see(fitted):
         assert overlap(fitted.predict(0.5 * image + 0.2), found) > 0.99
         proba = fitted.predict_proba(image)
         assert proba.shape == (3, *SHAPE)
-        assert np.abs(proba.sum(axis=0) - 1).max() <= 2 / 255
+        assert np.abs(proba.sum(axis=0) - 1).max() <= 1e-6
         assert overlap(proba[0] < 0.5, found) > 0.9
     assert fitted.held_out_ is not None
     assert fitted.held_out_.n_images == 1
