@@ -151,14 +151,12 @@ def _as_box(edges: NDArray[np.int_]) -> Box:
 def _drawn_into(grey: Grey) -> list[Annotation]:
     bar = find_scale_bar(grey)
     ink = None if bar is None else _level_of(bar, grey)
-    labels, arrows, in_sample = list[Box](), list[Box](), set[int]()
+    labels, arrows = list[Box](), list[Box]()
     # Some pixels tell of most images: to sort all of them would take long.
     is_grey = any(len(np.unique(part)) > _MIN_LEVELS for part in (grey[::16, ::16], grey))
     for level in (0, 255) if is_grey else ():
         lines = list[Box]()
-        if (parts := _Parts.drawn(grey, level)) is None:
-            in_sample.add(level)
-        else:
+        if (parts := _Parts.drawn(grey, level)) is not None:
             lines += parts.lines()
             arrows += parts.arrows()
         if bar is not None and ink is not None and abs(ink - level) < 128:
@@ -175,9 +173,6 @@ def _drawn_into(grey: Grey) -> list[Annotation]:
     found = [each for each in found if not _is_within(each.box, whole)]
     if any(each.kind == "label" and _is_beside(each.box, bar) for each in found):
         return [Annotation("scale bar", whole), *found]
-    # A saturated wire looks like a bar.
-    if any(abs(ink - level) <= _PURE for level in in_sample):
-        return found
     return [Annotation("scale bar", _around(bar, grey.shape)), *found]
 
 

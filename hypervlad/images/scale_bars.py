@@ -39,6 +39,9 @@ _MAX_TICK = 0.5  # longest tick, as a share of the length of a line
 # Rows of dots or ticks
 _MIN_DOTS, _MAX_DOT, _MIN_FILL = 6, (40, 12), 0.6
 _MIN_PITCH, _PITCH_ERROR, _PITCH_ERROR_SHARE = 5, 2.0, 0.15
+# A line is of the sample if so many others are of its level, within so many grey levels, and fill
+# so much of their boxes.
+_N_ALIKE, _SAME, _FILLED = 2, 8, 0.7
 _BAND = 2**21  # pixels that are searched at a time
 
 Grey: TypeAlias = NDArray[np.float32]
@@ -81,8 +84,8 @@ def find_scale_bar(image: NDArray[Any]) -> ScaleBar | None:
 
     A bar is horizontal and of one level, with sharp straight edges and free ends. It is black,
     white or grey, also within a frame or a box. What it means is not read. A line with the noise of
-    its surroundings, of about four grey levels of 256 or more, is no bar but a wire; without noise,
-    such as where it is saturated, a wire may be taken for a bar.
+    its surroundings, of about four grey levels of 256 or more, is no bar but a wire. Without noise,
+    such as where they are saturated, one or two wires may be taken for a bar, of more none is.
 
     Parameters
     ----------
@@ -110,7 +113,16 @@ def find_scale_bar(image: NDArray[Any]) -> ScaleBar | None:
     lines = _lines(grey)
     dots = (_rows_of_dots(grey, sign, level) for level in _LEVELS[::2] for sign in (1, -1))
     candidates = [*_boxes(lines), *lines, *chain(*dots)]
-    return max(candidates, key=lambda each: each.score).bar if candidates else None
+    of_sample = set[tuple[int, int]]()  # sign and thickness of lines
+    for bar, sign, _ in sorted(candidates, key=lambda each: -each.score):
+        if bar.kind != "line":
+            return bar
+        kind = sign, bar.box[2] - bar.box[0]
+        if kind not in of_sample:
+            if not _is_of_sample(grey, bar):
+                return bar
+            of_sample.add(kind)
+    return None
 
 
 # --- lines -----------------------------------------------------------------------------------
@@ -121,6 +133,24 @@ def _lines(grey: Grey) -> list[_Candidate]:
     rectangles = dict.fromkeys(each for level in _LEVELS for each in _rectangles(grey, level))
     lines = (_line(values[sign], sign, box) for sign, box in rectangles)
     return [each for each in lines if each is not None]
+
+
+def _is_of_sample(grey: Grey, bar: ScaleBar) -> bool:
+    """Return whether there are others of the level and the thickness of a line, as of wires."""
+    top, left, bottom, right = bar.box
+    step = max(1, (bottom - top) // 2)
+    thick, length = (bottom - top) / step, (right - left) / step
+    level = np.median(grey[top:bottom, left:right])
+    labels, _ = ndimage.label(np.abs(grey[::step, ::step] - level) <= _SAME)
+    windows = ndimage.find_objects(labels)
+    edges = np.array([[r.start, r.stop, c.start, c.stop] for r, c in windows]).reshape(-1, 4).T
+    tall, wide = edges[1] - edges[0], edges[3] - edges[2]
+    area = np.bincount(labels.ravel())[1:]
+    apart = np.maximum(edges[0] * step - bottom, top - edges[1] * step) > bottom - top
+    alike = apart & (2 * wide >= length) & (area >= _FILLED * tall * wide)
+    alike &= (2 * tall + 1 >= thick) & (tall <= 2 * thick + 1)
+    alike &= (edges[0] > 0) & (edges[1] < labels.shape[0])  # a box with text
+    return bool(alike.sum() >= _N_ALIKE)
 
 
 def _bands(grey: Grey) -> list[slice]:
