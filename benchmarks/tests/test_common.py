@@ -37,6 +37,7 @@ def test_no_group_straddles_a_split() -> None:
     assert number_of_folds(np.array(list("aabbbb")), np.array([0, 0, 1, 2, 3, 3])) == 3
 
 
+@pytest.mark.full  # parses all code
 def test_a_checkpoint_is_used_again_if_nothing_changed(tmp_path: Path) -> None:
     runs = []
 

@@ -55,13 +55,8 @@ from hypervlad.fibres.regions import TileGrid
 from hypervlad.images import ImageReadError, ReadOptions, read_mask
 from hypervlad.images.masks import mask_banner_rows
 from hypervlad.images.options import check_read_options
-from hypervlad.images.reading import (
-    check_image_list,
-    image_name,
-    raise_or_skip,
-    read_in_order,
-    read_named,
-)
+from hypervlad.images.reading import check_image_list, image_name, raise_or_skip, read_in_order
+from hypervlad.images.sample import read_grey
 from hypervlad.statistics.splits import check_column, check_groups
 
 ALIGNED, NOT_ALIGNED = "aligned", "not aligned"
@@ -283,7 +278,7 @@ class AlignmentClassifier(ImageEstimator):
         """
         check_is_fitted(self)
         name = name or image_name(image)
-        grey = read_grey(image, self.encoder_.fitted_params_.read_options, name)
+        grey = read_varied(image, self.encoder_.fitted_params_.read_options, name)
         return aligned_fraction(grey, self, **{"window": self.window_} | options, name=name)
 
     def predict(self, images: Sequence[Any]) -> NDArray[np.float64]:
@@ -376,7 +371,7 @@ class AlignmentClassifier(ImageEstimator):
 
 
 def _grey_reader(options: ReadOptions) -> Convert:
-    return lambda image, name: read_grey(image, options, name)
+    return lambda image, name: read_varied(image, options, name)
 
 
 def _check_covered(image: PreparedImage, tiles: TileGrid) -> None:
@@ -439,10 +434,9 @@ class AlignmentLabels:
             raise ImageReadError(f"the map (y) of {image.name}: {error}") from error
 
 
-def read_grey(image: Any, options: ReadOptions, name: str) -> NDArray[np.float32]:
+def read_varied(image: Any, options: ReadOptions, name: str) -> NDArray[np.float32]:
     """Read an image in grey, scaled to [0, 1] without clipping; colours are averaged."""
-    pixels = read_named(image, replace(options, scaling="minmax"), name).pixels
-    grey: NDArray[np.float32] = pixels if pixels.ndim == 2 else pixels.mean(axis=2)
+    grey = read_grey(image, replace(options, scaling="minmax"), name).pixels
     if not grey.min() < grey.max():
         raise ImageReadError(f"{name}: the image is flat, so nothing is aligned; leave it out")
     return grey

@@ -55,9 +55,12 @@ class MeasuredImage:
     source: Any
     group: Any
     sample: Any
-    pixel_size: float | None
     found: FibreDiameters
     is_left_out: NDArray[np.bool_]
+
+    @property
+    def pixel_size(self) -> float | None:
+        return self.found.pixel_size
 
     @cached_property
     def kept(self) -> FibreDiameters:

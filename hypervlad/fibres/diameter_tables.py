@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,6 @@ from hypervlad.fibres import (
 from hypervlad.fibres.diameter_page import MeasuredImage, kinds_text, write_diameter_page
 from hypervlad.fibres.diameters import Polarity, fibre_diameters
 from hypervlad.fibres.gradients import Values
-from hypervlad.fibres.image_alignment import read_grey
 from hypervlad.fibres.mixture import weighted_quantiles
 from hypervlad.fibres.profile_network import ProfileNetwork
 from hypervlad.images import Annotation, PixelSizes, ReadOptions
@@ -161,18 +160,17 @@ def write_diameters(
             before = results.earlier(name) if resume else None
             try:
                 if before is not None and _is_kept(*before, settings):
-                    size, found = _stored(*before)
+                    found = _stored(*before)
                 else:
-                    pixels, size = read_grey(image, **asdict(options))
                     found = fibre_diameters(
-                        pixels, pixel_size=size, polarity=polarity, annotations=annotations
+                        image, polarity=polarity, annotations=annotations, read_options=options
                     )
                     drawn[name] = found.annotations
             except ValueError as error:
                 unreadable.append(str(error))
                 continue
             is_out = _is_left_out(found, refused_places.pop(name, None), name)
-            each = MeasuredImage(name, image, group, sample, size, found, is_out)
+            each = MeasuredImage(name, image, group, sample, found, is_out)
             files = list(files_of(name)) if regions else []
             for file in files:
                 _write_regions(file, each)
@@ -326,8 +324,8 @@ def _is_kept(row: Row, places: Sequence[Row], settings: str) -> bool:
     return row.get("settings") == settings and (not places or row["places"] != "0")
 
 
-def _stored(row: Row, places: Sequence[Row]) -> tuple[float | None, FibreDiameters]:
-    """Return the pixel size and the diameters that `_image_row` and `_place_rows` wrote."""
+def _stored(row: Row, places: Sequence[Row]) -> FibreDiameters:
+    """Return the diameters that `_image_row` and `_place_rows` wrote."""
 
     def column(name: str) -> Values:
         return np.array([float(each[name]) for each in places])
@@ -340,7 +338,7 @@ def _stored(row: Row, places: Sequence[Row]) -> tuple[float | None, FibreDiamete
         weighted_quantiles(diameters[own], weights[own], [0.5]) for own in (kept | True, kept)
     )
     ends = [float(row[f"median_{end}_px"] or "nan") * scale for end in ("low", "high")]
-    found = FibreDiameters(
+    return FibreDiameters(
         diameters=diameters,
         errors=scale * column("error_px"),
         positions=np.stack([column("y_px"), column("x_px")], axis=1),
@@ -358,8 +356,8 @@ def _stored(row: Row, places: Sequence[Row]) -> tuple[float | None, FibreDiamete
         blur=float(row["blur_px"] or "nan"),
         unit="px" if size is None else "nm",
         reason=None if len(places) else row["reason"],
+        pixel_size=size,
     )
-    return size, found
 
 
 def _write_groups(folder: Path, compared: FolderDiameters | None) -> None:

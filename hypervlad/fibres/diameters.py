@@ -72,6 +72,8 @@ class FibreDiameters:
         Why there are no diameters.
     annotations : list of Annotation
         What was left out, as it is no sample.
+    pixel_size : float or None
+        Nanometres per pixel.
     """
 
     diameters: Values
@@ -88,6 +90,7 @@ class FibreDiameters:
     unit: str
     reason: str | None
     annotations: list[Annotation] = field(default_factory=list)
+    pixel_size: float | None = None
 
     @property
     def mean(self) -> float:
@@ -219,7 +222,7 @@ def fibre_diameters(
     if found.reason and left_out:
         reason = f"{found.reason}, besides what looks like {words_of_annotations(left_out)}"
         found = replace(found, reason=reason)
-    return replace(found, annotations=left_out)
+    return replace(found, annotations=left_out, pixel_size=size)
 
 
 def _measured(

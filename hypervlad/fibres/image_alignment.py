@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypervlad.common.constraints import Integer, OneOf, check_value
-from hypervlad.common.wording import warn_user
 from hypervlad.fibres.alignment import (
     ANGLE,
     DEFAULT_SIGMA,
@@ -24,9 +23,10 @@ from hypervlad.fibres.alignment import (
 from hypervlad.fibres.axial import AxialStatistics
 from hypervlad.fibres.gradients import GradientField
 from hypervlad.fibres.orientation import LocalOrientation, orientation_of
-from hypervlad.images import PixelSizes, read_micrograph
+from hypervlad.images import PixelSizes
 from hypervlad.images.metadata import length_in_pixels, parse_length
-from hypervlad.images.options import PIXEL_SIZE
+from hypervlad.images.options import PIXEL_SIZE, check_read_options
+from hypervlad.images.sample import read_grey
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,15 +139,11 @@ class AlignmentRecipe:
         UserWarning
             If the pixels are not square: then the pixel size is ignored.
         """
-        pixels, pixel_size = read_grey(
-            image,
-            banner=self.banner,
-            channel=self.channel,
-            page=self.page,
-            pixel_size=self.pixel_size,
-        )
+        names = ("banner", "channel", "page", "pixel_size")
+        options = check_read_options({each: getattr(self, each) for each in names})
+        read = read_grey(image, options)
         try:
-            return self._find(pixels, pixel_size)
+            return self._find(read.pixels, read.pixel_size)
         except ValueError as error:
             raise ValueError(f"{_named(image)}{error}") from error
 
@@ -172,25 +168,6 @@ class AlignmentRecipe:
                 f"{length:.3g} pixel{'' if length == 1 else 's'} at {pixel_size:.4g} nm per pixel"
             )
             raise ValueError(f"{self.window} is {size}: {error}") from error
-
-
-def read_grey(image: Any, **options: Any) -> tuple[NDArray[np.float32], float | None]:
-    """Read an image as grey, the mean of its colours, with its pixel size if it is known.
-
-    `options` are those of `read_micrograph`. A UserWarning says that the pixels are not square:
-    then the pixel size is None.
-    """
-    read = read_micrograph(image, **options)
-    pixels = read.pixels if read.pixels.ndim == 2 else read.pixels.mean(axis=2)
-    sides = read.metadata.get("pixel_sides_nm")
-    if sides is None:
-        return pixels, read.pixel_size
-    warn_user(
-        f"{_named(image)}pixels of {sides[0]:.4g} x {sides[1]:.4g} nm are not square, so lengths "
-        "stay in pixels, and directions are those of the image as stored; resample it to square "
-        "pixels."
-    )
-    return pixels, None
 
 
 def _named(image: Any) -> str:

@@ -11,10 +11,11 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 from hypervlad.common.constraints import OneOf, check_value
+from hypervlad.common.wording import warn_user
 from hypervlad.images.annotations import Annotation, annotation_mask, find_annotations, window_of
 from hypervlad.images.errors import ImageReadError
 from hypervlad.images.options import PixelSizes, ReadOptions, check_read_options
-from hypervlad.images.reading import image_name, read_named
+from hypervlad.images.reading import Micrograph, image_name, read_named
 
 Annotations: TypeAlias = Literal["leave_out", "keep"]
 
@@ -64,6 +65,26 @@ def drop_hidden(labels: NDArray[np.int32], mask: NDArray[np.bool_]) -> int:
     return n_seen
 
 
+def read_grey(
+    image: Any, options: ReadOptions, name: str | None = None, *, with_bars: bool = False
+) -> Micrograph:
+    """Read an image as grey (H, W), the mean of its colours; errors use the name.
+
+    A UserWarning says that the pixels are not square: then the pixel size is None. `with_bars` is
+    that of `read_named`.
+    """
+    name = image_name(image) if name is None else name
+    micrograph = read_named(image, options, name, with_digest=False, with_bars=with_bars)
+    if sides := micrograph.metadata.get("pixel_sides_nm"):
+        warn_user(
+            f"{name}: pixels of {sides[0]:.4g} x {sides[1]:.4g} nm are not square, so lengths stay "
+            "in pixels, and directions are those of the image as stored; resample it to square "
+            "pixels"
+        )
+    pixels = micrograph.pixels
+    return micrograph if pixels.ndim == 2 else replace(micrograph, pixels=pixels.mean(axis=2))
+
+
 def read_sample(
     image: Any,
     *,
@@ -95,6 +116,11 @@ def read_sample(
     ------
     ValueError
         If a parameter is out of range, or the image cannot be read (`ImageReadError`).
+
+    Warns
+    -----
+    UserWarning
+        If the pixels are not square.
     """
     check_value("annotations", annotations, [OneOf("leave_out", "keep")])
     options = check_read_options(read_options)
@@ -105,8 +131,8 @@ def read_sample(
         options = replace(options, pixel_size=pixel_size)
     if mask is not None and hasattr(type(image), "__array__"):
         image = _bounded(np.asarray(image), np.asarray(mask))
-    micrograph = read_named(image, options, image_name(image), with_digest=False, with_bars=True)
-    grey = micrograph.pixels if micrograph.pixels.ndim == 2 else micrograph.pixels.mean(axis=2)
+    micrograph = read_grey(image, options, with_bars=True)
+    grey = micrograph.pixels
     shown = _checked_mask(mask, grey.shape)
     if is_stretched:
         grey = _without_hot_pixels(grey)

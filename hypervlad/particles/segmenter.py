@@ -34,8 +34,8 @@ from hypervlad.images import ImageReadError, ReadOptions
 from hypervlad.images.annotations import report_annotations
 from hypervlad.images.masks import mask_banner_rows
 from hypervlad.images.options import check_read_options
-from hypervlad.images.reading import check_image_list, image_name, read_named, read_stored
-from hypervlad.images.sample import Annotations, drop_hidden, read_sample
+from hypervlad.images.reading import check_image_list, image_name, read_stored
+from hypervlad.images.sample import Annotations, drop_hidden, read_grey, read_sample
 from hypervlad.objects.outlines import read_outlines
 from hypervlad.objects.splitting import EIGHT, split_particles
 from hypervlad.particles.decoder import (
@@ -332,7 +332,7 @@ class HypercolumnSegmenter(NetworkEstimator):
         Annotations are not left out.
         """
         check_is_fitted(self)
-        grey = _read_grey(image, check_read_options(self.read_options), image_name(image))
+        grey = read_grey(image, check_read_options(self.read_options)).pixels
         steps = self._fields(grey)[:3]  # rounded each by itself
         shares: NDArray[np.float32] = steps / steps.sum(axis=0, dtype=np.float32)
         return shares
@@ -456,7 +456,7 @@ class _AnnotatedFields:
         """Read an image and its outlines or scribbles; an ImageReadError if they do not fit."""
         image, source = self.images[number], self.annotations[number]
         name = image_name(image, number)
-        grey = _read_grey(image, self.options, name)
+        grey = read_grey(image, self.options, name).pixels
         if not self.is_outlined:
             return grey, _read_scribbles(source, f"the scribbles of {name}", grey.shape)
         if source is None:
@@ -502,11 +502,6 @@ def chosen_columns(excess: NDArray[np.floating]) -> tuple[int, list[int]]:
     """Return the column whose sum is nearest to 0, and that of the other rows for each row."""
     total = excess.sum(axis=0)
     return int(np.abs(total).argmin()), np.abs(total - excess).argmin(axis=1).tolist()
-
-
-def _read_grey(image: Any, options: ReadOptions, name: str) -> NDArray[np.float32]:
-    pixels = read_named(image, options, name, with_digest=False).pixels
-    return pixels if pixels.ndim == 2 else pixels.mean(axis=2)
 
 
 def _read_scribbles(source: Any, name: str, shape: tuple[int, ...]) -> NDArray[Any]:

@@ -47,7 +47,8 @@ def left_out_interval(
     ----------
     .. [1] B. Efron and C. Stein, "The jackknife estimate of variance", Annals of Statistics 9,
        1981: it is too large rather than too small.
-    .. [2] M. H. Quenouille, "Notes on bias in estimation", Biometrika 43, 1956.
+    .. [2] M. H. Quenouille, "Notes on bias in estimation",
+       Biometrika 43, 1956.
 
     Examples
     --------

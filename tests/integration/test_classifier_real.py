@@ -12,6 +12,7 @@ from hypervlad import MicrographClassifier
 
 
 @pytest.mark.real
+@pytest.mark.full  # the default classifier, at its own size
 def test_steel_defects_are_told_apart(mobilenet_weights: Path, shared: Path) -> None:
     data = hypervlad.load_image_folder(shared / "data" / "neu_steel")
     images, labels = np.array(data.images), np.array(data.target)

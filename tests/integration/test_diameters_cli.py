@@ -12,7 +12,6 @@ from PIL import Image, PngImagePlugin
 from support import commands
 from support.pages import Page
 
-from hypervlad import read_image
 from hypervlad.data import make_fibre_images
 from hypervlad.fibres import compare_groups, cross_lines, fibre_diameters
 
@@ -66,7 +65,7 @@ def again(folder, found):
 
 
 def test_tables_agree_with_the_library(folder, first):
-    own = [fibre_diameters(read_image(folder / name), pixel_size=PIXEL_SIZE) for name in GROUPS]
+    own = [fibre_diameters(folder / name, pixel_size=PIXEL_SIZE) for name in GROUPS]
     places = rows_of(first / "places.csv")
     for row, each in zip(rows_of(first / "diameters.csv"), own, strict=True):
         expected = {"median": each.median, "median_low": each.interval.low, "mean": each.mean}

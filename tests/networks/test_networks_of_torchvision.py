@@ -47,7 +47,10 @@ def test_taps_keep_what_later_layers_change(images):
     [
         ("resnet18", "micronet", "module.", ""),
         ("resnet18", "image-micronet", "module.encoder.", ""),
-        ("densenet121", "image-micronet", "features.module.", "features."),
+        pytest.param(
+            *("densenet121", "image-micronet", "features.module.", "features."),
+            marks=pytest.mark.full,  # a large network
+        ),
     ],
 )
 def test_files_fit_as_they_are_published(name, weights, prefix, inside, tmp_path, monkeypatch):

@@ -47,6 +47,7 @@ def expected(files):
     return probabilities(files)
 
 
+@pytest.mark.full  # trains several models
 def test_the_probabilities_tell_models_apart(files, expected):
     """Otherwise all that follows would be trivial."""
     others = probabilities(files, random_state=1)

@@ -40,6 +40,7 @@ def answers(images: list[np.ndarray], labels: np.ndarray, folder: Path) -> list[
     return [*found, hypervlad.load("t.hvlad").predict_proba(images)]
 
 
+@pytest.mark.full  # four models, twice
 @pytest.mark.filterwarnings("ignore:Classes with only one")
 def test_files_with_the_names_of_weights_and_classes_change_nothing(
     texture_images: Images, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -259,11 +259,11 @@ PROMISES = {
     "D50": Promise(sizes("d50")),
     "D90": Promise(sizes("d90")),
     "recall of outlines": Promise(outlines("recall", 0.8), n_draws=60),
-    "precision of outlines": Promise(outlines("precision", 1.0), n_draws=60),
-    "F1 of outlines": Promise(outlines("f1", 1.6 / 1.8), n_draws=60),
-    "overlap of outlines": Promise(outlines("image_iou", 0.8), n_draws=60),
-    "median of a group": Promise(group_median),
-    "ratio of groups": Promise(ratio_of_groups, n_draws=60),
+    "precision of outlines": Promise(outlines("precision", 1.0), n_draws=60, is_dear=True),
+    "F1 of outlines": Promise(outlines("f1", 1.6 / 1.8), n_draws=60, is_dear=True),
+    "overlap of outlines": Promise(outlines("image_iou", 0.8), n_draws=60, is_dear=True),
+    "median of a group": Promise(group_median, is_dear=True),
+    "ratio of groups": Promise(ratio_of_groups, n_draws=60, is_dear=True),
     "one kind, equal lengths": Promise(
         one_kind(lambda _, n: np.ones(n)), units=(40, 200), n_draws=60, is_dear=True
     ),

@@ -1,9 +1,11 @@
 """Extraction in other processes of this machine."""
 
 import numpy as np
+import pytest
 from support.extraction_fixtures import extracted
 
 
+@pytest.mark.full  # workers import torch
 def test_a_network_registered_here_works_there(encoder, folder, tmp_path, network, monkeypatch):
     """Relative paths, too, and a cache that both find."""
     monkeypatch.chdir(tmp_path)

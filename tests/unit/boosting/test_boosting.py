@@ -122,6 +122,7 @@ class TestPrior:
             expected = share * ratio / (share * ratio + 1 - share)
             np.testing.assert_allclose(proba, expected, atol=0.03)
 
+    @pytest.mark.full  # a thousand points, several times
     def test_shares_are_those_of_the_weighted_samples(self):
         X, y = overlapping()
         weight = np.where(y == 1, 4.0, 1.0)  # as many of both

@@ -102,22 +102,14 @@ def test_information_bars_are_found_on_both_sides() -> None:
 
 # --- all that looks for objects ------------------------------------------------------------------
 
-MAT = np.uint8(
-    100 * make_fibre_images(1, diameter=7, cover=0.3, size=(300, 400), random_state=0)[0][0] + 60
-)
-THREADS = np.uint8(
-    100
-    * make_fibre_images(
-        1,
-        diameter=8,
-        length=120,
-        cover=0.05,
-        size=(300, 400),
-        contrast_to_noise=20,
-        random_state=0,
-    )[0][0]
-    + 60
-)
+
+def fibres(**options: float) -> np.ndarray:
+    (image,), _ = make_fibre_images(1, size=(300, 400), random_state=0, **options)
+    return np.uint8(100 * image + 60)
+
+
+MAT = fibres(diameter=7, cover=0.3)
+THREADS = fibres(diameter=8, length=120, cover=0.05, contrast_to_noise=20)
 #: Function, image, and what of the answer must not depend on annotations.
 FINDERS: dict[str, tuple[Callable[..., Any], np.ndarray, Callable[[Any], float], float]] = {
     "find_particles": (find_particles, scan(), len, 0),
