@@ -81,9 +81,10 @@ def axial_statistics(
         At least 0, of the same shape; equal by default. An angle of weight 0 may be NaN.
     groups : array-like, optional
         Of the same shape, for 95 % intervals: axes of one group are not independent. Give
-        ``range(n)`` for independent axes. The intervals are Student's, with the standard error of
-        the jackknife of groups; of order and spread, on the scale of the inverse hyperbolic tangent
-        of the order.
+        ``range(n)`` for independent axes. One group gives NaN. The intervals are Student's, with
+        the standard error of the jackknife of groups; of order and spread, on the scale of the
+        inverse hyperbolic tangent of the order. Where there may be no order, any direction may be
+        the mean.
 
     Returns
     -------
@@ -110,9 +111,14 @@ def axial_statistics(
         return found
     without = _without_each_group(axes, weight, groups)
     away = 0.5 * np.angle(without * np.conj(resultant))  # -pi / 2 to pi / 2 about the mean
-    reach = np.minimum(left_out_interval(0.0, away)[1], np.pi / 2)  # all directions, at most
     scaled, each = (np.arctanh(np.minimum(order_of(of), _MAX_ORDER)) for of in (resultant, without))
     low, high = np.tanh(np.maximum(left_out_interval(scaled, each, unbiased=True), 0))
+    # Where there may be no order, any direction may be the mean.
+    reach = np.pi / 2 if low == 0 else min(float(left_out_interval(0.0, away)[1]), np.pi / 2)
+    # Rounded where all axes are parallel, and beyond the bias where they cancel.
+    low = np.minimum(low, found.order)
+    high = np.maximum(high, np.tanh(left_out_interval(scaled, each)[1]))
+    high = np.maximum(high, found.order)
     return replace(
         found,
         mean_interval=Interval(float(found.mean - reach), float(found.mean + reach)),

@@ -34,7 +34,8 @@ class GroupDiameters:
         Images with diameters, and their samples.
     places : FibreDiameters
         All places of the images, as if of one image, without an interval: refused places are
-        summed, the blur is the median, and the profile None unless it is that of all.
+        summed, the blur is the median of images of one pixel size, and the profile None unless it
+        is that of all.
     medians : ndarray of float64, shape (n_samples or n_images,)
         Of the samples, or of the images if there is one sample.
     interval : Interval
@@ -112,7 +113,7 @@ def compare_groups(
 ) -> FolderDiameters:
     """Combine the diameters of images into those of groups.
 
-    Images without diameters are left out, and copies of an image, with a warning.
+    Images without diameters are left out, and copies of an image in its group, with a warning.
 
     Parameters
     ----------
@@ -149,9 +150,10 @@ def compare_groups(
     names = [ALL_IMAGES] * len(found) if groups is None else list(map(str, groups))
     origins: list[Any] = list(range(len(found))) if samples is None else list(map(str, samples))
     of_group = dict[str, list[tuple[FibreDiameters, Any]]]()
-    seen, n_copies = set[tuple[str, bytes]](), 0
+    seen, n_copies = set[tuple[str, str, str]](), 0
     for each, name, origin in zip(found, names, origins, strict=True):
-        own = each.unit, each.diameters.tobytes()
+        # As many digits as tables have.
+        own = name, each.unit, " ".join(f"{value:.5g}" for value in each.diameters.tolist())
         if len(each.diameters) and own not in seen:
             seen.add(own)
             of_group.setdefault(name, []).append((each, origin))
@@ -159,8 +161,8 @@ def compare_groups(
             n_copies += bool(len(each.diameters))
     if n_copies:
         warn_user(
-            f"{counted(n_copies, 'image')} {verb(n_copies, 'is a copy', 'are copies')} of others, "
-            "and not counted again"
+            f"{counted(n_copies, 'image')} {verb(n_copies, 'is a copy', 'are copies')} of others "
+            "in the same group, and not counted again"
         )
     if not of_group:
         raise ValueError("none of the images has diameters: their `reason` says why")
@@ -215,7 +217,7 @@ def _pooled(images: Sequence[FibreDiameters]) -> FibreDiameters:
     refused = Counter[str]()
     for each in images:
         refused.update(each.refused)
-    profiles = {each.profile for each in images}
+    profiles, sizes = ({getattr(each, k) for each in images} for k in ("profile", "pixel_size"))
     return replace(
         images[0],
         **parts,
@@ -223,7 +225,8 @@ def _pooled(images: Sequence[FibreDiameters]) -> FibreDiameters:
         refused=dict(refused),
         profile=profiles.pop() if len(profiles) == 1 else None,
         polarity=" and ".join(sorted({each.polarity for each in images})),
-        blur=float(np.median([each.blur for each in images])),
+        blur=float(np.nanmedian([each.blur for each in images])) if len(sizes) == 1 else math.nan,
+        pixel_size=sizes.pop() if len(sizes) == 1 else None,
         annotations=[],  # they are of images, not of groups
     )
 

@@ -258,7 +258,7 @@ def _compared(measured: Sequence[MeasuredImage], *, has_samples: bool) -> Folder
         warn_user(
             "no pixel size is known, so diameters are in pixels: together they mean something only "
             "if all images have one magnification; give --resume --pixel-size NM or --pixel-sizes "
-            "CSV"
+            "CSV, and resample images whose pixels are not square"
         )
     return compare_groups(
         [each.kept for each in used],

@@ -17,7 +17,7 @@ from hypervlad.fibres.regions import TileGrid
 
 OrientationMethod: TypeAlias = Literal["structure_tensor", "lgo"]
 METHODS: tuple[str, ...] = get_args(OrientationMethod)
-_MIN_BOOTSTRAP_WINDOW = 96  # unless fewer than three windows would fit along a side
+_MIN_WINDOW = 96  # unless fewer than three windows would fit along a side
 _N_BINS = 24
 _CELL = 1.31  # side of a cell over sigma
 _PEAK_REACH = 2  # bins on either side of a peak that belong to it
@@ -89,7 +89,7 @@ class LocalOrientation:
 
     def _windows(self) -> NDArray[np.intp]:
         shorter = min(self.mask.shape)
-        side = max(shorter // 4, min(_MIN_BOOTSTRAP_WINDOW, shorter // 3), 2)
+        side = max(shorter // 4, min(_MIN_WINDOW, shorter // 3), 2)
         grid = TileGrid.over(self.mask.shape, side)
         numbers = grid.expand(np.arange(grid.size).reshape(grid.shape))
         return np.asarray(numbers[self.mask])

@@ -77,9 +77,8 @@ def read_grey(
     micrograph = read_named(image, options, name, with_digest=False, with_bars=with_bars)
     if sides := micrograph.metadata.get("pixel_sides_nm"):
         warn_user(
-            f"{name}: pixels of {sides[0]:.4g} x {sides[1]:.4g} nm are not square, so lengths stay "
-            "in pixels, and directions are those of the image as stored; resample it to square "
-            "pixels"
+            f"{name}: pixels of {sides[0]:.4g} x {sides[1]:.4g} nm are not square, so lengths are "
+            "in pixels and directions those of the image as stored; resample it to square pixels"
         )
     pixels = micrograph.pixels
     return micrograph if pixels.ndim == 2 else replace(micrograph, pixels=pixels.mean(axis=2))

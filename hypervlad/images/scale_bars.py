@@ -150,6 +150,7 @@ def _is_of_sample(grey: Grey, bar: ScaleBar) -> bool:
     alike = apart & (2 * wide >= length) & (area >= _FILLED * tall * wide)
     alike &= (2 * tall + 1 >= thick) & (tall <= 2 * thick + 1)
     alike &= (edges[0] > 0) & (edges[1] < labels.shape[0])  # a box with text
+    alike &= np.abs(wide - length) > 2  # the bars of the panels of a figure are of one length
     return bool(alike.sum() >= _N_ALIKE)
 
 

@@ -26,7 +26,7 @@ Edges = Literal["weight", "leave_out"]
 _PLACE = ("top", "bottom", "left", "right", "field_height", "field_width")
 ALL = "all"  # the row of all classes
 _SHARES = (0.1, 0.5, 0.9)
-_HALF = 0.5
+_HALF, _OPEN = 0.5, math.log(1000)  # an upper end of a thousand times the count is open
 _MAX_CONDITION = 1e3  # of a confusion matrix; counts have about as many times its errors
 
 
@@ -152,7 +152,7 @@ def count_particles(
           ``high``, which holds if they attract each other as well: Student's, of the logarithm,
           with the standard error of the jackknife of whole fields and, with a confusion matrix,
           the variance of its rows as Dirichlet variables [3]_; at least as wide as a Poisson
-          interval. NaN for one field;
+          interval. NaN for one field; an upper end that few fields cannot tell is NaN;
         - ``per_um2``, ``per_um2_low``, ``per_um2_high``: count, low and high per square micrometre
           of field; NaN if no field has a pixel size.
 
@@ -210,10 +210,13 @@ def count_particles(
         variance[:-1] = _variance_of_correction(counts[:-1], matrix)
         poisson = _weighted_poisson(weights, is_of, counts)
     columns["count"] = counts
-    # Half a particle, so that classes with none have a logarithm.
-    more = counts + _HALF
-    scaled = np.log(more), np.log(without + _HALF)
-    low, high = np.exp(left_out_interval(*scaled, variance=variance / more**2)) - _HALF
+    # Half a particle, so that classes with none have a logarithm; more where the correction is as
+    # uncertain as the count.
+    half = _HALF + np.sqrt(variance)
+    scaled = np.log(counts + half), np.log(without + half)
+    ends = left_out_interval(*scaled, variance=variance / (counts + half) ** 2)
+    low, high = np.exp(np.minimum(ends, scaled[0] + _OPEN)) - half
+    high[ends[1] > scaled[0] + _OPEN] = np.nan
     # Scattered independently, particles vary least; few fields can be alike by chance.
     low, high = np.minimum(np.maximum(low, 0), poisson[0]), np.maximum(high, poisson[1])
     columns["low"], columns["high"] = low, high
@@ -247,8 +250,8 @@ def particle_sizes(
         ``d50``, ``d90``, each with ``_low`` and ``_high``: the smallest size such that particles up
         to it make up a tenth (half, nine tenths) of all particles or of their area. The intervals
         are those of sizes whose share differs from that by no more than chance [1]_, judged by how
-        much whole fields differ. An end that few fields cannot tell is NaN; with particles of the
-        class in one field, both.
+        much whole fields differ. An end beyond all sizes that were found is NaN; with particles of
+        the class in one field, both.
 
     Raises
     ------

@@ -89,4 +89,7 @@ def share_intervals(
     parts = np.array([np.bincount(groups, weights * each) for each in is_part]).T
     with np.errstate(invalid="ignore", divide="ignore"):  # one group: 0 / 0
         without = sums_without(parts) / sums_without(totals)[:, None]
-    return left_out_interval(shares, without)
+    # Of equal sizes, more than the share lie up to the size: what counts is how much fields differ.
+    own = parts.sum(axis=0) / totals.sum()
+    low, high = left_out_interval(own, without)
+    return low - own + shares, high - own + shares

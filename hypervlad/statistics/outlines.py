@@ -119,8 +119,8 @@ class OutlineTally:
 
         Fields are drawn, not particles. Those of precision, recall and F1 are
         :func:`accuracy_interval`; the others are Student's, of the logarithms of ratios, with
-        the standard error of the jackknife of fields. NaN where a score is not defined, and
-        with one field.
+        the standard error of the jackknife of fields, and NaN with one. NaN where a score is not
+        defined.
         """
         scores, n = self.scores(), len(self._fields)
         fields = range(n)
@@ -144,7 +144,8 @@ class OutlineTally:
                 others = [on_scale(each[name]) for each in without]
                 low, high = left_out_interval(whole, others or [whole])
                 found[name] = float(back(low)), float(back(high))
-        found["image_iou"] = max(0.0, found["image_iou"][0]), min(1.0, found["image_iou"][1])
+        low, high = np.clip(found["image_iou"], 0, 1).tolist()
+        found["image_iou"] = low, high
         return found
 
     def _scores(self, fields: Sequence[Any]) -> dict[str, float]:

@@ -232,17 +232,18 @@ def one_kind(lengths: Callable[[Rng, int], np.ndarray]) -> Callable[[Rng, int], 
     return draw
 
 
-def directions(name: str, far: float) -> Callable[[Rng, int], Kept]:
+def directions(name: str, far: float, sd: float = 0.3) -> Callable[[Rng, int], Kept]:
     """Of groups whose mean directions differ as much as axes within them."""
-    order = np.exp(-2 * (0.3**2 + 0.3**2))  # E cos 2 theta of a normal theta
+    order = np.exp(-4 * sd**2)  # E cos 2 theta of a normal theta
     truth = {"mean": np.pi / 2, "order": order, "spread": np.sqrt(-2 * np.log(order)) / 2}[name]
 
     def draw(rng: Rng, n: int) -> Kept:
-        angles = np.pi / 2 + np.repeat(0.3 * rng.standard_normal(n), 10)
-        angles += 0.3 * rng.standard_normal(len(angles))
+        angles = np.pi / 2 + np.repeat(sd * rng.standard_normal(n), 10)
+        angles += sd * rng.standard_normal(len(angles))
         found = axial_statistics(angles, groups=np.repeat(np.arange(n), 10))
         interval = getattr(found, f"{name}_interval")
-        return within((interval.low, interval.high), truth, far)
+        turns = np.pi * np.round((found.mean - truth) / np.pi) * (name == "mean")  # of an axis
+        return within((interval.low, interval.high), truth + turns, far + turns)
 
     return draw
 
@@ -280,6 +281,7 @@ PROMISES = {
         is_dear=True,
     ),
     "mean direction": Promise(directions("mean", np.pi / 2 + 0.5)),
+    "weak direction": Promise(directions("mean", np.pi / 2 + 0.5, 0.6), units=(2, 8, 60)),
     "order parameter": Promise(directions("order", 0.4)),
     "spread of directions": Promise(directions("spread", 0.8)),
 }
