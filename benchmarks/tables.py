@@ -43,9 +43,12 @@ from benchmarks.uncertainty.tables import front_sentence, novelty_section, uncer
 ROOT = BENCHMARKS.parent
 
 
-def of_one(path: str, text: Callable[[Facts], str], *, labelled: bool = True) -> str:
-    """Return the table of one stored result, with the state of the code that it is of."""
+def of_one(
+    path: str, text: Callable[[Facts], str], *, labelled: bool = True, part: str = ""
+) -> str:
+    """Return the table of one stored result or part of it, with the state of the code."""
     facts = load_result(RESULTS / path)
+    facts = facts[part] if part else facts
     return f"{text(facts)}\n\n{measured_line(facts)}" if labelled else text(facts)
 
 
@@ -133,7 +136,7 @@ def pages() -> dict[Path, dict[str, str]]:
             "large-images": of_one("speed/large_images.json", speed.large_images_table),
             "fitting": of_one("speed/fitting.json", speed.fitting_table),
             "gpu-networks": of_one("speed/gpu.json", gpu.networks_table),
-            "gpu-fit": of_one("speed/gpu.json", gpu.fit_table),
+            "gpu-fit": of_one("speed/gpu.json", speed.fitting_table, part="fit"),
             "gpu-tasks": of_one("speed/gpu.json", gpu.tasks_table),
             "scale": of_one("speed/extraction_cpu.json", speed.scale_section),
         },

@@ -22,7 +22,7 @@ import torch
 import hypervlad
 from benchmarks.common.data import save_grey
 from benchmarks.common.program import in_fresh_process, in_turns, new_parser, parse, timed
-from benchmarks.common.results import RESULTS, Facts, origin, save_result
+from benchmarks.common.results import RESULTS, Facts, measured_now, origin, save_result
 from benchmarks.common.tables import table
 from benchmarks.speed.encoding import DEFAULT, Bench, fit_encoders
 from benchmarks.speed.fitting import fit
@@ -145,11 +145,6 @@ def networks_table(facts: Facts) -> str:
     return table(heads, lines)
 
 
-def fit_table(facts: Facts) -> str:
-    """Return the time of the fit by stage."""
-    return fitting_table({"rows": [facts["fit"]]})
-
-
 def tasks_table(facts: Facts) -> str:
     """Return the seconds of each task on each device."""
     rows, cells = facts["tasks"], dict[str, dict[str, str]]()
@@ -176,9 +171,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         save_result(options.out, facts)  # a run that is stopped keeps what it measured
     with tempfile.TemporaryDirectory() as name:
         write_crops(Path(name), options.images, SIZE)
-        facts["fit"] = in_fresh_process(fit, name, options.images, options.threads)
+        own = in_fresh_process(fit, name, options.images, options.threads)
+        facts["fit"] = {"rows": [own | {"measured": measured_now()}]}
     save_result(options.out, facts)
-    print(networks_table(facts), fit_table(facts), tasks_table(facts), sep="\n\n")
+    print(networks_table(facts), fitting_table(facts["fit"]), tasks_table(facts), sep="\n\n")
 
 
 if __name__ == "__main__":

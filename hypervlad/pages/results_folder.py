@@ -92,9 +92,7 @@ class ResultsFolder:
         self._details += details
         if self._earlier.pop(name, None) is not None:
             # What an earlier run made of this image, with other options.
-            own = [path for path in self._files_of(name) if path not in files and path.is_file()]
-            self._remove(iter(own))
-            self._replaced += own
+            self._replaced += self._remove(p for p in self._files_of(name) if p not in files)
         if time.monotonic() >= self._write_next:
             self._write_tables()
 
@@ -120,11 +118,13 @@ class ResultsFolder:
                 "run has none."
             )
 
-    def _remove(self, paths: Iterator[Path]) -> None:
-        for path in paths:
-            if path.is_file():
-                path.unlink()
-                self._remove_empty(path.parent)
+    def _remove(self, paths: Iterable[Path]) -> list[Path]:
+        """Remove those files that exist, with folders that are empty then, and return them."""
+        found = [path for path in paths if path.is_file()]
+        for path in found:
+            path.unlink()
+            self._remove_empty(path.parent)
+        return found
 
     def _remove_empty(self, folder: Path) -> None:
         while folder != self._folder and not any(folder.iterdir()):

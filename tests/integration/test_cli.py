@@ -85,6 +85,8 @@ def test_labels_from_a_table(model, folder, groups, tmp_path):
     assert "training on 24 images of 3 classes, 12 groups" in done.stderr
     run("train", folder, "--groups", groups, "-o", tmp_path / "f.hvlad", *TINY)
     assert (tmp_path / "g.hvlad").read_bytes() == (tmp_path / "f.hvlad").read_bytes()
+    run("evaluate", model, grouped, "-o", tmp_path / "report", "-q")
+    assert "come from 12 groups" in (tmp_path / "report" / "index.html").read_text("utf-8")
     assert f"{grouped}: 24 images in 3 classes" in run("check", grouped, "-q", code=1).stdout
 
 

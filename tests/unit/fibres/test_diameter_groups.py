@@ -116,9 +116,8 @@ def test_an_image_counts_once_and_facts_are_of_all() -> None:
     found[1] = replace(found[1], polarity="dark")
     with pytest.warns(UserWarning, match="1 image is a copy of others"):
         (group,) = compare_groups([*found, found[0]]).groups
-    places = group.places
-    assert (group.n_images, places.refused, places.blur) == (3, {"x": 3}, 2)
-    assert places.polarity == "bright and dark"
+    facts = group.places.refused, group.places.blur, group.places.polarity
+    assert (group.n_images, *facts) == (3, {"x": 3}, 2, "bright and dark")
 
 
 def test_one_image_has_its_own_interval_and_no_ratio():

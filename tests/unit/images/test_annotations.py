@@ -59,8 +59,7 @@ def box_of(change: np.ndarray) -> tuple[slice, slice]:
 )
 def test_what_was_drawn_is_found(ink: int, change: Callable[[np.ndarray], np.ndarray]) -> None:
     """Also mirrored, as letters are not read, and with other units."""
-    plain = scan()
-    image = annotated(plain, ink)
+    plain, image = scan(), annotated(scan(), ink)
     found = find_annotations(change(image))
     kinds = [each.kind for each in found]
     assert kinds.count("scale bar") == kinds.count("arrow") == 1
@@ -104,8 +103,8 @@ def test_information_bars_are_found_on_both_sides() -> None:
 
 
 def fibres(**options: float) -> np.ndarray:
-    (image,), _ = make_fibre_images(1, size=(300, 400), random_state=0, **options)
-    return np.uint8(100 * image + 60)
+    images, _ = make_fibre_images(1, size=(300, 400), random_state=0, **options)
+    return np.uint8(100 * images[0] + 60)
 
 
 MAT = fibres(diameter=7, cover=0.3)
