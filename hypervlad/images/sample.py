@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple, TypeAlias
+from functools import wraps
+from typing import (
+    Any,
+    Concatenate,
+    Literal,
+    NamedTuple,
+    ParamSpec,
+    Protocol,
+    TypeAlias,
+    TypeVar,
+    overload,
+)
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,8 +27,10 @@ from hypervlad.common.wording import warn_user
 from hypervlad.images.annotations import Annotation, annotation_mask, find_annotations, window_of
 from hypervlad.images.errors import ImageReadError
 from hypervlad.images.options import PixelSizes, ReadOptions, check_read_options
-from hypervlad.images.reading import Micrograph, image_name, read_named
+from hypervlad.images.reading import Micrograph, check_image_list, image_name, read_named
 
+P = ParamSpec("P")
+T = TypeVar("T")
 Annotations: TypeAlias = Literal["leave_out", "keep"]
 
 _MARGIN = 4  # pixels around an annotation, from which it is filled
@@ -44,6 +58,79 @@ class Sample(NamedTuple):
     mask: NDArray[np.bool_]
     pixel_size: float | None
     annotations: list[Annotation]
+
+
+class _OneOrMany(Protocol[P, T]):
+    @overload
+    def __call__(
+        self, image: list[Any] | tuple[Any, ...], *args: P.args, **kwargs: P.kwargs
+    ) -> list[T]: ...
+    @overload
+    def __call__(self, image: Any, *args: P.args, **kwargs: P.kwargs) -> T: ...
+
+
+def one_or_many(*paired: str) -> Callable[[Callable[Concatenate[Any, P], T]], _OneOrMany[P, T]]:
+    """Let a function that finds things in an image also take a list of images.
+
+    The decorated function is written for one image, its first argument, a path or an array (H, W)
+    or (H, W, 3). Given a list, tuple, array or column of paths, or a list of arrays, it returns the
+    list of results in the same order; all images share the other arguments. An error names the
+    image that failed, by its path or its position.
+
+    Parameters
+    ----------
+    *paired : str
+        Names of arguments of which each image has its own: with a list of images, they are lists of
+        the same length, or None.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> @one_or_many("mask")
+    ... def brightest(image, mask=None, *, scale=1):
+    ...     return scale * np.max(image, where=True if mask is None else mask, initial=0)
+    >>> image = np.eye(2)
+    >>> float(brightest(image)), list(map(float, brightest([image, 3 * image], scale=2)))
+    (1.0, [2.0, 6.0])
+    """
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        signature = inspect.signature(function)
+        first = next(iter(signature.parameters))
+
+        @wraps(function)
+        def of_one_or_many(*args: Any, **kwargs: Any) -> Any:
+            given = signature.bind(*args, **kwargs).arguments
+            if not _is_list(given[first]):
+                return function(**given)
+            images, found = check_image_list(given[first]), []
+            own = {name: given[name] for name in paired if given.get(name) is not None}
+            for name, values in own.items():
+                if not isinstance(values, list | tuple) or len(values) != len(images):
+                    raise ValueError(
+                        f"{name}: expected a list of {len(images)}, one for each image, got "
+                        f"{type(values).__name__}"
+                        + (f" of {len(values)}" if hasattr(values, "__len__") else "")
+                    )
+            for number, image in enumerate(images):
+                each = {name: values[number] for name, values in own.items()}
+                try:
+                    found.append(function(**given | {first: image} | each))
+                except ValueError as error:
+                    name, reason = image_name(image, number), str(error).removeprefix("image: ")
+                    if name in reason:
+                        raise
+                    raise type(error)(f"{name}: {reason}") from error
+            return found
+
+        return of_one_or_many
+
+    return decorate
+
+
+def _is_list(image: Any) -> bool:
+    is_of_paths = hasattr(image, "dtype") and image.dtype.kind in "OUST" and image.ndim == 1
+    return isinstance(image, list | tuple) or is_of_paths or hasattr(image, "iloc")
 
 
 def drop_hidden(labels: NDArray[np.int32], mask: NDArray[np.bool_]) -> int:

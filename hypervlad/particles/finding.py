@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from hypervlad.common.constraints import Integer, OneOf, check_value
 from hypervlad.images import Annotation, ReadOptions
-from hypervlad.images.sample import Annotations, drop_hidden, read_sample
+from hypervlad.images.sample import Annotations, drop_hidden, one_or_many, read_sample
 from hypervlad.objects.particle import Outlines
 from hypervlad.objects.splitting import (
     EIGHT,
@@ -64,6 +64,7 @@ class FoundParticles(Outlines):
     n_beside: int
 
 
+@one_or_many()
 def find_particles(
     image: Any,
     *,
@@ -86,7 +87,7 @@ def find_particles(
 
     Parameters
     ----------
-    image : path or array
+    image : path or array, or list of these
         As in :func:`hypervlad.read_micrograph`. Colours are averaged.
     polarity : {"auto", "bright", "dark"}, default="auto"
         "auto" chooses what stands out by more, summed over pixels.
@@ -100,13 +101,13 @@ def find_particles(
 
     Returns
     -------
-    FoundParticles
-        The `Outlines`; ``np.asarray`` of it is a label image.
+    FoundParticles, or list of them
+        The `Outlines`; ``np.asarray`` of it is a label image. A list of images gives a list.
 
     Raises
     ------
     ValueError
-        If a parameter is out of range, or the image cannot be read (`ImageReadError`).
+        If a parameter is out of range, or an image cannot be read (`ImageReadError`); it is named.
 
     Examples
     --------

@@ -132,7 +132,9 @@ def eight_bits():
 )
 def test_types_gain_offset_and_sign_do_not_matter(eight_bits, same):
     image, expected = eight_bits
-    np.testing.assert_array_equal(find_particles(same(image)), expected)
+    nothing, found = find_particles([np.zeros((9, 7)), same(image)])
+    assert len(nothing) == 0
+    np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("move", [np.fliplr, np.transpose, np.rot90, lambda each: each[:-17, 5:]])
@@ -208,8 +210,8 @@ def test_nothing_is_found_on_an_empty_field(kind, seed):
         (lambda: split_particles(None, np.ones((5, 7)), separation=5), "separation must be .*5"),
         (lambda: find_particles(np.zeros((8, 8)), polarity="black"), "polarity must be .*'black'"),
         (lambda: find_particles(np.zeros((8, 8)), min_area=0), "min_area must be .*0"),
-        (lambda: find_particles(np.full((8, 8), np.nan)), "NaN"),
-        (lambda: find_particles("missing.tif"), r"missing\.tif"),
+        (lambda: find_particles([np.eye(8), "missing.tif"]), r"missing\.tif"),
+        (lambda: find_particles([np.eye(8), np.full((8, 8), np.nan)]), "image 1 of the list.*NaN"),
     ],
 )
 def test_what_is_refused(call, words):
