@@ -8,8 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 from hypervlad._version import __version__
+from hypervlad.common.limits import MAX_PIXELS
 from hypervlad.common.modelfile import ModelFileError, read_model
-from hypervlad.images.options import MAX_PIXELS, PixelSizes, ReadOptions, check_read_options
+from hypervlad.images.options import PixelSizes, ReadOptions, check_read_options
 
 #: Where the class of each kind of model file is: loading an encoder must not import xgboost.
 KINDS = {

@@ -23,10 +23,9 @@ from hypervlad.app.database import (
 )
 from hypervlad.app.particles import QueuedParticle
 from hypervlad.app.store import LabelledImage, Queue
+from hypervlad.common.limits import MAX_LABELS_AT_ONCE
 from hypervlad.common.tables import MODEL_SOURCE, PERSON_SOURCE, table_as_bytes
 from hypervlad.common.wording import counted, name_some, warn_user
-
-MAX_LABELS = 120  # on a page, and corrected at a time
 
 # Labelled: by a person, or by a model that is sure.
 _IS_LABELLED = "(items.state = 'labelled' OR items.state = 'open' AND items.place IS NULL)"
@@ -108,7 +107,7 @@ class Labels:
         source: str = "model",
         order: str = "least_sure",
         start: int = 0,
-        n: int = MAX_LABELS,
+        n: int = MAX_LABELS_AT_ONCE,
     ) -> LabelPage:
         """Return some of the labelled images.
 
@@ -134,7 +133,7 @@ class Labels:
             f"SELECT items.*, {_LABEL} AS label, events.time FROM items "
             f"LEFT JOIN events ON events.number = items.event WHERE {of_source} "
             f"AND ? IN (0, {_LABEL}) ORDER BY {_ORDERS[order]} LIMIT ? OFFSET ?",
-            [category, max(0, min(n, MAX_LABELS)), max(0, start)],
+            [category, max(0, min(n, MAX_LABELS_AT_ONCE)), max(0, start)],
         ).fetchall()
         return LabelPage(
             [_given_label(row) for row in rows],
@@ -157,9 +156,10 @@ class Labels:
         category : int
             The label. That of the model confirms it.
         """
-        if not 1 <= len(items) <= MAX_LABELS:
+        if not 1 <= len(items) <= MAX_LABELS_AT_ONCE:
             raise QueueError(
-                f"label 1 to {counted(MAX_LABELS, self.queue.unit)} at a time; got {len(items)}"
+                f"label 1 to {counted(MAX_LABELS_AT_ONCE, self.queue.unit)} at a time; "
+                f"got {len(items)}"
             )
         connection = self.queue.connection
         names = {each.id: each.name for each in self.queue.categories()}

@@ -37,6 +37,14 @@ from hypervlad.app.labels import Labels
 from hypervlad.app.particles import QueuedImage, QueuedParticle
 from hypervlad.app.store import Queue
 from hypervlad.common.files import parse_json
+from hypervlad.common.limits import (
+    MAX_DECODING,
+    MAX_REQUEST_BODY,
+    MAX_REQUEST_HEADER,
+    MAX_REQUEST_SECONDS,
+    MAX_WAITING_CONNECTIONS,
+    MAX_WAITING_PREVIEWS,
+)
 from hypervlad.common.wording import printable
 from hypervlad.images import ImageReadError, ReadOptions, read_image
 from hypervlad.images.files import encode_jpeg
@@ -55,10 +63,6 @@ _CONTENT_TYPES = {
     "icon.svg": "image/svg+xml",
 }
 _N_THREADS = 8
-_MAX_SECONDS = 5  # for a request to arrive, and between two requests of a connection
-_MAX_WAITING = 50  # connections without a complete request
-_MAX_HEADER_BYTES = 16_384
-MAX_BYTES = 4096  # of the body of a request
 _NAME = re.compile(r"[A-Za-z0-9_-]{8,64}")
 
 SCREEN = 1024  # pixels, of the longer side
@@ -66,8 +70,6 @@ THUMBNAIL = 192
 WHOLE = 8192  # browsers cannot show larger images reliably
 _QUALITY = 92
 _CACHE_BYTES = 64 * 2**20
-_MAX_DECODING = 2  # images decoded at a time: each may need a gigabyte
-_MAX_PREVIEWS_WAITING = 2  # more may not wait; the other threads of the server are for clicks
 
 HEADERS = {
     "Content-Security-Policy": (
@@ -94,7 +96,7 @@ def make_app(queue: Queue, token: str, port: int) -> Flask:
     """Return the application that serves a queue under ``/token/``."""
     app = Flask(__name__, static_folder=None, template_folder="page")
     app.json = _PrintableJSON(app)
-    app.config["MAX_CONTENT_LENGTH"] = MAX_BYTES
+    app.config["MAX_CONTENT_LENGTH"] = MAX_REQUEST_BODY
     app.url_map.merge_slashes = False
     app.url_map.converters["number"] = _NumberConverter
     app.before_request(lambda: _check(request, token, port))
@@ -126,9 +128,9 @@ def serve(
             sockets=[listening],
             threads=_N_THREADS,
             ident="",
-            max_request_body_size=16 * MAX_BYTES,
-            max_request_header_size=_MAX_HEADER_BYTES,
-            channel_timeout=_MAX_SECONDS,
+            max_request_body_size=16 * MAX_REQUEST_BODY,
+            max_request_header_size=MAX_REQUEST_HEADER,
+            channel_timeout=MAX_REQUEST_SECONDS,
             cleanup_interval=1,
         )
         server.channel_class = _Connection
@@ -170,7 +172,7 @@ class _Connection(HTTPChannel):
     def __init__(self, server: Any, *arguments: Any, **options: Any) -> None:
         super().__init__(server, *arguments, **options)
         waiting = [each for each in server.active_channels.values() if not each.requests]
-        if len(waiting) > _MAX_WAITING:
+        if len(waiting) > MAX_WAITING_CONNECTIONS:
             min(waiting, key=lambda each: each.last_activity).will_close = True
 
     def handle_read(self) -> None:
@@ -333,8 +335,8 @@ class Previews:
         self._cached: OrderedDict[_Key, bytes] = OrderedDict()
         self._bytes = 0
         self._guard = threading.Lock()
-        self._slots = threading.BoundedSemaphore(_MAX_DECODING + _MAX_PREVIEWS_WAITING)
-        self._decoding = threading.BoundedSemaphore(_MAX_DECODING)
+        self._slots = threading.BoundedSemaphore(MAX_DECODING + MAX_WAITING_PREVIEWS)
+        self._decoding = threading.BoundedSemaphore(MAX_DECODING)
 
     def get(self, image: QueuedImage, side: int, options: ReadOptions) -> bytes:
         """Return what `jpeg` does; raise `BusyError` if too many other requests are waiting."""
@@ -399,8 +401,8 @@ def _check(request: Request, token: str, port: int) -> None:
         abort(403, "requests from other pages are refused")
     if request.mimetype != "application/json":
         abort(415, "expected JSON")
-    if (request.content_length or 0) > MAX_BYTES:
-        abort(413, f"a request has at most {MAX_BYTES} bytes")
+    if (request.content_length or 0) > MAX_REQUEST_BODY:
+        abort(413, f"a request has at most {MAX_REQUEST_BODY} bytes")
 
 
 def _from_our_page(request: Request) -> bool:

@@ -35,15 +35,11 @@ from hypervlad.app.particles import (
     restored,
 )
 from hypervlad.common.files import parse_json
+from hypervlad.common.limits import MAX_CATEGORIES, MAX_CATEGORY_NAME, MAX_LEASED
 from hypervlad.common.wording import of_particles
 from hypervlad.images import ReadOptions
 from hypervlad.images.options import make_options
 from hypervlad.objects.particle import NOT_A_PARTICLE
-
-_MAX_NAME_LENGTH = 80
-_MAX_CATEGORIES = 500
-_MAX_LEASED = 32
-
 
 _ITEM = "SELECT id, name, kind, reason, novelty, scores, nearest FROM items"
 
@@ -243,7 +239,7 @@ class Queue:
             found = _category_named(connection, checked)
             if found is None:
                 (known,) = connection.execute("SELECT COUNT(*) FROM categories").fetchone()
-                if known >= _MAX_CATEGORIES:
+                if known >= MAX_CATEGORIES:
                     raise QueueError(f"there are {known} categories already, which is the maximum")
                 connection.execute(
                     "INSERT INTO categories (name, folded, origin) VALUES (?, ?, 'person')",
@@ -384,7 +380,7 @@ class Queue:
         return result
 
     def _answer(self, client: str, want: int, result: ClickResult) -> Answer:
-        items = self._lease(client, min(want, _MAX_LEASED))
+        items = self._lease(client, min(want, MAX_LEASED))
         return Answer(*result, items, self.progress(client))
 
     def _lease(self, client: str, want: int) -> list[Item]:
@@ -435,8 +431,8 @@ def checked_name(name: str) -> str:
     words = " ".join(unicodedata.normalize("NFC", name).split())
     if not words:
         raise QueueError("the name of the category is empty")
-    if len(words) > _MAX_NAME_LENGTH:
-        raise QueueError(f"the name of the category is longer than {_MAX_NAME_LENGTH} characters")
+    if len(words) > MAX_CATEGORY_NAME:
+        raise QueueError(f"the name of the category is longer than {MAX_CATEGORY_NAME} characters")
     if not words.isprintable():
         raise QueueError("the name of the category has characters that cannot be printed")
     return words

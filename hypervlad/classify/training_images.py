@@ -13,18 +13,18 @@ from numpy.typing import NDArray
 from hypervlad.classify.novelty import MIN_DISTANCE, N_DIRECTIONS, N_NEAREST, KnownPoints
 from hypervlad.common.base import Array, CachingPart, Labels, Value, Values
 from hypervlad.common.constraints import Integer
+from hypervlad.common.limits import MAX_POINT
 from hypervlad.common.wording import counted, verb, warn_user
 from hypervlad.features.encoder.loading import ImageInfo
 from hypervlad.images import TrainingImagesWarning
 from hypervlad.images.pixels import ImageDigests
 
-_MAX_POINT = 1e15  # in a file; squares of distances stay finite in single precision
 _LIMIT = Value(float, may_be_infinite=True)
 _ARRAYS = {
     "groups": Array("int64", 1),
     "positions": Array("int64", 1, at_least=0),
-    "points": Array("float32", 2, -_MAX_POINT, _MAX_POINT),
-    "empty": Array("float32", 2, -_MAX_POINT, _MAX_POINT),
+    "points": Array("float32", 2, -MAX_POINT, MAX_POINT),
+    "empty": Array("float32", 2, -MAX_POINT, MAX_POINT),
     "usual": Array("float64", 1, at_least=MIN_DISTANCE),
 }
 

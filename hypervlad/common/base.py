@@ -15,17 +15,13 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.utils.validation import check_is_fitted
 
 from hypervlad.common.constraints import Alternatives, Constraint, check_parameters, check_value
+from hypervlad.common.limits import ALLOWED_LABEL_BYTES, MAX_LABEL_PADDING, MAX_QUOTED
 from hypervlad.common.modelfile import ModelFileError, write_model
 
 Arrays: TypeAlias = dict[str, NDArray[Any]]
 
 _LABEL_KINDS = "biufUO"
 _LABEL_DTYPE = re.compile(r"object|[<>|][biuf][1248]|[<>]U[1-9][0-9]{0,8}")
-# Bytes of an array of labels for each character stored, and for the shortest ones: NumPy pads all
-# labels to one length.
-_MAX_PADDING = 256
-_MIN_LABEL_BYTES = 2**20
-_MAX_REASON = 500  # characters of a message that quotes the file
 # What content raises that is not that of a model; ArithmeticError by numbers that are too large.
 _UNFIT = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
@@ -130,7 +126,7 @@ class Labels:
             if not _all_texts(values):
                 raise ValueError("class labels are not all strings")
             n_stored = sum(map(len, values))
-            if len(values) * dtype.itemsize > _MIN_LABEL_BYTES + _MAX_PADDING * n_stored:
+            if len(values) * dtype.itemsize > ALLOWED_LABEL_BYTES + MAX_LABEL_PADDING * n_stored:
                 raise ValueError(f"class labels of {n_stored} characters in all have type {name}")
         labels = np.array(values, dtype=dtype)
         found = labels.tolist()
@@ -362,7 +358,7 @@ class Estimator(BaseEstimator):
         except _UNFIT as error:
             raise ModelFileError(
                 f"the {cls.__name__} is incomplete "
-                f"({type(error).__name__} in {name}: {str(error)[:_MAX_REASON]}): it was "
+                f"({type(error).__name__} in {name}: {str(error)[:MAX_QUOTED]}): it was "
                 "written by another version of hypervlad, or not by hypervlad; train it again"
             ) from error
         return model

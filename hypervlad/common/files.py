@@ -24,6 +24,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from hypervlad.common.limits import MAX_JSON_DIGITS, MAX_JSON_NESTING, MAX_JSON_VALUES, MAX_QUOTED
+
 if sys.platform == "win32":
     import msvcrt
 else:
@@ -31,10 +33,6 @@ else:
 
 _LOCKED_BYTE = 1 << 30
 _JUNCTION = 0xA0000003  # stat.IO_REPARSE_TAG_MOUNT_POINT, which Python has on Windows only
-_MAX_NESTING = 32
-_MAX_VALUES = 2**20
-_MAX_DIGITS = 20  # of a whole number; those of 64 bits have at most 19 and a sign
-_MAX_QUOTED = 500  # characters of a key in a message
 
 
 class LinkError(FileExistsError):
@@ -303,7 +301,7 @@ def _lock(lock_file: int) -> bool:
 # --- JSON that others have written ----------------------------------------------------------------
 
 
-def parse_json(text: str | bytes, max_values: int = _MAX_VALUES) -> Any:
+def parse_json(text: str | bytes, max_values: int = MAX_JSON_VALUES) -> Any:
     """Parse JSON, a string or UTF-8, from an untrusted source; a ValueError if it could do harm.
 
     All numbers of the result are finite and fit 64 bits, no key occurs twice, there are at most
@@ -328,7 +326,7 @@ def parse_json(text: str | bytes, max_values: int = _MAX_VALUES) -> Any:
     except RecursionError:
         raise ValueError("lists and objects are nested too deeply") from None
     level = [value]
-    for _ in range(_MAX_NESTING + 1):
+    for _ in range(MAX_JSON_NESTING + 1):
         _check_texts(level)
         level = [
             item
@@ -338,7 +336,7 @@ def parse_json(text: str | bytes, max_values: int = _MAX_VALUES) -> Any:
         ]
         if not level:
             return value
-    raise ValueError(f"lists and objects are nested more than {_MAX_NESTING} deep")
+    raise ValueError(f"lists and objects are nested more than {MAX_JSON_NESTING} deep")
 
 
 def _check_texts(values: list[Any]) -> None:
@@ -353,7 +351,7 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict[str, Any]()
     for key, value in pairs:
         if key in found:
-            raise ValueError(f"the key {key[:_MAX_QUOTED]!r} occurs twice")
+            raise ValueError(f"the key {key[:MAX_QUOTED]!r} occurs twice")
         found[key] = value
     return found
 
@@ -361,13 +359,13 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"the number {text[:_MAX_DIGITS]} is not finite")
+        raise ValueError(f"the number {text[:MAX_JSON_DIGITS]} is not finite")
     return value
 
 
 def _bounded_integer(text: str) -> int:
-    if len(text) > _MAX_DIGITS:
-        raise ValueError(f"the whole number {text[:_MAX_DIGITS]}... has more than 64 bits")
+    if len(text) > MAX_JSON_DIGITS:
+        raise ValueError(f"the whole number {text[:MAX_JSON_DIGITS]}... has more than 64 bits")
     value = int(text)
     if not -(2**63) <= value < 2**64:
         raise ValueError(f"the whole number {text} has more than 64 bits")

@@ -23,20 +23,17 @@ from numpy.typing import NDArray
 
 from hypervlad._version import __version__
 from hypervlad.common.files import LinkError, parse_json, replace_when_complete
+from hypervlad.common.limits import MAX_MODEL_HEADER, MAX_QUOTED
 
 FORMAT_VERSION = 1
 
 _ENTRY = "hypervlad"
 _NO_DIGEST = "0" * 64
-_MAX_REASON = 500  # characters of a message that quotes the file
 # Where the digest stands is part of the format: it must be found before anything can be parsed.
 _START = re.compile(
     rb'.{8}\{"__metadata__":\{"hypervlad":"\{\\"sha256\\":\\"([0-9a-f]{64})\\",', re.DOTALL
 )
 _START_LENGTH = 256
-# A header of 32 MB names half a million training images, if their names have no commas and colons.
-# A forged one could need 25 times its size.
-_MAX_HEADER = 2**25
 _DTYPES = frozenset(
     np.dtype(code)
     for code in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?")
@@ -107,8 +104,8 @@ def read_model(path: str | os.PathLike[str], *, kind: str | None = None) -> Mode
     _check_digest(data, name)
     try:
         length = int.from_bytes(data[:8], "little")
-        if length > _MAX_HEADER:
-            raise ValueError(f"a header of {length} bytes, more than {_MAX_HEADER}")
+        if length > MAX_MODEL_HEADER:
+            raise ValueError(f"a header of {length} bytes, more than {MAX_MODEL_HEADER}")
         entry = parse_json(parse_json(data[8 : 8 + length])["__metadata__"][_ENTRY])
         _check_version(entry, name)
         content = ModelFile(
@@ -125,7 +122,7 @@ def read_model(path: str | os.PathLike[str], *, kind: str | None = None) -> Mode
     except (safetensors.SafetensorError, LookupError, TypeError, ValueError) as err:
         raise ModelFileError(
             f"{name}: the file is whole but not laid out as a hypervlad model "
-            f"({type(err).__name__}: {str(err)[:_MAX_REASON]}); save the model again."
+            f"({type(err).__name__}: {str(err)[:MAX_QUOTED]}); save the model again."
         ) from err
     if kind is not None and content.kind != kind:
         raise ModelFileError(

@@ -29,6 +29,7 @@ from hypervlad.common.constraints import (
     RandomState,
     check_value,
 )
+from hypervlad.common.limits import MAX_INPUT_SIDE
 from hypervlad.common.progress import announced
 from hypervlad.common.wording import warn_user
 from hypervlad.defects.cells import (
@@ -60,7 +61,7 @@ from hypervlad.defects.thresholds import (
 from hypervlad.features.backbones.registry import get_backbone
 from hypervlad.features.encoder.encoding import check_finite
 from hypervlad.features.encoder.estimator import HypercolumnVLAD
-from hypervlad.features.encoder.loading import MAX_SIDE, warn_of_blank_training_images
+from hypervlad.features.encoder.loading import warn_of_blank_training_images
 from hypervlad.features.lazy_torch import torch, usual_torch
 from hypervlad.features.windows.dataset import PreparedImage, WindowReader, fit_tiled_codebook
 from hypervlad.features.windows.grid import WindowGrid, patches_at
@@ -478,7 +479,7 @@ class PatchDefectScorer(ImageEstimator):
             check_window_encoder(self.encoder, "defects are looked for")
 
     def _check_state(self) -> None:
-        self.tile_size = min(self.tile_size_, MAX_SIDE)  # memory is the machine's
+        self.tile_size = min(self.tile_size_, MAX_INPUT_SIDE)  # memory is the machine's
         width = self.encoder_.n_features_out_
         if not isinstance(self.model_, LabelledWindows):
             width = sum(len(layer.mean) for layer in self.encoder_.codebook_.projections)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 
 from hypervlad.common.base import Array
+from hypervlad.common.limits import MAX_NORMAL_VALUE
 from hypervlad.defects.cells import (
     DESCRIPTIONS,
     MAX_EDGE_DISTANCE,
@@ -50,7 +51,6 @@ _PLACE_SHARE = 1 / 3  # of the logarithm of a spread that is of the own place: s
 _IMAGE_POWER, _USUAL_LEVEL = 0.5, 0.5  # see `combined`
 
 _MIN_SCALE = 1e-3  # if even the highest cells of all images are more usual than the median
-_MAX_VALUE = 1e7  # in a file; squares of sums of products stay finite in single precision
 
 FloatArray = NDArray[np.float64]
 
@@ -208,7 +208,7 @@ class NormalImages:
                 f"the descriptions are {reprlib.repr(header['parts'])}; expected {expected}"
             )
         n_channels, is_aligned = arrays["0.mean"].size, arrays["0.usual"].ndim == 2
-        profile = Array("float32", 2 if is_aligned else 1, 0, _MAX_VALUE)
+        profile = Array("float32", 2 if is_aligned else 1, 0, MAX_NORMAL_VALUE)
         fields = _ARRAYS | dict.fromkeys(_PROFILES, profile)
         parts = []
         for i, description in enumerate(DESCRIPTIONS):
@@ -226,12 +226,12 @@ class NormalImages:
                 raise ValueError(f"the arrays of the model of normal images do not fit: {shapes}")
             parts.append(NormalCells(description, **own))
         weights = Array("float32", 1, 0, 1).checked(arrays["weights"], "weights")
-        levels = Array("float32", 1, 0, _MAX_VALUE).checked(arrays["levels"], "levels")
+        levels = Array("float32", 1, 0, MAX_NORMAL_VALUE).checked(arrays["levels"], "levels")
         fits = weights.shape == levels.shape == (len(parts),)
         if not fits or not weights.all() or abs(float(weights.sum()) - 1) >= 1e-3:
             raise ValueError(f"the parts do not fit: weights {weights}, levels {levels}")
         scale = header["scale"]
-        if not isinstance(scale, float) or not 0 < scale < _MAX_VALUE:
+        if not isinstance(scale, float) or not 0 < scale < MAX_NORMAL_VALUE:
             raise ValueError(f"the scale of the scores is {scale!r}; expected a number above 0")
         return cls(tuple(parts), weights, levels, scale)
 
@@ -312,9 +312,9 @@ class NormalImagesFit:
 
 
 _ARRAYS = {
-    "mean": Array("float32", 1, -_MAX_VALUE, _MAX_VALUE),
-    "whitening": Array("float32", 2, -_MAX_VALUE, _MAX_VALUE),
-    "codewords": Array("float32", 2, -_MAX_VALUE, _MAX_VALUE),
+    "mean": Array("float32", 1, -MAX_NORMAL_VALUE, MAX_NORMAL_VALUE),
+    "whitening": Array("float32", 2, -MAX_NORMAL_VALUE, MAX_NORMAL_VALUE),
+    "codewords": Array("float32", 2, -MAX_NORMAL_VALUE, MAX_NORMAL_VALUE),
 }
 _PROFILES = ("usual", "spread")
 

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from sklearn.utils.validation import check_is_fitted
 
 from hypervlad.common.files import HashingStream, parse_json, refuse_link, replace_when_complete
+from hypervlad.common.limits import ALLOWED_TABLE_BYTES, MAX_TABLE_GROWTH, MAX_TABLE_NESTING
 from hypervlad.extraction.tasks import PLACE, SourceRecord
 from hypervlad.features.cache import cache_key
 from hypervlad.features.encoder.estimator import HypercolumnVLAD
@@ -387,13 +388,10 @@ def _too_large(file: pq.ParquetFile) -> bool:
 # it, 100 kB became 400 MB, and 3 of 600 damaged summaries ended the process.
 
 _HEADER_BYTES = 2**16  # at most; statistics are cut off at 4 kB each
-_SPARE_BYTES = 2**26  # that a small file may become
-_MAX_GROWTH = 16  # of a large file
 # Of Parquet's format: a page of data, values as they are; types of fields of a header.
 _DATA_PAGE, _PLAIN = 0, 0
 _TRUE, _FALSE, _BYTE, _BINARY, _LIST, _STRUCT = 1, 2, 3, 8, 9, 12
 _INTEGERS = {4, 5, 6}
-_MAX_DEPTH = 8
 
 
 def check_pages(path: str | os.PathLike[str], columns: Mapping[str, int]) -> None:
@@ -401,7 +399,7 @@ def check_pages(path: str | os.PathLike[str], columns: Mapping[str, int]) -> Non
 
     ``columns`` are those that will be read, and how many values a row of each has.
     """
-    most = _SPARE_BYTES + _MAX_GROWTH * os.path.getsize(path)
+    most = ALLOWED_TABLE_BYTES + MAX_TABLE_GROWTH * os.path.getsize(path)
     with open(path, "rb") as stream:
         try:
             # By the numbers of fields in parquet.thrift: FileMetaData, RowGroup, ColumnChunk.
@@ -470,7 +468,7 @@ def _struct(data: bytes, at: int, depth: int) -> tuple[dict[int, Any], int]:
 
 def _value(data: bytes, at: int, kind: int, depth: int) -> tuple[Any, int]:
     """Return a value of a kind, texts as bytes, and where it ends."""
-    if depth > _MAX_DEPTH:
+    if depth > MAX_TABLE_NESTING:
         raise LookupError
     if kind == _BYTE:
         return data[at], at + 1

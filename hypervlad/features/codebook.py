@@ -14,12 +14,12 @@ from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from hypervlad.common.base import Array
+from hypervlad.common.limits import MAX_CODEBOOK_VALUE
 from hypervlad.common.progress import ProgressBar
 from hypervlad.common.wording import counted
 from hypervlad.objects.measures import SHAPE_MEASURES
 
 _MIN_ROWS_PER_STEP = 1024  # of minibatch K-means: scikit-learn's own default
-_MAX_VALUE = 1e20  # of a codebook in a file
 # Of K-means. Another 70 steps lower the distances by less than another seed changes them.
 _MAX_ITER = 30
 
@@ -174,7 +174,7 @@ class Codebook:
             if (
                 not n_channels
                 or len(std) != n_channels
-                or not 0 < scale <= _MAX_VALUE
+                or not 0 < scale <= MAX_CODEBOOK_VALUE
                 or (components is None) != (n_components is None)
                 or (shape is not None and (shape[1] != n_channels or not shape[0]))
                 or (shape is not None and shape[0] > (n_components or 0))
@@ -206,9 +206,9 @@ class Codebook:
             )
 
 
-_VECTOR = Array("float32", 1, -_MAX_VALUE, _MAX_VALUE)
-_MATRIX = Array("float32", 2, -_MAX_VALUE, _MAX_VALUE)
-_DEVIATIONS = Array("float32", 1, 1 / _MAX_VALUE, _MAX_VALUE)
+_VECTOR = Array("float32", 1, -MAX_CODEBOOK_VALUE, MAX_CODEBOOK_VALUE)
+_MATRIX = Array("float32", 2, -MAX_CODEBOOK_VALUE, MAX_CODEBOOK_VALUE)
+_DEVIATIONS = Array("float32", 1, 1 / MAX_CODEBOOK_VALUE, MAX_CODEBOOK_VALUE)
 
 
 class CodebookField:

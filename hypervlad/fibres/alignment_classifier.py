@@ -26,11 +26,11 @@ from hypervlad.common.constraints import (
     Number,
     RandomState,
 )
+from hypervlad.common.limits import MAX_INPUT_SIDE
 from hypervlad.common.progress import announced
 from hypervlad.common.wording import warn_user
 from hypervlad.features.encoder.encoding import check_finite
 from hypervlad.features.encoder.estimator import HypercolumnVLAD
-from hypervlad.features.encoder.loading import MAX_SIDE
 from hypervlad.features.lazy_torch import torch, usual_torch
 from hypervlad.features.windows.dataset import (
     UNKNOWN,
@@ -330,7 +330,7 @@ class AlignmentClassifier(ImageEstimator):
             )
 
     def _check_state(self) -> None:
-        self.tile_size = min(self.tile_size_, MAX_SIDE)  # memory is the machine's
+        self.tile_size = min(self.tile_size_, MAX_INPUT_SIDE)  # memory is the machine's
         n_features, width = self.boosting_.n_features_in_, 2 * self.encoder_.n_features_out_
         if n_features != width:
             raise ValueError(

@@ -13,13 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hypervlad.common.limits import ALLOWED_CHUNK_VALUES, MAX_CHUNK_OVERHEAD, MAX_CHUNKS
 from hypervlad.images.errors import ImageReadError
 from hypervlad.images.formats import check_page
 from hypervlad.images.pixels import check_size
-
-_MAX_CHUNKS = 1 << 18
-_MAX_OVERHEAD = 1 << 12  # bytes by which compression may lengthen a chunk
-_MIN_VALUES = 1 << 24  # of a chunk, which are always allowed: small images have large chunks
 
 
 def frame_of_page(n_frames: Sequence[int], page: int, name: str) -> tuple[int, int, dict[str, Any]]:
@@ -47,7 +44,7 @@ class ChunkedArray:
 
 def check_stored(n_stored: int, n_bytes: int) -> None:
     """Raise an error if a compressed chunk is much longer than what it contains."""
-    if n_stored > 2 * n_bytes + _MAX_OVERHEAD:
+    if n_stored > 2 * n_bytes + MAX_CHUNK_OVERHEAD:
         raise ValueError(f"a chunk of {n_stored} bytes for {n_bytes}")
 
 
@@ -69,14 +66,14 @@ def read_plane(
     axes = list(zip(array.shape, array.chunks, where, strict=True))
     if min(array.chunks, default=0) < 1:
         raise ImageReadError(f"{name}: damaged file: chunks of shape {array.chunks}")
-    limit = None if max_pixels is None else max(max_pixels, _MIN_VALUES)
+    limit = None if max_pixels is None else max(max_pixels, ALLOWED_CHUNK_VALUES)
     n_bytes = array.dtype.itemsize
     check_size(1, math.prod(array.chunks), f"{name}: chunks", limit, n_bytes=n_bytes)
     grid = [range(-(-n // c)) if at is None else [at // c] for n, c, at in axes]
     n_chunks = math.prod(map(len, grid))
-    if n_chunks > _MAX_CHUNKS:
+    if n_chunks > MAX_CHUNKS:
         raise ImageReadError(
-            f"{name}: its image is stored in {n_chunks:,} chunks, and at most {_MAX_CHUNKS:,} are "
+            f"{name}: its image is stored in {n_chunks:,} chunks, and at most {MAX_CHUNKS:,} are "
             "read; store it in larger chunks, or as TIFF"
         )
     plane = np.full([n for n, _, at in axes if at is None], array.fill, array.dtype)

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from hypervlad.common.limits import MAX_SIDECAR
 from hypervlad.common.wording import counted, name_some, warn_user
 from hypervlad.images.errors import ImageReadError, broken_link
 from hypervlad.images.formats import N_HEAD, file_kind
@@ -37,8 +38,6 @@ IMAGE_SUFFIXES = frozenset(
     ]
 )
 
-#: Bytes of the largest file beside an image that is read.
-MAX_SIDECAR = 1 << 20
 
 #: Folders, in lower case, that storage systems and file managers keep for thumbnails, deleted
 #: files, snapshots and the like.

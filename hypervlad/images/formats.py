@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
+from hypervlad.common.limits import MAX_PIXELS, MAX_SEGMENTS
 from hypervlad.common.wording import counted
 from hypervlad.images.errors import ImageReadError
 from hypervlad.images.metadata import Entries, Sides, are_plausible, square_pixel_size
-from hypervlad.images.options import MAX_PIXELS
 from hypervlad.images.pixels import check_size
 
 N_HEAD = 512  # bytes by which the format is recognised: the MRC mark is at byte 208
@@ -302,13 +302,12 @@ def unpack_at(file: BinaryIO, offset: int, layout: str) -> tuple[Any, ...]:
 
 _PNG_CHANNELS = {2: 3, 4: 2, 6: 4}
 _NO_LENGTH = {0x01, *range(0xD0, 0xD9)}  # markers of JPEG that no data follow
-_MAX_STEPS = 10_000  # from one segment or box to the next
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 
 
 def _jpeg_size(file: BinaryIO) -> EncodedSize | None:
     position = 2
-    for _ in range(_MAX_STEPS):
+    for _ in range(MAX_SEGMENTS):
         start, marker = unpack_at(file, position, "BB")
         if start != 0xFF:
             return None
@@ -340,7 +339,7 @@ def _codestream_start(file: BinaryIO) -> int:
     length, kind = unpack_at(file, 0, ">I4s")
     if kind != b"jP  ":
         return 0
-    for _ in range(_MAX_STEPS):
+    for _ in range(MAX_SEGMENTS):
         if kind == b"jp2c":
             return start + (16 if length == 1 else 8)
         if length == 1:

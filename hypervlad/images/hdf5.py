@@ -15,6 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypervlad.common.files import parse_json
+from hypervlad.common.limits import (
+    MAX_HDF5_OBJECTS,
+    MAX_HEAP_READ,
+    MAX_HEAP_TEXTS,
+    MAX_VELOX_TEXT,
+    MAX_VELOX_TEXTS,
+)
 from hypervlad.common.wording import name_some
 from hypervlad.images.chunks import (
     ChunkedArray,
@@ -30,12 +37,8 @@ from hypervlad.images.metadata import Sides, length_in_nm
 from hypervlad.images.microscopy import DM_RGB, import_extra
 from hypervlad.images.pixels import check_size
 
-_MAX_OBJECTS = 10_000  # groups and datasets that are looked at
-_MAX_TEXT = 1 << 22  # bytes of the metadata of a frame
-_MAX_TEXTS = 1 << 25  # bytes of all texts that are parsed
 _MIN_TEXT = 1 << 10  # bytes of a chunk of text, as one takes as long
 _HEAP = b"GCOL\x01\0\0\0"
-_MAX_HEAP_READ, _MAX_HEAP_TEXTS = 1 << 20, 1 << 20  # bytes read at once, and texts in all heaps
 _SHUFFLE, _CHECKSUM = 2, 3  # filters by their registered numbers
 _COMPRESSORS = {1: "zlib", 32000: "lzf", 32001: "blosc", 32015: "zstd"}
 _AXIS = re.compile(r"(?:.*[_ ]|[RQ])?([xy])", re.IGNORECASE)  # x, R_x or Qx
@@ -87,12 +90,12 @@ class _CheckedFile:
     def __init__(self, file: BinaryIO) -> None:
         self.file: Any = file
         self.read, self.seek, self.tell = file.read, file.seek, file.tell
-        self.n_left = _MAX_HEAP_TEXTS
+        self.n_left = MAX_HEAP_TEXTS
 
     def readinto(self, buffer: memoryview) -> int:
         start = self.tell()
         n_read: int = self.file.readinto(buffer)
-        if len(buffer) <= _MAX_HEAP_READ:
+        if len(buffer) <= MAX_HEAP_READ:
             # The library may have read the first bytes of the mark before.
             before = max(start - len(_HEAP), 0)
             self.seek(before)
@@ -218,15 +221,15 @@ class _Finder:
     def names(self, group: Any) -> list[str]:
         if not isinstance(group, self.h5py.Group):
             return []
-        if len(group) > _MAX_OBJECTS:
+        if len(group) > MAX_HDF5_OBJECTS:
             raise self.too_many()
         # Of Gatan's lists, [10] comes after [9].
         return sorted(group, key=lambda name: (len(name) if name[0] == "[" else 0, name))
 
     def too_many(self) -> ImageReadError:
         return ImageReadError(
-            f"{self.name}: an HDF5 file of more than {_MAX_OBJECTS:,} groups and arrays, which is "
-            "not searched; export the image as TIFF"
+            f"{self.name}: an HDF5 file of more than {MAX_HDF5_OBJECTS:,} groups and arrays, which "
+            "is not searched; export the image as TIFF"
         )
 
     def members(self, group: Any) -> Iterator[tuple[str, Any]]:
@@ -290,10 +293,10 @@ class _Finder:
     def parsed(self, text: bytes, n_bytes: int) -> Any:
         """Return JSON of a text, for which `n_bytes` were decoded; None if it is none."""
         self.n_texts += n_bytes
-        if self.n_texts > _MAX_TEXTS:
+        if self.n_texts > MAX_VELOX_TEXTS:
             raise ImageReadError(
-                f"{self.name}: a Velox file whose images have more than {_MAX_TEXTS:,} bytes of "
-                "metadata; export the image as TIFF"
+                f"{self.name}: a Velox file whose images have more than {MAX_VELOX_TEXTS:,} bytes "
+                "of metadata; export the image as TIFF"
             )
         with suppress(ValueError):
             return parse_json(text)
@@ -302,11 +305,11 @@ class _Finder:
     def describe_velox(self, group: Any, title: str, frame: int) -> Description:
         texts = self.dataset(group, "Metadata", "u")  # a text in each column, padded with zeros
         facts: Any = {}
-        if texts is not None and texts.ndim == 2 and texts.shape[0] <= _MAX_TEXT:
+        if texts is not None and texts.ndim == 2 and texts.shape[0] <= MAX_VELOX_TEXT:
             chunks = texts.chunks or (texts.shape[0], 1)
             n_chunks = -(-texts.shape[0] // chunks[0])
             where = [None, min(frame, texts.shape[1] - 1)]
-            column = _read(texts, where, self.name, _MAX_TEXT)
+            column = _read(texts, where, self.name, MAX_VELOX_TEXT)
             text = column.astype("u1").tobytes().partition(b"\0")[0]
             facts = self.parsed(text, n_chunks * max(math.prod(chunks), _MIN_TEXT))
         result = _entry(facts, "BinaryResult")
@@ -367,9 +370,9 @@ class _Finder:
 
     def step(self, axis: Any) -> float | None:
         """Return the distance of the points of an axis, nm."""
-        if axis is None or axis.ndim != 1 or not 1 < axis.size <= _MAX_TEXT:
+        if axis is None or axis.ndim != 1 or not 1 < axis.size <= MAX_VELOX_TEXT:
             return None
-        first, second, *_ = _read(axis, [None], self.name, _MAX_TEXT).tolist()
+        first, second, *_ = _read(axis, [None], self.name, MAX_VELOX_TEXT).tolist()
         # Units may be written as [n_m].
         units = _attribute(axis, "units")
         unit = re.sub(r"[\[\]_]", "", str(units))
@@ -380,7 +383,7 @@ class _Finder:
         found: list[Any] = []
 
         def visit(_: str, item: Any) -> None:
-            if len(found) == _MAX_OBJECTS:
+            if len(found) == MAX_HDF5_OBJECTS:
                 raise self.too_many()
             found.append(item)
 

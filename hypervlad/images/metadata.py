@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from hypervlad.common.files import parse_json
+from hypervlad.common.limits import MAX_METADATA_TEXT
 
 Sides: TypeAlias = tuple[float | None, float | None]
 _NEARLY_SQUARE = 0.01
@@ -108,7 +109,6 @@ SIDECAR_INSTRUMENTS: Mapping[str, Mapping[str, str]] = {
     ".hdr": {"tescan": ""},
     ".txt": {"hitachi": "SemImageFile.DataSize", "jeol": "CM_FULL_SIZE"},
 }
-_MAX_TEXT = 1 << 20
 # Possessive, so that the time is in proportion to the text.
 _QUANTITY = re.compile(r"\s*([-+]?(?:\d++\.?\d*+|\.\d++)(?:[eE][-+]?\d++)?+)(?![\d.,])\s*(\S*)")
 _XML_ELEMENT = re.compile(r"<(/?)(?:\w++:)?+([\w.-]++)([^<>]*+)>([^<]*+)")
@@ -182,8 +182,8 @@ class Entries:
 def _pairs_of(metadata: str | bytes | Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if isinstance(metadata, Mapping):
         return _pairs_of_values(metadata)
-    text = metadata if isinstance(metadata, str) else _decoded(metadata[:_MAX_TEXT])
-    text = text[:_MAX_TEXT].replace("\x00", "").strip()
+    text = metadata if isinstance(metadata, str) else _decoded(metadata[:MAX_METADATA_TEXT])
+    text = text[:MAX_METADATA_TEXT].replace("\x00", "").strip()
     if text.startswith("{"):
         try:
             return _pairs_of_values(parse_json(text))

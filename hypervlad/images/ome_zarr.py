@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypervlad.common.files import parse_json
+from hypervlad.common.limits import MAX_ZARR_JSON, MAX_ZARR_LEVELS
 from hypervlad.images.chunks import (
     ChunkedArray,
     check_stored,
@@ -26,8 +27,6 @@ from hypervlad.images.metadata import length_in_nm
 from hypervlad.images.options import ReadOptions
 from hypervlad.images.pixels import check_size
 
-_MAX_JSON = 1 << 24  # bytes
-_MAX_LEVELS = 64  # the last would be smaller than a pixel
 _CHECKSUM = "crc32c"
 _CODECS = frozenset(["blosc", "zstd", "gzip", "zlib", "lz4", "bz2", "lzma", _CHECKSUM])
 _NOT_STORED = 2**64 - 1  # offset of an inner chunk
@@ -103,8 +102,8 @@ class _Store:
         if file is None:
             return {}
         with file:
-            content = file.read(_MAX_JSON + 1)
-        found = parse_json(content if len(content) <= _MAX_JSON else "")
+            content = file.read(MAX_ZARR_JSON + 1)
+        found = parse_json(content if len(content) <= MAX_ZARR_JSON else "")
         if not isinstance(found, dict):
             raise ValueError(f"{path!r} contains no object")
         return found
@@ -197,7 +196,7 @@ class _Image:
         self.store = store
         attributes = store.attributes(group)
         self.multiscale = attributes["multiscales"][0]
-        self.levels = self.multiscale["datasets"][:_MAX_LEVELS]
+        self.levels = self.multiscale["datasets"][:MAX_ZARR_LEVELS]
         paths = [join(group, level["path"]) for level in self.levels]
         self.arrays = [store.array(path) for path in paths]
         n_axes = len(self.arrays[0].shape)

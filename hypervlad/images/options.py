@@ -22,11 +22,11 @@ from hypervlad.common.constraints import (
     check_value,
     is_number,
 )
+from hypervlad.common.limits import MAX_PIXELS
 from hypervlad.common.wording import counted
 from hypervlad.images.errors import ImageReadError
 
 SCALINGS = ("auto", "dtype", "percentile", "minmax")
-MAX_PIXELS = 400_000_000
 NANOMETRES = Number(above=0, meaning="nanometres per pixel")
 
 

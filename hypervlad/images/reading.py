@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypervlad.common.constraints import OneOf, check_value
+from hypervlad.common.limits import MAX_SIDECAR
 from hypervlad.common.wording import counted, warn_user
 from hypervlad.images.banner import find_banner
 from hypervlad.images.errors import (
@@ -30,7 +31,7 @@ from hypervlad.images.errors import (
     broken_link,
     list_reasons,
 )
-from hypervlad.images.files import MAX_SIDECAR, is_zarr, may_be_sidecar, parts_below, sidecars
+from hypervlad.images.files import is_zarr, may_be_sidecar, parts_below, sidecars
 from hypervlad.images.formats import (
     N_HEAD,
     RASTER_KINDS,

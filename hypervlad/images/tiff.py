@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypervlad.common.files import parse_json
+from hypervlad.common.limits import ALLOWED_CHUNK_VALUES, MAX_TIFF_DIMENSIONS
 from hypervlad.images import metadata as meta
 from hypervlad.images.errors import ImageReadError
 from hypervlad.images.formats import (
@@ -47,7 +48,6 @@ _MAKE_TAG, _SOFTWARE_TAG = 271, 305
 _RESOLUTION_TAGS, _RESOLUTION_UNIT_TAG = (282, 283), 296
 _RESOLUTION_UNITS = {2: "inch", 3: "cm"}
 _ORIENTATION_TAG = 274
-_MAX_DIMENSIONS = 16
 _STK_PLANES_TAG = 33629  # as many values as planes
 
 _MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _PALETTE, _SEPARATED, _YCBCR = 0, 1, 2, 3, 5, 6
@@ -147,7 +147,7 @@ def _shaped_size(description: str) -> int:
         shape = parse_json(description)["shape"]
     except (ValueError, TypeError, KeyError):
         return 1
-    return _product(shape) if isinstance(shape, list) and len(shape) <= _MAX_DIMENSIONS else 1
+    return _product(shape) if isinstance(shape, list) and len(shape) <= MAX_TIFF_DIMENSIONS else 1
 
 
 def _check_layout(page: TiffPage, name: str) -> None:
@@ -208,10 +208,7 @@ def _check_memory(page: TiffPage, name: str, max_pixels: int | None) -> None:
     # Tiles are decoded whole, however little of them lies within the image.
     n_values = math.prod(page.chunks) * math.prod(page.chunked)
     if page.is_tiled and max_pixels is not None:
-        check_size(1, n_values, f"{name}: tiles", max(max_pixels, _MIN_TILED), 1, n_bytes)
-
-
-_MIN_TILED = 1 << 24  # values of tiles that are always allowed: small images have large tiles
+        check_size(1, n_values, f"{name}: tiles", max(max_pixels, ALLOWED_CHUNK_VALUES), 1, n_bytes)
 
 
 def _check_complete(page: TiffPage, file: BinaryIO, file_size: int, name: str) -> None:

@@ -17,21 +17,24 @@ from typing import Any
 import numpy as np
 
 from hypervlad.common.files import parse_json
+from hypervlad.common.limits import (
+    MAX_LABEL,
+    MAX_OUTLINES_BYTES,
+    MAX_OUTLINES_VALUES,
+    MAX_PIXELS,
+)
 from hypervlad.common.wording import counted, name_some, warn_user
 from hypervlad.images.errors import ImageReadError
 from hypervlad.images.files import IMAGE_SUFFIXES, composed, is_left_out, list_files, path_parts
 from hypervlad.images.masks import check_fits, choose_by_name, matches_by_name, read_mask
 from hypervlad.images.microscopy import import_extra
-from hypervlad.images.options import MAX_PIXELS
 from hypervlad.images.pixels import check_size
 from hypervlad.images.reading import decode_stored, image_name
-from hypervlad.objects.particle import MAX_LABEL, Outline, Outlines, cropped
+from hypervlad.objects.particle import Outline, Outlines, cropped
 from hypervlad.objects.shapes import Ring, expand_runs, fill_polygons
 
 logging.getLogger("roifile").addHandler(logging.NullHandler())  # otherwise it writes to stderr
 
-_MAX_BYTES = 1 << 28  # of a file of JSON or regions, unpacked
-_MAX_VALUES = 1 << 23  # of a JSON file
 
 _OVAL = 2
 _AREAS = (0, 1, _OVAL, 7, 8)  # types of ImageJ: polygon, rectangle, oval, freehand, traced
@@ -265,7 +268,7 @@ def _of_folder(folder: Path, name: str) -> Outlines:
 def _archived(path: Path, name: str) -> Iterator[tuple[str, bytes]]:
     """Yield names and contents of regions in an archive; nothing is extracted to the disk."""
     with zipfile.ZipFile(path) as archive:
-        if (n_bytes := sum(member.file_size for member in archive.infolist())) > _MAX_BYTES:
+        if (n_bytes := sum(member.file_size for member in archive.infolist())) > MAX_OUTLINES_BYTES:
             raise ImageReadError(f"{name}: regions of {n_bytes:,} bytes; split it")
         for member in archive.infolist():
             parts = [part for part in path_parts(member.filename) if part != ".."]
@@ -307,15 +310,15 @@ def _ellipse(roi: Any) -> Ring:
 
 
 def _content(path: Path, name: str) -> bytes:
-    if path.stat().st_size > _MAX_BYTES:
-        raise ImageReadError(f"{name}: more than {_MAX_BYTES:,} bytes; split it")
+    if path.stat().st_size > MAX_OUTLINES_BYTES:
+        raise ImageReadError(f"{name}: more than {MAX_OUTLINES_BYTES:,} bytes; split it")
     return path.read_bytes()
 
 
 def _parsed(path: Path, name: str) -> Any:
     content = _content(path, name)
     try:
-        return parse_json(content, _MAX_VALUES)
+        return parse_json(content, MAX_OUTLINES_VALUES)
     except ValueError as error:
         raise ImageReadError(f"{name}: not JSON to be read ({error}); split it?") from error
 

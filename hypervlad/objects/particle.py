@@ -13,13 +13,13 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 from hypervlad.common.constraints import Number, check_value
+from hypervlad.common.limits import MAX_LABEL
 from hypervlad.common.wording import counted, warn_user
 from hypervlad.images import ImageReadError, Micrograph, ReadOptions
 from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import image_name, read_named
 
 NOT_A_PARTICLE = "not a particle"  # the class of a wrong outline
-MAX_LABEL = 2**31 - 1
 _OF_MASKS = 1, 255, 65535  # the only value of a mask
 _MARGIN = 0.1  # of the longer side of its box, around a particle in its own image
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypervlad.common.constraints import InstanceOf, check_value
+from hypervlad.common.limits import MAX_RULE
 from hypervlad.common.wording import counted, name_some, verb
 from hypervlad.objects.measures import check_table
 
@@ -35,7 +36,6 @@ _PART = re.compile(
     rf"\s*(?:(?P<joint>(?i:and|or|not)\b|[()])|(?:{_VALUE.format('low')}\s*(?P<low_sign>{_SIGN})\s*)?"
     rf"(?P<name>[A-Za-z]\w*)(?:\s*(?P<high_sign>{_SIGN})\s*{_VALUE.format('high')})?)\s*"
 )
-_MAX_RULE = 1000  # characters
 
 
 def match_rule(table: pd.DataFrame, rule: str) -> NDArray[np.bool_]:
@@ -76,8 +76,8 @@ def match_rule(table: pd.DataFrame, rule: str) -> NDArray[np.bool_]:
     text = NAMED_RULES.get(rule.strip(), rule)
     joined, met, start = list[str](), dict[str, NDArray[np.bool_]](), 0
     try:
-        if len(text) > _MAX_RULE:
-            raise ValueError(f"has {len(text)} characters, at most {_MAX_RULE} are allowed")
+        if len(text) > MAX_RULE:
+            raise ValueError(f"has {len(text)} characters, at most {MAX_RULE} are allowed")
         while part := _PART.match(text, start):
             joined.append((part["joint"] or f"part{start}").lower())
             if part["name"]:
@@ -94,7 +94,7 @@ def match_rule(table: pd.DataFrame, rule: str) -> NDArray[np.bool_]:
                 "(not =>)"
             )
     except ValueError as error:
-        raise ValueError(f"the rule {text[:_MAX_RULE]!r} {error}") from error
+        raise ValueError(f"the rule {text[:MAX_RULE]!r} {error}") from error
     return found
 
 

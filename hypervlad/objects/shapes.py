@@ -12,12 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from hypervlad.common.limits import MAX_COORDINATE, MAX_CROSSINGS
 from hypervlad.objects.particle import Outline, cropped
 
 Ring = NDArray[Any]  # (n, 2): x and y of the corners; the last is joined to the first
-
-_MAX_CROSSINGS = 1 << 23  # of a polygon with rows of pixels, which bounds the memory
-_MAX_COORDINATE = 1e9
 
 
 def fill_polygons(parts: Sequence[Sequence[Ring]], shape: tuple[int, int]) -> Outline | None:
@@ -30,7 +28,7 @@ def fill_polygons(parts: Sequence[Sequence[Ring]], shape: tuple[int, int]) -> Ou
     corners = np.concatenate([np.zeros((0, 2)), *(ring for part in parts for ring in part)])
     if not len(corners):
         return None
-    if not (np.abs(corners) < _MAX_COORDINATE).all():
+    if not (np.abs(corners) < MAX_COORDINATE).all():
         raise ValueError("coordinates of a polygon that are not finite, or beyond a billion")
     left, top = np.clip(np.floor(corners.min(axis=0)), 0, shape[::-1]).astype(int)
     right, bottom = np.clip(np.ceil(corners.max(axis=0)), 0, shape[::-1]).astype(int)
@@ -47,10 +45,8 @@ def _even_odd(rings: Sequence[Ring], shape: tuple[int, int]) -> NDArray[np.bool_
     x1, y1 = np.concatenate([np.roll(ring, -1, axis=0) for ring in rings]).T
     ends = np.clip(np.ceil(np.stack([y0, y1]) - 0.5), 0, height).astype(np.int64)
     first, n_rows = ends.min(axis=0), np.abs(ends[1] - ends[0])
-    if n_rows.sum() > _MAX_CROSSINGS:
-        raise ValueError(
-            f"a polygon that crosses rows of pixels more than {_MAX_CROSSINGS:,} times"
-        )
+    if n_rows.sum() > MAX_CROSSINGS:
+        raise ValueError(f"a polygon that crosses rows of pixels more than {MAX_CROSSINGS:,} times")
     edge = np.repeat(np.arange(len(n_rows)), n_rows)
     row = first[edge] + np.arange(len(edge)) - np.repeat(np.cumsum(n_rows) - n_rows, n_rows)
     slope = (x1 - x0)[edge] / (y1 - y0)[edge]

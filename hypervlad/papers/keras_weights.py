@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from hypervlad.common.limits import MAX_KERAS_BYTES
 from hypervlad.common.wording import name_some
 from hypervlad.features.backbones.weights import WeightsNotFoundError
 from hypervlad.features.windows.patches import ANOMALOUS, NORMAL
@@ -20,7 +21,6 @@ from hypervlad.papers.training import Curves
 _PATCH, _N_CHANNELS = 29, 3
 _LAYERS = ("convolution2d_1", "convolution2d_2", "convolution2d_3", "dense_1", "dense_2")
 _TORCH_AXES = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}  # of kernels, matrices and biases of Keras
-_MAX_BYTES = 1 << 21  # of a file; weights and the optimiser's state have 0.5 MB
 
 
 def with_published_weights(
@@ -53,9 +53,9 @@ def _read_weights(
     names = [(layer, f"{layer}_{part}") for layer in _LAYERS for part in "Wb"]
     try:
         with open(path, "rb") as file:
-            content = file.read(_MAX_BYTES + 1)
-        if len(content) > _MAX_BYTES:
-            raise ValueError(f"more than {_MAX_BYTES:,} bytes")
+            content = file.read(MAX_KERAS_BYTES + 1)
+        if len(content) > MAX_KERAS_BYTES:
+            raise ValueError(f"more than {MAX_KERAS_BYTES:,} bytes")
         with h5py.File(io.BytesIO(content), "r") as root:
             of_model = _member(h5py, root, "model_weights")  # if written by save
             weights = of_model if isinstance(of_model, h5py.Group) else root

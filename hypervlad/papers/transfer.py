@@ -39,6 +39,7 @@ from hypervlad.common.constraints import (
     check_value,
     is_integer,
 )
+from hypervlad.common.limits import MAX_INPUT_SIDE
 from hypervlad.features.backbones.network import (
     NetworkSource,
     architecture,
@@ -56,7 +57,7 @@ from hypervlad.features.backbones.registry import (
 from hypervlad.features.backbones.tapped_network import TappedNetwork
 from hypervlad.features.backbones.weights import WEIGHTS, NetworkEstimator, check_may_be_included
 from hypervlad.features.encoder.encoding import EncodedImages, check_finite, encode_loaded
-from hypervlad.features.encoder.loading import MAX_SIDE, Batch, ImageLoader, ReadReport
+from hypervlad.features.encoder.loading import Batch, ImageLoader, ReadReport
 from hypervlad.features.lazy_torch import check_device, usual_torch
 from hypervlad.images import ReadOptions
 from hypervlad.images.options import check_read_options
@@ -166,7 +167,7 @@ class TransferClassifier(ClassifierMixin, NetworkEstimator):
         "weights": WEIGHTS,
         "mode": [OneOf("features", "finetune")],
         "trainable": [OneOf("head", "last", "all")],
-        "image_size": [OneOf("auto"), Integer(1, MAX_SIDE)],
+        "image_size": [OneOf("auto"), Integer(1, MAX_INPUT_SIDE)],
         "learning_rate": [Number(above=0)],
         "batch_size": [Integer()],
         "max_epochs": [Integer()],
@@ -189,7 +190,7 @@ class TransferClassifier(ClassifierMixin, NetworkEstimator):
         "history_": Maybe(Record(FineTuningCurves)),
         "backbone_": Value(str),
         "trainable_": Value(str),
-        "image_size_": Value(int, Integer(1, MAX_SIDE)),
+        "image_size_": Value(int, Integer(1, MAX_INPUT_SIDE)),
         "read_options_": Record(ReadOptions),
         "preprocessing_": Record(Preprocessing),
         "weights_digest_": Value(str),
@@ -397,7 +398,7 @@ class TransferClassifier(ClassifierMixin, NetworkEstimator):
         check_prepared(self.preprocessing_, self.backbone_)
         backbone = get_backbone(self.backbone_)
         smallest = backbone.preprocessing.minimum_size
-        check_value("image_size_", self.image_size_, [Integer(smallest, MAX_SIDE)])
+        check_value("image_size_", self.image_size_, [Integer(smallest, MAX_INPUT_SIDE)])
         n_channels = map_channels(backbone, backbone.taps[-1], self.image_size_)
         if len(self.head_.mean) != n_channels:
             raise ValueError(
@@ -430,7 +431,7 @@ class TransferClassifier(ClassifierMixin, NetworkEstimator):
 
     def _size_for(self, backbone: Backbone) -> int:
         minimum = backbone.preprocessing.minimum_size
-        most = backbone.maximum_size or MAX_SIDE
+        most = backbone.maximum_size or MAX_INPUT_SIDE
         check_value("image_size", self.image_size, [Integer(minimum, most), OneOf("auto")])
         if isinstance(self.image_size, str):
             return max(imagenet_size(backbone), minimum)

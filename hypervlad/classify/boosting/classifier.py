@@ -38,8 +38,6 @@ from hypervlad.classify.boosting.logistic import (
     with_exact_ties,
 )
 from hypervlad.classify.boosting.trees import (
-    MAX_DEPTH,
-    MAX_FEATURES,
     BoosterField,
     fit_trees,
     n_classes_of,
@@ -59,6 +57,7 @@ from hypervlad.common.constraints import (
     check_value,
     is_integer,
 )
+from hypervlad.common.limits import MAX_THREADS, MAX_TREE_COLUMNS, MAX_TREE_DEPTH
 from hypervlad.common.progress import print_line
 from hypervlad.common.wording import counted
 from hypervlad.statistics.splits import (
@@ -69,7 +68,6 @@ from hypervlad.statistics.splits import (
 )
 
 _MAX_SEED = np.iinfo(np.int32).max
-_MAX_THREADS = 1024
 _MAX_TREE_FEATURES = 64  # wider X only through its margins
 _MAX_FLOAT32 = np.finfo(np.float32).max
 
@@ -174,7 +172,7 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         "init": [OneOf("linear"), None],
         "n_estimators": [Integer(0)],
         "learning_rate": [Number(above=0, at_most=1)],
-        "max_depth": [Integer(1, MAX_DEPTH)],
+        "max_depth": [Integer(1, MAX_TREE_DEPTH)],
         "n_iter_no_change": [Integer(1), None],
         "Cs": [Number(above=0), ListOf(Number(above=0), "a sequence of numbers")],
         "class_weight": [
@@ -186,13 +184,13 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
             OneOf("sqrt", "training", "uniform"),
             InstanceOf(Mapping, "a dictionary of shares by label"),
         ],
-        "n_jobs": [Integer(at_most=_MAX_THREADS), Integer(at_least=None, at_most=-1), None],
+        "n_jobs": [Integer(at_most=MAX_THREADS), Integer(at_least=None, at_most=-1), None],
         "random_state": [RandomState(), None],
         "verbose": VERBOSE,
     }
     _fitted_state: ClassVar[Mapping[str, Field]] = {
         "classes_": Labels(),
-        "n_features_in_": Value(int, Integer(1, MAX_FEATURES)),
+        "n_features_in_": Value(int, Integer(1, MAX_TREE_COLUMNS)),
         "feature_names_in_": Maybe(_NamesField(), may_be_missing=True),
         "C_": Maybe(Values(float)),
         "block_weights_": Maybe(Values(float)),

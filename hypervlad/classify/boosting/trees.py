@@ -14,17 +14,15 @@ from numpy.typing import NDArray
 from hypervlad.classify.boosting.linear import Folds, TrainingRows
 from hypervlad.classify.boosting.logistic import FloatArray, IntArray, log_losses, n_margins
 from hypervlad.common.base import Arrays, Value
+from hypervlad.common.limits import (
+    MAX_TREE_COLUMNS,
+    MAX_TREE_DEPTH,
+    MAX_TREE_MARGIN,
+    MAX_TREE_NODES,
+    MAX_TREES,
+)
 from hypervlad.common.modelfile import ModelFileError
 
-#: Most splits on the way to a leaf: some functions of xgboost descend a tree by recursion.
-MAX_DEPTH = 64
-#: Most columns; it counts them in 32 bits.
-MAX_FEATURES = 2**24
-# A node takes 33 bytes in the file, but thirty times more while xgboost reads it, and a tree more.
-_MAX_TREES = 2**16
-_MAX_NODES = 2**22
-# Sums of the leaves of all rounds stay far from the largest number of single precision.
-_MAX_MARGIN = 1e30
 _NO_PARENT = 2**31 - 1
 # Our names of the arrays of nodes, xgboost's, and the types.
 _NODES = {
@@ -297,7 +295,7 @@ class TreeArrays:
 
     def check(self) -> None:
         """Raise a ValueError unless xgboost can use the trees safely."""
-        if self.n_classes < 2 or not 1 <= self.n_features <= MAX_FEATURES:
+        if self.n_classes < 2 or not 1 <= self.n_features <= MAX_TREE_COLUMNS:
             raise ValueError(f"trees of {self.n_classes} classes and {self.n_features} features")
         for name, dtype in _DTYPES.items():
             array = getattr(self, name)
@@ -308,13 +306,13 @@ class TreeArrays:
                 )
         lengths = {len(getattr(self, name)) for name in _NODES}
         n_trees, n_outputs = len(self.n_nodes), n_margins(self.n_classes)
-        if not 1 <= n_trees <= _MAX_TREES or n_trees % n_outputs:
+        if not 1 <= n_trees <= MAX_TREES or n_trees % n_outputs:
             raise ValueError(
-                f"{n_trees} trees; expected {n_outputs} in each round and at most {_MAX_TREES}"
+                f"{n_trees} trees; expected {n_outputs} in each round and at most {MAX_TREES}"
             )
         n_nodes = int(self.n_nodes.sum(dtype=np.int64))
-        if n_nodes > _MAX_NODES:
-            raise ValueError(f"{n_nodes} nodes; expected at most {_MAX_NODES} in all trees")
+        if n_nodes > MAX_TREE_NODES:
+            raise ValueError(f"{n_nodes} nodes; expected at most {MAX_TREE_NODES} in all trees")
         if (self.n_nodes < 1).any() or lengths != {n_nodes}:
             raise ValueError("the arrays of the trees' nodes differ in length")
         for name in _FLOATS:
@@ -327,8 +325,8 @@ class TreeArrays:
         self._check_structure()
         leaves = np.where(self.left < 0, np.abs(self.condition), 0)
         largest = np.maximum.reduceat(leaves, self._roots())
-        if largest.sum(dtype=np.float64) > _MAX_MARGIN:
-            raise ValueError(f"leaves of the trees whose sum exceeds {_MAX_MARGIN:g}")
+        if largest.sum(dtype=np.float64) > MAX_TREE_MARGIN:
+            raise ValueError(f"leaves of the trees whose sum exceeds {MAX_TREE_MARGIN:g}")
 
     def _roots(self) -> NDArray[np.int64]:
         return np.cumsum(self.n_nodes, dtype=np.int64) - self.n_nodes
@@ -352,14 +350,14 @@ class TreeArrays:
         if (n_parents != (own > 0)).any():
             raise ValueError("nodes of the trees that are reached twice or not at all")
         level = self._roots()
-        for _ in range(MAX_DEPTH + 1):
+        for _ in range(MAX_TREE_DEPTH + 1):
             level = level[splits[level]]
             if not len(level):
                 return
             level = np.concatenate(
                 [first[level] + self.left[level], first[level] + self.right[level]]
             )
-        raise ValueError(f"trees of more than {MAX_DEPTH} levels of splits")
+        raise ValueError(f"trees of more than {MAX_TREE_DEPTH} levels of splits")
 
     def to_booster(self) -> xgboost.Booster:
         """Return a booster with these trees, which `check` must have accepted."""

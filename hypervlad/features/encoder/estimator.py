@@ -29,6 +29,7 @@ from hypervlad.common.constraints import (
     check_parameters,
     check_value,
 )
+from hypervlad.common.limits import MAX_INPUT_SIDE
 from hypervlad.common.progress import announced
 from hypervlad.features.backbones.network import NetworkSource, build_network, check_tensors
 from hypervlad.features.backbones.preprocessing import Preprocessing
@@ -62,7 +63,7 @@ from hypervlad.features.encoder.encoding import (
     maps_fingerprint,
 )
 from hypervlad.features.encoder.explanation import ImageEvidence, check_codewords, image_evidence
-from hypervlad.features.encoder.loading import MAX_SIDE, Batch, ImageLoader, ReadReport
+from hypervlad.features.encoder.loading import Batch, ImageLoader, ReadReport
 from hypervlad.features.hypercolumns import feature_maps
 from hypervlad.features.lazy_torch import check_device, usual_torch
 from hypervlad.images import ReadOptions
@@ -456,7 +457,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Network
                 f"at most {most} x {most} pixels, but with None they keep their own size; give "
                 f"image_size={most}, or choose another network"
             )
-        sides: Alternatives = [Integer(minimum, most or MAX_SIDE)]
+        sides: Alternatives = [Integer(minimum, most or MAX_INPUT_SIDE)]
         check_value("image_size", self.image_size, sides if most else [*sides, None])
         if most and self.pixel_size is not None:
             raise ValueError(

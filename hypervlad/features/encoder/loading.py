@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass, field, replace
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
+from hypervlad.common.limits import MAX_INPUT_PIXELS
 from hypervlad.common.progress import ProgressBar
 from hypervlad.common.wording import counted, name_some, verb, warn_user
 from hypervlad.features.backbones.preprocessing import Preprocessing, prepare_mask
@@ -34,11 +35,6 @@ from hypervlad.images.reading import (
     read_named,
 )
 from hypervlad.objects.measures import shape_measures
-
-# Measured on a CPU, an image of this size takes 1 GB on mobilenet_v2 and 2.4 GB on VGG-16: what a
-# laptop can give.
-MAX_SIDE = 2048
-MAX_PIXELS = MAX_SIDE**2
 
 CPU_BATCH_PIXELS, GPU_BATCH_PIXELS = 8 * 224**2, 64 * 224**2
 _MAX_PER_BATCH = 256
@@ -395,15 +391,15 @@ def size_at_scale(
 ) -> tuple[int, int] | None:
     """Return the size at which an image has this pixel size; None if one of the two is None.
 
-    An ImageReadError if a side would be below ``minimum``, or height x width above ``MAX_PIXELS``.
+    An ImageReadError if a side would be below ``minimum``, or height x width above the limit.
     """
     if pixel_size is None or own_pixel_size is None:
         return None
     size = resampled_size(shape, own_pixel_size, pixel_size)
-    if min(size) >= minimum and size[0] * size[1] <= MAX_PIXELS:
+    if min(size) >= minimum and size[0] * size[1] <= MAX_INPUT_PIXELS:
         return size
-    if size[0] * size[1] > MAX_PIXELS:
-        limit = f"more than the limit of {MAX_PIXELS:,} pixels"
+    if size[0] * size[1] > MAX_INPUT_PIXELS:
+        limit = f"more than the limit of {MAX_INPUT_PIXELS:,} pixels"
         remedy = "a larger pixel_size"
     else:
         limit = f"less than the {minimum} pixels per side that the network needs"
