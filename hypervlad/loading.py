@@ -104,6 +104,8 @@ def load(
             )
         for part in own:
             part.weights = weights
+            if hasattr(part, "weights_"):  # with which it was fitted
+                part.weights_ = weights
     return model
 
 

@@ -53,7 +53,7 @@ def measure(n_classes: int, n_train: int, n_test: int, **network: str) -> dict[s
     outlines = [truth.outlines for truth in truths]
     segmenter = HypercolumnSegmenter(**network, random_state=SEED)
     segmenter.fit(images[:N_OUTLINED], outlines[:N_OUTLINED])
-    found = cut_all(images, [largest(segmenter.predict(image)) for image in images])
+    found = cut_all(images, list(map(largest, segmenter.predict(images))))
     own, right = cut_all(images, outlines), {}
     for kind, given in (
         ("whole images", images),

@@ -68,7 +68,7 @@ class Scenes:
         """The label images of the test fields by a segmenter that learnt others."""
         segmenter = HypercolumnSegmenter(**self.network, random_state=SEED)
         segmenter.fit(self.images[:N_OUTLINED], [t.outlines for t in self.truths[:N_OUTLINED]])
-        return [segmenter.predict(image) for image in self.images[self.n_train :]]
+        return segmenter.predict(self.images[self.n_train :])
 
     @cached_property
     def encoder(self) -> HypercolumnVLAD:

@@ -73,7 +73,7 @@ def measure(n_images: int, n_rounds: int, weights: str) -> dict[str, Any]:
     field = preprocessing.prepare(images[0], SIZE)[None]
     calls: dict[str, tuple[Callable[[], object], int]] = {
         FIELD: (lambda: feature_maps(network, field), 1),
-        "HypercolumnSegmenter": (lambda: segmenter.predict(images[0]), 1),
+        "HypercolumnSegmenter": (lambda: segmenter.predict(images[:1]), 1),
         "find_particles": (lambda: find_particles(images[0]), 1),
         IMAGE: (lambda: [feature_maps(network, some) for some in batch.split(8)], len(batch)),
         f"a particle of {len(particles)}": (lambda: own.predict(particles), len(particles)),

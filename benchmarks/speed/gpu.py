@@ -118,7 +118,7 @@ def task_rows(size: tuple[int, int], device: str, n_rounds: int) -> list[Facts]:
         own, outliner = copy.deepcopy(scorer), copy.deepcopy(segmenter).set_params(device=each)
         own.encoder_.set_params(device=each)
         calls[f"defects, map, {each}"] = partial(own.score_map, mats[0])
-        calls[f"particles, outlines, {each}"] = partial(outliner.predict, fields[0])
+        calls[f"particles, outlines, {each}"] = partial(outliner.predict, fields[:1])
     seconds |= in_turns({name: timed(call) for name, call in calls.items()}, n_rounds)
     return [
         {"task": task, "device": on, "seconds": each}

@@ -62,7 +62,7 @@ plt.show()
 
 # %%
 # If particles are missed or joined, train a segmenter with outlines that you have drawn
-# (:doc:`/howto/particles`), and use its ``predict`` in place of ``find_particles``.
+# (:doc:`/howto/particles`), and use its method ``find_particles`` in place of ``find_particles``.
 #
 # ``find_in_images`` writes the outlines and measures of all fields into a folder. It stores the
 # outlines as label images, which you can correct in Fiji or napari. The pixel size, here 5 nm, is

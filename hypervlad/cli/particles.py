@@ -241,6 +241,7 @@ def find(
     files, root = images_in(paths, quiet, model, pixel_sizes), folder_of(paths)
     if root is None:
         raise ValueError("the images are on several drives; find those of each by a command")
+    sizes = own_pixel_size(pixel_size, pixel_sizes, files)
     polarities = defaultdict[str | None, list[str]](list)
     annotations: Annotations = "keep" if keep_annotations else "leave_out"
     finder: dict[str, Any]
@@ -272,9 +273,10 @@ def find(
         finder = {"model": file_digest(model), "min_area": segmenter.min_area}
         finder |= {"held_out": model_facts(segmenter)["when held out"]}
         options = check_read_options(segmenter.read_options)
+        scaled = options if sizes is None else replace(options, pixel_size=sizes)
 
         def outline(image: Path) -> Any:
-            return segmenter.predict(image, annotations=annotations)
+            return segmenter.find_particles(image, annotations=annotations, read_options=scaled)
 
     finder |= {"annotations": annotations} if keep_annotations else {}
     found, left_out = find_in_images(
@@ -285,7 +287,7 @@ def find(
         finder=finder,
         # Files of several pages were warned of here, and are read like this from now on.
         read_options=replace(options, page=options.page or 0),
-        pixel_size=own_pixel_size(pixel_size, pixel_sizes, files),
+        pixel_size=sizes,
         formats=formats or (),
         resume=resume,
         verbose=not quiet,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import wraps
 from typing import (
@@ -103,7 +103,7 @@ def one_or_many(*paired: str) -> Callable[[Callable[Concatenate[Any, P], T]], _O
             given = signature.bind(*args, **kwargs).arguments
             if not _is_list(given[first]):
                 return function(**given)
-            images, found = check_image_list(given[first]), []
+            images = check_image_list(given[first])
             own = {name: given[name] for name in paired if given.get(name) is not None}
             for name, values in own.items():
                 if not isinstance(values, list | tuple) or len(values) != len(images):
@@ -112,20 +112,31 @@ def one_or_many(*paired: str) -> Callable[[Callable[Concatenate[Any, P], T]], _O
                         f"{type(values).__name__}"
                         + (f" of {len(values)}" if hasattr(values, "__len__") else "")
                     )
-            for number, image in enumerate(images):
-                each = {name: values[number] for name, values in own.items()}
-                try:
-                    found.append(function(**given | {first: image} | each))
-                except ValueError as error:
-                    name, reason = image_name(image, number), str(error).removeprefix("image: ")
-                    if name in reason:
-                        raise
-                    raise type(error)(f"{name}: {reason}") from error
-            return found
+
+            def of_image(image: Any, *values: Any) -> Any:
+                return function(**given | {first: image} | dict(zip(own, values, strict=True)))
+
+            return for_each_image(of_image, images, *own.values())
 
         return of_one_or_many
 
     return decorate
+
+
+def for_each_image(
+    function: Callable[..., T], images: Sequence[Any], *others: Sequence[Any]
+) -> list[T]:
+    """Return what a function makes of each image, and of what else is its; errors name it."""
+    found = []
+    for number, (image, *own) in enumerate(zip(images, *others, strict=True)):
+        try:
+            found.append(function(image, *own))
+        except ValueError as error:
+            name, reason = image_name(image, number), str(error).removeprefix("image: ")
+            if name in reason:
+                raise
+            raise type(error)(f"{name}: {reason}") from error
+    return found
 
 
 def _is_list(image: Any) -> bool:

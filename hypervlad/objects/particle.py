@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,8 @@ from scipy import ndimage
 
 from hypervlad.common.constraints import Number, check_value
 from hypervlad.common.limits import MAX_LABEL
-from hypervlad.common.wording import counted, warn_user
-from hypervlad.images import ImageReadError, Micrograph, ReadOptions
+from hypervlad.common.wording import counted, name_some, warn_user
+from hypervlad.images import Annotation, ImageReadError, Micrograph, ReadOptions
 from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import image_name, read_named
 
@@ -82,11 +83,20 @@ class Outlines:
     outlines : tuple of Outline
     pixel_size : float or None
         Nanometres per pixel, if they were read from a file that contains it, or found in one.
+    annotations : list of Annotation
+        What was left out, as it is no sample.
+    n_beside : int
+        Number of outlines that were left out, as an annotation covers a part of them.
+    note : str
+        What is doubtful about them, for a person to read.
     """
 
     shape: tuple[int, int]
     outlines: tuple[Outline, ...]
     pixel_size: float | None = None
+    annotations: list[Annotation] = field(default_factory=list)
+    n_beside: int = 0
+    note: str = ""
 
     def __post_init__(self) -> None:
         for each in self:
@@ -104,7 +114,10 @@ class Outlines:
         if np.ndim(chosen) == 0 and not isinstance(chosen, slice):
             return self.outlines[chosen]
         numbers = np.arange(len(self))[chosen]
-        return Outlines(self.shape, tuple(map(self.outlines.__getitem__, numbers)), self.pixel_size)
+        own = tuple(map(self.outlines.__getitem__, numbers))
+        return Outlines(
+            self.shape, own, self.pixel_size, self.annotations, self.n_beside, self.note
+        )
 
     def __iter__(self) -> Iterator[Outline]:
         return iter(self.outlines)
@@ -322,6 +335,16 @@ def cut_particles(
         Particle(o.label, o.box, o.mask, pixels[o.window].copy(), name, found.shape, nm)
         for o in found
     ]
+
+
+def report_notes(notes: Iterable[tuple[str, str]]) -> None:
+    """Say in a UserWarning each what is doubtful about the outlines of images, by their names."""
+    images = defaultdict[str, list[str]](list)
+    for name, note in notes:
+        images[note].append(name)
+    for note, names in images.items():
+        if note:
+            warn_user(f"{name_some(names)}: {note}")
 
 
 def check_same_size(outlines: Outlines, pixels: NDArray[Any], name: str) -> None:

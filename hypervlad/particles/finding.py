@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from hypervlad.common.constraints import Integer, OneOf, check_value
-from hypervlad.images import Annotation, ReadOptions
+from hypervlad.images import ReadOptions
 from hypervlad.images.sample import Annotations, drop_hidden, one_or_many, read_sample
 from hypervlad.objects.particle import Outlines
 from hypervlad.objects.splitting import (
@@ -52,16 +52,10 @@ class FoundParticles(Outlines):
     confidence : float
         Of the polarity, from 0 to 1: how much more contrast it explains than the opposite one. 1
         if the polarity was given, 0 if nothing was found.
-    annotations : list of Annotation
-        What was left out, as it is no sample.
-    n_beside : int
-        Number of particles that were left out, as an annotation covers a part of them.
     """
 
     polarity: Literal["bright", "dark"] | None
     confidence: float
-    annotations: list[Annotation]
-    n_beside: int
 
 
 @one_or_many()

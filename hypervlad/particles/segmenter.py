@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
+from skimage.segmentation import expand_labels
+from skimage.transform import resize
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
@@ -25,18 +29,28 @@ from hypervlad.common.constraints import (
     RandomState,
     check_value,
 )
-from hypervlad.common.wording import counted, warn_user
+from hypervlad.common.wording import counted, name_some, warn_user
 from hypervlad.features.backbones.network import NetworkSource, build_network
 from hypervlad.features.backbones.registry import check_registered, get_backbone
 from hypervlad.features.backbones.weights import WEIGHTS, NetworkEstimator
+from hypervlad.features.encoder.loading import size_at_scale
 from hypervlad.features.lazy_torch import check_device, usual_torch
-from hypervlad.images import ImageReadError, ReadOptions
+from hypervlad.images import Annotation, ImageReadError, ReadOptions
 from hypervlad.images.annotations import report_annotations
 from hypervlad.images.masks import mask_banner_rows
 from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import check_image_list, image_name, read_stored
-from hypervlad.images.sample import Annotations, drop_hidden, read_grey, read_sample
+from hypervlad.images.sample import (
+    Annotations,
+    Sample,
+    drop_hidden,
+    for_each_image,
+    one_or_many,
+    read_grey,
+    read_sample,
+)
 from hypervlad.objects.outlines import read_outlines
+from hypervlad.objects.particle import Outlines, report_notes
 from hypervlad.objects.splitting import EIGHT, split_particles
 from hypervlad.particles.decoder import (
     Crops,
@@ -58,6 +72,10 @@ _SEPARATIONS = (0.8, 0.0, 0.3, 0.5, 0.6, 0.7, 0.75, 0.85, 0.9)  # the first if n
 _IS_PARTICLE, _IS_BRIDGE = 128, 180
 _MAX_RATE, _LAST_RATE = 3e-3, 1e-3
 _MIN_CONTRAST = 1e-3
+_SAME_SCALE = 0.05  # difference of pixel sizes for which pixels stay as they are
+_MIN_SIDE = 8  # pixels, of a field at the scale of training
+_USUAL = (5, 95)  # percentiles of training particles' diameters
+_MIN_FOUND = 5  # particles, whose median says something about the magnification
 
 
 @dataclass(frozen=True)
@@ -107,7 +125,7 @@ class HypercolumnSegmenter(NetworkEstimator):
     n_epochs : int, default=14
         Passes over the training crops; more take longer, and gain a little.
     min_area : int, default=20
-        Smallest particle in pixels; smaller ones are not reported.
+        Smallest particle in pixels of the training images; smaller ones are not reported.
     read_options : dict or ReadOptions, optional
         The fields of :class:`hypervlad.images.ReadOptions`.
     tile_size : int, default=1024
@@ -135,6 +153,12 @@ class HypercolumnSegmenter(NetworkEstimator):
         held-out particles is nearest to the true one. None after scribbles, which show no depths.
     contrast_ : float
         Typical range of grey values of the training images.
+    pixel_size_ : float or None
+        Median nanometres per pixel of the training images, as far as they are known. All images of
+        known pixel size are brought to it, and their outlines back to their own pixels.
+    diameters_ : (float, float) or None
+        Between which 90 % of the equivalent diameters of training particles lie, in pixels of
+        `pixel_size_`; None after scribbles.
     taps_ : tuple of str
     weights_digest_ : str
         SHA-256 of the network's tensors.
@@ -150,8 +174,8 @@ class HypercolumnSegmenter(NetworkEstimator):
     >>> images, truths = make_particle_fields(2, size=128, random_state=0)
     >>> segmenter = HypercolumnSegmenter(weights="random", n_epochs=1, random_state=0)
     >>> segmenter = segmenter.fit(images, [truth.labels for truth in truths])
-    >>> segmenter.predict(images[0]).shape
-    (128, 128)
+    >>> [labels.shape for labels in segmenter.predict(images)]
+    [(128, 128), (128, 128)]
     """
 
     _kind = "hypercolumn_segmenter"
@@ -171,6 +195,8 @@ class HypercolumnSegmenter(NetworkEstimator):
         "held_out_": Maybe(Record(HeldOutSegmentation)),
         "separation_": Maybe(Value(float, Number(at_least=0, at_most=1))),
         "contrast_": Value(float, Number(above=0)),
+        "pixel_size_": Maybe(Value(float, Number(above=0))),
+        "diameters_": Maybe(Values(float)),
         "taps_": Values(str),
         "weights_digest_": Value(str),
         "losses_": Values(float),
@@ -183,6 +209,8 @@ class HypercolumnSegmenter(NetworkEstimator):
     held_out_: HeldOutSegmentation | None
     separation_: float | None
     contrast_: float
+    pixel_size_: float | None
+    diameters_: tuple[float, ...] | None
     taps_: tuple[str, ...]
     weights_digest_: str
     losses_: tuple[float, ...]
@@ -228,7 +256,8 @@ class HypercolumnSegmenter(NetworkEstimator):
         Parameters
         ----------
         images : sequence of n images
-            Paths and/or arrays (H, W) or (H, W, 3), at the magnification of those to come.
+            Paths and/or arrays (H, W) or (H, W, 3), in any order. Those whose pixel size is unknown
+            must have the magnification of those to come.
         outlines : sequence of n label images, masks or paths
             As :func:`hypervlad.particles.cut_particles` and
             :func:`hypervlad.particles.read_outlines` take them: all particles of an image are
@@ -248,12 +277,19 @@ class HypercolumnSegmenter(NetworkEstimator):
             Unusable parameters, another number of outlines, or nothing outlined at all.
         ImageReadError
             An image or its outlines cannot be read or differ in size; named.
+
+        Warns
+        -----
+        UserWarning
+            If the pixel size of some images only is known.
         """
         self.check_parameters()
+        images = check_image_list(images)
+        codes = check_groups(groups, len(images))
         fields = _AnnotatedFields(
-            check_image_list(images), outlines, annotation, check_read_options(self.read_options)
+            images, outlines, annotation, check_read_options(self.read_options)
         )
-        codes = check_groups(groups, len(fields))
+        codes = codes[fields.order]
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         backbone = get_backbone(self.backbone)
         preprocessing = backbone.preprocessing
@@ -288,7 +324,8 @@ class HypercolumnSegmenter(NetworkEstimator):
             rows = torch.arange(len(crops.grey))
             losses += train(decoder, crops, rows, n_more, seed + 1, _LAST_RATE, self.verbose)
         # All at the end: a fit that fails leaves the model unchanged.
-        self._tapped_network, self.backbone_ = model, self.backbone
+        self._tapped_network, self.backbone_, self.weights_ = model, self.backbone, self.weights
+        self.pixel_size_, self.diameters_ = fields.pixel_size, fields.usual_diameters()
         self.held_out_, self.contrast_ = assessed, contrast
         self.separation_ = separation if annotation == "outlines" else None
         self.losses_ = tuple(losses)
@@ -297,52 +334,152 @@ class HypercolumnSegmenter(NetworkEstimator):
         self.decoder_ = {name: value.cpu().numpy() for name, value in decoder.state_dict().items()}
         return self
 
-    def predict(self, image: Any, *, annotations: Annotations = "leave_out") -> NDArray[np.int32]:
-        """Outline the particles of an image.
+    def predict(
+        self,
+        images: Sequence[Any],
+        *,
+        annotations: Annotations = "leave_out",
+        read_options: Mapping[str, Any] | ReadOptions | None = None,
+    ) -> list[NDArray[np.int32]]:
+        """Outline the particles of images.
 
         Parameters
         ----------
-        image : path or array
+        images : sequence of n images
+            Paths and/or arrays (H, W) or (H, W, 3), in any mix of sizes.
         annotations : {"leave_out", "keep"}, default="leave_out"
-            Whether what was drawn into the image, as :func:`hypervlad.images.find_annotations`
+            Whether what was drawn into an image, as :func:`hypervlad.images.find_annotations`
             finds it, is left out, with the particles that it covers in part, and a warning.
+        read_options : dict or ReadOptions, optional
+            How these images are read, by default as the training images; for example the pixel size
+            of those that state none.
 
         Returns
         -------
-        ndarray of int32, shape (H, W)
+        list of n ndarray of int32, each of shape (H, W)
             The particle of each pixel, numbered from 1; 0 is background.
 
         Raises
         ------
         ImageReadError
-            If the image cannot be read.
+            If an image cannot be read; it is named.
+
+        Warns
+        -----
+        UserWarning
+            If the pixel size is known of an image but not of the training images, or the other way
+            round, or if particles are smaller or larger than nearly all of training.
         """
         check_is_fitted(self)
-        sample = read_sample(
-            image, annotations=annotations, read_options=self.read_options, auto="auto"
-        )
-        labels = self._labels(self._fields(sample.grey), self.separation_)
-        n_beside = drop_hidden(labels, sample.mask)
-        report_annotations({image_name(image): sample.annotations}, n_beside, "particle")
-        return labels
+        images = check_image_list(images)
+        found = for_each_image(partial(self._found, annotations, read_options), images)
+        names = [image_name(image, number) for number, image in enumerate(images)]
+        n_beside = sum(each.n_beside for each in found)
+        drawn = {name: each.annotations for name, each in zip(names, found, strict=True)}
+        report_annotations(drawn, n_beside, "particle")
+        report_notes(zip(names, (each.note for each in found), strict=True))
+        return [each.labels for each in found]
 
-    def predict_proba(self, image: Any) -> NDArray[np.float32]:
-        """Return the probability of background, particle and border at each pixel, (3, H, W).
+    def find_particles(
+        self,
+        images: Any,
+        *,
+        annotations: Annotations = "leave_out",
+        read_options: Mapping[str, Any] | ReadOptions | None = None,
+    ) -> Any:
+        """Outline the particles of one image or a list, as :func:`~particles.find_particles` does.
 
-        Annotations are not left out.
+        As `predict`, without its warnings: `Outlines`, or a list of them, which say what was left
+        out, and what is doubtful.
         """
+
+        @one_or_many()
+        def found(image: Any) -> Outlines:
+            labels, *what = self._found(annotations, read_options, image)
+            own: dict[str, Any] = dict(zip(_Found._fields[1:], what, strict=True))
+            return replace(Outlines.of(labels), **own)
+
         check_is_fitted(self)
-        grey = read_grey(image, check_read_options(self.read_options)).pixels
-        steps = self._fields(grey)[:3]  # rounded each by itself
-        shares: NDArray[np.float32] = steps / steps.sum(axis=0, dtype=np.float32)
-        return shares
+        return found(images)
+
+    def predict_proba(
+        self,
+        images: Sequence[Any],
+        *,
+        annotations: Annotations = "leave_out",
+        read_options: Mapping[str, Any] | ReadOptions | None = None,
+    ) -> list[NDArray[np.float32]]:
+        """Return the probability of background, particle and border at each pixel of images.
+
+        Parameters and errors are those of `predict`. What is left out is background.
+
+        Returns
+        -------
+        list of n ndarray of float32, each of shape (3, H, W)
+        """
+
+        check_is_fitted(self)
+
+        def shares(image: Any) -> NDArray[np.float32]:
+            sample = self._read(image, annotations, read_options)
+            steps = self._fields(sample, image)[:3].astype(np.float32)
+            if steps.shape[1:] != sample.mask.shape:
+                steps = np.stack([resize(each, sample.mask.shape, order=1) for each in steps])
+            steps[:, ~sample.mask] = np.array([[255], [0], [0]], np.float32)
+            return np.asarray(steps / steps.sum(axis=0))  # rounded each by itself
+
+        return for_each_image(shares, check_image_list(images))
 
     # --- internal ------------------------------------------------------------------------------
 
+    def check_parameters(self) -> None:
+        super().check_parameters()
+        get_backbone(self.backbone)
+
+    def _read(self, image: Any, annotations: Annotations, read_options: Any) -> Sample:
+        options = self.read_options if read_options is None else read_options
+        return read_sample(image, annotations=annotations, read_options=options, auto="auto")
+
     @usual_torch()
-    def _fields(self, grey: NDArray[np.float32]) -> NDArray[np.uint8]:
-        self.check_parameters()
+    def _fields(self, sample: Sample, image: Any) -> NDArray[np.uint8]:
+        """Return the network's fields of an image, at the scale of the training images."""
+        super().check_parameters()
+        grey = sample.grey
+        size = _trained_size(grey.shape, sample.pixel_size, self.pixel_size_, image_name(image))
+        if size is not None:
+            grey = resize(grey, size, order=1, anti_aliasing=True)
         return self._fitted_model().fields(grey, self.tile_size)
+
+    def _found(self, annotations: Annotations, read_options: Any, image: Any) -> _Found:
+        sample = self._read(image, annotations, read_options)
+        labels = self._labels(self._fields(sample, image), self.separation_)
+        note = self._doubt_about(sample.pixel_size, labels)
+        if labels.shape != sample.mask.shape:
+            labels = _at_own_scale(labels, sample.mask.shape)
+        n_beside = drop_hidden(labels, sample.mask)
+        return _Found(labels, sample.pixel_size, sample.annotations, n_beside, note)
+
+    def _doubt_about(self, pixel_size: float | None, labels: NDArray[np.int32]) -> str:
+        if pixel_size is None and self.pixel_size_ is not None:
+            return (
+                f"the pixel size is unknown, and the model was trained at {self.pixel_size_:.4g} "
+                "nm per pixel, so sizes in pixels are taken to be alike; give the pixel size"
+            )
+        diameters = np.sqrt(4 / np.pi * np.bincount(labels.ravel())[1:])
+        if len(diameters) >= _MIN_FOUND and self.diameters_ is not None:
+            low, high = self.diameters_
+            if not low <= (middle := float(np.median(diameters))) <= high:
+                return (
+                    f"particles are about {middle:.3g} pixels wide at the scale of training, where "
+                    f"most were {low:.3g} to {high:.3g}: is it another magnification? Give the "
+                    "pixel sizes of both, or train with such images"
+                )
+        if pixel_size is not None and self.pixel_size_ is None:
+            return (
+                "the pixel size of the training images is unknown, so it is not known whether the "
+                "magnification is the same; train with images of known pixel size"
+            )
+        return ""
 
     def _labels(self, fields: NDArray[np.uint8], separation: float | None) -> NDArray[np.int32]:
         """Separate particles by their depths or, if these were not learnt, by their shapes."""
@@ -376,7 +513,7 @@ class HypercolumnSegmenter(NetworkEstimator):
         """Choose the separation that counts held-out particles best, and say how well that does."""
         tallies: list[list[OutlineTally]] = []  # of each image, with each separation
         for number in held_out:
-            grey, outlines = fields.read(int(number))
+            grey, outlines, _ = fields.read(int(number))
             true, own = outlines.label_image(), model.fields(grey, self.tile_size)
             tallies.append([OutlineTally(min_area=self.min_area) for _ in _SEPARATIONS])
             for each, tally in zip(_SEPARATIONS, tallies[-1], strict=True):
@@ -407,7 +544,7 @@ class HypercolumnSegmenter(NetworkEstimator):
         model: FieldNetwork | None = getattr(self, "_tapped_network", None)
         if model is None or model.device != device:
             backbone = get_backbone(self.backbone_)
-            source = NetworkSource(backbone, self.weights, self.taps_, self.weights_digest_)
+            source = NetworkSource(backbone, self.weights_, self.taps_, self.weights_digest_)
             decoder = decoder_of(self.decoder_).to(device)
             model = FieldNetwork(
                 source.build(device), decoder, backbone.preprocessing, self.contrast_
@@ -415,13 +552,37 @@ class HypercolumnSegmenter(NetworkEstimator):
             self._tapped_network = model
         return model
 
+    def _parameters_to_save(self) -> dict[str, Any]:
+        return super()._parameters_to_save() | {"backbone": self.backbone_}
+
+    @classmethod
+    def _parameters_from(cls, packed: Mapping[str, Any]) -> dict[str, Any]:
+        parameters = super()._parameters_from(packed)
+        check_registered(parameters["backbone"])
+        return parameters
+
     def _check_state(self) -> None:
         check_registered(self.backbone_)
         decoder_of(self.decoder_)  # raises if the tensors do not fit
+        self.weights_ = self.weights
+
+
+class _Found(NamedTuple):
+    """The labels (H, W) of an image, and what `Outlines` say besides."""
+
+    labels: NDArray[np.int32]
+    pixel_size: float | None
+    annotations: list[Annotation]
+    n_beside: int
+    note: str
 
 
 class _AnnotatedFields:
-    """Images with their annotations, read one by one, so that not all are in memory at once."""
+    """Images with their annotations, read one by one, so that not all are in memory at once.
+
+    They are in the `order` of their digests, so that the order in which they were given has no
+    influence, and at one scale where their pixel sizes are known.
+    """
 
     def __init__(
         self, images: list[Any], annotations: Any, annotation: str, options: ReadOptions
@@ -439,8 +600,9 @@ class _AnnotatedFields:
                 f"{counted(len(self.annotations), 'label image')} for "
                 f"{counted(len(images), 'image')}: give the outlines of each image"
             )
-        self.n_particles = self.largest = 0  # the latter: side of an image
-        self.contrasts, self.has_particles = list[float](), list[bool]()  # of each image
+        self.order = np.arange(len(images))
+        self.pixel_size: float | None = None
+        self._areas = list[int]()
         self._check()
 
     def __len__(self) -> int:
@@ -449,39 +611,63 @@ class _AnnotatedFields:
     def __iter__(self) -> Iterator[tuple[NDArray[np.float32], Targets]]:
         targets = Targets.of_outlines if self.is_outlined else Targets.of_scribbles
         for number in range(len(self)):
-            grey, annotation = self.read(number)
+            grey, annotation, _ = self.read(number)
             yield grey, targets(annotation)
 
-    def read(self, number: int) -> tuple[NDArray[np.float32], Any]:
-        """Read an image and its outlines or scribbles; an ImageReadError if they do not fit."""
-        image, source = self.images[number], self.annotations[number]
-        name = image_name(image, number)
-        grey = read_grey(image, self.options, name).pixels
+    @property
+    def n_particles(self) -> int:
+        return len(self._areas)
+
+    def usual_diameters(self) -> tuple[float, ...] | None:
+        if not self._areas:
+            return None
+        return tuple(np.percentile(np.sqrt(4 / np.pi * np.array(self._areas)), _USUAL).tolist())
+
+    def read(self, number: int) -> tuple[NDArray[np.float32], Any, float | None]:
+        """Read an image, its outlines or scribbles, and its pixel size; errors name the image."""
+        position = int(self.order[number])
+        image, source = self.images[position], self.annotations[position]
+        name = image_name(image, position)
+        micrograph = read_grey(image, self.options, name)
+        grey, shape, own = micrograph.pixels, micrograph.pixels.shape, micrograph.pixel_size
+        size = _trained_size(shape, own, self.pixel_size, name)
+        if size is not None:
+            grey = resize(grey, size, order=1, anti_aliasing=True)
         if not self.is_outlined:
-            return grey, _read_scribbles(source, f"the scribbles of {name}", grey.shape)
+            marks = _read_scribbles(source, f"the scribbles of {name}", shape)
+            return grey, marks if size is None else _nearest(marks, size), own
         if source is None:
             raise ImageReadError(
                 f"the outlines of {name} are missing: give them, or leave the image out"
             )
-        return grey, read_outlines(
+        outlines = read_outlines(
             source,
-            shape=grey.shape,
+            shape=(shape[0], shape[1]),
             banner_rows=mask_banner_rows(self.options),
             image=image if isinstance(image, str | os.PathLike) else None,
             name=f"the outlines of {name}",
         )
+        if size is not None:
+            outlines = Outlines.of(_nearest(outlines.label_image(), size))
+        return grey, outlines, own
 
     def _check(self) -> None:
-        """Read everything once, before anything is learnt."""
+        """Read everything once, before anything is learnt, and put it into order."""
         kinds, looks_scribbled = set[int](), self.is_outlined and len(self) > 1
+        digests, contrasts, sizes = list[str](), list[float](), list[float | None]()
+        areas, shapes = list[list[int]](), list[tuple[int, ...]]()
         for number in range(len(self)):
-            grey, annotation = self.read(number)
-            self.contrasts.append(contrast_of(grey))
-            self.largest = max(self.largest, *grey.shape)
+            grey, annotation, size = self.read(number)
+            marks = annotation.label_image() if self.is_outlined else annotation
+            digest = hashlib.sha256(grey.tobytes())
+            digest.update(np.ascontiguousarray(marks).tobytes())
+            digests.append(digest.hexdigest())
+            contrasts.append(contrast_of(grey))
+            shapes.append(grey.shape)
+            sizes.append(size)
             if self.is_outlined:
-                self.n_particles += len(annotation)
+                areas.append([int(outline.mask.sum()) for outline in annotation])
                 looks_scribbled &= {outline.label for outline in annotation} == {1, 2}
-                self.has_particles.append(len(annotation) > 0)
             else:
                 kinds |= set(np.unique(annotation).tolist())
         if looks_scribbled:
@@ -489,13 +675,63 @@ class _AnnotatedFields:
                 "each image has the outlines 1 and 2; if these are scribbles on background (1) and "
                 'particles (2), give annotation="scribbles" (--annotation scribbles)'
             )
-        if self.is_outlined and not self.n_particles:
+        if self.is_outlined and not any(areas):
             raise ValueError("no particle is outlined in any image: outline some")
         if not self.is_outlined and not kinds >= {1, 2}:
             raise ValueError(
                 "scribbles must mark both background (1) and particles (2); found only "
                 f"{sorted(kinds - {0}) or 'nothing'}"
             )
+        self.order = np.argsort(digests, kind="stable")
+        if known := [size for size in sizes if size]:
+            self.pixel_size = float(np.median(known))
+        if 0 < len(known) < len(sizes):
+            names = [
+                image_name(image, number)
+                for number, (image, size) in enumerate(zip(self.images, sizes, strict=True))
+                if not size
+            ]
+            warn_user(
+                f"the pixel size of {counted(len(names), 'image')} is unknown, {name_some(names)}, "
+                f"and {'is' if len(names) == 1 else 'are'} taken to be that of the others, "
+                f"{self.pixel_size:.4g} nm"
+            )
+        scales = [(size or 1.0) / (self.pixel_size or 1.0) if size else 1.0 for size in sizes]
+        sides = [max(shape) * scale for shape, scale in zip(shapes, scales, strict=True)]
+        self.largest = round(max(sides))  # side of an image
+        self.contrasts = [contrasts[number] for number in self.order]
+        self.has_particles = [bool(areas[number]) for number in self.order if areas]
+        self._areas = [
+            round(area * scale**2)
+            for own, scale in zip(areas, scales, strict=False)
+            for area in own
+        ]
+
+
+def _trained_size(
+    shape: tuple[int, ...], own: float | None, trained: float | None, name: str
+) -> tuple[int, int] | None:
+    """Return the size of an image at the scale of training; None if it stays as it is."""
+    if own is None or trained is None or abs(own / trained - 1) <= _SAME_SCALE:
+        return None
+    return size_at_scale(shape, own, trained, _MIN_SIDE, name)
+
+
+def _nearest(values: NDArray[Any], size: tuple[int, ...]) -> NDArray[Any]:
+    found: NDArray[Any] = resize(
+        values, size, order=0, mode="edge", anti_aliasing=False, preserve_range=True
+    )
+    return found.astype(values.dtype)
+
+
+def _at_own_scale(labels: NDArray[np.int32], size: tuple[int, ...]) -> NDArray[np.int32]:
+    """Bring labels to another size, with smooth outlines; they keep their order."""
+    inside = resize((labels > 0).astype(np.float32), size, order=1, anti_aliasing=True) >= 0.5
+    found: NDArray[np.int32] = _nearest(expand_labels(labels, 2), size) * inside
+    kept = np.unique(found[found > 0])
+    numbers = np.zeros(labels.max(initial=0) + 1, np.int32)
+    numbers[kept] = np.arange(1, len(kept) + 1)
+    return numbers[found]
 
 
 def chosen_columns(excess: NDArray[np.floating]) -> tuple[int, list[int]]:

@@ -188,8 +188,11 @@ class NetworkEstimator(ImageEstimator):
 
     def _parameters_to_save(self) -> dict[str, Any]:
         given = super()._parameters_to_save()
-        if not is_name(self.weights):
-            given["weights"] = _FILE + os.path.basename(os.path.abspath(self.weights))
+        weights = getattr(self, "weights_", self.weights)  # with which it was fitted
+        is_file = not is_name(weights)
+        given["weights"] = (
+            _FILE + os.path.basename(os.path.abspath(weights)) if is_file else weights
+        )
         return given
 
     @classmethod

@@ -1,11 +1,13 @@
 """The segmenter, on a tiny network: what it learns, and what it refuses."""
 
 import copy
+import pickle
 
 import numpy as np
 import pytest
 import torch
 from scipy import ndimage
+from scipy.ndimage import zoom
 from support.damage import damaged
 from support.few_crops import few_crops
 from support.tiny import build_tiny
@@ -63,14 +65,14 @@ def overlap(found, truth):
 
 def test_it_finds_particles_that_are_easy_to_see(fitted):
     for image, labels in zip(*make_fields(2, seed=1), strict=True):
-        found = fitted.predict(image)
+        (found,) = fitted.predict([image])
         assert found.dtype == np.int32
         assert set(np.unique(found)) == set(range(found.max() + 1))
         assert np.bincount(found.ravel())[1:].min() >= fitted.min_area
         assert overlap(found, labels) > 0.8
         # Brightness and contrast do not matter.
-        assert overlap(fitted.predict(0.5 * image + 0.2), found) > 0.99
-        proba = fitted.predict_proba(image)
+        assert overlap(*fitted.predict([0.5 * image + 0.2]), found) > 0.99
+        (proba,) = fitted.predict_proba([image])
         assert proba.shape == (3, *SHAPE)
         assert np.abs(proba.sum(axis=0) - 1).max() <= 1e-6
         assert overlap(proba[0] < 0.5, found) > 0.9
@@ -80,10 +82,10 @@ def test_it_finds_particles_that_are_easy_to_see(fitted):
     assert (fitted.n_images_, len(fitted.losses_)) == (5, 8 + 2)  # two more for the one held out
     assert fitted.losses_[7] < 0.7 * fitted.losses_[0]
     noise = np.random.default_rng(0).normal(0.3, 0.02, SHAPE).astype(np.float32)
-    assert not fitted.predict(noise).any()
-    assert not fitted.predict(np.full((50, 40), 0.3)).any()
+    assert not any(map(np.any, fitted.predict([noise, np.full((50, 40), 0.3)])))
 
 
+@pytest.mark.filterwarnings("ignore:.*another magnification")  # they are in pieces
 def test_touching_particles_are_separated(fitted):
     rows, columns = np.mgrid[:96, :128]
     labels = np.zeros(SHAPE, int)
@@ -93,11 +95,11 @@ def test_touching_particles_are_separated(fitted):
     given, model = image.clip(0, 1).astype(np.float32), copy.copy(fitted)
     for separation, are_apart in ((0.0, False), (1.0, True)):
         model.separation_ = separation
-        found = model.predict(given)
+        (found,) = model.predict([given])
         assert overlap(found, labels) > 0.8
         assert (found[48, 40] != found[48, 58]) == are_apart
     model.min_area = 2000
-    assert not model.predict(given).any()
+    assert not model.predict([given])[0].any()
 
 
 def test_tiles_give_what_the_whole_image_gives(fitted):
@@ -105,7 +107,33 @@ def test_tiles_give_what_the_whole_image_gives(fitted):
     tiled.tile_size = 512
     for shape in ((64, 700), (600, 72)):
         (image,), _ = make_fields(1, shape=shape, seed=2)
-        np.testing.assert_array_equal(tiled.predict(image), fitted.predict(image))
+        np.testing.assert_array_equal(*tiled.predict([image]), *fitted.predict([image]))
+
+
+def test_fields_are_brought_to_the_magnification_of_training(fields):
+    images, outlines = fields
+    model = new_segmenter(n_epochs=8, read_options={"pixel_size": 4.0}).fit(images, outlines)
+    seen, truths = make_fields(3, seed=1)
+    enlarged = [zoom(image, 2, order=1, mode="nearest", grid_mode=True) for image in seen]
+    expected, found = model.predict(seen), model.predict(enlarged, read_options={"pixel_size": 2.0})
+    for own, other, truth in zip(expected, found, truths, strict=True):
+        assert other.max() == own.max() > 0
+        assert other.shape == (192, 256)
+        assert overlap(other, truth.repeat(2, 0).repeat(2, 1)) > 0.8
+    (proba,) = model.predict_proba(enlarged[:1], read_options={"pixel_size": 2.0})
+    assert overlap(proba[0] < 0.5, found[0]) > 0.9
+    with pytest.warns(UserWarning, match="image 0 .*the pixel size is unknown.*4 nm per pixel"):
+        model.predict(enlarged, read_options={})
+
+
+def test_parameters_set_later_do_not_change_what_was_fitted(fitted, fields):
+    expected, (image, *_) = fitted.predict(fields[0][:1]), fields[0]
+    model = copy.deepcopy(fitted).set_params(weights="pretrained", backbone="nothing")
+    read = HypercolumnSegmenter.from_state(*model.to_state())
+    for again in (model, pickle.loads(pickle.dumps(model)), read):
+        np.testing.assert_array_equal(again.predict([image]), expected)
+    with pytest.raises(ValueError, match="unknown"):
+        model.check_parameters()
 
 
 def test_scribbles_are_enough(fields):
@@ -117,7 +145,7 @@ def test_scribbles_are_enough(fields):
         marks[::7][ndimage.binary_erosion(labels == 0, iterations=3)[::7]] = 1
         scribbles.append(marks)
     model = new_segmenter(n_epochs=6).fit(images, scribbles, annotation="scribbles")
-    assert overlap(model.predict(images[0]), outlines[0]) > 0.7
+    assert overlap(*model.predict(images[:1]), outlines[0]) > 0.7
     assert (model.separation_, model.held_out_) == (None, None)
     whole = [1 + (labels > 0) for labels in outlines]  # nothing is left unmarked
     new_segmenter(n_epochs=1).fit(images, whole, annotation="scribbles")
@@ -127,10 +155,12 @@ def test_scribbles_are_enough(fields):
 
 
 def test_held_out_images_say_how_well_it_outlines(fields):
-    """What is learnt on is never held out; the same seed gives the same model."""
+    """What is learnt on is never held out; the order of images does not matter."""
     images, outlines = fields
     with few_crops(8):
-        model, again = (new_segmenter(min_area=5).fit(images, outlines) for _ in range(2))
+        model, again = (
+            new_segmenter(min_area=5).fit(images[::step], outlines[::step]) for step in (1, -1)
+        )
         for name, values in model.decoder_.items():
             np.testing.assert_array_equal(again.decoder_[name], values)
         assert model.held_out_ == again.held_out_
