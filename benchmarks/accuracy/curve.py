@@ -107,7 +107,7 @@ def measure(data: DataSet, taps: Taps, options: argparse.Namespace) -> list[dict
 
     def model() -> MicrographClassifier:
         encoder = default_encoder(backbone=options.backbone, weights=options.weights)
-        return MicrographClassifier(encoder, calibration_size=0)
+        return MicrographClassifier(encoder, calibrate=False)
 
     rows: list[dict[str, Any]] = []
     for size in SIZES:

@@ -97,7 +97,7 @@ class Default:
         model = MicrographClassifier(
             default_encoder(**self.network),
             boosting=softmax,
-            calibration_size=0,
+            calibrate=False,
             random_state=fold.seed,
         )
         result = measure(model, fold, fold.train_paths, fold.test_paths)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sklearn.utils.class_weight import compute_sample_weight
 
 from benchmarks.common.checkpoints import load_or_run
 from benchmarks.common.data import DATA_SETS, DataSet, folds_of, tem_set
@@ -33,7 +34,7 @@ LEARNERS: Mapping[str, Mapping[str, Any]] = {
     "prior training": {"prior": "training"},
     DEFAULT: {"prior": "sqrt"},
     "prior uniform": {"prior": "uniform"},
-    "class weights balanced": {"class_weight": "balanced"},
+    "class weights balanced": {"is_balanced": True},
 }
 SCORES = ("accuracy", "balanced accuracy", "mean of both", "log-loss", "lowest recall")
 
@@ -65,8 +66,10 @@ def out_of_fold(
     """Return out-of-fold probabilities (n_repeats, n, n_classes)."""
     proba = np.full((repeats, len(data.y), len(data.classes)), np.nan)
     for fold in folds_of(data, repeats, SEED):
-        model = BoostedSoftmaxClassifier(n_estimators=0, random_state=fold.seed, **learner)
-        model.fit(X[fold.train], fold.y, groups=fold.groups, blocks=widths)
+        prior = learner.get("prior", "training")
+        model = BoostedSoftmaxClassifier(n_estimators=0, random_state=fold.seed, prior=prior)
+        weight = compute_sample_weight("balanced", fold.y) if "is_balanced" in learner else None
+        model.fit(X[fold.train], fold.y, weight, groups=fold.groups, blocks=widths)
         proba[fold.repeat, fold.test] = model.predict_proba(X[fold.test])
     return proba
 

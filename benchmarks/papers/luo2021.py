@@ -126,7 +126,7 @@ def build(method: str, weights: str, vgg16: str, seed: int) -> Any:
     if method in BASELINES:
         return Baseline(method, weights, vgg16, seed)
     if method == "default":
-        return MicrographClassifier(calibration_size=0, random_state=seed)
+        return MicrographClassifier(calibrate=False, random_state=seed)
     given: dict[str, Any] = {"grid": "image"} if method == "luo2021-image" else {}
     given |= {"weights": weights, "random_state": seed, "n_jobs": torch.get_num_threads()}
     model = luo2021(**given)

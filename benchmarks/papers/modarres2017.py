@@ -68,7 +68,7 @@ class Method:
         network = {"backbone": self.backbone, "weights": self.weights}
         if self.kind == OURS:
             encoder = default_encoder(**network)
-            return MicrographClassifier(encoder, calibration_size=0, random_state=seed)
+            return MicrographClassifier(encoder, calibrate=False, random_state=seed)
         if self.kind == "features":
             return modarres2017("features", **network, random_state=seed)
         own = {"trainable": self.kind, "max_epochs": self.max_epochs, "checkpoint": checkpoint}

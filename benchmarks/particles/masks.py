@@ -63,7 +63,7 @@ def measure(n_classes: int, n_train: int, n_test: int, **network: str) -> dict[s
     ):
         is_cut = kind.startswith("particles")
         encoder = default_encoder(particles=is_cut, **network)
-        model = MicrographClassifier(encoder, calibration_size=0, random_state=SEED)
+        model = MicrographClassifier(encoder, calibrate=False, random_state=SEED)
         model.fit(given[:n_train], y[:n_train])
         right[kind] = model.predict(given[n_train:]) == y[n_train:]
     of_found = model.predict(found[n_train:]) == y[n_train:]

@@ -129,7 +129,7 @@ def accuracies(scenes: Scenes) -> dict[str, Any]:
         )
     ]
     # A classifier of whole images learns the same particles, each alone.
-    whole = MicrographClassifier(default_encoder(**scenes.network), calibration_size=0)
+    whole = MicrographClassifier(default_encoder(**scenes.network), calibrate=False)
     whole.set_params(random_state=SEED).fit(
         [scenes.alone[i] for i in scenes.train], scenes.classes[scenes.train]
     )

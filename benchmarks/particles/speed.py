@@ -62,7 +62,7 @@ def measure(n_images: int, n_rounds: int, weights: str) -> dict[str, Any]:
     own, whole = (
         MicrographClassifier(
             hypervlad.default_encoder(weights=weights, particles=of_particles),
-            calibration_size=0,
+            calibrate=False,
             random_state=0,
         ).fit(given, y)
         for of_particles, given, y in ((True, particles, classes), (False, wholes, labels))

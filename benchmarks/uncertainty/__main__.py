@@ -31,7 +31,6 @@ from hypervlad.evaluation import (
 
 SEED = 2000
 COVERAGE = 0.9
-CALIBRATION_SIZE = 0.3
 CHANGED = 0.1  # share of training labels that are changed, to be found
 MAX_ERRORS = (0.05, 0.1, 0.2)
 KEPT = 0.7
@@ -42,7 +41,7 @@ Split = dict[str, Any]
 def answers(
     data: DataSet, train: np.ndarray, test: np.ndarray, seed: int, network: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Return the answers about new images: probabilities, both kinds of sets, what is sure."""
+    """Return the answers about new images: probabilities, sets, what is sure."""
     encoder = default_encoder(random_state=seed, **network)
     model = MicrographClassifier(encoder, random_state=seed)
     model.fit(list(data.paths[train]), data.y[train], groups=data.groups[train])
@@ -53,15 +52,10 @@ def answers(
     first = judged[MAX_ERRORS[0]]
     by_learner = model.held_out_.by_learner(vectors, first.proba)
     sets = model.held_out_.sets(by_learner, first.proba, first.novelty, COVERAGE)
-    with_held_out = MicrographClassifier(
-        encoder, calibration_size=CALIBRATION_SIZE, random_state=seed
-    )
-    with_held_out.fit(list(data.paths[train]), data.y[train], groups=data.groups[train])
     return {
         "truth": data.codes[test],
         "proba": first.proba,
         "cross": sets,
-        "split": with_held_out.predict_set(list(data.paths[test]), COVERAGE),
         **{f"kind_{share:g}": found.kind for share, found in judged.items()},
     }
 
@@ -91,11 +85,7 @@ def summary(answers: Sequence[Split], changed: Sequence[Split]) -> dict[str, Any
             "calibration_error": expected_calibration_error(each["truth"], each["proba"]),
             "selective_accuracy": selective_accuracy(each),
             "selective_area": selective_accuracy_area(each["truth"], each["proba"]),
-            **{
-                f"{way}_{name}": value
-                for way in ("cross", "split")
-                for name, value in sets(each, way).items()
-            },
+            **{f"cross_{name}": value for name, value in sets(each).items()},
         }
         for each in answers
     ]
@@ -119,14 +109,14 @@ def mean_and_interval(values: Sequence[float]) -> list[float]:
     return [mean, mean - half, mean + half]
 
 
-def sets(split: Split, way: str) -> dict[str, float]:
+def sets(split: Split) -> dict[str, float]:
     """Return coverage by group and by image, and the mean size, of sets of classes."""
-    held = split[way][np.arange(len(split["truth"])), split["truth"]]
+    held = split["cross"][np.arange(len(split["truth"])), split["truth"]]
     by_group = [held[split["groups"] == group].mean() for group in np.unique(split["groups"])]
     return {
         "coverage": float(np.mean(by_group)),
         "coverage_of_images": float(held.mean()),
-        "size": float(split[way].sum(1).mean()),
+        "size": float(split["cross"].sum(1).mean()),
     }
 
 

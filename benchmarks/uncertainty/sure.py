@@ -14,17 +14,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 
 from benchmarks.common.program import new_parser, parse
 from benchmarks.common.results import RESULTS, Facts, origin, save_result
 from benchmarks.common.tables import table, with_interval
-from hypervlad.classify.fitting import (
-    calibration_split,
-    cross_predict_calibration,
-    predict_calibration,
-)
+from hypervlad.classify.fitting import cross_predict
 from hypervlad.evaluation import wilson_interval
 from hypervlad.statistics.conformal import CERTAINTY
 
@@ -83,41 +78,23 @@ SCENES = (
 )
 
 
-RULES = {
-    "tested": "the library's, by folds",
-    "held out": "the library's, with a third of the groups held out (calibration_size=1/3)",
-}
-
-
 def one_draw(scene: Scene, seed: int) -> dict[str, Any]:
-    """Return the share of sure answers, and of wrong ones among them, by rule and error."""
+    """Return the share of sure answers, and of wrong ones among them, by error."""
     rng = np.random.default_rng(seed)
     means = scene.apart * rng.standard_normal((scene.n_classes, N_FEATURES))
     vectors, classes, groups = scene.draw(rng, means, scene.n_groups, scene.n_images)
     new, truth, _ = scene.draw(rng, means, N_NEW, scene.n_images)
     learner = LogisticRegression(C=scene.C, max_iter=500).fit(vectors, classes)
-    folds = cross_predict_calibration(learner, vectors, classes, groups, {}, seed)
-    train, kept = calibration_split(classes, groups, 1 / 3, seed)
-    order = np.concatenate([train, kept])
-    part = clone(learner).fit(vectors[train], classes[train])
-    split = predict_calibration(part, vectors[kept], classes[order], groups[order])
+    folds = cross_predict(learner, vectors, classes, groups, {}, seed)
     assert folds is not None
-    assert split is not None
-    proba, of_part = learner.predict_proba(new), part.predict_proba(new)
-    by_folds, by_part = folds.by_learner(new, proba), split.by_learner(new, of_part)
-    sides = {
-        "tested": (folds.threshold, folds.confidence(by_folds, proba), proba),
-        "held out": (split.threshold, split.confidence(by_part, of_part), of_part),
-    }
-    found: dict[str, Any] = {
-        "accuracy": float((learner.classes_[proba.argmax(axis=1)] == truth).mean())
-    }
-    for rule, (threshold_of, confidence, by_model) in sides.items():
-        is_right = learner.classes_[by_model.argmax(axis=1)] == truth
-        for error in MAX_ERRORS:
-            is_sure = confidence >= threshold_of(error)
-            wrong = float((~is_right[is_sure]).mean()) if is_sure.any() else 0.0
-            found[f"{rule} {error:g}"] = [float(is_sure.mean()), wrong]
+    proba = learner.predict_proba(new)
+    confidence = folds.confidence(folds.by_learner(new, proba), proba)
+    is_right = learner.classes_[proba.argmax(axis=1)] == truth
+    found: dict[str, Any] = {"accuracy": float(is_right.mean())}
+    for error in MAX_ERRORS:
+        is_sure = confidence >= folds.threshold(error)
+        wrong = float((~is_right[is_sure]).mean()) if is_sure.any() else 0.0
+        found[f"tested {error:g}"] = [float(is_sure.mean()), wrong]
     return found
 
 
@@ -126,20 +103,19 @@ def measure(scene: Scene, n_draws: int) -> dict[str, Any]:
     draws = [one_draw(scene, seed) for seed in range(n_draws)]
     row: dict[str, Any] = {"scene": asdict(scene)}
     row["accuracy"] = float(np.mean([draw["accuracy"] for draw in draws]))
-    for rule in RULES:
-        for error in MAX_ERRORS:
-            values = np.array([draw[f"{rule} {error:g}"] for draw in draws])
-            n_sure = values[:, 0].sum()
-            row[f"{rule} {error:g}"] = {
-                "sure": float(values[:, 0].mean()),
-                "wrong": float((values[:, 0] * values[:, 1]).sum() / n_sure) if n_sure else 0.0,
-                "broken": float((values[:, 1] > error).mean()),
-            }
+    for error in MAX_ERRORS:
+        values = np.array([draw[f"tested {error:g}"] for draw in draws])
+        n_sure = values[:, 0].sum()
+        row[f"tested {error:g}"] = {
+            "sure": float(values[:, 0].mean()),
+            "wrong": float((values[:, 0] * values[:, 1]).sum() / n_sure) if n_sure else 0.0,
+            "broken": float((values[:, 1] > error).mean()),
+        }
     return row
 
 
 def sure_table(result: Facts) -> str:
-    """Return two tables: scenes x requested errors for the library's rule, and a row per rule."""
+    """Return a table of scenes x requested errors."""
     rows, n_draws = result["rows"], result["n_draws"]
     by_scene = []
     for row in rows:
@@ -152,23 +128,12 @@ def sure_table(result: Facts) -> str:
             sure = f"{own['sure']:.0%}, {own['wrong']:.1%} wrong; {_broken(own, n_draws)}"
             cells.append(sure if own["sure"] else "none")
         by_scene.append(cells)
-    by_rule = []
-    for rule, meaning in RULES.items():
-        cells = [f"*{rule}*: {meaning}"]
-        for error in MAX_ERRORS:
-            found = [row[f"{rule} {error:g}"] for row in rows]
-            worst = max(found, key=lambda own: own["broken"])
-            mean = np.mean([own["sure"] for own in found])
-            cells.append(f"{mean:.0%}; {_broken(worst, n_draws)}")
-        by_rule.append(cells)
     errors = [f"at most {error:.0%}" for error in MAX_ERRORS]
     return (
         f"{n_draws} draws of each. Share of sure answers, share of wrong ones among them; share of "
         "draws in which more are wrong than requested [Wilson's 95 % interval], where at most "
         f"{1 - CERTAINTY:.0%} are allowed.\n\n"
-        f"{table(['groups x images, classes', 'accuracy', *errors], by_scene)}\n\n"
-        "Share of sure answers, mean of the scenes; share of draws in which more are wrong than "
-        f"requested, in the worst scene.\n\n{table(['rule', *errors], by_rule)}"
+        f"{table(['groups x images, classes', 'accuracy', *errors], by_scene)}"
     )
 
 

@@ -11,12 +11,9 @@ from benchmarks.common.tables import table, with_interval
 _ROWS = {
     "accuracy": "accuracy",
     "calibration error": "calibration_error",
-    "sets after a plain fit: coverage of new groups": "cross_coverage",
+    "sets: coverage of new groups": "cross_coverage",
     "… of images": "cross_coverage_of_images",
     "… classes in a set": "cross_size",
-    "sets with held-out groups: coverage of new groups": "split_coverage",
-    "… of images ": "split_coverage_of_images",
-    "… classes in a set ": "split_size",
     "accuracy on the 70 % most confident": "selective_accuracy",
     "area under the selective-accuracy curve": "selective_area",
 }

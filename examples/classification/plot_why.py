@@ -8,7 +8,7 @@ where you would look yourself.
 """
 
 # %%
-# Explanations need no held-out predictions. ``calibration_size=0`` leaves them out and is faster.
+# Explanations need no held-out predictions. ``calibrate=False`` leaves them out and is faster.
 
 import matplotlib.pyplot as plt
 
@@ -17,7 +17,7 @@ from hypervlad.results import EvidenceDisplay
 
 images, labels = make_tem_images(96, random_state=1)
 train, new = slice(0, 80), slice(80, None)
-model = MicrographClassifier(calibration_size=0, random_state=0).fit(images[train], labels[train])
+model = MicrographClassifier(calibrate=False, random_state=0).fit(images[train], labels[train])
 
 # %%
 # :meth:`~hypervlad.MicrographClassifier.explain` splits the margin of each class into a

@@ -8,7 +8,7 @@ at how far the dots are from the diagonal.
 """
 
 # %%
-# Half of 240 synthetic TEM images are for training. ``calibration_size=0`` saves time by leaving
+# Half of 240 synthetic TEM images are for training. ``calibrate=False`` saves time by leaving
 # out held-out predictions, which are not needed here.
 
 import matplotlib.pyplot as plt
@@ -20,7 +20,7 @@ from hypervlad.results import ReliabilityDisplay
 images, labels = make_tem_images(240, size=96, random_state=0)
 train, new = slice(0, 120), slice(120, None)
 encoder = default_encoder(n_codewords=32)
-model = MicrographClassifier(encoder, calibration_size=0, random_state=0).fit(
+model = MicrographClassifier(encoder, calibrate=False, random_state=0).fit(
     images[train], labels[train]
 )
 

@@ -9,7 +9,7 @@ flagged.
 """
 
 # %%
-# The model knows four classes of synthetic TEM images. ``calibration_size=0`` leaves out held-out
+# The model knows four classes of synthetic TEM images. ``calibrate=False`` leaves out held-out
 # predictions, which the flag does not need.
 
 import matplotlib.pyplot as plt
@@ -25,7 +25,7 @@ from hypervlad import (
 from hypervlad.results import ContactSheetDisplay
 
 images, labels = make_tem_images(82, size=128, random_state=0)
-model = MicrographClassifier(calibration_size=0, random_state=0).fit(images[:80], labels[:80])
+model = MicrographClassifier(calibrate=False, random_state=0).fit(images[:80], labels[:80])
 
 # %%
 # Two new images of known classes, three images without content, and three of other specimens.

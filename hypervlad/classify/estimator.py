@@ -49,14 +49,14 @@ from hypervlad.common.base import (
 from hypervlad.common.constraints import (
     VERBOSE,
     Alternatives,
+    Boolean,
     InstanceOf,
     Integer,
-    Number,
     RandomState,
     check_value,
 )
 from hypervlad.common.modelfile import ModelFileError
-from hypervlad.common.progress import announced, print_line
+from hypervlad.common.progress import announced
 from hypervlad.features.encoder.encoding import EncodedImages
 from hypervlad.features.encoder.estimator import HypercolumnVLAD
 from hypervlad.images import ImageReadError
@@ -86,15 +86,14 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         ``set_params(encoder__...)`` makes does not have.
     boosting : BoostedSoftmaxClassifier, other classifier or None, default=None
         The learner. None: ``BoostedSoftmaxClassifier(prior="sqrt")``. Any scikit-learn classifier
-        with ``predict_proba`` can be used, but :meth:`save` cannot store it.
-    calibration_size : float or None, default=None
-        How images are held out for :meth:`predict_set` and :meth:`judge`. None: in folds of groups,
-        predicted by learners fitted without them. Between 0 and 1: this share of the groups, not
-        used for training. 0: not at all, and these methods raise an error.
+        with ``predict_proba`` that takes the labels can be used, but :meth:`save` cannot store it.
+    calibrate : bool, default=True
+        Predict the training images in folds of groups, by learners fitted without them, which
+        :meth:`predict_set`, :meth:`judge` and :meth:`held_out_evaluation` need.
     random_state : int, RandomState or None, default=None
         Seed of encoder and learner, unless these have their own.
-    verbose : bool or int, default=False
-        True or 1: show progress bars. 2: also print a summary of the fit.
+    verbose : bool, default=False
+        Show progress bars.
 
     Attributes
     ----------
@@ -103,7 +102,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
     encoder_, boosting_ : HypercolumnVLAD and BoostedSoftmaxClassifier or other classifier
         The fitted encoder and learner.
     held_out_ : HeldOut or None
-        Predictions by learners fitted without the image; None if no group could be held out.
+        Predictions by learners fitted without the image; None if none could be held out.
     training_, formats_ : TrainingImages and ImageFormats
         The images given to ``fit``, the types of their pixels and their sizes.
     n_images_ : int
@@ -125,10 +124,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
     _parameter_constraints: ClassVar[Mapping[str, Alternatives]] = {
         "encoder": [InstanceOf(HypercolumnVLAD, "a HypercolumnVLAD"), None],
         "boosting": [ProbabilisticClassifier(), None],
-        "calibration_size": [
-            Number(at_least=0, below=1, meaning="the share of groups to hold out, a number"),
-            None,
-        ],
+        "calibrate": [Boolean()],
         "random_state": [RandomState(), None],
         "verbose": VERBOSE,
     }
@@ -160,13 +156,13 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         encoder: HypercolumnVLAD | None = None,
         *,
         boosting: BaseEstimator | None = None,
-        calibration_size: float | None = None,
+        calibrate: bool = True,
         random_state: int | np.random.RandomState | None = None,
-        verbose: bool | int = False,
+        verbose: bool = False,
     ) -> None:
         self.encoder = encoder
         self.boosting = boosting
-        self.calibration_size = calibration_size
+        self.calibrate = calibrate
         self.random_state = random_state
         self.verbose = verbose
 
@@ -217,16 +213,13 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         encoder, learner, seed = self._unfitted_parts(data.images)
         with announced(len(data.images)):
             fitted = fit_parts(
-                encoder, learner, data, self.calibration_size, seed, verbose=bool(self.verbose)
+                encoder, learner, data, seed, calibrate=self.calibrate, verbose=bool(self.verbose)
             )
         # All at the end: a fit that fails leaves the model unchanged.
         self.encoder_, self.boosting_, self.classes_ = encoder, learner, fitted.classes
         self.held_out_, self.training_ = fitted.held_out, fitted.training
-        self.formats_, self.n_images_ = fitted.formats, fitted.n_images
+        self.formats_, self.n_images_ = fitted.formats, len(fitted.training)
         self.fit_seconds_ = fitted.seconds
-        if self.verbose > 1:
-            stages = ", ".join(f"{name} {value:.1f} s" for name, value in fitted.seconds.items())
-            print_line(f"fit: {stages}")
         return self
 
     @available_if(_learner_has_margins)
@@ -481,7 +474,6 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
             raise ValueError("the learner has other classes")
         self.training_.check(width, self.classes_)
         if self.held_out_ is not None:
-            self.held_out_ = self.held_out_.with_own_learner(self.boosting_)
             self.held_out_.check(len(self.training_), self.boosting_)
 
     def _unfitted_parts(self, images: Sequence[Any]) -> tuple[HypercolumnVLAD, Any, int | None]:
@@ -514,8 +506,8 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         check_is_fitted(self)
         if self.held_out_ is None:
             why = (
-                "it was trained with a calibration size of 0"
-                if self.calibration_size == 0
+                "it was trained with calibrate=False"
+                if not self.calibrate
                 else "no group could be spared; that takes a class with images of two groups, such "
                 "as two samples"
             )

@@ -465,13 +465,9 @@ def _check_training_images(model: Any, images: Sequence[Any]) -> None:
 
 def _how_held_out(model: Any, result: Evaluation) -> str:
     shares = expected_shares_text(model, result)
-    by = (
-        "by the model itself, which was not trained on them"
-        if model.held_out_.is_split
-        else "by models that were trained in the same way without the groups of these images"
-    )
     return (
-        f"These are the training images themselves, but each was classified {by} ("
+        "These are the training images themselves, but each was classified by models that were "
+        "trained in the same way without the groups of these images ("
         f"{held_out_text(model, result)}). Without a table of groups, each image is its own "
         "group.\n"
         "The figures show what to expect of new images from groups like these. They do not show "

@@ -30,9 +30,7 @@ from hypervlad.classify.training_images import ImageFormats, TrainingImages
 from hypervlad.common.progress import ProgressBar
 from hypervlad.common.wording import counted, name_some, verb, warn_user
 from hypervlad.features.encoder.estimator import HypercolumnVLAD
-from hypervlad.features.encoder.loading import ImageInfo, warn_of_blank_training_images
-from hypervlad.images import read_micrographs
-from hypervlad.images.options import check_read_options
+from hypervlad.features.encoder.loading import warn_of_blank_training_images
 from hypervlad.images.pixels import ImageDigests
 from hypervlad.images.reading import is_particle, relative_names
 from hypervlad.statistics.splits import (
@@ -40,7 +38,6 @@ from hypervlad.statistics.splits import (
     check_groups,
     first_appearance_codes,
     group_folds,
-    joined_groups,
     linked_groups,
     order_by_digest,
 )
@@ -109,7 +106,6 @@ class FittedParts(NamedTuple):
     held_out: HeldOut | None
     training: TrainingImages
     formats: ImageFormats
-    n_images: int
     seconds: dict[str, float]
 
 
@@ -117,72 +113,52 @@ def fit_parts(
     encoder: HypercolumnVLAD,
     learner: Any,
     data: LabelledImages,
-    calibration_size: float | None,
     seed: int | None,
     *,
+    calibrate: bool,
     verbose: bool = False,
 ) -> FittedParts:
     """Fit encoder and learner, in place, and predict images that are held out."""
-    if isinstance(learner, BoostedSoftmaxClassifier):
+    is_boosted = isinstance(learner, BoostedSoftmaxClassifier)
+    if is_boosted:
         learner.check_labels(data.labels)  # before images are encoded
     accepted, codes = _accepted_by(learner, data.given), data.group_codes()
-    digests = _digests(data.images, encoder) if calibration_size else None
-    train, calibration = calibration_split(data.labels, codes, calibration_size, seed, digests)
-    train_images = [data.images[i] for i in train]
     seconds: dict[str, float] = {}
     with _timed(seconds, "codebook"):
-        encoder.fit_checked(train_images)  # warns of skipped images
+        encoder.fit_checked(data.images)  # warns of skipped images
     with _timed(seconds, "encoding"):
-        encoded = encoder.encode(train_images)
+        encoded = encoder.encode(data.images)
         if len(encoded.positions) < encoder.n_images_:
             encoded.report.warn()  # of images that could be read before, but not again
-        vectors, train = encoded.vectors, train[encoded.positions]
-        held, calibration, held_info = _encode_calibration(
-            encoder, data, calibration, data.labels[train]
-        )
-    rows = np.concatenate([train, calibration])
-    labels = data.labels[rows]
-    points = np.concatenate([project_vectors(vectors), project_vectors(held)])
-    info = [*encoded.info, *held_info]
+    rows, vectors, info = encoded.positions, encoded.vectors, encoded.info
+    labels, points = data.labels[rows], project_vectors(vectors)
     digests = [image.digest for image in info]
     names = relative_names([data.images[i] for i in rows])
     shown = [name or f"image {i}" for name, i in zip(names, data.positions[rows], strict=True)]
-    is_blank = np.array([image.is_blank for image in info], bool)
-    blank = [name for name, own in zip(shown, is_blank, strict=True) if own]
+    blank = [name for name, own in zip(shown, encoded.is_blank, strict=True) if own]
     warn_of_blank_training_images(blank, len(info))
     _warn_of_contradictions(digests, labels, shown)
-    groups = groups_with_copies(points, codes[rows], is_blank)
-    classes = np.unique(labels[: len(train)])
-    fit_params: dict[str, Any] = {name: values[train] for name, values in accepted.items()}
+    groups = groups_with_copies(points, codes[rows], encoded.is_blank)
+    fit_params: dict[str, Any] = {name: values[rows] for name, values in accepted.items()}
     has_groups = "groups" in fit_params or len(np.unique(groups)) < len(groups)
     if has_groups and has_fit_parameter(learner, "groups"):
-        fit_params["groups"] = groups[: len(train)]
+        fit_params["groups"] = groups
+    by_digest = order_by_digest(digests, labels)
     with _timed(seconds, "learner"):
-        if isinstance(learner, BoostedSoftmaxClassifier):
+        if is_boosted:
             widths = list(encoder.feature_blocks.values())
             fit_params["blocks"] = FeatureBlocks(vectors, widths)
-            learner.fit(vectors, labels[: len(train)], **fit_params)
-            targets = labels
+            learner.fit(vectors, labels, **fit_params)
         else:  # it may depend on the order of its rows
-            by_digest = order_by_digest(digests[: len(train)], labels[: len(train)])
-            targets = _fit_other_learner(learner, vectors, labels, classes, fit_params, by_digest)
+            _fit_to_rows(learner, vectors, labels, fit_params, by_digest)
     held_out = None
-    if calibration_size is None:
+    if calibrate:
         with _timed(seconds, "cross-fitted learners"):
-            held_out = cross_predict_calibration(
-                learner,
-                vectors,
-                targets,
-                groups,
-                fit_params,
-                seed,
-                digests=digests,
-                verbose=verbose,
+            held_out = cross_predict(
+                learner, vectors, labels, groups, fit_params, seed, by_digest, verbose=verbose
             )
-    elif len(calibration):
-        held_out = predict_calibration(learner, held, targets, groups)
     if held_out is not None:
-        _warn_of_never_predicted(held_out, classes)
+        _warn_of_never_predicted(held_out, learner.classes_)
     # A particle has been outlined, so even one without any texture is not empty.
     empty = project_vectors(vectors[:0] if info[0].outline else empty_vectors(encoder))
     usual, limits = KnownPoints(points, labels, empty).learn(groups)
@@ -198,38 +174,7 @@ def fit_parts(
         limits,
         vectors.shape[1],
     )
-    formats = ImageFormats.of(info)
-    return FittedParts(classes, held_out, training, formats, len(train), seconds)
-
-
-def _digests(images: list[Any], encoder: HypercolumnVLAD) -> list[str]:
-    """Return the digests of images, empty for those that cannot be read and are skipped later."""
-    digests = [""] * len(images)
-    options = check_read_options(encoder.read_options)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # the encoder warns of the same
-        for position, image in read_micrographs(images, options=options, on_error=encoder.on_error):
-            digests[position] = image.digest
-    return digests
-
-
-def _encode_calibration(
-    encoder: HypercolumnVLAD,
-    data: LabelledImages,
-    rows: NDArray[np.intp],
-    trained_labels: NDArray[Any],
-) -> tuple[NDArray[np.float32], NDArray[np.intp], list[ImageInfo]]:
-    """Return vectors, rows and facts of the calibration images that can be used.
-
-    Those of a class without any readable training image cannot.
-    """
-    if not len(rows):
-        return np.empty((0, encoder.n_features_out_), dtype=np.float32), rows, []
-    encoded = encoder.encode([data.images[i] for i in rows])
-    encoded.report.warn()
-    rows = rows[encoded.positions]
-    usable = np.flatnonzero(np.isin(data.labels[rows], trained_labels))
-    return encoded.vectors[usable], rows[usable], [encoded.info[i] for i in usable]
+    return FittedParts(np.unique(labels), held_out, training, ImageFormats.of(info), seconds)
 
 
 def _warn_of_contradictions(
@@ -258,7 +203,7 @@ def _warn_of_never_predicted(held_out: HeldOut, classes: NDArray[Any]) -> None:
             f"{counted(len(held_out), 'image')} held out in training: "
             f"{name_some([str(name) for name in classes[codes]])}. "
             "More images of such a class help most; a BoostedSoftmaxClassifier (boosting=) with "
-            'prior="uniform" or class_weight="balanced" finds more images of rare classes',
+            'prior="uniform" finds more images of rare classes',
             NeverPredictedWarning,
         )
 
@@ -316,42 +261,6 @@ def _fit_silently(
         return _fit_to_rows(learner, vectors, labels, fit_params, rows)
 
 
-def _fit_other_learner(
-    learner: Any,
-    vectors: NDArray[np.float32],
-    labels: NDArray[Any],
-    classes: NDArray[Any],
-    fit_params: Mapping[str, Any],
-    rows: NDArray[np.intp],
-) -> NDArray[Any]:
-    """Fit a learner that is not ours to some rows, and return all labels as it takes them.
-
-    If it refuses the labels themselves, they are the numbers of the classes.
-    """
-    try:
-        _fit_to_rows(learner, vectors, labels, fit_params, rows)
-    except Exception:
-        numbers = np.searchsorted(classes, labels)
-        if numbers.tolist() == labels.tolist():
-            raise
-        _encode_class_weights(learner, classes)
-        _fit_to_rows(learner, vectors, numbers, fit_params, rows)
-        return numbers
-    return labels
-
-
-def _encode_class_weights(learner: Any, classes: NDArray[Any]) -> None:
-    names = classes.tolist()
-    for name, value in learner.get_params().items():
-        if name.rpartition("__")[2] == "class_weight" and isinstance(value, Mapping):
-            unknown = [label for label in value if label not in names]
-            if unknown:
-                raise ValueError(
-                    f"{name} has a weight for {unknown[0]!r}, which is none of the classes {names}"
-                )
-            learner.set_params(**{name: {names.index(k): weight for k, weight in value.items()}})
-
-
 def _accepted_by(learner: Any, given: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """Return those of "groups" and "sample_weight" that the learner's ``fit`` takes."""
     accepted = {name: own for name, own in given.items() if has_fit_parameter(learner, name)}
@@ -370,38 +279,6 @@ def _accepted_by(learner: Any, given: Mapping[str, NDArray[Any]]) -> dict[str, N
 
 
 # --- held-out predictions -------------------------------------------------------------------------
-
-
-def calibration_split(
-    labels: NDArray[Any],
-    groups: NDArray[np.intp],
-    share: float | None,
-    seed: int | None,
-    digests: Sequence[str] | None = None,
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Split rows into training rows and, from a `share` of the groups, calibration rows.
-
-    The groups are sampled at random. A class without any training group gets one back. With
-    `digests` of the images, neither their order nor the names of groups change the split, and
-    images whose digest is empty are not held out.
-    """
-    rows = np.arange(len(labels))
-    if not share:
-        return rows, rows[:0]
-    keys = rows if digests is None else np.array(digests)
-    by_digest = order_by_digest(keys, labels)
-    by_digest = by_digest[keys[by_digest] != ""]
-    if not len(by_digest):
-        return rows, rows[:0]
-    own = joined_groups(groups[by_digest], keys[by_digest])
-    order = np.random.default_rng(seed).permutation(own.max() + 1)
-    chosen = list(order[: max(1, round(share * len(order)))])
-    for label in dict.fromkeys(labels[by_digest].tolist()):
-        of_label = own[labels[by_digest] == label]
-        if np.isin(of_label, chosen).all():
-            chosen.remove(next(group for group in chosen if group in of_label))
-    calibration = np.sort(by_digest[np.isin(own, chosen)])
-    return np.setdiff1d(rows, calibration), calibration
 
 
 def groups_with_copies(
@@ -423,27 +300,26 @@ def groups_with_copies(
     return linked_groups(np.concatenate(links), len(groups))
 
 
-def cross_predict_calibration(
+def cross_predict(
     learner: Any,
     vectors: NDArray[np.floating],
     labels: NDArray[Any],
     groups: NDArray[np.intp],
     fit_params: Mapping[str, Any],
     seed: int | None,
+    order: NDArray[np.intp] | None = None,
     *,
-    digests: Sequence[str] | None = None,
     verbose: bool = False,
 ) -> HeldOut | None:
     """Fit a copy of a learner without each fold of groups, and predict that fold with it.
 
-    The folds depend on the order of the images' `digests`, if given, instead of that of the rows.
-    None if no group can be held out.
+    The folds depend on the `order` of the rows. None if no group can be held out.
     """
-    by_digest = np.arange(len(labels)) if digests is None else order_by_digest(digests, labels)
+    order = np.arange(len(labels)) if order is None else order
     folds = [
-        (by_digest[train], by_digest[test])
+        (order[train], order[test])
         for train, test in group_folds(
-            labels[by_digest], groups[by_digest], n_splits=_N_FOLDS, random_state=seed
+            labels[order], groups[order], n_splits=_N_FOLDS, random_state=seed
         )
     ]
     if not folds:
@@ -466,39 +342,6 @@ def cross_predict_calibration(
         np.concatenate(models),
         rows,
         lone=np.setdiff1d(np.arange(len(learner.classes_)), codes),
-    )
-
-
-def predict_calibration(
-    learner: Any,
-    vectors: NDArray[np.floating],
-    labels: NDArray[Any],
-    groups: NDArray[np.intp],
-) -> HeldOut | None:
-    """Predict calibration images with the learner that was fitted without them.
-
-    Their `vectors` are the last ones of the labels and groups. Copies of training images are left
-    out; None if no image is left.
-    """
-    n_train = len(groups) - len(vectors)
-    own = groups[n_train:]
-    usable = np.isin(labels[n_train:], learner.classes_) & ~np.isin(own, groups[:n_train])
-    if not usable.any():
-        return None
-    rows = n_train + np.flatnonzero(usable)
-    codes = np.searchsorted(learner.classes_, labels[rows])
-    proba = learner.predict_proba(vectors[usable])
-    # A class may also have no image here by chance: the split as a whole represents new groups.
-    n_groups = [len(np.unique(groups[labels == label])) for label in learner.classes_]
-    return HeldOut(
-        [learner],
-        proba,
-        codes,
-        own[usable],
-        np.zeros_like(rows),
-        rows,
-        lone=np.flatnonzero(np.array(n_groups) == 1),
-        is_split=True,
     )
 
 

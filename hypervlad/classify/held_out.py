@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypervlad.classify.boosting.classifier import BoostedSoftmaxClassifier
-from hypervlad.common.base import Array, Arrays, CachingPart, Value
+from hypervlad.common.base import Array, Arrays, CachingPart
 from hypervlad.common.wording import counted, name_some, warn_user
 from hypervlad.statistics.classification import Evaluation
 from hypervlad.statistics.conformal import (
@@ -59,15 +59,13 @@ class HeldOut(CachingPart):
     Attributes
     ----------
     learners : list of classifiers
-        One per fold, or only the model's own (``is_split``).
+        One per fold.
     proba : ndarray of float, shape (n, n_classes)
     codes, groups, models, rows : ndarray of int, shape (n,)
         Of each image: the column of its class, its group, the index of the learner that predicted
         it, and its row in ``model.training_``.
     lone : ndarray of int
         Columns of classes of a single group, which cannot be held out.
-    is_split : bool, default=False
-        Whether one calibration split was held out (``calibration_size``) instead of folds.
     """
 
     learners: list[Any]
@@ -77,7 +75,6 @@ class HeldOut(CachingPart):
     models: NDArray[np.intp]
     rows: NDArray[np.intp]
     lone: NDArray[np.intp]
-    is_split: bool = False
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -188,22 +185,21 @@ class HeldOut(CachingPart):
 
         `proba` are those by the model's own learner.
         """
-        if self.is_split or not len(vectors):  # by the model's own; or a learner may refuse none
-            return np.stack([proba] * len(self.learners))
+        if not len(vectors):  # which a learner may refuse
+            return np.empty((len(self.learners), *proba.shape))
         return np.stack([learner.predict_proba(vectors) for learner in self.learners])
 
     def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         headers, arrays = [], {name: getattr(self, name) for name in _ARRAYS}
-        for number, learner in enumerate([] if self.is_split else self.learners):
+        for number, learner in enumerate(self.learners):
             header, own = learner.to_state()
             headers.append(header)
             arrays |= {f"{number}.{name}": array for name, array in own.items()}
-        return {"learners": headers, "is_split": self.is_split}, arrays
+        return {"learners": headers}, arrays
 
     @classmethod
     def from_state(cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> HeldOut:
-        """Undo ``to_state``, except for the model's own learner: see `with_own_learner`."""
-        is_split = Value(bool).unpack(header["is_split"], {})
+        """Undo `to_state`."""
         by_learner: dict[str, Arrays] = {str(i): {} for i in range(len(header["learners"]))}
         own = Arrays()
         for key, array in arrays.items():
@@ -216,11 +212,7 @@ class HeldOut(CachingPart):
             BoostedSoftmaxClassifier.from_state(each, found)
             for each, found in zip(header["learners"], by_learner.values(), strict=True)
         ]
-        return cls(learners, **own, is_split=is_split)
-
-    def with_own_learner(self, learner: Any) -> HeldOut:
-        """Add the model's own learner, if it predicted the images."""
-        return replace(self, learners=[learner]) if self.is_split else self
+        return cls(learners, **own)
 
     def check(self, n_training: int, learner: BoostedSoftmaxClassifier) -> None:
         """Raise a ValueError unless the attributes fit each other and the model's own learner."""

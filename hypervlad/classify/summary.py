@@ -87,8 +87,8 @@ def held_out_lines(model: Any) -> list[str]:
     learner = f"classifier: {learner_text(model.boosting_)}"
     if model.held_out_ is None:
         why = (
-            "calibration_size is 0"
-            if model.calibration_size == 0
+            "calibrate is False"
+            if not model.calibrate
             else "the only group of a class is needed to train it"
         )
         return [f"accuracy: unknown, because no image was held out ({why})", learner]
@@ -136,11 +136,10 @@ def held_out_text(model: Any, result: Evaluation) -> str:
     if n_copies and of_groups:
         copies = verb(n_copies, "copy is", "copies are")
         of_groups += f" ({n_copies} {copies} in the group of the original)"
+    of_fold = "images" if result.groups is None else "groups"
     how = (
-        "not used for training"
-        if held_out.is_split
-        else f"in {len(held_out.learners)} folds, each classified by a model trained without the "
-        f"{'images' if result.groups is None else 'groups'} of its fold"
+        f"in {len(held_out.learners)} folds, each classified by a model trained without the "
+        f"{of_fold} of its fold"
     )
     text = f"held out: {len(held_out)} of {counted(n_training, 'training image')}{of_groups}, {how}"
     if result.untested:

@@ -233,10 +233,7 @@ def _classifier_facts(model: Any) -> dict[str, str]:
         "classifier": learner_text(model.boosting_),
     }
     if hasattr(model.boosting_, "prior"):
-        shares, weights = shares_text(model.boosting_.prior), model.boosting_.class_weight
-        facts["probabilities are for"] = shares + (
-            "" if weights is None else f"; class weights in training: {_numbers_text(weights)}"
-        )
+        facts["probabilities are for"] = shares_text(model.boosting_.prior)
     if model.held_out_ is not None:
         result = model.held_out_evaluation()
         tested = f" ({tested_text(result)})" if result.untested else ""
@@ -255,18 +252,13 @@ def tested_text(result: Evaluation) -> str:
 
 def shares_text(prior: Mapping[Any, float] | str) -> str:
     if not isinstance(prior, str):
-        return f"the class shares {_numbers_text(prior)}"
+        named = ", ".join(f"{name} {share:g}" for name, share in prior.items())
+        return f"the class shares {named}"
     return {
         "sqrt": "class shares halfway between those of the training images and equal ones",
         "training": "the class shares of the training images",
         "uniform": "equal class shares",
     }[prior]
-
-
-def _numbers_text(values: Mapping[Any, float] | str) -> str:
-    if isinstance(values, str):
-        return values
-    return ", ".join(f"{name} {value:g}" for name, value in values.items())
 
 
 def _features_text(encoder: Any) -> str:

@@ -102,7 +102,7 @@ def luo2021(
     return MicrographClassifier(
         encoder,
         boosting=boosting,
-        calibration_size=0,  # the paper does not calibrate, and training takes long
+        calibrate=False,  # the paper does not calibrate, and training takes long
         random_state=random_state,
         verbose=verbose,
     )

@@ -135,7 +135,7 @@ TABLE = [
         ClassifierOnRows(
             HypercolumnVLAD("tiny", taps=["3"], blocks=("joint", "pooled"), **WHOLE),
             boosting=BoostedSoftmaxClassifier(n_estimators=0, Cs=1.0),
-            calibration_size=0,
+            calibrate=False,
         ),
         {
             "check_sample_weight_equivalence_on_dense_data": "the codebook is learnt from pixels "

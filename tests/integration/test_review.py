@@ -165,7 +165,7 @@ def test_what_cannot_be_started_or_learnt_from_leaves_no_file(
     images = [place.new / "000.png"]
     with pytest.warns(UserWarning, match="holds none of the 36 images"):
         start_queue(model, images, tmp_path / "q", training=place.new, max_error=0.2)
-    model.set_params(calibration_size=0).fit(data.images, data.target)
+    model.set_params(calibrate=False).fit(data.images, data.target)
     with pytest.raises(ValueError):  # before images are read
         start_queue(model, [tmp_path / "none.png"], tmp_path / "s")
     moved = place.model.rename(tmp_path / "moved.hvlad")

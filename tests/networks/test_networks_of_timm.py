@@ -157,7 +157,7 @@ def test_a_saved_classifier_gives_identical_answers(name, images, tmp_path):
     _, labels = make_tem_images(16, size=64, random_state=0)
     encoder = HypercolumnVLAD(f"timm/{name}", weights="random", image_size=64, n_codewords=4)
     encoder.set_params(blocks=("joint", "pooled"), random_state=0)
-    classifier = MicrographClassifier(encoder, calibration_size=0, random_state=0)
+    classifier = MicrographClassifier(encoder, calibrate=False, random_state=0)
     classifier.fit(images, labels)
     assert np.ptp(classifier.encoder_.transform(images[:3]), axis=0).max() > 0.01
     assert np.isfinite(classifier.explain(images[0]).maps).all()

@@ -147,7 +147,7 @@ def test_answers_depend_on_the_call_alone(images, tmp_path, compiled):
     """Bit by bit: fitted, loaded, called again, and one image at a time."""
     _, labels = make_tem_images(12, size=64, random_state=0)
     encoder = own_size("mobilenet_v2", taps=["features.1", "features.6"], runtime="auto")
-    model = MicrographClassifier(encoder, calibration_size=0, random_state=0).fit(images, labels)
+    model = MicrographClassifier(encoder, calibrate=False, random_state=0).fit(images, labels)
     model.save(tmp_path / "model.hvlad")
     loaded = hypervlad.load(tmp_path / "model.hvlad")
     compiled.clear()

@@ -23,7 +23,6 @@ PAPER = {
     "boosting__max_depth": 3,
     "boosting__n_iter_no_change": None,
     "boosting__init": None,
-    "boosting__class_weight": None,
 }
 
 

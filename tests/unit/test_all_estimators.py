@@ -130,7 +130,8 @@ def boosting(images, labels):
     calls["tree_margins"] = lambda model: model.tree_margins(pixels)
     calls["check_labels"] = lambda model: model.check_labels(labels)
     options = {"n_estimators": 7, "init": None, "n_iter_no_change": None}
-    options |= {"class_weight": {"flat": np.float32(2)}, "Cs": np.array([0.5, 5])}
+    options |= {"prior": {"flat": np.float32(2), "rings": 1, "stripes": 1}}
+    options |= {"Cs": np.array([0.5, 5])}
     return Case(BoostedSoftmaxClassifier(random_state=0, **options), (pixels, labels), calls)
 
 
@@ -140,11 +141,6 @@ def classifier(images, labels):
     model = MicrographClassifier(encoder(images, labels).model, boosting=learner, random_state=3)
     groups = np.arange(len(images)) // 2
     return Case(model, (images, labels), of_micrographs(images, labels), {"groups": groups})
-
-
-def split(images, labels):
-    model = clone(classifier(images, labels).model).set_params(calibration_size=0.4, boosting=None)
-    return Case(model, (images, labels), of_micrographs(images, labels))
 
 
 def luo(images, labels):
@@ -234,7 +230,6 @@ MAKERS = {
     "encoder": encoder,
     "boosting": boosting,
     "classifier": classifier,
-    "split": split,
     "luo2021": luo,
     "normal": normal,
     "anomalydino": anomaly_dino,
@@ -458,9 +453,8 @@ VALUES = {
         ["pooled", [], ["joint", "joint"], ["pooled", "pooled_unit"], 3, None],
     ),
     "boosting": ([None], ["boosted", 5, BoostedSoftmaxClassifier, HypercolumnVLAD()]),
-    "calibration_size": ([None, 0, 0.5, np.float32(0.1)], [1, -0.1, "half", True, NAN]),
+    "calibrate": ([True, np.bool_(False)], [0, "True", None]),
     "checkpoint": ([None], [5, True]),
-    "class_weight": (["balanced", None, {"a": 2.0}], ["equal", 3, {"a": 0.0}, {"a": "b"}]),
     "device": (["cpu", "auto", torch.device("cpu")], [0, None]),
     "encoder": ([None], ["vgg16", 5, HypercolumnVLAD]),
     "fpr": ([0.01, 0.99], [0, 1, NAN, True, "0.1", None]),

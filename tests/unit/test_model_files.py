@@ -325,7 +325,7 @@ def test_weights_that_are_given_are_those_of_a_new_fit(texture_images, tmp_path,
     encoder.save(path)
     with pytest.raises(WeightsNotFoundError, match=r"'own\.pth', which is not looked for"):
         clone(hypervlad.load(path)).fit(images)
-    model = MicrographClassifier(clone(encoder), calibration_size=0).fit(*texture_images)
+    model = MicrographClassifier(clone(encoder), calibrate=False).fit(*texture_images)
     model.save(path)
     clone(hypervlad.load(path, weights=own)).fit(*texture_images)
 
@@ -479,7 +479,7 @@ def deep(n):
         ("Cs", NAN, "JSON compliant"),
         ("Cs", object(), "not JSON serializable"),
         ("Cs", deep(40), "more than 32 deep"),
-        ("class_weight", {"\ud800": 1.0}, r"'\\ud800', which is no character"),
+        ("prior", {"\ud800": 1.0}, r"'\\ud800', which is no character"),
         ("tree_gain_", NAN, "the value nan cannot be saved"),
         ("classes_", np.array([None, 3], object), "only if every one is a string"),
         ("classes_", np.array(["2026-01-01", "2026-01-02"], "M8[D]"), "cannot be saved; use strin"),

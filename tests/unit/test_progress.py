@@ -29,7 +29,7 @@ def no_streams(request, monkeypatch):
 def test_estimators_may_be_verbose_without_streams(tiny_encoder, texture_images):
     images, labels = (part[:9] for part in texture_images)
     tiny_encoder.set_params(verbose=True)
-    fitted = MicrographClassifier(tiny_encoder, random_state=0, verbose=2).fit(images, labels)
+    fitted = MicrographClassifier(tiny_encoder, random_state=0, verbose=True).fit(images, labels)
     assert len(fitted.predict(images)) == len(images)
     windows = HypercolumnVLAD("tiny", weights="random", taps=["1"], image_size=None, n_codewords=2)
     scorer = PatchDefectScorer(windows, patch=4, n_codewords=2, random_state=0, verbose=True)

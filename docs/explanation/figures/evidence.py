@@ -8,7 +8,7 @@ from hypervlad.classify.evidence_display import overlay, smooth
 
 images, labels = make_tem_images(32, random_state=1)
 encoder = default_encoder(n_codewords=16, sampling=3000)
-model = MicrographClassifier(encoder, calibration_size=0, random_state=0)
+model = MicrographClassifier(encoder, calibrate=False, random_state=0)
 model.fit(images[:24], labels[:24])
 found = model.explain(images[26])
 first, second = np.argsort(-found.margins)[:2]

@@ -22,7 +22,6 @@ from hypervlad.classify.boosting.linear import (
     TrainingRows,
     blas_threads,
     block_margins,
-    class_weights,
     expected_shares,
     fit_blocks,
     prior_ratio,
@@ -58,8 +57,6 @@ from hypervlad.common.constraints import (
     is_integer,
 )
 from hypervlad.common.limits import MAX_THREADS, MAX_TREE_COLUMNS, MAX_TREE_DEPTH
-from hypervlad.common.progress import print_line
-from hypervlad.common.wording import counted
 from hypervlad.statistics.splits import (
     check_column,
     first_appearance_codes,
@@ -70,12 +67,6 @@ from hypervlad.statistics.splits import (
 _MAX_SEED = np.iinfo(np.int32).max
 _MAX_TREE_FEATURES = 64  # wider X only through its margins
 _MAX_FLOAT32 = np.finfo(np.float32).max
-
-
-def _check_by_label(name: str, values: Any) -> None:
-    if isinstance(values, Mapping):
-        for label, value in values.items():
-            check_value(f"{name}[{label!r}]", value, [Number(above=0)])
 
 
 class _NamesField:
@@ -111,8 +102,6 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
     Cs : float or sequence of float, default=(0.1, 1.0, 10.0, 100.0, 1000.0)
         Inverse strengths of the L2 penalty to try. X is centred and scaled by one number, so that
         the mean squared length of a row is 1; columns are NOT standardised.
-    class_weight : None, "balanced" or dict, default=None
-        Weight of each class: equal, inverse to its weighted frequency, or by label (1 if missing).
     prior : {"training", "sqrt", "uniform"} or dict, default="training"
         The class shares expected in use: those of the weighted training samples, proportional to
         their square roots, equal, or by label [3]_.
@@ -120,8 +109,8 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         Threads of xgboost, as in scikit-learn: None is 1, -1 is all.
     random_state : int, RandomState or None, default=None
         Seed of the folds and the hold-out.
-    verbose : bool or int, default=False
-        True or 1: show progress on stderr. 2: also print a summary of the fit.
+    verbose : bool, default=False
+        Show progress on stderr.
 
     Attributes
     ----------
@@ -175,11 +164,6 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         "max_depth": [Integer(1, MAX_TREE_DEPTH)],
         "n_iter_no_change": [Integer(1), None],
         "Cs": [Number(above=0), ListOf(Number(above=0), "a sequence of numbers")],
-        "class_weight": [
-            OneOf("balanced"),
-            InstanceOf(Mapping, "a dictionary of weights by label"),
-            None,
-        ],
         "prior": [
             OneOf("sqrt", "training", "uniform"),
             InstanceOf(Mapping, "a dictionary of shares by label"),
@@ -224,11 +208,10 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         max_depth: int = 3,
         n_iter_no_change: int | None = 10,
         Cs: float | Sequence[float] = (0.1, 1.0, 10.0, 100.0, 1000.0),
-        class_weight: Literal["balanced"] | Mapping[Any, float] | None = None,
         prior: Literal["training", "sqrt", "uniform"] | Mapping[Any, float] = "training",
         n_jobs: int | None = None,
         random_state: int | np.random.RandomState | None = None,
-        verbose: bool | int = False,
+        verbose: bool = False,
     ) -> None:
         self.init = init
         self.n_estimators = n_estimators
@@ -236,7 +219,6 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         self.max_depth = max_depth
         self.n_iter_no_change = n_iter_no_change
         self.Cs = Cs
-        self.class_weight = class_weight
         self.prior = prior
         self.n_jobs = n_jobs
         self.random_state = random_state
@@ -297,7 +279,7 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
             )
         widths = _checked_blocks(blocks, features.shape[1])
         weight = _checked_weight(sample_weight, features)
-        self.classes_, rows = training_rows(features, labels, weight, groups, self.class_weight)
+        self.classes_, rows = training_rows(features, labels, weight, groups)
         warn_of_small_classes(rows, self.classes_)
         rng = check_random_state(self.random_state)
         fold_seed, holdout_seed = rng.randint(_MAX_SEED, size=2).tolist()
@@ -311,8 +293,6 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
                 spaces = None if shared is None else shared.spaces(rows.at)
                 inputs, margins = self._fit_linear(rows, splits, widths, spaces, ratio)
             self._fit_trees(inputs.reweighted(ratio), margins, splits)
-        if self.verbose > 1:
-            print_line(self._summary(len(rows)))
         return self
 
     def decision_function(self, X: ArrayLike) -> FloatArray:
@@ -409,13 +389,13 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
 
     def check_parameters(self) -> None:
         super().check_parameters()
-        _check_by_label("class_weight", self.class_weight)
-        _check_by_label("prior", self.prior)
+        if isinstance(self.prior, Mapping):
+            for label, share in self.prior.items():
+                check_value(f"prior[{label!r}]", share, [Number(above=0)])
 
     def check_labels(self, labels: ArrayLike) -> None:
-        """Raise a ValueError unless `class_weight` and `prior` fit the labels."""
-        classes, codes = np.unique(np.asarray(labels), return_inverse=True)
-        class_weights(self.class_weight, classes, codes, np.ones(len(codes)))
+        """Raise a ValueError unless `prior` fits the labels."""
+        classes = np.unique(np.asarray(labels))
         expected_shares(self.prior, classes, np.ones(len(classes)))
 
     def _check_state(self) -> None:
@@ -452,23 +432,6 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
                     f"the trees were trained on {self.booster_.num_features()} features, but the "
                     f"classifier gives them {' or '.join(map(str, given))}"
                 )
-
-    def _summary(self, n_rows: int) -> str:
-        parts = [f"fitted on {counted(n_rows, 'distinct row')} of {len(self.classes_)} classes"]
-        if self.C_ is not None and self.block_weights_ is not None:
-            strengths = ", ".join(f"{C:g}" for C in self.C_)
-            weights = ", ".join(f"{weight:.2f}" for weight in self.block_weights_)
-            parts.append(f"linear models: C {strengths}, weights {weights}")
-        was_tried = self.tree_gain_ is not None
-        helped = " (more would not have helped)" if was_tried and not self.n_estimators_ else ""
-        parts.append(f"{counted(self.n_estimators_, 'round')} of trees{helped}")
-        if self.tree_gain_ is not None:
-            gain, error = self.tree_gain_, self.tree_gain_error_
-            # Of a single group, nothing is known about the error.
-            is_known = error is not None and np.isfinite(error)
-            known = f" +- {error:.4f}" if is_known else " (error unknown)"
-            parts.append(f"reduction of the log loss by trees: {gain:+.4f}{known}")
-        return "boosted softmax: " + "; ".join(parts)
 
 
 def _checked_weight(sample_weight: ArrayLike | None, X: NDArray[Any]) -> FloatArray:

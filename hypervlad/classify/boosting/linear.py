@@ -94,7 +94,6 @@ def training_rows(
     y: NDArray[Any],
     weight: FloatArray,
     groups: ArrayLike | None,
-    class_weight: Mapping[Any, float] | str | None,
 ) -> tuple[NDArray[Any], TrainingRows]:
     """Return the sorted labels with positive weight, and the distinct rows."""
     positive = weight > 0
@@ -106,10 +105,7 @@ def training_rows(
         )
     codes = np.zeros(len(y), dtype=np.intp)
     codes[positive] = np.searchsorted(classes, y[positive])
-    weight = scaled_to_one(weight, "sample_weight")
-    weight = weight * class_weights(class_weight, classes, codes, weight)[codes]
-    weight = scaled_to_one(weight, "sample_weight times class_weight")
-    return classes, distinct_rows(X, codes, weight, groups)
+    return classes, distinct_rows(X, codes, scaled_to_one(weight, "sample_weight"), groups)
 
 
 def scaled_to_one(values: FloatArray, name: str) -> FloatArray:
@@ -140,29 +136,6 @@ def warn_of_small_classes(rows: TrainingRows, classes: NDArray[Any]) -> None:
             f"{name_some(small)}. They can hardly be held out, so their probabilities are guesses. "
             "Add samples from other specimens.",
         )
-
-
-def class_weights(
-    class_weight: Mapping[Any, float] | str | None,
-    classes: NDArray[Any],
-    codes: IntArray,
-    weight: FloatArray,
-) -> FloatArray:
-    if class_weight is None:
-        return np.ones(len(classes))
-    if isinstance(class_weight, str):
-        share = np.bincount(codes, weights=weight, minlength=len(classes))
-        balanced: FloatArray = share.sum() / (len(classes) * share)
-        return balanced
-    labels = classes.tolist()
-    unknown = [label for label in class_weight if label not in labels]
-    if unknown:
-        raise ValueError(
-            f"class_weight names labels that are not in y: {_named(unknown)}; the classes are "
-            f"{_named(labels)}."
-        )
-    weights = np.array([float(class_weight.get(label, 1.0)) for label in labels])
-    return scaled_to_one(weights, "class_weight")
 
 
 def expected_shares(

@@ -127,17 +127,14 @@ class TestPrior:
         X, y = overlapping()
         weight = np.where(y == 1, 4.0, 1.0)  # as many of both
         priors = ("training", "sqrt", "uniform", {0: 1, 1: 1})
-        for given in ({"sample_weight": weight}, {"class_weight": "balanced"}):
-            fit = {k: v for k, v in given.items() if k == "sample_weight"}
-            own = {k: v for k, v in given.items() if k == "class_weight"}
-            first, *others = [
-                BoostedSoftmaxClassifier(prior=prior, Cs=1.0, random_state=0, **own)
-                .fit(X, y, **fit)
-                .predict_proba(X)
-                for prior in priors
-            ]
-            for other in others:
-                np.testing.assert_allclose(other, first, atol=1e-9)
+        first, *others = [
+            BoostedSoftmaxClassifier(prior=prior, Cs=1.0, random_state=0)
+            .fit(X, y, weight)
+            .predict_proba(X)
+            for prior in priors
+        ]
+        for other in others:
+            np.testing.assert_allclose(other, first, atol=1e-9)
 
 
 class TestWeights:
@@ -165,32 +162,17 @@ class TestWeights:
         assert 99 not in model.classes_
         np.testing.assert_array_equal(model.predict_proba(X), fitted(X, y).predict_proba(X))
 
-    def test_balanced_is_the_dict_that_it_stands_for(self):
-        X, y = blobs(n=120, spread=6.0)
-        keep = np.flatnonzero((y != 2) | (np.arange(120) % 4 == 0))
-        X, y = X[keep], y[keep]
-        counts = np.bincount(y)
-        by_hand = {k: len(y) / (3 * n) for k, n in enumerate(counts)}
-        balanced = fitted(X, y, class_weight="balanced")
-        np.testing.assert_allclose(
-            balanced.predict_proba(X), fitted(X, y, class_weight=by_hand).predict_proba(X)
-        )
-        rare = (balanced.predict(X) == 2).sum()
-        assert rare > (fitted(X, y).predict(X) == 2).sum()
-
 
 class TestRefusals:
     @pytest.mark.parametrize(
         ("options", "words"),
         [
-            ({"class_weight": {"TEM": 2.0}}, "names labels that are not in y: 'TEM'; the classes"),
             ({"prior": {0: 0.5, 1: 0.5}}, "name every class: missing 2, unknown none; the classes"),
             (
                 {"prior": {0: 0.5, 1: 0.4, 2: 0.1, 3: 0.1}},
                 "prior must name every class: missing none, unknown 3; the classes are 0, 1, 2",
             ),
             ({"prior": {0: 1e-300, 1: 1.0, 2: 1.0}}, "prior must not differ by a factor above"),
-            ({"class_weight": {0: 1e-300}}, "class_weight must not differ by a factor above"),
             ({"sample_weight": np.append(np.ones(29), 1e-13)}, "sample_weight .* 1e-13 to 1\\.$"),
             ({"sample_weight": np.linspace(-2, 1, 30)}, "not be negative; the smallest is -2"),
             ({"groups": [1, 2]}, "X has 30 rows but groups has 2"),
@@ -203,8 +185,8 @@ class TestRefusals:
     )
     def test_what_does_not_fit_the_rows(self, options, words):
         X, y = blobs(n=30)
-        given = {k: v for k, v in options.items() if k not in ("class_weight", "prior")}
-        own = {k: v for k, v in options.items() if k in ("class_weight", "prior")}
+        given = {k: v for k, v in options.items() if k != "prior"}
+        own = {k: v for k, v in options.items() if k == "prior"}
         with pytest.raises(ValueError, match=words):
             BoostedSoftmaxClassifier(**own).fit(X, y, **given)
 

@@ -7,10 +7,8 @@ from sklearn.base import clone
 from sklearn.decomposition import PCA
 from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from support.counting import CountingImage, count_passes
 
@@ -150,16 +148,15 @@ def test_a_class_that_is_never_predicted_is_named(model, texture_images):
     assert message.startswith("a class is never predicted for the 24 images held out in training: ")
     assert ": 7. More images of such a class" in message
     assert warned[0].filename == __file__
-    model.set_params(calibration_size=0).fit(images, [str(label) for label in odd])  # no warning
+    model.set_params(calibrate=False).fit(images, [str(label) for label in odd])  # no warning
 
 
-@pytest.mark.parametrize("size", [None, 0.25])
-def test_blank_training_images_are_named(model, texture_images, size, tmp_path):
+def test_blank_training_images_are_named(model, texture_images, tmp_path):
     images, labels = texture_images
     given = [*images[1:], *(np.full((20, 24), grey) for grey in (0.1, 0.6))]
     given.append(tmp_path / "missed.png")
     PIL.Image.fromarray(np.full((20, 24, 3), 40, np.uint8)).save(given[-1])
-    model.set_params(calibration_size=size, encoder__memory=tmp_path / "cache")
+    model.set_params(encoder__memory=tmp_path / "cache")
     for _ in range(2):  # the second time, the file is known to the cache
         with pytest.warns(UserWarning, match=r"3 of 26 training images are blank.*Leave them out"):
             model.fit(given, [*labels[1:], *labels[:3]])
@@ -171,58 +168,11 @@ def test_blank_training_images_are_named(model, texture_images, size, tmp_path):
         model.predict_proba([given[-1], images[0], np.ones((20, 24, 3))])
 
 
-class _NumbersOnly(LogisticRegression):
-    """A learner that takes the classes 0 to k - 1, as xgboost's does."""
-
-    def fit(self, X, y, sample_weight=None):
-        if np.unique(y).tolist() != list(range(len(np.unique(y)))):
-            raise ValueError(f"Invalid classes inferred from unique values of `y`: {np.unique(y)}")
-        return super().fit(X, y, sample_weight)
-
-
-@pytest.mark.parametrize(("kind", "calibration_size"), [(str, None), (int, 0.3), (bool, 0)])
-def test_a_learner_may_want_numbers_for_the_classes(model, texture_images, kind, calibration_size):
-    images, names = texture_images
-    labels = {str: names, int: 10 * np.unique(names, return_inverse=True)[1], bool: names > "flat"}
-    y = labels[kind]
-    learner = make_pipeline(StandardScaler(), _NumbersOnly())
-    model.set_params(boosting=learner, calibration_size=calibration_size).fit(images, y)
-    assert model.classes_.tolist() == np.unique(y).tolist()
-    assert np.mean(model.predict(images) == y) > 0.8
-    assert model.predict_proba(images).shape == (24, len(np.unique(y)))
-    if calibration_size != 0:
-        held_out = model.held_out_evaluation()
-        assert set(held_out.true) <= {str(label) for label in y.tolist()}
-        judged = model.judge(images, max_error=0.4)
-        most_probable = model.classes_[judged.proba.argmax(axis=1)]
-        assert judged.labels.tolist() == most_probable.tolist()
-        assert model.predict_set(images, 0.5).shape == (24, len(np.unique(y)))
-
-
-def test_class_weights_of_a_learner_are_given_by_label(model, texture_images):
-    images, labels = texture_images
-    weights = {"flat": 1.0, "rings": 1e-9, "stripes": 1.0}
-    for learner in (
-        LogisticRegression(class_weight=weights),
-        make_pipeline(StandardScaler(), LogisticRegression(class_weight=weights)),
-        GridSearchCV(LogisticRegression(), {"class_weight": [weights]}, cv=2),
-    ):
-        model.set_params(boosting=learner, calibration_size=0).fit(images, labels)
-        assert "rings" not in model.predict(images).tolist()
-        assert model.get_params()["boosting"] is learner  # unchanged
-    model.set_params(boosting=LogisticRegression(class_weight={"Rings": 2.0}))
-    with pytest.raises(ValueError, match="a weight for 'Rings', which is none of the classes"):
-        model.fit(images, labels)
-
-
-@pytest.mark.parametrize(
-    ("calibration_size", "seed", "with_forest"),
-    [(None, 0, False), (0.4, 1, False), (None, 2, True)],
-)
+@pytest.mark.parametrize(("seed", "with_forest"), [(0, False), (2, True)])
 @pytest.mark.filterwarnings("ignore:the learner, a Random:UserWarning")
 @pytest.mark.filterwarnings("ignore::hypervlad.models.NeverPredictedWarning")
 def test_neither_order_nor_names_change_the_model_and_what_is_held_out(
-    model, texture_images, tmp_path, calibration_size, seed, with_forest
+    model, texture_images, tmp_path, seed, with_forest
 ):
     if with_forest:  # it depends on the order of its rows
         model.set_params(boosting=RandomForestClassifier(5))
@@ -234,7 +184,7 @@ def test_neither_order_nor_names_change_the_model_and_what_is_held_out(
         paths.append(tmp_path / f"{i}.png")
         PIL.Image.fromarray(noisy.astype(np.uint8)).save(paths[-1])
     groups = np.arange(24) // 2
-    model.set_params(calibration_size=calibration_size, random_state=seed)
+    model.set_params(random_state=seed)
     first = clone(model).fit(paths, labels, groups=groups)
 
     order = rng.permutation(24)

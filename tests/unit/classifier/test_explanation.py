@@ -49,7 +49,7 @@ def fitted(n_classes=3, learner=FAST, **encoder):
     model = MicrographClassifier(
         HypercolumnVLAD("tiny", **{**TINY, **encoder}),
         boosting=BoostedSoftmaxClassifier(**learner),
-        calibration_size=0,
+        calibrate=False,
         random_state=0,
     )
     return model.fit(images, labels)
@@ -246,7 +246,7 @@ def test_what_cannot_be_explained_is_reported(tmp_path):
     for words in ([("joint", 4)], [("pooled", 0)], [("joint", "3")], ["joint"], "joint"):
         with pytest.raises(ValueError):
             model.explain(images[0], words=words)
-    foreign = MicrographClassifier(model.encoder, boosting=learner, calibration_size=0)
+    foreign = MicrographClassifier(model.encoder, boosting=learner, calibrate=False)
     for each, image, words in (
         (model, images[:2], "one image, a path or an array, not a list"),
         (model, tmp_path / "absent.png", r"absent\.png"),

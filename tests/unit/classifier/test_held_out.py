@@ -41,23 +41,6 @@ def of_more(fitted_once, texture_images):
 # --- what is held out -----------------------------------------------------------------------------
 
 
-def test_calibration_images_are_not_trained_on(model, texture_images):
-    images, labels = texture_images
-    groups = np.arange(24) // 2
-    times_held_out = np.zeros(24)
-    for seed in range(8):
-        model.set_params(calibration_size=0.25, random_state=seed, boosting__Cs=1.0)
-        model.fit(images, labels, groups=groups)
-        calibration = model.held_out_.calibration
-        assert model.n_images_ + len(calibration) == 24 == len(model.training_)
-        assert len(calibration) == 2 * 3, "a quarter of 12 groups"
-        assert set(np.bincount(calibration.groups)[np.unique(calibration.groups)]) == {2}
-        assert model.held_out_.learners == [model.boosting_]
-        times_held_out[model.training_.positions[model.held_out_.rows]] += 1
-    assert times_held_out.max() <= 6, "at random, 2 on average"
-    assert (times_held_out > 0).sum() >= 16
-
-
 def test_folds_are_predicted_by_models_fitted_without_their_groups(model, texture_images):
     """Each learner is one that is fitted to the vectors of the other folds, by hand."""
     images, labels = texture_images
@@ -90,7 +73,7 @@ def test_copies_join_groups_and_blank_images_are_no_copies(model, texture_images
     images, labels = list(texture_images[0]), texture_images[1]
     images[9] = images[0] * np.float32(1 + 1e-6)
     images[4] = images[16] = np.full((20, 24), 0.3)
-    model.set_params(calibration_size=0).fit(images, labels, groups=np.arange(24) // 3)
+    model.set_params(calibrate=False).fit(images, labels, groups=np.arange(24) // 3)
     groups = model.training_.groups
     assert len(set(groups)) == 7, "0 to 2 and 9 to 11 are one of 8"
     assert len(set(groups[[0, 1, 2, 9, 10, 11]])) == 1
@@ -100,13 +83,13 @@ def test_copies_join_groups_and_blank_images_are_no_copies(model, texture_images
 def test_nothing_held_out_is_reported_before_images_are_read(model, texture_images, tmp_path):
     images, labels = texture_images
     absent = [tmp_path / "there_is_no_such_file.png"]
-    for size, groups, words in (
-        (np.float32(0), None, "cannot tell .* with a calibration size of 0"),
-        (None, labels, "takes a class with images of two groups"),
+    for calibrate, groups, words in (
+        (np.False_, None, "cannot tell .* trained with calibrate=False"),
+        (True, labels, "takes a class with images of two groups"),
     ):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
-            model.set_params(calibration_size=size).fit(images, labels, groups=groups)
+            model.set_params(calibrate=calibrate).fit(images, labels, groups=groups)
         model.save(tmp_path / "m.hvlad")
         assert model.held_out_ is None
         for each in (model, load(tmp_path / "m.hvlad")):
@@ -119,11 +102,10 @@ def test_nothing_held_out_is_reported_before_images_are_read(model, texture_imag
 # --- prediction sets ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [None, 0.4])
-def test_sets_of_a_classifier_cover(model, texture_images, size):
+def test_sets_of_a_classifier_cover(model, texture_images):
     images, labels = noisy(texture_images, 90, 0)
     new, truth = noisy(texture_images, 150, 1)
-    model.set_params(calibration_size=size).fit(images, labels)
+    model.fit(images, labels)
     codes = np.searchsorted(model.classes_, truth)
     vectors = model.encoder_.transform(new)
     by_learner = np.stack([each.predict_proba(vectors) for each in model.held_out_.learners])
@@ -140,13 +122,12 @@ def test_sets_of_a_classifier_cover(model, texture_images, size):
 
 
 @pytest.mark.filterwarnings(LONE)
-@pytest.mark.parametrize("size", [None, 0.25])
 def test_a_class_that_cannot_be_held_out_is_in_every_set_and_no_answer_is_sure(
-    model, texture_images, tmp_path, size
+    model, texture_images, tmp_path
 ):
     images, labels = texture_images[0], texture_images[1].astype("U8")
     new, truth = images[1:6], labels[1:6]
-    model.set_params(calibration_size=size).fit(images, labels)
+    model.fit(images, labels)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         judged = model.judge(new, 0.75)

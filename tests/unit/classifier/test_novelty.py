@@ -144,7 +144,7 @@ def test_novelty_is_that_of_a_slow_search(model, texture_images, groups, noise, 
     images, labels = texture_images
     images = [np.clip(im + noise * rng.normal(size=im.shape), 0, 1) for im in images]
     images[:n_blank] = [np.full((20, 24), grey) for grey in (0.1, 0.4, 0.8)[:n_blank]]
-    model.set_params(calibration_size=0).fit(images, labels, groups=GROUPS[groups](labels))
+    model.set_params(calibrate=False).fit(images, labels, groups=GROUPS[groups](labels))
     training = model.training_
     slow = Slow(training.points, training.labels, training.groups, training.empty)
     np.testing.assert_allclose(training.usual, [*slow.usual.values()], rtol=1e-3)
@@ -174,9 +174,6 @@ def test_training_images_are_recognised_by_their_pixels(model, texture_images, t
     changed = images[5].copy()
     changed[0, 0] += 0.01
     assert not model.classify([changed]).in_training[0]
-    model.set_params(calibration_size=0.25).fit(images, labels)
-    assert model.n_images_ < len(images)
-    assert model.classify(images).in_training.all()
 
 
 def test_a_score_on_training_images_warns(model, texture_images):
@@ -228,7 +225,7 @@ def grey(height=100, width=200, dtype="uint8"):
 def test_files_unlike_those_of_the_training_are_named(model, training, new, words, tmp_path):
     images = [np.roll(image, 9 * k, axis=1) for k in range(8) for image in training]
     labels = ["a", "b"] * (len(images) // 2)
-    model.set_params(calibration_size=0).fit(images, labels)
+    model.set_params(calibrate=False).fit(images, labels)
     model.save(tmp_path / "m.hvlad")
     for chunk_size in (None, 1):
         found = load(tmp_path / "m.hvlad").classify(new, chunk_size=chunk_size).differences

@@ -52,7 +52,7 @@ def plain(texture_images):
     images, labels = texture_images
     encoder = make_tiny_encoder().set_params(read_options={"scaling": (0, 100)})
     scaled = [np.round(100 * image).astype(np.uint16) for image in images]
-    return MicrographClassifier(encoder, calibration_size=0, random_state=0).fit(scaled, labels)
+    return MicrographClassifier(encoder, calibrate=False, random_state=0).fit(scaled, labels)
 
 
 def test_the_page_has_what_the_model_says(made, fitted, files):
