@@ -11,8 +11,8 @@ from hypervlad.datasets.tem import make_lattice_images, make_tem_images
 from hypervlad.defects.estimator import PatchDefectScorer, default_patch_encoder
 from hypervlad.extraction.extract import extract_features, plan_extraction
 from hypervlad.extraction.table import load_features
-from hypervlad.features.backbones.registry import register_backbone
-from hypervlad.features.encoder.estimator import HypercolumnVLAD
+from hypervlad.features.encoder import HypercolumnVLAD
+from hypervlad.features.registry import register_backbone
 from hypervlad.fibres.alignment_classifier import AlignmentClassifier
 from hypervlad.folders.check import check_image_folder
 from hypervlad.folders.folder import load_image_folder

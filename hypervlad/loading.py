@@ -14,7 +14,7 @@ from hypervlad.images.options import PixelSizes, ReadOptions, check_read_options
 
 #: Where the class of each kind of model file is: loading an encoder must not import xgboost.
 KINDS = {
-    "hypercolumn_vlad": ("hypervlad.features.encoder.estimator", "HypercolumnVLAD"),
+    "hypercolumn_vlad": ("hypervlad.features.encoder", "HypercolumnVLAD"),
     "boosted_softmax_classifier": (
         "hypervlad.classify.boosting.classifier",
         "BoostedSoftmaxClassifier",

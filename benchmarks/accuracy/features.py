@@ -19,10 +19,10 @@ from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 
 from hypervlad.features import get_backbone
-from hypervlad.features.backbones.network import build_network
-from hypervlad.features.encoder.encoding import random_pixels
-from hypervlad.features.encoder.loading import Batch, ImageLoader
+from hypervlad.features.encoding import random_pixels
 from hypervlad.features.hypercolumns import feature_maps, hypercolumns_at
+from hypervlad.features.loading import Batch, ImageLoader
+from hypervlad.features.network import build_network
 from hypervlad.images import read_micrographs
 
 IMAGE_SIZE = 224

@@ -22,9 +22,9 @@ from hypervlad import PatchDefectScorer, default_patch_encoder
 from hypervlad.defects.thresholds import WindowScores, image_score, threshold_of_best_f1
 from hypervlad.evaluation import holdout_split
 from hypervlad.features import PatchSet, cut_patches, get_backbone
-from hypervlad.features.backbones.network import build_network
 from hypervlad.features.hypercolumns import feature_maps
-from hypervlad.features.windows.patches import ANOMALOUS, NORMAL
+from hypervlad.features.network import build_network
+from hypervlad.features.patches import ANOMALOUS, NORMAL
 from hypervlad.models import Finding
 from hypervlad.models.presets import carrillo2020
 

@@ -25,8 +25,8 @@ from benchmarks.defects.tables import speed_table
 from benchmarks.speed.encoding import unfolded
 from hypervlad import PatchDefectScorer, default_patch_encoder, make_nanofibre_images
 from hypervlad.features import get_backbone, patch_positions, patches_at
-from hypervlad.features.backbones.network import build_network
 from hypervlad.features.hypercolumns import feature_maps
+from hypervlad.features.network import build_network
 
 SIZE, FIT_SIZE = (696, 1024), (174, 256)
 PATCH, CELL, SIDE, BATCH = 29, 8, 224, 32

@@ -19,7 +19,7 @@ from benchmarks.common.program import new_parser, parse
 from benchmarks.common.results import RESULTS, save_result
 from benchmarks.common.tables import table
 from hypervlad import make_tem_images
-from hypervlad.features.backbones.network import build_network
+from hypervlad.features.network import build_network
 from tests.support.networks import LARGE, check_network, timm_maps, timms_own
 
 SIZES = ((224, 224), (224, 448), (150, 201))

@@ -28,7 +28,7 @@ from benchmarks.defects.scores import best_patch_f1
 from hypervlad import PatchDefectScorer, default_patch_encoder, make_nanofibre_images
 from hypervlad.evaluation import PatchConfusion, patch_confusion
 from hypervlad.features import PatchSet, cut_patches
-from hypervlad.features.windows.patches import ANOMALOUS, NORMAL
+from hypervlad.features.patches import ANOMALOUS, NORMAL
 from hypervlad.models.presets import carrillo2020
 
 PATCH, STRIDE = 29, 14

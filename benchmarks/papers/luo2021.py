@@ -35,10 +35,10 @@ from benchmarks.papers.mosaic import write_confusion, write_mosaic
 from hypervlad import MicrographClassifier
 from hypervlad.evaluation import accuracy_interval
 from hypervlad.features import Preprocessing
-from hypervlad.features.backbones.network import build_network
-from hypervlad.features.backbones.weights import read_state_dict
-from hypervlad.features.encoder.loading import ImageLoader
 from hypervlad.features.hypercolumns import feature_maps
+from hypervlad.features.loading import ImageLoader
+from hypervlad.features.network import build_network
+from hypervlad.features.weights import read_state_dict
 from hypervlad.models.presets import luo2021
 
 TEST_SIZE = 0.2

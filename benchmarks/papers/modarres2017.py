@@ -28,7 +28,7 @@ from benchmarks.common.tables import table
 from hypervlad import MicrographClassifier, default_encoder, make_nanofibre_images
 from hypervlad.evaluation import expected_calibration_error
 from hypervlad.features import WeightsNotFoundError
-from hypervlad.features.backbones.network import build_network
+from hypervlad.features.network import build_network
 from hypervlad.models.presets import modarres2017
 
 SEED = 1000  # the folds of `benchmarks.accuracy`

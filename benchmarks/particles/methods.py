@@ -13,8 +13,8 @@ from sklearn.ensemble import RandomForestClassifier
 
 from hypervlad import HypercolumnSegmenter
 from hypervlad.features import get_backbone
-from hypervlad.features.backbones.network import build_network
 from hypervlad.features.hypercolumns import feature_maps, hypercolumns_at
+from hypervlad.features.network import build_network
 from hypervlad.particles import find_particles, split_particles
 from hypervlad.particles.decoder import contrast_of, network_input, standardised
 

@@ -35,10 +35,10 @@ from benchmarks.common.results import BENCHMARKS, RESULTS, measured_now, origin,
 from benchmarks.speed.tables import fast_table, memory_table, speed_table
 from hypervlad import HypercolumnVLAD
 from hypervlad.features import vlad
-from hypervlad.features.backbones.tapped_network import TappedNetwork
-from hypervlad.features.encoder.encoding import TorchCodebook
-from hypervlad.features.encoder.loading import Batch
+from hypervlad.features.encoding import TorchCodebook
 from hypervlad.features.hypercolumns import dense_hypercolumns, feature_maps
+from hypervlad.features.loading import Batch
+from hypervlad.features.network import TappedNetwork
 
 METHODS = ("network", "folded", "finest", "image", "naive", "sampled", "classifier")
 FAST = "fast "  # before the names of methods that run with OpenVINO and numba

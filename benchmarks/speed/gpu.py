@@ -28,8 +28,8 @@ from benchmarks.speed.encoding import DEFAULT, Bench, fit_encoders
 from benchmarks.speed.fitting import fit
 from benchmarks.speed.tables import fitting_table
 from hypervlad import HypercolumnSegmenter, PatchDefectScorer, default_patch_encoder
-from hypervlad.features.backbones.tapped_network import TappedNetwork
 from hypervlad.features.hypercolumns import feature_maps
+from hypervlad.features.network import TappedNetwork
 from hypervlad.fibres import fibre_diameters
 
 NETWORKS = ("mobilenet_v2", "vgg16", "resnet50", "densenet121", "convnext_tiny")

@@ -19,8 +19,8 @@ from hypervlad.classify.held_out import HeldOut
 from hypervlad.classify.novelty import project_vectors
 from hypervlad.classify.training_images import TrainingImages
 from hypervlad.common.wording import percent
-from hypervlad.features.encoder.encoding import EncodedImages
-from hypervlad.features.encoder.explanation import ImageEvidence
+from hypervlad.features.encoding import EncodedImages
+from hypervlad.features.explanation import ImageEvidence
 
 SURE, AMBIGUOUS, OUT_OF_DISTRIBUTION = "sure", "ambiguous", "out_of_distribution"
 UNREADABLE = "unreadable"

@@ -57,8 +57,8 @@ from hypervlad.common.constraints import (
 )
 from hypervlad.common.modelfile import ModelFileError
 from hypervlad.common.progress import announced
-from hypervlad.features.encoder.encoding import EncodedImages
-from hypervlad.features.encoder.estimator import HypercolumnVLAD
+from hypervlad.features.encoder import HypercolumnVLAD
+from hypervlad.features.encoding import EncodedImages
 from hypervlad.images import ImageReadError
 from hypervlad.images.reading import check_image_list, is_particle
 from hypervlad.statistics.classification import Evaluation

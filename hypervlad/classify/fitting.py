@@ -29,8 +29,8 @@ from hypervlad.classify.novelty import (
 from hypervlad.classify.training_images import ImageFormats, TrainingImages
 from hypervlad.common.progress import ProgressBar
 from hypervlad.common.wording import counted, name_some, verb, warn_user
-from hypervlad.features.encoder.estimator import HypercolumnVLAD
-from hypervlad.features.encoder.loading import warn_of_blank_training_images
+from hypervlad.features.encoder import HypercolumnVLAD
+from hypervlad.features.loading import warn_of_blank_training_images
 from hypervlad.images.pixels import ImageDigests
 from hypervlad.images.reading import is_particle, relative_names
 from hypervlad.statistics.splits import (

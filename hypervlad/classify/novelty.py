@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.fft import dct
 from sklearn.metrics import pairwise_distances_chunked
 
-from hypervlad.features.encoder.estimator import HypercolumnVLAD
+from hypervlad.features.encoder import HypercolumnVLAD
 from hypervlad.images import ReadOptions
 from hypervlad.statistics.conformal import weighted_limit
 

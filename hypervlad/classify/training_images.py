@@ -15,7 +15,7 @@ from hypervlad.common.base import Array, CachingPart, Labels, Value, Values
 from hypervlad.common.constraints import Integer
 from hypervlad.common.limits import MAX_POINT
 from hypervlad.common.wording import counted, verb, warn_user
-from hypervlad.features.encoder.loading import ImageInfo
+from hypervlad.features.loading import ImageInfo
 from hypervlad.images import TrainingImagesWarning
 from hypervlad.images.pixels import ImageDigests
 

@@ -219,7 +219,7 @@ def align_train(
       hypervlad align new/ --method alignment.hvlad -o found/
     """
     from hypervlad.datasets.nanowires import make_alignment_examples
-    from hypervlad.features.backbones.weights import check_may_be_included
+    from hypervlad.features.weights import check_may_be_included
     from hypervlad.fibres.alignment_classifier import AlignmentClassifier, default_alignment_encoder
 
     reading = option.reading_fields(image_page, channel, remove_banner=remove_banner)

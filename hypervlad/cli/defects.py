@@ -116,7 +116,7 @@ def fit(
       hypervlad defects fit images/ --masks masks/ --rule f1 -o mat.hvlad
     """
     from hypervlad.defects.estimator import PatchDefectScorer, default_patch_encoder
-    from hypervlad.features.backbones.weights import check_may_be_included
+    from hypervlad.features.weights import check_may_be_included
 
     reading = option.reading_fields(image_page, channel, scaling, remove_banner)
     parameters = _threshold_parameters(rule)

@@ -17,7 +17,7 @@ from hypervlad.common.wording import counted, name_some, verb
 
 if TYPE_CHECKING:
     from hypervlad.classify.estimator import MicrographClassifier
-    from hypervlad.features.encoder.estimator import HypercolumnVLAD
+    from hypervlad.features.encoder import HypercolumnVLAD
     from hypervlad.images import PixelSizes
     from hypervlad.objects.found_folder import FoundFolder
 

@@ -79,7 +79,7 @@ def train(
       hypervlad train images/ -o model.hvlad --backbone vgg16 --weights vgg16.safetensors
     """
     from hypervlad.classify.summary import held_out_lines, noted_warnings
-    from hypervlad.features.backbones.weights import check_may_be_included
+    from hypervlad.features.weights import check_may_be_included
     from hypervlad.images.reading import is_particle, relative_names
 
     reading = option.reading_fields(image_page, channel, scaling, remove_banner)

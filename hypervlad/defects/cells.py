@@ -16,13 +16,12 @@ from sklearn.preprocessing import normalize
 
 from hypervlad.common.base import Array
 from hypervlad.defects.thresholds import PlaceScores, image_score
-from hypervlad.features.encoder.encoding import random_pixels
-from hypervlad.features.encoder.estimator import HypercolumnVLAD
+from hypervlad.features.encoder import HypercolumnVLAD
+from hypervlad.features.encoding import random_pixels
 from hypervlad.features.hypercolumns import turned
 from hypervlad.features.lazy_torch import torch
-from hypervlad.features.windows.dataset import PreparedImage
-from hypervlad.features.windows.grid import WindowGrid
-from hypervlad.features.windows.vectors import PaddedMaps, TiledNetwork, Tiling
+from hypervlad.features.patches import WindowGrid
+from hypervlad.features.windows import PaddedMaps, PreparedImage, TiledNetwork, Tiling
 
 Cells = NDArray[np.float32]
 

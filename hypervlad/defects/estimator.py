@@ -58,19 +58,20 @@ from hypervlad.defects.thresholds import (
     threshold_of_best_f1,
     warn_of_known_images,
 )
-from hypervlad.features.backbones.registry import get_backbone
-from hypervlad.features.encoder.encoding import check_finite
-from hypervlad.features.encoder.estimator import HypercolumnVLAD
-from hypervlad.features.encoder.loading import warn_of_blank_training_images
+from hypervlad.features.encoder import HypercolumnVLAD
+from hypervlad.features.encoding import check_finite
 from hypervlad.features.lazy_torch import torch, usual_torch
-from hypervlad.features.windows.dataset import PreparedImage, WindowReader, fit_tiled_codebook
-from hypervlad.features.windows.grid import WindowGrid, patches_at
-from hypervlad.features.windows.patches import ANOMALOUS, NORMAL
-from hypervlad.features.windows.vectors import (
+from hypervlad.features.loading import warn_of_blank_training_images
+from hypervlad.features.patches import ANOMALOUS, NORMAL, WindowGrid, patches_at
+from hypervlad.features.registry import get_backbone
+from hypervlad.features.windows import (
     TILE_SIDES,
+    PreparedImage,
     Tiling,
+    WindowReader,
     WindowVectors,
     check_window_encoder,
+    fit_tiled_codebook,
     window_encoder,
 )
 from hypervlad.images.masks import mask_banner_rows

@@ -23,16 +23,15 @@ from hypervlad.defects.cells import (
 )
 from hypervlad.defects.labelled_windows import DefectLabels
 from hypervlad.defects.thresholds import WindowScores, held_out_scores, labelled_image_score
-from hypervlad.features.encoder.estimator import HypercolumnVLAD
-from hypervlad.features.windows.dataset import (
+from hypervlad.features.encoder import HypercolumnVLAD
+from hypervlad.features.patches import ANOMALOUS, NORMAL, WindowGrid
+from hypervlad.features.windows import (
     ImageWindows,
     PreparedImage,
+    Tiling,
     TrainingWindows,
     WindowReader,
 )
-from hypervlad.features.windows.grid import WindowGrid
-from hypervlad.features.windows.patches import ANOMALOUS, NORMAL
-from hypervlad.features.windows.vectors import Tiling
 from hypervlad.images.masks import warn_if_inverted
 
 _DEVIATION_RIDGE = 0.3  # of the mean standard deviation of features, added to that of each

@@ -15,17 +15,18 @@ from sklearn.base import clone
 from hypervlad.classify.boosting.classifier import BoostedSoftmaxClassifier
 from hypervlad.classify.fitting import checked_labels, of_length
 from hypervlad.defects.thresholds import WindowScores, held_out_scores
-from hypervlad.features.encoder.estimator import HypercolumnVLAD
-from hypervlad.features.windows.dataset import (
+from hypervlad.features.encoder import HypercolumnVLAD
+from hypervlad.features.patches import ANOMALOUS, NORMAL, WindowGrid, patch_means
+from hypervlad.features.windows import (
     UNKNOWN,
     ImageWindows,
+    PaddedMaps,
     PreparedImage,
+    Tiling,
     TrainingWindows,
     WindowReader,
+    WindowVectors,
 )
-from hypervlad.features.windows.grid import WindowGrid, patch_means
-from hypervlad.features.windows.patches import ANOMALOUS, NORMAL
-from hypervlad.features.windows.vectors import PaddedMaps, Tiling, WindowVectors
 from hypervlad.images import ImageReadError, read_mask
 from hypervlad.statistics.splits import check_column
 

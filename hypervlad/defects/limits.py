@@ -17,9 +17,9 @@ from hypervlad.common.base import Array, CachingPart
 from hypervlad.common.constraints import Number, OneOf, check_value
 from hypervlad.common.progress import ProgressBar
 from hypervlad.defects.findings import Finding
-from hypervlad.features.backbones.preprocessing import Preprocessing
 from hypervlad.features.lazy_torch import torch
-from hypervlad.features.windows.dataset import PreparedImage
+from hypervlad.features.registry import Preprocessing
+from hypervlad.features.windows import PreparedImage
 
 FloatArray = NDArray[np.float64]
 _POSITIVE = Number(above=0, meaning="a positive number")

@@ -28,10 +28,10 @@ from hypervlad.defects.cells import (
     window_means,
 )
 from hypervlad.defects.thresholds import PlaceScores, image_score
-from hypervlad.features.encoder.encoding import random_pixels
+from hypervlad.features.encoding import random_pixels
 from hypervlad.features.lazy_torch import torch
-from hypervlad.features.windows.dataset import PreparedImage
-from hypervlad.features.windows.grid import WindowGrid
+from hypervlad.features.patches import WindowGrid
+from hypervlad.features.windows import PreparedImage
 
 _RIDGE = 0.01  # of the mean variance, added to all directions
 _TRIM_FRACTION, _TRIM_ROUNDS = 0.01, 2  # the least likely cells: some images may have defects

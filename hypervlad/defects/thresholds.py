@@ -12,8 +12,8 @@ from scipy.stats import gumbel_r, median_abs_deviation
 
 from hypervlad.common.base import Array
 from hypervlad.common.wording import counted, warn_user
-from hypervlad.features.windows.dataset import UNKNOWN, TrainingWindows
-from hypervlad.features.windows.patches import NORMAL
+from hypervlad.features.patches import NORMAL
+from hypervlad.features.windows import UNKNOWN, TrainingWindows
 from hypervlad.statistics.conformal import n_groups_needed, weighted_limit
 from hypervlad.statistics.splits import group_folds, joined_groups
 

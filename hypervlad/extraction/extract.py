@@ -46,10 +46,10 @@ from hypervlad.extraction.table import (
     write_rows,
 )
 from hypervlad.extraction.tasks import FinishedTask, Job, Source, Task, open_source
-from hypervlad.features.backbones.registry import get_backbone
-from hypervlad.features.backbones.weights import PUBLISHED
-from hypervlad.features.encoder.estimator import HypercolumnVLAD
-from hypervlad.features.encoder.loading import ReadReport
+from hypervlad.features.encoder import HypercolumnVLAD
+from hypervlad.features.loading import ReadReport
+from hypervlad.features.registry import get_backbone
+from hypervlad.features.weights import PUBLISHED
 from hypervlad.images import ImageReadError, SkippedImage
 
 _MANY = 10**6  # images that a stream may have

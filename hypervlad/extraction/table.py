@@ -21,7 +21,7 @@ from hypervlad.common.files import HashingStream, parse_json, refuse_link, repla
 from hypervlad.common.limits import ALLOWED_TABLE_BYTES, MAX_TABLE_GROWTH, MAX_TABLE_NESTING
 from hypervlad.extraction.tasks import PLACE, SourceRecord
 from hypervlad.features.cache import cache_key
-from hypervlad.features.encoder.estimator import HypercolumnVLAD
+from hypervlad.features.encoder import HypercolumnVLAD
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -17,12 +17,12 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from hypervlad.common.progress import announced
-from hypervlad.features.backbones.registry import Backbone, ensure_registered
 from hypervlad.features.cache import ResultCache
-from hypervlad.features.encoder.encoding import encode_loaded
-from hypervlad.features.encoder.estimator import HypercolumnVLAD
-from hypervlad.features.encoder.loading import Batch, LoadedImage, ReadReport
-from hypervlad.features.encoder.parallel import absolute_path, map_tasks, uses_workers
+from hypervlad.features.encoder import HypercolumnVLAD
+from hypervlad.features.encoding import encode_loaded
+from hypervlad.features.loading import Batch, LoadedImage, ReadReport
+from hypervlad.features.registry import Backbone, ensure_registered
+from hypervlad.features.workers import absolute_path, map_tasks, uses_workers
 from hypervlad.images import ImageReadError, SkippedImage, find_images
 from hypervlad.images.files import composed, file_stamp, is_zarr
 from hypervlad.images.reading import check_image_list, is_particle, read_in_order

@@ -1,9 +1,8 @@
 """From pixels to vectors: networks and their hypercolumns, codebooks, VLAD, windows.
 
-The path of an image: ``encoder.loading`` reads it, ``backbones.preprocessing`` resizes it,
-``backbones.tapped_network`` gives maps of features, ``hypercolumns`` stacks them, ``codebook``
-learns their codewords, and ``vlad`` sums their residuals. :class:`HypercolumnVLAD` is all of this
-as a scikit-learn transformer.
+The path of an image: ``loading`` reads it, ``registry`` resizes it, ``network`` gives maps of
+features, ``hypercolumns`` stacks them, ``codebook`` learns their codewords, and ``vlad`` sums their
+residuals. :class:`HypercolumnVLAD`, in ``encoder``, is all of this as a scikit-learn transformer.
 """
 
 from hypervlad.common.faces import attach_stub

@@ -1,17 +1,23 @@
-from hypervlad.features.backbones.network import tap_names
-from hypervlad.features.backbones.preprocessing import Preprocessing
-from hypervlad.features.backbones.registry import (
+from hypervlad.features.encoder import HypercolumnVLAD
+from hypervlad.features.encoding import EncodedImages
+from hypervlad.features.loading import ImageInfo
+from hypervlad.features.network import tap_names
+from hypervlad.features.patches import (
+    PatchSet,
+    cut_patches,
+    map_from_patches,
+    patch_positions,
+    patches_at,
+    split_patches,
+)
+from hypervlad.features.registry import (
     Backbone,
+    Preprocessing,
     backbone_names,
     get_backbone,
     register_backbone,
 )
-from hypervlad.features.backbones.weights import WeightsNotFoundError, find_weights
-from hypervlad.features.encoder.encoding import EncodedImages
-from hypervlad.features.encoder.estimator import HypercolumnVLAD
-from hypervlad.features.encoder.loading import ImageInfo
-from hypervlad.features.windows.grid import map_from_patches, patch_positions, patches_at
-from hypervlad.features.windows.patches import PatchSet, cut_patches, split_patches
+from hypervlad.features.weights import WeightsNotFoundError, find_weights
 
 __all__ = [
     "Backbone",

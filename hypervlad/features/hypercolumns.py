@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hypervlad.features.backbones.tapped_network import TappedNetwork
 from hypervlad.features.lazy_torch import torch
+from hypervlad.features.network import TappedNetwork
 
 
 def turned(images: torch.Tensor, turn: int) -> torch.Tensor:

@@ -29,24 +29,22 @@ from hypervlad.common.constraints import (
 from hypervlad.common.limits import MAX_INPUT_SIDE
 from hypervlad.common.progress import announced
 from hypervlad.common.wording import warn_user
-from hypervlad.features.encoder.encoding import check_finite
-from hypervlad.features.encoder.estimator import HypercolumnVLAD
+from hypervlad.features.encoder import HypercolumnVLAD
+from hypervlad.features.encoding import check_finite
 from hypervlad.features.lazy_torch import torch, usual_torch
-from hypervlad.features.windows.dataset import (
+from hypervlad.features.patches import WindowGrid
+from hypervlad.features.windows import (
+    TILE_SIDES,
     UNKNOWN,
     Convert,
     ImageWindows,
     PreparedImage,
+    Tiling,
     TrainingWindows,
     WindowReader,
-    fit_tiled_codebook,
-)
-from hypervlad.features.windows.grid import WindowGrid
-from hypervlad.features.windows.vectors import (
-    TILE_SIDES,
-    Tiling,
     WindowVectors,
     check_window_encoder,
+    fit_tiled_codebook,
     window_encoder,
 )
 from hypervlad.fibres import AlignedFraction, aligned_fraction

@@ -17,7 +17,7 @@ from sklearn.utils import Bunch
 
 from hypervlad.common.tables import MODEL_SOURCE, write_table
 from hypervlad.common.wording import counted, name_some, verb, warn_user
-from hypervlad.features.windows.patches import PARTS, PatchSet
+from hypervlad.features.patches import PARTS, PatchSet
 from hypervlad.folders.groups import (
     ImageFolderError,
     ImageFolderWarning,

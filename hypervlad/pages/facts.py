@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from hypervlad.common.wording import counted, name_some, of_particles, percent, verb
-from hypervlad.features.backbones.registry import get_backbone
-from hypervlad.features.backbones.weights import licence_of
+from hypervlad.features.registry import get_backbone
+from hypervlad.features.weights import licence_of
 from hypervlad.images import ReadOptions
 from hypervlad.images.options import check_read_options
 from hypervlad.statistics.classification import Evaluation

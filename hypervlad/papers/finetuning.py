@@ -20,10 +20,10 @@ from hypervlad.classify.boosting.linear import TrainingRows, fit_linear_margins
 from hypervlad.classify.boosting.logistic import with_exact_ties
 from hypervlad.common.base import Array, Value
 from hypervlad.common.constraints import Number
-from hypervlad.features.backbones.registry import Backbone
-from hypervlad.features.backbones.tapped_network import TappedNetwork, run_up_to
 from hypervlad.features.hypercolumns import turned
 from hypervlad.features.lazy_torch import seeded_torch
+from hypervlad.features.network import TappedNetwork, run_up_to
+from hypervlad.features.registry import Backbone
 from hypervlad.papers.training import (
     Checkpoint,
     FineTuningCurves,

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from hypervlad.common.limits import MAX_KERAS_BYTES
 from hypervlad.common.wording import name_some
-from hypervlad.features.backbones.weights import WeightsNotFoundError
-from hypervlad.features.windows.patches import ANOMALOUS, NORMAL
+from hypervlad.features.patches import ANOMALOUS, NORMAL
+from hypervlad.features.weights import WeightsNotFoundError
 from hypervlad.images.microscopy import import_extra
 from hypervlad.papers.patch_cnn import PatchCNNClassifier, build_patch_network
 from hypervlad.papers.training import Curves

@@ -32,10 +32,15 @@ from hypervlad.common.constraints import (
     OneOf,
     RandomState,
 )
-from hypervlad.features.encoder.encoding import check_finite
+from hypervlad.features.encoding import check_finite
 from hypervlad.features.lazy_torch import check_device, seeded_torch, usual_torch
-from hypervlad.features.windows.grid import map_from_patches, patch_positions, patches_at
-from hypervlad.features.windows.patches import ANOMALOUS, NORMAL
+from hypervlad.features.patches import (
+    ANOMALOUS,
+    NORMAL,
+    map_from_patches,
+    patch_positions,
+    patches_at,
+)
 from hypervlad.images import ImageReadError, ReadOptions, read_micrographs
 from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import check_image_list, image_name

@@ -15,9 +15,9 @@ import numpy as np
 from hypervlad.classify.boosting.classifier import BoostedSoftmaxClassifier
 from hypervlad.classify.estimator import MicrographClassifier
 from hypervlad.defects.estimator import PatchDefectScorer
-from hypervlad.features.backbones.network import tap_names
-from hypervlad.features.backbones.registry import get_backbone
-from hypervlad.features.encoder.estimator import HypercolumnVLAD
+from hypervlad.features.encoder import HypercolumnVLAD
+from hypervlad.features.network import tap_names
+from hypervlad.features.registry import get_backbone
 from hypervlad.papers.keras_weights import with_published_weights
 from hypervlad.papers.patch_cnn import PatchCNNClassifier
 from hypervlad.papers.transfer import TransferClassifier

@@ -24,7 +24,7 @@ from torch.nn import functional
 from hypervlad.common.modelfile import ModelFile, ModelFileError, read_model, write_model
 from hypervlad.common.progress import ProgressBar
 from hypervlad.common.wording import counted, warn_user
-from hypervlad.features.encoder.loading import ImageLoader
+from hypervlad.features.loading import ImageLoader
 from hypervlad.statistics.splits import holdout_split
 
 _LOG_TEMPERATURE_STD = 0.5  # of the prior around the initial temperature; see `temperature_for`

@@ -40,25 +40,25 @@ from hypervlad.common.constraints import (
     is_integer,
 )
 from hypervlad.common.limits import MAX_INPUT_SIDE
-from hypervlad.features.backbones.network import (
+from hypervlad.features.encoding import EncodedImages, check_finite, encode_loaded
+from hypervlad.features.lazy_torch import check_device, usual_torch
+from hypervlad.features.loading import Batch, ImageLoader, ReadReport
+from hypervlad.features.network import (
     NetworkSource,
+    TappedNetwork,
     architecture,
     build_network,
     check_tensors,
     map_channels,
 )
-from hypervlad.features.backbones.preprocessing import Preprocessing
-from hypervlad.features.backbones.registry import (
+from hypervlad.features.registry import (
     Backbone,
+    Preprocessing,
     check_prepared,
     check_registered,
     get_backbone,
 )
-from hypervlad.features.backbones.tapped_network import TappedNetwork
-from hypervlad.features.backbones.weights import WEIGHTS, NetworkEstimator, check_may_be_included
-from hypervlad.features.encoder.encoding import EncodedImages, check_finite, encode_loaded
-from hypervlad.features.encoder.loading import Batch, ImageLoader, ReadReport
-from hypervlad.features.lazy_torch import check_device, usual_torch
+from hypervlad.features.weights import WEIGHTS, NetworkEstimator, check_may_be_included
 from hypervlad.images import ReadOptions
 from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import check_image_list

@@ -17,8 +17,8 @@ from torch import nn
 from torch.nn import functional
 
 from hypervlad.common.progress import ProgressBar
-from hypervlad.features.backbones.preprocessing import Preprocessing
-from hypervlad.features.backbones.tapped_network import TappedNetwork
+from hypervlad.features.network import TappedNetwork
+from hypervlad.features.registry import Preprocessing
 from hypervlad.objects.particle import Outlines
 
 Window = tuple[slice, ...]

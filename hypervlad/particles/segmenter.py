@@ -30,11 +30,11 @@ from hypervlad.common.constraints import (
     check_value,
 )
 from hypervlad.common.wording import counted, name_some, warn_user
-from hypervlad.features.backbones.network import NetworkSource, build_network
-from hypervlad.features.backbones.registry import check_registered, get_backbone
-from hypervlad.features.backbones.weights import WEIGHTS, NetworkEstimator
-from hypervlad.features.encoder.loading import size_at_scale
 from hypervlad.features.lazy_torch import check_device, usual_torch
+from hypervlad.features.loading import size_at_scale
+from hypervlad.features.network import NetworkSource, build_network
+from hypervlad.features.registry import check_registered, get_backbone
+from hypervlad.features.weights import WEIGHTS, NetworkEstimator
 from hypervlad.images import Annotation, ImageReadError, ReadOptions
 from hypervlad.images.annotations import report_annotations
 from hypervlad.images.masks import mask_banner_rows

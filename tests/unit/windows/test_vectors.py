@@ -9,8 +9,8 @@ from support.oracle import enlarged, normalised, residual_sums
 
 from hypervlad import HypercolumnVLAD
 from hypervlad.features import register_backbone
-from hypervlad.features.windows.grid import WindowGrid
-from hypervlad.features.windows.vectors import (
+from hypervlad.features.patches import WindowGrid
+from hypervlad.features.windows import (
     TiledNetwork,
     Tiling,
     WindowVectors,

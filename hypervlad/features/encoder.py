@@ -31,25 +31,10 @@ from hypervlad.common.constraints import (
 )
 from hypervlad.common.limits import MAX_INPUT_SIDE
 from hypervlad.common.progress import announced
-from hypervlad.features.backbones.network import NetworkSource, build_network, check_tensors
-from hypervlad.features.backbones.preprocessing import Preprocessing
-from hypervlad.features.backbones.registry import (
-    check_prepared,
-    check_registered,
-    class_tokens,
-    get_backbone,
-)
-from hypervlad.features.backbones.tapped_network import TappedNetwork
-from hypervlad.features.backbones.weights import (
-    WEIGHTS,
-    NetworkEstimator,
-    absolute_weights,
-    check_may_be_included,
-)
 from hypervlad.features.cache import ResultCache, absolute_memory, arrays_digest
 from hypervlad.features.codebook import SAMPLINGS, Codebook, CodebookField
-from hypervlad.features.encoder.codebook_fit import CodebookFit, FitCodebook, fit_sampled_codebook
-from hypervlad.features.encoder.encoding import (
+from hypervlad.features.codebook_fit import CodebookFit, FitCodebook, fit_sampled_codebook
+from hypervlad.features.encoding import (
     BatchEncoder,
     Block,
     EncodedImages,
@@ -62,10 +47,24 @@ from hypervlad.features.encoder.encoding import (
     encode_loaded,
     maps_fingerprint,
 )
-from hypervlad.features.encoder.explanation import ImageEvidence, check_codewords, image_evidence
-from hypervlad.features.encoder.loading import Batch, ImageLoader, ReadReport
+from hypervlad.features.explanation import ImageEvidence, check_codewords, image_evidence
 from hypervlad.features.hypercolumns import feature_maps
 from hypervlad.features.lazy_torch import check_device, usual_torch
+from hypervlad.features.loading import Batch, ImageLoader, ReadReport
+from hypervlad.features.network import NetworkSource, TappedNetwork, build_network, check_tensors
+from hypervlad.features.registry import (
+    Preprocessing,
+    check_prepared,
+    check_registered,
+    class_tokens,
+    get_backbone,
+)
+from hypervlad.features.weights import (
+    WEIGHTS,
+    NetworkEstimator,
+    absolute_weights,
+    check_may_be_included,
+)
 from hypervlad.images import ReadOptions
 from hypervlad.images.reading import check_image_list
 

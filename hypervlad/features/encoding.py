@@ -15,19 +15,8 @@ from hypervlad.common.modelfile import ModelFileError
 from hypervlad.common.progress import n_announced
 from hypervlad.common.wording import counted, name_some, reason_of, verb, warn_user
 from hypervlad.features import vlad
-from hypervlad.features.backbones.network import architecture
-from hypervlad.features.backbones.preprocessing import Preprocessing
-from hypervlad.features.backbones.registry import get_backbone
-from hypervlad.features.backbones.tapped_network import TappedNetwork
 from hypervlad.features.cache import ResultCache
 from hypervlad.features.codebook import Codebook, LayerProjection, Sampling
-from hypervlad.features.encoder.loading import (
-    Batch,
-    ImageInfo,
-    ImageLoader,
-    LoadedImage,
-    ReadReport,
-)
 from hypervlad.features.hypercolumns import (
     cell_weights,
     feature_maps,
@@ -35,6 +24,15 @@ from hypervlad.features.hypercolumns import (
     positions_inside,
 )
 from hypervlad.features.lazy_torch import torch, usual_torch
+from hypervlad.features.loading import (
+    Batch,
+    ImageInfo,
+    ImageLoader,
+    LoadedImage,
+    ReadReport,
+)
+from hypervlad.features.network import TappedNetwork, architecture
+from hypervlad.features.registry import Preprocessing, get_backbone
 from hypervlad.images import ReadOptions, SkippedImage
 from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import check_one_kind, image_name

@@ -1,14 +1,16 @@
-"""Building a network, here or in another process: its module, weights and taps."""
+"""A network that returns maps at its taps: its modules and weights, and how far its cells see."""
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import difflib
 import functools
 import hashlib
+import math
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from numbers import Integral
@@ -18,22 +20,268 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypervlad.common.modelfile import ModelFileError
-from hypervlad.features.backbones.folding import fold_norms
-from hypervlad.features.backbones.registry import (
+from hypervlad.features.lazy_torch import seeded_torch, torch, usual_torch
+from hypervlad.features.registry import (
     Backbone,
     class_tokens,
     ensure_registered,
     get_backbone,
 )
-from hypervlad.features.backbones.tapped_network import TappedNetwork
-from hypervlad.features.backbones.weights import (
+from hypervlad.features.runtimes import OpenVINONetwork, fold_norms
+from hypervlad.features.weights import (
     WeightsNotFoundError,
     find_weights,
     is_name,
     load_into,
     read_state_dict,
 )
-from hypervlad.features.lazy_torch import seeded_torch, torch, usual_torch
+
+_ROUNDING = 1e-3  # of the largest value of a map
+_REACH_SIDES = (448, 896, 1344)  # pixels, tried in this order; multiples of 14, 16, 32 and 64
+_SEED = 0
+
+
+class _LastTapReached(Exception):  # noqa: N818 - ends the forward pass; not an error
+    """Layers after the last tap need not be computed."""
+
+
+def run_up_to(module: torch.nn.Module, tap: str, images: torch.Tensor) -> torch.Tensor:
+    """Return a layer's output for a batch, with gradients; later layers are not run."""
+    outputs: list[torch.Tensor] = []
+
+    def keep(_module: torch.nn.Module, _inputs: object, output: torch.Tensor) -> None:
+        outputs.append(output)
+        raise _LastTapReached
+
+    handle = module.get_submodule(tap).register_forward_hook(keep)
+    try:
+        with contextlib.suppress(_LastTapReached):
+            module(images)
+    finally:
+        handle.remove()
+    return outputs[0]
+
+
+class TappedNetwork:
+    """A frozen network that returns the maps of its taps, and computes nothing after the last.
+
+    Of a tap that is called again, the first output is used. ``digest`` is the SHA-256 of the
+    weights, ``original`` the module with the weights as loaded, if others are folded; ``any_size``
+    says that what the module computes does not depend on the size of images.
+    """
+
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        taps: Sequence[str],
+        digest: str,
+        original: torch.nn.Module | None = None,
+        any_size: bool = False,
+    ) -> None:
+        self.module = module
+        self.any_size = any_size
+        self.original = module if original is None else original
+        self.taps = tuple(taps)
+        self.digest = digest
+        self.device = next(module.parameters()).device
+        self._overwritten: set[str] = set()
+        self._strides: dict[int, int | None] = {}
+        self._reaches: dict[int, Reach | None] = {}
+        self._lock = threading.Lock()  # the hooks sit on the module: one pass at a time
+        self._in_openvino: TappedNetwork | None = None
+        self._converted: OpenVINONetwork | None = None
+
+    def run_by(self, runtime: Literal["torch", "openvino"]) -> TappedNetwork:
+        """Return the same network as a runtime runs it; on a GPU that is torch."""
+        if runtime == "torch" or self.device.type != "cpu":
+            return self
+        if self._in_openvino is None:
+            own = copy.copy(self)  # with the same module, and the same lock
+            own._converted = OpenVINONetwork(self._for_size, self.any_size)
+            self._in_openvino = own
+        return self._in_openvino
+
+    @property
+    def runtime(self) -> Literal["torch", "openvino"]:
+        return "torch" if self._converted is None else "openvino"
+
+    @usual_torch()
+    def __call__(self, batch: torch.Tensor) -> list[torch.Tensor]:
+        """Run the network on prepared images (B, C, H, W), from any device.
+
+        Returns a map (B, C_l, h, w) per tap, on the device of the network.
+        """
+        if self._converted is not None:
+            with self._lock, torch.inference_mode(False), torch.no_grad():
+                found = self._converted(batch)
+            if found is not None:
+                return [layer.permute(0, 3, 1, 2) for layer in found]
+        return self.in_torch(batch)
+
+    @usual_torch()
+    def in_torch(self, batch: torch.Tensor) -> list[torch.Tensor]:
+        # Tensors made in a caller's inference mode have no version counters.
+        with self._lock, torch.inference_mode(False), torch.no_grad():
+            batch = batch.to(self.device)
+            batch = batch.clone() if batch.is_inference() else batch
+            batch = batch.contiguous(memory_format=torch.channels_last)
+            maps, versions = self._forward(batch)
+            # An in-place layer (ReLU, a residual sum) after a tap changes the tap's output. torch's
+            # version counters show which taps are affected; only their outputs are copied.
+            changed = {tap for tap in self.taps if maps[tap]._version != versions[tap]}
+            if changed:
+                self._overwritten |= changed
+                maps, _ = self._forward(batch)
+        return [maps[tap] for tap in self.taps]
+
+    @usual_torch()
+    def stride(self, n_channels: int = 3) -> int | None:
+        """Return the stride that `reach` has, without measuring the margin."""
+        if n_channels not in self._strides:
+            strides, _ = _reach_of_one_pixel(self, _REACH_SIDES[0], n_channels)
+            self._strides[n_channels] = math.lcm(*strides) if strides else None
+        return self._strides[n_channels]
+
+    @usual_torch()
+    def reach(self, n_channels: int = 3) -> Reach | None:
+        if n_channels not in self._reaches:
+            self._reaches[n_channels] = reach_of(self, n_channels)
+        return self._reaches[n_channels]
+
+    def _for_size(self, height: int, width: int) -> TappedNetwork:
+        """Return the network for images of one size, of which it may know more."""
+        resampled_for = getattr(self.module, "resampled_for", None)
+        module = self.module if resampled_for is None else resampled_for(height, width)
+        return TappedNetwork(module, self.taps, digest="")
+
+    def own_maps(self, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return maps (B, h_l, w_l, C_l) that no later layer overwrites."""
+        overwritten, self._overwritten = self._overwritten, set(self.taps)
+        try:
+            maps, _ = self._forward(batch)
+        finally:
+            self._overwritten = overwritten
+        return tuple(maps[tap].permute(0, 2, 3, 1) for tap in self.taps)
+
+    def _forward(self, batch: torch.Tensor) -> tuple[dict[str, torch.Tensor], dict[str, int]]:
+        maps: dict[str, torch.Tensor] = {}
+        versions: dict[str, int] = {}
+        with self._hooks(maps, versions), contextlib.suppress(_LastTapReached):
+            self.module(batch)
+        missed = [tap for tap in self.taps if tap not in maps]
+        if missed:
+            raise ValueError(f"the network never calls its layer(s) {missed}: choose other taps")
+        return maps, versions
+
+    @contextlib.contextmanager
+    def _hooks(self, maps: dict[str, torch.Tensor], versions: dict[str, int]) -> Iterator[None]:
+        def keep(tap: str, output: object) -> None:
+            if tap in maps:
+                return
+            if not isinstance(output, torch.Tensor) or output.ndim != 4:
+                shape = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output)
+                raise ValueError(
+                    f"tap {tap!r} gives {shape}, not a map (B, C, H, W): choose a "
+                    "convolutional layer"
+                )
+            maps[tap] = output.clone() if tap in self._overwritten else output
+            versions[tap] = maps[tap]._version
+            if len(maps) == len(self.taps):
+                raise _LastTapReached
+
+        layers = dict(self.module.named_modules())
+        handles = [
+            layers[tap].register_forward_hook(lambda _m, _i, output, tap=tap: keep(tap, output))
+            for tap in self.taps
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+@dataclass(frozen=True)
+class Reach:
+    """The receptive field of a network.
+
+    Attributes
+    ----------
+    stride : int
+        Pixels from one cell of the coarsest tap to the next.
+    margin : int or None
+        Pixels around a cell that it may depend on: a multiple of the stride. None if cells depend
+        on the whole image (attention, squeeze-and-excitation), on more than 1,344 pixels, or on
+        where they are (windowed attention).
+    """
+
+    stride: int
+    margin: int | None
+
+
+def reach_of(network: TappedNetwork, n_channels: int = 3) -> Reach | None:
+    """Measure the receptive field of a network; None if its cells do not form a regular grid.
+
+    One pixel of an empty image is set to NaN, which spreads to exactly the cells that depend on it.
+
+    >>> from hypervlad.features.network import build_network
+    >>> from hypervlad.features.network import reach_of
+    >>> reach_of(build_network("mobilenet_v2", "random", ["features.6", "features.13"]))
+    Reach(stride=16, margin=160)
+    """
+    for side in _REACH_SIDES:
+        strides, distances = _reach_of_one_pixel(network, side, n_channels)
+        if not strides:
+            return None
+        stride = math.lcm(*strides)
+        # The pixel may lie anywhere in its cell.
+        margin = -(-(max(distances) + stride) // stride) * stride
+        if 2 * margin + stride < side:
+            same = is_shift_equivariant(network, side, stride, margin, n_channels)
+            return Reach(stride, margin if same else None)
+        # If already the finest tap depends on everything, more pixels change nothing.
+        n_tried = len(distances) if side == _REACH_SIDES[0] else 2
+        if n_tried > 1 and min(distances) >= side // 2:
+            break
+    return Reach(stride, None)
+
+
+def is_shift_equivariant(
+    network: TappedNetwork, side: int, stride: int, margin: int, n_channels: int
+) -> bool:
+    """Return whether a shift of the image by a cell shifts maps, far from the border."""
+    generator = torch.Generator().manual_seed(_SEED)
+    image = torch.randn(1, n_channels, side + stride, side + stride, generator=generator)
+    image = image.to(network.device)
+    first, second = network(image[:, :, :side, :side]), network(image[:, :, stride:, stride:])
+    for one, other in zip(first, second, strict=True):
+        low, high = (n * one.shape[-1] // side for n in (margin, side - margin))
+        n = stride * one.shape[-1] // side
+        shifted = one[:, :, low + n : high, low + n : high]
+        difference = (shifted - other[:, :, low : high - n, low : high - n]).abs().max()
+        if difference > _ROUNDING * shifted.abs().max():
+            return False
+    return True
+
+
+def _reach_of_one_pixel(
+    network: TappedNetwork, side: int, n_channels: int
+) -> tuple[list[int], list[int]]:
+    """Return the stride of each tap, if regular, and how far the central pixel reaches in it."""
+    image = torch.zeros(1, n_channels, side, side, device=network.device)
+    image[:, :, side // 2, side // 2] = torch.nan
+    maps = network.in_torch(image)  # OpenVINO may not pass NaN on
+    strides = [side // layer.shape[-1] for layer in maps]
+    distances = []
+    for layer, stride in zip(maps, strides, strict=True):
+        if side % stride or tuple(layer.shape[-2:]) != (side // stride,) * 2:
+            return [], []
+        cells = layer.isnan().any(1)[0].nonzero()
+        # A layer may hide NaN: then nothing is known.
+        low, high = (int(cells.min()), int(cells.max()) + 1) if len(cells) else (0, side)
+        distances.append(max(side // 2 - low * stride, high * stride - side // 2))
+    return strides, distances
+
 
 _RANDOM_SEED = 0
 _IN_MODEL = "the weights inside the model file"

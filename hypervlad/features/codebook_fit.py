@@ -8,9 +8,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from hypervlad.features.backbones.network import NetworkSource
-from hypervlad.features.backbones.registry import class_tokens
-from hypervlad.features.backbones.tapped_network import TappedNetwork
 from hypervlad.features.cache import ResultCache
 from hypervlad.features.codebook import (
     Codebook,
@@ -20,10 +17,12 @@ from hypervlad.features.codebook import (
     learn_codebook,
     learn_scales,
 )
-from hypervlad.features.encoder.encoding import EncoderParams, maps_fingerprint, random_pixels
-from hypervlad.features.encoder.loading import ImageInfo, ImageLoader, LoadedImage, ReadReport
-from hypervlad.features.encoder.parallel import absolute_path, in_order, map_tasks, uses_workers
+from hypervlad.features.encoding import EncoderParams, maps_fingerprint, random_pixels
 from hypervlad.features.hypercolumns import feature_maps, hypercolumns_at
+from hypervlad.features.loading import ImageInfo, ImageLoader, LoadedImage, ReadReport
+from hypervlad.features.network import NetworkSource, TappedNetwork
+from hypervlad.features.registry import class_tokens
+from hypervlad.features.workers import absolute_path, in_order, map_tasks, uses_workers
 from hypervlad.images import SkippedImage
 from hypervlad.images.reading import read_in_order
 

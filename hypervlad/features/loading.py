@@ -12,10 +12,10 @@ from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 from hypervlad.common.limits import MAX_INPUT_PIXELS
 from hypervlad.common.progress import ProgressBar
 from hypervlad.common.wording import counted, name_some, verb, warn_user
-from hypervlad.features.backbones.preprocessing import Preprocessing, prepare_mask
 from hypervlad.features.cache import Cache, Memory, PathIndex
 from hypervlad.features.hypercolumns import turned
 from hypervlad.features.lazy_torch import torch
+from hypervlad.features.registry import Preprocessing, prepare_mask
 from hypervlad.images import (
     ImageReadError,
     Micrograph,

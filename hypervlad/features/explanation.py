@@ -19,8 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hypervlad.features import vlad
-from hypervlad.features.encoder.encoding import BatchEncoder, finish_pooled
-from hypervlad.features.encoder.loading import Batch
+from hypervlad.features.encoding import BatchEncoder, finish_pooled
 from hypervlad.features.hypercolumns import (
     cell_weights,
     feature_maps,
@@ -30,6 +29,7 @@ from hypervlad.features.hypercolumns import (
     turned_back,
 )
 from hypervlad.features.lazy_torch import torch
+from hypervlad.features.loading import Batch
 
 
 @dataclass(frozen=True, eq=False)

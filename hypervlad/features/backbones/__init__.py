@@ -1,1 +1,0 @@
-"""Named networks with their taps, preprocessing and weights."""

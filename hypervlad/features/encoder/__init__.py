@@ -1,1 +1,0 @@
-"""Images in, VLAD vectors out: the scikit-learn transformer."""

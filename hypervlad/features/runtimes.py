@@ -1,0 +1,189 @@
+"""Networks made faster on CPUs: without batch normalisations, and run by OpenVINO."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import itertools
+import warnings
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
+from typing import Any, TypeAlias, cast
+
+from hypervlad.common.wording import reason_of, warn_user
+from hypervlad.features.lazy_torch import torch
+
+_TOLERANCE = 1e-5  # of the largest value of a map; float32 sums in another order differ by 1e-6
+_MAX_CONVERTED = 8  # networks in memory, where each size of images has its own
+_RECORDED_SIDE = 128  # pixels: where any size will do, a small one takes less time and memory
+
+#: From a batch (B, C, H, W) to feature maps (B, h_l, w_l, C_l).
+_Run: TypeAlias = "Callable[[torch.Tensor], list[torch.Tensor]]"
+
+
+def fold_norms(
+    module: torch.nn.Module, image: torch.Tensor, taps: Collection[str] = ()
+) -> torch.nn.Module:
+    """Return a network with folded batch normalisations, which shares all other tensors.
+
+    They are found in a pass of the image. Convolutions whose output is that of a tap stay as they
+    are; networks that use an output elsewhere must not be folded.
+    """
+    found = _conv_norm_pairs(module, image)
+    pairs = [(conv, norm) for conv, norm, names in found if not names & set(taps)]
+    if not pairs:
+        return module
+    tensors = itertools.chain(module.parameters(), module.buffers())
+    folded = copy.deepcopy(module, {id(tensor): tensor for tensor in tensors})
+    for conv, norm in pairs:
+        first, second = (cast(Any, folded.get_submodule(name)) for name in (conv, norm))
+        fused = torch.nn.utils.fusion.fuse_conv_bn_eval(first, second)
+        _replace(folded, conv, fused.requires_grad_(False))
+        _replace(folded, norm, torch.nn.Identity())
+    return folded
+
+
+def _conv_norm_pairs(
+    module: torch.nn.Module, image: torch.Tensor
+) -> Iterator[tuple[str, str, set[str]]]:
+    """Yield each convolution, the normalisation of its output, and the layers that return it."""
+    layers = {name: layer for name, layer in module.named_modules() if name}
+    # Keeping the tensors keeps their ids unique.
+    outputs: dict[int, list[tuple[str, torch.Tensor]]] = {}
+    found, calls = dict[str, tuple[str, int]](), Counter[str]()
+
+    def record(name: str, layer: torch.nn.Module, inputs: Any, output: Any) -> None:
+        calls[name] += 1
+        before = outputs.get(id(inputs[0]), [("", output)])[0][0]
+        if type(layer) is torch.nn.BatchNorm2d and type(layers.get(before)) is torch.nn.Conv2d:
+            found[name] = before, id(inputs[0])
+        if isinstance(output, torch.Tensor):
+            outputs.setdefault(id(output), []).append((name, output))
+
+    handles = [
+        layer.register_forward_hook(lambda m, x, y, name=name: record(name, m, x, y))
+        for name, layer in layers.items()
+    ]
+    try:
+        module(image)
+    finally:
+        for handle in handles:
+            handle.remove()
+    for norm, (conv, tensor) in found.items():
+        names = {name for name, _ in outputs[tensor]}
+        # A block that contains the convolution has its output; another layer may change it.
+        if calls[conv] == calls[norm] == 1 and all(f"{conv}.".startswith(f"{n}.") for n in names):
+            yield conv, norm, names
+
+
+def _replace(module: torch.nn.Module, name: str, layer: torch.nn.Module) -> None:
+    parent, _, own = name.rpartition(".")
+    setattr(module.get_submodule(parent), own, layer)
+
+
+class OpenVINONetwork:
+    """A network that OpenVINO runs in torch's place, on CPUs about twice as fast.
+
+    It is converted when it is first called, and its maps are compared with torch's. Unless one
+    recording serves images of ``any_size``, those of the last eight sizes are kept.
+    """
+
+    def __init__(self, network_for: Callable[[int, int], Any], any_size: bool) -> None:
+        self._network_for, self._any_size = network_for, any_size
+        self._n_threads = 0
+        self._compiled: dict[tuple[int, ...], _Run | None] = {}
+
+    def __call__(self, batch: torch.Tensor) -> list[torch.Tensor] | None:
+        """Return maps (B, h_l, w_l, C_l) of a batch (B, C, H, W), or None if torch should run."""
+        if not len(batch):
+            return None
+        if self._n_threads != torch.get_num_threads():
+            self._n_threads = torch.get_num_threads()
+            self._compiled.clear()
+        size = () if self._any_size else tuple(batch.shape[1:])
+        run = self._compiled.pop(size) if size in self._compiled else self._converted(batch)
+        self._compiled[size] = run  # the last one used comes last
+        if len(self._compiled) > _MAX_CONVERTED:
+            del self._compiled[next(iter(self._compiled))]
+        return None if run is None else run(batch)
+
+    def _converted(self, batch: torch.Tensor) -> _Run | None:
+        if self._any_size:
+            batch = batch[:, :, :_RECORDED_SIDE, :_RECORDED_SIDE]
+        try:
+            network = self._network_for(batch.shape[2], batch.shape[3])
+            network.own_maps(batch[:1])  # networks of timm find out what suits this size
+            run = self._compile(network, batch)
+        except Exception as error:  # whatever a library does not know about a network
+            warn_user(f"OpenVINO cannot convert the network, so torch runs it ({reason_of(error)})")
+            return None
+        generator = torch.Generator().manual_seed(0)
+        n, n_channels, height, width = batch.shape
+        n = min(n, self._n_threads)  # enough for the streams of such batches
+        for more in (0, 32) if self._any_size else (0,):
+            images = torch.randn(n, n_channels, height + more, width, generator=generator)
+            for found, expected in zip(run(images), network.own_maps(images), strict=True):
+                difference, largest = (found - expected).abs().max(), expected.abs().max()
+                if not difference <= _TOLERANCE * largest:
+                    warn_user(
+                        "OpenVINO's maps differ from torch's by "
+                        f"{difference / largest:.0e} of their largest value, so torch runs the "
+                        "network"
+                    )
+                    return None
+        return run
+
+    def _compile(self, network: Any, batch: torch.Tensor) -> _Run:
+        import openvino
+        from openvino.frontend import FrontEndManager
+        from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+        class Recorded(torch.nn.Module):
+            # Weights that it did not own would be recorded as constants, which torch keeps.
+            def __init__(self) -> None:
+                super().__init__()
+                self.module = network.module
+
+            def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+                return network.own_maps(images)
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of branches that depend on the size
+            recorded = torch.jit.trace(Recorded(), batch[:1], check_trace=False)
+        decoder = TorchScriptPythonDecoder(recorded)
+        frontend = FrontEndManager().load_by_framework("pytorch")
+        model = frontend.convert(frontend.load(decoder))
+        sides = [-1, -1] if self._any_size else list(batch.shape[2:])
+        model.reshape({model.input(0): [1, batch.shape[1], *sides]})
+        n_threads = self._n_threads
+
+        @functools.cache
+        def requests_of(n_streams: int) -> list[openvino.InferRequest]:
+            settings = {
+                "INFERENCE_NUM_THREADS": n_threads,
+                "INFERENCE_PRECISION_HINT": "f32",
+                "NUM_STREAMS": n_streams,
+                # Pinned, the threads of two processes would all stay on the first cores.
+                "ENABLE_CPU_PINNING": False,
+            }
+            compiled = openvino.Core().compile_model(model, "CPU", settings)
+            return [compiled.create_infer_request() for _ in range(n_streams)]
+
+        def run(images: torch.Tensor) -> list[torch.Tensor]:
+            inputs = images.contiguous().numpy()
+            # One thread for an image; of few images, all for one. No queue with callbacks: OpenVINO
+            # waits for ever if it is deleted while a callback ends.
+            requests = requests_of(n_threads if len(inputs) >= n_threads else 1)
+            found = []
+            for i in range(len(inputs) + len(requests)):
+                request = requests[i % len(requests)]
+                if len(requests) <= i:
+                    request.wait()
+                    found.append(
+                        [torch.tensor(output.data[0]) for output in request.output_tensors]
+                    )
+                if i < len(inputs):
+                    request.start_async([inputs[i : i + 1]], share_inputs=True)
+            return [torch.stack(layer) for layer in zip(*found, strict=True)]
+
+        return run

@@ -1,1 +1,0 @@
-"""Windows and patches of images; ``maps``, ``vectors`` and ``dataset`` need torch."""
