@@ -145,7 +145,8 @@ class OpenVINONetwork:
                 self.module = network.module
 
             def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-                return network.own_maps(images)
+                maps: tuple[torch.Tensor, ...] = network.own_maps(images)
+                return maps
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of branches that depend on the size
