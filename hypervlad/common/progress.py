@@ -1,4 +1,4 @@
-"""The progress of a call: how many images it has to do with, and what it writes on stderr.
+"""The progress of a call: how many images it has, what it says of them, and what it writes.
 
 Services and pythonw have no stderr, or a closed one.
 """
@@ -7,13 +7,26 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 from tqdm.auto import tqdm
 
-_n_images: ContextVar[int | None] = ContextVar("n_images", default=None)
+from hypervlad.common.wording import warn_user
+
+#: From facts by the names of images, and how many images a call has, to a sentence.
+Sentence: TypeAlias = Callable[[Mapping[str, Any], int], str]
+
+
+@dataclass
+class _Run:
+    n_images: int
+    facts: dict[Sentence, dict[str, Any]] = field(default_factory=dict)
+
+
+_run: ContextVar[_Run | None] = ContextVar("run", default=None)
 
 
 def can_print(stream: Any) -> bool:
@@ -51,15 +64,29 @@ def announced(n_images: int) -> Iterator[None]:
     >>> n_announced()
     1
     """
-    token = _n_images.set(n_images) if _n_images.get() is None else None
+    if _run.get() is not None:
+        yield
+        return
+    run = _Run(n_images)
+    token = _run.set(run)
     try:
         yield
     finally:
-        if token is not None:
-            _n_images.reset(token)
+        _run.reset(token)
+    for sentence, facts in run.facts.items():
+        warn_user(sentence(facts, max(n_images, len(facts))))
+
+
+def warn_of_image(sentence: Sentence, name: str, fact: Any) -> None:
+    """Warn of an image: at the end of the announced block, in one sentence for all its images."""
+    run = _run.get()
+    if run is None:
+        warn_user(sentence({name: fact}, 1))
+    else:
+        run.facts.setdefault(sentence, {})[name] = fact
 
 
 def n_announced() -> int:
     """Return the number of images announced, 1 if none were."""
-    n_images = _n_images.get()
-    return 1 if n_images is None else n_images
+    run = _run.get()
+    return 1 if run is None else run.n_images

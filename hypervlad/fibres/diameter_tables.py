@@ -28,8 +28,8 @@ from hypervlad.fibres.diameters import Polarity, fibre_diameters
 from hypervlad.fibres.gradients import Values
 from hypervlad.fibres.mixture import weighted_quantiles
 from hypervlad.fibres.profile_network import ProfileNetwork
-from hypervlad.images import Annotation, PixelSizes, ReadOptions
-from hypervlad.images.annotations import report_annotations
+from hypervlad.images import PixelSizes, ReadOptions
+from hypervlad.images.annotations import note_annotations
 from hypervlad.images.options import check_read_options
 from hypervlad.images.sample import Annotations
 from hypervlad.pages.results_folder import ResultsFolder, Row, report_removed, write_rows
@@ -143,7 +143,6 @@ def write_diameters(
 
     tables = IMAGES_TABLE, PLACES_TABLE, _PLACE_COLUMNS
     kept = ", annotations kept" * (annotations == "keep")
-    drawn: dict[str, list[Annotation]] = {}
     method = f"hypervlad {__version__}{kept}, network {ProfileNetwork.pretrained().digest}"
     with (
         new_folder(folder),
@@ -165,7 +164,7 @@ def write_diameters(
                     found = fibre_diameters(
                         image, polarity=polarity, annotations=annotations, read_options=options
                     )
-                    drawn[name] = found.annotations
+                    note_annotations(name, found.annotations)
             except ValueError as error:
                 unreadable.append(str(error))
                 continue
@@ -179,7 +178,6 @@ def write_diameters(
             measured.append(each)
         if not measured:
             return None, unreadable
-        report_annotations(drawn)
         if refused_places:
             warn_user(
                 f"{leave_out}: {counted(len(refused_places), 'image')} "

@@ -17,8 +17,9 @@ from hypervlad.fibres.gradients import Values, normalised_contrast
 from hypervlad.fibres.places import Appearance, Field, find_places
 from hypervlad.fibres.profile_network import ProfileNetwork
 from hypervlad.images import PixelSizes, ReadOptions
-from hypervlad.images.annotations import report_annotations
-from hypervlad.images.reading import image_name
+from hypervlad.images.annotations import note_annotations
+from hypervlad.images.options import check_read_options
+from hypervlad.images.reading import decoded_once, image_name
 from hypervlad.images.sample import Annotations, read_sample
 from hypervlad.objects.particle import Outline, Outlines, Particle, cropped, cut_particles
 
@@ -107,12 +108,13 @@ def find_fibres(
     """
     check_value("polarity", polarity, [OneOf(*get_args(Polarity))])
     check_value("min_length", min_length, [Number(at_least=0, meaning="pixels")])
+    image = decoded_once(image, check_read_options(read_options))
     sample = read_sample(
         image, annotations=annotations, read_options=read_options, pixel_size=pixel_size
     )
     if sample.grey.min() == sample.grey.max() or not sample.mask.any():
         return []
-    report_annotations({image_name(image): sample.annotations})
+    note_annotations(image_name(image), sample.annotations)
     contrast = normalised_contrast(sample.grey)
     field = Field.of(contrast, sample.mask)
     signs = {"bright": [1.0], "dark": [-1.0], "auto": [1.0, -1.0]}[polarity]

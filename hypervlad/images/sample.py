@@ -23,8 +23,16 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 from hypervlad.common.constraints import OneOf, check_value
-from hypervlad.common.wording import warn_user
-from hypervlad.images.annotations import Annotation, annotation_mask, find_annotations, window_of
+from hypervlad.common.progress import announced, warn_of_image
+from hypervlad.common.wording import counted, name_some
+from hypervlad.images.annotations import (
+    Annotation,
+    annotation_mask,
+    annotations_in,
+    coloured_marks,
+    fill_annotations,
+)
+from hypervlad.images.banner import as_8bit_grey
 from hypervlad.images.errors import ImageReadError
 from hypervlad.images.options import PixelSizes, ReadOptions, check_read_options
 from hypervlad.images.reading import Micrograph, check_image_list, image_name, read_named
@@ -33,7 +41,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 Annotations: TypeAlias = Literal["leave_out", "keep"]
 
-_MARGIN = 4  # pixels around an annotation, from which it is filled
 _SQUARE = 3  # pixels: side of squares, whose levels are no hot pixels
 _MAX_RANGE = 5.0  # of grey levels, by that of squares: of noise alone, at most 4
 _MAX_HOT = 4  # pixels of a cluster
@@ -128,14 +135,15 @@ def for_each_image(
 ) -> list[T]:
     """Return what a function makes of each image, and of what else is its; errors name it."""
     found = []
-    for number, (image, *own) in enumerate(zip(images, *others, strict=True)):
-        try:
-            found.append(function(image, *own))
-        except ValueError as error:
-            name, reason = image_name(image, number), str(error).removeprefix("image: ")
-            if name in reason:
-                raise
-            raise type(error)(f"{name}: {reason}") from error
+    with announced(len(images)):
+        for number, (image, *own) in enumerate(zip(images, *others, strict=True)):
+            try:
+                found.append(function(image, *own))
+            except ValueError as error:
+                name, reason = image_name(image, number), str(error).removeprefix("image: ")
+                if name in reason:
+                    raise
+                raise type(error)(f"{name}: {reason}") from error
     return found
 
 
@@ -163,23 +171,41 @@ def drop_hidden(labels: NDArray[np.int32], mask: NDArray[np.bool_]) -> int:
     return n_seen
 
 
-def read_grey(
-    image: Any, options: ReadOptions, name: str | None = None, *, with_bars: bool = False
-) -> Micrograph:
+def read_grey(image: Any, options: ReadOptions, name: str | None = None) -> Micrograph:
     """Read an image as grey (H, W), the mean of its colours; errors use the name.
 
-    A UserWarning says that the pixels are not square: then the pixel size is None. `with_bars` is
-    that of `read_named`.
+    A UserWarning, one for all images of a run, says that pixels are not square: then the pixel size
+    is None.
     """
     name = image_name(image) if name is None else name
-    micrograph = read_named(image, options, name, with_digest=False, with_bars=with_bars)
+    micrograph = read_named(image, options, name, with_digest=False)
+    _warn_unless_square(micrograph, name)
+    return replace(micrograph, pixels=_as_grey(micrograph.pixels))
+
+
+def _warn_unless_square(micrograph: Micrograph, name: str) -> None:
     if sides := micrograph.metadata.get("pixel_sides_nm"):
-        warn_user(
-            f"{name}: pixels of {sides[0]:.4g} x {sides[1]:.4g} nm are not square, so lengths are "
-            "in pixels and directions those of the image as stored; resample it to square pixels"
+        warn_of_image(_not_square, name, sides)
+
+
+def _as_grey(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    return pixels if pixels.ndim == 2 else pixels.mean(axis=2)
+
+
+def _not_square(facts: Mapping[str, Sequence[float]], n_images: int) -> str:
+    (name, sides), *others = facts.items()
+    size = f"{sides[0]:.4g} x {sides[1]:.4g} nm"
+    remedy = "resample {} to square pixels"
+    if not others:
+        return (
+            f"{name}: pixels of {size} are not square, so lengths are in pixels and directions "
+            f"those of the image as stored; {remedy.format('it')}"
         )
-    pixels = micrograph.pixels
-    return micrograph if pixels.ndim == 2 else replace(micrograph, pixels=pixels.mean(axis=2))
+    return (
+        f"{len(facts)} of {counted(n_images, 'image')} have pixels that are not square, such as "
+        f"{size}, so lengths are in pixels and directions those of the images as stored: "
+        f"{name_some(list(facts))}; {remedy.format('them')}"
+    )
 
 
 def read_sample(
@@ -228,18 +254,20 @@ def read_sample(
         options = replace(options, pixel_size=pixel_size)
     if mask is not None and hasattr(type(image), "__array__"):
         image = _bounded(np.asarray(image), np.asarray(mask))
-    micrograph = read_grey(image, options, with_bars=True)
-    grey = micrograph.pixels
+    micrograph = read_named(image, options, image_name(image), with_digest=False, with_bars=True)
+    _warn_unless_square(micrograph, image_name(image))
+    grey = _as_grey(micrograph.pixels)
     shown = _checked_mask(mask, grey.shape)
     if is_stretched:
         grey = _without_hot_pixels(grey)
     found = list[Annotation]()
     if annotations == "leave_out":
-        n_bar = micrograph.metadata.get("bar_rows", (0, 0))[1] if options.banner == "keep" else 0
-        found = find_annotations(grey, n_bar)
+        above, below = micrograph.metadata["bar_rows"]
+        bars = above, below - micrograph.metadata["banner_rows"]
+        found = annotations_in(as_8bit_grey(grey), bars, coloured_marks(micrograph.pixels))
     seen = ~annotation_mask(found, (grey.shape[0], grey.shape[1]))
     if found and seen.any():
-        grey = _filled(grey, seen, found)
+        grey = fill_annotations(grey, seen, found)
         if is_stretched:
             grey = _stretched(grey)
     return Sample(grey, seen & shown, micrograph.pixel_size, found)
@@ -283,27 +311,3 @@ def _stretched(grey: NDArray[np.float32]) -> NDArray[np.float32]:
     """Scale an image from its darkest and its brightest pixel."""
     range_ = np.ptp(grey)
     return np.asarray((grey - grey.min()) / range_ if range_ > 0 else grey, np.float32)
-
-
-def _filled(
-    grey: NDArray[Any], mask: NDArray[np.bool_], annotations: list[Annotation]
-) -> NDArray[Any]:
-    """Return an image with mirrored rows in place of bars, and else the nearest pixels."""
-    grey, height = grey.copy(), len(grey)
-    for each in annotations:
-        if each.kind != "information bar":
-            window = window_of(each, _MARGIN)
-            own = mask[window]
-            if own.any():
-                nearest = ndimage.distance_transform_edt(
-                    ~own, return_distances=False, return_indices=True
-                )
-                grey[window] = grey[window][tuple(nearest)]
-    rows = np.flatnonzero(mask.any(axis=1))
-    first, last = rows[0], rows[-1] + 1
-    if last - first >= max(first, height - last):
-        grey[:first], grey[last:] = (
-            grey[first : 2 * first][::-1],
-            grey[2 * last - height : last][::-1],
-        )
-    return grey

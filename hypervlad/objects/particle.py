@@ -327,8 +327,8 @@ def cut_particles(
     pixels = micrograph.pixels
     check_same_size(found, pixels, shown)
     if name is None:
-        is_path = isinstance(image, str | os.PathLike)
-        name = os.path.normpath(shown) if is_path else f"image {micrograph.digest[:12]}"
+        source = micrograph.source
+        name = os.path.normpath(source) if source else f"image {micrograph.digest[:12]}"
     known = [size for size in (pixel_size, micrograph.pixel_size, found.pixel_size) if size]
     nm = float(known[0]) if known else None
     return [

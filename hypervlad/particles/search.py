@@ -15,8 +15,8 @@ from hypervlad.common.constraints import check_value
 from hypervlad.common.files import exclusive_lock, new_folder, replace_when_complete
 from hypervlad.common.progress import ProgressBar, announced
 from hypervlad.common.wording import counted, is_utf8, name_some, warn_user
-from hypervlad.images import Annotation, ImageReadError, PixelSizes, ReadOptions
-from hypervlad.images.annotations import report_annotations
+from hypervlad.images import ImageReadError, PixelSizes, ReadOptions
+from hypervlad.images.annotations import note_annotations
 from hypervlad.images.options import PIXEL_SIZE, check_read_options
 from hypervlad.images.reading import read_named, relative_names
 from hypervlad.objects.counts import Field
@@ -134,8 +134,7 @@ def find_in_images(
         sizes = {each.micrograph: each.pixel_size for each in folder.fields} if has_fields else {}
         names = sorted({*sizes, *files})
         done = {name for name in names if folder.outlines_file(name).exists()}
-        fields, left_out, n_beside = list[Field](), list[str](), 0
-        drawn: dict[str, list[Annotation]] = {}
+        fields, left_out = list[Field](), list[str]()
         tables: list[pd.DataFrame] = []
         bar = ProgressBar(names, unit="image", disable=not verbose or None)
         with announced(len(names) - len(done)):
@@ -146,8 +145,7 @@ def find_in_images(
                 try:
                     if name not in done:
                         image = files.get(name) or folder.image(name)
-                        found, drawn[name], n = _outlined(name, image, outline, reading)
-                        n_beside += n
+                        found = _outlined(name, image, outline, reading)
                         write_outlines(file, found, pixel_size=found.pixel_size or size)
                     outlines = read_outlines(file)
                     if size and not outlines.pixel_size:  # given later, or lost in other programs
@@ -167,7 +165,6 @@ def find_in_images(
         if fields:
             (folder.path / CONFUSION).unlink(missing_ok=True)
             write_tables(folder.path, fields, tables)
-    report_annotations(drawn, n_beside, "particle")
     _warn_of_sizes(fields)
     return FoundFolder(path), left_out
 
@@ -213,8 +210,8 @@ def _flat(run: dict[str, Any]) -> dict[str, Any]:
 
 def _outlined(
     name: str, image: Path, outline: Callable[[Path], Any], options: ReadOptions
-) -> tuple[Outlines, list[Annotation], int]:
-    """Return the outlines of an image, with its pixel size, and what was left out, if known."""
+) -> Outlines:
+    """Return the outlines of an image, with its pixel size; say what was left out, if known."""
     if not is_utf8(name) or len(os.fsencode(image.name)) > _MAX_NAME:
         raise ImageReadError(
             f"{image}: its name is not UTF-8, or has more than {_MAX_NAME} bytes; rename it"
@@ -225,7 +222,8 @@ def _outlined(
     own = read_named(image, options, str(image), with_digest=False)
     check_same_size(found, own.pixels, str(image))
     left_out = getattr(outlined, "annotations", []), getattr(outlined, "n_beside", 0)
-    return replace(found, pixel_size=own.pixel_size), *left_out
+    note_annotations(name, *left_out, "particle")
+    return replace(found, pixel_size=own.pixel_size)
 
 
 def _warn_of_sizes(fields: Sequence[Field]) -> None:

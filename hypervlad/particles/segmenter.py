@@ -29,6 +29,7 @@ from hypervlad.common.constraints import (
     RandomState,
     check_value,
 )
+from hypervlad.common.progress import announced
 from hypervlad.common.wording import counted, name_some, warn_user
 from hypervlad.features.lazy_torch import check_device, usual_torch
 from hypervlad.features.loading import size_at_scale
@@ -36,7 +37,7 @@ from hypervlad.features.network import NetworkSource, build_network
 from hypervlad.features.registry import check_registered, get_backbone
 from hypervlad.features.weights import WEIGHTS, NetworkEstimator
 from hypervlad.images import Annotation, ImageReadError, ReadOptions
-from hypervlad.images.annotations import report_annotations
+from hypervlad.images.annotations import note_annotations
 from hypervlad.images.masks import mask_banner_rows
 from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import check_image_list, image_name, read_stored
@@ -374,9 +375,9 @@ class HypercolumnSegmenter(NetworkEstimator):
         images = check_image_list(images)
         found = for_each_image(partial(self._found, annotations, read_options), images)
         names = [image_name(image, number) for number, image in enumerate(images)]
-        n_beside = sum(each.n_beside for each in found)
-        drawn = {name: each.annotations for name, each in zip(names, found, strict=True)}
-        report_annotations(drawn, n_beside, "particle")
+        with announced(len(images)):
+            for name, each in zip(names, found, strict=True):
+                note_annotations(name, each.annotations, each.n_beside, "particle")
         report_notes(zip(names, (each.note for each in found), strict=True))
         return [each.labels for each in found]
 

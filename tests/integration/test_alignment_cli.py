@@ -120,10 +120,11 @@ def test_maps_are_those_of_the_library_and_know_their_pixel_size(folder, found):
 def test_pixels_that_are_not_square_are_reported(folder, tmp_path):
     pixels = tifffile.imread(folder / "one" / "a.tif")
     options = {"resolution": (1 / 5, 1 / 10), "metadata": {"unit": "nm"}}
-    tifffile.imwrite(tmp_path / "a.tif", pixels[:79, :64], imagej=True, **options)
-    result = run(tmp_path / "a.tif", "-o", tmp_path / "out").stderr
-    assert "a.tif: pixels of 5 x 10 nm are not square" in result
-    (row,) = table(tmp_path / "out").values()
+    for name in ("a.tif", "b.tif"):
+        tifffile.imwrite(tmp_path / name, pixels[:79, :64], imagej=True, **options)
+    result = run(tmp_path / "a.tif", tmp_path / "b.tif", "-o", tmp_path / "out").stderr
+    assert "2 of 2 images have pixels that are not square, such as 5 x 10 nm" in result
+    row, _ = table(tmp_path / "out").values()
     assert row["pixel_size_nm"] == row["window_nm"] == ""
     sides = [row[name] for name in ("window_px", "window_width_px", "window_height_px")]
     assert sides == ["32", "32", "39.5"]

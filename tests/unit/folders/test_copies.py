@@ -62,18 +62,15 @@ EXPECTED = [
 ]
 
 
-@pytest.mark.parametrize("first", [0])
-def test_planted_copies_are_found_and_nothing_else(first, near):
+def test_planted_copies_are_found_and_nothing_else(near):
     images = list(tem_images())
     for k, change in enumerate(CHANGES.values()):
-        images[first + k], copy = change(images[first + k])
+        images[k], copy = change(images[k])
         images.append(copy)
     found = near(images)
-    assert set(found) == {(first + k, 30 + k) for k in range(len(CHANGES))}
-    assert all(0.8 <= copies.similarity <= 1 for copies in found.values())
-    if first == 0:
-        values = [(found[k, 30 + k].similarity, found[k, 30 + k].overlap) for k in range(19)]
-        np.testing.assert_allclose(values, EXPECTED, atol=0.012)
+    assert set(found) == {(k, 30 + k) for k in range(len(CHANGES))}
+    values = [(found[k, 30 + k].similarity, found[k, 30 + k].overlap) for k in range(19)]
+    np.testing.assert_allclose(values, EXPECTED, atol=0.012)
 
 
 @settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])

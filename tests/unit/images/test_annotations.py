@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from typing import Any
 
@@ -48,9 +49,21 @@ def annotated(image: np.ndarray, ink: int = 255) -> np.ndarray:
     return np.asarray(picture)
 
 
-def box_of(change: np.ndarray) -> tuple[slice, slice]:
-    rows, columns = (np.flatnonzero(change.any(axis=axis)) for axis in (1, 0))
-    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+def coloured(image: np.ndarray) -> np.ndarray:
+    """Mark a disc with a yellow circle, a letter and a red bar, as people do in JPEGs."""
+    picture = Image.fromarray(image).convert("RGB")
+    draw = ImageDraw.Draw(picture)
+    draw.ellipse([170, 50, 230, 110], outline=(255, 230, 0), width=3)
+    draw.text((235, 50), "b", (255, 230, 0), font_size=24)
+    draw.rectangle([280, 280, 370, 286], (220, 20, 20))
+    stream = io.BytesIO()
+    picture.save(stream, "JPEG", quality=90)
+    return np.asarray(Image.open(stream))
+
+
+def with_margin(image: np.ndarray) -> np.ndarray:
+    """Show the field in an empty frame, wider on the left."""
+    return np.pad(image, [(20, 12), (60, 20)], constant_values=3)
 
 
 @pytest.mark.parametrize("ink", [0, 255])
@@ -89,6 +102,20 @@ def test_what_was_drawn_is_found(ink: int, change: Callable[[np.ndarray], np.nda
 )
 def test_samples_have_none(image: np.ndarray) -> None:
     assert find_annotations(image) == []
+
+
+@pytest.mark.parametrize("draw", [coloured, with_margin])
+def test_coloured_marks_and_margins_are_no_sample(draw: Callable[[np.ndarray], np.ndarray]) -> None:
+    found = find_particles(draw(scan()))
+    kinds = {each.kind for each in found.annotations}
+    kind = "coloured mark" if draw is coloured else "empty margin"
+    assert (len(found), kinds) == (4, {kind})
+    assert len(find_particles(draw(scan()), annotations="keep")) != 4
+
+
+def test_coloured_samples_have_no_marks() -> None:
+    stained = np.stack([scan(), scan(1) // 2, scan(2) // 3], axis=2)
+    assert find_annotations(stained) == []
 
 
 def test_information_bars_are_found_on_both_sides() -> None:
@@ -140,13 +167,6 @@ def test_annotations_are_no_sample(name: str) -> None:
     if hasattr(found, "outlines"):
         change = drawn != image
         assert not any((each.mask & change[each.window]).any() for each in found)
-
-
-@pytest.mark.parametrize("name", FINDERS)
-def test_what_annotations_may_be_is_checked(name: str) -> None:
-    find, image, *_ = FINDERS[name]
-    with pytest.raises(ValueError, match="annotations"):
-        find(image, annotations="erase")
 
 
 @pytest.mark.parametrize(("n_hot", "side"), [(1, 1), (20, 2)])

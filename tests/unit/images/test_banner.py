@@ -116,12 +116,6 @@ def test_bands_that_resemble_a_banner_are_kept(case):
     assert read_image(RESEMBLE[case], banner="remove").shape == RESEMBLE[case].shape
 
 
-@pytest.mark.parametrize(("n_rows", "found"), [(976, 24), (1376, 0)])
-def test_a_bar_of_less_than_a_fiftieth_of_the_rows_is_none(n_rows, found):
-    image = np.vstack([texture(0, n_rows, 400), banner(24, 400, 0, 255, framed=False)])
-    assert find_banner(image) == pytest.approx(found, abs=2)
-
-
 @pytest.mark.parametrize(("kind", "gain", "top"), [("u1", 1, 1), ("u2", 20, 257)])
 def test_keep_is_the_default_and_remove_says_how_much(kind, gain, top):
     """The banner does not move the percentiles."""
