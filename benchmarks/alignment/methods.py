@@ -48,7 +48,6 @@ def all_methods(n_training: int) -> dict[str, Method]:
     """Return every method by its name, as a function of an image and a window size."""
     return {
         "structure_tensor": by_structure_tensor,
-        "lgo": by_lgo,
         LEARNED: Learned(n_training),
         "orientationj": functools.partial(by_orientationj, sigma=SIGMA),
         "orientationj_wide": functools.partial(by_orientationj, sigma=WIDE_SIGMA),
@@ -58,10 +57,6 @@ def all_methods(n_training: int) -> dict[str, Method]:
 
 def by_structure_tensor(image: np.ndarray, window: int) -> AlignedFraction:
     return aligned_fraction(image, "structure_tensor", window=window)
-
-
-def by_lgo(image: np.ndarray, window: int) -> AlignedFraction:
-    return aligned_fraction(image, "lgo", window=window)
 
 
 def by_orientationj(image: np.ndarray, window: int, *, sigma: float) -> AlignedFraction:
@@ -156,7 +151,7 @@ def _half_pixel_step(pixels: np.ndarray, axis: int) -> np.ndarray:
 
 
 def mask_of(image: np.ndarray) -> np.ndarray:
-    """Return the structure tensor's mask of fibres; "lgo" has its own, all others use this one."""
+    """Return the structure tensor's mask of fibres, which all methods use."""
     return local_orientation(image, SIGMA).mask
 
 
@@ -197,7 +192,6 @@ def orientation_errors(image: np.ndarray, truth: NanowireTruth) -> dict[str, Any
         found = local_orientation(image, sigma)
         by_method = {
             "structure_tensor": found.orientation,
-            "lgo": local_orientation(image, sigma, method="lgo").orientation,
             "orientationj": orientationj(grey, sigma)[0],
         }
         errors[f"{sigma:g}"] = {

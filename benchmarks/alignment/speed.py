@@ -48,7 +48,6 @@ def ways(image: np.ndarray, names: Sequence[str], n_training: int) -> dict[str, 
             structure_tensor(image, sigma=SIGMA)
         ),
         "local_orientation, structure tensor": partial(local_orientation, image, SIGMA),
-        "local_orientation, lgo": partial(local_orientation, image, SIGMA, method="lgo"),
     }
     return runs | {f"aligned fraction, {title}": run for title, run in fractions.items()}
 

@@ -21,7 +21,6 @@ DEFAULT_WINDOW = 32
 _LIMIT = 1.96  # standard deviations that hold 95 % of a normal distribution
 TITLES = {
     "structure_tensor": "structure tensor",
-    "lgo": "lgo",
     "learned": "learned",
     "orientationj": "OrientationJ",
     "orientationj_wide": "OrientationJ, 3.5 px",

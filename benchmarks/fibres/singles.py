@@ -122,7 +122,7 @@ def measure_images(n_images: int, seed: int) -> list[Facts]:
         (image,), (truth,) = make_fibre_images(1, size=SIZE, random_state=made, **asked)
         dark = asked["look"] == "transmission"
         found = {
-            "find_fibres": find_fibres(image),
+            "find_fibres": find_fibres(image).as_particles(),
             "regions": by_threshold(image, dark, branches=False),
             "branches": by_threshold(image, dark, branches=True),
         }

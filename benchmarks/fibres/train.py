@@ -34,8 +34,8 @@ from benchmarks.common.program import new_parser, parse
 from hypervlad.data import FIBRE_LOOKS
 from hypervlad.datasets.fibres import FibreStyle, FibreTruth, draw_fibres
 from hypervlad.fibres import diameters
-from hypervlad.fibres.gradients import normalised_contrast
-from hypervlad.fibres.mixture import weighted_quantiles
+from hypervlad.fibres.contrast import normalised_contrast
+from hypervlad.fibres.diameters import weighted_quantiles
 from hypervlad.fibres.places import Field, Places, find_places, followed, look_at, moved
 from hypervlad.fibres.profile_network import (
     LOG_ERRORS,

@@ -174,11 +174,11 @@ CASES: dict[str, Case] = {
         lambda facts: facts["means"][0]["gain"] == [0.0] * 5,
     ),
     "alignment": Case(
-        f"--methods structure_tensor lgo --figure OUT/drawn.png {THREAD}",
+        f"--methods structure_tensor fibriltool --figure OUT/drawn.png {THREAD}",
         {"benchmarks.alignment.scenes.SIZE": (96, 96)},
-        lambda facts: list(facts["methods"]) == ["structure_tensor", "lgo"],
+        lambda facts: list(facts["methods"]) == ["structure_tensor", "fibriltool"],
     ),
-    "alignment.speed": Case(f"{ONE_ROUND} --methods lgo", {"TILE": (64, 96)}),
+    "alignment.speed": Case(f"{ONE_ROUND} --methods fibriltool", {"TILE": (64, 96)}),
     "bars": Case(
         "--data DATA",
         {

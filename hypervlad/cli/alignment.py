@@ -44,8 +44,8 @@ def align(
         str,
         typer.Option(
             metavar="NAME",
-            help="How windows are classified: structure_tensor, lgo (local gradient orientation), "
-            "or the name of a model file that align-train wrote.",
+            help="How windows are classified: structure_tensor, or the name of a model file that "
+            "align-train wrote.",
         ),
     ] = "structure_tensor",
     window: Annotated[
@@ -70,6 +70,7 @@ def align(
     image_page: option.ImagePage = None,
     channel: option.Channel = None,
     remove_banner: option.RemoveBanner = False,
+    keep_annotations: option.KeepAnnotations = False,
     no_figures: Annotated[
         bool,
         typer.Option("--no-figures", help="Write only tables and maps, which is faster."),
@@ -92,7 +93,9 @@ def align(
       fraction           of the area with fibres that is aligned
       fibre_fraction     the same, counted in fibre pixels instead of area
       expected_fraction  from a model's probabilities; empty without a model
-      fibre_share        of the image that is fibre pixels
+      fibre_share        of the sample that is fibre pixels
+      annotations, annotation_share
+                         what was left out of the image, and its share of it
       mean_direction_deg, order_parameter, spread_deg
                          of all fibre pixels, with the limits of 95 % intervals:
                          that of a direction may go from 175 to 5
@@ -106,7 +109,7 @@ def align(
     \b
     Examples:
       hypervlad align wires.tif -o found/
-      hypervlad align images/ -o found/ --method lgo --window 500nm --tolerance 15
+      hypervlad align images/ -o found/ --window 500nm --tolerance 15
       hypervlad align "scans/*.png" -o found/ --pixel-size 2.5
     """
     from hypervlad.fibres import AlignmentRecipe
@@ -124,7 +127,8 @@ def align(
         window=getattr(chosen, "window_", DEFAULT_WINDOW) if window is None else window,
         tolerance=math.radians(tolerance),
         pixel_size=own_pixel_size(pixel_size, pixel_sizes, files),
-        **_reading_of(chosen) | reading,
+        annotations="keep" if keep_annotations else "leave_out",
+        read_options=_reading_of(chosen) | reading,
     )
     bad = write_alignment(
         output,
@@ -141,16 +145,16 @@ def align(
 
 def _method(name: str, weights: str | None, device: str) -> Any:
     from hypervlad.fibres import AlignmentModel
-    from hypervlad.fibres.orientation import METHODS
+    from hypervlad.fibres.alignment import DEFAULT_METHOD
 
-    if name in METHODS:
+    if name == DEFAULT_METHOD:
         check_no_weights(weights)
         return name
     path = Path(name)
     if not (path.is_file() or path.suffix or len(path.parts) > 1):
         raise ValueError(
-            f"--method {name}: expected {', '.join(METHODS)} or the name of a model file, but "
-            "there is no such file"
+            f"--method {name}: expected {DEFAULT_METHOD} or the name of a model file, but there "
+            "is no such file"
         )
     model = load_model(path, weights, AlignmentModel, "hypervlad align-train")
     if hasattr(model, "encoder_"):

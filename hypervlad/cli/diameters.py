@@ -92,6 +92,8 @@ def diameters(
       profile            how the brightness changes across fibres: flat, rims, round
                          or transmission
       reason             why there are no diameters
+      annotations, annotation_share
+                         what was left out of the image, and its share of it
       refused_...        tried places that were not accepted, by reason
     \b
     Columns of places.csv, one line per place: x_px and y_px (middle of the

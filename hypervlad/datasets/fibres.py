@@ -21,7 +21,7 @@ from hypervlad.datasets.drawing import (
     draw_seed,
     worm_like_chains,
 )
-from hypervlad.fibres.mixture import weighted_quantiles
+from hypervlad.fibres.diameters import weighted_quantiles
 from hypervlad.fibres.profile_network import LOOKS, FibreLook
 
 #: How the brightness changes across a fibre.

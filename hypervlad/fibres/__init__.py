@@ -3,6 +3,8 @@
 from hypervlad.fibres.alignment import (
     AlignedFraction,
     AlignmentModel,
+    AlignmentRecipe,
+    AlignmentResult,
     aligned_fraction,
     aligned_fraction_of_map,
 )
@@ -17,9 +19,13 @@ from hypervlad.fibres.diameter_groups import (
     GroupDiameters,
     compare_groups,
 )
-from hypervlad.fibres.diameters import FibreDiameters, fibre_diameters
-from hypervlad.fibres.image_alignment import AlignmentRecipe, AlignmentResult
-from hypervlad.fibres.measured_places import cross_lines, diameter_map
+from hypervlad.fibres.diameters import (
+    FibreDiameters,
+    cross_lines,
+    diameter_map,
+    fibre_diameters,
+)
+from hypervlad.fibres.left_out import read_left_out
 from hypervlad.fibres.orientation import LocalOrientation, local_orientation
 from hypervlad.fibres.pores import Pores, find_pores
 from hypervlad.fibres.regions import AlignedRegion
@@ -49,4 +55,5 @@ __all__ = [
     "find_fibres",
     "find_pores",
     "local_orientation",
+    "read_left_out",
 ]

@@ -2,39 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.ndimage import uniform_filter1d
 
 from hypervlad.common.constraints import HasMethods, Integer, Number, OneOf, check_value
 from hypervlad.fibres.axial import AxialStatistics, direction_of, order_of, spread_of
-from hypervlad.fibres.gradients import NO_ENERGY, FloatMap, GradientField
+from hypervlad.fibres.contrast import FloatMap
 from hypervlad.fibres.orientation import (
-    METHODS,
-    OrientationMethod,
-    bin_axes,
-    direction_histograms,
+    NO_ENERGY,
+    GradientField,
+    LocalOrientation,
+    orientation_of,
 )
 from hypervlad.fibres.regions import AlignedRegion, TileGrid, label_windows, regions_of
+from hypervlad.images import Annotation, PixelSizes, ReadOptions
 from hypervlad.images.errors import ImageReadError
+from hypervlad.images.metadata import length_in_pixels, parse_length
+from hypervlad.images.options import PIXEL_SIZE, check_read_options
+from hypervlad.images.reading import image_name
+from hypervlad.images.sample import Annotations, Sample, one_or_many, read_sample
 
 DEFAULT_WINDOW = 32
 DEFAULT_TOLERANCE = float(np.deg2rad(20))
 DEFAULT_SIGMA = 1.75
 WINDOW = Integer(at_least=2, meaning="a whole number of pixels")
 ANGLE = Number(above=0, at_most=np.pi / 2, meaning="an angle in radians (of degrees np.deg2rad)")
-#: What `method` may be: a name, or a model.
+DEFAULT_METHOD: Literal["structure_tensor"] = "structure_tensor"
 METHOD = (
-    OneOf(*METHODS),
+    OneOf(DEFAULT_METHOD),
     HasMethods(("aligned_proba",), "a model with a method aligned_proba(image, rows, columns)"),
 )
 _MIN_FIBRE = 0.1  # share of fibre below which a window is background
-_N_BINS = 36
-_N_BASELINE_BINS = 9  # a quarter of all directions: wide enough for noise to average out
-_MIN_BASELINE = 0.1  # of the mean of the histogram
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,8 +123,8 @@ class AlignmentModel(Protocol):
 
         Parameters
         ----------
-        image : array-like of shape (H, W)
-            As the user passed it.
+        image : ndarray of float32, shape (H, W)
+            Grey, 0 to 1.
         rows, columns : ndarray of int, shape (n_rows + 1,) and (n_columns + 1,)
             Edges of the windows, as in `AlignedFraction`.
 
@@ -134,49 +136,53 @@ class AlignmentModel(Protocol):
         ...
 
 
-AlignmentMethod: TypeAlias = OrientationMethod | AlignmentModel
+AlignmentMethod: TypeAlias = Literal["structure_tensor"] | AlignmentModel
 
 
+@one_or_many()
 def aligned_fraction(
-    image: ArrayLike,
-    method: AlignmentMethod = "structure_tensor",
+    image: Any,
+    method: AlignmentMethod = DEFAULT_METHOD,
     window: int = DEFAULT_WINDOW,
     tolerance: float = DEFAULT_TOLERANCE,
     *,
     sigma: float = DEFAULT_SIGMA,
-    name: str | None = None,
+    annotations: Annotations = "leave_out",
+    read_options: Mapping[str, Any] | ReadOptions | None = None,
 ) -> AlignedFraction:
     """Measure the coherently aligned fraction of an image, and its regions.
 
     The image is divided into windows, side by side. A window is aligned if the axial circular
-    standard deviation of its directions, sqrt(-2 ln R) / 2, is below the tolerance. It is
-    background if less than a tenth of it is fibre, or if its energy may be noise. Adjacent aligned
-    windows whose mean directions differ by at most the tolerance belong to one region.
+    standard deviation of its directions (see `local_orientation`), sqrt(-2 ln R) / 2, is below the
+    tolerance. It is background if less than a tenth of it is fibre, or if its energy may be noise.
+    Adjacent aligned windows whose mean directions differ by at most the tolerance belong to one
+    region.
 
     Parameters
     ----------
-    image : array-like of shape (H, W)
-        A grey image of any gain, offset and sign of the contrast.
-    method : {"structure_tensor", "lgo"} or AlignmentModel, default="structure_tensor"
-        Where R comes from (see `local_orientation`). With a model, windows whose probability is
-        above one half are aligned, and all else comes from the structure tensor.
+    image : path or array, or list of these
+        As for `local_orientation`.
+    method : "structure_tensor" or AlignmentModel, default="structure_tensor"
+        With a model, windows whose probability is above one half are aligned; directions, regions
+        and background are as without it.
     window : int, default=32
         Side of a window in pixels; adjusted a little so that windows cover all of the image.
     tolerance : float, default=0.349
         Radians; the default is 20 degrees.
     sigma : float, default=1.75
-        Length over which gradients are averaged, in pixels; for "lgo" only to find the background.
-    name : str, optional
-        Name of the image in errors; by default, they begin without one.
+        Length over which gradients are averaged, in pixels.
+    annotations, read_options
+        As for `fibre_diameters`.
 
     Returns
     -------
-    AlignedFraction
+    AlignedFraction, or list of them
+        A list of images gives a list.
 
     Raises
     ------
     ImageReadError
-        If the image is flat, has colours, holds NaN or is smaller than the window.
+        If an image cannot be read, is flat, holds NaN or is smaller than the window; it is named.
     ValueError
         If a parameter is out of range, or a model does not return one probability for each window.
 
@@ -192,29 +198,30 @@ def aligned_fraction(
     """
     _check_rule(window, tolerance)
     check_value("method", method, METHOD)
-    field = GradientField.of_image(image, sigma, name)
-    return fraction_of_field(field, image, method, window, tolerance, name)
+    sample = read_sample(image, annotations=annotations, read_options=read_options)
+    name = image_name(image)
+    field = GradientField.of(sample, sigma, name)
+    return _fraction(field, sample.grey, method, window, tolerance, name)
 
 
-def fraction_of_field(
+def _fraction(
     field: GradientField,
-    image: ArrayLike,
+    grey: FloatMap,
     method: AlignmentMethod,
     window: int,
     tolerance: float,
-    name: str | None = None,
+    name: str,
 ) -> AlignedFraction:
     grid = TileGrid.over(field.shape, check_window(window, field.shape, name))
-    sums = _histogram_sums(field, grid) if method == "lgo" else _tensor_sums(field, grid)
-    proba = None if isinstance(method, str) else _proba_of(method, image, grid)
-    return classify_windows(sums, grid, window, tolerance, proba)
+    proba = None if isinstance(method, str) else _proba_of(method, grey, grid)
+    return classify_windows(_window_sums(field, grid), grid, window, tolerance, proba)
 
 
-def background_windows(image: ArrayLike, window: int) -> NDArray[np.bool_]:
+def background_windows(grey: NDArray[np.float32], window: int) -> NDArray[np.bool_]:
     """Return the background of `aligned_fraction`, from the energy of gradients alone."""
-    _check_rule(window, DEFAULT_TOLERANCE)
-    field = GradientField.of_image(image, DEFAULT_SIGMA)
-    grid = TileGrid.over(field.shape, check_window(window, field.shape))
+    sample = Sample(grey, np.ones(grey.shape, bool), None, [])
+    field = GradientField.of(sample, DEFAULT_SIGMA, "image")
+    grid = TileGrid.over(field.shape, check_window(window, field.shape, "image"))
     return np.asarray(field.fibre_pixels(grid) < _MIN_FIBRE * grid.areas)
 
 
@@ -260,7 +267,7 @@ def aligned_fraction_of_map(
     if np.isinf(theta).any():
         raise ValueError("directions are radians, or NaN in the background; got infinity.")
     _check_rule(window, tolerance)
-    grid = TileGrid.over(theta.shape, check_window(window, theta.shape))
+    grid = TileGrid.over(theta.shape, check_window(window, theta.shape, "the map"))
     mask = np.isfinite(theta)
     weight = np.where(mask, _checked_weights(weights, theta.shape), 0)
     axes = weight * np.exp(2j * np.where(mask, theta, 0))
@@ -313,12 +320,11 @@ def classify_windows(
     )
 
 
-def check_window(window: Any, shape: tuple[int, ...], name: str | None = None) -> int:
+def check_window(window: Any, shape: tuple[int, ...], name: str) -> int:
     check_value("window", window, [WINDOW])
     if window > min(shape[:2]):
-        prefix = f"{name}: " if name else ""
         raise ImageReadError(
-            f"{prefix}window={window}: larger than the image of {shape[0]} x {shape[1]} "
+            f"{name}: window={window}: larger than the image of {shape[0]} x {shape[1]} "
             f"pixels; choose a window of at most {min(shape[:2])}."
         )
     return int(window)
@@ -329,7 +335,7 @@ def _check_rule(window: Any, tolerance: Any) -> None:
     check_value("tolerance", tolerance, [ANGLE])
 
 
-def _tensor_sums(field: GradientField, grid: TileGrid) -> WindowSums:
+def _window_sums(field: GradientField, grid: TileGrid) -> WindowSums:
     # Each direction has the weight of the energy that supports it, and less where wires end or
     # cross, as those places have much energy but no direction.
     cosine, sine = field.axes
@@ -362,23 +368,8 @@ def _root_coherence(lengths: FloatMap, energy: FloatMap) -> FloatMap:
     return np.asarray(np.sqrt(coherence, out=coherence))
 
 
-def _histogram_sums(field: GradientField, grid: TileGrid) -> WindowSums:
-    table = direction_histograms(field.down, field.right, grid, _N_BINS)
-    axes = table @ bin_axes(_N_BINS)
-    above = table.sum(axis=-1) - _N_BINS * _baseline(table, field.noise.energy * grid.areas)
-    return WindowSums(axes, np.maximum(above, np.abs(axes)), field.fibre_pixels(grid))
-
-
-def _baseline(table: NDArray[np.float64], noise: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the contribution of noise, and of wires' ends, crossings and shadows to all bins."""
-    of_noise = noise / _N_BINS
-    lowest = uniform_filter1d(table, _N_BASELINE_BINS, axis=-1, mode="wrap").min(axis=-1)
-    least = _MIN_BASELINE * np.maximum(table.mean(axis=-1) - of_noise, 0)
-    return np.asarray(of_noise + np.maximum(lowest - of_noise, least))
-
-
-def _proba_of(model: AlignmentModel, image: ArrayLike, grid: TileGrid) -> NDArray[np.float64]:
-    proba = np.asarray(model.aligned_proba(image, grid.rows, grid.columns), dtype=np.float64)
+def _proba_of(model: AlignmentModel, grey: FloatMap, grid: TileGrid) -> NDArray[np.float64]:
+    proba = np.asarray(model.aligned_proba(grey, grid.rows, grid.columns), dtype=np.float64)
     if proba.shape != grid.shape or not ((proba >= 0) & (proba <= 1)).all():
         raise ValueError(
             f"{type(model).__name__}.aligned_proba: expected a probability, 0 to 1, for each of "
@@ -402,3 +393,156 @@ def _checked_weights(weights: ArrayLike | None, shape: tuple[int, ...]) -> NDArr
             f"directions; got shape {table.shape}, from {table.min()} to {table.max()}."
         )
     return table
+
+
+# --- one image as a person describes it, with units of length -----------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class AlignmentResult:
+    """Directions of one image, and its aligned regions.
+
+    Attributes
+    ----------
+    pixels : ndarray of float32, shape (H, W)
+        Grey, in [0, 1].
+    sample : ndarray of bool, shape (H, W)
+        Where the image shows the sample: not where it was drawn into; that is background.
+    annotations : list of Annotation
+        What was left out, as it is no sample.
+    orientation : LocalOrientation
+        Direction at each pixel, with the pixel size if it is known.
+    aligned : AlignedFraction
+        The aligned windows and regions.
+    statistics : AxialStatistics or None
+        Statistics of the directions, weighted by energy; None if all pixels are background.
+    """
+
+    pixels: NDArray[np.float32]
+    sample: NDArray[np.bool_]
+    annotations: list[Annotation]
+    orientation: LocalOrientation
+    aligned: AlignedFraction
+    statistics: AxialStatistics | None
+
+    @property
+    def fibre_share(self) -> float:
+        """Share of the sample's pixels that are not background."""
+        return float(self.orientation.mask[self.sample].mean())
+
+
+@dataclass(frozen=True)
+class AlignmentRecipe:
+    """Parameters by which directions and aligned regions of images are found.
+
+    Parameters
+    ----------
+    method : "structure_tensor" or AlignmentModel, default="structure_tensor"
+        As for `aligned_fraction`.
+    window : int, float or str, default=32
+        Side of a window in pixels, or with a unit, such as "500nm", which needs a known pixel size.
+    tolerance : float, default=0.349
+        Radians; the default is 20 degrees.
+    sigma : float or str, default=1.75
+        Length over which gradients are averaged, in pixels or with a unit.
+    pixel_size : float or PixelSizes, optional
+        nm per pixel, for images whose file does not contain it, or of single files.
+    annotations : {"leave_out", "keep"}, default="leave_out"
+    read_options : dict or ReadOptions, optional
+        As for `fibre_diameters`.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is not as described.
+
+    Examples
+    --------
+    >>> from hypervlad import make_nanowire_images
+    >>> from hypervlad.fibres import AlignmentRecipe
+    >>> (image,), _ = make_nanowire_images(1, aligned=1, size=128, random_state=0)
+    >>> AlignmentRecipe(window="64nm", pixel_size=2.0).find(image).aligned.window
+    32
+    """
+
+    method: Any = DEFAULT_METHOD
+    window: int | float | str = DEFAULT_WINDOW
+    tolerance: float = DEFAULT_TOLERANCE
+    sigma: float | str = DEFAULT_SIGMA
+    pixel_size: float | PixelSizes | None = None
+    annotations: Annotations = "leave_out"
+    read_options: Mapping[str, Any] | ReadOptions | None = None
+
+    def __post_init__(self) -> None:
+        check_value("method", self.method, METHOD)
+        parse_length(self.window)
+        parse_length(self.sigma)
+        check_value("tolerance", self.tolerance, [ANGLE])
+        check_value("pixel_size", self.pixel_size, PIXEL_SIZE)
+        check_read_options(self.read_options)
+
+    @property
+    def method_name(self) -> str:
+        """The name of the method, or of the model's class."""
+        return self.method if isinstance(self.method, str) else type(self.method).__name__
+
+    def find(self, image: Any) -> Any:
+        """Read an image, and find its directions and its aligned regions.
+
+        Parameters
+        ----------
+        image : path or array, or list of these
+
+        Returns
+        -------
+        AlignmentResult, or list of them
+            A list of images gives a list.
+
+        Raises
+        ------
+        ValueError
+            If an image cannot be read, is flat or smaller than the window, or if lengths have a
+            unit and its pixel size is unknown; it is named.
+
+        Warns
+        -----
+        UserWarning
+            If the pixels are not square: then the pixel size is ignored.
+        """
+        return one_or_many()(self._find)(image)
+
+    def _find(self, image: Any) -> AlignmentResult:
+        name = image_name(image)
+        sample = read_sample(
+            image,
+            annotations=self.annotations,
+            read_options=self.read_options,
+            pixel_size=self.pixel_size,
+        )
+        try:
+            window = self._window_of(sample.grey.shape, sample.pixel_size, name)
+            sigma = length_in_pixels(self.sigma, sample.pixel_size)
+        except ValueError as error:
+            raise ValueError(f"{name}: {str(error).removeprefix(f'{name}: ')}") from error
+        field = GradientField.of(sample, sigma, name)
+        orientation = orientation_of(field, sample)
+        return AlignmentResult(
+            sample.grey,
+            sample.mask,
+            sample.annotations,
+            orientation,
+            _fraction(field, sample.grey, self.method, window, self.tolerance, name),
+            orientation.statistics() if orientation.mask.any() else None,
+        )
+
+    def _window_of(self, shape: tuple[int, ...], pixel_size: float | None, name: str) -> int:
+        length = length_in_pixels(self.window, pixel_size)
+        try:
+            return check_window(round(length), shape, name)
+        except ValueError as error:
+            if parse_length(self.window)[1] == "":
+                raise
+            pixels = f"{length:.3g} pixel{'' if length == 1 else 's'}"
+            size = f"{pixels} at {pixel_size:.4g} nm per pixel"
+            reason = str(error).removeprefix(f"{name}: ")
+            raise ValueError(f"{self.window} is {size}: {reason}") from error

@@ -47,8 +47,7 @@ from hypervlad.features.windows import (
     fit_tiled_codebook,
     window_encoder,
 )
-from hypervlad.fibres import AlignedFraction, aligned_fraction
-from hypervlad.fibres.alignment import DEFAULT_WINDOW, background_windows
+from hypervlad.fibres.alignment import DEFAULT_WINDOW, aligned_fraction, background_windows
 from hypervlad.fibres.regions import TileGrid
 from hypervlad.images import ImageReadError, ReadOptions, read_mask
 from hypervlad.images.masks import mask_banner_rows
@@ -263,21 +262,23 @@ class AlignmentClassifier(ImageEstimator):
         self._warn_of_size(tiles)
         return self._proba(prepared, tiles)
 
-    def aligned_fraction(
-        self, image: Any, *, name: str | None = None, **options: Any
-    ) -> AlignedFraction:
+    def aligned_fraction(self, image: Any, **options: Any) -> Any:
         """Return which parts of an image are aligned, in windows of the size trained on.
 
         Parameters
         ----------
-        image : path or array
-        name, **options
-            As in :func:`hypervlad.fibres.aligned_fraction`.
+        image : path or array, or list of these
+        **options
+            As in :func:`hypervlad.fibres.aligned_fraction`; images are read as those trained on.
+
+        Returns
+        -------
+        AlignedFraction, or list of them
         """
         check_is_fitted(self)
-        name = name or image_name(image)
-        grey = read_varied(image, self.encoder_.fitted_params_.read_options, name)
-        return aligned_fraction(grey, self, **{"window": self.window_} | options, name=name)
+        reading = replace(self.encoder_.fitted_params_.read_options, scaling="minmax")
+        given = {"window": self.window_, "read_options": reading} | options
+        return aligned_fraction(image, self, **given)
 
     def predict(self, images: Sequence[Any]) -> NDArray[np.float64]:
         """Return the aligned fraction (n,) of each image, by area.
@@ -287,9 +288,14 @@ class AlignmentClassifier(ImageEstimator):
         check_is_fitted(self)
         images = check_image_list(images)
         fractions, skip = np.full(len(images), np.nan), self.encoder_.on_error == "skip"
-        outcomes = read_in_order(
-            enumerate(images), lambda image, name: self.aligned_fraction(image, name=name).fraction
-        )
+
+        def fraction(image: Any, name: str) -> float:
+            try:
+                return float(self.aligned_fraction(image).fraction)
+            except ImageReadError as error:
+                raise ImageReadError(f"{name}: {str(error).split(': ', 1)[-1]}") from error
+
+        outcomes = read_in_order(enumerate(images), fraction)
         with announced(len(images)):
             for position, found in raise_or_skip(outcomes, len(images), skip=skip):
                 fractions[position] = found

@@ -14,6 +14,7 @@ from hypervlad.common.files import new_folder, replace_when_complete
 from hypervlad.common.progress import ProgressBar, announced
 from hypervlad.fibres import AlignmentRecipe, AlignmentResult, AxialStatistics
 from hypervlad.fibres.orientation_display import OrientationDisplay
+from hypervlad.images.annotations import words_of_annotations
 from hypervlad.pages.base import save_png
 from hypervlad.pages.colours import stretch_contrast, tint_by_direction
 from hypervlad.pages.files import write_png, write_tiff
@@ -192,6 +193,8 @@ def _image_row(name: str, found: AlignmentResult, recipe: AlignmentRecipe) -> Ro
         "largest_region_px2": largest,
         "largest_region_um2": _in_um2(largest, size),
         "fibre_share": found.fibre_share,
+        "annotations": words_of_annotations(found.annotations) or None,
+        "annotation_share": 1 - float(found.sample.mean()),
         "method": recipe.method_name,
         "window_px": aligned.window,
         "window_nm": _in_nm(aligned.window, size),

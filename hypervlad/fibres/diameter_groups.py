@@ -14,9 +14,8 @@ from scipy import stats
 
 from hypervlad.common.wording import counted, verb, warn_user
 from hypervlad.fibres.axial import Interval
-from hypervlad.fibres.diameters import FibreDiameters
-from hypervlad.fibres.gradients import Values
-from hypervlad.fibres.measured_places import PER_PLACE
+from hypervlad.fibres.contrast import Values
+from hypervlad.fibres.diameters import PER_PLACE, FibreDiameters
 from hypervlad.statistics.groups import LEVEL, student_factor
 
 #: The only group if there are none.

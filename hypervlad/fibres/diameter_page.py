@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from hypervlad.common.tables import table_as_bytes
 from hypervlad.common.wording import counted, printable
 from hypervlad.fibres import FibreDiameters, FolderDiameters, GroupDiameters, Interval, cross_lines
-from hypervlad.fibres.gradients import Values
-from hypervlad.fibres.measured_places import without_places
+from hypervlad.fibres.contrast import Values
+from hypervlad.fibres.diameters import without_places
 from hypervlad.images import ReadOptions
 from hypervlad.images.files import encode_jpeg
 from hypervlad.images.reading import read_named

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.spatial import cKDTree
 
 from hypervlad._version import __version__
 from hypervlad.common.files import new_folder
@@ -23,13 +21,13 @@ from hypervlad.fibres import (
     compare_groups,
     cross_lines,
 )
+from hypervlad.fibres.contrast import Values
 from hypervlad.fibres.diameter_page import MeasuredImage, kinds_text, write_diameter_page
-from hypervlad.fibres.diameters import Polarity, fibre_diameters
-from hypervlad.fibres.gradients import Values
-from hypervlad.fibres.mixture import weighted_quantiles
+from hypervlad.fibres.diameters import Polarity, fibre_diameters, weighted_quantiles
+from hypervlad.fibres.left_out import marked_places, read_left_out
 from hypervlad.fibres.profile_network import ProfileNetwork
 from hypervlad.images import PixelSizes, ReadOptions
-from hypervlad.images.annotations import note_annotations
+from hypervlad.images.annotations import note_annotations, words_of_annotations
 from hypervlad.images.options import check_read_options
 from hypervlad.images.sample import Annotations
 from hypervlad.pages.results_folder import ResultsFolder, Row, report_removed, write_rows
@@ -50,9 +48,8 @@ _PLACE_COLUMNS = (
     "length_px",
     "left_out",
 )
-_CHOICE = ("path", "x_px", "y_px")
-_NEAR = 1.0  # pixels from a place to one that is left out
 _REFUSED = "refused_"
+_ANNOTATIONS = ("annotations", "annotation_share")  # columns
 
 
 def write_diameters(
@@ -134,7 +131,7 @@ def write_diameters(
     ['diameters.csv', 'diameters.html', 'groups.csv', 'places.csv']
     """
     options, folder = check_read_options(read_options), Path(out_dir)
-    refused_places = {} if leave_out is None else _read_choice(leave_out)
+    refused_places = {} if leave_out is None else read_left_out(leave_out)
     unreadable, measured = list[str](), list[MeasuredImage]()
     labels = [[None] * len(names) if each is None else each for each in (groups, samples)]
 
@@ -156,25 +153,28 @@ def write_diameters(
             disable=not progress or None,
         ):
             settings = f"{method}, {polarity}, {_options_of(image, options)}"
-            before = results.earlier(name) if resume else None
+            before, seen = results.earlier(name) if resume else None, {"settings": settings}
             try:
                 if before is not None and _is_kept(*before, settings):
                     found = _stored(*before)
+                    seen |= {column: before[0][column] for column in _ANNOTATIONS}
                 else:
                     found = fibre_diameters(
                         image, polarity=polarity, annotations=annotations, read_options=options
                     )
                     note_annotations(name, found.annotations)
+                    words = words_of_annotations(found.annotations)
+                    cells = words or None, found.annotation_share
+                    seen |= dict(zip(_ANNOTATIONS, cells, strict=True))
             except ValueError as error:
                 unreadable.append(str(error))
                 continue
-            is_out = _is_left_out(found, refused_places.pop(name, None), name)
+            is_out = marked_places(found.positions, refused_places.pop(name, None), name)
             each = MeasuredImage(name, image, group, sample, found, is_out)
             files = list(files_of(name)) if regions else []
             for file in files:
                 _write_regions(file, each)
-            row = _image_row(each) | {"settings": settings}
-            results.add(name, row, _place_rows(each), files)
+            results.add(name, _image_row(each) | seen, _place_rows(each), files)
             measured.append(each)
         if not measured:
             return None, unreadable
@@ -201,42 +201,6 @@ def _write_regions(path: Path, image: MeasuredImage) -> None:
     from hypervlad.objects.export import write_line_regions  # not above: importing it takes long
 
     write_line_regions(path, cross_lines(image.kept, image.pixel_size))
-
-
-def _read_choice(path: str | os.PathLike[str]) -> dict[str, Values]:
-    """Return the positions (row, column) of the places that a person has left out, by image."""
-    from hypervlad.folders.groups import read_cells  # not above: importing it takes long
-
-    (_, header), *lines = read_cells(Path(path), ", ".join(_CHOICE)) or [(0, [])]
-    found = defaultdict[str, list[tuple[float, float]]](list)
-    try:
-        columns = [header.index(name) for name in _CHOICE]
-        for _, cells in lines:
-            name, x, y = (cells[column] for column in columns)
-            found[name].append((float(y), float(x)))
-    except (ValueError, IndexError) as error:
-        raise ValueError(
-            f"{os.fspath(path)}: expected a table with the columns {', '.join(_CHOICE)}, as the "
-            f"page saves it ({error})"
-        ) from error
-    return {name: np.array(places) for name, places in found.items()}
-
-
-def _is_left_out(found: FibreDiameters, chosen: Values | None, name: str) -> Any:
-    is_out = np.zeros(len(found.diameters), bool)
-    if chosen is None:
-        return is_out
-    distance = np.full(len(chosen), np.inf)
-    if len(is_out):
-        distance, nearest = cKDTree(found.positions).query(chosen)
-        is_out[nearest[distance <= _NEAR]] = True
-    n_missing = int((distance > _NEAR).sum())
-    if n_missing:
-        warn_user(
-            f"{name}: {counted(n_missing, 'place')} to leave out "
-            f"{verb(n_missing, 'is', 'are')} not among those measured"
-        )
-    return is_out
 
 
 def _compared(measured: Sequence[MeasuredImage], *, has_samples: bool) -> FolderDiameters | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -11,13 +11,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from hypervlad.common.constraints import OneOf, check_value
 from hypervlad.fibres.axial import Interval
-from hypervlad.fibres.gradients import Values, normalised_contrast
-from hypervlad.fibres.mixture import fit_kinds, weighted_quantiles
+from hypervlad.fibres.contrast import Values, normalised_contrast
+from hypervlad.fibres.left_out import marked_places
 from hypervlad.fibres.places import Appearance, Field, Places, find_places, followed
 from hypervlad.fibres.profile_network import LOOKS, ProfileNetwork
 from hypervlad.images import Annotation, PixelSizes, ReadOptions
-from hypervlad.images.annotations import words_of_annotations
-from hypervlad.images.sample import Annotations, read_sample
+from hypervlad.images.annotations import annotation_mask, words_of_annotations
+from hypervlad.images.reading import image_name
+from hypervlad.images.sample import Annotations, one_or_many, read_sample
 
 Polarity: TypeAlias = Literal["auto", "bright", "dark"]
 #: Why places are not measured.
@@ -31,6 +32,15 @@ _MIN_ERROR = 0.01  # of the logarithm of a diameter, that counts
 _MAX_ERROR = 0.4  # of the logarithm of a diameter
 _POWERS = (-0.5, 1.5)  # of the diameter, that acceptance may go with
 _FACTOR = np.log(2)  # of the diameter
+#: The arrays of `FibreDiameters` with one entry per place.
+PER_PLACE = ("diameters", "errors", "positions", "directions", "weights", "fibres")
+_MAX_KINDS = 3
+_MIN_SPREAD = 0.03  # of the logarithm of diameters of one kind
+_N_STEPS = 60
+_LEAST = (6, 20, 30)  # fibres, for one kind, two and three
+_LEAST_WORTH = 0.6  # of those numbers; a few long fibres among short ones make kinds by chance
+_APART = 2.0  # of neighbouring kinds, in root mean squares of their spreads
+_DISC = [(y, x) for y in range(-2, 3) for x in range(-2, 3) if y * y + x * x <= 5]
 LEAST_PLACES = 10  # places of an image, at least
 N_PLACES = (1000, 8000)  # per image, by its area
 
@@ -72,6 +82,8 @@ class FibreDiameters:
         Why there are no diameters.
     annotations : list of Annotation
         What was left out, as it is no sample.
+    annotation_share : float
+        Share of the image that they cover.
     pixel_size : float or None
         Nanometres per pixel.
     """
@@ -90,6 +102,7 @@ class FibreDiameters:
     unit: str
     reason: str | None
     annotations: list[Annotation] = field(default_factory=list)
+    annotation_share: float = 0.0
     pixel_size: float | None = None
 
     @property
@@ -151,12 +164,14 @@ class FibreDiameters:
         return weighted_quantiles(self.diameters, self.weights, list(asked))
 
 
+@one_or_many("mask", "leave_out")
 def fibre_diameters(
     image: Any,
     *,
     pixel_size: float | PixelSizes | None = None,
     mask: ArrayLike | None = None,
     polarity: Polarity = "auto",
+    leave_out: ArrayLike | None = None,
     annotations: Annotations = "leave_out",
     read_options: Mapping[str, Any] | ReadOptions | None = None,
 ) -> FibreDiameters:
@@ -170,14 +185,17 @@ def fibre_diameters(
 
     Parameters
     ----------
-    image : path or array
+    image : path or array, or list of these
         As in :func:`hypervlad.read_micrograph`, of any gain and offset. Colours are averaged.
     pixel_size : float or PixelSizes, optional
         In nm per pixel, of an image that states none; where it is unknown, diameters are in pixels.
     mask : array-like of bool, shape (H, W), optional
-        Where to measure; what is elsewhere has no influence.
+        Where to measure; what is elsewhere has no influence. With a list of images, a list.
     polarity : {"auto", "bright", "dark"}, default="auto"
         Whether fibres are brighter or darker than what is beside them.
+    leave_out : array-like of shape (n, 2), optional
+        Row and column of places that a person has left out, within a pixel: see `read_left_out`.
+        With a list of images, a list.
     annotations : {"leave_out", "keep"}, default="leave_out"
         Whether what was drawn into the image, as :func:`hypervlad.images.find_annotations` finds
         it, is left out.
@@ -186,14 +204,14 @@ def fibre_diameters(
 
     Returns
     -------
-    FibreDiameters
-        Empty, with a `reason`, if no fibres are found.
+    FibreDiameters, or list of them
+        Empty, with a `reason`, if no fibres are found. A list of images gives a list.
 
     Raises
     ------
     ValueError
-        If the image cannot be read, is not finite within the mask, or has fewer than 3 x 3 pixels,
-        or a parameter is out of range.
+        If an image cannot be read, is not finite within the mask, or has fewer than 3 x 3 pixels,
+        or a parameter is out of range; the image is named.
 
     Notes
     -----
@@ -222,7 +240,11 @@ def fibre_diameters(
     if found.reason and left_out:
         reason = f"{found.reason}, besides what looks like {words_of_annotations(left_out)}"
         found = replace(found, reason=reason)
-    return replace(found, annotations=left_out, pixel_size=size)
+    share = float(annotation_mask(left_out, pixels.shape).mean())
+    found = replace(found, annotations=left_out, annotation_share=share, pixel_size=size)
+    if leave_out is None:
+        return found
+    return without_places(found, marked_places(found.positions, leave_out, image_name(image)))
 
 
 def _measured(
@@ -363,3 +385,152 @@ def _nothing(reason: str, polarity: str, unit: str, refused: dict[str, int]) -> 
         unit,
         reason,
     )
+
+
+# --- where diameters were measured ---------------------------------------------------------------
+
+
+def cross_lines(found: FibreDiameters, pixel_size: float | None = None) -> Values:
+    """Return the lines across fibres along which diameters were measured, from edge to edge.
+
+    Parameters
+    ----------
+    found : FibreDiameters
+    pixel_size : float, optional
+        Nanometres per pixel, if the diameters are in nm.
+
+    Returns
+    -------
+    ndarray of float64, shape (n, 2, 2)
+        Both ends, each as row and column, in pixels.
+
+    Raises
+    ------
+    ValueError
+        If the diameters are in nm and there is no pixel size, or the other way round.
+
+    Examples
+    --------
+    >>> from hypervlad.data import make_fibre_images
+    >>> from hypervlad.fibres import cross_lines, fibre_diameters
+    >>> (image,), _ = make_fibre_images(1, diameter=9, size=256, random_state=0)
+    >>> found = fibre_diameters(image)
+    >>> ends = cross_lines(found)
+    >>> len(ends) == len(found.diameters), ends.shape[1:]
+    (True, (2, 2))
+    """
+    if (found.unit == "nm") == (pixel_size is None):
+        give = "leave it out" if found.unit == "px" else "give that of the image"
+        raise ValueError(
+            f"the diameters are in {found.unit}, and pixel_size is {pixel_size}; {give}"
+        )
+    half = found.diameters / 2 / (pixel_size or 1.0)
+    across = np.stack([np.cos(found.directions), np.sin(found.directions)], axis=1)
+    reach = half[:, None] * across
+    return np.stack([found.positions - reach, found.positions + reach], axis=1)
+
+
+def diameter_map(found: FibreDiameters, shape: tuple[int, int]) -> NDArray[np.float32]:
+    """Return the diameters as an image, such as for a layer of napari or a signal of HyperSpy.
+
+    Parameters
+    ----------
+    found : FibreDiameters
+    shape : (H, W)
+        Shape of the image.
+
+    Returns
+    -------
+    ndarray of float32, shape (H, W)
+        The diameter, in the unit of `found`, within two pixels of each place; NaN elsewhere.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from hypervlad.data import make_fibre_images
+    >>> from hypervlad.fibres import diameter_map, fibre_diameters
+    >>> (image,), _ = make_fibre_images(1, diameter=9, size=256, random_state=0)
+    >>> drawn = diameter_map(fibre_diameters(image), image.shape)
+    >>> drawn.shape, bool(np.isnan(drawn).any())
+    ((256, 256), True)
+    """
+    drawn = np.full(shape, np.nan, np.float32)
+    middle = np.rint(found.positions).astype(int)
+    for offset in _DISC:
+        rows, columns = (middle + offset).T
+        inside = (rows >= 0) & (rows < shape[0]) & (columns >= 0) & (columns < shape[1])
+        drawn[rows[inside], columns[inside]] = found.diameters[inside]
+    return drawn
+
+
+def without_places(found: FibreDiameters, left_out: ArrayLike) -> FibreDiameters:
+    """Return diameters without some places, as if a person had refused them.
+
+    Parameters
+    ----------
+    found : FibreDiameters
+    left_out : array-like of bool, shape (n,)
+
+    Returns
+    -------
+    FibreDiameters
+        The interval has moved with the median; its relative width is as before.
+    """
+    kept = ~np.asarray(left_out, bool)
+    if kept.all():
+        return found
+    rest = replace(found, **{name: getattr(found, name)[kept] for name in PER_PLACE})
+    ratio = rest.median / found.median
+    interval = Interval(ratio * found.interval.low, ratio * found.interval.high)
+    reason = None if kept.any() else found.reason or "all places were left out"
+    return replace(rest, interval=interval, reason=reason)
+
+
+# --- kinds of fibres -----------------------------------------------------------------------------
+
+
+def fit_kinds(logs: Values, weights: Values) -> Values:
+    """Return median, spread and share of up to three kinds of fibres, thin ones first.
+
+    Each fibre has one diameter, as logarithm, and a weight. Fibres of unequal weights are worth as
+    many as would have equal ones (Kish 1965, "Survey sampling", section 11.7). The number of kinds
+    is that of the lowest BIC among those whose kinds are apart: neighbours differ by more than two
+    of their spreads (Ashman, Bird and Zepf 1994, "Detecting bimodality in astronomical datasets",
+    Astronomical Journal 108). One kind needs six fibres, each of several ten that are worth six.
+    """
+    best, found = np.inf, np.zeros((0, 3))
+    share = weights / weights.sum()
+    worth = 1 / float(share @ share) if len(logs) else 0.0
+    for n_kinds in range(1, _MAX_KINDS + 1):
+        few = _LEAST[n_kinds - 1]
+        if len(logs) < few or (n_kinds > 1 and worth < _LEAST_WORTH * few):
+            break
+        middle = weighted_quantiles(logs, weights, list((np.arange(n_kinds) + 0.5) / n_kinds))
+        spread = np.full(n_kinds, max(float(logs.std()) / n_kinds, _MIN_SPREAD))
+        part = np.full(n_kinds, 1 / n_kinds)
+        for _ in range(_N_STEPS):
+            z = (logs[:, None] - middle) / spread
+            joint = part * np.exp(-(z**2) / 2) / (spread * np.sqrt(2 * np.pi)) + 1e-300
+            belongs = joint / joint.sum(axis=1, keepdims=True) * share[:, None]
+            part = np.maximum(belongs.sum(axis=0), 1e-9)
+            middle = (belongs * logs[:, None]).sum(axis=0) / part
+            spread = np.sqrt((belongs * (logs[:, None] - middle) ** 2).sum(axis=0) / part)
+            spread = np.maximum(spread, _MIN_SPREAD)
+        likelihood = worth * float(share @ np.log(joint.sum(axis=1)))
+        criterion = (3 * n_kinds - 1) * np.log(worth) - 2 * likelihood
+        ordered = np.argsort(middle)
+        middle, spread, part = middle[ordered], spread[ordered], part[ordered]
+        apart = np.diff(middle) / np.hypot(spread[1:], spread[:-1]) * np.sqrt(2)
+        if criterion < best and (apart > _APART).all():
+            best, found = criterion, np.stack([np.exp(middle), spread, part], axis=1)
+    return found
+
+
+def weighted_quantiles(values: ArrayLike, weights: ArrayLike, shares: Sequence[float]) -> Values:
+    """Return values below which the given shares of the weight lie, interpolated; NaN if none."""
+    ordered = np.argsort(np.asarray(values))
+    value, weight = np.asarray(values, float)[ordered], np.asarray(weights, float)[ordered]
+    if not weight.sum() > 0:
+        return np.full(len(shares), np.nan)
+    middle = (np.cumsum(weight) - weight / 2) / weight.sum()
+    return np.asarray(np.interp(shares, middle, value))

@@ -1,27 +1,43 @@
-"""The direction of fibres at each pixel of an image."""
+"""The direction of fibres at each pixel of an image, from its gradients above their noise."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Literal, TypeAlias, get_args
+from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from hypervlad.common.constraints import OneOf, check_value
+from hypervlad.common.constraints import Number, check_value
 from hypervlad.fibres.axial import AxialStatistics, axial_statistics, wrapped
-from hypervlad.fibres.gradients import NO_ENERGY, FloatMap, GradientField, fibre_mask
+from hypervlad.fibres.contrast import (
+    BoolMap,
+    FloatMap,
+    gaussian_smooth,
+    gaussian_taps,
+    noise_deviation,
+    normalised_contrast,
+    subsample,
+)
 from hypervlad.fibres.regions import TileGrid
+from hypervlad.images import Annotation, PixelSizes, ReadOptions
+from hypervlad.images.errors import ImageReadError
+from hypervlad.images.reading import image_name
+from hypervlad.images.sample import Annotations, Sample, one_or_many, read_sample
 
-OrientationMethod: TypeAlias = Literal["structure_tensor", "lgo"]
-METHODS: tuple[str, ...] = get_args(OrientationMethod)
+_PIXELS = Number(above=0, meaning="a number of pixels")
 _MIN_WINDOW = 96  # unless fewer than three windows would fit along a side
-_N_BINS = 24
-_CELL = 1.31  # side of a cell over sigma
-_PEAK_REACH = 2  # bins on either side of a peak that belong to it
-_N_STRIP_ROWS = 8  # rows of cells whose histograms stay in the processor's cache
+_GRADIENT_SIGMA = 1.0  # of the Gaussian that smooths the image before gradients are taken, pixels
+_CROSS_WEIGHTS = (9.0, 32.0, 9.0)
+#: Of an image that spans 0 to 1: far below a step of one grey level of 16 bits.
+NO_ENERGY = 1e-13
+_FLOOR = 0.05  # of the half-energy level: what has less is background
+# Fibre has an energy this many standard deviations above the mean of noise alone.
+_DEVIATIONS = 2.5
+# The same for the sum over a window: so high that none of thousands of windows of noise is above.
+_WINDOW_DEVIATIONS = 4.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +61,8 @@ class LocalOrientation:
         Length over which directions were averaged, in pixels.
     pixel_size : float or None
         In nm per pixel; None if unknown.
-    method : str
-        "structure_tensor" or "lgo".
+    annotations : list of Annotation
+        What was left out, as it is no sample; it is background.
     """
 
     orientation: FloatMap
@@ -55,7 +71,7 @@ class LocalOrientation:
     mask: NDArray[np.bool_]
     sigma: float
     pixel_size: float | None
-    method: str
+    annotations: list[Annotation]
 
     def statistics(self) -> AxialStatistics:
         """Return mean direction, order parameter and spread over the image, energy-weighted.
@@ -95,40 +111,43 @@ class LocalOrientation:
         return np.asarray(numbers[self.mask])
 
 
+@one_or_many()
 def local_orientation(
-    image: ArrayLike, sigma: float, *, method: OrientationMethod = "structure_tensor"
+    image: Any,
+    sigma: float,
+    *,
+    pixel_size: float | PixelSizes | None = None,
+    annotations: Annotations = "leave_out",
+    read_options: Mapping[str, Any] | ReadOptions | None = None,
 ) -> LocalOrientation:
-    """Measure the direction of the fibres at each pixel.
+    """Measure the direction of the fibres at each pixel, by the structure tensor [1]_.
 
     Parameters
     ----------
-    image : array-like of shape (H, W)
-        A grey image of any gain, offset and sign of the contrast.
+    image : path or array, or list of these
+        As in :func:`hypervlad.read_micrograph`, of any gain, offset and sign of the contrast.
+        Colours are averaged.
     sigma : float
         Length over which directions are averaged, in pixels, at most half of the shorter side. A
         third of a fibre's width is enough if there is little noise.
-    method : {"structure_tensor", "lgo"}, default="structure_tensor"
-        "structure_tensor" [1]_, or "lgo", local gradient orientation [2]_ [3]_: across the highest
-        peak of a histogram of gradients.
+    pixel_size, annotations, read_options
+        As for `fibre_diameters`.
 
     Returns
     -------
-    LocalOrientation
+    LocalOrientation, or list of them
+        A list of images gives a list.
 
     Raises
     ------
     ValueError
-        If the image is flat, has colours or holds NaN, or a parameter is out of range.
+        If an image cannot be read, is flat or holds NaN, or a parameter is out of range; the image
+        is named.
 
     References
     ----------
     .. [1] J. Bigün and G. H. Granlund, "Optimal orientation detection of linear symmetry", ICCV
        1987.
-    .. [2] J.-Y. Tinevez, "Directionality", https://imagej.net/plugins/directionality, after Z.-Q.
-       Liu, "Scale space approach to directional analysis of images", Applied Optics 30, 1991.
-    .. [3] M. H. Modarres, R. Aversa, S. Cozzini, R. Ciancio, A. Leto and G. P. Brandino, "Neural
-       network for nanoscience scanning electron microscope image recognition", Scientific Reports
-       7, 13282, 2017.
 
     Examples
     --------
@@ -140,121 +159,176 @@ def local_orientation(
     >>> float(np.rad2deg(np.median(found.orientation)).round()), bool(found.mask.all())
     (30.0, True)
     """
-    check_value("method", method, [OneOf(*METHODS)])
-    return orientation_of(GradientField.of_image(image, sigma), method)
+    sample = read_sample(
+        image, annotations=annotations, read_options=read_options, pixel_size=pixel_size
+    )
+    return orientation_of(GradientField.of(sample, sigma, image_name(image)), sample)
 
 
-def orientation_of(
-    field: GradientField, method: OrientationMethod, pixel_size: float | None = None
-) -> LocalOrientation:
-    if method == "lgo":
-        along, coherence, energy = histogram_peaks(field.down, field.right, field.sigma)
-        energy -= np.float32(field.noise.energy)
-        fibre = fibre_mask(energy, field.noise)
-    else:
-        along, coherence = _along_and_coherence(field)
-        energy, fibre = field.energy, field.fibre
-    along *= fibre
-    coherence *= fibre
-    size = None if pixel_size is None else float(pixel_size)
-    return LocalOrientation(along, coherence, energy * fibre, fibre, field.sigma, size, method)
-
-
-def _along_and_coherence(field: GradientField) -> tuple[FloatMap, FloatMap]:
+def orientation_of(field: GradientField, sample: Sample) -> LocalOrientation:
     cosine, sine = field.axes
     along = np.arctan2(sine, cosine)
     along *= np.float32(0.5)
     coherence = np.hypot(cosine, sine)
     coherence /= np.maximum(field.energy_with_noise, np.float32(NO_ENERGY))
     np.minimum(coherence, 1, out=coherence)
-    return wrapped(along), coherence
+    along, fibre = wrapped(along), field.fibre
+    along *= fibre
+    coherence *= fibre
+    return LocalOrientation(
+        along,
+        coherence,
+        field.energy * fibre,
+        fibre,
+        field.sigma,
+        sample.pixel_size,
+        sample.annotations,
+    )
 
 
-def histogram_peaks(
-    down: FloatMap, right: FloatMap, sigma: float
-) -> tuple[FloatMap, FloatMap, FloatMap]:
-    """Return the direction of the highest peak, the order and the energy around each pixel.
+# --- gradients and their noise -------------------------------------------------------------------
 
-    A window is a cell of about 1.3 sigma with its eight neighbours, weighted 1, 2, 1.
+
+@dataclass(frozen=True)
+class GradientNoise:
+    """White noise in averages of squared gradients: mean, and standard deviations over the mean."""
+
+    energy: float  # mean of the squared length
+    energy_scatter: float  # of the averaged squared length
+    axis_scatter: float  # of the same times the cosine, or the sine, of twice the direction
+    total_scatter: float  # of the sum over an area, over the square root of its number of pixels
+
+
+@dataclass(frozen=True, eq=False)
+class GradientField:
+    down: FloatMap  # derivatives of the normalised image, (H, W)
+    right: FloatMap
+    noise: GradientNoise
+    sigma: float  # of the Gaussian that averages are taken with, pixels
+    seen: BoolMap  # where the image shows the sample
+
+    @classmethod
+    def of(cls, sample: Sample, sigma: Any, name: str) -> GradientField:
+        contrast = normalised_contrast(sample.grey, name)
+        check_value("sigma", sigma, [_PIXELS])
+        if 2 * sigma > min(contrast.shape):
+            height, width = contrast.shape
+            raise ImageReadError(
+                f"{name}: sigma={sigma!r}: {sigma:g} pixels are more than half of the image of "
+                f"{height} x {width}; sigma is in pixels: give about a third of a fibre's width."
+            )
+        scale = float(sigma)
+        noise = gradient_noise(contrast, scale)
+        return cls(*image_gradients(contrast), noise, scale, sample.mask)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.down.shape[0], self.down.shape[1]
+
+    @cached_property
+    def energy_with_noise(self) -> FloatMap:
+        """Averaged squared length of the gradients."""
+        return gaussian_smooth(self.down * self.down + self.right * self.right, self.sigma)
+
+    @cached_property
+    def energy(self) -> FloatMap:
+        """The same less the mean of noise; it may be negative."""
+        return np.asarray(self.energy_with_noise - np.float32(self.noise.energy))
+
+    @cached_property
+    def axes(self) -> tuple[FloatMap, FloatMap]:
+        """Cosine and sine of twice the structure tensor's angle, times its eigenvalues' gap."""
+        # The doubled angle of gradients, y up, has the cosine right^2 - down^2 and the sine
+        # -2 right down. Fibres run across gradients, which reverses both signs.
+        cosine = self.down * self.down
+        cosine -= self.right * self.right
+        sine = self.down * self.right
+        sine *= 2
+        return gaussian_smooth(cosine, self.sigma), gaussian_smooth(sine, self.sigma)
+
+    @cached_property
+    def fibre(self) -> BoolMap:
+        """Which pixels have the energy of fibres.
+
+        The level above which half of all energy lies follows gain and contrast, and depends little
+        on the share of background or on bright spots.
+        """
+        above_noise = _DEVIATIONS * self.noise.energy_scatter * self.noise.energy
+        ordered = np.maximum(np.sort(subsample(self.energy)), 0).astype(np.float64)
+        held = np.cumsum(ordered)
+        half_energy = float(ordered[np.searchsorted(held, held[-1] / 2)])
+        least = max(_FLOOR * half_energy, above_noise, NO_ENERGY)
+        return np.asarray((self.energy > least) & self.seen)
+
+    def fibre_pixels(self, grid: TileGrid) -> NDArray[np.float64]:
+        # None in windows with no more energy than noise can give them: now and then, neighbouring
+        # pixels of noise exceed any threshold together, and share a direction.
+        scatter = self.noise.energy * self.noise.total_scatter * np.sqrt(grid.areas)
+        above_noise = grid.sums(self.energy) > _WINDOW_DEVIATIONS * scatter
+        return np.asarray(grid.sums(self.fibre) * above_noise)
+
+
+def image_gradients(contrast: FloatMap) -> tuple[FloatMap, FloatMap]:
+    """Return the derivatives of a smoothed image, downwards and to the right.
+
+    Central differences, averaged with their neighbours by the weights 9, 32, 9. Like Scharr's
+    3, 10, 3 (Jähne, Scharr, Körkel 1999, "Principles of filter design"), but optimised for stripes
+    with a period of four pixels or more.
     """
-    side = min(max(2, round(_CELL * sigma)), *down.shape)
-    grid = TileGrid.over(down.shape, side)
-    strips = [_peaks(table) for table in _smoothed_strips(down, right, grid)]
-    along, order, energy = (grid.expand(np.concatenate(rows)) for rows in zip(*strips, strict=True))
-    return along, order, energy
+    image = np.pad(gaussian_smooth(contrast, _GRADIENT_SIGMA), 1, mode="edge")
+    return _derivative(image), _derivative(image.T).T
 
 
-def direction_histograms(
-    down: FloatMap, right: FloatMap, grid: TileGrid, n_bins: int
-) -> NDArray[np.float64]:
-    """Return a histogram of the directions across the gradients of each window.
+def derivative_taps() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    averaging = gaussian_taps(_GRADIENT_SIGMA)
+    along = np.convolve(averaging, [0.5, 0, -0.5])
+    return along, np.convolve(averaging, np.asarray(_CROSS_WEIGHTS) / sum(_CROSS_WEIGHTS))
 
-    Sums of squared lengths, shape (n_rows, n_columns, n_bins), each shared between the two nearest
-    bins; the centre of bin k is at k pi / n_bins.
+
+def _derivative(padded: FloatMap) -> FloatMap:
+    outer, middle, _ = (np.float32(weight / (2 * sum(_CROSS_WEIGHTS))) for weight in _CROSS_WEIGHTS)
+    steps = padded[2:] - padded[:-2]
+    beside = steps[:, :-2] + steps[:, 2:]
+    beside *= outer
+    beside += middle * steps[:, 1:-1]
+    return beside
+
+
+def gradient_noise(contrast: FloatMap, sigma: float) -> GradientNoise:
+    gain, *scatters = _noise_response(sigma)
+    return GradientNoise(noise_deviation(contrast) ** 2 * gain, *scatters)
+
+
+@lru_cache(maxsize=64)
+def _noise_response(sigma: float) -> tuple[float, float, float, float]:
+    """Return the fields of `GradientNoise` for noise of variance 1.
+
+    With the gradients' covariances C, and W the autocorrelation of the averaging weights, Isserlis'
+    theorem gives g_x^2 + g_y^2 the variance sum W (2 C_xx^2 + 2 C_yy^2 + 4 C_xy^2), and
+    g_x^2 - g_y^2 and 2 g_x g_y the mean variance sum W (C_xx + C_yy)^2.
     """
-    # Across (right, -down), y up, is (down, right).
-    place = np.arctan2(right, down)
-    place *= np.float32(n_bins / np.pi)
-    place += np.float32(n_bins)
-    low = place.astype(np.intp)
-    place -= low
-    n_rows, n_columns = grid.shape
-    start = n_bins * np.arange(grid.size).reshape(n_rows, n_columns)
-    start = np.repeat(start, np.diff(grid.columns), axis=1)
-    energy = right * right
-    energy += down * down
-    place *= energy
-    energy -= place
-    sums = np.zeros(grid.size * n_bins)
-    for step, weights in ((0, energy), (1, place)):
-        index = (low + step) % n_bins
-        for row, (top, stop) in zip(start, pairwise(grid.rows), strict=True):
-            index[top:stop] += row
-        sums += np.bincount(index.ravel(), weights.ravel(), len(sums))
-    return sums.reshape(n_rows, n_columns, n_bins)
+    along, across = derivative_taps()
+    steep, level, mixed = (
+        np.correlate(one, other, mode="full")
+        for one, other in ((along, along), (across, across), (along, across))
+    )
+    averaging = gaussian_taps(sigma)
+    window = _central(np.correlate(averaging, averaging, mode="full"), len(steep))
+    mean = 2 * float(steep.max() * level.max())
+
+    def variance(weights: NDArray[np.float64]) -> float:
+        both = (weights @ steep**2) * (weights @ level**2)
+        return float(4 * both + 4 * (weights @ mixed**2) ** 2)
+
+    both = (window @ steep**2) * (window @ level**2)
+    axis = float(2 * both + 2 * (window @ (steep * level)) ** 2)
+    variances = (variance(window), axis, variance(np.ones_like(window)))
+    energy, axes, total = (float(np.sqrt(each)) / mean for each in variances)
+    return mean, energy, axes, total
 
 
-def bin_axes(n_bins: int) -> NDArray[np.complex128]:
-    """Return exp(2 i theta) of the centre of each bin."""
-    axes: NDArray[np.complex128] = np.exp(2j * np.pi * np.arange(n_bins) / n_bins)
-    return axes
-
-
-def _smoothed_strips(
-    down: FloatMap, right: FloatMap, grid: TileGrid
-) -> Iterator[NDArray[np.float32]]:
-    """Yield mean histograms of rows of cells, each averaged with its neighbours."""
-    n_rows = grid.shape[0]
-    for start in range(0, n_rows, _N_STRIP_ROWS):
-        stop = min(start + _N_STRIP_ROWS, n_rows)
-        first, last = max(start - 1, 0), min(stop + 1, n_rows)
-        rows = grid.rows[first : last + 1]
-        own = slice(int(rows[0]), int(rows[-1]))
-        strip = TileGrid(rows - rows[0], grid.columns)
-        table = direction_histograms(down[own], right[own], strip, _N_BINS).astype(np.float32)
-        table /= strip.areas[..., None].astype(np.float32)
-        missing = (int(first == start), int(last == stop))
-        table = np.pad(table, (missing, (1, 1), (0, 0)), mode="edge")
-        yield _with_neighbours(_with_neighbours(table, 0), 1)
-
-
-def _with_neighbours(table: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
-    along = np.moveaxis(table, axis, 0)
-    mean = along[1:-1] * np.float32(0.5)
-    for ends in (along[:-2], along[2:]):
-        mean += np.float32(0.25) * ends
-    return np.moveaxis(mean, 0, axis)
-
-
-def _peaks(table: NDArray[np.float32]) -> tuple[FloatMap, FloatMap, FloatMap]:
-    n_bins = table.shape[-1]
-    axes = bin_axes(n_bins).astype(np.complex64)
-    energy = table.sum(axis=-1)
-    # Three bins together, so that a peak on a bin's edge is as high as one in its centre.
-    wide = table + np.roll(table, 1, axis=-1) + np.roll(table, -1, axis=-1)
-    near = (wide.argmax(axis=-1)[..., None] + np.arange(-_PEAK_REACH, _PEAK_REACH + 1)) % n_bins
-    around = (np.take_along_axis(table, near, axis=-1) * axes[near]).sum(axis=-1)
-    along = wrapped(np.angle(around) * np.float32(0.5))
-    resultant = np.abs(table @ axes)
-    order = np.minimum(resultant / np.maximum(energy, np.finfo(np.float32).tiny), 1)
-    return along, order, energy
+def _central(values: NDArray[np.float64], n: int) -> NDArray[np.float64]:
+    """Return the central n of an odd number of values, padded with zeros."""
+    padded = np.pad(values, n)
+    first = (len(padded) - n) // 2
+    return padded[first : first + n]

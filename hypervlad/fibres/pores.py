@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.ndimage import gaussian_filter, map_coordinates, zoom
 
 from hypervlad.common.constraints import Integer, check_value
-from hypervlad.fibres.diameters import FibreDiameters
-from hypervlad.fibres.gradients import FloatMap, Values, noise_deviation, normalised_contrast
-from hypervlad.fibres.measured_places import cross_lines
-from hypervlad.images import Annotation, PixelSizes, ReadOptions
-from hypervlad.images.sample import Annotations, read_sample
+from hypervlad.fibres.contrast import FloatMap, Values, noise_deviation, normalised_contrast
+from hypervlad.fibres.diameters import FibreDiameters, cross_lines
+from hypervlad.fibres.left_out import marked_outlines
+from hypervlad.images import PixelSizes, ReadOptions
+from hypervlad.images.reading import image_name
+from hypervlad.images.sample import Annotations, one_or_many, read_sample
 from hypervlad.objects.particle import Outlines
 
 _BODY = 0.8  # of the diameter, across which brightness is averaged
@@ -34,20 +36,19 @@ class Pores(Outlines):
     ----------
     cover : float
         Share of the image that fibres cover: all but pores, also those too small for an outline.
-    annotations : list of Annotation
-        What was left out, as it is no sample.
     """
 
     cover: float
-    annotations: list[Annotation]
 
 
+@one_or_many("found", "leave_out")
 def find_pores(
     image: Any,
     found: FibreDiameters,
     *,
     pixel_size: float | PixelSizes | None = None,
     min_area: int = 30,
+    leave_out: ArrayLike | None = None,
     annotations: Annotations = "leave_out",
     read_options: Mapping[str, Any] | ReadOptions | None = None,
 ) -> Pores:
@@ -58,14 +59,17 @@ def find_pores(
 
     Parameters
     ----------
-    image : path or array
+    image : path or array, or list of these
         As for `fibre_diameters`.
     found : FibreDiameters
-        From `fibre_diameters` of this image.
+        From `fibre_diameters` of this image. With a list of images, a list.
     pixel_size : float or PixelSizes, optional
         Nanometres per pixel, with which the diameters were measured.
     min_area : int, default=30
         Pores of fewer pixels have no outline.
+    leave_out : array-like of shape (n, 2), optional
+        Row and column, in pixels, of a point in each pore that a person has left out: there, fibres
+        cover the image. See `read_left_out`. With a list of images, a list.
     annotations : {"leave_out", "keep"}, default="leave_out"
         Whether what was drawn into the image is left out, of pores and of the cover.
     read_options : dict or ReadOptions, optional
@@ -73,8 +77,8 @@ def find_pores(
 
     Returns
     -------
-    Pores
-        Outlines, which `hypervlad.particles.cut_particles` accepts, and the `cover`.
+    Pores, or list of them
+        Outlines, for :func:`hypervlad.particles.measure` and ``cut_particles``, and the `cover`.
 
     Raises
     ------
@@ -119,9 +123,14 @@ def find_pores(
     sigma = max(_SMOOTHING[0], min(_CLEAN * noise / typical, _SMOOTHING[1] * width))
     smooth = gaussian_filter(contrast, sigma)
     open_ = (smooth < _level(smooth, ends, found)) & seen
-    labels = label_parts(open_, min_area, lambda _, inside: inside.astype(np.int32))
+    pores = Outlines.of(label_parts(open_, min_area, lambda _, inside: inside.astype(np.int32)))
+    if leave_out is not None:
+        is_out = marked_outlines(pores.outlines, leave_out, image_name(image))
+        for each in pores[is_out]:
+            open_[each.window] &= ~each.mask
+        pores = pores[~is_out]
     cover = 1 - float(open_[seen].mean())
-    return Pores(shape, Outlines.of(labels).outlines, size, cover=cover, annotations=left_out)
+    return Pores(shape, pores.outlines, size, left_out, cover=cover)
 
 
 def _brightness(smooth: FloatMap, ends: Values, blur: float) -> tuple[Values, Values]:

@@ -18,7 +18,7 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from hypervlad.fibres.gradients import FloatMap, Values
+from hypervlad.fibres.contrast import FloatMap, Values
 
 N_ROWS, N_SAMPLES = 6, 40  # of a profile: along the fibre, and across it
 N_FREQUENCIES = 24

@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import gaussian_filter1d
 from scipy.spatial import cKDTree
 
 from hypervlad.common.constraints import Number, OneOf, check_value
+from hypervlad.fibres.contrast import Values, normalised_contrast
 from hypervlad.fibres.diameters import Polarity
-from hypervlad.fibres.gradients import Values, normalised_contrast
-from hypervlad.fibres.places import Appearance, Field, find_places
+from hypervlad.fibres.left_out import marked_outlines
+from hypervlad.fibres.places import Appearance, Field, find_places, following
 from hypervlad.fibres.profile_network import ProfileNetwork
 from hypervlad.images import PixelSizes, ReadOptions
-from hypervlad.images.annotations import note_annotations
-from hypervlad.images.options import check_read_options
-from hypervlad.images.reading import decoded_once, image_name
-from hypervlad.images.sample import Annotations, read_sample
-from hypervlad.objects.particle import Outline, Outlines, Particle, cropped, cut_particles
+from hypervlad.images.reading import image_name
+from hypervlad.images.sample import Annotations, one_or_many, read_sample
+from hypervlad.objects.particle import Outline, Outlines, cropped
 
 _N_PLACES = (2000, 32_000)  # per image, by its area
 _PROBABILITY = 0.3  # of a place: one without a good diameter may still show where a fibre is
 _CERTAIN = 0.7  # of the surest place of each line: textures have many that are likely
 _MIN_PLACES = 3
-_GAP = (9.0, 40.0)  # between places that follow each other: in diameters, and in pixels more
-_OFF = (0.25, 0.06)  # from the direction of the fibre: in diameters, and per pixel of the gap
-_TURN = 0.3  # radians
-_UNLIKE = 0.1  # log diameter, beyond its errors
-_JOINED_GAP = (8.0, 50.0)  # the same, between lines that follow each other
+_FAR = 1.5  # diameters between places, from which on the brightness between them counts
+_BESIDE = 0.3  # pixels along the fibre: closer places lie beside each other
+_UNSURE = 10.0  # cost in diameters of a relative error of 1
+_JOINED_GAP = (8.0, 50.0)  # between lines that follow each other: in diameters, pixels more
 _JOINED_OFF = (0.3, 0.08)
 _JOINED_TURN = 0.35
 _JOINED_UNLIKE = 0.2
@@ -44,15 +42,17 @@ _PIECE = 128  # points of an outline that are drawn together
 _DOUBLE = 0.7  # of a fibre, within larger ones
 
 
+@one_or_many("leave_out")
 def find_fibres(
     image: Any,
     *,
     pixel_size: float | PixelSizes | None = None,
     polarity: Polarity = "auto",
     min_length: float = 30.0,
+    leave_out: ArrayLike | None = None,
     annotations: Annotations = "leave_out",
     read_options: Mapping[str, Any] | ReadOptions | None = None,
-) -> list[Particle]:
+) -> Outlines:
     """Find single fibres, wires or tubes, each with its own outline, also where they cross.
 
     Places on fibres, as for `fibre_diameters`, are followed by position, direction and diameter,
@@ -62,7 +62,7 @@ def find_fibres(
 
     Parameters
     ----------
-    image : path or array
+    image : path or array, or list of these
         As in :func:`hypervlad.read_micrograph`. Colours are averaged.
     pixel_size : float or PixelSizes, optional
         Nanometres per pixel, of an image that states none.
@@ -70,23 +70,26 @@ def find_fibres(
         Whether fibres are brighter or darker than what is beside them.
     min_length : float, default=30
         Shorter fibres are left out, in pixels.
+    leave_out : array-like of shape (n, 2), optional
+        Row and column, in pixels, of a point on each fibre that a person has left out; of a
+        crossing, it leaves out all. See `read_left_out`. With a list of images, a list.
     annotations : {"leave_out", "keep"}, default="leave_out"
         Whether what was drawn into the image, as :func:`hypervlad.images.find_annotations` finds
-        it, is left out, with a warning. A wire without noise may be taken for a scale bar.
+        it, is left out. A wire without noise may be taken for a scale bar.
     read_options : dict or ReadOptions, optional
         The fields of :class:`hypervlad.images.ReadOptions`; ``scaling="auto"`` is "minmax" here.
 
     Returns
     -------
-    list of n Particle
+    Outlines, or list of them
         The largest first. :func:`hypervlad.particles.measure` gives their lengths, diameters
         (``width``), aspect ratios, end-to-end distances and persistence lengths, and whether they
-        touch the edge.
+        touch the edge. A list of images gives a list.
 
     Raises
     ------
     ValueError
-        If a parameter is out of range, or the image cannot be read (`ImageReadError`).
+        If a parameter is out of range, or an image cannot be read (`ImageReadError`); it is named.
 
     See Also
     --------
@@ -108,26 +111,25 @@ def find_fibres(
     """
     check_value("polarity", polarity, [OneOf(*get_args(Polarity))])
     check_value("min_length", min_length, [Number(at_least=0, meaning="pixels")])
-    image = decoded_once(image, check_read_options(read_options))
     sample = read_sample(
         image, annotations=annotations, read_options=read_options, pixel_size=pixel_size
     )
+    shape, size = (sample.grey.shape[0], sample.grey.shape[1]), sample.pixel_size
+    nothing = Outlines(shape, (), size, sample.annotations)
     if sample.grey.min() == sample.grey.max() or not sample.mask.any():
-        return []
-    note_annotations(image_name(image), sample.annotations)
+        return nothing
     contrast = normalised_contrast(sample.grey)
     field = Field.of(contrast, sample.mask)
     signs = {"bright": [1.0], "dark": [-1.0], "auto": [1.0, -1.0]}[polarity]
     found = find_places(field, signs, field.n_places(*_N_PLACES), ProfileNetwork.pretrained())
     if found is None:
-        return []
+        return nothing
     fibres = _Followed(field, found)
     lines = map(fibres.completed, fibres.joined(list(fibres.lines())))
     drawn = [fibres.outline(line) for line in lines if _length(line.points) >= min_length]
-    shown = _without_doubles([each for each in drawn if each], field.shape)
-    outlines = Outlines(field.shape, shown)
-    size = sample.pixel_size
-    return cut_particles(image, outlines, pixel_size=size, read_options=read_options)
+    shown = _without_doubles([each for each in drawn if each], shape)
+    is_out = marked_outlines(shown, leave_out, image_name(image))
+    return replace(nothing, outlines=shown)[~is_out]
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,55 +158,35 @@ class _Followed:
         places = found.places.chosen(found.places.probability > _PROBABILITY)
         self.places, self.tangents, self.logs = places, places.tangents, np.log(places.diameter)
         self.relative = np.minimum(places.error, 0.2)
-        self.tree = cKDTree(places.positions)
         self.free = np.ones(len(places), dtype=bool)
 
     def lines(self) -> Iterator[_Line]:
-        """Give lines, those that begin at the most certain places first."""
-        for seed in np.argsort(self.relative):
-            if not self.free[seed]:
-                continue
-            self.free[seed] = False
-            ahead = self._ahead(seed, self.tangents[seed])
-            index = [*self._ahead(seed, -self.tangents[seed])[::-1], seed, *ahead]
-            is_certain = self.places.probability[index].max() >= _CERTAIN
-            if is_certain and len(index) >= _MIN_PLACES:
-                diameter = float(np.exp(np.median(self.logs[index])))
-                points = _smoothed(self.places.positions[index], _SMOOTHING * diameter)
-                self._take(points, diameter)
-                yield _Line(points, diameter, self.level(index, diameter))
+        """Give lines of places that follow each other, those with the surest places first."""
+        pairs, places = following(self.places), self.places
+        i, j = pairs.T
+        step = places.positions[j] - places.positions[i]
+        ahead = np.stack([(step * self.tangents[k]).sum(axis=1) for k in (i, j)])
+        distance, thin = np.abs(ahead).min(axis=0), np.minimum(*places.diameter[pairs].T)
+        far = np.linalg.norm(step, axis=1) > _FAR * thin
+        cost = distance / thin + _UNSURE * self.relative[pairs].sum(axis=1)
+        cost[distance < _BESIDE] = np.inf  # beside each other, not one after the other
+        ends = np.stack([2 * i + (ahead[0] > 0), 2 * j + (ahead[1] < 0)], axis=1)
 
-    def _ahead(self, seed: int, heading: Values) -> list[int]:
-        """Return the places that follow a place in a direction."""
-        found, last = list[int](), seed
-        while True:
-            log = float(np.median(self.logs[[seed, *found][-15:]]))
-            width, at = float(np.exp(log)), self.places.positions[last]
-            near = np.asarray(self.tree.query_ball_point(at, _GAP[0] * width + _GAP[1]), np.intp)
-            near = near[self.free[near]]
-            apart = self.places.positions[near] - at
-            ahead = apart @ heading
-            off = np.maximum(
-                np.abs(apart @ _normal(heading)),
-                np.abs((apart * self.places.normals[near]).sum(axis=1)),
-            ) / (_OFF[0] * width + _OFF[1] * np.abs(ahead))
-            turn = _angle(self.tangents[near] @ heading) / _TURN
-            unlike = np.abs(self.logs[near] - log) / (_UNLIKE + 2 * self.relative[near])
-            cost = ahead / width + 4 * off**2 + 2 * turn**2 + 2 * unlike**2
-            cost[(ahead < 0.3) | (off > 1) | (turn > 1) | (unlike > 1)] = np.inf
-            if not np.isfinite(cost).any():
-                return found
-            best = int(near[cost.argmin()])
-            step = self.places.positions[best] - at
-            is_far = np.linalg.norm(step) > 1.5 * width
-            if is_far and not self.is_fibre(at, step, width, self.level([last, best], width)):
-                return found
-            self.free[best] = False
-            found.append(best)
-            tangent = self.tangents[best] * np.sign(self.tangents[best] @ heading)
-            heading = heading + tangent
-            heading /= np.linalg.norm(heading)
-            last = best
+        def is_joined(k: int) -> bool:
+            level = self.level(pairs[k], thin[k]) if far[k] else 0.0
+            start = places.positions[i[k]]
+            return not far[k] or self.is_fibre(start, step[k], thin[k], level)
+
+        chains = list(_chains(_matched(ends, cost, 2 * len(places), is_joined)))
+        index = [np.array(chain) // 2 for chain in chains]
+        for own in sorted(index, key=lambda each: float(self.relative[each].min())):
+            own = own[self.free[own]]
+            if len(own) >= _MIN_PLACES and places.probability[own].max() >= _CERTAIN:
+                diameter = float(np.exp(np.median(self.logs[own])))
+                points = _smoothed(places.positions[own], _SMOOTHING * diameter)
+                self.free[own] = False
+                self._take(points, diameter)
+                yield _Line(points, diameter, self.level(own, diameter))
 
     def _take(self, points: Values, diameter: float) -> None:
         """Take away what is left within a line and has its direction."""
@@ -255,16 +237,13 @@ class _Followed:
         far = distance / np.minimum(reach[i], reach[j])
         cost = off[0] ** 2 + off[1] ** 2 + turn**2 + unlike**2 + far
         worst = np.max([*off, turn, unlike, far], axis=0)
-        partner = np.full(len(sides), -1)
-        other = np.arange(len(sides)) ^ 1  # the free end of the lines joined so far, for each end
-        for k in np.argsort(cost):
-            a, b = int(i[k]), int(j[k])
-            if worst[k] > 1 or ahead[k] < -thin[k] or max(partner[[a, b]]) >= 0 or other[a] == b:
-                continue
-            level = min(sides[a].level, sides[b].level)
-            if distance[k] < 2 or self.is_fibre(ends[a], apart[k], thin[k], level):
-                partner[a], partner[b] = b, a
-                other[other[a]], other[other[b]] = other[b], other[a]
+        cost[(worst > 1) | (ahead < -thin)] = np.inf
+
+        def is_joined(k: int) -> bool:
+            level = min(sides[i[k]].level, sides[j[k]].level)
+            return distance[k] < 2 or self.is_fibre(ends[i[k]], apart[k], thin[k], level)
+
+        partner = _matched(np.stack([i, j], axis=1), cost, len(sides), is_joined)
         return [_one_line([sides[end] for end in chain]) for chain in _chains(partner)]
 
     def completed(self, line: _Line) -> _Line:
@@ -317,6 +296,25 @@ def _normal(direction: Values) -> Values:
 def _angle(cosine: Values) -> Values:
     """Return the angle between axes."""
     return np.asarray(np.arccos(np.clip(np.abs(cosine), 0, 1)))
+
+
+def _matched(
+    ends: NDArray[np.intp], cost: Values, n: int, is_joined: Callable[[int], bool]
+) -> NDArray[np.intp]:
+    """Join pairs (n_pairs, 2) of n ends at a finite cost, the lowest first; no end twice, no loops.
+
+    Ends 2 k and 2 k + 1 are those of one part. Return the partner of each end, -1 if it is free.
+    """
+    partner = np.full(n, -1)
+    other = np.arange(n) ^ 1  # the free end of the parts joined so far, for each end
+    for k in np.argsort(cost):
+        a, b = ends[k].tolist()
+        if not np.isfinite(cost[k]):
+            break
+        if max(partner[a], partner[b]) < 0 and other[a] != b and is_joined(k):
+            partner[a], partner[b] = b, a
+            other[other[a]], other[other[b]] = other[b], other[a]
+    return partner
 
 
 def _chains(partner: NDArray[np.intp]) -> Iterator[list[int]]:

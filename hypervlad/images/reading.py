@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -177,10 +177,10 @@ def read_named(
     if is_particle(source):
         found: Micrograph = source.as_micrograph()
         return found
-    if isinstance(source, _DecodedOnce):
-        source, decoded = source.source, source.decoded()
-    else:
-        decoded = _decoded(source, options, name)
+    is_path = isinstance(source, (str, os.PathLike))
+    decoded = (_decode_path if is_path else _decode_array)(source, options, name)
+    if options.page is None and decoded.metadata.get("n_pages", 1) > 1:
+        _warn_of_pages(name, decoded.metadata["format"])
     _set_pixel_size(decoded, source, options.pixel_size, name)
     if options.channel is not None:
         decoded.pixels = select_channel(decoded.pixels, options.channel, name)
@@ -201,30 +201,8 @@ def read_named(
         pixel_size=decoded.pixel_size,
         digest=pixel_digest(pixels, rule) if with_digest else "",
         metadata={**decoded.metadata, "dtype": stored_type, "banner_rows": n_banner},
-        source=name if isinstance(source, str | os.PathLike) else None,
+        source=name if is_path else None,
     )
-
-
-def _decoded(source: Any, options: ReadOptions, name: str) -> DecodedImage:
-    is_path = isinstance(source, str | os.PathLike)
-    decoded = (_decode_path if is_path else _decode_array)(source, options, name)
-    if options.page is None and decoded.metadata.get("n_pages", 1) > 1:
-        _warn_of_pages(name, decoded.metadata["format"])
-    return decoded
-
-
-def decoded_once(source: Any, options: ReadOptions) -> Any:
-    """Return an image for several readings, whose scaling and pixel size alone may differ."""
-    return source if is_particle(source) else _DecodedOnce(source, options)
-
-
-class _DecodedOnce:
-    def __init__(self, source: Any, options: ReadOptions) -> None:
-        self.source, self.name = source, image_name(source)
-        self._decoded = _decoded(source, options, self.name)
-
-    def decoded(self) -> DecodedImage:
-        return replace(self._decoded, metadata=dict(self._decoded.metadata))
 
 
 def _set_pixel_size(
@@ -548,7 +526,7 @@ def is_particle(source: Any) -> bool:
 
 
 def image_name(source: Any, index: int | None = None) -> str:
-    if is_particle(source) or isinstance(source, _DecodedOnce):
+    if is_particle(source):
         return str(source.name)
     if isinstance(source, (str, os.PathLike)):
         text = os.fspath(source)

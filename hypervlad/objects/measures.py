@@ -15,7 +15,8 @@ from scipy.spatial.distance import pdist
 
 from hypervlad.common.constraints import InstanceOf, check_value
 from hypervlad.common.wording import counted
-from hypervlad.objects.particle import Particle
+from hypervlad.images.annotations import words_of_annotations
+from hypervlad.objects.particle import Outlines, Particle
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,13 +38,15 @@ SHAPE_MEASURES = (
 )
 
 
-def measure(particles: Sequence[Particle], classes: Sequence[Any] | None = None) -> pd.DataFrame:
+def measure(
+    particles: Sequence[Particle] | Outlines, classes: Sequence[Any] | None = None
+) -> pd.DataFrame:
     """Measure each particle on its own mask.
 
     Parameters
     ----------
-    particles : sequence of n Particle
-        Of any number of micrographs.
+    particles : sequence of n Particle, or Outlines
+        Of any number of micrographs; or what was found in one, such as fibres or pores.
     classes : sequence of n labels, optional
         The class of each particle.
 
@@ -77,7 +80,9 @@ def measure(particles: Sequence[Particle], classes: Sequence[Any] | None = None)
         - ``touches_edge``: whether the particle may go on beyond its field;
         - ``top``, ``left``, ``bottom``, ``right``, the box, and ``centroid_row`` and
           ``centroid_column``, in pixels of the micrograph;
-        - ``field_height``, ``field_width`` in pixels, ``pixel_size_nm``.
+        - ``field_height``, ``field_width`` in pixels, ``pixel_size_nm``;
+        - of `Outlines`, ``annotations``, which were left out of the image, in words, and
+          ``annotation_share``, the share of the image that they cover.
 
     Raises
     ------
@@ -103,6 +108,11 @@ def measure(particles: Sequence[Particle], classes: Sequence[Any] | None = None)
     """
     import pandas as pd
 
+    if isinstance(particles, Outlines):
+        table = measure(particles.as_particles(), classes)
+        table["annotations"] = words_of_annotations(particles.annotations)
+        table["annotation_share"] = particles.annotation_share
+        return table
     check_value("particles", particles, [InstanceOf((Sequence, np.ndarray), "a list of particles")])
     if classes is not None and len(classes) != len(particles):
         of = counted(len(particles), "particle")

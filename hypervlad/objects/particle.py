@@ -17,6 +17,7 @@ from hypervlad.common.constraints import Number, check_value
 from hypervlad.common.limits import MAX_LABEL
 from hypervlad.common.wording import counted, name_some, warn_user
 from hypervlad.images import Annotation, ImageReadError, Micrograph, ReadOptions
+from hypervlad.images.annotations import annotation_mask
 from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import image_name, read_named
 
@@ -125,6 +126,26 @@ class Outlines:
     def __repr__(self) -> str:
         n_particles = counted(len(self), "particle")
         return f"Outlines({n_particles} in {self.shape[0]} x {self.shape[1]} pixels)"
+
+    @property
+    def annotation_share(self) -> float:
+        """Share of the field that `annotations` cover."""
+        return float(annotation_mask(self.annotations, self.shape).mean())
+
+    def as_particles(self, name: str = "") -> list[Particle]:
+        """Return particles to be measured, without pixels: `cut_particles` reads these as well."""
+        return [
+            Particle(
+                o.label,
+                o.box,
+                o.mask,
+                np.zeros(o.mask.shape, np.float32),
+                name,
+                self.shape,
+                self.pixel_size,
+            )
+            for o in self
+        ]
 
     def label_image(self) -> NDArray[np.int32]:
         """Return the label at each pixel, 0 for background; of overlapping outlines the last."""

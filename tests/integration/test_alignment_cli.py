@@ -97,7 +97,7 @@ def test_one_line_per_image_agrees_with_the_library(folder, found):
 
 def test_maps_are_those_of_the_library_and_know_their_pixel_size(folder, found):
     for name, pixel_size in (("one/a.tif", PIXEL_SIZE), ("two/a.tif", None)):
-        image = read_image(folder / name)
+        image = folder / name
         directions = local_orientation(image, 1.75)
         expected = {
             "orientation": directions.orientation,
@@ -216,7 +216,7 @@ def test_tables_of_others_are_neither_followed_nor_overwritten(tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--method", "fft"], "expected structure_tensor, lgo or the name of a model file"),
+        (["--method", "fft"], "expected structure_tensor or the name of a model file"),
         (["--method", "missing.hvlad"], "there is no such file"),
         (["--window", "wide"], "'wide' is not a length"),
         (["--tolerance", "120"], "expected degrees above 0, at most 90"),

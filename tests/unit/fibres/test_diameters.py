@@ -105,6 +105,8 @@ def test_the_pixel_size_scales_all_lengths():
     assert found.mean == pytest.approx(2.5 * own.mean)
     assert found.standard_deviation == pytest.approx(2.5 * own.standard_deviation)
     assert found.percentiles([50])[0] == found.median
+    rest = fibre_diameters(made("flat")[0], pixel_size=2.5, leave_out=found.positions[:1])
+    assert rest.diameters == pytest.approx(found.diameters[1:])
 
 
 def test_only_the_masked_part_is_measured_and_has_an_influence():
@@ -162,7 +164,7 @@ def test_a_scale_bar_is_not_a_fibre_and_does_not_dim_the_others():
     ],
 )
 def test_noise_and_empty_images_have_no_diameters(polarity, image):
-    found = fibre_diameters(image, polarity=polarity)
+    (found,) = fibre_diameters([image], polarity=polarity)
     assert len(found.diameters) == 0
     values = found.median, found.mean, found.standard_deviation, found.interval.low
     assert np.isnan(values).all()
@@ -189,6 +191,7 @@ def test_two_kinds_are_two_modes():
         ({"pixel_size": -1}, "pixel_size"),
         ({"polarity": "grey"}, "polarity"),
         ({"mask": np.ones((3, 3), dtype=bool)}, "mask"),
+        ({"leave_out": [3, 4]}, "leave_out: expected points"),
         ({"annotations": "hide"}, "annotations"),
         ({"image": np.full((20, 20), np.nan)}, "NaN"),
     ],

@@ -41,11 +41,17 @@ def test_the_cover_and_the_areas_of_pores_are_those_drawn(drawn, found):
     image, is_open = drawn
     pores = find_pores(image, found)
     assert pores.cover == pytest.approx(1 - is_open.mean(), abs=0.02)
-    table = measure(cut_particles(image, pores, pixel_size=20))
+    table = measure(pores)
     inner = table["area_px2"][~table["touches_edge"]]
     assert inner.median() == pytest.approx((PITCH - BAR) ** 2, rel=0.08)
     discs = [each.mask.sum() for each in pores if each.box[1] > 250]
     np.testing.assert_allclose(np.sqrt(np.divide(discs, np.pi)), RADII, atol=0.6)
+    # A person leaves out the largest hole, with a point on it.
+    plain, rest = find_pores([image, image], [found, found], leave_out=[None, [(200, 281)]])
+    assert (len(plain), len(rest)) == (len(pores), len(pores) - 1)
+    assert rest.cover == pytest.approx(pores.cover + max(discs) / image.size)
+    with pytest.warns(UserWarning, match="1 place to leave out is not among those found"):
+        assert len(find_pores(image, found, leave_out=[(12, 281)])) == len(pores)
 
 
 def test_light_and_polarity_do_not_matter(drawn, found):

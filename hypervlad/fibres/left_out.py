@@ -1,0 +1,112 @@
+"""What a person has left out: places of diameters, single fibres and pores, marked by points."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.spatial import cKDTree
+
+from hypervlad.common.wording import counted, verb, warn_user
+from hypervlad.fibres.contrast import Values
+from hypervlad.objects.particle import Outline
+
+CHOICE = ("path", "x_px", "y_px")
+_NEAR = 1.0  # pixels from a point to the place that it marks; tables have two digits
+
+
+def read_left_out(path: str | os.PathLike[str]) -> dict[str, Values]:
+    """Read what a person has left out, such as the table that the page of diameters saves.
+
+    Parameters
+    ----------
+    path : path of a .csv file
+        With the columns path, x_px and y_px.
+
+    Returns
+    -------
+    dict of ndarray of float64, shape (n, 2)
+        Row and column of the points of each image, by its path in the table: `leave_out` of
+        `fibre_diameters`, `find_fibres` and `find_pores`.
+
+    Raises
+    ------
+    ValueError
+        If it is no such table.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from hypervlad.fibres import read_left_out
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     table = pathlib.Path(folder, "choice.csv")
+    ...     _ = table.write_text("path,x_px,y_px\\nmats/a.tif,120,40.5\\n")
+    ...     read_left_out(table)
+    {'mats/a.tif': array([[ 40.5, 120. ]])}
+    """
+    from hypervlad.folders.groups import read_cells  # not above: importing it takes long
+
+    (_, header), *lines = read_cells(Path(path), ", ".join(CHOICE)) or [(0, [])]
+    found = defaultdict[str, list[tuple[float, float]]](list)
+    try:
+        columns = [header.index(name) for name in CHOICE]
+        for _, cells in lines:
+            name, x, y = (cells[column] for column in columns)
+            found[name].append((float(y), float(x)))
+    except (ValueError, IndexError) as error:
+        raise ValueError(
+            f"{os.fspath(path)}: expected a table with the columns {', '.join(CHOICE)}, as the "
+            f"page saves it ({error})"
+        ) from error
+    return {name: np.array(points) for name, points in found.items()}
+
+
+def marked_places(positions: Values, points: ArrayLike | None, name: str) -> NDArray[np.bool_]:
+    """Return which positions (n, 2) are next to a point; a warning counts points without one."""
+    is_marked, own = np.zeros(len(positions), bool), _checked(points)
+    distance = np.full(len(own), np.inf)
+    if len(own) and len(positions):
+        distance, nearest = cKDTree(positions).query(own)
+        is_marked[nearest[distance <= _NEAR]] = True
+    _report_missing(int((distance > _NEAR).sum()), name, "those measured")
+    return is_marked
+
+
+def marked_outlines(
+    outlines: Sequence[Outline], points: ArrayLike | None, name: str
+) -> NDArray[np.bool_]:
+    """Return which outlines hold a point; a warning counts points that are on none."""
+    is_marked, n_missing = np.zeros(len(outlines), bool), 0
+    for row, column in np.rint(_checked(points)).astype(int).tolist():
+        holds = [_holds(each, row, column) for each in outlines]
+        is_marked |= np.array(holds, bool)
+        n_missing += not any(holds)
+    _report_missing(n_missing, name, "those found")
+    return is_marked
+
+
+def _holds(outline: Outline, row: int, column: int) -> bool:
+    top, left, bottom, right = outline.box
+    inside = top <= row < bottom and left <= column < right
+    return inside and bool(outline.mask[row - top, column - left])
+
+
+def _checked(points: ArrayLike | None) -> Values:
+    own = np.zeros((0, 2)) if points is None else np.asarray(points, np.float64)
+    if own.ndim != 2 or own.shape[1] != 2 or not np.isfinite(own).all():
+        raise ValueError(
+            f"leave_out: expected points of shape (n, 2), row and column in pixels, got shape "
+            f"{own.shape}"
+        )
+    return own
+
+
+def _report_missing(n: int, name: str, among: str) -> None:
+    if n:
+        warn_user(
+            f"{name}: {counted(n, 'place')} to leave out {verb(n, 'is', 'are')} not among {among}"
+        )
