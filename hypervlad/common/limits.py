@@ -105,15 +105,6 @@ MAX_THREADS = 1024
 #: Bytes of a Keras file of Carrillo's network: weights and the optimiser's state have 0.5 MB.
 MAX_KERAS_BYTES = 2**21
 
-# --- tables of features ---------------------------------------------------------------------------
-
-#: Bytes that a small Parquet file may become when it is decoded.
-ALLOWED_TABLE_BYTES = 2**26
-#: Times its own size that a large one may.
-MAX_TABLE_GROWTH = 16
-#: Structures inside each other in its summary, which is read by recursion.
-MAX_TABLE_NESTING = 8
-
 # --- the labelling page ---------------------------------------------------------------------------
 
 #: Seconds for a request to arrive, and between two requests of a connection.

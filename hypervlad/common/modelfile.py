@@ -84,7 +84,7 @@ def write_model(
     arrays are floats of 16 to 64 bits, integers or booleans. An existing file is replaced, no
     symbolic link.
     """
-    data = _with_digest(_serialise(kind, header, arrays))
+    data = model_bytes(kind, header, arrays)
     try:
         with replace_when_complete(path) as stream:
             stream.write(data)
@@ -95,6 +95,11 @@ def write_model(
             f"{os.fspath(path)}: the model could not be written ({error.strerror or error}); "
             "choose another folder or free some space there."
         ) from error
+
+
+def model_bytes(kind: str, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """Return the content of a file: see `write_model`."""
+    return _with_digest(_serialise(kind, header, arrays))
 
 
 def read_model(path: str | os.PathLike[str], *, kind: str | None = None) -> ModelFile:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -18,7 +18,6 @@ import pyarrow.parquet as pq
 from sklearn.utils.validation import check_is_fitted
 
 from hypervlad.common.files import HashingStream, parse_json, refuse_link, replace_when_complete
-from hypervlad.common.limits import ALLOWED_TABLE_BYTES, MAX_TABLE_GROWTH, MAX_TABLE_NESTING
 from hypervlad.extraction.tasks import PLACE, SourceRecord
 from hypervlad.features.cache import cache_key
 from hypervlad.features.encoder import HypercolumnVLAD
@@ -38,6 +37,7 @@ _CONTENT = "hypervlad.content"
 _ROW_GROUP_BYTES = 16 * 2**20  # a few of them are in memory at a time
 _MAX_MEMORY_SHARE = 0.25  # that vectors may take before they are mapped
 _DIGEST = re.compile(b"[0-9a-f]{64}")
+_MARK, _LENGTH_BYTES = b"PAR1", 4  # at both ends of a Parquet file; of its summary's length
 _DIGITS = 12  # of the digest in a copy's name
 _USUAL_MEMORY = 16 * 2**30  # where the system does not say how much there is
 
@@ -98,8 +98,8 @@ def write_rows(
     with pq.ParquetWriter(
         stream,
         schema,
-        compression={**dict.fromkeys(small, "zstd"), f"{VECTOR}.list.element": "none"},
-        use_dictionary=False,  # see `check_pages`
+        compression="none",  # see `check_columns`; vectors are nearly all of the file
+        use_dictionary=False,
         write_statistics=small,
         write_page_checksum=True,
     ) as writer:
@@ -191,6 +191,10 @@ def _check_layout(file: pq.ParquetFile, path: str | os.PathLike[str]) -> None:
         or n_bytes > os.path.getsize(path)
     ):
         raise FeatureFileError(f"{os.fspath(path)}: damaged or changed; extract again")
+    try:
+        check_columns(path, file, n_features)
+    except (OSError, ValueError) as error:
+        raise FeatureFileError(f"{os.fspath(path)}: damaged ({error}); extract again") from error
 
 
 def is_parquet(path: str | os.PathLike[str]) -> bool:
@@ -287,7 +291,6 @@ def load_features(
         vectors = _mapped(path, file) if mmap else _read(path, file)
         rest = [name for name in file.schema_arrow.names if name != VECTOR]
         with _reporting_damage(path):
-            check_pages(path, dict.fromkeys(rest, 1))
             return vectors, file.read(columns=rest).to_pandas()
 
 
@@ -313,8 +316,6 @@ def _shape(file: pq.ParquetFile) -> tuple[int, int]:
 
 
 def _blocks(path: Path, file: pq.ParquetFile) -> Iterator[np.ndarray]:
-    with _reporting_damage(path):
-        check_pages(path, {VECTOR: _shape(file)[1]})
     for group in range(file.num_row_groups):
         with _reporting_damage(path):
             block = vectors_of(file.read_row_group(group, columns=[VECTOR]))
@@ -382,120 +383,28 @@ def _too_large(file: pq.ParquetFile) -> bool:
 
 # --- what it takes to decode it ------------------------------------------------------------------
 
-# A few bytes can become gigabytes: by compression, by a dictionary, by prefixes that values share.
-# How many is in the header of each page, so we write plain values only, and read all headers before
-# anything is decoded. This is ours because pyarrow shows only the summary at a file's end: with
-# it, 100 kB became 400 MB, and 3 of 600 damaged summaries ended the process.
 
-_HEADER_BYTES = 2**16  # at most; statistics are cut off at 4 kB each
-# Of Parquet's format: a page of data, values as they are; types of fields of a header.
-_DATA_PAGE, _PLAIN = 0, 0
-_TRUE, _FALSE, _BYTE, _BINARY, _LIST, _STRUCT = 1, 2, 3, 8, 9, 12
-_INTEGERS = {4, 5, 6}
+def check_columns(path: str | os.PathLike[str], file: pq.ParquetFile, n_values: int) -> None:
+    """Raise a ValueError unless all columns are plain values that fill the file without a gap.
 
-
-def check_pages(path: str | os.PathLike[str], columns: Mapping[str, int]) -> None:
-    """Raise if decoding columns of a file takes much more memory than the file has bytes.
-
-    ``columns`` are those that will be read, and how many values a row of each has.
+    In memory they then take about as much as in the file: a few bytes that are compressed, or that
+    stand for long texts of a dictionary, can become gigabytes. It also finds nearly all damage to
+    the summary at the file's end, with which pyarrow may crash. A row has ``n_values`` of vectors.
     """
-    most = ALLOWED_TABLE_BYTES + MAX_TABLE_GROWTH * os.path.getsize(path)
+    end = len(_MARK)
+    for group in map(file.metadata.row_group, range(file.num_row_groups)):
+        for column in map(group.column, range(group.num_columns)):
+            name = column.path_in_schema
+            # Not its compression: of an unknown one, pyarrow ends the process.
+            is_plain = column.total_compressed_size == column.total_uncompressed_size
+            if not is_plain or not {"PLAIN", "RLE"} >= set(column.encodings):
+                raise ValueError(f"{name} is compressed or has a dictionary, which ours are not")
+            n_expected = group.num_rows * (n_values if name.startswith(VECTOR) else 1)
+            if column.num_values != n_expected or column.data_page_offset != end:
+                raise ValueError(f"{name} has other values than the file says at its end")
+            end += column.total_compressed_size
     with open(path, "rb") as stream:
-        try:
-            # By the numbers of fields in parquet.thrift: FileMetaData, RowGroup, ColumnChunk.
-            for group in _summary(stream)[4]:
-                for chunk in (column[3] for column in group[1]):
-                    name = chunk[3][0].decode()
-                    if name in columns:
-                        most -= _decoded_size(stream, name, chunk, columns[name] * group[3], most)
-        except (LookupError, TypeError, AttributeError):
-            raise ValueError("its end is not the summary of such a file") from None
-
-
-def _summary(stream: BinaryIO) -> dict[int, Any]:
-    """Return the fields of the summary at the end: its length, and a mark, follow it."""
-    stream.seek(-8, os.SEEK_END)
-    length = int.from_bytes(stream.read(4), "little")
-    stream.seek(-8 - length, os.SEEK_END)
-    return _struct(stream.read(length), 0, 1)[0]
-
-
-def _decoded_size(
-    stream: BinaryIO, name: str, chunk: dict[int, Any], expected: int, most: int
-) -> int:
-    """Return the size of the decoded pages of a column in a group of rows: so many values."""
-    if 11 in chunk:  # where its dictionary is
-        raise ValueError(f"{name} has a dictionary, and ours have none")
-    at, end = chunk[9], chunk[9] + chunk[7]
-    n_values = size = 0
-    while at < end:
-        stream.seek(at)
-        try:
-            header, length = _struct(stream.read(_HEADER_BYTES), 0, 1)
-            kind, n_decoded, n_stored = header[1], header[2], header[3]
-            n_in_page, encoding = header[5][1], header[5][2]
-        except (LookupError, TypeError):
-            raise ValueError(f"{name} has a page without a header") from None
-        numbers = n_decoded, n_stored, n_in_page
-        if (
-            (kind, encoding) != (_DATA_PAGE, _PLAIN)
-            or not 0 <= min(numbers) <= max(numbers) < 2**31
-            or not (n_in_page or not expected)
-        ):
-            raise ValueError(f"{name} has a page of another kind than was written")
-        at, n_values, size = at + length + n_stored, n_values + n_in_page, size + n_decoded
-        if size > most:
-            raise ValueError(f"{name} would take more memory than the file should")
-    if at != end or n_values != expected:
-        raise ValueError(f"{name} has other pages than the file says at its end")
-    return size
-
-
-def _struct(data: bytes, at: int, depth: int) -> tuple[dict[int, Any], int]:
-    """Return the fields of a struct of Thrift's compact protocol by number, and where it ends."""
-    fields, number = dict[int, Any](), 0
-    while head := data[at]:
-        at, kind = at + 1, head & 15
-        if not head >> 4:  # numbers in full are for gaps, and there are none
-            raise LookupError
-        number += head >> 4
-        if kind in (_TRUE, _FALSE):
-            fields[number] = kind == _TRUE
-        else:
-            fields[number], at = _value(data, at, kind, depth)
-    return fields, at + 1
-
-
-def _value(data: bytes, at: int, kind: int, depth: int) -> tuple[Any, int]:
-    """Return a value of a kind, texts as bytes, and where it ends."""
-    if depth > MAX_TABLE_NESTING:
-        raise LookupError
-    if kind == _BYTE:
-        return data[at], at + 1
-    if kind in _INTEGERS:
-        value, at = _integer(data, at)
-        return value >> 1 ^ -(value & 1), at
-    if kind == _BINARY:
-        length, at = _integer(data, at)
-        return data[at : at + length], at + length
-    if kind == _STRUCT:
-        return _struct(data, at, depth + 1)
-    if kind != _LIST:
-        raise LookupError
-    length, kind, at, found = data[at] >> 4, data[at] & 15, at + 1, []
-    if length == 15:  # and more
-        length, at = _integer(data, at)
-    for _ in range(length):
-        item, at = _value(data, at, kind, depth + 1)
-        found.append(item)
-    return found, at
-
-
-def _integer(data: bytes, at: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 64, 7):
-        value |= (data[at] & 127) << shift
-        at += 1
-        if data[at - 1] < 128:
-            return value, at
-    raise LookupError
+        stream.seek(-_LENGTH_BYTES - len(_MARK), os.SEEK_END)
+        start = stream.tell() - int.from_bytes(stream.read(_LENGTH_BYTES), "little")
+    if end != start:
+        raise ValueError("its columns do not fill it")

@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from hypervlad.common.progress import announced
-from hypervlad.features.cache import ResultCache
+from hypervlad.features.cache import Cache
 from hypervlad.features.encoder import HypercolumnVLAD
 from hypervlad.features.encoding import encode_loaded
 from hypervlad.features.loading import Batch, LoadedImage, ReadReport
@@ -238,7 +238,7 @@ class Job:
 
     encoder: HypercolumnVLAD  # without its network, which each process builds once
     backbone: Backbone  # it may not be registered in other processes
-    run: str  # see `ResultCache`
+    run: str  # see `Cache`
     n_images: int  # in all tasks: it decides what runs the network
 
     def finished(
@@ -305,7 +305,7 @@ class _Worker:
         self._encoder = encoder = job.encoder
         self.loader = encoder.loader()
         fingerprint = {} if encoder.memory is None else encoder.fingerprint()
-        self.cache = ResultCache(encoder.memory, fingerprint, job.run)
+        self.cache = Cache(encoder.memory, fingerprint, job.run)
         self._n_images = job.n_images
         self._batch_encoder: Any = None
         self._lock = threading.Lock()  # a dask worker may have several threads

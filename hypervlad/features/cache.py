@@ -1,6 +1,7 @@
-"""A cache on disk: values by digest in a ``joblib.Memory``, which itself knows no digests of files.
+"""The cache on disk: what was computed from images and files, by digest, in a ``joblib.Memory``.
 
-A cache folder holds pickles, so it is private (created with mode 0700) and must be trusted.
+A key is the digest of an image or file and of all else that its value depends on: see
+`Cache`. The folder holds pickles, so it is private (created with mode 0700) and must be trusted.
 """
 
 from __future__ import annotations
@@ -30,27 +31,40 @@ def absolute_memory(memory: Memory) -> Memory:
 
 
 class Cache:
-    """Values by key, in a ``joblib.Memory``; with None, nothing is kept."""
+    """Values of one kind, such as vectors, in a ``memory``; with None, nothing is kept.
 
-    def __init__(self, memory: Memory) -> None:
-        if isinstance(memory, str | os.PathLike):
-            memory = os.fspath(memory)
-            os.makedirs(memory, mode=0o700, exist_ok=True)
-        self._stored = check_memory(memory).cache(_value, ignore=["value"])
+    ``depends_on`` is what a value depends on except the image or file, as JSON. What was kept under
+    the name of a ``run`` is not found under the same name: the last digits of vectors depend on the
+    other images in the batch, which is computed again as a whole if it was interrupted.
+    """
 
-    def find(self, key: str) -> Any:
-        """Return the value of a key; None if there is none, or its file is damaged."""
+    def __init__(
+        self, memory: Memory, depends_on: Mapping[str, Any], run: str | None = None
+    ) -> None:
+        self._run, self._stored = run, None
+        if memory is not None:
+            if isinstance(memory, str | os.PathLike):
+                memory = os.fspath(memory)
+                os.makedirs(memory, mode=0o700, exist_ok=True)
+            self._stored = check_memory(memory).cache(_value, ignore=["value"])
+            self._depends_on = dict(depends_on)
+
+    def find(self, digest: str) -> Any:
+        """Return the value of an image or file; None if there is none, or its file is damaged."""
+        if self._stored is None:
+            return None
         try:
-            return self._stored(key, None)
+            run, value = self._stored(self._key(digest), None)
         except KeyError:
             return None
+        return None if run is not None and run == self._run else value
 
-    def keep(self, key: str, value: Any) -> None:
-        """Keep a value; one that the key has already stays."""
-        self._stored(key, value)
+    def keep(self, digest: str, value: Any) -> None:
+        if self._stored is not None:
+            self._stored.call(self._key(digest), (self._run, value))
 
-    def replace(self, key: str, value: Any) -> None:
-        self._stored.call(key, value)
+    def _key(self, digest: str) -> str:
+        return cache_key({**self._depends_on, "of": digest})
 
 
 def _value(key: str, value: Any) -> Any:
@@ -59,78 +73,13 @@ def _value(key: str, value: Any) -> Any:
     return value
 
 
-class ResultCache:
-    """Results of one computation by image, in a ``memory``; without one, nothing is kept.
-
-    ``fingerprint`` is what a result depends on except the image. Results kept under the name of a
-    ``run`` are not found under the same name: their last digits depend on the other images in the
-    batch, which is computed again as a whole if it was interrupted.
-    """
-
-    def __init__(
-        self, memory: Memory, fingerprint: Mapping[str, Any], run: str | None = None
-    ) -> None:
-        self._cache = None if memory is None else Cache(memory)
-        self._fingerprint = dict(fingerprint)
-        self._run = run
-
-    def find(self, key: str) -> Any:
-        if self._cache is None:
-            return None
-        kept = self._cache.find(self._key(key))
-        if kept is None:
-            return None
-        run, result = kept
-        of_this_run = run is not None and run == self._run
-        return None if of_this_run else result
-
-    def keep(self, key: str, result: Any) -> None:
-        if self._cache is not None:
-            self._cache.keep(self._key(key), (self._run, result))
-
-    def _key(self, key: str) -> str:
-        return cache_key({**self._fingerprint, "image": key})
-
-
-class PathIndex:
-    """Facts about files by path and `file_stamp`; ``reading``: how files are read."""
-
-    def __init__(self, cache: Cache, reading: Mapping[str, Any]) -> None:
-        self.cache, self.reading = cache, dict(reading)
-
-    def entry(self, path: Any) -> IndexEntry | None:
-        """Return the entry of a file as it is now; None if this is no path to a file."""
-        stamp = self.stamp(path)
-        return None if stamp is None else IndexEntry(self, path, stamp)
-
-    def stamp(self, path: Any) -> str | None:
-        if not isinstance(path, str | os.PathLike):
-            return None
-        stamp = file_stamp(path)
-        if stamp is None:
-            return None
-        size, time = stamp
-        return cache_key(
-            {
-                "file": os.path.normcase(os.path.realpath(path)),
-                "size": size,
-                "time": time,
-                "reading": self.reading,
-            }
-        )
-
-
-class IndexEntry:
-    """One file in a `PathIndex`; ``facts`` is None if nothing is known about it."""
-
-    def __init__(self, index: PathIndex, path: Any, stamp: str) -> None:
-        self._index, self._path, self._stamp = index, path, stamp
-        self.facts = index.cache.find(stamp)
-
-    def keep(self, facts: Any) -> None:
-        """Keep what reading the file has found, unless it has changed meanwhile."""
-        if facts != self.facts and self._index.stamp(self._path) == self._stamp:
-            self._index.cache.replace(self._stamp, facts)
+def file_key(path: Any) -> str | None:
+    """Return a digest of a file's path, size and time; None if this is no path to a file."""
+    if not isinstance(path, str | os.PathLike) or (stamp := file_stamp(path)) is None:
+        return None
+    size, time = stamp
+    place = os.path.normcase(os.path.realpath(path))
+    return cache_key({"file": place, "size": size, "time": time})
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from hypervlad.features.cache import ResultCache
+from hypervlad.features.cache import Cache
 from hypervlad.features.codebook import (
     Codebook,
     HypercolumnPool,
@@ -177,7 +177,7 @@ class _SamplingTask:
         K-means magnifies the last digits of a network's output, which depend on the batch.
         """
         n_each = self.plan.n_each
-        cache = ResultCache(
+        cache = Cache(
             self.loader.memory if self.plan.cached else None,
             maps_fingerprint(self.params, self.loader.preprocessing)
             | {

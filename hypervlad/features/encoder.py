@@ -31,7 +31,7 @@ from hypervlad.common.constraints import (
 )
 from hypervlad.common.limits import MAX_INPUT_SIDE
 from hypervlad.common.progress import announced
-from hypervlad.features.cache import ResultCache, absolute_memory, arrays_digest
+from hypervlad.features.cache import Cache, absolute_memory, arrays_digest
 from hypervlad.features.codebook import SAMPLINGS, Codebook, CodebookField
 from hypervlad.features.codebook_fit import CodebookFit, FitCodebook, fit_sampled_codebook
 from hypervlad.features.encoding import (
@@ -349,7 +349,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Network
         check_is_fitted(self)
         images = check_image_list(images)
         self.check_run_parameters()
-        cache = ResultCache(self.memory, {} if self.memory is None else self.fingerprint())
+        cache = Cache(self.memory, {} if self.memory is None else self.fingerprint())
         encoder = functools.cache(self.batch_encoder)  # no network where everything is cached
 
         def compute(batch: Batch) -> np.ndarray:

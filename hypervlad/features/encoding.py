@@ -15,7 +15,7 @@ from hypervlad.common.modelfile import ModelFileError
 from hypervlad.common.progress import n_announced
 from hypervlad.common.wording import counted, name_some, reason_of, verb, warn_user
 from hypervlad.features import vlad
-from hypervlad.features.cache import ResultCache
+from hypervlad.features.cache import Cache
 from hypervlad.features.codebook import Codebook, LayerProjection, Sampling
 from hypervlad.features.hypercolumns import (
     cell_weights,
@@ -275,7 +275,7 @@ def encode_loaded(
     loader: ImageLoader,
     compute: Callable[[Batch], np.ndarray],
     n_features: int,
-    cache: ResultCache | None = None,
+    cache: Cache | None = None,
 ) -> EncodedImages:
     """Compute the vectors (B, n_features) of each batch of loaded images, without warnings.
 

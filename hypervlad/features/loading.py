@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 from hypervlad.common.limits import MAX_INPUT_PIXELS
 from hypervlad.common.progress import ProgressBar
 from hypervlad.common.wording import counted, name_some, verb, warn_user
-from hypervlad.features.cache import Cache, Memory, PathIndex
+from hypervlad.features.cache import Cache, Memory, file_key
 from hypervlad.features.hypercolumns import turned
 from hypervlad.features.lazy_torch import torch
 from hypervlad.features.registry import Preprocessing, prepare_mask
@@ -175,24 +175,23 @@ class ImageLoader:
                 f"{name}: {given}, but the model is one of {needed}: vectors of particles, which "
                 "cut_particles(image, outlines) returns, are not like those of whole images"
             )
-        entry = None if self._index is None else self._index.entry(image)
-        if entry is not None and entry.facts is not None:
-            found = self._look_up(ImageInfo(*entry.facts), name, find)
-            if found is not None:
-                return found
+        file = None if self.memory is None else file_key(image)
+        facts = None if file is None else self._files.find(file)
+        if facts is not None and (found := self._look_up(ImageInfo(*facts), name, find)):
+            return found
         micrograph = read_named(image, self.read_options, name)
         info = _info_of(micrograph, self.pixel_size)
-        if entry is not None:
-            entry.keep(astuple(info))
+        # Not of a file that has changed meanwhile.
+        if file is not None and astuple(info) != facts and file_key(image) == file:
+            self._files.keep(file, astuple(info))
         return self._look_up(info, name, find) or self.prepare(micrograph, name, info)
 
     def is_cached(self, image: Any, find: Find) -> bool:
         """Return whether a result can be found without reading the image."""
-        entry = None if self._index is None else self._index.entry(image)
-        if entry is None or entry.facts is None:
-            return False
+        file = None if self.memory is None else file_key(image)
+        facts = None if file is None else self._files.find(file)
         try:
-            return self._look_up(ImageInfo(*entry.facts), "image", find) is not None
+            return bool(facts) and self._look_up(ImageInfo(*facts), "image", find) is not None
         except ImageReadError:
             return False
 
@@ -239,13 +238,11 @@ class ImageLoader:
         return None if cached is None else LoadedImage(info, key, cached)
 
     @functools.cached_property
-    def _index(self) -> PathIndex | None:
-        if self.memory is None:
-            return None
+    def _files(self) -> Cache:
+        """The facts of images by file, which tell the key of their vectors."""
         options = asdict(self.read_options)
         options["pixel_size"] = repr(options["pixel_size"])
-        reading = {"options": options, "version": READING_VERSION}
-        return PathIndex(Cache(self.memory), reading)
+        return Cache(self.memory, {"reading": options, "version": READING_VERSION})
 
     # --- many images ----------------------------------------------------------------------------
 

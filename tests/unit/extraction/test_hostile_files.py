@@ -14,8 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import safetensors.numpy
 from support.extraction_fixtures import Network, during, interrupt
-from support.forged_parts import read_part, write_part, write_with_digest
+from support.model_files import read_entry, write_file
 
 from hypervlad import HypercolumnVLAD, load_features
 from hypervlad.data import FeatureFileError, plan_extraction
@@ -90,35 +91,39 @@ def test_a_link_in_place_of_a_mapped_copy_is_refused(complete: Path, tmp_path: P
 # --- forged parts ---------------------------------------------------------------------------------
 
 Facts = dict[str, Any]
+Change = Callable[[Facts, np.ndarray], tuple[Any, np.ndarray]]
 #: The order of the values in a record of a part.
 PATH, LABEL, DIGEST, HEIGHT, WIDTH, CHANNELS, PIXEL_SIZE, NAME, REASON, SIZE, TIME = range(11)
 
 
-def record(at: int, value: Any) -> Callable[[Facts, bytes], tuple[Any, bytes]]:
+def rewrite(part: Path, change: Change) -> None:
+    """Change the facts and vectors of a part, with a digest that fits."""
+    entry, arrays = read_entry(part), safetensors.numpy.load(part.read_bytes())
+    facts, vectors = change(entry["header"], arrays["vectors"])
+    write_file(part, entry | {"header": facts}, {"vectors": np.ascontiguousarray(vectors)})
+
+
+def record(at: int, value: Any) -> Change:
     """Return a change of one value of the second record."""
 
-    def change(facts: Facts, vectors: bytes) -> tuple[Any, bytes]:
+    def change(facts: Facts, vectors: np.ndarray) -> tuple[Any, np.ndarray]:
         facts["records"][1][at] = value
         return facts, vectors
 
     return change
 
 
-def fact(name: str, value: Any) -> Callable[[Facts, bytes], tuple[Any, bytes]]:
+def fact(name: str, value: Any) -> Change:
     """Return a change of one fact."""
     return lambda facts, vectors: (facts | {name: value}, vectors)
 
 
-FORGED: dict[str, Callable[[Facts, bytes], tuple[Any, bytes]]] = {
-    "fewer rows": lambda facts, vectors: (
-        facts | {"records": facts["records"][1:]},
-        vectors[len(vectors) // 4 :],
-    ),
+FORGED: dict[str, Change] = {
+    "fewer rows": lambda facts, vectors: (facts | {"records": facts["records"][1:]}, vectors[1:]),
     "another order": lambda facts, vectors: (facts | {"records": facts["records"][::-1]}, vectors),
-    "shorter vectors": lambda facts, vectors: (facts, vectors[:-4]),
-    "a long text": lambda facts, vectors: (json.dumps(facts).encode() + b" " * 10**5, vectors),
-    "no JSON": lambda _, vectors: (b"{", vectors),
-    "deep JSON": lambda _, vectors: (b"[" * 10_000, vectors),
+    "shorter vectors": lambda facts, vectors: (facts, vectors[:, 1:]),
+    "vectors of another type": lambda facts, vectors: (facts, vectors.astype(np.int32)),
+    "a long text": lambda facts, vectors: (facts | {"more": " " * 10**5}, vectors),
     "no facts": lambda _, vectors: ({}, vectors),
     "another run": fact("run", "0" * 32),
     "records that are no lists": fact("records", [1, 2, 3, 4]),
@@ -138,8 +143,6 @@ FORGED: dict[str, Callable[[Facts, bytes], tuple[Any, bytes]]] = {
     "too many channels": record(CHANNELS, 128),
     "a pixel size that is none": record(PIXEL_SIZE, -1.0),
 }
-# Offsets in Arrow's own buffers are not checked by Arrow: one that is forged ends the process.
-ARROW = b"\xff\xff\xff\xff\xf0\0\0\0\x10\0\0\0" + bytes(240)
 DAMAGED: dict[str, Callable[[bytes], bytes]] = {
     "cut": lambda whole: whole[:-20],
     "a bit of a vector": lambda whole: whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:],
@@ -163,11 +166,8 @@ def test_forged_and_damaged_parts_are_computed_again(
     assert n_kept() == 12
     for name, change in FORGED.items():
         part.write_bytes(sound)
-        write_part(part, *change(*read_part(part)))
+        rewrite(part, change)
         assert n_kept() == 8, name
-    for content in (ARROW, b"\xff" * 8 + b"{}"):
-        write_with_digest(part, content)
-        assert n_kept() == 8, content
     for name, damage in DAMAGED.items():
         part.write_bytes(damage(sound))
         assert n_kept() == 8, name
@@ -192,9 +192,8 @@ def test_a_manifest_with_a_forged_name_of_its_run_is_none(
 def test_a_part_that_changes_before_the_merge_is_not_merged(
     extract: Any, part: Path, interrupted: Path, expected: bytes
 ) -> None:
-    forged = record(LABEL, "x")(*read_part(part))
     with pytest.raises(OSError, match=r"1\.task: damaged, or changed by another program; run"):
-        during(1, lambda: write_part(part, *forged), lambda: extract(resume=True))
+        during(1, lambda: rewrite(part, record(LABEL, "x")), lambda: extract(resume=True))
     assert not interrupted.exists()
     extract(resume=True)
     assert interrupted.read_bytes() == expected
@@ -257,7 +256,7 @@ def forge(
     with pq.ParquetFile(out) as file:
         schema, table, metadata = file.schema_arrow, file.read(), file.metadata.metadata
     table = table.set_column(schema.names.index(column), column, values)
-    options = {"use_dictionary": False, "compression": "zstd"} | options
+    options = {"use_dictionary": False, "compression": "none"} | options
     rows = options.pop("row_group_size", None)
     table = table.replace_schema_metadata(None)
     with pq.ParquetWriter(out, table.schema, store_schema=False, **options) as writer:
@@ -271,19 +270,16 @@ def paths(text: str) -> pa.Array:
 
 
 def same_text() -> pa.Array:
-    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(20, dtype=np.int32)), ["x" * 10**6])
+    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(20, dtype=np.int32)), ["x" * 10**5])
 
 
 # The values are made when a test runs, since some are large.
 PAGES: list[tuple[Callable[[], Any], dict[str, Any], str]] = [
     (lambda: paths("x"), {"data_page_size": 10, "write_batch_size": 2, "row_group_size": 3}, ""),
-    # In statistics, too
-    (lambda: paths("x" * 4000), {"compression": "snappy", "row_group_size": 1}, ""),
-    (lambda: paths("x" * 5 * 10**6), {}, "path would take more memory than the file should"),
-    (same_text, {"use_dictionary": ["path"]}, "path has a dictionary"),
-    (lambda: paths("x"), {"column_encoding": {"path": "DELTA_BYTE_ARRAY"}}, "path has a page of a"),
-    (lambda: paths("x"), {"column_encoding": {"height": "DELTA_BINARY_PACKED"}}, "height has a p"),
-    (lambda: paths("x"), {"data_page_version": "2.0"}, "has a page"),
+    (lambda: paths("x" * 4000), {"row_group_size": 1}, ""),  # in statistics, too
+    (lambda: paths("x" * 5 * 10**6), {"compression": "zstd"}, "path is compressed"),
+    (same_text, {"use_dictionary": ["path"]}, "path is compressed or has a dictionary"),
+    (lambda: paths("x"), {"column_encoding": {"path": "DELTA_BYTE_ARRAY"}}, "path is compressed"),
 ]
 
 
@@ -304,19 +300,18 @@ def test_what_becomes_much_larger_in_memory_is_refused_before_it_is_decoded(
         load_features(complete)
 
 
-def test_pages_that_a_file_does_not_declare_are_refused(complete: Path) -> None:
-    """Empty ones, and those of a dictionary before an end that tells of plain values."""
-    forge(complete, "path", paths("xyz" * 30), compression="none")
-    plain = complete.read_bytes()
-    forge(complete, "path", paths("xyz" * 30), use_dictionary=["path"], compression="none")
-    end = int.from_bytes(plain[-8:-4], "little") + 8
-    length = len(plain) - end
-    empty = b"\x15\0\x15\0\x15\0\x2c\x15\0\x15\0\0\0"  # a page of data, plain, with no values
-    dictionary = complete.read_bytes()[:length].ljust(length, b"\0") + plain[-end:]
-    for content in (plain[:4] + empty + plain[4 + len(empty) :], dictionary):
-        complete.write_bytes(content)
-        with pytest.raises(FeatureFileError):
-            load_features(complete)
+def test_a_damaged_summary_is_refused(complete: Path) -> None:
+    """pyarrow may crash when it decodes what such a summary says."""
+    whole = complete.read_bytes()
+    length = int.from_bytes(whole[-8:-4], "little")
+    with pq.ParquetFile(complete) as file:
+        at = file.metadata.row_group(0).column(1).data_page_offset
+    zigzag = bytes([2 * at & 127 | 128, 2 * at >> 7])
+    assert at < 2**13
+    damaged = whole[-8 - length : -8].replace(zigzag, bytes([zigzag[0] ^ 2, zigzag[1]]))
+    complete.write_bytes(whole[: -8 - length] + damaged + whole[-8:])
+    with pytest.raises(FeatureFileError, match="other values than"):
+        load_features(complete)
 
 
 def test_a_file_that_claims_more_than_it_holds_is_refused(complete: Path) -> None:
