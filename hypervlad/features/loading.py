@@ -190,8 +190,10 @@ class ImageLoader:
         """Return whether a result can be found without reading the image."""
         file = None if self.memory is None else file_key(image)
         facts = None if file is None else self._files.find(file)
+        if facts is None:
+            return False
         try:
-            return bool(facts) and self._look_up(ImageInfo(*facts), "image", find) is not None
+            return self._look_up(ImageInfo(*facts), "image", find) is not None
         except ImageReadError:
             return False
 
