@@ -7,12 +7,12 @@ import os
 import re
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from hypervlad.common.limits import MAX_PIXELS, MAX_SEGMENTS
 from hypervlad.common.wording import counted
 from hypervlad.images.errors import ImageReadError
 from hypervlad.images.metadata import Entries, Sides, are_plausible, square_pixel_size
+from hypervlad.images.options import ReadOptions
 from hypervlad.images.pixels import check_size
 
 N_HEAD = 512  # bytes by which the format is recognised: the MRC mark is at byte 208
@@ -120,10 +121,19 @@ def describe_non_image(head: bytes, path: Path) -> str:
 
 @dataclass
 class DecodedImage:
+    """What a `Reader` returns: the pixels of one page as stored, and what the file states."""
+
     pixels: NDArray[Any]
     pixel_size: float | None = None  # nm
     scan_rows: int | None = None  # height without the banner, by the metadata
     metadata: dict[str, Any] = field(default_factory=dict)  # as in `Micrograph`
+
+    @classmethod
+    def of(cls, kind: str, pixels: NDArray[Any], sides: Sides, **metadata: Any) -> DecodedImage:
+        """Return an image of a format that states the sides of a pixel, nm, itself."""
+        decoded = cls(pixels, metadata={"format": kind, **metadata})
+        decoded.set_pixel_sides(sides)
+        return decoded
 
     def set_pixel_sides(self, sides: Sides, source: str = "") -> None:
         """Set the pixel size from width and height, nm, that a source states; or keep these."""
@@ -145,6 +155,11 @@ class DecodedImage:
             self.scan_rows = entries.scan_rows(len(self.pixels))
         if entries.stated:
             self.metadata.setdefault(instrument, json_value(entries.stated))
+
+
+#: From an open file, options of which those that choose a page or a channel and `max_pixels` count,
+#: and the name for errors. Whatever else a reader raises means a damaged file.
+Reader: TypeAlias = Callable[[BinaryIO, ReadOptions, str], DecodedImage]
 
 
 def json_value(value: Any) -> Any:
@@ -179,11 +194,17 @@ _PLUGINS = {
 RASTER_KINDS = frozenset(_PLUGINS)
 
 
-def decode_raster(file: BinaryIO, kind: str, name: str, max_pixels: int | None) -> DecodedImage:
-    """Decode the first frame of an open file of one of `RASTER_KINDS`, as stored.
+def decode_raster(kind: str, file: BinaryIO, options: ReadOptions, name: str) -> DecodedImage:
+    """Decode the first frame of a file of one of `RASTER_KINDS`, as stored; see `Reader`.
 
     By imagecodecs where Pillow would change values. `max_pixels` is checked before decoding.
     """
+    if options.page:
+        raise ImageReadError(
+            f"{name}: page {options.page} was requested, but only the first image of a {kind} file "
+            "is read; use page=0"
+        )
+    max_pixels = options.max_pixels
     module, plugin = _PLUGINS[kind]
     open_plugin = getattr(importlib.import_module(f"PIL.{module}"), plugin)
     with strict_decoding(), open_plugin(file) as image:
@@ -417,12 +438,4 @@ def check_page(page: int, n_pages: int, name: str, what: str) -> None:
         raise ImageReadError(
             f"{name}: page {page} was requested, but the file has {counted(n_pages, what)}; pages "
             "are counted from 0"
-        )
-
-
-def check_single_page(page: int, name: str, kind: str) -> None:
-    if page:
-        raise ImageReadError(
-            f"{name}: page {page} was requested, but only the first image of a {kind} file is "
-            "read; use page=0"
         )

@@ -35,6 +35,7 @@ from hypervlad.images.errors import ImageReadError
 from hypervlad.images.formats import DecodedImage, json_value, unpack_at
 from hypervlad.images.metadata import Sides, length_in_nm
 from hypervlad.images.microscopy import DM_RGB, import_extra
+from hypervlad.images.options import ReadOptions
 from hypervlad.images.pixels import check_size
 
 _MIN_TEXT = 1 << 10  # bytes of a chunk of text, as one takes as long
@@ -67,21 +68,20 @@ class _StoredImage:
         return math.prod(self.frames.values())
 
 
-def decode_hdf5(file: BinaryIO, page: int, name: str, max_pixels: int | None) -> DecodedImage:
-    """Decode one image of an open HDF5 file, with its pixel size.
+def decode_hdf5(file: BinaryIO, options: ReadOptions, name: str) -> DecodedImage:
+    """Decode one frame of all images of an HDF5 file; see `Reader`.
 
-    Pages are the frames of all its images. Nothing outside the file is opened.
+    Nothing outside the file is opened.
     """
     h5py = import_extra("h5py", "HDF5", name)
     with h5py.File(_CheckedFile(file), "r") as root:
         kind, images = _Finder(h5py, root, name).find()
-        number, frame, pages = frame_of_page([image.n_frames for image in images], page, name)
+        n_frames = [image.n_frames for image in images]
+        number, frame, pages = frame_of_page(n_frames, options.page or 0, name)
         image = images[number]
-        pixels = _read_frame(image, frame, name, max_pixels)
+        pixels = _read_frame(image, frame, name, options.max_pixels)
         sides, facts = image.describe(frame)
-    decoded = DecodedImage(pixels, metadata={"format": kind, **pages, **facts})
-    decoded.set_pixel_sides(sides)
-    return decoded
+    return DecodedImage.of(kind, pixels, sides, **pages, **facts)
 
 
 class _CheckedFile:
@@ -373,10 +373,7 @@ class _Finder:
         if axis is None or axis.ndim != 1 or not 1 < axis.size <= MAX_VELOX_TEXT:
             return None
         first, second, *_ = _read(axis, [None], self.name, MAX_VELOX_TEXT).tolist()
-        # Units may be written as [n_m].
-        units = _attribute(axis, "units")
-        unit = re.sub(r"[\[\]_]", "", str(units))
-        return length_in_nm(abs(second - first), unit)
+        return length_in_nm(abs(second - first), _attribute(axis, "units"))
 
     def objects(self) -> list[Any]:
         """Return groups and datasets, each once."""

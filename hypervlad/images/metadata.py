@@ -46,6 +46,7 @@ def _unit_key(unit: str) -> str:
     text = re.sub(r"\\u00[bB]5", "u", text)
     text = re.sub(r"\\u00[cC]5|\\u212[bB]", "A", text)
     text = text.replace("µ", "u").replace("μ", "u").replace("Å", "A").replace("\u212b", "A")
+    text = re.sub(r"[\[\]_]", "", text)  # of Berkeley's files: [n_m]
     text = text.lower().replace("ö", "o").replace("metre", "meter")
     return re.sub(r"(?<=\w{3})e?s$", "", text)  # the plural of a word, not "ms"
 

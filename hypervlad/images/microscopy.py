@@ -9,7 +9,7 @@ import struct
 import warnings
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +18,8 @@ from hypervlad.images.chunks import frame_of_page
 from hypervlad.images.errors import ImageReadError
 from hypervlad.images.formats import DecodedImage, json_value, unpack_at
 from hypervlad.images.metadata import Sides, length_in_nm
+from hypervlad.images.options import ReadOptions
 from hypervlad.images.pixels import check_size
-
-MICROSCOPY_KINDS = frozenset({"DM", "MRC", "SER"})
 
 _MRC_HEAD = 1024  # bytes, before the extended header
 _MRC_TYPES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
@@ -57,23 +56,6 @@ _DM_TYPES = {
     23: "u4",
 }
 
-#: Pixels, sides of one, nm, and metadata.
-_Decoded: TypeAlias = tuple[NDArray[Any], Sides, dict[str, Any]]
-
-
-def decode_microscopy(
-    file: BinaryIO, kind: str, page: int, name: str, max_pixels: int | None
-) -> DecodedImage:
-    """Decode one image of an open file of kind "DM", "MRC" or "SER", with its pixel size.
-
-    Pages of a DM file are the slices of all its images. MRC rows stay in the order of the file.
-    """
-    decoders = {"DM": _decode_dm, "MRC": _decode_mrc, "SER": _decode_ser}
-    pixels, sides, metadata = decoders[kind](file, page, name, max_pixels)
-    decoded = DecodedImage(pixels, metadata={"format": kind, **metadata})
-    decoded.set_pixel_sides(sides)
-    return decoded
-
 
 def import_extra(module: str, kind: str, name: str) -> ModuleType:
     """Import what the extra `formats` installs, or say so."""
@@ -92,7 +74,9 @@ def _read_values(file: BinaryIO, offset: int, dtype: str, shape: tuple[int, int]
     return values.reshape(shape)  # an error if the file ends before
 
 
-def _decode_mrc(file: BinaryIO, page: int, name: str, max_pixels: int | None) -> _Decoded:
+def decode_mrc(file: BinaryIO, options: ReadOptions, name: str) -> DecodedImage:
+    """Decode one section of an MRC file, whose rows stay in the order of the file; see `Reader`."""
+    page = options.page or 0
     # The stamp of the byte order may be missing or wrong; the wrong order makes sizes larger.
     order = min("<>", key=lambda each: max(unpack_at(file, 0, f"{each}4I")))
     width, height, n_pages, mode = unpack_at(file, 0, f"{order}4I")
@@ -104,14 +88,14 @@ def _decode_mrc(file: BinaryIO, page: int, name: str, max_pixels: int | None) ->
         what = _MRC_UNREAD.get(mode, "unknown: is it damaged, or no MRC file?")
         raise ImageReadError(f"{name}: an MRC file of mode {mode} ({what}); export it as TIFF")
     dtype = np.dtype(order + _MRC_TYPES[mode])
-    check_size(height, width, name, max_pixels, n_bytes=dtype.itemsize)
+    check_size(height, width, name, options.max_pixels, n_bytes=dtype.itemsize)
     _, _, pages = frame_of_page([n_pages], page, name)
     (n_extended,) = unpack_at(file, 92, f"{order}I")
     start = _MRC_HEAD + n_extended + page * height * width * dtype.itemsize
     pixels = _read_values(file, start, dtype.str, (height, width))
     if mode == 0:
         pixels = _with_sign(pixels, flags, unpack_at(file, 76, f"{order}2f"), name)
-    return pixels, _mrc_sides(file, order, n_extended), pages
+    return DecodedImage.of("MRC", pixels, _mrc_sides(file, order, n_extended), **pages)
 
 
 def _with_sign(
@@ -152,7 +136,9 @@ def _mrc_sides(file: BinaryIO, order: str, n_extended: int) -> Sides:
     return across, down
 
 
-def _decode_ser(file: BinaryIO, page: int, name: str, max_pixels: int | None) -> _Decoded:
+def decode_ser(file: BinaryIO, options: ReadOptions, name: str) -> DecodedImage:
+    """Decode one image of a series; see `Reader`."""
+    page = options.page or 0
     # Read here: ncempy refuses an intact series if the .emi file beside it is damaged.
     _, _, version, data_type, _, _, n_pages = unpack_at(file, 0, _SER_HEAD)
     if data_type != _SER_IMAGES:
@@ -163,10 +149,11 @@ def _decode_ser(file: BinaryIO, page: int, name: str, max_pixels: int | None) ->
     (offset,) = unpack_at(file, table + page * struct.calcsize(address), address)
     _, across, _, _, down, _, value_type, width, height = unpack_at(file, offset, _SER_ELEMENT)
     dtype = np.dtype(_SER_TYPES[value_type]).newbyteorder("<")
-    check_size(height, width, name, max_pixels, n_bytes=dtype.itemsize)
+    check_size(height, width, name, options.max_pixels, n_bytes=dtype.itemsize)
     start = offset + struct.calcsize(_SER_ELEMENT)
     pixels = np.flipud(_read_values(file, start, dtype.str, (height, width)))
-    return pixels, (length_in_nm(across, "m"), length_in_nm(down, "m")), pages
+    sides = length_in_nm(across, "m"), length_in_nm(down, "m")
+    return DecodedImage.of("SER", pixels, sides, **pages)
 
 
 @dataclass
@@ -179,7 +166,8 @@ class _GatanImage:
     sides: Sides  # of a pixel, nm
 
 
-def _decode_dm(file: BinaryIO, page: int, name: str, max_pixels: int | None) -> _Decoded:
+def decode_dm(file: BinaryIO, options: ReadOptions, name: str) -> DecodedImage:
+    """Decode one slice of a DM3 or DM4 file: of all its images, one after the other."""
     dm = import_extra("ncempy.io.dm", "DM3 and DM4", name)
     # An open file, not a path: ncempy could not close its memory map of a damaged file.
     with dm.fileDM(file) as found:
@@ -189,7 +177,8 @@ def _decode_dm(file: BinaryIO, page: int, name: str, max_pixels: int | None) -> 
             raise ImageReadError(
                 f"{name}: a Gatan file without an image, or of spectra only; leave it out"
             )
-        number, index, pages = frame_of_page([each.n_pages for each in images], page, name)
+        n_pages = [each.n_pages for each in images]
+        number, index, pages = frame_of_page(n_pages, options.page or 0, name)
         image = images[number]
         if image.data_type not in _DM_TYPES:
             raise ImageReadError(
@@ -198,14 +187,14 @@ def _decode_dm(file: BinaryIO, page: int, name: str, max_pixels: int | None) -> 
             )
         dtype, is_colour = np.dtype(f"<{_DM_TYPES[image.data_type]}"), image.data_type in DM_RGB
         n_channels = 3 if is_colour else 1
-        check_size(image.height, image.width, name, max_pixels, n_channels, dtype.itemsize)
+        check_size(image.height, image.width, name, options.max_pixels, n_channels, dtype.itemsize)
         offset = image.offset + index * image.height * image.width * dtype.itemsize
         pixels = _read_values(file, offset, dtype.str, (image.height, image.width))
     if is_colour:
         pixels = pixels.view(np.uint8).reshape(*pixels.shape, 4)[:, :, 2::-1]
     elif image.data_type == _DM_BOOL:
         pixels = pixels != 0
-    return pixels, image.sides, {**pages, "gatan": _microscope_tags(tags)}
+    return DecodedImage.of("DM", pixels, image.sides, **pages, gatan=_microscope_tags(tags))
 
 
 def _gatan_images(tags: dict[str, Any]) -> list[_GatanImage]:

@@ -48,9 +48,8 @@ def decode_ome_zarr(path: Path, options: ReadOptions, name: str) -> DecodedImage
     image = images[number]
     level = image.finest_level(options.max_pixels)
     pixels = image.read(level, frame, options)
-    decoded = DecodedImage(pixels, metadata={"format": "OME-Zarr", **pages, "level": level})
-    decoded.set_pixel_sides((image.side(level, "x"), image.side(level, "y")))
-    return decoded
+    sides = image.side(level, "x"), image.side(level, "y")
+    return DecodedImage.of("OME-Zarr", pixels, sides, **pages, level=level)
 
 
 def _groups(store: _Store) -> list[str]:

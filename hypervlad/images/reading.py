@@ -9,10 +9,11 @@ import re
 import stat
 import warnings
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -37,7 +38,7 @@ from hypervlad.images.formats import (
     N_HEAD,
     RASTER_KINDS,
     DecodedImage,
-    check_single_page,
+    Reader,
     decode_raster,
     describe_non_image,
     file_kind,
@@ -45,7 +46,7 @@ from hypervlad.images.formats import (
 )
 from hypervlad.images.hdf5 import decode_hdf5
 from hypervlad.images.metadata import SIDECAR_INSTRUMENTS, Entries
-from hypervlad.images.microscopy import MICROSCOPY_KINDS, decode_microscopy
+from hypervlad.images.microscopy import decode_dm, decode_mrc, decode_ser
 from hypervlad.images.ome_zarr import decode_ome_zarr
 from hypervlad.images.options import PixelSizes, ReadOptions, make_options
 from hypervlad.images.pixels import (
@@ -296,20 +297,21 @@ def _decode_path(source: Any, options: ReadOptions, name: str) -> DecodedImage:
         kind = file_kind(head, path.suffix.lower())
         if kind is None:
             raise ImageReadError(f"{name}: {describe_non_image(head, path)}")
-        page = options.page or 0
         with _clear_errors(kind, name):
-            if kind == "HDF5":
-                return decode_hdf5(file, page, name, options.max_pixels)
-            if kind in MICROSCOPY_KINDS:
-                return decode_microscopy(file, kind, page, name, options.max_pixels)
-            if kind == "TIFF":
-                decoded = decode_tiff(file, options, name)
-            else:
-                check_single_page(page, name, kind)
-                decoded = decode_raster(file, kind, name, options.max_pixels)
-            if "pixel_size_from" not in decoded.metadata:
+            decoded = _READERS[kind](file, options, name)
+            has_sidecar = kind == "TIFF" or kind in RASTER_KINDS
+            if has_sidecar and "pixel_size_from" not in decoded.metadata:
                 _add_sidecar(decoded, path)
             return decoded
+
+
+_READERS: Mapping[str, Reader] = {
+    "TIFF": decode_tiff,
+    "HDF5": decode_hdf5,
+    "DM": decode_dm,
+    "MRC": decode_mrc,
+    "SER": decode_ser,
+} | {kind: partial(decode_raster, kind) for kind in RASTER_KINDS}
 
 
 @contextlib.contextmanager
