@@ -23,22 +23,8 @@ def diameters(
         Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write to.")
     ],
     *,
-    groups: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="CSV",
-            help="Table with the columns path and group: what is compared, such as settings of a "
-            "process.",
-        ),
-    ] = None,
-    samples: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="CSV",
-            help="Table with the columns path and sample. Images of one sample are not "
-            "independent, and intervals allow for it.",
-        ),
-    ] = None,
+    groups: option.ComparedGroups = None,
+    samples: option.Samples = None,
     polarity: Annotated[
         Polarity, typer.Option(help="Whether fibres are brighter or darker than what is beside.")
     ] = Polarity.AUTO,

@@ -51,6 +51,24 @@ Groups = Annotated[
         "frames of one sample) are never split between training and testing.",
     ),
 ]
+ComparedGroups = Annotated[
+    Path | None,
+    typer.Option(
+        "--groups",
+        metavar="CSV",
+        help="Table with the columns path and group: what is compared, such as settings of a "
+        "process.",
+    ),
+]
+Samples = Annotated[
+    Path | None,
+    typer.Option(
+        "--samples",
+        metavar="CSV",
+        help="Table with the columns path and sample. Images of one sample are not independent, "
+        "and intervals allow for it.",
+    ),
+]
 TestGroups = Annotated[
     Path | None,
     typer.Option(

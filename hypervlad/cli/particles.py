@@ -31,8 +31,9 @@ from hypervlad.common.files import file_digest, replace_when_complete
 from hypervlad.common.wording import counted, name_some
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from hypervlad.images.sample import Annotations
-    from hypervlad.objects.found_folder import FoundCounts
 
 particles = typer.Typer(
     name="particles",
@@ -178,13 +179,14 @@ def find(
     ] = None,
     pixel_size: option.OwnPixelSize = None,
     pixel_sizes: option.PixelSizes = None,
+    groups: option.ComparedGroups = None,
+    samples: option.Samples = None,
     formats: Formats = None,
     resume: Annotated[
         bool,
         typer.Option(
             "--resume",
-            help="Keep the outlines that are in the folder, and find the others. Particles must "
-            "then be classified again.",
+            help="Keep what is in the folder, and find the particles of the other images.",
         ),
     ] = False,
     image_page: option.ImagePage = None,
@@ -207,13 +209,17 @@ def find(
     \b
     The folder contains:
       outlines/NAME.tif  the number of the particle at each pixel, 0 for background,
-                         with the scale. You may correct these files; 'particles
-                         classify' measures them again.
-      fields.csv         one line per image: micrograph (its path), height, width,
-                         pixel_size_nm, particles (their number), outlines_digest
-                         (SHA-256 of the outlines that were measured)
-      particles.csv      one line per particle: micrograph, particle (its number) and
-                         its measures; units are in the names
+                         with the scale. You may correct these files: 'particles
+                         count' and 'classify' measure them again.
+      fields.csv         one line per image: micrograph (its path), group, sample,
+                         particles (their number), height, width, pixel_size_nm,
+                         annotated_px (pixels of bars, letters and arrows, in which
+                         nothing is looked for), beside (particles left out as these
+                         cover a part), removed (wrong outlines of a review), note
+                         (what is doubtful), SHA-256 of image and outlines
+      particles.csv      one line per particle: micrograph, particle (its number),
+                         left_out (write 1, and it is not counted) and its measures;
+                         units are in the names
       run.json           what a run that is resumed must have in common
     If the command is stopped at any moment, repeat it with --resume.
 
@@ -238,7 +244,8 @@ def find(
     if later := [path for path in paths if path.endswith(".hvlad")]:
         raise ValueError(f"{later[0]} is a model; give it before the images")
     check_folders(output, paths)
-    files, root = images_in(paths, quiet, model, pixel_sizes), folder_of(paths)
+    files = images_in(paths, quiet, model, pixel_sizes, groups, samples)
+    root = folder_of(paths)
     if root is None:
         raise ValueError("the images are on several drives; find those of each by a command")
     sizes = own_pixel_size(pixel_size, pixel_sizes, files)
@@ -288,6 +295,8 @@ def find(
         # Files of several pages were warned of here, and are read like this from now on.
         read_options=replace(options, page=options.page or 0),
         pixel_size=sizes,
+        groups=None if groups is None else groups_of(files, groups, paths).tolist(),
+        samples=None if samples is None else groups_of(files, samples, paths).tolist(),
         formats=formats or (),
         resume=resume,
         verbose=not quiet,
@@ -327,8 +336,8 @@ def classify(
 ) -> None:
     """Classify the particles that were found.
 
-    The columns class, confidence and p_CLASS for every class are added to particles.csv. All
-    outlines are read and measured again, so that those that you corrected count. confusion.csv has
+    The columns class, confidence and p_CLASS for every class are added to particles.csv. Outlines
+    that you corrected are measured again. confusion.csv has
     the numbers of held-out training particles by true and predicted class, with which 'particles
     count' corrects its counts.
 
@@ -394,12 +403,18 @@ def count(
 ) -> None:
     """Count the particles of each class, per area too, and print their sizes.
 
+    Outlines that were changed since they were measured are measured again, and the tables written.
+    Not counted are particles with a 1 in the column left_out of particles.csv, those of the class
+    "not a particle", and images that are copies of others. Groups, which 'particles find --groups'
+    takes, are also counted each.
+
     The 95 % intervals are of the expected count in as large an area of the same sample, from how
     much images differ: few images give wide ones, or one end only. D10, D50 and D90 are the sizes
     below which 10, 50 and 90 % of the particles are.
 
     \b
     Columns of the table, one line per class and one for all:
+      group                   if there are groups; empty for all images
       class, particles        particles in particles.csv that meet the rule
       counted                 without those at edges, weighted; poisson_low and
                               poisson_high if they were scattered independently
@@ -414,8 +429,7 @@ def count(
       hypervlad particles count found/ --rule "length > 5 um and aspect_ratio >= 3"
     """
     from hypervlad.common.tables import table_as_bytes
-    from hypervlad.objects.found_folder import FoundFolder
-    from hypervlad.objects.tables import OWN_FILES
+    from hypervlad.objects.found_folder import OWN_FILES, FoundFolder
     from hypervlad.particles.page import write_particles_page
 
     if output is not None:
@@ -425,8 +439,9 @@ def count(
     result = folder.count(
         rule, edges=cast(Any, edges.value), measure=measure, corrected=not uncorrected
     )
-    for line in _count_lines(result):
-        echo(line)
+    for name, (counts, sizes) in ({"": (result.counts, result.sizes)} | result.groups).items():
+        for line in [*filter(None, [name]), *_count_lines(counts, sizes, result.measure)]:
+            echo(line)
     for note in result.notes:
         echo(f"note: {note}")
     if output is not None:
@@ -440,15 +455,15 @@ def count(
         echo(f"page: {page} ({page.stat().st_size / 1e6:.1f} MB)")
 
 
-def _count_lines(result: FoundCounts) -> list[str]:
+def _count_lines(counts: pd.DataFrame, sizes: pd.DataFrame, measure: str) -> list[str]:
     from hypervlad.pages.files import number_text
     from hypervlad.particles.page import count_rows
 
-    unit = re.sub("^.*_(?=(nm|px)2?$)", "", result.measure)
+    unit = re.sub("^.*_(?=(nm|px)2?$)", "", measure)
     header = ["class", "particles", "count", "95 %", "per um2", "95 %"]
     rows = [[*header, *(f"{name} ({unit})" for name in ("D10", "D50", "D90"))]]
-    sizes = result.sizes[result.sizes["by"] == "number"].set_index("class")
-    for row in count_rows(result.counts):
+    sizes = sizes[sizes["by"] == "number"].set_index("class")
+    for row in count_rows(counts):
         rows.append([*row, *map(number_text, sizes.loc[row[0], ["d10", "d50", "d90"]])])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]

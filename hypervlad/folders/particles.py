@@ -44,8 +44,11 @@ def is_particle_table(source: Any) -> bool:
 
 def labelled_particles(table: Path, groups: str | os.PathLike[str] | None) -> Bunch:
     """Cut out the particles that have a class in a table; see `load_image_folder`."""
-    from hypervlad.objects.found_folder import FoundFolder  # not above: importing it takes long
-    from hypervlad.objects.tables import PARTICLES, RUN
+    from hypervlad.objects.found_folder import (  # not above: importing it takes long
+        PARTICLES,
+        RUN,
+        FoundFolder,
+    )
 
     if not (table.parent / RUN).exists():
         raise ImageFolderError(

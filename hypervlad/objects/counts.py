@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -42,11 +42,19 @@ class Field:
         Height and width in pixels.
     pixel_size : float or None
         Nanometres per pixel.
+    group, sample : str or None
+        What fields are compared by, and what they are of: intervals are then from how much samples
+        differ, or the fields of one sample.
+    annotated : int
+        Number of pixels, of an information bar or letters, in which nothing was looked for.
     """
 
     micrograph: str
     shape: tuple[int, int]
     pixel_size: float | None = None
+    group: str | None = field(default=None, repr=False)
+    sample: str | None = field(default=None, repr=False)
+    annotated: int = field(default=0, repr=False)
 
     def __post_init__(self) -> None:
         sides = ListOf(Integer(), "height and width in pixels, without colours", 2, 2)
@@ -185,15 +193,16 @@ def count_particles(
     """
     import pandas as pd
 
-    field_of, n_fields = _field_numbers(table, fields), len(fields)
+    field_of, units = _field_numbers(table, fields), _independent(fields)
+    n_units = int(units.max()) + 1
     names, is_of = _class_numbers(table, classes)
     weights = edge_weights(table, edges)
-    sums = np.zeros((n_fields, len(names) + 1))
-    np.add.at(sums, field_of, weights[:, None] * is_of)
+    sums = np.zeros((n_units, len(names) + 1))
+    np.add.at(sums, units[field_of], weights[:, None] * is_of)
     counts = sums.sum(axis=0)
-    sizes = np.array([(field.pixel_size or math.nan) / 1000 for field in fields])
-    pixels = np.array([math.prod(field.shape) for field in fields], np.float64)
-    areas = pixels if np.isnan(sizes).any() else pixels * sizes**2
+    sizes = np.array([(each.pixel_size or math.nan) / 1000 for each in fields])
+    pixels = np.array([math.prod(each.shape) - each.annotated for each in fields], np.float64)
+    areas = np.bincount(units, pixels if np.isnan(sizes).any() else pixels * sizes**2)
     with np.errstate(invalid="ignore"):  # one field: 0 / 0
         without = sums_without(sums) / sums_without(areas)[:, None] * areas.sum()
     columns: dict[str, Any] = {"class": [*names, ALL], "particles": is_of.sum(axis=0)}
@@ -205,7 +214,7 @@ def count_particles(
         matrix = _checked_confusion(confusion, names)
         rates = matrix / matrix.sum(axis=1, keepdims=True)
         counts[:-1] = _corrected(counts[None, :-1], rates)[0]
-        if n_fields > 1:
+        if n_units > 1:
             without[:, :-1] = _corrected(without[:, :-1], rates)
         variance[:-1] = _variance_of_correction(counts[:-1], matrix)
         poisson = _weighted_poisson(weights, is_of, counts)
@@ -276,7 +285,7 @@ def particle_sizes(
     """
     import pandas as pd
 
-    field_of = _field_numbers(table, fields)
+    unit_of = _independent(fields)[_field_numbers(table, fields)]
     names, is_of = _class_numbers(table, classes)
     if measure not in table or table[measure].dtype.kind not in "biuf":
         raise ValueError(
@@ -299,7 +308,7 @@ def particle_sizes(
     rows = []
     for name, is_in in zip([*names, ALL], is_of.T, strict=True):
         chosen = order[is_in[order]]
-        size, field = sizes[chosen], np.unique(field_of[chosen], return_inverse=True)[1]
+        size, field = sizes[chosen], np.unique(unit_of[chosen], return_inverse=True)[1]
         for by, weight in (("number", weights[chosen]), ("area", (weights * area)[chosen])):
             row: dict[str, Any] = {"class": name, "by": by, "particles": len(size)}
             best = _share_sizes(size, weight, _SHARES)
@@ -348,12 +357,24 @@ def _field_numbers(table: pd.DataFrame, fields: Sequence[Field]) -> NDArray[np.i
     return np.asarray(field_of)
 
 
+def _independent(fields: Sequence[Field]) -> NDArray[np.intp]:
+    """Return the number of each field's sample or, if all are of one, of the field itself."""
+    samples = [each.sample for each in fields]
+    if len(set(samples)) < 2:
+        return np.arange(len(fields))
+    known = [str(number) if name is None else f" {name}" for number, name in enumerate(samples)]
+    return np.unique(known, return_inverse=True)[1]
+
+
 def _class_numbers(
     table: pd.DataFrame, classes: Sequence[Any] | None
 ) -> tuple[list[str], NDArray[np.bool_]]:
     """Return the names of classes, and which particles are of each of them and of all."""
     if "class" in table and (n_missing := int(table["class"].isna().sum())):
-        raise ValueError(f"{counted(n_missing, 'particle')} without a class: give it, or leave out")
+        raise ValueError(
+            f"{counted(n_missing, 'particle')} without a class: give it, leave "
+            f"{verb(n_missing, 'it', 'them')} out, or let 'hypervlad particles classify' do it"
+        )
     found = [str(label) for label in table.get("class", ())]
     names = sorted(set(found)) if classes is None else [str(label) for label in classes]
     if ALL in {*found, *names}:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from hypervlad.common.files import exclusive_lock, file_digest, parse_json
 from hypervlad.common.progress import ProgressBar, announced
-from hypervlad.common.tables import MODEL_SOURCE, PERSON_SOURCE, write_table
+from hypervlad.common.tables import MODEL_SOURCE, PERSON_SOURCE, original_cell, write_table
 from hypervlad.common.wording import counted, name_some, verb, warn_user
 from hypervlad.images import ImageReadError
-from hypervlad.images.files import find_as_named
+from hypervlad.images.files import find_as_named, path_parts
 from hypervlad.images.options import check_read_options
 from hypervlad.objects.counts import (
     Edges,
@@ -29,29 +29,37 @@ from hypervlad.objects.counts import (
     particle_sizes,
 )
 from hypervlad.objects.export import write_outlines
+from hypervlad.objects.measures import MEASURES, in_reading_order
 from hypervlad.objects.measures import measure as measure_particles
 from hypervlad.objects.outlines import read_outlines
-from hypervlad.objects.particle import NOT_A_PARTICLE, Outlines, Particle, cut_particles
-from hypervlad.objects.rules import match_rule
-from hypervlad.objects.tables import (
-    CONFUSION,
-    FIELD_COLUMNS,
-    FIELDS,
-    LOCK,
-    PARTICLES,
-    REMOVED,
-    RUN,
-    as_cells,
-    is_below,
-    outlines_file,
-    read_table,
-    write_formats,
-    write_tables,
+from hypervlad.objects.particle import (
+    NOT_A_PARTICLE,
+    Outlines,
+    Particle,
+    check_same_size,
+    cut_particles,
 )
+from hypervlad.objects.rules import match_rule
 
 if TYPE_CHECKING:
     import pandas as pd
 
+OUTLINES, REMOVED = "outlines", "removed"  # folders
+RUN, FIELDS, PARTICLES, CONFUSION = "run.json", "fields.csv", "particles.csv", "confusion.csv"
+OWN_FILES = (RUN, FIELDS, PARTICLES, CONFUSION)
+LOCK = ".lock"
+FORMATS = {"geojson": ".geojson", "roi": ".zip"}  # names of folders, and suffixes
+FIELD_COLUMNS = (
+    *("micrograph", "group", "sample", "particles", "height", "width", "pixel_size_nm"),
+    *("annotated_px", "beside", "removed", "note", "image_digest", "outlines_digest"),
+)
+
+_NEEDED = ("micrograph", "height", "width", "pixel_size_nm", "outlines_digest")
+_TEXT_COLUMNS = ("micrograph", "group", "sample", "class", "true", "note", "source")
+_TEXTS = dict.fromkeys((*_TEXT_COLUMNS, "image_digest", "outlines_digest"), str)
+_SAVE_AS_CSV = "; if a spreadsheet saved it, save it as CSV UTF-8, with commas and decimal points"
+# An outline with these measures is the one that was measured before.
+_SAME = ("particle", "area_px2", "top", "left", "centroid_row", "centroid_column")
 _MAX_WEIGHT = 10  # of a particle, from which on a count may depend on it alone
 
 
@@ -69,7 +77,9 @@ class FoundCounts(NamedTuple):
     notes : list of str
         What is corrected, missing, or not corrected, and why.
     is_counted : ndarray of bool
-        Which rows of the table are no wrong outlines and meet the rule.
+        Which rows of the table are not left out, no wrong outlines and meet the rule.
+    groups : dict of (DataFrame, DataFrame)
+        Counts and sizes of each group of fields, by its name; empty without groups.
     """
 
     counts: pd.DataFrame
@@ -77,13 +87,24 @@ class FoundCounts(NamedTuple):
     measure: str
     notes: list[str]
     is_counted: NDArray[np.bool_]
+    groups: dict[str, tuple[pd.DataFrame, pd.DataFrame]]
 
     def cells(self) -> tuple[list[str], list[list[Any]]]:
-        """Return the columns and rows of one table: counts, and sizes by number and by area."""
-        table = self.counts
-        for by, ending in (("number", ""), ("area", "_by_area")):
-            own = self.sizes[self.sizes["by"] == by].drop(columns=["by", "particles"])
-            table = table.merge(own.set_index("class").add_suffix(ending), on="class")
+        """Return the columns and rows of one table: counts, and sizes by number and by area.
+
+        With groups, those of all fields are followed by those of each group.
+        """
+        import pandas as pd
+
+        tables = []
+        for name, (table, sizes) in ({"": (self.counts, self.sizes)} | self.groups).items():
+            for by, ending in (("number", ""), ("area", "_by_area")):
+                own = sizes[sizes["by"] == by].drop(columns=["by", "particles"])
+                table = table.merge(own.set_index("class").add_suffix(ending), on="class")
+            if self.groups:
+                table.insert(0, "group", name)
+            tables.append(table)
+        table = pd.concat(tables)
         return list(table), as_cells(table)
 
 
@@ -91,7 +112,7 @@ class FoundFolder:
     """A folder that ``hypervlad particles find`` wrote.
 
     The outlines in it are the truth: they may be corrected in other programs, and are measured
-    again by :meth:`classify`.
+    again by :meth:`update`, with which :meth:`count`, :meth:`classify` and :meth:`correct` begin.
 
     Parameters
     ----------
@@ -146,16 +167,27 @@ class FoundFolder:
         return f"FoundFolder({str(self.path)!r})"
 
     @cached_property
-    def fields(self) -> list[Field]:
-        """All fields that were searched, also those without a particle."""
-        table = read_table(self.path / FIELDS, FIELD_COLUMNS)
+    def field_table(self) -> pd.DataFrame:
+        """One row per field: ``fields.csv``, as ``hypervlad particles find --help`` explains it."""
+        table = read_table(self.path / FIELDS, _NEEDED)
         if strange := [str(name) for name in table["micrograph"] if not is_below(name)]:
             raise ValueError(f"{self.path / FIELDS}: no images are called {name_some(strange)}")
-        columns = (table[name] for name in FIELD_COLUMNS[:4])
+        return table.reindex(columns=list(dict.fromkeys([*FIELD_COLUMNS, *table])))
+
+    @cached_property
+    def fields(self) -> list[Field]:
+        """All fields that were searched, also those without a particle."""
         try:
             return [
-                Field(name, (int(height), int(width)), None if math.isnan(size) else float(size))
-                for name, height, width, size in zip(*columns, strict=True)
+                Field(
+                    row.micrograph,
+                    (int(row.height), int(row.width)),
+                    _known(row.pixel_size_nm),
+                    _known(row.group),
+                    _known(row.sample),
+                    int(_known(row.annotated_px) or 0),
+                )
+                for row in self.field_table.itertuples()
             ]
         except (ValueError, TypeError) as error:
             raise ValueError(f"{self.path / FIELDS}: damaged ({error})") from error
@@ -164,7 +196,8 @@ class FoundFolder:
     def table(self) -> pd.DataFrame:
         """One row per particle, as :func:`measure` returns it.
 
-        Once they are classified, also ``class``, ``confidence`` and for each class ``p_CLASS``.
+        Once they are classified, also ``class``, ``confidence`` and for each class ``p_CLASS``. A
+        person may write 1 into ``left_out``: such a particle is not counted.
         """
         table = read_table(self.path / PARTICLES, list(measure_particles([])))
         if (is_repeated := table.duplicated(["micrograph", "particle"])).any():
@@ -222,8 +255,8 @@ class FoundFolder:
         return found
 
     def outlines_file(self, micrograph: str) -> Path:
-        """Return where the outlines of a field are."""
-        return outlines_file(self.path, micrograph)
+        """Return where the outlines of a field are: a.tif and a.png are two fields."""
+        return self.path / OUTLINES / f"{micrograph}.tif"
 
     def outlines(self, micrograph: str) -> Outlines:
         """Read the outlines of a field; an ImageReadError if they are missing or damaged."""
@@ -242,51 +275,105 @@ class FoundFolder:
             name=micrograph,
         )
 
+    def update(
+        self, *, begin: bool = False, formats: Sequence[str] = (), verbose: bool = False
+    ) -> list[str]:
+        """Measure all outlines that were changed, and write the tables if there are any.
+
+        A particle whose outline is as it was keeps its class and what a person wrote beside it.
+
+        Parameters
+        ----------
+        begin : bool, default=False
+            Begin the table of particles if there is none. Otherwise, without it, finding was
+            stopped, and that is an error.
+        formats : sequence of {"geojson", "roi"}, default=()
+            As for :func:`find_in_images`, besides those that the folder has.
+        verbose : bool, default=False
+            Show a progress bar.
+
+        Returns
+        -------
+        list of str
+            The fields that had been measured before.
+        """
+        with exclusive_lock(self.path / LOCK, self.path):
+            if begin and not (self.path / PARTICLES).exists():
+                write_table(self.path / PARTICLES, list(measure_particles([])), [])
+            return self._update(formats, verbose)
+
+    def _update(self, formats: Sequence[str] = (), verbose: bool = False) -> list[str]:
+        import pandas as pd
+
+        self._forget()
+        fields = self.field_table
+        digests = fields["micrograph"].map(self._digest)
+        is_new = digests.notna() & (digests != fields["outlines_digest"])
+        before, changed = self.table, fields["micrograph"][is_new].tolist()
+        if not changed and not formats and len(fields) == fields["particles"].notna().sum():
+            return []
+        own = [before[~before["micrograph"].isin(changed)]]
+        for name in ProgressBar(changed, unit="image", disable=not verbose or None):
+            field = self.fields[fields["micrograph"].tolist().index(name)]
+            outlines = self.outlines(name)
+            check_same_size(outlines, np.empty(field.shape), name)
+            outlines = replace(outlines, pixel_size=outlines.pixel_size or field.pixel_size)
+            table = measure_particles(outlines.as_particles(name))
+            old = before[before["micrograph"] == name]
+            added = [column for column in old if column not in table]
+            if len(old):
+                table = table.merge(old[[*_SAME, *added]], on=list(_SAME), how="left")
+            own.append(table)
+            fields.loc[fields["micrograph"] == name, "pixel_size_nm"] = outlines.pixel_size
+        table = pd.concat([each for each in own if len(each)] or own[:1])
+        self._write(table, formats, changed)
+        was_there = fields["micrograph"][is_new & fields["outlines_digest"].notna()]
+        return was_there.tolist()
+
     def classify(
         self, classifier: Any, *, formats: Sequence[str] = (), verbose: bool = False
     ) -> None:
-        """Measure all outlines again and classify them; the tables are written at the end.
+        """Classify all particles, after an :meth:`update`; the tables are written at the end.
 
         Parameters
         ----------
         classifier : fitted MicrographClassifier
             Or another estimator with ``classes_`` and ``predict_proba``.
-        formats : sequence of {"geojson", "roi"}, default=()
-            As for :func:`find_in_images`, besides those that the folder has.
-        verbose : bool, default=False
-            Show a progress bar.
+        formats, verbose
+            As for :meth:`update`.
 
         Raises
         ------
         ImageReadError
             If an image or outlines cannot be read, or differ in size.
         ValueError
-            If a person has given classes or added columns, which would be lost.
+            If a person has given classes, which would be lost.
         """
         classes = [str(label) for label in classifier.classes_]
         with exclusive_lock(self.path / LOCK, self.path):
             self._forget()
-            self.check_replaceable()
+            self._check_replaceable()
             for field in self.fields:
                 self.image(field.micrograph)  # raises before hours of work
-            tables = []
-            with announced(len(self.table)):
+            self._update()
+            table = self.table.drop(columns=[f"p_{name}" for name in self.classes])
+            table = table.drop(columns=["class", "confidence", "source"], errors="ignore")
+            proba = np.full((len(table), len(classes)), np.nan)
+            with announced(len(table)):
                 bar = ProgressBar(self.fields, unit="image", disable=not verbose or None)
                 for field in bar:
-                    particles = self.particles(field.micrograph)
-                    proba = np.zeros((0, len(classes)))
-                    if particles:
-                        proba = np.asarray(classifier.predict_proba(particles))
-                    labels = [classes[code] for code in proba.argmax(axis=1)]
-                    table = measure_particles(particles, labels)
-                    table.insert(3, "confidence", proba.max(axis=1, initial=0))
-                    for name, column in zip(classes, proba.T, strict=True):
-                        table[f"p_{name}"] = column
-                    tables.append(table)
-                    write_formats(self.path, field.micrograph, table, formats)
+                    rows = np.flatnonzero(table["micrograph"] == field.micrograph)
+                    cut = {each.label: each for each in self.particles(field.micrograph)}
+                    own = [cut[number] for number in table["particle"].iloc[rows]]
+                    if own:
+                        proba[rows] = classifier.predict_proba(own)
+            table["class"] = [classes[code] for code in proba.argmax(axis=1)]
+            table["confidence"] = proba.max(axis=1, initial=0)
+            for name, column in zip(classes, proba.T, strict=True):
+                table[f"p_{name}"] = column
             # Never the matrix of another classifier beside these classes.
             (self.path / CONFUSION).unlink(missing_ok=True)
-            self._write(tables)
+            self._write(table, formats)
             held_out = getattr(classifier, "held_out_", None)
             if held_out is not None:
                 from sklearn.metrics import confusion_matrix  # not above: importing it takes long
@@ -319,13 +406,12 @@ class FoundFolder:
             If particles are not classified yet, or outlines were changed since.
         """
         with exclusive_lock(self.path / LOCK, self.path):
-            self._forget()
+            self._update()
             table = self.table.copy()
             keys = list(zip(table["micrograph"], table["particle"], strict=True))
-            names = [field.micrograph for field in self.fields]
-            there = {(name, own.label) for name in names for own in self.outlines(name)}
             wrong = {key for key, own in classes.items() if own == NOT_A_PARTICLE}
-            if "class" not in table or ({*classes, *keys} ^ there) - wrong:
+            has_classes = "class" in table and table["class"].notna().all()
+            if not has_classes or {*classes} - {*keys} - wrong:
                 raise ValueError(
                     f"{self.path / PARTICLES}: not the table of all outlines with classes; run "
                     "'hypervlad particles classify', then repeat this command"
@@ -337,13 +423,8 @@ class FoundFolder:
             table["source"] = np.select([is_reviewed, self.is_by_model], sources, "")
             table.loc[is_given, "class"] = given[is_given]
             table.loc[is_given, "confidence"] = None
-            kept = table[~is_wrong].sort_values("particle")  # a person may have sorted it
-            of_field = dict(list(kept.groupby("micrograph")))
-            tables = [of_field.get(name, kept[:0]) for name in names]
-            n_removed = sum(self._remove(name, wrong) for name in names)
-            for name, own in zip(names, tables, strict=True):
-                write_formats(self.path, name, own)
-            self._write(tables)
+            n_removed = sum(self._remove(name, wrong) for name in self.field_table["micrograph"])
+            self._write(table[~is_wrong])
             return int((is_given & ~is_wrong).sum()), n_removed
 
     def count(
@@ -356,11 +437,15 @@ class FoundFolder:
     ) -> FoundCounts:
         """Count the particles of each class and return their sizes, with 95 % intervals.
 
+        Outlines that were changed are measured again first. An image that is a copy of another in
+        its group is not counted, with a warning.
+
         Parameters
         ----------
         rule : str, optional
             Count only particles that meet it, see :func:`match_rule`. Wrong outlines ("not a
-            particle") are never counted, unless this is a class of the classifier.
+            particle") are never counted, unless this is a class of the classifier, nor are
+            particles with a 1 in the column ``left_out``.
         edges : {"weight", "leave_out"}, default="weight"
             See :func:`edge_weights`.
         measure : str, default="equivalent_diameter"
@@ -377,22 +462,37 @@ class FoundFolder:
         ValueError
             As in :func:`count_particles`, :func:`particle_sizes` and :func:`match_rule`.
         """
-        table, fields, notes = self.table, self.fields, self._notes()
-        is_counted = np.ones(len(table), bool)
-        measures = list(measure_particles([]).loc[:, "area_px2":"solidity"])
+        changed = self.update()
+        table, notes = self.table, self._notes()
+        if changed:
+            notes.append(
+                f"{verb(len(changed), 'the outlines', 'outlines')} of {name_some(changed)} were "
+                "changed after they were measured, and have been measured again"
+            )
+        copies = self._copies()
+        fields = [field for field in self.fields if field.micrograph not in copies]
+        is_out = self._is_left_out
+        if n_out := int(is_out.sum()):
+            notes.append(f"without {counted(n_out, 'particle')} that a person left out")
+        is_counted = ~is_out & ~table["micrograph"].isin(copies).to_numpy(bool)
         unit = "nm" if all(field.pixel_size for field in fields) else "px"
         named = (measure, f"{measure}_{unit}", f"{measure}_{unit}2")
-        column = next((name for name in named if name in measures), None)
+        column = next((name for name in named if name in MEASURES), None)
         if column is None:
-            known = dict.fromkeys(re.sub("_(nm|px)2?$", "", name) for name in measures)
+            known = dict.fromkeys(re.sub("_(nm|px)2?$", "", name) for name in MEASURES)
             raise ValueError(f"no measure is called {measure!r}; there are {', '.join(known)}")
         classes = confusion = None
         if "class" in table:
-            if NOT_A_PARTICLE not in self.classes:
-                is_counted = np.array(table["class"] != NOT_A_PARTICLE, bool)
-            if n_wrong := int((~is_counted).sum()):
+            is_wrong = np.array(table["class"] == NOT_A_PARTICLE, bool)
+            if NOT_A_PARTICLE not in self.classes and (
+                n_wrong := int((is_counted & is_wrong).sum())
+            ):
                 notes.append(f"without {counted(n_wrong, 'wrong outline')}")
-            table = table[is_counted]
+                is_counted &= ~is_wrong
+        table = table[is_counted]
+        if "class" in table and not self.classes and table["class"].isna().all():
+            table = table.drop(columns="class")  # only wrong outlines were named
+        if "class" in table:
             classes = list(dict.fromkeys([*self.classes, *sorted(set(table["class"].dropna()))]))
             if n_own := int((is_counted & ~self.is_by_model).sum()):
                 notes.append(
@@ -422,26 +522,33 @@ class FoundFolder:
                 f"{verb(n_huge, 'counts', 'count')} for more than {_MAX_WEIGHT} each: take larger "
                 "images, or count each as one (--edges leave_out)"
             )
-        counts = count_particles(table, fields, classes=classes, confusion=confusion, edges=edges)
-        sizes = particle_sizes(table, fields, measure=column, classes=classes, edges=edges)
-        return FoundCounts(counts, sizes, column, notes, is_counted)
 
-    def check_replaceable(self) -> None:
-        """Raise if the table has classes or columns of a person, which would be written over."""
-        if not (self.path / PARTICLES).exists():
+        def counted_in(
+            chosen: Sequence[Field], own: pd.DataFrame
+        ) -> tuple[pd.DataFrame, pd.DataFrame]:
+            options: dict[str, Any] = {"classes": classes, "edges": edges}
+            return (
+                count_particles(own, chosen, confusion=confusion, **options),
+                particle_sizes(own, chosen, measure=column, **options),
+            )
+
+        groups = {}
+        for name in dict.fromkeys(field.group for field in fields if field.group):
+            chosen = [field for field in fields if field.group == name]
+            is_in = table["micrograph"].isin([field.micrograph for field in chosen])
+            groups[name] = counted_in(chosen, table[is_in])
+        return FoundCounts(*counted_in(fields, table), column, notes, is_counted, groups)
+
+    # --- internal ------------------------------------------------------------------------------
+
+    def _check_replaceable(self) -> None:
+        """Raise if the table has classes of a person, which would be written over."""
+        if not (self.path / PARTICLES).exists() or "class" not in self.table:
             return
-        known = {*measure_particles([]), "class", "confidence", "source"}
-        harmless = ("p_", "Unnamed: ")  # of a class; by a spreadsheet or pandas
-        what = []
-        if own := [name for name in self.table if not (name in known or name.startswith(harmless))]:
-            what.append(f"added {verb(len(own), 'the column', 'the columns')} {name_some(own)}")
-        if "class" in self.table:
-            is_own = self.table["class"].notna() & ~self.is_by_model & ~self._is_reviewed
-            if n_own := int(is_own.sum()):
-                what.append(f"gave {counted(n_own, 'class')}")
-        if what:
+        is_own = self.table["class"].notna() & ~self.is_by_model & ~self._is_reviewed
+        if n_own := int(is_own.sum()):
             raise ValueError(
-                f"{self.path / PARTICLES}: a person {' and '.join(what)}, which would be "
+                f"{self.path / PARTICLES}: a person gave {counted(n_own, 'class')}, which would be "
                 "lost; rename the table, for example to labels.csv, which 'hypervlad train' reads"
             )
         if n_reviewed := int(self._is_reviewed.sum()):
@@ -451,7 +558,22 @@ class FoundFolder:
                 "review export'"
             )
 
-    # --- internal ------------------------------------------------------------------------------
+    @property
+    def _is_left_out(self) -> NDArray[np.bool_]:
+        if "left_out" not in self.table:
+            return np.zeros(len(self.table), bool)
+        return np.asarray(self.table["left_out"].fillna(0) != 0, bool)
+
+    def _copies(self) -> set[str]:
+        """Return the images that are copies of others in their group, with a warning."""
+        known = self.field_table[self.field_table["image_digest"].notna()]
+        copies = known["micrograph"][known.duplicated(["image_digest", "group"])].tolist()
+        if copies:
+            warn_user(
+                f"{name_some(copies)}: {verb(len(copies), 'a copy', 'copies')} of other images in "
+                "the same group, and not counted again"
+            )
+        return set(copies)
 
     @property
     def _is_reviewed(self) -> NDArray[np.bool_]:
@@ -464,8 +586,8 @@ class FoundFolder:
         outlines = self.outlines(name)
         is_wrong = np.array([(name, outline.label) in wrong for outline in outlines], bool)
         if is_wrong.any():
-            new = (self.path / REMOVED / f"{name}-{n}.tif" for n in itertools.count(1))
-            write_outlines(next(path for path in new if not path.exists()), outlines[is_wrong])
+            new = next(path for path in self._removed_files(name) if not path.exists())
+            write_outlines(new, outlines[is_wrong])
             write_outlines(self.outlines_file(name), outlines[~is_wrong])
         return int(is_wrong.sum())
 
@@ -484,28 +606,119 @@ class FoundFolder:
             )
         if len(self.fields) < 2:
             notes.append("no intervals of counts and sizes, which take at least two fields")
-        table = read_table(self.path / FIELDS, FIELD_COLUMNS)
-        digests = dict(zip(table["micrograph"], table["outlines_digest"], strict=True))
-        files = {name: self.outlines_file(name) for name in digests}
-        if missing := [name for name, file in files.items() if not file.exists()]:
+        names = self.field_table["micrograph"]
+        if missing := [name for name in names if not self.outlines_file(name).exists()]:
             notes.append(f"no outlines of {name_some(missing)} are there any more")
-        if changed := [
-            name
-            for name, file in files.items()
-            if file.exists() and file_digest(file) != digests[name]
-        ]:
-            notes.append(
-                f"{verb(len(changed), 'the outlines', 'outlines')} of {name_some(changed)} were "
-                "changed after they were measured: if you corrected them, run 'hypervlad particles "
-                "classify' again, or find with --resume"
-            )
         return notes
 
-    def _write(self, tables: Sequence[pd.DataFrame]) -> None:
-        write_tables(self.path, self.fields, tables)
+    def _write(
+        self, table: pd.DataFrame, formats: Sequence[str] = (), changed: Sequence[str] | None = None
+    ) -> None:
+        """Write the tables, that of fields last: it says that the others are complete."""
+        fields = self.field_table
+        names = fields["micrograph"].tolist()
+        place = {name: number for number, name in enumerate(names)}
+        table = table[table["micrograph"].isin(place)]
+        table = table.iloc[np.lexsort((table["particle"], table["micrograph"].map(place)))].copy()
+        for column in ("group", "sample"):
+            if fields[column].notna().any():
+                table[column] = table["micrograph"].map(
+                    dict(zip(names, fields[column], strict=True))
+                )
+        table["left_out"] = table["left_out"].fillna(0).astype(int) if "left_out" in table else 0
+        table = in_reading_order(table)
+        of_field = dict(list(table.groupby("micrograph")))
+        for name in names if formats or changed is None else changed:
+            if self.outlines_file(name).exists():
+                self._write_formats(name, of_field.get(name, table[:0]), formats)
+        write_table(self.path / PARTICLES, list(table), as_cells(table))
+        fields["particles"] = [len(of_field.get(name, ())) for name in names]
+        fields["removed"] = [self._n_removed(name) for name in names]
+        digests = zip(map(self._digest, names), fields["outlines_digest"], strict=True)
+        fields["outlines_digest"] = [now or before for now, before in digests]
+        write_table(self.path / FIELDS, list(fields), as_cells(fields))
         self._forget()
+
+    def searched(self) -> dict[str, dict[str, Any]]:
+        """Return the rows of ``fields.csv`` by their images, none if there is no such table yet."""
+        if not (self.path / FIELDS).exists():
+            return {}
+        names, rows = self.field_table["micrograph"], as_cells(self.field_table)
+        return {
+            name: dict(zip(self.field_table, row, strict=True))
+            for name, row in zip(names, rows, strict=True)
+        }
+
+    def write_fields(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Write ``fields.csv``."""
+        rows = list(rows)
+        columns = dict.fromkeys([*FIELD_COLUMNS, *(name for row in rows for name in row)])
+        cells = [[row.get(name) for name in columns] for row in rows]
+        write_table(self.path / FIELDS, list(columns), cells)
+
+    def _digest(self, name: str) -> str | None:
+        file = self.outlines_file(name)
+        return file_digest(file) if file.exists() else None
+
+    def _removed_files(self, name: str) -> Iterator[Path]:
+        return (self.path / REMOVED / f"{name}-{number}.tif" for number in itertools.count(1))
+
+    def _n_removed(self, name: str) -> int:
+        files = itertools.takewhile(Path.exists, self._removed_files(name))
+        return sum(len(read_outlines(file)) for file in files)
+
+    def _write_formats(self, name: str, table: pd.DataFrame, formats: Sequence[str]) -> None:
+        """Write the outlines of a field in given formats, and those that the folder has."""
+        for kind, suffix in FORMATS.items():
+            if not (kind in formats or (self.path / kind).is_dir()):
+                continue
+            own: dict[str, Any] = {}
+            if kind == "geojson":
+                own = {"measures": table.drop(columns="particle")}
+                own |= {"classes": table["class"].fillna("").tolist()} if "class" in table else {}
+            write_outlines(self.path / kind / f"{name}{suffix}", self.outlines(name), **own)
 
     def _forget(self) -> None:
         """Read the tables again when they are needed: they may have been edited meanwhile."""
-        vars(self).pop("table", None)
-        vars(self).pop("fields", None)
+        for name in ("table", "fields", "field_table"):
+            vars(self).pop(name, None)
+
+
+def is_below(name: Any) -> bool:
+    """Return whether the name of a field is a path below a folder."""
+    return isinstance(name, str) and not os.path.isabs(name) and ".." not in path_parts(name)
+
+
+def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """Read a table that a person may have edited; a ValueError if it lacks columns or numbers."""
+    import pandas as pd
+
+    if not path.exists():
+        raise ValueError(f"{path}: missing, as finding was stopped; continue it with --resume")
+    try:
+        table = pd.read_csv(path, dtype=_TEXTS, keep_default_na=False, na_values=[""])
+        table.columns = table.columns.map(original_cell)
+        if table.empty:  # the type of a column without cells is unknown
+            table = table.astype({name: _TEXTS.get(name, float) for name in table})
+        for name in _TEXTS.keys() & set(table):
+            table[name] = table[name].map(original_cell, na_action="ignore")
+    except (ValueError, LookupError) as error:
+        raise ValueError(f"{path}: not a table ({error}){_SAVE_AS_CSV}") from error
+    if lacking := [name for name in columns if name not in table]:
+        raise ValueError(f"{path}: no column is called {name_some(lacking)}{_SAVE_AS_CSV}")
+    for name in table:
+        is_number = name in (*columns, "confidence", "left_out") or name.startswith("p_")
+        if is_number and name not in _TEXTS and table[name].dtype.kind not in "biuf":
+            raise ValueError(f"{path}: {name} has cells that are no numbers{_SAVE_AS_CSV}")
+    return table
+
+
+def as_cells(table: pd.DataFrame) -> list[list[Any]]:
+    """Return the rows of a table, with None for what is unknown."""
+    cells: list[list[Any]] = table.astype(object).where(table.notna(), None).to_numpy().tolist()
+    return cells
+
+
+def _known(value: Any) -> Any:
+    """Return the value of a cell, or None."""
+    return None if value is None or value != value else value

@@ -21,6 +21,20 @@ from hypervlad.objects.particle import Outlines, Particle
 if TYPE_CHECKING:
     import pandas as pd
 
+_LENGTHS = (
+    *("equivalent_diameter", "feret_max", "feret_min", "length", "width"),
+    *("end_to_end", "persistence_length"),
+)
+#: Columns of sizes and shapes.
+MEASURES = (
+    *("area_px2", "area_nm2"),
+    *(f"{name}_{unit}" for name in _LENGTHS for unit in ("px", "nm")),
+    *("aspect_ratio", "circularity", "solidity"),
+)
+_FIRST = (
+    *("micrograph", "particle", "class", "left_out", "equivalent_diameter_{}", "area_{}2"),
+    *("length_{}", "width_{}", "aspect_ratio", "touches_edge"),
+)
 _MIN_CHORDS = 9  # for a persistence length
 _MAX_STRAIGHT = 8.0  # persistence length over length
 _STRAIGHT = math.cos(0.3)  # of two headings of an end
@@ -57,6 +71,7 @@ def measure(
         is in nanometres is NaN where the pixel size is unknown. The columns:
 
         - ``micrograph``, ``particle`` (its label in the outlines), and ``class`` if it is given;
+          then what most people need, the rest from ``area`` in the other unit on;
         - ``area``, without holes, and ``equivalent_diameter`` of the disc of that area;
         - ``feret_max`` and ``feret_min``, the largest and the smallest caliper diameter [1]_;
         - ``length``, along the particle: the longest path through its skeleton [2]_, and from both
@@ -145,7 +160,7 @@ def measure(
     columns |= {"area_px2": area, "area_nm2": area * nm**2}
     for name, values in lengths.items():
         columns |= {f"{name}_px": values, f"{name}_nm": values * nm}
-    return pd.DataFrame(
+    table = pd.DataFrame(
         columns
         | {"aspect_ratio": length / lengths["width"]}
         | {"circularity": circularity, "solidity": solidity}
@@ -154,6 +169,14 @@ def measure(
         | {"centroid_row": top + row, "centroid_column": left + column}
         | {"field_height": height, "field_width": width, "pixel_size_nm": nm}
     )
+    return in_reading_order(table)
+
+
+def in_reading_order(table: pd.DataFrame) -> pd.DataFrame:
+    """Put the ten columns first that people read, in nanometres if any are known."""
+    unit = "nm" if table["pixel_size_nm"].notna().any() else "px"
+    first = [name.format(unit) for name in _FIRST if name.format(unit) in table]
+    return table[[*first, *(name for name in table if name not in first)]]
 
 
 def check_table(table: Any, *columns: str) -> None:

@@ -158,6 +158,8 @@ def write_particles_page(
     ...     write_particles_page(f"{root}/particles.html", found).name
     'particles.html'
     """
+    if counts is None:
+        folder.update()
     path, fields, table = Path(path), folder.fields, folder.table
     labels, has_classes = [_NO_CLASS] * len(table), "class" in table
     if has_classes:

@@ -4,39 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import Any
 
 from hypervlad.common.constraints import check_value
 from hypervlad.common.files import exclusive_lock, new_folder, replace_when_complete
 from hypervlad.common.progress import ProgressBar, announced
 from hypervlad.common.wording import counted, is_utf8, name_some, warn_user
 from hypervlad.images import ImageReadError, PixelSizes, ReadOptions
-from hypervlad.images.annotations import note_annotations
+from hypervlad.images.annotations import annotation_mask, note_annotations
 from hypervlad.images.options import PIXEL_SIZE, check_read_options
 from hypervlad.images.reading import read_named, relative_names
-from hypervlad.objects.counts import Field
 from hypervlad.objects.export import write_outlines
-from hypervlad.objects.found_folder import FoundFolder
-from hypervlad.objects.measures import measure
+from hypervlad.objects.found_folder import FIELD_COLUMNS, LOCK, RUN, FoundFolder, is_below
 from hypervlad.objects.outlines import read_outlines
-from hypervlad.objects.particle import Outlines, Particle, check_same_size
-from hypervlad.objects.tables import (
-    CONFUSION,
-    FIELDS,
-    LOCK,
-    RUN,
-    is_below,
-    write_formats,
-    write_tables,
-)
-
-if TYPE_CHECKING:
-    import pandas as pd
+from hypervlad.objects.particle import Outlines, check_same_size, note_doubt
+from hypervlad.statistics.splits import check_groups
 
 _MAX_NAME = 240  # bytes, of at most 255 with the suffixes of outlines
 
@@ -50,14 +36,16 @@ def find_in_images(
     finder: Mapping[str, Any] | None = None,
     read_options: Mapping[str, Any] | ReadOptions | None = None,
     pixel_size: float | PixelSizes | None = None,
+    groups: Sequence[Any] | None = None,
+    samples: Sequence[Any] | None = None,
     formats: Sequence[str] = (),
     resume: bool = False,
     verbose: bool = False,
 ) -> tuple[FoundFolder, list[str]]:
     """Outline the particles of images, and write the outlines and tables of their measures.
 
-    The outlines of each image are complete before those of the next are found; the tables are
-    written at the end.
+    The outlines of each image are complete before those of the next are found; they are measured at
+    the end.
 
     Parameters
     ----------
@@ -66,7 +54,7 @@ def find_in_images(
     images : sequence of n paths
     outline : callable
         From a path to outlines that do not overlap: :func:`find_particles`, or
-        ``HypercolumnSegmenter.predict``.
+        ``HypercolumnSegmenter.find_particles``.
     root : path
         Folder that contains all images, which are named by their paths below it.
     finder : mapping, optional
@@ -75,12 +63,15 @@ def find_in_images(
         How images are read, also by `outline`.
     pixel_size : float or PixelSizes, optional
         Nanometres per pixel of images whose file does not contain it, or of single files.
+    groups, samples : sequence of n labels, optional
+        By which counts are compared, and what the images are of: see :class:`Field`.
     formats : sequence of {"geojson", "roi"}, default=()
         Further files of outlines for QuPath and ImageJ, in folders of these names.
     resume : bool, default=False
         Keep the outlines that are in the folder, and find the others, with the same `finder` and
         `read_options`, and `pixel_size` if one was given. Those of single files are compared image
-        by image. All are measured again, without classes.
+        by image. What was measured, classified or written by a person stays, unless its outline was
+        changed.
     verbose : bool, default=False
         Show a progress bar.
 
@@ -128,45 +119,57 @@ def find_in_images(
         run |= {"pixel_size": None, "pixel_sizes": {n: nm for n, nm in of_files.items() if nm}}
     else:
         run |= {"pixel_size": pixel_size, "pixel_sizes": {}}
-    with new_folder(Path(path)), exclusive_lock(Path(path, LOCK), path):
-        folder = _started(Path(path), run, resume)
-        has_fields = (folder.path / FIELDS).exists()
-        sizes = {each.micrograph: each.pixel_size for each in folder.fields} if has_fields else {}
-        names = sorted({*sizes, *files})
-        done = {name for name in names if folder.outlines_file(name).exists()}
-        fields, left_out = list[Field](), list[str]()
-        tables: list[pd.DataFrame] = []
-        bar = ProgressBar(names, unit="image", disable=not verbose or None)
-        with announced(len(names) - len(done)):
-            for name in bar:
-                file = folder.outlines_file(name)
-                given = folder.run["pixel_sizes"].get(name) or folder.run["pixel_size"]
-                size = sizes.get(name) or given
-                try:
-                    if name not in done:
-                        image = files.get(name) or folder.image(name)
-                        found = _outlined(name, image, outline, reading)
-                        write_outlines(file, found, pixel_size=found.pixel_size or size)
-                    outlines = read_outlines(file)
-                    if size and not outlines.pixel_size:  # given later, or lost in other programs
-                        write_outlines(file, outlines, pixel_size=size)
-                        outlines = read_outlines(file)
-                except ImageReadError as error:
-                    left_out.append(str(error))
-                    continue
-                place = name, outlines.shape, outlines.pixel_size
-                particles = [  # measured without their image
-                    Particle(o.label, o.box, o.mask, o.mask.astype(np.float32), *place)
-                    for o in outlines
-                ]
-                fields.append(Field(*place))
-                tables.append(measure(particles))
-                write_formats(folder.path, name, tables[-1], formats)
-        if fields:
-            (folder.path / CONFUSION).unlink(missing_ok=True)
-            write_tables(folder.path, fields, tables)
-    _warn_of_sizes(fields)
+    labels = _labels(files, group=groups, sample=samples)
+    left_out = list[str]()
+    with new_folder(Path(path)):
+        with exclusive_lock(Path(path, LOCK), path):
+            folder = _started(Path(path), run, resume)
+            rows = folder.searched()
+            names = sorted({*rows, *files})
+            with announced(len(names)):
+                for name in ProgressBar(names, unit="image", disable=not verbose or None):
+                    file = folder.outlines_file(name)
+                    size = folder.run["pixel_sizes"].get(name) or folder.run["pixel_size"]
+                    try:
+                        there = read_outlines(file) if file.exists() else None
+                        if there is None or name not in rows:
+                            image = files.get(name) or folder.image(name)
+                            found, rows[name] = _outlined(name, image, there, outline, reading)
+                    except ImageReadError as error:
+                        left_out.append(str(error))
+                        rows.pop(name, None)
+                        continue
+                    row = rows[name]
+                    row |= labels.get(name, {})
+                    row["pixel_size_nm"] = row["pixel_size_nm"] or size
+                    if there is None:
+                        note_annotations(name, found.annotations, found.n_beside, "particle")
+                        note_doubt(name, found.note)
+                        # Before its outlines: a field without outlines is searched again.
+                        folder.write_fields(rows.values())
+                        write_outlines(file, found, pixel_size=row["pixel_size_nm"])
+                    elif row["pixel_size_nm"] and not there.pixel_size:
+                        # It was given later, or lost in other programs.
+                        write_outlines(file, there, pixel_size=row["pixel_size_nm"])
+            if rows:
+                folder.write_fields(rows[name] for name in sorted(rows))
+        if rows:
+            folder.update(begin=True, formats=formats, verbose=verbose)
+    _warn_of_sizes(rows)
     return FoundFolder(path), left_out
+
+
+def _labels(
+    names: Mapping[str, Any], **labels: Sequence[Any] | None
+) -> defaultdict[str, dict[str, str]]:
+    """Return the group and the sample of each image, as far as they are given."""
+    found = defaultdict[str, dict[str, str]](dict)
+    for what, own in labels.items():
+        if own is not None:
+            check_groups(own, len(names))
+            for name, label in zip(names, own, strict=True):
+                found[name][what] = str(label)
+    return found
 
 
 def _started(path: Path, run: dict[str, Any], resume: bool) -> FoundFolder:
@@ -179,7 +182,6 @@ def _started(path: Path, run: dict[str, Any], resume: bool) -> FoundFolder:
                 "continue what was begun there with --resume"
             )
         folder = FoundFolder(path)
-        folder.check_replaceable()
         # A pixel size may be given later, or once.
         run["pixel_size"] = run["pixel_size"] or folder.run["pixel_size"]
         before = folder.run | {"images": str(folder.images)}
@@ -209,26 +211,38 @@ def _flat(run: dict[str, Any]) -> dict[str, Any]:
 
 
 def _outlined(
-    name: str, image: Path, outline: Callable[[Path], Any], options: ReadOptions
-) -> Outlines:
-    """Return the outlines of an image, with its pixel size; say what was left out, if known."""
+    name: str,
+    image: Path,
+    there: Outlines | None,
+    outline: Callable[[Path], Any],
+    options: ReadOptions,
+) -> tuple[Outlines, dict[str, Any]]:
+    """Return the outlines of a field, there or found, with their pixel size, and its row."""
     if not is_utf8(name) or len(os.fsencode(image.name)) > _MAX_NAME:
         raise ImageReadError(
             f"{image}: its name is not UTF-8, or has more than {_MAX_NAME} bytes; rename it"
         )
-    outlined = outline(image)
-    found = Outlines.of(outlined, str(image))
+    found = Outlines.of(outline(image), str(image)) if there is None else there
     # Read again, in 2 % of the time, as outlines may be found at other grey levels.
-    own = read_named(image, options, str(image), with_digest=False)
+    own = read_named(image, options, str(image))
     check_same_size(found, own.pixels, str(image))
-    left_out = getattr(outlined, "annotations", []), getattr(outlined, "n_beside", 0)
-    note_annotations(name, *left_out, "particle")
-    return replace(found, pixel_size=own.pixel_size)
+    found = replace(found, pixel_size=own.pixel_size)
+    row = dict.fromkeys(FIELD_COLUMNS) | {
+        "micrograph": name,
+        "height": found.shape[0],
+        "width": found.shape[1],
+        "pixel_size_nm": found.pixel_size,
+        "annotated_px": int(annotation_mask(found.annotations, found.shape).sum()),
+        "beside": found.n_beside,
+        "note": found.note or None,
+        "image_digest": own.digest,
+    }
+    return found, row
 
 
-def _warn_of_sizes(fields: Sequence[Field]) -> None:
-    unknown = [field.micrograph for field in fields if not field.pixel_size]
-    if 0 < len(unknown) < len(fields):
+def _warn_of_sizes(rows: Mapping[str, Mapping[str, Any]]) -> None:
+    unknown = [name for name, row in rows.items() if not row["pixel_size_nm"]]
+    if 0 < len(unknown) < len(rows):
         warn_user(
             f"the pixel size of {counted(len(unknown), 'image')} is unknown, {name_some(unknown)}, "
             "while the others have one: they cannot be counted together; give it with --resume "

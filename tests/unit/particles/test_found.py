@@ -120,7 +120,8 @@ def test_each_field_has_outlines_and_each_particle_a_row(images, original):
         particles += own
         for one, other in zip(found.particles(name), own, strict=True):
             np.testing.assert_array_equal(one.image, other.image)
-    pd.testing.assert_frame_equal(found.table, measure(particles), check_dtype=False)
+    expected = measure(particles)
+    pd.testing.assert_frame_equal(found.table[list(expected)], expected, check_dtype=False)
 
 
 def test_an_unreadable_image_is_left_out_and_named(images, tmp_path):
@@ -192,15 +193,12 @@ def test_classified_particles_are_measured_on_corrected_outlines(found):
 def test_classes_by_a_person_are_never_lost(images, classified):
     own = edit(classified, "class", "large", row=2)  # the folder in memory has the old table
     assert "a person gave 1 class of 8, so no count is corrected" in own.count().notes[0]
-    for again in (
-        lambda: classified.classify(Classifier()),
-        lambda: find(own.path, images, resume=True),
-        lambda: edit(own, "sample", "s1").classify(Classifier()),
-    ):
-        with pytest.raises(ValueError, match="gave 1 class, "):
-            again()
-    classified.correct({("z.png", 1): "small"})
-    assert classified.table.loc[2, "class"] == "large"
+    with pytest.raises(ValueError, match="gave 1 class, "):
+        classified.classify(Classifier())
+    find(own.path, images, resume=True)
+    edit(own, "sample", "s1").correct({("z.png", 1): "small"})
+    table = FoundFolder(own.path).table
+    assert (table.loc[2, "class"], table["sample"].tolist()[0]) == ("large", "s1")
 
 
 def test_a_correction_that_was_stopped_is_repeated_and_removes_nothing_twice(classified):
@@ -281,16 +279,41 @@ def test_wrong_outlines_are_not_counted(classified):
     assert begun(classified.count().notes) == ["counts are corrected"]
 
 
-def test_outlines_that_were_changed_after_they_were_measured_are_noted(found):
-    file, expected = found.outlines_file("a.tif"), found.count().counts
-    write_outlines(file, found.outlines("a.tif"))  # the same again, as in a copied folder
-    assert found.count().notes == []
-    write_outlines(file, 2 * found.outlines("a.tif").label_image(), pixel_size=8.0)
-    assert begun(found.count().notes) == ["the outlines of a.ti"]
+def test_outlines_that_were_changed_are_measured_again_before_they_are_counted(classified):
+    file, before = classified.outlines_file("a.png"), classified.table
+    write_outlines(file, classified.outlines("a.png"))  # the same again, as in a copied folder
+    assert "changed" not in str(classified.count().notes)
+    labels = classified.outlines("a.png").label_image()
+    labels[labels == 3] = 0
+    write_outlines(file, labels)
+    result = edit(classified, "left_out", 1).count()
+    assert [note for note in begun(result.notes) if "correct" not in note] == [
+        "the outlines of a.pn",
+        "without 1 particle t",
+    ]
+    assert result.counts["particles"].iloc[-1] == result.is_counted.sum() == 6
+    kept = FoundFolder(classified.path)
+    rest = before.drop(index=2).reset_index(drop=True)
+    pd.testing.assert_frame_equal(
+        *(each.drop(columns="left_out") for each in (kept.table, rest)), check_dtype=False
+    )
+    assert kept.field_table["particles"].tolist() == [2, 1, 2, 0, 2]
     file.unlink()
-    result = found.count()
-    pd.testing.assert_frame_equal(result.counts, expected)
-    assert result.notes == ["no outlines of a.tif are there any more"]
+    again = kept.count()
+    pd.testing.assert_frame_equal(again.counts, result.counts)
+    assert again.notes[0] == "no outlines of a.png are there any more"
+
+
+def test_groups_are_counted_each_and_copies_once(images, tmp_path):
+    root = shutil.copytree(images, tmp_path / "images")
+    shutil.copy(root / "z.png", root / "zz.png")
+    found, _ = find(tmp_path / "found", root, groups=[*"aabbbb"], samples=[*"112233"])
+    with pytest.warns(UserWarning, match=r"^zz\.png: a copy"):
+        result = found.count()
+    assert result.counts["particles"].tolist() == [8]
+    assert {name: len(own[0]) for name, own in result.groups.items()} == {"a": 1, "b": 1}
+    names, rows = result.cells()
+    assert [row[names.index("particles")] for row in rows] == [8, 4, 4]
 
 
 def rewrite(folder, file, text, encoding="utf-8"):
@@ -337,7 +360,7 @@ REFUSED = [
         lambda f, _: rewrite(f, "confusion.csv", "true,a,b\na,1,0\nb,0,1\n").count(),
         r"confusion\.csv: not of the classes in particles\.csv",
     ),
-    (lambda f, _: f.count(measure="diameter"), "no measure is called 'diameter'; there are area, "),
+    (lambda f, _: f.count(measure="diameter"), "no measure is called 'diameter'; there are .*area"),
     (lambda f, images: find(f.path, images), "is not empty, and nothing is overwritten"),
     (
         lambda f, images: find(f.path, images, finder={"min_area": 9}, resume=True),
