@@ -327,8 +327,7 @@ class FoundFolder:
             fields.loc[fields["micrograph"] == name, "pixel_size_nm"] = outlines.pixel_size
         table = pd.concat([each for each in own if len(each)] or own[:1])
         self._write(table, formats, changed)
-        was_there = fields["micrograph"][is_new & fields["outlines_digest"].notna()]
-        return was_there.tolist()
+        return list(fields["micrograph"][is_new & fields["outlines_digest"].notna()])
 
     def classify(
         self, classifier: Any, *, formats: Sequence[str] = (), verbose: bool = False
@@ -381,8 +380,8 @@ class FoundFolder:
                 matrix = confusion_matrix(
                     held_out.codes, held_out.proba.argmax(axis=1), labels=range(len(classes))
                 )
-                rows = [[name, *row] for name, row in zip(classes, matrix.tolist(), strict=True)]
-                write_table(self.path / CONFUSION, ["true", *classes], rows)
+                lines = [[name, *row] for name, row in zip(classes, matrix.tolist(), strict=True)]
+                write_table(self.path / CONFUSION, ["true", *classes], lines)
 
     def correct(self, classes: Mapping[tuple[str, int], str]) -> tuple[int, int]:
         """Write classes that people gave into ``particles.csv``, and remove wrong outlines.

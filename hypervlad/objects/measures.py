@@ -174,7 +174,7 @@ def measure(
 
 def in_reading_order(table: pd.DataFrame) -> pd.DataFrame:
     """Put the ten columns first that people read, in nanometres if any are known."""
-    unit = "nm" if table["pixel_size_nm"].notna().any() else "px"
+    unit = "px" if len(table) and table["pixel_size_nm"].isna().all() else "nm"
     first = [name.format(unit) for name in _FIRST if name.format(unit) in table]
     return table[[*first, *(name for name in table if name not in first)]]
 

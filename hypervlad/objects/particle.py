@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ from scipy import ndimage
 
 from hypervlad.common.constraints import Number, check_value
 from hypervlad.common.limits import MAX_LABEL
+from hypervlad.common.progress import warn_of_image
 from hypervlad.common.wording import counted, name_some, warn_user
 from hypervlad.images import Annotation, ImageReadError, Micrograph, ReadOptions
 from hypervlad.images.annotations import annotation_mask
@@ -358,14 +359,17 @@ def cut_particles(
     ]
 
 
-def report_notes(notes: Iterable[tuple[str, str]]) -> None:
-    """Say in a UserWarning each what is doubtful about the outlines of images, by their names."""
+def note_doubt(name: str, note: str) -> None:
+    """Say in a UserWarning what is doubtful about outlines; once for all images of a run."""
+    if note:
+        warn_of_image(_doubts, name, note)
+
+
+def _doubts(notes: Mapping[str, str], _n_images: int) -> str:
     images = defaultdict[str, list[str]](list)
-    for name, note in notes:
+    for name, note in notes.items():
         images[note].append(name)
-    for note, names in images.items():
-        if note:
-            warn_user(f"{name_some(names)}: {note}")
+    return ". ".join(f"{name_some(names)}: {note}" for note, names in images.items())
 
 
 def check_same_size(outlines: Outlines, pixels: NDArray[Any], name: str) -> None:

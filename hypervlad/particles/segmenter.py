@@ -51,7 +51,7 @@ from hypervlad.images.sample import (
     read_sample,
 )
 from hypervlad.objects.outlines import read_outlines
-from hypervlad.objects.particle import Outlines, report_notes
+from hypervlad.objects.particle import Outlines, note_doubt
 from hypervlad.objects.splitting import EIGHT, split_particles
 from hypervlad.particles.decoder import (
     Crops,
@@ -378,7 +378,7 @@ class HypercolumnSegmenter(NetworkEstimator):
         with announced(len(images)):
             for name, each in zip(names, found, strict=True):
                 note_annotations(name, each.annotations, each.n_beside, "particle")
-        report_notes(zip(names, (each.note for each in found), strict=True))
+                note_doubt(name, each.note)
         return [each.labels for each in found]
 
     def find_particles(

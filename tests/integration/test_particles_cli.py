@@ -55,7 +55,7 @@ def training(fields, tmp_path_factory):
 @pytest.fixture(scope="module")
 def model(training):
     path = training / "m.hvlad"
-    with few_crops(5, side=32):
+    with few_crops(10, side=64):
         command = ["particles", "train", training / "images", training / "outlines", "-o", path]
         said = run(*command, "--on-error", "skip", *RANDOM)
     assert "warning: 1 image without outlines left out: " in said.stderr
@@ -82,7 +82,7 @@ def test_the_particles_of_a_model_are_labelled_classified_and_counted(model, ima
     assert f"{n_particles} particles in 4 images" in said
     for name in NAMES:
         np.testing.assert_array_equal(
-            found.outlines(name).label_image(), load(model).predict(images / name)
+            found.outlines(name).label_image(), *load(model).predict([images / name])
         )
     assert "is not empty, and nothing is overwritten" in refused(*command)
     run(*command, "--resume")

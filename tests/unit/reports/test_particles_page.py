@@ -37,10 +37,10 @@ def found(tmp_path):
 
     def made(fields, classes=None, pixel_size=2.0):
         files = {}
-        for name, labels in fields.items():
+        for number, (name, labels) in enumerate(fields.items()):
             file = tmp_path / "images" / name
             file.parent.mkdir(exist_ok=True, parents=True)
-            Image.fromarray(np.uint8(40 + 150 * (labels > 0))).save(file)
+            Image.fromarray(np.uint8(40 + number + 150 * (labels > 0))).save(file)
             files[file] = labels
         out = f"found {len(list(tmp_path.iterdir()))}"
         given = {"root": tmp_path / "images", "pixel_size": pixel_size}
@@ -50,6 +50,11 @@ def found(tmp_path):
         return folder
 
     return made
+
+
+def saved(folder):
+    folder.table.to_csv(folder.path / "particles.csv", index=False)
+    return folder
 
 
 def page_of(folder):
@@ -124,13 +129,13 @@ def test_what_cannot_be_read_is_listed(found):
 def test_tables_and_outlines_that_people_have_changed_are_explained(found):
     folder = found({"a.png": LABELS, "b.png": LABELS}, ["rod", "cube"])
     folder.table.loc[0, "class"] = None
-    page = page_of(folder)
+    page = page_of(saved(folder))
     assert "No counts and sizes: " in page.spaced
     assert "1 particle without a class" in page.spaced
     assert "no class 1" in page.spaced, "the legend"
     assert "b.png 4 particles" in page.spaced
     folder = found({"a.png": LABELS})
-    folder.table = folder.table.drop(index=2)  # an outline that was added later
-    page = page_of(folder)
+    folder.table = folder.table.drop(index=2)
+    page = page_of(saved(folder))
     assert "Particle 3: not in the table" in page.spaced
     assert "Particle 4: 35 nm" in page.spaced
