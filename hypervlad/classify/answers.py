@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,10 +77,7 @@ class Judgement:
     @property
     def labels(self) -> NDArray[Any]:
         """The most probable class of each image, (n,); None for a skipped image."""
-        codes = np.nan_to_num(self.proba).argmax(axis=1)
-        found: NDArray[Any] = self.classes[codes].astype(object)
-        found[self.kind == UNREADABLE] = None
-        return found
+        return most_probable(self.proba, self.classes).astype(object)
 
     def among_skipped(self, positions: NDArray[np.intp], n: int) -> Judgement:
         """Return the judgement of `n` images, of which those not at `positions` were skipped."""
@@ -135,47 +132,53 @@ class Classification:
         """Whether each image is unlike all training images, (n_read,)."""
         return np.asarray(self.novelty > 1)
 
+
+class Answers(NamedTuple):
+    """The answers to n vectors, one row for each; None for what was not requested."""
+
+    proba: NDArray[np.float64]
+    novelty: NDArray[np.float64]
+    nearest: NDArray[np.intp]
+    confidence: NDArray[np.float64] | None = None
+    projected: NDArray[np.float32] | None = None
+    sets: NDArray[np.bool_] | None = None
+
     @classmethod
-    def joined(cls, chunks: Sequence[Classification]) -> Classification:
-        """Join the classifications of consecutive chunks of a list."""
-        if len(chunks) == 1:
-            return chunks[0]
-        judgements = [chunk.judgement for chunk in chunks if chunk.judgement is not None]
-        sets = [chunk.sets for chunk in chunks if chunk.sets is not None]
-        return cls(
-            _joined_images([chunk.images for chunk in chunks]),
-            np.concatenate([chunk.proba for chunk in chunks]),
-            np.concatenate([chunk.novelty for chunk in chunks]),
-            np.concatenate([chunk.nearest for chunk in chunks]),
-            np.concatenate([chunk.in_training for chunk in chunks]),
-            _joined_judgements(judgements) if judgements else None,
-            np.concatenate(sets) if sets else None,
-        )
+    def joined(cls, chunks: Sequence[Answers]) -> Answers:
+        columns = zip(*chunks, strict=True)
+        return cls(*(None if own[0] is None else np.concatenate(own) for own in columns))
 
-
-def judgement_of(
-    classes: NDArray[Any],
-    proba: NDArray[np.float64],
-    confidence: NDArray[np.float64],
-    points: NDArray[np.float32],
-    training: TrainingImages,
-    threshold: float,
-    is_blank: NDArray[np.bool_] | None = None,
-) -> Judgement:
-    nearest, novelty = training.nearest(points)
-    kind = np.where(confidence >= threshold, SURE, AMBIGUOUS)
-    kind = np.where(novelty > 1, OUT_OF_DISTRIBUTION, kind)
-    neighbours = training.labels[nearest]
-    blank = np.zeros(len(proba), bool) if is_blank is None else is_blank
-    reasons = [
-        "blank, all pixels equal"
-        if blank[i] and kind[i] == OUT_OF_DISTRIBUTION
-        else _reason(
-            kind[i], classes, proba[i], confidence[i], threshold, novelty[i], neighbours[i]
+    def judgement(
+        self,
+        classes: NDArray[Any],
+        labels: NDArray[Any],
+        threshold: float,
+        is_blank: NDArray[np.bool_] | None = None,
+    ) -> Judgement:
+        """Say which answers are sure, from their confidence; `labels` are of training images."""
+        assert self.confidence is not None
+        assert self.projected is not None
+        proba, novelty, nearest, confidence, points, _ = self
+        kind = np.where(confidence >= threshold, SURE, AMBIGUOUS)
+        kind = np.where(novelty > 1, OUT_OF_DISTRIBUTION, kind)
+        blank = np.zeros(len(proba), bool) if is_blank is None else is_blank
+        reasons = [
+            "blank, all pixels equal"
+            if blank[i] and kind[i] == OUT_OF_DISTRIBUTION
+            else _reason(
+                kind[i],
+                classes,
+                proba[i],
+                confidence[i],
+                threshold,
+                novelty[i],
+                labels[nearest[i]],
+            )
+            for i in range(len(proba))
+        ]
+        return Judgement(
+            classes, proba, kind, reasons, novelty, nearest, points, confidence, threshold
         )
-        for i in range(len(proba))
-    ]
-    return Judgement(classes, proba, kind, reasons, novelty, nearest, points, confidence, threshold)
 
 
 def _reason(
@@ -210,7 +213,7 @@ def _reason(
     return f"{between}; {held_out}, and sure answers have {percent(threshold)} or more"
 
 
-def _joined_images(chunks: Sequence[EncodedImages]) -> EncodedImages:
+def joined_images(chunks: Sequence[EncodedImages]) -> EncodedImages:
     starts = np.cumsum([0, *(chunk.n_images for chunk in chunks)])
     skipped = [
         image._replace(position=int(start) + image.position)
@@ -229,14 +232,6 @@ def _joined_images(chunks: Sequence[EncodedImages]) -> EncodedImages:
         n_cached=sum(chunk.n_cached for chunk in chunks),
         blank=tuple(name for chunk in chunks for name in chunk.blank),
     )
-
-
-def _joined_judgements(chunks: Sequence[Judgement]) -> Judgement:
-    joined: dict[str, Any] = {
-        name: np.concatenate([getattr(chunk, name) for chunk in chunks]) for name in _OF_SKIPPED
-    }
-    reasons = [reason for chunk in chunks for reason in chunk.reasons]
-    return replace(chunks[0], reasons=reasons, **joined)
 
 
 def most_probable(proba: NDArray[np.floating], classes: NDArray[Any]) -> NDArray[Any]:

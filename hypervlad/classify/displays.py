@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,7 +24,6 @@ from hypervlad.pages.base import (
 )
 from hypervlad.pages.colours import DARK, GREY, RIGHT, WRONG
 from hypervlad.statistics.classification import Evaluation, wilson_interval
-from hypervlad.statistics.probabilities import ReliabilityBins
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -119,12 +118,43 @@ class ConfusionDisplay(Display):
                 )
 
 
-class ReliabilityDisplay(Display):
+class _EvaluationDisplay(Display):
+    def __init__(self, evaluation: Evaluation) -> None:
+        self.evaluation = evaluation
+
+    @classmethod
+    def from_predictions(
+        cls,
+        y_true: Sequence[Any],
+        proba: ArrayLike,
+        *,
+        classes: Sequence[Any],
+        ax: Axes | None = None,
+        **options: Any,
+    ) -> Self:
+        """Evaluate predictions, and plot.
+
+        Parameters
+        ----------
+        y_true : sequence of n labels
+            One that is not among `classes` counts as a wrong prediction.
+        proba : array-like of shape (n, n_classes)
+        classes : sequence of n_classes labels
+        ax : matplotlib Axes, optional
+        **options
+            Those of the class.
+        """
+        result = Evaluation(y_true, np.asarray(proba, dtype=float), classes)
+        return cls(result, **options).plot(ax=ax)
+
+
+class ReliabilityDisplay(_EvaluationDisplay):
     """Share of correct predictions against their confidence, in bins of equal width.
 
     Parameters
     ----------
-    bins : ReliabilityBins
+    evaluation : Evaluation
+    n_bins : int, default=10
 
     Examples
     --------
@@ -137,32 +167,9 @@ class ReliabilityDisplay(Display):
     ([0, 0, 0, 2, 1], [0.5, 1.0])
     """
 
-    def __init__(self, bins: ReliabilityBins) -> None:
-        self.bins = bins
-
-    @classmethod
-    def from_predictions(
-        cls,
-        y_true: Sequence[Any],
-        proba: ArrayLike,
-        *,
-        classes: Sequence[Any],
-        n_bins: int = 10,
-        ax: Axes | None = None,
-    ) -> ReliabilityDisplay:
-        """Bin predictions by the probability of the predicted class, and plot.
-
-        Parameters
-        ----------
-        y_true : sequence of n labels
-            One that is not among `classes` counts as a wrong prediction.
-        proba : array-like of shape (n, n_classes)
-        classes : sequence of n_classes labels
-        n_bins : int, default=10
-        ax : matplotlib Axes, optional
-        """
-        result = Evaluation(y_true, np.asarray(proba, dtype=float), classes)
-        return cls(result.reliability_bins(n_bins)).plot(ax=ax)
+    def __init__(self, evaluation: Evaluation, n_bins: int = 10) -> None:
+        super().__init__(evaluation)
+        self.bins = evaluation.reliability_bins(n_bins)
 
     figure_size = 5.2, 4.4
 
@@ -205,15 +212,12 @@ class ReliabilityDisplay(Display):
         self.ax_.spines[["top", "right"]].set_visible(False)
 
 
-class SelectiveAccuracyDisplay(Display):
+class SelectiveAccuracyDisplay(_EvaluationDisplay):
     """Accuracy of the most confident predictions against the share of images that they cover.
 
     Parameters
     ----------
-    coverage, accuracy : array-like of shape (m,)
-        See `hypervlad.evaluation.selective_accuracy_curve`.
-    area : float
-        See `hypervlad.evaluation.selective_accuracy_area`.
+    evaluation : Evaluation
 
     Examples
     --------
@@ -221,41 +225,18 @@ class SelectiveAccuracyDisplay(Display):
     >>> display = SelectiveAccuracyDisplay.from_predictions(
     ...     ["SEM", "TEM"], [[0.9, 0.1], [0.6, 0.4]], classes=["SEM", "TEM"]
     ... )
-    >>> display.coverage.tolist(), display.accuracy.tolist()
+    >>> curve = display.evaluation.selective_curve
+    >>> curve.coverage.tolist(), curve.accuracy.tolist()
     ([0.5, 1.0], [1.0, 0.5])
     """
-
-    def __init__(self, coverage: ArrayLike, accuracy: ArrayLike, area: float) -> None:
-        self.coverage = np.asarray(coverage, dtype=float)
-        self.accuracy = np.asarray(accuracy, dtype=float)
-        self.area = float(area)
-
-    @classmethod
-    def from_predictions(
-        cls,
-        y_true: Sequence[Any],
-        proba: ArrayLike,
-        *,
-        classes: Sequence[Any],
-        ax: Axes | None = None,
-    ) -> SelectiveAccuracyDisplay:
-        """Order predictions by the probability of the predicted class, and plot.
-
-        Parameters
-        ----------
-        y_true, proba, classes, ax
-            As for :meth:`ReliabilityDisplay.from_predictions`.
-        """
-        result = Evaluation(y_true, np.asarray(proba, dtype=float), classes)
-        curve = result.selective_curve
-        return cls(curve.coverage, curve.accuracy, result.selective_area).plot(ax=ax)
 
     figure_size = 5.2, 3.6
 
     def _draw(self) -> None:
         from matplotlib.ticker import MaxNLocator
 
-        everything = self.accuracy[-1]
+        (coverage, accuracy), area = self.evaluation.selective_curve, self.evaluation.selective_area
+        everything = accuracy[-1]
         self.ax_.axhline(everything, color=_DASHED, linestyle="--", linewidth=1)
         self.ax_.annotate(
             f"all: {100 * everything:.0f} %",
@@ -268,8 +249,8 @@ class SelectiveAccuracyDisplay(Display):
             color=_NOTE,
         )
         self.ax_.plot(
-            np.append(0, self.coverage),
-            np.append(self.accuracy[0], self.accuracy),
+            np.append(0, coverage),
+            np.append(accuracy[0], accuracy),
             drawstyle="steps-pre",
             color=_LINE,
             linewidth=1.6,
@@ -277,7 +258,7 @@ class SelectiveAccuracyDisplay(Display):
         )
         self.ax_.set(
             xlim=(0, 1),
-            ylim=(max(0.0, np.floor(10 * self.accuracy.min() - 1) / 10), 1),
+            ylim=(max(0.0, np.floor(10 * accuracy.min() - 1) / 10), 1),
             xlabel="share answered, most confident first",
             ylabel="accuracy of these answers",
             xticks=_TICKS,
@@ -285,7 +266,7 @@ class SelectiveAccuracyDisplay(Display):
         )
         self.ax_.yaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10]))
         self.ax_.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.6g} %")
-        self.ax_.set_title(f"area {self.area:.3f}", fontsize=9, color=GREY, loc="right")
+        self.ax_.set_title(f"area {area:.3f}", fontsize=9, color=GREY, loc="right")
         self.ax_.spines[["top", "right"]].set_visible(False)
 
 

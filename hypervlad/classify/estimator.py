@@ -14,6 +14,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from hypervlad.classify.answers import (
+    Answers,
     Classification,
     Explanation,
     Judgement,
@@ -21,7 +22,7 @@ from hypervlad.classify.answers import (
     accuracy_of_read,
     centred_weights,
     explanation_of,
-    judgement_of,
+    joined_images,
     label_issues,
 )
 from hypervlad.classify.boosting.classifier import BoostedSoftmaxClassifier
@@ -312,9 +313,8 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
             If all sets have all classes, or a class that cannot be held out.
         """
         self.check_calibrated(coverage=coverage)
-        self._fitted_held_out(_SETS).warn_of_sets(coverage)
-        found = self._classify_encoded(self.encoder_.encode(images).warn(), coverage, None)
-        return found.images.with_missing(found.sets, fill=False)
+        found = self.classify(images, coverage=coverage)
+        return found.images.warn().with_missing(found.sets, fill=False)
 
     def judge(self, images: Sequence[Any], max_error: float = 0.05) -> Judgement:
         """Return for each image whether the answer is sure, and if not, the reason.
@@ -341,17 +341,19 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
             If no answer is sure.
         """
         self.check_calibrated(max_error=max_error)
-        threshold = self._fitted_held_out(_SURE_ANSWERS).checked_threshold(max_error)
-        encoded = self.encoder_.encode(images).warn()
-        judged = self._judged(encoded.vectors, threshold, encoded.is_blank)
-        return judged.among_skipped(encoded.positions, encoded.n_images)
+        found = self.classify(images, max_error=max_error)
+        assert found.judgement is not None
+        read = found.images.warn()
+        return found.judgement.among_skipped(read.positions, read.n_images)
 
     def judge_vectors(self, vectors: NDArray[np.floating], max_error: float = 0.05) -> Judgement:
         """Judge images as :meth:`judge` does, by their vectors from ``encoder_.transform``."""
         threshold = self._fitted_held_out(_SURE_ANSWERS).checked_threshold(max_error)
         read = np.flatnonzero(~np.isnan(vectors[:, 0]))
         readable = vectors if len(read) == len(vectors) else vectors[read]  # no copy if all
-        return self._judged(readable, threshold).among_skipped(read, len(vectors))
+        answers = self._answers(readable, with_confidence=True)
+        judged = answers.judgement(self.classes_, self.training_.labels, threshold)
+        return judged.among_skipped(read, len(vectors))
 
     def classify(
         self,
@@ -399,21 +401,37 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         if coverage is not None:
             self._fitted_held_out(_SETS).warn_of_sets(coverage)
         size = chunk_size or len(images)
-        chunks = []
+        chunks, tables = [], []
         with announced(len(images)):
             for start in range(0, len(images), size):
                 encoded = self.encoder_.encode(images[start : start + size])
-                chunks.append(self._classify_encoded(encoded, coverage, threshold))
+                tables.append(
+                    self._answers(encoded.vectors, coverage, with_confidence=threshold is not None)
+                )
+                chunks.append(replace(encoded, vectors=np.empty((len(encoded.info), 0), "f4")))
                 if progress is not None:
                     progress(encoded.n_images)
-        found = Classification.joined(chunks)
+        read, answers = joined_images(chunks), Answers.joined(tables)
+        judgement = None
+        if threshold is not None:
+            labels = self.training_.labels
+            judgement = answers.judgement(self.classes_, labels, threshold, read.is_blank)
         params = self.encoder_.fitted_params_
         differences = self.formats_.differences(
-            found.images.info,
+            read.info,
             with_types=params.read_options.scaling not in ("percentile", "minmax"),
             with_sizes=params.pixel_size is None,
         )
-        return replace(found, differences=tuple(differences))
+        return Classification(
+            read,
+            answers.proba,
+            answers.novelty,
+            answers.nearest,
+            self.training_.digests.contains([image.digest for image in read.info]),
+            judgement,
+            answers.sets,
+            tuple(differences),
+        )
 
     def check_calibrated(
         self, *, coverage: float | None = None, max_error: float | None = None
@@ -517,32 +535,24 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
             )
         return self.held_out_
 
-    def _judged(
+    def _answers(
         self,
         vectors: NDArray[np.floating],
-        threshold: float,
-        is_blank: NDArray[np.bool_] | None = None,
-    ) -> Judgement:
-        held_out, proba = self._fitted_held_out(_SURE_ANSWERS), self._proba(vectors)
-        confidence = held_out.confidence(held_out.by_learner(vectors, proba), proba)
-        points = project_vectors(vectors)
-        return judgement_of(
-            self.classes_, proba, confidence, points, self.training_, threshold, is_blank
-        )
-
-    def _classify_encoded(
-        self, encoded: EncodedImages, coverage: float | None, threshold: float | None
-    ) -> Classification:
-        vectors, judgement, sets = encoded.vectors, None, None
-        if threshold is None:
-            proba = self._proba(vectors)
-            nearest, novelty = self.training_.nearest(project_vectors(vectors))
-        else:
-            judgement = self._judged(vectors, threshold, encoded.is_blank)
-            proba, nearest, novelty = judgement.proba, judgement.nearest, judgement.novelty
+        coverage: float | None = None,
+        *,
+        with_confidence: bool = False,
+    ) -> Answers:
+        proba, points = self._proba(vectors), project_vectors(vectors)
+        nearest, novelty = self.training_.nearest(points)
+        answers = Answers(proba, novelty, nearest)
+        if coverage is None and not with_confidence:
+            return answers
+        held_out = self._fitted_held_out(_SURE_ANSWERS)
+        by_learner = held_out.by_learner(vectors, proba)
+        if with_confidence:
+            confidence = held_out.confidence(by_learner, proba)
+            answers = answers._replace(confidence=confidence, projected=points)
         if coverage is not None:
-            held_out = self._fitted_held_out(_SETS)
-            sets = held_out.sets(held_out.by_learner(vectors, proba), proba, novelty, coverage)
-        known = self.training_.digests.contains([image.digest for image in encoded.info])
-        images = replace(encoded, vectors=np.empty((len(vectors), 0), dtype=np.float32))
-        return Classification(images, proba, novelty, nearest, known, judgement, sets)
+            sets = held_out.sets(by_learner, proba, novelty, coverage)
+            answers = answers._replace(sets=sets)
+        return answers

@@ -83,9 +83,9 @@ def save_png(
     Examples
     --------
     >>> import io
-    >>> from hypervlad.results import TrainingCurvesDisplay, save_png
-    >>> curves, stream = TrainingCurvesDisplay([0.7, 0.5], [0.7, 0.6], best_epoch=1), io.BytesIO()
-    >>> width, height = save_png(curves.plot, stream)
+    >>> from hypervlad.results import ConfusionDisplay, save_png
+    >>> display, stream = ConfusionDisplay([[3, 1], [0, 2]], ["SEM", "TEM"]), io.BytesIO()
+    >>> width, height = save_png(display.plot, stream)
     >>> stream.getvalue()[1:4]
     b'PNG'
     """

@@ -291,18 +291,6 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
         options = _patch_options(self.read_options)
         return _read_patches(check_image_list(X), options, self.patch_, self.n_channels_)
 
-    @usual_torch()
-    @torch.inference_mode()
-    def activations(self, patch: Any) -> list[NDArray[np.float32]]:
-        """Return each convolution's activations (filters, h, w), after ReLU, for a patch."""
-        network, found = self._fitted_network(), []
-        signal = torch.from_numpy(self.as_network_input([patch])).to(check_device(self.device))
-        for layer in network:
-            signal = layer(signal)
-            if isinstance(layer, nn.ReLU) and signal.ndim == 4:
-                found.append(signal[0].cpu().numpy())
-        return found
-
     # --- maps of whole images ------------------------------------------------------------------
 
     def score_map(

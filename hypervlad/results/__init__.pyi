@@ -7,7 +7,6 @@ from hypervlad.classify.displays import (
 )
 from hypervlad.classify.evaluation_page import report_on_held_out, report_on_model
 from hypervlad.classify.evidence_display import EvidenceDisplay
-from hypervlad.classify.networks_display import PatchNetworkDisplay, TrainingCurvesDisplay
 from hypervlad.classify.page import write_classified_page
 from hypervlad.classify.predictions import predictions_as_bytes
 from hypervlad.defects.displays import DefectMapDisplay, PatchConfusionDisplay
@@ -32,10 +31,8 @@ __all__ = [
     "OrientationDisplay",
     "ParticleDisplay",
     "PatchConfusionDisplay",
-    "PatchNetworkDisplay",
     "ReliabilityDisplay",
     "SelectiveAccuracyDisplay",
-    "TrainingCurvesDisplay",
     "model_facts",
     "predictions_as_bytes",
     "report_on_held_out",

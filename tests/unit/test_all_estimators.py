@@ -217,7 +217,6 @@ def carrillo(images, labels):
     patches, large = [np.resize(image, (29, 29)) for image in images], surface(0, (40, 40))
     calls = of_labels(patches, labels == "flat")
     calls |= {
-        "activations": lambda model: model.activations(patches[0]),
         "as_network_input": lambda model: model.as_network_input(patches),
         "score_map": lambda model: model.score_map(large),
         "predict_map": lambda model: model.predict_map(large),

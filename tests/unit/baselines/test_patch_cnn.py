@@ -11,7 +11,6 @@ from torch.nn import functional
 from hypervlad import ModelFileError
 from hypervlad.images import ImageReadError
 from hypervlad.models import PatchCNNClassifier
-from hypervlad.results import TrainingCurvesDisplay
 
 SIDE = 28
 
@@ -49,11 +48,6 @@ def test_it_learns(fitted):
     np.testing.assert_allclose(np.log(proba[:, 1] / proba[:, 0]), margins, atol=1e-6)
     assert fitted.classes_.tolist() == ["anomalous", "normal"]
     assert (fitted.patch_, fitted.n_channels_) == (SIDE, 1)
-    display = TrainingCurvesDisplay.from_estimator(fitted)
-    learnt, held_out = display.ax_.lines[:2]
-    np.testing.assert_array_equal(learnt.get_ydata(), fitted.curves_.loss)
-    np.testing.assert_array_equal(held_out.get_ydata(), fitted.curves_.validation_loss)
-    assert f"epoch {fitted.curves_.best_epoch + 1}," in display.ax_.get_title()
 
 
 def test_the_best_weights_are_kept_and_patience_ends_it():

@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from PIL import Image
 from support.displays import pictures, texts
 
-from hypervlad.evaluation import Evaluation
 from hypervlad.results import (
     CodewordMapDisplay,
     CodewordPatchesDisplay,
@@ -91,11 +90,11 @@ def test_a_reliability_diagram_counts_each_image_once():
 def test_a_selective_accuracy_curve_counts_unknown_labels_as_mistakes():
     y = ["fibre", "matrix", "ghost", "fibre"]
     proba = [[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.3, 0.7]]
-    result = Evaluation(y, np.array(proba), CLASSES)
     display = SelectiveAccuracyDisplay.from_predictions(y, proba, classes=CLASSES)
-    assert display.coverage.tolist() == [0.25, 0.5, 0.75, 1]
-    assert display.accuracy.tolist() == [1, 1, 2 / 3, 0.5], "a ghost cannot be predicted"
-    assert display.area == result.selective_area == pytest.approx((1 + 1 + 2 / 3 + 1 / 2) / 4)
+    curve, area = display.evaluation.selective_curve, (1 + 1 + 2 / 3 + 1 / 2) / 4
+    assert curve.coverage.tolist() == [0.25, 0.5, 0.75, 1]
+    assert curve.accuracy.tolist() == [1, 1, 2 / 3, 0.5], "a ghost cannot be predicted"
+    assert display.evaluation.selective_area == pytest.approx(area)
     assert "all: 50 %" in texts(display)
 
 
