@@ -26,12 +26,7 @@ from benchmarks.common.program import new_parser, parse
 from benchmarks.common.results import RESULTS, origin, save_result
 from benchmarks.uncertainty.tables import novelty_section
 from hypervlad import default_encoder, make_nanofibre_images
-from hypervlad.classify.novelty import (
-    KnownPoints,
-    empty_vectors,
-    project_vectors,
-)
-from hypervlad.classify.training_images import TrainingImages
+from hypervlad.classify.training_images import TrainingImages, empty_vectors, project_vectors
 from hypervlad.evaluation import group_folds
 from hypervlad.images.pixels import ImageDigests
 from hypervlad.statistics.conformal import weighted_limit
@@ -78,11 +73,10 @@ def package(found: Vectors) -> Split:
     n, width = found["train"].shape
     labels, groups = found["labels"], found["groups"]
     points, empty = project_vectors(found["train"]), project_vectors(found["empty"])
-    usual, limits = KnownPoints(points, labels, empty).learn(groups)
     digests = ImageDigests(np.zeros((n, 32), dtype=np.uint8))
     training = TrainingImages(
-        [""] * n, labels, groups, np.arange(n), digests, points, empty, usual, limits, width
-    )
+        [""] * n, labels, groups, np.arange(n), digests, points, empty, width
+    ).with_limits()
     known, unseen, outside = (training.nearest(project_vectors(found[name]))[1] for name in NEW)
     return known, unseen, outside
 

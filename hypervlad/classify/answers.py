@@ -16,8 +16,7 @@ from sklearn.metrics import accuracy_score
 from hypervlad.classify.boosting.classifier import BoostedSoftmaxClassifier
 from hypervlad.classify.fitting import of_length
 from hypervlad.classify.held_out import HeldOut
-from hypervlad.classify.novelty import project_vectors
-from hypervlad.classify.training_images import TrainingImages
+from hypervlad.classify.training_images import TrainingImages, project_vectors
 from hypervlad.common.wording import percent
 from hypervlad.features.encoding import EncodedImages
 from hypervlad.features.explanation import ImageEvidence

@@ -34,8 +34,7 @@ from hypervlad.classify.fitting import (
     fit_parts,
 )
 from hypervlad.classify.held_out import HeldOut
-from hypervlad.classify.novelty import project_vectors
-from hypervlad.classify.training_images import ImageFormats, TrainingImages
+from hypervlad.classify.training_images import ImageFormats, TrainingImages, project_vectors
 from hypervlad.common.base import (
     Arrays,
     Field,

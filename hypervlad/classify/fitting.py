@@ -20,13 +20,13 @@ from sklearn.utils.validation import column_or_1d, has_fit_parameter
 from hypervlad.classify.boosting.classifier import BoostedSoftmaxClassifier
 from hypervlad.classify.boosting.linear import FeatureBlocks
 from hypervlad.classify.held_out import HeldOut
-from hypervlad.classify.novelty import (
+from hypervlad.classify.training_images import (
     DISTANCES_MB,
-    KnownPoints,
+    ImageFormats,
+    TrainingImages,
     empty_vectors,
     project_vectors,
 )
-from hypervlad.classify.training_images import ImageFormats, TrainingImages
 from hypervlad.common.progress import ProgressBar
 from hypervlad.common.wording import counted, name_some, verb, warn_user
 from hypervlad.features.encoder import HypercolumnVLAD
@@ -161,7 +161,6 @@ def fit_parts(
         _warn_of_never_predicted(held_out, learner.classes_)
     # A particle has been outlined, so even one without any texture is not empty.
     empty = project_vectors(vectors[:0] if info[0].outline else empty_vectors(encoder))
-    usual, limits = KnownPoints(points, labels, empty).learn(groups)
     training = TrainingImages(
         names,
         labels,
@@ -170,10 +169,8 @@ def fit_parts(
         ImageDigests.of(digests),
         points,
         empty,
-        usual,
-        limits,
         vectors.shape[1],
-    )
+    ).with_limits()
     return FittedParts(np.unique(labels), held_out, training, ImageFormats.of(info), seconds)
 
 

@@ -1,19 +1,17 @@
 """Models with the settings of published papers.
 
-What is not a parameter here can be set on the result, as in
-``luo2021().set_params(encoder__sampling=50_000)``.
+Each takes any parameter of the model that it returns, and those of its parts by their names, as in
+``luo2021(grid="image", n_estimators=50, random_state=0)``.
 """
 
 from __future__ import annotations
 
 import os
-from typing import Literal
-
-import joblib
-import numpy as np
+from typing import Any, Literal, TypeVar
 
 from hypervlad.classify.boosting.classifier import BoostedSoftmaxClassifier
 from hypervlad.classify.estimator import MicrographClassifier
+from hypervlad.common.base import Estimator
 from hypervlad.defects.estimator import PatchDefectScorer
 from hypervlad.features.encoder import HypercolumnVLAD
 from hypervlad.features.network import tap_names
@@ -27,19 +25,23 @@ __all__ = ["anomalydino", "anyloc", "carrillo2020", "luo2021", "modarres2017"]
 _VGG16_TAPS = ("features.3", "features.8", "features.15", "features.22", "features.29")
 _FACETS = ("token", "value")
 
+Model = TypeVar("Model", bound=Estimator)
+
+
+def _with(model: Model, parameters: dict[str, Any]) -> Model:
+    """Set parameters of a model, or else of its learner or its encoder, by their names."""
+    own = model.get_params()
+    for name, value in parameters.items():
+        names = (name, f"boosting__{name}", f"encoder__{name}")
+        model.set_params(**{next((each for each in names if each in own), name): value})
+    return model
+
 
 def luo2021(
     *,
     grid: int | Literal["image", "finest"] = 5000,
     backbone: str = "vgg16",
-    weights: str | os.PathLike[str] = "pretrained",
-    n_codewords: int = 100,
-    n_estimators: int = 100,
-    memory: str | os.PathLike[str] | joblib.Memory | None = None,
-    device: str = "auto",
-    n_jobs: int | None = None,
-    random_state: int | np.random.RandomState | None = None,
-    verbose: bool = False,
+    **parameters: Any,
 ) -> MicrographClassifier:
     """Return the classifier of Luo, Holm and Wang 2021, unfitted.
 
@@ -52,12 +54,10 @@ def luo2021(
         "finest" every position of the finest tap; the codebook then has 5,000 pixels per image.
     backbone : str, default="vgg16"
         Another network gets its own default taps.
-    n_codewords, n_estimators : int, default=100
-        Boosting has one tree per class in each round (one tree for two classes).
-    n_jobs : int or None, default=None
-        Threads of xgboost, as in :class:`BoostedSoftmaxClassifier`.
-    weights, memory, device, random_state, verbose
-        As in :class:`HypercolumnVLAD`, with its defaults.
+    **parameters
+        Others of :class:`MicrographClassifier`, :class:`BoostedSoftmaxClassifier` (100 rounds of
+        one tree per class, or one tree for two classes) and :class:`HypercolumnVLAD`, such as
+        ``random_state``, ``n_estimators``, ``weights``, ``n_codewords`` and ``memory``.
 
     Returns
     -------
@@ -77,45 +77,29 @@ def luo2021(
     """
     encoder = HypercolumnVLAD(
         backbone,
-        weights=weights,
         taps=_VGG16_TAPS if backbone == "vgg16" else None,
         image_size=224,
         grid=grid,
-        n_codewords=n_codewords,
+        n_codewords=100,
         sampling="luo2021",
-        memory=memory,
-        device=device,
-        verbose=verbose,
     )
     # Unlike scikit-learn's trees, those of xgboost have a penalty and a smallest hessian of 1: they
     # divide gains by hessians, and without these prefer leaves of a few certain rows (1 to 2 points
     # less accurate).
     boosting = BoostedSoftmaxClassifier(
         init=None,
-        n_estimators=n_estimators,
+        n_estimators=100,
         learning_rate=0.1,
         max_depth=3,
         n_iter_no_change=None,
-        n_jobs=n_jobs,
-        verbose=verbose,
     )
-    return MicrographClassifier(
-        encoder,
-        boosting=boosting,
-        calibrate=False,  # the paper does not calibrate, and training takes long
-        random_state=random_state,
-        verbose=verbose,
-    )
+    # The paper does not calibrate, and training takes long.
+    model = MicrographClassifier(encoder, boosting=boosting, calibrate=False)
+    return _with(model, parameters)
 
 
 def carrillo2020(
-    *,
-    weights: str | os.PathLike[str] | None = None,
-    max_epochs: int = 200,
-    batch_size: int = 1000,
-    device: str = "auto",
-    random_state: int | np.random.RandomState | None = None,
-    verbose: bool = False,
+    *, weights: str | os.PathLike[str] | None = None, **parameters: Any
 ) -> PatchCNNClassifier:
     """Return the patch classifier of Carrillo Pérez 2020, unfitted or with its published weights.
 
@@ -128,8 +112,8 @@ def carrillo2020(
         A file of the author's trained weights (HDF5 of Keras 1, not part of hypervlad), with which
         the model is fitted: "anomalous" and "normal" patches of 29 x 29 pixels and three channels.
         Needs h5py (``pip install "hypervlad[formats]"``).
-    max_epochs, batch_size, device, random_state, verbose
-        As in :class:`PatchCNNClassifier`, with its defaults.
+    **parameters
+        Of :class:`PatchCNNClassifier`.
 
     Returns
     -------
@@ -160,14 +144,7 @@ def carrillo2020(
     >>> carrillo2020(random_state=0).batch_size
     1000
     """
-    model = PatchCNNClassifier(
-        batch_size=batch_size,
-        max_epochs=max_epochs,
-        patience=50,
-        device=device,
-        random_state=random_state,
-        verbose=verbose,
-    )
+    model = _with(PatchCNNClassifier(batch_size=1000, max_epochs=200, patience=50), parameters)
     return model if weights is None else with_published_weights(model, weights)
 
 
@@ -175,14 +152,7 @@ def modarres2017(
     mode: Literal["finetune", "features"] = "finetune",
     *,
     backbone: str = "inception_v3",
-    weights: str | os.PathLike[str] = "pretrained",
-    trainable: Literal["head", "last", "all"] = "all",
-    max_epochs: int = 30,
-    checkpoint: str | os.PathLike[str] | None = None,
-    device: str = "auto",
-    n_jobs: int | None = None,
-    random_state: int | np.random.RandomState | None = None,
-    verbose: bool = False,
+    **parameters: Any,
 ) -> TransferClassifier:
     """Return the classifier of Modarres et al. 2017, unfitted: Inception-v3 on SEM images [1]_.
 
@@ -194,9 +164,8 @@ def modarres2017(
         Retrain the network with a new softmax layer, or only this layer, on averaged features.
     backbone : str, default="inception_v3"
         The paper also has "resnet18" and "resnet50".
-    trainable : {"all", "last", "head"}, default="all"
-    weights, max_epochs, checkpoint, device, n_jobs, random_state, verbose
-        As in :class:`TransferClassifier`, with its defaults.
+    **parameters
+        Others of :class:`TransferClassifier`; ``trainable`` is "all" by default.
 
     Returns
     -------
@@ -215,31 +184,14 @@ def modarres2017(
     >>> model.backbone, model.mode
     ('inception_v3', 'features')
     """
-    return TransferClassifier(
-        backbone,
-        weights,
-        mode=mode,
-        trainable=trainable,
-        max_epochs=max_epochs,
-        checkpoint=checkpoint,
-        device=device,
-        n_jobs=n_jobs,
-        random_state=random_state,
-        verbose=verbose,
-    )
+    return _with(TransferClassifier(backbone, mode=mode, trainable="all"), parameters)
 
 
 def anyloc(
     backbone: str = "timm/vit_small_patch14_dinov2.lvd142m",
     *,
     facet: Literal["token", "value"] = "token",
-    weights: str | os.PathLike[str] = "pretrained",
-    image_size: int = 224,
-    n_codewords: int = 32,
-    memory: str | os.PathLike[str] | joblib.Memory | None = None,
-    device: str = "auto",
-    random_state: int | np.random.RandomState | None = None,
-    verbose: bool = False,
+    **parameters: Any,
 ) -> MicrographClassifier:
     """Return a classifier with the encoding of AnyLoc (Keetha et al. 2023), unfitted.
 
@@ -252,10 +204,8 @@ def anyloc(
         A transformer of timm (``pip install "hypervlad[timm]"``).
     facet : {"token", "value"}, default="token"
         The output of the block, or the values of its attention, with which AnyLoc was best.
-    image_size : int, default=224
-    n_codewords : int, default=32
-    weights, memory, device, random_state, verbose
-        As in :class:`HypercolumnVLAD`, with its defaults.
+    **parameters
+        As in :func:`luo2021`; by default, there are 32 codewords, and images have 224 pixels.
 
     Returns
     -------
@@ -292,28 +242,19 @@ def anyloc(
         raise ValueError(f"{backbone!r} has no blocks of tokens; choose a transformer of timm")
     encoder = HypercolumnVLAD(
         backbone,
-        weights=weights,
         taps=(f"{blocks[3 * len(blocks) // 4]}{suffix}",),
-        image_size=image_size,
-        n_codewords=n_codewords,
+        image_size=224,
+        n_codewords=32,
         sampling="anyloc",
-        memory=memory,
-        device=device,
-        verbose=verbose,
     )
-    return MicrographClassifier(encoder, random_state=random_state, verbose=verbose)
+    return _with(MicrographClassifier(encoder), parameters)
 
 
 def anomalydino(
     backbone: str = "timm/vit_small_patch14_dinov2.lvd142m",
     *,
     n_references: int = 16,
-    weights: str | os.PathLike[str] = "pretrained",
-    fpr: float = 0.05,
-    tile_size: int = 518,
-    device: str = "auto",
-    random_state: int | np.random.RandomState | None = None,
-    verbose: bool = False,
+    **parameters: Any,
 ) -> PatchDefectScorer:
     """Return a label-free scorer like AnomalyDINO (Damm et al. 2025), unfitted.
 
@@ -326,12 +267,9 @@ def anomalydino(
         A network of timm (``pip install "hypervlad[timm]"``), or another one.
     n_references : int, default=16
         Defect-free images to compare with, chosen at random; the paper has 1 to 16.
-    tile_size : int, default=518
-        As in :class:`PatchDefectScorer`; the default is the size of DINOv2's training images.
-    fpr : float, default=0.05
-        As in :class:`PatchDefectScorer`.
-    weights, device, random_state, verbose
-        As in :class:`HypercolumnVLAD`, with its defaults.
+    **parameters
+        Others of :class:`PatchDefectScorer` and of :class:`HypercolumnVLAD`. ``tile_size`` is 518
+        by default, the size of DINOv2's training images.
 
     Returns
     -------
@@ -356,17 +294,9 @@ def anomalydino(
     """
     encoder = HypercolumnVLAD(
         backbone,
-        weights=weights,
         taps=get_backbone(backbone).taps[-1:],
         image_size=None,
         n_codewords=1,  # nothing uses it
-        device=device,
     )
-    return PatchDefectScorer(
-        encoder,
-        n_references=n_references,
-        fpr=fpr,
-        tile_size=tile_size,
-        random_state=random_state,
-        verbose=verbose,
-    )
+    scorer = PatchDefectScorer(encoder, n_references=n_references, tile_size=518)
+    return _with(scorer, parameters)
