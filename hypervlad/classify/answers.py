@@ -144,8 +144,9 @@ class Answers(NamedTuple):
 
     @classmethod
     def joined(cls, chunks: Sequence[Answers]) -> Answers:
-        columns = zip(*chunks, strict=True)
-        return cls(*(None if own[0] is None else np.concatenate(own) for own in columns))
+        columns: list[Any] = list(zip(*chunks, strict=True))
+        whole: list[Any] = [None if own[0] is None else np.concatenate(own) for own in columns]
+        return cls(*whole)
 
     def judgement(
         self,
@@ -155,9 +156,9 @@ class Answers(NamedTuple):
         is_blank: NDArray[np.bool_] | None = None,
     ) -> Judgement:
         """Say which answers are sure, from their confidence; `labels` are of training images."""
-        assert self.confidence is not None
-        assert self.projected is not None
         proba, novelty, nearest, confidence, points, _ = self
+        assert confidence is not None
+        assert points is not None
         kind = np.where(confidence >= threshold, SURE, AMBIGUOUS)
         kind = np.where(novelty > 1, OUT_OF_DISTRIBUTION, kind)
         blank = np.zeros(len(proba), bool) if is_blank is None else is_blank

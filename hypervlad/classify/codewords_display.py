@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from hypervlad.classify.answers import Explanation
 
-N_IMAGES = 60  # that are explained, of all classes together
+_N_IMAGES = 60  # that are explained, of all classes together
 _N_CODEWORDS, _N_PATCHES = 3, 6  # at most, of each class and of each codeword
 _PATCH_SHARE = 0.2  # side of a patch, over its image's shorter side
 _PATCH_SCALE = 0.6  # of a tile of the other displays
@@ -47,8 +47,8 @@ _MIN_EVIDENCE = 0.1
 _BORDER = 0.05
 _MAX_TRIED = 4  # times as many codewords as are shown, in case the first stand for the border
 
-Codeword = tuple[str, int]  # codebook, a key of `Explanation.words`, and number in it
 Box = tuple[int, int, int, int]  # top, bottom, left and right in an image, pixels
+Codeword = tuple[str, int]  # codebook, a key of `Explanation.words`, and number in it
 
 
 class CodewordMapDisplay(GridDisplay):
@@ -191,71 +191,56 @@ class ClassCodeword:
     patches: Sequence[Patch]
 
 
-class CodewordFinder:
-    """Finds the codewords of a class and their patches; those of the border are ``at_border``."""
+def _codewords_of(
+    model: Any, images: Sequence[Any], label: Any, members: Sequence[int]
+) -> list[ClassCodeword]:
+    """Find the codewords with the most evidence for a class in some images, and their patches.
 
-    def __init__(self, model: Any, images: Sequence[Any]) -> None:
-        self._model, self._images = model, images
-        self._read_options = asdict(model.encoder_.fitted_params_.read_options)
-        self.at_border: set[Codeword] = set()
+    Those with evidence only at the border of the images are left out.
+    """
+    found = [model.explain(images[member]) for member in members]
+    index = found[0].index_of(label)
+    evidence: dict[Codeword, NDArray[np.float64]] = {
+        (codebook, number): np.array([each.words[codebook][index, number] for each in found])
+        for codebook, values in found[0].words.items()
+        for number in range(values.shape[1])
+    }
+    mean = {codeword: float(values.mean()) for codeword, values in evidence.items()}
+    ranked = sorted((each for each in mean if mean[each] > 0), key=lambda each: -mean[each])
+    ranked = ranked[: _MAX_TRIED * _N_CODEWORDS]
+    shown: list[ClassCodeword] = []
+    while ranked and len(shown) < _N_CODEWORDS:
+        n_tried = _N_CODEWORDS - len(shown)
+        tried, ranked = ranked[:n_tried], ranked[n_tried:]
+        rows = {each: _strongest(evidence[each]) for each in tried}
+        patches: dict[tuple[Codeword, int], Patch] = {}
+        for row in sorted({row for own in rows.values() for row in own}):
+            wanted = [codeword for codeword in tried if row in rows[codeword]]
+            own = _patches(model, images[members[row]], members[row], label, wanted)
+            patches |= {(codeword, row): patch for codeword, patch in own.items()}
+        for each in tried:
+            own_patches = [patches[each, row] for row in rows[each] if (each, row) in patches]
+            if own_patches:
+                shown.append(ClassCodeword(label, *each, mean[each], own_patches))
+    return shown
 
-    def codewords_of(self, label: Any, members: Sequence[int]) -> list[ClassCodeword]:
-        evidence = self._evidence_by_codeword(label, members)
-        mean = {codeword: float(values.mean()) for codeword, values in evidence.items()}
-        ranked = sorted((each for each in mean if mean[each] > 0), key=lambda each: -mean[each])
-        ranked = ranked[: _MAX_TRIED * _N_CODEWORDS]
-        shown: list[ClassCodeword] = []
-        while ranked and len(shown) < _N_CODEWORDS:
-            n_tried = _N_CODEWORDS - len(shown)
-            tried, ranked = ranked[:n_tried], ranked[n_tried:]
-            strongest = {each: _strongest(evidence[each]) for each in tried}
-            for codeword, patches in self._best_patches(label, members, strongest).items():
-                if patches:
-                    shown.append(ClassCodeword(label, *codeword, mean[codeword], patches))
-                else:
-                    self.at_border.add(codeword)
-        return shown
 
-    def _evidence_by_codeword(
-        self, label: Any, members: Sequence[int]
-    ) -> dict[Codeword, NDArray[np.float64]]:
-        rows: dict[Codeword, list[float]] = {}
-        for member in members:
-            explanation = self._model.explain(self._images[member])
-            index = explanation.index_of(label)
-            for codebook, values in explanation.words.items():
-                for k, value in enumerate(values[index]):
-                    rows.setdefault((codebook, k), []).append(value)
-        return {codeword: np.array(values) for codeword, values in rows.items()}
-
-    def _best_patches(
-        self, label: Any, members: Sequence[int], strongest: Mapping[Codeword, Sequence[int]]
-    ) -> dict[Codeword, list[Patch]]:
-        found: dict[Codeword, dict[int, list[Patch]]] = {each: {} for each in strongest}
-        for row in sorted({row for rows in strongest.values() for row in rows}):
-            wanted = [codeword for codeword, rows in strongest.items() if row in rows]
-            for codeword, own in self._patches(label, members[row], wanted).items():
-                found[codeword][row] = own
-        return {
-            codeword: _best_of_each_first([found[codeword][row] for row in rows])[:_N_PATCHES]
-            for codeword, rows in strongest.items()
-        }
-
-    def _patches(
-        self, label: Any, member: int, wanted: list[Codeword]
-    ) -> dict[Codeword, list[Patch]]:
-        explanation: Explanation = self._model.explain(self._images[member], words=wanted)
-        micrograph = read_micrograph(self._images[member], **self._read_options)
-        shape = (micrograph.pixels.shape[0], micrograph.pixels.shape[1])
-        side = max(1, round(_PATCH_SHARE * min(shape)))
-        found = {}
-        for codeword, maps in explanation.word_maps.items():
-            evidence = maps[explanation.index_of(label)]
-            inner = without_border(evidence)
-            boxes = strongest_boxes(inner, shape, side, _N_PATCHES)
+def _patches(
+    model: Any, image: Any, member: int, label: Any, wanted: Sequence[Codeword]
+) -> dict[Codeword, Patch]:
+    """Cut out where the evidence of each codeword is strongest, unless that is the border only."""
+    explanation: Explanation = model.explain(image, words=wanted)
+    micrograph = read_micrograph(image, **asdict(model.encoder_.fitted_params_.read_options))
+    shape = (micrograph.pixels.shape[0], micrograph.pixels.shape[1])
+    side = max(1, round(_PATCH_SHARE * min(shape)))
+    found = {}
+    for codeword, maps in explanation.word_maps.items():
+        evidence = maps[explanation.index_of(label)]
+        inner = _without_border(evidence)
+        if inner.max() > 0:
             mask = evidence > _MIN_EVIDENCE * inner.max()
-            found[codeword] = [_cut(micrograph, mask, member, box) for box in boxes]
-        return found
+            found[codeword] = _cut(micrograph, mask, member, _strongest_box(inner, shape, side))
+    return found
 
 
 class CodewordPatchesDisplay(GridDisplay):
@@ -263,7 +248,7 @@ class CodewordPatchesDisplay(GridDisplay):
 
     Red positions are evidence for the class, in the image or in one of its turned copies. The
     number beside a row is the codeword's mean contribution to the margin of the class. Codewords
-    with evidence only at the border, in the outer 5 % of the sides, are left out and counted.
+    with evidence only at the border, in the outer 5 % of the sides, are left out.
 
     Parameters
     ----------
@@ -294,7 +279,7 @@ class CodewordPatchesDisplay(GridDisplay):
         """Find the three codewords with the most evidence for each class, and plot them.
 
         The evidence is averaged over at most 60 images, spaced evenly in the list of each class.
-        At most six patches show where it is strongest, of different images first.
+        At most six patches, of different images, show where it is strongest.
 
         Parameters
         ----------
@@ -311,18 +296,14 @@ class CodewordPatchesDisplay(GridDisplay):
             linear part.
         """
         images = check_image_list(images)
-        chosen = chosen_images(images, y, model.classes_, N_IMAGES)
+        chosen = _chosen_images(images, y, model.classes_)
         n_used = sum(len(members) for _, members in chosen)
         codewords: list[ClassCodeword] = []
-        finder = CodewordFinder(model, images)
         for label, members in chosen:
-            codewords += finder.codewords_of(label, members)
+            codewords += _codewords_of(model, images, label, members)
         of = counted(len(images), "image")
         of = of if n_used == len(images) else f"{n_used} of {of}"
         title = f"Patches{_width_text(codewords)} from {of}; red: evidence for the class"
-        hidden = finder.at_border - {(each.codebook, each.number) for each in codewords}
-        if hidden:
-            title += f"; not shown: {counted(len(hidden), 'codeword')} of the border"
         return cls(codewords, title).plot(ax=ax)
 
     @property
@@ -364,12 +345,12 @@ class CodewordPatchesDisplay(GridDisplay):
         )
 
 
-def chosen_images(
-    images: Sequence[Any], y: Sequence[Any], labels: Sequence[Any], n_images: int
+def _chosen_images(
+    images: Sequence[Any], y: Sequence[Any], labels: Sequence[Any]
 ) -> list[tuple[Any, list[int]]]:
     """Choose images of each class at even intervals of its list, at least one of each."""
     truth = np.asarray(one_each("label", y, len(images)))
-    n_each = max(1, n_images // len(labels))
+    n_each = max(1, _N_IMAGES // len(labels))
     chosen = []
     for label in labels:
         members = np.flatnonzero(truth == label)
@@ -412,7 +393,7 @@ def _range(values: Sequence[float]) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def without_border(evidence: NDArray[Any]) -> NDArray[Any]:
+def _without_border(evidence: NDArray[Any]) -> NDArray[Any]:
     """Return evidence by position without that at the border; all zero if there is little else."""
     inner = np.zeros_like(evidence)
     rows, columns = (
@@ -424,34 +405,18 @@ def without_border(evidence: NDArray[Any]) -> NDArray[Any]:
     return inner if inner.max() > _MIN_EVIDENCE * evidence.max() else np.zeros_like(evidence)
 
 
-def strongest_boxes(
-    evidence: NDArray[Any], shape: tuple[int, int], side: int, n_boxes: int
-) -> list[Box]:
-    """Find squares of this side, in pixels, around the strongest evidence, without overlap."""
+def _strongest_box(evidence: NDArray[Any], shape: tuple[int, int], side: int) -> Box:
+    """Return the square of this side, in pixels, around the strongest evidence."""
     # Smoothed, so that much evidence nearby counts more than a single strong place.
     sigma = [side / length * n / 6 for length, n in zip(shape, evidence.shape, strict=True)]
     near = gaussian_filter(evidence.astype(np.float64), sigma, mode="constant")
     near[~(evidence > 0)] = 0
-    centres = [
-        (np.arange(n) + 0.5) * length / n for length, n in zip(shape, evidence.shape, strict=True)
-    ]
-    boxes: list[Box] = []
-    while len(boxes) < n_boxes and near.max() > 0:
-        row, column = np.unravel_index(near.argmax(), near.shape)
-        top, left = (
-            int(np.clip(round(centre - side / 2), 0, length - side))
-            for centre, length in (
-                (centres[0][row], shape[0]),
-                (centres[1][column], shape[1]),
-            )
-        )
-        if not any(abs(top - b[0]) < side and abs(left - b[2]) < side for b in boxes):
-            boxes.append((top, top + side, left, left + side))
-        rows = np.abs(centres[0] - centres[0][row]) < side / 2
-        columns = np.abs(centres[1] - centres[1][column]) < side / 2
-        near[np.ix_(rows, columns)] = 0
-        near[row, column] = 0
-    return boxes
+    place = np.unravel_index(near.argmax(), near.shape)
+    top, left = (
+        int(np.clip(round((at + 0.5) * length / n - side / 2), 0, length - side))
+        for at, n, length in zip(place, near.shape, shape, strict=True)
+    )
+    return top, top + side, left, left + side
 
 
 def _strongest(evidence: NDArray[np.float64]) -> list[int]:
@@ -459,13 +424,9 @@ def _strongest(evidence: NDArray[np.float64]) -> list[int]:
     return [int(row) for row in rows if evidence[row] > 0]
 
 
-def _best_of_each_first(patches: Sequence[Sequence[Patch]]) -> list[Patch]:
-    """Put every image's first patch before any image's second."""
-    rounds = max(map(len, patches), default=0)
-    return [each[turn] for turn in range(rounds) for each in patches if turn < len(each)]
-
-
-def _cut(micrograph: Micrograph, mask: NDArray[np.bool_], member: int, box: Box) -> Patch:
+def _cut(
+    micrograph: Micrograph, mask: NDArray[np.bool_], member: int, box: tuple[int, int, int, int]
+) -> Patch:
     top, bottom, left, right = box
     step = max(1, (bottom - top) // _MAX_PATCH_PIXELS)
     pixels = micrograph.pixels[top:bottom, left:right]

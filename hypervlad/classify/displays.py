@@ -235,7 +235,7 @@ class SelectiveAccuracyDisplay(_EvaluationDisplay):
     def _draw(self) -> None:
         from matplotlib.ticker import MaxNLocator
 
-        (coverage, accuracy), area = self.evaluation.selective_curve, self.evaluation.selective_area
+        coverage, accuracy, _ = self.evaluation.selective_curve
         everything = accuracy[-1]
         self.ax_.axhline(everything, color=_DASHED, linestyle="--", linewidth=1)
         self.ax_.annotate(
@@ -266,7 +266,9 @@ class SelectiveAccuracyDisplay(_EvaluationDisplay):
         )
         self.ax_.yaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10]))
         self.ax_.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.6g} %")
-        self.ax_.set_title(f"area {area:.3f}", fontsize=9, color=GREY, loc="right")
+        self.ax_.set_title(
+            f"area {self.evaluation.selective_area:.3f}", fontsize=9, color=GREY, loc="right"
+        )
         self.ax_.spines[["top", "right"]].set_visible(False)
 
 
