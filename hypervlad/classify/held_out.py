@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hypervlad.classify.boosting.classifier import BoostedSoftmaxClassifier
-from hypervlad.common.base import Array, Arrays, CachingPart
+from hypervlad.common.base import Array, Field, Parts, StoredPart
 from hypervlad.common.wording import counted, name_some, warn_user
 from hypervlad.statistics.classification import Evaluation
 from hypervlad.statistics.conformal import (
@@ -24,14 +24,6 @@ from hypervlad.statistics.conformal import (
 )
 
 _MIN_CONFIDENCE = 0.5  # of a sure answer: one that is more probably wrong than right is not sure
-_ARRAYS = {
-    "proba": Array("float64", 2, at_least=0, at_most=1),
-    "codes": Array("int64", 1),
-    "groups": Array("int64", 1),
-    "models": Array("int64", 1),
-    "rows": Array("int64", 1),
-    "lone": Array("int64", 1),
-}
 
 
 class SureAnswers(NamedTuple):
@@ -53,7 +45,7 @@ class SureAnswers(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class HeldOut(CachingPart):
+class HeldOut(StoredPart):
     """Predictions of images by learners that were not fitted on them.
 
     Attributes
@@ -67,6 +59,12 @@ class HeldOut(CachingPart):
     lone : ndarray of int
         Columns of classes of a single group, which cannot be held out.
     """
+
+    _state: ClassVar[Mapping[str, Field]] = {
+        "learners": Parts(BoostedSoftmaxClassifier),
+        "proba": Array("float64", 2, at_least=0, at_most=1),
+        **dict.fromkeys(("codes", "groups", "models", "rows", "lone"), Array("int64", 1)),
+    }
 
     learners: list[Any]
     proba: NDArray[np.float64]
@@ -189,37 +187,12 @@ class HeldOut(CachingPart):
             return np.empty((len(self.learners), *proba.shape))
         return np.stack([learner.predict_proba(vectors) for learner in self.learners])
 
-    def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        headers, arrays = [], {name: getattr(self, name) for name in _ARRAYS}
-        for number, learner in enumerate(self.learners):
-            header, own = learner.to_state()
-            headers.append(header)
-            arrays |= {f"{number}.{name}": array for name, array in own.items()}
-        return {"learners": headers}, arrays
-
-    @classmethod
-    def from_state(cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> HeldOut:
-        """Undo `to_state`."""
-        by_learner: dict[str, Arrays] = {str(i): {} for i in range(len(header["learners"]))}
-        own = Arrays()
-        for key, array in arrays.items():
-            if key in _ARRAYS:
-                own[key] = _ARRAYS[key].checked(array, key)
-            else:
-                number, _, name = key.partition(".")
-                by_learner[number][name] = array
-        learners = [
-            BoostedSoftmaxClassifier.from_state(each, found)
-            for each, found in zip(header["learners"], by_learner.values(), strict=True)
-        ]
-        return cls(learners, **own)
-
     def check(self, n_training: int, learner: BoostedSoftmaxClassifier) -> None:
         """Raise a ValueError unless the attributes fit each other and the model's own learner."""
         n, n_classes = self.proba.shape
         if not n:
             raise ValueError("the held-out predictions are empty")
-        shapes = {getattr(self, name).shape for name in _ARRAYS if name not in ("proba", "lone")}
+        shapes = {each.shape for each in (self.codes, self.groups, self.models, self.rows)}
         within = (
             shapes == {(n,)}
             and 0 <= self.codes.min() <= self.codes.max() < n_classes

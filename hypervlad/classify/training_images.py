@@ -12,14 +12,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import dct
 from sklearn.metrics import pairwise_distances_chunked
 
-from hypervlad.common.base import Array, CachingPart, Labels, Value, Values
+from hypervlad.common.base import Array, Field, Labels, Part, StoredPart, Value, Values
 from hypervlad.common.constraints import Integer
 from hypervlad.common.limits import MAX_POINT
 from hypervlad.common.wording import counted, verb, warn_user
@@ -40,18 +40,11 @@ _FENCE = 2  # distances of the quartiles: what is farther above them is an outli
 _MAX_OUTLIERS = 0.05  # of the images
 _EMPTY_SIZE = 256  # pixels per side
 _WHITE_NOISE = ((0.5, 0.02), (0.25, 0.05), (0.75, 0.05), (0.5, 0.1), (0.25, 0.2), (0.5, 0.3))
-_LIMIT = Value(float, may_be_infinite=True)
-_ARRAYS = {
-    "groups": Array("int64", 1),
-    "positions": Array("int64", 1, at_least=0),
-    "points": Array("float32", 2, -MAX_POINT, MAX_POINT),
-    "empty": Array("float32", 2, -MAX_POINT, MAX_POINT),
-    "usual": Array("float64", 1, at_least=_MIN_DISTANCE),
-}
+_POINTS = Array("float32", 2, -MAX_POINT, MAX_POINT)
 
 
 @dataclass(frozen=True, eq=False)
-class TrainingImages(CachingPart):
+class TrainingImages(StoredPart):
     """The labelled images given to ``fit``, those that could be read.
 
     Attributes
@@ -72,6 +65,19 @@ class TrainingImages(CachingPart):
     limits : ndarray of float, shape (2,)
         Limits of distance and emptiness, each exceeded by 2.5 % of the training images.
     """
+
+    _state: ClassVar[Mapping[str, Field]] = {
+        "names": Values(str, list),
+        "labels": Labels(distinct=False),
+        "groups": Array("int64", 1),
+        "positions": Array("int64", 1, at_least=0),
+        "digests": Part(ImageDigests),
+        "points": _POINTS,
+        "empty": _POINTS,
+        "n_features": Value(int, Integer(1)),
+        "usual": Array("float64", 1, at_least=_MIN_DISTANCE),
+        "limits": Array("float64", 1, at_least=0, at_most=np.inf),
+    }
 
     names: list[str]
     labels: NDArray[Any]
@@ -185,40 +191,6 @@ class TrainingImages(CachingPart):
         if n_known:
             warn_user(TrainingImagesWarning.about(n_known, len(digests)))
 
-    def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        labels, _ = Labels(distinct=False).pack(self.labels)
-        header = {
-            "names": self.names,
-            "labels": labels,
-            "n_features": self.n_features,
-            "limits": [_LIMIT.pack(limit)[0] for limit in self.limits],
-        }
-        arrays = {name: getattr(self, name) for name in _ARRAYS}
-        return header, arrays | self.digests.to_state()[1]
-
-    @classmethod
-    def from_state(
-        cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
-    ) -> TrainingImages:
-        found = {name: each.checked(arrays[name], name) for name, each in _ARRAYS.items()}
-        digests = ImageDigests.from_state({}, arrays)
-        training = cls(
-            names=list(Values(str).unpack(header["names"], {})),
-            labels=Labels(distinct=False).unpack(header["labels"], {}),
-            limits=np.array([_LIMIT.unpack(limit, {}) for limit in header["limits"]]),
-            n_features=Value(int, Integer(1)).unpack(header["n_features"], {}),
-            digests=digests,
-            **found,
-        )
-        lengths = {len(digests), *(len(found[name]) for name in ("groups", "positions", "points"))}
-        if lengths | {len(training)} != {len(training.names)}:
-            raise ValueError("the record of the training images is damaged")
-        if training.limits.shape != (2,) or not (training.limits >= 0).all():
-            raise ValueError("the record of the training images is damaged: its limits")
-        if len(training.usual) != len(np.unique(training.labels)):
-            raise ValueError("the record of the training images is damaged: usual distances")
-        return training
-
     def check(self, n_features: int, classes: NDArray[Any]) -> None:
         """Raise a ValueError unless they fit a model of so many features and these classes."""
         if self.n_features != n_features:
@@ -226,9 +198,17 @@ class TrainingImages(CachingPart):
                 f"the training images have {self.n_features} features where the encoder gives "
                 f"{n_features}"
             )
+        damaged = "the record of the training images is damaged"
+        columns = (self.names, self.groups, self.positions, self.digests, self.points)
+        if {len(each) for each in columns} != {len(self)}:
+            raise ValueError(damaged)
+        if self.limits.shape != (2,):
+            raise ValueError(f"{damaged}: its limits")
+        if len(self.usual) != len(np.unique(self.labels)):
+            raise ValueError(f"{damaged}: usual distances")
         width = min(n_features, _N_DIRECTIONS)
         if not self.points.shape[1] == self.empty.shape[1] == width:
-            raise ValueError("the record of the training images is damaged: its points")
+            raise ValueError(f"{damaged}: its points")
         if not np.isin(self.labels, classes).all():
             raise ValueError("training images have labels that are not among the classes")
 

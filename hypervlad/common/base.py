@@ -83,6 +83,7 @@ class Value:
 @dataclasses.dataclass(frozen=True)
 class Values:
     kind: type
+    sequence: type = tuple
 
     def pack(self, value: Any) -> tuple[Any, Arrays]:
         item = Value(self.kind)
@@ -91,7 +92,7 @@ class Values:
     def unpack(self, packed: Any, arrays: Arrays) -> Any:
         if not isinstance(packed, list):
             raise TypeError(f"{reprlib.repr(packed)} is not a list")
-        return tuple(Value(self.kind).unpack(each, {}) for each in packed)
+        return self.sequence(Value(self.kind).unpack(each, {}) for each in packed)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -231,6 +232,27 @@ class Part:
 
 
 @dataclasses.dataclass(frozen=True)
+class Parts:
+    """A list of parts of one class."""
+
+    kind: type[Stateful]
+
+    def pack(self, value: Any) -> tuple[Any, Arrays]:
+        headers, arrays = [], Arrays()
+        for number, part in enumerate(value):
+            header, own = part.to_state()
+            headers.append(header)
+            arrays |= {f"{number}.{name}": array for name, array in own.items()}
+        return headers, arrays
+
+    def unpack(self, packed: Any, arrays: Arrays) -> Any:
+        return [
+            self.kind.from_state(header, _arrays_of(str(number), arrays))
+            for number, header in enumerate(packed)
+        ]
+
+
+@dataclasses.dataclass(frozen=True)
 class Maybe:
     """An attribute that may be None; a fitted estimator lacks it only if it `may_be_missing`."""
 
@@ -244,6 +266,32 @@ class Maybe:
 
     def unpack(self, packed: Any, arrays: Arrays) -> Any:
         return None if packed is None else self.field.unpack(packed, arrays)
+
+
+class StoredPart(CachingPart):
+    """A dataclass in a model whose fields a model file holds as `_state` declares."""
+
+    _state: ClassVar[Mapping[str, Field]]
+
+    def to_state(self) -> tuple[dict[str, Any], Arrays]:
+        header, arrays = dict[str, Any](), Arrays()
+        for name, field in self._state.items():
+            header[name], own = field.pack(getattr(self, name))
+            arrays |= {_joined(name, key): array for key, array in own.items()}
+        return header, arrays
+
+    @classmethod
+    def from_state(cls, header: Mapping[str, Any], arrays: Mapping[str, Any]) -> Self:
+        """Undo `to_state`; a ValueError, KeyError or TypeError for what cannot be such a part."""
+        remaining, found = dict(arrays), dict[str, Any]()
+        for name, field in cls._state.items():
+            try:
+                found[name] = field.unpack(header[name], _arrays_of(name, remaining))
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from error
+        if remaining or len(header) > len(found):
+            raise ValueError(f"unknown entries {sorted({*header, *remaining} - set(found))}")
+        return cls(**found)
 
 
 class PartParameter(NamedTuple):

@@ -6,8 +6,8 @@ import dataclasses
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Literal, cast
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from torch.nn import functional
 from hypervlad._version import __version__
 from hypervlad.classify.boosting.linear import TrainingRows, fit_linear_margins
 from hypervlad.classify.boosting.logistic import with_exact_ties
-from hypervlad.common.base import Array, Value
+from hypervlad.common.base import Array, Field, StoredPart, Value
 from hypervlad.common.constraints import Number
 from hypervlad.features.hypercolumns import turned
 from hypervlad.features.lazy_torch import seeded_torch
@@ -58,8 +58,16 @@ _SMALLEST = 1e-30  # scale and temperature in a file
 
 
 @dataclass(frozen=True, eq=False)
-class SoftmaxHead:
+class SoftmaxHead(StoredPart):
     """Softmax regression on features that are centred by a mean and divided by a scale."""
+
+    _state: ClassVar[Mapping[str, Field]] = {
+        "mean": Array("float64", 1),
+        "scale": Array("float64", 1, at_least=_SMALLEST),
+        "coef": Array("float64", 2),
+        "intercept": Array("float64", 1),
+        "temperature": Value(float, Number(at_least=_SMALLEST, at_most=1 / _SMALLEST)),
+    }
 
     mean: FloatArray  # (p,)
     scale: FloatArray  # (p,)
@@ -67,38 +75,16 @@ class SoftmaxHead:
     intercept: FloatArray  # (n_classes,)
     temperature: float = 1.0
 
+    def __post_init__(self) -> None:
+        n_features, n_classes = self.coef.shape
+        shapes = (self.mean.shape, self.scale.shape, self.intercept.shape)
+        if shapes != ((n_features,), (n_features,), (n_classes,)):
+            raise ValueError(f"the head's arrays do not fit: {self.coef.shape} and {shapes}")
+
     def margins(self, features: NDArray[np.floating]) -> FloatArray:
         """Return the margins (n, n_classes) of features (n, p)."""
         standardised = (features.astype(np.float64) - self.mean) / self.scale
         return with_exact_ties((standardised @ self.coef + self.intercept) / self.temperature)
-
-    def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        arrays = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {"temperature": arrays.pop("temperature")}, arrays
-
-    @classmethod
-    def from_state(
-        cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
-    ) -> SoftmaxHead:
-        """Undo `to_state`; ValueError for arrays that cannot be a head."""
-        found: dict[str, Any] = {
-            name: _ARRAYS[name].checked(array, name) for name, array in arrays.items()
-        }
-        positive = Number(at_least=_SMALLEST, at_most=1 / _SMALLEST)
-        head = cls(**found, temperature=Value(float, positive).unpack(header["temperature"], {}))
-        n_features, n_classes = head.coef.shape
-        shapes = (head.mean.shape, head.scale.shape, head.intercept.shape)
-        if shapes != ((n_features,), (n_features,), (n_classes,)):
-            raise ValueError(f"the head's arrays do not fit: {head.coef.shape} and {shapes}")
-        return head
-
-
-_ARRAYS = {
-    "mean": Array("float64", 1),
-    "scale": Array("float64", 1, at_least=_SMALLEST),
-    "coef": Array("float64", 2),
-    "intercept": Array("float64", 1),
-}
 
 
 @dataclass(frozen=True, eq=False)

@@ -101,8 +101,11 @@ def array(name, damage):
 
     def change(header, arrays):
         arrays[name] = damage(arrays[name])
-        if name in header["fitted"]:
-            header["fitted"][name]["shape"] = list(arrays[name].shape)
+        part, _, field = name.partition(".")
+        own = header["fitted"].get(part) or {}
+        own = own["state"].get(field, {}) if field and "state" in own else own
+        if "shape" in own:
+            own["shape"] = list(arrays[name].shape)
 
     return change
 
@@ -129,9 +132,9 @@ def narrower(header, arrays):
         header["fitted"]["network_state_"]["2.weight"][0] = 5
 
 
-def shorter_head(_header, arrays):
+def shorter_head(header, arrays):
     for name in ("mean", "scale", "coef"):
-        arrays[f"head_.{name}"] = arrays[f"head_.{name}"][:7]
+        array(f"head_.{name}", lambda a: a[:7])(header, arrays)
 
 
 def wider_learner(header, arrays):
@@ -240,21 +243,29 @@ ROWS = [
     ("classifier", array("held_out_.codes", lambda a: a + 9), "predictions are damaged"),
     ("classifier", array("held_out_.groups", lambda a: a[1:]), "predictions are damaged"),
     ("classifier", array("held_out_.rows", lambda a: a + 99), "predictions are damaged"),
-    ("classifier", array("held_out_.proba", lambda a: a * NAN), "proba has values from nan"),
+    (
+        "classifier",
+        array("held_out_.proba", lambda a: a * NAN),
+        "proba: an array has values",
+    ),
     ("classifier", array("training_.groups", lambda a: a[1:]), "training images is damaged"),
-    ("classifier", array("training_.points", lambda a: a + np.inf), "points has values from"),
+    (
+        "classifier",
+        array("training_.points", lambda a: a + np.inf),
+        "points: an array has values",
+    ),
     ("classifier", array("training_.points", lambda a: a[:, 1:]), "damaged: its points"),
     ("classifier", array("training_.empty", lambda a: a[:, :3]), "damaged: its points"),
     ("classifier", array("training_.usual", lambda _: np.ones(9)), "damaged: usual distances"),
-    ("classifier", array("training_.usual", lambda a: 0 * a), "usual has values from 0"),
-    ("classifier", array("training_.digests", lambda a: a[:2]), "training images is damaged"),
+    ("classifier", array("training_.usual", lambda a: 0 * a), "usual: an array has values"),
+    ("classifier", array("training_.digests.digests", lambda a: a[:2]), "images is damaged"),
     *(
-        ("classifier", array("training_.digests", change), r"expected uint8 and \(n, 32\)")
+        ("classifier", array("training_.digests.digests", change), r"expected uint8 and \(n, 32\)")
         for change in (lambda a: a[:, :31], lambda a: a[0], lambda a: a.astype("<i8"))
     ),
-    ("classifier", put(["nan", 1.0], *TRAINING, "limits"), "not of type float"),
-    ("classifier", put(["-inf", 1.0], *TRAINING, "limits"), "its limits"),
-    ("classifier", put([1.0], *TRAINING, "limits"), "its limits"),
+    ("classifier", array("training_.limits", lambda a: a * NAN), "limits: an array has values"),
+    ("classifier", array("training_.limits", lambda a: -1 - a), "limits: an array has values"),
+    ("classifier", array("training_.limits", lambda _: np.ones(1)), "damaged: its limits"),
     *(
         ("classifier", put({"dtype": "<U1", "values": list(own) * 8}, *TRAINING, "labels"), words)
         for own, words in (("?ab", "not among the classes"), ("ab", "is damaged"))
