@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import xgboost
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from hypervlad.classify.boosting.linear import Folds, TrainingRows
 from hypervlad.classify.boosting.logistic import FloatArray, IntArray, log_losses, n_margins
-from hypervlad.common.base import Arrays, Value
+from hypervlad.common.base import Array, Arrays, Field, StoredPart, Value
+from hypervlad.common.constraints import Integer
 from hypervlad.common.limits import (
     MAX_TREE_COLUMNS,
     MAX_TREE_DEPTH,
@@ -24,20 +25,29 @@ from hypervlad.common.limits import (
 from hypervlad.common.modelfile import ModelFileError
 
 _NO_PARENT = 2**31 - 1
-# Our names of the arrays of nodes, xgboost's, and the types.
+# Our names of the arrays of nodes, and xgboost's.
 _NODES = {
-    "left": ("left_children", np.int32),
-    "right": ("right_children", np.int32),
-    "column": ("split_indices", np.int32),
-    "condition": ("split_conditions", np.float32),
-    "default_left": ("default_left", np.uint8),
-    "weight": ("base_weights", np.float32),
-    "gain": ("loss_changes", np.float32),
-    "hessian": ("sum_hessian", np.float32),
+    "left": "left_children",
+    "right": "right_children",
+    "column": "split_indices",
+    "condition": "split_conditions",
+    "default_left": "default_left",
+    "weight": "base_weights",
+    "gain": "loss_changes",
+    "hessian": "sum_hessian",
 }
-_FLOATS = ("condition", "weight", "gain", "hessian")
-_DTYPES = {name: np.dtype(dtype) for name, (_, dtype) in _NODES.items()} | {
-    "n_nodes": np.dtype(np.int32),
+_LARGEST = float(np.finfo(np.float32).max)
+_FINITE = Array("float32", 1, -_LARGEST, _LARGEST)
+_ARRAYS = {
+    "n_nodes": Array("int32", 1, at_least=1),
+    "left": Array("int32", 1),
+    "right": Array("int32", 1),
+    "column": Array("int32", 1, at_least=0),
+    "condition": _FINITE,
+    "default_left": Array("uint8", 1, at_most=1),
+    "weight": _FINITE,
+    "gain": _FINITE,
+    "hessian": _FINITE,
 }
 
 # The best of many rounds looks better on held-out rows than it is. On real images, a threshold of
@@ -235,7 +245,7 @@ def link(n_classes: int) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, eq=False)
-class TreeArrays:
+class TreeArrays(StoredPart):
     """Trees as plain arrays: checked completely, and turned into a booster of xgboost and back.
 
     xgboost's parser trusts what it reads: a child outside its tree ends the process. So a model
@@ -247,6 +257,12 @@ class TreeArrays:
     than `condition` in `column` go left; a leaf adds `condition` to the margin. `weight` is the
     node's optimal value, `gain` the loss that its split saves, and `hessian` its sum of hessians.
     """
+
+    _state: ClassVar[Mapping[str, Field]] = {
+        "n_classes": Value(int, Integer(2)),
+        "n_features": Value(int, Integer(1, MAX_TREE_COLUMNS)),
+        **_ARRAYS,
+    }
 
     n_classes: int
     n_features: int
@@ -272,9 +288,9 @@ class TreeArrays:
             trees = learner["gradient_booster"]["model"]["trees"]
             nodes = {
                 name: pa.array([value for tree in trees for value in tree[theirs]])
-                .cast(pa.from_numpy_dtype(_DTYPES[name]))
+                .cast(pa.from_numpy_dtype(np.dtype(_ARRAYS[name].dtype)))
                 .to_numpy()
-                for name, (theirs, _) in _NODES.items()
+                for name, theirs in _NODES.items()
             }
             arrays = cls(
                 int(parameters["num_class"]) or 2,
@@ -295,16 +311,6 @@ class TreeArrays:
 
     def check(self) -> None:
         """Raise a ValueError unless xgboost can use the trees safely."""
-        if self.n_classes < 2 or not 1 <= self.n_features <= MAX_TREE_COLUMNS:
-            raise ValueError(f"trees of {self.n_classes} classes and {self.n_features} features")
-        for name, dtype in _DTYPES.items():
-            array = getattr(self, name)
-            if array.dtype != dtype or array.ndim != 1:
-                raise ValueError(
-                    f"{name!r} of the trees has type {array.dtype} and shape {array.shape}; "
-                    f"expected a row of {dtype}"
-                )
-        lengths = {len(getattr(self, name)) for name in _NODES}
         n_trees, n_outputs = len(self.n_nodes), n_margins(self.n_classes)
         if not 1 <= n_trees <= MAX_TREES or n_trees % n_outputs:
             raise ValueError(
@@ -313,15 +319,10 @@ class TreeArrays:
         n_nodes = int(self.n_nodes.sum(dtype=np.int64))
         if n_nodes > MAX_TREE_NODES:
             raise ValueError(f"{n_nodes} nodes; expected at most {MAX_TREE_NODES} in all trees")
-        if (self.n_nodes < 1).any() or lengths != {n_nodes}:
+        if {len(getattr(self, name)) for name in _NODES} != {n_nodes}:
             raise ValueError("the arrays of the trees' nodes differ in length")
-        for name in _FLOATS:
-            if not np.isfinite(getattr(self, name)).all():
-                raise ValueError(f"values of the trees that are not finite, in {name!r}")
-        if (self.column < 0).any() or (self.column >= self.n_features).any():
+        if (self.column >= self.n_features).any():
             raise ValueError(f"splits on columns that are not among the {self.n_features}")
-        if (self.default_left > 1).any():
-            raise ValueError("values of 'default_left' other than 0 and 1")
         self._check_structure()
         leaves = np.where(self.left < 0, np.abs(self.condition), 0)
         largest = np.maximum.reduceat(leaves, self._roots())
@@ -373,7 +374,7 @@ class TreeArrays:
         return xgboost.Booster({"verbosity": 0}, model_file=bytearray(data))
 
     def _trees_of_xgboost(self) -> list[dict[str, Any]]:
-        nodes = {theirs: getattr(self, name).tolist() for name, (theirs, _) in _NODES.items()}
+        nodes = {theirs: getattr(self, name).tolist() for name, theirs in _NODES.items()}
         nodes |= {"parents": self._parents().tolist(), "split_type": [0] * len(self.left)}
         categories = ("categories", "categories_nodes", "categories_segments", "categories_sizes")
         parameters = {"num_deleted": "0", "num_feature": str(self.n_features)}
@@ -401,12 +402,10 @@ class BoosterField:
     """How a model file stores trees: see `hypervlad.common.base.Field`."""
 
     def pack(self, value: xgboost.Booster) -> tuple[Any, Arrays]:
-        arrays = dict(vars(TreeArrays.from_booster(value)))
-        return {name: arrays.pop(name) for name in ("n_classes", "n_features")}, arrays
+        return TreeArrays.from_booster(value).to_state()
 
     def unpack(self, packed: Any, arrays: Arrays) -> xgboost.Booster:
-        counts: dict[str, Any] = {name: Value(int).unpack(packed[name], {}) for name in packed}
-        trees = TreeArrays(**counts | arrays)  # a TypeError for missing or unknown names
+        trees = TreeArrays.from_state(packed, arrays)
         trees.check()
         return trees.to_booster()
 

@@ -141,6 +141,7 @@ def model_with(states, trees, of_classes=2, **counts):
     header, arrays = states[of_classes]
     n_rounds = len(trees["n_nodes"]) // (1 if of_classes == 2 else of_classes)
     booster = {"n_classes": of_classes, "n_features": 3} | counts
+    booster |= {name: {"shape": list(array.shape)} for name, array in trees.items()}
     fitted = header["fitted"] | {"booster_": booster, "n_estimators_": n_rounds}
     own = {"linear_intercept_": arrays["linear_intercept_"]}
     own |= {f"booster_.{name}": array.copy() for name, array in trees.items()}
@@ -190,21 +191,21 @@ def test_numbers_of_trees_come_back(states, values):
         (with_node("left", 1, 1), {}, "not later nodes of the same tree"),  # a cycle of one
         (with_node("right", 0, 0), {}, "not later nodes of the same tree"),
         (with_node("left", 1, 4), {}, "reached twice or not at all"),
-        (with_node("column", 3, -1), {}, "not among the 3"),
+        (with_node("column", 3, -1), {}, "column: an array has values"),
         (with_node("column", 0, 3), {}, "not among the 3"),
-        (with_node("condition", 2, np.inf), {}, "not finite, in 'condition'"),
+        (with_node("condition", 2, np.inf), {}, "condition: an array has values"),
         (with_node("condition", 2, 3e38), {}, "whose sum exceeds"),
-        (with_node("gain", 1, np.nan), {}, "not finite, in 'gain'"),
-        (with_node("default_left", 1, 2), {}, "other than 0 and 1"),
-        (make_trees(n_nodes=np.array([8, 0], dtype="i4")), {}, "differ in length"),
+        (with_node("gain", 1, np.nan), {}, "gain: an array has values"),
+        (with_node("default_left", 1, 2), {}, "default_left: an array has values"),
+        (make_trees(n_nodes=np.array([8, 0], dtype="i4")), {}, "n_nodes: an array has values"),
         (make_trees(n_nodes=np.full(2**20, 2**30, dtype="i4")), {}, "1048576 trees"),
         (make_trees(n_nodes=np.full(2, 2**30, dtype="i4")), {}, "2147483648 nodes; expected at"),
         (make_trees(n_nodes=np.empty(0, dtype="i4")), {}, "0 trees"),
         (make_trees(), {"n_classes": 3}, "2 trees; expected 3 in each round"),
-        (make_trees(), {"n_classes": 1}, "trees of 1 classes"),
-        (make_trees(), {"n_features": 2**40}, "2 classes and 1099511627776 features"),
-        (make_trees(left=make_trees()["left"].astype("i8")), {}, "'left' .* type int64"),
-        (make_trees(left=make_trees()["left"][None]), {}, r"'left' .* shape \(1, 8\)"),
+        (make_trees(), {"n_classes": 1}, "n_classes: a value must be .* not 1"),
+        (make_trees(), {"n_features": 2**40}, "n_features: a value must be .* not 1099511627776"),
+        (make_trees(left=make_trees()["left"].astype("i8")), {}, "left: an array has type int64"),
+        (make_trees(left=make_trees()["left"][None]), {}, r"left: .* shape \(1, 8\)"),
         (chain(MAX_DEPTH + 1), {}, "more than 64 levels"),
     ],
 )
