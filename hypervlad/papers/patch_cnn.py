@@ -50,14 +50,14 @@ from hypervlad.papers.training import (
     Samples,
     Schedule,
     Trainer,
+    hold_out,
     outputs_of,
 )
-from hypervlad.statistics.splits import check_groups, holdout_split, joined_groups, order_by_digest
+from hypervlad.statistics.splits import check_groups, joined_groups, order_by_digest
 
 FloatArray = NDArray[np.float32]
 
 _KERAS_EPSILON = 1e-7  # of Adam; torch's default is a tenth of it
-_VALIDATION_FRACTION = 0.2
 
 _MIN_PATCH, _MAX_PATCH = 28, 2048  # pixels; one is left after the last pooling, and memory
 _FILTERS, _KERNEL_SIZES = (16, 32, 64), (5, 5, 3)
@@ -238,9 +238,12 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
             return Samples(pixels, rows, targets, device, evaluation_batch(patch))
 
         if validation is None:
-            rows, held_out_rows = self._split(by_digest, digests, labels, groups, seed)
-            training = samples(pixels, labels, rows)
-            held_out = samples(pixels, labels, held_out_rows)
+            joined = joined_groups(check_groups(groups, len(labels))[by_digest], digests[by_digest])
+            rows, held = hold_out(
+                labels[by_digest], joined, seed, "give validation=(patches, labels)"
+            )
+            training = samples(pixels, labels, by_digest[rows])
+            held_out = samples(pixels, labels, by_digest[held])
         else:
             images = check_image_list(validation[0])
             others = checked_labels(validation[1], len(images))
@@ -355,25 +358,6 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
         if len(self.classes_) != 2:
             raise ValueError(f"{len(self.classes_)} classes; expected two")
         self._fitted_network()  # raises if the weights do not fit
-
-    def _split(
-        self,
-        order: NDArray[np.intp],
-        digests: NDArray[np.str_],
-        labels: NDArray[Any],
-        groups: ArrayLike | None,
-        seed: int,
-    ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        joined = joined_groups(check_groups(groups, len(labels))[order], digests[order])
-        rows, held_out = holdout_split(
-            labels[order], joined, test_size=_VALIDATION_FRACTION, random_state=seed
-        )
-        if not len(held_out):
-            raise ValueError(
-                "no group of patches can be held out to decide when to stop, because each class "
-                "has only one group; add images, or give validation=(patches, labels)"
-            )
-        return order[rows], order[held_out]
 
     @usual_torch()
     def _log_odds(self, network: nn.Module, patches: FloatArray) -> NDArray[np.float64]:

@@ -478,15 +478,19 @@ def load_training_images(images: list[Any], loader: ImageLoader) -> TrainingImag
 
 
 def hold_out(
-    codes: NDArray[np.intp], groups: NDArray[np.intp], seed: int
+    codes: NDArray[Any], groups: NDArray[np.intp], seed: int, remedy: str
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return the rows for fine-tuning, and those that decide when it stops."""
+    """Return the rows to train on, and a fifth in whole groups, to decide when to stop."""
     rows, held_out = holdout_split(codes, groups, test_size=_VALIDATION_FRACTION, random_state=seed)
     if not len(held_out):
         raise ValueError(
-            "no group of images can be held out to decide when to stop, because each class has "
-            'only one group; add images, or use mode="features"'
+            "no group can be held out to decide when to stop, because each class has only one "
+            f"group; add images, or {remedy}"
         )
+    return rows, held_out
+
+
+def warn_of_few_groups(held_out: NDArray[np.intp], groups: NDArray[np.intp]) -> None:
     n_groups = len(np.unique(groups[held_out]))
     if n_groups < _MIN_GROUPS:
         warn_user(
@@ -495,7 +499,6 @@ def hold_out(
             "the epoch at which it stops and the calibration of the probabilities are largely "
             'a matter of chance. Add images of more specimens, or use mode="features"',
         )
-    return rows, held_out
 
 
 def _allocate(n: int, n_channels: int, side: int) -> NDArray[np.float32]:

@@ -77,6 +77,7 @@ from hypervlad.papers.training import (
     check_location,
     hold_out,
     load_training_images,
+    warn_of_few_groups,
 )
 from hypervlad.statistics.splits import check_groups, first_appearance_codes, joined_groups
 
@@ -306,7 +307,8 @@ class TransferClassifier(ClassifierMixin, NetworkEstimator):
         X = check_finite(np.concatenate(features), [images[i] for i in data.positions])
         tuned: FineTuned | None = None
         if self.mode == "finetune":
-            rows, held_out = hold_out(codes, joined, seeds[1])
+            rows, held_out = hold_out(codes, joined, seeds[1], 'use mode="features"')
+            warn_of_few_groups(held_out, joined)
             start = fit_head(X[rows], codes[rows], joined[rows], len(classes), seeds[0])
             tuned = fine_tune(
                 network.original,
