@@ -96,7 +96,7 @@ MINMAX = {"read_options": {"scaling": "minmax"}}
         (MINMAX, {}, "would scale each patch by its own greys"),
         ({}, {"y": ["normal"] * 20}, r"of one class, \['normal'\]; expected two"),
         ({}, {"y": [*LABELS[:-1], "other"]}, "of 3 classes"),
-        ({}, {"groups": LABELS}, "no group of patches can be held out"),
+        ({}, {"groups": LABELS}, "no group can be held out"),
         ({}, {"groups": LABELS, "validation": (PATCHES, LABELS)}, "groups decide which patches"),
         (
             {},
