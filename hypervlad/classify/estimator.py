@@ -462,8 +462,6 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         ------
         ValueError
             If nothing was held out in ``fit``.
-        ImportError
-            If cleanlab is not installed (``pip install "hypervlad[review]"``).
         """
         held_out = self._fitted_held_out("labels that are probably wrong")
         return label_issues(held_out, self.training_, self.classes_)

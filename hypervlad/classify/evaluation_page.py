@@ -66,10 +66,10 @@ _TITLE = "How well the model classifies"
 
 @dataclass(frozen=True)
 class HeldOutFindings:
-    """Sure answers and probably wrong labels, None without cleanlab; ``rows`` have their images."""
+    """Sure answers and probably wrong labels; ``rows`` have their images."""
 
     sure: list[SureAnswers]
-    issues: list[LabelIssue] | None
+    issues: list[LabelIssue]
     rows: list[int]
 
 
@@ -428,15 +428,12 @@ def report_on_held_out(
 
 def _held_out_findings(model: Any, positions: Sequence[int]) -> HeldOutFindings:
     row_of = {position: row for row, position in enumerate(positions)}
-    try:
-        issues = model.label_issues()
-    except ImportError:
-        issues = None
+    issues = model.label_issues()
     errors = () if len(model.held_out_.lone) else ACCEPTED_ERRORS
     return HeldOutFindings(
         [model.held_out_.sure_answers(error) for error in errors],
         issues,
-        [row_of[issue.position] for issue in issues or []],
+        [row_of[issue.position] for issue in issues],
     )
 
 

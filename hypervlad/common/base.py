@@ -282,11 +282,13 @@ class StoredPart(CachingPart):
 
     @classmethod
     def from_state(cls, header: Mapping[str, Any], arrays: Mapping[str, Any]) -> Self:
-        """Undo `to_state`; a ValueError, KeyError or TypeError for what cannot be such a part."""
+        """Undo `to_state`; a ValueError or TypeError for what cannot be such a part."""
         remaining, found = dict(arrays), dict[str, Any]()
         for name, field in cls._state.items():
             try:
                 found[name] = field.unpack(header[name], _arrays_of(name, remaining))
+            except KeyError as error:
+                raise ValueError(f"{name} is missing") from error
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from error
         if remaining or len(header) > len(found):

@@ -235,8 +235,8 @@ ROWS = [
     ("trees", put(4, "fitted", "booster_", "n_classes"), "3 trees; expected 4 in each round"),
     ("trees", put(5, "fitted", "booster_", "n_features"), "on 5 features, but .* gives them 4"),
     ("both", put(17, "fitted", "booster_", "n_features"), "17 features, but .* gives them 1 or 5"),
-    ("trees", put(0, "fitted", "booster_", "sha256"), "unexpected keyword"),
-    ("trees", no_array("booster_.left"), "incomplete.*left"),
+    ("trees", put(0, "fitted", "booster_", "sha256"), "unknown entries"),
+    ("trees", no_array("booster_.left"), "left is missing"),
     ("trees", lambda _, a: a.update({"booster_.x": a["booster_.left"]}), "incomplete.*x"),
     # held-out predictions and training images
     ("classifier", array("held_out_.models", lambda a: a + 7), "predictions are damaged"),

@@ -296,13 +296,6 @@ def test_held_out_images_are_reported_with_their_own_predictions(fitted, files, 
     words = Page(report_on_held_out(tmp_path, fitted, files)[0]).spaced
     assert "None was found among these images." in words
 
-    def missing():
-        raise ImportError("cleanlab")
-
-    fitted.label_issues = missing  # type: ignore[method-assign]
-    words = Page(report_on_held_out(tmp_path, fitted, files)[0]).spaced
-    assert 'this needs cleanlab: pip install "hypervlad[review]"' in words
-
 
 def test_held_out_images_have_the_names_of_their_groups(texture_images, tmp_path):
     images, labels = ([*part, part[5]] for part in texture_images)  # a copy joins its original
