@@ -49,13 +49,14 @@ from hypervlad.common.wording import printable
 from hypervlad.images import ImageReadError, ReadOptions, read_image
 from hypervlad.images.files import encode_jpeg
 from hypervlad.objects.particle import NOT_A_PARTICLE
-from hypervlad.pages.files import ParticleWords, asset
+from hypervlad.pages.parts import ParticleWords, asset
 
 HOST = "127.0.0.1"
 _PAGE = Path(__file__).parent / "page"
 # Declared here: the type that Windows gives ".js" depends on installed software.
 _CONTENT_TYPES = {
-    "page.css": "text/css",
+    "base.css": "text/css",
+    "review.css": "text/css",
     "common.js": "text/javascript",
     "shared.js": "text/javascript",
     "page.js": "text/javascript",
@@ -207,7 +208,11 @@ def _add_files(app: Flask, queue: Queue) -> None:
     def file(token: str, name: str) -> Response:
         if name not in _CONTENT_TYPES:
             abort(404)
-        text = asset(name) if name == "common.js" else (_PAGE / name).read_text(encoding="utf-8")
+        text = (
+            asset(name)
+            if name in ("base.css", "common.js")
+            else (_PAGE / name).read_text(encoding="utf-8")
+        )
         return Response(text, content_type=f"{_CONTENT_TYPES[name]}; charset=utf-8")
 
 

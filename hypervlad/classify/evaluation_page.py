@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from markupsafe import Markup
 
 from hypervlad.classify.answers import LabelIssue
 from hypervlad.classify.codewords_display import CodewordMapDisplay
 from hypervlad.classify.displays import (
     ConfusionDisplay,
-    ContactSheetDisplay,
     ReliabilityDisplay,
     SelectiveAccuracyDisplay,
 )
 from hypervlad.classify.evidence_display import EvidenceDisplay
 from hypervlad.classify.held_out import SureAnswers
+from hypervlad.classify.page import pictures, prediction_sheet
 from hypervlad.classify.predictions import predictions_as_bytes
 from hypervlad.classify.summary import (
     ACCEPTED_ERRORS,
@@ -36,27 +37,17 @@ from hypervlad.common.progress import ProgressBar
 from hypervlad.common.wording import counted, name_some, percent, verb, warn_user
 from hypervlad.images import ReadOptions
 from hypervlad.images.reading import relative_names
+from hypervlad.pages import parts
 from hypervlad.pages.base import Display, names_or_default, one_each, save_png
 from hypervlad.pages.facts import page_facts, words_of
-from hypervlad.pages.files import PageFigure, decimal, share_of, write_page
+from hypervlad.pages.numbers import decimal, share_of
 from hypervlad.statistics.classification import Evaluation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-FIGURES = (
-    "confusion",
-    "reliability",
-    "selective_accuracy",
-    "least_certain",
-    "mistakes",
-    "label_issues",
-    "evidence",
-    "codewords",
-)
-_N_LEAST_CERTAIN = 18
-_N_MISTAKES = 12
-_N_LABEL_ISSUES = 18
+FIGURES = ("confusion", "reliability", "selective_accuracy", "evidence", "codewords")
+_N_PICTURED = 48  # of the images: least certain, mistakes, and labels that are probably wrong
 _N_EXPLAINED = 4
 _N_MAPPED = 4
 _FILES = (*(f"{name}.png" for name in FIGURES), "predictions.csv", "index.html")
@@ -86,6 +77,11 @@ class EvaluatedImages:
     model: Any
     held_out: HeldOutFindings | None = None
 
+    @property
+    def read_options(self) -> ReadOptions:
+        options: ReadOptions = self.model.encoder_.fitted_params_.read_options
+        return options
+
     def drawing(self, name: str) -> Callable[[Axes], Display] | None:
         """Return how to draw one of `FIGURES`, or None if there is nothing to show."""
         result = self.result
@@ -93,61 +89,24 @@ class EvaluatedImages:
             return lambda ax: ConfusionDisplay.from_predictions(
                 result.true, result.predicted, labels=result.labels, ax=ax
             )
-        if name == "reliability":
-            return lambda ax: ReliabilityDisplay.from_predictions(
+        if name in ("reliability", "selective_accuracy"):
+            display = ReliabilityDisplay if name == "reliability" else SelectiveAccuracyDisplay
+            return lambda ax: display.from_predictions(
                 result.true, result.proba, classes=result.classes, ax=ax
             )
-        if name == "selective_accuracy":
-            return lambda ax: SelectiveAccuracyDisplay.from_predictions(
-                result.true, result.proba, classes=result.classes, ax=ax
-            )
-        if name == "least_certain":
-            return self._sheet("least_certain", _N_LEAST_CERTAIN, range(len(self.images)))
-        if name == "mistakes":
-            if result.correct.all():
-                return None
-            return self._sheet("mistakes", _N_MISTAKES, range(len(self.images)))
-        if name == "label_issues":
-            suspect = [] if self.held_out is None else self.held_out.rows[:_N_LABEL_ISSUES]
-            return self._sheet("all", _N_LABEL_ISSUES, suspect) if suspect else None
         if name == "evidence":
             has_linear_part = getattr(self.model.boosting_, "linear_coef_", None) is not None
             return self._draw_evidence if has_linear_part and self.held_out is None else None
         return self._draw_codewords
 
-    @property
-    def _read_options(self) -> ReadOptions:
-        options: ReadOptions = self.model.encoder_.fitted_params_.read_options
-        return options
-
-    def _file(self, row: int) -> str:
-        return self.names[row].replace("\\", "/").rsplit("/", 1)[-1]
-
-    def _sheet(
-        self,
-        select: Literal["least_certain", "mistakes", "all"],
-        n_images: int,
-        rows: Sequence[int],
-    ) -> Callable[[Axes], Display]:
-        return lambda ax: ContactSheetDisplay.from_predictions(
-            [self.images[i] for i in rows],
-            np.asarray(self.result.proba)[list(rows)],
-            classes=self.result.classes,
-            y_true=[self.result.true[i] for i in rows],
-            select=select,
-            n_images=n_images,
-            names=[self._file(i) for i in rows],
-            read_options=self._read_options,
-            ax=ax,
-        )
-
     def _draw_evidence(self, ax: Axes) -> Display:
         chosen = np.argsort(self.result.confidence, kind="stable")[:_N_EXPLAINED].tolist()
+        names = [self.names[index].replace("\\", "/").rsplit("/", 1)[-1] for index in chosen]
         return EvidenceDisplay.from_estimator(
             self.model,
             [self.images[index] for index in chosen],
             y_true=[self.result.true[index] for index in chosen],
-            names=[self._file(index) for index in chosen],
+            names=names,
             ax=ax,
         )
 
@@ -157,9 +116,27 @@ class EvaluatedImages:
             self.model,
             [self.images[index] for index in chosen],
             names=[self.result.true[index] for index in chosen],
-            read_options=self._read_options,
+            read_options=self.read_options,
             ax=ax,
         )
+
+    def sheet(self, folder: Path) -> parts.Sheet:
+        """Return all images as rows, with pictures of those that people should look at."""
+        result, held_out = self.result, self.held_out
+        classes, known = list(map(str, result.classes)), range(len(self.images))
+        sheet = prediction_sheet(
+            self.names, result.proba, classes, result.true, folder, self.images
+        )
+        suspect = [] if held_out is None else held_out.rows
+        if held_out is not None and held_out.issues:
+            options = ["probably wrong", "plausible"]
+            texts = [options[row not in set(suspect)] for row in known]
+            sheet.columns.append(parts.Column("Label", texts, options=options))
+        by_confidence = np.argsort(result.confidence, kind="stable").tolist()
+        wrong = [row for row in reversed(by_confidence) if not result.correct[row]]
+        shown = {*by_confidence[:_N_PICTURED], *wrong[:_N_PICTURED], *suspect[:_N_PICTURED]}
+        sheet.pictures = pictures(self.images, sorted(shown), self.read_options)
+        return sheet
 
 
 def one_of_each_class(result: Evaluation, n_images: int) -> list[int]:
@@ -190,46 +167,272 @@ def write_report(
     progress: bool = False,
 ) -> Path:
     """Write a report; if all are training images (`in_training`), it draws no conclusions."""
-    folder, result, held_out = Path(out_dir), evaluated.result, evaluated.held_out
-    words = words_of(evaluated.model, result.labels)
-    warnings = [words(line.removeprefix("warning: ")) for line in warning_lines(result)]
+    folder, result = Path(out_dir), evaluated.result
+    words = words_of(evaluated.model, {*evaluated.names, *result.labels, *result.true})
+    warnings = [line.removeprefix("warning: ") for line in warning_lines(result)]
     check_report_folder(folder)
     with (
         new_folder(folder),
         tempfile.TemporaryDirectory(prefix=".report-", dir=folder) as temporary,
     ):
         draft = Path(temporary)
-        drawn = {}
+        drawn = dict[str, tuple[str, int, int]]()
         hidden = not progress or None  # None: hidden if stderr is no terminal
         for name in ProgressBar(FIGURES, desc="report", unit="figure", disable=hidden):
             draw = evaluated.drawing(name)
-            drawn[name] = None if draw is None else _saved(draw, draft / f"{name}.png")
+            if draw is not None:
+                file = draft / f"{name}.png"
+                size = save_png(draw, file)
+                drawn[name] = parts.embedded(size, file.read_bytes())
         (draft / "predictions.csv").write_bytes(_table(evaluated))
-        write_page(
-            draft / "index.html",
-            "evaluation.html",
-            says_particle=evaluated.model.encoder_.is_of_particles_,
-            title=title,
-            result=result,
-            n_images=len(result.true),
-            n_correct=int(result.correct.sum()),
-            n_unknown=sum(name in result.unknown for name in result.true),
-            n_groups=0 if result.groups is None else len({str(group) for group in result.groups}),
-            in_training=in_training,
-            mean_confidence=float(result.confidence.mean()),
-            class_rows=class_rows(result),
-            selective_rows=selective_rows(result),
-            warnings=[*notes, *warnings],
-            remarks=remarks,
-            held_out=held_out,
-            sure_rows=[] if held_out is None else sure_rows(held_out.sure, len(result.true)),
-            how_measured=how_measured,
-            figures=drawn,
-            details=details or {},
-            files=files or {},
-        )
+        content = [
+            *_headline(evaluated, in_training, [*notes, *warnings], remarks),
+            *parts.section(
+                "How this was measured",
+                *how_measured.splitlines(),
+                _independence(result, in_training),
+            ),
+            *_sections(evaluated, in_training, drawn, folder.absolute()),
+            *parts.section(
+                "The model", parts.Table((), (details or {}).items()) if details else ""
+            ),
+            *parts.section("Files", parts.Items(_links(drawn, files or {}))),
+        ]
+        parts.write_page(draft / "index.html", title, content, words=words)
         _move_in(draft, folder)
     return folder / "index.html"
+
+
+def _headline(
+    evaluated: EvaluatedImages, in_training: bool, warnings: Sequence[str], remarks: Sequence[str]
+) -> Iterator[parts.Part]:
+    """Yield the accuracies, and what is to be said of them."""
+    result, held_out = evaluated.result, evaluated.held_out
+    n_images, n_correct, classes = len(result.true), int(result.correct.sum()), result.classes
+    (low, high), (label, share), n_untested = result.interval, result.baseline, len(result.untested)
+    images, accuracy = f"{n_correct} of {counted(n_images, 'image')}", percent(result.accuracy)
+    expected = f"expect between {percent(low)} and {percent(high)}."
+    lead = f"The model classified {images} correctly: {accuracy}. With other images of the same "
+    lead += f"kind, {expected}"
+    if held_out:
+        lead = f"Held out from training, {images} were classified correctly: {accuracy}. With "
+        lead += f"images of new groups like these, {expected}"
+    elif in_training:
+        lead = f"The model classified {images} correctly, {accuracy}, but it was trained on all of "
+        lead += "them, so this is no forecast for new images."
+    plain, mean = (
+        " on training images"
+        if in_training
+        else f"; 95 % interval {100 * a:.0f} to {100 * b:.0f} %"
+        for a, b in (result.interval, result.balanced_interval)
+    )
+    tested = f"of {len(classes)} classes tested" if n_untested else "classes of the model"
+    yield parts.Note(lead, "lead")
+    yield parts.Numbers(
+        {
+            f"accuracy{plain}": accuracy,
+            f"balanced accuracy{mean}": percent(result.balanced_accuracy),
+            "images tested": n_images,
+            tested: len(classes) - n_untested,
+            f"accuracy of always predicting “{label}”": percent(share),
+        }
+    )
+    yield (
+        "The accuracy counts every image; the balanced accuracy is the mean over the classes of "
+        "the share that is classified correctly, so that small classes count as much as large ones."
+    )
+    for warning in warnings:
+        yield parts.Note(Markup("<strong>Warning:</strong> {}.").format(warning), "warning")
+    if result.untested:
+        a_held_out, second = (
+            ("held-out ", " To hold out an image of a class takes a second group of it.")
+            if held_out
+            else ("", "")
+        )
+        yield parts.Note(
+            Markup(
+                "<strong>Not tested:</strong> there is no {}image of “{}”, to which nothing here "
+                "applies.{}"
+            ).format(a_held_out, "”, “".join(map(str, result.untested)), second),
+            "warning",
+        )
+    yield from (f"{remark}." for remark in remarks)
+    if low <= share and not in_training and not result.unknown:
+        yield (
+            f"This is not clearly better than always predicting “{label}”: do not use this model "
+            "before it has been trained on more images, or tested on more."
+        )
+    if result.unknown:
+        n = sum(name in result.unknown for name in result.true)
+        yield (
+            f"Of these images, {n} {verb(n, 'has', 'have')} a label that the model was not trained "
+            f"on (“{'”, “'.join(map(str, result.unknown))}”), and {verb(n, 'counts', 'count')} as "
+            f"mistakes. Of the other {counted(n_images - n, 'image')}, {n_correct} "
+            f"{verb(n_correct, 'is', 'are')} correct."
+        )
+
+
+def _independence(result: Evaluation, in_training: bool) -> str:
+    if result.groups is not None:
+        n = len({str(group) for group in result.groups})
+        groups = "one group" if n == 1 else counted(n, "group")
+        alike = "" if in_training else ", and the interval allows for images of a group being alike"
+        return f"The images tested come from {groups} (samples or micrographs, for example){alike}."
+    return (
+        "The interval assumes that the images are independent of each other. If several come from "
+        "the same sample or micrograph, give groups: without them the accuracy may look too good."
+    ) * (not in_training)
+
+
+def _sections(
+    evaluated: EvaluatedImages,
+    in_training: bool,
+    drawn: Mapping[str, tuple[str, int, int]],
+    folder: Path,
+) -> Iterator[parts.Section]:
+    result, held_out = evaluated.result, evaluated.held_out
+
+    def figure(name: str, alt: str, caption: str) -> parts.Part:
+        return parts.Figure(drawn[name][0], alt, caption, *drawn[name][1:]) if name in drawn else ""
+
+    mistake = "There are no mistakes."
+    if result.confusions:
+        label, mistaken_for, n = result.confusions[0]
+        often = "once" if n == 1 else counted(n, "time")
+        mistake = f"The most frequent mistake: “{label}” is mistaken for “{mistaken_for}”, {often}."
+    yield from parts.section(
+        "Which classes are mistaken for which",
+        "Each row is a true class, each column a predicted class, and each number counts images. "
+        f"Numbers on the diagonal are correct. {mistake}",
+        figure(
+            "confusion",
+            f"Confusion matrix of {len(result.labels)} classes; the table below has the scores.",
+            "The darker a cell, the larger its share of the row.",
+        ),
+    )
+    yield from parts.section(
+        "Class by class",
+        "Precision: of the images predicted to be of the class, the share that are. Recall: of the "
+        "images of the class, the share that are predicted to be. F1 is their harmonic mean.",
+        parts.Table(["Class", "Precision", "Recall", "F1", "Images"], class_rows(result)),
+    )
+    yield from parts.section(
+        "Can the probabilities be trusted?",
+        "If the confidence can be trusted, about 80 % of the predictions made with “80 %” are "
+        "correct, and the bars follow the dashed line. Below it, the model is overconfident.",
+        _calibration(result, in_training),
+        figure(
+            "reliability",
+            "Reliability diagram: share of correct predictions against confidence.",
+            "Vertical lines are 95 % intervals; the numbers above count images.",
+        ),
+    )
+    header = ["Images for the expert", "Images for the model", "Correct of these", "Mistakes found"]
+    yield from parts.section(
+        "What if an expert looks at the doubtful images?",
+        "If an expert looks at the images with the lowest confidence, the model is usually right "
+        "more often about the others; whether it is here, the table shows.",
+        parts.Table(header, selective_rows(result)),
+        figure(
+            "selective_accuracy",
+            "Accuracy of the most confident predictions against the share that they cover.",
+            "The area is the mean height of the curve: 1 if all predictions are correct.",
+        ),
+    )
+    if held_out:
+        yield from parts.section("How many answers are sure?", *_sure(held_out, len(result.true)))
+    yield from parts.section("Image by image", *_to_look_at(held_out), evaluated.sheet(folder))
+    evidence = figure(
+        "evidence",
+        "Images, each beside a map of the evidence for the predicted class.",
+        "Each image, and beside it the evidence for (red) and against (blue) the predicted class.",
+    )
+    yield from parts.section(
+        "Why the model decided so",
+        evidence
+        and "Some of the images with the lowest confidence, with the places that led to the "
+        "prediction. The numbers add up to the margin of the class: the sum over all places, plus "
+        "a class bias. Where labels or scale bars are red, the model relies on how the images were "
+        "made rather than on what they show. Thin coloured borders and corners mean little.",
+        evidence,
+    )
+    yield from parts.section(
+        "What the model sees",
+        "The model assigns every place of an image to the nearest of its codewords: small patterns "
+        "that it found in the training images without using the labels. Similar codewords have "
+        "similar colours. The class is decided from the codewords of the whole image.",
+        figure(
+            "codewords",
+            "Images, each beside a coloured map of its codewords.",
+            "Each image, above the name of its class, and its codeword map; if there are several "
+            "maps, from fine detail on the left to whole objects on the right.",
+        ),
+    )
+
+
+def _calibration(result: Evaluation, in_training: bool) -> str:
+    error, chance = 100 * result.calibration_error, 100 * result.calibration_range[1]
+    low, high = map(percent, result.interval)
+    alike = ", as images of a group are alike" if result.groups is not None else ""
+    verdict = {
+        "unknown": "These images are too few to tell whether the confidence is right: the accuracy "
+        f"may lie anywhere between {low} and {high}.",
+        "calibrated": "The mean confidence and the share of correct predictions differ by no more "
+        f"than chance allows{alike}.",
+    }.get(
+        result.calibration,
+        "Mean confidence and share of correct predictions differ by more than chance allows: on "
+        f"the whole the model is {result.calibration}.",
+    )
+    if in_training:
+        verdict = "The model was trained on these images, so nothing follows for new ones."
+    return (
+        f"The mean confidence is {percent(float(result.confidence.mean()))}, and "
+        f"{percent(result.accuracy)} of the predictions are correct. The mean distance of the bars "
+        f"from the line (the expected calibration error) is {error:.1f} percentage points; chance "
+        f"alone gives up to {chance:.1f}. {verdict}"
+    )
+
+
+def _sure(held_out: HeldOutFindings, n_images: int) -> Iterator[parts.Part]:
+    yield Markup(
+        "With an accepted error, the model answers only where held-out images show with 90 % "
+        "certainty that no more of its answers are wrong (<code>predict --max-error</code>); a "
+        "person decides the others."
+    )
+    if not held_out.sure:
+        yield "None is sure as long as a class has images of a single group, or a single image."
+        return
+    header = ["Accepted error", "Sure from", "Sure answers", "Wrong of these"]
+    yield parts.Table(header, sure_rows(held_out.sure, n_images))
+
+
+def _to_look_at(held_out: HeldOutFindings | None) -> Iterator[parts.Part]:
+    yield (
+        "An expert should look first at the images with the lowest confidence: mistakes are "
+        "frequent among them, and so are images that belong to no class. Where the model is "
+        "confident and wrong, check the label: some of these may be labelling errors."
+    )
+    if held_out is None:
+        return
+    words: str = Markup(
+        "The label of {} is improbable compared with other images of the class (confident "
+        "learning). Look at the images before you change a label: those that are difficult for "
+        "the model are among them. <code>hypervlad suspects</code> writes a table."
+    ).format(counted(len(held_out.issues or ()), "image"))
+    if held_out.issues is None:
+        words = 'To search for wrong labels, this needs cleanlab: pip install "hypervlad[review]".'
+    elif not held_out.issues:
+        words = "Labels that are probably wrong: None was found among these images."
+    yield words
+
+
+def _links(drawn: Mapping[str, Any], files: Mapping[str, str]) -> list[str]:
+    predicted = "the predicted class and all probabilities of every image, for spreadsheets."
+    pictures = {f"{name}.png": "the figure above." for name in drawn}
+    link = Markup('<a href="{}">{}</a>: {}')
+    described = {"predictions.csv": predicted, **files, **pictures}
+    return [link.format(name, name, description) for name, description in described.items()]
 
 
 def report_on_model(
@@ -524,16 +727,6 @@ def sure_rows(counts: Sequence[SureAnswers], n_images: int) -> list[tuple[Any, .
         )
         for each in counts
     ]
-
-
-def _saved(draw: Callable[[Axes], Display], path: Path) -> PageFigure:
-    displays: list[Display] = []
-
-    def drawn(ax: Axes) -> Display:
-        displays.append(draw(ax))
-        return displays[0]
-
-    return PageFigure.of(path.name, save_png(drawn, path), displays[0])
 
 
 def _table(evaluated: EvaluatedImages) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -12,7 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from hypervlad.classify.answers import AMBIGUOUS, OUT_OF_DISTRIBUTION, SURE, Classification
 from hypervlad.classify.predictions import (
@@ -22,26 +21,26 @@ from hypervlad.classify.predictions import (
     prediction_notes,
 )
 from hypervlad.common.progress import ProgressBar
-from hypervlad.common.wording import percent, printable
+from hypervlad.common.wording import counted, percent, printable
 from hypervlad.images import ReadOptions, SkippedImage, read_image
-from hypervlad.images.files import encode_jpeg
 from hypervlad.images.reading import read_in_order
+from hypervlad.pages import parts
 from hypervlad.pages.base import names_or_default, one_each
 from hypervlad.pages.facts import page_facts, words_of
-from hypervlad.pages.files import as_script, share_of, thousands, write_page
+from hypervlad.pages.numbers import share_of, thousands
 
-_MAX_THUMBNAILS = 10_000  # about 4 kB each
-_SIDE = 160  # pixels, of a thumbnail's longer side
-_QUALITY = 72
+_MAX_PICTURES = 10_000  # about 4 kB each
+_SIDE, _QUALITY = 160, 72  # pixels, of a picture's longer side
 _N_AHEAD = 2  # images decoded at a time: each may take a gigabyte
 _DIGITS = 6  # of a probability
-_NOVELTY_DIGITS = 4
 _KINDS = {
     SURE: "sure",
     AMBIGUOUS: "ambiguous",
     LIKE_TRAINING: "like the training images",
     OUT_OF_DISTRIBUTION: "unlike the training images",
 }
+_STYLES = {SURE: "sure", AMBIGUOUS: "ambiguous", LIKE_TRAINING: "", OUT_OF_DISTRIBUTION: "unlike"}
+_TRUTHS = ("predicted correctly", "predicted wrongly", "unknown")
 
 
 def write_classified_page(
@@ -113,75 +112,156 @@ def write_classified_page(
     if found is None:
         found = model.classify(images, max_error=max_error)
         found.images.warn()
-    folder = path.absolute().parent
-    read = [images[position] for position in found.images.positions]
-    links = [link_to(image, folder) for image in read]
-    called = [names[position] for position in found.images.positions]
-    truth = None if true_labels is None else [true_labels[p] for p in found.images.positions]
-    data = page_data(model, found, called, links, truth)
-    doubtful = most_doubtful(found, _MAX_THUMBNAILS).tolist()
-    jpegs = thumbnails(read, doubtful, model.encoder_.fitted_params_.read_options)
-    hidden = not progress or None  # None: hidden if stderr is no terminal
-    words = words_of(model, names)
-    write_page(
-        path,
-        "classified.html",
-        "classified.css",
-        "classified.js",
-        says_particle=model.encoder_.is_of_particles_,
-        title=words("Classified images") if title is None else title,
-        n_read=len(read),
-        n_pictured=len(doubtful),
-        notes=[printable(words(note)) for note in prediction_notes(found, called)],
-        numbers={words(name): n for name, n in (_numbers(found) | _correct(data)).items()},
-        max_error=max_error,
-        is_judged=found.judgement is not None,
-        can_be_sure=found.judgement is not None and np.isfinite(found.judgement.threshold),
-        has_truth="truth" in data,
-        class_rows=_class_rows(data),
-        image_rows=_image_rows(data),
-        # The reasons begin with the name of the image.
-        unreadable=[
-            (names[each.position], each.reason.removeprefix(f"{each.name}: "))
-            for each in found.images.skipped
-        ],
-        details=page_facts(model),
-        data=as_script(data),
-        thumbnails=ProgressBar(jpegs, "page", len(doubtful), unit="image", disable=hidden),
+    positions, judgement, kinds = found.images.positions.tolist(), found.judgement, kinds_of(found)
+    read, called = ([listed[k] for k in positions] for listed in (images, names))
+    words, classes = words_of(model, names), [printable(label) for label in model.classes_]
+    truth = None if true_labels is None else [true_labels[k] for k in positions]
+    sheet = prediction_sheet(called, found.proba, classes, truth, path.absolute().parent, read)
+    shown = [LIKE_TRAINING, OUT_OF_DISTRIBUTION]
+    if judgement is not None:
+        shown = [SURE, AMBIGUOUS, OUT_OF_DISTRIBUTION]
+    sheet.columns.insert(
+        3,
+        parts.Column(
+            "Prediction",
+            [words(_KINDS[kind]) for kind in kinds],
+            options=[words(_KINDS[kind]) for kind in shown],
+            styles=[_STYLES[kind] for kind in shown],
+            shown=True,
+        ),
     )
+    if found.sets is not None:
+        possible = [", ".join(each) for each in possible_classes(found.sets, classes)]
+        sheet.columns.append(parts.Column("Possible", possible))
+    if judgement is not None:
+        sheet.columns.append(parts.Column("Reason", [str(reason) for reason in judgement.reasons]))
+    # Above 1, the confidence means little.
+    novelty = [f"{value:.2f}" for value in found.novelty]
+    distance = f"Distance from training {words('image')}s"
+    sheet.columns.append(parts.Column(distance, novelty, found.novelty))
+    sheet.unit = words("image")
+    sheet.orders = [*sheet.orders, (words("least like the training images first"), distance, True)]
+    rows, places = np.unique(found.nearest, return_inverse=True)
+    training = model.training_
+    nearest = [f"{training.labels[row]}: {training.names[row]}".removesuffix(": ") for row in rows]
+    title_ = words("Nearest training images")
+    sheet.lists = [(title_, nearest, places.reshape(found.nearest.shape).tolist())]
+    doubtful = _most_doubtful(found, _MAX_PICTURES).tolist()
+    made = pictures(read, doubtful, model.encoder_.fitted_params_.read_options)
+    hidden = not progress or None  # None: hidden if stderr is no terminal
+    sheet.pictures = ProgressBar(made, "page", len(doubtful), unit="image", disable=hidden)
+    # The reasons begin with the name of the image.
+    bad = [
+        (names[each.position], each.reason.removeprefix(f"{each.name}: "))
+        for each in found.images.skipped
+    ]
+    numbers = _numbers(found)
+    pairs = [
+        (label, code)
+        for label, code in zip(truth or (), found.proba.argmax(axis=1), strict=False)
+        if label is not None
+    ]
+    if pairs:
+        n_correct = sum(printable(label) == classes[code] for label, code in pairs)
+        numbers["predicted correctly"] = share_of(n_correct, len(pairs))
+    content = [
+        parts.Note(_lead(len(read), len(bad)), "lead"),
+        *_explained(found, max_error, truth is not None),
+        parts.Numbers(numbers),
+        parts.Items([printable(note) + "." for note in prediction_notes(found, called)]),
+    ]
+    if len(doubtful) < len(read):
+        content.append(
+            f"To keep this file small, only the {thousands(len(doubtful))} most doubtful of the "
+            f"{thousands(len(read))} images are shown here; the others are listed without pixels."
+        )
+    content += [
+        sheet,
+        *parts.section("Could not be read", parts.Table((), bad) if bad else ""),
+        *parts.section("The model", parts.Table((), page_facts(model).items())),
+    ]
+    title = words("Classified images") if title is None else title
+    parts.write_page(path, title, content, words=words)
     return path
 
 
-def page_data(
-    model: Any,
-    found: Classification,
+def prediction_sheet(
     names: Sequence[str],
-    links: Sequence[str],
+    proba: ArrayLike,
+    classes: Sequence[str],
     truth: Sequence[Any] | None,
-) -> dict[str, Any]:
-    rows, places = np.unique(found.nearest, return_inverse=True)
-    training = model.training_
-    data: dict[str, Any] = {
-        "unit": words_of(model)("image"),
-        "classes": [printable(label) for label in model.classes_],
-        "names": [printable(name) for name in names],
-        "links": list(links),
-        "predicted": found.proba.argmax(axis=1).tolist(),
-        "proba": np.round(found.proba.astype(np.float64), _DIGITS).tolist(),
-        "kinds": kinds_of(found),
-        "novelty": np.round(found.novelty, _NOVELTY_DIGITS).tolist(),
-        "nearest": places.reshape(found.nearest.shape).tolist(),
-        "training": [
-            [printable(training.names[row]), printable(training.labels[row])] for row in rows
-        ],
-    }
-    if found.sets is not None:
-        data["possible"] = possible_classes(found.sets, data["classes"])
+    folder: Path,
+    images: Sequence[Any],
+) -> parts.Sheet:
+    """Return classified images as cards: class, confidence and, where it is known, the truth."""
+    shares = np.round(np.asarray(proba, dtype=np.float64), _DIGITS)
+    predicted = [classes[code] for code in shares.argmax(axis=1)]
+    confidence = shares.max(axis=1, initial=0)
+    columns = [
+        parts.Column("Image", list(names)),
+        parts.Column("Class", predicted, options=classes),
+        parts.Column(
+            "Confidence", [percent(each) for each in confidence], 100 * confidence, "%", (0, 100)
+        ),
+    ]
     if truth is not None:
-        data["truth"] = [None if label is None else printable(label) for label in truth]
-    if found.judgement is not None:
-        data["reasons"] = [printable(reason) for reason in found.judgement.reasons]
-    return data
+        labels = ["" if label is None else printable(label) for label in truth]
+        results = [
+            _TRUTHS[2 if not label else label != own]
+            for label, own in zip(labels, predicted, strict=True)
+        ]
+        options = [each for each in _TRUTHS if each in results]
+        columns += [
+            parts.Column("True label", labels, label="true label: ", shown=True),
+            parts.Column("Result", results, options=options),
+        ]
+    orders = [
+        ("least confident first", "Confidence", False),
+        ("most confident first", "Confidence", True),
+        ("by name", "Image", False),
+        ("by class", "Class", False),
+    ]
+    return parts.Sheet(
+        "Contact sheet",
+        columns,
+        cards=True,
+        orders=orders,
+        links=[link_to(image, folder) for image in images],
+        bars=(classes, shares),
+        file="predictions.csv",
+    )
+
+
+def _lead(n_read: int, n_bad: int) -> str:
+    bad = f" {counted(n_bad, 'image')} could not be read: listed below." if n_bad else ""
+    return f"The model predicted a class for {counted(n_read, 'image')}.{bad}"
+
+
+def _explained(
+    found: Classification, max_error: float | None, has_truth: bool
+) -> Iterator[parts.Part]:
+    if found.judgement is not None and not np.isfinite(found.judgement.threshold):
+        yield parts.Note(
+            "No answer is sure: held-out images do not show that few enough are wrong, or a class "
+            "has images of a single group.",
+            "warning",
+        )
+    elif found.judgement is not None:
+        share = "as few as requested" if max_error is None else f"at most {percent(max_error)}"
+        yield parts.Note(
+            f"Of the sure predictions, {share} should be wrong (with 90 % certainty, if these "
+            "images are like the training images). Ambiguous: the confidence of models trained "
+            "without some of the training images is too low for that."
+        )
+    yield parts.Note(
+        "The confidence in an image that is unlike all training images (distance above 1) means "
+        "little, however high it is. Of images like the training images, about 5 % are called "
+        "unlike them, and more if the training images are of few groups."
+    )
+    if has_truth:
+        yield parts.Note(
+            "The true labels are those given with the images, such as the names of their folders."
+        )
 
 
 def link_to(image: Any, folder: str | os.PathLike[str]) -> str:
@@ -196,21 +276,20 @@ def link_to(image: Any, folder: str | os.PathLike[str]) -> str:
     return quote(os.fsencode(below.replace(os.sep, "/")))
 
 
-def most_doubtful(found: Classification, n: int) -> NDArray[np.intp]:
+def _most_doubtful(found: Classification, n: int) -> NDArray[np.intp]:
     confidence = found.proba.max(axis=1, initial=0)
     is_sure = np.isin(kinds_of(found), (SURE, LIKE_TRAINING))
     return np.sort(np.lexsort((confidence, is_sure))[:n])
 
 
-def thumbnails(
+def pictures(
     images: Sequence[Any], chosen: Sequence[int], read_options: ReadOptions
 ) -> Iterator[tuple[int, str]]:
     """Yield each chosen position and a JPEG in base 64, "" if the image cannot be read."""
     keywords = asdict(read_options)
 
     def made(image: Any, _name: str) -> str:
-        pixels = read_image(image, **keywords)
-        return base64.b64encode(encode_jpeg(pixels, _SIDE, _QUALITY)).decode("ascii")
+        return parts.jpeg_text(read_image(image, **keywords), _SIDE, _QUALITY)
 
     pairs = ((position, images[position]) for position in chosen)
     outcomes = read_in_order(pairs, made, _N_AHEAD)
@@ -233,32 +312,3 @@ def _numbers(found: Classification) -> dict[str, str]:
     if found.images.skipped:
         numbers["could not be read"] = thousands(len(found.images.skipped))
     return numbers
-
-
-def _correct(data: dict[str, Any]) -> dict[str, str]:
-    pairs = [
-        (label, data["classes"][code])
-        for label, code in zip(data.get("truth", ()), data["predicted"], strict=False)
-        if label is not None
-    ]
-    n_correct = sum(label == predicted for label, predicted in pairs)
-    return {"predicted correctly": share_of(n_correct, len(pairs))} if pairs else {}
-
-
-def _class_rows(data: dict[str, Any]) -> list[tuple[str, int]]:
-    counts = np.bincount(data["predicted"], minlength=len(data["classes"])).tolist()
-    return list(zip(data["classes"], counts, strict=True))
-
-
-def _image_rows(data: dict[str, Any]) -> list[list[str]]:
-    columns = [
-        data["names"],
-        [data["classes"][code] for code in data["predicted"]],
-        [percent(max(row)) for row in data["proba"]],
-        [_KINDS[kind] for kind in data["kinds"]],
-    ]
-    if "truth" in data:
-        columns.append(["" if label is None else label for label in data["truth"]])
-    if "reasons" in data:
-        columns.append(data["reasons"])
-    return [list(row) for row in zip(*columns, strict=True)]

@@ -278,7 +278,7 @@ def score(
     Example:
       hypervlad defects score mat.hvlad new/ -o found/
     """
-    from hypervlad.defects.page import write_findings
+    from hypervlad.defects.findings_folder import write_findings
     from hypervlad.images.errors import training_images_text
 
     check_folders(output, paths)

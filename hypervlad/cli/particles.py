@@ -456,7 +456,7 @@ def count(
 
 
 def _count_lines(counts: pd.DataFrame, sizes: pd.DataFrame, measure: str) -> list[str]:
-    from hypervlad.pages.files import number_text
+    from hypervlad.pages.numbers import number_text
     from hypervlad.particles.page import count_rows
 
     unit = re.sub("^.*_(?=(nm|px)2?$)", "", measure)

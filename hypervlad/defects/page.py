@@ -1,108 +1,80 @@
-"""Defects of many images as files (maps, masks, overlays, tables) and pages."""
+"""The pages of defects: what was found in new images, and how well defects are found."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import heapq
 import io
 import itertools
 import math
 import os
-import reprlib
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from markupsafe import Markup
+from numpy.typing import ArrayLike, NDArray
 
-from hypervlad.common.files import new_folder
-from hypervlad.common.progress import ProgressBar, announced
-from hypervlad.common.tables import write_table
-from hypervlad.common.wording import percent, warn_user
-from hypervlad.defects.displays import DefectMapDisplay, PatchConfusionDisplay, outline
-from hypervlad.defects.evaluation import DefectEvaluation, ImageResult
+from hypervlad.common.wording import counted, percent, verb
+from hypervlad.defects.displays import PatchConfusionDisplay
+from hypervlad.defects.evaluation import DefectEvaluation, MapWithMask, gap_between_modes
 from hypervlad.defects.findings import Finding, Region
 from hypervlad.defects.limits_display import DetectionLimitsDisplay
-from hypervlad.defects.threshold_page import (
-    FALSE_ALARMS,
-    OTHERS,
-    Outcome,
-    ScoreChart,
-    ScoredRow,
-    ScoreGroup,
-    by_score,
-    held_out_group,
-    threshold_warning,
-    write_threshold_page,
-)
-from hypervlad.images import ImageReadError, Micrograph, read_micrograph
-from hypervlad.images.files import encode_jpeg
+from hypervlad.images import Micrograph, read_image
 from hypervlad.objects.particle import Outline
-from hypervlad.pages.base import Display, save_png, thumbnail
-from hypervlad.pages.colours import FOUND, as_rgb, stretch_contrast
-from hypervlad.pages.files import (
-    PageFigure,
+from hypervlad.pages import parts
+from hypervlad.pages.colours import stretch_contrast
+from hypervlad.pages.facts import page_facts
+from hypervlad.pages.numbers import (
     decimal,
     interval_text,
-    is_below,
+    length_text,
     number_text,
-    scale_bar,
+    share_of,
     significant,
-    write_png,
-    write_tiff,
+    thousands,
 )
-from hypervlad.pages.lengths import length_text
 from hypervlad.particles.displays import svg_path
 
-_MAPS, _MASKS, _OVERLAYS = "maps", "masks", "overlays"
-SCORES, REGIONS, PAGE = "scores.csv", "regions.csv", "report.html"
-_SCORE_COLUMNS = (
-    "path",
-    "score",
-    "highest",
-    "highest_x",
-    "highest_y",
-    "threshold",
-    "called",
-    "area_fraction",
-    "area_um2",
-    "n_regions",
-)
-_REGION_COLUMNS = (
-    "path",
-    "region",
-    "x",
-    "y",
-    "width",
-    "height",
-    "area",
-    "diameter",
-    "length",
-    "breadth",
-    "area_low",
-    "area_high",
-    "contrast",
-    "score",
-    "width_um",
-    "height_um",
-    "area_um2",
-    "diameter_um",
-    "length_um",
-    "breadth_um",
-    "area_low_um2",
-    "area_high_um2",
-)
 # The page's pictures and its table of regions
 _MAX_PICTURES, _MAX_OUTLINES = 48, 5_000_000  # images, and letters of all their outlines
 _MAX_REGIONS = 500
 _MIN_UM2 = 0.1  # smaller areas are in square nanometres
-_SIDE, _MAP_SIDE = 800, 200  # pixels of the longer side: at most of an image, at least of a map
-_QUALITY = 80
+_SIDE, _MAP_SIDE = 800, 200  # pixels of the longer side, at least: of an image, and of a map
 _MAP_PERCENTILES = (80, 99.8)  # of all maps: transparent and opaque
 _MAP_COLOUR, _MAP_OPACITY, _MAP_LEVELS = (255, 0, 200), 0.6, 64
+_FALSE, _OTHERS = ("false alarms", "found"), ("others", "other")
+_OF_SCORES = (
+    "The score of an image combines the highest scores of large and small parts of it. The "
+    "training images were scored by models that were not trained on them. Only their defect-free "
+    "places count, so those that reach the threshold are false alarms."
+)
+_HOW = Markup(
+    "To correct the regions, and train on them: click on a region that is a false alarm, here or "
+    "in the table, and again to undo this. To add a defect that was missed, press <em>Draw "
+    "missed</em> below its image, and draw around it; a click on the line removes it. Tick "
+    "<em>Reviewed</em> where everything is right, also where there is no defect; an image that you "
+    "change is ticked for you. Save the masks, unpack <code>masks.zip</code> into a folder "
+    "<code>masks</code>, and train: <code>hypervlad defects fit good/ new/ --masks masks/ -o "
+    "better.hvlad</code>. An image without a mask counts as defect-free, so give only reviewed "
+    "images and images without defects."
+)
+
+
+class ScoredImage(NamedTuple):
+    name: str
+    score: float
+    is_called: bool
+    cells: Sequence[parts.Cell]
+
+
+class Picture(NamedTuple):
+    """An image with its outlines, and its scores, reduced."""
+
+    image: int  # its place in the run
+    field: parts.Field
+    scores: NDArray[np.float32]
 
 
 class FoundRegion(NamedTuple):
@@ -114,217 +86,298 @@ class FoundRegion(NamedTuple):
     pixel_size: float | None
 
 
-class Picture(NamedTuple):
-    """An image in base 64, its scores, reduced, and its regions: outlines, with a text."""
-
-    image: int
-    shape: tuple[int, int]
-    jpeg: str
-    scores: NDArray[np.float32]
-    outlines: list[tuple[str, str]]
-    bar: tuple[float, str] | None
-
-
-class RegionRow(NamedTuple):
-    """A region in the table; without a link if its image has no picture."""
-
-    link: str | None
-    image: str
-    number: int
-    cells: list[str]
-
-
 @dataclass
-class WrittenFindings:
-    images: list[ScoredRow] = field(default_factory=list)
-    left_out: list[str] = field(default_factory=list)
-    n_in_training: int = 0
-    _score_rows: list[list[Any]] = field(default_factory=list)
-    highest_regions: list[FoundRegion] = field(default_factory=list)  # in order
-    _region_rows: list[list[Any]] = field(default_factory=list)
+class FindingsPage:
+    """What the page shows of images that come one by one; few of them are kept."""
+
+    images: list[ScoredImage] = field(default_factory=list)
+    n_regions: int = 0
+    _regions: list[FoundRegion] = field(default_factory=list)  # those with the highest peaks
     _pictures: list[tuple[float, int, Picture]] = field(default_factory=list)
 
-    @property
-    def n_scored(self) -> int:
-        return len(self.images)
-
-    @property
-    def n_anomalous(self) -> int:
-        return sum(image.is_called for image in self.images)
-
-    @property
-    def n_regions(self) -> int:
-        return len(self._region_rows)
-
     def add(self, name: str, found: Finding, micrograph: Micrograph) -> None:
-        cells = [percent(found.area_fraction), str(len(found.regions))]
-        row = ScoredRow(name, found.score, found.is_defective, "anomalous", "normal", cells)
         place, size = len(self.images), micrograph.pixel_size
-        self.images.append(row)
-        self.n_in_training += found.in_training
-        self._score_rows.append(_score_row(name, found, size))
-        regions = [
-            FoundRegion(place, number, region, size)
-            for number, region in enumerate(found.regions, start=1)
-        ]
-        self._region_rows += [_region_row(name, each) for each in regions]
+        share, n = found.area_fraction, len(found.regions)
+        cells = ((percent(share), share), (str(n), n))
+        self.images.append(ScoredImage(name, found.score, found.is_defective, cells))
+        self.n_regions += n
         # Regions have masks, so not those of all images are kept.
-        self.highest_regions = heapq.nlargest(
-            _MAX_REGIONS, [*self.highest_regions, *regions], key=lambda each: each.region.score
+        own = (FoundRegion(place, k, each, size) for k, each in enumerate(found.regions, start=1))
+        self._regions = heapq.nlargest(
+            _MAX_REGIONS, [*self._regions, *own], key=lambda each: each.region.score
         )
         if len(self._pictures) < _MAX_PICTURES or found.score > self._pictures[0][0]:
-            picture = _picture(place, found, micrograph)
+            picture = _picture(place, name, found, micrograph)
             heapq.heappush(self._pictures, (found.score, -place, picture))
         if len(self._pictures) > _MAX_PICTURES:
             heapq.heappop(self._pictures)
 
-    def write_tables(self, folder: Path) -> None:
-        write_table(folder / SCORES, _SCORE_COLUMNS, self._score_rows)
-        write_table(folder / REGIONS, _REGION_COLUMNS, self._region_rows)
-
     def pictures(self) -> list[Picture]:
         """Return the images with the highest scores, in order: fewer if outlines are long."""
         ordered = [picture for *_, picture in sorted(self._pictures, reverse=True)]
-        lengths = (sum(len(path) for path, _ in picture.outlines) for picture in ordered)
+        lengths = (sum(len(each.d) for each in picture.field.outlines) for picture in ordered)
         return [
             picture
             for picture, total in zip(ordered, itertools.accumulate(lengths), strict=True)
             if total <= _MAX_OUTLINES
         ]
 
-
-def write_findings(
-    out_dir: str | os.PathLike[str],
-    scorer: Any,
-    images: Sequence[Any],
-    names: Sequence[str],
-    *,
-    progress: bool = False,
-) -> WrittenFindings:
-    """Score images and write maps, masks, overlays, tables and a page.
-
-    - ``maps/NAME.tif``: the scores of all pixels, 32-bit floats.
-    - ``masks/NAME.png``: 255 in the regions of an image, else 0.
-    - ``overlays/NAME.png``: the image, with outlines around its defective regions.
-    - ``scores.csv``: one line per image; ``regions.csv``: one line per region, the worst of an
-      image first. ``hypervlad defects score --help`` explains the columns.
-    - ``report.html``: a page with the scores, on which the threshold can be moved, and with the
-      regions of the 48 images with the highest scores, which can be corrected and saved as masks.
-
-    Tables and page list the images whose files are complete, also if the run is interrupted. It
-    warns if the scores are in two groups that the threshold does not separate.
-
-    Parameters
-    ----------
-    out_dir : path
-        Made if it is missing.
-    scorer : fitted PatchDefectScorer
-    images, names, progress
-        As for `write_alignment`.
-
-    Returns
-    -------
-    WrittenFindings
-        ``left_out`` has the reasons for images that cannot be read or are smaller than a patch.
-
-    Raises
-    ------
-    ValueError
-        If lengths differ, names are the same, or one is outside the folder.
-
-    Examples
-    --------
-    >>> import pathlib, tempfile
-    >>> from hypervlad import PatchDefectScorer, default_patch_encoder, make_nanofibre_images
-    >>> from hypervlad.results import write_findings
-    >>> good, _ = make_nanofibre_images(4, defective=0.0, size=64, random_state=0)
-    >>> encoder = default_patch_encoder(weights="random")
-    >>> scorer = PatchDefectScorer(encoder, fpr=0.25, random_state=0).fit(good)
-    >>> images, masks = make_nanofibre_images(2, defective=1.0, size=64, random_state=1)
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     written = write_findings(folder, scorer, images, ["a.png", "b.png"])
-    ...     sorted(path.name for path in pathlib.Path(folder).iterdir())
-    ['maps', 'masks', 'overlays', 'regions.csv', 'report.html', 'scores.csv']
-    """
-    outside = [name for name in names if not is_below(name)]
-    if outside or len(set(names)) < len(names):
-        raise ValueError(
-            "names must be different relative paths without '..'; got "
-            f"{reprlib.repr(outside or names)}"
+    def write(
+        self, path: Path, scorer: Any, left_out: Sequence[str], n_in_training: int
+    ) -> str | None:
+        """Write the page; return its warning about the threshold, if any."""
+        threshold, scores = scorer.threshold_, [image.score for image in self.images]
+        warning, pictures = _threshold_warning(scores, threshold), self.pictures()
+        called = ("called anomalous", "found")
+        groups = [_group("New images", scores, called, _OTHERS, threshold), _held_out(scorer)]
+        n_called, n = sum(image.is_called for image in self.images), len(self.images)
+        lead = (
+            f"Of {counted(n, 'image')}, {n_called} {verb(n_called, 'is', 'are')} called anomalous, "
+            f"with {counted(self.n_regions, 'defective region')}."
         )
-    folder, written = Path(out_dir), WrittenFindings()
-    options = asdict(scorer.encoder_.fitted_params_.read_options)
-    pairs = zip(images, names, strict=True)
-    bar = ProgressBar(pairs, total=len(names), unit="image", disable=not progress or None)
-    with new_folder(folder):
-        try:
-            with announced(len(names)):
-                for image, name in bar:
-                    try:
-                        found = scorer.find(image)
-                        micrograph = read_micrograph(image, **options)
-                    except ImageReadError as error:
-                        written.left_out.append(str(error))
-                        continue
-                    _write_images(folder, name, found, micrograph)
-                    written.add(name, found, micrograph)
-        finally:
-            # Not if the first image could not be written: the disk may be full.
-            if written.n_scored or len(written.left_out) == len(names):
-                written.write_tables(folder)
-                warning = _write_findings_page(folder / PAGE, scorer, written)
-    if warning is not None:
-        warn_user(warning)
-    return written
+        content: list[parts.Part] = [parts.Note(lead, "lead")]
+        if n_in_training:
+            known = verb(n_in_training, "is a training image", "are training images")
+            words = f"{n_in_training} of them {known} (the same pixels), so "
+            words += verb(n_in_training, "its score is", "their scores are")
+            content.append(parts.Note(f"{words} too good for new images.", "warning"))
+        if warning is not None:
+            bold = Markup("<strong>Check the threshold:</strong> {}.").format(warning)
+            content.append(parts.Note(bold, "warning"))
+        chart = _chart(groups, threshold)
+        content += parts.section("Scores and threshold", _OF_SCORES, chart)
+        content += self._regions_section(pictures)
+        limits = _map_limits([each.scores for each in pictures], threshold)
+        fields = _with_layers([(each.field, each.scores) for each in pictures], limits)
+        if pictures:
+            some = f"The {len(pictures)} images with the highest scores, of {thousands(n)}"
+            content += parts.section(
+                "Pictures",
+                ("All images" if len(pictures) == n else some)
+                + ", the highest scores first. Lines surround the regions that were found at a "
+                f"threshold of {_text_of(threshold, groups)}; in an anomalous image without a "
+                "region, nothing stands out. The contrast of each picture is stretched.",
+                _HOW,
+                parts.Pictures(fields, scale=_scale(limits), action="False alarm", is_drawn=True),
+            )
+        content += parts.section(
+            "Image by image", _sheet(self.images, ["Defective area", "Regions"], threshold)
+        )
+        content += parts.section("Left out", parts.Items(left_out) if left_out else "")
+        if len(scorer.limits_):
+            content += parts.section(
+                "What may be missed",
+                "Synthetic defects were put on copies of held-out training images. The lines show "
+                "from which area on they are found, by contrast, at the threshold of training.",
+                parts.Figure.of(
+                    DetectionLimitsDisplay(scorer.limits_),
+                    "Smallest area that is found, by contrast and kind of defect",
+                    "Lines: found 9 times in 10; dashed: half the time.",
+                ),
+            )
+        content += parts.section("The scorer", parts.Table((), page_facts(scorer).items()))
+        counted_ = (f"of {len(pictures)} reviewed",) * 2
+        task = (
+            parts.Decisions("masks.zip", "Save masks", counted_, masks=True) if pictures else None
+        )
+        parts.write_page(path, "Defects found", content, decisions=task)
+        return warning
+
+    def _regions_section(self, pictures: Sequence[Picture]) -> list[parts.Section]:
+        """Return the table of regions, if there are any, with links to their pictures."""
+        if not self._regions:
+            return []
+        shown = {picture.image for picture in pictures}
+        rows, marks = [], []
+        for each in self._regions:
+            own, size = each.region, each.pixel_size or 1.0
+            lengths = [
+                (_length_text(v, each.pixel_size), size * v) for v in (own.length, own.breadth)
+            ]
+            area, diameter = _area_texts(own, each.pixel_size)
+            contrast = "–" if math.isnan(own.contrast) else f"{100 * own.contrast:+.2g} %"
+            marks.append(f"r{each.image}-{each.number}" if each.image in shown else "")
+            rows.append(
+                [
+                    f"{self.images[each.image].name}, region {each.number}",
+                    (significant(own.score), own.score),
+                    (area, own.area * size**2),
+                    (diameter, own.diameter * size),
+                    *lengths,
+                    (contrast.replace("-", "−"), own.contrast),
+                ]
+            )
+        some = f"The {len(rows)} regions with the highest peaks; regions.csv has all. "
+        are_measured = any(each.region.area_interval is not None for each in self._regions)
+        areas = (
+            "In parentheses: between which areas the synthetic defects on held-out training images "
+            'lay whose outlines are as large. "Below" stands where only the upper end is known. Of '
+            "large defects, the outline may show a part only."
+            if are_measured
+            else "How far these are from the true ones was not measured."
+        )
+        header = ["Image, region", "Peak", "Area", "Diameter", "Length", "Breadth", "Contrast"]
+        sheet = parts.Sheet.of(
+            "Regions",
+            header,
+            rows,
+            unit="region",
+            orders=[("the highest peaks first", "Peak", True)],
+            links=[f"#{mark}" if mark else "" for mark in marks],
+            marks=marks,
+            action="False alarm",
+            file="regions.csv",
+        )
+        return parts.section(
+            "Regions",
+            some
+            * (len(rows) < self.n_regions)
+            + "The peak is the highest score of the cells of a region. Areas are those inside the "
+            f"outlines. {areas} Diameters are those of circles of these areas. Length and breadth "
+            "are the longest and the shortest extent of the outline. Contrast is the mean grey "
+            "level inside minus that around, in per cent of the difference of black and white.",
+            sheet,
+        )
 
 
-def _score_row(name: str, found: Finding, pixel_size: float | None) -> list[Any]:
-    area = _in_micrometres(found.area, pixel_size, 2)
-    called = "anomalous" if found.is_defective else "normal"
-    row, column = found.highest
-    levels = [found.score, float(found.map[row, column]), column, row, found.threshold]
-    return [name, *levels, called, found.area_fraction, area, len(found.regions)]
+# --- thresholds ----------------------------------------------------------------------------------
 
 
-def _region_row(name: str, found: FoundRegion) -> list[Any]:
-    own = found.region
-    extent = [own.width, own.height, own.area, own.diameter, own.length, own.breadth]
-    pixels = [*extent, *(own.area_interval or (None, None))]
-    scaled = [
-        _in_micrometres(value, found.pixel_size, power)
-        for value, power in zip(pixels, (1, 1, 2, 1, 1, 1, 2, 2), strict=True)
-    ]
-    contrast = None if math.isnan(own.contrast) else own.contrast
-    return [name, found.number, own.column, own.row, *pixels, contrast, own.score, *scaled]
+def _group(
+    name: str,
+    scores: ArrayLike,
+    above: tuple[str, str],
+    below: tuple[str, str],
+    threshold: float,
+) -> parts.Group:
+    values = np.asarray(scores, dtype=np.float64)
+    n = int((values >= threshold).sum())
+    text = ""
+    if len(values):
+        text = f"{above[0]}: {share_of(n, len(values))} "
+        text += f"{below[0]}: {share_of(len(values) - n, len(values))}"
+    return parts.Group(name, [parts.Places(values)], text=text, above=above, below=below)
 
 
-def _in_micrometres(value: float | None, pixel_size: float | None, power: int) -> float | None:
-    if value is None or pixel_size is None:
+def _held_out(scorer: Any) -> parts.Group:
+    scores, threshold = scorer.held_out_.scores, scorer.threshold_
+    return _group("Training images, held out", scores, _FALSE, _OTHERS, threshold)
+
+
+def _chart(groups: Sequence[parts.Group], threshold: float) -> parts.Chart:
+    """Return histograms of scores, and a slider that covers all of them."""
+    shown = [group for group in groups if group.text]
+    scores = np.concatenate([group.sets[0].values for group in shown] or [np.array([threshold])])
+    lowest, highest = float(scores.min()), float(scores.max())
+    span = highest - lowest
+    if lowest - span <= threshold <= highest + span:  # else the scores would have no room
+        lowest, highest = min(lowest, threshold), max(highest, threshold)
+    step = 10.0 ** math.floor(math.log10((highest - lowest) / 100 or abs(highest) or 1.0))
+    ends = math.ceil(lowest / step) - 1, math.floor(highest / step) + 1
+    # Without the digits that only rounding errors have.
+    low, high, step = (float(f"{value:.12g}") for value in (ends[0] * step, ends[1] * step, step))
+    limit = parts.Threshold(threshold, _text_of(threshold, groups), low, high, step)
+    return parts.Chart("score", ("image", "images"), shown, limit)
+
+
+def _text_of(threshold: float, groups: Sequence[parts.Group]) -> str:
+    """Return at least four digits, and as many as call the same images anomalous."""
+    scores = np.concatenate([np.asarray(group.sets[0].values) for group in groups])
+    texts = (f"{threshold:.{n_digits}g}" for n_digits in range(4, 18))  # 17 are exact
+    called = scores >= threshold
+    return next(text for text in texts if np.array_equal(scores >= float(text), called))
+
+
+def _threshold_warning(scores: ArrayLike, threshold: float) -> str | None:
+    """Return a warning if scores are in two groups and the threshold does not separate them."""
+    found = gap_between_modes(scores)
+    if found is None or found[0] < threshold <= found[1]:
         return None
-    return float(f"{(pixel_size / 1000) ** power * value:.6g}")
+    low, high = found
+    # The middle with as few digits, two or more, as keep it between both.
+    texts = (f"{(low + high) / 2:.{digits}g}" for digits in range(2, 18))
+    middle = next((text for text in texts if low < float(text) <= high), repr(high))
+    return (
+        f"the scores of these images form two groups, up to {low:.4g} and from {high:.4g}, but the "
+        f"threshold, {threshold:.4g}, does not separate them; if the second group has the defects, "
+        f"--threshold {middle} does"
+    )
 
 
-def _write_images(folder: Path, name: str, found: Finding, micrograph: Micrograph) -> None:
-    overlay = as_rgb(micrograph.pixels)
-    overlay[outline(found.mask)] = FOUND
-    write_tiff(folder / _MAPS / f"{name}.tif", found.map, micrograph.pixel_size)
-    write_png(folder / _MASKS / f"{name}.png", 255 * found.mask.astype(np.uint8))
-    write_png(folder / _OVERLAYS / f"{name}.png", np.round(255 * overlay).astype(np.uint8))
+def _sheet(
+    images: Sequence[ScoredImage],
+    header: Sequence[str],
+    threshold: float,
+    options: Sequence[str] = ("anomalous", "normal"),
+    codes: Sequence[tuple[int, int]] | None = None,
+) -> parts.Sheet:
+    """Return images, the highest scores first; what they are called follows the threshold.
+
+    `codes` are, of each image, the options above the threshold and below it.
+    """
+    above, below = zip(*(codes or [(0, 1)] * len(images)), strict=True) if images else ((), ())
+    called = [
+        options[a if each.is_called else b] for each, a, b in zip(images, above, below, strict=True)
+    ]
+    rows = [[each.name, (significant(each.score), each.score), *each.cells] for each in images]
+    sheet = parts.Sheet.of(
+        "Images",
+        ["Image", "Score", *header],
+        rows,
+        orders=[("the highest scores first", "Score", True)],
+        file="scores.csv",
+    )
+    sheet.columns[1].scores = True
+    column = parts.Column("Called", called, options=options, above=above, below=below)
+    sheet.columns.insert(2, column)
+    return sheet
 
 
-def _picture(place: int, found: Finding, micrograph: Micrograph) -> Picture:
-    # Many detectors use a small part of their range: unless stretched, their images are black.
-    small = stretch_contrast(thumbnail(micrograph.pixels, _SIDE))
-    jpeg = base64.b64encode(encode_jpeg(small, _SIDE, _QUALITY)).decode("ascii")
-    height, width = found.map.shape
-    pixel_size = micrograph.pixel_size
-    outlines = []
+# --- pictures ------------------------------------------------------------------------------------
+
+
+def _picture(place: int, name: str, found: Finding, micrograph: Micrograph) -> Picture:
+    size, outlines = micrograph.pixel_size, []
     for number, each in enumerate(found.regions, start=1):
         box = each.row, each.column, each.row + each.height, each.column + each.width
-        facts = f"peak {significant(each.score)}, {_area_texts(each, pixel_size)[0]}"
-        outlines.append((svg_path(Outline(number, box, each.mask)), facts))
-    bar = scale_bar(width, pixel_size)
-    return Picture(place, (height, width), jpeg, _shrunk(found.map), outlines, bar)
+        facts = f"peak {significant(each.score)}, {_area_texts(each, size)[0]}"
+        path, title = svg_path(Outline(number, box, each.mask)), f"Region {number}: {facts}"
+        name_ = f"region {number}"
+        outlines.append(parts.Outline(f"r{place}-{number}", path, title, "region", name_))
+    call = Markup('<span class="call" data-score="{}" data-above="{}" data-below="{}">{}</span>')
+    score, is_called = float(found.score), found.is_defective
+    caption = Markup("<strong>{}</strong> score {}, {}, {}").format(
+        name,
+        significant(score),
+        call.format(repr(score), "anomalous", "normal", "anomalous" if is_called else "normal"),
+        counted(len(outlines), "region"),
+    )
+    shown = parts.Field.of(
+        # Many detectors use a small part of their range: unless stretched, their images are black.
+        stretch_contrast(micrograph.pixels),
+        side=_SIDE,
+        pixel_size=size,
+        id=f"image-{place}",
+        name=name,
+        caption=caption,
+        outlines=outlines,
+    )
+    return Picture(place, shown, _shrunk(found.map))
+
+
+def _with_layers(
+    pairs: Iterable[tuple[parts.Field, NDArray[np.float32]]], limits: tuple[float, float]
+) -> list[parts.Field]:
+    fields = []
+    for each, scores in pairs:
+        each.layer = _layer(scores, *limits)
+        fields.append(each)
+    return fields
+
+
+def _scale(limits: tuple[float, float]) -> tuple[str, str, str]:
+    low, high = (f"{end:.2g}".replace("-", "−") for end in limits)
+    return low, high, _layer(np.linspace(*limits, 64)[None], *limits)
 
 
 def _shrunk(scores: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -336,55 +389,9 @@ def _shrunk(scores: NDArray[np.float32]) -> NDArray[np.float32]:
     return scores
 
 
-def _write_findings_page(path: Path, scorer: Any, written: WrittenFindings) -> str | None:
-    """Write the page of scored images; return its warning about the threshold, if any."""
-    threshold, scores = scorer.threshold_, [image.score for image in written.images]
-    called = Outcome("called anomalous", "found")
-    chart = ScoreChart(
-        [
-            ScoreGroup.of("New images", scores, called, OTHERS),
-            held_out_group(scorer),
-        ],
-        threshold,
-    )
-    warning = threshold_warning(scores, threshold)
-    pictures, regions = written.pictures(), written.highest_regions
-    limits = _map_limits(pictures, threshold)
-    # The page's script names masks like these images, and keeps what is marked under the key.
-    marked = [
-        {"name": written.images[each.image].name, "height": each.shape[0], "width": each.shape[1]}
-        for each in pictures
-    ]
-    content = repr((marked, [each.outlines for each in pictures]))
-    key = hashlib.sha256(content.encode()).hexdigest()
-    write_threshold_page(
-        path,
-        "findings.html",
-        scorer,
-        chart,
-        *(["pictures", "findings"] if pictures else []),
-        data={"key": key, "images": marked},
-        title="Defects found",
-        written=written,
-        warning=warning,
-        pictures=[
-            (each, written.images[each.image], _layer(each.scores, *limits)) for each in pictures
-        ],
-        map_scale=(
-            *(f"{end:.2g}".replace("-", "−") for end in limits),
-            _layer(np.linspace(*limits, 64)[None], *limits),
-        ),
-        regions=_table_of_regions(regions, pictures, written.images),
-        limits=_embedded(DetectionLimitsDisplay(scorer.limits_)) if len(scorer.limits_) else None,
-        are_measured=any(each.region.area_interval is not None for each in regions),
-        images=by_score(written.images),
-    )
-    return warning
-
-
-def _map_limits(pictures: Sequence[Picture], threshold: float) -> tuple[float, float]:
+def _map_limits(maps: Sequence[NDArray[np.float32]], threshold: float) -> tuple[float, float]:
     """Return the scores at which the layers of maps are transparent and opaque."""
-    scores = np.concatenate([*(each.scores.ravel() for each in pictures), [threshold]])
+    scores = np.concatenate([*(each.ravel() for each in maps), [threshold]])
     low, high = np.percentile(scores, _MAP_PERCENTILES)
     low, high = min(low, threshold), max(high, threshold)
     return float(low), float(high) if high > low else float(low) + 1.0
@@ -400,23 +407,7 @@ def _layer(scores: NDArray[np.floating[Any]], low: float, high: float) -> str:
     opacity = np.linspace(0, 255 * _MAP_OPACITY, _MAP_LEVELS).astype(np.uint8).tobytes()
     stream = io.BytesIO()
     image.save(stream, "PNG", transparency=opacity, optimize=True)
-    return base64.b64encode(stream.getvalue()).decode("ascii")
-
-
-def _table_of_regions(
-    regions: Iterable[FoundRegion], pictures: Iterable[Picture], images: Sequence[ScoredRow]
-) -> list[RegionRow]:
-    places = {picture.image: place for place, picture in enumerate(pictures)}
-    rows = []
-    for each in regions:
-        shown, own = places.get(each.image), each.region
-        link = None if shown is None else f"r{shown}-{each.number}"
-        contrast = "–" if math.isnan(own.contrast) else f"{100 * own.contrast:+.2g} %"
-        extent = [_length_text(side, each.pixel_size) for side in (own.length, own.breadth)]
-        areas = _area_texts(own, each.pixel_size)
-        cells = [significant(own.score), *areas, *extent, contrast.replace("-", "−")]
-        rows.append(RegionRow(link, images[each.image].name, each.number, cells))
-    return rows
+    return parts.base64_text(stream.getvalue())
 
 
 def _area_texts(region: Region, pixel_size: float | None) -> list[str]:
@@ -438,6 +429,9 @@ def _area_texts(region: Region, pixel_size: float | None) -> list[str]:
 
 def _length_text(pixels: float, pixel_size: float | None) -> str:
     return f"{number_text(pixels)} px" if pixel_size is None else length_text(pixel_size * pixels)
+
+
+# --- the page of an evaluation --------------------------------------------------------------------
 
 
 def write_defect_report(
@@ -479,68 +473,135 @@ def write_defect_report(
     ...     write_defect_report(f"{folder}/defects.html", scorer, images, result).name
     'defects.html'
     """
-    path, worst = Path(path), result.worst
-    shown = [images[each.position] for each in worst]
-    masks, found = [each.mask for each in worst], [each.found for each in worst]
-    common: dict[str, Any] = {
-        "names": [each.name for each in worst],
-        "read_options": scorer.encoder_.fitted_params_.read_options,
-    }
-    scores = [each.scores for each in worst]
-    maps = DefectMapDisplay(shown, scores, found, result.threshold, masks=masks, **common)
-    patches = PatchConfusionDisplay(shown, found, masks, patch=result.patch, **common)
-    write_threshold_page(
-        path,
-        "defects.html",
-        scorer,
-        ScoreChart(_evaluated_groups(result, scorer), result.threshold),
-        title="How well defects are found",
-        result=result,
-        n_defective=sum(image.is_defective for image in result.images),
-        n_found=sum(image.is_called and image.is_defective for image in result.images),
-        n_false=sum(image.is_called and not image.is_defective for image in result.images),
-        n_clean=sum(
-            image.confusion.false_positives for image in result.images if not image.is_defective
-        ),
-        scores={
-            name: percent(value) if "area" in name or "patch" in name else decimal(value)
-            for name, value in result.scores().items()
-        },
-        maps=_embedded(maps),
-        patches=_embedded(patches),
-        images=by_score(_evaluated_row(image) for image in result.images),
+    path, threshold, total = Path(path), result.threshold, result.confusion
+    n = len(result.images)
+    n_defective = sum(image.is_defective for image in result.images)
+    n_found = sum(image.is_called and image.is_defective for image in result.images)
+    n_false = sum(image.is_called and not image.is_defective for image in result.images)
+    n_clean = sum(i.confusion.false_positives for i in result.images if not i.is_defective)
+    lead = (
+        f"Of {counted(n, 'image')}, {n_defective} {verb(n_defective, 'has', 'have')} defects, and "
+        f"the scorer finds {n_found} of them; it calls {n_false} of the others anomalous. Of "
+        f"{total.true_positives + total.false_negatives} defective patches it finds "
+        f"{total.true_positives}, and it calls {counted(total.false_positives, 'other patch')} "
+        f"defective, {n_clean} in images without defects and {total.false_positives - n_clean} in "
+        "images with defects."
     )
+    content: list[parts.Part] = [parts.Note(lead, "lead")]
+    if result.left_out:
+        many = counted(len(result.left_out), "more image")
+        content.append(f"{many} left out, such as: {result.left_out[0]}")
+    if result.n_in_training:
+        known = verb(result.n_in_training, "is a training image", "are training images")
+        words = f"{result.n_in_training} of these images {known} (the same pixels), so the result"
+        bold = Markup("<strong>Too good:</strong> {} is too good for new images.").format(words)
+        content.append(parts.Note(bold, "warning"))
+    scores = {
+        name: percent(value) if "area" in name or "patch" in name else decimal(value)
+        for name, value in result.scores().items()
+    }
+    groups = [
+        _group(
+            f"{kind} images",
+            [i.score for i in result.images if i.is_defective == is_own],
+            *calls,
+            threshold,
+        )
+        for kind, is_own, calls in (
+            ("Defective", True, (("found", "hit"), ("missed", "missed"))),
+            ("Defect-free", False, (_FALSE, _OTHERS)),
+        )
+    ]
+    rows = [
+        ScoredImage(
+            each.name,
+            each.score,
+            each.is_called,
+            (
+                *((percent(v), v) for v in (each.true_fraction, each.found_fraction)),
+                (decimal(each.confusion.f1), each.confusion.f1),
+            ),
+        )
+        for each in result.images
+    ]
+    codes = [(0, 1) if each.is_defective else (2, 3) for each in result.images]
+    calls = ["anomalous (found)", "normal (missed)", "anomalous (false alarm)", "normal (right)"]
+    read = scorer.encoder_.fitted_params_.read_options
+    worst = result.worst
+    shown = [read_image(images[each.position], **asdict(read)) for each in worst]
+    fields = [
+        _compared(k, each, pixels)
+        for k, (each, pixels) in enumerate(zip(worst, shown, strict=True))
+    ]
+    maps = [_shrunk(each.scores) for each in worst]
+    limits = _map_limits(maps, threshold)
+    patches = PatchConfusionDisplay(
+        shown,
+        [each.found for each in worst],
+        [each.mask for each in worst],
+        patch=result.patch,
+        names=[each.name for each in worst],
+        read_options=read,
+    )
+    some = f"Shown are the {len(worst)} images with the most wrong patches."
+    content += [
+        parts.Numbers(scores),
+        parts.Note(
+            "AUROC: how often a defective image (or pixel) scores higher than a defect-free one; "
+            "0.5 is guessing. Per-region overlap: the mean share of a defect that is found, over "
+            "thresholds with at most 30 % of false pixels. Patches and areas are counted at the "
+            f"threshold, {significant(threshold)}: in an image whose score reaches it, the regions "
+            "that stand out are called defective."
+        ),
+        *parts.section(
+            "Scores and threshold", _OF_SCORES, _chart([*groups, _held_out(scorer)], threshold)
+        ),
+        *parts.section(
+            "Maps and masks",
+            "Light blue lines surround true defects; orange lines surround those found. All maps "
+            "share one scale. "
+            + (
+                some if len(worst) < n else "All images are shown, those with the most wrong first."
+            ),
+            parts.Pictures(
+                _with_layers(zip(fields, maps, strict=True), limits), scale=_scale(limits)
+            ),
+        ),
+        *parts.section(
+            "Patch by patch",
+            f"Images are cut into squares of {result.patch} x {result.patch} pixels. A square of "
+            "the mask or of the map is defective if at least a tenth of it is.",
+            parts.Figure.of(patches, "Images cut into patches", "The same images."),
+        ),
+        *parts.section(
+            "Image by image",
+            f"Areas and patches are those at a threshold of {_text_of(threshold, groups)}.",
+            _sheet(
+                rows, ["Truly defective", "Found defective", "Patch F1"], threshold, calls, codes
+            ),
+        ),
+        *parts.section("The scorer", parts.Table((), page_facts(scorer).items())),
+    ]
+    parts.write_page(path, "How well defects are found", content)
     return path
 
 
-def _evaluated_groups(result: DefectEvaluation, scorer: Any) -> list[ScoreGroup]:
-    defective, defect_free = (
-        [image.score for image in result.images if image.is_defective == kind]
-        for kind in (True, False)
-    )
-    return [
-        ScoreGroup.of(
-            "Defective images", defective, Outcome("found", "hit"), Outcome("missed", "missed")
-        ),
-        ScoreGroup.of("Defect-free images", defect_free, FALSE_ALARMS, OTHERS),
-        held_out_group(scorer),
+def _compared(number: int, each: MapWithMask, pixels: NDArray[np.float32]) -> parts.Field:
+    """Return an image with the outlines of true and of found defects."""
+    outlines = [
+        parts.Outline(
+            f"r{number}-{k}", svg_path(Outline(1, (0, 0, *mask.shape), mask)), title, style
+        )
+        for k, (mask, title, style) in enumerate(
+            ((each.mask, "True defect", "true"), (each.found, "Found defect", "found"))
+        )
+        if mask.any()
     ]
-
-
-def _evaluated_row(image: ImageResult) -> ScoredRow:
-    above, below = ("found", "missed") if image.is_defective else ("false alarm", "right")
-    return ScoredRow(
-        image.name,
-        image.score,
-        image.is_called,
-        f"anomalous ({above})",
-        f"normal ({below})",
-        [percent(image.true_fraction), percent(image.found_fraction), decimal(image.confusion.f1)],
+    return parts.Field.of(
+        stretch_contrast(pixels),
+        side=_SIDE,
+        id=f"image-{number}",
+        name=each.name,
+        caption=Markup("<strong>{}</strong>").format(each.name),
+        outlines=outlines,
     )
-
-
-def _embedded(display: Display) -> PageFigure:
-    stream = io.BytesIO()
-    size = save_png(display.plot, stream)
-    source = f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"
-    return PageFigure.of(source, size, display)

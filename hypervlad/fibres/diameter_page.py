@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import NDArray
 
 from hypervlad.common.tables import table_as_bytes
@@ -19,20 +19,12 @@ from hypervlad.fibres import FibreDiameters, FolderDiameters, GroupDiameters, In
 from hypervlad.fibres.contrast import Values
 from hypervlad.fibres.diameters import without_places
 from hypervlad.images import ReadOptions
-from hypervlad.images.files import encode_jpeg
 from hypervlad.images.reading import read_named
-from hypervlad.pages.base import thumbnail
+from hypervlad.pages import parts
 from hypervlad.pages.colours import stretch_contrast
-from hypervlad.pages.files import (
-    as_script,
-    interval_text,
-    number_text,
-    scale_bar,
-    thousands,
-    write_page,
-)
+from hypervlad.pages.numbers import interval_text, number_text, thousands
 
-_MAX_PICTURES, _SIDE, _QUALITY = 24, 800, 80  # pixels of the longer side, at least
+_MAX_PICTURES, _SIDE = 24, 800  # pixels of the longer side, at least
 _REFUSALS = {
     "outside the mask": "on a scale bar or its label",
     "no whole fibre": "no fibre with both edges visible: crossings, neighbours, gaps, hidden sides",
@@ -45,6 +37,20 @@ _PROFILES = {
     "round": "weaker towards their edges",
     "transmission": "as in transmission",
 }
+_OF_GROUPS = parts.Note(
+    "The median is the geometric mean of the medians of the images or, where several images show "
+    "one sample, of the samples; its interval is from how much these differ. With one image, it is "
+    "that of the image, from how uncertain its places are, and says nothing about other images. "
+    "The last column says how many images or samples would halve the interval. Mean, standard "
+    "deviation (SD), D10 and D90 are of all places, weighted by visible length."
+)
+_OF_RATIOS = parts.Note(
+    "An interval that contains 1 shows no difference; it does not show that there is none."
+)
+_STALE = Markup(
+    "Tables and kinds are those before your changes. Save the places that you left out, and run "
+    "the command again with <code>--resume --leave-out choice.csv</code>."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +72,14 @@ class MeasuredImage:
     def kept(self) -> FibreDiameters:
         return without_places(self.found, self.is_left_out) if len(self.is_left_out) else self.found
 
+    @property
+    def description(self) -> str:
+        """Which fibres were measured, or why none."""
+        found = self.kept
+        if not len(found.diameters):
+            return found.reason or ""
+        return f"{found.polarity} fibres, {_PROFILES.get(found.profile or '', found.profile)}"
+
 
 def kinds_text(modes: Values, unit: str) -> str:
     """Return "8.12 nm (48 %), 20.3 nm (52 %)"."""
@@ -86,61 +100,113 @@ def write_diameter_page(
     unit = groups[0].places.unit if groups else "px"
     spaced = np.linspace(0, len(measured) - 1, min(len(measured), _MAX_PICTURES))
     shown = spaced.round().astype(int).tolist()
+    left_out = [np.flatnonzero(each.is_left_out).tolist() for each in measured]
+    n_without = sum(not len(each.kept.diameters) for each in measured)
+    numbers = {
+        "images measured": thousands(len(measured) - n_without),
+        "places measured": thousands(sum(len(each.kept.diameters) for each in measured)),
+        "places left out by hand": thousands(sum(map(len, left_out))),
+        "images without diameters": thousands(n_without),
+    }
+    if len(groups) == 1:
+        numbers = {f"median diameter in {unit}": number_text(groups[0].median)} | numbers
+    some = f"{len(shown)} of {counted(len(measured), 'image')}, evenly spaced. "
+    content: list[parts.Part] = [parts.Numbers(numbers), parts.Items(unreadable, "warning")]
+    if compared is not None:
+        content += _of_groups(measured, compared, unit)
+    content += parts.section(
+        "Places to check",
+        some
+        * (len(shown) < len(measured))
+        + "Each line should end on the edges of a fibre. Click a wrong one to leave it out, and "
+        "again to take it back; with Shift, all lines of its fibre.",
+        parts.Pictures(
+            [_field(n, measured[n], options) for n in shown],
+            label="Cross lines",
+            action="Leave out",
+        ),
+    )
+    header = ["Image", "Median", "95 % interval", "Places", "Measured as"]
+    rows = parts.Sheet.of("Images", header, list(map(_row, measured)), file="diameters.csv")
+    content += parts.section("Image by image", rows)
+    refused = sum((Counter(each.found.refused) for each in measured), Counter[str]())
+    if refused:
+        reasons = [(_REFUSALS.get(name, name), thousands(n)) for name, n in refused.most_common()]
+        content += parts.section(
+            "Not measured",
+            "Places on fibres that were tried and not accepted, and the first reason against them.",
+            parts.Table(["Reason", "Places"], reasons),
+        )
+    decisions = parts.Decisions(
+        file="choice.csv",
+        button="Save what is left out",
+        words=("place left out", "places left out"),
+        decided=[f"f{n}-{place}" for n, places in enumerate(left_out) for place in places],
+        header="path,x_px,y_px",
+        lines={
+            f"f{n}": [
+                table_as_bytes([printable(each.name)], []).decode().rstrip("\n"),
+                *(f"{x:.2f},{y:.2f}" for y, x in each.found.positions.tolist()),
+            ]
+            for n, each in enumerate(measured)
+            if n in shown or left_out[n]
+        },
+    )
+    parts.write_page(path, "Fibre diameters", content, decisions=decisions)
+
+
+def _of_groups(
+    measured: Sequence[MeasuredImage], compared: FolderDiameters, unit: str
+) -> list[parts.Part]:
+    """Return the sections of histograms and groups."""
+    groups, others, unknown = compared.groups, list[parts.Places](), list[str]()
+    sets: dict[str, list[parts.Places]] = {group.name: [] for group in groups}
+    by_sample = {group.name: group.interval_of == "samples" for group in groups}
+    for n, each in enumerate(measured):
+        found, name = each.found, groups[0].name if each.group is None else str(each.group)
+        is_own = len(found.diameters) > 0 and found.unit == unit
+        sample = str(each.sample) if is_own and by_sample[name] else each.name
+        own = parts.Places(_short(found.diameters), _short(found.weights), f"f{n}", sample)
+        (sets[name] if is_own else others).append(own)
+        unknown += [each.name] * (len(found.diameters) > 0 and not is_own)
+    chart = parts.Chart(f"diameter in {unit}", ("place", "places"), medians=unit, others=others)
+    for group in groups:
+        modes = group.places.modes if len(group.places.modes) > 1 else group.places.modes[:0]
+        note = f"kinds: {kinds_text(modes, unit)}" if len(modes) else ""
+        chart.groups.append(
+            parts.Group(group.name, sets[group.name], note=note, modes=modes[:, 0].tolist())
+        )
     has_samples = any(group.n_samples < group.n_images for group in groups)
-    refused = Counter[str]()
-    for image in measured:
-        refused.update(image.found.refused)
+    header = ["Group", "Images", *(["Samples"] if has_samples else []), "Places"]
+    header += [f"Median in {unit}", "95 % interval", "Mean ± SD", "D10", "D90", "Half as wide with"]
     ratios = [
-        [
+        (
             f"{one} over {other}",
             number_text(ratio),
             interval_text(between.low, between.high),
             _verdict(between),
-        ]
-        for one, other, ratio, between in (compared.ratios() if compared else ())
-    ]
-    write_page(
-        path,
-        "diameters.html",
-        "pictures.css",
-        "threshold.css",
-        "diameters.css",
-        "pictures.js",
-        "diameters.js",
-        title="Fibre diameters",
-        unit=unit,
-        numbers=(
-            {f"median diameter in {unit}": number_text(groups[0].median)}
-            if len(groups) == 1
-            else {}
         )
-        | {
-            "images measured": thousands(sum(len(each.kept.diameters) > 0 for each in measured)),
-            "places measured": thousands(sum(len(each.kept.diameters) for each in measured)),
-            "places left out by hand": thousands(sum(each.is_left_out.sum() for each in measured)),
-            "images without diameters": thousands(
-                sum(not len(each.kept.diameters) for each in measured)
-            ),
-        },
-        groups=groups,
-        group_rows=[_group_row(group, has_samples) for group in groups],
-        has_samples=has_samples,
-        unknown=[
-            each.name for each in measured if len(each.found.diameters) and each.found.unit != unit
-        ],
-        kinds={
-            group.name: kinds_text(group.places.modes, unit)
-            for group in groups
-            if len(group.places.modes) > 1
-        },
-        ratios=ratios,
-        pictures=[_picture(number, measured[number], options) for number in shown],
-        n_images=len(measured),
-        refused=[(_REFUSALS.get(name, name), thousands(n)) for name, n in refused.most_common()],
-        image_rows=[_image_row(each) for each in measured],
-        unreadable=unreadable,
-        data=as_script(_data(measured, compared, unit, set(shown))),
-    )
+        for one, other, ratio, between in compared.ratios()
+    ]
+    tables: list[parts.Part] = [
+        parts.Table(header, [_group_row(group, has_samples) for group in groups]),
+        _OF_GROUPS,
+    ]
+    if unknown:
+        words = f"In no group, because the pixel size is unknown: {', '.join(unknown)}"
+        tables.append(parts.Note(words, "warning"))
+    if ratios:
+        tables += [parts.Table(["Medians", "Ratio", "95 % interval", ""], ratios), _OF_RATIOS]
+    return [
+        *parts.section(
+            "Diameters",
+            f"How many {unit} of the visible length of the fibres have which diameter."
+            + " Dashed lines are kinds of fibres, with their shares of the length."
+            * any(group.modes for group in chart.groups),
+            chart,
+        ),
+        *parts.section("Groups", *tables, parts.Note(_STALE, "warning stale")),
+    ]
 
 
 def _verdict(ratio: Interval) -> str:
@@ -167,69 +233,45 @@ def _group_row(group: GroupDiameters, has_samples: bool) -> list[str]:
     ]
 
 
-def _image_row(image: MeasuredImage) -> list[str]:
+def _row(image: MeasuredImage) -> list[Any]:
     found = image.kept
+    n_places = thousands(len(found.diameters)), len(found.diameters)
     if not len(found.diameters):
-        return [image.name, "–", "–", "0", found.reason or ""]
-    return [
-        image.name,
-        f"{number_text(found.median)} {found.unit}",
-        interval_text(found.interval.low, found.interval.high),
-        thousands(len(found.diameters)),
-        f"{found.polarity} fibres, {_PROFILES.get(found.profile or '', found.profile)}",
-    ]
+        return [image.name, ("–", None), "–", n_places, image.description]
+    median = f"{number_text(found.median)} {found.unit}", found.median
+    interval = interval_text(found.interval.low, found.interval.high)
+    return [image.name, median, interval, n_places, image.description]
 
 
-def _picture(number: int, image: MeasuredImage, options: ReadOptions) -> dict[str, Any]:
+def _field(number: int, image: MeasuredImage, options: ReadOptions) -> parts.Field:
+    found, key = image.found, f"f{number}"
     pixels = read_named(image.source, options, image.name, with_digest=False).pixels
-    small = thumbnail(stretch_contrast(pixels), _SIDE)
-    factor = pixels.shape[0] // small.shape[0]
-    return {
-        "number": number,
-        "name": image.name,
-        "jpeg": base64.b64encode(encode_jpeg(small, 2 * _SIDE, _QUALITY)).decode("ascii"),
-        "width": small.shape[1],
-        "height": small.shape[0],
-        "box": f"-0.5 -0.5 {factor * small.shape[1]} {factor * small.shape[0]}",
-        "bar": scale_bar(pixels.shape[1], image.pixel_size),
-        "row": _image_row(image),
-        "n": len(image.kept.diameters),
-    }
-
-
-def _data(
-    measured: Sequence[MeasuredImage],
-    compared: FolderDiameters | None,
-    unit: str,
-    shown: Collection[int],
-) -> dict[str, Any]:
-    """Return what the script draws and computes with."""
-    groups = () if compared is None else compared.groups
-    names = [group.name for group in groups]
-    images = []
-    for number, image in enumerate(measured):
-        found, group = image.found, None
-        has_lines = number in shown or image.is_left_out.any()
-        if len(found.diameters) and found.unit == unit and names:
-            group = 0 if image.group is None else names.index(str(image.group))
-        by_sample = group is not None and groups[group].interval_of == "samples"
-        images.append(
-            {
-                "cell": table_as_bytes([printable(image.name)], []).decode().rstrip("\n"),
-                "group": group,
-                "part": str(image.sample) if by_sample else image.name,
-                "unit": found.unit,
-                "left_out": np.flatnonzero(image.is_left_out).tolist(),
-                "ends": np.round(cross_lines(found, image.pixel_size), 2).tolist()
-                if has_lines
-                else [],
-                "diameters": [float(f"{each:.5g}") for each in found.diameters],
-                "weights": [float(f"{each:.5g}") for each in found.weights],
-                "fibres": found.fibres.tolist() if has_lines else [],
-            }
+    ends = np.round(2 * cross_lines(found, image.pixel_size) + 1, 2).tolist()  # in half pixels
+    caption = Markup("<strong>{}</strong> ").format(image.name)
+    if len(found.diameters):
+        output = Markup('<output data-set="{}" data-unit="{}"></output>; ')
+        caption += output.format(key, found.unit)
+    outlines = [
+        parts.Outline(
+            f"{key}-{place}",
+            f"M{x1:g} {y1:g}L{x2:g} {y2:g}",
+            f"{number_text(found.diameters[place])} {found.unit}",
+            name=f"place {place + 1}",
+            fibre=int(found.fibres[place]),
         )
-    return {
-        "unit": unit,
-        "images": images,
-        "modes": [group.places.modes[:, 0].tolist() for group in groups],
-    }
+        for place, ((y1, x1), (y2, x2)) in enumerate(ends)
+    ]
+    return parts.Field.of(
+        stretch_contrast(pixels),
+        side=_SIDE,
+        pixel_size=image.pixel_size,
+        id=key,
+        name=image.name,
+        caption=caption + image.description,
+        outlines=outlines,
+        has_lines=True,
+    )
+
+
+def _short(values: Values) -> list[float]:
+    return [float(f"{each:.5g}") for each in values]

@@ -27,7 +27,7 @@ from hypervlad.pages.colours import (
     stretch_contrast,
     tint_by_direction,
 )
-from hypervlad.pages.lengths import draw_scale_bar, length_text
+from hypervlad.pages.numbers import draw_scale_bar, length_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

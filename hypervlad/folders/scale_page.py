@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import NDArray
 
 from hypervlad.common.progress import ProgressBar
 from hypervlad.common.tables import table_as_bytes
-from hypervlad.common.wording import counted, name_some, verb
+from hypervlad.common.wording import counted, name_some, printable, verb
 from hypervlad.folders.groups import ImageFolderError, read_cells
 from hypervlad.folders.pixel_sizes import PROPOSED
 from hypervlad.images import ImageReadError, ReadOptions, ScaleBar, find_scale_bar
@@ -21,8 +21,9 @@ from hypervlad.images.files import encode_jpeg
 from hypervlad.images.metadata import length_in_nm, parse_length
 from hypervlad.images.reading import SIZE_TOLERANCE, read_named
 from hypervlad.images.scale_labels import LabelReader, around_bar
+from hypervlad.pages import parts
 from hypervlad.pages.base import names_or_default
-from hypervlad.pages.files import number_text, write_page
+from hypervlad.pages.numbers import number_text
 
 #: Columns of the table of pixel sizes.
 COLUMNS = (
@@ -257,24 +258,39 @@ def write_scale_page(
     path: str | os.PathLike[str], scales: Sequence[ImageScale], unreadable: Sequence[str] = ()
 ) -> Path:
     """Write a page with the bar of each image to check, and those without one; returns the path."""
-    found = [each for each in scales if each.bar is not None]
-    doubtful = [each for each in found if each.remark]
-    cards = [
-        {
-            "name": each.name,
-            "jpeg": base64.b64encode(each.crop).decode("ascii"),
-            "length": f"{each.bar.length:.1f} ± {each.bar.error:.1f} px",
-            "kind": each.bar.kind,
-            "says": each.scale_bar,
-            "label": each.label,
-            "size": None if size is None else number_text(size),
-            "source": "proposed" if each.proposed else each.source,
-            "remark": each.remark,
-        }
-        for each in (*doubtful, *(each for each in found if not each.remark))
-        if each.bar is not None
-        for size in (each.proposed or each.pixel_size,)
-    ]
+    found = sorted((each for each in scales if each.bar), key=lambda each: not each.remark)
+    rows, accepted, lines = list[list[parts.Cell]](), list[str](), dict[str, list[str]]()
+    for number, each in enumerate(found):
+        assert each.bar is not None
+        size = each.proposed or each.pixel_size
+        says = [each.scale_bar, each.label and f"{each.label} (read)"]
+        source = "proposed" if each.proposed else each.source
+        rows.append(
+            [
+                each.name,
+                (
+                    f"{each.bar.length:.1f} ± {each.bar.error:.1f} px, {each.bar.kind}",
+                    each.bar.length,
+                ),
+                " / ".join(filter(None, says)) or "–",
+                ("–", None) if size is None else (f"{number_text(size)} ({source})", size),
+                f"{each.remark[:1].upper()}{each.remark[1:]}." if each.remark else "",
+            ]
+        )
+        accepted.append("" if size is None else f"s{number}-0")
+        if size is not None:
+            name = table_as_bytes([printable(each.name)], []).decode().rstrip("\n")
+            lines[f"s{number}"] = [name, f"{size:.6g}"]
+    sheet = parts.Sheet.of(
+        "Scale bars",
+        ["Image", "Length", "Says", "nm per pixel", "Remark"],
+        rows,
+        marks=accepted,
+        action="Accept",
+        file="bars.csv",
+        is_main=True,
+        pictures=[(k, parts.base64_text(each.crop)) for k, each in enumerate(found)],
+    )
     numbers = {
         "images": len(scales),
         "scale bars found": len(found),
@@ -282,15 +298,39 @@ def write_scale_page(
         **({"labels read": n_read} if (n_read := sum(bool(each.label) for each in scales)) else {}),
         "contradictions": sum(each.is_contradictory for each in scales),
     }
-    write_page(
-        path,
-        "scale.html",
-        "pictures.css",
-        title="Scale bars to check",
-        numbers=numbers,
-        cards=cards,
-        without=[(each.name, each.stated) for each in scales if each.bar is None],
-        unreadable=unreadable,
-        number_text=number_text,
+    without = [
+        each.name
+        + (f" ({number_text(each.stated)} nm per pixel by the metadata)" if each.stated else "")
+        for each in scales
+        if each.bar is None
+    ]
+    read = (
+        " What a program read beside the bar is marked so; a size that is proposed from it is not "
+        "used before it is accepted."
     )
+    content: list[parts.Part] = [
+        parts.Numbers(numbers),
+        parts.Note(
+            Markup("<strong>Check each bar:</strong> {}").format(
+                "the orange frame must surround the whole scale bar and nothing else, and what is "
+                "printed beside the bar must be what was given."
+                + (read if n_read else " Nothing on this page was read from the label.")
+            ),
+            "warning",
+        ),
+        parts.Items(unreadable, "warning"),
+    ]
+    if found:
+        words = "Images with a remark come first. Those that you accept are saved as a table for "
+        words += "--pixel-sizes: save it into the folder from which the names begin."
+        content += parts.section("Scale bars found", words, sheet)
+    content += parts.section("Without a scale bar", parts.Items(without) if without else "")
+    task = parts.Decisions(
+        file="pixel_sizes.csv",
+        button="Save accepted sizes",
+        words=("size accepted", "sizes accepted"),
+        header="path,pixel_size",
+        lines=lines,
+    )
+    parts.write_page(path, "Scale bars to check", content, decisions=task if lines else None)
     return Path(path)

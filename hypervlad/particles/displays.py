@@ -22,7 +22,7 @@ from hypervlad.pages.base import (
     write,
 )
 from hypervlad.pages.colours import BORDER, CLASS_COLOURS, GREY, stretch_contrast
-from hypervlad.pages.lengths import draw_scale_bar
+from hypervlad.pages.numbers import draw_scale_bar
 
 _SIDE = 5.0  # inches, of the longer side of the image
 _SHOWN_PIXELS = 700

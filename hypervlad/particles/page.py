@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import math
 import os
 import re
@@ -10,28 +9,21 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import compress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from markupsafe import Markup
 
 from hypervlad.common.wording import counted, name_some, percent, warn_user
 from hypervlad.images import ImageReadError
-from hypervlad.images.files import encode_jpeg
 from hypervlad.images.reading import read_named
 from hypervlad.objects.counts import Field, edge_weights
 from hypervlad.objects.found_folder import FoundCounts, FoundFolder
-from hypervlad.objects.particle import Outline, check_same_size
-from hypervlad.pages.base import shorten, thumbnail
+from hypervlad.objects.particle import check_same_size
+from hypervlad.pages import parts
+from hypervlad.pages.base import shorten
 from hypervlad.pages.colours import CLASS_COLOURS, stretch_contrast
-from hypervlad.pages.files import (
-    interval_text,
-    number_text,
-    scale_bar,
-    thousands,
-    write_page,
-)
-from hypervlad.pages.lengths import length_text
+from hypervlad.pages.numbers import interval_text, length_text, number_text, thousands
 from hypervlad.particles.displays import svg_path
 
 if TYPE_CHECKING:
@@ -39,70 +31,22 @@ if TYPE_CHECKING:
 
 _MAX_FIELDS, _MAX_OUTLINES = 24, 50_000  # of the pictures, in all
 _FIELD_SIDE, _CROP_SIDE = 800, 160  # pixels of the longer side, at least
-_QUALITY = 80
 _NO_CLASS = "no class"
 _LINES = ("solid", "dashed", "dotted")
 # Particles to check
 _N_UNCERTAIN, _N_EXTREME = 24, 12
 _SURROUNDINGS, _MIN_CROP = 1.8, 32  # side of a crop over that of the box; in pixels
 _MAX_LETTERS = 40  # of the name of its field
-# Histograms of sizes
-_MIN_BINS, _MAX_BINS, _BAR_PIXELS = 8, 30, 48
-_MAX_TICKS = 8
-_MIN_LOG_RATIO = 10  # of the largest and the smallest, for a logarithmic axis
-_MAX_DIGITS_RATIO = 1000  # beyond it, only powers of ten have ticks
+_OF_COUNTS = parts.Note(
+    "Particles that touch an edge are outlined but not counted. By default, the others count for a "
+    "little more than one, so that numbers per area are unbiased. Intervals contain the variation "
+    "between fields. They do not contain particles that were not found."
+)
+_OF_SIZES = parts.Note(
+    "Half of the particles (by number) or of their area (by area) have at most the size D50."
+)
 
 Box = tuple[int, int, int, int]
-Drawn = tuple[Outline, str, str, str]  # with its style, class and size
-
-
-class Shape(NamedTuple):
-    """An outline: how it is drawn (CSS classes), and as a path of SVG in half pixels."""
-
-    particle: int
-    path: str
-    style: str
-    label: str
-    facts: str
-
-
-class Picture(NamedTuple):
-    """An image in base 64, its size in pixels, and outlines over it."""
-
-    jpeg: str
-    width: int
-    height: int
-    shapes: list[Shape]
-
-
-class PicturedField(NamedTuple):
-    """A field; ``bar`` is the length of its scale bar in per cent of the width, and in words."""
-
-    number: int
-    name: str
-    facts: str
-    picture: Picture
-    bar: tuple[float, str] | None
-
-
-class Card(NamedTuple):
-    """A particle to check, and the number of its field if that is pictured."""
-
-    picture: Picture
-    name: str
-    field: int | None
-
-    @property
-    def short_name(self) -> str:
-        return shorten(self.name, _MAX_LETTERS)
-
-
-class SizeChart(NamedTuple):
-    """Groups have a name, style, number and bars (left in per cent, height); ticks a text."""
-
-    groups: list[tuple[str, str, int, list[tuple[float, float]]]]
-    bar_width: float
-    ticks: list[tuple[float, str]]
 
 
 class Gallery(NamedTuple):
@@ -172,46 +116,78 @@ def write_particles_page(
             counts = folder.count()
         except ValueError as error:
             notes.append(f"no counts and sizes: {error}")
-    of_counts: dict[str, Any] = dict.fromkeys(["count_rows", "size_rows", "measure", "chart"])
-    if counts is not None:
-        notes += counts.notes
-        sizes, of_counts["measure"] = counts.sizes, _measure_text(counts.measure)
-        of_counts["count_rows"] = count_rows(counts.counts)
-        titles = sizes["class"] + ", by " + sizes["by"]
-        of_counts["size_rows"] = _rows(sizes, titles, "d10", "d50", "d90")
-        own = list(compress(labels, counts.is_counted))
-        of_counts["chart"] = size_chart(table[counts.is_counted], counts.measure, own, names)
+    notes += [] if counts is None else counts.notes
     galleries = _galleries(table)
-    pictured, cards, unreadable = _pictures(folder, labels, names, galleries)
+    pictured, crops, unreadable = _pictures(folder, labels, names, galleries)
     if unreadable:
         warn_user(
             f"{counted(len(unreadable), 'field')} without a picture on {path}: "
             f"{name_some(unreadable)}"
         )
+    content: list[parts.Part] = [
+        parts.Numbers(_numbers(fields, table)),
+        parts.Items([f"{note[:1].upper()}{note[1:]}." for note in notes]),
+    ]
+    if counts is not None:
+        content += _of_counts(counts, table, labels, names)
+    checks: list[parts.Part] = []
+    for each in galleries:
+        shown = parts.Pictures([crops[row] for row in each.rows if row in crops], is_main=False)
+        checks += [Markup("<strong>{}.</strong> {}").format(each.title, each.words), shown]
+    content += parts.section("Outlines to check", *(checks or ["There are none."]))
+    switches = [(name, _style(name, names), thousands(labels.count(name))) for name in columns]
+    some = f"{len(pictured)} of {counted(len(fields), 'field')}, evenly spaced; the table has all. "
+    content += parts.section(
+        "Fields",
+        some * (len(pictured) < len(fields))
+        + "Point at an outline for the number of its particle.",
+        parts.Items(unreadable, "warning"),
+        parts.Pictures(pictured, switches=switches),
+    )
     numbers = Counter(zip(table["micrograph"], labels, strict=True))
     totals = table["micrograph"].value_counts()
-    write_page(
-        path,
-        "particles.html",
-        "pictures.css",
-        "particles.css",
-        "pictures.js",
-        title="Particles found",
-        numbers=_numbers(fields, table),
-        notes=notes,
-        legend=[(name, _style(name, names), labels.count(name)) for name in names],
-        has_classes=has_classes,
-        **of_counts,
-        galleries=[(each, [cards[row] for row in each.rows if row in cards]) for each in galleries],
-        pictured=pictured,
-        unreadable=unreadable,
-        field_header=["Field", "Particles", *columns],
-        field_rows=[
-            (name, totals.get(name, 0), *(numbers[name, label] for label in columns))
-            for name in (field.micrograph for field in fields)
-        ],
+    rows = [
+        [name, *((str(n), n) for n in (totals.get(name, 0), *(numbers[name, o] for o in columns)))]
+        for name in (field.micrograph for field in fields)
+    ]
+    sheet = parts.Sheet.of(
+        "Fields", ["Field", "Particles", *columns], rows, unit="field", file="fields.csv"
     )
+    content += parts.section("Field by field", sheet)
+    parts.write_page(path, "Particles found", content)
     return path
+
+
+def _of_counts(
+    counts: FoundCounts, table: pd.DataFrame, labels: Sequence[str], names: Sequence[str]
+) -> list[parts.Section]:
+    """Return the sections of counts and sizes; in histograms, particles have `edge_weights`."""
+    measure, sizes = _measure_text(counts.measure), counts.sizes
+    shown, own = table[counts.is_counted], list(compress(labels, counts.is_counted))
+    values, weights = shown[counts.measure].to_numpy(np.float64), edge_weights(shown)
+    is_shown = (weights > 0) & np.isfinite(values)
+    chart = parts.Chart(measure, ("particle", "particles"))
+    for name in names:
+        is_own = is_shown & (np.array(own) == name)
+        places = parts.Places(values[is_own], weights[is_own].round(4))
+        n = counted(int(is_own.sum()), "particle")
+        chart.groups.append(
+            parts.Group(name if "class" in table else "", [places], n, style=_style(name, names))
+        )
+    interval = "95 % interval"
+    header = ["Class", "Outlined", "Count", interval, "Per µm²", interval]
+    of_sizes = ["Class", "Particles", "D10", interval, "D50", interval, "D90", interval]
+    titles = sizes["class"] + ", by " + sizes["by"]
+    return [
+        *parts.section("Counts", parts.Table(header, count_rows(counts.counts)), _OF_COUNTS),
+        *parts.section(
+            "Sizes",
+            f"The {measure} of particles that touch no edge.",
+            chart,
+            parts.Table(of_sizes, _rows(sizes, titles, "d10", "d50", "d90")),
+            _OF_SIZES,
+        ),
+    ]
 
 
 # --- pictures ------------------------------------------------------------------------------------
@@ -240,10 +216,10 @@ def _galleries(table: pd.DataFrame) -> list[Gallery]:
 
 def _pictures(
     folder: FoundFolder, labels: Sequence[str], names: Sequence[str], galleries: Sequence[Gallery]
-) -> tuple[list[PicturedField], dict[int, Card], list[str]]:
-    """Return pictures of fields, cards by row of the table, and why some cannot be made."""
+) -> tuple[list[parts.Field], dict[int, parts.Field], list[str]]:
+    """Return pictures of fields, crops by row of the table, and why some cannot be made."""
     fields, table = folder.fields, folder.table
-    pictured, cards, unreadable = list[PicturedField](), dict[int, Card](), list[str]()
+    pictured, crops, unreadable = list[parts.Field](), dict[int, parts.Field](), list[str]()
     n_most = max(1, _MAX_OUTLINES * len(fields) // max(1, len(table)))
     spaced = np.linspace(0, len(fields) - 1, min(len(fields), _MAX_FIELDS, n_most))
     shown = set(spaced.round().astype(int).tolist())
@@ -262,26 +238,48 @@ def _pictures(
         except ImageReadError as error:
             unreadable.append(str(error))
             continue
-        pixels, drawn = stretch_contrast(image.pixels), list[Drawn]()
+        pixels, drawn = stretch_contrast(image.pixels), list[parts.Outline]()
         for outline in outlines:
             found = rows.get(outline.label)  # none if it was drawn after the table was written
-            label, text = (
-                (_NO_CLASS, "not in the table") if found is None else (labels[found], texts[found])
+            label = _NO_CLASS if found is None else labels[found]
+            text = "not in the table" if found is None else texts[found]
+            words = f"{label}, {text}" if label != _NO_CLASS else text
+            own = parts.Outline(
+                f"p{number}-{outline.label}",
+                svg_path(outline),
+                f"Particle {outline.label}: {words}",
+                _style(label, names),
             )
-            drawn.append((outline, _style(label, names), label, text))
-            if found in wanted:
-                box = _around(outline.box, field.shape)
-                picture = _picture(pixels, box, _CROP_SIDE, drawn[-1:])
-                cards[found] = Card(picture, name, number if is_shown else None)
+            drawn.append(own)
+            if found not in wanted:
+                continue
+            particle = f"particle {outline.label}"
+            if is_shown:
+                particle = Markup('<a href="#{}">{}</a>').format(own.id, particle)
+            caption = Markup("{}<br>{} of {}").format(words, particle, shorten(name, _MAX_LETTERS))
+            crops[found] = parts.Field.of(
+                pixels,
+                side=_CROP_SIDE,
+                part=_around(outline.box, field.shape),
+                id=f"crop-{found}",
+                name=name,
+                caption=caption,
+                outlines=[own],
+            )
         if is_shown:
-            picture = _picture(pixels, (0, 0, *field.shape), _FIELD_SIDE, drawn)
-            facts = _facts(field, len(outlines))
+            caption = Markup("<strong>{}</strong> {}").format(name, _facts(field, len(outlines)))
             pictured.append(
-                PicturedField(
-                    number, name, facts, picture, scale_bar(field.shape[1], field.pixel_size)
+                parts.Field.of(
+                    pixels,
+                    side=_FIELD_SIDE,
+                    pixel_size=field.pixel_size,
+                    id=f"field-{number}",
+                    name=name,
+                    caption=caption,
+                    outlines=drawn,
                 )
             )
-    return pictured, cards, unreadable
+    return pictured, crops, unreadable
 
 
 def _facts(field: Field, n_particles: int) -> str:
@@ -316,29 +314,6 @@ def _around(box: Box, shape: tuple[int, int]) -> Box:
     return starts[0], starts[1], ends[0], ends[1]
 
 
-def _picture(pixels: NDArray[np.float32], box: Box, side: int, drawn: Sequence[Drawn]) -> Picture:
-    """Shrink a box of a field to at least `side` pixels, and draw outlines over it."""
-    top, left, bottom, right = box
-    small = thumbnail(pixels[top:bottom, left:right], side)
-    factor = max(1, min(max(bottom - top, right - left) // side, bottom - top, right - left))
-    shapes = [
-        Shape(outline.label, svg_path(_shrunk(outline, top, left, factor)), *words)
-        for outline, *words in drawn
-    ]
-    jpeg = base64.b64encode(encode_jpeg(small, 2 * side, _QUALITY)).decode("ascii")
-    return Picture(jpeg, small.shape[1], small.shape[0], shapes)
-
-
-def _shrunk(outline: Outline, top: int, left: int, factor: int) -> Outline:
-    """Return the blocks of pixels, counted from a corner, in which a particle has any."""
-    from skimage.measure import block_reduce  # not above: importing it takes long
-
-    row, above = divmod(outline.box[0] - top, factor)
-    column, beside = divmod(outline.box[1] - left, factor)
-    mask = block_reduce(np.pad(outline.mask, ((above, 0), (beside, 0))), factor, np.max)
-    return Outline(outline.label, (row, column, row + len(mask), column + mask.shape[1]), mask)
-
-
 # --- tables --------------------------------------------------------------------------------------
 
 
@@ -365,42 +340,6 @@ def _rows(table: pd.DataFrame, titles: Iterable[str], *columns: str) -> list[lis
             interval = interval_text(row[f"{name}_low"], row[f"{name}_high"])
             rows[-1] += [number_text(row[name]), interval]
     return rows
-
-
-def size_chart(
-    table: pd.DataFrame, measure: str, labels: Sequence[str], names: Sequence[str]
-) -> SizeChart | None:
-    """Return histograms of a measure; particles count as `edge_weights` says."""
-    from matplotlib.ticker import Locator, LogLocator, MaxNLocator
-
-    sizes, weights = table[measure].to_numpy(np.float64), edge_weights(table)
-    is_shown = (weights > 0) & np.isfinite(sizes)
-    if not is_shown.any():
-        return None
-    low, high = float(sizes[is_shown].min()), float(sizes[is_shown].max())
-    if low == high:
-        low, high = 0.9 * low, 1.1 * high
-    is_log = low > 0 and high / low > _MIN_LOG_RATIO
-    scaled = np.log if is_log else np.asarray
-    n_bins = int(np.clip(2 * math.sqrt(is_shown.sum()), _MIN_BINS, _MAX_BINS))
-    edges = np.linspace(scaled(low), scaled(high), n_bins + 1)
-    locator: Locator = MaxNLocator(_MAX_TICKS, steps=[1, 2, 5, 10])
-    if is_log:
-        locator = LogLocator(subs=(1, 2, 5) if high / low < _MAX_DIGITS_RATIO else (1,))
-    values = np.asarray(locator.tick_values(low, high))
-    values = values[(values >= low) & (values <= high)]
-    places = 100 * (scaled(values) - edges[0]) / (edges[-1] - edges[0])
-    groups = []
-    for name in names:
-        own = is_shown & (np.array(labels) == name)
-        # The ends of the axis may differ in the last digit from the sizes.
-        clipped = np.clip(scaled(sizes[own]), edges[0], edges[-1])
-        heights, _ = np.histogram(clipped, edges, weights=weights[own])
-        heights *= _BAR_PIXELS / max(heights.max(), 1e-9)
-        bars = [(100 * i / n_bins, round(height, 2)) for i, height in enumerate(heights) if height]
-        groups.append((name, _style(name, names), int(own.sum()), bars))
-    ticks = [(round(place, 3), f"{value:,g}") for place, value in zip(places, values, strict=True)]
-    return SizeChart(groups, 100 / n_bins, ticks)
 
 
 def _measure_text(measure: str) -> str:

@@ -165,7 +165,7 @@ def warns_of_leaving(page):
 
 
 def test_a_row_leads_to_its_region_and_keys_switch_and_mark(marked):
-    marked.click("a/1.png, 1")
+    marked.click("a/1.png, region 1")
     assert marked.focused == FIRST
     (region,) = [each for each in marked.named(FIRST) if marked.is_in_view(each)]
     left, top, right, bottom = marked.box(marked.picture("a/1.png"))

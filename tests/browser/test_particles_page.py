@@ -49,7 +49,7 @@ def page(browser, path):
 
 def outlines(page, kind=""):
     """The outlines of a class that are visible in the fields."""
-    script = """return [...document.querySelectorAll("figure path")].filter((path) =>
+    script = """return [...document.querySelectorAll(".fields path")].filter((path) =>
       path.checkVisibility() && /^Particle /.test(path.textContent) &&
       path.textContent.includes(arguments[0]))"""
     return list(page.run(script, kind))
@@ -60,11 +60,11 @@ def test_outlines_of_a_class_and_of_all_are_switched(page):
     page.screenshot("particles")
     n, rods = len(outlines(page)), len(outlines(page, ": rod, "))
     assert 0 < rods < n == 36
-    page.click("rod")
+    page.click("rod ")
     assert (len(outlines(page)), len(outlines(page, ": rod, "))) == (n - rods, 0)
     page.click("Outlines")
     assert outlines(page) == []
-    page.click("Outlines", "rod")
+    page.click("Outlines", "rod ")
     assert len(outlines(page)) == n
 
 
@@ -101,7 +101,7 @@ def test_bars_are_weighted_and_particles_at_the_edge_left_out(browser, tmp_path,
     chart = """const [chart] = [...document.querySelectorAll("[role=img]")]
       .filter((each) => /^Histogram/.test(each.getAttribute("aria-label")));
     const of = (e) => { const r = e.getBoundingClientRect(); return [r.left, r.right, r.height] };
-    const ticks = [...document.querySelectorAll("text")]
+    const ticks = [...document.querySelectorAll("text[text-anchor=middle]")]
       .filter((e) => /^[\\d.,]+$/.test(e.textContent));
     return [[...chart.querySelectorAll("rect")].map(of),
       ticks.map((e) => [Number(e.textContent), (of(e)[0] + of(e)[1]) / 2])]"""

@@ -84,8 +84,8 @@ def test_a_page_of_how_maps_compare_with_masks(model, folder, tmp_path):
     assert float(figures["image AUROC"]) == 1
     assert float(figures["pixel AUROC"]) > 0.9
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert html.count('src="data:image/png;base64,') == 2
-    assert "://" not in re.sub(r"base64,[^\"]+", "", html)
+    assert html.count('src="data:image/jpeg;base64,') == 3
+    assert "://" not in re.sub(r"base64,[^\"]+|http://www.w3.org/2000/svg", "", html)
     assert "blots/0.tif" in html
     assert "Of 3 images, 2 have defects" in html
     assert re.search(r"3 images compared: \d called anomalous; 0 left out", out)

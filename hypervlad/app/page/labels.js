@@ -104,14 +104,12 @@ function byWhom(label) {
 
 function showGrid() {
   by("grid").replaceChildren(...labels.map((label, index) => {
-    const tile = element("li", "tile");
-    const file = label.name.split("/").pop();
+    const tile = element("li", "tile", picture(label), element("span", "class", nameOf(label.category)),
+      element("span", "whom", byWhom(label)), element("span", "file", label.name.split("/").pop()));
     tile.setAttribute("role", "option");
     tile.id = `tile-${label.id}`;
     tile.title = label.name + (label.time ? `, labelled ${new Date(1000 * label.time).toLocaleString()}` : "");
     tile.setAttribute("aria-label", `${nameOf(label.category)}, ${byWhom(label)}, ${label.name}`);
-    tile.append(picture(label), element("span", "class", nameOf(label.category)),
-      element("span", "whom", byWhom(label)), element("span", "file", file));
     tile.onclick = (event) => { choose(index, event.shiftKey); };
     tile.ondblclick = () => openView(index);
     return tile;
@@ -223,16 +221,12 @@ function showChoices() {
 }
 
 function choiceButton(category, index) {
-  const button = element("button");
-  button.type = "button";
-  button.dataset.category = category.id;
-  button.disabled = busy;
-  button.append(element("kbd", "", String(index + 1)), element("span", "label", category.name));
-  button.onmousedown = (event) => event.preventDefault(); // the focus stays on the image
-  button.onclick = () => correct(category.id);
-  const row = element("li");
-  row.append(button);
-  return row;
+  const made = button(() => correct(category.id), "", element("kbd", "", String(index + 1)),
+    element("span", "label", category.name));
+  made.dataset.category = category.id;
+  made.disabled = busy;
+  made.onmousedown = (event) => event.preventDefault(); // the focus stays on the image
+  return element("li", "", made);
 }
 
 async function send(path, body) {

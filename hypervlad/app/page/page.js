@@ -176,21 +176,14 @@ function showChoices(item) {
   by("keys").textContent = keysInWords();
   by("keys").hidden = !keysInWords();
   by("choices").replaceChildren(...choices(item).map((choice, index) => {
-    const button = element("button", choice.id === first ? "first" : "");
-    button.type = "button";
-    button.dataset.category = choice.id;
-    button.disabled = busy;
-    const fill = element("span", "fill");
-    fill.style.width = `${100 * (choice.share || 0)}%`;
     const share = choice.share === undefined ? "new" : percent(choice.share);
-    const key = index < KEYS ? element("kbd", "", String(index + 1)) : element("span");
-    button.append(fill, key, element("span", "label", choice.name), element("span", "share", share));
-    const digit = index < KEYS ? `${index + 1}: ` : "";
-    button.setAttribute("aria-label", `${digit}${choice.name}, ${share}`);
-    button.onclick = () => label(choice.id);
-    const row = element("li");
-    row.append(button);
-    return row;
+    const made = button(() => label(choice.id), choice.id === first ? "first" : "", filled(choice.share || 0),
+      index < KEYS ? element("kbd", "", String(index + 1)) : element("span"),
+      element("span", "label", choice.name), element("span", "share", share));
+    made.dataset.category = choice.id;
+    made.disabled = busy;
+    made.setAttribute("aria-label", `${index < KEYS ? `${index + 1}: ` : ""}${choice.name}, ${share}`);
+    return element("li", "", made);
   }));
 }
 
@@ -199,21 +192,16 @@ function showNearest(item) {
   by("near").hidden = !item.nearest.length;
   by("nearest").className = pictured ? "nearest" : "nearest plain";
   by("nearest").replaceChildren(...item.nearest.map((image) => {
-    const row = element("li");
-    if (image.has_picture) {
-      const img = new Image();
-      img.alt = "";
-      img.dataset.src = `training/${image.row}`;
-      img.onerror = () => setTimeout(() => { // the server was busy, or the file is gone
-        img.onerror = null;
-        img.src = `training/${image.row}?again`;
-      }, RETRY);
-      row.append(img);
-    }
+    const img = new Image();
+    img.alt = "";
+    img.dataset.src = `training/${image.row}`;
+    img.onerror = () => setTimeout(() => { // the server was busy, or the file is gone
+      img.onerror = null;
+      img.src = `training/${image.row}?again`;
+    }, RETRY);
     const file = element("span", "file", image.name.split("/").pop());
     file.title = image.name;
-    row.append(element("span", "class", image.label), file);
-    return row;
+    return element("li", "", image.has_picture ? img : "", element("span", "class", image.label), file);
   }));
 }
 

@@ -3,10 +3,23 @@
 
 const by = (id) => document.getElementById(id);
 
-function element(tag, name = "", text = "") {
+function element(tag, name = "", ...children) { // texts or nodes
   const made = document.createElement(tag);
   if (name) made.className = name;
-  made.textContent = text;
+  made.append(...children);
+  return made;
+}
+
+function button(use, name, ...children) {
+  const made = element("button", name, ...children);
+  made.type = "button";
+  made.onclick = use;
+  return made;
+}
+
+function filled(share) { // what shows a share as the length of a bar
+  const made = element("span", "fill");
+  made.style.width = `${100 * share}%`;
   return made;
 }
 

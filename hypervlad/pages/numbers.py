@@ -1,10 +1,11 @@
-"""Lengths in words, and the scale bar that figures draw."""
+"""Numbers and lengths in words, and scale bars."""
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING, Any
 
+from hypervlad.common.wording import percent
 from hypervlad.pages.base import write
 
 if TYPE_CHECKING:
@@ -12,7 +13,52 @@ if TYPE_CHECKING:
 
 _FONT_POINTS = 8.0
 _MAX_BAR_SHARE = 0.25  # of the image's width
+_BAR_SHARE = 0.2  # of the width of an image, at most, for the scale bar of pages
 _UNITS = (("mm", 1e6), ("µm", 1e3), ("nm", 1.0), ("pm", 1e-3))
+
+
+def decimal(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.3f}"
+
+
+def significant(value: float) -> str:
+    return f"{value:.4g}"
+
+
+def thousands(n: int) -> str:
+    return f"{n:,}"
+
+
+def number_text(value: float) -> str:
+    """Return a number with three digits at least; a dash for NaN."""
+    if math.isnan(value):
+        return "–"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def interval_text(low: float, high: float) -> str:
+    """Return an interval in words; an end that is NaN is not known."""
+    if math.isnan(low):
+        return "–" if math.isnan(high) else f"up to {number_text(high)}"
+    return (
+        f"from {number_text(low)}"
+        if math.isnan(high)
+        else f"{number_text(low)} to {number_text(high)}"
+    )
+
+
+def scale_bar(n_pixels: int, pixel_size: float | None) -> tuple[float, str] | None:
+    """Return the length of a scale bar, in per cent of `n_pixels` and in words."""
+    if pixel_size is None:
+        return None
+    width = pixel_size * n_pixels
+    length = round_length(_BAR_SHARE * width)
+    return round(100 * length / width, 3), length_text(length)
+
+
+def share_of(count: int, total: int) -> str:
+    """Format a count and its share of a total: "3 of 40 (7.5 %)"."""
+    return f"{count} of {total} ({percent(count / total)})"
 
 
 def round_length(limit: float) -> float:
