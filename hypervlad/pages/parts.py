@@ -396,8 +396,10 @@ def write_page(
     every = list(_all_parts(parts))
     charts = [each for each in every if isinstance(each, Chart)]
     sheets = [each for each in every if isinstance(each, Sheet)]
-    for number, each in [*enumerate(charts), *enumerate(sheets)]:
-        each.number = number
+    for number, chart in enumerate(charts):
+        chart.number = number
+    for number, sheet in enumerate(sheets):
+        sheet.number = number
     data: dict[str, Any] = {
         "charts": [each.data() for each in charts],
         "sheets": [each.data() for each in sheets],

@@ -19,7 +19,7 @@ _N_PER_SEED = 300
 _ACTIONS = ("next", "label", "skip", "undo", "again", "category", "release", "labels", "correct")
 _FIELDS = ("client", "click", "item", "category", "want", "name", "items", "other")
 _PATHS = (
-    *("", "page.js", "page.css", "../page.js", "%2e%2e/page.js", "image/1", "whole/2"),
+    *("", "page.js", "review.css", "../page.js", "%2e%2e/page.js", "image/1", "whole/2"),
     *("training/0", "image/-1", "image/99999999999999999999", "image/1.5", "training/%00"),
     *("%ff", "a" * 5000),
 )

@@ -58,7 +58,7 @@ def test_files_of_the_page_have_strict_headers_and_nothing_that_their_policy_for
     shared: Served,
 ) -> None:
     scripts = "common.js", "shared.js", "page.js", "labels.js"
-    for name in ("", "labels.html", *scripts, "page.css", "icon.svg"):
+    for name in ("", "labels.html", *scripts, "base.css", "review.css", "icon.svg"):
         answer = shared.send(name)
         assert answer.status == 200, name
         policy = answer.headers["Content-Security-Policy"]
