@@ -413,18 +413,14 @@ def _to_look_at(held_out: HeldOutFindings | None) -> Iterator[parts.Part]:
         "frequent among them, and so are images that belong to no class. Where the model is "
         "confident and wrong, check the label: some of these may be labelling errors."
     )
-    if held_out is None:
-        return
-    words: str = Markup(
-        "The label of {} is improbable compared with other images of the class (confident "
-        "learning). Look at the images before you change a label: those that are difficult for "
-        "the model are among them. <code>hypervlad suspects</code> writes a table."
-    ).format(counted(len(held_out.issues or ()), "image"))
-    if held_out.issues is None:
-        words = 'To search for wrong labels, this needs cleanlab: pip install "hypervlad[review]".'
-    elif not held_out.issues:
-        words = "Labels that are probably wrong: None was found among these images."
-    yield words
+    if held_out is not None and held_out.issues:
+        yield Markup(
+            "The label of {} is improbable compared with other images of the class (confident "
+            "learning). Look at the images before you change a label: those that are difficult for "
+            "the model are among them. <code>hypervlad suspects</code> writes a table."
+        ).format(counted(len(held_out.issues), "image"))
+    elif held_out is not None:
+        yield "Labels that are probably wrong: None was found among these images."
 
 
 def _links(drawn: Mapping[str, Any], files: Mapping[str, str]) -> list[str]:
