@@ -10,9 +10,7 @@ Nothing is written through a symbolic link.
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
-import io
 import json
 import math
 import os
@@ -167,26 +165,6 @@ def move_to_new_name(draft: Path, path: Path) -> None:
         os.unlink(draft)
 
 
-class HashingStream(io.RawIOBase):
-    """Passes what is written to another stream, and computes its SHA-256."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream, self._sha256 = stream, hashlib.sha256()
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        self._sha256.update(data)
-        return self._stream.write(data)
-
-    def tell(self) -> int:
-        return self._stream.tell()
-
-    def hexdigest(self) -> str:
-        return self._sha256.hexdigest()
-
-
 def file_digest(path: str | os.PathLike[str]) -> str:
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
@@ -212,11 +190,10 @@ def exclusive_lock(path: str | os.PathLike[str], output: str | os.PathLike[str])
     system has no locks, nothing is locked.
     """
     refuse_links(path)
-    lock_file, is_ours = _locked(Path(path), output)
+    lock_file = _locked(Path(path), output)
     try:
-        if is_ours:
-            os.truncate(lock_file, 0)
-            os.write(lock_file, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        os.truncate(lock_file, 0)
+        os.write(lock_file, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         yield
     finally:
         _remove_and_release(Path(path), lock_file)
@@ -231,10 +208,10 @@ def _remove_and_release(path: Path, lock_file: int) -> None:
         os.close(lock_file)
 
 
-def _locked(path: Path, output: str | os.PathLike[str]) -> tuple[int, bool]:
-    """Return the descriptor of a lock file, locked, and whether it may be written."""
+def _locked(path: Path, output: str | os.PathLike[str]) -> int:
+    """Return the descriptor of a lock file, locked."""
     while True:
-        lock_file, is_ours = _open_lock_file(path)
+        lock_file = _open_lock_file(path)
         try:
             if not _lock(lock_file):
                 owner = os.read(lock_file, 200).decode("utf-8", "replace").strip()
@@ -248,39 +225,30 @@ def _locked(path: Path, output: str | os.PathLike[str]) -> tuple[int, bool]:
                     raise FileExistsError(f"{path} is not an ordinary file; remove it.")
                 if status.st_nlink > 1:
                     raise LinkError(_second_name(path))
-                # What another user's killed process has left is replaced if the folder allows it.
-                if is_ours or not _remove(path):
-                    return lock_file, is_ours
+                return lock_file
         except BaseException:
             os.close(lock_file)
             raise
-        os.close(lock_file)  # it was removed, by its owner or just now
+        os.close(lock_file)  # its owner has removed it just now
 
 
-def _open_lock_file(path: Path) -> tuple[int, bool]:
-    """Open a lock file; one of another user, which may be locked as well, for reading only."""
+def _open_lock_file(path: Path) -> int:
     try:
-        return _open_without_links(str(path), os.O_RDWR | os.O_CREAT), True
+        return _open_without_links(str(path), os.O_RDWR | os.O_CREAT)
     except PermissionError as error:
         if not path.exists():
             raise
-        try:
-            return _open_without_links(str(path), os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), False
-        except PermissionError:
-            raise PermissionError(
-                error.errno,
-                f"another user (number {path.stat().st_uid}) writes the same output, or has left "
-                "this file; wait until their run ends, or ask them to remove it",
-                str(path),
-            ) from error
+        raise PermissionError(
+            error.errno,
+            f"another user (number {path.stat().st_uid}) writes the same output, or has left "
+            "this file; wait until their run ends, or ask them to remove it",
+            str(path),
+        ) from error
 
 
-def _remove(path: Path) -> bool:
-    try:
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
         path.unlink()
-    except OSError:
-        return False
-    return True
 
 
 def _lock(lock_file: int) -> bool:
@@ -293,8 +261,8 @@ def _lock(lock_file: int) -> bool:
             fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         return False
-    except OSError as error:  # the file system has no locks, or none for those who may only read
-        return error.errno != errno.EBADF
+    except OSError:  # the file system has no locks
+        pass
     return True
 
 

@@ -13,7 +13,6 @@ from typing import Any
 import pyarrow as pa
 
 from hypervlad.common.files import (
-    HashingStream,
     check_writable,
     exclusive_lock,
     file_digest,
@@ -437,12 +436,11 @@ class Run:
         schema = schema_of(self.encoder.n_features_out_, with_particles=progress.has_particles)
         schema = described(schema, table_facts(self.encoder, self.digest))
         with replace_when_complete(path, draft_folder=folder.path) as stream:
-            hashing = HashingStream(stream)
-            write_rows(hashing, tables(), schema)
+            write_rows(stream, tables(), schema)
             _check_any_read(report)
-        write_manifest(
-            finished_manifest(path), folder.run, self.settings, records, hashing.hexdigest()
-        )
+            stream.flush()
+            digest = file_digest(stream.name)  # of the draft: nobody has changed it yet
+        write_manifest(finished_manifest(path), folder.run, self.settings, records, digest)
         return report, n_cached
 
     def _note(self, finished: FinishedTask, report: ReadReport) -> None:

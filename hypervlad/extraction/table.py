@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from sklearn.utils.validation import check_is_fitted
 
-from hypervlad.common.files import HashingStream, parse_json, refuse_link, replace_when_complete
+from hypervlad.common.files import parse_json, refuse_link, replace_when_complete
 from hypervlad.extraction.tasks import PLACE, SourceRecord
 from hypervlad.features.cache import cache_key
 from hypervlad.features.encoder import HypercolumnVLAD
@@ -87,9 +87,7 @@ def vectors_of(table: pa.Table) -> np.ndarray:
     return flat.reshape(-1, n_features)
 
 
-def write_rows(
-    stream: BinaryIO | HashingStream, tables: Iterable[pa.Table], schema: pa.Schema
-) -> None:
+def write_rows(stream: BinaryIO, tables: Iterable[pa.Table], schema: pa.Schema) -> None:
     """Write tables to one file, in row groups of equal length whatever the tables' lengths are."""
     content = hashlib.sha256()
     row_bytes = 4 * schema.field(VECTOR).type.list_size + 200

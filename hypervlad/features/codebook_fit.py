@@ -105,7 +105,7 @@ def _filled_pool(
     n_each, shares = fit.sampling_plan(len(images))
     pool, first_of, n_images = fit.new_pool(), dict[str, tuple[int, Any]](), 0
     report = ReadReport(len(images))
-    for position, sample in _sampled(images, "codebook", fit, _Plan(n_each, shares[0]), report):
+    for position, sample in _sampled(images, "codebook", fit, report, n_each, shares[0]):
         n_images += 1
         first_of.setdefault(sample.key, (position, sample.info.outline))
         if sample.blocks:
@@ -113,7 +113,7 @@ def _filled_pool(
     report.warn()
     if len(pool) < fit.params.n_codewords and len(shares) > 1:
         rest = [images[at] for key, (at, _) in first_of.items() if not is_chosen(key, shares[0])]
-        for _, sample in _sampled(rest, "codebook", fit, _Plan(n_each, 1.0), ReadReport(len(rest))):
+        for _, sample in _sampled(rest, "codebook", fit, ReadReport(len(rest)), n_each):
             pool.add(sample.key, sample.blocks)
     return pool, first_of, n_images
 
@@ -123,22 +123,13 @@ def _refined(start: Codebook, images: list[Any], fit: CodebookFit) -> Codebook:
     n_each = MAX_SAMPLES_PER_IMAGE if isinstance(grid, str) else grid
     codewords = StreamedCodewords(start, fit.seed)
     # Not cached: all samples of all images may be a thousand times what a pool holds.
-    plan = _Plan(n_each, share=1.0, cached=False)
-    for _, sample in _sampled(images, "codewords", fit, plan, ReadReport(len(images))):
+    report = ReadReport(len(images))
+    for _, sample in _sampled(images, "codewords", fit, report, n_each, is_cached=False):
         codewords.add(sample.blocks)
     return codewords.codebook()
 
 
 # --- samples of images, taken here or in joblib's workers -----------------------------------------
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """Hypercolumns per image, share of the images, and whether ``memory`` keeps the samples."""
-
-    n_each: int
-    share: float
-    cached: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,9 +142,16 @@ class _Sample:
 
 
 def _sampled(
-    images: list[Any], desc: str, fit: CodebookFit, plan: _Plan, report: ReadReport
+    images: list[Any],
+    desc: str,
+    fit: CodebookFit,
+    report: ReadReport,
+    n_each: int,
+    share: float = 1.0,
+    is_cached: bool = True,
 ) -> Iterator[tuple[int, _Sample]]:
-    task = _SamplingTask(fit.params, fit.loader, fit.source, fit.seed, plan)
+    """Yield ``n_each`` hypercolumns of a share of the images, and none of the others."""
+    task = _SamplingTask(fit.params, fit.loader, fit.source, fit.seed, n_each, share, is_cached)
     if uses_workers():
         outcomes = _in_workers(task, images)
     else:
@@ -167,7 +165,9 @@ class _SamplingTask:
     loader: ImageLoader
     source: NetworkSource
     seed: int
-    plan: _Plan
+    n_each: int
+    share: float
+    is_cached: bool  # whether ``memory`` keeps the samples
 
     def outcomes(
         self, images: list[Any], network: TappedNetwork, n_threads: int = 0, start: int = 0
@@ -176,9 +176,9 @@ class _SamplingTask:
 
         K-means magnifies the last digits of a network's output, which depend on the batch.
         """
-        n_each = self.plan.n_each
+        n_each = self.n_each
         cache = Cache(
-            self.loader.memory if self.plan.cached else None,
+            self.loader.memory if self.is_cached else None,
             maps_fingerprint(self.params, self.loader.preprocessing)
             | {
                 "weights": network.digest,
@@ -188,7 +188,7 @@ class _SamplingTask:
         )
 
         def find(key: str) -> list[np.ndarray] | None:
-            return cache.find(key) if is_chosen(key, self.plan.share) else []
+            return cache.find(key) if is_chosen(key, self.share) else []
 
         def load(image: Any, name: str) -> LoadedImage:
             return self.loader.load(image, name, find)
@@ -217,7 +217,7 @@ def _blocks_at_random_pixels(
 def _in_workers(
     task: _SamplingTask, images: list[Any]
 ) -> Generator[_Sample | SkippedImage, None, None]:
-    n = max(1, min(64, _MAX_SAMPLES_PER_TASK // task.plan.n_each))
+    n = max(1, min(64, _MAX_SAMPLES_PER_TASK // task.n_each))
     chunks = (
         ([absolute_path(image) for image in images[start : start + n]], start)
         for start in range(0, len(images), n)

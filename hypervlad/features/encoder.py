@@ -349,7 +349,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Network
         check_is_fitted(self)
         images = check_image_list(images)
         self.check_run_parameters()
-        cache = Cache(self.memory, {} if self.memory is None else self.fingerprint())
+        cache = None if self.memory is None else Cache(self.memory, self.fingerprint())
         encoder = functools.cache(self.batch_encoder)  # no network where everything is cached
 
         def compute(batch: Batch) -> np.ndarray:
@@ -357,7 +357,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Network
             return check_finite(vectors, [images[position] for position in batch.positions])
 
         loader, report = self.loader(), ReadReport(len(images))
-        load = functools.partial(loader.load, find=cache.find)
+        load = functools.partial(loader.load, find=None if cache is None else cache.find)
         loaded = loader.stream(images, "encoding", load, report)
         with announced(len(images)):
             return encode_loaded(loaded, report, loader, compute, self.n_features_out_, cache)
@@ -586,7 +586,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Network
             preprocessing=preprocessing,
             pixel_size=params.pixel_size,
             read_options=params.read_options,
-            memory=absolute_memory(self.memory),
+            memory=None if self.memory is None else absolute_memory(self.memory),
             batch_size=self.batch_size,
             device=check_device(self.device),
             on_error=self.on_error,

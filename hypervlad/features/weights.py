@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import urllib.parse
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeGuard, cast
 
@@ -41,17 +41,15 @@ _FILE = "file:"  # in a saved model, before the name of the file that its weight
 # Licences that allow copies; `hypervlad info` names them.
 _FREE = ("apache-2.0", "bsd-3-clause", "mit", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0")
 _MICRONET_URL = "https://nasa-public-data.s3.amazonaws.com/microscopy_segmentation_models/"
-# Networks here, and their names in the names of files.
-_MICRONET_NETWORKS = {
-    "densenet121": "densenet121",
-    "mobilenet_v2": "mobilenet_v2",
-    "resnet18": "resnet18",
-    "resnet34": "resnet34",
-    "resnet50": "resnet50",
-    "resnet101": "resnet101",
-    "timm/tf_efficientnet_b0": "efficientnet-b0",
-    "vgg16_bn": "vgg16_bn",
-}
+_MICRONET_NETWORKS = (
+    "densenet121",
+    "mobilenet_v2",
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "vgg16_bn",
+)
 
 
 class WeightsNotFoundError(ValueError):
@@ -125,15 +123,13 @@ def published_weights(name: str, weights: str = "pretrained") -> tuple[str, floa
     A WeightsNotFoundError if a network was not trained for the latter.
     """
     if weights in MICRONET:
-        # The tag of a name of timm is that of other weights.
-        encoder = _MICRONET_NETWORKS.get(name.partition(".")[0])
-        if encoder is None:
+        if name not in _MICRONET_NETWORKS:
             raise WeightsNotFoundError(
                 f"{name!r} has no weights {weights!r}; these networks have: "
                 f"{', '.join(_MICRONET_NETWORKS)}"
             )
         version = "1.1" if (name, weights) == ("resnet50", "micronet") else "1.0"
-        file = f"{encoder}_pretrained_{MICRONET[weights]}_v{version}.pth.tar"
+        file = f"{name}_pretrained_{MICRONET[weights]}_v{version}.pth.tar"
         return f"{_MICRONET_URL}{file}", None
     if name == "mobilenet_v2":
         return _MOBILENET_URL, _MOBILENET_SIZE_MB
@@ -353,11 +349,6 @@ def load_into(
     if prefix and all(key.startswith(prefix) for key in state):  # from a model file
         state = {key.removeprefix(prefix): value for key, value in state.items()}
     state = {_modern_key(key): value for key, value in state.items()}
-    stem = next((key for key in state if key.endswith(_STEM)), None)
-    if stem is not None and backbone.is_of_timm:
-        before = stem.removesuffix(_STEM)
-        state = {key.removeprefix(before): value for key, value in state.items()}
-        state = _timm_keys(state, expected)
     state = _without_prefixes(state, set(expected) - counters)
     heads: tuple[str, ...] = _HEADS
     if backbone.is_of_timm:
@@ -417,36 +408,6 @@ def _without_prefixes(state: dict[str, torch.Tensor], needed: set[str]) -> dict[
             if needed <= set(found):
                 return found
     return state
-
-
-# Layers of EfficientNet-PyTorch, and of timm: of the network, of its blocks, and of those blocks
-# that do not expand the channels.
-_STEM = "_conv_stem.weight"
-_NETWORK = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2"}
-_NETWORK |= {"_fc": "classifier"}
-_BLOCK = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2"}
-_BLOCK |= {"_project_conv": "conv_pwl", "_bn2": "bn3"}
-_BLOCK |= {"_se_reduce": "se.conv_reduce", "_se_expand": "se.conv_expand"}
-_FIRST_BLOCK = _BLOCK | {"_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
-
-
-def _timm_keys(
-    state: Mapping[str, torch.Tensor], expected: Iterable[str]
-) -> dict[str, torch.Tensor]:
-    """Translate the names of layers of EfficientNet-PyTorch, which numbers blocks, to timm's."""
-    blocks = list(dict.fromkeys(".".join(k.split(".")[:3]) for k in expected if "blocks." in k))
-    found = {}
-    for key, value in state.items():
-        layer, _, tensor = key.rpartition(".")
-        number = re.fullmatch(r"_blocks\.(\d+)\.(\w+)", layer)
-        if number is None:
-            layer = _NETWORK.get(layer, layer)
-        elif int(number[1]) < len(blocks):
-            expands = f"_blocks.{number[1]}._expand_conv.weight" in state
-            names = _BLOCK if expands else _FIRST_BLOCK
-            layer = f"{blocks[int(number[1])]}.{names.get(number[2], number[2])}"
-        found[f"{layer}.{tensor}"] = value
-    return found
 
 
 def _modern_key(key: str) -> str:

@@ -590,7 +590,7 @@ class TrainingWindows:
 
         What is sampled depends on the seed and the image alone.
         """
-        n_most = max_windows_per_class(n_images)
+        n_most = max(_MIN_PER_IMAGE, _MAX_WINDOWS // n_images)
         found = []
         for image in images:
             chosen, weights = _sampled(image.labels, n_most, image.key, seed)
@@ -622,10 +622,6 @@ class TrainingWindows:
             weights=self.weights[rows],
             image_index=self.image_index[rows],
         )
-
-
-def max_windows_per_class(n_images: int) -> int:
-    return max(_MIN_PER_IMAGE, _MAX_WINDOWS // n_images)
 
 
 def _sampled(

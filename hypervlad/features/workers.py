@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import secrets
 import threading
+import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -17,11 +19,11 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from joblib.parallel import get_active_backend
 
 from hypervlad.common.wording import warn_user
-from hypervlad.common.worker_processes import end_with
 from hypervlad.features.lazy_torch import torch
 
 _MAX_DEATHS = 3  # of workers during the same task, before the call fails
 _REDUCTION = 8  # how many times fewer tasks run together after each death
+_POLL_SECONDS = 0.2
 _MAX_SHARED = 4  # a worker of a cluster may serve several callers
 
 T = TypeVar("T")
@@ -128,8 +130,24 @@ def _options() -> dict[str, Any]:
         options["return_as"] = "generator_unordered"
     # A worker that another program forks, as joblib can be told to, is not a child of this one.
     if _is_local(backend) and not os.environ.get("JOBLIB_START_METHOD"):
-        options |= {"initializer": end_with, "initargs": (os.getpid(),)}
+        options |= {"initializer": _end_with, "initargs": (os.getpid(),)}
     return options
+
+
+@functools.cache
+def _end_with(caller: int) -> None:
+    """End this process within a second after the one that has started it, however that ends.
+
+    Otherwise workers of a killed caller wait for minutes, each with a network in memory.
+    """
+
+    def watch() -> None:
+        while os.getppid() == caller:
+            time.sleep(_POLL_SECONDS)
+        os._exit(1)
+
+    if os.name == "posix":
+        threading.Thread(target=watch, daemon=True, name="end with caller").start()
 
 
 def _is_local(backend: Any) -> bool:
