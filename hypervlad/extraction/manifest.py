@@ -100,7 +100,7 @@ class Manifest:
                 ):
                     return None
                 rows = file.read().to_pylist()
-            return [SourceRecord.checked(*map(row.get, _SCHEMA.names)) for row in rows]
+            return checked_records(map(row.get, _SCHEMA.names) for row in rows)
         except (pa.ArrowException, OSError, ValueError, TypeError):
             return None
 
@@ -121,7 +121,17 @@ def write_manifest(
 
 
 def as_table(records: list[SourceRecord]) -> pa.Table:
+    """Return the table of records; raise if a value is not of its column's type and range."""
     return pa.Table.from_pylist([vars(record) for record in records], _SCHEMA)
+
+
+def checked_records(rows: Iterable[Iterable[Any]]) -> list[SourceRecord]:
+    """Return records from a file; raise if another program has written them."""
+    records = [SourceRecord(*values) for values in rows]
+    as_table(records)
+    for record in records:
+        record.check()
+    return records
 
 
 def finished_manifest(output: Path) -> Path:
@@ -210,7 +220,7 @@ class TaskFolder:
             digest, finished = file_digest(path), self._content(path)
         except LinkError:
             raise
-        except (OSError, ValueError, KeyError, TypeError):
+        except (pa.ArrowException, OSError, OverflowError, ValueError, KeyError, TypeError):
             return False
         if not unchanged(task.items, finished.records, digest_now):
             return False
@@ -235,7 +245,7 @@ class TaskFolder:
         facts = content.header
         if facts["run"] != self.run:
             raise ValueError("of an earlier extraction, which was still running")
-        records = [SourceRecord.checked(*values) for values in facts["records"]]
+        records = checked_records(facts["records"])
         n_read = sum(record.digest is not None for record in records)
         vectors = content.arrays["vectors"]
         if vectors.dtype != np.float32 or vectors.shape != (n_read, self._n_features):

@@ -23,7 +23,7 @@ from hypervlad.features.lazy_torch import torch
 
 _MAX_DEATHS = 3  # of workers during the same task, before the call fails
 _REDUCTION = 8  # how many times fewer tasks run together after each death
-_POLL_SECONDS = 0.2
+_POLL_SECONDS = 0.2  # in which a worker looks whether its caller has ended
 _MAX_SHARED = 4  # a worker of a cluster may serve several callers
 
 T = TypeVar("T")
