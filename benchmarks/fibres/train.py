@@ -35,7 +35,6 @@ from hypervlad.data import FIBRE_LOOKS
 from hypervlad.datasets.fibres import FibreStyle, FibreTruth, draw_fibres
 from hypervlad.fibres import diameters
 from hypervlad.fibres.contrast import normalised_contrast
-from hypervlad.fibres.diameters import weighted_quantiles
 from hypervlad.fibres.places import Field, Places, find_places, followed, look_at, moved
 from hypervlad.fibres.profile_network import (
     LOG_ERRORS,
@@ -48,6 +47,7 @@ from hypervlad.fibres.profile_network import (
     seen_by_network,
 )
 from hypervlad.fibres.singles import resampled
+from hypervlad.statistics.groups import weighted_quantiles
 
 N_PLACES = 220  # per image; a step takes half of them
 BATCH = 64  # images

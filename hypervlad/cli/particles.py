@@ -387,6 +387,13 @@ def count(
             "leave_out: the others count for one.",
         ),
     ] = Edges.WEIGHT,
+    leave_out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CSV",
+            help="Particles that count no more, from now on: path, x_px and y_px in each.",
+        ),
+    ] = None,
     uncorrected: Annotated[
         bool,
         typer.Option("--uncorrected", help="Do not correct counts for wrong classes."),
@@ -429,6 +436,7 @@ def count(
       hypervlad particles count found/ --rule "length > 5 um and aspect_ratio >= 3"
     """
     from hypervlad.common.tables import table_as_bytes
+    from hypervlad.fibres.left_out import read_left_out
     from hypervlad.objects.found_folder import OWN_FILES, FoundFolder
     from hypervlad.particles.page import write_particles_page
 
@@ -437,7 +445,11 @@ def count(
     check_page(page, output)
     folder = FoundFolder(found)
     result = folder.count(
-        rule, edges=cast(Any, edges.value), measure=measure, corrected=not uncorrected
+        rule,
+        edges=cast(Any, edges.value),
+        measure=measure,
+        corrected=not uncorrected,
+        leave_out=None if leave_out is None else read_left_out(leave_out),
     )
     for name, (counts, sizes) in ({"": (result.counts, result.sizes)} | result.groups).items():
         for line in [*filter(None, [name]), *_count_lines(counts, sizes, result.measure)]:

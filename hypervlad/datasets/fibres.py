@@ -21,8 +21,8 @@ from hypervlad.datasets.drawing import (
     draw_seed,
     worm_like_chains,
 )
-from hypervlad.fibres.diameters import weighted_quantiles
 from hypervlad.fibres.profile_network import LOOKS, FibreLook
+from hypervlad.statistics.groups import weighted_quantiles
 
 #: How the brightness changes across a fibre.
 FIBRE_LOOKS: tuple[str, ...] = LOOKS

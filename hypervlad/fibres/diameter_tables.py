@@ -23,7 +23,7 @@ from hypervlad.fibres import (
 )
 from hypervlad.fibres.contrast import Values
 from hypervlad.fibres.diameter_page import MeasuredImage, kinds_text, write_diameter_page
-from hypervlad.fibres.diameters import Polarity, fibre_diameters, weighted_quantiles
+from hypervlad.fibres.diameters import Polarity, fibre_diameters
 from hypervlad.fibres.left_out import marked_places, read_left_out
 from hypervlad.fibres.profile_network import ProfileNetwork
 from hypervlad.images import PixelSizes, ReadOptions
@@ -31,6 +31,7 @@ from hypervlad.images.annotations import note_annotations, words_of_annotations
 from hypervlad.images.options import check_read_options
 from hypervlad.images.sample import Annotations
 from hypervlad.pages.results_folder import ResultsFolder, Row, report_removed, write_rows
+from hypervlad.statistics.groups import weighted_quantiles
 
 IMAGES_TABLE, PLACES_TABLE = "diameters.csv", "places.csv"
 GROUPS_TABLE, RATIOS_TABLE, PAGE = "groups.csv", "ratios.csv", "diameters.html"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -19,6 +19,7 @@ from hypervlad.images import Annotation, PixelSizes, ReadOptions
 from hypervlad.images.annotations import annotation_mask, words_of_annotations
 from hypervlad.images.reading import image_name
 from hypervlad.images.sample import Annotations, one_or_many, read_sample
+from hypervlad.statistics.groups import weighted_quantiles
 
 Polarity: TypeAlias = Literal["auto", "bright", "dark"]
 #: Why places are not measured.
@@ -524,13 +525,3 @@ def fit_kinds(logs: Values, weights: Values) -> Values:
         if criterion < best and (apart > _APART).all():
             best, found = criterion, np.stack([np.exp(middle), spread, part], axis=1)
     return found
-
-
-def weighted_quantiles(values: ArrayLike, weights: ArrayLike, shares: Sequence[float]) -> Values:
-    """Return values below which the given shares of the weight lie, interpolated; NaN if none."""
-    ordered = np.argsort(np.asarray(values))
-    value, weight = np.asarray(values, float)[ordered], np.asarray(weights, float)[ordered]
-    if not weight.sum() > 0:
-        return np.full(len(shares), np.nan)
-    middle = (np.cumsum(weight) - weight / 2) / weight.sum()
-    return np.asarray(np.interp(shares, middle, value))

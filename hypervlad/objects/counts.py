@@ -15,7 +15,12 @@ from scipy.stats import gamma
 from hypervlad.common.constraints import Integer, ListOf, Number, OneOf, check_value
 from hypervlad.common.wording import counted, name_some, verb
 from hypervlad.objects.measures import check_table
-from hypervlad.statistics.groups import left_out_interval, share_intervals, sums_without
+from hypervlad.statistics.groups import (
+    left_out_interval,
+    share_intervals,
+    sums_without,
+    weighted_quantiles,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -256,8 +261,8 @@ def particle_sizes(
     -------
     DataFrame with 2 (K + 1) rows
         ``class``, ``by`` ("number" or "area"), ``particles`` that touch no edge, and ``d10``,
-        ``d50``, ``d90``, each with ``_low`` and ``_high``: the smallest size such that particles up
-        to it make up a tenth (half, nine tenths) of all particles or of their area. The intervals
+        ``d50``, ``d90``, each with ``_low`` and ``_high``: the size below which a tenth (half, nine
+        tenths) of all particles or of their area is, interpolated between particles. The intervals
         are those of sizes whose share differs from that by no more than chance [1]_, judged by how
         much whole fields differ. An end beyond all sizes that were found is NaN; with particles of
         the class in one field, both.
@@ -281,7 +286,7 @@ def particle_sizes(
     >>> table = measure(cut_particles(np.ones((50, 50)), labels, pixel_size=2.0))
     >>> fields = [Field(table["micrograph"][0], (50, 50), 2.0)]
     >>> particle_sizes(table, fields)[["by", "d10", "d50"]].round(1).values.tolist()
-    [['number', 9.0, 9.0], ['area', 9.0, 22.6]]
+    [['number', 9.0, 11.0], ['area', 9.0, 19.7]]
     """
     import pandas as pd
 
@@ -311,11 +316,11 @@ def particle_sizes(
         size, field = sizes[chosen], np.unique(unit_of[chosen], return_inverse=True)[1]
         for by, weight in (("number", weights[chosen]), ("area", (weights * area)[chosen])):
             row: dict[str, Any] = {"class": name, "by": by, "particles": len(size)}
-            best = _share_sizes(size, weight, _SHARES)
+            best = weighted_quantiles(size, weight, _SHARES)
             ends = [np.full(len(_SHARES), np.nan)] * 2
             if len(size):
                 shares = share_intervals(size <= best[:, None], weight, field, _SHARES)
-                ends = [_share_sizes(size, weight, each) for each in shares]
+                ends = [weighted_quantiles(size, weight, each) for each in shares]
             for share, value, low, high in zip(_SHARES, best, *ends, strict=True):
                 key = f"d{round(100 * share)}"
                 row |= {key: value, f"{key}_low": low, f"{key}_high": high}
@@ -457,13 +462,3 @@ def _weighted_poisson(
         variance = count * float(own @ own) / total if total else count
         intervals.append(poisson_interval(count, variance, float(own.max(initial=0)) or 1.0))
     return np.array(intervals).T
-
-
-def _share_sizes(sizes: FloatArray, weights: FloatArray, shares: ArrayLike) -> FloatArray:
-    """Return the smallest of sorted sizes up to which there is a share; NaN outside 0 to 1."""
-    shares = np.asarray(shares, np.float64)
-    found, is_inside = np.full(shares.shape, np.nan), (shares > 0) & (shares < 1)
-    if len(sizes):
-        below = np.cumsum(weights)
-        found[is_inside] = sizes[np.searchsorted(below, shares[is_inside] * below[-1])]
-    return found

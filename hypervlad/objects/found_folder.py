@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from hypervlad.common.files import exclusive_lock, file_digest, parse_json
 from hypervlad.common.progress import ProgressBar, announced
@@ -433,6 +433,7 @@ class FoundFolder:
         edges: Edges = "weight",
         measure: str = "equivalent_diameter",
         corrected: bool = True,
+        leave_out: Mapping[str, ArrayLike] | None = None,
     ) -> FoundCounts:
         """Count the particles of each class and return their sizes, with 95 % intervals.
 
@@ -451,6 +452,9 @@ class FoundFolder:
             Column for sizes; without its unit, in nanometres if all pixel sizes are known.
         corrected : bool, default=True
             Correct counts for misclassification, if ``confusion.csv`` allows it.
+        leave_out : mapping of array-like of shape (n, 2), optional
+            Row and column of a pixel of each particle that counts no more, from now on, by image,
+            such as :func:`hypervlad.fibres.read_left_out` reads them.
 
         Returns
         -------
@@ -460,8 +464,15 @@ class FoundFolder:
         ------
         ValueError
             As in :func:`count_particles`, :func:`particle_sizes` and :func:`match_rule`.
+
+        Warns
+        -----
+        UserWarning
+            If an image is a copy, or no particle is where one should be left out.
         """
         changed = self.update()
+        if leave_out is not None:
+            self._leave_out(leave_out)
         table, notes = self.table, self._notes()
         if changed:
             notes.append(
@@ -562,6 +573,23 @@ class FoundFolder:
         if "left_out" not in self.table:
             return np.zeros(len(self.table), bool)
         return np.asarray(self.table["left_out"].fillna(0) != 0, bool)
+
+    def _leave_out(self, points: Mapping[str, ArrayLike]) -> None:
+        with exclusive_lock(self.path / LOCK, self.path):
+            table, missing = self.table.copy(), list[str]()
+            names = {field.micrograph for field in self.fields}
+            for name, own in points.items():
+                labels = self.outlines(name).label_image() if name in names else np.zeros((0, 0))
+                for row, column in np.rint(np.asarray(own, np.float64)).astype(int).tolist():
+                    inside = 0 <= row < labels.shape[0] and 0 <= column < labels.shape[1]
+                    number = labels[row, column] if inside else 0
+                    if not number:
+                        missing.append(f"{name} at x {column}, y {row}")
+                    is_it = (table["micrograph"] == name) & (table["particle"] == number)
+                    table.loc[is_it, "left_out"] = 1
+            if missing:
+                warn_user(f"no particle is there to leave out: {name_some(missing)}")
+            self._write(table, changed=())
 
     def _copies(self) -> set[str]:
         """Return the images that are copies of others in their group, with a warning."""

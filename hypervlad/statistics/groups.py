@@ -93,3 +93,21 @@ def share_intervals(
     own = parts.sum(axis=0) / totals.sum()
     low, high = left_out_interval(own, without)
     return low - own + shares, high - own + shares
+
+
+def weighted_quantiles(values: ArrayLike, weights: ArrayLike, shares: ArrayLike) -> Values:
+    """Return the values below which shares of a weight lie; NaN without weight, or outside 0 to 1.
+
+    Half the weight of each of the sorted values lies below it; between them, it is interpolated.
+
+    Examples
+    --------
+    >>> weighted_quantiles([3.0, 1.0], [1.0, 3.0], [0.375, 0.5, 0.9, 1.1]).tolist()
+    [1.0, 1.5, 3.0, nan]
+    """
+    ordered, asked = np.lexsort((weights, values)), np.asarray(shares, np.float64)
+    value, weight = np.asarray(values, float)[ordered], np.asarray(weights, float)[ordered]
+    if not weight.sum() > 0:
+        return np.full(asked.shape, np.nan)
+    middle = (np.cumsum(weight) - weight / 2) / weight.sum()
+    return np.where((asked >= 0) & (asked <= 1), np.interp(asked, middle, value), np.nan)
