@@ -257,6 +257,8 @@ def score(
       area_um2        the same in square micrometres
       n_regions       number of defective regions, the lines of regions.csv;
                       0 if nothing stands out
+      annotations, annotation_share
+                      what was left out of the image, and its share of it
     \b
     Columns of regions.csv, one line per region, in pixels:
       path, region    the regions of an image are numbered as on the page

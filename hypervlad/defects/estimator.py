@@ -40,10 +40,11 @@ from hypervlad.defects.cells import (
     sharpened,
 )
 from hypervlad.defects.findings import Finding, RegionRule
-from hypervlad.defects.labelled_cells import LabelledCells, fit_labelled_cells
-from hypervlad.defects.labelled_windows import (
+from hypervlad.defects.labelled import (
     DefectLabels,
+    LabelledCells,
     LabelledWindows,
+    fit_labelled_cells,
     fit_labelled_windows,
     window_stride,
 )

@@ -6,7 +6,7 @@ import functools
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from skimage.measure import label
 from skimage.morphology import reconstruction
 
 from hypervlad.objects.measures import feret_diameters
+from hypervlad.objects.particle import Outline, Outlines, cropped
 
 #: A region ends where the score has fallen to this share of its peak, above the usual score. By
 #: this share, areas are right on average for defects that are larger than cells.
@@ -29,19 +30,18 @@ _RING_SHARE = 0.25  # of the region's diameter: the width of larger rings
 _RING_GAP = 2  # pixels of the edge of a defect, which are neither
 
 
-@dataclass(frozen=True, eq=False)
-class Region:
-    """A connected region of defective pixels; all lengths are in pixels.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Region(Outline):
+    """The outline of a connected region of defective pixels; all lengths are in pixels.
 
     Attributes
     ----------
-    row, column, height, width : int
-        Upper left corner and size of its bounding box.
+    label, box, mask
+        As of an :class:`hypervlad.particles.Outline`; the highest region of an image is 1.
     area : int
         Pixels.
     score : float
         Of its peak: the highest of its cells, or pixels.
-    mask : ndarray of bool, shape (height, width)
     length, breadth : float
         Its longest and shortest diameter (Feret diameters).
     contrast : float
@@ -52,30 +52,35 @@ class Region:
         is 0 if only the upper end is known. None if nothing is known.
     """
 
-    row: int
-    column: int
-    height: int
-    width: int
     area: int
     score: float
-    mask: NDArray[np.bool_] = field(repr=False)
-    length: float = math.nan
-    breadth: float = math.nan
+    length: float
+    breadth: float
     contrast: float = math.nan
     area_interval: tuple[float, float] | None = None
+
+    @property
+    def row(self) -> int:
+        """First row of its box."""
+        return self.box[0]
+
+    @property
+    def column(self) -> int:
+        """First column of its box."""
+        return self.box[1]
+
+    @property
+    def height(self) -> int:
+        return self.box[2] - self.box[0]
+
+    @property
+    def width(self) -> int:
+        return self.box[3] - self.box[1]
 
     @property
     def diameter(self) -> float:
         """Diameter of a circle with the same area."""
         return math.sqrt(4 * self.area / math.pi)
-
-    @property
-    def window(self) -> tuple[slice, slice]:
-        """The bounding box as slices of the image."""
-        return (
-            slice(self.row, self.row + self.height),
-            slice(self.column, self.column + self.width),
-        )
 
 
 @dataclass(frozen=True)
@@ -227,11 +232,11 @@ class Finding:
         if found.is_defective:
             own_rule = RegionRule(threshold, None) if rule is None else rule
             regions = list(own_rule.regions(scores, scores if cells is None else cells))
-            regions.sort(key=lambda each: (-each.score, each.row, each.column))
-            found.regions.extend(regions)
+            regions.sort(key=lambda each: (-each.score, *each.box[:2]))
+            found.regions.extend(replace(each, label=k) for k, each in enumerate(regions, 1))
             if pixels is not None:
                 mask = found.mask
-                found.regions[:] = [_with_contrast(each, pixels, mask) for each in regions]
+                found.regions[:] = [_with_contrast(each, pixels, mask) for each in found.regions]
         return found
 
     @functools.cached_property
@@ -241,6 +246,11 @@ class Finding:
         for region in self.regions:
             mask[region.window] |= region.mask
         return mask
+
+    @property
+    def outlines(self) -> Outlines:
+        """The regions as outlines, to be measured and written as those of particles."""
+        return Outlines((self.map.shape[0], self.map.shape[1]), tuple(self.regions))
 
     @property
     def is_defective(self) -> bool:
@@ -305,17 +315,15 @@ def _around(
 
 def _region(mask: NDArray[np.bool_], score: float, window: tuple[slice, slice]) -> Region:
     """Measure the pixels of a mask, which is that of a window of the image."""
-    (rows, columns) = find_objects(mask.astype(np.uint8))[0]
-    own = mask[rows, columns].copy()
-    length, breadth = feret_diameters(own)
+    outline = cropped(mask, window[0].start, window[1].start)
+    assert outline is not None
+    length, breadth = feret_diameters(outline.mask)
     return Region(
-        window[0].start + rows.start,
-        window[1].start + columns.start,
-        own.shape[0],
-        own.shape[1],
-        int(own.sum()),
-        score,
-        own,
+        label=1,
+        box=outline.box,
+        mask=outline.mask,
+        area=int(outline.mask.sum()),
+        score=score,
         length=length,
         breadth=breadth,
     )
@@ -328,8 +336,9 @@ def _with_contrast(
     width = max(_RING, math.ceil(_RING_SHARE * region.diameter))
     reach = _RING_GAP + width
     window = tuple(slice(max(0, s.start - reach), s.stop + reach) for s in region.window)
-    own = np.zeros(defective[window].shape, bool)
-    top, left = region.row - window[0].start, region.column - window[1].start
+    part = pixels[window]
+    own = np.zeros(part.shape, bool)
+    top, left = region.box[0] - window[0].start, region.box[1] - window[1].start
     own[top : top + region.height, left : left + region.width] = region.mask
     distance = distance_transform_edt(~own)
     ring = (distance > _RING_GAP) & (distance <= reach)
@@ -337,5 +346,4 @@ def _with_contrast(
         return region
     if not defective[window][ring].all():
         ring &= ~defective[window]
-    part = pixels[window]
     return replace(region, contrast=float(part[own].mean() - part[ring].mean()))

@@ -27,7 +27,7 @@ _MAPS, _MASKS, _OVERLAYS = "maps", "masks", "overlays"
 SCORES, REGIONS, PAGE = "scores.csv", "regions.csv", "report.html"
 _SCORE_COLUMNS = [
     *("path", "score", "highest", "highest_x", "highest_y", "threshold", "called"),
-    *("area_fraction", "area_um2", "n_regions"),
+    *("area_fraction", "area_um2", "n_regions", "annotations", "annotation_share"),
 ]
 _REGION_COLUMNS = [
     *("path", "region", "x", "y", "width", "height", "area", "diameter", "length", "breadth"),
@@ -61,9 +61,8 @@ class WrittenFindings:
     def add(self, name: str, found: Finding, micrograph: Micrograph) -> None:
         size = micrograph.pixel_size
         self.n_in_training += found.in_training
-        self._score_rows.append(_score_row(name, found, size))
-        numbered = enumerate(found.regions, start=1)
-        self._region_rows += [_region_row(name, n, each, size) for n, each in numbered]
+        self._score_rows.append(_score_row(name, found, micrograph))
+        self._region_rows += [_region_row(name, each, size) for each in found.regions]
         self.page.add(name, found, micrograph)
 
     def write_tables(self, folder: Path) -> None:
@@ -158,15 +157,17 @@ def write_findings(
     return written
 
 
-def _score_row(name: str, found: Finding, pixel_size: float | None) -> list[Any]:
-    area = _in_micrometres(found.area, pixel_size, 2)
+def _score_row(name: str, found: Finding, micrograph: Micrograph) -> list[Any]:
+    area = _in_micrometres(found.area, micrograph.pixel_size, 2)
+    n_bar = int(micrograph.metadata.get("banner_rows", 0))  # all that scorers leave out
+    bar = "an information bar" if n_bar else None, n_bar / (n_bar + len(micrograph.pixels))
     called = "anomalous" if found.is_defective else "normal"
     row, column = found.highest
     levels = [found.score, float(found.map[row, column]), column, row, found.threshold]
-    return [name, *levels, called, found.area_fraction, area, len(found.regions)]
+    return [name, *levels, called, found.area_fraction, area, len(found.regions), *bar]
 
 
-def _region_row(name: str, number: int, own: Region, pixel_size: float | None) -> list[Any]:
+def _region_row(name: str, own: Region, pixel_size: float | None) -> list[Any]:
     extent = [own.width, own.height, own.area, own.diameter, own.length, own.breadth]
     pixels = [*extent, *(own.area_interval or (None, None))]
     scaled = [
@@ -174,7 +175,7 @@ def _region_row(name: str, number: int, own: Region, pixel_size: float | None) -
         for value, power in zip(pixels, (1, 1, 2, 1, 1, 1, 2, 2), strict=True)
     ]
     contrast = None if math.isnan(own.contrast) else own.contrast
-    return [name, number, own.column, own.row, *pixels, contrast, own.score, *scaled]
+    return [name, own.label, own.column, own.row, *pixels, contrast, own.score, *scaled]
 
 
 def _in_micrometres(value: float | None, pixel_size: float | None, power: int) -> float | None:

@@ -17,10 +17,9 @@ from markupsafe import Markup
 from numpy.typing import ArrayLike, NDArray
 
 from hypervlad.common.wording import counted, percent, verb
-from hypervlad.defects.displays import PatchConfusionDisplay
+from hypervlad.defects.displays import DetectionLimitsDisplay, PatchConfusionDisplay
 from hypervlad.defects.evaluation import DefectEvaluation, MapWithMask, gap_between_modes
 from hypervlad.defects.findings import Finding, Region
-from hypervlad.defects.limits_display import DetectionLimitsDisplay
 from hypervlad.images import Micrograph, read_image
 from hypervlad.objects.particle import Outline
 from hypervlad.pages import parts
@@ -339,9 +338,8 @@ def _sheet(
 def _picture(place: int, name: str, found: Finding, micrograph: Micrograph) -> Picture:
     size, outlines = micrograph.pixel_size, []
     for number, each in enumerate(found.regions, start=1):
-        box = each.row, each.column, each.row + each.height, each.column + each.width
         facts = f"peak {significant(each.score)}, {_area_texts(each, size)[0]}"
-        path, title = svg_path(Outline(number, box, each.mask)), f"Region {number}: {facts}"
+        path, title = svg_path(each), f"Region {number}: {facts}"
         name_ = f"region {number}"
         outlines.append(parts.Outline(f"r{place}-{number}", path, title, "region", name_))
     call = Markup('<span class="call" data-score="{}" data-above="{}" data-below="{}">{}</span>')

@@ -1,5 +1,12 @@
-from hypervlad.defects.evaluation import DefectEvaluation, evaluate_defects, gap_between_modes
-from hypervlad.defects.maps import PatchConfusion, PixelTally, area_fraction_error, patch_confusion
+from hypervlad.defects.evaluation import (
+    DefectEvaluation,
+    PatchConfusion,
+    PixelTally,
+    area_fraction_error,
+    evaluate_defects,
+    gap_between_modes,
+    patch_confusion,
+)
 from hypervlad.statistics.classification import (
     ClassScores,
     Evaluation,

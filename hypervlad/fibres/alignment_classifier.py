@@ -277,7 +277,7 @@ class AlignmentClassifier(ImageEstimator):
         """
         check_is_fitted(self)
         reading = replace(self.encoder_.fitted_params_.read_options, scaling="minmax")
-        given = {"window": self.window_, "read_options": reading} | options
+        given: dict[str, Any] = {"window": self.window_, "read_options": reading} | options
         return aligned_fraction(image, self, **given)
 
     def predict(self, images: Sequence[Any]) -> NDArray[np.float64]:

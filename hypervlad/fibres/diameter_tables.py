@@ -154,7 +154,8 @@ def write_diameters(
             disable=not progress or None,
         ):
             settings = f"{method}, {polarity}, {_options_of(image, options)}"
-            before, seen = results.earlier(name) if resume else None, {"settings": settings}
+            before = results.earlier(name) if resume else None
+            seen: dict[str, Any] = {"settings": settings}
             try:
                 if before is not None and _is_kept(*before, settings):
                     found = _stored(*before)

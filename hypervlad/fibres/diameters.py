@@ -24,13 +24,15 @@ from hypervlad.statistics.groups import weighted_quantiles
 Polarity: TypeAlias = Literal["auto", "bright", "dark"]
 #: Why places are not measured.
 REFUSALS: tuple[str, ...] = ("outside the mask", "no whole fibre", "not resolved", "uncertain")
+# In thinner fibres, the two edges are one: all 20 such mats of the benchmark are refused.
 _SMALLEST = 3.0  # diameter in pixels
 _RESOLVED = 2.355  # diameter over the blur's standard deviation: its full width at half maximum
 _MARGIN = 1.3  # of the median over the smallest diameter
-_MAX_HALF_WIDTH = np.log(2)  # of the interval of the logarithm of the median
+_MAX_HALF_WIDTH = np.log(2)  # of the interval of the logarithm of the median: half to twice it
 _PROBABILITY = 0.7  # of a place, at least
 _MIN_ERROR = 0.01  # of the logarithm of a diameter, that counts
 _MAX_ERROR = 0.4  # of the logarithm of a diameter
+# Bounds of a correction that was fitted to synthetic mats: beyond, single places weigh too much.
 _POWERS = (-0.5, 1.5)  # of the diameter, that acceptance may go with
 _FACTOR = np.log(2)  # of the diameter
 #: The arrays of `FibreDiameters` with one entry per place.

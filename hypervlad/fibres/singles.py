@@ -129,7 +129,8 @@ def find_fibres(
     drawn = [fibres.outline(line) for line in lines if _length(line.points) >= min_length]
     shown = _without_doubles([each for each in drawn if each], shape)
     is_out = marked_outlines(shown, leave_out, image_name(image))
-    return replace(nothing, outlines=shown)[~is_out]
+    kept = tuple(each for each, is_marked in zip(shown, is_out, strict=True) if not is_marked)
+    return replace(nothing, outlines=kept)
 
 
 @dataclass(frozen=True, eq=False)

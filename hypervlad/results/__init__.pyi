@@ -9,9 +9,12 @@ from hypervlad.classify.evaluation_page import report_on_held_out, report_on_mod
 from hypervlad.classify.evidence_display import EvidenceDisplay
 from hypervlad.classify.page import write_classified_page
 from hypervlad.classify.predictions import predictions_as_bytes
-from hypervlad.defects.displays import DefectMapDisplay, PatchConfusionDisplay
+from hypervlad.defects.displays import (
+    DefectMapDisplay,
+    DetectionLimitsDisplay,
+    PatchConfusionDisplay,
+)
 from hypervlad.defects.findings_folder import write_findings
-from hypervlad.defects.limits_display import DetectionLimitsDisplay
 from hypervlad.defects.page import write_defect_report
 from hypervlad.fibres.alignment_page import write_alignment
 from hypervlad.fibres.diameter_tables import write_diameters

@@ -326,8 +326,6 @@ def test_a_file_keeps_the_parameters_of_the_model_and_not_of_the_machine(fitted)
         is_of_part = isinstance(value, BaseEstimator) or (part and kept[part] is None)
         if is_of_part or value is None or own == "taps" or (part and own in unsaved):
             continue
-        if part == "boosting" and "patch" in kept:
-            continue  # a scorer's learner has the shares of its cells, and no trees
         is_kept = own not in unsaved or hasattr(fitted.model, f"{own}_")
         assert loaded[name] == (plain(value) if is_kept else defaults[name]), name
 
