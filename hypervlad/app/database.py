@@ -437,8 +437,13 @@ def log_event(
     what: str,
     result: ClickResult,
     category: int | None = None,
+    *,
+    undone: int | None = None,
 ) -> int:
-    """Log a click of a window (client), in the transaction of its effect; return its number."""
+    """Log a click of a window (client), in the transaction of its effect; return its number.
+
+    `undone` is the number of the click that it undoes.
+    """
     outcome, message, item = result
     cursor = connection.execute(
         "INSERT INTO events (click, client, time, what, item, category, outcome, message) "
@@ -446,6 +451,10 @@ def log_event(
         [click, client, time, what, item, category, outcome, message],
     )
     assert cursor.lastrowid is not None
+    if undone is not None:
+        connection.execute(
+            "UPDATE events SET undone_by = ? WHERE number = ?", [cursor.lastrowid, undone]
+        )
     return cursor.lastrowid
 
 

@@ -11,7 +11,6 @@ from typing import Literal
 from hypervlad.app.database import (
     NOTHING_TO_UNDO,
     ClickResult,
-    Outcome,
     QueueError,
     UnknownError,
     earlier_result,
@@ -64,14 +63,6 @@ class LabelPage:
     labels: list[GivenLabel]
     total: int
     counts: list[tuple[int, int]]
-
-
-@dataclass(frozen=True)
-class Correction:
-    """The result of changing labels: "kept" if at least one was changed, and its description."""
-
-    outcome: Outcome
-    message: str
 
 
 class Labels:
@@ -143,8 +134,8 @@ class Labels:
 
     def correct(
         self, client: str, click: str, items: Mapping[int, int | None], category: int
-    ) -> Correction:
-        """Label images again; a click that is sent again has no further effect.
+    ) -> ClickResult:
+        """Label images again, "kept" if one changes; a click sent again has no further effect.
 
         Parameters
         ----------
@@ -191,16 +182,13 @@ class Labels:
                     "UPDATE items SET state = 'labelled', category = ?, event = ? WHERE id = ?",
                     [(category, number, row["id"]) for row in fresh],
                 )
-        return Correction(result.outcome, result.message)
+        return result
 
-    def undo(self, client: str, click: str) -> Correction:
+    def undo(self, client: str, click: str) -> ClickResult:
         """Undo a window's last correction; images that have changed since stay as they are."""
         connection = self.queue.connection
         with transaction(connection):
-            result = earlier_result(connection, click)
-            if result is None:
-                result = self._undo_last(client, click)
-        return Correction(result.outcome, result.message)
+            return earlier_result(connection, click) or self._undo_last(client, click)
 
     def _undo_last(self, client: str, click: str) -> ClickResult:
         connection, now = self.queue.connection, self.queue.now()
@@ -216,10 +204,7 @@ class Labels:
         fresh = [row for row in before if row["fresh"]]
         words = f"{counted(len(fresh), self.queue.unit)} labelled as before"
         result = self._result_of(words, len(fresh), len(before) - len(fresh), last["item"])
-        number = log_event(connection, now, client, click, "undo", result)
-        connection.execute(
-            "UPDATE events SET undone_by = ? WHERE number = ?", [number, last["number"]]
-        )
+        log_event(connection, now, client, click, "undo", result, undone=last["number"])
         connection.executemany(
             "UPDATE items SET state = ?, category = ?, event = ? WHERE id = ?",
             [(row["state"], row["category"], row["previous"], row["item"]) for row in fresh],

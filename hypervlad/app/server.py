@@ -284,11 +284,11 @@ def _add_labels(app: Flask, labels: Labels) -> None:
     def correct(token: str) -> Response:
         fields = {"client": str, "click": str, "items": list, "category": int}
         body = _body(fields)
-        return jsonify(asdict(labels.correct(**body | {"items": _items_of(body["items"])})))
+        return jsonify(labels.correct(**body | {"items": _items_of(body["items"])})._asdict())
 
     @app.post("/<token>/restore")
     def restore(token: str) -> Response:
-        return jsonify(asdict(labels.undo(**_body({"client": str, "click": str}))))
+        return jsonify(labels.undo(**_body({"client": str, "click": str}))._asdict())
 
 
 def _items_of(pairs: list[Any]) -> dict[int, int | None]:

@@ -367,9 +367,8 @@ class Queue:
             result = ClickResult(
                 "late", "the image has been changed since and stays as it is", last["item"]
             )
-        number = log_event(self.connection, self.now(), client, click, "undo", result)
-        connection.execute(
-            "UPDATE events SET undone_by = ? WHERE number = ?", [number, last["number"]]
+        number = log_event(
+            connection, self.now(), client, click, "undo", result, undone=last["number"]
         )
         if result.outcome == "kept":
             connection.execute(
