@@ -30,7 +30,8 @@ from hypervlad.fibres.profile_network import (
     log_spectrum,
 )
 
-# Lines. Scales in steps of the square root of 2, after Lindeberg.
+# Lines. Scales in steps of the square root of 2, after Lindeberg. With a third more or less reach
+# of the Gaussian, medians of 12 synthetic mats change by 1 to 2 %.
 _SCALES = ((1.0, 1.41, 2.0), (1.41, 2.0))  # at full size, and at each half of the size before
 _BAND = 2**20  # pixels that are filtered at a time
 _TRUNCATE = 3.5  # of a Gaussian, in units of its standard deviation
@@ -56,8 +57,8 @@ _N_PASSES = 2  # after the first
 _MOVED = 0.3  # probability from which a place is moved to the fibre's middle
 _TURN = 0.3  # radians, at most
 
-# Which places follow each other. With gaps twice as wide, as many single fibres are found in 32
-# synthetic deposits, to 1 %.
+# Which places follow each other. With a third more or less, these medians change by less than
+# 0.1 %. With gaps twice as wide, as many single fibres of 32 deposits are found, to 1 %.
 _NEXT = 2.0  # times as far as places are apart, within which the next one follows
 _GAP = (4.0, 15.0)  # between places that follow each other: in diameters, and in pixels more
 

@@ -76,6 +76,7 @@ def test_tables_agree_with_the_library(folder, first):
             assert float(row[f"{column}_nm"]) == pytest.approx(value, rel=1e-4)
             assert float(row[f"{column}_px"]) == pytest.approx(value / PIXEL_SIZE, rel=1e-4)
         assert (row["profile"], row["polarity"]) == (each.profile, each.polarity)
+        assert (row["annotations"], float(row["annotation_share"])) == ("", each.annotation_share)
         assert int(row["refused_no_whole_fibre"]) == each.refused["no whole fibre"]
         of_image = [place for place in places if place["path"] == row["path"]]
         np.testing.assert_allclose(numbers(of_image, "diameter_nm"), each.diameters, rtol=1e-5)
