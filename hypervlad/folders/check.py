@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import joblib
 import numpy as np
-from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
 from hypervlad.common.progress import ProgressBar
@@ -18,9 +18,9 @@ from hypervlad.folders.folder import FolderLayout, scan_images
 from hypervlad.folders.groups import ImageFolderError
 from hypervlad.folders.problems import MIN_SIDE, ClassValues, list_notes, list_problems
 from hypervlad.folders.report import BadFile, CopySet, FolderComparison, FolderReport
-from hypervlad.images import ImageReadError, Micrograph, ReadOptions
+from hypervlad.images import Micrograph, ReadOptions, SkippedImage
 from hypervlad.images.pixels import is_blank
-from hypervlad.images.reading import read_named
+from hypervlad.images.reading import read_in_order, read_named
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,6 @@ class _ImageFacts:
     blank: bool
     stored_size: tuple[int, int]
     bar_rows: tuple[int, int]  # at the top, and at the bottom
-    is_cut: bool
     thumbnail: Thumbnail
     group: str | None = None
 
@@ -107,7 +106,7 @@ def check_image_folder(
         near_copies=near,
         blank_files=[f.file for f in facts if f.blank],
         small_files=[f.file for f in facts if f.is_small],
-        banner_files=[f.file for f in facts if f.bar_rows[1] and not f.is_cut],
+        banner_files=[f.file for f in facts if f.bar_rows[1] and options.banner == "keep"],
         top_bar_files=[f.file for f in facts if f.bar_rows[0]],
         uneven_bars=_uneven_bars(facts),
         page_counts={f.file: f.n_pages for f in facts if f.n_pages > 1},
@@ -214,33 +213,26 @@ def _read_all(
     files = [*layout.files, *layout.loose] if with_loose else layout.files or layout.loose
     labels = [*layout.labels, *[""] * (len(files) - len(layout.labels))]
     names = [layout.relative(file) for file in files]
-    jobs = (
-        delayed(_read_one)(file, name, label, options, None if group_of is None else group_of[name])
-        for file, name, label in zip(files, names, labels, strict=True)
-    )
-    # Threads: decoding and filtering release the GIL, and pixels need not be copied.
-    outcomes: Iterator[_ImageFacts | BadFile] = Parallel(prefer="threads", return_as="generator")(
-        jobs
-    )
+    groups = [None if group_of is None else group_of[name] for name in names]
+    own = dict(zip(files, zip(names, labels, groups, strict=True), strict=True))
+
+    def read(file: Path, shown: str) -> _ImageFacts:
+        return _facts(read_named(file, options, shown, with_bars=True), *own[file])
+
+    n_threads = joblib.effective_n_jobs()  # decoding and filtering release the GIL
+    outcomes = read_in_order(enumerate(files), read, n_threads if n_threads > 1 else 0)
+    bar = ProgressBar(outcomes, "Reading", total=len(files), disable=not verbose, unit="image")
     facts: list[_ImageFacts] = []
     bad: list[BadFile] = []
-    for outcome in ProgressBar(
-        outcomes, "Reading", total=len(files), disable=not verbose, unit="image"
-    ):
-        if isinstance(outcome, BadFile):
-            bad.append(outcome)
+    for outcome in bar:
+        if isinstance(outcome, SkippedImage):
+            bad.append(BadFile(names[outcome.position], outcome.reason))
         else:
             facts.append(outcome)
     return facts, bad
 
 
-def _read_one(
-    file: Path, name: str, label: str, options: ReadOptions, group: str | None
-) -> _ImageFacts | BadFile:
-    try:
-        micrograph = read_named(file, options, str(file), with_bars=True)
-    except ImageReadError as error:
-        return BadFile(name, str(error))
+def _facts(micrograph: Micrograph, name: str, label: str, group: str | None) -> _ImageFacts:
     pixels = micrograph.pixels
     colour = "grey" if pixels.ndim == 2 else "colour"
     return _ImageFacts(
@@ -255,7 +247,6 @@ def _read_one(
         blank=is_blank(pixels),
         stored_size=(pixels.shape[0] + micrograph.metadata["banner_rows"], pixels.shape[1]),
         bar_rows=tuple(micrograph.metadata["bar_rows"]),
-        is_cut=options.banner == "remove",
         thumbnail=make_thumbnail(pixels),
         group=group,
     )

@@ -135,13 +135,14 @@ def annotation_mask(annotations: list[Annotation], shape: tuple[int, int]) -> Ma
     """Return the pixels of annotations, with those beside them that they blur, (H, W)."""
     mask = np.zeros(shape, bool)
     for each in annotations:
-        window = window_of(each)
+        rows, columns = window = window_of(each)
         if each.mask is None:
             mask[window] = True
         else:
-            own = np.zeros(shape, bool)
-            own[window_of(each, 0)] = each.mask
-            mask[window] |= ndimage.binary_dilation(own[window], _EIGHT, _MARGIN)
+            own = np.zeros(mask[window].shape, bool)
+            top, left, bottom, right = _shifted(each.box, -rows.start, -columns.start)
+            own[top:bottom, left:right] = each.mask
+            mask[window] |= ndimage.binary_dilation(own, _EIGHT, _MARGIN)
     return mask
 
 

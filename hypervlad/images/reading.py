@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 
 from hypervlad.common.constraints import OneOf, check_value
 from hypervlad.common.limits import MAX_SIDECAR
-from hypervlad.common.wording import counted, warn_user
+from hypervlad.common.progress import warn_of_image
+from hypervlad.common.wording import counted, name_some, warn_user
 from hypervlad.images.banner import find_banner
 from hypervlad.images.errors import (
     ImageReadError,
@@ -217,11 +218,18 @@ def _set_pixel_size(
     if "pixel_size_from" not in decoded.metadata:
         decoded.set_pixel_sides((size, size), "reading options")
     elif isinstance(given, PixelSizes) and stated and abs(size / stated - 1) > SIZE_TOLERANCE:
-        warnings.warn(  # from this line, as below: some images are read more than once
-            f"{name}: {size:.4g} nm per pixel by the table, but {stated:.4g} by its metadata, "
-            "which are used",
-            stacklevel=1,
-        )
+        warn_of_image(_other_size, name, (size, stated))
+
+
+def _other_size(facts: Mapping[str, tuple[float, float]], n_images: int) -> str:
+    (name, (size, stated)), *others = facts.items()
+    one = f"{name}: {size:.4g} nm per pixel by the table, but {stated:.4g} by its metadata"
+    if not others:
+        return f"{one}, which are used"
+    return (
+        f"{len(facts)} of {counted(n_images, 'image')} have another pixel size by the table than "
+        f"by their metadata, which are used: {name_some(list(facts))} ({one})"
+    )
 
 
 def read_stored(path: Any, name: str, *, one_page: bool = False) -> NDArray[Any]:
