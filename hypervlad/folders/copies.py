@@ -30,13 +30,6 @@ _SMOOTH, _LOCAL = 0.8, 13.0
 _MAX_FRAME, _FRAME_TOLERANCE = 0.2, 0.05
 _FLAT, _EDGE_SHARE = 0.95, 0.5
 
-_MIN_SIMILARITY = 0.8
-# Images of one lattice reach 0.1, copies 0.65.
-_MIN_DISTINCTNESS = 0.6
-# Pairs above it need no support by other copies of the two images.
-_STRONG = 0.9
-_N_WITNESSES = 5
-
 
 def find_near_copies(
     thumbnails: Sequence[Thumbnail],
@@ -53,77 +46,39 @@ def find_near_copies(
     Returned are the sorted pairs ``i < j``, (n_pairs, 2), their similarities from 0 to 1, and
     overlaps: the part of the smaller view that both show.
     """
-    finder = _Finder(thumbnails)
     points = [find_keypoints(thumbnail) for thumbnail in thumbnails]
+    found: dict[tuple[int, int], Registration] = {}
     for candidates in candidate_pairs(points, folders):
         for candidate in candidates:
-            finder.compare((candidate.first, candidate.second), candidate.transformation)
+            pair = candidate.first, candidate.second
+            first, second = (thumbnails[k].astype(np.float32) for k in pair)
+            match = None if pair in found else register(first, second, candidate.transformation)
+            if match is not None and match.is_copy:
+                found[pair] = match
         if progress is not None:
             progress(1)
-    found = {pair: match for pair, match in finder.confirmed.items() if finder.supported(pair)}
     pairs = np.array(sorted(found), dtype=np.intp).reshape(-1, 2)
     similarity = [found[pair].similarity for pair in sorted(found)]
-    overlap = [finder.overlap(*pair) for pair in sorted(found)]
+    overlap = [
+        _overlap(thumbnails[i].shape, thumbnails[j].shape, found[i, j].transformation)
+        for i, j in sorted(found)
+    ]
     return pairs, np.array(similarity, dtype=np.float32), np.array(overlap, dtype=np.float32)
 
 
-class _Finder:
-    def __init__(self, thumbnails: Sequence[Thumbnail]) -> None:
-        self.thumbnails = thumbnails
-        self.confirmed: dict[tuple[int, int], Registration] = {}
+def _overlap(first: tuple[int, ...], second: tuple[int, ...], there: Transformation) -> float:
+    """Return the part of the smaller of two thumbnails that lies in the other one."""
+    ways = (first, second, there), (second, first, there.inverse())
+    return max(_share(*way) for way in ways)
 
-    def compare(self, pair: tuple[int, int], start: Transformation) -> None:
-        match = None if pair in self.confirmed else self._match(pair, start)
-        if match is not None:
-            self.confirmed[pair] = match
 
-    def supported(self, pair: tuple[int, int]) -> bool:
-        """Return whether a pair is strong, or not contradicted: doubtful pairs chain no sets."""
-        match = self.confirmed[pair]
-        if match.similarity >= _STRONG:
-            return True
-        a, b = pair
-        there = match.transformation
-        verdicts = []
-        for end, other, across in ((a, b, there), (b, a, there.inverse())):
-            witnesses = [(c, path) for c, path in self._strong_copies(end) if c != other]
-            for witness, path in witnesses[:_N_WITNESSES]:
-                start = path.then(across)
-                if self._share(witness, other, start) >= 0.25:
-                    verdicts.append(self._match((witness, other), start) is not None)
-        return 2 * sum(verdicts) >= len(verdicts)
-
-    def _match(self, pair: tuple[int, int], start: Transformation) -> Registration | None:
-        first, second = (self.thumbnails[i].astype(np.float32) for i in pair)
-        match = register(first, second, start)
-        if (
-            match is None
-            or match.similarity < _MIN_SIMILARITY
-            or match.distinctness < _MIN_DISTINCTNESS
-        ):
-            return None
-        return match
-
-    def _strong_copies(self, image: int) -> list[tuple[int, Transformation]]:
-        return [
-            (i + j - image, match.transformation if j == image else match.transformation.inverse())
-            for (i, j), match in self.confirmed.items()
-            if image in (i, j) and match.similarity >= _STRONG
-        ]
-
-    def overlap(self, first: int, second: int) -> float:
-        there = self.confirmed[first, second].transformation
-        back = there.inverse()
-        return max(self._share(first, second, there), self._share(second, first, back))
-
-    def _share(self, first: int, second: int, transformation: Transformation) -> float:
-        """Return which part of the first thumbnail lies in the second."""
-        extents = [np.linspace(0, extent - 1, 33) for extent in self.thumbnails[first].shape]
-        points = np.stack(np.meshgrid(*extents, indexing="ij"), axis=-1).reshape(-1, 2)
-        places = points @ transformation.matrix.T + transformation.offset
-        # Copies of the same frame may be registered to within a pixel.
-        inside = (places >= -1) & (places <= np.array(self.thumbnails[second].shape))
-        return float(inside.all(axis=1).mean())
+def _share(own: tuple[int, ...], other: tuple[int, ...], there: Transformation) -> float:
+    extents = [np.linspace(0, extent - 1, 33) for extent in own]
+    points = np.stack(np.meshgrid(*extents, indexing="ij"), axis=-1).reshape(-1, 2)
+    places = points @ there.matrix.T + there.offset
+    # Copies of the same frame may be registered to within a pixel.
+    inside = (places >= -1) & (places <= np.array(other))
+    return float(inside.all(axis=1).mean())
 
 
 def group_copies(pairs: NDArray[np.intp], n_images: int) -> list[list[int]]:

@@ -26,6 +26,8 @@ _MIN_PEAK, _MIN_COARSE, _MIN_MEDIAN = 0.25, 0.3, 0.5
 # Largest change of a start's matrix; tiles of different images would be bent onto each other.
 _MAX_BEND = 0.12
 _MIN_OVERLAP = 0.1
+# Of copies. Images of one lattice reach a distinctness of 0.1, copies 0.65.
+_MIN_SIMILARITY, _MIN_DISTINCTNESS = 0.8, 0.6
 _N_STARTS = 3
 _CLEARLY_DISTINCT = 0.5
 _MAX_FREQUENCY = 0.3  # cycles per pixel; beyond it, thumbnails contain little but rounding errors
@@ -74,6 +76,10 @@ class Registration:
     similarity: float
     distinctness: float
     transformation: Transformation
+
+    @property
+    def is_copy(self) -> bool:
+        return self.similarity >= _MIN_SIMILARITY and self.distinctness >= _MIN_DISTINCTNESS
 
 
 def register(first: FloatMap, second: FloatMap, start: Transformation) -> Registration | None:
