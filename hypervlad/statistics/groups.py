@@ -105,8 +105,8 @@ def weighted_quantiles(values: ArrayLike, weights: ArrayLike, shares: ArrayLike)
     >>> weighted_quantiles([3.0, 1.0], [1.0, 3.0], [0.375, 0.5, 0.9, 1.1]).tolist()
     [1.0, 1.5, 3.0, nan]
     """
-    ordered, asked = np.lexsort((weights, values)), np.asarray(shares, np.float64)
-    value, weight = np.asarray(values, float)[ordered], np.asarray(weights, float)[ordered]
+    asked, table = np.asarray(shares, np.float64), np.array([weights, values], np.float64)
+    weight, value = table[:, np.lexsort(table)]
     if not weight.sum() > 0:
         return np.full(asked.shape, np.nan)
     middle = (np.cumsum(weight) - weight / 2) / weight.sum()

@@ -383,8 +383,3 @@ def test_what_is_refused_changes_nothing(classified, images, act, words):
         act(classified, images)
     assert len(before) == len(FIELDS)
     assert all(file.exists() for file in before)
-
-
-def test_particles_are_classified_before_they_are_corrected(found):
-    with pytest.raises(ValueError, match="run 'hypervlad particles classify'"):
-        found.correct({("a.png", 1): "small"})

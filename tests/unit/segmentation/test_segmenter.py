@@ -5,15 +5,12 @@ import pickle
 
 import numpy as np
 import pytest
-import torch
 from scipy import ndimage
 from scipy.ndimage import zoom
 from support.damage import damaged
 from support.few_crops import few_crops
-from support.tiny import build_tiny
 
-from hypervlad import HypercolumnSegmenter, ModelFileError, register_backbone
-from hypervlad.features import Preprocessing
+from hypervlad import HypercolumnSegmenter, ModelFileError
 
 SHAPE = (96, 128)
 EMPTY = [np.full(SHAPE, 0.3, np.float32)] * 4, [np.zeros(SHAPE, np.int32)] * 4
@@ -197,25 +194,6 @@ def test_unusable_annotations(fields, given, annotation, words):
     with pytest.raises(ValueError, match=words):  # an ImageReadError is one
         model.fit(fields[0], given, annotation=annotation)
     assert not hasattr(model, "decoder_")
-
-
-class WholeImage(torch.nn.Module):
-    """A network whose cells depend on the whole image."""
-
-    def __init__(self):
-        super().__init__()
-        self.network = build_tiny()
-
-    def forward(self, batch):
-        return self.network(batch - batch.mean((2, 3), keepdim=True))
-
-
-def test_images_that_cannot_be_cut_into_tiles_are_refused_before_the_training():
-    taps = ["network.1", "network.3", "network.4"]
-    register_backbone("whole", WholeImage, taps, Preprocessing(minimum_size=4))
-    model = new_segmenter(tile_size=512, n_epochs=1000).set_params(backbone="whole")
-    with few_crops(4), pytest.raises(ValueError):
-        model.fit(*make_fields(4, shape=(40, 600)))
 
 
 def test_a_damaged_state_is_an_error(fitted):
