@@ -166,7 +166,7 @@ def write_diameters(
                     )
                     note_annotations(name, found.annotations)
                     words = words_of_annotations(found.annotations)
-                    cells = words or None, found.annotation_share
+                    cells: tuple[Any, Any] = words or None, found.annotation_share
                     seen |= dict(zip(_ANNOTATIONS, cells, strict=True))
             except ValueError as error:
                 unreadable.append(str(error))
