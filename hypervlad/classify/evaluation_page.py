@@ -13,7 +13,6 @@ import numpy as np
 from markupsafe import Markup
 
 from hypervlad.classify.answers import LabelIssue
-from hypervlad.classify.codewords_display import CodewordMapDisplay
 from hypervlad.classify.displays import (
     ConfusionDisplay,
     ReliabilityDisplay,
@@ -46,10 +45,9 @@ from hypervlad.statistics.classification import Evaluation
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-FIGURES = ("confusion", "reliability", "selective_accuracy", "evidence", "codewords")
+FIGURES = ("confusion", "reliability", "selective_accuracy", "evidence")
 _N_PICTURED = 48  # of the images: least certain, mistakes, and labels that are probably wrong
 _N_EXPLAINED = 4
-_N_MAPPED = 4
 _FILES = (*(f"{name}.png" for name in FIGURES), "predictions.csv", "index.html")
 _EXPERT_SHARES = (0, 0.1, 0.2, 0.3, 0.5)  # of the images
 _TITLE = "How well the model classifies"
@@ -94,10 +92,8 @@ class EvaluatedImages:
             return lambda ax: display.from_predictions(
                 result.true, result.proba, classes=result.classes, ax=ax
             )
-        if name == "evidence":
-            has_linear_part = getattr(self.model.boosting_, "linear_coef_", None) is not None
-            return self._draw_evidence if has_linear_part and self.held_out is None else None
-        return self._draw_codewords
+        has_linear_part = getattr(self.model.boosting_, "linear_coef_", None) is not None
+        return self._draw_evidence if has_linear_part and self.held_out is None else None
 
     def _draw_evidence(self, ax: Axes) -> Display:
         chosen = np.argsort(self.result.confidence, kind="stable")[:_N_EXPLAINED].tolist()
@@ -110,47 +106,23 @@ class EvaluatedImages:
             ax=ax,
         )
 
-    def _draw_codewords(self, ax: Axes) -> Display:
-        chosen = one_of_each_class(self.result, _N_MAPPED)
-        return CodewordMapDisplay.from_estimator(
-            self.model,
-            [self.images[index] for index in chosen],
-            names=[self.result.true[index] for index in chosen],
-            read_options=self.read_options,
-            ax=ax,
-        )
-
     def sheet(self, folder: Path) -> parts.Sheet:
         """Return all images as rows, with pictures of those that people should look at."""
         result, held_out = self.result, self.held_out
-        classes, known = list(map(str, result.classes)), range(len(self.images))
+        classes = list(map(str, result.classes))
         sheet = prediction_sheet(
             self.names, result.proba, classes, result.true, folder, self.images
         )
         suspect = [] if held_out is None else held_out.rows
-        if held_out is not None and held_out.issues:
-            options = ["probably wrong", "plausible"]
-            texts = [options[row not in set(suspect)] for row in known]
+        if suspect:
+            options, wrong_labels = ["probably wrong", "plausible"], set(suspect)
+            texts = [options[row not in wrong_labels] for row in range(len(self.images))]
             sheet.columns.append(parts.Column("Label", texts, options=options))
         by_confidence = np.argsort(result.confidence, kind="stable").tolist()
         wrong = [row for row in reversed(by_confidence) if not result.correct[row]]
         shown = {*by_confidence[:_N_PICTURED], *wrong[:_N_PICTURED], *suspect[:_N_PICTURED]}
         sheet.pictures = pictures(self.images, sorted(shown), self.read_options)
         return sheet
-
-
-def one_of_each_class(result: Evaluation, n_images: int) -> list[int]:
-    """Choose images of as many classes as possible, confident correct predictions first."""
-    order = sorted(
-        range(len(result.true)), key=lambda i: (not result.correct[i], -result.confidence[i], i)
-    )
-    rank: dict[int, int] = {}
-    n_ranked: dict[str, int] = {}
-    for index in order:
-        label = result.true[index]
-        rank[index] = n_ranked[label] = n_ranked.get(label, -1) + 1
-    place = {label: number for number, label in enumerate(result.labels)}
-    return sorted(order, key=lambda i: (rank[i], place[result.true[i]]))[:n_images]
 
 
 def write_report(
@@ -355,18 +327,6 @@ def _sections(
         "a class bias. Where labels or scale bars are red, the model relies on how the images were "
         "made rather than on what they show. Thin coloured borders and corners mean little.",
         evidence,
-    )
-    yield from parts.section(
-        "What the model sees",
-        "The model assigns every place of an image to the nearest of its codewords: small patterns "
-        "that it found in the training images without using the labels. Similar codewords have "
-        "similar colours. The class is decided from the codewords of the whole image.",
-        figure(
-            "codewords",
-            "Images, each beside a coloured map of its codewords.",
-            "Each image, above the name of its class, and its codeword map; if there are several "
-            "maps, from fine detail on the left to whole objects on the right.",
-        ),
     )
 
 

@@ -264,6 +264,7 @@ def _field(number: int, image: MeasuredImage, options: ReadOptions) -> parts.Fie
     return parts.Field.of(
         stretch_contrast(pixels),
         side=_SIDE,
+        frame=(1024, 1024),
         pixel_size=image.pixel_size,
         id=key,
         name=image.name,

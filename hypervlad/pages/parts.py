@@ -212,26 +212,27 @@ class Field:
         pixels: NDArray[Any],
         *,
         side: int,
+        frame: tuple[int, int] = (640, 512),
         pixel_size: float | None = None,
         part: tuple[int, int, int, int] | None = None,
         **values: Any,
     ) -> Field:
-        """Return a part of an image (a box), shrunk to at least `side` pixels.
+        """Return a part of an image (a box), shrunk to at least `side` pixels, to fit a frame.
 
         Outlines are in half pixels of the image.
         """
         top, left, bottom, right = part or (0, 0, *pixels.shape[:2])
         small = thumbnail(pixels[top:bottom, left:right], side)
         height, width = bottom - top, right - left
-        zoom = max(1, side // max(small.shape[:2]))
+        zoom = min(frame[0] / small.shape[1], frame[1] / small.shape[0])
         values = {
             "box": f"{2 * left} {2 * top} {2 * width} {2 * height}",
             "bar": scale_bar(width, pixel_size),
         } | values
         return cls(
             jpeg=jpeg_text(small, 2 * side),
-            width=zoom * small.shape[1],
-            height=zoom * small.shape[0],
+            width=round(zoom * small.shape[1]),
+            height=round(zoom * small.shape[0]),
             size=f"{width} {height}",
             **values,
         )

@@ -31,7 +31,7 @@ def path(tmp_path_factory):
         for k, (top, left, height, width) in enumerate(BOXES, start=1):
             labels[top : top + height, left : left + width] = k
         file = folder / f"{number}.png"
-        Image.fromarray(np.uint8(60 + 120 * (labels > 0))).save(file)
+        Image.fromarray(np.uint8(60 + number + 120 * (labels > 0))).save(file)
         files[file] = labels
     found, _ = find_in_images(
         folder / "found", list(files), files.__getitem__, root=folder, pixel_size=2.0
@@ -94,7 +94,7 @@ def test_bars_are_weighted_and_particles_at_the_edge_left_out(browser, tmp_path,
     labels[52:60, 20:50] = 4  # at the edge
     for number in range(5):
         file = tmp_path / f"{number}.png"
-        Image.fromarray(np.uint8(60 + 120 * (labels > 0))).save(file)
+        Image.fromarray(np.uint8(60 + number + 120 * (labels > 0))).save(file)
         files[file] = labels
     found, _ = find_in_images(tmp_path / "found", list(files), files.__getitem__, root=tmp_path)
     page = Window(browser, write_particles_page(tmp_path / "page.html", found))

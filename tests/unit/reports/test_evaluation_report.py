@@ -87,7 +87,7 @@ def test_a_report_is_a_page_with_its_pictures_and_its_table(tmp_path, fitted, mo
         details={"microscope": "Zeiss"},
         files={"model.hvlad": "the trained model."},
     )
-    assert len(page.images) == 5
+    assert len(page.images) == 4
     for image in page.images:
         assert len(image["alt"] or "") > 20
         content = base64.b64decode((image["src"] or "").partition(",")[2])
