@@ -15,28 +15,21 @@ import numpy as np
 
 from benchmarks.accuracy import tables as accuracy
 from benchmarks.accuracy.curve import curve_section
-from benchmarks.accuracy.rare import rare_section
-from benchmarks.alignment import tables as alignment
 from benchmarks.bars import __main__ as bars
 from benchmarks.common.results import BENCHMARKS, RESULTS, Facts, load_result, measured_line
 from benchmarks.common.tables import table, times, with_tables
 from benchmarks.copies import __main__ as copies
 from benchmarks.defects import tables as defects
 from benchmarks.fibres import __main__ as fibres
-from benchmarks.fibres import groups as fibre_groups
 from benchmarks.fibres import pores, singles
 from benchmarks.formats import __main__ as formats
 from benchmarks.networks.accuracy import networks_table
-from benchmarks.networks.agreement import agreement_table
 from benchmarks.networks.cost import cost_table
-from benchmarks.papers import carrillo2020, luo2021, modarres2017
 from benchmarks.particles import __main__ as outlines
-from benchmarks.particles import classes, masks, mixed
-from benchmarks.particles import speed as particles_speed
+from benchmarks.particles import classes
 from benchmarks.scale_bars import __main__ as scale_bars
 from benchmarks.speed import gpu
 from benchmarks.speed import tables as speed
-from benchmarks.uncertainty import specimens
 from benchmarks.uncertainty.sure import sure_table
 from benchmarks.uncertainty.tables import front_sentence, novelty_section, uncertainty_table
 
@@ -141,7 +134,6 @@ def pages() -> dict[Path, dict[str, str]]:
             "scale": of_one("speed/extraction_cpu.json", speed.scale_section),
         },
         BENCHMARKS / "formats" / "README.md": {
-            "formats-made": of_one("formats/made.json", formats.made_table),
             "formats-found": of_one("formats/found.json", formats.found_table, labelled=False),
             "formats-refused": of_one("formats/found.json", formats.refused_table),
             "formats-speed": of_one("formats/speed.json", formats.speed_table),
@@ -154,27 +146,20 @@ def pages() -> dict[Path, dict[str, str]]:
                 "accuracy/accuracy_*.json", accuracy.accuracy_tables, labelled=False
             ),
             "curve": of_one("accuracy/curve.json", curve_section),
-            "rare": of_one("accuracy/rare.json", rare_section),
         },
         BENCHMARKS / "uncertainty" / "README.md": {
             "sets": of_one("uncertainty/uncertainty.json", front_sentence, labelled=False),
             "uncertainty": of_one("uncertainty/uncertainty.json", uncertainty_table),
             "sure": of_one("uncertainty/sure.json", sure_table),
-            "specimens-scorer": of_one(
-                "uncertainty/specimens.json", specimens.false_alarms_table, labelled=False
-            ),
-            "specimens": of_one("uncertainty/specimens.json", specimens.doubts_table),
             "novelty": of_one("uncertainty/novelty.json", novelty_section),
         },
         BENCHMARKS / "defects" / "README.md": {
             "found": of_all("defects/defects_*.json", defects.front_table, labelled=False),
             "defects": of_all("defects/defects_*.json", defects.defects_section),
             "kinds": of_all("defects/kinds_*.json", defects.kinds_section),
-            "map-speed": of_one("defects/speed.json", defects.speed_table),
         },
         BENCHMARKS / "networks" / "README.md": {
             "networks": of_one("networks/accuracy.json", networks_table),
-            "networks-agreement": of_one("networks/agreement.json", agreement_table),
             "networks-cost": of_one("networks/cost.json", cost_table),
         },
         BENCHMARKS / "copies" / "README.md": {
@@ -191,6 +176,7 @@ def pages() -> dict[Path, dict[str, str]]:
             "scale-bars-invented": of_one(
                 "scale_bars/scale_bars.json", scale_bars.invented_table, labelled=False
             ),
+            "annotations": of_one("scale_bars/annotations.json", scale_bars.annotations_table),
             "scale-bars-labels": of_one(
                 "scale_bars/scale_bars.json", scale_bars.labels_table, labelled=False
             ),
@@ -202,14 +188,8 @@ def pages() -> dict[Path, dict[str, str]]:
             ),
             "fibres-kinds": of_one("fibres/fibres.json", fibres.kinds_table, labelled=False),
             "fibres-views": of_one("fibres/fibres.json", fibres.views_table, labelled=False),
-            "fibres-groups": of_one("fibres/groups.json", fibre_groups.power_table),
             "fibres-singles": of_one("fibres/singles.json", singles.singles_table),
             "fibres-pores": of_one("fibres/pores.json", pores.pores_table),
-        },
-        BENCHMARKS / "alignment" / "README.md": {
-            "alignment": of_one("alignment/alignment.json", alignment.alignment_section),
-            "alignment-clean": of_one("alignment/alignment.json", alignment.clean_section),
-            "alignment-speed": of_one("alignment/speed.json", alignment.speed_table),
         },
         BENCHMARKS / "particles" / "README.md": {
             "outlines": of_one("particles/outlines.json", outlines.outlines_table),
@@ -217,16 +197,6 @@ def pages() -> dict[Path, dict[str, str]]:
                 "particles/outlines.json", outlines.curve_table, labelled=False
             ),
             "particle-classes": of_one("particles/classes.json", classes.classes_table),
-            "mixed": of_one("particles/mixed.json", mixed.particles_table),
-            "mixed-whole": of_one("particles/mixed.json", mixed.whole_table, labelled=False),
-            "mixed-counts": of_one("particles/mixed.json", mixed.counts_table, labelled=False),
-            "masks": of_one("particles/masks.json", masks.masks_table),
-            "particles-speed": of_one("particles/speed.json", particles_speed.speed_table),
-        },
-        BENCHMARKS / "papers" / "README.md": {
-            "luo2021": of_all("papers/luo2021_*.json", luo2021.experiment_table),
-            "modarres2017": of_all("papers/modarres2017_*.json", modarres2017.comparison),
-            "carrillo": of_one("papers/carrillo2020.json", carrillo2020.result_table),
         },
     }
 

@@ -11,8 +11,8 @@ import numpy as np
 from hypervlad import (
     MicrographClassifier,
     PatchDefectScorer,
-    make_nanofibre_images,
-    make_nanowire_images,
+    add_defect,
+    make_fibre_images,
     make_tem_images,
 )
 from hypervlad.fibres import aligned_fraction
@@ -49,11 +49,11 @@ for (picture, bars), i in zip(axes.T, shown, strict=True):
     for row, p in enumerate(found.proba[i]):
         bars.text(p + 0.02, row, f"{p:.0%}", va="center", fontsize=9)
 
-mats, _ = make_nanofibre_images(25, defective=0, random_state=0)
-scorer = PatchDefectScorer(n_planted=0, random_state=0).fit(mats)
-((mat,), _) = make_nanofibre_images(1, defective=1, random_state=6)
+mats, _ = make_fibre_images(26, diameter=7, cover=0.8, size=(348, 512), random_state=0)
+scorer = PatchDefectScorer(n_planted=0, random_state=0).fit(mats[:25])
+mat, _ = add_defect(mats[25], "film", random_state=6)
 scores = scorer.score_map(mat)
-(wires,), _ = make_nanowire_images(1, aligned=0.6, random_state=3)
+(wires,), _ = make_fibre_images(1, aligned=0.6, diameter=7, cover=0.5, random_state=3)
 directions = aligned_fraction(wires, window=32)
 
 left, right = bottom.subfigures(1, 2)

@@ -4,10 +4,10 @@ from hypervlad.classify.boosting.classifier import BoostedSoftmaxClassifier
 from hypervlad.classify.estimator import MicrographClassifier
 from hypervlad.classify.fitting import default_encoder
 from hypervlad.common.modelfile import ModelFileError
-from hypervlad.datasets.nanofibre import make_nanofibre_images
-from hypervlad.datasets.nanowires import make_nanowire_images
-from hypervlad.datasets.particle_fields import make_particle_fields
-from hypervlad.datasets.tem import make_lattice_images, make_tem_images
+from hypervlad.datasets.defects import add_defect
+from hypervlad.datasets.fibres import make_fibre_images
+from hypervlad.datasets.particles import make_particle_fields
+from hypervlad.datasets.tem import make_tem_images
 from hypervlad.defects.estimator import PatchDefectScorer, default_patch_encoder
 from hypervlad.extraction.extract import extract_features, plan_extraction
 from hypervlad.extraction.table import load_features
@@ -33,6 +33,7 @@ __all__ = [
     "ModelFileError",
     "PatchDefectScorer",
     "__version__",
+    "add_defect",
     "check_image_folder",
     "data",
     "default_encoder",
@@ -45,9 +46,7 @@ __all__ = [
     "load",
     "load_features",
     "load_image_folder",
-    "make_lattice_images",
-    "make_nanofibre_images",
-    "make_nanowire_images",
+    "make_fibre_images",
     "make_particle_fields",
     "make_tem_images",
     "models",

@@ -1,92 +1,157 @@
-"""How accurate is the aligned fraction of nanowires? Compared with OrientationJ and FibrilTool.
+"""How accurate is the aligned fraction, and how long does it take?
+
+Synthetic fibres whose directions are known: an image for every combination of cover, noise, blur
+and share of parallel fibres, on seeds on which no constant was tuned. The truth is the same rule
+applied to the true directions.
 
     python -m benchmarks.alignment
-
-Synthetic images whose true aligned fraction is known, varied in density, noise, blur and share of
-parallel wires. All methods classify the same windows by the same rule.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import cache, partial
-from pathlib import Path
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
-from benchmarks.alignment.figures import agreement_figure, save
-from benchmarks.alignment.methods import (
-    all_methods,
-    answers,
-    orientation_errors,
-    true_fractions,
-)
-from benchmarks.alignment.scenes import WINDOWS, scenes
-from benchmarks.alignment.tables import TITLES, Answers, overall_table
-from benchmarks.common.checkpoints import load_or_run
-from benchmarks.common.program import new_parser, parse
+import numpy as np
+from skimage.feature import structure_tensor, structure_tensor_eigenvalues
+
+from benchmarks.common.program import in_turns, new_parser, parse, timed
 from benchmarks.common.results import RESULTS, Facts, origin, save_result
+from benchmarks.common.scores import GroupDraws
+from benchmarks.common.tables import table, times
+from hypervlad import AlignmentClassifier, make_fibre_images
+from hypervlad.fibres import aligned_fraction, local_orientation
 
-ORIENTATION_SET = "clean"
-Pieces = Mapping[str, list[dict[str, Any]]]
+SIZE = (256, 384)
+WINDOWS = (16, 32, 64)
+FACTORS: dict[str, tuple[float, ...]] = {
+    "cover": (0.5,),
+    "contrast_to_noise": (1000.0, 8.0, 3.0, 1.5),
+    "blur": (0.6, 2.0),
+    "aligned": (0.0, 0.5, 1.0),
+}
+FIBRES: dict[str, Any] = {"diameter": (5, 10), "length": (100, 300), "look": "round"}
+SEED, TRAINING_SEED = 50_719, 50_720
+SIGMA = 1.75  # the default scale of `local_orientation`
+BASELINE = "scikit-image's structure_tensor"
 
 
-def measure(names: Sequence[str], n_training: int, checkpoints: Path) -> Pieces:
-    """Return every measurement of every image, which is made only if one of them is missing."""
-    methods = all_methods(n_training)
-    measures: dict[str, Callable[..., Mapping[str, Any]]] = {
-        name: partial(answers, methods[name], windows=WINDOWS) for name in names
+def learned(n_training: int) -> dict[int, AlignmentClassifier]:
+    """Train a classifier for each window size, as align-train does, on images of another seed."""
+    ranges = {"aligned": (0, 1), "cover": (0.2, 0.9), "blur": (0.4, 3.3)}
+    images, truths = make_fibre_images(
+        n_training, **FIBRES | ranges, contrast_to_noise=(1, 20), size=SIZE,
+        random_state=TRAINING_SEED,
+    )  # fmt: skip
+    return {
+        window: AlignmentClassifier(window=window, random_state=0).fit(
+            images, [truth.aligned_map(window) for truth in truths]
+        )
+        for window in WINDOWS
     }
-    measures["truth"] = lambda _, truth: {"fraction": true_fractions(truth, WINDOWS)}
-    measures["orientation"] = lambda *made: {"errors": orientation_errors(*made)}
-    pieces: dict[str, list[dict[str, Any]]] = {name: [] for name in measures}
-    every = list(scenes())
-    for done, scene in enumerate(every, start=1):
-        made = cache(scene.make)
-        for name, function in measures.items():
-            if name == "orientation" and scene.set != ORIENTATION_SET:
-                continue
-            settings = {"what": name, "windows": WINDOWS, "n_training": n_training}
-            settings |= {"scene": scene.facts}
-            path = checkpoints / name / f"{scene.set}-{scene.seed}.json"
-            pieces[name].append(load_or_run(path, settings, lambda f=function, m=made: f(*m())))
-        if done % 25 == 0 or done == len(every):
-            print(f"{done} of {len(every)} images", flush=True)
-    return pieces
 
 
-def result_of(pieces: Pieces) -> Facts:
-    """Return the content of the results file: images, truth and answers by image."""
+def measure(models: dict[int, AlignmentClassifier]) -> Iterator[Facts]:
+    """Yield the true and the measured fractions of each image, by method, for each window size."""
+    for number, levels in enumerate(itertools.product(*FACTORS.values())):
+        condition = dict(zip(FACTORS, levels, strict=True))
+        (image,), (truth,) = make_fibre_images(
+            1, **FIBRES | condition, size=SIZE, random_state=SEED + number
+        )
+        row: Facts = {**condition, "true": [], "found": {}, "right": {}}
+        known = {window: truth.aligned_fraction(window) for window in WINDOWS}
+        row["true"] = [round(known[window].fraction, 4) for window in WINDOWS]
+        for name in ("structure tensor", "learned"):
+            chosen = models if name == "learned" else dict.fromkeys(WINDOWS, "structure_tensor")
+            found = [aligned_fraction(image, chosen[w], window=w) for w in WINDOWS]
+            row["found"][name] = [round(float(np.nan_to_num(each.fraction)), 4) for each in found]
+            row["right"][name] = [
+                round(float((each.aligned == known[w].aligned)[~known[w].background].mean()), 4)
+                for each, w in zip(found, WINDOWS, strict=True)
+            ]
+        yield row
 
-    def by_window(name: str, part: str) -> dict[str, list[float | None]]:
-        return {str(w): [piece[part][str(w)] for piece in pieces[name]] for w in WINDOWS}
+
+def ways(models: dict[int, AlignmentClassifier]) -> dict[str, Callable[[], object]]:
+    """Return what is timed, on an image of 12 tiles."""
+    (tile,), _ = make_fibre_images(1, **FIBRES, cover=0.5, size=SIZE, random_state=1)
+    image = np.tile(tile, (4, 3))
+
+    def scikit_image() -> None:
+        structure_tensor_eigenvalues(structure_tensor(image, sigma=SIGMA, order="rc"))
 
     return {
-        "windows": list(WINDOWS),
-        "scenes": [scene.facts for scene in scenes()],
-        "truth": by_window("truth", "fraction"),
-        "methods": {
-            name: {part: by_window(name, part) for part in ("fraction", "right", "background")}
-            for name in pieces
-            if name in TITLES
-        },
-        "orientation": {"errors": [piece["errors"] for piece in pieces["orientation"]]},
-        "origin": origin(),
+        BASELINE: scikit_image,
+        "local_orientation": partial(local_orientation, image, SIGMA),
+        "aligned fraction, learned": partial(aligned_fraction, image, models[32], window=32),
     }
+
+
+def errors_of(rows: Sequence[Facts], method: str) -> np.ndarray:
+    return np.array([np.subtract(row["found"][method], row["true"]) for row in rows])
+
+
+def alignment_table(result: Facts) -> str:
+    """Return the errors of each method; limits of agreement: bias and 1.96 standard deviations."""
+    rows, lines = result["images"], []
+    draws = GroupDraws(np.arange(len(rows)), "alignment")
+    for method in rows[0]["found"]:
+        errors = errors_of(rows, method)
+        low, high = draws.interval(np.abs(errors).mean(axis=1))
+        reach = 1.96 * errors.std(ddof=1)
+        right = np.mean([row["right"][method] for row in rows])
+        lines.append(
+            [
+                method,
+                f"{errors.mean():+.3f}",
+                f"{np.abs(errors).mean():.3f} ({low:.3f} to {high:.3f})",
+                f"{errors.mean() - reach:+.3f} to {errors.mean() + reach:+.3f}",
+                f"{errors.flat[np.abs(errors).argmax()]:+.3f}",
+                f"{100 * right:.1f} %",
+            ]
+        )
+    heads = ["method", "bias", "mean absolute error", "95 % limits of agreement", "worst error"]
+    text = table([*heads, "windows classified correctly"], lines)
+    lines = []
+    for name, levels in (*FACTORS.items(), ("window", WINDOWS)):
+        for level in levels:
+            cells = [f"{name.replace('_', ' ')} {level:g}"]
+            for method in rows[0]["found"]:
+                own = errors_of([row for row in rows if row.get(name, level) == level], method)
+                if name == "window":
+                    own = own[:, [WINDOWS.index(int(level))]]
+                cells.append(f"{np.abs(own).mean():.3f} ({own.mean():+.3f})")
+            lines.append(cells)
+    factors = table(["mean absolute error (bias)", *rows[0]["found"]], lines)
+    windows = ", ".join(map(str, WINDOWS))
+    return f"{len(rows)} images, each in windows of {windows} px.\n\n{text}\n\n{factors}"
+
+
+def speed_table(result: Facts) -> str:
+    seconds, megapixels = result["seconds"], 12 * SIZE[0] * SIZE[1] / 1e6
+    rows = [
+        [
+            name,
+            f"{np.median(values) / megapixels:.3f}",
+            times(seconds, name, BASELINE),
+        ]
+        for name, values in seconds.items()
+    ]
+    return table(["", "seconds per megapixel", f"relative to {BASELINE}"], rows)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    out = RESULTS / "alignment" / "alignment.json"
-    parser = new_parser(__doc__, out, checkpoints="alignment", threads=2)
-    parser.add_argument("--methods", nargs="+", choices=TITLES, default=list(TITLES))
-    parser.add_argument("--training", type=int, default=60, help="number of training images")
-    parser.add_argument("--figure", type=Path, help="PNG file of the differences")
+    parser = new_parser(__doc__, RESULTS / "alignment" / "alignment.json", threads=1)
+    parser.add_argument("--training", type=int, default=30, help="number of training images")
+    parser.add_argument("--rounds", type=int, default=5, help="of the speed")
     options = parse(parser, argv)
-    result = result_of(measure(options.methods, options.training, options.checkpoints))
-    save_result(options.out, result, indent=None, separators=(",", ":"), allow_nan=False)
-    grid = Answers.of(result, "grid")
-    print(overall_table(grid))
-    if options.figure:
-        save(agreement_figure(grid), options.figure)
+    models = learned(options.training)
+    seconds = in_turns({name: timed(run) for name, run in ways(models).items()}, options.rounds)
+    result = {"seconds": seconds, "images": list(measure(models)), "origin": origin()}
+    save_result(options.out, result, indent=None)
+    print(alignment_table(result), speed_table(result), sep="\n\n")
 
 
 if __name__ == "__main__":

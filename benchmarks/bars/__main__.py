@@ -24,12 +24,7 @@ from benchmarks.common.program import new_parser, parse
 from benchmarks.common.results import RESULTS, Facts, origin, save_result
 from benchmarks.common.tables import table
 from hypervlad import read_image
-from hypervlad.data import (
-    make_lattice_images,
-    make_nanofibre_images,
-    make_particle_fields,
-    make_tem_images,
-)
+from hypervlad.data import make_fibre_images, make_particle_fields, make_tem_images
 from hypervlad.images import find_banner, find_images
 from hypervlad.images.reading import read_stored
 
@@ -62,10 +57,9 @@ REAL = {  # sets of real images, and those of them that have a bar by eye
 def textures(seed: int) -> dict[str, np.ndarray]:
     """Return scans of [0, 1] without noise."""
     made = {
-        "fibres": make_nanofibre_images(1, size=MADE, random_state=seed)[0],
+        "fibres": make_fibre_images(1, cover=0.9, size=MADE, random_state=seed)[0],
         "tubes": make_tem_images(1, size=MADE, random_state=seed)[0],
-        "lattice": make_lattice_images(1, size=MADE, random_state=seed)[0],
-        "particles": make_particle_fields(1, kind="sem", size=MADE, random_state=seed)[0],
+        "particles": make_particle_fields(1, size=MADE, random_state=seed)[0],
     }
     scale = [n / m for n, m in zip(FRAME, MADE, strict=True)]
     return {name: ndimage.zoom(np.asarray(im[0]), scale, order=1) for name, im in made.items()}
@@ -74,7 +68,7 @@ def textures(seed: int) -> dict[str, np.ndarray]:
 def scans(of: dict[str, np.ndarray], size: tuple[int, int], bar: int, seed: int) -> Facts:
     """Return named scans of 8 bits, whose lowest `bar` rows a bar will cover."""
     rng = np.random.default_rng(seed)
-    fibres, tubes, lattice, particles = (im[-size[0] :, : size[1]] for im in of.values())
+    fibres, tubes, particles = (im[-size[0] :, : size[1]] for im in of.values())
     rows = np.arange(size[0])[:, None] / (size[0] - bar)  # 1 at the bar
     layers = np.where(rows > 0.9, 60, np.where(rows > 0.8, 200, 120))
     levels_and_noise = {
@@ -82,7 +76,6 @@ def scans(of: dict[str, np.ndarray], size: tuple[int, int], bar: int, seed: int)
         "dense fibres": (10 + 235 * np.tile(fibres[::3, ::3], (3, 3))[: size[0], : size[1]], 5),
         "bright field": (60 + 150 * tubes, 6),
         "dark field": (90 * (1 - tubes) - 20, 4),
-        "lattice": (40 + 160 * lattice, 12),
         "particles": (10 + 220 * particles, 6),
         "dim": (6 + 24 * fibres, 2),
         "gradient": (np.broadcast_to(40 + 120 * rows, size), 2),

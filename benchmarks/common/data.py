@@ -163,7 +163,7 @@ def save_grey(path: Path, image: np.ndarray) -> None:
 
 
 def write_tem_folder(
-    folder: Path, n: int, *, size: int = 224, n_classes: int = 4, seed: int = 0, block: int = 1000
+    folder: Path, n: int, *, size: int = 224, seed: int = 0, block: int = 1000
 ) -> Path:
     """Write synthetic TEM images into a sub-folder per class, unless they are there.
 
@@ -174,7 +174,7 @@ def write_tem_folder(
         return folder
     for first in range(0, n, block):
         images, labels = make_tem_images(
-            min(block, n - first), size=size, n_classes=n_classes, random_state=seed + first
+            min(block, n - first), size=size, random_state=seed + first
         )
         for number, (image, label) in enumerate(zip(images, labels, strict=True), first):
             save_grey(folder / str(label) / f"{number:05d}.png", image)

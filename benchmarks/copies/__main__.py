@@ -25,17 +25,17 @@ from benchmarks.common.program import new_parser, parse
 from benchmarks.common.results import RESULTS, Facts, origin, save_result
 from benchmarks.common.tables import table, with_interval
 from benchmarks.copies.changes import CHANGES
+from benchmarks.uncertainty.novelty import lattice
 from hypervlad import check_image_folder, load_image_folder, read_image
-from hypervlad.data import make_lattice_images, make_nanofibre_images, make_tem_images
+from hypervlad.data import make_fibre_images, make_tem_images
 from hypervlad.evaluation import wilson_interval
 
 SEED = 4200
 MIN_SIDE = 64  # pixels of an image that is copied
 SYNTHETIC = {
-    "24 lattices": lambda: make_lattice_images(96, images_per_sample=4, random_state=SEED)[0],
-    "one lattice": lambda: make_lattice_images(56, images_per_sample=56, random_state=SEED)[0],
+    "lattices": lambda: lattices(96),
     "tubes in TEM": lambda: make_tem_images(80, size=200, random_state=SEED)[0],
-    "fibre mats": lambda: make_nanofibre_images(40, size=256, random_state=SEED)[0],
+    "fibre mats": lambda: make_fibre_images(40, cover=0.9, size=256, random_state=SEED)[0],
 }
 COSTS = (("tubes in TEM", 500), ("lattices", 500), ("tubes in TEM", 2000))
 REAL = ("neu_steel", "nanofibre", "micrographs")
@@ -58,6 +58,12 @@ class Folder:
     images: dict[str, np.ndarray]
     origin: dict[str, str]
     planted: dict[tuple[str, str], str]
+
+
+def lattices(n: int) -> list[np.ndarray]:
+    """Return images of lattices that are alike, but for their noise."""
+    rng = np.random.default_rng(SEED)
+    return [lattice(rng) for _ in range(n)]
 
 
 def with_copies(images: list[np.ndarray], origins: list[str], seed: int) -> Folder:
@@ -113,7 +119,7 @@ def measure(folder: Folder) -> dict[str, Any]:
 def measure_cost(name: str, n_images: int) -> dict[str, Any]:
     """Time the check of images without copies."""
     if name == "lattices":
-        images = make_lattice_images(n_images, size=128, random_state=SEED)[0]
+        images = lattices(n_images)
     else:
         images = make_tem_images(n_images, size=128, random_state=SEED)[0]
     row = measure(Folder({f"{i:05d}.png": image for i, image in enumerate(images)}, {}, {}))

@@ -4,8 +4,7 @@
 
 Each method is trained on half of the defect-free images (with masks, also of the defective ones)
 and tested on those of other specimens; repeated with other halves. A folder has
-images/good-class/*, images/other-class/* and masks/other-class/*.png; without a folder, synthetic
-nanofibre mats are made.
+images/good-class/*, images/other-class/* and masks/other-class/*.png.
 """
 
 from __future__ import annotations
@@ -22,11 +21,9 @@ from benchmarks.common.program import add_network, new_parser, parse, timed
 from benchmarks.common.results import RESULTS, origin, save_result
 from benchmarks.defects.methods import Method, all_methods
 from benchmarks.defects.scores import best_patch_f1, patch_f1
-from benchmarks.defects.surfaces import FREE, Surface, mixed_mats, read_surface
+from benchmarks.defects.surfaces import FREE, Surface, read_surface
 from benchmarks.defects.tables import defects_section
 from hypervlad.evaluation import PixelTally
-
-N_SYNTHETIC, SHARE_DEFECTIVE = 100, 0.4
 
 
 def halves(surface: Surface, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -77,18 +74,14 @@ def measure(
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = new_parser(__doc__, RESULTS / "defects", checkpoints="defects", threads=2)
-    parser.add_argument("--data", type=Path, help="folder of images and masks; by default, mats")
+    parser.add_argument("--data", type=Path, required=True, help="folder of images and masks")
     parser.add_argument("--good", default=FREE, help="class of the defect-free images")
     parser.add_argument("--repeats", type=int, default=3)
     titles = list(all_methods("", "", 0))
     parser.add_argument("--methods", nargs="+", choices=titles, default=titles, metavar="TITLE")
     add_network(parser)
     options = parse(parser, argv)
-    surface = (
-        read_surface(options.data, options.good)
-        if options.data
-        else mixed_mats(N_SYNTHETIC, SHARE_DEFECTIVE)
-    )
+    surface = read_surface(options.data, options.good)
     network = {"backbone": options.backbone, "weights": options.weights}
     rows = []
     for title in options.methods:

@@ -4,9 +4,9 @@
     python -m benchmarks.defects.kinds --data ../shared/data/neu_steel/crazing --train 25 --test 20
 
 Each method learns from defect-free images only. Other defect-free images are tested, the same ones
-with made defects, and the images with defects of their own; without a folder, synthetic nanofibre
-mats. Repeated with other splits and with fewer images to learn from. A folder without images/ holds
-defect-free images only: any homogeneous set will do.
+with made defects, and the images with defects of their own. Repeated with other splits and with
+fewer images to learn from. A folder without images/ holds defect-free images only: any
+homogeneous set will do.
 """
 
 from __future__ import annotations
@@ -33,13 +33,12 @@ from benchmarks.defects.scores import (
     image_auroc,
     paired_difference,
 )
-from benchmarks.defects.surfaces import FREE, Surface, mats_by_kind, read_surface, split_surface
+from benchmarks.defects.surfaces import FREE, Surface, read_surface, split_surface
 from benchmarks.defects.tables import kinds_section, mean_and_worst
 from hypervlad.data import IMAGE_DEFECTS
 from hypervlad.evaluation import PixelTally, wilson_interval
 
-TRAIN_TILES, TRAIN_MATS = (5, 20, 40), (80,)
-N_MATS_OF_KIND = 40
+TRAIN = (5, 20, 40)
 FPR = 0.05
 OF_PIXELS = ("pixel_ap", "pixel_auroc", "pro")
 Runs = dict[tuple[str, int], list[dict[str, Any]]]  # of the splits, by method and training images
@@ -194,24 +193,17 @@ def false_alarms(
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = new_parser(__doc__, RESULTS / "defects", checkpoints="defects", threads=2)
-    parser.add_argument("--data", type=Path, help="folder of images; by default, mats")
+    parser.add_argument("--data", type=Path, required=True, help="folder of images")
     parser.add_argument("--good", default=FREE, help="class of the defect-free images")
     parser.add_argument("--groups", type=Path, help="CSV file with the specimens of the images")
-    parser.add_argument(
-        "--train", type=int, nargs="+", help="images to learn from; 5 20 40, of mats 80"
-    )
+    parser.add_argument("--train", type=int, nargs="+", default=TRAIN, help="images to learn from")
     parser.add_argument("--test", type=int, default=40, help="defect-free images to test")
     parser.add_argument("--splits", type=int, default=5)
     parser.add_argument("--false-alarm-splits", type=int, default=20)
     add_network(parser)
     options = parse(parser, argv)
-    n_trains = sorted(options.train or (TRAIN_TILES if options.data else TRAIN_MATS))
-    plain = (
-        read_surface(options.data, options.good, options.groups)
-        if options.data
-        else mats_by_kind(n_trains[-1] + options.test, N_MATS_OF_KIND)
-    )
-    surface = plain.with_made_defects()
+    n_trains = sorted(options.train)
+    surface = read_surface(options.data, options.good, options.groups).with_made_defects()
     network = {"backbone": options.backbone, "weights": options.weights}
     settings = {"digest": surface.digest} | network
     bench = Bench(surface, settings, options.checkpoints, options.test)

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hypervlad import make_nanofibre_images, read_image
-from hypervlad.data import IMAGE_DEFECTS, NANOFIBRE_DEFECTS, add_defect
+from hypervlad import read_image
+from hypervlad.data import IMAGE_DEFECTS, add_defect
 from hypervlad.folders.groups import load_groups
 from hypervlad.images import read_mask
 
@@ -137,26 +137,6 @@ def specimens_of(names: Sequence[str]) -> np.ndarray:
         if numbers[i] - numbers[before] <= _MAX_GAP:
             tiles[i] = tiles[before]
     return tiles
-
-
-def mixed_mats(n: int, defective: float) -> Surface:
-    """Make nanofibre mats, a share of which have one to four defects of any kind."""
-    images, masks = make_nanofibre_images(n, defective=defective, random_state=0)
-    kinds = ["defective" if mask.any() else FREE for mask in masks]
-    return Surface.of("synthetic nanofibre", list(zip(kinds, images, masks, strict=True)))
-
-
-def mats_by_kind(n_free: int, n_of_kind: int) -> Surface:
-    """Make defect-free nanofibre mats, and mats with visible defects of a single kind."""
-    images, masks = make_nanofibre_images(n_free, defective=0, random_state=1)
-    examples = [(FREE, *pair) for pair in zip(images, masks, strict=True)]
-    for number, kind in enumerate(NANOFIBRE_DEFECTS):
-        images, masks = make_nanofibre_images(
-            n_of_kind, defective=1, defects=(kind,), random_state=2 + number
-        )
-        pairs = zip(images, masks, strict=True)
-        examples += [(kind, image, mask) for image, mask in pairs if mask.any()]
-    return Surface.of("synthetic nanofibre", examples)
 
 
 def split_surface(

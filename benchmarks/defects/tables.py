@@ -74,35 +74,6 @@ def _size(n_bytes: float) -> str:
     return f"{n_bytes / 1e6:.1f} MB" if n_bytes >= 1e5 else f"{n_bytes / 1e3:.0f} kB"
 
 
-def speed_table(result: Facts) -> str:
-    """Return the times of maps relative to the network and to passes over patches."""
-    seconds = {name: np.array(values) for name, values in result["seconds"].items()}
-    alone, folded = seconds["network alone"], seconds["the same, folded"]
-    height, width = result["size"]
-    patches = {
-        f"{name.removeprefix('patches ')}, {n:,} {where}": n * each
-        for name, each in seconds.items()
-        if name.startswith("patches")
-        for where, n in result["patches"].items()
-    }
-    heads = [f"map, windows every {result['stride']} px", "time", "relative to the network alone"]
-    lines = [
-        [
-            name.removeprefix("map, "),
-            f"{1000 * np.median(own):.0f} ms",
-            *(f"{np.median(own / network):.2f} x" for network in (alone, folded)),
-            *(f"{np.median(each / own):.0f} x as fast" for each in patches.values()),
-        ]
-        for name, own in seconds.items()
-        if name.startswith("map, ")
-    ]
-    return (
-        f"The network alone over {width} x {height} pixels: {1000 * np.median(alone):.0f} ms, "
-        f"{1000 * np.median(folded):.0f} ms with its batch normalisations folded.\n\n"
-        + table([*heads, "to the same, folded", *patches], lines)
-    )
-
-
 def mean_and_worst(by_kind: Mapping[str, Sequence[float]]) -> tuple[float, float]:
     """Return the mean and the lowest of the kinds' means over splits.
 

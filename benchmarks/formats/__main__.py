@@ -1,10 +1,8 @@
-"""Are pixels, sizes and bars of all formats right, and is reading as fast as it was?
+"""Are pixels and sizes of all formats right, and is reading as fast as it was?
 
-Synthetic images are written as each instrument and format stores them, and read. With --data, all
-files of a folder are read and compared with RosettaSciIO, if it is installed, and Pillow. With
---old, another checkout of the project reads the same files in turns.
+With --data, all files of a folder are read and compared with RosettaSciIO, if it is installed, and
+Pillow. With --old, another checkout of the project reads the same files in turns.
 
-    python -m benchmarks.formats
     python -m benchmarks.formats --data FOLDER
     python -m benchmarks.formats --old ../earlier
 """
@@ -13,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import itertools
 import json
 import re
 import statistics
@@ -29,16 +26,13 @@ import numpy as np
 from PIL import Image
 from scipy import stats
 
-from benchmarks.common.program import add_network, in_turns, new_parser, parse
+from benchmarks.common.program import in_turns, new_parser, parse
 from benchmarks.common.results import BENCHMARKS, RESULTS, Facts, origin, save_result
 from benchmarks.common.tables import table, with_interval
 from benchmarks.compare.__main__ import Worker
-from benchmarks.formats.layouts import LAYOUTS, SHAPE, Layout
 from hypervlad import (
-    HypercolumnVLAD,
     ImageReadError,
-    default_encoder,
-    make_nanofibre_images,
+    make_fibre_images,
     read_micrograph,
 )
 from hypervlad.images.metadata import length_in_nm
@@ -65,48 +59,8 @@ SPEED: dict[str, tuple[str, int, str, dict[str, str]]] = {  # type, crop, suffix
 
 def scans(n: int, size: tuple[int, int]) -> list[np.ndarray]:
     """Return synthetic images of 16 bits."""
-    images = make_nanofibre_images(n, size=size, random_state=SEED)[0]
+    images = make_fibre_images(n, cover=0.9, size=size, random_state=SEED)[0]
     return [np.round(65535 * image).astype(np.uint16) for image in images]
-
-
-def measure_made(encoder: HypercolumnVLAD, n_images: int) -> Facts:
-    """Return, of each layout, how many images are right in which respect."""
-    images = scans(n_images, SHAPE)
-    encoder = encoder.fit([np.round(image / 257).astype(np.uint8) for image in images])
-    rows, expected = [], dict[tuple[str, int], np.ndarray]()
-    for layout in LAYOUTS:
-        stored = [layout.stored(image) for image in images]
-        kept = [image[: SHAPE[0] - layout.bar] for image in stored]
-        key = layout.dtype, layout.bar
-        if key not in expected:
-            expected[key] = encoder.transform(kept)
-        row = {"maker": layout.maker, "format": layout.format, "dtype": layout.dtype}
-        row |= {"n_images": n_images, "lossless": layout.lossless}
-        with tempfile.TemporaryDirectory() as folder:
-            paths = [layout.write(Path(folder, f"{i:02d}"), im) for i, im in enumerate(stored)]
-            found = [_judged(layout, path, im) for path, im in zip(paths, kept, strict=True)]
-            row |= {name: sum(each[name] for each in found) for name in found[0]}
-            vectors = encoder.transform(paths)
-        row["same"] = int((vectors == expected[key]).all(axis=1).sum())
-        row["difference"] = max(map(_difference, vectors, expected[key]))
-        rows.append(row)
-    pairs = itertools.combinations(expected["uint8", 0], 2)
-    return {"rows": rows, "other_images": min(itertools.starmap(_difference, pairs))}
-
-
-def _difference(one: np.ndarray, other: np.ndarray) -> float:
-    return float(np.linalg.norm(one - other) / np.linalg.norm(other))
-
-
-def _judged(layout: Layout, path: Path, kept: np.ndarray) -> dict[str, bool]:
-    micrograph = read_micrograph(path, banner="remove")
-    stated, bar = micrograph.pixel_size, micrograph.metadata["banner_rows"]
-    size = stated == layout.size if layout.size is None else np.isclose(stated or 0, layout.size)
-    same = read_micrograph(kept).pixels
-    pixels = np.array_equal(micrograph.pixels, same)
-    if micrograph.pixels.ndim == 3:  # formats without grey
-        pixels = (micrograph.pixels == same[..., None]).all()
-    return {"pixels": bool(pixels), "size": bool(size), "bar": bar == layout.bar}
 
 
 def measure_found(data: Path) -> Facts:
@@ -202,20 +156,6 @@ def measure_speed(old: Path, n_rounds: int, folder: Path) -> Facts:
             side.stop()
 
 
-def made_table(result: Facts) -> str:
-    """Return of how many made files of each layout everything is right."""
-    rows = []
-    for row in result["rows"]:
-        counts = [str(row[name]) for name in ("pixels", "size", "bar", "same")]
-        difference = f"{100 * row['difference']:.0f} %" if row["difference"] else "–"
-        rows.append([row["maker"], row["format"], row["dtype"], *counts, difference])
-        if not row["lossless"]:
-            rows[-1][3] = "–"
-    heads = ["maker", "format", "values", "pixels", "size", "bar", "same vector"]
-    rows.append(["", "another image", *"–––––", f"at least {100 * result['other_images']:.0f} %"])
-    return table([*heads, "largest difference"], rows)
-
-
 def found_table(result: Facts) -> str:
     """Return how many found files agree with other readers."""
     rows = [
@@ -255,9 +195,7 @@ def speed_table(result: Facts) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = new_parser(__doc__, RESULTS / "formats", threads=2)
-    add_network(parser)
-    parser.add_argument("--images", type=int, default=20, help="of each layout")
-    parser.add_argument("--data", type=Path, help="folder of files of instruments, instead")
+    parser.add_argument("--data", type=Path, help="folder of files of instruments")
     parser.add_argument("--old", type=Path, help="earlier checkout, for the speed, instead")
     parser.add_argument("--rounds", type=int, default=31, help="of the speed")
     options = parse(parser, argv)
@@ -272,10 +210,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         name, result = "speed", {"seconds": seconds}
         tables = [speed_table(result)]
     else:
-        network = {"backbone": options.backbone, "weights": options.weights}
-        encoder = default_encoder(**network, read_options={"banner": "remove"}, random_state=0)
-        name, result = "made", measure_made(encoder, options.images)
-        tables = [made_table(result)]
+        parser.error("give --data FOLDER or --old CHECKOUT")
     save_result(options.out / f"{name}.json", result | state)
     print(*tables, sep="\n\n")
 

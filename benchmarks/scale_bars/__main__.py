@@ -2,9 +2,11 @@
 
 Bars of many layouts are drawn on ten kinds of images, which are stored in three ways in turn. With
 --data, real images with a bar of known length are measured, and real images without one searched.
-With the extra `ocr`, the labels of bars of the right length are read.
+With the extra `ocr`, the labels of bars of the right length are read. With --annotations, it is
+measured how much of what is drawn would be left out of an analysis, and how much of the sample.
 
     python -m benchmarks.scale_bars --data ../shared/data
+    python -m benchmarks.scale_bars --annotations
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ from benchmarks.common.program import new_parser, parse
 from benchmarks.common.results import RESULTS, Facts, origin, save_result
 from benchmarks.common.tables import table
 from benchmarks.scale_bars.layouts import APART, CHOSEN, backgrounds
-from hypervlad.images import find_images, find_scale_bar
+from hypervlad.images import find_annotations, find_images, find_scale_bar
+from hypervlad.images.annotations import annotation_mask
 from hypervlad.images.metadata import length_in_nm, parse_length
 from hypervlad.images.reading import read_stored
 from hypervlad.images.scale_labels import LabelReader, new_label_reader
@@ -32,6 +35,7 @@ SIZE = (512, 768)
 LENGTHS = (30, 400)  # pixels
 N_ROUNDS, N_WITHOUT = 1, 2  # drawings of each layout on each background; scans without a bar
 N_CHOSEN = 5  # backgrounds that thresholds were chosen on
+DRAWN_LENGTHS, VISIBLE, MOSTLY = (60, 200), 40, 0.9  # of what is left out: pixels, grey levels
 TOLERANCE = (2, 0.02)  # pixels, or as a share of the length
 # Sets without scale bars. In `micrographs`, most images have one.
 WITHOUT = (
@@ -138,6 +142,38 @@ def measure_real(data: Path, read: LabelReader | None = None) -> tuple[list[Fact
     return with_bar, without
 
 
+def measure_annotations(seed: int) -> list[Facts]:
+    """Return the shares of drawn pixels that are covered, and of others that are lost."""
+    rng, found = np.random.default_rng(seed), []
+    for place, scan in backgrounds(SIZE, seed).items():
+        for layout, drawn in ({"nothing": None} | CHOSEN | APART).items():
+            image, is_drawn = scan, np.zeros(scan.shape, bool)
+            if drawn is not None:
+                image = drawn.draw(scan, rng, int(rng.integers(*DRAWN_LENGTHS)))[0]
+                is_drawn = np.abs(image.astype(int) - scan) > VISIBLE
+            left_out = annotation_mask(find_annotations(image), image.shape)
+            covered = float(left_out[is_drawn].mean()) if is_drawn.any() else None
+            lost = float((left_out & ~is_drawn).mean())
+            found.append({"layout": layout, "scan": place, "covered": covered, "lost": lost})
+    return found
+
+
+def annotations_table(result: Facts) -> str:
+    """Return by layout how much of what is drawn is left out, and how much of the sample."""
+    rows = []
+    for layout in dict.fromkeys(case["layout"] for case in result["drawings"]):
+        own = [case for case in result["drawings"] if case["layout"] == layout]
+        covered = [case["covered"] for case in own if case["covered"] is not None]
+        shares = ["–", "–", "–"]
+        if covered:
+            few = sum(each < MOSTLY for each in covered)
+            shares = [f"{100 * np.mean(covered):.0f} %", f"{100 * min(covered):.0f} %"]
+            shares.append(f"{few} of {len(covered)}")
+        rows.append([layout, *shares, f"{100 * np.mean([case['lost'] for case in own]):.1f} %"])
+    heads = ["drawn", "covered", "least", f"below {100 * MOSTLY:.0f} %", "sample left out"]
+    return table(heads, rows)
+
+
 def counts(cases: Sequence[Facts], key: str) -> dict[str, Facts]:
     """Count outcomes by layout, scan, storage or half."""
     found: dict[str, Facts] = {}
@@ -234,7 +270,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = new_parser(__doc__, RESULTS / "scale_bars" / "scale_bars.json")
     parser.add_argument("--data", type=Path, help="folder of the real sets")
     parser.add_argument("--seed", type=int, default=SEED)
+    parser.add_argument("--annotations", action="store_true", help="measure what is left out")
     options = parse(parser, argv)
+    if options.annotations:
+        left_out = {"drawings": measure_annotations(options.seed), "origin": origin()}
+        save_result(options.out.with_name("annotations.json"), left_out, indent=None)
+        print(annotations_table(left_out))
+        return
     read = new_label_reader() if find_spec("rapidocr") else None
     cases = list(measure(options.seed, read))
     with_bar, without = measure_real(options.data, read) if options.data else ([], [])

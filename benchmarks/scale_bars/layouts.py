@@ -9,13 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from hypervlad.data import (
-    make_lattice_images,
-    make_nanofibre_images,
-    make_nanowire_images,
-    make_particle_fields,
-    make_tem_images,
-)
+from hypervlad.data import make_fibre_images, make_particle_fields, make_tem_images
 
 Colour = int
 BLACK, WHITE = 0, 255
@@ -169,12 +163,13 @@ def backgrounds(size: tuple[int, int], seed: int) -> dict[str, np.ndarray]:
 
     half = (size[0] // 2, size[1] // 2)
     rows = np.linspace(0, 1, size[0])[:, None]
-    fibres = make_nanofibre_images(1, size=size, random_state=seed)[0][0]
-    wires = make_nanowire_images(1, size=size, random_state=seed)[0][0]
-    sem = make_particle_fields(1, kind="sem", size=size, random_state=seed)[0][0]
-    tem = make_particle_fields(1, kind="tem", size=size, random_state=seed)[0][0]
+    fibres = make_fibre_images(1, cover=0.9, size=size, random_state=seed)[0][0]
+    wires = make_fibre_images(1, aligned=0.6, cover=0.5, size=size, random_state=seed)[0][0]
+    sem = make_particle_fields(1, size=size, random_state=seed)[0][0]
+    tem = 0.8 - 0.7 * make_particle_fields(1, size=size, random_state=seed + 1)[0][0]
     tubes = make_tem_images(1, size=half, random_state=seed)[0][0]
-    lattice = make_lattice_images(1, size=size, random_state=seed)[0][0]
+    y, x = np.indices(size)
+    lattice = 0.5 + 0.25 * (np.cos(0.5 * x + 0.2 * y) + np.cos(0.45 * y - 0.1 * x))
     levels_and_noise = {
         "fibres": (20 + 190 * fibres, 6),
         "bright field": (60 + 150 * enlarged(tubes), 6),

@@ -98,10 +98,8 @@ def write_crops(folder: Path, n: int, size: int) -> None:
 
 def task_rows(size: tuple[int, int], device: str, n_rounds: int) -> list[Facts]:
     """Time the use of the tasks on a large image, on the CPU in turns, and once their training."""
-    mats, _ = hypervlad.make_nanofibre_images(4, defective=0, size=size, random_state=0)
-    fields, truths = hypervlad.make_particle_fields(
-        2, kind="sem", **PARTICLES, size=size, random_state=0
-    )
+    mats, _ = hypervlad.make_fibre_images(4, cover=0.8, size=size, random_state=0)
+    fields, truths = hypervlad.make_particle_fields(2, **PARTICLES, size=size, random_state=0)
     scorer = PatchDefectScorer(
         default_patch_encoder(weights="random", device=device), random_state=0
     )

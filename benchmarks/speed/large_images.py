@@ -39,14 +39,14 @@ COMMANDS = {
 def write_training_images(folder: Path) -> None:
     """Write the images that the classifier and the defect scorer are trained on: few and small."""
     write_tem_folder(folder / "images", 24)
-    mats, _ = hypervlad.make_nanofibre_images(20, defective=0, size=224, random_state=0)
+    mats, _ = hypervlad.make_fibre_images(20, cover=0.8, size=224, random_state=0)
     for number, mat in enumerate(mats):
         save_grey(folder / "mats" / f"{number:02d}.png", mat)
 
 
 def write_image(path: Path, size: int) -> None:
     """Write one fibre mat, repeated until it fills a square of so many pixels."""
-    ((mat,), _) = hypervlad.make_nanofibre_images(1, defective=0, size=512, random_state=1)
+    ((mat,), _) = hypervlad.make_fibre_images(1, cover=0.8, size=512, random_state=1)
     save_grey(path, np.tile(mat, (-(-size // 512),) * 2)[:size, :size])
 
 

@@ -21,11 +21,9 @@ from benchmarks.speed.tables import REFERENCE
 from benchmarks.uncertainty import sure
 from hypervlad import (
     HypercolumnVLAD,
-    MicrographClassifier,
-    make_nanofibre_images,
+    make_fibre_images,
     make_particle_fields,
 )
-from hypervlad.models.presets import modarres2017
 
 pytestmark = [
     pytest.mark.full,  # models are trained, and images made
@@ -95,7 +93,7 @@ def squares(root: Path) -> None:
 
 def particles(root: Path) -> None:
     images, truths = make_particle_fields(
-        4, kind="sem", classes=("sphere", "rod"), size=(96, 128), random_state=0
+        4, classes=("sphere", "rod"), size=(96, 128), random_state=0
     )
     for number, (image, truth) in enumerate(zip(images, truths, strict=True)):
         names = np.searchsorted(["", "rod", "sphere"], ["", *truth.classes])
@@ -129,23 +127,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 OWN = "--data DATA --sets textures"
 FOLDS = f"--folder DATA/textures {TINY} --methods"
 MATS = {"benchmarks.fibres.__main__.SIZE": (160, 200)}
-FIELDS = {"EXTENT": (16, 40), "SIZE": 128, "N_OUTLINED": 4}
-SOLIDS = ("cube", "rod", "sphere")  # drawn faster than tubes
 DEFECTS = f"--data DATA/plates {TINY}"
-SPECIMENS = {
-    "CHEAP": {"backbone": "tiny", "weights": "random", "n_codewords": 2, "sampling": 400},
-    "SIZE": 64,
-    "CLASSES": (20.0, 30.0, 40.0),
-    "DIAMETERS": (20.0, 30.0),
-    "N_IMAGES": 4,
-    "N_NEW": 2,
-    "N_FITS": {"scorer": 2, "classifier": 2},
-    "N_SPECIMENS": {"scorer": (2,), "classifier": (2,)},
-}
 BARS = {"FRAME": (240, 320), "MADE": (120, 160), "WHOLE": (120, 160)}
 SCALES = {"SIZE": (200, 300), "LENGTHS": (40, 100), "WITHOUT": ("plates",)}
 SMALL_BAR = replace(bars.LAYOUTS["Zeiss, white, logo"], size=(240, 320), rows=32)
-CARRILLO = {"N_FEW": 2, "N_MANY": 5, "N_GOOD": 6, "N_TRAIN": {"anomalous": 20, "normal": 25}}
 
 
 class Plain(nullcontext):
@@ -157,7 +142,7 @@ class Plain(nullcontext):
 
 
 QUICK = ["-c", "pass"]
-FOLDERS = ["copies", "formats", "defects", "defects.kinds", "papers.luo2021", "papers.modarres2017"]
+FOLDERS = ["copies", "formats", "defects", "defects.kinds"]
 CASES: dict[str, Case] = {
     "accuracy": Case(
         f"{FOLDS} default texture",
@@ -168,17 +153,15 @@ CASES: dict[str, Case] = {
         {"SIZES": (1, 9), "N_DRAWS": 1},
         lambda facts: [row["size"] for row in facts["rows"]["textures"]] == [1, 9],
     ),
-    "accuracy.rare": Case(
-        f"{OWN} --tem 0 {THREAD}",
-        {"N_DRAWS": 20},
-        lambda facts: facts["means"][0]["gain"] == [0.0] * 5,
-    ),
     "alignment": Case(
-        f"--methods structure_tensor fibriltool --figure OUT/drawn.png {THREAD}",
-        {"benchmarks.alignment.scenes.SIZE": (96, 96)},
-        lambda facts: list(facts["methods"]) == ["structure_tensor", "fibriltool"],
+        "--training 4 --rounds 1",
+        {
+            "SIZE": (96, 96),
+            "WINDOWS": (32,),
+            "FACTORS": {"cover": (0.5,), "contrast_to_noise": (9.0,), "aligned": (0.5, 1.0)},
+        },
+        lambda facts: {"learned"} <= set(facts["images"][0]["found"]),
     ),
-    "alignment.speed": Case(f"{ONE_ROUND} --methods fibriltool", {"TILE": (64, 96)}),
     "bars": Case(
         "--data DATA",
         {
@@ -191,7 +174,7 @@ CASES: dict[str, Case] = {
     ),
     "copies": Case(
         "",
-        {"SYNTHETIC": {"mats": lambda: make_nanofibre_images(4, size=96, random_state=0)[0]}},
+        {"SYNTHETIC": {"mats": lambda: make_fibre_images(4, size=96, random_state=0)[0]}},
         lambda facts: sum(facts["sets"]["mats"]["found"].values()) == 2,
     ),
     "defects": Case(
@@ -203,45 +186,16 @@ CASES: dict[str, Case] = {
         {"benchmarks.defects.surfaces.IMAGE_DEFECTS": ("scratch", "pits")},
         lambda facts: list(facts["rows"][0]["image_auroc"]) == ["square", "scratch", "pits"],
     ),
-    "defects.speed": Case(
-        f"{ONE_ROUND} --batches 1 --images 12 --weights random",
-        {"SIZE": (64, 96), "FIT_SIZE": (64, 64)},
-        lambda facts: facts["patches"] == {"side by side": 12, "at the map's stride": 60},
-    ),
     "fibres": Case("--mats 3", MATS, lambda facts: len(facts["mats"]) == 3),
-    "fibres.groups": Case(
-        "--images 4 --draws 3",
-        {"SIZE": (160, 200), "N_PER_GROUP": 2, "DIFFERENCES": (0.0, 0.2)},
-        lambda facts: [row["difference"] for row in facts["groups"]] == [0, 0.2],
-    ),
     "fibres.pores": Case("--mats 3", MATS, lambda facts: len(facts["mats"]) > 2),
     "fibres.singles": Case("--images 4", {"SIZE": (160, 200)}),
     "formats": Case(
         "--data DATA/files",
         holds=lambda facts: facts["refused"] == {"not an image that can be read": {".png": 1}},
     ),
-    "networks.agreement": Case(
-        "--networks test_vit --image-size 96",
-        holds=lambda facts: max(facts["rows"][0]["maps"].values()) < 1e-5,
-    ),
     "networks.cost": Case(
         f"--networks tiny --sizes 64 {ONE_ROUND}",
         {"peak_memory": lambda *_: 1.0, "DEFAULT": "tiny"},
-    ),
-    "papers.carrillo2020": Case(
-        f"--images 20 --new 3 --size 96 128 --max-epochs 2 --weights random {THREAD}",
-        CARRILLO,
-        lambda facts: all(len(runs) for runs in facts["runs"].values()),
-    ),
-    "papers.luo2021": Case(
-        f"--data DATA/squares --methods luo2021 default --weights random {THREAD}",
-        {"build": lambda *_: MicrographClassifier(small_encoder(), random_state=0)},
-        lambda facts: all(row["n_train"] == 48 for row in facts["rows"]),
-    ),
-    "papers.modarres2017": Case(
-        "--data DATA/textures --weights mobilenet_v2=random --max-epochs 1 --folds 2 "
-        f"--kinds features {THREAD}",
-        {"modarres2017": lambda *own, **more: modarres2017(*own, **more).set_params(image_size=32)},
     ),
     "particles": Case(
         f"--data DATA --sets sem {TINY}",
@@ -251,21 +205,6 @@ CASES: dict[str, Case] = {
     "particles.classes": Case(
         f"--data DATA/sem {TINY}",
         holds=lambda facts: facts["methods"][-1]["given"]["accuracy"] > 0.8,
-    ),
-    "particles.masks": Case(
-        f"--train 12 --test 4 {TINY}",
-        {**FIELDS, "CLASSES": {2: SOLIDS[:2]}},
-        lambda facts: [row["n_classes"] for row in facts["rows"]] == [2] * 5,
-    ),
-    "particles.mixed": Case(
-        f"--train 6 --test 4 --sets 2 --draws 1 {TINY}",
-        {**FIELDS, "ALONE_SIZE": 64, "TEM_CLASSES": SOLIDS},
-        lambda facts: np.shape(facts["counts"]["found outlines"]) == (2, 3, 3),
-    ),
-    "particles.speed": Case(
-        f"{ONE_ROUND} --images 2 --weights random",
-        {"SIZE": (96, 128), "EXTENT": (16, 40), "N_EACH": (4, 8), "LARGE": 256},
-        lambda facts: facts["memory"]["find_particles"]["peak"] > 50,
     ),
     "scale_bars": Case(
         "--data DATA",
@@ -307,11 +246,6 @@ CASES: dict[str, Case] = {
         {"N_EACH": 2},
         lambda facts: "plates" in facts["cells"][0]["outside_reported"],
     ),
-    "uncertainty.specimens": Case(
-        "",
-        SPECIMENS,
-        lambda facts: {row["model"] for row in facts["rows"]} == {*SPECIMENS["N_FITS"]},
-    ),
     "uncertainty.sure": Case(
         "--draws 3",
         {"SCENES": (sure.Scene(60, 1, 3, apart=3),)},
@@ -323,9 +257,8 @@ CASES: dict[str, Case] = {
 @pytest.fixture
 def cheap(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Small encoders, few crops to train a segmenter with, small trees."""
-    of_encoders = ["accuracy.methods", "accuracy.curve", "accuracy.rare", "papers.modarres2017"]
-    of_encoders += ["uncertainty.__main__", "uncertainty.novelty", "formats.__main__"]
-    of_encoders += ["particles.classes", "particles.mixed", "particles.masks"]
+    of_encoders = ["accuracy.methods", "accuracy.curve", "particles.classes"]
+    of_encoders += ["uncertainty.__main__", "uncertainty.novelty"]
     for name in of_encoders:
         module = importlib.import_module(f"benchmarks.{name}")
         monkeypatch.setattr(module, "default_encoder", small_encoder)
@@ -335,12 +268,6 @@ def cheap(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     methods = importlib.import_module("benchmarks.defects.methods")
     whole = methods.carrillo2020
     monkeypatch.setattr(methods, "carrillo2020", lambda **own: whole(**{**own, "max_epochs": 25}))
-    scenes = importlib.import_module("benchmarks.alignment.scenes")
-    one_level = {
-        name: {factor: levels[-1:] for factor, levels in factors.items()}
-        for name, factors in scenes.SETS.items()
-    }
-    monkeypatch.setattr(scenes, "SETS", one_level)
     with few_crops(8):
         yield
 

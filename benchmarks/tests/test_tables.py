@@ -11,13 +11,11 @@ from benchmarks import tables
 from benchmarks.common.results import BENCHMARKS, RESULTS, load_result, measured_line
 
 NAMES = """
-accuracy accuracy.curve accuracy.rare alignment alignment.speed bars copies defects
-defects.kinds defects.speed fibres fibres.groups fibres.pores fibres.singles formats
-networks.accuracy networks.agreement networks.cost
-papers.carrillo2020 papers.luo2021 papers.modarres2017 particles particles.classes
-particles.masks particles.mixed particles.speed scale_bars speed.encoding speed.extraction
+accuracy accuracy.curve alignment bars copies defects defects.kinds
+fibres fibres.pores fibres.singles formats networks.accuracy networks.cost
+particles particles.classes scale_bars speed.encoding speed.extraction
 speed.first_minutes speed.fitting speed.gpu speed.large_images tables uncertainty
-uncertainty.novelty uncertainty.specimens uncertainty.sure
+uncertainty.novelty uncertainty.sure
 """
 PROGRAMS = NAMES.split()
 

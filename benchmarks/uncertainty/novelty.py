@@ -25,7 +25,7 @@ from benchmarks.common.data import DATA_SETS, DataSet, random_splits
 from benchmarks.common.program import new_parser, parse
 from benchmarks.common.results import RESULTS, origin, save_result
 from benchmarks.uncertainty.tables import novelty_section
-from hypervlad import default_encoder, make_nanofibre_images
+from hypervlad import default_encoder, make_fibre_images
 from hypervlad.classify.training_images import TrainingImages, empty_vectors, project_vectors
 from hypervlad.evaluation import group_folds
 from hypervlad.images.pixels import ImageDigests
@@ -143,7 +143,9 @@ def outside_images(others: Mapping[str, DataSet], seed: int = 0) -> tuple[list[A
         "blurred noise": [blurred_noise(rng) for _ in range(N_EACH)],
         "gradients": [gradient(rng) for _ in range(N_EACH)],
         "lattices": [lattice(rng) for _ in range(N_EACH)],
-        "synthetic mats": list(make_nanofibre_images(N_EACH, size=SIZE, random_state=seed)[0]),
+        "synthetic mats": list(
+            make_fibre_images(N_EACH, cover=0.8, size=SIZE, random_state=seed)[0]
+        ),
         "photographs": [getattr(skimage.data, name)() for name in PHOTOGRAPHS],
     }
     for name, data in others.items():

@@ -50,13 +50,13 @@ for number, i in enumerate(chosen[:100]):
         rows.append(f"{name},specimen{number:03d}")
 (folder / "groups.csv").write_text("\n".join(rows))
 
-# The new images: 60 like these, four of crystal lattices, and a damaged file.
+# The new images: 60 like these, four of nanowires, and a damaged file.
 truth = {}
 for number, i in enumerate(chosen[120:]):
     truth[f"new{number:02d}.png"] = str(kinds[i])
     record(specimens[i], folder / "new" / f"new{number:02d}.png")
-for number, lattice in enumerate(hypervlad.make_lattice_images(4, size=208, random_state=0)[0]):
-    record(lattice, folder / "new" / f"new{60 + number}.png")
+for number, wires in enumerate(hypervlad.make_fibre_images(4, size=208, random_state=0)[0]):
+    record(wires, folder / "new" / f"new{60 + number}.png")
 (folder / "new" / "new64.png").write_bytes(b"not an image")
 
 # A common mistake: one image was also copied into another class.
@@ -165,7 +165,7 @@ for row in (0, *np.flatnonzero(judged.kind != "sure")[[0, -1]]):
 #    $ hypervlad predict model.hvlad new/ -o predictions.csv --coverage 0.9 --max-error 0.1
 #
 # An image that is out of distribution is unlike all training images. That is true of the four
-# lattices. About one in twenty images like the training images is also reported, and more with few
+# nanowires. About one in twenty images like the training images is also reported, and more with few
 # groups. The probabilities of such images mean little, however high they are, so their sets contain
 # all classes. :doc:`/explanation/doubt` says what each of these answers promises.
 #

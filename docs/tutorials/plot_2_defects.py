@@ -41,9 +41,12 @@ def write(images, name):
     return paths
 
 
-mats, _ = hypervlad.make_nanofibre_images(40, defective=0, size=(174, 256), random_state=0)
-good = write(mats, "good")
-unknown, masks = hypervlad.make_nanofibre_images(16, defective=0.5, size=(174, 256), random_state=5)
+mats, _ = hypervlad.make_fibre_images(56, diameter=7, cover=0.8, size=(174, 256), random_state=0)
+good = write(mats[:40], "good")
+unknown, masks = mats[40:], [np.zeros((174, 256), bool)] * 16
+for number, kind in enumerate(["film", "film", "blur", "stain"] * 2):
+    defective = hypervlad.add_defect(unknown[number], kind, random_state=number)
+    unknown[number], masks[number] = defective
 new = write(unknown, "new")
 
 # %%
@@ -127,9 +130,9 @@ print(f"defective images with the highest score of the map in a defect: {sum(loc
 # 5. Look at the maps
 # -------------------
 # These are the two defective images with the highest scores, and the two with the lowest. Orange
-# outlines show what was found, blue ones the true defects. Holes and other large defects stand out;
-# small beads do not. Maps of images below the threshold are worth a look, too: the brightest place
-# may be a defect, although the image's score is too low for an alarm.
+# outlines show what was found, blue ones the true defects. Opaque films stand out; stains do not.
+# Maps of images below the threshold are worth a look, too: the brightest place may be a defect,
+# although the image's score is too low for an alarm.
 scores = np.array([found.score for found in findings])
 order = [i for i in np.argsort(-scores) if is_defective[i]]
 shown = [*order[:2], *order[-2:]]

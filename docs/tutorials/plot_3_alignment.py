@@ -34,8 +34,14 @@ folder = Path(temporary.name)
 (folder / "wires").mkdir()
 paths, truths = [], []
 for number, aligned in enumerate(np.linspace(0, 1, 6)):
-    (image,), (truth,) = hypervlad.make_nanowire_images(
-        1, aligned=aligned, density=0.55, width=7.0, snr=8.0, random_state=number
+    (image,), (truth,) = hypervlad.make_fibre_images(
+        1,
+        aligned=aligned,
+        cover=0.55,
+        diameter=7,
+        look="round",
+        contrast_to_noise=10,
+        random_state=number,
     )
     paths.append(folder / "wires" / f"sample{number}.png")
     Image.fromarray(np.uint8(255 * image)).save(paths[-1])
@@ -107,8 +113,14 @@ measured = np.array([result.aligned.fraction for result in results])
 true = np.array([truth.aligned_fraction(window=32).fraction for truth in truths])
 noisy = []
 for number, aligned in enumerate(np.linspace(0, 1, 6)):
-    (image,), _ = hypervlad.make_nanowire_images(
-        1, aligned=aligned, density=0.55, width=7.0, snr=1.0, random_state=number
+    (image,), _ = hypervlad.make_fibre_images(
+        1,
+        aligned=aligned,
+        cover=0.55,
+        diameter=7,
+        look="round",
+        contrast_to_noise=1.5,
+        random_state=number,
     )
     noisy.append(AlignmentRecipe(window=32).find(image).aligned.fraction)
 print(f"mean error with little noise: {np.abs(measured - true).mean():.3f}")

@@ -30,9 +30,9 @@ folder = Path(temporary.name)
 size = 128
 archive = {
     "TEM": hypervlad.make_tem_images(60, size=size, random_state=0)[0],
-    "lattice": hypervlad.make_lattice_images(60, size=size, random_state=0)[0],
-    "nanofibres": hypervlad.make_nanofibre_images(60, size=size, random_state=0)[0],
-    "nanowires": hypervlad.make_nanowire_images(60, size=size, random_state=0)[0],
+    "particles": hypervlad.make_particle_fields(60, size=size, random_state=0)[0],
+    "mats": hypervlad.make_fibre_images(60, size=size, cover=0.8, random_state=0)[0],
+    "wires": hypervlad.make_fibre_images(60, size=size, aligned=1, cover=0.4, random_state=1)[0],
 }
 
 

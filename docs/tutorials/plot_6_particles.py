@@ -32,7 +32,6 @@ from hypervlad.results import ParticleDisplay, write_particles_page
 kinds = ["cube", "rod", "sphere"]
 images, truths = hypervlad.make_particle_fields(
     32,
-    kind="sem",
     classes=kinds,
     n_particles=(2, 14),
     size=320,

@@ -16,7 +16,7 @@ from sklearn.model_selection import cross_val_score
 
 from hypervlad import HypercolumnVLAD, make_tem_images
 
-images, labels = make_tem_images(128, n_classes=8, size=128, random_state=0)
+images, labels = make_tem_images(128, size=128, random_state=0)
 numbers = [1, 4, 16, 64]
 accuracy, length = [], []
 for n_codewords in numbers:

@@ -12,18 +12,22 @@ hard: not all defects are found.
 # No more than one in twenty defect-free images may be called anomalous (``fpr=0.05``, the default).
 # ``n_planted=0`` saves the time in which detection limits would be measured.
 import matplotlib.pyplot as plt
+import numpy as np
 
-from hypervlad import PatchDefectScorer, make_nanofibre_images
+from hypervlad import PatchDefectScorer, add_defect, make_fibre_images
 from hypervlad.results import DefectMapDisplay
 
 size = (174, 256)
-good, _ = make_nanofibre_images(25, defective=0, size=size, random_state=0)
-scorer = PatchDefectScorer(n_planted=0, random_state=0).fit(good)
+mats, _ = make_fibre_images(29, diameter=7, cover=0.8, size=size, random_state=0)
+scorer = PatchDefectScorer(n_planted=0, random_state=0).fit(mats[:25])
 
 # %%
-# Three of the four new images have defects. ``find`` returns the regions that stand out in an image
-# that is called anomalous. A region ends half-way between its peak and the usual score.
-new, masks = make_nanofibre_images(4, defective=0.75, size=size, random_state=3)
+# Three of the four new images have defects, two opaque films and a blurred area. ``find`` returns
+# the regions that stand out in an image that is called anomalous. A region ends half-way between
+# its peak and the usual score.
+new, masks = mats[25:], [np.zeros(size, bool)] * 4
+for number, kind in enumerate(["film", "blur", "film"]):
+    new[number], masks[number] = add_defect(new[number], kind, random_state=number)
 for number, (image, mask) in enumerate(zip(new, masks, strict=True)):
     found = scorer.find(image)
     share = f"{found.mask[mask].mean():.0%} of the defects" if mask.any() else "no defects"

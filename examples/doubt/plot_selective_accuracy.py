@@ -15,7 +15,7 @@ import matplotlib.pyplot as plt
 from hypervlad import MicrographClassifier, default_encoder, make_tem_images
 from hypervlad.results import SelectiveAccuracyDisplay
 
-images, labels = make_tem_images(240, n_classes=8, size=96, random_state=0)
+images, labels = make_tem_images(240, size=96, random_state=0)
 train, new = slice(0, 160), slice(160, None)
 encoder = default_encoder(n_codewords=16)
 model = MicrographClassifier(encoder, random_state=0).fit(images[train], labels[train])

@@ -17,9 +17,8 @@ import numpy as np
 
 from hypervlad import (
     MicrographClassifier,
-    make_lattice_images,
-    make_nanofibre_images,
-    make_nanowire_images,
+    make_fibre_images,
+    make_particle_fields,
     make_tem_images,
 )
 from hypervlad.results import ContactSheetDisplay
@@ -37,9 +36,9 @@ new = {
     "noise": rng.normal(0.5, 0.1, (128, 128)).clip(0, 1),
     "empty": np.full((128, 128), 0.5),
     "uneven illumination": np.tile(np.linspace(0.3, 0.7, 128), (128, 1)),
-    "SEM, nanofibre mat": make_nanofibre_images(1, size=128, random_state=0)[0][0],
-    "SEM, nanowires": make_nanowire_images(1, size=128, random_state=0)[0][0],
-    "STEM, crystal lattice": make_lattice_images(1, size=128, random_state=0)[0][0],
+    "SEM, mat of fibres": make_fibre_images(1, cover=0.8, size=128, random_state=0)[0][0],
+    "SEM, few fibres": make_fibre_images(1, cover=0.2, size=128, random_state=0)[0][0],
+    "SEM, particles": make_particle_fields(1, size=128, random_state=0)[0][0],
 }
 found = model.classify(list(new.values()))
 
@@ -62,15 +61,15 @@ plt.show()
 
 many = {
     "TEM images like the training images": make_tem_images(20, size=128, random_state=1)[0],
-    "nanofibre mats": make_nanofibre_images(20, size=128, random_state=1)[0],
-    "nanowires": make_nanowire_images(20, size=128, random_state=1)[0],
-    "crystal lattices": make_lattice_images(20, images_per_sample=1, size=128, random_state=1)[0],
+    "mats of fibres": make_fibre_images(20, cover=0.8, size=128, random_state=1)[0],
+    "few fibres": make_fibre_images(20, cover=0.2, size=128, random_state=1)[0],
+    "particles": make_particle_fields(20, size=128, random_state=1)[0],
 }
 for name, others in many.items():
     print(f"{name}: {model.classify(others).unlike_training.sum()} of 20 flagged")
 
 # %%
-# Images without content are flagged, and so are most images of other specimens, some only just. But
-# many nanowires are not flagged, although no class of the model has any. About 5 % of images like
-# the training images are flagged too. So read ``unlike_training`` before you use a probability, and
+# Images without content are flagged. Images of other specimens may not be, although no class of the
+# model has any: fibres resemble tubes. About 5 % of images like the training images are flagged
+# too. So read ``unlike_training`` before you use a probability, and
 # do not rely on it to find every image of another kind: see :doc:`/explanation/doubt`.

@@ -15,15 +15,22 @@ the points are from the dashed line.
 import matplotlib.pyplot as plt
 import numpy as np
 
-from hypervlad import make_nanowire_images
+from hypervlad import make_fibre_images
 from hypervlad.fibres import aligned_fraction
 
 shares = np.repeat([0, 0.25, 0.5, 0.75, 1], 4)
 images, true, measured = {}, {}, {}
-for snr in (10, 1):
+for snr in (10, 1.5):
     made = [
-        make_nanowire_images(
-            1, aligned=share, density=0.5, width=7, snr=snr, size=256, random_state=seed
+        make_fibre_images(
+            1,
+            aligned=share,
+            cover=0.5,
+            diameter=7,
+            look="round",
+            contrast_to_noise=snr,
+            size=256,
+            random_state=seed,
         )
         for seed, share in enumerate(shares)
     ]
@@ -34,7 +41,7 @@ for snr in (10, 1):
 # %%
 # With little noise, the measured fraction is close to the true one. With strong noise it is too low
 # on average, and far off for some images.
-names = {10: "contrast 10 times the noise", 1: "contrast equal to the noise"}
+names = {10: "little noise", 1.5: "strong noise"}
 for snr, name in names.items():
     pairs = zip(measured[snr], true[snr], strict=True)
     error = np.array([found.fraction - truth.fraction for found, truth in pairs])
@@ -50,7 +57,7 @@ for snr, name in names.items():
 figure = plt.figure(figsize=(8, 4.5), layout="constrained")
 left, right = figure.subfigures(1, 2, width_ratios=(1, 2))
 example = 9
-for ax, snr, colour in zip(left.subplots(2, 1), (10, 1), ("Blues_r", "Oranges_r"), strict=True):
+for ax, snr, colour in zip(left.subplots(2, 1), (10, 1.5), ("Blues_r", "Oranges_r"), strict=True):
     found = measured[snr][example]
     ax.imshow(images[snr][example], cmap="gray")
     ax.imshow(np.ma.masked_less(found.labels > 0, 1), cmap=colour, alpha=0.5)

@@ -13,11 +13,11 @@ wires with similar directions, and the rose shows how frequent each direction is
 import matplotlib.pyplot as plt
 import numpy as np
 
-from hypervlad import make_nanowire_images
+from hypervlad import make_fibre_images
 from hypervlad.fibres import AlignmentRecipe, axial_difference
 from hypervlad.results import OrientationDisplay
 
-(image,), (truth,) = make_nanowire_images(1, aligned=0.6, random_state=3)
+(image,), (truth,) = make_fibre_images(1, aligned=0.6, diameter=7, cover=0.5, random_state=3)
 result = AlignmentRecipe(pixel_size=4.0).find(image)
 
 # %%
@@ -34,7 +34,7 @@ for region in result.aligned.regions[:3]:
 # direction was measured. The direction at a pixel is an average over its surroundings, so errors
 # are large where wires end or cross.
 measured = result.orientation
-both = truth.wires & measured.mask
+both = (truth.fibres >= 0) & measured.mask
 error = np.abs(axial_difference(measured.orientation[both], truth.orientation[both]))
 print(f"median error: {np.rad2deg(np.median(error)):.1f}°")
 print(f"errors above 20°: {np.mean(error > np.deg2rad(20)):.0%} of the pixels")

@@ -13,14 +13,14 @@ random wires and is still smaller than the areas of parallel wires.
 import matplotlib.pyplot as plt
 import numpy as np
 
-from hypervlad import make_nanowire_images
+from hypervlad import make_fibre_images
 from hypervlad.fibres import aligned_fraction
 
 windows = [8, 12, 16, 24, 32, 48, 64, 96]
 images, found, true = {}, {}, {}
 for share in (0.4, 0.0):
-    (image,), (truth,) = make_nanowire_images(
-        1, aligned=share, density=0.5, width=7, size=384, random_state=4
+    (image,), (truth,) = make_fibre_images(
+        1, aligned=share, cover=0.5, diameter=7, size=384, random_state=4
     )
     images[share] = image
     found[share] = [aligned_fraction(image, window=window) for window in windows]

@@ -8,7 +8,7 @@ how often it confuses which classes, and this corrects the counts.
 """
 
 # %%
-# A classifier learns four kinds of synthetic carbon nanotube structures, equally frequent. We use
+# A classifier learns three kinds of small synthetic particles, equally frequent. We use
 # the true outlines, so that all errors are those of the classes.
 import matplotlib.pyplot as plt
 import numpy as np
@@ -18,8 +18,8 @@ from hypervlad import MicrographClassifier, make_particle_fields
 from hypervlad.particles import Field, count_particles, cut_particles, measure
 from hypervlad.results import ParticleDisplay
 
-classes = ["cluster", "fiber", "matrix", "matrix-surface"]
-options = {"extent": (40, 110), "size": 320, "n_particles": (6, 12)}
+classes = ["cube", "rod", "sphere"]
+options = {"extent": (12, 20), "size": 192, "n_particles": (6, 12)}
 images, truths = make_particle_fields(16, classes=classes, random_state=0, **options)
 particles, labels = [], []
 for image, truth in zip(images, truths, strict=True):
@@ -31,8 +31,8 @@ confusion = confusion_matrix(held_out.codes, held_out.proba.argmax(axis=1))
 print(f"{np.trace(confusion)} of {confusion.sum()} held-out particles have the right class")
 
 # %%
-# In the mixture, seven of ten particles are "matrix-surface". Some of them are taken for clusters.
-mixture = ["matrix-surface"] * 7 + ["cluster", "fiber", "matrix"]
+# In the mixture, eight of ten particles are spheres. Some of them are taken for cubes.
+mixture = ["sphere"] * 8 + ["cube", "rod"]
 images, truths = make_particle_fields(16, classes=mixture, random_state=1, **options)
 particles, fields = [], []
 for number, (image, truth) in enumerate(zip(images, truths, strict=True)):
@@ -45,9 +45,9 @@ corrected = count_particles(table, fields, classes=classes, confusion=confusion)
 print(corrected[["class", "particles", "count", "low", "high"]].round(1).to_string(index=False))
 
 # %%
-# Without correction, there are too many clusters, and the interval of the most frequent class does
-# not contain the true number. With it, intervals are wider, because they contain that the confusion
-# is known from few particles, and all contain the truth.
+# Particles that are taken for another class change the counts of both classes, those of the rare
+# one most. Corrected intervals are wider, because they contain that the confusion is known from few
+# particles.
 figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 4.4), layout="constrained")
 first = predicted[: len(truths[0].outlines)]
 ParticleDisplay(images[0], truths[0].outlines, first, class_names=classes).plot(left)
@@ -60,6 +60,6 @@ for counts, shift, text in ((plain, -0.15, "as classified"), (corrected, 0.15, "
 number = [(true == name).sum() for name in classes]
 right.plot(places, number, "k_", markersize=45, markeredgewidth=2, label="true")
 right.set_xticks(places, classes)
-right.set(ylim=(0, None), xlim=(-0.5, 3.5), ylabel="particles in 16 fields, 95 % interval")
+right.set(ylim=(0, None), xlim=(-0.5, 2.5), ylabel="particles in 16 fields, 95 % interval")
 right.legend(loc="upper left", markerscale=0.5)
 plt.show()

@@ -20,7 +20,6 @@ from hypervlad.results import ParticleDisplay
 NM = 4.0  # per pixel
 images, truths = make_particle_fields(
     200,
-    kind="sem",
     classes=("sphere", "cube"),
     n_particles=(1, 3),
     extent=(15, 120),

@@ -30,6 +30,16 @@ from hypervlad.cli.messages import (
 from hypervlad.common.wording import counted, percent
 
 _SYNTHETIC_SIZE = (384, 512)
+#: They vary widely: also thin, sparse, blurred and noisy fibres.
+_SYNTHETIC: dict[str, Any] = {
+    "aligned": (0, 1),
+    "diameter": (4, 12),
+    "cover": (0.2, 0.9),
+    "length": (100, 400),
+    "blur": (0.4, 3.3),
+    "contrast_to_noise": (1, 20),
+    "look": "round",
+}
 _TRAIN_PER_TEST = 4  # one more synthetic image for every four, to test the model
 
 
@@ -192,7 +202,7 @@ def align_train(
         typer.Option(
             metavar="N",
             min=0,
-            help="Train on N synthetic images of nanowires, alone or together with PATHS. For "
+            help="Train on N synthetic images of fibres, alone or together with PATHS. For "
             "example 60.",
         ),
     ] = 0,
@@ -222,7 +232,7 @@ def align_train(
       hypervlad align-train --synthetic 60 -o alignment.hvlad
       hypervlad align new/ --method alignment.hvlad -o found/
     """
-    from hypervlad.datasets.nanowires import make_alignment_examples
+    from hypervlad.datasets.fibres import make_fibre_images
     from hypervlad.features.weights import check_may_be_included
     from hypervlad.fibres.alignment_classifier import AlignmentClassifier, default_alignment_encoder
 
@@ -247,7 +257,7 @@ def align_train(
     made: Any = ([], [])
     if synthetic:
         say(quiet, f"creating {counted(n_made, 'synthetic image')}")
-        made = make_alignment_examples(n_made, size=_SYNTHETIC_SIZE, random_state=seed)
+        made = make_fibre_images(n_made, **_SYNTHETIC, size=_SYNTHETIC_SIZE, random_state=seed)
     maps = [truth.aligned_map(window) for truth in made[1]]
     material = [counted(len(images), "image") + " with masks"] if images else []
     material += [counted(synthetic, "synthetic image")] if synthetic else []

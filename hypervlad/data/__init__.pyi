@@ -1,18 +1,7 @@
+from hypervlad.datasets.defects import IMAGE_DEFECTS, add_defect
 from hypervlad.datasets.fibres import FIBRE_LOOKS, FibreTruth, make_fibre_images
-from hypervlad.datasets.image_defects import IMAGE_DEFECTS, add_defect
-from hypervlad.datasets.nanofibre import NANOFIBRE_DEFECTS, make_nanofibre_images
-from hypervlad.datasets.nanowires import (
-    NanowireTruth,
-    make_alignment_examples,
-    make_nanowire_images,
-)
-from hypervlad.datasets.particle_fields import ParticleFieldTruth, make_particle_fields
-from hypervlad.datasets.tem import (
-    TEM_CLASSES,
-    TEM_FINE_CLASSES,
-    make_lattice_images,
-    make_tem_images,
-)
+from hypervlad.datasets.particles import ParticleFieldTruth, make_particle_fields
+from hypervlad.datasets.tem import TEM_CLASSES, make_tem_images
 from hypervlad.extraction.extract import Extraction, Plan, extract_features, plan_extraction
 from hypervlad.extraction.table import FeatureFileError, load_features
 from hypervlad.folders.check import check_image_folder, compare_image_folders
@@ -24,9 +13,7 @@ from hypervlad.folders.report import BadFile, CopySet, FolderComparison, FolderR
 __all__ = [
     "FIBRE_LOOKS",
     "IMAGE_DEFECTS",
-    "NANOFIBRE_DEFECTS",
     "TEM_CLASSES",
-    "TEM_FINE_CLASSES",
     "BadFile",
     "CopySet",
     "Extraction",
@@ -36,7 +23,6 @@ __all__ = [
     "FolderReport",
     "ImageFolderError",
     "ImageFolderWarning",
-    "NanowireTruth",
     "ParticleFieldTruth",
     "Plan",
     "add_defect",
@@ -47,11 +33,7 @@ __all__ = [
     "load_image_folder",
     "load_patch_folder",
     "load_pixel_sizes",
-    "make_alignment_examples",
     "make_fibre_images",
-    "make_lattice_images",
-    "make_nanofibre_images",
-    "make_nanowire_images",
     "make_particle_fields",
     "make_tem_images",
     "plan_extraction",

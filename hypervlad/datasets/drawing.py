@@ -108,17 +108,6 @@ def _spline_matrix(n_nodes: int, n_pixels: int, cell: float, offset: float) -> F
     return np.where(distance < 1, near, far).astype(np.float32)
 
 
-def random_blob(rng: Generator, shape: tuple[int, int], radius: float) -> BoolMap:
-    """Return a rounded, irregular region centred inside the image."""
-    centre = rng.uniform(0.06, 0.94, 2) * np.asarray(shape)
-    stretch, angle = np.exp(rng.uniform(0, 0.5)), rng.uniform(0, np.pi)
-    rows, columns = rows_and_columns(shape, centre)
-    along = (rows * np.sin(angle) + columns * np.cos(angle)) / stretch
-    beside = (rows * np.cos(angle) - columns * np.sin(angle)) * stretch
-    uneven = 0.22 * smooth_noise(rng, shape, max(radius * 0.9, 3.0), octaves=2)
-    return np.asarray(np.hypot(along, beside) / radius + uneven < 1)
-
-
 def worm_like_chains(
     rng: Generator,
     *,

@@ -1,4 +1,4 @@
-"""Synthetic images of fibres with exact diameters."""
+"""Synthetic images of fibres with exact diameters and directions, parallel in some domains."""
 
 from __future__ import annotations
 
@@ -19,9 +19,14 @@ from hypervlad.datasets.drawing import (
     check_drawn,
     check_size,
     draw_seed,
+    rows_and_columns,
+    smooth_noise,
     worm_like_chains,
 )
+from hypervlad.fibres import AlignedFraction, aligned_fraction_of_map
+from hypervlad.fibres.alignment import DEFAULT_WINDOW
 from hypervlad.fibres.profile_network import LOOKS, FibreLook
+from hypervlad.fibres.regions import TileGrid
 from hypervlad.statistics.groups import weighted_quantiles
 
 #: How the brightness changes across a fibre.
@@ -38,7 +43,11 @@ _BOUNDS = {
     "length": (4.0, np.inf),
     "blur": (0.0, 20.0),
     "contrast_to_noise": (0.1, np.inf),
+    "aligned": (0.0, 1.0),
 }
+_SCATTER = np.deg2rad(4.0)  # standard deviation of directions within a domain
+_DOMAIN = 0.45  # size of a domain over the shorter side of the image
+_OVERHANG = 0.06  # how far fibres extend beyond their domain, over its size
 
 
 @dataclass(frozen=True)
@@ -71,6 +80,9 @@ class FibreTruth:
         Row and column of points about a pixel apart, which may lie outside the image.
     fibres : ndarray of int32, shape (H, W)
         Index of the uppermost fibre at the centre of each pixel, -1 beside fibres.
+    orientation : ndarray of float32, shape (H, W)
+        Its direction, radians in [0, pi), counter-clockwise from the +x axis of the displayed image
+        (y up); NaN beside fibres.
     look : str
     blur, contrast_to_noise : float
         The given or drawn values.
@@ -81,6 +93,7 @@ class FibreTruth:
     visible_lengths: NDArray[np.float64]
     centre_lines: list[NDArray[np.float32]]
     fibres: NDArray[np.int32]
+    orientation: NDArray[np.float32]
     look: str
     blur: float
     contrast_to_noise: float
@@ -94,6 +107,19 @@ class FibreTruth:
     def median(self) -> float:
         """Median of the diameters, weighted by visible length."""
         return float(weighted_quantiles(self.diameters, self.visible_lengths, [0.5])[0])
+
+    def aligned_fraction(self, window: int = DEFAULT_WINDOW) -> AlignedFraction:
+        """Return `aligned_fraction_of_map` of the true directions, in windows of this side."""
+        return aligned_fraction_of_map(self.orientation, window=window)
+
+    def aligned_map(self, window: int = DEFAULT_WINDOW) -> NDArray[np.float32]:
+        """Return a map of shape (H, W) to train an `AlignmentClassifier`.
+
+        It is 1 in aligned windows, 0 in others, and NaN in windows of the background.
+        """
+        found = self.aligned_fraction(window)
+        values = np.where(found.background, np.nan, found.aligned).astype(np.float32)
+        return TileGrid(found.rows, found.columns).expand(values)
 
 
 def make_fibre_images(
@@ -109,14 +135,13 @@ def make_fibre_images(
     length: Drawn = np.inf,
     blur: Drawn = (0.6, 1.2),
     contrast_to_noise: Drawn = (5.0, 20.0),
+    aligned: Drawn | None = None,
     size: int | tuple[int, int] = (384, 512),
     random_state: int | np.random.RandomState | None = None,
 ) -> tuple[list[NDArray[np.float32]], list[FibreTruth]]:
-    """Make images of fibres whose diameters are exact, to test how well diameters are measured.
+    """Make images of fibres, wires or tubes whose diameters and directions are exactly known.
 
-    `make_nanowire_images` and `make_nanofibre_images` look more like micrographs, but what they
-    draw is a few tenths of a pixel wider or narrower than intended. A pair as a parameter gives
-    the bounds of a value drawn for each image.
+    A pair as a parameter gives the bounds of a value drawn for each image.
 
     Parameters
     ----------
@@ -143,6 +168,9 @@ def make_fibre_images(
         Standard deviation of the beam's profile in pixels.
     contrast_to_noise : float or pair, default=(5, 20)
         Brightest fibre less background, over the standard deviation of the noise.
+    aligned : float or pair, optional
+        Share of the area in which fibres are parallel, in domains that they do not leave; measured
+        fractions differ slightly. By default, there are no domains.
     size : int or (int, int), default=(384, 512)
         Height and width in pixels, each at least 64.
     random_state : int, RandomState or None, default=None
@@ -176,20 +204,16 @@ def make_fibre_images(
         "length": length,
         "blur": blur,
         "contrast_to_noise": contrast_to_noise,
-    }
+    } | ({} if aligned is None else {"aligned": aligned})
     bounds = {name: check_drawn(name, value, *_BOUNDS[name]) for name, value in asked.items()}
-    kinds = _check_second(second, second_share)
+    share, _ = check_drawn("second_share", second_share, 0.0, 1.0)
+    kinds = None if second is None else (check_drawn("second", second, 1.0, 200.0)[0], share)
     seed = draw_seed(random_state)
     made = [
         draw_fibres(np.random.default_rng([7, seed, i]), bounds, kinds, look, (height, width))
         for i in range(n)
     ]
     return [image for image, _ in made], [truth for _, truth in made]
-
-
-def _check_second(second: float | None, share: float) -> tuple[float, float] | None:
-    checked, _ = check_drawn("second_share", share, 0.0, 1.0)
-    return None if second is None else (check_drawn("second", second, 1.0, 200.0)[0], checked)
 
 
 def draw_fibres(
@@ -206,6 +230,7 @@ def draw_fibres(
         for name, (low, high) in bounds.items()
     }
     canvas = _Canvas((size[0] * _SAMPLING, size[1] * _SAMPLING))
+    domains = _Domains(rng, canvas.shape, drawn["aligned"]) if "aligned" in drawn else None
     diameters: list[float] = []
     lines: list[FloatMap] = []
     while canvas.cover < drawn["cover"] and len(lines) < _MAX_FIBRES:
@@ -214,7 +239,7 @@ def draw_fibres(
             median = second[0]
         log_spread = np.sqrt(np.log1p(drawn["spread"] ** 2))
         diameters.append(float(median * np.exp(log_spread * rng.standard_normal())))
-        lines.append(_draw_line(rng, canvas.shape, drawn, diameters[-1] * _SAMPLING))
+        lines.append(_draw_line(rng, canvas.shape, drawn, diameters[-1] * _SAMPLING, domains))
         canvas.paint(lines[-1], diameters[-1] * _SAMPLING / 2)
     if canvas.cover < drawn["cover"]:
         raise ValueError(
@@ -230,12 +255,15 @@ def draw_fibres(
     measured = [canvas.lengths(i, line, look) for i, line in enumerate(lines)]
     lengths = np.asarray(measured).reshape(-1, 2) / _SAMPLING
     middle = _SAMPLING // 2
+    at_centres = np.s_[middle::_SAMPLING, middle::_SAMPLING]
+    fibres = canvas.fibre[at_centres].copy()
     truth = FibreTruth(
         diameters=np.asarray(diameters),
         lengths=lengths[:, 0],
         visible_lengths=lengths[:, 1],
         centre_lines=[(line - middle) / np.float32(_SAMPLING) for line in lines],
-        fibres=canvas.fibre[middle::_SAMPLING, middle::_SAMPLING].copy(),
+        fibres=fibres,
+        orientation=np.where(fibres >= 0, canvas.direction[at_centres], np.float32(np.nan)),
         look=look,
         blur=drawn["blur"],
         contrast_to_noise=drawn["contrast_to_noise"],
@@ -243,28 +271,73 @@ def draw_fibres(
     return np.clip(image, 0, 1).astype(np.float32), truth
 
 
+class _Domains:
+    """Regions with a direction each, and the area between, where directions are random."""
+
+    def __init__(self, rng: Generator, shape: tuple[int, int], aligned: float) -> None:
+        self._shape = np.asarray(shape)
+        self._size = _DOMAIN * min(shape)
+        relief = smooth_noise(rng, shape, self._size)
+        level = np.quantile(relief, 1 - aligned) if 0 < aligned < 1 else np.inf * (0.5 - aligned)
+        n = int(np.ceil(shape[0] * shape[1] / (1.6 * self._size) ** 2))
+        centres = rng.uniform(0, 1, (n, 2)) * self._shape
+        nearest, least = np.zeros(shape, dtype=np.intp), np.full(shape, np.inf)
+        for number, centre in enumerate(centres):
+            rows, columns = rows_and_columns(shape, centre)
+            distance = rows**2 + columns**2
+            nearest[distance < least] = number
+            np.minimum(least, distance, out=least)
+        self._domain = np.where(relief > level, nearest, -1)
+        self._headings = rng.uniform(0, np.pi, n)
+
+    def _at(self, points: NDArray[np.floating]) -> NDArray[np.intp]:
+        row, column = np.clip(np.asarray(points).astype(int), 0, self._shape - 1).T
+        return np.asarray(self._domain[row, column])
+
+    def heading(self, rng: Generator, anchor: NDArray[np.floating]) -> NDArray[np.floating]:
+        own = int(self._at(anchor)[0])
+        if own < 0:
+            return rng.uniform(0, np.pi, 1)
+        return np.asarray(self._headings[[own]] + rng.normal(0, _SCATTER))
+
+    def cut(self, rng: Generator, line: FloatMap) -> FloatMap:
+        """Return the part of a line in the domain of its middle, or hardly longer."""
+        domain, middle = self._at(line), len(line) // 2
+        step = max(float(np.linalg.norm(line[1] - line[0])), 1e-6)
+        overhang = rng.uniform(0, _OVERHANG * self._size / step, 2).astype(int)
+        outside = np.flatnonzero(domain != domain[middle])
+        first = outside[outside < middle].max(initial=-1) + 1 - overhang[0]
+        last = outside[outside >= middle].min(initial=len(line)) + overhang[1]
+        return line[max(first, 0) : max(last, middle + 2)]
+
+
 def _draw_line(
-    rng: Generator, shape: tuple[int, int], drawn: dict[str, float], diameter: float
+    rng: Generator,
+    shape: tuple[int, int],
+    drawn: dict[str, float],
+    diameter: float,
+    domains: _Domains | None,
 ) -> FloatMap:
     """Return the points of a centre line, at most a pixel apart, in points of the canvas."""
     diagonal = float(np.hypot(*shape))
     length = min(drawn["length"] * _SAMPLING, 2.2 * diagonal)
     anchor = rng.uniform(0, 1, (1, 2)) * np.asarray(shape)
-    heading = rng.uniform(0, np.pi, 1)
+    heading = rng.uniform(0, np.pi, 1) if domains is None else domains.heading(rng, anchor)
     if drawn["curl"] == 0:
         steps = np.linspace(-length / 2, length / 2, max(2, int(length / _SAMPLING)))
         direction = np.array([[np.sin(heading[0]), np.cos(heading[0])]])
-        return np.asarray(anchor + steps[:, None] * direction, dtype=np.float32)
-    line: FloatMap = worm_like_chains(
-        rng,
-        anchors=anchor,
-        headings=heading,
-        length=np.array([length]),
-        persistence=diagonal / drawn["curl"] ** 2 / 2,
-        step=float(_SAMPLING),
-        stiffness=max(3 * diameter, 0.08 * diagonal),
-    )[0]
-    return line
+        line = np.asarray(anchor + steps[:, None] * direction, dtype=np.float32)
+    else:
+        line = worm_like_chains(
+            rng,
+            anchors=anchor,
+            headings=heading,
+            length=np.array([length]),
+            persistence=diagonal / drawn["curl"] ** 2 / 2,
+            step=float(_SAMPLING),
+            stiffness=max(3 * diameter, 0.08 * diagonal),
+        )[0]
+    return line if domains is None else domains.cut(rng, line)
 
 
 class _Canvas:
@@ -275,6 +348,7 @@ class _Canvas:
         self.fibre = np.full(shape, -1, dtype=np.int32)
         self.place = np.zeros(shape, dtype=np.float32)  # 0 at the centre line, 1 at an edge
         self.thickness = np.zeros(shape, dtype=np.float32)
+        self.direction = np.zeros(shape, dtype=np.float32)  # radians, y up
         self.n_fibres = 0
         self._nearest = np.full(shape, np.inf, dtype=np.float32)  # squared distance
 
@@ -299,6 +373,7 @@ class _Canvas:
         nodes = np.r_[nodes[0] - ends[0], nodes, nodes[-1] + ends[1]]
         step = np.diff(nodes)
         along = np.sign(step) + 1e-12 * (1 + 1j)  # divided by
+        angles = np.arctan2(-along.real, along.imag) % np.float32(np.pi)
         centre, high = nodes[:-1] + step / 2, np.abs(step) / 2
         # Points lie beside their nearest piece; where the line turns, also beyond it.
         turn = along[1:] * along[:-1].conj()
@@ -338,6 +413,9 @@ class _Canvas:
             found.append(((rows * n_columns + left)[..., None] + window).ravel()[near])
             squares = square.ravel()[near].astype(np.float32)
             np.minimum.at(self._nearest.ravel(), found[-1], squares)
+            nearest = self._nearest.ravel()[found[-1]] == squares
+            towards = angles[seen[i + near[nearest] // square[0].size]]
+            self.direction.ravel()[found[-1][nearest]] = towards
         return np.concatenate(found)
 
     def shaded(self, rng: Generator, look: str, style: FibreStyle) -> FloatMap:

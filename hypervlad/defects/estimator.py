@@ -178,9 +178,9 @@ class PatchDefectScorer(ImageEstimator):
     Examples
     --------
     >>> from hypervlad import PatchDefectScorer
-    >>> from hypervlad.data import make_nanofibre_images
+    >>> from hypervlad.data import make_fibre_images
     >>> from hypervlad.models import default_patch_encoder
-    >>> good, _ = make_nanofibre_images(6, defective=0.0, size=96, random_state=0)
+    >>> good, _ = make_fibre_images(6, size=96, random_state=0)
     >>> encoder = default_patch_encoder(weights="random")
     >>> scorer = PatchDefectScorer(encoder, fpr=0.2, random_state=0).fit(good)
     >>> scorer.score_map(good[0]).shape

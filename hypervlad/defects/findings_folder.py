@@ -112,12 +112,14 @@ def write_findings(
     Examples
     --------
     >>> import pathlib, tempfile
-    >>> from hypervlad import PatchDefectScorer, default_patch_encoder, make_nanofibre_images
+    >>> from hypervlad import PatchDefectScorer, add_defect, default_patch_encoder
+    >>> from hypervlad import make_fibre_images
     >>> from hypervlad.results import write_findings
-    >>> good, _ = make_nanofibre_images(4, defective=0.0, size=64, random_state=0)
+    >>> good, _ = make_fibre_images(4, size=64, random_state=0)
     >>> encoder = default_patch_encoder(weights="random")
     >>> scorer = PatchDefectScorer(encoder, fpr=0.25, random_state=0).fit(good)
-    >>> images, masks = make_nanofibre_images(2, defective=1.0, size=64, random_state=1)
+    >>> made = [add_defect(mat, "stain", random_state=0) for mat in good[:2]]
+    >>> images, masks = [image for image, _ in made], [mask for _, mask in made]
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     written = write_findings(folder, scorer, images, ["a.png", "b.png"])
     ...     sorted(path.name for path in pathlib.Path(folder).iterdir())

@@ -459,13 +459,15 @@ def write_defect_report(
     Examples
     --------
     >>> import tempfile
-    >>> from hypervlad import PatchDefectScorer, default_patch_encoder, make_nanofibre_images
+    >>> from hypervlad import PatchDefectScorer, add_defect, default_patch_encoder
+    >>> from hypervlad import make_fibre_images
     >>> from hypervlad.evaluation import evaluate_defects
     >>> from hypervlad.results import write_defect_report
-    >>> good, _ = make_nanofibre_images(4, defective=0.0, size=64, random_state=0)
+    >>> good, _ = make_fibre_images(4, size=64, random_state=0)
     >>> encoder = default_patch_encoder(weights="random")
     >>> scorer = PatchDefectScorer(encoder, fpr=0.25, random_state=0).fit(good)
-    >>> images, masks = make_nanofibre_images(2, defective=1.0, size=64, random_state=1)
+    >>> made = [add_defect(mat, "stain", random_state=0) for mat in good[:2]]
+    >>> images, masks = [image for image, _ in made], [mask for _, mask in made]
     >>> result = evaluate_defects(scorer, images, masks, ["a", "b"])
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     write_defect_report(f"{folder}/defects.html", scorer, images, result).name

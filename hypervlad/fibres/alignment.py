@@ -106,12 +106,12 @@ class AlignmentModel(Protocol):
     Examples
     --------
     >>> import numpy as np
-    >>> from hypervlad import make_nanowire_images
+    >>> from hypervlad import make_fibre_images
     >>> from hypervlad.fibres import aligned_fraction
     >>> class AllAligned:
     ...     def aligned_proba(self, image, rows, columns):
     ...         return np.ones((len(rows) - 1, len(columns) - 1))
-    >>> (image,), _ = make_nanowire_images(1, aligned=0.5, size=128, random_state=0)
+    >>> (image,), _ = make_fibre_images(1, aligned=0.5, size=128, random_state=0)
     >>> aligned_fraction(image, AllAligned(), window=32).expected_fraction
     1.0
     """
@@ -458,9 +458,9 @@ class AlignmentRecipe:
 
     Examples
     --------
-    >>> from hypervlad import make_nanowire_images
+    >>> from hypervlad import make_fibre_images
     >>> from hypervlad.fibres import AlignmentRecipe
-    >>> (image,), _ = make_nanowire_images(1, aligned=1, size=128, random_state=0)
+    >>> (image,), _ = make_fibre_images(1, aligned=1, size=128, random_state=0)
     >>> AlignmentRecipe(window="64nm", pixel_size=2.0).find(image).aligned.window
     32
     """

@@ -111,9 +111,9 @@ class AlignmentClassifier(ImageEstimator):
 
     Examples
     --------
-    >>> from hypervlad import AlignmentClassifier, make_nanowire_images
+    >>> from hypervlad import AlignmentClassifier, make_fibre_images
     >>> from hypervlad.models import default_alignment_encoder
-    >>> images, truths = make_nanowire_images(4, aligned=0.5, size=128, random_state=0)
+    >>> images, truths = make_fibre_images(4, aligned=0.5, size=128, random_state=0)
     >>> maps = [truth.aligned_map(window=32) for truth in truths]
     >>> encoder = default_alignment_encoder(weights="random")
     >>> model = AlignmentClassifier(encoder, random_state=0).fit(images, maps)

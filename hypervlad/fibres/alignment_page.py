@@ -90,10 +90,10 @@ def write_alignment(
     Examples
     --------
     >>> import tempfile, pathlib
-    >>> from hypervlad import make_nanowire_images
+    >>> from hypervlad import make_fibre_images
     >>> from hypervlad.fibres import AlignmentRecipe
     >>> from hypervlad.results import write_alignment
-    >>> images, _ = make_nanowire_images(1, size=96, random_state=0)
+    >>> images, _ = make_fibre_images(1, size=96, random_state=0)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     write_alignment(folder, AlignmentRecipe(window=24), images, ["a"])
     ...     sorted(file.name for file in pathlib.Path(folder, "maps").iterdir())

@@ -75,9 +75,9 @@ class OrientationDisplay(Display):
 
     Examples
     --------
-    >>> from hypervlad import make_nanowire_images
+    >>> from hypervlad import make_fibre_images
     >>> from hypervlad.results import OrientationDisplay
-    >>> (image,), _ = make_nanowire_images(1, aligned=1.0, size=128, random_state=0)
+    >>> (image,), _ = make_fibre_images(1, aligned=1.0, size=128, random_state=0)
     >>> display = OrientationDisplay.from_image(image)
     >>> display.result.aligned.fraction > 0.7
     True

@@ -432,9 +432,11 @@ def write_patch_folder(parts: Mapping[str, PatchSet], dir: str | os.PathLike[str
     Examples
     --------
     >>> import pathlib, tempfile
-    >>> from hypervlad.data import make_nanofibre_images, write_patch_folder
+    >>> from hypervlad.data import add_defect, make_fibre_images, write_patch_folder
     >>> from hypervlad.features import cut_patches
-    >>> patches = cut_patches(*make_nanofibre_images(2, defective=1.0, size=64, random_state=0))
+    >>> mats, _ = make_fibre_images(2, size=64, random_state=0)
+    >>> defective = [add_defect(mat, "stain", random_state=0) for mat in mats]
+    >>> patches = cut_patches(*zip(*defective))
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     write_patch_folder({"train": patches}, f"{folder}/patches")
     ...     len(list(pathlib.Path(folder).rglob("*.tif"))) == len(patches)
@@ -484,9 +486,12 @@ def load_patch_folder(dir: str | os.PathLike[str]) -> dict[str, Bunch]:
     Examples
     --------
     >>> import tempfile
-    >>> from hypervlad.data import load_patch_folder, make_nanofibre_images, write_patch_folder
+    >>> from hypervlad.data import add_defect, load_patch_folder, make_fibre_images
+    >>> from hypervlad.data import write_patch_folder
     >>> from hypervlad.features import cut_patches
-    >>> patches = cut_patches(*make_nanofibre_images(2, defective=1.0, size=64, random_state=0))
+    >>> mats, _ = make_fibre_images(2, size=64, random_state=0)
+    >>> defective = [add_defect(mat, "stain", random_state=0) for mat in mats]
+    >>> patches = cut_patches(*zip(*defective))
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     write_patch_folder({"train": patches}, f"{folder}/patches")
     ...     parts = load_patch_folder(f"{folder}/patches")

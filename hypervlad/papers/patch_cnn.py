@@ -118,9 +118,10 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
     Examples
     --------
     >>> from hypervlad.models import PatchCNNClassifier
-    >>> from hypervlad.data import make_nanofibre_images
+    >>> from hypervlad.data import add_defect, make_fibre_images
     >>> from hypervlad.features import cut_patches
-    >>> images, masks = make_nanofibre_images(8, size=116, random_state=0)
+    >>> mats, _ = make_fibre_images(8, size=116, random_state=0)
+    >>> images, masks = zip(*[add_defect(mat, "stain", random_state=0) for mat in mats])
     >>> patches = cut_patches(images, masks)
     >>> model = PatchCNNClassifier(max_epochs=2, random_state=0)
     >>> model.fit(patches.pixels, patches.labels, groups=patches.groups).n_parameters_

@@ -67,7 +67,7 @@ class ParticleDisplay(Display):
     >>> from hypervlad.results import ParticleDisplay
     >>> (image,), (truth,) = make_particle_fields(1, n_particles=4, size=128, random_state=0)
     >>> ParticleDisplay(image, truth.outlines, truth.classes, pixel_size=2.0).plot().class_names
-    ['fiber', 'matrix', 'matrix-surface']
+    ['rod', 'sphere']
     """
 
     def __init__(

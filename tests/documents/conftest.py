@@ -11,9 +11,9 @@ from PIL import Image
 from hypervlad import (
     MicrographClassifier,
     PatchDefectScorer,
+    add_defect,
     load_image_folder,
-    make_nanofibre_images,
-    make_nanowire_images,
+    make_fibre_images,
     make_particle_fields,
     make_tem_images,
 )
@@ -44,12 +44,12 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, mobilenet_weights: Path)
     write_mats(folder / "mats")
     (folder / "groups.csv").write_text("\n".join(rows), encoding="utf-8")
     (folder / "wires").mkdir()
-    for i, wires in enumerate(make_nanowire_images(3, aligned=0.6, size=128, random_state=0)[0]):
+    for i, wires in enumerate(make_fibre_images(3, aligned=0.6, size=128, random_state=0)[0]):
         Image.fromarray(np.round(255 * wires).astype(np.uint8)).save(folder / f"wires/{i}.png")
     (folder / "fields").mkdir()
     kinds = ["sphere", "rod", "cube"]
     fields, _ = make_particle_fields(
-        6, kind="sem", classes=kinds, n_particles=(8, 14), size=256, random_state=0
+        6, classes=kinds, n_particles=(8, 14), size=256, random_state=0
     )
     for i, pixels in enumerate(fields):
         Image.fromarray(np.round(255 * pixels).astype(np.uint8)).save(folder / f"fields/{i}.png")
@@ -63,7 +63,10 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, mobilenet_weights: Path)
 
 def write_mats(folder: Path) -> None:
     """Write defect-free fibre mats, defective ones, and masks of their defects."""
-    mats, masks = make_nanofibre_images(9, defective=0.34, size=96, random_state=0)
+    mats, _ = make_fibre_images(9, size=96, random_state=0)
+    masks = [np.zeros((96, 96), bool)] * 9
+    for i in range(0, 9, 3):
+        mats[i], masks[i] = add_defect(mats[i], "film", random_state=i)
     for place in ("good", "new", "masks"):
         (folder / place).mkdir(parents=True)
     good = [mat for mat, mask in zip(mats, masks, strict=True) if not mask.any()]

@@ -9,7 +9,7 @@ from PIL import Image
 from support import commands
 from support.commands import save
 
-from hypervlad import AlignmentClassifier, load, make_nanowire_images, read_image, read_micrograph
+from hypervlad import AlignmentClassifier, load, make_fibre_images, read_image, read_micrograph
 from hypervlad.fibres import AlignmentRecipe, aligned_fraction, local_orientation
 
 PIXEL_SIZE = 4.0  # nm
@@ -34,7 +34,7 @@ def files_of(out):
 
 
 def wires(folder, *names):
-    images, _ = make_nanowire_images(len(names), size=64, random_state=1)
+    images, _ = make_fibre_images(len(names), size=64, random_state=1)
     for image, name in zip(images, names, strict=True):
         save(folder / name, image)
     return folder
@@ -44,7 +44,7 @@ def wires(folder, *names):
 def folder(tmp_path_factory):
     """Two images of one name; one knows its pixel size."""
     root = tmp_path_factory.mktemp("wires")
-    images, _ = make_nanowire_images(2, aligned=0.7, size=(96, 128), random_state=0)
+    images, _ = make_fibre_images(2, aligned=0.7, size=(96, 128), random_state=0)
     for place, image in zip(("one", "two"), images, strict=True):
         (root / place).mkdir()
         options = {"resolution": (1 / PIXEL_SIZE,) * 2, "metadata": {"unit": "nm"}}
@@ -252,7 +252,7 @@ SMALL = ("--backbone", "tiny", "--weights", "random", "--window", 24, "--quiet")
 def examples(tmp_path_factory):
     """Four images, three of which have a mask."""
     root = tmp_path_factory.mktemp("examples")
-    images, truths = make_nanowire_images(4, aligned=0.5, size=96, random_state=0)
+    images, truths = make_fibre_images(4, aligned=0.5, size=96, random_state=0)
     for i, image in enumerate(images):
         save(root / "images" / f"{i}.png", image)
     for i, truth in enumerate(truths[:3]):

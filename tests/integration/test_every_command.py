@@ -14,7 +14,7 @@ from PIL import Image
 from support.commands import RUNNER, TINY, all_commands, app, save, write_folder, write_table
 from support.surfaces import PATCH, blotted, surface
 
-from hypervlad import make_nanowire_images
+from hypervlad import make_fibre_images
 from hypervlad.apps.review import Queue
 
 TINY_LINE = " ".join(TINY)
@@ -219,7 +219,7 @@ def write_material(texture_images: tuple[list[np.ndarray], np.ndarray]) -> None:
     image, mask = blotted(100, (12, 20))
     save(Path("blots/a.png"), image)
     save(Path("masks/a.png"), mask.astype(float))
-    save(Path("wires/a.png"), make_nanowire_images(1, size=96, random_state=0)[0][0])
+    save(Path("wires/a.png"), make_fibre_images(1, size=96, random_state=0)[0][0])
     save(Path("wire masks/a.png"), np.tile(np.arange(96) < 48, (96, 1)).astype(float))
     y, x = np.indices((96, 96))
     for number in range(2):

@@ -14,7 +14,7 @@ import pytest
 from support.commands import TINY, run, save
 from support.surfaces import PATCH, blotted, surface
 
-from hypervlad import make_nanowire_images
+from hypervlad import make_fibre_images
 from hypervlad.data import load_patch_folder, write_patch_folder
 from hypervlad.features import cut_patches, split_patches
 
@@ -56,7 +56,7 @@ def work(tmp_path_factory, texture_images):
     image, mask = blotted(100, (12, 20))
     save(Path("blots", f"{HOSTILE}.png"), image)
     save(Path("masks", f"{HOSTILE}.png"), mask.astype(float))
-    save(Path("wires", f"{HOSTILE}.png"), make_nanowire_images(1, size=96, random_state=0)[0][0])
+    save(Path("wires", f"{HOSTILE}.png"), make_fibre_images(1, size=96, random_state=0)[0][0])
     aligned = np.tile(np.arange(96) < 48, (96, 1))
     save(Path("wire masks", f"{HOSTILE}.png"), aligned.astype(float))
     printed = ""

@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from hypervlad import PatchDefectScorer, load_image_folder
-from hypervlad.data import make_nanofibre_images
+from hypervlad.data import make_fibre_images
 from hypervlad.models import TransferClassifier
 
 pytestmark = [
@@ -16,7 +16,7 @@ pytestmark = [
 
 
 def test_a_particle_on_a_fibre_mat_is_found_at_its_place(mobilenet_weights):
-    mats, _ = make_nanofibre_images(11, defective=0.0, size=(160, 200), random_state=0)
+    mats, _ = make_fibre_images(11, diameter=7, cover=0.8, size=(160, 200), random_state=0)
     scorer = PatchDefectScorer(random_state=0).fit(mats[:10])
     y, x = np.mgrid[:160, :200]
     inside = np.hypot(y - 60, x - 120) < 18

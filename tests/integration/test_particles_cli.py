@@ -20,7 +20,7 @@ NAMES = ["a.png", "a.tif", "day 1/=b ü.png", "day 1/c.png"]
 @pytest.fixture(scope="module")
 def fields():
     return make_particle_fields(
-        6, kind="sem", classes=["sphere", "rod"], n_particles=(4, 6), size=128, random_state=0
+        6, classes=["sphere", "rod"], n_particles=(4, 6), size=128, random_state=0
     )
 
 

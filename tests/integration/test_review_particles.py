@@ -48,7 +48,6 @@ def place(tmp_path_factory):
     root = tmp_path_factory.mktemp("place")
     images, truths = make_particle_fields(
         14,
-        kind="sem",
         classes=["sphere", "rod"],
         n_particles=(5, 8),
         size=128,

@@ -14,7 +14,7 @@ from support.commands import TINY, run
 from support.paths import ROOT
 
 import hypervlad
-from hypervlad import make_nanowire_images
+from hypervlad import make_fibre_images
 from hypervlad.data import load_features
 from hypervlad.models import AlignmentClassifier, default_alignment_encoder
 from hypervlad.models.presets import modarres2017
@@ -31,7 +31,7 @@ def answers(images: list[np.ndarray], labels: np.ndarray, folder: Path) -> list[
     run("train", folder, "-o", "n.hvlad", *TINY, "-q")
     model = hypervlad.load("n.hvlad")
     run("extract", folder, "-m", "n.hvlad", "-o", "f.parquet", "-q")
-    wires = make_nanowire_images(2, size=64, random_state=0)[0]
+    wires = make_fibre_images(2, size=64, random_state=0)[0]
     encoder = default_alignment_encoder(weights="random")
     aligned = AlignmentClassifier(encoder, random_state=0).fit(wires, ["aligned", "not aligned"])
     transfer = modarres2017("features", backbone="tiny", weights="random", random_state=0)

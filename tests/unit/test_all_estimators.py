@@ -30,7 +30,7 @@ from hypervlad import (
     ImageReadError,
     MicrographClassifier,
     PatchDefectScorer,
-    make_nanowire_images,
+    make_fibre_images,
     models,
 )
 from hypervlad.models import (
@@ -180,7 +180,7 @@ def anomaly_dino(_images, _labels):
 
 
 def alignment(_images, _labels):
-    wires, truths = make_nanowire_images(4, aligned=0.5, size=72, random_state=0)
+    wires, truths = make_fibre_images(4, aligned=0.5, size=72, random_state=0)
     maps = [truth.aligned_map(window=24) for truth in truths]
     calls = {
         "predict": lambda model: model.predict(wires),

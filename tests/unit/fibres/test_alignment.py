@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.ndimage import gaussian_filter
 from support.fibre_images import cells, stripes
 
-from hypervlad.data import make_nanowire_images
+from hypervlad.data import make_fibre_images
 from hypervlad.fibres import (
     aligned_fraction,
     aligned_fraction_of_map,
@@ -99,11 +99,11 @@ def test_noise_does_not_look_aligned(blur):
 
 @pytest.fixture(scope="module", params=[9, 29])
 def clean_and_noisy(request):
-    """Parallel wires, without noise and at an SNR of 2."""
-    options = {"aligned": 1, "density": 0.5, "width": 7, "size": 192}
+    """Parallel wires, without noise and with half as much noise as contrast."""
+    options = {"aligned": 1, "cover": 0.5, "diameter": 7, "size": 192, "look": "round"}
     made = [
-        make_nanowire_images(1, snr=snr, random_state=request.param, **options)
-        for snr in (np.inf, 2.0)
+        make_fibre_images(1, contrast_to_noise=snr, random_state=request.param, **options)
+        for snr in (np.inf, 3.5)
     ]
     return made[0][0][0], made[1][0][0], made[0][1][0]
 
@@ -117,7 +117,7 @@ def test_noise_is_corrected_for(clean_and_noisy):
     assert axial_difference(noisy.mean, found.mean) < np.deg2rad(2)
     assert found.spread == pytest.approx(np.sqrt(-2 * np.log(found.order)) / 2)
     truth = clean_and_noisy[2]
-    order = axial_statistics(truth.orientation[truth.wires]).order
+    order = axial_statistics(truth.orientation[(truth.fibres >= 0)]).order
     assert truth.aligned_fraction().statistics.order == pytest.approx(order, abs=0.01)
 
 

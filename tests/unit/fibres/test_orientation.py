@@ -14,7 +14,7 @@ from scipy.ndimage import binary_dilation, gaussian_filter
 from skimage.feature import structure_tensor, structure_tensor_eigenvalues
 from support.fibre_images import stripes
 
-from hypervlad.data import make_nanowire_images
+from hypervlad.data import make_fibre_images
 from hypervlad.fibres import axial_difference, local_orientation
 
 MOVES = {
@@ -26,7 +26,7 @@ MOVES = {
 
 @functools.cache
 def scene():
-    (image,), _ = make_nanowire_images(1, width=8, density=0.5, size=96, random_state=4)
+    (image,), _ = make_fibre_images(1, diameter=8, cover=0.5, size=96, random_state=4)
     return image
 
 
@@ -123,12 +123,12 @@ def test_types_and_ranges_of_results():
 
 
 def test_noise_alone_is_mostly_background_and_wires_are_not():
-    (image,), (truth,) = make_nanowire_images(
-        1, density=0.05, width=8, snr=3, size=256, random_state=0
+    (image,), (truth,) = make_fibre_images(
+        1, cover=0.05, diameter=8, contrast_to_noise=8, size=256, random_state=0
     )
     mask = local_orientation(image, 3.0).mask
-    assert mask[~binary_dilation(truth.wires, iterations=10)].mean() < 0.05
-    assert mask[truth.wires].mean() > 0.9
+    assert mask[~binary_dilation((truth.fibres >= 0), iterations=10)].mean() < 0.05
+    assert mask[(truth.fibres >= 0)].mean() > 0.9
 
 
 @settings(max_examples=10, deadline=None)

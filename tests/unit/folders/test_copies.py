@@ -10,12 +10,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from support.copies import CHANGES, framed, jpeg, window, with_banner, with_caption
 
-from hypervlad.data import (
-    check_image_folder,
-    make_lattice_images,
-    make_nanofibre_images,
-    make_tem_images,
-)
+from hypervlad.data import check_image_folder, make_fibre_images, make_tem_images
 
 
 @functools.cache
@@ -26,7 +21,7 @@ def tem_images():
 @functools.cache
 def large_images():
     """Three images with structure everywhere: shifted ones overlap in more than background."""
-    return make_nanofibre_images(3, defective=0, size=288, random_state=5)[0]
+    return make_fibre_images(3, cover=0.85, size=288, random_state=5)[0]
 
 
 def texture(seed, shape=(160, 160)):
@@ -56,9 +51,9 @@ def near(tmp_path_factory):
 
 # Similarity and overlap of each change of CHANGES, in its order.
 EXPECTED = [
-    *((0.997, 0.94), (0.996, 0.91), (0.990, 0.85), (0.995, 1), (0.990, 1), (0.994, 1)),
-    *((0.988, 1), (0.958, 1), (0.995, 1), (0.990, 1), (0.996, 1), (0.992, 1), (0.995, 1)),
-    *((0.996, 1), (0.994, 1), (0.988, 1), (0.994, 1), (0.995, 1), (0.911, 0.91)),
+    *((0.995, 0.94), (0.991, 0.91), (0.991, 0.85), (0.995, 1), (0.994, 1), (0.996, 1)),
+    *((0.941, 1), (0.986, 1), (0.994, 1), (0.985, 1), (0.997, 1), (0.983, 1), (0.986, 1)),
+    *((0.995, 1), (0.993, 1), (0.975, 1), (0.988, 1), (0.993, 1), (0.983, 0.92)),
 ]
 
 
@@ -119,7 +114,14 @@ def test_the_overlap_is_a_part_of_the_smaller_view(near):
 
 
 def test_images_of_one_lattice_are_no_copies_but_its_copies_are_found(near):
-    images, _ = make_lattice_images(8, images_per_sample=8, random_state=2)
+    y, x = np.indices((224, 224))
+    rng = np.random.default_rng(2)
+    images = []
+    for number in range(8):
+        down, right = rng.uniform(0, 16, 2)
+        atoms = np.cos(np.pi / 7 * (y + down)) * np.cos(np.pi / 9 * (x + right))
+        atoms = atoms * (1 + 0.3 * texture(number, y.shape)) + rng.normal(0, 0.1, y.shape)
+        images.append(np.clip(0.5 + 0.2 * atoms, 0, 1))
     planted = range(0, 8, 4)
     copies = [jpeg(window(images[i], 3, -4), 85) for i in planted]
     originals = [window(image, 0, 0) if i in planted else image for i, image in enumerate(images)]

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from hypervlad import make_nanofibre_images, make_nanowire_images
-from hypervlad.data import make_lattice_images
+from hypervlad import make_fibre_images, make_particle_fields, make_tem_images
 from hypervlad.images import find_scale_bar
 
 SIZE = (160, 240)
@@ -109,7 +108,7 @@ NO_BARS = [
     *map(np.zeros, (SIZE, (5, 5), (1, 1))),
     *(
         image
-        for make in (make_nanowire_images, make_nanofibre_images, make_lattice_images)
+        for make in (make_fibre_images, make_particle_fields, make_tem_images)
         for image in make(2, size=(160, 200), random_state=0)[0]
     ),
 ]

@@ -12,8 +12,7 @@ from scipy.ndimage import binary_dilation
 from hypervlad.data import (
     IMAGE_DEFECTS,
     add_defect,
-    make_nanofibre_images,
-    make_nanowire_images,
+    make_fibre_images,
     make_tem_images,
 )
 
@@ -25,9 +24,9 @@ seeds = st.integers(0, 2**31 - 1)
 @cache
 def textures():
     """Images of several kinds and shapes: also dark, bright, of low contrast, in colour."""
-    (mat,), _ = make_nanofibre_images(1, defective=0, size=(96, 130), random_state=0)
+    (mat,), _ = make_fibre_images(1, cover=0.8, size=(96, 130), random_state=0)
     (tubes,), _ = make_tem_images(1, size=(80, 64), random_state=1)
-    (wires,), _ = make_nanowire_images(1, size=100, random_state=0)
+    (wires,), _ = make_fibre_images(1, size=100, random_state=0)
     noise = np.random.default_rng(0).random((64, 64))
     colour = np.stack([mat, 0.5 * mat, 1 - mat], axis=2)
     return [mat, tubes, wires, noise, 0.08 * mat, 0.9 + 0.1 * wires, 0.5 + 0.04 * tubes, colour]

@@ -8,11 +8,7 @@ from numpy.testing import assert_array_equal
 
 from hypervlad.data import (
     FIBRE_LOOKS,
-    make_alignment_examples,
     make_fibre_images,
-    make_lattice_images,
-    make_nanofibre_images,
-    make_nanowire_images,
     make_particle_fields,
     make_tem_images,
 )
@@ -20,12 +16,8 @@ from hypervlad.data import (
 fields = partial(make_particle_fields, classes=["rod"], extent=(20, 40))
 MAKERS = [
     make_tem_images,
-    make_lattice_images,
-    make_nanofibre_images,
-    make_nanowire_images,
-    make_alignment_examples,
+    partial(make_fibre_images, aligned=0.5),
     fields,
-    partial(fields, kind="sem"),
     *(partial(make_fibre_images, look=look, diameter=(4, 9)) for look in FIBRE_LOOKS),
 ]
 
@@ -67,20 +59,14 @@ BAD = [
         for make in MAKERS
         for size in (31, (64, 16), (64, 64, 3), "224", None)
     ),
-    (make_tem_images, {"n_classes": 5}, "n_classes=5: there are synthetic images of 4 or of 8"),
-    (make_lattice_images, {"images_per_sample": 0}, "images_per_sample=0: expected the number"),
-    (make_nanowire_images, {"aligned": 1.2}, "aligned=1.2: expected a number from 0 to 1"),
-    (make_nanowire_images, {"width": 1}, "width=1: expected a number from 2 to 100"),
-    (make_nanowire_images, {"snr": (2, np.inf)}, "expected a number from 0.1 to inf"),
-    (make_nanowire_images, {"blur": (1, 0)}, "the lower first"),
-    (make_nanofibre_images, {"defects": ["scratch"]}, "expected some of bead, clump, film, hole, "),
-    (make_nanofibre_images, {"defects": []}, "for images without any, defective=0"),
-    (make_nanofibre_images, {"defective": 1.5}, "expected a share of the images"),
+    (make_fibre_images, {"aligned": 1.2}, "aligned=1.2: expected a number from 0 to 1"),
+    (make_fibre_images, {"curl": 3}, "curl=3: expected a number from 0 to 2"),
+    (make_fibre_images, {"contrast_to_noise": (2, np.inf)}, "expected a number from 0.1 to inf"),
+    (make_fibre_images, {"blur": (1, 0)}, "the lower first"),
     (make_fibre_images, {"diameter": 0}, "diameter"),
-    (fields, {"kind": "stem"}, "kind must be one of 'tem', 'sem', not 'stem'"),
-    (fields, {"classes": "fiber"}, r"classes must be a list of names \(each one of .*, not 'fiber"),
-    (fields, {"classes": ["fiber", "fibre"]}, r"classes must be .*, not \('fiber', 'fibre'\)"),
-    (fields, {"noise": (0.1, 0.02)}, "noise=.*the lower first"),
+    (fields, {"classes": "rod"}, r"classes must be a list of names \(each one of .*, not 'rod"),
+    (fields, {"classes": ["rod", "fibre"]}, r"classes must be .*, not \('rod', 'fibre'\)"),
+    (fields, {"touching": (0.2, 0.1)}, "touching=.*the lower first"),
 ]
 
 

@@ -15,13 +15,13 @@ from hypervlad.datasets.drawing import (
     FloatMap,
     draw_seed,
     log_uniform,
-    random_blob,
+    rows_and_columns,
     smooth_noise,
 )
 from hypervlad.images.pixels import as_pixels
 
 #: The kinds of defects: see `add_defect`.
-IMAGE_DEFECTS: tuple[str, ...] = ("scratch", "stain", "band", "blur", "gradient", "pits")
+IMAGE_DEFECTS: tuple[str, ...] = ("scratch", "stain", "band", "blur", "gradient", "pits", "film")
 _MIN_CONTRAST = 0.04  # ten grey levels of 8 bits: a smoother image gets no fainter defects
 _VISIBLE = 0.1  # change that is visible, as a share of the standard deviation of the pixels
 _MIN_CHANGE = 0.002  # half a grey level of 8 bits: less is never visible
@@ -41,9 +41,10 @@ def add_defect(
     ----------
     image : array-like of shape (H, W) or (H, W, 3), float in [0, 1]
         Each side at least 64 pixels. It is not modified. Channels of a colour image change alike.
-    kind : {"scratch", "stain", "band", "blur", "gradient", "pits"}
+    kind : {"scratch", "stain", "band", "blur", "gradient", "pits", "film"}
         In this order: a thin line, a blob with a soft edge, a stripe of another brightness, a blob
-        out of focus, brightness that changes towards one side, one to three small dark pits.
+        out of focus, brightness that changes towards one side, one to three small dark pits, an
+        opaque film that hides what is below.
     random_state : int, RandomState or None, default=None
         Seed.
 
@@ -132,7 +133,7 @@ def _add_scratch(rng: Generator, image: FloatMap, contrast: float) -> Change:
 
 def _add_stain(rng: Generator, image: FloatMap, contrast: float) -> Change:
     shape, unit = image.shape[:2], _unit(image)
-    blob = random_blob(rng, shape, log_uniform(rng, 15, 60) * unit)
+    blob = _random_blob(rng, shape, log_uniform(rng, 15, 60) * unit)
     stain = _softened(blob, rng.uniform(1, 4) * unit)
     stain = stain * np.clip(1 + 0.15 * smooth_noise(rng, shape, 20 * unit, octaves=3), 0.5, 1.5)
     amplitude = _sign(rng) * rng.uniform(0.12, 0.3)
@@ -157,7 +158,7 @@ def _add_band(rng: Generator, image: FloatMap, contrast: float) -> Change:
 
 def _add_blur(rng: Generator, image: FloatMap, contrast: float) -> Change:
     unit = _unit(image)
-    area = _softened(random_blob(rng, image.shape[:2], log_uniform(rng, 25, 80) * unit), 3 * unit)
+    area = _softened(_random_blob(rng, image.shape[:2], log_uniform(rng, 25, 80) * unit), 3 * unit)
     sigma = log_uniform(rng, 1.5, 5.0) * max(unit, 0.7)
     blurred = gaussian_filter(image, sigma, axes=(0, 1))
     # The noise of the detector stays sharp, but not all of the finest detail is noise.
@@ -181,10 +182,19 @@ def _add_pits(rng: Generator, image: FloatMap, contrast: float) -> Change:
     shape, unit = image.shape[:2], _unit(image)
     strength, remaining = np.zeros(shape), np.ones(shape)
     for _ in range(rng.integers(1, 4)):
-        pit = _softened(random_blob(rng, shape, 1 + rng.uniform(3, 8) * unit), 0.7)
+        pit = _softened(_random_blob(rng, shape, 1 + rng.uniform(3, 8) * unit), 0.7)
         strength = np.maximum(strength, pit)
         remaining = remaining * (1 - float(log_uniform(rng, 0.3, 0.8)) * pit)
     return image * _per_channel(remaining, image), strength
+
+
+def _add_film(rng: Generator, image: FloatMap, contrast: float) -> Change:
+    shape, unit = image.shape[:2], _unit(image)
+    film = _softened(_random_blob(rng, shape, log_uniform(rng, 20, 70) * unit), 1.0)
+    level = np.quantile(image, float(rng.choice([0.02, 0.9])), axis=(0, 1))
+    uneven = 0.1 * contrast * smooth_noise(rng, shape, max(12 * unit, 3), octaves=3)
+    inside = level + _per_channel(uneven, image)
+    return image + _per_channel(film, image) * (inside - image), film
 
 
 _MAKERS: dict[str, Maker] = {
@@ -194,6 +204,7 @@ _MAKERS: dict[str, Maker] = {
     "blur": _add_blur,
     "gradient": _add_gradient,
     "pits": _add_pits,
+    "film": _add_film,
 }
 
 
@@ -224,3 +235,14 @@ def _softened(region: BoolMap, sigma: float) -> FloatMap:
 
 def _per_channel(change: NDArray[np.floating], image: FloatMap) -> NDArray[np.floating]:
     return change[..., None] if image.ndim == 3 else change
+
+
+def _random_blob(rng: Generator, shape: tuple[int, int], radius: float) -> BoolMap:
+    """Return a rounded, irregular region centred inside the image."""
+    centre = rng.uniform(0.06, 0.94, 2) * np.asarray(shape)
+    stretch, angle = np.exp(rng.uniform(0, 0.5)), rng.uniform(0, np.pi)
+    rows, columns = rows_and_columns(shape, centre)
+    along = (rows * np.sin(angle) + columns * np.cos(angle)) / stretch
+    beside = (rows * np.cos(angle) - columns * np.sin(angle)) * stretch
+    uneven = 0.22 * smooth_noise(rng, shape, max(radius * 0.9, 3.0), octaves=2)
+    return np.asarray(np.hypot(along, beside) / radius + uneven < 1)
