@@ -15,6 +15,7 @@ import numpy as np
 
 from benchmarks.accuracy import tables as accuracy
 from benchmarks.accuracy.curve import curve_section
+from benchmarks.alignment import __main__ as alignment
 from benchmarks.bars import __main__ as bars
 from benchmarks.common.results import BENCHMARKS, RESULTS, Facts, load_result, measured_line
 from benchmarks.common.tables import table, times, with_tables
@@ -190,6 +191,9 @@ def pages() -> dict[Path, dict[str, str]]:
             "fibres-views": of_one("fibres/fibres.json", fibres.views_table, labelled=False),
             "fibres-singles": of_one("fibres/singles.json", singles.singles_table),
             "fibres-pores": of_one("fibres/pores.json", pores.pores_table),
+        },
+        BENCHMARKS / "alignment" / "README.md": {
+            "alignment": of_one("alignment/alignment.json", alignment.alignment_table),
         },
         BENCHMARKS / "particles" / "README.md": {
             "outlines": of_one("particles/outlines.json", outlines.outlines_table),
