@@ -17,7 +17,8 @@ MINUTES ?= 1
 .PHONY: demo test test-all test-processors docs gallery explore campaign lint wheel test-lowest clean
 
 demo: $(VENV)/.installed
-	$(BIN)/hypervlad demo $(if $(DATA),"$(DATA)") $(if $(GROUPS_CSV),--groups "$(GROUPS_CSV)") -o "$(OUT)"
+	$(BIN)/hypervlad $(if $(DATA),train "$(DATA)" $(if $(GROUPS_CSV),--groups "$(GROUPS_CSV)") \
+		--report "$(OUT)" -o "$(OUT)/model.hvlad",demo -o "$(OUT)")
 
 # A module's tests run in one process, so that its fixtures are built once. Modules with few, long tests
 # come first: at the end, one process would work alone.

@@ -10,6 +10,7 @@ from typing import Any
 from hypervlad._version import __version__
 from hypervlad.common.limits import MAX_PIXELS
 from hypervlad.common.modelfile import ModelFileError, read_model
+from hypervlad.features.weights import file_beside
 from hypervlad.images.options import PixelSizes, ReadOptions, check_read_options
 
 #: Where the class of each kind of model file is: loading an encoder must not import xgboost.
@@ -43,8 +44,8 @@ def load(
     ----------
     path : path-like
     weights : path-like or None, default=None
-        The network's weights on this machine, if the model was trained with weights from a file,
-        which is never looked for.
+        The network's weights on this machine, if the model was trained with weights from a file.
+        By default, the file of this name beside the model.
     max_pixels : int or None, default=400_000_000
         Largest image that the model reads, as in :class:`hypervlad.images.ReadOptions`.
     pixel_size : float, PixelSizes or None, default=None
@@ -95,8 +96,11 @@ def load(
             _set_reading(part, reading)
     except ValueError as error:
         raise ModelFileError(f"{os.fspath(path)}: {error}") from error
+    own = [part for part in parts if hasattr(part, "weights")]
+    for part in own:
+        beside = file_beside(part.weights, path)
+        part.weights = part.weights if beside is None else beside
     if weights is not None:
-        own = [part for part in parts if hasattr(part, "weights")]
         if not own:
             raise ModelFileError(
                 f"{os.fspath(path)} holds a {type(model).__name__}, which has all its weights in "

@@ -66,7 +66,7 @@ for position in np.argsort(-held_out.scores)[:3]:
 # %%
 # .. code-block:: console
 #
-#    $ hypervlad defects fit good/ --rule fpr=0.1 -o mat.hvlad
+#    $ hypervlad defects fit good/ --set fpr=0.1 -o mat.hvlad
 #
 # Look at the images that are listed. If one has a defect after all, remove it and train again,
 # because it raises the threshold. If one is unusual but free of defects, add more images like it,

@@ -160,7 +160,8 @@ plt.show()
 #   the tolerance is too strict.
 # - *The images are noisy*: the measured fraction of well-aligned samples is too low. A trained
 #   :class:`~hypervlad.AlignmentClassifier` had half the error on noisy synthetic wires
-#   (:doc:`/benchmarks/alignment`): ``hypervlad align-train --synthetic 60 -o alignment.hvlad``,
-#   then ``hypervlad align wires/ --method alignment.hvlad -o directions/``.
+#   (:doc:`/benchmarks/alignment`):
+#   ``hypervlad align-train wires/ --masks aligned/ -o alignment.hvlad``,
+#   then ``hypervlad align wires/ --model alignment.hvlad -o directions/``.
 # - *The order and the fraction disagree*: they answer different questions. The fraction says how
 #   much is aligned locally, the order whether the whole image has one direction.

@@ -55,7 +55,7 @@ for max_error in (0.05, 0.1, 0.2):
 # %%
 # .. code-block:: console
 #
-#    $ hypervlad train images/ --image-size 128 --cache cache/ -o first.hvlad
+#    $ hypervlad train images/ --set image_size=128 --cache cache/ -o first.hvlad
 #
 # With 45 images, a limit of 5 % can be shown only if all 45 answers are right, so we accept 10 %.
 # If no answer is sure at any limit that you can accept, label more images before you go on.

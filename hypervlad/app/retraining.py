@@ -23,11 +23,14 @@ from hypervlad.app.particles import QueuedImage, QueuedParticle
 from hypervlad.app.store import LabelledImage, Queue
 from hypervlad.classify.estimator import MicrographClassifier
 from hypervlad.classify.training_images import TrainingImages
-from hypervlad.common.wording import counted, warn_user
+from hypervlad.common.wording import counted, percent, verb, warn_user
 from hypervlad.folders.groups import GroupRow, match_groups, read_group_rows
 from hypervlad.images.files import path_parts
 from hypervlad.images.reading import image_name, relative_names
 from hypervlad.objects.particle import NOT_A_PARTICLE
+
+_SIGNIFICANCE = 0.05
+_MIN_COMPARED = 6  # images: with fewer, no difference is significant
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,8 @@ class Comparison:
 
     `n_labelled` leaves out corrected sure images. Accuracies, those before of the predictions in
     the queue, are on the `n_compared` that could be held out; NaN if there are none. `p_value` is
-    that of McNemar's exact test, as if images were independent.
+    that of McNemar's exact test, as if images were independent. `n_known` labelled images were
+    training images before.
     """
 
     n_labelled: int
@@ -64,6 +68,42 @@ class Comparison:
     balanced_after: float
     p_value: float
     new_categories: list[str]
+    n_known: int
+
+    def lines(self) -> list[str]:
+        """Return what a person should know of it, in sentences."""
+        if not self.n_labelled:
+            return [
+                "accuracy: not compared, because the manual labels are corrections of sure "
+                "answers, where the old model was wrong"
+            ]
+        asked = counted(self.n_labelled, "manually labelled image")
+        if not self.n_compared:
+            return [f"accuracy: unknown, because none of the {asked} was held out"]
+        lines = [
+            f"accuracy on {self.n_compared} of {asked} (the uncertain ones): "
+            f"{percent(self.before)} when queued, {percent(self.after)} now, held out",
+            f"balanced accuracy: {percent(self.balanced_before)} when queued, "
+            f"{percent(self.balanced_after)} now, the mean of their categories",
+        ]
+        if self.n_compared < _MIN_COMPARED:
+            lines.append("(so few images do not show which model is better)")
+        elif self.p_value > _SIGNIFICANCE:
+            lines.append("(the difference may be due to chance)")
+        if others := self.n_labelled - self.n_compared:
+            lines.append(f"({others} could not be held out: too few images of the category)")
+        if n := self.n_known:
+            lines.append(
+                f"({counted(n, 'labelled image')} {verb(n, 'was a', 'were')} training "
+                f"{verb(n, 'image', 'images')} before, which favours the old model)"
+            )
+        lines.append(
+            "(they were chosen because the old model was uncertain, which favours the new one by a "
+            "few points; for a fair comparison use hypervlad evaluate on other images)"
+        )
+        if self.new_categories:
+            lines.append(f"new categories: {', '.join(self.new_categories)}")
+        return lines
 
 
 @dataclass(frozen=True)
@@ -73,6 +113,10 @@ class DoubtfulCounts:
     n_images: int
     before: int
     after: int
+
+    def __str__(self) -> str:
+        images = f"{counted(self.n_images, 'image')} without a manual label"
+        return f"uncertain among {images}: {self.before} before, {self.after} now"
 
 
 def gather(
@@ -171,6 +215,7 @@ def compare(
         balanced_after=_mean_recall(after, truth),
         p_value=float(binomtest(n_gained, n_changed).pvalue) if n_changed else 1.0,
         new_categories=sorted(set(material.labels.tolist()) - known),
+        n_known=material.n_known,
     )
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from hypervlad.classify.answers import AMBIGUOUS, OUT_OF_DISTRIBUTION, Classification
 from hypervlad.classify.predictions import kinds_of
 from hypervlad.common.files import move_to_new_name, new_folder, refuse_link
+from hypervlad.common.wording import counted, name_some, verb
 from hypervlad.images.files import may_be_sidecar, sidecars
 from hypervlad.pages.files import folded, is_below
 
@@ -74,6 +75,28 @@ class ImageSorter:
                 self.done.failed.pop(files[position], None)
                 copied.append(row)
         return copied
+
+    def lines(self) -> list[str]:
+        """Return what was done, in sentences; what is wrong begins with "warning"."""
+        done, n_images = self.done, self.done.counts.total()
+        listed = ", ".join(f"{name} {n}" for name, n in sorted(done.counts.items()))
+        present = f"; {done.n_present} there before" if done.n_present else ""
+        lines = [f"sorted into {self.folder}: {counted(n_images, 'image')} ({listed}){present}"]
+        if done.renamed:
+            lines.append(
+                f"{counted(len(done.renamed), 'copy')} with a number in the name, because there is "
+                f"another file of the name, such as {done.renamed[0]}"
+            )
+        if n := len(done.elsewhere):
+            lines.append(
+                f"warning: {counted(n, 'image')} {verb(n, 'lies', 'lie')} in another folder too, "
+                "from an earlier run; delete what is no longer true: "
+                f"{name_some([str(file) for file in done.elsewhere])}"
+            )
+        if n := len(done.failed):
+            failed = name_some([f"{file} ({reason})" for file, reason in done.failed.items()])
+            lines.append(f"warning: {counted(n, 'image')} could not be copied: {failed}")
+        return lines
 
     def _copy(self, file: Path, chosen: str, name: str) -> None:
         below = Path(name) if is_below(name) else Path(Path(name).name)

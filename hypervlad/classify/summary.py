@@ -124,7 +124,7 @@ def _advice(result: Evaluation) -> list[str]:
     return [
         f"to have {name_some(result.never_predicted)} predicted: more images of "
         f"{verb(len(result.never_predicted), 'this class', 'these classes')} help most; 'hypervlad "
-        "train' with --prior uniform finds more images of rare classes"
+        "train' with --set prior=uniform finds more images of rare classes"
     ]
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import errno
 import io
 import os
 import re
+import signal
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hypervlad.classify.answers import Classification
 from hypervlad.classify.predictions import (
@@ -19,13 +21,21 @@ from hypervlad.classify.predictions import (
     prediction_header,
     predictions_as_bytes,
 )
-from hypervlad.classify.sorting import numbered_names
-from hypervlad.common.files import refuse_links, replace_when_complete
+from hypervlad.classify.sorting import ImageSorter, numbered_names
+from hypervlad.common.files import (
+    exclusive_lock,
+    new_folder,
+    refuse_links,
+    replace_when_complete,
+)
 from hypervlad.common.tables import original_cell, table_as_bytes
-from hypervlad.common.wording import warn_user
+from hypervlad.common.wording import counted, percent, warn_user
 from hypervlad.images import ImageReadError, PixelSizes, SkippedImage, find_images
 from hypervlad.images.files import file_stamp
 from hypervlad.images.reading import relative_names
+
+if TYPE_CHECKING:
+    from hypervlad.classify.estimator import MicrographClassifier
 
 _INTERVAL = 1.0  # seconds between two polls of the folders, at least
 _N_SETTLED = 3  # intervals for which a file must not change before it is read
@@ -280,6 +290,102 @@ def watch_folders(
         table.write()
         if _wait(max(_INTERVAL, _IDLE * duration), stopped):
             return [image.skipped for image in new.values() if image.is_there and image.skipped]
+
+
+def classify_as_they_appear(
+    classifier: MicrographClassifier,
+    folders: Sequence[str],
+    output: Path,
+    *,
+    root: Path,
+    model: str,
+    coverage: float | None,
+    max_error: float | None,
+    sorter: ImageSorter | None,
+    say: Callable[[str], Any],
+    warn: Callable[[str], Any],
+) -> tuple[int, list[SkippedImage]]:
+    """Classify images of folders below `root` until Ctrl-C; return how many, and unreadable ones.
+
+    `model` is the digest of its file. Each answer is passed to `say`, what is wrong to `warn`.
+    """
+    classifier.check_calibrated(coverage=coverage, max_error=max_error)
+    classes, warned = classifier.classes_.tolist(), set[str]()
+
+    def classify(files: list[Path]) -> Classification:
+        return classifier.classify(files, coverage=coverage, max_error=max_error)
+
+    def classified(files: list[Path], found: Classification) -> Sequence[int]:
+        replace(found.images, skipped=()).warn()  # `unreadable` reports those
+        for difference in new_differences(found.differences, warned):
+            warn(f"{difference}; later ones are not reported")
+        rows: Sequence[int] = range(len(found.proba))
+        if sorter is not None:
+            failed = set(sorter.done.failed)
+            rows = sorter.add(files, relative_names(files, root), found)
+            for file, reason in sorter.done.failed.items():
+                if file not in failed:
+                    warn(f"{file} could not be copied: {reason}")
+        for row in rows:
+            label, proba = classes[found.proba[row].argmax()], found.proba[row].max()
+            kind = "blank" if found.images.is_blank[row] else "unlike all training images"
+            notes = [kind] if found.unlike_training[row] else []
+            notes += ["a training image"] if found.in_training[row] else []
+            note = f" ({', '.join(notes)})" if notes else ""
+            say(f"{files[found.images.positions[row]]}: {label}, {percent(proba)}{note}")
+        return rows
+
+    def unreadable(image: SkippedImage) -> None:
+        warn(f"{image.name}: {image.reason.removeprefix(f'{image.name}: ')}")
+
+    lock = output.with_name(f".{output.name}.lock")
+    with new_folder(output.parent), exclusive_lock(lock, output), _stop_on_signals() as stopped:
+        table = GrowingTable(
+            output,
+            classes,
+            folder=root,
+            model=model,
+            pixel_size=classifier.encoder_.fitted_params_.read_options.pixel_size,
+            coverage=coverage,
+            max_error=max_error,
+        )
+        if table.paths:
+            say(f"{counted(len(table.paths), 'image')} already in {output}")
+        say(f"watching {', '.join(folders)}; press Ctrl-C to stop")
+        try:
+            bad = watch_folders(
+                classify, folders, table, stopped, classified=classified, unreadable=unreadable
+            )
+        finally:
+            table.close()
+    return table.n_added, bad
+
+
+def new_differences(differences: Sequence[str], warned: set[str]) -> list[str]:
+    """Return the differences whose kind, the text after the numbers, was not reported before."""
+    kinds = {difference: difference.rpartition(": ")[2] for difference in differences}
+    new = [difference for difference, kind in kinds.items() if kind not in warned]
+    warned.update(kinds.values())
+    return new
+
+
+@contextlib.contextmanager
+def _stop_on_signals() -> Iterator[Callable[[], bool]]:
+    """Turn Ctrl-C and SIGTERM into a request to stop; a second Ctrl-C stops at once."""
+    requests = list[int]()
+
+    def request(number: int, _frame: Any) -> None:
+        if requests:
+            raise KeyboardInterrupt
+        requests.append(number)
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, request) for number in numbers]
+    try:
+        yield lambda: bool(requests)
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 def _new_images(

@@ -12,17 +12,19 @@ import io
 import os
 import sys
 import traceback
-from typing import Annotated
+from itertools import islice
+from typing import Annotated, Any
 
 import typer
+import typer.core
 
 from hypervlad._version import __version__
-from hypervlad.cli.alignment import align, align_train
 from hypervlad.cli.classification import check, evaluate, explain, info, suspects
 from hypervlad.cli.defects import defects
-from hypervlad.cli.diameters import diameters
 from hypervlad.cli.extraction import cache, extract, scale
-from hypervlad.cli.messages import echo, show_traceback
+from hypervlad.cli.fibres import align, align_train, diameters
+from hypervlad.cli.messages import echo
+from hypervlad.cli.options import EPILOG, Common, OnError, use_common
 from hypervlad.cli.particles import particles
 from hypervlad.cli.prediction import predict
 from hypervlad.cli.review import review
@@ -30,8 +32,28 @@ from hypervlad.cli.training import demo, train
 
 __all__ = ["app", "main"]
 
+
+class _Hypervlad(typer.core.TyperGroup):
+    """The commands; options of `Common` may also follow them, as most people write them."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        common = [each for each in self.params if each.name in Common._fields]
+        takes_value = {
+            name: not getattr(each, "is_flag", False) for each in common for name in each.opts
+        }
+        first, later, words = list[str](), list[str](), iter(args)
+        for word in words:
+            name, has_value, _ = word.partition("=")
+            if name in takes_value:
+                first += [word, *islice(words, takes_value[name] and not has_value)]
+            else:
+                later += [word, *words] if word == "--" else [word]
+        return super().parse_args(ctx, first + later)
+
+
 app = typer.Typer(
     name="hypervlad",
+    cls=_Hypervlad,
     add_completion=False,
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -48,6 +70,20 @@ def _print_version(requested: bool) -> None:
 
 @app.callback()
 def _root(
+    device: Annotated[
+        str, typer.Option(metavar="NAME", help="cpu, cuda, or auto: cuda if there is a GPU.")
+    ] = "auto",
+    on_error: Annotated[
+        OnError,
+        typer.Option(
+            help="Images that cannot be read: raise stops training at the first; other commands "
+            "leave them out, and end with exit code 2. skip leaves them out with a warning.",
+        ),
+    ] = OnError.RAISE,
+    quiet: Annotated[
+        bool,
+        typer.Option("--quiet", "-q", help="Print only results, warnings and errors; no progress."),
+    ] = False,
     debug: Annotated[
         bool, typer.Option("--debug", help="Show a traceback if an error occurs.")
     ] = False,
@@ -59,6 +95,9 @@ def _root(
     ] = False,
 ) -> None:
     """Classify electron micrographs: train on a labelled folder, then predict.
+
+    hypervlad COMMAND --help explains a command and its options. Those below may be given before or
+    after any command.
 
     \b
     Examples:
@@ -76,7 +115,7 @@ def _root(
       hypervlad scale images/ -o sizes.csv       pixel sizes from scale bars
       hypervlad review start model.hvlad new/ -o queue/   queue uncertain images for labelling
     """
-    show_traceback.set(debug)
+    use_common(Common(device, on_error, quiet, debug))
 
 
 for _command in (
@@ -95,7 +134,7 @@ for _command in (
     scale,
     cache,
 ):
-    app.command()(_command)
+    app.command(epilog=EPILOG)(_command)
 app.add_typer(defects)
 app.add_typer(particles)
 app.add_typer(review)

@@ -12,8 +12,6 @@ import typer
 
 from hypervlad.cli import options as option
 from hypervlad.cli.files import (
-    check_cache,
-    check_file,
     check_report,
     labelled_images,
     load_classifier,
@@ -22,10 +20,17 @@ from hypervlad.cli.files import (
     say_ignored,
     write_or_print,
 )
-from hypervlad.cli.messages import echo, hint_at_bad_files, plain_errors, say
+from hypervlad.cli.messages import (
+    echo,
+    hint_at_bad_files,
+    plain_errors,
+    report_left_out,
+    say,
+)
 from hypervlad.common.files import replace_when_complete
 from hypervlad.common.progress import ProgressBar, is_terminal
 from hypervlad.common.wording import counted, name_some, verb
+from hypervlad.folders.outputs import check_file
 
 _MAX_EXPLAINED = 24
 
@@ -46,18 +51,14 @@ def explain(
             "probable classes.",
         ),
     ] = None,
-    weights: option.ModelWeights = None,
-    pixel_size: option.OwnPixelSize = None,
-    pixel_sizes: option.PixelSizes = None,
-    device: option.Device = "auto",
-    quiet: option.Quiet = False,
+    pixel_size: option.PixelSize = None,
 ) -> None:
     """Show which regions of images are evidence for a class (red) or against it (blue).
 
     The picture shows at most 24 images, in the order given, those of a folder by name. The evidence
     of images that are unlike all training images, which a warning names, means little, and so do
     colours in thin borders and corners, because networks respond to edges of images. Unreadable
-    images are left out, and the exit code is then 2.
+    images are left out, and the exit code is then 2, or 0 with --on-error skip.
 
     \b
     Examples:
@@ -67,7 +68,7 @@ def explain(
 
     from hypervlad.classify.evidence_display import EvidenceDisplay
     from hypervlad.images import ImageReadError, find_images
-    from hypervlad.images.errors import reasons_in_line
+    from hypervlad.images.errors import unlike_training_text
     from hypervlad.pages.base import save_png
 
     if output.suffix.lower() != ".png":
@@ -75,23 +76,17 @@ def explain(
     check_file(output, model, *paths)
     given = [file for path in paths for file in find_images(path)]
     files = list({os.path.abspath(file): file for file in given}.values())
-    say_ignored(quiet, paths, model, pixel_sizes)
+    say_ignored(paths, model, pixel_size)
     if len(files) > _MAX_EXPLAINED:
         raise ValueError(
             f"{counted(len(files), 'image')} are too many for one picture; give at most "
             f"{_MAX_EXPLAINED}."
         )
-    classifier = load_classifier(
-        model,
-        weights,
-        device=device,
-        quiet=quiet,
-        pixel_size=own_pixel_size(pixel_size, pixel_sizes, files),
-    )
+    size = own_pixel_size(pixel_size, files)
+    classifier = load_classifier(model, pixel_size=size, on_error="raise")
     labels = None if classes is None else _labels_named(classifier.classes_, classes)
-    hidden = True if quiet else None
     found, bad = {}, []
-    for file in ProgressBar(files, unit="image", disable=hidden):
+    for file in ProgressBar(files, unit="image", disable=option.common().quiet or None):
         try:
             found[file] = classifier.explain(file)
         except ImageReadError as error:
@@ -106,29 +101,24 @@ def explain(
         )
         with replace_when_complete(output) as stream:
             save_png(display.plot, stream)
-        _warn_of_unlike(list(found), [each.novelty > 1 for each in found.values()])
+        if unlike := [str(file) for file, each in found.items() if each.novelty > 1]:
+            echo(
+                f"warning: {unlike_training_text(len(unlike), len(found))}, so the evidence means "
+                f"little: {name_some(unlike)}",
+                err=True,
+            )
         echo(f"picture: {output}")
-    if bad:
-        raise ImageReadError(
-            f"{len(bad)} of {counted(len(files), 'image')} left out: {reasons_in_line(bad)}"
-        )
+    report_left_out(bad, len(files))
 
 
 @plain_errors
 def evaluate(
     model: option.ModelPath,
     folder: option.Labelled,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the report.")
-    ],
-    groups: option.TestGroups = None,
-    weights: option.ModelWeights = None,
-    pixel_size: option.OwnPixelSize = None,
-    pixel_sizes: option.PixelSizes = None,
-    device: option.Device = "auto",
-    on_error: option.Unreadable = option.OnError.RAISE,
+    output: option.FolderToWrite,
+    groups: option.Groups = None,
+    pixel_size: option.PixelSize = None,
     cache: option.Cache = None,
-    quiet: option.Quiet = False,
 ) -> None:
     """Test a model on labelled images and write a report.
 
@@ -145,18 +135,10 @@ def evaluate(
     from hypervlad.pages.facts import words_of
 
     check_report(output, folder)
-    check_cache(cache)
-    data = labelled_images(folder, groups, quiet, model, pixel_sizes)
+    data = labelled_images(folder, groups, model, pixel_size)
     data = _labelled_by_people(folder, data)
-    classifier = load_classifier(
-        model,
-        weights,
-        device=device,
-        on_error=on_error.value,
-        quiet=quiet,
-        cache=cache,
-        pixel_size=own_pixel_size(pixel_size, pixel_sizes, data.images),
-    )
+    size = own_pixel_size(pixel_size, data.images)
+    classifier = load_classifier(model, cache=cache, pixel_size=size)
     known = {composed(str(label)): label for label in classifier.classes_}
     if set(known).isdisjoint(data.target_names):
         raise ValueError(
@@ -179,7 +161,7 @@ def evaluate(
             names=relative_names(data.images, data.root),
             title=f"{model.name} on {source}",
             how_measured=words_of(classifier, [model.name, source])(how_measured),
-            progress=not quiet,
+            progress=option.common().verbose,
         )
     for line in [*lines, f"report: {index}"]:
         echo(line)
@@ -201,11 +183,7 @@ def check(
         Path | None,
         typer.Option(metavar="CSV", help="Write a table of groups that keep all copies together."),
     ] = None,
-    image_page: option.ImagePage = None,
-    channel: option.Channel = None,
-    scaling: option.Scaling = None,
-    remove_banner: option.RemoveBanner = False,
-    quiet: option.Quiet = False,
+    set_: option.SetReading = None,
 ) -> None:
     """Check labelled images before training.
 
@@ -222,24 +200,24 @@ def check(
     from hypervlad.folders.check import check_image_folder, compare_image_folders
     from hypervlad.images import ReadOptions
 
-    reading = option.reading_fields(image_page, channel, scaling, remove_banner)
-    options = ReadOptions(**reading)
-    with_bars = not quiet and is_terminal(sys.stderr)
+    (reading,) = option.settings(set_, ReadOptions)
+    given: dict[str, Any] = {"options": ReadOptions(**reading)}
+    given["verbose"] = option.common().verbose and is_terminal(sys.stderr)
     if other is not None:
         if groups is not None or write_groups is not None:
             raise ValueError(
                 "--groups and --write-groups are for one folder or table; give only one."
             )
-        say_ignored(quiet, [folder, other])
-        compared = compare_image_folders(folder, other, options=options, verbose=with_bars)
+        say_ignored([folder, other])
+        compared = compare_image_folders(folder, other, **given)
         echo(str(compared))
         if not compared.ok:
             raise typer.Exit(1)
         return
     if write_groups is not None:
         check_file(write_groups, folder, groups)
-    say_ignored(quiet, [folder], groups, write_groups)
-    report = check_image_folder(folder, groups, options=options, verbose=with_bars)
+    say_ignored([folder], groups, write_groups)
+    report = check_image_folder(folder, groups, **given)
     echo(str(report))
     if write_groups is not None:
         report.write_groups(write_groups)
@@ -251,9 +229,9 @@ def check(
             f"{counted(n_sets, 'set')} of copies, each in one group)"
         )
         if groups is None and report.group_counts is not None:
-            say(quiet, f"to train with them, put them into the column group of {folder}")
+            say(f"to train with them, put them into the column group of {folder}")
         else:
-            say(quiet, f"to train with them: hypervlad train {folder} --groups {write_groups}")
+            say(f"to train with them: hypervlad train {folder} --groups {write_groups}")
     if not report.ok:
         raise typer.Exit(1)
 
@@ -303,7 +281,7 @@ def suspects(
 
     if output is not None:
         check_file(output, model)
-    classifier = load_classifier(model, None)
+    classifier = load_classifier(model)
     header = ("path", "label", "likely", "p_label", "p_likely")
     found = classifier.label_issues()
     rows = [(i.name, i.label, i.likely, round(i.p_label, 4), round(i.p_likely, 4)) for i in found]
@@ -337,18 +315,6 @@ def _labelled_by_people(table: Path, data: Any) -> Any:
         err=True,
     )
     return rows_of(data, [row for row, own in enumerate(by_model) if not own])
-
-
-def _warn_of_unlike(files: Sequence[Path], unlike: Iterable[bool]) -> None:
-    from hypervlad.images.errors import unlike_training_text
-
-    names = [str(file) for file, is_unlike in zip(files, unlike, strict=True) if is_unlike]
-    if names:
-        echo(
-            f"warning: {unlike_training_text(len(names), len(files))}, so the evidence means "
-            f"little: {name_some(names)}",
-            err=True,
-        )
 
 
 def _labels_named(known: Iterable[Any], names: Sequence[str]) -> list[Any]:

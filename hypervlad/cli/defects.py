@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hypervlad.cli import options as option
-from hypervlad.cli.files import (
-    check_file,
-    check_folders,
-    check_model,
-    groups_of,
-    images_in,
-    load_model,
-    masks_of,
-    names_of,
-    own_pixel_size,
-)
+from hypervlad.cli.files import groups_of, images_in, load_model, masks_of, names_of, own_pixel_size
 from hypervlad.cli.messages import (
     echo,
     hint_at_bad_files,
@@ -28,7 +17,8 @@ from hypervlad.cli.messages import (
     report_left_out,
     say,
 )
-from hypervlad.common.wording import counted, percent, verb, warn_user
+from hypervlad.common.wording import counted, warn_user
+from hypervlad.folders.outputs import check_file, check_folders, check_model
 
 if TYPE_CHECKING:
     from hypervlad.defects.estimator import PatchDefectScorer
@@ -41,66 +31,27 @@ defects = typer.Typer(
     help="Find defects: train on defect-free images, score others, compare maps with masks.",
 )
 
-TileSize = Annotated[
-    int | None,
-    typer.Option(
-        metavar="PIXELS",
-        help="Side of the tiles in which larger images go through the network, to save memory; by "
-        "default 2048, or that of the model.",
-    ),
-]
 _MASKS = typer.Option(
     metavar="DIR",
     help="Folder of masks (defects white on black), each named like its image. Images without a "
     "mask count as defect-free.",
 )
-_MAX_NAMED = 5  # training images that `fit` names
 
 
-@defects.command()
+@defects.command(epilog=option.EPILOG)
 @plain_errors
 def fit(
     paths: option.Images,
     output: option.ModelToWrite,
     *,
     masks: Annotated[Path | None, _MASKS] = None,
-    patch: Annotated[
-        int,
-        typer.Option(
-            metavar="PIXELS",
-            help="Side of the squares that `evaluate` counts; smaller images are refused.",
-        ),
-    ] = 29,
-    aligned: Annotated[
-        bool,
-        typer.Option(
-            "--aligned",
-            help="All images show the same part in the same position: compare each position with "
-            "the same position in other images. Not with --masks.",
-        ),
-    ] = False,
-    rule: Annotated[
-        str,
-        typer.Option(
-            metavar="RULE",
-            help="Rule of the threshold. fpr=RATE: fraction of defect-free images that may be "
-            "called anomalous. f1: the best F1 score on the masks.",
-        ),
-    ] = "fpr=0.05",
     groups: option.Groups = None,
-    pixel_sizes: option.PixelSizes = None,
-    image_page: option.ImagePage = None,
-    channel: option.Channel = None,
-    scaling: option.Scaling = None,
-    remove_banner: option.RemoveBanner = False,
-    tile_size: TileSize = None,
+    pixel_size: option.PixelSize = None,
     backbone: option.Backbone = None,
     weights: option.Weights = None,
     seed: option.Seed = 0,
-    device: option.Device = "auto",
-    on_error: option.Unreadable = option.OnError.RAISE,
     include_backbone: option.IncludeBackbone = False,
-    quiet: option.Quiet = False,
+    set_: option.SetReading = None,
 ) -> None:
     """Train on defect-free images, or on images with masks of their defects.
 
@@ -110,102 +61,59 @@ def fit(
     area is printed from which on half and nine in ten are found, if they differ from their
     surroundings by 20 % of the range from black to white.
 
+    Of the parameters for --set, fpr is the fraction of defect-free images that may be called
+    anomalous, threshold=f1 takes the best F1 score on the masks instead, patch is the side of the
+    squares that 'defects evaluate' counts, and aligned=true compares each position with the same
+    position in other images, if all show the same part.
+
     \b
     Examples:
-      hypervlad defects fit good/ -o mat.hvlad
-      hypervlad defects fit images/ --masks masks/ --rule f1 -o mat.hvlad
+      hypervlad defects fit good/ -o mat.hvlad --set fpr=0.02
+      hypervlad defects fit images/ --masks masks/ -o mat.hvlad --set threshold=f1
     """
     from hypervlad.defects.estimator import PatchDefectScorer, default_patch_encoder
     from hypervlad.features.weights import check_may_be_included
+    from hypervlad.images import ReadOptions
 
-    reading = option.reading_fields(image_page, channel, scaling, remove_banner)
-    parameters = _threshold_parameters(rule)
-    if tile_size is not None:
-        parameters["tile_size"] = tile_size
+    parts = PatchDefectScorer, default_patch_encoder(), ReadOptions
+    own, encoding, reading = option.settings(set_, *parts)
+    ReadOptions(**reading)
     check_model(output, *paths, masks, groups)
-    files = images_in(paths, quiet, groups, output, pixel_sizes)
-    if pixel_sizes is not None:
-        reading["pixel_size"] = own_pixel_size(None, pixel_sizes, files)
-    truth = None if masks is None else masks_of(files, masks, quiet)
+    files = images_in(paths, groups, output, pixel_size)
+    reading |= option.given_options(pixel_size=own_pixel_size(pixel_size, files))
+    truth = None if masks is None else masks_of(files, masks)
     codes = None if groups is None else groups_of(files, groups, paths)
-    given = {"backbone": backbone, "weights": weights, "read_options": reading or None}
+    common = option.common()
+    encoding |= option.given_options(backbone=backbone, weights=weights, read_options=reading)
     encoder = default_patch_encoder(
-        **option.given_options(given),
-        device=device,
-        on_error=on_error.value,
+        **encoding, device=common.device, on_error=common.on_error.value
     )
     if include_backbone:
         check_may_be_included(encoder.backbone, encoder.weights)
-    scorer = PatchDefectScorer(
-        encoder,
-        patch=patch,
-        aligned=aligned,
-        random_state=seed,
-        verbose=not quiet,
-        **parameters,
-    )
+    scorer = PatchDefectScorer(encoder, random_state=seed, verbose=common.verbose, **own)
     if truth is None and groups is None:
         _warn_of_folders(files)
-    say(quiet, f"training on {counted(len(files), 'image')}")
+    say(f"training on {counted(len(files), 'image')}")
     with hint_at_bad_files():
         scorer.fit(files, masks=truth, groups=codes)
     scorer.save(output, include_backbone=include_backbone)
     echo(f"model: {output}")
-    _echo_held_out(scorer, names_of(files, paths), truth is not None)
-
-
-def _threshold_parameters(rule: str) -> dict[str, Any]:
-    if rule == "f1":
-        return {"threshold": "f1"}
-    name, _, rate = rule.partition("=")
-    if name == "fpr":
-        with contextlib.suppress(ValueError):
-            return {"threshold": "fpr", "fpr": float(rate)}
-    raise ValueError(f"--rule {rule}: expected fpr=RATE, such as fpr=0.05, or f1")
-
-
-def _echo_held_out(scorer: PatchDefectScorer, names: list[str], with_masks: bool) -> None:
-    held_out, threshold = scorer.held_out_, scorer.threshold_
-    n_images, n_above = len(held_out.scores), held_out.n_images_above(threshold)
-    what = "defect-free parts of images" if with_masks else "images"
-    echo(
-        f"threshold: {threshold:.4g}; when held out from training, {n_above} of {n_images} {what} "
-        f"{verb(n_above, 'reaches', 'reach')} it ({percent(n_above / n_images)})"
-    )
-    if not with_masks:
-        order = (-held_out.scores).argsort()
-        n_named = max(1, min(n_above, _MAX_NAMED))
-        shown = [_score_text(score, threshold) for score in held_out.scores[order].tolist()]
-        listed = [
-            f"{names[held_out.images[i]]} ({score})"
-            for i, score in zip(order[:n_named], shown, strict=False)
-        ]
-        following = [f"the next: {score}" for score in shown[n_named : n_named + 1]]
-        highest = ", ".join(listed + following)
-        echo(f"look for defects in the images with the highest scores: {highest}")
-        echo("if one has any, it may set the threshold: leave it out, and fit again")
-        _echo_limits(scorer)
-
-
-def _echo_limits(scorer: PatchDefectScorer) -> None:
-    limits = scorer.limits_
-    if not len(limits):
-        echo("which defects are found was not measured: at least 10 images must be held out")
-        return
-    echo(f"{len(limits)} synthetic defects on held-out images, at 20 % contrast:")
-    for kind, text in limits.sentences(contrast=0.2).items():
-        echo(f"  {kind}: {text}")
-
-
-def _score_text(score: float, threshold: float) -> str:
-    """Return a score; rounded, one below the threshold may look like it."""
-    text = f"{score:.4g}"
-    is_alike = score < threshold and text == f"{threshold:.4g}"
-    return f"{text}, just below the threshold" if is_alike else text
+    names, with_masks = names_of(files, paths), truth is not None
+    held_out = scorer.held_out_.lines(scorer.threshold_, names, with_masks=with_masks)
+    for line in [*held_out, *([] if with_masks else scorer.limits_.lines())]:
+        echo(line)
 
 
 ScorerPath = Annotated[
     Path, typer.Argument(metavar="MODEL", help="File written by hypervlad defects fit.")
+]
+TileSize = Annotated[
+    int | None,
+    typer.Option(
+        metavar="PIXELS",
+        help="Side of the tiles in which larger images go through the network, to save memory; by "
+        "default that of the model.",
+    ),
 ]
 Threshold = Annotated[
     float | None,
@@ -217,22 +125,15 @@ Threshold = Annotated[
 ]
 
 
-@defects.command()
+@defects.command(epilog=option.EPILOG)
 @plain_errors
 def score(
     model: ScorerPath,
     paths: option.Images,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write to.")
-    ],
+    output: option.FolderToWrite,
     threshold: Threshold = None,
     tile_size: TileSize = None,
-    weights: option.ModelWeights = None,
-    pixel_size: option.OwnPixelSize = None,
-    pixel_sizes: option.PixelSizes = None,
-    device: option.Device = "auto",
-    on_error: option.UnreadableLeftOut = option.OnError.RAISE,
-    quiet: option.Quiet = False,
+    pixel_size: option.PixelSize = None,
 ) -> None:
     """Score images: maps (TIFF), masks and overlays (PNG), tables (CSV) and a page (report.html).
 
@@ -284,22 +185,22 @@ def score(
     from hypervlad.images.errors import training_images_text
 
     check_folders(output, paths)
-    files = images_in(paths, quiet, model, pixel_sizes)
-    size = own_pixel_size(pixel_size, pixel_sizes, files)
-    scorer = _load(model, weights, device, threshold, tile_size, size)
-    written = write_findings(output, scorer, files, names_of(files, paths), progress=not quiet)
+    files = images_in(paths, model, pixel_size)
+    scorer = _load(model, threshold, tile_size, own_pixel_size(pixel_size, files))
+    progress = option.common().verbose
+    written = write_findings(output, scorer, files, names_of(files, paths), progress=progress)
     echo(
         f"{counted(written.n_scored, 'image')} scored: {written.n_anomalous} called anomalous, "
         f"with {counted(written.n_regions, 'defective region')}; {len(written.left_out)} left out"
     )
     if written.n_in_training:
         known = training_images_text(written.n_in_training, written.n_scored)
-        say(quiet, f"{known}, so their scores are too good for new images")
+        say(f"{known}, so their scores are too good for new images")
     echo(f"report: {output / 'report.html'}")
-    report_left_out(written.left_out, len(files), on_error)
+    report_left_out(written.left_out, len(files))
 
 
-@defects.command()
+@defects.command(epilog=option.EPILOG)
 @plain_errors
 def evaluate(
     model: ScorerPath,
@@ -308,10 +209,6 @@ def evaluate(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="HTML", help="Page to write.")],
     threshold: Threshold = None,
     tile_size: TileSize = None,
-    weights: option.ModelWeights = None,
-    device: option.Device = "auto",
-    on_error: option.UnreadableLeftOut = option.OnError.RAISE,
-    quiet: option.Quiet = False,
 ) -> None:
     """Compare maps with masks, by image, pixel and patch, on one page with pictures.
 
@@ -330,11 +227,11 @@ def evaluate(
     if output.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"{output}: the report is one page; give a name that ends in .html.")
     check_file(output, model, *paths)
-    files = images_in(paths, quiet, model, output)
-    truth = masks_of(files, masks, quiet)
-    scorer = _load(model, weights, device, threshold, tile_size)
-    names = names_of(files, paths)
-    result = evaluate_defects(scorer, files, truth, names, progress=not quiet)
+    files = images_in(paths, model, output)
+    truth = masks_of(files, masks)
+    scorer = _load(model, threshold, tile_size)
+    names, progress = names_of(files, paths), option.common().verbose
+    result = evaluate_defects(scorer, files, truth, names, progress=progress)
     for name, value in result.scores().items():
         echo(f"{name + ':':35}{'not defined' if math.isnan(value) else f'{value:.3f}'}")
     echo(f"threshold: {result.threshold:.4g}")
@@ -345,23 +242,19 @@ def evaluate(
         f"{n_left_out} left out"
     )
     echo(f"report: {write_defect_report(output, scorer, files, result)}")
-    report_left_out(result.left_out, len(files), on_error)
+    report_left_out(result.left_out, len(files))
 
 
 def _load(
     path: Path,
-    weights: str | None,
-    device: str,
     threshold: float | None,
     tile_size: int | None,
     pixel_size: float | PixelSizes | None = None,
 ) -> PatchDefectScorer:
     from hypervlad.defects.estimator import PatchDefectScorer
 
-    scorer: PatchDefectScorer = load_model(
-        path, weights, PatchDefectScorer, "hypervlad defects fit", pixel_size
-    )
-    scorer.encoder_.set_params(device=device, on_error="raise")
+    kind = PatchDefectScorer, "hypervlad defects fit"
+    scorer: PatchDefectScorer = load_model(path, *kind, pixel_size=pixel_size, on_error="raise")
     if tile_size is not None:
         scorer.set_params(tile_size=tile_size)
     return scorer if threshold is None else scorer.set_threshold(threshold)

@@ -9,11 +9,8 @@ import typer
 
 from hypervlad.cli import options as option
 from hypervlad.cli.files import (
-    check_cache,
-    check_file,
-    check_page,
     images_in,
-    load_encoder,
+    load_model,
     names_of,
     own_pixel_size,
     say_ignored,
@@ -21,6 +18,7 @@ from hypervlad.cli.files import (
 )
 from hypervlad.cli.messages import echo, plain_errors, report_left_out, say
 from hypervlad.common.wording import counted
+from hypervlad.folders.outputs import check_file, check_page
 
 
 @plain_errors
@@ -69,18 +67,11 @@ def extract(
     jobs: Annotated[
         int, typer.Option(metavar="N", help="Number of processes; -1 for one per core.")
     ] = 1,
-    resume: Annotated[
-        bool,
-        typer.Option("--resume", help="Resume an earlier run that was stopped, if there is one."),
-    ] = False,
+    resume: option.Resume = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only print what would be done.")
     ] = False,
-    weights: option.ModelWeights = None,
-    pixel_size: option.OwnPixelSize = None,
-    pixel_sizes: option.PixelSizes = None,
-    device: option.Device = "auto",
-    on_error: option.UnreadableLeftOut = option.OnError.RAISE,
+    pixel_size: option.PixelSize = None,
     skipped: Annotated[
         Path | None,
         typer.Option(
@@ -88,7 +79,6 @@ def extract(
             help="CSV file to write with all unreadable images and the reasons.",
         ),
     ] = None,
-    quiet: option.Quiet = False,
 ) -> None:
     """Write the feature vectors of a folder's images to a Parquet file.
 
@@ -107,7 +97,6 @@ def extract(
     from hypervlad.extraction.extract import extract_features, plan_extraction
     from hypervlad.images import ImageReadError
 
-    check_cache(cache)
     for file in (output, skipped):
         if file is not None:
             check_file(file)
@@ -119,9 +108,10 @@ def extract(
         raise ValueError(f"{folder} is a file; give its folder, and its name with --include.")
     if jobs == 0:
         raise ValueError("--jobs 0: give a number of processes, or -1 for one per core.")
-    say_ignored(quiet, [folder], model, output, skipped, pixel_sizes)
-    size = own_pixel_size(pixel_size, pixel_sizes)
-    encoder = load_encoder(model, weights, device=device, cache=cache, pixel_size=size)
+    say_ignored([folder], model, output, skipped, pixel_size)
+    size = own_pixel_size(pixel_size)
+    loaded = load_model(model, object, "hypervlad train", cache=cache, pixel_size=size)
+    encoder = getattr(loaded, "encoder_", loaded)
     arguments: dict[str, Any] = {
         "out": output,
         "root": root,
@@ -132,13 +122,14 @@ def extract(
     if dry_run:
         echo(str(plan_extraction(folder, encoder, **arguments)))
         return
-    done = extract_features(folder, encoder, **arguments, n_jobs=jobs, verbose=not quiet)
+    verbose = option.common().verbose
+    done = extract_features(folder, encoder, **arguments, n_jobs=jobs, verbose=verbose)
     if skipped is not None:
         rows = [(image.name, image.reason) for image in done.skipped]
         write_table(skipped, ["image", "reason"], rows)
-    say(quiet, str(done))
+    say(str(done))
     echo(f"features: {output}")
-    if done.skipped and on_error is option.OnError.RAISE:
+    if done.skipped and not option.common().skips:
         raise ImageReadError(
             f"{counted(len(done.skipped), 'image')} could not be read (listed in the warning); the "
             "others are in the table. Remove or repair them, or accept this with --on-error skip."
@@ -154,27 +145,22 @@ def cache(
         str | None,
         typer.Option(
             metavar="SIZE",
-            help="Reduce it to this size, such as 20GB; the least recently used entries are "
-            "removed first.",
+            help="Reduce it to this size, such as 20GB, or 0 to clear it; the least recently used "
+            "entries are removed first.",
         ),
     ] = None,
-    clear: Annotated[bool, typer.Option("--clear", help="Remove everything.")] = False,
 ) -> None:
-    """Print the size of a cache; reduce or clear it.
+    """Print the size of a cache, or reduce it.
 
     \b
     Examples:
       hypervlad cache cache/ --limit 20GB
-      hypervlad cache cache/ --clear
+      hypervlad cache cache/ --limit 0
     """
     from hypervlad.features.cache import CacheFolder, parse_size
 
-    if clear and limit is not None:
-        raise ValueError("--clear and --limit exclude each other: give only one.")
     kept = CacheFolder(folder)
-    if clear:
-        kept.clear()
-    elif limit is not None:
+    if limit is not None:
         kept.reduce(parse_size(limit))
     usage = kept.usage()
     echo(f"{folder}: {counted(usage.n_entries, 'entry')}, {usage.n_bytes / 1e6:.1f} MB")
@@ -212,11 +198,7 @@ def scale(
         Path | None,
         typer.Option(metavar="HTML", help="Page to write, with each bar that was found."),
     ] = None,
-    image_page: option.ImagePage = None,
-    channel: option.Channel = None,
-    scaling: option.Scaling = None,
-    on_error: option.Unreadable = option.OnError.RAISE,
-    quiet: option.Quiet = False,
+    set_: option.SetReading = None,
 ) -> None:
     """Find scale bars in images, and write a table of pixel sizes.
 
@@ -224,14 +206,14 @@ def scale(
     in the file takes precedence, and contradictions are named. The table contains path (relative to
     the table), pixel_size (nm per pixel), source, the bar's length with its error, kind and box in
     pixels, scale_bar, label (as read), proposed_pixel_size, metadata_pixel_size and a remark. Check
-    each bar on the page before you use the sizes: --pixel-sizes of other commands takes the table.
+    each bar on the page before you use the sizes: --pixel-size of other commands takes the table.
 
     \b
     Examples:
       hypervlad scale images/ -o sizes.csv --scale-bar "10 um" --page scale.html
       hypervlad scale images/ -o sizes.csv --scale-bar bars.csv
       hypervlad scale images/ -o sizes.csv --read-labels --page scale.html
-      hypervlad align images/ -o found/ --pixel-sizes sizes.csv --window 500nm
+      hypervlad align images/ -o found/ --pixel-size sizes.csv --window 500nm
     """
     from hypervlad.folders import scale_page as report
     from hypervlad.images import ImageReadError, ReadOptions
@@ -240,53 +222,49 @@ def scale(
 
     if read_labels and page is None:
         raise ValueError("--read-labels needs --page HTML, on which you check what was read.")
-    options = ReadOptions(**option.reading_fields(image_page, channel, scaling))
+    (reading,) = option.settings(set_, ReadOptions)
     given = {} if scale_bar is None else report.read_scale_bars(scale_bar)
     if output is not None:
         check_file(output, *paths, scale_bar)
     check_page(page, output, *paths)
-    files = images_in(paths, quiet, output, page, scale_bar)
-    names = names_of(files, paths)
-    done = list(
-        report.find_scales(
-            files,
-            names=names,
-            scale_bars=given,
-            read_label=new_label_reader() if read_labels or accept_labels else None,
-            accept=accept_labels,
-            read_options=options,
-            progress=not quiet,
-        )
+    files = images_in(paths, output, page, scale_bar)
+    found = report.find_scales(
+        files,
+        names=names_of(files, paths),
+        scale_bars=given,
+        read_label=new_label_reader() if read_labels or accept_labels else None,
+        accept=accept_labels,
+        read_options=ReadOptions(**reading),
+        progress=option.common().verbose,
     )
-    bad = [str(each) for each in done if isinstance(each, ImageReadError)]
-    scales = [each for each in done if not isinstance(each, ImageReadError)]
-    read = [
-        file.parent.resolve() / file.name  # ".." beside a link would lead elsewhere
-        for file, each in zip(files, done, strict=True)
-        if not isinstance(each, ImageReadError)
-    ]
-    in_table = relative_names(read, Path.cwd() if output is None else output.parent.resolve())
-    if len(bad) < len(files):
+    bad, scales, places = list[str](), list[report.ImageScale](), list[Path]()
+    for file, each in zip(files, found, strict=True):
+        if isinstance(each, ImageReadError):
+            bad.append(str(each))
+        else:
+            scales.append(each)
+            places.append(file.parent.resolve() / file.name)  # ".." beside a link leads elsewhere
+    if scales:
+        beside = Path.cwd() if output is None else output.parent.resolve()
+        in_table = relative_names(places, beside)
         rows = [each._replace(name=path) for each, path in zip(scales, in_table, strict=True)]
         write_or_print(report.scales_as_bytes(rows), output)
         if page is not None:
             report.write_scale_page(page, scales, bad)
         n_bars = sum(each.bar is not None for each in scales)
         n_known = sum(each.pixel_size is not None for each in scales)
-        wrong = [each for each in scales if each.is_contradictory]
         say(
-            quiet,
             f"scale bars: found in {n_bars:,} of {counted(len(scales), 'image')}; the pixel size "
-            f"of {n_known:,} is known",
+            f"of {n_known:,} is known"
         )
         if n_bars and scale_bar is None and not (read_labels or accept_labels):
-            say(quiet, "give what the bars say with --scale-bar, or have it read by --read-labels")
+            say("give what the bars say with --scale-bar, or have it read by --read-labels")
         if n_proposed := sum(each.proposed is not None for each in scales):
             say(
-                quiet,
                 f"labels read: {n_proposed:,}; check them on {page}, then repeat this command with "
-                "--accept-labels",
+                "--accept-labels"
             )
-        for each in wrong:
-            echo(f"warning: {each.name}: {each.remark}", err=True)
-    report_left_out(bad, len(files), on_error)
+        for each in scales:
+            if each.is_contradictory:
+                echo(f"warning: {each.name}: {each.remark}", err=True)
+    report_left_out(bad, len(files))

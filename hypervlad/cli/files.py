@@ -1,8 +1,7 @@
-"""Where commands read and write: checked outputs, models, images, their names, groups and masks."""
+"""What commands read and write: models, images, their names, groups and masks, tables."""
 
 from __future__ import annotations
 
-import fnmatch
 import glob
 import itertools
 import os
@@ -11,74 +10,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hypervlad.cli.messages import echo, say
-from hypervlad.common.files import check_writable, replace_when_complete
-from hypervlad.common.modelfile import ModelFileError, read_model
+from hypervlad.cli.options import common
+from hypervlad.common.files import replace_when_complete
+from hypervlad.common.modelfile import ModelFileError
 from hypervlad.common.wording import counted, name_some, verb
+from hypervlad.folders.outputs import check_apart, check_file
 
 if TYPE_CHECKING:
-    from hypervlad.classify.estimator import MicrographClassifier
-    from hypervlad.features.encoder import HypercolumnVLAD
     from hypervlad.images import PixelSizes
     from hypervlad.objects.found_folder import FoundFolder
 
-# --- outputs ----------------------------------------------------------------------------------
+# --- results, models and caches -----------------------------------------------------------------
 
 
-def check_file(path: Path, *inputs: str | Path | None) -> None:
-    """Raise if a file cannot be written, or is an input: of a folder, only images count."""
-    check_writable(path)
-    existing = next((parent for parent in path.absolute().parents if parent.exists()), None)
-    if existing is None:
-        raise ValueError(
-            f"{path}: {path.absolute().anchor} does not exist; choose another location."
-        )
-    if not existing.is_dir():
-        raise ValueError(f"{path}: {existing} is a file, not a folder; choose another location.")
-    if not os.access(existing, os.W_OK):
-        raise ValueError(f"{existing}: no permission to write here; choose another folder.")
-    if path.exists() and any(_is_read(path, each) for each in inputs if each is not None):
-        raise ValueError(f"{path} is read by this command; give the result another name.")
-
-
-def check_model(path: Path, *inputs: str | Path | None) -> None:
-    """Do the same for a model, which replaces only another model."""
-    check_file(path, *inputs)
-    if path.is_file():
-        try:
-            read_model(path)
-        except ValueError as error:
-            raise ValueError(f"{path} exists and is not a model; give another name.") from error
-
-
-def _is_read(path: Path, given: str | Path) -> bool:
-    from hypervlad.images.files import IMAGE_SUFFIXES, list_matches
-
-    if os.path.isdir(given):
-        is_image = path.suffix.lower() in IMAGE_SUFFIXES
-        return is_image and Path(given).resolve() in path.resolve().parents
-    files = [given] if os.path.exists(given) else list_matches(str(given))
-    return any(os.path.samefile(path, file) for file in filter(os.path.exists, files))
-
-
-def check_page(page: Path | None, table: Path | None, *inputs: str | Path | None) -> None:
-    if page is None:
-        return
-    if page.suffix.lower() not in (".html", ".htm"):
-        raise ValueError(f"--page {page}: the name must end in .html for browsers to open it.")
-    if table is not None and page.resolve() == table.resolve():
-        raise ValueError(f"{page}: page and table cannot be the same file; give two names.")
-    check_file(page, *inputs)
-
-
-def check_apart(output: Path, folder: Path) -> None:
-    """Raise if results would lie in an image folder, where the next training would read them."""
-    if folder.resolve() in (output.resolve(), *output.resolve().parents):
-        raise ValueError(
-            f"{output} is inside the image folder {folder}; write the results to another folder."
-        )
-
-
-def check_report(folder: Path, images: Path | None) -> None:
+def check_report(folder: Path, images: Path | None = None) -> None:
     from hypervlad.classify.evaluation_page import check_report_folder
 
     if images is not None:
@@ -95,134 +40,52 @@ def write_or_print(table: bytes, output: Path | None) -> None:
         stream.write(table)
 
 
-def check_sorted(folders: Iterable[Path], paths: Sequence[str]) -> None:
-    """Raise if a folder for copies overlaps one that is read: copies would be read as images."""
-    for path in filter(os.path.isdir, paths):
-        read = Path(path).resolve()
-        for folder in folders:
-            written = folder.resolve()
-            if written == read or written in read.parents or read in written.parents:
-                raise ValueError(
-                    f"copies into {folder} would lie among the images of {path}; choose another "
-                    "folder for --sort-into."
-                )
-
-
-def check_folders(output: Path, paths: Sequence[str]) -> None:
-    """Raise if the next run with the same paths would read the results as images."""
-    for path in paths:
-        if os.path.isdir(path):
-            check_apart(output, Path(path))
-        elif os.path.exists(path) or glob.has_magic(path):
-            _check_pattern(output, path)
-    if output.exists() and not output.is_dir():
-        raise ValueError(f"{output} is a file; give a folder, which is created if needed.")
-
-
-def _check_pattern(output: Path, path: str) -> None:
-    from hypervlad.images.files import list_matches
-
-    found = [path] if os.path.exists(path) else list_matches(path)
-    for each in found:
-        if output.resolve() in Path(each).resolve().parents:
-            raise ValueError(
-                f"{each} is in {output}, the folder of the results; choose another folder."
-            )
-    if not os.path.exists(path) and _matches_inside(path, Path(os.path.abspath(output))):
-        raise ValueError(
-            f"{path} would also match pictures in {output}; write the results to another folder."
-        )
-
-
-def _matches_inside(pattern: str, folder: Path) -> bool:
-    parts = Path(os.path.abspath(pattern)).parts
-    for part, name in zip(parts, folder.parts, strict=False):
-        if part == "**":
-            return True
-        if not fnmatch.fnmatch(name, part):
-            return False
-    return len(parts) >= len(folder.parts) + 2
-
-
-# --- models and caches ------------------------------------------------------------------------
-
-
-def load_classifier(
-    path: Path,
-    weights: str | None,
-    *,
-    device: str = "auto",
-    on_error: str = "raise",
-    quiet: bool = True,
-    cache: Path | None = None,
-    pixel_size: float | PixelSizes | None = None,
-) -> MicrographClassifier:
+def load_classifier(path: Path, **changes: Any) -> Any:
+    """Load a classifier; `changes` are ``pixel_size``, ``cache``, and parameters of its encoder."""
     from hypervlad.classify.estimator import MicrographClassifier
 
-    model: MicrographClassifier = load_model(
-        path, weights, MicrographClassifier, "hypervlad train", pixel_size
-    )
-    model.encoder_.set_params(
-        device=device, on_error=on_error, verbose=not quiet, memory=_memory(cache)
-    )
-    return model
-
-
-def load_encoder(
-    path: Path,
-    weights: str | None,
-    *,
-    device: str,
-    cache: Path | None,
-    pixel_size: float | PixelSizes | None,
-) -> HypercolumnVLAD:
-    from hypervlad.loading import load
-
-    model = load(path, weights=weights, pixel_size=pixel_size)
-    encoder: HypercolumnVLAD = getattr(model, "encoder_", model)
-    encoder.set_params(device=device, memory=_memory(cache))
-    return encoder
+    usual: dict[str, Any] = {"on_error": common().on_error.value, "verbose": common().verbose}
+    return load_model(path, MicrographClassifier, "hypervlad train", **usual | changes)
 
 
 def load_model(
     path: Path,
-    weights: str | None,
     kind: type[Any],
     command: str,
+    *,
     pixel_size: float | PixelSizes | None = None,
+    cache: Path | None = None,
+    **changes: Any,
 ) -> Any:
     """Load a model of one kind; for another kind, say which command writes the expected one."""
     from hypervlad.loading import load
 
-    model = load(path, weights=weights, pixel_size=pixel_size)
+    check_cache(cache)
+    model = load(path, pixel_size=pixel_size)
     if not isinstance(model, kind):
         raise ModelFileError(
             f"{path} contains a {type(model).__name__}, but this command needs a model written by "
             f"'{command}'; in Python, hypervlad.load({str(path)!r}) loads it."
         )
+    encoder = getattr(model, "encoder_", model)
+    changes |= {"device": common().device, "memory": None if cache is None else str(cache)}
+    known = encoder.get_params(deep=False)
+    encoder.set_params(**{name: value for name, value in changes.items() if name in known})
     return model
 
 
-def check_no_weights(weights: str | None) -> None:
-    """Refuse weights where no model is given, which would use them."""
-    if weights is not None:
-        raise ValueError(
-            f"--weights {weights} are those of a model's network, but no model was given; give the "
-            "model, or leave them out"
-        )
-
-
 def own_pixel_size(
-    number: float | None, table: Path | None, images: Sequence[Any] | None = None
+    given: str | None, images: Sequence[Any] | None = None
 ) -> float | PixelSizes | None:
     """Return the pixel size of files that contain none: one for all, or those of a table."""
-    if table is None:
-        return number
-    if number is not None:
-        raise ValueError("--pixel-size and --pixel-sizes exclude each other: give only one.")
-    from hypervlad.folders.pixel_sizes import load_pixel_sizes
+    if given is None:
+        return None
+    try:
+        return float(given)
+    except ValueError:
+        from hypervlad.folders.pixel_sizes import load_pixel_sizes
 
-    return load_pixel_sizes(table, images)
+        return load_pixel_sizes(given, images)
 
 
 def check_cache(cache: Path | None) -> None:
@@ -230,14 +93,10 @@ def check_cache(cache: Path | None) -> None:
         raise ValueError(f"--cache {cache} is a file; give a folder, which is created if needed.")
 
 
-def _memory(cache: Path | None) -> str | None:
-    return None if cache is None else str(cache)
-
-
 # --- images, their names, groups and masks ----------------------------------------------------
 
 
-def images_in(paths: Sequence[str], quiet: bool, *used: str | Path | None) -> list[Path]:
+def images_in(paths: Sequence[str], *used: str | Path | None) -> list[Path]:
     """Return the images of files, folders and patterns; see `say_ignored`."""
     from hypervlad.images import find_images
 
@@ -246,7 +105,7 @@ def images_in(paths: Sequence[str], quiet: bool, *used: str | Path | None) -> li
             f"{found[0]}: a folder of found particles, whose outlines are no images; give the "
             "folder of the images"
         )
-    say_ignored(quiet, paths, *used)
+    say_ignored(paths, *used)
     return find_images(paths)
 
 
@@ -265,14 +124,12 @@ def _has_particles(folder: str | Path) -> bool:
     return all(os.path.exists(os.path.join(folder, name)) for name in ("run.json", "outlines"))
 
 
-def labelled_images(
-    folder: Path, groups: Path | None, quiet: bool, *used: str | Path | None
-) -> Any:
+def labelled_images(folder: Path, groups: Path | None, *used: str | Path | None) -> Any:
     """Return the images, labels and groups of a folder or table; see `say_ignored`."""
     from hypervlad.folders.folder import load_image_folder
 
     data = load_image_folder(folder, groups)
-    say_ignored(quiet, [folder], groups, *used)
+    say_ignored([folder], groups, *used)
     return data
 
 
@@ -289,19 +146,15 @@ def rows_of(data: Any, rows: Any) -> Any:
     )
 
 
-def say_ignored(quiet: bool, paths: Iterable[str | Path | None], *used: str | Path | None) -> None:
+def say_ignored(paths: Iterable[str | Path], *used: str | Path | None) -> None:
     """Report how many files of folders are no images, by kind."""
     from hypervlad.images.files import ignored_files
 
-    given = [path for path in paths if path is not None]
-    counts = ignored_files(given, [path for path in used if path is not None])
+    counts = ignored_files(list(paths), [path for path in used if path is not None])
     if counts:
-        listed = ", ".join(f"{n:,} {kind}" for kind, n in sorted(counts.items(), key=_most_first))
-        say(quiet, f"ignored {counted(counts.total(), 'file')}: {listed}")
-
-
-def _most_first(count: tuple[str, int]) -> tuple[int, str]:
-    return -count[1], count[0]
+        most_first = sorted(counts.items(), key=lambda count: (-count[1], count[0]))
+        listed = ", ".join(f"{n:,} {kind}" for kind, n in most_first)
+        say(f"ignored {counted(counts.total(), 'file')}: {listed}")
 
 
 def names_of(files: Sequence[Path], paths: Sequence[str]) -> list[str]:
@@ -342,10 +195,11 @@ def groups_of(files: list[Path], table: Path, paths: list[str]) -> Any:
     return load_groups(files, Path(paths[0]), table)
 
 
-def masks_of(
-    files: list[Path], folder: Path, quiet: bool, others: str = "count as defect-free"
-) -> list[Path | None]:
-    """Return for each image its mask in a folder, or None, and say how many have one."""
+def masks_of(files: list[Path], folder: Path, *, needed: bool = False) -> list[Path | None]:
+    """Return for each image its mask in a folder, or None, and say how many have one.
+
+    Images without one count as defect-free, or are left out if it is `needed`.
+    """
     from hypervlad.images import find_masks
     from hypervlad.images.files import IMAGE_SUFFIXES, list_files
 
@@ -357,8 +211,11 @@ def masks_of(
         )
     found = find_masks(files, folder)
     n_masks = len(files) - found.count(None)
-    rest = f"; those without {others}" if n_masks < len(files) else ""
-    say(quiet, f"masks: {n_masks:,} of {counted(len(files), 'image')} have one{rest}")
+    text = f"masks: {n_masks:,} of {counted(len(files), 'image')} have one"
+    if n_masks == len(files) or not needed:
+        say(text if n_masks == len(files) else f"{text}; those without count as defect-free")
+    else:
+        echo(f"{text}; those without are left out", err=True)
     used = {mask.resolve() for mask in found if mask is not None}
     unused = [
         file.as_posix()

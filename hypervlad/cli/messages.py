@@ -13,12 +13,11 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Collection, Iterator
-from contextvars import ContextVar
 from typing import Any
 
 import typer
 
-from hypervlad.cli.options import OnError
+from hypervlad.cli.options import common, use_own
 from hypervlad.common.progress import is_terminal, print_line
 from hypervlad.common.wording import counted, printable
 
@@ -33,11 +32,8 @@ _OUT_OF_MEMORY = re.compile("can't allocate memory|not enough memory:|out of mem
 _LESS_MEMORY = {
     "jobs": "--jobs 1",
     "tile_size": "a smaller --tile-size",
-    "image_size": "a smaller --image-size",
+    "set_": "a smaller image_size or tile_size (--set)",
 }
-
-# Set by --debug.
-show_traceback: ContextVar[bool] = ContextVar("show_traceback", default=False)
 
 
 def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
@@ -46,6 +42,7 @@ def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def wrapped(*args: Any, **options: Any) -> None:
         try:
+            use_own(options)
             with _plain_warnings(), _terminable():
                 command(*args, **options)
         except (typer.Exit, BrokenPipeError):
@@ -58,7 +55,7 @@ def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
             )
             raise typer.Exit(143 if isinstance(error, _Terminated) else 130) from None
         except Exception as error:
-            if show_traceback.get():
+            if common().debug:
                 raise
             echo(f"error: {sentence_of(error, options)}", err=True)
             raise typer.Exit(2) from None
@@ -73,8 +70,12 @@ def sentence_of(error: Exception, known: Collection[str] = ()) -> str:
     """
 
     def as_option(found: re.Match[str]) -> str:
-        is_option = found[1] in known
-        return f"--{found[1].replace('_', '-')} {found[2] or found[3]}" if is_option else found[0]
+        name, value = found[1], found[2] or found[3]
+        if name == "pixel_size":  # the encoder's: that of images has no value in any advice
+            return f"--resample-to {value}" if "resample_to" in known else found[0]
+        if name in known:
+            return f"--{name.replace('_', '-')} {value}"
+        return f"--set {name}={value}" if "set_" in known else found[0]
 
     text = _PARAMETER.sub(as_option, " ".join(str(error).split()))
     if isinstance(error, OSError) and error.strerror and (error.filename or error.errno in _FULL):
@@ -99,7 +100,7 @@ def _to_need_less_memory(known: Collection[str]) -> str:
     return f"close other programs, or try {' or '.join(tried)}"
 
 
-def report_left_out(reasons: list[str], n_images: int, on_error: OnError) -> None:
+def report_left_out(reasons: list[str], n_images: int) -> None:
     """Name the images that were left out: in a warning if that is accepted and others remain."""
     from hypervlad.images import ImageReadError
     from hypervlad.images.errors import reasons_in_line
@@ -107,7 +108,7 @@ def report_left_out(reasons: list[str], n_images: int, on_error: OnError) -> Non
     if not reasons:
         return
     message = f"{len(reasons)} of {counted(n_images, 'image')} left out: {reasons_in_line(reasons)}"
-    if on_error is OnError.RAISE or len(reasons) == n_images:
+    if not common().skips or len(reasons) == n_images:
         raise ImageReadError(message)
     echo(f"warning: {message}", err=True)
 
@@ -143,7 +144,6 @@ def _plain_warnings() -> Iterator[None]:
     shown: set[Any] = set()
 
     def show(message: Warning | str, *_place: Any, **_more: Any) -> None:
-
         skipped = getattr(message, "skipped", ())
         parts: set[Any] = {(each.name, each.reason) for each in skipped} or {str(message)}
         if parts <= shown:
@@ -190,7 +190,7 @@ def echo(text: str | bytes, *, err: bool = False, nl: bool = True) -> None:
     typer.echo(printable(text), err=err, nl=nl)
 
 
-def say(quiet: bool, text: str) -> None:
+def say(text: str) -> None:
     """Print a progress message on stderr, unless ``--quiet``."""
-    if not quiet:
+    if not common().quiet:
         echo(text, err=True)

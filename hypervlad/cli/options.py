@@ -1,20 +1,56 @@
-"""Arguments and options that several commands share."""
+"""Options that several commands share, each declared once, and parameters of the library."""
 
 from __future__ import annotations
 
+import ast
+import difflib
+import inspect
+import itertools
+import re
+import textwrap
+from collections.abc import Collection, Sequence
+from contextvars import ContextVar
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple, NoReturn
 
 import typer
 
+OnError = StrEnum("OnError", ["RAISE", "SKIP"])
+Sign = StrEnum("Sign", ["AUTO", "BRIGHT", "DARK"])
 
-class OnError(StrEnum):
-    """What to do with an image that cannot be read."""
 
-    RAISE = "raise"
-    SKIP = "skip"
+class Common(NamedTuple):
+    """Options of ``hypervlad`` itself, which may be given before or after a command."""
 
+    device: str = "auto"
+    on_error: OnError = OnError.RAISE
+    quiet: bool = False
+    debug: bool = False
+
+    @property
+    def skips(self) -> bool:
+        return self.on_error is OnError.SKIP
+
+    @property
+    def verbose(self) -> bool:
+        return not self.quiet
+
+
+EPILOG = "Options of all commands: --device, --on-error, --quiet and --debug (hypervlad --help)."
+_common: ContextVar[Common] = ContextVar("common")
+use_common = _common.set
+# The names of the command's own options.
+_own: ContextVar[Collection[str]] = ContextVar("own", default=())
+use_own = _own.set
+
+
+def common() -> Common:
+    """Return the common options of the running command."""
+    return _common.get(Common())
+
+
+# --- inputs -------------------------------------------------------------------------------------
 
 Labelled = Annotated[
     Path,
@@ -29,16 +65,6 @@ Images = Annotated[
     list[str],
     typer.Argument(metavar="PATHS", help="Images, folders (with their sub-folders) or patterns."),
 ]
-ModelToWrite = Annotated[
-    Path, typer.Option("--output", "-o", metavar="FILE", help="Model file to write.")
-]
-IncludeBackbone = Annotated[
-    bool,
-    typer.Option(
-        "--include-backbone",
-        help="Store the network's weights in the file, for computers that lack them.",
-    ),
-]
 ModelPath = Annotated[
     Path,
     typer.Argument(metavar="MODEL", help="Model file written by train, demo or review retrain."),
@@ -48,7 +74,8 @@ Groups = Annotated[
     typer.Option(
         metavar="CSV",
         help="Table with the columns path and group. Images of one group (crops of one micrograph, "
-        "frames of one sample) are never split between training and testing.",
+        "frames of one sample) are never split between training and testing, and intervals allow "
+        "for them.",
     ),
 ]
 ComparedGroups = Annotated[
@@ -69,14 +96,52 @@ Samples = Annotated[
         "and intervals allow for it.",
     ),
 ]
-TestGroups = Annotated[
-    Path | None,
+PixelSize = Annotated[
+    str | None,
     typer.Option(
-        metavar="CSV",
-        help="Table with the columns path and group. Images of one group (crops of one micrograph, "
-        "frames of one sample) are not independent, and the intervals of the report allow for it.",
+        metavar="NM|CSV",
+        help="Nanometres per pixel of images whose files do not contain the pixel size: a number, "
+        "or the table of hypervlad scale, which has that of each image.",
     ),
 ]
+
+# --- outputs ------------------------------------------------------------------------------------
+
+ModelToWrite = Annotated[
+    Path, typer.Option("--output", "-o", metavar="FILE", help="Model file to write.")
+]
+FolderToWrite = Annotated[
+    Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write to.")
+]
+TableToWrite = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", metavar="CSV", help="Table to write; by default it is printed."),
+]
+IncludeBackbone = Annotated[
+    bool,
+    typer.Option(
+        "--include-backbone",
+        help="Store the network's weights in the file, for computers that lack them.",
+    ),
+]
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        help="Continue an earlier run with the same options: keep its results, and add the others.",
+    ),
+]
+Cache = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Private folder that keeps the vectors of images. They are found again even if the "
+        "images are renamed. It contains pickles: nobody else should be able to write to it.",
+    ),
+]
+
+# --- how it is done -----------------------------------------------------------------------------
+
 Backbone = Annotated[
     str | None,
     typer.Option(
@@ -93,134 +158,7 @@ Weights = Annotated[
         '"micronet" or "image-micronet" (trained on micrographs) or "random".',
     ),
 ]
-ModelWeights = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FILE",
-        help="File with the weights of the model's network, if they are not found on this "
-        "computer. They must be those that the model was trained with.",
-    ),
-]
-ImageSize = Annotated[
-    int | None,
-    typer.Option(
-        metavar="PIXELS", help="Side of the square that images are resized to; by default 224."
-    ),
-]
-PixelSize = Annotated[
-    float | None,
-    typer.Option(
-        metavar="NM",
-        help="Resample images of known pixel size to this many nanometres per pixel; --image-size "
-        "then applies only to the others.",
-    ),
-]
-OwnPixelSize = Annotated[
-    float | None,
-    typer.Option(
-        "--pixel-size",
-        metavar="NM",
-        help="Nanometres per pixel of images whose files do not contain the pixel size.",
-    ),
-]
-PixelSizes = Annotated[
-    Path | None,
-    typer.Option(
-        "--pixel-sizes",
-        metavar="CSV",
-        help="Table of hypervlad scale, with the pixel size of each image whose file does not "
-        "contain it.",
-    ),
-]
-Device = Annotated[
-    str, typer.Option(metavar="NAME", help="cpu, cuda, or auto: cuda if there is a GPU.")
-]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same result.")]
-Unreadable = Annotated[
-    OnError,
-    typer.Option(
-        "--on-error", help="Whether to stop at an unreadable image (raise) or leave it out (skip)."
-    ),
-]
-UnreadableLeftOut = Annotated[
-    OnError,
-    typer.Option(
-        "--on-error",
-        help="Exit code if there are unreadable images, which are always left out: 2 (raise) or 0 "
-        "(skip).",
-    ),
-]
-Quiet = Annotated[
-    bool,
-    typer.Option("--quiet", "-q", help="Print only results, warnings and errors; no progress."),
-]
-Cache = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="DIR",
-        help="Private folder that keeps the vectors of images. They are found again even if the "
-        "images are renamed. It contains pickles: nobody else should be able to write to it.",
-    ),
-]
-MaxError = Annotated[
-    float | None,
-    typer.Option(
-        metavar="FRACTION",
-        help="Also mark sure answers, and say why the others are not sure. With 90 % certainty, "
-        "at most this fraction of the sure answers is wrong. For example 0.05, which needs "
-        "training images of at least 45 groups.",
-    ),
-]
-TableToWrite = Annotated[
-    Path | None,
-    typer.Option("--output", "-o", metavar="CSV", help="Table to write; by default it is printed."),
-]
-Prior = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="SHARES",
-        help='Class shares expected among new images: "training" (those of the training images), '
-        '"uniform" (equal ones, which finds most images of rare classes), "sqrt" (the square roots '
-        "of those in training, the default), or CLASS=NUMBER, repeated for each class.",
-    ),
-]
-
-# --- how images are read ------------------------------------------------------------------------
-
-ImagePage = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N",
-        min=0,
-        help="Page, section or frame of files that have several, counted from 0. By default "
-        "the first, with a warning if there are more.",
-    ),
-]
-Channel = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N",
-        min=0,
-        help="Channel of colour images, or of TIFFs with several samples per pixel, that is "
-        "read as grey, counted from 0. By default, only grey and RGB images are read, as they "
-        "are.",
-    ),
-]
-Scaling = Annotated[
-    str | None,
-    typer.Option(
-        metavar="RULE",
-        help="Which grey values become black and white: dtype (those of the type, such as 0 "
-        "and 65535), percentile (the percentiles 0.1 and 99.9 of the image), minmax (its "
-        "smallest and largest value) or two values, such as 0:4095. By default auto: dtype for "
-        "8-bit images, otherwise percentile.",
-    ),
-]
-RemoveBanner = Annotated[
-    bool, typer.Option("--remove-banner", help="Cut off the instrument's information bar.")
-]
-
-
 KeepAnnotations = Annotated[
     bool,
     typer.Option(
@@ -229,35 +167,101 @@ KeepAnnotations = Annotated[
         "letters, arrows.",
     ),
 ]
+Polarity = Annotated[
+    Sign | None,
+    typer.Option(
+        help="Whether what is sought is brighter or darker than what is beside it.",
+    ),
+]
 
 
-def reading_fields(
-    image_page: int | None = None,
-    channel: int | None = None,
-    scaling: str | None = None,
-    remove_banner: bool = False,
-) -> dict[str, Any]:
-    """Return the fields of `ReadOptions` that these options of a command set, once checked."""
-    from hypervlad.images import ReadOptions
-
-    given: dict[str, Any] = {
-        "page": image_page,
-        "channel": channel,
-        "scaling": _scaling(scaling),
-        "banner": "remove" if remove_banner else None,
-    }
-    fields = {name: value for name, value in given.items() if value is not None}
-    ReadOptions(**fields)
-    return fields
+def _set(further: str = "") -> Any:
+    return typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help=f"Any other parameter, as in Python; may be repeated.{further} --set help lists all.",
+    )
 
 
-def _scaling(text: str | None) -> str | tuple[float, ...] | None:
+Set = Annotated[list[str] | None, _set()]
+SetReading = Annotated[
+    list[str] | None,
+    _set(
+        " Of reading: banner=remove cuts off the instrument's information bar, page=1 and "
+        "channel=0 choose one of several, scaling=0,4095 says which values are black and white."
+    ),
+]
+
+# --- parameters of the library -------------------------------------------------------------------
+
+# What other options set, or what no text can be.
+_NOT_SET = {
+    *("image", "mask", "self", "encoder", "boosting", "read_options", "memory"),
+    *("random_state", "verbose", "device", "on_error", "pixel_size", "annotations", "method"),
+}
+_WORDS = {"true": True, "false": False, "none": None}
+
+
+def settings(given: Sequence[str] | None, *parts: Any) -> list[dict[str, Any]]:
+    """Return what ``--set`` changes of each part: a class, an estimator or a function.
+
+    A name belongs to the first part that has it, unless the command has an option for it.
+    """
+    known = [_documented(part, _NOT_SET.union(_own.get())) for part in parts]
+    values: list[dict[str, Any]] = [{} for _ in parts]
+    for text in given or ():
+        name, is_given, value = text.partition("=")
+        owners = [own for own, names in zip(values, known, strict=True) if name in names]
+        if not owners or not is_given:
+            _explain(name, known)
+        owners[0][name] = _parsed(value)
+    return values
+
+
+def _documented(part: Any, left_out: Collection[str]) -> dict[str, str]:
+    """Return the parameters of a part, with its defaults and what its docstring says of each."""
+    own = {} if callable(part) else part.get_params(deep=False)
+    part = part if callable(part) else type(part)
+    text = inspect.cleandoc(part.__doc__ or "").partition("Parameters\n----------\n")[2]
+    found = {}
+    for names, kind, meaning in re.findall(
+        r"^([\w, ]+) : (.*)\n((?:(?: +.*)?\n)*)", f"{text}\n", re.MULTILINE
+    ):
+        first, *_ = re.split(r"(?<=[a-z)0-9]\.)\s|:\s*\n|\n\n", textwrap.dedent(meaning))
+        for name in names.split(", "):
+            if own.get(name) is not None:  # not always the default of the class
+                kind = f"{kind.partition(', default')[0]}, default={own[name]!r}"
+            said = re.sub(r":\w+:`[~.]?([^`]*)`|`+([^`]*)`+", r"\1\2", f"{kind}. {first}")
+            found[name] = " ".join(said.split())
+    names = inspect.signature(part).parameters
+    return {name: found.get(name, "") for name in names if name not in left_out}
+
+
+def _parsed(text: str) -> Any:
+    if text.lower() in _WORDS:
+        return _WORDS[text.lower()]
     try:
-        return tuple(float(value) for value in text.split(":")) if text and ":" in text else text
-    except ValueError:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
         return text
 
 
-def given_options(options: dict[str, Any]) -> dict[str, Any]:
+def _explain(name: str, of_parts: list[dict[str, str]]) -> NoReturn:
+    """List all parameters; then end if this was wanted, otherwise with an error."""
+    known: dict[str, str] = {}
+    for each, said in itertools.chain.from_iterable(names.items() for names in of_parts):
+        if known.setdefault(each, said) == said:
+            text = textwrap.fill(f"{each}: {said}", 79, subsequent_indent="    ")
+            typer.echo(text, err=name != "help")
+    if name == "help":
+        raise typer.Exit
+    if name in known:
+        raise ValueError(f"--set {name}: give its value too, --set {name}=VALUE")
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    raise ValueError(f"--set {name}: none of the parameters above{hint}")
+
+
+def given_options(**options: Any) -> dict[str, Any]:
     """Return the options that were given."""
     return {name: value for name, value in options.items() if value is not None and value != {}}

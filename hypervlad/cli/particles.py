@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import re
+import functools
 from collections import Counter, defaultdict
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hypervlad.cli import options as option
 from hypervlad.cli.files import (
-    check_cache,
-    check_file,
-    check_folders,
-    check_model,
-    check_no_weights,
-    check_page,
     folder_of,
     groups_of,
     images_in,
@@ -29,10 +23,9 @@ from hypervlad.cli.files import (
 from hypervlad.cli.messages import echo, plain_errors, report_left_out, say
 from hypervlad.common.files import file_digest, replace_when_complete
 from hypervlad.common.wording import counted, name_some
+from hypervlad.folders.outputs import check_file, check_folders, check_model, check_page
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from hypervlad.images.sample import Annotations
 
 particles = typer.Typer(
@@ -43,9 +36,7 @@ particles = typer.Typer(
 )
 
 Annotation = StrEnum("Annotation", ["OUTLINES", "SCRIBBLES"])
-Polarity = StrEnum("Polarity", ["AUTO", "BRIGHT", "DARK"])
 Format = StrEnum("Format", ["GEOJSON", "ROI"])
-Edges = StrEnum("Edges", ["WEIGHT", "LEAVE_OUT"])
 
 FoundPath = Annotated[
     Path, typer.Argument(metavar="FOUND", help="Folder written by hypervlad particles find.")
@@ -60,7 +51,7 @@ Formats = Annotated[
 ]
 
 
-@particles.command()
+@particles.command(epilog=option.EPILOG)
 @plain_errors
 def train(
     images: Annotated[
@@ -87,42 +78,34 @@ def train(
     groups: option.Groups = None,
     backbone: option.Backbone = None,
     weights: option.Weights = None,
-    image_page: option.ImagePage = None,
-    channel: option.Channel = None,
-    scaling: option.Scaling = None,
-    remove_banner: option.RemoveBanner = False,
     seed: option.Seed = 0,
-    device: option.Device = "auto",
-    on_error: Annotated[
-        option.OnError,
-        typer.Option(
-            help="Whether to stop at images without outlines (raise) or leave them out (skip)."
-        ),
-    ] = option.OnError.RAISE,
-    quiet: option.Quiet = False,
+    set_: option.SetReading = None,
 ) -> None:
     """Train a model that outlines particles, from a few images with outlines.
 
-    At the end it reports how well images were outlined that the model had not been trained on.
+    At the end it reports how well images were outlined that the model had not been trained on. At
+    images without outlines it stops, or leaves them out with --on-error skip.
 
     \b
     Examples:
       hypervlad particles train images/ outlines/ -o outlines.hvlad
       hypervlad particles train images/ coco.json -o outlines.hvlad --groups groups.csv
     """
-    from hypervlad.images import ImageReadError
+    from hypervlad.images import ImageReadError, ReadOptions
     from hypervlad.objects.outlines import find_outlines
     from hypervlad.pages.facts import model_facts
     from hypervlad.particles.segmenter import HypercolumnSegmenter
 
-    reading = option.reading_fields(image_page, channel, scaling, remove_banner)
+    own, reading = option.settings(set_, HypercolumnSegmenter, ReadOptions)
+    ReadOptions(**reading)
+    common = option.common()
     check_model(output, images, groups)
-    files = images_in([images], quiet, groups, output)
+    files = images_in([images], groups, output)
     found = find_outlines(files, outlines, folder_of([images]))
-    outlined = {file: own for file, own in zip(files, found, strict=True) if own is not None}
+    outlined = {file: each for file, each in zip(files, found, strict=True) if each is not None}
     if without := [str(file) for file in files if file not in outlined]:
         n_without = counted(len(without), "image")
-        if on_error is option.OnError.RAISE:
+        if not common.skips:
             raise ImageReadError(
                 f"{n_without} without outlines in {outlines}: {name_some(without)}; outline their "
                 "particles, or leave them out with --on-error skip"
@@ -132,17 +115,12 @@ def train(
     if groups is not None:
         of_file = dict(zip(files, groups_of(files, groups, [images]), strict=True))
         codes = [of_file[file] for file in outlined]
-    given = {"backbone": backbone, "weights": weights, "read_options": reading or None}
-    segmenter = HypercolumnSegmenter(
-        **option.given_options(given), device=device, random_state=seed, verbose=not quiet
-    )
-    say(quiet, f"training on {counted(len(outlined), 'image')}")
-    segmenter.fit(
-        list(outlined),
-        list(outlined.values()),
-        groups=codes,
-        annotation=cast(Any, annotation.value),
-    )
+    own |= option.given_options(backbone=backbone, weights=weights, read_options=reading)
+    seeded: dict[str, Any] = {"random_state": seed, "verbose": common.verbose}
+    segmenter = HypercolumnSegmenter(**own, device=common.device, **seeded)
+    say(f"training on {counted(len(outlined), 'image')}")
+    given: Any = annotation.value
+    segmenter.fit(list(outlined), list(outlined.values()), groups=codes, annotation=given)
     segmenter.save(output)
     trained = model_facts(segmenter)
     echo(f"trained on {trained['trained on']}")
@@ -150,7 +128,7 @@ def train(
     echo(f"model: {output}")
 
 
-@particles.command()
+@particles.command(epilog=option.EPILOG)
 @plain_errors
 def find(
     paths: Annotated[
@@ -162,49 +140,22 @@ def find(
             "background is a particle.",
         ),
     ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write to.")
-    ],
-    polarity: Annotated[
-        Polarity,
-        typer.Option(help="Without a model: whether particles are bright or dark."),
-    ] = Polarity.AUTO,
-    min_area: Annotated[
-        int | None,
-        typer.Option(
-            metavar="PIXELS",
-            min=1,
-            help="Smallest particle; by default that of the model, or 20.",
-        ),
-    ] = None,
-    pixel_size: option.OwnPixelSize = None,
-    pixel_sizes: option.PixelSizes = None,
+    output: option.FolderToWrite,
+    polarity: option.Polarity = None,
+    pixel_size: option.PixelSize = None,
     groups: option.ComparedGroups = None,
     samples: option.Samples = None,
     formats: Formats = None,
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume",
-            help="Keep what is in the folder, and find the particles of the other images.",
-        ),
-    ] = False,
-    image_page: option.ImagePage = None,
-    channel: option.Channel = None,
-    scaling: option.Scaling = None,
-    remove_banner: option.RemoveBanner = False,
+    resume: option.Resume = False,
     keep_annotations: option.KeepAnnotations = False,
-    weights: option.ModelWeights = None,
-    device: option.Device = "auto",
-    on_error: option.UnreadableLeftOut = option.OnError.RAISE,
-    quiet: option.Quiet = False,
+    set_: option.SetReading = None,
 ) -> None:
     """Outline the particles of images, and measure them.
 
-    Information bars, scale bars, letters and arrows are left out. Without a model, --image-page,
-    --channel, --scaling and --remove-banner say how images are read; a model reads them as in
-    training. Unreadable images are left out and listed; the exit code is then 2, or 0 with
-    --on-error skip.
+    Information bars, scale bars, letters and arrows are left out. Without a model, --polarity and
+    --set say how particles are found, and images read; a model reads them as in training. Of the
+    parameters for --set, min_area is the area of the smallest particle in pixels. Unreadable images
+    are left out and listed; the exit code is then 2, or 0 with --on-error skip.
 
     \b
     The folder contains:
@@ -229,11 +180,11 @@ def find(
       hypervlad particles find images/ -o found/ --polarity dark --pixel-size 2.5
     """
     from hypervlad.images.files import IMAGE_SUFFIXES
-    from hypervlad.images.options import check_read_options
+    from hypervlad.images.options import ReadOptions, check_read_options
     from hypervlad.particles.finding import find_particles
     from hypervlad.particles.search import find_in_images
 
-    reading = option.reading_fields(image_page, channel, scaling, remove_banner)
+    own, reading = option.settings(set_, find_particles, ReadOptions)
     first = Path(paths[0])
     has_model = first.suffix == ".hvlad" or (
         first.is_file() and first.suffix.lower() not in IMAGE_SUFFIXES
@@ -244,46 +195,40 @@ def find(
     if later := [path for path in paths if path.endswith(".hvlad")]:
         raise ValueError(f"{later[0]} is a model; give it before the images")
     check_folders(output, paths)
-    files = images_in(paths, quiet, model, pixel_sizes, groups, samples)
+    files = images_in(paths, model, pixel_size, groups, samples)
     root = folder_of(paths)
     if root is None:
         raise ValueError("the images are on several drives; find those of each by a command")
-    sizes = own_pixel_size(pixel_size, pixel_sizes, files)
+    sizes = own_pixel_size(pixel_size, files)
     polarities = defaultdict[str | None, list[str]](list)
     annotations: Annotations = "keep" if keep_annotations else "leave_out"
     finder: dict[str, Any]
     if model is None:
-        check_no_weights(weights)
-        finder = {"polarity": polarity.value}
-        finder |= {} if min_area is None else {"min_area": min_area}
-        own = finder.copy()
-        options = check_read_options(reading)
-
-        def outline(image: Path) -> Any:
-            found = find_particles(image, annotations=annotations, **own, read_options=options)
-            polarities[found.polarity].append(str(image))
-            return found
-
+        own = {"polarity": "auto" if polarity is None else polarity.value, **own}
+        finder, scaled = own.copy(), (options := ReadOptions(**reading))
+        find_one: Any = functools.partial(find_particles, **own)
     else:
         from hypervlad.pages.facts import model_facts
         from hypervlad.particles.segmenter import HypercolumnSegmenter
 
-        if reading or polarity is not Polarity.AUTO:
+        if reading or polarity is not None:
             raise ValueError(
                 "--polarity and the options of reading are for finding without a model; the model "
                 "reads images as in training"
             )
         segmenter: HypercolumnSegmenter = load_model(
-            model, weights, HypercolumnSegmenter, "hypervlad particles train"
-        )
-        segmenter.set_params(device=device, min_area=min_area or segmenter.min_area)
+            model, HypercolumnSegmenter, "hypervlad particles train"
+        ).set_params(**own)
         finder = {"model": file_digest(model), "min_area": segmenter.min_area}
         finder |= {"held_out": model_facts(segmenter)["when held out"]}
         options = check_read_options(segmenter.read_options)
         scaled = options if sizes is None else replace(options, pixel_size=sizes)
+        find_one = segmenter.find_particles
 
-        def outline(image: Path) -> Any:
-            return segmenter.find_particles(image, annotations=annotations, read_options=scaled)
+    def outline(image: Path) -> Any:
+        found = find_one(image, annotations=annotations, read_options=scaled)
+        polarities[getattr(found, "polarity", None)].append(str(image))
+        return found
 
     finder |= {"annotations": annotations} if keep_annotations else {}
     found, left_out = find_in_images(
@@ -299,7 +244,7 @@ def find(
         samples=None if samples is None else groups_of(files, samples, paths).tolist(),
         formats=formats or (),
         resume=resume,
-        verbose=not quiet,
+        verbose=option.common().verbose,
     )
     if len(left_out) < len(files):
         n_empty = len(found.fields) - found.table["micrograph"].nunique()
@@ -317,10 +262,10 @@ def find(
                 err=True,
             )
         echo(f"found: {found.path}")
-    report_left_out(left_out, len(files), on_error)
+    report_left_out(left_out, len(files))
 
 
-@particles.command()
+@particles.command(epilog=option.EPILOG)
 @plain_errors
 def classify(
     model: Annotated[
@@ -328,18 +273,14 @@ def classify(
         typer.Argument(metavar="MODEL", help="File of a classifier that was trained on particles."),
     ],
     found: FoundPath,
-    formats: Formats = None,
-    weights: option.ModelWeights = None,
-    device: option.Device = "auto",
     cache: option.Cache = None,
-    quiet: option.Quiet = False,
 ) -> None:
     """Classify the particles that were found.
 
     The columns class, confidence and p_CLASS for every class are added to particles.csv. Outlines
-    that you corrected are measured again. confusion.csv has
-    the numbers of held-out training particles by true and predicted class, with which 'particles
-    count' corrects its counts.
+    that you corrected are measured again, and files for QuPath and Fiji are renewed if the folder
+    has them. confusion.csv has the numbers of held-out training particles by true and predicted
+    class, with which 'particles count' corrects its counts.
 
     To train the classifier, add a column class to particles.csv, fill it in for some particles,
     save the table under another name in the same folder, and give it to 'hypervlad train'.
@@ -350,19 +291,18 @@ def classify(
     """
     from hypervlad.objects.found_folder import FoundFolder
 
-    check_cache(cache)
     if model.is_dir() and found.is_file():
         raise ValueError(f"give the model first, then the folder: {found} {model}")
     folder = FoundFolder(found)
-    classifier = load_classifier(model, weights, device=device, cache=cache)
-    folder.classify(classifier, formats=formats or (), verbose=not quiet)
+    classifier = load_classifier(model, cache=cache, on_error="raise", verbose=False)
+    folder.classify(classifier, verbose=option.common().verbose)
     counts = Counter(folder.table["class"].tolist())
     listed = ", ".join(f"{name} {counts[name]}" for name in folder.classes)
     echo(f"{counted(len(folder.table), 'particle')} classified: {listed}")
     echo(f"found: {folder.path}")
 
 
-@particles.command()
+@particles.command(epilog=option.EPILOG)
 @plain_errors
 def count(
     found: FoundPath,
@@ -379,14 +319,6 @@ def count(
         str,
         typer.Option(metavar="NAME", help="Column of particles.csv for sizes, without its unit."),
     ] = "equivalent_diameter",
-    edges: Annotated[
-        Edges,
-        typer.Option(
-            help="Particles that touch an edge of their image are never counted. weight: the "
-            "others count for more, the larger they are, so that numbers per area are right. "
-            "leave_out: the others count for one.",
-        ),
-    ] = Edges.WEIGHT,
     leave_out: Annotated[
         Path | None,
         typer.Option(
@@ -394,10 +326,6 @@ def count(
             help="Particles that count no more, from now on: path, x_px and y_px in each.",
         ),
     ] = None,
-    uncorrected: Annotated[
-        bool,
-        typer.Option("--uncorrected", help="Do not correct counts for wrong classes."),
-    ] = False,
     page: Annotated[
         Path | None,
         typer.Option(
@@ -407,6 +335,7 @@ def count(
             "It is one file for any browser.",
         ),
     ] = None,
+    set_: option.Set = None,
 ) -> None:
     """Count the particles of each class, per area too, and print their sizes.
 
@@ -417,7 +346,9 @@ def count(
 
     The 95 % intervals are of the expected count in as large an area of the same sample, from how
     much images differ: few images give wide ones, or one end only. D10, D50 and D90 are the sizes
-    below which 10, 50 and 90 % of the particles are.
+    below which 10, 50 and 90 % of the particles are. Particles that touch an edge of their image
+    are never counted; the others count for more, the larger they are, so that numbers per area are
+    right, or for one with --set edges=leave_out.
 
     \b
     Columns of the table, one line per class and one for all:
@@ -438,21 +369,18 @@ def count(
     from hypervlad.common.tables import table_as_bytes
     from hypervlad.fibres.left_out import read_left_out
     from hypervlad.objects.found_folder import OWN_FILES, FoundFolder
-    from hypervlad.particles.page import write_particles_page
+    from hypervlad.particles.page import count_lines, write_particles_page
 
+    (given,) = option.settings(set_, FoundFolder.count)
     if output is not None:
         check_file(output, *(found / name for name in OWN_FILES))
     check_page(page, output)
     folder = FoundFolder(found)
-    result = folder.count(
-        rule,
-        edges=cast(Any, edges.value),
-        measure=measure,
-        corrected=not uncorrected,
-        leave_out=None if leave_out is None else read_left_out(leave_out),
-    )
+    if leave_out is not None:
+        given["leave_out"] = read_left_out(leave_out)
+    result = folder.count(rule, measure=measure, **given)
     for name, (counts, sizes) in ({"": (result.counts, result.sizes)} | result.groups).items():
-        for line in [*filter(None, [name]), *_count_lines(counts, sizes, result.measure)]:
+        for line in [*filter(None, [name]), *count_lines(counts, sizes, result.measure)]:
             echo(line)
     for note in result.notes:
         echo(f"note: {note}")
@@ -465,17 +393,3 @@ def count(
             result.notes.append(f"only particles that meet {rule!r} are counted")
         write_particles_page(page, folder, counts=result)
         echo(f"page: {page} ({page.stat().st_size / 1e6:.1f} MB)")
-
-
-def _count_lines(counts: pd.DataFrame, sizes: pd.DataFrame, measure: str) -> list[str]:
-    from hypervlad.pages.numbers import number_text
-    from hypervlad.particles.page import count_rows
-
-    unit = re.sub("^.*_(?=(nm|px)2?$)", "", measure)
-    header = ["class", "particles", "count", "95 %", "per um2", "95 %"]
-    rows = [[*header, *(f"{name} ({unit})" for name in ("D10", "D50", "D90"))]]
-    sizes = sizes[sizes["by"] == "number"].set_index("class")
-    for row in count_rows(counts):
-        rows.append([*row, *map(number_text, sizes.loc[row[0], ["d10", "d50", "d90"]])])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,11 +12,6 @@ import typer
 
 from hypervlad.cli import options as option
 from hypervlad.cli.files import (
-    check_cache,
-    check_file,
-    check_folders,
-    check_page,
-    check_sorted,
     folder_of,
     images_in,
     load_classifier,
@@ -29,13 +21,12 @@ from hypervlad.cli.files import (
     write_or_print,
 )
 from hypervlad.cli.messages import echo, plain_errors, say
-from hypervlad.common.files import exclusive_lock, file_digest, new_folder
+from hypervlad.common.files import file_digest
 from hypervlad.common.progress import can_print
-from hypervlad.common.wording import counted, name_some, percent, verb
+from hypervlad.common.wording import counted, name_some
+from hypervlad.folders.outputs import check_file, check_folders, check_page, check_sorted
 
 if TYPE_CHECKING:
-    from hypervlad.classify.answers import Classification
-    from hypervlad.classify.estimator import MicrographClassifier
     from hypervlad.classify.sorting import ImageSorter
 
 
@@ -44,11 +35,7 @@ def predict(
     model: option.ModelPath,
     paths: option.Images,
     output: option.TableToWrite = None,
-    weights: option.ModelWeights = None,
-    pixel_size: option.OwnPixelSize = None,
-    pixel_sizes: option.PixelSizes = None,
-    device: option.Device = "auto",
-    on_error: option.UnreadableLeftOut = option.OnError.RAISE,
+    pixel_size: option.PixelSize = None,
     cache: option.Cache = None,
     coverage: Annotated[
         float | None,
@@ -58,7 +45,15 @@ def predict(
             "class in this fraction of new groups. For example 0.9, which takes 9 training groups.",
         ),
     ] = None,
-    max_error: option.MaxError = None,
+    max_error: Annotated[
+        float | None,
+        typer.Option(
+            metavar="FRACTION",
+            help="Also mark sure answers, and say why the others are not sure. With 90 % "
+            "certainty, at most this fraction of the sure answers is wrong. For example 0.05, "
+            "which needs training images of at least 45 groups.",
+        ),
+    ] = None,
     page: Annotated[
         Path | None,
         typer.Option(
@@ -86,7 +81,6 @@ def predict(
             "their lines to the table. If the table exists, its images are not classified again.",
         ),
     ] = False,
-    quiet: option.Quiet = False,
 ) -> None:
     """Classify images, with probabilities.
 
@@ -116,7 +110,7 @@ def predict(
         predictions_as_bytes,
     )
     from hypervlad.classify.sorting import ImageSorter
-    from hypervlad.classify.watching import settings_file
+    from hypervlad.classify.watching import classify_as_they_appear, settings_file
     from hypervlad.statistics.conformal import check_share
 
     for name, share in (("--coverage", coverage), ("--max-error", max_error)):
@@ -134,7 +128,6 @@ def predict(
             )
     if sort_into is not None:
         check_folders(sort_into, paths)
-    check_cache(cache)
     is_watchable = output is not None and page is None and all(map(os.path.isdir, paths))
     if watch and not is_watchable:
         raise ValueError(
@@ -142,17 +135,16 @@ def predict(
             "once; give these, or leave out --watch."
         )
     if watch:
-        say_ignored(quiet, paths, model, output, pixel_sizes)
-    files = [] if watch else images_in(paths, quiet, model, output, page, pixel_sizes)
+        say_ignored(paths, model, output, pixel_size)
+    files = [] if watch else images_in(paths, model, output, page, pixel_size)
+    quiet = option.common().quiet
     # One unreadable file among thousands must not stop the others: it is reported at the end.
     classifier = load_classifier(
         model,
-        weights,
-        device=device,
-        on_error="skip",
-        quiet=quiet or watch,
+        pixel_size=own_pixel_size(pixel_size, files),
         cache=cache,
-        pixel_size=own_pixel_size(pixel_size, pixel_sizes, files),
+        on_error="skip",
+        verbose=not (quiet or watch),
     )
     classes = classifier.classes_.tolist()
     sorter = None
@@ -161,25 +153,43 @@ def predict(
         check_sorted(sorter.folders, paths)
     if watch:
         assert output is not None
-        n_images, n_bad = _watch(
-            classifier, file_digest(model), paths, output, coverage, max_error, sorter, quiet
+        root = folder_of(paths)
+        if root is None:
+            raise ValueError("--watch: the folders are on several drives; give each its own table.")
+        n_added, bad = classify_as_they_appear(
+            classifier,
+            paths,
+            output,
+            root=root,
+            model=file_digest(model),
+            coverage=coverage,
+            max_error=max_error,
+            sorter=sorter,
+            say=say,
+            warn=_warn,
         )
-        _raise_of_failures(n_bad, n_images, sorter, on_error)
+        echo(f"classified {counted(n_added, 'image')}: {output}")
+        if sorter is not None:
+            _echo_sorted(sorter)
+        if bad:
+            unread = name_some([image.name for image in bad])
+            _warn(f"{counted(len(bad), 'image')} could not be read: {unread}")
+        _raise_of_failures(len(bad), n_added + len(bad), sorter)
         return
     names_below = names_of(files, paths)
     found = classifier.classify(files, coverage=coverage, max_error=max_error)
     found.images.warn()
     for difference in found.differences:
-        echo(f"warning: {difference}", err=True)
+        _warn(difference)
     positions = found.images.positions.tolist()
     for remark in prediction_remarks(found, [str(files[position]) for position in positions]):
-        say(quiet, remark)
+        say(remark)
     names = [names_below[position] for position in positions]
     if output is not None or (page is None and sorter is None):
         columns = prediction_columns(found, classes)
         write_or_print(predictions_as_bytes(names, found.proba, classes, columns=columns), output)
     if output is not None:
-        say(quiet, f"predictions of {counted(len(names), 'image')}: {output}")
+        say(f"predictions of {counted(len(names), 'image')}: {output}")
     if sorter is not None:
         sorter.add(files, names_below, found)
         _echo_sorted(sorter)
@@ -196,18 +206,20 @@ def predict(
             progress=not quiet,
         )
         echo(f"page: {page} ({page.stat().st_size / 1e6:.1f} MB)")
-    _raise_of_failures(len(files) - len(names), len(files), sorter, on_error)
+    _raise_of_failures(len(files) - len(names), len(files), sorter)
 
 
-def _raise_of_failures(
-    n_bad: int, n_images: int, sorter: ImageSorter | None, on_error: option.OnError
-) -> None:
+def _warn(text: str) -> None:
+    echo(f"warning: {text}", err=True)
+
+
+def _raise_of_failures(n_bad: int, n_images: int, sorter: ImageSorter | None) -> None:
     from hypervlad.images import ImageReadError
 
     if sorter is not None and sorter.done.failed:
         n_failed = counted(len(sorter.done.failed), "image")
         raise OSError(f"{n_failed} could not be copied (listed in the warning).")
-    if n_bad and on_error is option.OnError.RAISE:
+    if n_bad and not option.common().skips:
         raise ImageReadError(
             f"{n_bad} of {counted(n_images, 'image')} could not be read (listed in the warning); "
             "the others are classified. Remove or repair them, or accept this with --on-error skip."
@@ -222,130 +234,5 @@ def _true_labels(names: Sequence[str], classes: Sequence[Any]) -> list[str] | No
 
 
 def _echo_sorted(sorter: ImageSorter) -> None:
-    folder, done = sorter.folder, sorter.done
-    n_images, n_renamed = done.counts.total(), len(done.renamed)
-    listed = ", ".join(f"{name} {n}" for name, n in sorted(done.counts.items()))
-    present = f"; {done.n_present} there before" if done.n_present else ""
-    echo(f"sorted into {folder}: {counted(n_images, 'image')} ({listed}){present}")
-    if n_renamed:
-        echo(
-            f"{counted(n_renamed, 'copy')} with a number in the name, because there is another "
-            f"file of the name, such as {done.renamed[0]}"
-        )
-    if done.elsewhere:
-        n_elsewhere = len(done.elsewhere)
-        echo(
-            f"warning: {counted(n_elsewhere, 'image')} {verb(n_elsewhere, 'lies', 'lie')} in "
-            "another folder too, from an earlier run; delete what is no longer true: "
-            f"{name_some([str(file) for file in done.elsewhere])}",
-            err=True,
-        )
-    if done.failed:
-        listed = name_some([f"{file} ({reason})" for file, reason in done.failed.items()])
-        n_failed = counted(len(done.failed), "image")
-        echo(f"warning: {n_failed} could not be copied: {listed}", err=True)
-
-
-def _watch(
-    classifier: MicrographClassifier,
-    model: str,
-    folders: Sequence[str],
-    output: Path,
-    coverage: float | None,
-    max_error: float | None,
-    sorter: ImageSorter | None,
-    quiet: bool,
-) -> tuple[int, int]:
-    """Classify images until Ctrl-C; return how many there were, and how many unreadable ones."""
-    from hypervlad.classify.watching import GrowingTable, watch_folders
-    from hypervlad.images import SkippedImage
-
-    classifier.check_calibrated(coverage=coverage, max_error=max_error)
-    classes = classifier.classes_.tolist()
-    folder = folder_of(folders)
-    if folder is None:
-        raise ValueError("--watch: the folders are on several drives; give each its own table.")
-
-    def classify(files: list[Path]) -> Classification:
-        return classifier.classify(files, coverage=coverage, max_error=max_error)
-
-    said = set[str]()
-
-    def classified(files: list[Path], found: Classification) -> Sequence[int]:
-        replace(found.images, skipped=()).warn()  # `unreadable` reports those
-        for difference in new_differences(found.differences, said):
-            echo(f"warning: {difference}; later ones are not reported", err=True)
-        rows: Sequence[int] = range(len(found.proba))
-        if sorter is not None:
-            failed = set(sorter.done.failed)
-            rows = sorter.add(files, names_of(files, folders), found)
-            for file, reason in sorter.done.failed.items():
-                if file not in failed:
-                    echo(f"warning: {file} could not be copied: {reason}", err=True)
-        for row in rows:
-            label, proba = classes[found.proba[row].argmax()], found.proba[row].max()
-            is_unlike = found.unlike_training[row]
-            kind = "blank" if found.images.is_blank[row] else "unlike all training images"
-            notes = [kind] if is_unlike else []
-            notes += ["a training image"] if found.in_training[row] else []
-            note = f" ({', '.join(notes)})" if notes else ""
-            say(quiet, f"{files[found.images.positions[row]]}: {label}, {percent(proba)}{note}")
-        return rows
-
-    def unreadable(image: SkippedImage) -> None:
-        echo(f"warning: {image.name}: {image.reason.removeprefix(f'{image.name}: ')}", err=True)
-
-    lock = output.with_name(f".{output.name}.lock")
-    with new_folder(output.parent), exclusive_lock(lock, output), _stop_on_signals() as stopped:
-        table = GrowingTable(
-            output,
-            classes,
-            folder=folder,
-            model=model,
-            pixel_size=classifier.encoder_.fitted_params_.read_options.pixel_size,
-            coverage=coverage,
-            max_error=max_error,
-        )
-        if table.paths:
-            say(quiet, f"{counted(len(table.paths), 'image')} already in {output}")
-        say(quiet, f"watching {', '.join(folders)}; press Ctrl-C to stop")
-        try:
-            bad = watch_folders(
-                classify, folders, table, stopped, classified=classified, unreadable=unreadable
-            )
-        finally:
-            table.close()
-    echo(f"classified {counted(table.n_added, 'image')}: {output}")
-    if sorter is not None:
-        _echo_sorted(sorter)
-    if bad:
-        names = name_some([image.name for image in bad])
-        echo(f"warning: {counted(len(bad), 'image')} could not be read: {names}", err=True)
-    return table.n_added + len(bad), len(bad)
-
-
-def new_differences(differences: Sequence[str], said: set[str]) -> list[str]:
-    """Return the differences whose kind, the text after the numbers, was not said before."""
-    kinds = {difference: difference.rpartition(": ")[2] for difference in differences}
-    new = [difference for difference, kind in kinds.items() if kind not in said]
-    said.update(kinds.values())
-    return new
-
-
-@contextlib.contextmanager
-def _stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """Turn Ctrl-C and SIGTERM into a request to stop; a second Ctrl-C stops at once."""
-    requests = list[int]()
-
-    def request(number: int, _frame: Any) -> None:
-        if requests:
-            raise KeyboardInterrupt
-        requests.append(number)
-
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, request) for number in numbers]
-    try:
-        yield lambda: bool(requests)
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
+    for line in sorter.lines():
+        echo(line, err=line.startswith("warning: "))

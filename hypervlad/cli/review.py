@@ -15,9 +15,6 @@ import typer
 
 from hypervlad.cli import options as option
 from hypervlad.cli.files import (
-    check_cache,
-    check_file,
-    check_model,
     folder_of,
     found_folder,
     images_in,
@@ -28,10 +25,11 @@ from hypervlad.cli.files import (
 )
 from hypervlad.cli.messages import echo, fitting, plain_errors, say
 from hypervlad.common.progress import ProgressBar, can_print, is_terminal
-from hypervlad.common.wording import counted, percent, verb
+from hypervlad.common.wording import counted
+from hypervlad.folders.outputs import check_file, check_model
 
 if TYPE_CHECKING:
-    from hypervlad.app.retraining import Comparison, DoubtfulCounts, Material
+    from hypervlad.app.retraining import Material
     from hypervlad.app.store import Queue
 
 review = typer.Typer(
@@ -54,11 +52,9 @@ QueueFolder = Annotated[
     Path, typer.Argument(metavar="QUEUE", help="Folder that 'review start' wrote.")
 ]
 _PAGE_NEEDS = ("flask", "waitress")
-_SIGNIFICANCE = 0.05
-_MIN_COMPARED = 6  # images: with fewer, no difference is significant
 
 
-@review.command()
+@review.command(epilog=option.EPILOG)
 @plain_errors
 def start(
     model: option.ModelPath,
@@ -88,13 +84,8 @@ def start(
             "more are wrong."
         ),
     ] = 0.05,
-    weights: option.ModelWeights = None,
-    pixel_size: option.OwnPixelSize = None,
-    pixel_sizes: option.PixelSizes = None,
-    device: option.Device = "auto",
-    on_error: option.UnreadableLeftOut = option.OnError.RAISE,
+    pixel_size: option.PixelSize = None,
     cache: option.Cache = None,
-    quiet: option.Quiet = False,
 ) -> None:
     """Label the images that a model is sure of, and queue the others for manual labelling.
 
@@ -108,7 +99,6 @@ def start(
       hypervlad review start model.hvlad new/ -o queue/ --training images/ --max-error 0.02
       hypervlad review start classes.hvlad found/ -o queue/
     """
-
     from hypervlad.app.creation import start_queue
     from hypervlad.app.database import check_free
     from hypervlad.images import ImageReadError
@@ -116,21 +106,16 @@ def start(
 
     check_free(output)
     check_share("--max-error", max_error)
-    check_cache(cache)
     if training is not None and not training.exists():
         raise ValueError(f"--training {training}: no such folder or table")
     found = found_folder(paths)
-    files = images_in(paths, quiet, model, pixel_sizes) if found is None else []
+    files = images_in(paths, model, pixel_size) if found is None else []
     n, unit = (len(files), "image") if found is None else (len(found.table), "particle")
+    size, quiet = own_pixel_size(pixel_size, files), option.common().quiet
     classifier = load_classifier(
-        model,
-        weights,
-        device=device,
-        on_error="skip",
-        cache=cache,
-        pixel_size=own_pixel_size(pixel_size, pixel_sizes, files),
+        model, pixel_size=size, cache=cache, on_error="skip", verbose=False
     )
-    with ProgressBar(total=n, unit=unit, disable=True if quiet else None) as bar:
+    with ProgressBar(total=n, unit=unit, disable=quiet or None) as bar:
         started = start_queue(
             classifier,
             files if found is None else found,
@@ -141,19 +126,19 @@ def start(
             max_error=max_error,
             progress=bar.update,
         )
-    say(quiet, f"labelled by the model: {counted(started.n_sure, unit)}")
-    say(quiet, f"to be labelled by hand: {counted(started.n_doubtful, unit)}")
+    say(f"labelled by the model: {counted(started.n_sure, unit)}")
+    say(f"to be labelled by hand: {counted(started.n_doubtful, unit)}")
     echo(f"queue: {output}")
     if started.n_doubtful:
-        say(quiet, f"next: hypervlad review serve {output}")
-    if started.n_unreadable and on_error is option.OnError.RAISE:
+        say(f"next: hypervlad review serve {output}")
+    if started.n_unreadable and not option.common().skips:
         raise ImageReadError(
             f"{started.n_unreadable} of {counted(n, unit)} could not be read (listed "
             "in the warning); the others are in the queue. Accept this with --on-error skip."
         )
 
 
-@review.command()
+@review.command(epilog=option.EPILOG)
 @plain_errors
 def serve(
     queue: QueueFolder,
@@ -169,7 +154,6 @@ def serve(
         bool | None,
         typer.Option("--open/--no-open", help="Open a browser; by default only in a terminal."),
     ] = None,
-    quiet: option.Quiet = False,
 ) -> None:
     """Serve the labelling page, to this computer only, until Ctrl-C.
 
@@ -199,10 +183,9 @@ def serve(
         usual = opened.fact("port")
         if f":{usual}/" not in link:
             say(
-                quiet,
                 f"(the queue's usual port {usual} is in use: is the queue already being served?)",
             )
-        say(quiet, "press Ctrl-C to stop; all labels are saved")
+        say("press Ctrl-C to stop; all labels are saved")
         if opens_browser:
             webbrowser.open(link)
 
@@ -210,7 +193,7 @@ def serve(
         serve_page(opened, port=port, ready=ready)
 
 
-@review.command()
+@review.command(epilog=option.EPILOG)
 @plain_errors
 def export(
     queue: QueueFolder,
@@ -226,7 +209,6 @@ def export(
     source: Annotated[
         LabelSource, typer.Option(help="Whose labels to write: those of people, or the model's.")
     ] = LabelSource.ALL,
-    quiet: option.Quiet = False,
 ) -> None:
     """Write the labels to a table: path, label, source, confidence, file.
 
@@ -265,11 +247,11 @@ def export(
         table, n_open = export_labels(opened, source.value)
     write_or_print(table, output)
     if n_open:
-        say(quiet, f"{counted(n_open, 'uncertain image')} not yet labelled, so without a row")
+        say(f"{counted(n_open, 'uncertain image')} not yet labelled, so without a row")
     echo(f"labels: {output}")
 
 
-@review.command()
+@review.command(epilog=option.EPILOG)
 @plain_errors
 def retrain(
     queue: QueueFolder,
@@ -289,12 +271,8 @@ def retrain(
         bool,
         typer.Option("--keep-queue", help="Keep the old model's answers in the queue."),
     ] = False,
-    weights: option.ModelWeights = None,
-    pixel_sizes: option.PixelSizes = None,
-    device: option.Device = "auto",
-    on_error: option.Unreadable = option.OnError.RAISE,
+    pixel_size: option.PixelSize = None,
     cache: option.Cache = None,
-    quiet: option.Quiet = False,
 ) -> None:
     """Retrain the model with the manual labels, and compare it with the old one.
 
@@ -316,25 +294,16 @@ def retrain(
     from hypervlad.app.store import Queue
     from hypervlad.classify.summary import held_out_lines
 
-    check_cache(cache)
     with contextlib.closing(Queue(queue)) as opened:
         check_model(output, training, groups)
-        old = load_classifier(
-            model or _model_of(opened),
-            weights,
-            device=device,
-            on_error=on_error.value,
-            quiet=quiet,
-            cache=cache,
-            pixel_size=own_pixel_size(None, pixel_sizes),
-        )
+        size, quiet = own_pixel_size(pixel_size), option.common().quiet
+        old = load_classifier(model or _model_of(opened), pixel_size=size, cache=cache)
         old.check_calibrated(max_error=float(opened.fact("max_error", "0.05") or 0.05))
         old.encoder = old.encoder_  # options of the command line also apply to the next fit
-        data = labelled_images(training, None, quiet, groups, pixel_sizes)
+        data = labelled_images(training, None, groups, pixel_size)
         data.images = queued_training(training, data)
         material = gather(opened, data, groups=groups, model=old)
         say(
-            quiet,
             f"training on {counted(len(material.images), 'image')}, "
             f"{material.by_person.sum()} of them labelled by hand{_in_groups(material)}",
         )
@@ -343,16 +312,17 @@ def retrain(
         new.save(output, include_backbone=hasattr(old.encoder_, "backbone_state_"))
         for line in held_out_lines(new):
             echo(line)
-        _print_accuracy(compare(new, old.classes_.tolist(), material), material.n_known)
+        for line in compare(new, old.classes_.tolist(), material).lines():
+            echo(line)
         if new.held_out_ is None:
-            say(quiet, "no image could be held out, so no answer is sure: the queue is unchanged")
+            say("no image could be held out, so no answer is sure: the queue is unchanged")
             echo(f"model: {output}")
             return
         new.encoder_.set_params(on_error="skip", verbose=False)
         n_left = len(remaining(opened))
-        with ProgressBar(total=n_left, unit="image", disable=True if quiet else None) as bar:
+        with ProgressBar(total=n_left, unit="image", disable=quiet or None) as bar:
             left = requeue(opened, new, material, output, write=not keep_queue, progress=bar.update)
-        _print_queue(left, keep_queue)
+        echo(f"{left} ({'the queue is unchanged' if keep_queue else 'the queue is updated'})")
     echo(f"model: {output}")
 
 
@@ -370,54 +340,3 @@ def _model_of(queue: Queue) -> Path:
             f"{queue.folder}: its model is no longer at {noted}; give its file with --model"
         )
     return Path(noted)
-
-
-def _print_accuracy(found: Comparison, n_known: int) -> None:
-    if not found.n_labelled:
-        echo(
-            "accuracy: not compared, because the manual labels are corrections of sure answers, "
-            "where the old model was wrong"
-        )
-        return
-    if not found.n_compared:
-        echo(
-            "accuracy: unknown, because none of the "
-            f"{counted(found.n_labelled, 'manually labelled image')} "
-            "was held out"
-        )
-        return
-    echo(
-        f"accuracy on {found.n_compared} of {counted(found.n_labelled, 'manually labelled image')} "
-        f"(the uncertain ones): {percent(found.before)} when queued, {percent(found.after)} now, "
-        "held out"
-    )
-    echo(
-        f"balanced accuracy: {percent(found.balanced_before)} when queued, "
-        f"{percent(found.balanced_after)} now, the mean of their categories"
-    )
-    if found.n_compared < _MIN_COMPARED:
-        echo("(so few images do not show which model is better)")
-    elif found.p_value > _SIGNIFICANCE:
-        echo("(the difference may be due to chance)")
-    others = found.n_labelled - found.n_compared
-    if others:
-        echo(f"({others} could not be held out: too few images of the category)")
-    if n_known:
-        echo(
-            f"({counted(n_known, 'labelled image')} {verb(n_known, 'was a', 'were')} training "
-            f"{verb(n_known, 'image', 'images')} before, which favours the old model)"
-        )
-    echo(
-        "(they were chosen because the old model was uncertain, which favours the new one by a few "
-        "points; for a fair comparison use hypervlad evaluate on other images)"
-    )
-    if found.new_categories:
-        echo(f"new categories: {', '.join(found.new_categories)}")
-
-
-def _print_queue(left: DoubtfulCounts, kept: bool) -> None:
-    echo(
-        f"uncertain among {counted(left.n_images, 'image')} without a manual label: {left.before} "
-        f"before, {left.after} "
-        f"now{' (the queue is unchanged)' if kept else '; the queue is updated'}"
-    )

@@ -2,36 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from hypervlad.cli import options as option
-from hypervlad.cli.files import (
-    check_cache,
-    check_file,
-    check_model,
-    check_report,
-    labelled_images,
-    load_classifier,
-    own_pixel_size,
-    rows_of,
-)
+from hypervlad.cli.files import check_cache, check_report, labelled_images, own_pixel_size
 from hypervlad.cli.messages import echo, fitting, plain_errors, say
-from hypervlad.common.files import new_folder
-from hypervlad.common.progress import ProgressBar
 from hypervlad.common.wording import counted, verb
+from hypervlad.folders.outputs import check_model
 
 if TYPE_CHECKING:
     from hypervlad.classify.estimator import MicrographClassifier
 
-N_DEMO_IMAGES = 240
-_TEST_SIZE = 0.2
-_N_COMPARED = 16
+_PRIOR: Literal["sqrt"] = "sqrt"  # finds more images of rare classes than shares as in training
 
 
 @plain_errors
@@ -42,18 +28,17 @@ def train(
     groups: option.Groups = None,
     backbone: option.Backbone = None,
     weights: option.Weights = None,
-    image_size: option.ImageSize = None,
     pixel_size: option.PixelSize = None,
-    pixel_sizes: option.PixelSizes = None,
-    image_page: option.ImagePage = None,
-    channel: option.Channel = None,
-    scaling: option.Scaling = None,
-    remove_banner: option.RemoveBanner = False,
+    resample_to: Annotated[
+        float | None,
+        typer.Option(
+            metavar="NM",
+            help="Resample images of known pixel size to this many nanometres per pixel, instead "
+            "of resizing them to a square of image_size pixels.",
+        ),
+    ] = None,
     seed: option.Seed = 0,
-    device: option.Device = "auto",
-    on_error: option.Unreadable = option.OnError.RAISE,
     include_backbone: option.IncludeBackbone = False,
-    prior: option.Prior = None,
     cache: option.Cache = None,
     report: Annotated[
         Path | None,
@@ -63,7 +48,7 @@ def train(
             "and probably wrong labels, and a table of the predictions.",
         ),
     ] = None,
-    quiet: option.Quiet = False,
+    set_: option.SetReading = None,
 ) -> None:
     """Train a model on labelled images.
 
@@ -71,26 +56,26 @@ def train(
     without. Expect these figures for new groups of the same kind, not for another instrument or
     kind of sample.
 
+    Of the parameters for --set, image_size is the side of the square that images are resized to,
+    and prior the shares of the classes expected among new images: training (those of the training
+    images), uniform (equal ones, which finds most images of rare classes), sqrt (in between, the
+    default), or a number for each class, as below.
+
     \b
     Examples:
       hypervlad train images/ -o model.hvlad
       hypervlad train labels.csv -o model.hvlad
       hypervlad train images/ -o model.hvlad --groups groups.csv --report report/
       hypervlad train images/ -o model.hvlad --backbone vgg16 --weights vgg16.safetensors
+      hypervlad train images/ -o model.hvlad --set image_size=448 --set banner=remove
+      hypervlad train images/ -o model.hvlad --set "prior={'flat': 0.9, 'pitted': 0.1}"
     """
-    from hypervlad.classify.summary import held_out_lines, noted_warnings
-    from hypervlad.features.weights import check_may_be_included
-    from hypervlad.images.reading import is_particle, relative_names
-
-    reading = option.reading_fields(image_page, channel, scaling, remove_banner)
+    chosen = _settings(set_)
     check_model(output, folder, groups)
     if report is not None:
         check_report(report, folder)
     check_cache(cache)
-    shares = _shares(prior)
-    data = labelled_images(folder, groups, quiet, output, pixel_sizes)
-    if pixel_sizes is not None:
-        reading["pixel_size"] = own_pixel_size(None, pixel_sizes, data.images)
+    data = labelled_images(folder, groups, output, pixel_size)
     n_own = int(data.by_model.sum())
     if n_own:
         echo(
@@ -99,26 +84,79 @@ def train(
             "review export --source person' writes the others",
             err=True,
         )
-    model = new_classifier(
+    model = _new_classifier(
         data.images,
+        chosen,
         seed,
-        quiet,
-        prior=shares,
+        own_pixel_size(pixel_size, data.images),
         backbone=backbone,
         weights=weights,
-        image_size=image_size,
-        pixel_size=pixel_size,
-        read_options=reading or None,
-        device=device,
-        on_error=on_error.value,
-        memory=cache,
+        pixel_size=resample_to,
+        memory=None if cache is None else str(cache),
     )
-    n_classes = counted(len(data.target_names), "class")
+    _fit(model, data, output, report, include_backbone)
+
+
+def _settings(set_: Sequence[str] | None) -> list[dict[str, Any]]:
+    """Return parameters of the classifier, its encoder and learner, and those of reading."""
+    from hypervlad.classify.boosting.classifier import BoostedSoftmaxClassifier
+    from hypervlad.classify.estimator import MicrographClassifier
+    from hypervlad.classify.fitting import default_encoder
+    from hypervlad.images import ReadOptions
+
+    learner = BoostedSoftmaxClassifier(prior=_PRIOR)
+    found = option.settings(set_, MicrographClassifier, default_encoder(), learner, ReadOptions)
+    ReadOptions(**found[-1])
+    return found
+
+
+def _new_classifier(
+    images: Sequence[Any], chosen: list[dict[str, Any]], seed: int, size: Any = None, **given: Any
+) -> MicrographClassifier:
+    """Return an unfitted classifier; of `given`, its encoder gets what is not None."""
+    from hypervlad.classify.boosting.classifier import BoostedSoftmaxClassifier
+    from hypervlad.classify.estimator import MicrographClassifier
+    from hypervlad.classify.fitting import default_encoder
+    from hypervlad.images.reading import is_particle
+
+    own, encoding, boosting, reading = chosen
+    reading |= option.given_options(pixel_size=size)
+    of_particles = is_particle(images[0])
+    if of_particles and reading:
+        raise ValueError(
+            "particles are read as they were found: give the reading options to 'hypervlad "
+            "particles find'"
+        )
+    common = option.common()
+    seeded: dict[str, Any] = {"random_state": seed, "verbose": common.verbose}
+    encoding |= option.given_options(**given, read_options=reading)
+    encoder = default_encoder(
+        particles=of_particles,
+        **encoding | seeded,
+        device=common.device,
+        on_error=common.on_error.value,
+    )
+    learner = BoostedSoftmaxClassifier(**{"prior": _PRIOR, **boosting})
+    return MicrographClassifier(encoder, boosting=learner, **own | seeded)
+
+
+def _fit(
+    model: MicrographClassifier,
+    data: Any,
+    output: Path,
+    report: Path | None,
+    include_backbone: bool = False,
+) -> None:
+    from hypervlad.classify.evaluation_page import report_on_held_out
+    from hypervlad.classify.summary import held_out_lines, noted_warnings
+    from hypervlad.features.weights import check_may_be_included
+    from hypervlad.images.reading import is_particle, relative_names
+
     unit = "particle" if is_particle(data.images[0]) else "image"
-    material = [f"{counted(len(data.images), unit)} of {n_classes}"]
+    material = f"{counted(len(data.images), unit)} of {counted(len(data.target_names), 'class')}"
     if data.groups is not None:
-        material.append(counted(len(set(data.groups.tolist())), "group"))
-    say(quiet, f"training on {', '.join(material)}")
+        material += f", {counted(len(set(data.groups.tolist())), 'group')}"
+    say(f"training on {material}")
     if include_backbone:
         assert model.encoder is not None
         check_may_be_included(model.encoder.backbone, model.encoder.weights)
@@ -128,8 +166,6 @@ def train(
     for line in held_out_lines(model):
         echo(line)
     if report is not None and model.held_out_ is not None:
-        from hypervlad.classify.evaluation_page import report_on_held_out
-
         index, _ = report_on_held_out(
             report,
             model,
@@ -138,7 +174,7 @@ def train(
             names=relative_names(data.images, data.root),
             title=f"How well {output.name} classifies held-out training {unit}s",
             notes=notes,
-            progress=not quiet,
+            progress=option.common().verbose,
         )
         echo(f"report: {index}")
     elif report is not None:
@@ -146,201 +182,33 @@ def train(
     echo(f"model: {output}")
 
 
-def _shares(values: Sequence[str] | None) -> str | dict[str, float] | None:
-    if not values:
-        return None
-    if len(values) == 1 and "=" not in values[0]:
-        return values[0]
-    shares: dict[str, float] = {}
-    for value in values:
-        name, _, number = value.rpartition("=")
-        try:
-            shares[name] = float(number)
-        except ValueError:
-            name = ""
-        if not name:
-            raise ValueError(f"--prior takes one rule, or CLASS=NUMBER, not {value!r}")
-    if len(shares) < len(values):
-        raise ValueError(f"--prior names a class twice: {', '.join(values)}")
-    return shares
-
-
-def new_classifier(
-    images: Sequence[Any], seed: int, quiet: bool, *, prior: Any = None, **encoder_options: Any
-) -> MicrographClassifier:
-    """Return an unfitted classifier; options of its encoder that are None keep their defaults."""
-    from hypervlad.classify.boosting.classifier import BoostedSoftmaxClassifier
-    from hypervlad.classify.estimator import MicrographClassifier
-    from hypervlad.classify.fitting import default_encoder
-    from hypervlad.images.reading import is_particle
-
-    given = option.given_options(encoder_options)
-    if "memory" in given:
-        given["memory"] = str(given["memory"])
-    of_particles = is_particle(images[0])
-    if of_particles and "read_options" in given:
-        raise ValueError(
-            "particles are read as they were found: give the reading options to 'hypervlad "
-            "particles find'"
-        )
-    encoder = default_encoder(particles=of_particles, **given, random_state=seed, verbose=not quiet)
-    boosting = BoostedSoftmaxClassifier(prior="sqrt" if prior is None else prior)
-    return MicrographClassifier(encoder, boosting=boosting, random_state=seed, verbose=not quiet)
-
-
 @plain_errors
 def demo(
-    folder: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="IMAGES",
-            help="Labelled images, as for train; by default synthetic TEM images.",
-        ),
-    ] = None,
     output: Annotated[
         Path,
         typer.Option("--output", "-o", metavar="DIR", help="Folder for the model and the report."),
     ] = Path("demo-report"),
     *,
-    groups: option.Groups = None,
-    backbone: option.Backbone = None,
-    weights: option.Weights = None,
-    image_size: option.ImageSize = None,
-    image_page: option.ImagePage = None,
-    channel: option.Channel = None,
-    scaling: option.Scaling = None,
-    remove_banner: option.RemoveBanner = False,
-    seed: option.Seed = 0,
-    device: option.Device = "auto",
-    on_error: option.Unreadable = option.OnError.RAISE,
-    n_images: Annotated[
-        int, typer.Option(metavar="N", help="Number of synthetic images.")
-    ] = N_DEMO_IMAGES,
-    quiet: option.Quiet = False,
+    n_images: Annotated[int, typer.Option(metavar="N", help="Number of images.")] = 240,
+    set_: option.SetReading = None,
 ) -> None:
-    """Run all steps once, from images to a report.
+    """Try it on synthetic TEM images of four classes: train a model, and write a report.
 
-    Hold out a fifth of the images, train on the others, save the model, load it, classify the
-    held-out images, and write a report.
+    It does what 'hypervlad train' does with --report, and the images stay in the folder.
 
     \b
     Examples:
       hypervlad demo
-      hypervlad demo images/ --groups groups.csv --seed 1
+      hypervlad predict demo-report/model.hvlad demo-report/synthetic-tem-240/ --page page.html
     """
-    from hypervlad.classify.evaluation_page import report_on_model
-    from hypervlad.images.reading import relative_names
-    from hypervlad.pages.facts import words_of
-    from hypervlad.statistics.splits import holdout_split
+    from hypervlad.datasets.tem import write_tem_folder
 
-    reading = option.reading_fields(image_page, channel, scaling, remove_banner)
-    check_report(output, folder)
-    model_path = output / "model.hvlad"
-    check_file(model_path)
-    subject = "synthetic TEM images" if folder is None else folder.resolve().name
-    if folder is None:
-        folder = _synthetic_folder(output, n_images, seed, quiet)
-    data = labelled_images(folder, groups, quiet)
-    train_rows, test_rows = holdout_split(
-        data.target, data.groups, test_size=_TEST_SIZE, random_state=seed
-    )
-    if not len(test_rows):
-        raise ValueError(
-            f"{folder}: no image can be held out, because every class has only one image or "
-            "group; add images."
-        )
-    model = new_classifier(
-        data.images,
-        seed,
-        quiet,
-        backbone=backbone,
-        weights=weights,
-        image_size=image_size,
-        read_options=reading or None,
-        device=device,
-        on_error=on_error.value,
-    )
-    say(quiet, f"training on {len(train_rows)} of {counted(len(data.images), 'image')}")
-    training, held_out = rows_of(data, train_rows), rows_of(data, test_rows)
-    with fitting():
-        model.fit(training.images, training.target, groups=training.groups)
-    model.save(model_path)
-    loaded = load_classifier(
-        model_path, weights, device=device, on_error=on_error.value, quiet=quiet
-    )
-    _compare(model, loaded, held_out.images[:_N_COMPARED], model_path)
-    say(quiet, f"classifying the {len(test_rows)} held-out images")
-    index, _, lines = report_on_model(
-        output,
-        loaded,
-        held_out.images,
-        held_out.target,
-        groups=held_out.groups,
-        names=relative_names(held_out.images, data.root),
-        title=f"How well the model classifies {subject}",
-        how_measured=words_of(loaded)(_how_held_out(len(train_rows), len(test_rows), data.groups)),
-        details={"seed": seed},
-        files={"model.hvlad": "the model; use it with: hypervlad predict model.hvlad images/"},
-        progress=not quiet,
-    )
-    for line in [*lines, f"report: {index}"]:
-        echo(line)
-    echo(f"model: {model_path} (after saving and loading, it predicts exactly the same)")
-
-
-def _synthetic_folder(output: Path, n_images: int, seed: int, quiet: bool) -> Path:
-    """Create the demo's images unless they exist: the folder's name contains all settings."""
-    import numpy as np
-    from PIL import Image
-
-    from hypervlad.datasets.tem import make_tem_images
-
-    folder = output / f"synthetic-tem-{n_images}-seed{seed}"
-    if folder.is_dir():
-        return folder
-    say(quiet, f"creating {n_images} synthetic TEM images")
-    images, labels = make_tem_images(n_images, random_state=seed)
-    with (
-        new_folder(output),
-        tempfile.TemporaryDirectory(prefix=".images-", dir=output) as temporary,
-    ):
-        draft = Path(temporary) / "draft"
-        for number, label in enumerate(ProgressBar(labels, desc="writing", disable=quiet or None)):
-            (draft / label).mkdir(parents=True, exist_ok=True)
-            grey = np.round(255 * images[number]).astype(np.uint8)
-            Image.fromarray(grey).save(draft / label / f"{number:04d}.png")
-        os.replace(draft, folder)
-    return folder
-
-
-def _compare(
-    model: MicrographClassifier, loaded: MicrographClassifier, images: list[Any], path: Path
-) -> None:
-    import numpy as np
-
-    def predict(one: MicrographClassifier) -> Any:
-        # In torch: OpenVINO, whose last digits differ, takes over once there is much to do.
-        runtime = one.encoder_.runtime
-        one.encoder_.set_params(runtime="torch")
-        proba = one.predict_proba(images)
-        one.encoder_.set_params(runtime=runtime)
-        return proba
-
-    # Sums on a GPU have no fixed order; on the CPU every bit must be the same.
-    tolerance = 0.0 if model.encoder_.network().device.type == "cpu" else 1e-5
-    if not np.allclose(predict(model), predict(loaded), rtol=0, atol=tolerance, equal_nan=True):
-        raise RuntimeError(f"{path}: the loaded model does not predict like the saved one.")
-
-
-def _how_held_out(n_train: int, n_test: int, groups: Any) -> str:
-    kept = (
-        ""
-        if groups is None
-        else " Images of one group were never split, so the test images come from samples that "
-        "the model was not trained on."
-    )
-    return (
-        f"The model was trained on {counted(n_train, 'image')} and tested on "
-        f"{counted(n_test, 'other')}: about a fifth "
-        f"of each class, held out at random.{kept}"
-    )
+    chosen, model = _settings(set_), output / "model.hvlad"
+    check_report(output)
+    check_model(model)
+    folder = output / f"synthetic-tem-{n_images}"
+    if not folder.is_dir():
+        say(f"creating {n_images} synthetic TEM images")
+        write_tem_folder(folder, n_images, random_state=0)
+    data = labelled_images(folder, None)
+    _fit(_new_classifier(data.images, chosen, 0), data, model, output)

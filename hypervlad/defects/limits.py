@@ -195,6 +195,12 @@ class DetectionLimits(CachingPart):
                 found[kind] = f"9 in 10 found from {most} on, half from {half}"
         return found
 
+    def lines(self) -> list[str]:
+        if not len(self):
+            return ["which defects are found was not measured: at least 10 images must be held out"]
+        found = [f"  {kind}: {text}" for kind, text in self.sentences(contrast=0.2).items()]
+        return [f"{len(self)} synthetic defects on held-out images, at 20 % contrast:", *found]
+
     def share(self, kind: str, area: float, contrast: float) -> float:
         """Return the share of the defects of a kind, area (px) and contrast that are found.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.stats import gumbel_r, median_abs_deviation
 
 from hypervlad.common.base import Array
-from hypervlad.common.wording import counted, warn_user
+from hypervlad.common.wording import counted, percent, verb, warn_user
 from hypervlad.features.patches import NORMAL
 from hypervlad.features.windows import UNKNOWN, TrainingWindows
 from hypervlad.statistics.conformal import n_groups_needed, weighted_limit
@@ -21,6 +21,7 @@ _GUMBEL_DEVIATION = 0.767049251325708  # median absolute deviation of the standa
 _TOP_SHARE = 0.01  # of an image's places
 _TOP_LABELLED_SHARE = 0.003  # of places that are scored by labels, which show smaller defects
 _N_FOLDS = 5
+_MAX_NAMED = 5  # training images with the highest scores
 
 Model = TypeVar("Model")
 #: The scores (R, S) of an image's places, and the score of the image.
@@ -67,6 +68,13 @@ class WindowScores:
         return labelled_image_score(self.normal) if self.is_defective.any() else self.image
 
 
+def _score_text(score: float, threshold: float) -> str:
+    """Return a score; rounded, one below the threshold may look like it."""
+    text = f"{score:.4g}"
+    is_alike = score < threshold and text == f"{threshold:.4g}"
+    return f"{text}, just below the threshold" if is_alike else text
+
+
 @dataclass(frozen=True, eq=False)
 class HeldOutScores:
     """Scores of defect-free training images, by models that were trained without them.
@@ -107,6 +115,31 @@ class HeldOutScores:
     def n_images_above(self, threshold: float) -> int:
         """Return how many of these images a threshold falsely calls anomalous."""
         return int((self.scores >= np.float32(threshold)).sum())
+
+    def lines(self, threshold: float, names: Sequence[str], *, with_masks: bool) -> list[str]:
+        """Return how many reach a threshold, and without masks, the highest and their images."""
+        n_images, n_above = len(self.scores), self.n_images_above(threshold)
+        what = "defect-free parts of images" if with_masks else "images"
+        line = (
+            f"threshold: {threshold:.4g}; when held out from training, {n_above} of {n_images} "
+            f"{what} {verb(n_above, 'reaches', 'reach')} it ({percent(n_above / n_images)})"
+        )
+        if with_masks:
+            return [line]
+        order = (-self.scores).argsort()
+        n_named = max(1, min(n_above, _MAX_NAMED))
+        shown = [_score_text(score, threshold) for score in self.scores[order].tolist()]
+        listed = [
+            f"{names[self.images[i]]} ({score})"
+            for i, score in zip(order[:n_named], shown, strict=False)
+        ]
+        following = [f"the next: {score}" for score in shown[n_named : n_named + 1]]
+        highest = ", ".join(listed + following)
+        return [
+            line,
+            f"look for defects in the images with the highest scores: {highest}",
+            "if one has any, it may set the threshold: leave it out, and fit again",
+        ]
 
     def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         return {}, dict(vars(self))

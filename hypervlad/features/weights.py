@@ -92,7 +92,7 @@ def find_weights(name: str, weights: str = "pretrained", *, download: bool = Tru
     if weights.startswith(_FILE):
         raise WeightsNotFoundError(
             f"the model was trained with weights from a file, {weights.removeprefix(_FILE)!r}, "
-            "which is not looked for: say where it is, weights=FILE"
+            "which is not beside the model: put it there, or say where it is, weights=FILE"
         )
     if weights not in PUBLISHED:
         known = ", ".join(map(repr, PUBLISHED))
@@ -163,6 +163,18 @@ def check_may_be_included(name: str, weights: str | os.PathLike[str]) -> None:
 def is_name(weights: object) -> TypeGuard[str]:
     """Return whether weights are named, whatever files there are; other weights are a path."""
     return isinstance(weights, str) and (weights in _NAMES or weights.startswith(_FILE))
+
+
+def file_beside(weights: object, model: str | os.PathLike[str]) -> str | None:
+    """Return the file beside a model that has its weights, if it names one and the file is there.
+
+    What it contains is checked before it is used. A name with a folder was not written by `save`.
+    """
+    if not isinstance(weights, str) or not weights.startswith(_FILE):
+        return None
+    name = weights.removeprefix(_FILE)
+    file = os.path.join(os.path.dirname(os.path.abspath(model)), name)
+    return file if name == Path(name).name and os.path.isfile(file) else None
 
 
 def absolute_weights(weights: str | os.PathLike[str]) -> str:

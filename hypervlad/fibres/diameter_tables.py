@@ -213,7 +213,7 @@ def _compared(measured: Sequence[MeasuredImage], *, has_samples: bool) -> Folder
         warn_user(
             f"the pixel size of {counted(len(unknown), 'image')} is unknown, while the others have "
             f"one; without it, {name_some(unknown)} {verb(len(unknown), 'is', 'are')} in no group; "
-            "give --resume --pixel-size NM or --pixel-sizes CSV"
+            "give --resume --pixel-size NM or CSV"
         )
     used = known or with_fibres
     if not used:
@@ -221,8 +221,8 @@ def _compared(measured: Sequence[MeasuredImage], *, has_samples: bool) -> Folder
     if not known and len(used) > 1:
         warn_user(
             "no pixel size is known, so diameters are in pixels: together they mean something only "
-            "if all images have one magnification; give --resume --pixel-size NM or --pixel-sizes "
-            "CSV, and resample images whose pixels are not square"
+            "if all images have one magnification; give --resume --pixel-size NM or CSV, and "
+            "resample images whose pixels are not square"
         )
     return compare_groups(
         [each.kept for each in used],

@@ -73,15 +73,15 @@ def list_notes(report: FolderReport, page: int) -> list[str]:
         subject = f"{counted(n_files, 'file')} {verb(n_files, 'has', 'have')}"
         notes.append(
             f"{subject} several pages, sections or frames, of which only page {page} is read, "
-            "counted from 0. Split them, or choose a page with --image-page (in Python, "
+            "counted from 0. Split them, or choose a page with --set page=1 (in Python, "
             "read_options), which is not possible for GIF, PNG and WebP."
         )
     n_banners = len(report.banner_files)
     if n_banners:
         notes.append(
             f"{counted(n_banners, 'image')} {verb(n_banners, 'has', 'have')} an information bar at "
-            f"the bottom: {name_some(report.banner_files)}. Cut it off with --remove-banner (in "
-            "Python, read_options), or a model may learn from the bar instead of the specimen."
+            f"the bottom: {name_some(report.banner_files)}. Cut it off with --set banner=remove "
+            "(in Python, read_options), or a model may learn from the bar instead of the specimen."
         )
     if report.implausible_files:
         n_files = len(report.implausible_files)

@@ -124,9 +124,9 @@ class UnknownPixelSizeWarning(UserWarning):
             f"{len(names)} of {counted(n_images, 'image')} without a known pixel size could not be "
             f"resampled to pixel_size, and resized to image_size instead: {name_some(names)}. Use "
             "the microscope's original files, with the .txt or .hdr files beside them, or give the "
-            "nm per pixel of images that state none (--pixel-sizes, or --pixel-size of other "
-            "commands than train; read_options in Python), or set the scale (for example in "
-            "ImageJ) and save the images as TIFF, or do not set pixel_size.",
+            "nm per pixel of images that state none (--pixel-size; read_options in Python), or set "
+            "the scale (for example in ImageJ) and save the images as TIFF, or do not set "
+            "pixel_size (--resample-to).",
             names,
         )
 

@@ -239,8 +239,8 @@ class _Image:
         if n_channels > 1 and channel is None and not is_colour:
             raise ImageReadError(
                 f"{self.store.name}: an image of {n_channels} channels, which are not red, green "
-                "and blue; --channel 0 (in Python, read_options={'channel': 0}) reads the first as "
-                f"grey (0 to {n_channels - 1})"
+                "and blue; --set channel=0 (in Python, read_options={'channel': 0}) reads the "
+                f"first as grey (0 to {n_channels - 1})"
             )
         one = None if is_colour else min(channel or 0, n_channels - 1)
         chosen: dict[str, int | None] = {"c": one, "y": None, "x": None}

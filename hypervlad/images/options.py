@@ -219,7 +219,7 @@ def _checked_scaling(scaling: Any) -> str | tuple[float, float]:
     if pair is None:
         raise ImageReadError(
             f"scaling={_shown(scaling)}: expected one of {_quoted(SCALINGS)}, "
-            "or two finite numbers, low < high: (0, 4095), in a shell 0:4095"
+            "or two finite numbers, low < high: (0, 4095), in a shell 0,4095"
         )
     return pair
 

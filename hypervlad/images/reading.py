@@ -264,7 +264,7 @@ def _warn_of_pages(name: str, kind: str) -> None:
     )
     warnings.warn(
         f"{os.path.dirname(name) or os.curdir}: files of several pages, sections or frames, of "
-        f"which only the first is read ('hypervlad check' lists them); --image-page 0, where a "
+        f"which only the first is read ('hypervlad check' lists them); --set page=0, where a "
         f'model is trained, confirms the first (in Python, read_options={{"page": 0}}); {others}',
         PartlyReadWarning,
         stacklevel=1,

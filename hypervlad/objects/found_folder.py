@@ -530,7 +530,7 @@ class FoundFolder:
             notes.append(
                 f"{counted(n_huge, 'particle')} nearly as large as the image "
                 f"{verb(n_huge, 'counts', 'count')} for more than {_MAX_WEIGHT} each: take larger "
-                "images, or count each as one (--edges leave_out)"
+                "images, or count each as one (--set edges=leave_out)"
             )
 
         def counted_in(

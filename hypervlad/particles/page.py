@@ -332,6 +332,18 @@ def count_rows(counts: pd.DataFrame) -> list[list[str]]:
     return _rows(table, table["class"], "count", "per_um2")
 
 
+def count_lines(counts: pd.DataFrame, sizes: pd.DataFrame, measure: str) -> list[str]:
+    """Return counts and sizes by number as a table in plain text."""
+    unit = re.sub("^.*_(?=(nm|px)2?$)", "", measure)
+    header = ["class", "particles", "count", "95 %", "per um2", "95 %"]
+    rows = [[*header, *(f"{name} ({unit})" for name in ("D10", "D50", "D90"))]]
+    sizes = sizes[sizes["by"] == "number"].set_index("class")
+    for row in count_rows(counts):
+        rows.append([*row, *map(number_text, sizes.loc[row[0], ["d10", "d50", "d90"]])])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+
+
 def _rows(table: pd.DataFrame, titles: Iterable[str], *columns: str) -> list[list[str]]:
     rows = []
     for title, row in zip(titles, table.to_dict("records"), strict=True):

@@ -246,5 +246,5 @@ def _warn_of_sizes(rows: Mapping[str, Mapping[str, Any]]) -> None:
         warn_user(
             f"the pixel size of {counted(len(unknown), 'image')} is unknown, {name_some(unknown)}, "
             "while the others have one: they cannot be counted together; give it with --resume "
-            "--pixel-size NM or --pixel-sizes CSV"
+            "--pixel-size NM or CSV"
         )

@@ -229,7 +229,7 @@ def test_saved_masks_are_those_that_fit_takes(marked, tmp_path):
     assert mask[distance < 4].all()
     assert not read_mask(tmp_path / "masks" / "a" / "2.png.png", shape=SIDE).any()
     command = ["defects", "fit", tmp_path / "new" / "a", "--masks", tmp_path / "masks"]
-    options = ["--backbone", "tiny", "--weights", "random", "--patch", str(PATCH)]
+    options = ["--backbone", "tiny", "--weights", "random", "--set", f"patch={PATCH}"]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of few images
         printed = run(*command, "-o", tmp_path / "better.hvlad", *options)

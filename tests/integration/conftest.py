@@ -11,7 +11,7 @@ from support.surfaces import PATCH, surface
 
 __all__ = ["clock", "folder", "make", "model", "served"]
 
-SCORER = ["--backbone", "tiny", "--weights", "random", "--patch", str(PATCH), "-q"]
+SCORER = ["--backbone", "tiny", "--weights", "random", "--set", f"patch={PATCH}", "-q"]
 
 
 @pytest.fixture(scope="session")

@@ -119,20 +119,21 @@ def test_images_are_sorted_into_folders(model, folder, tmp_path):
     assert "is inside the image folder" in refused("predict", model, new, "--sort-into", new / "s")
 
 
-def test_a_file_of_weights_is_named_again_with_the_model(folder, tmp_path, monkeypatch):
+def test_a_file_of_weights_is_found_beside_the_model(folder, tmp_path, monkeypatch):
     import torch
 
     from hypervlad.features import get_backbone
 
     torch.manual_seed(0)
-    torch.save(get_backbone("tiny").builder().state_dict(), tmp_path / "tiny.pth")
     monkeypatch.chdir(tmp_path)
-    run("train", folder, "-o", "m.hvlad", *TINY, "--weights", "tiny.pth")
+    Path("elsewhere").mkdir()
+    torch.save(get_backbone("tiny").builder().state_dict(), "elsewhere/tiny.pth")
+    run("train", folder, "-o", "m.hvlad", *TINY, "--weights", "elsewhere/tiny.pth")
     assert "file:tiny.pth" in run("info", "m.hvlad").stdout
     words = refused("predict", "m.hvlad", folder / "flat", "-q")
-    assert "from a file, 'tiny.pth', which is not looked for: say where it is, --weights" in words
-    found = run("predict", "m.hvlad", folder / "flat", "--weights", "tiny.pth").stdout
-    assert len(read_table(found)) == 8
+    assert "from a file, 'tiny.pth', which is not beside the model: put it there" in words
+    Path("m.hvlad").replace("elsewhere/m.hvlad")
+    assert len(read_table(run("predict", "elsewhere/m.hvlad", folder / "flat").stdout)) == 8
 
 
 def test_an_unreadable_image_stops_or_is_left_out(model, folder, tmp_path):
@@ -163,19 +164,18 @@ def test_an_unreadable_image_stops_or_is_left_out(model, folder, tmp_path):
 # --- errors -----------------------------------------------------------------------------------
 
 
-PRIOR = "train {folder} -o m.hvlad {tiny} -q "
 REFUSED = {
     "train nowhere -o m.hvlad": "nowhere",
     "train {folder} -o {folder}": "is a folder; give the name of a file",
     "train {folder} -o m.hvlad --groups none.csv": "none.csv",
     "train {folder} -o m.hvlad --backbone vgg61": "vgg61",
-    "train {folder} -o m.hvlad --image-size -3": "image_size",
+    "train {folder} -o m.hvlad --set image_size=-3": "image_size",
+    "train {folder} -o m.hvlad --set imagesize=3": "did you mean image_size?",
+    "train {folder} -o m.hvlad --set prior": "give its value too, --set prior=VALUE",
     "train {folder} -o m --report {folder}/r": "inside the image folder",
     "train {folder} -o mine.csv": "mine.csv exists and is not a model",
     "train mine.csv -o mine.csv": "mine.csv is read by this command",
-    PRIOR + "--prior flat=1": "prior must name every class: missing 'rings', 'stripes'",
-    PRIOR + "--prior flat=many": "--prior takes one rule, or CLASS=NUMBER, not 'flat=many'",
-    PRIOR + "--prior flat=1 --prior flat=2": "--prior names a class twice",
+    "train {folder} -o m.hvlad {tiny} -q --set prior={{'flat':1}}": "prior must name every class:",
     "predict {folder}/flat/00.png {folder}": "looks like a PNG image",
     "predict {model} {folder}/*.tif": "no images here",
     "predict {model} {folder} --page page.csv": "end in .html",
@@ -194,8 +194,7 @@ REFUSED = {
         "no class 'ring'; its classes: flat, rings, stripes"
     ),
     "evaluate {model} {folder} -o {folder}/r": "results to another folder",
-    "demo {folder} -o {folder}": "results to another folder",
-    "demo few -o out {tiny} -q": "no image can be held out",
+    "demo -o mine.csv": "mine.csv is a file, not a folder",
     "info {folder}": "is a folder",
     "review start {model} {folder} -o mine.csv": "a file",
     "review start {model} {folder} -o q --max-error 2": "--max-error",

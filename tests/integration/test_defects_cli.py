@@ -13,7 +13,7 @@ from support.surfaces import PATCH, blotted, surface
 from hypervlad import PatchDefectScorer, load
 from hypervlad.images import read_mask
 
-TINY = ["--backbone", "tiny", "--weights", "random", "--patch", str(PATCH), "--quiet"]
+TINY = ["--backbone", "tiny", "--weights", "random", "--set", f"patch={PATCH}", "--quiet"]
 
 
 @pytest.fixture(scope="module")
@@ -95,10 +95,6 @@ def test_what_does_not_fit_is_refused(model, folder, tmp_path):
     def refusal(*arguments):
         return run(*arguments, code=2).stderr
 
-    for rule in ("best", "fpr", "fpr=low", "f1=0.1"):
-        asked = ["-o", tmp_path / "m.hvlad", "--rule", rule]
-        words = f"--rule {rule}: expected fpr=RATE"
-        assert words in refusal("defects", "fit", folder / "good", *asked)
     to = ["-o", tmp_path / "x.html"]
     assert "none of the 8 images has a mask" in refusal(
         "defects", "evaluate", model, folder / "good", "--masks", tmp_path, *to
@@ -114,7 +110,14 @@ def test_what_does_not_fit_is_refused(model, folder, tmp_path):
         "defects", "score", model, folder / "new", "-o", folder / "new" / "out"
     )
     assert "needs masks or labels" in refusal(
-        "defects", "fit", folder / "good", "--rule", "f1", "-o", tmp_path / "m.hvlad", *TINY
+        "defects",
+        "fit",
+        folder / "good",
+        "--set",
+        "threshold=f1",
+        "-o",
+        tmp_path / "m.hvlad",
+        *TINY,
     )
     assert "but this command needs" in refusal("predict", model, folder / "new")
 

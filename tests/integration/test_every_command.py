@@ -33,41 +33,41 @@ class Run(NamedTuple):
 # What needs an answer, an earlier run or a model of particles, or excludes others, has tests of
 # its own.
 ELSEWHERE = {
-    *("--help", "--watch", "--resume", "--port", "--open", "--synthetic", "--leave-out"),
-    *("--pixel-size", "--n-images", "--read-labels", "--accept-labels"),
+    *("--help", "--watch", "--resume", "--port", "--open", "--leave-out"),
+    *("--read-labels", "--accept-labels"),
 }
-READING = "--image-page 0 --channel 0 --remove-banner"
-USING = "--device cpu --on-error skip -q --pixel-sizes all.csv"
+READING = "--set page=0 --set channel=0 --set banner=remove"
+USING = "--device cpu --on-error skip -q --pixel-size all.csv"
 
 # In this order, since later commands use what earlier ones have made. Each takes as many of its
 # options as go together.
 RUNS = {
     "check": Run(
-        f"check few --groups few.csv --write-groups written.csv {READING} --scaling dtype -q",
+        f"check few --groups few.csv --write-groups written.csv {READING} --set scaling=dtype -q",
         "written.csv",
         "10 images in 2 classes",
     ),
     "train": Run(
-        f"train images -o m.hvlad {TINY_LINE} {READING} {USING} --scaling 0:255 --seed 1 "
-        "--cache c --groups images.csv --include-backbone --prior uniform --report trained",
+        f"train images -o m.hvlad {TINY_LINE} {READING} {USING} --set scaling=0,255 --seed 1 "
+        "--cache c --groups images.csv --include-backbone --set prior=uniform --resample-to 5 "
+        "--report trained",
         "m.hvlad trained/index.html trained/predictions.csv",
         "balanced accuracy: ",
     ),
     "info": Run("info m.hvlad", words="equal class shares"),
     "predict": Run(
         f"predict m.hvlad images -o p.csv {USING} --cache c --coverage 0.9 --max-error 0.2 "
-        "--sort-into sorted --weights random --page p.html",
+        "--sort-into sorted --page p.html",
         "p.csv p.html",
         "page: p.html",
     ),
     "explain": Run(
-        "explain m.hvlad images/flat/03.png -o 3.png --class flat --pixel-sizes all.csv "
-        "--device cpu -q --weights random",
+        "explain m.hvlad images/flat/03.png -o 3.png --class flat --pixel-size all.csv -q",
         "3.png",
         "picture: 3.png",
     ),
     "evaluate": Run(
-        f"evaluate m.hvlad images -o report --groups images.csv {USING} --cache c --weights random",
+        f"evaluate m.hvlad images -o report --groups images.csv {USING} --cache c",
         "report/index.html report/predictions.csv",
         "24 of 24 images are training images",
     ),
@@ -75,63 +75,60 @@ RUNS = {
         "suspects m.hvlad -o suspects.csv", "suspects.csv", "0 of 24 labels are suspect"
     ),
     "extract": Run(
-        "extract images -m m.hvlad --weights random -o f.parquet --root . --include '*.png' "
+        "extract images -m m.hvlad -o f.parquet --root . --include '*.png' "
         f"--jobs 1 --exclude 'images/flat/*' {USING} --skipped none.csv --cache cached",
         "f.parquet none.csv",
         "features: f.parquet",
     ),
     "cache": Run("cache cached", words="cached: 48 entries"),
     "demo": Run(
-        f"demo images -o demo --groups images.csv {TINY_LINE} {READING} --scaling dtype --seed 1 "
-        "--device cpu --on-error skip -q",
-        "demo/index.html",
-        "exactly",
+        "demo -o demo --n-images 24 --set backbone=tiny --set weights=random -q",
+        "demo/index.html demo/model.hvlad",
+        "balanced accuracy: ",
     ),
     "scale": Run(
-        "scale bars -o sizes.csv --scale-bar '500 nm' --page bars.html --image-page 0 --channel 0 "
-        "--scaling dtype --on-error skip -q",
+        "scale bars -o sizes.csv --scale-bar '500 nm' --page bars.html --set channel=0 -q",
         "sizes.csv bars.html",
     ),
     "align": Run(
-        f"align wires -o directions --method structure_tensor --window 120nm --tolerance 20 "
-        f"{READING} --no-figures {USING}",
+        f"align wires -o directions --window 120nm --tolerance 20 "
+        f"{READING} --no-figures --keep-annotations {USING}",
         "directions/alignment.csv directions/regions.csv",
         "1 of 1",
     ),
     "align-train": Run(
-        f"align-train wires --masks 'wire masks' --window 24 -o a.hvlad {OWN_SIZE} {READING} "
-        "--seed 1 --groups wires.csv --device cpu --on-error skip --include-backbone -q",
+        f"align-train wires --masks 'wire masks' --set window=24 -o a.hvlad {OWN_SIZE} "
+        f"{READING} --seed 1 --groups wires.csv --device cpu --on-error skip --include-backbone -q",
         "a.hvlad",
         "16 windows",
     ),
     "diameters": Run(
         "diameters wires -o thick --groups wires.csv --samples samples.csv --polarity bright "
-        f"--roi {READING} --on-error skip -q --pixel-sizes all.csv --keep-annotations",
+        f"--roi {READING} --on-error skip -q --pixel-size all.csv --keep-annotations",
         "thick/diameters.csv thick/diameters.html thick/roi/a.png.zip",
         "1 of 1",
     ),
     "defects fit": Run(
-        f"defects fit good -o s.hvlad {OWN_SIZE} --patch {PATCH} --aligned --rule fpr=0.2 "
-        f"{READING} {USING} --groups good.csv --scaling dtype --tile-size 64 --seed 1 "
+        f"defects fit good -o s.hvlad {OWN_SIZE} --set patch={PATCH} --set aligned=true "
+        f"--set fpr=0.2 --set tile_size=64 {READING} {USING} --groups good.csv --seed 1 "
         "--include-backbone",
         "s.hvlad",
         "held out from training, 0 of 6 images",
     ),
     "defects score": Run(
-        f"defects score s.hvlad blots -o scored --threshold 1e6 --tile-size 64 {USING} "
-        "--weights random",
+        f"defects score s.hvlad blots -o scored --threshold 1e6 --tile-size 64 {USING}",
         "scored/scores.csv scored/report.html",
         "0 called anomalous",
     ),
     "defects evaluate": Run(
         "defects evaluate s.hvlad blots --masks masks -o e.html --threshold 0 --tile-size 64 "
-        "--weights random --device cpu --on-error skip -q",
+        "--on-error skip -q",
         "e.html",
         "report: e.html",
     ),
     "particles find": Run(
-        f"particles find fields -o found --polarity dark --min-area 20 {READING} --scaling dtype "
-        f"{USING} --format geojson --format roi --keep-annotations",
+        "particles find fields -o found --groups fields.csv --samples fields2.csv --polarity dark --set min_area=20 {READING} {USING} "
+        "--format geojson --format roi --keep-annotations",
         "found/particles.csv found/run.json found/geojson/0.png.geojson found/roi/0.png.zip",
         "particles",
     ),
@@ -140,14 +137,14 @@ RUNS = {
     ),
     "particles count": Run(
         "particles count found -o counts.csv --rule 'length > 10 nm' --measure length "
-        "--edges leave_out --uncorrected --page counts.html",
+        "--set edges=leave_out --set corrected=false --page counts.html",
         "counts.csv counts.html",
     ),
     "particles train": Run(
         "particles train fields masks -o p.hvlad", words="none of the 2 images has", code=2
     ),  # it takes long
     "review start": Run(
-        "review start m.hvlad images -o queue --training images --max-error 0.01 --weights random "
+        "review start m.hvlad images -o queue --training images --max-error 0.01 "
         f"{USING} --cache c",
         "queue/queue.sqlite",
         "queue: queue",
@@ -158,7 +155,7 @@ RUNS = {
     ),
     "review retrain": Run(
         "review retrain queue --training images -o n.hvlad --model m.hvlad --groups images.csv "
-        f"--keep-queue --weights random {USING} --cache c",
+        f"--keep-queue {USING} --cache c",
         "n.hvlad",
         "model: n.hvlad",
     ),
@@ -169,16 +166,14 @@ RUNS = {
 MORE = [
     Run("extract images -m m.hvlad -o h.parquet --dry-run", words="24"),
     Run("cache c --limit 1MB", words="entries"),
-    Run("cache c --clear", words="0 entries"),
-    Run("align wires -o x --weights random", words="no model was given", code=2),
-    Run("align wires -o d3 --method a.hvlad --weights random --pixel-size 5 -q", "d3/regions.csv"),
+    Run("cache c --limit 0", words="0 entries"),
+    Run("align wires -o d3 --model a.hvlad --set sigma=2 --pixel-size 5 -q", "d3/regions.csv"),
     Run(
-        f"defects fit good blots --masks masks -o s3.hvlad {OWN_SIZE} --patch {PATCH}",
+        f"defects fit good blots --masks masks -o s3.hvlad {OWN_SIZE} --set patch={PATCH}",
         "s3.hvlad",
         "masks: 1 of 7 images",
     ),
     Run("defects score s3.hvlad blots -o scored3", "scored3/report.html", "1 called anomalous"),
-    Run("particles find fields -o x --weights random", words="no model was given", code=2),
 ]
 ALL = RUNS | {each.line: each for each in MORE}
 
@@ -228,10 +223,11 @@ def write_material(texture_images: tuple[list[np.ndarray], np.ndarray]) -> None:
         save(Path(f"fields/{number}.png"), field.clip(0, 1))
     bar: Any = np.full((200, 240), 90, np.uint8)
     bar[170:176, 20:120] = 255
-    for name in ("images", "few", "good", "wires"):
+    for name in ("images", "few", "good", "wires", "fields"):
         groups = [(path.as_posix(), path.stem) for path in sorted(Path(name).rglob("*.png"))]
         write_table(Path(f"{name}.csv"), "path,group", groups)
     write_table(Path("samples.csv"), "path,sample", [("wires/a.png", "a")])
+    write_table(Path("fields2.csv"), "path,sample", [(f"fields/{i}.png", i) for i in range(2)])
     sizes = [(path.as_posix(), 5) for path in sorted(Path().rglob("*.png"))]
     write_table(Path("all.csv"), "path,pixel_size", sizes)
     Path("bars").mkdir()

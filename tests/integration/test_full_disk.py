@@ -10,7 +10,7 @@ from support.surfaces import PATCH
 
 resource = pytest.importorskip("resource", reason="Windows has no limits for the size of files")
 
-SCORER = ["--backbone", "tiny", "--weights", "random", "--patch", str(PATCH), "-q"]
+SCORER = ["--backbone", "tiny", "--weights", "random", "--set", f"patch={PATCH}", "-q"]
 # The limit in bytes, the command, and what the error names.
 COMMANDS = [
     (100, "predict m.hvlad images -q -o new/deep/p.csv", "new/deep/p.csv"),

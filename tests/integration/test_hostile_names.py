@@ -32,7 +32,7 @@ PATCHES = ["--backbone", "tiny", "--weights", "random"]
 MODELS = [
     (["check", "copies", "--write-groups", "groups.csv"], 1),
     (["train", "copies", "-o", "m.hvlad", "--groups", "groups.csv", *TINY], 0),
-    (["defects", "fit", "good", "-o", f"{HOSTILE}.hvlad", "--patch", str(PATCH), *PATCHES], 0),
+    (["defects", "fit", "good", "-o", f"{HOSTILE}.hvlad", "--set", f"patch={PATCH}", *PATCHES], 0),
 ]
 
 
@@ -114,7 +114,10 @@ COMMANDS = [
         *(0, [], []),
     ),
     pytest.param(
-        *(["demo", "copies", "-o", f"{HOSTILE}demo", *TINY], 0, [], [f"{HOSTILE}demo/index.html"]),
+        *(
+            ["demo", "-o", f"{HOSTILE}demo", "--n-images", "24", "--set", "backbone=tiny"],
+            *(0, [], [f"{HOSTILE}demo/index.html"]),
+        ),
         marks=pytest.mark.full,  # trains a classifier
         id="demo",
     ),

@@ -86,8 +86,8 @@ def test_the_particles_of_a_model_are_labelled_classified_and_counted(model, ima
         )
     assert "is not empty, and nothing is overwritten" in refused(*command)
     run(*command, "--resume")
-    assert "min_area 20, not 30" in refused(*command, "--resume", "--min-area", "30")
-    assert "are for finding without a model" in refused(*command, "--resume", "--remove-banner")
+    assert "min_area 20, not 30" in refused(*command, "--resume", "--set", "min_area=30")
+    assert "are for finding without a model" in refused(*command, "--resume", "--set", "page=0")
 
     middle = found.table["aspect_ratio"].median()
     labels = np.where(found.table["aspect_ratio"] < middle, "round", "long")
@@ -95,7 +95,7 @@ def test_the_particles_of_a_model_are_labelled_classified_and_counted(model, ima
     classes = tmp_path / "classes.hvlad"
     run("train", folder / "labels.csv", "-o", classes, *TINY, "-q")
     assert "shape" in load(classes).encoder_.blocks
-    told = refused("train", folder / "labels.csv", "-o", classes, *TINY, "--remove-banner", "-q")
+    told = refused("train", folder / "labels.csv", "-o", classes, *TINY, "--set", "page=0", "-q")
     assert "particles are read as they were found" in told
     said = run("particles", "classify", classes, folder, "--cache", tmp_path / "cache", "-q").stdout
     assert f"{n_particles} particles classified: long " in said

@@ -6,8 +6,8 @@ from support.commands import TINY, run
 
 import hypervlad
 
-GIVEN = ["--image-page", "1", "--channel", "2", "--scaling", "0:4095", "--remove-banner"]
 STORED = {"page": 1, "channel": 2, "scaling": (0, 4095), "banner": "remove"}
+GIVEN = [f"--set={name}={value}" for name, value in STORED.items()]
 
 
 def test_a_classifier_stores_how_images_were_read(texture_images, tmp_path):

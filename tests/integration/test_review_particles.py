@@ -92,7 +92,7 @@ def reviewed(place, tmp_path_factory):
     """A folder that is classified and queued, and of whose outlines a person called two wrong."""
     root = tmp_path_factory.mktemp("reviewed")
     found = Path(shutil.copytree(place.root / "new-found", root / "found"))
-    run("particles", "classify", place.model, found, "--format", "geojson", "-q")
+    run("particles", "classify", place.model, found, "-q")
     queue = start(place, found, root / "queue")
     with contextlib.closing(Queue(queue)) as opened:
         # As a model is that has learnt more: with these few particles, no answer is sure.

@@ -170,7 +170,7 @@ def test_the_sizes_are_those_of_other_commands(folder, tmp_path):
     run(folder, "-o", sizes, "--scale-bar", "200 nm", "-q")
     assert "../../images/one/a.png" in table(sizes)
     (tmp_path / "link").symlink_to(folder)
-    options = ["--window", "100nm", "--no-figures", "--on-error", "skip", "--pixel-sizes", sizes]
+    options = ["--window", "100nm", "--no-figures", "--on-error", "skip", "--pixel-size", sizes]
     for number, place in enumerate((folder / "two" / "..", tmp_path / "link")):
         out = tmp_path / f"align-{number}"
         done = commands.run("align", place, "-o", out, *options)
@@ -186,8 +186,8 @@ def test_a_model_is_trained_and_used_with_sizes(texture_images, tmp_path):
     sizes, model = images / "sizes.csv", tmp_path / "model.hvlad"
     files = [file.relative_to(images).as_posix() for file in sorted(images.rglob("*.png"))]
     sizes.write_text("\n".join(["path;pixel_size", *(f"{file};2,5" for file in files)]))
-    given = ["--pixel-sizes", sizes, "-q"]
-    commands.run("train", images, "-o", model, *commands.TINY, "--pixel-size", "5", *given)
+    given = ["--pixel-size", sizes, "-q"]
+    commands.run("train", images, "-o", model, *commands.TINY, "--resample-to", "5", *given)
     out = tmp_path / "vectors.parquet"
     extract = partial(commands.run, "extract", images, "-m", model, "-o", out)
     cache = ["--cache", tmp_path / "cache"]

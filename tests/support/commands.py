@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from hypervlad.cli import app
 
-TINY = ["--backbone", "tiny", "--weights", "random", "--image-size", "16"]
+TINY = ["--backbone", "tiny", "--weights", "random", "--set", "image_size=16"]
 
 try:
     RUNNER = CliRunner(mix_stderr=False)

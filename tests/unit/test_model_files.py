@@ -330,11 +330,12 @@ def test_a_codebook_of_another_network_is_refused_when_it_is_used(name, change, 
 
 
 def test_weights_that_are_given_are_those_of_a_new_fit(texture_images, tmp_path, path):
-    images, own = texture_images[0], tmp_path / "own.pth"
+    images, own = texture_images[0], tmp_path / "elsewhere" / "own.pth"
+    own.parent.mkdir()
     torch.save(build_tiny().state_dict(), own)
     encoder = make_tiny_encoder().set_params(weights=own).fit(images)
     encoder.save(path)
-    with pytest.raises(WeightsNotFoundError, match=r"'own\.pth', which is not looked for"):
+    with pytest.raises(WeightsNotFoundError, match=r"'own\.pth', which is not beside"):
         clone(hypervlad.load(path)).fit(images)
     model = MicrographClassifier(clone(encoder), calibrate=False).fit(*texture_images)
     model.save(path)

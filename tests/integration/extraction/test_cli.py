@@ -76,7 +76,6 @@ def test_impossible_options_are_errors_before_any_work(dry, model, folder, tmp_p
         (folder, tmp_path, [], "is a folder; give the name of a file"),
         (folder, out, ["--jobs", "0"], "--jobs 0: give a number of processes"),
         (folder, out, ["--cache", model], "a file; give a folder"),
-        (folder, out, ["--weights", "nope.pth"], "nope.pth"),
         (folder, out, ["--skipped", out], "would overwrite the output or the model"),
         (folder / "a", out, ["--root", folder / "b"], "is not in root="),
         (folder / "a" / "0.png", out, [], "--include"),

@@ -27,10 +27,14 @@ def test_version():
 def test_the_help_states_the_librarys_own_defaults():
     text = " ".join(run("train", "--help").stdout.split())
     defaults = HypercolumnVLAD().get_params()
-    for stated in ("backbone", "image_size"):
-        assert f"by default {defaults[stated]}." in text
+    assert f"by default {defaults['backbone']}." in text
     assert f'"{defaults["weights"]}" (the default)' in text
 
 
-# How images are read. A model stores it, so commands that are given a model need no option, unless
-# the model is one of several methods, as in align.
+def test_there_are_few_options_and_set_explains_the_other_parameters():
+    options = [each for command in COMMANDS.values() for each in command.params]
+    assert sum(each.param_type_name == "option" for each in options) <= 145
+    said = " ".join(run("train", "nowhere", "-o", "m.hvlad", "--set", "help").stdout.split())
+    for words in ("image_size: int", "turns: {1, 2, 4, 8}, default=2.", "prior: ", "banner: "):
+        assert words in said
+    assert "backbone:" not in said

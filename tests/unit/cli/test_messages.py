@@ -76,7 +76,7 @@ def training(
             ValueError(
                 'give weights="path/to/w.pth", weights="random" or image_size=224; (tile=1)'
             ),
-            "give --weights path/to/w.pth, --weights random or --image-size 224; (tile=1)",
+            "give --weights path/to/w.pth, --weights random or --set image_size=224; (tile=1)",
         ),
         (ValueError("use f(pixel_size=None) or jobs=2"), "use f(pixel_size=None) or jobs=2"),
     ],
@@ -93,5 +93,5 @@ def test_any_exception_is_one_sentence_with_options_that_the_command_has(
     known = {option for each in all_commands()["train"].params for option in each.opts}
     assert set(re.findall(r"--[a-z][a-z-]*", sentence)) <= known | {"--debug"}
     if words == "not enough memory":
-        for advice in ("--image-size", "--jobs" if "--jobs" in known else "", "reduced size"):
+        for advice in ("image_size or tile_size (--set)", "reduced size"):
             assert advice in sentence

@@ -135,7 +135,7 @@ def test_an_embedded_backbone_needs_no_weights_file(images, tiny_weights, tmp_pa
     moved = weights.rename(tmp_path / "moved.pth")
     loaded = hypervlad.load(tmp_path / "with.hvlad")
     np.testing.assert_array_equal(loaded.transform(images), vectors)
-    with pytest.raises(ValueError, match=r"from a file, 'w.pth', which is not looked for"):
+    with pytest.raises(ValueError, match=r"from a file, 'w.pth', which is not beside"):
         hypervlad.load(tmp_path / "without.hvlad").transform(images)
     again = hypervlad.load(tmp_path / "without.hvlad", weights=moved)
     np.testing.assert_array_equal(again.transform(images), vectors)

@@ -136,7 +136,7 @@ def test_the_first_frame_is_read_where_no_page_can_be_chosen(tmp_path, kind):
     path.write_bytes(pillow_bytes(kind, GREY, **others, lossless=True))
     first = read_image(path, page=0).reshape(*GREY.shape, -1)[..., 0]
     assert_array_equal(first, np.float32(GREY / 255))
-    words = f"--image-page 0, where a model .*export others of a {kind} file as images"
+    words = f"--set page=0, where a model .*export others of a {kind} file as images"
     with pytest.warns(PartlyReadWarning, match=words):
         read_image(path)
 
