@@ -322,7 +322,7 @@ def write_scale_page(
     ]
     if found:
         words = "Images with a remark come first. Those that you accept are saved as a table for "
-        words += "--pixel-sizes: save it into the folder from which the names begin."
+        words += "--pixel-size: save it into the folder from which the names begin."
         content += parts.section("Scale bars found", words, sheet)
     content += parts.section("Without a scale bar", parts.Items(without) if without else "")
     task = parts.Decisions(
