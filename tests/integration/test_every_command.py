@@ -127,8 +127,8 @@ RUNS = {
         "report: e.html",
     ),
     "particles find": Run(
-        "particles find fields -o found --groups fields.csv --samples fields2.csv --polarity dark --set min_area=20 {READING} {USING} "
-        "--format geojson --format roi --keep-annotations",
+        "particles find fields -o found --groups fields.csv --samples fields2.csv --polarity dark "
+        f"--set min_area=20 {READING} {USING} --format geojson --format roi --keep-annotations",
         "found/particles.csv found/run.json found/geojson/0.png.geojson found/roi/0.png.zip",
         "particles",
     ),
