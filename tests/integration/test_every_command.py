@@ -100,7 +100,7 @@ RUNS = {
         f"align-train wires --masks 'wire masks' --set window=24 -o a.hvlad {OWN_SIZE} "
         f"{READING} --seed 1 --groups wires.csv --device cpu --on-error skip --include-backbone -q",
         "a.hvlad",
-        "16 windows",
+        "windows of 1 image",
     ),
     "diameters": Run(
         "diameters wires -o thick --groups wires.csv --samples samples.csv --polarity bright "
