@@ -102,7 +102,7 @@ def start_queue(
     >>> from PIL import Image
     >>> from hypervlad import HypercolumnVLAD, MicrographClassifier, make_tem_images
     >>> from hypervlad.apps.review import start_queue
-    >>> images, labels = make_tem_images(16, size=32, random_state=0)
+    >>> images, labels = make_tem_images(16, size=32, random_state=1)
     >>> images = [np.uint8(255 * image) for image in images]
     >>> encoder = HypercolumnVLAD(weights="random", image_size=32, n_codewords=4, sampling=900)
     >>> model = MicrographClassifier(encoder, random_state=0).fit(images, labels)

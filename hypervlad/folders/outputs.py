@@ -10,7 +10,6 @@ from pathlib import Path
 
 from hypervlad.common.files import check_writable
 from hypervlad.common.modelfile import read_model
-from hypervlad.images.files import IMAGE_SUFFIXES, list_matches
 
 
 def check_file(path: Path, *inputs: str | Path | None) -> None:
@@ -40,6 +39,8 @@ def check_model(path: Path, *inputs: str | Path | None) -> None:
 
 
 def _is_read(path: Path, given: str | Path) -> bool:
+    from hypervlad.images.files import IMAGE_SUFFIXES, list_matches  # not above: it loads scipy
+
     if os.path.isdir(given):
         is_image = path.suffix.lower() in IMAGE_SUFFIXES
         return is_image and Path(given).resolve() in path.resolve().parents
@@ -90,6 +91,8 @@ def check_folders(output: Path, paths: Sequence[str]) -> None:
 
 
 def _check_pattern(output: Path, path: str) -> None:
+    from hypervlad.images.files import list_matches
+
     found = [path] if os.path.exists(path) else list_matches(path)
     for each in found:
         if output.resolve() in Path(each).resolve().parents:

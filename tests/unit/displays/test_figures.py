@@ -179,7 +179,7 @@ UNUSED = SimpleNamespace(classes_=("a", "b"))
         (ParticleDisplay, (IMAGE[:50], 1 * MASK), {}, "outlines of 60 x 90 pixels for an image"),
         (ParticleDisplay, (np.eye(3), DIAGONAL, ["a"]), {}, "one class for each of 3"),
         (ParticleDisplay, (np.eye(3), DIAGONAL, "abc"), {"class_names": "ab"}, "there are c"),
-        (DIRECTIONS, (IMAGE,), {"method": "fft"}, "method must be one of .* not 'fft'"),
+        (DIRECTIONS, (IMAGE,), {"method": "fft"}, "method must be .* not 'fft'"),
         (DIRECTIONS, (IMAGE,), {"pixel_size": "4"}, "pixel_size must be nanometres .* not '4'"),
         (DIRECTIONS, (IMAGE,), {"window": "5nm", "pixel_size": 5}, "5nm is 1 pixel .* at least 2"),
         (DIRECTIONS, (np.eye(64),), {"window": "1um", "pixel_size": 5}, "1um is 200 pixels"),
