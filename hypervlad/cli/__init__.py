@@ -94,7 +94,7 @@ def _root(
         ),
     ] = False,
 ) -> None:
-    """Classify electron micrographs: train on a labelled folder, then predict.
+    """Classify electron micrographs, find defects and particles, measure fibres.
 
     hypervlad COMMAND --help explains a command and its options. Those below may be given before or
     after any command.
