@@ -3,7 +3,7 @@ Which defects would my scorer find?
 ===================================
 
 A scorer measures this itself: ``fit`` puts synthetic spots, scratches and stains on held-out
-images, and looks for them. For other kinds, :func:`hypervlad.data.add_defect` adds known defects to
+images, and looks for them. For other kinds, :func:`hypervlad.add_defect` adds known defects to
 defect-free images. In the lower panel of the second figure, each point is an image, and those that
 reach the threshold are orange: some kinds of defects are mostly missed.
 """

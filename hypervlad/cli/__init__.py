@@ -44,6 +44,8 @@ class _Hypervlad(typer.core.TyperGroup):
         first, later, words = list[str](), list[str](), iter(args)
         for word in words:
             name, has_value, _ = word.partition("=")
+            if word[:2] == "-q" and word[2:].isalpha():  # with others, as in -qo FILE
+                first, word = [*first, "-q"], f"-{word[2:]}"
             if name in takes_value:
                 first += [word, *islice(words, takes_value[name] and not has_value)]
             else:

@@ -18,7 +18,7 @@ from hypervlad.cli.messages import (
     say,
 )
 from hypervlad.common.wording import counted, percent, verb
-from hypervlad.folders.outputs import check_folders, check_model
+from hypervlad.folders.outputs import check_file, check_folders, check_model
 
 
 @plain_errors
@@ -254,11 +254,13 @@ def diameters(
       hypervlad diameters mats/ -o found/ --groups voltages.csv --pixel-size sizes.csv
       hypervlad diameters mats/ -o found/ --resume --leave-out choice.csv
     """
-    from hypervlad.fibres.diameter_tables import write_diameters
+    from hypervlad.fibres.diameter_tables import TABLES, write_diameters
     from hypervlad.images import ReadOptions
 
     (reading,) = option.settings(set_, ReadOptions)
     check_folders(output, paths)
+    for table in TABLES:
+        check_file(output / table, groups, samples, pixel_size, leave_out)
     files = images_in(paths, groups, samples, pixel_size)
     of_images = None if groups is None else groups_of(files, groups, paths)
     compared, bad = write_diameters(
@@ -286,7 +288,10 @@ def diameters(
         if name not in {group.name for group in with_median}:
             echo(f"{name}: no median, as none of its images has one")
     for one, other, ratio, between in () if compared is None else compared.ratios():
-        echo(f"{one} over {other}: {ratio:.4g} (95 % {between.low:.4g} to {between.high:.4g})")
+        ends = f"95 % {between.low:.4g} to {between.high:.4g}"
+        if math.isnan(between.low):
+            ends = "no interval: it needs two samples of each group"
+        echo(f"{one} over {other}: {ratio:.4g} ({ends})")
     n_used = sum(group.n_images for group in with_median)
     if n_out := len(files) - len(bad) - n_used:
         echo(

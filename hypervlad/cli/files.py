@@ -85,7 +85,12 @@ def own_pixel_size(
     except ValueError:
         from hypervlad.folders.pixel_sizes import load_pixel_sizes
 
-        return load_pixel_sizes(given, images)
+    if not os.path.exists(given):
+        raise ValueError(
+            f"--pixel-size {given}: neither a number, such as 2.5, nor a file; expected nanometres "
+            "per pixel, or a CSV file with the columns path and pixel_size"
+        )
+    return load_pixel_sizes(given, images)
 
 
 def check_cache(cache: Path | None) -> None:

@@ -32,7 +32,7 @@ _OUT_OF_MEMORY = re.compile("can't allocate memory|not enough memory:|out of mem
 _LESS_MEMORY = {
     "jobs": "--jobs 1",
     "tile_size": "a smaller --tile-size",
-    "set_": "a smaller image_size or tile_size (--set)",
+    "backbone": "a smaller image_size or tile_size (--set)",
 }
 
 
@@ -75,7 +75,7 @@ def sentence_of(error: Exception, known: Collection[str] = ()) -> str:
             return f"--resample-to {value}" if "resample_to" in known else found[0]
         if name in known:
             return f"--{name.replace('_', '-')} {value}"
-        return f"--set {name}={value}" if "set_" in known else found[0]
+        return f"--set {name}={value}" if "backbone" in known else found[0]
 
     text = _PARAMETER.sub(as_option, " ".join(str(error).split()))
     if isinstance(error, OSError) and error.strerror and (error.filename or error.errno in _FULL):

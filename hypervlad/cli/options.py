@@ -199,7 +199,7 @@ _NOT_SET = {
     *("image", "mask", "self", "encoder", "boosting", "read_options", "memory"),
     *("random_state", "verbose", "device", "on_error", "pixel_size", "annotations", "method"),
 }
-_WORDS = {"true": True, "false": False, "none": None}
+_WORDS = {"true": True, "yes": True, "false": False, "no": False, "none": None}
 
 
 def settings(given: Sequence[str] | None, *parts: Any) -> list[dict[str, Any]]:
@@ -214,6 +214,8 @@ def settings(given: Sequence[str] | None, *parts: Any) -> list[dict[str, Any]]:
         owners = [own for own, names in zip(values, known, strict=True) if name in names]
         if not owners or not is_given:
             _explain(name, known)
+        if name in owners[0]:
+            raise ValueError(f"--set {name}: given twice; give one value")
         owners[0][name] = _parsed(value)
     return values
 

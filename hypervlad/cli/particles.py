@@ -373,7 +373,7 @@ def count(
 
     (given,) = option.settings(set_, FoundFolder.count)
     if output is not None:
-        check_file(output, *(found / name for name in OWN_FILES))
+        check_file(output, leave_out, *(found / name for name in OWN_FILES))
     check_page(page, output)
     folder = FoundFolder(found)
     if leave_out is not None:

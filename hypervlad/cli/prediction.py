@@ -118,9 +118,9 @@ def predict(
             check_share(name, share)
     if (output or page or sort_into) is None and not can_print(sys.stdout):
         raise ValueError("standard output is closed; write the table to a file: --output CSV")
-    check_page(page, output, model, *paths)
+    check_page(page, output, model, pixel_size, *paths)
     if output is not None:
-        check_file(output, model, *paths)
+        check_file(output, model, pixel_size, *paths)
         if not watch and output.exists() and settings_file(output).exists():
             raise ValueError(
                 f"{output} was made with --watch, and its lines would be lost; give another name, "

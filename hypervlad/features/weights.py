@@ -92,7 +92,8 @@ def find_weights(name: str, weights: str = "pretrained", *, download: bool = Tru
     if weights.startswith(_FILE):
         raise WeightsNotFoundError(
             f"the model was trained with weights from a file, {weights.removeprefix(_FILE)!r}, "
-            "which is not beside the model: put it there, or say where it is, weights=FILE"
+            "which is not beside the model: put it there, or, in Python, say where it is, "
+            "weights=FILE"
         )
     if weights not in PUBLISHED:
         known = ", ".join(map(repr, PUBLISHED))

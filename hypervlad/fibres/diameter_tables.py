@@ -35,6 +35,7 @@ from hypervlad.statistics.groups import weighted_quantiles
 
 IMAGES_TABLE, PLACES_TABLE = "diameters.csv", "places.csv"
 GROUPS_TABLE, RATIOS_TABLE, PAGE = "groups.csv", "ratios.csv", "diameters.html"
+TABLES = (IMAGES_TABLE, PLACES_TABLE, GROUPS_TABLE, RATIOS_TABLE)
 REGIONS = "roi"
 _PLACE_COLUMNS = (
     "path",
