@@ -282,7 +282,7 @@ class StoredPart(CachingPart):
 
     @classmethod
     def from_state(cls, header: Mapping[str, Any], arrays: Mapping[str, Any]) -> Self:
-        """Undo :meth:`to_state`; a ValueError or TypeError for what cannot be such a part."""
+        """Undo ``to_state``; a ValueError or TypeError for what cannot be such a part."""
         remaining, found = dict(arrays), dict[str, Any]()
         for name, field in cls._state.items():
             try:
