@@ -52,6 +52,10 @@ _PLACE_COLUMNS = (
 )
 _REFUSED = "refused_"
 _ANNOTATIONS = ("annotations", "annotation_share")  # columns
+_KEPT_COLUMNS = {  # without which an image is measured again
+    *("settings", "places", "pixel_size_nm", "median_low_px", "median_high_px", "profile"),
+    *("polarity", "blur_px", "reason", *_ANNOTATIONS),
+}
 
 
 def write_diameters(
@@ -285,8 +289,10 @@ def _place_rows(image: MeasuredImage) -> Iterator[Row]:
 
 
 def _is_kept(row: Row, places: Sequence[Row], settings: str) -> bool:
+    if not row.keys() >= _KEPT_COLUMNS or row["settings"] != settings:
+        return False
     # If all places were left out, the table has no interval that could be taken back.
-    return row.get("settings") == settings and (not places or row["places"] != "0")
+    return not places or (row["places"] != "0" and places[0].keys() >= {*_PLACE_COLUMNS})
 
 
 def _stored(row: Row, places: Sequence[Row]) -> FibreDiameters:
