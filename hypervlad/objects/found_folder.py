@@ -58,8 +58,8 @@ _NEEDED = ("micrograph", "height", "width", "pixel_size_nm", "outlines_digest")
 _TEXT_COLUMNS = ("micrograph", "group", "sample", "class", "true", "note", "source")
 _TEXTS = dict.fromkeys((*_TEXT_COLUMNS, "image_digest", "outlines_digest"), str)
 _SAVE_AS_CSV = "; if a spreadsheet saved it, save it as CSV UTF-8, with commas and decimal points"
-# An outline with these measures is the one that was measured before.
-_SAME = ("particle", "area_px2", "top", "left", "centroid_row", "centroid_column")
+# An outline with these measures is the one that was measured before, whatever its number is now.
+_SAME = ["area_px2", "top", "left", "centroid_row", "centroid_column"]
 _MAX_WEIGHT = 10  # of a particle, from which on a count may depend on it alone
 
 
@@ -280,7 +280,8 @@ class FoundFolder:
     ) -> list[str]:
         """Measure all outlines that were changed, and write the tables if there are any.
 
-        A particle whose outline is as it was keeps its class and what a person wrote beside it.
+        A particle whose outline is as it was keeps its class and what a person wrote beside it,
+        also if another program has given it another number.
 
         Parameters
         ----------
@@ -296,6 +297,11 @@ class FoundFolder:
         -------
         list of str
             The fields that had been measured before.
+
+        Warns
+        -----
+        UserWarning
+            If particles that a person had left out or given a class have no such outlines any more.
         """
         with exclusive_lock(self.path / LOCK, self.path):
             if begin and not (self.path / PARTICLES).exists():
@@ -312,21 +318,38 @@ class FoundFolder:
         before, changed = self.table, fields["micrograph"][is_new].tolist()
         if not changed and not formats and len(fields) == fields["particles"].notna().sum():
             return []
-        own = [before[~before["micrograph"].isin(changed)]]
+        own, lost = [before[~before["micrograph"].isin(changed)]], dict[str, int]()
+        is_given = self._is_left_out
+        if "class" in before:
+            is_given = is_given | (before["class"].notna() & ~self.is_by_model).to_numpy(bool)
         for name in ProgressBar(changed, unit="image", disable=not verbose or None):
             field = self.fields[fields["micrograph"].tolist().index(name)]
             outlines = self.outlines(name)
             check_same_size(outlines, np.empty(field.shape), name)
             outlines = replace(outlines, pixel_size=outlines.pixel_size or field.pixel_size)
             table = measure_particles(outlines.as_particles(name))
-            old = before[before["micrograph"] == name]
+            old = before[before["micrograph"] == name].drop_duplicates(_SAME, keep=False)
             added = [column for column in old if column not in table]
+            n_given = int(is_given[before["micrograph"] == name].sum())
             if len(old):
-                table = table.merge(old[[*_SAME, *added]], on=list(_SAME), how="left")
+                own_given = is_given[old.index]
+                is_kept = pd.MultiIndex.from_frame(old[_SAME]).isin(
+                    pd.MultiIndex.from_frame(table[_SAME])
+                )
+                n_given -= int((own_given & is_kept).sum())
+                table = table.merge(old[[*_SAME, *added]], on=_SAME, how="left")
+            if n_given:
+                lost[name] = n_given
             own.append(table)
             fields.loc[fields["micrograph"] == name, "pixel_size_nm"] = outlines.pixel_size
         table = pd.concat([each for each in own if len(each)] or own[:1])
         self._write(table, formats, changed)
+        if n_lost := sum(lost.values()):
+            warn_user(
+                f"{counted(n_lost, 'particle')} of {name_some(list(lost))} that a person left out "
+                f"or gave a class {verb(n_lost, 'has', 'have')} no such outline any more: repeat "
+                f"it in {self.path / PARTICLES} where outlines were changed"
+            )
         return list(fields["micrograph"][is_new & fields["outlines_digest"].notna()])
 
     def classify(
@@ -437,8 +460,8 @@ class FoundFolder:
     ) -> FoundCounts:
         """Count the particles of each class and return their sizes, with 95 % intervals.
 
-        Outlines that were changed are measured again first. An image that is a copy of another in
-        its group is not counted, with a warning.
+        Outlines that were changed are measured again first. An image that is a copy of another is
+        not counted, but in another group; the notes name it.
 
         Parameters
         ----------
@@ -468,7 +491,7 @@ class FoundFolder:
         Warns
         -----
         UserWarning
-            If an image is a copy, or no particle is where one should be left out.
+            If no particle is where one should be left out, and as for :meth:`update`.
         """
         changed = self.update()
         if leave_out is not None:
@@ -479,7 +502,17 @@ class FoundFolder:
                 f"{verb(len(changed), 'the outlines', 'outlines')} of {name_some(changed)} were "
                 "changed after they were measured, and have been measured again"
             )
-        copies = self._copies()
+        copies, everywhere = self._copies("image_digest", "group"), self._copies("image_digest")
+        if copies:
+            notes.append(
+                f"without {name_some(copies)}, {verb(len(copies), 'a copy', 'copies')} of other "
+                "images" + " in the same group" * (everywhere != copies)
+            )
+        if between := [name for name in everywhere if name not in copies]:
+            notes.append(
+                f"all groups together are counted without {name_some(between)}, "
+                f"{verb(len(between), 'a copy', 'copies')} of images in other groups"
+            )
         fields = [field for field in self.fields if field.micrograph not in copies]
         is_out = self._is_left_out
         if n_out := int(is_out.sum()):
@@ -547,7 +580,11 @@ class FoundFolder:
             chosen = [field for field in fields if field.group == name]
             is_in = table["micrograph"].isin([field.micrograph for field in chosen])
             groups[name] = counted_in(chosen, table[is_in])
-        return FoundCounts(*counted_in(fields, table), column, notes, is_counted, groups)
+        fields = [field for field in fields if field.micrograph not in everywhere]
+        is_once = ~table["micrograph"].isin(everywhere).to_numpy(bool)
+        is_counted[is_counted] = is_once
+        together = counted_in(fields, table[is_once])
+        return FoundCounts(*together, column, notes, is_counted, groups)
 
     # --- internal ------------------------------------------------------------------------------
 
@@ -591,16 +628,10 @@ class FoundFolder:
                 warn_user(f"no particle is there to leave out: {name_some(missing)}")
             self._write(table, changed=())
 
-    def _copies(self) -> set[str]:
-        """Return the images that are copies of others in their group, with a warning."""
+    def _copies(self, *columns: str) -> list[str]:
+        """Return the images that agree with an earlier one in these columns."""
         known = self.field_table[self.field_table["image_digest"].notna()]
-        copies = known["micrograph"][known.duplicated(["image_digest", "group"])].tolist()
-        if copies:
-            warn_user(
-                f"{name_some(copies)}: {verb(len(copies), 'a copy', 'copies')} of other images in "
-                "the same group, and not counted again"
-            )
-        return set(copies)
+        return list(known["micrograph"][known.duplicated(list(columns))])
 
     @property
     def _is_reviewed(self) -> NDArray[np.bool_]:

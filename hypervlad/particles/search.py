@@ -19,7 +19,7 @@ from hypervlad.images.annotations import annotation_mask, note_annotations
 from hypervlad.images.options import PIXEL_SIZE, check_read_options
 from hypervlad.images.reading import read_named, relative_names
 from hypervlad.objects.export import write_outlines
-from hypervlad.objects.found_folder import FIELD_COLUMNS, LOCK, RUN, FoundFolder, is_below
+from hypervlad.objects.found_folder import LOCK, RUN, FoundFolder, is_below
 from hypervlad.objects.outlines import read_outlines
 from hypervlad.objects.particle import Outlines, check_same_size, note_doubt
 from hypervlad.statistics.splits import check_groups
@@ -83,6 +83,8 @@ def find_in_images(
 
     Raises
     ------
+    ImageReadError
+        At the end, if outlines that are in the folder are damaged; those of the others are there.
     ValueError
         If the folder has other files, or is of other images or another `finder`.
 
@@ -134,10 +136,10 @@ def find_in_images(
                         there = read_outlines(file) if file.exists() else None
                         if there is None or name not in rows:
                             image = files.get(name) or folder.image(name)
-                            found, rows[name] = _outlined(name, image, there, outline, reading)
+                            found, own = _outlined(name, image, there, outline, reading)
+                            rows[name] = rows.get(name, {}) | own
                     except ImageReadError as error:
-                        left_out.append(str(error))
-                        rows.pop(name, None)
+                        left_out.append(str(error))  # an earlier row stays, as its particles do
                         continue
                     row = rows[name]
                     row |= labels.get(name, {})
@@ -227,16 +229,16 @@ def _outlined(
     own = read_named(image, options, str(image))
     check_same_size(found, own.pixels, str(image))
     found = replace(found, pixel_size=own.pixel_size)
-    row = dict.fromkeys(FIELD_COLUMNS) | {
+    row: dict[str, Any] = {
         "micrograph": name,
         "height": found.shape[0],
         "width": found.shape[1],
         "pixel_size_nm": found.pixel_size,
-        "annotated_px": int(annotation_mask(found.annotations, found.shape).sum()),
-        "beside": found.n_beside,
-        "note": found.note or None,
         "image_digest": own.digest,
     }
+    if there is None:  # a file of outlines has none of these
+        row["annotated_px"] = int(annotation_mask(found.annotations, found.shape).sum())
+        row |= {"beside": found.n_beside, "note": found.note or None}
     return found, row
 
 

@@ -10,6 +10,7 @@ import pytest
 import tifffile
 from PIL import Image
 
+from hypervlad.images import ImageReadError
 from hypervlad.particles import (
     FoundFolder,
     count_particles,
@@ -310,12 +311,42 @@ def test_groups_are_counted_each_and_copies_once(images, tmp_path):
     root = shutil.copytree(images, tmp_path / "images")
     shutil.copy(root / "z.png", root / "zz.png")
     found, _ = find(tmp_path / "found", root, groups=[*"aabbbb"], samples=[*"112233"])
-    with pytest.warns(UserWarning, match=r"^zz\.png: a copy"):
-        result = found.count()
+    result = found.count()
+    assert result.notes[0] == "without zz.png, a copy of other images"
     assert result.counts["particles"].tolist() == [8]
     assert {name: len(own[0]) for name, own in result.groups.items()} == {"a": 1, "b": 1}
     names, rows = result.cells()
     assert [row[names.index("particles")] for row in rows] == [8, 4, 4]
+    result = edit(found, "group", "a", row=5, file="fields.csv").count()  # where zz.png is
+    assert "together are counted without zz.png, a copy" in result.notes[0]
+    assert (result.counts["particles"].tolist(), result.is_counted.sum()) == ([8], 8)
+    assert {name: own[0]["particles"].tolist() for name, own in result.groups.items()} == {
+        "a": [6],
+        "b": [4],
+    }
+
+
+def test_marks_follow_outlines_that_have_other_numbers(found):
+    found.count(leave_out={"a.png": [(12, 12), (62, 72)]})
+    labels = found.outlines("a.png").label_image()
+    write_outlines(found.outlines_file("a.png"), np.where(labels, 4 - labels, 0))
+    assert "without 2 particles " in begun(found.count().notes)
+    write_outlines(found.outlines_file("a.png"), np.where(labels == 3, 0, labels))
+    with pytest.warns(UserWarning, match=r"^1 particle of a\.png that a person left out"):
+        found.count()
+
+
+def test_damaged_outlines_cost_no_field(found, images):
+    edit(found, "annotated_px", 50, file="fields.csv")
+    before, file = FoundFolder(found.path).field_table, found.outlines_file("a.png")
+    content = file.read_bytes()
+    file.write_bytes(content[:200])
+    for act in (lambda: find(found.path, images, resume=True), found.count):
+        with pytest.raises(ImageReadError, match=r"a\.png\.tif"):
+            act()
+    file.write_bytes(content)
+    find(found.path, images, resume=True)
+    pd.testing.assert_frame_equal(FoundFolder(found.path).field_table, before)
 
 
 def rewrite(folder, file, text, encoding="utf-8"):
