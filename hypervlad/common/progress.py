@@ -86,6 +86,10 @@ def warn_of_image(sentence: Sentence, name: str, fact: Any) -> None:
         run.facts.setdefault(sentence, {})[name] = fact
 
 
+def is_announced() -> bool:
+    return _run.get() is not None
+
+
 def n_announced() -> int:
     """Return the number of images announced, 1 if none were."""
     run = _run.get()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -74,6 +74,8 @@ class AlignedFraction:
     expected_fraction : float or None
         Mean of a model's probabilities over the windows with fibres, by area; None without a model
         or without fibres. Less biased than `fraction` where many windows are uncertain.
+    annotations : list of Annotation
+        What was left out, as it is no sample.
     """
 
     fraction: float
@@ -92,6 +94,7 @@ class AlignedFraction:
     tolerance: float
     statistics: AxialStatistics | None = None
     expected_fraction: float | None = None
+    annotations: list[Annotation] = field(default_factory=list)
 
     @property
     def window_sides(self) -> tuple[float, float]:
@@ -201,7 +204,8 @@ def aligned_fraction(
     sample = read_sample(image, annotations=annotations, read_options=read_options)
     name = image_name(image)
     field = GradientField.of(sample, sigma, name)
-    return _fraction(field, sample.grey, method, window, tolerance, name)
+    found = _fraction(field, sample.grey, method, window, tolerance, name)
+    return replace(found, annotations=sample.annotations)
 
 
 def _fraction(

@@ -1,4 +1,4 @@
-"""What is no sample: information bars, scale bars, letters, arrows, coloured marks, margins."""
+"""What is no sample: information bars, scale bars, letters, arrows, coloured marks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from scipy.sparse.csgraph import connected_components
 from hypervlad.common.progress import warn_of_image
 from hypervlad.common.wording import counted, name_some, verb
 from hypervlad.images.banner import as_8bit_grey, find_banner
-from hypervlad.images.pixels import scale_pixels
 from hypervlad.images.scale_bars import ScaleBar, find_scale_bar
 
 _EIGHT = np.ones((3, 3), bool)
@@ -41,16 +40,12 @@ _SOLID_BOX, _MAX_BOX = 0.97, 0.15  # behind text: share that is filled, and of t
 _HIGHEST = 0.15  # of the shorter side: a label and its distance from the bar
 _BESIDE_BAR = 0.25  # lengths of a scale bar around it, within which a label is that is not seen
 # Coloured marks: channels of a pixel differ by so many grey levels, those of a grey one by less.
-# Marks cover at most `_MAX_COVER` of an image, and this share of the rest is grey, also compressed.
-_COLOURED, _TINTED, _GREY_SHARE = 64, 16, 0.99
+# Marks cover at most this share of an image, and this share of the rest is grey, also compressed.
+# Nearly all of them is open, as outlines and words are, or a bar; otherwise, it is the sample.
+_COLOURED, _TINTED, _MAX_INK, _GREY_SHARE, _DRAWN_SHARE = 64, 16, 0.04, 0.99, 0.9
 _NEAR_COLOUR = 16  # pixels beside a mark that compression tints
-# A margin is of one level, within two grey levels, in this share of its rows, and ends at an
-# edge: one of the next three rows has less than that share of it. Without a margin, it is 0.4 in
-# each of 1,300 real images.
-_FLAT, _FLAT_SHARE, _EDGE_ROWS, _EDGE_SHARE = 2, 0.995, 3, 0.3
-_MIN_MARGIN = 3  # pixels
 _FILL = 4  # pixels around an annotation, from which it is filled
-_BANDS = ("information bar", "empty margin")
+_BAND = "information bar"
 
 Mask: TypeAlias = NDArray[np.bool_]
 Grey: TypeAlias = NDArray[np.float32]
@@ -63,7 +58,7 @@ class Annotation:
 
     Attributes
     ----------
-    kind : {"information bar", "scale bar", "label", "arrow", "coloured mark", "empty margin"}
+    kind : {"information bar", "scale bar", "label", "arrow", "coloured mark"}
     box : tuple of four int
         First row, first column, last row + 1 and last column + 1.
     mask : ndarray of bool, shape (h, w), or None
@@ -76,12 +71,11 @@ class Annotation:
 
 
 def find_annotations(image: NDArray[Any], n_bar: int = 0) -> list[Annotation]:
-    """Find what was drawn into an image, and empty margins: they are no sample.
+    """Find what was drawn into an image, and is no sample.
 
     Information bars at the bottom and at the top (`find_banner`), one scale bar (`find_scale_bar`)
-    with its label, letters and arrows in pure black or white with crisp edges, and whatever is
-    coloured in an image that is grey elsewhere. Black or white letters are found in lines of at
-    least two. A margin is of one level without noise, on two sides at least, with straight edges.
+    with its label, letters and arrows in pure black or white with crisp edges, and coloured strokes
+    in an image that is grey elsewhere. Black or white letters are found in lines of at least two.
 
     Parameters
     ----------
@@ -118,16 +112,9 @@ def annotations_in(grey: Grey, bars: tuple[int, int], marks: list[Annotation]) -
     found = [Annotation("information bar", (0, 0, above, width))] if above else []
     if below:
         found.append(Annotation("information bar", (height - below, 0, height, width)))
-    top, left, bottom, right = exposed = _exposed(grey[above : height - below])
-    scan = grey[above : height - below][top:bottom, left:right]
+    scan = grey[above : height - below]
     if scan.size:
-        drawn = [*_margins(exposed, (height - above - below, width)), *_drawn_into(scan)]
-        found += [
-            replace(each, box=_shifted(each.box, above, 0))
-            if each.kind in _BANDS
-            else replace(each, box=_shifted(each.box, above + top, left))
-            for each in drawn
-        ]
+        found += [replace(each, box=_shifted(each.box, above)) for each in _drawn_into(scan)]
     return sorted([*found, *marks], key=lambda each: each.box)
 
 
@@ -151,7 +138,7 @@ def fill_annotations(grey: Grey, seen: Mask, annotations: list[Annotation]) -> G
     grey = grey.copy()
     for each in annotations:
         window = window_of(each, _FILL)
-        if each.kind not in _BANDS and (own := seen[window]).any():
+        if each.kind != _BAND and (own := seen[window]).any():
             nearest = ndimage.distance_transform_edt(
                 ~own, return_distances=False, return_indices=True
             )
@@ -166,80 +153,49 @@ def fill_annotations(grey: Grey, seen: Mask, annotations: list[Annotation]) -> G
 
 
 def coloured_marks(image: NDArray[Any]) -> list[Annotation]:
-    """Find what is coloured in an image (H, W, 3) that is grey elsewhere."""
+    """Find outlines, words and bars that are coloured in an image (H, W, 3), grey elsewhere.
+
+    Levels are not stretched: in an image of low contrast, a tint would become a colour.
+    """
     if image.ndim == 2:
         return []
-    levels = image if image.dtype == np.uint8 else 255 * scale_pixels(image, ("minmax", 0, 0))
-    colour = levels.max(axis=2).astype(np.float32) - levels.min(axis=2)
+    colour = image.max(axis=2).astype(np.float32) - image.min(axis=2)
+    if image.dtype != np.uint8:
+        colour *= 255 / (float(np.abs(image).max()) or 1)
     coloured = colour >= _COLOURED
-    if not 0 < coloured.mean() <= _MAX_COVER:
+    if not 0 < coloured.mean() <= _MAX_INK:
         return []
     beyond = ~ndimage.binary_dilation(coloured, _EIGHT, _NEAR_COLOUR)
     if (colour[beyond] < _TINTED).mean() < _GREY_SHARE:  # NaN if none is beyond
         return []
     labels, _ = ndimage.label(ndimage.binary_dilation(coloured, _EIGHT, _MARGIN), _EIGHT)
     labels[~coloured] = 0  # the letters of a word are one
-    found = []
+    found, n_drawn, n_all = list[Annotation](), 0, 0
     for number, window in enumerate(ndimage.find_objects(labels), start=1):
         mask = labels[window] == number
         if mask.sum() >= _MIN_PART:
+            is_bar = mask.mean() >= _SOLID and max(mask.shape) >= 3 * min(mask.shape)
+            n_drawn += mask.sum() * (is_bar or _solidity(mask) <= _SOLID)
+            n_all += mask.sum()
             rows, columns = window
             box = rows.start, columns.start, rows.stop, columns.stop
             found.append(Annotation("coloured mark", box, mask))
-    return found
+    return found if n_drawn >= _DRAWN_SHARE * n_all else []
 
 
-def _exposed(grey: Grey) -> Box:
-    """Return the box within empty margins; the whole image if there are none."""
-    whole = 0, 0, *grey.shape
-    if min(grey.shape) < 4 * _MIN_MARGIN:
-        return whole
-    sides = grey[0], grey[:, 0], grey[-1], grey[:, -1]
-    for level in (float(grey[0, 0]), float(grey[-1, -1])):
-        if sum((np.abs(side - level) <= _FLAT).mean() >= _FLAT_SHARE for side in sides) >= 2:
-            break
-    else:
-        return whole
-    is_flat: Mask = np.abs(grey - level) <= _FLAT
-    rows, columns = (np.flatnonzero(is_flat.mean(axis=a) < _FLAT_SHARE) for a in (1, 0))
-    if not len(rows) or not len(columns):
-        return whole
-    inner = is_flat[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    ends = len(grey) - 1 - rows[-1], grey.shape[1] - 1 - columns[-1]
-    edges = list[int]()
-    # Top, left, bottom and right, which a turn makes the top.
-    for margin, turn in zip((rows[0], columns[0], *ends), (0, -1, 2, 1), strict=True):
-        is_edge = np.rot90(inner, turn)[:_EDGE_ROWS].mean(axis=1) < _EDGE_SHARE
-        is_margin = margin >= _MIN_MARGIN and is_edge.any()
-        edges.append(int(margin + is_edge.argmax()) if is_margin else 0)
-    top, left, bottom, right = edges[0], edges[1], len(grey) - edges[2], grey.shape[1] - edges[3]
-    field = grey[top:bottom, left:right]
-    is_large = 2 * field.shape[0] >= grey.shape[0] and 2 * field.shape[1] >= grey.shape[1]
-    is_framed = sum(edge > 0 for edge in edges) >= 2 and is_large
-    return (top, left, bottom, right) if is_framed and _has_shades(field) else whole
-
-
-def _margins(exposed: Box, shape: tuple[int, int]) -> list[Annotation]:
-    (top, left, bottom, right), (height, width) = exposed, shape
-    boxes = [(0, 0, top, width), (bottom, 0, height, width)]
-    boxes += [(top, 0, bottom, left), (top, right, bottom, width)]
-    return [Annotation("empty margin", box) for box in boxes if box[0] < box[2] and box[1] < box[3]]
-
-
-def note_annotations(
-    name: str, annotations: list[Annotation], n_beside: int = 0, what: str = "object"
-) -> None:
+def note_annotations(name: str, annotations: list[Annotation], n_beside: int = 0) -> None:
     """Say in a UserWarning what was left out of an image; once for all images of a run."""
     if annotations:
-        warn_of_image(_left_out, name, (annotations, n_beside, what))
+        warn_of_image(_left_out, name, (annotations, n_beside))
 
 
-def _left_out(facts: Mapping[str, tuple[list[Annotation], int, str]], n_images: int) -> str:
-    kinds = words_of_annotations([each for found, *_ in facts.values() for each in found])
-    n_beside, what = sum(n for _, n, _ in facts.values()), next(iter(facts.values()))[2]
-    beside = f", with {counted(n_beside, what)} that it covers in part" if n_beside else ""
+def _left_out(facts: Mapping[str, tuple[list[Annotation], int]], n_images: int) -> str:
+    found = [each for own, _ in facts.values() for each in own]
+    n_beside = sum(n for _, n in facts.values())
+    beside = f", with {counted(n_beside, 'particle')} that it covers in part" if n_beside else ""
+    left_out = f"{words_of_annotations(found)} {verb(len(found), 'was', 'were')} left out"
     return (
-        f"{kinds} {verb(len(facts), 'was', 'were')} left out of {counted(len(facts), 'image')}, "
+        f"{left_out} of {counted(len(facts), 'image')}, "
         f"{name_some(list(facts))}{beside}; if it is sample, keep it with --keep-annotations "
         '(annotations="keep")'
     )
@@ -253,7 +209,7 @@ def words_of_annotations(annotations: list[Annotation]) -> str:
 
 def window_of(annotation: Annotation, margin: int = _MARGIN) -> tuple[slice, slice]:
     top, left, bottom, right = annotation.box
-    margin *= annotation.kind not in _BANDS
+    margin *= annotation.kind != _BAND
     return slice(max(top - margin, 0), bottom + margin), slice(
         max(left - margin, 0), right + margin
     )

@@ -25,6 +25,7 @@ from hypervlad.common.constraints import OneOf, check_value
 from hypervlad.common.limits import MAX_SIDECAR
 from hypervlad.common.progress import warn_of_image
 from hypervlad.common.wording import counted, name_some, warn_user
+from hypervlad.images.annotations import coloured_marks
 from hypervlad.images.banner import find_banner
 from hypervlad.images.errors import (
     ImageReadError,
@@ -174,7 +175,8 @@ def read_named(
 
     A part of a micrograph that was read before, such as a particle, makes itself an image. With
     `with_bars`, ``"bar_rows"`` of the metadata are the heights of the information bars at the top
-    and at the bottom of the stored image, removed or not.
+    and at the bottom of the stored image, removed or not, and ``"coloured_marks"`` what
+    `coloured_marks` finds in its levels.
     """
     if is_particle(source):
         found: Micrograph = source.as_micrograph()
@@ -197,6 +199,8 @@ def read_named(
     n_banner = n_bar if options.banner == "remove" else 0
     # The banner is removed first, as its white text would change the percentiles.
     pixels = pixels[: len(pixels) - n_banner]
+    if with_bars:
+        decoded.metadata["coloured_marks"] = coloured_marks(pixels)
     rule = scaling_rule(pixels, options, name)
     return Micrograph(
         pixels=scale_pixels(pixels, rule),

@@ -23,14 +23,14 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 from hypervlad.common.constraints import OneOf, check_value
-from hypervlad.common.progress import announced, warn_of_image
+from hypervlad.common.progress import announced, is_announced, warn_of_image
 from hypervlad.common.wording import counted, name_some
 from hypervlad.images.annotations import (
     Annotation,
     annotation_mask,
     annotations_in,
-    coloured_marks,
     fill_annotations,
+    note_annotations,
 )
 from hypervlad.images.banner import as_8bit_grey
 from hypervlad.images.errors import ImageReadError
@@ -82,7 +82,8 @@ def one_or_many(*paired: str) -> Callable[[Callable[Concatenate[Any, P], T]], _O
     The decorated function is written for one image, its first argument, a path or an array (H, W)
     or (H, W, 3). Given a list, tuple, array or column of paths, or a list of arrays, it returns the
     list of results in the same order; all images share the other arguments. An error names the
-    image that failed, by its path or its position.
+    image that failed, by its path or its position. One warning says which `annotations` of results
+    were left out, unless a larger call, such as for a folder, reports them.
 
     Parameters
     ----------
@@ -109,7 +110,10 @@ def one_or_many(*paired: str) -> Callable[[Callable[Concatenate[Any, P], T]], _O
         def of_one_or_many(*args: Any, **kwargs: Any) -> Any:
             given = signature.bind(*args, **kwargs).arguments
             if not _is_list(given[first]):
-                return function(**given)
+                result = function(**given)
+                if not is_announced():
+                    _note_annotations(image_name(given[first]), result)
+                return result
             images = check_image_list(given[first])
             own = {name: given[name] for name in paired if given.get(name) is not None}
             for name, values in own.items():
@@ -135,16 +139,23 @@ def for_each_image(
 ) -> list[T]:
     """Return what a function makes of each image, and of what else is its; errors name it."""
     found = []
+    is_within = is_announced()  # a larger call, which says itself what was left out
     with announced(len(images)):
         for number, (image, *own) in enumerate(zip(images, *others, strict=True)):
             try:
                 found.append(function(image, *own))
+                if not is_within:
+                    _note_annotations(image_name(image, number), found[-1])
             except ValueError as error:
                 name, reason = image_name(image, number), str(error).removeprefix("image: ")
                 if name in reason:
                     raise
                 raise type(error)(f"{name}: {reason}") from error
     return found
+
+
+def _note_annotations(name: str, found: Any) -> None:
+    note_annotations(name, getattr(found, "annotations", []), getattr(found, "n_beside", 0))
 
 
 def _is_list(image: Any) -> bool:
@@ -264,7 +275,7 @@ def read_sample(
     if annotations == "leave_out":
         above, below = micrograph.metadata["bar_rows"]
         bars = above, below - micrograph.metadata["banner_rows"]
-        found = annotations_in(as_8bit_grey(grey), bars, coloured_marks(micrograph.pixels))
+        found = annotations_in(as_8bit_grey(grey), bars, micrograph.metadata["coloured_marks"])
     seen = ~annotation_mask(found, (grey.shape[0], grey.shape[1]))
     if found and seen.any():
         grey = fill_annotations(grey, seen, found)

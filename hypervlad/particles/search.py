@@ -145,7 +145,7 @@ def find_in_images(
                     row |= labels.get(name, {})
                     row["pixel_size_nm"] = row["pixel_size_nm"] or size
                     if there is None:
-                        note_annotations(name, found.annotations, found.n_beside, "particle")
+                        note_annotations(name, found.annotations, found.n_beside)
                         note_doubt(name, found.note)
                         # Before its outlines: a field without outlines is searched again.
                         folder.write_fields(rows.values())

@@ -361,11 +361,11 @@ class HypercolumnSegmenter(NetworkEstimator):
         """
         check_is_fitted(self)
         images = check_image_list(images)
-        found = for_each_image(partial(self._found, annotations, read_options), images)
-        names = [image_name(image, number) for number, image in enumerate(images)]
         with announced(len(images)):
-            for name, each in zip(names, found, strict=True):
-                note_annotations(name, each.annotations, each.n_beside, "particle")
+            found = for_each_image(partial(self._found, annotations, read_options), images)
+            for number, (image, each) in enumerate(zip(images, found, strict=True)):
+                name = image_name(image, number)
+                note_annotations(name, each.annotations, each.n_beside)
                 note_doubt(name, each.note)
         return [each.labels for each in found]
 
@@ -378,8 +378,8 @@ class HypercolumnSegmenter(NetworkEstimator):
     ) -> Any:
         """Outline the particles of one image or a list, as :func:`~particles.find_particles` does.
 
-        As `predict`, without its warnings: `Outlines`, or a list of them, which say what was left
-        out, and what is doubtful.
+        As `predict`, but `Outlines`, or a list of them, which say what was left out, and what is
+        doubtful, in place of a warning.
         """
 
         @one_or_many()

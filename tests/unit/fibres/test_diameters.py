@@ -139,6 +139,7 @@ def test_what_lies_outside_the_mask_does_not_hide_fibres():
         assert len(found.diameters) > share * len(reference().diameters)
 
 
+@pytest.mark.filterwarnings("ignore:.* left out of 1 image")
 def test_a_scale_bar_is_not_a_fibre_and_does_not_dim_the_others():
     image = np.uint8(60 * made("flat")[0] + 20)
     plain = fibre_diameters(image)

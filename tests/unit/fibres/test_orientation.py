@@ -33,7 +33,7 @@ def scene():
 @settings(max_examples=30, deadline=None)
 @given(st.floats(0, np.pi), st.floats(4, 11))
 def test_stripes_of_any_period_have_their_direction(angle, period):
-    found = local_orientation(stripes(angle, (64, 64), period), 1.75)
+    found = local_orientation(stripes(angle, (64, 64), period), 1.75, annotations="keep")
     inside = (slice(16, -16), slice(16, -16))
     assert found.mask[inside].all()
     assert found.coherence[inside].min() > 0.95
@@ -49,7 +49,7 @@ def test_the_tensor_is_scikit_images_except_for_the_derivative(angle, period, se
     phase = np.random.default_rng(seed).uniform(0, 2 * np.pi)
     y, x = np.mgrid[:80, :80]
     image = np.sin(2 * np.pi / period * (x * np.sin(angle) + y * np.cos(angle)) + phase)
-    found = local_orientation(image, 2.5)
+    found = local_orientation(image, 2.5, annotations="keep")
     theirs = rows, mixed, columns = structure_tensor(
         gaussian_filter(image, 1.0), sigma=2.5, order="rc"
     )
