@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 class Constraint(Protocol):
@@ -206,6 +207,25 @@ def _with_bounds(meaning: str, bounds: Sequence[tuple[str, float | None]]) -> st
     # "a whole number of at least 1", but "a number above 0 and below 1"
     joint = " of " if given[0].startswith("at ") else " "
     return meaning + joint + " and ".join(given)
+
+
+def check_points(name: str, points: Any) -> NDArray[np.float64]:
+    """Return row and column of points, of shape (n, 2); None has none."""
+    if isinstance(points, Mapping):
+        raise ValueError(
+            f"{name}: got a dict of {len(points)}; give the points of the image, "
+            f"{name}[its name in the table], or for a list of images a list of these"
+        )
+    try:
+        own = np.zeros((0, 2)) if points is None else np.asarray(points, np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}: expected points of shape (n, 2) ({error})") from error
+    if own.ndim != 2 or own.shape[1] != 2 or not np.isfinite(own).all():
+        raise ValueError(
+            f"{name}: expected points of shape (n, 2), row and column in pixels, got shape "
+            f"{own.shape}"
+        )
+    return own
 
 
 def check_side(name: str, value: Any) -> int:

@@ -76,6 +76,8 @@ class AlignedFraction:
         or without fibres. Less biased than `fraction` where many windows are uncertain.
     annotations : list of Annotation
         What was left out, as it is no sample.
+    reason : str or None
+        Why nothing was measured, and fractions are NaN: the image is flat.
     """
 
     fraction: float
@@ -95,6 +97,7 @@ class AlignedFraction:
     statistics: AxialStatistics | None = None
     expected_fraction: float | None = None
     annotations: list[Annotation] = field(default_factory=list)
+    reason: str | None = None
 
     @property
     def window_sides(self) -> tuple[float, float]:
@@ -180,12 +183,12 @@ def aligned_fraction(
     Returns
     -------
     AlignedFraction, or list of them
-        A list of images gives a list.
+        All background, with a `reason`, if the image is flat. A list of images gives a list.
 
     Raises
     ------
     ImageReadError
-        If an image cannot be read, is flat, holds NaN or is smaller than the window; it is named.
+        If an image cannot be read, holds NaN or is smaller than the window; it is named.
     ValueError
         If a parameter is out of range, or a model does not return one probability for each window.
 
@@ -202,9 +205,14 @@ def aligned_fraction(
     _check_rule(window, tolerance)
     check_value("method", method, METHOD)
     sample = read_sample(image, annotations=annotations, read_options=read_options)
-    name = image_name(image)
+    name, grey = image_name(image), sample.grey
+    if grey.min() == grey.max():
+        grid = TileGrid.over(grey.shape, check_window(window, grey.shape, name))
+        none = WindowSums(np.zeros(grid.shape, complex), *np.zeros((2, *grid.shape)))
+        empty = classify_windows(none, grid, window, tolerance)
+        return replace(empty, annotations=sample.annotations, reason="the image is flat")
     field = GradientField.of(sample, sigma, name)
-    found = _fraction(field, sample.grey, method, window, tolerance, name)
+    found = _fraction(field, grey, method, window, tolerance, name)
     return replace(found, annotations=sample.annotations)
 
 

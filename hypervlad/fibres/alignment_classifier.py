@@ -291,7 +291,10 @@ class AlignmentClassifier(ImageEstimator):
 
         def fraction(image: Any, name: str) -> float:
             try:
-                return float(self.aligned_fraction(image).fraction)
+                found = self.aligned_fraction(image)
+                if found.reason:
+                    raise ImageReadError(f"image: {found.reason}; leave it out")
+                return float(found.fraction)
             except ImageReadError as error:
                 raise ImageReadError(f"{name}: {str(error).split(': ', 1)[-1]}") from error
 

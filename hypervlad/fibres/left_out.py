@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import cKDTree
 
+from hypervlad.common.constraints import check_points
 from hypervlad.common.wording import counted, verb, warn_user
 from hypervlad.fibres.contrast import Values
 from hypervlad.objects.particle import Outline
@@ -67,7 +68,7 @@ def read_left_out(path: str | os.PathLike[str]) -> dict[str, Values]:
 
 def marked_places(positions: Values, points: ArrayLike | None, name: str) -> NDArray[np.bool_]:
     """Return which positions (n, 2) are next to a point; a warning counts points without one."""
-    is_marked, own = np.zeros(len(positions), bool), _checked(points)
+    is_marked, own = np.zeros(len(positions), bool), check_points("leave_out", points)
     distance = np.full(len(own), np.inf)
     if len(own) and len(positions):
         distance, nearest = cKDTree(positions).query(own)
@@ -81,7 +82,7 @@ def marked_outlines(
 ) -> NDArray[np.bool_]:
     """Return which outlines hold a point; a warning counts points that are on none."""
     is_marked, n_missing = np.zeros(len(outlines), bool), 0
-    for row, column in np.rint(_checked(points)).astype(int).tolist():
+    for row, column in np.rint(check_points("leave_out", points)).astype(int).tolist():
         holds = [_holds(each, row, column) for each in outlines]
         is_marked |= np.array(holds, bool)
         n_missing += not any(holds)
@@ -93,16 +94,6 @@ def _holds(outline: Outline, row: int, column: int) -> bool:
     top, left, bottom, right = outline.box
     inside = top <= row < bottom and left <= column < right
     return inside and bool(outline.mask[row - top, column - left])
-
-
-def _checked(points: ArrayLike | None) -> Values:
-    own = np.zeros((0, 2)) if points is None else np.asarray(points, np.float64)
-    if own.ndim != 2 or own.shape[1] != 2 or not np.isfinite(own).all():
-        raise ValueError(
-            f"leave_out: expected points of shape (n, 2), row and column in pixels, got shape "
-            f"{own.shape}"
-        )
-    return own
 
 
 def _report_missing(n: int, name: str, among: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.ndimage import gaussian_filter, map_coordinates, zoom
+from scipy.ndimage import binary_dilation, gaussian_filter, map_coordinates, zoom
 
 from hypervlad.common.constraints import Integer, check_value
 from hypervlad.fibres.contrast import FloatMap, Values, noise_deviation, normalised_contrast
@@ -16,7 +16,7 @@ from hypervlad.fibres.diameters import FibreDiameters, cross_lines
 from hypervlad.fibres.left_out import marked_outlines
 from hypervlad.images import PixelSizes, ReadOptions
 from hypervlad.images.reading import image_name
-from hypervlad.images.sample import Annotations, one_or_many, read_sample
+from hypervlad.images.sample import Annotations, drop_hidden, one_or_many, read_sample
 from hypervlad.objects.particle import Outlines
 
 _BODY = 0.8  # of the diameter, across which brightness is averaged
@@ -35,7 +35,8 @@ class Pores(Outlines):
     Attributes
     ----------
     cover : float
-        Share of the image that fibres cover: all but pores, also those too small for an outline.
+        Share of the image that fibres cover: all but pores, also those too small for an outline;
+        NaN without diameters, and then `note` says why.
     """
 
     cover: float
@@ -71,7 +72,8 @@ def find_pores(
         Row and column, in pixels, of a point in each pore that a person has left out: there, fibres
         cover the image. See `read_left_out`. With a list of images, a list.
     annotations : {"leave_out", "keep"}, default="leave_out"
-        Whether what was drawn into the image is left out, of pores and of the cover.
+        Whether what was drawn into the image is left out, of the cover, and with the pores that it
+        cuts.
     read_options : dict or ReadOptions, optional
         As for `fibre_diameters`.
 
@@ -79,12 +81,13 @@ def find_pores(
     -------
     Pores, or list of them
         Outlines, for :func:`hypervlad.particles.measure` and ``cut_particles``, and the `cover`.
+        Empty if there are no diameters.
 
     Raises
     ------
     ValueError
-        If there are no diameters, they are of a larger image or need a pixel size, the image is
-        not grey, or a parameter is out of range.
+        If diameters are of a larger image or need a pixel size, the image
+        cannot be read, or a parameter is out of range.
 
     Examples
     --------
@@ -100,13 +103,18 @@ def find_pores(
     from hypervlad.objects.splitting import label_parts  # not above: it imports much of skimage
 
     check_value("min_area", min_area, [Integer()])
-    if found.reason or not len(found.diameters):
+    if not isinstance(found, FibreDiameters):
         raise ValueError(
-            f"no pores without diameters of fibres, and there are none: {found.reason}"
+            f"found: expected the FibreDiameters of the image, got {type(found).__name__}; of a "
+            "list of images, give a list"
         )
     grey, seen, size, left_out = read_sample(
         image, annotations=annotations, read_options=read_options, pixel_size=pixel_size
     )
+    if not len(found.diameters):
+        note = f"no pores without diameters of fibres, and there are none: {found.reason}"
+        nothing = (grey.shape[0], grey.shape[1]), (), size, left_out
+        return Pores(*nothing, note=note, cover=float("nan"))
     contrast = normalised_contrast(grey) * np.float32(1 if found.polarity == "bright" else -1)
     shape = contrast.shape[0], contrast.shape[1]
     ends = cross_lines(found, size)
@@ -123,14 +131,16 @@ def find_pores(
     sigma = max(_SMOOTHING[0], min(_CLEAN * noise / typical, _SMOOTHING[1] * width))
     smooth = gaussian_filter(contrast, sigma)
     open_ = (smooth < _level(smooth, ends, found)) & seen
-    pores = Outlines.of(label_parts(open_, min_area, lambda _, inside: inside.astype(np.int32)))
+    labels = label_parts(open_, min_area, lambda _, inside: inside.astype(np.int32))
+    n_beside = drop_hidden(labels, ~binary_dilation(~seen, np.ones((3, 3))))
+    pores = Outlines.of_labels(labels)
     if leave_out is not None:
         is_out = marked_outlines(pores.outlines, leave_out, image_name(image))
         for each in pores[is_out]:
             open_[each.window] &= ~each.mask
         pores = pores[~is_out]
     cover = 1 - float(open_[seen].mean())
-    return Pores(shape, pores.outlines, size, left_out, cover=cover)
+    return Pores(shape, pores.outlines, size, left_out, n_beside, cover=cover)
 
 
 def _brightness(smooth: FloatMap, ends: Values, blur: float) -> tuple[Values, Values]:

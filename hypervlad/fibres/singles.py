@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.ndimage import gaussian_filter1d
+from scipy.ndimage import gaussian_filter1d, label
 from scipy.spatial import cKDTree
 
 from hypervlad.common.constraints import Number, OneOf, check_value
@@ -75,7 +75,8 @@ def find_fibres(
         crossing, it leaves out all. See `read_left_out`. With a list of images, a list.
     annotations : {"leave_out", "keep"}, default="leave_out"
         Whether what was drawn into the image, as :func:`hypervlad.images.find_annotations` finds
-        it, is left out. A wire without noise may be taken for a scale bar.
+        it, is left out, with the fibres that end there; others go on below. A wire without noise
+        may be taken for a scale bar.
     read_options : dict or ReadOptions, optional
         The fields of :class:`hypervlad.images.ReadOptions`; ``scaling="auto"`` is "minmax" here.
 
@@ -128,9 +129,10 @@ def find_fibres(
     lines = map(fibres.completed, fibres.joined(list(fibres.lines())))
     drawn = [fibres.outline(line) for line in lines if _length(line.points) >= min_length]
     shown = _without_doubles([each for each in drawn if each], shape)
+    n_shown, shown = len(shown), tuple(each for each in shown if not _is_hidden(each, sample.mask))
     is_out = marked_outlines(shown, leave_out, image_name(image))
     kept = tuple(each for each, is_marked in zip(shown, is_out, strict=True) if not is_marked)
-    return replace(nothing, outlines=kept)
+    return replace(nothing, outlines=kept, n_beside=n_shown - len(shown))
 
 
 @dataclass(frozen=True, eq=False)
@@ -364,6 +366,12 @@ def _smoothed(points: Values, sigma: float) -> Values:
     before, after = 2 * points[0] - points[n:0:-1], 2 * points[-1] - points[-2 : -n - 2 : -1]
     line = gaussian_filter1d(np.concatenate([before, points, after]), sigma, axis=0)
     return np.asarray(line[n : n + len(points)])
+
+
+def _is_hidden(each: Outline, seen: NDArray[np.bool_]) -> bool:
+    """Return whether an annotation hides an end: a fibre below it has a part on each side."""
+    own = each.mask & seen[each.window]
+    return bool(own.sum() < each.mask.sum() and label(own)[1] < 2)
 
 
 def _without_doubles(outlines: Sequence[Outline], shape: tuple[int, int]) -> tuple[Outline, ...]:

@@ -43,6 +43,7 @@ Annotations: TypeAlias = Literal["leave_out", "keep"]
 
 _SQUARE = 3  # pixels: side of squares, whose levels are no hot pixels
 _MAX_RANGE = 5.0  # of grey levels, by that of squares: of noise alone, at most 4
+_OF_DICT = "give [{0}.get(name) for name in the images' names in its table]"
 _MAX_HOT = 4  # pixels of a cluster
 
 
@@ -122,6 +123,7 @@ def one_or_many(*paired: str) -> Callable[[Callable[Concatenate[Any, P], T]], _O
                         f"{name}: expected a list of {len(images)}, one for each image, got "
                         f"{type(values).__name__}"
                         + (f" of {len(values)}" if hasattr(values, "__len__") else "")
+                        + ("; " + _OF_DICT.format(name) if isinstance(values, Mapping) else "")
                     )
 
             def of_image(image: Any, *values: Any) -> Any:

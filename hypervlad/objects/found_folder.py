@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hypervlad.common.constraints import InstanceOf, check_points, check_value
 from hypervlad.common.files import exclusive_lock, file_digest, parse_json
 from hypervlad.common.progress import ProgressBar, announced
 from hypervlad.common.tables import MODEL_SOURCE, PERSON_SOURCE, original_cell, write_table
@@ -493,9 +494,12 @@ class FoundFolder:
         UserWarning
             If no particle is where one should be left out, and as for :meth:`update`.
         """
+        given = {} if leave_out is None else leave_out
+        check_value("leave_out", given, [InstanceOf(Mapping, "a dict of the points of images")])
+        points = {name: check_points(f"leave_out[{name!r}]", own) for name, own in given.items()}
         changed = self.update()
-        if leave_out is not None:
-            self._leave_out(leave_out)
+        if points:
+            self._leave_out(points)
         table, notes = self.table, self._notes()
         if changed:
             notes.append(
@@ -611,13 +615,13 @@ class FoundFolder:
             return np.zeros(len(self.table), bool)
         return np.asarray(self.table["left_out"].fillna(0) != 0, bool)
 
-    def _leave_out(self, points: Mapping[str, ArrayLike]) -> None:
+    def _leave_out(self, points: Mapping[str, NDArray[np.float64]]) -> None:
         with exclusive_lock(self.path / LOCK, self.path):
             table, missing = self.table.copy(), list[str]()
             names = {field.micrograph for field in self.fields}
             for name, own in points.items():
                 labels = self.outlines(name).label_image() if name in names else np.zeros((0, 0))
-                for row, column in np.rint(np.asarray(own, np.float64)).astype(int).tolist():
+                for row, column in np.rint(own).astype(int).tolist():
                     inside = 0 <= row < labels.shape[0] and 0 <= column < labels.shape[1]
                     number = labels[row, column] if inside else 0
                     if not number:

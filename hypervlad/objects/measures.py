@@ -128,6 +128,11 @@ def measure(
         table["annotations"] = words_of_annotations(particles.annotations)
         table["annotation_share"] = particles.annotation_share
         return table
+    if isinstance(particles, list | tuple) and any(isinstance(p, Outlines) for p in particles):
+        raise ValueError(
+            f"particles: got the outlines of {counted(len(particles), 'image')}; measure those of "
+            "each: [measure(outlines) for outlines in particles]"
+        )
     check_value("particles", particles, [InstanceOf((Sequence, np.ndarray), "a list of particles")])
     if classes is not None and len(classes) != len(particles):
         of = counted(len(particles), "particle")

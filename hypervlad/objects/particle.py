@@ -192,10 +192,7 @@ class Outlines:
                     "itself, or a map of probabilities?"
                 )
             array = array.astype(np.int64)
-        return cls._of_labels(array.astype(np.uint8) if array.dtype == bool else array, name)
-
-    @classmethod
-    def _of_labels(cls, labels: NDArray[Any], name: str) -> Outlines:
+        labels = array.astype(np.uint8) if array.dtype == bool else array
         values = np.unique(labels)
         if values.tolist() in ([0, top] for top in (*_OF_MASKS, np.iinfo(labels.dtype).max)):
             regions, n_regions = ndimage.label(labels, np.ones((3, 3)))
@@ -205,7 +202,13 @@ class Outlines:
                     f"{n_regions:,} separate regions is one particle; particles that touch are not "
                     "separated"
                 )
-                labels, values = regions, np.arange(n_regions + 1)
+                labels = regions
+        return cls.of_labels(labels, name)
+
+    @classmethod
+    def of_labels(cls, labels: NDArray[Any], name: str = "outlines") -> Outlines:
+        """Return a label image (H, W) of whole numbers as `Outlines`; it is never a mask."""
+        values = np.unique(labels)
         if len(wrong := values[(values < 0) | (values > MAX_LABEL)]):
             raise ImageReadError(
                 f"{name}: labels must be from 0 to {MAX_LABEL:,}, not {wrong[0]}; number the "

@@ -140,6 +140,12 @@ def areas_of(labels: LabelMap, n: int) -> NDArray[np.int64]:
     return areas
 
 
+def largest_piece(mask: BoolMap) -> BoolMap:
+    """Return the largest connected part of a mask."""
+    pieces, _ = ndimage.label(mask, EIGHT)
+    return np.asarray(pieces == 1 + np.argmax(np.bincount(pieces.ravel(), minlength=2)[1:]))
+
+
 def without_holes(mask: BoolMap, min_area: float) -> BoolMap:
     """Return the mask with holes of fewer pixels filled: larger ones are rings of particles."""
     holes, n = ndimage.label(np.pad(~mask, 1, constant_values=True))

@@ -23,6 +23,7 @@ from hypervlad.objects.splitting import (
     areas_of,
     label_parts,
     larger_window,
+    largest_piece,
     separate_at_necks,
     values_of,
     without_holes,
@@ -150,7 +151,7 @@ def find_particles(
 
     labels = label_parts(mask, min_area, partition)
     n_beside = drop_hidden(labels, seen)
-    outlines = Outlines.of(labels)
+    outlines = Outlines.of_labels(labels)
     found, is_given = len(outlines) > 0, polarity != "auto"
     known: Literal["bright", "dark"] | None = "dark" if is_dark else "bright"
     known = known if found or is_given else None
@@ -264,6 +265,4 @@ def _trim(parts: LabelMap, contrast: FloatMap, low: float, min_area: int) -> Non
     for part, window in enumerate(ndimage.find_objects(parts), start=1):
         mask = parts[window] == part
         above = mask & (contrast[window] > max(low, float(np.median(contrast[window][mask])) / 2))
-        pieces, _ = ndimage.label(above, EIGHT)
-        largest = pieces == 1 + np.argmax(np.bincount(pieces.ravel(), minlength=2)[1:])
-        parts[window][mask & ~without_holes(largest, min_area)] = 0
+        parts[window][mask & ~without_holes(largest_piece(above), min_area)] = 0

@@ -44,7 +44,7 @@ from hypervlad.images.sample import (
     read_sample,
 )
 from hypervlad.objects.particle import Outlines, note_doubt
-from hypervlad.objects.splitting import EIGHT, split_particles
+from hypervlad.objects.splitting import EIGHT, largest_piece, split_particles
 from hypervlad.particles.decoder import (
     Crops,
     FieldNetwork,
@@ -386,7 +386,7 @@ class HypercolumnSegmenter(NetworkEstimator):
         def found(image: Any) -> Outlines:
             labels, *what = self._found(annotations, read_options, image)
             own: dict[str, Any] = dict(zip(_Found._fields[1:], what, strict=True))
-            return replace(Outlines.of(labels), **own)
+            return replace(Outlines.of_labels(labels), **own)
 
         check_is_fitted(self)
         return found(images)
@@ -449,26 +449,27 @@ class HypercolumnSegmenter(NetworkEstimator):
         return _Found(labels, sample.pixel_size, sample.annotations, n_beside, note)
 
     def _doubt_about(self, pixel_size: float | None, labels: NDArray[np.int32]) -> str:
-        if pixel_size is None and self.pixel_size_ is not None:
-            return (
-                f"the pixel size is unknown, and the model was trained at {self.pixel_size_:.4g} "
-                "nm per pixel, so sizes in pixels are taken to be alike; give the pixel size"
-            )
+        notes = list[str]()
         diameters = np.sqrt(4 / np.pi * np.bincount(labels.ravel())[1:])
         if len(diameters) >= _MIN_FOUND and self.diameters_ is not None:
             low, high = self.diameters_
             if not low <= (middle := float(np.median(diameters))) <= high:
-                return (
+                notes.append(
                     f"particles are about {middle:.3g} pixels wide at the scale of training, where "
                     f"most were {low:.3g} to {high:.3g}: is it another magnification? Give the "
                     "pixel sizes of both, or train with such images"
                 )
+        if pixel_size is None and self.pixel_size_ is not None:
+            notes.append(
+                f"the pixel size is unknown, and the model was trained at {self.pixel_size_:.4g} "
+                "nm per pixel, so sizes in pixels are taken to be alike; give the pixel size"
+            )
         if pixel_size is not None and self.pixel_size_ is None:
-            return (
+            notes.append(
                 "the pixel size of the training images is unknown, so it is not known whether the "
                 "magnification is the same; train with images of known pixel size"
             )
-        return ""
+        return ". Besides, ".join(notes)
 
     def _labels(self, fields: NDArray[np.uint8], separation: float | None) -> NDArray[np.int32]:
         """Separate particles by their depths or, if these were not learnt, by their shapes."""
@@ -567,9 +568,13 @@ class _Found(NamedTuple):
 
 
 def _at_own_scale(labels: NDArray[np.int32], size: tuple[int, ...]) -> NDArray[np.int32]:
-    """Bring labels to another size, with smooth outlines; they keep their order."""
+    """Bring labels to another size, with smooth outlines, each in one piece, in their order."""
     inside = resize((labels > 0).astype(np.float32), size, order=1, anti_aliasing=True) >= 0.5
     found: NDArray[np.int32] = nearest(expand_labels(labels, 2), size) * inside
+    for number, window in enumerate(ndimage.find_objects(found), start=1):
+        if window is not None:  # where a particle is thin, it may fall into pieces
+            own = found[window] == number
+            found[window][own & ~largest_piece(own)] = 0
     kept = np.unique(found[found > 0])
     numbers = np.zeros(labels.max(initial=0) + 1, np.int32)
     numbers[kept] = np.arange(1, len(kept) + 1)

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from skimage.transform import resize
 
 from hypervlad.common.constraints import OneOf, check_value
+from hypervlad.common.limits import MAX_PIXELS
 from hypervlad.common.wording import counted, name_some, warn_user
-from hypervlad.features.loading import size_at_scale
+from hypervlad.features.loading import resampled_size
 from hypervlad.images import ImageReadError, ReadOptions
 from hypervlad.images.masks import mask_banner_rows
 from hypervlad.images.reading import image_name, read_stored
@@ -98,7 +99,7 @@ class AnnotatedFields:
             name=f"the outlines of {name}",
         )
         if size is not None:
-            outlines = Outlines.of(nearest(outlines.label_image(), size))
+            outlines = Outlines.of_labels(nearest(outlines.label_image(), size))
         return grey, outlines, own
 
     def _check(self) -> None:
@@ -161,10 +162,22 @@ class AnnotatedFields:
 def trained_size(
     shape: tuple[int, ...], own: float | None, trained: float | None, name: str
 ) -> tuple[int, int] | None:
-    """Return the size of an image at the scale of training; None if it stays as it is."""
+    """Return the size of an image at the scale of training; None if it stays as it is.
+
+    It is segmented in tiles, so only the limit of images applies.
+    """
     if own is None or trained is None or abs(own / trained - 1) <= _SAME_SCALE:
         return None
-    return size_at_scale(shape, own, trained, _MIN_SIDE, name)
+    size = resampled_size(shape, own, trained)
+    is_large = size[0] * size[1] > MAX_PIXELS
+    if min(size) >= _MIN_SIDE and not is_large:
+        return size
+    limit = f"more than {MAX_PIXELS:,} pixels" if is_large else f"a side below {_MIN_SIDE} pixels"
+    raise ImageReadError(
+        f"{name}: its {shape[0]:,} x {shape[1]:,} pixels of {own:.4g} nm would be {size[0]:,} x "
+        f"{size[1]:,} of {trained:.4g} nm, as in training, {limit}; correct its pixel size if it "
+        "is wrong, or leave the image out"
+    )
 
 
 def nearest(values: NDArray[Any], size: tuple[int, ...]) -> NDArray[Any]:

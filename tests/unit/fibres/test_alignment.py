@@ -159,7 +159,6 @@ def test_a_model_classifies_windows():
 @pytest.mark.parametrize(
     ("image", "words"),
     [
-        (np.zeros((64, 64)), "is flat: all 64 x 64"),
         (np.where(np.eye(64) > 0, np.nan, 1.0), "NaN"),
         (np.random.default_rng(0).random((64, 31)), "larger than the image of 64 x 31"),
         (np.random.default_rng(0).random((2, 2)), "a gradient needs 3 x 3"),
@@ -169,6 +168,12 @@ def test_a_model_classifies_windows():
 def test_invalid_images_are_rejected(image, words):
     with pytest.raises(ImageReadError, match=rf"^image 1 of the list .*: .*{words}"):
         aligned_fraction([stripes(0.3), image])
+
+
+def test_a_flat_image_among_others_has_a_reason():
+    whole, flat = aligned_fraction([stripes(0.3), np.zeros((64, 64))])
+    assert (whole.reason, flat.reason, flat.regions) == (None, "the image is flat", ())
+    assert flat.background.all()
 
 
 MAP = np.zeros((40, 40))

@@ -193,6 +193,7 @@ def test_two_kinds_are_two_modes():
         ({"polarity": "grey"}, "polarity"),
         ({"mask": np.ones((3, 3), dtype=bool)}, "mask"),
         ({"leave_out": [3, 4]}, "leave_out: expected points"),
+        ({"leave_out": {"a.tif": [(3, 4)]}}, "leave_out: got a dict of 1"),
         ({"annotations": "hide"}, "annotations"),
         ({"image": np.full((20, 20), np.nan)}, "NaN"),
     ],

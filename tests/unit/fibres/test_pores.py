@@ -76,9 +76,16 @@ def test_diameters_in_nm_give_the_pores_their_pixel_size(drawn, found):
     [
         (lambda image, found: find_pores(image, in_nm(found)), "in nm, and pixel_size is None"),
         (lambda image, found: find_pores(image[:100, :100], found), "has 100 x 100 pixels, and"),
-        (lambda image, _: find_pores(image, fibre_diameters(np.ones((96, 96)))), "there are none"),
+        (lambda image, found: find_pores(image, [found]), "FibreDiameters of the image, got list"),
     ],
 )
-def test_without_diameters_or_of_another_image_there_are_no_pores(drawn, found, call, words):
+def test_diameters_of_another_image_are_refused(drawn, found, call, words):
     with pytest.raises(ValueError, match=words):
         call(drawn[0], found)
+
+
+def test_a_flat_image_among_others_has_no_pores(drawn, found):
+    blank = np.ones((96, 96))
+    pores, none = find_pores([drawn[0], blank], [found, fibre_diameters(blank)])
+    assert len(pores) > len(none) == 0
+    assert (np.isnan(none.cover), "the image is flat" in none.note) == (True, True)

@@ -287,6 +287,8 @@ def test_outlines_that_were_changed_are_measured_again_before_they_are_counted(c
     labels = classified.outlines("a.png").label_image()
     labels[labels == 3] = 0
     write_outlines(file, labels)
+    with pytest.raises(ValueError, match=r"leave_out\['a.png'\]: expected points of shape"):
+        classified.count(leave_out={"a.png": [12, 12]})
     places = {"a.png": [(12, 12), (0, 0)], "b": [(1, 1)]}
     with pytest.warns(UserWarning, match=r"a\.png at x 0, y 0, b at x 1, y 1"):
         result = classified.count(leave_out=places)

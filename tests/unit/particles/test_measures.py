@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from hypervlad.particles import Particle, cut_particles, measure
+from hypervlad.particles import Outlines, Particle, cut_particles, measure
 
 
 def particle_of(mask, pixel_size=None, micrograph="a.png", label=1):
@@ -182,6 +182,7 @@ PARTICLE = particle_of(np.ones((2, 2), bool))
         (lambda: particle_of(np.ones((3, 3), np.uint8)), "particle 1: expected a mask .* uint8"),
         (lambda: measure([PARTICLE], ["x", "y"]), "classes: got 2 values for 1 particle"),
         (lambda: measure(PARTICLE), "particles must be a list of particles, not "),
+        (lambda: measure([Outlines((3, 3), ())]), "outlines of 1 image; measure those of each"),
         (lambda: measure(None), "particles must be a list of particles, not "),
         (lambda: measure(np.ones((1, 2))), r"particles\[0\] must be a Particle, not "),
     ],

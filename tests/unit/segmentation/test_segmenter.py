@@ -11,6 +11,7 @@ from support.damage import damaged
 from support.few_crops import few_crops
 
 from hypervlad import HypercolumnSegmenter, ModelFileError
+from hypervlad.images import ImageReadError
 
 SHAPE = (96, 128)
 EMPTY = [np.full(SHAPE, 0.3, np.float32)] * 4, [np.zeros(SHAPE, np.int32)] * 4
@@ -116,11 +117,20 @@ def test_fields_are_brought_to_the_magnification_of_training(fields):
     for own, other, truth in zip(expected, found, truths, strict=True):
         assert other.max() == own.max() > 0
         assert other.shape == (192, 256)
+        pieces = [ndimage.label(other == n, np.ones((3, 3)))[1] for n in np.unique(other)[1:]]
+        assert set(pieces) == {1}
         assert overlap(other, truth.repeat(2, 0).repeat(2, 1)) > 0.8
     (proba,) = model.predict_proba(enlarged[:1], read_options={"pixel_size": 2.0})
     assert overlap(proba[0] < 0.5, found[0]) > 0.9
     with pytest.warns(UserWarning, match="image 0 .*the pixel size is unknown.*4 nm per pixel"):
         model.predict(enlarged, read_options={})
+    doubtful = copy.copy(model)
+    doubtful.diameters_ = (100.0, 200.0)
+    note = doubtful.find_particles(images[0], read_options={}).note
+    assert ("another magnification" in note, "the pixel size is unknown" in note) == (True, True)
+    for size, words in ((4e3, "more than 400,000,000 pixels"), (0.1, "a side below 8 pixels")):
+        with pytest.raises(ImageReadError, match=words):
+            model.predict(images[:1], read_options={"pixel_size": size})
 
 
 def test_parameters_set_later_do_not_change_what_was_fitted(fitted, fields):
