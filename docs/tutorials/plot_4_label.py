@@ -74,17 +74,19 @@ print(f"{counts.n_sure} labelled by the model, {counts.n_doubtful} for a person"
 #
 #    $ hypervlad review start first.hvlad new/ -o queue/ --training images/ --max-error 0.1
 #
-# 4. Label the first 40
-# ---------------------
+# 4. Label the doubtful ones
+# --------------------------
 # ``hypervlad review serve queue/`` opens a page in your browser with one image at a time, the
 # scores of all classes, the reason why it is in the queue, and the nearest training images. You
 # label it with one key. Every label is on disk before the next image appears, so you can stop at
-# any time. This loop does what you would do there.
+# any time. This loop does what you would do there, until no image is doubtful, or 40 were labelled.
 queue = Queue(folder / "queue")
 category = {each.name: each.id for each in queue.categories()}
 looked_at = []
 for look in range(40):
-    (item,) = queue.next("person", want=1).items
+    if not (items := queue.next("person", want=1).items):
+        break
+    (item,) = items
     name = Path(item.name).name
     queue.label("person", f"look {look}", item.id, category[truth[name]])
     looked_at.append(name)
@@ -115,9 +117,9 @@ second = second.fit([*data.images, *by_hand], [*data.target, *labels])
 #
 # ``retrain`` also compares the two models on the images that were labelled by hand. Without
 # ``--keep-queue``, it replaces the answers in the queue with those of the second model, and
-# you continue with step 4. That helps if more answers are sure now. Here they are not: almost half
-# of the second model's training images are difficult ones, so more of its held-out answers are
-# wrong. Its held-out accuracy underestimates that on ordinary images, but it is the only evidence.
+# you continue with step 4. That helps if more answers are sure now. Where many of the second
+# model's training images are difficult ones, more of its held-out answers are wrong: its held-out
+# accuracy then underestimates that on ordinary images, but it is the only evidence.
 sure = second.held_out_.sure_answers(0.1)
 print(f"second model, at most 10% wrong: {sure.n_sure} of {len(second.held_out_)} sure")
 
@@ -143,7 +145,7 @@ print(f"  rest of the queue, second model: {(after != y)[is_open].sum()} of {is_
 
 # %%
 # Does the order of the queue help? We fit only the learner again, on the vectors of the first
-# model, after 0 to 40 labels: in the order of the queue, and in five random orders.
+# model, after more and more labels: in the order of the queue, and in five random orders.
 X_start, X = first.encoder_.transform(data.images), first.encoder_.transform(new)
 position = {path.name: row for row, path in enumerate(new)}
 
@@ -158,7 +160,7 @@ def wrong_labels(looks):
     return int((answers != y).sum())
 
 
-numbers = [0, 10, 20, 30, 40]
+numbers = np.linspace(0, len(looked_at), 5).round().astype(int)
 in_order = [position[name] for name in looked_at]
 orders = [np.random.default_rng(seed).permutation(len(new)) for seed in range(5)]
 by_queue = [wrong_labels(in_order[:n]) for n in numbers]
@@ -187,7 +189,7 @@ chart.fill_between(
 chart.set(xlabel="images that a person looked at", ylabel="wrong labels among 400", ylim=(0, None))
 chart.set_title("Wrong labels (shaded: five random orders)", fontsize=11)
 chart.legend(frameon=False)
-figure.suptitle("The first four images of the queue, and what 40 looks achieve")
+figure.suptitle("The first four images of the queue, and what looking achieves")
 plt.show()
 
 # %%
