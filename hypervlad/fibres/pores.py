@@ -36,7 +36,7 @@ class Pores(Outlines):
     ----------
     cover : float
         Share of the image that fibres cover: all but pores, also those too small for an outline;
-        NaN without diameters, and then `note` says why.
+        NaN without diameters, and then ``note`` says why.
     """
 
     cover: float
