@@ -181,10 +181,10 @@ def score(
     Example:
       hypervlad defects score mat.hvlad new/ -o found/
     """
-    from hypervlad.defects.findings_folder import write_findings
+    from hypervlad.defects.findings_folder import TABLES, write_findings
     from hypervlad.images.errors import training_images_text
 
-    check_folders(output, paths)
+    check_folders(output, paths, model, pixel_size, tables=TABLES)
     files = images_in(paths, model, pixel_size)
     scorer = _load(model, threshold, tile_size, own_pixel_size(pixel_size, files))
     progress = option.common().verbose

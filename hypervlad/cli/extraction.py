@@ -97,13 +97,13 @@ def extract(
     from hypervlad.extraction.extract import extract_features, plan_extraction
     from hypervlad.images import ImageReadError
 
-    for file in (output, skipped):
-        if file is not None:
-            check_file(file)
     if skipped is not None and skipped.resolve() in (output.resolve(), model.resolve()):
         raise ValueError(
             f"--skipped {skipped}: would overwrite the output or the model; give another name."
         )
+    for file in (output, skipped):
+        if file is not None:
+            check_file(file, model, pixel_size)
     if not folder.is_dir() and folder.exists():
         raise ValueError(f"{folder} is a file; give its folder, and its name with --include.")
     if jobs == 0:

@@ -18,7 +18,7 @@ from hypervlad.cli.messages import (
     say,
 )
 from hypervlad.common.wording import counted, percent, verb
-from hypervlad.folders.outputs import check_file, check_folders, check_model
+from hypervlad.folders.outputs import check_folders, check_model
 
 
 @plain_errors
@@ -92,11 +92,11 @@ def align(
     """
     from hypervlad.fibres import AlignmentModel, AlignmentRecipe
     from hypervlad.fibres.alignment import DEFAULT_WINDOW
-    from hypervlad.fibres.alignment_page import write_alignment
+    from hypervlad.fibres.alignment_page import TABLES, write_alignment
     from hypervlad.images import ReadOptions
 
     given, reading = option.settings(set_, AlignmentRecipe, ReadOptions)
-    check_folders(output, paths)
+    check_folders(output, paths, model, pixel_size, tables=TABLES)
     if not 0 < tolerance <= 90:
         raise ValueError(f"--tolerance {tolerance:g}: expected degrees above 0, at most 90")
     if model is not None:  # it reads images as in training
@@ -258,9 +258,7 @@ def diameters(
     from hypervlad.images import ReadOptions
 
     (reading,) = option.settings(set_, ReadOptions)
-    check_folders(output, paths)
-    for table in TABLES:
-        check_file(output / table, groups, samples, pixel_size, leave_out)
+    check_folders(output, paths, groups, samples, pixel_size, leave_out, tables=TABLES)
     files = images_in(paths, groups, samples, pixel_size)
     of_images = None if groups is None else groups_of(files, groups, paths)
     compared, bad = write_diameters(

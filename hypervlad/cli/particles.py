@@ -181,6 +181,7 @@ def find(
     """
     from hypervlad.images.files import IMAGE_SUFFIXES
     from hypervlad.images.options import ReadOptions, check_read_options
+    from hypervlad.objects.found_folder import OWN_FILES
     from hypervlad.particles.finding import find_particles
     from hypervlad.particles.search import find_in_images
 
@@ -194,7 +195,7 @@ def find(
         raise ValueError(f"{first} is a model; give the images too")
     if later := [path for path in paths if path.endswith(".hvlad")]:
         raise ValueError(f"{later[0]} is a model; give it before the images")
-    check_folders(output, paths)
+    check_folders(output, paths, model, pixel_size, groups, samples, tables=OWN_FILES)
     files = images_in(paths, model, pixel_size, groups, samples)
     root = folder_of(paths)
     if root is None:

@@ -24,7 +24,8 @@ from hypervlad.pages.colours import FOUND, as_rgb
 from hypervlad.pages.files import is_below, write_png, write_tiff
 
 _MAPS, _MASKS, _OVERLAYS = "maps", "masks", "overlays"
-SCORES, REGIONS, PAGE = "scores.csv", "regions.csv", "report.html"
+TABLES = SCORES, REGIONS = "scores.csv", "regions.csv"
+PAGE = "report.html"
 _SCORE_COLUMNS = [
     *("path", "score", "highest", "highest_x", "highest_y", "threshold", "called"),
     *("area_fraction", "area_um2", "n_regions", "annotations", "annotation_share"),

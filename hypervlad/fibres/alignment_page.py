@@ -21,7 +21,7 @@ from hypervlad.pages.files import write_png, write_tiff
 from hypervlad.pages.results_folder import ResultsFolder, Row
 
 MAPS, OVERLAYS, FIGURES = "maps", "overlays", "figures"
-IMAGES_TABLE, REGIONS_TABLE = "alignment.csv", "regions.csv"
+TABLES = "alignment.csv", "regions.csv"
 _BAND = 128  # rows that are coloured at a time
 _COMPRESSION_LEVEL = 1  # of 9: noise does not get smaller at higher levels
 _MAP_KINDS = ("orientation", "coherence", "regions")
@@ -108,10 +108,9 @@ def write_alignment(
         yield from _map_files(folder, name).values()
         yield from _figure_files(folder, name).values()
 
-    tables = IMAGES_TABLE, REGIONS_TABLE, _REGION_COLUMNS
     with (
         new_folder(folder),
-        ResultsFolder(folder, *tables, files_of) as results,
+        ResultsFolder(folder, *TABLES, _REGION_COLUMNS, files_of) as results,
         announced(len(names)),
     ):
         for image, name in ProgressBar(

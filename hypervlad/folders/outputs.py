@@ -79,8 +79,13 @@ def check_sorted(folders: Iterable[Path], paths: Sequence[str]) -> None:
                 )
 
 
-def check_folders(output: Path, paths: Sequence[str]) -> None:
-    """Raise if the next run with the same paths would read the results as images."""
+def check_folders(
+    output: Path, paths: Sequence[str], *used: str | Path | None, tables: Iterable[str] = ()
+) -> None:
+    """Raise if the next run with the same paths would read the results as images.
+
+    Nor may `tables` of the folder, which are written, be files that are `used`.
+    """
     for path in paths:
         if os.path.isdir(path):
             check_apart(output, Path(path))
@@ -88,6 +93,8 @@ def check_folders(output: Path, paths: Sequence[str]) -> None:
             _check_pattern(output, path)
     if output.exists() and not output.is_dir():
         raise ValueError(f"{output} is a file; give a folder, which is created if needed.")
+    for table in tables:
+        check_file(output / table, *used)
 
 
 def _check_pattern(output: Path, path: str) -> None:

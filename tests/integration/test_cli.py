@@ -196,6 +196,11 @@ REFUSED = {
     "evaluate {model} {folder} -o {folder}/r": "results to another folder",
     "demo -o mine.csv": "mine.csv is a file, not a folder",
     "info {folder}": "is a folder",
+    "align few -o . --pixel-size alignment.csv": "alignment.csv is read by this command",
+    "diameters few -o . --groups places.csv": "places.csv is read by this command",
+    "defects score m few -o . --pixel-size scores.csv": "scores.csv is read by this command",
+    "particles find few -o . --groups fields.csv": "fields.csv is read by this command",
+    "extract few -m m -o f.parquet --skipped mine.csv --pixel-size mine.csv": "mine.csv is read",
     "review start {model} {folder} -o mine.csv": "a file",
     "review start {model} {folder} -o q --max-error 2": "--max-error",
     "review start {model} {folder} -o q --training no": "no such folder",
@@ -208,7 +213,8 @@ def test_errors_are_one_sentence_and_change_nothing(line, model, folder, tmp_pat
     for label in ("flat", "rings"):
         Path("few", label).mkdir(parents=True)
         shutil.copy(min((folder / label).iterdir()), Path("few", label, "00.png"))
-    Path("mine.csv").write_text("mine")
+    for name in ("mine", "alignment", "places", "scores", "fields"):
+        Path(f"{name}.csv").write_text("mine")
     before = contents()
     words = line.format(folder=folder, model=model, few="few", tiny=" ".join(TINY)).split()
     said = refused(*words)
