@@ -103,7 +103,7 @@ def extract(
         )
     for file in (output, skipped):
         if file is not None:
-            check_file(file, model, pixel_size)
+            check_file(file, pixel_size)
     if not folder.is_dir() and folder.exists():
         raise ValueError(f"{folder} is a file; give its folder, and its name with --include.")
     if jobs == 0:
