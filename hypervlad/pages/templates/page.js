@@ -217,6 +217,7 @@ all("[data-chart]").forEach((root) => {
   const number = Number(root.dataset.chart);
   const chart = data.charts[number];
   const { groups, threshold } = chart;
+  const outputs = all(".group output", root);
   const values = groups.flatMap(({ sets }) => sets.flatMap((set) => set.values.filter((_, k) => !set.weights || set.weights[k] > 0)));
   const log = root.querySelector("[name=log]");
   const extent = axisOf(values, {});
@@ -229,13 +230,14 @@ all("[data-chart]").forEach((root) => {
     const n = threshold ? MAX_BINS : binsFor(values.length / groups.length);
     const axis = axisOf(values, { bounds, log: log?.checked, n });
     all(".bars", root).forEach((svg, k) => {
-      const pairs = groups[k].sets.flatMap(kept);
-      const series = groups[k].above
-        ? [[groups[k].below[1], pairs.filter(([value]) => value < limit)], [groups[k].above[1], pairs.filter(([value]) => value >= limit)]]
-        : [[groups[k].style || "", pairs]];
-      const lines = threshold ? [["threshold", limit]] : (groups[k].modes || []).map((mode) => ["mode", mode]);
+      const { sets, style, modes, above, below } = groups[k];
+      const pairs = sets.flatMap(kept);
+      const series = above
+        ? [[below[1], pairs.filter(([value]) => value < limit)], [above[1], pairs.filter(([value]) => value >= limit)]]
+        : [[style, pairs]];
+      const lines = threshold ? [["threshold", limit]] : modes.map((mode) => ["mode", mode]);
       histogram(svg, series, axis, { height, lines, label: k === groups.length - 1 && chart.label });
-      all(".group output", root)[k].replaceChildren(...outcomeOf(groups[k], pairs, limit, chart));
+      outputs[k].replaceChildren(...outcomeOf(groups[k], pairs, limit, chart));
     });
   });
   if (log) log.onchange = follow;
@@ -295,7 +297,7 @@ function saveFigure(root) {
 
 // The numbers of pictures and tables that follow decisions and thresholds.
 following.push(() => {
-  const sets = data.charts.flatMap(({ groups, others = [] }) => [...groups.flatMap((group) => group.sets), ...others]);
+  const sets = data.charts.flatMap(({ groups, others }) => [...groups.flatMap((group) => group.sets), ...others]);
   all("[data-set]").forEach((output) => {
     const pairs = kept(sets.find(({ key }) => key === output.dataset.set));
     output.textContent = pairs.length ? `median ${numberText(median(pairs))} ${output.dataset.unit}, ${counted(pairs.length, ["place", "places"])}` : "no place";
@@ -321,7 +323,7 @@ function sheet(root, { columns, unit, cards, orders, file, marks, action, links,
   const stack = classes.find(({ styles }) => styles.length);
   const chosen = new Map(classes.map((column) => [column, new Set()]));
   const filter = { text: "", low: -Infinity, high: Infinity };
-  let charted = columns[data.sheets[root.dataset.sheet].histogram] || numbers[0];
+  let charted = numbers[0];
   let order = orders.length ? orders[0].slice(1) : null; // as they came
   let found = [];
   let first = 0;
@@ -574,7 +576,7 @@ function sheet(root, { columns, unit, cards, orders, file, marks, action, links,
 
   // What the dialog shows of a row.
   return {
-    names, columns: columns.slice(1), textOf, dot, stack, picture, links, bars, lists, unit,
+    names, columns: columns.slice(1), textOf, dot, stack, picture, links, bars, lists,
     found: () => found,
     backTo(place) {
       if (place < first || place >= first + atOnce()) {
@@ -649,7 +651,9 @@ function mark(ids, isOn, figure = marked.get(ids[0])?.closest(".field")) {
   change([...(isOn ? ids : []), ...(box ? [box.dataset.mark] : [])], isOn ? [] : ids);
 }
 
+// Outlines that are drawn have the ids FIGURE+PATH.
 const drawnIn = (figure) => [...decided].filter((id) => id.startsWith(`${figure.id}+`));
+const pathIn = (id) => id.slice(id.indexOf("+") + 1);
 
 function addDrawn(figure, d) {
   const path = drawn("path", { class: "drawn", d, role: "button", tabindex: 0, "aria-label": "Missed defect, drawn here: remove", "data-mark": `${figure.id}+${d}` });
@@ -658,12 +662,12 @@ function addDrawn(figure, d) {
 }
 
 following.push(() => {
-  marked.forEach((path, id) => { if (path.role) press(path, decided.has(id)); });
+  marked.forEach((path, id) => { press(path, decided.has(id)); });
   all(".reviewed").forEach((box) => { box.checked = decided.has(box.dataset.mark); });
   if (!task?.masks) return;
   all(".drawn").forEach((path) => { if (!decided.has(path.dataset.mark)) path.remove(); });
   figures.forEach((figure) => drawnIn(figure).forEach((id) => {
-    if (!all(".drawn", figure).some((path) => path.dataset.mark === id)) addDrawn(figure, id.slice(id.indexOf("+") + 1));
+    if (!all(".drawn", figure).some((path) => path.dataset.mark === id)) addDrawn(figure, pathIn(id));
   }));
 });
 
@@ -848,7 +852,7 @@ async function saveMasks() {
   for (const figure of figures) {
     if (!figure.querySelector(".reviewed").checked) continue;
     const regions = all(".region", figure).filter(({ dataset }) => !decided.has(dataset.mark));
-    const paths = [...regions.map((path) => path.getAttribute("d")), ...drawnIn(figure).map((id) => id.slice(id.indexOf("+") + 1))];
+    const paths = [...regions.map((path) => path.getAttribute("d")), ...drawnIn(figure).map(pathIn)];
     files.push([`${figure.getAttribute("aria-label")}.png`, await png(sizeOf(figure), maskOf(figure, paths))]);
   }
   save(task.file, "application/zip", zip(files));
