@@ -13,8 +13,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from hypervlad.common.tables import table_as_bytes
-from hypervlad.common.wording import counted, printable
+from hypervlad.common.wording import counted
 from hypervlad.fibres import FibreDiameters, FolderDiameters, GroupDiameters, Interval, cross_lines
 from hypervlad.fibres.contrast import Values
 from hypervlad.fibres.diameters import without_places
@@ -145,7 +144,7 @@ def write_diameter_page(
         header="path,x_px,y_px",
         lines={
             f"f{n}": [
-                table_as_bytes([printable(each.name)], []).decode().rstrip("\n"),
+                each.name,
                 *(f"{x:.2f},{y:.2f}" for y, x in each.found.positions.tolist()),
             ]
             for n, each in enumerate(measured)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hypervlad.common.progress import ProgressBar
 from hypervlad.common.tables import table_as_bytes
-from hypervlad.common.wording import counted, name_some, printable, verb
+from hypervlad.common.wording import counted, name_some, verb
 from hypervlad.folders.groups import ImageFolderError, read_cells
 from hypervlad.folders.pixel_sizes import PROPOSED
 from hypervlad.images import ImageReadError, ReadOptions, ScaleBar, find_scale_bar
@@ -279,8 +279,7 @@ def write_scale_page(
         )
         accepted.append("" if size is None else f"s{number}-0")
         if size is not None:
-            name = table_as_bytes([printable(each.name)], []).decode().rstrip("\n")
-            lines[f"s{number}"] = [name, f"{size:.6g}"]
+            lines[f"s{number}"] = [each.name, f"{size:.6g}"]
     sheet = parts.Sheet.of(
         "Scale bars",
         ["Image", "Length", "Says", "nm per pixel", "Remark"],

@@ -26,6 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hypervlad._version import __version__
 from hypervlad.common.files import replace_when_complete
+from hypervlad.common.tables import table_as_bytes
 from hypervlad.common.wording import of_particles, printable
 from hypervlad.images.files import encode_jpeg
 from hypervlad.pages.base import Display, save_png, thumbnail
@@ -362,8 +363,8 @@ class Sheet:
 class Decisions:
     """What people decide on a page, and the file that it saves.
 
-    Ids are KEY-0, KEY-1 …; `lines` have for each key the first cell of a line, and the others of
-    each place. With `masks`, the file has the outlines of reviewed pictures.
+    Ids are KEY-0, KEY-1 …; `lines` have for each key the name that begins a line, and the other
+    cells of each place. With `masks`, the file has the outlines of reviewed pictures.
     """
 
     file: str
@@ -376,7 +377,12 @@ class Decisions:
 
     def data(self, content: str) -> dict[str, Any]:
         key = hashlib.sha256(content.encode("utf-8", "replace")).hexdigest()
-        return vars(self) | {"key": key, "decided": list(self.decided)}
+        lines = {each: [_first_cell(name), *cells] for each, (name, *cells) in self.lines.items()}
+        return vars(self) | {"key": key, "decided": list(self.decided), "lines": lines}
+
+
+def _first_cell(name: str) -> str:
+    return table_as_bytes([printable(name)], []).decode().removesuffix("\n")
 
 
 # --- the page ------------------------------------------------------------------------------------
