@@ -7,8 +7,8 @@ import io
 import itertools
 import math
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -146,9 +146,8 @@ class FindingsPage:
         chart = _chart(groups, threshold)
         content += parts.section("Scores and threshold", _OF_SCORES, chart)
         content += self._regions_section(pictures)
-        limits = _map_limits([each.scores for each in pictures], threshold)
-        fields = _with_layers([(each.field, each.scores) for each in pictures], limits)
         if pictures:
+            fields, maps = zip(*((each.field, each.scores) for each in pictures), strict=True)
             some = f"The {len(pictures)} images with the highest scores, of {thousands(n)}"
             content += parts.section(
                 "Pictures",
@@ -157,7 +156,7 @@ class FindingsPage:
                 f"threshold of {_text_of(threshold, groups)}; in an anomalous image without a "
                 "region, nothing stands out. The contrast of each picture is stretched.",
                 _HOW,
-                parts.Pictures(fields, scale=_scale(limits), action="False alarm", is_drawn=True),
+                _with_maps(fields, maps, threshold, action="False alarm", is_drawn=True),
             )
         content += parts.section(
             "Image by image", _sheet(self.images, ["Defective area", "Regions"], threshold)
@@ -363,19 +362,21 @@ def _picture(place: int, name: str, found: Finding, micrograph: Micrograph) -> P
     return Picture(place, shown, _shrunk(found.map))
 
 
-def _with_layers(
-    pairs: Iterable[tuple[parts.Field, NDArray[np.float32]]], limits: tuple[float, float]
-) -> list[parts.Field]:
-    fields = []
-    for each, scores in pairs:
-        each.layer = _layer(scores, *limits)
-        fields.append(each)
-    return fields
-
-
-def _scale(limits: tuple[float, float]) -> tuple[str, str, str]:
+def _with_maps(
+    fields: Sequence[parts.Field],
+    maps: Sequence[NDArray[np.float32]],
+    threshold: float,
+    **values: Any,
+) -> parts.Pictures:
+    """Return pictures with their maps of scores, all in one scale."""
+    limits = _map_limits(maps, threshold)
     low, high = (f"{end:.2g}".replace("-", "−") for end in limits)
-    return low, high, _layer(np.linspace(*limits, 64)[None], *limits)
+    scale = low, high, _layer(np.linspace(*limits, 64)[None], *limits)
+    shown = [
+        replace(each, layer=_layer(scores, *limits))
+        for each, scores in zip(fields, maps, strict=True)
+    ]
+    return parts.Pictures(shown, scale=scale, **values)
 
 
 def _shrunk(scores: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -533,8 +534,6 @@ def write_defect_report(
         _compared(k, each, pixels)
         for k, (each, pixels) in enumerate(zip(worst, shown, strict=True))
     ]
-    maps = [_shrunk(each.scores) for each in worst]
-    limits = _map_limits(maps, threshold)
     patches = PatchConfusionDisplay(
         shown,
         [each.found for each in worst],
@@ -563,9 +562,7 @@ def write_defect_report(
             + (
                 some if len(worst) < n else "All images are shown, those with the most wrong first."
             ),
-            parts.Pictures(
-                _with_layers(zip(fields, maps, strict=True), limits), scale=_scale(limits)
-            ),
+            _with_maps(fields, [_shrunk(each.scores) for each in worst], threshold),
         ),
         *parts.section(
             "Patch by patch",
