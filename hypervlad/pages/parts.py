@@ -117,10 +117,6 @@ class Places(NamedTuple):
     key: str = ""
     part: str = ""
 
-    def data(self) -> dict[str, Any]:
-        pairs = {"values": self.values, "weights": self.weights}
-        return self._asdict() | {name: _rounded(each) for name, each in pairs.items()}
-
 
 @dataclass
 class Group:
@@ -164,16 +160,13 @@ class Chart:
         return self.threshold is None
 
     def data(self) -> dict[str, Any]:
-        groups = [vars(each) | {"sets": [own.data() for own in each.sets]} for each in self.groups]
-        own = {"groups": groups, "others": [each.data() for each in self.others]}
+        groups = [
+            vars(each) | {"sets": [own._asdict() for own in each.sets]} for each in self.groups
+        ]
+        own = {"groups": groups, "others": [each._asdict() for each in self.others]}
         limit = None if self.threshold is None else self.threshold._asdict()
         names = ("label", "counted", "medians")
         return {name: getattr(self, name) for name in names} | own | {"threshold": limit}
-
-
-def _rounded(values: ArrayLike | None) -> list[float] | None:
-    # Scores may have to be compared exactly: they are not shortened.
-    return None if values is None else np.asarray(values, dtype=np.float64).tolist()
 
 
 # --- pictures ------------------------------------------------------------------------------------
@@ -354,7 +347,7 @@ class Sheet:
             "orders": [[text, place[name], is_down] for text, name, is_down in self.orders],
             "links": list(self.links),
             "marks": list(self.marks),
-            "bars": self.bars and {"names": list(self.bars[0]), "values": self.bars[1].tolist()},
+            "bars": self.bars and dict(zip(("names", "values"), self.bars, strict=True)),
             "lists": lists,
         }
 
@@ -460,7 +453,8 @@ def _plain(value: Any) -> Any:
         return {name: _plain(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(each) for each in value]
-    return value.item() if isinstance(value, np.generic) else value
+    # Scores may have to be compared exactly: they are not shortened.
+    return _plain(value.tolist()) if isinstance(value, np.generic | np.ndarray) else value
 
 
 def _as_script(data: Any) -> Markup:
