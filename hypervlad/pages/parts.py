@@ -219,15 +219,13 @@ class Field:
         small = thumbnail(pixels[top:bottom, left:right], side)
         height, width = bottom - top, right - left
         zoom = min(frame[0] / small.shape[1], frame[1] / small.shape[0])
-        values = {
-            "box": f"{2 * left} {2 * top} {2 * width} {2 * height}",
-            "bar": scale_bar(width, pixel_size),
-        } | values
         return cls(
             jpeg=jpeg_text(small, 2 * side),
             width=round(zoom * small.shape[1]),
             height=round(zoom * small.shape[0]),
+            box=f"{2 * left} {2 * top} {2 * width} {2 * height}",
             size=f"{width} {height}",
+            bar=scale_bar(width, pixel_size),
             **values,
         )
 
@@ -248,10 +246,6 @@ class Pictures:
     @property
     def style(self) -> str:
         return "fields" if self.is_main else "gallery"
-
-    @property
-    def is_marked(self) -> bool:
-        return bool(self.action)
 
 
 def jpeg_text(pixels: NDArray[Any], side: int, quality: int = _QUALITY) -> str:
