@@ -241,6 +241,8 @@ def _pictures(
         pixels, drawn = stretch_contrast(image.pixels), list[parts.Outline]()
         for outline in outlines:
             found = rows.get(outline.label)  # none if it was drawn after the table was written
+            if not is_shown and found not in wanted:
+                continue
             label = _NO_CLASS if found is None else labels[found]
             text = "not in the table" if found is None else texts[found]
             words = f"{label}, {text}" if label != _NO_CLASS else text
