@@ -40,7 +40,8 @@ _KINDS = {
     OUT_OF_DISTRIBUTION: "unlike the training images",
 }
 _STYLES = {SURE: "sure", AMBIGUOUS: "ambiguous", LIKE_TRAINING: "", OUT_OF_DISTRIBUTION: "unlike"}
-_TRUTHS = ("predicted correctly", "predicted wrongly", "unknown")
+_RESULT = "Result"
+_TRUTHS = _CORRECT, _WRONG, _UNKNOWN = ("predicted correctly", "predicted wrongly", "unknown")
 
 
 def write_classified_page(
@@ -156,14 +157,10 @@ def write_classified_page(
         for each in found.images.skipped
     ]
     numbers = _numbers(found)
-    pairs = [
-        (label, code)
-        for label, code in zip(truth or (), found.proba.argmax(axis=1), strict=False)
-        if label is not None
-    ]
-    if pairs:
-        n_correct = sum(printable(label) == classes[code] for label, code in pairs)
-        numbers["predicted correctly"] = share_of(n_correct, len(pairs))
+    results = Counter(text for each in sheet.columns if each.name == _RESULT for text in each.texts)
+    n_known = results.total() - results[_UNKNOWN]
+    if n_known:
+        numbers[_CORRECT] = share_of(results[_CORRECT], n_known)
     content = [
         parts.Note(_lead(len(read), len(bad)), "lead"),
         *_explained(found, max_error, truth is not None),
@@ -194,8 +191,9 @@ def prediction_sheet(
     images: Sequence[Any],
 ) -> parts.Sheet:
     """Return classified images as cards: class, confidence and, where it is known, the truth."""
-    shares = np.round(np.asarray(proba, dtype=np.float64), _DIGITS)
-    predicted = [classes[code] for code in shares.argmax(axis=1)]
+    exact = np.asarray(proba, dtype=np.float64)
+    shares = np.round(exact, _DIGITS)
+    predicted = [classes[code] for code in exact.argmax(axis=1)]
     confidence = shares.max(axis=1, initial=0)
     columns = [
         parts.Column("Image", list(names)),
@@ -207,13 +205,13 @@ def prediction_sheet(
     if truth is not None:
         labels = ["" if label is None else printable(label) for label in truth]
         results = [
-            _TRUTHS[2 if not label else label != own]
+            (_CORRECT if label == own else _WRONG) if label else _UNKNOWN
             for label, own in zip(labels, predicted, strict=True)
         ]
         options = [each for each in _TRUTHS if each in results]
         columns += [
             parts.Column("True label", labels, label="true label: ", shown=True),
-            parts.Column("Result", results, options=options),
+            parts.Column(_RESULT, results, options=options),
         ]
     orders = [
         ("least confident first", "Confidence", False),
