@@ -21,6 +21,7 @@ from hypervlad.pages.base import (
     Line,
     Tile,
     columns_for_maps,
+    evenly_spaced,
     literal,
     names_or_default,
     one_each,
@@ -358,8 +359,7 @@ def _chosen_images(
             raise ValueError(
                 f"none of the {counted(len(truth), 'image')} is of the class {str(label)!r}."
             )
-        places = np.linspace(0, len(members) - 1, min(n_each, len(members))).round().astype(int)
-        chosen.append((label, members[places].tolist()))
+        chosen.append((label, members[evenly_spaced(len(members), n_each)].tolist()))
     return chosen
 
 

@@ -20,6 +20,7 @@ from hypervlad.fibres.diameters import without_places
 from hypervlad.images import ReadOptions
 from hypervlad.images.reading import read_named
 from hypervlad.pages import parts
+from hypervlad.pages.base import evenly_spaced
 from hypervlad.pages.colours import stretch_contrast
 from hypervlad.pages.numbers import interval_text, number_text, thousands
 
@@ -97,8 +98,7 @@ def write_diameter_page(
     """Write the page; it is one file that works offline, with pictures of at most 24 images."""
     groups = () if compared is None else compared.groups
     unit = groups[0].places.unit if groups else "px"
-    spaced = np.linspace(0, len(measured) - 1, min(len(measured), _MAX_PICTURES))
-    shown = spaced.round().astype(int).tolist()
+    shown = evenly_spaced(len(measured), _MAX_PICTURES)
     left_out = [np.flatnonzero(each.is_left_out).tolist() for each in measured]
     n_without = sum(not len(each.kept.diameters) for each in measured)
     numbers = {

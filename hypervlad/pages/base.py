@@ -320,6 +320,12 @@ def one_each(what: str, values: Sequence[Any] | None, n_images: int) -> list[Any
     return listed
 
 
+def evenly_spaced(n: int, most: int) -> list[int]:
+    """Return at most so many places among n, from the first to the last."""
+    places: list[int] = np.linspace(0, n - 1, min(n, most)).round().astype(int).tolist()
+    return places
+
+
 def check_size(name: str, pixels: NDArray[Any], found: NDArray[Any]) -> None:
     if pixels.shape[:2] != found.shape:
         raise ValueError(

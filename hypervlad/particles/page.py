@@ -21,7 +21,7 @@ from hypervlad.objects.counts import Field, edge_weights
 from hypervlad.objects.found_folder import FoundCounts, FoundFolder
 from hypervlad.objects.particle import check_same_size
 from hypervlad.pages import parts
-from hypervlad.pages.base import shorten
+from hypervlad.pages.base import evenly_spaced, shorten
 from hypervlad.pages.colours import CLASS_COLOURS, stretch_contrast
 from hypervlad.pages.numbers import interval_text, length_text, number_text, thousands
 from hypervlad.particles.displays import svg_path
@@ -221,8 +221,7 @@ def _pictures(
     fields, table = folder.fields, folder.table
     pictured, crops, unreadable = list[parts.Field](), dict[int, parts.Field](), list[str]()
     n_most = max(1, _MAX_OUTLINES * len(fields) // max(1, len(table)))
-    spaced = np.linspace(0, len(fields) - 1, min(len(fields), _MAX_FIELDS, n_most))
-    shown = set(spaced.round().astype(int).tolist())
+    shown = set(evenly_spaced(len(fields), min(_MAX_FIELDS, n_most)))
     wanted = {row for gallery in galleries for row in gallery.rows}
     texts, rows_of = _descriptions(table), defaultdict[str, dict[int, int]](dict)
     for row, pair in enumerate(zip(table["micrograph"], table["particle"], strict=True)):
