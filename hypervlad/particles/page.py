@@ -300,7 +300,7 @@ def _descriptions(table: pd.DataFrame) -> list[str]:
     if "confidence" in table:
         shares = [f"{percent(share)}, " for share in table["confidence"]]
     sizes = zip(table["equivalent_diameter_nm"], table["equivalent_diameter_px"], strict=True)
-    texts = (f"{px:.3g} px" if math.isnan(nm) else length_text(nm) for nm, px in sizes)
+    texts = (f"{number_text(px)} px" if math.isnan(nm) else length_text(nm) for nm, px in sizes)
     return [share + text for share, text in zip(shares, texts, strict=True)]
 
 
