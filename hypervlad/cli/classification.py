@@ -26,6 +26,7 @@ from hypervlad.cli.messages import (
     plain_errors,
     report_left_out,
     say,
+    warn,
 )
 from hypervlad.common.files import replace_when_complete
 from hypervlad.common.progress import ProgressBar, is_terminal
@@ -102,10 +103,9 @@ def explain(
         with replace_when_complete(output) as stream:
             save_png(display.plot, stream)
         if unlike := [str(file) for file, each in found.items() if each.novelty > 1]:
-            echo(
-                f"warning: {unlike_training_text(len(unlike), len(found))}, so the evidence means "
-                f"little: {name_some(unlike)}",
-                err=True,
+            warn(
+                f"{unlike_training_text(len(unlike), len(found))}, so the evidence means "
+                f"little: {name_some(unlike)}"
             )
         echo(f"picture: {output}")
     report_left_out(bad, len(files))
@@ -309,10 +309,9 @@ def _labelled_by_people(table: Path, data: Any) -> Any:
             f"{table}: all {n_labels} are a model's own (source model), so they test nothing; "
             "label some of the images by hand"
         )
-    echo(
-        f"warning: {table}: {n_own} of {n_labels} left out, because a model gave "
-        f"{verb(n_own, 'it', 'them')} (source model) and would agree with itself",
-        err=True,
+    warn(
+        f"{table}: {n_own} of {n_labels} left out, because a model gave "
+        f"{verb(n_own, 'it', 'them')} (source model) and would agree with itself"
     )
     return rows_of(data, [row for row, own in enumerate(by_model) if not own])
 

@@ -16,7 +16,7 @@ from hypervlad.cli.files import (
     say_ignored,
     write_or_print,
 )
-from hypervlad.cli.messages import echo, plain_errors, report_left_out, say
+from hypervlad.cli.messages import echo, plain_errors, report_left_out, say, warn
 from hypervlad.common.wording import counted
 from hypervlad.folders.outputs import check_file, check_page
 
@@ -266,5 +266,5 @@ def scale(
             )
         for each in scales:
             if each.is_contradictory:
-                echo(f"warning: {each.name}: {each.remark}", err=True)
+                warn(f"{each.name}: {each.remark}")
     report_left_out(bad, len(files))

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hypervlad.cli.messages import echo, say
+from hypervlad.cli.messages import echo, say, warn
 from hypervlad.cli.options import common
 from hypervlad.common.files import replace_when_complete
 from hypervlad.common.modelfile import ModelFileError
@@ -230,5 +230,5 @@ def masks_of(files: list[Path], folder: Path, *, needed: bool = False) -> list[P
     if unused:
         n = len(unused)
         fit = verb(n, "fits", "fit")
-        echo(f"warning: {counted(n, 'mask')} {fit} no image: {name_some(unused)}", err=True)
+        warn(f"{counted(n, 'mask')} {fit} no image: {name_some(unused)}")
     return found

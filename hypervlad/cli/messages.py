@@ -110,7 +110,7 @@ def report_left_out(reasons: list[str], n_images: int) -> None:
     message = f"{len(reasons)} of {counted(n_images, 'image')} left out: {reasons_in_line(reasons)}"
     if not common().skips or len(reasons) == n_images:
         raise ImageReadError(message)
-    echo(f"warning: {message}", err=True)
+    warn(message)
 
 
 class _Terminated(KeyboardInterrupt):
@@ -188,6 +188,10 @@ def echo(text: str | bytes, *, err: bool = False, nl: bool = True) -> None:
             return
         text = text.decode("utf-8", "backslashreplace")
     typer.echo(printable(text), err=err, nl=nl)
+
+
+def warn(text: str) -> None:
+    echo(f"warning: {text}", err=True)
 
 
 def say(text: str) -> None:

@@ -20,7 +20,7 @@ from hypervlad.cli.files import (
     load_model,
     own_pixel_size,
 )
-from hypervlad.cli.messages import echo, plain_errors, report_left_out, say
+from hypervlad.cli.messages import echo, plain_errors, report_left_out, say, warn
 from hypervlad.common.files import file_digest, replace_when_complete
 from hypervlad.common.wording import counted, name_some
 from hypervlad.folders.outputs import check_file, check_folders, check_model, check_page
@@ -110,7 +110,7 @@ def train(
                 f"{n_without} without outlines in {outlines}: {name_some(without)}; outline their "
                 "particles, or leave them out with --on-error skip"
             )
-        echo(f"warning: {n_without} without outlines left out: {name_some(without)}", err=True)
+        warn(f"{n_without} without outlines left out: {name_some(without)}")
     codes = None
     if groups is not None:
         of_file = dict(zip(files, groups_of(files, groups, [images]), strict=True))
@@ -256,11 +256,10 @@ def find(
         )
         if polarities["bright"] and polarities["dark"]:
             rare, usual = sorted(("bright", "dark"), key=lambda each: len(polarities[each]))
-            echo(
-                f"warning: particles are {usual} in {counted(len(polarities[usual]), 'image')} and "
+            warn(
+                f"particles are {usual} in {counted(len(polarities[usual]), 'image')} and "
                 f"{rare} in {name_some(polarities[rare])}; look at these, or give --polarity and "
-                "another folder",
-                err=True,
+                "another folder"
             )
         echo(f"found: {found.path}")
     report_left_out(left_out, len(files))

@@ -20,7 +20,7 @@ from hypervlad.cli.files import (
     say_ignored,
     write_or_print,
 )
-from hypervlad.cli.messages import echo, plain_errors, say
+from hypervlad.cli.messages import echo, plain_errors, say, warn
 from hypervlad.common.files import file_digest
 from hypervlad.common.progress import can_print
 from hypervlad.common.wording import counted, name_some
@@ -166,21 +166,21 @@ def predict(
             max_error=max_error,
             sorter=sorter,
             say=say,
-            warn=_warn,
+            warn=warn,
         )
         echo(f"classified {counted(n_added, 'image')}: {output}")
         if sorter is not None:
             _echo_sorted(sorter)
         if bad:
             unread = name_some([image.name for image in bad])
-            _warn(f"{counted(len(bad), 'image')} could not be read: {unread}")
+            warn(f"{counted(len(bad), 'image')} could not be read: {unread}")
         _raise_of_failures(len(bad), n_added + len(bad), sorter)
         return
     names_below = names_of(files, paths)
     found = classifier.classify(files, coverage=coverage, max_error=max_error)
     found.images.warn()
     for difference in found.differences:
-        _warn(difference)
+        warn(difference)
     positions = found.images.positions.tolist()
     for remark in prediction_remarks(found, [str(files[position]) for position in positions]):
         say(remark)
@@ -207,10 +207,6 @@ def predict(
         )
         echo(f"page: {page} ({page.stat().st_size / 1e6:.1f} MB)")
     _raise_of_failures(len(files) - len(names), len(files), sorter)
-
-
-def _warn(text: str) -> None:
-    echo(f"warning: {text}", err=True)
 
 
 def _raise_of_failures(n_bad: int, n_images: int, sorter: ImageSorter | None) -> None:

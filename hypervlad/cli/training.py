@@ -10,7 +10,7 @@ import typer
 
 from hypervlad.cli import options as option
 from hypervlad.cli.files import check_cache, check_report, labelled_images, own_pixel_size
-from hypervlad.cli.messages import echo, fitting, plain_errors, say
+from hypervlad.cli.messages import echo, fitting, plain_errors, say, warn
 from hypervlad.common.wording import counted, verb
 from hypervlad.folders.outputs import check_model
 
@@ -78,11 +78,10 @@ def train(
     data = labelled_images(folder, groups, output, pixel_size)
     n_own = int(data.by_model.sum())
     if n_own:
-        echo(
-            f"warning: {n_own} of {counted(len(data.images), 'label')} {verb(n_own, 'is', 'are')} "
+        warn(
+            f"{n_own} of {counted(len(data.images), 'label')} {verb(n_own, 'is', 'are')} "
             "a model's own (source model), and training on them repeats its mistakes; 'hypervlad "
-            "review export --source person' writes the others",
-            err=True,
+            "review export --source person' writes the others"
         )
     model = _new_classifier(
         data.images,
