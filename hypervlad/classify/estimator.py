@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -31,6 +30,7 @@ from hypervlad.classify.fitting import (
     LabelledImages,
     ProbabilisticClassifier,
     default_encoder,
+    default_learner,
     fit_parts,
 )
 from hypervlad.classify.held_out import HeldOut
@@ -130,7 +130,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
     }
     _part_parameters: ClassVar[Mapping[str, PartParameter]] = {
         "encoder": PartParameter("encoder_", default_encoder),
-        "boosting": PartParameter("boosting_", partial(BoostedSoftmaxClassifier, prior="sqrt")),
+        "boosting": PartParameter("boosting_", default_learner),
     }
     _fitted_state: ClassVar[Mapping[str, Field]] = {
         "encoder_": Part(HypercolumnVLAD),

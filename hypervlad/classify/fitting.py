@@ -8,6 +8,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -62,6 +63,10 @@ def default_encoder(*, particles: bool = False, **parameters: Any) -> Hypercolum
     """
     blocks = ("joint", "per_layer", "pooled_unit", *(["shape"] if particles else []))
     return HypercolumnVLAD(**{"blocks": blocks, "turns": 2, **parameters})
+
+
+# Finds more images of rare classes than shares as in training.
+default_learner = partial(BoostedSoftmaxClassifier, prior="sqrt")
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,8 +16,6 @@ from hypervlad.folders.outputs import check_model
 
 if TYPE_CHECKING:
     from hypervlad.classify.estimator import MicrographClassifier
-
-_PRIOR: Literal["sqrt"] = "sqrt"  # finds more images of rare classes than shares as in training
 
 
 @plain_errors
@@ -98,13 +96,12 @@ def train(
 
 def _settings(set_: Sequence[str] | None) -> list[dict[str, Any]]:
     """Return parameters of the classifier, its encoder and learner, and those of reading."""
-    from hypervlad.classify.boosting.classifier import BoostedSoftmaxClassifier
     from hypervlad.classify.estimator import MicrographClassifier
-    from hypervlad.classify.fitting import default_encoder
+    from hypervlad.classify.fitting import default_encoder, default_learner
     from hypervlad.images import ReadOptions
 
-    learner = BoostedSoftmaxClassifier(prior=_PRIOR)
-    found = option.settings(set_, MicrographClassifier, default_encoder(), learner, ReadOptions)
+    parts = MicrographClassifier, default_encoder(), default_learner(), ReadOptions
+    found = option.settings(set_, *parts)
     ReadOptions(**found[-1])
     return found
 
@@ -113,9 +110,8 @@ def _new_classifier(
     images: Sequence[Any], chosen: list[dict[str, Any]], seed: int, size: Any = None, **given: Any
 ) -> MicrographClassifier:
     """Return an unfitted classifier; of `given`, its encoder gets what is not None."""
-    from hypervlad.classify.boosting.classifier import BoostedSoftmaxClassifier
     from hypervlad.classify.estimator import MicrographClassifier
-    from hypervlad.classify.fitting import default_encoder
+    from hypervlad.classify.fitting import default_encoder, default_learner
     from hypervlad.images.reading import is_particle
 
     own, encoding, boosting, reading = chosen
@@ -135,8 +131,7 @@ def _new_classifier(
         device=common.device,
         on_error=common.on_error.value,
     )
-    learner = BoostedSoftmaxClassifier(**{"prior": _PRIOR, **boosting})
-    return MicrographClassifier(encoder, boosting=learner, **own | seeded)
+    return MicrographClassifier(encoder, boosting=default_learner(**boosting), **own | seeded)
 
 
 def _fit(
