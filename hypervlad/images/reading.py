@@ -170,13 +170,14 @@ def read_named(
     *,
     with_digest: bool = True,
     with_bars: bool = False,
+    with_marks: bool = False,
 ) -> Micrograph:
     """Read one image like `read_micrograph`; errors use the name.
 
     A part of a micrograph that was read before, such as a particle, makes itself an image. With
     `with_bars`, ``"bar_rows"`` of the metadata are the heights of the information bars at the top
-    and at the bottom of the stored image, removed or not, and ``"coloured_marks"`` what
-    `coloured_marks` finds in its levels.
+    and at the bottom of the stored image, removed or not; with `with_marks`, ``"coloured_marks"``
+    are what `coloured_marks` finds in its levels.
     """
     if is_particle(source):
         found: Micrograph = source.as_micrograph()
@@ -199,7 +200,7 @@ def read_named(
     n_banner = n_bar if options.banner == "remove" else 0
     # The banner is removed first, as its white text would change the percentiles.
     pixels = pixels[: len(pixels) - n_banner]
-    if with_bars:
+    if with_marks:
         decoded.metadata["coloured_marks"] = coloured_marks(pixels)
     rule = scaling_rule(pixels, options, name)
     return Micrograph(

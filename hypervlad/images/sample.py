@@ -267,17 +267,22 @@ def read_sample(
         options = replace(options, pixel_size=pixel_size)
     if mask is not None and hasattr(type(image), "__array__"):
         image = _bounded(np.asarray(image), np.asarray(mask))
-    micrograph = read_named(image, options, image_name(image), with_digest=False, with_bars=True)
-    _warn_unless_square(micrograph, image_name(image))
+    name, is_searched = image_name(image), annotations == "leave_out"
+    micrograph = read_named(
+        image, options, name, with_digest=False, with_bars=is_searched, with_marks=is_searched
+    )
+    _warn_unless_square(micrograph, name)
     grey = _as_grey(micrograph.pixels)
     shown = _checked_mask(mask, grey.shape)
     if is_stretched:
         grey = _without_hot_pixels(grey)
     found = list[Annotation]()
-    if annotations == "leave_out":
-        above, below = micrograph.metadata["bar_rows"]
-        bars = above, below - micrograph.metadata["banner_rows"]
-        found = annotations_in(as_8bit_grey(grey), bars, micrograph.metadata["coloured_marks"])
+    if is_searched:
+        known = micrograph.metadata
+        above, below = known.get("bar_rows", (0, 0))  # a particle has neither bars nor marks
+        marks = known.get("coloured_marks", [])
+        bars = above, below - known["banner_rows"]
+        found = annotations_in(as_8bit_grey(grey), bars, marks)
     seen = ~annotation_mask(found, (grey.shape[0], grey.shape[1]))
     if found and seen.any():
         grey = fill_annotations(grey, seen, found)

@@ -14,7 +14,7 @@ from support.tiny import make_tiny_encoder
 
 import hypervlad
 from hypervlad import BoostedSoftmaxClassifier, MicrographClassifier
-from hypervlad.particles import Particle, cut_particles, measure
+from hypervlad.particles import Particle, cut_particles, find_particles, measure
 
 SHAPE = ("joint", "per_layer", "pooled_unit", "shape")
 
@@ -186,6 +186,11 @@ def mixed(particles):
 def test_particles_and_whole_images_are_not_mixed(particles, act, words):
     with pytest.raises(ValueError, match=words):
         act(particles)
+
+
+@pytest.mark.parametrize("annotations", ["leave_out", "keep"])
+def test_particles_are_found_in_a_particle(particles, annotations):
+    assert len(find_particles(particles[1], annotations=annotations)) == 1
 
 
 def test_particles_of_a_micrograph_are_a_group(model, particles, kinds):
