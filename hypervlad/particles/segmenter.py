@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ from hypervlad.features.lazy_torch import check_device, usual_torch
 from hypervlad.features.network import NetworkSource, build_network
 from hypervlad.features.registry import check_registered, get_backbone
 from hypervlad.features.weights import WEIGHTS, NetworkEstimator
-from hypervlad.images import Annotation, ReadOptions
+from hypervlad.images import ReadOptions
 from hypervlad.images.annotations import note_annotations
 from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import check_image_list, image_name
@@ -367,7 +367,7 @@ class HypercolumnSegmenter(NetworkEstimator):
                 name = image_name(image, number)
                 note_annotations(name, each.annotations, each.n_beside)
                 note_doubt(name, each.note)
-        return [each.labels for each in found]
+        return [each.label_image() for each in found]
 
     def find_particles(
         self,
@@ -381,15 +381,8 @@ class HypercolumnSegmenter(NetworkEstimator):
         As `predict`, but `Outlines`, or a list of them, which say what was left out, and what is
         doubtful, in place of a warning.
         """
-
-        @one_or_many()
-        def found(image: Any) -> Outlines:
-            labels, *what = self._found(annotations, read_options, image)
-            own: dict[str, Any] = dict(zip(_Found._fields[1:], what, strict=True))
-            return replace(Outlines.of_labels(labels), **own)
-
         check_is_fitted(self)
-        return found(images)
+        return one_or_many()(partial(self._found, annotations, read_options))(images)
 
     def predict_proba(
         self,
@@ -439,14 +432,20 @@ class HypercolumnSegmenter(NetworkEstimator):
             grey = resize(grey, size, order=1, anti_aliasing=True)
         return self._fitted_model().fields(grey, self.tile_size)
 
-    def _found(self, annotations: Annotations, read_options: Any, image: Any) -> _Found:
+    def _found(self, annotations: Annotations, read_options: Any, image: Any) -> Outlines:
         sample = self._read(image, annotations, read_options)
         labels = self._labels(self._fields(sample, image), self.separation_)
         note = self._doubt_about(sample.pixel_size, labels)
         if labels.shape != sample.mask.shape:
             labels = _at_own_scale(labels, sample.mask.shape)
         n_beside = drop_hidden(labels, sample.mask)
-        return _Found(labels, sample.pixel_size, sample.annotations, n_beside, note)
+        return replace(
+            Outlines.of_labels(labels),
+            pixel_size=sample.pixel_size,
+            annotations=sample.annotations,
+            n_beside=n_beside,
+            note=note,
+        )
 
     def _doubt_about(self, pixel_size: float | None, labels: NDArray[np.int32]) -> str:
         notes = list[str]()
@@ -555,16 +554,6 @@ class HypercolumnSegmenter(NetworkEstimator):
         check_registered(self.backbone_)
         decoder_of(self.decoder_)  # raises if the tensors do not fit
         self.weights_ = self.weights
-
-
-class _Found(NamedTuple):
-    """The labels (H, W) of an image, and what `Outlines` say besides."""
-
-    labels: NDArray[np.int32]
-    pixel_size: float | None
-    annotations: list[Annotation]
-    n_beside: int
-    note: str
 
 
 def _at_own_scale(labels: NDArray[np.int32], size: tuple[int, ...]) -> NDArray[np.int32]:
