@@ -83,17 +83,11 @@ def marked_outlines(
     """Return which outlines hold a point; a warning counts points that are on none."""
     is_marked, n_missing = np.zeros(len(outlines), bool), 0
     for row, column in np.rint(check_points("leave_out", points)).astype(int).tolist():
-        holds = [_holds(each, row, column) for each in outlines]
+        holds = [each.holds(row, column) for each in outlines]
         is_marked |= np.array(holds, bool)
         n_missing += not any(holds)
     _report_missing(n_missing, name, "those found")
     return is_marked
-
-
-def _holds(outline: Outline, row: int, column: int) -> bool:
-    top, left, bottom, right = outline.box
-    inside = top <= row < bottom and left <= column < right
-    return inside and bool(outline.mask[row - top, column - left])
 
 
 def _report_missing(n: int, name: str, among: str) -> None:

@@ -620,13 +620,12 @@ class FoundFolder:
             table, missing = self.table.copy(), list[str]()
             names = {field.micrograph for field in self.fields}
             for name, own in points.items():
-                labels = self.outlines(name).label_image() if name in names else np.zeros((0, 0))
+                outlines = self.outlines(name) if name in names else ()
                 for row, column in np.rint(own).astype(int).tolist():
-                    inside = 0 <= row < labels.shape[0] and 0 <= column < labels.shape[1]
-                    number = labels[row, column] if inside else 0
-                    if not number:
+                    here = [each.label for each in outlines if each.holds(row, column)]
+                    if not here:
                         missing.append(f"{name} at x {column}, y {row}")
-                    is_it = (table["micrograph"] == name) & (table["particle"] == number)
+                    is_it = (table["micrograph"] == name) & table["particle"].isin(here)
                     table.loc[is_it, "left_out"] = 1
             if missing:
                 warn_user(f"no particle is there to leave out: {name_some(missing)}")

@@ -54,6 +54,12 @@ class Outline:
         top, left, bottom, right = self.box
         return slice(top, bottom), slice(left, right)
 
+    def holds(self, row: int, column: int) -> bool:
+        """Return whether a pixel of the field is in it."""
+        top, left, bottom, right = self.box
+        inside = top <= row < bottom and left <= column < right
+        return inside and bool(self.mask[row - top, column - left])
+
 
 def _check_mask(mask: Any, shape: tuple[int, ...], name: str) -> None:
     """Numbers would be taken for the places of pixels, and not for a mask."""
