@@ -323,8 +323,9 @@ class FoundFolder:
         is_given = self._is_left_out
         if "class" in before:
             is_given = is_given | (before["class"].notna() & ~self.is_by_model).to_numpy(bool)
+        of_name = {field.micrograph: field for field in self.fields}
         for name in ProgressBar(changed, unit="image", disable=not verbose or None):
-            field = self.fields[fields["micrograph"].tolist().index(name)]
+            field = of_name[name]
             outlines = self.outlines(name)
             check_same_size(outlines, np.empty(field.shape), name)
             outlines = replace(outlines, pixel_size=outlines.pixel_size or field.pixel_size)

@@ -13,7 +13,7 @@ from skimage.transform import resize
 
 from hypervlad.common.constraints import OneOf, check_value
 from hypervlad.common.limits import MAX_PIXELS
-from hypervlad.common.wording import counted, name_some, warn_user
+from hypervlad.common.wording import counted, name_some, verb, warn_user
 from hypervlad.features.loading import resampled_size
 from hypervlad.images import ImageReadError, ReadOptions
 from hypervlad.images.masks import mask_banner_rows
@@ -144,10 +144,10 @@ class AnnotatedFields:
             ]
             warn_user(
                 f"the pixel size of {counted(len(names), 'image')} is unknown, {name_some(names)}, "
-                f"and {'is' if len(names) == 1 else 'are'} taken to be that of the others, "
+                f"and {verb(len(names), 'is', 'are')} taken to be that of the others, "
                 f"{self.pixel_size:.4g} nm"
             )
-        scales = [(size or 1.0) / (self.pixel_size or 1.0) if size else 1.0 for size in sizes]
+        scales = [size / (self.pixel_size or 1.0) if size else 1.0 for size in sizes]
         sides = [max(shape) * scale for shape, scale in zip(shapes, scales, strict=True)]
         self.largest = round(max(sides))  # side of an image
         self.contrasts = [contrasts[number] for number in self.order]
