@@ -53,7 +53,7 @@ from hypervlad.images import ImageReadError, ReadOptions, read_mask
 from hypervlad.images.masks import mask_banner_rows
 from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import check_image_list, image_name, raise_or_skip, read_in_order
-from hypervlad.images.sample import read_grey
+from hypervlad.images.sample import errors_of, read_grey
 from hypervlad.statistics.splits import check_column, check_groups
 
 ALIGNED, NOT_ALIGNED = "aligned", "not aligned"
@@ -290,13 +290,11 @@ class AlignmentClassifier(ImageEstimator):
         fractions, skip = np.full(len(images), np.nan), self.encoder_.on_error == "skip"
 
         def fraction(image: Any, name: str) -> float:
-            try:
+            with errors_of(name):
                 found = self.aligned_fraction(image)
-                if found.reason:
-                    raise ImageReadError(f"image: {found.reason}; leave it out")
-                return float(found.fraction)
-            except ImageReadError as error:
-                raise ImageReadError(f"{name}: {str(error).split(': ', 1)[-1]}") from error
+            if found.reason:
+                raise ImageReadError(f"{name}: {found.reason}; leave it out")
+            return float(found.fraction)
 
         outcomes = read_in_order(enumerate(images), fraction)
         with announced(len(images)):

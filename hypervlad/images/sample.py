@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import wraps
 from typing import (
@@ -144,16 +145,24 @@ def for_each_image(
     is_within = is_announced()  # a larger call, which says itself what was left out
     with announced(len(images)):
         for number, (image, *own) in enumerate(zip(images, *others, strict=True)):
-            try:
+            name = image_name(image, number)
+            with errors_of(name):
                 found.append(function(image, *own))
-                if not is_within:
-                    _note_annotations(image_name(image, number), found[-1])
-            except ValueError as error:
-                name, reason = image_name(image, number), str(error).removeprefix("image: ")
-                if name in reason:
-                    raise
-                raise type(error)(f"{name}: {reason}") from error
+            if not is_within:
+                _note_annotations(name, found[-1])
     return found
+
+
+@contextmanager
+def errors_of(name: str) -> Iterator[None]:
+    """Name an image in errors, which may call it "image" as there is no other."""
+    try:
+        yield
+    except ValueError as error:
+        reason = str(error).removeprefix("image: ")
+        if name in reason:
+            raise
+        raise type(error)(f"{name}: {reason}") from error
 
 
 def _note_annotations(name: str, found: Any) -> None:
