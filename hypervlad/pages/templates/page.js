@@ -2,6 +2,7 @@
 const data = JSON.parse(by("data").textContent);
 const all = (selector, root = document) => [...root.querySelectorAll(selector)];
 const sum = (numbers) => numbers.reduce((a, b) => a + b, 0);
+const within = (low, high, value) => Math.min(Math.max(value, low), high);
 const following = []; // what is drawn anew when a threshold or a decision changes
 const follow = () => following.forEach((draw) => draw());
 
@@ -97,11 +98,12 @@ function drawn(tag, attributes, text = "") {
   return made;
 }
 
-function binsFor(n) { return Math.min(Math.max(Math.round(2 * Math.sqrt(n)), MIN_BINS), MAX_BINS); }
+function binsFor(n) { return within(MIN_BINS, MAX_BINS, Math.round(2 * Math.sqrt(n))); }
 
 function axisOf(values, { bounds, log = false, n = binsFor(values.length) }) {
-  const ends = bounds || [Math.min, Math.max].map((end) => values.reduce((a, b) => end(a, b), values[0] ?? 0));
-  const [low, high] = ends[0] < ends[1] ? ends : [ends[0] - (0.1 * Math.abs(ends[0]) || 1), ends[0] + (0.1 * Math.abs(ends[0]) || 1)];
+  const [least, most] = bounds || [Math.min, Math.max].map((end) => values.reduce((a, b) => end(a, b), values[0] ?? 0));
+  const margin = least < most ? 0 : 0.1 * Math.abs(least) || 1;
+  const [low, high] = [least - margin, most + margin];
   const isLog = log && low > 0;
   const scaled = isLog ? Math.log : (value) => value;
   const share = (value) => (scaled(value) - scaled(low)) / (scaled(high) - scaled(low));
@@ -127,7 +129,7 @@ function powers(start, end) {
 }
 
 function binOf(axis, value) {
-  return Math.min(Math.max(Math.floor(axis.n * axis.share(value)), 0), axis.n - 1);
+  return within(0, axis.n - 1, Math.floor(axis.n * axis.share(value)));
 }
 
 // Bars of stacked series (a style, and pairs of value and weight), with axes and vertical lines.
@@ -150,8 +152,10 @@ function histogram(svg, series, axis, { height, label, lines = [], isOutside = (
       y: y(stacked[bin] + weight), height: (height * weight) / most }));
     stacked[bin] += weight;
   }));
-  lines.forEach(([style, value]) => shapes.push(drawn("line", { class: style,
-    x1: x(Math.min(Math.max(axis.share(value), 0), 1)), x2: x(Math.min(Math.max(axis.share(value), 0), 1)), y1: 0, y2: TOP + height })));
+  lines.forEach(([style, value]) => {
+    const at = x(within(0, 1, axis.share(value)));
+    shapes.push(drawn("line", { class: style, x1: at, x2: at, y1: 0, y2: TOP + height }));
+  });
   shapes.push(drawn("path", { class: "base", d: `M${LEFT} ${TOP}V${TOP + height}H${LEFT + width}` }));
   const upper = multiples(0, most).at(-1);
   [0, upper].forEach((value) => shapes.push(drawn("text", { class: "tick", x: LEFT - 6, y: y(value) + 4, "text-anchor": "end" }, numberText(value))));
@@ -166,7 +170,7 @@ function histogram(svg, series, axis, { height, label, lines = [], isOutside = (
   }
   svg.setAttribute("height", TOP + height + (label ? BELOW : 4));
   svg.replaceChildren(...shapes);
-  return (clientX) => axis.at(Math.min(Math.max((clientX - svg.getBoundingClientRect().left - LEFT) / width, 0), 1));
+  return (clientX) => axis.at(within(0, 1, (clientX - svg.getBoundingClientRect().left - LEFT) / width));
 }
 
 // As `weighted_quantiles` in mixture.py.
@@ -694,7 +698,7 @@ function nearest(figure, clientX, clientY) {
   for (const path of svg.children) {
     const [x1, y1, x2, y2] = path.getAttribute("d").match(/-?[\d.]+/g).map(Number);
     const along = ((x - x1) * (x2 - x1) + (y - y1) * (y2 - y1)) / ((x2 - x1) ** 2 + (y2 - y1) ** 2);
-    const t = Math.min(Math.max(along, 0), 1);
+    const t = within(0, 1, along);
     const distance = Math.hypot(x1 + t * (x2 - x1) - x, y1 + t * (y2 - y1) - y);
     if (distance < least) [least, found] = [distance, path];
   }
@@ -755,7 +759,7 @@ function pointOf(figure, event) {
   const svg = figure.querySelector(".outlines");
   const { left, top, width, height } = svg.getBoundingClientRect();
   const box = svg.viewBox.baseVal;
-  const along = (at, length) => Math.round(length * Math.min(Math.max(at, 0), 1));
+  const along = (at, length) => Math.round(length * within(0, 1, at));
   return [along((event.clientX - left) / width, box.width), along((event.clientY - top) / height, box.height)];
 }
 
