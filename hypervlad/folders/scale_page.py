@@ -290,11 +290,12 @@ def write_scale_page(
         is_main=True,
         pictures=[(k, parts.base64_text(each.crop)) for k, each in enumerate(found)],
     )
+    n_read = sum(bool(each.label) for each in scales)
     numbers = {
         "images": len(scales),
         "scale bars found": len(found),
         "pixel sizes known": sum(each.pixel_size is not None for each in scales),
-        **({"labels read": n_read} if (n_read := sum(bool(each.label) for each in scales)) else {}),
+        **({"labels read": n_read} if n_read else {}),
         "contradictions": sum(each.is_contradictory for each in scales),
     }
     without = [

@@ -163,10 +163,9 @@ class Chart:
         groups = [
             vars(each) | {"sets": [own._asdict() for own in each.sets]} for each in self.groups
         ]
-        own = {"groups": groups, "others": [each._asdict() for each in self.others]}
-        limit = None if self.threshold is None else self.threshold._asdict()
-        names = ("label", "counted", "medians")
-        return {name: getattr(self, name) for name in names} | own | {"threshold": limit}
+        others = [each._asdict() for each in self.others]
+        limit = self.threshold and self.threshold._asdict()
+        return vars(self) | {"groups": groups, "others": others, "threshold": limit}
 
 
 # --- pictures ------------------------------------------------------------------------------------
