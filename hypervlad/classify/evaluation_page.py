@@ -1,11 +1,11 @@
-"""The report folder of an evaluation: a page for people who did not train the model."""
+"""The folder of a report, and its page for people who did not train the model."""
 
 from __future__ import annotations
 
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,23 +22,14 @@ from hypervlad.classify.evidence_display import EvidenceDisplay
 from hypervlad.classify.held_out import SureAnswers
 from hypervlad.classify.page import pictures, prediction_sheet
 from hypervlad.classify.predictions import predictions_as_bytes
-from hypervlad.classify.summary import (
-    ACCEPTED_ERRORS,
-    evaluation_lines,
-    expected_shares_text,
-    held_out_text,
-    leakage_text,
-    unlike_text,
-    warning_lines,
-)
+from hypervlad.classify.summary import warning_lines
 from hypervlad.common.files import move_into_place, new_folder
 from hypervlad.common.progress import ProgressBar
-from hypervlad.common.wording import counted, name_some, percent, verb, warn_user
+from hypervlad.common.wording import counted, name_some, percent, verb
 from hypervlad.images import ReadOptions
-from hypervlad.images.reading import relative_names
 from hypervlad.pages import parts
-from hypervlad.pages.base import Display, names_or_default, one_each, save_png
-from hypervlad.pages.facts import page_facts, words_of
+from hypervlad.pages.base import Display, save_png
+from hypervlad.pages.facts import words_of
 from hypervlad.pages.numbers import decimal, share_of
 from hypervlad.statistics.classification import Evaluation
 
@@ -50,7 +41,6 @@ _N_PICTURED = 48  # of the images: least certain, mistakes, and labels that are 
 _N_EXPLAINED = 4
 _FILES = (*(f"{name}.png" for name in FIGURES), "predictions.csv", "index.html")
 _EXPERT_SHARES = (0, 0.1, 0.2, 0.3, 0.5)  # of the images
-_TITLE = "How well the model classifies"
 
 
 @dataclass(frozen=True)
@@ -129,14 +119,14 @@ def write_report(
     out_dir: str | os.PathLike[str],
     evaluated: EvaluatedImages,
     *,
-    title: str = _TITLE,
-    how_measured: str = "",
+    title: str,
+    how_measured: str,
+    details: Mapping[str, Any],
+    notes: Sequence[str],
+    progress: bool,
     in_training: bool = False,
-    details: Mapping[str, Any] | None = None,
     files: Mapping[str, str] | None = None,
-    notes: Sequence[str] = (),
     remarks: Sequence[str] = (),
-    progress: bool = False,
 ) -> Path:
     """Write a report; if all are training images (`in_training`), it draws no conclusions."""
     folder, result = Path(out_dir), evaluated.result
@@ -165,9 +155,7 @@ def write_report(
                 _independence(result, in_training),
             ),
             *_sections(evaluated, in_training, drawn, folder.absolute()),
-            *parts.section(
-                "The model", parts.Table((), (details or {}).items()) if details else ""
-            ),
+            *parts.section("The model", parts.Table((), details.items())),
             *parts.section("Files", parts.Items(_links(drawn, files or {}))),
         ]
         parts.write_page(draft / "index.html", title, content, words=words)
@@ -286,7 +274,7 @@ def _sections(
         "Class by class",
         "Precision: of the images predicted to be of the class, the share that are. Recall: of the "
         "images of the class, the share that are predicted to be. F1 is their harmonic mean.",
-        parts.Table(["Class", "Precision", "Recall", "F1", "Images"], class_rows(result)),
+        parts.Table(["Class", "Precision", "Recall", "F1", "Images"], _class_rows(result)),
     )
     yield from parts.section(
         "Can the probabilities be trusted?",
@@ -304,7 +292,7 @@ def _sections(
         "What if an expert looks at the doubtful images?",
         "If an expert looks at the images with the lowest confidence, the model is usually right "
         "more often about the others; whether it is here, the table shows.",
-        parts.Table(header, selective_rows(result)),
+        parts.Table(header, _selective_rows(result)),
         figure(
             "selective_accuracy",
             "Accuracy of the most confident predictions against the share that they cover.",
@@ -364,7 +352,7 @@ def _sure(held_out: HeldOutFindings, n_images: int) -> Iterator[parts.Part]:
         yield "None is sure as long as a class has images of a single group, or a single image."
         return
     header = ["Accepted error", "Sure from", "Sure answers", "Wrong of these"]
-    yield parts.Table(header, sure_rows(held_out.sure, n_images))
+    yield parts.Table(header, _sure_rows(held_out.sure, n_images))
 
 
 def _to_look_at(held_out: HeldOutFindings | None) -> Iterator[parts.Part]:
@@ -391,256 +379,7 @@ def _links(drawn: Mapping[str, Any], files: Mapping[str, str]) -> list[str]:
     return [link.format(name, name, description) for name, description in described.items()]
 
 
-def report_on_model(
-    out_dir: str | os.PathLike[str],
-    model: Any,
-    images: Sequence[Any],
-    y_true: Sequence[Any],
-    *,
-    groups: Sequence[Any] | None = None,
-    names: Sequence[str] | None = None,
-    title: str = _TITLE,
-    how_measured: str = "",
-    details: Mapping[str, Any] | None = None,
-    files: Mapping[str, str] | None = None,
-    progress: bool = False,
-) -> tuple[Path, Evaluation, list[str]]:
-    """Classify images and write ``index.html``, its figures and ``predictions.csv``.
-
-    Images that cannot be read are left out, and so are those with the pixels of a training image,
-    unless all have them. Files of an earlier report are replaced once all are complete.
-
-    Parameters
-    ----------
-    out_dir : path-like
-        Made if it is missing.
-    model : fitted MicrographClassifier
-    images : sequence of n paths or arrays
-    y_true : sequence of n labels
-        A label that is not among the classes counts as a mistake.
-    groups : sequence of n hashables, optional
-        See `accuracy_interval`.
-    names : sequence of n str, optional
-        Names of the images; by default their paths, or ``image 3``.
-    title : str, default="How well the model classifies"
-    how_measured : str, default=""
-        What was held out, and how, in a sentence or two.
-    details : mapping, optional
-        Facts in addition to those of `model_facts`.
-    files : mapping of str to str, optional
-        Further files of the folder to link to, with their descriptions.
-    progress : bool, default=False
-        Show a bar on stderr.
-
-    Returns
-    -------
-    index : Path
-        ``index.html``.
-    result : Evaluation
-        Of the images of the report.
-    lines : list of str
-        A summary: training images, images unlike them, accuracies, recalls, warnings.
-
-    Raises
-    ------
-    ValueError
-        If lengths differ, no image can be read, or the folder has files of these names that are of
-        no report.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from hypervlad import HypercolumnVLAD, MicrographClassifier, make_tem_images
-    >>> from hypervlad.results import report_on_model
-    >>> images, labels = make_tem_images(16, size=32, random_state=0)
-    >>> encoder = HypercolumnVLAD(weights="random", image_size=32, n_codewords=4, sampling=900)
-    >>> model = MicrographClassifier(encoder, random_state=0).fit(images, labels)
-    >>> new, truth = make_tem_images(8, size=32, random_state=1)
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     index, result, lines = report_on_model(folder, model, new, truth)
-    >>> index.name, len(result.true)
-    ('index.html', 8)
-    """
-    y_true = one_each("true label", y_true, len(images))
-    names = names_or_default(images, names, full=True)
-    if groups is not None:
-        groups = one_each("group", groups, len(images))
-    found = model.classify(images)
-    found.images.warn()
-    positions, known = found.images.positions, found.in_training
-    everything = Evaluation(
-        [y_true[i] for i in positions],
-        found.proba,
-        list(model.classes_),
-        None if groups is None else [groups[i] for i in positions],
-    )
-    remarks = [leakage_text(everything, int(known.sum()))] if known.any() else []
-    tested = known if known.all() else ~known
-    result = everything.subset(tested)
-    assert result is not None  # no image could be read: `warn` raises
-    words = words_of(model, {*names, *result.true})
-    unlike = found.unlike_training[tested]
-    if unlike.any() and not known.all():
-        remarks.append(unlike_text(result, unlike))
-    chosen = positions[tested].tolist()
-    evaluated = EvaluatedImages(
-        [images[i] for i in chosen], [names[i] for i in chosen], result, model
-    )
-    index = write_report(
-        out_dir,
-        evaluated,
-        title=title,
-        how_measured=how_measured,
-        in_training=bool(known.all()),
-        details=page_facts(model, details),
-        files=files,
-        notes=list(map(words, [*found.images.messages, *found.differences])),
-        remarks=list(map(words, remarks)),
-        progress=progress,
-    )
-    for difference in found.differences:
-        warn_user(difference)
-    lines = [*remarks, *evaluation_lines(result, forecast=not known.all())]
-    return index, result, list(map(words, lines))
-
-
-def report_on_held_out(
-    out_dir: str | os.PathLike[str],
-    model: Any,
-    images: Sequence[Any],
-    *,
-    groups: Sequence[Any] | None = None,
-    names: Sequence[str] | None = None,
-    title: str = _TITLE,
-    notes: Sequence[str] = (),
-    progress: bool = False,
-) -> tuple[Path, Evaluation]:
-    """Write the report of `report_on_model` for training images that ``fit`` held out.
-
-    The predictions are those of `held_out_evaluation`.
-
-    Parameters
-    ----------
-    out_dir : path-like
-    model : fitted MicrographClassifier
-    images : sequence of n paths or arrays
-        Those given to ``fit``, in the same order.
-    groups : sequence of n hashables, optional
-        Those given to ``fit``, for their names in the table; by default they have numbers.
-    names, title, progress
-        As for `report_on_model`.
-    notes : sequence of str, default=()
-        Sentences to show as warnings.
-
-    Returns
-    -------
-    index : Path
-        ``index.html``.
-    result : Evaluation
-
-    Raises
-    ------
-    ValueError
-        If nothing was held out in ``fit``, lengths differ, or the images or groups are not those
-        given to it.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from hypervlad import HypercolumnVLAD, MicrographClassifier, make_tem_images
-    >>> from hypervlad.results import report_on_held_out
-    >>> images, labels = make_tem_images(24, size=64, random_state=0)
-    >>> encoder = HypercolumnVLAD(weights="random", image_size=64, n_codewords=4, sampling=900)
-    >>> model = MicrographClassifier(encoder, random_state=0).fit(images, labels)
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     index, result = report_on_held_out(folder, model, images)
-    >>> index.name, len(result.true)
-    ('index.html', 24)
-    """
-    result = model.held_out_evaluation()
-    _check_training_images(model, images)
-    names = names_or_default(images, names, full=True)
-    if groups is not None:
-        groups = one_each("group", groups, len(images))
-        names_of = _names_of_groups(model.training_, groups)
-        if result.groups is not None:
-            result = replace(result, groups=[names_of[code] for code in result.groups])
-    positions = model.training_.positions[model.held_out_.rows].tolist()
-    evaluated = EvaluatedImages(
-        [images[i] for i in positions],
-        [names[i] for i in positions],
-        result,
-        model,
-        _held_out_findings(model, positions),
-    )
-    index = write_report(
-        out_dir,
-        evaluated,
-        title=title,
-        how_measured=words_of(model)(_how_held_out(model, result)),
-        details=page_facts(model),
-        notes=notes,
-        progress=progress,
-    )
-    return index, result
-
-
-def _held_out_findings(model: Any, positions: Sequence[int]) -> HeldOutFindings:
-    row_of = {position: row for row, position in enumerate(positions)}
-    issues = model.label_issues()
-    errors = () if len(model.held_out_.lone) else ACCEPTED_ERRORS
-    return HeldOutFindings(
-        [model.held_out_.sure_answers(error) for error in errors],
-        issues,
-        [row_of[issue.position] for issue in issues],
-    )
-
-
-def _names_of_groups(training: Any, groups: Sequence[Any]) -> dict[int, Any]:
-    """Return for each group of training images the name that its first image's group was given."""
-    # A copy is in the group of its original, whatever the name of its own group.
-    pairs = sorted(zip(training.positions.tolist(), training.groups.tolist(), strict=True))
-    codes = {groups[i]: code for i, code in reversed(pairs)}
-    apart = [groups[i] for i, code in pairs if codes[groups[i]] != code]
-    if apart:
-        raise ValueError(f"the groups are not those given to fit, such as {apart[0]!r}")
-    return {code: groups[i] for i, code in reversed(pairs)}
-
-
-def _check_training_images(model: Any, images: Sequence[Any]) -> None:
-    known = model.training_
-    chosen = [images[i] for i in known.positions.tolist() if i < len(images)]
-    if len(chosen) < len(known) or relative_names(chosen) != known.names:
-        raise ValueError(
-            "the report needs the images given to fit, in the same order; the model was trained "
-            f"on {counted(len(known), 'image')}"
-            f"{f', such as {known.names[0]}' if known.names[0] else ''}, and "
-            f"these {len(images)} are others, or in another order"
-        )
-
-
-def _how_held_out(model: Any, result: Evaluation) -> str:
-    shares = expected_shares_text(model, result)
-    return (
-        "These are the training images themselves, but each was classified by models that were "
-        "trained in the same way without the groups of these images ("
-        f"{held_out_text(model, result)}). Without a table of groups, each image is its own "
-        "group.\n"
-        "The figures show what to expect of new images from groups like these. They do not show "
-        "whether the model works for another instrument, another kind of sample or other settings: "
-        "for this, evaluate it on such images. They are too good if images of one sample or "
-        "micrograph were given as separate groups, and slightly too low if the models had fewer "
-        "groups to learn from than the final one."
-        + (
-            f"\nThe probabilities are for {shares}, not for the shares of these images, so the "
-            "mean confidence may differ from the accuracy."
-            if shares
-            else ""
-        )
-    )
-
-
-def class_rows(result: Evaluation) -> list[tuple[Any, ...]]:
+def _class_rows(result: Evaluation) -> list[tuple[Any, ...]]:
     rows: list[tuple[Any, ...]] = [
         (
             score.label if score.known else f"{score.label} (unknown to the model)",
@@ -660,7 +399,7 @@ def class_rows(result: Evaluation) -> list[tuple[Any, ...]]:
     return [*rows, ("mean of the classes", *means, len(result.true))]
 
 
-def selective_rows(result: Evaluation) -> list[tuple[Any, ...]]:
+def _selective_rows(result: Evaluation) -> list[tuple[Any, ...]]:
     """Return images for an expert, for the model, share of these correct, and of mistakes found."""
     curve, n_wrong = result.selective_curve, len(result.true) - int(result.correct.sum())
     places = np.searchsorted(curve.coverage, 1 - np.array(_EXPERT_SHARES) - 1e-9)
@@ -673,7 +412,7 @@ def selective_rows(result: Evaluation) -> list[tuple[Any, ...]]:
     return rows
 
 
-def sure_rows(counts: Sequence[SureAnswers], n_images: int) -> list[tuple[Any, ...]]:
+def _sure_rows(counts: Sequence[SureAnswers], n_images: int) -> list[tuple[Any, ...]]:
     return [
         (
             percent(each.max_error),

@@ -129,7 +129,7 @@ def evaluate(
       hypervlad evaluate model.hvlad test.csv -o report/
       hypervlad evaluate model.hvlad test_images/ -o report/ --groups groups.csv
     """
-    from hypervlad.classify.evaluation_page import report_on_model
+    from hypervlad.classify.reports import report_on_model
     from hypervlad.images.files import composed
     from hypervlad.images.reading import relative_names
     from hypervlad.pages.facts import words_of

@@ -141,7 +141,7 @@ def _fit(
     report: Path | None,
     include_backbone: bool = False,
 ) -> None:
-    from hypervlad.classify.evaluation_page import report_on_held_out
+    from hypervlad.classify.reports import report_on_held_out
     from hypervlad.classify.summary import held_out_lines, noted_warnings
     from hypervlad.features.weights import check_may_be_included
     from hypervlad.images.reading import is_particle, relative_names

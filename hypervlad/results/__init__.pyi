@@ -5,10 +5,10 @@ from hypervlad.classify.displays import (
     ReliabilityDisplay,
     SelectiveAccuracyDisplay,
 )
-from hypervlad.classify.evaluation_page import report_on_held_out, report_on_model
 from hypervlad.classify.evidence_display import EvidenceDisplay
 from hypervlad.classify.page import write_classified_page
 from hypervlad.classify.predictions import predictions_as_bytes
+from hypervlad.classify.reports import report_on_held_out, report_on_model
 from hypervlad.defects.displays import (
     DefectMapDisplay,
     DetectionLimitsDisplay,
