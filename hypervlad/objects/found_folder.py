@@ -316,6 +316,7 @@ class FoundFolder:
         fields = self.field_table
         digests = fields["micrograph"].map(self._digest)
         is_new = digests.notna() & (digests != fields["outlines_digest"])
+        again = list(fields["micrograph"][is_new & fields["outlines_digest"].notna()])
         before, changed = self.table, fields["micrograph"][is_new].tolist()
         if not changed and not formats and len(fields) == fields["particles"].notna().sum():
             return []
@@ -345,6 +346,8 @@ class FoundFolder:
             own.append(table)
             fields.loc[fields["micrograph"] == name, "pixel_size_nm"] = outlines.pixel_size
         table = pd.concat([each for each in own if len(each)] or own[:1])
+        # From before they were read: what another program writes meanwhile is seen next time.
+        fields.loc[is_new, "outlines_digest"] = digests[is_new]
         self._write(table, formats, changed)
         if n_lost := sum(lost.values()):
             warn_user(
@@ -352,7 +355,7 @@ class FoundFolder:
                 f"or gave a class {verb(n_lost, 'has', 'have')} no such outline any more: repeat "
                 f"it in {self.path / PARTICLES} where outlines were changed"
             )
-        return list(fields["micrograph"][is_new & fields["outlines_digest"].notna()])
+        return again
 
     def classify(
         self, classifier: Any, *, formats: Sequence[str] = (), verbose: bool = False
@@ -651,6 +654,8 @@ class FoundFolder:
             new = next(path for path in self._removed_files(name) if not path.exists())
             write_outlines(new, outlines[is_wrong])
             write_outlines(self.outlines_file(name), outlines[~is_wrong])
+            fields = self.field_table
+            fields.loc[fields["micrograph"] == name, "outlines_digest"] = self._digest(name)
         return int(is_wrong.sum())
 
     def _notes(self) -> list[str]:
@@ -696,8 +701,6 @@ class FoundFolder:
         write_table(self.path / PARTICLES, list(table), as_cells(table))
         fields["particles"] = [len(of_field.get(name, ())) for name in names]
         fields["removed"] = [self._n_removed(name) for name in names]
-        digests = zip(map(self._digest, names), fields["outlines_digest"], strict=True)
-        fields["outlines_digest"] = [now or before for now, before in digests]
         write_table(self.path / FIELDS, list(fields), as_cells(fields))
         self._forget()
 

@@ -338,6 +338,22 @@ def test_marks_follow_outlines_that_have_other_numbers(found):
         found.count()
 
 
+def test_fields_that_were_not_measured_yet_are_not_called_changed(found):
+    assert edit(found, "outlines_digest", None, file="fields.csv").count().notes == []
+
+
+def test_outlines_that_change_while_they_are_classified_are_measured_again(found):
+    changed = np.eye(*found.fields[0].shape, dtype=int)
+
+    class Slow(Classifier):
+        def predict_proba(self, particles):
+            write_outlines(found.outlines_file("a.png"), changed)
+            return super().predict_proba(particles)
+
+    found.classify(Slow())
+    assert found.update() == ["a.png"]
+
+
 def test_damaged_outlines_cost_no_field(found, images):
     edit(found, "annotated_px", 50, file="fields.csv")
     before, file = FoundFolder(found.path).field_table, found.outlines_file("a.png")
