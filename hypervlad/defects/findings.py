@@ -7,7 +7,7 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,8 @@ from scipy.ndimage import distance_transform_edt, find_objects
 from skimage.measure import label
 from skimage.morphology import reconstruction
 
+from hypervlad.common.base import Field, Maybe, StoredPart, Value
+from hypervlad.common.constraints import Number
 from hypervlad.objects.measures import feret_diameters
 from hypervlad.objects.particle import Outline, Outlines, cropped
 
@@ -28,6 +30,7 @@ _REACH = 32  # pixels around a peak in which its region is first looked for
 _RING = 3  # pixels, at least, of the surroundings with which a region is compared
 _RING_SHARE = 0.25  # of the region's diameter: the width of larger rings
 _RING_GAP = 2  # pixels of the edge of a defect, which are neither
+_FINITE = Value(float, Number())
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -84,7 +87,7 @@ class Region(Outline):
 
 
 @dataclass(frozen=True)
-class RegionRule:
+class RegionRule(StoredPart):
     """Which pixels are a region: those around a peak of the cells that reach 0.55 of the highest.
 
     Attributes
@@ -95,6 +98,8 @@ class RegionRule:
         The score of usual pixels. If it is None, all connected pixels that reach ``least`` are a
         region.
     """
+
+    _state: ClassVar[Mapping[str, Field]] = {"least": _FINITE, "usual": Maybe(_FINITE)}
 
     least: float
     usual: float | None
@@ -136,20 +141,6 @@ class RegionRule:
                 mask, window = _around(place, scores, level, seen)
                 seen[window] |= mask
                 yield _region(mask, peak, window)
-
-    def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        return vars(self).copy(), {}
-
-    @classmethod
-    def from_state(
-        cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
-    ) -> RegionRule:
-        """Undo `to_state`; ValueError for what are no finite numbers."""
-        own = {name: header[name] for name in ("least", "usual")}
-        numbers = [each for name, each in own.items() if name != "usual" or each is not None]
-        if not all(type(each) is float and math.isfinite(each) for each in numbers):
-            raise ValueError(f"the rule of regions is {own}; expected finite numbers")
-        return cls(**own)
 
 
 def _highest_near(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from sklearn.base import clone
 
 from hypervlad.classify.boosting.classifier import BoostedSoftmaxClassifier
 from hypervlad.classify.fitting import checked_labels, of_length
-from hypervlad.common.base import Array
+from hypervlad.common.base import Array, Field, Part, StoredPart
 from hypervlad.defects.cells import (
     CellMaps,
     Cells,
@@ -55,10 +55,16 @@ _SIDES = (None, 112)
 
 
 @dataclass(frozen=True, eq=False)
-class LabelledWindows:
+class LabelledWindows(StoredPart):
     """A fitted boosted softmax on window vectors; one of its classes is "normal"."""
 
+    _state: ClassVar[Mapping[str, Field]] = {"learner": Part(BoostedSoftmaxClassifier)}
+
     learner: BoostedSoftmaxClassifier
+
+    def __post_init__(self) -> None:
+        if NORMAL not in self.learner.classes_.tolist():
+            raise ValueError(f"the learner has no class {NORMAL!r}")
 
     @property
     def n_features(self) -> int:
@@ -94,19 +100,6 @@ class LabelledWindows:
             return np.asarray(-margins[:, 0] if is_normal[1] else margins[:, 0], dtype=np.float64)
         others = logsumexp(margins[:, ~is_normal], axis=1)
         return np.asarray(others - margins[:, is_normal][:, 0], dtype=np.float64)
-
-    def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        return self.learner.to_state()
-
-    @classmethod
-    def from_state(
-        cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
-    ) -> LabelledWindows:
-        """Undo `to_state`; ValueError if the learner has no class "normal"."""
-        learner = BoostedSoftmaxClassifier.from_state(header, arrays)
-        if NORMAL not in learner.classes_.tolist():
-            raise ValueError(f"the learner has no class {NORMAL!r}")
-        return cls(learner)
 
 
 @dataclass(frozen=True, eq=False)
@@ -252,11 +245,31 @@ def _checked_patch_labels(y: Any, n_images: int) -> NDArray[Any]:
 
 
 @dataclass(frozen=True, eq=False)
-class LabelledCells:
+class LabelledCells(StoredPart):
     """A fitted linear model of hypercolumns: descriptions of a cell at several sizes, joined."""
+
+    _state: ClassVar[Mapping[str, Field]] = {
+        "learner": Part(BoostedSoftmaxClassifier),
+        "scale": Array("float32", 1, 0),
+    }
 
     learner: BoostedSoftmaxClassifier
     scale: NDArray[np.float32]  # (n,), by which hypercolumns are multiplied first
+
+    def __post_init__(self) -> None:
+        learner, scale = self.learner, self.scale
+        if learner.classes_.tolist() != [ANOMALOUS, NORMAL]:
+            raise ValueError(
+                f"the classes of cells are {learner.classes_.tolist()}; expected "
+                f"{[ANOMALOUS, NORMAL]}"
+            )
+        if learner.linear_coef_ is None or learner.booster_ is not None:
+            raise ValueError("the learner of cells is not linear")
+        if scale.shape != (learner.n_features_in_,) or len(scale) % len(_DESCRIPTIONS):
+            raise ValueError(
+                f"the scale of {learner.n_features_in_} features has shape {scale.shape}; "
+                f"expected a multiple of {len(_DESCRIPTIONS)}"
+            )
 
     @property
     def n_features(self) -> int:
@@ -295,32 +308,6 @@ class LabelledCells:
             products = window_means((cells @ weights)[..., None], window)[..., 0]
             total += resized(products - np.float32(usual), shape)
         return total
-
-    def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        header, arrays = self.learner.to_state()
-        return header, arrays | {"scale": self.scale}
-
-    @classmethod
-    def from_state(
-        cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
-    ) -> LabelledCells:
-        """Undo `to_state`; ValueError if the learner is no linear model of hypercolumns."""
-        own = dict(arrays)
-        scale = Array("float32", 1, 0).checked(own.pop("scale"), "scale")
-        learner = BoostedSoftmaxClassifier.from_state(header, own)
-        if learner.classes_.tolist() != [ANOMALOUS, NORMAL]:
-            raise ValueError(
-                f"the classes of cells are {learner.classes_.tolist()}; expected "
-                f"{[ANOMALOUS, NORMAL]}"
-            )
-        if learner.linear_coef_ is None or learner.booster_ is not None:
-            raise ValueError("the learner of cells is not linear")
-        if scale.shape != (learner.n_features_in_,) or len(scale) % len(_DESCRIPTIONS):
-            raise ValueError(
-                f"the scale of {learner.n_features_in_} features has shape {scale.shape}; "
-                f"expected a multiple of {len(_DESCRIPTIONS)}"
-            )
-        return cls(learner, scale)
 
 
 def hypercolumns(of_side: Mapping[int | None, Cells]) -> NDArray[np.float32]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import gumbel_r, median_abs_deviation
 
-from hypervlad.common.base import Array
+from hypervlad.common.base import Array, Field, StoredPart
 from hypervlad.common.wording import counted, percent, verb, warn_user
 from hypervlad.features.patches import NORMAL
 from hypervlad.features.windows import UNKNOWN, TrainingWindows
@@ -76,7 +76,7 @@ def _score_text(score: float, threshold: float) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class HeldOutScores:
+class HeldOutScores(StoredPart):
     """Scores of defect-free training images, by models that were trained without them.
 
     Attributes
@@ -89,9 +89,20 @@ class HeldOutScores:
         Numbers of their groups.
     """
 
+    _state: ClassVar[Mapping[str, Field]] = {
+        "scores": Array("float32", 1),
+        "images": Array("int64", 1, 0),
+        "groups": Array("int64", 1, 0),
+    }
+
     scores: NDArray[np.float32]
     images: NDArray[np.int64]
     groups: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        lengths = [len(self.scores), len(self.images), len(self.groups)]
+        if not lengths[0] or len(set(lengths)) > 1:
+            raise ValueError(f"the held-out scores do not fit: lengths {lengths}")
 
     @classmethod
     def of(cls, images: Mapping[int, WindowScores], groups: NDArray[np.intp]) -> HeldOutScores:
@@ -140,27 +151,6 @@ class HeldOutScores:
             f"look for defects in the images with the highest scores: {highest}",
             "if one has any, it may set the threshold: leave it out, and fit again",
         ]
-
-    def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        return {}, dict(vars(self))
-
-    @classmethod
-    def from_state(
-        cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
-    ) -> HeldOutScores:
-        """Undo `to_state`; ValueError for arrays that cannot be scores."""
-        own = {name: field.checked(arrays[name], name) for name, field in _HELD_OUT.items()}
-        shapes = {name: array.shape for name, array in own.items()}
-        if not len(own["scores"]) or len({len(each) for each in own.values()}) > 1:
-            raise ValueError(f"the held-out scores do not fit: {shapes}")
-        return cls(**own)
-
-
-_HELD_OUT = {
-    "scores": Array("float32", 1),
-    "images": Array("int64", 1, 0),
-    "groups": Array("int64", 1, 0),
-}
 
 
 def threshold_at_rate(scores: NDArray[np.floating], groups: NDArray[Any], rate: float) -> float:

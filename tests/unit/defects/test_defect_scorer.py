@@ -250,7 +250,7 @@ FACTS = {
         *((f"{RULE}/least", value) for value in (float("nan"), "1")),
         (f"{RULE}/usual", float("inf")),
     ],
-    "masks": [(f"{MODEL}/fitted/classes_/values", ["a", "b"])],
+    "masks": [(f"{MODEL}/learner/state/fitted/classes_/values", ["a", "b"])],
     "references": [],
 }
 ARRAYS = {
