@@ -586,7 +586,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Network
             preprocessing=preprocessing,
             pixel_size=params.pixel_size,
             read_options=params.read_options,
-            memory=None if self.memory is None else absolute_memory(self.memory),
+            memory=absolute_memory(self.memory),
             batch_size=self.batch_size,
             device=check_device(self.device),
             on_error=self.on_error,

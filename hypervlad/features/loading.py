@@ -175,8 +175,7 @@ class ImageLoader:
                 f"{name}: {given}, but the model is one of {needed}: vectors of particles, which "
                 "cut_particles(image, outlines) returns, are not like those of whole images"
             )
-        file = None if self.memory is None else file_key(image)
-        facts = None if file is None else self._files.find(file)
+        file, facts = self._known(image)
         if facts is not None and (found := self._look_up(ImageInfo(*facts), name, find)):
             return found
         micrograph = read_named(image, self.read_options, name)
@@ -188,14 +187,18 @@ class ImageLoader:
 
     def is_cached(self, image: Any, find: Find) -> bool:
         """Return whether a result can be found without reading the image."""
-        file = None if self.memory is None else file_key(image)
-        facts = None if file is None else self._files.find(file)
+        _, facts = self._known(image)
         if facts is None:
             return False
         try:
             return self._look_up(ImageInfo(*facts), "image", find) is not None
         except ImageReadError:
             return False
+
+    def _known(self, image: Any) -> tuple[str | None, Any]:
+        """Return the key of a file and the facts of its image; None for what is not known."""
+        file = None if self.memory is None else file_key(image)
+        return file, None if file is None else self._files.find(file)
 
     def prepare(
         self, micrograph: Micrograph, name: str, info: ImageInfo | None = None
