@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import secrets
 import shutil
@@ -203,10 +204,11 @@ class TaskFolder:
         path = self._path(task.number)
         path.parent.mkdir(exist_ok=True)
         refuse_link(path.parent)
+        content = model_bytes(_KIND, facts, {"vectors": finished.vectors})
         # Not flushed to the disk one by one: what a power cut damages is detected, and done again.
         with replace_when_complete(path, flush=False) as stream:
-            stream.write(model_bytes(_KIND, facts, {"vectors": finished.vectors}))
-        self._examined[task.number] = file_digest(path)
+            stream.write(content)
+        self._examined[task.number] = hashlib.sha256(content).hexdigest()
 
     def has(self, task: Task, digest_now: DigestNow) -> bool:
         n_images = len(task.items)
