@@ -19,6 +19,7 @@ from hypervlad.evaluation import group_folds
 DATA_SETS = ("micrographs", "neu_steel", "nanofibre")  # the real sets that most benchmarks use
 MAX_FOLDS = 5
 TEST_SHARE = 0.25  # of the groups, in random splits
+BLOCK = 1000  # synthetic images that are in memory at a time
 
 
 @dataclass
@@ -162,19 +163,17 @@ def save_grey(path: Path, image: np.ndarray) -> None:
     Image.fromarray(np.round(255 * np.clip(image, 0, 1)).astype(np.uint8)).save(path)
 
 
-def write_tem_folder(
-    folder: Path, n: int, *, size: int = 224, seed: int = 0, block: int = 1000
-) -> Path:
+def write_tem_folder(folder: Path, n: int, *, size: int = 224, seed: int = 0) -> Path:
     """Write synthetic TEM images into a sub-folder per class, unless they are there.
 
-    Of ``block`` images at a time; the seed of a block is ``seed`` and the number of its first.
+    Of `BLOCK` images at a time; the seed of a block is ``seed`` and the number of its first.
     """
     complete = folder.with_name(f"{folder.name}.complete")
     if complete.exists():
         return folder
-    for first in range(0, n, block):
+    for first in range(0, n, BLOCK):
         images, labels = make_tem_images(
-            min(block, n - first), size=size, random_state=seed + first
+            min(BLOCK, n - first), size=size, random_state=seed + first
         )
         for number, (image, label) in enumerate(zip(images, labels, strict=True), first):
             save_grey(folder / str(label) / f"{number:05d}.png", image)
