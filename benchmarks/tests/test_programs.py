@@ -57,9 +57,9 @@ def small_encoder(**parameters: Any) -> HypercolumnVLAD:
     return HypercolumnVLAD(**{**usual, **parameters, "backbone": "tiny", "weights": "random"})
 
 
-def textures(root: Path, seed: int = 0) -> None:
+def textures(root: Path) -> None:
     """Two textures with two images per group."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     y, x = np.mgrid[:32, :40] / 4.0
     lines = ["path,group"]
     for name, pattern in {"stripes": np.sin(2 * x), "rings": np.cos(3 * np.hypot(x, y))}.items():
@@ -83,14 +83,6 @@ def plates(root: Path) -> None:
         save_grey(root / "images" / kind / f"{i}.png", image)
 
 
-def squares(root: Path) -> None:
-    """Four classes of grey."""
-    rng = np.random.default_rng(0)
-    for k, name in enumerate("abcd"):
-        for i in range(15):
-            save_grey(root / name / f"{i}.png", rng.normal(0.2 + 0.15 * k, 0.05, (24, 24)))
-
-
 def particles(root: Path) -> None:
     images, truths = make_particle_fields(
         4, classes=("sphere", "rod"), size=(96, 128), random_state=0
@@ -112,7 +104,7 @@ def line_of_scale(root: Path) -> None:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("data")
-    for make in (textures, plates, squares):
+    for make in (textures, plates):
         make(root / make.__name__)
     particles(root / "sem")
     line_of_scale(root / "scale_bars")
