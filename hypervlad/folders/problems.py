@@ -36,7 +36,7 @@ def list_problems(
         )
     problems += _about_copies(report)
     problems += _about_classes(report, layout)
-    problems += _about_groups(report, by_class)
+    problems += _about_groups(by_class)
     problems += _about_giveaways(by_class)
     if report.blank_files:
         problems.append(
@@ -188,7 +188,7 @@ def _about_classes(report: FolderReport, layout: FolderLayout) -> list[str]:
     return sentences
 
 
-def _about_groups(report: FolderReport, by_class: ClassValues) -> list[str]:
+def _about_groups(by_class: ClassValues) -> list[str]:
     single = sorted(c for c, groups in by_class["group"].items() if len(groups) == 1)
     if not single:
         return []
