@@ -347,7 +347,7 @@ class FoundFolder:
             fields.loc[fields["micrograph"] == name, "pixel_size_nm"] = outlines.pixel_size
         table = pd.concat([each for each in own if len(each)] or own[:1])
         # From before they were read: what another program writes meanwhile is seen next time.
-        fields.loc[is_new, "outlines_digest"] = digests[is_new]
+        fields["outlines_digest"] = digests.where(is_new, fields["outlines_digest"])
         self._write(table, formats, changed)
         if n_lost := sum(lost.values()):
             warn_user(
@@ -655,7 +655,8 @@ class FoundFolder:
             write_outlines(new, outlines[is_wrong])
             write_outlines(self.outlines_file(name), outlines[~is_wrong])
             fields = self.field_table
-            fields.loc[fields["micrograph"] == name, "outlines_digest"] = self._digest(name)
+            own, digests = fields["micrograph"] == name, fields["outlines_digest"]
+            fields["outlines_digest"] = digests.mask(own, self._digest(name))
         return int(is_wrong.sum())
 
     def _notes(self) -> list[str]:

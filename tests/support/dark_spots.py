@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from support.surfaces import PATCH, surface
 
 from hypervlad import HypercolumnVLAD, PatchDefectScorer
+from hypervlad.defects.thresholds import HeldOutScores
 from hypervlad.images import ImageReadError, read_image
 from hypervlad.models import DetectionLimits, Finding
 
@@ -33,8 +33,7 @@ class Darkness:
         self.threshold_, self.patch_ = threshold, patch
         self.limits_ = DetectionLimits.none() if limits is None else limits
         numbers = np.arange(len(HELD_OUT))
-        held_out = replace(self.held_out_, images=numbers, groups=numbers)
-        self.held_out_ = replace(held_out, scores=np.array(HELD_OUT, np.float32))
+        self.held_out_ = HeldOutScores(np.array(HELD_OUT, np.float32), numbers, numbers)
 
     held_out_: Any
 

@@ -297,7 +297,7 @@ def learnt(tiny_backbone):
 def test_cells_score_as_their_hypercolumns_do(learnt):
     scorer, fit = learnt
     image, _ = blotted(7, (30, 20))
-    scale = scorer.to_state()[1]["model_.scale"]
+    scale = scorer.model_.scale
     deviation = (fit["X"] / scale).std(axis=0)
     np.testing.assert_allclose(scale, 1 / (deviation + 0.3 * deviation.mean()), rtol=1e-3)
     columns = columns_of(scorer, image) * scale
@@ -317,7 +317,7 @@ def test_the_threshold_has_the_best_f1_of_held_out_cells(learnt):
         with pytest.warns(UserWarning, match="cannot be held out"):
             fitted = clone(scorer).fit(images, masks=masks, groups=[0] * 4)
         for image, mask in zip(*masked(own), strict=True):
-            columns = columns_of(fitted, image) * fitted.to_state()[1]["model_.scale"]
+            columns = columns_of(fitted, image) * fitted.model_.scale
             places, truth = -fitted.boosting_.decision_function(columns), labels_of(mask)
             places, truth = places[np.isfinite(truth)], truth[np.isfinite(truth)]
             held_out.append(mean_of_highest(places[truth == 0], 0.003))
