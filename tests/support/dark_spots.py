@@ -9,7 +9,6 @@ import numpy as np
 from support.surfaces import PATCH, surface
 
 from hypervlad import HypercolumnVLAD, PatchDefectScorer
-from hypervlad.defects.thresholds import HeldOutScores
 from hypervlad.images import ImageReadError, read_image
 from hypervlad.models import DetectionLimits, Finding
 
@@ -33,7 +32,7 @@ class Darkness:
         self.threshold_, self.patch_ = threshold, patch
         self.limits_ = DetectionLimits.none() if limits is None else limits
         numbers = np.arange(len(HELD_OUT))
-        self.held_out_ = HeldOutScores(np.array(HELD_OUT, np.float32), numbers, numbers)
+        self.held_out_ = type(self.held_out_)(np.array(HELD_OUT, np.float32), numbers, numbers)
 
     held_out_: Any
 
