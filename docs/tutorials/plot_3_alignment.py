@@ -51,9 +51,9 @@ for number, aligned in enumerate(np.linspace(0, 1, 6)):
 # 2. Look at one image first
 # --------------------------
 # Before you measure a hundred images, see whether the directions of one are right. Each hue is a
-# direction. Follow a few wires by eye, and compare their colours with the half wheel, which is the
-# legend. The paler the colour, the more the directions vary within a few pixels. Outlines surround
-# regions of aligned windows.
+# direction. Follow a few wires by eye, and compare their colours with the rim of the rose, which is
+# the legend. The paler the colour, the more the directions vary within a few pixels. Outlines
+# surround regions of aligned windows.
 figure, ax = plt.subplots(figsize=(8.6, 3.5), layout="constrained")
 OrientationDisplay.from_image(paths[3], pixel_size=4.0, window="128nm", ax=ax)
 figure.suptitle("Directions and aligned regions of one sample")

@@ -3,8 +3,8 @@ In which directions do the fibres run?
 ======================================
 
 The directions of wires, fibres or tubes are measured pixel by pixel, without training. The first
-panel shows each direction as a hue: the half wheel is the key. The second panel shows regions of
-wires with similar directions, and the rose shows how frequent each direction is.
+panel shows each direction as a hue: the rim of the rose is the key. The second panel shows
+regions of wires with similar directions, and the rose shows how frequent each direction is.
 """
 
 # %%

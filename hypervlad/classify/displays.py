@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from sklearn.calibration import CalibrationDisplay
 from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
 
 from hypervlad.images import ReadOptions
@@ -22,7 +23,7 @@ from hypervlad.pages.base import (
     shorten,
     thumbnail,
 )
-from hypervlad.pages.colours import DARK, GREY, RIGHT, WRONG
+from hypervlad.pages.colours import GREY, RIGHT, WRONG
 from hypervlad.statistics.classification import Evaluation, wilson_interval
 
 if TYPE_CHECKING:
@@ -88,34 +89,23 @@ class ConfusionDisplay(Display):
         shares = self.matrix / np.maximum(self.matrix.sum(axis=1, keepdims=True), 1)
         names = [literal(shorten(label, 22)) for label in self.labels]
         crowded = max((len(name) for name in names), default=0) * len(names) > 24
-        ConfusionMatrixDisplay(shares, display_labels=names).plot(
+        are_counted = len(names) <= _MAX_WITH_COUNTS
+        drawn = ConfusionMatrixDisplay(shares, display_labels=names).plot(
             ax=self.ax_,
-            include_values=False,
+            include_values=are_counted,
             cmap="Blues",
             colorbar=False,
             xticks_rotation=40 if crowded else "horizontal",
             im_kw={"vmin": 0, "vmax": 1},
         )
+        if are_counted:
+            for text, count in zip(drawn.text_.flat, self.matrix.flat, strict=True):
+                text.set(text=f"{count}" if count else "", fontsize=9)
         if crowded:
             for label in self.ax_.get_xticklabels():
                 label.set(ha="right", rotation_mode="anchor")
         self.ax_.set(xlabel="predicted class", ylabel="true class")
-        self.ax_.tick_params(labelsize=9 if len(names) <= _MAX_WITH_COUNTS else 6, length=0)
-        if len(names) <= _MAX_WITH_COUNTS:
-            self._write_counts(shares)
-
-    def _write_counts(self, shares: NDArray[Any]) -> None:
-        for (row, column), count in np.ndenumerate(self.matrix):
-            if count:
-                self.ax_.text(
-                    column,
-                    row,
-                    f"{count}",
-                    ha="center",
-                    va="center",
-                    fontsize=9,
-                    color="white" if shares[row, column] > 0.55 else DARK,
-                )
+        self.ax_.tick_params(labelsize=9 if are_counted else 6, length=0)
 
 
 class _EvaluationDisplay(Display):
@@ -149,7 +139,7 @@ class _EvaluationDisplay(Display):
 
 
 class ReliabilityDisplay(_EvaluationDisplay):
-    """Share of correct predictions against their confidence, in bins of equal width.
+    """scikit-learn's calibration curve, of the confidence, with 95 % intervals of the bins.
 
     Parameters
     ----------
@@ -174,31 +164,19 @@ class ReliabilityDisplay(_EvaluationDisplay):
     figure_size = 5.2, 4.4
 
     def _draw(self) -> None:
-        means, shares, counts = self.bins
-        n_bins = len(counts)
-        self.ax_.plot([0, 1], [0, 1], color=_DASHED, linestyle="--", linewidth=1, zorder=3)
-        self.ax_.text(
-            0.04,
-            0.055,
-            "perfectly calibrated",
-            color=_NOTE,
-            fontsize=8,
-            rotation=45,
-            rotation_mode="anchor",
-            transform_rotates_text=True,
+        used = self.bins.counts > 0
+        means, shares, counts = (values[used] for values in self.bins)
+        CalibrationDisplay(shares, means, self.evaluation.confidence).plot(
+            ax=self.ax_, color=_LINE, marker="o", markersize=4, clip_on=False
         )
-        for index in np.flatnonzero(counts):
-            share, count = shares[index], int(counts[index])
-            self.ax_.bar(
-                index / n_bins, share, 1 / n_bins, align="edge", color=_BAR, edgecolor="white"
-            )
-            low, high = wilson_interval(share, count)
-            x = means[index]
-            self.ax_.plot([x, x], [low, high], color=_LINE, linewidth=1.2, zorder=4)
-            self.ax_.plot(x, share, "o", color=_LINE, markersize=4, zorder=5, clip_on=False)
-            middle = (index + 0.5) / n_bins
+        pairs = zip(shares.tolist(), counts.tolist(), strict=True)
+        ends = np.array([wilson_interval(share, count) for share, count in pairs])
+        self.ax_.vlines(means, *ends.T, color=_LINE, linewidth=1.2)
+        middles = (np.flatnonzero(used) + 0.5) / len(used)
+        for middle, count in zip(middles.tolist(), counts.tolist(), strict=True):
             self.ax_.text(middle, 1.02, f"{count}", ha="center", fontsize=8, color=GREY)
         self.ax_.text(0, 1.02, "number:", ha="left", fontsize=8, color=GREY)
+        self.ax_.get_legend().remove()
         self.ax_.set(
             xlim=(0, 1),
             ylim=(0, 1),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
+from sklearn.metrics import confusion_matrix
 
 from hypervlad.classify.answers import LabelIssue
 from hypervlad.classify.displays import (
@@ -24,22 +25,15 @@ from hypervlad.classify.page import pictures, prediction_sheet
 from hypervlad.classify.predictions import predictions_as_bytes
 from hypervlad.classify.summary import warning_lines
 from hypervlad.common.files import move_into_place, new_folder
-from hypervlad.common.progress import ProgressBar
 from hypervlad.common.wording import counted, name_some, percent, verb
-from hypervlad.images import ReadOptions
 from hypervlad.pages import parts
-from hypervlad.pages.base import Display, save_png
 from hypervlad.pages.facts import words_of
 from hypervlad.pages.numbers import decimal, share_of
 from hypervlad.statistics.classification import Evaluation
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-FIGURES = ("confusion", "reliability", "selective_accuracy", "evidence")
+_TABLE, _PAGE = "predictions.csv", "index.html"
 _N_PICTURED = 48  # of the images: least certain, mistakes, and labels that are probably wrong
 _N_EXPLAINED = 4
-_FILES = (*(f"{name}.png" for name in FIGURES), "predictions.csv", "index.html")
 _EXPERT_SHARES = (0, 0.1, 0.2, 0.3, 0.5)  # of the images
 
 
@@ -54,9 +48,10 @@ class HeldOutFindings:
 
 @dataclass(frozen=True)
 class EvaluatedImages:
-    """Images and their predictions, and the figures that show them.
+    """Images and their predictions.
 
-    With `held_out`, they are training images, predicted by learners without their groups.
+    With `held_out`, they are training images, predicted by learners without their groups; with
+    `in_training`, the model itself was trained on all of them, and nothing follows for others.
     """
 
     images: Sequence[Any]
@@ -64,55 +59,7 @@ class EvaluatedImages:
     result: Evaluation
     model: Any
     held_out: HeldOutFindings | None = None
-
-    @property
-    def read_options(self) -> ReadOptions:
-        options: ReadOptions = self.model.encoder_.fitted_params_.read_options
-        return options
-
-    def drawing(self, name: str) -> Callable[[Axes], Display] | None:
-        """Return how to draw one of `FIGURES`, or None if there is nothing to show."""
-        result = self.result
-        if name == "confusion":
-            return lambda ax: ConfusionDisplay.from_predictions(
-                result.true, result.predicted, labels=result.labels, ax=ax
-            )
-        if name in ("reliability", "selective_accuracy"):
-            display = ReliabilityDisplay if name == "reliability" else SelectiveAccuracyDisplay
-            return lambda ax: display.from_predictions(
-                result.true, result.proba, classes=result.classes, ax=ax
-            )
-        has_linear_part = getattr(self.model.boosting_, "linear_coef_", None) is not None
-        return self._draw_evidence if has_linear_part and self.held_out is None else None
-
-    def _draw_evidence(self, ax: Axes) -> Display:
-        chosen = np.argsort(self.result.confidence, kind="stable")[:_N_EXPLAINED].tolist()
-        names = [self.names[index].replace("\\", "/").rsplit("/", 1)[-1] for index in chosen]
-        return EvidenceDisplay.from_estimator(
-            self.model,
-            [self.images[index] for index in chosen],
-            y_true=[self.result.true[index] for index in chosen],
-            names=names,
-            ax=ax,
-        )
-
-    def sheet(self, folder: Path) -> parts.Sheet:
-        """Return all images as rows, with pictures of those that people should look at."""
-        result, held_out = self.result, self.held_out
-        classes = list(map(str, result.classes))
-        sheet = prediction_sheet(
-            self.names, result.proba, classes, result.true, folder, self.images
-        )
-        suspect = [] if held_out is None else held_out.rows
-        if suspect:
-            options, wrong_labels = ["probably wrong", "plausible"], set(suspect)
-            texts = [options[row not in wrong_labels] for row in range(len(self.images))]
-            sheet.columns.append(parts.Column("Label", texts, options=options))
-        by_confidence = np.argsort(result.confidence, kind="stable").tolist()
-        wrong = [row for row in reversed(by_confidence) if not result.correct[row]]
-        shown = {*by_confidence[:_N_PICTURED], *wrong[:_N_PICTURED], *suspect[:_N_PICTURED]}
-        sheet.pictures = pictures(self.images, sorted(shown), self.read_options)
-        return sheet
+    in_training: bool = False
 
 
 def write_report(
@@ -124,50 +71,55 @@ def write_report(
     details: Mapping[str, Any],
     notes: Sequence[str],
     progress: bool,
-    in_training: bool = False,
     files: Mapping[str, str] | None = None,
     remarks: Sequence[str] = (),
 ) -> Path:
-    """Write a report; if all are training images (`in_training`), it draws no conclusions."""
+    """Write the page and the table of a report: both, or neither."""
     folder, result = Path(out_dir), evaluated.result
     words = words_of(evaluated.model, {*evaluated.names, *result.labels, *result.true})
     warnings = [line.removeprefix("warning: ") for line in warning_lines(result)]
+    predicted = "the predicted class and all probabilities of every image, for spreadsheets."
+    link = Markup('<a href="{}">{}</a>: {}')
+    links = [link.format(n, n, text) for n, text in {_TABLE: predicted, **(files or {})}.items()]
     check_report_folder(folder)
     with (
         new_folder(folder),
         tempfile.TemporaryDirectory(prefix=".report-", dir=folder) as temporary,
     ):
         draft = Path(temporary)
-        drawn = dict[str, tuple[str, int, int]]()
-        hidden = not progress or None  # None: hidden if stderr is no terminal
-        for name in ProgressBar(FIGURES, desc="report", unit="figure", disable=hidden):
-            draw = evaluated.drawing(name)
-            if draw is not None:
-                file = draft / f"{name}.png"
-                size = save_png(draw, file)
-                drawn[name] = parts.embedded(size, file.read_bytes())
-        (draft / "predictions.csv").write_bytes(_table(evaluated))
+        (draft / _TABLE).write_bytes(_table(evaluated))
         content = [
-            *_headline(evaluated, in_training, [*notes, *warnings], remarks),
+            *_headline(evaluated, [*notes, *warnings], remarks),
             *parts.section(
-                "How this was measured",
-                *how_measured.splitlines(),
-                _independence(result, in_training),
+                "How this was measured", *how_measured.splitlines(), _independence(evaluated)
             ),
-            *_sections(evaluated, in_training, drawn, folder.absolute()),
+            *_sections(evaluated, folder.absolute(), progress),
             *parts.section("The model", parts.Table((), details.items())),
-            *parts.section("Files", parts.Items(_links(drawn, files or {}))),
+            *parts.section("Files", parts.Items(links)),
         ]
-        parts.write_page(draft / "index.html", title, content, words=words)
-        _move_in(draft, folder)
-    return folder / "index.html"
+        parts.write_page(draft / _PAGE, title, content, words=words)
+        for name in (_TABLE, _PAGE):
+            move_into_place(draft / name, folder / name)
+    return folder / _PAGE
+
+
+def check_report_folder(folder: Path) -> None:
+    """Raise a ValueError if a report would replace files that are of no earlier report."""
+    index = folder / _PAGE
+    is_report = index.is_file() and b'content="hypervlad ' in index.read_bytes()[:2000]
+    existing = [name for name in (_TABLE, _PAGE) if (folder / name).exists()]
+    if existing and not is_report:
+        raise ValueError(
+            f"{folder}: a report would replace {name_some(existing)}, which "
+            f"{verb(len(existing), 'is', 'are')} of no earlier report; choose another folder"
+        )
 
 
 def _headline(
-    evaluated: EvaluatedImages, in_training: bool, warnings: Sequence[str], remarks: Sequence[str]
+    evaluated: EvaluatedImages, warnings: Sequence[str], remarks: Sequence[str]
 ) -> Iterator[parts.Part]:
     """Yield the accuracies, and what is to be said of them."""
-    result, held_out = evaluated.result, evaluated.held_out
+    result, held_out, in_training = evaluated.result, evaluated.held_out, evaluated.in_training
     n_images, n_correct, classes = len(result.true), int(result.correct.sum()), result.classes
     (low, high), (label, share), n_untested = result.interval, result.baseline, len(result.untested)
     images, accuracy = f"{n_correct} of {counted(n_images, 'image')}", percent(result.accuracy)
@@ -198,22 +150,18 @@ def _headline(
         }
     )
     yield (
-        "The accuracy counts every image; the balanced accuracy is the mean over the classes of "
-        "the share that is classified correctly, so that small classes count as much as large ones."
+        "The balanced accuracy is the mean over the classes of the share that is classified "
+        "correctly, so that small classes count as much as large ones."
     )
     for warning in warnings:
         yield parts.Note(Markup("<strong>Warning:</strong> {}.").format(warning), "warning")
     if result.untested:
-        a_held_out, second = (
-            ("held-out ", " To hold out an image of a class takes a second group of it.")
-            if held_out
-            else ("", "")
-        )
+        second = " To hold out an image of a class takes a second group of it." if held_out else ""
         yield parts.Note(
             Markup(
-                "<strong>Not tested:</strong> there is no {}image of “{}”, to which nothing here "
+                "<strong>Not tested:</strong> there is no image of “{}”, to which nothing here "
                 "applies.{}"
-            ).format(a_held_out, "”, “".join(map(str, result.untested)), second),
+            ).format("”, “".join(map(str, result.untested)), second),
             "warning",
         )
     yield from (f"{remark}." for remark in remarks)
@@ -232,7 +180,8 @@ def _headline(
         )
 
 
-def _independence(result: Evaluation, in_training: bool) -> str:
+def _independence(evaluated: EvaluatedImages) -> str:
+    result, in_training = evaluated.result, evaluated.in_training
     if result.groups is not None:
         n = len({str(group) for group in result.groups})
         groups = "one group" if n == 1 else counted(n, "group")
@@ -244,28 +193,19 @@ def _independence(result: Evaluation, in_training: bool) -> str:
     ) * (not in_training)
 
 
-def _sections(
-    evaluated: EvaluatedImages,
-    in_training: bool,
-    drawn: Mapping[str, tuple[str, int, int]],
-    folder: Path,
-) -> Iterator[parts.Section]:
+def _sections(evaluated: EvaluatedImages, folder: Path, progress: bool) -> Iterator[parts.Section]:
     result, held_out = evaluated.result, evaluated.held_out
-
-    def figure(name: str, alt: str, caption: str) -> parts.Part:
-        return parts.Figure(drawn[name][0], alt, caption, *drawn[name][1:]) if name in drawn else ""
-
     mistake = "There are no mistakes."
     if result.confusions:
         label, mistaken_for, n = result.confusions[0]
         often = "once" if n == 1 else counted(n, "time")
         mistake = f"The most frequent mistake: “{label}” is mistaken for “{mistaken_for}”, {often}."
+    matrix = confusion_matrix(result.true, result.predicted, labels=result.labels)
     yield from parts.section(
         "Which classes are mistaken for which",
-        "Each row is a true class, each column a predicted class, and each number counts images. "
-        f"Numbers on the diagonal are correct. {mistake}",
-        figure(
-            "confusion",
+        f"Each number counts images; those on the diagonal are correct. {mistake}",
+        parts.Figure.of(
+            ConfusionDisplay(matrix, result.labels),
             f"Confusion matrix of {len(result.labels)} classes; the table below has the scores.",
             "The darker a cell, the larger its share of the row.",
         ),
@@ -278,53 +218,96 @@ def _sections(
     )
     yield from parts.section(
         "Can the probabilities be trusted?",
-        "If the confidence can be trusted, about 80 % of the predictions made with “80 %” are "
-        "correct, and the bars follow the dashed line. Below it, the model is overconfident.",
-        _calibration(result, in_training),
-        figure(
-            "reliability",
+        _calibration(evaluated),
+        parts.Figure.of(
+            ReliabilityDisplay(result),
             "Reliability diagram: share of correct predictions against confidence.",
-            "Vertical lines are 95 % intervals; the numbers above count images.",
+            "Below the dotted line, the model is overconfident. Vertical lines are 95 % intervals; "
+            "the numbers above count images.",
         ),
     )
     header = ["Images for the expert", "Images for the model", "Correct of these", "Mistakes found"]
     yield from parts.section(
         "What if an expert looks at the doubtful images?",
-        "If an expert looks at the images with the lowest confidence, the model is usually right "
-        "more often about the others; whether it is here, the table shows.",
+        "The expert gets the images with the lowest confidence.",
         parts.Table(header, _selective_rows(result)),
-        figure(
-            "selective_accuracy",
+        parts.Figure.of(
+            SelectiveAccuracyDisplay(result),
             "Accuracy of the most confident predictions against the share that they cover.",
             "The area is the mean height of the curve: 1 if all predictions are correct.",
         ),
     )
     if held_out:
-        yield from parts.section("How many answers are sure?", *_sure(held_out, len(result.true)))
-    yield from parts.section("Image by image", *_to_look_at(held_out), evaluated.sheet(folder))
-    evidence = figure(
-        "evidence",
-        "Images, each beside a map of the evidence for the predicted class.",
-        "Each image, and beside it the evidence for (red) and against (blue) the predicted class.",
-    )
+        header = ["Accepted error", "Sure from", "Sure answers", "Wrong of these"]
+        yield from parts.section(
+            "How many answers are sure?",
+            Markup(
+                "With an accepted error, the model answers only where held-out images show with "
+                "90 % certainty that no more of its answers are wrong (<code>predict --max-error"
+                "</code>)."
+            ),
+            parts.Table(header, _sure_rows(held_out.sure, len(result.true)))
+            if held_out.sure
+            else "None is sure as long as a class has images of a single group, or a single image.",
+        )
     yield from parts.section(
-        "Why the model decided so",
-        evidence
-        and "Some of the images with the lowest confidence, with the places that led to the "
-        "prediction. The numbers add up to the margin of the class: the sum over all places, plus "
-        "a class bias. Where labels or scale bars are red, the model relies on how the images were "
-        "made rather than on what they show. Thin coloured borders and corners mean little.",
-        evidence,
+        "Image by image",
+        "Look first at the images with the lowest confidence. Where the model is confident and "
+        "wrong, check the label.",
+        _suspects(held_out) if held_out else "",
+        _sheet(evaluated, folder, progress),
+    )
+    if held_out is None and getattr(evaluated.model.boosting_, "linear_coef_", None) is not None:
+        yield from parts.section(
+            "Why the model decided so",
+            "Some of the images with the lowest confidence. Where labels or scale bars are red, "
+            "the model relies on how the images were made rather than on what they show. Thin "
+            "coloured borders and corners mean little.",
+            parts.Figure.of(
+                _evidence(evaluated),
+                "Images, each beside a map of the evidence for the predicted class.",
+                "Each image, and the evidence for (red) and against (blue) the predicted class. "
+                "The numbers add up to the margin of the class.",
+            ),
+        )
+
+
+def _evidence(evaluated: EvaluatedImages) -> EvidenceDisplay:
+    result, model = evaluated.result, evaluated.model
+    chosen = np.argsort(result.confidence, kind="stable")[:_N_EXPLAINED].tolist()
+    images = [evaluated.images[row] for row in chosen]
+    return EvidenceDisplay(
+        images,
+        [model.explain(image) for image in images],
+        y_true=[result.true[row] for row in chosen],
+        names=[evaluated.names[row].replace("\\", "/").rsplit("/", 1)[-1] for row in chosen],
+        read_options=model.encoder_.fitted_params_.read_options,
     )
 
 
-def _calibration(result: Evaluation, in_training: bool) -> str:
+def _sheet(evaluated: EvaluatedImages, folder: Path, progress: bool) -> parts.Sheet:
+    """Return all images as rows, with pictures of those that people should look at."""
+    result, images = evaluated.result, evaluated.images
+    classes = list(map(str, result.classes))
+    sheet = prediction_sheet(evaluated.names, result.proba, classes, result.true, folder, images)
+    suspect = [] if evaluated.held_out is None else evaluated.held_out.rows
+    if suspect:
+        options, wrong_labels = ["probably wrong", "plausible"], set(suspect)
+        texts = [options[row not in wrong_labels] for row in range(len(images))]
+        sheet.columns.append(parts.Column("Label", texts, options=options))
+    by_confidence = np.argsort(result.confidence, kind="stable").tolist()
+    wrong = [row for row in reversed(by_confidence) if not result.correct[row]]
+    shown = {*by_confidence[:_N_PICTURED], *wrong[:_N_PICTURED], *suspect[:_N_PICTURED]}
+    sheet.pictures = pictures(images, sorted(shown), evaluated.model, progress)
+    return sheet
+
+
+def _calibration(evaluated: EvaluatedImages) -> str:
+    result = evaluated.result
     error, chance = 100 * result.calibration_error, 100 * result.calibration_range[1]
-    low, high = map(percent, result.interval)
     alike = ", as images of a group are alike" if result.groups is not None else ""
     verdict = {
-        "unknown": "These images are too few to tell whether the confidence is right: the accuracy "
-        f"may lie anywhere between {low} and {high}.",
+        "unknown": "These images are too few to tell whether the confidence is right.",
         "calibrated": "The mean confidence and the share of correct predictions differ by no more "
         f"than chance allows{alike}.",
     }.get(
@@ -332,51 +315,24 @@ def _calibration(result: Evaluation, in_training: bool) -> str:
         "Mean confidence and share of correct predictions differ by more than chance allows: on "
         f"the whole the model is {result.calibration}.",
     )
-    if in_training:
+    if evaluated.in_training:
         verdict = "The model was trained on these images, so nothing follows for new ones."
     return (
         f"The mean confidence is {percent(float(result.confidence.mean()))}, and "
-        f"{percent(result.accuracy)} of the predictions are correct. The mean distance of the bars "
-        f"from the line (the expected calibration error) is {error:.1f} percentage points; chance "
-        f"alone gives up to {chance:.1f}. {verdict}"
+        f"{percent(result.accuracy)} of the predictions are correct. The mean distance of the "
+        f"points from the line (the expected calibration error) is {error:.1f} percentage points; "
+        f"chance alone gives up to {chance:.1f}. {verdict}"
     )
 
 
-def _sure(held_out: HeldOutFindings, n_images: int) -> Iterator[parts.Part]:
-    yield Markup(
-        "With an accepted error, the model answers only where held-out images show with 90 % "
-        "certainty that no more of its answers are wrong (<code>predict --max-error</code>); a "
-        "person decides the others."
-    )
-    if not held_out.sure:
-        yield "None is sure as long as a class has images of a single group, or a single image."
-        return
-    header = ["Accepted error", "Sure from", "Sure answers", "Wrong of these"]
-    yield parts.Table(header, _sure_rows(held_out.sure, n_images))
-
-
-def _to_look_at(held_out: HeldOutFindings | None) -> Iterator[parts.Part]:
-    yield (
-        "An expert should look first at the images with the lowest confidence: mistakes are "
-        "frequent among them, and so are images that belong to no class. Where the model is "
-        "confident and wrong, check the label: some of these may be labelling errors."
-    )
-    if held_out is not None and held_out.issues:
-        yield Markup(
-            "The label of {} is improbable compared with other images of the class (confident "
-            "learning). Look at the images before you change a label: those that are difficult for "
-            "the model are among them. <code>hypervlad suspects</code> writes a table."
-        ).format(counted(len(held_out.issues), "image"))
-    elif held_out is not None:
-        yield "Labels that are probably wrong: None was found among these images."
-
-
-def _links(drawn: Mapping[str, Any], files: Mapping[str, str]) -> list[str]:
-    predicted = "the predicted class and all probabilities of every image, for spreadsheets."
-    pictures = {f"{name}.png": "the figure above." for name in drawn}
-    link = Markup('<a href="{}">{}</a>: {}')
-    described = {"predictions.csv": predicted, **files, **pictures}
-    return [link.format(name, name, description) for name, description in described.items()]
+def _suspects(held_out: HeldOutFindings) -> str:
+    if not held_out.issues:
+        return "Labels that are probably wrong: None was found among these images."
+    return Markup(
+        "The label of {} is improbable compared with other images of the class (confident "
+        "learning), also where an image is only difficult. <code>hypervlad suspects</code> writes "
+        "a table."
+    ).format(counted(len(held_out.issues), "image"))
 
 
 def _class_rows(result: Evaluation) -> list[tuple[Any, ...]]:
@@ -433,24 +389,3 @@ def _table(evaluated: EvaluatedImages) -> bytes:
     if result.groups is not None:
         columns["group"] = list(result.groups)
     return predictions_as_bytes(evaluated.names, result.proba, result.classes, columns=columns)
-
-
-def check_report_folder(folder: Path) -> None:
-    """Raise a ValueError if a report would replace files that are of no earlier report."""
-    index = folder / "index.html"
-    is_report = index.is_file() and b'content="hypervlad ' in index.read_bytes()[:2000]
-    existing = [name for name in _FILES if (folder / name).exists()]
-    if existing and not is_report:
-        raise ValueError(
-            f"{folder}: a report would replace {name_some(existing)}, which "
-            f"{verb(len(existing), 'is', 'are')} of no earlier report; choose another folder"
-        )
-
-
-def _move_in(draft: Path, folder: Path) -> None:
-    for name in _FILES:
-        if (draft / name).exists():
-            move_into_place(draft / name, folder / name)
-        else:
-            # A figure of an earlier report that this one does not have would be misleading.
-            (folder / name).unlink(missing_ok=True)

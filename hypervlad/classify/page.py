@@ -22,7 +22,7 @@ from hypervlad.classify.predictions import (
 )
 from hypervlad.common.progress import ProgressBar
 from hypervlad.common.wording import counted, percent, printable
-from hypervlad.images import ReadOptions, SkippedImage, read_image
+from hypervlad.images import SkippedImage, read_image
 from hypervlad.images.reading import read_in_order
 from hypervlad.pages import parts
 from hypervlad.pages.base import names_or_default, one_each
@@ -148,9 +148,7 @@ def write_classified_page(
     title_ = words("Nearest training images")
     sheet.lists = [(title_, nearest, places.reshape(found.nearest.shape).tolist())]
     doubtful = _most_doubtful(found, _MAX_PICTURES).tolist()
-    made = pictures(read, doubtful, model.encoder_.fitted_params_.read_options)
-    hidden = not progress or None  # None: hidden if stderr is no terminal
-    sheet.pictures = ProgressBar(made, "page", len(doubtful), unit="image", disable=hidden)
+    sheet.pictures = pictures(read, doubtful, model, progress)
     # The reasons begin with the name of the image.
     bad = [
         (names[each.position], each.reason.removeprefix(f"{each.name}: "))
@@ -281,17 +279,20 @@ def _most_doubtful(found: Classification, n: int) -> NDArray[np.intp]:
 
 
 def pictures(
-    images: Sequence[Any], chosen: Sequence[int], read_options: ReadOptions
+    images: Sequence[Any], chosen: Sequence[int], model: Any, progress: bool
 ) -> Iterator[tuple[int, str]]:
     """Yield each chosen position and a JPEG in base 64, "" if the image cannot be read."""
-    keywords = asdict(read_options)
+    keywords = asdict(model.encoder_.fitted_params_.read_options)
 
     def made(image: Any, _name: str) -> str:
         return parts.jpeg_text(read_image(image, **keywords), _SIDE, _QUALITY)
 
     pairs = ((position, images[position]) for position in chosen)
-    outcomes = read_in_order(pairs, made, _N_AHEAD)
-    for position, outcome in zip(chosen, outcomes, strict=True):
+    outcomes = zip(chosen, read_in_order(pairs, made, _N_AHEAD), strict=True)
+    hidden = not progress or None  # None: hidden if stderr is no terminal
+    for position, outcome in ProgressBar(
+        outcomes, "page", len(chosen), unit="image", disable=hidden
+    ):
         yield position, "" if isinstance(outcome, SkippedImage) else outcome
 
 

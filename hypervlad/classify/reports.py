@@ -40,7 +40,7 @@ def report_on_model(
     files: Mapping[str, str] | None = None,
     progress: bool = False,
 ) -> tuple[Path, Evaluation, list[str]]:
-    """Classify images and write ``index.html``, its figures and ``predictions.csv``.
+    """Classify images and write ``index.html`` and ``predictions.csv``.
 
     Images that cannot be read are left out, and so are those with the pixels of a training image,
     unless all have them. Files of an earlier report are replaced once all are complete.
@@ -119,14 +119,17 @@ def report_on_model(
         remarks.append(unlike_text(result, unlike))
     chosen = positions[tested].tolist()
     evaluated = EvaluatedImages(
-        [images[i] for i in chosen], [names[i] for i in chosen], result, model
+        [images[i] for i in chosen],
+        [names[i] for i in chosen],
+        result,
+        model,
+        in_training=bool(known.all()),
     )
     index = write_report(
         out_dir,
         evaluated,
         title=title,
         how_measured=how_measured,
-        in_training=bool(known.all()),
         details=page_facts(model, details),
         files=files,
         notes=list(map(words, [*found.images.messages, *found.differences])),
@@ -257,15 +260,12 @@ def _check_training_images(model: Any, images: Sequence[Any]) -> None:
 def _how_held_out(model: Any, result: Evaluation) -> str:
     shares = expected_shares_text(model, result)
     return (
-        "These are the training images themselves, but each was classified by models that were "
-        "trained in the same way without the groups of these images ("
-        f"{held_out_text(model, result)}). Without a table of groups, each image is its own "
-        "group.\n"
-        "The figures show what to expect of new images from groups like these. They do not show "
-        "whether the model works for another instrument, another kind of sample or other settings: "
-        "for this, evaluate it on such images. They are too good if images of one sample or "
-        "micrograph were given as separate groups, and slightly too low if the models had fewer "
-        "groups to learn from than the final one."
+        "These are the training images, but each was classified by models that were trained "
+        f"without its group ({held_out_text(model, result)}). Without a table of groups, each "
+        "image is its own group.\n"
+        "The figures show what to expect of new images from groups like these, not of another "
+        "instrument, another kind of sample or other settings. They are too good if images of one "
+        "sample or micrograph were given as separate groups."
         + (
             f"\nThe probabilities are for {shares}, not for the shares of these images, so the "
             "mean confidence may differ from the accuracy."

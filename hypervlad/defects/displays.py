@@ -162,7 +162,7 @@ class DefectMapDisplay(GridDisplay):
 
     def _draw(self) -> None:
         super()._draw()
-        low, high = self._limits()
+        low, high = score_limits(self.maps, self.threshold, _SCALE_PERCENTILES)
         entries = [("mask", TRUE)] if any(mask is not None for mask in self.masks) else []
         entries.append(("found", FOUND))
         below = "≤ " if min(scores.min() for scores in self.maps) < low else ""
@@ -170,14 +170,9 @@ class DefectMapDisplay(GridDisplay):
         ends = _minus(f"{below}{low:.3g}"), _minus(f"{above}{high:.3g}")
         self._draw_legend(entries, (ends[0], as_rgb(np.linspace(0, 1, 129)[None]), ends[1]))
 
-    def _limits(self) -> tuple[float, float]:
-        scores = np.concatenate([scores.ravel() for scores in self.maps])
-        low, high = np.percentile(scores, _SCALE_PERCENTILES)
-        low, high = min(low, self.threshold), max(high, self.threshold)
-        return float(low), float(high) if high > low else float(low) + 1.0
-
     def _tiles(self) -> Iterator[Tile]:
-        (low, high), rows = self._limits(), mask_banner_rows(self.read_options or ReadOptions())
+        low, high = score_limits(self.maps, self.threshold, _SCALE_PERCENTILES)
+        rows = mask_banner_rows(self.read_options or ReadOptions())
         for image, name, scores, found, mask in zip(
             self.images, self.names, self.maps, self.found, self.masks, strict=True
         ):
@@ -195,6 +190,16 @@ class DefectMapDisplay(GridDisplay):
                     shown[border] = painted[border] = colour
             yield Tile(shown, [Line(name), Line(_truth_text(truth), GREY)])
             yield Tile(painted, [Line(""), Line(_found_text(found, truth), GREY)])
+
+
+def score_limits(
+    maps: Sequence[NDArray[Any]], threshold: float, percentiles: tuple[float, float]
+) -> tuple[float, float]:
+    """Return the ends of the scale of maps: percentiles of all scores, and the threshold inside."""
+    scores = np.concatenate([*(each.ravel() for each in maps), [threshold]])
+    low, high = np.percentile(scores, percentiles)
+    low, high = min(low, threshold), max(high, threshold)
+    return float(low), float(high) if high > low else float(low) + 1.0
 
 
 def outline(region: NDArray[np.bool_], *, outside: bool = False) -> NDArray[np.bool_]:

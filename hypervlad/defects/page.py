@@ -17,7 +17,7 @@ from markupsafe import Markup
 from numpy.typing import ArrayLike, NDArray
 
 from hypervlad.common.wording import counted, percent, verb
-from hypervlad.defects.displays import DetectionLimitsDisplay, PatchConfusionDisplay
+from hypervlad.defects.displays import DetectionLimitsDisplay, score_limits
 from hypervlad.defects.evaluation import DefectEvaluation, MapWithMask, gap_between_modes
 from hypervlad.defects.findings import Finding, Region
 from hypervlad.images import Micrograph, read_image
@@ -50,14 +50,23 @@ _OF_SCORES = (
     "places count, so those that reach the threshold are false alarms."
 )
 _HOW = Markup(
-    "To correct the regions, and train on them: click on a region that is a false alarm, here or "
-    "in the table, and again to undo this. To add a defect that was missed, press <em>Draw "
-    "missed</em> below its image, and draw around it; a click on the line removes it. Tick "
-    "<em>Reviewed</em> where everything is right, also where there is no defect; an image that you "
-    "change is ticked for you. Save the masks, unpack <code>masks.zip</code> into a folder "
+    "To correct the regions and train on them: click on a false alarm, here or in the table. To "
+    "add a defect that was missed, press <em>Draw missed</em> and draw around it. Tick "
+    "<em>Reviewed</em> where everything is right. Save the masks, unpack them into a folder "
     "<code>masks</code>, and train: <code>hypervlad defects fit good/ new/ --masks masks/ -o "
     "better.hvlad</code>. An image without a mask counts as defect-free, so give only reviewed "
     "images and images without defects."
+)
+_OF_REGIONS = (
+    "The peak is the highest score of a region. Areas are those inside the outlines, and diameters "
+    "those of circles of these areas. Length and breadth are the longest and the shortest extent. "
+    "Contrast is the mean grey level inside minus that around, in per cent of the difference of "
+    "black and white."
+)
+_OF_INTERVALS = (
+    " In parentheses: between which areas the synthetic defects on held-out training images lay "
+    'whose outlines are as large. "Below" stands where only the upper end is known. Of large '
+    "defects, the outline may show a part only."
 )
 
 
@@ -134,51 +143,34 @@ class FindingsPage:
             f"Of {counted(n, 'image')}, {n_called} {verb(n_called, 'is', 'are')} called anomalous, "
             f"with {counted(self.n_regions, 'defective region')}."
         )
-        content: list[parts.Part] = [parts.Note(lead, "lead")]
-        if n_in_training:
-            known = verb(n_in_training, "is a training image", "are training images")
-            words = f"{n_in_training} of them {known} (the same pixels), so "
-            words += verb(n_in_training, "its score is", "their scores are")
-            content.append(parts.Note(f"{words} too good for new images.", "warning"))
-        if warning is not None:
-            bold = Markup("<strong>Check the threshold:</strong> {}.").format(warning)
-            content.append(parts.Note(bold, "warning"))
-        chart = _chart(groups, threshold)
-        content += parts.section("Scores and threshold", _OF_SCORES, chart)
-        content += self._regions_section(pictures)
-        if pictures:
-            fields, maps = zip(*((each.field, each.scores) for each in pictures), strict=True)
-            some = f"The {len(pictures)} images with the highest scores, of {thousands(n)}"
-            content += parts.section(
+        bold = Markup("<strong>Check the threshold:</strong> {}.").format(warning)
+        some = f"The {len(pictures)} images with the highest scores, of {thousands(n)}"
+        reviewed = (f"of {len(pictures)} reviewed",) * 2
+        content = [
+            parts.Note(lead, "lead"),
+            *_too_good(n_in_training),
+            *([parts.Note(bold, "warning")] if warning is not None else []),
+            *parts.section("Scores and threshold", _OF_SCORES, _chart(groups, threshold)),
+            *self._regions_section(pictures),
+            *parts.section(
                 "Pictures",
-                ("All images" if len(pictures) == n else some)
+                pictures
+                and ("All images" if len(pictures) == n else some)
                 + ", the highest scores first. Lines surround the regions that were found at a "
                 f"threshold of {_text_of(threshold, groups)}; in an anomalous image without a "
                 "region, nothing stands out. The contrast of each picture is stretched.",
-                _HOW,
-                _with_maps(fields, maps, threshold, action="False alarm", is_drawn=True),
-            )
-        content += parts.section(
-            "Image by image", _sheet(self.images, ["Defective area", "Regions"], threshold)
-        )
-        content += parts.section("Left out", parts.Items(left_out) if left_out else "")
-        if len(scorer.limits_):
-            content += parts.section(
-                "What may be missed",
-                "Synthetic defects were put on copies of held-out training images. The lines show "
-                "from which area on they are found, by contrast, at the threshold of training.",
-                parts.Figure.of(
-                    DetectionLimitsDisplay(scorer.limits_),
-                    "Smallest area that is found, by contrast and kind of defect",
-                    "Lines: found 9 times in 10; dashed: half the time.",
-                ),
-            )
-        content += parts.section("The scorer", parts.Table((), page_facts(scorer).items()))
-        counted_ = (f"of {len(pictures)} reviewed",) * 2
-        task = (
-            parts.Decisions("masks.zip", "Save masks", counted_, masks=True) if pictures else None
-        )
-        parts.write_page(path, "Defects found", content, decisions=task)
+                pictures and _HOW,
+                pictures and _with_maps(pictures, threshold, action="False alarm", is_drawn=True),
+            ),
+            *parts.section(
+                "Image by image", _sheet(self.images, ["Defective area", "Regions"], threshold)
+            ),
+            *parts.section("Left out", left_out and parts.Items(left_out)),
+            *_limits_section(scorer),
+            *_scorer_section(scorer),
+        ]
+        task = parts.Decisions("masks.zip", "Save masks", reviewed, masks=True)
+        parts.write_page(path, "Defects found", content, decisions=task if pictures else None)
         return warning
 
     def _regions_section(self, pictures: Sequence[Picture]) -> list[parts.Section]:
@@ -207,13 +199,6 @@ class FindingsPage:
             )
         some = f"The {len(rows)} regions with the highest peaks; regions.csv has all. "
         are_measured = any(each.region.area_interval is not None for each in self._regions)
-        areas = (
-            "In parentheses: between which areas the synthetic defects on held-out training images "
-            'lay whose outlines are as large. "Below" stands where only the upper end is known. Of '
-            "large defects, the outline may show a part only."
-            if are_measured
-            else "How far these are from the true ones was not measured."
-        )
         header = ["Image, region", "Peak", "Area", "Diameter", "Length", "Breadth", "Contrast"]
         sheet = parts.Sheet.of(
             "Regions",
@@ -226,16 +211,35 @@ class FindingsPage:
             action="False alarm",
             file="regions.csv",
         )
-        return parts.section(
-            "Regions",
-            some
-            * (len(rows) < self.n_regions)
-            + "The peak is the highest score of the cells of a region. Areas are those inside the "
-            f"outlines. {areas} Diameters are those of circles of these areas. Length and breadth "
-            "are the longest and the shortest extent of the outline. Contrast is the mean grey "
-            "level inside minus that around, in per cent of the difference of black and white.",
-            sheet,
-        )
+        some *= len(rows) < self.n_regions
+        return parts.section("Regions", some + _OF_REGIONS + _OF_INTERVALS * are_measured, sheet)
+
+
+def _too_good(n_in_training: int) -> list[parts.Part]:
+    if not n_in_training:
+        return []
+    known = verb(n_in_training, "is a training image", "are training images")
+    bold = Markup("<strong>Too good:</strong> {} of them {} (the same pixels).")
+    return [parts.Note(bold.format(n_in_training, known), "warning")]
+
+
+def _limits_section(scorer: Any) -> list[parts.Section]:
+    if not len(scorer.limits_):
+        return []
+    return parts.section(
+        "What may be missed",
+        "Synthetic defects were put on copies of held-out training images. The lines show from "
+        "which area on they are found, by contrast, at the threshold of training.",
+        parts.Figure.of(
+            DetectionLimitsDisplay(scorer.limits_),
+            "Smallest area that is found, by contrast and kind of defect",
+            "Lines: found 9 times in 10; dashed: half the time.",
+        ),
+    )
+
+
+def _scorer_section(scorer: Any) -> list[parts.Section]:
+    return parts.section("The scorer", parts.Table((), page_facts(scorer).items()))
 
 
 # --- thresholds ----------------------------------------------------------------------------------
@@ -254,7 +258,7 @@ def _group(
     if len(values):
         text = f"{above[0]}: {share_of(n, len(values))} "
         text += f"{below[0]}: {share_of(len(values) - n, len(values))}"
-    return parts.Group(name, [parts.Places(values)], text=text, above=above, below=below)
+    return parts.Group(name, values, text=text, above=above, below=below)
 
 
 def _held_out(scorer: Any) -> parts.Group:
@@ -265,7 +269,7 @@ def _held_out(scorer: Any) -> parts.Group:
 def _chart(groups: Sequence[parts.Group], threshold: float) -> parts.Chart:
     """Return histograms of scores, and a slider that covers all of them."""
     shown = [group for group in groups if group.text]
-    scores = np.concatenate([group.sets[0].values for group in shown] or [np.array([threshold])])
+    scores = np.concatenate([np.asarray(group.values) for group in shown] or [[threshold]])
     lowest, highest = float(scores.min()), float(scores.max())
     span = highest - lowest
     if lowest - span <= threshold <= highest + span:  # else the scores would have no room
@@ -275,12 +279,12 @@ def _chart(groups: Sequence[parts.Group], threshold: float) -> parts.Chart:
     # Without the digits that only rounding errors have.
     low, high, step = (float(f"{value:.12g}") for value in (ends[0] * step, ends[1] * step, step))
     limit = parts.Threshold(threshold, _text_of(threshold, groups), low, high, step)
-    return parts.Chart("score", ("image", "images"), shown, limit)
+    return parts.Chart("score", shown, limit)
 
 
 def _text_of(threshold: float, groups: Sequence[parts.Group]) -> str:
     """Return at least four digits, and as many as call the same images anomalous."""
-    scores = np.concatenate([np.asarray(group.sets[0].values) for group in groups])
+    scores = np.concatenate([np.asarray(group.values) for group in groups])
     texts = (f"{threshold:.{n_digits}g}" for n_digits in range(4, 18))  # 17 are exact
     called = scores >= threshold
     return next(text for text in texts if np.array_equal(scores >= float(text), called))
@@ -343,8 +347,7 @@ def _picture(place: int, name: str, found: Finding, micrograph: Micrograph) -> P
         outlines.append(parts.Outline(f"r{place}-{number}", path, title, "region", name_))
     call = Markup('<span class="call" data-score="{}" data-above="{}" data-below="{}">{}</span>')
     score, is_called = float(found.score), found.is_defective
-    caption = Markup("<strong>{}</strong> score {}, {}, {}").format(
-        name,
+    caption = Markup("score {}, {}, {}").format(
         significant(score),
         call.format(repr(score), "anomalous", "normal", "anomalous" if is_called else "normal"),
         counted(len(outlines), "region"),
@@ -362,38 +365,21 @@ def _picture(place: int, name: str, found: Finding, micrograph: Micrograph) -> P
     return Picture(place, shown, _shrunk(found.map))
 
 
-def _with_maps(
-    fields: Sequence[parts.Field],
-    maps: Sequence[NDArray[np.float32]],
-    threshold: float,
-    **values: Any,
-) -> parts.Pictures:
+def _with_maps(pictures: Sequence[Picture], threshold: float, **values: Any) -> parts.Pictures:
     """Return pictures with their maps of scores, all in one scale."""
-    limits = _map_limits(maps, threshold)
+    limits = score_limits([each.scores for each in pictures], threshold, _MAP_PERCENTILES)
     low, high = (f"{end:.2g}".replace("-", "−") for end in limits)
     scale = low, high, _layer(np.linspace(*limits, 64)[None], *limits)
-    shown = [
-        replace(each, layer=_layer(scores, *limits))
-        for each, scores in zip(fields, maps, strict=True)
-    ]
+    shown = [replace(each.field, layer=_layer(each.scores, *limits)) for each in pictures]
     return parts.Pictures(shown, scale=scale, **values)
 
 
 def _shrunk(scores: NDArray[np.float32]) -> NDArray[np.float32]:
     """Shrink a map (H, W) by the highest score of blocks, which cover it."""
+    from skimage.measure import block_reduce  # not above: importing it takes long
+
     factor = max(1, max(scores.shape) // _MAP_SIDE)
-    for axis, length in enumerate(scores.shape):
-        n_blocks = -(-length // factor)
-        scores = np.maximum.reduceat(scores, np.arange(n_blocks) * length // n_blocks, axis)
-    return scores
-
-
-def _map_limits(maps: Sequence[NDArray[np.float32]], threshold: float) -> tuple[float, float]:
-    """Return the scores at which the layers of maps are transparent and opaque."""
-    scores = np.concatenate([*(each.ravel() for each in maps), [threshold]])
-    low, high = np.percentile(scores, _MAP_PERCENTILES)
-    low, high = min(low, threshold), max(high, threshold)
-    return float(low), float(high) if high > low else float(low) + 1.0
+    return np.asarray(block_reduce(scores, factor, np.max, cval=scores.min()))
 
 
 def _layer(scores: NDArray[np.floating[Any]], low: float, high: float) -> str:
@@ -488,15 +474,6 @@ def write_defect_report(
         f"defective, {n_clean} in images without defects and {total.false_positives - n_clean} in "
         "images with defects."
     )
-    content: list[parts.Part] = [parts.Note(lead, "lead")]
-    if result.left_out:
-        many = counted(len(result.left_out), "more image")
-        content.append(f"{many} left out, such as: {result.left_out[0]}")
-    if result.n_in_training:
-        known = verb(result.n_in_training, "is a training image", "are training images")
-        words = f"{result.n_in_training} of these images {known} (the same pixels), so the result"
-        bold = Markup("<strong>Too good:</strong> {} is too good for new images.").format(words)
-        content.append(parts.Note(bold, "warning"))
     scores = {
         name: percent(value) if "area" in name or "patch" in name else decimal(value)
         for name, value in result.scores().items()
@@ -527,30 +504,24 @@ def write_defect_report(
     ]
     codes = [(0, 1) if each.is_defective else (2, 3) for each in result.images]
     calls = ["anomalous (found)", "normal (missed)", "anomalous (false alarm)", "normal (right)"]
-    read = scorer.encoder_.fitted_params_.read_options
-    worst = result.worst
-    shown = [read_image(images[each.position], **asdict(read)) for each in worst]
-    fields = [
-        _compared(k, each, pixels)
-        for k, (each, pixels) in enumerate(zip(worst, shown, strict=True))
+    read = asdict(scorer.encoder_.fitted_params_.read_options)
+    worst = [
+        _compared(k, each, read_image(images[each.position], **read))
+        for k, each in enumerate(result.worst)
     ]
-    patches = PatchConfusionDisplay(
-        shown,
-        [each.found for each in worst],
-        [each.mask for each in worst],
-        patch=result.patch,
-        names=[each.name for each in worst],
-        read_options=read,
-    )
+    left_out = f"{counted(len(result.left_out), 'more image')} left out, such as: "
     some = f"Shown are the {len(worst)} images with the most wrong patches."
-    content += [
+    content = [
+        parts.Note(lead, "lead"),
+        *[left_out + each for each in result.left_out[:1]],
+        *_too_good(result.n_in_training),
         parts.Numbers(scores),
         parts.Note(
             "AUROC: how often a defective image (or pixel) scores higher than a defect-free one; "
             "0.5 is guessing. Per-region overlap: the mean share of a defect that is found, over "
-            "thresholds with at most 30 % of false pixels. Patches and areas are counted at the "
-            f"threshold, {significant(threshold)}: in an image whose score reaches it, the regions "
-            "that stand out are called defective."
+            "thresholds with at most 30 % of false pixels. Areas, and patches of "
+            f"{result.patch} x {result.patch} pixels, of which a tenth must be defective, are "
+            f"counted at the threshold, {significant(threshold)}."
         ),
         *parts.section(
             "Scores and threshold", _OF_SCORES, _chart([*groups, _held_out(scorer)], threshold)
@@ -562,13 +533,7 @@ def write_defect_report(
             + (
                 some if len(worst) < n else "All images are shown, those with the most wrong first."
             ),
-            _with_maps(fields, [_shrunk(each.scores) for each in worst], threshold),
-        ),
-        *parts.section(
-            "Patch by patch",
-            f"Images are cut into squares of {result.patch} x {result.patch} pixels. A square of "
-            "the mask or of the map is defective if at least a tenth of it is.",
-            parts.Figure.of(patches, "Images cut into patches", "The same images."),
+            _with_maps(worst, threshold),
         ),
         *parts.section(
             "Image by image",
@@ -577,13 +542,13 @@ def write_defect_report(
                 rows, ["Truly defective", "Found defective", "Patch F1"], threshold, calls, codes
             ),
         ),
-        *parts.section("The scorer", parts.Table((), page_facts(scorer).items())),
+        *_scorer_section(scorer),
     ]
     parts.write_page(path, "How well defects are found", content)
     return path
 
 
-def _compared(number: int, each: MapWithMask, pixels: NDArray[np.float32]) -> parts.Field:
+def _compared(number: int, each: MapWithMask, pixels: NDArray[np.float32]) -> Picture:
     """Return an image with the outlines of true and of found defects."""
     outlines = [
         parts.Outline(
@@ -594,11 +559,12 @@ def _compared(number: int, each: MapWithMask, pixels: NDArray[np.float32]) -> pa
         )
         if mask.any()
     ]
-    return parts.Field.of(
+    shown = parts.Field.of(
         stretch_contrast(pixels),
         side=_SIDE,
         id=f"image-{number}",
         name=each.name,
-        caption=Markup("<strong>{}</strong>").format(each.name),
+        caption="",
         outlines=outlines,
     )
+    return Picture(each.position, shown, _shrunk(each.scores))

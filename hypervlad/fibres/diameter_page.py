@@ -37,19 +37,16 @@ _PROFILES = {
     "round": "weaker towards their edges",
     "transmission": "as in transmission",
 }
-_OF_GROUPS = parts.Note(
-    "The median is the geometric mean of the medians of the images or, where several images show "
-    "one sample, of the samples; its interval is from how much these differ. With one image, it is "
-    "that of the image, from how uncertain its places are, and says nothing about other images. "
-    "The last column says how many images or samples would halve the interval. Mean, standard "
-    "deviation (SD), D10 and D90 are of all places, weighted by visible length."
+_OF_GROUPS = (
+    "The median is the geometric mean of the medians of the images, or of the samples if several "
+    "images show one. Its interval is from how much these differ; of one image, it says nothing "
+    "about others. Mean, standard deviation (SD), D10 and D90 are of all places, weighted by "
+    "visible length."
 )
-_OF_RATIOS = parts.Note(
-    "An interval that contains 1 shows no difference; it does not show that there is none."
-)
+_OF_RATIOS = "An interval that contains 1 shows no difference; it does not show that there is none."
 _STALE = Markup(
-    "Tables and kinds are those before your changes. Save the places that you left out, and run "
-    "the command again with <code>--resume --leave-out choice.csv</code>."
+    "All numbers are those before your changes. Save the places that you left out, and run the "
+    "command again with <code>--resume --leave-out choice.csv</code>."
 )
 
 
@@ -97,7 +94,6 @@ def write_diameter_page(
 ) -> None:
     """Write the page; it is one file that works offline, with pictures of at most 24 images."""
     groups = () if compared is None else compared.groups
-    unit = groups[0].places.unit if groups else "px"
     shown = evenly_spaced(len(measured), _MAX_PICTURES)
     left_out = [np.flatnonzero(each.is_left_out).tolist() for each in measured]
     n_without = sum(not len(each.kept.diameters) for each in measured)
@@ -108,34 +104,38 @@ def write_diameter_page(
         "images without diameters": thousands(n_without),
     }
     if len(groups) == 1:
+        unit = groups[0].places.unit
         numbers = {f"median diameter in {unit}": number_text(groups[0].median)} | numbers
     some = f"{len(shown)} of {counted(len(measured), 'image')}, evenly spaced. "
-    content: list[parts.Part] = [parts.Numbers(numbers), parts.Items(unreadable, "warning")]
-    if compared is not None:
-        content += _of_groups(measured, compared, unit)
-    content += parts.section(
-        "Places to check",
-        some
-        * (len(shown) < len(measured))
-        + "Each line should end on the edges of a fibre. Click a wrong one to leave it out, and "
-        "again to take it back; with Shift, all lines of its fibre.",
-        parts.Pictures(
-            [_field(n, measured[n], options) for n in shown],
-            label="Cross lines",
-            action="Leave out",
-        ),
-    )
     header = ["Image", "Median", "95 % interval", "Places", "Measured as"]
-    rows = parts.Sheet.of("Images", header, list(map(_row, measured)), file="diameters.csv")
-    content += parts.section("Image by image", rows)
     refused = sum((Counter(each.found.refused) for each in measured), Counter[str]())
-    if refused:
-        reasons = [(_REFUSALS.get(name, name), thousands(n)) for name, n in refused.most_common()]
-        content += parts.section(
+    reasons = [(_REFUSALS.get(name, name), thousands(n)) for name, n in refused.most_common()]
+    content: list[parts.Part] = [
+        parts.Numbers(numbers),
+        parts.Items(unreadable, "warning"),
+        *([] if compared is None else _of_groups(measured, compared)),
+        *parts.section(
+            "Places to check",
+            some
+            * (len(shown) < len(measured))
+            + "Each line should end on the edges of a fibre. Click a wrong one to leave it out, "
+            "and again to take it back; with Shift, all lines of its fibre.",
+            parts.Pictures(
+                [_field(n, measured[n], options) for n in shown],
+                label="Cross lines",
+                action="Leave out",
+            ),
+        ),
+        *parts.section(
+            "Image by image",
+            parts.Sheet.of("Images", header, list(map(_row, measured)), file="diameters.csv"),
+        ),
+        *parts.section(
             "Not measured",
-            "Places on fibres that were tried and not accepted, and the first reason against them.",
-            parts.Table(["Reason", "Places"], reasons),
-        )
+            reasons and "Places on fibres that were tried, and the first reason against them.",
+            reasons and parts.Table(["Reason", "Places"], reasons),
+        ),
+    ]
     decisions = parts.Decisions(
         file="choice.csv",
         button="Save what is left out",
@@ -154,27 +154,23 @@ def write_diameter_page(
     parts.write_page(path, "Fibre diameters", content, decisions=decisions)
 
 
-def _of_groups(
-    measured: Sequence[MeasuredImage], compared: FolderDiameters, unit: str
-) -> list[parts.Part]:
+def _of_groups(measured: Sequence[MeasuredImage], compared: FolderDiameters) -> list[parts.Section]:
     """Return the sections of histograms and groups."""
-    groups, others, unknown = compared.groups, list[parts.Places](), list[str]()
-    sets: dict[str, list[parts.Places]] = {group.name: [] for group in groups}
-    by_sample = {group.name: group.interval_of == "samples" for group in groups}
-    for n, each in enumerate(measured):
-        found, name = each.found, groups[0].name if each.group is None else str(each.group)
-        is_own = len(found.diameters) > 0 and found.unit == unit
-        sample = str(each.sample) if is_own and by_sample[name] else each.name
-        own = parts.Places(_short(found.diameters), _short(found.weights), f"f{n}", sample)
-        (sets[name] if is_own else others).append(own)
-        unknown += [each.name] * (len(found.diameters) > 0 and not is_own)
-    chart = parts.Chart(f"diameter in {unit}", ("place", "places"), medians=unit, others=others)
-    for group in groups:
-        modes = group.places.modes if len(group.places.modes) > 1 else group.places.modes[:0]
-        note = f"kinds: {kinds_text(modes, unit)}" if len(modes) else ""
-        chart.groups.append(
-            parts.Group(group.name, sets[group.name], note=note, modes=modes[:, 0].tolist())
+    groups = compared.groups
+    unit = groups[0].places.unit
+    with_kinds = [group.places.modes if len(group.places.modes) > 1 else () for group in groups]
+    charted = [
+        parts.Group(
+            group.name,
+            _short(group.places.diameters),
+            _short(group.places.weights),
+            f"median {number_text(group.median)} {unit}, "
+            f"{counted(len(group.places.diameters), 'place')}",
+            f"kinds: {kinds_text(modes, unit)}" if len(modes) else "",
+            modes=[median for median, *_ in modes],
         )
+        for group, modes in zip(groups, with_kinds, strict=True)
+    ]
     has_samples = any(group.n_samples < group.n_images for group in groups)
     header = ["Group", "Images", *(["Samples"] if has_samples else []), "Places"]
     header += [f"Median in {unit}", "95 % interval", "Mean ± SD", "D10", "D90", "Half as wide with"]
@@ -187,24 +183,25 @@ def _of_groups(
         )
         for one, other, ratio, between in compared.ratios()
     ]
-    tables: list[parts.Part] = [
-        parts.Table(header, [_group_row(group, has_samples) for group in groups]),
-        _OF_GROUPS,
-    ]
-    if unknown:
-        words = f"In no group, because the pixel size is unknown: {', '.join(unknown)}"
-        tables.append(parts.Note(words, "warning"))
-    if ratios:
-        tables += [parts.Table(["Medians", "Ratio", "95 % interval", ""], ratios), _OF_RATIOS]
+    unknown = [each.name for each in measured if each.kept.unit != unit and len(each.kept.weights)]
+    no_group = f"In no group, because the pixel size is unknown: {', '.join(unknown)}"
+    kinds = " Dashed lines are kinds of fibres, with their shares of the length."
     return [
         *parts.section(
             "Diameters",
             f"How many {unit} of the visible length of the fibres have which diameter."
-            + " Dashed lines are kinds of fibres, with their shares of the length."
-            * any(group.modes for group in chart.groups),
-            chart,
+            + kinds * any(group.modes for group in charted),
+            parts.Chart(f"diameter in {unit}", charted),
         ),
-        *parts.section("Groups", *tables, parts.Note(_STALE, "warning stale")),
+        *parts.section(
+            "Groups",
+            parts.Table(header, [_group_row(group, has_samples) for group in groups]),
+            parts.Note(_OF_GROUPS),
+            unknown and parts.Note(no_group, "warning"),
+            ratios and parts.Table(["Medians", "Ratio", "95 % interval", ""], ratios),
+            ratios and parts.Note(_OF_RATIOS),
+            parts.Note(_STALE, "warning stale"),
+        ),
     ]
 
 
@@ -243,13 +240,11 @@ def _row(image: MeasuredImage) -> list[Any]:
 
 
 def _field(number: int, image: MeasuredImage, options: ReadOptions) -> parts.Field:
-    found, key = image.found, f"f{number}"
+    found, kept, key = image.found, image.kept, f"f{number}"
     pixels = read_named(image.source, options, image.name, with_digest=False).pixels
     ends = np.round(2 * cross_lines(found, image.pixel_size) + 1, 2).tolist()  # in half pixels
-    caption = Markup("<strong>{}</strong> ").format(image.name)
-    if len(found.diameters):
-        output = Markup('<output data-set="{}" data-unit="{}"></output>; ')
-        caption += output.format(key, found.unit)
+    median = f"median {number_text(kept.median)} {kept.unit}, "
+    places = f"{counted(len(kept.diameters), 'place')}; "
     outlines = [
         parts.Outline(
             f"{key}-{place}",
@@ -267,7 +262,7 @@ def _field(number: int, image: MeasuredImage, options: ReadOptions) -> parts.Fie
         pixel_size=image.pixel_size,
         id=key,
         name=image.name,
-        caption=caption + image.description,
+        caption=(median + places) * bool(len(kept.diameters)) + image.description,
         outlines=outlines,
         has_lines=True,
     )

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hypervlad.common.wording import counted
 from hypervlad.fibres import AlignedFraction, AlignmentRecipe, AlignmentResult, AxialStatistics
-from hypervlad.pages.base import Display, literal, shorten, thumbnail, write
+from hypervlad.pages.base import Display, literal, shorten, thumbnail
 from hypervlad.pages.colours import (
     DARK,
     GREY,
@@ -28,40 +28,28 @@ if TYPE_CHECKING:
 Point = tuple[float, float]
 Segment = tuple[Point, Point]
 
-_POINTS_PER_INCH = 72
-_FONT_POINTS = 8.0
+_SHOWN_PIXELS = 700
+_FAINT = "#cccccc"
 # Regions
 _TINT = 0.75
 _BACKGROUND_BRIGHTNESS = 0.45
 _MIN_LENGTH = 0.02  # inches: three pixels of a page
-_N_FULL_WIDTH = 10  # regions whose outlines are drawn in full width
 _BAR = 0.7  # half its length, over the radius of the largest disc in the region
-# Rose and wheel
+# Rose
 _N_PETALS = 24  # over half a turn
-_WHEEL_PIXELS = 200
-_WHEEL_GREY = 0.8  # of bright fibres
-_SEAM = 0.5  # points
-_FAINT = "#cccccc"
-_SHOWN_PIXELS = 700
-_STRIP = 2.5  # width over height from which images are placed one above the other
+_RIM = 1.08, 0.12  # start and width of the ring of colours, over the longest petal
 # Lengths in inches.
-_SIDE = 3.4  # longer side of an image
-_WIDE, _TALL = 7.0, 5.0  # longer side of a strip
-_MIN_CELL = 2.8  # for a caption
-_MIN_BAR_WIDTH, _MIN_BAR_HEIGHT, _BELOW = 0.7, 0.6, 0.36  # of images with scale bars
-_GAP, _MARGIN = 0.12, 0.06
-_LINE, _CAPTION = 0.17, 0.42
-_WHEEL, _ROSE = 0.48, 0.52
-_LABEL = 0.2  # height of the degrees above and beneath a circle
-# Width and height of the wheel and of the rose with their captions.
-_WHEEL_SIZE = (1.75, _WHEEL + _LABEL + _LINE + 0.1)
-_ROSE_SIZE = (2 * _ROSE + 0.8, 2 * _ROSE + _LABEL + 0.1 + _CAPTION)
+_SIDE, _WIDE = 3.4, 7.0  # longer side of an image, and of one that is a strip
+_STRIP = 2.5  # width over height from which images are placed one above the other
+_MIN_CELL, _TEXT, _KEY = 2.9, 0.6, 1.9  # width of a panel, height of its texts, side of the rose
+_MIN_BAR = 0.7  # sides of images with scale bars
+_LETTER = 0.068
 
 
 class OrientationDisplay(Display):
     """A micrograph coloured by the direction of its fibres, its aligned regions, and a rose.
 
-    In the first image, the hue is the direction (see the half wheel) and the saturation its
+    In the first image, the hue is the direction, as in the rim of the rose, and the saturation its
     coherence. In the second, aligned regions have bars along their mean directions and their
     colours; windows without fibres are dark. In the rose, the area of a petal is the energy of a
     direction, and the dashed line the mean.
@@ -72,6 +60,11 @@ class OrientationDisplay(Display):
         With a pixel size, there are scale bars.
     name : str, optional
         Name of the image.
+
+    Attributes
+    ----------
+    panels_ : list of matplotlib Axes
+        Of the overlay, the regions and the rose, inside ``ax_``, after `plot`.
 
     Examples
     --------
@@ -112,20 +105,10 @@ class OrientationDisplay(Display):
 
     @property
     def figure_size(self) -> tuple[float, float]:
-        (width, height), key = self._cell_size, self._key_size
+        (width, height), cell = self._panel_size, self._cell
         if self._is_wide:
-            return width + 2 * _MARGIN, 2 * (height + _GAP) + key[1] + 2 * _MARGIN
-        return 2 * (width + _GAP) + key[0] + 2 * _MARGIN, max(height, key[1]) + 2 * _MARGIN
-
-    def _draw(self) -> None:
-        width, height = self.figure_size
-        overlay, regions, key = self._places()
-        self._draw_overlay(*overlay)
-        self._draw_regions(*regions)
-        self._draw_key(*key)
-        # Units are inches, and y points down.
-        self.ax_.set(xlim=(0, width), ylim=(height, 0), aspect="equal")
-        self.ax_.set_axis_off()
+            return width, 2 * (height + _TEXT) + _KEY + _TEXT
+        return 2 * cell + _KEY + 0.4, max(height, _KEY) + _TEXT
 
     @property
     def _is_wide(self) -> bool:
@@ -135,96 +118,75 @@ class OrientationDisplay(Display):
     @property
     def _panel_size(self) -> tuple[float, float]:
         height, width = self.result.pixels.shape
-        side = _WIDE if self._is_wide else _TALL if height > _STRIP * width else _SIDE
-        scale = side / max(height, width)
+        scale = (_WIDE if self._is_wide else _SIDE) / max(height, width)
         return width * scale, height * scale
 
     @property
-    def _cell_size(self) -> tuple[float, float]:
-        width, height = self._panel_size
-        return max(width, _MIN_CELL), height + _CAPTION
+    def _cell(self) -> float:
+        return max(self._panel_size[0], _MIN_CELL) + 0.1
 
-    @property
-    def _key_size(self) -> tuple[float, float]:
-        widths, heights = zip(_WHEEL_SIZE, _ROSE_SIZE, strict=True)
-        return (sum(widths), max(heights)) if self._is_wide else (max(widths), sum(heights))
+    def _draw(self) -> None:
+        self.ax_.set_axis_off()
+        (width, height), (across, down) = self._panel_size, self.figure_size
+        tall = down - _TEXT
+        boxes: list[tuple[float, ...]] = [  # left, top, width, height
+            (k * self._cell, 0, self._cell - 0.1, tall) for k in range(2)
+        ]
+        key = 2 * self._cell + 0.2, (tall - _KEY) / 2
+        if self._is_wide:
+            boxes = [(0, k * (height + _TEXT), width, height) for k in range(2)]
+            key = (across - _KEY) / 2, 2 * (height + _TEXT)
+        self.panels_ = [
+            self.ax_.inset_axes(
+                (left / across, 1 - (top + high + 0.22) / down, wide / across, high / down),
+                projection=projection,
+            )
+            for (left, top, wide, high), projection in zip(
+                [*boxes, (*key, _KEY, _KEY)], (None, None, "polar"), strict=True
+            )
+        ]
+        self._draw_overlay(self.panels_[0])
+        self._draw_regions(self.panels_[1])
+        self._draw_rose(self.panels_[2])
 
-    def _places(self) -> Iterator[tuple[float, float]]:
-        """Yield the upper left corners of both images and of the key."""
-        width, height = self._cell_size
-        indent = (width - self._panel_size[0]) / 2
-        left = top = _MARGIN
-        for _ in range(2):
-            yield left + indent, top
-            if self._is_wide:
-                top += height + _GAP
-            else:
-                left += width + _GAP
-        yield left + (width - self._key_size[0]) / 2 * self._is_wide, top
-
-    def _draw_overlay(self, left: float, top: float) -> None:
+    def _draw_overlay(self, ax: Axes) -> None:
         found = self.result.orientation
         axes = shrink_directions(found.orientation, found.coherence, _SHOWN_PIXELS)
-        self._draw_image(left, top, tint_by_direction(self._shown, *axes))
-        where = f"{100 * (1 - found.mask.mean()):.0f} % of the pixels are background"
-        self._write(left, top, self.name or "direction of fibres", where)
+        self._draw_image(ax, tint_by_direction(self._shown, *axes))
+        where = f"{100 * (1 - found.mask.mean()):.0f} % background; paler: less coherent"
+        self._write(ax, self.name or "direction of fibres", where)
 
-    def _draw_regions(self, left: float, top: float) -> None:
+    def _draw_regions(self, ax: Axes) -> None:
         aligned = self.result.aligned
-        self._draw_image(left, top, tinted_regions(self._shown, aligned))
-        width, _ = self._panel_size
-        draw_regions(self.ax_, aligned, left, top, width / self.result.pixels.shape[1])
-        self._write(left, top, *_alignment_text(aligned, self.result.orientation.pixel_size))
+        self._draw_image(ax, tinted_regions(self._shown, aligned))
+        draw_regions(ax, aligned, self._panel_size[0] / self.result.pixels.shape[1])
+        self._write(ax, *_alignment_text(aligned, self.result.orientation.pixel_size))
+
+    def _draw_rose(self, ax: Axes) -> None:
+        found, mean = self.result.orientation, self.result.statistics
+        shares = rose_weights(found.orientation[found.mask], found.energy[found.mask])
+        draw_rose(ax, shares, None if mean is None else mean.mean)
+        self._write(ax, *_statistics_text(mean))
 
     @functools.cached_property
     def _shown(self) -> NDArray[np.float32]:
         return stretch_contrast(thumbnail(self.result.pixels, _SHOWN_PIXELS))
 
-    def _draw_image(self, left: float, top: float, pixels: Colours) -> None:
+    def _draw_image(self, ax: Axes, pixels: Colours) -> None:
+        """Draw pixels into axes whose unit is an inch, and whose y axis points down."""
         width, height = self._panel_size
-        right, bottom = left + width, top + height
-        self.ax_.imshow(pixels, extent=(left, right, bottom, top), interpolation="antialiased")
+        ax.imshow(pixels, extent=(0, width, height, 0), interpolation="antialiased")
+        ax.set(xticks=[], yticks=[])
+        ax.spines[:].set_visible(False)
         size = self.result.orientation.pixel_size
-        if size is None or width < _MIN_BAR_WIDTH:
-            return
-        below = _BELOW if self._is_thin else 0.0
-        nm = size * self.result.pixels.shape[1]
-        draw_scale_bar(self.ax_, right, bottom + below, width, nm)
+        if size is not None and min(width, height) > _MIN_BAR:
+            draw_scale_bar(ax, width, height, width, size * self.result.pixels.shape[1])
+        ax.set(xlim=(0, width), ylim=(height, 0))
 
-    @property
-    def _is_thin(self) -> bool:
-        return self._panel_size[1] < _MIN_BAR_HEIGHT
-
-    def _write(self, left: float, top: float, first: str, second: str) -> None:
-        width, height = self._panel_size
-        letters = int((0.5 if self._is_thin else 1.0) * max(width, _MIN_CELL) / 0.068)
-        self._lines(left + width / 2, top + height + 0.06, first, second, letters)
-
-    def _draw_key(self, left: float, top: float) -> None:
-        for draw, (width, height) in (
-            (self._draw_wheel, _WHEEL_SIZE),
-            (self._draw_rose, _ROSE_SIZE),
-        ):
-            own = width if self._is_wide else self._key_size[0]
-            draw(left + own / 2, top + _LABEL)
-            left, top = (left + width, top) if self._is_wide else (left, top + height)
-
-    def _draw_wheel(self, middle: float, top: float) -> None:
-        draw_wheel(self.ax_, (middle, top + _WHEEL), _WHEEL)
-        note: dict[str, Any] = {"va": "top", "ha": "center", "fontsize": 8.0, "color": GREY}
-        write(self.ax_, middle, top + _WHEEL + 0.07, "paler: less coherent", **note)
-
-    def _draw_rose(self, middle: float, top: float) -> None:
-        found, mean = self.result.orientation, self.result.statistics
-        shares = rose_weights(found.orientation[found.mask], found.energy[found.mask])
-        centre = (middle, top + _ROSE)
-        draw_rose(self.ax_, centre, _ROSE, shares, None if mean is None else mean.mean)
-        self._lines(middle, top + 2 * _ROSE + 0.08, *_statistics_text(mean), 40)
-
-    def _lines(self, x: float, y: float, first: str, second: str, letters: int) -> None:
-        style: dict[str, Any] = {"ha": "center", "va": "top", "fontsize": 8.5}
-        write(self.ax_, x, y, literal(shorten(first, letters)), color=DARK, **style)
-        write(self.ax_, x, y + _LINE, literal(shorten(second, letters)), color=GREY, **style)
+    def _write(self, ax: Axes, above: str, below: str) -> None:
+        letters = int(self._cell / _LETTER)
+        ax.set_title(literal(shorten(above, letters)), fontsize=8.5, color=DARK, pad=4)
+        ax.set_xlabel(literal(shorten(below, letters)), fontsize=8.5, color=GREY)
 
 
 def _alignment_text(aligned: AlignedFraction, pixel_size: float | None) -> tuple[str, str]:
@@ -249,9 +211,6 @@ def _statistics_text(found: AxialStatistics | None) -> tuple[str, str]:
         return "no direction", ""
     spread = "" if np.isinf(found.spread) else f", spread {np.rad2deg(found.spread):.0f}°"
     return f"mean {np.rad2deg(found.mean) % 180:.0f}°{spread}", f"order {found.order:.2f}"
-
-
-# --- regions, rose and wheel ---------------------------------------------------------------------
 
 
 def shrink_directions(
@@ -296,59 +255,38 @@ def mean_bars(aligned: AlignedFraction) -> Iterator[Segment]:
     for region in aligned.regions:
         inside = np.pad(labels == region.label, 1)
         depth = distance_transform_edt(inside)[1:-1, 1:-1]
-        i, j = np.unravel_index(_innermost(depth), depth.shape)
+        deepest = np.argwhere(depth >= depth.max() - 1e-9)
+        away = np.linalg.norm(deepest - deepest.mean(axis=0), axis=1)
+        i, j = deepest[away.argmin()]
         y, x = aligned.rows[i : i + 2].mean(), aligned.columns[j : j + 2].mean()
         reach = _BAR * (depth[i, j] - 0.5) * min(aligned.window_sides)
         across, up = reach * np.cos(region.mean_angle), reach * np.sin(region.mean_angle)
         yield (x - across, y + up), (x + across, y - up)
 
 
-def draw_regions(ax: Axes, aligned: AlignedFraction, left: float, top: float, scale: float) -> None:
-    """Draw outlines and bars over an image; its pixels are `scale` inches wide.
-
-    Here and below, the unit of `ax` is an inch, and its y axis points down.
-    """
+def draw_regions(ax: Axes, aligned: AlignedFraction, scale: float) -> None:
+    """Draw outlines and bars over an image, whose pixels are `scale` inches wide."""
     window = scale * min(aligned.window_sides)
-    sides, bars = (
-        np.asarray(lines).reshape(-1, 2, 2) * scale + (left, top)
-        for lines in (outlines(aligned) if window > _MIN_LENGTH else [], list(mean_bars(aligned)))
-    )
-    n_joined = sum(region.n_windows > 1 for region in aligned.regions)
-    crowd = min(1.0, (_N_FULL_WIDTH / max(n_joined, 1)) ** 0.5)
-    _draw_lines(
-        ax, sides, np.clip(_POINTS_PER_INCH * 0.07 * window * crowd, 0.3, 1.1), "projecting"
-    )
-    lengths = np.linalg.norm(bars[:, 1] - bars[:, 0], axis=1)
-    long = lengths > _MIN_LENGTH
-    _draw_lines(ax, bars[long], np.clip(_POINTS_PER_INCH * 0.12 * lengths[long], 0.4, 2.2), "round")
+    if window > _MIN_LENGTH:
+        _draw_lines(ax, outlines(aligned), scale, np.clip(3 * window, 0.3, 1.1), "projecting")
+    bars = list(mean_bars(aligned))
+    lengths = scale * np.array([np.hypot(b[0] - a[0], b[1] - a[1]) for a, b in bars])
+    _draw_lines(ax, bars, scale, np.clip(8 * lengths, 0.4, 2.2), "round")
 
 
 def _draw_lines(
-    ax: Axes,
-    lines: NDArray[np.float64],
-    widths: ArrayLike,
-    capstyle: Literal["projecting", "round"],
+    ax: Axes, lines: Sequence[Segment], scale: float, widths: ArrayLike, capstyle: Any
 ) -> None:
     """Draw white lines with a dark border, which are visible on any background."""
     from matplotlib.collections import LineCollection
 
-    for colour, wider, layer, opacity in (("black", 2.0, 2, 0.6), ("white", 1.0, 3, 1.0)):
+    places = list(scale * np.asarray(lines).reshape(-1, 2, 2))
+    for colour, wider, opacity in (("black", 2.0, 0.6), ("white", 1.0, 1.0)):
+        style: dict[str, Any] = {"alpha": opacity, "capstyle": capstyle}
         drawn = LineCollection(
-            list(lines),
-            colors=colour,
-            linewidths=wider * np.atleast_1d(widths),
-            alpha=opacity,
-            zorder=layer,
-            capstyle=capstyle,
+            places, colors=colour, linewidths=wider * np.atleast_1d(widths), **style
         )
         ax.add_collection(drawn, autolim=False)
-
-
-def _innermost(depth: NDArray[np.float64]) -> int:
-    """Return the place farthest from the edge of a region; of several, the most central one."""
-    deepest = np.argwhere(depth >= depth.max() - 1e-9)
-    away = np.linalg.norm(deepest - deepest.mean(axis=0), axis=1)
-    return int(np.ravel_multi_index(tuple(deepest[away.argmin()]), depth.shape))
 
 
 def _labels_of_windows(aligned: AlignedFraction) -> NDArray[np.int32]:
@@ -368,62 +306,24 @@ def rose_weights(angles: ArrayLike, weights: ArrayLike) -> NDArray[np.float64]:
     return np.asarray(sums / (sums.sum() or 1.0))
 
 
-def draw_rose(
-    ax: Axes, centre: Point, radius: float, shares: NDArray[np.float64], mean: float | None
-) -> None:
-    """Draw a rose, whose petals have areas proportional to their shares, and the mean axis."""
-    from matplotlib.patches import Circle, Wedge
+def draw_rose(ax: Axes, shares: NDArray[np.float64], mean: float | None) -> None:
+    """Draw a rose into polar axes, whose petals have areas proportional to their shares.
 
-    for share in (0.5, 1.0):
-        ax.add_patch(Circle(centre, share * radius, fill=False, ec=_FAINT, lw=0.7, zorder=1))
-    for angle in np.arange(4) * np.pi / 4:
-        _draw_axis(ax, centre, radius, angle, color=_FAINT, lw=0.7, zorder=1)
-    half = 90 / _N_PETALS
-    lengths = radius * np.sqrt(shares / (shares.max() or 1.0))
-    for k in np.flatnonzero(shares):
-        colour = direction_colours(k * np.pi / _N_PETALS)
-        for turn in (0, 180):
-            # The y axis points down, so degrees run the other way.
-            middle = turn - 180 * k / _N_PETALS
-            petal = Wedge(centre, lengths[k], middle - half, middle + half, zorder=2)
-            # An edge of the same colour hides the gap that antialiasing leaves between petals.
-            petal.set(fc=colour, ec=colour, lw=_SEAM, joinstyle="miter")
-            ax.add_patch(petal)
+    The rim has the colours of all directions; the dashed line is the mean.
+    """
+    angles = np.arange(2 * _N_PETALS) * np.pi / _N_PETALS
+    lengths = np.sqrt(np.tile(shares / (shares.max() or 1.0), 2))
+    # An edge of the same colour hides the gap that antialiasing leaves between petals.
+    style: dict[str, Any] = {"width": np.pi / _N_PETALS, "linewidth": 0.5, "zorder": 2}
+    style["color"] = direction_colours(angles)
+    ax.bar(angles, lengths, **style)
+    start, width = _RIM
+    ax.bar(angles, width, bottom=start, **style)
     if mean is not None:
-        _draw_axis(ax, centre, radius, mean, color=DARK, lw=1.4, ls=(0, (4, 2)), zorder=3)
-    _draw_degrees(ax, centre, radius, (0, 45, 90, 135))
-
-
-def draw_wheel(ax: Axes, centre: Point, radius: float) -> None:
-    """Draw the colours of directions as half a disc; the coherence rises from centre to rim."""
-    (x, y), side = centre, _WHEEL_PIXELS
-    up, across = np.mgrid[1 : 0 : side * 1j, -1 : 1 : 2 * side * 1j]
-    distance = np.hypot(up, across)
-    colours = tint_by_direction(
-        np.full(up.shape, _WHEEL_GREY), np.arctan2(up, across), np.minimum(distance, 1)
-    )
-    edge = np.clip((1 - distance) * side, 0, 1)[..., None]
-    extent = (x - radius, x + radius, y, y - radius)
-    ax.imshow(np.concatenate([colours, edge], axis=-1), extent=extent, zorder=2)
-    _draw_degrees(ax, centre, radius, (0, 45, 90, 135, 180))
-
-
-def _draw_degrees(ax: Axes, centre: Point, radius: float, degrees: tuple[int, ...]) -> None:
-    (x, y), gap = centre, 1.07 * radius
-    for each in degrees:
-        across, up = np.cos(np.deg2rad(each)), np.sin(np.deg2rad(each))
-        write(
-            ax,
-            x + gap * across,
-            y - gap * up,
-            f"{each}°",
-            ha="center" if abs(across) < 0.1 else "left" if across > 0 else "right",
-            va="center" if up < 0.1 else "bottom",
-            fontsize=_FONT_POINTS,
-            color=GREY,
-        )
-
-
-def _draw_axis(ax: Axes, centre: Point, radius: float, angle: float, **style: Any) -> None:
-    (x, y), across, up = centre, radius * np.cos(angle), radius * np.sin(angle)
-    ax.plot([x - across, x + across], [y + up, y - up], solid_capstyle="butt", **style)
+        ax.plot([mean, mean, mean + np.pi], [1, 0, 1], color=DARK, lw=1.4, ls=(0, (4, 2)))
+    ax.set(yticks=[0.5, 1.0], yticklabels=[], ylim=(0, start + width))
+    names = [f"{each}°" if each < 180 else "" for each in range(0, 360, 45)]
+    ax.set_xticks(np.arange(8) * np.pi / 4, names, fontsize=8.0, color=GREY)
+    ax.tick_params(pad=-2)
+    ax.grid(color=_FAINT, linewidth=0.7)
+    ax.spines["polar"].set_visible(False)

@@ -109,22 +109,14 @@ def embedded(inches: tuple[float, float], png: bytes) -> tuple[str, int, int]:
 # --- histograms ----------------------------------------------------------------------------------
 
 
-class Places(NamedTuple):
-    """Values with weights, whose decisions have the ids KEY-0, KEY-1 …; `part` is their sample."""
-
-    values: ArrayLike
-    weights: ArrayLike | None = None
-    key: str = ""
-    part: str = ""
-
-
 @dataclass
 class Group:
     """One histogram of a chart; `above` and `below` are names and styles by the threshold."""
 
     name: str
-    sets: Sequence[Places]
-    text: str = ""  # until the script has counted
+    values: ArrayLike
+    weights: ArrayLike | None = None
+    text: str = ""  # with a threshold, until the script has counted
     note: str = ""
     style: str = ""
     modes: Sequence[float] = ()
@@ -144,15 +136,12 @@ class Threshold(NamedTuple):
 
 @dataclass
 class Chart:
-    """Histograms on one axis; `others` are places that only pictures count."""
+    """Histograms on one axis."""
 
     kind: ClassVar = "chart"
     label: str
-    counted: tuple[str, str]
-    groups: list[Group] = field(default_factory=list)
+    groups: Sequence[Group]
     threshold: Threshold | None = None
-    medians: str = ""  # the unit of those that follow decisions
-    others: Sequence[Places] = ()
     number: int = 0
 
     @property
@@ -160,12 +149,8 @@ class Chart:
         return self.threshold is None
 
     def data(self) -> dict[str, Any]:
-        groups = [
-            vars(each) | {"sets": [own._asdict() for own in each.sets]} for each in self.groups
-        ]
-        others = [each._asdict() for each in self.others]
         limit = self.threshold and self.threshold._asdict()
-        return vars(self) | {"groups": groups, "others": others, "threshold": limit}
+        return vars(self) | {"groups": list(map(vars, self.groups)), "threshold": limit}
 
 
 # --- pictures ------------------------------------------------------------------------------------

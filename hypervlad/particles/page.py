@@ -166,14 +166,20 @@ def _of_counts(
     shown, own = table[counts.is_counted], list(compress(labels, counts.is_counted))
     values, weights = shown[counts.measure].to_numpy(np.float64), edge_weights(shown)
     is_shown = (weights > 0) & np.isfinite(values)
-    chart = parts.Chart(measure, ("particle", "particles"))
-    for name in names:
-        is_own = is_shown & (np.array(own) == name)
-        places = parts.Places(values[is_own], weights[is_own].round(4))
-        n = counted(int(is_own.sum()), "particle")
-        chart.groups.append(
-            parts.Group(name if "class" in table else "", [places], n, style=_style(name, names))
-        )
+    of_class = {name: is_shown & (np.array(own) == name) for name in names}
+    chart = parts.Chart(
+        measure,
+        [
+            parts.Group(
+                name if "class" in table else "",
+                values[is_own],
+                weights[is_own].round(4),
+                counted(int(is_own.sum()), "particle"),
+                style=_style(name, names),
+            )
+            for name, is_own in of_class.items()
+        ],
+    )
     interval = "95 % interval"
     header = ["Class", "Outlined", "Count", interval, "Per µm²", interval]
     of_sizes = ["Class", "Particles", "D10", interval, "D50", interval, "D90", interval]
@@ -268,7 +274,6 @@ def _pictures(
                 outlines=[own],
             )
         if is_shown:
-            caption = Markup("<strong>{}</strong> {}").format(name, _facts(field, len(outlines)))
             pictured.append(
                 parts.Field.of(
                     pixels,
@@ -276,7 +281,7 @@ def _pictures(
                     pixel_size=field.pixel_size,
                     id=f"field-{number}",
                     name=name,
-                    caption=caption,
+                    caption=_facts(field, len(outlines)),
                     outlines=drawn,
                 )
             )

@@ -173,47 +173,14 @@ function histogram(svg, series, axis, { height, label, lines = [], isOutside = (
   return (clientX) => axis.at(within(0, 1, (clientX - svg.getBoundingClientRect().left - LEFT) / width));
 }
 
-// As `weighted_quantiles` in mixture.py.
-function median(pairs) {
-  const sorted = [...pairs].sort((a, b) => a[0] - b[0]);
-  const half = sum(sorted.map((pair) => pair[1])) / 2;
-  let [before, held, last] = [-Infinity, 0, sorted[0]];
-  for (const pair of sorted) {
-    const middle = held + pair[1] / 2;
-    if (middle >= half) {
-      const share = before === -Infinity ? 1 : (half - before) / (middle - before);
-      return last[0] + share * (pair[0] - last[0]);
-    }
-    [before, held, last] = [middle, held + pair[1], pair];
-  }
-  return last ? last[0] : NaN;
-}
-
-// The places of a set that count, as pairs of value and weight.
-function kept({ key, values, weights }) {
-  const pairs = values.map((value, k) => [value, weights ? weights[k] : 1]);
-  return pairs.filter(([, weight], k) => weight > 0 && !decided.has(`${key}-${k}`));
-}
-
-// The geometric mean of the medians of images or samples.
-function groupMedian(sets) {
-  const parts = new Map();
-  sets.forEach((set) => parts.set(set.part, [...(parts.get(set.part) || []), ...kept(set)]));
-  const logs = [...parts.values()].filter((pairs) => pairs.length).map(median).map(Math.log);
-  return Math.exp(sum(logs) / logs.length);
-}
-
 const limits = data.charts.map(({ threshold }) => threshold?.value);
 
-function outcomeOf(group, pairs, limit, chart) {
-  if (!group.above) {
-    const text = counted(pairs.length, chart.counted);
-    return [element("span", "", chart.medians ? `median ${numberText(groupMedian(group.sets))} ${chart.medians}, ${text}` : text)];
-  }
-  const n = pairs.filter(([value]) => value >= limit).length;
-  return [[group.above, n], [group.below, pairs.length - n]].map(([[name, style], number]) => {
-    const part = pairs.length ? percent(number / pairs.length) : "–";
-    return element("span", "", element("span", `key ${style}`), `${name}: ${number} of ${pairs.length} (${part})`);
+// How many values are above the threshold, and how many below it.
+function outcomeOf({ values, above, below }, limit) {
+  const n = values.filter((value) => value >= limit).length;
+  return [[above, n], [below, values.length - n]].map(([[name, style], number]) => {
+    const part = values.length ? percent(number / values.length) : "–";
+    return element("span", "", element("span", `key ${style}`), `${name}: ${number} of ${values.length} (${part})`);
   });
 }
 
@@ -222,7 +189,7 @@ all("[data-chart]").forEach((root) => {
   const chart = data.charts[number];
   const { groups, threshold } = chart;
   const outputs = all(".group output", root);
-  const values = groups.flatMap(({ sets }) => sets.flatMap((set) => set.values.filter((_, k) => !set.weights || set.weights[k] > 0)));
+  const values = groups.flatMap((group) => group.values);
   const log = root.querySelector("[name=log]");
   const extent = axisOf(values, {});
   const height = groups.length === 1 ? 160 : threshold ? 56 : 84;
@@ -234,14 +201,14 @@ all("[data-chart]").forEach((root) => {
     const n = threshold ? MAX_BINS : binsFor(values.length / groups.length);
     const axis = axisOf(values, { bounds, log: log?.checked, n });
     all(".bars", root).forEach((svg, k) => {
-      const { sets, style, modes, above, below } = groups[k];
-      const pairs = sets.flatMap(kept);
+      const { weights, style, modes, above, below } = groups[k];
+      const pairs = groups[k].values.map((value, place) => [value, weights ? weights[place] : 1]);
       const series = above
         ? [[below[1], pairs.filter(([value]) => value < limit)], [above[1], pairs.filter(([value]) => value >= limit)]]
         : [[style, pairs]];
       const lines = threshold ? [["threshold", limit]] : modes.map((mode) => ["mode", mode]);
       histogram(svg, series, axis, { height, lines, label: k === groups.length - 1 && chart.label });
-      outputs[k].replaceChildren(...outcomeOf(groups[k], pairs, limit, chart));
+      if (above) outputs[k].replaceChildren(...outcomeOf(groups[k], limit));
     });
   });
   if (log) log.onchange = follow;
@@ -299,13 +266,8 @@ function saveFigure(root) {
   save("histogram.svg", "image/svg+xml", new XMLSerializer().serializeToString(figure));
 }
 
-// The numbers of pictures and tables that follow decisions and thresholds.
+// What pictures say of scores follows the threshold.
 following.push(() => {
-  const sets = data.charts.flatMap(({ groups, others }) => [...groups.flatMap((group) => group.sets), ...others]);
-  all("[data-set]").forEach((output) => {
-    const pairs = kept(sets.find(({ key }) => key === output.dataset.set));
-    output.textContent = pairs.length ? `median ${numberText(median(pairs))} ${output.dataset.unit}, ${counted(pairs.length, ["place", "places"])}` : "no place";
-  });
   all(".call").forEach((call) => { call.textContent = Number(call.dataset.score) >= limits[0] ? call.dataset.above : call.dataset.below; });
 });
 

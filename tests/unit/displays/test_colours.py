@@ -74,25 +74,11 @@ def test_outcomes_and_classes_differ_for_every_vision(outcomes, vision):
         assert np.linalg.norm(one - other) > 30
 
 
-@pytest.fixture(scope="module")
-def of_direction():
-    """The colours of directions, in radians, at the rim of the half wheel in the figure."""
-    display = OrientationDisplay.from_image(np.eye(32))
-    (wheel,) = [each for each in pictures(display) if each.shape[-1] == 4]
-    side = len(wheel)
-
-    def colours(angles):
-        rows = np.rint((1 - 0.99 * np.sin(angles)) * (side - 1)).astype(int)
-        columns = np.rint((1 + 0.99 * np.cos(angles)) * (side - 0.5)).astype(int)
-        return wheel[rows, columns, :3]
-
-    return colours
-
-
-def test_directions_have_a_period_of_half_a_turn_and_no_jump(of_direction):
-    colours = of_direction(np.linspace(0, np.pi, 361))
+def test_directions_have_a_period_of_half_a_turn_and_no_jump():
+    rim = OrientationDisplay.from_image(np.eye(32)).panels_[2].patches[48:]
+    colours = np.array([bar.get_facecolor()[:3] for bar in rim])
     assert 0 <= colours.min() < colours.max() <= 1
-    np.testing.assert_allclose(colours[0], colours[-1], atol=0.06)
-    assert np.abs(np.diff(colours, axis=0)).max() < 0.06
+    np.testing.assert_allclose(colours[:24], colours[24:])
+    assert np.abs(np.diff(colours, axis=0)).max() < 0.3
     assert colours[0].argmax() == 0, "red"
-    assert colours[180].argmin() == 0, "cyan"
+    assert colours[12].argmin() == 0, "cyan"

@@ -79,12 +79,10 @@ def test_a_reliability_diagram_counts_each_image_once():
     display = ReliabilityDisplay.from_predictions(TRUE, PROBA, classes=CLASSES)
     bins = display.bins
     assert bins.counts.sum() == len(TRUE)
-    heights = [bar.get_height() for bar in display.ax_.patches]
-    np.testing.assert_allclose(heights, bins.accuracy[bins.counts > 0])
+    _, curve = display.ax_.lines
+    np.testing.assert_allclose(curve.get_ydata(), bins.accuracy[bins.counts > 0])
     numbers = [text for text in texts(display) if text.isdigit()]
     assert numbers == [str(count) for count in bins.counts if count]
-    places = [bar.get_x() for bar in display.ax_.patches]
-    assert places == pytest.approx([k / 10 for k in np.flatnonzero(bins.counts)])
 
 
 def test_a_selective_accuracy_curve_counts_unknown_labels_as_mistakes():
@@ -105,8 +103,7 @@ def test_a_confusion_matrix_writes_counts_and_long_names():
     )
     np.testing.assert_array_equal(display.matrix, [[0, 1, 0], [1, 1, 0], [0, 0, 0]])
     np.testing.assert_allclose(pictures(display)[0], [[0, 1, 0], [0.5, 0.5, 0], [0, 0, 0]])
-    assert texts(display) == ["1", "1", "1"]
-    assert [text.get_position() for text in display.ax_.texts] == [(1, 0), (0, 1), (1, 1)]
+    assert texts(display) == ["", "1", "", "1", "1", "", "", "", ""]
     ticks = display.ax_.get_xticklabels()
     assert ticks[0].get_text() == "a class wi…ar too long"
     assert ticks[0].get_rotation() == 40

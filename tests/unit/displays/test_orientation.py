@@ -4,8 +4,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-from matplotlib.patches import Wedge
-from support.displays import pictures, texts
 
 from hypervlad.results import OrientationDisplay
 
@@ -21,33 +19,45 @@ def halves():
     return OrientationDisplay.from_image(HALVES, pixel_size=2.5, window="80 nm", name="a_$b.tif")
 
 
+def overlay_of(result):
+    return np.asarray(OrientationDisplay(result).plot().panels_[0].images[0].get_array())
+
+
 def lines(display):
     """White lines over the regions, in pixels of the image: outlines, and bars of means."""
-    left, right, _, top = display.ax_.images[1].get_extent()
-    scale = display.result.pixels.shape[1] / (right - left)
-    white = [each for each in display.ax_.collections if each.get_color()[0][0] == 1]
-    found = (np.array(each.get_segments()).reshape(-1, 2, 2) for each in white)
-    outlines, bars = ((each - (left, top)) * scale for each in found)
-    return outlines, bars
+    regions = display.panels_[1]
+    scale = display.result.pixels.shape[1] / regions.get_xlim()[1]
+    white = [each for each in regions.collections if each.get_color()[0][0] == 1]
+    return [scale * np.array(each.get_segments()).reshape(-1, 2, 2) for each in white]
 
 
-def petals_of(display):
-    return [patch for patch in display.ax_.patches if isinstance(patch, Wedge)]
+def bars_of(display):
+    """Angle in degrees, length and colour of the petals of a rose, and of its rim."""
+    found = [
+        (round(np.rad2deg(bar.get_x() + bar.get_width() / 2), 6), bar.get_height(), bar)
+        for bar in display.panels_[2].patches
+    ]
+    return found[:48], found[48:]
+
+
+def texts(display):
+    """What is above and below each panel, and on it."""
+    found = [(ax.get_title(), ax.get_xlabel(), *ax.texts) for ax in display.panels_]
+    return [getattr(text, "get_text", lambda text=text: text)() for own in found for text in own]
 
 
 def test_the_overlay_has_the_colours_of_the_truth(halves):
-    overlay, _, wheel = pictures(halves)
-    side = len(wheel)
-    angles = np.arange(0, 3.14, 0.1)
-    rows = np.rint((1 - 0.95 * np.sin(angles)) * (side - 1)).astype(int)
-    columns = np.rint((1 + 0.95 * np.cos(angles)) * (side - 0.5)).astype(int)
-    key = wheel[rows, columns, :3]
-    for column, angle in ((32, np.pi / 2), (96, np.pi / 6)):
+    overlay = np.asarray(halves.panels_[0].images[0].get_array())
+    rim = {angle: np.array(bar.get_facecolor()[:3]) for angle, _, bar in bars_of(halves)[1]}
+    assert len(rim) == 48
+    for column, angle in ((32, 90), (96, 30)):
         seen = overlay[20:76, column - 12 : column + 12].mean(axis=(0, 1))
-        shares = key / key.sum(axis=1, keepdims=True)
-        likest = np.argmin(np.linalg.norm(seen / seen.sum() - shares, axis=1))
-        assert abs(0.1 * likest - angle) < 0.25
-    assert {"0°", "45°", "90°", "135°", "180°", "paler: less coherent"} <= set(texts(halves))
+        likest = min(
+            rim, key=lambda each: np.linalg.norm(seen / sum(seen) - rim[each] / sum(rim[each]))
+        )
+        assert abs(likest % 180 - angle) < 15
+    labels = {label.get_text() for label in halves.panels_[2].get_xticklabels()}
+    assert labels == {"0°", "45°", "90°", "135°", ""}
 
 
 def test_what_is_not_coherent_stays_grey(halves):
@@ -56,7 +66,7 @@ def test_what_is_not_coherent_stays_grey(halves):
         coherence = np.full_like(found.coherence, share)
         orientation = dataclasses.replace(found, coherence=coherence)
         result = dataclasses.replace(halves.result, orientation=orientation)
-        overlay = pictures(OrientationDisplay(result).plot())[0]
+        overlay = overlay_of(result)
         assert (np.ptp(overlay, axis=-1).max() < 1e-6) == is_grey
         order = np.argsort(HALVES[40, 70:90])
         brightness = overlay[40, 70:90].mean(axis=-1)[order]
@@ -75,7 +85,7 @@ def test_regions_are_outlined_and_have_bars_along_their_means(halves):
         assert left < min(x0, x1) <= max(x0, x1) < right
         assert top < min(y0, y1) <= max(y0, y1) < bottom
         assert np.arctan2(y0 - y1, x1 - x0) % np.pi == pytest.approx(region.mean_angle, abs=1e-6)
-    hues = pictures(halves)[1].reshape(-1, 3)
+    hues = np.asarray(halves.panels_[1].images[0].get_array()).reshape(-1, 3)
     hues = hues[hues.min(axis=1) > 0.1]
     assert len(np.unique((hues / hues.sum(axis=1, keepdims=True)).round(1), axis=0)) >= 2
 
@@ -89,21 +99,15 @@ def test_shrinking_averages_axes_not_angles(halves):
         parts = dict.fromkeys(("coherence", "energy"), np.ones_like(each))
         parts |= {"orientation": each, "mask": np.ones(image.shape, bool)}
         own = dataclasses.replace(halves.result.orientation, **parts)
-        result = dataclasses.replace(halves.result, orientation=own, pixels=image)
-        shown.append(pictures(OrientationDisplay(result).plot())[0])
+        shown.append(overlay_of(dataclasses.replace(halves.result, orientation=own, pixels=image)))
     assert shown[0].shape == (700, 800, 3)
     np.testing.assert_allclose(*shown, atol=0.01)
 
 
 def test_a_rose_is_symmetric_and_its_areas_are_shares(halves):
-    petals = petals_of(halves)
-    middles = {round((petal.theta1 + petal.theta2) / 2, 6) for petal in petals}
-    assert all(any((m + 180 - o) % 360 < 1e-6 for o in middles) for m in middles)
-    longest = max(petals, key=lambda petal: petal.r)
-    assert (longest.theta1 + longest.theta2) / 2 % 180 in (90, 150)  # y points down: 30 is 150
-    for petal in petals:
-        assert petal.get_edgecolor() == petal.get_facecolor(), "no light between neighbours"
-        assert petal.get_linewidth() > 0
+    petals = {angle: length for angle, length, _ in bars_of(halves)[0]}
+    assert all(length == petals[(angle + 180) % 360] for angle, length in petals.items())
+    assert max(petals, key=petals.__getitem__) % 180 in (90, 30)
     # Three of four pixels around 0 degrees, one at 60; those of the background do not count.
     found = halves.result.orientation
     shape = found.orientation.shape
@@ -111,12 +115,10 @@ def test_a_rose_is_symmetric_and_its_areas_are_shares(halves):
     mask = np.ones(shape, bool)
     mask[0], angles[0] = False, 2
     own = dataclasses.replace(found, orientation=angles, energy=np.ones_like(angles), mask=mask)
-    petals = petals_of(
-        OrientationDisplay(dataclasses.replace(halves.result, orientation=own)).plot()
-    )
-    radii = {round((petal.theta1 + petal.theta2) / 2 % 180): petal.r for petal in petals}
-    assert set(radii) == {0, 120}
-    assert radii[0] ** 2 == pytest.approx(3 * radii[120] ** 2)
+    display = OrientationDisplay(dataclasses.replace(halves.result, orientation=own)).plot()
+    lengths = {angle % 180: length for angle, length, _ in bars_of(display)[0] if length}
+    assert set(lengths) == {0, 60}
+    assert lengths[0] ** 2 == pytest.approx(3 * lengths[60] ** 2)
 
 
 def test_captions_state_what_was_measured_with_units(halves):
@@ -126,7 +128,7 @@ def test_captions_state_what_was_measured_with_units(halves):
     mean, spread = np.rad2deg([statistics.mean, statistics.spread])
     assert {
         "a_\\$b.tif",
-        "0 % of the pixels are background",
+        "0 % background; paler: less coherent",
         "100 % of the area is aligned, 2 regions",
         "windows of 80 nm, spread below 20°",
         f"mean {mean:.0f}°, spread {spread:.0f}°",
