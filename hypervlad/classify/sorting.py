@@ -19,8 +19,7 @@ from hypervlad.classify.answers import AMBIGUOUS, OUT_OF_DISTRIBUTION, Classific
 from hypervlad.classify.predictions import kinds_of
 from hypervlad.common.files import move_to_new_name, new_folder, refuse_link
 from hypervlad.common.wording import counted, name_some, verb
-from hypervlad.images.files import may_be_sidecar, sidecars
-from hypervlad.pages.files import folded, is_below
+from hypervlad.images.files import folded, is_below, may_be_sidecar, sidecars
 
 UNSURE, UNLIKE_TRAINING = "unsure", "unlike_training"
 _MAX_NAME = 255  # bytes, of most file systems

@@ -340,6 +340,7 @@ def count(
     """Count the particles of each class, per area too, and print their sizes.
 
     Outlines that were changed since they were measured are measured again, and the tables written.
+    If some are damaged, it stops, or with --on-error skip does not count their images.
     Not counted are particles with a 1 in the column left_out of particles.csv, those of the class
     "not a particle", and images that are copies of others. Groups, which 'particles find --groups'
     takes, are also counted each.
@@ -360,6 +361,8 @@ def count(
       per_um2                 count per square micrometre, and its interval
       d10, d50, d90           by number, each with its interval; the same with
                               _by_area: 10, 50, 90 % of the particles' area
+      notes                   what is not counted or not corrected, and why, in the
+                              line of all particles
 
     \b
     Examples:
@@ -378,6 +381,7 @@ def count(
     folder = FoundFolder(found)
     if leave_out is not None:
         given["leave_out"] = read_left_out(leave_out)
+    given["on_error"] = option.common().on_error.value
     result = folder.count(rule, measure=measure, **given)
     for name, (counts, sizes) in ({"": (result.counts, result.sizes)} | result.groups).items():
         for line in [*filter(None, [name]), *count_lines(counts, sizes, result.measure)]:
@@ -389,7 +393,5 @@ def count(
             stream.write(table_as_bytes(*result.cells()))
         echo(f"counts: {output}")
     if page is not None:
-        if rule is not None:
-            result.notes.append(f"only particles that meet {rule!r} are counted")
         write_particles_page(page, folder, counts=result)
         echo(f"page: {page} ({page.stat().st_size / 1e6:.1f} MB)")

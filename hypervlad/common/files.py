@@ -142,6 +142,15 @@ def replace_when_complete(
             temporary.unlink(missing_ok=True)
 
 
+def append_line(path: str | os.PathLike[str], line: bytes) -> None:
+    """Append a line to a file, written in place; it is on the disk at the end."""
+    refuse_links(path)
+    with naming(path), open(path, "ab", opener=_open_without_links) as stream:
+        stream.write(line + b"\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
 def move_into_place(draft: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
     """Move a complete file over another one on the same disk, if that is no link."""
     check_writable(path)

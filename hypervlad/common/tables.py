@@ -8,14 +8,17 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hypervlad.common.files import replace_when_complete
+from hypervlad.common.files import append_line, parse_json, replace_when_complete
+from hypervlad.common.limits import MAX_OUTLINES_VALUES
 
 _SIGN = "[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]"
 # Text with commas is quoted, so that a cell begins after none of them.
@@ -73,6 +76,39 @@ def write_table(
 def read_table(path: str | os.PathLike[str]) -> list[list[str]]:
     with open(path, encoding="utf-8", errors="surrogateescape", newline="") as stream:
         return [[original_cell(cell) for cell in row] for row in csv.reader(stream, strict=True)]
+
+
+class Journal:
+    """What was added to tables since they were written: values that JSON can store, one a line.
+
+    It lies beside its table until this is written as a whole, at the end of a run, or at the
+    beginning of the next one if the process was killed.
+    """
+
+    def __init__(self, table: Path) -> None:
+        self.path = table.with_suffix(".jsonl")
+
+    def add(self, value: Any) -> None:
+        append_line(self.path, json.dumps(value).encode())
+
+    def read(self) -> list[Any]:
+        """Return the values, without one whose line a kill cut off; a ValueError if damaged."""
+        if not self.path.exists():
+            return []
+        lines = self.path.read_bytes().split(b"\n")[:-1]
+        try:
+            return [parse_json(line, MAX_OUTLINES_VALUES) for line in lines]
+        except ValueError as error:
+            raise self.damaged(error) from error
+
+    def damaged(self, error: Exception) -> ValueError:
+        return ValueError(
+            f"{self.path}: damaged, or not of an earlier run ({error}); delete it if this folder "
+            "is of one: its last images are done again"
+        )
+
+    def remove(self) -> None:
+        self.path.unlink(missing_ok=True)
 
 
 def _quoted(text: str) -> str:

@@ -12,19 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from hypervlad.common.files import new_folder
-from hypervlad.common.progress import ProgressBar, announced
-from hypervlad.common.tables import write_table
+from hypervlad.common.progress import ProgressBar
 from hypervlad.common.wording import warn_user
 from hypervlad.defects.displays import outline
 from hypervlad.defects.findings import Finding, Region
 from hypervlad.defects.page import FindingsPage
 from hypervlad.images import ImageReadError, Micrograph, read_micrograph
+from hypervlad.images.files import is_below
 from hypervlad.pages.colours import FOUND, as_rgb
-from hypervlad.pages.files import is_below, write_png, write_tiff
+from hypervlad.pages.files import write_png, write_tiff
+from hypervlad.pages.results_folder import ResultsFolder, Row
 
-_MAPS, _MASKS, _OVERLAYS = "maps", "masks", "overlays"
-TABLES = SCORES, REGIONS = "scores.csv", "regions.csv"
+_PICTURES = {"maps": ".tif", "masks": ".png", "overlays": ".png"}
+TABLES = "scores.csv", "regions.csv"
 PAGE = "report.html"
 _SCORE_COLUMNS = [
     *("path", "score", "highest", "highest_x", "highest_y", "threshold", "called"),
@@ -39,17 +39,15 @@ _REGION_COLUMNS = [
 
 @dataclass
 class WrittenFindings:
-    """What was written: rows of the tables, and what the page shows."""
+    """What was written: what the page shows, and the reasons for images that were left out."""
 
     page: FindingsPage = field(default_factory=FindingsPage)
     left_out: list[str] = field(default_factory=list)
     n_in_training: int = 0
-    _score_rows: list[list[Any]] = field(default_factory=list)
-    _region_rows: list[list[Any]] = field(default_factory=list)
 
     @property
     def n_scored(self) -> int:
-        return len(self._score_rows)
+        return len(self.page.images)
 
     @property
     def n_anomalous(self) -> int:
@@ -57,18 +55,7 @@ class WrittenFindings:
 
     @property
     def n_regions(self) -> int:
-        return len(self._region_rows)
-
-    def add(self, name: str, found: Finding, micrograph: Micrograph) -> None:
-        size = micrograph.pixel_size
-        self.n_in_training += found.in_training
-        self._score_rows.append(_score_row(name, found, micrograph))
-        self._region_rows += [_region_row(name, each, size) for each in found.regions]
-        self.page.add(name, found, micrograph)
-
-    def write_tables(self, folder: Path) -> None:
-        write_table(folder / SCORES, _SCORE_COLUMNS, self._score_rows)
-        write_table(folder / REGIONS, _REGION_COLUMNS, self._region_rows)
+        return self.page.n_regions
 
 
 def write_findings(
@@ -89,8 +76,9 @@ def write_findings(
     - ``report.html``: a page with the scores, on which the threshold can be moved, and with the
       regions of the 48 images with the highest scores, which can be corrected and saved as masks.
 
-    Tables and page list the images whose files are complete, also if the run is interrupted. It
-    warns if the scores are in two groups that the threshold does not separate.
+    Tables and page list the images whose files are complete, also if the run is interrupted. What
+    only an earlier run in this folder had is removed at the end. It warns if the scores are in two
+    groups that the threshold does not separate.
 
     Parameters
     ----------
@@ -108,7 +96,8 @@ def write_findings(
     Raises
     ------
     ValueError
-        If lengths differ, names are the same, or one is outside the folder.
+        If lengths differ, names are the same, one is outside the folder, or this has such a table
+        that is not of an earlier run.
 
     Examples
     --------
@@ -132,26 +121,33 @@ def write_findings(
             "names must be different relative paths without '..'; got "
             f"{reprlib.repr(outside or names)}"
         )
-    folder, written = Path(out_dir), WrittenFindings()
+    folder, written, warning = Path(out_dir), WrittenFindings(), None
     options = asdict(scorer.encoder_.fitted_params_.read_options)
     pairs = zip(images, names, strict=True)
     bar = ProgressBar(pairs, total=len(names), unit="image", disable=not progress or None)
-    with new_folder(folder):
+
+    def files_of(name: str) -> list[Path]:
+        return [folder / kind / f"{name}{suffix}" for kind, suffix in _PICTURES.items()]
+
+    tables = *TABLES, _REGION_COLUMNS
+    with ResultsFolder.growing(folder, *tables, files_of, n_images=len(names)) as results:
         try:
-            with announced(len(names)):
-                for image, name in bar:
-                    try:
-                        found = scorer.find(image)
-                        micrograph = read_micrograph(image, **options)
-                    except ImageReadError as error:
-                        written.left_out.append(str(error))
-                        continue
-                    _write_images(folder, name, found, micrograph)
-                    written.add(name, found, micrograph)
+            for image, name in bar:
+                try:
+                    found = scorer.find(image)
+                    micrograph = read_micrograph(image, **options)
+                except ImageReadError as error:
+                    written.left_out.append(str(error))
+                    continue
+                _write_images(files_of(name), found, micrograph)
+                row, size = _score_row(name, found, micrograph), micrograph.pixel_size
+                regions = [_region_row(name, each, size) for each in found.regions]
+                results.add(name, row, regions, files_of(name))
+                written.n_in_training += found.in_training
+                written.page.add(name, found, micrograph)
         finally:
             # Not if the first image could not be written: the disk may be full.
             if written.n_scored or len(written.left_out) == len(names):
-                written.write_tables(folder)
                 warning = written.page.write(
                     folder / PAGE, scorer, written.left_out, written.n_in_training
                 )
@@ -160,17 +156,18 @@ def write_findings(
     return written
 
 
-def _score_row(name: str, found: Finding, micrograph: Micrograph) -> list[Any]:
+def _score_row(name: str, found: Finding, micrograph: Micrograph) -> Row:
     area = _in_micrometres(found.area, micrograph.pixel_size, 2)
     n_bar = int(micrograph.metadata.get("banner_rows", 0))  # all that scorers leave out
     bar = "an information bar" if n_bar else None, n_bar / (n_bar + len(micrograph.pixels))
     called = "anomalous" if found.is_defective else "normal"
     row, column = found.highest
     levels = [found.score, float(found.map[row, column]), column, row, found.threshold]
-    return [name, *levels, called, found.area_fraction, area, len(found.regions), *bar]
+    row = [name, *levels, called, found.area_fraction, area, len(found.regions), *bar]
+    return _exactly(_SCORE_COLUMNS, row)
 
 
-def _region_row(name: str, own: Region, pixel_size: float | None) -> list[Any]:
+def _region_row(name: str, own: Region, pixel_size: float | None) -> Row:
     extent = [own.width, own.height, own.area, own.diameter, own.length, own.breadth]
     pixels = [*extent, *(own.area_interval or (None, None))]
     scaled = [
@@ -178,7 +175,14 @@ def _region_row(name: str, own: Region, pixel_size: float | None) -> list[Any]:
         for value, power in zip(pixels, (1, 1, 2, 1, 1, 1, 2, 2), strict=True)
     ]
     contrast = None if math.isnan(own.contrast) else own.contrast
-    return [name, own.label, own.column, own.row, *pixels, contrast, own.score, *scaled]
+    row = [name, own.label, own.column, own.row, *pixels, contrast, own.score, *scaled]
+    return _exactly(_REGION_COLUMNS, row)
+
+
+def _exactly(columns: Sequence[str], cells: Sequence[Any]) -> Row:
+    """Return a row with all digits, as scores are compared with thresholds."""
+    texts = [None if value is None else str(value) for value in cells]
+    return dict(zip(columns, texts, strict=True))
 
 
 def _in_micrometres(value: float | None, pixel_size: float | None, power: int) -> float | None:
@@ -187,9 +191,10 @@ def _in_micrometres(value: float | None, pixel_size: float | None, power: int) -
     return float(f"{(pixel_size / 1000) ** power * value:.6g}")
 
 
-def _write_images(folder: Path, name: str, found: Finding, micrograph: Micrograph) -> None:
-    overlay = as_rgb(micrograph.pixels)
-    overlay[outline(found.mask)] = FOUND
-    write_tiff(folder / _MAPS / f"{name}.tif", found.map, micrograph.pixel_size)
-    write_png(folder / _MASKS / f"{name}.png", 255 * found.mask.astype(np.uint8))
-    write_png(folder / _OVERLAYS / f"{name}.png", np.round(255 * overlay).astype(np.uint8))
+def _write_images(files: Sequence[Path], found: Finding, micrograph: Micrograph) -> None:
+    map_, mask, overlay = files
+    picture = as_rgb(micrograph.pixels)
+    picture[outline(found.mask)] = FOUND
+    write_tiff(map_, found.map, micrograph.pixel_size)
+    write_png(mask, 255 * found.mask.astype(np.uint8))
+    write_png(overlay, np.round(255 * picture).astype(np.uint8))

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hypervlad.common.files import new_folder, replace_when_complete
-from hypervlad.common.progress import ProgressBar, announced
+from hypervlad.common.files import replace_when_complete
+from hypervlad.common.progress import ProgressBar
 from hypervlad.fibres import AlignmentRecipe, AlignmentResult, AxialStatistics
 from hypervlad.fibres.orientation_display import OrientationDisplay
 from hypervlad.images.annotations import words_of_annotations
@@ -108,11 +108,8 @@ def write_alignment(
         yield from _map_files(folder, name).values()
         yield from _figure_files(folder, name).values()
 
-    with (
-        new_folder(folder),
-        ResultsFolder(folder, *TABLES, _REGION_COLUMNS, files_of) as results,
-        announced(len(names)),
-    ):
+    tables = *TABLES, _REGION_COLUMNS
+    with ResultsFolder.growing(folder, *tables, files_of, n_images=len(names)) as results:
         for image, name in ProgressBar(
             pairs, total=len(names), unit="image", disable=not progress or None
         ):

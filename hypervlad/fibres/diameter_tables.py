@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from hypervlad._version import __version__
-from hypervlad.common.files import new_folder
-from hypervlad.common.progress import ProgressBar, announced
+from hypervlad.common.progress import ProgressBar
 from hypervlad.common.wording import counted, name_some, verb, warn_user
 from hypervlad.fibres import (
     FibreDiameters,
@@ -147,11 +146,7 @@ def write_diameters(
     tables = IMAGES_TABLE, PLACES_TABLE, _PLACE_COLUMNS
     kept = ", annotations kept" * (annotations == "keep")
     method = f"hypervlad {__version__}{kept}, network {ProfileNetwork.pretrained().digest}"
-    with (
-        new_folder(folder),
-        ResultsFolder(folder, *tables, files_of) as results,
-        announced(len(names)),
-    ):
+    with ResultsFolder.growing(folder, *tables, files_of, n_images=len(names)) as results:
         for image, name, group, sample in ProgressBar(
             zip(images, names, *labels, strict=True),
             total=len(names),

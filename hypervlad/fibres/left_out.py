@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import cKDTree
 
 from hypervlad.common.constraints import check_points
-from hypervlad.common.wording import counted, verb, warn_user
 from hypervlad.fibres.contrast import Values
-from hypervlad.objects.particle import Outline
+from hypervlad.objects.particle import warn_of_missing
 
 CHOICE = ("path", "x_px", "y_px")
 _NEAR = 1.0  # pixels from a point to the place that it marks; tables have two digits
@@ -73,25 +71,5 @@ def marked_places(positions: Values, points: ArrayLike | None, name: str) -> NDA
     if len(own) and len(positions):
         distance, nearest = cKDTree(positions).query(own)
         is_marked[nearest[distance <= _NEAR]] = True
-    _report_missing(int((distance > _NEAR).sum()), name, "those measured")
+    warn_of_missing(name, own[distance > _NEAR], "those measured")
     return is_marked
-
-
-def marked_outlines(
-    outlines: Sequence[Outline], points: ArrayLike | None, name: str
-) -> NDArray[np.bool_]:
-    """Return which outlines hold a point; a warning counts points that are on none."""
-    is_marked, n_missing = np.zeros(len(outlines), bool), 0
-    for row, column in np.rint(check_points("leave_out", points)).astype(int).tolist():
-        holds = [each.holds(row, column) for each in outlines]
-        is_marked |= np.array(holds, bool)
-        n_missing += not any(holds)
-    _report_missing(n_missing, name, "those found")
-    return is_marked
-
-
-def _report_missing(n: int, name: str, among: str) -> None:
-    if n:
-        warn_user(
-            f"{name}: {counted(n, 'place')} to leave out {verb(n, 'is', 'are')} not among {among}"
-        )

@@ -13,11 +13,10 @@ from scipy.ndimage import binary_dilation, gaussian_filter, map_coordinates, zoo
 from hypervlad.common.constraints import Integer, check_value
 from hypervlad.fibres.contrast import FloatMap, Values, noise_deviation, normalised_contrast
 from hypervlad.fibres.diameters import FibreDiameters, cross_lines
-from hypervlad.fibres.left_out import marked_outlines
 from hypervlad.images import PixelSizes, ReadOptions
 from hypervlad.images.reading import image_name
 from hypervlad.images.sample import Annotations, drop_hidden, one_or_many, read_sample
-from hypervlad.objects.particle import Outlines
+from hypervlad.objects.particle import Outlines, marked_outlines
 
 _BODY = 0.8  # of the diameter, across which brightness is averaged
 _CLEAN = 8.0  # contrast over the noise, which smoothing is to reach

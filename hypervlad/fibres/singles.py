@@ -14,13 +14,12 @@ from scipy.spatial import cKDTree
 from hypervlad.common.constraints import Number, OneOf, check_value
 from hypervlad.fibres.contrast import Values, normalised_contrast
 from hypervlad.fibres.diameters import Polarity
-from hypervlad.fibres.left_out import marked_outlines
 from hypervlad.fibres.places import Appearance, Field, find_places, following
 from hypervlad.fibres.profile_network import ProfileNetwork
 from hypervlad.images import PixelSizes, ReadOptions
 from hypervlad.images.reading import image_name
 from hypervlad.images.sample import Annotations, one_or_many, read_sample
-from hypervlad.objects.particle import Outline, Outlines, cropped
+from hypervlad.objects.particle import Outline, Outlines, cropped, marked_outlines
 
 _N_PLACES = (2000, 32_000)  # per image, by its area
 _PROBABILITY = 0.3  # of a place: one without a good diameter may still show where a fibre is

@@ -457,6 +457,18 @@ def path_parts(path: str) -> tuple[str, ...]:
     return tuple(part for part in clean.parts if part not in ("/", "."))
 
 
+def is_below(name: Any) -> bool:
+    """Return whether this, such as a cell of a table, is a relative path that stays in a folder."""
+    if not isinstance(name, str) or os.path.isabs(name) or os.path.splitdrive(name)[0]:
+        return False
+    return ".." not in path_parts(name)
+
+
+def folded(name: str) -> str:
+    """Return a name as file systems compare it that do not distinguish A and a."""
+    return composed(name).casefold()
+
+
 def encode_jpeg(pixels: NDArray[np.floating[Any]], side: int, quality: int) -> bytes:
     """Encode an image in [0, 1] as JPEG, at most `side` pixels long."""
     image = Image.fromarray(np.round(255.0 * np.clip(pixels, 0.0, 1.0)).astype(np.uint8))

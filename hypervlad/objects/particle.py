@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
-from hypervlad.common.constraints import Number, check_value
+from hypervlad.common.constraints import Number, check_points, check_value
 from hypervlad.common.limits import MAX_LABEL
 from hypervlad.common.progress import warn_of_image
-from hypervlad.common.wording import counted, name_some, warn_user
+from hypervlad.common.wording import counted, name_some, verb, warn_user
 from hypervlad.images import Annotation, ImageReadError, Micrograph, ReadOptions
 from hypervlad.images.annotations import annotation_mask
 from hypervlad.images.options import check_read_options
@@ -366,6 +366,28 @@ def cut_particles(
         Particle(o.label, o.box, o.mask, pixels[o.window].copy(), name, found.shape, nm)
         for o in found
     ]
+
+
+def marked_outlines(outlines: Iterable[Outline], points: Any, name: str) -> NDArray[np.bool_]:
+    """Return which outlines hold a point that is to be left out; warn of points that are on none.
+
+    `points` has the shape (n, 2), row and column of each; `name` is that of the image.
+    """
+    own = np.rint(check_points("leave_out", points)).astype(int)
+    holds = [[each.holds(row, column) for row, column in own.tolist()] for each in outlines]
+    is_held = np.array(holds, bool).reshape(len(holds), len(own))
+    warn_of_missing(name, own[~is_held.any(axis=0)], "those found")
+    return np.asarray(is_held.any(axis=1))
+
+
+def warn_of_missing(name: str, points: NDArray[Any], among: str) -> None:
+    """Warn of points, (n, 2), at which there is nothing that could be left out."""
+    if n := len(points):
+        places = [f"x {x:g}, y {y:g}" for y, x in points.tolist()]
+        warn_user(
+            f"{name}: {counted(n, 'place')} to leave out {verb(n, 'is', 'are')} not among {among}: "
+            f"{name_some(places)}"
+        )
 
 
 def note_doubt(name: str, note: str) -> None:

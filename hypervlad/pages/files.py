@@ -1,4 +1,4 @@
-"""Files of results: maps as TIFF, masks as PNG, and their names."""
+"""Files of results: maps as TIFF, masks as PNG."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypervlad.common.files import replace_when_complete
-from hypervlad.images.files import composed
 
 
 def write_tiff(
@@ -45,14 +44,3 @@ def write_png(path: Path, values: NDArray[np.uint8], *, flush: bool = True, leve
 
     with replace_when_complete(path, flush=flush) as stream:
         Image.fromarray(values).save(stream, format="PNG", compress_level=level)
-
-
-def is_below(name: str) -> bool:
-    """Return whether a relative name stays in its folder."""
-    path = Path(name)
-    return not (path.is_absolute() or path.drive or ".." in path.parts)
-
-
-def folded(name: str) -> str:
-    """Return a name as file systems compare it that do not distinguish A and a."""
-    return composed(name).casefold()

@@ -1,36 +1,29 @@
-"""A folder of results that grows image by image, with tables that are complete at any moment."""
+"""A folder of results that grows image by image, and loses nothing however a run ends."""
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import math
-import time
-from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TypeAlias
 
-from hypervlad.common.tables import read_table, write_table
+from hypervlad.common.files import exclusive_lock, new_folder
+from hypervlad.common.progress import announced
+from hypervlad.common.tables import Journal, read_table, write_table
 from hypervlad.common.wording import counted, name_some, warn_user
-from hypervlad.pages.files import folded, is_below
-
-SECONDS_BETWEEN_TABLES = 20.0  # the most that a power failure can cost
-_MAX_WRITING = 1 / 20  # of the time, which tables of many lines take
+from hypervlad.images.files import folded, is_below
 
 Row: TypeAlias = Mapping[str, Any]
 
 
 class ResultsFolder:
-    """A folder to which the results of images are added one by one, in a ``with`` block.
-
-    However the block ends, the tables are complete. If it ends without an error, the results that
-    only an earlier run had are removed.
+    """A folder to which the results of images are added one by one; see :meth:`growing`.
 
     Parameters
     ----------
     folder : Path
-        Made if it is missing.
     images_table, details_table : str
         Names of the tables with one line per image, and with any number of lines per image; both
         have a column ``path``.
@@ -53,61 +46,80 @@ class ResultsFolder:
         columns: Sequence[str],
         files_of: Callable[[str], Iterable[Path]],
     ) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._columns, self._files_of = folder, columns, files_of
         self._images_table, self._details_table = folder / images_table, folder / details_table
-        self._earlier = {row["path"]: row for row in _rows_of(self._images_table)}
-        self._earlier_details = defaultdict[str, list[Row]](list)
-        for row in _rows_of(self._details_table):
-            self._earlier_details[row["path"]].append(row)
-        if self._earlier_details and not self._earlier:
-            raise _foreign(self._details_table)
+        self._journal = Journal(self._images_table)
         self._replaced: list[Path] = []
-        self._images: dict[str, Row] = {}
-        self._details: list[Row] = []
-        self._write_next = time.monotonic() + SECONDS_BETWEEN_TABLES
+        # The line of each image, and its lines of the second table, as text.
+        self._own: dict[str, tuple[Row, list[Row]]] = {}
+        self._earlier: dict[str, tuple[Row, list[Row]]] = {
+            row["path"]: (row, []) for row in _rows_of(self._images_table)
+        }
+        for row in _rows_of(self._details_table):
+            if not self._earlier:
+                raise _foreign(self._details_table)
+            if row["path"] in self._earlier:
+                self._earlier[row["path"]][1].append(row)
+        if self._journal.path.exists():
+            try:
+                for row, details in self._journal.read():
+                    lines = [dict(zip(columns, cells, strict=True)) for cells in details]
+                    self._earlier[row["path"]] = row, lines
+            except (ValueError, TypeError, LookupError) as error:
+                raise self._journal.damaged(error) from error
+            if self._earlier:
+                self._write_tables()
+            self._journal.remove()
 
-    def __enter__(self) -> ResultsFolder:
-        return self
+    @classmethod
+    @contextlib.contextmanager
+    def growing(cls, folder: Path, *tables: Any, n_images: int) -> Iterator[ResultsFolder]:
+        """Open a folder, which is made if it is missing, for a run of one process.
 
-    def __exit__(
-        self, kind: type[BaseException] | None, _error: object, _trace: TracebackType | None
-    ) -> None:
-        if not self._images:
-            return
-        stale = [] if kind else [name for name in self._earlier if name not in self._images]
+        However the block ends, the tables are complete, and so they are at the beginning of the
+        next run if the process is killed. If the block ends without an error, the results that only
+        an earlier run had are removed.
+        """
+        with new_folder(folder), exclusive_lock(folder / ".lock", folder), announced(n_images):
+            results = cls(folder, *tables)
+            stale = list[str]()
+            try:
+                yield results
+                stale += [name for name in results._earlier if name not in results._own]
+            finally:
+                if results._own:
+                    results._finish(stale)
+
+    def earlier(self, name: str) -> tuple[Row, list[Row]] | None:
+        """Return the lines of an image that an earlier run has written, as text, if it has."""
+        return self._earlier.get(name)
+
+    def add(self, name: str, row: Row, details: Iterable[Row], files: Collection[Path]) -> None:
+        """Add the lines of an image; `files` are those that were written for it."""
+        line = {column: _text(value) for column, value in row.items()}
+        lines = [{column: _text(each[column]) for column in self._columns} for each in details]
+        self._journal.add([line, [list(each.values()) for each in lines]])
+        self._own[name] = line, lines
+        if self._earlier.pop(name, None) is not None:
+            # What an earlier run made of this image, with other options.
+            self._replaced += self._remove(p for p in self._files_of(name) if p not in files)
+
+    def _finish(self, stale: Sequence[str]) -> None:
         for name in stale:
             del self._earlier[name]
         self._write_tables()
         self._remove_all(stale)
         report_removed(self._replaced)
 
-    def earlier(self, name: str) -> tuple[Row, list[Row]] | None:
-        """Return the lines of an image that an earlier run has written, as text, if it has."""
-        return (self._earlier[name], self._earlier_details[name]) if name in self._earlier else None
-
-    def add(self, name: str, row: Row, details: Iterable[Row], files: Collection[Path]) -> None:
-        """Add the lines of an image; `files` are those that were written for it."""
-        self._images[name] = row
-        self._details += details
-        if self._earlier.pop(name, None) is not None:
-            # What an earlier run made of this image, with other options.
-            self._replaced += self._remove(p for p in self._files_of(name) if p not in files)
-        if time.monotonic() >= self._write_next:
-            self._write_tables()
-
     def _write_tables(self) -> None:
-        started = time.monotonic()
-        kept = [row for name in self._earlier for row in self._earlier_details[name]]
-        rows = [*self._images.values(), *self._earlier.values()]
-        write_rows(self._images_table, (), rows)
-        write_rows(self._details_table, self._columns, [*self._details, *kept])
-        ended = time.monotonic()
-        self._write_next = ended + max(SECONDS_BETWEEN_TABLES, (ended - started) / _MAX_WRITING)
+        rows = [*self._own.values(), *self._earlier.values()]
+        write_rows(self._images_table, (), [row for row, _ in rows])
+        write_rows(self._details_table, self._columns, [each for _, own in rows for each in own])
+        self._journal.remove()
 
     def _remove_all(self, names: Sequence[str]) -> None:
         # On a file system that does not distinguish A and a, the files are those of this run.
-        own = {folded(name) for name in self._images}
+        own = {folded(name) for name in self._own}
         # The names are from a table, which may have been edited.
         gone = [name for name in names if is_below(name) and folded(name) not in own]
         self._remove(path for name in gone for path in self._files_of(name))
@@ -123,13 +135,11 @@ class ResultsFolder:
         found = [path for path in paths if path.is_file()]
         for path in found:
             path.unlink()
-            self._remove_empty(path.parent)
+            folder = path.parent
+            while folder != self._folder and not any(folder.iterdir()):
+                folder.rmdir()
+                folder = folder.parent
         return found
-
-    def _remove_empty(self, folder: Path) -> None:
-        while folder != self._folder and not any(folder.iterdir()):
-            folder.rmdir()
-            folder = folder.parent
 
 
 def report_removed(paths: Sequence[Path]) -> None:
@@ -164,12 +174,11 @@ def _foreign(path: Path) -> ValueError:
 def write_rows(path: Path, columns: Iterable[str], rows: Sequence[Row]) -> None:
     """Write a table of these columns and of all others of the rows."""
     header = dict.fromkeys([*columns, *(column for row in rows for column in row)])
-    lines = [[_cell(row.get(column)) for column in header] for row in rows]
-    write_table(path, list(header), lines)
+    write_table(path, list(header), [[_text(row.get(each)) for each in header] for row in rows])
 
 
-def _cell(value: Any) -> Any:
+def _text(value: Any) -> str:
     """Format a value: empty if unknown, and with six digits, more than any value is precise to."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return ""
-    return f"{value:.6g}" if isinstance(value, float) else value
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -16,10 +16,11 @@ from hypervlad.common.progress import ProgressBar, announced
 from hypervlad.common.wording import counted, is_utf8, name_some, warn_user
 from hypervlad.images import ImageReadError, PixelSizes, ReadOptions
 from hypervlad.images.annotations import annotation_mask, note_annotations
+from hypervlad.images.files import is_below
 from hypervlad.images.options import PIXEL_SIZE, check_read_options
 from hypervlad.images.reading import read_named, relative_names
 from hypervlad.objects.export import write_outlines
-from hypervlad.objects.found_folder import LOCK, RUN, FoundFolder, is_below
+from hypervlad.objects.found_folder import LOCK, RUN, FoundFolder
 from hypervlad.objects.outlines import read_outlines
 from hypervlad.objects.particle import Outlines, check_same_size, note_doubt
 from hypervlad.statistics.splits import check_groups
@@ -79,12 +80,11 @@ def find_in_images(
     -------
     folder : FoundFolder
     left_out : list of str
-        Why images could not be read or have outlines of another size; each begins with the image.
+        Why images or outlines that are in the folder could not be read, or differ in size; each
+        begins with the file. What was measured before on such outlines stays.
 
     Raises
     ------
-    ImageReadError
-        At the end, if outlines that are in the folder are damaged; those of the others are there.
     ValueError
         If the folder has other files, or is of other images or another `finder`.
 
@@ -148,7 +148,7 @@ def find_in_images(
                         note_annotations(name, found.annotations, found.n_beside)
                         note_doubt(name, found.note)
                         # Before its outlines: a field without outlines is searched again.
-                        folder.write_fields(rows.values())
+                        folder.add_field(row)
                         write_outlines(file, found, pixel_size=row["pixel_size_nm"])
                     elif row["pixel_size_nm"] and not there.pixel_size:
                         # It was given later, or lost in other programs.
@@ -156,7 +156,8 @@ def find_in_images(
             if rows:
                 folder.write_fields(rows[name] for name in sorted(rows))
         if rows:
-            folder.update(begin=True, formats=formats, verbose=verbose)
+            folder.update(begin=True, formats=formats, on_error="skip", verbose=verbose)
+            left_out += [why for why in folder.unreadable.values() if why not in left_out]
     _warn_of_sizes(rows)
     return FoundFolder(path), left_out
 

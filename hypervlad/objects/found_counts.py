@@ -1,0 +1,188 @@
+"""Counts and sizes of the particles of a folder, with what must be known about them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hypervlad.common.wording import counted, name_some, verb
+from hypervlad.objects.counts import (
+    ALL,
+    Edges,
+    Field,
+    count_particles,
+    edge_weights,
+    particle_sizes,
+)
+from hypervlad.objects.found_tables import as_cells, classes_of, copies, is_by_model, is_left_out
+from hypervlad.objects.measures import MEASURES
+from hypervlad.objects.particle import NOT_A_PARTICLE
+from hypervlad.objects.rules import match_rule
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_MAX_WEIGHT = 10  # of a particle, from which on a count may depend on it alone
+
+
+class FoundCounts(NamedTuple):
+    """Counts and sizes of the particles of a folder.
+
+    Attributes
+    ----------
+    counts : DataFrame
+        From :func:`count_particles`.
+    sizes : DataFrame
+        From :func:`particle_sizes`.
+    measure : str
+        Column of the table whose sizes these are.
+    notes : list of str
+        What is corrected, missing, or not corrected, and why.
+    is_counted : ndarray of bool
+        Which rows of the table are not left out, no wrong outlines and meet the rule.
+    groups : dict of (DataFrame, DataFrame)
+        Counts and sizes of each group of fields, by its name; empty without groups.
+    """
+
+    counts: pd.DataFrame
+    sizes: pd.DataFrame
+    measure: str
+    notes: list[str]
+    is_counted: NDArray[np.bool_]
+    groups: dict[str, tuple[pd.DataFrame, pd.DataFrame]]
+
+    def cells(self) -> tuple[list[str], list[list[Any]]]:
+        """Return the columns and rows of one table: counts, and sizes by number and by area.
+
+        With groups, those of all fields are followed by those of each group. The notes are in the
+        last column, in the line of all particles of all fields.
+        """
+        import pandas as pd
+
+        tables = []
+        for name, (table, sizes) in ({"": (self.counts, self.sizes)} | self.groups).items():
+            for by, ending in (("number", ""), ("area", "_by_area")):
+                own = sizes[sizes["by"] == by].drop(columns=["by", "particles"])
+                table = table.merge(own.set_index("class").add_suffix(ending), on="class")
+            if self.groups:
+                table.insert(0, "group", name)
+            is_all = (table["class"] == ALL) & (name == "")
+            table["notes"] = np.where(is_all, "; ".join(self.notes), "")
+            tables.append(table)
+        table = pd.concat(tables)
+        return list(table), as_cells(table)
+
+
+def count_found(
+    table: pd.DataFrame,
+    field_table: pd.DataFrame,
+    fields: Sequence[Field],
+    *,
+    confusion: ArrayLike | None = None,
+    rule: str | None = None,
+    edges: Edges = "weight",
+    measure: str = "equivalent_diameter",
+    corrected: bool = True,
+) -> FoundCounts:
+    """Count the particles in fields as `FoundFolder.count` explains it."""
+    notes, in_group = list[str](), copies(field_table, "image_digest", "group")
+    if not all(field.pixel_size for field in fields):
+        notes.append(
+            "the pixel size is unknown, so nothing is per area or in nanometres, and sizes of "
+            "several images mean something only if these have one magnification; give it to "
+            "'hypervlad particles find' with --resume --pixel-size NM"
+        )
+    if len(fields) < 2:
+        notes.append("no intervals of counts and sizes, which take at least two fields")
+    twice = copies(field_table, "image_digest")
+    if in_group:
+        notes.append(
+            f"without {name_some(in_group)}, {verb(len(in_group), 'a copy', 'copies')} of "
+            "other images" + " in the same group" * (twice != in_group)
+        )
+    if between := [name for name in twice if name not in in_group]:
+        notes.append(
+            f"all groups together are counted without {name_some(between)}, "
+            f"{verb(len(between), 'a copy', 'copies')} of images in other groups"
+        )
+    fields = [field for field in fields if field.micrograph not in in_group]
+    is_scaled = all(field.pixel_size for field in fields)
+    column = _column_of(measure, "nm" if is_scaled else "px")
+    is_out = is_left_out(table)
+    if n_out := int(is_out.sum()):
+        notes.append(f"without {counted(n_out, 'particle')} that a person left out")
+    is_counted = ~is_out & _is_of(table, fields)
+    classes, by_model, matrix = None, is_by_model(table), None
+    if "class" in table:
+        is_wrong = np.array(table["class"] == NOT_A_PARTICLE, bool)
+        if NOT_A_PARTICLE not in classes_of(table) and (
+            n_wrong := int((is_counted & is_wrong).sum())
+        ):
+            notes.append(f"without {counted(n_wrong, 'wrong outline')}")
+            is_counted &= ~is_wrong
+    table, by_model = table[is_counted], by_model[is_counted]
+    if "class" in table and not classes_of(table) and table["class"].isna().all():
+        table = table.drop(columns="class")  # only wrong outlines were named
+    if "class" in table:
+        classes = list(dict.fromkeys([*classes_of(table), *sorted(set(table["class"].dropna()))]))
+        if n_own := int((~by_model).sum()):
+            notes.append(
+                f"a person gave {counted(n_own, 'class')} of {len(table)}, so no count is "
+                "corrected for wrong classes of the others: do not compare these counts with "
+                "corrected ones"
+            )
+        elif confusion is None:
+            notes.append(
+                "not corrected for wrong classes, as there is no confusion.csv: the classifier "
+                "held out no particles, or 'hypervlad particles classify' was stopped"
+            )
+        elif rule is not None and re.search(r"\b(class|confidence|p_)", rule):
+            notes.append("not corrected for wrong classes, as the rule chooses by the answers")
+        elif corrected:
+            matrix = confusion
+            notes.append(
+                "counts are corrected for the classifier's mistakes with held-out particles, "
+                "sizes are not"
+            )
+    if rule is not None:
+        is_met = match_rule(table, rule)
+        table, is_counted[is_counted] = table[is_met], is_met
+        notes.append(f"only particles that meet {rule!r} are counted")
+    if n_huge := int((edge_weights(table, edges) > _MAX_WEIGHT).sum()):
+        notes.append(
+            f"{counted(n_huge, 'particle')} nearly as large as the image "
+            f"{verb(n_huge, 'counts', 'count')} for more than {_MAX_WEIGHT} each: take larger "
+            "images, or count each as one (--set edges=leave_out)"
+        )
+
+    def counted_in(chosen: Sequence[Field]) -> tuple[pd.DataFrame, pd.DataFrame]:
+        own, options = table[_is_of(table, chosen)], {"classes": classes, "edges": edges}
+        return (
+            count_particles(own, chosen, confusion=matrix, **options),
+            particle_sizes(own, chosen, measure=column, **options),
+        )
+
+    groups = {
+        name: counted_in([field for field in fields if field.group == name])
+        for name in dict.fromkeys(field.group for field in fields if field.group)
+    }
+    once = [field for field in fields if field.micrograph not in twice]
+    is_counted[is_counted] = _is_of(table, once)
+    return FoundCounts(*counted_in(once), column, notes, is_counted, groups)
+
+
+def _is_of(table: pd.DataFrame, fields: Sequence[Field]) -> NDArray[np.bool_]:
+    return np.asarray(table["micrograph"].isin([field.micrograph for field in fields]), bool)
+
+
+def _column_of(measure: str, unit: str) -> str:
+    """Return the column of a measure, which may be named without its unit."""
+    for name in (measure, f"{measure}_{unit}", f"{measure}_{unit}2"):
+        if name in MEASURES:
+            return name
+    known = dict.fromkeys(re.sub("_(nm|px)2?$", "", name) for name in MEASURES)
+    raise ValueError(f"no measure is called {measure!r}; there are {', '.join(known)}")

@@ -1,0 +1,192 @@
+"""Tables of found particles: read as a person may have edited them, changed, and put in order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hypervlad.common.tables import PERSON_SOURCE, original_cell, write_table
+from hypervlad.common.wording import counted, name_some, verb, warn_user
+from hypervlad.objects.counts import Field
+from hypervlad.objects.measures import in_reading_order
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_TEXT_COLUMNS = ("micrograph", "group", "sample", "class", "true", "note", "source")
+_TEXTS = dict.fromkeys((*_TEXT_COLUMNS, "image_digest", "outlines_digest"), str)
+_SAVE_AS_CSV = "; if a spreadsheet saved it, save it as CSV UTF-8, with commas and decimal points"
+# An outline with these measures is the one that was measured before, whatever its number is now.
+_SAME = ["area_px2", "top", "left", "centroid_row", "centroid_column"]
+
+
+def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """Read a table that a person may have edited; a ValueError if it lacks columns or numbers."""
+    import pandas as pd
+
+    if not path.exists():
+        raise ValueError(f"{path}: missing, as finding was stopped; continue it with --resume")
+    try:
+        table = pd.read_csv(path, dtype=_TEXTS, keep_default_na=False, na_values=[""])
+        table.columns = table.columns.map(original_cell)
+        if table.empty:  # the type of a column without cells is unknown
+            table = table.astype({name: _TEXTS.get(name, float) for name in table})
+        for name in _TEXTS.keys() & set(table):
+            table[name] = table[name].map(original_cell, na_action="ignore")
+    except (ValueError, LookupError) as error:
+        raise ValueError(f"{path}: not a table ({error}){_SAVE_AS_CSV}") from error
+    if lacking := [name for name in columns if name not in table]:
+        raise ValueError(f"{path}: no column is called {name_some(lacking)}{_SAVE_AS_CSV}")
+    for name in table:
+        is_number = name in (*columns, "confidence", "left_out") or name.startswith("p_")
+        if is_number and name not in _TEXTS and table[name].dtype.kind not in "biuf":
+            raise ValueError(f"{path}: {name} has cells that are no numbers{_SAVE_AS_CSV}")
+    return table
+
+
+def as_cells(table: pd.DataFrame) -> list[list[Any]]:
+    """Return the rows of a table, with None for what is unknown."""
+    cells: list[list[Any]] = table.astype(object).where(table.notna(), None).to_numpy().tolist()
+    return cells
+
+
+def fields_of(table: pd.DataFrame) -> list[Field]:
+    return [
+        Field(
+            row.micrograph,
+            (int(row.height), int(row.width)),
+            _known(row.pixel_size_nm),
+            _known(row.group),
+            _known(row.sample),
+            int(_known(row.annotated_px) or 0),
+        )
+        for row in table.itertuples()
+    ]
+
+
+def _known(value: Any) -> Any:
+    """Return the value of a cell, or None."""
+    return None if value is None or value != value else value
+
+
+def write_confusion(path: Path, classes: Sequence[str], held_out: Any) -> None:
+    from sklearn.metrics import confusion_matrix  # not above: importing it takes long
+
+    codes, answers = held_out.codes, held_out.proba.argmax(axis=1)
+    matrix = confusion_matrix(codes, answers, labels=range(len(classes))).tolist()
+    lines = [[name, *row] for name, row in zip(classes, matrix, strict=True)]
+    write_table(path, ["true", *classes], lines)
+
+
+def read_confusion(path: Path, classes: Sequence[str]) -> NDArray[np.int64] | None:
+    """Return the matrix that `write_confusion` wrote, None if there is none."""
+    if not path.exists():
+        return None
+    table = read_table(path, ("true",))
+    names = table["true"].tolist()
+    if sorted(names) != sorted(classes) or sorted(table) != sorted(["true", *names]):
+        raise ValueError(
+            f"{path}: not of the classes in particles.csv; run 'hypervlad particles classify' again"
+        )
+    # A person may have moved columns of either table.
+    return np.asarray(table.set_index("true").loc[[*classes], [*classes]], np.int64)
+
+
+# --- what models and people wrote beside measures -------------------------------------------------
+
+
+def classes_of(table: pd.DataFrame) -> list[str]:
+    """Return the classes of the classifier, in the order of its probabilities."""
+    return [name[2:] for name in table if name.startswith("p_")]
+
+
+def is_left_out(table: pd.DataFrame) -> NDArray[np.bool_]:
+    return np.asarray(_column(table, "left_out").fillna(0) != 0, bool)
+
+
+def is_reviewed(table: pd.DataFrame) -> NDArray[np.bool_]:
+    return np.asarray(_column(table, "source") == PERSON_SOURCE, bool)
+
+
+def is_by_model(table: pd.DataFrame) -> NDArray[np.bool_]:
+    """Return which particles have the class of the highest probability, and no review."""
+    classes = classes_of(table)
+    if not classes or "class" not in table:
+        return np.zeros(len(table), bool)
+    proba = table[[f"p_{name}" for name in classes]].to_numpy(np.float64)
+    best = np.array(classes, object)[np.nan_to_num(proba, nan=-1).argmax(axis=1)]
+    return np.asarray((table["class"] == best) & ~is_reviewed(table), bool)
+
+
+def is_by_person(table: pd.DataFrame) -> NDArray[np.bool_]:
+    """Return which particles have a class that no model gave."""
+    return np.asarray(_column(table, "class").notna() & ~is_by_model(table), bool)
+
+
+def _column(table: pd.DataFrame, name: str) -> pd.Series[Any]:
+    import pandas as pd
+
+    return table[name] if name in table else pd.Series(None, table.index, dtype=object)
+
+
+def check_replaceable(path: Path, table: pd.DataFrame) -> None:
+    """Raise if a table has classes of a person, which would be written over."""
+    is_from_review = is_reviewed(table)
+    if n_own := int((is_by_person(table) & ~is_from_review).sum()):
+        raise ValueError(
+            f"{path}: a person gave {counted(n_own, 'class')}, which would be "
+            "lost; rename the table, for example to labels.csv, which 'hypervlad train' reads"
+        )
+    if n_reviewed := int(is_from_review.sum()):
+        warn_user(
+            f"{path}: {counted(n_reviewed, 'class')} of a review "
+            f"{verb(n_reviewed, 'is', 'are')} replaced; write them again with 'hypervlad "
+            "review export'"
+        )
+
+
+def with_marks(table: pd.DataFrame, before: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+    """Return the table of a field with what an earlier one of it has beside its measures.
+
+    Also how many particles that a person had left out or given a class are gone from it.
+    """
+    import pandas as pd
+
+    is_given = is_left_out(before) | is_by_person(before)
+    old = before.drop_duplicates(_SAME, keep=False)
+    if not len(old):
+        return table, int(is_given.sum())
+    is_kept = pd.Series(
+        pd.MultiIndex.from_frame(old[_SAME]).isin(pd.MultiIndex.from_frame(table[_SAME])),
+        old.index,
+    ).reindex(before.index, fill_value=False)
+    added = [column for column in old if column not in table]
+    found = table.merge(old[[*_SAME, *added]], on=_SAME, how="left")
+    return found, int((is_given & ~is_kept.to_numpy(bool)).sum())
+
+
+# --- their order ----------------------------------------------------------------------------------
+
+
+def in_order(table: pd.DataFrame, fields: pd.DataFrame) -> pd.DataFrame:
+    """Sort particles by their fields and numbers, with the groups and samples of the fields."""
+    names = fields["micrograph"].tolist()
+    place: Mapping[str, int] = {name: number for number, name in enumerate(names)}
+    table = table[table["micrograph"].isin(place)]
+    table = table.iloc[np.lexsort((table["particle"], table["micrograph"].map(place)))].copy()
+    for column in ("group", "sample"):
+        if fields[column].notna().any():
+            of_field = dict(zip(names, fields[column], strict=True))
+            table[column] = table["micrograph"].map(of_field)
+    table["left_out"] = is_left_out(table).astype(int)
+    return in_reading_order(table)
+
+
+def copies(fields: pd.DataFrame, *columns: str) -> list[str]:
+    """Return the images that agree with an earlier one in these columns, such as its digest."""
+    own = fields[fields["image_digest"].notna()]
+    return list(own["micrograph"][own.duplicated(list(columns))])
