@@ -28,7 +28,7 @@ from hypervlad.pages.base import (
     shorten,
     thumbnail,
 )
-from hypervlad.pages.colours import DARK, FOR, GREY, codeword_colours
+from hypervlad.pages.colours import FOR, GREY, codeword_colours
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,15 +38,15 @@ if TYPE_CHECKING:
 _N_IMAGES = 60  # that are explained, of all classes together
 _N_CODEWORDS, _N_PATCHES = 3, 6  # at most, of each class and of each codeword
 _PATCH_SHARE = 0.2  # side of a patch, over its image's shorter side
-_PATCH_SCALE = 0.6  # of a tile of the other displays
-_TEXT, _TITLE = 1.5, 0.25  # to the left and above, in tiles
 _TINT = 0.5
+_PATCH_SCALE = 0.6  # of a tile of the other displays
+_TITLE_INCHES = 0.3
 _MAX_PATCH_PIXELS = 160
 # Share of a codeword's strongest evidence: a cell of a coarse layer spreads evidence thinly.
 _MIN_EVIDENCE = 0.1
 # Share of an image's height and width, at each end: padding makes codewords of the border itself.
 _BORDER = 0.05
-_MAX_TRIED = 4  # times as many codewords as are shown, in case the first stand for the border
+_N_TRIED = 6  # codewords of each class, in case the first stand for the border
 
 Box = tuple[int, int, int, int]  # top, bottom, left and right in an image, pixels
 Codeword = tuple[str, int]  # codebook, a key of `Explanation.words`, and number in it
@@ -208,22 +208,22 @@ def _codewords_of(
     }
     mean = {codeword: float(values.mean()) for codeword, values in evidence.items()}
     ranked = sorted((each for each in mean if mean[each] > 0), key=lambda each: -mean[each])
-    ranked = ranked[: _MAX_TRIED * _N_CODEWORDS]
-    shown: list[ClassCodeword] = []
-    while ranked and len(shown) < _N_CODEWORDS:
-        n_tried = _N_CODEWORDS - len(shown)
-        tried, ranked = ranked[:n_tried], ranked[n_tried:]
-        rows = {each: _strongest(evidence[each]) for each in tried}
-        patches: dict[tuple[Codeword, int], Patch] = {}
-        for row in sorted({row for own in rows.values() for row in own}):
-            wanted = [codeword for codeword in tried if row in rows[codeword]]
-            own = _patches(model, images[members[row]], members[row], label, wanted)
-            patches |= {(codeword, row): patch for codeword, patch in own.items()}
-        for each in tried:
-            own_patches = [patches[each, row] for row in rows[each] if (each, row) in patches]
-            if own_patches:
-                shown.append(ClassCodeword(label, *each, mean[each], own_patches))
-    return shown
+    rows = {each: _strongest(evidence[each]) for each in ranked[:_N_TRIED]}
+    patches: dict[tuple[Codeword, int], Patch] = {}
+    for row in sorted({row for own in rows.values() for row in own}):
+        wanted = [codeword for codeword in rows if row in rows[codeword]]
+        own = _patches(model, images[members[row]], members[row], label, wanted)
+        patches |= {(codeword, row): patch for codeword, patch in own.items()}
+    shown = [
+        ClassCodeword(
+            label,
+            *each,
+            mean[each],
+            [patches[each, row] for row in rows[each] if (each, row) in patches],
+        )
+        for each in rows
+    ]
+    return [each for each in shown if each.patches][:_N_CODEWORDS]
 
 
 def _patches(
@@ -255,7 +255,6 @@ class CodewordPatchesDisplay(GridDisplay):
     ----------
     codewords : sequence of ClassCodeword
         Those of a class follow each other.
-    title : str, default=""
 
     Examples
     --------
@@ -269,9 +268,8 @@ class CodewordPatchesDisplay(GridDisplay):
     ['cluster', 'fiber', 'matrix', 'matrix-surface']
     """
 
-    def __init__(self, codewords: Sequence[ClassCodeword], title: str = "") -> None:
+    def __init__(self, codewords: Sequence[ClassCodeword]) -> None:
         self.codewords = codewords
-        self.title = title
 
     @classmethod
     def from_estimator(
@@ -297,53 +295,39 @@ class CodewordPatchesDisplay(GridDisplay):
             linear part.
         """
         images = check_image_list(images)
-        chosen = _chosen_images(images, y, model.classes_)
-        n_used = sum(len(members) for _, members in chosen)
         codewords: list[ClassCodeword] = []
-        for label, members in chosen:
+        for label, members in _chosen_images(images, y, model.classes_):
             codewords += _codewords_of(model, images, label, members)
-        of = counted(len(images), "image")
-        of = of if n_used == len(images) else f"{n_used} of {of}"
-        title = f"Patches{_width_text(codewords)} from {of}; red: evidence for the class"
-        return cls(codewords, title).plot(ax=ax)
+        return cls(codewords).plot(ax=ax)
 
     @property
     def grid(self) -> Grid:
-        n_columns = max((len(codeword.patches) for codeword in self.codewords), default=1)
+        n_columns = 1 + max((len(codeword.patches) for codeword in self.codewords), default=1)
         return Grid(n_columns * len(self.codewords), n_columns)
 
     @property
     def figure_size(self) -> tuple[float, float]:
-        (width, height), tile = self.grid.size, Grid(1, 1).size[0]
-        return (width + _TEXT * tile) * _PATCH_SCALE, (height + _TITLE * tile) * _PATCH_SCALE
+        width, height = self.grid.size
+        return _PATCH_SCALE * width, _PATCH_SCALE * height + _TITLE_INCHES
 
     def _tiles(self) -> Iterator[Tile]:
-        for codeword in self.codewords:
-            yield from (Tile(_tinted(patch)) for patch in codeword.patches)
-            yield from [BLANK] * (self.grid.n_columns - len(codeword.patches))
+        for each in self.codewords:
+            yield BLANK  # for what is written beside the patches
+            yield from (Tile(_tinted(patch)) for patch in each.patches)
+            yield from [BLANK] * (self.grid.n_columns - 1 - len(each.patches))
 
     def _draw(self) -> None:
         super()._draw()
-        (left, right), (bottom, top) = self.ax_.get_xlim(), self.ax_.get_ylim()
-        self.ax_.set_xlim(left - _TEXT, right)
-        self.ax_.set_ylim(bottom, top - _TITLE)
-        pitch = (bottom - top) / max(1, len(self.codewords))
-        self._write(left - _TEXT, 0.6 * (top - _TITLE), self.title, GREY)
-        label = None
-        for row, codeword in enumerate(self.codewords):
-            y = row * pitch + 0.2
-            if row == 0 or codeword.label != label:
-                label = codeword.label
-                self._write(left - _TEXT, y, shorten(str(label), 16), weight="bold")
-            self._write(left - _TEXT, y + 0.25, _name(codeword), GREY)
-            self._write(left - _TEXT, y + 0.5, f"evidence {signed(codeword.evidence, 2)}", GREY)
-
-    def _write(
-        self, x: float, y: float, text: str, colour: str = DARK, weight: str = "normal"
-    ) -> None:
-        self.ax_.text(
-            x, y, literal(text), fontsize=8.5, color=colour, fontweight=weight, va="center"
-        )
+        bottom, top = self.ax_.get_ylim()
+        for row, each in enumerate(self.codewords):
+            layer = each.codebook.removeprefix("per_layer.").replace("joint", "all taps")
+            words = f"{literal(shorten(str(each.label), 16))}\ncodeword {each.number}\n{shorten(layer, 16)}"
+            y = top + (row + 0.5) * (bottom - top) / len(self.codewords)
+            words += f"\nevidence {signed(each.evidence, 2)}"
+            self.ax_.text(0, y, words, fontsize=8.5, va="center", linespacing=1.5)
+        patches = [patch for codeword in self.codewords for patch in codeword.patches]
+        title = f"Codewords in patches{_width_text(patches)}; red: evidence for the class"
+        self.ax_.set_title(title, fontsize=8.5, color=GREY, loc="left")
 
 
 def _chosen_images(
@@ -363,11 +347,6 @@ def _chosen_images(
     return chosen
 
 
-def _name(codeword: ClassCodeword) -> str:
-    layer = codeword.codebook.removeprefix("per_layer.")
-    return f"codeword {codeword.number}, {'all taps' if layer == 'joint' else layer}"
-
-
 def _tinted(patch: Patch) -> NDArray[np.floating[Any]]:
     grey = patch.pixels[..., None]
     tinted: NDArray[np.floating[Any]] = np.where(
@@ -376,8 +355,7 @@ def _tinted(patch: Patch) -> NDArray[np.floating[Any]]:
     return tinted
 
 
-def _width_text(codewords: Sequence[ClassCodeword]) -> str:
-    patches = [patch for codeword in codewords for patch in codeword.patches]
+def _width_text(patches: Sequence[Patch]) -> str:
     if not patches:
         return ""
     pixels = [patch.box[1] - patch.box[0] for patch in patches]

@@ -20,7 +20,7 @@ let lease = 6; // seconds; the server says how long it really is
 let appeared = 0; // when an image took the place of another, in ms
 let isShown = false; // its picture, or why there is none
 const pictures = new Map(); // image id -> <img>, loading or loaded
-const stage = { zoom: null, whole: false }; // zoom: screen pixels per pixel of the picture; null: fit
+let isWhole = false; // all pixels of the file are shown, and scrolled; else they fit the window
 
 // --- the server -------------------------------------------------------------------------------
 
@@ -248,8 +248,7 @@ function openDialog() {
 // --- the picture ------------------------------------------------------------------------------
 
 function showPicture(item) {
-  stage.zoom = null;
-  stage.whole = false;
+  isWhole = false;
   appeared = performance.now();
   setSeen(false);
   const img = picture(item);
@@ -258,12 +257,12 @@ function showPicture(item) {
     put(item, img);
   } else {
     box.replaceChildren(element("p", "", "loading…"));
-    img.onload = () => { if (current === item) { put(item, img); applyZoom(); } };
+    img.onload = () => { if (current === item) put(item, img); };
     img.onerror = () => { if (current === item) showUnreadable(item); };
     if (img.getAttribute("src") && img.complete) showUnreadable(item);
   }
   loadMore();
-  applyZoom();
+  showZoom();
 }
 
 async function showUnreadable(item) {
@@ -302,97 +301,42 @@ function shownImage() {
   return by("stage").querySelector("img");
 }
 
-function fitZoom(img) {
-  const box = by("stage");
-  return Math.min(box.clientWidth / img.naturalWidth, box.clientHeight / img.naturalHeight);
+function showZoom() {
+  by("stage").classList.toggle("fit", !isWhole);
+  by("fit").setAttribute("aria-pressed", String(!isWhole));
+  by("whole").setAttribute("aria-pressed", String(isWhole));
 }
 
-function applyZoom() {
-  const box = by("stage");
-  const img = shownImage();
-  const fit = stage.zoom === null;
-  box.classList.toggle("fit", fit);
-  box.classList.toggle("wide", !fit);
-  box.classList.toggle("crisp", !fit && stage.zoom >= 2);
-  by("fit").setAttribute("aria-pressed", String(fit));
-  by("whole").setAttribute("aria-pressed", String(stage.zoom === 1 && stage.whole));
-  if (!img) return;
-  img.style.width = fit ? "" : `${img.naturalWidth * stage.zoom}px`;
-  by("zoom").textContent = fit ? "" : `${Math.round(100 * stage.zoom)} %`;
+function fitPicture() {
+  if (isWhole) showPicture(current);
 }
 
-// All pixels of the file, in place of the picture scaled to the screen; say whether they are there.
-async function loadWhole() {
-  if (stage.whole || !shownImage()) return stage.whole;
+// All pixels of the file, in place of the picture scaled to the screen.
+async function showWhole() {
+  if (isWhole || !shownImage()) return;
   const item = current;
-  const before = shownImage();
   const img = new Image();
-  img.alt = before.alt;
+  img.alt = shownImage().alt;
   img.draggable = false;
   img.src = `whole/${item.id}`;
   try {
     await img.decode();
   } catch {
     say("the full-size image is not available now: the smaller one stays");
-    return false;
+    return;
   }
-  if (current !== item || stage.whole) return stage.whole;
-  stage.whole = true;
+  if (current !== item || isWhole) return;
+  isWhole = true;
   if (Math.max(img.naturalWidth, img.naturalHeight) >= WHOLE) {
     say(`shown with ${count(WHOLE)} pixels on its longer side: the file may have more`);
   }
-  if (stage.zoom !== null) stage.zoom *= before.naturalWidth / img.naturalWidth;
-  by("stage").replaceChildren(img);
-  applyZoom();
-  return true;
-}
-
-async function toggleWhole() {
-  if (stage.zoom !== null) { fitPicture(); return; }
-  if (!await loadWhole()) return;
-  stage.zoom = 1;
-  applyZoom();
-  centre();
-}
-
-function fitPicture() {
-  stage.zoom = null;
-  applyZoom();
-}
-
-function centre() {
   const box = by("stage");
-  box.scrollLeft = (box.scrollWidth - box.clientWidth) / 2;
-  box.scrollTop = (box.scrollHeight - box.clientHeight) / 2;
+  box.replaceChildren(img);
+  showZoom();
+  box.scrollTo((box.scrollWidth - box.clientWidth) / 2, (box.scrollHeight - box.clientHeight) / 2);
 }
 
-function zoomAt(event) {
-  const img = shownImage();
-  if (!img) return;
-  event.preventDefault();
-  const fit = fitZoom(img);
-  const before = stage.zoom === null ? fit : stage.zoom;
-  const wanted = before * (event.deltaY < 0 ? 1.25 : 0.8);
-  if (wanted <= fit) { fitPicture(); return; }
-  const box = by("stage");
-  const place = box.getBoundingClientRect();
-  const [x, y] = [event.clientX - place.left, event.clientY - place.top];
-  const left = stage.zoom === null ? (box.clientWidth - img.naturalWidth * fit) / 2 : -box.scrollLeft;
-  const top = stage.zoom === null ? (box.clientHeight - img.naturalHeight * fit) / 2 : -box.scrollTop;
-  stage.zoom = Math.min(wanted, 16);
-  const grown = stage.zoom / before;
-  applyZoom();
-  box.scrollLeft = (x - left) * grown - x;
-  box.scrollTop = (y - top) * grown - y;
-  loadWhole();
-}
-
-function drag(event) {
-  const box = by("stage");
-  if (stage.zoom === null || !(event.buttons & 1)) return;
-  box.scrollLeft -= event.movementX;
-  box.scrollTop -= event.movementY;
-}
+function toggleWhole() { return isWhole ? fitPicture() : showWhole(); }
 
 // --- small things -----------------------------------------------------------------------------
 
@@ -432,11 +376,8 @@ by("again").onclick = again;
 by("new").onclick = openDialog;
 if (by("wrong")) by("wrong").onclick = () => label(wrongOutline().id);
 by("fit").onclick = fitPicture;
-by("whole").onclick = () => { if (stage.zoom !== 1 || !stage.whole) { stage.zoom = null; toggleWhole(); } };
-by("stage").addEventListener("wheel", zoomAt, { passive: false });
-by("stage").addEventListener("pointermove", drag);
+by("whole").onclick = showWhole;
 by("stage").addEventListener("dblclick", toggleWhole);
-window.addEventListener("resize", applyZoom);
 window.addEventListener("pagehide", () => {
   fetch("release", {
     method: "POST",

@@ -107,8 +107,7 @@ function axisOf(values, { bounds, log = false, n = binsFor(values.length) }) {
   const isLog = log && low > 0;
   const scaled = isLog ? Math.log : (value) => value;
   const share = (value) => (scaled(value) - scaled(low)) / (scaled(high) - scaled(low));
-  const at = (part) => (isLog ? low * (high / low) ** part : low + part * (high - low));
-  return { low, high, n, share, at, ticks: isLog ? powers(low, high) : multiples(low, high) };
+  return { low, high, n, share, ticks: isLog ? powers(low, high) : multiples(low, high) };
 }
 
 function multiples(start, end) {
@@ -133,7 +132,7 @@ function binOf(axis, value) {
 }
 
 // Bars of stacked series (a style, and pairs of value and weight), with axes and vertical lines.
-function histogram(svg, series, axis, { height, label, lines = [], isOutside = () => false }) {
+function histogram(svg, series, axis, { height, label, lines = [] }) {
   const width = Math.max(svg.clientWidth, 120) - LEFT - RIGHT;
   const stacked = new Array(axis.n).fill(0);
   const heights = series.map(([style, pairs]) => {
@@ -147,7 +146,7 @@ function histogram(svg, series, axis, { height, label, lines = [], isOutside = (
   const shapes = [];
   heights.forEach(([style, bins]) => bins.forEach((weight, bin) => {
     if (!weight) return;
-    shapes.push(drawn("rect", { class: `bar ${style}${isOutside(bin) ? " outside" : ""}`,
+    shapes.push(drawn("rect", { class: `bar ${style}`,
       x: x(bin / axis.n) + 0.5, width: Math.max(width / axis.n - 1, 0.5),
       y: y(stacked[bin] + weight), height: (height * weight) / most }));
     stacked[bin] += weight;
@@ -170,7 +169,6 @@ function histogram(svg, series, axis, { height, label, lines = [], isOutside = (
   }
   svg.setAttribute("height", TOP + height + (label ? BELOW : 4));
   svg.replaceChildren(...shapes);
-  return (clientX) => axis.at(within(0, 1, (clientX - svg.getBoundingClientRect().left - LEFT) / width));
 }
 
 const limits = data.charts.map(({ threshold }) => threshold?.value);
@@ -434,36 +432,19 @@ function sheet(root, { columns, unit, cards, orders, file, marks, action, links,
     if (focused) list.querySelector(`[data-value="${focused}"]`).focus();
   }
 
-  // --- the histogram: a click on a bar or a drag over several shows only their rows
-  let axis = null;
-  let valueAt = null;
-  const edges = (bin) => [bin, bin + 1].map((k) => Number(axis.at(k / axis.n).toPrecision(6)));
-  const rangeText = (bin) => `${edges(bin).map(numberText).join(" to ")}${charted.unit ? ` ${charted.unit}` : ""}`;
   function drawHistogram() {
-    const known = rows.filter((row) => charted.values[row] !== null);
-    axis = axisOf(known.map((row) => charted.values[row]), { bounds: charted.bounds, n: charted.bounds ? 20 : binsFor(n) });
+    const values = charted.values.filter((value) => value !== null);
+    const axis = axisOf(values, { bounds: charted.bounds, n: charted.bounds ? 20 : binsFor(n) });
     const shown = fitting("range").filter((row) => charted.values[row] !== null);
     const series = (stack ? stack.styles : [""]).map((style, code) => [style,
       shown.filter((row) => !stack || codeOf(stack, row) === code).map((row) => [charted.values[row], 1])]);
-    const isOutside = (bin) => edges(bin)[1] <= filter.low || edges(bin)[0] >= filter.high;
-    const svg = part(".histogram");
-    valueAt = histogram(svg, series, axis, { height: 70, label: `${charted.name}${charted.unit ? ` (${charted.unit})` : ""}`, isOutside });
-    const totals = Array.from({ length: axis.n }, () => 0);
-    shown.forEach((row) => { totals[binOf(axis, charted.values[row])] += 1; });
-    const wide = (svg.clientWidth - LEFT - RIGHT) / axis.n;
-    totals.forEach((total, bin) => {
-      const target = drawn("path", { class: "bin", d: `M${LEFT + bin * wide} ${TOP}h${wide}v70h${-wide}z` });
-      target.append(drawn("title", {}, `${rangeText(bin)}: ${count(total)}`));
-      svg.append(target);
-    });
-    const counts = totals.map((total, bin) => total && `${rangeText(bin)}: ${total}`).filter(Boolean);
-    svg.setAttribute("aria-label", `Number of ${unit}s by ${charted.name}. ${counts.join("; ")}`);
+    const label = `${charted.name}${charted.unit ? ` (${charted.unit})` : ""}`;
+    histogram(part(".histogram"), series, axis, { height: 70, label });
+    part(".histogram").setAttribute("aria-label", `Number of ${unit}s by ${charted.name}`);
   }
-  function setRange(low, high) {
-    part(".low").value = low === -Infinity ? "" : low;
-    part(".high").value = high === Infinity ? "" : high;
-    [filter.low, filter.high] = [low, high];
-    update();
+  function clearRange() {
+    part(".low").value = part(".high").value = "";
+    readRange();
   }
   function readRange() {
     const number = (field, otherwise) => (field.value === "" ? otherwise : Number(field.value));
@@ -471,17 +452,6 @@ function sheet(root, { columns, unit, cards, orders, file, marks, action, links,
     filter.high = number(part(".high"), Infinity);
     update();
   }
-  let from = null;
-  part(".histogram").onpointerdown = ({ clientX }) => { from = axis && binOf(axis, valueAt(clientX)); };
-  part(".histogram").onpointerup = ({ clientX }) => {
-    if (from === null) return;
-    const bins = [from, binOf(axis, valueAt(clientX))].sort((a, b) => a - b);
-    from = null;
-    const [low, high] = [edges(bins[0])[0], edges(bins[1])[1]];
-    const isAlone = filter.low === low && filter.high === high;
-    setRange(isAlone ? -Infinity : low, isAlone ? Infinity : high);
-  };
-
   // --- controls
   classes.forEach((column) => {
     part(".charted").before(element("fieldset", "", element("legend", "", column.name), element("ul", "classes")));
@@ -493,7 +463,7 @@ function sheet(root, { columns, unit, cards, orders, file, marks, action, links,
     part(".column").append(option);
   });
   part(".column").disabled = numbers.length < 2;
-  part(".column").onchange = () => { charted = numbers[part(".column").selectedIndex]; setRange(-Infinity, Infinity); };
+  part(".column").onchange = () => { charted = numbers[part(".column").selectedIndex]; clearRange(); };
   orders.forEach(([text]) => part(".order").append(element("option", "", text)));
   part(".order").parentElement.hidden = !cards;
   part(".order").onchange = () => { order = orders[part(".order").selectedIndex].slice(1); update(); };
@@ -508,12 +478,11 @@ function sheet(root, { columns, unit, cards, orders, file, marks, action, links,
   part(".clear").onclick = () => {
     part(".text").value = filter.text = "";
     chosen.forEach((own) => own.clear());
-    setRange(-Infinity, Infinity);
+    clearRange();
   };
   part(".filters").onsubmit = (event) => event.preventDefault();
   part(".previous").onclick = () => turn(-1);
   part(".next").onclick = () => turn(1);
-  part(".as-svg").onclick = () => saveFigure(part(".charted"));
   part(".as-csv").onclick = () => save(file, "text/csv", csvLine(columns.map(({ name, unit: own }) => (own ? `${name} (${own})` : name))),
     ...found.map((row) => csvLine(columns.map((column) => textOf(column, row)))));
   root.classList.toggle("short", n <= FEW && !cards);

@@ -101,7 +101,7 @@ def test_the_codewords_of_each_class_are_shown_as_patches(model, patches, textur
     images, labels = texture_images
     shown = [str(codeword.label) for codeword in patches.codewords]
     assert shown == np.repeat(model.classes_, 3).tolist()
-    assert patches.title.startswith("Patches 4 pixels wide (8 nm) from 9 images; ")
+    assert patches.ax_.get_title("left").startswith("Codewords in patches 4 pixels wide (8 nm); ")
     for codeword in patches.codewords:
         assert 0 < len(codeword.patches) <= 6
         assert {labels[patch.image] for patch in codeword.patches} == {codeword.label}
@@ -113,9 +113,9 @@ def test_the_codewords_of_each_class_are_shown_as_patches(model, patches, textur
             assert np.corrcoef(patch.pixels.ravel(), cut.ravel())[0, 1] > 0.99
             assert patch.mask.shape == patch.pixels.shape
             assert patch.mask.any()
-    assert texts(patches)[1] == "flat"
-    assert texts(patches)[3] == f"evidence {signed(patches.codewords[0].evidence, 2)}"
-    red = np.ptp(pictures(patches)[0], axis=2) > 0.01
+    flat, *_, evidence = texts(patches)[0].splitlines()
+    assert (flat, evidence) == ("flat", f"evidence {signed(patches.codewords[0].evidence, 2)}")
+    red = np.ptp(pictures(patches)[1], axis=2) > 0.01
     np.testing.assert_array_equal(red, patches.codewords[0].patches[0].mask)
 
 
