@@ -321,10 +321,10 @@ class CodewordPatchesDisplay(GridDisplay):
         bottom, top = self.ax_.get_ylim()
         for row, each in enumerate(self.codewords):
             layer = each.codebook.removeprefix("per_layer.").replace("joint", "all taps")
-            words = f"{literal(shorten(str(each.label), 16))}\ncodeword {each.number}\n{shorten(layer, 16)}"
+            lines = literal(shorten(str(each.label), 16)), f"codeword {each.number}"
+            lines += shorten(layer, 16), f"evidence {signed(each.evidence, 2)}"
             y = top + (row + 0.5) * (bottom - top) / len(self.codewords)
-            words += f"\nevidence {signed(each.evidence, 2)}"
-            self.ax_.text(0, y, words, fontsize=8.5, va="center", linespacing=1.5)
+            self.ax_.text(0, y, "\n".join(lines), fontsize=8.5, va="center", linespacing=1.5)
         patches = [patch for codeword in self.codewords for patch in codeword.patches]
         title = f"Codewords in patches{_width_text(patches)}; red: evidence for the class"
         self.ax_.set_title(title, fontsize=8.5, color=GREY, loc="left")

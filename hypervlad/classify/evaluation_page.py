@@ -23,7 +23,7 @@ from hypervlad.classify.evidence_display import EvidenceDisplay
 from hypervlad.classify.held_out import SureAnswers
 from hypervlad.classify.page import pictures, prediction_sheet
 from hypervlad.classify.predictions import predictions_as_bytes
-from hypervlad.classify.summary import warning_lines
+from hypervlad.classify.summary import calibration_text, warning_lines
 from hypervlad.common.files import move_into_place, new_folder
 from hypervlad.common.wording import counted, name_some, percent, verb
 from hypervlad.pages import parts
@@ -123,15 +123,14 @@ def _headline(
     n_images, n_correct, classes = len(result.true), int(result.correct.sum()), result.classes
     (low, high), (label, share), n_untested = result.interval, result.baseline, len(result.untested)
     images, accuracy = f"{n_correct} of {counted(n_images, 'image')}", percent(result.accuracy)
-    expected = f"expect between {percent(low)} and {percent(high)}."
-    lead = f"The model classified {images} correctly: {accuracy}. With other images of the same "
-    lead += f"kind, {expected}"
+    lead = f"The model classified {images} correctly: {accuracy}."
     if held_out:
-        lead = f"Held out from training, {images} were classified correctly: {accuracy}. With "
-        lead += f"images of new groups like these, {expected}"
-    elif in_training:
-        lead = f"The model classified {images} correctly, {accuracy}, but it was trained on all of "
-        lead += "them, so this is no forecast for new images."
+        lead = f"Held out from training, {images} were classified correctly: {accuracy}."
+    if in_training:
+        lead += " It was trained on all of them, so this is no forecast for new images."
+    else:
+        others = "of new groups like these" if held_out else "of the same kind"
+        lead += f" With images {others}, expect between {percent(low)} and {percent(high)}."
     plain, mean = (
         " on training images"
         if in_training
@@ -153,17 +152,12 @@ def _headline(
         "The balanced accuracy is the mean over the classes of the share that is classified "
         "correctly, so that small classes count as much as large ones."
     )
-    for warning in warnings:
-        yield parts.Note(Markup("<strong>Warning:</strong> {}.").format(warning), "warning")
+    yield from (parts.warning("Warning", f"{each}.") for each in warnings)
     if result.untested:
         second = " To hold out an image of a class takes a second group of it." if held_out else ""
-        yield parts.Note(
-            Markup(
-                "<strong>Not tested:</strong> there is no image of “{}”, to which nothing here "
-                "applies.{}"
-            ).format("”, “".join(map(str, result.untested)), second),
-            "warning",
-        )
+        names = "”, “".join(map(str, result.untested))
+        text = f"there is no image of “{names}”, to which nothing here applies.{second}"
+        yield parts.warning("Not tested", text)
     yield from (f"{remark}." for remark in remarks)
     if low <= share and not in_training and not result.unknown:
         yield (
@@ -305,23 +299,11 @@ def _sheet(evaluated: EvaluatedImages, folder: Path, progress: bool) -> parts.Sh
 def _calibration(evaluated: EvaluatedImages) -> str:
     result = evaluated.result
     error, chance = 100 * result.calibration_error, 100 * result.calibration_range[1]
-    alike = ", as images of a group are alike" if result.groups is not None else ""
-    verdict = {
-        "unknown": "These images are too few to tell whether the confidence is right.",
-        "calibrated": "The mean confidence and the share of correct predictions differ by no more "
-        f"than chance allows{alike}.",
-    }.get(
-        result.calibration,
-        "Mean confidence and share of correct predictions differ by more than chance allows: on "
-        f"the whole the model is {result.calibration}.",
-    )
-    if evaluated.in_training:
-        verdict = "The model was trained on these images, so nothing follows for new ones."
+    of_training = " The model was trained on these images, so nothing follows for new ones."
     return (
-        f"The mean confidence is {percent(float(result.confidence.mean()))}, and "
-        f"{percent(result.accuracy)} of the predictions are correct. The mean distance of the "
-        f"points from the line (the expected calibration error) is {error:.1f} percentage points; "
-        f"chance alone gives up to {chance:.1f}. {verdict}"
+        f"The confidence is {calibration_text(result)}. The mean distance of the points from the "
+        f"line (the expected calibration error) is {error:.1f} percentage points; chance alone "
+        f"gives up to {chance:.1f}.{of_training * evaluated.in_training}"
     )
 
 

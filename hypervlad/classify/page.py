@@ -118,9 +118,8 @@ def write_classified_page(
     words, classes = words_of(model, names), [printable(label) for label in model.classes_]
     truth = None if true_labels is None else [true_labels[k] for k in positions]
     sheet = prediction_sheet(called, found.proba, classes, truth, path.absolute().parent, read)
-    shown = [LIKE_TRAINING, OUT_OF_DISTRIBUTION]
-    if judgement is not None:
-        shown = [SURE, AMBIGUOUS, OUT_OF_DISTRIBUTION]
+    shown = [SURE, AMBIGUOUS] if judgement is not None else [LIKE_TRAINING]
+    shown.append(OUT_OF_DISTRIBUTION)
     sheet.columns.insert(
         3,
         parts.Column(
@@ -154,13 +153,20 @@ def write_classified_page(
         (names[each.position], each.reason.removeprefix(f"{each.name}: "))
         for each in found.images.skipped
     ]
-    numbers = _numbers(found)
+    lead = f"The model predicted a class for {counted(len(read), 'image')}."
+    if bad:
+        lead += f" {counted(len(bad), 'image')} could not be read: listed below."
+    numbers = {"images classified": thousands(len(read))}
+    counts = Counter(kinds)
+    numbers |= {_KINDS[kind]: thousands(counts[kind]) for kind in shown if kind != LIKE_TRAINING}
+    if found.in_training.any():
+        numbers["training images"] = thousands(int(found.in_training.sum()))
     results = Counter(text for each in sheet.columns if each.name == _RESULT for text in each.texts)
     n_known = results.total() - results[_UNKNOWN]
     if n_known:
         numbers[_CORRECT] = share_of(results[_CORRECT], n_known)
     content = [
-        parts.Note(_lead(len(read), len(bad)), "lead"),
+        parts.Note(lead, "lead"),
         *_explained(found, max_error, truth is not None),
         parts.Numbers(numbers),
         parts.Items([printable(note) + "." for note in prediction_notes(found, called)]),
@@ -172,7 +178,7 @@ def write_classified_page(
         )
     content += [
         sheet,
-        *parts.section("Could not be read", parts.Table((), bad) if bad else ""),
+        *parts.section("Could not be read", bad and parts.Table((), bad)),
         *parts.section("The model", parts.Table((), page_facts(model).items())),
     ]
     title = words("Classified images") if title is None else title
@@ -228,11 +234,6 @@ def prediction_sheet(
     )
 
 
-def _lead(n_read: int, n_bad: int) -> str:
-    bad = f" {counted(n_bad, 'image')} could not be read: listed below." if n_bad else ""
-    return f"The model predicted a class for {counted(n_read, 'image')}.{bad}"
-
-
 def _explained(
     found: Classification, max_error: float | None, has_truth: bool
 ) -> Iterator[parts.Part]:
@@ -246,8 +247,8 @@ def _explained(
         share = "as few as requested" if max_error is None else f"at most {percent(max_error)}"
         yield parts.Note(
             f"Of the sure predictions, {share} should be wrong (with 90 % certainty, if these "
-            "images are like the training images). Ambiguous: the confidence of models trained "
-            "without some of the training images is too low for that."
+            "images are like the training images). For the ambiguous ones, the confidence is too "
+            "low for that."
         )
     yield parts.Note(
         "The confidence in an image that is unlike all training images (distance above 1) means "
@@ -294,20 +295,3 @@ def pictures(
         outcomes, "page", len(chosen), unit="image", disable=hidden
     ):
         yield position, "" if isinstance(outcome, SkippedImage) else outcome
-
-
-def _numbers(found: Classification) -> dict[str, str]:
-    numbers = {"images classified": thousands(len(found.proba))}
-    counts = Counter(kinds_of(found))
-    if found.judgement is None:
-        if len(found.proba):
-            numbers["median confidence"] = percent(float(np.median(found.proba.max(axis=1))))
-        shown = [OUT_OF_DISTRIBUTION]
-    else:
-        shown = [SURE, AMBIGUOUS, OUT_OF_DISTRIBUTION]
-    numbers |= {_KINDS[kind]: thousands(counts[kind]) for kind in shown}
-    if found.in_training.any():
-        numbers["training images"] = thousands(int(found.in_training.sum()))
-    if found.images.skipped:
-        numbers["could not be read"] = thousands(len(found.images.skipped))
-    return numbers

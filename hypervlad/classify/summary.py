@@ -102,7 +102,7 @@ def held_out_lines(model: Any) -> list[str]:
         *_advice(result),
         *_confusions(result),
         *_without_groups(model.training_),
-        f"confidence: {_calibration_text(result)}" + (f" (it is for {shares})" if shares else ""),
+        f"confidence: {calibration_text(result)}" + (f" (it is for {shares})" if shares else ""),
         f"sure answers: {_sure_text(model)}",
         learner,
     ]
@@ -191,7 +191,7 @@ def _confusions(result: Evaluation) -> list[str]:
     return [f"most frequent mistakes: {listed}"]
 
 
-def _calibration_text(result: Evaluation) -> str:
+def calibration_text(result: Evaluation) -> str:
     verdict = {
         "calibrated": "no more difference than by chance",
         "unknown": "too few images to tell whether the confidence is right",

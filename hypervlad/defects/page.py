@@ -44,6 +44,7 @@ _SIDE, _MAP_SIDE = 800, 200  # pixels of the longer side, at least: of an image,
 _MAP_PERCENTILES = (80, 99.8)  # of all maps: transparent and opaque
 _MAP_COLOUR, _MAP_OPACITY, _MAP_LEVELS = (255, 0, 200), 0.6, 64
 _FALSE, _OTHERS = ("false alarms", "found"), ("others", "other")
+_CALLS, _TRUTHS = ("anomalous", "normal"), ("defective", "defect-free")
 _OF_SCORES = (
     "The score of an image combines the highest scores of large and small parts of it. The "
     "training images were scored by models that were not trained on them. Only their defect-free "
@@ -86,10 +87,8 @@ class Picture(NamedTuple):
 
 
 class FoundRegion(NamedTuple):
-    """A region, its place among those of its image (from 1), and the image's place in the run."""
-
-    image: int
-    number: int
+    image: int  # its place in the run
+    number: int  # among the regions of its image, from 1
     region: Region
     pixel_size: float | None
 
@@ -143,13 +142,12 @@ class FindingsPage:
             f"Of {counted(n, 'image')}, {n_called} {verb(n_called, 'is', 'are')} called anomalous, "
             f"with {counted(self.n_regions, 'defective region')}."
         )
-        bold = Markup("<strong>Check the threshold:</strong> {}.").format(warning)
         some = f"The {len(pictures)} images with the highest scores, of {thousands(n)}"
         reviewed = (f"of {len(pictures)} reviewed",) * 2
         content = [
             parts.Note(lead, "lead"),
             *_too_good(n_in_training),
-            *([parts.Note(bold, "warning")] if warning is not None else []),
+            *([] if warning is None else [parts.warning("Check the threshold", f"{warning}.")]),
             *parts.section("Scores and threshold", _OF_SCORES, _chart(groups, threshold)),
             *self._regions_section(pictures),
             *parts.section(
@@ -162,9 +160,7 @@ class FindingsPage:
                 pictures and _HOW,
                 pictures and _with_maps(pictures, threshold, action="False alarm", is_drawn=True),
             ),
-            *parts.section(
-                "Image by image", _sheet(self.images, ["Defective area", "Regions"], threshold)
-            ),
+            *parts.section("Image by image", _sheet(self.images, ["Defective area", "Regions"])),
             *parts.section("Left out", left_out and parts.Items(left_out)),
             *_limits_section(scorer),
             *_scorer_section(scorer),
@@ -219,8 +215,7 @@ def _too_good(n_in_training: int) -> list[parts.Part]:
     if not n_in_training:
         return []
     known = verb(n_in_training, "is a training image", "are training images")
-    bold = Markup("<strong>Too good:</strong> {} of them {} (the same pixels).")
-    return [parts.Note(bold.format(n_in_training, known), "warning")]
+    return [parts.warning("Too good", f"{n_in_training} of them {known} (the same pixels).")]
 
 
 def _limits_section(scorer: Any) -> list[parts.Section]:
@@ -306,21 +301,8 @@ def _threshold_warning(scores: ArrayLike, threshold: float) -> str | None:
     )
 
 
-def _sheet(
-    images: Sequence[ScoredImage],
-    header: Sequence[str],
-    threshold: float,
-    options: Sequence[str] = ("anomalous", "normal"),
-    codes: Sequence[tuple[int, int]] | None = None,
-) -> parts.Sheet:
-    """Return images, the highest scores first; what they are called follows the threshold.
-
-    `codes` are, of each image, the options above the threshold and below it.
-    """
-    above, below = zip(*(codes or [(0, 1)] * len(images)), strict=True) if images else ((), ())
-    called = [
-        options[a if each.is_called else b] for each, a, b in zip(images, above, below, strict=True)
-    ]
+def _sheet(images: Sequence[ScoredImage], header: Sequence[str]) -> parts.Sheet:
+    """Return images, the highest scores first; what they are called follows the threshold."""
     rows = [[each.name, (significant(each.score), each.score), *each.cells] for each in images]
     sheet = parts.Sheet.of(
         "Images",
@@ -329,9 +311,8 @@ def _sheet(
         orders=[("the highest scores first", "Score", True)],
         file="scores.csv",
     )
-    sheet.columns[1].scores = True
-    column = parts.Column("Called", called, options=options, above=above, below=below)
-    sheet.columns.insert(2, column)
+    called = [_CALLS[not each.is_called] for each in images]
+    sheet.columns.insert(2, parts.Column("Called", called, options=_CALLS, follows="Score"))
     return sheet
 
 
@@ -349,7 +330,7 @@ def _picture(place: int, name: str, found: Finding, micrograph: Micrograph) -> P
     score, is_called = float(found.score), found.is_defective
     caption = Markup("score {}, {}, {}").format(
         significant(score),
-        call.format(repr(score), "anomalous", "normal", "anomalous" if is_called else "normal"),
+        call.format(repr(score), *_CALLS, _CALLS[not is_called]),
         counted(len(outlines), "region"),
     )
     shown = parts.Field.of(
@@ -502,8 +483,9 @@ def write_defect_report(
         )
         for each in result.images
     ]
-    codes = [(0, 1) if each.is_defective else (2, 3) for each in result.images]
-    calls = ["anomalous (found)", "normal (missed)", "anomalous (false alarm)", "normal (right)"]
+    sheet = _sheet(rows, ["Truly defective", "Found defective", "Patch F1"])
+    truth = [_TRUTHS[not each.is_defective] for each in result.images]
+    sheet.columns.insert(3, parts.Column("Mask", truth, options=_TRUTHS))
     read = asdict(scorer.encoder_.fitted_params_.read_options)
     worst = [
         _compared(k, each, read_image(images[each.position], **read))
@@ -538,9 +520,7 @@ def write_defect_report(
         *parts.section(
             "Image by image",
             f"Areas and patches are those at a threshold of {_text_of(threshold, groups)}.",
-            _sheet(
-                rows, ["Truly defective", "Found defective", "Patch F1"], threshold, calls, codes
-            ),
+            sheet,
         ),
         *_scorer_section(scorer),
     ]

@@ -8,7 +8,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
-from markupsafe import Markup
 from numpy.typing import NDArray
 
 from hypervlad.common.progress import ProgressBar
@@ -304,27 +303,26 @@ def write_scale_page(
         for each in scales
         if each.bar is None
     ]
+    bars = (
+        "the orange frame must surround the whole scale bar and nothing else, and what is printed "
+        "beside the bar must be what was given."
+    )
     read = (
         " What a program read beside the bar is marked so; a size that is proposed from it is not "
         "used before it is accepted."
+        if n_read
+        else " Nothing on this page was read from the label."
     )
     content: list[parts.Part] = [
         parts.Numbers(numbers),
-        parts.Note(
-            Markup("<strong>Check each bar:</strong> {}").format(
-                "the orange frame must surround the whole scale bar and nothing else, and what is "
-                "printed beside the bar must be what was given."
-                + (read if n_read else " Nothing on this page was read from the label.")
-            ),
-            "warning",
-        ),
+        parts.warning("Check each bar", bars + read),
         parts.Items(unreadable, "warning"),
     ]
     if found:
         words = "Images with a remark come first. Those that you accept are saved as a table for "
         words += "--pixel-size: save it into the folder from which the names begin."
         content += parts.section("Scale bars found", words, sheet)
-    content += parts.section("Without a scale bar", parts.Items(without) if without else "")
+    content += parts.section("Without a scale bar", without and parts.Items(without))
     task = parts.Decisions(
         file="pixel_sizes.csv",
         button="Save accepted sizes",

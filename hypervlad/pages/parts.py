@@ -60,6 +60,11 @@ class Note(NamedTuple):
     kind: str = "note"
 
 
+def warning(title: str, text: str) -> Note:
+    """Return a warning that begins with a few bold words."""
+    return Note(Markup("<strong>{}:</strong> {}").format(title, text), "warning")
+
+
 class Items(NamedTuple):
     texts: Sequence[str]
     style: str = ""
@@ -244,8 +249,8 @@ def jpeg_text(pixels: NDArray[Any], side: int, quality: int = _QUALITY) -> str:
 class Column:
     """A column of a sheet: texts; numbers, if it has `values`; or classes, if it has `options`.
 
-    Classes with `above` follow the threshold of the first chart: they are codes of options for rows
-    whose value in the column of `scores` reaches it, and those of `below` for others.
+    Two classes follow the threshold of the first chart, if `follows` names a column: the first is
+    that of rows whose value there reaches it.
     """
 
     name: str
@@ -253,11 +258,9 @@ class Column:
     values: Sequence[float] | NDArray[Any] | None = None
     unit: str = ""
     bounds: tuple[float, float] | None = None
-    scores: bool = False
     options: Sequence[str] = ()
     styles: Sequence[str] = ()
-    above: Sequence[int] | None = None
-    below: Sequence[int] | None = None
+    follows: str = ""
     label: str = ""  # before the text on a card
     shown: bool = False  # on a card
 

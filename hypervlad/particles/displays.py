@@ -19,14 +19,13 @@ from hypervlad.pages.base import (
     one_each,
     shorten,
     thumbnail,
-    write,
 )
 from hypervlad.pages.colours import BORDER, CLASS_COLOURS, GREY, stretch_contrast
 from hypervlad.pages.numbers import draw_scale_bar
 
 _SIDE = 5.0  # inches, of the longer side of the image
 _SHOWN_PIXELS = 700
-_LINE_INCHES, _KEY_INCHES, _LETTER_INCHES = 0.22, 0.55, 0.068  # of the legend
+_LINE_INCHES, _KEY_INCHES, _LETTER_INCHES = 0.2, 0.6, 0.068  # of the legend
 _POINTS = 1.3
 _STYLES: tuple[Any, ...] = ("solid", (0, (4, 2)), (0, (1, 1.5)))
 
@@ -98,7 +97,8 @@ class ParticleDisplay(Display):
     @property
     def figure_size(self) -> tuple[float, float]:
         width, height = self._panel_size
-        return width, height + _LINE_INCHES * self._legend_shape[0]
+        n_rows = -(-len(self.class_names) // self._n_columns)
+        return width, height + (_LINE_INCHES * n_rows + 0.2 if n_rows else 0)
 
     @property
     def _panel_size(self) -> tuple[float, float]:
@@ -107,47 +107,46 @@ class ParticleDisplay(Display):
         return width * scale, height * scale
 
     @property
-    def _legend_shape(self) -> tuple[int, int]:
-        """Rows and columns."""
-        longest = max(map(len, self.class_names), default=0)
-        n_columns = max(1, int(self._panel_size[0] / (_KEY_INCHES + _LETTER_INCHES * longest)))
-        return -(-len(self.class_names) // n_columns), n_columns
+    def _n_columns(self) -> int:
+        """Of the legend."""
+        longest = max((len(shorten(name)) for name in self.class_names), default=0)
+        return max(1, int(self._panel_size[0] / (_KEY_INCHES + _LETTER_INCHES * longest)))
 
     def _draw(self) -> None:
+        from matplotlib.collections import LineCollection
+        from matplotlib.patheffects import withStroke
+
         ax, (width, height) = self.ax_, self._panel_size
         shown = stretch_contrast(thumbnail(self.pixels, _SHOWN_PIXELS))
         ax.imshow(shown, cmap="gray", vmin=0, vmax=1, extent=(0, width, height, 0))
         inches = width / self.outlines.shape[1]
-        n_columns = self._legend_shape[1]
         rings = [[inches * ring for ring in contours(outline)] for outline in self.outlines]
-        if self.classes is None:
-            self._draw_lines(list(chain(*rings)), 0)
-        for code, name in enumerate(self.class_names):
-            of_class = np.array(self.classes) == name
-            self._draw_lines(list(chain(*compress(rings, of_class))), code)
-            row, column = divmod(code, n_columns)
-            x, y = column * width / n_columns, height + (row + 0.6) * _LINE_INCHES
-            self._draw_lines([np.array([(x + 0.02, y), (x + 0.3, y)])], code)
-            style: dict[str, Any] = {"va": "center", "fontsize": 8.5, "color": GREY}
-            write(ax, x + 0.36, y, literal(shorten(name)), **style)
+        labels = [""] * len(rings) if self.classes is None else self.classes
+        for code, name in enumerate(self.class_names if self.classes is not None else [""]):
+            turn, place = divmod(code, len(CLASS_COLOURS))
+            of_class = [label == name for label in labels]
+            lines = LineCollection(
+                list(chain(*compress(rings, of_class))),
+                colors=CLASS_COLOURS[place],
+                linestyles=[_STYLES[turn % len(_STYLES)]],
+                linewidths=_POINTS,
+                path_effects=[withStroke(linewidth=2 * _POINTS, foreground=BORDER)],
+                label=literal(shorten(name)),
+            )
+            ax.add_collection(lines, autolim=False)
+        if self.classes is not None and self.class_names:
+            ax.legend(
+                loc="upper center",
+                bbox_to_anchor=(0.5, 0),
+                ncols=self._n_columns,
+                frameon=False,
+                fontsize=8.5,
+                labelcolor=GREY,
+            )
         if self.pixel_size is not None:
             draw_scale_bar(ax, width, height, width, self.pixel_size * self.outlines.shape[1])
-        ax.set(xlim=(0, width), ylim=(self.figure_size[1], 0), aspect="equal")
+        ax.set(xlim=(0, width), ylim=(height, 0), aspect="equal")
         ax.set_axis_off()
-
-    def _draw_lines(self, lines: Sequence[NDArray[Any]], code: int) -> None:
-        from matplotlib.collections import LineCollection
-        from matplotlib.patheffects import withStroke
-
-        turn, place = divmod(code, len(CLASS_COLOURS))
-        drawn = LineCollection(
-            list(lines),
-            colors=CLASS_COLOURS[place],
-            linestyles=[_STYLES[turn % len(_STYLES)]],
-            linewidths=_POINTS,
-            path_effects=[withStroke(linewidth=2 * _POINTS, foreground=BORDER)],
-        )
-        self.ax_.add_collection(drawn, autolim=False)
 
 
 def contours(outline: Outline) -> list[NDArray[np.float64]]:

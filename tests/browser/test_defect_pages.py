@@ -40,7 +40,7 @@ def pages(tmp_path_factory):
 def calls(page):
     """What the images are called, those with the highest scores first."""
     table = page.text.partition("Image by image")[2]
-    return re.findall(r"\t(anomalous|normal)[^\t\n]*", table)
+    return re.findall(r"\t(anomalous|normal)\t", table)
 
 
 def sides(page):
@@ -101,11 +101,7 @@ def test_found_images_and_false_alarms_follow(browser, pages):
     assert sides(page)[:4] == ["2 of 3", "1 of 3", "1 of 3", "2 of 3"]
     write(page, "0.15")
     assert sides(page)[:4] == ["3 of 3", "0 of 3", "2 of 3", "1 of 3"]
-    table = page.text.partition("Image by image")[2]
-    assert re.findall(r"(anomalous|normal) \(([\w ]+)\)", table) == [
-        *(("anomalous", "found"), ("anomalous", "found"), ("anomalous", "false alarm")),
-        *(("anomalous", "false alarm"), ("anomalous", "found"), ("normal", "right")),
-    ]
+    assert calls(page) == ["anomalous"] * 5 + ["normal"]
     page.assert_fits_a_telephone()
     page.assert_safe()
 

@@ -293,9 +293,8 @@ function sheet(root, { columns, unit, cards, orders, file, marks, action, links,
   let first = 0;
 
   const codeOf = (column, row) => {
-    if (!column.above) return column.codes[row];
-    const score = columns.find(({ scores }) => scores).values[row];
-    return column[score >= limits[0] ? "above" : "below"][row];
+    if (!column.follows) return column.codes[row];
+    return Number(columns.find(({ name }) => name === column.follows).values[row] < limits[0]);
   };
   const textOf = (column, row) => (column.options ? column.options[codeOf(column, row)] ?? "" : column.texts[row]);
 
@@ -398,7 +397,7 @@ function sheet(root, { columns, unit, cards, orders, file, marks, action, links,
       columns.forEach((column, k) => {
         const link = element(!k && links[row] ? "a" : "span", "", textOf(column, row));
         if (link.matches("a")) link.href = links[row];
-        const isStrong = column.above && codeOf(column, row) === column.above[row];
+        const isStrong = column.follows && !codeOf(column, row);
         const cell = element(k ? "td" : "th", column.values ? "number" : isStrong ? "strong" : "", link);
         if (!k) cell.scope = "row";
         line.append(cell);
@@ -507,7 +506,7 @@ function sheet(root, { columns, unit, cards, orders, file, marks, action, links,
     buttons[goal].focus();
   };
   update();
-  if (columns.some(({ above }) => above) || marks.length) following.push(draw);
+  if (columns.some(({ follows }) => follows) || marks.length) following.push(draw);
 
   // What the dialog shows of a row.
   return {

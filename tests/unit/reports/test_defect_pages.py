@@ -216,14 +216,14 @@ def test_an_evaluation_counts_found_images_and_false_alarms(tmp_path):
         "false alarms: 1 of 3 (33.3 %)",
     ):
         assert words in page.spaced
-    calls = {row[0]: row[2:4] for row in page.rows if len(row) == 6}
+    calls = {row[0]: row[2:5] for row in page.rows if len(row) == 7}
     assert calls == {
-        "Image": ["Called", "Truly defective"],
-        EVIL: ["anomalous (found)", "2.7 %"],
-        "b": ["anomalous (found)", "2.7 %"],
-        "d": ["anomalous (false alarm)", "0.0 %"],
-        "c": ["normal (missed)", "2.7 %"],
-        "e": ["normal (right)", "0.0 %"],
+        "Image": ["Called", "Mask", "Truly defective"],
+        EVIL: ["anomalous", "defective", "2.7 %"],
+        "b": ["anomalous", "defective", "2.7 %"],
+        "d": ["anomalous", "defect-free", "0.0 %"],
+        "c": ["normal", "defective", "2.7 %"],
+        "e": ["normal", "defect-free", "0.0 %"],
     }
 
 

@@ -224,7 +224,7 @@ def test_training_images_are_left_out_and_unlike_ones_counted(tmp_path, scripted
     page, lines = report(tmp_path, scripted, y, proba, known=range(5), unlike=range(5))
     assert lines[0].startswith("5 of 5 images are training images (the same pixels): the result is")
     assert not re.search("interval|unlike", " ".join(lines)), "what a model knows is no evidence"
-    assert "it was trained on all of them, so this is no forecast for new" in page.spaced
+    assert "was trained on all of them, so this is no forecast for new" in page.spaced
     assert "expect between" not in page.spaced
 
 
