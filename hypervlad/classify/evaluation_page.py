@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from hypervlad.classify.summary import calibration_text, warning_lines
 from hypervlad.common.files import move_into_place, new_folder
 from hypervlad.common.wording import counted, name_some, percent, verb
 from hypervlad.pages import parts
-from hypervlad.pages.facts import words_of
+from hypervlad.pages.facts import page_facts, words_of
 from hypervlad.pages.numbers import decimal, share_of
 from hypervlad.statistics.classification import Evaluation
 
@@ -68,19 +68,18 @@ def write_report(
     *,
     title: str,
     how_measured: str,
-    details: Mapping[str, Any],
     notes: Sequence[str],
     progress: bool,
-    files: Mapping[str, str] | None = None,
     remarks: Sequence[str] = (),
 ) -> Path:
     """Write the page and the table of a report: both, or neither."""
     folder, result = Path(out_dir), evaluated.result
     words = words_of(evaluated.model, {*evaluated.names, *result.labels, *result.true})
     warnings = [line.removeprefix("warning: ") for line in warning_lines(result)]
-    predicted = "the predicted class and all probabilities of every image, for spreadsheets."
-    link = Markup('<a href="{}">{}</a>: {}')
-    links = [link.format(n, n, text) for n, text in {_TABLE: predicted, **(files or {})}.items()]
+    link = Markup(
+        '<a href="{0}">{0}</a>: the predicted class and all probabilities of every image, for '
+        "spreadsheets."
+    )
     check_report_folder(folder)
     with (
         new_folder(folder),
@@ -94,8 +93,8 @@ def write_report(
                 "How this was measured", *how_measured.splitlines(), _independence(evaluated)
             ),
             *_sections(evaluated, folder.absolute(), progress),
-            *parts.section("The model", parts.Table((), details.items())),
-            *parts.section("Files", parts.Items(links)),
+            *parts.section("The model", parts.Table((), page_facts(evaluated.model).items())),
+            *parts.section("Files", link.format(_TABLE)),
         ]
         parts.write_page(draft / _PAGE, title, content, words=words)
         for name in (_TABLE, _PAGE):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from hypervlad.classify.summary import (
 from hypervlad.common.wording import counted, warn_user
 from hypervlad.images.reading import relative_names
 from hypervlad.pages.base import names_or_default, one_each
-from hypervlad.pages.facts import page_facts, words_of
+from hypervlad.pages.facts import words_of
 from hypervlad.statistics.classification import Evaluation
 
 _TITLE = "How well the model classifies"
@@ -36,8 +36,6 @@ def report_on_model(
     names: Sequence[str] | None = None,
     title: str = _TITLE,
     how_measured: str = "",
-    details: Mapping[str, Any] | None = None,
-    files: Mapping[str, str] | None = None,
     progress: bool = False,
 ) -> tuple[Path, Evaluation, list[str]]:
     """Classify images and write ``index.html`` and ``predictions.csv``.
@@ -60,10 +58,6 @@ def report_on_model(
     title : str, default="How well the model classifies"
     how_measured : str, default=""
         What was held out, and how, in a sentence or two.
-    details : mapping, optional
-        Facts in addition to those of `model_facts`.
-    files : mapping of str to str, optional
-        Further files of the folder to link to, with their descriptions.
     progress : bool, default=False
         Show a bar on stderr.
 
@@ -130,8 +124,6 @@ def report_on_model(
         evaluated,
         title=title,
         how_measured=how_measured,
-        details=page_facts(model, details),
-        files=files,
         notes=list(map(words, [*found.images.messages, *found.differences])),
         remarks=list(map(words, remarks)),
         progress=progress,
@@ -216,7 +208,6 @@ def report_on_held_out(
         evaluated,
         title=title,
         how_measured=words_of(model)(_how_held_out(model, result)),
-        details=page_facts(model),
         notes=notes,
         progress=progress,
     )

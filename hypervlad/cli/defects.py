@@ -33,8 +33,8 @@ defects = typer.Typer(
 
 _MASKS = typer.Option(
     metavar="DIR",
-    help="Folder of masks (defects white on black), each named like its image. Images without a "
-    "mask count as defect-free.",
+    help="Folder of masks (defects white on black), each named like its image, or masks.json as "
+    "the page of defects saves it. Images without a mask count as defect-free.",
 )
 
 

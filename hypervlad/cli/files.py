@@ -200,11 +200,27 @@ def groups_of(files: list[Path], table: Path, paths: list[str]) -> Any:
     return load_groups(files, Path(paths[0]), table)
 
 
-def masks_of(files: list[Path], folder: Path, *, needed: bool = False) -> list[Path | None]:
-    """Return for each image its mask in a folder, or None, and say how many have one.
+def masks_of(files: list[Path], masks: Path, *, needed: bool = False) -> list[Any]:
+    """Return for each image its mask in a folder or a COCO file, or None; say how many have one.
 
     Images without one count as defect-free, or are left out if it is `needed`.
     """
+    found, unused = (_stored_masks if masks.is_file() else _masks_in)(files, masks)
+    n_masks = sum(mask is not None for mask in found)
+    text = f"masks: {n_masks:,} of {counted(len(files), 'image')} have one"
+    if n_masks == len(files) or not needed:
+        say(text if n_masks == len(files) else f"{text}; those without count as defect-free")
+    else:
+        echo(f"{text}; those without are left out", err=True)
+    if unused:
+        n = len(unused)
+        fit = verb(n, "fits", "fit")
+        warn(f"{counted(n, 'mask')} {fit} no image: {name_some(unused)}")
+    return found
+
+
+def _masks_in(files: list[Path], folder: Path) -> tuple[list[Path | None], list[str]]:
+    """Return the masks of images, and those in the folder that fit none."""
     from hypervlad.images import find_masks
     from hypervlad.images.files import IMAGE_SUFFIXES, list_files
 
@@ -215,20 +231,27 @@ def masks_of(files: list[Path], folder: Path, *, needed: bool = False) -> list[P
             f"{inside[0]} is in the folder of masks, {folder}; give the folder of the images."
         )
     found = find_masks(files, folder)
-    n_masks = len(files) - found.count(None)
-    text = f"masks: {n_masks:,} of {counted(len(files), 'image')} have one"
-    if n_masks == len(files) or not needed:
-        say(text if n_masks == len(files) else f"{text}; those without count as defect-free")
-    else:
-        echo(f"{text}; those without are left out", err=True)
     used = {mask.resolve() for mask in found if mask is not None}
-    unused = [
-        file.as_posix()
-        for file in map(Path, sorted(list_files(folder)))
-        if file.suffix.lower() in IMAGE_SUFFIXES and file.resolve() not in used
+    stored = [each for each in map(Path, sorted(list_files(folder))) if each.resolve() not in used]
+    return found, [each.as_posix() for each in stored if each.suffix.lower() in IMAGE_SUFFIXES]
+
+
+def _stored_masks(files: list[Path], path: Path) -> tuple[list[Any], list[str]]:
+    """Return the masks of images in a COCO file, and the names there that no image has."""
+    from hypervlad.common.files import parse_json
+    from hypervlad.common.limits import MAX_OUTLINES_VALUES
+    from hypervlad.objects.outlines import find_outlines, read_outlines
+
+    if path.suffix.lower() != ".json":
+        raise ValueError(f"{path}: give a folder of masks, or masks.json of a page of defects.")
+    sources = find_outlines(files, path)
+    pairs = [(image, source) for image, source in zip(files, sources, strict=True)]
+    found = [
+        None if source is None else read_outlines(source, image=image).label_image() > 0
+        for image, source in pairs
     ]
-    if unused:
-        n = len(unused)
-        fit = verb(n, "fits", "fit")
-        warn(f"{counted(n, 'mask')} {fit} no image: {name_some(unused)}")
-    return found
+    content = parse_json(path.read_bytes(), MAX_OUTLINES_VALUES)
+    listed = content.get("images", []) if isinstance(content, dict) else []
+    stored = [str(each.get("file_name")) for each in listed]
+    known = [image.absolute().as_posix() for image, source in pairs if source is not None]
+    return found, [name for name in stored if not any(each.endswith(name) for each in known)]

@@ -53,8 +53,8 @@ _OF_SCORES = (
 _HOW = Markup(
     "To correct the regions and train on them: click on a false alarm, here or in the table. To "
     "add a defect that was missed, press <em>Draw missed</em> and draw around it. Tick "
-    "<em>Reviewed</em> where everything is right. Save the masks, unpack them into a folder "
-    "<code>masks</code>, and train: <code>hypervlad defects fit good/ new/ --masks masks/ -o "
+    "<em>Reviewed</em> where everything is right. Save the masks, and train: <code>hypervlad "
+    "defects fit good/ new/ --masks masks.json -o "
     "better.hvlad</code>. An image without a mask counts as defect-free, so give only reviewed "
     "images and images without defects."
 )
@@ -165,7 +165,7 @@ class FindingsPage:
             *_limits_section(scorer),
             *_scorer_section(scorer),
         ]
-        task = parts.Decisions("masks.zip", "Save masks", reviewed, masks=True)
+        task = parts.Decisions("masks.json", "Save masks", reviewed, masks=True)
         parts.write_page(path, "Defects found", content, decisions=task if pictures else None)
         return warning
 

@@ -73,8 +73,8 @@ def words_of(model: Any, names: Iterable[Any] = ()) -> Callable[[str], str]:
     return partial(of_particles, names=kept) if encoder.is_of_particles_ else str
 
 
-def page_facts(model: Any, further: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return `model_facts`, further ones, and the versions of the installed libraries."""
+def page_facts(model: Any) -> dict[str, str]:
+    """Return `model_facts`, and the versions of the installed libraries."""
     versions = []
     libraries = "numpy", "scikit-learn", "torch", "torchvision", "xgboost", "xgboost-cpu"
     for name in ("hypervlad", *libraries):
@@ -82,7 +82,7 @@ def page_facts(model: Any, further: Mapping[str, Any] | None = None) -> dict[str
         # one of both.
         with contextlib.suppress(PackageNotFoundError):
             versions.append(f"{name} {version(name)}")
-    return {**model_facts(model), **(further or {}), "versions": ", ".join(versions)}
+    return {**model_facts(model), "versions": ", ".join(versions)}
 
 
 def _patch_cnn_facts(model: Any) -> dict[str, str]:

@@ -1,19 +1,18 @@
 """Pages of defects in a real browser: the slider for the threshold, and regions and their marks."""
 
+import json
 import re
 import warnings
-import zipfile
 
 import numpy as np
 import pytest
-from PIL import Image
 from support.browsing import Window
 from support.commands import run, save
 from support.dark_spots import Darkness, spotted
 from support.surfaces import PATCH, blotted, surface
 
 from hypervlad.evaluation import evaluate_defects
-from hypervlad.images import read_mask
+from hypervlad.particles import read_outlines
 from hypervlad.results import write_defect_report, write_findings
 
 pytest.importorskip("selenium", reason="selenium is not installed")
@@ -206,16 +205,12 @@ def test_saved_masks_are_those_that_fit_takes(marked, tmp_path):
     marked.click("Reviewed: a/2.png")
     assert "2 of 3 reviewed, not saved" in marked.text
     assert warns_of_leaving(marked)
-    archive = marked.downloaded(tmp_path, "Save masks", "masks.zip")
+    saved = marked.downloaded(tmp_path, "Save masks", "masks.json")
     assert "2 of 3 reviewed, saved" in marked.text
     assert not warns_of_leaving(marked)
-    with zipfile.ZipFile(archive) as stored:
-        assert stored.testzip() is None
-        assert stored.namelist() == ["a/1.png.png", "a/2.png.png"]
-        stored.extractall(tmp_path / "masks")
-    with Image.open(tmp_path / "masks" / "a" / "1.png.png") as opened:
-        assert (opened.mode, opened.getextrema()) == ("L", (0, 255))
-    mask = read_mask(tmp_path / "masks" / "a" / "1.png.png", shape=SIDE)
+    listed = json.loads(saved.read_text("utf-8"))["images"]
+    assert [each["file_name"] for each in listed] == ["a/1.png", "a/2.png"]
+    mask = read_outlines(saved, image="new/a/1.png").label_image() > 0
     right = finding.mask.copy()
     right[30:] &= np.arange(60) > 20  # without the false alarm
     assert len(finding.regions) == 3
@@ -223,8 +218,8 @@ def test_saved_masks_are_those_that_fit_takes(marked, tmp_path):
     distance = np.hypot(rows + 0.5 - OTHER[0], columns + 0.5 - OTHER[1])
     np.testing.assert_array_equal(mask[distance > 6.5], right[distance > 6.5])
     assert mask[distance < 4].all()
-    assert not read_mask(tmp_path / "masks" / "a" / "2.png.png", shape=SIDE).any()
-    command = ["defects", "fit", tmp_path / "new" / "a", "--masks", tmp_path / "masks"]
+    assert len(read_outlines(saved, image="new/a/2.png")) == 0
+    command = ["defects", "fit", tmp_path / "new" / "a", "--masks", saved]
     options = ["--backbone", "tiny", "--weights", "random", "--set", f"patch={PATCH}"]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of few images

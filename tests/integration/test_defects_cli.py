@@ -1,6 +1,7 @@
 """``hypervlad defects``: from folders to a model, maps, tables and a page."""
 
 import csv
+import json
 import re
 
 import numpy as np
@@ -89,6 +90,23 @@ def test_a_page_of_how_maps_compare_with_masks(model, folder, tmp_path):
     assert "blots/0.tif" in html
     assert "Of 3 images, 2 have defects" in html
     assert re.search(r"3 images compared: \d called anomalous; 0 left out", out)
+    # The same masks in one file, as pages save them, and one of another image.
+    files = {"0.tif": "0_mask.png", "1.tif": "1.png", "gone.tif": "1.png"}
+    masks = [read_mask(folder / "masks" / "blots" / file) for file in files.values()]
+    images, marks = [], []
+    for k, (name, mask) in enumerate(zip(files, masks, strict=True)):
+        (height, width), flat = mask.shape, mask.T.ravel()
+        counts = np.diff([0, *np.flatnonzero(np.diff(flat, prepend=False)), mask.size]).tolist()
+        images.append({"id": k, "file_name": f"blots/{name}", "height": height, "width": width})
+        marks.append({"image_id": k, "segmentation": {"size": mask.shape, "counts": counts}})
+    stored = tmp_path / "masks.json"
+    stored.write_text(json.dumps({"images": images, "annotations": marks}))
+    options = ["--masks", stored, "-o", tmp_path / "again.html"]
+    again = run("defects", "evaluate", model, folder / "new", *options)
+    assert (
+        out.splitlines()[:-1] == [line for line in again.stdout.splitlines() if ": " in line][:-1]
+    )
+    assert "1 mask fits no image: blots/gone.tif" in again.stderr
 
 
 def test_what_does_not_fit_is_refused(model, folder, tmp_path):

@@ -744,7 +744,7 @@ figures.forEach((figure) => {
   picture.ondragstart = (event) => event.preventDefault();
 });
 
-// --- masks of reviewed images, as PNG files in a ZIP archive -------------------------------------
+// --- masks of reviewed images, in one file: COCO, whose run lengths are exact ---------------------
 
 const sizeOf = (figure) => figure.dataset.size.split(" ").map(Number); // width and height
 
@@ -781,78 +781,33 @@ function fill(mask, width, d) {
   });
 }
 
-async function saveMasks() {
-  const files = [];
-  for (const figure of figures) {
-    if (!figure.querySelector(".reviewed").checked) continue;
+// Lengths of runs of 0 and 255 in turn, column by column, as in COCO.
+function runsOf(mask, width, height) {
+  const counts = [0];
+  for (let k = 0; k < mask.length; k += 1) {
+    const inside = mask[(k % height) * width + Math.floor(k / height)] > 0;
+    if (inside !== (counts.length % 2 === 0)) counts.push(0);
+    counts[counts.length - 1] += 1;
+  }
+  return counts;
+}
+
+function saveMasks() {
+  const reviewed = figures.filter((figure) => figure.querySelector(".reviewed").checked);
+  const images = reviewed.map((figure, id) => {
+    const [width, height] = sizeOf(figure);
+    return { id, file_name: figure.getAttribute("aria-label"), width, height };
+  });
+  const annotations = reviewed.map((figure, id) => {
     const regions = all(".region", figure).filter(({ dataset }) => !decided.has(dataset.mark));
     const paths = [...regions.map((path) => path.getAttribute("d")), ...drawnIn(figure).map(pathIn)];
-    files.push([`${figure.getAttribute("aria-label")}.png`, await png(sizeOf(figure), maskOf(figure, paths))]);
-  }
-  save(task.file, "application/zip", zip(files));
+    const [width, height] = sizeOf(figure);
+    return { id: id + 1, image_id: id, category_id: 1,
+      segmentation: { size: [height, width], counts: runsOf(maskOf(figure, paths), width, height) } };
+  }).filter(({ segmentation }) => segmentation.counts.length > 1); // those with defects
+  const categories = [{ id: 1, name: "defect" }];
+  save(task.file, "application/json", JSON.stringify({ images, annotations, categories }));
   keep(false);
-}
-
-function joined(parts) {
-  const bytes = new Uint8Array(sum(parts.map((part) => part.length)));
-  parts.reduce((at, part) => { bytes.set(part, at); return at + part.length; }, 0);
-  return bytes;
-}
-
-// Numbers as bytes, each with its size: the lowest byte first, as in ZIP.
-function little(...fields) {
-  return fields.flatMap(([size, value]) => Array.from({ length: size }, (_, k) => (value >>> (8 * k)) & 255));
-}
-
-function big(value) { return little([4, value]).reverse(); }
-
-const CRC = Uint32Array.from({ length: 256 }, (_, byte) => {
-  let value = byte;
-  for (let bit = 0; bit < 8; bit += 1) value = value & 1 ? 0xedb88320 ^ (value >>> 1) : value >>> 1;
-  return value;
-});
-
-function crc(bytes) {
-  let value = -1;
-  for (const byte of bytes) value = CRC[(value ^ byte) & 255] ^ (value >>> 8);
-  return ~value >>> 0;
-}
-
-async function png([width, height], mask) {
-  const rows = new Uint8Array((width + 1) * height); // each begins with its filter: none
-  for (let y = 0; y < height; y += 1) {
-    rows.set(mask.subarray(y * width, (y + 1) * width), y * (width + 1) + 1);
-  }
-  const packed = new Blob([rows]).stream().pipeThrough(new CompressionStream("deflate"));
-  const chunk = (name, content) => {
-    const body = joined([new TextEncoder().encode(name), content]);
-    return joined([big(content.length), body, big(crc(body))]);
-  };
-  return joined([
-    [0x89, 0x50, 0x4e, 0x47, 13, 10, 26, 10],
-    chunk("IHDR", [...big(width), ...big(height), 8, 0, 0, 0, 0]), // grey, 8 bits
-    chunk("IDAT", new Uint8Array(await new Response(packed).arrayBuffer())),
-    chunk("IEND", []),
-  ]);
-}
-
-// Files [name, bytes] as an archive, stored: they are compressed already.
-function zip(files) {
-  const [parts, entries] = [[], []];
-  let at = 0;
-  files.forEach(([text, bytes]) => {
-    const name = new TextEncoder().encode(text);
-    // Version 2.0, names in UTF-8, stored, midnight of 1 January 1980.
-    const common = little([2, 20], [2, 0x800], [2, 0], [2, 0], [2, 33], [4, crc(bytes)],
-      [4, bytes.length], [4, bytes.length], [2, name.length], [2, 0]);
-    parts.push(little([4, 0x04034b50]), common, name, bytes);
-    entries.push(little([4, 0x02014b50], [2, 20]), common, little([2, 0], [2, 0], [2, 0], [4, 0], [4, at]), name);
-    at += 4 + common.length + name.length + bytes.length;
-  });
-  const index = joined(entries);
-  const end = little([4, 0x06054b50], [2, 0], [2, 0], [2, files.length], [2, files.length],
-    [4, index.length], [4, at], [2, 0]);
-  return joined([...parts, index, end]);
 }
 
 // ------------------------------------------------------------------------------------------------
@@ -860,9 +815,7 @@ function zip(files) {
 if (task) {
   restore();
   following.push(showDecisions);
-  by("save").onclick = () => (task.masks ? saveMasks().catch((error) => {
-    by("state").textContent = `The masks could not be saved: ${error.message}`;
-  }) : saveDecisions());
+  by("save").onclick = task.masks ? saveMasks : saveDecisions;
   by("undo").onclick = undo;
   window.onbeforeunload = (event) => {
     if (!isUnsaved) return;
