@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, cast
@@ -15,7 +14,6 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from hypervlad._version import __version__
 from hypervlad.classify.boosting.linear import TrainingRows, fit_linear_margins
 from hypervlad.classify.boosting.logistic import with_exact_ties
 from hypervlad.common.base import Array, Field, StoredPart, Value
@@ -25,7 +23,6 @@ from hypervlad.features.lazy_torch import seeded_torch
 from hypervlad.features.network import TappedNetwork, run_up_to
 from hypervlad.features.registry import Backbone
 from hypervlad.papers.training import (
-    Checkpoint,
     FineTuningCurves,
     Samples,
     Schedule,
@@ -269,29 +266,17 @@ def fine_tune(
     *,
     n_validation_groups: int,
     seeds: tuple[int, int],
-    checkpoint: str | os.PathLike[str] | None,
-    settings: Mapping[str, Any],
     verbose: bool,
 ) -> FineTuned:
     """Train a head and a trunk further, until the loss of the validation images stops falling.
 
     The trunk is changed in place. ``seeds``: of the order and augmentation of images, and of
-    dropout. ``settings``: what else the training depends on, for its checkpoint.
+    dropout.
     """
     device = next(trunk.parameters()).device
     mixed = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     objective = SoftmaxCrossEntropy(start.head.temperature, n_validation_groups)
     curves = FineTuningCurves(n_validation=len(validation), n_validation_groups=n_validation_groups)
-    schedule_settings = vars(schedule).copy()
-    del schedule_settings["max_epochs"]  # it may always grow
-    settings = {
-        **settings,
-        **schedule_settings,
-        "trainable": trainable,
-        "seeds": list(seeds),
-        "mixed": mixed,
-        "hypervlad": __version__,
-    }
     with seeded_torch(seeds[1], device):
         network = TransferNetwork(trunk, backbone, start.head, mixed).to(device)
         network.unfreeze(trainable)
@@ -303,13 +288,11 @@ def fine_tune(
             schedule,
             seeds[0],
             curves=curves,
-            checkpoint=None if checkpoint is None else Checkpoint.at(checkpoint, settings),
         )
         trainer.fit(training, validation, verbose=verbose)
     temperature = objective.temperature_for(*evaluate(network, validation))
     head = dataclasses.replace(network.current_head(), temperature=temperature)
-    assert isinstance(trainer.curves, FineTuningCurves)
-    return FineTuned(head, network.trained_trunk_tensors(), trainer.curves)
+    return FineTuned(head, network.trained_trunk_tensors(), curves)
 
 
 def _optimiser(

@@ -1,18 +1,13 @@
-"""Training of a network epoch by epoch: images, schedule, objectives, curves, checkpoints."""
+"""Training of a network epoch by epoch: images, schedule, objectives, curves."""
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
 import math
 import os
-import reprlib
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,22 +16,18 @@ from scipy.optimize import minimize_scalar
 from torch import nn
 from torch.nn import functional
 
-from hypervlad.common.modelfile import ModelFile, ModelFileError, read_model, write_model
 from hypervlad.common.progress import ProgressBar
 from hypervlad.common.wording import counted, warn_user
 from hypervlad.features.loading import ImageLoader
 from hypervlad.statistics.splits import holdout_split
 
 _LOG_TEMPERATURE_STD = 0.5  # of the prior around the initial temperature; see `temperature_for`
-_KIND = "training_checkpoint"
-_NETWORK, _BEST, _OPTIMISER, _RANDOM = "network.", "best.", "optimiser.", "random."
 _MAX_IN_MEMORY = 2 * 1024**3  # bytes; more than this goes to a temporary file
 _EVALUATION_BATCH = 32
 _VALIDATION_FRACTION = 0.2
 _MIN_GROUPS = 5  # held out; with fewer, their loss says little
 
 Augmentation = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
-Array = TypeVar("Array")
 
 
 @dataclass(frozen=True)
@@ -193,67 +184,8 @@ class FineTuningCurves(Curves):
         return int(np.argmin([self.start_loss, *self.validation_loss])) - 1
 
 
-class CheckpointError(ValueError):
-    """A checkpoint is damaged or belongs to another training; the message says what to do."""
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """The file of an unfinished training, and the JSON-able settings that it depends on."""
-
-    path: Path
-    settings: Mapping[str, Any]
-
-    @classmethod
-    def at(cls, location: str | os.PathLike[str], settings: Mapping[str, Any]) -> Checkpoint:
-        """Return the checkpoint in a file, or the one for these settings in a folder."""
-        check_location(location)
-        path = Path(location)
-        if path.is_dir():
-            text = json.dumps(settings, sort_keys=True)
-            path = path / f"training-{hashlib.sha256(text.encode()).hexdigest()[:16]}.checkpoint"
-        return cls(path, settings)
-
-    def write(self, curves: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
-        """Replace the file, atomically and without pickle."""
-        header = {"settings": self.settings, "curves": dict(curves)}
-        arrays = {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
-        write_model(self.path, _KIND, header, arrays)
-
-    def read(self) -> ModelFile | None:
-        """Return what the file holds; None if there is none, CheckpointError if it does not fit."""
-        if not self.path.exists():
-            return None
-        try:
-            content = read_model(self.path, kind=_KIND)
-        except ModelFileError as error:
-            raise CheckpointError(
-                f"the checkpoint cannot be used: {error} Or delete the file to start again"
-            ) from error
-        found, expected = content.header["settings"], json.loads(json.dumps(self.settings))
-        different = sorted(k for k in {*found, *expected} if found.get(k) != expected.get(k))
-        if different:
-            listed = "; ".join(
-                f"{name}: {reprlib.repr(found.get(name))}, now {reprlib.repr(expected.get(name))}"
-                for name in different
-            )
-            raise CheckpointError(
-                f"{self.path} is the checkpoint of another training ({listed}): give another file, "
-                "give a folder (where each training has its own file), or delete this one"
-            )
-        return content
-
-
-def check_location(location: str | os.PathLike[str]) -> None:
-    """Raise a `CheckpointError` unless a file can be there; a trailing slash means a folder."""
-    name, path = os.fspath(location), Path(location)
-    folder = path if name.endswith(("/", os.sep)) else path.parent
-    if not (path.is_dir() or folder.is_dir()):
-        raise CheckpointError(f"checkpoint={name!r}: there is no folder {folder}; create it first")
-
-
 class Trainer:
-    """Trains the parameters of a network that require gradients; can resume after any epoch.
+    """Trains the parameters of a network that require gradients.
 
     The seed is that of order and augmentation; dropout uses torch's global generator.
     """
@@ -268,10 +200,9 @@ class Trainer:
         seed: int,
         *,
         curves: Curves | None = None,
-        checkpoint: Checkpoint | None = None,
     ) -> None:
         self.network, self.objective, self.optimiser = network, objective, optimiser
-        self.augmentation, self.schedule, self.checkpoint = augmentation, schedule, checkpoint
+        self.augmentation, self.schedule = augmentation, schedule
         self.generator = torch.Generator().manual_seed(seed)
         self.curves = Curves() if curves is None else curves
         self.best: dict[str, torch.Tensor] = {}
@@ -280,16 +211,14 @@ class Trainer:
     @torch.enable_grad()
     def fit(self, training: Samples, validation: Samples, *, verbose: bool = False) -> Curves:
         """Train to the end, and leave the network with the weights of its best epoch."""
-        self._resume()
-        if isinstance(self.curves, FineTuningCurves) and not len(self.curves):
+        if isinstance(self.curves, FineTuningCurves):
             self.curves.start_loss, self.curves.start_accuracy = self._evaluate(validation)
             self._keep_best()
-        epochs = range(len(self.curves), self.schedule.max_epochs)
+        epochs = range(self.schedule.max_epochs)
         for _ in (bar := ProgressBar(epochs, unit="epoch", disable=not verbose)):
             if self._has_converged():
                 break
             self._run_epoch(training, validation)
-            self._save_checkpoint()
             curves = self.curves
             losses = {"loss": curves.loss[-1], "validation": curves.validation_loss[-1]}
             bar.set_postfix({name: f"{value:.3f}" for name, value in losses.items()})
@@ -343,68 +272,6 @@ class Trainer:
         loss = self.objective.validation_loss(outputs, targets)
         return loss, float(self.objective.is_correct(outputs, targets).double().mean())
 
-    # --- checkpoints ---------------------------------------------------------------------------
-
-    def _save_checkpoint(self) -> None:
-        if self.checkpoint is None:
-            return
-        tensors = {_NETWORK + name: value for name, value in trained_tensors(self.network).items()}
-        tensors |= {_BEST + name: value for name, value in self.best.items()}
-        for number, values in self.optimiser.state_dict()["state"].items():
-            tensors |= {f"{_OPTIMISER}{number}.{k}": torch.as_tensor(v) for k, v in values.items()}
-        states = {"augmentation": self.generator.get_state(), "torch": torch.get_rng_state()}
-        if self._device.type == "cuda":
-            states["cuda"] = torch.cuda.get_rng_state(self._device)
-        tensors |= {_RANDOM + name: state for name, state in states.items()}
-        self.checkpoint.write(dataclasses.asdict(self.curves), tensors)
-
-    def _resume(self) -> None:
-        content = None if self.checkpoint is None else self.checkpoint.read()
-        if self.checkpoint is None or content is None:
-            return
-        curves = type(self.curves)(**content.header["curves"])
-        if len(curves) > self.schedule.max_epochs:
-            raise CheckpointError(
-                f"{self.checkpoint.path}: {len(curves)} epochs are already done, more than "
-                f"max_epochs={self.schedule.max_epochs}; delete the file to start again"
-            )
-        if not self._fits(content.arrays):
-            raise CheckpointError(
-                f"{self.checkpoint.path}: its tensors are not those that this network trains; "
-                "delete the file to start again"
-            )
-        tensors = {name: torch.from_numpy(array) for name, array in content.arrays.items()}
-        self.curves = curves
-        self.best = {k: v.to(self._device) for k, v in _under(_BEST, tensors).items()}
-        self.network.load_state_dict(_under(_NETWORK, tensors), strict=False)
-        state: dict[int, dict[str, torch.Tensor]] = {}
-        for name, value in _under(_OPTIMISER, tensors).items():
-            number, _, key = name.partition(".")
-            state.setdefault(int(number), {})[key] = value
-        self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": state})
-        states = _under(_RANDOM, tensors)
-        self.generator.set_state(states["augmentation"])
-        torch.set_rng_state(states["torch"])
-        if self._device.type == "cuda" and "cuda" in states:
-            torch.cuda.set_rng_state(states["cuda"], self._device)
-
-    def _fits(self, arrays: Mapping[str, NDArray[Any]]) -> bool:
-        shapes = {name: tuple(v.shape) for name, v in trained_tensors(self.network).items()}
-        for prefix in (_NETWORK, _BEST):
-            if {name: v.shape for name, v in _under(prefix, arrays).items()} != shapes:
-                return False
-        n_trained = sum(len(group["params"]) for group in self.optimiser.param_groups)
-        numbers = {name.partition(".")[0] for name in _under(_OPTIMISER, arrays)}
-        return numbers == {str(number) for number in range(n_trained)}
-
-    @property
-    def _device(self) -> torch.device:
-        return next(self.network.parameters()).device
-
-
-def _under(prefix: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
-    return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
-
 
 def trained_tensors(network: nn.Module) -> dict[str, torch.Tensor]:
     parameters = network.named_parameters()
@@ -446,14 +313,6 @@ class TrainingImages:
         """Return all or some images, with their class numbers from those of all (n,)."""
         chosen = np.arange(len(self)) if chosen is None else chosen
         return Samples(self.pixels, self.rows[chosen], codes[chosen], device, _EVALUATION_BATCH)
-
-    def digest(self, *values: NDArray[Any] | None) -> str:
-        """Return the SHA-256 of the images and of arrays with a value for each, such as labels."""
-        digest = hashlib.sha256()
-        for row, own in enumerate(self.digests):
-            others = [None if each is None else each.tolist()[row] for each in values]
-            digest.update(f"{own} {others!r}\n".encode())
-        return digest.hexdigest()
 
 
 def load_training_images(images: list[Any], loader: ImageLoader) -> TrainingImages:

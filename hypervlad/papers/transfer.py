@@ -26,7 +26,6 @@ from hypervlad.common.base import (
     Part,
     Record,
     Value,
-    to_json,
 )
 from hypervlad.common.constraints import (
     VERBOSE,
@@ -37,7 +36,6 @@ from hypervlad.common.constraints import (
     OneOf,
     RandomState,
     check_value,
-    is_integer,
 )
 from hypervlad.common.limits import MAX_INPUT_SIDE
 from hypervlad.features.encoding import EncodedImages, check_finite, encode_loaded
@@ -46,7 +44,6 @@ from hypervlad.features.loading import Batch, ImageLoader, ReadReport
 from hypervlad.features.network import (
     NetworkSource,
     TappedNetwork,
-    architecture,
     build_network,
     check_tensors,
     map_channels,
@@ -74,12 +71,11 @@ from hypervlad.papers.finetuning import (
 from hypervlad.papers.training import (
     FineTuningCurves,
     Schedule,
-    check_location,
     hold_out,
     load_training_images,
     warn_of_few_groups,
 )
-from hypervlad.statistics.splits import check_groups, first_appearance_codes, joined_groups
+from hypervlad.statistics.splits import check_groups, joined_groups
 
 _WARM_UP = 10  # steps
 
@@ -114,9 +110,6 @@ class TransferClassifier(ClassifierMixin, NetworkEstimator):
     patience : int, default=5
         Epochs without a lower validation loss after which training stops. The best weights are
         kept. If no epoch is better than the start, the model is that of "features".
-    checkpoint : path, optional
-        File where a training is saved after each epoch, for the same ``fit`` to resume, perhaps
-        with more ``max_epochs``. In a folder, each training has its own file.
     read_options : dict or ReadOptions, optional
     on_error : {"raise", "skip"}, default="raise"
     device : str, default="auto"
@@ -173,10 +166,6 @@ class TransferClassifier(ClassifierMixin, NetworkEstimator):
         "batch_size": [Integer()],
         "max_epochs": [Integer()],
         "patience": [Integer()],
-        "checkpoint": [
-            InstanceOf((str, os.PathLike), "a file or a folder to save the training in"),
-            None,
-        ],
         "read_options": [InstanceOf((Mapping, ReadOptions), "a dict or a ReadOptions"), None],
         "on_error": [OneOf("raise", "skip")],
         "device": [InstanceOf((str, torch.device), '"auto", "cpu" or "cuda"')],
@@ -199,7 +188,6 @@ class TransferClassifier(ClassifierMixin, NetworkEstimator):
         "whole_network_": Value(bool),
         "n_images_": Value(int, Integer()),
     }
-    _unsaved_parameters = NetworkEstimator._unsaved_parameters | {"checkpoint"}
 
     classes_: NDArray[Any]
     head_: SoftmaxHead
@@ -227,7 +215,6 @@ class TransferClassifier(ClassifierMixin, NetworkEstimator):
         batch_size: int = 32,
         max_epochs: int = 30,
         patience: int = 5,
-        checkpoint: str | os.PathLike[str] | None = None,
         read_options: Mapping[str, Any] | ReadOptions | None = None,
         on_error: Literal["raise", "skip"] = "raise",
         device: str = "auto",
@@ -244,7 +231,6 @@ class TransferClassifier(ClassifierMixin, NetworkEstimator):
         self.batch_size = batch_size
         self.max_epochs = max_epochs
         self.patience = patience
-        self.checkpoint = checkpoint
         self.read_options = read_options
         self.on_error = on_error
         self.device = device
@@ -277,7 +263,7 @@ class TransferClassifier(ClassifierMixin, NetworkEstimator):
         Raises
         ------
         ValueError
-            Unusable parameters or labels, no group to hold out, or another training's checkpoint.
+            Unusable parameters or labels, or no group to hold out.
         ImageReadError
             An image that cannot be read; named.
         """
@@ -292,14 +278,11 @@ class TransferClassifier(ClassifierMixin, NetworkEstimator):
         network = build_network(backbone.name, self.weights, backbone.taps[-1:], device)
         loader = self._loader(image_size, read_options, backbone.preprocessing)
         data = load_training_images(images, loader)
-        labels, known = (
-            labels[data.positions],
-            first_appearance_codes(own[data.positions], "groups"),
-        )
+        labels = labels[data.positions]
         if len(data) < len(images):
             check_classes(labels)
         classes, codes = np.unique(labels, return_inverse=True)
-        joined = joined_groups(known, data.digests)
+        joined = joined_groups(own[data.positions], data.digests)
         features = [
             averaged_features(network, backbone, normalised_images(part, backbone))
             for part in data.samples(codes, device).image_batches()
@@ -318,24 +301,15 @@ class TransferClassifier(ClassifierMixin, NetworkEstimator):
                 data.samples(codes, device, held_out),
                 self.trainable,
                 Schedule(
-                    to_json(self.learning_rate),
-                    to_json(self.batch_size),
-                    to_json(self.max_epochs),
-                    to_json(self.patience),
+                    self.learning_rate,
+                    self.batch_size,
+                    self.max_epochs,
+                    self.patience,
                     warm_up=_WARM_UP,
                     even_batches=True,
                 ),
                 n_validation_groups=len(np.unique(joined[held_out])),
                 seeds=(seeds[2], seeds[3]),
-                checkpoint=self.checkpoint,
-                settings={
-                    "data": data.digest(labels, known),
-                    "network": architecture(backbone),
-                    "taps": list(backbone.taps),
-                    "preprocessing": backbone.preprocessing.to_dict(),
-                    "weights": network.digest,
-                    "image_size": image_size,
-                },
                 verbose=self.verbose,
             )
         fitted, tensors = network, {}
@@ -422,14 +396,6 @@ class TransferClassifier(ClassifierMixin, NetworkEstimator):
     def check_parameters(self) -> None:
         super().check_parameters()
         check_read_options(self.read_options)
-        if self.checkpoint is not None:
-            check_location(self.checkpoint)
-            if not is_integer(self.random_state):
-                raise ValueError(
-                    "a checkpoint needs an integer random_state, not "
-                    f"{self.random_state!r}: a training with other random numbers in each run "
-                    "cannot be resumed"
-                )
 
     def _size_for(self, backbone: Backbone) -> int:
         minimum = backbone.preprocessing.minimum_size

@@ -304,8 +304,7 @@ def test_saved_again_it_is_the_same_file(fitted, tmp_path):
 
 
 #: Of a machine or a run: a file does not hold them, and they are the defaults after loading.
-UNSAVED = {"batch_size", "checkpoint", "device", "memory", "n_jobs", "runtime", "tile_size"}
-UNSAVED |= {"verbose"}
+UNSAVED = {"batch_size", "device", "memory", "n_jobs", "runtime", "tile_size", "verbose"}
 
 
 def plain(value):
@@ -451,7 +450,6 @@ VALUES = {
     ),
     "boosting": ([None], ["boosted", 5, BoostedSoftmaxClassifier, HypercolumnVLAD()]),
     "calibrate": ([True, np.bool_(False)], [0, "True", None]),
-    "checkpoint": ([None], [5, True]),
     "device": (["cpu", "auto", torch.device("cpu")], [0, None]),
     "encoder": ([None], ["vgg16", 5, HypercolumnVLAD]),
     "fpr": ([0.01, 0.99], [0, 1, NAN, True, "0.1", None]),

@@ -252,7 +252,6 @@ def test_skipped_images_are_left_out_and_marked(mode, texture_images, tmp_path):
     [
         ({"weights": "nowhere.pth"}, {}, "no such weights file"),
         ({"image_size": 2}, {}, "image_size must be .* at least 4 and at most 2048 or 'auto', not"),
-        ({"checkpoint": 3}, {}, "checkpoint must be a file or a folder"),
         ({}, {"y": ["a"] * 23}, "23 labels .* for 24 images"),
         ({}, {"y": ["a"] * 24}, "one class only"),
         ({}, {"groups": [1, 2]}, "2 groups values for 24 images"),
