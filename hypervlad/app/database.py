@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import secrets
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -210,45 +211,33 @@ def connect(folder: Path) -> sqlite3.Connection:
     return connection
 
 
-class _QueueCursor(sqlite3.Cursor):
-    """A cursor that reports damage, and numbers beyond SQLite's range, as a QueueError."""
+def _reporting(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a cursor's method report damage, and numbers beyond SQLite's range, as a QueueError."""
 
-    def execute(self, *arguments: Any) -> _QueueCursor:
-        with self._reporting():
-            super().execute(*arguments)
-        return self
-
-    def executemany(self, *arguments: Any) -> _QueueCursor:
-        with self._reporting():
-            super().executemany(*arguments)
-        return self
-
-    def fetchone(self) -> Any:
-        with self._reporting():
-            return super().fetchone()
-
-    def fetchall(self) -> list[Any]:
-        with self._reporting():
-            return super().fetchall()
-
-    def __next__(self) -> Any:
-        with self._reporting():
-            return super().__next__()
-
-    @contextlib.contextmanager
-    def _reporting(self) -> Iterator[None]:
+    @functools.wraps(method)
+    def reporting(cursor: sqlite3.Cursor, *arguments: Any) -> Any:
         try:
-            yield
+            return method(cursor, *arguments)
         except OverflowError as error:
             raise UnknownError("the queue has no image or category of this number") from error
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             if not _is_damage(error):
                 raise
-            assert isinstance(self.connection, _QueueConnection)
+            assert isinstance(cursor.connection, _QueueConnection)
             raise QueueError(
-                f"{self.connection.path}: damaged, or no queue ({error}); restore an earlier copy "
-                "of its folder, or start another queue"
+                f"{cursor.connection.path}: damaged, or no queue ({error}); restore an earlier "
+                "copy of its folder, or start another queue"
             ) from error
+
+    return reporting
+
+
+class _QueueCursor(sqlite3.Cursor):
+    execute = _reporting(sqlite3.Cursor.execute)
+    executemany = _reporting(sqlite3.Cursor.executemany)
+    fetchone = _reporting(sqlite3.Cursor.fetchone)
+    fetchall = _reporting(sqlite3.Cursor.fetchall)
+    __next__ = _reporting(sqlite3.Cursor.__next__)
 
 
 def _is_damage(error: sqlite3.DatabaseError | UnicodeDecodeError) -> bool:
