@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ from torch.nn import functional
 
 from hypervlad.classify.boosting.linear import TrainingRows, fit_linear_margins
 from hypervlad.classify.boosting.logistic import with_exact_ties
-from hypervlad.common.base import Array, Field, StoredPart, Value
+from hypervlad.common.base import Array, StoredPart, Value
 from hypervlad.common.constraints import Number
 from hypervlad.features.hypercolumns import turned
 from hypervlad.features.lazy_torch import seeded_torch
@@ -58,19 +57,13 @@ _SMALLEST = 1e-30  # scale and temperature in a file
 class SoftmaxHead(StoredPart):
     """Softmax regression on features that are centred by a mean and divided by a scale."""
 
-    _state: ClassVar[Mapping[str, Field]] = {
-        "mean": Array("float64", 1),
-        "scale": Array("float64", 1, at_least=_SMALLEST),
-        "coef": Array("float64", 2),
-        "intercept": Array("float64", 1),
-        "temperature": Value(float, Number(at_least=_SMALLEST, at_most=1 / _SMALLEST)),
-    }
-
-    mean: FloatArray  # (p,)
-    scale: FloatArray  # (p,)
-    coef: FloatArray  # (p, n_classes)
-    intercept: FloatArray  # (n_classes,)
-    temperature: float = 1.0
+    mean: Annotated[FloatArray, Array("float64", 1)]  # (p,)
+    scale: Annotated[FloatArray, Array("float64", 1, at_least=_SMALLEST)]  # (p,)
+    coef: Annotated[FloatArray, Array("float64", 2)]  # (p, n_classes)
+    intercept: Annotated[FloatArray, Array("float64", 1)]  # (n_classes,)
+    temperature: Annotated[
+        float, Value(float, Number(at_least=_SMALLEST, at_most=1 / _SMALLEST))
+    ] = 1.0
 
     def __post_init__(self) -> None:
         n_features, n_classes = self.coef.shape
@@ -287,7 +280,7 @@ def fine_tune(
             augment_micrographs,
             schedule,
             seeds[0],
-            curves=curves,
+            curves,
         )
         trainer.fit(training, validation, verbose=verbose)
     temperature = objective.temperature_for(*evaluate(network, validation))

@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from hypervlad.classify.boosting.logistic import decided_classes, probabilities, with_exact_ties
 from hypervlad.classify.fitting import checked_labels
-from hypervlad.common.base import ArrayDict, Field, ImageEstimator, Labels, Record, Value
+from hypervlad.common.base import ArrayDict, ImageEstimator, Labels, Record, Value
 from hypervlad.common.constraints import (
     VERBOSE,
     Alternatives,
@@ -142,19 +142,12 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
         "random_state": [RandomState(), None],
         "verbose": VERBOSE,
     }
-    _fitted_state: ClassVar[Mapping[str, Field]] = {
-        "classes_": Labels(),
-        "weights_": ArrayDict(),
-        "curves_": Record(Curves),
-        "patch_": Value(int, Integer(_MIN_PATCH, _MAX_PATCH)),
-        "n_channels_": Value(int, OneOf(1, 3)),
-    }
 
-    classes_: NDArray[Any]
-    patch_: int
-    n_channels_: int
-    weights_: dict[str, NDArray[np.float32]]
-    curves_: Curves
+    classes_: Annotated[NDArray[Any], Labels()]
+    patch_: Annotated[int, Value(int, Integer(_MIN_PATCH, _MAX_PATCH))]
+    n_channels_: Annotated[int, Value(int, OneOf(1, 3))]
+    weights_: Annotated[dict[str, NDArray[np.float32]], ArrayDict()]
+    curves_: Annotated[Curves, Record(Curves)]
 
     def __init__(
         self,

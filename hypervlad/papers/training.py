@@ -184,81 +184,64 @@ class FineTuningCurves(Curves):
         return int(np.argmin([self.start_loss, *self.validation_loss])) - 1
 
 
+@dataclass(eq=False)
 class Trainer:
-    """Trains the parameters of a network that require gradients.
+    """Trains the parameters of a network that require gradients."""
 
-    The seed is that of order and augmentation; dropout uses torch's global generator.
-    """
-
-    def __init__(
-        self,
-        network: nn.Module,
-        objective: BinaryCrossEntropy | SoftmaxCrossEntropy,
-        optimiser: torch.optim.Optimizer,
-        augmentation: Augmentation,
-        schedule: Schedule,
-        seed: int,
-        *,
-        curves: Curves | None = None,
-    ) -> None:
-        self.network, self.objective, self.optimiser = network, objective, optimiser
-        self.augmentation, self.schedule = augmentation, schedule
-        self.generator = torch.Generator().manual_seed(seed)
-        self.curves = Curves() if curves is None else curves
-        self.best: dict[str, torch.Tensor] = {}
-        self._rates = [group["lr"] for group in optimiser.param_groups]
+    network: nn.Module
+    objective: BinaryCrossEntropy | SoftmaxCrossEntropy
+    optimiser: torch.optim.Optimizer
+    augmentation: Augmentation
+    schedule: Schedule
+    seed: int  # of order and augmentation; dropout uses torch's global generator
+    curves: Curves = field(default_factory=Curves)
 
     @torch.enable_grad()
     def fit(self, training: Samples, validation: Samples, *, verbose: bool = False) -> Curves:
         """Train to the end, and leave the network with the weights of its best epoch."""
-        if isinstance(self.curves, FineTuningCurves):
-            self.curves.start_loss, self.curves.start_accuracy = self._evaluate(validation)
-            self._keep_best()
+        generator = torch.Generator().manual_seed(self.seed)
+        rates = [group["lr"] for group in self.optimiser.param_groups]
+        curves, best = self.curves, dict[str, torch.Tensor]()
+        if isinstance(curves, FineTuningCurves):
+            curves.start_loss, curves.start_accuracy = self._evaluate(validation)
+            best = self._weights()
         epochs = range(self.schedule.max_epochs)
-        for _ in (bar := ProgressBar(epochs, unit="epoch", disable=not verbose)):
-            if self._has_converged():
+        for epoch in (bar := ProgressBar(epochs, unit="epoch", disable=not verbose)):
+            loss, accuracy = self._learn(training, epoch, generator, rates)
+            curves.loss.append(loss)
+            curves.accuracy.append(accuracy)
+            validation_loss, accuracy = self._evaluate(validation)
+            if not math.isfinite(validation_loss):
+                raise ValueError(
+                    f"the network's loss is {validation_loss} after {epoch + 1} epochs at "
+                    f"learning_rate={self.schedule.learning_rate}; use a smaller one"
+                )
+            curves.validation_loss.append(validation_loss)
+            curves.validation_accuracy.append(accuracy)
+            if curves.best_epoch == epoch:
+                best = self._weights()
+            bar.set_postfix({"loss": f"{loss:.3f}", "validation": f"{validation_loss:.3f}"})
+            if epoch - curves.best_epoch >= self.schedule.patience:
                 break
-            self._run_epoch(training, validation)
-            curves = self.curves
-            losses = {"loss": curves.loss[-1], "validation": curves.validation_loss[-1]}
-            bar.set_postfix({name: f"{value:.3f}" for name, value in losses.items()})
-        self.network.load_state_dict(self.best, strict=False)
-        return self.curves
+        self.network.load_state_dict(best, strict=False)
+        return curves
 
-    def _has_converged(self) -> bool:
-        since = len(self.curves) - 1 - self.curves.best_epoch if len(self.curves) else 0
-        return since >= self.schedule.patience
+    def _weights(self) -> dict[str, torch.Tensor]:
+        return {name: value.clone() for name, value in trained_tensors(self.network).items()}
 
-    def _run_epoch(self, training: Samples, validation: Samples) -> None:
-        loss, accuracy = self._learn(training)
-        self.curves.loss.append(loss)
-        self.curves.accuracy.append(accuracy)
-        loss, accuracy = self._evaluate(validation)
-        if not math.isfinite(loss):
-            raise ValueError(
-                f"the network's loss is {loss} after {len(self.curves) + 1} epochs at "
-                f"learning_rate={self.schedule.learning_rate}; use a smaller one"
-            )
-        self.curves.validation_loss.append(loss)
-        self.curves.validation_accuracy.append(accuracy)
-        if self.curves.best_epoch == len(self.curves) - 1:
-            self._keep_best()
-
-    def _keep_best(self) -> None:
-        self.best = {name: value.clone() for name, value in trained_tensors(self.network).items()}
-
-    def _learn(self, training: Samples) -> tuple[float, float]:
+    def _learn(
+        self, training: Samples, epoch: int, generator: torch.Generator, rates: list[float]
+    ) -> tuple[float, float]:
         """Run once over all samples; return the mean loss and accuracy."""
         self.network.train()
         total = n_correct = 0.0
-        order = torch.randperm(len(training), generator=self.generator)
-        batches = self.schedule.batches(order)
-        for step, numbers in enumerate(batches, start=len(batches) * len(self.curves)):
+        batches = self.schedule.batches(torch.randperm(len(training), generator=generator))
+        for step, numbers in enumerate(batches, start=len(batches) * epoch):
             factor = self.schedule.rate_factor(step)
-            for group, rate in zip(self.optimiser.param_groups, self._rates, strict=True):
+            for group, rate in zip(self.optimiser.param_groups, rates, strict=True):
                 group["lr"] = factor * rate
             images, targets = training.batch(numbers)
-            outputs = self.network(self.augmentation(images, self.generator))
+            outputs = self.network(self.augmentation(images, generator))
             loss = self.objective.loss(outputs, targets)
             self.optimiser.zero_grad()
             loss.backward()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -20,7 +20,6 @@ from hypervlad.classify.fitting import check_classes, checked_labels
 from hypervlad.common.base import (
     ArrayDict,
     Arrays,
-    Field,
     Labels,
     Maybe,
     Part,
@@ -173,35 +172,20 @@ class TransferClassifier(ClassifierMixin, NetworkEstimator):
         "random_state": [RandomState(), None],
         "verbose": VERBOSE,
     }
-    _fitted_state: ClassVar[Mapping[str, Field]] = {
-        "classes_": Labels(),
-        "head_": Part(SoftmaxHead),
-        "C_": Value(float, Number(above=0)),
-        "history_": Maybe(Record(FineTuningCurves)),
-        "backbone_": Value(str),
-        "trainable_": Value(str),
-        "image_size_": Value(int, Integer(1, MAX_INPUT_SIDE)),
-        "read_options_": Record(ReadOptions),
-        "preprocessing_": Record(Preprocessing),
-        "weights_digest_": Value(str),
-        "network_state_": ArrayDict(),
-        "whole_network_": Value(bool),
-        "n_images_": Value(int, Integer()),
-    }
 
-    classes_: NDArray[Any]
-    head_: SoftmaxHead
-    C_: float
-    history_: FineTuningCurves | None
-    backbone_: str
-    trainable_: Literal["head", "last", "all"]
-    image_size_: int
-    read_options_: ReadOptions
-    preprocessing_: Preprocessing
-    weights_digest_: str
-    network_state_: dict[str, NDArray[Any]]
-    whole_network_: bool
-    n_images_: int
+    classes_: Annotated[NDArray[Any], Labels()]
+    head_: Annotated[SoftmaxHead, Part(SoftmaxHead)]
+    C_: Annotated[float, Value(float, Number(above=0))]
+    history_: Annotated[FineTuningCurves | None, Maybe(Record(FineTuningCurves))]
+    backbone_: Annotated[str, Value(str)]
+    trainable_: Annotated[Literal["head", "last", "all"], Value(str)]
+    image_size_: Annotated[int, Value(int, Integer(1, MAX_INPUT_SIDE))]
+    read_options_: Annotated[ReadOptions, Record(ReadOptions)]
+    preprocessing_: Annotated[Preprocessing, Record(Preprocessing)]
+    weights_digest_: Annotated[str, Value(str)]
+    network_state_: Annotated[dict[str, NDArray[Any]], ArrayDict()]
+    whole_network_: Annotated[bool, Value(bool)]
+    n_images_: Annotated[int, Value(int, Integer())]
 
     def __init__(
         self,
