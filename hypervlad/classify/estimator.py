@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +37,6 @@ from hypervlad.classify.held_out import HeldOut
 from hypervlad.classify.training_images import ImageFormats, TrainingImages, project_vectors
 from hypervlad.common.base import (
     Arrays,
-    Field,
     ImageEstimator,
     Labels,
     Maybe,
@@ -132,23 +131,14 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         "encoder": PartParameter("encoder_", default_encoder),
         "boosting": PartParameter("boosting_", default_learner),
     }
-    _fitted_state: ClassVar[Mapping[str, Field]] = {
-        "encoder_": Part(HypercolumnVLAD),
-        "boosting_": Part(BoostedSoftmaxClassifier),
-        "classes_": Labels(),
-        "held_out_": Maybe(Part(HeldOut)),
-        "training_": Part(TrainingImages),
-        "formats_": Record(ImageFormats),
-        "n_images_": Value(int, Integer()),
-    }
 
-    classes_: np.ndarray
-    encoder_: HypercolumnVLAD
-    boosting_: Any
-    held_out_: HeldOut | None
-    training_: TrainingImages
-    formats_: ImageFormats
-    n_images_: int
+    classes_: Annotated[np.ndarray, Labels()]
+    encoder_: Annotated[HypercolumnVLAD, Part(HypercolumnVLAD)]
+    boosting_: Annotated[Any, Part(BoostedSoftmaxClassifier)]
+    held_out_: Annotated[HeldOut | None, Maybe(Part(HeldOut))]
+    training_: Annotated[TrainingImages, Part(TrainingImages)]
+    formats_: Annotated[ImageFormats, Record(ImageFormats)]
+    n_images_: Annotated[int, Value(int, Integer())]
     fit_seconds_: dict[str, float]
 
     def __init__(

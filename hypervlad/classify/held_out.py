@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hypervlad.classify.boosting.classifier import BoostedSoftmaxClassifier
-from hypervlad.common.base import Array, Field, Parts, StoredPart
+from hypervlad.common.base import Array, Parts, StoredPart
 from hypervlad.common.wording import counted, name_some, warn_user
 from hypervlad.statistics.classification import Evaluation
 from hypervlad.statistics.conformal import (
@@ -60,19 +59,13 @@ class HeldOut(StoredPart):
         Columns of classes of a single group, which cannot be held out.
     """
 
-    _state: ClassVar[Mapping[str, Field]] = {
-        "learners": Parts(BoostedSoftmaxClassifier),
-        "proba": Array("float64", 2, at_least=0, at_most=1),
-        **dict.fromkeys(("codes", "groups", "models", "rows", "lone"), Array("int64", 1)),
-    }
-
-    learners: list[Any]
-    proba: NDArray[np.float64]
-    codes: NDArray[np.intp]
-    groups: NDArray[np.intp]
-    models: NDArray[np.intp]
-    rows: NDArray[np.intp]
-    lone: NDArray[np.intp]
+    learners: Annotated[list[Any], Parts(BoostedSoftmaxClassifier)]
+    proba: Annotated[NDArray[np.float64], Array("float64", 2, at_least=0, at_most=1)]
+    codes: Annotated[NDArray[np.intp], Array("int64", 1)]
+    groups: Annotated[NDArray[np.intp], Array("int64", 1)]
+    models: Annotated[NDArray[np.intp], Array("int64", 1)]
+    rows: Annotated[NDArray[np.intp], Array("int64", 1)]
+    lone: Annotated[NDArray[np.intp], Array("int64", 1)]
 
     def __len__(self) -> int:
         return len(self.codes)

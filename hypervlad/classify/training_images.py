@@ -10,16 +10,16 @@ detection"). The limits come from comparing the training images with those of ot
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import dct
 from sklearn.metrics import pairwise_distances_chunked
 
-from hypervlad.common.base import Array, Field, Labels, Part, StoredPart, Value, Values
+from hypervlad.common.base import Array, Labels, Part, StoredPart, Value, Values
 from hypervlad.common.constraints import Integer
 from hypervlad.common.limits import MAX_POINT
 from hypervlad.common.wording import counted, verb, warn_user
@@ -66,29 +66,20 @@ class TrainingImages(StoredPart):
         Limits of distance and emptiness, each exceeded by 2.5 % of the training images.
     """
 
-    _state: ClassVar[Mapping[str, Field]] = {
-        "names": Values(str, list),
-        "labels": Labels(distinct=False),
-        "groups": Array("int64", 1),
-        "positions": Array("int64", 1, at_least=0),
-        "digests": Part(ImageDigests),
-        "points": _POINTS,
-        "empty": _POINTS,
-        "n_features": Value(int, Integer(1)),
-        "usual": Array("float64", 1, at_least=_MIN_DISTANCE),
-        "limits": Array("float64", 1, at_least=0, at_most=np.inf),
-    }
-
-    names: list[str]
-    labels: NDArray[Any]
-    groups: NDArray[np.intp]
-    positions: NDArray[np.intp]
-    digests: ImageDigests
-    points: NDArray[np.float32]
-    empty: NDArray[np.float32]
-    n_features: int
-    usual: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
-    limits: NDArray[np.float64] = field(default_factory=lambda: np.zeros(2))
+    names: Annotated[list[str], Values(str, list)]
+    labels: Annotated[NDArray[Any], Labels(distinct=False)]
+    groups: Annotated[NDArray[np.intp], Array("int64", 1)]
+    positions: Annotated[NDArray[np.intp], Array("int64", 1, at_least=0)]
+    digests: Annotated[ImageDigests, Part(ImageDigests)]
+    points: Annotated[NDArray[np.float32], _POINTS]
+    empty: Annotated[NDArray[np.float32], _POINTS]
+    n_features: Annotated[int, Value(int, Integer(1))]
+    usual: Annotated[NDArray[np.float64], Array("float64", 1, at_least=_MIN_DISTANCE)] = field(
+        default_factory=lambda: np.empty(0)
+    )
+    limits: Annotated[NDArray[np.float64], Array("float64", 1, at_least=0, at_most=np.inf)] = field(
+        default_factory=lambda: np.zeros(2)
+    )
 
     def __len__(self) -> int:
         return len(self.labels)

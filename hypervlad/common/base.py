@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import re
 import reprlib
+import typing
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple, Protocol, Self, TypeAlias
 
@@ -268,14 +270,23 @@ class Maybe:
         return None if packed is None else self.field.unpack(packed, arrays)
 
 
-class StoredPart(CachingPart):
-    """A dataclass in a model whose fields a model file holds as `_state` declares."""
+@functools.cache
+def stored_fields(kind: type) -> dict[str, Field]:
+    """Return the attributes of a class that a model file holds: those annotated with a `Field`.
 
-    _state: ClassVar[Mapping[str, Field]]
+    Such as ``n_images_: Annotated[int, Value(int)]``.
+    """
+    hints = typing.get_type_hints(kind, include_extras=True)
+    stored = {name: hint for name, hint in hints.items() if hasattr(hint, "__metadata__")}
+    return {name: hint.__metadata__[0] for name, hint in stored.items()}
+
+
+class StoredPart(CachingPart):
+    """A dataclass in a model, of which a model file holds its `stored_fields`."""
 
     def to_state(self) -> tuple[dict[str, Any], Arrays]:
         header, arrays = dict[str, Any](), Arrays()
-        for name, field in self._state.items():
+        for name, field in stored_fields(type(self)).items():
             header[name], own = field.pack(getattr(self, name))
             arrays |= {_joined(name, key): array for key, array in own.items()}
         return header, arrays
@@ -284,7 +295,7 @@ class StoredPart(CachingPart):
     def from_state(cls, header: Mapping[str, Any], arrays: Mapping[str, Any]) -> Self:
         """Undo ``to_state``; a ValueError or TypeError for what cannot be such a part."""
         remaining, found = dict(arrays), dict[str, Any]()
-        for name, field in cls._state.items():
+        for name, field in stored_fields(cls).items():
             try:
                 found[name] = field.unpack(header[name], _arrays_of(name, remaining))
             except KeyError as error:
@@ -304,7 +315,7 @@ class PartParameter(NamedTuple):
 
 
 class Estimator(BaseEstimator):
-    """An estimator with declared parameter constraints and a declared state.
+    """An estimator with declared parameter constraints, of which a file holds its `stored_fields`.
 
     Rules across parameters or fitted attributes go into `check_parameters` and `_check_state`.
 
@@ -314,8 +325,6 @@ class Estimator(BaseEstimator):
         For every parameter: see :func:`hypervlad.common.constraints.check_value`.
     _kind : str
         Of its model file; listed in :mod:`hypervlad.loading`.
-    _fitted_state : dict of str to Field
-        The fitted attributes that a model file holds.
     _part_parameters : dict of str to PartParameter
     _unsaved_parameters : frozenset of str
         What belongs to a machine or a run and not to the model; defaults after loading.
@@ -323,7 +332,6 @@ class Estimator(BaseEstimator):
 
     _parameter_constraints: ClassVar[Mapping[str, Alternatives]] = {}
     _kind: ClassVar[str]
-    _fitted_state: ClassVar[Mapping[str, Field]] = {}
     _part_parameters: ClassVar[Mapping[str, PartParameter]] = {}
     _unsaved_parameters: ClassVar[frozenset[str]] = frozenset(
         {"device", "memory", "n_jobs", "tile_size", "verbose"}
@@ -372,7 +380,7 @@ class Estimator(BaseEstimator):
         """Return the fitted model as JSON and arrays, by default without the network's weights."""
         check_is_fitted(self)
         fitted, arrays = dict[str, Any](), Arrays()
-        for name, field in self._fitted_state.items():
+        for name, field in stored_fields(type(self)).items():
             if _may_be_missing(field) and not hasattr(self, name):
                 continue
             value = getattr(self, name)
@@ -390,7 +398,7 @@ class Estimator(BaseEstimator):
         try:
             model = cls(**cls._parameters_from(header["parameters"]))
             fitted, remaining = dict(header["fitted"]), dict(arrays)
-            for name, field in cls._fitted_state.items():
+            for name, field in stored_fields(cls).items():
                 if _may_be_missing(field) and name not in fitted:
                     continue
                 own = _arrays_of(name, remaining)

@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from scipy.ndimage import uniform_filter
 from sklearn.metrics import pairwise_distances_argmin_min
 from sklearn.preprocessing import normalize
 
-from hypervlad.common.base import Array
+from hypervlad.common.base import Array, StoredPart
 from hypervlad.defects.thresholds import PlaceScores, image_score
 from hypervlad.features.encoder import HypercolumnVLAD
 from hypervlad.features.encoding import random_pixels
@@ -50,7 +50,6 @@ _WEAK_EDGE = 0.3  # of the mean variance of grey levels: edges of less are not f
 _NO_EDGE = 1e-12  # a variance of grey levels that is a rounding error
 _N_TURNS = 4
 _MAX_CELLS = 100_000  # of all reference images; of 384 channels they take 150 MB
-_CELLS = Array("float32", 2, -1.001, 1.001)
 
 
 class CellMaps:
@@ -215,14 +214,19 @@ def _of_neighbours(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 @dataclass(frozen=True, eq=False)
-class ReferenceCells:
+class ReferenceCells(StoredPart):
     """Defect-free cells (n, D) of unit length, with which those of an image are compared.
 
     The score of a cell is its cosine distance from the nearest of them, that of an image the mean
     over its highest 1 %, as in AnomalyDINO.
     """
 
-    cells: NDArray[np.float32]
+    cells: Annotated[NDArray[np.float32], Array("float32", 2, -1.001, 1.001)]
+
+    def __post_init__(self) -> None:
+        lengths = np.linalg.norm(self.cells, axis=1)
+        if not self.cells.size or not ((np.abs(lengths - 1) < 1e-3) | (lengths == 0)).all():
+            raise ValueError(f"the {len(self.cells)} reference cells are not of unit length")
 
     @property
     def n_features(self) -> int:
@@ -243,20 +247,6 @@ class ReferenceCells:
             of_unit_length(cells), self.cells, metric="sqeuclidean"
         )
         return np.asarray(squares / 2, dtype=np.float32).reshape(cells.shape[:2])
-
-    def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        return {}, {"cells": self.cells}
-
-    @classmethod
-    def from_state(
-        cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
-    ) -> ReferenceCells:
-        """Undo `to_state`; ValueError if no cells are there, or they are not of unit length."""
-        cells = _CELLS.checked(arrays["cells"], "cells")
-        lengths = np.linalg.norm(cells, axis=1)
-        if not cells.size or not ((np.abs(lengths - 1) < 1e-3) | (lengths == 0)).all():
-            raise ValueError(f"the {len(cells)} reference cells are not of unit length")
-        return cls(cells)
 
 
 class ReferenceCellsFit:

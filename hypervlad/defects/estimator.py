@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from tempfile import TemporaryDirectory
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,7 +17,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from hypervlad.classify.boosting.classifier import BoostedSoftmaxClassifier
-from hypervlad.common.base import Field, ImageEstimator, Part, PartParameter, Value
+from hypervlad.common.base import ImageEstimator, Part, PartParameter, Value
 from hypervlad.common.constraints import (
     VERBOSE,
     Alternatives,
@@ -202,33 +202,24 @@ class PatchDefectScorer(ImageEstimator):
         "random_state": [RandomState(), None],
         "verbose": VERBOSE,
     }
-    _fitted_state: ClassVar[Mapping[str, Field]] = {
-        "encoder_": Part(HypercolumnVLAD),
-        "model_": Part(NormalImages, ReferenceCells, LabelledCells, LabelledWindows),
-        "threshold_": Value(float),
-        "region_rule_": Part(RegionRule),
-        "limits_": Part(DetectionLimits),
-        "held_out_": Part(HeldOutScores),
-        "patch_": Value(int, _PIXELS),
-        "tile_size_": Value(int, TILE_SIDES),
-        "n_images_": Value(int, Integer()),
-        "training_": Part(ImageDigests),
-    }
     _part_parameters: ClassVar[Mapping[str, PartParameter]] = {
         "encoder": PartParameter("encoder_", window_encoder),
         "boosting": PartParameter("boosting_", BoostedSoftmaxClassifier),
     }
 
-    encoder_: HypercolumnVLAD
-    model_: NormalImages | ReferenceCells | LabelledCells | LabelledWindows
-    threshold_: float
-    region_rule_: RegionRule
-    limits_: DetectionLimits
-    held_out_: HeldOutScores
-    patch_: int
-    tile_size_: int
-    n_images_: int
-    training_: ImageDigests
+    encoder_: Annotated[HypercolumnVLAD, Part(HypercolumnVLAD)]
+    model_: Annotated[
+        NormalImages | ReferenceCells | LabelledCells | LabelledWindows,
+        Part(NormalImages, ReferenceCells, LabelledCells, LabelledWindows),
+    ]
+    threshold_: Annotated[float, Value(float)]
+    region_rule_: Annotated[RegionRule, Part(RegionRule)]
+    limits_: Annotated[DetectionLimits, Part(DetectionLimits)]
+    held_out_: Annotated[HeldOutScores, Part(HeldOutScores)]
+    patch_: Annotated[int, Value(int, _PIXELS)]
+    tile_size_: Annotated[int, Value(int, TILE_SIDES)]
+    n_images_: Annotated[int, Value(int, Integer())]
+    training_: Annotated[ImageDigests, Part(ImageDigests)]
 
     def __init__(
         self,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from scipy.ndimage import distance_transform_edt, find_objects
 from skimage.measure import label
 from skimage.morphology import reconstruction
 
-from hypervlad.common.base import Field, Maybe, StoredPart, Value
+from hypervlad.common.base import Maybe, StoredPart, Value
 from hypervlad.common.constraints import Number
 from hypervlad.objects.measures import feret_diameters
 from hypervlad.objects.particle import Outline, Outlines, cropped
@@ -99,10 +99,8 @@ class RegionRule(StoredPart):
         region.
     """
 
-    _state: ClassVar[Mapping[str, Field]] = {"least": _FINITE, "usual": Maybe(_FINITE)}
-
-    least: float
-    usual: float | None
+    least: Annotated[float, _FINITE]
+    usual: Annotated[float | None, Maybe(_FINITE)]
 
     @classmethod
     def of(cls, images: Sequence[tuple[NDArray[np.floating], float]], usual: float) -> RegionRule:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from sklearn.base import clone
 
 from hypervlad.classify.boosting.classifier import BoostedSoftmaxClassifier
 from hypervlad.classify.fitting import checked_labels, of_length
-from hypervlad.common.base import Array, Field, Part, StoredPart
+from hypervlad.common.base import Array, Part, StoredPart
 from hypervlad.defects.cells import (
     CellMaps,
     Cells,
@@ -58,9 +58,7 @@ _SIDES = (None, 112)
 class LabelledWindows(StoredPart):
     """A fitted boosted softmax on window vectors; one of its classes is "normal"."""
 
-    _state: ClassVar[Mapping[str, Field]] = {"learner": Part(BoostedSoftmaxClassifier)}
-
-    learner: BoostedSoftmaxClassifier
+    learner: Annotated[BoostedSoftmaxClassifier, Part(BoostedSoftmaxClassifier)]
 
     def __post_init__(self) -> None:
         if NORMAL not in self.learner.classes_.tolist():
@@ -248,13 +246,9 @@ def _checked_patch_labels(y: Any, n_images: int) -> NDArray[Any]:
 class LabelledCells(StoredPart):
     """A fitted linear model of hypercolumns: descriptions of a cell at several sizes, joined."""
 
-    _state: ClassVar[Mapping[str, Field]] = {
-        "learner": Part(BoostedSoftmaxClassifier),
-        "scale": Array("float32", 1, 0),
-    }
-
-    learner: BoostedSoftmaxClassifier
-    scale: NDArray[np.float32]  # (n,), by which hypercolumns are multiplied first
+    learner: Annotated[BoostedSoftmaxClassifier, Part(BoostedSoftmaxClassifier)]
+    # (n,), by which hypercolumns are multiplied first
+    scale: Annotated[NDArray[np.float32], Array("float32", 1, 0)]
 
     def __post_init__(self) -> None:
         learner, scale = self.learner, self.scale

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import gumbel_r, median_abs_deviation
 
-from hypervlad.common.base import Array, Field, StoredPart
+from hypervlad.common.base import Array, StoredPart
 from hypervlad.common.wording import counted, percent, verb, warn_user
 from hypervlad.features.patches import NORMAL
 from hypervlad.features.windows import UNKNOWN, TrainingWindows
@@ -89,15 +89,9 @@ class HeldOutScores(StoredPart):
         Numbers of their groups.
     """
 
-    _state: ClassVar[Mapping[str, Field]] = {
-        "scores": Array("float32", 1),
-        "images": Array("int64", 1, 0),
-        "groups": Array("int64", 1, 0),
-    }
-
-    scores: NDArray[np.float32]
-    images: NDArray[np.int64]
-    groups: NDArray[np.int64]
+    scores: Annotated[NDArray[np.float32], Array("float32", 1)]
+    images: Annotated[NDArray[np.int64], Array("int64", 1, 0)]
+    groups: Annotated[NDArray[np.int64], Array("int64", 1, 0)]
 
     def __post_init__(self) -> None:
         lengths = [len(self.scores), len(self.images), len(self.groups)]

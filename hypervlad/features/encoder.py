@@ -7,7 +7,7 @@ import functools
 import os
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import joblib
 import numpy as np
@@ -16,7 +16,7 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from hypervlad.common.base import Arrays, Field, Record, Value, Values, to_json
+from hypervlad.common.base import Arrays, Record, Value, Values, to_json
 from hypervlad.common.constraints import (
     VERBOSE,
     Alternatives,
@@ -205,25 +205,16 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Network
         "on_error": [OneOf("raise", "skip")],
         "verbose": VERBOSE,
     }
-    _fitted_state: ClassVar[Mapping[str, Field]] = {
-        "codebook_": CodebookField(),
-        "taps_": Values(str),
-        "preprocessing_": Record(Preprocessing),
-        "weights_digest_": Value(str),
-        "seed_": Value(int, Integer(0, 2**32 - 1)),
-        "n_images_": Value(int, Integer()),
-        "is_of_particles_": Value(bool),
-    }
     _unsaved_parameters = NetworkEstimator._unsaved_parameters | {"batch_size", "runtime"}
 
-    codebook_: Codebook
+    codebook_: Annotated[Codebook, CodebookField()]
     fitted_params_: EncoderParams
-    taps_: tuple[str, ...]
-    preprocessing_: Preprocessing
-    weights_digest_: str
-    seed_: int
-    n_images_: int
-    is_of_particles_: bool
+    taps_: Annotated[tuple[str, ...], Values(str)]
+    preprocessing_: Annotated[Preprocessing, Record(Preprocessing)]
+    weights_digest_: Annotated[str, Value(str)]
+    seed_: Annotated[int, Value(int, Integer(0, 2**32 - 1))]
+    n_images_: Annotated[int, Value(int, Integer())]
+    is_of_particles_: Annotated[bool, Value(bool)]
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from tempfile import TemporaryDirectory
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from hypervlad.classify.boosting.classifier import BoostedSoftmaxClassifier
 from hypervlad.classify.fitting import of_length
-from hypervlad.common.base import Field, ImageEstimator, Part, PartParameter, Value
+from hypervlad.common.base import ImageEstimator, Part, PartParameter, Value
 from hypervlad.common.constraints import (
     VERBOSE,
     Alternatives,
@@ -131,27 +131,18 @@ class AlignmentClassifier(ImageEstimator):
         "random_state": [RandomState(), None],
         "verbose": VERBOSE,
     }
-    _fitted_state: ClassVar[Mapping[str, Field]] = {
-        "encoder_": Part(HypercolumnVLAD),
-        "boosting_": Part(BoostedSoftmaxClassifier),
-        "window_": Value(int, _WINDOW),
-        "tile_size_": Value(int, TILE_SIDES),
-        "n_images_": Value(int, Integer()),
-        "n_windows_": Value(int, Integer()),
-        "aligned_share_": Value(float, Number(at_least=0, at_most=1)),
-    }
     _part_parameters: ClassVar[Mapping[str, PartParameter]] = {
         "encoder": PartParameter("encoder_", default_alignment_encoder),
         "boosting": PartParameter("boosting_", BoostedSoftmaxClassifier),
     }
 
-    encoder_: HypercolumnVLAD
-    boosting_: BoostedSoftmaxClassifier
-    window_: int
-    tile_size_: int
-    n_images_: int
-    n_windows_: int
-    aligned_share_: float
+    encoder_: Annotated[HypercolumnVLAD, Part(HypercolumnVLAD)]
+    boosting_: Annotated[BoostedSoftmaxClassifier, Part(BoostedSoftmaxClassifier)]
+    window_: Annotated[int, Value(int, _WINDOW)]
+    tile_size_: Annotated[int, Value(int, TILE_SIDES)]
+    n_images_: Annotated[int, Value(int, Integer())]
+    n_windows_: Annotated[int, Value(int, Integer())]
+    aligned_share_: Annotated[float, Value(float, Number(at_least=0, at_most=1))]
 
     def __init__(
         self,

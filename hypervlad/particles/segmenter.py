@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from skimage.transform import resize
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from hypervlad.common.base import ArrayDict, Field, Maybe, Record, Value, Values
+from hypervlad.common.base import ArrayDict, Maybe, Record, Value, Values
 from hypervlad.common.constraints import (
     VERBOSE,
     Alternatives,
@@ -178,33 +178,19 @@ class HypercolumnSegmenter(NetworkEstimator):
         "random_state": [RandomState(), None],
         "verbose": VERBOSE,
     }
-    _fitted_state: ClassVar[Mapping[str, Field]] = {
-        "backbone_": Value(str),
-        "decoder_": ArrayDict(),
-        "held_out_": Maybe(Record(HeldOutSegmentation)),
-        "separation_": Maybe(Value(float, Number(at_least=0, at_most=1))),
-        "contrast_": Value(float, Number(above=0)),
-        "pixel_size_": Maybe(Value(float, Number(above=0))),
-        "diameters_": Maybe(Values(float)),
-        "taps_": Values(str),
-        "weights_digest_": Value(str),
-        "losses_": Values(float),
-        "n_images_": Value(int, Integer()),
-        "n_particles_": Value(int, Integer(0)),
-    }
 
-    backbone_: str
-    decoder_: dict[str, NDArray[np.float32]]
-    held_out_: HeldOutSegmentation | None
-    separation_: float | None
-    contrast_: float
-    pixel_size_: float | None
-    diameters_: tuple[float, ...] | None
-    taps_: tuple[str, ...]
-    weights_digest_: str
-    losses_: tuple[float, ...]
-    n_images_: int
-    n_particles_: int
+    backbone_: Annotated[str, Value(str)]
+    decoder_: Annotated[dict[str, NDArray[np.float32]], ArrayDict()]
+    held_out_: Annotated[HeldOutSegmentation | None, Maybe(Record(HeldOutSegmentation))]
+    separation_: Annotated[float | None, Maybe(Value(float, Number(at_least=0, at_most=1)))]
+    contrast_: Annotated[float, Value(float, Number(above=0))]
+    pixel_size_: Annotated[float | None, Maybe(Value(float, Number(above=0)))]
+    diameters_: Annotated[tuple[float, ...] | None, Maybe(Values(float))]
+    taps_: Annotated[tuple[str, ...], Values(str)]
+    weights_digest_: Annotated[str, Value(str)]
+    losses_: Annotated[tuple[float, ...], Values(float)]
+    n_images_: Annotated[int, Value(int, Integer())]
+    n_particles_: Annotated[int, Value(int, Integer(0))]
 
     def __init__(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import joblib
 import numpy as np
@@ -43,7 +43,7 @@ from hypervlad.classify.boosting.trees import (
     tree_margins,
     xgboost_parameters,
 )
-from hypervlad.common.base import Array, Arrays, Estimator, Field, Labels, Maybe, Value, Values
+from hypervlad.common.base import Array, Arrays, Estimator, Labels, Maybe, Value, Values
 from hypervlad.common.constraints import (
     VERBOSE,
     Alternatives,
@@ -172,32 +172,19 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         "random_state": [RandomState(), None],
         "verbose": VERBOSE,
     }
-    _fitted_state: ClassVar[Mapping[str, Field]] = {
-        "classes_": Labels(),
-        "n_features_in_": Value(int, Integer(1, MAX_TREE_COLUMNS)),
-        "feature_names_in_": Maybe(_NamesField(), may_be_missing=True),
-        "C_": Maybe(Values(float)),
-        "block_weights_": Maybe(Values(float)),
-        "linear_coef_": Maybe(Array("float64", 2)),
-        "linear_intercept_": Array("float64", 1),
-        "n_estimators_": Value(int, Integer(0)),
-        "tree_gain_": Maybe(Value(float)),
-        "tree_gain_error_": Maybe(Value(float, may_be_infinite=True)),
-        "block_widths_": Maybe(Values(int)),
-        "booster_": Maybe(BoosterField()),
-    }
 
-    classes_: NDArray[Any]
-    n_features_in_: int
-    C_: tuple[float, ...] | None
-    block_weights_: tuple[float, ...] | None
-    linear_coef_: FloatArray | None
-    linear_intercept_: FloatArray
-    n_estimators_: int
-    tree_gain_: float | None
-    tree_gain_error_: float | None
-    block_widths_: tuple[int, ...] | None
-    booster_: xgboost.Booster | None
+    classes_: Annotated[NDArray[Any], Labels()]
+    n_features_in_: Annotated[int, Value(int, Integer(1, MAX_TREE_COLUMNS))]
+    feature_names_in_: Annotated[NDArray[Any], Maybe(_NamesField(), may_be_missing=True)]
+    C_: Annotated[tuple[float, ...] | None, Maybe(Values(float))]
+    block_weights_: Annotated[tuple[float, ...] | None, Maybe(Values(float))]
+    linear_coef_: Annotated[FloatArray | None, Maybe(Array("float64", 2))]
+    linear_intercept_: Annotated[FloatArray, Array("float64", 1)]
+    n_estimators_: Annotated[int, Value(int, Integer(0))]
+    tree_gain_: Annotated[float | None, Maybe(Value(float))]
+    tree_gain_error_: Annotated[float | None, Maybe(Value(float, may_be_infinite=True))]
+    block_widths_: Annotated[tuple[int, ...] | None, Maybe(Values(int))]
+    booster_: Annotated[xgboost.Booster | None, Maybe(BoosterField())]
 
     def __init__(
         self,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any
 
 import numpy as np
 import xgboost
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hypervlad.classify.boosting.linear import Folds, TrainingRows
 from hypervlad.classify.boosting.logistic import FloatArray, IntArray, log_losses, n_margins
-from hypervlad.common.base import Array, Arrays, Field, StoredPart, Value
+from hypervlad.common.base import Array, Arrays, StoredPart, Value, stored_fields
 from hypervlad.common.constraints import Integer
 from hypervlad.common.limits import (
     MAX_TREE_COLUMNS,
@@ -38,17 +38,6 @@ _NODES = {
 }
 _LARGEST = float(np.finfo(np.float32).max)
 _FINITE = Array("float32", 1, -_LARGEST, _LARGEST)
-_ARRAYS = {
-    "n_nodes": Array("int32", 1, at_least=1),
-    "left": Array("int32", 1),
-    "right": Array("int32", 1),
-    "column": Array("int32", 1, at_least=0),
-    "condition": _FINITE,
-    "default_left": Array("uint8", 1, at_most=1),
-    "weight": _FINITE,
-    "gain": _FINITE,
-    "hessian": _FINITE,
-}
 
 # The best of many rounds looks better on held-out rows than it is. On real images, a threshold of
 # one standard error kept trees that lowered the accuracy; two did not.
@@ -258,23 +247,17 @@ class TreeArrays(StoredPart):
     node's optimal value, `gain` the loss that its split saves, and `hessian` its sum of hessians.
     """
 
-    _state: ClassVar[Mapping[str, Field]] = {
-        "n_classes": Value(int, Integer(2)),
-        "n_features": Value(int, Integer(1, MAX_TREE_COLUMNS)),
-        **_ARRAYS,
-    }
-
-    n_classes: int
-    n_features: int
-    n_nodes: NDArray[np.int32]
-    left: NDArray[np.int32]
-    right: NDArray[np.int32]
-    column: NDArray[np.int32]
-    condition: NDArray[np.float32]
-    default_left: NDArray[np.uint8]
-    weight: NDArray[np.float32]
-    gain: NDArray[np.float32]
-    hessian: NDArray[np.float32]
+    n_classes: Annotated[int, Value(int, Integer(2))]
+    n_features: Annotated[int, Value(int, Integer(1, MAX_TREE_COLUMNS))]
+    n_nodes: Annotated[NDArray[np.int32], Array("int32", 1, at_least=1)]
+    left: Annotated[NDArray[np.int32], Array("int32", 1)]
+    right: Annotated[NDArray[np.int32], Array("int32", 1)]
+    column: Annotated[NDArray[np.int32], Array("int32", 1, at_least=0)]
+    condition: Annotated[NDArray[np.float32], _FINITE]
+    default_left: Annotated[NDArray[np.uint8], Array("uint8", 1, at_most=1)]
+    weight: Annotated[NDArray[np.float32], _FINITE]
+    gain: Annotated[NDArray[np.float32], _FINITE]
+    hessian: Annotated[NDArray[np.float32], _FINITE]
 
     @classmethod
     def from_booster(cls, booster: xgboost.Booster) -> TreeArrays:
@@ -286,9 +269,10 @@ class TreeArrays(StoredPart):
             learner = json.loads(booster.save_raw("json"), parse_float=str)["learner"]
             parameters = learner["learner_model_param"]
             trees = learner["gradient_booster"]["model"]["trees"]
+            fields: Any = stored_fields(cls)
             nodes = {
                 name: pa.array([value for tree in trees for value in tree[theirs]])
-                .cast(pa.from_numpy_dtype(np.dtype(_ARRAYS[name].dtype)))
+                .cast(pa.from_numpy_dtype(np.dtype(fields[name].dtype)))
                 .to_numpy()
                 for name, theirs in _NODES.items()
             }
