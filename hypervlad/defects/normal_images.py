@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-import reprlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 
-from hypervlad.common.base import Array
+from hypervlad.common.base import Array, Parts, StoredPart, Value
+from hypervlad.common.constraints import Number
 from hypervlad.common.limits import MAX_NORMAL_VALUE
 from hypervlad.defects.cells import (
     DESCRIPTIONS,
@@ -20,7 +20,6 @@ from hypervlad.defects.cells import (
     SIDES,
     CellMaps,
     Cells,
-    Description,
     describe,
     mean_and_deviation,
     places_of,
@@ -45,6 +44,7 @@ _HIGH_QUANTILE = 0.9  # the quantile of distances that is 1 after standardisatio
 _MAX_PROFILE_IMAGES = 200  # held out, from which usual distances are learnt
 _BLOCK = 2**11  # cells whose distances are computed at once, in the processor's cache
 _ALIGNED_SHAPE = (28, 28)  # of the maps of usual distances of aligned images
+_N_ALIGNED_PLACES = math.prod(_ALIGNED_SHAPE)
 # A map shows where; the score of an image, whether. Each is weighted for its own purpose.
 _MAP_WEIGHTS = np.array([4, 1, 1, 1], np.float32) / 7  # the finest part shows places best
 _PLACE_SHARE = 1 / 3  # of the logarithm of a spread that is of the own place: see `standardised`
@@ -52,38 +52,55 @@ _IMAGE_POWER, _USUAL_LEVEL = 0.5, 0.5  # see `combined`
 
 _MIN_SCALE = 1e-3  # if even the highest cells of all images are more usual than the median
 
+_VECTOR = Array("float32", 1, -MAX_NORMAL_VALUE, MAX_NORMAL_VALUE)
+_MATRIX = Array("float32", 2, -MAX_NORMAL_VALUE, MAX_NORMAL_VALUE)
+_PROFILE = Array("float32", 1, 0, MAX_NORMAL_VALUE)
+
 FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class NormalCells:
+class NormalCells(StoredPart):
     """A codebook of whitened defect-free cells, or of windows of them, at one size of images."""
 
-    description: Description
-    mean: NDArray[np.float32]  # (D,)
-    whitening: NDArray[np.float32]  # (D, D), to a space of equal variance in all directions
-    codewords: NDArray[np.float32]  # (K, D), in that space
+    mean: Annotated[NDArray[np.float32], _VECTOR]  # (D,)
+    # (D, D), to a space of equal variance in all directions
+    whitening: Annotated[NDArray[np.float32], _MATRIX]
+    codewords: Annotated[NDArray[np.float32], _MATRIX]  # (K, D), in that space
     # The median of held-out defect-free cells, and how far their 90 % quantile lies above it: by
-    # the distances from the edges in cells, or, for aligned images, by place (R, S).
-    usual: NDArray[np.float32] = field(default_factory=lambda: np.zeros(_N_PLACES, np.float32))
-    spread: NDArray[np.float32] = field(default_factory=lambda: np.ones(_N_PLACES, np.float32))
+    # the distances from the edges in cells, or, for aligned images, by place, row by row.
+    usual: Annotated[NDArray[np.float32], _PROFILE] = field(
+        default_factory=lambda: np.zeros(_N_PLACES, np.float32)
+    )
+    spread: Annotated[NDArray[np.float32], _PROFILE] = field(
+        default_factory=lambda: np.ones(_N_PLACES, np.float32)
+    )
+
+    def __post_init__(self) -> None:
+        n, shapes = len(self.mean), [getattr(self, each.name).shape for each in fields(self)]
+        n_places = _N_ALIGNED_PLACES if self.is_aligned else _N_PLACES
+        expected = [(n,), (n, n), (len(self.codewords), n), (n_places,), (n_places,)]
+        if not (n and len(self.codewords)) or shapes != expected or not self.spread.all():
+            raise ValueError(f"the arrays of the model of normal images do not fit: {shapes}")
 
     @classmethod
-    def fit(cls, description: Description, rows: Cells, n_codewords: int, seed: int) -> NormalCells:
+    def fit(cls, rows: Cells, n_codewords: int, seed: int) -> NormalCells:
         """Learn from described cells (n, D); usual distances are still missing."""
         kept, mean, whitening = whitened(rows)
         codewords = codewords_of(kept, mean, whitening, n_codewords, seed)
-        found = (array.astype(np.float32) for array in (mean, whitening, codewords))
-        return cls(description, *found)
+        return cls(*(array.astype(np.float32) for array in (mean, whitening, codewords)))
 
-    def distances(self, cells: Cells, means: Cells | None = None) -> NDArray[np.float32]:
+    @property
+    def is_aligned(self) -> bool:
+        return len(self.usual) != _N_PLACES
+
+    def distances(self, cells: Cells, means: Cells, *, relative: bool) -> NDArray[np.float32]:
         """Return the distance (R, S) of each cell (R, S, D) of an image from its codeword.
 
-        ``means`` over the description's windows need not be computed again.
+        ``means`` are over the windows of a description, which may be ``relative``.
         """
-        means = window_means(cells, self.description.window) if means is None else means
         centre, whitening, offset = self.mean, self.whitening, np.zeros_like(self.mean)
-        if self.description.relative:  # a matrix is divided faster than all cells
+        if relative:  # a matrix is divided faster than all cells
             centre, deviation = mean_and_deviation(cells)
             offset, whitening = -self.mean @ whitening, whitening / deviation[:, None]
         middle, start, matrix, codewords = map(
@@ -107,11 +124,11 @@ class NormalCells:
         Spreads are geometric means of that of the place, with the weight ``place_share``, and of a
         typical one.
         """
-        is_aligned = self.usual.ndim == 2
-        typical = float(np.median(self.spread) if is_aligned else self.spread[-1])
+        typical = float(np.median(self.spread) if self.is_aligned else self.spread[-1])
         spread = self.spread**place_share * typical ** (1 - place_share)
-        if is_aligned:
-            usual, spread = (resized(each, distances.shape) for each in (self.usual, spread))
+        if self.is_aligned:
+            maps = (each.reshape(_ALIGNED_SHAPE) for each in (self.usual, spread))
+            usual, spread = (resized(each, distances.shape) for each in maps)
         else:
             place = places_of(distances.shape)
             usual, spread = self.usual[place], spread[place]
@@ -125,7 +142,7 @@ class NormalCells:
             stack = np.stack([resized(each, _ALIGNED_SHAPE) for each in held_out])
             around = np.pad(stack, [(0, 0), (1, 1), (1, 1)], mode="edge")
             views = np.lib.stride_tricks.sliding_window_view(around, (3, 3), axis=(1, 2))
-            groups = views.transpose(1, 2, 0, 3, 4).reshape(*_ALIGNED_SHAPE, -1)
+            groups = views.transpose(1, 2, 0, 3, 4).reshape(_N_ALIGNED_PLACES, -1)
             usual, high = np.quantile(groups, [0.5, _HIGH_QUANTILE], axis=-1)
         else:
             values = np.concatenate([each.ravel() for each in held_out])
@@ -143,17 +160,28 @@ class NormalCells:
 
 
 @dataclass(frozen=True, eq=False)
-class NormalImages:
-    """What defect-free images look like: a `NormalCells` for each description.
+class NormalImages(StoredPart):
+    """What defect-free images look like: a `NormalCells` for each of the `DESCRIPTIONS`.
 
     Distances are relative to those of held-out images: 0 is usual, and about one cell in ten of a
     usual image reaches 1.
     """
 
-    parts: tuple[NormalCells, ...]
-    weights: NDArray[np.float32]  # their sum is 1; small where defect-free images differ much
-    levels: NDArray[np.float32]  # the usual values of `log_of_highest`
-    scale: float = 1.0  # the usual score of an image
+    parts: Annotated[Sequence[NormalCells], Parts(NormalCells)]
+    # Their sum is 1; small where defect-free images differ much.
+    weights: Annotated[NDArray[np.float32], Array("float32", 1, 0, 1)]
+    levels: Annotated[NDArray[np.float32], _PROFILE]  # the usual values of `log_of_highest`
+    # The usual score of an image.
+    scale: Annotated[float, Value(float, Number(above=0, below=MAX_NORMAL_VALUE))] = 1.0
+
+    def __post_init__(self) -> None:
+        n_parts, weights = len(DESCRIPTIONS), self.weights
+        fits = weights.shape == self.levels.shape == (n_parts,) == (len(self.parts),)
+        fits &= len({(part.mean.shape, part.is_aligned) for part in self.parts}) == 1
+        if not fits or not weights.all() or abs(float(weights.sum()) - 1) >= 1e-3:
+            raise ValueError(
+                f"the {len(self.parts)} parts do not fit: weights {weights}, levels {self.levels}"
+            )
 
     @property
     def n_features(self) -> int:
@@ -187,54 +215,6 @@ class NormalImages:
         places = (places + _USUAL_LEVEL) * unusual**_IMAGE_POWER - _USUAL_LEVEL
         return places.astype(np.float32), self.scale * unusual
 
-    def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        arrays = {
-            f"{i}.{name}": getattr(part, name)
-            for i, part in enumerate(self.parts)
-            for name in (*_ARRAYS, *_PROFILES)
-        }
-        arrays |= {"weights": self.weights, "levels": self.levels}
-        descriptions = [list(part.description) for part in self.parts]
-        return {"parts": descriptions, "scale": self.scale}, arrays
-
-    @classmethod
-    def from_state(
-        cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
-    ) -> NormalImages:
-        """Undo `to_state`; ValueError if the arrays do not fit together."""
-        expected = [list(each) for each in DESCRIPTIONS]
-        if header["parts"] != expected:
-            raise ValueError(
-                f"the descriptions are {reprlib.repr(header['parts'])}; expected {expected}"
-            )
-        n_channels, is_aligned = arrays["0.mean"].size, arrays["0.usual"].ndim == 2
-        profile = Array("float32", 2 if is_aligned else 1, 0, MAX_NORMAL_VALUE)
-        fields = _ARRAYS | dict.fromkeys(_PROFILES, profile)
-        parts = []
-        for i, description in enumerate(DESCRIPTIONS):
-            own = {name: each.checked(arrays[f"{i}.{name}"], name) for name, each in fields.items()}
-            shapes = {name: array.shape for name, array in own.items()}
-            places = _ALIGNED_SHAPE if is_aligned else (_N_PLACES,)
-            if (
-                min(n_channels, len(own["codewords"])) < 1
-                or shapes["mean"] != (n_channels,)
-                or shapes["whitening"] != (n_channels, n_channels)
-                or shapes["codewords"][1] != n_channels
-                or not shapes["usual"] == shapes["spread"] == places
-                or not own["spread"].all()
-            ):
-                raise ValueError(f"the arrays of the model of normal images do not fit: {shapes}")
-            parts.append(NormalCells(description, **own))
-        weights = Array("float32", 1, 0, 1).checked(arrays["weights"], "weights")
-        levels = Array("float32", 1, 0, MAX_NORMAL_VALUE).checked(arrays["levels"], "levels")
-        fits = weights.shape == levels.shape == (len(parts),)
-        if not fits or not weights.all() or abs(float(weights.sum()) - 1) >= 1e-3:
-            raise ValueError(f"the parts do not fit: weights {weights}, levels {levels}")
-        scale = header["scale"]
-        if not isinstance(scale, float) or not 0 < scale < MAX_NORMAL_VALUE:
-            raise ValueError(f"the scale of the scores is {scale!r}; expected a number above 0")
-        return cls(tuple(parts), weights, levels, scale)
-
 
 class NormalImagesFit:
     """Learns from the cells of at most ``n_images`` images, and scores each image by the others."""
@@ -263,13 +243,8 @@ class NormalImagesFit:
         """Learn from some images; usual distances are still missing."""
         ordered = sorted(positions, key=lambda at: (self.keys[at], at))
         return [
-            NormalCells.fit(
-                description,
-                np.concatenate([self._rows[at][i] for at in ordered]),
-                self._n_codewords,
-                self._seed,
-            )
-            for i, description in enumerate(DESCRIPTIONS)
+            NormalCells.fit(np.concatenate(rows), self._n_codewords, self._seed)
+            for rows in zip(*(self._rows[at] for at in ordered), strict=True)
         ]
 
     def finish(
@@ -292,7 +267,7 @@ class NormalImagesFit:
             low, levels, high = np.quantile(logarithms, [0.25, 0.5, 0.75], axis=1)
             spreads = high - low if len(logarithms[0]) >= _MIN_IMAGES else np.ones(len(fitted))
             weights = weights_of(spreads)
-            return NormalImages(tuple(standardised), weights, levels.astype(np.float32))
+            return NormalImages(standardised, weights, levels.astype(np.float32))
 
         folds = {id(own): own for own in of_image.values()}  # the images of a fold share a model
         of_fold = {key: model(own, without=own) for key, own in folds.items()}
@@ -311,14 +286,6 @@ class NormalImagesFit:
         return {side: self._maps.kept_cells(key, size, side) for side in SIDES}
 
 
-_ARRAYS = {
-    "mean": Array("float32", 1, -MAX_NORMAL_VALUE, MAX_NORMAL_VALUE),
-    "whitening": Array("float32", 2, -MAX_NORMAL_VALUE, MAX_NORMAL_VALUE),
-    "codewords": Array("float32", 2, -MAX_NORMAL_VALUE, MAX_NORMAL_VALUE),
-}
-_PROFILES = ("usual", "spread")
-
-
 def distances_of(
     parts: Sequence[NormalCells], of_side: Mapping[int | None, Cells]
 ) -> list[NDArray[np.float32]]:
@@ -328,9 +295,8 @@ def distances_of(
         if (side, window) not in means:
             means[side, window] = window_means(of_side[side], window)
     return [
-        part.distances(of_side[side], means[side, window])
-        for part in parts
-        for side, window, _ in [part.description]
+        part.distances(of_side[side], means[side, window], relative=relative)
+        for part, (side, window, relative) in zip(parts, DESCRIPTIONS, strict=True)
     ]
 
 

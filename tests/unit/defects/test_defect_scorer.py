@@ -255,10 +255,10 @@ FACTS = {
 }
 ARRAYS = {
     "normal": [
-        ("model_.2.codewords", np.zeros((0, 16), np.float32)),
-        ("model_.2.codewords", np.full((4, 16), 1e9, np.float32)),
-        ("model_.0.usual", np.zeros((28, 28), np.float32)),
-        ("model_.3.spread", np.zeros(25, np.float32)),
+        ("model_.parts.2.codewords", np.zeros((0, 16), np.float32)),
+        ("model_.parts.2.codewords", np.full((4, 16), 1e9, np.float32)),
+        ("model_.parts.0.usual", np.zeros((28, 28), np.float32)),
+        ("model_.parts.3.spread", np.zeros(25, np.float32)),
         ("model_.weights", np.ones(4, np.float32)),
         ("model_.weights", np.array([0, 0, 0, 1], np.float32)),
     ],

@@ -119,7 +119,8 @@ class Normal:
 
     def __init__(self, scorer):
         self.scorer, (_, arrays) = scorer, scorer.to_state()
-        self.of = {name.removeprefix("model_."): each for name, each in arrays.items()}
+        names = {name: name.removeprefix("model_.").removeprefix("parts.") for name in arrays}
+        self.of = {own: arrays[name] for name, own in names.items()}
 
     def distances(self, image):
         """From the nearest codeword, for each description."""
@@ -166,15 +167,12 @@ def combined(distances, profiles, weights, levels):
     """The scores of the cells and, but for its scale, of the image."""
     mean, logarithms = np.zeros(distances[0].shape), []
 
-    def spread_out(profile, shape):
-        return profile[places_of(shape)] if profile.ndim == 1 else resized(profile, shape)
-
     for own, (usual, spread), weight in zip(distances, profiles, (4, 1, 1, 1), strict=True):
-        above = own - spread_out(usual, own.shape)
-        logarithms.append(log_of_highest(above / spread_out(spread, own.shape)))
-        typical = spread[24] if spread.ndim == 1 else np.median(spread)
-        milder = np.cbrt(spread * typical**2)  # a third of it from the place
-        mean += weight / 7 * resized(above / spread_out(milder, own.shape), mean.shape)
+        places = places_of(own.shape)
+        above = own - usual[places]
+        logarithms.append(log_of_highest(above / spread[places]))
+        milder = np.cbrt(spread * spread[24] ** 2)  # a third of it from the place
+        mean += weight / 7 * resized(above / milder[places], mean.shape)
     unusual = np.exp(np.dot(weights, np.array(logarithms) - levels))
     return (mean + 0.5) * np.sqrt(unusual) - 0.5, float(unusual)
 
