@@ -8,7 +8,7 @@ import os
 import re
 import reprlib
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, NamedTuple, Protocol, Self, TypeAlias
 
 import numpy as np
@@ -47,31 +47,24 @@ class Stateful(Protocol):
     def from_state(cls, header: Mapping[str, Any], arrays: Mapping[str, Any]) -> Self: ...
 
 
-class CachingPart:
-    """A dataclass in a model whose cached properties are neither copied nor pickled."""
-
-    def __getstate__(self: Any) -> dict[str, Any]:
-        return {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
-
-
 @dataclasses.dataclass(frozen=True)
 class Value:
     """A number, a boolean or a string that satisfies `allowed`, if given; finite by default."""
 
     kind: type
     allowed: Constraint | None = None
-    may_be_infinite: bool = False
+    is_finite: bool = True
 
     def pack(self, value: Any) -> tuple[Any, Arrays]:
         value = self.kind(value)
         if self.kind is not float or np.isfinite(value):
             return value, {}
-        if not self.may_be_infinite or np.isnan(value):
+        if self.is_finite:
             raise ModelFileError(f"a model with the value {value} cannot be saved")
-        return str(value), {}  # JSON has no infinity
+        return str(value), {}  # JSON has no infinity and no NaN
 
     def unpack(self, packed: Any, arrays: Arrays) -> Any:
-        if self.may_be_infinite and packed in ("inf", "-inf"):
+        if not self.is_finite and packed in ("inf", "-inf", "nan"):
             return float(packed)
         expected = {float: int | float, int: int, bool: bool, str: str}[self.kind]
         if not isinstance(packed, expected) or isinstance(packed, bool) != (self.kind is bool):
@@ -85,7 +78,7 @@ class Value:
 @dataclasses.dataclass(frozen=True)
 class Values:
     kind: type
-    sequence: type = tuple
+    sequence: Callable[[Iterable[Any]], Any] = tuple
 
     def pack(self, value: Any) -> tuple[Any, Arrays]:
         item = Value(self.kind)
@@ -281,8 +274,14 @@ def stored_fields(kind: type) -> dict[str, Field]:
     return {name: hint.__metadata__[0] for name, hint in stored.items()}
 
 
-class StoredPart(CachingPart):
-    """A dataclass in a model, of which a model file holds its `stored_fields`."""
+class StoredPart:
+    """A dataclass in a model, of which a file holds the `stored_fields`.
+
+    Cached properties are neither copied nor pickled.
+    """
+
+    def __getstate__(self: Any) -> dict[str, Any]:
+        return {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
 
     def to_state(self) -> tuple[dict[str, Any], Arrays]:
         header, arrays = dict[str, Any](), Arrays()

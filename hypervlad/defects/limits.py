@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import qmc
 from sklearn.linear_model import LogisticRegression
 
-from hypervlad.common.base import Array, CachingPart
+from hypervlad.common.base import Array, StoredPart, Value, Values
 from hypervlad.common.constraints import Number, OneOf, check_value
 from hypervlad.common.progress import ProgressBar
 from hypervlad.defects.findings import Finding
@@ -57,7 +57,8 @@ _ENDS = 0.025, 0.975  # of their areas
 _MOST_UNCERTAIN = 10.0  # upper over lower end of an interval, above which a size is not resolved
 _PENALTY = 10.0  # of the regression; weak
 _FINE_AREA = 1e5  # nm2: smaller ones are shown in nm2
-_MAX_AREA, _MAX_PIXEL_SIZE = 2.0**40, 1e9  # px2 and nm, in a file
+_MAX_AREA = 2.0**40  # px2, in a file
+_PIXEL_SIZE = Number(above=0, below=1e9)  # nm
 
 
 def plant(
@@ -115,8 +116,12 @@ def _ellipse(
     return np.clip(inwards / edge + 0.5, 0, 1).astype(np.float32)
 
 
+def _as_names(values: Iterable[str]) -> NDArray[np.str_]:
+    return np.array([*values], str)
+
+
 @dataclass(frozen=True, eq=False)
-class DetectionLimits(CachingPart):
+class DetectionLimits(StoredPart):
     """Synthetic defects on held-out defect-free images, and how many of them were found.
 
     A defect is found if its image is called anomalous, and a region lies on it.
@@ -148,12 +153,24 @@ class DetectionLimits(CachingPart):
     True
     """
 
-    kinds: NDArray[Any] = field(repr=False)
-    areas: NDArray[np.float32] = field(repr=False)
-    contrasts: NDArray[np.float32] = field(repr=False)
-    region_areas: NDArray[np.float32] = field(repr=False)
-    is_called: NDArray[np.bool_] = field(repr=False)
-    pixel_size: float = math.nan
+    kinds: Annotated[NDArray[Any], Values(str, _as_names)] = field(repr=False)
+    areas: Annotated[NDArray[np.float32], Array("float32", 1, 1, _MAX_AREA)] = field(repr=False)
+    contrasts: Annotated[NDArray[np.float32], Array("float32", 1, 1e-6, 1)] = field(repr=False)
+    region_areas: Annotated[NDArray[np.float32], Array("float32", 1, 0, _MAX_AREA)] = field(
+        repr=False
+    )
+    is_called: Annotated[NDArray[np.bool_], Array("bool", 1)] = field(repr=False)
+    pixel_size: Annotated[float, Value(float, _PIXEL_SIZE, is_finite=False)] = math.nan
+
+    def __post_init__(self) -> None:
+        columns = (self.kinds, self.areas, self.contrasts, self.region_areas, self.is_called)
+        lengths = {len(each) for each in columns}
+        known = set(self.kinds.tolist()) <= set(KINDS)
+        if len(lengths) > 1 or not known or math.isinf(self.pixel_size):
+            raise ValueError(
+                f"the synthetic defects do not fit: columns of {sorted(lengths)} rows, "
+                f"pixel size {self.pixel_size}"
+            )
 
     @classmethod
     def none(cls) -> DetectionLimits:
@@ -282,38 +299,6 @@ class DetectionLimits(CachingPart):
         check_value("kind", kind, [OneOf(*self._regressions)])
         check_value("contrast", contrast, [_CONTRAST])
         return self._regressions[kind]
-
-    def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        codes = [list(KINDS).index(kind) for kind in self.kinds.tolist()]
-        numbers = {name: getattr(self, name).astype(np.float32) for name in _NUMBERS}
-        size = None if math.isnan(self.pixel_size) else self.pixel_size
-        whole = {"kinds": np.array(codes, np.int64), "is_called": self.is_called.astype(np.int64)}
-        return {"pixel_size": size}, numbers | whole
-
-    @classmethod
-    def from_state(
-        cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
-    ) -> DetectionLimits:
-        """Undo ``to_state``; ValueError for arrays that cannot be of synthetic defects."""
-        own = {name: each.checked(arrays[name], name) for name, each in _NUMBERS.items()}
-        codes = Array("int64", 1, 0, len(KINDS) - 1).checked(arrays["kinds"], "kinds")
-        called = Array("int64", 1, 0, 1).checked(arrays["is_called"], "is_called")
-        lengths = {len(each) for each in (codes, called, *own.values())}
-        size = header["pixel_size"]
-        if len(lengths) > 1:
-            raise ValueError(f"the columns of synthetic defects have {sorted(lengths)} rows")
-        if size is not None and (type(size) is not float or not 0 < size < _MAX_PIXEL_SIZE):
-            raise ValueError(f"the pixel size of the synthetic defects is {size!r}")
-        names = np.array(list(KINDS))[codes]
-        nm = math.nan if size is None else size
-        return cls(names, **own, is_called=called == 1, pixel_size=nm)
-
-
-_NUMBERS = {
-    "areas": Array("float32", 1, 1, _MAX_AREA),
-    "contrasts": Array("float32", 1, 1e-6, 1),
-    "region_areas": Array("float32", 1, 0, _MAX_AREA),
-}
 
 
 def _logistic(value: float) -> float:
