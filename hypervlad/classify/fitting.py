@@ -248,21 +248,6 @@ def _fit_to_rows(
     return learner.fit(vectors[rows], labels[rows], **own)
 
 
-def _fit_silently(
-    learner: Any,
-    vectors: NDArray[np.floating],
-    labels: NDArray[Any],
-    fit_params: Mapping[str, Any],
-    rows: NDArray[np.intp],
-) -> Any:
-    """Fit without messages and warnings: the fit on all images has given them already."""
-    if "verbose" in learner.get_params():
-        learner.set_params(verbose=False)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        return _fit_to_rows(learner, vectors, labels, fit_params, rows)
-
-
 def _accepted_by(learner: Any, given: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """Return those of "groups" and "sample_weight" that the learner's ``fit`` takes."""
     accepted = {name: own for name, own in given.items() if has_fit_parameter(learner, name)}
@@ -331,7 +316,12 @@ def cross_predict(
         folds, desc="held-out folds", unit="fold", disable=None if verbose else True
     )
     for number, (train, test) in enumerate(shown):
-        learners.append(_fit_silently(clone(learner), vectors, labels, fit_params, train))
+        own = clone(learner)
+        if "verbose" in own.get_params():
+            own.set_params(verbose=False)
+        with warnings.catch_warnings():  # the fit on all images has given them already
+            warnings.simplefilter("ignore", UserWarning)
+            learners.append(_fit_to_rows(own, vectors, labels, fit_params, train))
         proba.append(learners[-1].predict_proba(vectors[test]))
         models.append(np.full(len(test), number))
     rows = np.concatenate([test for _, test in folds])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 import joblib
@@ -43,7 +43,7 @@ from hypervlad.classify.boosting.trees import (
     tree_margins,
     xgboost_parameters,
 )
-from hypervlad.common.base import Array, Arrays, Estimator, Labels, Maybe, Value, Values
+from hypervlad.common.base import Array, Estimator, Labels, Maybe, Value, Values
 from hypervlad.common.constraints import (
     VERBOSE,
     Alternatives,
@@ -69,12 +69,8 @@ _MAX_TREE_FEATURES = 64  # wider X only through its margins
 _MAX_FLOAT32 = np.finfo(np.float32).max
 
 
-class _NamesField:
-    def pack(self, value: NDArray[Any]) -> tuple[Any, Arrays]:
-        return [str(name) for name in value], {}
-
-    def unpack(self, packed: Any, arrays: Arrays) -> NDArray[Any]:
-        return np.array(Values(str).unpack(packed, arrays), dtype=object)
+def _as_names(values: Iterable[str]) -> NDArray[Any]:
+    return np.array([*values], dtype=object)
 
 
 class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
@@ -175,7 +171,7 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
 
     classes_: Annotated[NDArray[Any], Labels()]
     n_features_in_: Annotated[int, Value(int, Integer(1, MAX_TREE_COLUMNS))]
-    feature_names_in_: Annotated[NDArray[Any], Maybe(_NamesField(), may_be_missing=True)]
+    feature_names_in_: Annotated[NDArray[Any], Maybe(Values(str, _as_names), may_be_missing=True)]
     C_: Annotated[tuple[float, ...] | None, Maybe(Values(float))]
     block_weights_: Annotated[tuple[float, ...] | None, Maybe(Values(float))]
     linear_coef_: Annotated[FloatArray | None, Maybe(Array("float64", 2))]
