@@ -255,10 +255,10 @@ class _QueueConnection(sqlite3.Connection):
         super().__init__(path, **options)
         self.path = path
 
-    def execute(self, *arguments: Any) -> sqlite3.Cursor:
+    def execute(self, *arguments: Any) -> Any:
         return self.cursor(_QueueCursor).execute(*arguments)
 
-    def executemany(self, *arguments: Any) -> sqlite3.Cursor:
+    def executemany(self, *arguments: Any) -> Any:
         return self.cursor(_QueueCursor).executemany(*arguments)
 
 

@@ -263,8 +263,7 @@ class Maybe:
         return None if packed is None else self.field.unpack(packed, arrays)
 
 
-@functools.cache
-def stored_fields(kind: type) -> dict[str, Field]:
+def _stored_fields(kind: type) -> dict[str, Field]:
     """Return the attributes of a class that a model file holds: those annotated with a `Field`.
 
     Such as ``n_images_: Annotated[int, Value(int)]``.
@@ -272,6 +271,9 @@ def stored_fields(kind: type) -> dict[str, Field]:
     hints = typing.get_type_hints(kind, include_extras=True)
     stored = {name: hint for name, hint in hints.items() if hasattr(hint, "__metadata__")}
     return {name: hint.__metadata__[0] for name, hint in stored.items()}
+
+
+stored_fields: Callable[[type], dict[str, Field]] = functools.cache(_stored_fields)
 
 
 class StoredPart:
