@@ -49,22 +49,25 @@ class Stateful(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Value:
-    """A number, a boolean or a string that satisfies `allowed`, if given; finite by default."""
+    """A finite number, a boolean or a string that satisfies `allowed`, if given.
+
+    Numbers may be those of `also`, too: "inf", "-inf" or "nan".
+    """
 
     kind: type
     allowed: Constraint | None = None
-    is_finite: bool = True
+    also: tuple[str, ...] = ()
 
     def pack(self, value: Any) -> tuple[Any, Arrays]:
         value = self.kind(value)
         if self.kind is not float or np.isfinite(value):
             return value, {}
-        if self.is_finite:
+        if str(value) not in self.also:
             raise ModelFileError(f"a model with the value {value} cannot be saved")
         return str(value), {}  # JSON has no infinity and no NaN
 
     def unpack(self, packed: Any, arrays: Arrays) -> Any:
-        if not self.is_finite and packed in ("inf", "-inf", "nan"):
+        if packed in self.also:
             return float(packed)
         expected = {float: int | float, int: int, bool: bool, str: str}[self.kind]
         if not isinstance(packed, expected) or isinstance(packed, bool) != (self.kind is bool):

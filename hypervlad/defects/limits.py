@@ -160,16 +160,16 @@ class DetectionLimits(StoredPart):
         repr=False
     )
     is_called: Annotated[NDArray[np.bool_], Array("bool", 1)] = field(repr=False)
-    pixel_size: Annotated[float, Value(float, _PIXEL_SIZE, is_finite=False)] = math.nan
+    pixel_size: Annotated[float, Value(float, _PIXEL_SIZE, also=("nan",))] = math.nan
 
     def __post_init__(self) -> None:
         columns = (self.kinds, self.areas, self.contrasts, self.region_areas, self.is_called)
         lengths = {len(each) for each in columns}
-        known = set(self.kinds.tolist()) <= set(KINDS)
-        if len(lengths) > 1 or not known or math.isinf(self.pixel_size):
+        unknown = sorted(set(self.kinds.tolist()) - set(KINDS))
+        if len(lengths) > 1 or unknown:
             raise ValueError(
-                f"the synthetic defects do not fit: columns of {sorted(lengths)} rows, "
-                f"pixel size {self.pixel_size}"
+                f"the columns of synthetic defects do not fit: {sorted(lengths)} rows, and "
+                f"unknown kinds {unknown}"
             )
 
     @classmethod

@@ -178,7 +178,7 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
     linear_intercept_: Annotated[FloatArray, Array("float64", 1)]
     n_estimators_: Annotated[int, Value(int, Integer(0))]
     tree_gain_: Annotated[float | None, Maybe(Value(float))]
-    tree_gain_error_: Annotated[float | None, Maybe(Value(float, is_finite=False))]
+    tree_gain_error_: Annotated[float | None, Maybe(Value(float, also=("inf",)))]
     block_widths_: Annotated[tuple[int, ...] | None, Maybe(Values(int))]
     booster_: Annotated[xgboost.Booster | None, Maybe(BoosterField())]
 

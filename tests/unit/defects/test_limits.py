@@ -160,6 +160,6 @@ def test_the_state_of_limits_is_checked():
     ):
         with pytest.raises(ValueError):
             DetectionLimits.from_state(header, arrays | damage)
-    for damage in (*({"pixel_size": each} for each in (-1.0, 1e300, "inf")), {"kinds": ["dust"]}):
+    for damage in (*({"pixel_size": each} for each in (-1.0, 1e300)), {"kinds": ["dust"]}):
         with pytest.raises(ValueError):
             DetectionLimits.from_state(header | damage, arrays)
