@@ -321,8 +321,8 @@ class CodewordPatchesDisplay(GridDisplay):
         bottom, top = self.ax_.get_ylim()
         for row, each in enumerate(self.codewords):
             layer = each.codebook.removeprefix("per_layer.").replace("joint", "all taps")
-            lines = literal(shorten(str(each.label), 16)), f"codeword {each.number}"
-            lines += shorten(layer, 16), f"evidence {signed(each.evidence, 2)}"
+            lines = [literal(shorten(str(each.label), 16)), f"codeword {each.number}"]
+            lines += [shorten(layer, 16), f"evidence {signed(each.evidence, 2)}"]
             y = top + (row + 0.5) * (bottom - top) / len(self.codewords)
             self.ax_.text(0, y, "\n".join(lines), fontsize=8.5, va="center", linespacing=1.5)
         patches = [patch for codeword in self.codewords for patch in codeword.patches]

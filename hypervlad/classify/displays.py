@@ -176,7 +176,7 @@ class ReliabilityDisplay(_EvaluationDisplay):
         for middle, count in zip(middles.tolist(), counts.tolist(), strict=True):
             self.ax_.text(middle, 1.02, f"{count}", ha="center", fontsize=8, color=GREY)
         self.ax_.text(0, 1.02, "number:", ha="left", fontsize=8, color=GREY)
-        self.ax_.get_legend().remove()
+        self.ax_.legend().remove()
         self.ax_.set(
             xlim=(0, 1),
             ylim=(0, 1),

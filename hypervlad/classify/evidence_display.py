@@ -52,6 +52,8 @@ class EvidenceDisplay(GridDisplay):
         As returned by `MicrographClassifier.explain`.
     labels : sequence of labels, optional
         Classes to show, the same for every image. By default the predicted class.
+    runner_up : bool, default=False
+        Show the second most probable class too.
     y_true : sequence of n labels, optional
     names : sequence of n str, optional
         By default the names of the files.
@@ -77,6 +79,7 @@ class EvidenceDisplay(GridDisplay):
         explanations: Sequence[Explanation],
         *,
         labels: Sequence[Any] | None = None,
+        runner_up: bool = False,
         y_true: Sequence[Any] | None = None,
         names: Sequence[str] | None = None,
         read_options: ReadOptions | None = None,
@@ -86,7 +89,7 @@ class EvidenceDisplay(GridDisplay):
         self.y_true = one_each("true label", y_true, len(images))
         self.names = names_or_default(images, names)
         self.read_options = read_options
-        self.shown = [_classes_shown(found, labels) for found in explanations]
+        self.shown = [_classes_shown(found, labels, runner_up) for found in explanations]
 
     @classmethod
     def from_estimator(
@@ -175,12 +178,13 @@ def smooth(maps: NDArray[Any]) -> NDArray[np.float64]:
     return result
 
 
-def _classes_shown(found: Explanation, labels: Sequence[Any] | None) -> list[int]:
+def _classes_shown(found: Explanation, labels: Sequence[Any] | None, runner_up: bool) -> list[int]:
     if isinstance(labels, str):
         raise ValueError(f"labels: expected a list of classes; wrap one in a list: [{labels!r}].")
     if labels is not None:
         return [found.index_of(label) for label in labels]
-    return [int(found.probabilities.argmax())]
+    by_probability: list[int] = np.argsort(-found.probabilities, kind="stable").tolist()
+    return by_probability[: 2 if runner_up else 1]
 
 
 def _map_caption(found: Explanation, index: int) -> list[Line]:

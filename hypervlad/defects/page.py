@@ -264,7 +264,9 @@ def _held_out(scorer: Any) -> parts.Group:
 def _chart(groups: Sequence[parts.Group], threshold: float) -> parts.Chart:
     """Return histograms of scores, and a slider that covers all of them."""
     shown = [group for group in groups if group.text]
-    scores = np.concatenate([np.asarray(group.values) for group in shown] or [[threshold]])
+    scores = np.concatenate(
+        [np.asarray(group.values) for group in shown] or [np.array([threshold])]
+    )
     lowest, highest = float(scores.min()), float(scores.max())
     span = highest - lowest
     if lowest - span <= threshold <= highest + span:  # else the scores would have no room

@@ -158,7 +158,8 @@ def _of_groups(measured: Sequence[MeasuredImage], compared: FolderDiameters) -> 
     """Return the sections of histograms and groups."""
     groups = compared.groups
     unit = groups[0].places.unit
-    with_kinds = [group.places.modes if len(group.places.modes) > 1 else () for group in groups]
+    kinds_of = [group.places.modes for group in groups]
+    with_kinds = [modes[: len(modes) if len(modes) > 1 else 0] for modes in kinds_of]
     charted = [
         parts.Group(
             group.name,

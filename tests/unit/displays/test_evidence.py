@@ -51,6 +51,8 @@ def test_each_image_stands_beside_its_evidence(model, texture_images):
     assert len(display.ax_.images) == 5
     named = EvidenceDisplay(images, found, labels=["stripes", "flat"])
     assert named.shown == [[2, 0], [2, 0]]
+    order = np.argsort(-model.predict_proba(images), axis=1)
+    assert EvidenceDisplay(images, found, runner_up=True).shown == order[:, :2].tolist()
 
 
 def painted(model, image, maps, **changes):
