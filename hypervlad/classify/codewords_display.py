@@ -318,13 +318,13 @@ class CodewordPatchesDisplay(GridDisplay):
 
     def _draw(self) -> None:
         super()._draw()
-        bottom, top = self.ax_.get_ylim()
         for row, each in enumerate(self.codewords):
             layer = each.codebook.removeprefix("per_layer.").replace("joint", "all taps")
             lines = [literal(shorten(str(each.label), 16)), f"codeword {each.number}"]
             lines += [shorten(layer, 16), f"evidence {signed(each.evidence, 2)}"]
-            y = top + (row + 0.5) * (bottom - top) / len(self.codewords)
-            self.ax_.text(0, y, "\n".join(lines), fontsize=8.5, va="center", linespacing=1.5)
+            y = 1 - (row + 0.5) / len(self.codewords)
+            style: dict[str, Any] = {"fontsize": 8.5, "va": "center", "linespacing": 1.5}
+            self.ax_.text(0.01, y, "\n".join(lines), transform=self.ax_.transAxes, **style)
         patches = [patch for codeword in self.codewords for patch in codeword.patches]
         title = f"Codewords in patches{_width_text(patches)}; red: evidence for the class"
         self.ax_.set_title(title, fontsize=8.5, color=GREY, loc="left")

@@ -30,6 +30,7 @@ _GAP_INCHES = 0.16
 _LEGEND_INCHES = 0.3
 _BAR_INCHES = 0.8
 _CAPTION_POINTS = 8.5
+_MAX_ASPECT = 10
 _MAX_LETTERS = 26  # of the caption's font, across one tile
 
 
@@ -103,13 +104,6 @@ def save_png(
     return size
 
 
-def write(ax: Axes, x: float, y: float, text: str, *, inches: float = 1.0, **style: Any) -> None:
-    """Write a `FittedText`, in axes whose unit is so many inches."""
-    from hypervlad.pages.fitted_text import FittedText  # imports matplotlib
-
-    ax.add_artist(FittedText(x, y, text, inches=inches, **style))
-
-
 @dataclass(frozen=True)
 class Line:
     text: str
@@ -170,45 +164,45 @@ class GridDisplay(Display):
         return width, height + _LEGEND_INCHES * self._has_legend
 
     def _draw(self) -> None:
-        tiles, tile_height = list(self._tiles()), self.grid.tile_height
-        n_lines = max((len(tile.caption) for tile in tiles), default=0)
-        gap, line = _GAP_INCHES / _TILE_INCHES, _LINE_INCHES / _TILE_INCHES
-        n_rows, n_columns = self.grid.shape
-        pitch = tile_height + n_lines * line + gap
-        for index, tile in enumerate(tiles):
-            row, column = divmod(index, n_columns)
-            left, top = column * (1 + gap), row * pitch
-            self._draw_pixels(tile, left, top, tile_height)
-            for number, entry in enumerate(tile.caption):
-                write(
-                    self.ax_,
-                    left + 0.5,
-                    top + tile_height + (number + 0.3) * line,
-                    literal(shorten(entry.text)),
-                    inches=_TILE_INCHES,
-                    color=entry.colour,
-                    fontweight=entry.weight,
-                    fontsize=_CAPTION_POINTS,
-                    ha="center",
-                    va="top",
-                )
-        self.ax_.set_xlim(-gap / 2, n_columns * (1 + gap) - gap / 2)
-        self.ax_.set_ylim(n_rows * pitch - gap / 2, -gap / 2)
-        self.ax_.set_aspect("equal")
         self.ax_.set_axis_off()
+        (n_rows, n_columns), (width, height) = self.grid.shape, self.grid.size
+        share = 1 - _LEGEND_INCHES * self._has_legend / self.figure_size[1]  # of the height
+        tall = self.grid.tile_height * _TILE_INCHES
+        for index, tile in enumerate(self._tiles()):
+            if tile is BLANK:
+                continue
+            row, column = divmod(index, n_columns)
+            left = (column * width / n_columns + _GAP_INCHES / 2) / width
+            top = (row * height / n_rows + _GAP_INCHES / 2) / height
+            box = left, 1 - share * (top + tall / height), _TILE_INCHES / width
+            self._draw_tile(self.ax_.inset_axes((*box, share * tall / height)), tile)
 
-    def _draw_pixels(self, tile: Tile, left: float, top: float, tile_height: float) -> None:
+    def _draw_tile(self, ax: Axes, tile: Tile) -> None:
         height, width = tile.pixels.shape[:2]
-        wide, high = _drawn_size(tile.aspect or width / height)
-        x, y = left + (1 - wide) / 2, top + (tile_height - high) / 2
-        self.ax_.imshow(
+        # A strip of 10 x 1000 pixels would vanish if it were drawn to scale.
+        shown = min(max(tile.aspect or width / height, 1 / _MAX_ASPECT), _MAX_ASPECT)
+        ax.imshow(
             np.clip(tile.pixels, 0, 1),
-            extent=(x, x + wide, y + high, y),
+            aspect=width / height / shown,
             cmap="gray",
             vmin=0,
             vmax=1,
             interpolation="nearest" if tile.crisp else "antialiased",
         )
+        ax.set_axis_off()
+        for number, line in enumerate(tile.caption):
+            ax.annotate(
+                literal(shorten(line.text)),
+                (0.5, 0),
+                xytext=(0, -72 * _LINE_INCHES * (number + 0.3)),
+                xycoords="axes fraction",
+                textcoords="offset points",
+                color=line.colour,
+                fontweight=line.weight,
+                fontsize=_CAPTION_POINTS,
+                ha="center",
+                va="top",
+            )
 
     def _draw_legend(
         self,
@@ -219,27 +213,34 @@ class GridDisplay(Display):
 
         `scale` is the lower label, the colours, shape (1, n, 3), and the upper label.
         """
-        ax, inch = self.ax_, 1 / _TILE_INCHES
-        left, bottom = ax.get_xlim()[0], ax.get_ylim()[0]
-        x, y, height = left + 0.1 * inch, bottom + 0.06 * inch, 0.12 * inch
-        style: dict[str, Any] = {"va": "center", "fontsize": _CAPTION_POINTS, "color": GREY}
-        style["inches"] = _TILE_INCHES
+        from matplotlib.patches import Patch
+
+        (width, height), left = self.figure_size, 0.1
         if scale is not None:
             low, colours, high = scale
-            width = _BAR_INCHES * inch
-            shift = 0.07 * inch * (len(low) + 1)
-            write(ax, x, y + height / 2, low, ha="left", **style)
-            ax.imshow(colours, extent=(x + shift, x + shift + width, y + height, y), aspect="equal")
-            write(ax, x + shift + width, y + height / 2, f" {high}", ha="left", **style)
-            x += 2 * shift + width + 0.25 * inch
-        for text, colour in entries:
-            box = np.asarray(colour)[None, None]
-            ax.imshow(box, extent=(x, x + height, y + height, y), aspect="equal")
-            write(ax, x + height, y + height / 2, f" {text}", ha="left", **style)
-            x += height + (0.068 * len(text) + 0.2) * inch
-        # imshow has changed the limits.
-        ax.set_xlim(left, ax.get_xlim()[1])
-        ax.set_ylim(bottom + _LEGEND_INCHES * inch, ax.get_ylim()[1])
+            before, after = (0.07 * (len(text) + 1) for text in (low, high))
+            place = (left + before) / width, 0.1 / height, _BAR_INCHES / width, 0.12 / height
+            bar = self.ax_.inset_axes(place)
+            bar.imshow(colours, aspect="auto")
+            bar.set_axis_off()
+            style: dict[str, Any] = {"va": "center", "fontsize": _CAPTION_POINTS, "color": GREY}
+            for text, x, side in ((f"{low} ", 0, "right"), (f" {high}", 1, "left")):
+                bar.text(x, 0.5, text, transform=bar.transAxes, ha=side, **style)
+            left += before + _BAR_INCHES + after + 0.1
+        if entries:
+            self.ax_.legend(
+                handles=[Patch(color=colour, label=text) for text, colour in entries],
+                loc="lower left",
+                bbox_to_anchor=(left / width, 0.05 / height),
+                ncols=len(entries),
+                frameon=False,
+                fontsize=_CAPTION_POINTS,
+                labelcolor=GREY,
+                borderpad=0,
+                borderaxespad=0,
+                handlelength=1,
+                columnspacing=1.2,
+            )
 
     def _read(self, image: Any) -> NDArray[np.float32]:
         return read_image(image, **asdict(self.read_options or ReadOptions()))
@@ -253,14 +254,8 @@ def columns_for_maps(n_images: int, n_maps: int) -> int:
 
 def common_tile_height(shapes: Iterable[tuple[int, ...]]) -> float:
     """Return the height of tiles for images of these shapes, over their width: at most 1."""
-    return max((_drawn_size(shape[1] / max(1, shape[0]))[1] for shape in shapes), default=1.0)
-
-
-def _drawn_size(aspect: float) -> tuple[float, float]:
-    """Return the width and height of an image in a square of side 1."""
-    # A strip of 10 x 1000 pixels would vanish if it were drawn to scale.
-    aspect = min(max(aspect, 0.1), 10.0)
-    return min(1.0, aspect), min(1.0, 1 / aspect)
+    ratios = (shape[0] / max(1, shape[1]) for shape in shapes)
+    return max((min(max(ratio, 1 / _MAX_ASPECT), 1.0) for ratio in ratios), default=1.0)
 
 
 def thumbnail(

@@ -6,7 +6,6 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from hypervlad.common.wording import percent
-from hypervlad.pages.base import write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -93,8 +92,7 @@ def draw_scale_bar(ax: Axes, right: float, bottom: float, width: float, nm: floa
     style: dict[str, Any] = {"color": "white", "lw": 0, "zorder": 5}
     middle = left + box / 2
     ax.add_patch(Rectangle((middle - bar / 2, top + 0.19), bar, 0.03, **style))
-    write(
-        ax,
+    ax.text(
         middle,
         top + 0.095,
         text,

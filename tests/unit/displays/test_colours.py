@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 from skimage.color import rgb2lab
-from support.displays import pictures
+from support.displays import colours
 
 from hypervlad.results import (
     DefectMapDisplay,
@@ -41,10 +41,11 @@ VISION = {
 def outcomes():
     """The colours of the legends of defects."""
     image, mask = np.full((20, 20), 0.5), np.eye(20, dtype=bool)
-    *_, true, found = pictures(DefectMapDisplay([image], [mask], [mask], 1, masks=[mask]).plot())
-    *_, hit, false, missed, _ = pictures(PatchConfusionDisplay([image], [mask], [mask]).plot())
-    shown = {"true": true, "found": found, "hit": hit, "false": false, "missed": missed}
-    return {name: each[0, 0] for name, each in shown.items()}
+    maps = colours(DefectMapDisplay([image], [mask], [mask], 1, masks=[mask]).plot())
+    patches = colours(PatchConfusionDisplay([image], [mask], [mask]).plot())
+    names = {"true": "mask", "hit": "hit", "false": "false alarm", "missed": "missed"}
+    both = maps | patches
+    return {"found": both["found"], **{name: both[text] for name, text in names.items()}}
 
 
 def linear(colour):

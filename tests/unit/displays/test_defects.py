@@ -1,7 +1,7 @@
 """Defect maps beside images, and patches coloured by whether they are classified correctly."""
 
 import numpy as np
-from support.displays import pictures, texts
+from support.displays import colours, pictures, texts
 
 from hypervlad.results import DefectMapDisplay, PatchConfusionDisplay
 
@@ -27,9 +27,10 @@ def test_outlines_and_captions_are_those_of_the_map():
     assert texts(display) == [
         *("a", "true: 11.1 % defective", "", "found: 11.1 % (+0.0)"),
         *("b", "", "", "found: 0.0 %"),
-        *("0", " 1", " mask", " found"),
+        *("0 ", " 1", "mask", "found"),
     ]
-    first, first_map, second, _, bar, true, found = pictures(display)
+    first, first_map, second, _, bar = pictures(display)
+    true, found = colours(display).values()
     assert drawn(first, true).any()
     assert drawn(first, found).any()
     assert drawn(first_map, found).any()
@@ -40,7 +41,9 @@ def test_outlines_and_captions_are_those_of_the_map():
 def test_small_defects_in_large_images_are_visible():
     image, mask = np.full((1000, 1000), 0.5), np.zeros((1000, 1000), dtype=bool)
     mask[501:504, 301:304] = True
-    first, second, _, true, found = pictures(maps_of([image], [mask.astype(float)], masks=[mask]))
+    display = maps_of([image], [mask.astype(float)], masks=[mask])
+    first, second, _ = pictures(display)
+    true, found = colours(display).values()
     assert drawn(first, true).any()
     assert drawn(second, found).any()
 
@@ -52,13 +55,13 @@ def test_patches_are_coloured_by_their_outcome():
     assert counts == (4, 2, 2)
     assert texts(display) == [
         *("image 0", "4 hit, 2 false, 2 missed", "F1 0.67"),
-        *(" hit", " false alarm", " missed", " defect-free"),
+        *("hit", "false alarm", "missed", "defect-free"),
     ]
-    picture, *colours = pictures(display)
+    (picture,), outcomes = pictures(display), colours(display).values()
     for (row, column), colour, strength in zip(
-        [(15, 25), (15, 15), (15, 45), (45, 45)], colours, (0.55, 0.55, 0.6, 0.12), strict=True
+        [(15, 25), (15, 15), (15, 45), (45, 45)], outcomes, (0.55, 0.55, 0.6, 0.12), strict=True
     ):
-        expected = 0.5 * (1 - strength) + strength * colour[0, 0]
+        expected = 0.5 * (1 - strength) + strength * colour
         np.testing.assert_allclose(picture[row, column], expected)
     nothing = PatchConfusionDisplay([IMAGE], [0 * SCORES], [None]).plot()
     assert "nothing defective" in texts(nothing), "no F1"

@@ -42,13 +42,13 @@ def test_each_image_stands_beside_its_evidence(model, texture_images):
     assert texts(display) == [
         *("a", "✓ true: flat", f"flat, {percent(proba[0])}", flat),
         *("b", "✗ true: flat", f"rings, {percent(proba[1])}", rings),
-        *("against", " for the class"),
+        *("against ", " for the class"),
     ]
     for each, explained in zip(proba, found, strict=True):
         margins = explained.maps.sum(axis=(1, 2)) + explained.baseline
         others = np.exp(margins - margins.max())
         assert each == pytest.approx(1 / others.sum(), rel=1e-3), "they add up to the margins"
-    assert len(display.ax_.images) == 5
+    assert len(pictures(display)) == 5
     named = EvidenceDisplay(images, found, labels=["stripes", "flat"])
     assert named.shown == [[2, 0], [2, 0]]
     order = np.argsort(-model.predict_proba(images), axis=1)
@@ -115,7 +115,7 @@ def test_the_codewords_of_each_class_are_shown_as_patches(model, patches, textur
             assert patch.mask.any()
     flat, *_, evidence = texts(patches)[0].splitlines()
     assert (flat, evidence) == ("flat", f"evidence {signed(patches.codewords[0].evidence, 2)}")
-    red = np.ptp(pictures(patches)[1], axis=2) > 0.01
+    red = np.ptp(pictures(patches)[0], axis=2) > 0.01
     np.testing.assert_array_equal(red, patches.codewords[0].patches[0].mask)
 
 
