@@ -140,9 +140,9 @@ def write_findings(
                     written.left_out.append(str(error))
                     continue
                 _write_images(files_of(name), found, micrograph)
-                row, size = _score_row(name, found, micrograph), micrograph.pixel_size
+                size = micrograph.pixel_size
                 regions = [_region_row(name, each, size) for each in found.regions]
-                results.add(name, row, regions, files_of(name))
+                results.add(name, _score_row(name, found, micrograph), regions, files_of(name))
                 written.n_in_training += found.in_training
                 written.page.add(name, found, micrograph)
         finally:
@@ -161,10 +161,10 @@ def _score_row(name: str, found: Finding, micrograph: Micrograph) -> Row:
     n_bar = int(micrograph.metadata.get("banner_rows", 0))  # all that scorers leave out
     bar = "an information bar" if n_bar else None, n_bar / (n_bar + len(micrograph.pixels))
     called = "anomalous" if found.is_defective else "normal"
-    row, column = found.highest
-    levels = [found.score, float(found.map[row, column]), column, row, found.threshold]
-    row = [name, *levels, called, found.area_fraction, area, len(found.regions), *bar]
-    return _exactly(_SCORE_COLUMNS, row)
+    y, x = found.highest
+    levels = [found.score, float(found.map[y, x]), x, y, found.threshold]
+    cells = [name, *levels, called, found.area_fraction, area, len(found.regions), *bar]
+    return _exactly(_SCORE_COLUMNS, cells)
 
 
 def _region_row(name: str, own: Region, pixel_size: float | None) -> Row:
@@ -175,8 +175,8 @@ def _region_row(name: str, own: Region, pixel_size: float | None) -> Row:
         for value, power in zip(pixels, (1, 1, 2, 1, 1, 1, 2, 2), strict=True)
     ]
     contrast = None if math.isnan(own.contrast) else own.contrast
-    row = [name, own.label, own.column, own.row, *pixels, contrast, own.score, *scaled]
-    return _exactly(_REGION_COLUMNS, row)
+    cells = [name, own.label, own.column, own.row, *pixels, contrast, own.score, *scaled]
+    return _exactly(_REGION_COLUMNS, cells)
 
 
 def _exactly(columns: Sequence[str], cells: Sequence[Any]) -> Row:

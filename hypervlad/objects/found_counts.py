@@ -160,7 +160,8 @@ def count_found(
         )
 
     def counted_in(chosen: Sequence[Field]) -> tuple[pd.DataFrame, pd.DataFrame]:
-        own, options = table[_is_of(table, chosen)], {"classes": classes, "edges": edges}
+        own = table[_is_of(table, chosen)]
+        options: dict[str, Any] = {"classes": classes, "edges": edges}
         return (
             count_particles(own, chosen, confusion=matrix, **options),
             particle_sizes(own, chosen, measure=column, **options),

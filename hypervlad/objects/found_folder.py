@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -14,16 +14,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hypervlad.common.constraints import InstanceOf, check_points, check_value
-from hypervlad.common.files import exclusive_lock, file_digest, parse_json
+from hypervlad.common.files import exclusive_lock, parse_json
 from hypervlad.common.progress import ProgressBar, announced
-from hypervlad.common.tables import MODEL_SOURCE, PERSON_SOURCE, Journal, write_table
+from hypervlad.common.tables import MODEL_SOURCE, PERSON_SOURCE, write_table
 from hypervlad.common.wording import counted, name_some, verb, warn_user
 from hypervlad.images import ImageReadError
-from hypervlad.images.files import find_as_named, is_below
+from hypervlad.images.files import find_as_named
 from hypervlad.images.options import check_read_options
 from hypervlad.objects.counts import Edges, Field
-from hypervlad.objects.export import write_outlines
 from hypervlad.objects.found_counts import FoundCounts, count_found
+from hypervlad.objects.found_files import FieldTable, OutlineFiles
 from hypervlad.objects.found_tables import (
     as_cells,
     check_replaceable,
@@ -38,7 +38,6 @@ from hypervlad.objects.found_tables import (
     write_confusion,
 )
 from hypervlad.objects.measures import measure as measure_particles
-from hypervlad.objects.outlines import read_outlines
 from hypervlad.objects.particle import (
     NOT_A_PARTICLE,
     Outlines,
@@ -51,17 +50,9 @@ from hypervlad.objects.particle import (
 if TYPE_CHECKING:
     import pandas as pd
 
-OUTLINES, REMOVED = "outlines", "removed"  # folders
 RUN, FIELDS, PARTICLES, CONFUSION = "run.json", "fields.csv", "particles.csv", "confusion.csv"
 OWN_FILES = (RUN, FIELDS, "fields.jsonl", PARTICLES, CONFUSION)
 LOCK = ".lock"
-FORMATS = {"geojson": ".geojson", "roi": ".zip"}  # names of folders, and suffixes
-FIELD_COLUMNS = (
-    *("micrograph", "group", "sample", "particles", "height", "width", "pixel_size_nm"),
-    *("annotated_px", "beside", "removed", "note", "image_digest", "outlines_digest"),
-)
-
-_NEEDED = ("micrograph", "height", "width", "pixel_size_nm", "outlines_digest")
 
 
 class FoundFolder:
@@ -105,6 +96,9 @@ class FoundFolder:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path, self.unreadable = Path(path), dict[str, str]()
+        self._outlines = OutlineFiles(self.path)
+        #: The table of fields as it grows; see `FieldTable`.
+        self.searched = FieldTable(self.path / FIELDS)
         file = self.path / RUN
         try:
             run = parse_json(file.read_bytes())
@@ -124,13 +118,10 @@ class FoundFolder:
     def __repr__(self) -> str:
         return f"FoundFolder({str(self.path)!r})"
 
-    @cached_property
+    @property
     def field_table(self) -> pd.DataFrame:
         """One row per field: ``fields.csv``, as ``hypervlad particles find --help`` explains it."""
-        table = read_table(self.path / FIELDS, _NEEDED).astype({"pixel_size_nm": float})
-        if strange := [str(name) for name in table["micrograph"] if not is_below(name)]:
-            raise ValueError(f"{self.path / FIELDS}: no images are called {name_some(strange)}")
-        return table.reindex(columns=list(dict.fromkeys([*FIELD_COLUMNS, *table])))
+        return self.searched.table
 
     @cached_property
     def fields(self) -> list[Field]:
@@ -189,11 +180,11 @@ class FoundFolder:
 
     def outlines_file(self, micrograph: str) -> Path:
         """Return where the outlines of a field are: a.tif and a.png are two fields."""
-        return self.path / OUTLINES / f"{micrograph}.tif"
+        return self._outlines.path(micrograph)
 
     def outlines(self, micrograph: str) -> Outlines:
         """Read the outlines of a field; an ImageReadError if they are missing or damaged."""
-        return read_outlines(self.outlines_file(micrograph))
+        return self._outlines.read(micrograph)
 
     def particles(self, micrograph: str) -> list[Particle]:
         """Cut the particles of a field out of its image; an ImageReadError if that fails."""
@@ -258,12 +249,10 @@ class FoundFolder:
         import pandas as pd
 
         self._forget()
-        if self._journal.path.exists():
-            self.searched()  # which also writes them
         fields, self.unreadable = self.field_table, {}
         begin = begin and not (self.path / PARTICLES).exists()
         before = measure_particles([]) if begin else self.table
-        digests = fields["micrograph"].map(self._digest)
+        digests = fields["micrograph"].map(self._outlines.digest)
         # All, if a person has deleted the table of particles.
         is_new = digests.notna() & (begin | (digests != fields["outlines_digest"]))
         is_again = is_new & (not begin) & fields["outlines_digest"].notna()
@@ -304,17 +293,15 @@ class FoundFolder:
             )
         return [name for name in fields["micrograph"][is_again] if name in tables]
 
-    def classify(
-        self, classifier: Any, *, formats: Sequence[str] = (), verbose: bool = False
-    ) -> None:
+    def classify(self, classifier: Any, *, verbose: bool = False) -> None:
         """Classify all particles, after an :meth:`update`; the tables are written at the end.
 
         Parameters
         ----------
         classifier : fitted MicrographClassifier
             Or another estimator with ``classes_`` and ``predict_proba``.
-        formats, verbose
-            As for :meth:`update`.
+        verbose : bool, default=False
+            Show a progress bar.
 
         Raises
         ------
@@ -354,7 +341,7 @@ class FoundFolder:
                 table[f"p_{name}"] = column
             # Never the matrix of another classifier beside these classes.
             (self.path / CONFUSION).unlink(missing_ok=True)
-            self._write(table, formats)
+            self._write(table)
             held_out = getattr(classifier, "held_out_", None)
             if held_out is not None:
                 write_confusion(self.path / CONFUSION, classes, held_out)
@@ -397,7 +384,11 @@ class FoundFolder:
             table["source"] = np.select([*sources.values()], [*sources], "")
             table.loc[is_given, "class"] = given[is_given]
             table.loc[is_given, "confidence"] = None
-            n_removed = sum(self._remove(name, wrong) for name in self.field_table["micrograph"])
+            labels = defaultdict[str, list[int]](list)
+            for name, number in wrong:
+                labels[name].append(number)
+            names = [name for name in self.field_table["micrograph"] if name in labels]
+            n_removed = sum(self._remove(name, labels[name]) for name in names)
             self._write(table[~is_wrong])
             return int((is_given & ~is_wrong).sum()), n_removed
 
@@ -480,18 +471,12 @@ class FoundFolder:
                 table.loc[is_it, "left_out"] = 1
             self._write(table, changed=())
 
-    def _remove(self, name: str, wrong: set[tuple[str, int]]) -> int:
-        """Move wrong outlines into a new file of removed ones; return how many were there."""
-        outlines = self.outlines(name)
-        is_wrong = np.array([(name, outline.label) in wrong for outline in outlines], bool)
-        if is_wrong.any():
-            new = next(path for path in self._removed_files(name) if not path.exists())
-            write_outlines(new, outlines[is_wrong])
-            write_outlines(self.outlines_file(name), outlines[~is_wrong])
-            fields = self.field_table
+    def _remove(self, name: str, labels: Sequence[int]) -> int:
+        n_removed, fields = self._outlines.remove(name, labels), self.field_table
+        if n_removed:
             own, digests = fields["micrograph"] == name, fields["outlines_digest"]
-            fields["outlines_digest"] = digests.mask(own, self._digest(name))
-        return int(is_wrong.sum())
+            fields["outlines_digest"] = digests.mask(own, self._outlines.digest(name))
+        return n_removed
 
     def _notes(self, changed: Sequence[str]) -> list[str]:
         notes = []
@@ -522,70 +507,15 @@ class FoundFolder:
         of_field = dict(list(table.groupby("micrograph")))
         for name in names if formats or changed is None else changed:
             if self.outlines_file(name).exists() and name not in self.unreadable:
-                self._write_formats(name, of_field.get(name, table[:0]), formats)
+                self._outlines.write_formats(name, of_field.get(name, table[:0]), formats)
         write_table(self.path / PARTICLES, list(table), as_cells(table))
         fields["particles"] = [len(of_field.get(name, ())) for name in names]
-        fields["removed"] = [self._n_removed(name) for name in names]
+        fields["removed"] = [self._outlines.n_removed(name) for name in names]
         write_table(self.path / FIELDS, list(fields), as_cells(fields))
         self._forget()
 
-    @property
-    def _journal(self) -> Journal:
-        return Journal(self.path / FIELDS)
-
-    def searched(self) -> dict[str, dict[str, Any]]:
-        """Return the rows of all fields by their images; those of a stopped run are written."""
-        rows = dict[str, dict[str, Any]]()
-        if (self.path / FIELDS).exists():
-            columns, cells = list(self.field_table), as_cells(self.field_table)
-            found = [dict(zip(columns, row, strict=True)) for row in cells]
-            rows |= {row["micrograph"]: row for row in found}
-        if self._journal.path.exists():
-            try:
-                rows |= {row["micrograph"]: row for row in self._journal.read()}
-            except (TypeError, LookupError) as error:
-                raise self._journal.damaged(error) from error
-            if rows:
-                self.write_fields(rows.values())
-            self._journal.remove()
-        return rows
-
-    def add_field(self, row: Mapping[str, Any]) -> None:
-        """Keep the row of a field until the table is written."""
-        self._journal.add(row)
-
-    def write_fields(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Write ``fields.csv``."""
-        rows = list(rows)
-        columns = dict.fromkeys([*FIELD_COLUMNS, *(name for row in rows for name in row)])
-        cells = [[row.get(name) for name in columns] for row in rows]
-        write_table(self.path / FIELDS, list(columns), cells)
-        self._journal.remove()
-        self._forget()
-
-    def _digest(self, name: str) -> str | None:
-        file = self.outlines_file(name)
-        return file_digest(file) if file.exists() else None
-
-    def _removed_files(self, name: str) -> Iterator[Path]:
-        return (self.path / REMOVED / f"{name}-{number}.tif" for number in itertools.count(1))
-
-    def _n_removed(self, name: str) -> int:
-        files = itertools.takewhile(Path.exists, self._removed_files(name))
-        return sum(len(read_outlines(file)) for file in files)
-
-    def _write_formats(self, name: str, table: pd.DataFrame, formats: Sequence[str]) -> None:
-        """Write the outlines of a field in given formats, and those that the folder has."""
-        for kind, suffix in FORMATS.items():
-            if not (kind in formats or (self.path / kind).is_dir()):
-                continue
-            own: dict[str, Any] = {}
-            if kind == "geojson":
-                own = {"measures": table.drop(columns="particle")}
-                own |= {"classes": table["class"].fillna("").tolist()} if "class" in table else {}
-            write_outlines(self.path / kind / f"{name}{suffix}", self.outlines(name), **own)
-
     def _forget(self) -> None:
         """Read the tables again when they are needed: they may have been edited meanwhile."""
-        for name in ("table", "fields", "field_table"):
+        for name in ("table", "fields"):
             vars(self).pop(name, None)
+        self.searched.read_again()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import math
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -51,19 +52,19 @@ class ResultsFolder:
         self._journal = Journal(self._images_table)
         self._replaced: list[Path] = []
         # The line of each image, and its lines of the second table, as text.
-        self._own: dict[str, tuple[Row, list[Row]]] = {}
-        self._earlier: dict[str, tuple[Row, list[Row]]] = {
-            row["path"]: (row, []) for row in _rows_of(self._images_table)
-        }
+        self._own: dict[str, tuple[Row, Sequence[Row]]] = {}
+        self._earlier: dict[str, tuple[Row, Sequence[Row]]] = {}
+        details = defaultdict[str, list[Row]](list)
+        for row in _rows_of(self._images_table):
+            self._earlier[row["path"]] = row, details[row["path"]]
         for row in _rows_of(self._details_table):
             if not self._earlier:
                 raise _foreign(self._details_table)
-            if row["path"] in self._earlier:
-                self._earlier[row["path"]][1].append(row)
+            details[row["path"]].append(row)
         if self._journal.path.exists():
             try:
-                for row, details in self._journal.read():
-                    lines = [dict(zip(columns, cells, strict=True)) for cells in details]
+                for row, own in self._journal.read():
+                    lines = [dict(zip(columns, cells, strict=True)) for cells in own]
                     self._earlier[row["path"]] = row, lines
             except (ValueError, TypeError, LookupError) as error:
                 raise self._journal.damaged(error) from error
@@ -90,7 +91,7 @@ class ResultsFolder:
                 if results._own:
                     results._finish(stale)
 
-    def earlier(self, name: str) -> tuple[Row, list[Row]] | None:
+    def earlier(self, name: str) -> tuple[Row, Sequence[Row]] | None:
         """Return the lines of an image that an earlier run has written, as text, if it has."""
         return self._earlier.get(name)
 

@@ -18,7 +18,8 @@ from hypervlad.common.wording import counted, name_some, percent, warn_user
 from hypervlad.images import ImageReadError
 from hypervlad.images.reading import read_named
 from hypervlad.objects.counts import Field, edge_weights
-from hypervlad.objects.found_folder import FoundCounts, FoundFolder
+from hypervlad.objects.found_counts import FoundCounts
+from hypervlad.objects.found_folder import FoundFolder
 from hypervlad.objects.particle import check_same_size
 from hypervlad.pages import parts
 from hypervlad.pages.base import evenly_spaced, shorten

@@ -126,7 +126,7 @@ def find_in_images(
     with new_folder(Path(path)):
         with exclusive_lock(Path(path, LOCK), path):
             folder = _started(Path(path), run, resume)
-            rows = folder.searched()
+            rows = folder.searched.rows()
             names = sorted({*rows, *files})
             with announced(len(names)):
                 for name in ProgressBar(names, unit="image", disable=not verbose or None):
@@ -148,13 +148,13 @@ def find_in_images(
                         note_annotations(name, found.annotations, found.n_beside)
                         note_doubt(name, found.note)
                         # Before its outlines: a field without outlines is searched again.
-                        folder.add_field(row)
+                        folder.searched.add(row)
                         write_outlines(file, found, pixel_size=row["pixel_size_nm"])
                     elif row["pixel_size_nm"] and not there.pixel_size:
                         # It was given later, or lost in other programs.
                         write_outlines(file, there, pixel_size=row["pixel_size_nm"])
             if rows:
-                folder.write_fields(rows[name] for name in sorted(rows))
+                folder.searched.write(rows[name] for name in sorted(rows))
         if rows:
             folder.update(begin=True, formats=formats, on_error="skip", verbose=verbose)
             left_out += [why for why in folder.unreadable.values() if why not in left_out]

@@ -1,6 +1,7 @@
 """``hypervlad align`` and ``align-train``: from images to tables, maps, pictures and a model."""
 
 import csv
+import shutil
 
 import numpy as np
 import pytest
@@ -153,17 +154,23 @@ def test_bad_images_are_reported_at_the_end_and_cost_the_others_nothing(tmp_path
 def test_what_ends_a_run_costs_nothing_that_was_found(tmp_path, monkeypatch):
     images, out = wires(tmp_path / "in", "a.png", "b.png", "c.png"), tmp_path / "out"
     run(images, "-o", out)
-    before = files_of(out)
+    before, killed = files_of(out), tmp_path / "killed"
     calls, find = iter(range(99)), AlignmentRecipe.find
 
     def sometimes(recipe, image):
-        if next(calls) == 2:
+        if (n_done := next(calls)) >= 2:
+            if n_done == 2:
+                shutil.copytree(out, killed)  # as it would be if the process were killed now
             raise KeyboardInterrupt
         return find(recipe, image)
 
     with monkeypatch.context() as patch:
         patch.setattr(AlignmentRecipe, "find", sometimes)
         run(images, "-o", out, "--window", 16, code=130)
+        with (killed / "alignment.jsonl").open("a") as stream:
+            stream.write('[{"path')
+        run(images, "-o", killed, code=130)
+    assert table(killed) == table(out)
     # Everything in the folder is in the table, whichever run wrote it.
     rows = table(out)
     assert [row["window_px"] for row in rows.values()] == ["16", "16", "32"]

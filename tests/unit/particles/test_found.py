@@ -82,7 +82,8 @@ def original(images, tmp_path_factory):
 @pytest.fixture(scope="module")
 def classified_original(original, tmp_path_factory):
     path = shutil.copytree(original, tmp_path_factory.mktemp("classified") / "found")
-    FoundFolder(path).classify(Classifier(), formats=["geojson", "roi"])
+    FoundFolder(path).update(formats=["geojson", "roi"])
+    FoundFolder(path).classify(Classifier())
     return path
 
 
