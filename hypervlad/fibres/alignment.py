@@ -239,7 +239,6 @@ def background_windows(grey: NDArray[np.float32], window: int) -> NDArray[np.boo
 
 def aligned_fraction_of_map(
     orientation: ArrayLike,
-    weights: ArrayLike | None = None,
     window: int = DEFAULT_WINDOW,
     tolerance: float = DEFAULT_TOLERANCE,
 ) -> AlignedFraction:
@@ -249,8 +248,6 @@ def aligned_fraction_of_map(
     ----------
     orientation : array-like of shape (H, W)
         Radians, counter-clockwise from the +x axis of the displayed image; NaN in the background.
-    weights : array-like of shape (H, W), optional
-        Weights of the directions, at least 0; equal by default.
     window : int, default=32
     tolerance : float, default=0.349
         As in `aligned_fraction`.
@@ -262,7 +259,7 @@ def aligned_fraction_of_map(
     Raises
     ------
     ValueError
-        If maps or parameters are not as described.
+        If the map or parameters are not as described.
 
     Examples
     --------
@@ -281,9 +278,8 @@ def aligned_fraction_of_map(
     _check_rule(window, tolerance)
     grid = TileGrid.over(theta.shape, check_window(window, theta.shape, "the map"))
     mask = np.isfinite(theta)
-    weight = np.where(mask, _checked_weights(weights, theta.shape), 0)
-    axes = weight * np.exp(2j * np.where(mask, theta, 0))
-    sums = WindowSums(grid.sums(axes), grid.sums(weight), grid.sums(mask))
+    counts = grid.sums(mask)
+    sums = WindowSums(grid.sums(mask * np.exp(2j * np.where(mask, theta, 0))), counts, counts)
     return classify_windows(sums, grid, window, tolerance)
 
 
@@ -393,18 +389,6 @@ def _proba_of(model: AlignmentModel, grey: FloatMap, grid: TileGrid) -> NDArray[
 def _mean(values: NDArray[Any], amounts: NDArray[np.float64], counted: NDArray[np.bool_]) -> float:
     whole = float(amounts[counted].sum())
     return float((amounts * values)[counted].sum()) / whole if whole else float("nan")
-
-
-def _checked_weights(weights: ArrayLike | None, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    if weights is None:
-        return np.ones(shape)
-    table = np.asarray(weights, dtype=np.float64)
-    if table.shape != shape or not np.isfinite(table).all() or (table < 0).any():
-        raise ValueError(
-            f"expected finite weights of at least 0, one for each of {shape[0]} x {shape[1]} "
-            f"directions; got shape {table.shape}, from {table.min()} to {table.max()}."
-        )
-    return table
 
 
 # --- one image as a person describes it, with units of length -----------------------------------
