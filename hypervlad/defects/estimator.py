@@ -359,7 +359,7 @@ class PatchDefectScorer(ImageEstimator):
     def score_map(self, image: Any) -> NDArray[np.float32]:
         """Score every pixel (H, W) of an image."""
         check_is_fitted(self)
-        prepared = self._read(image, self.patch_)
+        prepared = self._read(image)
         scores, grid, _ = self._scores(prepared)
         return self._map(scores, grid, _levels(self.encoder_, prepared), prepared.shape)
 
@@ -371,7 +371,7 @@ class PatchDefectScorer(ImageEstimator):
     def find(self, image: Any) -> Finding:
         """Return an image's score map and its defective regions."""
         check_is_fitted(self)
-        prepared = self._read(image, self.patch_)
+        prepared = self._read(image)
         scores, grid, score = self._scores(prepared)
         (known,) = self.training_.contains([prepared.key]).tolist()
         levels = _levels(self.encoder_, prepared)
@@ -397,36 +397,31 @@ class PatchDefectScorer(ImageEstimator):
         return np.asarray(expit(self.score_map(image)), dtype=np.float32)
 
     @usual_torch()
-    def score_patches(
-        self, image: Any, patch: int | None = None
-    ) -> tuple[NDArray[np.floating], NDArray[np.intp]]:
+    def score_patches(self, image: Any) -> tuple[NDArray[np.floating], NDArray[np.intp]]:
         """Score patches side by side: by the highest pixel, or as windows if patches were labelled.
 
         Parameters
         ----------
         image : path or array
-        patch : int, optional
-            Side in pixels, at the encoder's ``pixel_size`` if it has one; by default ``patch_``.
 
         Returns
         -------
         scores : ndarray of shape (n_patches,)
         positions : ndarray of int, shape (n_patches, 2)
-            Upper left corners in the image's own pixels, row by row. The last row and column end at
-            the image's edge and may overlap others.
+            Upper left corners in the image's own pixels, row by row. Patches have ``patch_`` pixels
+            at the encoder's ``pixel_size``, if it has one. The last row and column end at the
+            image's edge and may overlap others.
         """
         check_is_fitted(self)
-        check_value("patch", patch, [_PIXELS, None])
-        side = self.patch_ if patch is None else int(patch)
-        prepared = self._read(image, side)
-        grid = WindowGrid.cover(prepared.size, side, side)
+        prepared = self._read(image)
+        grid = WindowGrid.cover(prepared.size, self.patch_, self.patch_)
         scale = np.divide(prepared.shape, prepared.size)
         corners = np.round(grid.positions * scale).astype(np.intp)
         if isinstance(self.model_, LabelledWindows):
             return self._window_scores(self.model_, prepared, grid).ravel(), corners
         scores, cells, _ = self._scores(prepared)
         pixels = self._map(scores, cells, _levels(self.encoder_, prepared), prepared.size)
-        return patches_at(pixels, grid.positions, side).max(axis=(1, 2)), corners
+        return patches_at(pixels, grid.positions, self.patch_).max(axis=(1, 2)), corners
 
     # --- many images ---------------------------------------------------------------------------
 
@@ -592,9 +587,9 @@ class PatchDefectScorer(ImageEstimator):
         check_finite(scores[None], [image.name])
         return scores.reshape(grid.shape)
 
-    def _read(self, image: Any, min_side: int) -> PreparedImage:
+    def _read(self, image: Any) -> PreparedImage:
         (image,) = check_image_list([image])
-        return WindowReader(self.encoder_.loader(), min_side).read(image, image_name(image))
+        return WindowReader(self.encoder_.loader(), self.patch_).read(image, image_name(image))
 
 
 def _levels(encoder: HypercolumnVLAD, image: PreparedImage) -> NDArray[np.float32]:
