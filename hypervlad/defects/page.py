@@ -369,12 +369,11 @@ def _layer(scores: NDArray[np.floating[Any]], low: float, high: float) -> str:
     """Return a PNG in base 64 of one colour, which is more opaque where scores are higher."""
     from PIL import Image
 
-    levels = np.clip((scores - low) / (high - low), 0, 1) * (_MAP_LEVELS - 1)
-    image = Image.fromarray(np.rint(levels).astype(np.uint8))
-    image.putpalette(bytes(_MAP_COLOUR * _MAP_LEVELS))
-    opacity = np.linspace(0, 255 * _MAP_OPACITY, _MAP_LEVELS).astype(np.uint8).tobytes()
+    levels = np.rint(np.clip((scores - low) / (high - low), 0, 1) * _MAP_LEVELS) / _MAP_LEVELS
+    rgba = np.full((*scores.shape, 4), (*_MAP_COLOUR, 0), np.uint8)
+    rgba[..., 3] = 255 * _MAP_OPACITY * levels
     stream = io.BytesIO()
-    image.save(stream, "PNG", transparency=opacity, optimize=True)
+    Image.fromarray(rgba).save(stream, "PNG", optimize=True)
     return parts.base64_text(stream.getvalue())
 
 

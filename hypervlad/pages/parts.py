@@ -100,15 +100,10 @@ class Figure(NamedTuple):
     def of(cls, display: Display, alt: str, caption: str) -> Figure:
         """Draw a display into the page."""
         stream = io.BytesIO()
-        size = save_png(display.plot, stream)
-        source, width, height = embedded(size, stream.getvalue())
+        inches = save_png(display.plot, stream)
+        width, height = (round(_CSS_PIXELS_PER_INCH * side) for side in inches)
+        source = f"data:image/png;base64,{base64_text(stream.getvalue())}"
         return cls(source, alt, caption, width, height)
-
-
-def embedded(inches: tuple[float, float], png: bytes) -> tuple[str, int, int]:
-    """Return a PNG as source of an image, and its size in CSS pixels."""
-    width, height = (round(_CSS_PIXELS_PER_INCH * side) for side in inches)
-    return f"data:image/png;base64,{base64_text(png)}", width, height
 
 
 # --- histograms ----------------------------------------------------------------------------------

@@ -51,11 +51,9 @@ Box = tuple[int, int, int, int]
 
 
 class Gallery(NamedTuple):
-    """Particles to check, as rows of the table."""
-
     title: str
     words: str
-    rows: list[int]
+    rows: list[int]  # of the table: particles to check
 
 
 def write_particles_page(
