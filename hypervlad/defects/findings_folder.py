@@ -20,8 +20,7 @@ from hypervlad.defects.page import FindingsPage
 from hypervlad.images import ImageReadError, Micrograph, read_micrograph
 from hypervlad.images.files import is_below
 from hypervlad.pages.colours import FOUND, as_rgb
-from hypervlad.pages.files import write_png, write_tiff
-from hypervlad.pages.results_folder import ResultsFolder, Row
+from hypervlad.pages.results_folder import ResultsFolder, Row, write_png, write_tiff
 
 _PICTURES = {"maps": ".tif", "masks": ".png", "overlays": ".png"}
 TABLES = "scores.csv", "regions.csv"

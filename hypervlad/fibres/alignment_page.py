@@ -17,8 +17,7 @@ from hypervlad.fibres.orientation_display import OrientationDisplay
 from hypervlad.images.annotations import words_of_annotations
 from hypervlad.pages.base import save_png
 from hypervlad.pages.colours import stretch_contrast, tint_by_direction
-from hypervlad.pages.files import write_png, write_tiff
-from hypervlad.pages.results_folder import ResultsFolder, Row
+from hypervlad.pages.results_folder import ResultsFolder, Row, write_png, write_tiff
 
 MAPS, OVERLAYS, FIGURES = "maps", "overlays", "figures"
 TABLES = "alignment.csv", "regions.csv"

@@ -23,8 +23,9 @@ from hypervlad.images.files import find_as_named
 from hypervlad.images.options import check_read_options
 from hypervlad.objects.counts import Edges, Field
 from hypervlad.objects.found_counts import FoundCounts, count_found
-from hypervlad.objects.found_files import FieldTable, OutlineFiles
 from hypervlad.objects.found_tables import (
+    FieldTable,
+    OutlineFiles,
     as_cells,
     check_replaceable,
     classes_of,
