@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import reprlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,7 +17,6 @@ from hypervlad.defects.displays import outline
 from hypervlad.defects.findings import Finding, Region
 from hypervlad.defects.page import FindingsPage
 from hypervlad.images import ImageReadError, Micrograph, read_micrograph
-from hypervlad.images.files import is_below
 from hypervlad.pages.colours import FOUND, as_rgb
 from hypervlad.pages.results_folder import ResultsFolder, Row, write_png, write_tiff
 
@@ -114,12 +112,6 @@ def write_findings(
     ...     sorted(path.name for path in pathlib.Path(folder).iterdir())
     ['maps', 'masks', 'overlays', 'regions.csv', 'report.html', 'scores.csv']
     """
-    outside = [name for name in names if not is_below(name)]
-    if outside or len(set(names)) < len(names):
-        raise ValueError(
-            "names must be different relative paths without '..'; got "
-            f"{reprlib.repr(outside or names)}"
-        )
     folder, written, warning = Path(out_dir), WrittenFindings(), None
     options = asdict(scorer.encoder_.fitted_params_.read_options)
     pairs = zip(images, names, strict=True)
@@ -129,7 +121,7 @@ def write_findings(
         return [folder / kind / f"{name}{suffix}" for kind, suffix in _PICTURES.items()]
 
     tables = *TABLES, _REGION_COLUMNS
-    with ResultsFolder.growing(folder, *tables, files_of, n_images=len(names)) as results:
+    with ResultsFolder.growing(folder, *tables, files_of, names=names) as results:
         try:
             for image, name in bar:
                 try:

@@ -84,7 +84,8 @@ def write_alignment(
     Raises
     ------
     ValueError
-        If lengths differ, or the folder has such a table that is not of an earlier run.
+        If lengths differ, names are the same, one is outside the folder, or this has such a table
+        that is not of an earlier run.
 
     Examples
     --------
@@ -108,7 +109,7 @@ def write_alignment(
         yield from _figure_files(folder, name).values()
 
     tables = *TABLES, _REGION_COLUMNS
-    with ResultsFolder.growing(folder, *tables, files_of, n_images=len(names)) as results:
+    with ResultsFolder.growing(folder, *tables, files_of, names=names) as results:
         for image, name in ProgressBar(
             pairs, total=len(names), unit="image", disable=not progress or None
         ):

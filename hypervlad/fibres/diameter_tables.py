@@ -116,8 +116,8 @@ def write_diameters(
     Raises
     ------
     ValueError
-        If lengths differ, `leave_out` is no such table, or the folder has a table of this name
-        that is not of an earlier run.
+        If lengths differ, names are the same, one is outside the folder, `leave_out` is no such
+        table, or the folder has a table of this name that is not of an earlier run.
 
     Warns
     -----
@@ -146,7 +146,7 @@ def write_diameters(
     tables = IMAGES_TABLE, PLACES_TABLE, _PLACE_COLUMNS
     kept = ", annotations kept" * (annotations == "keep")
     method = f"hypervlad {__version__}{kept}, network {ProfileNetwork.pretrained().digest}"
-    with ResultsFolder.growing(folder, *tables, files_of, n_images=len(names)) as results:
+    with ResultsFolder.growing(folder, *tables, files_of, names=names) as results:
         for image, name, group, sample in ProgressBar(
             zip(images, names, *labels, strict=True),
             total=len(names),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import math
+import reprlib
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -77,14 +78,23 @@ class ResultsFolder:
 
     @classmethod
     @contextlib.contextmanager
-    def growing(cls, folder: Path, *tables: Any, n_images: int) -> Iterator[ResultsFolder]:
+    def growing(cls, folder: Path, *tables: Any, names: Sequence[str]) -> Iterator[ResultsFolder]:
         """Open a folder, which is made if it is missing, for a run of one process.
+
+        A ValueError unless `names` of images are different paths in the folder.
 
         However the block ends, the tables are complete, and so they are at the beginning of the
         next run if the process is killed. If the block ends without an error, the results that only
         an earlier run had are removed.
         """
-        with new_folder(folder), exclusive_lock(folder / ".lock", folder), announced(n_images):
+        outside = [name for name in names if not is_below(name)]
+        if outside or len(set(names)) < len(names):
+            raise ValueError(
+                "names must be different relative paths without '..'; got "
+                f"{reprlib.repr(outside or names)}"
+            )
+        lock = exclusive_lock(folder / ".lock", folder)
+        with new_folder(folder), lock, announced(len(names)):
             results = cls(folder, *tables)
             stale = list[str]()
             try:
