@@ -200,7 +200,7 @@ def _options_of(image: Any, options: ReadOptions) -> ReadOptions:
 
 
 def _write_regions(path: Path, image: MeasuredImage) -> None:
-    from hypervlad.objects.export import write_line_regions  # not above: importing it takes long
+    from hypervlad.objects.imagej import write_line_regions  # not above: importing it takes long
 
     write_line_regions(path, cross_lines(image.kept, image.pixel_size))
 

@@ -21,7 +21,13 @@ from PIL import Image, ImageFile
 from hypervlad.common.limits import MAX_PIXELS, MAX_SEGMENTS
 from hypervlad.common.wording import counted
 from hypervlad.images.errors import ImageReadError
-from hypervlad.images.metadata import Entries, Sides, are_plausible, square_pixel_size
+from hypervlad.images.metadata import (
+    Entries,
+    Sides,
+    are_of_a_page,
+    are_plausible,
+    square_pixel_size,
+)
 from hypervlad.images.options import ReadOptions
 from hypervlad.images.pixels import check_size
 
@@ -124,6 +130,7 @@ class DecodedImage:
     """What a `Reader` returns: the pixels of one page as stored, and what the file states."""
 
     pixels: NDArray[Any]
+    stored: NDArray[Any] | None = None  # where these are displayed values: (H, W) as in the file
     pixel_size: float | None = None  # nm
     scan_rows: int | None = None  # height without the banner, by the metadata
     metadata: dict[str, Any] = field(default_factory=dict)  # as in `Micrograph`
@@ -135,9 +142,12 @@ class DecodedImage:
         decoded.set_pixel_sides(sides)
         return decoded
 
-    def set_pixel_sides(self, sides: Sides, source: str = "") -> None:
-        """Set the pixel size from width and height, nm, that a source states; or keep these."""
-        if not are_plausible(sides):
+    def set_pixel_sides(self, sides: Sides, source: str = "", unit: str | None = None) -> None:
+        """Set the pixel size from width and height, nm, that a source states; or keep these.
+
+        The `unit` is that in which a general program wrote them, perhaps for a page.
+        """
+        if not are_plausible(sides) or (unit is not None and are_of_a_page(sides, unit)):
             self.metadata["implausible_pixel_sides_nm"] = list(sides)
             return
         if any(sides):
@@ -146,11 +156,13 @@ class DecodedImage:
         if self.pixel_size is None and None not in sides:
             self.metadata["pixel_sides_nm"] = list(sides)
 
-    def add_entries(self, instrument: str, entries: Entries, place: str) -> None:
+    def add_entries(
+        self, instrument: str, entries: Entries, place: str, unit: str | None = None
+    ) -> None:
         """Use the pixel size and the height that an instrument's metadata state, unless known."""
         sides, names = entries.pixel_sides(instrument)
         if any(sides) and "pixel_size_from" not in self.metadata:
-            self.set_pixel_sides(sides, f"{place}: {names}")
+            self.set_pixel_sides(sides, f"{place}: {names}", unit)
         if self.scan_rows is None:
             self.scan_rows = entries.scan_rows(len(self.pixels))
         if entries.stated:
@@ -213,9 +225,10 @@ def decode_raster(kind: str, file: BinaryIO, options: ReadOptions, name: str) ->
         is_changed = _is_changed_by_pillow(image, file, name, max_pixels)
         n_frames = getattr(image, "n_frames", 1)
         pixels = _unchanged_pixels(file, kind) if is_changed else image_pixels(image)
+        stored = _stored_levels(image, file)
         segments = b"".join(content for _, content in getattr(image, "applist", ()))  # of a JPEG
     metadata = {"format": kind, "mode": mode, "n_pages": n_frames}
-    decoded = DecodedImage(pixels, metadata=metadata)
+    decoded = DecodedImage(pixels, stored, metadata=metadata)
     _, is_phenom, xml = segments.partition(b"<FeiImage>")
     if is_phenom:
         decoded.add_entries("fei", Entries(is_phenom + xml), "JPEG header")
@@ -269,6 +282,16 @@ def _check_pnm(image: ImageFile.ImageFile, file: BinaryIO, name: str) -> None:
                 f"{name}: a PNM file with comments among its pixels, which is not read; export it "
                 "as PNG or TIFF"
             )
+
+
+def _stored_levels(image: ImageFile.ImageFile, file: BinaryIO) -> NDArray[Any] | None:
+    """Return indices of a palette, or grey of 2 to 7 bits, as stored; None of any other image."""
+    if image.mode == "P":
+        return np.asarray(image)
+    size = encoded_size(file) if image.format == "PNG" and image.mode == "L" else None
+    if size is None or size.n_bits >= 8:
+        return None
+    return np.asarray(np.asarray(image) // (255 // (2**size.n_bits - 1)))
 
 
 def _unchanged_pixels(file: BinaryIO, kind: str) -> NDArray[Any]:

@@ -267,16 +267,29 @@ def _black_and_white(values: NDArray[Any], name: str) -> NDArray[Any]:
     """Threshold grey edges; leave values of at most two levels to `as_mask`."""
     if values.dtype.kind != "u" or len(np.unique(values)) <= 2:
         return values
+    mask = grey_edged_mask(values)
+    if mask is None:
+        raise ImageReadError(
+            f"{name}: expected a mask, black and white, but got {len(np.unique(values))} values up "
+            f"to {values.max()}. Is it the image itself, or a map of several kinds of defects? "
+            "Save a mask of each kind"
+        )
+    return mask
+
+
+def grey_edged_mask(values: NDArray[Any]) -> NDArray[np.bool_] | None:
+    """Return a mask (H, W) whose edges are grey, such as that of a JPEG file; None for others.
+
+    Grey is then a small part, of many levels, between black and white.
+    """
+    if values.dtype.kind != "u" or len(np.unique(values)) <= 2:
+        return None
     top = int(values.max())
-    n_white = np.count_nonzero(values > 0.75 * top)
-    n_grey = np.count_nonzero(values > 0.25 * top) - n_white
+    is_white, is_grey = values > 0.75 * top, (values > 0.25 * top) & (values <= 0.75 * top)
+    n_white, n_grey = np.count_nonzero(is_white), np.count_nonzero(is_grey)
     has_edges_only = n_grey <= n_white and n_grey <= _MAX_GREY * values.size
     # Labels are small numbers, whereas white is the end of the scale.
     is_small = 2 * top <= int(np.iinfo(values.dtype).max)
     if is_small or n_grey + n_white == values.size or not has_edges_only:
-        raise ImageReadError(
-            f"{name}: expected a mask, black and white, but got {len(np.unique(values))} values up "
-            f"to {top}. Is it the image itself, or a map of several kinds of defects? Save a mask "
-            "of each kind"
-        )
+        return None
     return np.asarray(values > top / 2)

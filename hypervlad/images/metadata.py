@@ -5,8 +5,11 @@ from __future__ import annotations
 import html
 import math
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
 
 from hypervlad.common.files import parse_json
 from hypervlad.common.limits import MAX_METADATA_TEXT
@@ -14,20 +17,27 @@ from hypervlad.common.limits import MAX_METADATA_TEXT
 Sides: TypeAlias = tuple[float | None, float | None]
 _NEARLY_SQUARE = 0.01
 _PLAUSIBLE = (1e-3, 1e6)  # nm: beyond, a unit was not the one that was assumed
-_NM_PER_UNIT = {  # in the singular, and as spelled in American English
+_NM_PER_INCH = 2.54e7
+_NM_PER_UNIT = {  # in the singular, without accents, and as spelled in American English
     name: nm
     for names, nm in (
         ("m meter", 1e9),
         ("cm centimeter", 1e7),
         ("mm millimeter", 1e6),
-        ("um micron micrometer", 1e3),
+        ("um mum mcm micron mikron micrometer mikrometer", 1e3),
         ("nm nanometer", 1.0),
-        ("a angstrom", 0.1),
-        ("pm picometer", 1e-3),
-        ("in inch", 2.54e7),
+        ("a ang angstrom angstroem", 0.1),
+        ("pm picometer pikometer", 1e-3),
+        ("in inch inche", _NM_PER_INCH),
     )
     for name in names.split()
 }
+# The sign of micro: a Greek letter (as which Unicode composes the sign), in UTF-8 that was read as
+# Latin, or lost where a program could not write it.
+_MICRO = re.compile("[\u00c2\u00ce]?\u03bc|\u00ce\u00bc|[\ufffd?](?=m$)")
+_PAGE_UNITS = ("cm", "in", "inch", "inche")
+_MIN_PAGE = (4e4, 1e3)  # nm: side of a pixel of any page, of one in units of pages
+_DPI = (720, 800, 900, 1000, 1200, 1440, 1800, 2400, 3200, 3600, 4000, 4800, 6400, 7200, 9600)
 
 
 def length_in_nm(value: Any, unit: Any) -> float | None:
@@ -42,13 +52,28 @@ def length_in_nm(value: Any, unit: Any) -> float | None:
 
 
 def _unit_key(unit: str) -> str:
-    text = html.unescape(unit).strip().strip("\x00")
-    text = re.sub(r"\\u00[bB]5", "u", text)
-    text = re.sub(r"\\u00[cC]5|\\u212[bB]", "A", text)
-    text = text.replace("µ", "u").replace("μ", "u").replace("Å", "A").replace("\u212b", "A")
-    text = re.sub(r"[\[\]_]", "", text)  # of Berkeley's files: [n_m]
-    text = text.lower().replace("ö", "o").replace("metre", "meter")
+    text = re.sub(r"\\u([0-9a-fA-F]{4})", lambda code: chr(int(code[1], 16)), html.unescape(unit))
+    text = _MICRO.sub("u", unicodedata.normalize("NFKC", text.strip().strip("\x00")))
+    text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    text = re.sub(r"[\[\]_\s.]", "", text)  # of Berkeley's files: [n_m]
+    text = text.lower().replace("metre", "meter")
     return re.sub(r"(?<=\w{3})e?s$", "", text)  # the plural of a word, not "ms"
+
+
+def are_of_a_page(sides: Sides, unit: str) -> bool:
+    """Return whether a side of a pixel is that of a screen, a print or a scan, not of the sample.
+
+    General programs write a resolution, such as 300 dots per inch, where microscopes write the size
+    of a pixel. It is that of a page from 40 um, or if it is usual for printers or scanners; in
+    inches or centimetres, from 1 um.
+    """
+    if _unit_key(unit) in _PAGE_UNITS:
+        return any(side is not None and side >= _MIN_PAGE[1] for side in sides)
+    return any(
+        side is not None
+        and (side >= _MIN_PAGE[0] or np.isclose(_NM_PER_INCH / side, _DPI, rtol=2e-4).any())
+        for side in sides
+    )
 
 
 def are_plausible(sides: Sides) -> bool:

@@ -88,7 +88,7 @@ class Micrograph:
         ``"page"`` and ``"n_pages"``, the instrument's metadata (``"fei"``, ``"zeiss"``,
         ``"imagej"`` and others), ``"pixel_size_from"``: where it is stated,
         ``"pixel_sides_nm"`` of pixels that are not square, and ``"implausible_pixel_sides_nm"``
-        below 1 pm or above 1 mm.
+        below 1 pm, above 1 mm, or of a print, a screen or a scan.
     source : str or None
         The path as given; None for an array.
     mask : ndarray of bool, shape (H, W), or None
@@ -237,25 +237,26 @@ def _other_size(facts: Mapping[str, tuple[float, float]], n_images: int) -> str:
     )
 
 
-def read_stored(path: Any, name: str, *, one_page: bool = False) -> NDArray[Any]:
-    """Read the values of a file without scaling, (H, W) or (H, W, 3).
+def read_stored(path: Any, name: str) -> NDArray[Any]:
+    """Read the values of a file of one page as they are stored, (H, W) or (H, W, 3).
 
-    With `one_page`, a file of several pages is an error; otherwise, the first is read.
+    That is how labels are written: a palette, or white for 0, only says how they are displayed.
     """
-    return decode_stored(path, name, one_page=one_page).pixels
+    return decode_stored(path, name).pixels
 
 
-def decode_stored(path: Any, name: str, *, one_page: bool = False) -> DecodedImage:
+def decode_stored(path: Any, name: str) -> DecodedImage:
     """Read a file as `read_stored` does, with its pixel size."""
     options = ReadOptions()
     decoded = _decode_path(path, options, name)
     n_pages = decoded.metadata.get("n_pages", 1)
-    if one_page and n_pages > 1:
+    if n_pages > 1:
         raise ImageReadError(
             f"{name}: a file of {counted(n_pages, 'page')}, of which none is read; save what "
             "belongs to the image as a file of one page"
         )
-    decoded.pixels = as_pixels(decoded.pixels, name, options.max_pixels)
+    stored = decoded.pixels if decoded.stored is None else decoded.stored
+    decoded.pixels = as_pixels(stored, name, options.max_pixels)
     return decoded
 
 

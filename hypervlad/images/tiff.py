@@ -98,8 +98,10 @@ def decode_tiff(file: BinaryIO, options: ReadOptions, name: str) -> DecodedImage
         pixels = tiff_page.asarray(maxworkers=1)
         if tiff_page.axes == "SYX":
             pixels = np.moveaxis(pixels, 0, -1)
+        shown = _interpret(pixels, tiff_page, options.channel is None)
         decoded = DecodedImage(
-            _interpret(pixels, tiff_page, options.channel is None),
+            shown,
+            pixels if pixels.ndim == 2 and shown is not pixels else None,
             metadata={"format": "TIFF", "page": page, "n_pages": n_pages},
         )
         _add_instrument(decoded, tiff, tiff_page)
@@ -305,14 +307,14 @@ def _add_instrument(decoded: DecodedImage, tiff: TiffFile, page: TiffPage) -> No
     for place, instrument, stated in _instruments(page, first):
         decoded.add_entries(instrument, meta.Entries(stated, **others), place)
     if tiff.is_ome and tiff.ome_metadata and "pixel_size_from" not in decoded.metadata:
-        decoded.set_pixel_sides(meta.ome_pixel_sides(tiff.ome_metadata, page.index), "OME")
+        decoded.set_pixel_sides(meta.ome_pixel_sides(tiff.ome_metadata, page.index), "OME", "um")
     imagej = tiff.imagej_metadata if tiff.is_imagej else None
     if imagej:
         # Overlays and look-up tables are large and unused here.
         kept = {k: v for k, v in imagej.items() if isinstance(v, (str, int, float, bool))}
         unit = imagej.get("unit", "")
         sides = _sides_by_resolution(page, first, unit, imagej.get("yunit", unit))
-        decoded.add_entries("imagej", meta.Entries(kept, **sides), "ImageJ")
+        decoded.add_entries("imagej", meta.Entries(kept, **sides), "ImageJ", unit)
     if str(_tag_value(page, first, _SOFTWARE_TAG)).startswith("Odemis"):
         decoded.add_entries("odemis", meta.Entries({}, **others), "Odemis")
 

@@ -16,9 +16,8 @@ from hypervlad.common.tables import PERSON_SOURCE, Journal, original_cell, write
 from hypervlad.common.wording import counted, name_some, verb, warn_user
 from hypervlad.images.files import is_below
 from hypervlad.objects.counts import Field
-from hypervlad.objects.export import write_outlines
 from hypervlad.objects.measures import in_reading_order
-from hypervlad.objects.outlines import read_outlines
+from hypervlad.objects.outlines import read_outlines, write_outlines
 from hypervlad.objects.particle import Outlines
 
 if TYPE_CHECKING:

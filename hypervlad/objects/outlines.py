@@ -1,52 +1,57 @@
-"""Reading and finding the outlines of particles that other programs have written."""
+"""Outlines of particles in files of other programs: read, found by name, and written."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
-import math
+import io
 import os
 import re
-import zipfile
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import ndimage
 
-from hypervlad.common.files import parse_json
-from hypervlad.common.limits import (
-    MAX_LABEL,
-    MAX_OUTLINES_BYTES,
-    MAX_OUTLINES_VALUES,
-    MAX_PIXELS,
-)
-from hypervlad.common.wording import counted, name_some, warn_user
+from hypervlad.common.constraints import Number, check_value
+from hypervlad.common.files import replace_when_complete
+from hypervlad.common.limits import MAX_LABEL, MAX_OUTLINES_BYTES, MAX_PIXELS
+from hypervlad.common.wording import counted, name_some, percent, verb, warn_user
 from hypervlad.images.errors import ImageReadError
 from hypervlad.images.files import IMAGE_SUFFIXES, composed, is_left_out, list_files, path_parts
-from hypervlad.images.masks import check_fits, choose_by_name, matches_by_name, read_mask
-from hypervlad.images.microscopy import import_extra
+from hypervlad.images.formats import is_partly_transparent
+from hypervlad.images.masks import check_fits, choose_by_name, grey_edged_mask, read_mask
 from hypervlad.images.pixels import check_size
 from hypervlad.images.reading import decode_stored, image_name
 from hypervlad.objects.particle import Outline, Outlines, cropped
-from hypervlad.objects.shapes import Ring, expand_runs, fill_polygons
+from hypervlad.objects.polygon_files import (
+    NOT_READ,
+    by_name,
+    geojson_of,
+    known_size,
+    listed_images,
+    read_json,
+    read_text,
+)
+from hypervlad.objects.shapes import Named
 
-logging.getLogger("roifile").addHandler(logging.NullHandler())  # otherwise it writes to stderr
-
-
-_OVAL = 2
-_AREAS = (0, 1, _OVAL, 7, 8)  # types of ImageJ: polygon, rectangle, oval, freehand, traced
-_NO_AREAS = (1, 2, 4)  # subtypes of ImageJ: text, arrow, image
+_CP_OUTLINES = "_cp_outlines.txt"  # of cellpose; other texts are of microscopes
 _SUFFIXES = IMAGE_SUFFIXES | {".npy", ".zip", ".roi", ".json", ".geojson"}
 _MARK = re.compile(
-    "[-_. ](cp_masks|masks?|gt|labels?|ground_?truth|seg|segmentation|outlines?|rois?|roiset|"
-    "objects?|object identities)$",
+    "[-_. ](cp_masks|cp_outlines|masks?|gt|labels?|ground_?truth|seg|segmentation|outlines?|rois?|"
+    "roiset|objects?|object identities)$",
     re.IGNORECASE,
 )
-
-_Named = Iterable[tuple[str, Outline | None]]  # outlines with their names in a file
+_MAX_FLOAT_LABEL = 1 << 24  # to which the 32-bit floats of ImageJ are exact
+# Shares of a field that one outline hardly covers: any, and from edge to edge; of fields so large.
+_COVER, _COVER_ACROSS, _MIN_FIELD = 0.9, 0.5, 1000
+_STRAY = 0.05  # pixels apart from a label are not meant, if they are less than this share of it
+# A grey image in place of labels: neighbours differ, and each level is all over the field.
+_MAX_DIFFERENT, _MAX_PARTS, _MIN_LEVELS = 0.4, 4, 8
+_MAX_COLOURS = 100_000
 
 
 def read_outlines(
@@ -63,21 +68,26 @@ def read_outlines(
     ----------
     source : path, array or Outlines
         - A label image: TIFF of any type, PNG, NPY or array (H, W) of whole numbers, 0 for
-          background. If its only positive value is 1, 255, 65535 or the largest of its type,
-          and in several regions, it is a mask: each region is a particle, with a warning.
+          background. The numbers that are stored count, or the indices of a palette, however they
+          are displayed; of an RGB image, each colour but black is a label. If its only positive
+          value is 1, 255, 65535 or the largest of its type, and in several regions, it is a mask:
+          each region is a particle, with a warning.
         - Masks: NPY or array (n, H, W) of True and False, or a folder of image files, one per
           particle, as :func:`hypervlad.images.read_mask` reads them. Other files are ignored.
-        - ImageJ regions: ``.roi``, or a ``.zip`` of them (requires the extra `formats`).
+        - ImageJ regions of one plane: ``.roi``, or a ``.zip`` of them (requires the extra
+          `formats`).
         - JSON: COCO (polygons and both kinds of run lengths), the annotations that Segment Anything
-          writes, and GeoJSON such as QuPath's. A pixel belongs to a polygon if its centre is
-          inside, by the even-odd rule.
+          writes, GeoJSON such as QuPath's, labelme, and the VGG Image Annotator (VIA).
+        - The ``_cp_outlines.txt`` of cellpose.
+
+        A pixel belongs to a polygon if its centre is inside, by the even-odd rule.
     shape : (int, int), optional
         Height and width of the image, at which outlines are cut off; required for ImageJ regions,
-        GeoJSON, and COCO polygons without a list of images.
+        GeoJSON, VIA, cellpose's text, and COCO polygons without a list of images.
     banner_rows : int or None, default=0
         As in :func:`hypervlad.images.read_mask`.
     image : path or int, optional
-        Which image of a COCO file, by its name or id; for other files unused.
+        Which image of a COCO or VIA file, by its name or id; for other files unused.
     name : str, optional
         For errors and warnings, by default the path.
 
@@ -86,7 +96,8 @@ def read_outlines(
     Outlines
         Labels are the values of a label image, or the names (of masks, regions and features) or
         COCO identifiers if these are different whole numbers from 1 to 2**31 - 1, otherwise
-        positions in the file from 1.
+        positions in the file from 1; other names are the `given_name` of each outline, and its
+        class in the file is its `class_name`.
 
     Raises
     ------
@@ -96,8 +107,9 @@ def read_outlines(
     Warns
     -----
     UserWarning
-        If a mask is split, or outlines are left out: lines and points, empty ones, and those
-        outside the image.
+        If a mask is split, or outlines are left out: lines and points, empty ones, those outside
+        the image, of another image, of crowds (COCO) and of ignored classes (QuPath); and if one
+        covers nearly the whole image, as a background does.
 
     Examples
     --------
@@ -113,15 +125,17 @@ def read_outlines(
         raise
     except Exception as error:  # decoders, and damaged JSON, raise anything
         raise ImageReadError(
-            f"{name}: damaged, or not a file of outlines ({type(error).__name__}: {error}); export "
-            "them again, as a label image, ImageJ regions, COCO or GeoJSON"
+            f"{name}: damaged, or {NOT_READ} ({type(error).__name__}: {error})"
         ) from error
+    _warn_of_cover(found, name)
     if shape is None or found.shape == tuple(shape):
         return found
     check_fits(found.shape, shape, banner_rows, name, "a segmentation")
-    masks = ((o, o.mask[: max(0, shape[0] - o.box[0])]) for o in found)
-    kept = _collect(((str(o.label), cropped(mask, *o.box[:2])) for o, mask in masks), shape, name)
-    return replace(kept, pixel_size=found.pixel_size)
+    cut = ((o, cropped(o.mask[: max(0, shape[0] - o.box[0])], *o.box[:2])) for o in found)
+    kept = _collect(((str(o.label), o.class_name, own) for o, own in cut), shape, name)
+    names = {o.label: o.given_name for o in found}
+    own = tuple(replace(o, given_name=names[o.label]) for o in kept)
+    return replace(kept, outlines=own, pixel_size=found.pixel_size)
 
 
 def find_outlines(
@@ -172,31 +186,41 @@ def find_outlines(
     of_folder = [folder] if folder.is_file() else map(Path, list_files(folder))
     folder = folder.parent if folder.is_file() else folder
     own = {os.path.abspath(image) for image in images}
-    files = [file for file in of_folder if file.suffix.lower() in _SUFFIXES]
+    files = [file for file in of_folder if file.suffix.lower() in _SUFFIXES or _is_text(file)]
     files = [file for file in files if os.path.abspath(file) not in own]
-    by_name, file_of = defaultdict[str, list[Path]](list), dict[Path, Path]()
+    of_name, file_of = defaultdict[str, list[Path]](list), dict[Path, Path]()
     # Cellpose writes _seg.npy, which is not read, beside the file of masks.
     for file in sorted(files, key=lambda file: (file.name.endswith("_seg.npy"), file)):
-        listed = _by_name(_listed_images(file)) if file.suffix.lower() == ".json" else {}
+        listed = by_name(_listed_images(file)) if file.suffix.lower() == ".json" else {}
         for name, entries in listed.items():
             places = [file.joinpath(*path_parts(entry["file_name"])) for entry in entries]
-            by_name[name] += places
+            of_name[name] += places
             file_of |= dict.fromkeys(places, file)
         stored = composed(file.relative_to(folder).with_suffix("").as_posix())
         for name in {} if listed else dict.fromkeys([stored, _MARK.sub("", stored)]):
-            if not (file.name.endswith("_seg.npy") and name in by_name):
-                by_name[name].append(file)
+            if not (file.name.endswith("_seg.npy") and name in of_name):
+                of_name[name].append(file)
     for parent in {file.parent for file in files} - {folder}:
-        by_name[composed(parent.relative_to(folder).as_posix())].append(parent)
-    chosen = choose_by_name(images, folder, by_name, root, "segmentation")
+        of_name[composed(parent.relative_to(folder).as_posix())].append(parent)
+    chosen = choose_by_name(images, folder, of_name, root, "segmentation")
     return [None if path is None else file_of.get(path, path) for path in chosen]
+
+
+def _is_text(file: Path) -> bool:
+    return file.name.lower().endswith(_CP_OUTLINES)
+
+
+def _listed_images(file: Path) -> list[dict[str, Any]]:
+    with contextlib.suppress(OSError, ImageReadError):
+        return listed_images(_content(file, ""))
+    return []
 
 
 def _read(source: Any, shape: tuple[int, int] | None, image: Any, name: str) -> Outlines:
     if isinstance(source, Outlines):
         return source
     if not isinstance(source, str | os.PathLike):
-        return Outlines.of(source, name)
+        return _of_labels(source, name)
     path, head = Path(source), b""
     if os.path.isdir(source):  # not the path, which for "" is this folder
         return _of_folder(path, name)
@@ -215,42 +239,149 @@ def _read(source: Any, shape: tuple[int, int] | None, image: Any, name: str) -> 
         # A header that claims more than the file contains takes no memory here.
         array = np.load(path, mmap_mode="r", allow_pickle=False)
         check_size(1, array.size, name, MAX_PIXELS, n_bytes=array.dtype.itemsize)
-        return Outlines.of(np.array(array), name)
+        return _of_labels(np.array(array), name)
     if head.startswith((b"PK", b"Iout")):
-        size, is_archive = _known(shape, name), head.startswith(b"PK")
-        files = _archived(path, name) if is_archive else [(path.stem, _content(path, name))]
-        return _collect(_regions(files, size, name), size, name)
-    if head.lstrip()[:1] in (b"{", b"["):
-        return _of_json(_parsed(path, name), shape, image, name)
-    stored = decode_stored(path, name, one_page=True)
-    return replace(Outlines.of(stored.pixels, name), pixel_size=stored.pixel_size)
+        from hypervlad.objects.imagej import read_regions  # not above: importing it takes long
+
+        size = known_size(shape, name)
+        return _collect(read_regions(_content(path, name), path.stem, size, name), size, name)
+    if head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"["):
+        size, named = read_json(_content(path, name), shape, image, name)
+        return _collect(named, size, name)
+    if _is_text(path) or re.fullmatch(rb"\s*[\d.+-][\d.,+\-eE \r\n]*", head):
+        size, named = read_text(_content(path, name), shape, name)
+        return _collect(named, size, name)
+    return _of_image(path, name)
 
 
-def _known(shape: Any, name: str) -> tuple[int, int]:
-    if shape is None:
-        raise ImageReadError(f"{name}: without the size of its image; give shape=(height, width)")
-    height, width = map(int, shape)
-    check_size(height, width, name, MAX_PIXELS)
-    return height, width
+def _of_image(path: Path, name: str) -> Outlines:
+    """Read a label image: as its values are stored, or by its colours."""
+    if is_partly_transparent(path):
+        raise ImageReadError(
+            f"{name}: labels with a transparent layer; export them flattened, on black"
+        )
+    stored = decode_stored(path, name)
+    values, is_lossy = stored.pixels, stored.metadata["format"] == "JPEG"
+    if values.ndim == 3:
+        values = _numbered_colours(values, name)
+    elif (mask := grey_edged_mask(values)) is not None and (is_lossy or _are_edges(values, mask)):
+        values = mask
+    elif is_lossy:
+        raise ImageReadError(
+            f"{name}: a JPEG file, which changes the numbers of labels, or a grey image in place "
+            "of labels; save labels as TIFF or PNG"
+        )
+    return replace(_of_labels(values, name), pixel_size=stored.pixel_size)
 
 
-def _collect(named: _Named, shape: tuple[int, int], name: str) -> Outlines:
+def _are_edges(values: NDArray[Any], mask: NDArray[np.bool_]) -> bool:
+    """Return whether all grey is at edges of a mask, where labels have areas of their own."""
+    inside = ndimage.binary_erosion(mask, iterations=2)
+    is_white = bool((values[inside] > 0.75 * values.max()).all())
+    return is_white and not values[~ndimage.binary_dilation(mask, iterations=2)].any()
+
+
+def _numbered_colours(values: NDArray[Any], name: str) -> NDArray[np.int32]:
+    """Return a label for each colour but black, in the order in which they come in the image."""
+    flat = values.reshape(-1, 3).astype(np.uint64)
+    codes = flat @ np.array([1 << 32, 1 << 16, 1], np.uint64)
+    colours, first, numbers = np.unique(codes, return_index=True, return_inverse=True)
+    if len(colours) > _MAX_COLOURS or values.dtype.kind != "u":
+        raise _not_labels(name, "an image in colour")
+    labels = np.empty(len(colours), np.int32)
+    in_order = [each for each in first.argsort() if colours[each]]
+    labels[colours == 0] = 0
+    labels[in_order] = np.arange(1, len(in_order) + 1)
+    return np.asarray(labels[numbers].reshape(values.shape[:2]))
+
+
+def _not_labels(name: str, what: str) -> ImageReadError:
+    return ImageReadError(
+        f"{name}: looks like {what}, not like labels, of which all pixels of a particle have the "
+        "same; give the label image, 0 for background, or a mask"
+    )
+
+
+def _of_labels(source: Any, name: str) -> Outlines:
+    """Return a label image or masks as `Outlines`, without stray pixels of labels."""
+    found, values = Outlines.of(source, name), np.asarray(source)
+    if values.ndim != 2:
+        return found
+    _refuse_grey(values, found, name)
+    kept, strays = list[Outline](), list[str]()
+    for outline in found:
+        parts = ndimage.label(outline.mask, np.ones((3, 3)))[0]
+        areas = np.bincount(parts.ravel())[1:]
+        main = areas >= _STRAY * areas.max()
+        if not main.all():
+            mask = np.concatenate([[False], main])[parts]
+            strays.append(f"{outline.label} ({areas[~main].sum()} px)")
+            part = cropped(mask, *outline.box[:2])
+            assert part is not None
+            outline = replace(part, label=outline.label)
+        kept.append(outline)
+    if strays:
+        warn_user(
+            f"{name}: pixels apart from {counted(len(strays), 'label')} are left out, as they are "
+            f"less than {percent(_STRAY)} of it: {name_some(strays)}"
+        )
+    return replace(found, outlines=tuple(kept))
+
+
+def _refuse_grey(values: NDArray[Any], found: Outlines, name: str) -> None:
+    """Raise an error for a grey image in place of labels."""
+    if len(found) < _MIN_LEVELS:
+        return
+    left, right = values[:, :-1], values[:, 1:]
+    inside = (left != 0) & (right != 0)
+    n_inside, n_different = int(inside.sum()), int((inside & (left != right)).sum())
+    some = found[np.linspace(0, len(found) - 1, 24).astype(int)]
+    parts = [ndimage.label(each.mask, np.ones((3, 3)))[1] for each in some]
+    if n_different > _MAX_DIFFERENT * max(n_inside, 100) or np.median(parts) > _MAX_PARTS:
+        raise _not_labels(name, "a grey image")
+
+
+def _warn_of_cover(found: Outlines, name: str) -> None:
+    """Warn of outlines that cover nearly the whole field, or half of it from edge to edge."""
+    height, width = found.shape
+    n_pixels, covering = height * width, list[str]()
+    for outline in found if n_pixels >= _MIN_FIELD else ():
+        share = float(outline.mask.sum()) / n_pixels
+        is_across = outline.box == (0, 0, height, width)
+        if share > _COVER or (is_across and share > _COVER_ACROSS):
+            covering.append(f"{outline.shown_name} ({percent(share)})")
+    if covering:
+        warn_user(
+            f"{name}: {counted(len(covering), 'outline')} {verb(len(covering), 'covers', 'cover')} "
+            f"most of the image: {name_some(covering)}. Is it the background, because the file is "
+            "inverted or has another number than 0 for it? Labels are read as they are stored, not "
+            "as they are displayed"
+        )
+
+
+def _collect(named: Iterable[Named], shape: tuple[int, int], name: str) -> Outlines:
     """Number outlines by their names, if these are numbers, and leave out empty ones."""
-    found, n_pixels = list[tuple[str, Outline | None]](), 0
-    for key, outline in named:
-        found.append((key, outline))
+    found, n_pixels = list[Named](), 0
+    for key, class_name, outline in named:
+        found.append((key, class_name, outline))
         n_pixels += 0 if outline is None else outline.mask.size
         if n_pixels > MAX_PIXELS:
             raise ImageReadError(f"{name}: outlines of more than {MAX_PIXELS:,} pixels; split it")
-    numbers = [int(key) if re.fullmatch("[0-9]{1,10}", key) else 0 for key, _ in found]
-    if len(set(numbers)) < len(numbers) or not all(0 < n <= MAX_LABEL for n in numbers):
-        numbers = list(range(1, len(found) + 1))
-    if empty := [key for key, outline in found if outline is None]:
+    numbers = [int(key) if re.fullmatch("[0-9]{1,10}", key) else 0 for key, *_ in found]
+    are_labels = len(set(numbers)) == len(numbers) and all(0 < n <= MAX_LABEL for n in numbers)
+    numbers = numbers if are_labels else list(range(1, len(found) + 1))
+    if empty := [
+        key or str(n) for n, (key, _, own) in zip(numbers, found, strict=True) if own is None
+    ]:
         warn_user(
             f"{name}: {len(empty)} of {counted(len(found), 'outline')} left out, without a pixel "
             f"in the image of {shape[0]} x {shape[1]} pixels: {name_some(empty)}"
         )
-    kept = [replace(o, label=n) for n, (_, o) in zip(numbers, found, strict=True) if o is not None]
+    kept = [
+        replace(own, label=n, class_name=class_name, given_name="" if are_labels else key)
+        for n, (key, class_name, own) in zip(numbers, found, strict=True)
+        if own is not None
+    ]
     return Outlines(shape, tuple(sorted(kept, key=lambda outline: outline.label)))
 
 
@@ -261,52 +392,8 @@ def _of_folder(folder: Path, name: str) -> Outlines:
         raise ImageReadError(f"{name}: a folder without masks; it needs one image per particle")
     files.sort(key=lambda file: re.sub(r"\d+", lambda digits: digits[0].zfill(20), file.name))
     height, width = read_mask(files[0]).shape
-    masks = ((f.stem, cropped(read_mask(f, shape=(height, width)))) for f in files)
+    masks = ((f.stem, "", cropped(read_mask(f, shape=(height, width)))) for f in files)
     return _collect(masks, (height, width), name)
-
-
-def _archived(path: Path, name: str) -> Iterator[tuple[str, bytes]]:
-    """Yield names and contents of regions in an archive; nothing is extracted to the disk."""
-    with zipfile.ZipFile(path) as archive:
-        if (n_bytes := sum(member.file_size for member in archive.infolist())) > MAX_OUTLINES_BYTES:
-            raise ImageReadError(f"{name}: regions of {n_bytes:,} bytes; split it")
-        for member in archive.infolist():
-            parts = [part for part in path_parts(member.filename) if part != ".."]
-            if member.is_dir() or any(map(is_left_out, parts)):
-                continue
-            if not parts[-1].lower().endswith(".roi"):
-                raise ImageReadError(
-                    f"{name}: an archive of ImageJ regions (.roi) was expected, but it contains "
-                    f"{member.filename}; unpack it"
-                )
-            yield parts[-1][:-4], archive.read(member)
-
-
-def _regions(files: Iterable[tuple[str, bytes]], shape: tuple[int, int], name: str) -> _Named:
-    roifile = import_extra("roifile", "ImageJ ROI", name)
-    no_areas, slices = list[str](), set[int]()
-    for key, content in files:
-        roi = roifile.ImagejRoi.frombytes(content)
-        slices |= {roi.position} - {0}
-        if len(slices) > 1:
-            raise ImageReadError(f"{name}: regions of several slices of a stack; save those of one")
-        if roi.roitype not in _AREAS or roi.subtype in _NO_AREAS:
-            no_areas.append(key)
-            continue
-        rings = [_ellipse(roi)] if roi.roitype == _OVAL else roi.coordinates(multi=True)
-        yield key, fill_polygons([[np.asarray(ring, np.float64) for ring in rings]], shape)
-    if no_areas:
-        warn_user(
-            f"{name}: {counted(len(no_areas), 'region')} left out, without an area (a line, point "
-            f"or text): {name_some(no_areas)}"
-        )
-
-
-def _ellipse(roi: Any) -> Ring:
-    height, width = roi.bottom - roi.top, roi.right - roi.left
-    angle = np.linspace(0, 2 * math.pi, 4 * (height + width) + 32, endpoint=False)
-    x, y = roi.left + width * (1 + np.cos(angle)) / 2, roi.top + height * (1 + np.sin(angle)) / 2
-    return np.column_stack([x, y])
 
 
 def _content(path: Path, name: str) -> bytes:
@@ -315,83 +402,85 @@ def _content(path: Path, name: str) -> bytes:
     return path.read_bytes()
 
 
-def _parsed(path: Path, name: str) -> Any:
-    content = _content(path, name)
-    try:
-        return parse_json(content, MAX_OUTLINES_VALUES)
-    except ValueError as error:
-        raise ImageReadError(f"{name}: not JSON to be read ({error}); split it?") from error
+def write_outlines(
+    path: str | os.PathLike[str],
+    outlines: ArrayLike | Outlines,
+    *,
+    pixel_size: float | None = None,
+    classes: Sequence[str] | None = None,
+    measures: Mapping[str, Sequence[float]] | None = None,
+) -> None:
+    """Write outlines in the format of the suffix, complete or not at all.
 
+    Parameters
+    ----------
+    path : path
+        ``.tif``, ``.tiff``: a label image for ImageJ and others, of 16 bits or, for labels above
+        65,535, of 32-bit floats, with its scale in micrometres. ``.zip``: ImageJ regions, named by
+        their names or labels (requires the extra `formats`). ``.geojson``: polygons for QuPath.
+    outlines : Outlines, array (H, W) of int, or array of n masks (H, W)
+    pixel_size : float, optional
+        Nanometres per pixel, for TIFF, by default that of the outlines; other formats have no
+        scale.
+    classes : sequence of n str, optional
+        For GeoJSON: the class of each outline, by default its `class_name`.
+    measures : mapping of n numbers by name, or DataFrame, optional
+        For GeoJSON. Columns of text, and values that are not finite, are left out.
 
-def _of_json(content: Any, shape: Any, image: Any, name: str) -> Outlines:
-    if isinstance(content, list):  # of features, or annotations as Segment Anything writes them
-        content = {"features" if content and "geometry" in content[0] else "annotations": content}
-    if "features" in content:
-        size = _known(shape, name)
-        return _collect((_feature(each, size) for each in content["features"]), size, name)
-    annotations = content["annotations"]
-    images = content.get("images", [content["image"]] if "image" in content else None)
-    if images is None:
-        ids = dict.fromkeys(each.get("image_id") for each in annotations)
-        images = [{} if each is None else {"id": each} for each in ids or [None]]
-    entry = _entry_of(image, images, name)
-    if len(images) > 1:
-        annotations = [each for each in annotations if each["image_id"] == entry["id"]]
-    shapes = [each.get("segmentation") or () for each in annotations]
-    sizes = [each["size"] for each in shapes if isinstance(each, dict)]
-    listed = [[entry["height"], entry["width"]]] if "height" in entry else []
-    size = _known((*listed, *sizes, shape)[0], name)
-    if any(list(each) != list(size) for each in sizes):
-        raise ImageReadError(f"{name}: run lengths of an image of another size than {size}")
-    keys = [str(each.get("id", number)) for number, each in enumerate(annotations, start=1)]
-    found = (
-        expand_runs(each["counts"], size)
-        if isinstance(each, dict)
-        else fill_polygons([[np.reshape(np.array(ring, float), (-1, 2))] for ring in each], size)
-        for each in shapes
-    )
-    return _collect(zip(keys, found, strict=True), size, name)
+    Raises
+    ------
+    ValueError
+        For another suffix, or what the format cannot contain: outlines that overlap and labels
+        above 2**24 in TIFF, classes and measures except in GeoJSON.
 
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> import numpy as np
+    >>> from hypervlad.particles import read_outlines, write_outlines
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "labels.tif")
+    ...     write_outlines(path, np.array([[0, 1, 1], [2, 0, 1]]), pixel_size=2.5)
+    ...     read_outlines(path).label_image()
+    array([[0, 1, 1],
+           [2, 0, 1]], dtype=int32)
+    """
+    check_value("pixel_size", pixel_size, [None, Number(above=0, meaning="nanometres per pixel")])
+    found, suffix, name = Outlines.of(outlines), Path(path).suffix.lower(), os.fspath(path)
+    if suffix == ".geojson":
+        content = geojson_of(found, classes, {} if measures is None else measures, name)
+    elif not (classes is None and measures is None):
+        raise ValueError(f"{path}: only .geojson files contain classes and measures")
+    elif suffix in (".tif", ".tiff"):
+        content = _label_tiff(found, pixel_size or found.pixel_size, name)
+    elif suffix == ".zip":
+        from hypervlad.objects.imagej import regions_of  # not above: importing it takes long
 
-def _entry_of(image: Any, entries: Sequence[dict[str, Any]], name: str) -> dict[str, Any]:
-    """Return what a COCO file says of an image."""
-    if len(entries) == 1 and (image is None or "file_name" not in entries[0]):
-        return entries[0]
-    if image is None or isinstance(image, int | np.integer):
-        found = [entry for entry in entries if image is not None and entry["id"] == image]
+        content = regions_of(found, name)
     else:
-        found = matches_by_name(Path(os.path.abspath(image)), _by_name(entries))
-    if len(found) != 1:
-        known = [str(entry.get("file_name", entry.get("id"))) for entry in entries]
-        raise ImageReadError(
-            f"{name}: outlines of {counted(len(entries), 'image')}, {name_some(known)}; give the "
-            f"name or the id of one as image, not {image!r}"
+        raise ValueError(f"{path}: outlines are written as .tif, .tiff, .zip or .geojson")
+    with replace_when_complete(path) as stream:
+        stream.write(content)
+
+
+def _label_tiff(outlines: Outlines, pixel_size: float | None, name: str) -> bytes:
+    import tifffile  # not above: importing it takes long
+
+    labels = outlines.label_image()
+    n_pixels = sum(np.count_nonzero(outline.mask) for outline in outlines)
+    if n_pixels != np.count_nonzero(labels):
+        raise ValueError(
+            f"{name}: the outlines overlap, which a label image cannot show; write .zip or .geojson"
         )
-    return found[0]
-
-
-def _by_name(entries: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """Return images of a COCO file by their paths and names there, with and without suffix."""
-    by_name: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for entry in entries:
-        parts = path_parts(str(entry.get("file_name", "")))
-        for name in {"/".join(parts), *parts[-1:]}:
-            for key in {name, os.path.splitext(name)[0]}:
-                by_name[key].append(entry)
-    return by_name
-
-
-def _listed_images(file: Path) -> list[dict[str, Any]]:
-    """Return the images that a COCO file lists; none of any other file."""
-    try:
-        return [each for each in _parsed(file, "")["images"] if isinstance(each["file_name"], str)]
-    except (OSError, LookupError, TypeError, ImageReadError):
-        return []
-
-
-def _feature(feature: Mapping[str, Any], size: tuple[int, int]) -> tuple[str, Outline | None]:
-    geometry, properties = feature["geometry"], feature.get("properties") or {}
-    kind, polygons = geometry["type"], geometry["coordinates"]
-    polygons = {"Polygon": [polygons], "MultiPolygon": polygons}.get(kind, [])
-    parts = [[np.array(ring, float)[:, :2] for ring in polygon] for polygon in polygons]
-    return str(properties.get("name", kind)), fill_polygons(parts, size)
+    top = int(labels.max(initial=0))
+    if top > _MAX_FLOAT_LABEL:
+        raise ValueError(
+            f"{name}: label {top} is above 2**24, the largest of ImageJ; renumber them"
+        )
+    scale: dict[str, Any] = {}
+    if pixel_size is not None:
+        scale = {"resolution": (1e3 / pixel_size,) * 2, "metadata": {"unit": "um"}}
+    stream = io.BytesIO()
+    pixels = labels.astype(np.uint16 if top < 1 << 16 else np.float32)
+    tifffile.imwrite(stream, pixels, imagej=True, compression="zlib", **scale)
+    return stream.getvalue()

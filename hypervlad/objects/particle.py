@@ -38,15 +38,26 @@ class Outline:
     box : (int, int, int, int)
         Top, left, bottom, right in pixels of the field; bottom and right are the first beyond it.
     mask : ndarray of bool, shape (bottom - top, right - left)
+    class_name : str
+        The class that a file gives it, or "".
+    given_name : str
+        Its name in a file, if that is not its label, or "".
     """
 
     label: int
     box: tuple[int, int, int, int]
     mask: NDArray[np.bool_]
+    class_name: str = field(default="", kw_only=True)
+    given_name: str = field(default="", kw_only=True)
 
     def __post_init__(self) -> None:
         top, left, bottom, right = self.box
         _check_mask(self.mask, (bottom - top, right - left), f"outline {self.label}")
+
+    @property
+    def shown_name(self) -> str:
+        """Its name in files: the given one, or its label."""
+        return self.given_name or str(self.label)
 
     @property
     def window(self) -> tuple[slice, slice]:
@@ -150,6 +161,8 @@ class Outlines:
                 name,
                 self.shape,
                 self.pixel_size,
+                class_name=o.class_name,
+                given_name=o.given_name,
             )
             for o in self
         ]
@@ -363,7 +376,11 @@ def cut_particles(
     known = [size for size in (pixel_size, micrograph.pixel_size, found.pixel_size) if size]
     nm = float(known[0]) if known else None
     return [
-        Particle(o.label, o.box, o.mask, pixels[o.window].copy(), name, found.shape, nm)
+        Particle(
+            *(o.label, o.box, o.mask, pixels[o.window].copy(), name, found.shape, nm),
+            class_name=o.class_name,
+            given_name=o.given_name,
+        )
         for o in found
     ]
 

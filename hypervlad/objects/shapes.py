@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,17 @@ from scipy import ndimage
 from hypervlad.common.limits import MAX_COORDINATE, MAX_CROSSINGS
 from hypervlad.objects.particle import Outline, cropped
 
-Ring = NDArray[Any]  # (n, 2): x and y of the corners; the last is joined to the first
+Ring: TypeAlias = NDArray[Any]  # (n, 2): x, y of the corners; the last is joined to the first
+Named: TypeAlias = tuple[str, str, Outline | None]  # its name and its class in a file, or ""
+
+
+def ellipse(top: float, left: float, bottom: float, right: float, n: int | None = None) -> Ring:
+    """Return the ellipse in a box, with n corners: by default so many that no pixel is lost."""
+    height, width = bottom - top, right - left
+    n = 4 * math.ceil(height + width) + 32 if n is None else n
+    angle = np.linspace(0, 2 * math.pi, n, endpoint=False)
+    x, y = left + width * (1 + np.cos(angle)) / 2, top + height * (1 + np.sin(angle)) / 2
+    return np.column_stack([x, y])
 
 
 def fill_polygons(parts: Sequence[Sequence[Ring]], shape: tuple[int, int]) -> Outline | None:

@@ -1,9 +1,8 @@
 from hypervlad.objects.counts import Field, count_particles, edge_weights, particle_sizes
-from hypervlad.objects.export import write_outlines
 from hypervlad.objects.found_counts import FoundCounts
 from hypervlad.objects.found_folder import FoundFolder
 from hypervlad.objects.measures import measure
-from hypervlad.objects.outlines import find_outlines, read_outlines
+from hypervlad.objects.outlines import find_outlines, read_outlines, write_outlines
 from hypervlad.objects.particle import Outline, Outlines, Particle, cut_particles
 from hypervlad.objects.rules import NAMED_RULES, match_rule
 from hypervlad.objects.splitting import split_particles

@@ -19,9 +19,8 @@ from hypervlad.images.annotations import annotation_mask, note_annotations
 from hypervlad.images.files import is_below
 from hypervlad.images.options import PIXEL_SIZE, check_read_options
 from hypervlad.images.reading import read_named, relative_names
-from hypervlad.objects.export import write_outlines
 from hypervlad.objects.found_folder import LOCK, RUN, FoundFolder
-from hypervlad.objects.outlines import read_outlines
+from hypervlad.objects.outlines import read_outlines, write_outlines
 from hypervlad.objects.particle import Outlines, check_same_size, note_doubt
 from hypervlad.statistics.splits import check_groups
 

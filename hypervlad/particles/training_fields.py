@@ -189,7 +189,7 @@ def nearest(values: NDArray[Any], size: tuple[int, ...]) -> NDArray[Any]:
 
 def _read_scribbles(source: Any, name: str, shape: tuple[int, ...]) -> NDArray[Any]:
     is_path = isinstance(source, str | os.PathLike)
-    values = read_stored(source, name, one_page=True) if is_path else np.asarray(source)
+    values = read_stored(source, name) if is_path else np.asarray(source)
     if values.shape != shape or not np.isin(values, (0, 1, 2, 3)).all():
         raise ImageReadError(
             f"{name}: scribbles must be an array of the image's shape {shape}, of 0 (not "

@@ -127,8 +127,12 @@ def test_pixels_that_are_not_square_have_no_size(tmp_path, kind):
         assert found.metadata.get("pixel_sides_nm") == stated
 
 
-@pytest.mark.parametrize(("size", "used"), [(9e-4, 0), (2e-3, 1), (9e5, 1), (2e6, 0)])
-def test_sizes_below_1_pm_and_above_1_mm_are_not_used(tmp_path, size, used):
+# 600, 300, 96 and 2,400 dots per inch are those of pages; 20 um is of a sample.
+SIZES = [(9e-4, 0), (2e-3, 1), (2e4, 1), (2e6, 0), *((2.54e7 / n, 0) for n in (96, 300, 600, 2400))]
+
+
+@pytest.mark.parametrize(("size", "used"), SIZES)
+def test_sizes_below_1_pm_above_1_mm_and_of_pages_are_not_used(tmp_path, size, used):
     write_sides(tmp_path / "a.ome", size, size)
     found = read_micrograph(tmp_path / "a.ome", pixel_size=7)
     assert found.pixel_size == (pytest.approx(size) if used else 7)

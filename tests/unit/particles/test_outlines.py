@@ -197,9 +197,9 @@ def test_geojson_of_qupath(folder):
     for content in ({"type": "FeatureCollection", "features": features}, features):
         assert_array_equal(read(content, folder, shape=(6, 8)).label_image(), LABELS)
     unnamed = [feature("Point", [1, 1]), feature("Polygon", [ring]), feature("Polygon", [])]
-    with pytest.warns(UserWarning, match="2 of 3 outlines left out, .*: Point, Polygon"):
+    with pytest.warns(UserWarning, match="2 of 3 features left out, without an area: feature 1, f"):
         (found,) = read(unnamed, folder, shape=(6, 8))
-    assert (found.label, found.box, found.mask.all()) == (2, (1, 1, 4, 4), True)
+    assert (found.label, found.box, found.mask.all()) == (1, (1, 1, 4, 4), True)
 
 
 masks = arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=12))
@@ -328,10 +328,8 @@ def larger_than_it_is(path):
         file.infolist()[0].file_size = 1 << 29
 
 
-def coloured(path):
-    image = Image.fromarray(LABELS).convert("P")
-    image.putpalette([*range(255, -1, -1)] * 3)
-    image.save(path)
+def grey(path):
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 50), "u1")).save(path)
 
 
 def with_another_file(path):
@@ -342,13 +340,14 @@ def with_another_file(path):
 TEETH = [coordinate for x in range(2200) for coordinate in (x % 7, 4000 * (x % 2))]
 BAD_FILES = [
     ("a_seg.npy", npy((), "|O"), "a pickle.*If cellpose wrote it, .*--save_tif"),
-    ("a.npy", npy((10**9, 10**9)), "damaged, or not a file of outlines"),
+    ("a.npy", npy((10**9, 10**9)), "damaged, or not a format of outlines that is read"),
     (
         "a.tif",
         lambda p: tifffile.imwrite(p, np.zeros((3, 9, 8), "u2"), photometric="minisblack"),
         "a file of 3 pages",
     ),
-    ("b.png", coloured, "If these are colours"),
+    *((f"b.{suffix}", grey, "a grey image") for suffix in ("png", "jpg")),
+    ("a.json", {"some": "thing"}, "JSON, but not a format of outlines that is read"),
     ("a.zip", b"PK\x03\x04 and more", "damaged, or not .* not a zip file"),
     ("a.zip", with_another_file, r"contains mask\.png; unpack"),
     ("a.zip", larger_than_it_is, "regions of 536,870,912 bytes; split it"),
@@ -385,7 +384,7 @@ def of_several_slices(path):
         (np.full((4, 5), 2**31), r"from 0 to 2,147,483,647, not 2147483648"),
         (np.zeros((4, 5, 3), np.uint8), "If these are colours, .*Lookup Tables > Grays"),
         ([np.ones((2, 2), bool), np.ones((2, 3), bool)], "masks that differ in size"),
-        (of_several_slices, "regions of several slices"),
+        (of_several_slices, r"several planes of a stack \(slice 1, slice 2\)"),
         (
             lambda _: read_outlines(LABELS, shape=(5, 8), name="outlines 3"),
             "^outlines 3: a segmentation of 6 x 8 pixels for",

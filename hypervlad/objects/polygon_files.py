@@ -1,0 +1,347 @@
+"""Outlines as JSON or text: COCO, GeoJSON, labelme, VIA, and what cellpose writes."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import compress
+from operator import not_
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hypervlad.common.files import parse_json
+from hypervlad.common.limits import MAX_OUTLINES_VALUES, MAX_PIXELS
+from hypervlad.common.wording import counted, name_some, warn_user
+from hypervlad.images.errors import ImageReadError
+from hypervlad.images.files import path_parts
+from hypervlad.images.masks import matches_by_name
+from hypervlad.images.pixels import check_size
+from hypervlad.objects.particle import Outlines
+from hypervlad.objects.shapes import (
+    Named,
+    Ring,
+    ellipse,
+    expand_runs,
+    fill_polygons,
+    trace_polygons,
+)
+
+Found = tuple[tuple[int, int], Iterable[Named]]  # the size of the image, and its outlines
+NOT_READ = (
+    "not a format of outlines that is read (label images and masks as TIFF, PNG or NPY, ImageJ "
+    "regions, COCO, GeoJSON, labelme, VIA, cellpose's _cp_outlines.txt); export it as one of them"
+)
+
+
+def read_json(content: bytes, shape: Any, image: Any, name: str) -> Found:
+    """Return the outlines of one image in JSON, of whatever program."""
+    entries = _parsed(content, name)
+    if isinstance(entries, list):  # of features, or annotations as Segment Anything writes them
+        first = entries[0] if entries and isinstance(entries[0], dict) else {}
+        entries = {"features" if "geometry" in first else "annotations": entries}
+    if "shapes" in entries:
+        return _of_labelme(entries, name)
+    if "annotations" in entries:
+        return _of_coco(entries, shape, image, name)
+    regions = entries.get("_via_img_metadata", entries)
+    if all(isinstance(each, dict) and "regions" in each for each in regions.values()):
+        size = known_size(shape, name)
+        return size, _of_via(list(regions.values()), image, size, name)
+    if "features" in entries or "coordinates" in entries or "geometry" in entries:
+        size = known_size(shape, name)
+        return size, _of_geojson(entries.get("features", [entries]), size, name)
+    raise ImageReadError(f"{name}: JSON, but {NOT_READ}")
+
+
+def known_size(shape: Any, name: str) -> tuple[int, int]:
+    if shape is None:
+        raise ImageReadError(f"{name}: without the size of its image; give shape=(height, width)")
+    height, width = map(int, shape)
+    check_size(height, width, name, MAX_PIXELS)
+    return height, width
+
+
+def _parsed(content: bytes, name: str) -> Any:
+    try:
+        return parse_json(content, MAX_OUTLINES_VALUES)
+    except ValueError as error:
+        raise ImageReadError(f"{name}: not JSON to be read ({error}); split it?") from error
+
+
+def _left_out(keys: Sequence[str], n: int, what: str, why: str, name: str) -> None:
+    if keys:
+        listed = name_some(list(dict.fromkeys(keys)))
+        warn_user(f"{name}: {len(keys)} of {counted(n, what)} left out, {why}: {listed}")
+
+
+# --- COCO -----------------------------------------------------------------------------------------
+
+
+def _of_coco(content: Mapping[str, Any], shape: Any, image: Any, name: str) -> Found:
+    annotations = content["annotations"]
+    images = content.get("images", [content["image"]] if "image" in content else None)
+    if images is None:
+        ids = dict.fromkeys(each.get("image_id") for each in annotations)
+        images = [{} if each is None else {"id": each} for each in ids or [None]]
+    entry = _entry_of(image, images, name)
+    if "id" in entry:  # programs write identifiers as numbers or as text
+        own = [str(each.get("image_id", entry["id"])) == str(entry["id"]) for each in annotations]
+        if len(images) == 1:
+            others = [str(each["image_id"]) for each in compress(annotations, map(not_, own))]
+            why = "of an image that is not in the file"
+            _left_out(others, len(own), "annotation", why, name)
+        annotations = list(compress(annotations, own))
+    crowds = [str(each.get("id", "?")) for each in annotations if each.get("iscrowd")]
+    if len(crowds) < len(annotations):
+        why = "each of a crowd of objects (iscrowd)"
+        _left_out(crowds, len(annotations), "annotation", why, name)
+        annotations = [each for each in annotations if not each.get("iscrowd")]
+    elif crowds:
+        warn_user(
+            f"{name}: all {counted(len(crowds), 'annotation')} are marked as crowds (iscrowd), as "
+            "some programs mark every mask; each is read as one outline"
+        )
+    shapes = [each.get("segmentation") or () for each in annotations]
+    sizes = [each["size"] for each in shapes if isinstance(each, dict)]
+    listed = [[entry["height"], entry["width"]]] if "height" in entry else []
+    size = known_size((*listed, *sizes, shape)[0], name)
+    if any(list(each) != list(size) for each in sizes):
+        raise ImageReadError(f"{name}: run lengths of an image of another size than {size}")
+    classes = {str(each["id"]): str(each["name"]) for each in content.get("categories", ())}
+    found = (
+        (
+            str(each.get("id", number)),
+            classes.get(str(each.get("category_id")), ""),
+            expand_runs(own["counts"], size)
+            if isinstance(own, dict)
+            else fill_polygons([[ring] for ring in _rings_of(own)], size),
+        )
+        for number, (each, own) in enumerate(zip(annotations, shapes, strict=True), start=1)
+    )
+    return size, found
+
+
+def _rings_of(polygons: Any) -> list[Ring]:
+    """Return the polygons of an annotation: lists of x, y, ..., or one such list."""
+    flat = [polygons] if polygons and isinstance(polygons[0], int | float) else polygons
+    return [np.reshape(np.array(ring, float), (-1, 2)) for ring in flat]
+
+
+def _entry_of(image: Any, entries: Sequence[dict[str, Any]], name: str) -> dict[str, Any]:
+    """Return what a file of several images says of one."""
+    if len(entries) == 1 and (image is None or "file_name" not in entries[0]):
+        return entries[0]
+    if image is None or isinstance(image, int | np.integer):
+        found = [each for each in entries if image is not None and str(each["id"]) == str(image)]
+    else:
+        found = matches_by_name(Path(image).absolute(), by_name(entries))
+    if len(found) != 1:
+        known = [str(entry.get("file_name", entry.get("id"))) for entry in entries]
+        raise ImageReadError(
+            f"{name}: outlines of {counted(len(entries), 'image')}, {name_some(known)}; give the "
+            f"name or the id of one as image, not {image!r}"
+        )
+    return found[0]
+
+
+def by_name(entries: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Return images of a file by their paths and names there, with and without suffix."""
+    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for entry in entries:
+        parts = path_parts(str(entry.get("file_name", "")))
+        for name in {"/".join(parts), *parts[-1:]}:
+            for key in {name, Path(name).with_suffix("").as_posix()}:
+                found[key].append(entry)
+    return found
+
+
+def listed_images(content: bytes) -> list[dict[str, Any]]:
+    """Return the images that a file of several lists, with their ``file_name``; else none."""
+    try:
+        entries = _parsed(content, "")
+        via = entries.get("_via_img_metadata", entries)
+        if "images" not in entries and all("regions" in each for each in via.values()):
+            return [{"file_name": each["filename"]} for each in via.values()]
+        return [each for each in entries["images"] if isinstance(each["file_name"], str)]
+    except (LookupError, TypeError, AttributeError, ImageReadError):
+        return []
+
+
+# --- labelme and VIA ------------------------------------------------------------------------------
+
+
+def _of_labelme(content: Mapping[str, Any], name: str) -> Found:
+    """Return the shapes of labelme; those of one group are parts of one outline."""
+    size = known_size((content["imageHeight"], content["imageWidth"]), name)
+    parts, classes, no_areas = dict[str, list[list[Ring]]](), dict[str, str](), list[str]()
+    for number, each in enumerate(content["shapes"], start=1):
+        group = each.get("group_id")
+        key = str(number) if group is None else f"group {group} of {each['label']}"
+        rings = _of_labelme_shape(each, np.reshape(np.array(each["points"], float), (-1, 2)))
+        if not rings:
+            no_areas.append(str(each.get("shape_type")))
+            continue
+        parts[key] = [*parts.get(key, []), *rings]
+        classes[key] = str(each["label"])
+    n, why = len(content["shapes"]), "of a type without an area"
+    _left_out(no_areas, n, "shape", why, name)
+    named = ((key, classes[key], fill_polygons(own, size)) for key, own in parts.items())
+    return size, named
+
+
+def _of_labelme_shape(shape: Mapping[str, Any], points: Ring) -> list[list[Ring]]:
+    kind = shape.get("shape_type") or "polygon"
+    if kind == "polygon":
+        return [[points]]
+    if kind == "rectangle":
+        (left, top), (right, bottom) = points.min(axis=0), points.max(axis=0)
+        return [[_box(top, left, bottom, right)]]
+    if kind == "circle":
+        (x, y), radius = points[0], math.dist(*points[:2])
+        return [[ellipse(y - radius, x - radius, y + radius, x + radius)]]
+    if kind == "mask":
+        from PIL import Image
+
+        with Image.open(io.BytesIO(base64.b64decode(shape["mask"])), formats=["PNG"]) as stored:
+            check_size(stored.height, stored.width, "a mask", MAX_PIXELS)
+            mask = np.asarray(stored) > 0
+        x, y = np.rint(points[0]).astype(int).tolist()
+        return trace_polygons(mask, y, x)
+    return []
+
+
+def _box(top: float, left: float, bottom: float, right: float) -> Ring:
+    return np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
+
+
+def _of_via(
+    entries: Sequence[dict[str, Any]], image: Any, size: tuple[int, int], name: str
+) -> Iterator[Named]:
+    """Yield the regions of the VGG Image Annotator; a class if they have one attribute."""
+    entry = _entry_of(image, [{**each, "file_name": each["filename"]} for each in entries], name)
+    regions = entry["regions"]
+    regions = list(regions.values()) if isinstance(regions, dict) else regions
+    no_areas = list[str]()
+    for number, each in enumerate(regions, start=1):
+        own, attributes = each["shape_attributes"], each.get("region_attributes") or {}
+        if (ring := _of_via_shape(own)) is None:
+            no_areas.append(str(own["name"]))
+            continue
+        texts = [text for text in attributes.values() if isinstance(text, str) and text]
+        class_name = texts[0] if len(texts) == 1 else ""
+        yield str(number), class_name, fill_polygons([[ring]], size)
+    _left_out(no_areas, len(regions), "region", "of a type without an area", name)
+
+
+def _of_via_shape(own: Mapping[str, Any]) -> Ring | None:
+    if own["name"] == "polygon":
+        return np.column_stack([own["all_points_x"], own["all_points_y"]]).astype(float)
+    if own["name"] == "rect":
+        return _box(own["y"], own["x"], own["y"] + own["height"], own["x"] + own["width"])
+    if own["name"] not in ("circle", "ellipse"):
+        return None
+    x, y = own["cx"], own["cy"]
+    across, down = (own["r"], own["r"]) if own["name"] == "circle" else (own["rx"], own["ry"])
+    turn = own.get("theta") or 0.0
+    turned = np.array([[math.cos(turn), math.sin(turn)], [-math.sin(turn), math.cos(turn)]])
+    return np.asarray(ellipse(-down, -across, down, across) @ turned + (x, y))
+
+
+# --- GeoJSON --------------------------------------------------------------------------------------
+
+
+def _of_geojson(
+    features: Sequence[Mapping[str, Any]], size: tuple[int, int], name: str
+) -> Iterator[Named]:
+    """Yield the features of GeoJSON, such as QuPath's, without those of no area.
+
+    QuPath does not count classes whose name ends with a star, such as "Ignore*".
+    """
+    no_areas, ignored, planes = list[str](), list[str](), set[str]()
+    for number, feature in enumerate(features, start=1):
+        feature = feature if "geometry" in feature else {"geometry": feature}
+        properties = feature.get("properties") or {}
+        of_class = properties.get("classification") or {}
+        class_name = str(of_class.get("name") or "") if isinstance(of_class, dict) else ""
+        key = str(properties.get("name") or "")
+        polygons, own_planes = _polygons_of(feature["geometry"])
+        if class_name.endswith("*"):
+            ignored.append(class_name)
+        elif not polygons:
+            no_areas.append(key or f"feature {number}")
+        else:
+            planes |= own_planes
+            yield key, class_name, fill_polygons(polygons, size)
+        if len(planes) > 1:
+            raise ImageReadError(
+                f"{name}: outlines of several planes of a stack ({name_some(sorted(planes))}); "
+                "save those of one plane"
+            )
+    _left_out(no_areas, len(features), "feature", "without an area", name)
+    _left_out(ignored, len(features), "feature", "of a class that is ignored in QuPath", name)
+
+
+def _polygons_of(geometry: Any) -> tuple[list[list[Ring]], set[str]]:
+    """Return the polygons of a geometry, each of rings, and the planes of a stack they are of."""
+    geometry = geometry or {"type": "none"}
+    plane = geometry.get("plane") or {}
+    own = {f"z {plane['z']} t {plane['t']}"} if {"z", "t"} <= set(plane) else set()
+    if geometry["type"] == "GeometryCollection":
+        polygons = list[list[Ring]]()
+        for each in geometry["geometries"]:
+            inner, planes = _polygons_of(each)
+            polygons, own = polygons + inner, own | planes
+        return polygons, own
+    coordinates = geometry.get("coordinates") or []
+    listed = {"Polygon": [coordinates], "MultiPolygon": coordinates}.get(geometry["type"], [])
+    return [[np.array(ring, float)[:, :2] for ring in each] for each in listed if each], own
+
+
+def geojson_of(
+    outlines: Outlines,
+    classes: Sequence[str] | None,
+    measures: Mapping[str, Sequence[float]],
+    name: str,
+) -> bytes:
+    """Return outlines for QuPath, as polygons around their pixels."""
+    columns = {str(key): np.asarray(column) for key, column in measures.items()}
+    columns = {key: column for key, column in columns.items() if column.dtype.kind in "biuf"}
+    kinds = [o.class_name for o in outlines] if classes is None else list(map(str, classes))
+    for key, n in {"classes": len(kinds), **{k: len(own) for k, own in columns.items()}}.items():
+        if n != len(outlines):
+            raise ValueError(f"{name}: {n} values of {key} for {len(outlines)} outlines")
+    features = []
+    for number, outline in enumerate(outlines):
+        properties: dict[str, Any] = {"objectType": "annotation", "name": outline.shown_name}
+        if kinds[number]:
+            properties["classification"] = {"name": kinds[number]}
+        values = {key: float(column[number]) for key, column in columns.items()}
+        if finite := {key: value for key, value in values.items() if math.isfinite(value)}:
+            properties["measurements"] = finite
+        polygons = [
+            [[*ring.tolist(), ring[0].tolist()] for ring in polygon]
+            for polygon in trace_polygons(outline.mask, *outline.box[:2])
+        ]
+        geometry = {"type": "MultiPolygon", "coordinates": polygons}
+        if len(polygons) == 1:
+            geometry = {"type": "Polygon", "coordinates": polygons[0]}
+        features.append({"type": "Feature", "geometry": geometry, "properties": properties})
+    collection = {"type": "FeatureCollection", "features": features}
+    return json.dumps(collection, ensure_ascii=False, allow_nan=False).encode()
+
+
+# --- cellpose -------------------------------------------------------------------------------------
+
+
+def read_text(content: bytes, shape: Any, name: str) -> Found:
+    """Return the outlines of cellpose's ``_cp_outlines.txt``: a line of x, y, ... for each."""
+    size = known_size(shape, name)
+    lines = [line for line in content.decode("ascii").splitlines() if line.strip()]
+    rings = [np.reshape(np.array(line.split(","), float), (-1, 2)) for line in lines]
+    return size, (("", "", fill_polygons([[ring]], size)) for ring in rings)
