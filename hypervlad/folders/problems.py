@@ -87,8 +87,9 @@ def list_notes(report: FolderReport, page: int) -> list[str]:
         n_files = len(report.implausible_files)
         notes.append(
             f"{counted(n_files, 'image')} {verb(n_files, 'has', 'have')} a pixel size below 1 pm "
-            f"or above 1 mm, which is not used: {name_some(report.implausible_files)}. Such "
-            "images may be diffraction patterns, whose pixels are reciprocal lengths."
+            f"or above 1 mm, or that of a page, which is not used: "
+            f"{name_some(report.implausible_files)}. Such images may be diffraction patterns, "
+            "whose pixels are reciprocal lengths, or state the dots per inch of a print."
         )
     n_top = len(report.top_bar_files)
     if n_top:

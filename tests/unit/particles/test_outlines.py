@@ -1,8 +1,11 @@
 """Outlines in the files of other programs: one file per dialect, round trips, what is refused."""
 
+import base64
 import json
+import re
 import struct
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -410,3 +413,160 @@ def test_outlines_are_found_by_name(tmp_path):
     found = find_outlines(images, tmp_path)  # d.tif is an image itself
     expected = ["a_cp_masks.png", "b_seg.npy", "c", "d_RoiSet.zip", None]
     assert [path and path.name for path in found] == expected
+
+
+# --- right values of files as other programs write them -------------------------------------------
+
+SHAPE = (100, 120)
+RIGHT = {  # areas in pixels, and what is said; or the error
+    "imagej_masks_invlut.tif": ([35, 60], "a mask"),
+    "labels_miniswhite16.tif": ([35, 60], ""),
+    "palette_labels.png": ([35, 60, 40], ""),
+    "palette_inv.png": ([35, 60, 40], ""),
+    "rgb_labels.png": ([35, 40, 60], ""),
+    "mask.jpg": ([35, 60], "a mask"),
+    "labels_fiji_96dpi.tif": ([35, 60], ""),
+    "imagej_300dpi_inch.tif": (None, "looks like a grey image"),
+    "cellpose_stray_pixel.tif": ([305, 305, 305], r"apart from 1 label are left out.*8 \(1 px\)"),
+    "hyper_z.zip": (None, r"several planes of a stack \(z 1 c 1, z 2 c 1\)"),
+    "gj_plane.geojson": (None, "several planes of a stack"),
+    "spline.zip": ([pytest.approx(2440, rel=0.015)], ""),
+    "gj_null.geojson": ([400], "1 of 2 features left out, without an area"),
+    "gj_one.geojson": ([400], ""),
+    "gj_ign.geojson": ([100], "ignored in QuPath: Ignore"),
+    "coco_crowd.json": ([400], r"a crowd of objects \(iscrowd\)"),
+    "coco_other.json": ([400], "of an image that is not in the file: 7"),
+    "coco_flat.json": ([400], ""),
+    "coco_cats.json": ([400, 100], ""),
+    "labelme.json": ([400], ""),
+    "cp_outlines.txt": ([400, 100], ""),
+}
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_files_of_other_programs(shared, name, recwarn):
+    assert has_roifile(name[-4:])
+    areas, words = RIGHT[name]
+    shape = None if name.endswith((".tif", ".png", ".jpg")) else SHAPE
+    if areas is None:
+        with pytest.raises(ImageReadError, match=words):
+            read_outlines(shared / "data/exchange" / name, shape=shape)
+        return
+    found = read_outlines(shared / "data/exchange" / name, shape=shape)
+    assert [each.mask.sum() for each in found] == areas
+    assert found.pixel_size == (100 if name == "imagej_masks_invlut.tif" else None)
+    assert [re.search(words, str(each.message)) is not None for each in recwarn] == [True] * bool(
+        words
+    )
+
+
+def test_classes_and_names_are_kept(folder):
+    categories = [{"id": 1, "name": "rod"}, {"id": "2", "name": "sphere"}]
+    content = coco(annotation([SQUARE], category_id=1, id="a"), annotation([SQUARE], category_id=2))
+    found = read({**content, "categories": categories}, folder)
+    for suffix in (".geojson", ".zip") if has_roifile(".zip") else ():
+        write_outlines(folder / f"b{suffix}", found)
+        again = read_outlines(folder / f"b{suffix}", shape=(6, 8))
+        assert [each.given_name for each in again] == ["a", "12"]
+        kept = [each.class_name for each in again] if suffix == ".geojson" else ["rod", "sphere"]
+        assert kept == [each.class_name for each in found] == ["rod", "sphere"]
+
+
+def labelme(*shapes):
+    return {"shapes": shapes, "imageHeight": 40, "imageWidth": 50}
+
+
+def test_shapes_of_labelme_and_via(folder, tmp_path):
+    Image.fromarray(np.array([[0, 255, 255]], "u1")).save(tmp_path / "m.png")
+    mask = base64.b64encode((tmp_path / "m.png").read_bytes()).decode()
+    shapes = [
+        {"label": "a", "shape_type": "rectangle", "points": [[9, 8], [5, 6]], "group_id": 1},
+        {
+            "label": "a",
+            "shape_type": "mask",
+            "points": [[1, 1], [3, 1]],
+            "mask": mask,
+            "group_id": 1,
+        },
+        {"label": "b", "shape_type": "circle", "points": [[25, 20], [31, 28]]},
+        {"label": "b", "shape_type": "line", "points": [[1, 2], [3, 4]]},
+    ]
+    with pytest.warns(UserWarning, match="1 of 4 shapes left out, of a type without an area: line"):
+        found = read(labelme(*shapes), folder)
+    assert [each.class_name for each in found] == ["a", "b"]
+    assert [each.mask.sum() for each in found] == [8 + 2, pytest.approx(np.pi * 100, rel=0.02)]
+    turned = {"name": "ellipse", "cx": 25, "cy": 20, "rx": 12, "ry": 5, "theta": np.pi / 2}
+    regions = [
+        {"shape_attributes": own, "region_attributes": {"type": "rod"}}
+        for own in ({"name": "rect", "x": 1, "y": 2, "width": 3, "height": 4}, turned)
+    ]
+    entries = {name: {"filename": name, "regions": regions} for name in ("a.png", "b.png")}
+    for content in (entries, {"_via_img_metadata": entries}):
+        found = read(content, tmp_path, shape=(40, 50), image="in/b.tif")
+        assert [each.box for each in found] == [(2, 1, 6, 4), (8, 20, 32, 30)]
+        assert [each.class_name for each in found] == ["rod", "rod"]
+    assert find_outlines(["in/a.tif", "c.tif"], tmp_path) == [tmp_path / "a.json", None]
+
+
+def test_the_whole_field_is_no_particle(tmp_path):
+    labels = np.ones((40, 50), int)
+    labels[4:9, 5:12] = 0
+    with pytest.warns(
+        UserWarning, match=r"1 outline covers most of the image: 1 \(98 %\). Is it the"
+    ):
+        read_outlines(labels)
+    stored = np.kron(np.array([[0, 1], [2, 3]], np.uint8), np.ones((20, 20), np.uint8))
+    (tmp_path / "b.png").write_bytes(two_bits(stored))
+    assert_array_equal(read_outlines(tmp_path / "b.png").label_image(), stored)
+
+
+def two_bits(values):
+    """Return a PNG of grey values of two bits."""
+    lines = np.packbits(
+        np.unpackbits(values[..., None], axis=2)[..., 6:].reshape(len(values), -1), 1
+    )
+    raw = b"".join(b"\0" + line.tobytes() for line in lines)
+    head = struct.pack(">2I5B", values.shape[1], values.shape[0], 2, 0, 0, 0, 0)
+    chunks = [(b"IHDR", head), (b"IDAT", zlib.compress(raw)), (b"IEND", b"")]
+    packed = (
+        struct.pack(">I", len(own)) + kind + own + struct.pack(">I", zlib.crc32(kind + own))
+        for kind, own in chunks
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
+
+
+def test_regions_with_round_corners_and_curves(tmp_path):
+    roifile = pytest.importorskip("roifile")
+    round_ = roifile.ImagejRoi.frombytes(region(RECTANGLE, 5, 5, 45, 35))
+    round_.rounded_rect_arc_size = 20
+    quarter = 20 * 20 * (1 - np.pi / 4)
+    curved = roifile.ImagejRoi.frombytes(region(RECTANGLE, 0, 0, 40, 40))
+    path = [
+        0,
+        20,
+        0,
+        3,
+        31,
+        0,
+        40,
+        9,
+        40,
+        20,
+        3,
+        40,
+        31,
+        31,
+        40,
+        20,
+        40,
+        1,
+        20,
+        0,
+        4,
+    ]  # half a disc
+    curved.multi_coordinates = np.array(path, np.float32)
+    curved.shape_roi_size = len(path)
+    for roi, area in ((round_, 40 * 30 - quarter), (curved, np.pi * 200)):
+        roi.tofile(tmp_path / "a.roi")
+        (found,) = read_outlines(tmp_path / "a.roi", shape=(40, 50))
+        assert found.mask.sum() == pytest.approx(area, rel=0.02)
