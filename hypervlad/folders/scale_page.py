@@ -19,7 +19,7 @@ from hypervlad.images import ImageReadError, ReadOptions, ScaleBar, find_scale_b
 from hypervlad.images.files import encode_jpeg
 from hypervlad.images.metadata import length_in_nm, parse_length
 from hypervlad.images.reading import SIZE_TOLERANCE, read_named
-from hypervlad.images.scale_labels import LabelReader, around_bar
+from hypervlad.images.scale_labels import LabelReader, around_bar, may_be_micrometres
 from hypervlad.pages import parts
 from hypervlad.pages.base import names_or_default
 from hypervlad.pages.numbers import number_text
@@ -185,18 +185,20 @@ def _scale_of(
     accept: bool,
 ) -> ImageScale:
     """Return the pixel size by the metadata, the given length or, if accepted, the label."""
-    text = given or label
+    text, is_doubtful = given or label, may_be_micrometres(label) and not given
     measured = None if bar is None or not text else _nanometres(text, name) / bar.length
     source, size = "metadata", stated
-    if size is None and (given or accept):
+    if size is None and (given or (accept and not is_doubtful)):
         source, size = "scale bar" if given else "read", measured
-    proposed = measured if label and size is None else None
+    proposed = measured if label and size is None and not is_doubtful else None
     crop = b"" if bar is None else _crop(pixels, bar)
     remark = ""
     if bar is None:
         remark = "no scale bar found"
     elif len({f"{_nanometres(each, name):.6g}" for each in (given, label) if each}) > 1:
         remark = f"{_CONTRADICTION}: the label reads {label}, not {given}"
+    elif is_doubtful:
+        remark = f"the label reads {label}, or {label.replace('pm', 'um')}: give it as --scale-bar"
     elif proposed is not None:
         remark = f"the label reads {label}, which is not used before it is accepted"
     elif measured is None:

@@ -326,12 +326,31 @@ def length_in_pixels(length: str | float, pixel_size: float | None = None) -> fl
     return nm / pixel_size
 
 
+# A comma, a space or an apostrophe before three digits separates thousands, except after a 0.
+LENGTH = re.compile(
+    r"\s*(?:(?P<thousands>[1-9]\d{0,2}(?:[,'\u2019\s]\d{3})+(?:\.\d+)?)"
+    r"|(?P<number>\d+(?:[.,]\d*)?(?:[eE][-+]?\d+)?|[.,]\d+))\s*(?P<unit>\D*?)\s*"
+)
+
+
 def parse_length(length: str | float) -> tuple[float, str]:
-    found = re.fullmatch(r"\s*(\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+)\s*(\D*?)\s*", str(length))
-    number, unit = (float(found[1]), found[2]) if found else (0.0, "")
+    """Return the number and the unit of a length, "" for pixels; a ValueError if it is none.
+
+    >>> parse_length("1,000 nm"), parse_length("0,5 um"), parse_length(32)
+    ((1000.0, 'nm'), (0.5, 'um'), (32.0, ''))
+    """
+    found = LENGTH.fullmatch(str(length))
+    number, unit = (number_of(found), found["unit"]) if found else (0.0, "")
     if not 0 < number < math.inf or (unit not in _PIXELS and length_in_nm(1, unit) is None):
         raise ValueError(
             f"{length!r} is not a length; give a number of pixels, such as 32, or one with a unit, "
             "such as 500nm or 0.5um."
         )
     return number, "" if unit in _PIXELS else unit
+
+
+def number_of(found: re.Match[str]) -> float:
+    """Return the number that `LENGTH` has found."""
+    if found["thousands"]:
+        return float(re.sub(r"[^\d.]", "", found["thousands"]))
+    return float(found["number"].replace(",", "."))

@@ -9,18 +9,15 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from hypervlad.images.metadata import length_in_nm
+from hypervlad.images.metadata import LENGTH, length_in_nm, number_of
 from hypervlad.images.scale_bars import ScaleBar
 
-# A number and a unit, without other words, such as those of a working distance; "µm" may be read as
-# "um" or "pm". A comma or a space before three digits separates thousands, except after a 0.
-_LENGTH = re.compile(
-    r"[\W_]*(?:(?P<thousands>[1-9]\d{0,2}(?:[,\s]\d{3})+(?:\.\d+)?)|(?P<number>\d+(?:[.,]\d+)?))"
-    r"\s*(?P<unit>[nmµμup]m|[ÅA])[\W\d_]*"
-)
-# From here on "pm" may also mean picometres: no microscope resolves shorter lengths.
+# A length without other words, such as those of a working distance, among signs and digits.
+_BEFORE_UNIT = LENGTH.pattern.partition("(?P<unit>")[0]
+_LENGTH = re.compile(rf"[\W_]*{_BEFORE_UNIT}(?P<unit>[nmµμup]m|[ÅA])[\W\d_]*")
+# "µm" may be read as "pm", as which no microscope resolves less.
 _MIN_PICOMETRES = 50
-_MICRO = str.maketrans("µμpÅ", "uuuA")
+_MICRO = str.maketrans("µμÅ", "uuA")
 LabelReader: TypeAlias = Callable[[NDArray[np.float32], ScaleBar], str]
 _MARGINS = 160, 120  # pixels around a bar in which its label is, at least
 
@@ -81,17 +78,19 @@ def length_in(text: str) -> str:
     """Return the length in a text that was read, as "10 um"; "" if there is none.
 
     >>> length_in("10,0 µm"), length_in("1,000 nm"), length_in("5pm"), length_in("20 kV")
-    ('10.0 um', '1000 nm', '5 um', '')
+    ('10 um', '1000 nm', '5 um', '')
     """
     found = _LENGTH.fullmatch(text)
     if found is None:
         return ""
-    thousands = found["thousands"]
-    number = re.sub(r"[,\s]", "", thousands) if thousands else found["number"].replace(",", ".")
-    if found["unit"] == "pm" and float(number) >= _MIN_PICOMETRES:
-        return ""
-    unit = found["unit"].translate(_MICRO)
-    return f"{number} {unit}" if length_in_nm(number, unit) else ""
+    number, unit = number_of(found), found["unit"].translate(_MICRO)
+    unit = "um" if unit == "pm" and number < _MIN_PICOMETRES else unit
+    return f"{number:.12g} {unit}" if length_in_nm(number, unit) else ""
+
+
+def may_be_micrometres(label: str) -> bool:
+    """Return whether a label that was read as picometres may be of micrometres."""
+    return label.endswith("pm")
 
 
 def _distance(one: Any, other: Any) -> float:
