@@ -189,7 +189,7 @@ def test_held_out_images_say_how_well_it_outlines(fields):
     ("given", "annotation", "words"),
     [
         ([np.zeros(SHAPE, int)] * 5, "outlines", "no particle is outlined"),
-        ([np.ones((90, 128), int)] * 5, "outlines", "90 x 128"),
+        ([np.eye(90, 128, dtype=int)] * 5, "outlines", "90 x 128"),
         ([np.ones(SHAPE, int)] * 4, "outlines", "4 label images for 5 images"),
         ([None, *[np.ones(SHAPE, int)] * 4], "outlines", "the outlines of image 0 .*are missing"),
         ("outlines/", "outlines", "find_outlines"),
