@@ -14,7 +14,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 
 MINUTES ?= 1
 
-.PHONY: demo test test-all test-processors docs gallery explore campaign lint wheel test-lowest clean
+.PHONY: demo test test-napari test-all test-processors docs gallery explore campaign lint wheel test-lowest clean
 
 demo: $(VENV)/.installed
 	$(BIN)/hypervlad $(if $(DATA),train "$(DATA)" $(if $(GROUPS_CSV),--groups "$(GROUPS_CSV)") \
@@ -29,6 +29,11 @@ PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(B
 
 test: $(VENV)/.test-installed
 	$(PYTEST) --durations=20 $(ARGS)
+
+# The plugin for napari, which takes 450 MB more in .venv; no screen is needed. Not part of CI.
+test-napari: $(VENV)/.test-installed
+	$(PIP) -e ".[napari]"
+	HYPERVLAD_REQUIRED=napari QT_QPA_PLATFORM=offscreen $(PYTEST) tests/unit/particles/test_napari_plugin.py $(ARGS)
 
 # The rest too, which takes long: twelve large networks, clusters, whole benchmarks. Not part of CI.
 test-all: $(VENV)/.test-installed
