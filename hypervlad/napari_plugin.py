@@ -1,8 +1,4 @@
-"""hypervlad in napari: found particles as layers, Labels layers as outlines, and a dock widget.
-
-``napari.yaml`` says where napari shows them. What takes a `Layer`, its data and its attributes as
-napari hands them to plugins, needs no napari and may run in a thread.
-"""
+"""hypervlad in napari: found particles as layers, Labels layers as outlines, and a dock widget."""
 
 from __future__ import annotations
 
@@ -15,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_type_hints
 
 import numpy as np
+from joblib.externals.loky import ProcessPoolExecutor
 from numpy.typing import NDArray
 
 from hypervlad.common.files import file_digest
@@ -26,16 +23,16 @@ from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import read_named
 from hypervlad.images.sample import errors_of
 from hypervlad.loading import load
-from hypervlad.objects.export import write_outlines
-from hypervlad.objects.found_folder import OUTLINES, RUN, FoundFolder
+from hypervlad.objects.found_folder import RUN, FoundFolder
 from hypervlad.objects.measures import MEASURES, measure
+from hypervlad.objects.outlines import write_outlines
 from hypervlad.objects.particle import Outlines, check_same_size, note_doubt
 from hypervlad.particles.finding import find_particles
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Layer: TypeAlias = tuple[Any, Mapping[str, Any]]
+Layer: TypeAlias = tuple[Any, Mapping[str, Any]]  # data and attributes, as for plugins
 ReadLayers: TypeAlias = list[tuple[Any, dict[str, Any], str]]
 Polarity: TypeAlias = Literal["auto", "bright", "dark"]
 
@@ -51,49 +48,43 @@ _at_work = list[str]()
 
 def get_reader(path: Any) -> Callable[[str], ReadLayers] | None:
     """Return `read_found` for a folder of found particles or outlines in it; None for others."""
-    return read_found if isinstance(path, str) and _place_of(path) else None
+    return read_found if isinstance(path, str) and _folder_of(path) else None
 
 
-def _place_of(path: str) -> tuple[Path, str] | None:
-    """Return a folder of found particles, and the field that the path is of, "" for all."""
+def _folder_of(path: str) -> Path | None:
     own = Path(os.path.abspath(path))
-    for folder in (own, *own.parents):
-        outlines = folder / OUTLINES
-        if (folder / RUN).is_file() and outlines.is_dir():
-            if own.is_relative_to(outlines) and own != outlines:
-                return folder, own.relative_to(outlines).as_posix().removesuffix(".tif")
-            return (folder, "") if own in (folder, outlines) else None
-    return None
+    folders = own.parents if own.suffix == ".tif" else [own]
+    return next((f for f in folders if (f / RUN).is_file() and (f / "outlines").is_dir()), None)
 
 
 def read_found(path: str) -> ReadLayers:
     """Read an image and, above it, its outlines with their measures, of each field of a folder."""
-    folder, chosen = _place_of(path) or (Path(path), "")
-    found = FoundFolder(folder)
-    fields = [field for field in found.fields if chosen in ("", field.micrograph)]
+    found, own = FoundFolder(_folder_of(path) or path), Path(os.path.abspath(path))
+    fields = [f for f in found.fields if own in (found.path, found.outlines_file(f.micrograph))]
     if not fields:
         raise ValueError(f"{path}: not the outlines of an image in {found.path}")
     if len(fields) > _MAX_FIELDS:
         warn_user(
             f"{path}: the first {_MAX_FIELDS} of {counted(len(fields), 'image')} are opened; for "
-            f"others, open their files in {found.path / OUTLINES}"
+            f"others, open their files in {found.path / 'outlines'}"
         )
     layers: ReadLayers = []
+    digests = found.field_table.set_index("micrograph")["outlines_digest"]
     for field in fields[:_MAX_FIELDS]:
         name, size = field.micrograph, field.pixel_size
         pixels = read_named(found.image(name), found.read_options, name, with_digest=False).pixels
         outlines = found.outlines(name)
         check_same_size(outlines, pixels, name)
         source = {"folder": str(found.path), "micrograph": name}
-        own = {"name": name, "metadata": {KEY: source}, "visible": not layers}
+        shown = {"name": name, "metadata": {KEY: source}, "visible": not layers}
         if size is not None:
-            own |= {"scale": (size, size), "units": ("nanometer", "nanometer")}
+            shown |= {"scale": (size, size), "units": ("nanometer", "nanometer")}
         table = found.table[found.table["micrograph"] == name]
-        if found.searched()[name]["outlines_digest"] != file_digest(found.outlines_file(name)):
+        if digests[name] != file_digest(found.outlines_file(name)):
             table = measure(replace(outlines, pixel_size=size).as_particles())  # changed since
         of_labels = {"name": f"{name} outlines", "features": _features(table)}
-        layers.append((pixels, own | {"rgb": pixels.ndim == 3}, "image"))
-        layers.append((outlines.label_image(), own | of_labels, "labels"))
+        layers.append((pixels, shown | {"rgb": pixels.ndim == 3}, "image"))
+        layers.append((outlines.label_image(), shown | of_labels, "labels"))
     return layers
 
 
@@ -197,8 +188,6 @@ def _found(
 
 def _learnt(fields: list[tuple[Layer, Layer]], model: Path | None, passes: int) -> str:
     """Learn from images and their Labels layers, save the model, and say what it is."""
-    from joblib.externals.loky import ProcessPoolExecutor
-
     if model is None or not fields:
         raise ValueError("choose Labels layers that are right and complete, and a file to save in")
     images, labels, sizes = [], [], set[float | None]()
@@ -233,11 +222,8 @@ def _trained(
         # Later images of unknown pixel size do not have that of these.
         segmenter.set_params(read_options=None).save(model)
     facts = model_facts(segmenter)
-    text = f"trained on {facts['trained on']}; held out: {facts['when held out']}"
-    return text, [str(each.message) for each in caught]
-
-
-# --- the dock widget -----------------------------------------------------------------------------
+    known = f"trained on {facts['trained on']}; held out: {facts['when held out']}"
+    return known, [str(each.message) for each in caught]
 
 
 def make_widget() -> Any:

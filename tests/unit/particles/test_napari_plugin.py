@@ -47,7 +47,7 @@ def found(tmp_path: Path) -> FoundFolder:
 
 
 def opened(path: Path) -> list[tuple[Any, dict[str, Any], str]]:
-    layers: list[tuple[Any, dict[str, Any], str]] = CALLED["get_reader"](str(path))(str(path))
+    layers: list[tuple[Any, dict[str, Any], str]] = CALLED["open"](str(path))(str(path))
     return layers
 
 
@@ -62,15 +62,15 @@ def test_a_results_folder_is_opened_as_images_and_labels(found: FoundFolder) -> 
     assert features["area_nm2"].tolist() == found.table["area_nm2"][:3].tolist()
     (_, (again, *_)) = opened(found.outlines_file("b.png"))
     np.testing.assert_array_equal(again, others[1][0])
-    assert CALLED["get_reader"](str(found.images)) is None
-    assert CALLED["get_reader"](str(found.path / "particles.csv")) is None
+    assert CALLED["open"](str(found.images)) is None
+    assert CALLED["open"](str(found.path / "particles.csv")) is None
 
 
 def test_outlines_that_another_program_changed_are_measured(found: FoundFolder) -> None:
     _, (pixels, attributes, _), *_ = opened(found.path)
     pixels[pixels == 2] = 0
     file = str(found.outlines_file("a.png"))
-    assert CALLED["write_labels"](file, pixels, attributes) == [file]
+    assert CALLED["write"](file, pixels, attributes) == [file]
     assert opened(found.path)[1][1]["features"]["index"].tolist() == [1, 3]
     assert len(found.table) == 5  # opening writes nothing
     found.count()
@@ -82,12 +82,12 @@ def test_labels_are_written_as_outlines(suffix: str, tmp_path: Path) -> None:
     labels, file = np.zeros((20, 30), np.uint8), tmp_path / f"a{suffix}"
     labels[2:9, 3:9], labels[11:18, 9:29] = 4, 7
     attributes = {"name": "a", "scale": (0.004, 0.004), "units": ("micrometer", "micrometer")}
-    CALLED["write_labels"](str(file), labels, attributes)
+    CALLED["write"](str(file), labels, attributes)
     assert [each.label for each in read_outlines(file, shape=(20, 30))] == [4, 7]
     if suffix == ".tif":
         assert read_micrograph(file).pixel_size == pytest.approx(4)
     with pytest.raises(ImageReadError, match="Split Stack"):
-        CALLED["write_labels"](str(file), np.stack([labels] * 3), attributes)
+        CALLED["write"](str(file), np.stack([labels] * 3), attributes)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of napari's libraries
@@ -109,7 +109,7 @@ def test_the_widget_finds_and_saves(found: FoundFolder, monkeypatch: pytest.Monk
     (wires,), _ = make_fibre_images(1, diameter=8, cover=0.2, size=128, random_state=0)
     viewer.add_image(np.uint8(255 * wires), name="wires", scale=(20, 20), units=("nm", "nm"))
     viewer.add_image(np.zeros((3, 9, 9)), name="stack", units=["nm"] * 3)
-    find, learn, save = widget = CALLED["make_widget"]()
+    find, learn, save = widget = CALLED["find"]()
 
     def said(part: Any, **values: Any) -> str:
         """Press the button, and return the last message."""
