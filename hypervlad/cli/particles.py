@@ -167,7 +167,8 @@ def find(
                          annotated_px (pixels of bars, letters and arrows, in which
                          nothing is looked for), beside (particles left out as these
                          cover a part), removed (wrong outlines of a review), note
-                         (what is doubtful), SHA-256 of image and outlines
+                         (what is doubtful), SHA-256 of image and outlines, and the
+                         file in which a person has corrected them
       particles.csv      one line per particle: micrograph, particle (its number),
                          left_out (write 1, and it is not counted) and its measures;
                          units are in the names

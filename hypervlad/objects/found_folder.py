@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hypervlad.common.constraints import InstanceOf, check_points, check_value
-from hypervlad.common.files import exclusive_lock, parse_json
+from hypervlad.common.files import exclusive_lock, file_digest, parse_json
 from hypervlad.common.progress import ProgressBar, announced
 from hypervlad.common.tables import MODEL_SOURCE, PERSON_SOURCE, write_table
 from hypervlad.common.wording import counted, name_some, verb, warn_user
@@ -23,9 +23,9 @@ from hypervlad.images.files import find_as_named
 from hypervlad.images.options import check_read_options
 from hypervlad.objects.counts import Edges, Field
 from hypervlad.objects.found_counts import FoundCounts, count_found
+from hypervlad.objects.found_outlines import OutlineFiles
 from hypervlad.objects.found_tables import (
     FieldTable,
-    OutlineFiles,
     as_cells,
     check_replaceable,
     classes_of,
@@ -35,10 +35,12 @@ from hypervlad.objects.found_tables import (
     is_reviewed,
     read_confusion,
     read_table,
+    with_classes,
     with_marks,
     write_confusion,
 )
 from hypervlad.objects.measures import measure as measure_particles
+from hypervlad.objects.outlines import read_outlines
 from hypervlad.objects.particle import (
     NOT_A_PARTICLE,
     Outlines,
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RUN, FIELDS, PARTICLES, CONFUSION = "run.json", "fields.csv", "particles.csv", "confusion.csv"
+NO_CLASS = "no class"  # of particles beside those to which people gave one, and no model
 OWN_FILES = (RUN, FIELDS, "fields.jsonl", PARTICLES, CONFUSION)
 LOCK = ".lock"
 
@@ -133,6 +136,10 @@ class FoundFolder:
             raise ValueError(f"{self.path / FIELDS}: damaged ({error})") from error
 
     @cached_property
+    def _by_name(self) -> dict[str, Field]:
+        return {field.micrograph: field for field in self.fields}
+
+    @cached_property
     def table(self) -> pd.DataFrame:
         """One row per particle, as :func:`measure` returns it.
 
@@ -185,11 +192,32 @@ class FoundFolder:
 
     def outlines(self, micrograph: str) -> Outlines:
         """Read the outlines of a field; an ImageReadError if they are missing or damaged."""
-        return self._outlines.read(micrograph)
+        field = self._by_name.get(micrograph)
+        return self._outlines.read(micrograph, None if field is None else field.shape)
+
+    def write_outlines(
+        self, micrograph: str, outlines: Outlines, pixel_size: float | None = None
+    ) -> None:
+        """Write the outlines of a field."""
+        self._outlines.write(micrograph, outlines, pixel_size)
+
+    def corrected_files(self, micrographs: Iterable[str]) -> dict[str, Path]:
+        """Return files in which people corrected outlines of images, and which are not used yet.
+
+        They are in the folder of outlines, or beside the image, if they are younger than its
+        outlines here: what :func:`read_outlines` reads, by the rules of :func:`find_outlines`.
+        :meth:`update` uses them. An ImageReadError if an image has two.
+        """
+        known = self.field_table if self.searched.path.exists() else None
+        taken = dict.fromkeys(micrographs)
+        if known is not None:
+            taken |= dict(zip(known["micrograph"], known["corrected_digest"], strict=True))
+        found = self._outlines.corrected(self.images, taken)
+        return {name: found[name] for name in micrographs if name in found}
 
     def particles(self, micrograph: str) -> list[Particle]:
         """Cut the particles of a field out of its image; an ImageReadError if that fails."""
-        field = next((each for each in self.fields if each.micrograph == micrograph), None)
+        field = self._by_name.get(micrograph)
         if field is None:
             raise ImageReadError(f"{micrograph}: no field of {self.path}")
         return cut_particles(
@@ -251,16 +279,17 @@ class FoundFolder:
 
         self._forget()
         fields, self.unreadable = self.field_table, {}
+        corrected = self._take_corrections(fields, on_error)
         begin = begin and not (self.path / PARTICLES).exists()
         before = measure_particles([]) if begin else self.table
         digests = fields["micrograph"].map(self._outlines.digest)
         # All, if a person has deleted the table of particles.
         is_new = digests.notna() & (begin | (digests != fields["outlines_digest"]))
         is_again = is_new & (not begin) & fields["outlines_digest"].notna()
-        of_name = {field.micrograph: field for field in self.fields}
+        of_name = self._by_name
         old = dict(list(before.groupby("micrograph")))
         tables, lost = dict[str, pd.DataFrame](), dict[str, int]()
-        chosen = fields["micrograph"][is_new]
+        chosen = fields["micrograph"][is_new & ~fields["micrograph"].isin(self.unreadable)]
         for row, name in ProgressBar(
             chosen.items(), total=len(chosen), unit="image", disable=not verbose or None
         ):
@@ -278,11 +307,13 @@ class FoundFolder:
             if name in old:
                 tables[name], n_lost = with_marks(table, old[name])
                 lost |= {name: n_lost} if n_lost else {}
+            if given := {each.label: each.class_name for each in outlines if each.class_name}:
+                tables[name] = with_classes(tables[name], given)
             fields.loc[row, "pixel_size_nm"] = size
         is_done = fields["micrograph"].isin(tables)
         # From before they were read: what another program writes meanwhile is seen next time.
         fields["outlines_digest"] = digests.where(is_done, fields["outlines_digest"])
-        if begin or tables or formats or fields["particles"].isna().any():
+        if begin or tables or formats or corrected or fields["particles"].isna().any():
             own = [before[~before["micrograph"].isin(tables)], *tables.values()]
             table = pd.concat([each for each in own if len(each)] or own[:1])
             self._write(table, formats, list(tables))
@@ -448,8 +479,11 @@ class FoundFolder:
         changed = self.update(on_error=on_error)
         if points:
             self._leave_out(points)
+        table = self.table
+        if "class" in table and not self.classes:  # people outline more than they name
+            table = table.assign(**{"class": table["class"].fillna(NO_CLASS)})
         found = count_found(
-            self.table,
+            table,
             self.field_table,
             [field for field in self.fields if field.micrograph not in self.unreadable],
             confusion=self.confusion if self.classes else None,
@@ -462,6 +496,31 @@ class FoundFolder:
 
     # --- internal ------------------------------------------------------------------------------
 
+    def _take_corrections(self, fields: pd.DataFrame, on_error: str) -> list[str]:
+        """Use the outlines that people have saved in other programs; return their fields."""
+        rows = dict(zip(fields["micrograph"], fields.index, strict=True))
+        for column in ("corrected_in", "corrected_digest"):
+            fields[column] = fields[column].astype(object)
+        taken = list[str]()
+        for name, file in self.corrected_files(rows).items():
+            try:
+                own = read_outlines(file, shape=self._by_name[name].shape, image=name)
+            except ImageReadError as error:
+                if on_error == "raise":
+                    raise
+                self.unreadable[name] = str(error)
+                continue
+            fields.loc[rows[name], "corrected_digest"] = file_digest(file)
+            fields.loc[rows[name], "corrected_in"] = file.name
+            self.write_outlines(name, own, own.pixel_size or self._by_name[name].pixel_size)
+            taken.append(f"{name} ({file})")
+        if taken:
+            warn_user(
+                f"the outlines of {counted(len(taken), 'image')} were corrected in another "
+                f"program, and are used: {name_some(taken)}"
+            )
+        return taken
+
     def _leave_out(self, points: Mapping[str, NDArray[np.float64]]) -> None:
         with exclusive_lock(self.path / LOCK, self.path):
             table, names = self.table.copy(), {field.micrograph for field in self.fields}
@@ -473,7 +532,8 @@ class FoundFolder:
             self._write(table, changed=())
 
     def _remove(self, name: str, labels: Sequence[int]) -> int:
-        n_removed, fields = self._outlines.remove(name, labels), self.field_table
+        n_removed = self._outlines.remove(name, self.outlines(name), labels)
+        fields = self.field_table
         if n_removed:
             own, digests = fields["micrograph"] == name, fields["outlines_digest"]
             fields["outlines_digest"] = digests.mask(own, self._outlines.digest(name))
@@ -508,7 +568,8 @@ class FoundFolder:
         of_field = dict(list(table.groupby("micrograph")))
         for name in names if formats or changed is None else changed:
             if self.outlines_file(name).exists() and name not in self.unreadable:
-                self._outlines.write_formats(name, of_field.get(name, table[:0]), formats)
+                own = of_field.get(name, table[:0])
+                self._outlines.write_formats(name, self.outlines(name), own, formats)
         write_table(self.path / PARTICLES, list(table), as_cells(table))
         fields["particles"] = [len(of_field.get(name, ())) for name in names]
         fields["removed"] = [self._outlines.n_removed(name) for name in names]
@@ -517,6 +578,6 @@ class FoundFolder:
 
     def _forget(self) -> None:
         """Read the tables again when they are needed: they may have been edited meanwhile."""
-        for name in ("table", "fields"):
+        for name in ("table", "fields", "_by_name"):
             vars(self).pop(name, None)
         self.searched.read_again()

@@ -1,9 +1,8 @@
-"""What is in a folder of found particles: tables, which people may have edited, and outlines."""
+"""Tables of a folder of found particles, which people edit and `FoundFolder` writes."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,14 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hypervlad.common.files import file_digest
 from hypervlad.common.tables import PERSON_SOURCE, Journal, original_cell, write_table
 from hypervlad.common.wording import counted, name_some, verb, warn_user
 from hypervlad.images.files import is_below
 from hypervlad.objects.counts import Field
 from hypervlad.objects.measures import in_reading_order
-from hypervlad.objects.outlines import read_outlines, write_outlines
-from hypervlad.objects.particle import Outlines
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,11 +22,12 @@ if TYPE_CHECKING:
 FIELD_COLUMNS = (
     *("micrograph", "group", "sample", "particles", "height", "width", "pixel_size_nm"),
     *("annotated_px", "beside", "removed", "note", "image_digest", "outlines_digest"),
+    *("corrected_in", "corrected_digest"),
 )
 _NEEDED = ("micrograph", "height", "width", "pixel_size_nm", "outlines_digest")
-_FORMATS = {"geojson": ".geojson", "roi": ".zip"}  # names of folders, and suffixes
 _TEXT_COLUMNS = ("micrograph", "group", "sample", "class", "true", "note", "source")
-_TEXTS = dict.fromkeys((*_TEXT_COLUMNS, "image_digest", "outlines_digest"), str)
+_FILE_COLUMNS = ("image_digest", "outlines_digest", "corrected_in", "corrected_digest")
+_TEXTS = dict.fromkeys((*_TEXT_COLUMNS, *_FILE_COLUMNS), str)
 _SAVE_AS_CSV = "; if a spreadsheet saved it, save it as CSV UTF-8, with commas and decimal points"
 # An outline with these measures is the one that was measured before, whatever its number is now.
 _SAME = ["area_px2", "top", "left", "centroid_row", "centroid_column"]
@@ -181,6 +178,14 @@ def with_marks(table: pd.DataFrame, before: pd.DataFrame) -> tuple[pd.DataFrame,
     return found, int((is_given & ~is_kept.to_numpy(bool)).sum())
 
 
+def with_classes(table: pd.DataFrame, given: Mapping[int, str]) -> pd.DataFrame:
+    """Return the table of a field with the classes that a person gave in a file of outlines."""
+    classes = table["particle"].map(given)
+    own = {"class": classes.fillna(_column(table, "class"))}
+    own["source"] = _column(table, "source").mask(classes.notna(), PERSON_SOURCE)
+    return table.assign(**own)
+
+
 # --- their order ----------------------------------------------------------------------------------
 
 
@@ -257,48 +262,3 @@ class FieldTable:
         write_table(self.path, list(columns), cells)
         self._journal.remove()
         vars(self).pop("table", None)
-
-
-class OutlineFiles:
-    """The outlines of fields: a.tif and a.png are two."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def path(self, name: str) -> Path:
-        return self._folder / "outlines" / f"{name}.tif"
-
-    def digest(self, name: str) -> str | None:
-        file = self.path(name)
-        return file_digest(file) if file.exists() else None
-
-    def read(self, name: str) -> Outlines:
-        return read_outlines(self.path(name))
-
-    def remove(self, name: str, labels: Iterable[int]) -> int:
-        """Move outlines into a new file of removed ones; return how many were there."""
-        outlines = self.read(name)
-        is_wrong = np.isin([outline.label for outline in outlines], list(labels))
-        if is_wrong.any():
-            new = next(path for path in self._removed(name) if not path.exists())
-            write_outlines(new, outlines[is_wrong])
-            write_outlines(self.path(name), outlines[~is_wrong])
-        return int(is_wrong.sum())
-
-    def n_removed(self, name: str) -> int:
-        files = itertools.takewhile(Path.exists, self._removed(name))
-        return sum(len(read_outlines(file)) for file in files)
-
-    def _removed(self, name: str) -> Iterator[Path]:
-        return (self._folder / "removed" / f"{name}-{n}.tif" for n in itertools.count(1))
-
-    def write_formats(self, name: str, table: pd.DataFrame, formats: Sequence[str]) -> None:
-        """Write the outlines of a field in given formats, and those that the folder has."""
-        for kind, suffix in _FORMATS.items():
-            if not (kind in formats or (self._folder / kind).is_dir()):
-                continue
-            own: dict[str, Any] = {}
-            if kind == "geojson":
-                own = {"measures": table.drop(columns="particle")}
-                own |= {"classes": table["class"].fillna("").tolist()} if "class" in table else {}
-            write_outlines(self._folder / kind / f"{name}{suffix}", self.read(name), **own)

@@ -23,7 +23,13 @@ from hypervlad.common.wording import counted, name_some, percent, verb, warn_use
 from hypervlad.images.errors import ImageReadError
 from hypervlad.images.files import IMAGE_SUFFIXES, composed, is_left_out, list_files, path_parts
 from hypervlad.images.formats import is_partly_transparent
-from hypervlad.images.masks import check_fits, choose_by_name, grey_edged_mask, read_mask
+from hypervlad.images.masks import (
+    check_fits,
+    choose_by_name,
+    grey_edged_mask,
+    matches_by_name,
+    read_mask,
+)
 from hypervlad.images.pixels import check_size
 from hypervlad.images.reading import decode_stored, image_name
 from hypervlad.objects.particle import Outline, Outlines, cropped
@@ -186,8 +192,54 @@ def find_outlines(
     of_folder = [folder] if folder.is_file() else map(Path, list_files(folder))
     folder = folder.parent if folder.is_file() else folder
     own = {os.path.abspath(image) for image in images}
-    files = [file for file in of_folder if file.suffix.lower() in _SUFFIXES or _is_text(file)]
+    files = [file for file in of_folder if is_of_outlines(file)]
     files = [file for file in files if os.path.abspath(file) not in own]
+    of_name, file_of = _by_name(files, folder)
+    for parent in {file.parent for file in files} - {folder}:
+        of_name[composed(parent.relative_to(folder).as_posix())].append(parent)
+    chosen = choose_by_name(images, folder, of_name, root, "segmentation")
+    return [None if path is None else file_of.get(path, path) for path in chosen]
+
+
+def is_of_outlines(file: Path) -> bool:
+    """Return whether a file has a suffix of what `read_outlines` reads."""
+    return file.suffix.lower() in _SUFFIXES or _is_text(file)
+
+
+def is_marked(file: Path) -> bool:
+    """Return whether a file is of outlines by its name, and no image."""
+    return file.suffix.lower() in _SUFFIXES - IMAGE_SUFFIXES or bool(_MARK.search(file.stem))
+
+
+def outlines_of_fields(
+    names: Iterable[str], files: Iterable[Path], folder: Path
+) -> dict[str, list[Path]]:
+    """Return the files of outlines below a folder by the fields whose names they have.
+
+    Names of fields are those of images below their folder: ``b/a.zip`` is of ``b/a.png``, and so is
+    ``a.zip``, unless there is another field ``a.png``. An `ImageReadError` for a file of two.
+    """
+    of_name, file_of = _by_name(list(files), folder)
+    found = {name: matches_by_name(Path(os.sep, name), of_name) for name in names}
+    owners = defaultdict[Path, list[str]](list)
+    for name, paths in found.items():
+        for path in paths:
+            owners[path].append(name)
+    for path, own in owners.items():
+        parent = path.relative_to(folder).parent
+        chosen = [name for name in own if Path(name).parent == parent] or own
+        if len(chosen) > 1:
+            raise ImageReadError(
+                f"{path}: outlines of {chosen[0]} or of {chosen[1]}? Call it "
+                f"{Path(chosen[0]).name}{path.suffix}, with the suffix of the image"
+            )
+        for name in {*own} - {*chosen}:
+            found[name] = [each for each in found[name] if each != path]
+    return {name: [file_of.get(path, path) for path in paths] for name, paths in found.items()}
+
+
+def _by_name(files: Sequence[Path], folder: Path) -> tuple[dict[str, list[Path]], dict[Path, Path]]:
+    """Return files by names of images; images that one file lists, as if below it, and the file."""
     of_name, file_of = defaultdict[str, list[Path]](list), dict[Path, Path]()
     # Cellpose writes _seg.npy, which is not read, beside the file of masks.
     for file in sorted(files, key=lambda file: (file.name.endswith("_seg.npy"), file)):
@@ -200,10 +252,7 @@ def find_outlines(
         for name in {} if listed else dict.fromkeys([stored, _MARK.sub("", stored)]):
             if not (file.name.endswith("_seg.npy") and name in of_name):
                 of_name[name].append(file)
-    for parent in {file.parent for file in files} - {folder}:
-        of_name[composed(parent.relative_to(folder).as_posix())].append(parent)
-    chosen = choose_by_name(images, folder, of_name, root, "segmentation")
-    return [None if path is None else file_of.get(path, path) for path in chosen]
+    return of_name, file_of
 
 
 def _is_text(file: Path) -> bool:

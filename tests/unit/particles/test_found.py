@@ -67,7 +67,7 @@ def images(tmp_path_factory):
 
 
 def find(folder, images, outline=find_particles, **options):
-    files = sorted(file for file in images.rglob("*.*") if file.is_file())
+    files = sorted(file for file in images.rglob("*.*") if file.suffix in (".png", ".tif"))
     return find_in_images(folder, files, outline, root=images, **{"pixel_size": 5.0, **options})
 
 
@@ -445,3 +445,80 @@ def test_what_is_refused_changes_nothing(classified, images, act, words):
         act(classified, images)
     assert len(before) == len(FIELDS)
     assert all(file.exists() for file in before)
+
+
+# --- outlines that were corrected in other programs -----------------------------------------------
+
+
+def as_labelme(path, outlines):
+    """Write rectangles as labelme does, of the class "rod"."""
+    shapes = [
+        {"label": "rod", "shape_type": "rectangle", "points": [[left, top], [right, bottom]]}
+        for top, left, bottom, right in (each.box for each in outlines)
+    ]
+    height, width = outlines.shape
+    content = {"shapes": shapes, "imageHeight": height, "imageWidth": width}
+    path.write_text(json.dumps(content))
+
+
+def as_label_image(path, outlines):
+    Image.fromarray(outlines.label_image().astype(np.uint8)).save(path)
+
+
+CORRECTED = {  # what is saved where, by which program
+    "found/outlines/a.png.zip": write_outlines,
+    "found/outlines/a.png.geojson": write_outlines,
+    "found/outlines/a.png_cp_masks.png": as_label_image,
+    "images/a.png.json": as_labelme,
+    "images/a.png_RoiSet.zip": write_outlines,
+    "images/a.png_cp_masks.png": as_label_image,
+}
+
+
+@pytest.mark.parametrize("place", CORRECTED)
+def test_corrected_outlines_are_counted_and_kept_by_resume(images, tmp_path, place, recwarn):
+    if place.endswith(".zip"):
+        pytest.importorskip("roifile")
+    shutil.copytree(images, tmp_path / "images")
+    before = find(tmp_path / "found", tmp_path / "images")[0]
+    n_before = len(before.table)
+    CORRECTED[place](tmp_path / place, before.outlines("a.png")[[0, 2]])
+    found = FoundFolder(before.path)
+    found.count()
+    assert len(found.table) == n_before - 1
+    own = found.table[found.table["micrograph"] == "a.png"]
+    assert own["area_px2"].tolist() == [144, 144]
+    assert "class" not in own or own["class"].tolist() == ["rod", "rod"]
+    again = find(found.path, tmp_path / "images", resume=True)[0]
+    pd.testing.assert_frame_equal(again.table, found.table)
+    said = [str(each.message) for each in recwarn if "corrected in another" in str(each.message)]
+    assert len(said) == ("geojson" not in place)  # which is the name of the folder's own
+
+
+def test_outlines_that_a_person_drew_first_are_not_found_again(images, tmp_path):
+    shutil.copytree(images, tmp_path / "images")
+    found = find(tmp_path / "found", tmp_path / "images")[0]
+    shutil.copy(images / "z.png", tmp_path / "images" / "new.png")
+    overlapping = np.zeros((2, 100, 120), bool)
+    overlapping[0, 5:9, 5:20] = overlapping[1, 7:19, 5:9] = True
+    write_outlines(found.path / "outlines" / "new.geojson", overlapping)
+    again = find(found.path, tmp_path / "images", resume=True)[0]
+    assert again.table["area_px2"][again.table["micrograph"] == "new.png"].tolist() == [60, 48]
+    # Where they do not overlap any more, a label image has them.
+    (found.path / "outlines" / "new.geojson").unlink()
+    as_label_image(found.path / "outlines" / "new.png", again.outlines("new.png")[:1])
+    with pytest.warns(UserWarning, match="corrected in another program, and are used: new"):
+        again.update()
+    assert sum(again.table["micrograph"] == "new.png") == 1
+    assert again.outlines_file("new.png").name == "new.png.tif"
+
+
+def test_whose_outlines_a_file_has_must_be_clear(found):
+    squares = found.outlines("a.png")
+    write_outlines(found.path / "outlines" / "a.geojson", squares)
+    with pytest.raises(ImageReadError, match=r"outlines of a\.png or of a\.tif\? Call it a\.png"):
+        found.count()
+    (found.path / "outlines" / "a.geojson").rename(found.path / "outlines" / "z.geojson")
+    write_outlines(found.path / "outlines" / "z_rois.geojson", squares)
+    with pytest.raises(ImageReadError, match=r"z\.png: two files of corrected outlines"):
+        found.update()
