@@ -26,6 +26,7 @@ from hypervlad.objects.rules import match_rule
 if TYPE_CHECKING:
     import pandas as pd
 
+_NO_CLASS = "no class"  # of particles beside those to which people gave one, and no model
 _MAX_WEIGHT = 10  # of a particle, from which on a count may depend on it alone
 
 
@@ -127,22 +128,26 @@ def count_found(
     table, by_model = table[is_counted], by_model[is_counted]
     if "class" in table and not classes_of(table) and table["class"].isna().all():
         table = table.drop(columns="class")  # only wrong outlines were named
+    is_classified = bool(classes_of(table))
     if "class" in table:
+        if not is_classified:  # people outline more than they name
+            table = table.assign(**{"class": table["class"].fillna(_NO_CLASS)})
         classes = list(dict.fromkeys([*classes_of(table), *sorted(set(table["class"].dropna()))]))
-        if n_own := int((~by_model).sum()):
+        n_own = int((~by_model).sum())
+        if is_classified and n_own:
             notes.append(
                 f"a person gave {counted(n_own, 'class')} of {len(table)}, so no count is "
                 "corrected for wrong classes of the others: do not compare these counts with "
                 "corrected ones"
             )
-        elif confusion is None:
+        elif is_classified and confusion is None:
             notes.append(
                 "not corrected for wrong classes, as there is no confusion.csv: the classifier "
                 "held out no particles, or 'hypervlad particles classify' was stopped"
             )
         elif rule is not None and re.search(r"\b(class|confidence|p_)", rule):
             notes.append("not corrected for wrong classes, as the rule chooses by the answers")
-        elif corrected:
+        elif is_classified and corrected:
             matrix = confusion
             notes.append(
                 "counts are corrected for the classifier's mistakes with held-out particles, "

@@ -54,7 +54,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RUN, FIELDS, PARTICLES, CONFUSION = "run.json", "fields.csv", "particles.csv", "confusion.csv"
-NO_CLASS = "no class"  # of particles beside those to which people gave one, and no model
 OWN_FILES = (RUN, FIELDS, "fields.jsonl", PARTICLES, CONFUSION)
 LOCK = ".lock"
 
@@ -479,11 +478,8 @@ class FoundFolder:
         changed = self.update(on_error=on_error)
         if points:
             self._leave_out(points)
-        table = self.table
-        if "class" in table and not self.classes:  # people outline more than they name
-            table = table.assign(**{"class": table["class"].fillna(NO_CLASS)})
         found = count_found(
-            table,
+            self.table,
             self.field_table,
             [field for field in self.fields if field.micrograph not in self.unreadable],
             confusion=self.confusion if self.classes else None,
