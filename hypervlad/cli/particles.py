@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections import Counter, defaultdict
 from dataclasses import replace
 from enum import StrEnum
@@ -14,6 +15,7 @@ import typer
 from hypervlad.cli import options as option
 from hypervlad.cli.files import (
     folder_of,
+    found_folder,
     groups_of,
     images_in,
     load_classifier,
@@ -62,8 +64,9 @@ def train(
         Path,
         typer.Argument(
             metavar="OUTLINES",
-            help="Folder of label images, ImageJ regions or GeoJSON, named like their images, or "
-            "one COCO file. All particles of each image must be outlined.",
+            help="Folder of outlines in any format that is read, named like their images; one "
+            "COCO file; or a folder of particles find, of which the outlines are used that were "
+            "corrected since. All particles of each image must be outlined.",
         ),
     ],
     output: option.ModelToWrite,
@@ -89,6 +92,7 @@ def train(
     \b
     Examples:
       hypervlad particles train images/ outlines/ -o outlines.hvlad
+      hypervlad particles train images/ found/ -o outlines.hvlad  # corrected ones
       hypervlad particles train images/ coco.json -o outlines.hvlad --groups groups.csv
     """
     from hypervlad.images import ImageReadError, ReadOptions
@@ -101,7 +105,12 @@ def train(
     common = option.common()
     check_model(output, images, groups)
     files = images_in([images], groups, output)
-    found = find_outlines(files, outlines, folder_of([images]))
+    if folder := found_folder([str(outlines)]):
+        corrected = folder.corrected_outlines()
+        files = [file for file in files if os.path.abspath(file) in corrected]
+        found = [corrected[os.path.abspath(file)] for file in files]
+    else:
+        found = find_outlines(files, outlines, folder_of([images]))
     outlined = {file: each for file, each in zip(files, found, strict=True) if each is not None}
     if without := [str(file) for file in files if file not in outlined]:
         n_without = counted(len(without), "image")

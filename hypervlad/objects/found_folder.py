@@ -175,6 +175,21 @@ class FoundFolder:
         """
         return read_confusion(self.path / CONFUSION, self.classes)
 
+    def corrected_outlines(self) -> dict[str, Outlines]:
+        """Return the outlines that were changed after they were found, by absolute image paths.
+
+        After an :meth:`update`. A ValueError if there are none.
+        """
+        self.update()
+        table = self.field_table
+        names = table["micrograph"][table["corrected_in"].notna()]
+        if not len(names):
+            raise ValueError(
+                f"{self.path}: no outlines were corrected since they were found; correct those of "
+                "a few images, or give the folder of corrected ones"
+            )
+        return {os.path.abspath(self.image(name)): self.outlines(name) for name in names}
+
     def image(self, micrograph: str) -> Path:
         """Return the file of an image; an ImageReadError if it is no longer there."""
         found = find_as_named(self.images, micrograph)
@@ -284,6 +299,7 @@ class FoundFolder:
         digests = fields["micrograph"].map(self._outlines.digest)
         # All, if a person has deleted the table of particles.
         is_new = digests.notna() & (begin | (digests != fields["outlines_digest"]))
+        has_correction = fields["corrected_in"].notna()
         is_again = is_new & (not begin) & fields["outlines_digest"].notna()
         of_name = self._by_name
         old = dict(list(before.groupby("micrograph")))
@@ -309,6 +325,8 @@ class FoundFolder:
             if given := {each.label: each.class_name for each in outlines if each.class_name}:
                 tables[name] = with_classes(tables[name], given)
             fields.loc[row, "pixel_size_nm"] = size
+            if is_again[row] and not has_correction[row]:
+                fields.loc[row, "corrected_in"] = self.outlines_file(name).name
         is_done = fields["micrograph"].isin(tables)
         # From before they were read: what another program writes meanwhile is seen next time.
         fields["outlines_digest"] = digests.where(is_done, fields["outlines_digest"])

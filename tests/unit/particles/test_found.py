@@ -489,6 +489,7 @@ def test_corrected_outlines_are_counted_and_kept_by_resume(images, tmp_path, pla
     own = found.table[found.table["micrograph"] == "a.png"]
     assert own["area_px2"].tolist() == [144, 144]
     assert "class" not in own or own["class"].tolist() == ["rod", "rod"]
+    assert [*found.corrected_outlines()] == [str(tmp_path / "images" / "a.png")]
     again = find(found.path, tmp_path / "images", resume=True)[0]
     pd.testing.assert_frame_equal(again.table, found.table)
     said = [str(each.message) for each in recwarn if "corrected in another" in str(each.message)]
@@ -514,6 +515,8 @@ def test_outlines_that_a_person_drew_first_are_not_found_again(images, tmp_path)
 
 
 def test_whose_outlines_a_file_has_must_be_clear(found):
+    with pytest.raises(ValueError, match="no outlines were corrected"):
+        found.corrected_outlines()
     squares = found.outlines("a.png")
     write_outlines(found.path / "outlines" / "a.geojson", squares)
     with pytest.raises(ImageReadError, match=r"outlines of a\.png or of a\.tif\? Call it a\.png"):
