@@ -87,7 +87,7 @@ $(VENV)/.installed: setup.py pyproject.toml
 # Older Pythons make environments with a pip that does not know groups of dependencies.
 $(VENV)/.test-installed: $(VENV)/.installed
 	$(PIP) "pip>=25.1"
-	$(PIP) -e ".[formats,review,distributed,timm,fast,ocr]" --group dev
+	$(PIP) -e ".[formats,review,distributed,timm,fast,ocr,xlsx]" --group dev
 	@touch $@
 
 # The unit tests and scikit-learn's checks with the lowest versions that pyproject.toml allows, which were built for
@@ -96,7 +96,7 @@ $(VENV)/.test-installed: $(VENV)/.installed
 test-lowest:
 	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/python -m pip install --quiet uv
-	.venv-lowest/bin/python -m uv pip install --python .venv-lowest/bin/python --resolution lowest-direct -e ".[formats,review,timm,fast,ocr]" --group test
+	.venv-lowest/bin/python -m uv pip install --python .venv-lowest/bin/python --resolution lowest-direct -e ".[formats,review,timm,fast,ocr,xlsx]" --group test
 	$(subst $(BIN),.venv-lowest/bin,$(PYTEST)) -W default tests/unit tests/conformance $(ARGS)
 
 clean:

@@ -28,7 +28,7 @@ from hypervlad.common.files import (
     refuse_links,
     replace_when_complete,
 )
-from hypervlad.common.tables import original_cell, table_as_bytes
+from hypervlad.common.tables import number_in_table, original_cell, separator, table_as_bytes
 from hypervlad.common.wording import counted, percent, warn_user
 from hypervlad.images import ImageReadError, PixelSizes, SkippedImage, find_images
 from hypervlad.images.files import file_stamp
@@ -46,11 +46,6 @@ _MAX_BATCH = 16  # images whose lines are written together
 _NAP = 0.1  # seconds after which a request to stop is noticed
 _IDLE = 5  # a poll of the folders may take a sixth of the time, on a slow network
 _ROUNDING = 0.51e-6  # of each probability in a table
-# The beginning of a row as `table_as_bytes` writes it: text with a quotation mark is quoted.
-_CUT_ROW = re.compile(
-    r"""(?:(?:"[^"]*(?:""[^"]*)*"|[^,"\r\n]*),)*(?:"[^"]*(?:""[^"]*)*"?|[^,"\r\n]*)"""
-)
-
 Stamp = tuple[int, int]  # size and time of a file
 
 
@@ -79,7 +74,7 @@ class GrowingTable:
         self._columns = prediction_header(
             classes, has_sets=coverage is not None, is_judged=max_error is not None
         )
-        self._header = table_as_bytes(self._columns, [])
+        self._header, self._separator = table_as_bytes(self._columns, []), separator()
         kept = path.read_bytes() if path.exists() else b""
         settings = {
             "folder": ascii(absolute_name(folder)),  # a name may have a line break
@@ -87,6 +82,7 @@ class GrowingTable:
             "pixel_size": pixel_size,
             "coverage": coverage,
             "max_error": max_error,
+            "separator": self._separator,
         }
         self._check_settings(settings, is_new=not kept)
         rows, end = self._read_rows(kept)
@@ -123,7 +119,8 @@ class GrowingTable:
             line.decode("utf-8" if number else "utf-8-sig", "surrogateescape")
             for number, line in enumerate(lines)
         )
-        reader, n_columns = csv.reader(texts, strict=True), len(self._columns)
+        reader = csv.reader(texts, delimiter=self._separator, strict=True)
+        n_columns = len(self._columns)
         rows, n_lines, end = list[list[str]](), 0, 0
         try:
             for row in reader:
@@ -141,8 +138,8 @@ class GrowingTable:
             if not (self._is_cut(table[end:]) if rows else self._header.startswith(table)):
                 raise ValueError(
                     f"{self.path}: line {n_lines + 1} does not have the {n_columns} columns of "
-                    "this table, separated by commas, or has a quotation mark without a partner; "
-                    "correct it, or give another name."
+                    f"this table, separated by {self._separator!r}, or has a quotation mark "
+                    "without a partner; correct it, or give another name."
                 ) from None
         return rows, end
 
@@ -150,15 +147,19 @@ class GrowingTable:
         """Return whether a text can be a row, as this class writes it, without its end."""
         row = text.decode("utf-8", "surrogateescape")
         for line in row.split("\n")[:-1]:
-            cells = line.replace('"', "").split(",")
+            cells = line.replace('"', "").split(self._separator)
             if len(cells) >= len(self._columns) and self._ends_row(cells):
                 return False  # a complete row: a quotation mark before it has no partner
-        return bool(_CUT_ROW.fullmatch(row))
+        # As `table_as_bytes` writes it: text with a quotation mark is quoted.
+        quoted, plain = r'"[^"]*(?:""[^"]*)*', rf'[^{self._separator}"\r\n]*'
+        complete = rf'(?:(?:{quoted}"|{plain}){self._separator})*'
+        return bool(re.fullmatch(rf'{complete}(?:{quoted}"?|{plain})', row))
 
     def _ends_row(self, cells: list[str]) -> bool:
         n = len(self.classes)
+        texts = [number_in_table(cell, self._separator) for cell in cells[-n:]]
         try:
-            return abs(sum(map(float, cells[-n:])) - 1) <= n * _ROUNDING
+            return abs(sum(map(float, texts)) - 1) <= n * _ROUNDING
         except ValueError:
             return False
 

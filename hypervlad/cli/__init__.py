@@ -21,7 +21,7 @@ import typer.core
 from hypervlad._version import __version__
 from hypervlad.cli.classification import check, evaluate, explain, info, suspects
 from hypervlad.cli.defects import defects
-from hypervlad.cli.extraction import cache, extract, scale
+from hypervlad.cli.extraction import cache, extract, scale, workbook
 from hypervlad.cli.fibres import align, align_train, diameters
 from hypervlad.cli.messages import echo
 from hypervlad.cli.options import EPILOG, Common, OnError, use_common
@@ -29,6 +29,7 @@ from hypervlad.cli.particles import particles
 from hypervlad.cli.prediction import predict
 from hypervlad.cli.review import review
 from hypervlad.cli.training import demo, train
+from hypervlad.common.tables import decimal_commas
 
 __all__ = ["app", "main"]
 
@@ -72,6 +73,7 @@ def _print_version(requested: bool) -> None:
 
 @app.callback()
 def _root(
+    context: typer.Context,
     device: Annotated[
         str, typer.Option(metavar="NAME", help="cpu, cuda, or auto: cuda if there is a GPU.")
     ] = "auto",
@@ -88,6 +90,14 @@ def _root(
     ] = False,
     debug: Annotated[
         bool, typer.Option("--debug", help="Show a traceback if an error occurs.")
+    ] = False,
+    decimal_comma: Annotated[
+        bool,
+        typer.Option(
+            "--decimal-comma",
+            help="Write tables for spreadsheets of languages with decimal commas: CSV with commas "
+            "in numbers, and semicolons between cells. Such tables are read without this option.",
+        ),
     ] = False,
     version: Annotated[
         bool,
@@ -117,7 +127,8 @@ def _root(
       hypervlad scale images/ -o sizes.csv       pixel sizes from scale bars
       hypervlad review start model.hvlad new/ -o queue/   queue uncertain images for labelling
     """
-    use_common(Common(device, on_error, quiet, debug))
+    use_common(Common(device, on_error, quiet, debug, decimal_comma))
+    context.with_resource(decimal_commas(decimal_comma))
 
 
 for _command in (
@@ -135,6 +146,7 @@ for _command in (
     info,
     scale,
     cache,
+    workbook,
 ):
     app.command(epilog=EPILOG)(_command)
 app.add_typer(defects)

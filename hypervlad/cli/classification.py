@@ -31,7 +31,7 @@ from hypervlad.cli.messages import (
 from hypervlad.common.files import replace_when_complete
 from hypervlad.common.progress import ProgressBar, is_terminal
 from hypervlad.common.wording import counted, name_some, verb
-from hypervlad.folders.outputs import check_file
+from hypervlad.folders.outputs import check_file, check_table
 
 _MAX_EXPLAINED = 24
 
@@ -280,7 +280,7 @@ def suspects(
     from hypervlad.common.tables import table_as_bytes
 
     if output is not None:
-        check_file(output, model)
+        check_table(output, model)
     classifier = load_classifier(model)
     header = ("path", "label", "likely", "p_label", "p_likely")
     found = classifier.label_issues()

@@ -1,7 +1,8 @@
-"""The commands ``extract``, ``cache`` and ``scale``: vectors and pixel sizes of whole folders."""
+"""The commands ``extract``, ``cache``, ``scale`` and ``workbook``, of whole folders."""
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,8 +18,10 @@ from hypervlad.cli.files import (
     write_or_print,
 )
 from hypervlad.cli.messages import echo, plain_errors, report_left_out, say, warn
-from hypervlad.common.wording import counted
-from hypervlad.folders.outputs import check_file, check_page
+from hypervlad.common.files import replace_when_complete
+from hypervlad.common.wording import counted, name_some
+from hypervlad.common.workbooks import is_workbook, workbook_of
+from hypervlad.folders.outputs import check_file, check_page, check_table
 
 
 @plain_errors
@@ -225,7 +228,7 @@ def scale(
     (reading,) = option.settings(set_, ReadOptions)
     given = {} if scale_bar is None else report.read_scale_bars(scale_bar)
     if output is not None:
-        check_file(output, *paths, scale_bar)
+        check_table(output, *paths, scale_bar)
     check_page(page, output, *paths)
     files = images_in(paths, output, page, scale_bar)
     found = report.find_scales(
@@ -268,3 +271,48 @@ def scale(
             if each.is_contradictory:
                 warn(f"{each.name}: {each.remark}")
     report_left_out(bad, len(files))
+
+
+@plain_errors
+def workbook(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(metavar="PATHS", help="Folders of results, or tables (CSV)."),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="XLSX", help="Workbook to write, NAME.xlsx.")
+    ],
+) -> None:
+    """Put tables into one workbook for spreadsheets, with a sheet for each.
+
+    The tables are those of hypervlad, such as particles.csv and fields.csv of particles find, or
+    any others. The first row has the names of columns, and the second one their units, if a column
+    has one. Texts are never formulas. Commands that write one table, such as predict and particles
+    count, write a workbook themselves if the name after -o ends in .xlsx.
+
+    \b
+    Examples:
+      hypervlad workbook found/ -o particles.xlsx
+      hypervlad workbook found/ counts.csv -o particles.xlsx
+    """
+    from hypervlad.common.tables import read_separated
+
+    if not is_workbook(output):
+        raise ValueError(f"{output}: give the workbook a name that ends in .xlsx")
+    tables = list[Path]()
+    for path in paths:
+        tables += sorted(path.glob("*.csv")) if path.is_dir() else [path]
+    if not tables:
+        raise ValueError(f"{name_some(list(map(str, paths)))}: no tables (*.csv) in it")
+    check_table(output, *tables)
+    n_called = Counter(table.stem for table in tables)
+    sheets = [
+        (
+            table.stem if n_called[table.stem] == 1 else f"{table.parent.name} {table.stem}",
+            *read_separated(table, "names"),
+        )
+        for table in tables
+    ]
+    with replace_when_complete(output) as stream:
+        stream.write(workbook_of(sheets))
+    echo(f"workbook of {counted(len(sheets), 'sheet')}: {output}")

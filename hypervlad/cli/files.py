@@ -13,7 +13,9 @@ from hypervlad.cli.messages import echo, say, warn
 from hypervlad.cli.options import common
 from hypervlad.common.files import replace_when_complete
 from hypervlad.common.modelfile import ModelFileError
+from hypervlad.common.tables import lines_of_table, separator
 from hypervlad.common.wording import counted, name_some, verb
+from hypervlad.common.workbooks import is_workbook, workbook_of
 from hypervlad.folders.outputs import check_apart, check_file
 
 if TYPE_CHECKING:
@@ -36,6 +38,9 @@ def write_or_print(table: bytes, output: Path | None) -> None:
     if output is None:
         echo(table, nl=False)
         return
+    if is_workbook(output):
+        lines = lines_of_table(table.decode("utf-8", "surrogateescape"), separator(), output)
+        table = workbook_of([(output.stem, separator(), lines)])
     with replace_when_complete(output) as stream:
         stream.write(table)
 

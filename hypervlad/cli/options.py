@@ -27,6 +27,7 @@ class Common(NamedTuple):
     on_error: OnError = OnError.RAISE
     quiet: bool = False
     debug: bool = False
+    decimal_comma: bool = False
 
     @property
     def skips(self) -> bool:
@@ -37,7 +38,10 @@ class Common(NamedTuple):
         return not self.quiet
 
 
-EPILOG = "Options of all commands: --device, --on-error, --quiet and --debug (hypervlad --help)."
+EPILOG = (
+    "Options of all commands: --device, --on-error, --decimal-comma, --quiet and --debug "
+    "(hypervlad --help)."
+)
 _common: ContextVar[Common] = ContextVar("common")
 use_common = _common.set
 # The names of the command's own options.
@@ -115,7 +119,12 @@ FolderToWrite = Annotated[
 ]
 TableToWrite = Annotated[
     Path | None,
-    typer.Option("--output", "-o", metavar="CSV", help="Table to write; by default it is printed."),
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE",
+        help="Table to write, NAME.csv or NAME.xlsx; by default it is printed.",
+    ),
 ]
 IncludeBackbone = Annotated[
     bool,

@@ -21,11 +21,12 @@ from hypervlad.cli.files import (
     load_classifier,
     load_model,
     own_pixel_size,
+    write_or_print,
 )
 from hypervlad.cli.messages import echo, plain_errors, report_left_out, say, warn
-from hypervlad.common.files import file_digest, replace_when_complete
+from hypervlad.common.files import file_digest
 from hypervlad.common.wording import counted, name_some
-from hypervlad.folders.outputs import check_file, check_folders, check_model, check_page
+from hypervlad.folders.outputs import check_folders, check_model, check_page, check_table
 
 if TYPE_CHECKING:
     from hypervlad.images.sample import Annotations
@@ -370,7 +371,8 @@ def count(
       count, low, high        corrected for wrong classes, and its interval
       per_um2                 count per square micrometre, and its interval
       d10, d50, d90           by number, each with its interval; the same with
-                              _by_area: 10, 50, 90 % of the particles' area
+                              _by_area: 10, 50, 90 % of the particles' area; all
+                              end in their unit, _nm or _px
       notes                   what is not counted or not corrected, and why, in the
                               line of all particles
 
@@ -386,7 +388,7 @@ def count(
 
     (given,) = option.settings(set_, FoundFolder.count)
     if output is not None:
-        check_file(output, leave_out, *(found / name for name in OWN_FILES))
+        check_table(output, leave_out, *(found / name for name in OWN_FILES))
     check_page(page, output)
     folder = FoundFolder(found)
     if leave_out is not None:
@@ -399,8 +401,7 @@ def count(
     for note in result.notes:
         echo(f"note: {note}")
     if output is not None:
-        with replace_when_complete(output) as stream:
-            stream.write(table_as_bytes(*result.cells()))
+        write_or_print(table_as_bytes(*result.cells()), output)
         echo(f"counts: {output}")
     if page is not None:
         write_particles_page(page, folder, counts=result)

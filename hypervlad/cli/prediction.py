@@ -24,7 +24,8 @@ from hypervlad.cli.messages import echo, plain_errors, say, warn
 from hypervlad.common.files import file_digest
 from hypervlad.common.progress import can_print
 from hypervlad.common.wording import counted, name_some
-from hypervlad.folders.outputs import check_file, check_folders, check_page, check_sorted
+from hypervlad.common.workbooks import is_workbook
+from hypervlad.folders.outputs import check_folders, check_page, check_sorted, check_table
 
 if TYPE_CHECKING:
     from hypervlad.classify.sorting import ImageSorter
@@ -120,7 +121,7 @@ def predict(
         raise ValueError("standard output is closed; write the table to a file: --output CSV")
     check_page(page, output, model, pixel_size, *paths)
     if output is not None:
-        check_file(output, model, pixel_size, *paths)
+        check_table(output, model, pixel_size, *paths)
         if not watch and output.exists() and settings_file(output).exists():
             raise ValueError(
                 f"{output} was made with --watch, and its lines would be lost; give another name, "
@@ -128,7 +129,8 @@ def predict(
             )
     if sort_into is not None:
         check_folders(sort_into, paths)
-    is_watchable = output is not None and page is None and all(map(os.path.isdir, paths))
+    is_table = output is not None and not is_workbook(output)
+    is_watchable = is_table and page is None and all(map(os.path.isdir, paths))
     if watch and not is_watchable:
         raise ValueError(
             "--watch takes folders and a table: --output CSV, without --page, which is written "

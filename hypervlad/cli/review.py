@@ -26,7 +26,7 @@ from hypervlad.cli.files import (
 from hypervlad.cli.messages import echo, fitting, plain_errors, say
 from hypervlad.common.progress import ProgressBar, can_print, is_terminal
 from hypervlad.common.wording import counted
-from hypervlad.folders.outputs import check_file, check_model
+from hypervlad.folders.outputs import check_model, check_table
 
 if TYPE_CHECKING:
     from hypervlad.app.retraining import Material
@@ -202,8 +202,9 @@ def export(
         typer.Option(
             "--output",
             "-o",
-            metavar="CSV",
-            help="Table to write; or the folder of the particles, to correct it.",
+            metavar="FILE",
+            help="Table to write, NAME.csv or NAME.xlsx; or the folder of the particles, to "
+            "correct it.",
         ),
     ],
     source: Annotated[
@@ -243,7 +244,7 @@ def export(
     with contextlib.closing(Queue(queue)) as opened:
         # Of particles, the folder's own table has their measures too.
         own = map(output.with_name, OWN_FILES if found_folder([str(output.parent)]) else ())
-        check_file(output, queue / FILE, *own)
+        check_table(output, queue / FILE, *own)
         table, n_open = export_labels(opened, source.value)
     write_or_print(table, output)
     if n_open:

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import cKDTree
 
 from hypervlad.common.constraints import check_points
+from hypervlad.common.tables import number_in_table
 from hypervlad.fibres.contrast import Values
 from hypervlad.objects.particle import warn_of_missing
 
@@ -47,15 +48,17 @@ def read_left_out(path: str | os.PathLike[str]) -> dict[str, Values]:
     ...     read_left_out(table)
     {'mats/a.tif': array([[ 40.5, 120. ]])}
     """
-    from hypervlad.folders.groups import read_cells  # not above: importing it takes long
+    from hypervlad.folders.groups import read_separated  # not above: importing it takes long
 
-    (_, header), *lines = read_cells(Path(path), ", ".join(CHOICE)) or [(0, [])]
+    separator, lines = read_separated(Path(path), ", ".join(CHOICE))
+    (_, header), *lines = lines or [(0, [])]
     found = defaultdict[str, list[tuple[float, float]]](list)
     try:
         columns = [header.index(name) for name in CHOICE]
         for _, cells in lines:
             name, x, y = (cells[column] for column in columns)
-            found[name].append((float(y), float(x)))
+            row, column = (float(number_in_table(text, separator)) for text in (y, x))
+            found[name].append((row, column))
     except (ValueError, IndexError) as error:
         raise ValueError(
             f"{os.fspath(path)}: expected a table with the columns {', '.join(CHOICE)}, as the "

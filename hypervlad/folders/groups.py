@@ -1,15 +1,8 @@
 """CSV files of groups and labels: how they are read, and which image a line means."""
 
-# Ours, because pandas.read_csv reads 15 of 78 tables like those of our tests, 77 if told encoding
-# and separator: `read_cells` finds these, and keeps numbers of lines and names that are not UTF-8.
-
 from __future__ import annotations
 
-import codecs
-import csv
-import io
 import os
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hypervlad.common.tables import original_cell
+from hypervlad.common import tables
+from hypervlad.common.tables import SAVE_AS_UTF8
 from hypervlad.common.wording import counted, is_utf8, name_some, verb, warn_user
 from hypervlad.images.files import composed, find_as_named, parts_below, path_parts
 
@@ -32,14 +26,6 @@ HEADERS = {
 REVIEW_HEADER = ("path", "label", "source", "confidence", "file")
 #: The same of particles, whose table lies in their folder, or for other purposes anywhere.
 PARTICLE_HEADER = ("micrograph", "particle", "class", "source", "confidence")
-
-_SAVE_AS_UTF8 = "; in a spreadsheet, save as 'CSV UTF-8'"
-_MARKS = {  # UTF-32's first, which begins like UTF-16's
-    codecs.BOM_UTF32_LE: "utf-32",
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-}
 
 
 class ImageFolderError(ValueError):
@@ -146,11 +132,7 @@ def read_cells(path: Path, columns: str) -> list[tuple[int, list[str]]]:
 
 
 def read_separated(path: Path, columns: str) -> tuple[str, list[tuple[int, list[str]]]]:
-    """Do the same, and return first what separates the cells.
-
-    The separator is a comma, a semicolon or a tab, which a first line such as ``sep=;`` may name.
-    The text is UTF-8, UTF-16 or UTF-32. Bytes of file names that are not UTF-8 become surrogates.
-    """
+    """Do the same, and return first what separates the cells."""
     if path.is_dir():
         raise ImageFolderError(f"{path}: a folder; expected a CSV file with columns {columns}.")
     if not path.exists():
@@ -158,54 +140,10 @@ def read_separated(path: Path, columns: str) -> tuple[str, list[tuple[int, list[
             f"{path}: no such file; expected a CSV file with columns {columns} (looked in "
             f"{Path.cwd()})."
         )
-    text = _decoded(path.read_bytes(), path, columns)
-    first = next((line for line in text.splitlines() if line.strip()), "")
-    if not first.isascii():
-        check_text(path, 1, text)
-    if named := re.fullmatch(r"sep=([,;\t])[,;\t]*", first.strip(" ")):  # for Excel
-        delimiter = named[1]
-        text = text.replace(first, "", 1)  # an empty line, so that numbers of lines stay
-    else:
-        delimiter = max(",;\t", key=first.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
-        lines = [
-            (reader.line_num, list(map(original_cell, row)))
-            for row in reader
-            if any(cell.strip() for cell in row)
-        ]
-    except csv.Error as error:
-        raise ImageFolderError(f"{path}, line {reader.line_num}: {error}.") from error
-    for number, row in lines:
-        n_cells = len(lines[0][1])
-        if any(cell.strip() for cell in row[n_cells:]):
-            raise ImageFolderError(
-                f"{path}, line {number}: {counted(len(row), 'cell')}, but the first line has "
-                f"{n_cells}. Put a text that contains the separator {delimiter!r} in double "
-                "quotes; if two lines were joined, separate them."
-            )
-    return delimiter, lines
-
-
-def _decoded(content: bytes, path: Path, columns: str) -> str:
-    """Return the text of a table; without a mark, bytes that are not UTF-8 become surrogates."""
-    if content.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
-        raise ImageFolderError(f"{path}: a workbook, not a text file{_SAVE_AS_UTF8}.")
-    if not content.startswith(tuple(_MARKS)):
-        # Text in UTF-16 without a mark: each second byte of what is ASCII is zero.
-        zeros = [content[start::2].count(0) for start in (0, 1)]
-        if len(content) % 2 == 0 and max(zeros) > len(content) / 8 and not min(zeros):
-            content = (codecs.BOM_UTF16_BE if zeros[0] else codecs.BOM_UTF16_LE) + content
-    encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), "utf-8")
-    try:
-        text = content.decode(encoding, "surrogateescape" if encoding == "utf-8" else "strict")
-    except UnicodeDecodeError as error:
-        raise ImageFolderError(
-            f"{path}: begins as {encoding.upper()}, but is damaged ({error.reason}){_SAVE_AS_UTF8}."
-        ) from error
-    if "\0" in text:
-        raise ImageFolderError(f"{path}: not a text file; expected a CSV with {columns}.")
-    return text.removeprefix("\ufeff")
+        return tables.read_separated(path, columns)
+    except ValueError as error:
+        raise ImageFolderError(str(error)) from error
 
 
 def file_at(folder: Path, text: str) -> Path:
@@ -218,11 +156,11 @@ def file_at(folder: Path, text: str) -> Path:
 
 def check_text(table: Path, line: int, text: str) -> None:
     if not is_utf8(text):
-        raise ImageFolderError(f"{table}, line {line}: not UTF-8 text{_SAVE_AS_UTF8}.")
+        raise ImageFolderError(f"{table}, line {line}: not UTF-8 text{SAVE_AS_UTF8}.")
 
 
 def encoding_hint(names: Sequence[str]) -> str:
-    return "" if all(map(is_utf8, names)) else f" (some are not UTF-8 text{_SAVE_AS_UTF8})"
+    return "" if all(map(is_utf8, names)) else f" (some are not UTF-8 text{SAVE_AS_UTF8})"
 
 
 def alike_classes(labels: Iterable[str]) -> list[str]:
@@ -290,7 +228,7 @@ def _check_unmatched(
     idle = f"{n} of its paths {verb(n, 'fits', 'fit')} no image in {root}: {name_some(unused)}"
     remedy = "Delete these lines, or check folder and spelling"
     if not all(map(is_utf8, unused)):
-        remedy = f"Some are not UTF-8 text{_SAVE_AS_UTF8}"
+        remedy = f"Some are not UTF-8 text{SAVE_AS_UTF8}"
     if missing:
         problems = [f"{idle}. {remedy}"] if unused else []
         problems.append(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from hypervlad.common.files import check_writable
 from hypervlad.common.modelfile import read_model
+from hypervlad.common.workbooks import check_workbook
 
 
 def check_file(path: Path, *inputs: str | Path | None) -> None:
@@ -26,6 +27,12 @@ def check_file(path: Path, *inputs: str | Path | None) -> None:
         raise ValueError(f"{existing}: no permission to write here; choose another folder.")
     if path.exists() and any(_is_read(path, each) for each in inputs if each is not None):
         raise ValueError(f"{path} is read by this command; give the result another name.")
+
+
+def check_table(path: Path, *inputs: str | Path | None) -> None:
+    """Do the same for a table, which may be a workbook."""
+    check_file(path, *inputs)
+    check_workbook(path)
 
 
 def check_model(path: Path, *inputs: str | Path | None) -> None:

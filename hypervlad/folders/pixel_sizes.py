@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from hypervlad.common.tables import number_in_table
 from hypervlad.common.wording import counted, name_some, verb, warn_user
 from hypervlad.folders.groups import (
     ImageFolderError,
@@ -121,7 +122,7 @@ def _nanometres(cell: str, separator: str, where: str) -> float | None:
     if not cell:
         return None
     try:
-        size = float(cell if separator == "," else cell.replace(",", "."))
+        size = float(number_in_table(cell, separator))
     except ValueError:
         size = math.nan
     if not are_plausible((size, size)):

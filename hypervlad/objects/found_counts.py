@@ -75,7 +75,10 @@ class FoundCounts(NamedTuple):
             table["notes"] = np.where(is_all, "; ".join(self.notes), "")
             tables.append(table)
         table = pd.concat(tables)
-        return list(table), as_cells(table)
+        units = "_px", "_nm", "_px2", "_nm2"
+        unit = next((each for each in units if self.measure.endswith(each)), "")
+        columns = [f"{each}{unit}" if each[:3] in ("d10", "d50", "d90") else each for each in table]
+        return columns, as_cells(table)
 
 
 def count_found(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hypervlad.common.tables import PERSON_SOURCE, Journal, original_cell, write_table
+from hypervlad.common.tables import (
+    PERSON_SOURCE,
+    TEXT_COLUMNS,
+    Journal,
+    original_cell,
+    text_of_table,
+    write_table,
+)
 from hypervlad.common.wording import counted, name_some, verb, warn_user
 from hypervlad.images.files import is_below
 from hypervlad.objects.counts import Field
@@ -25,36 +33,57 @@ FIELD_COLUMNS = (
     *("corrected_in", "corrected_digest"),
 )
 _NEEDED = ("micrograph", "height", "width", "pixel_size_nm", "outlines_digest")
-_TEXT_COLUMNS = ("micrograph", "group", "sample", "class", "true", "note", "source")
-_FILE_COLUMNS = ("image_digest", "outlines_digest", "corrected_in", "corrected_digest")
-_TEXTS = dict.fromkeys((*_TEXT_COLUMNS, *_FILE_COLUMNS), str)
-_SAVE_AS_CSV = "; if a spreadsheet saved it, save it as CSV UTF-8, with commas and decimal points"
+_TEXTS = dict.fromkeys(TEXT_COLUMNS, str)
+_SAVE_AS_CSV = "; if a spreadsheet saved it, save it as CSV UTF-8"
 # An outline with these measures is the one that was measured before, whatever its number is now.
 _SAME = ["area_px2", "top", "left", "centroid_row", "centroid_column"]
 
 
 def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     """Read a table that a person may have edited; a ValueError if it lacks columns or numbers."""
-    import pandas as pd
-
     if not path.exists():
         raise ValueError(f"{path}: missing, as finding was stopped; continue it with --resume")
     try:
-        table = pd.read_csv(path, dtype=_TEXTS, keep_default_na=False, na_values=[""])
-        table.columns = table.columns.map(original_cell)
-        if table.empty:  # the type of a column without cells is unknown
-            table = table.astype({name: _TEXTS.get(name, float) for name in table})
-        for name in _TEXTS.keys() & set(table):
-            table[name] = table[name].map(original_cell, na_action="ignore")
+        text, separator = text_of_table(path, name_some(columns))
+        content = text.encode("utf-8", "surrogateescape")
+        for decimal in "." if separator == "," else ",.":
+            table = _parsed(content, separator, decimal)
+            wrong = [name for name in table if _is_wrong(table[name], columns)]
+            if not wrong:
+                break
     except (ValueError, LookupError) as error:
         raise ValueError(f"{path}: not a table ({error}){_SAVE_AS_CSV}") from error
     if lacking := [name for name in columns if name not in table]:
         raise ValueError(f"{path}: no column is called {name_some(lacking)}{_SAVE_AS_CSV}")
-    for name in table:
-        is_number = name in (*columns, "confidence", "left_out") or name.startswith("p_")
-        if is_number and name not in _TEXTS and table[name].dtype.kind not in "biuf":
-            raise ValueError(f"{path}: {name} has cells that are no numbers{_SAVE_AS_CSV}")
+    if wrong:
+        raise ValueError(f"{path}: {wrong[0]} has cells that are no numbers{_SAVE_AS_CSV}")
     return table
+
+
+def _parsed(content: bytes, separator: str, decimal: str) -> pd.DataFrame:
+    import pandas as pd
+
+    table = pd.read_csv(
+        io.BytesIO(content),
+        sep=separator,
+        decimal=decimal,
+        dtype=_TEXTS,
+        keep_default_na=False,
+        na_values=[""],
+    )
+    table.columns = table.columns.map(original_cell)
+    if table.empty:  # the type of a column without cells is unknown
+        table = table.astype({name: _TEXTS.get(name, float) for name in table})
+    for name in _TEXTS.keys() & set(table):
+        table[name] = table[name].map(original_cell, na_action="ignore")
+    return table
+
+
+def _is_wrong(column: pd.Series[Any], needed: Sequence[str]) -> bool:
+    """Return whether a column of numbers has something else."""
+    name = str(column.name)
+    is_number = name in (*needed, "confidence", "left_out") or name.startswith("p_")
+    return is_number and name not in _TEXTS and column.dtype.kind not in "biuf"
 
 
 def as_cells(table: pd.DataFrame) -> list[list[Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import math
 import reprlib
 from collections import defaultdict
@@ -16,7 +15,13 @@ from numpy.typing import NDArray
 
 from hypervlad.common.files import exclusive_lock, new_folder, replace_when_complete
 from hypervlad.common.progress import announced
-from hypervlad.common.tables import Journal, read_table, write_table
+from hypervlad.common.tables import (
+    TEXT_COLUMNS,
+    Journal,
+    number_in_table,
+    read_separated,
+    write_table,
+)
 from hypervlad.common.wording import counted, name_some, warn_user
 from hypervlad.images.files import folded, is_below
 
@@ -169,13 +174,16 @@ def _rows_of(path: Path) -> Iterator[dict[str, str]]:
     if not path.is_file():
         return
     try:
-        header, *lines = read_table(path) or [[]]
-    except csv.Error as error:
+        separator, found = read_separated(path, strict=True)
+    except ValueError as error:
         raise _foreign(path) from error
-    for cells in filter(None, lines):
+    (_, header), *lines = found or [(0, [])]
+    for _, cells in lines:
         row = dict.fromkeys(header, "") | dict(zip(header, cells, strict=False))
-        if not row.get("path") or len(cells) > len(header):
+        if not row.get("path"):
             raise _foreign(path)
+        for name in row.keys() - TEXT_COLUMNS:
+            row[name] = number_in_table(row[name], separator)
         yield row
 
 

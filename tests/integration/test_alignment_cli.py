@@ -1,6 +1,5 @@
 """``hypervlad align`` and ``align-train``: from images to tables, maps, pictures and a model."""
 
-import csv
 import shutil
 
 import numpy as np
@@ -8,7 +7,7 @@ import pytest
 import tifffile
 from PIL import Image
 from support import commands
-from support.commands import save
+from support.commands import rows_of, save
 
 from hypervlad import AlignmentClassifier, load, make_fibre_images, read_image, read_micrograph
 from hypervlad.fibres import AlignmentRecipe, aligned_fraction, local_orientation
@@ -19,11 +18,6 @@ PIXEL_SIZE = 4.0  # nm
 def run(*arguments, code=0, figures=False):
     options = ["--quiet"] if figures else ["--quiet", "--no-figures"]
     return commands.run("align", *arguments, *options, code=code)
-
-
-def rows_of(path):
-    with open(path, encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
 
 
 def table(folder):

@@ -1,6 +1,5 @@
 """``hypervlad diameters``: from images to tables of diameters and groups, and a page."""
 
-import csv
 import re
 import shutil
 from functools import partial
@@ -11,6 +10,7 @@ import pytest
 import tifffile
 from PIL import Image, PngImagePlugin
 from support import commands
+from support.commands import rows_of
 from support.pages import Page
 
 from hypervlad.data import make_fibre_images
@@ -19,11 +19,6 @@ from hypervlad.fibres import compare_groups, cross_lines, fibre_diameters
 run = partial(commands.run, "diameters")
 PIXEL_SIZE = 12.5
 GROUPS = {"a.png": "thin", "b.png": "thin", "c.png": "thick", "d.png": "thick"}
-
-
-def rows_of(path):
-    with open(path, encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
 
 
 def numbers(rows, column):

@@ -81,6 +81,7 @@ RUNS = {
         "features: f.parquet",
     ),
     "cache": Run("cache cached", words="cached: 48 entries"),
+    "workbook": Run("workbook sizes.csv -o s.xls", words="ends in .xlsx", code=2),
     "demo": Run(
         "demo -o demo --n-images 24 --set backbone=tiny --set weights=random -q",
         "demo/index.html demo/model.hvlad",
@@ -91,7 +92,7 @@ RUNS = {
         "sizes.csv bars.html",
     ),
     "align": Run(
-        f"align wires -o directions --window 120nm --tolerance 20 "
+        f"align wires -o directions --window 120nm --tolerance 20 --decimal-comma "
         f"{READING} --no-figures --keep-annotations {USING}",
         "directions/alignment.csv directions/regions.csv",
         "1 of 1",

@@ -168,7 +168,7 @@ def test_groups_of_patches():
 
 def read_table(path):
     """The cells as they were before an apostrophe was put in front of each sign of a formula."""
-    sign = r"(?:\A|(?<=[;\t\r\n\"]))'(?='*[=+\-@\t\r\n\uff1d])"
+    sign = r"(?:\A|(?<=[,;\t\r\n\"]))'(?='*[=+\-@\t\r\n\uff1d])"
     with open(path, encoding="utf-8", errors="surrogateescape", newline="") as stream:
         return [[re.sub(sign, "", cell) for cell in row] for row in csv.reader(stream)]
 

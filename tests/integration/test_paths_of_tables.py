@@ -1,10 +1,9 @@
 """Every table names images by the same rule, from whatever folder a command is run."""
 
-import csv
 import shutil
 
 import pytest
-from support.commands import run, save
+from support.commands import rows_of, run, save
 from support.surfaces import blotted
 
 ALL = ["a/0.png", "a/1.png", "b/0.png"]
@@ -33,8 +32,7 @@ def work(model, scorer, tmp_path, monkeypatch):
 
 
 def paths_in(table):
-    with open(table, encoding="utf-8", newline="") as stream:
-        return sorted(row["path"] for row in csv.DictReader(stream))
+    return sorted(row["path"] for row in rows_of(table))
 
 
 @pytest.mark.usefixtures("work")

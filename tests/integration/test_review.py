@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import itertools
 import re
 from collections.abc import Callable, Iterator
@@ -17,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from support import commands
-from support.commands import TINY, refused, write_table
+from support.commands import TINY, refused, rows_of, write_table
 from support.review_queues import Judging, Served
 
 import hypervlad
@@ -25,10 +24,6 @@ from hypervlad.apps.review import Queue, start_queue
 from hypervlad.data import load_image_folder
 
 run = partial(commands.run, "review")
-
-
-def read_table(path: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
 
 
 def textures(n: int, seed: int) -> tuple[list[np.ndarray], list[str]]:
@@ -142,7 +137,7 @@ def test_a_queue_holds_every_image_and_the_sure_ones_are_labelled(
     n_doubtful = sum(image.doubtful for image in known)
     assert 0 < n_doubtful <= 30
     result = run("export", started, "-o", tmp_path / "labels.csv")
-    rows = read_table(tmp_path / "labels.csv")
+    rows = rows_of(tmp_path / "labels.csv")
     assert len(rows) == 30 - n_doubtful
     assert all(Path(row["file"]).is_absolute() and Path(row["file"]).exists() for row in rows)
     assert all(row["source"] == "model" and float(row["confidence"]) > 0.5 for row in rows)
@@ -225,7 +220,7 @@ def test_from_the_first_image_to_the_new_model(
         answer = server.post("label", **click)
     server.kill()
     run("export", started, "-o", tmp_path / "labels.csv")
-    rows = read_table(tmp_path / "labels.csv")
+    rows = rows_of(tmp_path / "labels.csv")
     assert len(rows) == 30
     by_person = {Path(row["path"]).name: row["label"] for row in rows if row["source"] == "person"}
     assert by_person == queued
@@ -295,7 +290,7 @@ def test_answers_are_held_out_and_what_was_skipped_stays_doubtful(
     known = images_of(started)
     assert [image.item for image in known if image.doubtful and image.label is None] == doubtful[:2]
     run("export", started, "-o", tmp_path / "labels.csv")
-    assert len(read_table(tmp_path / "labels.csv")) == 28, "the model does not answer for a person"
+    assert len(rows_of(tmp_path / "labels.csv")) == 28, "the model does not answer for a person"
 
 
 def test_groups_of_training_images_come_from_a_table_or_last_in_the_model(

@@ -1,7 +1,6 @@
 """Particles in the queue: from found outlines to corrected counts and a better classifier."""
 
 import contextlib
-import csv
 import json
 import shutil
 from pathlib import Path
@@ -10,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from support.commands import TINY, refused, run, save
+from support.commands import TINY, refused, rows_of, run, save
 
 from hypervlad import load, make_particle_fields
 from hypervlad.apps.review import Queue
@@ -164,7 +163,7 @@ def test_outlines_that_were_changed_since_are_reported(place, reviewed, tmp_path
     table = tmp_path / "labels.csv"
     said = run("review", "export", queue, "-o", table, "--source", "person")
     assert "2 labels left out, of outlines that have changed" in said.stderr
-    rows = list(csv.DictReader(table.read_text(encoding="utf-8").splitlines()))
+    rows = rows_of(table)
     assert len(rows) == len(reviewed.given) - 2
     line = refused("review", "export", queue, "-o", found)
     assert "run 'hypervlad particles classify', then repeat this command" in line

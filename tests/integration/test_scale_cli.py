@@ -1,6 +1,5 @@
 """``hypervlad scale``: from a folder of images to a table of pixel sizes and a page."""
 
-import csv
 import sys
 from functools import partial
 from types import SimpleNamespace
@@ -10,6 +9,7 @@ import pytest
 import tifffile
 from PIL import Image
 from support import commands
+from support.commands import rows_of
 
 from hypervlad import load_features
 from hypervlad.data import ImageFolderWarning, load_pixel_sizes
@@ -37,8 +37,7 @@ def folder(tmp_path):
 
 
 def table(path, key="path"):
-    with open(path, encoding="utf-8", newline="") as stream:
-        return {row[key]: row for row in csv.DictReader(stream)}
+    return {row[key]: row for row in rows_of(path)}
 
 
 def test_one_length_for_all_and_a_page_of_bars(folder, tmp_path):

@@ -65,6 +65,12 @@ def write_table(path: Path, header: str, rows: Iterable[Sequence[object]]) -> Pa
     return path
 
 
+def rows_of(path: str | Path) -> list[dict[str, str]]:
+    """Return the lines of a table (CSV), as a spreadsheet shows them."""
+    with open(path, encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
 def save(path: Path, image: np.ndarray) -> None:
     """Write an image with values in [0, 1], with 8 bits, and create its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)

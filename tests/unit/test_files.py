@@ -117,9 +117,9 @@ def table_of(*names):
     [
         *((text, f"'{text}", f"'{text}") for text in FORMULAS),
         *((number, f"'{number}", number) for number in ("-0.5", "+3", "-1e-07", "-.5")),
-        *((text, text, text) for text in ("a=b", "'quoted'", "a-1", "a;b", "x,-3", "c\td", "2")),
+        *((text, text, text) for text in ("a=b", "'quoted'", "a-1", "a;b", "x,3", "c\td", "2")),
         ("'=1", "''=1", "''=1"),
-        ("x;=1+1;.png", "x;'=1+1;.png", "x;'=1+1;.png"),
+        ("x;=1+1,-3", "x;'=1+1,'-3", "x;'=1+1,'-3"),
         ("a\t'@b;-c", "a\t''@b;'-c", "a\t''@b;'-c"),
         ("\t=1", "'\t'=1", "'\t'=1"),
         ("a\r\n+b", "a\r'\n'+b", "a\r'\n'+b"),

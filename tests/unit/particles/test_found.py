@@ -265,7 +265,7 @@ def test_counts_are_those_of_the_table_and_the_fields(classified):
     assert begun(result.notes) == ["counts are corrected"]
     names, rows = result.cells()
     assert rows[-1][names.index("notes")] == result.notes[0]
-    assert dict(zip(names, rows[0], strict=True))["d50_by_area"] == sizes.loc[1, "d50"]
+    assert dict(zip(names, rows[0], strict=True))["d50_by_area_nm"] == sizes.loc[1, "d50"]
     plain = found.count(edges="leave_out", corrected=False).counts
     assert plain["count"].tolist() == plain["counted"].tolist()
     rule = "feret_max < 100 nm"
@@ -415,7 +415,7 @@ REFUSED = [
     (counted("width", -1, "fields.csv"), r"fields\.csv: damaged \(shape of a\.png must be"),
     (counted("micrograph", "../../z.png", "fields.csv"), r"no images are called \.\./\.\./z\.png"),
     (counted("class", None), "1 particle without a class"),
-    (in_another_encoding, r"not a table .* save it as CSV UTF-8, with commas"),
+    (in_another_encoding, r"not a table .* save it as CSV UTF-8"),
     (with_a_row_twice, r"particles\.csv: particle 2 of a\.png has two lines"),
     (with_images_that_are_gone, r'write their folder behind "images" in '),
     (with_outlines_of_another_size, r"a\.png: outlines of 9 x 9 pixels for an image"),

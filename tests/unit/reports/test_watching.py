@@ -20,7 +20,7 @@ from support.commands import TINY, run
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="no such names, and no such signals")
 
-ODD = 'a "b",\nc.png'  # the name of an image
+ODD = 'a "b", \nc.png'  # the name of an image
 Step = float | list[str]
 
 
