@@ -26,7 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hypervlad._version import __version__
 from hypervlad.common.files import replace_when_complete
-from hypervlad.common.tables import table_as_bytes
+from hypervlad.common.tables import separator, table_as_bytes
 from hypervlad.common.wording import of_particles, printable
 from hypervlad.images.files import encode_jpeg
 from hypervlad.pages.base import Display, save_png, thumbnail
@@ -380,6 +380,8 @@ def write_page(
         "charts": [each.data() for each in charts],
         "sheets": [each.data() for each in sheets],
     }
+    if separator() == ";":
+        data["comma"] = True  # rows are saved as tables are written
     if decisions is not None:
         drawn = [vars(own) for each in every if isinstance(each, Pictures) for own in each.fields]
         content = json.dumps([_plain(data["sheets"]), [[o["name"], o["outlines"]] for o in drawn]])

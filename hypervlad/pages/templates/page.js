@@ -24,7 +24,8 @@ function save(name, type, ...parts) {
 // Programs that open tables must not take a name for a formula.
 function csvLine(cells) {
   const safe = cells.map((cell) => (/^[=+@\t\r-]/.test(cell) && !/^-?[\d.,]+$/.test(cell) ? `'${cell}` : cell));
-  return `${safe.map((cell) => (/[",\r\n]/.test(cell) ? `"${cell.replaceAll('"', '""')}"` : cell)).join()}\n`;
+  const special = data.comma ? /[";\r\n]/ : /[",\r\n]/;
+  return `${safe.map((cell) => (special.test(cell) ? `"${cell.replaceAll('"', '""')}"` : cell)).join(data.comma ? ";" : ",")}\n`;
 }
 
 // --- decisions: what people leave out, reject, accept or draw, by id ---------------------------
@@ -483,7 +484,8 @@ function sheet(root, { columns, unit, cards, orders, file, marks, action, links,
   part(".previous").onclick = () => turn(-1);
   part(".next").onclick = () => turn(1);
   part(".as-csv").onclick = () => save(file, "text/csv", csvLine(columns.map(({ name, unit: own }) => (own ? `${name} (${own})` : name))),
-    ...found.map((row) => csvLine(columns.map((column) => textOf(column, row)))));
+    ...found.map((row) => csvLine(columns.map((column) => (data.comma && column.values
+      ? textOf(column, row).replace(/,(?=\d)/g, "").replace(/\.(?=\d)/g, ",") : textOf(column, row))))));
   root.classList.toggle("short", n <= FEW && !cards);
   root.hidden = n === 0;
   root.onclick = ({ target }) => {
