@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -106,6 +107,7 @@ def train(
     common = option.common()
     check_model(output, images, groups)
     files = images_in([images], groups, output)
+    found: Sequence[Any]
     if folder := found_folder([str(outlines)]):
         corrected = folder.corrected_outlines()
         files = [file for file in files if os.path.abspath(file) in corrected]

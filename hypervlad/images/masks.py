@@ -12,14 +12,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import maximum_filter, minimum_filter
 
 from hypervlad.common.wording import counted, percent, warn_user
 from hypervlad.images.banner import MAX_SHARE
 from hypervlad.images.errors import ImageReadError
 from hypervlad.images.files import IMAGE_SUFFIXES, composed, list_files
-from hypervlad.images.formats import is_partly_transparent
+from hypervlad.images.formats import DecodedImage, is_partly_transparent
 from hypervlad.images.options import ReadOptions, check_read_options
-from hypervlad.images.reading import image_name, read_stored
+from hypervlad.images.reading import decode_stored, image_name
 
 T = TypeVar("T")
 
@@ -192,12 +193,22 @@ def _mask_of(
 
 def matches_by_name(image: Path, by_name: Mapping[str, list[T]], n_above: int = 1) -> list[T]:
     """Return what has the name that agrees with the longest end of an image's absolute path."""
-    names = [  # longest first
+    names = _names_of(image, n_above)
+    return next((by_name[name] for name in names if name in by_name), [])
+
+
+def all_of_name(image: Path, by_name: Mapping[str, list[T]]) -> list[T]:
+    """Return what has any name that agrees with an end of an image's absolute path."""
+    found = (each for name in _names_of(image, 1) for each in by_name.get(name, ()))
+    return list(dict.fromkeys(found))
+
+
+def _names_of(image: Path, n_above: int) -> list[str]:
+    return [  # longest first
         composed("/".join(parts[start:]))
         for start in range(min(n_above, len(image.parts) - 1), len(image.parts))
         for parts in (image.parts, image.with_suffix("").parts)
     ]
-    return next((by_name[name] for name in names if name in by_name), [])
 
 
 def _is_of_another_kind(of_image: Path, of_mask: Path) -> bool:
@@ -259,8 +270,28 @@ def _stored_grey(path: Any, name: str) -> NDArray[Any]:
         raise ImageReadError(
             f"{name}: a mask with a transparent layer; export it flattened, white on black"
         )
-    values = read_stored(path, name)
-    return np.asarray(values.max(axis=2)) if values.ndim == 3 else values
+    stored = decode_stored(path, name)
+    values = stored.pixels
+    if values.ndim == 2:
+        warn_of_display(stored, name)
+        return values
+    grey = np.asarray(values.max(axis=2))
+    bright = values[grey > 0.75 * grey.max()].astype(int) // (int(grey.max()) // 4 + 1)
+    if len(np.unique(bright, axis=0)) > 1:
+        raise ImageReadError(
+            f"{name}: a mask of several colours; save a mask of each kind, white on black"
+        )
+    return grey
+
+
+def warn_of_display(stored: DecodedImage, name: str) -> None:
+    """Warn if a file of two values is displayed the other way round than its values are."""
+    if stored.is_inverted and "imagej" not in stored.metadata:
+        warn_user(
+            f"{name}: read as it is stored, with 0 for background, but displayed the other way "
+            "round by its palette or its kind of TIFF; if its white is meant, save it as grey "
+            "values (in Fiji: Image > Lookup Tables > Grays, then Edit > Invert if needed)"
+        )
 
 
 def _black_and_white(values: NDArray[Any], name: str) -> NDArray[Any]:
@@ -292,4 +323,7 @@ def grey_edged_mask(values: NDArray[Any]) -> NDArray[np.bool_] | None:
     is_small = 2 * top <= int(np.iinfo(values.dtype).max)
     if is_small or n_grey + n_white == values.size or not has_edges_only:
         return None
-    return np.asarray(values > top / 2)
+    # An area of grey is no edge, but a label or an unsure part.
+    lowest, highest = (each(values, 5) for each in (minimum_filter, maximum_filter))
+    has_areas = ((lowest > 0.1 * top) & (highest <= 0.75 * top)).any()
+    return None if has_areas else np.asarray(values > top / 2)

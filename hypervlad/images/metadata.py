@@ -24,7 +24,7 @@ _NM_PER_UNIT = {  # in the singular, without accents, and as spelled in American
         ("m meter", 1e9),
         ("cm centimeter", 1e7),
         ("mm millimeter", 1e6),
-        ("um mum mcm micron mikron micrometer mikrometer", 1e3),
+        ("um u mum mcm mkm micron mikron micrometer mikrometer", 1e3),
         ("nm nanometer", 1.0),
         ("a ang angstrom angstroem", 0.1),
         ("pm picometer pikometer", 1e-3),
@@ -35,8 +35,10 @@ _NM_PER_UNIT = {  # in the singular, without accents, and as spelled in American
 # The sign of micro: a Greek letter (as which Unicode composes the sign), in UTF-8 that was read as
 # Latin, or lost where a program could not write it.
 _MICRO = re.compile("[\u00c2\u00ce]?\u03bc|\u00ce\u00bc|[\ufffd?](?=m$)")
+_CYRILLIC = str.maketrans("мкн", "mkn")
 _PAGE_UNITS = ("cm", "in", "inch", "inche")
 _MIN_PAGE = (4e4, 1e3)  # nm: side of a pixel of any page, of one in units of pages
+_MAX_PRINT = 2400
 _DPI = (720, 800, 900, 1000, 1200, 1440, 1800, 2400, 3200, 3600, 4000, 4800, 6400, 7200, 9600)
 
 
@@ -53,9 +55,10 @@ def length_in_nm(value: Any, unit: Any) -> float | None:
 
 def _unit_key(unit: str) -> str:
     text = re.sub(r"\\u([0-9a-fA-F]{4})", lambda code: chr(int(code[1], 16)), html.unescape(unit))
-    text = _MICRO.sub("u", unicodedata.normalize("NFKC", text.strip().strip("\x00")))
-    text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
-    text = re.sub(r"[\[\]_\s.]", "", text)  # of Berkeley's files: [n_m]
+    text = _MICRO.sub("u", text.strip().strip("\x00"))
+    text = _MICRO.sub("u", unicodedata.normalize("NFKC", text)).lower().translate(_CYRILLIC)
+    text = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
+    text = re.sub(r"[\[\]()_\s.]", "", text)  # of Berkeley's files: [n_m]
     text = text.lower().replace("metre", "meter")
     return re.sub(r"(?<=\w{3})e?s$", "", text)  # the plural of a word, not "ms"
 
@@ -70,10 +73,14 @@ def are_of_a_page(sides: Sides, unit: str) -> bool:
     if _unit_key(unit) in _PAGE_UNITS:
         return any(side is not None and side >= _MIN_PAGE[1] for side in sides)
     return any(
-        side is not None
-        and (side >= _MIN_PAGE[0] or np.isclose(_NM_PER_INCH / side, _DPI, rtol=2e-4).any())
+        side is not None and (side >= _MIN_PAGE[0] or _is_usual(_NM_PER_INCH / side))
         for side in sides
     )
+
+
+def _is_usual(dpi: float) -> bool:
+    """Return whether it is a usual number of dots per inch, perhaps of a rounded size."""
+    return bool(np.isclose(dpi, _DPI, rtol=2.5e-3 if dpi <= _MAX_PRINT else 2e-4).any())
 
 
 def are_plausible(sides: Sides) -> bool:

@@ -255,8 +255,12 @@ def decode_stored(path: Any, name: str) -> DecodedImage:
             f"{name}: a file of {counted(n_pages, 'page')}, of which none is read; save what "
             "belongs to the image as a file of one page"
         )
-    stored = decoded.pixels if decoded.stored is None else decoded.stored
-    decoded.pixels = as_pixels(stored, name, options.max_pixels)
+    if decoded.stored is not None:
+        is_set, shown = decoded.stored != 0, decoded.pixels.astype(float)
+        if 0 < is_set.sum() < is_set.size and len(np.unique(decoded.stored)) == 2:
+            decoded.is_inverted = bool(shown[is_set].mean() < shown[~is_set].mean())
+        decoded.pixels = decoded.stored
+    decoded.pixels = as_pixels(decoded.pixels, name, options.max_pixels)
     return decoded
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hypervlad.common.constraints import InstanceOf, check_points, check_value
-from hypervlad.common.files import exclusive_lock, file_digest, parse_json
+from hypervlad.common.files import exclusive_lock, parse_json, replace_when_complete
 from hypervlad.common.progress import ProgressBar, announced
 from hypervlad.common.tables import MODEL_SOURCE, PERSON_SOURCE, write_table
 from hypervlad.common.wording import counted, name_some, verb, warn_user
@@ -23,8 +24,9 @@ from hypervlad.images.files import find_as_named
 from hypervlad.images.options import check_read_options
 from hypervlad.objects.counts import Edges, Field
 from hypervlad.objects.found_counts import FoundCounts, count_found
-from hypervlad.objects.found_outlines import OutlineFiles
+from hypervlad.objects.found_outlines import OutlineFiles, digest_of
 from hypervlad.objects.found_tables import (
+    FILE_SOURCE,
     FieldTable,
     as_cells,
     check_replaceable,
@@ -32,6 +34,7 @@ from hypervlad.objects.found_tables import (
     fields_of,
     in_order,
     is_by_model,
+    is_of_file,
     is_reviewed,
     read_confusion,
     read_table,
@@ -54,7 +57,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RUN, FIELDS, PARTICLES, CONFUSION = "run.json", "fields.csv", "particles.csv", "confusion.csv"
-OWN_FILES = (RUN, FIELDS, "fields.jsonl", PARTICLES, CONFUSION)
+CORRECTIONS = "corrections.json"
+OWN_FILES = (RUN, FIELDS, "fields.jsonl", PARTICLES, CONFUSION, CORRECTIONS)
 LOCK = ".lock"
 
 
@@ -215,19 +219,33 @@ class FoundFolder:
         """Write the outlines of a field."""
         self._outlines.write(micrograph, outlines, pixel_size)
 
-    def corrected_files(self, micrographs: Iterable[str]) -> dict[str, Path]:
+    def corrections(self, micrographs: Iterable[str]) -> dict[str, list[tuple[Path, str]]]:
         """Return files in which people corrected outlines of images, and which are not used yet.
 
         They are in the folder of outlines, or beside the image, if they are younger than its
         outlines here: what :func:`read_outlines` reads, by the rules of :func:`find_outlines`.
-        :meth:`update` uses them. An ImageReadError if an image has two.
+        :meth:`update` uses them. With each file is its digest.
         """
-        known = self.field_table if self.searched.path.exists() else None
-        taken = dict.fromkeys(micrographs)
-        if known is not None:
-            taken |= dict(zip(known["micrograph"], known["corrected_digest"], strict=True))
-        found = self._outlines.corrected(self.images, taken)
-        return {name: found[name] for name in micrographs if name in found}
+        return self._outlines.corrected(self.images, micrographs, self._known_corrections)
+
+    def note_correction(self, micrograph: str, file: Path, digest: str, outlines: Outlines) -> None:
+        """Write down that a file of corrected outlines was used, after its outlines."""
+        known = self._known_corrections
+        known.setdefault(micrograph, {})[str(file)] = f"{digest} {digest_of(outlines)}"
+        with replace_when_complete(self.path / CORRECTIONS) as stream:
+            stream.write(json.dumps(known, indent=1).encode())
+
+    def _is_known(self, micrograph: str, file: Path, outlines: Outlines) -> bool:
+        before = self._known_corrections.get(micrograph, {}).get(str(file), "")
+        return before.endswith(f" {digest_of(outlines)}")
+
+    @property
+    def _known_corrections(self) -> dict[str, dict[str, str]]:
+        file = self.path / CORRECTIONS
+        try:
+            return dict(parse_json(file.read_bytes())) if file.exists() else {}
+        except ValueError as error:
+            raise ValueError(f"{file}: damaged ({error}); delete it") from error
 
     def particles(self, micrograph: str) -> list[Particle]:
         """Cut the particles of a field out of its image; an ImageReadError if that fails."""
@@ -368,6 +386,7 @@ class FoundFolder:
                 self.image(field.micrograph)  # raises before hours of work
             self._update()
             table = self.table.drop(columns=[f"p_{name}" for name in self.classes])
+            by_file = table["class"].where(is_of_file(table)) if "class" in table else None
             table = table.drop(columns=["class", "confidence", "source"], errors="ignore")
             proba = np.full((len(table), len(classes)), np.nan)
             with announced(len(table)):
@@ -388,6 +407,12 @@ class FoundFolder:
             table["confidence"] = proba.max(axis=1, initial=0)
             for name, column in zip(classes, proba.T, strict=True):
                 table[f"p_{name}"] = column
+            if by_file is not None and (is_named := by_file.notna()).any():
+                table["source"] = pd.Series(None, table.index, dtype=object).mask(
+                    is_named, FILE_SOURCE
+                )
+                table["class"] = by_file.fillna(table["class"])
+                table.loc[is_named, "confidence"] = None
             # Never the matrix of another classifier beside these classes.
             (self.path / CONFUSION).unlink(missing_ok=True)
             self._write(table)
@@ -513,27 +538,59 @@ class FoundFolder:
     def _take_corrections(self, fields: pd.DataFrame, on_error: str) -> list[str]:
         """Use the outlines that people have saved in other programs; return their fields."""
         rows = dict(zip(fields["micrograph"], fields.index, strict=True))
-        for column in ("corrected_in", "corrected_digest"):
-            fields[column] = fields[column].astype(object)
-        taken = list[str]()
-        for name, file in self.corrected_files(rows).items():
+        fields["corrected_in"] = fields["corrected_in"].astype(object)
+        taken, empty = list[str](), list[str]()
+        for name, files in self.corrections(rows).items():
             try:
+                file, digest = self._only_correction(name, files, fields.loc[rows[name]])
                 own = read_outlines(file, shape=self._by_name[name].shape, image=name)
             except ImageReadError as error:
                 if on_error == "raise":
                     raise
                 self.unreadable[name] = str(error)
                 continue
-            fields.loc[rows[name], "corrected_digest"] = file_digest(file)
+            if not len(own):
+                empty.append(f"{name} ({file})")
+                self.note_correction(name, file, digest, own)
+                continue
+            if self._is_known(name, file, own):  # another image of the file was corrected
+                self.note_correction(name, file, digest, own)
+                continue
+            self._outlines.keep_replaced(name)
+            self.write_outlines(name, own, self._by_name[name].pixel_size or own.pixel_size)
+            self.note_correction(name, file, digest, own)
             fields.loc[rows[name], "corrected_in"] = file.name
-            self.write_outlines(name, own, own.pixel_size or self._by_name[name].pixel_size)
-            taken.append(f"{name} ({file})")
+            taken.append(f"{name} ({counted(len(own), 'outline')} of {file})")
+        if unused := self._outlines.unused:
+            warn_user(
+                f"{self._outlines.folder}: {counted(len(unused), 'file')} not used, as no image "
+                f"is called so: {name_some(unused)}"
+            )
+        if empty:
+            warn_user(
+                f"{counted(len(empty), 'file')} without outlines of the image, whose outlines "
+                f"stay as they are: {name_some(empty)}"
+            )
         if taken:
             warn_user(
                 f"the outlines of {counted(len(taken), 'image')} were corrected in another "
                 f"program, and are used: {name_some(taken)}"
             )
         return taken
+
+    def _only_correction(
+        self, name: str, files: Sequence[tuple[Path, str]], row: pd.Series[Any]
+    ) -> tuple[Path, str]:
+        """Return the file to use; an ImageReadError if a person has corrected two."""
+        there = [str(file) for file, _ in files]
+        before = row["outlines_digest"]
+        if isinstance(before, str) and self._outlines.digest(name) not in (before, None):
+            there.append(str(self.outlines_file(name)))
+        if len(there) > 1:
+            raise ImageReadError(
+                f"{name}: corrected in two files, {there[0]} and {there[1]}; keep one"
+            )
+        return files[0]
 
     def _leave_out(self, points: Mapping[str, NDArray[np.float64]]) -> None:
         with exclusive_lock(self.path / LOCK, self.path):
@@ -586,7 +643,9 @@ class FoundFolder:
                 self._outlines.write_formats(name, self.outlines(name), own, formats)
         write_table(self.path / PARTICLES, list(table), as_cells(table))
         fields["particles"] = [len(of_field.get(name, ())) for name in names]
-        fields["removed"] = [self._outlines.n_removed(name) for name in names]
+        fields["removed"] = [
+            self._outlines.n_removed(name, self._by_name[name].shape) for name in names
+        ]
         write_table(self.path / FIELDS, list(fields), as_cells(fields))
         self._forget()
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hypervlad.common.files import file_digest
-from hypervlad.images.errors import ImageReadError
 from hypervlad.images.files import list_files
 from hypervlad.objects.outlines import (
     is_marked,
@@ -29,15 +31,26 @@ _FORMATS = {"geojson": ".geojson", "roi": ".zip"}  # names of folders, and suffi
 _OWN = (".geojson", ".tif")  # of outlines in the folder; a label image has no overlaps or classes
 
 
+def digest_of(outlines: Outlines) -> str:
+    """Return the beginning of a digest of outlines and their classes, whatever file has them."""
+    found = hashlib.sha256()
+    for each in outlines:
+        found.update(f"{each.label} {each.box} {each.class_name}".encode())
+        found.update(np.packbits(each.mask).tobytes())
+    return found.hexdigest()[:16]
+
+
 class OutlineFiles:
     """The outlines of fields: a.tif and a.png are two."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self._removed_folder = folder / "outlines", folder / "removed"
+        self.folder, self.unused = folder / "outlines", list[str]()
 
     def path(self, name: str) -> Path:
-        polygons, labels = (self.folder / f"{name}{suffix}" for suffix in _OWN)
-        return polygons if polygons.exists() else labels
+        """Return the file of a field; of two, which a person has made, the younger."""
+        files = [self.folder / f"{name}{suffix}" for suffix in _OWN]
+        there = [file for file in files if file.exists()]
+        return max(there, key=lambda file: file.stat().st_mtime_ns) if there else files[-1]
 
     def digest(self, name: str) -> str | None:
         file = self.path(name)
@@ -49,66 +62,70 @@ class OutlineFiles:
 
     def write(self, name: str, outlines: Outlines, pixel_size: float | None = None) -> None:
         """Write the outlines of a field, as polygons if a label image cannot contain them."""
-        n_pixels = sum(np.count_nonzero(outline.mask) for outline in outlines)
-        is_flat = n_pixels == np.count_nonzero(outlines.label_image())
-        is_flat &= not any(each.class_name or each.given_name for each in outlines)
-        polygons, labels = (self.folder / f"{name}{suffix}" for suffix in _OWN)
-        chosen, other = (labels, polygons) if is_flat else (polygons, labels)
-        write_outlines(chosen, outlines, pixel_size=pixel_size)
-        other.unlink(missing_ok=True)
+        _write(self.folder / name, outlines, pixel_size)
 
-    def corrected(self, images: Path, taken: Mapping[str, str | None]) -> dict[str, Path]:
-        """Return files of outlines that people have saved in other programs, by their fields.
+    def corrected(
+        self, images: Path, names: Iterable[str], known: Mapping[str, Mapping[str, str]]
+    ) -> dict[str, list[tuple[Path, str]]]:
+        """Return files of outlines that people have saved in other programs, and their digests.
 
         In the folder of outlines, or beside an image, where they must be younger than its outlines
-        here. Those whose digest is that in `taken`, where all fields are, are known already. An
-        `ImageReadError` if a field has two.
+        here, if there are any. Those that are as they are `known`, by field and file, are left out;
+        `unused` are those that are called like no image.
         """
-        own = {self.folder / f"{name}{suffix}" for name in taken for suffix in _OWN}
+        fields = list(names)
+        own = {self.folder / f"{name}{suffix}" for name in fields for suffix in _OWN}
         inside = [Path(file) for file in list_files(self.folder)] if self.folder.is_dir() else []
         inside = [file for file in inside if is_of_outlines(file) and file not in own]
-        by_field = outlines_of_fields(taken, inside, self.folder)
+        by_field = outlines_of_fields(fields, inside, self.folder)
+        used = {file for files in by_field.values() for file in files}
+        self.unused = [file.name for file in inside if file not in used]
         beside = list[Path]()
-        for parent in {os.path.dirname(name) for name in taken}:
+        for parent in {os.path.dirname(name) for name in fields}:
             folder = images / parent
             files = [Path(each) for each in os.scandir(folder)] if folder.is_dir() else []
             beside += [file for file in files if is_marked(file) and file.is_file()]
-        # Files of images are not outlines, whatever they are called.
-        beside = [file for file in beside if file.relative_to(images).as_posix() not in taken]
-        for name, files in outlines_of_fields(taken, beside, images).items():
-            before = self._age(name)
-            by_field[name] += [file for file in files if file.stat().st_mtime_ns > before]
-        found = dict[str, Path]()
-        for name, files in by_field.items():
-            new = [file for file in files if file_digest(file) != taken[name]]
-            if len(new) > 1:
-                raise ImageReadError(
-                    f"{name}: two files of corrected outlines, {new[0]} and {new[1]}; keep one"
-                )
-            if new:
-                found[name] = new[0]
-        return found
-
-    def _age(self, name: str) -> int:
-        """Return when the outlines of a field were written, or the folder was begun."""
-        run, own = self.folder.parent / "run.json", self.path(name)
-        return (own if own.exists() else run).stat().st_mtime_ns
+        # Images are not outlines, whatever they are called.
+        are_images = {images / name for name in fields}
+        beside = [file for file in beside if file not in are_images]
+        for name, files in outlines_of_fields(fields, beside, images).items():
+            path = self.path(name)
+            age = path.stat().st_mtime_ns if path.exists() else 0
+            by_field[name] += [file for file in files if file.stat().st_mtime_ns > age]
+        digests = {file: file_digest(file) for files in by_field.values() for file in files}
+        new = {
+            name: [(f, digests[f]) for f in files if digests[f] not in _known(known, name, f)]
+            for name, files in by_field.items()
+        }
+        return {name: files for name, files in new.items() if files}
 
     def remove(self, name: str, outlines: Outlines, labels: Iterable[int]) -> int:
         """Move outlines of a field into a new file of removed ones; return how many were there."""
         is_wrong = np.isin([outline.label for outline in outlines], list(labels))
         if is_wrong.any():
-            new = next(path for path in self._removed(name) if not path.exists())
-            write_outlines(new, outlines[is_wrong])
+            numbers = itertools.count(1)
+            stem = next(each for n in numbers if not _file_of(each := self._removed(name, n)))
+            _write(stem, outlines[is_wrong])
             self.write(name, outlines[~is_wrong])
         return int(is_wrong.sum())
 
-    def n_removed(self, name: str) -> int:
-        files = itertools.takewhile(Path.exists, self._removed(name))
-        return sum(len(read_outlines(file)) for file in files)
+    def n_removed(self, name: str, shape: tuple[int, int]) -> int:
+        files = (_file_of(self._removed(name, n)) for n in itertools.count(1))
+        there = itertools.takewhile(lambda file: file is not None, files)
+        return sum(len(read_outlines(file, shape=shape)) for file in there)
 
-    def _removed(self, name: str) -> Iterator[Path]:
-        return (self._removed_folder / f"{name}-{n}.tif" for n in itertools.count(1))
+    def _removed(self, name: str, number: int) -> Path:
+        return self.folder.with_name("removed") / f"{name}-{number}"
+
+    def keep_replaced(self, name: str) -> None:
+        """Keep the outlines of a field, before others replace them, in a folder of their own."""
+        file = self.path(name)
+        if file.exists():
+            folder = self.folder.with_name("replaced")
+            kept = (folder / f"{name}-{n}{file.suffix}" for n in itertools.count(1))
+            new = next(path for path in kept if not path.exists())
+            new.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(file, new)
 
     def write_formats(
         self, name: str, outlines: Outlines, table: pd.DataFrame, formats: Sequence[str]
@@ -123,3 +140,24 @@ class OutlineFiles:
                 own = {"measures": table.drop(columns="particle")}
                 own |= {"classes": table["class"].fillna("").tolist()} if "class" in table else {}
             write_outlines(folder / f"{name}{suffix}", outlines, **own)
+
+
+def _known(known: Mapping[str, Mapping[str, str]], name: str, file: Path) -> str:
+    return known.get(name, {}).get(str(file), "")
+
+
+def _file_of(stem: Path) -> Path | None:
+    """Return the file of outlines of this stem; None if there is none."""
+    return next((each for suffix in _OWN if (each := Path(f"{stem}{suffix}")).exists()), None)
+
+
+def _write(stem: Path, outlines: Outlines, pixel_size: float | None = None) -> None:
+    n_pixels = sum(np.count_nonzero(outline.mask) for outline in outlines)
+    is_flat = n_pixels == np.count_nonzero(outlines.label_image())
+    is_flat &= not any(each.class_name for each in outlines)
+    polygons, labels = (Path(f"{stem}{suffix}") for suffix in _OWN)
+    chosen, other = (labels, polygons) if is_flat else (polygons, labels)
+    # Named by their numbers, which tables have.
+    own = tuple(replace(each, given_name="") for each in outlines)
+    write_outlines(chosen, replace(outlines, outlines=own), pixel_size=pixel_size)
+    other.unlink(missing_ok=True)

@@ -30,10 +30,11 @@ if TYPE_CHECKING:
 FIELD_COLUMNS = (
     *("micrograph", "group", "sample", "particles", "height", "width", "pixel_size_nm"),
     *("annotated_px", "beside", "removed", "note", "image_digest", "outlines_digest"),
-    *("corrected_in", "corrected_digest"),
+    "corrected_in",
 )
 _NEEDED = ("micrograph", "height", "width", "pixel_size_nm", "outlines_digest")
 _TEXTS = dict.fromkeys(TEXT_COLUMNS, str)
+FILE_SOURCE = "outlines"  # of classes: a file of corrected outlines
 _SAVE_AS_CSV = "; if a spreadsheet saved it, save it as CSV UTF-8"
 # An outline with these measures is the one that was measured before, whatever its number is now.
 _SAME = ["area_px2", "top", "left", "centroid_row", "centroid_column"]
@@ -150,6 +151,11 @@ def is_reviewed(table: pd.DataFrame) -> NDArray[np.bool_]:
     return np.asarray(_column(table, "source") == PERSON_SOURCE, bool)
 
 
+def is_of_file(table: pd.DataFrame) -> NDArray[np.bool_]:
+    """Return which particles have a class by a file of corrected outlines."""
+    return np.asarray(_column(table, "source") == FILE_SOURCE, bool)
+
+
 def is_by_model(table: pd.DataFrame) -> NDArray[np.bool_]:
     """Return which particles have the class of the highest probability, and no review."""
     classes = classes_of(table)
@@ -157,7 +163,7 @@ def is_by_model(table: pd.DataFrame) -> NDArray[np.bool_]:
         return np.zeros(len(table), bool)
     proba = table[[f"p_{name}" for name in classes]].to_numpy(np.float64)
     best = np.array(classes, object)[np.nan_to_num(proba, nan=-1).argmax(axis=1)]
-    return np.asarray((table["class"] == best) & ~is_reviewed(table), bool)
+    return np.asarray((table["class"] == best) & ~is_reviewed(table) & ~is_of_file(table), bool)
 
 
 def is_by_person(table: pd.DataFrame) -> NDArray[np.bool_]:
@@ -174,7 +180,7 @@ def _column(table: pd.DataFrame, name: str) -> pd.Series[Any]:
 def check_replaceable(path: Path, table: pd.DataFrame) -> None:
     """Raise if a table has classes of a person, which would be written over."""
     is_from_review = is_reviewed(table)
-    if n_own := int((is_by_person(table) & ~is_from_review).sum()):
+    if n_own := int((is_by_person(table) & ~is_from_review & ~is_of_file(table)).sum()):
         raise ValueError(
             f"{path}: a person gave {counted(n_own, 'class')}, which would be "
             "lost; rename the table, for example to labels.csv, which 'hypervlad train' reads"
@@ -211,7 +217,7 @@ def with_classes(table: pd.DataFrame, given: Mapping[int, str]) -> pd.DataFrame:
     """Return the table of a field with the classes that a person gave in a file of outlines."""
     classes = table["particle"].map(given)
     own = {"class": classes.fillna(_column(table, "class"))}
-    own["source"] = _column(table, "source").mask(classes.notna(), PERSON_SOURCE)
+    own["source"] = _column(table, "source").mask(classes.notna(), FILE_SOURCE)
     return table.assign(**own)
 
 

@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import zipfile
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any
@@ -40,18 +41,21 @@ def read_regions(content: bytes, stem: str, shape: tuple[int, int], name: str) -
     An `ImageReadError` for regions of several planes of a stack, which would lie in one field.
     """
     roifile = import_extra("roifile", "ImageJ ROI", name)
-    no_areas, planes = list[str](), set[str]()
+    no_areas, planes = list[str](), defaultdict[str, set[int]](set)
     files = [(stem, content)] if content.startswith(b"Iout") else _archived(content, name)
     for key, stored in files:
         roi = roifile.ImagejRoi.frombytes(stored)
         if roi.roitype not in _AREAS or roi.subtype in _NO_AREAS:
             no_areas.append(key)
             continue
-        planes |= _plane_of(roi)
-        if len(planes) > 1:
+        # 0 is any plane. In a stack of several axes, the position is one of them.
+        places = roi.position, roi.c_position, roi.z_position, roi.t_position
+        for axis, place in zip(("slice", *"czt"), places, strict=True):
+            planes[axis] |= {place} - {0}
+        if several := [f"{axis} {sorted(own)}" for axis, own in planes.items() if len(own) > 1]:
             raise ImageReadError(
-                f"{name}: regions of several planes of a stack ({name_some(sorted(planes))}); save "
-                "those of one plane"
+                f"{name}: regions of several planes of a stack ({', '.join(several)}); save those "
+                "of one plane"
             )
         yield (
             key,
@@ -80,18 +84,6 @@ def _archived(content: bytes, name: str) -> Iterator[tuple[str, bytes]]:
                     f"{member.filename}; unpack it"
                 )
             yield parts[-1][:-4], archive.read(member)
-
-
-def _plane_of(roi: Any) -> set[str]:
-    """Return the plane of a stack to which a region belongs; nothing if to all of them."""
-    places = {
-        "slice": roi.position if not (roi.z_position or roi.t_position) else 0,
-        "z": roi.z_position,
-        "t": roi.t_position,
-        "c": roi.c_position if roi.z_position or roi.t_position else 0,
-    }
-    found = " ".join(f"{axis} {number}" for axis, number in places.items() if number)
-    return {found} - {""}
 
 
 def _rings(roi: Any) -> list[Ring]:
@@ -201,7 +193,7 @@ def _archive_of(rois: Sequence[Any]) -> bytes:
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
         for number, roi in enumerate(rois, start=1):
             file = roi.name.replace("/", "_").replace("\\", "_")
-            file = f"{number}_{file}" if file in names else file
+            file = f"{number}_{file}" if file in names or is_left_out(f"{file}.roi") else file
             names.add(file)
             archive.writestr(zipfile.ZipInfo(f"{file}.roi"), roi.tobytes(), zipfile.ZIP_DEFLATED)
     return stream.getvalue()

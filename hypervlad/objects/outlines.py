@@ -9,7 +9,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -24,11 +24,12 @@ from hypervlad.images.errors import ImageReadError
 from hypervlad.images.files import IMAGE_SUFFIXES, composed, is_left_out, list_files, path_parts
 from hypervlad.images.formats import is_partly_transparent
 from hypervlad.images.masks import (
+    all_of_name,
     check_fits,
     choose_by_name,
     grey_edged_mask,
-    matches_by_name,
     read_mask,
+    warn_of_display,
 )
 from hypervlad.images.pixels import check_size
 from hypervlad.images.reading import decode_stored, image_name
@@ -211,6 +212,15 @@ def is_marked(file: Path) -> bool:
     return file.suffix.lower() in _SUFFIXES - IMAGE_SUFFIXES or bool(_MARK.search(file.stem))
 
 
+def outlines_among(names: Sequence[str]) -> list[str]:
+    """Return the images that are called like outlines of others: a_cp_masks.png beside a.tif."""
+    marked = [name for name in names if _MARK.search(PurePosixPath(name).stem)]
+    others = {*names} - {*marked}
+    others |= {PurePosixPath(name).with_suffix("").as_posix() for name in others}
+    of_image = (_MARK.sub("", PurePosixPath(name).with_suffix("").as_posix()) for name in marked)
+    return [name for name, own in zip(marked, of_image, strict=True) if own in others]
+
+
 def outlines_of_fields(
     names: Iterable[str], files: Iterable[Path], folder: Path
 ) -> dict[str, list[Path]]:
@@ -220,7 +230,7 @@ def outlines_of_fields(
     ``a.zip``, unless there is another field ``a.png``. An `ImageReadError` for a file of two.
     """
     of_name, file_of = _by_name(list(files), folder)
-    found = {name: matches_by_name(Path(os.sep, name), of_name) for name in names}
+    found = {name: all_of_name(Path(os.sep, name), of_name) for name in names}
     owners = defaultdict[Path, list[str]](list)
     for name, paths in found.items():
         for path in paths:
@@ -229,9 +239,11 @@ def outlines_of_fields(
         parent = path.relative_to(folder).parent
         chosen = [name for name in own if Path(name).parent == parent] or own
         if len(chosen) > 1:
+            mark = _MARK.search(path.stem)
+            name = f"{Path(chosen[0]).name}{mark[0] if mark else ''}{path.suffix}"
             raise ImageReadError(
-                f"{path}: outlines of {chosen[0]} or of {chosen[1]}? Call it "
-                f"{Path(chosen[0]).name}{path.suffix}, with the suffix of the image"
+                f"{path}: outlines of {chosen[0]} or of {chosen[1]}? Call it {name}, with the "
+                "suffix of the image"
             )
         for name in {*own} - {*chosen}:
             found[name] = [each for each in found[name] if each != path]
@@ -310,24 +322,29 @@ def _of_image(path: Path, name: str) -> Outlines:
             f"{name}: labels with a transparent layer; export them flattened, on black"
         )
     stored = decode_stored(path, name)
-    values, is_lossy = stored.pixels, stored.metadata["format"] == "JPEG"
-    if values.ndim == 3:
+    values, is_lossy = stored.pixels, stored.is_lossy
+    warn_of_display(stored, name)
+    if values.ndim == 3 and not is_lossy:
         values = _numbered_colours(values, name)
-    elif (mask := grey_edged_mask(values)) is not None and (is_lossy or _are_edges(values, mask)):
+    elif (mask := _mask_of(values, is_lossy)) is not None:
         values = mask
     elif is_lossy:
         raise ImageReadError(
-            f"{name}: a JPEG file, which changes the numbers of labels, or a grey image in place "
-            "of labels; save labels as TIFF or PNG"
+            f"{name}: compressed with losses, as JPEG, which change the numbers of labels, or a "
+            "grey image in place of labels; save labels as TIFF or PNG"
         )
     return replace(_of_labels(values, name), pixel_size=stored.pixel_size)
 
 
-def _are_edges(values: NDArray[Any], mask: NDArray[np.bool_]) -> bool:
-    """Return whether all grey is at edges of a mask, where labels have areas of their own."""
+def _mask_of(values: NDArray[Any], is_lossy: bool) -> NDArray[np.bool_] | None:
+    """Return the mask whose edges are grey; None if any grey is elsewhere, as labels are."""
+    mask = grey_edged_mask(values) if values.ndim == 2 else None
+    if mask is None or is_lossy:
+        return mask
     inside = ndimage.binary_erosion(mask, iterations=2)
     is_white = bool((values[inside] > 0.75 * values.max()).all())
-    return is_white and not values[~ndimage.binary_dilation(mask, iterations=2)].any()
+    outside = ~ndimage.binary_dilation(mask, iterations=2)
+    return mask if is_white and not values[outside].any() else None
 
 
 def _numbered_colours(values: NDArray[Any], name: str) -> NDArray[np.int32]:
@@ -388,6 +405,15 @@ def _refuse_grey(values: NDArray[Any], found: Outlines, name: str) -> None:
     parts = [ndimage.label(each.mask, np.ones((3, 3)))[1] for each in some]
     if n_different > _MAX_DIFFERENT * max(n_inside, 100) or np.median(parts) > _MAX_PARTS:
         raise _not_labels(name, "a grey image")
+    # Of labels that were resized or smoothed, edges have numbers of their own.
+    lowest = ndimage.minimum_filter(np.where(values == 0, values.max(), values), 3)
+    highest = ndimage.maximum_filter(values, 3)
+    is_inside = ndimage.minimum_filter(values, 3) == highest
+    rims = {*np.unique(values[(values != 0) & (lowest != highest)])} - {
+        *np.unique(values[is_inside])
+    }
+    if len(rims) > len(found) / 2:
+        raise _not_labels(name, "labels that were resized or smoothed")
 
 
 def _warn_of_cover(found: Outlines, name: str) -> None:

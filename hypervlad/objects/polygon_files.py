@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import math
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import compress
@@ -32,6 +33,7 @@ from hypervlad.objects.shapes import (
     trace_polygons,
 )
 
+_MARK = b"\xef\xbb\xbf"  # of UTF-8, as some programs of Windows begin a file
 Found = tuple[tuple[int, int], Iterable[Named]]  # the size of the image, and its outlines
 NOT_READ = (
     "not a format of outlines that is read (label images and masks as TIFF, PNG or NPY, ImageJ "
@@ -41,22 +43,25 @@ NOT_READ = (
 
 def read_json(content: bytes, shape: Any, image: Any, name: str) -> Found:
     """Return the outlines of one image in JSON, of whatever program."""
-    entries = _parsed(content, name)
+    entries = _parsed(content.removeprefix(_MARK), name)
     if isinstance(entries, list):  # of features, or annotations as Segment Anything writes them
         first = entries[0] if entries and isinstance(entries[0], dict) else {}
         entries = {"features" if "geometry" in first else "annotations": entries}
     if "shapes" in entries:
-        return _of_labelme(entries, name)
+        return _of_labelme(entries, shape, image, name)
     if "annotations" in entries:
         return _of_coco(entries, shape, image, name)
     regions = entries.get("_via_img_metadata", entries)
-    if all(isinstance(each, dict) and "regions" in each for each in regions.values()):
+    if regions and all(isinstance(each, dict) and "regions" in each for each in regions.values()):
         size = known_size(shape, name)
         return size, _of_via(list(regions.values()), image, size, name)
-    if "features" in entries or "coordinates" in entries or "geometry" in entries:
+    if {"features", "coordinates", "geometry", "geometries"} & set(entries):
         size = known_size(shape, name)
         return size, _of_geojson(entries.get("features", [entries]), size, name)
     raise ImageReadError(f"{name}: JSON, but {NOT_READ}")
+
+
+_NO_OBJECTS = ("root", "tma_core", "tma core")  # types of objects of QuPath
 
 
 def known_size(shape: Any, name: str) -> tuple[int, int]:
@@ -91,17 +96,19 @@ def _of_coco(content: Mapping[str, Any], shape: Any, image: Any, name: str) -> F
         images = [{} if each is None else {"id": each} for each in ids or [None]]
     entry = _entry_of(image, images, name)
     if "id" in entry:  # programs write identifiers as numbers or as text
-        own = [str(each.get("image_id", entry["id"])) == str(entry["id"]) for each in annotations]
+        of_entry = _id_of(entry)
+        own = [_id_of(each, "image_id") in (of_entry, "") for each in annotations]
         if len(images) == 1:
             others = [str(each["image_id"]) for each in compress(annotations, map(not_, own))]
             why = "of an image that is not in the file"
             _left_out(others, len(own), "annotation", why, name)
         annotations = list(compress(annotations, own))
-    crowds = [str(each.get("id", "?")) for each in annotations if each.get("iscrowd")]
+    are_crowds = [str(each.get("iscrowd") or 0) not in ("0", "False") for each in annotations]
+    crowds = [str(each.get("id", "?")) for each in compress(annotations, are_crowds)]
     if len(crowds) < len(annotations):
         why = "each of a crowd of objects (iscrowd)"
         _left_out(crowds, len(annotations), "annotation", why, name)
-        annotations = [each for each in annotations if not each.get("iscrowd")]
+        annotations = list(compress(annotations, map(not_, are_crowds)))
     elif crowds:
         warn_user(
             f"{name}: all {counted(len(crowds), 'annotation')} are marked as crowds (iscrowd), as "
@@ -109,7 +116,7 @@ def _of_coco(content: Mapping[str, Any], shape: Any, image: Any, name: str) -> F
         )
     shapes = [each.get("segmentation") or () for each in annotations]
     sizes = [each["size"] for each in shapes if isinstance(each, dict)]
-    listed = [[entry["height"], entry["width"]]] if "height" in entry else []
+    listed = [[entry["height"], entry["width"]]] if entry.get("height") else []
     size = known_size((*listed, *sizes, shape)[0], name)
     if any(list(each) != list(size) for each in sizes):
         raise ImageReadError(f"{name}: run lengths of an image of another size than {size}")
@@ -127,6 +134,14 @@ def _of_coco(content: Mapping[str, Any], shape: Any, image: Any, name: str) -> F
     return size, found
 
 
+def _id_of(entry: Mapping[str, Any], key: str = "id") -> str:
+    """Return an identifier as text, "" if there is none: 1, 1.0 and "1" are one."""
+    value = entry.get(key)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return "" if value is None else str(value)
+
+
 def _rings_of(polygons: Any) -> list[Ring]:
     """Return the polygons of an annotation: lists of x, y, ..., or one such list."""
     flat = [polygons] if polygons and isinstance(polygons[0], int | float) else polygons
@@ -138,7 +153,7 @@ def _entry_of(image: Any, entries: Sequence[dict[str, Any]], name: str) -> dict[
     if len(entries) == 1 and (image is None or "file_name" not in entries[0]):
         return entries[0]
     if image is None or isinstance(image, int | np.integer):
-        found = [each for each in entries if image is not None and str(each["id"]) == str(image)]
+        found = [each for each in entries if image is not None and _id_of(each) == str(image)]
     else:
         found = matches_by_name(Path(image).absolute(), by_name(entries))
     if len(found) != 1:
@@ -154,7 +169,9 @@ def by_name(entries: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]
     """Return images of a file by their paths and names there, with and without suffix."""
     found: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for entry in entries:
-        parts = path_parts(str(entry.get("file_name", "")))
+        parts = path_parts(str(entry.get("file_name") or ""))
+        if not parts:
+            continue
         for name in {"/".join(parts), *parts[-1:]}:
             for key in {name, Path(name).with_suffix("").as_posix()}:
                 found[key].append(entry)
@@ -176,9 +193,15 @@ def listed_images(content: bytes) -> list[dict[str, Any]]:
 # --- labelme and VIA ------------------------------------------------------------------------------
 
 
-def _of_labelme(content: Mapping[str, Any], name: str) -> Found:
+def _of_labelme(content: Mapping[str, Any], shape: Any, image: Any, name: str) -> Found:
     """Return the shapes of labelme; those of one group are parts of one outline."""
-    size = known_size((content["imageHeight"], content["imageWidth"]), name)
+    has_size = content.get("imageHeight") and content.get("imageWidth")
+    size = known_size((content["imageHeight"], content["imageWidth"]) if has_size else shape, name)
+    parts_of_path = path_parts(str(content.get("imagePath") or ""))
+    if isinstance(image, str | os.PathLike) and parts_of_path:
+        other = Path(parts_of_path[-1]).stem
+        if other != Path(image).stem:
+            warn_user(f"{name}: outlines of {parts_of_path[-1]} by what it says, not of {image}")
     parts, classes, no_areas = dict[str, list[list[Ring]]](), dict[str, str](), list[str]()
     for number, each in enumerate(content["shapes"], start=1):
         group = each.get("group_id")
@@ -197,12 +220,12 @@ def _of_labelme(content: Mapping[str, Any], name: str) -> Found:
 
 def _of_labelme_shape(shape: Mapping[str, Any], points: Ring) -> list[list[Ring]]:
     kind = shape.get("shape_type") or "polygon"
-    if kind == "polygon":
+    if kind == "polygon" or (len(points) > 2 and kind not in ("linestrip", "points")):
         return [[points]]
-    if kind == "rectangle":
+    if kind == "rectangle" and len(points) == 2:
         (left, top), (right, bottom) = points.min(axis=0), points.max(axis=0)
         return [[_box(top, left, bottom, right)]]
-    if kind == "circle":
+    if kind == "circle" and len(points) == 2:
         (x, y), radius = points[0], math.dist(*points[:2])
         return [[ellipse(y - radius, x - radius, y + radius, x + radius)]]
     if kind == "mask":
@@ -233,7 +256,13 @@ def _of_via(
         if (ring := _of_via_shape(own)) is None:
             no_areas.append(str(own["name"]))
             continue
-        texts = [text for text in attributes.values() if isinstance(text, str) and text]
+        chosen = (  # of check boxes, the checked ones
+            [key for key, is_set in own_text.items() if is_set]
+            if isinstance(own_text, dict)
+            else [own_text]
+            for own_text in attributes.values()
+        )
+        texts = [text for each in chosen for text in each if isinstance(text, str) and text]
         class_name = texts[0] if len(texts) == 1 else ""
         yield str(number), class_name, fill_polygons([[ring]], size)
     _left_out(no_areas, len(regions), "region", "of a type without an area", name)
@@ -263,20 +292,23 @@ def _of_geojson(
 
     QuPath does not count classes whose name ends with a star, such as "Ignore*".
     """
-    no_areas, ignored, planes = list[str](), list[str](), set[str]()
+    no_areas, ignored, no_objects = list[str](), list[str](), list[str]()
+    planes, kinds = set[str](), set[str]()
     for number, feature in enumerate(features, start=1):
         feature = feature if "geometry" in feature else {"geometry": feature}
         properties = feature.get("properties") or {}
-        of_class = properties.get("classification") or {}
-        class_name = str(of_class.get("name") or "") if isinstance(of_class, dict) else ""
+        class_name, kind = _class_of(properties), str(properties.get("objectType") or "")
         key = str(properties.get("name") or "")
         polygons, own_planes = _polygons_of(feature["geometry"])
-        if class_name.endswith("*"):
+        if kind in _NO_OBJECTS:
+            no_objects.append(kind)
+        elif class_name.endswith("*"):
             ignored.append(class_name)
         elif not polygons:
             no_areas.append(key or f"feature {number}")
         else:
             planes |= own_planes
+            kinds |= {kind} - {""}
             yield key, class_name, fill_polygons(polygons, size)
         if len(planes) > 1:
             raise ImageReadError(
@@ -285,22 +317,37 @@ def _of_geojson(
             )
     _left_out(no_areas, len(features), "feature", "without an area", name)
     _left_out(ignored, len(features), "feature", "of a class that is ignored in QuPath", name)
+    _left_out(no_objects, len(features), "feature", "the field or a core of QuPath", name)
+    if "annotation" in kinds and len(kinds) > 1:
+        warn_user(
+            f"{name}: annotations and objects of other types ({name_some(sorted(kinds))}) of "
+            "QuPath, which are all read; an annotation around others is no particle: export the "
+            "others alone"
+        )
+
+
+def _class_of(properties: Mapping[str, Any]) -> str:
+    """Return the class of a feature: QuPath has written it in three ways."""
+    found = properties.get("classification") or ""
+    if isinstance(found, dict):
+        found = found.get("name") or ": ".join(map(str, found.get("names") or ()))
+    return str(found)
 
 
 def _polygons_of(geometry: Any) -> tuple[list[list[Ring]], set[str]]:
     """Return the polygons of a geometry, each of rings, and the planes of a stack they are of."""
     geometry = geometry or {"type": "none"}
-    plane = geometry.get("plane") or {}
-    own = {f"z {plane['z']} t {plane['t']}"} if {"z", "t"} <= set(plane) else set()
     if geometry["type"] == "GeometryCollection":
-        polygons = list[list[Ring]]()
-        for each in geometry["geometries"]:
-            inner, planes = _polygons_of(each)
-            polygons, own = polygons + inner, own | planes
-        return polygons, own
+        found = [_polygons_of(each) for each in geometry["geometries"]]
+        return [each for own, _ in found for each in own], {p for _, own in found for p in own}
+    plane = {"c": -1, "z": 0, "t": 0, **(geometry.get("plane") or {})}
+    own = {
+        " ".join(f"{axis} {plane[axis]}" for axis in "zt") + f" c {plane['c']}" * (plane["c"] >= 0)
+    }
     coordinates = geometry.get("coordinates") or []
     listed = {"Polygon": [coordinates], "MultiPolygon": coordinates}.get(geometry["type"], [])
-    return [[np.array(ring, float)[:, :2] for ring in each] for each in listed if each], own
+    polygons = [[np.array(ring, float)[:, :2] for ring in each if ring] for each in listed if each]
+    return [each for each in polygons if each], own
 
 
 def geojson_of(
@@ -342,6 +389,7 @@ def geojson_of(
 def read_text(content: bytes, shape: Any, name: str) -> Found:
     """Return the outlines of cellpose's ``_cp_outlines.txt``: a line of x, y, ... for each."""
     size = known_size(shape, name)
-    lines = [line for line in content.decode("ascii").splitlines() if line.strip()]
-    rings = [np.reshape(np.array(line.split(","), float), (-1, 2)) for line in lines]
+    lines = content.decode("utf-8-sig").splitlines()
+    numbers = [[each for each in line.split(",") if each.strip()] for line in lines]
+    rings = [np.reshape(np.array(each, float), (-1, 2)) for each in numbers if each]
     return size, (("", "", fill_polygons([[ring]], size)) for ring in rings)

@@ -21,8 +21,13 @@ Named: TypeAlias = tuple[str, str, Outline | None]  # its name and its class in 
 
 
 def ellipse(top: float, left: float, bottom: float, right: float, n: int | None = None) -> Ring:
-    """Return the ellipse in a box, with n corners: by default so many that no pixel is lost."""
+    """Return the ellipse in a box, with n corners: by default so many that no pixel is lost.
+
+    A ValueError for a box that is not finite, or far outside any image.
+    """
     height, width = bottom - top, right - left
+    if not max(abs(height), abs(width)) < 1 << 20:
+        raise ValueError("an ellipse of more than a million pixels")
     n = 4 * math.ceil(height + width) + 32 if n is None else n
     angle = np.linspace(0, 2 * math.pi, n, endpoint=False)
     x, y = left + width * (1 + np.cos(angle)) / 2, top + height * (1 + np.sin(angle)) / 2

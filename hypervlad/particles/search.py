@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hypervlad.common.constraints import check_value
-from hypervlad.common.files import exclusive_lock, file_digest, new_folder, replace_when_complete
+from hypervlad.common.files import exclusive_lock, new_folder, replace_when_complete
 from hypervlad.common.progress import ProgressBar, announced
 from hypervlad.common.wording import counted, is_utf8, name_some, warn_user
 from hypervlad.images import ImageReadError, PixelSizes, ReadOptions
@@ -20,7 +20,7 @@ from hypervlad.images.files import is_below
 from hypervlad.images.options import PIXEL_SIZE, check_read_options
 from hypervlad.images.reading import read_named, relative_names
 from hypervlad.objects.found_folder import LOCK, RUN, FoundFolder
-from hypervlad.objects.outlines import is_marked, outlines_of_fields, read_outlines
+from hypervlad.objects.outlines import outlines_among, read_outlines
 from hypervlad.objects.particle import Outlines, check_same_size, note_doubt
 from hypervlad.statistics.splits import check_groups
 
@@ -109,12 +109,13 @@ def find_in_images(
         pixel_size = pixel_size or options.pixel_size
     reading = replace(options, pixel_size=pixel_size or options.pixel_size)
     files = dict(zip(relative_names(images, root), map(Path, images), strict=True))
-    if masks := _outlines_among(files):
+    labels = _labels(files, group=groups, sample=samples)
+    if masks := outlines_among(list(files)):
         warn_user(
             f"{counted(len(masks), 'file')} left out, as they are outlines of other images by "
             f"their names: {name_some(masks)}"
         )
-        files = {name: file for name, file in files.items() if name not in masks}
+        files = {name: file for name, file in files.items() if name not in {*masks}}
     if outside := [str(file) for name, file in files.items() if not is_below(name)]:
         raise ValueError(
             f"root={os.fspath(root)!r} must contain all images, but not {name_some(outside)}"
@@ -126,14 +127,13 @@ def find_in_images(
         run |= {"pixel_size": None, "pixel_sizes": {n: nm for n, nm in of_files.items() if nm}}
     else:
         run |= {"pixel_size": pixel_size, "pixel_sizes": {}}
-    labels = _labels(files, group=groups, sample=samples)
-    left_out = list[str]()
+    left_out, used = list[str](), list[str]()
     with new_folder(Path(path)):
         with exclusive_lock(Path(path, LOCK), path):
             folder = _started(Path(path), run, resume)
             rows = folder.searched.rows()
             names = sorted({*rows, *files})
-            drawn = folder.corrected_files(set(names) - {*rows}) if resume else {}
+            drawn = folder.corrections(names) if resume else {}
             with announced(len(names)):
                 for name in ProgressBar(names, unit="image", disable=not verbose or None):
                     file = folder.outlines_file(name)
@@ -142,7 +142,7 @@ def find_in_images(
                         there = folder.outlines(name) if file.exists() else None
                         if there is None or name not in rows:
                             image = files.get(name) or folder.image(name)
-                            by_person = drawn.get(name)
+                            by_person = drawn[name][0] if name in drawn and there is None else None
                             found, own = _outlined(name, image, there, outline, reading, by_person)
                             rows[name] = rows.get(name, {}) | own
                     except ImageReadError as error:
@@ -157,24 +157,27 @@ def find_in_images(
                         # Before its outlines: a field without outlines is searched again.
                         folder.searched.add(row)
                         folder.write_outlines(name, found, row["pixel_size_nm"])
+                        if by_person is not None:
+                            folder.note_correction(name, *by_person, found)
+                            used.append(f"{name} ({by_person[0]})")
                     elif row["pixel_size_nm"] and not there.pixel_size and file.suffix == ".tif":
-                        # It was given later, or lost in other programs.
+                        # It was given later, or lost in other programs. What a person has
+                        # corrected since is still younger.
+                        times = file.stat()
                         folder.write_outlines(name, there, row["pixel_size_nm"])
+                        os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
             if rows:
                 folder.searched.write(rows[name] for name in sorted(rows))
         if rows:
             folder.update(begin=True, formats=formats, on_error="skip", verbose=verbose)
             left_out += [why for why in folder.unreadable.values() if why not in left_out]
+    if used:
+        warn_user(
+            f"the outlines of {counted(len(used), 'image')} were drawn in another program, and "
+            f"are used: {name_some(used)}"
+        )
     _warn_of_sizes(rows)
     return FoundFolder(path), left_out
-
-
-def _outlines_among(names: Iterable[str]) -> list[str]:
-    """Return the images that are called like outlines of others: a_cp_masks.png beside a.tif."""
-    marked = [Path(name) for name in names if is_marked(Path(name))]
-    others = [Path(name) for name in names if Path(name) not in marked]
-    found = outlines_of_fields(map(str, others), marked, Path())
-    return sorted({str(file) for files in found.values() for file in files})
 
 
 def _labels(
@@ -234,7 +237,7 @@ def _outlined(
     there: Outlines | None,
     outline: Callable[[Path], Any],
     options: ReadOptions,
-    drawn: Path | None,
+    drawn: tuple[Path, str] | None,
 ) -> tuple[Outlines, dict[str, Any]]:
     """Return the outlines of a field, there, drawn by a person or found, and its row."""
     if not is_utf8(name) or len(os.fsencode(image.name)) > _MAX_NAME:
@@ -245,7 +248,7 @@ def _outlined(
     own = read_named(image, options, str(image))
     shape = own.pixels.shape[:2]
     if drawn is not None:
-        found = read_outlines(drawn, shape=shape, image=name)
+        found = read_outlines(drawn[0], shape=shape, image=name)
     else:
         found = Outlines.of(outline(image), str(image)) if there is None else there
     check_same_size(found, own.pixels, str(image))
@@ -260,8 +263,7 @@ def _outlined(
     if there is None:  # a file of outlines has none of these
         row["annotated_px"] = int(annotation_mask(found.annotations, found.shape).sum())
         row |= {"beside": found.n_beside, "note": found.note or None}
-    if drawn is not None:
-        row |= {"corrected_in": drawn.name, "corrected_digest": file_digest(drawn)}
+        row["corrected_in"] = None if drawn is None else drawn[0].name
     return found, row
 
 

@@ -503,7 +503,8 @@ def test_outlines_that_a_person_drew_first_are_not_found_again(images, tmp_path)
     overlapping = np.zeros((2, 100, 120), bool)
     overlapping[0, 5:9, 5:20] = overlapping[1, 7:19, 5:9] = True
     write_outlines(found.path / "outlines" / "new.geojson", overlapping)
-    again = find(found.path, tmp_path / "images", resume=True)[0]
+    with pytest.warns(UserWarning, match="drawn in another program, and are used: new"):
+        again = find(found.path, tmp_path / "images", resume=True)[0]
     assert again.table["area_px2"][again.table["micrograph"] == "new.png"].tolist() == [60, 48]
     # Where they do not overlap any more, a label image has them.
     (found.path / "outlines" / "new.geojson").unlink()
@@ -523,5 +524,5 @@ def test_whose_outlines_a_file_has_must_be_clear(found):
         found.count()
     (found.path / "outlines" / "a.geojson").rename(found.path / "outlines" / "z.geojson")
     write_outlines(found.path / "outlines" / "z_rois.geojson", squares)
-    with pytest.raises(ImageReadError, match=r"z\.png: two files of corrected outlines"):
+    with pytest.raises(ImageReadError, match=r"z\.png: corrected in two files"):
         found.update()

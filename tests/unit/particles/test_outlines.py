@@ -387,7 +387,7 @@ def of_several_slices(path):
         (np.full((4, 5), 2**31), r"from 0 to 2,147,483,647, not 2147483648"),
         (np.zeros((4, 5, 3), np.uint8), "If these are colours, .*Lookup Tables > Grays"),
         ([np.ones((2, 2), bool), np.ones((2, 3), bool)], "masks that differ in size"),
-        (of_several_slices, r"several planes of a stack \(slice 1, slice 2\)"),
+        (of_several_slices, r"several planes of a stack \(slice \[1, 2\]\)"),
         (
             lambda _: read_outlines(LABELS, shape=(5, 8), name="outlines 3"),
             "^outlines 3: a segmentation of 6 x 8 pixels for",
@@ -428,7 +428,7 @@ RIGHT = {  # areas in pixels, and what is said; or the error
     "labels_fiji_96dpi.tif": ([35, 60], ""),
     "imagej_300dpi_inch.tif": (None, "looks like a grey image"),
     "cellpose_stray_pixel.tif": ([305, 305, 305], r"apart from 1 label are left out.*8 \(1 px\)"),
-    "hyper_z.zip": (None, r"several planes of a stack \(z 1 c 1, z 2 c 1\)"),
+    "hyper_z.zip": (None, r"several planes of a stack \(z \[1, 2\]\)"),
     "gj_plane.geojson": (None, "several planes of a stack"),
     "spline.zip": ([pytest.approx(2440, rel=0.015)], ""),
     "gj_null.geojson": ([400], "1 of 2 features left out, without an area"),
