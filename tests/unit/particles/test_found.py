@@ -515,6 +515,21 @@ def test_outlines_that_a_person_drew_first_are_not_found_again(images, tmp_path)
     assert again.outlines_file("new.png").name == "new.png.tif"
 
 
+@pytest.mark.filterwarnings("ignore:the outlines of 1 image")
+def test_each_corrected_file_is_used_once_and_what_it_replaces_is_kept(found):
+    outlines, folder = found.outlines("z.png"), found.path / "outlines"
+    for name, chosen in {"z_rois.geojson": slice(1), "z.geojson": slice(1, None)}.items():
+        write_outlines(folder / name, outlines[chosen])
+        for _ in range(3):
+            found.update()
+            own = found.table[found.table["micrograph"] == "z.png"]
+            assert own["area_px2"].tolist() == [each.mask.sum() for each in outlines[chosen]]
+    assert len(list((found.path / "replaced").iterdir())) == 2
+    (folder / "lost (1).geojson").write_bytes((folder / "z.geojson").read_bytes())
+    with pytest.warns(UserWarning, match=r"1 file not used, as no image is called so: lost \(1\)"):
+        found.update()
+
+
 def test_whose_outlines_a_file_has_must_be_clear(found):
     with pytest.raises(ValueError, match="no outlines were corrected"):
         found.corrected_outlines()

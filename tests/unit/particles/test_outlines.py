@@ -5,7 +5,6 @@ import json
 import re
 import struct
 import zipfile
-import zlib
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.testing import assert_array_equal
 from PIL import Image
 
-from hypervlad.images import ImageReadError, read_micrograph
+from hypervlad.images import ImageReadError, read_mask, read_micrograph
 from hypervlad.particles import Outline, cut_particles, find_outlines, read_outlines, write_outlines
 
 LABELS = np.zeros((6, 8), np.uint8)
@@ -513,24 +512,6 @@ def test_the_whole_field_is_no_particle(tmp_path):
     labels[4:9, 5:12] = 0
     with pytest.warns(UserWarning, match=r"1 outline covers most of the image: 1 "):
         read_outlines(labels)
-    stored = np.kron(np.array([[0, 1], [2, 3]], np.uint8), np.ones((20, 20), np.uint8))
-    (tmp_path / "b.png").write_bytes(two_bits(stored))
-    assert_array_equal(read_outlines(tmp_path / "b.png").label_image(), stored)
-
-
-def two_bits(values):
-    """Return a PNG of grey values of two bits."""
-    lines = np.packbits(
-        np.unpackbits(values[..., None], axis=2)[..., 6:].reshape(len(values), -1), 1
-    )
-    raw = b"".join(b"\0" + line.tobytes() for line in lines)
-    head = struct.pack(">2I5B", values.shape[1], values.shape[0], 2, 0, 0, 0, 0)
-    chunks = [(b"IHDR", head), (b"IDAT", zlib.compress(raw)), (b"IEND", b"")]
-    packed = (
-        struct.pack(">I", len(own)) + kind + own + struct.pack(">I", zlib.crc32(kind + own))
-        for kind, own in chunks
-    )
-    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
 
 
 def test_regions_with_round_corners_and_curves(tmp_path):
@@ -568,3 +549,22 @@ def test_regions_with_round_corners_and_curves(tmp_path):
         roi.tofile(tmp_path / "a.roi")
         (found,) = read_outlines(tmp_path / "a.roi", shape=(40, 50))
         assert found.mask.sum() == pytest.approx(area, rel=0.02)
+
+
+def test_what_is_no_mask_and_no_label_image_is_refused(tmp_path):
+    labels = np.zeros((60, 80), np.uint8)
+    labels[5:25, 5:45], labels[30:50, 5:25], labels[30:55, 40:75] = 85, 170, 255
+    Image.fromarray(labels).save(tmp_path / "three.png")
+    with pytest.raises(ImageReadError, match="expected a mask"):
+        read_mask(tmp_path / "three.png")
+    Image.fromarray(labels).save(tmp_path / "lossy.webp", quality=60)
+    smooth = Image.fromarray(np.kron(np.arange(1, 10, dtype=np.uint8).reshape(3, 3), labels // 85))
+    smooth.resize((333, 250), Image.Resampling.BILINEAR).save(tmp_path / "smooth.png")
+    for name, words in (("lossy.webp", "with losses"), ("smooth.png", "looks like")):
+        with pytest.raises(ImageReadError, match=words):
+            read_outlines(tmp_path / name)
+    indices = Image.fromarray((labels > 0).astype(np.uint8), "P")
+    indices.putpalette([255, 255, 255, 0, 0, 0])
+    indices.save(tmp_path / "inverted.png")
+    with pytest.warns(UserWarning, match="displayed the other way round"):
+        assert read_mask(tmp_path / "inverted.png").sum() == (labels > 0).sum()
