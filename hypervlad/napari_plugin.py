@@ -53,7 +53,7 @@ def get_reader(path: Any) -> Callable[[str], ReadLayers] | None:
 
 def _folder_of(path: str) -> Path | None:
     own = Path(os.path.abspath(path))
-    folders = own.parents if own.suffix == ".tif" else [own]
+    folders = own.parents if own.suffix in (".tif", ".geojson") else [own]
     return next((f for f in folders if (f / RUN).is_file() and (f / "outlines").is_dir()), None)
 
 
@@ -75,6 +75,11 @@ def read_found(path: str) -> ReadLayers:
         pixels = read_named(found.image(name), found.read_options, name, with_digest=False).pixels
         outlines = found.outlines(name)
         check_same_size(outlines, pixels, name)
+        labels = outlines.label_image()
+        if sum(int(each.mask.sum()) for each in outlines) > np.count_nonzero(labels):
+            warn_user(
+                f"{name}: outlines overlap, of which a Labels layer has the last; saving cuts"
+            )
         source = {"folder": str(found.path), "micrograph": name}
         shown = {"name": name, "metadata": {KEY: source}, "visible": not layers}
         if size is not None:
@@ -84,7 +89,7 @@ def read_found(path: str) -> ReadLayers:
             table = measure(replace(outlines, pixel_size=size).as_particles())  # changed since
         of_labels = {"name": f"{name} outlines", "features": _features(table)}
         layers.append((pixels, shown | {"rgb": pixels.ndim == 3}, "image"))
-        layers.append((outlines.label_image(), shown | of_labels, "labels"))
+        layers.append((labels, shown | of_labels, "labels"))
     return layers
 
 
@@ -108,12 +113,7 @@ def _saved(layer: Layer) -> tuple[Path, pd.DataFrame]:
     if "folder" not in source:
         raise ValueError(f"{layer[1]['name']}: of no results folder; choose File > Save Selected")
     found, name = FoundFolder(source["folder"]), source["micrograph"]
-    fields = {each.micrograph: each for each in found.fields}
-    if name not in fields:
-        raise ValueError(f"{found.path}: {name} is no longer there; choose File > Save Selected")
-    check_same_size(outlines, np.empty(fields[name].shape), name)
-    write_outlines(found.outlines_file(name), outlines, pixel_size=fields[name].pixel_size)
-    found.update()
+    found.replace_outlines(name, outlines)
     return found.outlines_file(name), _features(found.table[found.table["micrograph"] == name])
 
 

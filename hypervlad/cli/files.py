@@ -259,4 +259,7 @@ def _stored_masks(files: list[Path], path: Path) -> tuple[list[Any], list[str]]:
     listed = content.get("images", []) if isinstance(content, dict) else []
     stored = [str(each.get("file_name")) for each in listed]
     known = [image.absolute().as_posix() for image, source in pairs if source is not None]
-    return found, [name for name in stored if not any(each.endswith(name) for each in known)]
+    ends = {
+        "/".join(parts[-n:]) for parts in (each.split("/") for each in known) for n in range(1, 9)
+    }
+    return found, [name for name in stored if name not in ends]

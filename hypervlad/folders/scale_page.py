@@ -185,6 +185,9 @@ def _scale_of(
     accept: bool,
 ) -> ImageScale:
     """Return the pixel size by the metadata, the given length or, if accepted, the label."""
+    if given and may_be_micrometres(label):
+        as_read = _nanometres(label.replace("pm", "um"), name)
+        label = given if as_read == _nanometres(given, name) else label
     text, is_doubtful = given or label, may_be_micrometres(label) and not given
     measured = None if bar is None or not text else _nanometres(text, name) / bar.length
     source, size = "metadata", stated

@@ -219,6 +219,22 @@ class FoundFolder:
         """Write the outlines of a field."""
         self._outlines.write(micrograph, outlines, pixel_size)
 
+    def replace_outlines(self, micrograph: str, outlines: Outlines) -> None:
+        """Write outlines that a person has corrected, keep those before, and measure them.
+
+        Those before are in the folder ``replaced``.
+        """
+        with exclusive_lock(self.path / LOCK, self.path):
+            field = self._by_name.get(micrograph)
+            if field is None:
+                raise ValueError(
+                    f"{self.path}: {micrograph} is no longer there; save them elsewhere"
+                )
+            check_same_size(outlines, np.empty(field.shape), micrograph)
+            self._outlines.keep_replaced(micrograph)
+            self.write_outlines(micrograph, outlines, field.pixel_size)
+            self._update()
+
     def corrections(self, micrographs: Iterable[str]) -> dict[str, list[tuple[Path, str]]]:
         """Return files in which people corrected outlines of images, and which are not used yet.
 
