@@ -555,11 +555,18 @@ class FoundFolder:
         """Use the outlines that people have saved in other programs; return their fields."""
         rows = dict(zip(fields["micrograph"], fields.index, strict=True))
         fields["corrected_in"] = fields["corrected_in"].astype(object)
-        taken, empty = list[str](), list[str]()
+        taken, empty, strange = list[str](), list[str](), list[str]()
         for name, files in self.corrections(rows).items():
             try:
                 file, digest = self._only_correction(name, files, fields.loc[rows[name]])
-                own = read_outlines(file, shape=self._by_name[name].shape, image=name)
+                try:
+                    own = read_outlines(file, shape=self._by_name[name].shape, image=name)
+                except ImageReadError as error:
+                    # Beside an image, other files may be called like it.
+                    if file.is_relative_to(self._outlines.folder):
+                        raise
+                    strange.append(str(error))
+                    continue
             except ImageReadError as error:
                 if on_error == "raise":
                     raise
@@ -582,6 +589,8 @@ class FoundFolder:
                 f"{self._outlines.folder}: {counted(len(unused), 'file')} not used, as no image "
                 f"is called so: {name_some(unused)}"
             )
+        if strange:
+            warn_user(f"not used as corrected outlines: {'; '.join(strange)}")
         if empty:
             warn_user(
                 f"{counted(len(empty), 'file')} without outlines of the image, whose outlines "

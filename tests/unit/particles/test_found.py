@@ -509,7 +509,11 @@ def test_outlines_that_a_person_drew_first_are_not_found_again(images, tmp_path)
     # Where they do not overlap any more, a label image has them.
     (found.path / "outlines" / "new.geojson").unlink()
     as_label_image(found.path / "outlines" / "new.png", again.outlines("new.png")[:1])
-    with pytest.warns(UserWarning, match="corrected in another program, and are used: new"):
+    (tmp_path / "images" / "z.json").write_text('{"kV": 10}')  # of a microscope
+    with (
+        pytest.warns(match="are used: new"),
+        pytest.warns(match=r"not used as .*z\.json: JSON, but"),
+    ):
         again.update()
     assert sum(again.table["micrograph"] == "new.png") == 1
     assert again.outlines_file("new.png").name == "new.png.tif"
