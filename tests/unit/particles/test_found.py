@@ -506,7 +506,6 @@ def test_outlines_that_a_person_drew_first_are_not_found_again(images, tmp_path)
     with pytest.warns(UserWarning, match="drawn in another program, and are used: new"):
         again = find(found.path, tmp_path / "images", resume=True)[0]
     assert again.table["area_px2"][again.table["micrograph"] == "new.png"].tolist() == [60, 48]
-    # Where they do not overlap any more, a label image has them.
     (found.path / "outlines" / "new.geojson").unlink()
     as_label_image(found.path / "outlines" / "new.png", again.outlines("new.png")[:1])
     (tmp_path / "images" / "z.json").write_text('{"kV": 10}')  # of a microscope

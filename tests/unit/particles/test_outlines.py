@@ -414,8 +414,6 @@ def test_outlines_are_found_by_name(tmp_path):
     assert [path and path.name for path in found] == expected
 
 
-# --- right values of files as other programs write them -------------------------------------------
-
 SHAPE = (100, 120)
 RIGHT = {  # areas in pixels, and what is said; or the error
     "imagej_masks_invlut.tif": ([35, 60], "a mask"),
