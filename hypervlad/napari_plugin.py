@@ -75,8 +75,7 @@ def read_found(path: str) -> ReadLayers:
         pixels = read_named(found.image(name), found.read_options, name, with_digest=False).pixels
         outlines = found.outlines(name)
         check_same_size(outlines, pixels, name)
-        labels = outlines.label_image()
-        if sum(int(each.mask.sum()) for each in outlines) > np.count_nonzero(labels):
+        if outlines.do_overlap:
             warn_user(
                 f"{name}: outlines overlap, of which a Labels layer has the last; saving cuts"
             )
@@ -89,7 +88,7 @@ def read_found(path: str) -> ReadLayers:
             table = measure(replace(outlines, pixel_size=size).as_particles())  # changed since
         of_labels = {"name": f"{name} outlines", "features": _features(table)}
         layers.append((pixels, shown | {"rgb": pixels.ndim == 3}, "image"))
-        layers.append((labels, shown | of_labels, "labels"))
+        layers.append((outlines.label_image(), shown | of_labels, "labels"))
     return layers
 
 
@@ -170,7 +169,7 @@ def _found(
             found = find_particles(pixels, polarity=polarity, min_area=area, read_options=options)
         elif what == "fibres":
             found = find_fibres(pixels, polarity=polarity, min_length=length, read_options=options)
-            if sum(each.mask.sum() for each in found) > np.count_nonzero(found.label_image()):
+            if found.do_overlap:
                 warn_user(
                     f"{name}: where fibres cross, the layer has the upper one; features are of "
                     "whole fibres, but what is saved of the layer is not"

@@ -256,8 +256,9 @@ def decode_stored(path: Any, name: str) -> DecodedImage:
             "belongs to the image as a file of one page"
         )
     if decoded.stored is not None:
-        is_set, shown = decoded.stored != 0, decoded.pixels.astype(float)
-        if 0 < is_set.sum() < is_set.size and len(np.unique(decoded.stored)) == 2:
+        levels = np.unique(decoded.stored)
+        if len(levels) == 2 and levels[0] == 0:
+            is_set, shown = decoded.stored != 0, decoded.pixels
             decoded.is_inverted = bool(shown[is_set].mean() < shown[~is_set].mean())
         decoded.pixels = decoded.stored
     decoded.pixels = as_pixels(decoded.pixels, name, options.max_pixels)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hypervlad.common.constraints import InstanceOf, check_points, check_value
-from hypervlad.common.files import exclusive_lock, parse_json, replace_when_complete
+from hypervlad.common.files import exclusive_lock, parse_json
 from hypervlad.common.progress import ProgressBar, announced
 from hypervlad.common.tables import MODEL_SOURCE, PERSON_SOURCE, write_table
 from hypervlad.common.wording import counted, name_some, verb, warn_user
@@ -24,7 +23,7 @@ from hypervlad.images.files import find_as_named
 from hypervlad.images.options import check_read_options
 from hypervlad.objects.counts import Edges, Field
 from hypervlad.objects.found_counts import FoundCounts, count_found
-from hypervlad.objects.found_outlines import OutlineFiles, digest_of
+from hypervlad.objects.found_outlines import CORRECTIONS, OutlineFiles
 from hypervlad.objects.found_tables import (
     FILE_SOURCE,
     FieldTable,
@@ -43,7 +42,6 @@ from hypervlad.objects.found_tables import (
     write_confusion,
 )
 from hypervlad.objects.measures import measure as measure_particles
-from hypervlad.objects.outlines import read_outlines
 from hypervlad.objects.particle import (
     NOT_A_PARTICLE,
     Outlines,
@@ -57,7 +55,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RUN, FIELDS, PARTICLES, CONFUSION = "run.json", "fields.csv", "particles.csv", "confusion.csv"
-CORRECTIONS = "corrections.json"
 OWN_FILES = (RUN, FIELDS, "fields.jsonl", PARTICLES, CONFUSION, CORRECTIONS)
 LOCK = ".lock"
 
@@ -103,7 +100,8 @@ class FoundFolder:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path, self.unreadable = Path(path), dict[str, str]()
-        self._outlines = OutlineFiles(self.path)
+        #: The outlines of its fields, and those that people correct; see `OutlineFiles`.
+        self.outline_files = OutlineFiles(self.path)
         #: The table of fields as it grows; see `FieldTable`.
         self.searched = FieldTable(self.path / FIELDS)
         file = self.path / RUN
@@ -206,18 +204,12 @@ class FoundFolder:
 
     def outlines_file(self, micrograph: str) -> Path:
         """Return where the outlines of a field are: a.tif and a.png are two fields."""
-        return self._outlines.path(micrograph)
+        return self.outline_files.path(micrograph)
 
     def outlines(self, micrograph: str) -> Outlines:
         """Read the outlines of a field; an ImageReadError if they are missing or damaged."""
         field = self._by_name.get(micrograph)
-        return self._outlines.read(micrograph, None if field is None else field.shape)
-
-    def write_outlines(
-        self, micrograph: str, outlines: Outlines, pixel_size: float | None = None
-    ) -> None:
-        """Write the outlines of a field."""
-        self._outlines.write(micrograph, outlines, pixel_size)
+        return self.outline_files.read(micrograph, None if field is None else field.shape)
 
     def replace_outlines(self, micrograph: str, outlines: Outlines) -> None:
         """Write outlines that a person has corrected, keep those before, and measure them.
@@ -231,37 +223,9 @@ class FoundFolder:
                     f"{self.path}: {micrograph} is no longer there; save them elsewhere"
                 )
             check_same_size(outlines, np.empty(field.shape), micrograph)
-            self._outlines.keep_replaced(micrograph)
-            self.write_outlines(micrograph, outlines, field.pixel_size)
+            self.outline_files.keep_replaced(micrograph)
+            self.outline_files.write(micrograph, outlines, field.pixel_size)
             self._update()
-
-    def corrections(self, micrographs: Iterable[str]) -> dict[str, list[tuple[Path, str]]]:
-        """Return files in which people corrected outlines of images, and which are not used yet.
-
-        They are in the folder of outlines, or beside the image, if they are younger than its
-        outlines here: what :func:`read_outlines` reads, by the rules of :func:`find_outlines`.
-        :meth:`update` uses them. With each file is its digest.
-        """
-        return self._outlines.corrected(self.images, micrographs, self._known_corrections)
-
-    def note_correction(self, micrograph: str, file: Path, digest: str, outlines: Outlines) -> None:
-        """Write down that a file of corrected outlines was used, after its outlines."""
-        known = self._known_corrections
-        known.setdefault(micrograph, {})[str(file)] = f"{digest} {digest_of(outlines)}"
-        with replace_when_complete(self.path / CORRECTIONS) as stream:
-            stream.write(json.dumps(known, indent=1).encode())
-
-    def _is_known(self, micrograph: str, file: Path, outlines: Outlines) -> bool:
-        before = self._known_corrections.get(micrograph, {}).get(str(file), "")
-        return before.endswith(f" {digest_of(outlines)}")
-
-    @property
-    def _known_corrections(self) -> dict[str, dict[str, str]]:
-        file = self.path / CORRECTIONS
-        try:
-            return dict(parse_json(file.read_bytes())) if file.exists() else {}
-        except ValueError as error:
-            raise ValueError(f"{file}: damaged ({error}); delete it") from error
 
     def particles(self, micrograph: str) -> list[Particle]:
         """Cut the particles of a field out of its image; an ImageReadError if that fails."""
@@ -330,7 +294,7 @@ class FoundFolder:
         corrected = self._take_corrections(fields, on_error)
         begin = begin and not (self.path / PARTICLES).exists()
         before = measure_particles([]) if begin else self.table
-        digests = fields["micrograph"].map(self._outlines.digest)
+        digests = fields["micrograph"].map(self.outline_files.digest)
         # All, if a person has deleted the table of particles.
         is_new = digests.notna() & (begin | (digests != fields["outlines_digest"]))
         has_correction = fields["corrected_in"].notna()
@@ -551,71 +515,18 @@ class FoundFolder:
 
     # --- internal ------------------------------------------------------------------------------
 
-    def _take_corrections(self, fields: pd.DataFrame, on_error: str) -> list[str]:
-        """Use the outlines that people have saved in other programs; return their fields."""
+    def _take_corrections(self, fields: pd.DataFrame, on_error: str) -> bool:
+        """Use the outlines that people have saved in other programs; return whether there are."""
         rows = dict(zip(fields["micrograph"], fields.index, strict=True))
+        measured = dict(zip(rows, fields["outlines_digest"], strict=True))
+        taken, failed = self.outline_files.take_corrected(self.images, self._by_name, measured)
+        if failed and on_error == "raise":
+            raise next(iter(failed.values()))
+        self.unreadable |= {name: str(error) for name, error in failed.items()}
         fields["corrected_in"] = fields["corrected_in"].astype(object)
-        taken, empty, strange = list[str](), list[str](), list[str]()
-        for name, files in self.corrections(rows).items():
-            try:
-                file, digest = self._only_correction(name, files, fields.loc[rows[name]])
-                try:
-                    own = read_outlines(file, shape=self._by_name[name].shape, image=name)
-                except ImageReadError as error:
-                    # Beside an image, other files may be called like it.
-                    if file.is_relative_to(self._outlines.folder):
-                        raise
-                    strange.append(str(error))
-                    continue
-            except ImageReadError as error:
-                if on_error == "raise":
-                    raise
-                self.unreadable[name] = str(error)
-                continue
-            if not len(own):
-                empty.append(f"{name} ({file})")
-                self.note_correction(name, file, digest, own)
-                continue
-            if self._is_known(name, file, own):  # another image of the file was corrected
-                self.note_correction(name, file, digest, own)
-                continue
-            self._outlines.keep_replaced(name)
-            self.write_outlines(name, own, self._by_name[name].pixel_size or own.pixel_size)
-            self.note_correction(name, file, digest, own)
+        for name, file in taken.items():
             fields.loc[rows[name], "corrected_in"] = file.name
-            taken.append(f"{name} ({counted(len(own), 'outline')} of {file})")
-        if unused := self._outlines.unused:
-            warn_user(
-                f"{self._outlines.folder}: {counted(len(unused), 'file')} not used, as no image "
-                f"is called so: {name_some(unused)}"
-            )
-        if strange:
-            warn_user(f"not used as corrected outlines: {'; '.join(strange)}")
-        if empty:
-            warn_user(
-                f"{counted(len(empty), 'file')} without outlines of the image, whose outlines "
-                f"stay as they are: {name_some(empty)}"
-            )
-        if taken:
-            warn_user(
-                f"the outlines of {counted(len(taken), 'image')} were corrected in another "
-                f"program, and are used: {name_some(taken)}"
-            )
-        return taken
-
-    def _only_correction(
-        self, name: str, files: Sequence[tuple[Path, str]], row: pd.Series[Any]
-    ) -> tuple[Path, str]:
-        """Return the file to use; an ImageReadError if a person has corrected two."""
-        there = [str(file) for file, _ in files]
-        before = row["outlines_digest"]
-        if isinstance(before, str) and self._outlines.digest(name) not in (before, None):
-            there.append(str(self.outlines_file(name)))
-        if len(there) > 1:
-            raise ImageReadError(
-                f"{name}: corrected in two files, {there[0]} and {there[1]}; keep one"
-            )
-        return files[0]
+        return bool(taken)
 
     def _leave_out(self, points: Mapping[str, NDArray[np.float64]]) -> None:
         with exclusive_lock(self.path / LOCK, self.path):
@@ -628,11 +539,11 @@ class FoundFolder:
             self._write(table, changed=())
 
     def _remove(self, name: str, labels: Sequence[int]) -> int:
-        n_removed = self._outlines.remove(name, self.outlines(name), labels)
+        n_removed = self.outline_files.remove(name, self.outlines(name), labels)
         fields = self.field_table
         if n_removed:
             own, digests = fields["micrograph"] == name, fields["outlines_digest"]
-            fields["outlines_digest"] = digests.mask(own, self._outlines.digest(name))
+            fields["outlines_digest"] = digests.mask(own, self.outline_files.digest(name))
         return n_removed
 
     def _notes(self, changed: Sequence[str]) -> list[str]:
@@ -665,11 +576,11 @@ class FoundFolder:
         for name in names if formats or changed is None else changed:
             if self.outlines_file(name).exists() and name not in self.unreadable:
                 own = of_field.get(name, table[:0])
-                self._outlines.write_formats(name, self.outlines(name), own, formats)
+                self.outline_files.write_formats(name, self.outlines(name), own, formats)
         write_table(self.path / PARTICLES, list(table), as_cells(table))
         fields["particles"] = [len(of_field.get(name, ())) for name in names]
         fields["removed"] = [
-            self._outlines.n_removed(name, self._by_name[name].shape) for name in names
+            self.outline_files.n_removed(name, self._by_name[name].shape) for name in names
         ]
         write_table(self.path / FIELDS, list(fields), as_cells(fields))
         self._forget()

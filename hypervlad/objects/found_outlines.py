@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import os
 import shutil
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hypervlad.common.files import file_digest
+from hypervlad.common.tables import Journal
+from hypervlad.common.wording import counted, name_some, warn_user
+from hypervlad.images.errors import ImageReadError
 from hypervlad.images.files import list_files
+from hypervlad.objects.counts import Field
 from hypervlad.objects.outlines import (
     is_marked,
     is_of_outlines,
@@ -27,6 +32,7 @@ from hypervlad.objects.particle import Outlines
 if TYPE_CHECKING:
     import pandas as pd
 
+CORRECTIONS = "corrections.jsonl"
 _FORMATS = {"geojson": ".geojson", "roi": ".zip"}  # names of folders, and suffixes
 _OWN = (".geojson", ".tif")  # of outlines in the folder; a label image has no overlaps or classes
 
@@ -45,6 +51,8 @@ class OutlineFiles:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.unused = folder / "outlines", list[str]()
+        #: A line for each file of corrected outlines that was used: field, file, and digests.
+        self._used = Journal(folder / CORRECTIONS)
 
     def path(self, name: str) -> Path:
         """Return the file of a field; of two, which a person has made, the younger."""
@@ -64,14 +72,12 @@ class OutlineFiles:
         """Write the outlines of a field, as polygons if a label image cannot contain them."""
         _write(self.folder / name, outlines, pixel_size)
 
-    def corrected(
-        self, images: Path, names: Iterable[str], known: Mapping[str, Mapping[str, str]]
-    ) -> dict[str, list[tuple[Path, str]]]:
+    def corrected(self, images: Path, names: Iterable[str]) -> dict[str, list[tuple[Path, str]]]:
         """Return files of outlines that people have saved in other programs, and their digests.
 
-        In the folder of outlines, or beside an image, where they must be younger than its outlines
-        here, if there are any. Those that are as they are `known`, by field and file, are left out;
-        `unused` are those that are called like no image.
+        What :func:`read_outlines` reads, named like its image, in the folder of outlines or beside
+        the image, where it must be younger than the outlines here, if there are any. Those that
+        were used, as they are, are left out; `unused` are those that are called like no image.
         """
         fields = list(names)
         own = {self.folder / f"{name}{suffix}" for name in fields for suffix in _OWN}
@@ -93,11 +99,90 @@ class OutlineFiles:
             age = path.stat().st_mtime_ns if path.exists() else 0
             by_field[name] += [file for file in files if file.stat().st_mtime_ns > age]
         digests = {file: file_digest(file) for files in by_field.values() for file in files}
-        new = {
-            name: [(f, digests[f]) for f in files if digests[f] not in _known(known, name, f)]
-            for name, files in by_field.items()
-        }
-        return {name: files for name, files in new.items() if files}
+        known, new = self._known(), defaultdict[str, list[tuple[Path, str]]](list)
+        for name, files in by_field.items():
+            for file in files:
+                if known.get((name, str(file)), [""])[0] != digests[file]:
+                    new[name].append((file, digests[file]))
+        return dict(new)
+
+    def _known(self) -> dict[tuple[str, str], list[str]]:
+        """Return the digests of a file and of its outlines, when it was used, by field and file."""
+        return {(name, file): digests for name, file, *digests in self._used.read()}
+
+    def note_used(self, name: str, file: Path, digest: str, outlines: Outlines) -> None:
+        """Write down that a file of corrected outlines was used, after its outlines."""
+        self._used.add([name, str(file), digest, digest_of(outlines)])
+
+    def take_corrected(
+        self, images: Path, fields: Mapping[str, Field], measured: Mapping[str, Any]
+    ) -> tuple[dict[str, Path], dict[str, ImageReadError]]:
+        """Use the outlines that people have saved in other programs.
+
+        `measured` are the digests of the outlines here that were measured last. Return the files
+        that were used, and why others in the folder cannot be, by field.
+        """
+        taken, failed = dict[str, Path](), dict[str, ImageReadError]()
+        said, empty, strange = list[str](), list[str](), list[str]()
+        known = self._known()
+        for name, files in self.corrected(images, fields).items():
+            field, (file, digest) = fields[name], files[0]
+            try:
+                own = read_outlines(file, shape=field.shape, image=name)
+                self._check_only(field, files, measured[name], own)
+            except ImageReadError as error:
+                # Beside an image, other files may be called like it.
+                if len(files) == 1 and not file.is_relative_to(self.folder):
+                    strange.append(str(error))
+                else:
+                    failed[name] = error
+                continue
+            if not len(own):
+                empty.append(f"{name} ({file})")
+            elif known.get((name, str(file)), [""])[-1] != digest_of(own):
+                self.keep_replaced(name)
+                self.write(name, own, field.pixel_size or own.pixel_size)
+                taken[name] = file
+                said.append(f"{name} ({counted(len(own), 'outline')} of {file})")
+            # Otherwise another image of the file was corrected.
+            self.note_used(name, file, digest, own)
+        if self.unused:
+            warn_user(
+                f"{self.folder}: {counted(len(self.unused), 'file')} not used, as no image is "
+                f"called so: {name_some(self.unused)}"
+            )
+        if strange:
+            warn_user(f"not used as corrected outlines: {'; '.join(strange)}")
+        if empty:
+            warn_user(
+                f"{counted(len(empty), 'file')} without outlines of the image, whose outlines "
+                f"stay as they are: {name_some(empty)}"
+            )
+        if said:
+            warn_user(
+                f"the outlines of {counted(len(said), 'image')} were corrected in another "
+                f"program, and are used: {name_some(said)}"
+            )
+        return taken, failed
+
+    def _check_only(
+        self, field: Field, files: Sequence[tuple[Path, str]], measured: Any, own: Outlines
+    ) -> None:
+        """Raise an ImageReadError if a person has corrected two files, or also the one here."""
+        there = [file for file, _ in files]
+        here = self.path(field.micrograph)
+        is_changed = isinstance(measured, str) and self.digest(field.micrograph) != measured
+        # A run that was stopped has written the same here.
+        if (
+            is_changed
+            and here.exists()
+            and digest_of(self.read(field.micrograph, field.shape)) != digest_of(own)
+        ):
+            there.append(here)
+        if len(there) > 1:
+            raise ImageReadError(
+                f"{field.micrograph}: corrected in two files, {there[0]} and {there[1]}; keep one"
+            )
 
     def remove(self, name: str, outlines: Outlines, labels: Iterable[int]) -> int:
         """Move outlines of a field into a new file of removed ones; return how many were there."""
@@ -142,22 +227,18 @@ class OutlineFiles:
             write_outlines(folder / f"{name}{suffix}", outlines, **own)
 
 
-def _known(known: Mapping[str, Mapping[str, str]], name: str, file: Path) -> str:
-    return known.get(name, {}).get(str(file), "")
-
-
 def _file_of(stem: Path) -> Path | None:
     """Return the file of outlines of this stem; None if there is none."""
     return next((each for suffix in _OWN if (each := Path(f"{stem}{suffix}")).exists()), None)
 
 
 def _write(stem: Path, outlines: Outlines, pixel_size: float | None = None) -> None:
-    n_pixels = sum(np.count_nonzero(outline.mask) for outline in outlines)
-    is_flat = n_pixels == np.count_nonzero(outlines.label_image())
-    is_flat &= not any(each.class_name for each in outlines)
     polygons, labels = (Path(f"{stem}{suffix}") for suffix in _OWN)
-    chosen, other = (labels, polygons) if is_flat else (polygons, labels)
-    # Named by their numbers, which tables have.
-    own = tuple(replace(each, given_name="") for each in outlines)
-    write_outlines(chosen, replace(outlines, outlines=own), pixel_size=pixel_size)
+    chosen, other = labels, polygons
+    if outlines.do_overlap or any(each.class_name for each in outlines):
+        chosen, other = polygons, labels
+        # Named by their numbers, which tables have.
+        own = tuple(replace(each, given_name="") for each in outlines)
+        outlines = replace(outlines, outlines=own)
+    write_outlines(chosen, outlines, pixel_size=pixel_size)
     other.unlink(missing_ok=True)

@@ -542,8 +542,7 @@ def _label_tiff(outlines: Outlines, pixel_size: float | None, name: str) -> byte
     import tifffile  # not above: importing it takes long
 
     labels = outlines.label_image()
-    n_pixels = sum(np.count_nonzero(outline.mask) for outline in outlines)
-    if n_pixels != np.count_nonzero(labels):
+    if outlines.do_overlap:
         raise ValueError(
             f"{name}: the outlines overlap, which a label image cannot show; write .zip or .geojson"
         )

@@ -7,6 +7,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -149,6 +150,12 @@ class Outlines:
     def annotation_share(self) -> float:
         """Share of the field that `annotations` cover."""
         return float(annotation_mask(self.annotations, self.shape).mean())
+
+    @cached_property
+    def do_overlap(self) -> bool:
+        """Whether a pixel is in two outlines, of which a label image has the last."""
+        n_pixels = sum(np.count_nonzero(outline.mask) for outline in self)
+        return n_pixels != np.count_nonzero(self.label_image())
 
     def as_particles(self, name: str = "") -> list[Particle]:
         """Return particles to be measured, without pixels: `cut_particles` reads these as well."""

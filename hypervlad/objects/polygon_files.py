@@ -33,7 +33,8 @@ from hypervlad.objects.shapes import (
     trace_polygons,
 )
 
-_MARK = b"\xef\xbb\xbf"  # of UTF-8, as some programs of Windows begin a file
+_BOM = b"\xef\xbb\xbf"  # of UTF-8, as some programs of Windows begin a file
+_NO_OBJECTS = ("root", "tma_core", "tma core")  # types of objects of QuPath
 Found = tuple[tuple[int, int], Iterable[Named]]  # the size of the image, and its outlines
 NOT_READ = (
     "not a format of outlines that is read (label images and masks as TIFF, PNG or NPY, ImageJ "
@@ -43,7 +44,7 @@ NOT_READ = (
 
 def read_json(content: bytes, shape: Any, image: Any, name: str) -> Found:
     """Return the outlines of one image in JSON, of whatever program."""
-    entries = _parsed(content.removeprefix(_MARK), name)
+    entries = _parsed(content.removeprefix(_BOM), name)
     if isinstance(entries, list):  # of features, or annotations as Segment Anything writes them
         first = entries[0] if entries and isinstance(entries[0], dict) else {}
         entries = {"features" if "geometry" in first else "annotations": entries}
@@ -59,9 +60,6 @@ def read_json(content: bytes, shape: Any, image: Any, name: str) -> Found:
         size = known_size(shape, name)
         return size, _of_geojson(entries.get("features", [entries]), size, name)
     raise ImageReadError(f"{name}: JSON, but {NOT_READ}")
-
-
-_NO_OBJECTS = ("root", "tma_core", "tma core")  # types of objects of QuPath
 
 
 def known_size(shape: Any, name: str) -> tuple[int, int]:

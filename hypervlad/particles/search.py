@@ -131,9 +131,9 @@ def find_in_images(
     with new_folder(Path(path)):
         with exclusive_lock(Path(path, LOCK), path):
             folder = _started(Path(path), run, resume)
-            rows = folder.searched.rows()
+            rows, own_files = folder.searched.rows(), folder.outline_files
             names = sorted({*rows, *files})
-            drawn = folder.corrections(names) if resume else {}
+            drawn = own_files.corrected(folder.images, names) if resume else {}
             with announced(len(names)):
                 for name in ProgressBar(names, unit="image", disable=not verbose or None):
                     file = folder.outlines_file(name)
@@ -156,15 +156,15 @@ def find_in_images(
                         note_doubt(name, found.note)
                         # Before its outlines: a field without outlines is searched again.
                         folder.searched.add(row)
-                        folder.write_outlines(name, found, row["pixel_size_nm"])
+                        own_files.write(name, found, row["pixel_size_nm"])
                         if by_person is not None:
-                            folder.note_correction(name, *by_person, found)
+                            own_files.note_used(name, *by_person, found)
                             used.append(f"{name} ({by_person[0]})")
                     elif row["pixel_size_nm"] and not there.pixel_size and file.suffix == ".tif":
                         # It was given later, or lost in other programs. What a person has
                         # corrected since is still younger.
                         times = file.stat()
-                        folder.write_outlines(name, there, row["pixel_size_nm"])
+                        own_files.write(name, there, row["pixel_size_nm"])
                         os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
             if rows:
                 folder.searched.write(rows[name] for name in sorted(rows))
