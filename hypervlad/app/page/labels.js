@@ -1,20 +1,13 @@
 // The labels that are there, by the model and by people: to be filtered, looked at and corrected.
 const SHOWN = 60; // images on a page
-const BOUNCE = 150; // ms after other images appear in which a key was meant for those before
-const MOVES = ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End"];
-const ATTEMPTS = 3; // to load a picture: the server may be busy
 
-let client = ""; // this window's name
 let labels = []; // the images shown
 let total = 0;
 let start = 0;
-let busy = false;
 let asked = 0; // requests for images so far: an answer to an earlier one is out of date
-let appeared = 0; // when other images took the place of those before, in ms
 let focused = 0; // index of the image that has the focus, or gets it
 let anchor = 0; // index where a range begins
 const selected = new Set(); // image ids
-const pictures = new Map(); // image id -> <img>
 
 // --- which images are shown -------------------------------------------------------------------
 
@@ -22,15 +15,10 @@ const pictures = new Map(); // image id -> <img>
 async function load(isOther = false) {
   asked += 1;
   const mine = asked;
-  const wanted = {
-    category: Number(by("label").value || 0),
-    source: by("source").value,
-    order: by("order").value,
-    start,
-    n: SHOWN,
-  };
+  const [source, order] = [by("source").value, by("order").value];
+  const category = Number(by("label").value || 0);
   try {
-    const answer = await post("labels", wanted);
+    const answer = await post("labels", { category, source, order, start, n: SHOWN });
     hideTrouble();
     if (mine !== asked) return;
     if (!answer.labels.length && start) { // the last ones of the last page have another label now
@@ -38,11 +26,9 @@ async function load(isOther = false) {
       await load(isOther);
       return;
     }
-    take(answer, wanted.category, isOther);
+    take(answer, category, isOther);
   } catch (error) {
-    if (mine !== asked) return;
-    showTrouble(error instanceof Refused ? error.message
-      : "The server does not answer. This page may be out of date; nothing is lost.", false);
+    if (mine === asked) showFailure(error);
   }
 }
 
@@ -59,7 +45,7 @@ function take(answer, category, isOther) {
   };
   [focused, anchor] = isOther ? [0, 0] : [placeNow(focused), placeNow(anchor)];
   for (const id of selected) if (!places.has(id)) selected.delete(id);
-  for (const id of pictures.keys()) if (!places.has(id)) pictures.delete(id);
+  dropPictures(labels);
   if (before.map(({ id }) => id).join() !== labels.map(({ id }) => id).join()) appeared = performance.now();
   showFilter(answer.counts, category);
   showGrid();
@@ -69,12 +55,15 @@ function take(answer, category, isOther) {
   if (viewed !== null) {
     // After a click here the next image comes; otherwise another window has changed this one.
     if (busy || places.has(viewed)) showView();
-    else leaveView();
+    else {
+      by("view").close();
+      say("the enlarged image has another label now: another window has changed it");
+    }
   }
   const end = start + labels.length;
   by("place").textContent = total ? `${count(start + 1)}–${count(end)} of ${count(total)} ${UNIT}s` : "";
-  by("previous").disabled = busy || start === 0;
-  by("next").disabled = busy || end >= total;
+  by("previous").disabled = start === 0;
+  by("next").disabled = end >= total;
   by("none").hidden = total > 0;
 }
 
@@ -92,9 +81,7 @@ function showFilter(counts, category) {
   by("label").value = String(category);
 }
 
-function nameOf(category) {
-  return (categories.find((each) => each.id === category) || { name: "?" }).name;
-}
+function nameOf(category) { return categories.find(({ id }) => id === category)?.name ?? "?"; }
 
 function byWhom(label) {
   if (label.by === "model") return percent(label.confidence);
@@ -115,29 +102,10 @@ function showGrid() {
     return tile;
   }));
   showSelection();
-  loadInTurn(waitingPictures);
+  loadInTurn(() => labels.map(picture));
 }
 
-function picture(label) {
-  if (!pictures.has(label.id)) {
-    const img = new Image();
-    img.alt = "";
-    img.draggable = false;
-    img.dataset.src = `small/${label.id}`;
-    let attempts = 0;
-    img.onerror = () => {
-      attempts += 1;
-      if (attempts < ATTEMPTS) setTimeout(() => { img.src = `small/${label.id}?${attempts}`; }, RETRY);
-      else img.alt = "cannot be shown";
-    };
-    pictures.set(label.id, img);
-  }
-  return pictures.get(label.id);
-}
-
-function waitingPictures() {
-  return labels.map((label) => pictures.get(label.id)).filter((img) => img && !img.getAttribute("src"));
-}
+function picture({ id }) { return keptPicture(id, () => smallPicture(`small/${id}`)); }
 
 function isLoaded(id) {
   if (by("view").open) return by("view-image").complete; // whether or not it can be shown
@@ -161,13 +129,9 @@ function choose(index, isRange) {
   focusTile();
 }
 
-function chooseAll() {
-  labels.forEach((label) => selected.add(label.id));
-  showSelection();
-}
-
-function chooseNone() {
+function chooseOnly(chosen) {
   selected.clear();
+  chosen.forEach(({ id }) => selected.add(id));
   showSelection();
 }
 
@@ -212,51 +176,28 @@ function move(key, isRange) {
 // --- changing labels --------------------------------------------------------------------------
 
 function showChoices() {
-  const keys = numbered().slice(0, KEYS);
-  const more = numbered().length - keys.length;
-  by("keys").textContent = more ? `${count(more)} more, by name: N.` : "";
-  by("keys").hidden = !more;
-  by("choices").replaceChildren(...keys.map(choiceButton));
-  by("view-choices").replaceChildren(...keys.map(choiceButton));
+  const choices = () => keyed().map((category, index) => element("li", "", choiceButton(category, index)));
+  showMore();
+  by("choices").replaceChildren(...choices());
+  by("view-choices").replaceChildren(...choices());
 }
 
-function choiceButton(category, index) {
-  const made = button(() => correct(category.id), "", element("kbd", "", String(index + 1)),
-    element("span", "label", category.name));
-  made.dataset.category = category.id;
-  made.disabled = busy;
-  made.onmousedown = (event) => event.preventDefault(); // the focus stays on the image
-  return element("li", "", made);
-}
+function keyed() { return numbered().slice(0, KEYS); }
 
-async function send(path, body) {
-  if (busy) return;
-  setBusy(true);
-  const slow = setTimeout(() => say("saving…"), SLOW);
-  try {
-    const answer = await postUntilAnswered(path, { client, click: randomName(), ...body });
+function send(path, body) {
+  return click(path, body, async (answer) => {
     say(answer.outcome === "kept" ? `saved: ${answer.message}` : answer.message);
     selected.clear();
     await load();
-  } catch (error) {
-    showTrouble(error.message, false);
-  } finally {
-    clearTimeout(slow);
-    setBusy(false);
-  }
+  });
 }
 
-async function correct(category, chosen = targets()) {
-  if (busy || performance.now() - appeared <= BOUNCE) return;
-  if (!chosen.length) {
-    say(`choose ${UNIT}s first: click on them, or move with the arrow keys`);
-    return;
-  }
-  if (!chosen.every((label) => isLoaded(label.id))) {
-    say("not all of these images are loaded yet: nothing was labelled");
-    return;
-  }
-  await send("correct", { items: chosen.map((label) => [label.id, label.event]), category });
+async function assign(category, chosen = targets()) {
+  if (busy || isBounce()) return;
+  const areLoaded = chosen.every((label) => isLoaded(label.id));
+  if (!chosen.length) sayChoose();
+  else if (!areLoaded) say("not all of these images are loaded yet: nothing was labelled");
+  else await send("correct", { items: chosen.map((label) => [label.id, label.event]), category });
 }
 
 async function undo() {
@@ -270,17 +211,23 @@ async function undo() {
   else showSelection();
 }
 
+function sayChoose() { say(`choose ${UNIT}s first: click on them, or move with the arrow keys`); }
+
 function openDialog() {
   const chosen = targets();
   if (busy) return;
-  if (!chosen.length) say(`choose ${UNIT}s first: click on them, or move with the arrow keys`);
-  else askName((category) => correct(category.id, chosen));
+  if (!chosen.length) sayChoose();
+  else askName((category) => assign(category.id, chosen));
 }
 
 function turn(step) {
   const wanted = start + step * SHOWN;
   if (busy || wanted < 0 || wanted >= total) return;
-  start = wanted;
+  showFrom(wanted);
+}
+
+function showFrom(place) {
+  start = place;
   selected.clear();
   by("scroll").scrollTop = 0;
   load(true);
@@ -301,19 +248,13 @@ function showView() {
   if (!label) { by("view").close(); return; }
   const source = `image/${label.id}`;
   if (by("view-image").getAttribute("src") !== source) {
-    by("view-trouble").hidden = true;
+    by("view-image").alt = `Micrograph ${label.name}`;
     by("view-image").src = source;
   }
-  by("view-image").alt = `Micrograph ${label.name}`;
   by("view-label").textContent = `${nameOf(label.category)}, ${byWhom(label)}`;
   by("view-name").textContent = label.name;
   by("view-previous").disabled = focused === 0;
   by("view-next").disabled = focused === labels.length - 1;
-}
-
-function leaveView() {
-  by("view").close();
-  say("the enlarged image has another label now: another window has changed it");
 }
 
 function moveView(step) {
@@ -323,73 +264,31 @@ function moveView(step) {
 
 // --- keys and the rest ------------------------------------------------------------------------
 
-function setBusy(now) {
-  busy = now;
-  document.querySelectorAll(".panel button, .view .choices button").forEach((button) => { button.disabled = now; });
-  by("previous").disabled = now || start === 0;
-  by("next").disabled = now || start + labels.length >= total;
-  by("browse").setAttribute("aria-busy", String(now));
-}
-
-function onKey(event) {
-  if (event.altKey || event.metaKey || by("dialog").open) return;
-  if (event.target instanceof HTMLSelectElement) return;
-  const key = event.key.toLowerCase();
-  if (event.ctrlKey) {
-    if (key === "z" && !event.repeat) { event.preventDefault(); undo(); }
-    return;
-  }
-  const inView = by("view").open;
-  if (MOVES.includes(event.key)) {
-    event.preventDefault();
-    if (!inView) move(event.key, event.shiftKey);
-    else if (key === "arrowleft" || key === "arrowright") moveView(key === "arrowleft" ? -1 : 1);
-    return;
-  }
-  if (event.repeat) return;
+function actionsOf({ key, shiftKey }) {
+  if (by("view").open) return { arrowleft: () => moveView(-1), arrowright: () => moveView(1) };
   const onTile = by("grid").contains(document.activeElement);
-  const actions = { u: undo, n: openDialog, ...ofWrong((id) => correct(id)) };
-  if (!inView) Object.assign(actions, { a: chooseAll, escape: chooseNone, ",": () => turn(-1), ".": () => turn(1) });
-  if (onTile && !inView) Object.assign(actions, { " ": () => choose(focused, event.shiftKey), enter: () => openView(focused) });
-  if (/^[1-9]$/.test(key)) {
-    const category = numbered()[Number(key) - 1];
-    if (category) correct(category.id);
-  } else if (key in actions) {
-    event.preventDefault(); // or the letter is typed into the dialog that it opens
-    actions[key]();
-  }
+  const moves = MOVES.map((each) => [each.toLowerCase(), () => move(key, shiftKey)]);
+  return {
+    ...Object.fromEntries(moves),
+    a: () => chooseOnly(labels), escape: () => chooseOnly([]), ",": () => turn(-1), ".": () => turn(1),
+    ...(onTile && { " ": () => choose(focused, shiftKey), enter: () => openView(focused) }),
+  };
 }
 
-function filter() {
-  start = 0;
-  selected.clear();
-  by("scroll").scrollTop = 0;
-  load(true);
-}
-
-document.addEventListener("keydown", onKey);
 by("filters").onsubmit = (event) => event.preventDefault();
-by("source").onchange = () => { by("label").value = "0"; filter(); };
-by("label").onchange = filter;
-by("order").onchange = filter;
+by("source").onchange = () => { by("label").value = "0"; showFrom(0); };
+by("label").onchange = () => showFrom(0);
+by("order").onchange = () => showFrom(0);
 by("previous").onclick = () => turn(-1);
 by("next").onclick = () => turn(1);
-by("new").onclick = openDialog;
-by("new").onmousedown = (event) => event.preventDefault(); // the focus stays on the image
-by("undo").onclick = undo;
-if (by("wrong")) by("wrong").onclick = () => correct(wrongOutline().id);
-by("all").onclick = chooseAll;
-by("nothing").onclick = chooseNone;
+by("all").onclick = () => chooseOnly(labels);
+by("nothing").onclick = () => chooseOnly([]);
 by("enlarge").onclick = () => openView(focused);
 by("view-previous").onclick = () => moveView(-1);
 by("view-next").onclick = () => moveView(1);
 by("view-close").onclick = () => by("view").close();
 by("view").onclose = () => { by("view-image").removeAttribute("src"); focusTile(); };
-by("view-image").onerror = () => {
-  if (!by("view-image").getAttribute("src")) return;
-  by("view-trouble").textContent = "This image cannot be shown now.";
-  by("view-trouble").hidden = false;
-};
+by("view-image").onerror = ({ target }) => { target.alt = "This image cannot be shown now."; };
 document.addEventListener("visibilitychange", () => { if (!document.hidden && !busy) load(); });
 ownName("labels").then((name) => { client = name; });
 load();

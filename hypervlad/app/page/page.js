@@ -1,7 +1,6 @@
 // One window of the review: shows the images it has leased, sends clicks, waits until they are saved.
 const WANT = 5; // leased images: the one that is shown and those loaded ahead
 const BEATS = 3; // heartbeats for the time of a lease
-const BOUNCE = 100; // ms after an image appears in which a key was meant for the one before
 const WHOLE = 8192; // pixels of the longer side that the server sends at most
 
 const KIND_IN_WORDS = {
@@ -9,38 +8,16 @@ const KIND_IN_WORDS = {
   out_of_distribution: `Unlike all training ${UNIT}s`,
 };
 
-let client = ""; // this window's name
-
 let hand = [];
 let current = null;
 let progress = null;
-let busy = false;
-let clicks = 0; // so far: an answer to what was asked before the last one is out of date
 let lease = 6; // seconds; the server says how long it really is
-let appeared = 0; // when an image took the place of another, in ms
 let isShown = false; // its picture, or why there is none
-const pictures = new Map(); // image id -> <img>, loading or loaded
 let isWhole = false; // all pixels of the file are shown, and scrolled; else they fit the window
 
 // --- the server -------------------------------------------------------------------------------
 
-async function click(path, body) {
-  if (busy) return null;
-  setBusy(true);
-  clicks += 1;
-  const slow = setTimeout(() => say("saving…"), SLOW);
-  try {
-    const answer = await postUntilAnswered(path, { client, click: randomName(), want: WANT, ...body });
-    take(answer);
-    return answer;
-  } catch (error) {
-    showTrouble(error.message, false);
-    return null;
-  } finally {
-    clearTimeout(slow);
-    setBusy(false);
-  }
-}
+function send(path, body) { return click(path, { want: WANT, ...body }, take); }
 
 // Keeps the leases, and shows what has changed; what is being named stays where it is.
 async function refresh() {
@@ -51,8 +28,7 @@ async function refresh() {
     hideTrouble();
     if (!busy && clicked === clicks && !by("dialog").open) take(answer);
   } catch (error) {
-    showTrouble(error instanceof Refused ? error.message
-      : "The server does not answer. This page may be out of date; nothing is lost.", false);
+    showFailure(error);
   }
 }
 
@@ -69,36 +45,21 @@ function take(answer) {
   categories = answer.categories;
   hand = answer.items;
   progress = answer.progress;
-  for (const id of pictures.keys()) {
-    if (!hand.some((item) => item.id === id)) pictures.delete(id);
-  }
+  dropPictures(hand);
   const keep = current && hand.find((item) => item.id === current.id);
   show(keep || hand[0] || null);
   hand.forEach(picture);
   showProgress();
-  loadMore();
+  loadInTurn(waitingPictures);
 }
 
 // The current image first, its nearest training images, the next images.
 function waitingPictures() {
-  const near = by("nearest").querySelectorAll("img");
   const mine = [current, ...hand].map((item) => item && pictures.get(item.id));
-  const waiting = [mine[0], ...near, ...mine].filter((img) => img && !img.getAttribute("src"));
-  return new Set(waiting);
+  return [mine[0], ...by("nearest").querySelectorAll("img"), ...mine];
 }
 
-function loadMore() { loadInTurn(waitingPictures); }
-
-function picture(item) {
-  if (!pictures.has(item.id)) {
-    const img = new Image();
-    img.alt = `Micrograph ${item.name}`;
-    img.draggable = false;
-    img.dataset.src = `image/${item.id}`;
-    pictures.set(item.id, img);
-  }
-  return pictures.get(item.id);
-}
+function picture({ id, name }) { return keptPicture(id, () => newPicture(`image/${id}`, `Micrograph ${name}`)); }
 
 function show(item) {
   const same = item && current && item.id === current.id;
@@ -106,11 +67,8 @@ function show(item) {
   else current = item;
   by("work").hidden = !item;
   by("done").hidden = Boolean(item);
-  if (!item) {
-    showDone();
-    return;
-  }
-  if (!same) {
+  if (!item) showDone();
+  else if (!same) {
     showPicture(item);
     by("name").textContent = item.name;
     by("name").title = item.name;
@@ -119,7 +77,7 @@ function show(item) {
     showNearest(item);
     say("");
   }
-  showChoices(item);
+  if (item) showChoices(item);
 }
 
 function showProgress() {
@@ -162,26 +120,18 @@ function choices(item) {
   return shown.map((category) => ({ ...category, share: share.get(category.id) }));
 }
 
-function keysVary() {
-  return categories.filter((category) => category.origin === "model").length > KEYS;
-}
+function keysVary() { return categories.filter(({ origin }) => origin === "model").length > KEYS; }
 
-function keysInWords() {
-  if (keysVary()) return `The most probable first: keys differ from ${UNIT} to ${UNIT}. Others: N.`;
-  return numbered().length > KEYS ? `${count(numbered().length - KEYS)} more, by name: N.` : "";
-}
+function keyed() { return current ? choices(current) : []; }
 
 function showChoices(item) {
   const first = item.scores.length ? item.scores[0][0] : null;
-  by("keys").textContent = keysInWords();
-  by("keys").hidden = !keysInWords();
+  showMore(keysVary() ? `The most probable first: keys differ from ${UNIT} to ${UNIT}. Others: N.` : undefined);
   by("choices").replaceChildren(...choices(item).map((choice, index) => {
     const share = choice.share === undefined ? "new" : percent(choice.share);
-    const made = button(() => label(choice.id), choice.id === first ? "first" : "", filled(choice.share || 0),
-      index < KEYS ? element("kbd", "", String(index + 1)) : element("span"),
-      element("span", "label", choice.name), element("span", "share", share));
-    made.dataset.category = choice.id;
-    made.disabled = busy;
+    const made = choiceButton(choice, index, element("span", "share", share));
+    made.prepend(filled(choice.share || 0));
+    made.classList.toggle("first", choice.id === first);
     made.setAttribute("aria-label", `${index < KEYS ? `${index + 1}: ` : ""}${choice.name}, ${share}`);
     return element("li", "", made);
   }));
@@ -192,40 +142,33 @@ function showNearest(item) {
   by("near").hidden = !item.nearest.length;
   by("nearest").className = pictured ? "nearest" : "nearest plain";
   by("nearest").replaceChildren(...item.nearest.map((image) => {
-    const img = new Image();
-    img.alt = "";
-    img.dataset.src = `training/${image.row}`;
-    img.onerror = () => setTimeout(() => { // the server was busy, or the file is gone
-      img.onerror = null;
-      img.src = `training/${image.row}?again`;
-    }, RETRY);
+    const img = image.has_picture ? smallPicture(`training/${image.row}`) : "";
     const file = element("span", "file", image.name.split("/").pop());
     file.title = image.name;
-    return element("li", "", image.has_picture ? img : "", element("span", "class", image.label), file);
+    return element("li", "", img, element("span", "class", image.label), file);
   }));
 }
 
 // --- clicks -----------------------------------------------------------------------------------
 
-async function label(category) {
-  if (!current || busy) return;
-  if (!isSeen()) return;
+async function assign(category) {
+  if (!current || busy || !isSeen()) return;
   const name = categories.find((each) => each.id === category).name;
   const shown = document.querySelector(`[data-category="${category}"]`);
-  if (shown) shown.classList.add("chosen");
-  const answer = await click("label", { item: current.id, category });
+  if (shown) press(shown, true);
+  const answer = await send("label", { item: current.id, category });
   if (answer) say(answer.outcome === "kept" ? `saved: ${name}` : answer.message);
 }
 
 async function skip() {
   if (!current || busy || isBounce()) return;
-  const answer = await click("skip", { item: current.id });
+  const answer = await send("skip", { item: current.id });
   if (answer) say(answer.outcome === "kept" ? "skipped" : answer.message);
 }
 
 async function undo() {
   if (current && isBounce()) return;
-  const answer = await click("undo", {});
+  const answer = await send("undo", {});
   if (!answer) return;
   const back = hand.find((item) => item.id === answer.item);
   if (answer.outcome === "kept" && back) show(back);
@@ -233,14 +176,15 @@ async function undo() {
 }
 
 async function again() {
-  if (await click("again", {})) say(`the skipped ${UNIT}s are in the queue again`);
+  if (current || by("again").hidden) return;
+  if (await send("again", {})) say(`the skipped ${UNIT}s are in the queue again`);
 }
 
 function openDialog() {
   if (!current || busy) return;
   const item = current.id;
   askName(async (category) => {
-    if (current && current.id === item) await label(category.id);
+    if (current && current.id === item) await assign(category.id);
     else showTrouble(`Not labelled: another ${UNIT} is shown now.`, false);
   }, isSeen);
 }
@@ -261,7 +205,7 @@ function showPicture(item) {
     img.onerror = () => { if (current === item) showUnreadable(item); };
     if (img.getAttribute("src") && img.complete) showUnreadable(item);
   }
-  loadMore();
+  loadInTurn(waitingPictures);
   showZoom();
 }
 
@@ -273,7 +217,7 @@ async function showUnreadable(item) {
     setTimeout(() => { if (current === item) showPicture(item); }, RETRY);
     return;
   }
-  const words = (await answer.json().catch(() => ({ error: `status ${answer.status}` }))).error;
+  const words = await reasonOf(answer);
   if (current === item) put(item, element("p", "", `This image cannot be shown: ${words}. You can skip it with S.`));
 }
 
@@ -288,36 +232,25 @@ function isSeen() {
   return isShown;
 }
 
-function isBounce() {
-  return performance.now() - appeared <= BOUNCE;
-}
-
 function setSeen(now) {
   isShown = now;
   by("stage").setAttribute("aria-busy", String(!now));
 }
 
-function shownImage() {
-  return by("stage").querySelector("img");
-}
-
 function showZoom() {
   by("stage").classList.toggle("fit", !isWhole);
-  by("fit").setAttribute("aria-pressed", String(!isWhole));
-  by("whole").setAttribute("aria-pressed", String(isWhole));
+  press(by("fit"), !isWhole);
+  press(by("whole"), isWhole);
 }
 
-function fitPicture() {
-  if (isWhole) showPicture(current);
-}
+function fitPicture() { if (isWhole) showPicture(current); }
 
 // All pixels of the file, in place of the picture scaled to the screen.
 async function showWhole() {
-  if (isWhole || !shownImage()) return;
+  const shown = by("stage").querySelector("img");
+  if (isWhole || !shown) return;
   const item = current;
-  const img = new Image();
-  img.alt = shownImage().alt;
-  img.draggable = false;
+  const img = newPicture("", shown.alt);
   img.src = `whole/${item.id}`;
   try {
     await img.decode();
@@ -340,51 +273,20 @@ function toggleWhole() { return isWhole ? fitPicture() : showWhole(); }
 
 // --- small things -----------------------------------------------------------------------------
 
-function setBusy(now) {
-  busy = now;
-  document.querySelectorAll(".panel button, .done button").forEach((button) => { button.disabled = now; });
-  by("work").setAttribute("aria-busy", String(now));
-}
-
-function onKey(event) {
-  if (event.repeat || event.altKey || event.metaKey || by("dialog").open) return;
-  const key = event.key.toLowerCase();
-  if (event.ctrlKey) {
-    if (key === "z") { event.preventDefault(); undo(); }
-    return;
-  }
+function actionsOf() {
   const onButton = document.activeElement instanceof HTMLButtonElement;
-  const actions = { s: skip, u: undo, n: openDialog, f: toggleWhole, a: askAgain, ...ofWrong(label) };
-  if (/^[1-9]$/.test(key)) {
-    const choice = current && choices(current)[Number(key) - 1];
-    if (choice) label(choice.id);
-  } else if (key === "enter" && !onButton && current && current.scores.length) {
-    label(current.scores[0][0]);
-  } else if (key in actions) {
-    event.preventDefault(); // or the letter is typed into the dialog that it opens
-    actions[key]();
-  }
+  const accept = !onButton && current?.scores.length && (() => assign(current.scores[0][0]));
+  return { s: skip, f: toggleWhole, a: again, enter: accept };
 }
 
-function askAgain() { if (!current && !by("again").hidden) again(); }
-
-document.addEventListener("keydown", onKey);
 by("skip").onclick = skip;
-by("undo").onclick = undo;
 by("undo-done").onclick = undo;
 by("again").onclick = again;
-by("new").onclick = openDialog;
-if (by("wrong")) by("wrong").onclick = () => label(wrongOutline().id);
 by("fit").onclick = fitPicture;
 by("whole").onclick = showWhole;
 by("stage").addEventListener("dblclick", toggleWhole);
 window.addEventListener("pagehide", () => {
-  fetch("release", {
-    method: "POST",
-    headers: { "Content-Type": "application/json" },
-    body: JSON.stringify({ client }),
-    keepalive: true,
-  });
+  fetch("release", { ...asJson({ client }), keepalive: true });
 });
 window.addEventListener("pageshow", (event) => { if (event.persisted) refresh(); });
 // Browsers slow down the timers of a hidden page, so that its images may be in other windows now.

@@ -1,13 +1,22 @@
-// What both pages of the review share: sending clicks, loading pictures, naming a category.
+// What both pages of the review share: keys, sending clicks, loading pictures, naming a category.
+// Each has `assign` (a category), `undo`, `openDialog`, `keyed` (categories) and `actionsOf` (keys).
 const RETRY = 1_000; // ms between attempts to send a click again
 const SLOW = 400; // ms after which the page says that a click is being saved
 const PATIENCE = 30_000; // ms to wait for an answer; the server waits 20 s for another's write
 const AT_ONCE = 2; // pictures loading; a browser has six connections, and clicks need one
+const ATTEMPTS = 3; // to load a small picture: the server may be busy
+const BOUNCE = 150; // ms after an image appears in which a key was meant for the one before
+const MOVES = ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End"];
 const KEYS = 9; // categories with a number as their key
 const { unit: UNIT, wrong: WRONG } = document.documentElement.dataset; // image or particle, and
 // the category of wrong outlines, if there are outlines: it has a key of its own.
 
+let client = ""; // this window's name
+let busy = false; // a click is being saved
+let clicks = 0; // so far: an answer to what was asked before the last one is out of date
+let appeared = 0; // when an image took the place of another, in ms
 let categories = [];
+const pictures = new Map(); // image id -> <img>, loading or loaded
 let loading = 0; // pictures
 let confirmed = null; // the name that was confirmed in the dialog
 let named = null; // what to do with the category that the dialog is about
@@ -18,15 +27,10 @@ let mayName = () => true;
 class Refused extends Error {}
 class Answered extends Error {} // by the server, which could not do it now
 
-function randomName() {
-  const bytes = crypto.getRandomValues(new Uint8Array(12));
-  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
-}
-
 // A page loaded again is the same window, which can undo; its copy in another tab is another one.
 // The name is kept under a key, of which each kind of page has its own.
 async function ownName(key) {
-  const name = randomName();
+  const name = crypto.randomUUID();
   try {
     const kept = sessionStorage.getItem(key);
     if (kept && await isFree(kept)) return kept;
@@ -39,26 +43,54 @@ async function ownName(key) {
 // Take a name, for as long as the page lives, unless another page has it.
 function isFree(name) {
   return new Promise((resolve) => {
-    if (!navigator.locks) resolve(false);
-    else navigator.locks.request(name, { ifAvailable: true }, (lock) => {
+    navigator.locks.request(name, { ifAvailable: true }, (lock) => {
       resolve(Boolean(lock));
       return lock && new Promise(() => {});
     }).catch(() => resolve(false));
   });
 }
 
-async function post(path, body) {
-  const answer = await fetch(path, {
-    method: "POST",
-    headers: { "Content-Type": "application/json" },
-    body: JSON.stringify(body),
-    signal: AbortSignal.timeout(PATIENCE),
-  });
-  if (answer.ok) return answer.json();
-  const reply = await answer.json().catch(() => ({ error: `status ${answer.status}` }));
-  if (answer.status === 503) throw new Answered(reply.error);
-  throw new Refused(`Not saved: ${reply.error}`);
+function asJson(body) {
+  return { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
 }
+
+async function reasonOf(answer) {
+  return (await answer.json().catch(() => ({ error: `status ${answer.status}` }))).error;
+}
+
+async function post(path, body) {
+  const answer = await fetch(path, { ...asJson(body), signal: AbortSignal.timeout(PATIENCE) });
+  if (answer.ok) return answer.json();
+  const reason = await reasonOf(answer);
+  throw answer.status === 503 ? new Answered(reason) : new Refused(`Not saved: ${reason}`);
+}
+
+// Send a click and use its answer, which is returned: null if another click is being saved.
+async function click(path, body, use) {
+  if (busy) return null;
+  setBusy(true);
+  clicks += 1;
+  const slow = setTimeout(() => say("saving…"), SLOW);
+  try {
+    const answer = await postUntilAnswered(path, { client, click: crypto.randomUUID(), ...body });
+    await use(answer);
+    return answer;
+  } catch (error) {
+    showTrouble(error.message, false);
+    return null;
+  } finally {
+    clearTimeout(slow);
+    setBusy(false);
+  }
+}
+
+function setBusy(now) {
+  busy = now;
+  document.querySelectorAll(".panel button, .done button, .view .choices button").forEach((each) => { each.disabled = now; });
+  document.querySelector("main").setAttribute("aria-busy", String(now));
+}
+
+function isBounce() { return performance.now() - appeared <= BOUNCE; }
 
 // Send until there is an answer: the same click, which the server counts once.
 async function postUntilAnswered(path, body) {
@@ -84,9 +116,38 @@ async function postUntilAnswered(path, body) {
 
 // --- pictures ---------------------------------------------------------------------------------
 
-// A few at a time, in the order that `waiting` gives whenever one has come.
-function loadInTurn(waiting) {
-  for (const img of waiting()) {
+function newPicture(source, alt = "") {
+  const img = new Image();
+  img.alt = alt;
+  img.draggable = false;
+  img.dataset.src = source;
+  return img;
+}
+
+function smallPicture(source) {
+  const img = newPicture(source);
+  let attempts = 0;
+  img.onerror = () => {
+    attempts += 1;
+    if (attempts < ATTEMPTS) setTimeout(() => { img.src = `${source}?${attempts}`; }, RETRY);
+    else img.alt = "cannot be shown";
+  };
+  return img;
+}
+
+function keptPicture(id, make) {
+  if (!pictures.has(id)) pictures.set(id, make());
+  return pictures.get(id);
+}
+
+function dropPictures(shown) { // but those of what is shown
+  for (const id of pictures.keys()) if (!shown.some((each) => each.id === id)) pictures.delete(id);
+}
+
+// A few at a time, in the order that `listed` gives whenever one has come.
+function loadInTurn(listed) {
+  const waiting = new Set(listed().filter((img) => img && !img.getAttribute("src")));
+  for (const img of waiting) {
     if (loading >= AT_ONCE) return;
     loading += 1;
     const ended = new Promise((resolve) => {
@@ -94,7 +155,7 @@ function loadInTurn(waiting) {
       img.addEventListener("error", resolve, { once: true });
     });
     img.src = img.dataset.src;
-    ended.then(() => { loading -= 1; loadInTurn(waiting); });
+    ended.then(() => { loading -= 1; loadInTurn(listed); });
   }
 }
 
@@ -144,8 +205,7 @@ async function submitName(event) {
     try {
       category = await post("category", { name });
     } catch (error) {
-      showTrouble(error instanceof Refused ? error.message
-        : "The server does not answer: the category was not saved.", false);
+      showFailure(error, "The server does not answer: the category was not saved.");
       return;
     }
     if (!categories.some((each) => each.id === category.id)) categories.push(category);
@@ -163,11 +223,37 @@ function wrongOutline() { return categories.find(({ name }) => name === WRONG); 
 
 function numbered() { return categories.filter((category) => category !== wrongOutline()); }
 
-// The key of wrong outlines, if there are any.
-function ofWrong(use) {
-  const wrong = wrongOutline();
-  return wrong ? { x: () => use(wrong.id) } : {};
+function showMore(words = numbered().length > KEYS ? `${count(numbered().length - KEYS)} more, by name: N.` : "") {
+  by("keys").textContent = words;
+  by("keys").hidden = !words;
 }
+
+function choiceButton({ id, name }, index, ...further) {
+  const key = index < KEYS ? element("kbd", "", String(index + 1)) : element("span");
+  const made = button(() => assign(id), "", key, element("span", "label", name), ...further);
+  made.dataset.category = id;
+  made.disabled = busy;
+  made.onmousedown = (event) => event.preventDefault(); // the focus stays on the image
+  return made;
+}
+
+function assignWrong() { if (wrongOutline()) assign(wrongOutline().id); }
+
+document.addEventListener("keydown", (event) => {
+  if (event.altKey || event.metaKey || by("dialog").open || event.target.matches("select")) return;
+  if (event.repeat && !MOVES.includes(event.key)) return;
+  const numbers = keyed().slice(0, KEYS).map(({ id }, place) => [place + 1, () => assign(id)]);
+  const actions = event.ctrlKey ? { z: undo }
+    : { u: undo, n: openDialog, x: assignWrong, ...Object.fromEntries(numbers), ...actionsOf(event) };
+  const action = actions[event.key.toLowerCase()];
+  if (!action) return;
+  event.preventDefault(); // or the letter is typed into the dialog that it opens
+  action();
+});
+by("undo").onclick = () => undo();
+by("new").onclick = () => openDialog();
+by("new").onmousedown = (event) => event.preventDefault(); // the focus stays on the image
+if (by("wrong")) by("wrong").onclick = assignWrong;
 
 // --- small things -----------------------------------------------------------------------------
 
@@ -177,6 +263,10 @@ function showTrouble(words, canGiveUp) {
   by("trouble-text").textContent = words;
   by("give-up").hidden = !canGiveUp;
   by("trouble").hidden = false;
+}
+
+function showFailure(error, words = "The server does not answer. This page may be out of date; nothing is lost.") {
+  showTrouble(error instanceof Refused ? error.message : words, false);
 }
 
 function hideTrouble() { by("trouble").hidden = true; }

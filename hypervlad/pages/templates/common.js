@@ -17,6 +17,8 @@ function button(use, name, ...children) {
   return made;
 }
 
+function press(button, isPressed) { button.setAttribute("aria-pressed", String(isPressed)); }
+
 function filled(share) { // what shows a share as the length of a bar
   const made = element("span", "fill");
   made.style.width = `${100 * share}%`;

@@ -228,15 +228,13 @@ function moveThreshold(root, number, { value: given, text }) {
     field.value = text;
     move(given, text);
   };
-  slider.oninput = () => {
-    field.value = slider.value;
-    move(Number(slider.value), slider.value);
-  };
-  field.oninput = () => {
-    if (field.value === "") return;
-    slider.value = field.value;
-    move(Number(field.value), field.value);
-  };
+  [[slider, field], [field, slider]].forEach(([own, other]) => {
+    own.oninput = () => {
+      if (own.value === "") return;
+      other.value = own.value;
+      move(Number(own.value), own.value);
+    };
+  });
   root.querySelector(".reset").onclick = reset;
   root.querySelector(".controls").hidden = false;
   reset(); // also where the browser has restored what was typed
@@ -496,7 +494,10 @@ function sheet(root, { columns, unit, cards, orders, file, marks, action, links,
       mark([id], !decided.has(id));
       all(".mark", root).find((each) => each.dataset.row === button.dataset.row)?.focus();
     } else if (button) showDetails(sheets[root.dataset.sheet], found.indexOf(Number(button.dataset.row)));
-    else if (link && !getSelection().toString()) goTo(by(link.hash.slice(1)));
+    else if (link && !getSelection().toString()) {
+      window.location.hash = link.hash; // highlights the outline, and the browser leads back
+      goTo(by(link.hash.slice(1)));
+    }
   };
   part(".grid").onkeydown = (event) => {
     const buttons = all(".card", root);
@@ -579,8 +580,6 @@ const marked = new Map(all(".outlines [data-mark]").map((path) => [path.dataset.
 let drawing = null; // the figure in which outlines are drawn
 let line = null; // what is being drawn: its path and points
 
-function press(button, isPressed) { button.setAttribute("aria-pressed", String(isPressed)); }
-
 // Mark outlines or rows; what a person has changed is reviewed.
 function mark(ids, isOn, figure = marked.get(ids[0])?.closest(".field")) {
   const box = figure?.querySelector(".reviewed");
@@ -607,25 +606,24 @@ following.push(() => {
   }));
 });
 
-function click(figure, target, { shiftKey, clientX, clientY } = {}) {
-  const path = target.closest(".outlines [role=button]") || nearest(figure, clientX, clientY);
+function click(figure, target, event = {}) {
+  const path = target.closest(".outlines [role=button]") || nearest(figure, event);
   if (target.matches(".none")) {
     const [ids, own] = [all(".region", figure).map(({ dataset }) => dataset.mark), drawnIn(figure)];
     const isUndone = !own.length && ids.every((id) => decided.has(id));
     change([figure.querySelector(".reviewed").dataset.mark, ...(isUndone ? [] : ids)], isUndone ? ids : own);
   } else if (path) {
     const { mark: id, with: fibre } = path.dataset;
-    const same = fibre && shiftKey ? all(`[data-with="${fibre}"]`, figure) : [path];
+    const same = fibre && event.shiftKey ? all(`[data-with="${fibre}"]`, figure) : [path];
     mark(same.map(({ dataset }) => dataset.mark), !decided.has(id), figure);
   }
 }
 
 // The line that is nearest to the mouse.
-function nearest(figure, clientX, clientY) {
+function nearest(figure, event) {
   const svg = figure.querySelector(".lines");
-  if (!svg || clientX === undefined) return null;
-  const { a: scale, e: left, f: top } = svg.getScreenCTM();
-  const [x, y] = [(clientX - left) / scale, (clientY - top) / scale];
+  if (!svg || event.clientX === undefined) return null;
+  const [x, y, scale] = placeOf(figure, event);
   let [least, found] = [REACH / scale, null];
   for (const path of svg.children) {
     const [x1, y1, x2, y2] = path.getAttribute("d").match(/-?[\d.]+/g).map(Number);
@@ -638,22 +636,19 @@ function nearest(figure, clientX, clientY) {
 }
 
 function draw(figure) {
-  if (drawing) {
-    press(drawing.querySelector(".draw"), false);
-    drawing.querySelector(".picture").classList.remove("drawing");
-  }
   drawing = drawing === figure ? null : figure;
+  figures.forEach((each) => {
+    press(each.querySelector(".draw"), each === drawing);
+    each.querySelector(".picture").classList.toggle("drawing", each === drawing);
+  });
   if (!drawing) return;
-  press(drawing.querySelector(".draw"), true);
-  drawing.querySelector(".picture").classList.add("drawing");
   const outlines = document.querySelector(".legend [data-key=o]");
   if (!outlines.checked) outlines.click();
 }
 
 function goTo(outline) {
-  window.location.hash = outline.id; // highlights it, and the browser leads back
-  outline.scrollIntoView({ block: "center" });
-  outline.focus({ preventScroll: true });
+  outline?.scrollIntoView({ block: "center" });
+  outline?.focus({ preventScroll: true });
 }
 
 all(".legend").forEach((legend) => {
@@ -682,17 +677,18 @@ document.onkeydown = (event) => {
 function step(steps) {
   const paths = all(".outlines [role=button]").filter((path) => path.checkVisibility());
   const place = paths.indexOf(document.activeElement);
-  const next = paths[place < 0 ? 0 : place + steps];
-  next?.scrollIntoView({ block: "center" });
-  next?.focus({ preventScroll: true });
+  goTo(paths[place < 0 ? 0 : place + steps]);
+}
+
+// Where the mouse is, in the units of outlines, and the size of one on the screen.
+function placeOf(figure, { clientX, clientY }) {
+  const { a, d, e, f } = figure.querySelector(".outlines").getScreenCTM();
+  return [(clientX - e) / a, (clientY - f) / d, a];
 }
 
 function pointOf(figure, event) {
-  const svg = figure.querySelector(".outlines");
-  const { left, top, width, height } = svg.getBoundingClientRect();
-  const box = svg.viewBox.baseVal;
-  const along = (at, length) => Math.round(length * within(0, 1, at));
-  return [along((event.clientX - left) / width, box.width), along((event.clientY - top) / height, box.height)];
+  const place = placeOf(figure, event);
+  return sizeOf(figure).map((length, axis) => within(0, 2 * length, Math.round(place[axis])));
 }
 
 function pathOf([first, ...others]) {
@@ -804,8 +800,8 @@ function saveMasks() {
     const regions = all(".region", figure).filter(({ dataset }) => !decided.has(dataset.mark));
     const paths = [...regions.map((path) => path.getAttribute("d")), ...drawnIn(figure).map(pathIn)];
     const [width, height] = sizeOf(figure);
-    return { id: id + 1, image_id: id, category_id: 1,
-      segmentation: { size: [height, width], counts: runsOf(maskOf(figure, paths), width, height) } };
+    const counts = runsOf(maskOf(figure, paths), width, height);
+    return { id: id + 1, image_id: id, category_id: 1, segmentation: { size: [height, width], counts } };
   }).filter(({ segmentation }) => segmentation.counts.length > 1); // those with defects
   const categories = [{ id: 1, name: "defect" }];
   save(task.file, "application/json", JSON.stringify({ images, annotations, categories }));
