@@ -1,4 +1,4 @@
-"""Figures of defects: score maps, patches by their outcome, and the limits of detection."""
+"""Figures of defects: score maps, and the limits of detection."""
 
 from __future__ import annotations
 
@@ -10,12 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from hypervlad.common.progress import announced
-from hypervlad.defects.evaluation import (
-    PatchConfusion,
-    area_fraction_error,
-    defective_patches,
-    patch_confusion,
-)
+from hypervlad.defects.evaluation import area_fraction_error
 from hypervlad.defects.limits import NO_LIMITS, DetectionLimits
 from hypervlad.images import ReadOptions, read_mask
 from hypervlad.images.masks import mask_banner_rows
@@ -34,22 +29,12 @@ from hypervlad.pages.base import (
     one_each,
     thumbnail,
 )
-from hypervlad.pages.colours import (
-    DEFECT_FREE,
-    FALSE_ALARM,
-    FOUND,
-    GREY,
-    HIT,
-    MISSED,
-    TRUE,
-    as_rgb,
-)
+from hypervlad.pages.colours import FOUND, GREY, TRUE, as_rgb
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _SCALE_PERCENTILES = (1, 99.8)
-_MIN_WIDTH = 4.0  # inches, for the legend of patches
 # Of kinds of defects: different in lightness as well as in hue.
 _KIND_COLOURS = ("#222222", "#c05a00", "#2a7ab9", "#6a9a1f")
 _CONTRASTS = np.geomspace(0.05, 0.6, 60)
@@ -227,123 +212,6 @@ def _found_text(found: NDArray[np.bool_], truth: NDArray[np.bool_] | None) -> st
 
 def _minus(number: str) -> str:
     return number.replace("-", "−")
-
-
-class PatchConfusionDisplay(GridDisplay):
-    """Images with each patch coloured by whether it is correctly called defective or defect-free.
-
-    Parameters
-    ----------
-    images : sequence of n paths or arrays
-    predicted : sequence of n ndarray of shape (H, W)
-        True where a defect is predicted.
-    masks : sequence of n paths, arrays or None
-        True where there is a defect; None for an image without defects.
-    patch : int, default=29
-        Side of a patch, in pixels; see :func:`hypervlad.evaluation.patch_confusion`.
-    names, read_options
-        As in :class:`DefectMapDisplay`.
-
-    Attributes
-    ----------
-    confusions : list of n PatchConfusion
-
-    Raises
-    ------
-    ValueError
-        If lengths or sizes differ, or a mask cannot be read; when it is plotted, also an image.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from hypervlad.results import PatchConfusionDisplay
-    >>> image, mask = np.zeros((58, 58)), np.zeros((58, 58), dtype=bool)
-    >>> mask[:29] = True  # the upper two of four squares
-    >>> display = PatchConfusionDisplay([image], [mask], [mask], names=["a.png"]).plot()
-    >>> display.confusions[0].true_positives
-    2
-    """
-
-    _has_legend = True
-
-    def __init__(
-        self,
-        images: Sequence[Any],
-        predicted: Sequence[ArrayLike],
-        masks: Sequence[Any],
-        *,
-        patch: int = 29,
-        names: Sequence[str] | None = None,
-        read_options: ReadOptions | None = None,
-    ) -> None:
-        self.images = check_image_list(images)
-        n_images = len(self.images)
-        self.predicted = [
-            read_mask(each) for each in one_each("predicted map", predicted, n_images)
-        ]
-        rows = mask_banner_rows(read_options or ReadOptions())
-        self.truths = [
-            np.zeros(found.shape, dtype=bool)
-            if mask is None
-            else read_mask(mask, shape=found.shape, banner_rows=rows)
-            for mask, found in zip(one_each("mask", masks, n_images), self.predicted, strict=True)
-        ]
-        self.names = names_or_default(self.images, names)
-        self.read_options = read_options
-        self.patch = patch
-        self.confusions = [
-            patch_confusion(found, truth, patch)
-            for found, truth in zip(self.predicted, self.truths, strict=True)
-        ]
-
-    @property
-    def grid(self) -> Grid:
-        height = common_tile_height(found.shape for found in self.predicted)
-        return Grid(len(self.images), 3, n_lines=3, tile_height=height)
-
-    @property
-    def figure_size(self) -> tuple[float, float]:
-        width, height = super().figure_size
-        return max(width, _MIN_WIDTH), height
-
-    def _draw(self) -> None:
-        super()._draw()
-        entries = [("hit", HIT), ("false alarm", FALSE_ALARM), ("missed", MISSED)]
-        self._draw_legend([*entries, ("defect-free", DEFECT_FREE)])
-
-    def _tiles(self) -> Iterator[Tile]:
-        for image, name, found, truth, confusion in zip(
-            self.images, self.names, self.predicted, self.truths, self.confusions, strict=True
-        ):
-            pixels = self._read(image)
-            check_size(name, pixels, found)
-            called, true = (self._by_patch(region) for region in (found, truth))
-            painted = as_rgb(pixels)
-            for where, colour, strength in (
-                (called & true, HIT, 0.55),
-                (called & ~true, FALSE_ALARM, 0.55),
-                (~called & true, MISSED, 0.6),
-                (~called & ~true, DEFECT_FREE, 0.12),
-            ):
-                painted[where] = (1 - strength) * painted[where] + strength * np.asarray(colour)
-            yield Tile(thumbnail(painted, SHOWN_PIXELS), _patch_caption(name, confusion))
-
-    def _by_patch(self, region: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        patches = defective_patches(region, self.patch)
-        whole = patches.repeat(self.patch, axis=0).repeat(self.patch, axis=1)
-        return whole[: region.shape[0], : region.shape[1]]
-
-
-def _patch_caption(name: str, found: PatchConfusion) -> list[Line]:
-    return [
-        Line(name),
-        Line(
-            f"{found.true_positives} hit, {found.false_positives} false, "
-            f"{found.false_negatives} missed",
-            GREY,
-        ),
-        Line(f"F1 {found.f1:.2f}" if found.f1 == found.f1 else "nothing defective", GREY),
-    ]
 
 
 class DetectionLimitsDisplay(Display):

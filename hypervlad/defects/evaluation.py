@@ -253,7 +253,7 @@ def patch_confusion(predicted: ArrayLike, mask: ArrayLike, patch: int = 29) -> P
     """
     found, truth = as_mask(predicted, "predicted"), as_mask(mask, "mask")
     check_same_shape(found, truth, "predicted", "mask")
-    called, true = defective_patches(found, patch), defective_patches(truth, patch)
+    called, true = _defective_patches(found, patch), _defective_patches(truth, patch)
     return PatchConfusion(
         int((called & true).sum()),
         int((called & ~true).sum()),
@@ -262,7 +262,7 @@ def patch_confusion(predicted: ArrayLike, mask: ArrayLike, patch: int = 29) -> P
     )
 
 
-def defective_patches(mask: Mask, patch: int) -> NDArray[np.bool_]:
+def _defective_patches(mask: Mask, patch: int) -> NDArray[np.bool_]:
     """Return for each square whether at least a tenth of it is defective."""
     patch = check_side("patch", patch)
     starts = [np.arange(0, extent, patch) for extent in mask.shape]

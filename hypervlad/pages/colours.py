@@ -21,10 +21,6 @@ AGAINST: Colour = (0.10, 0.38, 0.92)  # blue
 # kind of colour vision can tell them apart, also on a grey print.
 FOUND: Colour = (0.80, 0.30, 0.0)
 TRUE: Colour = (0.60, 0.86, 1.0)
-HIT: Colour = (0.0, 0.70, 0.50)
-FALSE_ALARM: Colour = FOUND  # found, but not true
-MISSED: Colour = TRUE  # true, but not found
-DEFECT_FREE: Colour = (0.50, 0.50, 0.50)
 # Of classes of particles: light enough for dark pixels, with a dark border for bright ones,
 # and at least 30 apart in CIELAB, also for people who confuse red and green.
 CLASS_COLOURS = ("#5ce1ff", "#f0410a", "#ffeb00", "#a04bff", "#c8ffb4", "#d15d74")

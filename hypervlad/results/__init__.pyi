@@ -9,11 +9,7 @@ from hypervlad.classify.evidence_display import EvidenceDisplay
 from hypervlad.classify.page import write_classified_page
 from hypervlad.classify.predictions import predictions_as_bytes
 from hypervlad.classify.reports import report_on_held_out, report_on_model
-from hypervlad.defects.displays import (
-    DefectMapDisplay,
-    DetectionLimitsDisplay,
-    PatchConfusionDisplay,
-)
+from hypervlad.defects.displays import DefectMapDisplay, DetectionLimitsDisplay
 from hypervlad.defects.findings_folder import write_findings
 from hypervlad.defects.page import write_defect_report
 from hypervlad.fibres.alignment_page import write_alignment
@@ -34,7 +30,6 @@ __all__ = [
     "EvidenceDisplay",
     "OrientationDisplay",
     "ParticleDisplay",
-    "PatchConfusionDisplay",
     "ReliabilityDisplay",
     "SelectiveAccuracyDisplay",
     "model_facts",

@@ -1,9 +1,9 @@
-"""Defect maps beside images, and patches coloured by whether they are classified correctly."""
+"""Defect maps beside images."""
 
 import numpy as np
 from support.displays import colours, pictures, texts
 
-from hypervlad.results import DefectMapDisplay, PatchConfusionDisplay
+from hypervlad.results import DefectMapDisplay
 
 IMAGE = np.full((60, 90), 0.5)
 SCORES = np.zeros((60, 90))
@@ -46,22 +46,3 @@ def test_small_defects_in_large_images_are_visible():
     true, found = colours(display).values()
     assert drawn(first, true).any()
     assert drawn(second, found).any()
-
-
-def test_patches_are_coloured_by_their_outcome():
-    display = PatchConfusionDisplay([IMAGE], [SCORES >= 0.5], [MASK], patch=10).plot()
-    confusion = display.confusions[0]
-    counts = (confusion.true_positives, confusion.false_positives, confusion.false_negatives)
-    assert counts == (4, 2, 2)
-    assert texts(display) == [
-        *("image 0", "4 hit, 2 false, 2 missed", "F1 0.67"),
-        *("hit", "false alarm", "missed", "defect-free"),
-    ]
-    (picture,), outcomes = pictures(display), colours(display).values()
-    for (row, column), colour, strength in zip(
-        [(15, 25), (15, 15), (15, 45), (45, 45)], outcomes, (0.55, 0.55, 0.6, 0.12), strict=True
-    ):
-        expected = 0.5 * (1 - strength) + strength * colour
-        np.testing.assert_allclose(picture[row, column], expected)
-    nothing = PatchConfusionDisplay([IMAGE], [0 * SCORES], [None]).plot()
-    assert "nothing defective" in texts(nothing), "no F1"
