@@ -286,8 +286,6 @@ class Explanation:
     margins, probabilities : ndarray of shape (n_classes,)
     novelty : float
         As in :class:`Classification`.
-    word_maps : mapping of (str, int) to ndarray of shape (n_classes, H, W), float32
-        Evidence by position of each requested codeword, by block and number.
     """
 
     classes: np.ndarray
@@ -299,7 +297,6 @@ class Explanation:
     margins: np.ndarray
     probabilities: np.ndarray
     novelty: float
-    word_maps: Mapping[tuple[str, int], np.ndarray]
 
     @cached_property
     def maps(self) -> np.ndarray:
@@ -345,7 +342,6 @@ def explanation_of(
     return Explanation(
         classes=learner.classes_,
         blocks={name: maps.astype(np.float32) for name, maps in evidence.blocks.items()},
-        word_maps={word: maps.astype(np.float32) for word, maps in evidence.word_maps.items()},
         words=evidence.words,
         codeword_maps=evidence.codeword_maps,
         baseline=baseline,

@@ -245,14 +245,12 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         self.training_.warn_of_known([image.digest for image in encoded.info])
         return accuracy_of_read(self._decided(encoded), y, self.classes_, sample_weight)
 
-    def explain(self, image: Any, *, words: Sequence[tuple[str, int]] = ()) -> Explanation:
+    def explain(self, image: Any) -> Explanation:
         """Decompose the margins of an image: which positions are evidence for which class.
 
         Parameters
         ----------
         image : path or array
-        words : sequence of (str, int), default=()
-            Codewords to map one by one: block and number, for example ``("joint", 12)``.
 
         Returns
         -------
@@ -261,7 +259,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         Raises
         ------
         ValueError
-            If the learner has no linear part, or there is no such codeword.
+            If the learner has no linear part.
         ImageReadError
             If the image cannot be read.
         """
@@ -271,7 +269,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
                 f"explain takes one image, a path or an array, not a {type(image).__name__}: call "
                 "it for each image, as in [model.explain(image) for image in images]"
             )
-        evidence = self.encoder_.explain_vector(image, centred_weights(self.boosting_), words)
+        evidence = self.encoder_.explain_vector(image, centred_weights(self.boosting_))
         return explanation_of(self.boosting_, evidence, self.training_)
 
     def predict_set(self, images: Sequence[Any], coverage: float = 0.9) -> np.ndarray:

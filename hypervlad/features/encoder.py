@@ -47,7 +47,7 @@ from hypervlad.features.encoding import (
     encode_loaded,
     maps_fingerprint,
 )
-from hypervlad.features.explanation import ImageEvidence, check_codewords, image_evidence
+from hypervlad.features.explanation import ImageEvidence, image_evidence
 from hypervlad.features.hypercolumns import feature_maps
 from hypervlad.features.lazy_torch import check_device, usual_torch
 from hypervlad.features.loading import Batch, ImageLoader, ReadReport
@@ -549,19 +549,14 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Network
         return own
 
     @usual_torch()
-    def explain_vector(
-        self, image: Any, weights: np.ndarray, codewords: Sequence[tuple[str, int]] = ()
-    ) -> ImageEvidence:
+    def explain_vector(self, image: Any, weights: np.ndarray) -> ImageEvidence:
         """Decompose linear functions of an image's vector into contributions of its positions.
 
-        ``weights`` (n_features, M) are those of M functions. Each pair in ``codewords``, of a
-        codebook ("joint" or "per_layer.TAP") and a number, is mapped separately.
+        ``weights`` (n_features, M) are those of M functions.
         """
         check_is_fitted(self)
-        names = self.codebook_.names(self.taps_)
-        check_codewords(codewords, dict(zip(names, self.codebook_.codewords, strict=True)))
-        batch = self.loader().load_batch(image)
-        return image_evidence(batch, self.batch_encoder(), names, weights, codewords)
+        names, batch = self.codebook_.names(self.taps_), self.loader().load_batch(image)
+        return image_evidence(batch, self.batch_encoder(), names, weights)
 
     @usual_torch()
     def torch_codebook(self) -> TorchCodebook:

@@ -13,7 +13,7 @@ no position, is spread evenly over the particle. The evidence adds up to the fun
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,7 +41,6 @@ class ImageEvidence:
     blocks: dict[str, np.ndarray]  # "joint", "per_layer.TAP", "pooled", "shape": (M, H, W)
     words: dict[str, np.ndarray]  # the same by codeword, (M, K), where there are codewords
     codeword_maps: np.ndarray  # (n_codebooks, H, W), of the upright image
-    word_maps: dict[tuple[str, int], np.ndarray]  # the share of ``blocks`` of a codeword
 
 
 def image_evidence(
@@ -49,12 +48,11 @@ def image_evidence(
     encode: BatchEncoder,
     names: Sequence[str],
     weights: np.ndarray,
-    words: Sequence[tuple[str, int]] = (),
 ) -> ImageEvidence:
     """Decompose M linear functions of an image's vector, of weights (n_features, M), by position.
 
-    ``names`` are those of the codebooks; ``words`` are mapped one by one. Maps are on the positions
-    of the finest tap, or on the image's pixels where ``grid`` is "image" or a number.
+    ``names`` are those of the codebooks. Maps are on the positions of the finest tap, or on the
+    image's pixels where ``grid`` is "image" or a number.
     """
     copies = [_Copy(encode, batch, turn) for turn in range(encode.params.turns)]
     size = copies[0].size
@@ -62,14 +60,11 @@ def image_evidence(
     vector, factor = _normalised(encode, sums)
     directions = torch.from_numpy(np.ascontiguousarray(weights.T, np.float64)).to(vector.device)
     blocks, by_word = {}, {}
-    by_place: dict[tuple[str, int], torch.Tensor] = {}
     for number, block in enumerate(_blocks(directions[:, : len(factor)] * factor, sums)):
         name = names[number]
-        wanted = [word for part, word in words if part == name]
-        blocks[name], by_word[name], *each = _added(
-            [copy.evidence(number, block, size, wanted) for copy in copies]
+        blocks[name], by_word[name] = _added(
+            [copy.evidence(number, block, size) for copy in copies]
         )
-        by_place |= {(name, word): maps for word, maps in zip(wanted, each, strict=True)}
     if encode.params.is_pooled:
         means = _added([[copy.pooled()] for copy in copies])[0] / len(copies)
         pooled = finish_pooled(means, encode.params)[0]
@@ -90,7 +85,6 @@ def image_evidence(
         {name: values.cpu().numpy() for name, values in blocks.items()},
         {name: values.cpu().numpy() for name, values in by_word.items()},
         encode.codebook.assign(copies[0].maps, size)[:, 0],
-        {word: values.cpu().numpy() for word, values in by_place.items()},
     )
 
 
@@ -121,26 +115,14 @@ class _Copy:
         return [assigned.sums() for assigned in self._assigned]
 
     def evidence(
-        self,
-        number: int,
-        directions: torch.Tensor,
-        size: tuple[int, int],
-        wanted: Sequence[int],
+        self, number: int, directions: torch.Tensor, size: tuple[int, int]
     ) -> list[torch.Tensor]:
-        """Return one codebook's evidence by upright position and by codeword: (M, *size), (M, K).
-
-        Then that of each wanted codeword by position.
-        """
+        """Return one codebook's evidence by upright position, (M, *size), and codeword, (M, K)."""
         assigned = self._assigned[number]
         values = assigned.evidence(directions)
         by_word = values.new_zeros(directions.shape[:2])
-        near = assigned.words.flatten()
-        by_word.index_add_(1, near, values)
-        of_each = [values * (near == word) for word in wanted]
-        by_place, *each = (
-            self._upright(assigned.as_map(some), size) for some in (values, *of_each)
-        )
-        return [by_place, by_word, *each]
+        by_word.index_add_(1, assigned.words.flatten(), values)
+        return [self._upright(assigned.as_map(values), size), by_word]
 
     def pooled(self) -> torch.Tensor:
         return self._codebook.pooled([layer.double() for layer in self.raw], self._masks)
@@ -242,20 +224,3 @@ def _blocks(flat: torch.Tensor, like: Sequence[torch.Tensor]) -> list[torch.Tens
 
 def _added(rows: Sequence[Sequence[torch.Tensor]]) -> list[torch.Tensor]:
     return [torch.stack(list(items)).sum(0) for items in zip(*rows, strict=True)]
-
-
-def check_codewords(words: object, codewords: Mapping[str, np.ndarray]) -> None:
-    """Raise a ValueError unless each pair names a codebook and the number of a codeword."""
-    if isinstance(words, str) or not isinstance(words, Sequence | np.ndarray):
-        raise ValueError(f"words must be a list of (block, number), not {words!r}")
-    for word in words:
-        if not isinstance(word, Sequence) or isinstance(word, str) or len(word) != 2:
-            raise ValueError(
-                f"words: {word!r} is not a pair of block and number; expected a list of pairs, "
-                f"as [({next(iter(codewords))!r}, 0)]"
-            )
-        name, number = word
-        whole = isinstance(number, int | np.integer) and not isinstance(number, bool)
-        if name not in codewords or not whole or not 0 <= number < len(codewords[name]):
-            there = ", ".join(f"{each!r} (0 to {len(codewords[each]) - 1})" for each in codewords)
-            raise ValueError(f"words: there is no {(name, number)}; there are {there}")

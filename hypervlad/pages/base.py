@@ -121,9 +121,6 @@ class Tile:
     crisp: bool = False
 
 
-BLANK = Tile(np.ones((1, 1)))
-
-
 class Grid(NamedTuple):
     """Numbers of tiles, columns and lines of a caption; height of a tile over its width."""
 
@@ -169,8 +166,6 @@ class GridDisplay(Display):
         share = 1 - _LEGEND_INCHES * self._has_legend / self.figure_size[1]  # of the height
         tall = self.grid.tile_height * _TILE_INCHES
         for index, tile in enumerate(self._tiles()):
-            if tile is BLANK:
-                continue
             row, column = divmod(index, n_columns)
             left = (column * width / n_columns + _GAP_INCHES / 2) / width
             top = (row * height / n_rows + _GAP_INCHES / 2) / height

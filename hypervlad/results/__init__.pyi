@@ -1,11 +1,10 @@
-from hypervlad.classify.codewords_display import CodewordMapDisplay, CodewordPatchesDisplay
 from hypervlad.classify.displays import (
     ConfusionDisplay,
     ContactSheetDisplay,
     ReliabilityDisplay,
     SelectiveAccuracyDisplay,
 )
-from hypervlad.classify.evidence_display import EvidenceDisplay
+from hypervlad.classify.evidence_display import CodewordMapDisplay, EvidenceDisplay
 from hypervlad.classify.page import write_classified_page
 from hypervlad.classify.predictions import predictions_as_bytes
 from hypervlad.classify.reports import report_on_held_out, report_on_model
@@ -22,7 +21,6 @@ from hypervlad.particles.page import write_particles_page
 
 __all__ = [
     "CodewordMapDisplay",
-    "CodewordPatchesDisplay",
     "ConfusionDisplay",
     "ContactSheetDisplay",
     "DefectMapDisplay",

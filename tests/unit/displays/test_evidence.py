@@ -1,16 +1,15 @@
-"""Evidence maps, codeword maps, and the patches of codewords."""
+"""Evidence maps."""
 
 import dataclasses
 
 import numpy as np
 import pytest
-import tifffile
 from support.displays import pictures, texts
 from support.pages import percent
 from support.tiny import make_tiny_encoder
 
 from hypervlad import BoostedSoftmaxClassifier, MicrographClassifier
-from hypervlad.results import CodewordPatchesDisplay, EvidenceDisplay
+from hypervlad.results import EvidenceDisplay
 
 
 @pytest.fixture(scope="module")
@@ -20,8 +19,8 @@ def model(texture_images):
     return MicrographClassifier(encoder, boosting=boosting, random_state=0).fit(*texture_images)
 
 
-def signed(value, decimals=1):
-    return f"{round(float(value), decimals) + 0.0:+.{decimals}f}".replace("-", "−")
+def signed(value):
+    return f"{round(float(value), 1) + 0.0:+.1f}".replace("-", "−")
 
 
 # --- evidence -----------------------------------------------------------------------------------
@@ -78,57 +77,3 @@ def test_red_is_for_and_blue_against(model):
         assert bar[0, -1, 0] > bar[0, -1, 2]
     picture = pictures(painted(model, np.full((20, 40), 0.5), 0 * maps))[1]
     np.testing.assert_allclose(picture[..., 0], picture[..., 2])
-
-
-# --- codeword maps ------------------------------------------------------------------------------
-
-
-# --- patches ------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def patches(model, texture_images, tmp_path_factory):
-    """Of files with 2 nm per pixel."""
-    images, labels, folder = *texture_images, tmp_path_factory.mktemp("images")
-    for number, image in enumerate(images[:9]):
-        facts = {"unit": "nm", "spacing": 1.0}
-        file = folder / f"{number}.tif"
-        tifffile.imwrite(file, image, imagej=True, metadata=facts, resolution=(0.5, 0.5))
-    return CodewordPatchesDisplay.from_estimator(model, sorted(folder.iterdir()), labels[:9])
-
-
-def test_the_codewords_of_each_class_are_shown_as_patches(model, patches, texture_images):
-    images, labels = texture_images
-    shown = [str(codeword.label) for codeword in patches.codewords]
-    assert shown == np.repeat(model.classes_, 3).tolist()
-    assert patches.ax_.get_title("left").startswith("Codewords in patches 4 pixels wide (8 nm); ")
-    for codeword in patches.codewords:
-        assert 0 < len(codeword.patches) <= 6
-        assert {labels[patch.image] for patch in codeword.patches} == {codeword.label}
-        assert len({patch.image for patch in codeword.patches}) == len(codeword.patches)
-        for patch in codeword.patches:
-            top, bottom, left, right = patch.box
-            assert bottom - top == right - left == 4
-            cut = images[patch.image][top:bottom, left:right]
-            assert np.corrcoef(patch.pixels.ravel(), cut.ravel())[0, 1] > 0.99
-            assert patch.mask.shape == patch.pixels.shape
-            assert patch.mask.any()
-    flat, *_, evidence = texts(patches)[0].splitlines()
-    assert (flat, evidence) == ("flat", f"evidence {signed(patches.codewords[0].evidence, 2)}")
-    red = np.ptp(pictures(patches)[0], axis=2) > 0.01
-    np.testing.assert_array_equal(red, patches.codewords[0].patches[0].mask)
-
-
-def test_the_strongest_codewords_of_a_class_come_first(model, patches, texture_images):
-    images, labels = texture_images
-    codewords = [each for each in patches.codewords if each.label == "rings"]
-    found = [model.explain(images[i]).words for i in np.flatnonzero(labels[:9] == "rings")]
-    means = {
-        (part, k): np.mean([words[part][1, k] for words in found])
-        for part, table in found[0].items()
-        for k in range(table.shape[1])
-    }
-    expected = sorted(means, key=lambda each: -means[each])[:3]
-    assert [(each.codebook, each.number) for each in codewords] == expected
-    shown = [each.evidence for each in codewords]
-    np.testing.assert_allclose(shown, [means[each] for each in expected], rtol=0.05)

@@ -12,7 +12,6 @@ from support.displays import pictures, texts
 
 from hypervlad.results import (
     CodewordMapDisplay,
-    CodewordPatchesDisplay,
     ConfusionDisplay,
     ContactSheetDisplay,
     DefectMapDisplay,
@@ -115,7 +114,7 @@ def test_a_confusion_matrix_writes_counts_and_long_names():
 
 # --- all displays -------------------------------------------------------------------------------
 
-PATCHES, DIRECTIONS = CodewordPatchesDisplay.from_estimator, OrientationDisplay.from_image
+DIRECTIONS = OrientationDisplay.from_image
 DISPLAYS = {
     "sheet": sheet_of,
     "reliability": lambda **o: ReliabilityDisplay.from_predictions(
@@ -161,7 +160,6 @@ UNUSED = SimpleNamespace(classes_=("a", "b"))
         (CodewordMapDisplay, ([IMAGE], [WORDS[0]], [DIAGONAL]), {}, "array of integers"),
         (CodewordMapDisplay, ([IMAGE], [WORDS] * 2, [DIAGONAL]), {}, "one map for each of 1"),
         (CodewordMapDisplay, ([IMAGE], [WORDS], [DIAGONAL] * 2), {}, "number of codebooks"),
-        (PATCHES, (UNUSED, [IMAGE] * 2, "aa"), {}, "none of the 2 images is of the class 'b'"),
         (EvidenceDisplay, ([IMAGE] * 2, [None]), {}, "one explanation for each of 2 images"),
         (EvidenceDisplay, ([IMAGE], [None]), {"labels": "flat"}, r"a list: \['flat'\]"),
         (EvidenceDisplay.from_estimator, (UNUSED, IMAGE), {}, "wrap"),
