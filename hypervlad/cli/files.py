@@ -243,23 +243,19 @@ def _masks_in(files: list[Path], folder: Path) -> tuple[list[Path | None], list[
 
 def _stored_masks(files: list[Path], path: Path) -> tuple[list[Any], list[str]]:
     """Return the masks of images in a COCO file, and the names there that no image has."""
-    from hypervlad.common.files import parse_json
-    from hypervlad.common.limits import MAX_OUTLINES_VALUES
     from hypervlad.objects.outlines import find_outlines, read_outlines
+    from hypervlad.objects.polygon_files import open_json
 
     if path.suffix.lower() != ".json":
         raise ValueError(f"{path}: give a folder of masks, or masks.json of a page of defects.")
     sources = find_outlines(files, path)
-    pairs = [(image, source) for image, source in zip(files, sources, strict=True)]
-    found = [
-        None if source is None else read_outlines(source, image=image).label_image() > 0
-        for image, source in pairs
-    ]
-    content = parse_json(path.read_bytes(), MAX_OUTLINES_VALUES)
-    listed = content.get("images", []) if isinstance(content, dict) else []
-    stored = [str(each.get("file_name")) for each in listed]
-    known = [image.absolute().as_posix() for image, source in pairs if source is not None]
-    ends = {
-        "/".join(parts[-n:]) for parts in (each.split("/") for each in known) for n in range(1, 9)
-    }
-    return found, [name for name in stored if name not in ends]
+    listed, name = open_json(path, str(path)), str(path)
+    found, used = list[Any](), set[str]()
+    for image, source in zip(files, sources, strict=True):
+        mask = None
+        if source is not None:
+            mask = read_outlines(source, image=image).label_image() > 0
+            used.add(str(listed.entry_of(image, name).get("file_name")))
+        found.append(mask)
+    stored = (str(each.get("file_name")) for each in listed.images)
+    return found, [each for each in stored if each not in used]

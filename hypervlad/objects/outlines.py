@@ -36,11 +36,9 @@ from hypervlad.images.reading import decode_stored, image_name
 from hypervlad.objects.particle import Outline, Outlines, cropped
 from hypervlad.objects.polygon_files import (
     NOT_READ,
-    by_name,
     geojson_of,
     known_size,
-    listed_images,
-    read_json,
+    open_json,
     read_text,
 )
 from hypervlad.objects.shapes import Named
@@ -255,7 +253,7 @@ def _by_name(files: Sequence[Path], folder: Path) -> tuple[dict[str, list[Path]]
     of_name, file_of = defaultdict[str, list[Path]](list), dict[Path, Path]()
     # Cellpose writes _seg.npy, which is not read, beside the file of masks.
     for file in sorted(files, key=lambda file: (file.name.endswith("_seg.npy"), file)):
-        listed = by_name(_listed_images(file)) if file.suffix.lower() == ".json" else {}
+        listed = images_listed(file)
         for name, entries in listed.items():
             places = [file.joinpath(*path_parts(entry["file_name"])) for entry in entries]
             of_name[name] += places
@@ -271,10 +269,12 @@ def _is_text(file: Path) -> bool:
     return file.name.lower().endswith(_CP_OUTLINES)
 
 
-def _listed_images(file: Path) -> list[dict[str, Any]]:
-    with contextlib.suppress(OSError, ImageReadError):
-        return listed_images(_content(file, ""))
-    return []
+def images_listed(file: Path) -> dict[str, list[dict[str, Any]]]:
+    """Return the images that a file of several lists, by their names; else none."""
+    with contextlib.suppress(OSError, ImageReadError, LookupError, TypeError, AttributeError):
+        if file.suffix.lower() == ".json":
+            return open_json(file, "").by_name
+    return {}
 
 
 def _read(source: Any, shape: tuple[int, int] | None, image: Any, name: str) -> Outlines:
@@ -307,7 +307,7 @@ def _read(source: Any, shape: tuple[int, int] | None, image: Any, name: str) -> 
         size = known_size(shape, name)
         return _collect(read_regions(_content(path, name), path.stem, size, name), size, name)
     if head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"["):
-        size, named = read_json(_content(path, name), shape, image, name)
+        size, named = open_json(path, name).read(shape, image, name)
         return _collect(named, size, name)
     if _is_text(path) or re.fullmatch(rb"\s*[\d.+-][\d.,+\-eE \r\n]*", head):
         size, named = read_text(_content(path, name), shape, name)

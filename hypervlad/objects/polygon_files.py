@@ -9,6 +9,7 @@ import math
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property, lru_cache
 from itertools import compress
 from operator import not_
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from hypervlad.common.files import parse_json
-from hypervlad.common.limits import MAX_OUTLINES_VALUES, MAX_PIXELS
+from hypervlad.common.limits import MAX_OUTLINES_BYTES, MAX_OUTLINES_VALUES, MAX_PIXELS
 from hypervlad.common.wording import counted, name_some, warn_user
 from hypervlad.images.errors import ImageReadError
 from hypervlad.images.files import path_parts
@@ -42,24 +43,100 @@ NOT_READ = (
 )
 
 
-def read_json(content: bytes, shape: Any, image: Any, name: str) -> Found:
-    """Return the outlines of one image in JSON, of whatever program."""
-    entries = _parsed(content.removeprefix(_BOM), name)
-    if isinstance(entries, list):  # of features, or annotations as Segment Anything writes them
-        first = entries[0] if entries and isinstance(entries[0], dict) else {}
-        entries = {"features" if "geometry" in first else "annotations": entries}
-    if "shapes" in entries:
-        return _of_labelme(entries, shape, image, name)
-    if "annotations" in entries:
-        return _of_coco(entries, shape, image, name)
-    regions = entries.get("_via_img_metadata", entries)
-    if regions and all(isinstance(each, dict) and "regions" in each for each in regions.values()):
-        size = known_size(shape, name)
-        return size, _of_via(list(regions.values()), image, size, name)
-    if {"features", "coordinates", "geometry", "geometries"} & set(entries):
-        size = known_size(shape, name)
-        return size, _of_geojson(entries.get("features", [entries]), size, name)
-    raise ImageReadError(f"{name}: JSON, but {NOT_READ}")
+class JsonFile:
+    """A file of outlines in JSON, of whatever program, parsed once for all of its images."""
+
+    def __init__(self, content: bytes) -> None:
+        entries = parse_json(content.removeprefix(_BOM), MAX_OUTLINES_VALUES)
+        if isinstance(entries, list):  # of features, or annotations as Segment Anything writes them
+            first = entries[0] if entries and isinstance(entries[0], dict) else {}
+            entries = {"features" if "geometry" in first else "annotations": entries}
+        self.content = entries
+        regions = entries.get("_via_img_metadata", entries)
+        are_of_via = regions and all(
+            isinstance(each, dict) and "regions" in each for each in regions.values()
+        )
+        #: Of the VGG Image Annotator: its images, with their ``file_name`` as in COCO.
+        self.of_via = [
+            {**each, "file_name": each["filename"]}
+            for each in (regions if are_of_via else {}).values()
+        ]
+
+    @cached_property
+    def images(self) -> list[dict[str, Any]]:
+        """What a file of COCO or VIA says of each image."""
+        found = self.content.get("images", self.of_via)
+        if not found and "image" in self.content:  # as Segment Anything writes it
+            return [self.content["image"]]
+        if not found and "annotations" in self.content:
+            ids = dict.fromkeys(each.get("image_id") for each in self.content["annotations"])
+            return [{} if each is None else {"id": each} for each in ids or [None]]
+        return list(found)
+
+    @cached_property
+    def by_name(self) -> dict[str, list[dict[str, Any]]]:
+        """Images by their paths and names, with and without suffix."""
+        found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for entry in self.images:
+            parts = path_parts(str(entry.get("file_name") or ""))
+            for name in {"/".join(parts), *parts[-1:]} - {""}:
+                for key in {name, Path(name).with_suffix("").as_posix()}:
+                    found[key].append(entry)
+        return found
+
+    @cached_property
+    def annotations(self) -> dict[str, list[dict[str, Any]]]:
+        """Annotations of COCO by the identifier of their image, "" if they have none."""
+        found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for each in self.content["annotations"]:
+            found[_id_of(each, "image_id")].append(each)
+        return found
+
+    def read(self, shape: Any, image: Any, name: str) -> Found:
+        """Return the outlines of one image."""
+        if "shapes" in self.content:
+            return _of_labelme(self.content, shape, image, name)
+        if "annotations" in self.content:
+            return _of_coco(self, shape, image, name)
+        if self.of_via:
+            size = known_size(shape, name)
+            return size, _of_via(self.entry_of(image, name), size, name)
+        if {"features", "coordinates", "geometry", "geometries"} & set(self.content):
+            size = known_size(shape, name)
+            return size, _of_geojson(self.content.get("features", [self.content]), size, name)
+        raise ImageReadError(f"{name}: JSON, but {NOT_READ}")
+
+    def entry_of(self, image: Any, name: str) -> dict[str, Any]:
+        """Return what a file of several images says of one."""
+        if len(self.images) == 1 and (image is None or "file_name" not in self.images[0]):
+            return self.images[0]
+        if image is None or isinstance(image, int | np.integer):
+            found = [each for each in self.images if _id_of(each) == str(image)]
+        else:
+            found = matches_by_name(Path(image).absolute(), self.by_name)
+        if len(found) != 1:
+            known = [str(entry.get("file_name", entry.get("id"))) for entry in self.images]
+            raise ImageReadError(
+                f"{name}: outlines of {counted(len(known), 'image')}, {name_some(known)}; give the "
+                f"name or the id of one as image, not {image!r}"
+            )
+        return found[0]
+
+
+def open_json(path: Path, name: str) -> JsonFile:
+    """Read a file, or return it as it was read last: a file of many images is asked for each."""
+    status = path.stat()
+    if status.st_size > MAX_OUTLINES_BYTES:
+        raise ImageReadError(f"{name}: more than {MAX_OUTLINES_BYTES:,} bytes; split it")
+    try:
+        return _opened(path.absolute(), status.st_mtime_ns, status.st_size)
+    except ValueError as error:
+        raise ImageReadError(f"{name}: not JSON to be read ({error}); split it?") from error
+
+
+@lru_cache(maxsize=1)
+def _opened(path: Path, *_version: int) -> JsonFile:
+    return JsonFile(path.read_bytes())
 
 
 def known_size(shape: Any, name: str) -> tuple[int, int]:
@@ -68,13 +145,6 @@ def known_size(shape: Any, name: str) -> tuple[int, int]:
     height, width = map(int, shape)
     check_size(height, width, name, MAX_PIXELS)
     return height, width
-
-
-def _parsed(content: bytes, name: str) -> Any:
-    try:
-        return parse_json(content, MAX_OUTLINES_VALUES)
-    except ValueError as error:
-        raise ImageReadError(f"{name}: not JSON to be read ({error}); split it?") from error
 
 
 def _left_out(keys: Sequence[str], n: int, what: str, why: str, name: str) -> None:
@@ -86,21 +156,18 @@ def _left_out(keys: Sequence[str], n: int, what: str, why: str, name: str) -> No
 # --- COCO -----------------------------------------------------------------------------------------
 
 
-def _of_coco(content: Mapping[str, Any], shape: Any, image: Any, name: str) -> Found:
-    annotations = content["annotations"]
-    images = content.get("images", [content["image"]] if "image" in content else None)
-    if images is None:
-        ids = dict.fromkeys(each.get("image_id") for each in annotations)
-        images = [{} if each is None else {"id": each} for each in ids or [None]]
-    entry = _entry_of(image, images, name)
+def _of_coco(file: JsonFile, shape: Any, image: Any, name: str) -> Found:
+    entry, n = file.entry_of(image, name), len(file.content["annotations"])
+    annotations = file.content["annotations"]
     if "id" in entry:  # programs write identifiers as numbers or as text
-        of_entry = _id_of(entry)
-        own = [_id_of(each, "image_id") in (of_entry, "") for each in annotations]
-        if len(images) == 1:
-            others = [str(each["image_id"]) for each in compress(annotations, map(not_, own))]
-            why = "of an image that is not in the file"
-            _left_out(others, len(own), "annotation", why, name)
-        annotations = list(compress(annotations, own))
+        annotations = file.annotations[_id_of(entry)] + file.annotations[""]
+        if len(file.images) == 1:
+            keys = [
+                key
+                for key, own in file.annotations.items()
+                for _ in (() if key in (_id_of(entry), "") else own)
+            ]
+            _left_out(keys, n, "annotation", "of an image that is not in the file", name)
     are_crowds = [str(each.get("iscrowd") or 0) not in ("0", "False") for each in annotations]
     crowds = [str(each.get("id", "?")) for each in compress(annotations, are_crowds)]
     if len(crowds) < len(annotations):
@@ -118,7 +185,7 @@ def _of_coco(content: Mapping[str, Any], shape: Any, image: Any, name: str) -> F
     size = known_size((*listed, *sizes, shape)[0], name)
     if any(list(each) != list(size) for each in sizes):
         raise ImageReadError(f"{name}: run lengths of an image of another size than {size}")
-    classes = {str(each["id"]): str(each["name"]) for each in content.get("categories", ())}
+    classes = {str(each["id"]): str(each["name"]) for each in file.content.get("categories", ())}
     found = (
         (
             str(each.get("id", number)),
@@ -144,48 +211,6 @@ def _rings_of(polygons: Any) -> list[Ring]:
     """Return the polygons of an annotation: lists of x, y, ..., or one such list."""
     flat = [polygons] if polygons and isinstance(polygons[0], int | float) else polygons
     return [np.reshape(np.array(ring, float), (-1, 2)) for ring in flat]
-
-
-def _entry_of(image: Any, entries: Sequence[dict[str, Any]], name: str) -> dict[str, Any]:
-    """Return what a file of several images says of one."""
-    if len(entries) == 1 and (image is None or "file_name" not in entries[0]):
-        return entries[0]
-    if image is None or isinstance(image, int | np.integer):
-        found = [each for each in entries if image is not None and _id_of(each) == str(image)]
-    else:
-        found = matches_by_name(Path(image).absolute(), by_name(entries))
-    if len(found) != 1:
-        known = [str(entry.get("file_name", entry.get("id"))) for entry in entries]
-        raise ImageReadError(
-            f"{name}: outlines of {counted(len(entries), 'image')}, {name_some(known)}; give the "
-            f"name or the id of one as image, not {image!r}"
-        )
-    return found[0]
-
-
-def by_name(entries: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """Return images of a file by their paths and names there, with and without suffix."""
-    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for entry in entries:
-        parts = path_parts(str(entry.get("file_name") or ""))
-        if not parts:
-            continue
-        for name in {"/".join(parts), *parts[-1:]}:
-            for key in {name, Path(name).with_suffix("").as_posix()}:
-                found[key].append(entry)
-    return found
-
-
-def listed_images(content: bytes) -> list[dict[str, Any]]:
-    """Return the images that a file of several lists, with their ``file_name``; else none."""
-    try:
-        entries = _parsed(content, "")
-        via = entries.get("_via_img_metadata", entries)
-        if "images" not in entries and all("regions" in each for each in via.values()):
-            return [{"file_name": each["filename"]} for each in via.values()]
-        return [each for each in entries["images"] if isinstance(each["file_name"], str)]
-    except (LookupError, TypeError, AttributeError, ImageReadError):
-        return []
 
 
 # --- labelme and VIA ------------------------------------------------------------------------------
@@ -241,11 +266,8 @@ def _box(top: float, left: float, bottom: float, right: float) -> Ring:
     return np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
 
 
-def _of_via(
-    entries: Sequence[dict[str, Any]], image: Any, size: tuple[int, int], name: str
-) -> Iterator[Named]:
+def _of_via(entry: Mapping[str, Any], size: tuple[int, int], name: str) -> Iterator[Named]:
     """Yield the regions of the VGG Image Annotator; a class if they have one attribute."""
-    entry = _entry_of(image, [{**each, "file_name": each["filename"]} for each in entries], name)
     regions = entry["regions"]
     regions = list(regions.values()) if isinstance(regions, dict) else regions
     no_areas = list[str]()
