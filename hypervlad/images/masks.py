@@ -266,11 +266,11 @@ def as_mask(mask: Any, name: str) -> NDArray[np.bool_]:
 
 
 def _stored_grey(path: Any, name: str) -> NDArray[Any]:
-    if is_partly_transparent(path):
+    stored = decode_stored(path, name)
+    if stored.stored is None and is_partly_transparent(path):
         raise ImageReadError(
             f"{name}: a mask with a transparent layer; export it flattened, white on black"
         )
-    stored = decode_stored(path, name)
     values = stored.pixels
     if values.ndim == 2:
         warn_of_display(stored, name)

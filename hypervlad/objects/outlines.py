@@ -317,11 +317,11 @@ def _read(source: Any, shape: tuple[int, int] | None, image: Any, name: str) -> 
 
 def _of_image(path: Path, name: str) -> Outlines:
     """Read a label image: as its values are stored, or by its colours."""
-    if is_partly_transparent(path):
+    stored = decode_stored(path, name)
+    if stored.stored is None and is_partly_transparent(path):
         raise ImageReadError(
             f"{name}: labels with a transparent layer; export them flattened, on black"
         )
-    stored = decode_stored(path, name)
     values, is_lossy = stored.pixels, stored.is_lossy
     warn_of_display(stored, name)
     if values.ndim == 3 and not is_lossy:

@@ -35,6 +35,7 @@ from hypervlad.objects.shapes import (
 )
 
 _BOM = b"\xef\xbb\xbf"  # of UTF-8, as some programs of Windows begin a file
+_CLASSES_OF_VIA = ("class", "type", "label", "category", "kind")  # attributes of regions
 _NO_OBJECTS = ("root", "tma_core", "tma core")  # types of objects of QuPath
 Found = tuple[tuple[int, int], Iterable[Named]]  # the size of the image, and its outlines
 NOT_READ = (
@@ -267,12 +268,14 @@ def _box(top: float, left: float, bottom: float, right: float) -> Ring:
 
 
 def _of_via(entry: Mapping[str, Any], size: tuple[int, int], name: str) -> Iterator[Named]:
-    """Yield the regions of the VGG Image Annotator; a class if they have one attribute."""
+    """Yield the regions of the VGG Image Annotator; a class if one of their attributes is one."""
     regions = entry["regions"]
     regions = list(regions.values()) if isinstance(regions, dict) else regions
-    no_areas = list[str]()
+    no_areas, unclear = list[str](), list[str]()
     for number, each in enumerate(regions, start=1):
         own, attributes = each["shape_attributes"], each.get("region_attributes") or {}
+        if classes := [key for key in attributes if key.lower() in _CLASSES_OF_VIA]:
+            attributes = {key: attributes[key] for key in classes[:1]}
         if (ring := _of_via_shape(own)) is None:
             no_areas.append(str(own["name"]))
             continue
@@ -283,9 +286,15 @@ def _of_via(entry: Mapping[str, Any], size: tuple[int, int], name: str) -> Itera
             for own_text in attributes.values()
         )
         texts = [text for each in chosen for text in each if isinstance(text, str) and text]
-        class_name = texts[0] if len(texts) == 1 else ""
-        yield str(number), class_name, fill_polygons([[ring]], size)
+        if len(texts) > 1:
+            unclear.append(" and ".join(attributes))
+        yield str(number), texts[0] if len(texts) == 1 else "", fill_polygons([[ring]], size)
     _left_out(no_areas, len(regions), "region", "of a type without an area", name)
+    if unclear:
+        warn_user(
+            f"{name}: {counted(len(unclear), 'region')} without a class, as several attributes "
+            f"could be one: {name_some(list(dict.fromkeys(unclear)))}; call the right one class"
+        )
 
 
 def _of_via_shape(own: Mapping[str, Any]) -> Ring | None:

@@ -157,7 +157,7 @@ def find_in_images(
                         # Before its outlines: a field without outlines is searched again.
                         folder.searched.add(row)
                         own_files.write(name, found, row["pixel_size_nm"])
-                        if by_person is not None:
+                        if by_person is not None and row["corrected_in"]:
                             own_files.note_used(name, *by_person, found)
                             used.append(f"{name} ({by_person[0]})")
                     elif row["pixel_size_nm"] and not there.pixel_size and file.suffix == ".tif":
@@ -248,8 +248,15 @@ def _outlined(
     own = read_named(image, options, str(image))
     shape = own.pixels.shape[:2]
     if drawn is not None:
-        found = read_outlines(drawn[0], shape=shape, image=name)
-    else:
+        try:
+            found = read_outlines(drawn[0], shape=shape, image=name)
+        except ImageReadError as error:
+            if drawn[0].parent != image.parent:
+                raise
+            # Beside an image, other files may be called like it: of a microscope, for instance.
+            warn_user(f"not used as corrected outlines: {error}")
+            drawn = None
+    if drawn is None:
         found = Outlines.of(outline(image), str(image)) if there is None else there
     check_same_size(found, own.pixels, str(image))
     found = replace(found, pixel_size=own.pixel_size)
