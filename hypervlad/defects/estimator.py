@@ -32,13 +32,7 @@ from hypervlad.common.constraints import (
 from hypervlad.common.limits import MAX_INPUT_SIDE
 from hypervlad.common.progress import announced
 from hypervlad.common.wording import warn_user
-from hypervlad.defects.cells import (
-    CellMaps,
-    ReferenceCells,
-    ReferenceCellsFit,
-    resized,
-    sharpened,
-)
+from hypervlad.defects.cells import CellMaps, resized, sharpened
 from hypervlad.defects.findings import Finding, RegionRule
 from hypervlad.defects.labelled import (
     DefectLabels,
@@ -94,7 +88,7 @@ def _has_labels(scorer: PatchDefectScorer) -> bool:
 class _Fitted:
     """What `PatchDefectScorer.fit` learns."""
 
-    model: NormalImages | ReferenceCells | LabelledCells | LabelledWindows
+    model: NormalImages | LabelledCells | LabelledWindows
     held_out: HeldOutScores
     keys: Collection[str]  # digests of all images
     threshold: float
@@ -137,10 +131,6 @@ class PatchDefectScorer(ImageEstimator):
         Only without labels.
     n_codewords : int, default=128
         Codewords of defect-free cells; not used with labels.
-    n_references : int or None, default=None
-        Compare cells with those of this many defect-free images (in all, at most 100,000 cells)
-        instead of codewords, as in :func:`hypervlad.models.presets.anomalydino`; only without
-        labels.
     aligned : bool, default=False
         Whether all images show the same part in the same position. Scores are then relative to the
         same position in the other images; only without labels.
@@ -158,7 +148,7 @@ class PatchDefectScorer(ImageEstimator):
     Attributes
     ----------
     encoder_ : HypercolumnVLAD
-    model_ : NormalImages, ReferenceCells, LabelledCells or LabelledWindows
+    model_ : NormalImages, LabelledCells or LabelledWindows
         Scores cells or windows.
     threshold_ : float
         The lowest score that is called anomalous; see :meth:`set_threshold`.
@@ -195,7 +185,6 @@ class PatchDefectScorer(ImageEstimator):
         "fpr": [Number(above=0, below=1, meaning="a share of images")],
         "n_planted": [Integer(0, 100_000)],
         "n_codewords": [Integer()],
-        "n_references": [Integer(), None],
         "aligned": [Boolean()],
         "boosting": [InstanceOf(BoostedSoftmaxClassifier, "a BoostedSoftmaxClassifier"), None],
         "tile_size": [TILE_SIDES],
@@ -209,8 +198,8 @@ class PatchDefectScorer(ImageEstimator):
 
     encoder_: Annotated[HypercolumnVLAD, Part(HypercolumnVLAD)]
     model_: Annotated[
-        NormalImages | ReferenceCells | LabelledCells | LabelledWindows,
-        Part(NormalImages, ReferenceCells, LabelledCells, LabelledWindows),
+        NormalImages | LabelledCells | LabelledWindows,
+        Part(NormalImages, LabelledCells, LabelledWindows),
     ]
     threshold_: Annotated[float, Value(float)]
     region_rule_: Annotated[RegionRule, Part(RegionRule)]
@@ -230,7 +219,6 @@ class PatchDefectScorer(ImageEstimator):
         fpr: float = 0.05,
         n_planted: int = 120,
         n_codewords: int = 128,
-        n_references: int | None = None,
         aligned: bool = False,
         boosting: BoostedSoftmaxClassifier | None = None,
         tile_size: int = 2048,
@@ -243,7 +231,6 @@ class PatchDefectScorer(ImageEstimator):
         self.fpr = fpr
         self.n_planted = n_planted
         self.n_codewords = n_codewords
-        self.n_references = n_references
         self.aligned = aligned
         self.boosting = boosting
         self.tile_size = tile_size
@@ -301,11 +288,6 @@ class PatchDefectScorer(ImageEstimator):
         if labels.is_known and self.aligned:
             raise ValueError(
                 "aligned=True compares places of defect-free images; it cannot be used with labels"
-            )
-        if self.n_references is not None and (labels.is_known or self.aligned):
-            raise ValueError(
-                "n_references compares with defect-free images, at all places; it cannot be used "
-                f"with {'labels' if labels.is_known else 'aligned=True'}"
             )
         with TemporaryDirectory(prefix="hypervlad-") as folder, announced(len(images)):
             tiling = Tiling(self.tile_size, folder)
@@ -491,11 +473,7 @@ class PatchDefectScorer(ImageEstimator):
         def read(position: int) -> PreparedImage:
             return reader.read(images[position], image_name(images[position]))
 
-        fit: Any
-        if self.n_references is None:
-            fit = NormalImagesFit(maps, len(images), self.n_codewords, self.aligned, seed)
-        else:
-            fit = ReferenceCellsFit(maps, read, self.n_references, seed)
+        fit = NormalImagesFit(maps, len(images), self.n_codewords, self.aligned, seed)
         blank = []
         for position, image in reader.stream(images, "cells"):
             fit.add(position, image)

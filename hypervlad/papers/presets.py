@@ -19,18 +19,16 @@ from hypervlad.classify.estimator import MicrographClassifier
 from hypervlad.common.base import Estimator
 from hypervlad.common.limits import MAX_KERAS_BYTES
 from hypervlad.common.wording import name_some
-from hypervlad.defects.estimator import PatchDefectScorer
 from hypervlad.features.encoder import HypercolumnVLAD
 from hypervlad.features.network import tap_names
 from hypervlad.features.patches import ANOMALOUS, NORMAL
-from hypervlad.features.registry import get_backbone
 from hypervlad.features.weights import WeightsNotFoundError
 from hypervlad.images.microscopy import import_extra
 from hypervlad.papers.patch_cnn import PatchCNNClassifier, build_patch_network
 from hypervlad.papers.training import Curves
 from hypervlad.papers.transfer import TransferClassifier
 
-__all__ = ["anomalydino", "anyloc", "carrillo2020", "luo2021", "modarres2017"]
+__all__ = ["anyloc", "carrillo2020", "luo2021", "modarres2017"]
 
 _VGG16_TAPS = ("features.3", "features.8", "features.15", "features.22", "features.29")
 _FACETS = ("token", "value")
@@ -258,58 +256,6 @@ def anyloc(
         sampling="anyloc",
     )
     return _with(MicrographClassifier(encoder), parameters)
-
-
-def anomalydino(
-    backbone: str = "timm/vit_small_patch14_dinov2.lvd142m",
-    *,
-    n_references: int = 16,
-    **parameters: Any,
-) -> PatchDefectScorer:
-    """Return a label-free scorer like AnomalyDINO (Damm et al. 2025), unfitted.
-
-    The score of a cell is the cosine distance of its token, in a transformer's last block, from the
-    nearest token of a few defect-free images and their turned copies [1]_.
-
-    Parameters
-    ----------
-    backbone : str, default="timm/vit_small_patch14_dinov2.lvd142m"
-        A network of timm (``pip install "hypervlad[timm]"``), or another one.
-    n_references : int, default=16
-        Defect-free images to compare with, chosen at random; the paper has 1 to 16.
-    **parameters
-        Others of :class:`PatchDefectScorer` and of :class:`HypercolumnVLAD`. ``tile_size`` is 518
-        by default, the size of DINOv2's training images.
-
-    Returns
-    -------
-    PatchDefectScorer
-
-    Notes
-    -----
-    Unlike in the paper, images keep their size, the background is not masked, copies are turned by
-    right angles only, and tokens are those before the last normalisation layer.
-
-    References
-    ----------
-    .. [1] S. Damm, M. Laszkiewicz, J. Lederer and A. Fischer, "AnomalyDINO: boosting patch-based
-       few-shot anomaly detection with DINOv2", WACV 2025 (arXiv 2405.14529).
-
-    Examples
-    --------
-    >>> from hypervlad.papers.presets import anomalydino
-    >>> scorer = anomalydino("timm/test_vit", weights="random", n_references=4)
-    >>> scorer.n_references, scorer.encoder.taps
-    (4, ('blocks.5',))
-    """
-    encoder = HypercolumnVLAD(
-        backbone,
-        taps=get_backbone(backbone).taps[-1:],
-        image_size=None,
-        n_codewords=1,  # nothing uses it
-    )
-    scorer = PatchDefectScorer(encoder, n_references=n_references, tile_size=518)
-    return _with(scorer, parameters)
 
 
 # --- published weights of `carrillo2020`, in HDF5 files of Keras 1 --------------------------------

@@ -158,8 +158,8 @@ TABLE = [
     ),
     Row(
         "defect scorer",
-        DefectScorerOnRows(WINDOWS, patch=1, n_references=2, random_state=0),
-        is_dear=True,  # each model is compared with planted spots and turned copies
+        DefectScorerOnRows(WINDOWS, patch=1, random_state=0),
+        is_dear=True,  # each model is compared with planted spots
     ),
     Row(
         "alignment",

@@ -40,7 +40,7 @@ from hypervlad.models import (
     default_encoder,
     default_patch_encoder,
 )
-from hypervlad.models.presets import anomalydino, carrillo2020, luo2021, modarres2017
+from hypervlad.models.presets import carrillo2020, luo2021, modarres2017
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -173,12 +173,6 @@ def with_patches(images, labels):
     return Case(model, (patches, ["normal"] * 8 + ["anomalous"] * 4), given.calls)
 
 
-def anomaly_dino(_images, _labels):
-    large = [surface(seed, (64, 96)) for seed in range(6)]
-    model = anomalydino("tiny", n_references=3, fpr=0.3, tile_size=64, **NETWORK)
-    return Case(model, (large,), of_defects(large[:3]))
-
-
 def alignment(_images, _labels):
     wires, truths = make_fibre_images(4, aligned=0.5, size=72, random_state=0)
     maps = [truth.aligned_map(window=24) for truth in truths]
@@ -231,7 +225,6 @@ MAKERS = {
     "classifier": classifier,
     "luo2021": luo,
     "normal": normal,
-    "anomalydino": anomaly_dino,
     "masks": with_masks,
     "patches": with_patches,
     "alignment": alignment,
@@ -467,7 +460,6 @@ VALUES = {
     "n_iter_no_change": ([1, None], [0, 2.5, True, "1"]),
     "n_jobs": ([1, -1, None], [2.5, "1", True]),
     "n_planted": ([0, 100_000], [-1, 100_001, 2.5, True, None]),
-    "n_references": ([1, None], [0, 2.5, True, "1"]),
     "on_error": (["raise", "skip"], ["Skip", None, 0]),
     "patch": ([1, 2**16], [0, 2**16 + 1, 2.5, True, None]),
     "patience": COUNT,

@@ -223,7 +223,6 @@ MASK = np.zeros((48, 60), bool)
         ({"encoder": HypercolumnVLAD()}, {}, "resizes images to 224 pixels"),
         ({"encoder": HypercolumnVLAD(image_size=None, turns=2)}, {}, "turns must be 1"),
         ({"aligned": True}, {"masks": [None, None, ~MASK]}, "aligned=True compares places of def"),
-        ({"n_references": 2}, {"masks": [None, None, ~MASK]}, "cannot be used with labels"),
         ({}, {"masks": [None, None, MASK[:, 1:]]}, "image 2 .* 48 x 59 .*an image of 48 x 60"),
         ({}, {"masks": [MASK] * 3}, "the masks mark no cell as defective"),
         ({}, {"masks": [~MASK] * 3}, "the masks leave no cell without defects"),
@@ -251,7 +250,6 @@ FACTS = {
         (f"{RULE}/usual", float("inf")),
     ],
     "masks": [(f"{MODEL}/learner/state/fitted/classes_/values", ["a", "b"])],
-    "references": [],
 }
 ARRAYS = {
     "normal": [
@@ -263,14 +261,13 @@ ARRAYS = {
         ("model_.weights", np.array([0, 0, 0, 1], np.float32)),
     ],
     "masks": [],
-    "references": [("model_.cells", np.full((3, 24), 0.5, np.float32))],
 }
 
 
 @pytest.mark.parametrize("kind", list(FACTS))
 def test_a_damaged_state_is_an_error(scorer, good, bad, kind):
     images, masks = with_masks(2, 2, good, bad) if kind == "masks" else (good[:3], None)
-    scorer.set_params(n_planted=0, n_references=2 if kind == "references" else None)
+    scorer.set_params(n_planted=0)
     header, arrays = scorer.fit(images, masks=masks).to_state()
     PatchDefectScorer.from_state(header, dict(arrays))
     states = [(replaced(header, *each), arrays) for each in FACTS[kind]]
