@@ -5,7 +5,7 @@ from hypervlad.datasets.tem import TEM_CLASSES, make_tem_images
 from hypervlad.extraction.extract import Extraction, Plan, extract_features, plan_extraction
 from hypervlad.extraction.table import FeatureFileError, load_features
 from hypervlad.folders.check import check_image_folder, compare_image_folders
-from hypervlad.folders.folder import load_image_folder, load_patch_folder, write_patch_folder
+from hypervlad.folders.folder import load_image_folder
 from hypervlad.folders.groups import ImageFolderError, ImageFolderWarning
 from hypervlad.folders.pixel_sizes import load_pixel_sizes
 from hypervlad.folders.report import BadFile, CopySet, FolderComparison, FolderReport
@@ -31,11 +31,9 @@ __all__ = [
     "extract_features",
     "load_features",
     "load_image_folder",
-    "load_patch_folder",
     "load_pixel_sizes",
     "make_fibre_images",
     "make_particle_fields",
     "make_tem_images",
     "plan_extraction",
-    "write_patch_folder",
 ]

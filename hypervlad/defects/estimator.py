@@ -57,7 +57,7 @@ from hypervlad.features.encoder import HypercolumnVLAD
 from hypervlad.features.encoding import check_finite
 from hypervlad.features.lazy_torch import torch, usual_torch
 from hypervlad.features.loading import warn_of_blank_training_images
-from hypervlad.features.patches import ANOMALOUS, NORMAL, WindowGrid, patches_at
+from hypervlad.features.patches import ANOMALOUS, NORMAL, WindowGrid
 from hypervlad.features.registry import get_backbone
 from hypervlad.features.windows import (
     TILE_SIDES,
@@ -116,8 +116,8 @@ class PatchDefectScorer(ImageEstimator):
     encoder : HypercolumnVLAD, optional
         `default_patch_encoder` if not given. It must have ``image_size=None``.
     patch : int, default=29
-        Side in pixels of labelled patches and of those of `score_patches`; smaller images are
-        refused.
+        Side in pixels of labelled patches, and of the squares that
+        :func:`hypervlad.evaluation.evaluate_defects` counts; smaller images are refused.
     threshold : {"fpr", "f1"}, default="fpr"
         How ``threshold_`` is chosen on held-out groups. "fpr": on average, at most the share
         ``fpr`` of the defect-free images of new groups is called anomalous, each group counting

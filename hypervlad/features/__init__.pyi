@@ -8,7 +8,6 @@ from hypervlad.features.patches import (
     map_from_patches,
     patch_positions,
     patches_at,
-    split_patches,
 )
 from hypervlad.features.registry import (
     Backbone,
@@ -35,6 +34,5 @@ __all__ = [
     "patch_positions",
     "patches_at",
     "register_backbone",
-    "split_patches",
     "tap_names",
 ]

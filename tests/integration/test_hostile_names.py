@@ -15,8 +15,6 @@ from support.commands import TINY, run, save
 from support.surfaces import PATCH, blotted, surface
 
 from hypervlad import make_fibre_images
-from hypervlad.data import load_patch_folder, write_patch_folder
-from hypervlad.features import cut_patches, split_patches
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="such names are not allowed")
 
@@ -154,16 +152,6 @@ def test_labels_of_a_review(served):
     run("review", "export", "reviewed", "-o", "labels.csv")
     check_table(Path("labels.csv"))
     assert CLASS in {row[1] for row in read_table(Path("labels.csv"))}
-
-
-@pytest.mark.usefixtures("work")
-def test_groups_of_patches():
-    images = [str(path) for path in sorted(Path("good").iterdir())]
-    patches = cut_patches(images, patch=PATCH, groups=[f"{HOSTILE}{i}" for i in range(6)])
-    write_patch_folder(split_patches(patches, random_state=0), "patches")
-    check_table(Path("patches", "groups.csv"))
-    groups = np.concatenate([part.groups for part in load_patch_folder("patches").values()])
-    assert set(groups) == {f"{HOSTILE}{i}" for i in range(6)}
 
 
 def read_table(path):

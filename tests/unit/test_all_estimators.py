@@ -96,7 +96,6 @@ def of_defects(images):
         "score_map": lambda model: model.score_map(images[-1]),
         "predict_map": lambda model: model.predict_map(images[-1]),
         "find": lambda model: model.find(images[-1]).mask,
-        "score_patches": lambda model: model.score_patches(images[-1]),
         "limits_": lambda model: model.limits_.sentences(),
         "training_": lambda model: (len(model.training_), model.training_.n_copies),
     }

@@ -1,4 +1,4 @@
-"""Patches lie where a plain loop puts them, and a split keeps what belongs together."""
+"""Patches lie where a plain loop puts them, with the labels of their masks."""
 
 import numpy as np
 import pytest
@@ -6,13 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from hypervlad.features import (
-    cut_patches,
-    map_from_patches,
-    patch_positions,
-    patches_at,
-    split_patches,
-)
+from hypervlad.features import cut_patches, map_from_patches, patch_positions, patches_at
 
 SIDES = st.tuples(st.integers(1, 40), st.integers(1, 40))
 EDGES = ("drop", "shift", "pad")
@@ -105,30 +99,12 @@ def test_labels_follow_the_defective_share():
     ]
     assert set(patches.labels[patches.image_index == 1]) == {"normal"}
     assert patches.defective[:5].tolist() == pytest.approx([1, 0, 0, 0, 0.1])
-    kept = cut_patches(images, masks, patch=10, mixed="keep")
-    assert len(kept) == 18
-    assert (kept.labels[8], kept.defective[8]) == ("normal", 0.01)
     stricter = cut_patches(images, masks, patch=10, min_fraction=0.11)
     assert (stricter.labels == "anomalous").sum() == 1
     assert_array_equal(patches.pixels[4], images[0][10:20, 10:20].astype(np.float32) / 255)
 
 
-@given(st.integers(0, 10**6))
-@settings(max_examples=25, deadline=None)
-def test_no_image_lies_on_two_sides(seed):
-    images, masks = masked_images(7)
-    patches = cut_patches(images, masks, patch=10, stride=5)
-    parts = split_patches(patches, random_state=seed)
-    sides = [set(part.image_index.tolist()) for part in parts.values()]
-    assert sum(len(side) for side in sides) == len(set.union(*sides)) == 7
-    assert all(set(part.labels) == {"anomalous", "normal"} for part in parts.values())
-    assert sum(len(part) for part in parts.values()) == len(patches)
-    again = split_patches(patches, random_state=seed)
-    assert_array_equal(again["test"].image_index, parts["test"].image_index)
-
-
 SMALL = np.zeros((12, 12))
-NINE = cut_patches([SMALL], patch=4)
 MIXED = np.arange(144).reshape(12, 12)
 
 
@@ -142,11 +118,7 @@ MIXED = np.arange(144).reshape(12, 12)
         (lambda: cut_patches([SMALL], patch=0), "patch must be a whole number of pixels"),
         (lambda: cut_patches([SMALL], patch=4, edges="wrap"), "edges must be one of.*got 'wrap'"),
         (lambda: cut_patches([SMALL], min_fraction=0), "min_fraction must be in"),
-        (lambda: cut_patches([SMALL], mixed="maybe"), "mixed must be"),
         (lambda: cut_patches([SMALL], patch=4, groups=[1, 2]), "2 groups values for 1 image"),
-        (lambda: split_patches(NINE, test_size=1), r"test_size is a share .*, in \[0, 1\)"),
-        (lambda: split_patches(NINE, validation_size=0.6, test_size=0.5), "leave nothing to"),
-        (lambda: split_patches(NINE, by="image"), "by must be 'group' or 'patch'"),
         (lambda: map_from_patches([1.0], [[0, 0], [0, 1]], (4, 4), 2), "one value for each of 2"),
         (lambda: map_from_patches([1.0], [[4, 0]], (4, 4), 2), r"\[4, 0\] lies outside .* 4 x 4"),
         (lambda: map_from_patches([np.nan], [[0, 0]], (4, 4), 2), "values must be finite"),
