@@ -33,14 +33,18 @@ print(
 # %%
 # The same 12 images, with the predicted class, its probability, and the true class.
 
-display = ContactSheetDisplay.from_predictions(
-    images[new],
-    proba,
-    classes=model.classes_,
-    y_true=labels[new],
-    n_images=12,
-    names=[f"image {i}" for i in range(60, 120)],
-)
+answers = model.classes_[proba.argmax(axis=1)]
+captions = [
+    [
+        f"image {60 + i}",
+        f"{'✗' if wrong[i] else '✓'} {answers[i]}, {proba[i].max():.0%}",
+        f"true: {labels[60 + i]}",
+    ]
+    for i in first
+]
+colours = ["#b42318" if wrong[i] else "#1a7f37" for i in first]
+shown = [images[60 + i] for i in first]
+display = ContactSheetDisplay(shown, captions, colours=colours).plot()
 display.figure_.suptitle("The 12 least certain of 60 answers")
 plt.show()
 

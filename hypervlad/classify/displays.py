@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.calibration import CalibrationDisplay
-from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
+from sklearn.metrics import ConfusionMatrixDisplay
 
 from hypervlad.images import ReadOptions
 from hypervlad.pages.base import (
@@ -18,19 +18,17 @@ from hypervlad.pages.base import (
     Line,
     Tile,
     literal,
-    names_or_default,
     one_each,
     shorten,
     thumbnail,
 )
-from hypervlad.pages.colours import GREY, RIGHT, WRONG
+from hypervlad.pages.colours import GREY
 from hypervlad.statistics.classification import Evaluation, wilson_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _MAX_WITH_COUNTS = 20  # classes
-_LABEL_LETTERS = 14  # leaves room for the confidence beside a long name
 _BAR, _LINE, _DASHED, _NOTE = "#9ec5e8", "#1f5a8c", "#888888", "#666666"
 _TICKS = np.linspace(0, 1, 6)
 _TICK_LABELS = [f"{100 * tick:.0f} %" for tick in _TICKS]
@@ -38,6 +36,8 @@ _TICK_LABELS = [f"{100 * tick:.0f} %" for tick in _TICKS]
 
 class ConfusionDisplay(Display):
     """scikit-learn's confusion matrix, labelled with counts and coloured by their share of the row.
+
+    Long names of many classes are shortened, and those of more than 20 have no counts.
 
     Parameters
     ----------
@@ -48,36 +48,14 @@ class ConfusionDisplay(Display):
     Examples
     --------
     >>> from hypervlad.results import ConfusionDisplay
-    >>> display = ConfusionDisplay.from_predictions(["SEM", "TEM", "TEM"], ["SEM", "SEM", "TEM"])
-    >>> display.matrix.tolist(), display.labels
-    ([[1, 0], [1, 1]], ['SEM', 'TEM'])
+    >>> display = ConfusionDisplay([[1, 0], [1, 1]], ["SEM", "TEM"]).plot()
+    >>> display.ax_.get_xlabel()
+    'predicted class'
     """
 
     def __init__(self, matrix: NDArray[Any], labels: Sequence[Any]) -> None:
         self.matrix = np.asarray(matrix)
         self.labels = [str(label) for label in labels]
-
-    @classmethod
-    def from_predictions(
-        cls,
-        y_true: Sequence[Any],
-        y_pred: Sequence[Any],
-        *,
-        labels: Sequence[Any] | None = None,
-        ax: Axes | None = None,
-    ) -> ConfusionDisplay:
-        """Count predictions and plot the matrix.
-
-        Parameters
-        ----------
-        y_true, y_pred : sequences of n labels
-        labels : sequence of labels, optional
-            The order of the classes; by default all labels that occur, sorted.
-        ax : matplotlib Axes, optional
-        """
-        true, predicted = ([str(label) for label in y] for y in (y_true, y_pred))
-        names = sorted({*true, *predicted}) if labels is None else [str(label) for label in labels]
-        return cls(confusion_matrix(true, predicted, labels=names), names).plot(ax=ax)
 
     @property
     def figure_size(self) -> tuple[float, float]:
@@ -285,63 +263,6 @@ class ContactSheetDisplay(GridDisplay):
         self.n_columns = n_columns
         self.read_options = read_options
 
-    @classmethod
-    def from_predictions(
-        cls,
-        images: Sequence[Any],
-        proba: ArrayLike,
-        *,
-        classes: Sequence[Any],
-        y_true: Sequence[Any],
-        select: Literal["least_certain", "mistakes", "all"] = "least_certain",
-        n_images: int = 18,
-        names: Sequence[str] | None = None,
-        read_options: ReadOptions | None = None,
-        ax: Axes | None = None,
-    ) -> ContactSheetDisplay:
-        """Select images by their predicted probabilities, and plot them.
-
-        Parameters
-        ----------
-        images : sequence of n paths or arrays
-        proba : array-like of shape (n, n_classes)
-        classes : sequence of n_classes labels
-        y_true : sequence of n labels
-        select : {"least_certain", "mistakes", "all"}, default="least_certain"
-            The images with the lowest confidence (highest probability of any class), lowest first;
-            or the wrong predictions, most confident first; or the first of the list.
-        n_images : int, default=18
-            Maximum number of images.
-        names : sequence of n str, optional
-            By default the names of the files.
-        read_options : ReadOptions, optional
-        ax : matplotlib Axes, optional
-
-        Raises
-        ------
-        ValueError
-            If the lengths differ, or ``select`` is unknown.
-        """
-        y_true = one_each("true label", y_true, len(images))
-        names = names_or_default(images, names)
-        result = Evaluation(y_true, np.asarray(proba, dtype=float), classes)
-        predicted, is_right = result.predicted, result.correct
-        chosen = _choose(result, select)[:n_images]
-        return cls(
-            [images[i] for i in chosen],
-            [
-                [
-                    names[i],
-                    f"{'✓' if is_right[i] else '✗'} {shorten(predicted[i], _LABEL_LETTERS)}, "
-                    f"{100 * result.confidence[i]:.0f} %",
-                    f"true: {y_true[i]}",
-                ]
-                for i in chosen
-            ],
-            colours=[RIGHT if is_right[i] else WRONG for i in chosen],
-            read_options=read_options,
-        ).plot(ax=ax)
-
     @property
     def grid(self) -> Grid:
         n_lines = max((len(lines) for lines in self.captions), default=0)
@@ -356,14 +277,3 @@ class ContactSheetDisplay(GridDisplay):
         if self.colours is not None and len(lines) > 1:
             lines[1] = Line(lines[1].text, self.colours[index], "bold")
         return lines
-
-
-def _choose(result: Evaluation, select: str) -> NDArray[np.intp]:
-    if select == "all":
-        return np.arange(len(result.true))
-    if select == "least_certain":
-        return np.argsort(result.confidence, kind="stable")
-    if select != "mistakes":
-        raise ValueError(f'select={select!r}; expected "least_certain", "mistakes" or "all".')
-    wrong = np.flatnonzero(~result.correct)
-    return wrong[np.argsort(-result.confidence[wrong], kind="stable")]
