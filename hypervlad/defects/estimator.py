@@ -31,7 +31,6 @@ from hypervlad.common.constraints import (
 )
 from hypervlad.common.limits import MAX_INPUT_SIDE
 from hypervlad.common.progress import announced
-from hypervlad.common.wording import warn_user
 from hypervlad.defects.cells import CellMaps, resized, sharpened
 from hypervlad.defects.findings import Finding, RegionRule
 from hypervlad.defects.labelled import (
@@ -43,7 +42,7 @@ from hypervlad.defects.labelled import (
     window_stride,
 )
 from hypervlad.defects.limits import MIN_IMAGES, DetectionLimits, measure_limits
-from hypervlad.defects.normal_images import NormalImages, NormalImagesFit
+from hypervlad.defects.normal_images import NormalImages, NormalImagesFit, warn_of_shapes
 from hypervlad.defects.thresholds import (
     HeldOutScores,
     WindowScores,
@@ -77,7 +76,6 @@ from hypervlad.statistics.splits import check_groups
 
 _PIXELS = Integer(at_most=2**16, meaning="a whole number of pixels")
 _MAX_HELD_OUT = 1000  # images; more would need memory without a better threshold
-_MAX_STRETCH = 1.1  # between the widest and the narrowest of aligned images
 
 
 def _has_labels(scorer: PatchDefectScorer) -> bool:
@@ -378,33 +376,6 @@ class PatchDefectScorer(ImageEstimator):
         """
         return np.asarray(expit(self.score_map(image)), dtype=np.float32)
 
-    @usual_torch()
-    def score_patches(self, image: Any) -> tuple[NDArray[np.floating], NDArray[np.intp]]:
-        """Score patches side by side: by the highest pixel, or as windows if patches were labelled.
-
-        Parameters
-        ----------
-        image : path or array
-
-        Returns
-        -------
-        scores : ndarray of shape (n_patches,)
-        positions : ndarray of int, shape (n_patches, 2)
-            Upper left corners in the image's own pixels, row by row. Patches have ``patch_`` pixels
-            at the encoder's ``pixel_size``, if it has one. The last row and column end at the
-            image's edge and may overlap others.
-        """
-        check_is_fitted(self)
-        prepared = self._read(image)
-        grid = WindowGrid.cover(prepared.size, self.patch_, self.patch_)
-        scale = np.divide(prepared.shape, prepared.size)
-        corners = np.round(grid.positions * scale).astype(np.intp)
-        if isinstance(self.model_, LabelledWindows):
-            return self._window_scores(self.model_, prepared, grid).ravel(), corners
-        scores, cells, _ = self._scores(prepared)
-        pixels = self._map(scores, cells, _levels(self.encoder_, prepared), prepared.size)
-        return patches_at(pixels, grid.positions, self.patch_).max(axis=(1, 2)), corners
-
     # --- many images ---------------------------------------------------------------------------
 
     @usual_torch()
@@ -481,7 +452,7 @@ class PatchDefectScorer(ImageEstimator):
                 blank.append(image.name)
         warn_of_blank_training_images(blank, len(fit.keys))
         if self.aligned:
-            _warn_of_shapes(list(fit.sizes.values()))
+            warn_of_shapes(list(fit.sizes.values()))
         keys = dict(sorted(fit.keys.items(), key=lambda item: (item[1], item[0])))
         parts = fit.parts(keys)
         of_image = models_without(keys, set(), groups, seed, fit.parts)
@@ -538,8 +509,11 @@ class PatchDefectScorer(ImageEstimator):
         """Return the scores (R, S) of cells or windows, their grid, and the score of the image."""
         if isinstance(self.model_, LabelledWindows):
             grid = WindowGrid.cover(image.size, self.patch_, self.stride_)
-            scores = self._window_scores(self.model_, image, grid)
-            return scores, grid, labelled_image_score(scores)
+            vectors = WindowVectors(self.encoder_, Tiling.of(self))
+            maps = vectors.network.padded_maps(image.tensor, image.name)
+            scores = self.model_.scores_in(vectors, maps, grid)
+            check_finite(scores[None], [image.name])
+            return scores.reshape(grid.shape), grid, labelled_image_score(scores)
         places, grid, score = self.model_.scores(CellMaps(self.encoder_, Tiling.of(self)), image)
         check_finite(np.append(places, score)[None], [image.name])
         return places, grid, score
@@ -556,15 +530,6 @@ class PatchDefectScorer(ImageEstimator):
             return grid.to_map(scores, shape, (levels.shape[0], levels.shape[1]))
         return sharpened(scores, grid, levels, shape)
 
-    def _window_scores(
-        self, model: LabelledWindows, image: PreparedImage, grid: WindowGrid
-    ) -> NDArray[np.floating]:
-        vectors = WindowVectors(self.encoder_, Tiling.of(self))
-        maps = vectors.network.padded_maps(image.tensor, image.name)
-        scores = model.scores_in(vectors, maps, grid)
-        check_finite(scores[None], [image.name])
-        return scores.reshape(grid.shape)
-
     def _read(self, image: Any) -> PreparedImage:
         (image,) = check_image_list([image])
         return WindowReader(self.encoder_.loader(), self.patch_).read(image, image_name(image))
@@ -576,16 +541,6 @@ def _levels(encoder: HypercolumnVLAD, image: PreparedImage) -> NDArray[np.float3
     weights = torch.tensor(preprocessing.std) / len(image.tensor)
     levels = torch.tensordot(weights, image.tensor, dims=1)  # without a copy of all channels
     return np.asarray(levels.add_(float(np.mean(preprocessing.mean))).numpy())
-
-
-def _warn_of_shapes(sizes: list[tuple[int, int]]) -> None:
-    narrow, wide = (rule(sizes, key=lambda size: size[1] / size[0]) for rule in (min, max))
-    if wide[1] * narrow[0] > _MAX_STRETCH * narrow[1] * wide[0]:
-        first, second = (f"{height} x {width}" for height, width in (narrow, wide))
-        warn_user(
-            f"aligned=True is for images of the same part in the same position, but one is {first} "
-            f"and another {second} pixels; fit without it, or crop the images alike",
-        )
 
 
 def _checked_threshold(name: str, value: float) -> float:

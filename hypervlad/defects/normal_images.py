@@ -14,6 +14,7 @@ from sklearn.cluster import KMeans
 from hypervlad.common.base import Array, Parts, StoredPart, Value
 from hypervlad.common.constraints import Number
 from hypervlad.common.limits import MAX_NORMAL_VALUE
+from hypervlad.common.wording import warn_user
 from hypervlad.defects.cells import (
     DESCRIPTIONS,
     MAX_EDGE_DISTANCE,
@@ -45,6 +46,7 @@ _MAX_PROFILE_IMAGES = 200  # held out, from which usual distances are learnt
 _BLOCK = 2**11  # cells whose distances are computed at once, in the processor's cache
 _ALIGNED_SHAPE = (28, 28)  # of the maps of usual distances of aligned images
 _N_ALIGNED_PLACES = math.prod(_ALIGNED_SHAPE)
+_MAX_STRETCH = 1.1  # between the widest and the narrowest of aligned images
 # A map shows where; the score of an image, whether. Each is weighted for its own purpose.
 _MAP_WEIGHTS = np.array([4, 1, 1, 1], np.float32) / 7  # the finest part shows places best
 _PLACE_SHARE = 1 / 3  # of the logarithm of a spread that is of the own place: see `standardised`
@@ -284,6 +286,17 @@ class NormalImagesFit:
     def _kept_cells(self, position: int) -> dict[int | None, Cells]:
         key, size = self.keys[position], self.sizes[position]
         return {side: self._maps.kept_cells(key, size, side) for side in SIDES}
+
+
+def warn_of_shapes(sizes: Sequence[tuple[int, int]]) -> None:
+    """Warn if aligned images of these sizes differ in their proportions."""
+    narrow, wide = (rule(sizes, key=lambda size: size[1] / size[0]) for rule in (min, max))
+    if wide[1] * narrow[0] > _MAX_STRETCH * narrow[1] * wide[0]:
+        first, second = (f"{height} x {width}" for height, width in (narrow, wide))
+        warn_user(
+            f"aligned=True is for images of the same part in the same position, but one is {first} "
+            f"and another {second} pixels; fit without it, or crop the images alike",
+        )
 
 
 def distances_of(

@@ -7,13 +7,17 @@ fine-grained localization", CVPR). Functions are pure; maps are channels last, (
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from hypervlad.features.lazy_torch import torch
 from hypervlad.features.network import TappedNetwork
+
+#: Rows of windows: bounds the memory without many small steps.
+ROWS_AT_ONCE = 16
 
 
 def turned(images: torch.Tensor, turn: int) -> torch.Tensor:
@@ -90,6 +94,52 @@ def hypercolumns_at(
         )
         blocks.append(torch.lerp(top, bottom, rows.weight[y, None]))
     return blocks
+
+
+def window_means(
+    maps: Sequence[torch.Tensor],
+    size: tuple[int, int],
+    rows: ArrayLike,
+    columns: ArrayLike,
+    side: int,
+) -> Iterator[torch.Tensor]:
+    """Average the hypercolumns of all pixels of each window, a few rows of windows at a time.
+
+    From maps (h_l, w_l, C_l) of an image of this size, and upper and left edges of R x S windows,
+    yield tensors (n, S, sum of C_l). All sizes are in pixels. A mean is linear in the maps,
+
+        mean_w x = concat_l sum_q m_l(w, q) F_l,q      m_l(w, q) = mean of U_l over the pixels of w
+
+    and m_l is a product of one small matrix for the rows and one for the columns.
+    """
+    axes = [
+        (
+            _axis_means(layer.shape[0], size[0], rows, side, layer).split(ROWS_AT_ONCE),
+            _axis_means(layer.shape[1], size[1], columns, side, layer),
+        )
+        for layer in maps
+    ]
+    for blocks in zip(*(down for down, _ in axes), strict=True):
+        means = []
+        for block, layer, (_, across) in zip(blocks, maps, axes, strict=True):
+            height, width, n_channels = layer.shape
+            narrow = (block @ layer.reshape(height, -1)).view(-1, width, n_channels)
+            means.append(across @ narrow)
+        yield torch.cat(means, dim=-1)
+
+
+def _axis_means(
+    n_cells: int, n_pixels: int, starts: ArrayLike, side: int, like: torch.Tensor
+) -> torch.Tensor:
+    """Return the weight of each cell in the mean of each window along an axis: (windows, cells)."""
+    edges = torch.as_tensor(np.asarray(starts, dtype=np.int64), device=like.device)
+    axis = axis_interpolation(n_cells, n_pixels, like.device)
+    pixels = edges[:, None] + torch.arange(side, device=like.device)
+    window = torch.arange(len(edges), device=like.device)[:, None].expand_as(pixels)
+    shares = torch.zeros(len(edges), n_cells, dtype=torch.float64, device=like.device)
+    for cells, weight in ((axis.low, 1 - axis.weight), (axis.high, axis.weight)):
+        shares.index_put_((window, cells[pixels]), weight[pixels].double(), accumulate=True)
+    return (shares / side).to(like.dtype)
 
 
 def resample_preserving_sum(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

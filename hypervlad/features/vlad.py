@@ -23,7 +23,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from hypervlad.features.hypercolumns import axis_interpolation, enlarge
+import numpy as np
+from numpy.typing import ArrayLike
+
+from hypervlad.features.hypercolumns import ROWS_AT_ONCE, axis_interpolation, enlarge
 from hypervlad.features.lazy_torch import torch
 
 # 32 MB of scores at once; larger blocks are fresh pages from the system each time.
@@ -123,6 +126,53 @@ def projected_residuals(
             for cells, weight in corners:
                 projected += own[cells, assignments] * weight.to(own.dtype)
     return total
+
+
+def window_residual_sums(
+    hypercolumns: torch.Tensor,
+    assignments: torch.Tensor,
+    codewords: torch.Tensor,
+    size: tuple[int, int],
+    rows: ArrayLike,
+    columns: ArrayLike,
+    side: int,
+) -> Iterator[torch.Tensor]:
+    """Sum residuals over the positions of each window, a few rows of windows at a time.
+
+    From hypercolumns (height, width, D) on a grid over the image, their assignments and codewords
+    (K, D), yield tensors (n, S, K, D). A position is in a window if its centre is. Other parameters
+    are those of :func:`hypervlad.features.hypercolumns.window_means`.
+    """
+    height, width = assignments.shape
+    residuals = hypercolumns - codewords[assignments]
+    low, high = _positions(width, size[1], columns, side)
+    steps = np.arange(max(1, int((high - low).max(initial=0))))
+    inside = torch.from_numpy(low[:, None] + steps < high[:, None])[:, :, None].to(residuals)
+    at = torch.from_numpy(np.minimum(low[:, None] + steps, width - 1)).to(residuals.device)
+
+    n_codewords, n_windows = len(codewords), len(low)
+    first, last = _positions(height, size[0], rows, side)
+    for start in range(0, len(first), ROWS_AT_ONCE):
+        own = slice(start, start + ROWS_AT_ONCE)
+        y = torch.arange(int(first[own].min()), int(last[own].max()), device=residuals.device)
+        # Of each row of positions and each window's columns, then of each window's rows.
+        places = torch.arange(len(y) * n_windows, device=y.device).view(-1, n_windows, 1)
+        of_codeword = (places * n_codewords + assignments[y][:, at]).flatten()
+        added = (residuals[y][:, at] * inside).flatten(0, 2)
+        of_row = added.new_zeros(len(y) * n_windows * n_codewords, added.shape[1])
+        of_row.index_add_(0, of_codeword, added)
+        low_y, high_y = (torch.from_numpy(edge[own, None]).to(y.device) for edge in (first, last))
+        is_in = ((y >= low_y) & (y < high_y)).to(residuals.dtype)
+        yield torch.tensordot(is_in, of_row.view(len(y), n_windows, *codewords.shape), dims=1)
+
+
+def _positions(
+    n_positions: int, n_pixels: int, starts: ArrayLike, side: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first position of each window along an axis, and the one after its last."""
+    centres = (np.arange(n_positions) + 0.5) * (n_pixels / n_positions)
+    edges = np.asarray(starts, dtype=np.int64)
+    return np.searchsorted(centres, edges), np.searchsorted(centres, edges + side)
 
 
 def normalize(sums: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -1,14 +1,7 @@
 """Windows of images of any size: maps put together from tiles, vectors, windows to train on.
 
-A vector consists of residual sums and mean hypercolumns.
-Let U_l enlarge layer l bilinearly to the image's pixels. The mean hypercolumn of a window w is
-linear in the map,
-
-    mean_w x = concat_l sum_q m_l(w, q) F_l,q      m_l(w, q) = mean of U_l over the pixels of w
-
-and m_l is a product of one small matrix for the rows and one for the columns. Residual sums are
-over the positions of a grid whose centres lie in the window. Both are yielded for a few rows of
-windows at a time, to save memory.
+A vector consists of residual sums and mean hypercolumns. Both are yielded for a few rows of windows
+at a time, to save memory.
 """
 
 from __future__ import annotations
@@ -16,13 +9,13 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from hypervlad.common.constraints import Integer, check_value
 from hypervlad.common.files import naming
@@ -33,10 +26,10 @@ from hypervlad.features.codebook_fit import CodebookFit, is_chosen
 from hypervlad.features.encoder import HypercolumnVLAD
 from hypervlad.features.encoding import TorchCodebook, finish_pooled, random_pixels
 from hypervlad.features.hypercolumns import (
-    axis_interpolation,
     dense_hypercolumns,
     feature_maps,
     hypercolumns_at,
+    window_means,
 )
 from hypervlad.features.lazy_torch import torch
 from hypervlad.features.loading import ImageInfo, ImageLoader, ReadReport
@@ -49,7 +42,6 @@ from hypervlad.statistics.splits import joined_groups
 # Pixels around an image, mirrored. Networks pad with zeros, which look like a dark frame.
 _BORDER = 32
 _OVERLAP = 0.25  # of the side of a tile whose cells depend on all of it
-_ROWS_AT_ONCE = 16  # of windows: bounds the memory without many small steps
 
 
 #: Sides of tiles in pixels.
@@ -281,7 +273,7 @@ class WindowVectors:
             size = self._codebook.size_of(layers, projected, spacing, maps.size)
             columns = dense_hypercolumns(layers, size)[0]
             assignments = vlad.dense_assign(layers, codewords, size)[0]
-            sums = window_residual_sums(
+            sums = vlad.window_residual_sums(
                 columns, assignments, codewords, maps.size, *maps.edges(grid)
             )
             of_codebooks.append(sums)
@@ -367,94 +359,6 @@ def check_window_encoder(encoder: HypercolumnVLAD, purpose: str) -> None:
         raise ValueError(f"{tokens[0]!r} is of a whole image, not of its windows: leave it out")
     if encoder.turns != 1:
         raise ValueError(f"the encoder's turns must be 1 for windows, not {encoder.turns}")
-
-
-def window_means(
-    maps: Sequence[torch.Tensor],
-    size: tuple[int, int],
-    rows: ArrayLike,
-    columns: ArrayLike,
-    side: int,
-) -> Iterator[torch.Tensor]:
-    """Average the hypercolumns of all pixels of each window, a few rows of windows at a time.
-
-    From maps (h_l, w_l, C_l) of an image of this size, and upper and left edges of R x S windows,
-    yield tensors (n, S, sum of C_l). All sizes are in pixels.
-    """
-    axes = [
-        (
-            _axis_means(layer.shape[0], size[0], rows, side, layer).split(_ROWS_AT_ONCE),
-            _axis_means(layer.shape[1], size[1], columns, side, layer),
-        )
-        for layer in maps
-    ]
-    for blocks in zip(*(down for down, _ in axes), strict=True):
-        means = []
-        for block, layer, (_, across) in zip(blocks, maps, axes, strict=True):
-            height, width, n_channels = layer.shape
-            narrow = (block @ layer.reshape(height, -1)).view(-1, width, n_channels)
-            means.append(across @ narrow)
-        yield torch.cat(means, dim=-1)
-
-
-def window_residual_sums(
-    hypercolumns: torch.Tensor,
-    assignments: torch.Tensor,
-    codewords: torch.Tensor,
-    size: tuple[int, int],
-    rows: ArrayLike,
-    columns: ArrayLike,
-    side: int,
-) -> Iterator[torch.Tensor]:
-    """Sum residuals over the positions of each window, a few rows of windows at a time.
-
-    From hypercolumns (height, width, D) on a grid over the image, their assignments and codewords
-    (K, D), yield tensors (n, S, K, D). Other parameters are those of :func:`window_means`.
-    """
-    height, width = assignments.shape
-    residuals = hypercolumns - codewords[assignments]
-    low, high = _positions(width, size[1], columns, side)
-    steps = np.arange(max(1, int((high - low).max(initial=0))))
-    inside = torch.from_numpy(low[:, None] + steps < high[:, None])[:, :, None].to(residuals)
-    at = torch.from_numpy(np.minimum(low[:, None] + steps, width - 1)).to(residuals.device)
-
-    n_codewords, n_windows = len(codewords), len(low)
-    first, last = _positions(height, size[0], rows, side)
-    for start in range(0, len(first), _ROWS_AT_ONCE):
-        own = slice(start, start + _ROWS_AT_ONCE)
-        y = torch.arange(int(first[own].min()), int(last[own].max()), device=residuals.device)
-        # Of each row of positions and each window's columns, then of each window's rows.
-        places = torch.arange(len(y) * n_windows, device=y.device).view(-1, n_windows, 1)
-        of_codeword = (places * n_codewords + assignments[y][:, at]).flatten()
-        added = (residuals[y][:, at] * inside).flatten(0, 2)
-        of_row = added.new_zeros(len(y) * n_windows * n_codewords, added.shape[1])
-        of_row.index_add_(0, of_codeword, added)
-        low_y, high_y = (torch.from_numpy(edge[own, None]).to(y.device) for edge in (first, last))
-        is_in = ((y >= low_y) & (y < high_y)).to(residuals.dtype)
-        yield torch.tensordot(is_in, of_row.view(len(y), n_windows, *codewords.shape), dims=1)
-
-
-def _positions(
-    n_positions: int, n_pixels: int, starts: ArrayLike, side: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the first position of each window along an axis, and the one after its last."""
-    centres = (np.arange(n_positions) + 0.5) * (n_pixels / n_positions)
-    edges = np.asarray(starts, dtype=np.int64)
-    return np.searchsorted(centres, edges), np.searchsorted(centres, edges + side)
-
-
-def _axis_means(
-    n_cells: int, n_pixels: int, starts: ArrayLike, side: int, like: torch.Tensor
-) -> torch.Tensor:
-    """Return the weight of each cell in the mean of each window along an axis: (windows, cells)."""
-    edges = torch.as_tensor(np.asarray(starts, dtype=np.int64), device=like.device)
-    axis = axis_interpolation(n_cells, n_pixels, like.device)
-    pixels = edges[:, None] + torch.arange(side, device=like.device)
-    window = torch.arange(len(edges), device=like.device)[:, None].expand_as(pixels)
-    shares = torch.zeros(len(edges), n_cells, dtype=torch.float64, device=like.device)
-    for cells, weight in ((axis.low, 1 - axis.weight), (axis.high, axis.weight)):
-        shares.index_put_((window, cells[pixels]), weight[pixels].double(), accumulate=True)
-    return (shares / side).to(like.dtype)
 
 
 #: The label of a window that is not trained on: neither clearly of one class nor of another.

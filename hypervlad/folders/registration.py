@@ -46,9 +46,6 @@ class Transformation:
         matrix = np.linalg.inv(self.matrix)
         return Transformation(matrix, -matrix @ self.offset)
 
-    def then(self, other: Transformation) -> Transformation:
-        return Transformation(other.matrix @ self.matrix, other.matrix @ self.offset + other.offset)
-
     def after_shift(self, shift: NDArray[np.floating]) -> Transformation:
         """Return the transformation that takes p to where this one takes p - shift."""
         return Transformation(self.matrix, self.offset - self.matrix @ shift)

@@ -9,14 +9,10 @@ from support.oracle import enlarged, normalised, residual_sums
 
 from hypervlad import HypercolumnVLAD
 from hypervlad.features import register_backbone
+from hypervlad.features.hypercolumns import window_means
 from hypervlad.features.patches import WindowGrid
-from hypervlad.features.windows import (
-    TiledNetwork,
-    Tiling,
-    WindowVectors,
-    window_means,
-    window_residual_sums,
-)
+from hypervlad.features.vlad import window_residual_sums
+from hypervlad.features.windows import TiledNetwork, Tiling, WindowVectors
 from hypervlad.models import default_patch_encoder
 
 
