@@ -23,15 +23,11 @@ from benchmarks.copies import __main__ as copies
 from benchmarks.defects import tables as defects
 from benchmarks.fibres import __main__ as fibres
 from benchmarks.fibres import pores, singles
-from benchmarks.formats import __main__ as formats
-from benchmarks.networks.accuracy import networks_table
-from benchmarks.networks.cost import cost_table
 from benchmarks.particles import __main__ as outlines
 from benchmarks.particles import classes
 from benchmarks.scale_bars import __main__ as scale_bars
 from benchmarks.speed import gpu
 from benchmarks.speed import tables as speed
-from benchmarks.uncertainty.sure import sure_table
 from benchmarks.uncertainty.tables import front_sentence, novelty_section, uncertainty_table
 
 ROOT = BENCHMARKS.parent
@@ -134,11 +130,6 @@ def pages() -> dict[Path, dict[str, str]]:
             "gpu-tasks": of_one("speed/gpu.json", gpu.tasks_table),
             "scale": of_one("speed/extraction_cpu.json", speed.scale_section),
         },
-        BENCHMARKS / "formats" / "README.md": {
-            "formats-found": of_one("formats/found.json", formats.found_table, labelled=False),
-            "formats-refused": of_one("formats/found.json", formats.refused_table),
-            "formats-speed": of_one("formats/speed.json", formats.speed_table),
-        },
         BENCHMARKS / "accuracy" / "README.md": {
             "compare": of_one(
                 "accuracy/accuracy_mobilenet_v2.json", accuracy.front_table, labelled=False
@@ -151,7 +142,6 @@ def pages() -> dict[Path, dict[str, str]]:
         BENCHMARKS / "uncertainty" / "README.md": {
             "sets": of_one("uncertainty/uncertainty.json", front_sentence, labelled=False),
             "uncertainty": of_one("uncertainty/uncertainty.json", uncertainty_table),
-            "sure": of_one("uncertainty/sure.json", sure_table),
             "novelty": of_one("uncertainty/novelty.json", novelty_section),
         },
         BENCHMARKS / "defects" / "README.md": {
@@ -159,14 +149,9 @@ def pages() -> dict[Path, dict[str, str]]:
             "defects": of_all("defects/defects_*.json", defects.defects_section),
             "kinds": of_all("defects/kinds_*.json", defects.kinds_section),
         },
-        BENCHMARKS / "networks" / "README.md": {
-            "networks": of_one("networks/accuracy.json", networks_table),
-            "networks-cost": of_one("networks/cost.json", cost_table),
-        },
         BENCHMARKS / "copies" / "README.md": {
             "copies": of_one("copies/found.json", copies.found_table),
             "copies-changes": of_one("copies/found.json", copies.changes_table),
-            "copies-cost": of_one("copies/cost.json", copies.cost_table),
         },
         BENCHMARKS / "bars" / "README.md": {
             "bars": of_one("bars/bars.json", bars.bars_table),

@@ -56,7 +56,6 @@ def predict(
         facts = {**seconds, "repeats": options.repeats, "origin": origin()}
         found.add(method.title, proba, facts | {"measured": measured_now()})
         print(f"{data.name}: {method.title}: {time.perf_counter() - started:.0f} s", flush=True)
-    data.forget_features()
 
 
 def score(by_set: Mapping[str, Predictions], data_sets: Mapping[str, DataSet]) -> Facts:

@@ -20,7 +20,7 @@ from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
 
-from benchmarks.accuracy.features import Taps
+from benchmarks.accuracy.methods import Taps
 from benchmarks.accuracy.tables import DEFAULT
 from benchmarks.common.checkpoints import load_or_run
 from benchmarks.common.data import DATA_SETS, DataSet, tem_set

@@ -9,27 +9,34 @@ from __future__ import annotations
 import functools
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
-from benchmarks.accuracy.features import FisherVectors, LayerPCA, Taps, WordHistograms, texture
 from benchmarks.accuracy.tables import DEFAULT
 from benchmarks.common.checkpoints import load_or_run
 from benchmarks.common.data import Fold
 from benchmarks.common.logistic import TunedLogisticRegression
 from hypervlad import BoostedSoftmaxClassifier, MicrographClassifier, default_encoder
-from hypervlad.features import WeightsNotFoundError, find_weights
+from hypervlad.features import WeightsNotFoundError, find_weights, get_backbone
+from hypervlad.features.hypercolumns import feature_maps
+from hypervlad.features.loading import Batch, ImageLoader
+from hypervlad.features.network import build_network
 from hypervlad.models.presets import luo2021
 
-N_SAMPLED = 1000  # hypercolumns per image
+IMAGE_SIZE = 224
+BATCH_SIZE = 8
 LUO2021 = {"luo2021": {}, "luo2021_image": {"grid": "image"}}
 NAMES = (
-    *("default", "default_logistic", "default_temperature", "pooled_last", "pooled_all"),
-    *("words", "fisher", "texture", *LUO2021),
+    "default",
+    "default_logistic",
+    "default_temperature",
+    "pooled_last",
+    "pooled_all",
+    *LUO2021,
 )
 Result = dict[str, Any]
 
@@ -128,6 +135,35 @@ class LinearOnDefault:
         return result
 
 
+class Taps:
+    """Maps of a network for whole images, in the shapes that the baselines need."""
+
+    def __init__(self, backbone: str, weights: str) -> None:
+        self.network = build_network(backbone, weights)
+        self._preprocessing = get_backbone(backbone).preprocessing
+        size, n_channels = self._preprocessing.minimum_size, len(self._preprocessing.mean)
+        nothing = torch.zeros(1, n_channels, size, size)
+        self.widths = [m.shape[-1] for m in feature_maps(self.network, nothing)]
+
+    def pooled(self, paths: list[str]) -> np.ndarray:
+        """Return each channel's mean over the image, taps side by side: (n, sum of C_l)."""
+        means = [
+            torch.cat([layer.mean(dim=(1, 2)) for layer in maps], dim=1).cpu().numpy()
+            for _, maps in self._maps(paths)
+        ]
+        return np.concatenate(means)
+
+    def _maps(self, paths: list[str]) -> Iterator[tuple[Batch, list[torch.Tensor]]]:
+        """Yield batches with their maps; all images are squares, so that their order is kept."""
+        loader = ImageLoader(
+            image_size=IMAGE_SIZE,
+            preprocessing=self._preprocessing,
+            batch_size=BATCH_SIZE,
+        )
+        for batch in loader.batches(enumerate(loader.load(path, path) for path in paths)):
+            yield batch, feature_maps(self.network, batch.tensors)
+
+
 class Pooled:
     """Taps averaged over the image, then logistic regression: ten lines without this package."""
 
@@ -141,57 +177,6 @@ class Pooled:
         if self.last_only:
             vectors = vectors[:, -self.taps.widths[-1] :]
         model = TunedLogisticRegression(random_state=fold.seed)
-        return measure(model, fold, vectors[fold.train], vectors[fold.test], seconds)
-
-
-class OnHypercolumns:
-    """Sampled hypercolumns, reduced and encoded, then logistic regression."""
-
-    def __init__(
-        self, taps: Taps, title: str, encoder: Callable[[int], FisherVectors | WordHistograms]
-    ) -> None:
-        self.taps, self.title, self.encoder = taps, f"{title} + logistic regression", encoder
-        self.settings = {"weights": taps.network.digest}
-
-    def __call__(self, fold: Fold) -> Result:
-        samples, seconds = fold.data.features(
-            "hypercolumns", lambda paths: self.taps.sampled(paths, N_SAMPLED)
-        )
-        model = _Encoded(
-            LayerPCA(self.taps.widths, seed=fold.seed),
-            self.encoder(fold.seed),
-            TunedLogisticRegression(("length",), random_state=fold.seed),
-        )
-        return measure(model, fold, samples[fold.train], samples[fold.test], seconds)
-
-
-class _Encoded:
-    """Projection, encoding and classifier, fitted one after the other."""
-
-    def __init__(self, pca: LayerPCA, encoder: FisherVectors | WordHistograms, linear: Any) -> None:
-        self.pca, self.encoder, self.linear = pca, encoder, linear
-
-    def fit(self, samples: np.ndarray, y: np.ndarray, groups: np.ndarray) -> _Encoded:
-        local = self.pca.fit_transform(samples)
-        self.linear.fit(self.encoder.fit(local).transform(local), y, groups)
-        self.classes_ = self.linear.classes_
-        return self
-
-    def predict_proba(self, samples: np.ndarray) -> np.ndarray:
-        local = self.pca.transform(samples)
-        return np.asarray(self.linear.predict_proba(self.encoder.transform(local)))
-
-
-class Texture:
-    """Local binary patterns and co-occurrence, then xgboost stopped early by whole groups."""
-
-    title = "LBP and GLCM + xgboost"
-    settings: dict[str, Any] = {}  # noqa: RUF012
-
-    def __call__(self, fold: Fold) -> Result:
-        vectors, seconds = fold.data.features("texture", texture)
-        # Without a linear part this is xgboost itself, with early stopping.
-        model = BoostedSoftmaxClassifier(init=None, random_state=fold.seed)
         return measure(model, fold, vectors[fold.train], vectors[fold.test], seconds)
 
 
@@ -225,9 +210,6 @@ def all_methods(
         "default_temperature": LinearOnDefault(default, folder, temperature=True),
         "pooled_last": Pooled(taps, last_only=True),
         "pooled_all": Pooled(taps, last_only=False),
-        "words": OnHypercolumns(taps, "bag of visual words", WordHistograms),
-        "fisher": OnHypercolumns(taps, "Fisher vectors", FisherVectors),
-        "texture": Texture(),
     }
     try:
         vgg16 = vgg16 or str(find_weights("vgg16", download=False))

@@ -1,4 +1,4 @@
-"""How accurate is the aligned fraction, and how long does it take?
+"""How accurate is the aligned fraction?
 
 Synthetic fibres whose directions are known: an image for every combination of cover, noise, blur
 and share of parallel fibres, on seeds on which no constant was tuned. The truth is the same rule
@@ -10,19 +10,17 @@ applied to the true directions.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from skimage.feature import structure_tensor, structure_tensor_eigenvalues
 
-from benchmarks.common.program import in_turns, new_parser, parse, timed
+from benchmarks.common.program import new_parser, parse
 from benchmarks.common.results import RESULTS, Facts, origin, save_result
 from benchmarks.common.scores import GroupDraws
-from benchmarks.common.tables import table, times
+from benchmarks.common.tables import table
 from hypervlad import AlignmentClassifier, make_fibre_images
-from hypervlad.fibres import aligned_fraction, local_orientation
+from hypervlad.fibres import aligned_fraction
 
 SIZE = (256, 384)
 WINDOWS = (16, 32, 64)
@@ -34,8 +32,6 @@ FACTORS: dict[str, tuple[float, ...]] = {
 }
 FIBRES: dict[str, Any] = {"diameter": (5, 10), "length": (100, 300), "look": "round"}
 SEED, TRAINING_SEED = 50_719, 50_720
-SIGMA = 1.75  # the default scale of `local_orientation`
-BASELINE = "scikit-image's structure_tensor"
 
 
 def learned(n_training: int) -> dict[int, AlignmentClassifier]:
@@ -60,9 +56,9 @@ def measure(models: dict[int, AlignmentClassifier]) -> Iterator[Facts]:
         (image,), (truth,) = make_fibre_images(
             1, **FIBRES | condition, size=SIZE, random_state=SEED + number
         )
-        row: Facts = {**condition, "true": [], "found": {}, "right": {}}
         known = {window: truth.aligned_fraction(window) for window in WINDOWS}
-        row["true"] = [round(known[window].fraction, 4) for window in WINDOWS]
+        true = [round(known[window].fraction, 4) for window in WINDOWS]
+        row: Facts = {**condition, "true": true, "found": {}, "right": {}}
         for name in ("structure tensor", "learned"):
             chosen = models if name == "learned" else dict.fromkeys(WINDOWS, "structure_tensor")
             found = [aligned_fraction(image, chosen[w], window=w) for w in WINDOWS]
@@ -72,21 +68,6 @@ def measure(models: dict[int, AlignmentClassifier]) -> Iterator[Facts]:
                 for each, w in zip(found, WINDOWS, strict=True)
             ]
         yield row
-
-
-def ways(models: dict[int, AlignmentClassifier]) -> dict[str, Callable[[], object]]:
-    """Return what is timed, on an image of 12 tiles."""
-    (tile,), _ = make_fibre_images(1, **FIBRES, cover=0.5, size=SIZE, random_state=1)
-    image = np.tile(tile, (4, 3))
-
-    def scikit_image() -> None:
-        structure_tensor_eigenvalues(structure_tensor(image, sigma=SIGMA, order="rc"))
-
-    return {
-        BASELINE: scikit_image,
-        "local_orientation": partial(local_orientation, image, SIGMA),
-        "aligned fraction, learned": partial(aligned_fraction, image, models[32], window=32),
-    }
 
 
 def errors_of(rows: Sequence[Facts], method: str) -> np.ndarray:
@@ -129,29 +110,14 @@ def alignment_table(result: Facts) -> str:
     return f"{len(rows)} images, each in windows of {windows} px.\n\n{text}\n\n{factors}"
 
 
-def speed_table(result: Facts) -> str:
-    seconds, megapixels = result["seconds"], 12 * SIZE[0] * SIZE[1] / 1e6
-    rows = [
-        [
-            name,
-            f"{np.median(values) / megapixels:.3f}",
-            times(seconds, name, BASELINE),
-        ]
-        for name, values in seconds.items()
-    ]
-    return table(["", "seconds per megapixel", f"relative to {BASELINE}"], rows)
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     parser = new_parser(__doc__, RESULTS / "alignment" / "alignment.json", threads=1)
     parser.add_argument("--training", type=int, default=30, help="number of training images")
-    parser.add_argument("--rounds", type=int, default=5, help="of the speed")
     options = parse(parser, argv)
     models = learned(options.training)
-    seconds = in_turns({name: timed(run) for name, run in ways(models).items()}, options.rounds)
-    result = {"seconds": seconds, "images": list(measure(models)), "origin": origin()}
+    result = {"images": list(measure(models)), "origin": origin()}
     save_result(options.out, result, indent=None)
-    print(alignment_table(result), speed_table(result), sep="\n\n")
+    print(alignment_table(result))
 
 
 if __name__ == "__main__":

@@ -1,1 +1,0 @@
-"""Information bars of instruments: found, missed, invented, and to which row."""

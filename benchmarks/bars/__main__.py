@@ -9,7 +9,6 @@ are examined as they are.
 
 from __future__ import annotations
 
-import io
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from PIL import Image
 from scipy import ndimage
 
 from benchmarks.bars.layouts import LAYOUTS, WITHOUT
+from benchmarks.common.data import as_jpeg
 from benchmarks.common.program import new_parser, parse
 from benchmarks.common.results import RESULTS, Facts, origin, save_result
 from benchmarks.common.tables import table
@@ -116,17 +116,11 @@ def stored(
     yield "16 bits", deep.copy(), bar
     deep[scan] //= 16
     yield "scan of 12 in 16 bits", deep, bar
-    yield "JPEG, quality 75", _jpeg(Image.fromarray(grey), 75), bar
+    yield "JPEG, quality 75", as_jpeg(grey, 75), bar
     scale = 400 / image.shape[1]
     size = (400, round(len(image) * scale))
     small = Image.fromarray(grey).resize(size, Image.Resampling.LANCZOS)
-    yield "400 px wide, JPEG, quality 90", _jpeg(small, 90), bar * scale
-
-
-def _jpeg(image: Image.Image, quality: int) -> np.ndarray:
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=quality)
-    return np.asarray(Image.open(file))
+    yield "400 px wide, JPEG, quality 90", as_jpeg(np.asarray(small), 90), bar * scale
 
 
 def measure(seed: int, data: Path | None) -> list[Facts]:

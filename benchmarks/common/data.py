@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -77,10 +78,6 @@ class DataSet:
             values = compute(list(self.paths))
             self._features[name] = values, (time.perf_counter() - started) / len(self.paths)
         return self._features[name]
-
-    def forget_features(self) -> None:
-        """Free the memory of the computed features."""
-        self._features.clear()
 
 
 @dataclass(frozen=True)
@@ -161,6 +158,13 @@ def save_grey(path: Path, image: np.ndarray) -> None:
     """Write an image of [0, 1] with 8 bits."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.round(255 * np.clip(image, 0, 1)).astype(np.uint8)).save(path)
+
+
+def as_jpeg(pixels: np.ndarray, quality: int) -> np.ndarray:
+    """Return an image of 8 bits as JPEG stores it."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=quality)
+    return np.asarray(Image.open(file))
 
 
 def write_tem_folder(folder: Path, n: int, *, size: int = 224, seed: int = 0) -> Path:

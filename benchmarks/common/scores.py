@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from benchmarks.common.data import DataSet
 from hypervlad.evaluation import calibration_error_range, expected_calibration_error
@@ -105,27 +104,6 @@ def gain(values: Sequence[np.ndarray], draws: Sequence[GroupDraws]) -> dict[str,
     value, error = float(np.mean([v.mean() for v in values])), float(drawn.std(ddof=1))
     # Rounding must not turn a tie into a loss.
     return {"gain": value, "error": error, "within_two_errors": value >= -2 * error - 1e-12}
-
-
-def mean_of_sets(values: Sequence[np.ndarray]) -> tuple[float, tuple[float, float]]:
-    """Return the mean over data sets of their means, each counting alike, and its 95 % interval.
-
-    The values of a set are a sample of their own; Student's interval with Welch and
-    Satterthwaite's degrees of freedom.
-
-    Examples
-    --------
-    >>> mean, (low, high) = mean_of_sets([np.array([1.0, 2.0, 3.0])])
-    >>> f"{mean:.2f} [{low:.2f}, {high:.2f}]"
-    '2.00 [-0.48, 4.48]'
-    """
-    mean = float(np.mean([v.mean() for v in values]))
-    variances = np.array([v.var(ddof=1) / len(v) for v in values]) / len(values) ** 2
-    if not variances.any():
-        return mean, (mean, mean)
-    degrees = variances.sum() ** 2 / np.sum(variances**2 / [len(v) - 1 for v in values])
-    half = float(stats.t.ppf(0.975, degrees) * np.sqrt(variances.sum()))
-    return mean, (mean - half, mean + half)
 
 
 def set_rows(

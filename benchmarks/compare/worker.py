@@ -207,13 +207,6 @@ class Side:
             return {f"map {i}": each.proba for i, each in enumerate(found)}
         return {f"map {i}": model.score_map(path) for i, path in enumerate(plan["surface_test"])}
 
-    def read(self, name: str) -> dict[str, Any]:
-        """Return the processor time of reading the files of a name."""
-        began = time.process_time()
-        for path in self.plan["reading"][name]:
-            hypervlad.read_image(path)
-        return {"seconds": time.process_time() - began}
-
     def time(self, what: str, name: str) -> dict[str, Any]:
         """Time the answers of a model about the test images, or an extraction of their vectors."""
         model, plan = self.models[name], self.plan

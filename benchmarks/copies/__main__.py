@@ -4,14 +4,12 @@ Every second image of a set gets a copy: cropped, shifted, recompressed, mirrore
 on. The folder is then checked as a user would, with `check_image_folder`.
 
     python -m benchmarks.copies --data ../shared/data
-    python -m benchmarks.copies --cost
 """
 
 from __future__ import annotations
 
 import itertools
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,7 +35,6 @@ SYNTHETIC = {
     "tubes in TEM": lambda: make_tem_images(80, size=200, random_state=SEED)[0],
     "fibre mats": lambda: make_fibre_images(40, cover=0.9, size=256, random_state=SEED)[0],
 }
-COSTS = (("tubes in TEM", 500), ("lattices", 500), ("tubes in TEM", 2000))
 REAL = ("neu_steel", "nanofibre", "micrographs")
 
 
@@ -97,9 +94,7 @@ def measure(folder: Folder) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as root:
         for name, image in folder.images.items():
             save_grey(Path(root, name), image)
-        started = time.process_time()
         report = check_image_folder(root)
-        seconds = time.process_time() - started
     sets = [copies.files for copies in report.exact_copies + report.near_copies]
     pairs = {pair for files in sets for pair in itertools.combinations(sorted(files), 2)}
     found = {tuple(sorted(pair)): change for pair, change in folder.planted.items()}
@@ -112,18 +107,7 @@ def measure(folder: Folder) -> dict[str, Any]:
         "wrong": len(wrong),
         "other": len(pairs - set(found)) - len(wrong),
         "largest_set": max(map(len, sets), default=0),
-        "seconds": round(seconds, 1),
     }
-
-
-def measure_cost(name: str, n_images: int) -> dict[str, Any]:
-    """Time the check of images without copies."""
-    if name == "lattices":
-        images = lattices(n_images)
-    else:
-        images = make_tem_images(n_images, size=128, random_state=SEED)[0]
-    row = measure(Folder({f"{i:05d}.png": image for i, image in enumerate(images)}, {}, {}))
-    return {"data": name, "n_images": n_images, "seconds": row["seconds"]}
 
 
 def found_table(result: Facts) -> str:
@@ -170,25 +154,10 @@ def changes_table(result: Facts) -> str:
     return table(["change", "found"], rows)
 
 
-def cost_table(result: Facts) -> str:
-    """Return the seconds that a check takes."""
-    rows = [
-        [cost["data"], f"{cost['n_images']:,}", f"{cost['seconds']:.0f} s"]
-        for cost in result["costs"]
-    ]
-    return table(["set", "images", "processor time"], rows)
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     parser = new_parser(__doc__, RESULTS / "copies")
     parser.add_argument("--data", type=Path, help="folder of the real sets")
-    parser.add_argument("--cost", action="store_true", help="time the search instead")
     options = parse(parser, argv)
-    if options.cost:
-        result: Facts = {"costs": [measure_cost(*each) for each in COSTS], "origin": origin()}
-        save_result(options.out / "cost.json", result)
-        print(cost_table(result))
-        return
     sets = {}
     for name in (*SYNTHETIC, *(REAL if options.data else ())):
         if name in SYNTHETIC:
@@ -198,7 +167,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             images, origins = real_images(options.data, name)
         sets[name] = measure(with_copies(images, origins, SEED))
         print(name, sets[name], flush=True)
-    result = {"sets": sets, "origin": origin()}
+    result: Facts = {"sets": sets, "origin": origin()}
     save_result(options.out / "found.json", result)
     print(found_table(result), changes_table(result), sep="\n\n")
 

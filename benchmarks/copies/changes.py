@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
+
+from benchmarks.common.data import as_jpeg
 
 Pair = tuple[np.ndarray, np.ndarray]
 Change = Callable[[np.ndarray, np.random.Generator], Pair]
 
 
 def _jpeg(image: np.ndarray, quality: int) -> np.ndarray:
-    stream = io.BytesIO()
     pixels = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
-    Image.fromarray(pixels).save(stream, "JPEG", quality=quality)
-    return np.asarray(Image.open(stream), np.float32) / 255
+    return as_jpeg(pixels, quality).astype(np.float32) / 255
 
 
 def _resized(image: np.ndarray, scale: float) -> np.ndarray:

@@ -17,16 +17,11 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.random_projection import SparseRandomProjection
 from torch.nn import functional
 
-from benchmarks.defects.scores import PATCH
 from hypervlad import PatchDefectScorer, default_patch_encoder
-from hypervlad.defects.thresholds import WindowScores, image_score, threshold_of_best_f1
-from hypervlad.evaluation import holdout_split
-from hypervlad.features import PatchSet, cut_patches, get_backbone
+from hypervlad.features import get_backbone
 from hypervlad.features.hypercolumns import feature_maps
 from hypervlad.features.network import build_network
-from hypervlad.features.patches import ANOMALOUS, NORMAL
 from hypervlad.models import Finding
-from hypervlad.models.presets import carrillo2020
 
 SIDE = 224  # pixels: rivals resize images to such squares
 SIGMA = 4.0  # pixels of these squares: the blur of their maps
@@ -212,61 +207,6 @@ def _greedy(cells: np.ndarray, n: int, seed: int) -> np.ndarray:
     return chosen
 
 
-@dataclass
-class SmallCNN:
-    """The network of Carrillo Pérez (2020) on 29 px patches, slid over whole images.
-
-    A fifth of the images is held out to stop training and to choose the threshold with the best F1
-    at the true share of defective windows. Batches are a tenth of the patches, as in the report.
-    """
-
-    seed: int
-    model: Any = None
-    threshold: float = 0.0
-    max_patches: int = 5_000  # per class, about as many as in the report
-    max_epochs: int = 200
-    stride: int = PATCH // 4
-
-    def fit(self, images: list[np.ndarray], masks: list[np.ndarray] | None) -> None:
-        assert masks is not None
-        is_bad = [bool(mask.any()) for mask in masks]
-        train_rows, held_out_rows = holdout_split(is_bad, test_size=0.2, random_state=self.seed)
-        sides = [
-            cut_patches(
-                [images[i] for i in rows],
-                [masks[i] for i in rows],
-                patch=PATCH,
-                stride=self.stride,
-                edges="shift",
-            )
-            for rows in (train_rows, held_out_rows)
-        ]
-        train, stop = (self._balanced(side) for side in sides)
-        self.model = carrillo2020(
-            batch_size=max(32, len(train) // 10),
-            max_epochs=self.max_epochs,
-            random_state=self.seed,
-        )
-        self.model.fit(train.pixels, train.labels, validation=(stop.pixels, stop.labels))
-        margins = -self.model.decision_function(sides[1].pixels)  # of "normal", the second class
-        self.threshold = threshold_of_best_f1([WindowScores.of(margins, sides[1].labels)])
-
-    def score(self, image: np.ndarray) -> tuple[np.ndarray, float]:
-        found = self.model.score_map(image, stride=self.stride, edges="shift")
-        return found, image_score(found)
-
-    def n_bytes(self) -> int:
-        return size_of_file(self.model)
-
-    def _balanced(self, patches: PatchSet) -> PatchSet:
-        rng = np.random.default_rng(self.seed)
-        rows = [
-            rng.permutation(np.flatnonzero(patches.labels == kind)) for kind in (ANOMALOUS, NORMAL)
-        ]
-        n_each = min(self.max_patches, *map(len, rows))
-        return patches.take(np.concatenate([each[:n_each] for each in rows]))
-
-
 def all_methods(backbone: str, weights: str, seed: int) -> dict[str, Callable[[], Method]]:
     """Return a function that makes each method, by title; "masks" if it is trained on masks."""
     network = (backbone, weights)
@@ -275,5 +215,4 @@ def all_methods(backbone: str, weights: str, seed: int) -> dict[str, Callable[[]
         f"{OURS}, masks": lambda: Ours(*network, random_state=seed, threshold="f1"),
         "PaDiM": lambda: PaDiM(SquareNetwork(*network), seed),
         "PatchCore": lambda: PatchCore(SquareNetwork(*network), seed),
-        "Carrillo CNN, masks": lambda: SmallCNN(seed),
     }

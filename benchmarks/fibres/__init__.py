@@ -1,1 +1,0 @@
-"""Diameters of fibres, compared with their exact values."""

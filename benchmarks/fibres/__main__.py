@@ -14,7 +14,7 @@ depends on the view is measured.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +63,15 @@ def drawn(seed: int, index: int) -> dict[str, Any]:
     }
 
 
+def above_otsu(image: np.ndarray, dark: bool) -> np.ndarray:
+    """Return where fibres are by a threshold: the usual method, given the right polarity."""
+    smooth = ndimage.median_filter(-image if dark else image, 3)
+    return smooth > threshold_otsu(smooth)
+
+
 def skeleton_median(image: np.ndarray, dark: bool) -> float:
     """Return the median of twice the distance to the edge along the skeleton of fibres."""
-    smooth = ndimage.median_filter(-image if dark else image, 3)
-    fibre = smooth > threshold_otsu(smooth)
+    fibre = above_otsu(image, dark)
     distance = ndimage.distance_transform_edt(fibre)[skeletonize(fibre)]
     return float(2 * np.median(distance)) if distance.size else float("nan")
 
@@ -95,8 +100,7 @@ def measure(n_mats: int, seed: int) -> list[Facts]:
     rows = []
     for index in range(n_mats):
         asked = drawn(seed, index)
-        made = [seed, index]
-        random_state = int(np.random.default_rng(made).integers(2**31))
+        random_state = int(np.random.default_rng([seed, index]).integers(2**31))
         (image,), (truth,) = make_fibre_images(1, size=SIZE, random_state=random_state, **asked)
         dark = asked["look"] == "transmission"
         started = time.perf_counter()
@@ -180,18 +184,28 @@ def is_resolved(row: Facts) -> bool:
     return bool(row["true"] >= max(3.0, RESOLVED * row["blur"]))
 
 
+def factor_lines(
+    rows: Sequence[Facts],
+    factors: Mapping[str, Sequence[float]],
+    line: Callable[[str, Sequence[Facts]], list[str]],
+) -> list[list[str]]:
+    """Return a line of all rows, one of each look, and one of each range of each factor."""
+    lines = [line("all", rows)]
+    for look in FIBRE_LOOKS:
+        lines.append(line(f"look: {look}", [row for row in rows if row["look"] == look]))
+    for name, bounds in factors.items():
+        for low, high in zip(bounds, (*bounds[1:], np.inf), strict=True):
+            own = [row for row in rows if low <= row[name] < high]
+            until = "and more" if high == np.inf else f"to {high:g}"
+            lines.append(line(f"{name.replace('_', ' ')} {low:g} {until}", own))
+    return [each for each in lines if each]
+
+
 def factor_table(result: Facts) -> str:
     """Return errors by each factor."""
     rows = [row for row in result["mats"] if is_resolved(row)]
-    lines = [_line("all", rows), _line("diameter from 6", [r for r in rows if r["true"] >= 6])]
-    for look in FIBRE_LOOKS:
-        lines.append(_line(f"look: {look}", [row for row in rows if row["look"] == look]))
-    for name, bounds in FACTORS.items():
-        for low, high in zip(bounds, (*bounds[1:], np.inf), strict=True):
-            key: Callable[[Facts], float] = lambda row, name=name: row[name]  # noqa: E731
-            own = [row for row in rows if low <= key(row) < high]
-            until = "" if high == np.inf else f" to {high:g}"
-            lines.append(_line(f"{name.replace('_', ' ')} {low:g}{until or ' and more'}", own))
+    lines = factor_lines(rows, FACTORS, _line)
+    lines.insert(1, _line("diameter from 6", [r for r in rows if r["true"] >= 6]))
     head = ["mats", "number", "answered", "median error", "worst", "interval holds"]
     return table([*head, "skeleton", "edges"], [line for line in lines if line])
 

@@ -13,13 +13,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy import ndimage
-from skimage.filters import threshold_otsu
 
 from benchmarks.common.program import new_parser, parse
 from benchmarks.common.results import RESULTS, Facts, origin, save_result
 from benchmarks.common.tables import table
 from benchmarks.fibres import __main__ as fibres
-from hypervlad.data import FIBRE_LOOKS, make_fibre_images
+from hypervlad.data import make_fibre_images
 from hypervlad.fibres import fibre_diameters, find_pores
 
 SEED = 77
@@ -52,8 +51,7 @@ def facts_of(cover: float, sizes: Sequence[float] | np.ndarray) -> list[float]:
 
 
 def by_otsu(image: np.ndarray, dark: bool) -> list[float]:
-    smooth = ndimage.median_filter(-image if dark else image, 3)
-    is_open = smooth <= threshold_otsu(smooth)
+    is_open = ~fibres.above_otsu(image, dark)
     return facts_of(1 - is_open.mean(), areas(is_open))
 
 
@@ -79,14 +77,7 @@ def measure(n_mats: int, seed: int) -> list[Facts]:
 def pores_table(result: Facts) -> str:
     """Return the errors of covers, and of numbers and median areas of pores."""
     even = [row for row in result["mats"] if row["light"] == "even"]
-    lines = [_line("all", even)]
-    lines += [
-        _line(f"look: {look}", [r for r in even if r["look"] == look]) for look in FIBRE_LOOKS
-    ]
-    for name, bounds in FACTORS.items():
-        for low, high in zip(bounds, (*bounds[1:], np.inf), strict=True):
-            own = [row for row in even if low <= row[name] < high]
-            lines.append(_line(f"{name.replace('_', ' ')} from {low:g}", own))
+    lines = fibres.factor_lines(even, FACTORS, _line)
     lines.append(_line("uneven light", [row for row in result["mats"] if row["light"] != "even"]))
     head = ["mats", "number", "answered", "error of the cover", "worst", "Otsu", "worst of Otsu"]
     head += ["error of the number", "Otsu", "error of the median area", "Otsu"]

@@ -20,12 +20,12 @@ from typing import Any
 
 import numpy as np
 from scipy import ndimage
-from skimage.filters import threshold_otsu
 from skimage.morphology import skeletonize
 
 from benchmarks.common.program import new_parser, parse
 from benchmarks.common.results import RESULTS, Facts, origin, save_result
 from benchmarks.common.tables import table
+from benchmarks.fibres.__main__ import above_otsu, factor_lines
 from hypervlad.data import FIBRE_LOOKS, FibreTruth, make_fibre_images
 from hypervlad.fibres import find_fibres
 from hypervlad.particles import Outlines, Particle, cut_particles, measure
@@ -54,8 +54,7 @@ def drawn(seed: int, index: int) -> dict[str, Any]:
 
 def by_threshold(image: np.ndarray, dark: bool, branches: bool) -> list[Particle]:
     """Return the regions above Otsu's threshold, or what is next to each branch of a skeleton."""
-    smooth = ndimage.median_filter(-image if dark else image, 3)
-    above = smooth > threshold_otsu(smooth)
+    above = above_otsu(image, dark)
     labels, _ = ndimage.label(above, np.ones((3, 3)))
     if branches:
         skeleton = skeletonize(above)
@@ -134,15 +133,7 @@ def measure_images(n_images: int, seed: int) -> list[Facts]:
 
 def singles_table(result: Facts) -> str:
     """Return what is found by each factor."""
-    rows = result["images"]
-    lines = [_line("all", rows)]
-    lines += [
-        _line(f"look: {look}", [r for r in rows if r["look"] == look]) for look in FIBRE_LOOKS
-    ]
-    for name, bounds in FACTORS.items():
-        for low, high in zip(bounds, (*bounds[1:], np.inf), strict=True):
-            own = [row for row in rows if low <= row[name] < high]
-            lines.append(_line(f"{name.replace('_', ' ')} from {low:g}", own))
+    lines = factor_lines(result["images"], FACTORS, _line)
     head = ["images", "fibres", "found", "outlines right", "crossings resolved", "length error"]
     head += ["within 5 %", "diameter error", "found: regions", "found: branches"]
     return table(head, [line for line in lines if line])

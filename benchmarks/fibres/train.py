@@ -12,7 +12,6 @@ off. --images 60 --epochs 2 shows in a minute that it runs.
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
@@ -22,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from scipy.ndimage import gaussian_filter
 from scipy.optimize import minimize
 from scipy.spatial import cKDTree
@@ -30,6 +28,7 @@ from skimage.transform import resize
 from torch import nn
 from torch.nn import functional
 
+from benchmarks.common.data import as_jpeg
 from benchmarks.common.program import new_parser, parse
 from hypervlad.data import FIBRE_LOOKS
 from hypervlad.datasets.fibres import FibreStyle, FibreTruth, draw_fibres
@@ -154,10 +153,8 @@ def disturbed(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     if rng.random() < 0.1:  # lines of a scan
         image = image + rng.uniform(0, 0.04) * rng.standard_normal((len(image), 1))
     if rng.random() < 0.1:
-        content = io.BytesIO()
         grey = np.rint(255 * np.clip(image / max(image.max(), 1e-9), 0, 1)).astype(np.uint8)
-        Image.fromarray(grey).save(content, "JPEG", quality=int(rng.integers(30, 96)))
-        image = np.asarray(Image.open(content)) / 255
+        image = as_jpeg(grey, int(rng.integers(30, 96))) / 255
     return np.rint(image * rng.uniform(60, 255)) if rng.random() < 0.3 else image
 
 

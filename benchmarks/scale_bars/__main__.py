@@ -12,7 +12,6 @@ measured how much of what is drawn would be left out of an analysis, and how muc
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +19,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from benchmarks.bars.__main__ import REAL
+from benchmarks.common.data import as_jpeg
 from benchmarks.common.program import new_parser, parse
 from benchmarks.common.results import RESULTS, Facts, origin, save_result
 from benchmarks.common.tables import table
@@ -38,22 +39,14 @@ N_CHOSEN = 5  # backgrounds that thresholds were chosen on
 DRAWN_LENGTHS, VISIBLE, MOSTLY = (60, 200), 40, 0.9  # of what is left out: pixels, grey levels
 TOLERANCE = (2, 0.02)  # pixels, or as a share of the length
 # Sets without scale bars. In `micrographs`, most images have one.
-WITHOUT = (
-    "nanofibre",
-    "neu_steel",
-    "magnetic_tile/images",
-    "particles/sem/images",
-    "particles/tsem/images",
-)
+WITHOUT = tuple(name for name, with_bar in REAL.items() if not with_bar)
 
 
 def stored(image: np.ndarray, number: int) -> tuple[str, np.ndarray, float]:
     """Return an image as it may be stored, in three ways in turn, with its enlargement."""
     height, width = image.shape
     if number % 3 == 1:
-        file = io.BytesIO()
-        Image.fromarray(image).save(file, "JPEG", quality=60)
-        return "JPEG, quality 60", np.asarray(Image.open(file)), 1.0
+        return "JPEG, quality 60", as_jpeg(image, 60), 1.0
     if number % 3 == 2:
         size = (width * 3 // 2, height * 3 // 2)
         larger = Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)

@@ -12,10 +12,10 @@ from benchmarks.common.results import BENCHMARKS, RESULTS, load_result, measured
 
 NAMES = """
 accuracy accuracy.curve alignment bars copies defects defects.kinds
-fibres fibres.pores fibres.singles formats networks.accuracy networks.cost
+fibres fibres.pores fibres.singles
 particles particles.classes scale_bars speed.encoding speed.extraction
 speed.first_minutes speed.fitting speed.gpu speed.large_images tables uncertainty
-uncertainty.novelty uncertainty.sure
+uncertainty.novelty
 """
 PROGRAMS = NAMES.split()
 

@@ -130,8 +130,8 @@ def refusals(splits: Sequence[Split], kind: str) -> dict[str, float]:
     """Return the share of sure answers, and the share of wrong ones among them."""
     is_sure = np.concatenate([each[kind] == "sure" for each in splits])
     wrong = np.concatenate([each["proba"].argmax(1) != each["truth"] for each in splits])
-    error = float(wrong[is_sure].mean()) if is_sure.any() else float("nan")
-    return {"share": float(is_sure.mean()), "error": error if is_sure.any() else -1.0}
+    error = float(wrong[is_sure].mean()) if is_sure.any() else -1.0
+    return {"share": float(is_sure.mean()), "error": error}
 
 
 def scores_of_changed(splits: Sequence[Split]) -> dict[str, float]:

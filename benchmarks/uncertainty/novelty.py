@@ -40,7 +40,7 @@ SIZE = 256  # pixels per side of the images that are made here
 N_EACH = 12
 PHOTOGRAPHS = ("astronaut", "camera", "chelsea", "coffee", "coins", "page", "rocket", "text")
 Vectors = Mapping[str, np.ndarray]
-Split = tuple[np.ndarray, np.ndarray, np.ndarray]
+Split = tuple[np.ndarray, ...]  # of known, unseen and outside
 
 
 def encoded(
@@ -54,12 +54,10 @@ def encoded(
     encoder = default_encoder(random_state=SEED).fit(list(data.paths[train]))
     lists = {"train": list(data.paths[train]), "known": list(data.paths[known])}
     lists |= {"unseen": list(data.paths[unseen]), "outside": outside}
-    pooled = encoder.feature_blocks["pooled"]
     return {
         "empty": empty_vectors(encoder),
         "labels": data.y[train].astype(str),
         "groups": np.unique(data.groups[train], return_inverse=True)[1],
-        "n_vlad": np.array(sum(encoder.feature_blocks.values()) - pooled),
         "kinds": kinds,
         **{name: encoder.transform(images) for name, images in lists.items()},
     }
@@ -77,13 +75,12 @@ def package(found: Vectors) -> Split:
     training = TrainingImages(
         [""] * n, labels, groups, np.arange(n), digests, points, empty, width
     ).with_limits()
-    known, unseen, outside = (training.nearest(project_vectors(found[name]))[1] for name in NEW)
-    return known, unseen, outside
+    return tuple(training.nearest(project_vectors(found[name]))[1] for name in NEW)
 
 
-def nearest(found: Vectors, part: slice) -> Split:
+def nearest(found: Vectors) -> Split:
     """Return the mean distance to the nearest three (Sun, Ming, Zhu and Li 2022)."""
-    train, labels, groups = found["train"][:, part].astype(float), found["labels"], found["groups"]
+    train, labels, groups = found["train"].astype(float), found["labels"], found["groups"]
     held_out = np.full(len(train), np.nan)
     for fitted, tested in group_folds(labels, groups, n_splits=N_FOLDS, random_state=0):
         held_out[tested] = _nearest(train[fitted], train[tested])
@@ -91,22 +88,14 @@ def nearest(found: Vectors, part: slice) -> Split:
     limit = weighted_limit(held_out[usable], groups[usable], SHARE)
     middle = float(np.median(held_out[usable]))
     scale = max(limit - middle, 1e-12)
-    known, unseen, outside = (
-        (_nearest(train, found[name][:, part]) - middle) / scale for name in NEW
-    )
-    return known, unseen, outside
+    return tuple((_nearest(train, found[name]) - middle) / scale for name in NEW)
 
 
 def _nearest(train: np.ndarray, new: np.ndarray) -> np.ndarray:
     return np.sort(pairwise_distances(new, train), axis=1)[:, :N_NEAREST].mean(axis=1)
 
 
-METHODS: dict[str, Callable[[Vectors], Split]] = {
-    "hypervlad": package,
-    "nearest three": lambda found: nearest(found, slice(None)),
-    "nearest three, VLAD": lambda found: nearest(found, slice(int(found["n_vlad"]))),
-    "nearest three, pooled": lambda found: nearest(found, slice(int(found["n_vlad"]), None)),
-}
+METHODS: dict[str, Callable[[Vectors], Split]] = {"hypervlad": package, "nearest three": nearest}
 
 
 def scores(found: Vectors) -> dict[str, dict[str, Any]]:

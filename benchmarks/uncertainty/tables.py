@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from benchmarks.common.results import Facts
-from benchmarks.common.scores import mean_of_sets
-from benchmarks.common.tables import table, with_interval
+from benchmarks.common.tables import table
 
 _ROWS = {
     "accuracy": "accuracy",
@@ -77,14 +74,9 @@ Rows = list[Facts]
 
 
 def novelty_section(stored: Facts) -> str:
-    """Return the tables of the methods, of their differences, and of images of no class."""
+    """Return the tables of the methods, and of images of no class."""
     cells = stored["cells"]
-    return (
-        f"{methods_table(cells)}\n\n"
-        "What hypervlad gains in AUROC on each other score: means over the classes left out "
-        f"[paired 95 % interval over these classes].\n\n{gains_table(cells)}\n\n"
-        f"{outside_table(cells)}"
-    )
+    return f"{methods_table(cells)}\n\n{outside_table(cells)}"
 
 
 def methods_table(cells: Rows) -> str:
@@ -116,27 +108,6 @@ def methods_table(cells: Rows) -> str:
             ]
         )
     return table(header, rows)
-
-
-def gains_table(cells: Rows, method: str = "hypervlad") -> str:
-    """Return the gains in AUROC of a method on each other: set by set, and over all sets."""
-    auroc = {(cell["set"], cell["left_out"], cell["method"]): cell["auroc"] for cell in cells}
-    classes: dict[str, list[str]] = {}
-    for name, label, of in auroc:
-        if of == method:
-            classes.setdefault(name, []).append(label)
-    rows = []
-    for other in dict.fromkeys(cell["method"] for cell in cells):
-        if other == method:
-            continue
-        gains = [
-            np.array([auroc[name, c, method] - auroc[name, c, other] for c in labels])
-            for name, labels in classes.items()
-        ]
-        shown = [mean_of_sets([gain]) for gain in gains] + [mean_of_sets(gains)]
-        rows.append([other, *(with_interval(*each, "+.3f") for each in shown)])
-    heads = [f"{name} ({len(labels)} classes)" for name, labels in classes.items()]
-    return table(["against", *heads, "mean of the sets"], rows)
 
 
 def outside_table(cells: Rows, method: str = "hypervlad", other: str = "nearest three") -> str:
