@@ -59,7 +59,7 @@ class OutlinedFields:
             method = METHODS[title](options.backbone, options.weights, fold)
             learnt = train[:n_train]
             method.fit([self.image(i) for i in learnt], [self.labels(i) for i in learnt])
-            return {str(i): method.predict(self.image(i)).astype(np.uint16) for i in test}
+            return {str(i): method.predict([self.image(i)])[0].astype(np.uint16) for i in test}
 
         settings = {"digest": self.digest, "method": title, "fold": fold, "n_train": n_train}
         settings |= {"backbone": options.backbone, "weights": options.weights}

@@ -28,8 +28,8 @@ class Untrained:
 
     def fit(self, images: Sequence[np.ndarray], labels: Sequence[np.ndarray]) -> None: ...
 
-    def predict(self, image: np.ndarray) -> np.ndarray:
-        return find_particles(image).label_image()
+    def predict(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return [find_particles(image).label_image() for image in images]
 
 
 class PixelForest:
@@ -56,7 +56,10 @@ class PixelForest:
             y.append(own.ravel()[pixels] > 0)
         self._forest.fit(np.concatenate(X), np.concatenate(y))
 
-    def predict(self, image: np.ndarray) -> np.ndarray:
+    def predict(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return list(map(self._outlined, images))
+
+    def _outlined(self, image: np.ndarray) -> np.ndarray:
         read, pixels = self._read(image), np.arange(image.size)
         parts = np.split(pixels, range(CHUNK, image.size, CHUNK))
         found = np.concatenate([self._forest.predict(read(part)) for part in parts])
@@ -82,7 +85,7 @@ def read_multiscale(image: np.ndarray) -> Reader:
 
 
 #: Titles, and functions of backbone, weights and seed that return a method with ``fit(images,
-#: labels)`` and ``predict(image)``.
+#: labels)`` and ``predict(images)``.
 METHODS: dict[str, Callable[[str, str, int], Any]] = {
     "find_particles": lambda *_: Untrained(),
     SEGMENTER: lambda backbone, weights, seed: HypercolumnSegmenter(
