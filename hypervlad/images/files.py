@@ -1,4 +1,4 @@
-"""Finding image files by paths, folders and patterns; names of files; small JPEGs."""
+"""Finding and opening image files, and files beside them; names of files; small JPEGs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import functools
 import glob
 import io
 import os
+import re
 import stat
 import unicodedata
 from collections import Counter
@@ -14,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,8 @@ from PIL import Image
 from hypervlad.common.limits import MAX_SIDECAR
 from hypervlad.common.wording import counted, name_some, warn_user
 from hypervlad.images.errors import ImageReadError, broken_link
-from hypervlad.images.formats import N_HEAD, file_kind
+from hypervlad.images.formats import N_HEAD, DecodedImage, file_kind
+from hypervlad.images.metadata import SIDECAR_INSTRUMENTS, Entries
 
 ZARR_SUFFIX = ".zarr"  # of folders that are images
 _FILES_OF_ZARR = ("zarr.json", ".zgroup", ".zattrs")
@@ -254,6 +256,22 @@ def may_be_sidecar(path: str) -> bool:
     return stat.S_ISREG(status.st_mode) and status.st_size <= MAX_SIDECAR
 
 
+def add_sidecar(decoded: DecodedImage, path: Path) -> None:
+    """Add what a file beside an image states; one that cannot be read counts as absent."""
+    for sidecar in sidecars(path):
+        if not may_be_sidecar(sidecar):
+            continue
+        try:
+            with open(sidecar, "rb") as file:
+                entries = Entries(file.read(MAX_SIDECAR))
+        except OSError:
+            continue
+        for instrument, width in SIDECAR_INSTRUMENTS[sidecar[-4:].lower()].items():
+            # Others describe another image, or are not of this instrument.
+            if not width or entries.number(width) == decoded.pixels.shape[1]:
+                decoded.add_entries(instrument, entries, os.path.basename(sidecar))
+
+
 def file_stamp(path: str | os.PathLike[str]) -> tuple[int, int] | None:
     """Return size, bytes, and modification time, ns, of an image; None if there is none.
 
@@ -467,6 +485,49 @@ def is_below(name: Any) -> bool:
 def folded(name: str) -> str:
     """Return a name as file systems compare it that do not distinguish A and a."""
     return composed(name).casefold()
+
+
+def as_path(source: Any, name: str) -> Path:
+    """Return the path of an image file; an ImageReadError, by this name, if it is none."""
+    text = os.fspath(source)
+    if not isinstance(text, str):
+        raise ImageReadError(f"{name}: a path of bytes; decode it first with os.fsdecode")
+    if not text.strip():
+        raise ImageReadError(f"{name}: an empty path; give the path of an image file")
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text):
+        raise ImageReadError(f"{name}: a web address, not a file; download it first")
+    return Path(text)
+
+
+def open_file(path: Path, name: str) -> BinaryIO:
+    """Open an image file; an ImageReadError that says why if it cannot be."""
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise ImageReadError(
+                f"{name}: a folder, not an image file; hypervlad.images.find_images(folder) lists "
+                "the images in it"
+            )
+        if not stat.S_ISREG(mode):
+            raise ImageReadError(f"{name}: not a regular file (a device or a pipe); give a file")
+        return path.open("rb")
+    except ImageReadError:
+        raise
+    except FileNotFoundError as error:
+        if path.is_symlink():
+            raise broken_link(path, name) from None
+        looked = "" if path.is_absolute() else f" (looked in {Path.cwd()})"
+        raise ImageReadError(
+            f"{name}: no such file{looked}; check the path for typing errors"
+        ) from error
+    except PermissionError as error:
+        raise ImageReadError(
+            f"{name}: permission denied; ask its owner for read access, or close the program that "
+            "has it open"
+        ) from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
+        reason = getattr(error, "strerror", None) or error
+        raise ImageReadError(f"{name}: cannot be opened ({reason}); check the path") from error
 
 
 def encode_jpeg(pixels: NDArray[np.floating[Any]], side: int, quality: int) -> bytes:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
-import re
-import stat
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -15,14 +13,13 @@ from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 import joblib
 import numpy as np
 from numpy.typing import NDArray
 
 from hypervlad.common.constraints import OneOf, check_value
-from hypervlad.common.limits import MAX_SIDECAR
 from hypervlad.common.progress import warn_of_image
 from hypervlad.common.wording import counted, name_some, warn_user
 from hypervlad.images.annotations import coloured_marks
@@ -32,10 +29,9 @@ from hypervlad.images.errors import (
     PartlyReadWarning,
     SkippedImage,
     SkippedImagesWarning,
-    broken_link,
     list_reasons,
 )
-from hypervlad.images.files import is_zarr, may_be_sidecar, parts_below, sidecars
+from hypervlad.images.files import add_sidecar, as_path, is_zarr, open_file, parts_below
 from hypervlad.images.formats import (
     N_HEAD,
     RASTER_KINDS,
@@ -47,7 +43,6 @@ from hypervlad.images.formats import (
     image_pixels,
 )
 from hypervlad.images.hdf5 import decode_hdf5
-from hypervlad.images.metadata import SIDECAR_INSTRUMENTS, Entries
 from hypervlad.images.microscopy import decode_dm, decode_mrc, decode_ser
 from hypervlad.images.ome_zarr import decode_ome_zarr
 from hypervlad.images.options import PixelSizes, ReadOptions, make_options
@@ -304,11 +299,11 @@ def _decode_array(source: Any, options: ReadOptions, name: str) -> DecodedImage:
 
 
 def _decode_path(source: Any, options: ReadOptions, name: str) -> DecodedImage:
-    path = _as_path(source, name)
+    path = as_path(source, name)
     if is_zarr(path):
         with _clear_errors("OME-Zarr", name):
             return decode_ome_zarr(path, options, name)
-    with _open_file(path, name) as file:
+    with open_file(path, name) as file:
         head = file.read(N_HEAD)
         file.seek(0)
         if not head:
@@ -320,7 +315,7 @@ def _decode_path(source: Any, options: ReadOptions, name: str) -> DecodedImage:
             decoded = _READERS[kind](file, options, name)
             has_sidecar = kind == "TIFF" or kind in RASTER_KINDS
             if has_sidecar and "pixel_size_from" not in decoded.metadata:
-                _add_sidecar(decoded, path)
+                add_sidecar(decoded, path)
             return decoded
 
 
@@ -350,63 +345,6 @@ def _clear_errors(kind: str, name: str) -> Iterator[None]:
             f"{name}: damaged or truncated {kind} file ({type(error).__name__}: {error}); "
             "copy or export it again"
         ) from error
-
-
-def _add_sidecar(decoded: DecodedImage, path: Path) -> None:
-    """Add what a file beside an image states; one that cannot be read counts as absent."""
-    for sidecar in sidecars(path):
-        if not may_be_sidecar(sidecar):
-            continue
-        try:
-            with open(sidecar, "rb") as file:
-                entries = Entries(file.read(MAX_SIDECAR))
-        except OSError:
-            continue
-        for instrument, width in SIDECAR_INSTRUMENTS[sidecar[-4:].lower()].items():
-            # Others describe another image, or are not of this instrument.
-            if not width or entries.number(width) == decoded.pixels.shape[1]:
-                decoded.add_entries(instrument, entries, os.path.basename(sidecar))
-
-
-def _as_path(source: Any, name: str) -> Path:
-    text = os.fspath(source)
-    if not isinstance(text, str):
-        raise ImageReadError(f"{name}: a path of bytes; decode it first with os.fsdecode")
-    if not text.strip():
-        raise ImageReadError(f"{name}: an empty path; give the path of an image file")
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text):
-        raise ImageReadError(f"{name}: a web address, not a file; download it first")
-    return Path(text)
-
-
-def _open_file(path: Path, name: str) -> BinaryIO:
-    try:
-        mode = path.stat().st_mode
-        if stat.S_ISDIR(mode):
-            raise ImageReadError(
-                f"{name}: a folder, not an image file; hypervlad.images.find_images(folder) lists "
-                "the images in it"
-            )
-        if not stat.S_ISREG(mode):
-            raise ImageReadError(f"{name}: not a regular file (a device or a pipe); give a file")
-        return path.open("rb")
-    except ImageReadError:
-        raise
-    except FileNotFoundError as error:
-        if path.is_symlink():
-            raise broken_link(path, name) from None
-        looked = "" if path.is_absolute() else f" (looked in {Path.cwd()})"
-        raise ImageReadError(
-            f"{name}: no such file{looked}; check the path for typing errors"
-        ) from error
-    except PermissionError as error:
-        raise ImageReadError(
-            f"{name}: permission denied; ask its owner for read access, or close the program that "
-            "has it open"
-        ) from error
-    except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
-        reason = getattr(error, "strerror", None) or error
-        raise ImageReadError(f"{name}: cannot be opened ({reason}); check the path") from error
 
 
 def read_micrographs(
