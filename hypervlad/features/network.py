@@ -386,17 +386,14 @@ def map_channels(backbone: Backbone, tap: str, image_size: int) -> int:
     return maps.shape[1]
 
 
-def check_tensors(
-    backbone: Backbone, tensors: Mapping[str, NDArray[Any]], *, are_all: bool = True
-) -> None:
+def check_tensors(backbone: Backbone, tensors: Mapping[str, NDArray[Any]]) -> None:
     """Raise a ModelFileError unless tensors from a model file are finite and fit a backbone."""
     for name, array in tensors.items():
         if not np.isfinite(array).all():
             raise ModelFileError(f"values of the network's tensor {name!r} are not finite")
     module = _shapes_of(backbone)
     try:
-        given = {name: torch.from_numpy(array) for name, array in tensors.items()}
-        state = given if are_all else module.state_dict() | given
+        state = {name: torch.from_numpy(array) for name, array in tensors.items()}
         load_into(module, state, backbone, _IN_MODEL)
     except (TypeError, WeightsNotFoundError) as error:
         raise ModelFileError(str(error)) from error

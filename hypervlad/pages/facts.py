@@ -97,10 +97,9 @@ def _patch_cnn_facts(model: Any) -> dict[str, str]:
 
 def _transfer_facts(model: Any) -> dict[str, str]:
     side = model.image_size_
-    trained = {"head": "its head", "last": "its head and last layers", "all": "all of its layers"}
     return {
-        **_network_facts(model.backbone_, model, is_in_file=model.whole_network_),
-        "fine-tuned": _fine_tuned_text(model.history_, trained[model.trainable_]),
+        **_network_facts(model.backbone_, model, is_in_file=bool(model.network_state_)),
+        "fine-tuned": _fine_tuned_text(model.history_),
         "image size": f"{side} x {side} pixels, stretched to a square",
         "how files are read": _reading_text(model.read_options_),
         "classifier": f"softmax regression on {len(model.head_.mean):,} features",
@@ -147,13 +146,13 @@ def _network_facts(backbone: str, model: Any, *, is_in_file: bool) -> dict[str, 
     }
 
 
-def _fine_tuned_text(history: Any, trained: str) -> str:
+def _fine_tuned_text(history: Any) -> str:
     if history is None:
         return "no"
     epochs = f"{len(history)} {verb(len(history), 'epoch', 'epochs')}"
     if history.best_epoch < 0:
         return f"no: {epochs} did not improve it"
-    return f"{trained}, for {history.best_epoch + 1} of {epochs}"
+    return f"all of its layers, for {history.best_epoch + 1} of {epochs}"
 
 
 def _scorer_facts(scorer: Any) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -28,14 +28,11 @@ from hypervlad.papers.training import (
     SoftmaxCrossEntropy,
     Trainer,
     evaluate,
-    trained_tensors,
 )
 from hypervlad.statistics.splits import group_folds
 
-Trainable = Literal["head", "last", "all"]
 FloatArray = NDArray[np.float64]
 
-_TRUNK = "trunk."
 _TRAINED_AT = {"inception_v3": 299}  # pixels
 _USUALLY_TRAINED_AT = 224
 # torchvision's DenseNets apply their last ReLU outside of all layers.
@@ -184,15 +181,11 @@ class TransferNetwork(nn.Module):
         margins: torch.Tensor = self.head(self.dropout(features))
         return margins
 
-    def unfreeze(self, trainable: Trainable) -> None:
-        """Make the head trainable, and none, the layers after the last tap but one, or all."""
+    def unfreeze(self) -> None:
+        """Make the head trainable, and the layers of the trunk that run up to the last tap."""
         self.requires_grad_(False)
         self.head.requires_grad_(True)
-        if trainable == "head":
-            return
-        taps = self.backbone.taps
-        after = taps[-2] if trainable == "last" and len(taps) > 1 else None
-        for module in self._layers_after(after):
+        for module in self._layers_that_run():
             for parameter in module.parameters(recurse=False):
                 parameter.requires_grad_(True)
 
@@ -202,33 +195,14 @@ class TransferNetwork(nn.Module):
         mean, scale, coef, intercept = (tensor.double().cpu().numpy() for tensor in tensors)
         return SoftmaxHead(mean, scale, coef, intercept)
 
-    def trained_trunk_tensors(self) -> dict[str, NDArray[np.float32]]:
-        return {
-            name.removeprefix(_TRUNK): value.cpu().contiguous().numpy().copy()
-            for name, value in trained_tensors(self).items()
-            if name.startswith(_TRUNK)
-        }
-
     @torch.no_grad()
-    def _layers_after(self, tap: str | None) -> list[nn.Module]:
-        """Return the trunk's layers that run after a tap is done, up to the last tap."""
+    def _layers_that_run(self) -> list[nn.Module]:
         started: list[nn.Module] = []
         layers = [m for m in self.trunk.modules() if any(True for _ in m.parameters(recurse=False))]
         handles = [
             layer.register_forward_pre_hook(lambda layer, _inputs: started.append(layer))
             for layer in layers
         ]
-        if tap is not None:
-            # A network of timm is a part of the trunk, which taps its maps only afterwards.
-            network = self.trunk.network if self.backbone.is_of_timm else self.trunk
-            try:
-                tapped = cast(nn.Module, network).get_submodule(tap)
-            except AttributeError as error:
-                raise ValueError(
-                    f"{self.backbone.name!r} has no layer of the name {tap!r}, after which the "
-                    'last layers would begin: choose trainable="all" or "head"'
-                ) from error
-            handles.append(tapped.register_forward_hook(lambda *_: started.clear()))
         preprocessing = self.backbone.preprocessing
         side, device = preprocessing.minimum_size, self.mean.device
         try:
@@ -241,10 +215,9 @@ class TransferNetwork(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class FineTuned:
-    """The head with its temperature, the trained tensors of the trunk by name, and the curves."""
+    """The head with its temperature, and the curves."""
 
     head: SoftmaxHead
-    tensors: dict[str, NDArray[np.float32]]
     curves: FineTuningCurves
 
 
@@ -254,7 +227,6 @@ def fine_tune(
     start: FittedHead,
     training: Samples,
     validation: Samples,
-    trainable: Trainable,
     schedule: Schedule,
     *,
     n_validation_groups: int,
@@ -272,7 +244,7 @@ def fine_tune(
     curves = FineTuningCurves(n_validation=len(validation), n_validation_groups=n_validation_groups)
     with seeded_torch(seeds[1], device):
         network = TransferNetwork(trunk, backbone, start.head, mixed).to(device)
-        network.unfreeze(trainable)
+        network.unfreeze()
         trainer = Trainer(
             network,
             objective,
@@ -285,7 +257,7 @@ def fine_tune(
         trainer.fit(training, validation, verbose=verbose)
     temperature = objective.temperature_for(*evaluate(network, validation))
     head = dataclasses.replace(network.current_head(), temperature=temperature)
-    return FineTuned(head, network.trained_trunk_tensors(), curves)
+    return FineTuned(head, curves)
 
 
 def _optimiser(

@@ -173,7 +173,7 @@ def modarres2017(
     backbone : str, default="inception_v3"
         The paper also has "resnet18" and "resnet50".
     **parameters
-        Others of :class:`TransferClassifier`; ``trainable`` is "all" by default.
+        Others of :class:`TransferClassifier`.
 
     Returns
     -------
@@ -192,7 +192,7 @@ def modarres2017(
     >>> model.backbone, model.mode
     ('inception_v3', 'features')
     """
-    return _with(TransferClassifier(backbone, mode=mode, trainable="all"), parameters)
+    return _with(TransferClassifier(backbone, mode=mode), parameters)
 
 
 def anyloc(

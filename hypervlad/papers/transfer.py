@@ -83,9 +83,10 @@ class TransferClassifier(ClassifierMixin, NetworkEstimator):
     """Classify micrographs by the features of an ImageNet network, frozen or fine-tuned.
 
     The baseline of Modarres et al. [1]_: softmax regression on the maps of the network's last tap,
-    averaged over the image. With ``mode="finetune"``, the head and layers of the network are then
-    trained on randomly changed images, until the loss on held-out images, a fifth in whole groups,
-    no longer falls. The held-out images also decide the temperature [2]_ of the probabilities.
+    averaged over the image. With ``mode="finetune"``, this head and all layers of the network are
+    then trained on randomly changed images, until the loss on held-out images, a fifth in whole
+    groups, no longer falls. The held-out images also decide the temperature [2]_ of the
+    probabilities.
 
     Parameters
     ----------
@@ -94,9 +95,6 @@ class TransferClassifier(ClassifierMixin, NetworkEstimator):
         As in :class:`HypercolumnVLAD`.
     mode : {"features", "finetune"}, default="features"
         "features" leaves the network unchanged.
-    trainable : {"head", "last", "all"}, default="last"
-        What is fine-tuned: only the head, also the layers after the last default tap but one (all
-        layers if there is one tap), or all layers.
     image_size : int or "auto", default="auto"
         Side in pixels of the square that images are stretched to. "auto": 299 for inception_v3, 224
         for others, or the smallest side that the network accepts if that is larger.
@@ -128,12 +126,12 @@ class TransferClassifier(ClassifierMixin, NetworkEstimator):
         Inverse strength of the head's L2 penalty, before fine-tuning.
     history_ : FineTuningCurves or None
         Loss and accuracy of each epoch; None for "features".
-    backbone_, trainable_, image_size_, read_options_
+    backbone_, image_size_, read_options_
         As used in ``fit``.
     weights_digest_ : str
         SHA-256 of the network's weights before fine-tuning.
     network_state_ : dict of ndarray
-        The tensors that were fine-tuned, or all if the file contained the whole network.
+        All tensors of the network if it was fine-tuned, or the file contained it; else none.
     n_images_ : int
         Images trained on, including those held out.
 
@@ -159,7 +157,6 @@ class TransferClassifier(ClassifierMixin, NetworkEstimator):
         "backbone": [InstanceOf(str, "the name of a backbone")],
         "weights": WEIGHTS,
         "mode": [OneOf("features", "finetune")],
-        "trainable": [OneOf("head", "last", "all")],
         "image_size": [OneOf("auto"), Integer(1, MAX_INPUT_SIDE)],
         "learning_rate": [Number(above=0)],
         "batch_size": [Integer()],
@@ -178,13 +175,11 @@ class TransferClassifier(ClassifierMixin, NetworkEstimator):
     C_: Annotated[float, Value(float, Number(above=0))]
     history_: Annotated[FineTuningCurves | None, Maybe(Record(FineTuningCurves))]
     backbone_: Annotated[str, Value(str)]
-    trainable_: Annotated[Literal["head", "last", "all"], Value(str)]
     image_size_: Annotated[int, Value(int, Integer(1, MAX_INPUT_SIDE))]
     read_options_: Annotated[ReadOptions, Record(ReadOptions)]
     preprocessing_: Annotated[Preprocessing, Record(Preprocessing)]
     weights_digest_: Annotated[str, Value(str)]
     network_state_: Annotated[dict[str, NDArray[Any]], ArrayDict()]
-    whole_network_: Annotated[bool, Value(bool)]
     n_images_: Annotated[int, Value(int, Integer())]
 
     def __init__(
@@ -193,7 +188,6 @@ class TransferClassifier(ClassifierMixin, NetworkEstimator):
         weights: str | os.PathLike[str] = "pretrained",
         *,
         mode: Literal["features", "finetune"] = "features",
-        trainable: Literal["head", "last", "all"] = "last",
         image_size: int | Literal["auto"] = "auto",
         learning_rate: float = 3e-6,
         batch_size: int = 32,
@@ -209,7 +203,6 @@ class TransferClassifier(ClassifierMixin, NetworkEstimator):
         self.backbone = backbone
         self.weights = weights
         self.mode = mode
-        self.trainable = trainable
         self.image_size = image_size
         self.learning_rate = learning_rate
         self.batch_size = batch_size
@@ -283,7 +276,6 @@ class TransferClassifier(ClassifierMixin, NetworkEstimator):
                 start,
                 data.samples(codes, device, rows),
                 data.samples(codes, device, held_out),
-                self.trainable,
                 Schedule(
                     self.learning_rate,
                     self.batch_size,
@@ -296,12 +288,11 @@ class TransferClassifier(ClassifierMixin, NetworkEstimator):
                 seeds=(seeds[2], seeds[3]),
                 verbose=self.verbose,
             )
-        fitted, tensors = network, {}
+        fitted, tensors = network, dict[str, NDArray[Any]]()
         if tuned is not None and tuned.curves.best_epoch >= 0:
-            head, C, tensors = tuned.head, start.C, tuned.tensors
-            if tensors:
-                state = network.original.state_dict()
-                fitted = build_network(backbone.name, state, backbone.taps[-1:], device)
+            head, C, tensors = tuned.head, start.C, _arrays(network)
+            state = network.original.state_dict()
+            fitted = build_network(backbone.name, state, backbone.taps[-1:], device)
         else:
             final = fit_head(X, codes, joined, len(classes), seeds[0])
             head, C = final.head, final.C
@@ -309,10 +300,9 @@ class TransferClassifier(ClassifierMixin, NetworkEstimator):
         self.classes_, self.n_images_ = classes, len(data)
         self.head_, self.C_ = head, C
         self.history_ = None if tuned is None else tuned.curves
-        self.backbone_, self.trainable_ = backbone.name, self.trainable
-        self.image_size_, self.read_options_ = image_size, read_options
+        self.backbone_, self.image_size_ = backbone.name, image_size
+        self.read_options_, self.network_state_ = read_options, tensors
         self.preprocessing_, self.weights_digest_ = backbone.preprocessing, network.digest
-        self.network_state_, self.whole_network_ = tensors, False
         self._tapped_network = fitted
         return self
 
@@ -342,19 +332,14 @@ class TransferClassifier(ClassifierMixin, NetworkEstimator):
 
     def to_state(self, *, include_backbone: bool = False) -> tuple[dict[str, Any], Arrays]:
         check_is_fitted(self)
-        if not (include_backbone or (self.trainable_ == "all" and self.network_state_)):
-            return super().to_state()
+        saved = copy.copy(self)
         if include_backbone:
             check_may_be_included(self.backbone_, self.weights)
-        saved = copy.copy(self)
-        state = self._network().original.state_dict()
-        saved.network_state_ = {k: v.cpu().contiguous().numpy() for k, v in state.items()}
-        saved.whole_network_ = True
+            saved.network_state_ = _arrays(self._network())
         return super(TransferClassifier, saved).to_state()
 
     def _check_state(self) -> None:
         check_registered(self.backbone_)
-        check_value("trainable_", self.trainable_, self._parameter_constraints["trainable"])
         check_prepared(self.preprocessing_, self.backbone_)
         backbone = get_backbone(self.backbone_)
         smallest = backbone.preprocessing.minimum_size
@@ -364,15 +349,13 @@ class TransferClassifier(ClassifierMixin, NetworkEstimator):
             raise ValueError(
                 f"a head of {len(self.head_.mean)} features for a network of {n_channels} channels"
             )
-        if self.network_state_ or self.whole_network_:
-            check_tensors(backbone, self.network_state_, are_all=self.whole_network_)
+        if self.network_state_:
+            check_tensors(backbone, self.network_state_)
         n_classes = len(self.classes_)
         if self.head_.coef.shape[1] != n_classes:
             raise ValueError(f"a head of {self.head_.coef.shape[1]} classes for {n_classes} labels")
         tuned = self.history_ is not None and self.history_.best_epoch >= 0
-        if self.network_state_ and not (tuned or self.whole_network_):
-            raise ValueError("tensors of a network that was not fine-tuned")
-        if tuned and not self.network_state_ and self.trainable_ != "head":
+        if tuned and not self.network_state_:
             raise ValueError("the tensors of the fine-tuned network are missing")
 
     # --- parameters ----------------------------------------------------------------------------
@@ -435,11 +418,14 @@ class TransferClassifier(ClassifierMixin, NetworkEstimator):
     def _built(self, device: torch.device) -> TappedNetwork:
         """Build the network as it was at the end of ``fit``."""
         backbone = get_backbone(self.backbone_)
-        state = {name: torch.from_numpy(value) for name, value in self.network_state_.items()}
-        if not self.whole_network_:
+        if not self.network_state_:
             source = NetworkSource(backbone, self.weights, backbone.taps[-1:], self.weights_digest_)
-            network = source.build(device)
-            if not state:
-                return network
-            state = network.original.state_dict() | state
+            return source.build(device)
+        state = {name: torch.from_numpy(value) for name, value in self.network_state_.items()}
         return build_network(backbone.name, state, backbone.taps[-1:], device)
+
+
+def _arrays(network: TappedNetwork) -> dict[str, NDArray[Any]]:
+    """Return copies of all tensors of a network, by name."""
+    state = network.original.state_dict()
+    return {name: value.cpu().contiguous().numpy().copy() for name, value in state.items()}

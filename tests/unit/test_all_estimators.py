@@ -49,7 +49,7 @@ Calls = dict[str, Callable[[Any], Any]]
 TINY = {"weights": "random", "n_codewords": 3}
 SMALL = TINY | {"image_size": 20, "sampling": 300}
 WINDOWS = HypercolumnVLAD("tiny", taps=["1", "3"], image_size=None, **TINY)
-FINE_TUNED = {"mode": "finetune", "trainable": "all", "max_epochs": 1}
+FINE_TUNED = {"mode": "finetune", "max_epochs": 1}
 NETWORK = {"weights": "random", "random_state": 0}
 NAN = float("nan")
 
@@ -471,7 +471,6 @@ VALUES = {
     "sampling": (["anyloc", 5000], ["paper", 0, 2.5, True, None]),
     "threshold": (["fpr", "f1"], ["f2", 0.5, None]),
     "tile_size": ([512, 1024], [0, 2.5, True, "large", None]),
-    "trainable": (["head", "last", "all"], ["some", None, True]),
     "turns": ([1, 2, 4, np.int32(8)], [0, 3, 2.0, True, "2", None]),
     "verbose": ([True, 0, 2, np.bool_(False)], [-1, "loud", None, 0.5]),
     "weights": (["random", "pretrained"], [5, None, ["random"]]),
