@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -303,6 +303,7 @@ def _painted(
 
 
 ANOMALOUS, NORMAL = "anomalous", "normal"
+_DEFECTIVE_SHARE = 0.1  # of the pixels of a patch, from which on it is anomalous
 
 
 @dataclass(frozen=True, eq=False)
@@ -356,14 +357,13 @@ def cut_patches(
     patch: int = 29,
     stride: int | None = None,
     edges: Edges = "drop",
-    min_fraction: float = 0.1,
     groups: ArrayLike | None = None,
     read_options: Mapping[str, Any] | None = None,
 ) -> PatchSet:
     """Cut images into patches and label each by its mask.
 
-    A patch is anomalous if at least `min_fraction` of its pixels are defective, and normal if none
-    is. Patches in between are left out.
+    A patch is anomalous if at least a tenth of its pixels are defective, and normal if none is.
+    Patches in between are left out.
 
     Parameters
     ----------
@@ -372,8 +372,6 @@ def cut_patches(
         As for :func:`hypervlad.images.read_mask`; None for an image without defects.
     patch, stride, edges
         As in :func:`patch_positions`, with the same defaults.
-    min_fraction : float, default=0.1
-        In (0, 1].
     groups : array-like of shape (n,), optional
         Group of each image, such as its sample; by default, each image is a group.
     read_options : mapping, optional
@@ -402,8 +400,6 @@ def cut_patches(
     ((6, 29, 29), ['anomalous', 'normal'])
     """
     images = check_image_list(images)
-    if not 0 < min_fraction <= 1:
-        raise ValueError(f"min_fraction must be in (0, 1]; got {min_fraction!r}.")
     masks = _check_masks(masks, len(images))
     group_codes = check_groups(groups, len(images))
     group_of = group_codes if groups is None else np.asarray(groups)
@@ -423,7 +419,10 @@ def cut_patches(
         positions=np.concatenate(positions),
         groups=group_of[np.concatenate(numbers)],
     )
-    return _labelled(patches, min_fraction)
+    # A tolerance for rounding errors, because shares are those of whole pixels.
+    anomalous = patches.defective >= _DEFECTIVE_SHARE - 1e-9
+    patches = replace(patches, labels=np.where(anomalous, ANOMALOUS, NORMAL))
+    return patches.take(anomalous | (patches.defective == 0))
 
 
 def _cut(
@@ -455,15 +454,6 @@ def _stacked(pixels: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
     if len({cut.ndim for cut in pixels}) > 1:
         pixels = [cut if cut.ndim == 4 else np.repeat(cut[..., None], 3, axis=-1) for cut in pixels]
     return np.concatenate(pixels)
-
-
-def _labelled(patches: PatchSet, min_fraction: float) -> PatchSet:
-    # A tolerance for rounding errors, because shares are those of whole pixels.
-    anomalous = (patches.defective > 0) & (patches.defective >= min_fraction - 1e-9)
-    labels = np.where(anomalous, ANOMALOUS, NORMAL)
-    kept = anomalous | (patches.defective == 0)
-    fields = {**vars(patches), "labels": labels}
-    return PatchSet(**fields).take(kept)
 
 
 def _check_masks(masks: Sequence[Any] | None, n_images: int) -> list[Any]:
