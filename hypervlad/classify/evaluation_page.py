@@ -14,11 +14,7 @@ from markupsafe import Markup
 from sklearn.metrics import confusion_matrix
 
 from hypervlad.classify.answers import LabelIssue
-from hypervlad.classify.displays import (
-    ConfusionDisplay,
-    ReliabilityDisplay,
-    SelectiveAccuracyDisplay,
-)
+from hypervlad.classify.displays import ConfusionDisplay, ReliabilityDisplay
 from hypervlad.classify.evidence_display import EvidenceDisplay
 from hypervlad.classify.held_out import SureAnswers
 from hypervlad.classify.page import pictures, prediction_sheet
@@ -89,12 +85,12 @@ def write_report(
         (draft / _TABLE).write_bytes(_table(evaluated))
         content = [
             *_headline(evaluated, [*notes, *warnings], remarks),
-            *parts.section(
+            parts.section(
                 "How this was measured", *how_measured.splitlines(), _independence(evaluated)
             ),
             *_sections(evaluated, folder.absolute(), progress),
-            *parts.section("The model", parts.Table((), page_facts(evaluated.model).items())),
-            *parts.section("Files", link.format(_TABLE)),
+            parts.section("The model", parts.Table((), page_facts(evaluated.model).items())),
+            parts.section("Files", link.format(_TABLE)),
         ]
         parts.write_page(draft / _PAGE, title, content, words=words)
         for name in (_TABLE, _PAGE):
@@ -186,7 +182,7 @@ def _independence(evaluated: EvaluatedImages) -> str:
     ) * (not in_training)
 
 
-def _sections(evaluated: EvaluatedImages, folder: Path, progress: bool) -> Iterator[parts.Section]:
+def _sections(evaluated: EvaluatedImages, folder: Path, progress: bool) -> Iterator[parts.Part]:
     result, held_out = evaluated.result, evaluated.held_out
     mistake = "There are no mistakes."
     if result.confusions:
@@ -194,7 +190,7 @@ def _sections(evaluated: EvaluatedImages, folder: Path, progress: bool) -> Itera
         often = "once" if n == 1 else counted(n, "time")
         mistake = f"The most frequent mistake: “{label}” is mistaken for “{mistaken_for}”, {often}."
     matrix = confusion_matrix(result.true, result.predicted, labels=result.labels)
-    yield from parts.section(
+    yield parts.section(
         "Which classes are mistaken for which",
         f"Each number counts images; those on the diagonal are correct. {mistake}",
         parts.Figure.of(
@@ -203,13 +199,13 @@ def _sections(evaluated: EvaluatedImages, folder: Path, progress: bool) -> Itera
             "The darker a cell, the larger its share of the row.",
         ),
     )
-    yield from parts.section(
+    yield parts.section(
         "Class by class",
         "Precision: of the images predicted to be of the class, the share that are. Recall: of the "
         "images of the class, the share that are predicted to be. F1 is their harmonic mean.",
         parts.Table(["Class", "Precision", "Recall", "F1", "Images"], _class_rows(result)),
     )
-    yield from parts.section(
+    yield parts.section(
         "Can the probabilities be trusted?",
         _calibration(evaluated),
         parts.Figure.of(
@@ -220,19 +216,14 @@ def _sections(evaluated: EvaluatedImages, folder: Path, progress: bool) -> Itera
         ),
     )
     header = ["Images for the expert", "Images for the model", "Correct of these", "Mistakes found"]
-    yield from parts.section(
+    yield parts.section(
         "What if an expert looks at the doubtful images?",
         "The expert gets the images with the lowest confidence.",
         parts.Table(header, _selective_rows(result)),
-        parts.Figure.of(
-            SelectiveAccuracyDisplay(result),
-            "Accuracy of the most confident predictions against the share that they cover.",
-            "The area is the mean height of the curve: 1 if all predictions are correct.",
-        ),
     )
     if held_out:
         header = ["Accepted error", "Sure from", "Sure answers", "Wrong of these"]
-        yield from parts.section(
+        yield parts.section(
             "How many answers are sure?",
             Markup(
                 "With an accepted error, the model answers only where held-out images show with "
@@ -243,7 +234,7 @@ def _sections(evaluated: EvaluatedImages, folder: Path, progress: bool) -> Itera
             if held_out.sure
             else "None is sure as long as a class has images of a single group, or a single image.",
         )
-    yield from parts.section(
+    yield parts.section(
         "Image by image",
         "Look first at the images with the lowest confidence. Where the model is confident and "
         "wrong, check the label.",
@@ -251,7 +242,7 @@ def _sections(evaluated: EvaluatedImages, folder: Path, progress: bool) -> Itera
         _sheet(evaluated, folder, progress),
     )
     if held_out is None and getattr(evaluated.model.boosting_, "linear_coef_", None) is not None:
-        yield from parts.section(
+        yield parts.section(
             "Why the model decided so",
             "Some of the images with the lowest confidence. Where labels or scale bars are red, "
             "the model relies on how the images were made rather than on what they show. Thin "

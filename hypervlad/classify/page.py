@@ -171,15 +171,15 @@ def write_classified_page(
         parts.Numbers(numbers),
         parts.Items([printable(note) + "." for note in prediction_notes(found, called)]),
     ]
-    if len(doubtful) < len(read):
-        content.append(
-            f"To keep this file small, only the {thousands(len(doubtful))} most doubtful of the "
-            f"{thousands(len(read))} images are shown here; the others are listed without pixels."
-        )
+    some = (
+        f"To keep this file small, only the {thousands(len(doubtful))} most doubtful of the "
+        f"{thousands(len(read))} images are shown here; the others are listed without pixels."
+    )
     content += [
+        some * (len(doubtful) < len(read)),
         sheet,
-        *parts.section("Could not be read", bad and parts.Table((), bad)),
-        *parts.section("The model", parts.Table((), page_facts(model).items())),
+        parts.section("Could not be read", bad and parts.Table((), bad)),
+        parts.section("The model", parts.Table((), page_facts(model).items())),
     ]
     title = words("Classified images") if title is None else title
     parts.write_page(path, title, content, words=words)

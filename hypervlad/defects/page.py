@@ -30,7 +30,6 @@ from hypervlad.pages.numbers import (
     interval_text,
     length_text,
     number_text,
-    share_of,
     significant,
     thousands,
 )
@@ -81,7 +80,7 @@ class ScoredImage(NamedTuple):
 class Picture(NamedTuple):
     """An image with its outlines, and its scores, reduced."""
 
-    image: int  # its place in the run
+    image: int  # its place
     field: parts.Field
     scores: NDArray[np.float32]
 
@@ -114,7 +113,7 @@ class FindingsPage:
             _MAX_REGIONS, [*self._regions, *own], key=lambda each: each.region.score
         )
         if len(self._pictures) < _MAX_PICTURES or found.score > self._pictures[0][0]:
-            picture = _picture(place, name, found, micrograph)
+            picture = _found(place, name, found, micrograph)
             heapq.heappush(self._pictures, (found.score, -place, picture))
         if len(self._pictures) > _MAX_PICTURES:
             heapq.heappop(self._pictures)
@@ -136,7 +135,8 @@ class FindingsPage:
         threshold, scores = scorer.threshold_, [image.score for image in self.images]
         warning, pictures = _threshold_warning(scores, threshold), self.pictures()
         called = ("called anomalous", "found")
-        groups = [_group("New images", scores, called, _OTHERS, threshold), _held_out(scorer)]
+        new = parts.Group("New images", scores, above=called, below=_OTHERS)
+        groups = [new, _held_out(scorer)]
         n_called, n = sum(image.is_called for image in self.images), len(self.images)
         lead = (
             f"Of {counted(n, 'image')}, {n_called} {verb(n_called, 'is', 'are')} called anomalous, "
@@ -146,11 +146,11 @@ class FindingsPage:
         reviewed = (f"of {len(pictures)} reviewed",) * 2
         content = [
             parts.Note(lead, "lead"),
-            *_too_good(n_in_training),
-            *([] if warning is None else [parts.warning("Check the threshold", f"{warning}.")]),
-            *parts.section("Scores and threshold", _OF_SCORES, _chart(groups, threshold)),
-            *self._regions_section(pictures),
-            *parts.section(
+            _too_good(n_in_training),
+            warning and parts.warning("Check the threshold", f"{warning}."),
+            parts.section("Scores and threshold", _OF_SCORES, _chart(groups, threshold)),
+            self._regions_section(pictures),
+            parts.section(
                 "Pictures",
                 pictures
                 and ("All images" if len(pictures) == n else some)
@@ -160,19 +160,19 @@ class FindingsPage:
                 pictures and _HOW,
                 pictures and _with_maps(pictures, threshold, action="False alarm", is_drawn=True),
             ),
-            *parts.section("Image by image", _sheet(self.images, ["Defective area", "Regions"])),
-            *parts.section("Left out", left_out and parts.Items(left_out)),
-            *_limits_section(scorer),
-            *_scorer_section(scorer),
+            parts.section("Image by image", _sheet(self.images, ["Defective area", "Regions"])),
+            parts.section("Left out", left_out and parts.Items(left_out)),
+            len(scorer.limits_) and _limits_section(scorer),
+            _scorer_section(scorer),
         ]
         task = parts.Decisions("masks.json", "Save masks", reviewed, masks=True)
         parts.write_page(path, "Defects found", content, decisions=task if pictures else None)
         return warning
 
-    def _regions_section(self, pictures: Sequence[Picture]) -> list[parts.Section]:
+    def _regions_section(self, pictures: Sequence[Picture]) -> parts.Section | None:
         """Return the table of regions, if there are any, with links to their pictures."""
         if not self._regions:
-            return []
+            return None
         shown = {picture.image for picture in pictures}
         rows, marks = [], []
         for each in self._regions:
@@ -211,16 +211,13 @@ class FindingsPage:
         return parts.section("Regions", some + _OF_REGIONS + _OF_INTERVALS * are_measured, sheet)
 
 
-def _too_good(n_in_training: int) -> list[parts.Part]:
-    if not n_in_training:
-        return []
+def _too_good(n_in_training: int) -> parts.Part:
     known = verb(n_in_training, "is a training image", "are training images")
-    return [parts.warning("Too good", f"{n_in_training} of them {known} (the same pixels).")]
+    text = f"{n_in_training} of them {known} (the same pixels)."
+    return n_in_training and parts.warning("Too good", text)
 
 
-def _limits_section(scorer: Any) -> list[parts.Section]:
-    if not len(scorer.limits_):
-        return []
+def _limits_section(scorer: Any) -> parts.Section | None:
     return parts.section(
         "What may be missed",
         "Synthetic defects were put on copies of held-out training images. The lines show from "
@@ -233,40 +230,22 @@ def _limits_section(scorer: Any) -> list[parts.Section]:
     )
 
 
-def _scorer_section(scorer: Any) -> list[parts.Section]:
+def _scorer_section(scorer: Any) -> parts.Section | None:
     return parts.section("The scorer", parts.Table((), page_facts(scorer).items()))
 
 
 # --- thresholds ----------------------------------------------------------------------------------
 
 
-def _group(
-    name: str,
-    scores: ArrayLike,
-    above: tuple[str, str],
-    below: tuple[str, str],
-    threshold: float,
-) -> parts.Group:
-    values = np.asarray(scores, dtype=np.float64)
-    n = int((values >= threshold).sum())
-    text = ""
-    if len(values):
-        text = f"{above[0]}: {share_of(n, len(values))} "
-        text += f"{below[0]}: {share_of(len(values) - n, len(values))}"
-    return parts.Group(name, values, text=text, above=above, below=below)
-
-
 def _held_out(scorer: Any) -> parts.Group:
-    scores, threshold = scorer.held_out_.scores, scorer.threshold_
-    return _group("Training images, held out", scores, _FALSE, _OTHERS, threshold)
+    scores = scorer.held_out_.scores
+    return parts.Group("Training images, held out", scores, above=_FALSE, below=_OTHERS)
 
 
 def _chart(groups: Sequence[parts.Group], threshold: float) -> parts.Chart:
     """Return histograms of scores, and a slider that covers all of them."""
-    shown = [group for group in groups if group.text]
-    scores = np.concatenate(
-        [np.asarray(group.values) for group in shown] or [np.array([threshold])]
-    )
+    shown = [group for group in groups if len(np.asarray(group.values))]
+    scores = np.concatenate([group.values for group in shown] or [[threshold]])
     lowest, highest = float(scores.min()), float(scores.max())
     span = highest - lowest
     if lowest - span <= threshold <= highest + span:  # else the scores would have no room
@@ -281,7 +260,7 @@ def _chart(groups: Sequence[parts.Group], threshold: float) -> parts.Chart:
 
 def _text_of(threshold: float, groups: Sequence[parts.Group]) -> str:
     """Return at least four digits, and as many as call the same images anomalous."""
-    scores = np.concatenate([np.asarray(group.values) for group in groups])
+    scores = np.concatenate([group.values for group in groups])
     texts = (f"{threshold:.{n_digits}g}" for n_digits in range(4, 18))  # 17 are exact
     called = scores >= threshold
     return next(text for text in texts if np.array_equal(scores >= float(text), called))
@@ -321,7 +300,7 @@ def _sheet(images: Sequence[ScoredImage], header: Sequence[str]) -> parts.Sheet:
 # --- pictures ------------------------------------------------------------------------------------
 
 
-def _picture(place: int, name: str, found: Finding, micrograph: Micrograph) -> Picture:
+def _found(place: int, name: str, found: Finding, micrograph: Micrograph) -> Picture:
     size, outlines = micrograph.pixel_size, []
     for number, each in enumerate(found.regions, start=1):
         facts = f"peak {significant(each.score)}, {_area_texts(each, size)[0]}"
@@ -335,17 +314,17 @@ def _picture(place: int, name: str, found: Finding, micrograph: Micrograph) -> P
         call.format(repr(score), *_CALLS, _CALLS[not is_called]),
         counted(len(outlines), "region"),
     )
-    shown = parts.Field.of(
-        # Many detectors use a small part of their range: unless stretched, their images are black.
-        stretch_contrast(micrograph.pixels),
-        side=_SIDE,
-        pixel_size=size,
-        id=f"image-{place}",
-        name=name,
-        caption=caption,
-        outlines=outlines,
-    )
-    return Picture(place, shown, _shrunk(found.map))
+    shown = {"caption": caption, "outlines": outlines, "pixel_size": size}
+    return _picture(place, name, micrograph.pixels, found.map, **shown)
+
+
+def _picture(
+    place: int, name: str, pixels: NDArray[Any], scores: NDArray[np.float32], **shown: Any
+) -> Picture:
+    # Many detectors use a small part of their range: unless stretched, their images are black.
+    stretched = stretch_contrast(pixels)
+    field = parts.Field.of(stretched, side=_SIDE, id=f"image-{place}", name=name, **shown)
+    return Picture(place, field, _shrunk(scores))
 
 
 def _with_maps(pictures: Sequence[Picture], threshold: float, **values: Any) -> parts.Pictures:
@@ -461,15 +440,15 @@ def write_defect_report(
         for name, value in result.scores().items()
     }
     groups = [
-        _group(
+        parts.Group(
             f"{kind} images",
             [i.score for i in result.images if i.is_defective == is_own],
-            *calls,
-            threshold,
+            above=above,
+            below=below,
         )
-        for kind, is_own, calls in (
-            ("Defective", True, (("found", "hit"), ("missed", "missed"))),
-            ("Defect-free", False, (_FALSE, _OTHERS)),
+        for kind, is_own, above, below in (
+            ("Defective", True, ("found", "hit"), ("missed", "missed")),
+            ("Defect-free", False, _FALSE, _OTHERS),
         )
     ]
     rows = [
@@ -497,7 +476,7 @@ def write_defect_report(
     content = [
         parts.Note(lead, "lead"),
         *[left_out + each for each in result.left_out[:1]],
-        *_too_good(result.n_in_training),
+        _too_good(result.n_in_training),
         parts.Numbers(scores),
         parts.Note(
             "AUROC: how often a defective image (or pixel) scores higher than a defect-free one; "
@@ -506,10 +485,10 @@ def write_defect_report(
             f"{result.patch} x {result.patch} pixels, of which a tenth must be defective, are "
             f"counted at the threshold, {significant(threshold)}."
         ),
-        *parts.section(
+        parts.section(
             "Scores and threshold", _OF_SCORES, _chart([*groups, _held_out(scorer)], threshold)
         ),
-        *parts.section(
+        parts.section(
             "Maps and masks",
             "Light blue lines surround true defects; orange lines surround those found. All maps "
             "share one scale. "
@@ -518,12 +497,12 @@ def write_defect_report(
             ),
             _with_maps(worst, threshold),
         ),
-        *parts.section(
+        parts.section(
             "Image by image",
             f"Areas and patches are those at a threshold of {_text_of(threshold, groups)}.",
             sheet,
         ),
-        *_scorer_section(scorer),
+        _scorer_section(scorer),
     ]
     parts.write_page(path, "How well defects are found", content)
     return path
@@ -540,12 +519,4 @@ def _compared(number: int, each: MapWithMask, pixels: NDArray[np.float32]) -> Pi
         )
         if mask.any()
     ]
-    shown = parts.Field.of(
-        stretch_contrast(pixels),
-        side=_SIDE,
-        id=f"image-{number}",
-        name=each.name,
-        caption="",
-        outlines=outlines,
-    )
-    return Picture(each.position, shown, _shrunk(each.scores))
+    return _picture(number, each.name, pixels, each.scores, caption="", outlines=outlines)

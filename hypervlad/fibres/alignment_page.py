@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,6 @@ MAPS, OVERLAYS, FIGURES = "maps", "overlays", "figures"
 TABLES = "alignment.csv", "regions.csv"
 _BAND = 128  # rows that are coloured at a time
 _COMPRESSION_LEVEL = 1  # of 9: noise does not get smaller at higher levels
-_MAP_KINDS = ("orientation", "coherence", "regions")
 _REGION_COLUMNS = (
     "path",
     "region",
@@ -104,9 +103,8 @@ def write_alignment(
     pairs = zip(images, names, strict=True)
     folder = Path(out_dir)
 
-    def files_of(name: str) -> Iterator[Path]:
-        yield from _map_files(folder, name).values()
-        yield from _figure_files(folder, name).values()
+    def files_of(name: str) -> list[Path]:
+        return [*_map_files(folder, name), *_figure_files(folder, name)]
 
     tables = *TABLES, _REGION_COLUMNS
     with ResultsFolder.growing(folder, *tables, files_of, names=names) as results:
@@ -126,30 +124,21 @@ def write_alignment(
 
 
 def _write_maps(folder: Path, name: str, found: AlignmentResult) -> list[Path]:
-    paths, directions = _map_files(folder, name), found.orientation
-    for kind, values in (
-        ("orientation", directions.orientation),
-        ("coherence", directions.coherence),
-        ("regions", _as_integers(found.aligned.labels)),
-    ):
-        write_tiff(
-            paths[kind], values, directions.pixel_size, flush=False, level=_COMPRESSION_LEVEL
-        )
-    return list(paths.values())
-
-
-def _as_integers(labels: NDArray[np.int32]) -> NDArray[Any]:
+    paths, directions, labels = _map_files(folder, name), found.orientation, found.aligned.labels
     # ImageJ has no 32-bit integers.
-    return labels.astype(np.uint16 if labels.max(initial=0) < 2**16 else np.uint32)
+    numbers = labels.astype(np.uint16 if labels.max(initial=0) < 2**16 else np.uint32)
+    maps, size = (directions.orientation, directions.coherence, numbers), directions.pixel_size
+    for path, values in zip(paths, maps, strict=True):
+        write_tiff(path, values, size, flush=False, level=_COMPRESSION_LEVEL)
+    return paths
 
 
 def _write_figures(folder: Path, name: str, found: AlignmentResult) -> list[Path]:
-    paths = _figure_files(folder, name)
-    write_png(paths[OVERLAYS], _overlay(found), flush=False, level=_COMPRESSION_LEVEL)
-    display = OrientationDisplay(found, name=name)
-    with replace_when_complete(paths[FIGURES], flush=False) as stream:
-        save_png(lambda ax: display.plot(ax=ax), stream)
-    return list(paths.values())
+    overlay, figure = paths = _figure_files(folder, name)
+    write_png(overlay, _overlay(found), flush=False, level=_COMPRESSION_LEVEL)
+    with replace_when_complete(figure, flush=False) as stream:
+        save_png(OrientationDisplay(found, name=name).plot, stream)
+    return paths
 
 
 def _overlay(found: AlignmentResult) -> NDArray[np.uint8]:
@@ -164,12 +153,14 @@ def _overlay(found: AlignmentResult) -> NDArray[np.uint8]:
     return overlay
 
 
-def _map_files(folder: Path, name: str) -> dict[str, Path]:
-    return {kind: folder / MAPS / f"{name}.{kind}.tif" for kind in _MAP_KINDS}
+def _map_files(folder: Path, name: str) -> list[Path]:
+    return [
+        folder / MAPS / f"{name}.{kind}.tif" for kind in ("orientation", "coherence", "regions")
+    ]
 
 
-def _figure_files(folder: Path, name: str) -> dict[str, Path]:
-    return {kind: folder / kind / f"{name}.png" for kind in (OVERLAYS, FIGURES)}
+def _figure_files(folder: Path, name: str) -> list[Path]:
+    return [folder / kind / f"{name}.png" for kind in (OVERLAYS, FIGURES)]
 
 
 def _image_row(name: str, found: AlignmentResult, recipe: AlignmentRecipe) -> Row:

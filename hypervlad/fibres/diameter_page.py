@@ -114,7 +114,7 @@ def write_diameter_page(
         parts.Numbers(numbers),
         parts.Items(unreadable, "warning"),
         *([] if compared is None else _of_groups(measured, compared)),
-        *parts.section(
+        parts.section(
             "Places to check",
             some
             * (len(shown) < len(measured))
@@ -126,11 +126,11 @@ def write_diameter_page(
                 action="Leave out",
             ),
         ),
-        *parts.section(
+        parts.section(
             "Image by image",
             parts.Sheet.of("Images", header, list(map(_row, measured)), file="diameters.csv"),
         ),
-        *parts.section(
+        parts.section(
             "Not measured",
             reasons and "Places on fibres that were tried, and the first reason against them.",
             reasons and parts.Table(["Reason", "Places"], reasons),
@@ -154,7 +154,7 @@ def write_diameter_page(
     parts.write_page(path, "Fibre diameters", content, decisions=decisions)
 
 
-def _of_groups(measured: Sequence[MeasuredImage], compared: FolderDiameters) -> list[parts.Section]:
+def _of_groups(measured: Sequence[MeasuredImage], compared: FolderDiameters) -> list[parts.Part]:
     """Return the sections of histograms and groups."""
     groups = compared.groups
     unit = groups[0].places.unit
@@ -188,13 +188,13 @@ def _of_groups(measured: Sequence[MeasuredImage], compared: FolderDiameters) -> 
     no_group = f"In no group, because the pixel size is unknown: {', '.join(unknown)}"
     kinds = " Dashed lines are kinds of fibres, with their shares of the length."
     return [
-        *parts.section(
+        parts.section(
             "Diameters",
             f"How many {unit} of the visible length of the fibres have which diameter."
             + kinds * any(group.modes for group in charted),
             parts.Chart(f"diameter in {unit}", charted),
         ),
-        *parts.section(
+        parts.section(
             "Groups",
             parts.Table(header, [_group_row(group, has_samples) for group in groups]),
             parts.Note(_OF_GROUPS),

@@ -318,16 +318,15 @@ def write_scale_page(
         if n_read
         else " Nothing on this page was read from the label."
     )
-    content: list[parts.Part] = [
+    words = "Images with a remark come first. Those that you accept are saved as a table for "
+    words += "--pixel-size: save it into the folder from which the names begin."
+    content = [
         parts.Numbers(numbers),
         parts.warning("Check each bar", bars + read),
         parts.Items(unreadable, "warning"),
+        found and parts.section("Scale bars found", words, sheet),
+        parts.section("Without a scale bar", without and parts.Items(without)),
     ]
-    if found:
-        words = "Images with a remark come first. Those that you accept are saved as a table for "
-        words += "--pixel-size: save it into the folder from which the names begin."
-        content += parts.section("Scale bars found", words, sheet)
-    content += parts.section("Without a scale bar", without and parts.Items(without))
     task = parts.Decisions(
         file="pixel_sizes.csv",
         button="Save accepted sizes",

@@ -30,7 +30,7 @@ from hypervlad.common.tables import separator, table_as_bytes
 from hypervlad.common.wording import of_particles, printable
 from hypervlad.images.files import encode_jpeg
 from hypervlad.pages.base import Display, save_png, thumbnail
-from hypervlad.pages.numbers import scale_bar
+from hypervlad.pages.numbers import scale_bar, share_of
 
 _CSS_PIXELS_PER_INCH = 96
 _QUALITY = 80  # of JPEG
@@ -46,10 +46,10 @@ class Section:
     parts: Sequence[Part]
 
 
-def section(title: str, *parts: Part) -> list[Section]:
-    """Return a section, unless it would be empty."""
+def section(title: str, *parts: Part) -> Section | None:
+    """Return a section of the parts that are not empty, None if all are."""
     filled = [part for part in parts if part]
-    return [Section(title, filled)] if filled else []
+    return Section(title, filled) if filled else None
 
 
 class Note(NamedTuple):
@@ -111,12 +111,15 @@ class Figure(NamedTuple):
 
 @dataclass
 class Group:
-    """One histogram of a chart; `above` and `below` are names and styles by the threshold."""
+    """One histogram of a chart; `above` and `below` are names and styles by the threshold.
+
+    With a threshold, the text is how many values are above and below, until the script counts them.
+    """
 
     name: str
     values: ArrayLike
     weights: ArrayLike | None = None
-    text: str = ""  # with a threshold, until the script has counted
+    text: str = ""
     note: str = ""
     style: str = ""
     modes: Sequence[float] = ()
@@ -143,6 +146,14 @@ class Chart:
     groups: Sequence[Group]
     threshold: Threshold | None = None
     number: int = 0
+
+    def __post_init__(self) -> None:
+        for group in self.groups:
+            if self.threshold is not None and group.above and group.below:
+                values = np.asarray(group.values)
+                n, n_above = len(values), int((values >= self.threshold.value).sum())
+                pairs = (group.above[0], n_above), (group.below[0], n - n_above)
+                group.text = " ".join(f"{name}: {share_of(each, n)}" for name, each in pairs)
 
     @property
     def has_log(self) -> bool:
@@ -367,8 +378,10 @@ def write_page(
 ) -> None:
     """Write a page as one file that works offline; it is complete or not there.
 
-    `words` changes the sentences of the page, but not its tables, rows and names.
+    Parts that are empty or None are left out. `words` changes the sentences of the page, but not
+    its tables, rows and names.
     """
+    parts = [part for part in parts if part]
     every = list(_all_parts(parts))
     charts = [each for each in every if isinstance(each, Chart)]
     sheets = [each for each in every if isinstance(each, Sheet)]

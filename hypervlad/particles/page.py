@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import compress
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 from markupsafe import Markup
@@ -48,12 +48,6 @@ _OF_SIZES = parts.Note(
 )
 
 Box = tuple[int, int, int, int]
-
-
-class Gallery(NamedTuple):
-    title: str
-    words: str
-    rows: list[int]  # of the table: particles to check
 
 
 def write_particles_page(
@@ -117,49 +111,50 @@ def write_particles_page(
             notes.append(f"no counts and sizes: {error}")
     notes += [] if counts is None else counts.notes
     galleries = _galleries(table)
-    pictured, crops, unreadable = _pictures(folder, labels, names, galleries)
+    wanted = {row for *_, own in galleries for row in own}
+    pictured, crops, unreadable = _pictures(folder, labels, names, wanted)
     if unreadable:
         warn_user(
             f"{counted(len(unreadable), 'field')} without a picture on {path}: "
             f"{name_some(unreadable)}"
         )
-    content: list[parts.Part] = [
-        parts.Numbers(_numbers(fields, table)),
-        parts.Items([f"{note[:1].upper()}{note[1:]}." for note in notes]),
-    ]
-    if counts is not None:
-        content += _of_counts(counts, table, labels, names)
     checks: list[parts.Part] = []
-    for each in galleries:
-        shown = parts.Pictures([crops[row] for row in each.rows if row in crops], is_main=False)
-        checks += [Markup("<strong>{}.</strong> {}").format(each.title, each.words), shown]
-    content += parts.section("Outlines to check", *(checks or ["There are none."]))
+    for title, words, own in galleries:
+        shown = parts.Pictures([crops[row] for row in own if row in crops], is_main=False)
+        checks += [Markup("<strong>{}.</strong> {}").format(title, words), shown]
     switches = [(name, _style(name, names), thousands(labels.count(name))) for name in columns]
     some = f"{len(pictured)} of {counted(len(fields), 'field')}, evenly spaced; the table has all. "
-    content += parts.section(
-        "Fields",
-        some * (len(pictured) < len(fields))
-        + "Point at an outline for the number of its particle.",
-        parts.Items(unreadable, "warning"),
-        parts.Pictures(pictured, switches=switches),
-    )
+    some *= len(pictured) < len(fields)
     numbers = Counter(zip(table["micrograph"], labels, strict=True))
     totals = table["micrograph"].value_counts()
     rows = [
         [name, *((str(n), n) for n in (totals.get(name, 0), *(numbers[name, o] for o in columns)))]
         for name in (field.micrograph for field in fields)
     ]
-    sheet = parts.Sheet.of(
-        "Fields", ["Field", "Particles", *columns], rows, unit="field", file="fields.csv"
-    )
-    content += parts.section("Field by field", sheet)
+    header = ["Field", "Particles", *columns]
+    content = [
+        parts.Numbers(_numbers(fields, table)),
+        parts.Items([f"{note[:1].upper()}{note[1:]}." for note in notes]),
+        *([] if counts is None else _of_counts(counts, table, labels, names)),
+        parts.section("Outlines to check", *(checks or ["There are none."])),
+        parts.section(
+            "Fields",
+            f"{some}Point at an outline for the number of its particle.",
+            parts.Items(unreadable, "warning"),
+            parts.Pictures(pictured, switches=switches),
+        ),
+        parts.section(
+            "Field by field",
+            parts.Sheet.of("Fields", header, rows, unit="field", file="fields.csv"),
+        ),
+    ]
     parts.write_page(path, "Particles found", content)
     return path
 
 
 def _of_counts(
     counts: FoundCounts, table: pd.DataFrame, labels: Sequence[str], names: Sequence[str]
-) -> list[parts.Section]:
+) -> list[parts.Part]:
     """Return the sections of counts and sizes; in histograms, particles have `edge_weights`."""
     measure, sizes = _measure_text(counts.measure), counts.sizes
     shown, own = table[counts.is_counted], list(compress(labels, counts.is_counted))
@@ -184,8 +179,8 @@ def _of_counts(
     of_sizes = ["Class", "Particles", "D10", interval, "D50", interval, "D90", interval]
     titles = sizes["class"] + ", by " + sizes["by"]
     return [
-        *parts.section("Counts", parts.Table(header, count_rows(counts.counts)), _OF_COUNTS),
-        *parts.section(
+        parts.section("Counts", parts.Table(header, count_rows(counts.counts)), _OF_COUNTS),
+        parts.section(
             "Sizes",
             f"The {measure} of particles that touch no edge.",
             chart,
@@ -198,7 +193,8 @@ def _of_counts(
 # --- pictures ------------------------------------------------------------------------------------
 
 
-def _galleries(table: pd.DataFrame) -> list[Gallery]:
+def _galleries(table: pd.DataFrame) -> list[tuple[str, str, list[int]]]:
+    """Return titles, words, and rows of the table: particles to check."""
     area, solidity = (table[name].to_numpy(np.float64) for name in ("area_px2", "solidity"))
     inside = ~table["touches_edge"].to_numpy(bool)
     n_extreme = min(_N_EXTREME, -(-len(table) // 4))
@@ -215,19 +211,18 @@ def _galleries(table: pd.DataFrame) -> list[Gallery]:
     galleries = []
     for n, key, title, words in found:
         rows = np.argsort(key, kind="stable")[: min(n, np.isfinite(key).sum())]  # NaN last
-        galleries.append(Gallery(title, words, rows.tolist()))
-    return [gallery for gallery in galleries if gallery.rows]
+        galleries.append((title, words, rows.tolist()))
+    return [each for each in galleries if each[2]]
 
 
 def _pictures(
-    folder: FoundFolder, labels: Sequence[str], names: Sequence[str], galleries: Sequence[Gallery]
+    folder: FoundFolder, labels: Sequence[str], names: Sequence[str], wanted: set[int]
 ) -> tuple[list[parts.Field], dict[int, parts.Field], list[str]]:
     """Return pictures of fields, crops by row of the table, and why some cannot be made."""
     fields, table = folder.fields, folder.table
     pictured, crops, unreadable = list[parts.Field](), dict[int, parts.Field](), list[str]()
     n_most = max(1, _MAX_OUTLINES * len(fields) // max(1, len(table)))
     shown = set(evenly_spaced(len(fields), min(_MAX_FIELDS, n_most)))
-    wanted = {row for gallery in galleries for row in gallery.rows}
     texts, rows_of = _descriptions(table), defaultdict[str, dict[int, int]](dict)
     for row, pair in enumerate(zip(table["micrograph"], table["particle"], strict=True)):
         rows_of[pair[0]][pair[1]] = row

@@ -85,7 +85,7 @@ def test_a_report_is_a_page_with_its_pictures_and_its_table(tmp_path, fitted, mo
         title="Nanotubes",
         how_measured="A fifth of the images was held out.",
     )
-    assert len(page.images) == 4
+    assert len(page.images) == 3
     for image in page.images:
         assert len(image["alt"] or "") > 20
         content = base64.b64decode((image["src"] or "").partition(",")[2])
