@@ -291,9 +291,9 @@ class FoundFolder:
 
         self._forget()
         fields, self.unreadable = self.field_table, {}
-        corrected = self._take_corrections(fields, on_error)
         begin = begin and not (self.path / PARTICLES).exists()
         before = measure_particles([]) if begin else self.table
+        corrected = self._take_corrections(fields, before, on_error)
         digests = fields["micrograph"].map(self.outline_files.digest)
         # All, if a person has deleted the table of particles.
         is_new = digests.notna() & (begin | (digests != fields["outlines_digest"]))
@@ -515,11 +515,13 @@ class FoundFolder:
 
     # --- internal ------------------------------------------------------------------------------
 
-    def _take_corrections(self, fields: pd.DataFrame, on_error: str) -> bool:
+    def _take_corrections(self, fields: pd.DataFrame, table: pd.DataFrame, on_error: str) -> bool:
         """Use the outlines that people have saved in other programs; return whether there are."""
         rows = dict(zip(fields["micrograph"], fields.index, strict=True))
         measured = dict(zip(rows, fields["outlines_digest"], strict=True))
-        taken, failed = self.outline_files.take_corrected(self.images, self._by_name, measured)
+        taken, failed = self.outline_files.take_corrected(
+            self.images, self._by_name, measured, table
+        )
         if failed and on_error == "raise":
             raise next(iter(failed.values()))
         self.unreadable |= {name: str(error) for name, error in failed.items()}

@@ -27,7 +27,7 @@ from hypervlad.objects.outlines import (
     read_outlines,
     write_outlines,
 )
-from hypervlad.objects.particle import Outlines
+from hypervlad.objects.particle import Outline, Outlines
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,8 +51,10 @@ class OutlineFiles:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.unused = folder / "outlines", list[str]()
-        #: A line for each file of corrected outlines that was used: field, file, and digests.
+        #: A line for each file of corrected outlines that was used, or of another format that was
+        #: written: field, file, and digests.
         self._used = Journal(folder / CORRECTIONS)
+        self._known = dict[tuple[str, str], list[str]]()  # its digests, as `corrected` read them
 
     def path(self, name: str) -> Path:
         """Return the file of a field; of two, which a person has made, the younger."""
@@ -76,8 +78,9 @@ class OutlineFiles:
         """Return files of outlines that people have saved in other programs, and their digests.
 
         What :func:`read_outlines` reads, named like its image, in the folder of outlines or beside
-        the image, where it must be younger than the outlines here, if there are any. Those that
-        were used, as they are, are left out; `unused` are those that are called like no image.
+        the image, where it must be younger than the outlines here, if there are any; and files of
+        other formats that are not as they were written here. Those that were used, as they are,
+        are left out; `unused` are those that are called like no image.
         """
         fields = list(names)
         own = {self.folder / f"{name}{suffix}" for name in fields for suffix in _OWN}
@@ -98,48 +101,90 @@ class OutlineFiles:
             path = self.path(name)
             age = path.stat().st_mtime_ns if path.exists() else 0
             by_field[name] += [file for file in files if file.stat().st_mtime_ns > age]
+            by_field[name] += [each for each in self._in_formats(name).values() if each.is_file()]
         digests = {file: file_digest(file) for files in by_field.values() for file in files}
-        known, new = self._known(), defaultdict[str, list[tuple[Path, str]]](list)
+        self._known = {(name, file): digests for name, file, *digests in self._used.read()}
+        new = defaultdict[str, list[tuple[Path, str]]](list)
         for name, files in by_field.items():
             for file in files:
-                if known.get((name, str(file)), [""])[0] != digests[file]:
+                if self._digests_of(name, file)[0] != digests[file]:
                     new[name].append((file, digests[file]))
         return dict(new)
 
-    def _known(self) -> dict[tuple[str, str], list[str]]:
-        """Return the digests of a file and of its outlines, when it was used, by field and file."""
-        return {(name, file): digests for name, file, *digests in self._used.read()}
+    def _digests_of(self, name: str, file: Path) -> list[str]:
+        """Return the digests of a file and of its outlines, when it was used or written."""
+        return self._known.get((name, self._key(file)), [""])
+
+    def _key(self, file: Path) -> str:
+        """Return the name of a file in the journal, which stays true if the folder is moved."""
+        root = self.folder.parent
+        return file.relative_to(root).as_posix() if file.is_relative_to(root) else str(file)
 
     def note_used(self, name: str, file: Path, digest: str, outlines: Outlines) -> None:
         """Write down that a file of corrected outlines was used, after its outlines."""
-        self._used.add([name, str(file), digest, digest_of(outlines)])
+        self._known[name, self._key(file)] = [digest, digest_of(outlines)]
+        self._used.add([name, self._key(file), digest, digest_of(outlines)])
+
+    def _in_formats(self, name: str) -> dict[str, Path]:
+        """Return where the outlines of a field are in other formats, if they are written."""
+        root = self.folder.parent
+        return {kind: root / kind / f"{name}{suffix}" for kind, suffix in _FORMATS.items()}
+
+    def _without_written_classes(
+        self, name: str, own: Outlines, shape: tuple[int, int], table: pd.DataFrame
+    ) -> Outlines:
+        """Return outlines of another format without the classes that were written with them.
+
+        Those of a model stay the model's, unless a person has changed the class or the outline.
+        """
+        rows, classes = table[table["micrograph"] == name], dict[int, str]()
+        if "class" in table:
+            classes = dict(zip(rows["particle"], rows["class"].fillna(""), strict=True))
+        here = self.read(name, shape) if self.path(name).exists() else ()
+        before = {(each.box, each.mask.tobytes()): each for each in here}
+        found = list[Outline]()
+        for each in own:
+            old = before.get((each.box, each.mask.tobytes()))
+            if old and classes.get(old.label, old.class_name) == each.class_name:
+                each = replace(each, class_name=old.class_name)
+            found.append(each)
+        return replace(own, outlines=tuple(found))
 
     def take_corrected(
-        self, images: Path, fields: Mapping[str, Field], measured: Mapping[str, Any]
+        self,
+        images: Path,
+        fields: Mapping[str, Field],
+        measured: Mapping[str, Any],
+        table: pd.DataFrame,
     ) -> tuple[dict[str, Path], dict[str, ImageReadError]]:
         """Use the outlines that people have saved in other programs.
 
-        `measured` are the digests of the outlines here that were measured last. Return the files
-        that were used, and why others in the folder cannot be, by field.
+        `measured` are the digests of the outlines here that were measured last, and `table` is
+        that of particles. Return the files that were used, and why others in the folder cannot be,
+        by field.
         """
         taken, failed = dict[str, Path](), dict[str, ImageReadError]()
         said, empty, strange = list[str](), list[str](), list[str]()
-        known = self._known()
         for name, files in self.corrected(images, fields).items():
             field, (file, digest) = fields[name], files[0]
+            is_ours = file in self._in_formats(name).values()
+            same = {self._digests_of(name, file)[-1]}
             try:
                 own = read_outlines(file, shape=field.shape, image=name)
+                if is_ours:
+                    own = self._without_written_classes(name, own, field.shape, table)
+                    same.add(self._digest_here(field))
                 self._check_only(field, files, measured[name], own)
             except ImageReadError as error:
                 # Beside an image, other files may be called like it.
-                if len(files) == 1 and not file.is_relative_to(self.folder):
+                if len(files) == 1 and not (is_ours or file.is_relative_to(self.folder)):
                     strange.append(str(error))
                 else:
                     failed[name] = error
                 continue
-            if not len(own):
+            if not (len(own) or is_ours):
                 empty.append(f"{name} ({file})")
-            elif known.get((name, str(file)), [""])[-1] != digest_of(own):
+            elif digest_of(own) not in same:
                 self.keep_replaced(name)
                 self.write(name, own, field.pixel_size or own.pixel_size)
                 taken[name] = file
@@ -170,19 +215,19 @@ class OutlineFiles:
     ) -> None:
         """Raise an ImageReadError if a person has corrected two files, or also the one here."""
         there = [file for file, _ in files]
-        here = self.path(field.micrograph)
         is_changed = isinstance(measured, str) and self.digest(field.micrograph) != measured
         # A run that was stopped has written the same here.
-        if (
-            is_changed
-            and here.exists()
-            and digest_of(self.read(field.micrograph, field.shape)) != digest_of(own)
-        ):
-            there.append(here)
+        if is_changed and self._digest_here(field) not in ("", digest_of(own)):
+            there.append(self.path(field.micrograph))
         if len(there) > 1:
             raise ImageReadError(
                 f"{field.micrograph}: corrected in two files, {there[0]} and {there[1]}; keep one"
             )
+
+    def _digest_here(self, field: Field) -> str:
+        """Return the digest of the outlines here, "" if there are none."""
+        is_here = self.path(field.micrograph).exists()
+        return digest_of(self.read(field.micrograph, field.shape)) if is_here else ""
 
     def remove(self, name: str, outlines: Outlines, labels: Iterable[int]) -> int:
         """Move outlines of a field into a new file of removed ones; return how many were there."""
@@ -215,16 +260,23 @@ class OutlineFiles:
     def write_formats(
         self, name: str, outlines: Outlines, table: pd.DataFrame, formats: Sequence[str]
     ) -> None:
-        """Write the outlines of a field in given formats, and those that the folder has."""
-        for kind, suffix in _FORMATS.items():
-            folder = self.folder.with_name(kind)
-            if not (kind in formats or folder.is_dir()):
+        """Write the outlines of a field in given formats, and those that the folder has.
+
+        A file that a person has saved since it was read is a correction, and not overwritten.
+        """
+        for kind, file in self._in_formats(name).items():
+            if not (kind in formats or (self.folder.parent / kind).is_dir()):
+                continue
+            before = self._digests_of(name, file)[0]
+            if file.exists() and file_digest(file) != before:
                 continue
             own: dict[str, Any] = {}
             if kind == "geojson":
                 own = {"measures": table.drop(columns="particle")}
                 own |= {"classes": table["class"].fillna("").tolist()} if "class" in table else {}
-            write_outlines(folder / f"{name}{suffix}", outlines, **own)
+            write_outlines(file, outlines, **own)
+            if (digest := file_digest(file)) != before:
+                self.note_used(name, file, digest, outlines)
 
 
 def _file_of(stem: Path) -> Path | None:

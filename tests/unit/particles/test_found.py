@@ -469,6 +469,8 @@ CORRECTED = {  # what is saved where, by which program
     "found/outlines/a.png.zip": write_outlines,
     "found/outlines/a.png.geojson": write_outlines,
     "found/outlines/a.png_cp_masks.png": as_label_image,
+    "found/geojson/a.png.geojson": write_outlines,
+    "found/roi/a.png.zip": write_outlines,
     "images/a.png.json": as_labelme,
     "images/a.png_RoiSet.zip": write_outlines,
     "images/a.png_cp_masks.png": as_label_image,
@@ -480,7 +482,8 @@ def test_corrected_outlines_are_counted_and_kept_by_resume(images, tmp_path, pla
     if place.endswith(".zip"):
         pytest.importorskip("roifile")
     shutil.copytree(images, tmp_path / "images")
-    before = find(tmp_path / "found", tmp_path / "images")[0]
+    kinds = [kind for kind in ("geojson", "roi") if f"/{kind}/" in place]
+    before = find(tmp_path / "found", tmp_path / "images", formats=kinds)[0]
     n_before = len(before.table)
     CORRECTED[place](tmp_path / place, before.outlines("a.png")[[0, 2]])
     fields = (before.path / "fields.csv").read_bytes()
@@ -501,7 +504,20 @@ def test_corrected_outlines_are_counted_and_kept_by_resume(images, tmp_path, pla
     said = [str(each.message) for each in recwarn if "corrected in another" in str(each.message)]
     # Of a file .geojson, which is the name of the folder's own, nothing is said.
     assert len(said) == n_said
-    assert len(set(said)) == ("geojson" not in place)
+    assert len(set(said)) == (place != "found/outlines/a.png.geojson")
+
+
+def test_a_class_that_a_person_changed_for_qupath_leaves_the_others_to_the_model(classified):
+    file = classified.path / "geojson" / "a.png.geojson"
+    before, content = classified.table, json.loads(file.read_text("utf-8"))
+    content["features"][0]["properties"]["classification"] = {"name": "rod"}
+    file.write_text(json.dumps(content))
+    with pytest.warns(match=r"in another program, and are used: a\.png"):
+        classified.count(corrected=False)
+    row = before.index[before["micrograph"] == "a.png"][0]
+    after = FoundFolder(classified.path).table
+    assert after.loc[row, ["class", "source"]].tolist() == ["rod", "outlines"]
+    pd.testing.assert_frame_equal(after.drop(index=row)[[*before]], before.drop(index=row))
 
 
 def test_outlines_that_a_person_drew_first_are_not_found_again(images, tmp_path):
