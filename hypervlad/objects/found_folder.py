@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,7 @@ from hypervlad.common.wording import counted, name_some, verb, warn_user
 from hypervlad.images import ImageReadError
 from hypervlad.images.files import find_as_named
 from hypervlad.images.options import check_read_options
+from hypervlad.images.reading import SIZE_TOLERANCE, read_named
 from hypervlad.objects.counts import Edges, Field
 from hypervlad.objects.found_counts import FoundCounts, count_found
 from hypervlad.objects.found_outlines import CORRECTIONS, OutlineFiles
@@ -274,7 +276,8 @@ class FoundFolder:
         Warns
         -----
         UserWarning
-            If particles that a person had left out or given a class have no such outlines any more.
+            If particles that a person had left out or given a class have no such outlines any more,
+            or if outlines state another pixel size than their image.
         """
         with exclusive_lock(self.path / LOCK, self.path):
             return self._update(formats, begin=begin, on_error=on_error, verbose=verbose)
@@ -301,7 +304,7 @@ class FoundFolder:
         is_again = is_new & (not begin) & fields["outlines_digest"].notna()
         of_name = self._by_name
         old = dict(list(before.groupby("micrograph")))
-        tables, lost = dict[str, pd.DataFrame](), dict[str, int]()
+        tables, lost, others = dict[str, pd.DataFrame](), dict[str, int](), list[str]()
         chosen = fields["micrograph"][is_new & ~fields["micrograph"].isin(self.unreadable)]
         for row, name in ProgressBar(
             chosen.items(), total=len(chosen), unit="image", disable=not verbose or None
@@ -314,7 +317,9 @@ class FoundFolder:
                     raise
                 self.unreadable[name] = str(error)
                 continue
-            size = outlines.pixel_size or of_name[name].pixel_size
+            size = self._pixel_size_of(name, outlines)
+            if size and abs((outlines.pixel_size or size) / size - 1) > SIZE_TOLERANCE:
+                others.append(f"{name} ({outlines.pixel_size:.4g}, not {size:.4g})")
             table = measure_particles(replace(outlines, pixel_size=size).as_particles(name))
             tables[name] = table
             if name in old:
@@ -332,6 +337,11 @@ class FoundFolder:
             own = [before[~before["micrograph"].isin(tables)], *tables.values()]
             table = pd.concat([each for each in own if len(each)] or own[:1])
             self._write(table, formats, list(tables))
+        if others:
+            warn_user(
+                f"the outlines of {counted(len(others), 'image')} state another pixel size, nm, "
+                f"than the image or --pixel-size, which is used: {name_some(others)}"
+            )
         if n_lost := sum(lost.values()):
             warn_user(
                 f"{counted(n_lost, 'particle')} of {name_some(list(lost))} that a person left out "
@@ -529,6 +539,19 @@ class FoundFolder:
         for name, file in taken.items():
             fields.loc[rows[name], "corrected_in"] = file.name
         return bool(taken)
+
+    def _pixel_size_of(self, name: str, outlines: Outlines) -> float | None:
+        """Return the pixel size of an image; that of its outlines counts if it has none."""
+        own, known = outlines.pixel_size, self._by_name[name].pixel_size
+        if not own or not known or math.isclose(own, known):
+            return own or known
+        # What the table has may be of earlier outlines.
+        given = self.run["pixel_sizes"].get(name) or self.run["pixel_size"]
+        options = replace(self.read_options, pixel_size=given or self.read_options.pixel_size)
+        try:
+            return read_named(self.image(name), options, name).pixel_size or own
+        except ImageReadError:  # it is gone
+            return known
 
     def _leave_out(self, points: Mapping[str, NDArray[np.float64]]) -> None:
         with exclusive_lock(self.path / LOCK, self.path):

@@ -177,6 +177,12 @@ def test_a_pixel_size_can_be_given_later(images, original, tmp_path):
     find(path, own, resume=True)
     expected = FoundFolder(original).table.query("micrograph.str.startswith('day 1/')")
     np.testing.assert_array_equal(FoundFolder(path).table["area_nm2"], expected["area_nm2"])
+    found = FoundFolder(path)
+    name = found.fields[0].micrograph
+    write_outlines(found.outlines_file(name), found.outlines(name), pixel_size=0.5)  # by Fiji
+    with pytest.warns(match=r"another pixel size, nm, than the image .* \(0\.5, not 5\)"):
+        found.update()
+    np.testing.assert_array_equal(found.table["area_nm2"], expected["area_nm2"])
     with pytest.raises(ValueError, match=r"was made with pixel_size 5\.0, not 2\.5"):
         find(path, own, pixel_size=2.5, resume=True)
 
