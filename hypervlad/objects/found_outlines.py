@@ -18,9 +18,11 @@ from hypervlad.common.files import file_digest
 from hypervlad.common.tables import Journal
 from hypervlad.common.wording import counted, name_some, warn_user
 from hypervlad.images.errors import ImageReadError
-from hypervlad.images.files import list_files
+from hypervlad.images.files import IMAGE_SUFFIXES, composed, list_files
+from hypervlad.images.masks import all_of_name
 from hypervlad.objects.counts import Field
 from hypervlad.objects.outlines import (
+    images_listed,
     is_marked,
     is_of_outlines,
     outlines_of_fields,
@@ -28,6 +30,7 @@ from hypervlad.objects.outlines import (
     write_outlines,
 )
 from hypervlad.objects.particle import Outline, Outlines
+from hypervlad.objects.polygon_files import NOT_READ
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,7 +53,8 @@ class OutlineFiles:
     """The outlines of fields: a.tif and a.png are two."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.unused = folder / "outlines", list[str]()
+        self.folder = folder / "outlines"
+        self.unused, self.not_read = list[str](), list[str]()
         #: A line for each file of corrected outlines that was used, or of another format that was
         #: written: field, file, and digests.
         self._used = Journal(folder / CORRECTIONS)
@@ -80,15 +84,31 @@ class OutlineFiles:
         What :func:`read_outlines` reads, named like its image, in the folder of outlines or beside
         the image, where it must be younger than the outlines here, if there are any; and files of
         other formats that are not as they were written here. Those that were used, as they are,
-        are left out; `unused` are those that are called like no image.
+        are left out; `unused` are those that are called like no image, and `not_read` those that
+        are, but are of no such format. A folder of masks counts as a file.
         """
         fields = list(names)
         own = {self.folder / f"{name}{suffix}" for name in fields for suffix in _OWN}
         inside = [Path(file) for file in list_files(self.folder)] if self.folder.is_dir() else []
+        strange = [file for file in inside if not is_of_outlines(file)]
         inside = [file for file in inside if is_of_outlines(file) and file not in own]
         by_field = outlines_of_fields(fields, inside, self.folder)
         used = {file for files in by_field.values() for file in files}
-        self.unused = [file.name for file in inside if file not in used]
+        # Masks of the particles of one image, unless the folder is one of images, too.
+        not_masks = {each.parent for each in used | own} | {self.folder}
+        is_image = [file.suffix.lower() in IMAGE_SUFFIXES for file in inside]
+        folders = {file.parent for file in itertools.compress(inside, is_image)} - not_masks
+        for name, found in outlines_of_fields(fields, folders, self.folder).items():
+            by_field[name] += found
+            used |= {*found}
+        self.unused = [
+            f"{file.name}{_listed(file)}" for file in inside if not used & {file, file.parent}
+        ]
+        stems = defaultdict[str, list[Path]](list)
+        for file in strange:
+            stems[composed(file.relative_to(self.folder).with_suffix("").as_posix())].append(file)
+        called = {each for name in fields for each in all_of_name(Path(os.sep, name), stems)}
+        self.not_read = [file.name for file in strange if file in called]
         beside = list[Path]()
         for parent in {os.path.dirname(name) for name in fields}:
             folder = images / parent
@@ -102,7 +122,7 @@ class OutlineFiles:
             age = path.stat().st_mtime_ns if path.exists() else 0
             by_field[name] += [file for file in files if file.stat().st_mtime_ns > age]
             by_field[name] += [each for each in self._in_formats(name).values() if each.is_file()]
-        digests = {file: file_digest(file) for files in by_field.values() for file in files}
+        digests = {file: _digest_of_all(file) for files in by_field.values() for file in files}
         self._known = {(name, file): digests for name, file, *digests in self._used.read()}
         new = defaultdict[str, list[tuple[Path, str]]](list)
         for name, files in by_field.items():
@@ -196,6 +216,8 @@ class OutlineFiles:
                 f"{self.folder}: {counted(len(self.unused), 'file')} not used, as no image is "
                 f"called so: {name_some(self.unused)}"
             )
+        if self.not_read:
+            warn_user(f"{self.folder}: {name_some(self.not_read)} not used: {NOT_READ}")
         if strange:
             warn_user(f"not used as corrected outlines: {'; '.join(strange)}")
         if empty:
@@ -277,6 +299,20 @@ class OutlineFiles:
             write_outlines(file, outlines, **own)
             if (digest := file_digest(file)) != before:
                 self.note_used(name, file, digest, outlines)
+
+
+def _listed(file: Path) -> str:
+    """Return the names of the images that a file lists, in brackets."""
+    names = [str(each["file_name"]) for own in images_listed(file).values() for each in own]
+    return f" (its images: {name_some(list(dict.fromkeys(names)))})" if names else ""
+
+
+def _digest_of_all(path: Path) -> str:
+    """Return the digest of a file, or of the files in a folder of masks."""
+    if path.is_file():
+        return file_digest(path)
+    own = sorted(f"{each.name} {file_digest(each)}" for each in path.iterdir() if each.is_file())
+    return hashlib.sha256("\n".join(own).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _file_of(stem: Path) -> Path | None:

@@ -562,8 +562,19 @@ def test_each_corrected_file_is_used_once_and_what_it_replaces_is_kept(found):
             assert own["area_px2"].tolist() == [each.mask.sum() for each in outlines[chosen]]
     assert len(list((found.path / "replaced").iterdir())) == 2
     (folder / "lost (1).geojson").write_bytes((folder / "z.geojson").read_bytes())
-    with pytest.warns(UserWarning, match=r"1 file not used, as no image is called so: lost \(1\)"):
+    images = [{"id": 0, "file_name": "a_png.rf.0b1c.jpg"}]
+    (folder / "coco.json").write_text(json.dumps({"images": images, "annotations": []}))
+    (folder / "z.xml").write_text("<annotation/>")
+    (folder / "z").mkdir()
+    for number in range(len(outlines)):
+        mask = outlines[number : number + 1].label_image() > 0
+        Image.fromarray(mask).save(folder / "z" / f"{number}.png")
+    with (
+        pytest.warns(match=r"2 files .* so: coco\.json \(its images: a_png\.rf.*, lost \(1\)"),
+        pytest.warns(match=r"z\.xml not used: not a format of outlines that is read \(label im"),
+    ):
         found.update()
+    assert sum(found.table["micrograph"] == "z.png") == len(outlines)
 
 
 def test_whose_outlines_a_file_has_must_be_clear(found):
