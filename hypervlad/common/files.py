@@ -278,12 +278,15 @@ def _lock(lock_file: int) -> bool:
 # --- JSON that others have written ----------------------------------------------------------------
 
 
-def parse_json(text: str | bytes, max_values: int = MAX_JSON_VALUES) -> Any:
+def parse_json(
+    text: str | bytes, max_values: int = MAX_JSON_VALUES, *, none_if_not_finite: bool = False
+) -> Any:
     """Parse JSON, a string or UTF-8, from an untrusted source; a ValueError if it could do harm.
 
     All numbers of the result are finite and fit 64 bits, no key occurs twice, there are at most
     `max_values` values (by default a million), nested at most 32 deep, and all texts can be written
-    as UTF-8 with the error handler "surrogateescape".
+    as UTF-8 with the error handler "surrogateescape". NaN and infinite numbers, which many programs
+    write, are errors or become None.
     """
     if isinstance(text, bytes):
         text = text.decode()
@@ -291,13 +294,14 @@ def parse_json(text: str | bytes, max_values: int = MAX_JSON_VALUES) -> Any:
         raise ValueError(f"{text!r} is no text")
     # One of these stands before each value but the first.
     if sum(map(text.count, ",:[{")) > max_values:
-        raise ValueError(f"more than {max_values} values")
+        raise ValueError(f"more than {max_values} values; split it")
+    number = _finite_or_none if none_if_not_finite else _finite
     try:
         value = json.loads(
             text,
             object_pairs_hook=_without_duplicates,
-            parse_constant=_finite,
-            parse_float=_finite,
+            parse_constant=number,
+            parse_float=number,
             parse_int=_bounded_integer,
         )
     except RecursionError:
@@ -338,6 +342,11 @@ def _finite(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"the number {text[:MAX_JSON_DIGITS]} is not finite")
     return value
+
+
+def _finite_or_none(text: str) -> float | None:
+    value = float(text)
+    return value if math.isfinite(value) else None
 
 
 def _bounded_integer(text: str) -> int:

@@ -30,6 +30,7 @@ logging.getLogger("roifile").addHandler(logging.NullHandler())  # otherwise it w
 _RECTANGLE, _OVAL = 1, 2
 _AREAS = (0, _RECTANGLE, _OVAL, 7, 8)  # types of ImageJ: polygon, freehand and traced as well
 _NO_AREAS = (1, 2, 4)  # subtypes of ImageJ: text, arrow, image
+_ENCRYPTED = 1  # a flag of members of archives
 _SPLINE = 1  # an option: corners are joined by a curve
 _MOVE_TO, _LINE_TO, _CLOSE = 0.0, 1.0, 4.0  # of a path of Java; between them, curves
 _N_NUMBERS = {_MOVE_TO: 2, _LINE_TO: 2, 2.0: 4, 3.0: 6, _CLOSE: 0}
@@ -82,6 +83,10 @@ def _archived(content: bytes, name: str) -> Iterator[tuple[str, bytes]]:
                 raise ImageReadError(
                     f"{name}: an archive of ImageJ regions (.roi) was expected, but it contains "
                     f"{member.filename}; unpack it"
+                )
+            if member.flag_bits & _ENCRYPTED:
+                raise ImageReadError(
+                    f"{name}: {member.filename} is encrypted; save the archive without a password"
                 )
             yield parts[-1][:-4], archive.read(member)
 

@@ -45,6 +45,7 @@ from hypervlad.objects.shapes import Named
 
 _CP_OUTLINES = "_cp_outlines.txt"  # of cellpose; other texts are of microscopes
 _SUFFIXES = IMAGE_SUFFIXES | {".npy", ".zip", ".roi", ".json", ".geojson"}
+_OF_OTHERS = (".xml", ".csv", ".tsv", ".txt", ".svg")  # in which other programs write outlines
 _MARK = re.compile(
     "[-_. ](cp_masks|cp_outlines|masks?|gt|labels?|ground_?truth|seg|segmentation|outlines?|rois?|"
     "roiset|objects?|object identities)$",
@@ -74,9 +75,9 @@ def read_outlines(
     source : path, array or Outlines
         - A label image: TIFF of any type, PNG, NPY or array (H, W) of whole numbers, 0 for
           background. The numbers that are stored count, or the indices of a palette, however they
-          are displayed; of an RGB image, each colour but black is a label. If its only positive
-          value is 1, 255, 65535 or the largest of its type, and in several regions, it is a mask:
-          each region is a particle, with a warning.
+          are displayed; of an RGB image, each colour but black is a label. If it has only one
+          positive value, in several regions, it is a mask: each region is a particle, with a
+          warning.
         - Masks: NPY or array (n, H, W) of True and False, or a folder of image files, one per
           particle, as :func:`hypervlad.images.read_mask` reads them. Other files are ignored.
         - ImageJ regions of one plane: ``.roi``, or a ``.zip`` of them (requires the extra
@@ -112,9 +113,11 @@ def read_outlines(
     Warns
     -----
     UserWarning
-        If a mask is split, or outlines are left out: lines and points, empty ones, those outside
-        the image, of another image, of crowds (COCO) and of ignored classes (QuPath); and if one
-        covers nearly the whole image, as a background does.
+        If a mask is split, or outlines are left out: lines and points, boxes, empty ones, those
+        outside the image, of another image, of crowds (COCO), of ignored classes (QuPath, labelme);
+        and of what may be meant otherwise: an outline over nearly the whole image, as of a
+        background, labels in several parts, as of classes, objects of several types (QuPath),
+        unknown classes, and outlines that contradict their ``bbox`` (COCO) or measured area.
 
     Examples
     --------
@@ -129,9 +132,10 @@ def read_outlines(
     except ImageReadError:
         raise
     except Exception as error:  # decoders, and damaged JSON, raise anything
-        raise ImageReadError(
-            f"{name}: damaged, or {NOT_READ} ({type(error).__name__}: {error})"
-        ) from error
+        why = f" ({error})"
+        if isinstance(error, AttributeError | IndexError | KeyError | TypeError):
+            why = f" (something has no {error})" if isinstance(error, KeyError) else ""
+        raise ImageReadError(f"{name}: damaged, or {NOT_READ}{why}") from error
     _warn_of_cover(found, name)
     if shape is None or found.shape == tuple(shape):
         return found
@@ -306,12 +310,16 @@ def _read(source: Any, shape: tuple[int, int] | None, image: Any, name: str) -> 
 
         size = known_size(shape, name)
         return _collect(read_regions(_content(path, name), path.stem, size, name), size, name)
-    if head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"["):
+    suffix = path.suffix.lower() if head else ""
+    is_json = head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"[")
+    if is_json or suffix in (".json", ".geojson"):
         size, named = open_json(path, name).read(shape, image, name)
         return _collect(named, size, name)
     if _is_text(path) or re.fullmatch(rb"\s*[\d.+-][\d.,+\-eE \r\n]*", head):
         size, named = read_text(_content(path, name), shape, name)
         return _collect(named, size, name)
+    if suffix in _OF_OTHERS:
+        raise ImageReadError(f"{name}: {NOT_READ}")
     return _of_image(path, name)
 
 
@@ -374,13 +382,17 @@ def _of_labels(source: Any, name: str) -> Outlines:
     if values.ndim != 2:
         return found
     _refuse_grey(values, found, name)
-    kept, strays = list[Outline](), list[str]()
+    kept, strays, several = list[Outline](), list[str](), list[str]()
+    fields = ndimage.label(values != 0, np.ones((3, 3)))[0]
     for outline in found:
         parts = ndimage.label(outline.mask, np.ones((3, 3)))[0]
         areas = np.bincount(parts.ravel())[1:]
         main = areas >= _STRAY * areas.max()
+        mask, n_main = np.concatenate([[False], main])[parts], int(main.sum())
+        # Of one particle, there may be a part on each side of another one, which covers it.
+        if n_main > 2 or (n_main == 2 and len(np.unique(fields[outline.window][mask])) > 1):
+            several.append(f"{outline.label} ({n_main} parts)")
         if not main.all():
-            mask = np.concatenate([[False], main])[parts]
             strays.append(f"{outline.label} ({areas[~main].sum()} px)")
             part = cropped(mask, *outline.box[:2])
             assert part is not None
@@ -390,6 +402,12 @@ def _of_labels(source: Any, name: str) -> Outlines:
         warn_user(
             f"{name}: pixels apart from {counted(len(strays), 'label')} are left out, as they are "
             f"less than {percent(_STRAY)} of it: {name_some(strays)}"
+        )
+    if several:
+        warn_user(
+            f"{name}: {counted(len(several), 'label')} of {len(found)} in separate parts, each "
+            f"read as one particle: {name_some(several)}; if these are classes, not particles, "
+            "give a mask of each"
         )
     return replace(found, outlines=tuple(kept))
 

@@ -24,7 +24,7 @@ from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import image_name, read_named
 
 NOT_A_PARTICLE = "not a particle"  # the class of a wrong outline
-_OF_MASKS = 1, 255, 65535  # the only value of a mask
+_MANY = 4  # masks are not so many times as high as wide and fewer than that: (H, W, n)
 _MARGIN = 0.1  # of the longer side of its box, around a particle in its own image
 
 
@@ -189,8 +189,8 @@ class Outlines:
         """Return `Outlines`, a label image (H, W), or n masks (H, W) as `Outlines`.
 
         A label image has whole numbers, 0 for background. One with a single label is a mask, which
-        is split into its separate regions with a warning. An `ImageReadError` with the `name` for
-        what is none of these.
+        is split into its separate regions, if there are several, with a warning. An
+        `ImageReadError` with the `name` for what is none of these.
         """
         if isinstance(outlines, Outlines):
             return outlines
@@ -199,6 +199,11 @@ class Outlines:
         except ValueError as error:
             raise ImageReadError(f"{name}: masks that differ in size ({error})") from error
         if array.ndim == 3 and array.dtype == bool:
+            if _MANY * array.shape[2] < min(array.shape[:2]):
+                raise ImageReadError(
+                    f"{name}: expected masks (n, H, W), but the shape {array.shape} looks like "
+                    "(H, W, n); save np.moveaxis(array, -1, 0)"
+                )
             masks = [cropped(mask, label=number) for number, mask in enumerate(array, start=1)]
             if n_empty := masks.count(None):
                 n_masks = counted(len(masks), "mask")
@@ -212,7 +217,8 @@ class Outlines:
                 "labels as grey values of 16 bits (in Fiji: Image > Lookup Tables > Grays)"
             )
         if array.dtype.kind == "f":
-            if not (array == np.rint(array)).all() or np.abs(array).max(initial=0) > 2**53:
+            top = float(np.abs(array).max(initial=0))
+            if not (array == np.rint(array)).all() or top > 2**53:
                 raise ImageReadError(
                     f"{name}: labels must be whole numbers, 0 for background; is it the image "
                     "itself, or a map of probabilities?"
@@ -220,7 +226,7 @@ class Outlines:
             array = array.astype(np.int64)
         labels = array.astype(np.uint8) if array.dtype == bool else array
         values = np.unique(labels)
-        if values.tolist() in ([0, top] for top in (*_OF_MASKS, np.iinfo(labels.dtype).max)):
+        if len(values) == 2 and values[0] == 0:
             regions, n_regions = ndimage.label(labels, np.ones((3, 3)))
             if n_regions > 1:
                 warn_user(

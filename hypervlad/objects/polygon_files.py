@@ -7,10 +7,11 @@ import io
 import json
 import math
 import os
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
-from itertools import compress
+from itertools import chain, compress
 from operator import not_
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,9 @@ from hypervlad.objects.shapes import (
 
 _BOM = b"\xef\xbb\xbf"  # of UTF-8, as some programs of Windows begin a file
 _CLASSES_OF_VIA = ("class", "type", "label", "category", "kind")  # attributes of regions
-_NO_OBJECTS = ("root", "tma_core", "tma core")  # types of objects of QuPath
+_NO_OBJECTS = ("root", "tmacore")  # types of objects of QuPath
+_AROUND_OTHERS = {"annotation", "tile"}  # types that often have objects of others inside
+_NO_LABELS = ("__ignore__", "_background_")  # of labelme
 Found = tuple[tuple[int, int], Iterable[Named]]  # the size of the image, and its outlines
 NOT_READ = (
     "not a format of outlines that is read (label images and masks as TIFF, PNG or NPY, ImageJ "
@@ -48,7 +51,9 @@ class JsonFile:
     """A file of outlines in JSON, of whatever program, parsed once for all of its images."""
 
     def __init__(self, content: bytes) -> None:
-        entries = parse_json(content.removeprefix(_BOM), MAX_OUTLINES_VALUES)
+        # Measures and scores may be NaN; coordinates are checked where they are used.
+        text = content.removeprefix(_BOM)
+        entries = parse_json(text, MAX_OUTLINES_VALUES, none_if_not_finite=True)
         if isinstance(entries, list):  # of features, or annotations as Segment Anything writes them
             first = entries[0] if entries and isinstance(entries[0], dict) else {}
             entries = {"features" if "geometry" in first else "annotations": entries}
@@ -70,8 +75,10 @@ class JsonFile:
         if not found and "image" in self.content:  # as Segment Anything writes it
             return [self.content["image"]]
         if not found and "annotations" in self.content:
-            ids = dict.fromkeys(each.get("image_id") for each in self.content["annotations"])
-            return [{} if each is None else {"id": each} for each in ids or [None]]
+            names = {e.get("image_id"): e.get("file_name") for e in self.content["annotations"]}
+            if len(names) > 1:  # Ultralytics writes stems of names as ids, or numbers for numbers
+                names = {k: v or (k if isinstance(k, str) else None) for k, v in names.items()}
+            return [{"id": key, "file_name": each} for key, each in names.items()] or [{}]
         return list(found)
 
     @cached_property
@@ -95,13 +102,14 @@ class JsonFile:
 
     def read(self, shape: Any, image: Any, name: str) -> Found:
         """Return the outlines of one image."""
-        if "shapes" in self.content:
+        if isinstance(self.content.get("shapes"), list):
             return _of_labelme(self.content, shape, image, name)
-        if "annotations" in self.content:
+        if isinstance(self.content.get("annotations"), list):
             return _of_coco(self, shape, image, name)
         if self.of_via:
             size = known_size(shape, name)
-            return size, _of_via(self.entry_of(image, name), size, name)
+            attributes = (self.content.get("_via_attributes") or {}).get("region") or {}
+            return size, _of_via(self.entry_of(image, name), attributes, size, name)
         if {"features", "coordinates", "geometry", "geometries"} & set(self.content):
             size = known_size(shape, name)
             return size, _of_geojson(self.content.get("features", [self.content]), size, name)
@@ -109,14 +117,18 @@ class JsonFile:
 
     def entry_of(self, image: Any, name: str) -> dict[str, Any]:
         """Return what a file of several images says of one."""
-        if len(self.images) == 1 and (image is None or "file_name" not in self.images[0]):
+        if len(self.images) == 1 and (image is None or not self.images[0].get("file_name")):
             return self.images[0]
         if image is None or isinstance(image, int | np.integer):
             found = [each for each in self.images if _id_of(each) == str(image)]
         else:
             found = matches_by_name(Path(image).absolute(), self.by_name)
+            stem = Path(image).stem
+            own = str(int(stem)) if stem.isdecimal() else stem
+            unnamed = (each for each in self.images if not each.get("file_name"))
+            found = found or [each for each in unnamed if _id_of(each) == own]
         if len(found) != 1:
-            known = [str(entry.get("file_name", entry.get("id"))) for entry in self.images]
+            known = [str(entry.get("file_name") or entry.get("id")) for entry in self.images]
             raise ImageReadError(
                 f"{name}: outlines of {counted(len(known), 'image')}, {name_some(known)}; give the "
                 f"name or the id of one as image, not {image!r}"
@@ -131,8 +143,10 @@ def open_json(path: Path, name: str) -> JsonFile:
         raise ImageReadError(f"{name}: more than {MAX_OUTLINES_BYTES:,} bytes; split it")
     try:
         return _opened(path.absolute(), status.st_mtime_ns, status.st_size)
+    except UnicodeDecodeError as error:
+        raise ImageReadError(f"{name}: JSON in UTF-8 was expected; save it as such") from error
     except ValueError as error:
-        raise ImageReadError(f"{name}: not JSON to be read ({error}); split it?") from error
+        raise ImageReadError(f"{name}: not JSON to be read ({error})") from error
 
 
 @lru_cache(maxsize=1)
@@ -148,19 +162,19 @@ def known_size(shape: Any, name: str) -> tuple[int, int]:
     return height, width
 
 
-def _left_out(keys: Sequence[str], n: int, what: str, why: str, name: str) -> None:
+def _warn_of(keys: Sequence[str], n: int, what: str, why: str, name: str) -> None:
     if keys:
         listed = name_some(list(dict.fromkeys(keys)))
-        warn_user(f"{name}: {len(keys)} of {counted(n, what)} left out, {why}: {listed}")
+        warn_user(f"{name}: {len(keys)} of {counted(n, what)} {why}: {listed}")
 
 
 # --- COCO -----------------------------------------------------------------------------------------
 
 
 def _of_coco(file: JsonFile, shape: Any, image: Any, name: str) -> Found:
-    entry, n = file.entry_of(image, name), len(file.content["annotations"])
     annotations = file.content["annotations"]
-    if "id" in entry:  # programs write identifiers as numbers or as text
+    entry, n = file.entry_of(image, name), len(annotations)
+    if _id_of(entry):  # programs write identifiers as numbers or as text
         annotations = file.annotations[_id_of(entry)] + file.annotations[""]
         if len(file.images) == 1:
             keys = [
@@ -168,36 +182,79 @@ def _of_coco(file: JsonFile, shape: Any, image: Any, name: str) -> Found:
                 for key, own in file.annotations.items()
                 for _ in (() if key in (_id_of(entry), "") else own)
             ]
-            _left_out(keys, n, "annotation", "of an image that is not in the file", name)
-    are_crowds = [str(each.get("iscrowd") or 0) not in ("0", "False") for each in annotations]
+            _warn_of(keys, n, "annotation", "left out, of an image that is not in the file", name)
+    boxes = [str(each.get("id", "?")) for each in annotations if not each.get("segmentation")]
+    if len(boxes) == len(annotations) > 0:
+        raise ImageReadError(
+            f"{name}: {counted(len(boxes), 'annotation')} without a segmentation, such as boxes; "
+            "export COCO with outlines"
+        )
+    _warn_of(boxes, len(annotations), "annotation", "left out, only a box", name)
+    annotations = [each for each in annotations if each.get("segmentation")]
+    # CVAT marks what was painted with its brush as crowds, and writes whether it is occluded.
+    are_crowds = [
+        str(each.get("iscrowd") or 0) not in ("0", "False")
+        and "occluded" not in (each.get("attributes") or ())
+        for each in annotations
+    ]
     crowds = [str(each.get("id", "?")) for each in compress(annotations, are_crowds)]
     if len(crowds) < len(annotations):
-        why = "each of a crowd of objects (iscrowd)"
-        _left_out(crowds, len(annotations), "annotation", why, name)
+        why = "left out, each of a crowd of objects (iscrowd)"
+        _warn_of(crowds, len(annotations), "annotation", why, name)
         annotations = list(compress(annotations, map(not_, are_crowds)))
     elif crowds:
         warn_user(
             f"{name}: all {counted(len(crowds), 'annotation')} are marked as crowds (iscrowd), as "
             "some programs mark every mask; each is read as one outline"
         )
-    shapes = [each.get("segmentation") or () for each in annotations]
+    shapes = [each["segmentation"] for each in annotations]
     sizes = [each["size"] for each in shapes if isinstance(each, dict)]
     listed = [[entry["height"], entry["width"]]] if entry.get("height") else []
     size = known_size((*listed, *sizes, shape)[0], name)
     if any(list(each) != list(size) for each in sizes):
         raise ImageReadError(f"{name}: run lengths of an image of another size than {size}")
-    classes = {str(each["id"]): str(each["name"]) for each in file.content.get("categories", ())}
-    found = (
-        (
-            str(each.get("id", number)),
-            classes.get(str(each.get("category_id")), ""),
-            expand_runs(own["counts"], size)
-            if isinstance(own, dict)
-            else fill_polygons([[ring] for ring in _rings_of(own)], size),
-        )
-        for number, (each, own) in enumerate(zip(annotations, shapes, strict=True), start=1)
-    )
-    return size, found
+    classes = {_id_of(each): str(each["name"]) for each in file.content.get("categories") or ()}
+    return size, _annotated(annotations, classes, size, name)
+
+
+def _annotated(
+    annotations: Sequence[Mapping[str, Any]],
+    classes: Mapping[str, str],
+    size: tuple[int, int],
+    name: str,
+) -> Iterator[Named]:
+    unknown, elsewhere = list[str](), list[str]()
+    for number, each in enumerate(annotations, start=1):
+        key, own = str(each.get("id", number)), each["segmentation"]
+        if isinstance(own, dict):
+            outline = expand_runs(own["counts"], size)
+        else:
+            outline = fill_polygons([[ring] for ring in _rings_of(own)], size)
+        category = each.get("category_id")
+        class_name = classes.get(_id_of(each, "category_id"), "")
+        if not class_name and isinstance(category, str):
+            class_name = category
+        elif not class_name and classes and category is not None:
+            unknown.append(str(category))
+        if outline and not _is_in_box(outline.box, each.get("bbox"), size):
+            elsewhere.append(key)
+        yield key, class_name, outline
+    why = "without a class, as it is not among the categories of the file"
+    _warn_of(unknown, len(annotations), "annotation", why, name)
+    why = "elsewhere than its bbox, as if x and y were swapped, or run lengths went along rows"
+    if 2 * len(elsewhere) > len(annotations):  # not single ones, as boxes are also predicted
+        _warn_of(elsewhere, len(annotations), "annotation", why, name)
+
+
+def _is_in_box(found: Sequence[int], bbox: Any, size: tuple[int, int]) -> bool:
+    """Return whether an outline is where its annotation says (x, y, width, height), if it does."""
+    if not isinstance(bbox, list) or [isinstance(each, int | float) for each in bbox] != [True] * 4:
+        return True
+    x, y, width, height = bbox
+    if min(width, height) <= 1:  # not known
+        return True
+    box = np.clip([y, x, y + height, x + width], 0, [*size, *size])
+    return bool(np.abs(box - found).max() <= 2 + max(width, height) / 4)
 
 
 def _id_of(entry: Mapping[str, Any], key: str = "id") -> str:
@@ -210,7 +267,10 @@ def _id_of(entry: Mapping[str, Any], key: str = "id") -> str:
 
 def _rings_of(polygons: Any) -> list[Ring]:
     """Return the polygons of an annotation: lists of x, y, ..., or one such list."""
-    flat = [polygons] if polygons and isinstance(polygons[0], int | float) else polygons
+    flat = [polygons] if isinstance(polygons[0], int | float) else polygons
+    are_points = len(flat) > 1 and all(len(ring) < 6 for ring in flat)
+    if are_points or (len(flat) > 1 and {0, 1}.issuperset(chain.from_iterable(flat))):  # a mask
+        raise ValueError("a segmentation that is no list of polygons x, y, x, y, ...")
     return [np.reshape(np.array(ring, float), (-1, 2)) for ring in flat]
 
 
@@ -227,7 +287,11 @@ def _of_labelme(content: Mapping[str, Any], shape: Any, image: Any, name: str) -
         if other != Path(image).stem:
             warn_user(f"{name}: outlines of {parts_of_path[-1]} by what it says, not of {image}")
     parts, classes, no_areas = dict[str, list[list[Ring]]](), dict[str, str](), list[str]()
+    no_labels = list[str]()
     for number, each in enumerate(content["shapes"], start=1):
+        if each["label"] in _NO_LABELS:
+            no_labels.append(each["label"])
+            continue
         group = each.get("group_id")
         key = str(number) if group is None else f"group {group} of {each['label']}"
         rings = _of_labelme_shape(each, np.reshape(np.array(each["points"], float), (-1, 2)))
@@ -236,8 +300,9 @@ def _of_labelme(content: Mapping[str, Any], shape: Any, image: Any, name: str) -
             continue
         parts[key] = [*parts.get(key, []), *rings]
         classes[key] = str(each["label"])
-    n, why = len(content["shapes"]), "of a type without an area"
-    _left_out(no_areas, n, "shape", why, name)
+    n, why = len(content["shapes"]), "left out, of a type without an area"
+    _warn_of(no_areas, n, "shape", why, name)
+    _warn_of(no_labels, n, "shape", "left out, which labelme ignores", name)
     named = ((key, classes[key], fill_polygons(own, size)) for key, own in parts.items())
     return size, named
 
@@ -267,8 +332,16 @@ def _box(top: float, left: float, bottom: float, right: float) -> Ring:
     return np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
 
 
-def _of_via(entry: Mapping[str, Any], size: tuple[int, int], name: str) -> Iterator[Named]:
-    """Yield the regions of the VGG Image Annotator; a class if one of their attributes is one."""
+def _of_via(
+    entry: Mapping[str, Any],
+    known: Mapping[str, Mapping[str, Any]],
+    size: tuple[int, int],
+    name: str,
+) -> Iterator[Named]:
+    """Yield the regions of the VGG Image Annotator; a class if one of their attributes is one.
+
+    `known` describes the attributes: the options of a list have texts.
+    """
     regions = entry["regions"]
     regions = list(regions.values()) if isinstance(regions, dict) else regions
     no_areas, unclear = list[str](), list[str]()
@@ -279,17 +352,19 @@ def _of_via(entry: Mapping[str, Any], size: tuple[int, int], name: str) -> Itera
         if (ring := _of_via_shape(own)) is None:
             no_areas.append(str(own["name"]))
             continue
-        chosen = (  # of check boxes, the checked ones
-            [key for key, is_set in own_text.items() if is_set]
-            if isinstance(own_text, dict)
-            else [own_text]
-            for own_text in attributes.values()
-        )
-        texts = [text for each in chosen for text in each if isinstance(text, str) and text]
+        texts = list[str]()
+        for key, value in attributes.items():
+            options = known.get(key, {}).get("options") or {}
+            chosen = [value]
+            if isinstance(value, dict):  # of check boxes
+                chosen = [option for option, is_set in value.items() if is_set]
+            texts += [
+                options.get(each) or each for each in chosen if each and isinstance(each, str)
+            ]
         if len(texts) > 1:
             unclear.append(" and ".join(attributes))
         yield str(number), texts[0] if len(texts) == 1 else "", fill_polygons([[ring]], size)
-    _left_out(no_areas, len(regions), "region", "of a type without an area", name)
+    _warn_of(no_areas, len(regions), "region", "left out, of a type without an area", name)
     if unclear:
         warn_user(
             f"{name}: {counted(len(unclear), 'region')} without a class, as several attributes "
@@ -322,11 +397,12 @@ def _of_geojson(
     QuPath does not count classes whose name ends with a star, such as "Ignore*".
     """
     no_areas, ignored, no_objects = list[str](), list[str](), list[str]()
-    planes, kinds = set[str](), set[str]()
+    planes, kinds, sizes = set[str](), set[str](), list[str]()
+    features = list(_with_children(features))
+    n = len(features)
     for number, feature in enumerate(features, start=1):
-        feature = feature if "geometry" in feature else {"geometry": feature}
         properties = feature.get("properties") or {}
-        class_name, kind = _class_of(properties), str(properties.get("objectType") or "")
+        class_name, kind = _class_of(properties), _kind_of(feature, properties)
         key = str(properties.get("name") or "")
         polygons, own_planes = _polygons_of(feature["geometry"])
         if kind in _NO_OBJECTS:
@@ -338,21 +414,50 @@ def _of_geojson(
         else:
             planes |= own_planes
             kinds |= {kind} - {""}
-            yield key, class_name, fill_polygons(polygons, size)
+            outline, area = fill_polygons(polygons, size), _measured_area(properties)
+            if area and outline and abs(outline.mask.sum() - area) > 8 + area / 2:
+                sizes.append(f"{key or f'feature {number}'} ({outline.mask.sum()} px)")
+            yield key, class_name, outline
         if len(planes) > 1:
             raise ImageReadError(
                 f"{name}: outlines of several planes of a stack ({name_some(sorted(planes))}); "
                 "save those of one plane"
             )
-    _left_out(no_areas, len(features), "feature", "without an area", name)
-    _left_out(ignored, len(features), "feature", "of a class that is ignored in QuPath", name)
-    _left_out(no_objects, len(features), "feature", "the field or a core of QuPath", name)
-    if "annotation" in kinds and len(kinds) > 1:
+    _warn_of(no_areas, n, "feature", "left out, without an area", name)
+    _warn_of(ignored, n, "feature", "left out, of a class that is ignored in QuPath", name)
+    _warn_of(no_objects, n, "feature", "left out, the field or a core of QuPath", name)
+    if kinds & _AROUND_OTHERS and len(kinds) > 1:
         warn_user(
-            f"{name}: annotations and objects of other types ({name_some(sorted(kinds))}) of "
-            "QuPath, which are all read; an annotation around others is no particle: export the "
-            "others alone"
+            f"{name}: objects of several types ({name_some(sorted(kinds))}) of QuPath, which are "
+            "all read; an annotation or tile around others is no particle: export the others alone"
         )
+    why = "of another area than its measurement 'Area px^2', as if its coordinates were micrometres"
+    _warn_of(sizes, n, "feature", why, name)
+
+
+def _with_children(features: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """Yield features, and those inside of each, of which QuPath can write a hierarchy."""
+    for each in features:
+        feature = each if "geometry" in each else {"geometry": each}
+        yield feature
+        yield from _with_children((feature.get("properties") or {}).get("childObjects") or ())
+
+
+def _kind_of(feature: Mapping[str, Any], properties: Mapping[str, Any]) -> str:
+    """Return the type of an object, which each version of QuPath writes in another way."""
+    of_id = str(feature.get("id") or "")
+    found = properties.get("objectType") or properties.get("object_type")
+    found = found or (of_id if of_id.endswith("Object") else "")
+    return re.sub("^path|object$|[^a-z]", "", str(found).lower())
+
+
+def _measured_area(properties: Mapping[str, Any]) -> float | None:
+    """Return the area in pixels that QuPath has measured, if the file says it."""
+    found = properties.get("measurements") or {}
+    if isinstance(found, list):
+        found = {each.get("name"): each.get("value") for each in found}
+    area = found.get("Area px^2") if isinstance(found, dict) else None
+    return area if isinstance(area, int | float) else None
 
 
 def _class_of(properties: Mapping[str, Any]) -> str:

@@ -28,7 +28,7 @@ def ellipse(top: float, left: float, bottom: float, right: float, n: int | None 
     height, width = bottom - top, right - left
     if not max(abs(height), abs(width)) < 1 << 20:
         raise ValueError("an ellipse of more than a million pixels")
-    n = 4 * math.ceil(height + width) + 32 if n is None else n
+    n = 4 * math.ceil(abs(height) + abs(width)) + 32 if n is None else n
     angle = np.linspace(0, 2 * math.pi, n, endpoint=False)
     x, y = left + width * (1 + np.cos(angle)) / 2, top + height * (1 + np.sin(angle)) / 2
     return np.column_stack([x, y])

@@ -100,14 +100,16 @@ def test_label_images_of_every_type(tmp_path, kind):
     assert [outline.label for outline in found] == [3, 7]
 
 
-@pytest.mark.parametrize("top", [1, 255, 65535, 2**32 - 1, 255.0, True])
+@pytest.mark.parametrize("top", [1, 5, 255, 65535, 2**32 - 1, 255.0, True])
 def test_a_mask_is_split_with_a_warning(top):
     mask = np.where(LABELS > 0, top, 0).astype({float: float, bool: bool}.get(type(top), np.uint32))
     with pytest.warns(UserWarning, match=rf"a mask \(0 and {int(top)}\), .* 2 separate regions"):
         found = read_outlines(mask)
     assert_array_equal(found.label_image(), np.unique(LABELS, return_inverse=True)[1])
-    five = np.where(LABELS > 0, 5, 0)  # one particle in two pieces
-    assert_array_equal(read_outlines(five).label_image(), five)
+    classes = np.where(LABELS > 0, 1, 0)
+    classes[0, 7] = 2
+    with pytest.warns(UserWarning, match=r"1 label of 2 in separate parts, .*: 1 \(2 parts\); if"):
+        assert_array_equal(read_outlines(classes).label_image(), classes)
 
 
 def test_a_folder_of_masks(tmp_path):
@@ -178,6 +180,10 @@ def test_coco_of_several_images(tmp_path):
             read_outlines(path, image=image)
     wanted = ["in/x/a.png", "in/y/a.png", "in/b.tif", "in/c.png"]
     assert find_outlines(wanted, tmp_path) == [path, path, path, None]
+    runs = {"size": [6, 8], "counts": counts_of(LABELS == 3)}
+    of_ids = [annotation(runs, image_id=key) for key in ("a", 12, 12)]
+    found = [read(of_ids, tmp_path, image=image) for image in ("x/a.tif", "0012.png")]
+    assert [len(each) for each in found] == [1, 2]
 
 
 def test_geojson_of_qupath(folder):
@@ -264,6 +270,7 @@ def has_roifile(suffix):
     return suffix != ".zip" or pytest.importorskip("roifile")
 
 
+@pytest.mark.filterwarnings("ignore:.*in separate parts")
 @pytest.mark.parametrize("suffix", [".tif", ".zip", ".geojson"])
 @settings(max_examples=12)
 @given(
@@ -275,7 +282,7 @@ def has_roifile(suffix):
 )
 def test_what_is_written_is_read(folder, suffix, labels):
     assert has_roifile(suffix)
-    assume(set(np.unique(labels)) - {0} != {1})  # perhaps a mask
+    assume(len(set(np.unique(labels)) - {0}) != 1)  # perhaps a mask
     write_outlines(folder / f"a{suffix}", labels)
     found = read_outlines(folder / f"a{suffix}", shape=labels.shape)
     assert [outline.label for outline in found] == sorted(set(np.unique(labels)) - {0})
@@ -347,6 +354,12 @@ def larger_than_it_is(path):
         file.infolist()[0].file_size = 1 << 29
 
 
+def encrypted(path):
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("b.roi", b"Iout")
+        file.infolist()[0].flag_bits |= 1
+
+
 def grey(path):
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 50), "u1")).save(path)
 
@@ -366,9 +379,16 @@ BAD_FILES = [
         "a file of 3 pages",
     ),
     *((f"b.{suffix}", grey, "a grey image") for suffix in ("png", "jpg")),
+    ("a.npy", npy((9, 8, 1), "|b1") + bytes(72), r"looks like \(H, W, n\); save np\.moveaxis"),
+    ("a.xml", b"<annotation/>", "not a format of outlines that is read"),
+    ("a.json", "{}".encode("utf-16"), "JSON in UTF-8 was expected"),
+    ("a.json", {**coco(annotation([SQUARE])), "categories": [{}]}, "something has no 'name'"),
+    ("a.json", [{"id": 1, "x": 2}], "1 annotation without a segmentation, .* export COCO"),
+    ("a.json", coco(annotation([[0, 1, 1, 1, 0, 0]] * 2)), "is no list of polygons"),
     ("a.json", {"some": "thing"}, "JSON, but not a format of outlines that is read"),
     ("a.zip", b"PK\x03\x04 and more", "damaged, or not .* not a zip file"),
     ("a.zip", with_another_file, r"contains mask\.png; unpack"),
+    ("a.zip", encrypted, r"b\.roi is encrypted"),
     ("a.zip", larger_than_it_is, "regions of 536,870,912 bytes; split it"),
     ("a.json", b"[" + (1 << 23) * b"0," + b"0]", "more than 8388608 values"),
     ("a.json", b"[" * 100_000, "not JSON to be read"),
@@ -389,6 +409,7 @@ def test_bad_files_are_named(tmp_path, name, content, words):
     with pytest.raises(ImageReadError, match=words) as error:
         read_outlines(path, shape=(6, 8) if path.suffix == ".zip" else None)
     assert str(error.value).startswith(str(path))
+    assert "Error:" not in str(error.value)
 
 
 def of_several_slices(path):
@@ -520,6 +541,43 @@ def test_shapes_of_labelme_and_via(folder, tmp_path):
         assert [each.box for each in found] == [(2, 1, 6, 4), (8, 20, 32, 30)]
         assert [each.class_name for each in found] == ["rod", "rod"]
     assert find_outlines(["in/a.tif", "c.tif"], tmp_path) == [tmp_path / "a.json", None]
+
+
+RING = [[1, 1], [4, 1], [4, 4], [1, 4], [1, 1]]
+FIELD = [[0, 0], [8, 0], [8, 6], [0, 6], [0, 0]]
+UNKNOWN = {**coco(annotation([SQUARE], category_id=2)), "categories": [{"id": 1, "name": "rod"}]}
+CIRCLE = {"name": "circle", "cx": 3, "cy": 3, "r": -2}
+REGION = {"shape_attributes": CIRCLE, "region_attributes": {"kind": "2"}}
+VIA = {
+    "_via_img_metadata": {"a": {"filename": "a", "regions": [REGION]}},
+    "_via_attributes": {"region": {"kind": {"options": {"1": "rod", "2": "cube"}}}},
+}
+IGNORED = {"shapes": [{"label": key, "points": RING} for key in ("__ignore__", "a")]}
+BRUSH = {"iscrowd": 1, "attributes": {"occluded": False}}
+CORE, TILE, OF_9 = {"objectType": "tmaCore"}, {"objectType": "tile"}, {"Area px^2": 9, "x": np.nan}
+INSIDE = {"objectType": "annotation", "childObjects": [feature("Polygon", [RING], **TILE)]}
+DOUBTFUL = [  # what a file contains, areas and classes of its outlines, and what is said
+    (coco(annotation([SQUARE]), annotation([])), [(9, "")], "1 of 2 .* left out, only a box: 12"),
+    (coco(annotation([SQUARE], category_id="rod", score=np.nan)), [(9, "rod")], None),
+    (UNKNOWN, [(9, "")], "not among the categories of the file: 2"),
+    (coco(annotation([SQUARE], **BRUSH), annotation([SQUARE])), [(9, ""), (9, "")], None),
+    (coco(annotation([[0, 3, 2, 3, 2, 6, 0, 6]], bbox=[3, 0, 3, 2])), [(6, "")], "than its bbox"),
+    ([feature("Polygon", [r], **p) for r, p in ((FIELD, CORE), (RING, {}))], [(9, "")], "tmacore"),
+    ([feature("Polygon", [FIELD], **INSIDE)], [(48, ""), (9, "")], "types .annotation, tile"),
+    ([feature("Polygon", [RING], measurements=OF_9)], [(9, "")], None),
+    ([feature("Polygon", [FIELD], measurements=OF_9)], [(48, "")], r"area .*: feature 1 \(48 px\)"),
+    (IGNORED, [(9, "a")], "1 of 2 shapes left out, which labelme ignores"),
+    (VIA, [(12, "cube")], None),
+]
+
+
+@pytest.mark.parametrize(("content", "kept", "words"), DOUBTFUL)
+def test_what_may_be_meant_otherwise_is_said(folder, recwarn, content, kept, words):
+    found = read(content, folder, shape=(6, 8))
+    assert [(each.mask.sum(), each.class_name) for each in found] == kept
+    said = [str(each.message) for each in recwarn]
+    assert len(said) == bool(words)
+    assert all(re.search(words, each) for each in said)
 
 
 def test_the_whole_field_is_no_particle(tmp_path):
