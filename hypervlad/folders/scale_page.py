@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from hypervlad.common.progress import ProgressBar
 from hypervlad.common.tables import table_as_bytes
 from hypervlad.common.wording import counted, name_some, verb
-from hypervlad.folders.groups import ImageFolderError, read_cells
+from hypervlad.folders.groups import ImageFolderError, check_text, read_cells
 from hypervlad.folders.pixel_sizes import PROPOSED
-from hypervlad.images import ImageReadError, ReadOptions, ScaleBar, find_scale_bar
+from hypervlad.images import ImageReadError, ReadOptions, ScaleBar
 from hypervlad.images.files import encode_jpeg
 from hypervlad.images.metadata import length_in_nm, parse_length
 from hypervlad.images.reading import SIZE_TOLERANCE, read_named
+from hypervlad.images.scale_bars import scale_bars_of
 from hypervlad.images.scale_labels import LabelReader, around_bar, may_be_micrometres
 from hypervlad.pages import parts
 from hypervlad.pages.base import names_or_default
@@ -107,6 +108,7 @@ def read_scale_bars(given: str) -> dict[str, str]:
     for number, cells in lines:
         cells += [""] * (len(names) - len(cells))
         folder, length = (cells[names.index(name)].strip() for name in ("folder", "scale_bar"))
+        check_text(Path(given), number, length)
         _nanometres(length, f"{given}, line {number}")
         parts = PurePosixPath(folder.replace("\\", "/")).parts
         found["/".join(part for part in parts if part != ".")] = length
@@ -170,9 +172,29 @@ def find_scales(
         except ImageReadError as error:
             yield error
             continue
-        bar = find_scale_bar(read.pixels)
-        label = "" if read_label is None or bar is None else read_label(read.pixels, bar)
-        yield _scale_of(name, bar, text, label, read.pixel_size, read.pixels, accept)
+        bars = _different(scale_bars_of(read.pixels))
+        labels = ["" if read_label is None else read_label(read.pixels, bar) for bar in bars]
+        # Of several, the one beside which the given length was read.
+        chosen = next((n for n, label in enumerate(labels) if text and _agree(label, text)), 0)
+        bar, label = (bars[chosen], labels[chosen]) if bars else (None, "")
+        is_clear = len(bars) < 2 or bool(label and (not text or _agree(label, text)))
+        others = [] if is_clear else [each for each in bars if each is not bar]
+        yield _scale_of(name, bar, text, label, read.pixel_size, read.pixels, accept, others)
+
+
+def _different(bars: Iterable[ScaleBar]) -> list[ScaleBar]:
+    """Return bars, the clearest first, without those of the length of an earlier one."""
+    found = list[ScaleBar]()
+    for bar in bars:
+        if all(abs(bar.length / each.length - 1) > SIZE_TOLERANCE for each in found):
+            found.append(bar)
+    return found
+
+
+def _agree(label: str, given: str) -> bool:
+    """Return whether a label that was read is a given length."""
+    read = _nanometres(label.replace("pm", "um"), label) if label else 0
+    return f"{read:.6g}" == f"{_nanometres(given, given):.6g}"
 
 
 def _scale_of(
@@ -183,13 +205,18 @@ def _scale_of(
     stated: float | None,
     pixels: NDArray[np.float32],
     accept: bool,
+    others: Sequence[ScaleBar],
 ) -> ImageScale:
-    """Return the pixel size by the metadata, the given length or, if accepted, the label."""
+    """Return the pixel size by the metadata, the given length or, if accepted, the label.
+
+    `others` are bars of other lengths, if it is not clear which one the given length is of.
+    """
     if given and may_be_micrometres(label):
         as_read = _nanometres(label.replace("pm", "um"), name)
         label = given if as_read == _nanometres(given, name) else label
     text, is_doubtful = given or label, may_be_micrometres(label) and not given
-    measured = None if bar is None or not text else _nanometres(text, name) / bar.length
+    is_known = bar is not None and text and not others
+    measured = _nanometres(text, name) / bar.length if is_known else None
     source, size = "metadata", stated
     if size is None and (given or (accept and not is_doubtful)):
         source, size = "scale bar" if given else "read", measured
@@ -198,6 +225,9 @@ def _scale_of(
     remark = ""
     if bar is None:
         remark = "no scale bar found"
+    elif others:
+        lengths = ", ".join(f"{each.length:.1f}" for each in (bar, *others))
+        remark = f"scale bars of {lengths} px, perhaps of an inset: give the pixel size"
     elif len({f"{_nanometres(each, name):.6g}" for each in (given, label) if each}) > 1:
         remark = f"{_CONTRADICTION}: the label reads {label}, not {given}"
     elif is_doubtful:

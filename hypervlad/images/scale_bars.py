@@ -40,6 +40,7 @@ _MIN_PITCH, _PITCH_ERROR, _PITCH_ERROR_SHARE = 5, 2.0, 0.15
 # A line is of the sample if so many others are of its level, within so many grey levels, and fill
 # so much of their boxes.
 _N_ALIKE, _SAME, _FILLED = 2, 8, 0.7
+_APART = 8  # rows between two bars, if one is below the other
 # Levels of dots, and whether they are above (1) or below (-1).
 _LOOKS = tuple((level, sign) for level in _LEVELS[::2] for sign in (1, -1))
 _BAND = 2**22  # pixels, of all levels, that are searched at a time
@@ -107,21 +108,33 @@ def find_scale_bar(image: NDArray[Any]) -> ScaleBar | None:
     >>> round(bar.length), bar.box, bar.kind
     (50, (100, 90, 104, 140), 'line')
     """
+    return next(scale_bars_of(image), None)
+
+
+def scale_bars_of(image: NDArray[Any]) -> Iterator[ScaleBar]:
+    """Yield all scale bars of an image, such as those of insets, the clearest first."""
     grey = as_8bit_grey(np.asarray(image))
     if min(grey.shape) < _MIN_LENGTH:
-        return None
+        return
     lines = _lines(grey)
     candidates = [*_boxes(lines), *lines, *_rows_of_dots(grey)]
-    of_sample = set[tuple[int, int]]()  # sign and thickness of lines
+    found, of_sample = list[ScaleBar](), dict[tuple[int, int], bool]()  # by sign and thickness
     for bar, sign, _ in sorted(candidates, key=lambda each: -each.score):
-        if bar.kind != "line":
-            return bar
+        if any(_is_of(bar, each) for each in found):
+            continue
         kind = sign, bar.box[2] - bar.box[0]
-        if kind not in of_sample:
-            if not _is_of_sample(grey, bar):
-                return bar
-            of_sample.add(kind)
-    return None
+        if bar.kind == "line" and kind not in of_sample:
+            of_sample[kind] = _is_of_sample(grey, bar)
+        if bar.kind != "line" or not of_sample[kind]:
+            found.append(bar)
+            yield bar
+
+
+def _is_of(bar: ScaleBar, other: ScaleBar) -> bool:
+    """Return whether a bar is found again: at another level, or its frame, ticks or dots."""
+    top, left, bottom, right = other.box
+    rows = top - _APART < bar.box[2] and bar.box[0] < bottom + _APART
+    return rows and bar.box[1] < right and left < bar.box[3]
 
 
 # --- lines -----------------------------------------------------------------------------------

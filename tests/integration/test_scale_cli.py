@@ -1,5 +1,6 @@
 """``hypervlad scale``: from a folder of images to a table of pixel sizes and a page."""
 
+import re
 import sys
 from functools import partial
 from types import SimpleNamespace
@@ -65,8 +66,13 @@ def test_one_length_for_all_and_a_page_of_bars(folder, tmp_path):
 def test_lengths_by_folder(folder, tmp_path):
     bars = tmp_path / "bars.csv"
     bars.write_text("folder,scale_bar\none,0.2 µm\ntwo,1 mm\ntwo/deep,5e-4mm\n", encoding="utf-8")
+    two = barred(100, 3)
+    two[20:24, 20:70] = 255  # that of an inset
+    Image.fromarray(two).save(folder / "two" / "inset.png")
     run(folder, "-o", folder / "sizes.csv", "--scale-bar", bars, "-q")
     rows = table(folder / "sizes.csv")
+    assert rows["two/inset.png"]["pixel_size"] == ""
+    assert re.match(r"scale bars of [\d.]+, [\d.]+ px", rows["two/inset.png"]["remark"])
     assert float(rows["one/a.png"]["pixel_size"]) == pytest.approx(4, rel=0.01)
     assert float(rows["two/deep/b.png"]["pixel_size"]) == pytest.approx(5, rel=0.01)
     assert rows["one/stated.tif"]["remark"] == ""  # as its metadata agree
@@ -74,6 +80,7 @@ def test_lengths_by_folder(folder, tmp_path):
 
 REFUSED_TABLES = {
     "folder,scale_bar\none,1 um\nthree,1 mm": "1 folder of the scale bars contains no image: three",
+    "folder;scale_bar\none;0,5 \udcb5m": "line 2: not UTF-8 text; in a spreadsheet, save as",
     "folder,scale_bar\none,1": "line 2: '1' is not what a scale bar says; give a length",
 }
 NO_LENGTHS = ["10", "nm", "0 nm", "nan", "3 apples", "1e999 nm", "1,00,0 nm"]
@@ -84,7 +91,7 @@ def test_what_is_no_length_with_a_unit_is_refused(folder, tmp_path, given):
     words = f"--scale-bar: '{given}' is not what a scale bar says; give a length with its unit"
     if given in REFUSED_TABLES:
         words = REFUSED_TABLES[given]
-        (tmp_path / "bars.csv").write_text(given)
+        (tmp_path / "bars.csv").write_bytes(given.encode("utf-8", "surrogateescape"))
         given = tmp_path / "bars.csv"
     assert words in refused(folder, "--scale-bar", given)
 
