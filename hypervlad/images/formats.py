@@ -162,7 +162,7 @@ class DecodedImage:
         self, instrument: str, entries: Entries, place: str, unit: str | None = None
     ) -> None:
         """Use the pixel size and the height that an instrument's metadata state, unless known."""
-        sides, names = entries.pixel_sides(instrument)
+        sides, names = entries.pixel_sides(instrument, self.pixels.shape[1])
         if any(sides) and "pixel_size_from" not in self.metadata:
             self.set_pixel_sides(sides, f"{place}: {names}", unit)
         if self.scan_rows is None:

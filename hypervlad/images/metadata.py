@@ -136,6 +136,8 @@ _PIXEL_ENTRIES: Mapping[str, Sequence[_PixelEntries]] = {
     "imagej": (_BY_RESOLUTION,),
     "odemis": (_BY_RESOLUTION,),
 }
+# Entries with the width of the image that was stored: programs that resize or crop it keep them.
+_STORED_COLUMNS = {"fei": "Image.ResolutionX", "zeiss": "DP_IMAGE_STORE"}
 # Files beside an image, by suffix, and the entry with the width of the image that they describe, if
 # there is one.
 SIDECAR_INSTRUMENTS: Mapping[str, Mapping[str, str]] = {
@@ -175,8 +177,14 @@ class Entries:
         found = self.quantity(name)
         return None if found is None else found[0]
 
-    def pixel_sides(self, instrument: str) -> tuple[Sides, str]:
-        """Return the sides of a pixel, nm, and the names of the entries that state them."""
+    def pixel_sides(self, instrument: str, n_columns: int) -> tuple[Sides, str]:
+        """Return the sides of a pixel, nm, and the names of the entries that state them.
+
+        They are unknown if the entries are of an image of another width.
+        """
+        columns = self.number(_STORED_COLUMNS.get(instrument, ""))
+        if columns is not None and columns != n_columns:
+            return (None, None), ""
         for row in _PIXEL_ENTRIES[instrument]:
             across = self._length(row.across, row)
             down = self._length(row.down, row) if row.down else None

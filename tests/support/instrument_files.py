@@ -14,7 +14,7 @@ PixelWidth={across}e-009\r
 PixelHeight={down}e-009\r
 VerFieldsize={field}\r
 [Image]\r
-ResolutionX=160\r
+ResolutionX=320\r
 ResolutionY={rows}\r
 [PrivateFei]\r
 DatabarHeight={bar}\r
@@ -185,6 +185,7 @@ TAG, TEXT = "TIFF tag", "TIFF description"
 TIFFS = {
     "fei": (tagged((34682, fei())), 4.88281, f"{TAG} 34682: Scan.PixelWidth"),
     "fei, early": (tagged((34680, fei())), 4.88281, f"{TAG} 34680: Scan.PixelWidth"),
+    "fei, resized": (tagged((34682, fei().replace("X=320", "X=640"))), None, None),
     "camera": (
         tagged((34682, FEI_CAMERA)), 250_000, f"{TAG} 34682: IRBeam.HFW / Image.ResolutionX"
     ),
@@ -192,6 +193,10 @@ TIFFS = {
     "thermo, diffraction": (tagged((34683, THERMO.format(unit="1/m", size="7E7"))), None, None),
     "phenom": (tagged((34683, PHENOM)), 694.952, f"{TAG} 34683: PixelWidth"),
     "zeiss": (tagged((34118, zeiss("1.235 nm"))), 1.235, f"{TAG} 34118: ap_image_pixel_size"),
+    "zeiss, resized": (
+        tagged((34118, zeiss("1 nm") + b"DP_IMAGE_STORE\r\nStore resolution = 640 * 480\r\n")),
+        *(None, None),
+    ),
     "zeiss, monitor": (  # as if the image had 1,024 columns
         tagged((34118, zeiss("-"))), 355.52, f"{TAG} 34118: ap_pixel_size / columns/1024"
     ),
