@@ -21,6 +21,8 @@ _TOO_LARGE = (
     "too large for a workbook, of which a sheet has 1,048,576 lines and 16,384 columns at most, "
     "and a cell 32,767 characters; use the CSV file"
 )
+_NO_VALUES = ("", "nan", "inf", "-inf")  # in columns of numbers
+_IDENTIFIER = re.compile(r"[+-]?(0\d+|\d{16,})")
 _MAX_NAME = 31  # characters of a sheet's name
 _MIN_WIDTH, _MAX_WIDTH = 8, 40  # of columns, in characters
 
@@ -76,7 +78,11 @@ def workbook_of(tables: Iterable[tuple[str, str, Lines]]) -> bytes:
             for row, (texts, look) in enumerate(zip(above, looks, strict=False)):
                 for column, text in enumerate(texts):
                     _write(sheet, row, column, text, look)
-            is_text = [each in TEXT_COLUMNS for each in header]
+            columns = [[row[n] for _, row in below if n < len(row)] for n in range(len(header))]
+            is_text = [
+                name in TEXT_COLUMNS or not _are_numbers(cells, separator)
+                for name, cells in zip(header, columns, strict=True)
+            ]
             widths = [max(len(text), _MIN_WIDTH) for text in names]
             for row, (line, cells) in enumerate(below, len(above)):
                 for column, text in enumerate(cells[: len(header)]):
@@ -89,6 +95,18 @@ def workbook_of(tables: Iterable[tuple[str, str, Lines]]) -> bytes:
                 sheet.set_column(column, column, min(width, _MAX_WIDTH) + 2)
             sheet.freeze_panes(len(above), 0)
     return content.getvalue()
+
+
+def _are_numbers(cells: Iterable[str], separator: str) -> bool:
+    """Return whether all cells of a column are numbers or truth values, if they are anything.
+
+    Leading zeros, and more digits than a spreadsheet keeps, are of names.
+    """
+    return not any(
+        _IDENTIFIER.fullmatch(each)
+        or (isinstance(_value(each, separator), str) and each.lower() not in _NO_VALUES)
+        for each in cells
+    )
 
 
 def _value(text: str, separator: str) -> float | bool | str:
