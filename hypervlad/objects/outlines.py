@@ -383,14 +383,19 @@ def _of_labels(source: Any, name: str) -> Outlines:
         return found
     _refuse_grey(values, found, name)
     kept, strays, several = list[Outline](), list[str](), list[str]()
-    fields = ndimage.label(values != 0, np.ones((3, 3)))[0]
     for outline in found:
-        parts = ndimage.label(outline.mask, np.ones((3, 3)))[0]
+        parts, n_parts = ndimage.label(outline.mask, np.ones((3, 3)))
+        if n_parts == 1:
+            kept.append(outline)
+            continue
         areas = np.bincount(parts.ravel())[1:]
         main = areas >= _STRAY * areas.max()
         mask, n_main = np.concatenate([[False], main])[parts], int(main.sum())
-        # Of one particle, there may be a part on each side of another one, which covers it.
-        if n_main > 2 or (n_main == 2 and len(np.unique(fields[outline.window][mask])) > 1):
+        if n_main == 2:
+            # Of one particle, there may be a part on each side of another one, which covers it.
+            around = ndimage.label(values[outline.window] != 0, np.ones((3, 3)))[0]
+            n_main = 1 if np.ptp(around[mask]) == 0 else 2
+        if n_main > 1:
             several.append(f"{outline.label} ({n_main} parts)")
         if not main.all():
             strays.append(f"{outline.label} ({areas[~main].sum()} px)")

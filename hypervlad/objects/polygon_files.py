@@ -11,8 +11,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
-from itertools import chain, compress
-from operator import not_
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -177,11 +176,8 @@ def _of_coco(file: JsonFile, shape: Any, image: Any, name: str) -> Found:
     if _id_of(entry):  # programs write identifiers as numbers or as text
         annotations = file.annotations[_id_of(entry)] + file.annotations[""]
         if len(file.images) == 1:
-            keys = [
-                key
-                for key, own in file.annotations.items()
-                for _ in (() if key in (_id_of(entry), "") else own)
-            ]
+            known = (_id_of(entry), "")
+            keys = [key for key, own in file.annotations.items() if key not in known for _ in own]
             _warn_of(keys, n, "annotation", "left out, of an image that is not in the file", name)
     boxes = [str(each.get("id", "?")) for each in annotations if not each.get("segmentation")]
     if len(boxes) == len(annotations) > 0:
@@ -192,16 +188,17 @@ def _of_coco(file: JsonFile, shape: Any, image: Any, name: str) -> Found:
     _warn_of(boxes, len(annotations), "annotation", "left out, only a box", name)
     annotations = [each for each in annotations if each.get("segmentation")]
     # CVAT marks what was painted with its brush as crowds, and writes whether it is occluded.
-    are_crowds = [
-        str(each.get("iscrowd") or 0) not in ("0", "False")
-        and "occluded" not in (each.get("attributes") or ())
-        for each in annotations
-    ]
-    crowds = [str(each.get("id", "?")) for each in compress(annotations, are_crowds)]
-    if len(crowds) < len(annotations):
+    crowds, single = list[str](), list[dict[str, Any]]()
+    for each in annotations:
+        is_marked = str(each.get("iscrowd") or 0) not in ("0", "False")
+        if is_marked and "occluded" not in (each.get("attributes") or ()):
+            crowds.append(str(each.get("id", "?")))
+        else:
+            single.append(each)
+    if single:
         why = "left out, each of a crowd of objects (iscrowd)"
         _warn_of(crowds, len(annotations), "annotation", why, name)
-        annotations = list(compress(annotations, map(not_, are_crowds)))
+        annotations = single
     elif crowds:
         warn_user(
             f"{name}: all {counted(len(crowds), 'annotation')} are marked as crowds (iscrowd), as "
@@ -253,8 +250,9 @@ def _is_in_box(found: Sequence[int], bbox: Any, size: tuple[int, int]) -> bool:
     x, y, width, height = bbox
     if min(width, height) <= 1:  # not known
         return True
-    box = np.clip([y, x, y + height, x + width], 0, [*size, *size])
-    return bool(np.abs(box - found).max() <= 2 + max(width, height) / 4)
+    edges = zip(found, (y, x, y + height, x + width), (*size, *size), strict=True)
+    far = 2 + max(width, height) / 4
+    return all(abs(own - min(max(edge, 0), end)) <= far for own, edge, end in edges)
 
 
 def _id_of(entry: Mapping[str, Any], key: str = "id") -> str:
