@@ -221,6 +221,7 @@ def find(
         own = {"polarity": "auto" if polarity is None else polarity.value, **own}
         finder, scaled = own.copy(), (options := ReadOptions(**reading))
         find_one: Any = functools.partial(find_particles, **own)
+        detection = None
     else:
         from hypervlad.pages.facts import model_facts
         from hypervlad.particles.segmenter import HypercolumnSegmenter
@@ -237,7 +238,7 @@ def find(
         finder |= {"held_out": model_facts(segmenter)["when held out"]}
         options = check_read_options(segmenter.read_options)
         scaled = options if sizes is None else replace(options, pixel_size=sizes)
-        find_one = segmenter.find_particles
+        find_one, detection = segmenter.find_particles, segmenter.detection_
 
     def outline(image: Path) -> Any:
         found = find_one(image, annotations=annotations, read_options=scaled)
@@ -256,6 +257,7 @@ def find(
         pixel_size=sizes,
         groups=None if groups is None else groups_of(files, groups, paths).tolist(),
         samples=None if samples is None else groups_of(files, samples, paths).tolist(),
+        detection=detection,
         formats=formats or (),
         resume=resume,
         verbose=option.common().verbose,
@@ -348,6 +350,14 @@ def count(
             "It is one file for any browser.",
         ),
     ] = None,
+    pixel_size_error: Annotated[
+        float,
+        typer.Option(
+            metavar="PERCENT",
+            help="How far all pixel sizes may be wrong together, within 95 %, such as 3; intervals "
+            "contain it.",
+        ),
+    ] = 0.0,
     set_: option.Set = None,
 ) -> None:
     """Count the particles of each class, per area too, and print their sizes.
@@ -358,11 +368,15 @@ def count(
     "not a particle", and images that are copies of others. Groups, which 'particles find --groups'
     takes, are also counted each.
 
+    Counts and sizes are corrected for what finding misses, invents, joins and outlines too large or
+    small, as far as it is known: from images that the model's training held out, or from two or
+    more images here whose outlines you have corrected. Otherwise they are called uncorrected.
+
     The 95 % intervals are of the expected count in as large an area of the same sample, from how
-    much images differ: few images give wide ones, or one end only. D10, D50 and D90 are the sizes
-    below which 10, 50 and 90 % of the particles are. Particles that touch an edge of their image
-    are never counted; the others count for more, the larger they are, so that numbers per area are
-    right, or for one with --set edges=leave_out.
+    much images differ, those of the correction too: few give wide ones, or one end only. D10, D50
+    and D90 are the sizes below which 10, 50 and 90 % of the particles are. Particles that touch an
+    edge of their image are never counted; the others count for more, the larger they are, so that
+    numbers per area are right, or for one with --set edges=leave_out.
 
     \b
     Columns of the table, one line per class and one for all:
@@ -386,7 +400,7 @@ def count(
     from hypervlad.common.tables import table_as_bytes
     from hypervlad.fibres.left_out import read_left_out
     from hypervlad.objects.found_folder import OWN_FILES, FoundFolder
-    from hypervlad.particles.page import count_lines, write_particles_page
+    from hypervlad.particles.page import count_lines, summary_line, write_particles_page
 
     (given,) = option.settings(set_, FoundFolder.count)
     if output is not None:
@@ -396,7 +410,9 @@ def count(
     if leave_out is not None:
         given["leave_out"] = read_left_out(leave_out)
     given["on_error"] = option.common().on_error.value
+    given["pixel_size_error"] = pixel_size_error / 100
     result = folder.count(rule, measure=measure, **given)
+    echo(summary_line(result))
     for name, (counts, sizes) in ({"": (result.counts, result.sizes)} | result.groups).items():
         for line in [*filter(None, [name]), *count_lines(counts, sizes, result.measure)]:
             echo(line)

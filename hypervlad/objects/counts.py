@@ -14,12 +14,14 @@ from scipy.stats import gamma
 
 from hypervlad.common.constraints import Integer, ListOf, Number, OneOf, check_value
 from hypervlad.common.wording import counted, name_some, verb
+from hypervlad.objects.detection import Detection
 from hypervlad.objects.measures import check_table
 from hypervlad.statistics.groups import (
     left_out_interval,
     share_intervals,
     sums_without,
     weighted_quantiles,
+    with_error,
 )
 
 if TYPE_CHECKING:
@@ -52,6 +54,9 @@ class Field:
         differ, or the fields of one sample.
     annotated : int
         Number of pixels, of an information bar or letters, in which nothing was looked for.
+    by_person : bool
+        Whether a person drew or corrected the outlines, which are then not corrected for what
+        finding misses.
     """
 
     micrograph: str
@@ -60,6 +65,7 @@ class Field:
     group: str | None = field(default=None, repr=False)
     sample: str | None = field(default=None, repr=False)
     annotated: int = field(default=0, repr=False)
+    by_person: bool = field(default=False, repr=False)
 
     def __post_init__(self) -> None:
         sides = ListOf(Integer(), "height and width in pixels, without colours", 2, 2)
@@ -136,12 +142,14 @@ def count_particles(
     *,
     classes: Sequence[Any] | None = None,
     confusion: ArrayLike | None = None,
+    detection: Detection | None = None,
+    pixel_size_error: float = 0.0,
     edges: Edges = "weight",
 ) -> pd.DataFrame:
     """Count the particles of each class in a set of fields, with 95 % intervals.
 
     The intervals are those of the expected count in as large an area of the same sample: they
-    contain the variation between fields. They do not contain particles that were not found.
+    contain the variation between fields and, with `detection`, what finding misses and invents.
 
     Parameters
     ----------
@@ -156,6 +164,12 @@ def count_particles(
         Numbers of held-out particles by true class (rows) and predicted class (columns), in the
         order of `classes`, which must be given. Counts are then corrected for misclassification:
         they are the counts of at least 0 that explain the classified ones best [1]_.
+    detection : Detection, optional
+        Found and true particles of other fields, by which each particle counts for more or less.
+        Without, particles that were not found are missing, in intervals as well.
+    pixel_size_error : float, default=0.0
+        Share by which all pixel sizes may be wrong together, within 95 %, such as 0.03: intervals
+        in nanometres and per area contain it.
     edges : {"weight", "leave_out"}
         See :func:`edge_weights`.
 
@@ -167,9 +181,10 @@ def count_particles(
           ``poisson_high`` [2]_, which holds if particles are scattered independently;
         - ``count``: the same, corrected if there is a confusion matrix, with the interval ``low``,
           ``high``, which holds if they attract each other as well: Student's, of the logarithm,
-          with the standard error of the jackknife of whole fields and, with a confusion matrix,
-          the variance of its rows as Dirichlet variables [3]_; at least as wide as a Poisson
-          interval. NaN for one field; an upper end that few fields cannot tell is NaN;
+          with the standard error of the jackknife of whole fields, of those of `detection` and,
+          with a confusion matrix, the variance of its rows as Dirichlet variables [3]_; at least as
+          wide as a Poisson interval. NaN for one field; an upper end that few fields cannot tell is
+          NaN;
         - ``per_um2``, ``per_um2_low``, ``per_um2_high``: count, low and high per square micrometre
           of field; NaN if no field has a pixel size.
 
@@ -205,7 +220,7 @@ def count_particles(
     field_of, units = _field_numbers(table, fields), _independent(fields)
     n_units = int(units.max()) + 1
     names, is_of = _class_numbers(table, classes)
-    weights = edge_weights(table, edges)
+    weights, others = count_weights(table, fields, edges, detection)
     sums = np.zeros((n_units, len(names) + 1))
     np.add.at(sums, units[field_of], weights[:, None] * is_of)
     counts = sums.sum(axis=0)
@@ -214,6 +229,7 @@ def count_particles(
     areas = np.bincount(units, pixels if np.isnan(sizes).any() else pixels * sizes**2)
     with np.errstate(invalid="ignore"):  # one field: 0 / 0
         without = sums_without(sums) / sums_without(areas)[:, None] * areas.sum()
+    also = others @ is_of
     columns: dict[str, Any] = {"class": [*names, ALL], "particles": is_of.sum(axis=0)}
     poisson, variance = _weighted_poisson(weights, is_of, counts), np.zeros(len(counts))
     columns |= {"counted": counts.copy(), "poisson_low": poisson[0], "poisson_high": poisson[1]}
@@ -225,6 +241,7 @@ def count_particles(
         counts[:-1] = _corrected(counts[None, :-1], rates)[0]
         if n_units > 1:
             without[:, :-1] = _corrected(without[:, :-1], rates)
+        also[:, :-1] = _corrected(also[:, :-1], rates) if len(also) else also[:, :-1]
         variance[:-1] = _variance_of_correction(counts[:-1], matrix)
         poisson = _weighted_poisson(weights, is_of, counts)
     columns["count"] = counts
@@ -232,7 +249,9 @@ def count_particles(
     # uncertain as the count.
     half = _HALF + np.sqrt(variance)
     scaled = np.log(counts + half), np.log(without + half)
-    ends = left_out_interval(*scaled, variance=variance / (counts + half) ** 2)
+    ends = left_out_interval(
+        *scaled, also=np.log(also + half), variance=variance / (counts + half) ** 2
+    )
     low, high = np.exp(np.minimum(ends, scaled[0] + _OPEN)) - half
     high[ends[1] > scaled[0] + _OPEN] = np.nan
     # Scattered independently, particles vary least; few fields can be alike by chance.
@@ -241,6 +260,9 @@ def count_particles(
     um2 = (pixels * sizes**2).sum()
     for name, column in (("", "count"), ("_low", "low"), ("_high", "high")):
         columns[f"per_um2{name}"] = columns[column] / um2
+    low, best, high = (columns[f"per_um2{name}"] for name in ("_low", "", "_high"))
+    ends = with_error(low, best, high, 2 * pixel_size_error)
+    columns["per_um2_low"], columns["per_um2_high"] = ends
     return pd.DataFrame(columns)
 
 
@@ -250,13 +272,15 @@ def particle_sizes(
     *,
     measure: str = "equivalent_diameter_nm",
     classes: Sequence[Any] | None = None,
+    detection: Detection | None = None,
+    pixel_size_error: float = 0.0,
     edges: Edges = "weight",
 ) -> pd.DataFrame:
     """Return D10, D50 and D90 of each class, by number and by area, with 95 % intervals.
 
     Parameters
     ----------
-    table, fields, classes, edges
+    table, fields, classes, detection, pixel_size_error, edges
         As in :func:`count_particles`.
     measure : str, default="equivalent_diameter_nm"
         A column of the table.
@@ -268,8 +292,8 @@ def particle_sizes(
         ``d50``, ``d90``, each with ``_low`` and ``_high``: the size below which a tenth (half, nine
         tenths) of all particles or of their area is, interpolated between particles. The intervals
         are those of sizes whose share differs from that by no more than chance [1]_, judged by how
-        much whole fields differ. An end beyond all sizes that were found is NaN; with particles of
-        the class in one field, both.
+        much whole fields differ. An end beyond all sizes that were found is NaN, and so is a lower
+        end at which most are missed by `detection`; with particles of the class in one field, both.
 
     Raises
     ------
@@ -295,6 +319,7 @@ def particle_sizes(
     import pandas as pd
 
     unit_of = _independent(fields)[_field_numbers(table, fields)]
+    weights, others = count_weights(table, fields, edges, detection)
     names, is_of = _class_numbers(table, classes)
     if measure not in table or table[measure].dtype.kind not in "biuf":
         raise ValueError(
@@ -302,13 +327,17 @@ def particle_sizes(
         )
     if measure.endswith(("_px", "_px2")) and len({field.pixel_size for field in fields}) > 1:
         raise ValueError(f"measure={measure!r}: the fields differ in pixel size; choose one in nm")
-    sizes, weights = table[measure].to_numpy(np.float64), edge_weights(table, edges)
+    sizes = table[measure].to_numpy(np.float64)
     if (is_unknown := ~np.isfinite(sizes)).any():
         unknown = list(dict.fromkeys(table["micrograph"][is_unknown].astype(str)))
         raise ValueError(
             f"{measure} is unknown for {counted(int(is_unknown.sum()), 'particle')} of "
             f"{name_some(unknown)}: give the pixel size, or choose a measure in pixels"
         )
+    check_value("pixel_size_error", pixel_size_error, [Number(at_least=0, at_most=1)])
+    is_of_found = detection is not None and measure == f"equivalent_diameter_{detection.unit}"
+    missed = (detection.mostly_missed_below() or 0.0) if detection and is_of_found else 0.0
+    error = pixel_size_error * {"_nm": 1, "nm2": 2}.get(measure[-3:], 0)
     is_scaled = "area_nm2" in table and table["area_nm2"].notna().all()
     check_table(table, *([] if is_scaled else ["area_px2"]))
     area = table["area_nm2" if is_scaled else "area_px2"].to_numpy(np.float64)
@@ -318,18 +347,41 @@ def particle_sizes(
     for name, is_in in zip([*names, ALL], is_of.T, strict=True):
         chosen = order[is_in[order]]
         size, field = sizes[chosen], np.unique(unit_of[chosen], return_inverse=True)[1]
-        for by, weight in (("number", weights[chosen]), ("area", (weights * area)[chosen])):
+        for by, each in (("number", np.ones(len(area))), ("area", area)):
+            weight, other = (weights * each)[chosen], (others * each)[:, chosen]
             row: dict[str, Any] = {"class": name, "by": by, "particles": len(size)}
             best = weighted_quantiles(size, weight, _SHARES)
             ends = [np.full(len(_SHARES), np.nan)] * 2
             if len(size):
-                shares = share_intervals(size <= best[:, None], weight, field, _SHARES)
+                shares = share_intervals(size <= best[:, None], weight, field, _SHARES, other)
                 ends = [weighted_quantiles(size, weight, each) for each in shares]
+                ends = list(with_error(ends[0], best, ends[1], error))
+                ends[0] = np.where(ends[0] < missed, np.nan, ends[0])
             for share, value, low, high in zip(_SHARES, best, *ends, strict=True):
                 key = f"d{round(100 * share)}"
                 row |= {key: value, f"{key}_low": low, f"{key}_high": high}
             rows.append(row)
     return pd.DataFrame(rows)
+
+
+def count_weights(
+    table: pd.DataFrame, fields: Sequence[Field], edges: Edges, detection: Detection | None
+) -> tuple[FloatArray, FloatArray]:
+    """Return for how many particles each counts, and (m, n) without each field of `detection`."""
+    weights = edge_weights(table, edges)
+    if detection is None:
+        return weights, np.zeros((0, len(weights)))
+    by_person = np.array([field.by_person for field in fields], bool)[_field_numbers(table, fields)]
+    check_table(table, column := f"equivalent_diameter_{detection.unit}")
+    if table[column].isna().any():
+        raise ValueError(
+            f"detection is in {detection.unit}, but {column} of some particles is unknown: give "
+            "the pixel size of their images"
+        )
+    known = detection, *detection.without_each()
+    found = np.array([each.weights(table[column]) for each in known])
+    found = np.where(by_person, 1.0, found) * weights
+    return found[0], found[1:]
 
 
 def _field_numbers(table: pd.DataFrame, fields: Sequence[Field]) -> NDArray[np.intp]:

@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hypervlad.common.wording import counted, name_some, verb
+from hypervlad.common.wording import counted, name_some, percent, verb
 from hypervlad.objects.counts import (
     ALL,
     Edges,
     Field,
     count_particles,
+    count_weights,
     edge_weights,
     particle_sizes,
 )
+from hypervlad.objects.detection import Detection
 from hypervlad.objects.found_tables import as_cells, classes_of, copies, is_by_model, is_left_out
 from hypervlad.objects.measures import MEASURES
 from hypervlad.objects.particle import NOT_A_PARTICLE
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _NO_CLASS = "no class"  # of particles beside those to which people gave one, and no model
+_MIN_FIELDS = 2  # whose true outlines are known
+_MAX_BEYOND = 0.05  # of the particles, of sizes about which the correction knows nothing
 _MAX_WEIGHT = 10  # of a particle, from which on a count may depend on it alone
 
 
@@ -47,6 +51,13 @@ class FoundCounts(NamedTuple):
         Which rows of the table are not left out, no wrong outlines and meet the rule.
     groups : dict of (DataFrame, DataFrame)
         Counts and sizes of each group of fields, by its name; empty without groups.
+    weights : ndarray
+        For how many particles each counted one counts.
+    n_fields : int
+        Fields that are counted.
+    detection : Detection or None
+        By which counts and sizes are corrected for what finding misses and invents; None if they
+        are not.
     """
 
     counts: pd.DataFrame
@@ -55,6 +66,9 @@ class FoundCounts(NamedTuple):
     notes: list[str]
     is_counted: NDArray[np.bool_]
     groups: dict[str, tuple[pd.DataFrame, pd.DataFrame]]
+    weights: NDArray[np.float64]
+    n_fields: int
+    detection: Detection | None
 
     def cells(self) -> tuple[list[str], list[list[Any]]]:
         """Return the columns and rows of one table: counts, and sizes by number and by area.
@@ -91,6 +105,8 @@ def count_found(
     edges: Edges = "weight",
     measure: str = "equivalent_diameter",
     corrected: bool = True,
+    detection: Detection | None = None,
+    pixel_size_error: float = 0.0,
 ) -> FoundCounts:
     """Count the particles in fields as `FoundFolder.count` explains it."""
     notes, in_group = list[str](), copies(field_table, "image_digest", "group")
@@ -167,9 +183,19 @@ def count_found(
             "images, or count each as one (--set edges=leave_out)"
         )
 
+    why = _why_uncorrected(detection, is_scaled, fields) if corrected else "as was asked for"
+    if detection is None or why:
+        detection = None
+        notes.append(
+            f"counts and sizes are not corrected for what finding misses or invents, {why}"
+        )
+    else:
+        notes += _of_detection(detection, table)
+
     def counted_in(chosen: Sequence[Field]) -> tuple[pd.DataFrame, pd.DataFrame]:
         own = table[_is_of(table, chosen)]
-        options: dict[str, Any] = {"classes": classes, "edges": edges}
+        options: dict[str, Any] = {"classes": classes, "edges": edges, "detection": detection}
+        options["pixel_size_error"] = pixel_size_error
         return (
             count_particles(own, chosen, confusion=matrix, **options),
             particle_sizes(own, chosen, measure=column, **options),
@@ -180,8 +206,51 @@ def count_found(
         for name in dict.fromkeys(field.group for field in fields if field.group)
     }
     once = [field for field in fields if field.micrograph not in twice]
-    is_counted[is_counted] = _is_of(table, once)
-    return FoundCounts(*counted_in(once), column, notes, is_counted, groups)
+    is_once = _is_of(table, once)
+    is_counted[is_counted] = is_once
+    weights, _ = count_weights(table[is_once], once, edges, detection)
+    return FoundCounts(
+        *counted_in(once), column, notes, is_counted, groups, weights, len(once), detection
+    )
+
+
+def _why_uncorrected(detection: Detection | None, is_scaled: bool, fields: Sequence[Field]) -> str:
+    """Return why what finding misses cannot be corrected; "" if it can."""
+    if all(field.by_person for field in fields):
+        return "as a person drew or corrected all outlines"
+    if detection is None or detection.n_fields < _MIN_FIELDS:
+        return (
+            "which is not known: correct all outlines of two or more images, in any program, and "
+            "count again"
+        )
+    if detection.unit == "nm" and not is_scaled:
+        return "which is known in nanometres, while the pixel size of some images is not"
+    return ""
+
+
+def _of_detection(detection: Detection, table: pd.DataFrame) -> list[str]:
+    """Return what must be known about counts that are corrected by found and true outlines."""
+    true, found = (detection.pairs[:, 1:] > 0).T
+    notes = [
+        "counts and sizes are corrected for what finding misses, invents and outlines too large or "
+        f"small, as in {counted(detection.n_fields, 'image')} whose true outlines are known: "
+        f"{int((true & found).sum())} of {counted(int(true.sum()), 'particle')} were found there, "
+        f"and {int((found & ~true).sum())} that are none"
+    ]
+    unit = detection.unit
+    if (limit := detection.mostly_missed_below()) is not None:
+        notes.append(
+            f"particles below {limit:.3g} {unit} are mostly missed: nothing is known about them"
+        )
+    sizes = table[f"equivalent_diameter_{unit}"].to_numpy(np.float64)
+    known = detection.pairs[found, 2]
+    is_beyond = (sizes < known.min(initial=np.inf)) | (sizes > known.max(initial=0))
+    if len(sizes) and is_beyond.mean() > _MAX_BEYOND:
+        notes.append(
+            f"{percent(float(is_beyond.mean()))} of the particles are smaller or larger than all "
+            "in those images, so their correction is a guess: correct outlines of images like these"
+        )
+    return notes
 
 
 def _is_of(table: pd.DataFrame, fields: Sequence[Field]) -> NDArray[np.bool_]:

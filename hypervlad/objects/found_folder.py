@@ -24,6 +24,7 @@ from hypervlad.images.files import find_as_named
 from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import SIZE_TOLERANCE, read_named
 from hypervlad.objects.counts import Edges, Field
+from hypervlad.objects.detection import Detection
 from hypervlad.objects.found_counts import FoundCounts, count_found
 from hypervlad.objects.found_outlines import CORRECTIONS, OutlineFiles
 from hypervlad.objects.found_tables import (
@@ -38,6 +39,7 @@ from hypervlad.objects.found_tables import (
     is_of_file,
     is_reviewed,
     read_confusion,
+    read_detection,
     read_table,
     with_classes,
     with_marks,
@@ -57,7 +59,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RUN, FIELDS, PARTICLES, CONFUSION = "run.json", "fields.csv", "particles.csv", "confusion.csv"
-OWN_FILES = (RUN, FIELDS, "fields.jsonl", PARTICLES, CONFUSION, CORRECTIONS)
+DETECTION = "detection.csv"
+OWN_FILES = (RUN, FIELDS, "fields.jsonl", PARTICLES, CONFUSION, DETECTION, CORRECTIONS)
 LOCK = ".lock"
 
 
@@ -178,6 +181,25 @@ class FoundFolder:
         In the order of `classes`.
         """
         return read_confusion(self.path / CONFUSION, self.classes)
+
+    @property
+    def detection(self) -> Detection | None:
+        """What finding misses and invents, as far as it is known; None if it is not.
+
+        From ``detection.csv``, of the model's training, and fields here whose outlines a person has
+        corrected, if those that were found are still in ``replaced``.
+        """
+        known, pairs = read_detection(self.path / DETECTION), list[Any]()
+        unit = "nm" if all(field.pixel_size for field in self.fields) else "px"
+        for field in self.fields:
+            found = self.outline_files.as_found(field.micrograph, field.shape)
+            if field.by_person and found is not None and field.micrograph not in self.unreadable:
+                own = (self.outlines(field.micrograph).label_image(), found.label_image())
+                pairs.append((*own, field.pixel_size or 1.0))
+        here = Detection.of(pairs, unit)
+        if known is None or (pairs and known.unit != unit):
+            return here if pairs else None
+        return known.joined(here) if pairs else known
 
     def corrected_outlines(self) -> dict[str, Outlines]:
         """Return the outlines that were changed after they were found, by absolute image paths.
@@ -463,6 +485,7 @@ class FoundFolder:
         edges: Edges = "weight",
         measure: str = "equivalent_diameter",
         corrected: bool = True,
+        pixel_size_error: float = 0.0,
         leave_out: Mapping[str, ArrayLike] | None = None,
         on_error: Literal["raise", "skip"] = "raise",
     ) -> FoundCounts:
@@ -482,7 +505,10 @@ class FoundFolder:
         measure : str, default="equivalent_diameter"
             Column for sizes; without its unit, in nanometres if all pixel sizes are known.
         corrected : bool, default=True
-            Correct counts for misclassification, if ``confusion.csv`` allows it.
+            Correct counts for misclassification, if ``confusion.csv`` allows it, and counts and
+            sizes for what finding misses and invents, if `detection` is known.
+        pixel_size_error : float, default=0.0
+            As in :func:`particle_sizes`.
         leave_out : mapping of array-like of shape (n, 2), optional
             Row and column of a pixel of each particle that counts no more, from now on, by image,
             such as :func:`hypervlad.fibres.read_left_out` reads them.
@@ -520,6 +546,8 @@ class FoundFolder:
             edges=edges,
             measure=measure,
             corrected=corrected,
+            detection=self.detection,
+            pixel_size_error=pixel_size_error,
         )
         return found._replace(notes=[*self._notes(changed), *found.notes])
 
@@ -573,11 +601,6 @@ class FoundFolder:
 
     def _notes(self, changed: Sequence[str]) -> list[str]:
         notes = []
-        if held_out := self.run["finder"].get("held_out"):
-            notes.append(
-                "no interval covers what the model missed, joined or split; when it was trained, "
-                f"held out: {held_out}"
-            )
         names = self.field_table["micrograph"]
         if missing := [name for name in names if not self.outlines_file(name).exists()]:
             notes.append(f"no outlines of {name_some(missing)} are there any more")

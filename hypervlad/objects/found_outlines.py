@@ -279,6 +279,13 @@ class OutlineFiles:
             new.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(file, new)
 
+    def as_found(self, name: str, shape: tuple[int, int]) -> Outlines | None:
+        """Return the outlines of a field that a person has replaced; None if none were kept."""
+        stem = self.folder.with_name("replaced") / f"{name}-1"
+        files = (Path(f"{stem}{suffix}") for suffix in _OWN)
+        file = next((each for each in files if each.exists()), None)
+        return None if file is None else read_outlines(file, shape=shape)
+
     def write_formats(
         self, name: str, outlines: Outlines, table: pd.DataFrame, formats: Sequence[str]
     ) -> None:

@@ -22,6 +22,7 @@ from hypervlad.common.tables import (
 from hypervlad.common.wording import counted, name_some, verb, warn_user
 from hypervlad.images.files import is_below
 from hypervlad.objects.counts import Field
+from hypervlad.objects.detection import Detection
 from hypervlad.objects.measures import in_reading_order
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ def fields_of(table: pd.DataFrame) -> list[Field]:
             _known(row.group),
             _known(row.sample),
             int(_known(row.annotated_px) or 0),
+            _known(row.corrected_in) is not None,
         )
         for row in table.itertuples()
     ]
@@ -133,6 +135,26 @@ def read_confusion(path: Path, classes: Sequence[str]) -> NDArray[np.int64] | No
         )
     # A person may have moved columns of either table.
     return np.asarray(table.set_index("true").loc[[*classes], [*classes]], np.int64)
+
+
+def write_detection(path: Path, detection: Detection) -> None:
+    """Write a line for each particle of `detection`, and an empty one for a field without any."""
+    own = [f"true_diameter_{detection.unit}", f"found_diameter_{detection.unit}"]
+    rows = [[int(k), true or "", found or ""] for k, true, found in detection.pairs.tolist()]
+    empty = {*range(detection.n_fields)} - {number for number, *_ in rows}
+    write_table(path, ["field", *own], [*rows, *([number, "", ""] for number in sorted(empty))])
+
+
+def read_detection(path: Path) -> Detection | None:
+    """Return what `write_detection` wrote, None if there is none."""
+    if not path.exists():
+        return None
+    table = read_table(path, ["field"])
+    unit = "nm" if "true_diameter_nm" in table else "px"
+    columns = ["field", f"true_diameter_{unit}", f"found_diameter_{unit}"]
+    pairs = read_table(path, columns)[columns].fillna(0).to_numpy(np.float64)
+    fields, pairs[:, 0] = np.unique(pairs[:, 0], return_inverse=True)
+    return Detection(pairs[pairs[:, 1:].any(axis=1)], unit, len(fields))
 
 
 # --- what models and people wrote beside measures -------------------------------------------------

@@ -1,4 +1,5 @@
 from hypervlad.objects.counts import Field, count_particles, edge_weights, particle_sizes
+from hypervlad.objects.detection import Detection
 from hypervlad.objects.found_counts import FoundCounts
 from hypervlad.objects.found_folder import FoundFolder
 from hypervlad.objects.measures import measure
@@ -11,6 +12,7 @@ from hypervlad.particles.search import find_in_images
 
 __all__ = [
     "NAMED_RULES",
+    "Detection",
     "Field",
     "FoundCounts",
     "FoundFolder",

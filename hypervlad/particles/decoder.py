@@ -30,7 +30,7 @@ _N_FEATURES = 24
 _TOUCHING_WEIGHT = 3.0  # of pixels between two particles
 _TOUCHING_REACH = 5  # pixels across
 _DEPTH_WEIGHT = 0.6
-_WARM_UP, _DECAY = 0.15, 1e-3
+_MAX_RATE, _WARM_UP, _DECAY = 3e-3, 0.15, 1e-3
 _BATCH = 4
 _MIN_COVERED = 0.03  # of a crop, by particles or annotations, wherever four tries find one
 _MAPS_AT_ONCE = 8  # crops
@@ -251,15 +251,14 @@ def train(
     rows: torch.Tensor,
     n_epochs: int,
     seed: int,
-    rate: float,
     verbose: bool,
 ) -> list[float]:
     """Train a decoder in place on some crops; return the mean loss of each epoch."""
     generator = torch.Generator().manual_seed(seed)
-    optimiser = torch.optim.AdamW(decoder.parameters(), lr=rate, weight_decay=_DECAY)
+    optimiser = torch.optim.AdamW(decoder.parameters(), lr=_MAX_RATE, weight_decay=_DECAY)
     n_steps = n_epochs * -(-len(rows) // _BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, rate, total_steps=n_steps, pct_start=_WARM_UP
+        optimiser, _MAX_RATE, total_steps=n_steps, pct_start=_WARM_UP
     )
     losses = []
     decoder.train()
@@ -332,7 +331,7 @@ class FieldNetwork:
         preprocessing: Preprocessing,
         contrast: float,
     ) -> None:
-        self._network, self._decoder = network, decoder
+        self._network, self.decoder = network, decoder
         self._preprocessing, self._contrast = preprocessing, contrast
 
     @property
@@ -363,7 +362,7 @@ class FieldNetwork:
         with torch.no_grad():
             grey = torch.from_numpy(np.ascontiguousarray(image))[None]
             maps = self._network(network_input(grey, self._preprocessing))
-            logits = self._decoder(maps, grey[:, None].to(self._network.device))[0]
+            logits = self.decoder(maps, grey[:, None].to(self._network.device))[0]
             shares = torch.cat([logits[:3].softmax(0), logits[3:].sigmoid()])
         found: NDArray[np.uint8] = (shares * 255).round().byte().cpu().numpy()
         return found

@@ -17,14 +17,15 @@ from markupsafe import Markup
 from hypervlad.common.wording import counted, name_some, percent, warn_user
 from hypervlad.images import ImageReadError
 from hypervlad.images.reading import read_named
-from hypervlad.objects.counts import Field, edge_weights
+from hypervlad.objects.counts import Field
+from hypervlad.objects.detection import Detection
 from hypervlad.objects.found_counts import FoundCounts
 from hypervlad.objects.found_folder import FoundFolder
 from hypervlad.objects.particle import check_same_size
 from hypervlad.pages import parts
 from hypervlad.pages.base import evenly_spaced, shorten
 from hypervlad.pages.colours import CLASS_COLOURS, stretch_contrast
-from hypervlad.pages.numbers import interval_text, length_text, number_text, thousands
+from hypervlad.pages.numbers import interval_text, length_text, number_text, share_of, thousands
 from hypervlad.particles.displays import svg_path
 
 if TYPE_CHECKING:
@@ -41,7 +42,11 @@ _MAX_LETTERS = 40  # of the name of its field
 _OF_COUNTS = parts.Note(
     "Particles that touch an edge are outlined but not counted. By default, the others count for a "
     "little more than one, so that numbers per area are unbiased. Intervals contain the variation "
-    "between fields. They do not contain particles that were not found."
+    "between fields and, if counts are corrected by it, what finding misses and invents."
+)
+_OF_DETECTION = (
+    "In images whose true outlines are known, and which the model had not learnt. Each particle "
+    "counts for the true number of those of its size over the found one."
 )
 _OF_SIZES = parts.Note(
     "Half of the particles (by number) or of their area (by area) have at most the size D50."
@@ -155,10 +160,10 @@ def write_particles_page(
 def _of_counts(
     counts: FoundCounts, table: pd.DataFrame, labels: Sequence[str], names: Sequence[str]
 ) -> list[parts.Part]:
-    """Return the sections of counts and sizes; in histograms, particles have `edge_weights`."""
+    """Return the sections of counts and sizes; in histograms, particles have their weights."""
     measure, sizes = _measure_text(counts.measure), counts.sizes
     shown, own = table[counts.is_counted], list(compress(labels, counts.is_counted))
-    values, weights = shown[counts.measure].to_numpy(np.float64), edge_weights(shown)
+    values, weights = shown[counts.measure].to_numpy(np.float64), counts.weights
     is_shown = (weights > 0) & np.isfinite(values)
     of_class = {name: is_shown & (np.array(own) == name) for name in names}
     chart = parts.Chart(
@@ -187,7 +192,25 @@ def _of_counts(
             parts.Table(of_sizes, _rows(sizes, titles, "d10", "d50", "d90")),
             _OF_SIZES,
         ),
+        *_of_detection(counts.detection),
     ]
+
+
+def _of_detection(detection: Detection | None) -> list[parts.Part]:
+    """Return what share of particles is found, by size, where their true outlines are known."""
+    if detection is None:
+        return []
+    rows = [
+        [
+            number_text(row.diameter),
+            thousands(row.true),
+            share_of(row.found, row.true),
+            number_text(row.weight),
+        ]
+        for row in detection.by_size().itertuples()
+    ]
+    header = [f"Diameter ({detection.unit})", "Outlined by hand", "Found", "Each counts for"]
+    return [parts.section("What is found, by size", _OF_DETECTION, parts.Table(header, rows))]
 
 
 # --- pictures ------------------------------------------------------------------------------------
@@ -330,6 +353,20 @@ def _numbers(fields: Sequence[Field], table: pd.DataFrame) -> dict[str, str]:
 def count_rows(counts: pd.DataFrame) -> list[list[str]]:
     table = counts.rename(columns={"low": "count_low", "high": "count_high"})
     return _rows(table, table["class"], "count", "per_um2")
+
+
+def summary_line(found: FoundCounts) -> str:
+    """Return the median size in one line, with its interval, and of how many particles it is."""
+    sizes = found.sizes[found.sizes["by"] == "number"].iloc[-1]
+    counts, unit = found.counts.iloc[-1], re.sub("^.*_(?=(nm|px)2?$)", "", found.measure)
+    interval = interval_text(sizes["d50_low"], sizes["d50_high"])
+    of = f"{counted(int(counts['particles']), 'particle')} in {counted(found.n_fields, 'image')}"
+    line = f"D50 {number_text(sizes['d50'])} {unit}, 95 % {interval}, from {of}"
+    if found.detection is None:
+        return f"{line}; not corrected for what finding misses"
+    limit = found.detection.mostly_missed_below()
+    missed = "" if limit is None else f"; below {limit:.3g} {found.detection.unit} most are missed"
+    return line + missed
 
 
 def count_lines(counts: pd.DataFrame, sizes: pd.DataFrame, measure: str) -> list[str]:

@@ -19,7 +19,9 @@ from hypervlad.images.annotations import annotation_mask, note_annotations
 from hypervlad.images.files import is_below
 from hypervlad.images.options import PIXEL_SIZE, check_read_options
 from hypervlad.images.reading import read_named, relative_names
-from hypervlad.objects.found_folder import LOCK, RUN, FoundFolder
+from hypervlad.objects.detection import Detection
+from hypervlad.objects.found_folder import DETECTION, LOCK, RUN, FoundFolder
+from hypervlad.objects.found_tables import write_detection
 from hypervlad.objects.outlines import outlines_among, read_outlines
 from hypervlad.objects.particle import Outlines, check_same_size, note_doubt
 from hypervlad.statistics.splits import check_groups
@@ -38,6 +40,7 @@ def find_in_images(
     pixel_size: float | PixelSizes | None = None,
     groups: Sequence[Any] | None = None,
     samples: Sequence[Any] | None = None,
+    detection: Detection | None = None,
     formats: Sequence[str] = (),
     resume: bool = False,
     verbose: bool = False,
@@ -65,6 +68,9 @@ def find_in_images(
         Nanometres per pixel of images whose file does not contain it, or of single files.
     groups, samples : sequence of n labels, optional
         By which counts are compared, and what the images are of: see :class:`Field`.
+    detection : Detection, optional
+        What `outline` misses and invents in other fields, such as
+        ``HypercolumnSegmenter.detection_``: counts are corrected by it.
     formats : sequence of {"geojson", "roi"}, default=()
         Further files of outlines for QuPath and ImageJ, in folders of these names.
     resume : bool, default=False
@@ -131,6 +137,8 @@ def find_in_images(
     with new_folder(Path(path)):
         with exclusive_lock(Path(path, LOCK), path):
             folder = _started(Path(path), run, resume)
+            if detection is not None:
+                write_detection(folder.path / DETECTION, detection)
             rows, own_files = folder.searched.rows(), folder.outline_files
             names = sorted({*rows, *files})
             drawn = own_files.corrected(folder.images, names) if resume else {}

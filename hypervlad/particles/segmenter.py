@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
@@ -17,7 +18,7 @@ from skimage.transform import resize
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from hypervlad.common.base import ArrayDict, Maybe, Record, Value, Values
+from hypervlad.common.base import ArrayDict, Maybe, Part, Record, Value, Values
 from hypervlad.common.constraints import (
     VERBOSE,
     Alternatives,
@@ -43,6 +44,7 @@ from hypervlad.images.sample import (
     one_or_many,
     read_sample,
 )
+from hypervlad.objects.detection import Detection
 from hypervlad.objects.particle import Outlines, note_doubt
 from hypervlad.objects.splitting import EIGHT, largest_piece, split_particles
 from hypervlad.particles.decoder import (
@@ -56,13 +58,12 @@ from hypervlad.particles.decoder import (
 )
 from hypervlad.particles.training_fields import AnnotatedFields, nearest, trained_size
 from hypervlad.statistics.outlines import OutlineTally
-from hypervlad.statistics.splits import check_groups, holdout_split
+from hypervlad.statistics.splits import check_groups, group_folds
 
-_MIN_GROUPS = 4  # of which some are held out
+_MIN_GROUPS, _N_FOLDS = 4, 3  # in which each image is held out once
 _SEPARATIONS = (0.8, 0.0, 0.3, 0.5, 0.6, 0.7, 0.75, 0.85, 0.9)  # the first if none is held out
 # Probabilities of background in steps of 255: thin particles are joined across faint places.
 _IS_PARTICLE, _IS_BRIDGE = 128, 180
-_MAX_RATE, _LAST_RATE = 3e-3, 1e-3
 _MIN_CONTRAST = 1e-3
 _MIN_FOUND = 5  # particles, whose median says something about the magnification
 
@@ -130,8 +131,11 @@ class HypercolumnSegmenter(NetworkEstimator):
     Attributes
     ----------
     held_out_ : HeldOutSegmentation or None
-        How well held-out images were outlined, before these were learnt as well; None if there were
-        fewer than four images, or groups.
+        How well images were outlined by models that had not learnt them, in folds; None if there
+        were fewer than four images, or groups.
+    detection_ : Detection or None
+        What is missed, invented and outlined too large or small in these images, by size, by which
+        :func:`hypervlad.particles.count_particles` corrects.
     backbone_ : str
         The network that it was trained with.
     decoder_ : dict of ndarray
@@ -182,6 +186,7 @@ class HypercolumnSegmenter(NetworkEstimator):
     backbone_: Annotated[str, Value(str)]
     decoder_: Annotated[dict[str, NDArray[np.float32]], ArrayDict()]
     held_out_: Annotated[HeldOutSegmentation | None, Maybe(Record(HeldOutSegmentation))]
+    detection_: Annotated[Detection | None, Maybe(Part(Detection))]
     separation_: Annotated[float | None, Maybe(Value(float, Number(at_least=0, at_most=1)))]
     contrast_: Annotated[float, Value(float, Number(above=0))]
     pixel_size_: Annotated[float | None, Maybe(Value(float, Number(above=0)))]
@@ -270,43 +275,49 @@ class HypercolumnSegmenter(NetworkEstimator):
         preprocessing = backbone.preprocessing
         taps = backbone.taps[:-1] if self.taps is None else self.taps
         network = build_network(self.backbone, self.weights, taps, check_device(self.device))
-        held_out = np.empty(0, np.intp)
+        folds = list[tuple[NDArray[np.intp], NDArray[np.intp]]]()
         if annotation == "outlines" and codes.max() + 1 >= _MIN_GROUPS:
-            # At least one image with particles is learnt and, if there are more, one is held out.
-            held_out = holdout_split(fields.has_particles, codes, random_state=seed)[1]
-        learnt = np.setdiff1d(np.arange(len(fields)), held_out)
-        contrast = max(float(np.median(np.array(fields.contrasts)[learnt])), _MIN_CONTRAST)
+            folds = group_folds(fields.has_particles, codes, n_splits=_N_FOLDS, random_state=seed)
+        contrast = max(float(np.median(fields.contrasts)), _MIN_CONTRAST)
         crops = Crops.cut(
             ((standardised(grey, contrast), targets) for grey, targets in fields),
             len(fields),
             lambda grey: network(network_input(grey, preprocessing)),
             seed,
         )
-        rows = torch.from_numpy(np.flatnonzero(np.isin(crops.image_index, learnt)))
-        decoder = TopDownDecoder.empty([layer.shape[1] for layer in crops.maps])
-        decoder.initialise(seed)
-        decoder.standardise_by([layer[rows] for layer in crops.maps])
-        # In this layout, a step of the training takes a third of the time on CPUs.
-        decoder = decoder.to(network.device).to(memory_format=torch.channels_last)
-        model = FieldNetwork(network, decoder, preprocessing, contrast)
-        if len(held_out):  # an error should come before the training
+
+        def trained_on(learnt: NDArray[np.intp]) -> tuple[FieldNetwork, list[float]]:
+            rows = torch.from_numpy(np.flatnonzero(np.isin(crops.image_index, learnt)))
+            decoder = TopDownDecoder.empty([layer.shape[1] for layer in crops.maps])
+            decoder.initialise(seed)
+            decoder.standardise_by([layer[rows] for layer in crops.maps])
+            # In this layout, a step of the training takes a third of the time on CPUs.
+            decoder = decoder.to(network.device).to(memory_format=torch.channels_last)
+            model = FieldNetwork(network, decoder, preprocessing, contrast)
+            # An error should come before the training.
             model.tiles((fields.largest, fields.largest), self.tile_size)
-        losses = train(decoder, crops, rows, self.n_epochs, seed, _MAX_RATE, self.verbose)
-        separation, assessed = _SEPARATIONS[0], None
-        if len(held_out):
-            separation, assessed = self._assessed(model, fields, held_out)
-            n_more = max(1, round(self.n_epochs * len(held_out) / len(fields)))
-            rows = torch.arange(len(crops.grey))
-            losses += train(decoder, crops, rows, n_more, seed + 1, _LAST_RATE, self.verbose)
+            return model, train(decoder, crops, rows, self.n_epochs, seed, self.verbose)
+
+        assessment = _HeldOut(self.min_area, fields.pixel_size)
+        for learnt, held_out in folds:
+            model, _ = trained_on(learnt)
+            for number in held_out.tolist():
+                grey, truth, _ = fields.read(number)
+                own = model.fields(grey, self.tile_size)
+                labels = (self._labels(own, each) for each in _SEPARATIONS)
+                assessment.add(truth.label_image(), labels)
+        model, losses = trained_on(np.arange(len(fields)))
+        separation, assessed, detection = assessment.chosen()
         # All at the end: a fit that fails leaves the model unchanged.
         self._tapped_network, self.backbone_, self.weights_ = model, self.backbone, self.weights
         self.pixel_size_, self.diameters_ = fields.pixel_size, fields.usual_diameters()
-        self.held_out_, self.contrast_ = assessed, contrast
+        self.held_out_, self.detection_, self.contrast_ = assessed, detection, contrast
         self.separation_ = separation if annotation == "outlines" else None
         self.losses_ = tuple(losses)
         self.taps_, self.weights_digest_ = network.taps, network.digest
         self.n_images_, self.n_particles_ = len(fields), fields.n_particles
-        self.decoder_ = {name: value.cpu().numpy() for name, value in decoder.state_dict().items()}
+        weights = model.decoder.state_dict()
+        self.decoder_ = {name: value.cpu().numpy() for name, value in weights.items()}
         return self
 
     def predict(
@@ -482,38 +493,6 @@ class HypercolumnSegmenter(NetworkEstimator):
                 labels[window][own] = n_kept
         return labels
 
-    def _assessed(
-        self, model: FieldNetwork, fields: AnnotatedFields, held_out: NDArray[np.intp]
-    ) -> tuple[float, HeldOutSegmentation | None]:
-        """Choose the separation that counts held-out particles best, and say how well that does."""
-        tallies: list[list[OutlineTally]] = []  # of each image, with each separation
-        for number in held_out:
-            grey, outlines, _ = fields.read(int(number))
-            true, own = outlines.label_image(), model.fields(grey, self.tile_size)
-            tallies.append([OutlineTally(min_area=self.min_area) for _ in _SEPARATIONS])
-            for each, tally in zip(_SEPARATIONS, tallies[-1], strict=True):
-                tally.add(true, self._labels(own, each))
-        scores = [[tally.scores() for tally in of_image] for of_image in tallies]
-        # Empty images show nothing of how to separate.
-        excess = np.array(
-            [[(s["n_found"] - s["n_true"]) * (s["n_true"] > 0) for s in each] for each in scores]
-        )
-        chosen, by_others = chosen_columns(excess)
-        separation, together = _SEPARATIONS[chosen], OutlineTally(min_area=self.min_area)
-        for column, of_image in zip(by_others, tallies, strict=True):
-            together.update(of_image[column])
-        best: dict[str, Any] = {
-            name: None if np.isnan(score) else score for name, score in together.scores().items()
-        }
-        return separation, HeldOutSegmentation(
-            n_images=len(held_out),
-            n_particles=best["n_true"],
-            n_found=best["n_found"],
-            iou=best["image_iou"],
-            f1=best["f1"],
-            diameter_ratio=best["diameter_ratio"],
-        )
-
     def _fitted_model(self) -> FieldNetwork:
         device = check_device(self.device)
         model: FieldNetwork | None = getattr(self, "_tapped_network", None)
@@ -554,6 +533,51 @@ def _at_own_scale(labels: NDArray[np.int32], size: tuple[int, ...]) -> NDArray[n
     numbers = np.zeros(labels.max(initial=0) + 1, np.int32)
     numbers[kept] = np.arange(1, len(kept) + 1)
     return numbers[found]
+
+
+class _HeldOut:
+    """Held-out fields, outlined with each separation."""
+
+    def __init__(self, min_area: int, pixel_size: float | None) -> None:
+        self.min_area, self.pixel_size = min_area, pixel_size
+        self._tallies, self._pairs = list[list[OutlineTally]](), list[list[Detection]]()
+
+    def add(self, true: NDArray[np.int32], labels: Iterable[NDArray[np.int32]]) -> None:
+        tallies, pairs = list[OutlineTally](), list[Detection]()
+        for found in labels:
+            tallies.append(OutlineTally(min_area=self.min_area))
+            tallies[-1].add(true, found)
+            size, unit = (1.0, "px") if self.pixel_size is None else (self.pixel_size, "nm")
+            pairs.append(Detection.of([(true, found, size)], unit))
+        self._tallies.append(tallies)
+        self._pairs.append(pairs)
+
+    def chosen(self) -> tuple[float, HeldOutSegmentation | None, Detection | None]:
+        """Choose the separation that counts particles best, and say how well that does."""
+        if not self._tallies:
+            return _SEPARATIONS[0], None, None
+        scores = [[tally.scores() for tally in of_image] for of_image in self._tallies]
+        # Empty images show nothing of how to separate.
+        excess = np.array(
+            [[(s["n_found"] - s["n_true"]) * (s["n_true"] > 0) for s in each] for each in scores]
+        )
+        chosen, by_others = chosen_columns(excess)
+        together, pairs = OutlineTally(min_area=self.min_area), list[Detection]()
+        for number, column in enumerate(by_others):
+            together.update(self._tallies[number][column])
+            pairs.append(self._pairs[number][column])
+        best: dict[str, Any] = {
+            name: None if np.isnan(score) else score for name, score in together.scores().items()
+        }
+        assessed = HeldOutSegmentation(
+            n_images=len(scores),
+            n_particles=best["n_true"],
+            n_found=best["n_found"],
+            iou=best["image_iou"],
+            f1=best["f1"],
+            diameter_ratio=best["diameter_ratio"],
+        )
+        return _SEPARATIONS[chosen], assessed, functools.reduce(Detection.joined, pairs)
 
 
 def chosen_columns(excess: NDArray[np.floating]) -> tuple[int, list[int]]:

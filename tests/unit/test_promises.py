@@ -35,7 +35,7 @@ from hypervlad.fibres import (
     compare_groups,
     fibre_diameters,
 )
-from hypervlad.particles import Field, count_particles, particle_sizes
+from hypervlad.particles import Detection, Field, count_particles, particle_sizes
 
 Rng = np.random.Generator
 # Whether what was promised holds, and whether the answer excludes what is far from the truth.
@@ -153,6 +153,38 @@ def sizes(share: str) -> Callable[[Rng, int], Kept]:
     return draw
 
 
+def found_and_true(rng: Rng, n: int) -> list[np.ndarray]:
+    """Draw for n fields true and found diameters, 0 for none: small ones are often missed."""
+    fields = []
+    for n_true in rng.poisson(rng.gamma(9, 40 / 9, n)):
+        logs = 0.1 * rng.standard_normal() + 0.4 * rng.standard_normal(n_true)
+        is_found = rng.random(n_true) < 1 / (1 + np.exp(-3 - logs / 0.15 - 0.3 * rng.normal()))
+        found = np.exp(logs + 0.03 + 0.05 * rng.standard_normal(n_true)) * is_found
+        false = np.exp(-0.4 + 0.3 * rng.standard_normal(rng.poisson(4)))
+        pairs = [np.column_stack([np.exp(logs), found]), np.column_stack([0 * false, false])]
+        fields.append(100 * np.concatenate(pairs))
+    return fields
+
+
+def detected(share: str | None) -> Callable[[Rng, int], Kept]:
+    """Of sizes, or numbers, of which a tenth is missed and a tenth is none, as in six fields."""
+
+    def draw(rng: Rng, n: int) -> Kept:
+        known = [np.insert(own, 0, k, axis=1) for k, own in enumerate(found_and_true(rng, 6))]
+        detection = Detection(np.concatenate(known), "nm", 6)
+        found = [own[own[:, 1] > 0, 1] for own in found_and_true(rng, n)]
+        data = fields_of(np.array([len(own) for own in found]), np.concatenate(found))
+        options = {"detection": detection, "edges": "leave_out"}
+        if share is None:
+            row = count_particles(*data, **options).iloc[-1]
+            return within((row["low"], row["high"]), 40 * n, 80 * n)
+        row = particle_sizes(*data, **options).iloc[0]
+        truth = 100 * np.exp(np.hypot(0.1, 0.4) * stats.norm.ppf(int(share[1:]) / 100))
+        return within((row[f"{share}_low"], row[f"{share}_high"]), truth, 1.5 * truth)
+
+    return draw
+
+
 def outlines(score: str, truth: float) -> Callable[[Rng, int], Kept]:
     """Of fields of which about .8 of the particles are found, and as large a part of each."""
 
@@ -259,6 +291,9 @@ PROMISES = {
     "D10": Promise(sizes("d10"), units=(2, 4, 8)),
     "D50": Promise(sizes("d50")),
     "D90": Promise(sizes("d90")),
+    "number with some missed": Promise(detected(None), units=(1, 2, 4, 8)),
+    "D10 with some missed": Promise(detected("d10"), units=(2, 8)),
+    "D50 with some missed": Promise(detected("d50"), units=(2, 8, 40)),
     "recall of outlines": Promise(outlines("recall", 0.8), n_draws=60),
     "precision of outlines": Promise(outlines("precision", 1.0), n_draws=60, is_dear=True),
     "F1 of outlines": Promise(outlines("f1", 1.6 / 1.8), n_draws=60, is_dear=True),

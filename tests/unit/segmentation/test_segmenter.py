@@ -75,9 +75,9 @@ def test_it_finds_particles_that_are_easy_to_see(fitted):
         assert np.abs(proba.sum(axis=0) - 1).max() <= 1e-6
         assert overlap(proba[0] < 0.5, found) > 0.9
     assert fitted.held_out_ is not None
-    assert fitted.held_out_.n_images == 1
+    assert fitted.held_out_.n_images == fitted.detection_.n_fields == 5  # each once
     assert fitted.held_out_.iou > 0.8
-    assert (fitted.n_images_, len(fitted.losses_)) == (5, 8 + 2)  # two more for the one held out
+    assert (fitted.n_images_, len(fitted.losses_)) == (5, 8)
     assert fitted.losses_[7] < 0.7 * fitted.losses_[0]
     noise = np.random.default_rng(0).normal(0.3, 0.02, SHAPE).astype(np.float32)
     assert not any(map(np.any, fitted.predict([noise, np.full((50, 40), 0.3)])))
@@ -115,7 +115,7 @@ def test_fields_are_brought_to_the_magnification_of_training(fields):
     enlarged = [zoom(image, 2, order=1, mode="nearest", grid_mode=True) for image in seen]
     expected, found = model.predict(seen), model.predict(enlarged, read_options={"pixel_size": 2.0})
     for own, other, truth in zip(expected, found, truths, strict=True):
-        assert other.max() == own.max() > 0
+        assert abs(other.max() - own.max()) <= 1 < own.max()
         assert other.shape == (192, 256)
         pieces = [ndimage.label(other == n, np.ones((3, 3)))[1] for n in np.unique(other)[1:]]
         assert set(pieces) == {1}

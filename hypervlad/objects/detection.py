@@ -1,0 +1,135 @@
+"""What finding misses, invents and outlines too large or small, and counts corrected by it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hypervlad.common.base import Array, StoredPart, Value
+from hypervlad.statistics.outlines import matched_labels
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Of titania, intervals held as often with 5 to 20 classes; with 8, errors were smallest.
+_N_CLASSES, _MIN_IN_CLASS = 8, 10
+
+
+@dataclass(frozen=True, eq=False)
+class Detection(StoredPart):
+    """Found outlines beside the true ones, in fields from which nothing was learnt.
+
+    A found particle counts for (true + 1) / (found + 1), the numbers of those of about its size in
+    these fields. This corrects for what is missed, false, joined, split, or outlined too large or
+    small, whichever it is, if the fields to measure are like these [1]_.
+
+    Attributes
+    ----------
+    pairs : ndarray of shape (n, 3)
+        Number of the field, from 0, and the equivalent diameters of a true particle and of the one
+        that was found for it (see :func:`hypervlad.evaluation.matched_labels`); 0 if there is none.
+    unit : {"nm", "px"}
+        Of the diameters.
+    n_fields : int
+        With those in which nothing is, nor was found.
+
+    References
+    ----------
+    .. [1] D. G. Horvitz and D. J. Thompson, Journal of the American Statistical Association 47,
+       1952; the ratio of true to found is that of double sampling, W. G. Cochran, "Sampling
+       Techniques", 1977.
+    """
+
+    pairs: Annotated[NDArray[np.float64], Array("float64", 2, at_least=0.0)]
+    unit: Annotated[str, Value(str)]
+    n_fields: Annotated[int, Value(int)]
+
+    @classmethod
+    def of(cls, fields: Iterable[tuple[ArrayLike, ArrayLike, float]], unit: str) -> Detection:
+        """Compare fields: label images of true and found particles, and the unit per pixel."""
+        pairs, n_fields = [np.zeros((0, 3))], 0
+        for true, found, size in fields:
+            own = _diameters(np.asarray(true), np.asarray(found)) * size
+            pairs.append(np.column_stack([np.full(len(own), float(n_fields)), own]))
+            n_fields += 1
+        return cls(np.concatenate(pairs), unit, n_fields)
+
+    def joined(self, other: Detection) -> Detection:
+        """Return both together; they have one unit."""
+        moved = other.pairs + np.array([self.n_fields, 0, 0])
+        n_fields = self.n_fields + other.n_fields
+        return Detection(np.concatenate([self.pairs, moved]), self.unit, n_fields)
+
+    def without_each(self) -> list[Detection]:
+        """Return what is known without each of the fields."""
+        number = self.pairs[:, 0]
+        return [
+            Detection(self.pairs[number != k], self.unit, self.n_fields - 1)
+            for k in range(self.n_fields)
+        ]
+
+    @cached_property
+    def _classes(self) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+        """The limits between classes of size, as many true particles in each, and their number."""
+        true = self.pairs[:, 1][self.pairs[:, 1] > 0]
+        n = int(np.clip(len(true) // _MIN_IN_CLASS, 1, _N_CLASSES))
+        limits = np.quantile(true, np.arange(1, n) / n) if n > 1 else np.zeros(0)
+        return limits, np.bincount(np.searchsorted(limits, true), minlength=n)
+
+    def weights(self, diameters: ArrayLike) -> NDArray[np.float64]:
+        """Return for how many particles a found one of each diameter counts."""
+        limits, n_true = self._classes
+        found = self.pairs[:, 2][self.pairs[:, 2] > 0]
+        n_found = np.bincount(np.searchsorted(limits, found), minlength=len(n_true))
+        each: NDArray[np.float64] = (n_true + 1) / (n_found + 1)
+        return each[np.searchsorted(limits, np.asarray(diameters, np.float64))]
+
+    def by_size(self) -> pd.DataFrame:
+        """Return, for classes of size, how much is found.
+
+        The columns are the median ``diameter``, the numbers ``true`` and ``found`` of true
+        particles, and the ``weight`` of found ones of this size.
+        """
+        import pandas as pd
+
+        limits, n_true = self._classes
+        is_true = self.pairs[:, 1] > 0
+        true, is_found = self.pairs[is_true, 1], self.pairs[is_true, 2] > 0
+        of_class = np.searchsorted(limits, true)
+        medians = np.array([np.median(true[of_class == k]) for k, n in enumerate(n_true) if n])
+        columns = {
+            "diameter": medians,
+            "true": n_true[n_true > 0],
+            "found": np.bincount(of_class, is_found, len(n_true))[n_true > 0].astype(int),
+            "weight": self.weights(medians),
+        }
+        return pd.DataFrame(columns)
+
+    def mostly_missed_below(self) -> float | None:
+        """Return the diameter at which half of the particles are found; None if more always are."""
+        diameter, true, found, _ = self.by_size().to_numpy(np.float64).T
+        found = found / true
+        if not len(found) or found[0] >= 0.5:
+            return None
+        if not (found >= 0.5).any():
+            return float(diameter[-1])
+        k = int((found >= 0.5).argmax())
+        return float(np.interp(0.5, found[k - 1 : k + 1], diameter[k - 1 : k + 1]))
+
+
+def _diameters(true: NDArray[np.integer], found: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Return the diameters (n, 2) of matched particles, and of those without a match beside 0."""
+    areas = [np.bincount(labels.ravel().astype(np.int64)) for labels in (true, found)]
+    matched, _ = matched_labels(true, found)
+    rows = [np.column_stack([own[matched[:, k]] for k, own in enumerate(areas)])]
+    for k, own in enumerate(areas):
+        alone = own.copy()
+        alone[0], alone[matched[:, k]] = 0, 0
+        alone = alone[alone > 0]
+        rows.append(np.column_stack([alone, 0 * alone][:: 1 - 2 * k]))
+    return np.asarray(2 * np.sqrt(np.concatenate(rows) / np.pi))
