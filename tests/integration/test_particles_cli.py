@@ -103,7 +103,7 @@ def test_the_particles_of_a_model_are_labelled_classified_and_counted(model, ima
     assert {"class", "confidence", "p_long", "p_round"} <= set(FoundFolder(folder).table)
     options = ["-o", tmp_path / "counts.csv", "--page", tmp_path / "page.html"]
     said = run("particles", "count", folder, *options, "--rule", "area > 0 nm2")
-    assert "note: no interval covers what the model missed, joined or split" in said.stdout
+    assert "note: counts and sizes are corrected for what finding misses" in said.stdout
     assert "note: counts are corrected" in said.stdout
     assert f"{n_particles}particles outlined" in Page(tmp_path / "page.html").words
     counts = pd.read_csv(tmp_path / "counts.csv")
