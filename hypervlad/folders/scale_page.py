@@ -215,8 +215,9 @@ def _scale_of(
         as_read = _nanometres(label.replace("pm", "um"), name)
         label = given if as_read == _nanometres(given, name) else label
     text, is_doubtful = given or label, may_be_micrometres(label) and not given
-    is_known = bar is not None and text and not others
-    measured = _nanometres(text, name) / bar.length if is_known else None
+    measured = None
+    if bar is not None and text and not others:
+        measured = _nanometres(text, name) / bar.length
     source, size = "metadata", stated
     if size is None and (given or (accept and not is_doubtful)):
         source, size = "scale bar" if given else "read", measured
