@@ -89,7 +89,7 @@ class OutlineFiles:
         """
         fields = list(names)
         own = {self.folder / f"{name}{suffix}" for name in fields for suffix in _OWN}
-        inside = [Path(file) for file in list_files(self.folder)] if self.folder.is_dir() else []
+        inside = sorted(map(Path, list_files(self.folder))) if self.folder.is_dir() else []
         strange = [file for file in inside if not is_of_outlines(file)]
         inside = [file for file in inside if is_of_outlines(file) and file not in own]
         by_field = outlines_of_fields(fields, inside, self.folder)
