@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from hypervlad import (
     MicrographClassifier,
@@ -26,7 +26,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, mobilenet_weights: Path)
 
     TEM images of four classes in images/ and others/, with groups.csv, and some of them in new/ and
     scans/; fibre mats in mats/good/, mats/new/ and mats/masks/; nanowires in wires/; particles
-    in fields/; a model of images/, model.hvlad, and one of mats/good/, mat.hvlad.
+    in fields/, and one with a scale bar in figures/; a model of images/, model.hvlad, and one of
+    mats/good/, mat.hvlad.
     """
     folder = tmp_path_factory.mktemp("pages")
     images, labels = make_tem_images(40, size=96, random_state=0)
@@ -53,6 +54,10 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, mobilenet_weights: Path)
     )
     for i, pixels in enumerate(fields):
         Image.fromarray(np.round(255 * pixels).astype(np.uint8)).save(folder / f"fields/{i}.png")
+    figure = Image.open(folder / "fields/0.png")
+    ImageDraw.Draw(figure).rectangle([20, 236, 119, 241], fill=255)
+    (folder / "figures").mkdir()
+    figure.save(folder / "figures/0.png")
     data = load_image_folder(folder / "images", groups=folder / "groups.csv")
     model = MicrographClassifier(random_state=0)
     model.fit(data.images, data.target, groups=data.groups).save(folder / "model.hvlad")
