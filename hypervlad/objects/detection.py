@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 # Of titania, intervals held as often with 5 to 20 classes; with 8, errors were smallest.
 _N_CLASSES, _MIN_IN_CLASS = 8, 10
+_MAX_WEIGHT = 10.0  # of sizes of which hardly any is found, so that no count depends on one outline
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,8 +26,8 @@ class Detection(StoredPart):
     """Found outlines beside the true ones, in fields from which nothing was learnt.
 
     A found particle counts for (true + 1) / (found + 1), the numbers of those of about its size in
-    these fields. This corrects for what is missed, false, joined, split, or outlined too large or
-    small, whichever it is, if the fields to measure are like these [1]_.
+    these fields, but for 10 at most. This corrects for what is missed, false, joined, split, or
+    outlined too large or small, whichever it is, if the fields to measure are like these [1]_.
 
     Attributes
     ----------
@@ -86,8 +87,8 @@ class Detection(StoredPart):
         limits, n_true = self._classes
         found = self.pairs[:, 2][self.pairs[:, 2] > 0]
         n_found = np.bincount(np.searchsorted(limits, found), minlength=len(n_true))
-        each: NDArray[np.float64] = (n_true + 1) / (n_found + 1)
-        return each[np.searchsorted(limits, np.asarray(diameters, np.float64))]
+        each = np.minimum((n_true + 1) / (n_found + 1), _MAX_WEIGHT)
+        return np.asarray(each[np.searchsorted(limits, np.asarray(diameters, np.float64))])
 
     def by_size(self) -> pd.DataFrame:
         """Return, for classes of size, how much is found.

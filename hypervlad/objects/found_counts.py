@@ -190,7 +190,8 @@ def count_found(
             f"counts and sizes are not corrected for what finding misses or invents, {why}"
         )
     else:
-        notes += _of_detection(detection, table)
+        found = [field for field in fields if not field.by_person]
+        notes += _of_detection(detection, table[_is_of(table, found)])
 
     def counted_in(chosen: Sequence[Field]) -> tuple[pd.DataFrame, pd.DataFrame]:
         own = table[_is_of(table, chosen)]
