@@ -96,7 +96,7 @@ def with_error(
 
     >>> low, high = with_error(90.0, 100.0, 110.0, 0.1)
     >>> round(float(low), 1), round(float(high), 1)
-    (86.5, 114.8)
+    (86.8, 114.4)
     """
     with np.errstate(divide="ignore", invalid="ignore"):  # 0 has no relative error
         ends = np.log(np.array([low, high], np.float64) / np.asarray(best, np.float64))
