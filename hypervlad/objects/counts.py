@@ -33,6 +33,7 @@ Edges = Literal["weight", "leave_out"]
 _PLACE = ("top", "bottom", "left", "right", "field_height", "field_width")
 ALL = "all"  # the row of all classes
 _SHARES = (0.1, 0.5, 0.9)
+_SHARE = [Number(at_least=0, at_most=1)]
 _HALF, _OPEN = 0.5, math.log(1000)  # an upper end of a thousand times the count is open
 _MAX_CONDITION = 1e3  # of a confusion matrix; counts have about as many times its errors
 
@@ -217,6 +218,7 @@ def count_particles(
     """
     import pandas as pd
 
+    check_value("pixel_size_error", pixel_size_error, _SHARE)
     field_of, units = _field_numbers(table, fields), _independent(fields)
     n_units = int(units.max()) + 1
     names, is_of = _class_numbers(table, classes)
@@ -241,7 +243,8 @@ def count_particles(
         counts[:-1] = _corrected(counts[None, :-1], rates)[0]
         if n_units > 1:
             without[:, :-1] = _corrected(without[:, :-1], rates)
-        also[:, :-1] = _corrected(also[:, :-1], rates) if len(also) else also[:, :-1]
+        if len(also):
+            also[:, :-1] = _corrected(also[:, :-1], rates)
         variance[:-1] = _variance_of_correction(counts[:-1], matrix)
         poisson = _weighted_poisson(weights, is_of, counts)
     columns["count"] = counts
@@ -334,9 +337,10 @@ def particle_sizes(
             f"{measure} is unknown for {counted(int(is_unknown.sum()), 'particle')} of "
             f"{name_some(unknown)}: give the pixel size, or choose a measure in pixels"
         )
-    check_value("pixel_size_error", pixel_size_error, [Number(at_least=0, at_most=1)])
-    is_of_found = detection is not None and measure == f"equivalent_diameter_{detection.unit}"
-    missed = (detection.mostly_missed_below() or 0.0) if detection and is_of_found else 0.0
+    check_value("pixel_size_error", pixel_size_error, _SHARE)
+    missed = 0.0
+    if detection is not None and measure == f"equivalent_diameter_{detection.unit}":
+        missed = detection.mostly_missed_below() or 0.0
     error = pixel_size_error * {"_nm": 1, "nm2": 2}.get(measure[-3:], 0)
     is_scaled = "area_nm2" in table and table["area_nm2"].notna().all()
     check_table(table, *([] if is_scaled else ["area_px2"]))

@@ -125,12 +125,14 @@ class Detection(StoredPart):
 
 def _diameters(true: NDArray[np.integer], found: NDArray[np.integer]) -> NDArray[np.float64]:
     """Return the diameters (n, 2) of matched particles, and of those without a match beside 0."""
-    areas = [np.bincount(labels.ravel().astype(np.int64)) for labels in (true, found)]
+    areas = [np.bincount(each.ravel().astype(np.int64)).astype(float) for each in (true, found)]
     matched, _ = matched_labels(true, found)
     rows = [np.column_stack([own[matched[:, k]] for k, own in enumerate(areas)])]
     for k, own in enumerate(areas):
-        alone = own.copy()
-        alone[0], alone[matched[:, k]] = 0, 0
-        alone = alone[alone > 0]
-        rows.append(np.column_stack([alone, 0 * alone][:: 1 - 2 * k]))
+        is_alone = own > 0
+        is_alone[0] = False
+        is_alone[matched[:, k]] = False
+        alone = np.zeros((np.count_nonzero(is_alone), 2))
+        alone[:, k] = own[is_alone]
+        rows.append(alone)
     return np.asarray(2 * np.sqrt(np.concatenate(rows) / np.pi))

@@ -192,9 +192,10 @@ class FoundFolder:
         known, pairs = read_detection(self.path / DETECTION), list[Any]()
         unit = "nm" if all(field.pixel_size for field in self.fields) else "px"
         for field in self.fields:
-            found = self.outline_files.as_found(field.micrograph, field.shape)
-            if field.by_person and found is not None and field.micrograph not in self.unreadable:
-                own = (self.outlines(field.micrograph).label_image(), found.label_image())
+            if not field.by_person or (name := field.micrograph) in self.unreadable:
+                continue
+            if (found := self.outline_files.as_found(name, field.shape)) is not None:
+                own = (self.outlines(name).label_image(), found.label_image())
                 pairs.append((*own, field.pixel_size or 1.0))
         here = Detection.of(pairs, unit)
         if known is None or (pairs and known.unit != unit):
@@ -546,7 +547,7 @@ class FoundFolder:
             edges=edges,
             measure=measure,
             corrected=corrected,
-            detection=self.detection,
+            detection=self.detection if corrected else None,
             pixel_size_error=pixel_size_error,
         )
         return found._replace(notes=[*self._notes(changed), *found.notes])

@@ -273,18 +273,19 @@ class OutlineFiles:
         """Keep the outlines of a field, before others replace them, in a folder of their own."""
         file = self.path(name)
         if file.exists():
-            folder = self.folder.with_name("replaced")
-            kept = (folder / f"{name}-{n}{file.suffix}" for n in itertools.count(1))
+            stems = (self._replaced(name, n) for n in itertools.count(1))
+            kept = (stem.with_name(stem.name + file.suffix) for stem in stems)
             new = next(path for path in kept if not path.exists())
             new.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(file, new)
 
     def as_found(self, name: str, shape: tuple[int, int]) -> Outlines | None:
         """Return the outlines of a field that a person has replaced; None if none were kept."""
-        stem = self.folder.with_name("replaced") / f"{name}-1"
-        files = (Path(f"{stem}{suffix}") for suffix in _OWN)
-        file = next((each for each in files if each.exists()), None)
+        file = _file_of(self._replaced(name, 1))
         return None if file is None else read_outlines(file, shape=shape)
+
+    def _replaced(self, name: str, number: int) -> Path:
+        return self.folder.with_name("replaced") / f"{name}-{number}"
 
     def write_formats(
         self, name: str, outlines: Outlines, table: pd.DataFrame, formats: Sequence[str]

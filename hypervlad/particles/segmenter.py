@@ -539,7 +539,8 @@ class _HeldOut:
     """Held-out fields, outlined with each separation."""
 
     def __init__(self, min_area: int, pixel_size: float | None) -> None:
-        self.min_area, self.pixel_size = min_area, pixel_size
+        self.min_area, self.size = min_area, pixel_size or 1.0
+        self.unit = "px" if pixel_size is None else "nm"
         self._tallies, self._pairs = list[list[OutlineTally]](), list[list[Detection]]()
 
     def add(self, true: NDArray[np.int32], labels: Iterable[NDArray[np.int32]]) -> None:
@@ -547,8 +548,7 @@ class _HeldOut:
         for found in labels:
             tallies.append(OutlineTally(min_area=self.min_area))
             tallies[-1].add(true, found)
-            size, unit = (1.0, "px") if self.pixel_size is None else (self.pixel_size, "nm")
-            pairs.append(Detection.of([(true, found, size)], unit))
+            pairs.append(Detection.of([(true, found, self.size)], self.unit))
         self._tallies.append(tallies)
         self._pairs.append(pairs)
 
