@@ -12,14 +12,11 @@ from numpy.typing import ArrayLike, NDArray
 from hypervlad.common.wording import counted, name_some, percent, verb
 from hypervlad.objects.counts import (
     ALL,
-    Edges,
-    Field,
     count_particles,
-    count_weights,
-    edge_weights,
     particle_sizes,
 )
 from hypervlad.objects.detection import Detection
+from hypervlad.objects.fields import Edges, Field, count_weights, edge_weights
 from hypervlad.objects.found_tables import as_cells, classes_of, copies, is_by_model, is_left_out
 from hypervlad.objects.measures import MEASURES
 from hypervlad.objects.particle import NOT_A_PARTICLE

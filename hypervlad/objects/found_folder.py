@@ -23,8 +23,8 @@ from hypervlad.images import ImageReadError
 from hypervlad.images.files import find_as_named
 from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import SIZE_TOLERANCE, read_named
-from hypervlad.objects.counts import Edges, Field
 from hypervlad.objects.detection import Detection
+from hypervlad.objects.fields import Edges, Field
 from hypervlad.objects.found_counts import FoundCounts, count_found
 from hypervlad.objects.found_outlines import CORRECTIONS, OutlineFiles
 from hypervlad.objects.found_tables import (

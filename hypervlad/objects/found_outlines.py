@@ -20,7 +20,7 @@ from hypervlad.common.wording import counted, name_some, warn_user
 from hypervlad.images.errors import ImageReadError
 from hypervlad.images.files import IMAGE_SUFFIXES, composed, list_files
 from hypervlad.images.masks import all_of_name
-from hypervlad.objects.counts import Field
+from hypervlad.objects.fields import Field
 from hypervlad.objects.outlines import (
     images_listed,
     is_marked,

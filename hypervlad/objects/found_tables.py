@@ -21,8 +21,8 @@ from hypervlad.common.tables import (
 )
 from hypervlad.common.wording import counted, name_some, verb, warn_user
 from hypervlad.images.files import is_below
-from hypervlad.objects.counts import Field
 from hypervlad.objects.detection import Detection
+from hypervlad.objects.fields import Field
 from hypervlad.objects.measures import in_reading_order
 
 if TYPE_CHECKING:

@@ -1,5 +1,6 @@
-from hypervlad.objects.counts import Field, count_particles, edge_weights, particle_sizes
+from hypervlad.objects.counts import count_particles, particle_sizes
 from hypervlad.objects.detection import Detection
+from hypervlad.objects.fields import Field, edge_weights
 from hypervlad.objects.found_counts import FoundCounts
 from hypervlad.objects.found_folder import FoundFolder
 from hypervlad.objects.measures import measure

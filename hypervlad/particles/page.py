@@ -17,8 +17,8 @@ from markupsafe import Markup
 from hypervlad.common.wording import counted, name_some, percent, warn_user
 from hypervlad.images import ImageReadError
 from hypervlad.images.reading import read_named
-from hypervlad.objects.counts import Field
 from hypervlad.objects.detection import Detection
+from hypervlad.objects.fields import Field
 from hypervlad.objects.found_counts import FoundCounts
 from hypervlad.objects.found_folder import FoundFolder
 from hypervlad.objects.particle import check_same_size
