@@ -25,6 +25,7 @@ from hypervlad.objects.fields import (
 from hypervlad.objects.measures import check_table
 from hypervlad.statistics.groups import (
     left_out_interval,
+    left_out_variance,
     share_intervals,
     sums_without,
     weighted_quantiles,
@@ -36,8 +37,10 @@ if TYPE_CHECKING:
 
 ALL = "all"  # the row of all classes
 _SHARES = (0.1, 0.5, 0.9)
+_OF_SIZE = ("", "_low", "_high", "_error_fields", "_error_finding")
 _SHARE = [Number(at_least=0, at_most=1)]
 _HALF, _OPEN = 0.5, math.log(1000)  # an upper end of a thousand times the count is open
+TWO_SIDED = 1.96  # standard errors to each side that contain 95 % of a normal distribution
 _MAX_CONDITION = 1e3  # of a confusion matrix; counts have about as many times its errors
 
 
@@ -90,6 +93,8 @@ def count_particles(
           with a confusion matrix, the variance of its rows as Dirichlet variables [3]_; at least as
           wide as a Poisson interval. NaN for one field; an upper end that few fields cannot tell is
           NaN;
+        - ``error_fields``, ``error_finding``, ``error_classes``: relative standard uncertainties of
+          `count` that come from how much fields differ, from `detection`, and from `confusion`;
         - ``per_um2``, ``per_um2_low``, ``per_um2_high``: count, low and high per square micrometre
           of field; NaN if no field has a pixel size.
 
@@ -164,6 +169,11 @@ def count_particles(
     # Scattered independently, particles vary least; few fields can be alike by chance.
     low, high = np.minimum(np.maximum(low, 0), poisson[0]), np.maximum(high, poisson[1])
     columns["low"], columns["high"] = low, high
+    scattered = (poisson[1] - poisson[0]) / (2 * TWO_SIDED * np.maximum(counts, _HALF))
+    fields_error = np.maximum(np.sqrt(left_out_variance(*scaled)), scattered)
+    columns["error_fields"] = fields_error
+    columns["error_finding"] = np.sqrt(left_out_variance(scaled[0], np.log(also + half)))
+    columns["error_classes"] = np.sqrt(variance) / (counts + half)
     um2 = (pixels * sizes**2).sum()
     for name, column in (("", "count"), ("_low", "low"), ("_high", "high")):
         columns[f"per_um2{name}"] = columns[column] / um2
@@ -196,11 +206,13 @@ def particle_sizes(
     -------
     DataFrame with 2 (K + 1) rows
         ``class``, ``by`` ("number" or "area"), ``particles`` that touch no edge, and ``d10``,
-        ``d50``, ``d90``, each with ``_low`` and ``_high``: the size below which a tenth (half, nine
-        tenths) of all particles or of their area is, interpolated between particles. The intervals
-        are those of sizes whose share differs from that by no more than chance [1]_, judged by how
-        much whole fields differ. An end beyond all sizes that were found is NaN, and so is a lower
-        end at which most are missed by `detection`; with particles of the class in one field, both.
+        ``d50``, ``d90``, each with ``_low``, ``_high``, ``_error_fields`` and ``_error_finding``
+        (relative standard uncertainties, as in :func:`count_particles`): the size below which a
+        tenth (half, nine tenths) of all particles or of their area is, interpolated between
+        particles. The intervals are those of sizes whose share differs from that by no more than
+        chance [1]_, judged by how much whole fields differ. An end beyond all sizes that were found
+        is NaN, and so is a lower end at which most are missed by `detection`; with particles of the
+        class in one field, both.
 
     Raises
     ------
@@ -259,15 +271,20 @@ def particle_sizes(
             weight, other = (weights * each)[chosen], (others * each)[:, chosen]
             row: dict[str, Any] = {"class": name, "by": by, "particles": len(size)}
             best = weighted_quantiles(size, weight, _SHARES)
-            ends = [np.full(len(_SHARES), np.nan)] * 2
+            ends = errors = np.full((2, len(_SHARES)), np.nan)
             if len(size):
-                shares = share_intervals(size <= best[:, None], weight, field, _SHARES, other)
-                ends = [weighted_quantiles(size, weight, each) for each in shares]
-                ends = list(with_error(ends[0], best, ends[1], error))
+                *shares, errors = share_intervals(
+                    size <= best[:, None], weight, field, _SHARES, other
+                )
+                ends = np.array([weighted_quantiles(size, weight, each) for each in shares])
+                with np.errstate(invalid="ignore", divide="ignore"):  # an open end, equal sizes
+                    slopes = (ends - best) / (np.array(shares) - _SHARES) / best
+                errors = errors * np.ma.masked_invalid(slopes).mean(axis=0).filled(np.nan)
+                ends = np.array(with_error(ends[0], best, ends[1], error))
                 ends[0] = np.where(ends[0] < missed, np.nan, ends[0])
-            for share, value, low, high in zip(_SHARES, best, *ends, strict=True):
-                key = f"d{round(100 * share)}"
-                row |= {key: value, f"{key}_low": low, f"{key}_high": high}
+            for share, *values in zip(_SHARES, best, *ends, *errors, strict=True):
+                keys = (f"d{round(100 * share)}{name}" for name in _OF_SIZE)
+                row |= dict(zip(keys, values, strict=True))
             rows.append(row)
     return pd.DataFrame(rows)
 

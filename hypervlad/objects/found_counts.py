@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from hypervlad.common.wording import counted, name_some, percent, verb
 from hypervlad.objects.counts import (
     ALL,
+    TWO_SIDED,
     count_particles,
     particle_sizes,
 )
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 _NO_CLASS = "no class"  # of particles beside those to which people gave one, and no model
 _MIN_FIELDS = 2  # whose true outlines are known
 _MAX_BEYOND = 0.05  # of the particles, of sizes about which the correction knows nothing
+_SOURCES = "fields", "finding", "classes"  # of uncertainty, in columns of counts and sizes
+_POWERS = {"nm": 1, "nm2": 2}  # with which a measure depends on the pixel size
 _MAX_WEIGHT = 10  # of a particle, from which on a count may depend on it alone
 
 
@@ -55,6 +59,8 @@ class FoundCounts(NamedTuple):
     detection : Detection or None
         By which counts and sizes are corrected for what finding misses and invents; None if they
         are not.
+    pixel_size_error : float
+        As it was given.
     """
 
     counts: pd.DataFrame
@@ -66,6 +72,42 @@ class FoundCounts(NamedTuple):
     weights: NDArray[np.float64]
     n_fields: int
     detection: Detection | None
+    pixel_size_error: float
+
+    @property
+    def budget(self) -> pd.DataFrame:
+        """What uncertainties come from, as the GUM asks for [1]_: one line for each source.
+
+        The columns are the ``quantity`` ("count" or "per_um2", of all particles or "of CLASS", and
+        "d10", "d50", "d90" by number), the ``source`` ("fields", "finding", "classes", "pixel
+        size", and "combined", all together), and the standard uncertainty as ``percent`` of the
+        value, NaN if it is unknown. Finding is what is missed, invented, and outlined too large or
+        small; it is there if counts are corrected by it.
+
+        References
+        ----------
+        .. [1] JCGM 100:2008, "Guide to the expression of uncertainty in measurement".
+        """
+        import pandas as pd
+
+        sizes = self.sizes[self.sizes["by"] == "number"].iloc[-1]
+        is_scaled = bool(self.counts["per_um2"].notna().all())
+        rows = [(f"d{share}", sizes, f"d{share}_") for share in (10, 50, 90)]
+        for _, row in self.counts[::-1].iterrows():
+            of_class = "" if row["class"] == ALL else f" of {row['class']}"
+            rows.insert(-3, (f"{'per_um2' if is_scaled else 'count'}{of_class}", row, ""))
+        lines = []
+        for name, row, start in rows:
+            power = _POWERS.get(self.measure.rpartition("_")[2], 0) if start else 2 * is_scaled
+            parts = {each: row.get(f"{start}error_{each}", 0.0) for each in _SOURCES}
+            parts["pixel size"] = power * self.pixel_size_error / TWO_SIDED
+            combined = math.sqrt(sum(each**2 for each in parts.values()))
+            parts = {source: error for source, error in parts.items() if error != 0}
+            lines += [
+                [name, source, 100 * error]
+                for source, error in {**parts, "combined": combined}.items()
+            ]
+        return pd.DataFrame(lines, columns=["quantity", "source", "percent"])
 
     def cells(self) -> tuple[list[str], list[list[Any]]]:
         """Return the columns and rows of one table: counts, and sizes by number and by area.
@@ -82,6 +124,7 @@ class FoundCounts(NamedTuple):
                 table = table.merge(own.set_index("class").add_suffix(ending), on="class")
             if self.groups:
                 table.insert(0, "group", name)
+            table = table.drop(columns=[each for each in table if "error_" in each])
             is_all = (table["class"] == ALL) & (name == "")
             table["notes"] = np.where(is_all, "; ".join(self.notes), "")
             tables.append(table)
@@ -208,7 +251,15 @@ def count_found(
     is_counted[is_counted] = is_once
     weights, _ = count_weights(table[is_once], once, edges, detection)
     return FoundCounts(
-        *counted_in(once), column, notes, is_counted, groups, weights, len(once), detection
+        *counted_in(once),
+        column,
+        notes,
+        is_counted,
+        groups,
+        weights,
+        len(once),
+        detection,
+        pixel_size_error,
     )
 
 

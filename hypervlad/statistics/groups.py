@@ -69,10 +69,10 @@ def left_out_interval(
     """
     whole, without = np.asarray(whole, np.float64), np.asarray(without, np.float64)
     n = len(without)
-    squares, factor = _jackknife(whole, without), np.asarray(student_factor(n))
+    squares, factor = left_out_variance(whole, without), np.asarray(student_factor(n))
     others = np.zeros(0) if also is None else np.asarray(also, np.float64)
     if len(others) > 1:
-        more = _jackknife(whole, others)
+        more = left_out_variance(whole, others)
         with np.errstate(invalid="ignore", divide="ignore"):  # one group, or nothing varies
             freedom = (squares + more) ** 2 / (squares**2 / (n - 1) + more**2 / (len(others) - 1))
         freedom = np.where(freedom > 0, freedom, n - 1)
@@ -83,10 +83,15 @@ def left_out_interval(
     return np.minimum(middle - reach, whole), np.maximum(middle + reach, whole)
 
 
-def _jackknife(whole: Values, without: Values) -> Values:
-    """Return the variance of a statistic, from what it is without each group."""
-    n = len(without)
-    return np.asarray(np.square(without - whole).sum(axis=0) * (n - 1) / n)
+def left_out_variance(whole: ArrayLike, without: ArrayLike) -> Values:
+    """Return the variance of a statistic, from what it is without each of n groups.
+
+    It is NaN with one group, and 0 without any, as nothing varies then.
+    """
+    away = np.asarray(without, np.float64) - np.asarray(whole, np.float64)
+    n = len(away)
+    factor = math.nan if n == 1 else max(n - 1, 0) / max(n, 1)
+    return np.asarray(np.square(away).sum(axis=0) * factor)
 
 
 def with_error(
@@ -117,9 +122,11 @@ def share_intervals(
     weights: Values,
     groups: NDArray[np.intp],
     shares: ArrayLike,
-    others: Values | None = None,
-) -> tuple[Values, Values]:
+    others: Values,
+) -> tuple[Values, Values, Values]:
     """Return the ends of the intervals of shares of a weight; below 0 or above 1 they are open.
+
+    Their standard errors follow, (2, n_shares): from the groups, NaN with one, and from the others.
 
     Parameters
     ----------
@@ -129,7 +136,7 @@ def share_intervals(
     groups : ndarray of int, shape (n,)
         From 0 without a gap.
     shares : array-like of shape (n_shares,)
-    others : ndarray of shape (n_others, n), optional
+    others : ndarray of shape (n_others, n)
         The weights without each of other groups, as `also` of :func:`left_out_interval`.
     """
     shares = np.asarray(shares, np.float64)
@@ -139,9 +146,10 @@ def share_intervals(
         without = sums_without(parts) / sums_without(totals)[:, None]
     # Of equal sizes, more than the share lie up to the size: what counts is how much fields differ.
     own = parts.sum(axis=0) / totals.sum()
-    also = None if others is None else others @ is_part.T / others.sum(axis=1)[:, None]
+    also = others @ is_part.T / others.sum(axis=1)[:, None]
     low, high = left_out_interval(own, without, also=also)
-    return low - own + shares, high - own + shares
+    errors = np.sqrt([left_out_variance(own, each) for each in (without, also)])
+    return low - own + shares, high - own + shares, errors
 
 
 def weighted_quantiles(values: ArrayLike, weights: ArrayLike, shares: ArrayLike) -> Values:

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import chi2
+from scipy.stats import chi2, t
 
 from hypervlad.particles import Field, count_particles, edge_weights, particle_sizes
 
@@ -168,6 +168,15 @@ def test_sizes_against_a_loop():
                 assert row[d] == pytest.approx(size_below_which(sizes, weight[chosen], share))
                 low, high = np.nan_to_num(row[f"{d}_low"]), row[f"{d}_high"]
                 assert low <= row[d] <= np.nan_to_num(high, nan=np.inf)
+    row = found.loc["all", "number"]
+    reach = (row["d50_high"] - row["d50_low"]) / row["d50"] / 2
+    assert row["d50_error_fields"] == pytest.approx(reach / t.ppf(0.975, 5), rel=0.2)
+    counts = count_particles(table, fields_of(6)).iloc[-1]
+    kept = [table[table["micrograph"] != f"f{k}"] for k in range(6)]
+    log = [np.log(edge_weights(each).sum() * 6 / 5 + 0.5) for each in kept]
+    error = np.sqrt(np.square(log - np.log(counts["count"] + 0.5)).sum() * 5 / 6)
+    scattered = (counts["poisson_high"] - counts["poisson_low"]) / counts["count"] / 3.92
+    assert counts["error_fields"] == pytest.approx(max(error, scattered))
     equal = particle_sizes(table.assign(equivalent_diameter_nm=5.0), fields_of(6))
     assert (equal[["d10_low", "d50", "d90_high"]] == 5).all(axis=None)
     one = particle_sizes(table[table["micrograph"] == "f0"], fields_of(6))

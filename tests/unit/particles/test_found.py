@@ -570,7 +570,13 @@ def test_counts_are_corrected_for_what_finding_misses(images, tmp_path):
         write_outlines(found.path / f"outlines/{name}_rois.geojson", found.outlines(name)[1:])
     before = found.table["micrograph"].value_counts()
     with pytest.warns(UserWarning, match="the outlines of 2 images were corrected"):
-        result = found.count(edges="leave_out")
+        result = found.count(edges="leave_out", pixel_size_error=0.03)
+    budget = result.budget.set_index(["quantity", "source"])["percent"]
+    for quantity, own in budget.groupby(level="quantity"):
+        *parts, combined = own
+        assert combined == pytest.approx(np.linalg.norm(parts), nan_ok=True)
+        assert own[quantity, "pixel size"] == pytest.approx(3 / 1.96 * (1 + ("um2" in quantity)))
+    assert budget["per_um2", "finding"] > 0
     n_found = int(before[names].sum())
     assert (result.detection.pairs[:, 1] > 0).sum() == n_found - 2
     assert (result.detection.pairs[:, 2] > 0).sum() == n_found
