@@ -259,7 +259,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         Raises
         ------
         ValueError
-            If the learner has no linear part.
+            If the learner has no linear part, or the encoder takes random pixels.
         ImageReadError
             If the image cannot be read.
         """

@@ -134,15 +134,15 @@ class TimmNetwork(nn.Module):
             # Some networks have several maps of one name.
             same = sum(tap.partition("@")[0] == block for tap in self.taps)
             self.taps[f"{block}@{same}" if same else block] = int(info["reduction"])
-        self._identities = [
-            {facet: self._add_tap(tap + facet) for facet in self._facets(tap)} for tap in self.taps
-        ]
+        suffixes = ("", _CLASS_TOKEN) if self._has_class_token else ("",)
+        self._names = [[tap + suffix for suffix in suffixes] for tap in self.taps]
+        self._identities = [[self._add_tap(name) for name in names] for names in self._names]
 
     def tap_names(self) -> list[str]:
-        return [tap + facet for tap in self.taps for facet in self._facets(tap)]
+        return [name for names in self._names for name in names]
 
     def class_tokens(self) -> list[str]:
-        return [tap for tap in self.tap_names() if tap.endswith(_CLASS_TOKEN)]
+        return [name for names in self._names for name in names[1:]]
 
     def forward(self, images: torch.Tensor) -> None:
         """Run the network on images (B, C, H, W), and each map through its tap.
@@ -152,35 +152,13 @@ class TimmNetwork(nn.Module):
         """
         wanted = [
             number
-            for number, facets in enumerate(self._identities)
-            if any(tap._forward_hooks for tap in facets.values())
+            for number, taps in enumerate(self._identities)
+            if any(tap._forward_hooks for tap in taps)
         ]
-        values: dict[int, torch.Tensor] = {}
-        handles = [
-            layer.register_forward_hook(lambda _m, _i, out, n=n: values.update({n: out}))
-            for n in wanted
-            if (layer := self._value_layer(list(self.taps)[n])) is not None
-        ]
-        try:
-            found = self._maps(images, wanted)
-        finally:
-            for handle in handles:
-                handle.remove()
-        for number, (maps, class_token, size) in zip(wanted, found, strict=True):
-            for facet, tap in self._identities[number].items():
-                if not tap._forward_hooks:
-                    continue
-                if facet == _CLASS_TOKEN:
-                    tap(class_token)
-                    continue
-                seen = maps
-                if ".value" in facet:
-                    n_cells, n_channels = maps.shape[2] * maps.shape[3], maps.shape[1]
-                    tokens = values[number][:, -n_cells:, -n_channels:]
-                    seen = tokens.transpose(1, 2).reshape(maps.shape)
-                if ".unit" in facet:
-                    seen = nn.functional.normalize(seen, dim=1)
-                tap(seen[:, :, : size[0], : size[1]])
+        for number, found in zip(wanted, self._maps(images, wanted), strict=True):
+            for tap, seen in zip(self._identities[number], found, strict=False):
+                if tap._forward_hooks:
+                    tap(seen)
 
     def resampled_for(self, height: int, width: int) -> TimmNetwork:
         """Return a copy with the position embeddings for images of one size.
@@ -227,10 +205,8 @@ class TimmNetwork(nn.Module):
             return min(self._size)
         return None
 
-    def _maps(
-        self, images: torch.Tensor, wanted: list[int]
-    ) -> list[tuple[torch.Tensor, torch.Tensor | None, tuple[int, int]]]:
-        """Return blocks' maps, class tokens, and how many rows and columns see the image."""
+    def _maps(self, images: torch.Tensor, wanted: list[int]) -> list[list[torch.Tensor]]:
+        """Return blocks' maps where they see the image, and class tokens where there are any."""
         prefix = {"return_prefix_tokens": True} if self._has_class_token else {}
         height, width = (int(n) for n in images.shape[2:])
         as_it_is = self._takes_any_size or (height, width) == self._size
@@ -255,47 +231,20 @@ class TimmNetwork(nn.Module):
                 errors.append(error)
                 continue
             self._units[height, width] = unit
-            pairs = found if self._has_class_token else [(maps, None) for maps in found]
-            return [
-                (
-                    maps,
-                    None if tokens is None else tokens[:, 0, :, None, None],
-                    (
-                        -(-height * maps.shape[2] // sides[0]),
-                        -(-width * maps.shape[3] // sides[1]),
-                    ),
-                )
-                for maps, tokens in pairs
-            ]
+            seen = []
+            for each in found:
+                maps, *tokens = each if self._has_class_token else (each,)
+                rows = -(-height * maps.shape[2] // sides[0])
+                columns = -(-width * maps.shape[3] // sides[1])
+                classes = [prefix[:, 0, :, None, None] for prefix in tokens]
+                seen.append([maps[:, :, :rows, :columns], *classes])
+            return seen
         if height <= self._size[0] and width <= self._size[1]:
             raise errors[0]  # not because of the size
         raise ValueError(
             f"this network takes images of at most {self._size[0]} x {self._size[1]} pixels, not "
             f"of {height} x {width}"
         ) from errors[0]
-
-    def _facets(self, block: str) -> list[str]:
-        """Return what follows a block's name in the names of its taps."""
-        values = [] if self._value_layer(block) is None else [".value", ".value.unit"]
-        return ["", ".unit", *values, *([_CLASS_TOKEN] if self._has_class_token else [])]
-
-    def _value_layer(self, block: str) -> nn.Module | None:
-        """Return the layer whose output (B, n, ...) ends in the values of a block's attention."""
-        try:
-            attention = self.network.get_submodule(f"{block}.attn")
-        except AttributeError:
-            return None
-        # With a q_bias, the layer itself is not called.
-        if getattr(attention, "q_bias", None) is not None:
-            return None
-        import timm.layers
-        import timm.models.eva
-
-        usual = timm.layers.Attention, timm.models.eva.EvaAttention
-        if not isinstance(attention, usual):  # others may have windows, or another order
-            return None
-        layers = (getattr(attention, name, None) for name in ("qkv", "v_proj"))
-        return next((layer for layer in layers if isinstance(layer, nn.Linear)), None)
 
     def _add_tap(self, name: str) -> nn.Module:
         *path, last = name.split(".")

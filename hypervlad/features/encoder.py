@@ -552,9 +552,14 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Network
     def explain_vector(self, image: Any, weights: np.ndarray) -> ImageEvidence:
         """Decompose linear functions of an image's vector into contributions of its positions.
 
-        ``weights`` (n_features, M) are those of M functions.
+        ``weights`` (n_features, M) are those of M functions. ValueError if ``grid`` is a number.
         """
         check_is_fitted(self)
+        if not isinstance(self.fitted_params_.grid, str):
+            raise ValueError(
+                f"grid={self.fitted_params_.grid} takes random pixels, and the others are no "
+                "evidence: fit with grid='finest' or 'image' for a decomposition by position"
+            )
         names, batch = self.codebook_.names(self.taps_), self.loader().load_batch(image)
         return image_evidence(batch, self.batch_encoder(), names, weights)
 

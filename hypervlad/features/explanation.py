@@ -23,7 +23,6 @@ from hypervlad.features.encoding import BatchEncoder, finish_pooled
 from hypervlad.features.hypercolumns import (
     cell_weights,
     feature_maps,
-    hypercolumns_at,
     positions_inside,
     resample_preserving_sum,
     turned_back,
@@ -51,8 +50,8 @@ def image_evidence(
 ) -> ImageEvidence:
     """Decompose M linear functions of an image's vector, of weights (n_features, M), by position.
 
-    ``names`` are those of the codebooks. Maps are on the positions of the finest tap, or on the
-    image's pixels where ``grid`` is "image" or a number.
+    ``names`` are those of the codebooks. Maps are on the encoder's grid, which is no number of
+    random pixels.
     """
     copies = [_Copy(encode, batch, turn) for turn in range(encode.params.turns)]
     size = copies[0].size
@@ -98,17 +97,14 @@ class _Copy:
         self.raw = feature_maps(encode.network, own.tensors)
         self._masks = None if own.masks is None else own.masks.to(self.raw[0].device)
         self.maps = encode.codebook.project(self.raw)
-        named = "finest" if encode.params.grid == "finest" else "image"
+        named = encode.params.grid
+        assert isinstance(named, str)
         self.size = encode.codebook.grid_size(self.maps, named, image_size)
-        self._assigned: list[_OnGrid | _AtPixels] = []
+        self._assigned = []
         for part, words in encode.codebook.blocks(self.maps):
-            if isinstance(encode.params.grid, str):
-                size = encode.codebook.size_of(part, self.maps, encode.params.grid, image_size)
-                inside = None if self._masks is None else positions_inside(self._masks, size)
-                self._assigned.append(_OnGrid(part, words, size, inside))
-            else:
-                points = encode.random_points(own)[0]
-                self._assigned.append(_AtPixels(part, words, points, image_size))
+            size = encode.codebook.size_of(part, self.maps, named, image_size)
+            inside = None if self._masks is None else positions_inside(self._masks, size)
+            self._assigned.append(_Assigned(part, words, size, inside))
 
     def sums(self) -> list[torch.Tensor]:
         """Return the residual sums (1, K, D) of each codebook."""
@@ -146,7 +142,7 @@ class _Copy:
         return resample_preserving_sum(turned_back(maps, self._turn), size)
 
 
-class _OnGrid:
+class _Assigned:
     """Codewords at the n positions of a grid, assigned in single precision, as in `transform`."""
 
     def __init__(
@@ -171,34 +167,6 @@ class _OnGrid:
 
     def as_map(self, values: torch.Tensor) -> torch.Tensor:
         return values.view(len(values), *self.words.shape[1:])
-
-
-class _AtPixels:
-    """Codewords at random pixels: the same methods as those of `_OnGrid`."""
-
-    def __init__(
-        self,
-        maps: list[torch.Tensor],
-        codewords: torch.Tensor,
-        points: np.ndarray,
-        size: tuple[int, int],
-    ) -> None:
-        columns = torch.cat(hypercolumns_at([layer[0] for layer in maps], points, size), dim=1)
-        self.words = vlad.assign(columns, codewords)
-        self._columns, self._codewords = columns.double(), codewords.double()
-        self._points, self._size = torch.from_numpy(points).to(columns.device), size
-
-    def sums(self) -> torch.Tensor:
-        return vlad.residual_sums(self._columns, self.words, self._codewords)[None]
-
-    def evidence(self, directions: torch.Tensor) -> torch.Tensor:
-        residuals = self._columns - self._codewords[self.words]
-        return torch.stack([(residuals * each[self.words]).sum(1) for each in directions])
-
-    def as_map(self, values: torch.Tensor) -> torch.Tensor:
-        maps = values.new_zeros(len(values), self._size[0] * self._size[1])
-        maps[:, self._points] = values  # no pixel is chosen twice
-        return maps.view(len(values), *self._size)
 
 
 def _normalised(

@@ -406,8 +406,7 @@ def tap_names(name: str) -> list[str]:
     ----------
     name : str
         A registered backbone, or "timm/" and the name of a network of timm. Taps of the latter are
-        its blocks, BLOCK.unit (channels divided by their length) and, in transformers, BLOCK.value
-        and BLOCK.value.unit (values of the attention) and BLOCK.class (the class token).
+        its blocks and, in transformers, BLOCK.class (the class token).
 
     Examples
     --------

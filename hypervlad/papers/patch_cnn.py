@@ -179,7 +179,6 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
         y: Sequence[Any],
         *,
         groups: ArrayLike | None = None,
-        validation: tuple[Sequence[Any], Sequence[Any]] | None = None,
     ) -> PatchCNNClassifier:
         """Train the network on labelled patches.
 
@@ -192,8 +191,6 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
         groups : array-like of shape (n,), optional
             Image or sample of each patch, its own by default. A fifth of the patches, in whole
             groups, is held out to decide when to stop.
-        validation : (patches, labels), optional
-            Patches that decide instead; not together with ``groups``.
 
         Returns
         -------
@@ -207,11 +204,6 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
             A patch that cannot be read or has another size; named.
         """
         self.check_parameters()
-        if validation is not None and groups is not None:
-            raise ValueError(
-                "groups decide which patches are held out, but with validation= none are: give "
-                "only one of the two"
-            )
         X = check_image_list(X)
         labels = checked_labels(y, len(X))
         classes = _two_classes(labels)
@@ -224,27 +216,12 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
         device = check_device(self.device)
         n_channels, patch = pixels.shape[1:3]
 
-        def samples(
-            pixels: FloatArray, labels: NDArray[Any], rows: NDArray[np.intp] | None = None
-        ) -> Samples:
-            rows = np.arange(len(labels)) if rows is None else rows
+        def samples(rows: NDArray[np.intp]) -> Samples:
             targets = (labels[rows] == classes[1]).astype(np.float32)
             return Samples(pixels, rows, targets, device, evaluation_batch(patch))
 
-        if validation is None:
-            joined = joined_groups(check_groups(groups, len(labels))[by_digest], digests[by_digest])
-            rows, held = hold_out(
-                labels[by_digest], joined, seed, "give validation=(patches, labels)"
-            )
-            training = samples(pixels, labels, by_digest[rows])
-            held_out = samples(pixels, labels, by_digest[held])
-        else:
-            images = check_image_list(validation[0])
-            others = checked_labels(validation[1], len(images))
-            _check_known(others, classes)
-            training = samples(pixels, labels, by_digest)
-            read = _read_patches(images, options, patch, n_channels)
-            held_out = samples(read, others)
+        joined = joined_groups(check_groups(groups, len(labels))[by_digest], digests[by_digest])
+        rows, held_out = hold_out(labels[by_digest], joined, seed, "leave out groups")
         with seeded_torch(init_seed, device):
             network = build_patch_network(n_channels, patch).to(device)
             trainer = Trainer(
@@ -255,7 +232,9 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
                 Schedule(self.learning_rate, self.batch_size, self.max_epochs, self.patience),
                 seed,
             )
-            curves = trainer.fit(training, held_out, verbose=self.verbose)
+            curves = trainer.fit(
+                samples(by_digest[rows]), samples(by_digest[held_out]), verbose=self.verbose
+            )
         # All at the end: a fit that fails leaves the model unchanged.
         self.classes_, self.curves_ = classes, curves
         self.n_channels_, self.patch_ = n_channels, patch
@@ -389,15 +368,6 @@ def _two_classes(labels: NDArray[Any]) -> NDArray[Any]:
             f"{classes.tolist()[:5]}; expected two, such as 'anomalous' and 'normal'"
         )
     return classes
-
-
-def _check_known(labels: NDArray[Any], classes: NDArray[Any]) -> None:
-    check_classification_targets(labels)
-    unknown = sorted(set(labels.tolist()) - set(classes.tolist()))
-    if unknown:
-        raise ValueError(
-            f"the validation labels {unknown} are not among the training labels, {classes.tolist()}"
-        )
 
 
 def _defective_class(classes: NDArray[Any]) -> int:

@@ -20,7 +20,6 @@ from hypervlad.common.base import Estimator
 from hypervlad.common.limits import MAX_KERAS_BYTES
 from hypervlad.common.wording import name_some
 from hypervlad.features.encoder import HypercolumnVLAD
-from hypervlad.features.network import tap_names
 from hypervlad.features.patches import ANOMALOUS, NORMAL
 from hypervlad.features.weights import WeightsNotFoundError
 from hypervlad.images.microscopy import import_extra
@@ -28,10 +27,9 @@ from hypervlad.papers.patch_cnn import PatchCNNClassifier, build_patch_network
 from hypervlad.papers.training import Curves
 from hypervlad.papers.transfer import TransferClassifier
 
-__all__ = ["anyloc", "carrillo2020", "luo2021", "modarres2017"]
+__all__ = ["carrillo2020", "luo2021", "modarres2017"]
 
 _VGG16_TAPS = ("features.3", "features.8", "features.15", "features.22", "features.29")
-_FACETS = ("token", "value")
 
 Model = TypeVar("Model", bound=Estimator)
 
@@ -193,69 +191,6 @@ def modarres2017(
     ('inception_v3', 'features')
     """
     return _with(TransferClassifier(backbone, mode=mode), parameters)
-
-
-def anyloc(
-    backbone: str = "timm/vit_small_patch14_dinov2.lvd142m",
-    *,
-    facet: Literal["token", "value"] = "token",
-    **parameters: Any,
-) -> MicrographClassifier:
-    """Return a classifier with the encoding of AnyLoc (Keetha et al. 2023), unfitted.
-
-    VLAD of the tokens of a transformer's block at three quarters of its depth, each divided by its
-    length [1]_.
-
-    Parameters
-    ----------
-    backbone : str, default="timm/vit_small_patch14_dinov2.lvd142m"
-        A transformer of timm (``pip install "hypervlad[timm]"``).
-    facet : {"token", "value"}, default="token"
-        The output of the block, or the values of its attention, with which AnyLoc was best.
-    **parameters
-        As in :func:`luo2021`; by default, there are 32 codewords, and images have 224 pixels.
-
-    Returns
-    -------
-    MicrographClassifier
-
-    Raises
-    ------
-    ValueError
-        If ``facet`` is unknown, or ``backbone`` has no blocks of tokens.
-
-    Notes
-    -----
-    AnyLoc retrieves places, without a classifier, and its K-means compares by cosine instead of
-    Euclidean distance.
-
-    References
-    ----------
-    .. [1] N. Keetha, A. Mishra, J. Karhade, K. M. Jatavallabhula, S. Scherer, M. Krishna and S.
-       Garg, "AnyLoc: towards universal visual place recognition", IEEE Robotics and Automation
-       Letters 9, 1286, 2024 (arXiv 2308.00688).
-
-    Examples
-    --------
-    >>> from hypervlad.papers.presets import anyloc
-    >>> anyloc("timm/test_vit", weights="random", facet="value").encoder.taps
-    ('blocks.4.value.unit',)
-    """
-    if facet not in _FACETS:
-        raise ValueError(f"facet must be one of {', '.join(map(repr, _FACETS))}: {facet!r}")
-    suffix = ".value.unit" if facet == "value" else ".unit"
-    names = tap_names(backbone)
-    blocks = [name for name in names if f"{name}.unit" in names and not name.endswith(".value")]
-    if not blocks:
-        raise ValueError(f"{backbone!r} has no blocks of tokens; choose a transformer of timm")
-    encoder = HypercolumnVLAD(
-        backbone,
-        taps=(f"{blocks[3 * len(blocks) // 4]}{suffix}",),
-        image_size=224,
-        n_codewords=32,
-        sampling="anyloc",
-    )
-    return _with(MicrographClassifier(encoder), parameters)
 
 
 # --- published weights of `carrillo2020`, in HDF5 files of Keras 1 --------------------------------

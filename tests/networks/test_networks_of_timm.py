@@ -21,7 +21,6 @@ from support.networks import (
     timms_own,
     torchvisions_own,
 )
-from support.oracle import vector_of
 
 import hypervlad
 from hypervlad import (
@@ -34,7 +33,6 @@ from hypervlad import (
 )
 from hypervlad.features import WeightsNotFoundError, find_weights, get_backbone
 from hypervlad.models import TransferClassifier
-from hypervlad.models.presets import anyloc
 from hypervlad.results import model_facts
 
 # Each large network takes seconds. What does not depend on the network's kind is tested on one.
@@ -74,42 +72,16 @@ def test_vectors_are_those_of_timms_maps(name):
     check_network(images, f"timm/{name}", n_codewords=16)
 
 
-def facet_maps(vit):
-    """Return what reads units, values of attention, and class tokens of the transformer."""
-
-    def read(batch, taps):
-        found = []
-        for tap in taps:
-            block, *facets = tap.removeprefix("blocks.").split(".")
-            seen = []
-            attention = vit.blocks[int(block)].attn
-            handle = attention.register_forward_hook(lambda _m, x, _y, to=seen: to.append(x[0]))
-            with torch.no_grad():
-                ((layer, prefix),) = vit.forward_intermediates(
-                    batch, indices=[int(block)], intermediates_only=True, return_prefix_tokens=True
-                )
-                values = attention.qkv(seen[0])[:, vit.num_prefix_tokens :, -layer.shape[1] :]
-            handle.remove()
-            own = layer[0].permute(1, 2, 0).double().numpy()
-            if "value" in facets:
-                own = values[0].double().numpy().reshape(own.shape)
-            if "class" in facets:
-                own = prefix[0, 0].double().numpy()[None, None]
-            if "unit" in facets:
-                own = own / np.linalg.norm(own, axis=2, keepdims=True)
-            found.append(own)
-        return found
-
-    return read
-
-
 @pytest.mark.parametrize("codebooks", [["joint"], ["joint", "per_layer"]])
 def test_class_tokens_are_pooled_and_have_no_codewords(codebooks, vit, encoder, images, tmp_path):
     encoder.set_params(blocks=[*codebooks, "pooled"]).fit(images[:6])
     assert encoder.taps_ == (*get_backbone("timm/test_vit").taps, "blocks.5.class")
     batch = [encoder.preprocessing_.prepare(image, (64, 64))[None] for image in images[:6]]
-    (tokens,) = zip(*(facet_maps(vit)(each, ["blocks.5.class"]) for each in batch), strict=True)
-    tokens = np.concatenate([each.reshape(1, -1) for each in tokens])
+    with torch.no_grad():
+        ((_, prefix),) = vit.forward_intermediates(
+            torch.cat(batch), indices=[5], intermediates_only=True, return_prefix_tokens=True
+        )
+    tokens = prefix[:, 0].double().numpy()
     vectors = encoder.transform(images[:6])
     expected = (tokens - tokens.mean(0)) / tokens.std(0) / np.sqrt(5 * 64)
     np.testing.assert_allclose(vectors[:, -64:], expected, atol=1e-4)
@@ -122,23 +94,6 @@ def test_class_tokens_are_pooled_and_have_no_codewords(codebooks, vit, encoder, 
     encoder.save(tmp_path / "e.hvlad", include_backbone=True)
     loaded = hypervlad.load(tmp_path / "e.hvlad")
     np.testing.assert_array_equal(loaded.transform(images[:6]), vectors)
-
-
-@pytest.mark.parametrize("facet", ["token", "value"])
-def test_anyloc_is_vlad_of_unit_tokens(facet, vit, vit_weights, images):
-    model = anyloc("timm/test_vit", facet=facet, weights=vit_weights, random_state=0)
-    encoder = model.encoder.set_params(n_codewords=4, image_size=160, random_state=0)
-    vectors = encoder.fit(images[:12]).transform(images[:1])
-    assert encoder.taps_ == ("blocks.4.unit" if facet == "token" else "blocks.4.value.unit",)
-    expected = vector_of(encoder, images[0], facet_maps(vit))
-    np.testing.assert_allclose(vectors[0], expected, atol=2e-4)
-
-
-def test_anyloc_needs_a_transformer():
-    with pytest.raises(ValueError):
-        anyloc("resnet18")
-    with pytest.raises(ValueError):
-        anyloc("timm/test_vit", facet="key")  # type: ignore[arg-type]
 
 
 def test_one_state_dict_gives_the_vectors_of_torchvision(tmp_path, images):

@@ -85,8 +85,7 @@ def prepared(encoder, image):
     return encoder.preprocessing_.prepare(pixels, size)[None]
 
 
-def vector_of(encoder, image, maps, points=slice(None)):
-    """Return an image's vector; ``points`` are the flat positions that count, by default all."""
+def vector_of(encoder, image, maps):
     upright = prepared(encoder, image)
     copies, averages = [], []
     for turn in range(encoder.turns):
@@ -94,7 +93,7 @@ def vector_of(encoder, image, maps, points=slice(None)):
         batch = torch.rot90(batch, turn % 4, (2, 3)).contiguous()
         given = encoder.codeword_maps(image) if turn == 0 else None
         raw = maps(batch, encoder.taps_)
-        copies.append(_sums_of(encoder, raw, (batch.shape[2], batch.shape[3]), points, given))
+        copies.append(_sums_of(encoder, raw, (batch.shape[2], batch.shape[3]), given))
         averages.append(_averages(encoder, raw))
     parts = [
         normalised([np.sum(book, axis=0) for book in zip(*kind, strict=True)])
@@ -106,7 +105,7 @@ def vector_of(encoder, image, maps, points=slice(None)):
     return np.concatenate(parts)
 
 
-def _sums_of(encoder, raw, image_size, points, given):
+def _sums_of(encoder, raw, image_size, given):
     """Return the residual sums of the joint codebook, and of those of the layers."""
     book = encoder.codebook_
     layers = [
@@ -131,8 +130,8 @@ def _sums_of(encoder, raw, image_size, points, given):
             columns = np.concatenate([enlarged(layer, grid) for layer in part], axis=2)
             nearest = None
             if given is not None and not is_own and given.shape[1:] == grid:
-                nearest = given[number].ravel()[points]
-            columns = columns.reshape(-1, columns.shape[2])[points]
+                nearest = given[number].ravel()
+            columns = columns.reshape(-1, columns.shape[2])
             sums.append(residual_sums(columns, words.astype(np.float64), nearest))
         found.append(sums)
     return found

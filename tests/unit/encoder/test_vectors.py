@@ -109,21 +109,14 @@ def test_every_grid_and_codebook_is_the_sum_over_explicit_hypercolumns(
     assert len(found) == sum(encoder.feature_blocks.values())
 
 
-def test_a_number_of_pixels_is_a_random_sample_of_each_image(
-    tiny_encoder, tiny_module, tiny_weights, images
-):
-    encoder = tiny_encoder.set_params(grid=40, weights=tiny_weights).fit(images[:6])
-    samples = []
-    for image in images[:2]:
-        evidence = encoder.explain_vector(image, np.ones((encoder.n_features_out_, 1)))
-        points = np.flatnonzero(evidence.blocks["joint"])
-        assert len(points) == 40
-        expected = vector_of(encoder, image, maps_of(tiny_module), points)
-        np.testing.assert_allclose(encoder.transform([image])[0], expected, atol=1e-4)
-        samples.append(set(points))
-    assert samples[0] != samples[1]
-    # About as many in the upper half as in the lower.
-    assert 10 < sum(point < 128 for point in samples[0]) < 30
+def test_a_number_of_pixels_is_a_random_sample_of_each_image(tiny_encoder, images):
+    whole, few, many = (
+        clone(tiny_encoder).set_params(grid=grid).fit(images[:6]).transform(images[:4])
+        for grid in ("image", 20, 200)
+    )
+    away = [np.linalg.norm(found - whole, axis=1) for found in (few, many)]
+    assert (away[0] > away[1]).all()
+    assert (away[1] > 0).all()
 
 
 class Pooled(torch.nn.Module):
@@ -236,7 +229,7 @@ def test_four_turns_are_invariant_to_rotation_and_eight_to_mirroring(turns, shap
 # --- explanations, and numbers that are not finite ------------------------------------------------
 
 
-@pytest.mark.parametrize(("grid", "turns"), [("finest", 1), ("image", 8), (40, 2)])
+@pytest.mark.parametrize(("grid", "turns"), [("finest", 1), ("image", 8)])
 def test_evidence_adds_up_to_the_vector_times_the_weights(grid, turns, tiny_encoder, images):
     tiny_encoder.set_params(grid=grid, turns=turns, blocks=(*BOTH, "pooled")).fit(images[:6])
     vector = tiny_encoder.transform(images[:1])[0]
