@@ -51,11 +51,16 @@ class Detection(StoredPart):
     n_fields: Annotated[int, Value(int)]
 
     @classmethod
-    def of(cls, fields: Iterable[tuple[ArrayLike, ArrayLike, float]], unit: str) -> Detection:
-        """Compare fields: label images of true and found particles, and the unit per pixel."""
+    def of(
+        cls, fields: Iterable[tuple[ArrayLike, ArrayLike, float]], unit: str, min_area: int = 1
+    ) -> Detection:
+        """Compare fields: label images of true and found particles, and the unit per pixel.
+
+        True ones of less than `min_area` pixels, often strays of drawing, are none.
+        """
         pairs, n_fields = [np.zeros((0, 3))], 0
         for true, found, size in fields:
-            own = _diameters(np.asarray(true), np.asarray(found)) * size
+            own = _diameters(np.asarray(true), np.asarray(found), min_area) * size
             pairs.append(np.column_stack([np.full(len(own), float(n_fields)), own]))
             n_fields += 1
         return cls(np.concatenate(pairs), unit, n_fields)
@@ -123,8 +128,11 @@ class Detection(StoredPart):
         return float(np.interp(0.5, found[k - 1 : k + 1], diameter[k - 1 : k + 1]))
 
 
-def _diameters(true: NDArray[np.integer], found: NDArray[np.integer]) -> NDArray[np.float64]:
+def _diameters(
+    true: NDArray[np.integer], found: NDArray[np.integer], min_area: int
+) -> NDArray[np.float64]:
     """Return the diameters (n, 2) of matched particles, and of those without a match beside 0."""
+    true = true * (np.bincount(true.ravel().astype(np.int64)) >= min_area)[true]
     areas = [np.bincount(each.ravel().astype(np.int64)).astype(float) for each in (true, found)]
     matched, _ = matched_labels(true, found)
     rows = [np.column_stack([own[matched[:, k]] for k, own in enumerate(areas)])]

@@ -197,7 +197,7 @@ class FoundFolder:
             if (found := self.outline_files.as_found(name, field.shape)) is not None:
                 own = (self.outlines(name).label_image(), found.label_image())
                 pairs.append((*own, field.pixel_size or 1.0))
-        here = Detection.of(pairs, unit)
+        here = Detection.of(pairs, unit, self.run["finder"].get("min_area", 1))
         if known is None or (pairs and known.unit != unit):
             return here if pairs else None
         return known.joined(here) if pairs else known

@@ -548,7 +548,7 @@ class _HeldOut:
         for found in labels:
             tallies.append(OutlineTally(min_area=self.min_area))
             tallies[-1].add(true, found)
-            pairs.append(Detection.of([(true, found, self.size)], self.unit))
+            pairs.append(Detection.of([(true, found, self.size)], self.unit, self.min_area))
         self._tallies.append(tallies)
         self._pairs.append(pairs)
 
