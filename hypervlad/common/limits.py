@@ -102,8 +102,6 @@ MAX_TREE_NODES = 2**22
 MAX_TREE_MARGIN = 1e30
 #: Threads of xgboost: it takes any number, and starts as many.
 MAX_THREADS = 1024
-#: Bytes of a Keras file of Carrillo's network: weights and the optimiser's state have 0.5 MB.
-MAX_KERAS_BYTES = 2**21
 
 # --- the labelling page ---------------------------------------------------------------------------
 

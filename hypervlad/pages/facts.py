@@ -87,11 +87,10 @@ def page_facts(model: Any) -> dict[str, str]:
 
 def _patch_cnn_facts(model: Any) -> dict[str, str]:
     channels = "grey" if model.n_channels_ == 1 else f"{model.n_channels_} channels"
-    n_epochs = len(model.curves_)
     return {
         "patches": f"{model.patch_} x {model.patch_} pixels, {channels}",
         "network": f"{model.n_parameters_:,} parameters",
-        "trained for": counted(n_epochs, "epoch") if n_epochs else "an unknown number of epochs",
+        "trained for": counted(len(model.curves_), "epoch"),
     }
 
 

@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -25,7 +25,6 @@ from hypervlad.common.base import ArrayDict, ImageEstimator, Labels, Record, Val
 from hypervlad.common.constraints import (
     VERBOSE,
     Alternatives,
-    Boolean,
     InstanceOf,
     Integer,
     Number,
@@ -85,8 +84,6 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
     patience : int, default=50
         Epochs without a lower validation loss after which training stops. The best weights are
         kept.
-    rescale_maps : bool, default=True
-        False repeats a mistake of the report: whole images are not divided by 255.
     read_options : dict or ReadOptions, optional
         The fields of :class:`hypervlad.images.ReadOptions`. Grey values are scaled by data type, or
         by (low, high), but not by the range of each patch.
@@ -136,7 +133,6 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
         "batch_size": [Integer()],
         "max_epochs": [Integer()],
         "patience": [Integer()],
-        "rescale_maps": [Boolean()],
         "read_options": [InstanceOf((Mapping, ReadOptions), "a dict or a ReadOptions"), None],
         "device": [InstanceOf((str, torch.device), '"auto", "cpu" or "cuda"')],
         "random_state": [RandomState(), None],
@@ -156,7 +152,6 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
         batch_size: int = 1000,
         max_epochs: int = 200,
         patience: int = 50,
-        rescale_maps: bool = True,
         read_options: Mapping[str, Any] | ReadOptions | None = None,
         device: str = "auto",
         random_state: int | np.random.RandomState | None = None,
@@ -166,7 +161,6 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
         self.batch_size = batch_size
         self.max_epochs = max_epochs
         self.patience = patience
-        self.rescale_maps = rescale_maps
         self.read_options = read_options
         self.device = device
         self.random_state = random_state
@@ -269,13 +263,7 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
 
     # --- maps of whole images ------------------------------------------------------------------
 
-    def score_map(
-        self,
-        image: Any,
-        *,
-        stride: int | None = None,
-        edges: Literal["drop", "shift", "pad"] = "pad",
-    ) -> NDArray[np.float32]:
+    def score_map(self, image: Any, *, stride: int | None = None) -> NDArray[np.float32]:
         """Return the log-odds (H, W) that the patch of each pixel of an image is defective.
 
         The defective class is "anomalous", else the class that is not "normal", else 1 of 0 and 1.
@@ -285,9 +273,7 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
         image : path or array
         stride : int, optional
             Pixels from one patch to the next, by default ``patch_``. A pixel of several patches
-            gets their mean.
-        edges : {"drop", "shift", "pad"}, default="pad"
-            As in :func:`hypervlad.features.patch_positions`. Pixels that are dropped are NaN.
+            gets their mean. At the edges, the image is mirrored.
         """
         check_is_fitted(self)
         sign = 1 if _defective_class(self.classes_) else -1
@@ -295,13 +281,13 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
         ((_, micrograph),) = read_micrographs([image], options=_patch_options(self.read_options))
         pixels = _with_channels(micrograph.pixels, self.n_channels_)
         height, width = pixels.shape[:2]
-        positions = patch_positions((height, width), self.patch_, stride, edges=edges)
+        positions = patch_positions((height, width), self.patch_, stride, edges="pad")
         network = self._fitted_network()
-        factor = np.float32(1 if self.rescale_maps else 255)
         n_batch = evaluation_batch(self.patch_)
         values = [
+            # In memory as patches are that were read: the last digits depend on it.
             self._log_odds(
-                network, np.moveaxis(patches_at(pixels, some, self.patch_), -1, 1) * factor
+                network, np.moveaxis(patches_at(pixels, some, self.patch_), -1, 1).copy()
             )
             for some in np.split(positions, range(n_batch, len(positions), n_batch))
         ]
@@ -309,15 +295,9 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
         check_finite(log_odds[None], [image])
         return map_from_patches(sign * log_odds, positions, (height, width), self.patch_)
 
-    def predict_map(
-        self,
-        image: Any,
-        *,
-        stride: int | None = None,
-        edges: Literal["drop", "shift", "pad"] = "pad",
-    ) -> NDArray[np.bool_]:
+    def predict_map(self, image: Any, *, stride: int | None = None) -> NDArray[np.bool_]:
         """Return for each pixel (H, W) whether :meth:`score_map` is at least 0."""
-        return np.asarray(self.score_map(image, stride=stride, edges=edges) >= 0)
+        return np.asarray(self.score_map(image, stride=stride) >= 0)
 
     # --- internal ------------------------------------------------------------------------------
 

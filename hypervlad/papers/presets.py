@@ -6,25 +6,13 @@ Each takes any parameter of the model that it returns, and those of its parts by
 
 from __future__ import annotations
 
-import io
-import os
 from typing import Any, Literal, TypeVar
-
-import numpy as np
-import torch
-from numpy.typing import NDArray
 
 from hypervlad.classify.boosting.classifier import BoostedSoftmaxClassifier
 from hypervlad.classify.estimator import MicrographClassifier
 from hypervlad.common.base import Estimator
-from hypervlad.common.limits import MAX_KERAS_BYTES
-from hypervlad.common.wording import name_some
 from hypervlad.features.encoder import HypercolumnVLAD
-from hypervlad.features.patches import ANOMALOUS, NORMAL
-from hypervlad.features.weights import WeightsNotFoundError
-from hypervlad.images.microscopy import import_extra
-from hypervlad.papers.patch_cnn import PatchCNNClassifier, build_patch_network
-from hypervlad.papers.training import Curves
+from hypervlad.papers.patch_cnn import PatchCNNClassifier
 from hypervlad.papers.transfer import TransferClassifier
 
 __all__ = ["carrillo2020", "luo2021", "modarres2017"]
@@ -104,40 +92,20 @@ def luo2021(
     return _with(model, parameters)
 
 
-def carrillo2020(
-    *, weights: str | os.PathLike[str] | None = None, **parameters: Any
-) -> PatchCNNClassifier:
-    """Return the patch classifier of Carrillo Pérez 2020, unfitted or with its published weights.
+def carrillo2020(**parameters: Any) -> PatchCNNClassifier:
+    """Return the patch classifier of Carrillo Pérez 2020, unfitted.
 
     A network of three convolutions for patches of 29 x 29 pixels [1]_: see
     :class:`PatchCNNClassifier`.
 
     Parameters
     ----------
-    weights : path, optional
-        A file of the author's trained weights (HDF5 of Keras 1, not part of hypervlad), with which
-        the model is fitted: "anomalous" and "normal" patches of 29 x 29 pixels and three channels.
-        Needs h5py (``pip install "hypervlad[formats]"``).
     **parameters
         Of :class:`PatchCNNClassifier`.
 
     Returns
     -------
     PatchCNNClassifier
-
-    Raises
-    ------
-    WeightsNotFoundError
-        If the file is not there, is damaged, or contains the weights of another network.
-    ImageReadError
-        If h5py is not installed.
-
-    Notes
-    -----
-    The author's script maps an image without dividing it by 255, from patches 10 pixels apart:
-    ``set_params(rescale_maps=False)`` and ``predict_map(image, stride=10, edges="drop")``. In the
-    script, the last patch of a pixel decides, and calls it defective if the probability of "normal"
-    is 0 in single precision; here, the mean log-odds of its patches decide.
 
     References
     ----------
@@ -150,8 +118,7 @@ def carrillo2020(
     >>> carrillo2020(random_state=0).batch_size
     1000
     """
-    model = _with(PatchCNNClassifier(batch_size=1000, max_epochs=200, patience=50), parameters)
-    return model if weights is None else _with_published_weights(model, weights)
+    return _with(PatchCNNClassifier(batch_size=1000, max_epochs=200, patience=50), parameters)
 
 
 def modarres2017(
@@ -191,92 +158,3 @@ def modarres2017(
     ('inception_v3', 'features')
     """
     return _with(TransferClassifier(backbone, mode=mode), parameters)
-
-
-# --- published weights of `carrillo2020`, in HDF5 files of Keras 1 --------------------------------
-
-_PATCH, _N_CHANNELS = 29, 3
-_LAYERS = ("convolution2d_1", "convolution2d_2", "convolution2d_3", "dense_1", "dense_2")
-_TORCH_AXES = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}  # of kernels, matrices and biases of Keras
-
-
-def _with_published_weights(
-    model: PatchCNNClassifier, path: str | os.PathLike[str]
-) -> PatchCNNClassifier:
-    """Fit a model with the weights of a file, a WeightsNotFoundError if they are not its network's.
-
-    Class 0 of Keras is the first folder by name, "anomalous".
-    """
-    with torch.device("meta"):
-        network = build_patch_network(_N_CHANNELS, _PATCH)
-    shapes = {name: tuple(each.shape) for name, each in network.state_dict().items()}
-    model.weights_ = _read_weights(path, shapes)
-    model.classes_, model.curves_ = np.array([ANOMALOUS, NORMAL]), Curves()
-    model.patch_, model.n_channels_ = _PATCH, _N_CHANNELS
-    return model
-
-
-def _read_weights(
-    path: str | os.PathLike[str], shapes: dict[str, tuple[int, ...]]
-) -> dict[str, NDArray[np.float32]]:
-    """Read arrays in torch's order of axes, under the names and in the order of their shapes.
-
-    `Flatten` of Keras puts channels last, and that of torch first. Here both are the same, because
-    one pixel is left.
-    """
-    if not os.path.isfile(path):  # a pipe would wait
-        raise WeightsNotFoundError(f"{path}: no such file of weights")
-    h5py = import_extra("h5py", "HDF5", str(path))
-    names = [(layer, f"{layer}_{part}") for layer in _LAYERS for part in "Wb"]
-    try:
-        with open(path, "rb") as file:
-            content = file.read(MAX_KERAS_BYTES + 1)
-        if len(content) > MAX_KERAS_BYTES:
-            raise ValueError(f"more than {MAX_KERAS_BYTES:,} bytes")
-        with h5py.File(io.BytesIO(content), "r") as root:
-            of_model = _member(h5py, root, "model_weights")  # if written by save
-            weights = of_model if isinstance(of_model, h5py.Group) else root
-            return {
-                key: _values(h5py, weights, layer, name, shape)
-                for (layer, name), (key, shape) in zip(names, shapes.items(), strict=True)
-            }
-    except Exception as error:  # h5py raises anything for damaged files
-        raise WeightsNotFoundError(
-            f"{path}: not the network's weights: {error}. Expected what save_weights of Keras 1 "
-            "writes for the network of the 2020 report, channels last"
-        ) from error
-
-
-def _values(
-    h5py: Any, weights: Any, layer: str, name: str, shape: tuple[int, ...]
-) -> NDArray[np.float32]:
-    of_tensorflow = _member(h5py, weights, layer, f"{name}:0")
-    data = _member(h5py, weights, layer, name) if of_tensorflow is None else of_tensorflow
-    if not isinstance(data, h5py.Dataset):
-        raise ValueError(
-            f"no array '{layer}/{name}' beside {name_some(list(weights)) or 'nothing'}"
-        )
-    expected = shape[2:] + shape[1::-1]
-    if data.shape != expected or data.dtype != np.float32:
-        raise ValueError(f"{name!r} is {data.dtype} {data.shape}, not float32 {expected}")
-    if data.chunks or data.external or data.is_virtual:
-        raise ValueError(
-            f"{name!r} is compressed or in another file ('h5repack -f NONE -l CONTI' writes a copy "
-            "that is read)"
-        )
-    values: NDArray[np.float32] = data[()]
-    if not np.isfinite(values).all():
-        raise ValueError(f"{name!r} has values that are not finite")
-    if values.ndim == 4 and of_tensorflow is None:  # Theano convolves, TensorFlow correlates
-        values = values[::-1, ::-1]
-    return np.ascontiguousarray(values.transpose(_TORCH_AXES[values.ndim]))
-
-
-def _member(h5py: Any, group: Any, *names: str) -> Any:
-    """Return a group or a dataset, through hard links only; None if there is none."""
-    for name in names:
-        link = group.get(name, getlink=True) if isinstance(group, h5py.Group) else None
-        if not isinstance(link, h5py.HardLink):
-            return None
-        group = group[name]
-    return group

@@ -466,7 +466,6 @@ VALUES = {
     "prior": (["training", "sqrt", "uniform", {"a": 1}], ["equal", None, 3, {0: 1, 1: -1}]),
     "random_state": SEED,
     "read_options": ([None, {"banner": "remove"}, hypervlad.images.ReadOptions()], [5, "minmax"]),
-    "rescale_maps": ([True, np.bool_(False)], [0, "True", None]),
     "runtime": (["auto", "torch"], ["onnx", None, True]),
     "sampling": (["anyloc", 5000], ["paper", 0, 2.5, True, None]),
     "threshold": (["fpr", "f1"], ["f2", 0.5, None]),

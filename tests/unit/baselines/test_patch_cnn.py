@@ -4,6 +4,7 @@ import copy
 
 import numpy as np
 import pytest
+from numpy.lib.stride_tricks import sliding_window_view
 from support.damage import damaged
 
 from hypervlad import ModelFileError
@@ -46,6 +47,22 @@ def test_it_learns(fitted):
     np.testing.assert_allclose(np.log(proba[:, 1] / proba[:, 0]), margins, atol=1e-6)
     assert fitted.classes_.tolist() == ["anomalous", "normal"]
     assert (fitted.patch_, fitted.n_channels_) == (SIDE, 1)
+
+
+def test_scores_are_those_of_the_network_of_the_report(fitted):
+    weights = list(fitted.weights_.values())
+    patches = make_patches(4, seed=2)[0]
+    for signal, found in zip(
+        patches[:, None].astype(float), fitted.decision_function(patches), strict=True
+    ):
+        for kernel, bias in zip(weights[:6:2], weights[1:6:2], strict=True):
+            windows = sliding_window_view(signal, kernel.shape[2:], axis=(1, 2))
+            signal = np.einsum("chwij,ocij->ohw", windows, kernel) + bias[:, None, None]
+            n_filters, side = len(signal), signal.shape[1] // 2
+            cells = signal[:, : 2 * side, : 2 * side].reshape(n_filters, side, 2, side, 2)
+            signal = np.maximum(cells.max(axis=(2, 4)), 0)
+        hidden = np.maximum(weights[6] @ signal.ravel() + weights[7], 0)
+        np.testing.assert_allclose(found, weights[8] @ hidden + weights[9], rtol=1e-4, atol=1e-5)
 
 
 def test_the_best_weights_are_kept_and_patience_ends_it():
