@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from hypervlad.common.constraints import InstanceOf, check_points, check_value
 from hypervlad.common.files import exclusive_lock, parse_json
 from hypervlad.common.progress import ProgressBar, announced
-from hypervlad.common.tables import MODEL_SOURCE, PERSON_SOURCE, write_table
+from hypervlad.common.tables import write_table
 from hypervlad.common.wording import counted, name_some, verb, warn_user
 from hypervlad.images import ImageReadError
 from hypervlad.images.files import find_as_named
@@ -28,7 +28,6 @@ from hypervlad.objects.fields import Edges, Field
 from hypervlad.objects.found_counts import FoundCounts, count_found
 from hypervlad.objects.found_outlines import CORRECTIONS, OutlineFiles
 from hypervlad.objects.found_tables import (
-    FILE_SOURCE,
     FieldTable,
     as_cells,
     check_replaceable,
@@ -36,13 +35,13 @@ from hypervlad.objects.found_tables import (
     fields_of,
     in_order,
     is_by_model,
-    is_of_file,
-    is_reviewed,
     read_confusion,
     read_detection,
     read_table,
+    with_answers,
     with_classes,
     with_marks,
+    with_review,
     write_confusion,
 )
 from hypervlad.objects.measures import measure as measure_particles
@@ -189,18 +188,15 @@ class FoundFolder:
         From ``detection.csv``, of the model's training, and fields here whose outlines a person has
         corrected, if those that were found are still in ``replaced``.
         """
-        known, pairs = read_detection(self.path / DETECTION), list[Any]()
         unit = "nm" if all(field.pixel_size for field in self.fields) else "px"
-        for field in self.fields:
-            if not field.by_person or (name := field.micrograph) in self.unreadable:
-                continue
-            if (found := self.outline_files.as_found(name, field.shape)) is not None:
-                own = (self.outlines(name).label_image(), found.label_image())
-                pairs.append((*own, field.pixel_size or 1.0))
-        here = Detection.of(pairs, unit, self.run["finder"].get("min_area", 1))
-        if known is None or (pairs and known.unit != unit):
-            return here if pairs else None
-        return known.joined(here) if pairs else known
+        corrected = (each for each in self.fields if each.by_person)
+        readable = [each for each in corrected if each.micrograph not in self.unreadable]
+        known = read_detection(self.path / DETECTION)
+        smallest = self.run["finder"].get("min_area", 1)
+        here = self.outline_files.detection(readable, unit, smallest)
+        if here is None:
+            return known
+        return known.joined(here) if known is not None and known.unit == unit else here
 
     def corrected_outlines(self) -> dict[str, Outlines]:
         """Return the outlines that were changed after they were found, by absolute image paths.
@@ -316,10 +312,19 @@ class FoundFolder:
         import pandas as pd
 
         self._forget()
-        fields, self.unreadable = self.field_table, {}
+        fields = self.field_table
         begin = begin and not (self.path / PARTICLES).exists()
         before = measure_particles([]) if begin else self.table
-        corrected = self._take_corrections(fields, before, on_error)
+        measured = dict(zip(fields["micrograph"], fields["outlines_digest"], strict=True))
+        corrected, failed = self.outline_files.take_corrected(
+            self.images, self._by_name, measured, before
+        )
+        if failed and on_error == "raise":
+            raise next(iter(failed.values()))
+        self.unreadable = {name: str(error) for name, error in failed.items()}
+        files = fields["micrograph"].map({name: file.name for name, file in corrected.items()})
+        known = np.where(files.notna(), files, fields["corrected_in"])
+        fields["corrected_in"] = known.astype(object)
         digests = fields["micrograph"].map(self.outline_files.digest)
         # All, if a person has deleted the table of particles.
         is_new = digests.notna() & (begin | (digests != fields["outlines_digest"]))
@@ -398,9 +403,7 @@ class FoundFolder:
             for field in self.fields:
                 self.image(field.micrograph)  # raises before hours of work
             self._update()
-            table = self.table.drop(columns=[f"p_{name}" for name in self.classes])
-            by_file = table["class"].where(is_of_file(table)) if "class" in table else None
-            table = table.drop(columns=["class", "confidence", "source"], errors="ignore")
+            table = self.table
             proba = np.full((len(table), len(classes)), np.nan)
             with announced(len(table)):
                 rows_of = table.groupby("micrograph").indices
@@ -416,19 +419,9 @@ class FoundFolder:
                         )
                     if numbers:
                         proba[rows] = classifier.predict_proba([cut[each] for each in numbers])
-            table["class"] = [classes[code] for code in proba.argmax(axis=1)]
-            table["confidence"] = proba.max(axis=1, initial=0)
-            for name, column in zip(classes, proba.T, strict=True):
-                table[f"p_{name}"] = column
-            if by_file is not None and (is_named := by_file.notna()).any():
-                table["source"] = pd.Series(None, table.index, dtype=object).mask(
-                    is_named, FILE_SOURCE
-                )
-                table["class"] = by_file.fillna(table["class"])
-                table.loc[is_named, "confidence"] = None
             # Never the matrix of another classifier beside these classes.
             (self.path / CONFUSION).unlink(missing_ok=True)
-            self._write(table)
+            self._write(with_answers(table, classes, proba))
             held_out = getattr(classifier, "held_out_", None)
             if held_out is not None:
                 write_confusion(self.path / CONFUSION, classes, held_out)
@@ -456,7 +449,7 @@ class FoundFolder:
         """
         with exclusive_lock(self.path / LOCK, self.path):
             self._update()
-            table = self.table.copy()
+            table = self.table
             keys = list(zip(table["micrograph"], table["particle"], strict=True))
             wrong = {key for key, own in classes.items() if own == NOT_A_PARTICLE}
             has_classes = "class" in table and table["class"].notna().all()
@@ -467,16 +460,16 @@ class FoundFolder:
                 )
             given = np.array([classes.get(key, "") for key in keys], object)
             is_given, is_wrong = given != "", given == NOT_A_PARTICLE
-            sources = {PERSON_SOURCE: is_given | is_reviewed(table), MODEL_SOURCE: self.is_by_model}
-            table["source"] = np.select([*sources.values()], [*sources], "")
-            table.loc[is_given, "class"] = given[is_given]
-            table.loc[is_given, "confidence"] = None
             labels = defaultdict[str, list[int]](list)
             for name, number in wrong:
                 labels[name].append(number)
-            names = [name for name in self.field_table["micrograph"] if name in labels]
-            n_removed = sum(self._remove(name, labels[name]) for name in names)
-            self._write(table[~is_wrong])
+            n_removed, fields = 0, self.field_table
+            for row, name in fields["micrograph"].items():
+                files, own = self.outline_files, labels.get(name)
+                if own and (n := files.remove(name, self.outlines(name), own)):
+                    fields.loc[row, "outlines_digest"] = files.digest(name)
+                    n_removed += n
+            self._write(with_review(table, given)[~is_wrong])
             return int((is_given & ~is_wrong).sum()), n_removed
 
     def count(
@@ -554,21 +547,6 @@ class FoundFolder:
 
     # --- internal ------------------------------------------------------------------------------
 
-    def _take_corrections(self, fields: pd.DataFrame, table: pd.DataFrame, on_error: str) -> bool:
-        """Use the outlines that people have saved in other programs; return whether there are."""
-        rows = dict(zip(fields["micrograph"], fields.index, strict=True))
-        measured = dict(zip(rows, fields["outlines_digest"], strict=True))
-        taken, failed = self.outline_files.take_corrected(
-            self.images, self._by_name, measured, table
-        )
-        if failed and on_error == "raise":
-            raise next(iter(failed.values()))
-        self.unreadable |= {name: str(error) for name, error in failed.items()}
-        fields["corrected_in"] = fields["corrected_in"].astype(object)
-        for name, file in taken.items():
-            fields.loc[rows[name], "corrected_in"] = file.name
-        return bool(taken)
-
     def _pixel_size_of(self, name: str, outlines: Outlines) -> float | None:
         """Return the pixel size of an image; that of its outlines counts if it has none."""
         own, known = outlines.pixel_size, self._by_name[name].pixel_size
@@ -591,14 +569,6 @@ class FoundFolder:
                 is_it = (table["micrograph"] == name) & table["particle"].isin(chosen)
                 table.loc[is_it, "left_out"] = 1
             self._write(table, changed=())
-
-    def _remove(self, name: str, labels: Sequence[int]) -> int:
-        n_removed = self.outline_files.remove(name, self.outlines(name), labels)
-        fields = self.field_table
-        if n_removed:
-            own, digests = fields["micrograph"] == name, fields["outlines_digest"]
-            fields["outlines_digest"] = digests.mask(own, self.outline_files.digest(name))
-        return n_removed
 
     def _notes(self, changed: Sequence[str]) -> list[str]:
         notes = []

@@ -20,6 +20,7 @@ from hypervlad.common.wording import counted, name_some, warn_user
 from hypervlad.images.errors import ImageReadError
 from hypervlad.images.files import IMAGE_SUFFIXES, composed, list_files
 from hypervlad.images.masks import all_of_name
+from hypervlad.objects.detection import Detection
 from hypervlad.objects.fields import Field
 from hypervlad.objects.outlines import (
     images_listed,
@@ -88,39 +89,9 @@ class OutlineFiles:
         are, but are of no such format. A folder of masks counts as a file.
         """
         fields = list(names)
-        own = {self.folder / f"{name}{suffix}" for name in fields for suffix in _OWN}
-        inside = sorted(map(Path, list_files(self.folder))) if self.folder.is_dir() else []
-        strange = [file for file in inside if not is_of_outlines(file)]
-        inside = [file for file in inside if is_of_outlines(file) and file not in own]
-        by_field = outlines_of_fields(fields, inside, self.folder)
-        used = {file for files in by_field.values() for file in files}
-        # Masks of the particles of one image, unless the folder is one of images, too.
-        not_masks = {each.parent for each in used | own} | {self.folder}
-        is_image = [file.suffix.lower() in IMAGE_SUFFIXES for file in inside]
-        folders = {file.parent for file in itertools.compress(inside, is_image)} - not_masks
-        for name, found in outlines_of_fields(fields, folders, self.folder).items():
-            by_field[name] += found
-            used |= {*found}
-        self.unused = [
-            f"{file.name}{_listed(file)}" for file in inside if not used & {file, file.parent}
-        ]
-        stems = defaultdict[str, list[Path]](list)
-        for file in strange:
-            stems[composed(file.relative_to(self.folder).with_suffix("").as_posix())].append(file)
-        called = {each for name in fields for each in all_of_name(Path(os.sep, name), stems)}
-        self.not_read = [file.name for file in strange if file in called]
-        beside = list[Path]()
-        for parent in {os.path.dirname(name) for name in fields}:
-            folder = images / parent
-            files = [Path(each) for each in os.scandir(folder)] if folder.is_dir() else []
-            beside += [file for file in files if is_marked(file) and file.is_file()]
-        # Images are not outlines, whatever they are called.
-        are_images = {images / name for name in fields}
-        beside = [file for file in beside if file not in are_images]
-        for name, files in outlines_of_fields(fields, beside, images).items():
-            path = self.path(name)
-            age = path.stat().st_mtime_ns if path.exists() else 0
-            by_field[name] += [file for file in files if file.stat().st_mtime_ns > age]
+        by_field = self._inside(fields)
+        for name, files in self._beside(images, fields).items():
+            by_field[name] += files
             by_field[name] += [each for each in self._in_formats(name).values() if each.is_file()]
         digests = {file: _digest_of_all(file) for files in by_field.values() for file in files}
         self._known = {(name, file): digests for name, file, *digests in self._used.read()}
@@ -130,6 +101,47 @@ class OutlineFiles:
                 if self._digests_of(name, file)[0] != digests[file]:
                     new[name].append((file, digests[file]))
         return dict(new)
+
+    def _inside(self, fields: Sequence[str]) -> dict[str, list[Path]]:
+        """Return files in the folder of outlines, and folders of masks, and note other files."""
+        own = {self.folder / f"{name}{suffix}" for name in fields for suffix in _OWN}
+        files = sorted(map(Path, list_files(self.folder))) if self.folder.is_dir() else []
+        inside = [file for file in files if is_of_outlines(file) and file not in own]
+        found = outlines_of_fields(fields, inside, self.folder)
+        used = {file for of_field in found.values() for file in of_field}
+        # Masks of the particles of one image, unless the folder is one of images, too.
+        folders = {file.parent for file in inside if file.suffix.lower() in IMAGE_SUFFIXES}
+        folders -= {each.parent for each in used | own} | {self.folder}
+        for name, masks in outlines_of_fields(fields, folders, self.folder).items():
+            found[name] += masks
+            used |= {*masks}
+        self.unused = [
+            f"{file.name}{_listed(file)}" for file in inside if not used & {file, file.parent}
+        ]
+        stems = defaultdict[str, list[Path]](list)
+        for file in files:
+            if not is_of_outlines(file):
+                stem = file.relative_to(self.folder).with_suffix("").as_posix()
+                stems[composed(stem)].append(file)
+        called = {each for name in fields for each in all_of_name(Path(os.sep, name), stems)}
+        self.not_read = [file.name for file in files if file in called]
+        return found
+
+    def _beside(self, images: Path, fields: Sequence[str]) -> dict[str, list[Path]]:
+        """Return files beside the images that are younger than the outlines here."""
+        beside = list[Path]()
+        for folder in {images / os.path.dirname(name) for name in fields}:
+            files = [Path(each) for each in os.scandir(folder)] if folder.is_dir() else []
+            beside += [file for file in files if is_marked(file) and file.is_file()]
+        # Images are not outlines, whatever they are called.
+        are_images = {images / name for name in fields}
+        beside = [file for file in beside if file not in are_images]
+        found = outlines_of_fields(fields, beside, images)
+        for name, files in found.items():
+            path = self.path(name)
+            age = path.stat().st_mtime_ns if path.exists() else 0
+            found[name] = [file for file in files if file.stat().st_mtime_ns > age]
+        return found
 
     def _digests_of(self, name: str, file: Path) -> list[str]:
         """Return the digests of a file and of its outlines, when it was used or written."""
@@ -279,10 +291,18 @@ class OutlineFiles:
             new.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(file, new)
 
-    def as_found(self, name: str, shape: tuple[int, int]) -> Outlines | None:
-        """Return the outlines of a field that a person has replaced; None if none were kept."""
-        file = _file_of(self._replaced(name, 1))
-        return None if file is None else read_outlines(file, shape=shape)
+    def detection(self, fields: Iterable[Field], unit: str, min_area: int) -> Detection | None:
+        """Return what finding missed and invented in fields whose found outlines were replaced.
+
+        None if those that were found are kept of none.
+        """
+        pairs = list[Any]()
+        for field in fields:
+            if kept := _file_of(self._replaced(field.micrograph, 1)):
+                found = read_outlines(kept, shape=field.shape)
+                own = self.read(field.micrograph, field.shape)
+                pairs.append((own.label_image(), found.label_image(), field.pixel_size or 1.0))
+        return Detection.of(pairs, unit, min_area) if pairs else None
 
     def _replaced(self, name: str, number: int) -> Path:
         return self.folder.with_name("replaced") / f"{name}-{number}"

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypervlad.common.tables import (
+    MODEL_SOURCE,
     PERSON_SOURCE,
     TEXT_COLUMNS,
     Journal,
@@ -233,6 +234,37 @@ def with_marks(table: pd.DataFrame, before: pd.DataFrame) -> tuple[pd.DataFrame,
     added = [column for column in old if column not in table]
     found = table.merge(old[[*_SAME, *added]], on=_SAME, how="left")
     return found, int((is_given & ~is_kept.to_numpy(bool)).sum())
+
+
+def with_answers(table: pd.DataFrame, classes: Sequence[str], proba: NDArray[Any]) -> pd.DataFrame:
+    """Return a table with a classifier's answers (n, n_classes), without those of an earlier one.
+
+    A class that a file of corrected outlines has given stays, without a confidence.
+    """
+    by_file = _column(table, "class").where(is_of_file(table))
+    is_named, best = by_file.notna(), np.array(classes, object)[proba.argmax(axis=1)]
+    earlier = [*(f"p_{name}" for name in classes_of(table)), "class", "confidence", "source"]
+    table = table.drop(columns=earlier, errors="ignore")
+    table["class"] = by_file.where(is_named, best)
+    table["confidence"] = np.where(is_named, np.nan, proba.max(axis=1, initial=0))
+    for name, column in zip(classes, proba.T, strict=True):
+        table[f"p_{name}"] = column
+    if is_named.any():
+        table["source"] = np.where(is_named, FILE_SOURCE, None)
+    return table
+
+
+def with_review(table: pd.DataFrame, given: NDArray[Any]) -> pd.DataFrame:
+    """Return a table with the classes (n,) that people gave, "" where they gave none."""
+    is_given = given != ""
+    sources = {PERSON_SOURCE: is_given | is_reviewed(table), MODEL_SOURCE: is_by_model(table)}
+    return table.assign(
+        **{
+            "source": np.select([*sources.values()], [*sources], ""),
+            "class": table["class"].mask(is_given, given),
+            "confidence": _column(table, "confidence").mask(is_given),
+        }
+    )
 
 
 def with_classes(table: pd.DataFrame, given: Mapping[int, str]) -> pd.DataFrame:
