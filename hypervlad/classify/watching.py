@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import csv
-import errno
-import io
 import os
-import re
 import signal
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -28,7 +24,7 @@ from hypervlad.common.files import (
     refuse_links,
     replace_when_complete,
 )
-from hypervlad.common.tables import number_in_table, original_cell, separator, table_as_bytes
+from hypervlad.common.tables import read_separated, separator, table_as_bytes
 from hypervlad.common.wording import counted, percent, warn_user
 from hypervlad.images import ImageReadError, PixelSizes, SkippedImage, find_images
 from hypervlad.images.files import file_stamp
@@ -45,7 +41,6 @@ _MAX_RETRY = 3600.0
 _MAX_BATCH = 16  # images whose lines are written together
 _NAP = 0.1  # seconds after which a request to stop is noticed
 _IDLE = 5  # a poll of the folders may take a sixth of the time, on a slow network
-_ROUNDING = 0.51e-6  # of each probability in a table
 Stamp = tuple[int, int]  # size and time of a file
 
 
@@ -53,7 +48,7 @@ class GrowingTable:
     """A table of predictions to which lines are added, also in a later run.
 
     All lines are of the folder, model (a digest) and options that `settings_file` keeps; others are
-    a ValueError. A last row that was cut off is removed with a warning.
+    a ValueError. The table is replaced by a longer one, so that it never ends in a part of a line.
     """
 
     def __init__(
@@ -75,7 +70,7 @@ class GrowingTable:
             classes, has_sets=coverage is not None, is_judged=max_error is not None
         )
         self._header, self._separator = table_as_bytes(self._columns, []), separator()
-        kept = path.read_bytes() if path.exists() else b""
+        is_new = not (path.exists() and path.stat().st_size)
         settings = {
             "folder": ascii(absolute_name(folder)),  # a name may have a line break
             "model": model,
@@ -84,14 +79,10 @@ class GrowingTable:
             "max_error": max_error,
             "separator": self._separator,
         }
-        self._check_settings(settings, is_new=not kept)
-        rows, end = self._read_rows(kept)
-        if cut := kept[end:]:
-            os.truncate(path, end)
-            text = cut.decode("utf-8", "replace")
-            warn_user(f"{path}: the last line was incomplete and is removed: {text}")
-        self.paths = {absolute_name(folder / row[0]) for row in rows[1:] if row}
-        self._append(b"")
+        self._check_settings(settings, is_new=is_new)
+        if is_new:
+            self._append(b"")
+        self.paths = {absolute_name(folder / name) for name in self._names()}
 
     def _check_settings(self, settings: dict[str, Any], *, is_new: bool) -> None:
         file = settings_file(self.path)
@@ -112,56 +103,19 @@ class GrowingTable:
                     "give another name, or the same folder, model and options."
                 )
 
-    def _read_rows(self, table: bytes) -> tuple[list[list[str]], int]:
-        """Return the cells of complete rows, and the number of bytes that these take."""
-        lines = io.BytesIO(table).readlines()
-        texts = (
-            line.decode("utf-8" if number else "utf-8-sig", "surrogateescape")
-            for number, line in enumerate(lines)
-        )
-        reader = csv.reader(texts, delimiter=self._separator, strict=True)
+    def _names(self) -> list[str]:
+        """Return the first cells of the rows of the table, if it is as this class writes it."""
         n_columns = len(self._columns)
-        rows, n_lines, end = list[list[str]](), 0, 0
-        try:
-            for row in reader:
-                cells = [original_cell(cell) for cell in row]
-                if not (len(cells) in (0, n_columns) if rows else cells == self._columns):
-                    raise csv.Error
-                # An editor may have removed the last line break.
-                is_ended = lines[reader.line_num - 1].endswith(b"\n")
-                if not is_ended and not (rows and self._ends_row(cells)):
-                    raise csv.Error
-                rows.append(cells)
-                end += sum(map(len, lines[n_lines : reader.line_num]))
-                n_lines = reader.line_num
-        except csv.Error:
-            if not (self._is_cut(table[end:]) if rows else self._header.startswith(table)):
-                raise ValueError(
-                    f"{self.path}: line {n_lines + 1} does not have the {n_columns} columns of "
-                    f"this table, separated by {self._separator!r}, or has a quotation mark "
-                    "without a partner; correct it, or give another name."
-                ) from None
-        return rows, end
-
-    def _is_cut(self, text: bytes) -> bool:
-        """Return whether a text can be a row, as this class writes it, without its end."""
-        row = text.decode("utf-8", "surrogateescape")
-        for line in row.split("\n")[:-1]:
-            cells = line.replace('"', "").split(self._separator)
-            if len(cells) >= len(self._columns) and self._ends_row(cells):
-                return False  # a complete row: a quotation mark before it has no partner
-        # As `table_as_bytes` writes it: text with a quotation mark is quoted.
-        quoted, plain = r'"[^"]*(?:""[^"]*)*', rf'[^{self._separator}"\r\n]*'
-        complete = rf'(?:(?:{quoted}"|{plain}){self._separator})*'
-        return bool(re.fullmatch(rf'{complete}(?:{quoted}"?|{plain})', row))
-
-    def _ends_row(self, cells: list[str]) -> bool:
-        n = len(self.classes)
-        texts = [number_in_table(cell, self._separator) for cell in cells[-n:]]
-        try:
-            return abs(sum(map(float, texts)) - 1) <= n * _ROUNDING
-        except ValueError:
-            return False
+        _, lines = read_separated(self.path, strict=True)
+        wrong = [number for number, row in lines if len(row) != n_columns]
+        if not lines or lines[0][1] != self._columns:
+            wrong = [1]
+        if wrong:
+            raise ValueError(
+                f"{self.path}: line {wrong[0]} does not have the {n_columns} columns of this "
+                f"table, separated by {self._separator!r}; correct it, or give another name."
+            )
+        return [row[0] for _, row in lines[1:]]
 
     def add(self, files: Sequence[Path], found: Classification, rows: Sequence[int]) -> None:
         columns = {
@@ -208,22 +162,13 @@ class GrowingTable:
         raise OSError(f"{self.path} could not be written ({self._problem}); {missing}.")
 
     def _append(self, lines: bytes) -> None:
-        """Write all of these lines, or none."""
-        with open(self.path, "a+b", buffering=0) as stream:
-            end = stream.seek(0, os.SEEK_END)
-            if not end:
-                lines = self._header + lines
-            else:
-                stream.seek(-1, os.SEEK_END)
-                # An editor may have removed the last line break.
-                lines = lines if stream.read(1) == b"\n" else b"\n" + lines
-            try:
-                if stream.write(lines) < len(lines):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                os.fsync(stream.fileno())
-            except OSError:
-                stream.truncate(end)
-                raise
+        """Write all of these lines, or none, behind what people have made of the table."""
+        kept = self.path.read_bytes() if self.path.exists() else b""
+        kept = kept or self._header
+        # An editor may have removed the last line break.
+        end = b"" if kept.endswith(b"\n") else b"\n"
+        with replace_when_complete(self.path) as stream:
+            stream.write(kept + end + lines)
 
 
 def settings_file(table: Path) -> Path:
