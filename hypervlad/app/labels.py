@@ -302,18 +302,9 @@ def export_labels(queue: Queue, source: str = "all") -> tuple[bytes, int]:
 def write_classes(queue: Queue, folder: str | os.PathLike[str]) -> tuple[int, int]:
     """Write the classes that people gave into a folder of particles, and remove wrong outlines.
 
-    See `FoundFolder.correct`. Outlines that have changed since are left out with a warning. The
-    folder may have been moved since the queue was made.
-
-    Returns
-    -------
-    n_classes, n_removed : int
-        Particles with a person's class, and outlines that were removed now.
-
-    Raises
-    ------
-    QueueError
-        If the queue does not have the particles of this folder.
+    Return their numbers, as `FoundFolder.correct` does. Outlines that have changed since are left
+    out with a warning. The folder may have been moved since the queue was made; a QueueError if the
+    queue does not have its particles.
     """
     from hypervlad.objects.found_folder import FoundFolder
 

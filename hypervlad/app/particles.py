@@ -33,24 +33,12 @@ _reading = threading.Lock()  # a field is read once, although several threads ne
 
 @dataclass(frozen=True)
 class QueuedParticle:
-    """A particle of a `FoundFolder` without its pixels, accepted wherever an image is.
+    """A particle of a `FoundFolder` without its pixels, accepted wherever an image is."""
 
-    Attributes
-    ----------
-    found : str
-        The folder, which has the outlines and knows where the images are.
-    field : str
-        The micrograph, as the folder names it.
-    number : int
-        The number of the particle in the outlines of the field.
-    outline : str
-        Digest of its outline when it was queued; a person may change the outline later.
-    """
-
-    found: str
-    field: str
-    number: int
-    outline: str
+    found: str  # the folder, which has the outlines and knows where the images are
+    field: str  # the micrograph, as the folder names it
+    number: int  # in the outlines of the field
+    outline: str  # digest of its outline when it was queued, which a person may change later
 
     def __str__(self) -> str:
         return f"{self.field}, particle {self.number}"

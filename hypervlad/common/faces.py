@@ -15,20 +15,8 @@ Face = tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]
 def attach_stub(package: str, file: str) -> Face:
     """Return a package's ``__getattr__``, ``__dir__`` and ``__all__``, of its stub.
 
-    lazy_loader does the same for names that are defined below the package.
-
-    Parameters
-    ----------
-    package, file : str
-        Its ``__name__`` and ``__file__``; the stub beside it, ``__init__.pyi``, has nothing but
-        ``from module import name`` and ``__all__``.
-
-    Examples
-    --------
-    >>> import hypervlad.data
-    >>> __getattr__, __dir__, __all__ = attach_stub("hypervlad.data", hypervlad.data.__file__)
-    >>> __getattr__("make_tem_images").__module__
-    'hypervlad.datasets.tem'
+    The stub beside it, ``__init__.pyi``, has nothing but ``from module import name`` and
+    ``__all__``. lazy_loader does the same for names that are defined below the package.
     """
     stub = ast.parse(Path(file).with_suffix(".pyi").read_text("utf-8"))
     places: dict[str, tuple[str, str]] = {}

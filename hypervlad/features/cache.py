@@ -96,33 +96,23 @@ class CacheFolder:
         if not folder.is_dir():
             raise ValueError(f"{folder}: no such folder; give the one that was given to --cache")
         # joblib inserts a folder of its own if the location is a string, not if it is a Path.
-        locations = [place for place in (folder / "joblib", folder) if (place / _VALUES).is_dir()]
-        if not locations:
+        places = [place / _VALUES for place in (folder / "joblib", folder)]
+        if not any(place.is_dir() for place in places):
             raise ValueError(f"{folder} holds no cache; give the folder that was given to --cache")
-        self._values = locations[0] / _VALUES  # a user's own Memory may hold other values
-        self._memory = joblib.Memory(locations[0], verbose=0)
+        # Of this folder alone: a user's own Memory may hold other values.
+        self._memory = joblib.Memory(next(filter(Path.is_dir, places)), verbose=0)
 
     def usage(self) -> CacheUsage:
-        items = self._items()
+        items = self._memory.store_backend.get_items()
         return CacheUsage(len(items), sum(item.size for item in items))
 
     def reduce(self, max_bytes: int) -> CacheUsage:
         """Remove the least recently used values until the rest is no larger than this."""
-        items = sorted(self._items(), key=lambda item: item.last_access)
-        n_bytes = sum(item.size for item in items)
-        for item in items:
-            if n_bytes <= max_bytes:
-                break
-            self._memory.store_backend.clear_location(item.path)
-            n_bytes -= item.size
+        self._memory.reduce_size(bytes_limit=max_bytes)
         return self.usage()
 
     def clear(self) -> None:
         self.reduce(0)
-
-    def _items(self) -> list[Any]:
-        items = self._memory.store_backend.get_items()
-        return [item for item in items if self._values in Path(item.path).parents]
 
 
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}

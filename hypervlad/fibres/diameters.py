@@ -467,17 +467,9 @@ def diameter_map(found: FibreDiameters, shape: tuple[int, int]) -> NDArray[np.fl
 
 
 def without_places(found: FibreDiameters, left_out: ArrayLike) -> FibreDiameters:
-    """Return diameters without some places, as if a person had refused them.
+    """Return diameters without some of n places, as if a person had refused them.
 
-    Parameters
-    ----------
-    found : FibreDiameters
-    left_out : array-like of bool, shape (n,)
-
-    Returns
-    -------
-    FibreDiameters
-        The interval has moved with the median; its relative width is as before.
+    The interval moves with the median; its relative width is as before.
     """
     kept = ~np.asarray(left_out, bool)
     if kept.all():

@@ -336,23 +336,8 @@ def find_ridges(
     Steger 1998, "An unbiased detector of curvilinear structures", IEEE Transactions on Pattern
     Analysis and Machine Intelligence 20, at scales in steps of the square root of 2, normalised as
     by Lindeberg 1998, "Edge detection and ridge detection with automatic scale selection",
-    International Journal of Computer Vision 30.
-
-    Parameters
-    ----------
-    contrast : ndarray of float32, shape (H, W)
-        Scaled to span 0 to 1.
-    noise : float
-        Standard deviation of its white noise.
-    largest : float
-        Largest scale in pixels.
-    signs : sequence of float
-        1 for bright lines, -1 for dark ones, or both.
-
-    Returns
-    -------
-    dict of Ridges
-        By sign.
+    International Journal of Computer Vision 30. The contrast spans 0 to 1; `noise` is the standard
+    deviation of its white noise, `largest` the largest scale in pixels.
     """
     found = {sign: list[Ridges]() for sign in signs}
     finer: dict[float, _Scale] = {}

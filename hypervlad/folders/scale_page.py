@@ -48,29 +48,7 @@ _QUALITY, _SIDE = 85, 640  # of a crop
 
 
 class ImageScale(NamedTuple):
-    """The pixel size of one image, and what it is from.
-
-    Attributes
-    ----------
-    name : str
-    pixel_size : float or None
-        Nanometres per pixel: of the metadata, or else of the scale bar.
-    source : {"metadata", "scale bar", "read", ""}
-        "read" if what the bar means was read, and accepted.
-    bar : ScaleBar or None
-    scale_bar : str
-        What the bar means, as it was given.
-    label : str
-        What was read beside the bar, such as "10 um".
-    proposed : float or None
-        Nanometres per pixel by the label, if it is all that is known and not accepted.
-    stated : float or None
-        Nanometres per pixel by the metadata.
-    remark : str
-        A contradiction, or why there is no pixel size.
-    crop : bytes
-        The bar and what is around it, as JPEG.
-    """
+    """The pixel size of one image, in nanometres, and what it is from."""
 
     name: str
     pixel_size: float | None

@@ -81,27 +81,11 @@ class _OneOrMany(Protocol[P, T]):
 def one_or_many(*paired: str) -> Callable[[Callable[Concatenate[Any, P], T]], _OneOrMany[P, T]]:
     """Let a function that finds things in an image also take a list of images.
 
-    The decorated function is written for one image, its first argument, a path or an array (H, W)
-    or (H, W, 3). Given a list, tuple, array or column of paths, or a list of arrays, it returns the
-    list of results in the same order; all images share the other arguments. An error names the
-    image that failed, by its path or its position. One warning says which `annotations` of results
+    The decorated function is written for one image, its first argument. Given a list, tuple, array
+    or column of paths, or a list of arrays, it returns the list of results in the same order; all
+    images share the other arguments, except those of the names in `paired`, of which each image has
+    its own. An error names the image that failed. One warning says which `annotations` of results
     were left out, unless a larger call, such as for a folder, reports them.
-
-    Parameters
-    ----------
-    *paired : str
-        Names of arguments of which each image has its own: with a list of images, they are lists of
-        the same length, or None.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> @one_or_many("mask")
-    ... def brightest(image, mask=None, *, scale=1):
-    ...     return scale * np.max(image, where=True if mask is None else mask, initial=0)
-    >>> image = np.eye(2)
-    >>> float(brightest(image)), list(map(float, brightest([image, 3 * image], scale=2)))
-    (1.0, [2.0, 6.0])
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
@@ -239,33 +223,13 @@ def read_sample(
     mask: ArrayLike | None = None,
     auto: str = "minmax",
 ) -> Sample:
-    """Read an image for finding objects: colours averaged, without annotations.
+    """Read an image for finding objects: colours averaged, without what `find_annotations` finds.
 
-    Hot pixels are clipped where grey levels are scaled from the darkest to the brightest.
-
-    Parameters
-    ----------
-    image : path or array
-        As in :func:`hypervlad.read_micrograph`.
-    annotations : {"leave_out", "keep"}
-        Whether what `find_annotations` finds is left out.
-    read_options : dict or ReadOptions, optional
-    pixel_size : float or PixelSizes, optional
-        Of images that state none; by default that of `read_options`.
-    mask : array-like of bool, shape (H, W), optional
-        Where to look; what is elsewhere has no influence, and may be NaN in arrays.
-    auto : str
-        What ``scaling="auto"`` of `read_options` means.
-
-    Raises
-    ------
-    ValueError
-        If a parameter is out of range, or the image cannot be read (`ImageReadError`).
-
-    Warns
-    -----
-    UserWarning
-        If the pixels are not square.
+    Hot pixels are clipped where grey levels are scaled from the darkest to the brightest, which
+    ``scaling="auto"`` of `read_options` means here unless `auto` says otherwise. `pixel_size` is of
+    images that state none. `mask`, bool (H, W), is where to look; what is elsewhere has no
+    influence, and may be NaN in arrays. ValueError if a parameter is out of range or the image
+    cannot be read; a UserWarning if its pixels are not square.
     """
     check_value("annotations", annotations, [OneOf("leave_out", "keep")])
     options = check_read_options(read_options)

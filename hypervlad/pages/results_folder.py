@@ -31,21 +31,10 @@ Row: TypeAlias = Mapping[str, Any]
 class ResultsFolder:
     """A folder to which the results of images are added one by one; see :meth:`growing`.
 
-    Parameters
-    ----------
-    folder : Path
-    images_table, details_table : str
-        Names of the tables with one line per image, and with any number of lines per image; both
-        have a column ``path``.
-    columns : sequence of str
-        Those of the second table, which may have no lines.
-    files_of : callable
-        From the name of an image to the files that a run may have written for it.
-
-    Raises
-    ------
-    ValueError
-        If the folder has such a table that is not of an earlier run.
+    Its tables have one line per image, and any number of lines per image; both have a column
+    ``path``, and `columns` are those of the second, which may have no lines. `files_of` returns the
+    files that a run may have written for an image of this name. ValueError if the folder has such a
+    table that is not of an earlier run.
     """
 
     def __init__(
