@@ -42,6 +42,8 @@ _SHARE = [Number(at_least=0, at_most=1)]
 _HALF, _OPEN = 0.5, math.log(1000)  # an upper end of a thousand times the count is open
 TWO_SIDED = 1.96  # standard errors to each side that contain 95 % of a normal distribution
 _MAX_CONDITION = 1e3  # of a confusion matrix; counts have about as many times its errors
+_UNSEEN = 4  # particles added to the held-out ones of each class: of few, none may be mistaken
+_KEPT = 1e3  # weight of the total against the answers, which cannot all be explained
 
 
 def count_particles(
@@ -50,6 +52,7 @@ def count_particles(
     *,
     classes: Sequence[Any] | None = None,
     confusion: ArrayLike | None = None,
+    by_person: ArrayLike | None = None,
     detection: Detection | None = None,
     pixel_size_error: float = 0.0,
     edges: Edges = "weight",
@@ -71,7 +74,13 @@ def count_particles(
     confusion : array-like of shape (K, K), optional
         Numbers of held-out particles by true class (rows) and predicted class (columns), in the
         order of `classes`, which must be given. Counts are then corrected for misclassification:
-        they are the counts of at least 0 that explain the classified ones best [1]_.
+        they are the counts of at least 0 that explain the classified ones best [1]_. Of fewer than
+        K classes, it is of the first ones; the others are those that only people gave.
+    by_person : array-like of bool, shape (n,), optional
+        Whose class a person gave. With `confusion`, these particles are of that class: counts are
+        at least theirs, and leave those of other classes out. The others are corrected so that the
+        counts explain the classifier's answers for all particles, by columns ``p_CLASS`` of the
+        table (NaN where there is none), whichever of them people chose to look at.
     detection : Detection, optional
         Found and true particles of other fields, by which each particle counts for more or less.
         Without, particles that were not found are missing, in intervals as well.
@@ -89,9 +98,10 @@ def count_particles(
           ``poisson_high`` [2]_, which holds if particles are scattered independently;
         - ``count``: the same, corrected if there is a confusion matrix, with the interval ``low``,
           ``high``, which holds if they attract each other as well: Student's, of the logarithm,
-          with the standard error of the jackknife of whole fields, of those of `detection` and,
-          with a confusion matrix, the variance of its rows as Dirichlet variables [3]_; at least as
-          wide as a Poisson interval. NaN for one field; an upper end that few fields cannot tell is
+          with the standard error of the jackknife of whole fields and of those of `detection`; at
+          least as wide as a Poisson interval. With a confusion matrix, the variance of its rows as
+          Dirichlet variables [3]_ makes it wider [4]_, and it is within those of the least and the
+          most that the count can be. NaN for one field; an upper end that few fields cannot tell is
           NaN;
         - ``error_fields``, ``error_finding``, ``error_classes``: relative standard uncertainties of
           `count` that come from how much fields differ, from `detection`, and from `confusion`;
@@ -110,7 +120,9 @@ def count_particles(
        squares that are not negative, with the total kept.
     .. [2] F. Garwood, Biometrika 28, 1936; of sums of weights, M. P. Fay and E. J. Feuer,
        Statistics in Medicine 16, 1997.
-    .. [3] With 1 / K added to each: W. Perks, Journal of the Institute of Actuaries 73, 1947.
+    .. [3] With 4 / K added to each: A. Agresti and B. A. Coull, The American Statistician 52, 1998.
+    .. [4] By squares of distances from the count: G. Y. Zou and A. Donner, Statistics in Medicine
+       27, 2008.
 
     Examples
     --------
@@ -132,48 +144,50 @@ def count_particles(
     n_units = int(units.max()) + 1
     names, is_of = _class_numbers(table, classes)
     weights, others = count_weights(table, fields, edges, detection)
-    sums = np.zeros((n_units, len(names) + 1))
-    np.add.at(sums, units[field_of], weights[:, None] * is_of)
-    counts = sums.sum(axis=0)
+    parts, matrix = is_of, None
+    if confusion is not None:
+        if classes is None:
+            raise ValueError("confusion needs classes, in the order of its rows and columns")
+        parts, matrix = _parts_of_correction(table, names, is_of, confusion, by_person)
+    sums = np.zeros((n_units, parts.shape[1]))
+    np.add.at(sums, units[field_of], weights[:, None] * parts)
     sizes = np.array([(each.pixel_size or math.nan) / 1000 for each in fields])
     pixels = np.array([math.prod(each.shape) - each.annotated for each in fields], np.float64)
     areas = np.bincount(units, pixels if np.isnan(sizes).any() else pixels * sizes**2)
     with np.errstate(invalid="ignore"):  # one field: 0 / 0
-        without = sums_without(sums) / sums_without(areas)[:, None] * areas.sum()
-    also = others @ is_of
+        left = sums_without(sums) / sums_without(areas)[:, None] * areas.sum()
+    # What counts are and, if they are corrected, the least and the most that they can be.
+    without, also = (_counts(each, matrix) for each in (left, others @ parts))
+    counts = _counts(sums.sum(axis=0, keepdims=True), matrix)[0]
+    variance = np.zeros(counts.shape)
+    if matrix is not None:
+        variance[0] = _variance_of_correction(*counts, matrix, weights @ parts)
+    own = weights @ is_of
     columns: dict[str, Any] = {"class": [*names, ALL], "particles": is_of.sum(axis=0)}
-    poisson, variance = _weighted_poisson(weights, is_of, counts), np.zeros(len(counts))
-    columns |= {"counted": counts.copy(), "poisson_low": poisson[0], "poisson_high": poisson[1]}
-    if confusion is not None:
-        if classes is None:
-            raise ValueError("confusion needs classes, in the order of its rows and columns")
-        matrix = _checked_confusion(confusion, names)
-        rates = matrix / matrix.sum(axis=1, keepdims=True)
-        counts[:-1] = _corrected(counts[None, :-1], rates)[0]
-        if n_units > 1:
-            without[:, :-1] = _corrected(without[:, :-1], rates)
-        if len(also):
-            also[:, :-1] = _corrected(also[:, :-1], rates)
-        variance[:-1] = _variance_of_correction(counts[:-1], matrix)
-        poisson = _weighted_poisson(weights, is_of, counts)
-    columns["count"] = counts
+    low, high = _weighted_poisson(weights, is_of, own)
+    columns |= {"counted": own, "poisson_low": low, "poisson_high": high, "count": counts[0]}
     # Half a particle, so that classes with none have a logarithm; more where the correction is as
     # uncertain as the count.
     half = _HALF + np.sqrt(variance)
-    scaled = np.log(counts + half), np.log(without + half)
-    ends = left_out_interval(
-        *scaled, also=np.log(also + half), variance=variance / (counts + half) ** 2
-    )
-    low, high = np.exp(np.minimum(ends, scaled[0] + _OPEN)) - half
-    high[ends[1] > scaled[0] + _OPEN] = np.nan
+    scaled, left_out, also = (np.log(each + half) for each in (counts, without, also))
+    ends = left_out_interval(scaled, left_out, also=also)
+    low, high = np.exp(np.minimum(ends, scaled + _OPEN)) - half
+    high[ends[1] > scaled + _OPEN] = np.nan
     # Scattered independently, particles vary least; few fields can be alike by chance.
-    low, high = np.minimum(np.maximum(low, 0), poisson[0]), np.maximum(high, poisson[1])
-    columns["low"], columns["high"] = low, high
-    scattered = (poisson[1] - poisson[0]) / (2 * TWO_SIDED * np.maximum(counts, _HALF))
-    fields_error = np.maximum(np.sqrt(left_out_variance(*scaled)), scattered)
+    of = is_of, is_of, np.ones_like(is_of)
+    poisson = [_weighted_poisson(weights, *each) for each in zip(of, counts, strict=False)]
+    fewest, most = np.stack(poisson, axis=1)
+    low, high = np.minimum(np.maximum(low, 0), fewest), np.maximum(high, most)
+    if matrix is not None:  # whose errors are added to a count, while fields differ by a factor
+        reach = TWO_SIDED * np.sqrt(variance)
+        low = np.maximum(counts - np.hypot(counts - low, reach), 0)
+        high = counts + np.hypot(high - counts, reach)
+    columns["low"], columns["high"] = np.fmax.reduce(low[:2]), np.fmin.reduce(high[::2])
+    scattered = (most[0] - fewest[0]) / (2 * TWO_SIDED * np.maximum(counts[0], _HALF))
+    fields_error = np.maximum(np.sqrt(left_out_variance(scaled, left_out)[0]), scattered)
     columns["error_fields"] = fields_error
-    columns["error_finding"] = np.sqrt(left_out_variance(scaled[0], np.log(also + half)))
-    columns["error_classes"] = np.sqrt(variance) / (counts + half)
+    columns["error_finding"] = np.sqrt(left_out_variance(scaled, also)[0])
+    columns["error_classes"] = np.sqrt(variance[0]) / (counts + half)[0]
     um2 = (pixels * sizes**2).sum()
     for name, column in (("", "count"), ("_low", "low"), ("_high", "high")):
         columns[f"per_um2{name}"] = columns[column] / um2
@@ -316,6 +330,47 @@ def _class_numbers(
     return names, is_of
 
 
+def _parts_of_correction(
+    table: pd.DataFrame,
+    names: Sequence[str],
+    is_of: NDArray[np.bool_],
+    confusion: ArrayLike,
+    by_person: ArrayLike | None,
+) -> tuple[NDArray[np.bool_], FloatArray]:
+    """Return which particles `_counts` adds up, and the checked confusion matrix, (J, J).
+
+    The columns are those that the classifier calls each of its J classes; of these, those that are
+    of each class according to people; all that are of each of K classes according to people; all.
+    """
+    n = len(table)
+    known = np.zeros(n, bool) if by_person is None else np.asarray(by_person)
+    if known.shape != (n,) or known.dtype != bool:
+        raise ValueError(
+            f"by_person must be True or False for each of {counted(n, 'particle')}, got "
+            f"{known.dtype} of shape {known.shape}"
+        )
+    matrix = np.atleast_1d(np.asarray(confusion, np.float64))
+    is_further = is_of[:, len(matrix) : -1].any(axis=1)
+    has_further = by_person is not None and known[is_further].all()
+    own = list(names[: len(matrix)] if has_further else names)
+    matrix = _checked_confusion(matrix, own)
+    answers = is_of[:, : len(own)].copy()
+    if known.any():
+        columns = [f"p_{name}" for name in own]
+        if absent := [name for name in columns if name not in table]:
+            raise ValueError(
+                "by_person takes what the classifier answered for these particles, but the table "
+                f"lacks {name_some(absent)}; give that of a FoundFolder that was classified"
+            )
+        proba = table.loc[known, columns].to_numpy(np.float64)
+        best = np.nan_to_num(proba, nan=-1).argmax(axis=1)[:, None] == np.arange(len(own))
+        # Held-out particles say nothing of what is of no class of the classifier.
+        answers[known] = best & ~(np.isnan(proba).any(axis=1) | is_further[known])[:, None]
+    given = is_of[:, :-1] & known[:, None]
+    named = given[:, : len(own)] & answers.any(axis=1, keepdims=True)
+    return np.hstack([answers, named, given, is_of[:, -1:]]), matrix
+
+
 def _checked_confusion(confusion: ArrayLike, names: Sequence[str]) -> FloatArray:
     matrix: FloatArray = np.asarray(confusion, np.float64)
     is_of_numbers = ((matrix >= 0) & (matrix < np.inf) & (matrix == np.rint(matrix))).all()
@@ -340,24 +395,52 @@ def _checked_confusion(confusion: ArrayLike, names: Sequence[str]) -> FloatArray
     return matrix
 
 
+def _counts(sums: FloatArray, matrix: FloatArray | None) -> FloatArray:
+    """Return the counts of each class and of all, (n, 1, K + 1).
+
+    With a confusion matrix, the least and the most that they can be follow, (n, 3, K + 1).
+    """
+    if matrix is None:
+        return sums[:, None]
+    n, rates = len(matrix), matrix / matrix.sum(axis=1, keepdims=True)
+    answered, named, given, total = np.split(sums, [n, 2 * n, -1], axis=1)
+    best = given.copy()
+    # Of particles that people named, what usual answers would be: they may have looked for mistakes
+    # alone, so that the answers for the others are better, or worse, than usual.
+    best[:, :n] += _corrected(answered - named @ rates, rates)
+    most = total - given.sum(axis=1, keepdims=True) + given
+    return np.stack([np.hstack([each, total]) for each in (best, given, most)], axis=1)
+
+
 def _corrected(counts: FloatArray, rates: FloatArray) -> FloatArray:
     """Return the true counts, (n, K), of classified ones; rates, (K, K), by true class."""
+    if not np.isfinite(counts).all():  # without the only field
+        return np.full(counts.shape, np.nan)
     found = np.linalg.solve(rates.T, counts.T).T
+    kept = np.vstack([rates.T, np.full(len(rates), _KEPT)])
     for i in np.flatnonzero((found < 0).any(axis=1)):
-        best, _ = nnls(rates.T, counts[i])
-        found[i] = best * (counts[i].sum() / max(best.sum(), np.finfo(float).tiny))
+        total = max(counts[i].sum(), 0)
+        best, _ = nnls(kept, np.append(counts[i], _KEPT * total))
+        found[i] = best * (total / max(best.sum(), np.finfo(float).tiny))
     return np.asarray(found)
 
 
-def _variance_of_correction(counts: FloatArray, matrix: FloatArray) -> FloatArray:
-    """Return the variances (K,) of corrected counts that come from few held-out particles."""
-    held_out = matrix + 1 / len(matrix)
+def _variance_of_correction(
+    counts: FloatArray, least: FloatArray, most: FloatArray, matrix: FloatArray, sums: FloatArray
+) -> FloatArray:
+    """Return the variances (K + 1,) of corrected counts that come from few held-out particles."""
+    n = len(matrix)
+    held_out = matrix + _UNSEEN / n
     total = held_out.sum(axis=1)
     rates = held_out / total[:, None]
     # A change d of the rates of true class k changes the counts by -inverse @ d times its count.
     inverse = np.linalg.inv(rates.T)
     spread = np.square(inverse) @ rates.T - np.square(inverse @ rates.T)
-    return np.asarray(spread @ (counts**2 / (total + 1)))
+    answered = (counts - least)[:n] + sums[n : 2 * n]
+    # The standard deviation of what lies between two limits is half of their distance, at most.
+    variance = np.square((most - least) / 2)
+    variance[:n] = np.minimum(variance[:n], spread @ (answered**2 / (total + 1)))
+    return np.asarray(variance)
 
 
 def poisson_interval(count: float, variance: float, largest: float) -> tuple[float, float]:

@@ -193,28 +193,26 @@ def count_found(
             table = table.assign(**{"class": table["class"].fillna(_NO_CLASS)})
         classes = list(dict.fromkeys([*classes_of(table), *sorted(set(table["class"].dropna()))]))
         n_own = int((~by_model).sum())
-        if is_classified and n_own:
-            notes.append(
-                f"a person gave {counted(n_own, 'class')} of {len(table)}, so no count is "
-                "corrected for wrong classes of the others: do not compare these counts with "
-                "corrected ones"
-            )
-        elif is_classified and confusion is None:
+        if not is_classified or n_own == len(table):
+            pass  # people gave all classes
+        elif confusion is None:
             notes.append(
                 "not corrected for wrong classes, as there is no confusion.csv: the classifier "
                 "held out no particles, or 'hypervlad particles classify' was stopped"
             )
         elif rule is not None and re.search(r"\b(class|confidence|p_)", rule):
             notes.append("not corrected for wrong classes, as the rule chooses by the answers")
-        elif is_classified and corrected:
+        elif corrected:
             matrix = confusion
+            own = f"; {counted(n_own, 'particle')} of {len(table)} "
+            own += f"{verb(n_own, 'counts', 'count')} as the class that a person gave"
             notes.append(
-                "counts are corrected for the classifier's mistakes with held-out particles, "
-                "sizes are not"
+                "counts are corrected for the classifier's mistakes with held-out particles, sizes "
+                f"are not{own if n_own else ''}"
             )
     if rule is not None:
         is_met = match_rule(table, rule)
-        table, is_counted[is_counted] = table[is_met], is_met
+        table, by_model, is_counted[is_counted] = table[is_met], by_model[is_met], is_met
         notes.append(f"only particles that meet {rule!r} are counted")
     if n_huge := int((edge_weights(table, edges) > _MAX_WEIGHT).sum()):
         notes.append(
@@ -234,11 +232,12 @@ def count_found(
         notes += _of_detection(detection, table[_is_of(table, found)])
 
     def counted_in(chosen: Sequence[Field]) -> tuple[pd.DataFrame, pd.DataFrame]:
-        own = table[_is_of(table, chosen)]
+        is_own = _is_of(table, chosen)
+        own = table[is_own]
         options: dict[str, Any] = {"classes": classes, "edges": edges, "detection": detection}
         options["pixel_size_error"] = pixel_size_error
         return (
-            count_particles(own, chosen, confusion=matrix, **options),
+            count_particles(own, chosen, confusion=matrix, by_person=~by_model[is_own], **options),
             particle_sizes(own, chosen, measure=column, **options),
         )
 

@@ -186,6 +186,7 @@ def is_by_model(table: pd.DataFrame) -> NDArray[np.bool_]:
         return np.zeros(len(table), bool)
     proba = table[[f"p_{name}" for name in classes]].to_numpy(np.float64)
     best = np.array(classes, object)[np.nan_to_num(proba, nan=-1).argmax(axis=1)]
+    best[np.isnan(proba).any(axis=1)] = None  # the classifier has not judged it
     return np.asarray((table["class"] == best) & ~is_reviewed(table) & ~is_of_file(table), bool)
 
 

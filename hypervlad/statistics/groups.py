@@ -28,7 +28,6 @@ def left_out_interval(
     without: ArrayLike,
     *,
     also: ArrayLike | None = None,
-    variance: ArrayLike = 0.0,
     unbiased: bool = False,
 ) -> tuple[Values, Values]:
     """Return the interval of a statistic; NaN with one group.
@@ -45,8 +44,6 @@ def left_out_interval(
     also : array-like of shape (n_others, ...), optional
         The statistic without each of other groups that it depends on as well, such as those of a
         calibration. Student's factor is then that of the effective number of groups [3]_.
-    variance : array-like of shape (...), default=0
-        Of something else that the statistic depends on.
     unbiased : bool, default=False
         Whether the interval is about the statistic without its bias [2]_. It contains the statistic
         in any case.
@@ -78,7 +75,7 @@ def left_out_interval(
         freedom = np.where(freedom > 0, freedom, n - 1)
         factor = student_t.ppf((1 + LEVEL) / 2, freedom) if n > 1 else factor
         squares = squares + more
-    reach = factor * np.sqrt(squares + np.asarray(variance, np.float64))
+    reach = factor * np.sqrt(squares)
     middle = n * whole - (n - 1) * without.mean(axis=0) if unbiased else whole
     return np.minimum(middle - reach, whole), np.maximum(middle + reach, whole)
 

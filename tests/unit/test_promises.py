@@ -185,6 +185,34 @@ def detected(share: str | None) -> Callable[[Rng, int], Kept]:
     return draw
 
 
+def classified(named: str) -> Callable[[Rng, int], Kept]:
+    """Of a class of a fifth of the particles; a person gave the classes of some."""
+
+    def draw(rng: Rng, n: int) -> Kept:
+        def answered(is_rare: np.ndarray) -> np.ndarray:
+            return 1 / (1 + np.exp(-2.1 * rng.normal(np.where(is_rare, 1.05, -1.05))))
+
+        held_out = answered(np.repeat([True, False], 60)).reshape(2, 60)
+        n_each = rng.poisson(rng.gamma(9, 60 / 9, n))
+        is_rare = rng.random(n_each.sum()) < np.repeat(rng.beta(8, 32, n), n_each)
+        rare = answered(is_rare)
+        is_named = {
+            "none": np.zeros(len(rare), bool),
+            "doubtful": abs(rare - 0.5) < 0.25,
+            "mistakes": (rare > 0.5) != is_rare,
+            "right": ((rare > 0.5) == is_rare) & (rng.random(len(rare)) < 0.5),
+        }[named]
+        table, fields = fields_of(n_each, np.full(len(rare), 100.0))
+        table["class"] = np.where(np.where(is_named, is_rare, rare > 0.5), "rare", "usual")
+        table["p_rare"], table["p_usual"] = rare, 1 - rare
+        options = {"classes": ["rare", "usual"], "by_person": is_named, "edges": "leave_out"}
+        confusion = [[(own > 0.5).sum(), (own <= 0.5).sum()] for own in held_out]
+        row = count_particles(table, fields, confusion=confusion, **options).iloc[0]
+        return within((row["low"], row["high"]), 12 * n, 36 * n)
+
+    return draw
+
+
 def outlines(score: str, truth: float) -> Callable[[Rng, int], Kept]:
     """Of fields of which about .8 of the particles are found, and as large a part of each."""
 
@@ -294,6 +322,10 @@ PROMISES = {
     "number with some missed": Promise(detected(None), units=(1, 2, 4, 8)),
     "D10 with some missed": Promise(detected("d10"), units=(2, 8)),
     "D50 with some missed": Promise(detected("d50"), units=(2, 8, 40)),
+    "number of a class": Promise(classified("none"), units=(2, 8, 40)),
+    "number of a class, doubtful named": Promise(classified("doubtful"), units=(2, 8, 40)),
+    "number of a class, mistakes named": Promise(classified("mistakes"), units=(2, 8, 40)),
+    "number of a class, right ones named": Promise(classified("right"), units=(2, 8, 40)),
     "recall of outlines": Promise(outlines("recall", 0.8), n_draws=60),
     "precision of outlines": Promise(outlines("precision", 1.0), n_draws=60, is_dear=True),
     "F1 of outlines": Promise(outlines("f1", 1.6 / 1.8), n_draws=60, is_dear=True),
