@@ -127,10 +127,8 @@ def test_classes_of_people_are_counted_and_wrong_outlines_are_kept_aside(place, 
         assert (removed[gone] == number).all()
         polygons = json.loads((found / "geojson" / f"{name}.geojson").read_text())["features"]
         assert len(polygons) == (new.index.get_level_values(0) == name).sum()
-    assert (
-        f"; {n_given} particles of {len(new)} count as the class that"
-        in run("particles", "count", found).stdout
-    )
+    counts = run("particles", "count", found).stdout
+    assert f"; {n_given} particles of {len(new)} count as the class that" in counts
     again = run("review", "export", queue, "-o", found).stdout
     assert "removed: 0 wrong outlines" in again
     pd.testing.assert_frame_equal(FoundFolder(found).table, after.table)

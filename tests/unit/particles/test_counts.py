@@ -196,10 +196,7 @@ def test_sizes_against_a_loop():
         ({"confusion": [[9, 1], [0, 0]]}, "no held-out particle of y"),
         ({"confusion": [[5, 5], [5, 5]]}, "does not tell some classes apart"),
         ({"confusion": [[0.9, 0.1], [0, 1]]}, "numbers of particles.* with shares"),
-        (
-            {"confusion": np.eye(2), "by_person": [True, False, True]},
-            "what the classifier answered .* lacks p_x, p_y",
-        ),
+        ({"confusion": np.eye(2), "by_person": np.ones(3, bool)}, "the table lacks p_x, p_y"),
         ({"confusion": np.eye(2), "by_person": [True]}, "True or False for each of 3 particles"),
         ({"confusion": np.eye(1), "by_person": np.zeros(3, bool)}, "numbers of particles, 2 x 2"),
         ({"edges": "keep"}, "edges must be one of 'weight', 'leave_out', not 'keep'"),

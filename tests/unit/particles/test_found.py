@@ -559,7 +559,7 @@ def test_counts_are_corrected_for_what_finding_misses(images, tmp_path):
     known = Detection(pairs, "nm", 3)  # nothing is in the third field
     strays = np.zeros((9, 9), int)
     strays[2:5, 2:5], strays[7, 7] = 1, 2
-    assert len(Detection.of([(strays, strays > 1, 1.0)], "px", min_area=2).pairs) == 2
+    assert len(Detection.of([(strays, 1 * (strays > 1), 1.0)], "px", min_area=2).pairs) == 2
     found = find(tmp_path / "found", tmp_path / "images", detection=known)[0]
     again = found.detection
     np.testing.assert_array_equal(again.pairs, pairs)
