@@ -296,7 +296,10 @@ class HypercolumnSegmenter(NetworkEstimator):
             model = FieldNetwork(network, decoder, preprocessing, contrast)
             # An error should come before the training.
             model.tiles((fields.largest, fields.largest), self.tile_size)
-            return model, train(decoder, crops, rows, self.n_epochs, seed, self.verbose)
+            # With fewer steps, models of folds miss more small particles than the model of all
+            # images, and their shares of what is found would not be those of that model.
+            n_epochs = round(self.n_epochs * len(fields) / len(learnt))
+            return model, train(decoder, crops, rows, n_epochs, seed, self.verbose)
 
         assessment = _HeldOut(self.min_area, fields.pixel_size)
         for learnt, held_out in folds:
