@@ -242,7 +242,8 @@ def diameters(
     Columns of groups.csv, one line per group; without --groups, of all images:
       median             geometric mean of the medians of samples or images, with
                          a 95 % interval from how much these differ, of what
-                         interval_of says; one sample has that of its images
+                         interval_of says, not narrower than their own errors
+                         allow; one sample has that of its images
       to_halve_interval  how many samples or images, in all, would halve it
     \b
     ratios.csv has the ratio of the medians of each two groups, with 95 %
@@ -278,9 +279,11 @@ def diameters(
     with_median = () if compared is None else compared.groups
     for group in with_median:
         low, high = (f"{end:.4g}" for end in (group.interval.low, group.interval.high))
+        of = "of one image" if group.interval_of == "image" else f"between {group.interval_of}"
+        places = counted(len(group.places.diameters), "place")
         echo(
-            f"{group.name}: median {group.median:.4g} {group.places.unit} (95 % {low} to {high}), "
-            f"{counted(len(group.places.diameters), 'place')} in {counted(group.n_images, 'image')}"
+            f"{group.name}: median {group.median:.4g} {group.places.unit} (95 % {low} to {high}, "
+            f"{of}), {places} in {counted(group.n_images, 'image')}"
         )
     for name in dict.fromkeys(() if of_images is None else of_images.tolist()):
         if name not in {group.name for group in with_median}:

@@ -82,9 +82,9 @@ def axial_statistics(
     groups : array-like, optional
         Of the same shape, for 95 % intervals: axes of one group are not independent. Give
         ``range(n)`` for independent axes. One group gives NaN. The intervals are Student's, with
-        the standard error of the jackknife of groups; of order and spread, on the scale of the
-        inverse hyperbolic tangent of the order. Where there may be no order, any direction may be
-        the mean.
+        the standard error of the jackknife of groups, which counts as no smaller than if each axis
+        was drawn on its own; of order and spread, on the scale of the inverse hyperbolic tangent
+        of the order. Where there may be no order, any direction may be the mean.
 
     Returns
     -------
@@ -112,12 +112,20 @@ def axial_statistics(
     without = _without_each_group(axes, weight, groups)
     away = 0.5 * np.angle(without * np.conj(resultant))  # -pi / 2 to pi / 2 about the mean
     scaled, each = (np.arctanh(np.minimum(order_of(of), _MAX_ORDER)) for of in (resultant, without))
-    low, high = np.tanh(np.maximum(left_out_interval(scaled, each, unbiased=True), 0))
+    # What the same axes would vary by if each was drawn on its own: groups can be alike by chance.
+    order = min(max(found.order, _ROUNDING), _MAX_ORDER)
+    turned = axes * (np.conj(resultant) / order) - weight * found.order
+    of_mean = np.square(turned.imag).sum() / (2 * order * weight.sum()) ** 2
+    of_order = np.square(turned.real).sum() / ((1 - order**2) * weight.sum()) ** 2
+    ends = left_out_interval(scaled, each, least=of_order, unbiased=True)
+    low, high = np.tanh(np.maximum(ends, 0))
     # Where there may be no order, any direction may be the mean.
-    reach = np.pi / 2 if low == 0 else min(float(left_out_interval(0.0, away)[1]), np.pi / 2)
+    reach = np.pi / 2
+    if low != 0:
+        reach = min(float(left_out_interval(0.0, away, least=of_mean)[1]), reach)
     # Rounded where all axes are parallel, and beyond the bias where they cancel.
     low = np.minimum(low, found.order)
-    high = np.maximum(high, np.tanh(left_out_interval(scaled, each)[1]))
+    high = np.maximum(high, np.tanh(left_out_interval(scaled, each, least=of_order)[1]))
     high = np.maximum(high, found.order)
     return replace(
         found,

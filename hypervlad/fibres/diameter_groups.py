@@ -16,7 +16,15 @@ from hypervlad.common.wording import counted, verb, warn_user
 from hypervlad.fibres.axial import Interval
 from hypervlad.fibres.contrast import Values
 from hypervlad.fibres.diameters import PER_PLACE, FibreDiameters
-from hypervlad.statistics.groups import LEVEL, student_factor
+from hypervlad.statistics.groups import (
+    LEVEL,
+    NORMAL_FACTOR,
+    left_out_interval,
+    share_intervals,
+    student_factor,
+    sums_without,
+    weighted_quantiles,
+)
 
 #: The only group if there are none.
 ALL_IMAGES = "all images"
@@ -37,8 +45,11 @@ class GroupDiameters:
         is that of all.
     medians : ndarray of float64, shape (n_samples or n_images,)
         Of the samples, or of the images if there is one sample.
+    errors : ndarray of float64, of the same shape
+        Standard errors of their logarithms, from intervals of images and which fibres are in them.
     interval : Interval
-        95 % interval of `median`, from how much `medians` differ; of one image, its own.
+        95 % interval of `median`, from how much `medians` differ, and not narrower than their
+        `errors` allow; of one image, its own.
     interval_of : {"samples", "images", "images of one sample", "image"}
         What the interval is from, and of. How much samples differ is unknown from one sample.
     n_to_halve : int or None
@@ -51,6 +62,7 @@ class GroupDiameters:
     n_samples: int
     places: FibreDiameters = field(repr=False)
     medians: Values
+    errors: Values
     interval: Interval
     interval_of: str
     n_to_halve: int | None
@@ -63,7 +75,13 @@ class GroupDiameters:
     @property
     def log_error(self) -> float:
         """Standard error of the logarithm of the median between samples; NaN of one."""
-        return _log_error(self.medians) if self.n_samples > 1 else float("nan")
+        n = len(self.medians) if self.n_samples > 1 else 0
+        return float(np.log(self.medians).std(ddof=1) / np.sqrt(n)) if n else math.nan
+
+    @property
+    def least_error(self) -> float:
+        """Standard error of the logarithm of the median if the samples did not differ."""
+        return float(np.sqrt(np.square(self.errors).sum()) / len(self.errors))
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,8 +105,9 @@ class FolderDiameters:
         """Return the median of one group over that of another, with its 95 % interval.
 
         It is Welch's, of the logarithms, with Bonferroni's correction if there are more than two
-        groups: all intervals together hold the true ratios in 95 % of cases. One that contains 1
-        shows no difference. It is NaN if a group has a single sample: one sample is no group.
+        groups: all intervals together hold the true ratios in 95 % of cases. It is not narrower
+        than the errors of the medians allow. One that contains 1 shows no difference. It is NaN if
+        a group has a single sample: one sample is no group.
         """
         by_name = {group.name: group for group in self.groups}
         if absent := [name for name in (one, other) if name not in by_name]:
@@ -96,12 +115,14 @@ class FolderDiameters:
         pair = by_name[one], by_name[other]
         ratio = pair[0].median / pair[1].median
         squares = np.square([group.log_error for group in pair])
-        if not squares.sum() > 0:
+        if np.isnan(squares).any():
             return ratio, Interval(float("nan"), float("nan"))
         freedom = np.array([len(group.medians) - 1 for group in pair])
-        shared = squares.sum() ** 2 / (squares**2 / freedom).sum()
-        n_pairs = math.comb(sum(group.n_samples > 1 for group in self.groups), 2)
-        reach = stats.t.isf((1 - LEVEL) / 2 / n_pairs, shared) * np.sqrt(squares.sum())
+        tail = (1 - LEVEL) / 2 / math.comb(sum(group.n_samples > 1 for group in self.groups), 2)
+        least = stats.norm.isf(tail) * math.hypot(*(group.least_error for group in pair))
+        with np.errstate(invalid="ignore"):  # all medians of both groups may be equal
+            shared = squares.sum() ** 2 / (squares**2 / freedom).sum()
+        reach = np.fmax(stats.t.isf(tail, shared) * np.sqrt(squares.sum()), least)
         return ratio, Interval(float(ratio * np.exp(-reach)), float(ratio * np.exp(reach)))
 
 
@@ -188,6 +209,7 @@ def _group(name: str, own: Sequence[tuple[FibreDiameters, Any]]) -> GroupDiamete
         n_samples=len(samples),
         places=_pooled(images),
         medians=np.array([_pooled(unit).median for unit in units]),
+        errors=np.array([math.hypot(*map(_log_error, unit)) / len(unit) for unit in units]),
         interval=images[0].interval,
         interval_of="image",
         n_to_halve=None,
@@ -195,13 +217,18 @@ def _group(name: str, own: Sequence[tuple[FibreDiameters, Any]]) -> GroupDiamete
     n = len(units)
     if n == 1:
         return group
-    reach = np.exp(student_factor(n) * _log_error(group.medians))
-    half = student_factor(n) / np.sqrt(n) / 2
+    logs, least = np.log(group.medians), group.least_error
+    low, high = left_out_interval(logs.mean(), sums_without(logs) / (n - 1), least=least**2)
+    spread = float(logs.std(ddof=1))
+
+    def reach(k: int) -> float:
+        return max(student_factor(k) * spread, NORMAL_FACTOR * least * math.sqrt(n)) / math.sqrt(k)
+
     return replace(
         group,
-        interval=Interval(float(group.median / reach), float(group.median * reach)),
+        interval=Interval(float(np.exp(low)), float(np.exp(high))),
         interval_of=interval_of,
-        n_to_halve=next(k for k in count(n) if student_factor(k) / np.sqrt(k) <= half),
+        n_to_halve=next(k for k in count(n) if reach(k) <= reach(n) / 2),
     )
 
 
@@ -230,5 +257,12 @@ def _pooled(images: Sequence[FibreDiameters]) -> FibreDiameters:
     )
 
 
-def _log_error(medians: Values) -> float:
-    return float(np.log(medians).std(ddof=1) / np.sqrt(len(medians)))
+def _log_error(image: FibreDiameters) -> float:
+    """Return the standard error of the logarithm of a median, of all fibres like these."""
+    fibres = np.unique(image.fibres, return_inverse=True)[1]
+    is_thin = (image.diameters <= image.median)[None]
+    others = np.zeros((0, len(fibres)))
+    *shares, _ = share_intervals(is_thin, image.weights, fibres, [0.5], others)
+    drawn = weighted_quantiles(image.diameters, image.weights, np.clip(np.ravel(shares), 0, 1))
+    ends = np.log([*drawn, image.interval.low, image.interval.high]).reshape(2, 2)
+    return float(np.sqrt(np.nansum(np.square(np.diff(ends) / 2))) / NORMAL_FACTOR)

@@ -40,8 +40,9 @@ PER_PLACE = ("diameters", "errors", "positions", "directions", "weights", "fibre
 _MAX_KINDS = 3
 _MIN_SPREAD = 0.03  # of the logarithm of diameters of one kind
 _N_STEPS = 60
-_LEAST = (6, 20, 30)  # fibres, for one kind, two and three
-_LEAST_WORTH = 0.6  # of those numbers; a few long fibres among short ones make kinds by chance
+# Fibres, for one kind, two and three. A few long ones among short ones make kinds by chance, so for
+# several kinds as many must be worth as much.
+_LEAST = (6, 20, 30)
 _APART = 2.0  # of neighbouring kinds, in root mean squares of their spreads
 _DISC = [(y, x) for y in range(-2, 3) for x in range(-2, 3) if y * y + x * x <= 5]
 LEAST_PLACES = 10  # places of an image, at least
@@ -491,14 +492,14 @@ def fit_kinds(logs: Values, weights: Values) -> Values:
     many as would have equal ones (Kish 1965, "Survey sampling", section 11.7). The number of kinds
     is that of the lowest BIC among those whose kinds are apart: neighbours differ by more than two
     of their spreads (Ashman, Bird and Zepf 1994, "Detecting bimodality in astronomical datasets",
-    Astronomical Journal 108). One kind needs six fibres, each of several ten that are worth six.
+    Astronomical Journal 108). One kind needs six fibres, two need 20 that are worth 20, three 30.
     """
     best, found = np.inf, np.zeros((0, 3))
     share = weights / weights.sum()
     worth = 1 / float(share @ share) if len(logs) else 0.0
     for n_kinds in range(1, _MAX_KINDS + 1):
         few = _LEAST[n_kinds - 1]
-        if len(logs) < few or (n_kinds > 1 and worth < _LEAST_WORTH * few):
+        if (len(logs) if n_kinds == 1 else round(worth, 6)) < few:
             break
         middle = weighted_quantiles(logs, weights, list((np.arange(n_kinds) + 0.5) / n_kinds))
         spread = np.full(n_kinds, max(float(logs.std()) / n_kinds, _MIN_SPREAD))

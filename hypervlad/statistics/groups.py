@@ -12,10 +12,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import norm
 from scipy.stats import t as student_t
 
 Values = NDArray[np.float64]
 LEVEL = 0.95
+#: Standard errors that an interval reaches whose standard error is known.
+NORMAL_FACTOR = float(norm.isf((1 - LEVEL) / 2))
 
 
 def student_factor(n: int) -> float:
@@ -28,6 +31,7 @@ def left_out_interval(
     without: ArrayLike,
     *,
     also: ArrayLike | None = None,
+    least: ArrayLike = 0.0,
     unbiased: bool = False,
 ) -> tuple[Values, Values]:
     """Return the interval of a statistic; NaN with one group.
@@ -44,6 +48,9 @@ def left_out_interval(
     also : array-like of shape (n_others, ...), optional
         The statistic without each of other groups that it depends on as well, such as those of a
         calibration. Student's factor is then that of the effective number of groups [3]_.
+    least : array-like of shape (...), default=0
+        The variance that the statistic would have if groups did not differ, from what is in them.
+        No interval is narrower than with this variance, as few groups can be alike by chance.
     unbiased : bool, default=False
         Whether the interval is about the statistic without its bias [2]_. It contains the statistic
         in any case.
@@ -68,14 +75,16 @@ def left_out_interval(
     n = len(without)
     squares, factor = left_out_variance(whole, without), np.asarray(student_factor(n))
     others = np.zeros(0) if also is None else np.asarray(also, np.float64)
+    rest = np.zeros(())
     if len(others) > 1:
         more = left_out_variance(whole, others)
         with np.errstate(invalid="ignore", divide="ignore"):  # one group, or nothing varies
             freedom = (squares + more) ** 2 / (squares**2 / (n - 1) + more**2 / (len(others) - 1))
         freedom = np.where(freedom > 0, freedom, n - 1)
         factor = student_t.ppf((1 + LEVEL) / 2, freedom) if n > 1 else factor
-        squares = squares + more
+        squares, rest = squares + more, more
     reach = factor * np.sqrt(squares)
+    reach = np.maximum(reach, NORMAL_FACTOR * np.sqrt(np.asarray(least, np.float64) + rest))
     middle = n * whole - (n - 1) * without.mean(axis=0) if unbiased else whole
     return np.minimum(middle - reach, whole), np.maximum(middle + reach, whole)
 
@@ -124,6 +133,7 @@ def share_intervals(
     """Return the ends of the intervals of shares of a weight; below 0 or above 1 they are open.
 
     Their standard errors follow, (2, n_shares): from the groups, NaN with one, and from the others.
+    Those of the groups are not smaller than if each of the n were drawn on its own.
 
     Parameters
     ----------
@@ -144,8 +154,10 @@ def share_intervals(
     # Of equal sizes, more than the share lie up to the size: what counts is how much fields differ.
     own = parts.sum(axis=0) / totals.sum()
     also = others @ is_part.T / others.sum(axis=1)[:, None]
-    low, high = left_out_interval(own, without, also=also)
-    errors = np.sqrt([left_out_variance(own, each) for each in (without, also)])
+    least = np.square(weights * (is_part - own[:, None])).sum(axis=1) / totals.sum() ** 2
+    low, high = left_out_interval(own, without, also=also, least=least)
+    of_groups = np.maximum(left_out_variance(own, without), least)
+    errors = np.sqrt([of_groups, left_out_variance(own, also)])
     return low - own + shares, high - own + shares, errors
 
 

@@ -133,9 +133,22 @@ def test_one_image_has_its_own_interval_and_no_ratio():
 
 def test_the_number_that_halves_an_interval_is_the_smallest():
     rng = np.random.default_rng(0)
-    (group,) = compare_groups([drawn(rng, 100, 0.1) for _ in range(8)]).groups
+    (group,) = compare_groups([drawn(rng, 100, 0.5) for _ in range(8)]).groups
     reach = [stats.t.ppf(0.975, n - 1) / np.sqrt(n) for n in range(2, 60)]
     assert group.n_to_halve == 2 + next(k for k, r in enumerate(reach) if r <= reach[6] / 2)
+
+
+def test_images_that_agree_by_chance_are_known_no_better_than_each_allows():
+    alike = compare_groups(
+        [measured(np.full(9, d)) for d in (175, 175.1, 176, 176.1)], list("aabb")
+    )
+    ends = [alike.groups[0].interval, alike.ratio("a", "b")[1]]
+    own = np.log(1.2 / 0.9) / 2  # of each image
+    reach = [np.log(each.high / each.low) / 2 for each in ends]
+    np.testing.assert_allclose(reach, [own / np.sqrt(2), own], rtol=1e-9)
+    assert alike.groups[0].n_to_halve == 8
+    (few,) = compare_groups([measured([50, 100, 200, d]) for d in (100, 100.1)]).groups
+    assert few.interval.high / few.interval.low > 1.5, "four fibres in each"
 
 
 def test_the_ratio_of_two_groups_is_welchs_and_of_more_is_wider():
