@@ -22,7 +22,7 @@ from hypervlad.objects.fields import (
     field_numbers,
     independent,
 )
-from hypervlad.objects.measures import check_table
+from hypervlad.objects.measures import check_table, lacks_pixel_size
 from hypervlad.statistics.groups import (
     left_out_interval,
     left_out_variance,
@@ -214,7 +214,8 @@ def particle_sizes(
     table, fields, classes, detection, pixel_size_error, edges
         As in :func:`count_particles`.
     measure : str, default="equivalent_diameter_nm"
-        A column of the table.
+        A column of the table. Particles without it, such as the persistence length of short ones,
+        are left out.
 
     Returns
     -------
@@ -231,7 +232,7 @@ def particle_sizes(
     Raises
     ------
     ValueError
-        As in :func:`count_particles`, or if a size is unknown.
+        As in :func:`count_particles`, or if a size is unknown because the pixel size is.
 
     References
     ----------
@@ -261,7 +262,7 @@ def particle_sizes(
     if measure.endswith(("_px", "_px2")) and len({field.pixel_size for field in fields}) > 1:
         raise ValueError(f"measure={measure!r}: the fields differ in pixel size; choose one in nm")
     sizes = table[measure].to_numpy(np.float64)
-    if (is_unknown := ~np.isfinite(sizes)).any():
+    if (is_unknown := lacks_pixel_size(table, measure)).any():
         unknown = list(dict.fromkeys(table["micrograph"][is_unknown].astype(str)))
         raise ValueError(
             f"{measure} is unknown for {counted(int(is_unknown.sum()), 'particle')} of "
@@ -276,7 +277,7 @@ def particle_sizes(
     check_table(table, *([] if is_scaled else ["area_px2"]))
     area = table["area_nm2" if is_scaled else "area_px2"].to_numpy(np.float64)
     order = np.argsort(sizes, kind="stable")
-    order = order[weights[order] > 0]
+    order = order[(weights[order] > 0) & np.isfinite(sizes[order])]
     rows = []
     for name, is_in in zip([*names, ALL], is_of.T, strict=True):
         chosen = order[is_in[order]]

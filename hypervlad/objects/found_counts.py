@@ -22,7 +22,7 @@ from hypervlad.objects.fields import Edges, Field, count_weights, edge_weights
 from hypervlad.objects.found_tables import as_cells, classes_of, copies, is_by_model, is_left_out
 from hypervlad.objects.measures import MEASURES
 from hypervlad.objects.particle import NOT_A_PARTICLE
-from hypervlad.objects.rules import match_rule
+from hypervlad.objects.rules import met_and_unknown, without_measure
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -211,9 +211,12 @@ def count_found(
                 f"are not{own if n_own else ''}"
             )
     if rule is not None:
-        is_met = match_rule(table, rule)
+        is_met, without = met_and_unknown(table, rule)
         table, by_model, is_counted[is_counted] = table[is_met], by_model[is_met], is_met
         notes.append(f"only particles that meet {rule!r} are counted")
+        notes += [without] * bool(without)
+    if (is_unknown := table[column].isna().to_numpy()).any():
+        notes.append(f"sizes are {without_measure(measure, is_unknown)}")
     if n_huge := int((edge_weights(table, edges) > _MAX_WEIGHT).sum()):
         notes.append(
             f"{counted(n_huge, 'particle')} nearly as large as the image "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -80,7 +81,8 @@ def measure(
           outline the longest way; holes smaller than the largest disc in the particle do not make a
           loop;
         - ``width``, the mean along the particle: that of a rod with round ends and the same length
-          and area, at most the length;
+          and area, at most the length; of a particle with a hole, such as a ring or a hollow shell,
+          that of its wall;
         - ``end_to_end``, the distance between the ends of the path that the length is measured on,
           at most the length;
         - ``persistence_length`` P, from the directions along that path: their mean squared
@@ -139,17 +141,18 @@ def measure(
         raise ValueError(f"classes: got {counted(len(classes), 'value')} for {of}")
     for number, particle in enumerate(particles):
         check_value(f"particles[{number}]", particle, [InstanceOf(Particle, "a Particle")])
-    found = np.array([(*_describe(p.mask), *_along(p.mask)) for p in particles]).reshape(-1, 10)
+    found = np.array([(*_describe(p.mask), *_along(p.mask)) for p in particles]).reshape(-1, 11)
     area, row, column, feret_max, feret_min, circularity, solidity = found.T[:7]
-    length, end_to_end, persistence = found.T[7:]
+    length, end_to_end, persistence, walls = found.T[7:]
     # A rod with round ends has the area l w - (1 - pi / 4) w^2.
     root = np.sqrt(np.maximum(length**2 - (4 - np.pi) * area, 0))
+    width = np.where(walls > 0, area / np.maximum(walls, 1), 2 * area / (length + root))
     lengths = {
         "equivalent_diameter": np.sqrt(4 * area / np.pi),
         "feret_max": feret_max,
         "feret_min": feret_min,
         "length": length,
-        "width": np.minimum(2 * area / (length + root), length),
+        "width": np.minimum(width, length),
         "end_to_end": end_to_end,
         "persistence_length": persistence,
     }
@@ -191,6 +194,13 @@ def check_table(table: Any, *columns: str) -> None:
     check_value("table", table, [InstanceOf(pd.DataFrame, "a table from measure")])
     if absent := [column for column in columns if column not in table]:
         raise ValueError(f"the table lacks {', '.join(absent)}; give one from measure")
+
+
+def lacks_pixel_size(table: pd.DataFrame, column: str) -> NDArray[np.bool_]:
+    """Return of which particles a column is unknown, although it is known in pixels."""
+    in_px = table.get(re.sub(r"_nm(2?)$", r"_px\1", column))
+    is_known = True if in_px is None else in_px.notna()
+    return np.asarray(table[column].isna() & is_known & column.endswith(("_nm", "_nm2")))
 
 
 def shape_measures(mask: NDArray[np.bool_], scale: float = 1.0) -> tuple[float, ...]:
@@ -246,8 +256,8 @@ def _describe(mask: NDArray[np.bool_]) -> tuple[float, ...]:
     )
 
 
-def _along(mask: NDArray[np.bool_]) -> tuple[float, float, float]:
-    """Return length, end-to-end distance and persistence length of the longest piece."""
+def _along(mask: NDArray[np.bool_]) -> tuple[float, float, float, float]:
+    """Return length, end-to-end distance, persistence length, and how long walls of holes are."""
     from skimage.graph import pixel_graph
     from skimage.morphology import skeletonize
 
@@ -272,15 +282,22 @@ def _along(mask: NDArray[np.bool_]) -> tuple[float, float, float]:
         )
         by_piece = np.lexsort((distances, piece))
         end = by_piece[np.searchsorted(piece[by_piece], np.arange(n_pieces), side="right") - 1]
-    best = _Path(places[:1], 0.0, 0.0)
+    best, reach = _Path(places[:1], 0.0, 0.0), 1.0
     for first, last in zip(start, end, strict=True):
         path = [last]
         while path[-1] != first:
             path.append(before[path[-1]])
         is_open = all(graph[[end]].nnz == 1 for end in (first, last))
         found = _Path.of(mask, places[path], depths[path], is_open)
-        best = max(best, found, key=lambda each: each.length)
-    return best.length, min(best.end_to_end, best.length), _persistence_length(best.chords)
+        if found.length > best.length:
+            best, reach = found, max(float(distances[last]), 1.0)
+    walls = 0.0
+    if ndimage.label(~mask)[1] > 1:
+        # From pixel to pixel, the skeleton is too long, as is its longest path.
+        steps = np.diff(best.chords, axis=0)
+        walls = float(np.hypot(*steps.T).sum() * graph.sum() / 2 / reach)
+    end_to_end = min(best.end_to_end, best.length)
+    return best.length, end_to_end, _persistence_length(best.chords), walls
 
 
 class _Path(NamedTuple):

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from hypervlad.common.constraints import InstanceOf, check_value
 from hypervlad.common.limits import MAX_RULE
-from hypervlad.common.wording import counted, name_some, verb
-from hypervlad.objects.measures import check_table
+from hypervlad.common.wording import counted, name_some, verb, warn_user
+from hypervlad.objects.measures import check_table, lacks_pixel_size
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +26,7 @@ _SIGNS = {
     "<": np.less, ">": np.greater,
 }  # fmt: skip
 _TO_BASE = {"": 1.0, "px": 1.0, "nm": 1.0, "um": 1e3, "px2": 1.0, "nm2": 1.0, "um2": 1e6}
-_UNITS = ("_px", "_nm", "_px2", "_nm2")  # endings of columns
+_ANY_SIGN, _QUOTED = re.compile(r"[<>=!≤≥≠](?:\s*[<>=!≤≥≠])*"), re.compile(r"'[^']*'|\"[^\"]*\"")
 _SIGN = "|".join(_SIGNS)
 _VALUE = (
     r"(?P<{0}>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|'[^']*'|\"[^\"]*\")"
@@ -58,8 +58,14 @@ def match_rule(table: pd.DataFrame, rule: str) -> NDArray[np.bool_]:
     Raises
     ------
     ValueError
-        If the rule cannot be read, a measure is unknown, a unit is missing or wrong, or the rule
-        needs a pixel size or a persistence length that some particles lack.
+        If the rule cannot be read, it names no measure, a unit is missing or wrong, or the rule
+        needs a pixel size that some particles lack.
+
+    Warns
+    -----
+    UserWarning
+        If particles lack a measure that the rule names, such as the persistence length of short
+        ones: they do not meet the rule, whatever else it says.
 
     Examples
     --------
@@ -69,19 +75,31 @@ def match_rule(table: pd.DataFrame, rule: str) -> NDArray[np.bool_]:
     >>> match_rule(table, "length > 5 um and aspect_ratio >= 3")
     array([ True, False, False])
     """
+    found, without = met_and_unknown(table, rule)
+    if without:
+        warn_user(without)
+    return found
+
+
+def met_and_unknown(table: pd.DataFrame, rule: str) -> tuple[NDArray[np.bool_], str]:
+    """Return which particles meet a rule, and what to say of those without a measure in it."""
     import pandas as pd
 
     check_table(table)
     check_value("rule", rule, [InstanceOf(str, "a text")])
     text = NAMED_RULES.get(rule.strip(), rule)
     joined, met, start = list[str](), dict[str, NDArray[np.bool_]](), 0
+    unknown = dict[str, NDArray[np.bool_]]()
     try:
         if len(text) > MAX_RULE:
             raise ValueError(f"has {len(text)} characters, at most {MAX_RULE} are allowed")
+        for sign in _ANY_SIGN.findall(_QUOTED.sub("", text)):
+            if sign not in _SIGNS:
+                raise ValueError(f"has {sign}, which is no comparison: write {_right_sign(sign)}")
         while part := _PART.match(text, start):
             joined.append((part["joint"] or f"part{start}").lower())
             if part["name"]:
-                met[joined[-1]] = _compared(table, part)
+                met[joined[-1]] = _compared(table, part, unknown)
             start = part.end()
         try:
             found = np.asarray(pd.eval(" ".join(joined), engine="python", local_dict=met))
@@ -90,22 +108,39 @@ def match_rule(table: pd.DataFrame, rule: str) -> NDArray[np.bool_]:
         if start < len(text) or found.dtype != bool:
             raise ValueError(
                 f"cannot be read{f' at {text[start:]!r}' if start < len(text) else ''}: write "
-                "comparisons joined by and, or, not, such as length > 5 um and aspect_ratio >= 3 "
-                "(not =>)"
+                "comparisons joined by and, or, not, such as length > 5 um and aspect_ratio >= 3"
             )
     except ValueError as error:
         raise ValueError(f"the rule {text[:MAX_RULE]!r} {error}") from error
-    return found
+    left_out = [without_measure(name, each) for name, each in unknown.items() if each.any()]
+    return found & ~np.any([*unknown.values()], axis=0), "; ".join(left_out)
 
 
-def _compared(table: pd.DataFrame, part: re.Match[str]) -> NDArray[np.bool_]:
-    """Return where a measure lies within its bounds or, without any, is true."""
+def without_measure(name: str, is_unknown: NDArray[np.bool_]) -> str:
+    """Say how many particles are left out, as they have no such measure."""
+    n, of = int(is_unknown.sum()), counted(len(is_unknown), "particle")
+    why = " (short or nearly straight ones)" if name.startswith("persistence_length") else ""
+    return f"without {n} of {of} whose {name} is unknown{why}"
+
+
+def _right_sign(sign: str) -> str:
+    if sign == "<>" or {*sign} & {*"!≠"}:
+        return "!="
+    return ">=" if {*sign} & {*">≥"} else "<=" if {*sign} & {*"<≤"} else "=="
+
+
+def _compared(
+    table: pd.DataFrame, part: re.Match[str], unknown: dict[str, NDArray[np.bool_]]
+) -> NDArray[np.bool_]:
+    """Return where a measure lies within its bounds or, without any, is true; add unknown ones."""
     name, met = part["name"], np.ones(len(table), bool)
     for side in ("low", "high"):
         if (value := part[side]) is None:
             continue
         unit, sign = re.sub("[µμ]", "u", part[f"{side}_unit"] or ""), part[f"{side}_sign"]
         values = _column(table, name, unit)
+        if values.dtype.kind == "f":
+            unknown[name] = np.isnan(values)
         is_text = values.dtype.kind not in "biuf"
         if is_text != (value[0] in "'\"") or (is_text and sign not in ("==", "!=")):
             expected = "== or != and a text in quotation marks" if is_text else "a number"
@@ -132,19 +167,11 @@ def _column(table: pd.DataFrame, name: str, unit: str = "") -> NDArray[Any]:
         bases = dict.fromkeys(re.sub(r"_(px|nm)2?$", "", str(known)) for known in table)
         raise ValueError(f"names {name!r}; the measures are {', '.join(bases)}")
     values = np.asarray(table[column])
-    if column.endswith(_UNITS) and np.isnan(values).any():
-        unknown = table[np.isnan(values)]
-        of = list(dict.fromkeys(map(str, unknown.get("micrograph", ()))))
-        n_unknown = counted(len(unknown), "particle")
-        in_px = unknown.get(re.sub("_nm(2?)$", r"_px\1", column))
-        if in_px is not None and in_px.isna().any():
-            raise ValueError(
-                f"needs {name}, which is unknown for {n_unknown} ({name_some(of)}), as the "
-                "persistence length is of short and nearly straight particles: leave these out of "
-                "the table first"
-            )
+    if (no_size := lacks_pixel_size(table, column)).any():
+        of = list(dict.fromkeys(map(str, table[no_size].get("micrograph", ()))))
+        n = int(no_size.sum())
         raise ValueError(
-            f"needs the pixel size, which {n_unknown} {verb(len(unknown), 'lacks', 'lack')} "
+            f"needs the pixel size, which {counted(n, 'particle')} {verb(n, 'lacks', 'lack')} "
             f"({name_some(of)}): give pixel_size, or compare in px"
         )
     return values

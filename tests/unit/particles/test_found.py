@@ -284,6 +284,9 @@ def test_counts_are_those_of_the_table_and_the_fields(classified):
         assert "the rule chooses by the answers" in found.count(own_rule).notes[0]
     assert found.count("area > 1 um2").counts["count"].tolist() == [0, 0, 0]
     assert found.count(measure="area").measure == "area_nm2"
+    short = found.count(measure="persistence_length")
+    assert begun(short.notes) == ["counts are corrected", "sizes are without 8 "]
+    assert short.sizes[["particles", "d50"]].fillna(-1).to_numpy().max() == 0
 
 
 def test_wrong_outlines_are_not_counted(classified):

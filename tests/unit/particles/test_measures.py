@@ -134,6 +134,7 @@ def test_length_of_a_curved_fibre_is_along_it():
     assert half.length_px == pytest.approx(60 * np.pi, rel=0.03)
     assert half.width_px == pytest.approx(4, abs=0.4)
     assert measured(ring).length_px == pytest.approx(60 * np.pi, rel=0.05)  # as documented
+    assert measured(ring).width_px == pytest.approx(4, abs=0.1)  # of its wall
 
 
 def test_pinholes_make_no_loops_and_rings_do():

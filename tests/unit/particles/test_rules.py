@@ -66,7 +66,10 @@ def test_rules(rule, expected):
         (T, "diameter > 3 nm", "names 'diameter'; the measures are micrograph, class, length, wid"),
         (T.drop(columns="class"), "class == 'a'", "names class, but the particles are not classi"),
         (T, "", "cannot be read: write comparisons"),
-        (T, "touches_edge = 5", "cannot be read at '= 5'"),
+        (T, "touches_edge = 5", "has =, which is no comparison: write =="),
+        (T, "length => 5 um", "has =>, which is no comparison: write >="),
+        (T, "length =< 5 um or class == '=>'", "has =<, which is no comparison: write <="),
+        (T, "5 um ≥ length", "has ≥, which is no comparison: write >="),
         (T, "aspect_ratio > 5 mm", "names 'mm'"),
         (T, "aspect_ratio", "'aspect_ratio' where a comparison was expected"),
         (T, "class > 'cube'", "must compare class by == or != and a text"),
@@ -76,7 +79,6 @@ def test_rules(rule, expected):
         (T, "touches_edge and " * 100, "has 1700 characters, at most 1000"),
         (SCALELESS, "length > 5 um", r"20 particles lack (b.tif): give pixel_size, or compare in"),
         (SCALELESS, "length_nm > 5000", "needs the pixel size, which 20 particles lack (b.tif)"),
-        (CURVED, "persistence_length > 1 um", "needs persistence_length, which is unknown for"),
         (None, "who-fibre", "table must be a t"),
         (T, LONG, "rule must be a t"),
     ],
@@ -90,6 +92,10 @@ def test_what_is_no_rule_is_refused(table, rule, words):
 def test_a_missing_pixel_size_or_measure_is_no_error_where_it_is_not_needed():
     np.testing.assert_array_equal(match_rule(SCALELESS, "length > 2500 px"), LONG)
     np.testing.assert_array_equal(match_rule(CURVED[LONG], "persistence_length > 5 um"), True)
+    n = f"without {(~LONG).sum()} of 40 particles whose persistence_length is unknown"
+    with pytest.warns(UserWarning, match=n):
+        found = match_rule(CURVED, "not persistence_length > 9 um")
+    np.testing.assert_array_equal(found, LONG & (CURVED["persistence_length_nm"] <= 9e3))
 
 
 @given(st.text(alphabet="lengthwidasp_o <>=!()'0123456789.um+-*", max_size=40))
