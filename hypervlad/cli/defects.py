@@ -168,9 +168,12 @@ def score(
       area            inside the outline
       diameter        of a circle of this area
       length, breadth longest and shortest extent of the outline
-      area_low, _high between which defects with such regions are, by synthetic
-                      ones; area_low is 0 if only the upper end is known
-      contrast        mean grey level inside minus that around, -1 to 1
+      area_low, _high between which the defect probably is, by synthetic ones
+                      with such regions, and its area inside the outline;
+                      area_low is 0 if only the upper end is known
+      contrast_of_range
+                      mean grey level inside minus that around, a share of the
+                      range from black to white as images are read, -1 to 1
       score           the highest of a cell of the map in the region
     In micrometres, empty if the pixel size is unknown: width_um, height_um,
     area_um2, diameter_um, length_um, breadth_um, area_low_um2, area_high_um2.

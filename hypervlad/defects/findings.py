@@ -42,17 +42,18 @@ class Region(Outline):
     label, box, mask
         As of an :class:`hypervlad.particles.Outline`; the highest region of an image is 1.
     area : int
-        Pixels.
+        Pixels inside the outline.
     score : float
         Of its peak: the highest of its cells, or pixels.
     length, breadth : float
         Its longest and shortest diameter (Feret diameters).
     contrast : float
-        Mean grey level of its pixels minus that of its surroundings, between -1 and 1; NaN without
-        an image, or surroundings.
+        Mean grey level of its pixels minus that of its surroundings, a share of the range from
+        black to white as images are read, between -1 and 1; NaN without an image, or surroundings.
     area_interval : (float, float) or None
-        Between which areas the synthetic defects of ``fit`` are that have such regions; the first
-        is 0 if only the upper end is known. None if nothing is known.
+        In which the defect's area probably lies, by the synthetic defects of ``fit`` that have such
+        regions; it contains `area`. The first is 0 if only the upper end is known. None if nothing
+        is known.
     """
 
     area: int

@@ -29,8 +29,8 @@ _SCORE_COLUMNS = [
 ]
 _REGION_COLUMNS = [
     *("path", "region", "x", "y", "width", "height", "area", "diameter", "length", "breadth"),
-    *("area_low", "area_high", "contrast", "score", "width_um", "height_um", "area_um2"),
-    *("diameter_um", "length_um", "breadth_um", "area_low_um2", "area_high_um2"),
+    *("area_low", "area_high", "contrast_of_range", "score", "width_um", "height_um"),
+    *("area_um2", "diameter_um", "length_um", "breadth_um", "area_low_um2", "area_high_um2"),
 ]
 
 

@@ -60,13 +60,13 @@ _HOW = Markup(
 _OF_REGIONS = (
     "The peak is the highest score of a region. Areas are those inside the outlines, and diameters "
     "those of circles of these areas. Length and breadth are the longest and the shortest extent. "
-    "Contrast is the mean grey level inside minus that around, in per cent of the difference of "
-    "black and white."
+    "Contrast is the mean grey level inside minus that around, in per cent of the range from black "
+    "to white as images are read, of which some images use little."
 )
 _OF_INTERVALS = (
-    " In parentheses: between which areas the synthetic defects on held-out training images lay "
-    'whose outlines are as large. "Below" stands where only the upper end is known. Of large '
-    "defects, the outline may show a part only."
+    " In parentheses: between which areas the defect probably is, from synthetic defects on "
+    "held-out training images with outlines as large; without a lower end where that is unknown. "
+    "Of large defects, the outline may show a part only."
 )
 
 
@@ -181,7 +181,7 @@ class FindingsPage:
                 (_length_text(v, each.pixel_size), size * v) for v in (own.length, own.breadth)
             ]
             area, diameter = _area_texts(own, each.pixel_size)
-            contrast = "–" if math.isnan(own.contrast) else f"{100 * own.contrast:+.2g} %"
+            contrast = "–" if math.isnan(own.contrast) else f"{100 * own.contrast:+.2g} % of range"
             marks.append(f"r{each.image}-{each.number}" if each.image in shown else "")
             rows.append(
                 [
@@ -358,19 +358,16 @@ def _layer(scores: NDArray[np.floating[Any]], low: float, high: float) -> str:
 
 def _area_texts(region: Region, pixel_size: float | None) -> list[str]:
     """Return the area of a region, with its interval if that is known, and its diameter."""
-    interval = region.area_interval
-    below = "below " if interval and interval[0] == 0 else ""
-    area = interval[1] if interval and below else region.area
     unit, size = "px²", 1.0
     if pixel_size is not None:
         size, unit = pixel_size**2, "nm²"
-        if area * size >= _MIN_UM2 * 1e6:
+        if region.area * size >= _MIN_UM2 * 1e6:
             size, unit = size / 1e6, "µm²"
-    text = f"{below}{number_text(size * area)} {unit}"
-    if interval and not below:
-        text += f" ({interval_text(size * interval[0], size * interval[1])})"
-    diameter = math.sqrt(4 * area / math.pi)
-    return [text, below + _length_text(diameter, pixel_size)]
+    text = f"{number_text(size * region.area)} {unit}"
+    if region.area_interval is not None:
+        low, high = region.area_interval
+        text += f" ({interval_text(size * low or math.nan, size * high)})"
+    return [text, _length_text(region.diameter, pixel_size)]
 
 
 def _length_text(pixels: float, pixel_size: float | None) -> str:

@@ -82,7 +82,7 @@ def test_sizes_are_in_micrometres_where_the_pixel_size_is_known(tmp_path):
     expected |= {"diameter_um": 4 / np.sqrt(np.pi)}
     assert {name: float(known[name]) for name in expected} == pytest.approx(expected)
     assert {unknown[name] for name in unknown if "_um" in name} == {""}
-    assert {known[name] for name in ("contrast", "area_low", "area_high")} == {""}, "not known"
+    assert {known[name] for name in ("contrast_of_range", "area_low")} == {""}, "not known"
     _, pictures = page_of(tmp_path / "out" / "report.html").spaced.split(" Pictures ")
     assert pictures.count("2 µm") == 1, "a scale bar, of a fifth of 15 µm at most"
 
@@ -101,7 +101,9 @@ def test_regions_are_measured(tmp_path):
     image[30:33, 40:44] = 0.2
     known = with_pixel_size(tmp_path / "known.tif", image)
     write_findings(tmp_path, scorer_of(measured), [known, image], ["known.tif", "b.png"])
-    columns = "length breadth contrast area area_low area_high length_um breadth_um area_um2 "
+    columns = (
+        "length breadth contrast_of_range area area_low area_high length_um breadth_um area_um2 "
+    )
     columns = (columns + "area_low_um2 area_high_um2").split()
     large, small, unknown, _ = rows_of(tmp_path / "regions.csv")
     for row, text in [
@@ -112,9 +114,8 @@ def test_regions_are_measured(tmp_path):
         assert " ".join(row[name] for name in columns).strip() == text
     words = page_of(tmp_path / "report.html").spaced
     assert "2.5 µm² (1.25 to 5) 1.78 µm 3 µm 1.5 µm −25 %" in words
-    assert "below 1 µm² below 1.13 µm 3 µm 1.5 µm −25 %" in words
+    assert "0.75 µm² (up to 1) 977 nm 3 µm 1.5 µm −25 % of range" in words
     assert "40 px² (20 to 80) 7.14 px 12 px 6 px −25 %" in words
-    assert "below 16 px²" in words
 
 
 def test_bad_images_are_left_out_and_named(tmp_path):
