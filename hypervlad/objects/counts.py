@@ -161,8 +161,8 @@ def count_particles(
     counts = _counts(sums.sum(axis=0, keepdims=True), matrix)[0]
     variance = np.zeros(counts.shape)
     if matrix is not None:
-        variance[0] = _variance_of_correction(*counts, matrix, weights @ parts)
-    own = weights @ is_of
+        variance[0] = _variance_of_correction(counts, matrix, weights @ parts)
+    own = counts[0].copy() if matrix is None else weights @ is_of
     columns: dict[str, Any] = {"class": [*names, ALL], "particles": is_of.sum(axis=0)}
     low, high = _weighted_poisson(weights, is_of, own)
     columns |= {"counted": own, "poisson_low": low, "poisson_high": high, "count": counts[0]}
@@ -344,7 +344,7 @@ def _parts_of_correction(
     of each class according to people; all that are of each of K classes according to people; all.
     """
     n = len(table)
-    known = np.zeros(n, bool) if by_person is None else np.asarray(by_person)
+    known = np.asarray(np.zeros(n, bool) if by_person is None else by_person)
     if known.shape != (n,) or known.dtype != bool:
         raise ValueError(
             f"by_person must be True or False for each of {counted(n, 'particle')}, got "
@@ -426,9 +426,7 @@ def _corrected(counts: FloatArray, rates: FloatArray) -> FloatArray:
     return np.asarray(found)
 
 
-def _variance_of_correction(
-    counts: FloatArray, least: FloatArray, most: FloatArray, matrix: FloatArray, sums: FloatArray
-) -> FloatArray:
+def _variance_of_correction(counts: FloatArray, matrix: FloatArray, sums: FloatArray) -> FloatArray:
     """Return the variances (K + 1,) of corrected counts that come from few held-out particles."""
     n = len(matrix)
     held_out = matrix + _UNSEEN / n
@@ -437,7 +435,8 @@ def _variance_of_correction(
     # A change d of the rates of true class k changes the counts by -inverse @ d times its count.
     inverse = np.linalg.inv(rates.T)
     spread = np.square(inverse) @ rates.T - np.square(inverse @ rates.T)
-    answered = (counts - least)[:n] + sums[n : 2 * n]
+    best, least, most = counts
+    answered = (best - least)[:n] + sums[n : 2 * n]
     # The standard deviation of what lies between two limits is half of their distance, at most.
     variance = np.square((most - least) / 2)
     variance[:n] = np.minimum(variance[:n], spread @ (answered**2 / (total + 1)))
