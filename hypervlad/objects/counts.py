@@ -351,7 +351,7 @@ def _parts_of_correction(
             f"{known.dtype} of shape {known.shape}"
         )
     matrix = np.atleast_1d(np.asarray(confusion, np.float64))
-    is_further = is_of[:, len(matrix) : -1].any(axis=1)
+    is_further = np.asarray(is_of[:, len(matrix) : -1].any(axis=1))
     has_further = by_person is not None and known[is_further].all()
     own = list(names[: len(matrix)] if has_further else names)
     matrix = _checked_confusion(matrix, own)
@@ -366,7 +366,8 @@ def _parts_of_correction(
         proba = table.loc[known, columns].to_numpy(np.float64)
         best = np.nan_to_num(proba, nan=-1).argmax(axis=1)[:, None] == np.arange(len(own))
         # Held-out particles say nothing of what is of no class of the classifier.
-        answers[known] = best & ~(np.isnan(proba).any(axis=1) | is_further[known])[:, None]
+        is_judged = ~np.isnan(proba).any(axis=1) & ~is_further[known]
+        answers[known] = best & is_judged[:, None]
     given = is_of[:, :-1] & known[:, None]
     named = given[:, : len(own)] & answers.any(axis=1, keepdims=True)
     return np.hstack([answers, named, given, is_of[:, -1:]]), matrix

@@ -251,7 +251,7 @@ def with_answers(table: pd.DataFrame, classes: Sequence[str], proba: NDArray[Any
     for name, column in zip(classes, proba.T, strict=True):
         table[f"p_{name}"] = column
     if is_named.any():
-        table["source"] = np.where(is_named, FILE_SOURCE, None)
+        table["source"] = is_named.map({True: FILE_SOURCE, False: None})
     return table
 
 
