@@ -139,7 +139,7 @@ def start_queue(
     if root is not None and all(image.image is None for image in known):
         warn_user(
             f"{root}: holds none of the {counted(len(known), 'image')} that the model was trained "
-            f"on (such as {known[0].name}), so the page cannot show them",
+            f"on (such as {known[0].name}), so the page cannot show them"
         )
     more = [NOT_A_PARTICLE] if isinstance(images, FoundFolder) else []
     make_queue(Path(folder), classes, entries, known, facts, more)

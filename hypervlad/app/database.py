@@ -312,11 +312,7 @@ def make_queue(
             "INSERT INTO items (path, name, place, kind, scores, predicted, confidence, reason, "
             "novelty, nearest) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
-                (
-                    stored(entry.image),
-                    os.fsencode(entry.name),
-                    *_entry_values(entry, category_ids),
-                )
+                (stored(entry.image), os.fsencode(entry.name), *_entry_values(entry, category_ids))
                 for entry in entries
             ),
         )

@@ -222,8 +222,7 @@ class Labels:
         rows = []
         for item in items:
             row = connection.execute(
-                f"SELECT items.*, {_IS_LABELLED} AS labelled FROM items WHERE id = ?",
-                [item],
+                f"SELECT items.*, {_IS_LABELLED} AS labelled FROM items WHERE id = ?", [item]
             ).fetchone()
             if row is None:
                 raise UnknownError(f"the queue has no image {item}")

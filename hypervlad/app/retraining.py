@@ -354,7 +354,7 @@ def groups_of_model(
         warn_user(
             f"the model was trained with groups, and of {len(training)} training images only "
             f"{n_known} are known to it by their paths; each of the others is its own group: "
-            "give a table of groups",
+            "give a table of groups"
         )
     files = map(_file, [*(training[i] for i in kept), *added])
     return np.array([of_file.get(file.resolve(), _own_group(file)) for file in files])

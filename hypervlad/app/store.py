@@ -28,12 +28,7 @@ from hypervlad.app.database import (
     transaction,
     write_facts,
 )
-from hypervlad.app.particles import (
-    QueuedImage,
-    QueuedParticle,
-    is_stored_particle,
-    restored,
-)
+from hypervlad.app.particles import QueuedImage, QueuedParticle, is_stored_particle, restored
 from hypervlad.common.files import parse_json
 from hypervlad.common.limits import MAX_CATEGORIES, MAX_CATEGORY_NAME, MAX_LEASED
 from hypervlad.common.wording import of_particles

@@ -166,13 +166,7 @@ class Answers(NamedTuple):
             "blank, all pixels equal"
             if blank[i] and kind[i] == OUT_OF_DISTRIBUTION
             else _reason(
-                kind[i],
-                classes,
-                proba[i],
-                confidence[i],
-                threshold,
-                novelty[i],
-                labels[nearest[i]],
+                kind[i], classes, proba[i], confidence[i], threshold, novelty[i], labels[nearest[i]]
             )
             for i in range(len(proba))
         ]
@@ -276,7 +270,7 @@ class Explanation:
     blocks : mapping of str to ndarray of shape (n_classes, H, W), float32
         Evidence by position, for each feature block: "joint", "per_layer.TAP" of each tapped layer,
         "pooled". At the positions of the finest tap, or the pixels of the resized image if the
-        encoder's ``grid`` is "image" or a number.
+        encoder's ``grid`` is "image".
     words : mapping of str to ndarray of shape (n_classes, K)
         Evidence by codeword, for each block that has codewords.
     codeword_maps : ndarray of int, shape (n_codebooks, H, W)

@@ -234,10 +234,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         return self._decided(self.encoder_.encode(images).warn())
 
     def score(
-        self,
-        images: Sequence[Any],
-        y: Sequence[Any],
-        sample_weight: Sequence[float] | None = None,
+        self, images: Sequence[Any], y: Sequence[Any], sample_weight: Sequence[float] | None = None
     ) -> float:
         """Return the accuracy on images that are not skipped; warn if any are training images."""
         check_is_fitted(self)

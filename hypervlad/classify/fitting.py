@@ -193,7 +193,7 @@ def _warn_of_contradictions(
     if listed:
         warn_user(
             f"training images of equal pixels have different labels: {name_some(listed)}. "
-            "Keep each image in one class only",
+            "Keep each image in one class only"
         )
 
 
@@ -260,7 +260,7 @@ def _accepted_by(learner: Any, given: Mapping[str, NDArray[Any]]) -> dict[str, N
     if "groups" in given and "groups" not in accepted:
         warn_user(
             f"the learner, a {kind}, takes no groups: its own inner splits, if it has any, do "
-            "not keep groups together, so parameters chosen by them are optimistic",
+            "not keep groups together, so parameters chosen by them are optimistic"
         )
     return accepted
 

@@ -104,7 +104,7 @@ class HeldOut(StoredPart):
             warn_user(
                 f"no answer is sure: that at most {max_error:g} of the sure answers are wrong "
                 f"cannot be shown with {CERTAINTY:.0%} certainty ({why}); {remedy} (without "
-                "groups, each image is one)",
+                "groups, each image is one)"
             )
         return threshold
 

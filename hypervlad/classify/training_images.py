@@ -230,9 +230,7 @@ def _limit(scores: NDArray[np.float64], groups: NDArray[np.intp], share: float) 
     return weighted_limit(scores[usual], groups[usual], share)
 
 
-def _smallest(
-    distances: NDArray[np.float64],
-) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+def _smallest(distances: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
     """Return columns and values of the smallest three of each row, in order."""
     k = min(_N_NEAREST, distances.shape[1])
     columns = np.argpartition(distances, k - 1, axis=1)[:, :k]

@@ -18,12 +18,7 @@ from hypervlad.classify.predictions import (
     predictions_as_bytes,
 )
 from hypervlad.classify.sorting import ImageSorter, numbered_names
-from hypervlad.common.files import (
-    exclusive_lock,
-    new_folder,
-    refuse_links,
-    replace_when_complete,
-)
+from hypervlad.common.files import exclusive_lock, new_folder, refuse_links, replace_when_complete
 from hypervlad.common.tables import read_separated, separator, table_as_bytes
 from hypervlad.common.wording import counted, percent, warn_user
 from hypervlad.images import ImageReadError, PixelSizes, SkippedImage, find_images
@@ -141,7 +136,7 @@ class GrowingTable:
             if is_first:
                 warn_user(
                     f"{self.path} cannot be written now ({self._problem}); new lines are written "
-                    "as soon as it can be",
+                    "as soon as it can be"
                 )
         else:
             self._waiting, self._problem = b"", ""
@@ -335,9 +330,7 @@ def _stop_on_signals() -> Iterator[Callable[[], bool]]:
 
 
 def _new_images(
-    folders: Sequence[str | os.PathLike[str]],
-    known: Collection[str],
-    before: dict[str, _NewImage],
+    folders: Sequence[str | os.PathLike[str]], known: Collection[str], before: dict[str, _NewImage]
 ) -> dict[str, _NewImage]:
     now = time.monotonic()
     # One that failed is kept while its folder is away, so that it is not reported again.

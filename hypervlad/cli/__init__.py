@@ -81,7 +81,7 @@ def _root(
         OnError,
         typer.Option(
             help="Images that cannot be read: raise stops training at the first; other commands "
-            "leave them out, and end with exit code 2. skip leaves them out with a warning.",
+            "leave them out, and end with exit code 2. skip leaves them out with a warning."
         ),
     ] = OnError.RAISE,
     quiet: Annotated[

@@ -20,14 +20,7 @@ from hypervlad.cli.files import (
     say_ignored,
     write_or_print,
 )
-from hypervlad.cli.messages import (
-    echo,
-    hint_at_bad_files,
-    plain_errors,
-    report_left_out,
-    say,
-    warn,
-)
+from hypervlad.cli.messages import echo, hint_at_bad_files, plain_errors, report_left_out, say, warn
 from hypervlad.common.files import replace_when_complete
 from hypervlad.common.progress import ProgressBar, is_terminal
 from hypervlad.common.wording import counted, name_some, verb
@@ -263,10 +256,7 @@ def info(
 
 
 @plain_errors
-def suspects(
-    model: option.ModelPath,
-    output: option.TableToWrite = None,
-) -> None:
+def suspects(model: option.ModelPath, output: option.TableToWrite = None) -> None:
     """List training images whose label is probably wrong, the most suspect first.
 
     Each image was classified by a model that was trained without its group. The table has the

@@ -37,10 +37,7 @@ def extract(
     model: Annotated[
         Path,
         typer.Option(
-            "--model",
-            "-m",
-            metavar="MODEL",
-            help="File of a classifier, or of an encoder.",
+            "--model", "-m", metavar="MODEL", help="File of a classifier, or of an encoder."
         ),
     ],
     output: Annotated[
@@ -78,8 +75,7 @@ def extract(
     skipped: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE",
-            help="CSV file to write with all unreadable images and the reasons.",
+            metavar="FILE", help="CSV file to write with all unreadable images and the reasons."
         ),
     ] = None,
 ) -> None:
@@ -276,8 +272,7 @@ def scale(
 @plain_errors
 def workbook(
     paths: Annotated[
-        list[Path],
-        typer.Argument(metavar="PATHS", help="Folders of results, or tables (CSV)."),
+        list[Path], typer.Argument(metavar="PATHS", help="Folders of results, or tables (CSV).")
     ],
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="XLSX", help="Workbook to write, NAME.xlsx.")

@@ -10,13 +10,7 @@ import typer
 
 from hypervlad.cli import options as option
 from hypervlad.cli.files import groups_of, images_in, load_model, masks_of, names_of, own_pixel_size
-from hypervlad.cli.messages import (
-    echo,
-    hint_at_bad_files,
-    plain_errors,
-    report_left_out,
-    say,
-)
+from hypervlad.cli.messages import echo, hint_at_bad_files, plain_errors, report_left_out, say
 from hypervlad.common.wording import counted, percent, verb
 from hypervlad.folders.outputs import check_folders, check_model
 
@@ -52,8 +46,7 @@ def align(
     ] = 20.0,
     pixel_size: option.PixelSize = None,
     no_figures: Annotated[
-        bool,
-        typer.Option("--no-figures", help="Write only tables and maps, which is faster."),
+        bool, typer.Option("--no-figures", help="Write only tables and maps, which is faster.")
     ] = False,
     keep_annotations: option.KeepAnnotations = False,
     set_: option.SetReading = None,
@@ -197,8 +190,7 @@ def diameters(
     leave_out: Annotated[
         Path | None,
         typer.Option(
-            metavar="CSV",
-            help="Places that count no more, as the page saves them: choice.csv.",
+            metavar="CSV", help="Places that count no more, as the page saves them: choice.csv."
         ),
     ] = None,
     roi: Annotated[

@@ -178,9 +178,7 @@ KeepAnnotations = Annotated[
 ]
 Polarity = Annotated[
     Sign | None,
-    typer.Option(
-        help="Whether what is sought is brighter or darker than what is beside it.",
-    ),
+    typer.Option(help="Whether what is sought is brighter or darker than what is beside it."),
 ]
 
 

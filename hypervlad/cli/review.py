@@ -182,9 +182,7 @@ def serve(
             sys.stdout.flush()
         usual = opened.fact("port")
         if f":{usual}/" not in link:
-            say(
-                f"(the queue's usual port {usual} is in use: is the queue already being served?)",
-            )
+            say(f"(the queue's usual port {usual} is in use: is the queue already being served?)")
         say("press Ctrl-C to stop; all labels are saved")
         if opens_browser:
             webbrowser.open(link)
@@ -269,8 +267,7 @@ def retrain(
     ] = None,
     groups: option.Groups = None,
     keep_queue: Annotated[
-        bool,
-        typer.Option("--keep-queue", help="Keep the old model's answers in the queue."),
+        bool, typer.Option("--keep-queue", help="Keep the old model's answers in the queue.")
     ] = False,
     pixel_size: option.PixelSize = None,
     cache: option.Cache = None,
@@ -306,7 +303,7 @@ def retrain(
         material = gather(opened, data, groups=groups, model=old)
         say(
             f"training on {counted(len(material.images), 'image')}, "
-            f"{material.by_person.sum()} of them labelled by hand{_in_groups(material)}",
+            f"{material.by_person.sum()} of them labelled by hand{_in_groups(material)}"
         )
         with fitting():
             new = refit(old, material)

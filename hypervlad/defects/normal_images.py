@@ -295,7 +295,7 @@ def warn_of_shapes(sizes: Sequence[tuple[int, int]]) -> None:
         first, second = (f"{height} x {width}" for height, width in (narrow, wide))
         warn_user(
             f"aligned=True is for images of the same part in the same position, but one is {first} "
-            f"and another {second} pixels; fit without it, or crop the images alike",
+            f"and another {second} pixels; fit without it, or crop the images alike"
         )
 
 

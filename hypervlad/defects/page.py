@@ -378,10 +378,7 @@ def _length_text(pixels: float, pixel_size: float | None) -> str:
 
 
 def write_defect_report(
-    path: str | os.PathLike[str],
-    scorer: Any,
-    images: Sequence[Any],
-    result: DefectEvaluation,
+    path: str | os.PathLike[str], scorer: Any, images: Sequence[Any], result: DefectEvaluation
 ) -> Path:
     """Write a page on the evaluation of a scorer, on which the threshold can be moved.
 

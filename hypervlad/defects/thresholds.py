@@ -160,7 +160,7 @@ def threshold_at_rate(scores: NDArray[np.floating], groups: NDArray[Any], rate: 
         warn_user(
             f"the threshold is extrapolated: a rate of {rate:g} needs at least {needed} {what}, "
             f"got {n_groups}; it may be far too low or too high. Give more images, of more "
-            "specimens, choose a larger fpr, or set_threshold",
+            "specimens, choose a larger fpr, or set_threshold"
         )
         above = (gumbel_r.isf(rate) - gumbel_r.median()) / _GUMBEL_DEVIATION
         estimate = np.median(scores) + above * median_abs_deviation(scores)
@@ -211,7 +211,7 @@ def warn_of_known_images(n_known: int, n_images: int) -> None:
         f"{n_known} of {counted(n_images, 'image')} cannot be held out, because there are "
         "too few images, or groups of images (with defects, or without), so the threshold is "
         "chosen on images that the model was trained on; too much will be called defective. "
-        "Give more images, of more groups, or set_threshold",
+        "Give more images, of more groups, or set_threshold"
     )
 
 

@@ -24,13 +24,7 @@ from hypervlad.features.hypercolumns import (
     positions_inside,
 )
 from hypervlad.features.lazy_torch import torch, usual_torch
-from hypervlad.features.loading import (
-    Batch,
-    ImageInfo,
-    ImageLoader,
-    LoadedImage,
-    ReadReport,
-)
+from hypervlad.features.loading import Batch, ImageInfo, ImageLoader, LoadedImage, ReadReport
 from hypervlad.features.network import TappedNetwork, architecture
 from hypervlad.features.registry import Preprocessing, get_backbone
 from hypervlad.images import ReadOptions, SkippedImage

@@ -154,10 +154,7 @@ def patches_at(image: ArrayLike, positions: ArrayLike, patch: int = 29) -> NDArr
 
 
 def map_from_patches(
-    values: ArrayLike,
-    positions: ArrayLike,
-    shape: tuple[int, int],
-    patch: int = 29,
+    values: ArrayLike, positions: ArrayLike, shape: tuple[int, int], patch: int = 29
 ) -> NDArray[np.float32]:
     """Return a map of patches, each filled with its value; means where they overlap, NaN elsewhere.
 

@@ -8,23 +8,9 @@ from hypervlad.fibres.alignment import (
     aligned_fraction,
     aligned_fraction_of_map,
 )
-from hypervlad.fibres.axial import (
-    AxialStatistics,
-    Interval,
-    axial_difference,
-    axial_statistics,
-)
-from hypervlad.fibres.diameter_groups import (
-    FolderDiameters,
-    GroupDiameters,
-    compare_groups,
-)
-from hypervlad.fibres.diameters import (
-    FibreDiameters,
-    cross_lines,
-    diameter_map,
-    fibre_diameters,
-)
+from hypervlad.fibres.axial import AxialStatistics, Interval, axial_difference, axial_statistics
+from hypervlad.fibres.diameter_groups import FolderDiameters, GroupDiameters, compare_groups
+from hypervlad.fibres.diameters import FibreDiameters, cross_lines, diameter_map, fibre_diameters
 from hypervlad.fibres.left_out import read_left_out
 from hypervlad.fibres.orientation import LocalOrientation, local_orientation
 from hypervlad.fibres.pores import Pores, find_pores

@@ -12,12 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from hypervlad.common.constraints import HasMethods, Integer, Number, OneOf, check_value
 from hypervlad.fibres.axial import AxialStatistics, direction_of, order_of, spread_of
 from hypervlad.fibres.contrast import FloatMap
-from hypervlad.fibres.orientation import (
-    NO_ENERGY,
-    GradientField,
-    LocalOrientation,
-    orientation_of,
-)
+from hypervlad.fibres.orientation import NO_ENERGY, GradientField, LocalOrientation, orientation_of
 from hypervlad.fibres.regions import AlignedRegion, TileGrid, label_windows, regions_of
 from hypervlad.images import Annotation, PixelSizes, ReadOptions
 from hypervlad.images.errors import ImageReadError
@@ -238,9 +233,7 @@ def background_windows(grey: NDArray[np.float32], window: int) -> NDArray[np.boo
 
 
 def aligned_fraction_of_map(
-    orientation: ArrayLike,
-    window: int = DEFAULT_WINDOW,
-    tolerance: float = DEFAULT_TOLERANCE,
+    orientation: ArrayLike, window: int = DEFAULT_WINDOW, tolerance: float = DEFAULT_TOLERANCE
 ) -> AlignedFraction:
     """Return the coherently aligned fraction of a map of directions, such as a true one.
 

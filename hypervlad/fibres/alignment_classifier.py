@@ -202,10 +202,7 @@ class AlignmentClassifier(ImageEstimator):
         with TemporaryDirectory(prefix="hypervlad-") as folder, announced(len(images)):
             tiling = Tiling(self.tile_size, folder)
             fit_codebook = partial(
-                fit_tiled_codebook,
-                tiling=tiling,
-                min_side=self.window,
-                convert=convert,
+                fit_tiled_codebook, tiling=tiling, min_side=self.window, convert=convert
             )
             encoder.fit_checked(images, fit_codebook)
             vectors = TurnInvariantVectors(encoder, tiling)
@@ -357,7 +354,7 @@ class AlignmentClassifier(ImageEstimator):
             warn_user(
                 f"the model was trained on windows of {self.window_} pixels and is applied to "
                 f"windows of {side}: whether fibres are aligned depends on the size; use "
-                f"window={self.window_}, or train a model for {side}",
+                f"window={self.window_}, or train a model for {side}"
             )
 
     def __sklearn_tags__(self) -> Any:

@@ -66,10 +66,7 @@ class AxialStatistics:
 
 
 def axial_statistics(
-    angles: ArrayLike,
-    weights: ArrayLike | None = None,
-    *,
-    groups: ArrayLike | None = None,
+    angles: ArrayLike, weights: ArrayLike | None = None, *, groups: ArrayLike | None = None
 ) -> AxialStatistics:
     """Return mean direction, order parameter and spread of axes.
 

@@ -13,13 +13,7 @@ import numpy as np
 from hypervlad._version import __version__
 from hypervlad.common.progress import ProgressBar
 from hypervlad.common.wording import counted, name_some, verb, warn_user
-from hypervlad.fibres import (
-    FibreDiameters,
-    FolderDiameters,
-    Interval,
-    compare_groups,
-    cross_lines,
-)
+from hypervlad.fibres import FibreDiameters, FolderDiameters, Interval, compare_groups, cross_lines
 from hypervlad.fibres.contrast import Values
 from hypervlad.fibres.diameter_page import MeasuredImage, kinds_text, write_diameter_page
 from hypervlad.fibres.diameters import Polarity, fibre_diameters

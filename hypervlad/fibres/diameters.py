@@ -234,11 +234,7 @@ def fibre_diameters(
     """
     check_value("polarity", polarity, [OneOf(*get_args(Polarity))])
     pixels, allowed, size, left_out = read_sample(
-        image,
-        annotations=annotations,
-        read_options=read_options,
-        pixel_size=pixel_size,
-        mask=mask,
+        image, annotations=annotations, read_options=read_options, pixel_size=pixel_size, mask=mask
     )
     found = _measured(pixels, allowed, size, polarity)
     if found.reason and left_out:

@@ -9,12 +9,7 @@ from pathlib import Path
 
 from hypervlad.common.tables import number_in_table
 from hypervlad.common.wording import counted, name_some, verb, warn_user
-from hypervlad.folders.groups import (
-    ImageFolderError,
-    ImageFolderWarning,
-    file_at,
-    read_separated,
-)
+from hypervlad.folders.groups import ImageFolderError, ImageFolderWarning, file_at, read_separated
 from hypervlad.images import PixelSizes
 from hypervlad.images.metadata import are_plausible
 

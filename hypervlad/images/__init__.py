@@ -13,12 +13,7 @@ from hypervlad.images.errors import (
 from hypervlad.images.files import find_images
 from hypervlad.images.masks import find_masks, read_mask
 from hypervlad.images.options import PixelSizes, ReadOptions
-from hypervlad.images.reading import (
-    Micrograph,
-    read_image,
-    read_micrograph,
-    read_micrographs,
-)
+from hypervlad.images.reading import Micrograph, read_image, read_micrograph, read_micrographs
 from hypervlad.images.scale_bars import ScaleBar, find_scale_bar
 
 __all__ = [

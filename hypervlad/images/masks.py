@@ -95,7 +95,7 @@ def warn_if_inverted(shares: Sequence[float]) -> None:
     if len(shares) and float(np.median(shares)) > 0.5:
         warn_user(
             f"by their masks, images with defects are defective over {percent(np.median(shares))} "
-            "of their area (median). White (or True) marks defects; are these masks inverted?",
+            "of their area (median). White (or True) marks defects; are these masks inverted?"
         )
 
 

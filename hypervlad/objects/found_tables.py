@@ -229,8 +229,7 @@ def with_marks(table: pd.DataFrame, before: pd.DataFrame) -> tuple[pd.DataFrame,
     if not len(old):
         return table, int(is_given.sum())
     is_kept = pd.Series(
-        pd.MultiIndex.from_frame(old[_SAME]).isin(pd.MultiIndex.from_frame(table[_SAME])),
-        old.index,
+        pd.MultiIndex.from_frame(old[_SAME]).isin(pd.MultiIndex.from_frame(table[_SAME])), old.index
     ).reindex(before.index, fill_value=False)
     added = [column for column in old if column not in table]
     found = table.merge(old[[*_SAME, *added]], on=_SAME, how="left")

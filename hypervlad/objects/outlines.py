@@ -34,13 +34,7 @@ from hypervlad.images.masks import (
 from hypervlad.images.pixels import check_size
 from hypervlad.images.reading import decode_stored, image_name
 from hypervlad.objects.particle import Outline, Outlines, cropped
-from hypervlad.objects.polygon_files import (
-    NOT_READ,
-    geojson_of,
-    known_size,
-    open_json,
-    read_text,
-)
+from hypervlad.objects.polygon_files import NOT_READ, geojson_of, known_size, open_json, read_text
 from hypervlad.objects.shapes import Named
 
 _CP_OUTLINES = "_cp_outlines.txt"  # of cellpose; other texts are of microscopes

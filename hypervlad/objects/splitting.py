@@ -27,11 +27,7 @@ _WIDE = 10.0  # pixels, of half a width, above which it is narrower by a tenth
 
 
 def split_particles(
-    depth: ArrayLike | None,
-    is_particle: ArrayLike,
-    *,
-    separation: float = 0.8,
-    min_area: int = 20,
+    depth: ArrayLike | None, is_particle: ArrayLike, *, separation: float = 0.8, min_area: int = 20
 ) -> NDArray[np.int32]:
     """Label the particles of a field, and separate those that touch.
 
@@ -82,9 +78,7 @@ def split_particles(
     def partition(window: Window, inside: BoolMap) -> LabelMap:
         around, inner = larger_window(window)
         smooth = ndimage.gaussian_filter(
-            np.where(mask[around], depths[around], 0).astype(np.float32),
-            _SMOOTHING,
-            radius=_REACH,
+            np.where(mask[around], depths[around], 0).astype(np.float32), _SMOOTHING, radius=_REACH
         )[inner]
         # A share of the depth is a difference of logarithms: beyond all depths for 0, none for 1.
         drop = -np.log(np.clip(separation, _MIN_DEPTH**2, 1 - _MIN_DEPTH))

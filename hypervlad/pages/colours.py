@@ -126,11 +126,7 @@ def _table() -> Colours:
     # red to cyan, so that people who confuse red and green can tell them apart.
     around = np.linspace(0, 2 * np.pi, _N_COLOURS, endpoint=False)
     lab = np.stack(
-        [
-            _LIGHTNESS - _TILT * np.cos(around),
-            _CHROMA * np.cos(around),
-            _CHROMA * np.sin(around),
-        ],
+        [_LIGHTNESS - _TILT * np.cos(around), _CHROMA * np.cos(around), _CHROMA * np.sin(around)],
         axis=-1,
     )
     linear = np.clip((lab @ _LMS_OF_LAB.T) ** 3 @ _RGB_OF_LMS.T, 0, 1)

@@ -32,10 +32,7 @@ def _with(model: Model, parameters: dict[str, Any]) -> Model:
 
 
 def luo2021(
-    *,
-    grid: int | Literal["image", "finest"] = 5000,
-    backbone: str = "vgg16",
-    **parameters: Any,
+    *, grid: int | Literal["image", "finest"] = 5000, backbone: str = "vgg16", **parameters: Any
 ) -> MicrographClassifier:
     """Return the classifier of Luo, Holm and Wang 2021, unfitted.
 
@@ -81,11 +78,7 @@ def luo2021(
     # divide gains by hessians, and without these prefer leaves of a few certain rows (1 to 2 points
     # less accurate).
     boosting = BoostedSoftmaxClassifier(
-        init=None,
-        n_estimators=100,
-        learning_rate=0.1,
-        max_depth=3,
-        n_iter_no_change=None,
+        init=None, n_estimators=100, learning_rate=0.1, max_depth=3, n_iter_no_change=None
     )
     # The paper does not calibrate, and training takes long.
     model = MicrographClassifier(encoder, boosting=boosting, calibrate=False)

@@ -129,9 +129,7 @@ def expected_calibration_error(y_true: ArrayLike, proba: ArrayLike) -> float:
 
 
 def calibration_error_range(
-    proba: ArrayLike,
-    *,
-    random_state: int | np.random.RandomState | None = None,
+    proba: ArrayLike, *, random_state: int | np.random.RandomState | None = None
 ) -> tuple[float, float]:
     """95 % range of calibration errors of a perfectly calibrated model with the same confidences.
 

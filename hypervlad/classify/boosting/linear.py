@@ -90,10 +90,7 @@ class TrainingRows:
 
 
 def training_rows(
-    X: NDArray[np.floating],
-    y: NDArray[Any],
-    weight: FloatArray,
-    groups: ArrayLike | None,
+    X: NDArray[np.floating], y: NDArray[Any], weight: FloatArray, groups: ArrayLike | None
 ) -> tuple[NDArray[Any], TrainingRows]:
     """Return the sorted labels with positive weight, and the distinct rows."""
     positive = weight > 0
@@ -134,7 +131,7 @@ def warn_of_small_classes(rows: TrainingRows, classes: NDArray[Any]) -> None:
         warn_user(
             "Classes with only one or two different samples or groups: "
             f"{name_some(small)}. They can hardly be held out, so their probabilities are guesses. "
-            "Add samples from other specimens.",
+            "Add samples from other specimens."
         )
 
 
