@@ -39,7 +39,6 @@ particles = typer.Typer(
     help="Outline particles of images, classify, count and measure them.",
 )
 
-Annotation = StrEnum("Annotation", ["OUTLINES", "SCRIBBLES"])
 Format = StrEnum("Format", ["GEOJSON", "ROI"])
 
 FoundPath = Annotated[
@@ -73,13 +72,6 @@ def train(
     ],
     output: option.ModelToWrite,
     *,
-    annotation: Annotated[
-        Annotation,
-        typer.Option(
-            help="outlines, or scribbles: images with 0 where nothing is marked, 1 on background "
-            "and 2 on particles.",
-        ),
-    ] = Annotation.OUTLINES,
     groups: option.Groups = None,
     backbone: option.Backbone = None,
     weights: option.Weights = None,
@@ -131,8 +123,7 @@ def train(
     seeded: dict[str, Any] = {"random_state": seed, "verbose": common.verbose}
     segmenter = HypercolumnSegmenter(**own, device=common.device, **seeded)
     say(f"training on {counted(len(outlined), 'image')}")
-    given: Any = annotation.value
-    segmenter.fit(list(outlined), list(outlined.values()), groups=codes, annotation=given)
+    segmenter.fit(list(outlined), list(outlined.values()), groups=codes)
     segmenter.save(output)
     trained = model_facts(segmenter)
     echo(f"trained on {trained['trained on']}")

@@ -60,7 +60,7 @@ from hypervlad.images.tiff import decode_tiff
 READING_VERSION = 8
 SIZE_TOLERANCE = 0.03  # by which two pixel sizes of one image may differ
 _N_AHEAD = 2  # images that each thread reads ahead, which bounds the memory
-_N_READERS = 2  # with large TIFFs a third faster than one thread, with small images as fast
+N_READERS = 2  # with large TIFFs a third faster than one thread, with small images as fast
 
 T = TypeVar("T")
 
@@ -232,16 +232,11 @@ def _other_size(facts: Mapping[str, tuple[float, float]], n_images: int) -> str:
     )
 
 
-def read_stored(path: Any, name: str) -> NDArray[Any]:
+def decode_stored(path: Any, name: str) -> DecodedImage:
     """Read the values of a file of one page as they are stored, (H, W) or (H, W, 3).
 
     That is how labels are written: a palette, or white for 0, only says how they are displayed.
     """
-    return decode_stored(path, name).pixels
-
-
-def decode_stored(path: Any, name: str) -> DecodedImage:
-    """Read a file as `read_stored` does, with its pixel size."""
     options = ReadOptions()
     decoded = _decode_path(path, options, name)
     n_pages = decoded.metadata.get("n_pages", 1)
@@ -403,7 +398,7 @@ def read_micrographs(
     outcomes = read_in_order(
         enumerate(listed),
         lambda image, name: read_named(image, chosen, name),
-        0 if n_jobs is None else n_reader_threads(n_jobs),
+        0 if n_jobs is None else joblib.effective_n_jobs(n_jobs),
     )
     return raise_or_skip(outcomes, len(listed), skip=on_error == "skip")
 
@@ -572,10 +567,6 @@ def raise_or_skip(
     check_any_read(skipped, n_images)
     if skipped:
         warn_user(SkippedImagesWarning.about(skipped, n_images))
-
-
-def n_reader_threads(n_jobs: int | None) -> int:
-    return _N_READERS if n_jobs is None else joblib.effective_n_jobs(n_jobs)
 
 
 def check_any_read(skipped: list[SkippedImage], n_images: int) -> None:

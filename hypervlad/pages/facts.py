@@ -106,10 +106,9 @@ def _transfer_facts(model: Any) -> dict[str, str]:
 
 
 def _segmenter_facts(model: Any) -> dict[str, str]:
-    n_particles = model.n_particles_  # none after scribbles
-    annotated = counted(n_particles, "particle") if n_particles else "scribbles"
+    outlined = counted(model.n_particles_, "particle")
     return {
-        "trained on": f"{counted(model.n_images_, 'image')} with {annotated}",
+        "trained on": f"{counted(model.n_images_, 'image')} with {outlined}",
         "when held out": _held_out_outlines(model),
         **_network_facts(model.backbone_, model, is_in_file=False),
         "taps": ", ".join(model.taps_),
@@ -120,8 +119,7 @@ def _segmenter_facts(model: Any) -> dict[str, str]:
 def _held_out_outlines(model: Any) -> str:
     held_out = model.held_out_
     if held_out is None:
-        few = "this takes four images, or groups, at least"
-        return f"none, because {few if model.n_particles_ else 'scribbles show no whole particles'}"
+        return "none, because this takes four images, or groups, at least"
     parts = [f"the area of particles agrees by {percent(held_out.iou)} (intersection over union)"]
     if held_out.f1 is not None:
         parts.append(

@@ -135,7 +135,7 @@ class Targets:
 
     ``kind``: `BACKGROUND`, `INSIDE`, `BORDER` or `IGNORED`; ``weight``: of the pixel; ``depth``:
     the distance to the nearest pixel that is not of the particle, as a share of the largest in the
-    particle, NaN where it is not known.
+    particle.
     """
 
     kind: NDArray[np.int8]
@@ -162,16 +162,9 @@ class Targets:
                 depth[outline.window][mask] = (own / own.max())[mask]
         return cls(kind, weight, depth)
 
-    @classmethod
-    def of_scribbles(cls, scribbles: NDArray[Any]) -> Targets:
-        """From 1 on background, 2 on particles, 3 on borders, and 0 where nothing is annotated."""
-        kind = (scribbles.astype(np.int16) - 1).astype(np.int8)  # 0 becomes IGNORED
-        weight = np.ones(kind.shape, np.float32)
-        return cls(kind, weight, np.full(kind.shape, np.nan, np.float32))
-
     @property
     def is_useful(self) -> NDArray[np.bool_]:
-        """Where a crop should lie: particles, or whatever is annotated."""
+        """Where a crop should lie: on particles; of a small field, not beyond it."""
         is_known: NDArray[np.bool_] = self.kind != IGNORED
         return self.kind > BACKGROUND if is_known.all() else is_known
 
@@ -237,7 +230,7 @@ class Crops:
         known = (kind != IGNORED).sum().clamp_min(1)
         loss = (entropy * weight).sum() / known
         depth = self.depth[rows].to(device)
-        inside = (kind > BACKGROUND) & depth.isfinite()
+        inside = kind > BACKGROUND
         if inside.any():
             own = torch.sigmoid(fields[:, 3])[inside]
             error = functional.smooth_l1_loss(own, depth[inside], reduction="none", beta=0.1)

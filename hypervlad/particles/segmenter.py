@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ from hypervlad.common.constraints import (
 )
 from hypervlad.common.progress import announced
 from hypervlad.features.lazy_torch import check_device, usual_torch
-from hypervlad.features.network import NetworkSource, build_network
+from hypervlad.features.network import build_network, rebuilt_network
 from hypervlad.features.registry import check_registered, get_backbone
 from hypervlad.features.weights import WEIGHTS, NetworkEstimator
 from hypervlad.images import ReadOptions
@@ -56,7 +56,7 @@ from hypervlad.particles.decoder import (
     standardised,
     train,
 )
-from hypervlad.particles.training_fields import AnnotatedFields, nearest, trained_size
+from hypervlad.particles.training_fields import OutlinedFields, nearest, trained_size
 from hypervlad.statistics.outlines import OutlineTally
 from hypervlad.statistics.splits import check_groups, group_folds
 
@@ -140,18 +140,18 @@ class HypercolumnSegmenter(NetworkEstimator):
         The network that it was trained with.
     decoder_ : dict of ndarray
         The decoder's tensors, by torch's names.
-    separation_ : float or None
+    separation_ : float
         How readily touching particles are separated: see
         :func:`hypervlad.particles.split_particles`. Of a few values, that with which the number of
-        held-out particles is nearest to the true one. None after scribbles, which show no depths.
+        held-out particles is nearest to the true one.
     contrast_ : float
         Typical range of grey values of the training images.
     pixel_size_ : float or None
         Median nanometres per pixel of the training images, as far as they are known. All images of
         known pixel size are brought to it, and their outlines back to their own pixels.
-    diameters_ : (float, float) or None
+    diameters_ : (float, float)
         Between which 90 % of the equivalent diameters of training particles lie, in pixels of
-        `pixel_size_`; None after scribbles.
+        `pixel_size_`.
     taps_ : tuple of str
     weights_digest_ : str
         SHA-256 of the network's tensors.
@@ -187,10 +187,10 @@ class HypercolumnSegmenter(NetworkEstimator):
     decoder_: Annotated[dict[str, NDArray[np.float32]], ArrayDict()]
     held_out_: Annotated[HeldOutSegmentation | None, Maybe(Record(HeldOutSegmentation))]
     detection_: Annotated[Detection | None, Maybe(Part(Detection))]
-    separation_: Annotated[float | None, Maybe(Value(float, Number(at_least=0, at_most=1)))]
+    separation_: Annotated[float, Value(float, Number(at_least=0, at_most=1))]
     contrast_: Annotated[float, Value(float, Number(above=0))]
     pixel_size_: Annotated[float | None, Maybe(Value(float, Number(above=0)))]
-    diameters_: Annotated[tuple[float, ...] | None, Maybe(Values(float))]
+    diameters_: Annotated[tuple[float, ...], Values(float)]
     taps_: Annotated[tuple[str, ...], Values(str)]
     weights_digest_: Annotated[str, Value(str)]
     losses_: Annotated[tuple[float, ...], Values(float)]
@@ -229,7 +229,6 @@ class HypercolumnSegmenter(NetworkEstimator):
         outlines: Sequence[Any],
         *,
         groups: ArrayLike | None = None,
-        annotation: Literal["outlines", "scribbles"] = "outlines",
     ) -> HypercolumnSegmenter:
         """Learn to outline particles.
 
@@ -241,11 +240,9 @@ class HypercolumnSegmenter(NetworkEstimator):
         outlines : sequence of n label images, masks or paths
             As :func:`hypervlad.particles.cut_particles` and
             :func:`hypervlad.particles.read_outlines` take them: all particles of an image are
-            outlined. Or scribbles: arrays (H, W) or image files with 0 where nothing is annotated,
-            1 on background, 2 on particles and, if known, 3 on borders between them.
+            outlined.
         groups : array-like of shape (n,), optional
             Specimen of each image, its own by default: whole groups are held out.
-        annotation : {"outlines", "scribbles"}, default="outlines"
 
         Returns
         -------
@@ -266,9 +263,7 @@ class HypercolumnSegmenter(NetworkEstimator):
         self.check_parameters()
         images = check_image_list(images)
         codes = check_groups(groups, len(images))
-        fields = AnnotatedFields(
-            images, outlines, annotation, check_read_options(self.read_options)
-        )
+        fields = OutlinedFields(images, outlines, check_read_options(self.read_options))
         codes = codes[fields.order]
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         backbone = get_backbone(self.backbone)
@@ -276,7 +271,7 @@ class HypercolumnSegmenter(NetworkEstimator):
         taps = backbone.taps[:-1] if self.taps is None else self.taps
         network = build_network(self.backbone, self.weights, taps, check_device(self.device))
         folds = list[tuple[NDArray[np.intp], NDArray[np.intp]]]()
-        if annotation == "outlines" and codes.max() + 1 >= _MIN_GROUPS:
+        if codes.max() + 1 >= _MIN_GROUPS:
             folds = group_folds(fields.has_particles, codes, n_splits=_N_FOLDS, random_state=seed)
         contrast = max(float(np.median(fields.contrasts)), _MIN_CONTRAST)
         crops = Crops.cut(
@@ -315,8 +310,7 @@ class HypercolumnSegmenter(NetworkEstimator):
         self._tapped_network, self.backbone_, self.weights_ = model, self.backbone, self.weights
         self.pixel_size_, self.diameters_ = fields.pixel_size, fields.usual_diameters()
         self.held_out_, self.detection_, self.contrast_ = assessed, detection, contrast
-        self.separation_ = separation if annotation == "outlines" else None
-        self.losses_ = tuple(losses)
+        self.separation_, self.losses_ = separation, tuple(losses)
         self.taps_, self.weights_digest_ = network.taps, network.digest
         self.n_images_, self.n_particles_ = len(fields), fields.n_particles
         weights = model.decoder.state_dict()
@@ -450,7 +444,7 @@ class HypercolumnSegmenter(NetworkEstimator):
     def _doubt_about(self, pixel_size: float | None, labels: NDArray[np.int32]) -> str:
         notes = list[str]()
         diameters = np.sqrt(4 / np.pi * np.bincount(labels.ravel())[1:])
-        if len(diameters) >= _MIN_FOUND and self.diameters_ is not None:
+        if len(diameters) >= _MIN_FOUND:
             low, high = self.diameters_
             if not low <= (middle := float(np.median(diameters))) <= high:
                 notes.append(
@@ -470,11 +464,9 @@ class HypercolumnSegmenter(NetworkEstimator):
             )
         return ". Besides, ".join(notes)
 
-    def _labels(self, fields: NDArray[np.uint8], separation: float | None) -> NDArray[np.int32]:
-        """Separate particles by their depths or, if these were not learnt, by their shapes."""
+    def _labels(self, fields: NDArray[np.uint8], separation: float) -> NDArray[np.int32]:
+        """Separate particles by their depths."""
         is_particle = fields[0] < _IS_PARTICLE
-        if separation is None:
-            return split_particles(None, is_particle, min_area=self.min_area)
         # Neither the depth nor the probability of not being a border finds all gaps alone.
         depth = np.multiply(fields[1], fields[3], dtype=np.float32)
         np.sqrt(depth, out=depth)
@@ -501,11 +493,11 @@ class HypercolumnSegmenter(NetworkEstimator):
         model: FieldNetwork | None = getattr(self, "_tapped_network", None)
         if model is None or model.device != device:
             backbone = get_backbone(self.backbone_)
-            source = NetworkSource(backbone, self.weights_, self.taps_, self.weights_digest_)
-            decoder = decoder_of(self.decoder_).to(device)
-            model = FieldNetwork(
-                source.build(device), decoder, backbone.preprocessing, self.contrast_
+            network = rebuilt_network(
+                backbone, self.weights_, self.taps_, self.weights_digest_, device
             )
+            decoder = decoder_of(self.decoder_).to(device)
+            model = FieldNetwork(network, decoder, backbone.preprocessing, self.contrast_)
             self._tapped_network = model
         return model
 

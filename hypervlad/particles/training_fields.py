@@ -1,4 +1,4 @@
-"""Training fields with their outlines or scribbles, at one scale and in an order of their own."""
+"""Training fields with their outlines, at one scale and in an order of their own."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.transform import resize
 
-from hypervlad.common.constraints import OneOf, check_value
 from hypervlad.common.limits import MAX_PIXELS
 from hypervlad.common.wording import counted, name_some, verb, warn_user
 from hypervlad.features.loading import resampled_size
 from hypervlad.images import ImageReadError, ReadOptions
 from hypervlad.images.masks import mask_banner_rows
-from hypervlad.images.reading import image_name, read_stored
+from hypervlad.images.reading import image_name
 from hypervlad.images.sample import read_grey
 from hypervlad.objects.outlines import read_outlines
 from hypervlad.objects.particle import Outlines
@@ -28,27 +27,23 @@ _MIN_SIDE = 8  # pixels, of a field at the scale of training
 _USUAL = (5, 95)  # percentiles of training particles' diameters
 
 
-class AnnotatedFields:
-    """Images with their annotations, read one by one, so that not all are in memory at once.
+class OutlinedFields:
+    """Images with their outlines, read one by one, so that not all are in memory at once.
 
     They are in the `order` of their digests, so that the order in which they were given has no
     influence, and at one scale where their pixel sizes are known.
     """
 
-    def __init__(
-        self, images: list[Any], annotations: Any, annotation: str, options: ReadOptions
-    ) -> None:
-        check_value("annotation", annotation, [OneOf("outlines", "scribbles")])
-        if not np.iterable(annotations) or isinstance(annotations, str):
+    def __init__(self, images: list[Any], outlines: Any, options: ReadOptions) -> None:
+        if not np.iterable(outlines) or isinstance(outlines, str):
             raise ValueError(
-                f"outlines: expected a list with those of each image, got {annotations!r}; for a "
+                f"outlines: expected a list with those of each image, got {outlines!r}; for a "
                 "folder, give hypervlad.particles.find_outlines(images, folder)"
             )
-        self.images, self.annotations = images, list(annotations)
-        self.is_outlined, self.options = annotation == "outlines", options
-        if len(self.annotations) != len(images):
+        self.images, self.outlines, self.options = images, list(outlines), options
+        if len(self.outlines) != len(images):
             raise ValueError(
-                f"{counted(len(self.annotations), 'label image')} for "
+                f"{counted(len(self.outlines), 'label image')} for "
                 f"{counted(len(images), 'image')}: give the outlines of each image"
             )
         self.order = np.arange(len(images))
@@ -60,33 +55,27 @@ class AnnotatedFields:
         return len(self.images)
 
     def __iter__(self) -> Iterator[tuple[NDArray[np.float32], Targets]]:
-        targets = Targets.of_outlines if self.is_outlined else Targets.of_scribbles
         for number in range(len(self)):
-            grey, annotation, _ = self.read(number)
-            yield grey, targets(annotation)
+            grey, outlines, _ = self.read(number)
+            yield grey, Targets.of_outlines(outlines)
 
     @property
     def n_particles(self) -> int:
         return len(self._areas)
 
-    def usual_diameters(self) -> tuple[float, ...] | None:
-        if not self._areas:
-            return None
+    def usual_diameters(self) -> tuple[float, ...]:
         return tuple(np.percentile(np.sqrt(4 / np.pi * np.array(self._areas)), _USUAL).tolist())
 
-    def read(self, number: int) -> tuple[NDArray[np.float32], Any, float | None]:
-        """Read an image, its outlines or scribbles, and its pixel size; errors name the image."""
+    def read(self, number: int) -> tuple[NDArray[np.float32], Outlines, float | None]:
+        """Read an image, its outlines, and its pixel size; errors name the image."""
         position = int(self.order[number])
-        image, source = self.images[position], self.annotations[position]
+        image, source = self.images[position], self.outlines[position]
         name = image_name(image, position)
         micrograph = read_grey(image, self.options, name)
         grey, shape, own = micrograph.pixels, micrograph.pixels.shape, micrograph.pixel_size
         size = trained_size(shape, own, self.pixel_size, name)
         if size is not None:
             grey = resize(grey, size, order=1, anti_aliasing=True)
-        if not self.is_outlined:
-            marks = _read_scribbles(source, f"the scribbles of {name}", shape)
-            return grey, marks if size is None else nearest(marks, size), own
         if source is None:
             raise ImageReadError(
                 f"the outlines of {name} are missing: give them, or leave the image out"
@@ -104,35 +93,19 @@ class AnnotatedFields:
 
     def _check(self) -> None:
         """Read everything once, before anything is learnt, and put it into order."""
-        kinds, looks_scribbled = set[int](), self.is_outlined and len(self) > 1
         digests, contrasts, sizes = list[str](), list[float](), list[float | None]()
         areas, shapes = list[list[int]](), list[tuple[int, ...]]()
         for number in range(len(self)):
-            grey, annotation, size = self.read(number)
-            marks = annotation.label_image() if self.is_outlined else annotation
+            grey, outlines, size = self.read(number)
             digest = hashlib.sha256(grey.tobytes())
-            digest.update(np.ascontiguousarray(marks).tobytes())
+            digest.update(outlines.label_image().tobytes())
             digests.append(digest.hexdigest())
             contrasts.append(contrast_of(grey))
             shapes.append(grey.shape)
             sizes.append(size)
-            if self.is_outlined:
-                areas.append([int(outline.mask.sum()) for outline in annotation])
-                looks_scribbled &= {outline.label for outline in annotation} == {1, 2}
-            else:
-                kinds |= set(np.unique(annotation).tolist())
-        if looks_scribbled:
-            warn_user(
-                "each image has the outlines 1 and 2; if these are scribbles on background (1) and "
-                'particles (2), give annotation="scribbles" (--annotation scribbles)'
-            )
-        if self.is_outlined and not any(areas):
+            areas.append([int(outline.mask.sum()) for outline in outlines])
+        if not any(areas):
             raise ValueError("no particle is outlined in any image: outline some")
-        if not self.is_outlined and not kinds >= {1, 2}:
-            raise ValueError(
-                "scribbles must mark both background (1) and particles (2); found only "
-                f"{sorted(kinds - {0}) or 'nothing'}"
-            )
         self.order = np.argsort(digests, kind="stable")
         if known := [size for size in sizes if size]:
             self.pixel_size = float(np.median(known))
@@ -151,11 +124,9 @@ class AnnotatedFields:
         sides = [max(shape) * scale for shape, scale in zip(shapes, scales, strict=True)]
         self.largest = round(max(sides))  # side of an image
         self.contrasts = [contrasts[number] for number in self.order]
-        self.has_particles = [bool(areas[number]) for number in self.order if areas]
+        self.has_particles = [bool(areas[number]) for number in self.order]
         self._areas = [
-            round(area * scale**2)
-            for own, scale in zip(areas, scales, strict=False)
-            for area in own
+            round(area * scale**2) for own, scale in zip(areas, scales, strict=True) for area in own
         ]
 
 
@@ -185,15 +156,3 @@ def nearest(values: NDArray[Any], size: tuple[int, ...]) -> NDArray[Any]:
         values, size, order=0, mode="edge", anti_aliasing=False, preserve_range=True
     )
     return found.astype(values.dtype)
-
-
-def _read_scribbles(source: Any, name: str, shape: tuple[int, ...]) -> NDArray[Any]:
-    is_path = isinstance(source, str | os.PathLike)
-    values = read_stored(source, name) if is_path else np.asarray(source)
-    if values.shape != shape or not np.isin(values, (0, 1, 2, 3)).all():
-        raise ImageReadError(
-            f"{name}: scribbles must be an array of the image's shape {shape}, of 0 (not "
-            f"annotated), 1 (background), 2 (particle) and 3 (border); got shape {values.shape}"
-            + (f" and values from {values.min()} to {values.max()}" if values.size else "")
-        )
-    return values

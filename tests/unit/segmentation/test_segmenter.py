@@ -143,21 +143,6 @@ def test_parameters_set_later_do_not_change_what_was_fitted(fitted, fields):
         model.check_parameters()
 
 
-def test_scribbles_are_enough(fields):
-    images, outlines = fields
-    scribbles = []
-    for labels in outlines:
-        marks = np.zeros(labels.shape, np.uint8)
-        marks[ndimage.binary_erosion(labels > 0, iterations=3)] = 2
-        marks[::7][ndimage.binary_erosion(labels == 0, iterations=3)[::7]] = 1
-        scribbles.append(marks)
-    model = new_segmenter(n_epochs=6).fit(images, scribbles, annotation="scribbles")
-    assert overlap(*model.predict(images[:1]), outlines[0]) > 0.7
-    assert (model.separation_, model.held_out_) == (None, None)
-    whole = [1 + (labels > 0) for labels in outlines]  # nothing is left unmarked
-    new_segmenter(n_epochs=1).fit(images, whole, annotation="scribbles")
-
-
 # --- what it learns from -------------------------------------------------------------------------
 
 
@@ -186,23 +171,19 @@ def test_held_out_images_say_how_well_it_outlines(fields):
 
 
 @pytest.mark.parametrize(
-    ("given", "annotation", "words"),
+    ("given", "words"),
     [
-        ([np.zeros(SHAPE, int)] * 5, "outlines", "no particle is outlined"),
-        ([np.eye(90, 128, dtype=int)] * 5, "outlines", "90 x 128"),
-        ([np.ones(SHAPE, int)] * 4, "outlines", "4 label images for 5 images"),
-        ([None, *[np.ones(SHAPE, int)] * 4], "outlines", "the outlines of image 0 .*are missing"),
-        ("outlines/", "outlines", "find_outlines"),
-        ([np.ones(SHAPE, int)] * 5, "marks", "annotation must be"),
-        ([np.ones(SHAPE, int)] * 5, "scribbles", "both background"),
-        ([np.full(SHAPE, 7)] * 5, "scribbles", "scribbles must be .* from 7 to 7"),
-        ([np.zeros((0, 0))] * 5, "scribbles", r"got shape \(0, 0\)$"),
+        ([np.zeros(SHAPE, int)] * 5, "no particle is outlined"),
+        ([np.eye(90, 128, dtype=int)] * 5, "90 x 128"),
+        ([np.ones(SHAPE, int)] * 4, "4 label images for 5 images"),
+        ([None, *[np.ones(SHAPE, int)] * 4], "the outlines of image 0 .*are missing"),
+        ("outlines/", "find_outlines"),
     ],
 )
-def test_unusable_annotations(fields, given, annotation, words):
+def test_unusable_outlines(fields, given, words):
     model = new_segmenter()
     with pytest.raises(ValueError, match=words):  # an ImageReadError is one
-        model.fit(fields[0], given, annotation=annotation)
+        model.fit(fields[0], given)
     assert not hasattr(model, "decoder_")
 
 
