@@ -397,7 +397,7 @@ class Run:
             return None
         if file_digest(path) != manifest.output_digest:
             warn_user(
-                f"{path}: damaged or changed since it was written; its images are encoded again",
+                f"{path}: damaged or changed since it was written; its images are encoded again"
             )
             return None
         report.warn()

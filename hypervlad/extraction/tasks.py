@@ -25,7 +25,7 @@ from hypervlad.features.registry import Backbone, ensure_registered
 from hypervlad.features.workers import absolute_path, map_tasks, uses_workers
 from hypervlad.images import ImageReadError, SkippedImage, find_images
 from hypervlad.images.files import composed, file_stamp, is_zarr
-from hypervlad.images.reading import check_image_list, is_particle, read_in_order
+from hypervlad.images.reading import N_READERS, check_image_list, is_particle, read_in_order
 
 _DIGEST = re.compile("[0-9a-f]{64}")
 
@@ -273,7 +273,7 @@ class Job:
         def name(number: int) -> str:
             return ", ".join(item.name for item in running[number].items)
 
-        for number, finished in map_tasks(run_task, self, noted(), n_jobs, named=name):
+        for number, finished in map_tasks(run_task, self, noted(), n_jobs, name):
             yield running.pop(number), finished
 
 
@@ -308,9 +308,8 @@ class _Worker:
                     stamps.append(item.stamp())
                     yield numbered
 
-        loader = self.loader
         # Two tasks: with one, the readers are idle for the last part of each computation.
-        outcomes = read_in_order(images(), self._load, loader.n_threads, 2 * loader.n_per_batch)
+        outcomes = read_in_order(images(), self._load, N_READERS, 2 * self.loader.n_per_batch)
         with contextlib.closing(outcomes):  # stops the readers if the caller stops early
             for first in outcomes:
                 task = reading.popleft()

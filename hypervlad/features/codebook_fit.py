@@ -20,26 +20,22 @@ from hypervlad.features.codebook import (
 from hypervlad.features.encoding import EncoderParams, maps_fingerprint, random_pixels
 from hypervlad.features.hypercolumns import feature_maps, hypercolumns_at
 from hypervlad.features.loading import ImageInfo, ImageLoader, LoadedImage, ReadReport
-from hypervlad.features.network import NetworkSource, TappedNetwork
+from hypervlad.features.network import TappedNetwork
 from hypervlad.features.registry import class_tokens
-from hypervlad.features.workers import absolute_path, in_order, map_tasks, uses_workers
 from hypervlad.images import SkippedImage
-from hypervlad.images.reading import read_in_order
+from hypervlad.images.reading import N_READERS, read_in_order
 
 MAX_SAMPLES_PER_IMAGE = 5000  # random pixels
 MAX_SAMPLED_IMAGES = 1000  # 20 hypercolumns of each fill the default pool; more only cost time
-_MAX_SAMPLES_PER_TASK = 3200  # about 20 MB of a thousand channels
-_WAVE = 4  # tasks per worker
 
 
 @dataclass(frozen=True, eq=False)
 class CodebookFit:
-    """What a codebook depends on, except the images; the source is for other processes."""
+    """What a codebook depends on, except the images."""
 
     params: EncoderParams
     loader: ImageLoader
     network: TappedNetwork
-    source: NetworkSource
     seed: int
 
     @property
@@ -129,7 +125,7 @@ def _refined(start: Codebook, images: list[Any], fit: CodebookFit) -> Codebook:
     return codewords.codebook()
 
 
-# --- samples of images, taken here or in joblib's workers -----------------------------------------
+# --- samples of images ----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,82 +147,44 @@ def _sampled(
     is_cached: bool = True,
 ) -> Iterator[tuple[int, _Sample]]:
     """Yield ``n_each`` hypercolumns of a share of the images, and none of the others."""
-    task = _SamplingTask(fit.params, fit.loader, fit.source, fit.seed, n_each, share, is_cached)
-    if uses_workers():
-        outcomes = _in_workers(task, images)
-    else:
-        outcomes = task.outcomes(images, fit.network, fit.loader.n_threads)
+    outcomes = _samples(images, fit, n_each, share, is_cached)
     return fit.loader.reported(outcomes, images, desc, report)
 
 
-@dataclass(frozen=True, eq=False)
-class _SamplingTask:
-    params: EncoderParams
-    loader: ImageLoader
-    source: NetworkSource
-    seed: int
-    n_each: int
-    share: float
-    is_cached: bool  # whether ``memory`` keeps the samples
+def _samples(
+    images: list[Any], fit: CodebookFit, n_each: int, share: float, is_cached: bool
+) -> Generator[_Sample | SkippedImage, None, None]:
+    """Sample images, each as its own batch.
 
-    def outcomes(
-        self, images: list[Any], network: TappedNetwork, n_threads: int = 0, start: int = 0
-    ) -> Generator[_Sample | SkippedImage, None, None]:
-        """Sample images, each as its own batch.
+    K-means magnifies the last digits of a network's output, which depend on the batch.
+    """
+    network, loader = fit.network, fit.loader
+    cache = Cache(
+        loader.memory if is_cached else None,
+        maps_fingerprint(fit.params, loader.preprocessing)
+        | {"weights": network.digest, "taps": list(network.taps), "sample": [n_each, fit.seed]},
+    )
 
-        K-means magnifies the last digits of a network's output, which depend on the batch.
-        """
-        n_each = self.n_each
-        cache = Cache(
-            self.loader.memory if self.is_cached else None,
-            maps_fingerprint(self.params, self.loader.preprocessing)
-            | {
-                "weights": network.digest,
-                "taps": list(network.taps),
-                "sample": [n_each, self.seed],
-            },
-        )
+    def find(key: str) -> list[np.ndarray] | None:
+        return cache.find(key) if is_chosen(key, share) else []
 
-        def find(key: str) -> list[np.ndarray] | None:
-            return cache.find(key) if is_chosen(key, self.share) else []
+    def load(image: Any, name: str) -> LoadedImage:
+        return loader.load(image, name, find)
 
-        def load(image: Any, name: str) -> LoadedImage:
-            return self.loader.load(image, name, find)
-
-        for image in read_in_order(enumerate(images, start), load, n_threads):
-            if isinstance(image, SkippedImage):
-                yield image
-            elif image.tensor is None:
-                yield _Sample(image.info, image.key, image.cached)
-            else:
-                blocks = _blocks_at_random_pixels(image, network, n_each, self.seed)
-                cache.keep(image.key, blocks)
-                yield _Sample(image.info, image.key, blocks)
+    for image in read_in_order(enumerate(images), load, N_READERS):
+        if isinstance(image, SkippedImage):
+            yield image
+            continue
+        blocks = image.cached
+        if image.tensor is not None:
+            blocks = _blocks_at_random_pixels(image, fit, n_each)
+            cache.keep(image.key, blocks)
+        yield _Sample(image.info, image.key, blocks)
 
 
-def _blocks_at_random_pixels(
-    image: LoadedImage, network: TappedNetwork, n_each: int, seed: int
-) -> list[np.ndarray]:
+def _blocks_at_random_pixels(image: LoadedImage, fit: CodebookFit, n_each: int) -> list[np.ndarray]:
     assert image.tensor is not None
     height, width = image.tensor.shape[1:]
-    points = random_pixels(seed, image.key, height * width, n_each, image.mask)
-    maps = [layer[0] for layer in feature_maps(network, image.tensor[None])]
+    points = random_pixels(fit.seed, image.key, height * width, n_each, image.mask)
+    maps = [layer[0] for layer in feature_maps(fit.network, image.tensor[None])]
     return [block.cpu().numpy() for block in hypercolumns_at(maps, points, (height, width))]
-
-
-def _in_workers(
-    task: _SamplingTask, images: list[Any]
-) -> Generator[_Sample | SkippedImage, None, None]:
-    n = max(1, min(64, _MAX_SAMPLES_PER_TASK // task.n_each))
-    chunks = (
-        ([absolute_path(image) for image in images[start : start + n]], start)
-        for start in range(0, len(images), n)
-    )
-    for outcomes in in_order(map_tasks(_sample, task, chunks, wave=_WAVE)):
-        yield from outcomes
-
-
-def _sample(task: _SamplingTask, chunk: tuple[list[Any], int]) -> list[_Sample | SkippedImage]:
-    images, start = chunk
-    network = task.source.built_once(task.loader.device)
-    return list(task.outcomes(images, network, start=start))

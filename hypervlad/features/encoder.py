@@ -51,7 +51,7 @@ from hypervlad.features.explanation import ImageEvidence, image_evidence
 from hypervlad.features.hypercolumns import feature_maps
 from hypervlad.features.lazy_torch import check_device, usual_torch
 from hypervlad.features.loading import Batch, ImageLoader, ReadReport
-from hypervlad.features.network import NetworkSource, TappedNetwork, build_network, check_tensors
+from hypervlad.features.network import TappedNetwork, build_network, check_tensors, rebuilt_network
 from hypervlad.features.registry import (
     Preprocessing,
     check_prepared,
@@ -305,10 +305,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Network
         loader = self._loader(params, backbone.preprocessing, of_particles)
         with announced(len(images)):
             runtime = self._runtime(params)
-        source = NetworkSource(
-            backbone, absolute_weights(self.weights), network.taps, network.digest, runtime
-        )
-        fit = CodebookFit(params, loader, network.run_by(runtime), source, seed)
+        fit = CodebookFit(params, loader, network.run_by(runtime), seed)
         codebook, n_images = fit_codebook(images, fit)
         # All at the end: a fit that fails leaves the model as it was.
         self.__dict__.pop("backbone_state_", None)  # a loaded model's own weights
@@ -532,8 +529,9 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Network
         if network is None or network.device != device:
             weights = getattr(self, "backbone_state_", None) or self.weights
             backbone = get_backbone(self.fitted_params_.backbone)
-            source = NetworkSource(backbone, weights, self.taps_, self.weights_digest_)
-            network = self._tapped_network = source.build(device)
+            network = self._tapped_network = rebuilt_network(
+                backbone, weights, self.taps_, self.weights_digest_, device
+            )
         return network.run_by(self._runtime(self.fitted_params_))
 
     def _runtime(self, params: EncoderParams) -> Runtime:

@@ -43,10 +43,7 @@ class ImageEvidence:
 
 
 def image_evidence(
-    batch: Batch,
-    encode: BatchEncoder,
-    names: Sequence[str],
-    weights: np.ndarray,
+    batch: Batch, encode: BatchEncoder, names: Sequence[str], weights: np.ndarray
 ) -> ImageEvidence:
     """Decompose M linear functions of an image's vector, of weights (n_features, M), by position.
 
@@ -118,7 +115,8 @@ class _Copy:
         values = assigned.evidence(directions)
         by_word = values.new_zeros(directions.shape[:2])
         by_word.index_add_(1, assigned.words.flatten(), values)
-        return [self._upright(assigned.as_map(values), size), by_word]
+        maps = values.view(len(values), *assigned.words.shape[1:])
+        return [self._upright(maps, size), by_word]
 
     def pooled(self) -> torch.Tensor:
         return self._codebook.pooled([layer.double() for layer in self.raw], self._masks)
@@ -164,9 +162,6 @@ class _Assigned:
         maps = [layer[0].double() for layer in self._maps]
         found = vlad.projected_residuals(maps, self.words[0], self._codewords, directions)
         return (found if self._inside is None else found * self._inside).flatten(1)
-
-    def as_map(self, values: torch.Tensor) -> torch.Tensor:
-        return values.view(len(values), *self.words.shape[1:])
 
 
 def _normalised(

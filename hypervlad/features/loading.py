@@ -26,11 +26,11 @@ from hypervlad.images import (
 )
 from hypervlad.images.pixels import is_blank
 from hypervlad.images.reading import (
+    N_READERS,
     READING_VERSION,
     check_any_read,
     image_name,
     is_particle,
-    n_reader_threads,
     read_in_order,
     read_named,
 )
@@ -130,7 +130,7 @@ def warn_of_blank_training_images(blank: Sequence[str], n_images: int) -> None:
             f"{len(blank)} of {counted(n_images, 'training image')} "
             f"{verb(len(blank), 'is', 'are')} blank, all pixels equal: {name_some(blank)}. Leave "
             f"{verb(len(blank), 'it', 'them')} out: what a model learns from such images means "
-            "nothing",
+            "nothing"
         )
 
 
@@ -153,7 +153,6 @@ class ImageLoader:
     memory: Memory = None
     batch_size: int | None = None  # by default it depends on the size of images and the device
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    n_jobs: int | None = None
     on_error: Literal["raise", "skip"] = "raise"
     verbose: bool = False
     of_particles: bool = False  # whether images are particles, or else whole
@@ -251,10 +250,6 @@ class ImageLoader:
 
     # --- many images ----------------------------------------------------------------------------
 
-    @property
-    def n_threads(self) -> int:
-        return n_reader_threads(self.n_jobs)
-
     def stream(
         self,
         images: list[Any],
@@ -262,14 +257,14 @@ class ImageLoader:
         load: Callable[[Any, str], Loaded],
         report: ReadReport | None = None,
     ) -> Iterator[tuple[int, Loaded]]:
-        """Load images in their order, with their positions; ``n_jobs`` threads read ahead.
+        """Load images in their order, with their positions; two threads read ahead.
 
         ``load`` is called in any thread. Without a report to fill, the user is warned at the end.
         """
         # With two batches readers are never idle, but so many images of their own size are large.
         is_one_size = self.image_size is not None and self.pixel_size is None
         n_ahead = 2 * self.n_per_batch if is_one_size else 0
-        outcomes = read_in_order(enumerate(images), load, self.n_threads, n_ahead)
+        outcomes = read_in_order(enumerate(images), load, N_READERS, n_ahead)
         return self.reported(outcomes, images, desc, report)
 
     def reported(

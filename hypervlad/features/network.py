@@ -21,12 +21,7 @@ from numpy.typing import NDArray
 
 from hypervlad.common.modelfile import ModelFileError
 from hypervlad.features.lazy_torch import seeded_torch, torch, usual_torch
-from hypervlad.features.registry import (
-    Backbone,
-    class_tokens,
-    ensure_registered,
-    get_backbone,
-)
+from hypervlad.features.registry import Backbone, class_tokens, get_backbone
 from hypervlad.features.runtimes import OpenVINONetwork, fold_norms
 from hypervlad.features.weights import (
     WeightsNotFoundError,
@@ -100,10 +95,6 @@ class TappedNetwork:
             own._converted = OpenVINONetwork(self._for_size, self.any_size)
             self._in_openvino = own
         return self._in_openvino
-
-    @property
-    def runtime(self) -> Literal["torch", "openvino"]:
-        return "torch" if self._converted is None else "openvino"
 
     @usual_torch()
     def __call__(self, batch: torch.Tensor) -> list[torch.Tensor]:
@@ -460,60 +451,35 @@ def weights_digest(module: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
-# --- for other processes --------------------------------------------------------------------------
+def rebuilt_network(
+    backbone: Backbone, weights: Any, taps: tuple[str, ...], digest: str, device: torch.device
+) -> TappedNetwork:
+    """Build the network of a fitted model, whose weights have this digest.
 
-_last_built: dict[tuple[Any, ...], TappedNetwork] = {}
-_building = threading.Lock()
-
-
-@dataclass(frozen=True, eq=False)
-class NetworkSource:
-    """What another process needs to build the same network: its weights must have the digest."""
-
-    backbone: Backbone
-    weights: str | os.PathLike[str] | Mapping[str, np.ndarray]
-    taps: tuple[str, ...]
-    digest: str
-    runtime: Literal["torch", "openvino"] = "torch"
-
-    def build(self, device: torch.device) -> TappedNetwork:
-        """Build the network with the weights stored here, or with those found on this machine.
-
-        A WeightsNotFoundError or, for a model's own tensors, a ModelFileError if they do not fit.
-        """
-        ensure_registered(self.backbone)
-        weights: Any = self.weights
-        if isinstance(weights, Mapping):
-            weights = {name: torch.from_numpy(array) for name, array in weights.items()}
-        try:
-            network = build_network(self.backbone.name, weights, self.taps, device)
-        except (RuntimeError, TypeError, ValueError) as error:
-            if isinstance(error, WeightsNotFoundError) and not isinstance(weights, Mapping):
-                raise
-            raise ModelFileError(
-                f"the model does not fit the network {self.backbone.name!r} ({error}): it was "
-                "written for another network of this name, or not by hypervlad"
-            ) from error
-        if network.digest != self.digest and isinstance(weights, Mapping):
-            raise ModelFileError(
-                f"the weights of {self.backbone.name!r} in the model file are not those that the "
-                "model was trained with: it was not written by hypervlad"
-            )
-        if network.digest != self.digest:
-            raise WeightsNotFoundError(
-                f"the weights of {self.backbone.name!r} found here ({weights}) are "
-                f"not those that the model was trained with (SHA-256 {self.digest[:12]}…, found "
-                f"{network.digest[:12]}…): give the right file, weights=FILE"
-            )
-        return network.run_by(self.runtime)
-
-    def built_once(self, device: torch.device) -> TappedNetwork:
-        """Build the network, or return the last one built in this process if it is the same."""
-        key = (self.backbone.name, self.taps, self.digest, device, self.runtime)
-        with _building:  # a dask worker may have several threads
-            network = _last_built.get(key)
-            if network is None:
-                network = self.build(device)
-                _last_built.clear()
-                _last_built[key] = network
-        return network
+    The weights are those stored in the model, NumPy arrays by name, or those found on this machine.
+    A WeightsNotFoundError or, for a model's own, a ModelFileError if they do not fit.
+    """
+    is_stored = isinstance(weights, Mapping)
+    if is_stored:
+        weights = {name: torch.from_numpy(array) for name, array in weights.items()}
+    try:
+        network = build_network(backbone.name, weights, taps, device)
+    except (RuntimeError, TypeError, ValueError) as error:
+        if isinstance(error, WeightsNotFoundError) and not is_stored:
+            raise
+        raise ModelFileError(
+            f"the model does not fit the network {backbone.name!r} ({error}): it was "
+            "written for another network of this name, or not by hypervlad"
+        ) from error
+    if network.digest != digest and is_stored:
+        raise ModelFileError(
+            f"the weights of {backbone.name!r} in the model file are not those that the "
+            "model was trained with: it was not written by hypervlad"
+        )
+    if network.digest != digest:
+        raise WeightsNotFoundError(
+            f"the weights of {backbone.name!r} found here ({weights}) are "
+            f"not those that the model was trained with (SHA-256 {digest[:12]}…, found "
+            f"{network.digest[:12]}…): give the right file, weights=FILE"
+        )
+    return network

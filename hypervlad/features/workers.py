@@ -23,13 +23,14 @@ from hypervlad.features.lazy_torch import torch
 
 _MAX_DEATHS = 3  # of workers during the same task, before the call fails
 _REDUCTION = 8  # how many times fewer tasks run together after each death
+_WAVE = 32  # tasks per worker that are running, or done and not yet yielded
 _POLL_SECONDS = 0.2  # in which a worker looks whether its caller has ended
 _MAX_SHARED = 4  # a worker of a cluster may serve several callers
 
 T = TypeVar("T")
 
 
-def uses_workers(n_jobs: int | None = None) -> bool:
+def uses_workers(n_jobs: int | None) -> bool:
     """Return whether tasks run in other processes: for several jobs, and on a cluster."""
     backend, _ = get_active_backend()
     if getattr(backend, "uses_threads", False) or type(backend).__name__ == "SequentialBackend":
@@ -48,30 +49,29 @@ def map_tasks(
     function: Callable[[Any, Any], T],
     common: Any,
     tasks: Iterable[Any],
-    n_jobs: int | None = None,
-    *,
-    wave: int = 32,
-    named: Callable[[int], str] = "task {}".format,
+    n_jobs: int | None,
+    named: Callable[[int], str],
 ) -> Iterator[tuple[int, T]]:
     """Run tasks in joblib's workers, which joblib alone neither bounds in memory nor restarts.
 
-    The function is called with ``common``, which each worker receives once, and a task. At most
-    ``wave`` tasks per worker are running, or done and not yet yielded. Numbers, from 0, and results
-    are yielded in any order. If three workers died during the same task, a RuntimeError names it.
+    The function is called with ``common``, which each worker receives once, and a task. Numbers,
+    from 0, and results are yielded in any order. If three workers died during the same task, a
+    RuntimeError names it as ``named`` does.
     """
     stream, pending, deaths = enumerate(tasks), dict[int, Any](), Counter[int]()
     n_workers, threads = joblib.effective_n_jobs(n_jobs), _threads_per_worker(n_jobs)
     shared, in_full = Shared.of(common), set(range(n_workers))
+    known = replace(shared, content=None)
     n_next = n_workers  # at first one each, which brings `common` to them
     with joblib.Parallel(n_jobs, batch_size=1, **_options()) as parallel:
         while pending or (pending := dict(itertools.islice(stream, n_next))):
-            n_next = wave * n_workers
+            n_next = _WAVE * n_workers
             # After a death fewer at once: the task that causes it is then soon identified.
             at_once = max(n_workers, n_next // _REDUCTION ** max(deaths.values(), default=0))
             some = dict(itertools.islice(pending.items(), at_once))
             calls = [
                 joblib.delayed(_run_task)(
-                    function, shared if n in in_full else shared.key_only(), n, task, threads
+                    function, shared if n in in_full else known, n, task, threads
                 )
                 for n, task in some.items()
             ]
@@ -111,10 +111,7 @@ def _report_deaths(fatal: list[str], error: Exception) -> None:
             f"ran out: {'; '.join(fatal)}. Use fewer jobs, or leave them out. Finished results are "
             "kept"
         ) from error
-    warn_user(
-        "a worker process was killed; unfinished tasks are run again",
-        RuntimeWarning,
-    )
+    warn_user("a worker process was killed; unfinished tasks are run again", RuntimeWarning)
 
 
 def _is_death(error: Exception) -> bool:
@@ -154,17 +151,6 @@ def _is_local(backend: Any) -> bool:
     return type(backend).__name__ == "LokyBackend"
 
 
-def in_order(results: Iterable[tuple[int, T]]) -> Iterator[T]:
-    """Yield numbered results in the order of their numbers."""
-    early: dict[int, T] = {}
-    following = 0
-    for number, result in results:
-        early[number] = result
-        while following in early:
-            yield early.pop(following)
-            following += 1
-
-
 def _threads_per_worker(n_jobs: int | None) -> int | None:
     """Share this machine's cores among its processes; None for a cluster."""
     backend, _ = get_active_backend()
@@ -179,11 +165,7 @@ class _NotShared:
 
 
 def _run_task(
-    function: Callable[[Any, Any], T],
-    shared: Shared,
-    number: int,
-    task: Any,
-    threads: int | None,
+    function: Callable[[Any, Any], T], shared: Shared, number: int, task: Any, threads: int | None
 ) -> tuple[int, T | _NotShared, list[Warning]]:
     """Run a task; return its number, its result and its warnings, which the caller repeats."""
     common = shared.get()
@@ -212,9 +194,6 @@ class Shared:
     @classmethod
     def of(cls, content: Any) -> Shared:
         return cls(secrets.token_hex(16), content)
-
-    def key_only(self) -> Shared:
-        return replace(self, content=None)
 
     def get(self) -> Any:
         """Return the content, always the same object; None if it is not known here."""

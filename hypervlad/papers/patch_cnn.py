@@ -168,11 +168,7 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
 
     @usual_torch()
     def fit(
-        self,
-        X: Sequence[Any],
-        y: Sequence[Any],
-        *,
-        groups: ArrayLike | None = None,
+        self, X: Sequence[Any], y: Sequence[Any], *, groups: ArrayLike | None = None
     ) -> PatchCNNClassifier:
         """Train the network on labelled patches.
 
@@ -375,10 +371,7 @@ def _patch_options(read_options: Any) -> ReadOptions:
 
 
 def _read_patches(
-    images: list[Any],
-    options: ReadOptions,
-    patch: int | None = None,
-    n_channels: int | None = None,
+    images: list[Any], options: ReadOptions, patch: int | None = None, n_channels: int | None = None
 ) -> FloatArray:
     """Read square patches as (n, n_channels, patch, patch), in [0, 1]; by default, of one size."""
     read = []

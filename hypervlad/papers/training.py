@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -22,7 +20,6 @@ from hypervlad.features.loading import ImageLoader
 from hypervlad.statistics.splits import holdout_split
 
 _LOG_TEMPERATURE_STD = 0.5  # of the prior around the initial temperature; see `temperature_for`
-_MAX_IN_MEMORY = 2 * 1024**3  # bytes; more than this goes to a temporary file
 _EVALUATION_BATCH = 32
 _VALIDATION_FRACTION = 0.2
 _MIN_GROUPS = 5  # held out; with fewer, their loss says little
@@ -305,13 +302,13 @@ def load_training_images(images: list[Any], loader: ImageLoader) -> TrainingImag
     n_channels = len(loader.preprocessing.mean)
     identity = replace(loader.preprocessing, mean=(0.0,) * n_channels, std=(1.0,) * n_channels)
     loader = replace(loader, preprocessing=identity)
-    pixels = _allocate(len(images), 1, side)
+    pixels = np.empty((len(images), 1, side, side), np.float32)
     positions: list[int] = []
     digests: list[str] = []
     for batch in loader.batches(loader.stream(images, "reading", loader.load)):
         prepared = batch.tensors.numpy()
         if pixels.shape[1] == 1 and (prepared != prepared[:, :1]).any():
-            pixels = _with_channels(pixels, n_channels)
+            pixels = pixels.repeat(n_channels, axis=1)
         pixels[len(digests) :][: len(prepared)] = prepared[:, : pixels.shape[1]]
         positions += batch.positions
         digests += batch.keys
@@ -339,30 +336,5 @@ def warn_of_few_groups(held_out: NDArray[np.intp], groups: NDArray[np.intp]) -> 
             f"fine-tuning is validated on {counted(len(held_out), 'image')} of "
             f"{counted(n_groups, 'group')} only, so "
             "the epoch at which it stops and the calibration of the probabilities are largely "
-            'a matter of chance. Add images of more specimens, or use mode="features"',
+            'a matter of chance. Add images of more specimens, or use mode="features"'
         )
-
-
-def _allocate(n: int, n_channels: int, side: int) -> NDArray[np.float32]:
-    shape = (n, n_channels, side, side)
-    n_bytes = 4 * n * n_channels * side**2
-    if n_bytes <= _MAX_IN_MEMORY:
-        return np.empty(shape, dtype=np.float32)
-    with tempfile.TemporaryFile() as file:  # it has no name and disappears with the array
-        try:
-            if hasattr(os, "posix_fallocate"):  # a full disk would kill a sparse file's process
-                os.posix_fallocate(file.fileno(), 0, n_bytes)
-        except OSError as error:
-            raise OSError(
-                error.errno,
-                f"the prepared images need {n_bytes / 1024**3:.1f} GB in {tempfile.gettempdir()}, "
-                f"which is not available ({error.strerror}); set TMPDIR to a folder on another "
-                "disk, or use a smaller image_size",
-            ) from error
-        return np.memmap(file, dtype=np.float32, mode="w+", shape=shape)
-
-
-def _with_channels(pixels: NDArray[np.float32], n_channels: int) -> NDArray[np.float32]:
-    wider = _allocate(len(pixels), n_channels, pixels.shape[-1])
-    wider[:] = pixels
-    return wider

@@ -17,15 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from hypervlad.classify.answers import accuracy_of_read, most_probable
 from hypervlad.classify.fitting import check_classes, checked_labels
-from hypervlad.common.base import (
-    ArrayDict,
-    Arrays,
-    Labels,
-    Maybe,
-    Part,
-    Record,
-    Value,
-)
+from hypervlad.common.base import ArrayDict, Arrays, Labels, Maybe, Part, Record, Value
 from hypervlad.common.constraints import (
     VERBOSE,
     Alternatives,
@@ -41,11 +33,11 @@ from hypervlad.features.encoding import EncodedImages, check_finite, encode_load
 from hypervlad.features.lazy_torch import check_device, usual_torch
 from hypervlad.features.loading import Batch, ImageLoader, ReadReport
 from hypervlad.features.network import (
-    NetworkSource,
     TappedNetwork,
     build_network,
     check_tensors,
     map_channels,
+    rebuilt_network,
 )
 from hypervlad.features.registry import (
     Backbone,
@@ -110,7 +102,6 @@ class TransferClassifier(ClassifierMixin, NetworkEstimator):
     read_options : dict or ReadOptions, optional
     on_error : {"raise", "skip"}, default="raise"
     device : str, default="auto"
-    n_jobs : int or None, default=None
     verbose : bool, default=False
         As in :class:`HypercolumnVLAD`.
     random_state : int, RandomState or None, default=None
@@ -165,7 +156,6 @@ class TransferClassifier(ClassifierMixin, NetworkEstimator):
         "read_options": [InstanceOf((Mapping, ReadOptions), "a dict or a ReadOptions"), None],
         "on_error": [OneOf("raise", "skip")],
         "device": [InstanceOf((str, torch.device), '"auto", "cpu" or "cuda"')],
-        "n_jobs": [Integer(at_least=None), None],
         "random_state": [RandomState(), None],
         "verbose": VERBOSE,
     }
@@ -196,7 +186,6 @@ class TransferClassifier(ClassifierMixin, NetworkEstimator):
         read_options: Mapping[str, Any] | ReadOptions | None = None,
         on_error: Literal["raise", "skip"] = "raise",
         device: str = "auto",
-        n_jobs: int | None = None,
         random_state: int | np.random.RandomState | None = None,
         verbose: bool = False,
     ) -> None:
@@ -211,7 +200,6 @@ class TransferClassifier(ClassifierMixin, NetworkEstimator):
         self.read_options = read_options
         self.on_error = on_error
         self.device = device
-        self.n_jobs = n_jobs
         self.random_state = random_state
         self.verbose = verbose
 
@@ -221,8 +209,7 @@ class TransferClassifier(ClassifierMixin, NetworkEstimator):
     ) -> TransferClassifier:
         """Train on labelled images.
 
-        Prepared images of more than 2 GB, at 0.2 MB each (grey, 224 pixels), are kept in a
-        temporary file.
+        Prepared images are kept in memory, at 0.2 MB each (grey, 224 pixels).
 
         Parameters
         ----------
@@ -320,10 +307,7 @@ class TransferClassifier(ClassifierMixin, NetworkEstimator):
         return most_probable(self.predict_proba(images), self.classes_)
 
     def score(
-        self,
-        images: Sequence[Any],
-        y: Sequence[Any],
-        sample_weight: Sequence[float] | None = None,
+        self, images: Sequence[Any], y: Sequence[Any], sample_weight: Sequence[float] | None = None
     ) -> float:
         """Return the accuracy; skipped images do not count."""
         return accuracy_of_read(self.predict(images), y, self.classes_, sample_weight)
@@ -382,7 +366,6 @@ class TransferClassifier(ClassifierMixin, NetworkEstimator):
             read_options=read_options,
             preprocessing=preprocessing,
             device=check_device(self.device),
-            n_jobs=self.n_jobs,
             on_error=self.on_error,
             verbose=self.verbose,
         )
@@ -418,11 +401,11 @@ class TransferClassifier(ClassifierMixin, NetworkEstimator):
     def _built(self, device: torch.device) -> TappedNetwork:
         """Build the network as it was at the end of ``fit``."""
         backbone = get_backbone(self.backbone_)
+        taps = backbone.taps[-1:]
         if not self.network_state_:
-            source = NetworkSource(backbone, self.weights, backbone.taps[-1:], self.weights_digest_)
-            return source.build(device)
+            return rebuilt_network(backbone, self.weights, taps, self.weights_digest_, device)
         state = {name: torch.from_numpy(value) for name, value in self.network_state_.items()}
-        return build_network(backbone.name, state, backbone.taps[-1:], device)
+        return build_network(backbone.name, state, taps, device)
 
 
 def _arrays(network: TappedNetwork) -> dict[str, NDArray[Any]]:

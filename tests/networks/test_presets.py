@@ -57,7 +57,7 @@ def test_modarres2017_is_inception_v3_and_the_classifiers_defaults(mode):
     changed = {"backbone": "inception_v3", "mode": mode}
     assert modarres2017(mode).get_params() == TransferClassifier().get_params() | changed
     given = {"backbone": "resnet50", "weights": "w.pth", "max_epochs": 9}
-    given |= {"device": "cpu", "n_jobs": 2, "verbose": True}
+    given |= {"device": "cpu", "verbose": True}
     parameters = modarres2017(mode, **given, random_state=3).get_params()
     assert {name: parameters[name] for name in given} == given
 

@@ -1,7 +1,7 @@
-"""Learn a codebook and extract features in other processes, one of which is killed in mid-run.
+"""Extract features in other processes, one of which is killed in mid-run.
 
-A separate process for each backend, run by ``test_clusters.py``: it ends with exit code 0 if
-codebook and file are the same, to the byte, as those made here.
+A separate process for each backend, run by ``test_clusters.py``: it ends with exit code 0 if the
+file is the same, to the byte, as that made here.
 """
 
 import contextlib
@@ -72,15 +72,10 @@ def main(kind, folder):
     here.batch_size = 4
     extract_features(iter(images), here, out=folder / "here.parquet")
     configure, mark = WORKERS[kind]
-    with joblib.parallel_config(**configure()):
-        there = HypercolumnVLAD(**encoder.get_params()).fit(images)
-        there.batch_size = 4
-        with ThreadPoolExecutor() as pool:
-            killed = pool.submit(wait_until, lambda: killed_worker(mark), "a worker")
-            extract_features(iter(images), there, out=folder / "there.parquet")
-            assert killed.result()
-    for name, array in here.codebook_.to_arrays().items():
-        np.testing.assert_array_equal(there.codebook_.to_arrays()[name], array)
+    with joblib.parallel_config(**configure()), ThreadPoolExecutor() as pool:
+        killed = pool.submit(wait_until, lambda: killed_worker(mark), "a worker")
+        extract_features(iter(images), here, out=folder / "there.parquet")
+        assert killed.result()
     assert (folder / "here.parquet").read_bytes() == (folder / "there.parquet").read_bytes()
     print(f"the same on {kind}")
 
