@@ -19,9 +19,9 @@ Drawn: TypeAlias = float | tuple[float, float]
 SMALLEST_SIZE = 64  # smaller features, such as defects, would be less than a pixel
 
 
-def check_count(n: Any, name: str = "n") -> int:
+def check_count(n: Any) -> int:
     if isinstance(n, bool) or not isinstance(n, numbers.Integral) or n < 1:
-        raise ValueError(f"{name}={n!r}: expected the number of images, an integer of at least 1.")
+        raise ValueError(f"n={n!r}: expected the number of images, an integer of at least 1.")
     return int(n)
 
 

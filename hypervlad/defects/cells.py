@@ -53,9 +53,7 @@ class CellMaps:
         self._reduced = TiledNetwork(network, whole, border=0)
         self._is_kept = tiling.folder is not None
 
-    def cells(
-        self, image: PreparedImage, side: int | None, *, keep: bool = True
-    ) -> tuple[Cells, int]:
+    def cells(self, image: PreparedImage, side: int | None) -> tuple[Cells, int]:
         """Return the cells (R, S, D) of an image, or of a square of ``side`` pixels; the stride."""
         if side is None:
             tensor, key, network = image.tensor, image.key, self._own_size
@@ -64,7 +62,7 @@ class CellMaps:
                 image.tensor[None], (side, side), mode="bilinear", antialias=True
             )[0]
             key, network = f"{image.key}-{side}", self._reduced
-        maps = network.padded_maps(tensor, image.name, key, keep=keep and self._is_kept)
+        maps = network.padded_maps(tensor, image.name, key, keep=self._is_kept)
         return cells_of(maps, (tensor.shape[1], tensor.shape[2]))
 
     def kept_cells(self, key: str, size: tuple[int, int], side: int | None) -> Cells:

@@ -70,7 +70,7 @@ class Annotation:
     mask: Mask | None = field(default=None, compare=False, repr=False)
 
 
-def find_annotations(image: NDArray[Any], n_bar: int = 0) -> list[Annotation]:
+def find_annotations(image: NDArray[Any]) -> list[Annotation]:
     """Find what was drawn into an image, and is no sample.
 
     Information bars at the bottom and at the top (`find_banner`), one scale bar (`find_scale_bar`)
@@ -82,8 +82,6 @@ def find_annotations(image: NDArray[Any], n_bar: int = 0) -> list[Annotation]:
     image : ndarray of shape (H, W) or (H, W, 3)
         Pixels of any real type, all finite. Of types other than 8 bits, the lowest and the highest
         value are black and white.
-    n_bar : int, default=0
-        Rows of an information bar at the bottom, if it is known, as from metadata.
 
     Returns
     -------
@@ -100,7 +98,7 @@ def find_annotations(image: NDArray[Any], n_bar: int = 0) -> list[Annotation]:
     [('scale bar', (88, 78, 116, 152))]
     """
     image = np.asarray(image)
-    bars = find_banner(image[::-1]), n_bar or find_banner(image)
+    bars = find_banner(image[::-1]), find_banner(image)
     return annotations_in(as_8bit_grey(image), bars, coloured_marks(image))
 
 

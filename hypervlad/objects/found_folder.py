@@ -422,8 +422,7 @@ class FoundFolder:
             # Never the matrix of another classifier beside these classes.
             (self.path / CONFUSION).unlink(missing_ok=True)
             self._write(with_answers(table, classes, proba))
-            held_out = getattr(classifier, "held_out_", None)
-            if held_out is not None:
+            if (held_out := getattr(classifier, "held_out_", None)) is not None:
                 write_confusion(self.path / CONFUSION, classes, held_out)
 
     def correct(self, classes: Mapping[tuple[str, int], str]) -> tuple[int, int]:
