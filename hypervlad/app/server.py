@@ -301,8 +301,7 @@ def _items_of(pairs: list[Any]) -> dict[int, int | None]:
 
 
 def _with_headers(response: Response) -> Response:
-    for name, value in HEADERS.items():
-        response.headers[name] = value
+    response.headers.update(HEADERS)
     return response
 
 

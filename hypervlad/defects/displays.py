@@ -173,7 +173,8 @@ class DefectMapDisplay(GridDisplay):
                     small = thumbnail(region, SHOWN_PIXELS, np.max).astype(bool)
                     border = outline(small, outside=region is truth)
                     shown[border] = painted[border] = colour
-            yield Tile(shown, [Line(name), Line(_truth_text(truth), GREY)])
+            true = "" if truth is None else f"true: {100 * truth.mean():.1f} % defective"
+            yield Tile(shown, [Line(name), Line(true, GREY)])
             yield Tile(painted, [Line(""), Line(_found_text(found, truth), GREY)])
 
 
@@ -197,10 +198,6 @@ def outline(region: NDArray[np.bool_], *, outside: bool = False) -> NDArray[np.b
     edge = np.ones(region.shape, dtype=bool)
     edge[2:-2, 2:-2] = False
     return np.asarray(binary_dilation(region, iterations=2) & ~region | inside & edge)
-
-
-def _truth_text(truth: NDArray[np.bool_] | None) -> str:
-    return "" if truth is None else f"true: {100 * truth.mean():.1f} % defective"
 
 
 def _found_text(found: NDArray[np.bool_], truth: NDArray[np.bool_] | None) -> str:

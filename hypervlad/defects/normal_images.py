@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
@@ -256,7 +257,10 @@ class NormalImagesFit:
 
         ``parts`` are learnt from all images, ``of_image`` without the image at each position.
         """
-        distances = {at: distances_of(own, self._kept_cells(at)) for at, own in of_image.items()}
+        distances = {}
+        for at, own in of_image.items():
+            kept = partial(self._maps.kept_cells, self.keys[at], self.sizes[at])
+            distances[at] = distances_of(own, {side: kept(side) for side in SIDES})
 
         def model(fitted: list[NormalCells], without: Any = None) -> NormalImages:
             # By the images that other models score: an image hides its own defects.
@@ -282,10 +286,6 @@ class NormalImagesFit:
             {at: of_fold[id(own)] for at, own in of_image.items()},
             {at: (places, scale * score) for at, (places, score) in scored.items()},
         )
-
-    def _kept_cells(self, position: int) -> dict[int | None, Cells]:
-        key, size = self.keys[position], self.sizes[position]
-        return {side: self._maps.kept_cells(key, size, side) for side in SIDES}
 
 
 def warn_of_shapes(sizes: Sequence[tuple[int, int]]) -> None:

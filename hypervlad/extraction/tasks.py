@@ -121,9 +121,6 @@ class Task:
     def numbered(self) -> Iterator[tuple[int, Any]]:
         return ((position, item.image) for position, item in enumerate(self.items, self.start))
 
-    def with_absolute_paths(self) -> Task:
-        return replace(self, items=[replace(i, image=absolute_path(i.image)) for i in self.items])
-
 
 @dataclass(frozen=True, eq=False)
 class FinishedTask:
@@ -268,7 +265,8 @@ class Job:
         def noted() -> Iterator[Task]:
             for number, task in enumerate(tasks):
                 running[number] = task
-                yield task.with_absolute_paths()
+                items = [replace(each, image=absolute_path(each.image)) for each in task.items]
+                yield replace(task, items=items)
 
         def name(number: int) -> str:
             return ", ".join(item.name for item in running[number].items)

@@ -106,13 +106,9 @@ class CacheFolder:
         items = self._memory.store_backend.get_items()
         return CacheUsage(len(items), sum(item.size for item in items))
 
-    def reduce(self, max_bytes: int) -> CacheUsage:
+    def reduce(self, max_bytes: int) -> None:
         """Remove the least recently used values until the rest is no larger than this."""
         self._memory.reduce_size(bytes_limit=max_bytes)
-        return self.usage()
-
-    def clear(self) -> None:
-        self.reduce(0)
 
 
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}

@@ -68,10 +68,6 @@ class Codebook:
     shape: LayerProjection | None = None  # of the measures of particles' outlines
 
     @property
-    def n_pooled(self) -> int:
-        return sum(len(layer.mean) for layer in (*self.projections, *self.only_pooled))
-
-    @property
     def codewords(self) -> tuple[np.ndarray, ...]:
         """All codewords: the joint ones, if any, then each layer's."""
         return self.per_layer if self.joint is None else (self.joint, *self.per_layer)
@@ -88,7 +84,8 @@ class Codebook:
         if self.per_layer:
             widths["per_layer"] = sum(words.size for words in self.per_layer)
         if is_pooled:
-            widths["pooled"] = self.n_pooled
+            every = (*self.projections, *self.only_pooled)
+            widths["pooled"] = sum(len(layer.mean) for layer in every)
         if self.shape is not None:
             widths["shape"] = len(self.shape.mean)
         return widths

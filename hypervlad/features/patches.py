@@ -408,8 +408,10 @@ def cut_patches(
         cut = _cut(micrograph.pixels, truth, name, patch, stride, edges)
         cuts.append((np.full(len(cut[1]), i), *cut))
     numbers, pixels, positions, defective = zip(*cuts, strict=True)
+    if len({cut.ndim for cut in pixels}) > 1:
+        pixels = [cut if cut.ndim == 4 else np.repeat(cut[..., None], 3, axis=-1) for cut in pixels]
     patches = PatchSet(
-        pixels=_stacked(pixels),
+        pixels=np.concatenate(pixels),
         labels=np.array([]),
         defective=np.concatenate(defective),
         image_index=np.concatenate(numbers),
@@ -445,12 +447,6 @@ def _truth(micrograph: Micrograph, mask: Any, name: str) -> NDArray[np.bool_]:
         return read_mask(mask, shape=shape, banner_rows=micrograph.metadata["banner_rows"])
     except ImageReadError as error:
         raise ImageReadError(f"{name}, its mask: {error}") from error
-
-
-def _stacked(pixels: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-    if len({cut.ndim for cut in pixels}) > 1:
-        pixels = [cut if cut.ndim == 4 else np.repeat(cut[..., None], 3, axis=-1) for cut in pixels]
-    return np.concatenate(pixels)
 
 
 def _check_masks(masks: Sequence[Any] | None, n_images: int) -> list[Any]:

@@ -405,7 +405,8 @@ def image_pixels(image: Image.Image) -> NDArray[Any]:
     """Return the pixels of a Pillow image: palette applied, CMYK as RGB, without alpha."""
     mode = image.mode
     if mode == "P":
-        return _palette_pixels(image)
+        entries = np.array(image.getpalette("RGB") or [], dtype=np.uint8).reshape(-1, 3)
+        return apply_palette(np.asarray(image), entries)
     if mode == "I" and image.format in ("PNG", "PPM"):
         # Older versions of Pillow widen 16-bit grey to 32 bits, which would change the digest.
         return np.asarray(image).astype(np.uint16)
@@ -424,11 +425,6 @@ def is_partly_transparent(path: str | os.PathLike[str]) -> bool:
         if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
             return bool((np.asarray(image.convert("RGBA"))[..., 3] < 255).any())
     return False
-
-
-def _palette_pixels(image: Image.Image) -> NDArray[Any]:
-    entries = np.array(image.getpalette("RGB") or [], dtype=np.uint8).reshape(-1, 3)
-    return apply_palette(np.asarray(image), entries)
 
 
 def apply_palette(indices: NDArray[Any], palette: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -263,19 +263,15 @@ def _interpret(pixels: NDArray[Any], page: TiffPage, drop_alpha: bool) -> NDArra
         pixels = pixels[:, :, 0] if n_colours == 1 else pixels[:, :, :n_colours]
     if photometric == _PALETTE and pixels.ndim == 2:
         assert page.colormap is not None
-        return apply_palette(pixels, _palette_entries(page.colormap))
+        # The standard has 16-bit values, but some programs write 8-bit ones.
+        shift = 8 if page.colormap.max() > 255 else 0
+        return apply_palette(pixels, (page.colormap.T >> shift).astype(np.uint8))
     if photometric == _SEPARATED and drop_alpha:
         return _cmyk_to_rgb(pixels)
     bits: Any = page.bitspersample  # an int or a tuple
     if photometric == _MIN_IS_WHITE:
         pixels = _invert(pixels, bits)
     return stretch_levels(pixels, bits) if isinstance(bits, int) else pixels
-
-
-def _palette_entries(colormap: NDArray[Any]) -> NDArray[np.uint8]:
-    entries = np.asarray(colormap).T
-    # The standard has 16-bit values, but some programs write 8-bit ones.
-    return (entries >> 8 if entries.max() > 255 else entries).astype(np.uint8)
 
 
 def _invert(pixels: NDArray[Any], bits: int | tuple[int, ...]) -> NDArray[Any]:
