@@ -24,6 +24,7 @@ from hypervlad.objects.fields import (
 )
 from hypervlad.objects.measures import check_table, lacks_pixel_size
 from hypervlad.statistics.groups import (
+    NORMAL_FACTOR,
     left_out_interval,
     left_out_variance,
     share_intervals,
@@ -40,7 +41,6 @@ _SHARES = (0.1, 0.5, 0.9)
 _OF_SIZE = ("", "_low", "_high", "_error_fields", "_error_finding")
 _SHARE = [Number(at_least=0, at_most=1)]
 _HALF, _OPEN = 0.5, math.log(1000)  # an upper end of a thousand times the count is open
-TWO_SIDED = 1.96  # standard errors to each side that contain 95 % of a normal distribution
 _MAX_CONDITION = 1e3  # of a confusion matrix; counts have about as many times its errors
 _UNSEEN = 4  # particles added to the held-out ones of each class: of few, none may be mistaken
 _KEPT = 1e3  # weight of the total against the answers, which cannot all be explained
@@ -179,11 +179,11 @@ def count_particles(
     fewest, most = np.stack(poisson, axis=1)
     low, high = np.minimum(np.maximum(low, 0), fewest), np.maximum(high, most)
     if matrix is not None:  # whose errors are added to a count, while fields differ by a factor
-        reach = TWO_SIDED * np.sqrt(variance)
+        reach = NORMAL_FACTOR * np.sqrt(variance)
         low = np.maximum(counts - np.hypot(counts - low, reach), 0)
         high = counts + np.hypot(high - counts, reach)
     columns["low"], columns["high"] = np.fmax.reduce(low[:2]), np.fmin.reduce(high[::2])
-    scattered = (most[0] - fewest[0]) / (2 * TWO_SIDED * np.maximum(counts[0], _HALF))
+    scattered = (most[0] - fewest[0]) / (2 * NORMAL_FACTOR * np.maximum(counts[0], _HALF))
     fields_error = np.maximum(np.sqrt(left_out_variance(scaled, left_out)[0]), scattered)
     columns["error_fields"] = fields_error
     columns["error_finding"] = np.sqrt(left_out_variance(scaled, also)[0])

@@ -11,18 +11,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hypervlad.common.wording import counted, name_some, percent, verb
-from hypervlad.objects.counts import (
-    ALL,
-    TWO_SIDED,
-    count_particles,
-    particle_sizes,
-)
+from hypervlad.objects.counts import ALL, count_particles, particle_sizes
 from hypervlad.objects.detection import Detection
 from hypervlad.objects.fields import Edges, Field, count_weights, edge_weights
 from hypervlad.objects.found_tables import as_cells, classes_of, copies, is_by_model, is_left_out
 from hypervlad.objects.measures import MEASURES
 from hypervlad.objects.particle import NOT_A_PARTICLE
 from hypervlad.objects.rules import met_and_unknown, without_measure
+from hypervlad.statistics.groups import NORMAL_FACTOR
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -100,7 +96,7 @@ class FoundCounts(NamedTuple):
         for name, row, start in rows:
             power = _POWERS.get(self.measure.rpartition("_")[2], 0) if start else 2 * is_scaled
             parts = {each: row.get(f"{start}error_{each}", 0.0) for each in _SOURCES}
-            parts["pixel size"] = power * self.pixel_size_error / TWO_SIDED
+            parts["pixel size"] = power * self.pixel_size_error / NORMAL_FACTOR
             combined = math.sqrt(sum(each**2 for each in parts.values()))
             parts = {source: error for source, error in parts.items() if error != 0}
             lines += [

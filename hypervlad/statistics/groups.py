@@ -76,13 +76,18 @@ def left_out_interval(
     squares, factor = left_out_variance(whole, without), np.asarray(student_factor(n))
     others = np.zeros(0) if also is None else np.asarray(also, np.float64)
     rest = np.zeros(())
-    if len(others) > 1:
-        more = left_out_variance(whole, others)
-        with np.errstate(invalid="ignore", divide="ignore"):  # one group, or nothing varies
-            freedom = (squares + more) ** 2 / (squares**2 / (n - 1) + more**2 / (len(others) - 1))
-        freedom = np.where(freedom > 0, freedom, n - 1)
-        factor = student_t.ppf((1 + LEVEL) / 2, freedom) if n > 1 else factor
-        squares, rest = squares + more, more
+    if len(others) > 1 and n > 1:
+        rest = left_out_variance(whole, others)
+        # What differs from one of the others to the next differs between these groups too, though
+        # few of them may be alike by chance.
+        shared = rest * len(others) / n
+        own_freedom = np.where(squares >= shared, n, len(others)) - 1
+        squares = np.maximum(squares, shared)
+        with np.errstate(invalid="ignore"):  # nothing varies
+            parts = squares**2 / own_freedom + rest**2 / (len(others) - 1)
+            freedom = (squares + rest) ** 2 / parts
+        factor = student_t.ppf((1 + LEVEL) / 2, np.where(freedom > 0, freedom, n - 1))
+        squares = squares + rest
     reach = factor * np.sqrt(squares)
     reach = np.maximum(reach, NORMAL_FACTOR * np.sqrt(np.asarray(least, np.float64) + rest))
     middle = n * whole - (n - 1) * without.mean(axis=0) if unbiased else whole
