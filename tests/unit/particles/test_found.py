@@ -581,7 +581,8 @@ def test_counts_are_corrected_for_what_finding_misses(images, tmp_path):
     for quantity, own in budget.groupby(level="quantity"):
         *parts, combined = own
         assert combined == pytest.approx(np.linalg.norm(parts), nan_ok=True)
-        assert own[quantity, "pixel size"] == pytest.approx(3 / 1.96 * (1 + ("um2" in quantity)), rel=1e-3)
+        of_scale = 3 / 1.96 * (1 + ("um2" in quantity))
+        assert own[quantity, "pixel size"] == pytest.approx(of_scale, rel=1e-3)
     assert budget["per_um2", "finding"] > 0
     n_found = int(before[names].sum())
     assert (result.detection.pairs[:, 1] > 0).sum() == n_found - 2
