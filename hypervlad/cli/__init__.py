@@ -27,6 +27,7 @@ from hypervlad.cli.messages import echo
 from hypervlad.cli.options import EPILOG, Common, OnError, use_common
 from hypervlad.cli.particles import particles
 from hypervlad.cli.prediction import predict
+from hypervlad.cli.report import report
 from hypervlad.cli.review import review
 from hypervlad.cli.training import demo, train
 from hypervlad.common.tables import decimal_commas
@@ -124,6 +125,7 @@ def _root(
       hypervlad particles find images/ -o found/ outline particles, and measure them
       hypervlad align wires/ -o found/           directions and aligned fraction of fibres
       hypervlad diameters mats/ -o found/        diameters of fibres, compared by group
+      hypervlad report found/ -o report/         figures, tables, methods for a paper
       hypervlad scale images/ -o sizes.csv       pixel sizes from scale bars
       hypervlad review start model.hvlad new/ -o queue/   queue uncertain images for labelling
     """
@@ -144,6 +146,7 @@ for _command in (
     check,
     demo,
     info,
+    report,
     scale,
     cache,
     workbook,

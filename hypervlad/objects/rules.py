@@ -18,8 +18,12 @@ if TYPE_CHECKING:
 
 #: Rules by name. ``"who-fibre"`` is the counting criterion for respirable fibres of the World
 #: Health Organization, *Determination of airborne fibre number concentrations: a recommended
-#: method, by phase-contrast optical microscopy (membrane filter method)*, Geneva 1997.
-NAMED_RULES = {"who-fibre": "length > 5 um and width < 3 um and aspect_ratio > 3"}
+#: method, by phase-contrast optical microscopy (membrane filter method)*, Geneva 1997;
+#: ``"niosh-7402"`` that of method 7402 of the NIOSH Manual of Analytical Methods, for TEM.
+NAMED_RULES = {
+    "who-fibre": "length > 5 um and width < 3 um and aspect_ratio > 3",
+    "niosh-7402": "length > 5 um and width > 0.25 um and aspect_ratio >= 3",
+}
 
 _SIGNS = {
     "<=": np.less_equal, ">=": np.greater_equal, "==": np.equal, "!=": np.not_equal,

@@ -53,9 +53,9 @@ class ResultsFolder:
         self._own: dict[str, tuple[Row, Sequence[Row]]] = {}
         self._earlier: dict[str, tuple[Row, Sequence[Row]]] = {}
         details = defaultdict[str, list[Row]](list)
-        for row in _rows_of(self._images_table):
+        for row in read_rows(self._images_table):
             self._earlier[row["path"]] = row, details[row["path"]]
-        for row in _rows_of(self._details_table):
+        for row in read_rows(self._details_table):
             if not self._earlier:
                 raise _foreign(self._details_table)
             details[row["path"]].append(row)
@@ -159,7 +159,8 @@ def report_removed(paths: Sequence[Path]) -> None:
         )
 
 
-def _rows_of(path: Path) -> Iterator[dict[str, str]]:
+def read_rows(path: Path, key: str = "path") -> Iterator[dict[str, str]]:
+    """Yield the lines of a table, as text; without a file none, without `key` an error."""
     if not path.is_file():
         return
     try:
@@ -169,7 +170,7 @@ def _rows_of(path: Path) -> Iterator[dict[str, str]]:
     (_, header), *lines = found or [(0, [])]
     for _, cells in lines:
         row = dict.fromkeys(header, "") | dict(zip(header, cells, strict=False))
-        if not row.get("path"):
+        if not row.get(key):
             raise _foreign(path)
         for name in row.keys() - TEXT_COLUMNS:
             row[name] = number_in_table(row[name], separator)

@@ -26,6 +26,7 @@ from hypervlad.pages import parts
 from hypervlad.pages.base import evenly_spaced, shorten
 from hypervlad.pages.colours import CLASS_COLOURS, stretch_contrast
 from hypervlad.pages.numbers import interval_text, length_text, number_text, share_of, thousands
+from hypervlad.pages.paper import budget_section
 from hypervlad.particles.displays import svg_path
 
 if TYPE_CHECKING:
@@ -47,10 +48,6 @@ _OF_COUNTS = parts.Note(
 _OF_DETECTION = (
     "In images whose true outlines are known, and which the model had not learnt. Each particle "
     "counts for the true number of those of its size over the found one."
-)
-_OF_BUDGET = (
-    "Standard uncertainties: intervals reach about two of them to each side, more if images are "
-    "few. Combined is the root of the sum of their squares."
 )
 _OF_SIZES = parts.Note(
     "Half of the particles (by number) or of their area (by area) have at most the size D50."
@@ -197,22 +194,8 @@ def _of_counts(
             _OF_SIZES,
         ),
         *_of_detection(counts.detection),
-        parts.section("Sources of uncertainty", _OF_BUDGET, _budget(counts.budget)),
+        budget_section(counts.budget),
     ]
-
-
-def _budget(budget: pd.DataFrame) -> parts.Table:
-    names = {"count": "Count", "per_um2": "Per µm²", "d10": "D10", "d50": "D50", "d90": "D90"}
-    sources = sorted(budget["source"].unique(), key="combined".__eq__)
-    lines = dict[str, dict[str, str]]()
-    for quantity, source, share in budget.itertuples(index=False):
-        text = "not known" if math.isnan(share) else f"{share:.2g} %"
-        lines.setdefault(quantity, dict.fromkeys(sources, "none"))[source] = text
-    rows = []
-    for quantity, texts in lines.items():
-        name, *of = quantity.split(" of ", 1)
-        rows.append([" of ".join([names[name], *of]), *texts.values()])
-    return parts.Table(["Quantity", *(each.capitalize() for each in sources)], rows)
 
 
 def _of_detection(detection: Detection | None) -> list[parts.Part]:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from hypervlad._version import __version__
 from hypervlad.common.constraints import check_value
 from hypervlad.common.files import exclusive_lock, new_folder, replace_when_complete
 from hypervlad.common.progress import ProgressBar, announced
@@ -127,7 +128,7 @@ def find_in_images(
             f"root={os.fspath(root)!r} must contain all images, but not {name_some(outside)}"
         )
     run: dict[str, Any] = {"images": os.path.abspath(root), "finder": dict(finder or {})}
-    run |= {"read_options": options.without_files()}
+    run |= {"read_options": options.without_files(), "version": __version__}
     if isinstance(pixel_size, PixelSizes):
         of_files = {name: pixel_size.of(file) for name, file in files.items()}
         run |= {"pixel_size": None, "pixel_sizes": {n: nm for n, nm in of_files.items() if nm}}
@@ -236,7 +237,8 @@ def _started(path: Path, run: dict[str, Any], resume: bool) -> FoundFolder:
 
 def _flat(run: dict[str, Any]) -> dict[str, Any]:
     sizes = {f"pixel size of {name}": size for name, size in run["pixel_sizes"].items()}
-    return {**run, **run["finder"], **sizes, "finder": None, "pixel_sizes": None}
+    own = dict.fromkeys(("finder", "pixel_sizes", "version"))
+    return {**run, **run["finder"], **sizes, **own}
 
 
 def _outlined(

@@ -8,6 +8,7 @@ interval, and two have a wide one.
 from __future__ import annotations
 
 import math
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -182,3 +183,53 @@ def weighted_quantiles(values: ArrayLike, weights: ArrayLike, shares: ArrayLike)
         return np.full(asked.shape, np.nan)
     middle = (np.cumsum(weight) - weight / 2) / weight.sum()
     return np.where((asked >= 0) & (asked <= 1), np.interp(asked, middle, value), np.nan)
+
+
+def quantile_intervals(
+    values: Values, weights: Values, groups: NDArray[np.intp], shares: ArrayLike
+) -> tuple[Values, Values, Values]:
+    """Return weighted quantiles, and the ends of Woodruff's intervals; see `share_intervals`."""
+    best = weighted_quantiles(values, weights, shares)
+    if not len(values):
+        return best, best, best
+    others = np.zeros((0, len(values)))
+    *ends, _ = share_intervals(values <= best[:, None], weights, groups, shares, others)
+    low, high = (weighted_quantiles(values, weights, each) for each in ends)
+    return best, low, high
+
+
+def mean_interval(
+    values: Values, weights: Values, groups: NDArray[np.intp], others: ArrayLike = ()
+) -> tuple[float, float]:
+    """Return the interval of a weighted mean, from how much groups differ; NaN with one group.
+
+    It is that of the logarithm, unless a mean is not positive; `others` are the weights without
+    each of other groups, as for `share_intervals`.
+    """
+    if not len(values):
+        return math.nan, math.nan
+    more = np.reshape(others, (-1, len(values)))
+    weighted, total = (np.bincount(groups, weights * each) for each in (values, values**0))
+    whole = np.asarray(weighted.sum() / total.sum())
+    least = np.square(weights * (values - whole)).sum() / total.sum() ** 2
+    with np.errstate(invalid="ignore", divide="ignore"):  # one group: 0 / 0
+        without = sums_without(weighted) / sums_without(total)
+        means = whole, without, np.asarray(more @ values / more.sum(axis=1))
+    if is_log := all(bool((each > 0).all()) for each in means):
+        least, means = least / whole**2, (np.log(whole), np.log(without), np.log(means[2]))
+    ends = left_out_interval(*means[:2], also=means[2], least=least)
+    low, high = np.exp(ends) if is_log else ends
+    return float(low), float(high)
+
+
+def groups_needed(n: int, error: float, wanted: float) -> int:
+    """Return from how many groups an interval reaches at most as far as `wanted` to each side.
+
+    The groups are to differ like n groups, from which a statistic has the standard `error`.
+
+    >>> groups_needed(4, 0.1, 0.318 / 2)
+    8
+    """
+    spread = error * math.sqrt(n)
+    first = max(2, math.floor((1.95 * spread / wanted) ** 2))  # Student's factor is larger
+    return next(k for k in count(first) if student_factor(k) * spread / math.sqrt(k) <= wanted)

@@ -142,6 +142,10 @@ RUNS = {
         "--set edges=leave_out --set corrected=false --page counts.html",
         "counts.csv counts.html",
     ),
+    "report": Run(
+        "report found -o paper --weight area --set measure=length -q",
+        "paper/report.html paper/figure.pdf paper/budget.csv",
+    ),
     "particles train": Run(
         "particles train fields masks -o p.hvlad", words="none of the 2 images has", code=2
     ),  # it takes long
@@ -176,6 +180,9 @@ MORE = [
         "masks: 1 of 7 images",
     ),
     Run("defects score s3.hvlad blots -o scored3", "scored3/report.html", "1 called anomalous"),
+    Run("report scored3 -o defects -q", "defects/figure-2.svg defects/results.csv"),
+    Run("report directions -o alignment -q", "alignment/figure.svg alignment/methods.txt"),
+    Run("report thick -o diameters", "diameters/figure.png"),
 ]
 ALL = RUNS | {each.line: each for each in MORE}
 

@@ -1,8 +1,11 @@
-"""The page of found particles: what is in it, and that nothing breaks or leaves it."""
+"""Page and report of found particles: what is in them, and that nothing breaks or leaves them."""
+
+import re
 
 import numpy as np
 import pytest
 from PIL import Image
+from support.commands import refused, rows_of, run
 from support.pages import Page
 
 from hypervlad.particles import find_in_images
@@ -139,3 +142,68 @@ def test_tables_and_outlines_that_people_have_changed_are_explained(found):
     page = page_of(saved(folder))
     assert "Particle 3: not in the table" in page.spaced
     assert "Particle 4: 35 nm" in page.spaced
+
+
+def report_of(folder, *options):
+    """Return the lines of the table of a report, by group and quantity, and its files."""
+    out = folder.path.parent / "report"
+    run("report", folder.path, "-o", out, *options)
+    Page(out / "report.html").assert_safe()
+    return {(row["group"], row["quantity"]): row for row in rows_of(out / "results.csv")}, out
+
+
+def numbers(row):
+    return [float(row[name] or "nan") for name in ("value", "low", "high")]
+
+
+FIELDS = {f"{letter}.png": np.roll(LABELS, k, axis=1) for k, letter in enumerate("abcde")}
+FIELDS["f.png"] = LABELS * (LABELS < 3)
+SIZE = "equivalent diameter"
+
+
+@pytest.mark.parametrize("by", ["number", "area"])
+def test_a_report_has_the_counted_sizes_and_draws_their_interval(found, by):
+    folder = found(FIELDS, ["rod", "cube"])
+    rows, out = report_of(folder, "--weight", by)
+    sizes = folder.count().sizes
+    for name, row in sizes[sizes["by"] == by].set_index("class").iterrows():
+        for key, words in {"d10": "D10", "d50": "median (D50)", "d90": "D90"}.items():
+            wanted = row[[key, f"{key}_low", f"{key}_high"]].tolist()
+            shown = numbers(rows["" if name == "all" else name, f"{SIZE}, {words}"])
+            assert shown == pytest.approx(wanted, rel=1e-5, nan_ok=True)
+    svg = (out / "figure.svg").read_text(encoding="utf-8")
+    assert "Equivalent diameter (nm)</text>" in svg
+    ticks = re.findall(r'middle" x="([\d.]+)"[^>]*>([\d.]+)</text>', svg)
+    (one, low), *_, (other, high) = [tuple(map(float, tick)) for tick in ticks]
+    for k, name in enumerate(["rod", "cube"], start=1):
+        middle, *ends = numbers(rows[name, f"{SIZE}, median (D50)"])
+        for gid, wanted in {f"median-{k}": [middle], f"interval-{k}": ends}.items():
+            if np.isnan(wanted).any():
+                continue
+            path = re.search(rf'id="{gid}">\s*<path d="([^"]+)"', svg)[1]
+            at = [float(x) for x in re.findall(r"[ML] ([\d.]+)", path)]
+            drawn = [low + (x - one) / (other - one) * (high - low) for x in (min(at), max(at))]
+            assert drawn == pytest.approx([wanted[0], wanted[-1]], rel=0.005)
+    pdf = (out / "figure.pdf").read_bytes()
+    assert b"/FontFile2" in pdf
+    assert b"/MediaBox [ 0 0 240.9" in pdf, "85 mm"
+
+
+@pytest.mark.parametrize("labels", [LABELS, LABELS * 0])
+def test_a_report_says_what_is_not_known(found, labels):
+    rows, out = report_of(found({"a.png": labels}, pixel_size=None))
+    known = {name for (_, name), row in rows.items() if row["value"] != "not known"}
+    assert not known & {"pixel size", "share below 100 nm", "samples", "particles per area"}
+    assert all(row["source"] for row in rows.values() if row["value"] == "not known")
+    assert "(px)</text>" in (out / "figure.svg").read_text()
+    assert rows["", "fields of view"]["value"] == "1"
+    assert "pixel size not known" in (out / "methods.txt").read_text()
+
+
+def test_nothing_is_reported_of_other_folders_nor_replaced(found, tmp_path):
+    folder = found({"a.png": LABELS})
+    assert "no folder of results" in refused("report", tmp_path, "-o", tmp_path / "new")
+    assert "no earlier report" in refused("report", folder.path, "-o", folder.path)
+    assert "only number and area" in refused(
+        "report", folder.path, "-o", tmp_path / "new", "--weight", "length"
+    )

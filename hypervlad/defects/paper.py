@@ -1,0 +1,73 @@
+"""What a folder of scored images says about defects, for a paper."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from hypervlad.common.wording import counted
+from hypervlad.defects.findings_folder import TABLES
+from hypervlad.pages import paper
+from hypervlad.pages.numbers import number_text
+from hypervlad.pages.paper import Result
+from hypervlad.pages.results_folder import read_rows
+from hypervlad.statistics.classification import wilson_interval
+from hypervlad.statistics.groups import mean_interval, quantile_intervals
+
+_WILSON = "E. B. Wilson, J. Am. Stat. Assoc. 22, 1927, as if images were independent"
+_NO_SIZE = Result("pixel size", None, source="The images state no pixel size")
+
+
+def defects_report(folder: Path, weight: str | None) -> paper.Report:
+    """Describe scores of images, and areas of defective regions."""
+    by = paper.check_weight(weight, "number", "area")
+    rows, regions = (list(read_rows(folder / name)) for name in TABLES)
+    scores, shares, numbers = (
+        np.array([float(row[name]) for row in rows])
+        for name in ("score", "area_fraction", "n_regions")
+    )
+    column, unit = ("area_um2", "µm²") if all(r["area_um2"] for r in rows) else ("area", "px²")
+    areas = np.array([float(row[column]) for row in regions])
+    units = np.unique([row["path"] for row in regions], return_inverse=True)[1]
+    arrays = areas, areas if by == "area" else areas**0
+    ends = np.array(quantile_intervals(*arrays, units, [0.1, 0.5, 0.9]))
+    of = f"{counted(len(areas), 'region')}, {counted(len(set(units)), 'image')}"
+    regions_drawn = paper.Histogram("", *arrays, of, ends, units)
+    n, n_called = len(rows), sum(row["called"] == "anomalous" for row in rows)
+    called = [100 * each for each in (n_called / n, *wilson_interval(n_called / n, n))]
+    each_own, limit = np.arange(n), float(rows[0]["threshold"])
+    share, number = (
+        (float(own.mean()), *mean_interval(own, own**0, each_own))
+        for own in (100 * shares, numbers)
+    )
+    results = [
+        Result("images scored", n),
+        Result("threshold of the score", limit),
+        Result.of("images called anomalous", called, "%", _WILSON),
+        Result("defective share of the area, mean of images", *share, "%", paper.OF_MEAN),
+        Result("defective regions per image, mean", *number, "", paper.OF_MEAN),
+        Result("defective regions", len(areas)),
+        *regions_drawn.results("area of regions", unit),
+        Result("pixel size", "as the files state") if unit == "µm²" else _NO_SIZE,
+    ]
+    what = "regions" if by == "number" else "area of regions"
+    caption = f"Areas of {of}, weighted by {by}. Line and band: median and its 95 % interval."
+    of_scores = (
+        f"Scores of {counted(n, 'image')}; those from the threshold on are called anomalous."
+    )
+    scores_drawn = paper.Histogram("", scores, scores**0, counted(n, "image"))
+    line = limit, f"threshold {number_text(limit)}: {n_called} called anomalous"
+    figures = [
+        paper.Figure("area of defective regions", unit, what, [regions_drawn], caption),
+        paper.Figure("anomaly score", "", "images", [scores_drawn], of_scores, limit=line),
+    ]
+    methods = [
+        f"{counted(n, 'image')} were scored with hypervlad, by how far features of a pretrained "
+        "network are from those of defect-free images. Images with a score of at least "
+        f"{number_text(limit)} are called anomalous. Defective regions are where the map of scores "
+        "reaches its threshold. Intervals are from how much images differ (quantiles: "
+        "R. S. Woodruff, J. Am. Stat. Assoc. 47, 1952).",
+    ]
+    notes = ["name the model that scored the images, which the folder does not"]
+    return paper.Report("Defects", figures, results, methods, notes=notes)

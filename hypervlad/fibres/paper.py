@@ -1,0 +1,134 @@
+"""What folders of diameters and of alignment say, for a paper."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import tifffile
+
+from hypervlad.common.wording import counted
+from hypervlad.fibres.alignment import DEFAULT_METHOD
+from hypervlad.fibres.alignment_page import MAPS
+from hypervlad.fibres.alignment_page import TABLES as ALIGNMENT_TABLES
+from hypervlad.fibres.diameter_groups import ALL_IMAGES
+from hypervlad.fibres.diameter_tables import GROUPS_TABLE, IMAGES_TABLE, PLACES_TABLE
+from hypervlad.pages import paper
+from hypervlad.pages.paper import Result
+from hypervlad.pages.results_folder import read_rows
+from hypervlad.statistics.groups import mean_interval, quantile_intervals, share_intervals
+
+_NO_SIZE = "The images state no pixel size; repeat the command with --pixel-size"
+_NO_SAMPLES = "No --samples were given"
+_SHARE = "Of the visible length, not of the number of particles, which 2022/C 229/01 asks for"
+_NO_LENGTHS = (
+    "Fibres are not followed to their ends; outline single ones with hypervlad.fibres.find_fibres"
+)
+_BINS = np.linspace(-90, 90, 37)  # degrees
+_OF_IMAGES = {  # columns
+    "fraction": ("aligned fraction of the area with fibres", 100, "%"),
+    "fibre_fraction": ("aligned fraction of fibre pixels", 100, "%"),
+    "order_parameter": ("order parameter, 1 if parallel", 1, ""),
+    "spread_deg": ("angular spread", 1, "°"),
+    "fibre_share": ("share of fibre pixels", 100, "%"),
+}
+
+
+def diameters_report(folder: Path, weight: str | None) -> paper.Report:
+    """Describe diameters; medians and their intervals are those of ``groups.csv``."""
+    paper.check_weight(weight, "length")
+    images = {row["path"]: row for row in read_rows(folder / IMAGES_TABLE)}
+    groups = list(read_rows(folder / GROUPS_TABLE, "group"))
+    rows = list(read_rows(folder / PLACES_TABLE))
+    unit = "nm" if any("median_nm" in each for each in groups) else "px"
+    rows = [row for row in rows if row["left_out"] == "0" and row[f"diameter_{unit}"]]
+    scale = paper.pixel_sizes_text(float(row["pixel_size_nm"] or 0) for row in images.values())
+    histograms, results = list[paper.Histogram](), list[Result]()
+    for group in groups:
+        name = "" if group["group"] == ALL_IMAGES else group["group"]
+        own = [row for row in rows if name in ("", images[row["path"]]["group"])]
+        values = np.array([float(row[f"diameter_{unit}"]) for row in own])
+        weights = np.array([float(row["length_px"]) for row in own])
+        n_samples = len({images[row["path"]]["sample"] for row in own} - {""})
+        of, key = ("sample",) * 2 if group["interval_of"] == "samples" else ("image", "path")
+        units = np.unique([images[row["path"]][key] for row in own], return_inverse=True)[1]
+        ends = np.array(quantile_intervals(values, weights, units, [0.1, 0.5, 0.9]))
+        ends[:, 1] = [float(group[f"median{end}_{unit}"] or "nan") for end in ("", "_low", "_high")]
+        counts = (
+            f"{counted(int(group['places']), 'place')}, {counted(int(group['images']), 'image')}"
+        )
+        drawn = paper.Histogram(name, values, weights, counts, ends, units, of)
+        histograms.append(drawn)
+        results += [
+            Result("images with diameters", int(group["images"]), group=name),
+            Result("samples", n_samples or None, source=_NO_SAMPLES * (not n_samples), group=name),
+            *drawn.results("diameter", unit),
+        ]
+        if unit == "nm":
+            is_thin, none = (values <= 100)[None], np.zeros((0, len(values)))
+            share = float(np.average(is_thin[0], weights=weights))
+            low, high, _ = share_intervals(is_thin, weights, units, [share], none)
+            of_share = 100 * np.clip([share, low[0], high[0]], 0, 1)
+            results.append(Result.of("thinner than 100 nm", of_share, "%", _SHARE, name))
+    results += [
+        *([] if unit == "nm" else [Result("thinner than 100 nm", None, source=_NO_SIZE)]),
+        Result("fibres by NIOSH 7402", None, source=_NO_LENGTHS),
+        Result("pixel size", scale, source="" if scale else _NO_SIZE),
+    ]
+    caption = (
+        f"Diameters of fibres at {counted(len(rows), 'place')}, weighted by visible length. Lines "
+        "and bands: medians and their 95 % intervals."
+    )
+    settings = next(iter(images.values()))["settings"]
+    pattern = r"hypervlad (\S+?)(, annotations kept)?, (network \w+, \w+)"
+    version, kept, how = re.findall(pattern, settings)[0]
+    n_out = sum(int(row["left_out"]) for row in images.values())
+    methods = [
+        f"The diameters of fibres in {counted(len(images), 'image')} were measured with hypervlad "
+        f"{version} from the brightness across them ({how} polarity), where both edges of a fibre "
+        "are visible, and weighted by visible length.",
+        f"Information bars, scale bars and letters were {'not ' * bool(kept)}left out.",
+        f"A person left out {counted(n_out, 'place')}." * bool(n_out),
+        "The median is the geometric mean of the medians of images, or of samples if they are "
+        "named; its 95 % interval is Student's, from how much these differ.",
+    ]
+    reasons = {name: row["reason"] for name, row in images.items() if row["reason"]}
+    notes = [f"{name} has no diameters: {reason}" for name, reason in reasons.items()]
+    shown = paper.Figure("fibre diameter", unit, "visible length", histograms, caption)
+    return paper.Report("Fibre diameters", [shown], results, methods, notes=notes)
+
+
+def alignment_report(folder: Path, weight: str | None) -> paper.Report:
+    """Describe alignment: means of images, and directions of all fibre pixels."""
+    paper.check_weight(weight, "number")
+    rows, shares = list(read_rows(folder / ALIGNMENT_TABLES[0])), np.zeros(len(_BINS) - 1)
+    results = [Result("images", len(rows))]
+    for column, (text, scale, unit) in _OF_IMAGES.items():
+        known = scale * np.array([float(row[column]) for row in rows if row[column]])
+        interval = mean_interval(known, known**0, np.arange(len(known)))
+        mean = float(known.mean()) if len(known) else None
+        results.append(Result(f"{text}, mean", mean, *interval, unit, paper.OF_MEAN))
+    with_fibres = [row for row in rows if row["mean_direction_deg"]]
+    for row in with_fibres:
+        kinds = "orientation", "coherence"  # 0 in the background
+        maps = [tifffile.imread(folder / MAPS / f"{row['path']}.{kind}.tif") for kind in kinds]
+        away = np.rad2deg(maps[0][maps[1] > 0]) - float(row["mean_direction_deg"])
+        counts = np.histogram((away + 90) % 180 - 90, _BINS)[0]
+        shares += counts / max(1, counts.sum())
+    size = paper.pixel_sizes_text(float(row["pixel_size_nm"] or 0) for row in rows)
+    results.append(Result("pixel size", size, source="" if size else _NO_SIZE))
+    row, of = rows[0], f"{counted(len(with_fibres), 'image')}, each with the same weight"
+    drawn = paper.Histogram("", (_BINS[:-1] + _BINS[1:]) / 2, shares, of)
+    caption = f"Directions of fibre pixels from the mean direction of their image; {of}."
+    rule = f"where the spread of directions is below {row['tolerance_deg']}°"
+    methods = [
+        f"Directions of fibres in {counted(len(rows), 'image')} were measured with hypervlad by "
+        f"the structure tensor (Gaussian of {row['sigma_px']} pixels). Windows of "
+        f"{row['window_px']} pixels count as aligned "
+        f"{rule if row['method'] == DEFAULT_METHOD else 'where a trained model says so'}. Means of "
+        "images have Student's 95 % intervals, from how much images differ.",
+    ]
+    label = "direction from the mean of its image"
+    shown = paper.Figure(label, "°", "fibre pixels", [drawn], caption, _BINS.tolist())
+    return paper.Report("Alignment of fibres", [shown], results, methods)

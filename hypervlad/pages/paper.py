@@ -1,0 +1,335 @@
+"""What goes into a paper: figures, a table of results, sentences of methods, and a page of them."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import ArrayLike
+
+from hypervlad.common.files import new_folder, replace_when_complete
+from hypervlad.pages import parts
+from hypervlad.pages.base import literal, shorten
+from hypervlad.pages.colours import DARK
+from hypervlad.pages.numbers import interval_text, number_text
+from hypervlad.pages.results_folder import write_rows
+from hypervlad.statistics.groups import Values, groups_needed, mean_interval, student_factor
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+PAGE, TABLE, METHODS, BUDGET = "report.html", "results.csv", "methods.txt", "budget.csv"
+NOT_KNOWN = "not known"
+PRECISION = 0.05  # of a median, for which it is said how many images it takes
+_FIGURES = "figure", "figure-2"
+_FORMATS: dict[str, list[str]] = {"svg": ["Date"], "pdf": ["CreationDate"], "png": []}
+OF_QUANTILES = "Quantiles with intervals: R. S. Woodruff, J. Am. Stat. Assoc. 47, 1952"
+OF_MEAN = "Mean with Student's interval: jackknife, B. Efron and C. Stein, Ann. Stat. 9, 1981"
+_NO_ENDS = math.nan, math.nan
+_NEEDED = (
+    "Asked for by ISO 13322-1:2014; here from the interval of the median, if more {}s, and images "
+    "outlined by hand, differ as these do"
+)
+_OF_BUDGET = (
+    "Standard uncertainties: intervals reach about two of them to each side, more if images are "
+    "few. Combined is the root of the sum of their squares."
+)
+_INCH, _WIDTH, _HEIGHT, _LINE, _DPI = 25.4, 85, 52, 3.4, 600  # mm: a column of a journal
+_CSS_WIDTH = 510
+# Okabe and Ito's colours, each with another line, as a print may be grey.
+_COLOURS = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#000000", "#56b4e9"
+_LINES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (1, 0.7)))
+_FILL, _STRIP = "#a6c8e0", 0.07  # height of the interval of one of several groups
+_STYLE: Any = dict.fromkeys(("font.size", "xtick.labelsize", "ytick.labelsize"), 7)
+_STYLE |= dict.fromkeys(("axes.linewidth", "xtick.major.width", "ytick.major.width"), 0.6)
+_STYLE |= {"svg.fonttype": "none", "svg.hashsalt": "hypervlad", "pdf.fonttype": 42}
+_STYLE |= {"legend.frameon": False}
+_FONTS = "Arial", "Helvetica", "Liberation Sans", "DejaVu Sans"
+_BINS = 8, 40  # at least, at most
+_DECADE = 10  # between the percentiles 1 and 99, from which on an axis is logarithmic
+
+
+class Result(NamedTuple):
+    """A line of the table; `source` says by which definition, or why a value is not known."""
+
+    quantity: str
+    value: Any  # a number, a text, or None if it is not known
+    low: float = math.nan
+    high: float = math.nan
+    unit: str = ""
+    source: str = ""
+    group: str = ""
+
+    @classmethod
+    def of(
+        cls, quantity: str, ends: Iterable[Any], unit: str = "", source: str = "", group: str = ""
+    ) -> Self:
+        """Return the line of a value with the ends of its interval."""
+        value, low, high = map(float, ends)
+        return cls(quantity, value, low, high, unit, source, group)
+
+    @property
+    def shown(self) -> Any:
+        """The value, unless it is None or NaN."""
+        return NOT_KNOWN if self.value is None or self.value != self.value else self.value
+
+    @property
+    def text(self) -> str:
+        if isinstance(self.shown, float):
+            return f"{number_text(self.shown)} {self.unit}".rstrip()
+        return f"{self.shown:,}" if isinstance(self.shown, int) else str(self.shown)
+
+
+@dataclass(frozen=True, eq=False)
+class Histogram:
+    """Values of one group, of `counts` such as "521 particles, 6 fields".
+
+    `ends` are D10, D50 and D90, then their lower and upper ends, (3, 3); `units` number what
+    differs independently, images or samples (`unit`), and `others` are as for `mean_interval`.
+    """
+
+    name: str
+    values: Values
+    weights: Values
+    counts: str
+    ends: ArrayLike | None = None
+    units: ArrayLike = ()
+    unit: str = "image"
+    others: ArrayLike = ()
+
+    @property
+    def moments(self) -> tuple[float, float]:
+        """Mean and standard deviation."""
+        if not len(self.values):
+            return math.nan, math.nan
+        mean = float(np.average(self.values, weights=self.weights))
+        return mean, math.sqrt(np.average((self.values - mean) ** 2, weights=self.weights))
+
+    def results(self, label: str, unit: str) -> list[Result]:
+        """Return the lines of quantiles, mean, and how many images a precise median takes."""
+        lines, (mean, deviation) = list[Result](), self.moments
+        ends: Any = np.asarray(self.ends, np.float64)
+        for name, each in zip(("D10", "median (D50)", "D90"), ends.T.tolist(), strict=True):
+            lines.append(Result.of(f"{label}, {name}", each, unit, OF_QUANTILES, self.name))
+        units = np.unique(self.units, return_inverse=True)[1]
+        interval = mean_interval(self.values, self.weights, units, self.others)
+        own, n = (unit, OF_MEAN, self.name), int(units.max(initial=-1)) + 1
+        lines.append(Result(f"{label}, mean", mean, *interval, *own))
+        lines.append(Result(f"{label}, standard deviation", deviation, *_NO_ENDS, *own))
+        needed, why = math.nan, f"Takes an interval of the median, of two {self.unit}s at least"
+        _, low, high = ends[:, 1]
+        if n > 1 and low > 0 and math.isfinite(high):
+            error, why = math.log(high / low) / 2 / student_factor(n), _NEEDED.format(self.unit)
+            needed = groups_needed(n, error, PRECISION)
+        thing = self.counts.split(", ")[0].split()[-1].rstrip("s")  # "particle"
+        for name, each in ((self.unit, 1.0), (thing, len(self.values) / max(n, 1))):
+            number = None if math.isnan(needed) else math.ceil(needed * each)
+            text = f"{name}s for a median within {100 * PRECISION:g} %"
+            lines.append(Result(text, number, source=why, group=self.name))
+        return lines
+
+
+class Figure(NamedTuple):
+    """Histograms of one quantity over each other: shares of `what`, in per cent."""
+
+    label: str
+    unit: str
+    what: str
+    histograms: Sequence[Histogram]
+    caption: str
+    bins: Sequence[float] | None = None
+    limit: tuple[float, str] | None = None  # a line, and its name
+
+
+@dataclass
+class Report:
+    """What a folder of results says: at most two figures, and sentences that a paper may print.
+
+    `budget` is as `FoundCounts.budget`; `notes` must be known, but are not for print.
+    """
+
+    title: str
+    figures: Sequence[Figure]
+    results: Sequence[Result]
+    methods: Sequence[str]
+    budget: pd.DataFrame | None = None
+    notes: Sequence[str] = ()
+
+
+def pixel_sizes_text(sizes: Iterable[float | None]) -> str | None:
+    """Return "2.5 nm" or "2.5 to 4 nm"; None if one is unknown (None, 0 or NaN)."""
+    known = [each or math.nan for each in sizes] or [math.nan]
+    ends = dict.fromkeys(f"{each:.4g}" for each in (min(known), max(known)))
+    return None if np.isnan(known).any() else f"{' to '.join(ends)} nm"
+
+
+def check_weight(weight: str | None, *allowed: str) -> str:
+    """Return by what is weighted, by default the first; a ValueError if it is not allowed."""
+    if weight not in (None, *allowed):
+        raise ValueError(f"--weight {weight}: these results have only {' and '.join(allowed)}")
+    return weight or allowed[0]
+
+
+def budget_section(budget: pd.DataFrame, *more: parts.Part) -> parts.Section | None:
+    """Return the section of a page that says what uncertainties come from; see `Report`."""
+    names = {"count": "Count", "per_um2": "Per µm²", "d10": "D10", "d50": "D50", "d90": "D90"}
+    sources = sorted(budget["source"].unique(), key="combined".__eq__)
+    lines = dict[str, dict[str, str]]()
+    for quantity, source, share in budget.itertuples(index=False):
+        text = NOT_KNOWN if math.isnan(share) else f"{share:.2g} %"
+        lines.setdefault(quantity, dict.fromkeys(sources, "none"))[source] = text
+    rows = []
+    for quantity, texts in lines.items():
+        name, *of = quantity.split(" of ", 1)
+        rows.append([" of ".join([names[name], *of]), *texts.values()])
+    table = parts.Table(["Quantity", *(each.capitalize() for each in sources)], rows)
+    return parts.section("Sources of uncertainty", _OF_BUDGET, table, *more)
+
+
+# --- figures -------------------------------------------------------------------------------------
+
+
+def _draw(ax: Axes, shown: Figure) -> None:
+    edges, several, highest = _set_axis(ax, shown), len(shown.histograms) > 1, 0.0
+    for k, each in enumerate(shown.histograms):
+        colour, line = _COLOURS[k % len(_COLOURS)], _LINES[k % len(_LINES)]
+        counts, _ = np.histogram(each.values, edges, weights=each.weights)
+        shares = 100 * counts / (counts.sum() or 1)
+        highest = max(highest, float(shares.max()))
+        look: dict[str, Any] = {"fill": not several, "facecolor": _FILL, "linestyle": line}
+        label = _text_of(each, shown.unit)
+        ax.stairs(shares, edges, edgecolor=colour, linewidth=1, label=label, **look)
+        if each.ends is None or not len(each.values):
+            continue
+        bottom, top, mark = 0.0, 1.0, _COLOURS[1]
+        if several:  # their intervals are strips above the histograms, and so hide nothing
+            bottom, top, mark = 1 - (k + 0.7) * _STRIP, 1 - k * _STRIP, colour
+        middle, *interval = np.asarray(each.ends)[:, 1].tolist()
+        if not np.isnan(interval).all():
+            low, high = np.where(np.isnan(interval), edges[[0, -1]], interval)
+            look = {"color": mark, "alpha": 0.3, "linewidth": 0, "gid": f"interval-{k + 1}"}
+            ax.axvspan(low, high, bottom, top, **look)
+        ax.axvline(middle, bottom, top, color=mark, linewidth=1.2, gid=f"median-{k + 1}")
+    if shown.limit:
+        at, label = shown.limit
+        ax.axvline(at, color=DARK, linestyle=(0, (3, 2)), linewidth=0.8, label=label)
+    room = 0.95 - _STRIP * (len(shown.histograms) + 0.5) * several
+    ax.set_ylim(0, highest / max(room, 0.3) or 1)
+
+
+def _text_of(each: Histogram, unit: str) -> str:
+    name = f"{literal(shorten(each.name))}: " if each.name else ""
+    if each.ends is None or not len(each.values):
+        return name + each.counts
+    middle, low, high = np.asarray(each.ends)[:, 1].tolist()
+    interval = f" (95 %: {interval_text(low, high)})" if math.isfinite(low + high) else ""
+    mean, deviation = each.moments
+    digits = max(0, 1 - math.floor(math.log10(deviation))) if deviation > 0 else 1
+    spread = f"mean {mean:,.{digits}f} ± {deviation:,.{digits}f} {unit}"
+    return f"{name}median {number_text(middle)} {unit}{interval}\n{spread}, n = {each.counts}"
+
+
+def _set_axis(ax: Axes, shown: Figure) -> Values:
+    """Set the axes, and return the edges of bins."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    values = np.concatenate([each.values for each in shown.histograms])
+    edges: Any = shown.bins
+    is_log = False
+    if edges is None:
+        values = values if len(values) else np.array([0.0, 1.0])
+        low, high = np.quantile(values, [0.01, 0.99])
+        is_log = bool(values.min() > 0 and high > _DECADE * low)
+        values = np.log10(values) if is_log else values
+        edges = np.histogram_bin_edges(values, int(np.clip(2 * len(values) ** (1 / 3), *_BINS)))
+        edges = 10**edges if is_log else edges
+    if is_log:
+        ax.set_xscale("log")
+        steps = (1, 2, 5) if edges[-1] / edges[0] < 200 else (1,)
+        ax.xaxis.set_major_locator(LogLocator(subs=steps, numticks=20))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+        ax.xaxis.set_minor_formatter(NullFormatter())
+    elif shown.bins is not None:
+        ax.set_xticks(edges[:: len(edges) // 6])
+    ax.set_xlim(edges[0], edges[-1])
+    ax.set_xlabel(f"{shown.label.capitalize()} ({shown.unit})".removesuffix(" ()"))
+    ax.set_ylabel(f"{shown.what.capitalize()} (%)")
+    ax.spines[["top", "right"]].set_visible(False)
+    return np.asarray(edges, np.float64)
+
+
+def _drawn(shown: Figure) -> tuple[float, dict[str, bytes]]:
+    """Return height over width, and a figure as SVG with texts, PDF with fonts, and PNG."""
+    import matplotlib
+    from matplotlib.figure import Figure as Canvas
+    from matplotlib.font_manager import get_font_names
+
+    files, known = dict[str, bytes](), {*get_font_names()}
+    with matplotlib.rc_context({**_STYLE, "font.family": [e for e in _FONTS if e in known]}):
+        figure = Canvas(layout="constrained", facecolor="white")
+        ax = figure.add_subplot()
+        _draw(ax, shown)
+        labels = ax.get_legend_handles_labels()[1]
+        height = _HEIGHT + _LINE * sum(text.count("\n") + 1 for text in labels)
+        figure.set_size_inches(_WIDTH / _INCH, height / _INCH)
+        figure.legend(loc="outside upper left", borderaxespad=0.2)
+        for kind, undated in _FORMATS.items():
+            stream = io.BytesIO()
+            figure.savefig(stream, format=kind, dpi=_DPI, metadata=dict.fromkeys(undated))
+            files[kind] = stream.getvalue()
+    return height / _WIDTH, files
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+
+def write_report(folder: Path, report: Report) -> Path:
+    """Write the figures, the table, the methods and the page of a report; return the page."""
+    content, methods = list[parts.Part](), " ".join(filter(None, report.methods))
+    with new_folder(folder):
+        for stem, shown in zip(_FIGURES, report.figures, strict=False):
+            ratio, files = _drawn(shown)
+            for kind, data in files.items():
+                with replace_when_complete(folder / f"{stem}.{kind}") as stream:
+                    stream.write(data)
+            source = f"data:image/png;base64,{parts.base64_text(files['png'])}"
+            size = _CSS_WIDTH, round(_CSS_WIDTH * ratio)
+            content.append(parts.Figure(source, shown.label, shown.caption, *size))
+            content.append(_links(*(f"{stem}.{kind}" for kind in files)))
+        lines = [each._asdict() | {"value": each.shown} for each in report.results]
+        write_rows(folder / TABLE, ("group",), lines)
+        captions = [f"Figure: {each.caption}" for each in report.figures]
+        with replace_when_complete(folder / METHODS) as stream:
+            stream.write("\n\n".join([methods, *captions, ""]).encode())
+        sources = list(dict.fromkeys(filter(None, (each.source for each in report.results))))
+        rows = [
+            [
+                f"{each.group}: {each.quantity}".removeprefix(": "),
+                each.text,
+                interval_text(each.low, each.high),
+                f"[{sources.index(each.source) + 1}]" if each.source else "",
+            ]
+            for each in report.results
+        ]
+        table = parts.Table(["", "Value", "95 % interval", "Source"], rows)
+        cited = parts.Items([f"[{k}] {text}" for k, text in enumerate(sources, start=1)], "soft")
+        content.append(parts.section("Results", table, cited, _links(TABLE)))
+        if report.budget is not None:
+            write_rows(folder / BUDGET, (), report.budget.to_dict("records"))
+            content.append(budget_section(report.budget, _links(BUDGET)))
+        notes = [f"{note[:1].upper()}{note[1:]}." for note in report.notes]
+        content.append(parts.section("Methods", methods, _links(METHODS)))
+        content.append(parts.section("Notes", notes and parts.Items(notes)))
+        parts.write_page(folder / PAGE, report.title, content)
+    return folder / PAGE
+
+
+def _links(*names: str) -> Markup:
+    return Markup(" ").join(Markup('<a href="{0}">{0}</a>').format(each) for each in names)

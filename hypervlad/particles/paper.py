@@ -1,0 +1,163 @@
+"""What a folder of found particles says, for a paper."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hypervlad._version import __version__
+from hypervlad.common.wording import counted
+from hypervlad.common.workbooks import name_and_unit
+from hypervlad.objects.counts import ALL, count_particles, particle_sizes
+from hypervlad.objects.fields import count_weights, field_numbers, independent
+from hypervlad.objects.found_counts import FoundCounts
+from hypervlad.objects.found_folder import FoundFolder
+from hypervlad.objects.found_tables import is_left_out
+from hypervlad.objects.rules import match_rule
+from hypervlad.pages import paper
+from hypervlad.pages.paper import Result
+from hypervlad.statistics.classification import wilson_interval
+from hypervlad.statistics.groups import Values, share_intervals
+
+_ISO = "Asked for by ISO 19749:2021 (SEM) and ISO 21363:2020 (TEM)"
+_NO_SAMPLES = "The sample of each image is given to particles find with --samples"
+_NO_SIZE = "The images state no pixel size; give it to particles find with --resume --pixel-size"
+_EU = (
+    "Minimum Feret diameter from 1 to 100 nm, by number: Commission Recommendation 2022/C 229/01 "
+    "on the definition of nanomaterial, which asks for the constituent particles of aggregates"
+)
+_NIOSH = "NIOSH 7402 (1994): longer than 5 µm, wider than 0.25 µm, aspect ratio of 3 or more"
+_SHAPES = {
+    "feret_min": ("minimum Feret diameter, median", "ISO 9276-6:2008"),
+    "feret_max": ("maximum Feret diameter, median", "ISO 9276-6:2008"),
+    "aspect_ratio": ("aspect ratio, median", "Length along the particle over its mean width"),
+}
+_ENDS = "", "_low", "_high"
+_EDGES = {
+    "weight": "The others count for the inverse of the share of places where a particle of their "
+    "size touches none (ISO 13322-1:2014).",
+    "leave_out": "The others count as one each.",
+}
+
+
+def particles_report(folder: Path, weight: str | None, **options: Any) -> paper.Report:
+    """Describe particles; `options` are those of `FoundFolder.count`."""
+    by, own = paper.check_weight(weight, "number", "area"), FoundFolder(folder)
+    found, edges = own.count(**options), options.get("edges", "weight")
+    fields = [each for each in own.fields if each.micrograph not in own.unreadable]
+    table, scale = own.table[found.is_counted], paper.pixel_sizes_text(f.pixel_size for f in fields)
+    given: Any = {"detection": found.detection, "edges": edges}
+    number, others = count_weights(table, fields, **given)
+    given["pixel_size_error"] = error = found.pixel_size_error
+    area = np.asarray(table["area_nm2" if scale else "area_px2"]) if by == "area" else 1.0
+    unit_of = independent(fields)[field_numbers(table, fields)]
+    samples = {each.sample for each in fields} - {None}
+    of = "sample" if len(samples) > 1 else "field"
+
+    # All, and each group or else each class.
+    chosen: dict[str, Any] = {"": (found.sizes, ALL, number > 0)}
+    names = table["micrograph"].map({each.micrograph: each.group for each in fields})
+    for name, (_, sizes) in found.groups.items():
+        chosen[name] = sizes, ALL, np.asarray((number > 0) & (names == name))
+    for name in [] if found.groups else found.sizes["class"].unique()[:-1]:
+        chosen[name] = found.sizes, name, np.asarray((number > 0) & (table["class"] == name))
+    histograms, results = list[paper.Histogram](), list[Result]()
+    label, unit = name_and_unit(found.measure)
+    size = label.replace("_", " ")
+    for name, (sizes, of_class, is_own) in chosen.items():
+        row = sizes[(sizes["class"] == of_class) & (sizes["by"] == by)].iloc[0]
+        ends: Any = [[row[f"d{share}{end}"] for share in (10, 50, 90)] for end in _ENDS]
+        n_fields = sum(each.group == name for each in fields) or found.n_fields
+        counts = f"{counted(int(is_own.sum()), 'particle')}, {counted(n_fields, 'field')}"
+        values, weights = table[found.measure].to_numpy(float)[is_own], (number * area)[is_own]
+        arrays = ends, unit_of[is_own], of, (others * area)[:, is_own]
+        histograms.append(paper.Histogram(name, values, weights, counts, *arrays))
+        results.append(Result("particles that count", int(is_own.sum()), group=name))
+        results += histograms[-1].results(size, unit)
+    plain = table.drop(columns="class", errors="ignore")
+    for shape, (text, source) in _SHAPES.items():
+        measure = shape + ("" if shape == "aspect_ratio" else "_nm" if scale else "_px")
+        row = particle_sizes(plain, fields, measure=measure, **given).iloc[int(by == "area")]
+        ends = (row[f"d50{end}"] for end in _ENDS)
+        results.append(Result.of(text, ends, name_and_unit(measure)[1], source))
+    if scale:
+        share = _nano(table, number, others, unit_of, error)
+        density = (found.counts.iloc[-1][f"per_um2{end}"] for end in _ENDS)
+        fibres = count_particles(plain[match_rule(plain, "niosh-7402")], fields, **given).iloc[-1]
+        ends = (fibres[end] for end in ("count", "low", "high"))
+        results += [
+            Result.of("particles per area", density, "1/µm²", "ISO 13322-1:2014"),
+            Result.of("share below 100 nm", share, "%", _EU),
+            Result.of("fibres by NIOSH 7402", ends, "", _NIOSH),
+        ]
+    else:
+        absent = "particles per area", "share below 100 nm", "fibres by NIOSH 7402"
+        results += [Result(each, None, source=_NO_SIZE) for each in absent]
+    reference = f"{_ISO}; images do not name the reference material and its date"
+    results += [
+        Result("fields of view", found.n_fields, source=_ISO),
+        Result("samples", len(samples) or None, source=_ISO if samples else _NO_SAMPLES),
+        Result("particles outlined, also at edges", len(own.table), source=_ISO),
+        Result("pixel size", scale, source=_ISO if scale else _NO_SIZE),
+        Result("calibration of the pixel size", None, source=reference),
+    ]
+    what = "particles" if by == "number" else "area of particles"
+    caption = (
+        f"{size.capitalize()} of {histograms[0].counts}, weighted by {by}. Lines and bands: "
+        "medians and their 95 % intervals."
+    )
+    methods = _methods(own, found, options, scale)
+    shown = paper.Figure(size, unit, what, histograms[1:] or histograms, caption)
+    return paper.Report("Particles", [shown], results, methods, found.budget, found.notes)
+
+
+def _nano(table: Any, weights: Values, others: Values, units: Any, error: float) -> Any:
+    """Return the share below 100 nm, and its interval, no narrower than Wilson's, in per cent."""
+    size = table["feret_min_nm"].to_numpy(np.float64)
+    if not weights.sum() > 0:
+        return [math.nan] * 3
+    is_part = [(size >= 1) & (size <= 100 * by) for by in (1, 1 / (1 + error), 1 + error)]
+    share, *moved = (float(np.average(each, weights=weights)) for each in is_part)
+    units = np.unique(units, return_inverse=True)[1]
+    low, high, _ = share_intervals(is_part[0][None], weights, units, [share], others)
+    few = wilson_interval(share, weights.sum() ** 2 / (weights @ weights))
+    low, high = min(low[0], few[0]) - share + moved[0], max(high[0], few[1]) + moved[1] - share
+    return [100 * share, 100 * max(low, 0.0), 100 * min(high, 1.0)]
+
+
+def _methods(own: FoundFolder, found: FoundCounts, options: Any, scale: str | None) -> list[str]:
+    """Return sentences on how particles were found, counted and measured."""
+    fields, run, finder = own.fields, own.run, dict(own.run["finder"])
+    model, held_out, kept = (finder.pop(k, None) for k in ("model", "held_out", "annotations"))
+    settings = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in finder.items())
+    how = f"without training, as what is brighter or darker than the background ({settings})"
+    if model:
+        how = f"by a model trained on outlined images (SHA-256 {model[:12]}; {settings})"
+    shapes = dict.fromkeys(f"{each.shape[1]} x {each.shape[0]}" for each in fields)
+    given = "given by the user" if run["pixel_size"] or run["pixel_sizes"] else "from the files"
+    n_corrected, n_out = sum(each.by_person for each in fields), int(is_left_out(own.table).sum())
+    known, error = found.detection, found.pixel_size_error
+    return [
+        f"Particles in {counted(len(fields), 'field')} of view ({' or '.join(shapes)} pixels; "
+        f"{f'pixel size {scale}, {given}' if scale else 'pixel size not known'}) were outlined "
+        f"with hypervlad {run.get('version', __version__)} {how}.",
+        f"On held-out images: {held_out}." * bool(held_out),
+        f"Information bars, scale bars and letters were {'not ' * bool(kept)}left out.",
+        f"A person corrected the outlines of {counted(n_corrected, 'field')}." * bool(n_corrected),
+        f"A person left out {counted(n_out, 'particle')}." * bool(n_out),
+        f"Only particles that meet {options.get('rule')!r} count." * bool(options.get("rule")),
+        "Particles that touch an edge of their image do not count.",
+        _EDGES[options.get("edges", "weight")],
+        "Counts and sizes are not corrected for particles that were missed or invented."
+        if known is None
+        else "Each counts for the ratio of true to found particles of its size in "
+        f"{counted(known.n_fields, 'image')} outlined by hand that the model had not learnt, which "
+        "corrects for particles that were missed, invented, or outlined too large or small.",
+        "The 95 % intervals are from how much fields of view, or samples if several are named, "
+        "differ (jackknife; quantiles by R. S. Woodruff, J. Am. Stat. Assoc. 47, 1952)"
+        f"{', and the images outlined by hand' * (known is not None)}.",
+        f"They contain an error of the pixel size of {100 * error:g} %." * bool(error),
+    ]
