@@ -24,7 +24,7 @@ from benchmarks.defects import tables as defects
 from benchmarks.fibres import __main__ as fibres
 from benchmarks.fibres import pores, singles
 from benchmarks.particles import __main__ as outlines
-from benchmarks.particles import classes
+from benchmarks.particles import classes, intervals
 from benchmarks.scale_bars import __main__ as scale_bars
 from benchmarks.speed import gpu
 from benchmarks.speed import tables as speed
@@ -185,6 +185,7 @@ def pages() -> dict[Path, dict[str, str]]:
             "outlines-curve": of_one(
                 "particles/outlines.json", outlines.curve_table, labelled=False
             ),
+            "intervals": of_one("particles/intervals.json", intervals.intervals_table),
             "particle-classes": of_one("particles/classes.json", classes.classes_table),
         },
     }

@@ -26,7 +26,7 @@ from benchmarks.common.tables import table
 from hypervlad import read_image
 from hypervlad.data import make_fibre_images, make_particle_fields, make_tem_images
 from hypervlad.images import find_banner, find_images
-from hypervlad.images.reading import read_stored
+from hypervlad.images.reading import decode_stored
 
 SEED = 4501
 FRAME = (1160, 1536)  # as large as the largest image
@@ -146,7 +146,7 @@ def measure_real(data: Path) -> Iterator[Facts]:
     """Yield how many images of each real set have a bar, and in how many one is found."""
     for name, with_bar in REAL.items():
         paths = [Path(path) for path in find_images(data / name)]
-        cut = [path.stem for path in paths if find_banner(read_stored(path, str(path)))]
+        cut = [path.stem for path in paths if find_banner(decode_stored(path, str(path)).pixels)]
         right = [stem for stem in cut if stem.endswith(with_bar or ("/",))]
         yield {
             "data": name,

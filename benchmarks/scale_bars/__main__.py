@@ -28,7 +28,7 @@ from benchmarks.scale_bars.layouts import APART, CHOSEN, backgrounds
 from hypervlad.images import find_annotations, find_images, find_scale_bar
 from hypervlad.images.annotations import annotation_mask
 from hypervlad.images.metadata import length_in_nm, parse_length
-from hypervlad.images.reading import read_stored
+from hypervlad.images.reading import decode_stored
 from hypervlad.images.scale_labels import LabelReader, new_label_reader
 
 SEED = 4801
@@ -124,13 +124,15 @@ def measure_real(data: Path, read: LabelReader | None = None) -> tuple[list[Fact
     folder = data / "scale_bars"
     with_bar = []
     for row in csv.DictReader((folder / "lengths.csv").read_text().splitlines()):
-        pixels = read_stored(folder / row["path"], row["path"])
+        pixels = decode_stored(folder / row["path"], row["path"]).pixels
         found = outcome(pixels, float(row["pixels"]), row["label"], read)
         with_bar.append({"path": row["path"], "length": int(row["pixels"]), **found})
     without = []
     for name in WITHOUT:
         paths = find_images(data / name)
-        found_in = [str(p) for p in paths if find_scale_bar(read_stored(p, str(p))) is not None]
+        found_in = [
+            str(p) for p in paths if find_scale_bar(decode_stored(p, str(p)).pixels) is not None
+        ]
         without.append({"data": name, "n_images": len(paths), "invented": len(found_in)})
     return with_bar, without
 
