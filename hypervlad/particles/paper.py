@@ -132,10 +132,14 @@ def _methods(own: FoundFolder, found: FoundCounts, options: Any, scale: str | No
     """Return sentences on how particles were found, counted and measured."""
     fields, run, finder = own.fields, own.run, dict(own.run["finder"])
     model, held_out, kept = (finder.pop(k, None) for k in ("model", "held_out", "annotations"))
-    settings = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in finder.items())
-    how = f"without training, as what is brighter or darker than the background ({settings})"
+    settings = [f"{name.replace('_', ' ')} {value}" for name, value in finder.items()]
+    how = "without training, as what is brighter or darker than the background"
     if model:
-        how = f"by a model trained on outlined images (SHA-256 {model[:12]}; {settings})"
+        how, settings = (
+            "by a model trained on outlined images",
+            [f"SHA-256 {model[:12]}", *settings],
+        )
+    how += f" ({', '.join(settings)})" * bool(settings)
     shapes = dict.fromkeys(f"{each.shape[1]} x {each.shape[0]}" for each in fields)
     given = "given by the user" if run["pixel_size"] or run["pixel_sizes"] else "from the files"
     n_corrected, n_out = sum(each.by_person for each in fields), int(is_left_out(own.table).sum())
