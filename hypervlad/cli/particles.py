@@ -283,10 +283,11 @@ def classify(
 ) -> None:
     """Classify the particles that were found.
 
-    The columns class, confidence and p_CLASS for every class are added to particles.csv. Outlines
-    that you corrected are measured again, and files for QuPath and Fiji are renewed if the folder
-    has them. confusion.csv has the numbers of held-out training particles by true and predicted
-    class, with which 'particles count' corrects its counts.
+    The columns class, confidence and p_CLASS for every class are added to particles.csv. Particles
+    with which the model was trained keep the class that they had there (source training); their
+    p_CLASS are held-out ones. Outlines that you corrected are measured again, and files for QuPath
+    and Fiji are renewed if the folder has them. confusion.csv has the numbers of held-out training
+    particles by true and predicted class, with which 'particles count' corrects its counts.
 
     To train the classifier, add a column class to particles.csv, fill it in for some particles,
     save the table under another name in the same folder, and give it to 'hypervlad train'.
@@ -304,7 +305,9 @@ def classify(
     folder.classify(classifier, verbose=option.common().verbose)
     counts = Counter(folder.table["class"].tolist())
     listed = ", ".join(f"{name} {counts[name]}" for name in folder.classes)
-    echo(f"{counted(len(folder.table), 'particle')} classified: {listed}")
+    n_given = int((~folder.is_by_model).sum())
+    given = f"; {n_given} of them as a person named them, in training or beside outlines"
+    echo(f"{counted(len(folder.table), 'particle')} classified: {listed}{given if n_given else ''}")
     echo(f"found: {folder.path}")
 
 

@@ -200,8 +200,10 @@ def count_found(
             notes.append("not corrected for wrong classes, as the rule chooses by the answers")
         elif corrected:
             matrix = confusion
-            own = f"; {counted(n_own, 'particle')} of {len(table)} "
-            own += f"{verb(n_own, 'counts', 'count')} as the class that a person gave"
+            own = (
+                f"; {counted(n_own, 'particle')} of {len(table)} {verb(n_own, 'counts', 'count')} "
+            )
+            own += "as the class that a person gave, in training or since"
             notes.append(
                 "counts are corrected for the classifier's mistakes with held-out particles, sizes "
                 f"are not{own if n_own else ''}"

@@ -28,6 +28,7 @@ from hypervlad.objects.fields import Edges, Field
 from hypervlad.objects.found_counts import FoundCounts, count_found
 from hypervlad.objects.found_outlines import CORRECTIONS, OutlineFiles
 from hypervlad.objects.found_tables import (
+    TRAINING_SOURCE,
     FieldTable,
     as_cells,
     check_replaceable,
@@ -35,9 +36,11 @@ from hypervlad.objects.found_tables import (
     fields_of,
     in_order,
     is_by_model,
+    is_from,
     read_confusion,
     read_detection,
     read_table,
+    training_labels,
     with_answers,
     with_classes,
     with_marks,
@@ -169,7 +172,8 @@ class FoundFolder:
     def is_by_model(self) -> NDArray[np.bool_]:
         """Whether each particle has the class to which a classifier gave the highest probability.
 
-        A person has given all other classes, and those of the source "person".
+        A person has given all other classes, and those of the sources "person", "outlines" (in
+        files of corrected ones) and "training" (the classifier learnt from this particle).
         """
         return is_by_model(self.table)
 
@@ -381,6 +385,10 @@ class FoundFolder:
     def classify(self, classifier: Any, *, verbose: bool = False) -> None:
         """Classify all particles, after an :meth:`update`; the tables are written at the end.
 
+        Particles with which the classifier was trained keep the class that they were given then,
+        and have the source "training"; their probabilities are held-out ones. A particle is
+        another one once its outline has changed.
+
         Parameters
         ----------
         classifier : fitted MicrographClassifier
@@ -405,6 +413,7 @@ class FoundFolder:
             self._update()
             table = self.table
             proba = np.full((len(table), len(classes)), np.nan)
+            known, labels = training_labels(classifier), np.full(len(table), "", object)
             with announced(len(table)):
                 rows_of = table.groupby("micrograph").indices
                 bar = ProgressBar(self.fields, unit="image", disable=not verbose or None)
@@ -417,11 +426,26 @@ class FoundFolder:
                             f"{self.outlines_file(field.micrograph)}: changed while particles were "
                             "classified; repeat the command"
                         )
-                    if numbers:
-                        proba[rows] = classifier.predict_proba([cut[each] for each in numbers])
+                    new = dict[int, Particle]()
+                    for row, number in zip(rows, numbers, strict=True):
+                        if own := known and known.get(cut[number].as_micrograph().digest):
+                            labels[row], proba[row] = own
+                        else:
+                            new[row] = cut[number]
+                    if new:
+                        proba[[*new]] = classifier.predict_proba([*new.values()])
             # Never the matrix of another classifier beside these classes.
             (self.path / CONFUSION).unlink(missing_ok=True)
-            self._write(with_answers(table, classes, proba))
+            answered = with_answers(table, classes, proba, labels)
+            is_other = is_from(table, TRAINING_SOURCE) & (table.get("class") != answered["class"])
+            self._write(answered)
+            if len(own := table[is_other]):
+                cells = zip(own["micrograph"], own["particle"], own["class"], strict=True)
+                was = name_some([f"{name}, particle {k} ({label})" for name, k, label in cells])
+                warn_user(
+                    f"{self.path / PARTICLES}: {counted(len(own), 'class')} of earlier training, "
+                    f"or a person's since, {verb(len(own), 'is', 'are')} replaced: {was}"
+                )
             if (held_out := getattr(classifier, "held_out_", None)) is not None:
                 write_confusion(self.path / CONFUSION, classes, held_out)
 

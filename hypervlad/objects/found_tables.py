@@ -37,6 +37,8 @@ FIELD_COLUMNS = (
 _NEEDED = ("micrograph", "height", "width", "pixel_size_nm", "outlines_digest")
 _TEXTS = dict.fromkeys(TEXT_COLUMNS, str)
 FILE_SOURCE = "outlines"  # of classes: a file of corrected outlines
+TRAINING_SOURCE = "training"  # a label with which the classifier was trained
+_OF_PEOPLE = PERSON_SOURCE, FILE_SOURCE, TRAINING_SOURCE
 _SAVE_AS_CSV = "; if a spreadsheet saved it, save it as CSV UTF-8"
 # An outline with these measures is the one that was measured before, whatever its number is now.
 _SAME = ["area_px2", "top", "left", "centroid_row", "centroid_column"]
@@ -170,24 +172,20 @@ def is_left_out(table: pd.DataFrame) -> NDArray[np.bool_]:
     return np.asarray(_column(table, "left_out").fillna(0) != 0, bool)
 
 
-def is_reviewed(table: pd.DataFrame) -> NDArray[np.bool_]:
-    return np.asarray(_column(table, "source") == PERSON_SOURCE, bool)
-
-
-def is_of_file(table: pd.DataFrame) -> NDArray[np.bool_]:
-    """Return which particles have a class by a file of corrected outlines."""
-    return np.asarray(_column(table, "source") == FILE_SOURCE, bool)
+def is_from(table: pd.DataFrame, *sources: str) -> NDArray[np.bool_]:
+    """Return which particles have a class from one of these sources."""
+    return np.asarray(_column(table, "source").isin(sources), bool)
 
 
 def is_by_model(table: pd.DataFrame) -> NDArray[np.bool_]:
-    """Return which particles have the class of the highest probability, and no review."""
+    """Return which particles have the class of the highest probability, and no person's."""
     classes = classes_of(table)
     if not classes or "class" not in table:
         return np.zeros(len(table), bool)
     proba = table[[f"p_{name}" for name in classes]].to_numpy(np.float64)
     best = np.array(classes, object)[np.nan_to_num(proba, nan=-1).argmax(axis=1)]
     best[np.isnan(proba).any(axis=1)] = None  # the classifier has not judged it
-    return np.asarray((table["class"] == best) & ~is_reviewed(table) & ~is_of_file(table), bool)
+    return np.asarray((table["class"] == best) & ~is_from(table, *_OF_PEOPLE), bool)
 
 
 def is_by_person(table: pd.DataFrame) -> NDArray[np.bool_]:
@@ -203,13 +201,12 @@ def _column(table: pd.DataFrame, name: str) -> pd.Series[Any]:
 
 def check_replaceable(path: Path, table: pd.DataFrame) -> None:
     """Raise if a table has classes of a person, which would be written over."""
-    is_from_review = is_reviewed(table)
-    if n_own := int((is_by_person(table) & ~is_from_review & ~is_of_file(table)).sum()):
+    if n_own := int((is_by_person(table) & ~is_from(table, *_OF_PEOPLE)).sum()):
         raise ValueError(
             f"{path}: a person gave {counted(n_own, 'class')}, which would be "
             "lost; rename the table, for example to labels.csv, which 'hypervlad train' reads"
         )
-    if n_reviewed := int(is_from_review.sum()):
+    if n_reviewed := int(is_from(table, PERSON_SOURCE).sum()):
         warn_user(
             f"{path}: {counted(n_reviewed, 'class')} of a review "
             f"{verb(n_reviewed, 'is', 'are')} replaced; write them again with 'hypervlad "
@@ -236,28 +233,47 @@ def with_marks(table: pd.DataFrame, before: pd.DataFrame) -> tuple[pd.DataFrame,
     return found, int((is_given & ~is_kept.to_numpy(bool)).sum())
 
 
-def with_answers(table: pd.DataFrame, classes: Sequence[str], proba: NDArray[Any]) -> pd.DataFrame:
+def training_labels(classifier: Any) -> dict[str, tuple[str, NDArray[np.float64]]]:
+    """Return the label of each training image, and its held-out probabilities, by its digest.
+
+    They are NaN if it was not held out. Of these, the classifier itself is nearly always right.
+    """
+    known = getattr(classifier, "training_", None)
+    if known is None:
+        return {}
+    proba = np.full((len(known), len(classifier.classes_)), np.nan)
+    if (held_out := classifier.held_out_) is not None:
+        proba[held_out.rows] = held_out.proba
+    digests = (digest.tobytes().hex() for digest in known.digests.digests)
+    return dict(zip(digests, zip(map(str, known.labels), proba, strict=True), strict=True))
+
+
+def with_answers(
+    table: pd.DataFrame, classes: Sequence[str], proba: NDArray[Any], labels: NDArray[Any]
+) -> pd.DataFrame:
     """Return a table with a classifier's answers (n, n_classes), without those of an earlier one.
 
-    A class that a file of corrected outlines has given stays, without a confidence.
+    A class that a file of corrected outlines has given stays, without a confidence. Others are the
+    `labels` (n,) of the classifier's training, "" where there is none.
     """
-    by_file = _column(table, "class").where(is_of_file(table))
-    is_named, best = by_file.notna(), np.array(classes, object)[proba.argmax(axis=1)]
+    is_of_file = is_from(table, FILE_SOURCE)
+    source = np.select([is_of_file, labels != ""], [FILE_SOURCE, TRAINING_SOURCE], "")
+    own = _column(table, "class").where(is_of_file, labels)
+    best = np.array(classes, object)[np.nan_to_num(proba).argmax(axis=1)]
     earlier = [*(f"p_{name}" for name in classes_of(table)), "class", "confidence", "source"]
     table = table.drop(columns=earlier, errors="ignore")
-    table["class"] = by_file.where(is_named, best)
-    table["confidence"] = np.where(is_named, np.nan, proba.max(axis=1, initial=0))
+    table["class"] = np.where(source == "", best, own)
+    table["confidence"] = np.where(source != "", np.nan, proba.max(axis=1, initial=0))
     for name, column in zip(classes, proba.T, strict=True):
         table[f"p_{name}"] = column
-    if is_named.any():
-        table["source"] = is_named.map({True: FILE_SOURCE, False: None})
-    return table
+    return table.assign(source=source) if (source != "").any() else table
 
 
 def with_review(table: pd.DataFrame, given: NDArray[Any]) -> pd.DataFrame:
     """Return a table with the classes (n,) that people gave, "" where they gave none."""
     is_given = given != ""
-    sources = {PERSON_SOURCE: is_given | is_reviewed(table), MODEL_SOURCE: is_by_model(table)}
+    sources = {name: is_from(table, name) for name in _OF_PEOPLE}
+    sources |= {PERSON_SOURCE: is_given | sources[PERSON_SOURCE], MODEL_SOURCE: is_by_model(table)}
     return table.assign(
         **{
             "source": np.select([*sources.values()], [*sources], ""),

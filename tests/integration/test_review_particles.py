@@ -148,6 +148,34 @@ def test_a_classifier_learns_from_corrected_particles(place, reviewed, tmp_path)
     assert len({*groups}) == len({*micrographs}) == len({*zip(micrographs, groups, strict=True)})
     with contextlib.closing(Queue(queue)) as opened:
         assert opened.fact("model") == str(tmp_path / "better.hvlad")
+    # In folders of its training, the labels are the classes, beside held-out answers.
+    confusion = np.zeros((2, 2), int)
+    of_training = {each: own for each, own in place.truth.items() if each[0] < "08"}
+    named = {each: own for each, own in reviewed.given.items() if own != NOT_A_PARTICLE}
+    for folder, own in ((place.table.parent, of_training), (reviewed.found, named)):
+        found = FoundFolder(shutil.copytree(folder, tmp_path / folder.name))
+        found.classify(better)
+        trained = found.table.set_index(["micrograph", "particle"]).query("source == 'training'")
+        assert trained["class"].to_dict() == own
+        answers = trained[["p_rod", "p_sphere"]].to_numpy().argmax(axis=1)
+        np.add.at(confusion, (np.int64(trained["class"] == "sphere"), answers), 1)
+    np.testing.assert_array_equal(confusion, found.confusion)
+    assert f"; {n_given} particles of {len(found.table)} count as the" in found.count().notes[0]
+    name, number = next(iter(named))
+    outlines = found.outlines(name).label_image()
+    outlines[tuple(np.argwhere(outlines == number)[0])] = 0  # one pixel: another particle
+    write_outlines(found.outlines_file(name), outlines, pixel_size=4.0)
+    with pytest.warns(match="1 particle of .* that a person left out or gave a class has no such"):
+        found.classify(better)
+    assert (found.table["source"] == "training").sum() == n_given - 1
+    other, n = [*named][1]
+    table = found.table
+    is_other = (table["micrograph"] == other) & (table["particle"] == n)
+    table.assign(**{"class": table["class"].mask(is_other, "tube")}).to_csv(
+        found.path / "particles.csv", index=False
+    )
+    with pytest.warns(match=rf"1 class of earlier training, .* particle {n} \(tube\)"):
+        found.classify(better)
 
 
 def test_outlines_that_were_changed_since_are_reported(place, reviewed, tmp_path):
