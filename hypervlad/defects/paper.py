@@ -38,8 +38,8 @@ def defects_report(folder: Path, weight: str | None) -> paper.Report:
     called = [100 * each for each in (n_called / n, *wilson_interval(n_called / n, n))]
     each_own, limit = np.arange(n), float(rows[0]["threshold"])
     share, number = (
-        (float(own.mean()), *mean_interval(own, own**0, each_own))
-        for own in (100 * shares, numbers)
+        (float(own.mean()), *np.clip(mean_interval(own, own**0, each_own), 0, most).tolist())
+        for own, most in ((100 * shares, 100), (numbers, np.inf))
     )
     results = [
         Result("images scored", n),

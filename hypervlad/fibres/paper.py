@@ -22,6 +22,8 @@ from hypervlad.statistics.groups import mean_interval, quantile_intervals, share
 _NO_SIZE = "The images state no pixel size; repeat the command with --pixel-size"
 _NO_SAMPLES = "No --samples were given"
 _SHARE = "Of the visible length, not of the number of particles, which 2022/C 229/01 asks for"
+_OF_MEDIAN = "Geometric mean of the medians of {}s, with Student's interval of how much they differ"
+_OF_IMAGE = "Median of one image, with the interval of that image"
 _NO_LENGTHS = (
     "Fibres are not followed to their ends; outline single ones with hypervlad.fibres.find_fibres"
 )
@@ -41,6 +43,8 @@ def diameters_report(folder: Path, weight: str | None) -> paper.Report:
     images = {row["path"]: row for row in read_rows(folder / IMAGES_TABLE)}
     groups = list(read_rows(folder / GROUPS_TABLE, "group"))
     rows = list(read_rows(folder / PLACES_TABLE))
+    if not groups:
+        raise ValueError(f"{folder}: no image has diameters; {IMAGES_TABLE} says why (reason)")
     unit = "nm" if any("median_nm" in each for each in groups) else "px"
     rows = [row for row in rows if row["left_out"] == "0" and row[f"diameter_{unit}"]]
     scale = paper.pixel_sizes_text(float(row["pixel_size_nm"] or 0) for row in images.values())
@@ -58,7 +62,8 @@ def diameters_report(folder: Path, weight: str | None) -> paper.Report:
         counts = (
             f"{counted(int(group['places']), 'place')}, {counted(int(group['images']), 'image')}"
         )
-        drawn = paper.Histogram(name, values, weights, counts, ends, units, of)
+        of_median = _OF_IMAGE if group["interval_of"] == "image" else _OF_MEDIAN.format(of)
+        drawn = paper.Histogram(name, values, weights, counts, ends, units, of, of_median=of_median)
         histograms.append(drawn)
         results += [
             Result("images with diameters", int(group["images"]), group=name),
@@ -106,7 +111,8 @@ def alignment_report(folder: Path, weight: str | None) -> paper.Report:
     results = [Result("images", len(rows))]
     for column, (text, scale, unit) in _OF_IMAGES.items():
         known = scale * np.array([float(row[column]) for row in rows if row[column]])
-        interval = mean_interval(known, known**0, np.arange(len(known)))
+        ends = mean_interval(known, known**0, np.arange(len(known)))
+        interval = np.clip(ends, 0, {"%": 100, "": 1}.get(unit, np.inf)).tolist()
         mean = float(known.mean()) if len(known) else None
         results.append(Result(f"{text}, mean", mean, *interval, unit, paper.OF_MEAN))
     with_fibres = [row for row in rows if row["mean_direction_deg"]]

@@ -297,6 +297,8 @@ def particle_sizes(
                 errors = errors * np.ma.masked_invalid(slopes).mean(axis=0).filled(np.nan)
                 ends = np.array(with_error(ends[0], best, ends[1], error))
                 ends[0] = np.where(ends[0] < missed, np.nan, ends[0])
+            if detection is None:  # nothing comes from it, also where slopes are unknown
+                errors = np.vstack([errors[0], np.zeros(len(_SHARES))])
             for share, *values in zip(_SHARES, best, *ends, *errors, strict=True):
                 keys = (f"d{round(100 * share)}{name}" for name in _OF_SIZE)
                 row |= dict(zip(keys, values, strict=True))

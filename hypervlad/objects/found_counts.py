@@ -27,7 +27,7 @@ _NO_CLASS = "no class"  # of particles beside those to which people gave one, an
 _MIN_FIELDS = 2  # whose true outlines are known
 _MAX_BEYOND = 0.05  # of the particles, of sizes about which the correction knows nothing
 _SOURCES = "fields", "finding", "classes"  # of uncertainty, in columns of counts and sizes
-_POWERS = {"nm": 1, "nm2": 2}  # with which a measure depends on the pixel size
+POWERS = {"nm": 1, "nm2": 2}  # with which a measure depends on the pixel size
 _MAX_WEIGHT = 10  # of a particle, from which on a count may depend on it alone
 
 
@@ -94,7 +94,7 @@ class FoundCounts(NamedTuple):
             rows.insert(-3, (f"{'per_um2' if is_scaled else 'count'}{of_class}", row, ""))
         lines = []
         for name, row, start in rows:
-            power = _POWERS.get(self.measure.rpartition("_")[2], 0) if start else 2 * is_scaled
+            power = POWERS.get(self.measure.rpartition("_")[2], 0) if start else 2 * is_scaled
             parts = {each: row.get(f"{start}error_{each}", 0.0) for each in _SOURCES}
             parts["pixel size"] = power * self.pixel_size_error / NORMAL_FACTOR
             combined = math.sqrt(sum(each**2 for each in parts.values()))

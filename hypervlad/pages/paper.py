@@ -19,7 +19,13 @@ from hypervlad.pages.base import literal, shorten
 from hypervlad.pages.colours import DARK
 from hypervlad.pages.numbers import interval_text, number_text
 from hypervlad.pages.results_folder import write_rows
-from hypervlad.statistics.groups import Values, groups_needed, mean_interval, student_factor
+from hypervlad.statistics.groups import (
+    Values,
+    groups_needed,
+    mean_interval,
+    student_factor,
+    with_error,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,8 +40,8 @@ OF_QUANTILES = "Quantiles with intervals: R. S. Woodruff, J. Am. Stat. Assoc. 47
 OF_MEAN = "Mean with Student's interval: jackknife, B. Efron and C. Stein, Ann. Stat. 9, 1981"
 _NO_ENDS = math.nan, math.nan
 _NEEDED = (
-    "Asked for by ISO 13322-1:2014; here from the interval of the median, if more {}s, and images "
-    "outlined by hand, differ as these do"
+    "Asked for by ISO 13322-1:2014; here from the interval of the median, if more {}s{} differ as "
+    "these do"
 )
 _OF_BUDGET = (
     "Standard uncertainties: intervals reach about two of them to each side, more if images are "
@@ -93,6 +99,7 @@ class Histogram:
 
     `ends` are D10, D50 and D90, then their lower and upper ends, (3, 3); `units` number what
     differs independently, images or samples (`unit`), and `others` are as for `mean_interval`.
+    All values may be wrong together by a share `error`, which `ends` contain.
     """
 
     name: str
@@ -103,6 +110,8 @@ class Histogram:
     units: ArrayLike = ()
     unit: str = "image"
     others: ArrayLike = ()
+    error: float = 0.0
+    of_median: str = OF_QUANTILES
 
     @property
     def moments(self) -> tuple[float, float]:
@@ -116,18 +125,25 @@ class Histogram:
         """Return the lines of quantiles, mean, and how many images a precise median takes."""
         lines, (mean, deviation) = list[Result](), self.moments
         ends: Any = np.asarray(self.ends, np.float64)
-        for name, each in zip(("D10", "median (D50)", "D90"), ends.T.tolist(), strict=True):
-            lines.append(Result.of(f"{label}, {name}", each, unit, OF_QUANTILES, self.name))
+        sources = OF_QUANTILES, self.of_median, OF_QUANTILES
+        names = "D10", "median (D50)", "D90"
+        for name, each, source in zip(names, ends.T.tolist(), sources, strict=True):
+            lines.append(Result.of(f"{label}, {name}", each, unit, source, self.name))
         units = np.unique(self.units, return_inverse=True)[1]
-        interval = mean_interval(self.values, self.weights, units, self.others)
+        low, high = mean_interval(self.values, self.weights, units, self.others)
+        interval = map(float, with_error(low, mean, high, self.error))
         own, n = (unit, OF_MEAN, self.name), int(units.max(initial=-1)) + 1
         lines.append(Result(f"{label}, mean", mean, *interval, *own))
         lines.append(Result(f"{label}, standard deviation", deviation, *_NO_ENDS, *own))
         needed, why = math.nan, f"Takes an interval of the median, of two {self.unit}s at least"
-        _, low, high = ends[:, 1]
+        middle, low, high = ends[:, 1]
         if n > 1 and low > 0 and math.isfinite(high):
-            error, why = math.log(high / low) / 2 / student_factor(n), _NEEDED.format(self.unit)
-            needed = groups_needed(n, error, PRECISION)
+            # Without what is common to all values, which more images do not reduce.
+            sides = np.square(np.log([middle / low, high / middle]))
+            reach = np.sqrt(np.maximum(sides - math.log1p(self.error) ** 2, 0)).mean()
+            needed = groups_needed(n, float(reach) / student_factor(n), PRECISION)
+            by_hand = ", and images outlined by hand," if np.size(self.others) else ""
+            why = _NEEDED.format(self.unit, by_hand)
         thing = self.counts.split(", ")[0].split()[-1].rstrip("s")  # "particle"
         for name, each in ((self.unit, 1.0), (thing, len(self.values) / max(n, 1))):
             number = None if math.isnan(needed) else math.ceil(needed * each)
@@ -294,6 +310,8 @@ def write_report(folder: Path, report: Report) -> Path:
     """Write the figures, the table, the methods and the page of a report; return the page."""
     content, methods = list[parts.Part](), " ".join(filter(None, report.methods))
     with new_folder(folder):
+        for name in (BUDGET, *(f"{_FIGURES[1]}.{kind}" for kind in _FORMATS)):
+            (folder / name).unlink(missing_ok=True)  # of an earlier report, which has more
         for stem, shown in zip(_FIGURES, report.figures, strict=False):
             ratio, files = _drawn(shown)
             for kind, data in files.items():

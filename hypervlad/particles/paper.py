@@ -13,7 +13,7 @@ from hypervlad.common.wording import counted
 from hypervlad.common.workbooks import name_and_unit
 from hypervlad.objects.counts import ALL, count_particles, particle_sizes
 from hypervlad.objects.fields import count_weights, field_numbers, independent
-from hypervlad.objects.found_counts import FoundCounts
+from hypervlad.objects.found_counts import POWERS, FoundCounts
 from hypervlad.objects.found_folder import FoundFolder
 from hypervlad.objects.found_tables import is_left_out
 from hypervlad.objects.rules import match_rule
@@ -66,16 +66,19 @@ def particles_report(folder: Path, weight: str | None, **options: Any) -> paper.
         chosen[name] = found.sizes, name, np.asarray((number > 0) & (table["class"] == name))
     histograms, results = list[paper.Histogram](), list[Result]()
     label, unit = name_and_unit(found.measure)
-    size = label.replace("_", " ")
+    size, power = label.replace("_", " "), POWERS.get(found.measure.rpartition("_")[2], 0)
+    measured = table[found.measure].to_numpy(float)
+    is_known = np.isfinite(measured)  # short particles have no persistence length
     for name, (sizes, of_class, is_own) in chosen.items():
         row = sizes[(sizes["class"] == of_class) & (sizes["by"] == by)].iloc[0]
         ends: Any = [[row[f"d{share}{end}"] for share in (10, 50, 90)] for end in _ENDS]
         n_fields = sum(each.group == name for each in fields) or found.n_fields
-        counts = f"{counted(int(is_own.sum()), 'particle')}, {counted(n_fields, 'field')}"
-        values, weights = table[found.measure].to_numpy(float)[is_own], (number * area)[is_own]
-        arrays = ends, unit_of[is_own], of, (others * area)[:, is_own]
-        histograms.append(paper.Histogram(name, values, weights, counts, *arrays))
         results.append(Result("particles that count", int(is_own.sum()), group=name))
+        is_own = is_own & is_known
+        counts = f"{counted(int(is_own.sum()), 'particle')}, {counted(n_fields, 'field')}"
+        arrays = ends, unit_of[is_own], of, (others * area)[:, is_own], power * error
+        own_weights = (number * area)[is_own]
+        histograms.append(paper.Histogram(name, measured[is_own], own_weights, counts, *arrays))
         results += histograms[-1].results(size, unit)
     plain = table.drop(columns="class", errors="ignore")
     for shape, (text, source) in _SHAPES.items():

@@ -201,12 +201,13 @@ def quantile_intervals(
 def mean_interval(
     values: Values, weights: Values, groups: NDArray[np.intp], others: ArrayLike = ()
 ) -> tuple[float, float]:
-    """Return the interval of a weighted mean, from how much groups differ; NaN with one group.
+    """Return the interval of a weighted mean, from how much groups differ.
 
-    It is that of the logarithm, unless a mean is not positive; `others` are the weights without
-    each of other groups, as for `share_intervals`.
+    It is that of the logarithm, unless a mean is not positive; NaN with one group, or if all values
+    are equal, which tells nothing of others. `others` are the weights without each of other groups,
+    as for `share_intervals`.
     """
-    if not len(values):
+    if not len(values) or values.min() == values.max():
         return math.nan, math.nan
     more = np.reshape(others, (-1, len(values)))
     weighted, total = (np.bincount(groups, weights * each) for each in (values, values**0))
@@ -228,7 +229,7 @@ def groups_needed(n: int, error: float, wanted: float) -> int:
     The groups are to differ like n groups, from which a statistic has the standard `error`.
 
     >>> groups_needed(4, 0.1, 0.318 / 2)
-    8
+    9
     """
     spread = error * math.sqrt(n)
     first = max(2, math.floor((1.95 * spread / wanted) ** 2))  # Student's factor is larger

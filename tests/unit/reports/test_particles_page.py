@@ -200,6 +200,27 @@ def test_a_report_says_what_is_not_known(found, labels):
     assert "pixel size not known" in (out / "methods.txt").read_text()
 
 
+def test_a_mean_contains_the_error_of_the_pixel_size_and_more_fields_do_not_reduce_it(found):
+    folder = found(FIELDS)
+    (mean, low, high), (best, *wider) = (
+        numbers(report_of(folder, "--set", f"pixel_size_error={error}")[0]["", f"{SIZE}, mean"])
+        for error in (0, 0.5)
+    )
+    reach = [np.hypot(np.log(end / mean), np.log(1.5)) for end in (low, high)]
+    assert best == mean
+    assert wider == pytest.approx([mean / np.exp(reach[0]), mean * np.exp(reach[1])], rel=1e-5)
+    needed = "", "fields for a median within 5 %"
+    rows = [report_of(folder, "--set", f"pixel_size_error={each}")[0] for each in (0, 0.5)]
+    assert rows[0][needed]["value"] == rows[1][needed]["value"]
+
+
+def test_a_measure_that_particles_lack_is_reported_without_them(found):
+    rows, out = report_of(found({"a.png": LABELS}), "--set", "measure=persistence_length")
+    assert rows["", "particles that count"]["value"] == "3"
+    assert rows["", "persistence length, mean"]["value"] == "not known"
+    assert "finding" not in (out / "budget.csv").read_text()
+
+
 def test_nothing_is_reported_of_other_folders_nor_replaced(found, tmp_path):
     folder = found({"a.png": LABELS})
     assert "no folder of results" in refused("report", tmp_path, "-o", tmp_path / "new")
