@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # Of titania, errors hardly differ from 4 to 24 classes; those of D90 are largest below 12.
 _N_CLASSES, _MIN_IN_CLASS = 12, 10
+#: Area in pixels from which on particles are looked for, unless it is given.
+MIN_AREA = 20
 _MAX_WEIGHT = 10.0  # of sizes of which hardly any is found, so that no count depends on one outline
 
 
@@ -52,7 +54,7 @@ class Detection(StoredPart):
 
     @classmethod
     def of(
-        cls, fields: Iterable[tuple[ArrayLike, ArrayLike, float]], unit: str, min_area: int = 1
+        cls, fields: Iterable[tuple[ArrayLike, ArrayLike, float]], unit: str, min_area: int
     ) -> Detection:
         """Compare fields: label images of true and found particles, and the unit per pixel.
 

@@ -28,6 +28,7 @@ _MIN_FIELDS = 2  # whose true outlines are known
 _MAX_BEYOND = 0.05  # of the particles, of sizes about which the correction knows nothing
 _SOURCES = "fields", "finding", "classes"  # of uncertainty, in columns of counts and sizes
 POWERS = {"nm": 1, "nm2": 2}  # with which a measure depends on the pixel size
+_STRAY = 4  # pixels
 _MAX_WEIGHT = 10  # of a particle, from which on a count may depend on it alone
 
 
@@ -57,6 +58,8 @@ class FoundCounts(NamedTuple):
         are not.
     pixel_size_error : float
         As it was given.
+    is_by_person : bool
+        Whether a person drew or corrected all outlines, so that none must be corrected.
     """
 
     counts: pd.DataFrame
@@ -69,6 +72,7 @@ class FoundCounts(NamedTuple):
     n_fields: int
     detection: Detection | None
     pixel_size_error: float
+    is_by_person: bool
 
     @property
     def budget(self) -> pd.DataFrame:
@@ -76,9 +80,9 @@ class FoundCounts(NamedTuple):
 
         The columns are the ``quantity`` ("count" or "per_um2", of all particles or "of CLASS", and
         "d10", "d50", "d90" by number), the ``source`` ("fields", "finding", "classes", "pixel
-        size", and "combined", all together), and the standard uncertainty as ``percent`` of the
-        value, NaN if it is unknown. Finding is what is missed, invented, and outlined too large or
-        small; it is there if counts are corrected by it.
+        size", and "combined", all that are known together), and the standard uncertainty as
+        ``percent`` of the value, NaN if it is unknown. Finding is what is missed, invented, and
+        outlined too large or small; it is not there if a person drew or corrected all outlines.
 
         References
         ----------
@@ -92,16 +96,18 @@ class FoundCounts(NamedTuple):
         for _, row in self.counts[::-1].iterrows():
             of_class = "" if row["class"] == ALL else f" of {row['class']}"
             rows.insert(-3, (f"{'per_um2' if is_scaled else 'count'}{of_class}", row, ""))
-        lines = []
+        lines, combined = [], "combined"
         for name, row, start in rows:
             power = POWERS.get(self.measure.rpartition("_")[2], 0) if start else 2 * is_scaled
             parts = {each: row.get(f"{start}error_{each}", 0.0) for each in _SOURCES}
             parts["pixel size"] = power * self.pixel_size_error / NORMAL_FACTOR
-            combined = math.sqrt(sum(each**2 for each in parts.values()))
+            together = math.sqrt(sum(each**2 for each in parts.values()))
+            if self.detection is None and not self.is_by_person:
+                parts["finding"], combined = math.nan, "combined, without finding"
             parts = {source: error for source, error in parts.items() if error != 0}
             lines += [
                 [name, source, 100 * error]
-                for source, error in {**parts, "combined": combined}.items()
+                for source, error in {**parts, combined: together}.items()
             ]
         return pd.DataFrame(lines, columns=["quantity", "source", "percent"])
 
@@ -222,6 +228,14 @@ def count_found(
             "images, or count each as one (--set edges=leave_out)"
         )
 
+    strays = np.array([field.micrograph for field in fields if field.by_person])
+    is_stray = table["micrograph"].isin(strays) & (table["area_px2"] < _STRAY)
+    if n_strays := int(is_stray.sum()):
+        notes.append(
+            f"{counted(n_strays, 'outline')} that a person drew or corrected "
+            f"{verb(n_strays, 'has', 'have')} less than {_STRAY} pixels: if these are strays of "
+            "drawing, delete them"
+        )
     why = _why_uncorrected(detection, is_scaled, fields) if corrected else "as was asked for"
     if detection is None or why:
         detection = None
@@ -260,13 +274,14 @@ def count_found(
         len(once),
         detection,
         pixel_size_error,
+        all(field.by_person for field in fields),
     )
 
 
 def _why_uncorrected(detection: Detection | None, is_scaled: bool, fields: Sequence[Field]) -> str:
     """Return why what finding misses cannot be corrected; "" if it can."""
     if all(field.by_person for field in fields):
-        return "as a person drew or corrected all outlines"
+        return "which is not needed, as a person drew or corrected all outlines"
     if detection is None or detection.n_fields < _MIN_FIELDS:
         return (
             "which is not known: correct all outlines of two or more images, in any program, and "

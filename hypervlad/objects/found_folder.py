@@ -23,7 +23,7 @@ from hypervlad.images import ImageReadError
 from hypervlad.images.files import find_as_named
 from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import SIZE_TOLERANCE, read_named
-from hypervlad.objects.detection import Detection
+from hypervlad.objects.detection import MIN_AREA, Detection
 from hypervlad.objects.fields import Edges, Field
 from hypervlad.objects.found_counts import FoundCounts, count_found
 from hypervlad.objects.found_outlines import CORRECTIONS, OutlineFiles
@@ -190,13 +190,13 @@ class FoundFolder:
         """What finding misses and invents, as far as it is known; None if it is not.
 
         From ``detection.csv``, of the model's training, and fields here whose outlines a person has
-        corrected, if those that were found are still in ``replaced``.
+        corrected, as those that were found are in ``replaced``.
         """
         unit = "nm" if all(field.pixel_size for field in self.fields) else "px"
         corrected = (each for each in self.fields if each.by_person)
         readable = [each for each in corrected if each.micrograph not in self.unreadable]
         known = read_detection(self.path / DETECTION)
-        smallest = self.run["finder"].get("min_area", 1)
+        smallest = self.run["finder"].get("min_area", MIN_AREA)
         here = self.outline_files.detection(readable, unit, smallest)
         if here is None:
             return known

@@ -79,6 +79,11 @@ class OutlineFiles:
         """Write the outlines of a field, as polygons if a label image cannot contain them."""
         _write(self.folder / name, outlines, pixel_size)
 
+    def write_found(self, name: str, outlines: Outlines, pixel_size: float | None) -> None:
+        """Write outlines that were just found, and keep them: others may be saved over them."""
+        _write(self._replaced(name, 1), outlines, pixel_size)
+        self.write(name, outlines, pixel_size)
+
     def corrected(self, images: Path, names: Iterable[str]) -> dict[str, list[tuple[Path, str]]]:
         """Return files of outlines that people have saved in other programs, and their digests.
 
@@ -282,12 +287,15 @@ class OutlineFiles:
         return self.folder.with_name("removed") / f"{name}-{number}"
 
     def keep_replaced(self, name: str) -> None:
-        """Keep the outlines of a field, before others replace them, in a folder of their own."""
-        file = self.path(name)
-        if file.exists():
-            stems = (self._replaced(name, n) for n in itertools.count(1))
-            kept = (stem.with_name(stem.name + file.suffix) for stem in stems)
-            new = next(path for path in kept if not path.exists())
+        """Keep the outlines of a field, before others replace them, in a folder of their own.
+
+        There, the first are those that were found.
+        """
+        file, number, last = self.path(name), 1, ""
+        while kept := _file_of(self._replaced(name, number)):
+            number, last = number + 1, file_digest(kept)
+        if file.exists() and file_digest(file) != last:
+            new = Path(f"{self._replaced(name, number)}{file.suffix}")
             new.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(file, new)
 
@@ -298,7 +306,8 @@ class OutlineFiles:
         """
         pairs = list[Any]()
         for field in fields:
-            if kept := _file_of(self._replaced(field.micrograph, 1)):
+            kept = _file_of(self._replaced(field.micrograph, 1))
+            if kept and self.path(field.micrograph).exists():
                 found = read_outlines(kept, shape=field.shape)
                 own = self.read(field.micrograph, field.shape)
                 pairs.append((own.label_image(), found.label_image(), field.pixel_size or 1.0))

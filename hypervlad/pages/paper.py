@@ -196,7 +196,7 @@ def check_weight(weight: str | None, *allowed: str) -> str:
 def budget_section(budget: pd.DataFrame, *more: parts.Part) -> parts.Section | None:
     """Return the section of a page that says what uncertainties come from; see `Report`."""
     names = {"count": "Count", "per_um2": "Per µm²", "d10": "D10", "d50": "D50", "d90": "D90"}
-    sources = sorted(budget["source"].unique(), key="combined".__eq__)
+    sources = sorted(budget["source"].unique(), key=lambda each: each.startswith("combined"))
     lines = dict[str, dict[str, str]]()
     for quantity, source, share in budget.itertuples(index=False):
         text = NOT_KNOWN if math.isnan(share) else f"{share:.2g} %"

@@ -13,6 +13,7 @@ from scipy import ndimage
 from hypervlad.common.constraints import Integer, OneOf, check_value
 from hypervlad.images import ReadOptions
 from hypervlad.images.sample import Annotations, drop_hidden, one_or_many, read_sample
+from hypervlad.objects.detection import MIN_AREA
 from hypervlad.objects.particle import Outlines
 from hypervlad.objects.splitting import (
     EIGHT,
@@ -64,7 +65,7 @@ def find_particles(
     image: Any,
     *,
     polarity: Literal["auto", "bright", "dark"] = "auto",
-    min_area: int = 20,
+    min_area: int = MIN_AREA,
     annotations: Annotations = "leave_out",
     read_options: Mapping[str, Any] | ReadOptions | None = None,
 ) -> FoundParticles:

@@ -365,7 +365,7 @@ def summary_line(found: FoundCounts) -> str:
     of = f"{counted(int(counts['particles']), 'particle')} in {counted(found.n_fields, 'image')}"
     line = f"D50 {number_text(sizes['d50'])} {unit}, 95 % {interval}, from {of}"
     if found.detection is None:
-        return f"{line}; not corrected for what finding misses"
+        return line + "; not corrected for what finding misses" * (not found.is_by_person)
     limit = found.detection.mostly_missed_below()
     missed = "" if limit is None else f"; below {limit:.3g} {found.detection.unit} most are missed"
     return line + missed

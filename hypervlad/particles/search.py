@@ -165,8 +165,10 @@ def find_in_images(
                         note_doubt(name, found.note)
                         # Before its outlines: a field without outlines is searched again.
                         folder.searched.add(row)
-                        own_files.write(name, found, row["pixel_size_nm"])
-                        if by_person is not None and row["corrected_in"]:
+                        if by_person is None or not row["corrected_in"]:
+                            own_files.write_found(name, found, row["pixel_size_nm"])
+                        else:
+                            own_files.write(name, found, row["pixel_size_nm"])
                             own_files.note_used(name, *by_person, found)
                             used.append(f"{name} ({by_person[0]})")
                     elif row["pixel_size_nm"] and not there.pixel_size and file.suffix == ".tif":

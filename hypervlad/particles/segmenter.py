@@ -44,7 +44,7 @@ from hypervlad.images.sample import (
     one_or_many,
     read_sample,
 )
-from hypervlad.objects.detection import Detection
+from hypervlad.objects.detection import MIN_AREA, Detection
 from hypervlad.objects.particle import Outlines, note_doubt
 from hypervlad.objects.splitting import EIGHT, largest_piece, split_particles
 from hypervlad.particles.decoder import (
@@ -204,7 +204,7 @@ class HypercolumnSegmenter(NetworkEstimator):
         weights: str | os.PathLike[str] = "pretrained",
         taps: Sequence[str | int] | None = None,
         n_epochs: int = 14,
-        min_area: int = 20,
+        min_area: int = MIN_AREA,
         read_options: Mapping[str, Any] | ReadOptions | None = None,
         tile_size: int = 1024,
         device: str = "auto",
