@@ -218,7 +218,7 @@ def test_a_measure_that_particles_lack_is_reported_without_them(found):
     rows, out = report_of(found({"a.png": LABELS}), "--set", "measure=persistence_length")
     assert rows["", "particles that count"]["value"] == "3"
     assert rows["", "persistence length, mean"]["value"] == "not known"
-    assert "finding" not in (out / "budget.csv").read_text()
+    assert "combined, without finding" in (out / "budget.csv").read_text()
 
 
 def test_nothing_is_reported_of_other_folders_nor_replaced(found, tmp_path):
