@@ -33,26 +33,26 @@ def defects_report(folder: Path, weight: str | None) -> paper.Report:
     arrays = areas, areas if by == "area" else areas**0
     ends = np.array(quantile_intervals(*arrays, units, [0.1, 0.5, 0.9]))
     of = f"{counted(len(areas), 'region')}, {counted(len(set(units)), 'image')}"
-    regions_drawn = paper.Histogram("", *arrays, of, ends, units)
+    regions_drawn = paper.Histogram("", *arrays, of, ends, units, thing="region")
     n, n_called = len(rows), sum(row["called"] == "anomalous" for row in rows)
     called = [100 * each for each in (n_called / n, *wilson_interval(n_called / n, n))]
     each_own, limit = np.arange(n), float(rows[0]["threshold"])
     share, number = (
-        (float(own.mean()), *np.clip(mean_interval(own, own**0, each_own), 0, most).tolist())
-        for own, most in ((100 * shares, 100), (numbers, np.inf))
+        (float(own.mean()), *mean_interval(own, own**0, each_own))
+        for own in (100 * shares, numbers)
     )
     results = [
         Result("images scored", n),
         Result("threshold of the score", limit),
         Result.of("images called anomalous", called, "%", _WILSON),
-        Result("defective share of the area, mean of images", *share, "%", paper.OF_MEAN),
-        Result("defective regions per image, mean", *number, "", paper.OF_MEAN),
+        Result.of("defective share of the area, mean of images", share, "%", paper.OF_MEAN),
+        Result.of("defective regions per image, mean", number, "", paper.OF_MEAN),
         Result("defective regions", len(areas)),
         *regions_drawn.results("area of regions", unit),
         Result("pixel size", "as the files state") if unit == "µm²" else _NO_SIZE,
     ]
     what = "regions" if by == "number" else "area of regions"
-    caption = f"Areas of {of}, weighted by {by}. Line and band: median and its 95 % interval."
+    caption = f"Areas of {of}, weighted by {by}."
     of_scores = (
         f"Scores of {counted(n, 'image')}; those from the threshold on are called anomalous."
     )
@@ -65,9 +65,10 @@ def defects_report(folder: Path, weight: str | None) -> paper.Report:
     methods = [
         f"{counted(n, 'image')} were scored with hypervlad, by how far features of a pretrained "
         "network are from those of defect-free images. Images with a score of at least "
-        f"{number_text(limit)} are called anomalous. Defective regions are where the map of scores "
-        "reaches its threshold. Intervals are from how much images differ (quantiles: "
-        "R. S. Woodruff, J. Am. Stat. Assoc. 47, 1952).",
+        f"{number_text(limit)} are called anomalous. Defective regions are around peaks of the map "
+        "of scores, to about half-way (0.55) from the usual score to the peak; of a model trained "
+        "with labels, where the map reaches its threshold. Intervals are from how much images "
+        "differ (quantiles: R. S. Woodruff, J. Am. Stat. Assoc. 47, 1952).",
     ]
-    notes = ["name the model that scored the images, which the folder does not"]
+    notes = ["name the model that scored the images, and its fpr, which the folder does not"]
     return paper.Report("Defects", figures, results, methods, notes=notes)

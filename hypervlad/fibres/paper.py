@@ -38,7 +38,7 @@ _OF_IMAGES = {  # columns
 
 
 def diameters_report(folder: Path, weight: str | None) -> paper.Report:
-    """Describe diameters; medians and their intervals are those of ``groups.csv``."""
+    """Describe diameters: all pooled, and the means of medians of ``groups.csv``."""
     paper.check_weight(weight, "length")
     images = {row["path"]: row for row in read_rows(folder / IMAGES_TABLE)}
     groups = list(read_rows(folder / GROUPS_TABLE, "group"))
@@ -58,17 +58,18 @@ def diameters_report(folder: Path, weight: str | None) -> paper.Report:
         of, key = ("sample",) * 2 if group["interval_of"] == "samples" else ("image", "path")
         units = np.unique([images[row["path"]][key] for row in own], return_inverse=True)[1]
         ends = np.array(quantile_intervals(values, weights, units, [0.1, 0.5, 0.9]))
-        ends[:, 1] = [float(group[f"median{end}_{unit}"] or "nan") for end in ("", "_low", "_high")]
+        means = [float(group[f"median{end}_{unit}"] or "nan") for end in ("", "_low", "_high")]
         counts = (
             f"{counted(int(group['places']), 'place')}, {counted(int(group['images']), 'image')}"
         )
         of_median = _OF_IMAGE if group["interval_of"] == "image" else _OF_MEDIAN.format(of)
-        drawn = paper.Histogram(name, values, weights, counts, ends, units, of, of_median=of_median)
+        drawn = paper.Histogram(name, values, weights, counts, ends, units, of, thing="place")
         histograms.append(drawn)
         results += [
             Result("images with diameters", int(group["images"]), group=name),
             Result("samples", n_samples or None, source=_NO_SAMPLES * (not n_samples), group=name),
             *drawn.results("diameter", unit),
+            Result.of(f"median, mean of {of}s", means, unit, of_median, name),
         ]
         if unit == "nm":
             is_thin, none = (values <= 100)[None], np.zeros((0, len(values)))
@@ -81,25 +82,25 @@ def diameters_report(folder: Path, weight: str | None) -> paper.Report:
         Result("fibres by NIOSH 7402", None, source=_NO_LENGTHS),
         Result("pixel size", scale, source="" if scale else _NO_SIZE),
     ]
-    caption = (
-        f"Diameters of fibres at {counted(len(rows), 'place')}, weighted by visible length. Lines "
-        "and bands: medians and their 95 % intervals."
-    )
+    caption = f"Diameters of fibres at {counted(len(rows), 'place')}, weighted by visible length."
     settings = next(iter(images.values()))["settings"]
     pattern = r"hypervlad (\S+?)(, annotations kept)?, (network \w+, \w+)"
     version, kept, how = re.findall(pattern, settings)[0]
     n_out = sum(int(row["left_out"]) for row in images.values())
+    n_measured = sum(row["places"] != "0" for row in images.values())
+    bars = paper.annotations_text(bool(kept), any(row["annotations"] for row in images.values()))
+    of = " and ".join(dict.fromkeys(f"{each.unit}s" for each in histograms))
     methods = [
-        f"The diameters of fibres in {counted(len(images), 'image')} were measured with hypervlad "
-        f"{version} from the brightness across them ({how} polarity), where both edges of a fibre "
-        "are visible, and weighted by visible length.",
-        f"Information bars, scale bars and letters were {'not ' * bool(kept)}left out.",
+        f"The diameters of fibres in {n_measured} of {counted(len(images), 'image')} were measured "
+        f"with hypervlad {version} from the brightness across them ({how} polarity), where both "
+        "edges of a fibre are visible, and weighted by visible length.",
+        bars,
         f"A person left out {counted(n_out, 'place')}." * bool(n_out),
-        "The median is the geometric mean of the medians of images, or of samples if they are "
-        "named; its 95 % interval is Student's, from how much these differ.",
+        f"Quantiles are of all places together, with 95 % intervals from how much {of} differ (R. "
+        "S. Woodruff, J. Am. Stat. Assoc. 47, 1952).",
     ]
     reasons = {name: row["reason"] for name, row in images.items() if row["reason"]}
-    notes = [f"{name} has no diameters: {reason}" for name, reason in reasons.items()]
+    notes = [f"no diameters in {name}: {reason}" for name, reason in reasons.items()]
     shown = paper.Figure("fibre diameter", unit, "visible length", histograms, caption)
     return paper.Report("Fibre diameters", [shown], results, methods, notes=notes)
 
@@ -111,10 +112,10 @@ def alignment_report(folder: Path, weight: str | None) -> paper.Report:
     results = [Result("images", len(rows))]
     for column, (text, scale, unit) in _OF_IMAGES.items():
         known = scale * np.array([float(row[column]) for row in rows if row[column]])
-        ends = mean_interval(known, known**0, np.arange(len(known)))
-        interval = np.clip(ends, 0, {"%": 100, "": 1}.get(unit, np.inf)).tolist()
-        mean = float(known.mean()) if len(known) else None
-        results.append(Result(f"{text}, mean", mean, *interval, unit, paper.OF_MEAN))
+        ends = [float(known.mean()) if len(known) else np.nan]
+        ends += mean_interval(known, known**0, np.arange(len(known)))
+        ends = np.clip(ends, 0, {"%": 100, "": 1}.get(unit, np.inf)).tolist()
+        results.append(Result.of(f"{text}, mean", ends, unit, paper.OF_MEAN))
     with_fibres = [row for row in rows if row["mean_direction_deg"]]
     for row in with_fibres:
         kinds = "orientation", "coherence"  # 0 in the background
@@ -130,8 +131,8 @@ def alignment_report(folder: Path, weight: str | None) -> paper.Report:
     rule = f"where the spread of directions is below {row['tolerance_deg']}°"
     methods = [
         f"Directions of fibres in {counted(len(rows), 'image')} were measured with hypervlad by "
-        f"the structure tensor (Gaussian of {row['sigma_px']} pixels). Windows of "
-        f"{row['window_px']} pixels count as aligned "
+        f"the structure tensor (Gaussian of {row['sigma_px']} pixels; pixel size "
+        f"{size or 'not known'}). Windows of {row['window_px']} pixels count as aligned "
         f"{rule if row['method'] == DEFAULT_METHOD else 'where a trained model says so'}. Means of "
         "images have Student's 95 % intervals, from how much images differ.",
     ]

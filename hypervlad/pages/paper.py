@@ -58,7 +58,8 @@ _STYLE |= dict.fromkeys(("axes.linewidth", "xtick.major.width", "ytick.major.wid
 _STYLE |= {"svg.fonttype": "none", "svg.hashsalt": "hypervlad", "pdf.fonttype": 42}
 _STYLE |= {"legend.frameon": False}
 _FONTS = "Arial", "Helvetica", "Liberation Sans", "DejaVu Sans"
-_BINS = 8, 40  # at least, at most
+_BINS, _MIN_DRAWN = (8, 40), 10  # bins, at least and at most; fewer values are single strokes
+_LONGEST_NAME = 30  # letters, which fit into the width
 _DECADE = 10  # between the percentiles 1 and 99, from which on an axis is logarithmic
 
 
@@ -77,8 +78,10 @@ class Result(NamedTuple):
     def of(
         cls, quantity: str, ends: Iterable[Any], unit: str = "", source: str = "", group: str = ""
     ) -> Self:
-        """Return the line of a value with the ends of its interval."""
-        value, low, high = map(float, ends)
+        """Return the line of a value with its interval, which no share, length or number leaves."""
+        value, low, high = np.clip([*map(float, ends)], 0, 100 if unit == "%" else None).tolist()
+        if math.isnan(low) and math.isnan(high):
+            source += "; too few images for an interval" * (value == value)
         return cls(quantity, value, low, high, unit, source, group)
 
     @property
@@ -93,13 +96,22 @@ class Result(NamedTuple):
         return f"{self.shown:,}" if isinstance(self.shown, int) else str(self.shown)
 
 
+def known_ends(ends: Iterable[float], below: float) -> tuple[float, float, float]:
+    """Return a size with its interval: no end that few images cannot tell, or `below` a size."""
+    best, low, high = ends
+    if low == high or high > _DECADE * best or low < best / _DECADE:
+        return best, *_NO_ENDS
+    return best, math.nan if low < below else low, high
+
+
 @dataclass(frozen=True, eq=False)
 class Histogram:
     """Values of one group, of `counts` such as "521 particles, 6 fields".
 
     `ends` are D10, D50 and D90, then their lower and upper ends, (3, 3); `units` number what
     differs independently, images or samples (`unit`), and `others` are as for `mean_interval`.
-    All values may be wrong together by a share `error`, which `ends` contain.
+    All values may be wrong together by a share `error`, which `ends` contain. Nothing is known
+    `below` a size, as most are missed. `thing` is what is counted.
     """
 
     name: str
@@ -111,7 +123,13 @@ class Histogram:
     unit: str = "image"
     others: ArrayLike = ()
     error: float = 0.0
-    of_median: str = OF_QUANTILES
+    below: float = 0.0
+    thing: str = "particle"
+
+    @property
+    def quantiles(self) -> Values:
+        """The `ends`, without intervals that few images cannot tell."""
+        return np.array([known_ends(each, self.below) for each in np.asarray(self.ends, float).T]).T
 
     @property
     def moments(self) -> tuple[float, float]:
@@ -124,30 +142,29 @@ class Histogram:
     def results(self, label: str, unit: str) -> list[Result]:
         """Return the lines of quantiles, mean, and how many images a precise median takes."""
         lines, (mean, deviation) = list[Result](), self.moments
-        ends: Any = np.asarray(self.ends, np.float64)
-        sources = OF_QUANTILES, self.of_median, OF_QUANTILES
-        names = "D10", "median (D50)", "D90"
-        for name, each, source in zip(names, ends.T.tolist(), sources, strict=True):
-            lines.append(Result.of(f"{label}, {name}", each, unit, source, self.name))
+        ends: Any = self.quantiles
+        for name, each in zip(("D10", "median (D50)", "D90"), ends.T.tolist(), strict=True):
+            lines.append(Result.of(f"{label}, {name}", each, unit, OF_QUANTILES, self.name))
         units = np.unique(self.units, return_inverse=True)[1]
         low, high = mean_interval(self.values, self.weights, units, self.others)
         interval = map(float, with_error(low, mean, high, self.error))
         own, n = (unit, OF_MEAN, self.name), int(units.max(initial=-1)) + 1
-        lines.append(Result(f"{label}, mean", mean, *interval, *own))
+        lines.append(Result.of(f"{label}, mean", known_ends((mean, *interval), self.below), *own))
         lines.append(Result(f"{label}, standard deviation", deviation, *_NO_ENDS, *own))
-        needed, why = math.nan, f"Takes an interval of the median, of two {self.unit}s at least"
+        needed, why = math.nan, "Takes an interval of the median"
         middle, low, high = ends[:, 1]
-        if n > 1 and low > 0 and math.isfinite(high):
+        if n < 3:
+            why = f"Takes at least three {self.unit}s"
+        elif low > 0 and math.isfinite(high):
             # Without what is common to all values, which more images do not reduce.
             sides = np.square(np.log([middle / low, high / middle]))
             reach = np.sqrt(np.maximum(sides - math.log1p(self.error) ** 2, 0)).mean()
             needed = groups_needed(n, float(reach) / student_factor(n), PRECISION)
             by_hand = ", and images outlined by hand," if np.size(self.others) else ""
             why = _NEEDED.format(self.unit, by_hand)
-        thing = self.counts.split(", ")[0].split()[-1].rstrip("s")  # "particle"
-        for name, each in ((self.unit, 1.0), (thing, len(self.values) / max(n, 1))):
+        for name, each in ((self.unit, 1.0), (self.thing, len(self.values) / max(n, 1))):
             number = None if math.isnan(needed) else math.ceil(needed * each)
-            text = f"{name}s for a median within {100 * PRECISION:g} %"
+            text = f"{name}s in all for a median within {100 * PRECISION:g} %"
             lines.append(Result(text, number, source=why, group=self.name))
         return lines
 
@@ -161,7 +178,20 @@ class Figure(NamedTuple):
     histograms: Sequence[Histogram]
     caption: str
     bins: Sequence[float] | None = None
-    limit: tuple[float, str] | None = None  # a line, and its name
+    limit: tuple[float, str] | None = None  # a line at an edge of bins, and its name
+
+    @property
+    def whole_caption(self) -> str:
+        """The caption, with what lines, bands and names are."""
+        drawn = [each for each in self.histograms if each.ends is not None and len(each.values)]
+        lines = "Lines: medians" if len(drawn) > 1 else "Line: median"
+        if any(np.isfinite(each.quantiles[1:, 1]).any() for each in drawn):
+            lines = "Line and band: median and its 95 % interval"
+            if len(drawn) > 1:
+                lines = "Lines and bands: medians and their 95 % intervals"
+        lines = f" {lines}. Also given: mean ± standard deviation." * bool(drawn)
+        names = "; ".join(each.name for each in self.histograms if each.name)
+        return self.caption + lines + f" From above: {names}." * bool(names)
 
 
 @dataclass
@@ -184,6 +214,12 @@ def pixel_sizes_text(sizes: Iterable[float | None]) -> str | None:
     known = [each or math.nan for each in sizes] or [math.nan]
     ends = dict.fromkeys(f"{each:.4g}" for each in (min(known), max(known)))
     return None if np.isnan(known).any() else f"{' to '.join(ends)} nm"
+
+
+def annotations_text(is_kept: bool, is_any: bool) -> str:
+    """Return the sentence on what was left out of images."""
+    how = "looked for, and none was found" if not (is_kept or is_any) else "left out"
+    return f"Information bars, scale bars and letters were {'not ' * is_kept}{how}."
 
 
 def check_weight(weight: str | None, *allowed: str) -> str:
@@ -216,18 +252,23 @@ def _draw(ax: Axes, shown: Figure) -> None:
     edges, several, highest = _set_axis(ax, shown), len(shown.histograms) > 1, 0.0
     for k, each in enumerate(shown.histograms):
         colour, line = _COLOURS[k % len(_COLOURS)], _LINES[k % len(_LINES)]
-        counts, _ = np.histogram(each.values, edges, weights=each.weights)
-        shares = 100 * counts / (counts.sum() or 1)
-        highest = max(highest, float(shares.max()))
-        look: dict[str, Any] = {"fill": not several, "facecolor": _FILL, "linestyle": line}
         label = _text_of(each, shown.unit)
-        ax.stairs(shares, edges, edgecolor=colour, linewidth=1, label=label, **look)
+        if len(each.values) < _MIN_DRAWN:
+            look: dict[str, Any] = {"color": colour, "markersize": 7, "clip_on": False}
+            look |= {"transform": ax.get_xaxis_transform(), "label": label}
+            ax.plot(each.values, np.full(len(each.values), (k + 0.5) * _STRIP), "|", **look)
+        else:
+            counts, _ = np.histogram(each.values, edges, weights=each.weights)
+            shares = 100 * counts / (counts.sum() or 1)
+            highest = max(highest, float(shares.max()))
+            look = {"fill": not several, "facecolor": _FILL, "linestyle": line}
+            ax.stairs(shares, edges, edgecolor=colour, linewidth=1, label=label, **look)
         if each.ends is None or not len(each.values):
             continue
         bottom, top, mark = 0.0, 1.0, _COLOURS[1]
         if several:  # their intervals are strips above the histograms, and so hide nothing
             bottom, top, mark = 1 - (k + 0.7) * _STRIP, 1 - k * _STRIP, colour
-        middle, *interval = np.asarray(each.ends)[:, 1].tolist()
+        middle, *interval = each.quantiles[:, 1].tolist()
         if not np.isnan(interval).all():
             low, high = np.where(np.isnan(interval), edges[[0, -1]], interval)
             look = {"color": mark, "alpha": 0.3, "linewidth": 0, "gid": f"interval-{k + 1}"}
@@ -238,18 +279,20 @@ def _draw(ax: Axes, shown: Figure) -> None:
         ax.axvline(at, color=DARK, linestyle=(0, (3, 2)), linewidth=0.8, label=label)
     room = 0.95 - _STRIP * (len(shown.histograms) + 0.5) * several
     ax.set_ylim(0, highest / max(room, 0.3) or 1)
+    ax.yaxis.set_visible(highest > 0)  # not for strokes alone
+    ax.spines["left"].set_visible(highest > 0)
 
 
 def _text_of(each: Histogram, unit: str) -> str:
-    name = f"{literal(shorten(each.name))}: " if each.name else ""
+    name = f"{literal(shorten(each.name, _LONGEST_NAME))}:\n" if each.name else ""
     if each.ends is None or not len(each.values):
         return name + each.counts
-    middle, low, high = np.asarray(each.ends)[:, 1].tolist()
-    interval = f" (95 %: {interval_text(low, high)})" if math.isfinite(low + high) else ""
+    middle, low, high = each.quantiles[:, 1].tolist()
+    interval = f" (95 %: {interval_text(low, high)})" * (low == low or high == high)
     mean, deviation = each.moments
     digits = max(0, 1 - math.floor(math.log10(deviation))) if deviation > 0 else 1
     spread = f"mean {mean:,.{digits}f} ± {deviation:,.{digits}f} {unit}"
-    return f"{name}median {number_text(middle)} {unit}{interval}\n{spread}, n = {each.counts}"
+    return f"{name}median {number_text(middle)} {unit}{interval}\n{spread}\nn = {each.counts}"
 
 
 def _set_axis(ax: Axes, shown: Figure) -> Values:
@@ -261,10 +304,15 @@ def _set_axis(ax: Axes, shown: Figure) -> Values:
     is_log = False
     if edges is None:
         values = values if len(values) else np.array([0.0, 1.0])
+        values = np.append(values, shown.limit[0]) if shown.limit else values
         low, high = np.quantile(values, [0.01, 0.99])
         is_log = bool(values.min() > 0 and high > _DECADE * low)
         values = np.log10(values) if is_log else values
         edges = np.histogram_bin_edges(values, int(np.clip(2 * len(values) ** (1 / 3), *_BINS)))
+        if shown.limit:
+            at, step = values[-1], edges[1] - edges[0]
+            first, last = np.floor((edges[[0, -1]] - at) / step)
+            edges = at + step * np.arange(first, last + 2)
         edges = 10**edges if is_log else edges
     if is_log:
         ax.set_xscale("log")
@@ -275,10 +323,15 @@ def _set_axis(ax: Axes, shown: Figure) -> Values:
     elif shown.bins is not None:
         ax.set_xticks(edges[:: len(edges) // 6])
     ax.set_xlim(edges[0], edges[-1])
-    ax.set_xlabel(f"{shown.label.capitalize()} ({shown.unit})".removesuffix(" ()"))
+    ax.set_xlabel(f"{sentence(shown.label)} ({shown.unit})".removesuffix(" ()"))
     ax.set_ylabel(f"{shown.what.capitalize()} (%)")
     ax.spines[["top", "right"]].set_visible(False)
     return np.asarray(edges, np.float64)
+
+
+def sentence(text: str) -> str:
+    """Return text that begins with a capital, and is as it was otherwise."""
+    return f"{text[:1].upper()}{text[1:]}"
 
 
 def _drawn(shown: Figure) -> tuple[float, dict[str, bytes]]:
@@ -319,11 +372,11 @@ def write_report(folder: Path, report: Report) -> Path:
                     stream.write(data)
             source = f"data:image/png;base64,{parts.base64_text(files['png'])}"
             size = _CSS_WIDTH, round(_CSS_WIDTH * ratio)
-            content.append(parts.Figure(source, shown.label, shown.caption, *size))
+            content.append(parts.Figure(source, shown.label, shown.whole_caption, *size))
             content.append(_links(*(f"{stem}.{kind}" for kind in files)))
         lines = [each._asdict() | {"value": each.shown} for each in report.results]
         write_rows(folder / TABLE, ("group",), lines)
-        captions = [f"Figure: {each.caption}" for each in report.figures]
+        captions = [f"Figure: {each.whole_caption}" for each in report.figures]
         with replace_when_complete(folder / METHODS) as stream:
             stream.write("\n\n".join([methods, *captions, ""]).encode())
         sources = list(dict.fromkeys(filter(None, (each.source for each in report.results))))
@@ -342,7 +395,7 @@ def write_report(folder: Path, report: Report) -> Path:
         if report.budget is not None:
             write_rows(folder / BUDGET, (), report.budget.to_dict("records"))
             content.append(budget_section(report.budget, _links(BUDGET)))
-        notes = [f"{note[:1].upper()}{note[1:]}." for note in report.notes]
+        notes = [f"{sentence(note)}." for note in report.notes]
         content.append(parts.section("Methods", methods, _links(METHODS)))
         content.append(parts.section("Notes", notes and parts.Items(notes)))
         parts.write_page(folder / PAGE, report.title, content)

@@ -35,6 +35,7 @@ _SHAPES = {
     "feret_max": ("maximum Feret diameter, median", "ISO 9276-6:2008"),
     "aspect_ratio": ("aspect ratio, median", "Length along the particle over its mean width"),
 }
+_NAMES = {"feret_min": "minimum Feret diameter", "feret_max": "maximum Feret diameter"}
 _ENDS = "", "_low", "_high"
 _EDGES = {
     "weight": "The others count for the inverse of the share of places where a particle of their "
@@ -56,27 +57,31 @@ def particles_report(folder: Path, weight: str | None, **options: Any) -> paper.
     unit_of = independent(fields)[field_numbers(table, fields)]
     samples = {each.sample for each in fields} - {None}
     of = "sample" if len(samples) > 1 else "field"
-
+    known = found.detection
+    below = {known.unit: known.mostly_missed_below() or 0.0} if known else {}
     # All, and each group or else each class.
-    chosen: dict[str, Any] = {"": (found.sizes, ALL, number > 0)}
+    chosen: dict[str, Any] = {"": (found.sizes, ALL, np.ones(len(table), bool))}
     names = table["micrograph"].map({each.micrograph: each.group for each in fields})
     for name, (_, sizes) in found.groups.items():
-        chosen[name] = sizes, ALL, np.asarray((number > 0) & (names == name))
+        chosen[name] = sizes, ALL, np.asarray(names == name)
     for name in [] if found.groups else found.sizes["class"].unique()[:-1]:
-        chosen[name] = found.sizes, name, np.asarray((number > 0) & (table["class"] == name))
+        chosen[name] = found.sizes, name, np.asarray(table["class"] == name)
     histograms, results = list[paper.Histogram](), list[Result]()
     label, unit = name_and_unit(found.measure)
-    size, power = label.replace("_", " "), POWERS.get(found.measure.rpartition("_")[2], 0)
+    size = _NAMES.get(label, label.replace("_", " "))
+    power = POWERS.get(found.measure.rpartition("_")[2], 0)
     measured = table[found.measure].to_numpy(float)
     is_known = np.isfinite(measured)  # short particles have no persistence length
-    for name, (sizes, of_class, is_own) in chosen.items():
+    for name, (sizes, of_class, is_outlined) in chosen.items():
         row = sizes[(sizes["class"] == of_class) & (sizes["by"] == by)].iloc[0]
         ends: Any = [[row[f"d{share}{end}"] for share in (10, 50, 90)] for end in _ENDS]
         n_fields = sum(each.group == name for each in fields) or found.n_fields
+        is_own = is_outlined & (number > 0)
         results.append(Result("particles that count", int(is_own.sum()), group=name))
         is_own = is_own & is_known
-        counts = f"{counted(int(is_own.sum()), 'particle')}, {counted(n_fields, 'field')}"
-        arrays = ends, unit_of[is_own], of, (others * area)[:, is_own], power * error
+        whole = f"{counted(int(is_own.sum()), 'whole particle')} ({is_outlined.sum():,} outlined)"
+        counts, at_least = f"{whole}, {counted(n_fields, 'field')}", below.get(unit, 0.0)
+        arrays = ends, unit_of[is_own], of, (others * area)[:, is_own], power * error, at_least
         own_weights = (number * area)[is_own]
         histograms.append(paper.Histogram(name, measured[is_own], own_weights, counts, *arrays))
         results += histograms[-1].results(size, unit)
@@ -84,16 +89,20 @@ def particles_report(folder: Path, weight: str | None, **options: Any) -> paper.
     for shape, (text, source) in _SHAPES.items():
         measure = shape + ("" if shape == "aspect_ratio" else "_nm" if scale else "_px")
         row = particle_sizes(plain, fields, measure=measure, **given).iloc[int(by == "area")]
-        ends = (row[f"d50{end}"] for end in _ENDS)
-        results.append(Result.of(text, ends, name_and_unit(measure)[1], source))
+        own_ends = (float(row[f"d50{end}"]) for end in _ENDS)
+        of_shape = paper.known_ends(own_ends, below.get(measure[-2:], 0.0))
+        results.append(Result.of(text, of_shape, name_and_unit(measure)[1], source))
     if scale:
-        share = _nano(table, number, others, unit_of, error)
+        share, source = _nano(table, number, others, unit_of, error), _EU
+        if (missed := below.get("nm", 0.0)) > 100:
+            share = [math.nan] * 3
+            source = f"Not known, as below {missed:.3g} nm most are missed. {_EU}"
         density = (found.counts.iloc[-1][f"per_um2{end}"] for end in _ENDS)
         fibres = count_particles(plain[match_rule(plain, "niosh-7402")], fields, **given).iloc[-1]
         ends = (fibres[end] for end in ("count", "low", "high"))
         results += [
             Result.of("particles per area", density, "1/µm²", "ISO 13322-1:2014"),
-            Result.of("share below 100 nm", share, "%", _EU),
+            Result.of("share below 100 nm", share, "%", source),
             Result.of("fibres by NIOSH 7402", ends, "", _NIOSH),
         ]
     else:
@@ -108,11 +117,8 @@ def particles_report(folder: Path, weight: str | None, **options: Any) -> paper.
         Result("calibration of the pixel size", None, source=reference),
     ]
     what = "particles" if by == "number" else "area of particles"
-    caption = (
-        f"{size.capitalize()} of {histograms[0].counts}, weighted by {by}. Lines and bands: "
-        "medians and their 95 % intervals."
-    )
-    methods = _methods(own, found, options, scale)
+    caption = f"{paper.sentence(size)} of {histograms[0].counts}, weighted by {by}."
+    methods = _methods(own, found, options, scale, of)
     shown = paper.Figure(size, unit, what, histograms[1:] or histograms, caption)
     return paper.Report("Particles", [shown], results, methods, found.budget, found.notes)
 
@@ -131,7 +137,9 @@ def _nano(table: Any, weights: Values, others: Values, units: Any, error: float)
     return [100 * share, 100 * max(low, 0.0), 100 * min(high, 1.0)]
 
 
-def _methods(own: FoundFolder, found: FoundCounts, options: Any, scale: str | None) -> list[str]:
+def _methods(
+    own: FoundFolder, found: FoundCounts, options: Any, scale: str | None, of: str
+) -> list[str]:
     """Return sentences on how particles were found, counted and measured."""
     fields, run, finder = own.fields, own.run, dict(own.run["finder"])
     model, held_out, kept = (finder.pop(k, None) for k in ("model", "held_out", "annotations"))
@@ -147,24 +155,34 @@ def _methods(own: FoundFolder, found: FoundCounts, options: Any, scale: str | No
     given = "given by the user" if run["pixel_size"] or run["pixel_sizes"] else "from the files"
     n_corrected, n_out = sum(each.by_person for each in fields), int(is_left_out(own.table).sum())
     known, error = found.detection, found.pixel_size_error
+    corrected = "Counts and sizes are not corrected for particles that were missed or invented."
+    outlined = ""
+    if n_corrected == len(fields):
+        corrected = "No correction was needed, as a person outlined all particles."
+    elif known is not None:
+        outlined = (
+            f"{counted(known.n_fields, 'image')} outlined by hand that the model had not learnt"
+            if model
+            else f"the {counted(known.n_fields, 'field')} that a person corrected"
+        )
+        corrected = (
+            f"Each counts for the ratio of true to found particles of its size in {outlined}, "
+            "which corrects for what was missed, invented, or outlined too large or small."
+        )
     return [
         f"Particles in {counted(len(fields), 'field')} of view ({' or '.join(shapes)} pixels; "
         f"{f'pixel size {scale}, {given}' if scale else 'pixel size not known'}) were outlined "
         f"with hypervlad {run.get('version', __version__)} {how}.",
         f"On held-out images: {held_out}." * bool(held_out),
-        f"Information bars, scale bars and letters were {'not ' * bool(kept)}left out.",
+        paper.annotations_text(bool(kept), any(each.annotated for each in fields)),
         f"A person corrected the outlines of {counted(n_corrected, 'field')}." * bool(n_corrected),
         f"A person left out {counted(n_out, 'particle')}." * bool(n_out),
         f"Only particles that meet {options.get('rule')!r} count." * bool(options.get("rule")),
         "Particles that touch an edge of their image do not count.",
         _EDGES[options.get("edges", "weight")],
-        "Counts and sizes are not corrected for particles that were missed or invented."
-        if known is None
-        else "Each counts for the ratio of true to found particles of its size in "
-        f"{counted(known.n_fields, 'image')} outlined by hand that the model had not learnt, which "
-        "corrects for particles that were missed, invented, or outlined too large or small.",
-        "The 95 % intervals are from how much fields of view, or samples if several are named, "
-        "differ (jackknife; quantiles by R. S. Woodruff, J. Am. Stat. Assoc. 47, 1952)"
-        f"{', and the images outlined by hand' * (known is not None)}.",
+        corrected,
+        f"The 95 % intervals are from how much {of}s differ"
+        f"{f', and {outlined}' * bool(outlined)} (jackknife; quantiles by R. S. Woodruff, J. Am. "
+        "Stat. Assoc. 47, 1952).",
         f"They contain an error of the pixel size of {100 * error:g} %." * bool(error),
     ]

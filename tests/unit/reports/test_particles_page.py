@@ -169,6 +169,8 @@ def test_a_report_has_the_counted_sizes_and_draws_their_interval(found, by):
     for name, row in sizes[sizes["by"] == by].set_index("class").iterrows():
         for key, words in {"d10": "D10", "d50": "median (D50)", "d90": "D90"}.items():
             wanted = row[[key, f"{key}_low", f"{key}_high"]].tolist()
+            if wanted[1] == wanted[2]:  # of too few different sizes
+                wanted[1:] = [np.nan] * 2
             shown = numbers(rows["" if name == "all" else name, f"{SIZE}, {words}"])
             assert shown == pytest.approx(wanted, rel=1e-5, nan_ok=True)
     svg = (out / "figure.svg").read_text(encoding="utf-8")
@@ -209,9 +211,21 @@ def test_a_mean_contains_the_error_of_the_pixel_size_and_more_fields_do_not_redu
     reach = [np.hypot(np.log(end / mean), np.log(1.5)) for end in (low, high)]
     assert best == mean
     assert wider == pytest.approx([mean / np.exp(reach[0]), mean * np.exp(reach[1])], rel=1e-5)
-    needed = "", "fields for a median within 5 %"
+    needed = "", "fields in all for a median within 5 %"
     rows = [report_of(folder, "--set", f"pixel_size_error={each}")[0] for each in (0, 0.5)]
     assert rows[0][needed]["value"] == rows[1][needed]["value"]
+
+
+def test_nothing_is_said_of_sizes_that_are_mostly_missed(found):
+    folder = found(FIELDS)
+    lines = [f"{k % 2},{150 + 250 * (k > 20)},{400 if k > 20 else ''}" for k in range(40)]
+    text = "\n".join(["field,true_diameter_nm,found_diameter_nm", *lines])
+    (folder.path / "detection.csv").write_text(text)
+    rows, out = report_of(folder)
+    assert rows["", "share below 100 nm"]["value"] == "not known"
+    assert "nm most are missed" in rows["", "share below 100 nm"]["source"]
+    assert not rows["", f"{SIZE}, mean"]["low"]
+    assert "the 2 fields that a person corrected" in (out / "methods.txt").read_text()
 
 
 def test_a_measure_that_particles_lack_is_reported_without_them(found):
