@@ -160,7 +160,10 @@ def share_intervals(
     # Of equal sizes, more than the share lie up to the size: what counts is how much fields differ.
     own = parts.sum(axis=0) / totals.sum()
     also = others @ is_part.T / others.sum(axis=1)[:, None]
-    least = np.square(weights * (is_part - own[:, None])).sum(axis=1) / totals.sum() ** 2
+    # Also where no value, or each, is part: another draw would have had others.
+    sure = shares * (1 - shares) * (weights @ weights)
+    drawn = np.square(weights * (is_part - own[:, None])).sum(axis=1)
+    least = np.maximum(sure, drawn) / totals.sum() ** 2
     low, high = left_out_interval(own, without, also=also, least=least)
     of_groups = np.maximum(left_out_variance(own, without), least)
     errors = np.sqrt([of_groups, left_out_variance(own, also)])
