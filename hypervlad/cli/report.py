@@ -62,7 +62,7 @@ def report(
     import importlib
 
     from hypervlad.objects.found_folder import FoundFolder
-    from hypervlad.pages.paper import METHODS, write_report
+    from hypervlad.pages.paper import METHODS, PAGE, TABLE, write_report
 
     kind = next((name for name in _RESULTS if (folder / name).is_file()), None)
     if kind is None:
@@ -77,7 +77,8 @@ def report(
     elif set_:
         raise ValueError(f"--set {set_[0]}: only for folders of particles, which are counted")
     check_folders(output, [])
-    if output.exists() and any(output.iterdir()) and not (output / METHODS).is_file():
+    is_report = all((output / name).is_file() for name in (PAGE, TABLE, METHODS))
+    if output.exists() and any(output.iterdir()) and not is_report:
         raise ValueError(f"{output} is not empty, and no earlier report; give another folder")
     module, name = _RESULTS[kind]
     describe = getattr(importlib.import_module(module), name)
