@@ -33,6 +33,11 @@ def counted(n: int, what: str) -> str:
     return f"{n:,} {plural}"
 
 
+def capitalised(text: str) -> str:
+    """Return a text that begins with a capital, and is as it was otherwise, unlike `capitalize`."""
+    return f"{text[:1].upper()}{text[1:]}"
+
+
 def verb(n: int, singular: str, plural: str) -> str:
     """Return the form of a verb, or of anything else, that fits a number of things."""
     return singular if n == 1 else plural

@@ -75,7 +75,7 @@ def diameters_report(folder: Path, weight: str | None) -> paper.Report:
             is_thin, none = (values <= 100)[None], np.zeros((0, len(values)))
             share = float(np.average(is_thin[0], weights=weights))
             low, high, _ = share_intervals(is_thin, weights, units, [share], none)
-            of_share = 100 * np.clip([share, low[0], high[0]], 0, 1)
+            of_share = 100 * np.array([share, low[0], high[0]])
             results.append(Result.of("thinner than 100 nm", of_share, "%", _SHARE, name))
     results += [
         *([] if unit == "nm" else [Result("thinner than 100 nm", None, source=_NO_SIZE)]),

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hypervlad.common.progress import ProgressBar
 from hypervlad.common.tables import table_as_bytes
-from hypervlad.common.wording import counted, name_some, verb
+from hypervlad.common.wording import capitalised, counted, name_some, verb
 from hypervlad.folders.groups import ImageFolderError, check_text, read_cells
 from hypervlad.folders.pixel_sizes import PROPOSED
 from hypervlad.images import ImageReadError, ReadOptions, ScaleBar
@@ -287,7 +287,7 @@ def write_scale_page(
                 ),
                 " / ".join(filter(None, says)) or "–",
                 ("–", None) if size is None else (f"{number_text(size)} ({source})", size),
-                f"{each.remark[:1].upper()}{each.remark[1:]}." if each.remark else "",
+                f"{capitalised(each.remark)}." if each.remark else "",
             ]
         )
         accepted.append("" if size is None else f"s{number}-0")

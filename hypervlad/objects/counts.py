@@ -22,7 +22,7 @@ from hypervlad.objects.fields import (
     field_numbers,
     independent,
 )
-from hypervlad.objects.measures import check_table, lacks_pixel_size
+from hypervlad.objects.measures import check_table, lacks_pixel_size, pixel_size_power
 from hypervlad.statistics.groups import (
     NORMAL_FACTOR,
     left_out_interval,
@@ -272,7 +272,7 @@ def particle_sizes(
     missed = 0.0
     if detection is not None and measure == f"equivalent_diameter_{detection.unit}":
         missed = detection.mostly_missed_below() or 0.0
-    error = pixel_size_error * {"_nm": 1, "nm2": 2}.get(measure[-3:], 0)
+    error = pixel_size_error * pixel_size_power(measure)
     is_scaled = "area_nm2" in table and table["area_nm2"].notna().all()
     check_table(table, *([] if is_scaled else ["area_px2"]))
     area = table["area_nm2" if is_scaled else "area_px2"].to_numpy(np.float64)

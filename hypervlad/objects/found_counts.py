@@ -15,7 +15,7 @@ from hypervlad.objects.counts import ALL, count_particles, particle_sizes
 from hypervlad.objects.detection import Detection
 from hypervlad.objects.fields import Edges, Field, count_weights, edge_weights
 from hypervlad.objects.found_tables import as_cells, classes_of, copies, is_by_model, is_left_out
-from hypervlad.objects.measures import MEASURES
+from hypervlad.objects.measures import MEASURES, pixel_size_power
 from hypervlad.objects.particle import NOT_A_PARTICLE
 from hypervlad.objects.rules import met_and_unknown, without_measure
 from hypervlad.statistics.groups import NORMAL_FACTOR
@@ -27,7 +27,6 @@ _NO_CLASS = "no class"  # of particles beside those to which people gave one, an
 _MIN_FIELDS = 2  # whose true outlines are known
 _MAX_BEYOND = 0.05  # of the particles, of sizes about which the correction knows nothing
 _SOURCES = "fields", "finding", "classes"  # of uncertainty, in columns of counts and sizes
-POWERS = {"nm": 1, "nm2": 2}  # with which a measure depends on the pixel size
 _STRAY = 4  # pixels
 _MAX_WEIGHT = 10  # of a particle, from which on a count may depend on it alone
 
@@ -98,7 +97,7 @@ class FoundCounts(NamedTuple):
             rows.insert(-3, (f"{'per_um2' if is_scaled else 'count'}{of_class}", row, ""))
         lines, combined = [], "combined"
         for name, row, start in rows:
-            power = POWERS.get(self.measure.rpartition("_")[2], 0) if start else 2 * is_scaled
+            power = pixel_size_power(self.measure) if start else 2 * is_scaled
             parts = {each: row.get(f"{start}error_{each}", 0.0) for each in _SOURCES}
             parts["pixel size"] = power * self.pixel_size_error / NORMAL_FACTOR
             together = math.sqrt(sum(each**2 for each in parts.values()))

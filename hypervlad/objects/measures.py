@@ -196,6 +196,11 @@ def check_table(table: Any, *columns: str) -> None:
         raise ValueError(f"the table lacks {', '.join(absent)}; give one from measure")
 
 
+def pixel_size_power(measure: str) -> int:
+    """Return with which power a measure of the table depends on the pixel size; 0 in pixels."""
+    return {"nm": 1, "nm2": 2}.get(measure.rpartition("_")[2], 0)
+
+
 def lacks_pixel_size(table: pd.DataFrame, column: str) -> NDArray[np.bool_]:
     """Return of which particles a column is unknown, although it is known in pixels."""
     in_px = table.get(re.sub(r"_nm(2?)$", r"_px\1", column))

@@ -14,6 +14,7 @@ from markupsafe import Markup
 from numpy.typing import ArrayLike
 
 from hypervlad.common.files import new_folder, replace_when_complete
+from hypervlad.common.wording import capitalised
 from hypervlad.pages import parts
 from hypervlad.pages.base import literal, shorten
 from hypervlad.pages.colours import DARK
@@ -323,15 +324,10 @@ def _set_axis(ax: Axes, shown: Figure) -> Values:
     elif shown.bins is not None:
         ax.set_xticks(edges[:: len(edges) // 6])
     ax.set_xlim(edges[0], edges[-1])
-    ax.set_xlabel(f"{sentence(shown.label)} ({shown.unit})".removesuffix(" ()"))
+    ax.set_xlabel(f"{capitalised(shown.label)} ({shown.unit})".removesuffix(" ()"))
     ax.set_ylabel(f"{shown.what.capitalize()} (%)")
     ax.spines[["top", "right"]].set_visible(False)
     return np.asarray(edges, np.float64)
-
-
-def sentence(text: str) -> str:
-    """Return text that begins with a capital, and is as it was otherwise."""
-    return f"{text[:1].upper()}{text[1:]}"
 
 
 def _drawn(shown: Figure) -> tuple[float, dict[str, bytes]]:
@@ -395,7 +391,7 @@ def write_report(folder: Path, report: Report) -> Path:
         if report.budget is not None:
             write_rows(folder / BUDGET, (), report.budget.to_dict("records"))
             content.append(budget_section(report.budget, _links(BUDGET)))
-        notes = [f"{sentence(note)}." for note in report.notes]
+        notes = [f"{capitalised(note)}." for note in report.notes]
         content.append(parts.section("Methods", methods, _links(METHODS)))
         content.append(parts.section("Notes", notes and parts.Items(notes)))
         parts.write_page(folder / PAGE, report.title, content)

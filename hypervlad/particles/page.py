@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from markupsafe import Markup
 
-from hypervlad.common.wording import counted, name_some, percent, warn_user
+from hypervlad.common.wording import capitalised, counted, name_some, percent, warn_user
 from hypervlad.images import ImageReadError
 from hypervlad.images.reading import read_named
 from hypervlad.objects.detection import Detection
@@ -140,7 +140,7 @@ def write_particles_page(
     header = ["Field", "Particles", *columns]
     content = [
         parts.Numbers(_numbers(fields, table)),
-        parts.Items([f"{note[:1].upper()}{note[1:]}." for note in notes]),
+        parts.Items([f"{capitalised(note)}." for note in notes]),
         *([] if counts is None else _of_counts(counts, table, labels, names)),
         parts.section("Outlines to check", *(checks or ["There are none."])),
         parts.section(

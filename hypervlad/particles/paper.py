@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from hypervlad._version import __version__
-from hypervlad.common.wording import counted
+from hypervlad.common.wording import capitalised, counted
 from hypervlad.common.workbooks import name_and_unit
 from hypervlad.objects.counts import ALL, count_particles, particle_sizes
 from hypervlad.objects.fields import count_weights, field_numbers, independent
-from hypervlad.objects.found_counts import POWERS, FoundCounts
+from hypervlad.objects.found_counts import FoundCounts
 from hypervlad.objects.found_folder import FoundFolder
 from hypervlad.objects.found_tables import is_left_out
+from hypervlad.objects.measures import pixel_size_power
 from hypervlad.objects.rules import match_rule
 from hypervlad.pages import paper
 from hypervlad.pages.paper import Result
@@ -69,7 +70,7 @@ def particles_report(folder: Path, weight: str | None, **options: Any) -> paper.
     histograms, results = list[paper.Histogram](), list[Result]()
     label, unit = name_and_unit(found.measure)
     size = _NAMES.get(label, label.replace("_", " "))
-    power = POWERS.get(found.measure.rpartition("_")[2], 0)
+    power = pixel_size_power(found.measure)
     measured = table[found.measure].to_numpy(float)
     is_known = np.isfinite(measured)  # short particles have no persistence length
     for name, (sizes, of_class, is_outlined) in chosen.items():
@@ -117,7 +118,7 @@ def particles_report(folder: Path, weight: str | None, **options: Any) -> paper.
         Result("calibration of the pixel size", None, source=reference),
     ]
     what = "particles" if by == "number" else "area of particles"
-    caption = f"{paper.sentence(size)} of {histograms[0].counts}, weighted by {by}."
+    caption = f"{capitalised(size)} of {histograms[0].counts}, weighted by {by}."
     methods = _methods(own, found, options, scale, of)
     shown = paper.Figure(size, unit, what, histograms[1:] or histograms, caption)
     return paper.Report("Particles", [shown], results, methods, found.budget, found.notes)
@@ -134,7 +135,7 @@ def _nano(table: Any, weights: Values, others: Values, units: Any, error: float)
     low, high, _ = share_intervals(is_part[0][None], weights, units, [share], others)
     few = wilson_interval(share, weights.sum() ** 2 / (weights @ weights))
     low, high = min(low[0], few[0]) - share + moved[0], max(high[0], few[1]) + moved[1] - share
-    return [100 * share, 100 * max(low, 0.0), 100 * min(high, 1.0)]
+    return [100 * share, 100 * low, 100 * high]  # whose line ends at 0 and 100 %
 
 
 def _methods(
