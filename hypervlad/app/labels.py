@@ -332,9 +332,8 @@ def _with_same_outlines(images: Sequence[LabelledImage]) -> list[LabelledImage]:
     """Leave out particles whose outline has changed, unless a wrong one is gone; warn of them."""
     kept, changed = [], []
     for image in images:
-        now = image.image.outline_now() if isinstance(image.image, QueuedParticle) else None
-        is_same = now == getattr(image.image, "outline", None)
-        if is_same or (now is None and image.is_wrong_outline):
+        is_gone = isinstance(image.image, QueuedParticle) and image.image.outline_now() is None
+        if image.is_there or (is_gone and image.is_wrong_outline):
             kept.append(image)
         else:
             changed.append(image.name)

@@ -39,13 +39,15 @@ class Material:
 
     `predicted` is the prediction in the queue for uncertain images that a person labelled. It is
     None for others, also for corrected sure ones: the old model was wrong on all of these.
-    `n_known` images that people labelled were training images before.
+    `n_known` images that people labelled were training images before; the others are `chosen`.
     """
 
     images: list[QueuedImage | str]
     labels: NDArray[Any]
     groups: NDArray[Any] | None
     by_person: NDArray[np.bool_]
+    chosen: NDArray[np.bool_]
+    wrong_outlines: list[str]
     predicted: list[str | None]
     n_known: int
 
@@ -142,6 +144,12 @@ def gather(
             "'hypervlad review serve'"
         )
     added = [image.image for image in by_people]
+    wrong = list(data.get("wrong_outlines", ()))
+    for each in labelled:
+        if each.is_wrong_outline and each.is_there and isinstance(each.image, QueuedParticle):
+            wrong.append(each.image.as_micrograph().digest)
+    own = data.get("chosen", np.zeros(len(data.images), bool))
+    known = dict(zip(map(_identity, data.images), own.tolist(), strict=True))
     in_queue = set(map(_identity, added))
     kept = [i for i, image in enumerate(data.images) if _identity(image) not in in_queue]
     of_training = [data.images[i] for i in kept]
@@ -158,6 +166,8 @@ def gather(
         labels=np.array(labels),
         groups=names,
         by_person=np.arange(len(labels)) >= len(kept),
+        chosen=np.array([known.get(_identity(each), True) for each in (*of_training, *added)]),
+        wrong_outlines=wrong,
         predicted=predicted,
         n_known=len(data.images) - len(kept),
     )

@@ -45,11 +45,10 @@ from hypervlad.common.limits import (
     MAX_WAITING_CONNECTIONS,
     MAX_WAITING_PREVIEWS,
 )
-from hypervlad.common.wording import printable
 from hypervlad.images import ImageReadError, ReadOptions, read_image
 from hypervlad.images.files import encode_jpeg
 from hypervlad.objects.particle import NOT_A_PARTICLE
-from hypervlad.pages.parts import ParticleWords, asset
+from hypervlad.pages.parts import ParticleWords, asset, plain
 
 HOST = "127.0.0.1"
 _PAGE = Path(__file__).parent / "page"
@@ -235,15 +234,7 @@ class _PrintableJSON(DefaultJSONProvider):
     """JSON without characters that would hide or reverse the names on the page."""
 
     def dumps(self, obj: Any, **kwargs: Any) -> str:
-        return super().dumps(_printable(obj), **kwargs)
-
-
-def _printable(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _printable(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_printable(each) for each in value]
-    return printable(value) if isinstance(value, str) else value
+        return super().dumps(plain(obj), **kwargs)
 
 
 def _add_clicks(app: Flask, queue: Queue) -> None:

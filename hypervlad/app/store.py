@@ -56,6 +56,12 @@ class LabelledImage:
     def is_wrong_outline(self) -> bool:
         return isinstance(self.image, QueuedParticle) and self.label == NOT_A_PARTICLE
 
+    @property
+    def is_there(self) -> bool:
+        """Whether the outline of a particle is still what it was when it was queued."""
+        own = self.image
+        return not isinstance(own, QueuedParticle) or own.outline_now() == own.outline
+
 
 @dataclass(frozen=True)
 class Category:

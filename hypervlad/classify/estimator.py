@@ -36,6 +36,7 @@ from hypervlad.classify.fitting import (
 from hypervlad.classify.held_out import HeldOut
 from hypervlad.classify.training_images import ImageFormats, TrainingImages, project_vectors
 from hypervlad.common.base import (
+    Array,
     Arrays,
     ImageEstimator,
     Labels,
@@ -44,6 +45,7 @@ from hypervlad.common.base import (
     PartParameter,
     Record,
     Value,
+    Values,
 )
 from hypervlad.common.constraints import (
     VERBOSE,
@@ -104,6 +106,12 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         Predictions by learners fitted without the image; None if none could be held out.
     training_, formats_ : TrainingImages and ImageFormats
         The images given to ``fit``, the types of their pixels and their sizes.
+    chosen_ : ndarray of bool, shape (n_images_,), optional
+        Which were labelled in a review, as a model was unsure of them: not from ``fit``, but
+        written by ``hypervlad train`` and ``review retrain``.
+    wrong_outlines_ : list of str, optional
+        Likewise, digests of outlines of no particle, which :class:`hypervlad.particles.FoundFolder`
+        never counts.
     n_images_ : int
         Number of images that the learner was trained on.
     fit_seconds_ : dict of str to float
@@ -138,6 +146,8 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
     held_out_: Annotated[HeldOut | None, Maybe(Part(HeldOut))]
     training_: Annotated[TrainingImages, Part(TrainingImages)]
     formats_: Annotated[ImageFormats, Record(ImageFormats)]
+    chosen_: Annotated[NDArray[np.bool_] | None, Maybe(Array("bool", 1), may_be_missing=True)]
+    wrong_outlines_: Annotated[list[str] | None, Maybe(Values(str, list), may_be_missing=True)]
     n_images_: Annotated[int, Value(int, Integer())]
     fit_seconds_: dict[str, float]
 
@@ -210,6 +220,8 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         self.held_out_, self.training_ = fitted.held_out, fitted.training
         self.formats_, self.n_images_ = fitted.formats, len(fitted.training)
         self.fit_seconds_ = fitted.seconds
+        for of_earlier_fit in ("chosen_", "wrong_outlines_"):
+            self.__dict__.pop(of_earlier_fit, None)
         return self
 
     @available_if(_learner_has_margins)
@@ -473,6 +485,8 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         if not np.array_equal(self.classes_, self.boosting_.classes_):
             raise ValueError("the learner has other classes")
         self.training_.check(width, self.classes_)
+        if (chosen := getattr(self, "chosen_", None)) is not None and len(chosen) != self.n_images_:
+            raise ValueError(f"{len(chosen)} marks of chosen images, not {self.n_images_}")
         if self.held_out_ is not None:
             self.held_out_.check(len(self.training_), self.boosting_)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -131,6 +131,8 @@ def score(
 ) -> None:
     """Score images: maps (TIFF), masks and overlays (PNG), tables (CSV) and a page (report.html).
 
+    How it was done is in scores.json: version, options, and the digest of the model.
+
     The page shows the regions in the 48 images with the highest scores. There you can mark false
     alarms, draw missed defects, and save masks for hypervlad defects fit --masks.
 
@@ -180,12 +182,13 @@ def score(
     """
     from hypervlad.defects.findings_folder import TABLES, write_findings
     from hypervlad.images.errors import training_images_text
+    from hypervlad.pages.facts import record_of
 
     check_folders(output, paths, model, pixel_size, tables=TABLES)
     files = images_in(paths, model, pixel_size)
     scorer = _load(model, threshold, tile_size, own_pixel_size(pixel_size, files))
-    progress = option.common().verbose
-    written = write_findings(output, scorer, files, names_of(files, paths), progress=progress)
+    how: Any = {"made_with": record_of(model, scorer), "progress": option.common().verbose}
+    written = write_findings(output, scorer, files, names_of(files, paths), **how)
     echo(
         f"{counted(written.n_scored, 'image')} scored: {written.n_anomalous} called anomalous, "
         f"with {counted(written.n_regions, 'defective region')}; {len(written.left_out)} left out"

@@ -53,11 +53,12 @@ def align(
 ) -> None:
     """Measure the directions of fibres, wires or tubes, and the aligned fraction of each image.
 
-    Writes tables of images and regions (CSV), maps of direction, coherence and regions (TIFF), and
-    pictures (PNG). Column names contain the units; columns in nm and square µm are empty where the
-    pixel size is unknown. Results of an earlier run in the folder are replaced. Images that cannot
-    be read or used are listed at the end; the exit code is then 2, or 0 with --on-error skip. A
-    model reads images as those that it was trained on, unless options say otherwise.
+    Writes tables of images and regions (CSV), how they were made (alignment.json), maps of
+    direction, coherence and regions (TIFF), and pictures (PNG). Column names contain the units;
+    columns in nm and square µm are empty where the pixel size is unknown. Results of an earlier run
+    in the folder are replaced. Images that cannot be read or used are listed at the end; the exit
+    code is then 2, or 0 with --on-error skip. A model reads images as those that it was trained on,
+    unless options say otherwise.
 
     \b
     Columns of alignment.csv, one line per image:
@@ -87,6 +88,7 @@ def align(
     from hypervlad.fibres.alignment import DEFAULT_WINDOW
     from hypervlad.fibres.alignment_page import TABLES, write_alignment
     from hypervlad.images import ReadOptions
+    from hypervlad.pages.facts import record_of
 
     given, reading = option.settings(set_, AlignmentRecipe, ReadOptions)
     check_folders(output, paths, model, pixel_size, tables=TABLES)
@@ -108,9 +110,9 @@ def align(
         read_options=reading,
         **given,
     )
-    progress = option.common().verbose
-    names = names_of(files, paths)
-    bad = write_alignment(output, recipe, files, names, figures=not no_figures, progress=progress)
+    how: Any = {"figures": not no_figures, "progress": option.common().verbose}
+    how["made_with"] = None if model is None else record_of(model, recipe.method)
+    bad = write_alignment(output, recipe, files, names_of(files, paths), **how)
     if len(bad) < len(files):
         echo(f"{len(files) - len(bad)} of {counted(len(files), 'image')} done: {output}")
     report_left_out(bad, len(files))
@@ -206,12 +208,12 @@ def diameters(
 ) -> None:
     """Measure the diameters of fibres, wires or tubes, and compare groups of images.
 
-    Writes a page with histograms and the measured places (diameters.html), and tables. Diameters
-    are in nm where the pixel size is known, otherwise in pixels. On the page, a click leaves out a
-    wrong place, and with Shift its fibre; it saves the choice as a table for --leave-out.
-    Information bars, scale bars, letters and arrows are left out. Images that cannot be read are
-    listed at the end; the exit code is then 2, or 0 with --on-error skip. If the command is stopped
-    at any moment, repeat it with --resume.
+    Writes a page with histograms and the measured places (diameters.html), tables, and how they
+    were made (diameters.json). Diameters are in nm where the pixel size is known, otherwise in
+    pixels. On the page, a click leaves out a wrong place, and with Shift its fibre; it saves the
+    choice as a table for --leave-out. Information bars, scale bars, letters and arrows are left
+    out. Images that cannot be read are listed at the end; the exit code is then 2, or 0 with --on-
+    error skip. If the command is stopped at any moment, repeat it with --resume.
 
     \b
     Columns of diameters.csv, one line per image:

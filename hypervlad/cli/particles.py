@@ -25,7 +25,6 @@ from hypervlad.cli.files import (
     write_or_print,
 )
 from hypervlad.cli.messages import echo, plain_errors, report_left_out, say, warn
-from hypervlad.common.files import file_digest
 from hypervlad.common.wording import counted, name_some
 from hypervlad.folders.outputs import check_folders, check_model, check_page, check_table
 
@@ -214,7 +213,7 @@ def find(
         find_one: Any = functools.partial(find_particles, **own)
         detection = None
     else:
-        from hypervlad.pages.facts import model_facts
+        from hypervlad.pages.facts import record_of
         from hypervlad.particles.segmenter import HypercolumnSegmenter
 
         if reading or polarity is not None:
@@ -225,8 +224,7 @@ def find(
         segmenter: HypercolumnSegmenter = load_model(
             model, HypercolumnSegmenter, "hypervlad particles train"
         ).set_params(**own)
-        finder = {"model": file_digest(model), "min_area": segmenter.min_area}
-        finder |= {"held_out": model_facts(segmenter)["when held out"]}
+        finder = {"min_area": segmenter.min_area} | record_of(model, segmenter)
         options = check_read_options(segmenter.read_options)
         scaled = options if sizes is None else replace(options, pixel_size=sizes)
         find_one, detection = segmenter.find_particles, segmenter.detection_
@@ -284,10 +282,11 @@ def classify(
     """Classify the particles that were found.
 
     The columns class, confidence and p_CLASS for every class are added to particles.csv. Particles
-    with which the model was trained keep the class that they had there (source training); their
-    p_CLASS are held-out ones. Outlines that you corrected are measured again, and files for QuPath
-    and Fiji are renewed if the folder has them. confusion.csv has the numbers of held-out training
-    particles by true and predicted class, with which 'particles count' corrects its counts.
+    with which the model was trained keep the class that they had there (source training), also
+    "not a particle"; their p_CLASS are held-out ones. Outlines that you corrected are measured
+    again, and files for QuPath and Fiji are renewed if the folder has them. confusion.csv has the
+    numbers of held-out training particles by true and predicted class, without those that a review
+    chose as doubtful; with it, 'particles count' corrects its counts.
 
     To train the classifier, add a column class to particles.csv, fill it in for some particles,
     save the table under another name in the same folder, and give it to 'hypervlad train'.
@@ -304,7 +303,8 @@ def classify(
     classifier = load_classifier(model, cache=cache, on_error="raise", verbose=False)
     folder.classify(classifier, verbose=option.common().verbose)
     counts = Counter(folder.table["class"].tolist())
-    listed = ", ".join(f"{name} {counts[name]}" for name in folder.classes)
+    names = dict.fromkeys([*folder.classes, *sorted(counts)])
+    listed = ", ".join(f"{name} {counts[name]}" for name in names)
     n_given = int((~folder.is_by_model).sum())
     given = f"; {n_given} of them as a person named them, in training or beside outlines"
     echo(f"{counted(len(folder.table), 'particle')} classified: {listed}{given if n_given else ''}")
@@ -394,7 +394,7 @@ def count(
     from hypervlad.common.tables import table_as_bytes
     from hypervlad.fibres.left_out import read_left_out
     from hypervlad.objects.found_folder import OWN_FILES, FoundFolder
-    from hypervlad.particles.page import count_lines, summary_line, write_particles_page
+    from hypervlad.particles.page import REPORT, count_lines, summary_line, write_particles_page
 
     (given,) = option.settings(set_, FoundFolder.count)
     if output is not None:
@@ -418,3 +418,4 @@ def count(
     if page is not None:
         write_particles_page(page, folder, counts=result)
         echo(f"page: {page} ({page.stat().st_size / 1e6:.1f} MB)")
+    say(f"{REPORT} {found} -o DIR")

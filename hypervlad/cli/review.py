@@ -307,6 +307,8 @@ def retrain(
         )
         with fitting():
             new = refit(old, material)
+        new.chosen_ = material.chosen[new.training_.positions]
+        new.wrong_outlines_ = material.wrong_outlines
         new.save(output, include_backbone=hasattr(old.encoder_, "backbone_state_"))
         for line in held_out_lines(new):
             echo(line)

@@ -156,6 +156,9 @@ def _fit(
         check_may_be_included(model.encoder.backbone, model.encoder.weights)
     with fitting(), noted_warnings() as notes:
         model.fit(data.images, data.target, groups=data.groups)
+    model.wrong_outlines_ = data.get("wrong_outlines")
+    if (chosen := data.get("chosen")) is not None:
+        model.chosen_ = chosen[model.training_.positions]
     model.save(output, include_backbone=include_backbone)
     for line in held_out_lines(model):
         echo(line)

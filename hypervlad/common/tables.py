@@ -18,9 +18,9 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from hypervlad.common.files import append_line, parse_json, replace_when_complet
 from hypervlad.common.limits import MAX_OUTLINES_VALUES
 from hypervlad.common.wording import counted, is_utf8
 
+T = TypeVar("T")
 _SIGN = "[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]"
 _CELL = r'(?:\A|(?<=[,;\t\r\n"]))'
 _FORMULA = re.compile(f"{_CELL}(?='*{_SIGN})")
@@ -240,21 +241,18 @@ class Journal:
     def add(self, value: Any) -> None:
         append_line(self.path, json.dumps(value).encode())
 
-    def read(self) -> list[Any]:
+    def read(self, convert: Callable[[Any], T]) -> list[T]:
         """Return the values, without one whose line a kill cut off; a ValueError if damaged."""
         if not self.path.exists():
             return []
         lines = self.path.read_bytes().split(b"\n")[:-1]
         try:
-            return [parse_json(line, MAX_OUTLINES_VALUES) for line in lines]
-        except ValueError as error:
-            raise self.damaged(error) from error
-
-    def damaged(self, error: Exception) -> ValueError:
-        return ValueError(
-            f"{self.path}: damaged, or not of an earlier run ({error}); delete it if this folder "
-            "is of one: its last images are done again"
-        )
+            return [convert(parse_json(line, MAX_OUTLINES_VALUES)) for line in lines]
+        except (ValueError, TypeError, LookupError) as error:
+            raise ValueError(
+                f"{self.path}: damaged, or not of an earlier run ({error}); delete it if this "
+                "folder is of one: its last images are done again"
+            ) from error
 
     def remove(self) -> None:
         self.path.unlink(missing_ok=True)

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hypervlad.common.progress import ProgressBar
 from hypervlad.common.wording import warn_user
 from hypervlad.defects.displays import outline
 from hypervlad.defects.findings import Finding, Region
 from hypervlad.defects.page import FindingsPage
 from hypervlad.images import ImageReadError, Micrograph, read_micrograph
+from hypervlad.objects.results_folder import ResultsFolder, Row, scaled, write_png, write_tiff
 from hypervlad.pages.colours import FOUND, as_rgb
-from hypervlad.pages.results_folder import ResultsFolder, Row, write_png, write_tiff
 
 _PICTURES = {"maps": ".tif", "masks": ".png", "overlays": ".png"}
 TABLES = "scores.csv", "regions.csv"
@@ -34,35 +33,15 @@ _REGION_COLUMNS = [
 ]
 
 
-@dataclass
-class WrittenFindings:
-    """What was written: what the page shows, and the reasons for images that were left out."""
-
-    page: FindingsPage = field(default_factory=FindingsPage)
-    left_out: list[str] = field(default_factory=list)
-    n_in_training: int = 0
-
-    @property
-    def n_scored(self) -> int:
-        return len(self.page.images)
-
-    @property
-    def n_anomalous(self) -> int:
-        return sum(image.is_called for image in self.page.images)
-
-    @property
-    def n_regions(self) -> int:
-        return self.page.n_regions
-
-
 def write_findings(
     out_dir: str | os.PathLike[str],
     scorer: Any,
     images: Sequence[Any],
     names: Sequence[str],
     *,
+    made_with: Mapping[str, Any] | None = None,
     progress: bool = False,
-) -> WrittenFindings:
+) -> FindingsPage:
     """Score images and write maps, masks, overlays, tables and a page.
 
     - ``maps/NAME.tif``: the scores of all pixels, 32-bit floats.
@@ -72,6 +51,8 @@ def write_findings(
       image first. ``hypervlad defects score --help`` explains the columns.
     - ``report.html``: a page with the scores, on which the threshold can be moved, and with the
       regions of the 48 images with the highest scores, which can be corrected and saved as masks.
+    - ``scores.json``: the version of hypervlad, the threshold, the rule by which training chose it,
+      and how images are read.
 
     Tables and page list the images whose files are complete, also if the run is interrupted. What
     only an earlier run in this folder had is removed at the end. It warns if the scores are in two
@@ -82,13 +63,14 @@ def write_findings(
     out_dir : path
         Made if it is missing.
     scorer : fitted PatchDefectScorer
-    images, names, progress
+    images, names, made_with, progress
         As for `write_alignment`.
 
     Returns
     -------
-    WrittenFindings
-        ``left_out`` has the reasons for images that cannot be read or are smaller than a patch.
+    FindingsPage
+        ``n_scored``, ``n_anomalous``, ``n_regions``, ``n_in_training``, and in ``left_out`` the
+        reasons for images that cannot be read or are smaller than a patch.
 
     Raises
     ------
@@ -110,41 +92,38 @@ def write_findings(
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     written = write_findings(folder, scorer, images, ["a.png", "b.png"])
     ...     sorted(path.name for path in pathlib.Path(folder).iterdir())
-    ['maps', 'masks', 'overlays', 'regions.csv', 'report.html', 'scores.csv']
+    ['maps', 'masks', 'overlays', 'regions.csv', 'report.html', 'scores.csv', 'scores.json']
     """
-    folder, written, warning = Path(out_dir), WrittenFindings(), None
-    options = asdict(scorer.encoder_.fitted_params_.read_options)
-    pairs = zip(images, names, strict=True)
-    bar = ProgressBar(pairs, total=len(names), unit="image", disable=not progress or None)
+    folder, page, warning = Path(out_dir), FindingsPage(), None
+    options = scorer.encoder_.fitted_params_.read_options
+    made = {"threshold": scorer.threshold_, "rule": scorer.threshold, "fpr": scorer.fpr}
+    made |= {"read_options": options.without_files()} | dict(made_with or {})
+
+    def find(image: Any) -> tuple[Finding, Micrograph]:
+        return scorer.find(image), read_micrograph(image, **asdict(options))
 
     def files_of(name: str) -> list[Path]:
         return [folder / kind / f"{name}{suffix}" for kind, suffix in _PICTURES.items()]
 
-    tables = *TABLES, _REGION_COLUMNS
-    with ResultsFolder.growing(folder, *tables, files_of, names=names) as results:
+    tables, unread = (*TABLES, _REGION_COLUMNS), ImageReadError
+    with ResultsFolder.growing(folder, tables, files_of, made, names=names) as results:
+        page.left_out = results.left_out
         try:
-            for image, name in bar:
-                try:
-                    found = scorer.find(image)
-                    micrograph = read_micrograph(image, **options)
-                except ImageReadError as error:
-                    written.left_out.append(str(error))
-                    continue
+            for name, (found, micrograph) in results.measured(
+                find, images, names, unread=unread, progress=progress
+            ):
                 _write_images(files_of(name), found, micrograph)
                 size = micrograph.pixel_size
                 regions = [_region_row(name, each, size) for each in found.regions]
                 results.add(name, _score_row(name, found, micrograph), regions, files_of(name))
-                written.n_in_training += found.in_training
-                written.page.add(name, found, micrograph)
+                page.add(name, found, micrograph)
         finally:
             # Not if the first image could not be written: the disk may be full.
-            if written.n_scored or len(written.left_out) == len(names):
-                warning = written.page.write(
-                    folder / PAGE, scorer, written.left_out, written.n_in_training
-                )
+            if page.images or len(page.left_out) == len(names):
+                warning = page.write(folder / PAGE, scorer)
     if warning is not None:
         warn_user(warning)
-    return written
+    return page
 
 
 def _score_row(name: str, found: Finding, micrograph: Micrograph) -> Row:
@@ -177,9 +156,8 @@ def _exactly(columns: Sequence[str], cells: Sequence[Any]) -> Row:
 
 
 def _in_micrometres(value: float | None, pixel_size: float | None, power: int) -> float | None:
-    if value is None or pixel_size is None:
-        return None
-    return float(f"{(pixel_size / 1000) ** power * value:.6g}")
+    found = scaled(value, pixel_size, power, 1000)
+    return None if found is None else float(f"{found:.6g}")
 
 
 def _write_images(files: Sequence[Path], found: Finding, micrograph: Micrograph) -> None:

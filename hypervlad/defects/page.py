@@ -94,9 +94,14 @@ class FoundRegion(NamedTuple):
 
 @dataclass
 class FindingsPage:
-    """What the page shows of images that come one by one; few of them are kept."""
+    """What the page shows of images that come one by one; few of them are kept.
+
+    `left_out` has the reasons for images that were left out.
+    """
 
     images: list[ScoredImage] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    n_in_training: int = 0
     n_regions: int = 0
     _regions: list[FoundRegion] = field(default_factory=list)  # those with the highest peaks
     _pictures: list[tuple[float, int, Picture]] = field(default_factory=list)
@@ -104,6 +109,7 @@ class FindingsPage:
     def add(self, name: str, found: Finding, micrograph: Micrograph) -> None:
         place, size = len(self.images), micrograph.pixel_size
         share, n = found.area_fraction, len(found.regions)
+        self.n_in_training += found.in_training
         cells = ((percent(share), share), (str(n), n))
         self.images.append(ScoredImage(name, found.score, found.is_defective, cells))
         self.n_regions += n
@@ -118,6 +124,14 @@ class FindingsPage:
         if len(self._pictures) > _MAX_PICTURES:
             heapq.heappop(self._pictures)
 
+    @property
+    def n_scored(self) -> int:
+        return len(self.images)
+
+    @property
+    def n_anomalous(self) -> int:
+        return sum(image.is_called for image in self.images)
+
     def pictures(self) -> list[Picture]:
         """Return the images with the highest scores, in order: fewer if outlines are long."""
         ordered = [picture for *_, picture in sorted(self._pictures, reverse=True)]
@@ -128,16 +142,14 @@ class FindingsPage:
             if total <= _MAX_OUTLINES
         ]
 
-    def write(
-        self, path: Path, scorer: Any, left_out: Sequence[str], n_in_training: int
-    ) -> str | None:
+    def write(self, path: Path, scorer: Any) -> str | None:
         """Write the page; return its warning about the threshold, if any."""
         threshold, scores = scorer.threshold_, [image.score for image in self.images]
         warning, pictures = _threshold_warning(scores, threshold), self.pictures()
         called = ("called anomalous", "found")
         new = parts.Group("New images", scores, above=called, below=_OTHERS)
         groups = [new, _held_out(scorer)]
-        n_called, n = sum(image.is_called for image in self.images), len(self.images)
+        n_called, n = self.n_anomalous, self.n_scored
         lead = (
             f"Of {counted(n, 'image')}, {n_called} {verb(n_called, 'is', 'are')} called anomalous, "
             f"with {counted(self.n_regions, 'defective region')}."
@@ -146,7 +158,7 @@ class FindingsPage:
         reviewed = (f"of {len(pictures)} reviewed",) * 2
         content = [
             parts.Note(lead, "lead"),
-            _too_good(n_in_training),
+            _too_good(self.n_in_training),
             warning and parts.warning("Check the threshold", f"{warning}."),
             parts.section("Scores and threshold", _OF_SCORES, _chart(groups, threshold)),
             self._regions_section(pictures),
@@ -161,7 +173,7 @@ class FindingsPage:
                 pictures and _with_maps(pictures, threshold, action="False alarm", is_drawn=True),
             ),
             parts.section("Image by image", _sheet(self.images, ["Defective area", "Regions"])),
-            parts.section("Left out", left_out and parts.Items(left_out)),
+            parts.section("Left out", self.left_out and parts.Items(self.left_out)),
             len(scorer.limits_) and _limits_section(scorer),
             _scorer_section(scorer),
         ]

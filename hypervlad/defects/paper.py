@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from hypervlad.common.wording import counted
+from hypervlad.common.wording import counted, percent
 from hypervlad.defects.findings_folder import TABLES
+from hypervlad.objects.results_folder import made_with, read_rows
 from hypervlad.pages import paper
 from hypervlad.pages.numbers import number_text
 from hypervlad.pages.paper import Result
-from hypervlad.pages.results_folder import read_rows
 from hypervlad.statistics.classification import wilson_interval
 from hypervlad.statistics.groups import mean_interval, quantile_intervals
 
@@ -62,13 +62,19 @@ def defects_report(folder: Path, weight: str | None) -> paper.Report:
         paper.Figure("area of defective regions", unit, what, [regions_drawn], caption),
         paper.Figure("anomaly score", "", "images", [scores_drawn], of_scores, limit=line),
     ]
-    methods = [
-        f"{counted(n, 'image')} were scored with hypervlad, by how far features of a pretrained "
-        "network are from those of defect-free images. Images with a score of at least "
-        f"{number_text(limit)} are called anomalous. Defective regions are around peaks of the map "
-        "of scores, to about half-way (0.55) from the usual score to the peak; of a model trained "
-        "with labels, where the map reaches its threshold. Intervals are from how much images "
-        "differ (quantiles: R. S. Woodruff, J. Am. Stat. Assoc. 47, 1952).",
-    ]
+    made, model, rule, held_out = made_with(folder / TABLES[0]), "", "", ""
     notes = ["name the model that scored the images, and its fpr, which the folder does not"]
+    if "model" in made:
+        model, notes = f" {made['version']} and a model (SHA-256 {made['model'][:12]})", []
+        held_out = f" Of images that training held out, {made['held_out']}."
+    if made.get("rule") == "fpr":
+        rule = f" (in training, at most {percent(made['fpr'])} of defect-free images were to be)"
+    methods = [
+        f"{counted(n, 'image')} were scored with hypervlad{model}, by how far features of a "
+        "pretrained network are from those of defect-free images. Images with a score of at least "
+        f"{number_text(limit)} are called anomalous{rule}.{held_out} Defective regions are around "
+        "peaks of the map of scores, to about half-way (0.55) from the usual score to the peak; of "
+        "a model trained with labels, where the map reaches its threshold. Intervals are from how "
+        "much images differ (quantiles: R. S. Woodruff, J. Am. Stat. Assoc. 47, 1952).",
+    ]
     return paper.Report("Defects", figures, results, methods, notes=notes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,31 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypervlad.common.files import replace_when_complete
-from hypervlad.common.progress import ProgressBar
 from hypervlad.fibres import AlignmentRecipe, AlignmentResult, AxialStatistics
 from hypervlad.fibres.orientation_display import OrientationDisplay
 from hypervlad.images.annotations import words_of_annotations
+from hypervlad.images.options import check_read_options
+from hypervlad.objects.results_folder import ResultsFolder, Row, scaled, write_png, write_tiff
 from hypervlad.pages.base import save_png
 from hypervlad.pages.colours import stretch_contrast, tint_by_direction
-from hypervlad.pages.results_folder import ResultsFolder, Row, write_png, write_tiff
 
 MAPS, OVERLAYS, FIGURES = "maps", "overlays", "figures"
 TABLES = "alignment.csv", "regions.csv"
 _BAND = 128  # rows that are coloured at a time
 _COMPRESSION_LEVEL = 1  # of 9: noise does not get smaller at higher levels
 _REGION_COLUMNS = (
-    "path",
-    "region",
-    "area_px2",
-    "area_um2",
-    "fibre_area_px2",
-    "fibre_area_um2",
-    "mean_direction_deg",
-    "order_parameter",
-    "x_px",
-    "y_px",
-    "width_px",
-    "height_px",
+    *("path", "region", "area_px2", "area_um2", "fibre_area_px2", "fibre_area_um2"),
+    *("mean_direction_deg", "order_parameter", "x_px", "y_px", "width_px", "height_px"),
 )
 
 
@@ -46,6 +36,7 @@ def write_alignment(
     names: Sequence[str],
     *,
     figures: bool = True,
+    made_with: Mapping[str, Any] | None = None,
     progress: bool = False,
 ) -> list[str]:
     """Measure directions and alignment in images, and write tables, maps and figures.
@@ -57,6 +48,8 @@ def write_alignment(
       (numbers of regions, 0 outside).
     - ``overlays/NAME.png``: the image coloured by direction; ``figures/NAME.png``: an
       `OrientationDisplay`.
+
+    - ``alignment.json``: the version of hypervlad, and the parameters.
 
     The tables list the images whose files are complete, also if the run is interrupted. What only
     an earlier run in this folder had is removed at the end.
@@ -71,6 +64,8 @@ def write_alignment(
         Different relative paths, with forward slashes.
     figures : bool, default=True
         Write overlays and figures, which take most of the time.
+    made_with : mapping, optional
+        What else ``alignment.json`` shall contain, such as the digest of the model's file.
     progress : bool, default=False
         Show a bar on stderr.
 
@@ -99,28 +94,22 @@ def write_alignment(
     []
     ['a.coherence.tif', 'a.orientation.tif', 'a.regions.tif']
     """
-    left_out = list[str]()
-    pairs = zip(images, names, strict=True)
     folder = Path(out_dir)
+    numbers = "window", "tolerance", "sigma", "annotations"
+    made = {"method": recipe.method_name} | {name: getattr(recipe, name) for name in numbers}
+    made |= {"read_options": check_read_options(recipe.read_options).without_files()}
 
     def files_of(name: str) -> list[Path]:
         return [*_map_files(folder, name), *_figure_files(folder, name)]
 
-    tables = *TABLES, _REGION_COLUMNS
-    with ResultsFolder.growing(folder, *tables, files_of, names=names) as results:
-        for image, name in ProgressBar(
-            pairs, total=len(names), unit="image", disable=not progress or None
-        ):
-            try:
-                found = recipe.find(image)
-            except ValueError as error:
-                left_out.append(str(error))
-                continue
+    tables, made = (*TABLES, _REGION_COLUMNS), made | dict(made_with or {})
+    with ResultsFolder.growing(folder, tables, files_of, made, names=names) as results:
+        for name, found in results.measured(recipe.find, images, names, progress=progress):
             files = _write_maps(folder, name, found)
             if figures:
                 files += _write_figures(folder, name, found)
             results.add(name, _image_row(name, found, recipe), _region_rows(name, found), files)
-    return left_out
+    return results.left_out
 
 
 def _write_maps(folder: Path, name: str, found: AlignmentResult) -> list[Path]:
@@ -178,18 +167,18 @@ def _image_row(name: str, found: AlignmentResult, recipe: AlignmentRecipe) -> Ro
         "spread_deg": None if statistics is None else float(np.rad2deg(statistics.spread)),
         "n_regions": len(aligned.regions),
         "largest_region_px2": largest,
-        "largest_region_um2": _in_um2(largest, size),
+        "largest_region_um2": scaled(largest, size, 2, 1000),
         "fibre_share": found.fibre_share,
         "annotations": words_of_annotations(found.annotations) or None,
         "annotation_share": 1 - float(found.sample.mean()),
         "method": recipe.method_name,
         "window_px": aligned.window,
-        "window_nm": _in_nm(aligned.window, size),
+        "window_nm": scaled(aligned.window, size),
         "window_width_px": width,
         "window_height_px": height,
         "tolerance_deg": float(np.rad2deg(aligned.tolerance)),
         "sigma_px": sigma,
-        "sigma_nm": _in_nm(sigma, size),
+        "sigma_nm": scaled(sigma, size),
         "pixel_size_nm": size,
     }
     return row | _intervals(statistics)
@@ -203,7 +192,7 @@ def _region_rows(name: str, found: AlignmentResult) -> list[Row]:
         row = [
             name,
             region.label,
-            *(value for area in areas for value in (area, _in_um2(area, size))),
+            *(value for area in areas for value in (area, scaled(area, size, 2, 1000))),
             _degrees(region.mean_angle),
             region.order,
             *(left, top, right - left, bottom - top),
@@ -229,11 +218,3 @@ def _intervals(found: AxialStatistics | None) -> dict[str, float | None]:
 def _degrees(angle: float) -> float:
     """Return an axis in degrees, below 180 also when rounded to six digits."""
     return float(np.round(np.rad2deg(angle), 3)) % 180
-
-
-def _in_nm(pixels: float, pixel_size: float | None) -> float | None:
-    return None if pixel_size is None else pixels * pixel_size
-
-
-def _in_um2(pixels: float, pixel_size: float | None) -> float | None:
-    return None if pixel_size is None else pixels * pixel_size**2 / 1e6

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from hypervlad._version import __version__
-from hypervlad.common.progress import ProgressBar
 from hypervlad.common.wording import counted, name_some, verb, warn_user
 from hypervlad.fibres import FibreDiameters, FolderDiameters, Interval, compare_groups, cross_lines
 from hypervlad.fibres.contrast import Values
@@ -23,7 +22,7 @@ from hypervlad.images import PixelSizes, ReadOptions
 from hypervlad.images.annotations import note_annotations, words_of_annotations
 from hypervlad.images.options import check_read_options
 from hypervlad.images.sample import Annotations
-from hypervlad.pages.results_folder import ResultsFolder, Row, report_removed, write_rows
+from hypervlad.objects.results_folder import ResultsFolder, Row, report_removed, write_rows
 from hypervlad.statistics.groups import weighted_quantiles
 
 IMAGES_TABLE, PLACES_TABLE = "diameters.csv", "places.csv"
@@ -31,17 +30,8 @@ GROUPS_TABLE, RATIOS_TABLE, PAGE = "groups.csv", "ratios.csv", "diameters.html"
 TABLES = (IMAGES_TABLE, PLACES_TABLE, GROUPS_TABLE, RATIOS_TABLE)
 REGIONS = "roi"
 _PLACE_COLUMNS = (
-    "path",
-    "place",
-    "fibre",
-    "x_px",
-    "y_px",
-    "direction_deg",
-    "diameter_px",
-    "diameter_nm",
-    "error_px",
-    "length_px",
-    "left_out",
+    *("path", "place", "fibre", "x_px", "y_px", "direction_deg", "diameter_px", "diameter_nm"),
+    *("error_px", "length_px", "left_out"),
 )
 _REFUSED = "refused_"
 _ANNOTATIONS = ("annotations", "annotation_share")  # columns
@@ -70,6 +60,7 @@ def write_diameters(
 
     - ``diameters.csv``, ``places.csv``, ``groups.csv``: one line per image, place and group;
       ``ratios.csv``: how groups differ. ``hypervlad diameters --help`` explains the columns.
+    - ``diameters.json``: the version of hypervlad, the network, and the parameters.
     - ``diameters.html``: histograms, groups, and pictures with cross lines to check.
     - ``roi/NAME.zip``: the cross lines as regions for ImageJ.
 
@@ -127,53 +118,54 @@ def write_diameters(
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     groups, left_out = write_diameters(folder, images, ["a"])
     ...     sorted(file.name for file in pathlib.Path(folder).iterdir())
-    ['diameters.csv', 'diameters.html', 'groups.csv', 'places.csv']
+    ['diameters.csv', 'diameters.html', 'diameters.json', 'groups.csv', 'places.csv']
     """
     options, folder = check_read_options(read_options), Path(out_dir)
     refused_places = {} if leave_out is None else read_left_out(leave_out)
-    unreadable, measured = list[str](), list[MeasuredImage]()
+    measured = list[MeasuredImage]()
     labels = [[None] * len(names) if each is None else each for each in (groups, samples)]
 
     def files_of(name: str) -> Iterator[Path]:
         yield folder / REGIONS / f"{name}.zip"
 
-    tables = IMAGES_TABLE, PLACES_TABLE, _PLACE_COLUMNS
+    network = ProfileNetwork.pretrained().digest
     kept = ", annotations kept" * (annotations == "keep")
-    method = f"hypervlad {__version__}{kept}, network {ProfileNetwork.pretrained().digest}"
-    with ResultsFolder.growing(folder, *tables, files_of, names=names) as results:
-        for image, name, group, sample in ProgressBar(
-            zip(images, names, *labels, strict=True),
-            total=len(names),
-            unit="image",
-            disable=not progress or None,
-        ):
-            settings = f"{method}, {polarity}, {_options_of(image, options)}"
-            before = results.earlier(name) if resume else None
-            seen: dict[str, Any] = {"settings": settings}
-            try:
-                if before is not None and _is_kept(*before, settings):
-                    found = _stored(*before)
-                    seen |= {column: before[0][column] for column in _ANNOTATIONS}
-                else:
-                    found = fibre_diameters(
-                        image, polarity=polarity, annotations=annotations, read_options=options
-                    )
-                    note_annotations(name, found.annotations)
-                    words = words_of_annotations(found.annotations)
-                    cells: tuple[Any, Any] = words or None, found.annotation_share
-                    seen |= dict(zip(_ANNOTATIONS, cells, strict=True))
-            except ValueError as error:
-                unreadable.append(str(error))
-                continue
-            is_out = marked_places(found.positions, refused_places.pop(name, None), name)
-            each = MeasuredImage(name, image, group, sample, found, is_out)
+    method = f"hypervlad {__version__}{kept}, network {network}"
+    made: dict[str, Any] = {"network": network, "polarity": polarity, "annotations": annotations}
+    made |= {"read_options": options.without_files()}
+
+    def measure(given: Sequence[Any]) -> tuple[MeasuredImage, dict[str, Any]]:
+        image, name, group, sample = given
+        settings = f"{method}, {polarity}, {_options_of(image, options)}"
+        before = results.earlier(name) if resume else None
+        of_annotations: Sequence[Any]
+        if before is not None and _is_kept(*before, settings):
+            found = _stored(*before)
+            of_annotations = [before[0][column] for column in _ANNOTATIONS]
+        else:
+            found = fibre_diameters(
+                image, polarity=polarity, annotations=annotations, read_options=options
+            )
+            note_annotations(name, found.annotations)
+            words = words_of_annotations(found.annotations)
+            of_annotations = words or None, found.annotation_share
+        is_out = marked_places(found.positions, refused_places.pop(name, None), name)
+        row = dict(zip(("settings", *_ANNOTATIONS), (settings, *of_annotations), strict=True))
+        return MeasuredImage(name, image, group, sample, found, is_out), row
+
+    tables = IMAGES_TABLE, PLACES_TABLE, _PLACE_COLUMNS
+    of_images = zip(images, names, *labels, strict=True)
+    with ResultsFolder.growing(folder, tables, files_of, made, names=names) as results:
+        for name, (each, row) in results.measured(measure, of_images, names, progress=progress):
             files = list(files_of(name)) if regions else []
-            for file in files:
-                _write_regions(file, each)
-            results.add(name, _image_row(each) | seen, _place_rows(each), files)
+            if regions:
+                from hypervlad.objects.imagej import write_line_regions  # not above: it takes long
+
+                write_line_regions(files[0], cross_lines(each.kept, each.pixel_size))
+            results.add(name, _image_row(each) | row, _place_rows(each), files)
             measured.append(each)
         if not measured:
-            return None, unreadable
+            return None, results.left_out
         if refused_places:
             warn_user(
                 f"{leave_out}: {counted(len(refused_places), 'image')} "
@@ -182,8 +174,8 @@ def write_diameters(
             )
         compared = _compared(measured, has_samples=samples is not None)
         _write_groups(folder, compared)
-        write_diameter_page(folder / PAGE, measured, compared, options, unreadable)
-    return compared, unreadable
+        write_diameter_page(folder / PAGE, measured, compared, options, results.left_out)
+    return compared, results.left_out
 
 
 def _options_of(image: Any, options: ReadOptions) -> ReadOptions:
@@ -191,12 +183,6 @@ def _options_of(image: Any, options: ReadOptions) -> ReadOptions:
     if isinstance(options.pixel_size, PixelSizes):
         return replace(options, pixel_size=options.pixel_size.of(image))
     return options
-
-
-def _write_regions(path: Path, image: MeasuredImage) -> None:
-    from hypervlad.objects.imagej import write_line_regions  # not above: importing it takes long
-
-    write_line_regions(path, cross_lines(image.kept, image.pixel_size))
 
 
 def _compared(measured: Sequence[MeasuredImage], *, has_samples: bool) -> FolderDiameters | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +13,9 @@ from hypervlad.fibres.alignment_page import MAPS
 from hypervlad.fibres.alignment_page import TABLES as ALIGNMENT_TABLES
 from hypervlad.fibres.diameter_groups import ALL_IMAGES
 from hypervlad.fibres.diameter_tables import GROUPS_TABLE, IMAGES_TABLE, PLACES_TABLE
+from hypervlad.objects.results_folder import made_with, read_rows
 from hypervlad.pages import paper
 from hypervlad.pages.paper import Result
-from hypervlad.pages.results_folder import read_rows
 from hypervlad.statistics.groups import mean_interval, quantile_intervals, share_intervals
 
 _NO_SIZE = "The images state no pixel size; repeat the command with --pixel-size"
@@ -83,17 +82,20 @@ def diameters_report(folder: Path, weight: str | None) -> paper.Report:
         Result("pixel size", scale, source="" if scale else _NO_SIZE),
     ]
     caption = f"Diameters of fibres at {counted(len(rows), 'place')}, weighted by visible length."
-    settings = next(iter(images.values()))["settings"]
-    pattern = r"hypervlad (\S+?)(, annotations kept)?, (network \w+, \w+)"
-    version, kept, how = re.findall(pattern, settings)[0]
+    made = made_with(folder / IMAGES_TABLE)
+    version = how = ""
+    if made:
+        version = f" {made['version']}"
+        how = f" (network {made['network']}, {made['polarity']} polarity)"
+    kept = made.get("annotations") == "keep"
     n_out = sum(int(row["left_out"]) for row in images.values())
     n_measured = sum(row["places"] != "0" for row in images.values())
-    bars = paper.annotations_text(bool(kept), any(row["annotations"] for row in images.values()))
+    bars = paper.annotations_text(kept, any(row["annotations"] for row in images.values()))
     of = " and ".join(dict.fromkeys(f"{each.unit}s" for each in histograms))
     methods = [
         f"The diameters of fibres in {n_measured} of {counted(len(images), 'image')} were measured "
-        f"with hypervlad {version} from the brightness across them ({how} polarity), where both "
-        "edges of a fibre are visible, and weighted by visible length.",
+        f"with hypervlad{version} from the brightness across them{how}, where both edges of a "
+        "fibre are visible, and weighted by visible length.",
         bars,
         f"A person left out {counted(n_out, 'place')}." * bool(n_out),
         f"Quantiles are of all places together, with 95 % intervals from how much {of} differ (R. "
@@ -125,16 +127,20 @@ def alignment_report(folder: Path, weight: str | None) -> paper.Report:
         shares += counts / max(1, counts.sum())
     size = paper.pixel_sizes_text(float(row["pixel_size_nm"] or 0) for row in rows)
     results.append(Result("pixel size", size, source="" if size else _NO_SIZE))
+    made = made_with(folder / ALIGNMENT_TABLES[0])
+    version = f" {made['version']}" if made else ""
+    model = f" (SHA-256 {made['model'][:12]})" if "model" in made else ""
     row, of = rows[0], f"{counted(len(with_fibres), 'image')}, each with the same weight"
     drawn = paper.Histogram("", (_BINS[:-1] + _BINS[1:]) / 2, shares, of)
     caption = f"Directions of fibre pixels from the mean direction of their image; {of}."
     rule = f"where the spread of directions is below {row['tolerance_deg']}°"
+    if row["method"] != DEFAULT_METHOD:
+        rule = f"where a trained model says so{model}"
     methods = [
-        f"Directions of fibres in {counted(len(rows), 'image')} were measured with hypervlad by "
-        f"the structure tensor (Gaussian of {row['sigma_px']} pixels; pixel size "
+        f"Directions of fibres in {counted(len(rows), 'image')} were measured with hypervlad"
+        f"{version} by the structure tensor (Gaussian of {row['sigma_px']} pixels; pixel size "
         f"{size or 'not known'}). Windows of {row['window_px']} pixels count as aligned "
-        f"{rule if row['method'] == DEFAULT_METHOD else 'where a trained model says so'}. Means of "
-        "images have Student's 95 % intervals, from how much images differ.",
+        f"{rule}. Means of images have Student's 95 % intervals, from how much images differ.",
     ]
     label = "direction from the mean of its image"
     shown = paper.Figure(label, "°", "fibre pixels", [drawn], caption, _BINS.tolist())

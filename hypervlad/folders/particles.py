@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.utils import Bunch
 
-from hypervlad.common.tables import MODEL_SOURCE, NUMBER
+from hypervlad.common.tables import MODEL_SOURCE, NUMBER, PERSON_SOURCE
 from hypervlad.common.wording import counted, name_some, warn_user
 from hypervlad.folders.groups import (
     ImageFolderError,
@@ -25,6 +25,7 @@ from hypervlad.folders.groups import (
     read_cells,
 )
 from hypervlad.images.files import composed
+from hypervlad.objects.particle import NOT_A_PARTICLE
 
 
 class _LabelledRow(NamedTuple):
@@ -33,6 +34,7 @@ class _LabelledRow(NamedTuple):
     number: int
     label: str
     by_model: bool
+    chosen: bool
 
 
 def is_particle_table(source: Any) -> bool:
@@ -43,7 +45,10 @@ def is_particle_table(source: Any) -> bool:
 
 
 def labelled_particles(table: Path, groups: str | os.PathLike[str] | None) -> Bunch:
-    """Cut out the particles that have a class in a table; see `load_image_folder`."""
+    """Cut out the particles that have a class in a table; see `load_image_folder`.
+
+    Besides, `chosen` are those of a review, and `wrong_outlines` the digests of "not a particle".
+    """
     from hypervlad.objects.found_folder import (  # not above: importing it takes long
         PARTICLES,
         RUN,
@@ -54,8 +59,11 @@ def labelled_particles(table: Path, groups: str | os.PathLike[str] | None) -> Bu
         raise ImageFolderError(
             f"{table}: a table of particles must lie in their folder, beside {PARTICLES}"
         )
-    rows = defaultdict[str, dict[int, _LabelledRow]](dict)
+    rows, wrong = defaultdict[str, dict[int, _LabelledRow]](dict), defaultdict[str, set[int]](set)
     for row in _labelled_rows(table):
+        if row.label == NOT_A_PARTICLE:
+            wrong[row.micrograph].add(row.number)
+            continue
         before = rows[row.micrograph].setdefault(row.number, row)
         if before.label != row.label:
             raise ImageFolderError(
@@ -92,15 +100,20 @@ def labelled_particles(table: Path, groups: str | os.PathLike[str] | None) -> Bu
         target=np.array(labels),
         groups=np.array([of_field[row.micrograph] for row in chosen]),
         by_model=np.array([row.by_model for row in chosen]),
+        chosen=np.array([row.chosen for row in chosen]),
+        wrong_outlines=[
+            own.as_micrograph().digest
+            for name, numbers in wrong.items()
+            for own in found.particles(name)
+            if own.label in numbers
+        ],
         target_names=sorted(set(labels)),
         root=str(found.images),
     )
 
 
 def _labelled_rows(table: Path) -> Iterator[_LabelledRow]:
-    """Yield the rows with a class of a particle; warn of the others."""
-    from hypervlad.objects.particle import NOT_A_PARTICLE
-
+    """Yield the rows with a class; warn of the others, and of wrong outlines."""
     (_, header), *lines = read_cells(table, "path, label")
     names = [cell.strip() for cell in header]
     if "class" not in names:
@@ -112,8 +125,10 @@ def _labelled_rows(table: Path) -> Iterator[_LabelledRow]:
         cell = dict(itertools.zip_longest(names, cells[: len(names)], fillvalue=""))
         label = composed(cell["class"].strip())
         if not label or label.casefold() == NOT_A_PARTICLE:
-            left_out[label.casefold()] += 1
-            continue
+            label = label.casefold()
+            left_out[label] += 1
+            if not label:
+                continue
         check_text(table, line, label)
         # Pandas writes 1.0 where a cell of the column was empty.
         whole = re.fullmatch(r"(\d+)(\.0)?", cell["particle"].strip())
@@ -123,9 +138,11 @@ def _labelled_rows(table: Path) -> Iterator[_LabelledRow]:
         texts = {key[2:]: text.replace(",", ".") for key, text in cell.items() if key[:2] == "p_"}
         proba = {key: float(text) for key, text in texts.items() if NUMBER.fullmatch(text)}
         by_model = bool(proba) and proba.get(label) == max(proba.values())
-        if source := cell.get("source"):  # of a review
+        source = cell.get("source")
+        if source:  # of a review
             by_model = source == MODEL_SOURCE
-        yield _LabelledRow(line, cell["micrograph"], int(whole[1]), label, by_model)
+        chosen = source == PERSON_SOURCE
+        yield _LabelledRow(line, cell["micrograph"], int(whole[1]), label, by_model, chosen)
     for label, n in left_out.items():
         which = f"called {label!r}" if label else "without a class"
         warn_user(f"{table}: {counted(n, 'outline')} {which} left out", ImageFolderWarning)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -15,38 +14,19 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hypervlad.common.constraints import InstanceOf, check_points, check_value
-from hypervlad.common.files import exclusive_lock, parse_json
+from hypervlad.common.files import exclusive_lock
 from hypervlad.common.progress import ProgressBar, announced
 from hypervlad.common.tables import write_table
-from hypervlad.common.wording import counted, name_some, verb, warn_user
+from hypervlad.common.wording import name_some, verb, warn_user
 from hypervlad.images import ImageReadError
 from hypervlad.images.files import find_as_named
 from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import SIZE_TOLERANCE, read_named
+from hypervlad.objects import found_tables
 from hypervlad.objects.detection import MIN_AREA, Detection
 from hypervlad.objects.fields import Edges, Field
 from hypervlad.objects.found_counts import FoundCounts, count_found
 from hypervlad.objects.found_outlines import CORRECTIONS, OutlineFiles
-from hypervlad.objects.found_tables import (
-    TRAINING_SOURCE,
-    FieldTable,
-    as_cells,
-    check_replaceable,
-    classes_of,
-    fields_of,
-    in_order,
-    is_by_model,
-    is_from,
-    read_confusion,
-    read_detection,
-    read_table,
-    training_labels,
-    with_answers,
-    with_classes,
-    with_marks,
-    with_review,
-    write_confusion,
-)
 from hypervlad.objects.measures import measure as measure_particles
 from hypervlad.objects.particle import (
     NOT_A_PARTICLE,
@@ -56,6 +36,7 @@ from hypervlad.objects.particle import (
     cut_particles,
     marked_outlines,
 )
+from hypervlad.objects.results_folder import read_record
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -110,10 +91,10 @@ class FoundFolder:
         #: The outlines of its fields, and those that people correct; see `OutlineFiles`.
         self.outline_files = OutlineFiles(self.path)
         #: The table of fields as it grows; see `FieldTable`.
-        self.searched = FieldTable(self.path / FIELDS)
+        self.searched = found_tables.FieldTable(self.path / FIELDS)
         file = self.path / RUN
         try:
-            run = parse_json(file.read_bytes())
+            run = read_record(file)
             self.images = Path(os.path.abspath(self.path / run["images"]))
             self.read_options = check_read_options(run["read_options"])
             own = {"finder": dict(run["finder"]), "pixel_size": run["pixel_size"]}
@@ -139,7 +120,7 @@ class FoundFolder:
     def fields(self) -> list[Field]:
         """All fields that were searched, also those without a particle."""
         try:
-            return fields_of(self.field_table)
+            return found_tables.fields_of(self.field_table)
         except (ValueError, TypeError) as error:
             raise ValueError(f"{self.path / FIELDS}: damaged ({error})") from error
 
@@ -154,7 +135,7 @@ class FoundFolder:
         Once they are classified, also ``class``, ``confidence`` and for each class ``p_CLASS``. A
         person may write 1 into ``left_out``: such a particle is not counted.
         """
-        table = read_table(self.path / PARTICLES, list(measure_particles([])))
+        table = found_tables.read_table(self.path / PARTICLES, list(measure_particles([])))
         if (is_repeated := table.duplicated(["micrograph", "particle"])).any():
             row = table[is_repeated].iloc[0]
             raise ValueError(
@@ -166,7 +147,7 @@ class FoundFolder:
     @property
     def classes(self) -> list[str]:
         """The classes of the classifier, in the order of its probabilities; empty if none."""
-        return classes_of(self.table)
+        return found_tables.classes_of(self.table)
 
     @property
     def is_by_model(self) -> NDArray[np.bool_]:
@@ -175,7 +156,7 @@ class FoundFolder:
         A person has given all other classes, and those of the sources "person", "outlines" (in
         files of corrected ones) and "training" (the classifier learnt from this particle).
         """
-        return is_by_model(self.table)
+        return found_tables.is_by_model(self.table)
 
     @property
     def confusion(self) -> NDArray[np.int64] | None:
@@ -183,7 +164,7 @@ class FoundFolder:
 
         In the order of `classes`.
         """
-        return read_confusion(self.path / CONFUSION, self.classes)
+        return found_tables.read_confusion(self.path / CONFUSION, self.classes)
 
     @property
     def detection(self) -> Detection | None:
@@ -195,12 +176,12 @@ class FoundFolder:
         unit = "nm" if all(field.pixel_size for field in self.fields) else "px"
         corrected = (each for each in self.fields if each.by_person)
         readable = [each for each in corrected if each.micrograph not in self.unreadable]
-        known = read_detection(self.path / DETECTION)
+        known = found_tables.read_detection(self.path / DETECTION)
         smallest = self.run["finder"].get("min_area", MIN_AREA)
         here = self.outline_files.detection(readable, unit, smallest)
-        if here is None:
-            return known
-        return known.joined(here) if known is not None and known.unit == unit else here
+        if here is None or known is None or known.unit != unit:
+            return here or known
+        return known.joined(here)
 
     def corrected_outlines(self) -> dict[str, Outlines]:
         """Return the outlines that were changed after they were found, by absolute image paths.
@@ -215,7 +196,16 @@ class FoundFolder:
                 f"{self.path}: no outlines were corrected since they were found; correct those of "
                 "a few images, or give the folder of corrected ones"
             )
-        return {os.path.abspath(self.image(name)): self.outlines(name) for name in names}
+        outlines = {name: self.outlines(name) for name in names}
+        wrong = found_tables.wrong_outlines(self.table)
+        for name, own in outlines.items():
+            outlines[name] = own[~np.isin([each.label for each in own], wrong.pop(name, []))]
+        if wrong:
+            warn_user(
+                f"{self.path}: outlines called {NOT_A_PARTICLE!r} in {name_some(list(wrong))} are "
+                "not learnt: remove them there, and add what is missing, as images are learnt whole"
+            )
+        return {os.path.abspath(self.image(name)): own for name, own in outlines.items()}
 
     def image(self, micrograph: str) -> Path:
         """Return the file of an image; an ImageReadError if it is no longer there."""
@@ -334,7 +324,6 @@ class FoundFolder:
         is_new = digests.notna() & (begin | (digests != fields["outlines_digest"]))
         has_correction = fields["corrected_in"].notna()
         is_again = is_new & (not begin) & fields["outlines_digest"].notna()
-        of_name = self._by_name
         old = dict(list(before.groupby("micrograph")))
         tables, lost, others = dict[str, pd.DataFrame](), dict[str, int](), list[str]()
         chosen = fields["micrograph"][is_new & ~fields["micrograph"].isin(self.unreadable)]
@@ -343,7 +332,7 @@ class FoundFolder:
         ):
             try:
                 outlines = self.outlines(name)
-                check_same_size(outlines, np.empty(of_name[name].shape), name)
+                check_same_size(outlines, np.empty(self._by_name[name].shape), name)
             except ImageReadError as error:
                 if on_error == "raise":
                     raise
@@ -352,13 +341,8 @@ class FoundFolder:
             size = self._pixel_size_of(name, outlines)
             if size and abs((outlines.pixel_size or size) / size - 1) > SIZE_TOLERANCE:
                 others.append(f"{name} ({outlines.pixel_size:.4g}, not {size:.4g})")
-            table = measure_particles(replace(outlines, pixel_size=size).as_particles(name))
-            tables[name] = table
-            if name in old:
-                tables[name], n_lost = with_marks(table, old[name])
-                lost |= {name: n_lost} if n_lost else {}
-            if given := {each.label: each.class_name for each in outlines if each.class_name}:
-                tables[name] = with_classes(tables[name], given)
+            scaled = replace(outlines, pixel_size=size)
+            tables[name], lost[name] = found_tables.measured(scaled, name, old.get(name))
             fields.loc[row, "pixel_size_nm"] = size
             if is_again[row] and not has_correction[row]:
                 fields.loc[row, "corrected_in"] = self.outlines_file(name).name
@@ -369,17 +353,7 @@ class FoundFolder:
             own = [before[~before["micrograph"].isin(tables)], *tables.values()]
             table = pd.concat([each for each in own if len(each)] or own[:1])
             self._write(table, formats, list(tables))
-        if others:
-            warn_user(
-                f"the outlines of {counted(len(others), 'image')} state another pixel size, nm, "
-                f"than the image or --pixel-size, which is used: {name_some(others)}"
-            )
-        if n_lost := sum(lost.values()):
-            warn_user(
-                f"{counted(n_lost, 'particle')} of {name_some(list(lost))} that a person left out "
-                f"or gave a class {verb(n_lost, 'has', 'have')} no such outline any more: repeat "
-                f"it in {self.path / PARTICLES} where outlines were changed"
-            )
+        found_tables.warn_of_changes(self.path / PARTICLES, lost, others)
         return [name for name in fields["micrograph"][is_again] if name in tables]
 
     def classify(self, classifier: Any, *, verbose: bool = False) -> None:
@@ -407,17 +381,16 @@ class FoundFolder:
         with exclusive_lock(self.path / LOCK, self.path):
             self._forget()
             if (self.path / PARTICLES).exists():
-                check_replaceable(self.path / PARTICLES, self.table)
+                found_tables.check_replaceable(self.path / PARTICLES, self.table)
             for field in self.fields:
                 self.image(field.micrograph)  # raises before hours of work
             self._update()
             table = self.table
             proba = np.full((len(table), len(classes)), np.nan)
-            known, labels = training_labels(classifier), np.full(len(table), "", object)
+            known, labels = found_tables.training_labels(classifier), np.full(len(table), "", "O")
+            rows_of = table.groupby("micrograph").indices
             with announced(len(table)):
-                rows_of = table.groupby("micrograph").indices
-                bar = ProgressBar(self.fields, unit="image", disable=not verbose or None)
-                for field in bar:
+                for field in ProgressBar(self.fields, unit="image", disable=not verbose or None):
                     rows = rows_of.get(field.micrograph, [])
                     cut = {each.label: each for each in self.particles(field.micrograph)}
                     numbers = table["particle"].iloc[rows].tolist()
@@ -436,18 +409,11 @@ class FoundFolder:
                         proba[[*new]] = classifier.predict_proba([*new.values()])
             # Never the matrix of another classifier beside these classes.
             (self.path / CONFUSION).unlink(missing_ok=True)
-            answered = with_answers(table, classes, proba, labels)
-            is_other = is_from(table, TRAINING_SOURCE) & (table.get("class") != answered["class"])
+            answered = found_tables.with_answers(table, classes, proba, labels)
             self._write(answered)
-            if len(own := table[is_other]):
-                cells = zip(own["micrograph"], own["particle"], own["class"], strict=True)
-                was = name_some([f"{name}, particle {k} ({label})" for name, k, label in cells])
-                warn_user(
-                    f"{self.path / PARTICLES}: {counted(len(own), 'class')} of earlier training, "
-                    f"or a person's since, {verb(len(own), 'is', 'are')} replaced: {was}"
-                )
-            if (held_out := getattr(classifier, "held_out_", None)) is not None:
-                write_confusion(self.path / CONFUSION, classes, held_out)
+            found_tables.warn_of_replaced(self.path / PARTICLES, table, answered)
+            if hasattr(classifier, "held_out_"):
+                found_tables.write_confusion(self.path / CONFUSION, classes, classifier)
 
     def correct(self, classes: Mapping[tuple[str, int], str]) -> tuple[int, int]:
         """Write classes that people gave into ``particles.csv``, and remove wrong outlines.
@@ -483,16 +449,13 @@ class FoundFolder:
                 )
             given = np.array([classes.get(key, "") for key in keys], object)
             is_given, is_wrong = given != "", given == NOT_A_PARTICLE
-            labels = defaultdict[str, list[int]](list)
-            for name, number in wrong:
-                labels[name].append(number)
-            n_removed, fields = 0, self.field_table
+            n_removed, fields, files = 0, self.field_table, self.outline_files
             for row, name in fields["micrograph"].items():
-                files, own = self.outline_files, labels.get(name)
+                own = [number for of_field, number in wrong if of_field == name]
                 if own and (n := files.remove(name, self.outlines(name), own)):
                     fields.loc[row, "outlines_digest"] = files.digest(name)
                     n_removed += n
-            self._write(with_review(table, given)[~is_wrong])
+            self._write(found_tables.with_review(table, given)[~is_wrong])
             return int((is_given & ~is_wrong).sum()), n_removed
 
     def count(
@@ -613,18 +576,18 @@ class FoundFolder:
     ) -> None:
         """Write the tables, that of fields last: it says that the others are complete."""
         fields = self.field_table
-        names, table = fields["micrograph"].tolist(), in_order(table, fields)
+        names, table = fields["micrograph"].tolist(), found_tables.in_order(table, fields)
         of_field = dict(list(table.groupby("micrograph")))
         for name in names if formats or changed is None else changed:
             if self.outlines_file(name).exists() and name not in self.unreadable:
                 own = of_field.get(name, table[:0])
                 self.outline_files.write_formats(name, self.outlines(name), own, formats)
-        write_table(self.path / PARTICLES, list(table), as_cells(table))
+        write_table(self.path / PARTICLES, list(table), found_tables.as_cells(table))
         fields["particles"] = [len(of_field.get(name, ())) for name in names]
         fields["removed"] = [
             self.outline_files.n_removed(name, self._by_name[name].shape) for name in names
         ]
-        write_table(self.path / FIELDS, list(fields), as_cells(fields))
+        write_table(self.path / FIELDS, list(fields), found_tables.as_cells(fields))
         self._forget()
 
     def _forget(self) -> None:

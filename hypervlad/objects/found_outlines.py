@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import os
 import shutil
 from collections import defaultdict
@@ -81,7 +80,7 @@ class OutlineFiles:
 
     def write_found(self, name: str, outlines: Outlines, pixel_size: float | None) -> None:
         """Write outlines that were just found, and keep them: others may be saved over them."""
-        _write(self._replaced(name, 1), outlines, pixel_size)
+        _write(self.folder.with_name("replaced") / f"{name}-1", outlines, pixel_size)
         self.write(name, outlines, pixel_size)
 
     def corrected(self, images: Path, names: Iterable[str]) -> dict[str, list[tuple[Path, str]]]:
@@ -99,7 +98,7 @@ class OutlineFiles:
             by_field[name] += files
             by_field[name] += [each for each in self._in_formats(name).values() if each.is_file()]
         digests = {file: _digest_of_all(file) for files in by_field.values() for file in files}
-        self._known = {(name, file): digests for name, file, *digests in self._used.read()}
+        self._known = dict(self._used.read(lambda line: ((line[0], line[1]), line[2:])))
         new = defaultdict[str, list[tuple[Path, str]]](list)
         for name, files in by_field.items():
             for file in files:
@@ -228,25 +227,18 @@ class OutlineFiles:
                 said.append(f"{name} ({counted(len(own), 'outline')} of {file})")
             # Otherwise another image of the file was corrected.
             self.note_used(name, file, digest, own)
-        if self.unused:
-            warn_user(
-                f"{self.folder}: {counted(len(self.unused), 'file')} not used, as no image is "
-                f"called so: {name_some(self.unused)}"
-            )
-        if self.not_read:
-            warn_user(f"{self.folder}: {name_some(self.not_read)} not used: {NOT_READ}")
-        if strange:
-            warn_user(f"not used as corrected outlines: {'; '.join(strange)}")
-        if empty:
-            warn_user(
-                f"{counted(len(empty), 'file')} without outlines of the image, whose outlines "
-                f"stay as they are: {name_some(empty)}"
-            )
-        if said:
-            warn_user(
-                f"the outlines of {counted(len(said), 'image')} were corrected in another "
-                f"program, and are used: {name_some(said)}"
-            )
+        texts = {
+            f"{self.folder}: {counted(len(self.unused), 'file')} not used, as no image is called "
+            f"so: {name_some(self.unused)}": self.unused,
+            f"{self.folder}: {name_some(self.not_read)} not used: {NOT_READ}": self.not_read,
+            f"not used as corrected outlines: {'; '.join(strange)}": strange,
+            f"{counted(len(empty), 'file')} without outlines of the image, whose outlines stay as "
+            f"they are: {name_some(empty)}": empty,
+            f"the outlines of {counted(len(said), 'image')} were corrected in another program, and "
+            f"are used: {name_some(said)}": said,
+        }
+        for text in filter(texts.get, texts):
+            warn_user(text)
         return taken, failed
 
     def _check_only(
@@ -272,30 +264,31 @@ class OutlineFiles:
         """Move outlines of a field into a new file of removed ones; return how many were there."""
         is_wrong = np.isin([outline.label for outline in outlines], list(labels))
         if is_wrong.any():
-            numbers = itertools.count(1)
-            stem = next(each for n in numbers if not _file_of(each := self._removed(name, n)))
-            _write(stem, outlines[is_wrong])
+            _write(self._numbered("removed", name)[1], outlines[is_wrong])
             self.write(name, outlines[~is_wrong])
         return int(is_wrong.sum())
 
     def n_removed(self, name: str, shape: tuple[int, int]) -> int:
-        files = (_file_of(self._removed(name, n)) for n in itertools.count(1))
-        there = itertools.takewhile(lambda file: file is not None, files)
-        return sum(len(read_outlines(file, shape=shape)) for file in there)
+        files, _ = self._numbered("removed", name)
+        return sum(len(read_outlines(file, shape=shape)) for file in files)
 
-    def _removed(self, name: str, number: int) -> Path:
-        return self.folder.with_name("removed") / f"{name}-{number}"
+    def _numbered(self, folder: str, name: str) -> tuple[list[Path], Path]:
+        """Return what is kept of a field in a folder, in order, and the stem of the next file."""
+        files = list[Path]()
+        while True:
+            stem = self.folder.with_name(folder) / f"{name}-{len(files) + 1}"
+            if (file := _file_of(stem)) is None:
+                return files, stem
+            files.append(file)
 
     def keep_replaced(self, name: str) -> None:
         """Keep the outlines of a field, before others replace them, in a folder of their own.
 
         There, the first are those that were found.
         """
-        file, number, last = self.path(name), 1, ""
-        while kept := _file_of(self._replaced(name, number)):
-            number, last = number + 1, file_digest(kept)
-        if file.exists() and file_digest(file) != last:
-            new = Path(f"{self._replaced(name, number)}{file.suffix}")
+        file, (kept, stem) = self.path(name), self._numbered("replaced", name)
+        if file.exists() and not (kept and file_digest(file) == file_digest(kept[-1])):
+            new = Path(f"{stem}{file.suffix}")
             new.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(file, new)
 
@@ -306,15 +299,12 @@ class OutlineFiles:
         """
         pairs = list[Any]()
         for field in fields:
-            kept = _file_of(self._replaced(field.micrograph, 1))
+            kept, _ = self._numbered("replaced", field.micrograph)
             if kept and self.path(field.micrograph).exists():
-                found = read_outlines(kept, shape=field.shape)
+                found = read_outlines(kept[0], shape=field.shape)
                 own = self.read(field.micrograph, field.shape)
                 pairs.append((own.label_image(), found.label_image(), field.pixel_size or 1.0))
         return Detection.of(pairs, unit, min_area) if pairs else None
-
-    def _replaced(self, name: str, number: int) -> Path:
-        return self.folder.with_name("replaced") / f"{name}-{number}"
 
     def write_formats(
         self, name: str, outlines: Outlines, table: pd.DataFrame, formats: Sequence[str]

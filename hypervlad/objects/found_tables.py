@@ -24,7 +24,8 @@ from hypervlad.common.wording import counted, name_some, verb, warn_user
 from hypervlad.images.files import is_below
 from hypervlad.objects.detection import Detection
 from hypervlad.objects.fields import Field
-from hypervlad.objects.measures import in_reading_order
+from hypervlad.objects.measures import in_reading_order, measure
+from hypervlad.objects.particle import NOT_A_PARTICLE, Outlines
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -117,12 +118,29 @@ def _known(value: Any) -> Any:
     return None if value is None or value != value else value
 
 
-def write_confusion(path: Path, classes: Sequence[str], held_out: Any) -> None:
-    from sklearn.metrics import confusion_matrix  # not above: importing it takes long
+def write_confusion(path: Path, classes: Sequence[str], classifier: Any) -> None:
+    """Write the held-out numbers by true and predicted class, if there are any.
 
-    codes, answers = held_out.codes, held_out.proba.argmax(axis=1)
-    matrix = confusion_matrix(codes, answers, labels=range(len(classes))).tolist()
-    lines = [[name, *row] for name, row in zip(classes, matrix, strict=True)]
+    A classifier is wrong about more of the particles that were chosen for a review than of others:
+    they are left out. If none of a class is left, there is no matrix, with a warning.
+    """
+    held_out, chosen = classifier.held_out_, getattr(classifier, "chosen_", None)
+    if held_out is None:
+        return
+    matrix, n = np.zeros((len(classes),) * 2, int), np.zeros(len(classes), int)
+    is_usual = slice(None) if chosen is None else ~chosen[held_out.rows]
+    np.add.at(n, held_out.codes, 1)
+    answers = held_out.codes[is_usual], held_out.proba.argmax(axis=1)[is_usual]
+    np.add.at(matrix, answers, 1)
+    lacking = np.array(classes)[(n > 0) & (matrix.sum(axis=1) == 0)].tolist()
+    if lacking:
+        warn_user(
+            f"{path}: not written, so counts are not corrected for wrong classes: all held-out "
+            f"particles of {name_some(lacking)} are of a review, which chooses the doubtful ones; "
+            "train with some that are chosen at random"
+        )
+        return
+    lines = [[name, *row] for name, row in zip(classes, matrix.tolist(), strict=True)]
     write_table(path, ["true", *classes], lines)
 
 
@@ -199,6 +217,12 @@ def _column(table: pd.DataFrame, name: str) -> pd.Series[Any]:
     return table[name] if name in table else pd.Series(None, table.index, dtype=object)
 
 
+def wrong_outlines(table: pd.DataFrame) -> dict[str, list[int]]:
+    """Return the numbers of the outlines that are no particles, by their fields."""
+    own = table[_column(table, "class") == NOT_A_PARTICLE]
+    return {str(name): rows["particle"].tolist() for name, rows in own.groupby("micrograph")}
+
+
 def check_replaceable(path: Path, table: pd.DataFrame) -> None:
     """Raise if a table has classes of a person, which would be written over."""
     if n_own := int((is_by_person(table) & ~is_from(table, *_OF_PEOPLE)).sum()):
@@ -237,6 +261,7 @@ def training_labels(classifier: Any) -> dict[str, tuple[str, NDArray[np.float64]
     """Return the label of each training image, and its held-out probabilities, by its digest.
 
     They are NaN if it was not held out. Of these, the classifier itself is nearly always right.
+    Outlines that people called wrong in training have the label "not a particle".
     """
     known = getattr(classifier, "training_", None)
     if known is None:
@@ -245,7 +270,9 @@ def training_labels(classifier: Any) -> dict[str, tuple[str, NDArray[np.float64]
     if (held_out := classifier.held_out_) is not None:
         proba[held_out.rows] = held_out.proba
     digests = (digest.tobytes().hex() for digest in known.digests.digests)
-    return dict(zip(digests, zip(map(str, known.labels), proba, strict=True), strict=True))
+    wrong = NOT_A_PARTICLE, np.full(len(classifier.classes_), np.nan)
+    found = dict.fromkeys(getattr(classifier, "wrong_outlines_", None) or (), wrong)
+    return found | dict(zip(digests, zip(map(str, known.labels), proba, strict=True), strict=True))
 
 
 def with_answers(
@@ -281,6 +308,44 @@ def with_review(table: pd.DataFrame, given: NDArray[Any]) -> pd.DataFrame:
             "confidence": _column(table, "confidence").mask(is_given),
         }
     )
+
+
+def measured(
+    outlines: Outlines, name: str, before: pd.DataFrame | None
+) -> tuple[pd.DataFrame, int]:
+    """Measure the outlines of a field, and return what `with_marks` does, with given classes."""
+    table, n_lost = measure(outlines.as_particles(name)), 0
+    if before is not None:
+        table, n_lost = with_marks(table, before)
+    given = {each.label: each.class_name for each in outlines if each.class_name}
+    return with_classes(table, given) if given else table, n_lost
+
+
+def warn_of_changes(path: Path, lost: Mapping[str, int], others: Sequence[str]) -> None:
+    """Warn of what people had written of particles that are gone, and of `others` pixel sizes."""
+    if others:
+        warn_user(
+            f"the outlines of {counted(len(others), 'image')} state another pixel size, nm, "
+            f"than the image or --pixel-size, which is used: {name_some(others)}"
+        )
+    if n_lost := sum(lost.values()):
+        warn_user(
+            f"{counted(n_lost, 'particle')} of {name_some([name for name in lost if lost[name]])} "
+            f"that a person left out or gave a class {verb(n_lost, 'has', 'have')} no such outline "
+            f"any more: repeat it in {path} where outlines were changed"
+        )
+
+
+def warn_of_replaced(path: Path, table: pd.DataFrame, answered: pd.DataFrame) -> None:
+    """Warn of classes of a training that other answers have replaced."""
+    is_other = is_from(table, TRAINING_SOURCE) & (table.get("class") != answered["class"])
+    if len(own := table[is_other]):
+        cells = zip(own["micrograph"], own["particle"], own["class"], strict=True)
+        was = name_some([f"{name}, particle {k} ({label})" for name, k, label in cells])
+        warn_user(
+            f"{path}: {counted(len(own), 'class')} of earlier training, or a person's since, "
+            f"{verb(len(own), 'is', 'are')} replaced: {was}"
+        )
 
 
 def with_classes(table: pd.DataFrame, given: Mapping[int, str]) -> pd.DataFrame:
@@ -341,10 +406,7 @@ class FieldTable:
             found = [dict(zip(self.table, row, strict=True)) for row in cells]
             rows |= {row["micrograph"]: row for row in found}
         if self._journal.path.exists():
-            try:
-                rows |= {row["micrograph"]: row for row in self._journal.read()}
-            except (TypeError, LookupError) as error:
-                raise self._journal.damaged(error) from error
+            rows |= self._journal.read(lambda row: (row["micrograph"], dict(row)))
             if rows:
                 self.write(rows.values())
             self._journal.remove()

@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from hypervlad.common.files import file_digest
 from hypervlad.common.wording import counted, name_some, of_particles, percent, verb
 from hypervlad.features.registry import get_backbone
 from hypervlad.features.weights import licence_of
@@ -64,6 +66,12 @@ def model_facts(model: Any) -> dict[str, str]:
         facts |= _classifier_facts(model)
     words = words_of(model)
     return {words(name): words(text) for name, text in facts.items()}
+
+
+def record_of(path: Path, model: Any) -> dict[str, str]:
+    """Return what a folder of results keeps of a model: its file's digest, and held-out scores."""
+    held_out = [own for name, own in model_facts(model).items() if name.startswith("when held out")]
+    return {"model": file_digest(path), **({"held_out": held_out[0]} if held_out else {})}
 
 
 def words_of(model: Any, names: Iterable[Any] = ()) -> Callable[[str], str]:

@@ -15,11 +15,11 @@ from numpy.typing import ArrayLike
 
 from hypervlad.common.files import new_folder, replace_when_complete
 from hypervlad.common.wording import capitalised
+from hypervlad.objects.results_folder import write_rows
 from hypervlad.pages import parts
 from hypervlad.pages.base import literal, shorten
 from hypervlad.pages.colours import DARK
 from hypervlad.pages.numbers import interval_text, number_text
-from hypervlad.pages.results_folder import write_rows
 from hypervlad.statistics.groups import (
     Values,
     groups_needed,

@@ -397,7 +397,7 @@ def write_page(
         data["comma"] = True  # rows are saved as tables are written
     if decisions is not None:
         drawn = [vars(own) for each in every if isinstance(each, Pictures) for own in each.fields]
-        content = json.dumps([_plain(data["sheets"]), [[o["name"], o["outlines"]] for o in drawn]])
+        content = json.dumps([plain(data["sheets"]), [[o["name"], o["outlines"]] for o in drawn]])
         data["decisions"] = decisions.data(content)
     page = _environment().get_template("page.html")
     script, style = asset("common.js", "page.js"), asset("base.css", "page.css")
@@ -436,22 +436,22 @@ def _said(words: Callable[[str], str], text: str) -> str:
     return Markup(printable(words(text))) if isinstance(text, Markup) else words(text)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Return a value for JSON, in which texts are printable."""
     if isinstance(value, str):
         return printable(value)
     if isinstance(value, Mapping):
-        return {name: _plain(each) for name, each in value.items()}
+        return {name: plain(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
+        return [plain(each) for each in value]
     # Scores may have to be compared exactly: they are not shortened.
-    return _plain(value.tolist()) if isinstance(value, np.generic | np.ndarray) else value
+    return plain(value.tolist()) if isinstance(value, np.generic | np.ndarray) else value
 
 
 def _as_script(data: Any) -> Markup:
     """Write plain values as JSON in which an HTML parser finds no tag."""
-    plain = json.dumps(_plain(data), allow_nan=False, separators=(",", ":"))
-    return Markup(plain.replace("<", "\\u003c"))
+    text = json.dumps(plain(data), allow_nan=False, separators=(",", ":"))
+    return Markup(text.replace("<", "\\u003c"))
 
 
 def _digest(text: str) -> str:

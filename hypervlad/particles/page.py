@@ -45,6 +45,8 @@ _OF_COUNTS = parts.Note(
     "little more than one, so that numbers per area are unbiased. Intervals contain the variation "
     "between fields and, if counts are corrected by it, what finding misses and invents."
 )
+REPORT = "figures, a table and methods for a paper: hypervlad report"
+_OF_REPORT = parts.Note(f"{capitalised(REPORT)} FOLDER -o DIR.")
 _OF_DETECTION = (
     "In images whose true outlines are known, and which the model had not learnt. Each particle "
     "counts for the true number of those of its size over the found one."
@@ -162,6 +164,8 @@ def _of_counts(
     counts: FoundCounts, table: pd.DataFrame, labels: Sequence[str], names: Sequence[str]
 ) -> list[parts.Part]:
     """Return the sections of counts and sizes; in histograms, particles have their weights."""
+    import pandas as pd
+
     measure, sizes = _measure_text(counts.measure), counts.sizes
     shown, own = table[counts.is_counted], list(compress(labels, counts.is_counted))
     values, weights = shown[counts.measure].to_numpy(np.float64), counts.weights
@@ -183,9 +187,13 @@ def _of_counts(
     interval = "95 % interval"
     header = ["Class", "Outlined", "Count", interval, "Per µm²", interval]
     of_sizes = ["Class", "Particles", "D10", interval, "D50", interval, "D90", interval]
-    titles = sizes["class"] + ", by " + sizes["by"]
+    rows, titles = count_rows(counts.counts), sizes["class"] + ", by " + sizes["by"]
+    for name, (own, of_group) in counts.groups.items():
+        rows += [[f"{name}: {row[0]}", *row[1:]] for row in count_rows(own)]
+        titles = pd.concat([titles, f"{name}: " + of_group["class"] + ", by " + of_group["by"]])
+        sizes = pd.concat([sizes, of_group])
     return [
-        parts.section("Counts", parts.Table(header, count_rows(counts.counts)), _OF_COUNTS),
+        parts.section("Counts", parts.Table(header, rows), _OF_COUNTS, _OF_REPORT),
         parts.section(
             "Sizes",
             f"The {measure} of particles that touch no edge.",

@@ -10,9 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hypervlad._version import __version__
 from hypervlad.common.constraints import check_value
-from hypervlad.common.files import exclusive_lock, new_folder, replace_when_complete
+from hypervlad.common.files import exclusive_lock, new_folder
 from hypervlad.common.progress import ProgressBar, announced
 from hypervlad.common.wording import counted, is_utf8, name_some, warn_user
 from hypervlad.images import ImageReadError, PixelSizes, ReadOptions
@@ -25,6 +24,7 @@ from hypervlad.objects.found_folder import DETECTION, LOCK, RUN, FoundFolder
 from hypervlad.objects.found_tables import write_detection
 from hypervlad.objects.outlines import outlines_among, read_outlines
 from hypervlad.objects.particle import Outlines, check_same_size, note_doubt
+from hypervlad.objects.results_folder import write_record
 from hypervlad.statistics.splits import check_groups
 
 _MAX_NAME = 240  # bytes, of at most 255 with the suffixes of outlines
@@ -128,7 +128,7 @@ def find_in_images(
             f"root={os.fspath(root)!r} must contain all images, but not {name_some(outside)}"
         )
     run: dict[str, Any] = {"images": os.path.abspath(root), "finder": dict(finder or {})}
-    run |= {"read_options": options.without_files(), "version": __version__}
+    run |= {"read_options": options.without_files()}
     if isinstance(pixel_size, PixelSizes):
         of_files = {name: pixel_size.of(file) for name, file in files.items()}
         run |= {"pixel_size": None, "pixel_sizes": {n: nm for n, nm in of_files.items() if nm}}
@@ -206,7 +206,6 @@ def _labels(
 
 def _started(path: Path, run: dict[str, Any], resume: bool) -> FoundFolder:
     """Write what a run is made with, or compare it with that of the run that is resumed."""
-    run = json.loads(json.dumps(run))
     if any(not each.name.startswith(".") for each in path.iterdir()):
         if not resume:
             raise ValueError(
@@ -223,7 +222,7 @@ def _started(path: Path, run: dict[str, Any], resume: bool) -> FoundFolder:
             first["pixel_sizes"] | second["pixel_sizes"]
             for first, second in ((run, before), (before, run))
         )
-        old, new = (_flat(each) for each in (before, run))
+        old, new = (_flat(json.loads(json.dumps(each))) for each in (before, run))
         if different := [
             f"{name} {old.get(name)!r}, not {new.get(name)!r}"
             for name in dict.fromkeys([*old, *new])
@@ -232,8 +231,7 @@ def _started(path: Path, run: dict[str, Any], resume: bool) -> FoundFolder:
             raise ValueError(
                 f"{path} was made with {'; '.join(different)}; give the same, or another folder"
             )
-    with replace_when_complete(path / RUN) as stream:
-        stream.write(json.dumps(run, indent=1).encode())
+    write_record(path / RUN, run)
     return FoundFolder(path)
 
 

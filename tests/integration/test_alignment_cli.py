@@ -1,5 +1,6 @@
 """``hypervlad align`` and ``align-train``: from images to tables, maps, pictures and a model."""
 
+import json
 import shutil
 
 import numpy as np
@@ -165,6 +166,11 @@ def test_what_ends_a_run_costs_nothing_that_was_found(tmp_path, monkeypatch):
             stream.write('[{"path')
         run(images, "-o", killed, code=130)
     assert table(killed) == table(out)
+    for folder, n_others in ((killed, 2), (out, 1)):
+        assert (
+            json.loads((folder / "alignment.json").read_text())["images of another run"] == n_others
+        )
+    assert "1 image of another run" in commands.run("report", out, "-o", tmp_path / "paper").stderr
     # Everything in the folder is in the table, whichever run wrote it.
     rows = table(out)
     assert [row["window_px"] for row in rows.values()] == ["16", "16", "32"]
@@ -174,6 +180,12 @@ def test_what_ends_a_run_costs_nothing_that_was_found(tmp_path, monkeypatch):
     (images / "c.png").unlink()
     run(images, "-o", out, "--window", 16)
     assert files_of(out) == {name for name in before if "c.png" not in name}
+    made = json.loads((out / "alignment.json").read_text())
+    assert (made["window"], made["method"], "images of another run" in made) == (
+        "16",
+        "structure_tensor",
+        False,
+    )
 
 
 def test_results_of_an_earlier_run_go_when_those_of_this_one_are_complete(tmp_path):

@@ -1,6 +1,7 @@
 """``hypervlad defects``: from folders to a model, maps, tables and a page."""
 
 import csv
+import hashlib
 import json
 import re
 
@@ -66,6 +67,13 @@ def test_scores_become_maps_overlays_and_tables(model, folder, tmp_path):
     n_regions = sum(int(row["n_regions"]) for row in rows.values())
     assert f"3 images scored: {called} called anomalous, with {n_regions} def" in printed.output
     assert "; 0 left out" in printed.output
+    made = json.loads((tmp_path / "out" / "scores.json").read_text(encoding="utf-8"))
+    assert made["model"] == hashlib.sha256(model.read_bytes()).hexdigest()
+    run("report", tmp_path / "out", "-o", tmp_path / "paper", "--quiet")
+    methods = (tmp_path / "paper" / "methods.txt").read_text(encoding="utf-8")
+    assert f"hypervlad {made['version']} and a model (SHA-256 {made['model'][:12]})" in methods
+    assert "at most 5.0 % of defect-free images" in methods
+    assert made["held_out"] in methods
     html = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert all(name in html for name in rows)
     assert rows["blots/0.tif"]["called"] == "anomalous"

@@ -94,7 +94,7 @@ RUNS = {
     "align": Run(
         f"align wires -o directions --window 120nm --tolerance 20 --decimal-comma "
         f"{READING} --no-figures --keep-annotations {USING}",
-        "directions/alignment.csv directions/regions.csv",
+        "directions/alignment.csv directions/regions.csv directions/alignment.json",
         "1 of 1",
     ),
     "align-train": Run(
@@ -106,7 +106,7 @@ RUNS = {
     "diameters": Run(
         "diameters wires -o thick --groups wires.csv --samples samples.csv --polarity bright "
         f"--roi {READING} --on-error skip -q --pixel-size all.csv --keep-annotations",
-        "thick/diameters.csv thick/diameters.html thick/roi/a.png.zip",
+        "thick/diameters.csv thick/diameters.json thick/diameters.html thick/roi/a.png.zip",
         "1 of 1",
     ),
     "defects fit": Run(
@@ -118,7 +118,7 @@ RUNS = {
     ),
     "defects score": Run(
         f"defects score s.hvlad blots -o scored --threshold 1e6 --tile-size 64 {USING}",
-        "scored/scores.csv scored/report.html",
+        "scored/scores.csv scored/scores.json scored/report.html",
         "0 called anomalous",
     ),
     "defects evaluate": Run(

@@ -155,19 +155,27 @@ def test_a_classifier_learns_from_corrected_particles(place, reviewed, tmp_path)
     for folder, own in ((place.table.parent, of_training), (reviewed.found, named)):
         found = FoundFolder(shutil.copytree(folder, tmp_path / folder.name))
         found.classify(better)
-        trained = found.table.set_index(["micrograph", "particle"]).query("source == 'training'")
+        is_wrong = (found.table["class"] == NOT_A_PARTICLE).to_numpy()
+        assert is_wrong.sum() == 2 * (folder == reviewed.found), "wrong outlines stay wrong"
+        assert (found.table["source"][is_wrong] == "training").all()
+        trained = found.table.set_index(["micrograph", "particle"]).query(
+            "source == 'training' and `class` != 'not a particle'"
+        )
         assert trained["class"].to_dict() == own
         answers = trained[["p_rod", "p_sphere"]].to_numpy().argmax(axis=1)
-        np.add.at(confusion, (np.int64(trained["class"] == "sphere"), answers), 1)
+        if own is of_training:  # those of a review were chosen as doubtful
+            np.add.at(confusion, (np.int64(trained["class"] == "sphere"), answers), 1)
     np.testing.assert_array_equal(confusion, found.confusion)
-    assert f"; {n_given} particles of {len(found.table)} count as the" in found.count().notes[0]
+    notes = found.count().notes
+    assert notes[0] == "without 2 wrong outlines"
+    assert f"; {n_given} particles of {len(found.table) - 2} count as the" in notes[1]
     name, number = next(iter(named))
     outlines = found.outlines(name).label_image()
     outlines[tuple(np.argwhere(outlines == number)[0])] = 0  # one pixel: another particle
     write_outlines(found.outlines_file(name), outlines, pixel_size=4.0)
     with pytest.warns(match="1 particle of .* that a person left out or gave a class has no such"):
         found.classify(better)
-    assert (found.table["source"] == "training").sum() == n_given - 1
+    assert (found.table["source"] == "training").sum() == n_given + 2 - 1
     other, n = [*named][1]
     table = found.table
     is_other = (table["micrograph"] == other) & (table["particle"] == n)

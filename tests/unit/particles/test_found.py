@@ -509,9 +509,18 @@ def test_corrected_outlines_are_counted_and_kept_by_resume(images, tmp_path, pla
     own = found.table[found.table["micrograph"] == "a.png"]
     assert own["area_px2"].tolist() == [144, 144]
     assert "class" not in own or own["class"].tolist() == ["rod", "rod"]
-    assert [*found.corrected_outlines()] == [str(tmp_path / "images" / "a.png")]
+    (image,) = [tmp_path / "images" / "a.png"]
+    assert [*found.corrected_outlines()] == [str(image)]
+    named = found.table["micrograph"].where(found.table["particle"] == 1)
+    wrong = found.table.assign(**{"class": np.where(named.notna(), "not a particle", "rod")})
+    table, content = found.table, (found.path / "particles.csv").read_bytes()
+    wrong.to_csv(found.path / "particles.csv", index=False)
+    with pytest.warns(match="'not a particle' in .*z.png are not learnt"):
+        learnt = found.corrected_outlines()
+    assert [len(own) for own in learnt.values()] == [1]
+    (found.path / "particles.csv").write_bytes(content)
     again = find(found.path, tmp_path / "images", resume=True)[0]
-    pd.testing.assert_frame_equal(again.table, found.table)
+    pd.testing.assert_frame_equal(again.table, table)
     said = [str(each.message) for each in recwarn if "corrected in another" in str(each.message)]
     # Of a file .geojson, which is the name of the folder's own, nothing is said.
     assert len(said) == n_said

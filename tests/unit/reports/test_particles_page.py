@@ -38,7 +38,7 @@ class Classifier:
 def found(tmp_path):
     """Write a folder of fields that are called so, and classify their particles."""
 
-    def made(fields, classes=None, pixel_size=2.0):
+    def made(fields, classes=None, pixel_size=2.0, **given):
         files = {}
         for number, (name, labels) in enumerate(fields.items()):
             file = tmp_path / "images" / name
@@ -46,7 +46,7 @@ def found(tmp_path):
             Image.fromarray(np.uint8(40 + number + 150 * (labels > 0))).save(file)
             files[file] = labels
         out = f"found {len(list(tmp_path.iterdir()))}"
-        given = {"root": tmp_path / "images", "pixel_size": pixel_size}
+        given |= {"root": tmp_path / "images", "pixel_size": pixel_size}
         folder, _ = find_in_images(tmp_path / out, list(files), files.__getitem__, **given)
         if classes is not None:
             folder.classify(Classifier(classes))
@@ -67,8 +67,13 @@ def page_of(folder):
 
 
 def test_counts_sizes_and_every_outline_are_shown(found):
-    folder = found({f"{letter}.png": LABELS for letter in "abcde"}, ["rod", "cube"])
+    fields = {f"{letter}.png": LABELS for letter in "abcde"}
+    folder = found(fields, ["rod", "cube"], groups=["new", "new", "old", "old", "old"])
     page, counts = page_of(folder), folder.count()
+    for name, (own, _) in counts.groups.items():
+        (shown,) = [row for row in page.rows if row[0] == f"{name}: all"]
+        assert float(shown[2]) == pytest.approx(own["count"].iloc[-1], rel=0.006)
+    assert "new: rod, by area" in [row[0] for row in page.rows]
     cells = {row[0]: row[1:] for row in page.rows}
     for row in counts.sizes.to_dict("records"):
         shown = [float(cells[f"{row['class']}, by {row['by']}"][k]) for k in (1, 3, 5)]
@@ -80,7 +85,7 @@ def test_counts_sizes_and_every_outline_are_shown(found):
     for words in (
         *("20 particles outlined", "5 touch an edge", "5 fields searched"),
         *("0 fields without particles", "Not corrected for wrong classes"),
-        "equivalent diameter in nm",
+        *("equivalent diameter in nm", "methods for a paper: hypervlad report FOLDER"),
     ):
         assert words in page.spaced
     sizes = [4 * np.sqrt(area / np.pi) for area in (200, 36, 144, 240)]  # of 2 nm per pixel

@@ -1,20 +1,22 @@
-"""A folder of results that grows image by image, and loses nothing however a run ends."""
+"""Folders of results: how they were made, and tables that grow image by image."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import reprlib
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hypervlad.common.files import exclusive_lock, new_folder, replace_when_complete
-from hypervlad.common.progress import announced
+from hypervlad._version import __version__
+from hypervlad.common.files import exclusive_lock, new_folder, parse_json, replace_when_complete
+from hypervlad.common.progress import ProgressBar, announced
 from hypervlad.common.tables import (
     TEXT_COLUMNS,
     Journal,
@@ -25,29 +27,62 @@ from hypervlad.common.tables import (
 from hypervlad.common.wording import counted, name_some, warn_user
 from hypervlad.images.files import folded, is_below
 
+T = TypeVar("T")
+_OTHERS = "images of another run"
 Row: TypeAlias = Mapping[str, Any]
+#: The names of two tables, with one line and with any number of lines per image, and the columns of
+#: the second, which may have no lines.
+Tables: TypeAlias = tuple[str, str, Sequence[str]]
+
+
+def write_record(path: Path, made: Mapping[str, Any]) -> None:
+    """Write how results are made, in values that JSON can store, with the version of hypervlad."""
+    with replace_when_complete(path) as stream:
+        stream.write(json.dumps({**made, "version": __version__}, indent=1).encode())
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Return what `write_record` wrote; a ValueError if it is damaged."""
+    return dict(parse_json(path.read_bytes()))
+
+
+def made_with(table: Path) -> dict[str, Any]:
+    """Return how the results of a table were made; nothing if that was not written yet."""
+    made = _read_record_of(table)
+    if n_others := made.get(_OTHERS):
+        warn_user(
+            f"{table}: {counted(n_others, 'image')} of another run, maybe with other options, as "
+            "the last one was stopped: repeat it"
+        )
+    return made
+
+
+def _read_record_of(table: Path) -> dict[str, Any]:
+    path = table.with_suffix(".json")
+    return read_record(path) if path.is_file() else {}
 
 
 class ResultsFolder:
     """A folder to which the results of images are added one by one; see :meth:`growing`.
 
-    Its tables have one line per image, and any number of lines per image; both have a column
-    ``path``, and `columns` are those of the second, which may have no lines. `files_of` returns the
-    files that a run may have written for an image of this name. ValueError if the folder has such a
-    table that is not of an earlier run.
+    Both of its tables have a column ``path``. `files_of` returns the files that a run may have
+    written for an image of this name. How the results are `made` is written beside the table of
+    images, into a file of its name that ends in .json. ValueError if the folder has such a table
+    that is not of an earlier run.
     """
 
     def __init__(
         self,
         folder: Path,
-        images_table: str,
-        details_table: str,
-        columns: Sequence[str],
+        tables: Tables,
         files_of: Callable[[str], Iterable[Path]],
+        made: Mapping[str, Any],
     ) -> None:
-        self._folder, self._columns, self._files_of = folder, columns, files_of
-        self._images_table, self._details_table = folder / images_table, folder / details_table
-        self._journal = Journal(self._images_table)
+        self._folder, self._files_of, self._made = folder, files_of, made
+        self._images_table, self._details_table = folder / tables[0], folder / tables[1]
+        self._columns, self._journal = tables[2], Journal(self._images_table)
+        #: Why images were left out.
+        self.left_out: list[str] = []
         self._replaced: list[Path] = []
         # The line of each image, and its lines of the second table, as text.
         self._own: dict[str, tuple[Row, Sequence[Row]]] = {}
@@ -60,19 +95,15 @@ class ResultsFolder:
                 raise _foreign(self._details_table)
             details[row["path"]].append(row)
         if self._journal.path.exists():
-            try:
-                for row, own in self._journal.read():
-                    lines = [dict(zip(columns, cells, strict=True)) for cells in own]
-                    self._earlier[row["path"]] = row, lines
-            except (ValueError, TypeError, LookupError) as error:
-                raise self._journal.damaged(error) from error
+            own = self._journal.read(lambda line: (dict(line[0]), list(map(dict, line[1]))))
+            self._earlier |= {row["path"]: (row, lines) for row, lines in own}
             if self._earlier:
-                self._write_tables()
+                self._write_tables(_read_record_of(self._images_table), len(own))
             self._journal.remove()
 
     @classmethod
     @contextlib.contextmanager
-    def growing(cls, folder: Path, *tables: Any, names: Sequence[str]) -> Iterator[ResultsFolder]:
+    def growing(cls, folder: Path, *given: Any, names: Sequence[str]) -> Iterator[Self]:
         """Open a folder, which is made if it is missing, for a run of one process.
 
         A ValueError unless `names` of images are different paths in the folder.
@@ -89,7 +120,7 @@ class ResultsFolder:
             )
         lock = exclusive_lock(folder / ".lock", folder)
         with new_folder(folder), lock, announced(len(names)):
-            results = cls(folder, *tables)
+            results = cls(folder, *given)
             stale = list[str]()
             try:
                 yield results
@@ -97,6 +128,25 @@ class ResultsFolder:
             finally:
                 if results._own:
                     results._finish(stale)
+
+    def measured(
+        self,
+        measure: Callable[[Any], T],
+        images: Iterable[Any],
+        names: Sequence[str],
+        *,
+        unread: type[Exception] = ValueError,
+        progress: bool = False,
+    ) -> Iterator[tuple[str, T]]:
+        """Yield the name of each image, and what is measured in it, unless that raises `unread`."""
+        pairs, hidden = zip(images, names, strict=True), not progress or None
+        for image, name in ProgressBar(pairs, total=len(names), unit="image", disable=hidden):
+            try:
+                found = measure(image)
+            except unread as error:
+                self.left_out.append(str(error))
+                continue
+            yield name, found
 
     def earlier(self, name: str) -> tuple[Row, Sequence[Row]] | None:
         """Return the lines of an image that an earlier run has written, as text, if it has."""
@@ -106,7 +156,7 @@ class ResultsFolder:
         """Add the lines of an image; `files` are those that were written for it."""
         line = {column: _text(value) for column, value in row.items()}
         lines = [{column: _text(each[column]) for column in self._columns} for each in details]
-        self._journal.add([line, [list(each.values()) for each in lines]])
+        self._journal.add([line, lines])
         self._own[name] = line, lines
         if self._earlier.pop(name, None) is not None:
             # What an earlier run made of this image, with other options.
@@ -115,14 +165,16 @@ class ResultsFolder:
     def _finish(self, stale: Sequence[str]) -> None:
         for name in stale:
             del self._earlier[name]
-        self._write_tables()
+        self._write_tables(self._made, len(self._earlier))
         self._remove_all(stale)
         report_removed(self._replaced)
 
-    def _write_tables(self) -> None:
+    def _write_tables(self, made: Mapping[str, Any], n_others: int) -> None:
         rows = [*self._own.values(), *self._earlier.values()]
         write_rows(self._images_table, (), [row for row, _ in rows])
         write_rows(self._details_table, self._columns, [each for _, own in rows for each in own])
+        others = {_OTHERS: n_others} if n_others else {}
+        write_record(self._images_table.with_suffix(".json"), {**made, **others})
         self._journal.remove()
 
     def _remove_all(self, names: Sequence[str]) -> None:
@@ -187,6 +239,11 @@ def write_rows(path: Path, columns: Iterable[str], rows: Sequence[Row]) -> None:
     """Write a table of these columns and of all others of the rows."""
     header = dict.fromkeys([*columns, *(column for row in rows for column in row)])
     write_table(path, list(header), [[_text(row.get(each)) for each in header] for row in rows])
+
+
+def scaled(pixels: float | None, size: float | None, power: int = 1, unit: float = 1) -> Any:
+    """Return a length or area of pixels in units of this many nm; None if it is unknown."""
+    return None if pixels is None or size is None else pixels * (size / unit) ** power
 
 
 def _text(value: Any) -> str:
