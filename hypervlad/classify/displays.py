@@ -23,7 +23,8 @@ from hypervlad.pages.base import (
     thumbnail,
 )
 from hypervlad.pages.colours import GREY
-from hypervlad.statistics.classification import Evaluation, wilson_interval
+from hypervlad.statistics.classification import Evaluation
+from hypervlad.statistics.groups import wilson_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

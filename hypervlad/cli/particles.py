@@ -379,6 +379,7 @@ def count(
       counted                 without those at edges, weighted; poisson_low and
                               poisson_high if they were scattered independently
       count, low, high        corrected for wrong classes, and its interval
+      share                   of all particles, and its interval
       per_um2                 count per square micrometre, and its interval
       d10, d50, d90           by number, each with its interval; the same with
                               _by_area: 10, 50, 90 % of the particles' area; all

@@ -12,10 +12,8 @@ from hypervlad.objects.results_folder import made_with, read_rows
 from hypervlad.pages import paper
 from hypervlad.pages.numbers import number_text
 from hypervlad.pages.paper import Result
-from hypervlad.statistics.classification import wilson_interval
-from hypervlad.statistics.groups import mean_interval, quantile_intervals
+from hypervlad.statistics.groups import Sample
 
-_WILSON = "E. B. Wilson, J. Am. Stat. Assoc. 22, 1927, as if images were independent"
 _NO_SIZE = Result("pixel size", None, source="The images state no pixel size")
 
 
@@ -29,24 +27,20 @@ def defects_report(folder: Path, weight: str | None) -> paper.Report:
     )
     column, unit = ("area_um2", "µm²") if all(r["area_um2"] for r in rows) else ("area", "px²")
     areas = np.array([float(row[column]) for row in regions])
-    units = np.unique([row["path"] for row in regions], return_inverse=True)[1]
-    arrays = areas, areas if by == "area" else areas**0
-    ends = np.array(quantile_intervals(*arrays, units, [0.1, 0.5, 0.9]))
-    of = f"{counted(len(areas), 'region')}, {counted(len(set(units)), 'image')}"
-    regions_drawn = paper.Histogram("", *arrays, of, ends, units, thing="region")
-    n, n_called = len(rows), sum(row["called"] == "anomalous" for row in rows)
-    called = [100 * each for each in (n_called / n, *wilson_interval(n_called / n, n))]
-    each_own, limit = np.arange(n), float(rows[0]["threshold"])
-    share, number = (
-        (float(own.mean()), *mean_interval(own, own**0, each_own))
-        for own in (100 * shares, numbers)
-    )
+    names = np.array([row["path"] for row in regions])
+    sample = Sample(areas, areas if by == "area" else areas**0, names)
+    of = f"{counted(len(areas), 'region')}, {counted(sample.n_groups, 'image')}"
+    regions_drawn = paper.Histogram("", sample, of, "image", thing="region")
+    is_called = np.array([row["called"] == "anomalous" for row in rows])
+    n, n_called, limit = len(rows), int(is_called.sum()), float(rows[0]["threshold"])
+    share, number, drawn = (Sample.of(each) for each in (100 * shares, numbers, scores))
+    of_called = (100 * each for each in drawn.share(is_called))
     results = [
         Result("images scored", n),
         Result("threshold of the score", limit),
-        Result.of("images called anomalous", called, "%", _WILSON),
-        Result.of("defective share of the area, mean of images", share, "%", paper.OF_MEAN),
-        Result.of("defective regions per image, mean", number, "", paper.OF_MEAN),
+        Result.of("images called anomalous", of_called, "%", paper.OF_SHARE),
+        Result.of("defective share of the area, mean of images", share.mean(), "%", paper.OF_MEAN),
+        Result.of("defective regions per image, mean", number.mean(), "", paper.OF_MEAN),
         Result("defective regions", len(areas)),
         *regions_drawn.results("area of regions", unit),
         Result("pixel size", "as the files state") if unit == "µm²" else _NO_SIZE,
@@ -56,7 +50,7 @@ def defects_report(folder: Path, weight: str | None) -> paper.Report:
     of_scores = (
         f"Scores of {counted(n, 'image')}; those from the threshold on are called anomalous."
     )
-    scores_drawn = paper.Histogram("", scores, scores**0, counted(n, "image"))
+    scores_drawn = paper.Histogram("", drawn, counted(n, "image"))
     line = limit, f"threshold {number_text(limit)}: {n_called} called anomalous"
     figures = [
         paper.Figure("area of defective regions", unit, what, [regions_drawn], caption),

@@ -12,7 +12,6 @@ from hypervlad.statistics.classification import (
     Evaluation,
     accuracy_interval,
     balanced_accuracy_interval,
-    wilson_interval,
 )
 from hypervlad.statistics.conformal import (
     Calibration,
@@ -20,6 +19,7 @@ from hypervlad.statistics.conformal import (
     groups_for_error,
     prediction_sets,
 )
+from hypervlad.statistics.groups import wilson_interval
 from hypervlad.statistics.outlines import OutlineTally, matched_labels
 from hypervlad.statistics.probabilities import (
     ReliabilityBins,

@@ -12,8 +12,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import polygamma
 
-from hypervlad.statistics.groups import left_out_interval, sums_without
+from hypervlad.statistics.groups import (
+    NORMAL_FACTOR,
+    left_out_interval,
+    student_factor,
+    sums_without,
+)
 
 FloatArray = NDArray[np.float64]
 ComplexArray = NDArray[np.complex128]
@@ -80,8 +86,9 @@ def axial_statistics(
         Of the same shape, for 95 % intervals: axes of one group are not independent. Give
         ``range(n)`` for independent axes. One group gives NaN. The intervals are Student's, with
         the standard error of the jackknife of groups, which counts as no smaller than if each axis
-        was drawn on its own; of order and spread, on the scale of the inverse hyperbolic tangent
-        of the order. Where there may be no order, any direction may be the mean.
+        was drawn on its own, and for order and spread, on the scale of the inverse hyperbolic
+        tangent of the order, than if the mean directions of groups were normal. Where there may be
+        no order, any direction may be the mean.
 
     Returns
     -------
@@ -106,7 +113,9 @@ def axial_statistics(
     found = AxialStatistics.of(resultant)
     if groups is None:
         return found
-    without = _without_each_group(axes, weight, groups)
+    of_groups, totals = _sums_of_groups(axes, weight, groups)
+    with np.errstate(invalid="ignore"):  # one group: 0 / 0
+        without = np.asarray(sums_without(of_groups) / sums_without(totals))
     away = 0.5 * np.angle(without * np.conj(resultant))  # -pi / 2 to pi / 2 about the mean
     scaled, each = (np.arctanh(np.minimum(order_of(of), _MAX_ORDER)) for of in (resultant, without))
     # What the same axes would vary by if each was drawn on its own: groups can be alike by chance.
@@ -114,7 +123,13 @@ def axial_statistics(
     turned = axes * (np.conj(resultant) / order) - weight * found.order
     of_mean = np.square(turned.imag).sum() / (2 * order * weight.sum()) ** 2
     of_order = np.square(turned.real).sum() / ((1 - order**2) * weight.sum()) ** 2
-    ends = left_out_interval(scaled, each, least=of_order, unbiased=True)
+    # What is lost between groups is about a variance of their directions, and the logarithm of one
+    # from n normal values varies by this much: few groups can differ too little by chance.
+    lost = math.log(max(np.abs(of_groups).sum() / totals.sum() / order, 1.0))
+    n = len(totals)
+    of_few = float(polygamma(1, max(n - 1, 1) / 2)) * (student_factor(n) / NORMAL_FACTOR) ** 2
+    of_order = max(of_order, (order * lost / (1 - order**2)) ** 2 * of_few)
+    *ends, _ = left_out_interval(scaled, each, least=of_order, unbiased=True)
     low, high = np.tanh(np.maximum(ends, 0))
     # Where there may be no order, any direction may be the mean.
     reach = np.pi / 2
@@ -201,8 +216,10 @@ def _checked(angles: ArrayLike, weights: ArrayLike | None) -> tuple[FloatArray, 
     return np.where(used, theta, 0), weight / weight.max()
 
 
-def _without_each_group(axes: ComplexArray, weight: FloatArray, groups: ArrayLike) -> ComplexArray:
-    """Return the resultant without each group that has a weight; NaN of one group."""
+def _sums_of_groups(
+    axes: ComplexArray, weight: FloatArray, groups: ArrayLike
+) -> tuple[ComplexArray, FloatArray]:
+    """Return the sums of axes and of weights of each group that has a weight."""
     names = np.asarray(groups).ravel()
     if names.shape != weight.shape:
         raise ValueError(f"expected a group for each of {len(weight)} axes; got {len(names)}.")
@@ -211,5 +228,4 @@ def _without_each_group(axes: ComplexArray, weight: FloatArray, groups: ArrayLik
     real, imaginary, totals = (
         np.bincount(own, part[used]).astype(np.float64) for part in (axes.real, axes.imag, weight)
     )
-    with np.errstate(invalid="ignore"):
-        return np.asarray(sums_without(real + 1j * imaginary) / sums_without(totals))
+    return real + 1j * imaginary, totals

@@ -19,11 +19,10 @@ from hypervlad.fibres.diameters import PER_PLACE, FibreDiameters
 from hypervlad.statistics.groups import (
     LEVEL,
     NORMAL_FACTOR,
+    Sample,
     left_out_interval,
-    share_intervals,
     student_factor,
     sums_without,
-    weighted_quantiles,
 )
 
 #: The only group if there are none.
@@ -218,7 +217,7 @@ def _group(name: str, own: Sequence[tuple[FibreDiameters, Any]]) -> GroupDiamete
     if n == 1:
         return group
     logs, least = np.log(group.medians), group.least_error
-    low, high = left_out_interval(logs.mean(), sums_without(logs) / (n - 1), least=least**2)
+    low, high, _ = left_out_interval(logs.mean(), sums_without(logs) / (n - 1), least=least**2)
     spread = float(logs.std(ddof=1))
 
     def reach(k: int) -> float:
@@ -259,10 +258,8 @@ def _pooled(images: Sequence[FibreDiameters]) -> FibreDiameters:
 
 def _log_error(image: FibreDiameters) -> float:
     """Return the standard error of the logarithm of a median, of all fibres like these."""
-    fibres = np.unique(image.fibres, return_inverse=True)[1]
-    is_thin = (image.diameters <= image.median)[None]
-    others = np.zeros((0, len(fibres)))
-    *shares, _ = share_intervals(is_thin, image.weights, fibres, [0.5], others)
-    drawn = weighted_quantiles(image.diameters, image.weights, np.clip(np.ravel(shares), 0, 1))
+    drawn = Sample(image.diameters, image.weights, image.fibres).quantiles([0.5])[1:3, 0]
+    open_ends = image.diameters.min(), image.diameters.max()
+    drawn = np.where(np.isnan(drawn), open_ends, drawn)
     ends = np.log([*drawn, image.interval.low, image.interval.high]).reshape(2, 2)
     return float(np.sqrt(np.nansum(np.square(np.diff(ends) / 2))) / NORMAL_FACTOR)

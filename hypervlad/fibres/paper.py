@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,11 @@ from hypervlad.fibres.diameter_tables import GROUPS_TABLE, IMAGES_TABLE, PLACES_
 from hypervlad.objects.results_folder import made_with, read_rows
 from hypervlad.pages import paper
 from hypervlad.pages.paper import Result
-from hypervlad.statistics.groups import mean_interval, quantile_intervals, share_intervals
+from hypervlad.statistics.groups import Sample
 
 _NO_SIZE = "The images state no pixel size; repeat the command with --pixel-size"
 _NO_SAMPLES = "No --samples were given"
-_SHARE = "Of the visible length, not of the number of particles, which 2022/C 229/01 asks for"
+_SHARE = f"Of visible length, not by number, which 2022/C 229/01 asks for; {paper.OF_SHARE}"
 _OF_MEDIAN = "Geometric mean of the medians of {}s, with Student's interval of how much they differ"
 _OF_IMAGE = "Median of one image, with the interval of that image"
 _NO_LENGTHS = (
@@ -55,14 +56,14 @@ def diameters_report(folder: Path, weight: str | None) -> paper.Report:
         weights = np.array([float(row["length_px"]) for row in own])
         n_samples = len({images[row["path"]]["sample"] for row in own} - {""})
         of, key = ("sample",) * 2 if group["interval_of"] == "samples" else ("image", "path")
-        units = np.unique([images[row["path"]][key] for row in own], return_inverse=True)[1]
-        ends = np.array(quantile_intervals(values, weights, units, [0.1, 0.5, 0.9]))
+        units = np.array([images[row["path"]][key] for row in own])
+        sample = Sample(values, weights, units)
         means = [float(group[f"median{end}_{unit}"] or "nan") for end in ("", "_low", "_high")]
         counts = (
             f"{counted(int(group['places']), 'place')}, {counted(int(group['images']), 'image')}"
         )
         of_median = _OF_IMAGE if group["interval_of"] == "image" else _OF_MEDIAN.format(of)
-        drawn = paper.Histogram(name, values, weights, counts, ends, units, of, thing="place")
+        drawn = paper.Histogram(name, sample, counts, of, thing="place")
         histograms.append(drawn)
         results += [
             Result("images with diameters", int(group["images"]), group=name),
@@ -71,11 +72,9 @@ def diameters_report(folder: Path, weight: str | None) -> paper.Report:
             Result.of(f"median, mean of {of}s", means, unit, of_median, name),
         ]
         if unit == "nm":
-            is_thin, none = (values <= 100)[None], np.zeros((0, len(values)))
-            share = float(np.average(is_thin[0], weights=weights))
-            low, high, _ = share_intervals(is_thin, weights, units, [share], none)
-            of_share = 100 * np.array([share, low[0], high[0]])
-            results.append(Result.of("thinner than 100 nm", of_share, "%", _SHARE, name))
+            fibres = [f"{row['path']}\n{row['fibre']}" for row in own]
+            thin = paper.share_below(sample, 100, within=fibres)
+            results.append(Result.of("thinner than 100 nm", thin, "%", _SHARE, name))
     results += [
         *([] if unit == "nm" else [Result("thinner than 100 nm", None, source=_NO_SIZE)]),
         Result("fibres by NIOSH 7402", None, source=_NO_LENGTHS),
@@ -100,6 +99,7 @@ def diameters_report(folder: Path, weight: str | None) -> paper.Report:
         f"A person left out {counted(n_out, 'place')}." * bool(n_out),
         f"Quantiles are of all places together, with 95 % intervals from how much {of} differ (R. "
         "S. Woodruff, J. Am. Stat. Assoc. 47, 1952).",
+        paper.scale_text(scale),
     ]
     reasons = {name: row["reason"] for name, row in images.items() if row["reason"]}
     notes = [f"no diameters in {name}: {reason}" for name, reason in reasons.items()]
@@ -114,9 +114,7 @@ def alignment_report(folder: Path, weight: str | None) -> paper.Report:
     results = [Result("images", len(rows))]
     for column, (text, scale, unit) in _OF_IMAGES.items():
         known = scale * np.array([float(row[column]) for row in rows if row[column]])
-        ends = [float(known.mean()) if len(known) else np.nan]
-        ends += mean_interval(known, known**0, np.arange(len(known)))
-        ends = np.clip(ends, 0, {"%": 100, "": 1}.get(unit, np.inf)).tolist()
+        ends = np.clip(Sample.of(known).mean(), 0, {"%": 100, "": 1}.get(unit, np.inf)).tolist()
         results.append(Result.of(f"{text}, mean", ends, unit, paper.OF_MEAN))
     with_fibres = [row for row in rows if row["mean_direction_deg"]]
     for row in with_fibres:
@@ -131,7 +129,9 @@ def alignment_report(folder: Path, weight: str | None) -> paper.Report:
     version = f" {made['version']}" if made else ""
     model = f" (SHA-256 {made['model'][:12]})" if "model" in made else ""
     row, of = rows[0], f"{counted(len(with_fibres), 'image')}, each with the same weight"
-    drawn = paper.Histogram("", (_BINS[:-1] + _BINS[1:]) / 2, shares, of)
+    drawn = paper.Histogram(
+        "", replace(Sample.of((_BINS[:-1] + _BINS[1:]) / 2), weights=shares), of
+    )
     caption = f"Directions of fibre pixels from the mean direction of their image; {of}."
     rule = f"where the spread of directions is below {row['tolerance_deg']}°"
     if row["method"] != DEFAULT_METHOD:

@@ -11,25 +11,21 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import nnls
 from scipy.stats import gamma
 
-from hypervlad.common.constraints import Number, check_value
 from hypervlad.common.wording import counted, name_some, verb
 from hypervlad.objects.detection import Detection
 from hypervlad.objects.fields import (
     Edges,
     Field,
     FloatArray,
-    count_weights,
-    field_numbers,
+    WeightedParticles,
     independent,
 )
-from hypervlad.objects.measures import check_table, lacks_pixel_size, pixel_size_power
+from hypervlad.objects.measures import lacks_pixel_size, pixel_size_power
 from hypervlad.statistics.groups import (
     NORMAL_FACTOR,
     left_out_interval,
-    left_out_variance,
-    share_intervals,
+    proportion_interval,
     sums_without,
-    weighted_quantiles,
     with_error,
 )
 
@@ -39,7 +35,6 @@ if TYPE_CHECKING:
 ALL = "all"  # the row of all classes
 _SHARES = (0.1, 0.5, 0.9)
 _OF_SIZE = ("", "_low", "_high", "_error_fields", "_error_finding")
-_SHARE = [Number(at_least=0, at_most=1)]
 _HALF, _OPEN = 0.5, math.log(1000)  # an upper end of a thousand times the count is open
 _MAX_CONDITION = 1e3  # of a confusion matrix; counts have about as many times its errors
 _UNSEEN = 4  # particles added to the held-out ones of each class: of few, none may be mistaken
@@ -105,6 +100,9 @@ def count_particles(
           NaN;
         - ``error_fields``, ``error_finding``, ``error_classes``: relative standard uncertainties of
           `count` that come from how much fields differ, from `detection`, and from `confusion`;
+          NaN if the count is 0, which has an upper end only;
+        - ``share``, ``share_low``, ``share_high``: of all particles, with Wilson's interval for as
+          many as would differ like the fields, which the correction makes wider as well;
         - ``per_um2``, ``per_um2_low``, ``per_um2_high``: count, low and high per square micrometre
           of field; NaN if no field has a pixel size.
 
@@ -137,13 +135,23 @@ def count_particles(
     >>> found[["low", "high"]].round().values.tolist()
     [[3.0, 14.0], [1.0, 10.0], [5.0, 20.0]]
     """
+    particles = WeightedParticles.of(table, fields, edges, detection, pixel_size_error)
+    return counts_of(particles, classes, confusion, by_person)
+
+
+def counts_of(
+    particles: WeightedParticles,
+    classes: Sequence[Any] | None = None,
+    confusion: ArrayLike | None = None,
+    by_person: ArrayLike | None = None,
+) -> pd.DataFrame:
+    """Return what :func:`count_particles` returns."""
     import pandas as pd
 
-    check_value("pixel_size_error", pixel_size_error, _SHARE)
-    field_of, units = field_numbers(table, fields), independent(fields)
+    table, fields, weights = particles.table, particles.fields, particles.weights
+    field_of, units = particles.field_of, independent(fields)
     n_units = int(units.max()) + 1
     names, is_of = _class_numbers(table, classes)
-    weights, others = count_weights(table, fields, edges, detection)
     parts, matrix = is_of, None
     if confusion is not None:
         if classes is None:
@@ -157,7 +165,7 @@ def count_particles(
     with np.errstate(invalid="ignore"):  # one field: 0 / 0
         left = sums_without(sums) / sums_without(areas)[:, None] * areas.sum()
     # What counts are and, if they are corrected, the least and the most that they can be.
-    without, also = (_counts(each, matrix) for each in (left, others @ parts))
+    without, also = (_counts(each, matrix) for each in (left, particles.others @ parts))
     counts = _counts(sums.sum(axis=0, keepdims=True), matrix)[0]
     variance = np.zeros(counts.shape)
     if matrix is not None:
@@ -169,32 +177,52 @@ def count_particles(
     # Half a particle, so that classes with none have a logarithm; more where the correction is as
     # uncertain as the count.
     half = _HALF + np.sqrt(variance)
-    scaled, left_out, also = (np.log(each + half) for each in (counts, without, also))
-    ends = left_out_interval(scaled, left_out, also=also)
-    low, high = np.exp(np.minimum(ends, scaled + _OPEN)) - half
-    high[ends[1] > scaled + _OPEN] = np.nan
     # Scattered independently, particles vary least; few fields can be alike by chance.
     of = is_of, is_of, np.ones_like(is_of)
     poisson = [_weighted_poisson(weights, *each) for each in zip(of, counts, strict=False)]
     fewest, most = np.stack(poisson, axis=1)
+    squares, own = (
+        np.array([w @ each for each in of[: len(counts)]]) for w in (weights**2, weights)
+    )
+    each = np.divide(squares, own, out=np.ones(counts.shape), where=own > 0)
+    scattered = each * counts / (counts + half) ** 2
+    scaled, left_out, also_scaled = (np.log(each + half) for each in (counts, without, also))
+    *ends, errors = left_out_interval(scaled, left_out, also=also_scaled, least=scattered)
+    low, high = np.exp(np.minimum(ends, scaled + _OPEN)) - half
+    high[ends[1] > scaled + _OPEN] = np.nan
     low, high = np.minimum(np.maximum(low, 0), fewest), np.maximum(high, most)
-    if matrix is not None:  # whose errors are added to a count, while fields differ by a factor
-        reach = NORMAL_FACTOR * np.sqrt(variance)
-        low = np.maximum(counts - np.hypot(counts - low, reach), 0)
-        high = counts + np.hypot(high - counts, reach)
-    columns["low"], columns["high"] = np.fmax.reduce(low[:2]), np.fmin.reduce(high[::2])
-    scattered = (most[0] - fewest[0]) / (2 * NORMAL_FACTOR * np.maximum(counts[0], _HALF))
-    fields_error = np.maximum(np.sqrt(left_out_variance(scaled, left_out)[0]), scattered)
-    columns["error_fields"] = fields_error
-    columns["error_finding"] = np.sqrt(left_out_variance(scaled, also)[0])
-    columns["error_classes"] = np.sqrt(variance[0]) / (counts + half)[0]
+    columns["low"], columns["high"] = _with_correction(counts, low, high, variance)
+    per_count = np.divide(1, counts[0], out=np.full(counts[0].shape, np.nan), where=counts[0] > 0)
+    fields_error, finding_error = errors[:, 0] * (counts + half)[0] * per_count
+    columns |= {"error_fields": fields_error, "error_finding": finding_error}
+    columns["error_classes"] = np.sqrt(variance[0]) * per_count
+    total = float(counts[0, -1]) or math.nan
+    shares, left_out, also = (
+        each / np.where(each[..., -1:] > 0, each[..., -1:], np.nan)
+        for each in (counts, without, also)
+    )
+    bounds = proportion_interval(shares, left_out, total**2 / (weights @ weights), also)
+    bounds = _with_correction(shares, *bounds, variance / total**2)
+    columns["share"], (low, high) = shares[0], np.clip(bounds, 0, 1)
+    columns["share_low"], columns["share_high"] = low, high
     um2 = (pixels * sizes**2).sum()
     for name, column in (("", "count"), ("_low", "low"), ("_high", "high")):
         columns[f"per_um2{name}"] = columns[column] / um2
     low, best, high = (columns[f"per_um2{name}"] for name in ("_low", "", "_high"))
-    ends = with_error(low, best, high, 2 * pixel_size_error)
-    columns["per_um2_low"], columns["per_um2_high"] = ends
+    low, high = with_error(low, best, high, 2 * particles.error)
+    columns["per_um2_low"], columns["per_um2_high"] = low, high
     return pd.DataFrame(columns)
+
+
+def _with_correction(
+    counts: FloatArray, low: FloatArray, high: FloatArray, variance: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Return ends within those of the least and the most, (3, K + 1), that counts can be."""
+    # Errors of a correction are added to a count, while fields differ by a factor.
+    reach = NORMAL_FACTOR * np.sqrt(variance)
+    low = np.maximum(counts - np.hypot(counts - low, reach), 0)
+    high = counts + np.hypot(high - counts, reach)
+    return np.fmax.reduce(low[:2]), np.fmin.reduce(high[::2])
 
 
 def particle_sizes(
@@ -250,10 +278,17 @@ def particle_sizes(
     >>> particle_sizes(table, fields)[["by", "d10", "d50"]].round(1).values.tolist()
     [['number', 9.0, 11.0], ['area', 9.0, 19.7]]
     """
+    particles = WeightedParticles.of(table, fields, edges, detection, pixel_size_error)
+    return sizes_of(particles, measure, classes)
+
+
+def sizes_of(
+    particles: WeightedParticles, measure: str, classes: Sequence[Any] | None = None
+) -> pd.DataFrame:
+    """Return what :func:`particle_sizes` returns."""
     import pandas as pd
 
-    unit_of = independent(fields)[field_numbers(table, fields)]
-    weights, others = count_weights(table, fields, edges, detection)
+    table, fields = particles.table, particles.fields
     names, is_of = _class_numbers(table, classes)
     if measure not in table or table[measure].dtype.kind not in "biuf":
         raise ValueError(
@@ -261,45 +296,23 @@ def particle_sizes(
         )
     if measure.endswith(("_px", "_px2")) and len({field.pixel_size for field in fields}) > 1:
         raise ValueError(f"measure={measure!r}: the fields differ in pixel size; choose one in nm")
-    sizes = table[measure].to_numpy(np.float64)
     if (is_unknown := lacks_pixel_size(table, measure)).any():
         unknown = list(dict.fromkeys(table["micrograph"][is_unknown].astype(str)))
         raise ValueError(
             f"{measure} is unknown for {counted(int(is_unknown.sum()), 'particle')} of "
             f"{name_some(unknown)}: give the pixel size, or choose a measure in pixels"
         )
-    check_value("pixel_size_error", pixel_size_error, _SHARE)
-    missed = 0.0
-    if detection is not None and measure == f"equivalent_diameter_{detection.unit}":
-        missed = detection.mostly_missed_below() or 0.0
-    error = pixel_size_error * pixel_size_power(measure)
-    is_scaled = "area_nm2" in table and table["area_nm2"].notna().all()
-    check_table(table, *([] if is_scaled else ["area_px2"]))
-    area = table["area_nm2" if is_scaled else "area_px2"].to_numpy(np.float64)
-    order = np.argsort(sizes, kind="stable")
-    order = order[(weights[order] > 0) & np.isfinite(sizes[order])]
+    error, missed = particles.error * pixel_size_power(measure), particles.missed_below(measure)
+    is_of = is_of[particles.is_measured(measure)]
+    samples = {by: particles.sample(measure, by) for by in ("number", "area")}
     rows = []
     for name, is_in in zip([*names, ALL], is_of.T, strict=True):
-        chosen = order[is_in[order]]
-        size, field = sizes[chosen], np.unique(unit_of[chosen], return_inverse=True)[1]
-        for by, each in (("number", np.ones(len(area))), ("area", area)):
-            weight, other = (weights * each)[chosen], (others * each)[:, chosen]
-            row: dict[str, Any] = {"class": name, "by": by, "particles": len(size)}
-            best = weighted_quantiles(size, weight, _SHARES)
-            ends = errors = np.full((2, len(_SHARES)), np.nan)
-            if len(size):
-                *shares, errors = share_intervals(
-                    size <= best[:, None], weight, field, _SHARES, other
-                )
-                ends = np.array([weighted_quantiles(size, weight, each) for each in shares])
-                with np.errstate(invalid="ignore", divide="ignore"):  # an open end, equal sizes
-                    slopes = (ends - best) / (np.array(shares) - _SHARES) / best
-                errors = errors * np.ma.masked_invalid(slopes).mean(axis=0).filled(np.nan)
-                ends = np.array(with_error(ends[0], best, ends[1], error))
-                ends[0] = np.where(ends[0] < missed, np.nan, ends[0])
-            if detection is None:  # nothing comes from it, also where slopes are unknown
-                errors = np.vstack([errors[0], np.zeros(len(_SHARES))])
-            for share, *values in zip(_SHARES, best, *ends, *errors, strict=True):
+        for by, whole in samples.items():
+            best, low, high, *errors = whole.where(is_in).quantiles(_SHARES)
+            low, high = with_error(low, best, high, error)
+            low = np.where(low < missed, np.nan, low)
+            row: dict[str, Any] = {"class": name, "by": by, "particles": int(is_in.sum())}
+            for share, *values in zip(_SHARES, best, low, high, *errors, strict=True):
                 keys = (f"d{round(100 * share)}{name}" for name in _OF_SIZE)
                 row |= dict(zip(keys, values, strict=True))
             rows.append(row)

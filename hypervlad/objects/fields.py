@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -12,8 +13,10 @@ from numpy.typing import NDArray
 
 from hypervlad.common.constraints import Integer, ListOf, Number, OneOf, check_value
 from hypervlad.common.wording import counted, name_some, verb
+from hypervlad.common.workbooks import name_and_unit
 from hypervlad.objects.detection import Detection
 from hypervlad.objects.measures import check_table
+from hypervlad.statistics.groups import Sample
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -123,24 +126,86 @@ def edge_weights(table: pd.DataFrame, edges: Edges = "weight") -> FloatArray:
     return weights
 
 
-def count_weights(
-    table: pd.DataFrame, fields: Sequence[Field], edges: Edges, detection: Detection | None
-) -> tuple[FloatArray, FloatArray]:
-    """Return for how many particles each counts, and (m, n) without each field of `detection`."""
-    weights = edge_weights(table, edges)
-    if detection is None:
-        return weights, np.zeros((0, len(weights)))
-    by_person = np.array([field.by_person for field in fields], bool)[field_numbers(table, fields)]
-    check_table(table, column := f"equivalent_diameter_{detection.unit}")
-    if table[column].isna().any():
-        raise ValueError(
-            f"detection is in {detection.unit}, but {column} of some particles is unknown: give "
-            "the pixel size of their images"
-        )
-    known = detection, *detection.without_each()
-    found = np.array([each.weights(table[column]) for each in known])
-    found = np.where(by_person, 1.0, found) * weights
-    return found[0], found[1:]
+@dataclass(frozen=True, eq=False)
+class WeightedParticles:
+    """Particles in fields, and for how many each of them counts, corrected by `detection`.
+
+    `weights` are (n,), and `others`, (m, n), those without each of the fields of `detection`. All
+    pixel sizes may be wrong together by a share `error`.
+    """
+
+    table: pd.DataFrame
+    fields: Sequence[Field]
+    detection: Detection | None
+    error: float
+    weights: FloatArray
+    others: FloatArray
+
+    @classmethod
+    def of(
+        cls,
+        table: pd.DataFrame,
+        fields: Sequence[Field],
+        edges: Edges = "weight",
+        detection: Detection | None = None,
+        error: float = 0.0,
+    ) -> WeightedParticles:
+        """Weigh particles; a ValueError if their fields or sizes are not known."""
+        check_value("pixel_size_error", error, [Number(at_least=0, at_most=1)])
+        weights = edge_weights(table, edges)
+        if detection is None:
+            return cls(table, fields, None, error, weights, np.zeros((0, len(weights))))
+        by_person = np.array([each.by_person for each in fields], bool)
+        by_person = by_person[field_numbers(table, fields)]
+        check_table(table, column := f"equivalent_diameter_{detection.unit}")
+        if table[column].isna().any():
+            raise ValueError(
+                f"detection is in {detection.unit}, but {column} of some particles is unknown: "
+                "give the pixel size of their images"
+            )
+        known = detection, *detection.without_each()
+        found = np.array([each.weights(table[column]) for each in known])
+        found = np.where(by_person, 1.0, found) * weights
+        return cls(table, fields, detection, error, found[0], found[1:])
+
+    def where(
+        self, is_own: NDArray[np.bool_], fields: Sequence[Field] | None = None
+    ) -> WeightedParticles:
+        """Return some of the particles, in all fields or those that are given."""
+        known = self.detection, self.error, self.weights[is_own], self.others[:, is_own]
+        fields = self.fields if fields is None else fields
+        return WeightedParticles(self.table[is_own], fields, *known)
+
+    @cached_property
+    def field_of(self) -> NDArray[np.intp]:
+        """The number of the field of each particle."""
+        return field_numbers(self.table, self.fields)
+
+    @property
+    def unit(self) -> str:
+        """What differs independently: "sample", or "field" if all fields are of one sample."""
+        return "sample" if len({each.sample for each in self.fields}) > 1 else "field"
+
+    def missed_below(self, measure: str) -> float:
+        """Return the size below which most are missed; 0 if that is not known in this unit."""
+        known, unit = self.detection, name_and_unit(measure)[1]
+        return (known.mostly_missed_below() or 0.0) if known and known.unit == unit else 0.0
+
+    def is_measured(self, measure: str) -> NDArray[np.bool_]:
+        """Return which particles touch no edge and have this measure."""
+        values = self.table[measure].to_numpy(np.float64)
+        return np.asarray((self.weights > 0) & np.isfinite(values))
+
+    def sample(self, measure: str, by: str = "number") -> Sample:
+        """Return the values of those that are measured, weighted by number or area."""
+        values, area = self.table[measure].to_numpy(np.float64), np.ones(1)
+        if by == "area":
+            is_scaled = "area_nm2" in self.table and self.table["area_nm2"].notna().all()
+            check_table(self.table, column := "area_nm2" if is_scaled else "area_px2")
+            area = self.table[column].to_numpy(np.float64)
+        units = independent(self.fields)[self.field_of]
+        found = Sample(values, self.weights * area, units, self.others * area)
+        return found.where(self.is_measured(measure))
 
 
 def field_numbers(table: pd.DataFrame, fields: Sequence[Field]) -> NDArray[np.intp]:

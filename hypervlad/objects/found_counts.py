@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hypervlad.common.wording import counted, name_some, percent, verb
-from hypervlad.objects.counts import ALL, count_particles, particle_sizes
+from hypervlad.objects.counts import ALL, counts_of, sizes_of
 from hypervlad.objects.detection import Detection
-from hypervlad.objects.fields import Edges, Field, count_weights, edge_weights
+from hypervlad.objects.fields import Edges, Field, WeightedParticles, edge_weights
 from hypervlad.objects.found_tables import as_cells, classes_of, copies, is_by_model, is_left_out
 from hypervlad.objects.measures import MEASURES, pixel_size_power
 from hypervlad.objects.particle import NOT_A_PARTICLE
@@ -44,34 +44,25 @@ class FoundCounts(NamedTuple):
         Column of the table whose sizes these are.
     notes : list of str
         What is corrected, missing, or not corrected, and why.
-    is_counted : ndarray of bool
-        Which rows of the table are not left out, no wrong outlines and meet the rule.
     groups : dict of (DataFrame, DataFrame)
         Counts and sizes of each group of fields, by its name; empty without groups.
-    weights : ndarray
-        For how many particles each counted one counts.
-    n_fields : int
-        Fields that are counted.
-    detection : Detection or None
-        By which counts and sizes are corrected for what finding misses and invents; None if they
-        are not.
-    pixel_size_error : float
-        As it was given.
-    is_by_person : bool
-        Whether a person drew or corrected all outlines, so that none must be corrected.
+    particles : dict of WeightedParticles
+        Those that are counted, by their group, and of all fields by "". An image that has copies in
+        several groups is in each of these, and once in all fields.
     """
 
     counts: pd.DataFrame
     sizes: pd.DataFrame
     measure: str
     notes: list[str]
-    is_counted: NDArray[np.bool_]
     groups: dict[str, tuple[pd.DataFrame, pd.DataFrame]]
-    weights: NDArray[np.float64]
-    n_fields: int
-    detection: Detection | None
-    pixel_size_error: float
-    is_by_person: bool
+    particles: dict[str, WeightedParticles]
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether what finding misses or invents is neither corrected nor without effect."""
+        own = self.particles[""]
+        return own.detection is None and not all(each.by_person for each in own.fields)
 
     @property
     def budget(self) -> pd.DataFrame:
@@ -81,7 +72,8 @@ class FoundCounts(NamedTuple):
         "d10", "d50", "d90" by number), the ``source`` ("fields", "finding", "classes", "pixel
         size", and "combined", all that are known together), and the standard uncertainty as
         ``percent`` of the value, NaN if it is unknown. Finding is what is missed, invented, and
-        outlined too large or small; it is not there if a person drew or corrected all outlines.
+        outlined too large or small; it is not there if a person drew or corrected all outlines. A
+        count of 0, which has an upper end only, has no lines.
 
         References
         ----------
@@ -92,16 +84,16 @@ class FoundCounts(NamedTuple):
         sizes = self.sizes[self.sizes["by"] == "number"].iloc[-1]
         is_scaled = bool(self.counts["per_um2"].notna().all())
         rows = [(f"d{share}", sizes, f"d{share}_") for share in (10, 50, 90)]
-        for _, row in self.counts[::-1].iterrows():
+        for _, row in self.counts[self.counts["count"] > 0][::-1].iterrows():
             of_class = "" if row["class"] == ALL else f" of {row['class']}"
             rows.insert(-3, (f"{'per_um2' if is_scaled else 'count'}{of_class}", row, ""))
         lines, combined = [], "combined"
         for name, row, start in rows:
             power = pixel_size_power(self.measure) if start else 2 * is_scaled
             parts = {each: row.get(f"{start}error_{each}", 0.0) for each in _SOURCES}
-            parts["pixel size"] = power * self.pixel_size_error / NORMAL_FACTOR
+            parts["pixel size"] = power * self.particles[""].error / NORMAL_FACTOR
             together = math.sqrt(sum(each**2 for each in parts.values()))
-            if self.detection is None and not self.is_by_person:
+            if self.is_unknown:
                 parts["finding"], combined = math.nan, "combined, without finding"
             parts = {source: error for source, error in parts.items() if error != 0}
             lines += [
@@ -215,7 +207,7 @@ def count_found(
             )
     if rule is not None:
         is_met, without = met_and_unknown(table, rule)
-        table, by_model, is_counted[is_counted] = table[is_met], by_model[is_met], is_met
+        table, by_model = table[is_met], by_model[is_met]
         notes.append(f"only particles that meet {rule!r} are counted")
         notes += [without] * bool(without)
     if (is_unknown := table[column].isna().to_numpy()).any():
@@ -245,36 +237,24 @@ def count_found(
         found = [field for field in fields if not field.by_person]
         notes += _of_detection(detection, table[_is_of(table, found)])
 
-    def counted_in(chosen: Sequence[Field]) -> tuple[pd.DataFrame, pd.DataFrame]:
-        is_own = _is_of(table, chosen)
-        own = table[is_own]
-        options: dict[str, Any] = {"classes": classes, "edges": edges, "detection": detection}
-        options["pixel_size_error"] = pixel_size_error
-        return (
-            count_particles(own, chosen, confusion=matrix, by_person=~by_model[is_own], **options),
-            particle_sizes(own, chosen, measure=column, **options),
-        )
-
-    groups = {
-        name: counted_in([field for field in fields if field.group == name])
-        for name in dict.fromkeys(field.group for field in fields if field.group)
-    }
+    every = WeightedParticles.of(table, fields, edges, detection, pixel_size_error)
     once = [field for field in fields if field.micrograph not in twice]
-    is_once = _is_of(table, once)
-    is_counted[is_counted] = is_once
-    weights, _ = count_weights(table[is_once], once, edges, detection)
-    return FoundCounts(
-        *counted_in(once),
-        column,
-        notes,
-        is_counted,
-        groups,
-        weights,
-        len(once),
-        detection,
-        pixel_size_error,
-        all(field.by_person for field in fields),
-    )
+    particles, counts = dict[str, WeightedParticles](), dict[str, tuple[Any, Any]]()
+    groups = dict.fromkeys(field.group for field in fields if field.group)
+    for group in ["", *groups]:
+        chosen = [field for field in fields if field.group == group] if group else once
+        is_own = _is_of(table, chosen)
+        particles[group] = part = every.where(is_own, chosen)
+        counts[group] = (
+            counts_of(part, classes, matrix, ~by_model[is_own]),
+            sizes_of(part, column, classes),
+        )
+    return FoundCounts(*counts.pop(""), column, notes, counts, particles)
+
+
+def whole_text(n_whole: int, n_outlined: int) -> str:
+    """Return "9 whole particles (12 outlined)": those at edges have no size."""
+    return f"{counted(n_whole, 'whole particle')} ({n_outlined:,} outlined)"
 
 
 def _why_uncorrected(detection: Detection | None, is_scaled: bool, fields: Sequence[Field]) -> str:

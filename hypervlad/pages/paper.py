@@ -6,6 +6,7 @@ import io
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -20,13 +21,7 @@ from hypervlad.pages import parts
 from hypervlad.pages.base import literal, shorten
 from hypervlad.pages.colours import DARK
 from hypervlad.pages.numbers import interval_text, number_text
-from hypervlad.statistics.groups import (
-    Values,
-    groups_needed,
-    mean_interval,
-    student_factor,
-    with_error,
-)
+from hypervlad.statistics.groups import Sample, Values, groups_needed, student_factor, with_error
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,6 +33,7 @@ PRECISION = 0.05  # of a median, for which it is said how many images it takes
 _FIGURES = "figure", "figure-2"
 _FORMATS: dict[str, list[str]] = {"svg": ["Date"], "pdf": ["CreationDate"], "png": []}
 OF_QUANTILES = "Quantiles with intervals: R. S. Woodruff, J. Am. Stat. Assoc. 47, 1952"
+OF_SHARE = "E. B. Wilson, J. Am. Stat. Assoc. 22, 1927, for as many as would vary like these images"
 OF_MEAN = "Mean with Student's interval: jackknife, B. Efron and C. Stein, Ann. Stat. 9, 1981"
 _NO_ENDS = math.nan, math.nan
 _NEEDED = (
@@ -46,7 +42,7 @@ _NEEDED = (
 )
 _OF_BUDGET = (
     "Standard uncertainties: intervals reach about two of them to each side, more if images are "
-    "few. Combined is the root of the sum of their squares."
+    "few. Combined is the root of the sum of their squares. Counts of 0 have an upper end only."
 )
 _INCH, _WIDTH, _HEIGHT, _LINE, _DPI = 25.4, 85, 52, 3.4, 600  # mm: a column of a journal
 _CSS_WIDTH = 510
@@ -109,47 +105,48 @@ def known_ends(ends: Iterable[float], below: float) -> tuple[float, float, float
 class Histogram:
     """Values of one group, of `counts` such as "521 particles, 6 fields".
 
-    `ends` are D10, D50 and D90, then their lower and upper ends, (3, 3); `units` number what
-    differs independently, images or samples (`unit`), and `others` are as for `mean_interval`.
-    All values may be wrong together by a share `error`, which `ends` contain. Nothing is known
-    `below` a size, as most are missed. `thing` is what is counted.
+    Those of a `unit`, an image or a sample, are not independent; without, values are only drawn.
+    All may be wrong together by a share `error`, which intervals contain. Nothing is known `below`
+    a size, as most are missed. `thing` is what is counted.
     """
 
     name: str
-    values: Values
-    weights: Values
+    sample: Sample
     counts: str
-    ends: ArrayLike | None = None
-    units: ArrayLike = ()
-    unit: str = "image"
-    others: ArrayLike = ()
+    unit: str = ""
     error: float = 0.0
     below: float = 0.0
     thing: str = "particle"
 
     @property
-    def quantiles(self) -> Values:
-        """The `ends`, without intervals that few images cannot tell."""
-        return np.array([known_ends(each, self.below) for each in np.asarray(self.ends, float).T]).T
+    def is_described(self) -> bool:
+        return bool(self.unit and len(self.sample.values))
 
-    @property
+    @cached_property
+    def quantiles(self) -> Values:
+        """D10, D50 and D90, then their ends, (3, 3), without those that few images cannot tell."""
+        best, low, high, *_ = self.sample.quantiles([0.1, 0.5, 0.9])
+        ends = np.array([best, *with_error(low, best, high, self.error)])
+        return np.array([known_ends(each, self.below) for each in ends.T]).T
+
+    @cached_property
     def moments(self) -> tuple[float, float]:
         """Mean and standard deviation."""
-        if not len(self.values):
+        values, weights = self.sample.values, self.sample.weights
+        if not len(values):
             return math.nan, math.nan
-        mean = float(np.average(self.values, weights=self.weights))
-        return mean, math.sqrt(np.average((self.values - mean) ** 2, weights=self.weights))
+        mean = float(np.average(values, weights=weights))
+        return mean, math.sqrt(np.average((values - mean) ** 2, weights=weights))
 
     def results(self, label: str, unit: str) -> list[Result]:
         """Return the lines of quantiles, mean, and how many images a precise median takes."""
         lines, (mean, deviation) = list[Result](), self.moments
-        ends: Any = self.quantiles
+        ends = self.quantiles
         for name, each in zip(("D10", "median (D50)", "D90"), ends.T.tolist(), strict=True):
             lines.append(Result.of(f"{label}, {name}", each, unit, OF_QUANTILES, self.name))
-        units = np.unique(self.units, return_inverse=True)[1]
-        low, high = mean_interval(self.values, self.weights, units, self.others)
+        _, low, high = self.sample.mean()
         interval = map(float, with_error(low, mean, high, self.error))
-        own, n = (unit, OF_MEAN, self.name), int(units.max(initial=-1)) + 1
+        own, n = (unit, OF_MEAN, self.name), self.sample.n_groups
         lines.append(Result.of(f"{label}, mean", known_ends((mean, *interval), self.below), *own))
         lines.append(Result(f"{label}, standard deviation", deviation, *_NO_ENDS, *own))
         needed, why = math.nan, "Takes an interval of the median"
@@ -161,9 +158,9 @@ class Histogram:
             sides = np.square(np.log([middle / low, high / middle]))
             reach = np.sqrt(np.maximum(sides - math.log1p(self.error) ** 2, 0)).mean()
             needed = groups_needed(n, float(reach) / student_factor(n), PRECISION)
-            by_hand = ", and images outlined by hand," if np.size(self.others) else ""
+            by_hand = ", and images outlined by hand," * bool(len(self.sample.others))
             why = _NEEDED.format(self.unit, by_hand)
-        for name, each in ((self.unit, 1.0), (self.thing, len(self.values) / max(n, 1))):
+        for name, each in ((self.unit, 1.0), (self.thing, len(self.sample.values) / max(n, 1))):
             number = None if math.isnan(needed) else math.ceil(needed * each)
             text = f"{name}s in all for a median within {100 * PRECISION:g} %"
             lines.append(Result(text, number, source=why, group=self.name))
@@ -184,7 +181,7 @@ class Figure(NamedTuple):
     @property
     def whole_caption(self) -> str:
         """The caption, with what lines, bands and names are."""
-        drawn = [each for each in self.histograms if each.ends is not None and len(each.values)]
+        drawn = [each for each in self.histograms if each.is_described]
         lines = "Lines: medians" if len(drawn) > 1 else "Line: median"
         if any(np.isfinite(each.quantiles[1:, 1]).any() for each in drawn):
             lines = "Line and band: median and its 95 % interval"
@@ -223,6 +220,28 @@ def annotations_text(is_kept: bool, is_any: bool) -> str:
     return f"Information bars, scale bars and letters were {'not ' * is_kept}{how}."
 
 
+def share_below(
+    sample: Sample, limit: float, error: float = 0.0, within: ArrayLike | None = None
+) -> Values:
+    """Return the share from 1 to `limit`, and its interval, in per cent; see `Sample.share`.
+
+    All values may be wrong together by a share `error`.
+    """
+    shares = [
+        sample.share((sample.values >= 1) & (sample.values <= limit * by), within)
+        for by in (1, 1 / (1 + error), 1 + error)
+    ]
+    moved = [each[0] - shares[0][0] for each in shares]
+    return 100 * np.add(shares[0], moved)  # whose line ends at 0 and 100 %
+
+
+def scale_text(size: str | None, error: float = 0.0) -> str:
+    """Return the sentence on whether intervals contain an error of the pixel size."""
+    contain = f"contain an error of the pixel size of {100 * error:g} %"
+    contain = contain if error else "do not contain an error of the pixel size"
+    return f"They {contain}." * bool(size)
+
+
 def check_weight(weight: str | None, *allowed: str) -> str:
     """Return by what is weighted, by default the first; a ValueError if it is not allowed."""
     if weight not in (None, *allowed):
@@ -253,18 +272,18 @@ def _draw(ax: Axes, shown: Figure) -> None:
     edges, several, highest = _set_axis(ax, shown), len(shown.histograms) > 1, 0.0
     for k, each in enumerate(shown.histograms):
         colour, line = _COLOURS[k % len(_COLOURS)], _LINES[k % len(_LINES)]
-        label = _text_of(each, shown.unit)
-        if len(each.values) < _MIN_DRAWN:
+        label, values = _text_of(each, shown.unit), each.sample.values
+        if len(values) < _MIN_DRAWN:
             look: dict[str, Any] = {"color": colour, "markersize": 7, "clip_on": False}
             look |= {"transform": ax.get_xaxis_transform(), "label": label}
-            ax.plot(each.values, np.full(len(each.values), (k + 0.5) * _STRIP), "|", **look)
+            ax.plot(values, np.full(len(values), (k + 0.5) * _STRIP), "|", **look)
         else:
-            counts, _ = np.histogram(each.values, edges, weights=each.weights)
+            counts, _ = np.histogram(values, edges, weights=each.sample.weights)
             shares = 100 * counts / (counts.sum() or 1)
             highest = max(highest, float(shares.max()))
             look = {"fill": not several, "facecolor": _FILL, "linestyle": line}
             ax.stairs(shares, edges, edgecolor=colour, linewidth=1, label=label, **look)
-        if each.ends is None or not len(each.values):
+        if not each.is_described:
             continue
         bottom, top, mark = 0.0, 1.0, _COLOURS[1]
         if several:  # their intervals are strips above the histograms, and so hide nothing
@@ -286,7 +305,7 @@ def _draw(ax: Axes, shown: Figure) -> None:
 
 def _text_of(each: Histogram, unit: str) -> str:
     name = f"{literal(shorten(each.name, _LONGEST_NAME))}:\n" if each.name else ""
-    if each.ends is None or not len(each.values):
+    if not each.is_described:
         return name + each.counts
     middle, low, high = each.quantiles[:, 1].tolist()
     interval = f" (95 %: {interval_text(low, high)})" * (low == low or high == high)
@@ -300,7 +319,7 @@ def _set_axis(ax: Axes, shown: Figure) -> Values:
     """Set the axes, and return the edges of bins."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    values = np.concatenate([each.values for each in shown.histograms])
+    values = np.concatenate([each.sample.values for each in shown.histograms])
     edges: Any = shown.bins
     is_log = False
     if edges is None:

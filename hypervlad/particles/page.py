@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,11 +13,12 @@ import numpy as np
 from markupsafe import Markup
 
 from hypervlad.common.wording import capitalised, counted, name_some, percent, warn_user
+from hypervlad.common.workbooks import name_and_unit
 from hypervlad.images import ImageReadError
 from hypervlad.images.reading import read_named
 from hypervlad.objects.detection import Detection
 from hypervlad.objects.fields import Field
-from hypervlad.objects.found_counts import FoundCounts
+from hypervlad.objects.found_counts import FoundCounts, whole_text
 from hypervlad.objects.found_folder import FoundFolder
 from hypervlad.objects.particle import check_same_size
 from hypervlad.pages import parts
@@ -143,7 +142,7 @@ def write_particles_page(
     content = [
         parts.Numbers(_numbers(fields, table)),
         parts.Items([f"{capitalised(note)}." for note in notes]),
-        *([] if counts is None else _of_counts(counts, table, labels, names)),
+        *([] if counts is None else _of_counts(counts, names)),
         parts.section("Outlines to check", *(checks or ["There are none."])),
         parts.section(
             "Fields",
@@ -160,24 +159,22 @@ def write_particles_page(
     return path
 
 
-def _of_counts(
-    counts: FoundCounts, table: pd.DataFrame, labels: Sequence[str], names: Sequence[str]
-) -> list[parts.Part]:
+def _of_counts(counts: FoundCounts, names: Sequence[str]) -> list[parts.Part]:
     """Return the sections of counts and sizes; in histograms, particles have their weights."""
     import pandas as pd
 
-    measure, sizes = _measure_text(counts.measure), counts.sizes
-    shown, own = table[counts.is_counted], list(compress(labels, counts.is_counted))
-    values, weights = shown[counts.measure].to_numpy(np.float64), counts.weights
-    is_shown = (weights > 0) & np.isfinite(values)
-    of_class = {name: is_shown & (np.array(own) == name) for name in names}
+    sizes, own, (measure, unit) = counts.sizes, counts.particles[""], name_and_unit(counts.measure)
+    measure = measure.replace("_", " ") + f" in {unit}" * bool(unit)
+    is_shown, shown = own.is_measured(counts.measure), own.sample(counts.measure)
+    labels = own.table["class"] if "class" in own.table else np.full(len(own.table), _NO_CLASS)
+    of_class = {name: np.asarray(labels == name)[is_shown] for name in names}
     chart = parts.Chart(
         measure,
         [
             parts.Group(
-                name if "class" in table else "",
-                values[is_own],
-                weights[is_own].round(4),
+                name if "class" in own.table else "",
+                shown.values[is_own],
+                shown.weights[is_own].round(4),
                 counted(int(is_own.sum()), "particle"),
                 style=_style(name, names),
             )
@@ -188,8 +185,8 @@ def _of_counts(
     header = ["Class", "Outlined", "Count", interval, "Per µm²", interval]
     of_sizes = ["Class", "Particles", "D10", interval, "D50", interval, "D90", interval]
     rows, titles = count_rows(counts.counts), sizes["class"] + ", by " + sizes["by"]
-    for name, (own, of_group) in counts.groups.items():
-        rows += [[f"{name}: {row[0]}", *row[1:]] for row in count_rows(own)]
+    for name, (numbers, of_group) in counts.groups.items():
+        rows += [[f"{name}: {row[0]}", *row[1:]] for row in count_rows(numbers)]
         titles = pd.concat([titles, f"{name}: " + of_group["class"] + ", by " + of_group["by"]])
         sizes = pd.concat([sizes, of_group])
     return [
@@ -201,7 +198,7 @@ def _of_counts(
             parts.Table(of_sizes, _rows(sizes, titles, "d10", "d50", "d90")),
             _OF_SIZES,
         ),
-        *_of_detection(counts.detection),
+        *_of_detection(own.detection),
         budget_section(counts.budget),
     ]
 
@@ -368,20 +365,22 @@ def count_rows(counts: pd.DataFrame) -> list[list[str]]:
 def summary_line(found: FoundCounts) -> str:
     """Return the median size in one line, with its interval, and of how many particles it is."""
     sizes = found.sizes[found.sizes["by"] == "number"].iloc[-1]
-    counts, unit = found.counts.iloc[-1], re.sub("^.*_(?=(nm|px)2?$)", "", found.measure)
+    counts, unit = found.counts.iloc[-1], name_and_unit(found.measure)[1]
+    whole = whole_text(int(sizes["particles"]), int(counts["particles"]))
+    own = found.particles[""]
     interval = interval_text(sizes["d50_low"], sizes["d50_high"])
-    of = f"{counted(int(counts['particles']), 'particle')} in {counted(found.n_fields, 'image')}"
+    of = f"{whole} in {counted(len(own.fields), 'image')}"
     line = f"D50 {number_text(sizes['d50'])} {unit}, 95 % {interval}, from {of}"
-    if found.detection is None:
-        return line + "; not corrected for what finding misses" * (not found.is_by_person)
-    limit = found.detection.mostly_missed_below()
-    missed = "" if limit is None else f"; below {limit:.3g} {found.detection.unit} most are missed"
+    if (known := own.detection) is None:
+        return line + "; not corrected for what finding misses" * found.is_unknown
+    limit = known.mostly_missed_below()
+    missed = "" if limit is None else f"; below {limit:.3g} {known.unit} most are missed"
     return line + missed
 
 
 def count_lines(counts: pd.DataFrame, sizes: pd.DataFrame, measure: str) -> list[str]:
     """Return counts and sizes by number as a table in plain text."""
-    unit = re.sub("^.*_(?=(nm|px)2?$)", "", measure)
+    unit = name_and_unit(measure)[1]
     header = ["class", "particles", "count", "95 %", "per um2", "95 %"]
     rows = [[*header, *(f"{name} ({unit})" for name in ("D10", "D50", "D90"))]]
     sizes = sizes[sizes["by"] == "number"].set_index("class")
@@ -399,9 +398,3 @@ def _rows(table: pd.DataFrame, titles: Iterable[str], *columns: str) -> list[lis
             interval = interval_text(row[f"{name}_low"], row[f"{name}_high"])
             rows[-1] += [number_text(row[name]), interval]
     return rows
-
-
-def _measure_text(measure: str) -> str:
-    """Return "equivalent diameter in nm" for "equivalent_diameter_nm"."""
-    text = re.sub("_(nm|px)(2?)$", lambda unit: f" in {unit[1]}{'²' * bool(unit[2])}", measure)
-    return text.replace("_", " ")

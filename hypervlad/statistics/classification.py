@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import t as student_t
 
 from hypervlad.common.wording import counted
+from hypervlad.statistics.groups import NORMAL_FACTOR, student_factor, wilson_interval
 from hypervlad.statistics.probabilities import (
     ReliabilityBins,
     SelectiveAccuracy,
@@ -23,7 +23,6 @@ from hypervlad.statistics.probabilities import (
     selective_accuracy_curve,
 )
 
-_Z95 = 1.959963984540054
 _MAX_UNCERTAINTY = 0.1  # of an accuracy that shows whether the model is calibrated
 
 
@@ -198,7 +197,7 @@ class Evaluation:
         n_groups = len(sums)
         of_groups = np.sum((sums - sums.mean()) ** 2) * n_groups / max(1, n_groups - 1)
         independent = np.sum(self.confidence * (1 - self.confidence))
-        limit = student_t.ppf(0.975, max(1, n_groups - 1))
+        limit = student_factor(max(2, n_groups))
         if abs(sums.sum()) <= limit * np.sqrt(max(of_groups, independent)):
             low, high = self.interval
             return "calibrated" if (high - low) / 2 <= _MAX_UNCERTAINTY else "unknown"
@@ -246,30 +245,6 @@ class Evaluation:
             support=int(true.sum()),
             known=known,
         )
-
-
-def wilson_interval(share: float, n: float) -> tuple[float, float]:
-    """The 95 % score interval (low, high) of a share that was observed in n trials [1]_.
-
-    References
-    ----------
-    .. [1] E. B. Wilson, "Probable inference, the law of succession, and statistical inference",
-       J. Am. Stat. Assoc. 22, 1927.
-
-    Examples
-    --------
-    >>> low, high = wilson_interval(1.0, 20)
-    >>> f"{low:.3f} {high:.3f}"
-    '0.839 1.000'
-    """
-    square = _Z95**2
-    centre = (share + square / (2 * n)) / (1 + square / n)
-    half = _Z95 * np.sqrt(share * (1 - share) / n + square / (4 * n**2)) / (1 + square / n)
-    # The limits of everything and of nothing are exact, which rounding would hide.
-    return (
-        0.0 if share <= 0 else max(0.0, float(centre - half)),
-        1.0 if share >= 1 else min(1.0, float(centre + half)),
-    )
 
 
 def accuracy_interval(
@@ -376,7 +351,7 @@ def _group_codes(groups: Sequence[Any] | None, n: int) -> NDArray[np.intp]:
 
 def _of_few(n_groups: float) -> float:
     """By what factor a number of trials is smaller if its variance is found from few groups."""
-    return float(_Z95 / student_t.ppf(0.975, n_groups - 1)) ** 2 if n_groups > 1 else 0.0
+    return (NORMAL_FACTOR / student_factor(n_groups)) ** 2 if n_groups > 1 else 0.0
 
 
 def _ratio(part: int, whole: int) -> float:

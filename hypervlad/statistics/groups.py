@@ -8,8 +8,10 @@ interval, and two have a wide one.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import count
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,7 +24,7 @@ LEVEL = 0.95
 NORMAL_FACTOR = float(norm.isf((1 - LEVEL) / 2))
 
 
-def student_factor(n: int) -> float:
+def student_factor(n: float) -> float:
     """Return how many standard errors from n groups an interval reaches; NaN for one group."""
     return float(student_t.ppf((1 + LEVEL) / 2, n - 1)) if n > 1 else math.nan
 
@@ -34,11 +36,13 @@ def left_out_interval(
     also: ArrayLike | None = None,
     least: ArrayLike = 0.0,
     unbiased: bool = False,
-) -> tuple[Values, Values]:
-    """Return the interval of a statistic; NaN with one group.
+) -> tuple[Values, Values, Values]:
+    """Return the ends of the interval of a statistic, and its standard errors; NaN with one group.
 
     It is Student's, with the standard error of the jackknife that leaves out one group at a time
-    [1]_. The statistic should be on a scale on which it is about normal, such as a logarithm.
+    [1]_. The statistic should be on a scale on which it is about normal, such as a logarithm. The
+    standard errors, (2, ...), are from the groups and from the others; together they are those of
+    the interval.
 
     Parameters
     ----------
@@ -68,17 +72,17 @@ def left_out_interval(
     Examples
     --------
     >>> means = np.array([3.0, 2.5, 2.0])  # of 2 and 4, 1 and 4, 1 and 3
-    >>> low, high = left_out_interval(2.5, means)
+    >>> low, high, _ = left_out_interval(2.5, means)
     >>> round(float(low), 2), round(float(high), 2)
     (0.02, 4.98)
     """
     whole, without = np.asarray(whole, np.float64), np.asarray(without, np.float64)
     n = len(without)
-    squares, factor = left_out_variance(whole, without), np.asarray(student_factor(n))
+    squares, factor = _left_out_variance(whole, without), np.asarray(student_factor(n))
     others = np.zeros(0) if also is None else np.asarray(also, np.float64)
     rest = np.zeros(())
-    if len(others) > 1 and n > 1:
-        rest = left_out_variance(whole, others)
+    if len(others) > 1:
+        rest = _left_out_variance(whole, others)
         # What differs from one of the others to the next differs between these groups too, though
         # few of them may be alike by chance.
         shared = rest * len(others) / n
@@ -88,22 +92,18 @@ def left_out_interval(
             parts = squares**2 / own_freedom + rest**2 / (len(others) - 1)
             freedom = (squares + rest) ** 2 / parts
         factor = student_t.ppf((1 + LEVEL) / 2, np.where(freedom > 0, freedom, n - 1))
-        squares = squares + rest
-    reach = factor * np.sqrt(squares)
-    reach = np.maximum(reach, NORMAL_FACTOR * np.sqrt(np.asarray(least, np.float64) + rest))
+    floor = np.asarray(least, np.float64)
+    reach = np.maximum(factor * np.sqrt(squares + rest), NORMAL_FACTOR * np.sqrt(floor + rest))
     middle = n * whole - (n - 1) * without.mean(axis=0) if unbiased else whole
-    return np.minimum(middle - reach, whole), np.maximum(middle + reach, whole)
+    errors = np.sqrt(np.array(np.broadcast_arrays(np.maximum(squares, floor), rest)))
+    return np.minimum(middle - reach, whole), np.maximum(middle + reach, whole), errors
 
 
-def left_out_variance(whole: ArrayLike, without: ArrayLike) -> Values:
-    """Return the variance of a statistic, from what it is without each of n groups.
-
-    It is NaN with one group, and 0 without any, as nothing varies then.
-    """
-    away = np.asarray(without, np.float64) - np.asarray(whole, np.float64)
-    n = len(away)
+def _left_out_variance(whole: Values, without: Values) -> Values:
+    """Return the variance of a statistic, from what it is without each of n groups; NaN if 1."""
+    n = len(without)
     factor = math.nan if n == 1 else max(n - 1, 0) / max(n, 1)
-    return np.asarray(np.square(away).sum(axis=0) * factor)
+    return np.asarray(np.square(without - whole).sum(axis=0) * factor)
 
 
 def with_error(
@@ -129,47 +129,6 @@ def sums_without(parts: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(parts.sum(axis=0) - parts)
 
 
-def share_intervals(
-    is_part: NDArray[np.bool_],
-    weights: Values,
-    groups: NDArray[np.intp],
-    shares: ArrayLike,
-    others: Values,
-) -> tuple[Values, Values, Values]:
-    """Return the ends of the intervals of shares of a weight; below 0 or above 1 they are open.
-
-    Their standard errors follow, (2, n_shares): from the groups, NaN with one, and from the others.
-    Those of the groups are not smaller than if each of the n were drawn on its own.
-
-    Parameters
-    ----------
-    is_part : ndarray of bool, shape (n_shares, n)
-        What makes up each share.
-    weights : ndarray of shape (n,)
-    groups : ndarray of int, shape (n,)
-        From 0 without a gap.
-    shares : array-like of shape (n_shares,)
-    others : ndarray of shape (n_others, n)
-        The weights without each of other groups, as `also` of :func:`left_out_interval`.
-    """
-    shares = np.asarray(shares, np.float64)
-    totals = np.bincount(groups, weights)
-    parts = np.array([np.bincount(groups, weights * each) for each in is_part]).T
-    with np.errstate(invalid="ignore", divide="ignore"):  # one group: 0 / 0
-        without = sums_without(parts) / sums_without(totals)[:, None]
-    # Of equal sizes, more than the share lie up to the size: what counts is how much fields differ.
-    own = parts.sum(axis=0) / totals.sum()
-    also = others @ is_part.T / others.sum(axis=1)[:, None]
-    # Also where no value, or each, is part: another draw would have had others.
-    sure = shares * (1 - shares) * (weights @ weights)
-    drawn = np.square(weights * (is_part - own[:, None])).sum(axis=1)
-    least = np.maximum(sure, drawn) / totals.sum() ** 2
-    low, high = left_out_interval(own, without, also=also, least=least)
-    of_groups = np.maximum(left_out_variance(own, without), least)
-    errors = np.sqrt([of_groups, left_out_variance(own, also)])
-    return low - own + shares, high - own + shares, errors
-
-
 def weighted_quantiles(values: ArrayLike, weights: ArrayLike, shares: ArrayLike) -> Values:
     """Return the values below which shares of a weight lie; NaN without weight, or outside 0 to 1.
 
@@ -188,42 +147,156 @@ def weighted_quantiles(values: ArrayLike, weights: ArrayLike, shares: ArrayLike)
     return np.where((asked >= 0) & (asked <= 1), np.interp(asked, middle, value), np.nan)
 
 
-def quantile_intervals(
-    values: Values, weights: Values, groups: NDArray[np.intp], shares: ArrayLike
-) -> tuple[Values, Values, Values]:
-    """Return weighted quantiles, and the ends of Woodruff's intervals; see `share_intervals`."""
-    best = weighted_quantiles(values, weights, shares)
-    if not len(values):
-        return best, best, best
-    others = np.zeros((0, len(values)))
-    *ends, _ = share_intervals(values <= best[:, None], weights, groups, shares, others)
-    low, high = (weighted_quantiles(values, weights, each) for each in ends)
-    return best, low, high
+def wilson_interval(share: float, n: float) -> tuple[float, float]:
+    """The 95 % score interval (low, high) of a share that was observed in n trials [1]_.
 
+    References
+    ----------
+    .. [1] E. B. Wilson, "Probable inference, the law of succession, and statistical inference",
+       J. Am. Stat. Assoc. 22, 1927.
 
-def mean_interval(
-    values: Values, weights: Values, groups: NDArray[np.intp], others: ArrayLike = ()
-) -> tuple[float, float]:
-    """Return the interval of a weighted mean, from how much groups differ.
-
-    It is that of the logarithm, unless a mean is not positive; NaN with one group, or if all values
-    are equal, which tells nothing of others. `others` are the weights without each of other groups,
-    as for `share_intervals`.
+    Examples
+    --------
+    >>> low, high = wilson_interval(1.0, 20)
+    >>> f"{low:.3f} {high:.3f}"
+    '0.839 1.000'
     """
-    if not len(values) or values.min() == values.max():
-        return math.nan, math.nan
-    more = np.reshape(others, (-1, len(values)))
-    weighted, total = (np.bincount(groups, weights * each) for each in (values, values**0))
-    whole = np.asarray(weighted.sum() / total.sum())
-    least = np.square(weights * (values - whole)).sum() / total.sum() ** 2
-    with np.errstate(invalid="ignore", divide="ignore"):  # one group: 0 / 0
-        without = sums_without(weighted) / sums_without(total)
-        means = whole, without, np.asarray(more @ values / more.sum(axis=1))
-    if is_log := all(bool((each > 0).all()) for each in means):
-        least, means = least / whole**2, (np.log(whole), np.log(without), np.log(means[2]))
-    ends = left_out_interval(*means[:2], also=means[2], least=least)
-    low, high = np.exp(ends) if is_log else ends
-    return float(low), float(high)
+    square = NORMAL_FACTOR**2
+    centre = (share + square / (2 * n)) / (1 + square / n)
+    half = NORMAL_FACTOR * np.sqrt(share * (1 - share) / n + square / (4 * n**2)) / (1 + square / n)
+    # The limits of everything and of nothing are exact, which rounding would hide.
+    return (
+        0.0 if share <= 0 else max(0.0, float(centre - half)),
+        1.0 if share >= 1 else min(1.0, float(centre + half)),
+    )
+
+
+def proportion_interval(
+    share: ArrayLike, without: ArrayLike, n: ArrayLike, also: ArrayLike | None = None
+) -> tuple[Values, Values]:
+    """Return Wilson's interval of a share, for as many trials as would vary like its groups.
+
+    These are at most `n`, the values: groups can be alike by chance. `without` and `also` are as
+    for :func:`left_out_interval`.
+
+    >>> low, high = proportion_interval(1.0, [1.0, 1.0, 1.0], 20)
+    >>> round(float(low), 3), float(high)
+    (0.839, 1.0)
+    """
+    best, n = np.asarray(share, np.float64), np.asarray(n, np.float64)
+    low, high, _ = left_out_interval(best, without, also=also)
+    with np.errstate(invalid="ignore", divide="ignore"):  # nothing varies
+        worth = best * (1 - best) * np.square(2 * NORMAL_FACTOR / (high - low))
+        worth = np.where((worth > 0) & (worth < n), worth, np.where(n > 0, n, np.nan))
+        ends = np.vectorize(wilson_interval)(best, worth)
+    low, high = (np.where(np.isnan(low + high), np.nan, each) for each in ends)
+    return low, high
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """Weighted values, (n,), of `groups`, (n,), which differ independently of each other.
+
+    `others`, (n_others, n), are the weights without each of other groups on which they depend, such
+    as those of a calibration; see `also` of :func:`left_out_interval`.
+
+    >>> Sample.of(np.array([1.0, 2.0, 6.0])).mean()[0]
+    3.0
+    """
+
+    values: Values
+    weights: Values
+    groups: NDArray[Any]
+    others: Values = field(default_factory=lambda: np.zeros((0, 1)), repr=False)
+
+    @classmethod
+    def of(cls, values: Values) -> Self:
+        """Return the sample of values that are independent of each other, with equal weights."""
+        return cls(values, np.ones(len(values)), np.arange(len(values)))
+
+    def where(self, is_own: NDArray[np.bool_]) -> Sample:
+        others = self.others[:, is_own] if len(self.others) else self.others
+        return Sample(self.values[is_own], self.weights[is_own], self.groups[is_own], others)
+
+    @cached_property
+    def _codes(self) -> NDArray[np.intp]:
+        return np.unique(self.groups, return_inverse=True)[1]
+
+    @property
+    def n_groups(self) -> int:
+        return int(self._codes.max(initial=-1)) + 1
+
+    def quantiles(self, shares: ArrayLike) -> Values:
+        """Return quantiles, the ends of Woodruff's intervals, and relative errors, (5, n_shares).
+
+        An end beyond all values is NaN. The standard errors are from the groups, not smaller than
+        if each value was drawn on its own, and from the others.
+        """
+        shares, weights = np.asarray(shares, np.float64), self.weights
+        best, total = weighted_quantiles(self.values, weights, shares), weights.sum()
+        if np.isnan(best).any():
+            return np.array([best] * 5)
+        is_below = (self.values <= best[:, None]).astype(np.float64)
+        # Of equal sizes, more than the share lie up to the size: what counts is how fields differ.
+        own, without, also = self._averages(is_below)
+        # Also where no value, or each, is part: another draw would have had others.
+        sure = shares * (1 - shares) * (weights @ weights)
+        drawn = np.square(weights * (is_below - own[:, None])).sum(axis=1)
+        least = np.maximum(sure, drawn) / total**2
+        low, high, errors = left_out_interval(own, without, also=also, least=least)
+        limits = [each - own + shares for each in (low, high)]
+        ends = np.array([weighted_quantiles(self.values, weights, each) for each in limits])
+        with np.errstate(invalid="ignore", divide="ignore"):  # an open end, equal sizes
+            slopes = (ends - best) / (np.array(limits) - shares) / best
+        slope = np.ma.masked_invalid(slopes).mean(axis=0).filled(np.nan)
+        # Nothing comes from what does not exist, also where slopes are unknown.
+        return np.array([best, *ends, *np.where(errors == 0, 0.0, errors * slope)])
+
+    def share(
+        self, is_part: NDArray[np.bool_], within: ArrayLike | None = None
+    ) -> tuple[float, ...]:
+        """Return the share of a part, and the ends of its interval; see `proportion_interval`.
+
+        Values of a group are independent, but those of one label of `within`, (n,).
+        """
+        if not (total := self.weights.sum()) > 0:
+            return (math.nan,) * 3
+        each = np.arange(len(self.weights)) if within is None else within
+        weights = np.bincount(np.unique(each, return_inverse=True)[1], self.weights)
+        most = total**2 / (weights @ weights)
+        best, without, also = self._averages(is_part.astype(np.float64))
+        return float(best), *map(float, proportion_interval(best, without, most, also))
+
+    def mean(self) -> tuple[float, float, float]:
+        """Return the mean, and the ends of its interval, from how much groups differ.
+
+        It is that of the logarithm, unless a mean is not positive; NaN with one group, or if all
+        values are equal, which tells nothing of others.
+        """
+        if not self.weights.sum() > 0:
+            return math.nan, math.nan, math.nan
+        means = self._averages(self.values)
+        best = float(means[0])
+        if self.values.min() == self.values.max():
+            return best, math.nan, math.nan
+        least = np.square(self.weights * (self.values - best)).sum() / self.weights.sum() ** 2
+        if is_log := all(bool((each > 0).all()) for each in means):
+            least, means = least / best**2, [np.log(each) for each in means]
+        *ends, _ = left_out_interval(*means[:2], also=means[2], least=least)
+        low, high = np.exp(ends) if is_log else ends
+        return best, float(low), float(high)
+
+    def _averages(self, values: Values) -> list[Values]:
+        """Return means of values (..., n): of all, without each group, and each of the others."""
+        n = self.n_groups
+        sums = np.zeros((n, *values.shape[:-1]))
+        np.add.at(sums, self._codes, (values * self.weights).T)
+        totals = np.bincount(self._codes, self.weights, n).reshape(n, *[1] * (values.ndim - 1))
+        others = self.others if len(self.others) else np.zeros((0, len(self.weights)))
+        with np.errstate(invalid="ignore", divide="ignore"):  # one group: 0 / 0
+            without = sums_without(sums) / sums_without(totals)
+            more = (others @ values.T).T / others.sum(axis=1)
+        return [sums.sum(axis=0) / totals.sum(), without, more.T]
 
 
 def groups_needed(n: int, error: float, wanted: float) -> int:

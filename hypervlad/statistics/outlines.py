@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hypervlad.statistics.classification import accuracy_interval
-from hypervlad.statistics.groups import left_out_interval
+from hypervlad.statistics.groups import left_out_interval, proportion_interval
 
 
 def matched_labels(
@@ -117,35 +116,25 @@ class OutlineTally:
     def intervals(self) -> dict[str, tuple[float, float]]:
         """Return the 95 % intervals of shares and ratios in `scores`, by name.
 
-        Fields are drawn, not particles. Those of precision, recall and F1 are
-        :func:`accuracy_interval`; the others are Student's, of the logarithms of ratios, with
-        the standard error of the jackknife of fields, and NaN with one. NaN where a score is not
-        defined.
+        Fields are drawn, not particles. Those of precision, recall and F1 are Wilson's, for as many
+        particles as would differ like the fields; the others are Student's, of the logarithms of
+        ratios. NaN with one field, and where a score is not defined.
         """
-        scores, n = self.scores(), len(self._fields)
-        fields = range(n)
-        n_matched = np.array([matched for matched, _, _ in self._fields])
-        n_of_both = np.array([[len(side) for side in sides] for _, _, sides in self._fields])
-        found = {
-            name: _interval_of_share(times * n_matched, n_of_both @ np.array(sides))
-            for name, times, sides in (
-                ("precision", 1, (0, 1)),
-                ("recall", 1, (1, 0)),
-                ("f1", 2, (1, 1)),
-            )
-        }
-        without = [
-            self._scores([*self._fields[:k], *self._fields[k + 1 :]]) for k in fields if n > 1
-        ]
-        for name in ("image_iou", "number_ratio", "diameter_ratio"):
-            on_scale, back = (np.asarray, np.asarray) if name == "image_iou" else (np.log, np.exp)
+        scores, found = self.scores(), dict[str, tuple[float, float]]()
+        fields = [self._fields[:k] + self._fields[k + 1 :] for k in range(len(self._fields))]
+        without = [self._scores(each) if each else dict.fromkeys(scores, np.nan) for each in fields]
+        n_true, n_found = scores["n_true"], scores["n_found"]
+        numbers = {"precision": n_found, "recall": n_true, "f1": (n_true + n_found) / 2}
+        for name in ("image_iou", "number_ratio", "diameter_ratio", *numbers):
+            whole, others = scores[name], np.array([each[name] for each in without])
             with np.errstate(divide="ignore", invalid="ignore"):
-                whole = on_scale(scores[name])
-                others = [on_scale(each[name]) for each in without]
-                low, high = left_out_interval(whole, others or [whole])
-                found[name] = float(back(low)), float(back(high))
-        low, high = np.clip(found["image_iou"], 0, 1).tolist()
-        found["image_iou"] = low, high
+                if name in numbers:
+                    ends: Any = proportion_interval(whole, others, numbers[name])
+                elif name == "image_iou":
+                    ends = np.clip(left_out_interval(whole, others)[:2], 0, 1)
+                else:
+                    ends = np.exp(left_out_interval(np.log(whole), np.log(others))[:2])
+            found[name] = float(ends[0]), float(ends[1])
         return found
 
     def _scores(self, fields: Sequence[Any]) -> dict[str, float]:
@@ -168,15 +157,6 @@ class OutlineTally:
             "found_diameter": found,
             "diameter_ratio": found / true,
         }
-
-
-def _interval_of_share(parts: NDArray[np.int64], wholes: NDArray[np.int64]) -> tuple[float, float]:
-    """Return the interval of sum(parts) / sum(wholes), of which each field has its own."""
-    if not wholes.any():
-        return np.nan, np.nan
-    is_part = [np.arange(whole) < part for part, whole in zip(parts, wholes, strict=True)]
-    fields = np.repeat(np.arange(len(wholes)), wholes)
-    return accuracy_interval(np.concatenate(is_part), fields.tolist())
 
 
 def _share(part: int, whole: int) -> float:

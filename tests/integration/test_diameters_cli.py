@@ -101,10 +101,15 @@ def test_images_are_measured_again_with_other_options(folder, found, again):
     again("--polarity", "dark")
     assert {row["polarity"] for row in rows_of(found / "diameters.csv")} == {"dark"}
     again("--polarity", "bright")
-    run(folder, "-o", found, "--pixel-size", 2 * PIXEL_SIZE, "--resume", "-q")
+    run(folder, "-o", found, "--pixel-size", 1, "--resume", "-q")
     rows = rows_of(found / "diameters.csv")
     ratio = numbers(rows, "median_nm") / numbers(rows, "median_px")
-    np.testing.assert_allclose(ratio, 2 * PIXEL_SIZE, rtol=1e-4)
+    np.testing.assert_allclose(ratio, 1, rtol=1e-4)
+    commands.run("report", found, "-o", found.parent / "report")
+    rows = rows_of(found.parent / "report/results.csv")
+    thin = [row for row in rows if row["quantity"] == "thinner than 100 nm"]
+    assert {row["value"] for row in thin} == {row["high"] for row in thin} == {"100"}
+    assert all(50 < float(row["low"]) < 99.9 for row in thin), "other fibres may be thicker"
 
 
 def test_places_are_left_out_and_taken_back(found, again, tmp_path):

@@ -185,7 +185,7 @@ def detected(share: str | None) -> Callable[[Rng, int], Kept]:
     return draw
 
 
-def classified(named: str) -> Callable[[Rng, int], Kept]:
+def classified(named: str, what: str = "") -> Callable[[Rng, int], Kept]:
     """Of a class of a fifth of the particles; a person gave the classes of some."""
 
     def draw(rng: Rng, n: int) -> Kept:
@@ -208,7 +208,8 @@ def classified(named: str) -> Callable[[Rng, int], Kept]:
         options = {"classes": ["rare", "usual"], "by_person": is_named, "edges": "leave_out"}
         confusion = [[(own > 0.5).sum(), (own <= 0.5).sum()] for own in held_out]
         row = count_particles(table, fields, confusion=confusion, **options).iloc[0]
-        return within((row["low"], row["high"]), 12 * n, 36 * n)
+        ends = row[f"{what}low"], row[f"{what}high"]
+        return within(ends, 0.2, 0.6) if what else within(ends, 12 * n, 36 * n)
 
     return draw
 
@@ -326,6 +327,7 @@ PROMISES = {
     "number of a class, doubtful named": Promise(classified("doubtful"), units=(2, 8, 40)),
     "number of a class, mistakes named": Promise(classified("mistakes"), units=(2, 8, 40)),
     "number of a class, right ones named": Promise(classified("right"), units=(2, 8, 40)),
+    "share of a class": Promise(classified("none", "share_"), units=(2, 8, 40)),
     "recall of outlines": Promise(outlines("recall", 0.8), n_draws=60),
     "precision of outlines": Promise(outlines("precision", 1.0), n_draws=60, is_dear=True),
     "F1 of outlines": Promise(outlines("f1", 1.6 / 1.8), n_draws=60, is_dear=True),

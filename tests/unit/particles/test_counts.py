@@ -174,8 +174,9 @@ def test_sizes_against_a_loop():
     kept = [table[table["micrograph"] != f"f{k}"] for k in range(6)]
     log = [np.log(edge_weights(each).sum() * 6 / 5 + 0.5) for each in kept]
     error = np.sqrt(np.square(log - np.log(counts["count"] + 0.5)).sum() * 5 / 6)
-    scattered = (counts["poisson_high"] - counts["poisson_low"]) / counts["count"] / 3.92
-    assert counts["error_fields"] == pytest.approx(max(error, scattered), rel=1e-3)
+    relative = max(error * (counts["count"] + 0.5), np.linalg.norm(weights)) / counts["count"]
+    assert counts["error_fields"] == pytest.approx(relative, rel=1e-3)
+    assert counts["high"] - counts["low"] > 2 * 1.96 * counts["error_fields"] * counts["count"]
     equal = particle_sizes(table.assign(equivalent_diameter_nm=5.0), fields_of(6))
     assert (equal[["d50_low", "d50", "d50_high"]] == 5).all(axis=None)
     one = particle_sizes(table[table["micrograph"] == "f0"], fields_of(6))

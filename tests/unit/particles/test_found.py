@@ -279,7 +279,8 @@ def test_counts_are_those_of_the_table_and_the_fields(classified):
     rule = "feret_max < 100 nm"
     chosen, is_met = found.count(rule), match_rule(found.table, rule)
     assert chosen.counts["particles"].iloc[-1] == is_met.sum() > 0
-    np.testing.assert_array_equal(chosen.is_counted, is_met)
+    counted = chosen.particles[""].table
+    assert counted.index.tolist() == np.flatnonzero(is_met).tolist()
     for own_rule in ("class == 'large'", "confidence > 0.8", "p_small < 0.5"):
         assert "the rule chooses by the answers" in found.count(own_rule).notes[0]
     assert found.count("area > 1 um2").counts["count"].tolist() == [0, 0, 0]
@@ -316,7 +317,7 @@ def test_outlines_that_were_changed_are_measured_again_before_they_are_counted(c
         "the outlines of a.pn",
         "without 1 particle t",
     ]
-    assert result.counts["particles"].iloc[-1] == result.is_counted.sum() == 6
+    assert result.counts["particles"].iloc[-1] == 6
     kept = FoundFolder(classified.path)
     rest = before.drop(index=2).reset_index(drop=True)
     pd.testing.assert_frame_equal(
@@ -341,11 +342,9 @@ def test_groups_are_counted_each_and_copies_once(images, tmp_path):
     assert [row[names.index("particles")] for row in rows] == [8, 4, 4]
     result = edit(found, "group", "a", row=5, file="fields.csv").count()  # where zz.png is
     assert "together are counted without zz.png, a copy" in result.notes[0]
-    assert (result.counts["particles"].tolist(), result.is_counted.sum()) == ([8], 8)
-    assert {name: own[0]["particles"].tolist() for name, own in result.groups.items()} == {
-        "a": [6],
-        "b": [4],
-    }
+    n_each = {name: own[0]["particles"].iloc[-1] for name, own in result.groups.items()}
+    assert n_each | {"": result.counts["particles"].iloc[-1]} == {"": 8, "a": 6, "b": 4}
+    assert {name: len(own.table) for name, own in result.particles.items()} == n_each | {"": 8}
 
 
 def test_marks_follow_outlines_that_have_other_numbers(found):
@@ -595,10 +594,10 @@ def test_counts_are_corrected_for_what_finding_misses(images, tmp_path):
         of_scale = 3 / 1.96 * (1 + ("um2" in quantity))
         assert own[quantity, "pixel size"] == pytest.approx(of_scale, rel=1e-3)
     assert budget["per_um2", "finding"] > 0
-    n_found = int(before[names].sum())
-    assert (result.detection.pairs[:, 1] > 0).sum() == n_found - 2
-    assert (result.detection.pairs[:, 2] > 0).sum() == n_found
-    assert result.weights.max() == 1.0 > result.weights.min()  # corrected fields are true
+    n_found, weighted = int(before[names].sum()), result.particles[""]
+    assert (weighted.detection.pairs[:, 1] > 0).sum() == n_found - 2
+    assert (weighted.detection.pairs[:, 2] > 0).sum() == n_found
+    assert weighted.weights.max() == 1.0 > weighted.weights.min()  # corrected fields are true
 
 
 @pytest.mark.filterwarnings("ignore:the outlines of 1 image")

@@ -178,6 +178,11 @@ def test_a_report_has_the_counted_sizes_and_draws_their_interval(found, by):
                 wanted[1:] = [np.nan] * 2
             shown = numbers(rows["" if name == "all" else name, f"{SIZE}, {words}"])
             assert shown == pytest.approx(wanted, rel=1e-5, nan_ok=True)
+    counts = folder.count().counts.set_index("class")
+    for name, row in counts[:-1].iterrows():
+        wanted = 100 * row[["share", "share_low", "share_high"]].to_numpy(float)
+        assert numbers(rows["", f"share of {name} by number"]) == pytest.approx(wanted, rel=1e-5)
+        assert wanted[1] < wanted[0] == pytest.approx(100 * row["count"] / counts["count"]["all"])
     svg = (out / "figure.svg").read_text(encoding="utf-8")
     assert "Equivalent diameter (nm)</text>" in svg
     ticks = re.findall(r'middle" x="([\d.]+)"[^>]*>([\d.]+)</text>', svg)
@@ -204,6 +209,8 @@ def test_a_report_says_what_is_not_known(found, labels):
     assert all(row["source"] for row in rows.values() if row["value"] == "not known")
     assert "(px)</text>" in (out / "figure.svg").read_text()
     assert rows["", "fields of view"]["value"] == "1"
+    budget = [row["quantity"] for row in rows_of(out / "budget.csv")]
+    assert ("count" in budget) == labels.any(), "none has an upper end only"
     assert "pixel size not known" in (out / "methods.txt").read_text()
 
 
@@ -216,6 +223,8 @@ def test_a_mean_contains_the_error_of_the_pixel_size_and_more_fields_do_not_redu
     reach = [np.hypot(np.log(end / mean), np.log(1.5)) for end in (low, high)]
     assert best == mean
     assert wider == pytest.approx([mean / np.exp(reach[0]), mean * np.exp(reach[1])], rel=1e-5)
+    methods = (folder.path.parent / "report/methods.txt").read_text()
+    assert "They contain an error of the pixel size of 50 %." in methods
     needed = "", "fields in all for a median within 5 %"
     rows = [report_of(folder, "--set", f"pixel_size_error={each}")[0] for each in (0, 0.5)]
     assert rows[0][needed]["value"] == rows[1][needed]["value"]
