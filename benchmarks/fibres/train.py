@@ -52,7 +52,7 @@ N_PLACES = 220  # per image; a step takes half of them
 BATCH = 64  # images
 WIDTHS = (384, 128, 96, 128)  # of the layers
 _NO_LOOK = -1
-_SHARE_EMPTY = 0.05
+_SHARE_EMPTY = 0.12
 _LEAST_MATS = 10
 _FILLED = -1.0  # in place of a truth, beside images of fewer places
 
@@ -78,7 +78,7 @@ def drawn(seed: int) -> tuple[np.ndarray, FibreTruth, float]:
     rng = np.random.default_rng([99, seed])
     look = FIBRE_LOOKS[seed % len(FIBRE_LOOKS)]
     diameter = log_uniform(rng, 2.2, 45)
-    low, high = ((200, 240), (300, 360)) if diameter < 5 else ((256, 320), (420, 560))
+    low, high = ((200, 240), (300, 360)) if diameter < 12 else ((256, 320), (420, 560))
     enlarged = 1.0
     if rng.random() < 0.2:
         enlarged = log_uniform(rng, 1.2, min(4.0, diameter)) if rng.random() < 0.7 else 0.5
@@ -106,6 +106,8 @@ def drawn(seed: int) -> tuple[np.ndarray, FibreTruth, float]:
         absorption=log_uniform(rng, 0.5, 2.2),
         lit=(rng.choice([0, 0, rng.uniform(0, 0.4)]), rng.uniform(0, 2 * np.pi)),
     )
+    if look != "transmission" and rng.random() < 0.5:
+        style = with_shadows(rng, style)
     bounds = {name: (float(value), float(value)) for name, value in asked.items()}
     sides = rng.integers(low, high) / enlarged
     size = max(64, int(sides[0])), max(64, int(sides[1]))
@@ -116,6 +118,21 @@ def drawn(seed: int) -> tuple[np.ndarray, FibreTruth, float]:
     if sign > 0 and rng.random() < 0.12:
         image, sign = 1 - image, -1.0
     return disturbed(rng, image.astype(float)), truth, sign
+
+
+def with_shadows(rng: np.random.Generator, style: FibreStyle) -> FibreStyle:
+    """Return fibres with shadows beside them, or brighter than a bright ground by a step."""
+    depth = rng.choice([0, rng.uniform(0.15, 0.9), rng.uniform(0.15, 0.9)])
+    style = replace(
+        style,
+        shadow=(depth, rng.uniform(0.15, 0.7), rng.uniform(0.8, 2.5)),
+        shaded=bool(rng.random() < 0.6),
+    )
+    if rng.random() < 0.3:
+        return style
+    ground = rng.uniform(0.1, 0.6)
+    edge = ground + (1 - ground) * rng.uniform(0.12, 0.85)
+    return replace(style, background=ground, rounded=edge, darkest=rng.uniform(0.75, 1))
 
 
 def resized(
@@ -159,17 +176,30 @@ def disturbed(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
 
 
 def without_fibres(seed: int) -> np.ndarray:
-    """Return noise, clouds, discs, or areas with borders."""
+    """Return noise, clouds, discs, areas with borders, or grains, some of them long."""
     rng = np.random.default_rng([31, seed])
     size = int(rng.integers(200, 420)), int(rng.integers(240, 500))
-    kind, image = seed % 4, np.zeros(size)
+    kind, image = int(rng.integers(8)), np.zeros(size)
     if kind == 0:
         return gaussian_filter(rng.standard_normal(size), rng.uniform(0, 1.2))
-    clouds = gaussian_filter(rng.standard_normal(size), log_uniform(rng, 1, 15))
-    if kind == 1:
+    scale, longer = log_uniform(rng, 1, 15), rng.choice([1, log_uniform(rng, 1.5, 8)])
+    clouds = gaussian_filter(rng.standard_normal(size), (scale, min(scale * longer, 60)))
+    if kind in (1, 2):
         image = clouds
-    elif kind == 2:
+    elif kind == 3:
         image = gaussian_filter((clouds > 0).astype(float), rng.uniform(0.5, 2.5))
+    elif kind == 4:
+        image = np.abs(clouds) if rng.random() < 0.5 else clouds - gaussian_filter(clouds, scale)
+    elif kind in (5, 6):
+        side = log_uniform(rng, 6, 40)
+        middle = rng.uniform(0, 1, (int(image.size / side**2 / longer) + 2, 2)) * size
+        distance, grain = cKDTree(middle / [1, longer]).query(
+            np.moveaxis(np.indices(size), 0, -1) / [1, longer], k=2
+        )
+        image = rng.uniform(0, 1, len(middle))[grain[..., 0]]
+        if kind == 6:
+            image = (np.diff(distance)[..., 0] < rng.uniform(1, 4)).astype(float)
+        image = gaussian_filter(image, rng.uniform(0.5, 2))
     else:
         radius = log_uniform(rng, 4, 50)
         for _ in range(int(rng.uniform(0.1, 0.6) * image.size / (np.pi * radius**2)) + 1):
@@ -180,7 +210,10 @@ def without_fibres(seed: int) -> np.ndarray:
             inside = 1 - (y / own - 1) ** 2 - (x / own - 1) ** 2
             part[inside > 0] = (0.3 + 0.7 * np.sqrt(np.maximum(inside, 0)))[inside > 0]
         image = gaussian_filter(image, rng.uniform(0.5, 2.5))
-    return image / max(np.ptp(image), 1e-9) + rng.standard_normal(size) / log_uniform(rng, 2, 30)
+    image = image.T if rng.random() < 0.5 else image
+    return image / max(np.ptp(image), 1e-9) + rng.standard_normal(image.shape) / log_uniform(
+        rng, 2, 30
+    )
 
 
 def true_fibres(places: Places, truth: FibreTruth) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -390,13 +423,21 @@ def loss_of(network: Network, batch: Batch) -> torch.Tensor:
     return loss + 6 * mean(shared, count > 15)
 
 
-def trained(samples: Sequence[Sample], n_epochs: int, device: str) -> Network:
+def trained(
+    samples: Sequence[Sample], n_epochs: int, device: str, start: ProfileNetwork | None = None
+) -> Network:
+    """Return a network that has learnt from samples, or has gone on learning."""
     torch.manual_seed(0)
     network, data = Network(samples[0].seen.shape[1]).to(device), Batch.of(samples, device)
+    if start:
+        own = {name: torch.from_numpy(start.weights[name]) for name in network.state_dict()}
+        network.load_state_dict(own)
     size = max(1, min(BATCH, len(samples) // 2))
     n_steps = n_epochs * (len(samples) // size)
     optimiser = torch.optim.AdamW(network.parameters(), weight_decay=1e-3)
-    rates = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=n_steps + 1)
+    rates = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, 1e-3 if start else 3e-3, total_steps=n_steps + 1
+    )
     for epoch in range(n_epochs):
         total = torch.zeros((), device=device)
         parts = torch.randperm(len(samples), device=device).split(size)[: len(samples) // size]
@@ -509,13 +550,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--images", type=int, default=24_000)
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--start", type=Path, help="network that goes on learning")
     parser.add_argument("--device", default="cpu", help="that PyTorch trains on")
     options: Any = parse(parser, argv)
-    n_first, n_last = options.images // 5, options.images + max(options.images // 10, 40)
-    first = list(drawn_samples(range(n_first), None, options.processes))
-    guesser = trained(first, options.epochs, options.device).exported()
-    later = list(drawn_samples(range(n_first, options.images), guesser, options.processes))
-    network = trained(first + later, options.epochs, options.device).exported()
+    n_last = options.images + max(options.images // 10, 40)
+    first, start = list[Sample](), None
+    if options.start:
+        guesser = start = ProfileNetwork.read(options.start.read_bytes())
+    else:
+        n_first = options.images // 5
+        first = list(drawn_samples(range(n_first), None, options.processes))
+        guesser = trained(first, options.epochs, options.device).exported()
+    seeds = range(0 if start else n_first, options.images)
+    later = list(drawn_samples(seeds, guesser, options.processes))
+    network = trained(first + later, options.epochs, options.device, start).exported()
     stored = {name: each.astype(np.float16) for name, each in network.weights.items()}
     network = ProfileNetwork({name: each.astype(np.float32) for name, each in stored.items()})
     with Pool(options.processes) as pool:

@@ -62,6 +62,10 @@ class FibreStyle:
     absorption: float = 1.2  # of a fibre of the mean diameter, along its thickest line
     # How much brighter edges are on one side, and where: radians from +x, clockwise (y down).
     lit: tuple[float, float] = (0.0, 0.0)
+    # How much darker it is beside fibres, the diameters over which this falls to a seventh, and
+    # the power of the distance with whose exponential it does.
+    shadow: tuple[float, float, float] = (0.0, 0.4, 1.0)
+    shaded: bool = True  # whether shadows fall on fibres, too
 
 
 @dataclass(frozen=True, eq=False)
@@ -240,6 +244,7 @@ def draw_fibres(
         log_spread = np.sqrt(np.log1p(drawn["spread"] ** 2))
         diameters.append(float(median * np.exp(log_spread * rng.standard_normal())))
         lines.append(_draw_line(rng, canvas.shape, drawn, diameters[-1] * _SAMPLING, domains))
+        canvas.darken(lines[-1], diameters[-1] * _SAMPLING / 2, *style.shadow)
         canvas.paint(lines[-1], diameters[-1] * _SAMPLING / 2)
     if canvas.cover < drawn["cover"]:
         raise ValueError(
@@ -349,6 +354,7 @@ class _Canvas:
         self.place = np.zeros(shape, dtype=np.float32)  # 0 at the centre line, 1 at an edge
         self.thickness = np.zeros(shape, dtype=np.float32)
         self.direction = np.zeros(shape, dtype=np.float32)  # radians, y up
+        self.light = np.ones(shape, dtype=np.float32)  # less than 1 in shadows
         self.n_fibres = 0
         self._nearest = np.full(shape, np.inf, dtype=np.float32)  # squared distance
 
@@ -361,9 +367,23 @@ class _Canvas:
         place = np.sqrt(self._nearest.ravel()[points]) / np.float32(radius)
         self.fibre.ravel()[points] = self.n_fibres
         self.place.ravel()[points] = place
+        self.light.ravel()[points] = 1
         self.thickness.ravel()[points] += 2 * radius * np.sqrt(np.maximum(1 - place**2, 0))
         self._nearest.ravel()[points] = np.inf
         self.n_fibres += 1
+
+    def darken(
+        self, line: FloatMap, radius: float, depth: float, reach: float, power: float
+    ) -> None:
+        """Let a fibre that is painted next throw a shadow to both sides."""
+        if not depth:
+            return
+        extent, direction = 2 * radius * reach, self.direction.copy()
+        points = self._measure(line, radius + 1.5 * extent)  # some repeated, but darkened once
+        self.direction = direction
+        apart = np.maximum(np.sqrt(self._nearest.ravel()[points]) - radius, 0) / extent
+        self.light.ravel()[points] *= 1 - depth * np.exp(-2 * apart**power)
+        self._nearest.ravel()[points] = np.inf
 
     def _measure(self, line: FloatMap, radius: float) -> NDArray[np.intp]:
         """Set `_nearest` of the points on a fibre, and return their flat indices."""
@@ -438,7 +458,8 @@ class _Canvas:
             down, right = np.gradient(self.place)
             facing = (np.sin(side) * down + np.cos(side) * right) / (np.hypot(down, right) + 1e-6)
             shape = shape * (1 + strength * self.place * facing)
-        return np.where(on_fibre, level[self.fibre] * shape, np.float32(style.background))
+        light = self.light if style.shaded else np.where(on_fibre, 1, self.light)
+        return light * np.where(on_fibre, level[self.fibre] * shape, np.float32(style.background))
 
     def lengths(self, index: int, line: FloatMap, look: str) -> tuple[float, float]:
         """Return the length of a centre line within the canvas, and the visible one."""

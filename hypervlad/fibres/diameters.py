@@ -18,7 +18,8 @@ from hypervlad.fibres.profile_network import LOOKS, ProfileNetwork
 from hypervlad.images import Annotation, PixelSizes, ReadOptions
 from hypervlad.images.annotations import annotation_mask, words_of_annotations
 from hypervlad.images.reading import image_name
-from hypervlad.images.sample import Annotations, one_or_many, read_sample
+from hypervlad.images.resampling import at_own_sampling
+from hypervlad.images.sample import Annotations, Sample, one_or_many, read_sample
 from hypervlad.statistics.groups import weighted_quantiles
 
 Polarity: TypeAlias = Literal["auto", "bright", "dark"]
@@ -90,6 +91,9 @@ class FibreDiameters:
         Share of the image that they cover.
     pixel_size : float or None
         Nanometres per pixel.
+    enlarged : float
+        How many times a program had enlarged the image, 1 if that does not show. Diameters are
+        measured at the image's own sampling; pixels are those of the image as given.
     """
 
     diameters: Values
@@ -108,6 +112,7 @@ class FibreDiameters:
     annotations: list[Annotation] = field(default_factory=list)
     annotation_share: float = 0.0
     pixel_size: float | None = None
+    enlarged: float = 1.0
 
     @property
     def mean(self) -> float:
@@ -221,6 +226,7 @@ def fibre_diameters(
     -----
     There are no diameters if the median is not resolved: below 3 pixels, or below the full width at
     half maximum of the image's blur, or if its interval would be wider than from half to twice it.
+    An image that a program has enlarged is measured at its own sampling; a warning says so.
     Fibres wider than about a quarter of the image's shorter side may not be found.
 
     Examples
@@ -233,10 +239,11 @@ def fibre_diameters(
     ('rims', 'nm', True)
     """
     check_value("polarity", polarity, [OneOf(*get_args(Polarity))])
-    pixels, allowed, size, left_out = read_sample(
+    sample = read_sample(
         image, annotations=annotations, read_options=read_options, pixel_size=pixel_size, mask=mask
     )
-    found = _measured(pixels, allowed, size, polarity)
+    found = _measured(sample, polarity, image_name(image))
+    pixels, _, size, left_out = sample
     if found.reason and left_out:
         reason = f"{found.reason}, besides what looks like {words_of_annotations(left_out)}"
         found = replace(found, reason=reason)
@@ -247,12 +254,8 @@ def fibre_diameters(
     return without_places(found, marked_places(found.positions, leave_out, image_name(image)))
 
 
-def _measured(
-    pixels: NDArray[np.float32],
-    allowed: NDArray[np.bool_],
-    pixel_size: float | None,
-    polarity: Polarity,
-) -> FibreDiameters:
+def _measured(sample: Sample, polarity: Polarity, name: str) -> FibreDiameters:
+    pixels, allowed, pixel_size, _ = sample
     unit = "px" if pixel_size is None else "nm"
     if allowed.any():  # otherwise, what is elsewhere would decide on the contrast
         pixels = np.where(allowed, pixels, np.median(pixels[allowed]))
@@ -263,6 +266,7 @@ def _measured(
     pixels, allowed, corner = pixels[box], allowed[box], np.array([rows[0], columns[0]])
     if pixels.min() == pixels.max():
         return _nothing("the image is flat", polarity, unit, {})
+    pixels, allowed, enlarged = at_own_sampling(pixels, allowed, name)
     contrast = normalised_contrast(pixels)
     seen = Field.of(contrast, allowed)
     tried = ("bright", "dark") if polarity == "auto" else (polarity,)
@@ -270,14 +274,14 @@ def _measured(
     found = find_places(seen, signs, seen.n_places(*N_PLACES), ProfileNetwork.pretrained())
     if found is None:
         return _nothing("no lines that could be fibres", polarity, unit, {})
-    result = _result(seen, found, pixel_size, polarity)
-    return replace(result, positions=result.positions + corner)
+    result = _result(seen, found, (pixel_size or 1.0) * enlarged, unit, polarity)
+    positions = (result.positions + 0.5) * enlarged - 0.5 + corner
+    return replace(result, positions=positions, blur=result.blur * enlarged, enlarged=enlarged)
 
 
 def _result(
-    field: Field, found: Appearance, pixel_size: float | None, polarity: str
+    field: Field, found: Appearance, size: float, unit: str, polarity: str
 ) -> FibreDiameters:
-    unit = "px" if pixel_size is None else "nm"
     places, refused = accepted_places(field, found)
     if len(places) < LEAST_PLACES:
         reason = "too few places show both edges of a fibre"
@@ -293,7 +297,6 @@ def _result(
         return _nothing("the median would be too uncertain", polarity, unit, refused)
     lengths = corrected(lengths, np.log(places.diameter), float(weights["acceptance"] @ facts))
     (median,) = weighted_quantiles(places.diameter, lengths, [0.5])
-    size = 1.0 if pixel_size is None else float(pixel_size)
     diameters, ratio, tangents = places.diameter * size, np.exp(half_width), places.tangents
     return FibreDiameters(
         diameters=diameters,

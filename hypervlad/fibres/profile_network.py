@@ -58,8 +58,11 @@ class ProfileNetwork:
     @classmethod
     @lru_cache(maxsize=1)
     def pretrained(cls) -> ProfileNetwork:
-        content = io.BytesIO((files(__package__) / "profile_network.npz").read_bytes())
-        with np.load(content, allow_pickle=False) as stored:
+        return cls.read((files(__package__) / "profile_network.npz").read_bytes())
+
+    @classmethod
+    def read(cls, content: bytes) -> ProfileNetwork:
+        with np.load(io.BytesIO(content), allow_pickle=False) as stored:
             return cls({name: stored[name].astype(np.float32) for name in stored.files})
 
     @property

@@ -6,7 +6,7 @@ import functools
 
 import numpy as np
 import pytest
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, zoom
 
 from hypervlad.data import make_fibre_images
 from hypervlad.fibres import fibre_diameters
@@ -80,6 +80,20 @@ def test_the_median_does_not_depend_on_the_view(move, options):
     assert found.median == pytest.approx(reference().median, rel=0.03)
     is_inverted = move(np.zeros(image.shape)).mean() > move(np.ones(image.shape)).mean()
     assert found.polarity == ("dark" if is_inverted else "bright")
+
+
+@pytest.mark.parametrize("factor", [1.3, 2.0])
+def test_an_image_enlarged_by_a_program_is_measured_at_its_own_sampling(factor):
+    large = np.uint8(np.rint(255 * zoom(made("flat")[0], factor, grid_mode=True, mode="nearest")))
+    with pytest.warns(UserWarning, match=f"enlarged {factor:g} times by a program"):
+        found = fibre_diameters(large, pixel_size=7)
+    assert found.enlarged == pytest.approx(factor, rel=0.01)
+    assert found.median == pytest.approx(7 * factor * reference().median, rel=0.02)
+    assert found.pixel_size == 7
+    assert found.blur == pytest.approx(factor * reference().blur, rel=0.1)
+    far, near = (each.positions.max(axis=0) for each in (found, reference()))
+    assert far == pytest.approx(factor * near, rel=0.03)
+    assert reference().enlarged == fibre_diameters(made("flat")[0][:, ::2]).enlarged == 1
 
 
 @pytest.mark.parametrize("diameter", [8, 24])
