@@ -12,6 +12,8 @@ from scipy.ndimage import gaussian_filter1d, label
 from scipy.spatial import cKDTree
 
 from hypervlad.common.constraints import Number, OneOf, check_value
+from hypervlad.common.progress import warn_of_image
+from hypervlad.common.wording import counted, name_some
 from hypervlad.fibres.contrast import Values, normalised_contrast
 from hypervlad.fibres.diameters import Polarity
 from hypervlad.fibres.places import Appearance, Field, find_places, following
@@ -25,6 +27,8 @@ _N_PLACES = (2000, 32_000)  # per image, by its area
 _PROBABILITY = 0.3  # of a place: one without a good diameter may still show where a fibre is
 _CERTAIN = 0.7  # of the surest place of each line: textures have many that are likely
 _MIN_PLACES = 3
+_SURE, _SLENDER = 0.8, 4.0  # probability and length over the diameter, of a sure fibre
+_SURE_SHARE = 0.65  # of all lines' length: mostly above 0.8 in deposits, below 0.6 in textures
 _FAR = 1.5  # diameters between places, from which on the brightness between them counts
 _BESIDE = 0.3  # pixels along the fibre: closer places lie beside each other
 _UNSURE = 10.0  # cost in diameters of a relative error of 1; with 12.5, 1 % fewer are found
@@ -82,7 +86,8 @@ def find_fibres(
     Returns
     -------
     Outlines, or list of them
-        The largest first. :func:`hypervlad.particles.measure` gives their lengths, diameters
+        The largest first; none, with a UserWarning, if too few lines are sure, as in textures of
+        grains. :func:`hypervlad.particles.measure` gives their lengths, diameters
         (``width``), aspect ratios, end-to-end distances and persistence lengths, and whether they
         touch the edge. A list of images gives a list.
 
@@ -125,13 +130,25 @@ def find_fibres(
     if found is None:
         return nothing
     fibres = _Followed(field, found)
-    lines = map(fibres.completed, fibres.joined(list(fibres.lines())))
-    drawn = [fibres.outline(line) for line in lines if _length(line.points) >= min_length]
+    lines = [fibres.completed(line) for line in fibres.joined(list(fibres.lines()))]
+    sure = sum(line.length for line in lines if line.is_sure)
+    if sure < _SURE_SHARE * sum(line.length for line in lines):
+        warn_of_image(_unsure, image_name(image), len(lines))
+        return nothing
+    drawn = [fibres.outline(line) for line in lines if line.length >= min_length]
     shown = _without_doubles([each for each in drawn if each], shape)
     n_shown, shown = len(shown), tuple(each for each in shown if not _is_hidden(each, sample.mask))
     is_out = marked_outlines(shown, leave_out, image_name(image))
     kept = tuple(each for each, is_marked in zip(shown, is_out, strict=True) if not is_marked)
     return replace(nothing, outlines=kept, n_beside=n_shown - len(shown))
+
+
+def _unsure(facts: Mapping[str, int], n_images: int) -> str:
+    (name, n_lines), *others = facts.items()
+    if others:
+        name = f"{len(facts)} of {counted(n_images, 'image')}, {name_some(list(facts))}"
+    lines = f"{counted(n_lines, 'line')} in it" if not others else "the lines in them"
+    return f"{name}: no fibres are given, as too few of {lines} are long and sure, as in textures"
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,6 +158,15 @@ class _Line:
     points: Values  # (n, 2), row and column, about a pixel apart
     diameter: float
     level: float  # brightness across, below which it ends
+    probability: float  # that it is a fibre, the mean of its places
+
+    @property
+    def length(self) -> float:
+        return _length(self.points)
+
+    @property
+    def is_sure(self) -> bool:
+        return self.probability > _SURE and self.length > _SLENDER * self.diameter
 
     def heading(self) -> Values:
         """Return the direction of the last part, outwards."""
@@ -188,7 +214,8 @@ class _Followed:
                 points = _smoothed(places.positions[own], _SMOOTHING * diameter)
                 self.free[own] = False
                 self._take(points, diameter)
-                yield _Line(points, diameter, self.level(own, diameter))
+                probability = float(places.probability[own].mean())
+                yield _Line(points, diameter, self.level(own, diameter), probability)
 
     def _take(self, points: Values, diameter: float) -> None:
         """Take away what is left within a line and has its direction."""
@@ -339,7 +366,8 @@ def _one_line(lines: Sequence[_Line]) -> _Line:
     sizes = [len(line.points) for line in lines]
     diameter = np.exp(np.average([np.log(line.diameter) for line in lines], weights=sizes))
     level = min(line.level for line in lines)
-    return _Line(_smoothed(points, _SMOOTHING * diameter), diameter, level)
+    probability = float(np.average([line.probability for line in lines], weights=sizes))
+    return _Line(_smoothed(points, _SMOOTHING * diameter), diameter, level, probability)
 
 
 def resampled(points: Values, step: float = 1.0) -> Values:

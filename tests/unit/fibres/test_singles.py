@@ -86,6 +86,14 @@ def test_there_are_no_fibres_in_an_image_without_any(image):
     assert len(find_fibres(image)) == 0
 
 
+def test_long_grains_of_a_texture_are_no_fibres():
+    noise = np.random.default_rng(4).standard_normal((2, 300, 400))
+    texture = gaussian_filter(noise[0], (2.5, 12))
+    image = texture / texture.std() + 0.1 * noise[1]
+    with pytest.warns(UserWarning, match="too few of"):
+        assert len(find_fibres(image)) == 0
+
+
 def test_nine_in_ten_fibres_of_a_thin_deposit_are_found():
     (image,), (truth,) = make_fibre_images(
         1, diameter=8, length=110, cover=0.12, contrast_to_noise=20, size=256, random_state=3
