@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from hypervlad.fibres.alignment_page import MAPS
 from hypervlad.fibres.alignment_page import TABLES as ALIGNMENT_TABLES
 from hypervlad.fibres.diameter_groups import ALL_IMAGES
 from hypervlad.fibres.diameter_tables import GROUPS_TABLE, IMAGES_TABLE, PLACES_TABLE
-from hypervlad.objects.results_folder import made_with, read_rows
+from hypervlad.objects.results_folder import Row, made_with, read_rows
 from hypervlad.pages import paper
 from hypervlad.pages.paper import Result
 from hypervlad.statistics.groups import Sample
@@ -42,31 +43,37 @@ def diameters_report(folder: Path, weight: str | None) -> paper.Report:
     paper.check_weight(weight, "length")
     images = {row["path"]: row for row in read_rows(folder / IMAGES_TABLE)}
     groups = list(read_rows(folder / GROUPS_TABLE, "group"))
-    rows = list(read_rows(folder / PLACES_TABLE))
     if not groups:
         raise ValueError(f"{folder}: no image has diameters; {IMAGES_TABLE} says why (reason)")
     unit = "nm" if any("median_nm" in each for each in groups) else "px"
-    rows = [row for row in rows if row["left_out"] == "0" and row[f"diameter_{unit}"]]
+    of_image, once = defaultdict[str, list[Row]](list), dict[tuple[str, ...], list[Row]]()
+    for row in read_rows(folder / PLACES_TABLE):
+        if row["left_out"] == "0" and row[f"diameter_{unit}"]:
+            of_image[row["path"]].append(row)
+    for path, own in of_image.items():  # copies in a group count once, as in groups.csv
+        facts = (images[path][name] for name in ("group", "pixel_size_nm"))
+        once.setdefault((*facts, *(row["diameter_px"] for row in own)), own)
+    rows = [row for own in once.values() for row in own]
     scale = paper.pixel_sizes_text(float(row["pixel_size_nm"] or 0) for row in images.values())
     histograms, results = list[paper.Histogram](), list[Result]()
     for group in groups:
         name = "" if group["group"] == ALL_IMAGES else group["group"]
         own = [row for row in rows if name in ("", images[row["path"]]["group"])]
         values = np.array([float(row[f"diameter_{unit}"]) for row in own])
-        weights = np.array([float(row["length_px"]) for row in own])
+        sizes = np.array([float(images[row["path"]]["pixel_size_nm"] or 1) for row in own])
+        weights = np.array([float(row["length_px"]) for row in own]) * sizes
         n_samples = len({images[row["path"]]["sample"] for row in own} - {""})
         of, key = ("sample",) * 2 if group["interval_of"] == "samples" else ("image", "path")
         units = np.array([images[row["path"]][key] for row in own])
         sample = Sample(values, weights, units)
         means = [float(group[f"median{end}_{unit}"] or "nan") for end in ("", "_low", "_high")]
-        counts = (
-            f"{counted(int(group['places']), 'place')}, {counted(int(group['images']), 'image')}"
-        )
+        n_images = int(group["images"])
+        counts = f"{counted(int(group['places']), 'place')}, {counted(n_images, 'image')}"
         of_median = _OF_IMAGE if group["interval_of"] == "image" else _OF_MEDIAN.format(of)
         drawn = paper.Histogram(name, sample, counts, of, thing="place")
         histograms.append(drawn)
         results += [
-            Result("images with diameters", int(group["images"]), group=name),
+            Result("images with diameters", n_images, group=name),
             Result("samples", n_samples or None, source=_NO_SAMPLES * (not n_samples), group=name),
             *drawn.results("diameter", unit),
             Result.of(f"median, mean of {of}s", means, unit, of_median, name),
@@ -81,10 +88,9 @@ def diameters_report(folder: Path, weight: str | None) -> paper.Report:
         Result("pixel size", scale, source="" if scale else _NO_SIZE),
     ]
     caption = f"Diameters of fibres at {counted(len(rows), 'place')}, weighted by visible length."
-    made = made_with(folder / IMAGES_TABLE)
-    version = how = ""
-    if made:
-        version = f" {made['version']}"
+    made, how = made_with(folder / IMAGES_TABLE), ""
+    version = f" {made['version']}" if made else ""
+    if "network" in made:
         how = f" (network {made['network']}, {made['polarity']} polarity)"
     kept = made.get("annotations") == "keep"
     n_out = sum(int(row["left_out"]) for row in images.values())

@@ -78,7 +78,7 @@ class Result(NamedTuple):
         """Return the line of a value with its interval, which no share, length or number leaves."""
         value, low, high = np.clip([*map(float, ends)], 0, 100 if unit == "%" else None).tolist()
         if math.isnan(low) and math.isnan(high):
-            source += "; too few images for an interval" * (value == value)
+            source += "; no interval: images are too few, or alike" * (value == value)
         return cls(quantity, value, low, high, unit, source, group)
 
     @property
@@ -160,7 +160,8 @@ class Histogram:
             needed = groups_needed(n, float(reach) / student_factor(n), PRECISION)
             by_hand = ", and images outlined by hand," * bool(len(self.sample.others))
             why = _NEEDED.format(self.unit, by_hand)
-        for name, each in ((self.unit, 1.0), (self.thing, len(self.sample.values) / max(n, 1))):
+        more = len(self.sample.values) / max(n, 1)
+        for name, each in ((f"{self.unit}s with {self.thing}", 1.0), (self.thing, more)):
             number = None if math.isnan(needed) else math.ceil(needed * each)
             text = f"{name}s in all for a median within {100 * PRECISION:g} %"
             lines.append(Result(text, number, source=why, group=self.name))

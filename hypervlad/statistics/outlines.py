@@ -117,8 +117,9 @@ class OutlineTally:
         """Return the 95 % intervals of shares and ratios in `scores`, by name.
 
         Fields are drawn, not particles. Those of precision, recall and F1 are Wilson's, for as many
-        particles as would differ like the fields; the others are Student's, of the logarithms of
-        ratios. NaN with one field, and where a score is not defined.
+        particles as would differ like the fields, and of 0 and 1 for as many as there are fields,
+        since some may be worse; the others are Student's, of the logarithms of ratios. NaN with one
+        field, and where a score is not defined.
         """
         scores, found = self.scores(), dict[str, tuple[float, float]]()
         fields = [self._fields[:k] + self._fields[k + 1 :] for k in range(len(self._fields))]
@@ -129,7 +130,8 @@ class OutlineTally:
             whole, others = scores[name], np.array([each[name] for each in without])
             with np.errstate(divide="ignore", invalid="ignore"):
                 if name in numbers:
-                    ends: Any = proportion_interval(whole, others, numbers[name])
+                    n = numbers[name] if 0 < whole < 1 else min(numbers[name], len(fields))
+                    ends: Any = proportion_interval(whole, others, n)
                 elif name == "image_iou":
                     ends = np.clip(left_out_interval(whole, others)[:2], 0, 1)
                 else:

@@ -112,6 +112,21 @@ def test_images_are_measured_again_with_other_options(folder, found, again):
     assert all(50 < float(row["low"]) < 99.9 for row in thin), "other fibres may be thicker"
 
 
+def test_a_report_weighs_as_the_table_of_groups_does_and_counts_a_copy_once(folder, tmp_path):
+    images, out, sizes = tmp_path / "in", tmp_path / "out", tmp_path / "sizes.csv"
+    images.mkdir()
+    for name, source in {"a.png": "a.png", "c.png": "c.png", "copy.png": "c.png"}.items():
+        shutil.copy(folder / source, images / name)
+    sizes.write_text("path,pixel_size\nin/a.png,20\nin/c.png,2\nin/copy.png,2\n")
+    run(images, "-o", out, "--pixel-size", sizes, "-q")
+    commands.run("report", out, "-o", tmp_path / "report")
+    (group,) = rows_of(out / "groups.csv")
+    shown = {row["quantity"]: row["value"] for row in rows_of(tmp_path / "report/results.csv")}
+    assert shown["images with diameters"] == group["images"] == "2"
+    for name, column in (("D10", "d10_nm"), ("D90", "d90_nm"), ("mean", "mean_nm")):
+        assert float(shown[f"diameter, {name}"]) == pytest.approx(float(group[column]), rel=1e-3)
+
+
 def test_places_are_left_out_and_taken_back(found, again, tmp_path):
     def is_as_before():
         columns = ("median_px", "median_low_px", "median_high_px", "places", "left_out")

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from hypervlad.evaluation import OutlineTally, matched_labels
+from hypervlad.evaluation import OutlineTally, matched_labels, wilson_interval
 
 LABEL_PAIRS = st.tuples(st.integers(1, 6), st.integers(1, 6)).flatmap(
     lambda shape: st.tuples(*(hnp.arrays(np.int32, shape, elements=st.integers(0, 3)),) * 2)
@@ -57,6 +57,13 @@ def test_scores_of_fields_added_up():
     )
     assert scores["diameter_ratio"] == pytest.approx((30**0.5 + 12**0.5) / (6 + 4))
     assert tally.intervals()["image_iou"] == (0, 1), "two fields differ by half: it may be anything"
+
+
+def test_fields_without_a_mistake_do_not_promise_that_others_have_none():
+    tally = OutlineTally(min_area=1)
+    for _ in range(3):
+        tally.add(labels := np.arange(1, 101).reshape(10, 10).repeat(2, 0), labels)
+    assert tally.intervals()["recall"] == pytest.approx(wilson_interval(1, 3))
 
 
 def test_small_particles_are_neither_expected_nor_mistakes():
