@@ -272,9 +272,9 @@ def _measured(sample: Sample, polarity: Polarity, name: str) -> FibreDiameters:
     tried = ("bright", "dark") if polarity == "auto" else (polarity,)
     signs = [1.0 if each == "bright" else -1.0 for each in tried]
     found = find_places(seen, signs, seen.n_places(*N_PLACES), ProfileNetwork.pretrained())
-    if found is None:
-        return _nothing("no lines that could be fibres", polarity, unit, {})
-    result = _result(seen, found, (pixel_size or 1.0) * enlarged, unit, polarity)
+    result = _nothing("no lines that could be fibres", polarity, unit, {})
+    if found is not None:
+        result = _result(seen, found, (pixel_size or 1.0) * enlarged, unit, polarity)
     positions = (result.positions + 0.5) * enlarged - 0.5 + corner
     return replace(result, positions=positions, blur=result.blur * enlarged, enlarged=enlarged)
 

@@ -13,7 +13,7 @@ from scipy.spatial import cKDTree
 
 from hypervlad.common.constraints import Number, OneOf, check_value
 from hypervlad.common.progress import warn_of_image
-from hypervlad.common.wording import counted, name_some
+from hypervlad.common.wording import name_some
 from hypervlad.fibres.contrast import Values, normalised_contrast
 from hypervlad.fibres.diameters import Polarity
 from hypervlad.fibres.places import Appearance, Field, find_places, following
@@ -133,7 +133,7 @@ def find_fibres(
     lines = [fibres.completed(line) for line in fibres.joined(list(fibres.lines()))]
     sure = sum(line.length for line in lines if line.is_sure)
     if sure < _SURE_SHARE * sum(line.length for line in lines):
-        warn_of_image(_unsure, image_name(image), len(lines))
+        warn_of_image(_unsure, image_name(image), None)
         return nothing
     drawn = [fibres.outline(line) for line in lines if line.length >= min_length]
     shown = _without_doubles([each for each in drawn if each], shape)
@@ -143,12 +143,11 @@ def find_fibres(
     return replace(nothing, outlines=kept, n_beside=n_shown - len(shown))
 
 
-def _unsure(facts: Mapping[str, int], n_images: int) -> str:
-    (name, n_lines), *others = facts.items()
-    if others:
-        name = f"{len(facts)} of {counted(n_images, 'image')}, {name_some(list(facts))}"
-    lines = f"{counted(n_lines, 'line')} in it" if not others else "the lines in them"
-    return f"{name}: no fibres are given, as too few of {lines} are long and sure, as in textures"
+def _unsure(facts: Mapping[str, None], _n_images: int) -> str:
+    names = name_some(list(facts))
+    return (
+        f"{names}: no fibres are given, as too few of the lines are long and sure, as in textures"
+    )
 
 
 @dataclass(frozen=True, eq=False)

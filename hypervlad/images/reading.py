@@ -221,15 +221,9 @@ def _set_pixel_size(
         warn_of_image(_other_size, name, (size, stated))
 
 
-def _other_size(facts: Mapping[str, tuple[float, float]], n_images: int) -> str:
-    (name, (size, stated)), *others = facts.items()
-    one = f"{name}: {size:.4g} nm per pixel by the table, but {stated:.4g} by its metadata"
-    if not others:
-        return f"{one}, which are used"
-    return (
-        f"{len(facts)} of {counted(n_images, 'image')} have another pixel size by the table than "
-        f"by their metadata, which are used: {name_some(list(facts))} ({one})"
-    )
+def _other_size(facts: Mapping[str, tuple[float, float]], _n_images: int) -> str:
+    each = [f"{name} ({stated:.4g}, not {size:.4g})" for name, (size, stated) in facts.items()]
+    return f"metadata state another pixel size, nm, than the table, and are used: {name_some(each)}"
 
 
 def decode_stored(path: Any, name: str) -> DecodedImage:

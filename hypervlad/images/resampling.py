@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from hypervlad.common.progress import warn_of_image
-from hypervlad.common.wording import counted, name_some
+from hypervlad.common.wording import name_some
 
 _FACTORS = (1.15, 4.0)
 _MIN_SIDE, _MAX_SIDE = 64, 768  # of the part that is looked at
@@ -106,10 +106,6 @@ def _resampled(
     return np.asarray(ndimage.map_coordinates(image, at, order=order, mode="nearest"))
 
 
-def _enlarged(facts: Mapping[str, float], n_images: int) -> str:
-    (name, factor), *others = facts.items()
-    if others:
-        names = name_some(list(facts))
-        what = f"{len(facts)} of {counted(n_images, 'image')} were enlarged by a program: {names}"
-        return f"{what}; they are measured at their own sampling"
-    return f"{name}: enlarged {factor:.3g} times by a program; measured at its own sampling"
+def _enlarged(facts: Mapping[str, float], _n_images: int) -> str:
+    each = [f"{name} ({factor:.3g} times)" for name, factor in facts.items()]
+    return f"enlarged by a program, but measured at its own sampling: {name_some(each)}"

@@ -188,8 +188,9 @@ class WeightedParticles:
 
     def missed_below(self, measure: str) -> float:
         """Return the size below which most are missed; 0 if that is not known in this unit."""
-        known, unit = self.detection, name_and_unit(measure)[1]
-        return (known.mostly_missed_below() or 0.0) if known and known.unit == unit else 0.0
+        (name, unit), known = name_and_unit(measure), self.detection
+        is_size = name.startswith(("equivalent", "feret"))  # not a width, or an area
+        return (is_size and known and known.unit == unit and known.mostly_missed_below()) or 0.0
 
     def is_measured(self, measure: str) -> NDArray[np.bool_]:
         """Return which particles touch no edge and have this measure."""

@@ -85,7 +85,7 @@ def test_the_median_does_not_depend_on_the_view(move, options):
 @pytest.mark.parametrize("factor", [1.3, 2.0])
 def test_an_image_enlarged_by_a_program_is_measured_at_its_own_sampling(factor):
     large = np.uint8(np.rint(255 * zoom(made("flat")[0], factor, grid_mode=True, mode="nearest")))
-    with pytest.warns(UserWarning, match=f"enlarged {factor:g} times by a program"):
+    with pytest.warns(UserWarning, match=rf"enlarged by a program, .*\({factor:g} times\)"):
         found = fibre_diameters(large, pixel_size=7)
     assert found.enlarged == pytest.approx(factor, rel=0.01)
     assert found.median == pytest.approx(7 * factor * reference().median, rel=0.02)
@@ -93,6 +93,9 @@ def test_an_image_enlarged_by_a_program_is_measured_at_its_own_sampling(factor):
     assert found.blur == pytest.approx(factor * reference().blur, rel=0.1)
     far, near = (each.positions.max(axis=0) for each in (found, reference()))
     assert far == pytest.approx(factor * near, rel=0.03)
+    with pytest.warns(UserWarning, match="enlarged by a program"):
+        nothing = fibre_diameters(zoom(np.random.default_rng(0).random((50, 50)), factor))
+    assert (len(nothing.diameters), nothing.enlarged) == (0, pytest.approx(factor, rel=0.02))
     assert reference().enlarged == fibre_diameters(made("flat")[0][:, ::2]).enlarged == 1
 
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chi2, t
 
-from hypervlad.particles import Field, count_particles, edge_weights, particle_sizes
+from hypervlad.particles import Detection, Field, count_particles, edge_weights, particle_sizes
 
 SIDE = 1000
 CONFUSION = np.array(
@@ -146,6 +146,19 @@ def size_below_which(sizes, weights, share):
             return smaller + (size - smaller) * (share - at) / (place - at)
         before, below = (size, place), below + weight
     return size
+
+
+def test_widths_are_no_sizes_that_finding_misses():
+    sizes = np.tile(np.arange(20.0, 200), 4)
+    pairs = np.stack([np.arange(720) // 180, sizes, sizes * (sizes > 80)], axis=1)
+    table = table_of([["x"] * 12] * 4, equivalent_diameter_nm=150.0, area_nm2=1e4)
+    table["width_nm"] = table["feret_min_nm"] = np.arange(48) % 7 + 20.0
+    known, rows = Detection(pairs, "nm", 4), {}
+    for name in ("width_nm", "feret_min_nm"):
+        sizes = particle_sizes(table, fields_of(4), detection=known, measure=name)
+        rows[name] = sizes.set_index("class").loc["all"].iloc[0]
+    assert np.isnan(rows["feret_min_nm"]["d50_low"]), "a particle of this size is mostly missed"
+    assert 20 < rows["width_nm"]["d50_low"] < rows["width_nm"]["d50"] < 26
 
 
 def test_sizes_against_a_loop():

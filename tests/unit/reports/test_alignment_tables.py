@@ -24,7 +24,7 @@ def test_intervals_of_directions_are_between_0_and_180_degrees(tmp_path, low, hi
             return replace(super().find(image), statistics=statistics)
 
     image = np.sin(np.indices((32, 32))[0]).astype(np.float32)
-    recipe = Known(window=16)
+    recipe = Known(window=np.int64(16))
     assert write_alignment(tmp_path, recipe, [image], ["a"], figures=False) == []
     with open(tmp_path / "alignment.csv", encoding="utf-8", newline="") as stream:
         (row,) = csv.DictReader(stream)
