@@ -60,7 +60,7 @@ def defects_report(folder: Path, weight: str | None) -> paper.Report:
     notes = ["name the model that scored the images, and its fpr, which the folder does not"]
     if "model" in made:
         model, notes = f" {made['version']} and a model (SHA-256 {made['model'][:12]})", []
-        held_out = f" Of images that training held out, {made['held_out']}."
+        held_out = f" Of images that training held out, {made.get('held_out', 'nothing is known')}."
     if made.get("rule") == "fpr":
         rule = f" (in training, at most {percent(made['fpr'])} of defect-free images were to be)"
     methods = [

@@ -38,7 +38,8 @@ Tables: TypeAlias = tuple[str, str, Sequence[str]]
 def write_record(path: Path, made: Mapping[str, Any]) -> None:
     """Write how results are made, in values that JSON can store, with the version of hypervlad."""
     with replace_when_complete(path) as stream:
-        stream.write(json.dumps({**made, "version": __version__}, indent=1).encode())
+        made = {**made, "version": __version__}  # a caller's numbers may be NumPy's
+        stream.write(json.dumps(made, indent=1, default=lambda own: own.item()).encode())
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -59,7 +60,10 @@ def made_with(table: Path) -> dict[str, Any]:
 
 def _read_record_of(table: Path) -> dict[str, Any]:
     path = table.with_suffix(".json")
-    return read_record(path) if path.is_file() else {}
+    try:
+        return read_record(path) if path.is_file() else {}
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: damaged ({error}); delete it, or repeat the run") from error
 
 
 class ResultsFolder:

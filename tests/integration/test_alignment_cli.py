@@ -171,6 +171,9 @@ def test_what_ends_a_run_costs_nothing_that_was_found(tmp_path, monkeypatch):
             json.loads((folder / "alignment.json").read_text())["images of another run"] == n_others
         )
     assert "1 image of another run" in commands.run("report", out, "-o", tmp_path / "paper").stderr
+    (killed / "alignment.json").write_text("{")
+    said = commands.run("report", killed, "-o", tmp_path / "none", code=2).stderr
+    assert "alignment.json: damaged" in said
     # Everything in the folder is in the table, whichever run wrote it.
     rows = table(out)
     assert [row["window_px"] for row in rows.values()] == ["16", "16", "32"]

@@ -74,6 +74,10 @@ def test_scores_become_maps_overlays_and_tables(model, folder, tmp_path):
     assert f"hypervlad {made['version']} and a model (SHA-256 {made['model'][:12]})" in methods
     assert "at most 5.0 % of defect-free images" in methods
     assert made["held_out"] in methods
+    (last,) = (folder / "new").glob("*.png")
+    run("defects", "score", model, last, "-o", tmp_path / "own", "--threshold", 0.1, "--quiet")
+    run("report", tmp_path / "own", "-o", tmp_path / "paper", "--quiet")
+    assert "at most" not in (tmp_path / "paper" / "methods.txt").read_text(encoding="utf-8")
     html = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert all(name in html for name in rows)
     assert rows["blots/0.tif"]["called"] == "anomalous"
