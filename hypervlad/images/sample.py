@@ -25,7 +25,7 @@ from scipy import ndimage
 
 from hypervlad.common.constraints import OneOf, check_value
 from hypervlad.common.progress import announced, is_announced, warn_of_image
-from hypervlad.common.wording import counted, name_some
+from hypervlad.common.wording import name_some
 from hypervlad.images.annotations import (
     Annotation,
     annotation_mask,
@@ -198,19 +198,11 @@ def _as_grey(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
     return pixels if pixels.ndim == 2 else pixels.mean(axis=2)
 
 
-def _not_square(facts: Mapping[str, Sequence[float]], n_images: int) -> str:
-    (name, sides), *others = facts.items()
-    size = f"{sides[0]:.4g} x {sides[1]:.4g} nm"
-    remedy = "resample {} to square pixels"
-    if not others:
-        return (
-            f"{name}: pixels of {size} are not square, so lengths are in pixels and directions "
-            f"those of the image as stored; {remedy.format('it')}"
-        )
+def _not_square(facts: Mapping[str, Sequence[float]], _n_images: int) -> str:
+    each = [f"{name} ({high:.4g} x {wide:.4g} nm)" for name, (high, wide) in facts.items()]
     return (
-        f"{len(facts)} of {counted(n_images, 'image')} have pixels that are not square, such as "
-        f"{size}, so lengths are in pixels and directions those of the images as stored: "
-        f"{name_some(list(facts))}; {remedy.format('them')}"
+        "pixels are not square, so lengths are in pixels and directions those of the image as "
+        f"stored: {name_some(each)}; resample to square pixels"
     )
 
 

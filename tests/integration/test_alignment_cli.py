@@ -119,7 +119,8 @@ def test_pixels_that_are_not_square_are_reported(folder, tmp_path):
     for name in ("a.tif", "b.tif"):
         tifffile.imwrite(tmp_path / name, pixels[:79, :64], imagej=True, **options)
     result = run(tmp_path / "a.tif", tmp_path / "b.tif", "-o", tmp_path / "out").stderr
-    assert "2 of 2 images have pixels that are not square, such as 5 x 10 nm" in result
+    assert "pixels are not square" in result
+    assert all(f"{name}.tif (5 x 10 nm)" in result for name in "ab")
     row, _ = table(tmp_path / "out").values()
     assert row["pixel_size_nm"] == row["window_nm"] == ""
     sides = [row[name] for name in ("window_px", "window_width_px", "window_height_px")]
