@@ -106,7 +106,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         Predictions by learners fitted without the image; None if none could be held out.
     training_, formats_ : TrainingImages and ImageFormats
         The images given to ``fit``, the types of their pixels and their sizes.
-    chosen_ : ndarray of bool, shape (n_images_,), optional
+    chosen_ : ndarray of bool, shape (n,), optional
         Which were labelled in a review, as a model was unsure of them: not from ``fit``, but
         written by ``hypervlad train`` and ``review retrain``.
     wrong_outlines_ : list of str, optional

@@ -79,11 +79,13 @@ class FoundFolder:
     >>> from hypervlad.particles import FoundFolder, find_in_images, find_particles
     >>> with tempfile.TemporaryDirectory() as root:
     ...     image = pathlib.Path(root, "a.png")
-    ...     Image.new("L", (80, 60)).save(image)
+    ...     field = Image.new("L", (80, 60))
+    ...     field.paste(200, (20, 20, 40, 40))
+    ...     field.save(image)
     ...     _ = find_in_images(f"{root}/found", [image], find_particles, root=root)
     ...     found = FoundFolder(f"{root}/found")
     ...     found.fields, len(found.table)
-    ([Field(micrograph='a.png', shape=(60, 80), pixel_size=None)], 0)
+    ([Field(micrograph='a.png', shape=(60, 80), pixel_size=None)], 1)
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:

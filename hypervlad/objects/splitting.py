@@ -73,7 +73,7 @@ def split_particles(
             f"depth and is_particle must have one shape (H, W); got {depths.shape} and {mask.shape}"
         )
     if depth is None:
-        return label_parts(mask, min_area, lambda _, inside: separate_at_necks(inside, inside))
+        return label_parts(mask, min_area, lambda _, inside: separate_at_necks(inside))
 
     def partition(window: Window, inside: BoolMap) -> LabelMap:
         around, inner = larger_window(window)
@@ -126,6 +126,12 @@ def values_of(labels: LabelMap, values: NDArray[Any], out: NDArray[Any]) -> NDAr
     return out
 
 
+def numbers_of(is_kept: BoolMap) -> NDArray[np.int32]:
+    """Return new numbers of labels, in their order; 0 for background and what is not kept."""
+    is_kept = is_kept & (np.arange(len(is_kept)) > 0)
+    return np.where(is_kept, np.cumsum(is_kept), 0).astype(np.int32)
+
+
 def areas_of(labels: LabelMap, n: int) -> NDArray[np.int64]:
     """Return the number of pixels of labels 0 to n; by parts, as indices take 64 bits."""
     flat, step, areas = labels.ravel(), 1 << 22, np.zeros(n + 1, np.int64)
@@ -150,12 +156,12 @@ def without_holes(mask: BoolMap, min_area: float) -> BoolMap:
     return filled
 
 
-def separate_at_necks(inside: BoolMap, cores: BoolMap) -> LabelMap:
-    """Separate a component where cores, a part of it, have narrow necks or are apart."""
-    distance = ndimage.distance_transform_edt(np.pad(cores, 1))[1:-1, 1:-1]
-    smooth = ndimage.gaussian_filter(distance.astype(np.float32), _SMOOTHING) * cores
+def separate_at_necks(inside: BoolMap, neck: float = _NECK) -> LabelMap:
+    """Separate a component where it is narrower by so many pixels on each side."""
+    distance = ndimage.distance_transform_edt(np.pad(inside, 1))[1:-1, 1:-1]
+    smooth = ndimage.gaussian_filter(distance.astype(np.float32), _SMOOTHING) * inside
     height = np.minimum(smooth, _WIDE) + _WIDE * np.log(np.maximum(smooth, _WIDE) / _WIDE)
-    seeds = _basins(smooth, height, cores, _NECK)
+    seeds = _basins(smooth, height, inside, neck)
     if seeds.max() < 2:
         return inside.astype(np.int32)
     return np.asarray(watershed(-distance, seeds, mask=inside, connectivity=2))

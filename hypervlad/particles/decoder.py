@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.resources
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.resources.abc import Traversable
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ from hypervlad.common.progress import ProgressBar
 from hypervlad.features.network import TappedNetwork
 from hypervlad.features.registry import Preprocessing
 from hypervlad.objects.particle import Outlines
+from hypervlad.objects.splitting import EIGHT, split_particles
 
 Window = tuple[slice, ...]
 
@@ -30,7 +33,7 @@ _N_FEATURES = 24
 _TOUCHING_WEIGHT = 3.0  # of pixels between two particles
 _TOUCHING_REACH = 5  # pixels across
 _DEPTH_WEIGHT = 0.6
-_MAX_RATE, _WARM_UP, _DECAY = 3e-3, 0.15, 1e-3
+MAX_RATE, _WARM_UP, _DECAY = 3e-3, 0.15, 1e-3
 _BATCH = 4
 _MIN_COVERED = 0.03  # of a crop, by particles or annotations, wherever four tries find one
 _MAPS_AT_ONCE = 8  # crops
@@ -38,6 +41,11 @@ _MAPS_AT_ONCE = 8  # crops
 _STRIDE = 32  # pixels; tiles begin at multiples
 _DECODER_REACH = 4  # cells of the coarsest tap that the decoder sees beyond the maps
 _LIMITS = (1.0, 99.0)  # percentiles of grey values
+# Probabilities of background in steps of 255: thin particles are joined across faint places.
+_EDGE, _BRIDGE = 128, 180
+PRETRAINED = "mobilenet_v2"  # the network whose decoder was trained on drawn fields
+_DRAWN = "finder.npz"  # by `python -m benchmarks.particles.train`
+MIN_CONTRAST = 1e-3  # of grey values in [0, 1]: less is not stretched
 
 CROP = 256  # pixels
 N_CROPS = 160  # of all images together; of more images, one of each
@@ -121,6 +129,17 @@ def decoder_of(arrays: Mapping[str, NDArray[np.float32]]) -> TopDownDecoder:
     except RuntimeError as error:
         raise ValueError(f"the decoder's tensors do not fit together ({error})") from error
     return decoder.eval()
+
+
+def pretrained_decoder() -> TopDownDecoder:
+    """Return the decoder of the network `PRETRAINED` that was trained on drawn fields."""
+    return stored_decoder(importlib.resources.files(__package__).joinpath(_DRAWN))
+
+
+def stored_decoder(source: Traversable) -> TopDownDecoder:
+    """Return a decoder whose tensors are in an .npz file."""
+    with source.open("rb") as stream, np.load(stream) as stored:
+        return decoder_of({name: stored[name].astype(np.float32) for name in stored.files})
 
 
 def _enlarged(maps: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
@@ -245,13 +264,14 @@ def train(
     n_epochs: int,
     seed: int,
     verbose: bool,
+    rate: float = MAX_RATE,
 ) -> list[float]:
     """Train a decoder in place on some crops; return the mean loss of each epoch."""
     generator = torch.Generator().manual_seed(seed)
-    optimiser = torch.optim.AdamW(decoder.parameters(), lr=_MAX_RATE, weight_decay=_DECAY)
+    optimiser = torch.optim.AdamW(decoder.parameters(), lr=rate, weight_decay=_DECAY)
     n_steps = n_epochs * -(-len(rows) // _BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, _MAX_RATE, total_steps=n_steps, pct_start=_WARM_UP
+        optimiser, rate, total_steps=n_steps, pct_start=_WARM_UP
     )
     losses = []
     decoder.train()
@@ -391,6 +411,44 @@ class FieldNetwork:
             )
         margin = reach.margin + _DECODER_REACH * reach.stride
         return math.ceil(margin / _STRIDE) * _STRIDE
+
+
+def separated(
+    fields: NDArray[np.uint8],
+    separation: float,
+    min_area: int,
+    *,
+    edge: int = _EDGE,
+    least: float = 0.0,
+) -> tuple[NDArray[np.int32], list[float]]:
+    """Label the particles of fields (4, H, W), of which touching ones are separated by depth.
+
+    They have an area of `min_area` pixels and a mean probability of `least`, which is returned too;
+    `edge` is the probability of background at their outlines, in 255 steps.
+    """
+    background = fields[0]
+    # Neither the depth nor the probability of not being a border finds all gaps alone.
+    depth = np.multiply(fields[1], fields[3], dtype=np.float32)
+    np.sqrt(depth, out=depth)
+    depth /= 255
+    del fields  # of the largest images, these and the depth take 256 MB each
+    labels = split_particles(depth, background < _BRIDGE, separation=separation, min_area=1)
+    del depth
+    probabilities = list[float]()
+    for number, window in enumerate(ndimage.find_objects(labels), start=1):
+        own = labels[window] == number
+        pieces, n_pieces = ndimage.label(own & (background[window] < edge), EIGHT)
+        areas = np.bincount(pieces.ravel(), minlength=2)[1:]
+        labels[window][own] = 0
+        if np.count_nonzero(areas >= min_area) < 2:  # otherwise with what joins them
+            own = pieces == 1 + areas.argmax()
+        if not n_pieces or np.count_nonzero(own) < min_area:
+            continue
+        probability = 1 - float(background[window][own].mean()) / 255
+        if probability >= least:
+            probabilities.append(probability)
+            labels[window][own] = len(probabilities)
+    return labels, probabilities
 
 
 def contrast_of(grey: NDArray[np.float32]) -> float:

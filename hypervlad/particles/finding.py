@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -9,37 +10,53 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.sparse import coo_array
+from skimage.transform import resize
 
 from hypervlad.common.constraints import Integer, OneOf, check_value
+from hypervlad.common.wording import counted
+from hypervlad.features.lazy_torch import check_device, usual_torch
+from hypervlad.features.network import build_network
+from hypervlad.features.registry import get_backbone
 from hypervlad.images import ReadOptions
 from hypervlad.images.sample import Annotations, drop_hidden, one_or_many, read_sample
 from hypervlad.objects.detection import MIN_AREA
 from hypervlad.objects.particle import Outlines
 from hypervlad.objects.splitting import (
     EIGHT,
-    BoolMap,
-    FloatMap,
-    LabelMap,
-    Window,
     areas_of,
-    label_parts,
-    larger_window,
-    largest_piece,
+    numbers_of,
     separate_at_necks,
     values_of,
-    without_holes,
 )
+from hypervlad.particles.decoder import (
+    MIN_CONTRAST,
+    PRETRAINED,
+    FieldNetwork,
+    contrast_of,
+    pretrained_decoder,
+    separated,
+)
+from hypervlad.particles.training_fields import at_own_scale
+from hypervlad.statistics.groups import weighted_quantiles
 
-_SMOOTHINGS = (1.0, 2.0)  # standard deviations in pixels; the larger if noise hides half contrast
-_FLOOR = 6.0  # standard deviations of the noise, which chance does not reach in a connected area
-_MIN_NOISE = 0.001  # of the range of grey levels: images without noise have rounded levels
-_GAP = 4  # radius in pixels of what is filled between particles that nearly touch
-_MIN_GAP = 0.1  # depth of a gap, of the contrast beside it
-_GAP_FLOOR = 3.0  # depth of a gap, in standard deviations of the particles' own texture
-_N_BLOCKS = 64  # along the shorter side of the field, to fit the background
-_DEGREE = 4  # of the polynomial
-_MIN_STEP = 0.25  # of a particle's contrast, which it has at its outline: light has no outlines
-_LOCAL = 8  # blocks: standard deviation of the smoothing of what a polynomial leaves
+_SEPARATION = 0.8  # of fields that were drawn as those of the training, where it counts best
+_TILE = 1024  # pixels, of the side of what is looked at at once
+_ROWS = 1024  # that are compared at once
+_RING = 3  # pixels to both sides of an outline, between which grey values step
+_EDGE = 80  # of 255: probability of background at outlines, with which diameters are right
+# Least mean probability of a particle, by scale: what is found in noise and grain has less.
+_CERTAIN = {1.0: 0.88, 0.5: 0.86, 0.25: 0.83, 0.125: 0.86}
+_MAX_AT_EDGE = 0.5  # of an outline, that the image's edge is: corners that light leaves dark
+_MIN_SEEN = 12  # pixels of a particle on the scale on which it is found
+_MAX_PIECES = 0.6  # likewise, of pieces that are less probable
+_MAX_SPECKS = 0.1  # of what is found on a smaller scale, that was found on it before and makes way
+_NECK = 0.4  # pixels, as the network's outlines are smooth
+_MIN_PART = 0.15  # of a particle's area, that a neck cuts off
+_MIN_STEP = 0.2  # of the step of most of the particles' area: dirt is fainter
+_MIN_RANGE = 0.08  # of the range of grey values: light and clouds have no such steps
+_RANGES = (5, 10, 20)  # of grey values, as multiples of the noise
+_MIN_FREE = 0.25  # of the pixels around a particle, which no other one has
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -52,8 +69,8 @@ class FoundParticles(Outlines):
         Whether particles are brighter or darker than the background; None if not given and
         nothing was found.
     confidence : float
-        Of the polarity, from 0 to 1: how much more contrast it explains than the opposite one. 1
-        if the polarity was given, 0 if nothing was found.
+        Of the polarity, from 0 to 1: by how much more area and contrast it has than the opposite
+        one. 1 if the polarity was given, 0 if nothing was found.
     """
 
     polarity: Literal["bright", "dark"] | None
@@ -71,22 +88,18 @@ def find_particles(
 ) -> FoundParticles:
     """Find particles that are brighter or darker than the background, without training.
 
-    Hot pixels, far beyond all others, are clipped. Annotations are left out, with the particles
-    that they cover in part. A smooth background is subtracted. A particle stands out by at least
-    six standard deviations of the noise, and half the contrast of most of the particles' area, over
-    `min_area` pixels. Its outline runs at half of its own contrast. Smaller holes are filled.
-    Touching particles are separated at gaps between them and at narrow necks.
-
-    More than half of the field must be background, and four fifths where particles are narrower
-    than ten pixels: of denser ones, none may be found. Dirt is found as well, and branched or
-    curved particles may be found in pieces.
+    A network that was trained on drawn fields outlines convex particles of about 5 pixels and more:
+    flat or shaded ones, with bright rims or hollow, touching, overlapping or dense, in noise, grain
+    and uneven light. Very large ones are looked at on a smaller scale. What overlaps is separated
+    where outlines show it. Regions of less than a fifth of the others' contrast are left out as
+    dirt. Holes of rings are filled, and branched or curved particles may be found in pieces.
 
     Parameters
     ----------
     image : path or array, or list of these
         As in :func:`hypervlad.read_micrograph`. Colours are averaged.
     polarity : {"auto", "bright", "dark"}, default="auto"
-        "auto" chooses what stands out by more, summed over pixels.
+        "auto" chooses that of most of what is found, by area and contrast.
     min_area : int, default=20
         Particles of fewer pixels are left out.
     annotations : {"leave_out", "keep"}, default="leave_out"
@@ -118,152 +131,162 @@ def find_particles(
     """
     check_value("polarity", polarity, [OneOf("auto", "bright", "dark")])
     check_value("min_area", min_area, [Integer()])
-    grey, seen, pixel_size, left_out = read_sample(
-        image, annotations=annotations, read_options=read_options
-    )
-    # In place where possible: each map of the largest images takes 256 MB.
-    flat = _background(ndimage.gaussian_filter(grey, _SMOOTHINGS[0]))
-    np.subtract(grey, flat, out=flat)
-    del grey
-    for smoothing in _SMOOTHINGS:
-        contrast = ndimage.gaussian_filter(flat, smoothing)
-        floor = _FLOOR * max(_spread(contrast), _MIN_NOISE)
-        bright = float((contrast[contrast > floor] - floor).sum())
-        dark = float((-contrast[contrast < -floor] - floor).sum())
-        is_dark = polarity == "dark" or (polarity == "auto" and dark > bright)
-        if is_dark:
-            np.negative(contrast, out=contrast)
-        threshold = max(floor, _half_contrast(contrast[contrast > floor]))
-        if threshold > floor:
-            break
-    del flat
-    # Faint particles beside bright ones: their outlines follow half of their own contrast.
-    mask = without_holes(_connected_to(contrast, threshold / 2, threshold, min_area), min_area)
-    texture = (contrast - ndimage.gaussian_filter(contrast, 2 * smoothing))[mask]
-    min_gap = _GAP_FLOOR * _spread(texture) if mask.any() else 0.0
-
-    def partition(window: Window, inside: BoolMap) -> LabelMap:
-        if not _has_edge(contrast, window, inside, threshold / 2):
-            return np.zeros(inside.shape, np.int32)
-        cores = inside & ~_gaps(contrast, window, min_gap)
-        parts = separate_at_necks(inside, without_holes(cores, min_area))
-        _trim(parts, contrast[window], threshold / 2, min_area)
-        return parts
-
-    labels = label_parts(mask, min_area, partition)
-    n_beside = drop_hidden(labels, seen)
-    outlines = Outlines.of_labels(labels)
-    found, is_given = len(outlines) > 0, polarity != "auto"
-    known: Literal["bright", "dark"] | None = "dark" if is_dark else "bright"
-    known = known if found or is_given else None
-    confidence = 1.0 if is_given else abs(bright - dark) / (bright + dark) if found else 0.0
+    sample = read_sample(image, annotations=annotations, read_options=read_options)
+    with usual_torch():
+        labels = _labelled(sample.grey, min_area)
+    steps = _steps(sample.grey, labels)
+    areas = np.bincount(labels.ravel(), minlength=len(steps) + 1)[1:]
+    weights = areas * np.abs(steps)
+    bright, dark = float(weights[steps > 0].sum()), float(weights[steps < 0].sum())
+    known: Literal["bright", "dark"] = "bright" if bright > dark else "dark"
+    known = known if polarity == "auto" else polarity
+    has_polarity = np.sign(steps) == (1 if known == "bright" else -1)
+    typical = weighted_quantiles(np.abs(steps), areas, [0.5])[0] if len(steps) else 0.0
+    least = max(_MIN_STEP * typical, _MIN_RANGE * contrast_of(sample.grey))
+    is_outlined = (np.abs(steps) >= least) & ~_is_cut_off(labels)
+    is_kept = np.concatenate([[False], has_polarity & is_outlined])
+    labels = values_of(labels, numbers_of(is_kept), labels)
+    n_beside = drop_hidden(labels, sample.mask)
+    found = Outlines.of_labels(labels)
+    confidence = abs(bright - dark) / (bright + dark) if len(found) else 0.0
     return FoundParticles(
-        outlines.shape,
-        outlines.outlines,
-        pixel_size,
-        polarity=known,
-        confidence=confidence,
-        annotations=left_out,
+        found.shape,
+        found.outlines,
+        sample.pixel_size,
+        annotations=sample.annotations,
         n_beside=n_beside,
+        note="" if len(found) else _why_none(sample.grey, polarity, has_polarity, n_beside),
+        polarity=known if len(found) or polarity != "auto" else None,
+        confidence=confidence if polarity == "auto" else 1.0,
     )
 
 
-# --- contrast to the background ------------------------------------------------------------------
+@functools.cache
+def _finder() -> FieldNetwork:
+    known = get_backbone(PRETRAINED)
+    device = check_device("auto")
+    network = build_network(PRETRAINED, "pretrained", known.taps[:-1], device)
+    decoder = pretrained_decoder().to(device)
+    return FieldNetwork(network, decoder, known.preprocessing, MIN_CONTRAST)
 
 
-def _spread(values: FloatMap) -> float:
-    """Return the standard deviation of most values around 0, from about a million of them."""
-    every = len(values.ravel()) // 1_000_000 | 1  # odd, for all columns to take part
-    return float(1.4826 * np.median(np.abs(values.ravel()[::every])))
+def _labelled(grey: NDArray[np.float32], min_area: int) -> NDArray[np.int32]:
+    """Label what the finder takes for particles, on each scale.
+
+    Large particles are seen whole on a smaller scale only, and grain is finer there.
+    """
+    labels, probabilities = np.zeros(grey.shape, np.int32), np.zeros(1)
+    for scale, least in _CERTAIN.items():
+        size = tuple(max(1, round(extent * scale)) for extent in grey.shape)
+        seen = grey if scale == 1 else resize(grey, size, order=1, anti_aliasing=True)
+        smallest = max(round(min_area * scale**2), min(min_area, _MIN_SEEN))
+        fields = _finder().fields(seen, _TILE)
+        more, own = separated(fields, _SEPARATION, smallest, edge=_EDGE, least=least)
+        del seen, fields
+        if scale < 1:
+            more = at_own_scale(more, grey.shape)
+        probabilities = _add(labels, probabilities, more, np.array([0, *own]))
+    # What was found twice, or lies below others, may have no pixel left.
+    has_pixels = areas_of(labels, len(probabilities) - 1) > 0
+    labels = values_of(labels, numbers_of(has_pixels), labels)
+    _split_at_necks(labels)
+    return labels
 
 
-def _background(grey: FloatMap) -> NDArray[np.float32]:
-    """Fit a surface to the background: a robust polynomial, and what it leaves, smoothed."""
-    height, width = grey.shape
-    block = max(1, min(grey.shape) // _N_BLOCKS)
-    grey = np.pad(grey, [(0, -side % block) for side in grey.shape], mode="edge")
-    shape = grey.shape[0] // block, grey.shape[1] // block
-    tiles = grey.reshape(shape[0], block, shape[1], block)
-    blocks = np.stack([np.median(row, axis=(0, 2)) for row in tiles])
-    tiles -= blocks[:, None, :, None]
-    noise = float(np.median(np.abs(grey, out=grey), overwrite_input=True))
-    del grey, tiles
-    blocks = blocks.astype(np.float64)
-    y, x = np.meshgrid(*(np.linspace(-1, 1, side) for side in shape), indexing="ij")
-    powers = [(i, j) for i in range(_DEGREE + 1) for j in range(_DEGREE + 1 - i)]
-    terms = np.stack([(y**i * x**j).ravel() for i, j in powers], axis=1)
-    values = blocks.ravel()
-    scale, surface = _robust_fit(terms, values, np.full_like(values, np.median(values)))
-    surface = surface.reshape(shape)
-    scale = max(scale, 4.5 * noise)
-    for _ in range(4):
-        left = blocks - surface
-        free = np.abs(left) < scale
-        near = ndimage.gaussian_filter(np.where(free, left, 0), _LOCAL)
-        surface += near / np.maximum(ndimage.gaussian_filter(free.astype(float), _LOCAL), 0.1)
-    # A block more on each side, linearly continued, for the pixels beyond the middle of the last.
-    wider = np.pad(surface.astype(np.float32), 1, mode="reflect", reflect_type="odd")
-    enlarged: NDArray[np.float32] = ndimage.zoom(
-        wider, block, order=1, mode="nearest", grid_mode=True
+def _add(
+    labels: NDArray[np.int32],
+    probabilities: NDArray[np.float64],
+    more: NDArray[np.int32],
+    own: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Add, in place, what is found on a smaller scale; return all probabilities, by label.
+
+    It makes way for what is at least as probable, unless these are specks on it; what is not makes
+    way for it, such as pieces that grain breaks off.
+    """
+    shared = coo_array((len(own), len(probabilities))).tocsr()
+    for top in range(0, len(labels), _ROWS):
+        above, below = more[top : top + _ROWS], labels[top : top + _ROWS]
+        both = (above > 0) & (below > 0)
+        pairs = above[both], below[both]
+        shared = shared + coo_array((np.ones(len(pairs[0])), pairs), shared.shape).tocsr()
+    cover = shared.sum(axis=1)
+    areas = areas_of(more, len(own) - 1)
+    is_worse = (shared @ probabilities < cover * own) & (cover < _MAX_PIECES * areas)
+    is_new = (areas > 0) & ((cover <= _MAX_SPECKS * areas) | is_worse)
+    is_new[0] = False
+    goes = shared[is_new].sum(axis=0) > 0.5 * areas_of(labels, len(probabilities) - 1)
+    numbers = numbers_of(~goes)
+    labels[...] = numbers[labels]
+    new_numbers = np.where(is_new, numbers.max() + np.cumsum(is_new), 0).astype(np.int32)
+    free = labels == 0
+    labels[free] = new_numbers[more[free]]
+    return np.concatenate([[0], probabilities[numbers > 0], own[is_new]])
+
+
+def _split_at_necks(labels: NDArray[np.int32]) -> None:
+    """Separate, in place, particles that overlap where the outline alone shows it."""
+    n = int(labels.max(initial=0))
+    for number, window in enumerate(ndimage.find_objects(labels), start=1):
+        inside = labels[window] == number
+        parts = separate_at_necks(inside, _NECK)
+        areas = np.bincount(parts[inside])[1:]
+        if len(areas) > 1 and areas.min() >= _MIN_PART * areas.sum():
+            others = parts > 1
+            labels[window][others] = n + parts[others] - 1
+            n += len(areas) - 1
+
+
+def _steps(grey: NDArray[np.float32], labels: NDArray[np.int32]) -> NDArray[np.float64]:
+    """Return by how much grey values within each outline are above those beyond it."""
+    steps = list[float]()
+    for number, window in enumerate(ndimage.find_objects(labels), start=1):
+        around = tuple(slice(max(0, side.start - _RING), side.stop + _RING) for side in window)
+        own, values = labels[around] == number, grey[around]
+        within = own & ~ndimage.binary_erosion(own, EIGHT, iterations=_RING, border_value=1)
+        beyond = ndimage.binary_dilation(own, EIGHT, iterations=_RING) & ~own
+        free = beyond & (labels[around] == 0)
+        if free.sum() >= _MIN_FREE * beyond.sum():
+            beyond = free
+        inner = within if within.any() else own
+        is_whole = not beyond.any()  # of an image that is one particle
+        steps.append(0.0 if is_whole else float(values[inner].mean() - values[beyond].mean()))
+    return np.array(steps)
+
+
+def _is_cut_off(labels: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Return which outlines are mostly the edge of the image."""
+    n = int(labels.max(initial=0))
+    ends = (labels[0], labels[-1], labels[1:-1, 0], labels[1:-1, -1])
+    at_edge = np.bincount(np.concatenate(ends), minlength=n + 1)[1:]
+    outlines = np.empty(n)
+    for number, window in enumerate(ndimage.find_objects(labels)):
+        own = labels[window] == number + 1
+        outlines[number] = np.count_nonzero(own & ~ndimage.binary_erosion(own))
+    return at_edge > _MAX_AT_EDGE * outlines
+
+
+def _why_none(
+    grey: NDArray[np.float32], polarity: str, has_polarity: NDArray[np.bool_], n_beside: int
+) -> str:
+    """Say why nothing is found, and what to try."""
+    left_out = []
+    if n_wrong := int(np.count_nonzero(~has_polarity)):
+        left_out.append(f"{counted(n_wrong, 'region')} of the other polarity than {polarity!r}")
+    if n_beside:
+        left_out.append(f"{counted(n_beside, 'particle')} that annotations cover in part")
+    if left_out:
+        return "no particle is left: " + " and ".join(left_out) + " were left out"
+    noise = float(np.median(np.abs(grey - ndimage.gaussian_filter(grey, 1)))) / 0.6745
+    ratio = contrast_of(grey) / max(noise, 1e-9)
+    limit = next((each for each in _RANGES if ratio < each), None)
+    if not np.ptp(grey):
+        why = "all pixels are alike"
+    elif limit is None:
+        why = "nothing has the outline of a particle"
+    else:
+        why = f"grey values range over less than {limit} times the noise from pixel to pixel"
+    return (
+        f"no particle is found: {why}; if you see particles, try a smaller min_area, or outline "
+        "them in a few images, and train a segmenter with these"
     )
-    return enlarged[block : block + height, block : block + width]
-
-
-def _robust_fit(terms: FloatMap, values: FloatMap, fitted: FloatMap) -> tuple[float, FloatMap]:
-    """Improve a fit by reweighted least squares; return its width and its values."""
-    for _ in range(20):
-        left = values - fitted
-        scale = max(6 * float(np.median(np.abs(left))), 1e-6)
-        weighted = terms * (np.clip(1 - (left / scale) ** 2, 0, None) ** 2)[:, None]  # Tukey's
-        # The normal equations: terms are few and between -1 and 1, values may be many.
-        normal, right = weighted.T @ terms, weighted.T @ values
-        fitted = terms @ np.linalg.lstsq(normal, right, rcond=None)[0]
-    return scale, fitted
-
-
-def _half_contrast(values: FloatMap) -> float:
-    """Return half the median of contrasts weighted by themselves: faint debris counts little."""
-    if not len(values):
-        return 0.0
-    ordered = np.sort(values)
-    total = np.cumsum(ordered, dtype=np.float64)
-    return 0.5 * float(ordered[np.searchsorted(total, total[-1] / 2)])
-
-
-def _connected_to(contrast: FloatMap, low: float, high: float, min_area: int) -> BoolMap:
-    """Return the connected pixels above `low` of which at least `min_area` are above `high`."""
-    components, n = ndimage.label(contrast > low, EIGHT)
-    kept = areas_of(components[contrast > high], n) >= min_area
-    kept[0] = False
-    return values_of(components, kept, np.empty(contrast.shape, bool))
-
-
-def _has_edge(contrast: FloatMap, window: Window, inside: BoolMap, low: float) -> bool:
-    """Return whether contrast falls within a few pixels at the outline, unlike that of light."""
-    around, inner = larger_window(window)
-    values, mask = contrast[around], np.zeros(contrast[around].shape, bool)
-    mask[inner] = inside
-    within = mask & ~ndimage.binary_erosion(mask, EIGHT, iterations=3, border_value=1)
-    beyond = ndimage.binary_dilation(mask, EIGHT, iterations=3) & ~mask & (values <= low)
-    if not (within.any() and beyond.any()):
-        return False
-    step = float(values[within].mean() - values[beyond].mean())
-    return step > _MIN_STEP * float(np.median(values[mask]))
-
-
-def _gaps(contrast: FloatMap, window: Window, min_depth: float) -> BoolMap:
-    """Return the pixels of a window between two places of higher contrast."""
-    around, inner = larger_window(window)
-    rows, columns = np.ogrid[-_GAP : _GAP + 1, -_GAP : _GAP + 1]
-    disk = rows**2 + columns**2 <= _GAP**2
-    closed = ndimage.grey_closing(contrast[around], footprint=disk)[inner]
-    gaps: BoolMap = closed - contrast[window] > np.maximum(_MIN_GAP * closed, min_depth)
-    return gaps
-
-
-def _trim(parts: LabelMap, contrast: FloatMap, low: float, min_area: int) -> None:
-    """Keep of each part the largest connected area above half its own contrast, in place."""
-    for part, window in enumerate(ndimage.find_objects(parts), start=1):
-        mask = parts[window] == part
-        above = mask & (contrast[window] > max(low, float(np.median(contrast[window][mask])) / 2))
-        parts[window][mask & ~without_holes(largest_piece(above), min_area)] = 0

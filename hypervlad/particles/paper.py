@@ -136,7 +136,7 @@ def _methods(own: FoundFolder, found: FoundCounts, options: Any, scale: str | No
     fields, run, finder = own.fields, own.run, dict(own.run["finder"])
     model, held_out, kept = (finder.pop(k, None) for k in ("model", "held_out", "annotations"))
     settings = [f"{name.replace('_', ' ')} {value}" for name, value in finder.items()]
-    how = "without training, as what is brighter or darker than the background"
+    how = "by a network that was trained on drawn particles"
     if model:
         how = "by a model trained on outlined images"
         settings.insert(0, f"SHA-256 {model[:12]}")

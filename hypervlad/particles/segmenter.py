@@ -12,8 +12,6 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy import ndimage
-from skimage.segmentation import expand_labels
 from skimage.transform import resize
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
@@ -46,25 +44,24 @@ from hypervlad.images.sample import (
 )
 from hypervlad.objects.detection import MIN_AREA, Detection
 from hypervlad.objects.particle import Outlines, note_doubt
-from hypervlad.objects.splitting import EIGHT, largest_piece, split_particles
+from hypervlad.objects.splitting import areas_of, numbers_of, values_of
 from hypervlad.particles.decoder import (
+    MIN_CONTRAST,
     Crops,
     FieldNetwork,
     TopDownDecoder,
     decoder_of,
     network_input,
+    separated,
     standardised,
     train,
 )
-from hypervlad.particles.training_fields import OutlinedFields, nearest, trained_size
+from hypervlad.particles.training_fields import OutlinedFields, at_own_scale, trained_size
 from hypervlad.statistics.outlines import OutlineTally
 from hypervlad.statistics.splits import check_groups, group_folds
 
 _MIN_GROUPS, _N_FOLDS = 4, 3  # in which each image is held out once
 _SEPARATIONS = (0.8, 0.0, 0.3, 0.5, 0.6, 0.7, 0.75, 0.85, 0.9)  # the first if none is held out
-# Probabilities of background in steps of 255: thin particles are joined across faint places.
-_IS_PARTICLE, _IS_BRIDGE = 128, 180
-_MIN_CONTRAST = 1e-3
 _MIN_FOUND = 5  # particles, whose median says something about the magnification
 
 
@@ -273,7 +270,7 @@ class HypercolumnSegmenter(NetworkEstimator):
         folds = list[tuple[NDArray[np.intp], NDArray[np.intp]]]()
         if codes.max() + 1 >= _MIN_GROUPS:
             folds = group_folds(fields.has_particles, codes, n_splits=_N_FOLDS, random_state=seed)
-        contrast = max(float(np.median(fields.contrasts)), _MIN_CONTRAST)
+        contrast = max(float(np.median(fields.contrasts)), MIN_CONTRAST)
         crops = Crops.cut(
             ((standardised(grey, contrast), targets) for grey, targets in fields),
             len(fields),
@@ -302,7 +299,7 @@ class HypercolumnSegmenter(NetworkEstimator):
             for number in held_out.tolist():
                 grey, truth, _ = fields.read(number)
                 own = model.fields(grey, self.tile_size)
-                labels = (self._labels(own, each) for each in _SEPARATIONS)
+                labels = (separated(own, each, self.min_area)[0] for each in _SEPARATIONS)
                 assessment.add(truth.label_image(), labels)
         model, losses = trained_on(np.arange(len(fields)))
         separation, assessed, detection = assessment.chosen()
@@ -428,10 +425,11 @@ class HypercolumnSegmenter(NetworkEstimator):
 
     def _found(self, annotations: Annotations, read_options: Any, image: Any) -> Outlines:
         sample = self._read(image, annotations, read_options)
-        labels = self._labels(self._fields(sample, image), self.separation_)
+        labels, _ = separated(self._fields(sample, image), self.separation_, self.min_area)
         note = self._doubt_about(sample.pixel_size, labels)
         if labels.shape != sample.mask.shape:
-            labels = _at_own_scale(labels, sample.mask.shape)
+            labels = at_own_scale(labels, sample.mask.shape)
+            labels = values_of(labels, numbers_of(areas_of(labels, labels.max()) > 0), labels)
         n_beside = drop_hidden(labels, sample.mask)
         return replace(
             Outlines.of_labels(labels),
@@ -464,30 +462,6 @@ class HypercolumnSegmenter(NetworkEstimator):
             )
         return ". Besides, ".join(notes)
 
-    def _labels(self, fields: NDArray[np.uint8], separation: float) -> NDArray[np.int32]:
-        """Separate particles by their depths."""
-        is_particle = fields[0] < _IS_PARTICLE
-        # Neither the depth nor the probability of not being a border finds all gaps alone.
-        depth = np.multiply(fields[1], fields[3], dtype=np.float32)
-        np.sqrt(depth, out=depth)
-        depth /= 255
-        is_bridged = fields[0] < _IS_BRIDGE
-        del fields  # of the largest images, these and the depth take 256 MB each
-        labels = split_particles(depth, is_bridged, separation=separation, min_area=1)
-        del depth, is_bridged
-        n_kept = 0
-        for number, window in enumerate(ndimage.find_objects(labels), start=1):
-            own = labels[window] == number
-            pieces, n_pieces = ndimage.label(own & is_particle[window], EIGHT)
-            areas = np.bincount(pieces.ravel(), minlength=2)[1:]
-            labels[window][own] = 0
-            if np.count_nonzero(areas >= self.min_area) < 2:  # otherwise with what joins them
-                own = pieces == 1 + areas.argmax()
-            if n_pieces and np.count_nonzero(own) >= self.min_area:
-                n_kept += 1
-                labels[window][own] = n_kept
-        return labels
-
     def _fitted_model(self) -> FieldNetwork:
         device = check_device(self.device)
         model: FieldNetwork | None = getattr(self, "_tapped_network", None)
@@ -514,20 +488,6 @@ class HypercolumnSegmenter(NetworkEstimator):
         check_registered(self.backbone_)
         decoder_of(self.decoder_)  # raises if the tensors do not fit
         self.weights_ = self.weights
-
-
-def _at_own_scale(labels: NDArray[np.int32], size: tuple[int, ...]) -> NDArray[np.int32]:
-    """Bring labels to another size, with smooth outlines, each in one piece, in their order."""
-    inside = resize((labels > 0).astype(np.float32), size, order=1, anti_aliasing=True) >= 0.5
-    found: NDArray[np.int32] = nearest(expand_labels(labels, 2), size) * inside
-    for number, window in enumerate(ndimage.find_objects(found), start=1):
-        if window is not None:  # where a particle is thin, it may fall into pieces
-            own = found[window] == number
-            found[window][own & ~largest_piece(own)] = 0
-    kept = np.unique(found[found > 0])
-    numbers = np.zeros(labels.max(initial=0) + 1, np.int32)
-    numbers[kept] = np.arange(1, len(kept) + 1)
-    return numbers[found]
 
 
 class _HeldOut:

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
+from skimage.segmentation import expand_labels
 from skimage.transform import resize
 
 from hypervlad.common.limits import MAX_PIXELS
@@ -20,6 +22,7 @@ from hypervlad.images.reading import image_name
 from hypervlad.images.sample import read_grey
 from hypervlad.objects.outlines import read_outlines
 from hypervlad.objects.particle import Outlines
+from hypervlad.objects.splitting import largest_piece
 from hypervlad.particles.decoder import Targets, contrast_of
 
 _SAME_SCALE = 0.05  # difference of pixel sizes for which pixels stay as they are
@@ -156,3 +159,14 @@ def nearest(values: NDArray[Any], size: tuple[int, ...]) -> NDArray[Any]:
         values, size, order=0, mode="edge", anti_aliasing=False, preserve_range=True
     )
     return found.astype(values.dtype)
+
+
+def at_own_scale(labels: NDArray[np.int32], size: tuple[int, ...]) -> NDArray[np.int32]:
+    """Bring labels to another size, with smooth outlines, each in one piece; few may be lost."""
+    inside = resize((labels > 0).astype(np.float32), size, order=1, anti_aliasing=True) >= 0.5
+    found: NDArray[np.int32] = nearest(expand_labels(labels, 2), size) * inside
+    for number, window in enumerate(ndimage.find_objects(found), start=1):
+        if window is not None:  # where a particle is thin, it may fall into pieces
+            own = found[window] == number
+            found[window][own & ~largest_piece(own)] = 0
+    return found

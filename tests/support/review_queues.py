@@ -121,7 +121,7 @@ def write_particle_queue(folder: Path) -> Path:
     """Write a queue of the particles of two fields: a small square, a large one, one at an edge."""
     for name in ("a.png", "b.png"):
         pixels = np.random.default_rng(0).integers(40, 60, (200, 240)).astype(np.uint8)
-        for top, left, side in ((20, 30, 12), (70, 100, 90), (0, 60, 16)):
+        for top, left, side in ((20, 30, 12), (70, 100, 70), (0, 60, 16)):
             pixels[top : top + side, left : left + side] += 120
         (folder / "fields").mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(folder / "fields" / name)

@@ -25,6 +25,8 @@ from hypervlad.particles import (
     write_outlines,
 )
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*no particle is found")
+
 # The name of the field; upper left corners and sides of its bright squares.
 FIELDS = {
     "a.png": [(10, 10, 12), (40, 30, 20), (60, 70, 12)],
@@ -506,7 +508,7 @@ def test_corrected_outlines_are_counted_and_kept_by_resume(images, tmp_path, pla
     n_said = len([each for each in recwarn if "corrected in another" in str(each.message)])
     assert len(found.table) == n_before - 1
     own = found.table[found.table["micrograph"] == "a.png"]
-    assert own["area_px2"].tolist() == [144, 144]
+    assert own["area_px2"].tolist() == pytest.approx([144, 144], rel=0.1)
     assert "class" not in own or own["class"].tolist() == ["rod", "rod"]
     (image,) = [tmp_path / "images" / "a.png"]
     assert [*found.corrected_outlines()] == [str(image)]

@@ -188,9 +188,20 @@ def test_particles_and_whole_images_are_not_mixed(particles, act, words):
         act(particles)
 
 
+def particle_grid(particle):
+    sides = (np.arange(side) - side / 2 for side in particle.mask.shape)
+    return np.meshgrid(*sides, indexing="ij")
+
+
 @pytest.mark.parametrize("annotations", ["leave_out", "keep"])
-def test_particles_are_found_in_a_particle(particles, annotations):
-    assert len(find_particles(particles[1], annotations=annotations)) == 1
+def test_particles_are_found_in_a_particle(annotations):
+    rows, columns = np.mgrid[:90, :90]
+    image = np.float32(0.2 + 0.5 * (np.hypot(rows - 45, columns - 45) < 25))
+    (particle,) = cut_particles(image, image > 0.5)
+    darker = replace(
+        particle, image=particle.image - 0.4 * (np.hypot(*particle_grid(particle)) < 8)
+    )
+    assert len(find_particles(darker, annotations=annotations)) == 1
 
 
 def test_particles_of_a_micrograph_are_a_group(model, particles, kinds):
