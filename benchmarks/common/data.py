@@ -160,6 +160,10 @@ def save_grey(path: Path, image: np.ndarray) -> None:
     Image.fromarray(np.round(255 * np.clip(image, 0, 1)).astype(np.uint8)).save(path)
 
 
+def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
+
+
 def as_jpeg(pixels: np.ndarray, quality: int) -> np.ndarray:
     """Return an image of 8 bits as JPEG stores it."""
     file = io.BytesIO()

@@ -28,7 +28,7 @@ from skimage.transform import resize
 from torch import nn
 from torch.nn import functional
 
-from benchmarks.common.data import as_jpeg
+from benchmarks.common.data import as_jpeg, log_uniform
 from benchmarks.common.program import new_parser, parse
 from hypervlad.data import FIBRE_LOOKS
 from hypervlad.datasets.fibres import FibreStyle, FibreTruth, draw_fibres
@@ -67,10 +67,6 @@ class Sample:
     truth: np.ndarray  # (N_PLACES, 3): logarithm of the ratio of diameters, offset, turn
     look: int
     log_blur: float
-
-
-def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
-    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
 def drawn(seed: int) -> tuple[np.ndarray, FibreTruth, float]:

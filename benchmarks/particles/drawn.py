@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.ndimage import find_objects, gaussian_filter, label, zoom
 
-from benchmarks.common.data import as_jpeg
+from benchmarks.common.data import as_jpeg, log_uniform
 
 _LEAST_VISIBLE = 0.15  # of a particle's area: less has no outline, and is not judged
 _LEAST_SIGNAL = 7.0  # of a whole particle, in standard deviations of the noise
@@ -41,17 +41,13 @@ class Looks:
     dark: float = 0.5  # probability of particles that are darker than the background
 
 
-def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
-    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
-
-
 @dataclass
 class _Canvas:
     """What is drawn so far: the particles' signal, and whose each pixel is."""
 
     signal: np.ndarray
     labels: np.ndarray
-    depth: np.ndarray  # 1 - the gauge of the particle that each pixel is labelled with
+    depth: np.ndarray  # pixels to the edge of the particle that each pixel is labelled with
     areas: list[int] = field(default_factory=list)
 
 
@@ -101,7 +97,7 @@ def _draw_particles(
     # Of equal silhouettes, nobody sees which one is above.
     is_saturated = not is_pile and ((kind == "flat" and not varied) or rng.random() < 0.15)
     is_thin = is_thin or is_saturated
-    n_mixed = rng.random() < 0.2  # several shapes in one field
+    is_mixed = rng.random() < 0.2  # several shapes in one field
     centres, radii, n, area = np.empty((_N_TRIES, 2)), np.empty(_N_TRIES), 0, 0.0
     margin = diameter / 2
     goal = cover * (height + diameter) * (width + diameter)
@@ -132,7 +128,7 @@ def _draw_particles(
                 continue
         centres[n], radii[n], n = centre, radius, n + 1
         area += np.pi * radius**2
-        if n_mixed:
+        if is_mixed:
             shape = str(rng.choice(looks.shapes))
         amplitude = float(np.exp(varied * rng.standard_normal()))
         if is_pile:

@@ -21,7 +21,7 @@ Window: TypeAlias = tuple[slice, ...]
 EIGHT = np.ones((3, 3), bool)  # neighbours, corners included
 _SMOOTHING = 1.0  # standard deviation in pixels; depths have several maxima per particle
 _MIN_DEPTH = 1e-6
-_REACH = 4  # pixels to which smoothing and the search for gaps reach
+_REACH = 4  # pixels to which smoothing reaches
 _NECK = 1.0  # pixels on each side by which a neck is narrower: outlines are rough
 _WIDE = 10.0  # pixels, of half a width, above which it is narrower by a tenth
 
@@ -130,6 +130,12 @@ def numbers_of(is_kept: BoolMap) -> NDArray[np.int32]:
     """Return new numbers of labels, in their order; 0 for background and what is not kept."""
     is_kept = is_kept & (np.arange(len(is_kept)) > 0)
     return np.where(is_kept, np.cumsum(is_kept), 0).astype(np.int32)
+
+
+def renumbered(labels: LabelMap) -> LabelMap:
+    """Number the labels that have pixels from 1, in their order and in place."""
+    has_pixels = areas_of(labels, int(labels.max(initial=0))) > 0
+    return np.asarray(values_of(labels, numbers_of(has_pixels), labels))
 
 
 def areas_of(labels: LabelMap, n: int) -> NDArray[np.int64]:

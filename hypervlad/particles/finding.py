@@ -25,7 +25,9 @@ from hypervlad.objects.particle import Outlines
 from hypervlad.objects.splitting import (
     EIGHT,
     areas_of,
+    larger_window,
     numbers_of,
+    renumbered,
     separate_at_necks,
     values_of,
 )
@@ -187,8 +189,7 @@ def _labelled(grey: NDArray[np.float32], min_area: int) -> NDArray[np.int32]:
             more = at_own_scale(more, grey.shape)
         probabilities = _add(labels, probabilities, more, np.array([0, *own]))
     # What was found twice, or lies below others, may have no pixel left.
-    has_pixels = areas_of(labels, len(probabilities) - 1) > 0
-    labels = values_of(labels, numbers_of(has_pixels), labels)
+    labels = renumbered(labels)
     _split_at_necks(labels)
     return labels
 
@@ -241,7 +242,7 @@ def _steps(grey: NDArray[np.float32], labels: NDArray[np.int32]) -> NDArray[np.f
     """Return by how much grey values within each outline are above those beyond it."""
     steps = list[float]()
     for number, window in enumerate(ndimage.find_objects(labels), start=1):
-        around = tuple(slice(max(0, side.start - _RING), side.stop + _RING) for side in window)
+        around, _ = larger_window(window)
         own, values = labels[around] == number, grey[around]
         within = own & ~ndimage.binary_erosion(own, EIGHT, iterations=_RING, border_value=1)
         beyond = ndimage.binary_dilation(own, EIGHT, iterations=_RING) & ~own

@@ -44,7 +44,7 @@ from hypervlad.images.sample import (
 )
 from hypervlad.objects.detection import MIN_AREA, Detection
 from hypervlad.objects.particle import Outlines, note_doubt
-from hypervlad.objects.splitting import areas_of, numbers_of, values_of
+from hypervlad.objects.splitting import renumbered
 from hypervlad.particles.decoder import (
     MIN_CONTRAST,
     Crops,
@@ -428,8 +428,7 @@ class HypercolumnSegmenter(NetworkEstimator):
         labels, _ = separated(self._fields(sample, image), self.separation_, self.min_area)
         note = self._doubt_about(sample.pixel_size, labels)
         if labels.shape != sample.mask.shape:
-            labels = at_own_scale(labels, sample.mask.shape)
-            labels = values_of(labels, numbers_of(areas_of(labels, labels.max()) > 0), labels)
+            labels = renumbered(at_own_scale(labels, sample.mask.shape))
         n_beside = drop_hidden(labels, sample.mask)
         return replace(
             Outlines.of_labels(labels),
