@@ -24,7 +24,7 @@ from hypervlad.objects.measures import lacks_pixel_size, pixel_size_power
 from hypervlad.statistics.groups import (
     NORMAL_FACTOR,
     left_out_interval,
-    proportion_interval,
+    share_interval,
     sums_without,
     with_error,
 )
@@ -102,7 +102,7 @@ def count_particles(
           `count` that come from how much fields differ, from `detection`, and from `confusion`;
           NaN if the count is 0, which has an upper end only;
         - ``share``, ``share_low``, ``share_high``: of all particles, with Wilson's interval for as
-          many as would differ like the fields, which the correction makes wider as well;
+          many as the fields are worth, which the correction makes wider as well;
         - ``per_um2``, ``per_um2_low``, ``per_um2_high``: count, low and high per square micrometre
           of field; NaN if no field has a pixel size.
 
@@ -157,8 +157,10 @@ def counts_of(
         if classes is None:
             raise ValueError("confusion needs classes, in the order of its rows and columns")
         parts, matrix = _parts_of_correction(table, names, is_of, confusion, by_person)
-    sums = np.zeros((n_units, parts.shape[1]))
-    np.add.at(sums, units[field_of], weights[:, None] * parts)
+    kinds = parts, is_of
+    sums, classified = (np.zeros((n_units, kind.shape[1])) for kind in kinds)
+    for found, kind in zip((sums, classified), kinds, strict=True):
+        np.add.at(found, units[field_of], weights[:, None] * kind)
     sizes = np.array([(each.pixel_size or math.nan) / 1000 for each in fields])
     pixels = np.array([math.prod(each.shape) - each.annotated for each in fields], np.float64)
     areas = np.bincount(units, pixels if np.isnan(sizes).any() else pixels * sizes**2)
@@ -201,7 +203,8 @@ def counts_of(
         each / np.where(each[..., -1:] > 0, each[..., -1:], np.nan)
         for each in (counts, without, also)
     )
-    bounds = proportion_interval(shares, left_out, total**2 / (weights @ weights), also)
+    n_worth, classified = total**2 / (weights @ weights), classified[:, None]
+    bounds = share_interval(shares, left_out, n_worth, classified, classified[..., -1:], also)
     bounds = _with_correction(shares, *bounds, variance / total**2)
     columns["share"], (low, high) = shares[0], np.clip(bounds, 0, 1)
     columns["share_low"], columns["share_high"] = low, high

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hypervlad.common.wording import counted
-from hypervlad.statistics.groups import NORMAL_FACTOR, student_factor, wilson_interval
+from hypervlad.statistics.groups import Sample, student_factor, wilson_interval
 from hypervlad.statistics.probabilities import (
     ReliabilityBins,
     SelectiveAccuracy,
@@ -252,9 +252,9 @@ def accuracy_interval(
 ) -> tuple[float, float]:
     """The 95 % interval of an accuracy: Wilson's, for as many trials as the images are worth.
 
-    Images in groups are worth as many independent images as would have the variance between the
-    groups [1]_, and fewer if that is found from few groups [2]_ or few with a mistake or a correct
-    answer. Without a mistake, they are worth no more than the number of groups.
+    Images in groups are worth as many independent images as would vary like the groups, and fewer
+    if that is found from few groups or few with a mistake or a correct answer. Without a mistake,
+    they are worth no more than the number of groups.
 
     Parameters
     ----------
@@ -265,24 +265,18 @@ def accuracy_interval(
     Returns
     -------
     low, high : float
+        Of one group, those of a single trial.
 
     Raises
     ------
     ValueError
         If there are no images, or the lengths differ.
 
-    References
-    ----------
-    .. [1] J. N. K. Rao and A. J. Scott, "A simple method for the analysis of clustered binary
-       data", Biometrics 48, 1992.
-    .. [2] E. L. Korn and B. I. Graubard, "Confidence intervals for proportions with small expected
-       number of positive counts estimated from survey data", Survey Methodology 24, 1998.
-
     Examples
     --------
     >>> low, high = accuracy_interval([1] * 27 + [0] * 3, [i // 3 for i in range(30)])
     >>> f"{low:.2f} {high:.2f}"
-    '0.52 0.99'
+    '0.54 0.99'
     """
     right = np.asarray(correct, dtype=float)
     return _weighted_interval(right, np.ones(len(right)), groups)
@@ -300,7 +294,7 @@ def balanced_accuracy_interval(
     --------
     >>> low, high = balanced_accuracy_interval([1] * 30 + [0, 1], ["a"] * 30 + ["b"] * 2)
     >>> f"{low:.2f} {high:.2f}"
-    '0.33 0.95'
+    '0.29 0.96'
     """
     right = np.asarray(correct, dtype=float)
     if len(y_true) != len(right):
@@ -320,26 +314,9 @@ def _weighted_interval(
             "expected at least one image, and a group for each if there are groups; got "
             f"{counted(n_images, 'image')}{of_groups}"
         )
-    total = float(weights @ np.ones(n_images))  # as rounded as the sum of right answers
-    share = float(weights @ right) / total
-    codes = _group_codes(groups, n_images)
-    n_equal = total**2 / float(weights @ weights)  # images, as many as if of equal weight
-    sizes, hits = np.bincount(codes, weights), np.bincount(codes, weights * right)
-    if len(sizes) == 1:
-        return wilson_interval(share, 1)
-    are_groups = len(sizes) < n_images
-    residuals = hits - share * sizes
-    if are_groups:  # whose residuals are smaller the larger their part in the share
-        residuals /= np.sqrt(1 - sizes / total)
-    variance = float(residuals @ residuals) / total**2
-    n_worth = min(share * (1 - share) / variance, n_equal) if variance else n_equal
-    if are_groups:
-        n_groups = total**2 / float(sizes @ sizes)  # as many as if of equal size
-        with_mistake = len(np.unique(codes[right < 1]))
-        with_correct = len(np.unique(codes[right > 0]))
-        mixed = min(float(with_mistake), float(with_correct), n_groups)
-        n_worth = max(n_worth * _of_few(mixed), min(n_worth * _of_few(n_groups), n_groups))
-    return wilson_interval(share, max(1.0, n_worth))
+    sample = Sample(right, weights, _group_codes(groups, n_images))
+    share, low, high = sample.share(right > 0)
+    return wilson_interval(share, 1) if sample.n_groups == 1 else (low, high)
 
 
 def _group_codes(groups: Sequence[Any] | None, n: int) -> NDArray[np.intp]:
@@ -347,11 +324,6 @@ def _group_codes(groups: Sequence[Any] | None, n: int) -> NDArray[np.intp]:
     if groups is None:
         return np.arange(n)
     return np.unique([str(group) for group in groups], return_inverse=True)[1].ravel()
-
-
-def _of_few(n_groups: float) -> float:
-    """By what factor a number of trials is smaller if its variance is found from few groups."""
-    return (NORMAL_FACTOR / student_factor(n_groups)) ** 2 if n_groups > 1 else 0.0
 
 
 def _ratio(part: int, whole: int) -> float:

@@ -22,6 +22,7 @@ Values = NDArray[np.float64]
 LEVEL = 0.95
 #: Standard errors that an interval reaches whose standard error is known.
 NORMAL_FACTOR = float(norm.isf((1 - LEVEL) / 2))
+_ROUNDED = 1e-9  # relative error of sums of weights
 
 
 def student_factor(n: float) -> float:
@@ -171,23 +172,56 @@ def wilson_interval(share: float, n: float) -> tuple[float, float]:
     )
 
 
-def proportion_interval(
-    share: ArrayLike, without: ArrayLike, n: ArrayLike, also: ArrayLike | None = None
+def share_interval(
+    share: ArrayLike,
+    without: ArrayLike,
+    n: ArrayLike,
+    parts: ArrayLike,
+    sizes: ArrayLike,
+    also: ArrayLike | None = None,
 ) -> tuple[Values, Values]:
-    """Return Wilson's interval of a share, for as many trials as would vary like its groups.
+    """Return Wilson's interval of a share, for as many trials as its groups are worth.
 
-    These are at most `n`, the values: groups can be alike by chance. `without` and `also` are as
-    for :func:`left_out_interval`.
+    These are as many as would vary like the groups [1]_, at most `n`, the values; fewer if that is
+    found from few groups [2]_, or few that have both what is `parts` and what is not. If all groups
+    agree, they are not worth more than the number of groups: others may differ. NaN for one group.
 
-    >>> low, high = proportion_interval(1.0, [1.0, 1.0, 1.0], 20)
-    >>> round(float(low), 3), float(high)
-    (0.839, 1.0)
+    `parts` and `sizes`, (n_groups, ...), are what the share is of in each group; `without` and
+    `also` are as for :func:`left_out_interval`.
+
+    References
+    ----------
+    .. [1] J. N. K. Rao and A. J. Scott, "A simple method for the analysis of clustered binary
+       data", Biometrics 48, 1992.
+    .. [2] E. L. Korn and B. I. Graubard, "Confidence intervals for proportions with small expected
+       number of positive counts estimated from survey data", Survey Methodology 24, 1998.
+
+    Examples
+    --------
+    >>> low, high = share_interval(1.0, [1.0, 1.0, 1.0], 20, [5, 5, 10], [5, 5, 10])
+    >>> round(float(low), 2), float(high)
+    (0.41, 1.0)
     """
-    best, n = np.asarray(share, np.float64), np.asarray(n, np.float64)
-    low, high, _ = left_out_interval(best, without, also=also)
-    with np.errstate(invalid="ignore", divide="ignore"):  # nothing varies
-        worth = best * (1 - best) * np.square(2 * NORMAL_FACTOR / (high - low))
-        worth = np.where((worth > 0) & (worth < n), worth, np.where(n > 0, n, np.nan))
+    best, most = np.asarray(share, np.float64), np.asarray(n, np.float64)
+    parts, sizes = np.asarray(parts, np.float64), np.asarray(sizes, np.float64)
+    low, high, errors = left_out_interval(best, without, also=also)
+    variance, n_each = np.square(errors).sum(axis=0), len(np.asarray(without))
+
+    def of_few(k: Any) -> Any:
+        return np.nan_to_num(np.square(NORMAL_FACTOR / student_t.ppf((1 + LEVEL) / 2, k - 1)))
+
+    with np.errstate(invalid="ignore", divide="ignore"):  # nothing varies, or there is nothing
+        n_groups = np.square(sizes.sum(axis=0)) / np.square(sizes).sum(axis=0)  # if of equal size
+        is_both = (parts > 0).sum(axis=0), (sizes - parts > _ROUNDED * sizes).sum(axis=0)
+        mixed = np.minimum(np.minimum(*is_both), n_groups)
+        varies = variance > _ROUNDED**2
+        # Of values on their own, exactly their number: a variance is of one value less.
+        worth = np.where(varies, np.fmin(best * (1 - best) / variance + 1, most), most)
+        freedom = np.square(2 * NORMAL_FACTOR / (high - low)) * variance / of_few(n_each)
+        few = np.where(varies, freedom, 1.0)  # other than 1 only if it is from `also`, too
+        by_groups = np.minimum(worth * of_few(n_groups) * few, n_groups)
+        less = np.maximum(np.maximum(worth * of_few(mixed) * few, by_groups), 1.0)
+        worth = np.where(most > n_groups * (1 + _ROUNDED), less, np.maximum(worth, 1.0))
         ends = np.vectorize(wilson_interval)(best, worth)
     low, high = (np.where(np.isnan(low + high), np.nan, each) for each in ends)
     return low, high
@@ -255,7 +289,7 @@ class Sample:
     def share(
         self, is_part: NDArray[np.bool_], within: ArrayLike | None = None
     ) -> tuple[float, ...]:
-        """Return the share of a part, and the ends of its interval; see `proportion_interval`.
+        """Return the share of a part, and the ends of its interval; see `share_interval`.
 
         Values of a group are independent, but those of one label of `within`, (n,).
         """
@@ -265,7 +299,11 @@ class Sample:
         weights = np.bincount(np.unique(each, return_inverse=True)[1], self.weights)
         most = total**2 / (weights @ weights)
         best, without, also = self._averages(is_part.astype(np.float64))
-        return float(best), *map(float, proportion_interval(best, without, most, also))
+        parts, sizes = (
+            np.bincount(self._codes, own) for own in (self.weights * is_part, self.weights)
+        )
+        ends = share_interval(best, without, most, parts, sizes, also)
+        return float(best), *map(float, ends)
 
     def mean(self) -> tuple[float, float, float]:
         """Return the mean, and the ends of its interval, from how much groups differ.

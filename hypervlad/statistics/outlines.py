@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hypervlad.statistics.groups import left_out_interval, proportion_interval
+from hypervlad.statistics.groups import left_out_interval, share_interval
 
 
 def matched_labels(
@@ -117,21 +117,20 @@ class OutlineTally:
         """Return the 95 % intervals of shares and ratios in `scores`, by name.
 
         Fields are drawn, not particles. Those of precision, recall and F1 are Wilson's, for as many
-        particles as would differ like the fields, and of 0 and 1 for as many as there are fields,
-        since some may be worse; the others are Student's, of the logarithms of ratios. NaN with one
-        field, and where a score is not defined.
+        particles as the fields are worth; the others are Student's, of the logarithms of ratios.
+        NaN with one field, and where a score is not defined.
         """
         scores, found = self.scores(), dict[str, tuple[float, float]]()
         fields = [self._fields[:k] + self._fields[k + 1 :] for k in range(len(self._fields))]
         without = [self._scores(each) if each else dict.fromkeys(scores, np.nan) for each in fields]
-        n_true, n_found = scores["n_true"], scores["n_found"]
+        matched, n_true, n_found = np.transpose([(n, *map(len, own)) for n, _, own in self._fields])
         numbers = {"precision": n_found, "recall": n_true, "f1": (n_true + n_found) / 2}
         for name in ("image_iou", "number_ratio", "diameter_ratio", *numbers):
             whole, others = scores[name], np.array([each[name] for each in without])
             with np.errstate(divide="ignore", invalid="ignore"):
                 if name in numbers:
-                    n = numbers[name] if 0 < whole < 1 else min(numbers[name], len(fields))
-                    ends: Any = proportion_interval(whole, others, n)
+                    n = numbers[name]
+                    ends: Any = share_interval(whole, others, n.sum(), matched, n)
                 elif name == "image_iou":
                     ends = np.clip(left_out_interval(whole, others)[:2], 0, 1)
                 else:

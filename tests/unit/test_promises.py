@@ -61,10 +61,33 @@ def within(interval: tuple[float, float], truth: float, far: float) -> Kept:
 # --- classes --------------------------------------------------------------------------------------
 
 
-def accuracy(rng: Rng, n: int) -> Kept:
-    shares = rng.beta(8, 2, n)  # groups differ
-    correct = rng.random((n, 10)) < shares[:, None]
-    return within(accuracy_interval(correct.ravel(), np.repeat(np.arange(n), 10)), 0.8, 0.5)
+def agreeing(rng: Rng, n: int) -> list[np.ndarray]:
+    """In four fifths of the groups, all are right, in the others half of them: .9 together."""
+    return [rng.random(20) < share for share in np.where(rng.random(n) < 0.2, 0.5, 1.0)]
+
+
+def differing(rng: Rng, n: int) -> list[np.ndarray]:
+    """Of groups of very different sizes, with a correlation of .3 within them: .9 together."""
+    sizes = 1 + rng.lognormal(2.7, 1, n).astype(int)
+    return [rng.random(size) < rng.beta(2.1, 0.233) for size in sizes]
+
+
+def accuracy_of(groups: Callable[[Rng, int], list[np.ndarray]]) -> Callable[[Rng, int], Kept]:
+    def draw(rng: Rng, n: int) -> Kept:
+        right = groups(rng, n)
+        codes = np.repeat(np.arange(n), [len(own) for own in right])
+        return within(accuracy_interval(np.concatenate(right), codes), 0.9, 0.6)
+
+    return draw
+
+
+def share_in_fields(rng: Rng, n: int) -> Kept:
+    """Of a class that most fields have alone; fields are drawn as `agreeing` groups."""
+    right = agreeing(rng, n)
+    table, fields = fields_of(np.array([len(own) for own in right]), np.full(20 * n, 100.0))
+    table["class"] = np.where(np.concatenate(right), "usual", "rare")
+    row = count_particles(table, fields, classes=["usual", "rare"], edges="leave_out").iloc[0]
+    return within((row["share_low"], row["share_high"]), 0.9, 0.6)
 
 
 def balanced_accuracy(rng: Rng, n: int) -> Kept:
@@ -310,7 +333,9 @@ def directions(name: str, far: float, sd: float = 0.3) -> Callable[[Rng, int], K
 
 
 PROMISES = {
-    "accuracy": Promise(accuracy),
+    "accuracy, most groups agree": Promise(accuracy_of(agreeing), units=(1, 3, 5, 8, 20, 40)),
+    "accuracy, unequal groups": Promise(accuracy_of(differing), units=(1, 2, 5, 8, 20, 40)),
+    "share of a class, most fields agree": Promise(share_in_fields, units=(3, 8, 40)),
     "balanced accuracy": Promise(balanced_accuracy),
     "share": Promise(share),
     "calibration error": Promise(calibration_error, units=(8, 40), n_draws=20),

@@ -52,51 +52,33 @@ def test_an_interval_contains_the_share_and_is_certain_of_nothing_that_failed(im
 
 def slow_interval(correct, groups, weights):
     """Loops over groups; the formula of the docstring and its sources."""
-    n = len(correct)
-    total = sum(weights)
-    p = sum(w * c for w, c in zip(weights, correct, strict=True)) / total
-    members = {g: [i for i in range(n) if groups[i] == g] for g in sorted(set(groups))}
-    sizes = {g: sum(weights[i] for i in rows) / total for g, rows in members.items()}
-    n_equal = 1 / sum((w / total) ** 2 for w in weights)
-    if len(members) == 1:
-        return wilson_interval(p, 1)
-    variance = 0.0
-    for g, rows in members.items():
-        residual = sum(weights[i] / total * (correct[i] - p) for i in rows)
-        variance += residual**2 / (1 if len(members) == n else 1 - sizes[g])
-    worth = min(n_equal, p * (1 - p) / variance) if 0 < p < 1 and variance else n_equal
-    if len(members) == n:
-        return wilson_interval(p, max(1, worth))
-    alike = 1 / sum(size**2 for size in sizes.values())
-    with_mistake = sum(not all(correct[i] for i in rows) for rows in members.values())
-    with_correct = sum(any(correct[i] for i in rows) for rows in members.values())
+    members = {g: [i for i in range(len(correct)) if groups[i] == g] for g in set(groups)}
+
+    def share(rows):
+        return sum(weights[i] * correct[i] for i in rows) / sum(weights[i] for i in rows)
+
+    def of_equal(sizes):
+        return sum(sizes) ** 2 / sum(size**2 for size in sizes)
 
     def of_few(number):
         return (norm.ppf(0.975) / t.ppf(0.975, number - 1)) ** 2 if number > 1 else 0
 
-    by_mixed = worth * of_few(min(with_mistake, with_correct, alike))
-    by_groups = min(worth * of_few(alike), alike)
-    return wilson_interval(p, max(1, by_mixed, by_groups))
-
-
-@given(images=st.lists(st.tuples(st.booleans(), st.integers(0, 6)), min_size=2, max_size=40))
-def test_the_interval_of_groups_is_that_of_the_formula(images):
-    correct, groups = (list(each) for each in zip(*images, strict=True))
-    assert accuracy_interval(correct, groups) == pytest.approx(
-        slow_interval(correct, groups, [1] * len(correct)), abs=1e-9
-    )
-
-
-@pytest.mark.parametrize("correlation", [0.1, 0.5])
-def test_most_intervals_of_groups_contain_the_true_accuracy(correlation):
-    accuracy, rng, n_covered = 0.9, np.random.default_rng(0), 0
-    scale = (1 - correlation) / correlation
-    for _ in range(300):
-        codes = np.repeat(np.arange(30), 1 + rng.poisson(3, 30))
-        of_groups = rng.beta(accuracy * scale, (1 - accuracy) * scale, 30)
-        low, high = accuracy_interval(rng.random(len(codes)) < of_groups[codes], codes)
-        n_covered += low <= accuracy <= high
-    assert n_covered > 0.9 * 300
+    every, k = range(len(correct)), len(members)
+    p = share(every)
+    if k == 1:
+        return wilson_interval(p, 1)
+    left = [share([i for i in every if i not in rows]) for rows in members.values()]
+    variance = sum((each - p) ** 2 for each in left) * (k - 1) / k
+    alike = of_equal([sum(weights[i] for i in rows) for rows in members.values()])
+    worth = n_equal = of_equal(weights)
+    if variance > 1e-20:
+        worth = min(n_equal, p * (1 - p) / variance + 1)
+    if k < len(correct):
+        with_mistake = sum(not all(correct[i] for i in rows) for rows in members.values())
+        with_correct = sum(any(correct[i] for i in rows) for rows in members.values())
+        by_mixed = worth * of_few(min(with_mistake, with_correct, alike))
+        worth = max(by_mixed, min(worth * of_few(alike), alike))
+    return wilson_interval(p, max(1, worth))
 
 
 def test_scores_are_scikit_learns():
@@ -133,8 +115,10 @@ def test_unknown_labels_are_mistakes():
         st.tuples(st.booleans(), st.integers(0, 2), st.integers(0, 6)), min_size=2, max_size=40
     )
 )
-def test_the_balanced_interval_is_that_of_images_with_weights(images):
+def test_intervals_are_those_of_the_formula_and_balanced_ones_have_weights(images):
     correct, y, groups = (list(each) for each in zip(*images, strict=True))
+    plain = slow_interval(correct, groups, [1] * len(correct))
+    assert accuracy_interval(correct, groups) == pytest.approx(plain, abs=1e-9)
     weights = [1 / y.count(label) for label in y]
     low, high = balanced_accuracy_interval(correct, y, groups)
     assert (low, high) == pytest.approx(slow_interval(correct, groups, weights), abs=1e-7)
