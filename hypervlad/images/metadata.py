@@ -9,8 +9,6 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
-import numpy as np
-
 from hypervlad.common.files import parse_json
 from hypervlad.common.limits import MAX_METADATA_TEXT
 
@@ -24,8 +22,8 @@ _NM_PER_UNIT = {  # in the singular, without accents, and as spelled in American
         ("m meter", 1e9),
         ("cm centimeter", 1e7),
         ("mm millimeter", 1e6),
-        ("um u mum mcm mkm micron mikron micrometer mikrometer", 1e3),
-        ("nm nanometer", 1.0),
+        ("um u mu mum mcm mkm micron mikron micra micrometer mikrometer micrometro 微米", 1e3),
+        ("nm nanometer nanometro 纳米 奈米", 1.0),
         ("a ang angstrom angstroem", 0.1),
         ("pm picometer pikometer", 1e-3),
         ("in inch inche", _NM_PER_INCH),
@@ -58,8 +56,8 @@ def _unit_key(unit: str) -> str:
     text = _MICRO.sub("u", text.strip().strip("\x00"))
     text = _MICRO.sub("u", unicodedata.normalize("NFKC", text)).lower().translate(_CYRILLIC)
     text = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
-    text = re.sub(r"[\[\]()_\s.]", "", text)  # of Berkeley's files: [n_m]
-    text = text.lower().replace("metre", "meter")
+    text = re.sub(r"[\[\]()_\s.$\\]", "", text)  # of Berkeley's files: [n_m]; of TeX: $\mu$m
+    text = re.sub("(/|per)p(ix|x|ixels?)$", "", text.lower().replace("metre", "meter"))
     return re.sub(r"(?<=\w{3})e?s$", "", text)  # the plural of a word, not "ms"
 
 
@@ -80,7 +78,7 @@ def are_of_a_page(sides: Sides, unit: str) -> bool:
 
 def _is_usual(dpi: float) -> bool:
     """Return whether it is a usual number of dots per inch, perhaps of a rounded size."""
-    return bool(np.isclose(dpi, _DPI, rtol=2.5e-3 if dpi <= _MAX_PRINT else 2e-4).any())
+    return any(abs(dpi - n) <= (2.5e-3 if n <= _MAX_PRINT else 2e-4) * n for n in _DPI)
 
 
 def are_plausible(sides: Sides) -> bool:

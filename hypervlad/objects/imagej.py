@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import io
 import logging
-import math
 import os
 import zipfile
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
@@ -18,12 +16,11 @@ from scipy.interpolate import CubicSpline
 
 from hypervlad.common.files import replace_when_complete
 from hypervlad.common.limits import MAX_OUTLINES_BYTES
-from hypervlad.common.wording import counted, name_some, warn_user
 from hypervlad.images.errors import ImageReadError
 from hypervlad.images.files import is_left_out, path_parts
 from hypervlad.images.microscopy import import_extra
 from hypervlad.objects.particle import Outlines
-from hypervlad.objects.shapes import Named, Ring, ellipse, fill_polygons, trace_polygons
+from hypervlad.objects.shapes import Polygons, Ring, Shape, ellipse, trace_polygons
 
 logging.getLogger("roifile").addHandler(logging.NullHandler())  # otherwise it writes to stderr
 
@@ -32,42 +29,30 @@ _AREAS = (0, _RECTANGLE, _OVAL, 7, 8)  # types of ImageJ: polygon, freehand and 
 _NO_AREAS = (1, 2, 4)  # subtypes of ImageJ: text, arrow, image
 _ENCRYPTED = 1  # a flag of members of archives
 _SPLINE = 1  # an option: corners are joined by a curve
-_MOVE_TO, _LINE_TO, _CLOSE = 0.0, 1.0, 4.0  # of a path of Java; between them, curves
-_N_NUMBERS = {_MOVE_TO: 2, _LINE_TO: 2, 2.0: 4, 3.0: 6, _CLOSE: 0}
+_MOVE_TO, _LINE_TO, _CLOSE = 0.0, 1.0, 4.0  # of a path of Java
 
 
-def read_regions(content: bytes, stem: str, shape: tuple[int, int], name: str) -> Iterator[Named]:
-    """Yield the regions of a file ``.roi`` of this stem, or an archive, without those of no area.
-
-    An `ImageReadError` for regions of several planes of a stack, which would lie in one field.
-    """
-    roifile = import_extra("roifile", "ImageJ ROI", name)
-    no_areas, planes = list[str](), defaultdict[str, set[int]](set)
+def read_regions(content: bytes, stem: str, name: str) -> Iterator[Shape]:
+    """Yield the regions of a file ``.roi`` of this stem, or an archive."""
     files = [(stem, content)] if content.startswith(b"Iout") else _archived(content, name)
+    return shapes_of(files, name)
+
+
+def shapes_of(files: Iterable[tuple[str, bytes]], name: str) -> Iterator[Shape]:
+    """Yield regions, by their names, or "", and contents."""
+    roifile = import_extra("roifile", "ImageJ ROI", name)
     for key, stored in files:
         roi = roifile.ImagejRoi.frombytes(stored)
-        if roi.roitype not in _AREAS or roi.subtype in _NO_AREAS:
-            no_areas.append(key)
-            continue
+        has_area = roi.roitype in _AREAS and roi.subtype not in _NO_AREAS
+        # Names such as |SB| are those of bars and labels that ImageJ draws.
+        has_area &= not roi.name.startswith("|")
         # 0 is any plane. In a stack of several axes, the position is one of them.
         places = roi.position, roi.c_position, roi.z_position, roi.t_position
-        for axis, place in zip(("slice", *"czt"), places, strict=True):
-            planes[axis] |= {place} - {0}
-        if several := [f"{axis} {sorted(own)}" for axis, own in planes.items() if len(own) > 1]:
-            raise ImageReadError(
-                f"{name}: regions of several planes of a stack ({', '.join(several)}); save those "
-                "of one plane"
-            )
-        yield (
-            key,
-            str(roi.group or ""),
-            fill_polygons([[np.asarray(each, float) for each in _rings(roi)]], shape),
-        )
-    if no_areas:
-        warn_user(
-            f"{name}: {counted(len(no_areas), 'region')} left out, without an area (a line, point "
-            f"or text): {name_some(no_areas)}"
-        )
+        plane = {axis: n for axis, n in zip(("slice", *"czt"), places, strict=True) if n}
+        polygons: Polygons = []
+        if has_area:
+            polygons = [[np.asarray(each, float) for each in _rings(roi, f"{name}: {key}")]]
+        yield Shape(key or roi.name, str(roi.group or ""), polygons, (), plane)
 
 
 def _archived(content: bytes, name: str) -> Iterator[tuple[str, bytes]]:
@@ -91,48 +76,20 @@ def _archived(content: bytes, name: str) -> Iterator[tuple[str, bytes]]:
             yield parts[-1][:-4], archive.read(member)
 
 
-def _rings(roi: Any) -> list[Ring]:
+def _rings(roi: Any, name: str) -> list[Ring]:
     box = roi.top, roi.left, roi.bottom, roi.right
-    if roi.multi_coordinates is not None:
-        return _rings_of_path(np.asarray(roi.multi_coordinates, float).tolist())
-    if roi.roitype == _OVAL:
-        return [ellipse(*box)]
-    if roi.roitype == _RECTANGLE and roi.rounded_rect_arc_size:
-        return [_rounded(*box, roi.rounded_rect_arc_size)]
-    corners = np.asarray(roi.coordinates(), float)
-    return [_splined(corners) if roi.options & _SPLINE else corners]
-
-
-def _rings_of_path(path: list[float]) -> list[Ring]:
-    """Return the rings of a path of Java, of which curves become lines."""
-    rings, place = list[list[Any]](), 0
-    while place < len(path):
-        command = path[place]
-        numbers = path[place + 1 : place + 1 + _N_NUMBERS[command]]
-        points = np.reshape(numbers, (-1, 2))
-        if command == _MOVE_TO:
-            rings.append([*points])
-        elif command == _LINE_TO:
-            rings[-1] += [*points]
-        elif len(points):  # a curve of Bezier, between the ends of which its controls are
-            ends = np.array([rings[-1][-1], *points])
-            t, n = np.linspace(0, 1, 33)[1:, None], len(points)
-            weights = [math.comb(n, k) * t**k * (1 - t) ** (n - k) for k in range(n + 1)]
-            rings[-1] += [*(np.hstack(weights) @ ends)]
-        place += 1 + len(numbers)
-    return [np.array(ring) for ring in rings]
-
-
-def _rounded(top: int, left: int, bottom: int, right: int, diameter: int) -> Ring:
-    """Return a rectangle whose corners are quarters of an ellipse, as Java draws it."""
-    across, down = min(diameter, right - left), min(diameter, bottom - top)
-    n = 4 * (across + down) + 32
-    corner = ellipse(top, left, top + down, left + across, n)  # from the right, clockwise on screen
-    x, y = corner.T
-    middle = left + across / 2, top + down / 2
-    moved = np.where(x > middle[0], right - left - across, 0.0)
-    below = np.where(y > middle[1], bottom - top - down, 0.0)
-    return np.column_stack([x + moved, y + below])
+    try:
+        if roi.roitype == _OVAL:
+            return [ellipse(*box)]
+        if roi.roitype == _RECTANGLE and roi.rounded_rect_arc_size:
+            raise NotImplementedError
+        rings: list[Ring] = roi.coordinates(multi=True)
+    except NotImplementedError:
+        raise ImageReadError(
+            f"{name}: a region with round corners or curves; in Fiji, choose Edit > Selection > "
+            "Create Mask, then Create Selection, and save that"
+        ) from None
+    return [_splined(ring) if roi.options & _SPLINE else ring for ring in rings]
 
 
 def _splined(corners: Any) -> Ring:

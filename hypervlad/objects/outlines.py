@@ -35,7 +35,7 @@ from hypervlad.images.pixels import check_size
 from hypervlad.images.reading import decode_stored, image_name
 from hypervlad.objects.particle import Outline, Outlines, cropped
 from hypervlad.objects.polygon_files import NOT_READ, geojson_of, known_size, open_json, read_text
-from hypervlad.objects.shapes import Named
+from hypervlad.objects.shapes import NO_AREA, Shape, fill_polygons
 
 _CP_OUTLINES = "_cp_outlines.txt"  # of cellpose; other texts are of microscopes
 _SUFFIXES = IMAGE_SUFFIXES | {".npy", ".zip", ".roi", ".json", ".geojson"}
@@ -47,7 +47,8 @@ _MARK = re.compile(
 )
 _MAX_FLOAT_LABEL = 1 << 24  # to which the 32-bit floats of ImageJ are exact
 # Shares of a field that one outline hardly covers: any, and from edge to edge; of fields so large.
-_COVER, _COVER_ACROSS, _MIN_FIELD = 0.9, 0.5, 1000
+_COVER, _COVER_ACROSS, _MIN_FIELD = 0.9, 0.2, 1000
+_OUTSIDE = "left out, without a pixel in the image of {} x {} pixels"
 _STRAY = 0.05  # pixels apart from a label are not meant, if they are less than this share of it
 # A grey image in place of labels: neighbours differ, and each level is all over the field.
 _MAX_DIFFERENT, _MAX_PARTS, _MIN_LEVELS = 0.4, 4, 8
@@ -74,8 +75,8 @@ def read_outlines(
           warning.
         - Masks: NPY or array (n, H, W) of True and False, or a folder of image files, one per
           particle, as :func:`hypervlad.images.read_mask` reads them. Other files are ignored.
-        - ImageJ regions of one plane: ``.roi``, or a ``.zip`` of them (requires the extra
-          `formats`).
+        - ImageJ regions of one plane: ``.roi``, a ``.zip`` of them, or the overlay of a TIFF whose
+          pixels are no labels (requires the extra `formats`).
         - JSON: COCO (polygons and both kinds of run lengths), the annotations that Segment Anything
           writes, GeoJSON such as QuPath's, labelme, and the VGG Image Annotator (VIA).
         - The ``_cp_outlines.txt`` of cellpose.
@@ -107,8 +108,9 @@ def read_outlines(
     Warns
     -----
     UserWarning
-        If a mask is split, or outlines are left out: lines and points, boxes, empty ones, those
-        outside the image, of another image, of crowds (COCO), of ignored classes (QuPath, labelme);
+        If a mask is split, or outlines are left out: lines, points and boxes, unless there is
+        nothing else, which is an error; those outside the image, of another image, of crowds
+        (COCO), of ignored classes (QuPath, labelme);
         and of what may be meant otherwise: an outline over nearly the whole image, as of a
         background, labels in several parts, as of classes, objects of several types (QuPath),
         unknown classes, and outlines that contradict their ``bbox`` (COCO) or measured area.
@@ -134,9 +136,9 @@ def read_outlines(
     if shape is None or found.shape == tuple(shape):
         return found
     check_fits(found.shape, shape, banner_rows, name, "a segmentation")
-    cut = ((o, cropped(o.mask[: max(0, shape[0] - o.box[0])], *o.box[:2])) for o in found)
-    kept = _collect(((str(o.label), o.class_name, own) for o, own in cut), shape, name)
-    names = {o.label: o.given_name for o in found}
+    areas = (cropped(o.mask[: max(0, shape[0] - o.box[0])], *o.box[:2]) for o in found)
+    cut = (Shape(str(o.label), o.class_name, area) for o, area in zip(found, areas, strict=True))
+    kept, names = _collect(cut, shape, name), {o.label: o.given_name for o in found}
     own = tuple(replace(o, given_name=names[o.label]) for o in kept)
     return replace(kept, outlines=own, pixel_size=found.pixel_size)
 
@@ -200,7 +202,7 @@ def find_outlines(
 
 def is_of_outlines(file: Path) -> bool:
     """Return whether a file has a suffix of what `read_outlines` reads."""
-    return file.suffix.lower() in _SUFFIXES or _is_text(file)
+    return file.suffix.lower() in _SUFFIXES or file.name.lower().endswith(_CP_OUTLINES)
 
 
 def is_marked(file: Path) -> bool:
@@ -263,10 +265,6 @@ def _by_name(files: Sequence[Path], folder: Path) -> tuple[dict[str, list[Path]]
     return of_name, file_of
 
 
-def _is_text(file: Path) -> bool:
-    return file.name.lower().endswith(_CP_OUTLINES)
-
-
 def images_listed(file: Path) -> dict[str, list[dict[str, Any]]]:
     """Return the images that a file of several lists, by their names; else none."""
     with contextlib.suppress(OSError, ImageReadError, LookupError, TypeError, AttributeError):
@@ -302,16 +300,16 @@ def _read(source: Any, shape: tuple[int, int] | None, image: Any, name: str) -> 
     if head.startswith((b"PK", b"Iout")):
         from hypervlad.objects.imagej import read_regions  # not above: importing it takes long
 
-        size = known_size(shape, name)
-        return _collect(read_regions(_content(path, name), path.stem, size, name), size, name)
+        return _collect(
+            read_regions(_content(path, name), path.stem, name), known_size(shape, name), name
+        )
     suffix = path.suffix.lower() if head else ""
     is_json = head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"[")
     if is_json or suffix in (".json", ".geojson"):
-        size, named = open_json(path, name).read(shape, image, name)
-        return _collect(named, size, name)
-    if _is_text(path) or re.fullmatch(rb"\s*[\d.+-][\d.,+\-eE \r\n]*", head):
-        size, named = read_text(_content(path, name), shape, name)
-        return _collect(named, size, name)
+        size, shapes = open_json(path, name).read(shape, image, name)
+        return _collect(shapes, size, name)
+    if suffix == ".txt" and re.fullmatch(rb"\s*[\d.+-][\d.,+\-eE \r\n]*", head):
+        return _collect(read_text(_content(path, name), name), known_size(shape, name), name)
     if suffix in _OF_OTHERS:
         raise ImageReadError(f"{name}: {NOT_READ}")
     return _of_image(path, name)
@@ -335,7 +333,25 @@ def _of_image(path: Path, name: str) -> Outlines:
             f"{name}: compressed with losses, as JPEG, which change the numbers of labels, or a "
             "grey image in place of labels; save labels as TIFF or PNG"
         )
-    return replace(_of_labels(values, name), pixel_size=stored.pixel_size)
+    try:
+        return replace(_of_labels(values, name), pixel_size=stored.pixel_size)
+    except ImageReadError:
+        if not (regions := _overlay_of(path)):
+            raise
+    from hypervlad.objects.imagej import shapes_of
+
+    found = _collect(shapes_of(regions, name), values.shape[:2], name)
+    return replace(found, pixel_size=stored.pixel_size)
+
+
+def _overlay_of(path: Path) -> list[tuple[str, bytes]]:
+    """Return the regions that ImageJ has drawn over an image of a TIFF, without their names."""
+    import tifffile
+
+    with contextlib.suppress(tifffile.TiffFileError), tifffile.TiffFile(path) as tiff:
+        found = (tiff.imagej_metadata or {}).get("Overlays") or []
+        return [("", each) for each in ([found] if isinstance(found, bytes) else found)]
+    return []
 
 
 def _mask_of(values: NDArray[Any], is_lossy: bool) -> NDArray[np.bool_] | None:
@@ -451,30 +467,49 @@ def _warn_of_cover(found: Outlines, name: str) -> None:
         )
 
 
-def _collect(named: Iterable[Named], shape: tuple[int, int], name: str) -> Outlines:
-    """Number outlines by their names, if these are numbers, and leave out empty ones."""
-    found, n_pixels = list[Named](), 0
-    for key, class_name, outline in named:
-        found.append((key, class_name, outline))
-        n_pixels += 0 if outline is None else outline.mask.size
+def _collect(shapes: Iterable[Shape], size: tuple[int, int], name: str) -> Outlines:
+    """Number outlines by their names, if these are numbers; say what is left out or doubtful."""
+    found, notes = list[tuple[Shape, Outline]](), defaultdict[str, list[str]](list)
+    planes, keys, n, n_pixels = defaultdict[str, set[int]](set), list[str](), 0, 0
+    for n, each in enumerate(shapes, start=1):
+        area, shown = each.area, each.name or each.class_name or f"number {n}"
+        if isinstance(area, list):
+            area = fill_polygons(area, size) if area else NO_AREA
+        if isinstance(area, str):
+            notes[f"left out, {area}"].append(shown)
+            continue
+        keys.append(each.name)
+        for axis, place in each.plane.items():
+            planes[axis].add(place)
+        if area is None:
+            notes[_OUTSIDE.format(*size)].append(shown)
+            continue
+        for doubt in each.doubts:
+            notes[doubt].append(shown)
+        found.append((each, replace(area, label=len(keys), class_name=each.class_name)))
+        n_pixels += area.mask.size
         if n_pixels > MAX_PIXELS:
             raise ImageReadError(f"{name}: outlines of more than {MAX_PIXELS:,} pixels; split it")
-    numbers = [int(key) if re.fullmatch("[0-9]{1,10}", key) else 0 for key, *_ in found]
-    are_labels = len(set(numbers)) == len(numbers) and all(0 < n <= MAX_LABEL for n in numbers)
-    numbers = numbers if are_labels else list(range(1, len(found) + 1))
-    if empty := [
-        key or str(n) for n, (key, _, own) in zip(numbers, found, strict=True) if own is None
-    ]:
-        warn_user(
-            f"{name}: {len(empty)} of {counted(len(found), 'outline')} left out, without a pixel "
-            f"in the image of {shape[0]} x {shape[1]} pixels: {name_some(empty)}"
+    if several := [f"{axis} {sorted(own)}" for axis, own in planes.items() if len(own) > 1]:
+        raise ImageReadError(
+            f"{name}: outlines of several planes of a stack ({', '.join(several)}); save those of "
+            "one plane"
         )
-    kept = [
-        replace(own, label=n, class_name=class_name, given_name="" if are_labels else key)
-        for n, (key, class_name, own) in zip(numbers, found, strict=True)
-        if own is not None
+    texts = [
+        f"{len(own)} of {counted(n, 'outline')} {note}: {name_some(list(dict.fromkeys(own)))}"
+        for note, own in notes.items()
     ]
-    return Outlines(shape, tuple(sorted(kept, key=lambda outline: outline.label)))
+    if not keys and f"left out, {NO_AREA}" in notes:
+        raise ImageReadError(f"{name}: {texts[0]}; draw or export outlines")
+    for text in texts:
+        warn_user(f"{name}: {text}")
+    numbers = [int(key) if re.fullmatch("[0-9]{1,10}", key) else 0 for key in keys]
+    are_labels = len(set(numbers)) == len(numbers) and all(0 < n <= MAX_LABEL for n in numbers)
+    own = (
+        replace(o, label=numbers[o.label - 1]) if are_labels else replace(o, given_name=each.name)
+        for each, o in found
+    )
+    return Outlines(size, tuple(sorted(own, key=lambda outline: outline.label)))
 
 
 def _of_folder(folder: Path, name: str) -> Outlines:
@@ -484,7 +519,7 @@ def _of_folder(folder: Path, name: str) -> Outlines:
         raise ImageReadError(f"{name}: a folder without masks; it needs one image per particle")
     files.sort(key=lambda file: re.sub(r"\d+", lambda digits: digits[0].zfill(20), file.name))
     height, width = read_mask(files[0]).shape
-    masks = ((f.stem, "", cropped(read_mask(f, shape=(height, width)))) for f in files)
+    masks = (Shape(f.stem, "", cropped(read_mask(f, shape=(height, width)))) for f in files)
     return _collect(masks, (height, width), name)
 
 

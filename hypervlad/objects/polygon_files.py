@@ -19,15 +19,17 @@ import numpy as np
 
 from hypervlad.common.files import parse_json
 from hypervlad.common.limits import MAX_OUTLINES_BYTES, MAX_OUTLINES_VALUES, MAX_PIXELS
-from hypervlad.common.wording import counted, name_some, warn_user
+from hypervlad.common.wording import counted, name_some
 from hypervlad.images.errors import ImageReadError
 from hypervlad.images.files import path_parts
 from hypervlad.images.masks import matches_by_name
 from hypervlad.images.pixels import check_size
 from hypervlad.objects.particle import Outlines
 from hypervlad.objects.shapes import (
-    Named,
+    NO_AREA,
+    Polygons,
     Ring,
+    Shape,
     ellipse,
     expand_runs,
     fill_polygons,
@@ -37,9 +39,10 @@ from hypervlad.objects.shapes import (
 _BOM = b"\xef\xbb\xbf"  # of UTF-8, as some programs of Windows begin a file
 _CLASSES_OF_VIA = ("class", "type", "label", "category", "kind")  # attributes of regions
 _NO_OBJECTS = ("root", "tmacore")  # types of objects of QuPath
-_AROUND_OTHERS = {"annotation", "tile"}  # types that often have objects of others inside
-_NO_LABELS = ("__ignore__", "_background_")  # of labelme
-Found = tuple[tuple[int, int], Iterable[Named]]  # the size of the image, and its outlines
+_AROUND_OTHERS = ("annotation", "tile")  # types that often have objects of others inside
+_IGNORED_LABELS = ("__ignore__", "_background_")  # of labelme
+IGNORED = "as its program ignores such classes and objects"
+Found = tuple[tuple[int, int], Iterable[Shape]]  # the size of the image, and its outlines
 NOT_READ = (
     "not a format of outlines that is read (label images and masks as TIFF, PNG or NPY, ImageJ "
     "regions, COCO, GeoJSON, labelme, VIA, cellpose's _cp_outlines.txt); export it as one of them"
@@ -57,38 +60,39 @@ class JsonFile:
             first = entries[0] if entries and isinstance(entries[0], dict) else {}
             entries = {"features" if "geometry" in first else "annotations": entries}
         self.content = entries
-        regions = entries.get("_via_img_metadata", entries)
-        are_of_via = regions and all(
-            isinstance(each, dict) and "regions" in each for each in regions.values()
+        images = entries.get("_via_img_metadata", entries).values()
+        #: Whether it is of the VGG Image Annotator.
+        self.is_of_via = bool(images) and all(
+            isinstance(each, dict) and "regions" in each for each in images
         )
-        #: Of the VGG Image Annotator: its images, with their ``file_name`` as in COCO.
-        self.of_via = [
-            {**each, "file_name": each["filename"]}
-            for each in (regions if are_of_via else {}).values()
-        ]
+        if self.is_of_via:
+            self.content["images"] = [{**each, "file_name": each["filename"]} for each in images]
 
     @cached_property
     def images(self) -> list[dict[str, Any]]:
         """What a file of COCO or VIA says of each image."""
-        found = self.content.get("images", self.of_via)
-        if not found and "image" in self.content:  # as Segment Anything writes it
+        if found := self.content.get("images"):
+            return list(found)
+        if "image" in self.content:  # as Segment Anything writes it
             return [self.content["image"]]
-        if not found and "annotations" in self.content:
-            names = {e.get("image_id"): e.get("file_name") for e in self.content["annotations"]}
-            if len(names) > 1:  # Ultralytics writes stems of names as ids, or numbers for numbers
-                names = {k: v or (k if isinstance(k, str) else None) for k, v in names.items()}
-            return [{"id": key, "file_name": each} for key, each in names.items()] or [{}]
-        return list(found)
+        names = {e.get("image_id"): e.get("file_name") for e in self.content.get("annotations", ())}
+        if len(names) > 1:  # Ultralytics writes stems of names as ids, or numbers for numbers
+            names = {k: v or (k if isinstance(k, str) else None) for k, v in names.items()}
+        return [{"id": key, "file_name": each} for key, each in names.items()] or [{}]
 
     @cached_property
     def by_name(self) -> dict[str, list[dict[str, Any]]]:
-        """Images by their paths and names, with and without suffix."""
+        """Images by their paths and names, with and without suffix.
+
+        Roboflow gives images names of its own, and notes the original one.
+        """
         found: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for entry in self.images:
-            parts = path_parts(str(entry.get("file_name") or ""))
-            for name in {"/".join(parts), *parts[-1:]} - {""}:
-                for key in {name, Path(name).with_suffix("").as_posix()}:
-                    found[key].append(entry)
+            for path in (entry.get("file_name"), (entry.get("extra") or {}).get("name")):
+                parts = path_parts(str(path or ""))
+                for name in {"/".join(parts), *parts[-1:]} - {""}:
+                    for key in {name, Path(name).with_suffix("").as_posix()}:
+                        found[key].append(entry)
         return found
 
     @cached_property
@@ -101,18 +105,20 @@ class JsonFile:
 
     def read(self, shape: Any, image: Any, name: str) -> Found:
         """Return the outlines of one image."""
-        if isinstance(self.content.get("shapes"), list):
-            return _of_labelme(self.content, shape, image, name)
-        if isinstance(self.content.get("annotations"), list):
-            return _of_coco(self, shape, image, name)
-        if self.of_via:
-            size = known_size(shape, name)
-            attributes = (self.content.get("_via_attributes") or {}).get("region") or {}
-            return size, _of_via(self.entry_of(image, name), attributes, size, name)
-        if {"features", "coordinates", "geometry", "geometries"} & set(self.content):
-            size = known_size(shape, name)
-            return size, _of_geojson(self.content.get("features", [self.content]), size, name)
-        raise ImageReadError(f"{name}: JSON, but {NOT_READ}")
+        own = self.content
+        if isinstance(own.get("shapes"), list):
+            size = (own["imageHeight"], own.get("imageWidth")) if own.get("imageHeight") else shape
+            return known_size(size, name), _of_labelme(own, image)
+        if isinstance(own.get("annotations"), list):
+            return _of_coco(self, shape, self.entry_of(image, name), name)
+        is_geojson = not {"features", "coordinates", "geometry", "geometries"}.isdisjoint(own)
+        if not (self.is_of_via or is_geojson):
+            raise ImageReadError(f"{name}: JSON, but {NOT_READ}")
+        size = known_size(shape, name)
+        if is_geojson:
+            return size, _of_geojson(list(_with_children(own.get("features", [own]))), size)
+        options = (own.get("_via_attributes") or {}).get("region") or {}
+        return size, _of_via(self.entry_of(image, name)["regions"], options)
 
     def entry_of(self, image: Any, name: str) -> dict[str, Any]:
         """Return what a file of several images says of one."""
@@ -145,7 +151,9 @@ def open_json(path: Path, name: str) -> JsonFile:
     except UnicodeDecodeError as error:
         raise ImageReadError(f"{name}: JSON in UTF-8 was expected; save it as such") from error
     except ValueError as error:
-        raise ImageReadError(f"{name}: not JSON to be read ({error})") from error
+        raise ImageReadError(
+            f"{name}: not one JSON text, as JSON lines are not ({error}); export it as one"
+        ) from error
 
 
 @lru_cache(maxsize=1)
@@ -161,86 +169,58 @@ def known_size(shape: Any, name: str) -> tuple[int, int]:
     return height, width
 
 
-def _warn_of(keys: Sequence[str], n: int, what: str, why: str, name: str) -> None:
-    if keys:
-        listed = name_some(list(dict.fromkeys(keys)))
-        warn_user(f"{name}: {len(keys)} of {counted(n, what)} {why}: {listed}")
-
-
 # --- COCO -----------------------------------------------------------------------------------------
 
 
-def _of_coco(file: JsonFile, shape: Any, image: Any, name: str) -> Found:
-    annotations = file.content["annotations"]
-    entry, n = file.entry_of(image, name), len(annotations)
-    if _id_of(entry):  # programs write identifiers as numbers or as text
-        annotations = file.annotations[_id_of(entry)] + file.annotations[""]
+def _of_coco(file: JsonFile, shape: Any, entry: Mapping[str, Any], name: str) -> Found:
+    annotations, others = file.content["annotations"], list[Shape]()
+    if key := _id_of(entry):  # programs write identifiers as numbers or as text
+        annotations = file.annotations[key] + file.annotations[""]
         if len(file.images) == 1:
-            known = (_id_of(entry), "")
-            keys = [key for key, own in file.annotations.items() if key not in known for _ in own]
-            _warn_of(keys, n, "annotation", "left out, of an image that is not in the file", name)
-    boxes = [str(each.get("id", "?")) for each in annotations if not each.get("segmentation")]
-    if len(boxes) == len(annotations) > 0:
-        raise ImageReadError(
-            f"{name}: {counted(len(boxes), 'annotation')} without a segmentation, such as boxes; "
-            "export COCO with outlines"
-        )
-    _warn_of(boxes, len(annotations), "annotation", "left out, only a box", name)
-    annotations = [each for each in annotations if each.get("segmentation")]
-    # CVAT marks what was painted with its brush as crowds, and writes whether it is occluded.
-    crowds, single = list[str](), list[dict[str, Any]]()
-    for each in annotations:
-        is_marked = str(each.get("iscrowd") or 0) not in ("0", "False")
-        if is_marked and "occluded" not in (each.get("attributes") or ()):
-            crowds.append(str(each.get("id", "?")))
-        else:
-            single.append(each)
-    if single:
-        why = "left out, each of a crowd of objects (iscrowd)"
-        _warn_of(crowds, len(annotations), "annotation", why, name)
-        annotations = single
-    elif crowds:
-        warn_user(
-            f"{name}: all {counted(len(crowds), 'annotation')} are marked as crowds (iscrowd), as "
-            "some programs mark every mask; each is read as one outline"
-        )
-    shapes = [each["segmentation"] for each in annotations]
-    sizes = [each["size"] for each in shapes if isinstance(each, dict)]
+            keys = [own for own, each in file.annotations.items() for _ in each]
+            why = "of an image that is not in the file"
+            others = [Shape(own, "", why) for own in keys if own not in (key, "")]
+    sizes = [own["size"] for e in annotations if isinstance(own := e.get("segmentation"), dict)]
     listed = [[entry["height"], entry["width"]]] if entry.get("height") else []
     size = known_size((*listed, *sizes, shape)[0], name)
     if any(list(each) != list(size) for each in sizes):
         raise ImageReadError(f"{name}: run lengths of an image of another size than {size}")
     classes = {_id_of(each): str(each["name"]) for each in file.content.get("categories") or ()}
-    return size, _annotated(annotations, classes, size, name)
+    return size, chain(_annotated(annotations, classes, size), others)
 
 
 def _annotated(
-    annotations: Sequence[Mapping[str, Any]],
-    classes: Mapping[str, str],
-    size: tuple[int, int],
-    name: str,
-) -> Iterator[Named]:
-    unknown, elsewhere = list[str](), list[str]()
+    annotations: Sequence[Mapping[str, Any]], classes: Mapping[str, str], size: tuple[int, int]
+) -> Iterator[Shape]:
+    are_crowds = all(_is_crowd(each) for each in annotations if each.get("segmentation"))
     for number, each in enumerate(annotations, start=1):
-        key, own = str(each.get("id", number)), each["segmentation"]
+        key, own = str(each.get("id", number)), each.get("segmentation")
+        if not own or (_is_crowd(each) and not are_crowds):
+            yield Shape(key, "", "of a crowd of objects (iscrowd)" if own else NO_AREA)
+            continue
         if isinstance(own, dict):
             outline = expand_runs(own["counts"], size)
         else:
             outline = fill_polygons([[ring] for ring in _rings_of(own)], size)
-        category = each.get("category_id")
+        category, doubts = each.get("category_id"), list[str]()
         class_name = classes.get(_id_of(each, "category_id"), "")
+        if are_crowds:
+            doubts.append("of a crowd (iscrowd), as which some programs mark every mask; is read")
         if not class_name and isinstance(category, str):
             class_name = category
         elif not class_name and classes and category is not None:
-            unknown.append(str(category))
+            doubts.append("without a class, as it is not among the categories of the file")
         if outline and not _is_in_box(outline.box, each.get("bbox"), size):
-            elsewhere.append(key)
-        yield key, class_name, outline
-    why = "without a class, as it is not among the categories of the file"
-    _warn_of(unknown, len(annotations), "annotation", why, name)
-    why = "elsewhere than its bbox, as if x and y were swapped, or run lengths went along rows"
-    if 2 * len(elsewhere) > len(annotations):  # not single ones, as boxes are also predicted
-        _warn_of(elsewhere, len(annotations), "annotation", why, name)
+            doubts.append(
+                "elsewhere than its bbox, as if x and y were swapped, or runs went along rows"
+            )
+        yield Shape(key, class_name, outline, doubts)
+
+
+def _is_crowd(annotation: Mapping[str, Any]) -> bool:
+    """Return whether one is marked as a crowd, but not by CVAT, which marks what was painted."""
+    is_marked = str(annotation.get("iscrowd") or 0) not in ("0", "False")
+    return is_marked and "occluded" not in (annotation.get("attributes") or ())
 
 
 def _is_in_box(found: Sequence[int], bbox: Any, size: tuple[int, int]) -> bool:
@@ -275,46 +255,32 @@ def _rings_of(polygons: Any) -> list[Ring]:
 # --- labelme and VIA ------------------------------------------------------------------------------
 
 
-def _of_labelme(content: Mapping[str, Any], shape: Any, image: Any, name: str) -> Found:
-    """Return the shapes of labelme; those of one group are parts of one outline."""
-    has_size = content.get("imageHeight") and content.get("imageWidth")
-    size = known_size((content["imageHeight"], content["imageWidth"]) if has_size else shape, name)
-    parts_of_path = path_parts(str(content.get("imagePath") or ""))
-    if isinstance(image, str | os.PathLike) and parts_of_path:
-        other = Path(parts_of_path[-1]).stem
-        if other != Path(image).stem:
-            warn_user(f"{name}: outlines of {parts_of_path[-1]} by what it says, not of {image}")
-    parts, classes, no_areas = dict[str, list[list[Ring]]](), dict[str, str](), list[str]()
-    no_labels = list[str]()
+def _of_labelme(content: Mapping[str, Any], image: Any) -> Iterator[Shape]:
+    """Yield the shapes of labelme; those of one group are parts of one outline."""
+    name, doubts = path_parts(str(content.get("imagePath") or ""))[-1:], list[str]()
+    if isinstance(image, str | os.PathLike) and name and Path(*name).stem != Path(image).stem:
+        doubts.append(f"of {name[0]} by what the file says, not of {image}")
+    parts = defaultdict[tuple[str, str], Polygons](list)
     for number, each in enumerate(content["shapes"], start=1):
-        if each["label"] in _NO_LABELS:
-            no_labels.append(each["label"])
-            continue
-        group = each.get("group_id")
-        key = str(number) if group is None else f"group {group} of {each['label']}"
-        rings = _of_labelme_shape(each, np.reshape(np.array(each["points"], float), (-1, 2)))
-        if not rings:
-            no_areas.append(str(each.get("shape_type")))
-            continue
-        parts[key] = [*parts.get(key, []), *rings]
-        classes[key] = str(each["label"])
-    n, why = len(content["shapes"]), "left out, of a type without an area"
-    _warn_of(no_areas, n, "shape", why, name)
-    _warn_of(no_labels, n, "shape", "left out, which labelme ignores", name)
-    named = ((key, classes[key], fill_polygons(own, size)) for key, own in parts.items())
-    return size, named
+        label, group = str(each["label"]), each.get("group_id")
+        key = str(number) if group is None else f"group {group} of {label}"
+        polygons = _of_labelme_shape(each, np.reshape(np.array(each["points"], float), (-1, 2)))
+        if label in _IGNORED_LABELS or not polygons:
+            yield Shape(key, label, IGNORED if label in _IGNORED_LABELS else NO_AREA)
+        else:
+            parts[key, label] += polygons
+    for (key, label), polygons in parts.items():
+        yield Shape(key, label, polygons, doubts)
 
 
-def _of_labelme_shape(shape: Mapping[str, Any], points: Ring) -> list[list[Ring]]:
+def _of_labelme_shape(shape: Mapping[str, Any], points: Ring) -> Polygons:
     kind = shape.get("shape_type") or "polygon"
     if kind == "polygon" or (len(points) > 2 and kind not in ("linestrip", "points")):
         return [[points]]
     if kind == "rectangle" and len(points) == 2:
-        (left, top), (right, bottom) = points.min(axis=0), points.max(axis=0)
-        return [[_box(top, left, bottom, right)]]
+        return [[_box(*points.min(axis=0), *np.ptp(points, axis=0))]]
     if kind == "circle" and len(points) == 2:
-        (x, y), radius = points[0], math.dist(*points[:2])
-        return [[ellipse(y - radius, x - radius, y + radius, x + radius)]]
+        return [[_turned(*points[0], *[math.dist(*points)] * 2)]]
     if kind == "mask":
         from PIL import Image
 
@@ -326,111 +292,84 @@ def _of_labelme_shape(shape: Mapping[str, Any], points: Ring) -> list[list[Ring]
     return []
 
 
-def _box(top: float, left: float, bottom: float, right: float) -> Ring:
-    return np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
+def _box(x: float, y: float, width: float, height: float) -> Ring:
+    return np.array([[x, y], [x + width, y], [x + width, y + height], [x, y + height]])
 
 
-def _of_via(
-    entry: Mapping[str, Any],
-    known: Mapping[str, Mapping[str, Any]],
-    size: tuple[int, int],
-    name: str,
-) -> Iterator[Named]:
-    """Yield the regions of the VGG Image Annotator; a class if one of their attributes is one.
-
-    `known` describes the attributes: the options of a list have texts.
-    """
-    regions = entry["regions"]
-    regions = list(regions.values()) if isinstance(regions, dict) else regions
-    no_areas, unclear = list[str](), list[str]()
-    for number, each in enumerate(regions, start=1):
-        own, attributes = each["shape_attributes"], each.get("region_attributes") or {}
-        if classes := [key for key in attributes if key.lower() in _CLASSES_OF_VIA]:
-            attributes = {key: attributes[key] for key in classes[:1]}
-        if (ring := _of_via_shape(own)) is None:
-            no_areas.append(str(own["name"]))
-            continue
-        texts = list[str]()
-        for key, value in attributes.items():
-            options = known.get(key, {}).get("options") or {}
-            chosen = [value]
-            if isinstance(value, dict):  # of check boxes
-                chosen = [option for option, is_set in value.items() if is_set]
-            texts += [
-                options.get(each) or each for each in chosen if each and isinstance(each, str)
-            ]
-        if len(texts) > 1:
-            unclear.append(" and ".join(attributes))
-        yield str(number), texts[0] if len(texts) == 1 else "", fill_polygons([[ring]], size)
-    _warn_of(no_areas, len(regions), "region", "left out, of a type without an area", name)
-    if unclear:
-        warn_user(
-            f"{name}: {counted(len(unclear), 'region')} without a class, as several attributes "
-            f"could be one: {name_some(list(dict.fromkeys(unclear)))}; call the right one class"
-        )
-
-
-def _of_via_shape(own: Mapping[str, Any]) -> Ring | None:
-    if own["name"] == "polygon":
-        return np.column_stack([own["all_points_x"], own["all_points_y"]]).astype(float)
-    if own["name"] == "rect":
-        return _box(own["y"], own["x"], own["y"] + own["height"], own["x"] + own["width"])
-    if own["name"] not in ("circle", "ellipse"):
-        return None
-    x, y = own["cx"], own["cy"]
-    across, down = (own["r"], own["r"]) if own["name"] == "circle" else (own["rx"], own["ry"])
-    turn = own.get("theta") or 0.0
+def _turned(x: float, y: float, across: float, down: float, turn: float = 0.0) -> Ring:
+    """Return the ellipse of a middle, two half axes, and an angle."""
     turned = np.array([[math.cos(turn), math.sin(turn)], [-math.sin(turn), math.cos(turn)]])
     return np.asarray(ellipse(-down, -across, down, across) @ turned + (x, y))
+
+
+def _of_via(regions: Any, options: Mapping[str, Mapping[str, Any]]) -> Iterator[Shape]:
+    """Yield the regions of the VGG Image Annotator; a class if one of their attributes is one.
+
+    `options` describe the attributes: those of a list have texts.
+    """
+    regions = list(regions.values()) if isinstance(regions, dict) else regions
+    for number, each in enumerate(regions, start=1):
+        attributes, texts, doubts = each.get("region_attributes") or {}, list[str](), list[str]()
+        if classes := [key for key in attributes if key.lower() in _CLASSES_OF_VIA]:
+            attributes = {key: attributes[key] for key in classes[:1]}
+        for key, value in attributes.items():
+            known = options.get(key, {}).get("options") or {}
+            # Of check boxes, those that are set.
+            chosen = (
+                [k for k, is_set in value.items() if is_set] if isinstance(value, dict) else [value]
+            )
+            texts += [known.get(own) or own for own in chosen if own and isinstance(own, str)]
+        if len(texts) > 1:
+            doubts.append(
+                f"without a class, as several attributes could be one ({', '.join(attributes)}): "
+                "call the right one class"
+            )
+        area = _of_via_shape(each["shape_attributes"])
+        yield Shape(str(number), texts[0] if len(texts) == 1 else "", area, doubts)
+
+
+def _of_via_shape(own: Mapping[str, Any]) -> Polygons:
+    if own["name"] == "polygon":
+        return [[np.column_stack([own["all_points_x"], own["all_points_y"]]).astype(float)]]
+    if own["name"] == "rect":
+        return [[_box(own["x"], own["y"], own["width"], own["height"])]]
+    if own["name"] not in ("circle", "ellipse"):
+        return []
+    across, down = (own["r"],) * 2 if own["name"] == "circle" else (own["rx"], own["ry"])
+    return [[_turned(own["cx"], own["cy"], across, down, own.get("theta") or 0.0)]]
 
 
 # --- GeoJSON --------------------------------------------------------------------------------------
 
 
-def _of_geojson(
-    features: Sequence[Mapping[str, Any]], size: tuple[int, int], name: str
-) -> Iterator[Named]:
-    """Yield the features of GeoJSON, such as QuPath's, without those of no area.
+def _of_geojson(features: Sequence[Mapping[str, Any]], size: tuple[int, int]) -> Iterator[Shape]:
+    """Yield the features of GeoJSON, such as QuPath's.
 
-    QuPath does not count classes whose name ends with a star, such as "Ignore*".
+    QuPath does not count classes whose name ends with a star, such as "Ignore*", and those that are
+    derived from them, such as "Ignore*: Tumor".
     """
-    no_areas, ignored, no_objects = list[str](), list[str](), list[str]()
-    planes, kinds, sizes = set[str](), set[str](), list[str]()
-    features = list(_with_children(features))
-    n = len(features)
-    for number, feature in enumerate(features, start=1):
-        properties = feature.get("properties") or {}
-        class_name, kind = _class_of(properties), _kind_of(feature, properties)
-        key = str(properties.get("name") or "")
-        polygons, own_planes = _polygons_of(feature["geometry"])
-        if kind in _NO_OBJECTS:
-            no_objects.append(kind)
-        elif class_name.endswith("*"):
-            ignored.append(class_name)
-        elif not polygons:
-            no_areas.append(key or f"feature {number}")
-        else:
-            planes |= own_planes
-            kinds |= {kind} - {""}
-            outline, area = fill_polygons(polygons, size), _measured_area(properties)
-            if area and outline and abs(outline.mask.sum() - area) > 8 + area / 2:
-                sizes.append(f"{key or f'feature {number}'} ({outline.mask.sum()} px)")
-            yield key, class_name, outline
-        if len(planes) > 1:
-            raise ImageReadError(
-                f"{name}: outlines of several planes of a stack ({name_some(sorted(planes))}); "
-                "save those of one plane"
+    kinds = [_kind_of(each) for each in features]
+    are_mixed = len({*kinds} - {"", *_NO_OBJECTS}) > 1
+    for feature, kind in zip(features, kinds, strict=True):
+        properties, geometry = feature.get("properties") or {}, feature["geometry"] or {}
+        key, class_name = str(properties.get("name") or ""), _class_of(properties)
+        polygons, plane = _polygons_of(geometry), {"z": 0, "t": 0, **(geometry.get("plane") or {})}
+        if kind in _NO_OBJECTS or re.search(r"\*(: |$)", class_name) or not polygons:
+            is_ignored = polygons or kind in _NO_OBJECTS
+            yield Shape(key, class_name or kind, IGNORED if is_ignored else NO_AREA)
+            continue
+        outline, area, doubts = fill_polygons(polygons, size), _area_of(properties), list[str]()
+        if are_mixed and kind in _AROUND_OTHERS:
+            doubts.append(
+                f"of QuPath's types {' or '.join(_AROUND_OTHERS)}, beside objects of others: if it "
+                "is around them, it is no particle; export the others alone"
             )
-    _warn_of(no_areas, n, "feature", "left out, without an area", name)
-    _warn_of(ignored, n, "feature", "left out, of a class that is ignored in QuPath", name)
-    _warn_of(no_objects, n, "feature", "left out, the field or a core of QuPath", name)
-    if kinds & _AROUND_OTHERS and len(kinds) > 1:
-        warn_user(
-            f"{name}: objects of several types ({name_some(sorted(kinds))}) of QuPath, which are "
-            "all read; an annotation or tile around others is no particle: export the others alone"
-        )
-    why = "of another area than its measurement 'Area px^2', as if its coordinates were micrometres"
-    _warn_of(sizes, n, "feature", why, name)
+        if area and outline and abs(outline.mask.sum() - area) > 8 + area / 2:
+            doubts.append(
+                "of another area than its measurement 'Area px^2', as if its coordinates were "
+                "micrometres"
+            )
+        yield Shape(key, class_name, outline, doubts, {k: n for k, n in plane.items() if n >= 0})
 
 
 def _with_children(features: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
@@ -441,21 +380,20 @@ def _with_children(features: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[st
         yield from _with_children((feature.get("properties") or {}).get("childObjects") or ())
 
 
-def _kind_of(feature: Mapping[str, Any], properties: Mapping[str, Any]) -> str:
+def _kind_of(feature: Mapping[str, Any]) -> str:
     """Return the type of an object, which each version of QuPath writes in another way."""
-    of_id = str(feature.get("id") or "")
+    properties, of_id = feature.get("properties") or {}, str(feature.get("id") or "")
     found = properties.get("objectType") or properties.get("object_type")
     found = found or (of_id if of_id.endswith("Object") else "")
     return re.sub("^path|object$|[^a-z]", "", str(found).lower())
 
 
-def _measured_area(properties: Mapping[str, Any]) -> float | None:
-    """Return the area in pixels that QuPath has measured, if the file says it."""
+def _area_of(properties: Mapping[str, Any]) -> float:
+    """Return the area in pixels that QuPath has measured; 0 if the file does not say it."""
     found = properties.get("measurements") or {}
     if isinstance(found, list):
         found = {each.get("name"): each.get("value") for each in found}
-    area = found.get("Area px^2") if isinstance(found, dict) else None
-    return area if isinstance(area, int | float) else None
+    return found.get("Area px^2") or 0
 
 
 def _class_of(properties: Mapping[str, Any]) -> str:
@@ -466,20 +404,14 @@ def _class_of(properties: Mapping[str, Any]) -> str:
     return str(found)
 
 
-def _polygons_of(geometry: Any) -> tuple[list[list[Ring]], set[str]]:
-    """Return the polygons of a geometry, each of rings, and the planes of a stack they are of."""
-    geometry = geometry or {"type": "none"}
-    if geometry["type"] == "GeometryCollection":
-        found = [_polygons_of(each) for each in geometry["geometries"]]
-        return [each for own, _ in found for each in own], {p for _, own in found for p in own}
-    plane = {"c": -1, "z": 0, "t": 0, **(geometry.get("plane") or {})}
-    own = {
-        " ".join(f"{axis} {plane[axis]}" for axis in "zt") + f" c {plane['c']}" * (plane["c"] >= 0)
-    }
+def _polygons_of(geometry: Mapping[str, Any]) -> Polygons:
+    kind = geometry.get("type")
+    if kind == "GeometryCollection":
+        return [own for each in geometry["geometries"] for own in _polygons_of(each)]
     coordinates = geometry.get("coordinates") or []
-    listed = {"Polygon": [coordinates], "MultiPolygon": coordinates}.get(geometry["type"], [])
-    polygons = [[np.array(ring, float)[:, :2] for ring in each if ring] for each in listed if each]
-    return [each for each in polygons if each], own
+    listed = {"Polygon": [coordinates], "MultiPolygon": coordinates}.get(str(kind), [])
+    polygons = [[np.array(ring, float)[:, :2] for ring in each if ring] for each in listed]
+    return [each for each in polygons if each]
 
 
 def geojson_of(
@@ -518,10 +450,12 @@ def geojson_of(
 # --- cellpose -------------------------------------------------------------------------------------
 
 
-def read_text(content: bytes, shape: Any, name: str) -> Found:
-    """Return the outlines of cellpose's ``_cp_outlines.txt``: a line of x, y, ... for each."""
-    size = known_size(shape, name)
-    lines = content.decode("utf-8-sig").splitlines()
-    numbers = [[each for each in line.split(",") if each.strip()] for line in lines]
-    rings = [np.reshape(np.array(each, float), (-1, 2)) for each in numbers if each]
-    return size, (("", "", fill_polygons([[ring]], size)) for ring in rings)
+def read_text(content: bytes, name: str) -> Iterator[Shape]:
+    """Yield the outlines of cellpose's ``_cp_outlines.txt``: a line of x, y, ... for each."""
+    for line in content.decode("utf-8-sig").splitlines():
+        if numbers := [each for each in line.split(",") if each.strip()]:
+            ring = np.reshape(np.array(numbers, float), (-1, 2))
+            # Of outlines, few points are there twice; of labels in a table of text, most are.
+            if 2 * len(np.unique(ring, axis=0)) < len(ring):
+                raise ImageReadError(f"{name}: a table of numbers, {NOT_READ}")
+            yield Shape("", "", [[ring]] if len(ring) > 2 else NO_AREA)

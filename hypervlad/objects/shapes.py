@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,23 @@ from hypervlad.common.limits import MAX_COORDINATE, MAX_CROSSINGS
 from hypervlad.objects.particle import Outline, cropped
 
 Ring: TypeAlias = NDArray[Any]  # (n, 2): x, y of the corners; the last is joined to the first
-Named: TypeAlias = tuple[str, str, Outline | None]  # its name and its class in a file, or ""
+Polygons: TypeAlias = list[list[Ring]]  # each of its outer ring and its holes
+#: Why a shape is left out.
+NO_AREA = "without an area: a line, a point, a text or only a box"
+
+
+class Shape(NamedTuple):
+    """What a file has of one object: its name and class there, or "", and its polygons or pixels.
+
+    In place of these, a text says why it is left out; None, that it has no pixel. `doubts` say what
+    may be meant otherwise, and `plane` where in a stack it is, by axis.
+    """
+
+    name: str
+    class_name: str
+    area: Polygons | Outline | str | None
+    doubts: Sequence[str] = ()
+    plane: Mapping[str, int] = {}
 
 
 def ellipse(top: float, left: float, bottom: float, right: float, n: int | None = None) -> Ring:
@@ -81,10 +97,12 @@ def expand_runs(counts: Any, shape: tuple[int, int]) -> Outline | None:
     """
     height, n_pixels = shape[0], shape[0] * shape[1]
     runs = _uncompressed(counts) if isinstance(counts, str) else np.asarray(counts)
-    is_valid = runs.ndim == 1 and runs.dtype.kind in "iu" and len(runs)
-    if not is_valid or runs.min() < 0 or runs.max() > n_pixels or runs.sum() != n_pixels:
-        raise ValueError(f"run lengths that do not fill {shape[0]} x {shape[1]} pixels")
+    is_valid = runs.ndim == 1 and runs.dtype.kind in "iuf" and len(runs)
+    if not is_valid or runs.min() < 0 or runs.max() > n_pixels or (runs % 1).any():
+        raise ValueError("run lengths that are not whole numbers of pixels of the image")
     runs = runs.astype(np.int64)
+    if runs.sum() != n_pixels:
+        raise ValueError(f"run lengths that do not fill {shape[0]} x {shape[1]} pixels")
     # Of the background before the first pixel and after the last, whole columns are left out.
     left, runs[0] = divmod(int(runs[0]), height)
     if len(runs) % 2:
@@ -111,7 +129,7 @@ def _uncompressed(text: str) -> NDArray[np.int64]:
     return values
 
 
-def trace_polygons(mask: NDArray[np.bool_], top: int = 0, left: int = 0) -> list[list[Ring]]:
+def trace_polygons(mask: NDArray[np.bool_], top: int = 0, left: int = 0) -> Polygons:
     """Return the polygons around the pixels of a mask whose first pixel lies there.
 
     There is one for each part of pixels that share edges: a list of its outer ring and, the other

@@ -41,8 +41,8 @@ def test_the_preview_of_an_olympus_file_is_no_image(tmp_path):
 
 
 UNITS = {
-    **dict.fromkeys(["nm", "nanometers"], 0.25),
-    **dict.fromkeys(["um", "µm", "micrometers", "Micrometre", "microns"], 250),
+    **dict.fromkeys(["nm", "nanometers", "nm/px"], 0.25),
+    **dict.fromkeys(["um", "µm", "micrometers", "Micrometre", "$\\mu$m/pixel"], 250),
     **dict.fromkeys(["Å", "angstroms", "Ångström"], 0.025),
     **dict.fromkeys(["m", "meter"], 2.5e8),
     "cm": 2.5e6, "millimeter": 2.5e5, "inches": 6.35e6, "ms": None, "1/nm": None, "": None,

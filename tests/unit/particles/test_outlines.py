@@ -20,6 +20,7 @@ from hypervlad.particles import Outline, cut_particles, find_outlines, read_outl
 
 LABELS = np.zeros((6, 8), np.uint8)
 LABELS[1:4, 1:4], LABELS[2, 2], LABELS[4:6, 5:8] = 3, 0, 7
+GREY = np.random.default_rng(0).integers(0, 255, (40, 50), "u1")
 SQUARE = [1, 1, 4, 1, 4, 4, 1, 4]  # x and y of corners, as in COCO
 RECTANGLE, OVAL, LINE, POLYGON = 1, 2, 3, 0  # types of ImageJ's regions
 
@@ -138,9 +139,8 @@ def test_regions_of_imagej(tmp_path):
     )
     with pytest.warns(UserWarning, match="left out") as told:
         square, box, disc = read_outlines(path, shape=(40, 60))
-    assert "1 region left out, without an area (a line, point or text): bar" in str(told[0].message)
-    assert "1 of 4 outlines left out, without a pixel" in str(told[1].message)
-    assert str(told[1].message).endswith("40 x 60 pixels: far")
+    assert "1 of 5 outlines left out, without an area: a line, " in str(told[0].message)
+    assert str(told[1].message).endswith("without a pixel in the image of 40 x 60 pixels: far")
     assert (square.label, square.box, box.box) == (1, (1, 1, 4, 4), (4, 0, 9, 2))
     rows, columns = np.mgrid[:40, :40] - 19.5
     assert_array_equal(disc.mask, rows**2 + columns**2 < 400)
@@ -180,6 +180,9 @@ def test_coco_of_several_images(tmp_path):
             read_outlines(path, image=image)
     wanted = ["in/x/a.png", "in/y/a.png", "in/b.tif", "in/c.png"]
     assert find_outlines(wanted, tmp_path) == [path, path, path, None]
+    images[0] |= {"file_name": "c_png.rf.01.jpg", "extra": {"name": "x/c.png"}}  # as of Roboflow
+    read({**content, "images": images}, tmp_path, image="c.png")
+    assert find_outlines(wanted[2:], tmp_path) == [path, path]
     runs = {"size": [6, 8], "counts": counts_of(LABELS == 3)}
     of_ids = [annotation(runs, image_id=key) for key in ("a", 12, 12)]
     found = [read(of_ids, tmp_path, image=image) for image in ("x/a.tif", "0012.png")]
@@ -196,7 +199,7 @@ def test_geojson_of_qupath(folder):
     for content in ({"type": "FeatureCollection", "features": features}, features):
         assert_array_equal(read(content, folder, shape=(6, 8)).label_image(), LABELS)
     unnamed = [feature("Point", [1, 1]), feature("Polygon", [ring]), feature("Polygon", [])]
-    with pytest.warns(UserWarning, match="2 of 3 features left out, without an area: feature 1, f"):
+    with pytest.warns(UserWarning, match="2 of 3 outlines left out, .*: number 1, number 3$"):
         (found,) = read(unnamed, folder, shape=(6, 8))
     assert (found.label, found.box, found.mask.all()) == (1, (1, 1, 4, 4), True)
 
@@ -360,15 +363,14 @@ def encrypted(path):
         file.infolist()[0].flag_bits |= 1
 
 
-def grey(path):
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 50), "u1")).save(path)
-
-
 def with_another_file(path):
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("mask.png", b"x")
 
 
+ROUNDED = region(RECTANGLE, 5, 5, 45, 35)[:54] + b"\0\x14" + bytes(8)
+CURVE = 0, 0, 0, 3, 31, 0, 40, 9, 40, 20, 4  # of Bezier, as a path of Java
+CURVED = region(RECTANGLE, 0, 0, 40, 40)[:36] + struct.pack(">i24x11f", len(CURVE), *CURVE)
 TEETH = [coordinate for x in range(2200) for coordinate in (x % 7, 4000 * (x % 2))]
 BAD_FILES = [
     ("a_seg.npy", npy((), "|O"), "a pickle.*If cellpose wrote it, .*--save_tif"),
@@ -378,12 +380,16 @@ BAD_FILES = [
         lambda p: tifffile.imwrite(p, np.zeros((3, 9, 8), "u2"), photometric="minisblack"),
         "a file of 3 pages",
     ),
-    *((f"b.{suffix}", grey, "a grey image") for suffix in ("png", "jpg")),
+    *((f"b.{s}", Image.fromarray(GREY).save, "a grey image") for s in ("png", "jpg")),
     ("a.npy", npy((9, 8, 1), "|b1") + bytes(72), r"looks like \(H, W, n\); save np\.moveaxis"),
     ("a.xml", b"<annotation/>", "not a format of outlines that is read"),
     ("a.json", "{}".encode("utf-16"), "JSON in UTF-8 was expected"),
     ("a.json", {**coco(annotation([SQUARE])), "categories": [{}]}, "something has no 'name'"),
-    ("a.json", [{"id": 1, "x": 2}], "1 annotation without a segmentation, .* export COCO"),
+    ("a.json", coco({"id": 1, "bbox": [1, 1, 2, 2]}), "1 of 1 outline left.*; draw or"),
+    ("a.json", b'{"a": 1}\n{"a": 2}', r"not one JSON text, as JSON lines are not \(Extra data"),
+    ("a.txt", b"0,0,0,0,0,0,0,0,1,1\n", "a table of numbers, not a format"),
+    ("a.csv", b"1,1,4,1,4,4,1,4\n", "not a format of outlines that is read"),
+    *(("a.roi", content, "a: a region with round corners or cu") for content in (ROUNDED, CURVED)),
     ("a.json", coco(annotation([[0, 1, 1, 1, 0, 0]] * 2)), "is no list of polygons"),
     ("a.json", {"some": "thing"}, "JSON, but not a format of outlines that is read"),
     ("a.zip", b"PK\x03\x04 and more", "damaged, or not .* not a zip file"),
@@ -391,10 +397,11 @@ BAD_FILES = [
     ("a.zip", encrypted, r"b\.roi is encrypted"),
     ("a.zip", larger_than_it_is, "regions of 536,870,912 bytes; split it"),
     ("a.json", b"[" + (1 << 23) * b"0," + b"0]", "more than 8388608 values"),
-    ("a.json", b"[" * 100_000, "not JSON to be read"),
+    ("a.json", b"[" * 100_000, "not one JSON text"),
     ("a.json", coco(annotation([[0, 0, 1e300, 0, 1, 1]])), "beyond a billion"),
     ("a.json", coco(annotation([TEETH]), size=(4000, 8)), "more than 8,388,608 times"),
-    ("a.json", coco(annotation({"size": [6, 8], "counts": [2**62] * 2})), "do not fill"),
+    ("a.json", coco(annotation({"size": [6, 8], "counts": [2**62] * 2})), "not whole numbers of"),
+    ("a.json", coco(annotation({"size": [6, 8], "counts": [40, 7]})), "do not fill 6 x 8"),
     ("a.json", coco(annotation([SQUARE]), size=(10**6, 10**6)), "more than max_pixels"),
 ]
 
@@ -407,7 +414,7 @@ def test_bad_files_are_named(tmp_path, name, content, words):
     else:
         path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
     with pytest.raises(ImageReadError, match=words) as error:
-        read_outlines(path, shape=(6, 8) if path.suffix == ".zip" else None)
+        read_outlines(path, shape=None if path.suffix in (".json", ".tif", ".npy") else (6, 8))
     assert str(error.value).startswith(str(path))
     assert "Error:" not in str(error.value)
 
@@ -466,9 +473,9 @@ RIGHT = {  # areas in pixels, and what is said; or the error
     "hyper_z.zip": (None, r"several planes of a stack \(z \[1, 2\]\)"),
     "gj_plane.geojson": (None, "several planes of a stack"),
     "spline.zip": ([pytest.approx(2440, rel=0.015)], ""),
-    "gj_null.geojson": ([400], "1 of 2 features left out, without an area"),
+    "gj_null.geojson": ([400], "1 of 2 outlines left out, without an area"),
     "gj_one.geojson": ([400], ""),
-    "gj_ign.geojson": ([100], "ignored in QuPath: Ignore"),
+    "gj_ign.geojson": ([100], "its program ignores such .*: Ignore"),
     "coco_crowd.json": ([400], r"a crowd of objects \(iscrowd\)"),
     "coco_other.json": ([400], "of an image that is not in the file: 7"),
     "coco_flat.json": ([400], ""),
@@ -493,6 +500,17 @@ def test_files_of_other_programs(shared, name, recwarn):
     assert [re.search(words, str(each.message)) is not None for each in recwarn] == [True] * bool(
         words
     )
+
+
+def test_the_overlay_of_a_grey_image(tmp_path):
+    bar = has_roifile(".zip").ImagejRoi.frombytes(region(RECTANGLE, 1, 1, 9, 3))
+    bar.name = "|SB|"
+    overlay = {"Overlays": [region(RECTANGLE, 5, 6, 15, 26), bar.tobytes()]}
+    for name, pixels in (("a.tif", GREY), ("b.tif", np.kron(LABELS, np.ones((9, 9), "u1")))):
+        tifffile.imwrite(tmp_path / name, pixels, imagej=True, metadata=overlay)
+    with pytest.warns(UserWarning, match=r"1 of 2 outlines left out, .*: \|SB\|"):
+        assert [each.mask.sum() for each in read_outlines(tmp_path / "a.tif")] == [200]
+    assert [each.label for each in read_outlines(tmp_path / "b.tif")] == [3, 7]
 
 
 def test_classes_and_names_are_kept(folder):
@@ -526,7 +544,7 @@ def test_shapes_of_labelme_and_via(folder, tmp_path):
         {"label": "b", "shape_type": "circle", "points": [[25, 20], [31, 28]]},
         {"label": "b", "shape_type": "line", "points": [[1, 2], [3, 4]]},
     ]
-    with pytest.warns(UserWarning, match="1 of 4 shapes left out, of a type without an area: line"):
+    with pytest.warns(UserWarning, match="1 of 3 outlines left out, without an area.*: 4$"):
         found = read(labelme(*shapes), folder)
     assert [each.class_name for each in found] == ["a", "b"]
     assert [each.mask.sum() for each in found] == [8 + 2, pytest.approx(np.pi * 100, rel=0.02)]
@@ -556,18 +574,21 @@ IGNORED = {"shapes": [{"label": key, "points": RING} for key in ("__ignore__", "
 BRUSH = {"iscrowd": 1, "attributes": {"occluded": False}}
 CORE, TILE, OF_9 = {"objectType": "tmaCore"}, {"objectType": "tile"}, {"Area px^2": 9, "x": np.nan}
 INSIDE = {"objectType": "annotation", "childObjects": [feature("Polygon", [RING], **TILE)]}
+DERIVED = (FIELD, {"name": "Ignore*: C"}), (FIELD, {"names": "D*"}), (RING, {"names": "BC"})
 DOUBTFUL = [  # what a file contains, areas and classes of its outlines, and what is said
-    (coco(annotation([SQUARE]), annotation([])), [(9, "")], "1 of 2 .* left out, only a box: 12"),
+    (coco(annotation([SQUARE]), annotation([])), [(9, "")], "1 of 2 .* left out, .* box: 12"),
     (coco(annotation([SQUARE], category_id="rod", score=np.nan)), [(9, "rod")], None),
-    (UNKNOWN, [(9, "")], "not among the categories of the file: 2"),
+    (UNKNOWN, [(9, "")], "not among the categories of the file: 12"),
     (coco(annotation([SQUARE], **BRUSH), annotation([SQUARE])), [(9, ""), (9, "")], None),
     (coco(annotation([[0, 3, 2, 3, 2, 6, 0, 6]], bbox=[3, 0, 3, 2])), [(6, "")], "than its bbox"),
     ([feature("Polygon", [r], **p) for r, p in ((FIELD, CORE), (RING, {}))], [(9, "")], "tmacore"),
-    ([feature("Polygon", [FIELD], **INSIDE)], [(48, ""), (9, "")], "types .annotation, tile"),
+    ([feature("Polygon", [FIELD], **INSIDE)], [(48, ""), (9, "")], "types annotation or tile, "),
     ([feature("Polygon", [RING], measurements=OF_9)], [(9, "")], None),
-    ([feature("Polygon", [FIELD], measurements=OF_9)], [(48, "")], r"area .*: feature 1 \(48 px\)"),
-    (IGNORED, [(9, "a")], "1 of 2 shapes left out, which labelme ignores"),
+    ([feature("Polygon", [FIELD], measurements=OF_9)], [(48, "")], "another area than its meas"),
+    (IGNORED, [(9, "a")], "1 of 2 outlines left out, as its program ignores"),
     (VIA, [(12, "cube")], None),
+    ([feature("Polygon", [r], classification=c) for r, c in DERIVED], [(9, "B: C")], "C, D"),
+    (coco(annotation({"size": [6, 8], "counts": [7.0, 3.0, 38.0]})), [(3, "")], None),
 ]
 
 
@@ -581,25 +602,10 @@ def test_what_may_be_meant_otherwise_is_said(folder, recwarn, content, kept, wor
 
 
 def test_the_whole_field_is_no_particle(tmp_path):
-    labels = np.ones((40, 50), int)
-    labels[4:9, 5:12] = 0
-    with pytest.warns(UserWarning, match=r"1 outline covers most of the image: 1 "):
+    cell = np.pad(np.ones((8, 8), int), 1)  # as colours on white, of which most is covered
+    labels = np.kron(np.arange(1, 21).reshape(4, 5), cell) + 99 * (np.tile(cell, (4, 5)) == 0)
+    with pytest.warns(UserWarning, match=r"1 outline covers most of the image: 99 "):
         read_outlines(labels)
-
-
-def test_regions_with_round_corners_and_curves(tmp_path):
-    roifile = pytest.importorskip("roifile")
-    round_ = roifile.ImagejRoi.frombytes(region(RECTANGLE, 5, 5, 45, 35))
-    round_.rounded_rect_arc_size = 20
-    quarter = 20 * 20 * (1 - np.pi / 4)
-    curved = roifile.ImagejRoi.frombytes(region(RECTANGLE, 0, 0, 40, 40))
-    half_a_disc = "0 20 0 3 31 0 40 9 40 20 3 40 31 31 40 20 40 1 20 0 4"
-    curved.multi_coordinates = np.array(half_a_disc.split(), np.float32)
-    curved.shape_roi_size = len(curved.multi_coordinates)
-    for roi, area in ((round_, 40 * 30 - quarter), (curved, np.pi * 200)):
-        roi.tofile(tmp_path / "a.roi")
-        (found,) = read_outlines(tmp_path / "a.roi", shape=(40, 50))
-        assert found.mask.sum() == pytest.approx(area, rel=0.02)
 
 
 def test_what_is_no_mask_and_no_label_image_is_refused(tmp_path):
