@@ -144,7 +144,8 @@ def gather(
             "'hypervlad review serve'"
         )
     added = [image.image for image in by_people]
-    wrong = list(data.get("wrong_outlines", ()))
+    # Also those that are no longer in the folder, but may be in others.
+    wrong = [*data.get("wrong_outlines", ()), *(getattr(model, "wrong_outlines_", None) or ())]
     for each in labelled:
         if each.is_wrong_outline and each.is_there and isinstance(each.image, QueuedParticle):
             wrong.append(each.image.as_micrograph().digest)
@@ -167,7 +168,7 @@ def gather(
         groups=names,
         by_person=np.arange(len(labels)) >= len(kept),
         chosen=np.array([known.get(_identity(each), True) for each in (*of_training, *added)]),
-        wrong_outlines=wrong,
+        wrong_outlines=list(dict.fromkeys(wrong)),
         predicted=predicted,
         n_known=len(data.images) - len(kept),
     )

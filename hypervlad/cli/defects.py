@@ -188,7 +188,6 @@ def score(
     files = images_in(paths, model, pixel_size)
     scorer = _load(model, threshold, tile_size, own_pixel_size(pixel_size, files))
     how: Any = {"made_with": record_of(model, scorer), "progress": option.common().verbose}
-    how["made_with"] |= {} if threshold is None else {"rule": "given by the user"}
     written = write_findings(output, scorer, files, names_of(files, paths), **how)
     echo(
         f"{counted(written.n_scored, 'image')} scored: {written.n_anomalous} called anomalous, "

@@ -35,6 +35,7 @@ _FORMULA = re.compile(f"{_CELL}(?='*{_SIGN})")
 _ESCAPED = re.compile(f"{_CELL}'(?='*{_SIGN})")
 #: The sources of labels in tables.
 MODEL_SOURCE, PERSON_SOURCE = "model", "person"
+CHOSEN_SOURCE = "training (review)"  # labels of a review, with which the classifier was trained
 NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 #: Columns whose cells are texts, also those that look like numbers, such as a group 1.5.
 TEXT_COLUMNS = frozenset(

@@ -150,6 +150,8 @@ class PatchDefectScorer(ImageEstimator):
         Scores cells or windows.
     threshold_ : float
         The lowest score that is called anomalous; see :meth:`set_threshold`.
+    threshold_rule_ : {"fpr", "f1", "given"}
+        How it was chosen.
     region_rule_ : RegionRule
         Which pixels are defective regions.
     limits_ : DetectionLimits
@@ -200,6 +202,7 @@ class PatchDefectScorer(ImageEstimator):
         Part(NormalImages, LabelledCells, LabelledWindows),
     ]
     threshold_: Annotated[float, Value(float)]
+    threshold_rule_: Annotated[str, Value(str, OneOf("fpr", "f1", "given"))]
     region_rule_: Annotated[RegionRule, Part(RegionRule)]
     limits_: Annotated[DetectionLimits, Part(DetectionLimits)]
     held_out_: Annotated[HeldOutScores, Part(HeldOutScores)]
@@ -314,6 +317,7 @@ class PatchDefectScorer(ImageEstimator):
         # All at the end: a fit that fails leaves the model as it was.
         self.encoder_, self.model_ = encoder, fitted.model
         self.threshold_ = _checked_threshold("threshold", fitted.threshold)
+        self.threshold_rule_ = self.threshold
         self.region_rule_, self.limits_ = fitted.rule, fitted.limits
         self.held_out_ = fitted.held_out
         self.patch_, self.tile_size_ = int(self.patch), int(self.tile_size)
@@ -330,7 +334,7 @@ class PatchDefectScorer(ImageEstimator):
         if regions is not None:
             least = _checked_threshold("regions", regions)
             self.region_rule_ = replace(self.region_rule_, least=least)
-        self.threshold_ = chosen
+        self.threshold_, self.threshold_rule_ = chosen, "given"
         return self
 
     # --- maps of one image ---------------------------------------------------------------------

@@ -96,7 +96,7 @@ def write_findings(
     """
     folder, page, warning = Path(out_dir), FindingsPage(), None
     options = scorer.encoder_.fitted_params_.read_options
-    made = {"threshold": scorer.threshold_, "rule": scorer.threshold, "fpr": scorer.fpr}
+    made = {"threshold": scorer.threshold_, "rule": scorer.threshold_rule_, "fpr": scorer.fpr}
     made |= {"read_options": options.without_files()} | dict(made_with or {})
 
     def find(image: Any) -> tuple[Finding, Micrograph]:

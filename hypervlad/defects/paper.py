@@ -8,7 +8,7 @@ import numpy as np
 
 from hypervlad.common.wording import counted, percent
 from hypervlad.defects.findings_folder import TABLES
-from hypervlad.objects.results_folder import made_with, read_rows
+from hypervlad.objects.results_folder import made_with, read_results
 from hypervlad.pages import paper
 from hypervlad.pages.numbers import number_text
 from hypervlad.pages.paper import Result
@@ -20,7 +20,7 @@ _NO_SIZE = Result("pixel size", None, source="The images state no pixel size")
 def defects_report(folder: Path, weight: str | None) -> paper.Report:
     """Describe scores of images, and areas of defective regions."""
     by = paper.check_weight(weight, "number", "area")
-    rows, regions = (list(read_rows(folder / name)) for name in TABLES)
+    rows, regions = read_results(*(folder / name for name in TABLES))
     scores, shares, numbers = (
         np.array([float(row[name]) for row in rows])
         for name in ("score", "area_fraction", "n_regions")

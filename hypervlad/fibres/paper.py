@@ -15,7 +15,7 @@ from hypervlad.fibres.alignment_page import MAPS
 from hypervlad.fibres.alignment_page import TABLES as ALIGNMENT_TABLES
 from hypervlad.fibres.diameter_groups import ALL_IMAGES
 from hypervlad.fibres.diameter_tables import GROUPS_TABLE, IMAGES_TABLE, PLACES_TABLE
-from hypervlad.objects.results_folder import Row, made_with, read_rows
+from hypervlad.objects.results_folder import Row, made_with, read_results, read_rows
 from hypervlad.pages import paper
 from hypervlad.pages.paper import Result
 from hypervlad.statistics.groups import Sample
@@ -41,13 +41,14 @@ _OF_IMAGES = {  # columns
 def diameters_report(folder: Path, weight: str | None) -> paper.Report:
     """Describe diameters: all pooled, and the means of medians of ``groups.csv``."""
     paper.check_weight(weight, "length")
-    images = {row["path"]: row for row in read_rows(folder / IMAGES_TABLE)}
+    of_images, of_places = read_results(folder / IMAGES_TABLE, folder / PLACES_TABLE)
+    images = {row["path"]: row for row in of_images}
     groups = list(read_rows(folder / GROUPS_TABLE, "group"))
     if not groups:
         raise ValueError(f"{folder}: no image has diameters; {IMAGES_TABLE} says why (reason)")
     unit = "nm" if any("median_nm" in each for each in groups) else "px"
     of_image, once = defaultdict[str, list[Row]](list), dict[tuple[str, ...], list[Row]]()
-    for row in read_rows(folder / PLACES_TABLE):
+    for row in of_places:
         if row["left_out"] == "0" and row[f"diameter_{unit}"]:
             of_image[row["path"]].append(row)
     for path, own in of_image.items():  # copies in a group count once, as in groups.csv
@@ -59,6 +60,11 @@ def diameters_report(folder: Path, weight: str | None) -> paper.Report:
     for group in groups:
         name = "" if group["group"] == ALL_IMAGES else group["group"]
         own = [row for row in rows if name in ("", images[row["path"]]["group"])]
+        if len(own) != int(group["places"]):
+            raise ValueError(
+                f"{folder / GROUPS_TABLE}: of {group['places']} places, while {PLACES_TABLE} has "
+                f"{len(own)}; repeat the command that wrote both, without what is to be left out"
+            )
         values = np.array([float(row[f"diameter_{unit}"]) for row in own])
         sizes = np.array([float(images[row["path"]]["pixel_size_nm"] or 1) for row in own])
         weights = np.array([float(row["length_px"]) for row in own]) * sizes
@@ -116,7 +122,8 @@ def diameters_report(folder: Path, weight: str | None) -> paper.Report:
 def alignment_report(folder: Path, weight: str | None) -> paper.Report:
     """Describe alignment: means of images, and directions of all fibre pixels."""
     paper.check_weight(weight, "number")
-    rows, shares = list(read_rows(folder / ALIGNMENT_TABLES[0])), np.zeros(len(_BINS) - 1)
+    rows, _ = read_results(*(folder / name for name in ALIGNMENT_TABLES))
+    shares = np.zeros(len(_BINS) - 1)
     results = [Result("images", len(rows))]
     for column, (text, scale, unit) in _OF_IMAGES.items():
         known = scale * np.array([float(row[column]) for row in rows if row[column]])

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.utils import Bunch
 
-from hypervlad.common.tables import MODEL_SOURCE, NUMBER, PERSON_SOURCE
+from hypervlad.common.tables import CHOSEN_SOURCE, MODEL_SOURCE, NUMBER, PERSON_SOURCE
 from hypervlad.common.wording import counted, name_some, warn_user
 from hypervlad.folders.groups import (
     ImageFolderError,
@@ -141,7 +141,7 @@ def _labelled_rows(table: Path) -> Iterator[_LabelledRow]:
         source = cell.get("source")
         if source:  # of a review
             by_model = source == MODEL_SOURCE
-        chosen = source == PERSON_SOURCE
+        chosen = source in (PERSON_SOURCE, CHOSEN_SOURCE)
         yield _LabelledRow(line, cell["micrograph"], int(whole[1]), label, by_model, chosen)
     for label, n in left_out.items():
         which = f"called {label!r}" if label else "without a class"

@@ -156,7 +156,8 @@ class FoundFolder:
         """Whether each particle has the class to which a classifier gave the highest probability.
 
         A person has given all other classes, and those of the sources "person", "outlines" (in
-        files of corrected ones) and "training" (the classifier learnt from this particle).
+        files of corrected ones), "training" and "training (review)" (the classifier learnt from
+        this particle).
         """
         return found_tables.is_by_model(self.table)
 
@@ -362,7 +363,8 @@ class FoundFolder:
         """Classify all particles, after an :meth:`update`; the tables are written at the end.
 
         Particles with which the classifier was trained keep the class that they were given then,
-        and have the source "training"; their probabilities are held-out ones. A particle is
+        and have the source "training", or "training (review)" if they were chosen for a review, as
+        a model was unsure of them; their probabilities are held-out ones. A particle is
         another one once its outline has changed.
 
         Parameters
@@ -389,7 +391,10 @@ class FoundFolder:
             self._update()
             table = self.table
             proba = np.full((len(table), len(classes)), np.nan)
-            known, labels = found_tables.training_labels(classifier), np.full(len(table), "", "O")
+            known, given = (
+                found_tables.training_labels(classifier),
+                np.full((2, len(table)), "", "O"),
+            )
             rows_of = table.groupby("micrograph").indices
             with announced(len(table)):
                 for field in ProgressBar(self.fields, unit="image", disable=not verbose or None):
@@ -404,14 +409,14 @@ class FoundFolder:
                     new = dict[int, Particle]()
                     for row, number in zip(rows, numbers, strict=True):
                         if own := known and known.get(cut[number].as_micrograph().digest):
-                            labels[row], proba[row] = own
+                            *given[:, row], proba[row] = own
                         else:
                             new[row] = cut[number]
                     if new:
                         proba[[*new]] = classifier.predict_proba([*new.values()])
             # Never the matrix of another classifier beside these classes.
             (self.path / CONFUSION).unlink(missing_ok=True)
-            answered = found_tables.with_answers(table, classes, proba, labels)
+            answered = found_tables.with_answers(table, classes, proba, given)
             self._write(answered)
             found_tables.warn_of_replaced(self.path / PARTICLES, table, answered)
             if hasattr(classifier, "held_out_"):

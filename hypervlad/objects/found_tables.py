@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypervlad.common.tables import (
+    CHOSEN_SOURCE,
     MODEL_SOURCE,
     PERSON_SOURCE,
     TEXT_COLUMNS,
@@ -38,8 +39,9 @@ FIELD_COLUMNS = (
 _NEEDED = ("micrograph", "height", "width", "pixel_size_nm", "outlines_digest")
 _TEXTS = dict.fromkeys(TEXT_COLUMNS, str)
 FILE_SOURCE = "outlines"  # of classes: a file of corrected outlines
-TRAINING_SOURCE = "training"  # a label with which the classifier was trained
-_OF_PEOPLE = PERSON_SOURCE, FILE_SOURCE, TRAINING_SOURCE
+TRAINING_SOURCE = "training"  # another label with which the classifier was trained
+_OF_TRAINING = TRAINING_SOURCE, CHOSEN_SOURCE
+_OF_PEOPLE = PERSON_SOURCE, FILE_SOURCE, *_OF_TRAINING
 _SAVE_AS_CSV = "; if a spreadsheet saved it, save it as CSV UTF-8"
 # An outline with these measures is the one that was measured before, whatever its number is now.
 _SAME = ["area_px2", "top", "left", "centroid_row", "centroid_column"]
@@ -257,8 +259,8 @@ def with_marks(table: pd.DataFrame, before: pd.DataFrame) -> tuple[pd.DataFrame,
     return found, int((is_given & ~is_kept.to_numpy(bool)).sum())
 
 
-def training_labels(classifier: Any) -> dict[str, tuple[str, NDArray[np.float64]]]:
-    """Return the label of each training image, and its held-out probabilities, by its digest.
+def training_labels(classifier: Any) -> dict[str, tuple[str, str, NDArray[np.float64]]]:
+    """Return the source and label of each training image, and held-out answers, by its digest.
 
     They are NaN if it was not held out. Of these, the classifier itself is nearly always right.
     Outlines that people called wrong in training have the label "not a particle".
@@ -270,21 +272,25 @@ def training_labels(classifier: Any) -> dict[str, tuple[str, NDArray[np.float64]
     if (held_out := classifier.held_out_) is not None:
         proba[held_out.rows] = held_out.proba
     digests = (digest.tobytes().hex() for digest in known.digests.digests)
-    wrong = NOT_A_PARTICLE, np.full(len(classifier.classes_), np.nan)
+    wrong = TRAINING_SOURCE, NOT_A_PARTICLE, np.full(len(classifier.classes_), np.nan)
     found = dict.fromkeys(getattr(classifier, "wrong_outlines_", None) or (), wrong)
-    return found | dict(zip(digests, zip(map(str, known.labels), proba, strict=True), strict=True))
+    if (chosen := getattr(classifier, "chosen_", None)) is None:
+        chosen = np.zeros(len(known), bool)
+    sources = np.where(chosen, CHOSEN_SOURCE, TRAINING_SOURCE).tolist()
+    own = zip(sources, map(str, known.labels), proba, strict=True)
+    return found | dict(zip(digests, own, strict=True))
 
 
 def with_answers(
-    table: pd.DataFrame, classes: Sequence[str], proba: NDArray[Any], labels: NDArray[Any]
+    table: pd.DataFrame, classes: Sequence[str], proba: NDArray[Any], known: NDArray[Any]
 ) -> pd.DataFrame:
     """Return a table with a classifier's answers (n, n_classes), without those of an earlier one.
 
     A class that a file of corrected outlines has given stays, without a confidence. Others are the
-    `labels` (n,) of the classifier's training, "" where there is none.
+    `known` sources and labels (2, n) of the classifier's training, "" where there is none.
     """
-    is_of_file = is_from(table, FILE_SOURCE)
-    source = np.select([is_of_file, labels != ""], [FILE_SOURCE, TRAINING_SOURCE], "")
+    is_of_file, (source, labels) = is_from(table, FILE_SOURCE), known
+    source = np.where(is_of_file, FILE_SOURCE, source)
     own = _column(table, "class").where(is_of_file, labels)
     best = np.array(classes, object)[np.nan_to_num(proba).argmax(axis=1)]
     earlier = [*(f"p_{name}" for name in classes_of(table)), "class", "confidence", "source"]
@@ -338,7 +344,7 @@ def warn_of_changes(path: Path, lost: Mapping[str, int], others: Sequence[str]) 
 
 def warn_of_replaced(path: Path, table: pd.DataFrame, answered: pd.DataFrame) -> None:
     """Warn of classes of a training that other answers have replaced."""
-    is_other = is_from(table, TRAINING_SOURCE) & (table.get("class") != answered["class"])
+    is_other = is_from(table, *_OF_TRAINING) & (table.get("class") != answered["class"])
     if len(own := table[is_other]):
         cells = zip(own["micrograph"], own["particle"], own["class"], strict=True)
         was = name_some([f"{name}, particle {k} ({label})" for name, k, label in cells])

@@ -36,10 +36,16 @@ Tables: TypeAlias = tuple[str, str, Sequence[str]]
 
 
 def write_record(path: Path, made: Mapping[str, Any]) -> None:
-    """Write how results are made, in values that JSON can store, with the version of hypervlad."""
+    """Write how results are made, in values that JSON can store, with the version of hypervlad.
+
+    If the file is of an earlier run that this one goes on with, both versions are named.
+    """
+    before = read_record(path).get("version", "") if path.exists() else ""
+    versions = " and ".join(dict.fromkeys([*filter(None, before.split(" and ")), __version__]))
     with replace_when_complete(path) as stream:
-        made = {**made, "version": __version__}  # a caller's numbers may be NumPy's
-        stream.write(json.dumps(made, indent=1, default=lambda own: own.item()).encode())
+        # A caller's numbers may be NumPy's.
+        text = json.dumps({"version": versions, **made}, indent=1, default=lambda own: own.item())
+        stream.write(text.encode())
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -82,7 +88,8 @@ class ResultsFolder:
         files_of: Callable[[str], Iterable[Path]],
         made: Mapping[str, Any],
     ) -> None:
-        self._folder, self._files_of, self._made = folder, files_of, made
+        self._folder, self._files_of = folder, files_of
+        self._made = {"version": __version__, **made}
         self._images_table, self._details_table = folder / tables[0], folder / tables[1]
         self._columns, self._journal = tables[2], Journal(self._images_table)
         #: Why images were left out.
@@ -98,12 +105,13 @@ class ResultsFolder:
             if not self._earlier:
                 raise _foreign(self._details_table)
             details[row["path"]].append(row)
-        if self._journal.path.exists():
-            own = self._journal.read(lambda line: (dict(line[0]), list(map(dict, line[1]))))
-            self._earlier |= {row["path"]: (row, lines) for row, lines in own}
-            if self._earlier:
-                self._write_tables(_read_record_of(self._images_table), len(own))
-            self._journal.remove()
+        # Begun by how the images were made that follow.
+        killed = self._journal.read(lambda line: (dict(line[0]), list(map(dict, line[1]))))
+        if of_run := {row["path"]: (row, lines) for row, lines in killed[1:]}:
+            n_others = len(self._earlier.keys() - of_run.keys())
+            self._earlier |= of_run
+            self._write_tables(killed[0][0], n_others)
+        self._journal.remove()
 
     @classmethod
     @contextlib.contextmanager
@@ -158,6 +166,8 @@ class ResultsFolder:
 
     def add(self, name: str, row: Row, details: Iterable[Row], files: Collection[Path]) -> None:
         """Add the lines of an image; `files` are those that were written for it."""
+        if not self._own:
+            self._journal.add([self._made, []])
         line = {column: _text(value) for column, value in row.items()}
         lines = [{column: _text(each[column]) for column in self._columns} for each in details]
         self._journal.add([line, lines])
@@ -204,6 +214,23 @@ class ResultsFolder:
                 folder.rmdir()
                 folder = folder.parent
         return found
+
+
+def read_results(images: Path, details: Path) -> tuple[list[Row], list[Row]]:
+    """Return the lines of a table of images, and those of a table of what is in them.
+
+    A ValueError if there are no images, or if a person has deleted some from only one of them.
+    """
+    rows, own = list[Row](read_rows(images)), list[Row](read_rows(details))
+    if not rows:
+        raise ValueError(f"{images}: it lists no image; repeat the command that wrote it")
+    known = {row["path"] for row in rows}
+    if absent := list(dict.fromkeys(row["path"] for row in own if row["path"] not in known)):
+        raise ValueError(
+            f"{details}: has lines of {name_some(absent)}, of which {images.name} has none; repeat "
+            "the command that wrote both, without what is to be left out"
+        )
+    return rows, own
 
 
 def report_removed(paths: Sequence[Path]) -> None:

@@ -167,10 +167,9 @@ def test_what_ends_a_run_costs_nothing_that_was_found(tmp_path, monkeypatch):
             stream.write('[{"path')
         run(images, "-o", killed, code=130)
     assert table(killed) == table(out)
-    for folder, n_others in ((killed, 2), (out, 1)):
-        assert (
-            json.loads((folder / "alignment.json").read_text())["images of another run"] == n_others
-        )
+    made = json.loads((out / "alignment.json").read_text())
+    assert (made["window"], made["images of another run"]) == ("16", 1)
+    assert json.loads((killed / "alignment.json").read_text()) == made
     assert "1 image of another run" in commands.run("report", out, "-o", tmp_path / "paper").stderr
     (killed / "alignment.json").write_text("{")
     said = commands.run("report", killed, "-o", tmp_path / "none", code=2).stderr

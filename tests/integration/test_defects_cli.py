@@ -160,5 +160,9 @@ def test_images_that_cannot_be_scored_are_left_out(model, tmp_path):
     output = run(*command, "--on-error", "skip").output
     assert "warning: 1 of 2 images left out: " in output
     assert "a.png" in output
-    lines = (tmp_path / "out" / "scores.csv").read_text(encoding="utf-8").splitlines()
+    scores = tmp_path / "out" / "scores.csv"
+    lines = scores.read_text(encoding="utf-8").splitlines()
     assert [line.split(",")[0] for line in lines] == ["path", "b.png"]
+    scores.write_text(f"{lines[0]}\n", encoding="utf-8")
+    refused = run("report", tmp_path / "out", "-o", tmp_path / "paper", code=2).stderr
+    assert "scores.csv: it lists no image" in refused

@@ -13,6 +13,7 @@ from support.commands import TINY, refused, rows_of, run, save
 
 from hypervlad import load, make_particle_fields
 from hypervlad.apps.review import Queue
+from hypervlad.data import load_image_folder
 from hypervlad.particles import FoundFolder, find_in_images, read_outlines, write_outlines
 
 NOT_A_PARTICLE = "not a particle"
@@ -159,13 +160,21 @@ def test_a_classifier_learns_from_corrected_particles(place, reviewed, tmp_path)
         assert is_wrong.sum() == 2 * (folder == reviewed.found), "wrong outlines stay wrong"
         assert (found.table["source"][is_wrong] == "training").all()
         trained = found.table.set_index(["micrograph", "particle"]).query(
-            "source == 'training' and `class` != 'not a particle'"
+            "source.str.startswith('training') and `class` != 'not a particle'", engine="python"
         )
+        assert (trained["source"] == "training (review)").all() == (own is named)
         assert trained["class"].to_dict() == own
         answers = trained[["p_rod", "p_sphere"]].to_numpy().argmax(axis=1)
         if own is of_training:  # those of a review were chosen as doubtful
             np.add.at(confusion, (np.int64(trained["class"] == "sphere"), answers), 1)
     np.testing.assert_array_equal(confusion, found.confusion)
+    with pytest.warns(match="2 outlines called 'not a particle' left out"):
+        data = load_image_folder(found.path / "particles.csv")
+    assert data.chosen.sum() == n_given, "they stay those of a review in further training"
+    options[1:] = place.table, "-o", tmp_path / "again.hvlad"
+    label(following := start(place, reviewed.found, tmp_path / "next"), named)
+    run("review", "retrain", following, "--model", tmp_path / "better.hvlad", *options)
+    assert load(tmp_path / "again.hvlad").wrong_outlines_ == better.wrong_outlines_
     notes = found.count().notes
     assert notes[0] == "without 2 wrong outlines"
     assert f"; {n_given} particles of {len(found.table) - 2} count as the" in notes[1]
@@ -175,7 +184,7 @@ def test_a_classifier_learns_from_corrected_particles(place, reviewed, tmp_path)
     write_outlines(found.outlines_file(name), outlines, pixel_size=4.0)
     with pytest.warns(match="1 particle of .* that a person left out or gave a class has no such"):
         found.classify(better)
-    assert (found.table["source"] == "training").sum() == n_given + 2 - 1
+    assert (found.table["source"].str.startswith("training")).sum() == n_given + 2 - 1
     other, n = [*named][1]
     table = found.table
     is_other = (table["micrograph"] == other) & (table["particle"] == n)

@@ -1,13 +1,3 @@
 """The fixtures of all tests of extraction."""
 
-# ruff: noqa: F401
-from support.extraction_fixtures import (
-    complete,
-    encoder,
-    expected,
-    extract,
-    folder,
-    network,
-    opened,
-    out,
-)
+from support.extraction_fixtures import *  # noqa: F403
