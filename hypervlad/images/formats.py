@@ -132,7 +132,7 @@ class DecodedImage:
     pixels: NDArray[Any]
     stored: NDArray[Any] | None = None  # where these are displayed values: (H, W) as in the file
     is_inverted: bool = False  # of two stored values, the smaller is displayed brighter
-    is_lossy: bool = False
+    is_lossy: bool = False  # or may be: JPEG 2000 and WebP can also be compressed without losses
     pixel_size: float | None = None  # nm
     scan_rows: int | None = None  # height without the banner, by the metadata
     metadata: dict[str, Any] = field(default_factory=dict)  # as in `Micrograph`
@@ -231,16 +231,11 @@ def decode_raster(kind: str, file: BinaryIO, options: ReadOptions, name: str) ->
         segments = b"".join(content for _, content in getattr(image, "applist", ()))  # of a JPEG
     metadata = {"format": kind, "mode": mode, "n_pages": n_frames}
     decoded = DecodedImage(pixels, stored, metadata=metadata)
-    decoded.is_lossy = kind == "JPEG" or (kind == "WEBP" and not _is_lossless_webp(file))
+    decoded.is_lossy = kind in ("JPEG", "JPEG2000", "WEBP")
     _, is_phenom, xml = segments.partition(b"<FeiImage>")
     if is_phenom:
         decoded.add_entries("fei", Entries(is_phenom + xml), "JPEG header")
     return decoded
-
-
-def _is_lossless_webp(file: BinaryIO) -> bool:
-    file.seek(0)
-    return b"VP8L" in file.read(N_HEAD)
 
 
 def _value_bytes(image: ImageFile.ImageFile) -> int:

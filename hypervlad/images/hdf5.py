@@ -353,7 +353,9 @@ class _Finder:
 
     def berkeley(self) -> Iterator[_StoredImage]:
         for group in self.objects():
-            data = self.dataset(group, "data") if _attribute(group, "emd_group_type") == 1 else None
+            if _attribute(group, "emd_group_type") != 1:
+                continue
+            data = self.dataset(group, "data") or self.dataset(group, "realslice")  # of Prismatic
             if data is None or data.ndim < 2:
                 continue
             axes = [self.dataset(group, f"dim{axis + 1}", "biuf") for axis in range(data.ndim)]

@@ -104,7 +104,7 @@ def decode_tiff(file: BinaryIO, options: ReadOptions, name: str) -> DecodedImage
             pixels if pixels.ndim == 2 and shown is not pixels else None,
             metadata={"format": "TIFF", "page": page, "n_pages": n_pages},
         )
-        decoded.is_lossy = int(tiff_page.compression) == _JPEG
+        decoded.is_lossy = int(tiff_page.compression) in (_JPEG, _JPEG2000)
         _add_instrument(decoded, tiff, tiff_page)
     return decoded
 

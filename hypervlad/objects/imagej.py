@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.interpolate import CubicSpline
 
 from hypervlad.common.files import replace_when_complete
 from hypervlad.common.limits import MAX_OUTLINES_BYTES
@@ -32,14 +31,8 @@ _SPLINE = 1  # an option: corners are joined by a curve
 _MOVE_TO, _LINE_TO, _CLOSE = 0.0, 1.0, 4.0  # of a path of Java
 
 
-def read_regions(content: bytes, stem: str, name: str) -> Iterator[Shape]:
-    """Yield the regions of a file ``.roi`` of this stem, or an archive."""
-    files = [(stem, content)] if content.startswith(b"Iout") else _archived(content, name)
-    return shapes_of(files, name)
-
-
-def shapes_of(files: Iterable[tuple[str, bytes]], name: str) -> Iterator[Shape]:
-    """Yield regions, by their names, or "", and contents."""
+def read_regions(files: Iterable[tuple[str, bytes]], name: str) -> Iterator[Shape]:
+    """Yield regions, given the names of their files, or "", and contents."""
     roifile = import_extra("roifile", "ImageJ ROI", name)
     for key, stored in files:
         roi = roifile.ImagejRoi.frombytes(stored)
@@ -55,8 +48,14 @@ def shapes_of(files: Iterable[tuple[str, bytes]], name: str) -> Iterator[Shape]:
         yield Shape(key or roi.name, str(roi.group or ""), polygons, (), plane)
 
 
-def _archived(content: bytes, name: str) -> Iterator[tuple[str, bytes]]:
-    """Yield names and contents of regions in an archive; nothing is extracted to the disk."""
+def unpacked(content: bytes, stem: str, name: str) -> Iterator[tuple[str, bytes]]:
+    """Yield names and contents of the regions in a file of this stem, or an archive.
+
+    Nothing is extracted to the disk.
+    """
+    if content.startswith(b"Iout"):
+        yield stem, content
+        return
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         if (n_bytes := sum(member.file_size for member in archive.infolist())) > MAX_OUTLINES_BYTES:
             raise ImageReadError(f"{name}: regions of {n_bytes:,} bytes; split it")
@@ -98,6 +97,8 @@ def _splined(corners: Any) -> Ring:
     It goes by the roots of the distances between corners, and has a point every two pixels, but at
     least a hundred.
     """
+    from scipy.interpolate import CubicSpline  # not above: importing it takes long
+
     closed = np.asarray([*corners, corners[0]], float)
     lengths = np.hypot(*np.diff(closed, axis=0).T)
     if len(corners) < 3 or not lengths.all():

@@ -19,7 +19,7 @@ from scipy import ndimage
 from hypervlad.common.constraints import Number, check_value
 from hypervlad.common.files import replace_when_complete
 from hypervlad.common.limits import MAX_LABEL, MAX_OUTLINES_BYTES, MAX_PIXELS
-from hypervlad.common.wording import counted, name_some, percent, verb, warn_user
+from hypervlad.common.wording import counted, name_some, warn_user
 from hypervlad.images.errors import ImageReadError
 from hypervlad.images.files import IMAGE_SUFFIXES, composed, is_left_out, list_files, path_parts
 from hypervlad.images.formats import is_partly_transparent
@@ -33,6 +33,7 @@ from hypervlad.images.masks import (
 )
 from hypervlad.images.pixels import check_size
 from hypervlad.images.reading import decode_stored, image_name
+from hypervlad.objects.imagej import read_regions, regions_of, unpacked
 from hypervlad.objects.particle import Outline, Outlines, cropped
 from hypervlad.objects.polygon_files import NOT_READ, geojson_of, known_size, open_json, read_text
 from hypervlad.objects.shapes import NO_AREA, Shape, fill_polygons
@@ -49,7 +50,13 @@ _MAX_FLOAT_LABEL = 1 << 24  # to which the 32-bit floats of ImageJ are exact
 # Shares of a field that one outline hardly covers: any, and from edge to edge; of fields so large.
 _COVER, _COVER_ACROSS, _MIN_FIELD = 0.9, 0.2, 1000
 _OUTSIDE = "left out, without a pixel in the image of {} x {} pixels"
+_COVERS = (
+    "over most of the image, like the background of a file that is inverted or has another number "
+    "than 0 for it (labels are read as they are stored, not as they are displayed)"
+)
 _STRAY = 0.05  # pixels apart from a label are not meant, if they are less than this share of it
+_STRAYS = f"without the pixels apart from it, which are less than {100 * _STRAY:g} % of it"
+_PARTS = "in separate parts, read as one particle (if these are classes, give a mask of each)"
 # A grey image in place of labels: neighbours differ, and each level is all over the field.
 _MAX_DIFFERENT, _MAX_PARTS, _MIN_LEVELS = 0.4, 4, 8
 _MAX_COLOURS = 100_000
@@ -132,15 +139,14 @@ def read_outlines(
         if isinstance(error, AttributeError | IndexError | KeyError | TypeError):
             why = f" (something has no {error})" if isinstance(error, KeyError) else ""
         raise ImageReadError(f"{name}: damaged, or {NOT_READ}{why}") from error
-    _warn_of_cover(found, name)
     if shape is None or found.shape == tuple(shape):
         return found
     check_fits(found.shape, shape, banner_rows, name, "a segmentation")
-    areas = (cropped(o.mask[: max(0, shape[0] - o.box[0])], *o.box[:2]) for o in found)
-    cut = (Shape(str(o.label), o.class_name, area) for o, area in zip(found, areas, strict=True))
-    kept, names = _collect(cut, shape, name), {o.label: o.given_name for o in found}
-    own = tuple(replace(o, given_name=names[o.label]) for o in kept)
-    return replace(kept, outlines=own, pixel_size=found.pixel_size)
+    cut = ((o, cropped(o.mask[: max(0, shape[0] - o.box[0])], *o.box[:2])) for o in found)
+    own = tuple(replace(o, box=part.box, mask=part.mask) for o, part in cut if part)
+    if n_left_out := len(found) - len(own):
+        warn_user(f"{name}: {counted(n_left_out, 'outline')} left out, below the image")
+    return replace(found, shape=(shape[0], shape[1]), outlines=own)
 
 
 def find_outlines(
@@ -297,22 +303,21 @@ def _read(source: Any, shape: tuple[int, int] | None, image: Any, name: str) -> 
         array = np.load(path, mmap_mode="r", allow_pickle=False)
         check_size(1, array.size, name, MAX_PIXELS, n_bytes=array.dtype.itemsize)
         return _of_labels(np.array(array), name)
-    if head.startswith((b"PK", b"Iout")):
-        from hypervlad.objects.imagej import read_regions  # not above: importing it takes long
-
-        return _collect(
-            read_regions(_content(path, name), path.stem, name), known_size(shape, name), name
-        )
     suffix = path.suffix.lower() if head else ""
     is_json = head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"[")
+    shapes: Iterable[Shape]
     if is_json or suffix in (".json", ".geojson"):
         size, shapes = open_json(path, name).read(shape, image, name)
-        return _collect(shapes, size, name)
-    if suffix == ".txt" and re.fullmatch(rb"\s*[\d.+-][\d.,+\-eE \r\n]*", head):
-        return _collect(read_text(_content(path, name), name), known_size(shape, name), name)
-    if suffix in _OF_OTHERS:
+    elif head.startswith((b"PK", b"Iout")):
+        size, files = known_size(shape, name), unpacked(_content(path, name), path.stem, name)
+        shapes = read_regions(files, name)
+    elif suffix == ".txt" and re.fullmatch(rb"\s*[\d.+-][\d.,+\-eE \r\n]*", head):
+        size, shapes = known_size(shape, name), read_text(_content(path, name), name)
+    elif suffix in _OF_OTHERS:
         raise ImageReadError(f"{name}: {NOT_READ}")
-    return _of_image(path, name)
+    else:
+        return _of_image(path, name)
+    return _collect(shapes, size, name)
 
 
 def _of_image(path: Path, name: str) -> Outlines:
@@ -330,17 +335,15 @@ def _of_image(path: Path, name: str) -> Outlines:
         values = mask
     elif is_lossy:
         raise ImageReadError(
-            f"{name}: compressed with losses, as JPEG, which change the numbers of labels, or a "
-            "grey image in place of labels; save labels as TIFF or PNG"
+            f"{name}: compressed as JPEG, JPEG 2000 or WebP, whose losses change the numbers of "
+            "labels, or a grey image in place of labels; save labels as TIFF or PNG"
         )
     try:
         return replace(_of_labels(values, name), pixel_size=stored.pixel_size)
     except ImageReadError:
         if not (regions := _overlay_of(path)):
             raise
-    from hypervlad.objects.imagej import shapes_of
-
-    found = _collect(shapes_of(regions, name), values.shape[:2], name)
+    found = _collect(read_regions(regions, name), values.shape[:2], name)
     return replace(found, pixel_size=stored.pixel_size)
 
 
@@ -389,42 +392,25 @@ def _not_labels(name: str, what: str) -> ImageReadError:
 def _of_labels(source: Any, name: str) -> Outlines:
     """Return a label image or masks as `Outlines`, without stray pixels of labels."""
     found, values = Outlines.of(source, name), np.asarray(source)
-    if values.ndim != 2:
-        return found
-    _refuse_grey(values, found, name)
-    kept, strays, several = list[Outline](), list[str](), list[str]()
-    for outline in found:
-        parts, n_parts = ndimage.label(outline.mask, np.ones((3, 3)))
-        if n_parts == 1:
-            kept.append(outline)
-            continue
-        areas = np.bincount(parts.ravel())[1:]
-        main = areas >= _STRAY * areas.max()
-        mask, n_main = np.concatenate([[False], main])[parts], int(main.sum())
-        if n_main == 2:
-            # Of one particle, there may be a part on each side of another one, which covers it.
-            around = ndimage.label(values[outline.window] != 0, np.ones((3, 3)))[0]
-            n_main = 1 if np.ptp(around[mask]) == 0 else 2
-        if n_main > 1:
-            several.append(f"{outline.label} ({n_main} parts)")
-        if not main.all():
-            strays.append(f"{outline.label} ({areas[~main].sum()} px)")
-            part = cropped(mask, *outline.box[:2])
-            assert part is not None
-            outline = replace(part, label=outline.label)
-        kept.append(outline)
-    if strays:
-        warn_user(
-            f"{name}: pixels apart from {counted(len(strays), 'label')} are left out, as they are "
-            f"less than {percent(_STRAY)} of it: {name_some(strays)}"
-        )
-    if several:
-        warn_user(
-            f"{name}: {counted(len(several), 'label')} of {len(found)} in separate parts, each "
-            f"read as one particle: {name_some(several)}; if these are classes, not particles, "
-            "give a mask of each"
-        )
-    return replace(found, outlines=tuple(kept))
+    if values.ndim == 2:
+        _refuse_grey(values, found, name)
+    return _collect((_of_label(each, values) for each in found), found.shape, name)
+
+
+def _of_label(outline: Outline, values: NDArray[Any]) -> Shape:
+    parts, n_parts = ndimage.label(outline.mask, np.ones((3, 3)))
+    if values.ndim > 2 or n_parts == 1:
+        return Shape(str(outline.label), "", outline)
+    areas, doubts = np.bincount(parts.ravel())[1:], list[str]()
+    main = areas >= _STRAY * areas.max()
+    mask = np.concatenate([[False], main])[parts]
+    if not main.all():
+        doubts.append(_STRAYS)
+    # Of one particle, there may be a part on each side of another one, which covers it.
+    around = ndimage.label(values[outline.window] != 0, np.ones((3, 3)))[0]
+    if main.sum() > 2 or (main.sum() == 2 and np.ptp(around[mask])):
+        doubts.append(_PARTS)
+    return Shape(str(outline.label), "", cropped(mask, *outline.box[:2]), doubts)
 
 
 def _refuse_grey(values: NDArray[Any], found: Outlines, name: str) -> None:
@@ -449,24 +435,6 @@ def _refuse_grey(values: NDArray[Any], found: Outlines, name: str) -> None:
         raise _not_labels(name, "labels that were resized or smoothed")
 
 
-def _warn_of_cover(found: Outlines, name: str) -> None:
-    """Warn of outlines that cover nearly the whole field, or half of it from edge to edge."""
-    height, width = found.shape
-    n_pixels, covering = height * width, list[str]()
-    for outline in found if n_pixels >= _MIN_FIELD else ():
-        share = float(outline.mask.sum()) / n_pixels
-        is_across = outline.box == (0, 0, height, width)
-        if share > _COVER or (is_across and share > _COVER_ACROSS):
-            covering.append(f"{outline.shown_name} ({percent(share)})")
-    if covering:
-        warn_user(
-            f"{name}: {counted(len(covering), 'outline')} {verb(len(covering), 'covers', 'cover')} "
-            f"most of the image: {name_some(covering)}. Is it the background, because the file is "
-            "inverted or has another number than 0 for it? Labels are read as they are stored, not "
-            "as they are displayed"
-        )
-
-
 def _collect(shapes: Iterable[Shape], size: tuple[int, int], name: str) -> Outlines:
     """Number outlines by their names, if these are numbers; say what is left out or doubtful."""
     found, notes = list[tuple[Shape, Outline]](), defaultdict[str, list[str]](list)
@@ -484,6 +452,10 @@ def _collect(shapes: Iterable[Shape], size: tuple[int, int], name: str) -> Outli
         if area is None:
             notes[_OUTSIDE.format(*size)].append(shown)
             continue
+        share = area.mask.sum() / (size[0] * size[1]) if size[0] * size[1] >= _MIN_FIELD else 0
+        is_across = area.box == (0, 0, *size)
+        if share > _COVER or (is_across and share > _COVER_ACROSS):
+            notes[_COVERS].append(shown)
         for doubt in each.doubts:
             notes[doubt].append(shown)
         found.append((each, replace(area, label=len(keys), class_name=each.class_name)))
@@ -581,8 +553,6 @@ def write_outlines(
     elif suffix in (".tif", ".tiff"):
         content = _label_tiff(found, pixel_size or found.pixel_size, name)
     elif suffix == ".zip":
-        from hypervlad.objects.imagej import regions_of  # not above: importing it takes long
-
         content = regions_of(found, name)
     else:
         raise ValueError(f"{path}: outlines are written as .tif, .tiff, .zip or .geojson")
