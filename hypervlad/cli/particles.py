@@ -169,8 +169,9 @@ def find(
                          annotated_px (pixels of bars, letters and arrows, in which
                          nothing is looked for), beside (particles left out as these
                          cover a part), removed (wrong outlines of a review), note
-                         (what is doubtful), SHA-256 of image and outlines, and the
-                         file in which a person has corrected them
+                         (what is doubtful), SHA-256 of image and outlines, the
+                         file in which a person has corrected them, and the share by
+                         which a size from a scale bar may be wrong
       particles.csv      one line per particle: micrograph, particle (its number),
                          left_out (write 1, and it is not counted) and its measures;
                          units are in the names
@@ -183,7 +184,7 @@ def find(
       hypervlad particles find images/ -o found/ --polarity dark --pixel-size 2.5
     """
     from hypervlad.images.files import IMAGE_SUFFIXES
-    from hypervlad.images.options import ReadOptions, check_read_options
+    from hypervlad.images.options import PixelSizes, ReadOptions, check_read_options
     from hypervlad.objects.found_folder import OWN_FILES
     from hypervlad.particles.finding import find_particles
     from hypervlad.particles.search import find_in_images
@@ -252,6 +253,8 @@ def find(
         verbose=option.common().verbose,
     )
     if len(left_out) < len(files):
+        if isinstance(sizes, PixelSizes):
+            found.note_scale_bars(sizes)
         n_empty = len(found.fields) - found.table["micrograph"].nunique()
         empty = f", {n_empty} of them without any" if n_empty else ""
         echo(

@@ -15,6 +15,7 @@ from hypervlad.images.metadata import are_plausible
 
 #: The column of pixel sizes by labels that were read, and not accepted.
 PROPOSED = "proposed_pixel_size"
+BAR = "bar_length_px", "bar_error_px"
 _EXPECTED = "path and pixel_size"
 
 
@@ -27,7 +28,8 @@ def load_pixel_sizes(
     ----------
     table : path
         CSV file with the columns ``path`` (relative to the table) and ``pixel_size`` (nanometres
-        per pixel; empty if not known), as ``hypervlad scale`` writes it. Other columns are ignored.
+        per pixel; empty if not known), as ``hypervlad scale`` writes it. Its ``bar_length_px`` and
+        ``bar_error_px`` say how precise a size is, unless ``source`` is "metadata".
     images : sequence of paths, optional
         Images that are used: a warning if the table has the pixel size of none.
 
@@ -65,7 +67,7 @@ def load_pixel_sizes(
         raise ImageFolderError(f"{path}: its columns are {columns}; expected {_EXPECTED}.")
     n_proposed = 0
     of_path, of_size = header.index("path"), header.index("pixel_size")
-    sizes = dict[str | os.PathLike[str], float]()
+    sizes, errors = (dict[str | os.PathLike[str], float]() for _ in range(2))
     first = dict[str, tuple[int, float | None]]()  # by the real path: line and size
     missing = []
     for line, cells in lines[1:]:
@@ -84,6 +86,16 @@ def load_pixel_sizes(
             )
         if size is not None:
             sizes[file] = size
+            cell = dict(zip(header, cells, strict=False))
+            bar = [cell.get(name, "").strip() for name in BAR]
+            if cell.get("source") != "metadata" and all(bar):
+                try:
+                    length, error = (float(number_in_table(each, separator)) for each in bar)
+                    errors[file] = 2 * error / length
+                except (ValueError, ZeroDivisionError):
+                    raise ImageFolderError(
+                        f"{where}: {bar} are no length of a bar and its error, in pixels."
+                    ) from None
         elif PROPOSED in header and cells[header.index(PROPOSED)].strip():
             n_proposed += 1
     where = f"Paths are relative to the folder of the table, {path.absolute().parent}."
@@ -103,7 +115,7 @@ def load_pixel_sizes(
             "repeat that command with --accept-labels.",
             ImageFolderWarning,
         )
-    found = PixelSizes(sizes)
+    found = PixelSizes(sizes, errors)
     if images and not any(map(found.of, images)):
         warn_user(
             f"{path}: has the pixel size of none of the {counted(len(images), 'image')}. {where}",

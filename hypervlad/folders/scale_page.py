@@ -14,7 +14,7 @@ from hypervlad.common.progress import ProgressBar
 from hypervlad.common.tables import table_as_bytes
 from hypervlad.common.wording import capitalised, counted, name_some, verb
 from hypervlad.folders.groups import ImageFolderError, check_text, read_cells
-from hypervlad.folders.pixel_sizes import PROPOSED
+from hypervlad.folders.pixel_sizes import BAR, PROPOSED
 from hypervlad.images import ImageReadError, ReadOptions, ScaleBar
 from hypervlad.images.files import encode_jpeg
 from hypervlad.images.metadata import length_in_nm, parse_length
@@ -30,8 +30,7 @@ COLUMNS = (
     "path",
     "pixel_size",
     "source",
-    "bar_length_px",
-    "bar_error_px",
+    *BAR,
     "bar_kind",
     "bar_top",
     "bar_left",
@@ -292,7 +291,9 @@ def write_scale_page(
         )
         accepted.append("" if size is None else f"s{number}-0")
         if size is not None:
-            lines[f"s{number}"] = [each.name, f"{size:.6g}"]
+            of_bar = f"{each.bar.length:.6g}", f"{each.bar.error:.6g}"
+            is_stated = each.source == "metadata"
+            lines[f"s{number}"] = [each.name, f"{size:.6g}", *(("", "") if is_stated else of_bar)]
     sheet = parts.Sheet.of(
         "Scale bars",
         ["Image", "Length", "Says", "nm per pixel", "Remark"],
@@ -340,7 +341,7 @@ def write_scale_page(
         file="pixel_sizes.csv",
         button="Save accepted sizes",
         words=("size accepted", "sizes accepted"),
-        header="path,pixel_size",
+        header=",".join(("path", "pixel_size", *BAR)),
         lines=lines,
     )
     parts.write_page(path, "Scale bars to check", content, decisions=task if lines else None)

@@ -39,6 +39,8 @@ class PixelSizes:
     ----------
     sizes : mapping from path to float
         Nanometres per pixel.
+    errors : mapping from path to float, optional
+        Of those that are from scale bars: by which share they may be wrong, within 95 %.
 
     Examples
     --------
@@ -50,10 +52,15 @@ class PixelSizes:
 
     is_unsaved = True
 
-    def __init__(self, sizes: Mapping[str | os.PathLike[str], float]) -> None:
+    def __init__(
+        self,
+        sizes: Mapping[str | os.PathLike[str], float],
+        errors: Mapping[str | os.PathLike[str], float] | None = None,
+    ) -> None:
         for path, size in sizes.items():
             check_value(f"pixel size of {os.fspath(path)}", size, [NANOMETRES])
         self._sizes = {_place_of(path): float(size) for path, size in sizes.items()}
+        self._errors = {_place_of(path): float(own) for path, own in (errors or {}).items()}
         digest = hashlib.sha256()
         for place in sorted(self._sizes):
             digest.update(f"{place!a} {self._sizes[place]!r}\n".encode())
@@ -63,6 +70,10 @@ class PixelSizes:
         """Return the pixel size of an image; None if it is not known, or the image is no file."""
         is_path = isinstance(image, str | os.PathLike)
         return self._sizes.get(_place_of(image)) if is_path else None
+
+    def error_of(self, image: str | os.PathLike[str]) -> float:
+        """Return the error of a pixel size that is from a scale bar, 0 of others; see `errors`."""
+        return self._errors.get(_place_of(image), 0.0)
 
     def __len__(self) -> int:
         return len(self._sizes)

@@ -47,6 +47,8 @@ class Field:
     by_person : bool
         Whether a person drew or corrected the outlines, which are then not corrected for what
         finding misses.
+    scale_bar_error : float
+        By which share the pixel size may be wrong, within 95 %, if it is from a scale bar.
     """
 
     micrograph: str
@@ -56,6 +58,7 @@ class Field:
     sample: str | None = field(default=None, repr=False)
     annotated: int = field(default=0, repr=False)
     by_person: bool = field(default=False, repr=False)
+    scale_bar_error: float = field(default=0.0, repr=False)
 
     def __post_init__(self) -> None:
         sides = ListOf(Integer(), "height and width in pixels, without colours", 2, 2)
@@ -131,13 +134,13 @@ class WeightedParticles:
     """Particles in fields, and for how many each of them counts, corrected by `detection`.
 
     `weights` are (n,), and `others`, (m, n), those without each of the fields of `detection`. All
-    pixel sizes may be wrong together by a share `error`.
+    pixel sizes may be wrong together by a share `given_error`, besides those of scale bars.
     """
 
     table: pd.DataFrame
     fields: Sequence[Field]
     detection: Detection | None
-    error: float
+    given_error: float
     weights: FloatArray
     others: FloatArray
 
@@ -172,7 +175,7 @@ class WeightedParticles:
         self, is_own: NDArray[np.bool_], fields: Sequence[Field] | None = None
     ) -> WeightedParticles:
         """Return some of the particles, in all fields or those that are given."""
-        known = self.detection, self.error, self.weights[is_own], self.others[:, is_own]
+        known = self.detection, self.given_error, self.weights[is_own], self.others[:, is_own]
         fields = self.fields if fields is None else fields
         return WeightedParticles(self.table[is_own], fields, *known)
 
@@ -180,6 +183,15 @@ class WeightedParticles:
     def field_of(self) -> NDArray[np.intp]:
         """The number of the field of each particle."""
         return field_numbers(self.table, self.fields)
+
+    @property
+    def bar_error(self) -> float:
+        """By which share all pixel sizes may be wrong together, as one scale bar is in all."""
+        return max((each.scale_bar_error for each in self.fields), default=0.0)
+
+    @property
+    def error(self) -> float:
+        return math.hypot(self.given_error, self.bar_error)
 
     @property
     def unit(self) -> str:

@@ -70,7 +70,7 @@ class FoundCounts(NamedTuple):
 
         The columns are the ``quantity`` ("count" or "per_um2", of all particles or "of CLASS", and
         "d10", "d50", "d90" by number), the ``source`` ("fields", "finding", "classes", "pixel
-        size", and "combined", all that are known together), and the standard uncertainty as
+        size", "scale bar", and "combined", all that are known), and the standard uncertainty as
         ``percent`` of the value, NaN if it is unknown. Finding is what is missed, invented, and
         outlined too large or small; it is not there if a person drew or corrected all outlines. A
         count of 0, which has an upper end only, has no lines.
@@ -91,7 +91,9 @@ class FoundCounts(NamedTuple):
         for name, row, start in rows:
             power = pixel_size_power(self.measure) if start else 2 * is_scaled
             parts = {each: row.get(f"{start}error_{each}", 0.0) for each in _SOURCES}
-            parts["pixel size"] = power * self.particles[""].error / NORMAL_FACTOR
+            every = self.particles[""]
+            parts["pixel size"] = power * every.given_error / NORMAL_FACTOR
+            parts["scale bar"] = power * every.bar_error / NORMAL_FACTOR
             together = math.sqrt(sum(each**2 for each in parts.values()))
             if self.is_unknown:
                 parts["finding"], combined = math.nan, "combined, without finding"

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 FIELD_COLUMNS = (
     *("micrograph", "group", "sample", "particles", "height", "width", "pixel_size_nm"),
     *("annotated_px", "beside", "removed", "note", "image_digest", "outlines_digest"),
-    "corrected_in",
+    *("corrected_in", "scale_bar_error"),
 )
 _NEEDED = ("micrograph", "height", "width", "pixel_size_nm", "outlines_digest")
 _TEXTS = dict.fromkeys(TEXT_COLUMNS, str)
@@ -110,6 +110,7 @@ def fields_of(table: pd.DataFrame) -> list[Field]:
             _known(row.sample),
             int(_known(row.annotated_px) or 0),
             _known(row.corrected_in) is not None,
+            float(_known(row.scale_bar_error) or 0),
         )
         for row in table.itertuples()
     ]

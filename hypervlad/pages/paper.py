@@ -238,7 +238,7 @@ def share_below(
 
 def scale_text(size: str | None, error: float = 0.0) -> str:
     """Return the sentence on whether intervals contain an error of the pixel size."""
-    contain = f"contain an error of the pixel size of {100 * error:g} %"
+    contain = f"contain an error of the pixel size of {100 * error:.3g} %"
     contain = contain if error else "do not contain an error of the pixel size"
     return f"They {contain}." * bool(size)
 

@@ -1,12 +1,12 @@
 """Networks that OpenVINO runs: the same vectors, when it is chosen, and what if it cannot."""
 
 import sys
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from support.oracle import threads
 
 import hypervlad
 from hypervlad import HypercolumnVLAD, MicrographClassifier, make_tem_images, register_backbone
@@ -32,16 +32,6 @@ def compiled(monkeypatch):
 
     monkeypatch.setattr(openvino.Core, "compile_model", watched)
     return settings
-
-
-@contextmanager
-def threads(n):
-    before = torch.get_num_threads()
-    torch.set_num_threads(n)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def own_size(name, **parameters):

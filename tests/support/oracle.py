@@ -6,6 +6,7 @@ are compared and added up one by one.
 """
 
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -157,3 +158,13 @@ def check_against_oracle(images, name, codebook="joint", *, module, maps=None, *
     expected = vector_of(encoder, images[-1], maps or maps_of(module))
     np.testing.assert_allclose(found, expected, atol=1e-4)
     return float(np.abs(found - expected).max())
+
+
+@contextmanager
+def threads(n):
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,14 +1,12 @@
 """Vectors: what they are where anybody can say it, a slow oracle, and what must not change them."""
 
-from contextlib import contextmanager
-
 import numpy as np
 import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sklearn.base import clone
-from support.oracle import maps_of, normalised, residual_sums, vector_of
+from support.oracle import maps_of, normalised, residual_sums, threads, vector_of
 
 from hypervlad import HypercolumnVLAD, register_backbone
 from hypervlad.features import Preprocessing
@@ -16,16 +14,6 @@ from hypervlad.features import Preprocessing
 JOINT, PER_LAYER = ("joint",), ("per_layer",)
 BOTH = JOINT + PER_LAYER
 BLACK_AND_WHITE = np.repeat(np.array([[0.0, 1.0]], np.float32), 4, axis=0).repeat(2, axis=1)
-
-
-@contextmanager
-def threads(n):
-    before = torch.get_num_threads()
-    torch.set_num_threads(n)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 # --- what anybody can say -------------------------------------------------------------------------

@@ -22,8 +22,10 @@ def sizes_of(folder, text):
 
 @pytest.mark.parametrize("path", ["fibre/a.png", "fibre\\a.png", "./fibre/../fibre/a.png"])
 def test_a_path_is_relative_to_the_table(folder, path):
-    sizes = sizes_of(folder, f"path,pixel_size\n{path},2.5\nfibre/b.png,\n{path},2.50\n")
+    text = f"path,pixel_size,bar_length_px,bar_error_px\n{path},2.5,200,1\nfibre/b.png,\n"
+    sizes = sizes_of(folder, f"{text}{path},2.50\n")
     assert len(sizes) == 1
+    assert sizes.error_of(folder / "fibre" / "a.png") == 0.01
     assert sizes.of(folder / "fibre" / "a.png") == 2.5
     assert sizes.of(str(folder / "tube" / ".." / "fibre" / "a.png")) == 2.5
     assert sizes.of(folder / "fibre" / "b.png") is None
@@ -48,6 +50,10 @@ BAD = [
     ),
     ('path,pixel_size\nfibre/a.png,"2,5"', ", line 2: '2,5' is no pixel size; expected nano"),
     ("path,pixel_size\n,1", ", line 2: no path"),
+    (
+        "path,pixel_size,bar_length_px,bar_error_px\nfibre/a.png,1,0,1",
+        r", line 2: \['0', '1'\] are no length of a bar",
+    ),
     (
         "path,pixel_size\nfibre/a.png,1\ntube/../fibre/a.png,2",
         r", line 3: tube/\.\./fibre/a\.png has another pixel size in line 2",

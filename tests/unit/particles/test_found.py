@@ -10,7 +10,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from hypervlad.images import ImageReadError
+from hypervlad.images import ImageReadError, PixelSizes
 from hypervlad.particles import (
     Detection,
     FoundFolder,
@@ -587,6 +587,8 @@ def test_counts_are_corrected_for_what_finding_misses(images, tmp_path):
     # A person deletes the first outline of each, here in the file of the folder.
     write_outlines(found.path / "outlines/a.png_rois.geojson", found.outlines("a.png")[1:])
     write_outlines(found.path / "outlines/z.png.tif", found.outlines("z.png")[1:])
+    files = {found.image(name): found.fields[0].pixel_size for name in names}
+    found.note_scale_bars(PixelSizes(files, {found.image("z.png"): 0.02}))
     with pytest.warns(UserWarning, match="the outlines of 1 image were corrected"):
         result = found.count(edges="leave_out", pixel_size_error=0.03)
     budget = result.budget.set_index(["quantity", "source"])["percent"]
@@ -595,6 +597,7 @@ def test_counts_are_corrected_for_what_finding_misses(images, tmp_path):
         assert combined == pytest.approx(np.linalg.norm(parts), nan_ok=True)
         of_scale = 3 / 1.96 * (1 + ("um2" in quantity))
         assert own[quantity, "pixel size"] == pytest.approx(of_scale, rel=1e-3)
+        assert own[quantity, "scale bar"] == pytest.approx(of_scale * 2 / 3, rel=1e-3)
     assert budget["per_um2", "finding"] > 0
     n_found, weighted = int(before[names].sum()), result.particles[""]
     assert (weighted.detection.pairs[:, 1] > 0).sum() == n_found - 2
