@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,10 +17,11 @@ from numpy.typing import NDArray
 
 from hypervlad.common.files import file_digest
 from hypervlad.common.wording import counted, warn_user
+from hypervlad.fibres.diameter_tables import IMAGES_TABLE, PLACES_TABLE
 from hypervlad.fibres.singles import find_fibres
 from hypervlad.images import ImageReadError, ReadOptions
 from hypervlad.images.metadata import length_in_nm, square_pixel_size
-from hypervlad.images.options import check_read_options
+from hypervlad.images.options import check_read_options, make_options
 from hypervlad.images.reading import read_named
 from hypervlad.images.sample import errors_of
 from hypervlad.loading import load
@@ -27,6 +29,7 @@ from hypervlad.objects.found_folder import RUN, FoundFolder
 from hypervlad.objects.measures import MEASURES, measure
 from hypervlad.objects.outlines import write_outlines
 from hypervlad.objects.particle import Outlines, check_same_size, note_doubt
+from hypervlad.objects.results_folder import read_record, read_rows
 from hypervlad.particles.finding import find_particles
 
 if TYPE_CHECKING:
@@ -47,7 +50,9 @@ _at_work = list[str]()
 
 
 def get_reader(path: Any) -> Callable[[str], ReadLayers] | None:
-    """Return `read_found` for a folder of found particles or outlines in it; None for others."""
+    """Return what reads a folder of particles, outlines in it, or fibre diameters; else None."""
+    if isinstance(path, str) and Path(path, PLACES_TABLE).is_file():
+        return read_diameters
     return read_found if isinstance(path, str) and _folder_of(path) else None
 
 
@@ -63,14 +68,9 @@ def read_found(path: str) -> ReadLayers:
     fields = [f for f in found.fields if own in (found.path, found.outlines_file(f.micrograph))]
     if not fields:
         raise ValueError(f"{path}: not the outlines of an image in {found.path}")
-    if len(fields) > _MAX_FIELDS:
-        warn_user(
-            f"{path}: the first {_MAX_FIELDS} of {counted(len(fields), 'image')} are opened; for "
-            f"others, open their files in {found.path / 'outlines'}"
-        )
     layers: ReadLayers = []
     digests = found.field_table.set_index("micrograph")["outlines_digest"]
-    for field in fields[:_MAX_FIELDS]:
+    for field in _first(fields, path):
         name, size = field.micrograph, field.pixel_size
         pixels = read_named(found.image(name), found.read_options, name, with_digest=False).pixels
         outlines = found.outlines(name)
@@ -80,9 +80,7 @@ def read_found(path: str) -> ReadLayers:
                 f"{name}: outlines overlap, of which a Labels layer has the last; saving cuts"
             )
         source = {"folder": str(found.path), "micrograph": name}
-        shown = {"name": name, "metadata": {KEY: source}, "visible": not layers}
-        if size is not None:
-            shown |= {"scale": (size, size), "units": ("nanometer", "nanometer")}
+        shown = _shown(name, size, layers) | {"metadata": {KEY: source}}
         table = found.table[found.table["micrograph"] == name]
         if digests[name] != file_digest(found.outlines_file(name)):
             table = measure(replace(outlines, pixel_size=size).as_particles())  # changed since
@@ -90,6 +88,46 @@ def read_found(path: str) -> ReadLayers:
         layers.append((pixels, shown | {"rgb": pixels.ndim == 3}, "image"))
         layers.append((outlines.label_image(), shown | of_labels, "labels"))
     return layers
+
+
+def read_diameters(path: str) -> ReadLayers:
+    """Read an image and, above it, points as large as its fibres, of each image of a folder.
+
+    Images are found by name in the folder that contains this one, or in another folder there.
+    """
+    folder, layers = Path(os.path.abspath(path)), ReadLayers()
+    options = make_options(read_record(folder / "diameters.json")["read_options"])
+    every = defaultdict[str, list[dict[str, float]]](list)
+    for row in read_rows(folder / PLACES_TABLE):
+        every[row.pop("path")].append({key: float(cell or "nan") for key, cell in row.items()})
+    for row in _first([*read_rows(folder / IMAGES_TABLE)], path):
+        shown = _shown(row["path"], float(row["pixel_size_nm"] or 0), layers)
+        roots = folder.parent, *folder.parent.iterdir()
+        if len(files := [own for root in roots if (own := root / row["path"]).is_file()]) == 1:
+            pixels = read_named(files[0], options, row["path"], with_digest=False).pixels
+            layers.append((pixels, shown | {"rgb": pixels.ndim == 3}, "image"))
+        else:
+            warn_user(f"{path}: open {row['path']} yourself; it was not found beside the folder")
+        if places := every[row["path"]]:
+            own = {key: np.array([each[key] for each in places]) for key in places[0]}
+            shown |= {"name": f"{row['path']} diameters", "features": own, "border_color": "yellow"}
+            shown |= {"size": own["diameter_px"], "face_color": "transparent"}
+            shown |= {"shown": own["left_out"] == 0}
+            layers.append((np.stack([own["y_px"], own["x_px"]], axis=1), shown, "points"))
+    return layers
+
+
+def _first(fields: Sequence[Any], path: str) -> Sequence[Any]:
+    if (n := len(fields)) > _MAX_FIELDS:
+        warn_user(
+            f"{path}: {_MAX_FIELDS} of {n:,} images are opened; open others by their outlines"
+        )
+    return fields[:_MAX_FIELDS]
+
+
+def _shown(name: str, size: float | None, layers: ReadLayers) -> dict[str, Any]:
+    units = {"scale": (size, size), "units": ("nanometer", "nanometer")} if size else {}
+    return {"name": name, "visible": not layers, **units}
 
 
 def _features(table: pd.DataFrame) -> pd.DataFrame:

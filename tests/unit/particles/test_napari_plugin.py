@@ -19,6 +19,7 @@ from support.paths import ROOT
 from hypervlad.data import make_fibre_images
 from hypervlad.images import ImageReadError, read_image, read_micrograph
 from hypervlad.particles import FoundFolder, find_in_images, find_particles, read_outlines
+from hypervlad.results import write_diameters
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 PACKAGE, FILE = PROJECT["entry-points"]["napari.manifest"]["hypervlad"].split(":")
@@ -75,6 +76,22 @@ def test_outlines_that_another_program_changed_are_measured(found: FoundFolder) 
     assert len(found.table) == 5  # opening writes nothing
     found.count()
     assert len(found.table) == 4
+
+
+def test_a_folder_of_diameters_is_opened_as_images_and_points(tmp_path: Path) -> None:
+    fibres, _ = make_fibre_images(1, diameter=8, size=128, random_state=0)
+    (tmp_path / "images").mkdir()
+    Image.fromarray(np.uint8(255 * fibres[0])).save(tmp_path / "images" / "a.png")
+    file, options = tmp_path / "images" / "a.png", {"pixel_size": 2.0}
+    write_diameters(tmp_path / "out", [file], ["a.png"], read_options=options)
+    image, (places, attributes, kind) = opened(tmp_path / "out")
+    np.testing.assert_array_equal(image[0], read_image(file))
+    assert (kind, attributes["scale"], places.max() > 64) == ("points", (2.0, 2.0), True)
+    diameters = attributes["features"]["diameter_nm"]
+    np.testing.assert_allclose(2 * attributes["size"], diameters, rtol=1e-5)
+    file.unlink()
+    with pytest.warns(UserWarning, match="open a.png yourself"):
+        assert len(opened(tmp_path / "out")) == 1
 
 
 @pytest.mark.parametrize("suffix", [".tif", ".geojson"])

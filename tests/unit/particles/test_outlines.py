@@ -307,12 +307,8 @@ def test_geojson_has_classes_and_measures(tmp_path):
     path = tmp_path / "a.geojson"
     write_outlines(path, LABELS, classes=["cube", "rod"], measures={"Area": [8, np.nan]})
     first, second = json.loads(path.read_text())["features"]
-    assert first["properties"] == {
-        "objectType": "annotation",
-        "name": "3",
-        "classification": {"name": "cube"},
-        "measurements": {"Area": 8.0},
-    }
+    own = {"classification": {"name": "cube"}, "measurements": {"Area": 8.0}}
+    assert first["properties"] == {"objectType": "annotation", "name": "3", **own}
     assert "measurements" not in second["properties"]
     assert len(first["geometry"]["coordinates"]) == 2  # with its hole
 
@@ -338,22 +334,11 @@ def npy(shape, kind="|u1"):
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(head)) + head
 
 
-def larger_than_it_is(path):
-    """Write an archive that says it contains 512 MB."""
+def archive_of(path, name="b.roi", **claims):
     with zipfile.ZipFile(path, "w") as file:
-        file.writestr("a.roi", b"Iout")
-        file.infolist()[0].file_size = 1 << 29
-
-
-def encrypted(path):
-    with zipfile.ZipFile(path, "w") as file:
-        file.writestr("b.roi", b"Iout")
-        file.infolist()[0].flag_bits |= 1
-
-
-def with_another_file(path):
-    with zipfile.ZipFile(path, "w") as file:
-        file.writestr("mask.png", b"x")
+        file.writestr(name, b"Iout")
+        for key, value in claims.items():
+            setattr(file.infolist()[0], key, value)
 
 
 ROUNDED = region(RECTANGLE, 5, 5, 45, 35)[:54] + b"\0\x14" + bytes(8)
@@ -381,9 +366,9 @@ BAD_FILES = [
     ("a.json", coco(annotation([[0, 1, 1, 1, 0, 0]] * 2)), "is no list of polygons"),
     ("a.json", {"some": "thing"}, "JSON, but not a format of outlines that is read"),
     ("a.zip", b"PK\x03\x04 and more", "damaged, or not .* not a zip file"),
-    ("a.zip", with_another_file, r"contains mask\.png; unpack"),
-    ("a.zip", encrypted, r"b\.roi is encrypted"),
-    ("a.zip", larger_than_it_is, "regions of 536,870,912 bytes; split it"),
+    ("a.zip", lambda p: archive_of(p, "mask.png"), r"contains mask\.png; unpack"),
+    ("a.zip", lambda p: archive_of(p, flag_bits=1), r"b\.roi is encrypted"),
+    ("a.zip", lambda p: archive_of(p, file_size=1 << 29), "regions of 536,870,912 bytes; split it"),
     ("a.json", b"[" + (1 << 23) * b"0," + b"0]", "more than 8388608 values"),
     ("a.json", b"[" * 100_000, "not one JSON text"),
     ("a.json", coco(annotation([[0, 0, 1e300, 0, 1, 1]])), "beyond a billion"),
