@@ -99,9 +99,8 @@ class FoundFolder:
             run = read_record(file)
             self.images = Path(os.path.abspath(self.path / run["images"]))
             self.read_options = check_read_options(run["read_options"])
-            own = {"finder": dict(run["finder"]), "pixel_size": run["pixel_size"]}
-            own["pixel_sizes"] = dict(run.get("pixel_sizes", {}))
-            self.run: dict[str, Any] = run | own
+            own = {"finder": dict(run["finder"]), "pixel_sizes": dict(run.get("pixel_sizes", {}))}
+            self.run: dict[str, Any] = run | own | {"pixel_size": run["pixel_size"]}
         except (FileNotFoundError, NotADirectoryError) as error:
             raise ValueError(
                 f"{self.path} is no folder of found particles (it has no {RUN}); give one that "
@@ -121,10 +120,7 @@ class FoundFolder:
     @cached_property
     def fields(self) -> list[Field]:
         """All fields that were searched, also those without a particle."""
-        try:
-            return found_tables.fields_of(self.field_table)
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{self.path / FIELDS}: damaged ({error})") from error
+        return self.searched.fields()
 
     @cached_property
     def _by_name(self) -> dict[str, Field]:
@@ -155,9 +151,7 @@ class FoundFolder:
     def is_by_model(self) -> NDArray[np.bool_]:
         """Whether each particle has the class to which a classifier gave the highest probability.
 
-        A person has given all other classes, and those of the sources "person", "outlines" (in
-        files of corrected ones), "training" and "training (review)" (the classifier learnt from
-        this particle).
+        A person has given all other classes, and those of all sources but "model".
         """
         return found_tables.is_by_model(self.table)
 
@@ -230,10 +224,7 @@ class FoundFolder:
         return self.outline_files.read(micrograph, None if field is None else field.shape)
 
     def replace_outlines(self, micrograph: str, outlines: Outlines) -> None:
-        """Write outlines that a person has corrected, keep those before, and measure them.
-
-        Those before are in the folder ``replaced``.
-        """
+        """Write outlines that a person has corrected, and measure them; those before are kept."""
         with exclusive_lock(self.path / LOCK, self.path):
             field = self._by_name.get(micrograph)
             if field is None:
@@ -248,11 +239,7 @@ class FoundFolder:
     def note_scale_bars(self, sizes: PixelSizes) -> None:
         """Write into ``fields.csv`` how precise the pixel sizes are that are from scale bars."""
         with exclusive_lock(self.path / LOCK, self.path):
-            fields = self.field_table
-            for row, name, used in fields[["micrograph", "pixel_size_nm"]].itertuples():
-                if (size := sizes.of(file := self.images / name)) and math.isclose(size, used):
-                    fields.loc[row, "scale_bar_error"] = sizes.error_of(file) or None
-            write_table(self.path / FIELDS, list(fields), found_tables.as_cells(fields))
+            self.searched.note_scale_bars(self.images, sizes)
             self._forget()
 
     def particles(self, micrograph: str) -> list[Particle]:
@@ -373,8 +360,8 @@ class FoundFolder:
         """Classify all particles, after an :meth:`update`; the tables are written at the end.
 
         Particles with which the classifier was trained keep the class that they were given then,
-        and have the source "training", or "training (review)" if they were chosen for a review, as
-        a model was unsure of them; their probabilities are held-out ones. A particle is
+        and have the source "training", or "training (review)" if a model had been unsure of them;
+        their probabilities are held-out ones. A particle is
         another one once its outline has changed.
 
         Parameters
@@ -429,8 +416,7 @@ class FoundFolder:
             answered = found_tables.with_answers(table, classes, proba, given)
             self._write(answered)
             found_tables.warn_of_replaced(self.path / PARTICLES, table, answered)
-            if hasattr(classifier, "held_out_"):
-                found_tables.write_confusion(self.path / CONFUSION, classes, classifier)
+            found_tables.write_confusion(self.path / CONFUSION, classes, classifier)
 
     def correct(self, classes: Mapping[tuple[str, int], str]) -> tuple[int, int]:
         """Write classes that people gave into ``particles.csv``, and remove wrong outlines.
@@ -601,9 +587,8 @@ class FoundFolder:
                 self.outline_files.write_formats(name, self.outlines(name), own, formats)
         write_table(self.path / PARTICLES, list(table), found_tables.as_cells(table))
         fields["particles"] = [len(of_field.get(name, ())) for name in names]
-        fields["removed"] = [
-            self.outline_files.n_removed(name, self._by_name[name].shape) for name in names
-        ]
+        n_removed = self.outline_files.n_removed
+        fields["removed"] = [n_removed(name, self._by_name[name].shape) for name in names]
         write_table(self.path / FIELDS, list(fields), found_tables.as_cells(fields))
         self._forget()
 

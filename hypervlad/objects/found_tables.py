@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +23,7 @@ from hypervlad.common.tables import (
     write_table,
 )
 from hypervlad.common.wording import counted, name_some, verb, warn_user
+from hypervlad.images import PixelSizes
 from hypervlad.images.files import is_below
 from hypervlad.objects.detection import Detection
 from hypervlad.objects.fields import Field
@@ -100,22 +102,6 @@ def as_cells(table: pd.DataFrame) -> list[list[Any]]:
     return cells
 
 
-def fields_of(table: pd.DataFrame) -> list[Field]:
-    return [
-        Field(
-            row.micrograph,
-            (int(row.height), int(row.width)),
-            _known(row.pixel_size_nm),
-            _known(row.group),
-            _known(row.sample),
-            int(_known(row.annotated_px) or 0),
-            _known(row.corrected_in) is not None,
-            float(_known(row.scale_bar_error) or 0),
-        )
-        for row in table.itertuples()
-    ]
-
-
 def _known(value: Any) -> Any:
     """Return the value of a cell, or None."""
     return None if value is None or value != value else value
@@ -127,7 +113,7 @@ def write_confusion(path: Path, classes: Sequence[str], classifier: Any) -> None
     A classifier is wrong about more of the particles that were chosen for a review than of others:
     they are left out. If none of a class is left, there is no matrix, with a warning.
     """
-    held_out, chosen = classifier.held_out_, getattr(classifier, "chosen_", None)
+    held_out, chosen = (getattr(classifier, each, None) for each in ("held_out_", "chosen_"))
     if held_out is None:
         return
     matrix, n = np.zeros((len(classes),) * 2, int), np.zeros(len(classes), int)
@@ -397,6 +383,8 @@ class FieldTable:
 
     def __init__(self, path: Path) -> None:
         self.path, self._journal = path, Journal(path)
+        #: Keep a row until the table is written, which takes the longer, the more rows it has.
+        self.add = self._journal.add
 
     @cached_property
     def table(self) -> pd.DataFrame:
@@ -405,18 +393,34 @@ class FieldTable:
             raise ValueError(f"{self.path}: no images are called {name_some(strange)}")
         return found.reindex(columns=list(dict.fromkeys([*FIELD_COLUMNS, *found])))
 
+    def fields(self) -> list[Field]:
+        try:
+            return [
+                Field(
+                    row.micrograph,
+                    (int(row.height), int(row.width)),
+                    _known(row.pixel_size_nm),
+                    _known(row.group),
+                    _known(row.sample),
+                    int(_known(row.annotated_px) or 0),
+                    _known(row.corrected_in) is not None,
+                    float(_known(row.scale_bar_error) or 0),
+                )
+                for row in self.table.itertuples()
+            ]
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{self.path}: damaged ({error})") from error
+
     def rows(self) -> dict[str, dict[str, Any]]:
         """Return the rows by their images; what a stopped run has left is in the table then."""
-        rows = dict[str, dict[str, Any]]()
+        found = list[dict[str, Any]]()
         if self.path.exists():
-            cells = as_cells(self.table)
-            found = [dict(zip(self.table, row, strict=True)) for row in cells]
-            rows |= {row["micrograph"]: row for row in found}
-        if self._journal.path.exists():
-            rows |= self._journal.read(lambda row: (row["micrograph"], dict(row)))
-            if rows:
-                self.write(rows.values())
-            self._journal.remove()
+            found = [dict(zip(self.table, row, strict=True)) for row in as_cells(self.table)]
+        new = self._journal.read(lambda row: (row["micrograph"], dict(row)))
+        rows = {row["micrograph"]: row for row in found} | dict(new)
+        if new:
+            self.write(rows.values())
+        self._journal.remove()
         return rows
 
     def read_again(self) -> None:
@@ -425,9 +429,11 @@ class FieldTable:
         if self._journal.path.exists():
             self.rows()
 
-    def add(self, row: Mapping[str, Any]) -> None:
-        """Keep a row until the table is written, which takes the longer, the more rows it has."""
-        self._journal.add(row)
+    def note_scale_bars(self, images: Path, sizes: PixelSizes) -> None:
+        for row, name, used in self.table[["micrograph", "pixel_size_nm"]].itertuples():
+            if (size := sizes.of(images / name)) and math.isclose(size, used):
+                self.table.loc[row, "scale_bar_error"] = sizes.error_of(images / name) or None
+        write_table(self.path, list(self.table), as_cells(self.table))
 
     def write(self, rows: Iterable[Mapping[str, Any]]) -> None:
         rows = list(rows)

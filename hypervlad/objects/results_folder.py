@@ -55,21 +55,17 @@ def read_record(path: Path) -> dict[str, Any]:
 
 def made_with(table: Path) -> dict[str, Any]:
     """Return how the results of a table were made; nothing if that was not written yet."""
-    made = _read_record_of(table)
+    path = table.with_suffix(".json")
+    try:
+        made = read_record(path) if path.is_file() else {}
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: damaged ({error}); delete it, or repeat the run") from error
     if n_others := made.get(_OTHERS):
         warn_user(
             f"{table}: {counted(n_others, 'image')} of another run, maybe with other options, as "
             "the last one was stopped: repeat it"
         )
     return made
-
-
-def _read_record_of(table: Path) -> dict[str, Any]:
-    path = table.with_suffix(".json")
-    try:
-        return read_record(path) if path.is_file() else {}
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path}: damaged ({error}); delete it, or repeat the run") from error
 
 
 class ResultsFolder:

@@ -202,8 +202,8 @@ def share_interval(
     >>> round(float(low), 2), float(high)
     (0.41, 1.0)
     """
-    best, most = np.asarray(share, np.float64), np.asarray(n, np.float64)
-    parts, sizes = np.asarray(parts, np.float64), np.asarray(sizes, np.float64)
+    given = share, n, parts, sizes
+    best, most, parts, sizes = (np.asarray(each, np.float64) for each in given)
     low, high, errors = left_out_interval(best, without, also=also)
     variance, n_each = np.square(errors).sum(axis=0), len(np.asarray(without))
 
