@@ -34,7 +34,7 @@ from hypervlad.images.masks import (
 from hypervlad.images.pixels import check_size
 from hypervlad.images.reading import decode_stored, image_name
 from hypervlad.objects.imagej import read_regions, regions_of, unpacked
-from hypervlad.objects.particle import Outline, Outlines, cropped
+from hypervlad.objects.particle import Outline, Outlines, cropped, note_doubt
 from hypervlad.objects.polygon_files import NOT_READ, geojson_of, known_size, open_json, read_text
 from hypervlad.objects.shapes import NO_AREA, Shape, fill_polygons
 
@@ -51,12 +51,17 @@ _MAX_FLOAT_LABEL = 1 << 24  # to which the 32-bit floats of ImageJ are exact
 _COVER, _COVER_ACROSS, _MIN_FIELD = 0.9, 0.2, 1000
 _OUTSIDE = "left out, without a pixel in the image of {} x {} pixels"
 _COVERS = (
-    "over most of the image, like the background of a file that is inverted or has another number "
-    "than 0 for it (labels are read as they are stored, not as they are displayed)"
+    "over most of the image, or from edge to edge, like the background of a file that is inverted "
+    "or has another number than 0 for it (labels are read as they are stored, not as displayed)"
 )
 _STRAY = 0.05  # pixels apart from a label are not meant, if they are less than this share of it
 _STRAYS = f"without the pixels apart from it, which are less than {100 * _STRAY:g} % of it"
 _PARTS = "in separate parts, read as one particle (if these are classes, give a mask of each)"
+_MRC = (".mrc", ".mrcs", ".st", ".rec", ".map")
+_MIRRORED = (
+    "an MRC image, which Fiji, QuPath and IMOD show upside down: outlines that were drawn there "
+    "are mirrored here; save the image as TIFF, and draw them on that"
+)
 # A grey image in place of labels: neighbours differ, and each level is all over the field.
 _MAX_DIFFERENT, _MAX_PARTS, _MIN_LEVELS = 0.4, 4, 8
 _MAX_COLOURS = 100_000
@@ -95,7 +100,7 @@ def read_outlines(
     banner_rows : int or None, default=0
         As in :func:`hypervlad.images.read_mask`.
     image : path or int, optional
-        Which image of a COCO or VIA file, by its name or id; for other files unused.
+        Which image of a COCO or VIA file, by its name or id; for other files used in warnings.
     name : str, optional
         For errors and warnings, by default the path.
 
@@ -120,7 +125,8 @@ def read_outlines(
         (COCO), of ignored classes (QuPath, labelme);
         and of what may be meant otherwise: an outline over nearly the whole image, as of a
         background, labels in several parts, as of classes, objects of several types (QuPath),
-        unknown classes, and outlines that contradict their ``bbox`` (COCO) or measured area.
+        unknown classes, outlines that contradict their ``bbox`` (COCO) or measured area, and an MRC
+        image, which other programs show upside down.
 
     Examples
     --------
@@ -139,6 +145,8 @@ def read_outlines(
         if isinstance(error, AttributeError | IndexError | KeyError | TypeError):
             why = f" (something has no {error})" if isinstance(error, KeyError) else ""
         raise ImageReadError(f"{name}: damaged, or {NOT_READ}{why}") from error
+    if str(image).lower().endswith(_MRC):
+        note_doubt(str(image), _MIRRORED)
     if shape is None or found.shape == tuple(shape):
         return found
     check_fits(found.shape, shape, banner_rows, name, "a segmentation")

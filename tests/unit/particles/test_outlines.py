@@ -430,6 +430,8 @@ def test_outlines_are_found_by_name(tmp_path):
     found = find_outlines(images, tmp_path)  # d.tif is an image itself
     expected = ["a_cp_masks.png", "b_seg.npy", "c", "d_RoiSet.zip", None]
     assert [path and path.name for path in found] == expected
+    with pytest.warns(UserWarning, match="a.mrc: an MRC image, .* draw them on that"):
+        read_outlines(LABELS, image="in/a.mrc")
 
 
 SHAPE = (100, 120)
