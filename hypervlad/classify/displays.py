@@ -24,7 +24,6 @@ from hypervlad.pages.base import (
 )
 from hypervlad.pages.colours import GREY
 from hypervlad.statistics.classification import Evaluation
-from hypervlad.statistics.groups import wilson_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -118,7 +117,7 @@ class _EvaluationDisplay(Display):
 
 
 class ReliabilityDisplay(_EvaluationDisplay):
-    """scikit-learn's calibration curve, of the confidence, with 95 % intervals of the bins.
+    """scikit-learn's calibration curve, of the confidence, with an `accuracy_interval` of each bin.
 
     Parameters
     ----------
@@ -148,8 +147,9 @@ class ReliabilityDisplay(_EvaluationDisplay):
         CalibrationDisplay(shares, means, self.evaluation.confidence).plot(
             ax=self.ax_, color=_LINE, marker="o", markersize=4, clip_on=False
         )
-        pairs = zip(shares.tolist(), counts.tolist(), strict=True)
-        ends = np.array([wilson_interval(share, count) for share, count in pairs])
+        place = np.searchsorted(np.arange(1, len(used)) / len(used), self.evaluation.confidence)
+        own = (self.evaluation.subset(place == k) for k in np.flatnonzero(used))
+        ends = np.array([each.interval for each in own if each])
         self.ax_.vlines(means, *ends.T, color=_LINE, linewidth=1.2)
         middles = (np.flatnonzero(used) + 0.5) / len(used)
         for middle, count in zip(middles.tolist(), counts.tolist(), strict=True):

@@ -175,18 +175,19 @@ def _scorer_facts(scorer: Any) -> dict[str, str]:
         if unit == "windows":
             source["windows"] = f"{scorer.patch_} x {scorer.patch_} pixels, {scorer.stride_} apart"
     rule = {
-        "fpr": f"at most {percent(scorer.fpr)} of defect-free images reach it",
-        "f1": "the best F1",
+        "fpr": f"rule in training: at most {percent(scorer.fpr)} of defect-free images reach it",
+        "f1": "rule in training: the best F1",
+        "given": "given, not chosen in training",
     }
     held_out = scorer.held_out_
     n_above = held_out.n_images_above(scorer.threshold_)
-    chosen = rule[scorer.threshold]
-    if scorer.threshold == "fpr" and held_out.n_groups < n_groups_needed(scorer.fpr):
+    chosen = rule[scorer.threshold_rule_]
+    if scorer.threshold_rule_ == "fpr" and held_out.n_groups < n_groups_needed(scorer.fpr):
         chosen += ", extrapolated from too few groups"
     return {
         "trained on": counted(scorer.n_images_, "image"),
         **source,
-        "threshold": f"{scorer.threshold_:.4g} (rule in training: {chosen})",
+        "threshold": f"{scorer.threshold_:.4g} ({chosen})",
         "when held out from training": f"{n_above} of {counted(len(held_out.scores), 'image')} "
         "reach it",
         "lowest peak of a region": f"{scorer.region_rule_.least:.4g}",

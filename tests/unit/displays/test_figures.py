@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from support.displays import pictures, texts
 
+from hypervlad.evaluation import Evaluation
 from hypervlad.results import (
     CodewordMapDisplay,
     ConfusionDisplay,
@@ -68,6 +69,12 @@ def test_a_reliability_diagram_counts_each_image_once():
     np.testing.assert_allclose(curve.get_ydata(), bins.accuracy[bins.counts > 0])
     numbers = [text for text in texts(display) if text.isdigit()]
     assert numbers == [str(count) for count in bins.counts if count]
+    groups = Evaluation(TRUE, np.asarray(PROBA), CLASSES, ["one"] * len(TRUE))
+    drawn = display, ReliabilityDisplay(groups).plot()
+    lines = [each.ax_.collections[-1].get_segments() for each in drawn]
+    many = bins.counts[bins.counts > 0] > 1
+    of_images, of_one = (np.diff(each, axis=1)[many, 0, 1] for each in lines)
+    assert (of_one > of_images).all(), "images of one group are one trial"
 
 
 def test_a_selective_accuracy_curve_counts_unknown_labels_as_mistakes():
