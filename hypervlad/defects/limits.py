@@ -10,6 +10,7 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 from scipy.stats import qmc
 from sklearn.linear_model import LogisticRegression
 
@@ -227,7 +228,7 @@ class DetectionLimits(StoredPart):
         """
         start, of_area, of_contrast = self._regression(kind, contrast)
         check_value("area", area, [_POSITIVE])
-        return _logistic(start + of_area * math.log(area) + of_contrast * math.log(contrast))
+        return float(expit(start + of_area * math.log(area) + of_contrast * math.log(contrast)))
 
     def area(self, kind: str, share: float = 0.9, contrast: float = 0.2) -> float:
         """Return the area in pixels from which on such a share is found.
@@ -302,10 +303,6 @@ class DetectionLimits(StoredPart):
         check_value("kind", kind, [OneOf(*self._regressions)])
         check_value("contrast", contrast, [_CONTRAST])
         return self._regressions[kind]
-
-
-def _logistic(value: float) -> float:
-    return 1 / (1 + math.exp(-min(max(value, -700.0), 700.0)))
 
 
 def measure_limits(

@@ -223,8 +223,14 @@ class Evaluation:
     @cached_property
     def scores(self) -> list[ClassScores]:
         """Scores of each label, in the order of `labels`."""
-        known = len(self.classes)
-        return [self._score(label, known=index < known) for index, label in enumerate(self.labels)]
+        from sklearn.metrics import precision_recall_fscore_support  # not above: it takes long
+
+        scores: Any = precision_recall_fscore_support(
+            self.true, self.predicted, labels=self.labels, zero_division=np.nan
+        )
+        columns = self.labels, *(each.tolist() for each in scores)
+        rows: list[Any] = list(zip(*columns, strict=True))
+        return [ClassScores(*row, k < len(self.classes)) for k, row in enumerate(rows)]
 
     @property
     def confusions(self) -> list[tuple[str, str, int]]:
@@ -232,19 +238,6 @@ class Evaluation:
         pairs = Counter(zip(self.true, self.predicted, strict=True))
         mistakes = [(*pair, n) for pair, n in pairs.items() if pair[0] != pair[1]]
         return sorted(mistakes, key=lambda item: (-item[2], item))
-
-    def _score(self, label: str, *, known: bool) -> ClassScores:
-        true = np.array([name == label for name in self.true])
-        predicted = np.array([name == label for name in self.predicted])
-        hits = int((true & predicted).sum())
-        return ClassScores(
-            label,
-            precision=_ratio(hits, int(predicted.sum())),
-            recall=_ratio(hits, int(true.sum())),
-            f1=_ratio(2 * hits, int(predicted.sum() + true.sum())),
-            support=int(true.sum()),
-            known=known,
-        )
 
 
 def accuracy_interval(
@@ -324,7 +317,3 @@ def _group_codes(groups: Sequence[Any] | None, n: int) -> NDArray[np.intp]:
     if groups is None:
         return np.arange(n)
     return np.unique([str(group) for group in groups], return_inverse=True)[1].ravel()
-
-
-def _ratio(part: int, whole: int) -> float:
-    return part / whole if whole else float("nan")
