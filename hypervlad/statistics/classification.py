@@ -228,9 +228,9 @@ class Evaluation:
         scores: Any = precision_recall_fscore_support(
             self.true, self.predicted, labels=self.labels, zero_division=np.nan
         )
-        columns = self.labels, *(each.tolist() for each in scores)
-        rows: list[Any] = list(zip(*columns, strict=True))
-        return [ClassScores(*row, k < len(self.classes)) for k, row in enumerate(rows)]
+        is_known = np.arange(len(self.labels)) < len(self.classes)
+        columns = self.labels, *(each.tolist() for each in (*scores, is_known))
+        return [ClassScores(*row) for row in zip(*columns, strict=True)]
 
     @property
     def confusions(self) -> list[tuple[str, str, int]]:
