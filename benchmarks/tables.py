@@ -175,6 +175,12 @@ def pages() -> dict[Path, dict[str, str]]:
             "fibres-kinds": of_one("fibres/fibres.json", fibres.kinds_table, labelled=False),
             "fibres-views": of_one("fibres/fibres.json", fibres.views_table, labelled=False),
             "fibres-singles": of_one("fibres/singles.json", singles.singles_table),
+            "fibres-confidence": of_one(
+                "fibres/singles.json", singles.confidence_table, labelled=False
+            ),
+            "fibres-textures": of_one(
+                "fibres/singles.json", singles.textures_table, labelled=False
+            ),
             "fibres-pores": of_one("fibres/pores.json", pores.pores_table),
         },
         BENCHMARKS / "alignment" / "README.md": {

@@ -9,12 +9,15 @@ for neither. Where other fibres hide the middle of a fibre, the crossing is reso
 holds the larger half of the parts on both sides, and little else. Lengths and diameters are
 compared for fibres that lie within the image.
 
+Textures without fibres, as `benchmarks.fibres.train` draws them, show what is found there.
+
 Two usual methods were written for this comparison, both with the right polarity: each region above
 Otsu's threshold is a fibre, and each branch of its skeleton is one.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,13 +28,18 @@ from skimage.morphology import skeletonize
 from benchmarks.common.program import new_parser, parse
 from benchmarks.common.results import RESULTS, Facts, origin, save_result
 from benchmarks.common.tables import table
+from benchmarks.fibres import __main__ as mats
 from benchmarks.fibres.__main__ import above_otsu, factor_lines
+from benchmarks.fibres.train import TEXTURES, without_fibres
 from hypervlad.data import FIBRE_LOOKS, FibreTruth, make_fibre_images
 from hypervlad.fibres import find_fibres
 from hypervlad.particles import Outlines, Particle, cut_particles, measure
 
 SEED = 48
 N_IMAGES = 48
+N_TEXTURES = 40  # of each kind
+FIRST_TEXTURE = 7_000_000  # no training has so many images
+CONFIDENCES = (0.5, 0.7, 0.8, 0.9, 0.95)  # lower bounds of the rows of the table
 SIZE = (384, 512)
 SHORTEST, VISIBLE = 40, 0.5  # length in the image in pixels, and its visible share
 SHARE = 0.75  # of a fibre in its outline, and of an outline in its fibre
@@ -93,7 +101,7 @@ def compared(particles: Sequence[Particle], truth: FibreTruth, length: float) ->
             [(parts[p.window][p.mask] == part).sum() / areas[part - 1] for part in large]
             for p in particles
         ]
-        joined = (np.array(shares).reshape(-1, len(large)) > 0.5).sum(axis=1)
+        joined = (np.array(shares).reshape(len(particles), len(large)) > 0.5).sum(axis=1)
         pure_enough = joined[pure[:, fibre] > SHARE]
         facts["crossings"] += max(len(large) - 1, 0)
         facts["resolved"] += max(int(pure_enough.max(initial=0)) - 1, 0)
@@ -102,12 +110,15 @@ def compared(particles: Sequence[Particle], truth: FibreTruth, length: float) ->
             best = int((held[:, fibre] * is_fibre[:, fibre]).argmax())
             if not particles[best].touches_edge:
                 pairs.append((best, fibre))
+    is_right = pure[np.arange(len(own)), own.argmax(axis=1)] > SHARE
     measured = measure([particles[best] for best, _ in pairs])
     index = [fibre for _, fibre in pairs]
     true = truth.lengths[index] + truth.diameters[index]  # ends are round
     return facts | {
         "outlines": len(particles),
-        "right": int((pure[np.arange(len(own)), own.argmax(axis=1)] > SHARE).sum()),
+        "right": int(is_right.sum()),
+        "confidences": [each.confidence for each in particles],
+        "are_right": is_right.tolist(),
         "length_errors": (measured["length_px"].to_numpy() / true - 1).tolist(),
         "diameter_errors": (measured["width_px"].to_numpy() / truth.diameters[index] - 1).tolist(),
     }
@@ -129,6 +140,56 @@ def measure_images(n_images: int, seed: int) -> list[Facts]:
             asked | {name: compared(own, truth, asked["length"]) for name, own in found.items()}
         )
     return rows
+
+
+def measure_textures(n_each: int) -> list[Facts]:
+    rows = []
+    for index in range(n_each * len(TEXTURES)):
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # of no fibres
+            found = find_fibres(without_fibres(FIRST_TEXTURE + index))
+        kind = TEXTURES[(FIRST_TEXTURE + index) % len(TEXTURES)]
+        rows.append({"kind": kind, "confidences": [each.confidence for each in found]})
+    return rows
+
+
+def textures_table(result: Facts) -> str:
+    """Return what is found where there are no fibres."""
+    lines = []
+    for kind in TEXTURES:
+        n_false = [len(row["confidences"]) for row in result["textures"] if row["kind"] == kind]
+        with_false = f"{np.count_nonzero(n_false)} of {len(n_false)}"
+        lines.append([kind, with_false, f"{np.mean(n_false):.1f}", str(max(n_false))])
+    return table(["texture", "images with an outline", "outlines per image", "most"], lines)
+
+
+def measure_mats(n_mats: int, seed: int) -> list[Facts]:
+    """Return what is found in mats of the benchmark of diameters, of which much is hidden."""
+    rows = []
+    for index in range(n_mats):
+        asked = mats.drawn(seed, index)
+        made = seed * 1000 + index
+        (image,), (truth,) = make_fibre_images(1, size=SIZE, random_state=made, **asked)
+        rows.append(compared(find_fibres(image).as_particles(), truth, np.inf))
+    return rows
+
+
+def confidence_table(result: Facts) -> str:
+    """Return how many of the outlines of each confidence are right, half of the images textures."""
+    deposits, in_mats = [row["find_fibres"] for row in result["images"]], result["mats"]
+    textures = result["textures"][: len(deposits) + len(in_mats)]
+    right = [np.concatenate([row["are_right"] for row in each]) for each in (deposits, in_mats)]
+    values = [
+        np.concatenate([row["confidences"] for row in each])
+        for each in (deposits, in_mats, textures)
+    ]
+    lines = []
+    for low, high in zip(CONFIDENCES, (*CONFIDENCES[1:], 1.01), strict=True):
+        own = [(each >= low) & (each < high) for each in values]
+        n_right = sum(int(each[some].sum()) for each, some in zip(right, own, strict=False))
+        numbers = [int(each.sum()) for each in own]
+        share = f"{n_right / sum(numbers):.2f}" if any(numbers) else "–"
+        lines.append([f"{low:g} to {min(high, 1):g}", *map(str, numbers), share])
+    return table(["confidence", "in deposits", "in mats", "in textures", "right"], lines)
 
 
 def singles_table(result: Facts) -> str:
@@ -170,9 +231,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--images", type=int, default=N_IMAGES)
     parser.add_argument("--seed", type=int, default=SEED)
     options = parse(parser, argv)
-    result: Facts = {"images": measure_images(options.images, options.seed), "origin": origin()}
+    result: Facts = {
+        "images": measure_images(options.images, options.seed),
+        "mats": measure_mats(options.images, options.seed),
+        "textures": measure_textures(max(1, N_TEXTURES * options.images // N_IMAGES)),
+        "origin": origin(),
+    }
     save_result(options.out, result)
-    print(singles_table(result))
+    for each in (singles_table, confidence_table, textures_table):
+        print(each(result), end="\n\n")
 
 
 if __name__ == "__main__":

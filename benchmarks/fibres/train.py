@@ -52,8 +52,9 @@ N_PLACES = 220  # per image; a step takes half of them
 BATCH = 64  # images
 WIDTHS = (384, 128, 96, 128)  # of the layers
 _NO_LOOK = -1
-_SHARE_EMPTY = 0.12
+_SHARE_EMPTY = 0.15
 _LEAST_MATS = 10
+TEXTURES = "noise", "clouds", "two levels", "folds", "cells", "walls of cells", "discs"
 _FILLED = -1.0  # in place of a truth, beside images of fewer places
 
 
@@ -74,7 +75,7 @@ def drawn(seed: int) -> tuple[np.ndarray, FibreTruth, float]:
     rng = np.random.default_rng([99, seed])
     look = FIBRE_LOOKS[seed % len(FIBRE_LOOKS)]
     diameter = log_uniform(rng, 2.2, 45)
-    low, high = ((200, 240), (300, 360)) if diameter < 12 else ((256, 320), (420, 560))
+    low, high = ((160, 200), (230, 290)) if diameter < 12 else ((210, 270), (320, 420))
     enlarged = 1.0
     if rng.random() < 0.2:
         enlarged = log_uniform(rng, 1.2, min(4.0, diameter)) if rng.random() < 0.7 else 0.5
@@ -102,7 +103,7 @@ def drawn(seed: int) -> tuple[np.ndarray, FibreTruth, float]:
         absorption=log_uniform(rng, 0.5, 2.2),
         lit=(rng.choice([0, 0, rng.uniform(0, 0.4)]), rng.uniform(0, 2 * np.pi)),
     )
-    if look != "transmission" and rng.random() < 0.5:
+    if look != "transmission" and rng.random() < (0.8 if look == "round" else 0.4):
         style = with_shadows(rng, style)
     bounds = {name: (float(value), float(value)) for name, value in asked.items()}
     sides = rng.integers(low, high) / enlarged
@@ -121,8 +122,8 @@ def with_shadows(rng: np.random.Generator, style: FibreStyle) -> FibreStyle:
     depth = rng.choice([0, rng.uniform(0.15, 0.9), rng.uniform(0.15, 0.9)])
     style = replace(
         style,
-        shadow=(depth, rng.uniform(0.15, 0.7), rng.uniform(0.8, 2.5)),
-        shaded=bool(rng.random() < 0.6),
+        shadow=(depth, log_uniform(rng, 0.12, 1.1), rng.uniform(0.8, 2.5)),
+        shaded=bool(rng.random() < 0.65),
     )
     if rng.random() < 0.3:
         return style
@@ -172,28 +173,28 @@ def disturbed(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
 
 
 def without_fibres(seed: int) -> np.ndarray:
-    """Return noise, clouds, discs, areas with borders, or grains, some of them long."""
+    """Return an image of one of `TEXTURES`, in turn; some are of long grains."""
     rng = np.random.default_rng([31, seed])
     size = int(rng.integers(200, 420)), int(rng.integers(240, 500))
-    kind, image = int(rng.integers(8)), np.zeros(size)
-    if kind == 0:
+    kind, image = TEXTURES[seed % len(TEXTURES)], np.zeros(size)
+    if kind == "noise":
         return gaussian_filter(rng.standard_normal(size), rng.uniform(0, 1.2))
     scale, longer = log_uniform(rng, 1, 15), rng.choice([1, log_uniform(rng, 1.5, 8)])
     clouds = gaussian_filter(rng.standard_normal(size), (scale, min(scale * longer, 60)))
-    if kind in (1, 2):
+    if kind == "clouds":
         image = clouds
-    elif kind == 3:
+    elif kind == "two levels":
         image = gaussian_filter((clouds > 0).astype(float), rng.uniform(0.5, 2.5))
-    elif kind == 4:
+    elif kind == "folds":
         image = np.abs(clouds) if rng.random() < 0.5 else clouds - gaussian_filter(clouds, scale)
-    elif kind in (5, 6):
+    elif kind in ("cells", "walls of cells"):
         side = log_uniform(rng, 6, 40)
         middle = rng.uniform(0, 1, (int(image.size / side**2 / longer) + 2, 2)) * size
         distance, grain = cKDTree(middle / [1, longer]).query(
             np.moveaxis(np.indices(size), 0, -1) / [1, longer], k=2
         )
         image = rng.uniform(0, 1, len(middle))[grain[..., 0]]
-        if kind == 6:
+        if kind == "walls of cells":
             image = (np.diff(distance)[..., 0] < rng.uniform(1, 4)).astype(float)
         image = gaussian_filter(image, rng.uniform(0.5, 2))
     else:
@@ -207,9 +208,9 @@ def without_fibres(seed: int) -> np.ndarray:
             part[inside > 0] = (0.3 + 0.7 * np.sqrt(np.maximum(inside, 0)))[inside > 0]
         image = gaussian_filter(image, rng.uniform(0.5, 2.5))
     image = image.T if rng.random() < 0.5 else image
-    return image / max(np.ptp(image), 1e-9) + rng.standard_normal(image.shape) / log_uniform(
-        rng, 2, 30
-    )
+    contrast_to_noise = log_uniform(rng, *((2, 30) if rng.random() < 0.75 else (30, 1000)))
+    noise = rng.standard_normal(image.shape) / contrast_to_noise
+    return image / max(np.ptp(image), 1e-9) + noise
 
 
 def true_fibres(places: Places, truth: FibreTruth) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -224,6 +224,7 @@ def diameters(
       kinds              median and share of up to three kinds of fibres
       profile            how the brightness changes across fibres: flat, rims, round
                          or transmission
+      enlarged           how many times a program had enlarged the image
       annotations, annotation_share
                          what was left out of the image, and its share of it
       reason             why there are no diameters

@@ -382,7 +382,8 @@ class _Canvas:
         points = self._measure(line, radius + 1.5 * extent)  # some repeated, but darkened once
         self.direction = direction
         apart = np.maximum(np.sqrt(self._nearest.ravel()[points]) - radius, 0) / extent
-        self.light.ravel()[points] *= 1 - depth * np.exp(-2 * apart**power)
+        fall = np.exp(-2 * apart**power) - np.exp(-2 * 1.5**power)  # without a step at its end
+        self.light.ravel()[points] *= 1 - depth * np.maximum(fall, 0)
         self._nearest.ravel()[points] = np.inf
 
     def _measure(self, line: FloatMap, radius: float) -> NDArray[np.intp]:

@@ -37,7 +37,7 @@ _REFUSED = "refused_"
 _ANNOTATIONS = ("annotations", "annotation_share")  # columns
 _KEPT_COLUMNS = {  # without which an image is measured again
     *("settings", "places", "pixel_size_nm", "median_low_px", "median_high_px", "profile"),
-    *("polarity", "blur_px", "reason", *_ANNOTATIONS),
+    *("polarity", "blur_px", "enlarged", "reason", *_ANNOTATIONS),
 }
 
 
@@ -239,6 +239,7 @@ def _image_row(image: MeasuredImage) -> dict[str, Any]:
         "profile": found.profile,
         "polarity": found.polarity,
         "blur_px": found.blur,
+        "enlarged": found.enlarged,
         "pixel_size_nm": size,
         "reason": found.reason,
         **{_REFUSED + name.replace(" ", "_"): n for name, n in found.refused.items()},
@@ -303,6 +304,7 @@ def _stored(row: Row, places: Sequence[Row]) -> FibreDiameters:
         unit="px" if size is None else "nm",
         reason=None if len(places) else row["reason"],
         pixel_size=size,
+        enlarged=float(row["enlarged"]),
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from hypervlad.common.wording import counted
+from hypervlad.common.wording import counted, verb
 from hypervlad.fibres.alignment import DEFAULT_METHOD
 from hypervlad.fibres.alignment_page import MAPS
 from hypervlad.fibres.alignment_page import TABLES as ALIGNMENT_TABLES
@@ -102,11 +102,15 @@ def diameters_report(folder: Path, weight: str | None) -> paper.Report:
     n_out = sum(int(row["left_out"]) for row in images.values())
     n_measured = sum(row["places"] != "0" for row in images.values())
     bars = paper.annotations_text(kept, any(row["annotations"] for row in images.values()))
+    factors = [f for row in images.values() if (f := float(row.get("enlarged", 1))) > 1]
     of = " and ".join(dict.fromkeys(f"{each.unit}s" for each in histograms))
     methods = [
         f"The diameters of fibres in {n_measured} of {counted(len(images), 'image')} were measured "
         f"with hypervlad{version} from the brightness across them{how}, where both edges of a "
         "fibre are visible, and weighted by visible length.",
+        f"{counted(len(factors), 'image')}, which a program had enlarged up to "
+        f"{max(factors, default=1):.3g} times, {verb(len(factors), 'was', 'were')} measured at the "
+        "original sampling." * bool(factors),
         bars,
         f"A person left out {counted(n_out, 'place')}." * bool(n_out),
         f"Quantiles are of all places together, with 95 % intervals from how much {of} differ (R. "

@@ -169,6 +169,7 @@ class Appearance:
     """The fibres of an image: where they may lie, and how they look."""
 
     sign: float  # 1 for bright fibres, -1 for dark ones
+    negative: float  # probable length of fibres of the other sign, over theirs
     places: Places
     look: str
     blur: float
@@ -179,21 +180,24 @@ def find_places(
 ) -> Appearance | None:
     """Judge n points on centre lines, of the polarity that fits; None without any lines."""
     spectrum = log_spectrum(field.contrast)
-    found = list[tuple[float, float, Places, Judged]]()
-    for sign, places in Places.on_ridges(field, signs, n).items():
+    found = dict[float, tuple[float, Places, Judged]]()
+    for sign, places in Places.on_ridges(field, (1.0, -1.0), n).items():
         if len(places):
             judged = network(*look_at(field, sign, places), spectrum)
-            found.append((float(judged.probability @ places.length), sign, places, judged))
-    if not found:
+            found[sign] = float(judged.probability @ places.length), places, judged
+    allowed = [sign for sign in signs if sign in found]
+    if not allowed:
         return None
-    _, sign, places, judged = max(found, key=lambda each: each[0])
+    sign = max(allowed, key=lambda each: found[each][0])
+    length, places, judged = found[sign]
+    negative = found[-sign][0] / max(length, 1e-9) if -sign in found else 0.0
     for _ in range(_N_PASSES):
         places = moved(field, places, judged)
         judged = network(*look_at(field, sign, places), spectrum)
     places = moved(field, places, judged)
     looks = LOOKS if sign < 0 else LOOKS[:-1]  # in transmission, fibres are dark
     look = looks[int(judged.looks[: len(looks)].argmax())]
-    return Appearance(sign, places, look, judged.blur)
+    return Appearance(sign, negative, places, look, judged.blur)
 
 
 def moved(field: Field, places: Places, judged: Judged) -> Places:

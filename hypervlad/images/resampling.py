@@ -16,6 +16,7 @@ _FACTORS = (1.15, 4.0)
 _MIN_SIDE, _MAX_SIDE = 64, 768  # of the part that is looked at
 _MAX_LINES = 256  # in each direction
 _REACH = 0.06  # from half the grid's frequency, in cycles per pixel
+_CLEARLY = 1.2  # times the coherence of the next eighth, which the blocks of JPEG do not reach
 _COHERENT = 0.5  # enlarged images with some noise reach 0.7 to 1, others 0.05
 _SAME = 0.015  # between both directions
 _LOST = 0.2  # of the variance within 9 px, by shrinking and enlarging again: mostly below 0.1
@@ -37,7 +38,8 @@ def enlargement(grey: NDArray[Any]) -> float:
     -------
     float
         From 1.15 to 4, the same in both directions. It is found if there is some noise, of all
-        interpolations but the nearest pixel's; after JPEG of low quality, 2 and 4 are not.
+        interpolations but the nearest pixel's; after JPEG of low quality, 2 and 4 are not always.
+        Periodic pictures without noise may be taken for enlarged ones.
 
     Examples
     --------
@@ -76,10 +78,10 @@ def _spacings(detail: NDArray[np.float64]) -> list[float]:
         upper = np.arange((k + 1) // 2, int(min(k / 2 + _REACH * n, n / 2 - 1)))
         each = (spectrum[:, upper] * spectrum[:, upper - k].conj()).mean(axis=0)
         coherence[k] = np.abs(each.mean())
-    # The blocks of JPEG make a grid, too. Seven eighths are its most coherent frequency.
+    # The blocks of JPEG make a grid, too, whose coherence grows from each eighth to the next.
     eighths = np.abs(np.arange(n)[:, None] - np.arange(2, 8) * n / 8) <= 2.5
-    jpeg = coherence[eighths[:, -1]].max(initial=0)
-    coherence[eighths.any(axis=1) & (coherence <= jpeg)] = 0
+    following = np.append((eighths * coherence[:, None]).max(axis=0)[1:], np.inf)
+    coherence[(eighths & (coherence[:, None] <= _CLEARLY * following)).any(axis=1)] = 0
     is_peak = (coherence >= _COHERENT) & (coherence == ndimage.maximum_filter1d(coherence, 7))
     return [n / k for k in np.flatnonzero(is_peak) if n / k >= _FACTORS[0]]
 

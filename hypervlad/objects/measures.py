@@ -94,7 +94,8 @@ def measure(
           aspect ratio of [1]_ is ``feret_min / feret_max``);
         - ``circularity`` = 4 pi area / perimeter^2, with Crofton's perimeter in four directions,
           and ``solidity`` = area / area of the convex hull, both at most 1;
-        - ``touches_edge``: whether the particle may go on beyond its field;
+        - ``touches_edge``: whether the particle may go on beyond its field, and ``confidence``, if
+          what found it gives one;
         - ``top``, ``left``, ``bottom``, ``right``, the box, and ``centroid_row`` and
           ``centroid_column``, in pixels of the micrograph;
         - ``field_height``, ``field_width`` in pixels, ``pixel_size_nm``;
@@ -157,6 +158,7 @@ def measure(
         "persistence_length": persistence,
     }
     nm = np.array([p.pixel_size or math.nan for p in particles], np.float64)
+    confidence = np.array([p.confidence for p in particles], np.float64)
     top, left, bottom, right = np.array([p.box for p in particles], np.int64).reshape(-1, 4).T
     height, width = np.array([p.field_shape for p in particles], np.int64).reshape(-1, 2).T
     columns: dict[str, Any] = {
@@ -173,6 +175,7 @@ def measure(
         | {"aspect_ratio": length / lengths["width"]}
         | {"circularity": circularity, "solidity": solidity}
         | {"touches_edge": np.array([p.touches_edge for p in particles], bool)}
+        | ({"confidence": confidence} if np.isfinite(confidence).any() else {})
         | {"top": top, "left": left, "bottom": bottom, "right": right}
         | {"centroid_row": top + row, "centroid_column": left + column}
         | {"field_height": height, "field_width": width, "pixel_size_nm": nm}

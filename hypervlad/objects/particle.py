@@ -43,6 +43,8 @@ class Outline:
         The class that a file gives it, or "".
     given_name : str
         Its name in a file, if that is not its label, or "".
+    confidence : float
+        Probability that it is an object by itself; NaN if what found it gives none.
     """
 
     label: int
@@ -50,6 +52,7 @@ class Outline:
     mask: NDArray[np.bool_]
     class_name: str = field(default="", kw_only=True)
     given_name: str = field(default="", kw_only=True)
+    confidence: float = field(default=float("nan"), kw_only=True)
 
     def __post_init__(self) -> None:
         top, left, bottom, right = self.box
@@ -170,6 +173,7 @@ class Outlines:
                 self.pixel_size,
                 class_name=o.class_name,
                 given_name=o.given_name,
+                confidence=o.confidence,
             )
             for o in self
         ]
@@ -393,6 +397,7 @@ def cut_particles(
             *(o.label, o.box, o.mask, pixels[o.window].copy(), name, found.shape, nm),
             class_name=o.class_name,
             given_name=o.given_name,
+            confidence=o.confidence,
         )
         for o in found
     ]

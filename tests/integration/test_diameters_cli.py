@@ -115,11 +115,16 @@ def test_images_are_measured_again_with_other_options(folder, found, again):
 def test_a_report_weighs_as_the_table_of_groups_does_and_counts_a_copy_once(folder, tmp_path):
     images, out, sizes = tmp_path / "in", tmp_path / "out", tmp_path / "sizes.csv"
     images.mkdir()
-    for name, source in {"a.png": "a.png", "c.png": "c.png", "copy.png": "c.png"}.items():
+    for name, source in {"c.png": "c.png", "copy.png": "c.png"}.items():
         shutil.copy(folder / source, images / name)
+    Image.open(folder / "a.png").resize((352, 352), Image.Resampling.BICUBIC).save(images / "a.png")
     sizes.write_text("path,pixel_size\nin/a.png,20\nin/c.png,2\nin/copy.png,2\n")
-    run(images, "-o", out, "--pixel-size", sizes, "-q")
+    for again in ([], ["--resume"]):
+        run(images, "-o", out, "--pixel-size", sizes, "-q", *again)
+    assert numbers(rows_of(out / "diameters.csv"), "enlarged") == pytest.approx([2, 1, 1], rel=0.01)
     commands.run("report", out, "-o", tmp_path / "report")
+    methods = (tmp_path / "report/methods.txt").read_text()
+    assert "1 image, which a program had enlarged up to 2 times, was measured at" in methods
     (group,) = rows_of(out / "groups.csv")
     shown = {row["quantity"]: row["value"] for row in rows_of(tmp_path / "report/results.csv")}
     assert shown["images with diameters"] == group["images"] == "2"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, zoom
 
 from hypervlad.data import make_fibre_images
 from hypervlad.fibres import find_fibres
@@ -41,6 +41,7 @@ def test_crossing_fibres_are_found_whole(turned, sign):
     np.testing.assert_allclose(table["width_px"], WIDTH, rtol=0.08)
     assert not table["touches_edge"].any()
     assert not table["annotation_share"].any()
+    assert table["confidence"].between(0.9, 1).all()
 
 
 def test_polarity_length_and_colours():
@@ -49,6 +50,9 @@ def test_polarity_length_and_colours():
     boxes = [fibre.box for fibre in find_fibres(crossed, polarity="bright")]
     assert len(boxes) == 2
     assert boxes == [fibre.box for fibre in find_fibres(np.repeat(crossed[..., None], 3, axis=2))]
+    with pytest.warns(UserWarning, match="enlarged by a program"):
+        large = find_fibres(zoom(crossed, 2, grid_mode=True, mode="nearest"), min_length=60)
+    assert np.array([fibre.box for fibre in large]) == pytest.approx(2 * np.array(boxes), abs=2)
     (longer,) = find_fibres(rods, min_length=100)
     (shorter,) = find_fibres(rods, leave_out=[(40.3, 100)])
     assert (longer.window[0].stop < 80, shorter.window[0].start > 80) == (True, True)
@@ -86,12 +90,14 @@ def test_there_are_no_fibres_in_an_image_without_any(image):
     assert len(find_fibres(image)) == 0
 
 
-def test_long_grains_of_a_texture_are_no_fibres():
+@pytest.mark.parametrize("is_two_level", [False, True])
+def test_long_grains_of_a_texture_are_no_fibres(is_two_level):
     noise = np.random.default_rng(4).standard_normal((2, 300, 400))
     texture = gaussian_filter(noise[0], (2.5, 12))
-    image = texture / texture.std() + 0.1 * noise[1]
-    with pytest.warns(UserWarning, match="too few of"):
-        assert len(find_fibres(image)) == 0
+    image = texture > 0 if is_two_level else texture / texture.std() + 0.1 * noise[1]
+    with pytest.warns(UserWarning, match="none of the lines is probably a fibre"):
+        found = find_fibres(gaussian_filter(image.astype(float), 0.7), annotations="keep")
+    assert len(found) == 0
 
 
 def test_nine_in_ten_fibres_of_a_thin_deposit_are_found():
