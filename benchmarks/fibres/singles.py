@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from itertools import compress, pairwise
 from typing import Any
 
 import numpy as np
@@ -33,13 +34,14 @@ from benchmarks.fibres.__main__ import above_otsu, factor_lines
 from benchmarks.fibres.train import TEXTURES, without_fibres
 from hypervlad.data import FIBRE_LOOKS, FibreTruth, make_fibre_images
 from hypervlad.fibres import find_fibres
+from hypervlad.objects.particle import Outline
 from hypervlad.particles import Outlines, Particle, cut_particles, measure
 
 SEED = 48
 N_IMAGES = 48
 N_TEXTURES = 40  # of each kind
 FIRST_TEXTURE = 7_000_000  # no training has so many images
-CONFIDENCES = (0.5, 0.7, 0.8, 0.9, 0.95)  # lower bounds of the rows of the table
+CONFIDENCES = (0.5, 0.7, 0.8, 0.9, 0.95, 1)  # bounds of the rows of the table
 SIZE = (384, 512)
 SHORTEST, VISIBLE = 40, 0.5  # length in the image in pixels, and its visible share
 SHARE = 0.75  # of a fibre in its outline, and of an outline in its fibre
@@ -73,6 +75,10 @@ def by_threshold(image: np.ndarray, dark: bool, branches: bool) -> list[Particle
     areas = np.bincount(labels.ravel())
     labels[areas[labels] < SHORTEST] = 0
     return cut_particles(image, Outlines.of(labels))
+
+
+def by_confidence(outlines: Sequence[Outline]) -> list[int]:
+    return np.histogram([each.confidence for each in outlines], CONFIDENCES)[0].tolist()
 
 
 def compared(particles: Sequence[Particle], truth: FibreTruth, length: float) -> Facts:
@@ -117,8 +123,8 @@ def compared(particles: Sequence[Particle], truth: FibreTruth, length: float) ->
     return facts | {
         "outlines": len(particles),
         "right": int(is_right.sum()),
-        "confidences": [each.confidence for each in particles],
-        "are_right": is_right.tolist(),
+        "by_confidence": by_confidence(particles),
+        "right_by_confidence": by_confidence(list(compress(particles, is_right))),
         "length_errors": (measured["length_px"].to_numpy() / true - 1).tolist(),
         "diameter_errors": (measured["width_px"].to_numpy() / truth.diameters[index] - 1).tolist(),
     }
@@ -148,7 +154,7 @@ def measure_textures(n_each: int) -> list[Facts]:
         with warnings.catch_warnings(action="ignore", category=UserWarning):  # of no fibres
             found = find_fibres(without_fibres(FIRST_TEXTURE + index))
         kind = TEXTURES[(FIRST_TEXTURE + index) % len(TEXTURES)]
-        rows.append({"kind": kind, "confidences": [each.confidence for each in found]})
+        rows.append({"kind": kind, "by_confidence": by_confidence(list(found))})
     return rows
 
 
@@ -156,7 +162,7 @@ def textures_table(result: Facts) -> str:
     """Return what is found where there are no fibres."""
     lines = []
     for kind in TEXTURES:
-        n_false = [len(row["confidences"]) for row in result["textures"] if row["kind"] == kind]
+        n_false = [sum(row["by_confidence"]) for row in result["textures"] if row["kind"] == kind]
         with_false = f"{np.count_nonzero(n_false)} of {len(n_false)}"
         lines.append([kind, with_false, f"{np.mean(n_false):.1f}", str(max(n_false))])
     return table(["texture", "images with an outline", "outlines per image", "most"], lines)
@@ -177,18 +183,14 @@ def confidence_table(result: Facts) -> str:
     """Return how many of the outlines of each confidence are right, half of the images textures."""
     deposits, in_mats = [row["find_fibres"] for row in result["images"]], result["mats"]
     textures = result["textures"][: len(deposits) + len(in_mats)]
-    right = [np.concatenate([row["are_right"] for row in each]) for each in (deposits, in_mats)]
-    values = [
-        np.concatenate([row["confidences"] for row in each])
-        for each in (deposits, in_mats, textures)
-    ]
+    kinds = deposits, in_mats, textures
+    numbers = np.array([np.sum([row["by_confidence"] for row in each], axis=0) for each in kinds])
+    right = np.sum([row["right_by_confidence"] for row in (*deposits, *in_mats)], axis=0)
     lines = []
-    for low, high in zip(CONFIDENCES, (*CONFIDENCES[1:], 1.01), strict=True):
-        own = [(each >= low) & (each < high) for each in values]
-        n_right = sum(int(each[some].sum()) for each, some in zip(right, own, strict=False))
-        numbers = [int(each.sum()) for each in own]
-        share = f"{n_right / sum(numbers):.2f}" if any(numbers) else "–"
-        lines.append([f"{low:g} to {min(high, 1):g}", *map(str, numbers), share])
+    for k, (low, high) in enumerate(pairwise(CONFIDENCES)):
+        n = int(numbers[:, k].sum())
+        share = f"{right[k] / n:.2f}" if n else "–"
+        lines.append([f"{low:g} to {high:g}", *map(str, numbers[:, k]), share])
     return table(["confidence", "in deposits", "in mats", "in textures", "right"], lines)
 
 

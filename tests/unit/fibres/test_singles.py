@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter, zoom
 
-from hypervlad.data import make_fibre_images
 from hypervlad.fibres import find_fibres
 from hypervlad.particles import measure
 
@@ -98,17 +97,6 @@ def test_long_grains_of_a_texture_are_no_fibres(is_two_level):
     with pytest.warns(UserWarning, match="none of the lines is probably a fibre"):
         found = find_fibres(gaussian_filter(image.astype(float), 0.7), annotations="keep")
     assert len(found) == 0
-
-
-def test_nine_in_ten_fibres_of_a_thin_deposit_are_found():
-    (image,), (truth,) = make_fibre_images(
-        1, diameter=8, length=110, cover=0.12, contrast_to_noise=20, size=256, random_state=3
-    )
-    labels = np.concatenate(
-        [np.unique(truth.fibres[f.window][f.mask]) for f in find_fibres(image, min_length=60)]
-    )
-    whole = np.flatnonzero(truth.visible_lengths > 60)
-    assert np.isin(whole, labels).mean() >= 0.9
 
 
 @pytest.mark.parametrize("wrong", [{"polarity": "both"}, {"pixel_size": 0}, {"min_length": -1}])
