@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import gaussian_filter1d, label
 from scipy.spatial import cKDTree
+from scipy.special import expit
 
 from hypervlad.common.constraints import Number, OneOf, check_value
 from hypervlad.common.progress import warn_of_image
@@ -174,7 +175,7 @@ class _Line:
         odds = self.probability / max(1 - self.probability, 0.005)
         logs = np.log([odds, self.length / self.diameter, self.error, self.diameter])
         facts = [1, min(found.negative, 2), *logs]
-        return float(1 / (1 + np.exp(-np.dot(_CONFIDENCE, facts))))
+        return float(expit(np.dot(_CONFIDENCE, facts)))
 
     def heading(self) -> Values:
         """Return the direction of the last part, outwards."""
