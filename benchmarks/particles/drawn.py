@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy.ndimage import find_objects, gaussian_filter, label, zoom
@@ -39,6 +39,7 @@ class Looks:
     stains: float = 0.45  # probability of faint dirt beside particles
     clutter: float = 0.25  # probability of edges of a support, and of lines
     dark: float = 0.5  # probability of particles that are darker than the background
+    decoys: float = 0.0  # probability of others of the opposite polarity, which are not meant
 
 
 @dataclass
@@ -65,6 +66,9 @@ def drawn_field(
     elif rng.random() < 0.3:  # dirt alone
         canvas.signal = _stains(rng, size, diameter) * 3
     labels = _visible(canvas)
+    if rng.random() < (2 if is_empty else 1) * looks.decoys:
+        decoys = _decoys(rng, looks, size, diameter, is_empty)
+        canvas.signal -= np.where(canvas.labels > 0, 0, decoys)
     sign = -1.0 if rng.random() < looks.dark else 1.0
     if not is_empty and not is_pile and rng.random() < looks.stains:
         canvas.signal += np.where(canvas.labels > 0, 0.3, 1) * _stains(rng, size, diameter)
@@ -136,6 +140,20 @@ def _draw_particles(
         _draw_one(rng, canvas, centre, radius, shape, draw, amplitude, is_thin)
     if is_saturated:
         canvas.signal = np.minimum(canvas.signal, rng.uniform(0.8, 1.0))
+
+
+def _decoys(
+    rng: np.random.Generator, looks: Looks, size: tuple[int, int], diameter: float, is_alone: bool
+) -> np.ndarray:
+    """Return the signal of a few others, or of as many as there may be, where they are alone."""
+    canvas = _Canvas(np.zeros(size), np.zeros(size, np.int32), np.zeros(size))
+    if not is_alone:
+        looks = replace(looks, cover=(0.01, 0.1), clinging=(0.0, 0.3), lattice=0)
+        diameter = max(5.0, diameter * log_uniform(rng, 0.3, 1.5))
+    # Of rims and shells of low contrast, nobody knows what is particle.
+    looks = replace(looks, profiles=("flat", "round", "facets"))
+    _draw_particles(rng, canvas, looks, diameter, False)
+    return canvas.signal * rng.uniform(0.2, 1)
 
 
 def _lattice(rng: np.random.Generator, size: tuple[int, int], diameter: float) -> np.ndarray:

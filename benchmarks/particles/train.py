@@ -2,11 +2,12 @@
 
     python -m benchmarks.particles.train --out hypervlad/particles/finder.npz
 
-Draws fields of particles of random looks, sizes, noise and clutter, and empty ones, and trains the
-decoder of `HypercolumnSegmenter` on them, as that trains it on fields outlined by hand. The stored
-one was trained with the defaults, and went on twice with --start, with 1,600 and 3,000 fields and
-5 epochs each, as rings, grain, empty fields and equal silhouettes were drawn more often: a new run
-gives one like it, not the same. --fields 40 --epochs 1 shows that it runs.
+Draws fields of bright particles of random looks, sizes, noise and clutter, dark ones inverted, and
+empty ones, and trains the decoder of `HypercolumnSegmenter` on them, as that trains it on fields
+outlined by hand. The stored one was trained on 9,100 fields while both polarities were to be found,
+and went on with --start for 4 epochs each on 5,000 fields and, with --first 100000, on 4,000, of
+which more were empty: a new run gives one like it, not the same. --fields 40 --epochs 1 shows that
+it runs.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ import numpy as np
 import torch
 
 from benchmarks.common.program import new_parser, parse
-from benchmarks.particles.drawn import drawn_field
+from benchmarks.fibres import train as mats
+from benchmarks.particles.drawn import Looks, drawn_field
 from hypervlad.features import get_backbone
 from hypervlad.features.network import build_network
 from hypervlad.objects.particle import Outlines
@@ -39,16 +41,34 @@ from hypervlad.particles.decoder import (
     train,
 )
 
-N_SEEDS = 10_000  # of the first training
+EMPTY, DECOYS = 0.25, 0.25  # probabilities of empty fields, of others of the other polarity
+MATS = 0.05  # probability of fibres, in which no particle is to be found
+MIN_LENGTH = 12  # diameters, of the median fibre
 N_TO_STANDARDISE = 500  # crops, by whose maps channels are scaled
 
 
 def drawn(seed: int) -> tuple[np.ndarray, Targets]:
-    """Return a standardised field and what is to be learnt of it."""
-    image, labels = drawn_field(np.random.default_rng([7, seed]), (CROP, CROP))
+    """Return a standardised field of bright particles and what is to be learnt of it."""
+    rng = np.random.default_rng([7, seed])
+    if rng.random() < MATS:
+        image = _mat(rng)
+        labels = np.zeros(image.shape, np.int32)
+    else:
+        is_dark = rng.random() < 0.5
+        looks = Looks(dark=float(is_dark), decoys=DECOYS, empty=EMPTY)
+        image, labels = drawn_field(rng, (CROP, CROP), looks)
+        image = 1 - image if is_dark else image
     targets = Targets.of_outlines(Outlines.of_labels(np.maximum(labels, 0)))
     targets.kind[labels < 0] = IGNORED
     return standardised(image, MIN_CONTRAST), targets
+
+
+def _mat(rng: np.random.Generator) -> np.ndarray:
+    """Return fibres that are too long for particles."""
+    while True:
+        image, truth, _ = mats.drawn(int(rng.integers(1 << 30)))
+        if np.median(truth.lengths / truth.diameters) > MIN_LENGTH:
+            return image.astype(np.float32)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -56,14 +76,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--fields", type=int, default=4500)
     parser.add_argument("--epochs", type=int, default=9)
     parser.add_argument("--start", type=Path, help="decoder to go on from, with new fields")
+    parser.add_argument("--first", type=int, default=0, help="number of the first field")
     parser.add_argument("--processes", type=int, default=2, help="that draw")
     options: Any = parse(parser, argv)
     known = get_backbone(PRETRAINED)
     network = build_network(PRETRAINED, "pretrained", known.taps[:-1])
-    first = N_SEEDS if options.start else 0
     with Pool(options.processes) as pool:
         crops = Crops.cut(
-            pool.imap(drawn, range(first, first + options.fields), chunksize=8),
+            pool.imap(drawn, range(options.first, options.first + options.fields), chunksize=8),
             options.fields,
             lambda grey: network(network_input(grey, known.preprocessing)),
             seed=0,

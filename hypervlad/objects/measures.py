@@ -234,19 +234,26 @@ def feret_diameters(mask: NDArray[np.bool_]) -> tuple[float, float]:
     return longest, shortest
 
 
-def _describe(mask: NDArray[np.bool_]) -> tuple[float, ...]:
-    """Return area, centroid (row and column), Feret diameters, circularity and solidity.
+def solidity(mask: NDArray[np.bool_]) -> float:
+    """Return the area of a mask that has a pixel over that of its convex hull."""
+    return min(np.count_nonzero(mask) / float(_hull(mask).volume), 1.0)
 
-    The hull is that of the middles of the pixels' sides, as in ``skimage.morphology``.
-    """
-    from skimage.measure import perimeter_crofton  # not above: importing it takes long
 
+def _hull(mask: NDArray[np.bool_]) -> ConvexHull:
+    """Return the hull of the middles of the pixels' sides, as in ``skimage.morphology``."""
     rows = np.flatnonzero(mask.any(axis=1))
     first = mask[rows].argmax(axis=1)
     last = mask.shape[1] - 1 - mask[rows, ::-1].argmax(axis=1)
     down = np.concatenate([rows, rows, rows - 0.5, rows + 0.5, rows - 0.5, rows + 0.5])
     right = np.concatenate([first - 0.5, last + 0.5, first, first, last, last])
-    hull = ConvexHull(np.stack([down, right], axis=1))
+    return ConvexHull(np.stack([down, right], axis=1))
+
+
+def _describe(mask: NDArray[np.bool_]) -> tuple[float, ...]:
+    """Return area, centroid (row and column), Feret diameters, circularity and solidity."""
+    from skimage.measure import perimeter_crofton  # not above: importing it takes long
+
+    hull = _hull(mask)
     corners = hull.points[hull.vertices]
     # The smallest distance is perpendicular to a side of the hull.
     across = corners @ hull.equations[:, :2].T

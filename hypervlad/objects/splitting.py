@@ -179,6 +179,9 @@ def _basins(depth: FloatMap, height: FloatMap, inside: BoolMap, drop: float) -> 
     All ways from one of these maxima to a higher one lead down by `drop` in height.
     """
     height = np.where(inside, height, height.min() - 2 * drop - 1)
+    _, n = ndimage.label(inside & (height == ndimage.maximum_filter(height, 3)), EIGHT)
+    if n < 2:
+        return inside.astype(np.int32)
     tops, n = ndimage.label(h_maxima(height, drop), EIGHT)
     if n < 2:
         return inside.astype(np.int32)

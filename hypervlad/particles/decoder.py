@@ -211,7 +211,9 @@ class Crops:
         seed: int,
     ) -> Crops:
         """Cut equally many crops from each standardised grey image."""
-        n_each, squares, maps = max(1, N_CROPS // n_fields), list[list[NDArray[Any]]](), []
+        n_each = max(1, N_CROPS // n_fields)
+        squares: list[list[NDArray[Any]]] = [[] for _ in range(4)]  # grey, kind, weight, depth
+        maps = list[list[torch.Tensor]]()  # of each tap
         for number, (image, targets) in enumerate(fields):
             generator = np.random.default_rng([seed, number])
             image, targets = _of_at_least(image, targets, CROP)
@@ -221,21 +223,17 @@ class Crops:
                 turn = int(generator.integers(8))
                 own: list[NDArray[Any]] = [_changed(image[window], generator)]
                 own += [each[window] for each in (targets.kind, targets.weight, targets.depth)]
-                squares.append([_turned(each, turn) for each in own])
-            grey = torch.from_numpy(np.stack([own[0] for own in squares[-n_each:]]))
+                for column, each in zip(squares, own, strict=True):
+                    column.append(_turned(each, turn))
+            grey = torch.from_numpy(np.stack(squares[0][-n_each:]))
             for some in grey.split(_MAPS_AT_ONCE):
-                maps.append([layer.cpu().half() for layer in maps_of(some)])
-        grey, kind, weight, depth = (
-            torch.from_numpy(np.stack(each)) for each in zip(*squares, strict=True)
-        )
-        return cls(
-            grey,
-            kind,
-            weight,
-            depth,
-            [torch.cat(of_tap) for of_tap in zip(*maps, strict=True)],
-            np.repeat(np.arange(n_fields), n_each),
-        )
+                found = maps_of(some)
+                maps = maps or [[] for _ in found]
+                for of_tap, layer in zip(maps, found, strict=True):
+                    of_tap.append(layer.cpu().half())
+        grey, kind, weight, depth = (torch.from_numpy(_joined(np.stack, own)) for own in squares)
+        taps = [_joined(torch.cat, of_tap) for of_tap in maps]
+        return cls(grey, kind, weight, depth, taps, np.repeat(np.arange(n_fields), n_each))
 
     def loss(self, decoder: TopDownDecoder, rows: torch.Tensor) -> torch.Tensor:
         device = decoder.centre.device
@@ -288,6 +286,13 @@ def train(
             losses.append(total / len(rows))
     decoder.eval()
     return losses
+
+
+def _joined(join: Callable[[list[Any]], Any], pieces: list[Any]) -> Any:
+    """Join pieces and drop them: of many fields, they take gigabytes."""
+    whole = join(pieces)
+    pieces.clear()
+    return whole
 
 
 def _of_at_least(

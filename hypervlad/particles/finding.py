@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+import itertools
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.sparse import coo_array
+from skimage.measure import block_reduce
 from skimage.transform import resize
 
 from hypervlad.common.constraints import Integer, OneOf, check_value
@@ -21,6 +24,7 @@ from hypervlad.features.registry import get_backbone
 from hypervlad.images import ReadOptions
 from hypervlad.images.sample import Annotations, drop_hidden, one_or_many, read_sample
 from hypervlad.objects.detection import MIN_AREA
+from hypervlad.objects.measures import solidity
 from hypervlad.objects.particle import Outlines
 from hypervlad.objects.splitting import (
     EIGHT,
@@ -42,6 +46,9 @@ from hypervlad.particles.decoder import (
 from hypervlad.particles.training_fields import at_own_scale
 from hypervlad.statistics.groups import weighted_quantiles
 
+Polarity: TypeAlias = Literal["bright", "dark"]
+
+_POLARITIES: tuple[Polarity, ...] = ("bright", "dark")
 _SEPARATION = 0.8  # of fields that were drawn as those of the training, where it counts best
 _TILE = 1024  # pixels, of the side of what is looked at at once
 _ROWS = 1024  # that are compared at once
@@ -51,13 +58,20 @@ _EDGE = 80  # of 255: probability of background at outlines, with which diameter
 _CERTAIN = {1.0: 0.88, 0.5: 0.86, 0.25: 0.83, 0.125: 0.86}
 _MAX_AT_EDGE = 0.5  # of an outline, that the image's edge is: corners that light leaves dark
 _MIN_SEEN = 12  # pixels of a particle on the scale on which it is found
-_MAX_PIECES = 0.6  # likewise, of pieces that are less probable
 _MAX_SPECKS = 0.1  # of what is found on a smaller scale, that was found on it before and makes way
+# Pieces make way if they cover less than this share, or are worse by this factor.
+_MAX_PIECES, _MUCH_WORSE = 0.6, 0.85
 _NECK = 0.4  # pixels, as the network's outlines are smooth
 _MIN_PART = 0.15  # of a particle's area, that a neck cuts off
 _MIN_STEP = 0.2  # of the step of most of the particles' area: dirt is fainter
 _MIN_RANGE = 0.08  # of the range of grey values: light and clouds have no such steps
 _RANGES = (5, 10, 20)  # of grey values, as multiples of the noise
+# Contrast in standard deviations of as large parts of the background: the least of a particle, and
+# of most of the particles' area. What the finder takes for particles in textures has 6 and less.
+_MIN_CLARITY, _TYPICAL_CLARITY = 5.0, 8.0
+_LEAST_TEXTURE = 16  # pixels, of the sides of what background is judged by
+_MAX_TILES = 9  # likewise
+_UPPER = 1.2816  # standard deviations from the median of a Gaussian to the quantile .9
 _MIN_FREE = 0.25  # of the pixels around a particle, which no other one has
 
 
@@ -71,11 +85,11 @@ class FoundParticles(Outlines):
         Whether particles are brighter or darker than the background; None if not given and
         nothing was found.
     confidence : float
-        Of the polarity, from 0 to 1: by how much more area and contrast it has than the opposite
-        one. 1 if the polarity was given, 0 if nothing was found.
+        Of the polarity, from 0 to 1: by how much more area, contrast and convexity it has than
+        the opposite one. 1 if the polarity was given, 0 if nothing was found.
     """
 
-    polarity: Literal["bright", "dark"] | None
+    polarity: Polarity | None
     confidence: float
 
 
@@ -93,15 +107,17 @@ def find_particles(
     A network that was trained on drawn fields outlines convex particles of about 5 pixels and more:
     flat or shaded ones, with bright rims or hollow, touching, overlapping or dense, in noise, grain
     and uneven light. Very large ones are looked at on a smaller scale. What overlaps is separated
-    where outlines show it. Regions of less than a fifth of the others' contrast are left out as
-    dirt. Holes of rings are filled, and branched or curved particles may be found in pieces.
+    where outlines show it. Left out are regions of less than a fifth of the others' contrast, as
+    dirt, and those whose contrast the texture of the background has by chance: if it has that of
+    most, all are. Branched or curved particles may be found in pieces.
 
     Parameters
     ----------
     image : path or array, or list of these
         As in :func:`hypervlad.read_micrograph`. Colours are averaged.
     polarity : {"auto", "bright", "dark"}, default="auto"
-        "auto" chooses that of most of what is found, by area and contrast.
+        "auto" looks for both, in twice the time, and chooses that with more area and contrast in
+        convex regions.
     min_area : int, default=20
         Particles of fewer pixels are left out.
     annotations : {"leave_out", "keep"}, default="leave_out"
@@ -131,36 +147,63 @@ def find_particles(
     >>> len(found), found.polarity, np.asarray(found).shape
     (2, 'dark', (64, 64))
     """
-    check_value("polarity", polarity, [OneOf("auto", "bright", "dark")])
+    check_value("polarity", polarity, [OneOf("auto", *_POLARITIES)])
     check_value("min_area", min_area, [Integer()])
     sample = read_sample(image, annotations=annotations, read_options=read_options)
-    with usual_torch():
-        labels = _labelled(sample.grey, min_area)
-    steps = _steps(sample.grey, labels)
-    areas = np.bincount(labels.ravel(), minlength=len(steps) + 1)[1:]
-    weights = areas * np.abs(steps)
-    bright, dark = float(weights[steps > 0].sum()), float(weights[steps < 0].sum())
-    known: Literal["bright", "dark"] = "bright" if bright > dark else "dark"
-    known = known if polarity == "auto" else polarity
-    has_polarity = np.sign(steps) == (1 if known == "bright" else -1)
-    typical = weighted_quantiles(np.abs(steps), areas, [0.5])[0] if len(steps) else 0.0
-    least = max(_MIN_STEP * typical, _MIN_RANGE * contrast_of(sample.grey))
-    is_outlined = (np.abs(steps) >= least) & ~_is_cut_off(labels)
-    is_kept = np.concatenate([[False], has_polarity & is_outlined])
-    labels = values_of(labels, numbers_of(is_kept), labels)
+    names = _POLARITIES if polarity == "auto" else (polarity,)
+    every = {name: _found(sample.grey, name, min_area) for name in names}
+    known = max(every, key=lambda name: every[name].weight)
+    labels, total = every[known].labels, sum(own.weight for own in every.values())
+    n_unclear = sum(own.n_unclear for own in every.values())
     n_beside = drop_hidden(labels, sample.mask)
     found = Outlines.of_labels(labels)
-    confidence = abs(bright - dark) / (bright + dark) if len(found) else 0.0
     return FoundParticles(
         found.shape,
         found.outlines,
         sample.pixel_size,
         annotations=sample.annotations,
         n_beside=n_beside,
-        note="" if len(found) else _why_none(sample.grey, polarity, has_polarity, n_beside),
+        note="" if len(found) else _why_none(sample.grey, polarity, min_area, n_unclear, n_beside),
         polarity=known if len(found) or polarity != "auto" else None,
-        confidence=confidence if polarity == "auto" else 1.0,
+        confidence=(2 * every[known].weight / total - 1 if len(found) else 0.0)
+        if len(every) > 1
+        else 1.0,
     )
+
+
+class _Found(NamedTuple):
+    """The particles of one polarity, numbered."""
+
+    labels: NDArray[np.int32]
+    weight: float  # area times contrast of convex ones
+    n_unclear: int  # regions that are as the texture of the background
+
+
+def _found(grey: NDArray[np.float32], polarity: Polarity, min_area: int) -> _Found:
+    grey = grey if polarity == "bright" else 1 - grey  # the network learnt bright ones
+    with usual_torch():
+        labels = _labelled(grey, min_area)
+    steps, clarity, at_edge = _edges(grey, labels)
+    areas = areas_of(labels, len(steps))[1:]
+    is_kept = (steps > 0) & (at_edge <= _MAX_AT_EDGE)
+    typical = _median(steps[is_kept], areas[is_kept])
+    is_kept &= steps >= max(_MIN_STEP * typical, _MIN_RANGE * contrast_of(grey))
+    is_clear = is_kept & (clarity >= _MIN_CLARITY)
+    if _median(clarity[is_clear], areas[is_clear]) < _TYPICAL_CLARITY:
+        is_clear[:] = False
+    labels = values_of(labels, numbers_of(np.concatenate([[False], is_clear])), labels)
+    n_unclear = int(np.count_nonzero(is_kept & ~is_clear))
+    weights = (areas * steps)[is_clear] * _solidities(labels) ** 2  # gaps are less convex
+    return _Found(labels, float(weights.sum()), n_unclear)
+
+
+def _solidities(labels: NDArray[np.int32]) -> NDArray[np.float64]:
+    windows = enumerate(ndimage.find_objects(labels), start=1)
+    return np.array([solidity(labels[window] == number) for number, window in windows])
+
+
+def _median(values: NDArray[np.float64], areas: NDArray[np.int64]) -> float:
+    return float(weighted_quantiles(values, areas, [0.5])[0]) if len(values) else 0.0
 
 
 @functools.cache
@@ -177,17 +220,19 @@ def _labelled(grey: NDArray[np.float32], min_area: int) -> NDArray[np.int32]:
 
     Large particles are seen whole on a smaller scale only, and grain is finer there.
     """
-    labels, probabilities = np.zeros(grey.shape, np.int32), np.zeros(1)
+    labels, qualities = np.zeros(grey.shape, np.int32), np.zeros(1)
     for scale, least in _CERTAIN.items():
         size = tuple(max(1, round(extent * scale)) for extent in grey.shape)
         seen = grey if scale == 1 else resize(grey, size, order=1, anti_aliasing=True)
         smallest = max(round(min_area * scale**2), min(min_area, _MIN_SEEN))
         fields = _finder().fields(seen, _TILE)
-        more, own = separated(fields, _SEPARATION, smallest, edge=_EDGE, least=least)
+        more, probabilities = separated(fields, _SEPARATION, smallest, edge=_EDGE, least=least)
         del seen, fields
+        shapes = _solidities(more)
         if scale < 1:
             more = at_own_scale(more, grey.shape)
-        probabilities = _add(labels, probabilities, more, np.array([0, *own]))
+        own = np.concatenate([[0], np.multiply(probabilities, shapes)])
+        qualities = _add(labels, qualities, more, own)
     # What was found twice, or lies below others, may have no pixel left.
     labels = renumbered(labels)
     _split_at_necks(labels)
@@ -196,16 +241,16 @@ def _labelled(grey: NDArray[np.float32], min_area: int) -> NDArray[np.int32]:
 
 def _add(
     labels: NDArray[np.int32],
-    probabilities: NDArray[np.float64],
+    qualities: NDArray[np.float64],
     more: NDArray[np.int32],
     own: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """Add, in place, what is found on a smaller scale; return all probabilities, by label.
+    """Add, in place, what is found on a smaller scale; return the qualities of all, by label.
 
-    It makes way for what is at least as probable, unless these are specks on it; what is not makes
-    way for it, such as pieces that grain breaks off.
+    It makes way for what is at least as probable and convex, unless these are specks on it; what is
+    not makes way for it, such as pieces that grain breaks off, or rings and what they enclose.
     """
-    shared = coo_array((len(own), len(probabilities))).tocsr()
+    shared = coo_array((len(own), len(qualities))).tocsr()
     for top in range(0, len(labels), _ROWS):
         above, below = more[top : top + _ROWS], labels[top : top + _ROWS]
         both = (above > 0) & (below > 0)
@@ -213,16 +258,17 @@ def _add(
         shared = shared + coo_array((np.ones(len(pairs[0])), pairs), shared.shape).tocsr()
     cover = shared.sum(axis=1)
     areas = areas_of(more, len(own) - 1)
-    is_worse = (shared @ probabilities < cover * own) & (cover < _MAX_PIECES * areas)
-    is_new = (areas > 0) & ((cover <= _MAX_SPECKS * areas) | is_worse)
+    worst = np.where(cover < _MAX_PIECES * areas, 1.0, _MUCH_WORSE)
+    is_better = shared @ qualities < worst * cover * own
+    is_new = (areas > 0) & ((cover <= _MAX_SPECKS * areas) | is_better)
     is_new[0] = False
-    goes = shared[is_new].sum(axis=0) > 0.5 * areas_of(labels, len(probabilities) - 1)
+    goes = shared[is_new].sum(axis=0) > 0.5 * areas_of(labels, len(qualities) - 1)
     numbers = numbers_of(~goes)
     labels[...] = numbers[labels]
     new_numbers = np.where(is_new, numbers.max() + np.cumsum(is_new), 0).astype(np.int32)
     free = labels == 0
     labels[free] = new_numbers[more[free]]
-    return np.concatenate([[0], probabilities[numbers > 0], own[is_new]])
+    return np.concatenate([[0], qualities[numbers > 0], own[is_new]])
 
 
 def _split_at_necks(labels: NDArray[np.int32]) -> None:
@@ -238,46 +284,88 @@ def _split_at_necks(labels: NDArray[np.int32]) -> None:
             n += len(areas) - 1
 
 
-def _steps(grey: NDArray[np.float32], labels: NDArray[np.int32]) -> NDArray[np.float64]:
-    """Return by how much grey values within each outline are above those beyond it."""
-    steps = list[float]()
-    for number, window in enumerate(ndimage.find_objects(labels), start=1):
+def _edges(
+    grey: NDArray[np.float32], labels: NDArray[np.int32]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Describe the outlines: by how much it is brighter within than beyond; that, in standard
+    deviations of background; and the share of the outline that is the image's edge.
+    """
+    n = int(labels.max(initial=0))
+    steps, clarity, lengths = np.zeros(n), np.zeros(n), np.ones(n)
+    texture = _texture(grey, labels)
+    for number, window in enumerate(ndimage.find_objects(labels)):
         around, _ = larger_window(window)
-        own, values = labels[around] == number, grey[around]
+        own, values = labels[around] == number + 1, grey[around]
+        lengths[number] = np.count_nonzero(own & ~ndimage.binary_erosion(own))
         within = own & ~ndimage.binary_erosion(own, EIGHT, iterations=_RING, border_value=1)
         beyond = ndimage.binary_dilation(own, EIGHT, iterations=_RING) & ~own
         free = beyond & (labels[around] == 0)
         if free.sum() >= _MIN_FREE * beyond.sum():
             beyond = free
-        inner = within if within.any() else own
-        is_whole = not beyond.any()  # of an image that is one particle
-        steps.append(0.0 if is_whole else float(values[inner].mean() - values[beyond].mean()))
-    return np.array(steps)
-
-
-def _is_cut_off(labels: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """Return which outlines are mostly the edge of the image."""
-    n = int(labels.max(initial=0))
+        if not beyond.any():  # an image that is one particle
+            continue
+        outer = values[beyond].mean()
+        parts = [values[part] for part in (within, own) if part.any()]
+        steps[number] = parts[0].mean() - outer
+        clarity[number] = max((part.mean() - outer) / texture(part.size) for part in parts)
     ends = (labels[0], labels[-1], labels[1:-1, 0], labels[1:-1, -1])
     at_edge = np.bincount(np.concatenate(ends), minlength=n + 1)[1:]
-    outlines = np.empty(n)
-    for number, window in enumerate(ndimage.find_objects(labels)):
-        own = labels[window] == number + 1
-        outlines[number] = np.count_nonzero(own & ~ndimage.binary_erosion(own))
-    return at_edge > _MAX_AT_EDGE * outlines
+    return steps, clarity, at_edge / lengths
+
+
+def _texture(grey: NDArray[np.float32], labels: NDArray[np.int32]) -> Callable[[int], float]:
+    """Return the function that says how much means of so many pixels of background vary.
+
+    They are means by Gaussian weights, less those by weights twice as wide, in a pyramid of halved
+    images; of the largest images, some tiles are taken.
+    """
+    corners = list(itertools.product(*(range(0, extent, _TILE) for extent in grey.shape)))
+    pools = defaultdict[float, list[NDArray[np.float32]]](list)  # by logarithms of areas
+    for top, left in corners[:: -(-len(corners) // _MAX_TILES)]:
+        window = slice(top, top + _TILE), slice(left, left + _TILE)
+        free = ~ndimage.binary_dilation(labels[window] > 0, iterations=2)
+        values, weights = np.where(free, grey[window], 0), free.astype(np.float32)
+        area = 4 * np.pi  # of Gaussian weights, as that of equal ones of as little noise
+        while min(values.shape) >= _LEAST_TEXTURE:
+            narrow, wide = (
+                ndimage.gaussian_filter(values, width)
+                / np.maximum(ndimage.gaussian_filter(weights, width), 1e-6)
+                for width in (1, 2)
+            )
+            pools[np.log(area)].append((narrow - wide)[weights > 0.5])
+            values, weights = (block_reduce(each, 2, np.mean) for each in (values, weights))
+            area *= 4
+    logs = list[tuple[float, float]]()
+    for log_area, pool in pools.items():
+        differences = np.concatenate(pool)
+        if len(differences) >= _LEAST_TEXTURE**2:
+            # Of noise that is brighter in few places, the upper side counts.
+            middle, upper = np.quantile(differences, [0.5, 0.9])
+            if upper > middle:
+                logs.append((log_area, float(np.log((upper - middle) / _UPPER))))
+    if not logs:
+        return lambda area: 1e-9
+    areas, deviations = np.transpose(logs)
+    return lambda area: float(np.exp(np.interp(np.log(area), areas, deviations)))
 
 
 def _why_none(
-    grey: NDArray[np.float32], polarity: str, has_polarity: NDArray[np.bool_], n_beside: int
+    grey: NDArray[np.float32], polarity: str, min_area: int, n_unclear: int, n_beside: int
 ) -> str:
     """Say why nothing is found, and what to try."""
     left_out = []
-    if n_wrong := int(np.count_nonzero(~has_polarity)):
-        left_out.append(f"{counted(n_wrong, 'region')} of the other polarity than {polarity!r}")
+    for other in _POLARITIES:
+        if polarity not in ("auto", other):
+            n_other = int(_found(grey, other, min_area).labels.max())
+            if n_other:
+                regions = counted(n_other, "region")
+                left_out.append(f"{regions} of the other polarity than {polarity!r}")
+    if n_unclear:
+        left_out.append(f"{counted(n_unclear, 'region')} as faint as the background's own texture")
     if n_beside:
         left_out.append(f"{counted(n_beside, 'particle')} that annotations cover in part")
     if left_out:
-        return "no particle is left: " + " and ".join(left_out) + " were left out"
+        return f"no particle is left; left out: {', '.join(left_out)}"
     noise = float(np.median(np.abs(grey - ndimage.gaussian_filter(grey, 1)))) / 0.6745
     ratio = contrast_of(grey) / max(noise, 1e-9)
     limit = next((each for each in _RANGES if ratio < each), None)
