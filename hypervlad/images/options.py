@@ -72,7 +72,7 @@ class PixelSizes:
         return self._sizes.get(_place_of(image)) if is_path else None
 
     def error_of(self, image: str | os.PathLike[str]) -> float:
-        """Return the error of a pixel size that is from a scale bar, 0 of others; see `errors`."""
+        """Return the error of a pixel size that is from a scale bar, 0 of others."""
         return self._errors.get(_place_of(image), 0.0)
 
     def __len__(self) -> int:
