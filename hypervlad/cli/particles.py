@@ -184,7 +184,7 @@ def find(
       hypervlad particles find images/ -o found/ --polarity dark --pixel-size 2.5
     """
     from hypervlad.images.files import IMAGE_SUFFIXES
-    from hypervlad.images.options import PixelSizes, ReadOptions, check_read_options
+    from hypervlad.images.options import ReadOptions, check_read_options
     from hypervlad.objects.found_folder import OWN_FILES
     from hypervlad.particles.finding import find_particles
     from hypervlad.particles.search import find_in_images
@@ -253,8 +253,6 @@ def find(
         verbose=option.common().verbose,
     )
     if len(left_out) < len(files):
-        if isinstance(sizes, PixelSizes):
-            found.note_scale_bars(sizes)
         n_empty = len(found.fields) - found.table["micrograph"].nunique()
         empty = f", {n_empty} of them without any" if n_empty else ""
         echo(

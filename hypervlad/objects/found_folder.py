@@ -18,7 +18,7 @@ from hypervlad.common.files import exclusive_lock
 from hypervlad.common.progress import ProgressBar, announced
 from hypervlad.common.tables import write_table
 from hypervlad.common.wording import name_some, verb, warn_user
-from hypervlad.images import ImageReadError, PixelSizes
+from hypervlad.images import ImageReadError
 from hypervlad.images.files import find_as_named
 from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import SIZE_TOLERANCE, read_named
@@ -235,12 +235,6 @@ class FoundFolder:
             self.outline_files.keep_replaced(micrograph)
             self.outline_files.write(micrograph, outlines, field.pixel_size)
             self._update()
-
-    def note_scale_bars(self, sizes: PixelSizes) -> None:
-        """Write into ``fields.csv`` how precise the pixel sizes are that are from scale bars."""
-        with exclusive_lock(self.path / LOCK, self.path):
-            self.searched.note_scale_bars(self.images, sizes)
-            self._forget()
 
     def particles(self, micrograph: str) -> list[Particle]:
         """Cut the particles of a field out of its image; an ImageReadError if that fails."""

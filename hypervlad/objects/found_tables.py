@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +22,6 @@ from hypervlad.common.tables import (
     write_table,
 )
 from hypervlad.common.wording import counted, name_some, verb, warn_user
-from hypervlad.images import PixelSizes
 from hypervlad.images.files import is_below
 from hypervlad.objects.detection import Detection
 from hypervlad.objects.fields import Field
@@ -428,12 +426,6 @@ class FieldTable:
         vars(self).pop("table", None)
         if self._journal.path.exists():
             self.rows()
-
-    def note_scale_bars(self, images: Path, sizes: PixelSizes) -> None:
-        for row, name, used in self.table[["micrograph", "pixel_size_nm"]].itertuples():
-            if (size := sizes.of(images / name)) and math.isclose(size, used):
-                self.table.loc[row, "scale_bar_error"] = sizes.error_of(images / name) or None
-        write_table(self.path, list(self.table), as_cells(self.table))
 
     def write(self, rows: Iterable[Mapping[str, Any]]) -> None:
         rows = list(rows)

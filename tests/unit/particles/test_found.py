@@ -573,7 +573,10 @@ def test_counts_are_corrected_for_what_finding_misses(images, tmp_path):
     strays = np.zeros((9, 9), int)
     strays[2:5, 2:5], strays[7, 7] = 1, 2
     assert len(Detection.of([(strays, 1 * (strays > 1), 1.0)], "px", min_area=2).pairs) == 2
-    found = find(tmp_path / "found", tmp_path / "images", detection=known)[0]
+    files = dict.fromkeys((tmp_path / "images").rglob("*.png"), 5.0)
+    sizes = PixelSizes(files, {tmp_path / "images" / "z.png": 0.02})
+    options = {"detection": known, "pixel_size": sizes}
+    found = find(tmp_path / "found", tmp_path / "images", **options)[0]
     again = found.detection
     np.testing.assert_array_equal(again.pairs, pairs)
     assert (again.unit, again.n_fields) == ("nm", 3)
@@ -587,8 +590,6 @@ def test_counts_are_corrected_for_what_finding_misses(images, tmp_path):
     # A person deletes the first outline of each, here in the file of the folder.
     write_outlines(found.path / "outlines/a.png_rois.geojson", found.outlines("a.png")[1:])
     write_outlines(found.path / "outlines/z.png.tif", found.outlines("z.png")[1:])
-    files = {found.image(name): found.fields[0].pixel_size for name in names}
-    found.note_scale_bars(PixelSizes(files, {found.image("z.png"): 0.02}))
     with pytest.warns(UserWarning, match="the outlines of 1 image were corrected"):
         result = found.count(edges="leave_out", pixel_size_error=0.03)
     budget = result.budget.set_index(["quantity", "source"])["percent"]
