@@ -65,6 +65,7 @@ _NECK = 0.4  # pixels, as the network's outlines are smooth
 _MIN_PART = 0.15  # of a particle's area, that a neck cuts off
 _MIN_STEP = 0.2  # of the step of most of the particles' area: dirt is fainter
 _MIN_RANGE = 0.08  # of the range of grey values: light and clouds have no such steps
+_SURE = 0.5  # of the polarity, above which the other one is not mentioned
 _RANGES = (5, 10, 20)  # of grey values, as multiples of the noise
 # Contrast in standard deviations of as large parts of the background: the least of a particle, and
 # of most of the particles' area. What the finder takes for particles in textures has 6 and less.
@@ -154,20 +155,27 @@ def find_particles(
     every = {name: _found(sample.grey, name, min_area) for name in names}
     known = max(every, key=lambda name: every[name].weight)
     labels, total = every[known].labels, sum(own.weight for own in every.values())
-    n_unclear = sum(own.n_unclear for own in every.values())
+    confidence = 2 * every[known].weight / total - 1 if total else 0.0
     n_beside = drop_hidden(labels, sample.mask)
     found = Outlines.of_labels(labels)
+    note = ""
+    if not len(found):
+        n_unclear = sum(own.n_unclear for own in every.values())
+        note = _why_none(sample.grey, polarity, min_area, n_unclear, n_beside)
+        confidence = 0.0
+    elif confidence < _SURE and polarity == "auto":
+        (other,) = {*_POLARITIES} - {known}
+        n_other = counted(int(every[other].labels.max()), f"{other} region")
+        note = f"{n_other} look like particles, too; if these are meant, say so by the polarity"
     return FoundParticles(
         found.shape,
         found.outlines,
         sample.pixel_size,
         annotations=sample.annotations,
         n_beside=n_beside,
-        note="" if len(found) else _why_none(sample.grey, polarity, min_area, n_unclear, n_beside),
+        note=note,
         polarity=known if len(found) or polarity != "auto" else None,
-        confidence=(2 * every[known].weight / total - 1 if len(found) else 0.0)
-        if len(every) > 1
-        else 1.0,
+        confidence=confidence if polarity == "auto" else 1.0,
     )
 
 

@@ -88,15 +88,14 @@ def test_without_depth_necks_separate(neck, n):
     assert split_particles(None, bars(neck)).max() == n
 
 
-def field(polarity, seed=0, size=160, noise=0.03, background=None):
+def field(polarity, seed=0, size=160, noise=0.03):
     """Disks of contrast 0.3, on a background that varies twice as much, and their labels."""
     rows, columns = np.mgrid[:size, :size]
     places = [(30, 40, 9), (30, 110, 14), (100, 40, 12), (90, 100, 10), (90, 121, 10)]
     labels = np.zeros((size, size), int)
     for label, (row, column, radius) in enumerate(places, start=1):
         labels[np.hypot(rows - row, columns - column) <= radius] = label
-    if background is None:
-        background = 0.35 + 0.3 * (rows / size) * (columns / size)
+    background = 0.35 + 0.3 * (rows / size) * (columns / size)
     image = background + np.where(labels > 0, 0.3, 0) * (1 if polarity == "bright" else -1)
     return image + np.random.default_rng(seed).normal(0, noise, image.shape), labels
 
@@ -238,8 +237,9 @@ def test_large_particles_are_seen_on_a_smaller_scale():
 def test_it_says_why_nothing_is_found():
     noise = np.random.default_rng(0).normal(0.5, 0.1, (64, 64))
     assert "no particle is found: grey values range over less than" in find_particles(noise).note
-    note = find_particles(field("dark")[0], polarity="bright").note
-    assert "left out: 5 regions of the other polarity than 'bright'" in note
+    assert "5 regions of the other" in find_particles(field("dark")[0], polarity="bright").note
+    both = np.vstack([field("dark")[0], field("bright")[0]])
+    assert "5 bright regions look like particles, too" in find_particles(both).note
     clouds = np.random.default_rng(0).normal(size=(6, 200, 200))
     clouds = 12 * ndimage.gaussian_filter(clouds, (0, 4, 4)) + 0.5 * np.roll(clouds, 1, 0)
     every = find_particles(list(clouds))
