@@ -240,7 +240,9 @@ class Journal:
         self.path = table.with_suffix(".jsonl")
 
     def add(self, value: Any) -> None:
-        append_line(self.path, json.dumps(value).encode())
+        # A caller's numbers may be NumPy's.
+        text = json.dumps(value, default=lambda own: own.item())
+        append_line(self.path, text.encode())
 
     def read(self, convert: Callable[[Any], T]) -> list[T]:
         """Return the values, without one whose line a kill cut off; a ValueError if damaged."""
