@@ -275,7 +275,12 @@ def _lock(lock_file: int) -> bool:
     return True
 
 
-# --- JSON that others have written ----------------------------------------------------------------
+# --- JSON, also that others have written ----------------------------------------------------------
+
+
+def json_text(value: Any, indent: int | None = None) -> bytes:
+    """Return a value as JSON for `parse_json`; a caller's numbers may be NumPy's."""
+    return json.dumps(value, indent=indent, default=lambda own: own.item()).encode()
 
 
 def parse_json(

@@ -15,7 +15,6 @@ import codecs
 import contextlib
 import csv
 import io
-import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,7 +23,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from hypervlad.common.files import append_line, parse_json, replace_when_complete
+from hypervlad.common.files import append_line, json_text, parse_json, replace_when_complete
 from hypervlad.common.limits import MAX_OUTLINES_VALUES
 from hypervlad.common.wording import counted, is_utf8
 
@@ -240,9 +239,7 @@ class Journal:
         self.path = table.with_suffix(".jsonl")
 
     def add(self, value: Any) -> None:
-        # A caller's numbers may be NumPy's.
-        text = json.dumps(value, default=lambda own: own.item())
-        append_line(self.path, text.encode())
+        append_line(self.path, json_text(value))
 
     def read(self, convert: Callable[[Any], T]) -> list[T]:
         """Return the values, without one whose line a kill cut off; a ValueError if damaged."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import reprlib
 from collections import defaultdict
@@ -15,7 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypervlad._version import __version__
-from hypervlad.common.files import exclusive_lock, new_folder, parse_json, replace_when_complete
+from hypervlad.common.files import (
+    exclusive_lock,
+    json_text,
+    new_folder,
+    parse_json,
+    replace_when_complete,
+)
 from hypervlad.common.progress import ProgressBar, announced
 from hypervlad.common.tables import (
     TEXT_COLUMNS,
@@ -43,9 +48,7 @@ def write_record(path: Path, made: Mapping[str, Any]) -> None:
     before = read_record(path).get("version", "") if path.exists() else ""
     versions = " and ".join(dict.fromkeys([*filter(None, before.split(" and ")), __version__]))
     with replace_when_complete(path) as stream:
-        # A caller's numbers may be NumPy's.
-        text = json.dumps({"version": versions, **made}, indent=1, default=lambda own: own.item())
-        stream.write(text.encode())
+        stream.write(json_text({"version": versions, **made}, indent=1))
 
 
 def read_record(path: Path) -> dict[str, Any]:

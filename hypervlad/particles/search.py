@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hypervlad.common.constraints import check_value
-from hypervlad.common.files import exclusive_lock, new_folder
+from hypervlad.common.files import exclusive_lock, json_text, new_folder
 from hypervlad.common.progress import ProgressBar, announced
 from hypervlad.common.wording import counted, is_utf8, name_some, warn_user
 from hypervlad.images import ImageReadError, PixelSizes, ReadOptions
@@ -227,7 +227,7 @@ def _started(path: Path, run: dict[str, Any], resume: bool) -> FoundFolder:
             first["pixel_sizes"] | second["pixel_sizes"]
             for first, second in ((run, before), (before, run))
         )
-        old, new = (_flat(json.loads(json.dumps(each))) for each in (before, run))
+        old, new = (_flat(json.loads(json_text(each))) for each in (before, run))
         if different := [
             f"{name} {old.get(name)!r}, not {new.get(name)!r}"
             for name in dict.fromkeys([*old, *new])
