@@ -48,7 +48,7 @@ from hypervlad.statistics.groups import weighted_quantiles
 
 Polarity: TypeAlias = Literal["bright", "dark"]
 
-_POLARITIES: tuple[Polarity, ...] = ("bright", "dark")
+_OPPOSITE: dict[Polarity, Polarity] = {"bright": "dark", "dark": "bright"}
 _SEPARATION = 0.8  # of fields that were drawn as those of the training, where it counts best
 _TILE = 1024  # pixels, of the side of what is looked at at once
 _ROWS = 1024  # that are compared at once
@@ -148,10 +148,10 @@ def find_particles(
     >>> len(found), found.polarity, np.asarray(found).shape
     (2, 'dark', (64, 64))
     """
-    check_value("polarity", polarity, [OneOf("auto", *_POLARITIES)])
+    check_value("polarity", polarity, [OneOf("auto", *_OPPOSITE)])
     check_value("min_area", min_area, [Integer()])
     sample = read_sample(image, annotations=annotations, read_options=read_options)
-    names = _POLARITIES if polarity == "auto" else (polarity,)
+    names = (polarity,) if polarity != "auto" else tuple(_OPPOSITE)
     every = {name: _found(sample.grey, name, min_area) for name in names}
     known = max(every, key=lambda name: every[name].weight)
     labels, total = every[known].labels, sum(own.weight for own in every.values())
@@ -164,7 +164,7 @@ def find_particles(
         note = _why_none(sample.grey, polarity, min_area, n_unclear, n_beside)
         confidence = 0.0
     elif confidence < _SURE and polarity == "auto":
-        (other,) = {*_POLARITIES} - {known}
+        other = _OPPOSITE[known]
         n_other = counted(int(every[other].labels.max()), f"{other} region")
         note = f"{n_other} look like particles, too; if these are meant, say so by the polarity"
     return FoundParticles(
@@ -358,16 +358,18 @@ def _texture(grey: NDArray[np.float32], labels: NDArray[np.int32]) -> Callable[[
 
 
 def _why_none(
-    grey: NDArray[np.float32], polarity: str, min_area: int, n_unclear: int, n_beside: int
+    grey: NDArray[np.float32],
+    polarity: Literal["auto", "bright", "dark"],
+    min_area: int,
+    n_unclear: int,
+    n_beside: int,
 ) -> str:
     """Say why nothing is found, and what to try."""
     left_out = []
-    for other in _POLARITIES:
-        if polarity not in ("auto", other):
-            n_other = int(_found(grey, other, min_area).labels.max())
-            if n_other:
-                regions = counted(n_other, "region")
-                left_out.append(f"{regions} of the other polarity than {polarity!r}")
+    if polarity != "auto":
+        n_other = int(_found(grey, _OPPOSITE[polarity], min_area).labels.max())
+        if n_other:
+            left_out.append(f"{counted(n_other, 'region')} of the other polarity than {polarity!r}")
     if n_unclear:
         left_out.append(f"{counted(n_unclear, 'region')} as faint as the background's own texture")
     if n_beside:
