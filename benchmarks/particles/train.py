@@ -92,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.start:
         decoder, rate = stored_decoder(options.start), MAX_RATE / 3
     else:
-        decoder, rate = TopDownDecoder.empty([layer.shape[1] for layer in crops.maps]), MAX_RATE
+        decoder, rate = TopDownDecoder([layer.shape[1] for layer in crops.maps]), MAX_RATE
         decoder.initialise(seed=0)
         decoder.standardise_by([layer[:N_TO_STANDARDISE] for layer in crops.maps])
     decoder = decoder.to(memory_format=torch.channels_last)

@@ -51,6 +51,13 @@ CROP = 256  # pixels
 N_CROPS = 160  # of all images together; of more images, one of each
 
 
+class _Convolution(nn.Conv2d):
+    """One whose tensors are to be set: nothing is drawn from the generator that threads share."""
+
+    def reset_parameters(self) -> None:
+        pass
+
+
 class TopDownDecoder(nn.Module):
     """Turns the maps of several taps and the grey image into fields of the image's size.
 
@@ -71,11 +78,11 @@ class TopDownDecoder(nn.Module):
         self.channels = tuple(channels)
         self.register_buffer("centre", torch.zeros(sum(channels)))
         self.register_buffer("scale", torch.ones(sum(channels)))
-        self.lateral = nn.ModuleList(nn.Conv2d(n_own, n, 1) for n_own in channels)
-        self.smooth = nn.ModuleList(nn.Conv2d(n, n, 3, padding=1) for _ in channels)
-        self.stem = nn.Conv2d(4, n, 3, padding=1)
-        self.head = nn.Conv2d(n, n, 3, padding=1)
-        self.fields = nn.Conv2d(n, 4 * N_FIELDS, 3, padding=1)
+        self.lateral = nn.ModuleList(_Convolution(n_own, n, 1) for n_own in channels)
+        self.smooth = nn.ModuleList(_Convolution(n, n, 3, padding=1) for _ in channels)
+        self.stem = _Convolution(4, n, 3, padding=1)
+        self.head = _Convolution(n, n, 3, padding=1)
+        self.fields = _Convolution(n, 4 * N_FIELDS, 3, padding=1)
 
     def forward(self, maps: Sequence[torch.Tensor], grey: torch.Tensor) -> torch.Tensor:
         """Return logits (B, 4, H, W) from maps (B, C_l, h_l, w_l) and grey images (B, 1, H, W).
@@ -97,17 +104,11 @@ class TopDownDecoder(nn.Module):
         fields = self.fields(functional.relu(self.head(fine)))
         return functional.pixel_shuffle(fields, 2)
 
-    @classmethod
-    def empty(cls, channels: Sequence[int]) -> TopDownDecoder:
-        """Return one whose tensors are to be set; nothing is drawn from torch's generator."""
-        with torch.device("meta"):
-            return cls(channels).to_empty(device="cpu")
-
     def initialise(self, seed: int) -> None:
-        """Draw the weights as torch does, but not from the generator that threads share."""
+        """Draw the weights as torch does, from an own generator."""
         generator = torch.Generator().manual_seed(seed)
         for layer in self.modules():
-            if isinstance(layer, nn.Conv2d):
+            if isinstance(layer, _Convolution):
                 bound = 1 / math.sqrt(layer.weight[0].numel())
                 for tensor in layer.parameters():
                     nn.init.uniform_(tensor, -bound, bound, generator)
@@ -122,7 +123,7 @@ class TopDownDecoder(nn.Module):
 def decoder_of(arrays: Mapping[str, NDArray[np.float32]]) -> TopDownDecoder:
     """Return a decoder with these tensors, by torch's names; a ValueError if they do not fit."""
     names = [f"lateral.{number}.weight" for number in range(len(arrays))]
-    decoder = TopDownDecoder.empty([arrays[name].shape[1] for name in names if name in arrays])
+    decoder = TopDownDecoder([arrays[name].shape[1] for name in names if name in arrays])
     tensors = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
     try:
         decoder.load_state_dict(tensors)
@@ -362,18 +363,17 @@ class FieldNetwork:
         Larger images are computed in tiles that overlap by as much as a pixel's fields depend on,
         so that tiles give what the whole image would.
         """
-        image = standardised(grey, self._contrast)
-        del grey  # the largest images take 256 MB
-        height, width = image.shape
-        more = [(0, -extent % _STRIDE) for extent in image.shape]
-        image = np.pad(image, more, mode="symmetric")
-        found = np.empty((N_FIELDS, *image.shape), np.uint8)
-        tile_size = max(image.shape) if max(height, width) <= tile_size else tile_size
-        for tile, inner in self.tiles(image.shape, tile_size):
+        limits = _limits(grey, self._contrast)
+        height, width = grey.shape
+        if any(more := [-extent % _STRIDE for extent in grey.shape]):  # a copy may take 256 MB
+            grey = np.pad(grey, [(0, after) for after in more], mode="symmetric")
+        found = np.empty((N_FIELDS, *grey.shape), np.uint8)
+        tile_size = max(grey.shape) if max(height, width) <= tile_size else tile_size
+        for tile, inner in self.tiles(grey.shape, tile_size):
             own = (
                 slice(i.start - t.start, i.stop - t.start) for t, i in zip(tile, inner, strict=True)
             )
-            found[:, *inner] = self._of_tile(image[tile])[:, *own]
+            found[:, *inner] = self._of_tile(_scaled(grey[tile], *limits))[:, *own]
         return found[:, :height, :width]
 
     def _of_tile(self, image: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -431,7 +431,7 @@ def separated(
     They have an area of `min_area` pixels and a mean probability of `least`, which is returned too;
     `edge` is the probability of background at their outlines, in 255 steps.
     """
-    background = fields[0]
+    background = fields[0].copy()
     # Neither the depth nor the probability of not being a border finds all gaps alone.
     depth = np.multiply(fields[1], fields[3], dtype=np.float32)
     np.sqrt(depth, out=depth)
@@ -468,8 +468,15 @@ def standardised(grey: NDArray[np.float32], contrast: float) -> NDArray[np.float
     The median, which is background in most fields, becomes 0.5, and the range one half. An image of
     less than half the typical contrast is not stretched further: it may be empty.
     """
-    scale = 2 * max(contrast_of(grey), contrast / 2)
-    shifted: NDArray[np.float32] = np.subtract(grey, np.median(grey), dtype=np.float32)
+    return _scaled(grey, *_limits(grey, contrast))
+
+
+def _limits(grey: NDArray[np.float32], contrast: float) -> tuple[np.float32, float]:
+    return np.median(grey), 2 * max(contrast_of(grey), contrast / 2)
+
+
+def _scaled(grey: NDArray[np.float32], middle: np.float32, scale: float) -> NDArray[np.float32]:
+    shifted: NDArray[np.float32] = np.subtract(grey, middle, dtype=np.float32)
     shifted /= np.float32(scale)
     shifted += np.float32(0.5)
     return shifted.clip(-0.2, 1.2, out=shifted)

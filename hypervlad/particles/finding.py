@@ -233,9 +233,10 @@ def _labelled(grey: NDArray[np.float32], min_area: int) -> NDArray[np.int32]:
         size = tuple(max(1, round(extent * scale)) for extent in grey.shape)
         seen = grey if scale == 1 else resize(grey, size, order=1, anti_aliasing=True)
         smallest = max(round(min_area * scale**2), min(min_area, _MIN_SEEN))
-        fields = _finder().fields(seen, _TILE)
-        more, probabilities = separated(fields, _SEPARATION, smallest, edge=_EDGE, least=least)
-        del seen, fields
+        more, probabilities = separated(
+            _finder().fields(seen, _TILE), _SEPARATION, smallest, edge=_EDGE, least=least
+        )
+        del seen
         shapes = _solidities(more)
         if scale < 1:
             more = at_own_scale(more, grey.shape)

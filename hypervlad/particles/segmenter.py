@@ -280,7 +280,7 @@ class HypercolumnSegmenter(NetworkEstimator):
 
         def trained_on(learnt: NDArray[np.intp]) -> tuple[FieldNetwork, list[float]]:
             rows = torch.from_numpy(np.flatnonzero(np.isin(crops.image_index, learnt)))
-            decoder = TopDownDecoder.empty([layer.shape[1] for layer in crops.maps])
+            decoder = TopDownDecoder([layer.shape[1] for layer in crops.maps])
             decoder.initialise(seed)
             decoder.standardise_by([layer[rows] for layer in crops.maps])
             # In this layout, a step of the training takes a third of the time on CPUs.
