@@ -131,7 +131,6 @@ class DecodedImage:
 
     pixels: NDArray[Any]
     stored: NDArray[Any] | None = None  # where these are displayed values: (H, W) as in the file
-    is_inverted: bool = False  # of two stored values, the smaller is displayed brighter
     is_lossy: bool = False  # or may be: JPEG 2000 and WebP can also be compressed without losses
     pixel_size: float | None = None  # nm
     scan_rows: int | None = None  # height without the banner, by the metadata

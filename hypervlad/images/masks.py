@@ -18,7 +18,6 @@ from hypervlad.common.wording import counted, percent, warn_user
 from hypervlad.images.banner import MAX_SHARE
 from hypervlad.images.errors import ImageReadError
 from hypervlad.images.files import IMAGE_SUFFIXES, composed, list_files
-from hypervlad.images.formats import DecodedImage, is_partly_transparent
 from hypervlad.images.options import ReadOptions, check_read_options
 from hypervlad.images.reading import decode_stored, image_name
 
@@ -266,14 +265,8 @@ def as_mask(mask: Any, name: str) -> NDArray[np.bool_]:
 
 
 def _stored_grey(path: Any, name: str) -> NDArray[Any]:
-    stored = decode_stored(path, name)
-    if stored.stored is None and is_partly_transparent(path):
-        raise ImageReadError(
-            f"{name}: a mask with a transparent layer; export it flattened, white on black"
-        )
-    values = stored.pixels
+    values = decode_stored(path, name).pixels
     if values.ndim == 2:
-        warn_of_display(stored, name)
         return values
     grey = np.asarray(values.max(axis=2))
     bright = values[grey > 0.75 * grey.max()].astype(int) // (int(grey.max()) // 4 + 1)
@@ -282,16 +275,6 @@ def _stored_grey(path: Any, name: str) -> NDArray[Any]:
             f"{name}: a mask of several colours; save a mask of each kind, white on black"
         )
     return grey
-
-
-def warn_of_display(stored: DecodedImage, name: str) -> None:
-    """Warn if a file of two values is displayed the other way round than its values are."""
-    if stored.is_inverted and "imagej" not in stored.metadata:
-        warn_user(
-            f"{name}: read as it is stored, with 0 for background, but displayed the other way "
-            "round by its palette or its kind of TIFF; if its white is meant, save it as grey "
-            "values (in Fiji: Image > Lookup Tables > Grays, then Edit > Invert if needed)"
-        )
 
 
 def _black_and_white(values: NDArray[Any], name: str) -> NDArray[Any]:

@@ -41,6 +41,7 @@ from hypervlad.images.formats import (
     describe_non_image,
     file_kind,
     image_pixels,
+    is_partly_transparent,
 )
 from hypervlad.images.hdf5 import decode_hdf5
 from hypervlad.images.microscopy import decode_dm, decode_mrc, decode_ser
@@ -239,11 +240,19 @@ def decode_stored(path: Any, name: str) -> DecodedImage:
             f"{name}: a file of {counted(n_pages, 'page')}, of which none is read; save what "
             "belongs to the image as a file of one page"
         )
+    if decoded.stored is None and is_partly_transparent(path):
+        raise ImageReadError(f"{name}: with a transparent layer; export it flattened, on black")
     if decoded.stored is not None:
         levels = np.unique(decoded.stored)
-        if len(levels) == 2 and levels[0] == 0:
+        if len(levels) == 2 and levels[0] == 0 and "imagej" not in decoded.metadata:
             is_set, shown = decoded.stored != 0, decoded.pixels
-            decoded.is_inverted = bool(shown[is_set].mean() < shown[~is_set].mean())
+            if shown[is_set].mean() < shown[~is_set].mean():
+                warn_user(
+                    f"{name}: read as it is stored, with 0 for background, but displayed the other "
+                    "way round by its palette or its kind of TIFF; if its white is meant, save it "
+                    "as grey values (in Fiji: Image > Lookup Tables > Grays, then Edit > Invert if "
+                    "needed)"
+                )
         decoded.pixels = decoded.stored
     decoded.pixels = as_pixels(decoded.pixels, name, options.max_pixels)
     return decoded

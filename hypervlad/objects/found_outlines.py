@@ -348,12 +348,11 @@ def _file_of(stem: Path) -> Path | None:
 
 
 def _write(stem: Path, outlines: Outlines, pixel_size: float | None = None) -> None:
-    polygons, labels = (Path(f"{stem}{suffix}") for suffix in _OWN)
-    chosen, other = labels, polygons
+    # Named by their numbers, which tables have.
+    own = tuple(replace(each, given_name="") for each in outlines)
+    outlines = replace(outlines, outlines=own)
+    other, chosen = (Path(f"{stem}{suffix}") for suffix in _OWN)
     if outlines.do_overlap or any(each.class_name for each in outlines):
-        chosen, other = polygons, labels
-        # Named by their numbers, which tables have.
-        own = tuple(replace(each, given_name="") for each in outlines)
-        outlines = replace(outlines, outlines=own)
+        chosen, other = other, chosen
     write_outlines(chosen, outlines, pixel_size=pixel_size)
     other.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import re
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
@@ -19,14 +20,15 @@ from hypervlad.images.errors import ImageReadError
 from hypervlad.images.files import is_left_out, path_parts
 from hypervlad.images.microscopy import import_extra
 from hypervlad.objects.particle import Outlines
-from hypervlad.objects.shapes import Polygons, Ring, Shape, ellipse, trace_polygons
+from hypervlad.objects.shapes import Ring, Shape, ellipse, trace_polygons
 
 logging.getLogger("roifile").addHandler(logging.NullHandler())  # otherwise it writes to stderr
 
-_RECTANGLE, _OVAL = 1, 2
-_AREAS = (0, _RECTANGLE, _OVAL, 7, 8)  # types of ImageJ: polygon, freehand and traced as well
+_RECTANGLE, _OVAL, _LINE, _TRACED = 1, 2, 3, 8  # types of ImageJ
+_AREAS = (0, _RECTANGLE, _OVAL, 7, _TRACED)  # polygons and freehand ones as well
 _NO_AREAS = (1, 2, 4)  # subtypes of ImageJ: text, arrow, image
-_ENCRYPTED = 1  # a flag of members of archives
+_GROUPS = [str(number) for number in range(1, 256)]
+_CLASS = re.compile("^class: (.+)$", re.MULTILINE)  # of the properties of a region, as we write it
 _SPLINE = 1  # an option: corners are joined by a curve
 _MOVE_TO, _LINE_TO, _CLOSE = 0.0, 1.0, 4.0  # of a path of Java
 
@@ -36,16 +38,14 @@ def read_regions(files: Iterable[tuple[str, bytes]], name: str) -> Iterator[Shap
     roifile = import_extra("roifile", "ImageJ ROI", name)
     for key, stored in files:
         roi = roifile.ImagejRoi.frombytes(stored)
-        has_area = roi.roitype in _AREAS and roi.subtype not in _NO_AREAS
-        # Names such as |SB| are those of bars and labels that ImageJ draws.
-        has_area &= not roi.name.startswith("|")
         # 0 is any plane. In a stack of several axes, the position is one of them.
         places = roi.position, roi.c_position, roi.z_position, roi.t_position
         plane = {axis: n for axis, n in zip(("slice", *"czt"), places, strict=True) if n}
-        polygons: Polygons = []
-        if has_area:
-            polygons = [[np.asarray(each, float) for each in _rings(roi, f"{name}: {key}")]]
-        yield Shape(key or roi.name, str(roi.group or ""), polygons, (), plane)
+        class_name = str(roi.group or next(iter(_CLASS.findall(roi.props)), ""))
+        # Names such as |SB| are those of bars and labels that ImageJ draws.
+        has_area = roi.roitype in _AREAS and roi.subtype not in _NO_AREAS and roi.name[:1] != "|"
+        polygons = [_rings(roi, f"{name}: {key}")] if has_area else []
+        yield Shape(key or roi.name, class_name, polygons, (), plane)
 
 
 def unpacked(content: bytes, stem: str, name: str) -> Iterator[tuple[str, bytes]]:
@@ -68,21 +68,17 @@ def unpacked(content: bytes, stem: str, name: str) -> Iterator[tuple[str, bytes]
                     f"{name}: an archive of ImageJ regions (.roi) was expected, but it contains "
                     f"{member.filename}; unpack it"
                 )
-            if member.flag_bits & _ENCRYPTED:
-                raise ImageReadError(
-                    f"{name}: {member.filename} is encrypted; save the archive without a password"
-                )
             yield parts[-1][:-4], archive.read(member)
 
 
 def _rings(roi: Any, name: str) -> list[Ring]:
-    box = roi.top, roi.left, roi.bottom, roi.right
+    if roi.roitype == _OVAL:
+        across, down = (roi.right - roi.left) / 2, (roi.bottom - roi.top) / 2
+        return [ellipse(roi.left + across, roi.top + down, across, down)]
     try:
-        if roi.roitype == _OVAL:
-            return [ellipse(*box)]
         if roi.roitype == _RECTANGLE and roi.rounded_rect_arc_size:
             raise NotImplementedError
-        rings: list[Ring] = roi.coordinates(multi=True)
+        rings = [np.asarray(ring, float) for ring in roi.coordinates(multi=True)]
     except NotImplementedError:
         raise ImageReadError(
             f"{name}: a region with round corners or curves; in Fiji, choose Edit > Selection > "
@@ -91,7 +87,7 @@ def _rings(roi: Any, name: str) -> list[Ring]:
     return [_splined(ring) if roi.options & _SPLINE else ring for ring in rings]
 
 
-def _splined(corners: Any) -> Ring:
+def _splined(corners: Ring) -> Ring:
     """Return the closed curve through corners that ImageJ fits to them.
 
     It goes by the roots of the distances between corners, and has a point every two pixels, but at
@@ -99,7 +95,7 @@ def _splined(corners: Any) -> Ring:
     """
     from scipy.interpolate import CubicSpline  # not above: importing it takes long
 
-    closed = np.asarray([*corners, corners[0]], float)
+    closed = np.concatenate([corners, corners[:1]])
     lengths = np.hypot(*np.diff(closed, axis=0).T)
     if len(corners) < 3 or not lengths.all():
         return closed
@@ -109,21 +105,24 @@ def _splined(corners: Any) -> Ring:
 
 
 def regions_of(outlines: Outlines, name: str) -> bytes:
-    """Return outlines as an archive of regions, named by their names or labels."""
+    """Return outlines as an archive of regions, with their names or labels, and classes."""
     roifile, rois = import_extra("roifile", "ImageJ ROI", name), []
     for outline in outlines:
         rings = list(chain.from_iterable(trace_polygons(outline.mask, *outline.box[:2])))
-        # With sub-pixel coordinates, which are 32-bit floats, only where 16 bits do not do.
-        roi = roifile.ImagejRoi.frompoints(np.concatenate(rings), name=outline.shown_name)
-        roi.options &= roifile.ROI_OPTIONS.SUB_PIXEL_RESOLUTION
-        roi.roitype = roifile.ROI_TYPE.TRACED
-        if len(rings) > 1:
-            roi.roitype = roifile.ROI_TYPE.RECT
-            roi.options = roifile.ROI_OPTIONS(0)
-            roi.integer_coordinates = roi.subpixel_coordinates = None
-            roi.n_coordinates = 0
-            roi.multi_coordinates = np.concatenate(list(map(_path_of, rings)))
-            roi.shape_roi_size = len(roi.multi_coordinates)
+        if len(rings) == 1:
+            # With sub-pixel coordinates, which are 32-bit floats, only where 16 bits do not do.
+            roi = roifile.ImagejRoi.frompoints(rings[0], name=outline.shown_name)
+            roi.options &= roifile.ROI_OPTIONS.SUB_PIXEL_RESOLUTION
+            roi.roitype = roifile.ROI_TYPE(_TRACED)
+        else:
+            path = np.concatenate(list(map(_path_of, rings)))
+            roi = roifile.ImagejRoi(name=outline.shown_name, roitype=roifile.ROI_TYPE(_RECTANGLE))
+            roi.top, roi.left, roi.bottom, roi.right = outline.box
+            roi.multi_coordinates, roi.shape_roi_size = path, len(path)
+        if outline.class_name in _GROUPS:
+            roi.group = int(outline.class_name)
+        elif outline.class_name:
+            roi.props = f"class: {outline.class_name}\n"
         rois.append(roi)
     return _archive_of(rois)
 
@@ -134,19 +133,13 @@ def write_line_regions(path: str | os.PathLike[str], lines: NDArray[np.float64])
     `lines` has the shape (n, 2, 2): both ends, each as row and column. Requires the extra
     `formats`.
     """
-    roifile, rois = import_extra("roifile", "ImageJ ROI", os.fspath(path)), []
+    roifile, ends = import_extra("roifile", "ImageJ ROI", os.fspath(path)), ("y1", "x1", "y2", "x2")
+    own = {"roitype": roifile.ROI_TYPE(_LINE), "options": roifile.ROI_OPTIONS.SUB_PIXEL_RESOLUTION}
     # For lines, unlike areas, ImageJ counts from the middle of the first pixel, as we do.
-    for number, ((y1, x1), (y2, x2)) in enumerate(lines.tolist(), 1):
-        roi = roifile.ImagejRoi(
-            roitype=roifile.ROI_TYPE.LINE,
-            options=roifile.ROI_OPTIONS.SUB_PIXEL_RESOLUTION,
-            name=str(number),
-            x1=x1,
-            y1=y1,
-            x2=x2,
-            y2=y2,
-        )
-        rois.append(roi)
+    rois = [
+        roifile.ImagejRoi(name=str(number), **own, **dict(zip(ends, line, strict=True)))
+        for number, line in enumerate(lines.reshape(-1, 4).tolist(), 1)
+    ]
     with replace_when_complete(path) as file:
         file.write(_archive_of(rois))
 

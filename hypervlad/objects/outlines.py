@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -22,20 +21,19 @@ from hypervlad.common.limits import MAX_LABEL, MAX_OUTLINES_BYTES, MAX_PIXELS
 from hypervlad.common.wording import counted, name_some, warn_user
 from hypervlad.images.errors import ImageReadError
 from hypervlad.images.files import IMAGE_SUFFIXES, composed, is_left_out, list_files, path_parts
-from hypervlad.images.formats import is_partly_transparent
 from hypervlad.images.masks import (
     all_of_name,
     check_fits,
     choose_by_name,
     grey_edged_mask,
     read_mask,
-    warn_of_display,
 )
 from hypervlad.images.pixels import check_size
 from hypervlad.images.reading import decode_stored, image_name
 from hypervlad.objects.imagej import read_regions, regions_of, unpacked
 from hypervlad.objects.particle import Outline, Outlines, cropped, note_doubt
 from hypervlad.objects.polygon_files import NOT_READ, geojson_of, known_size, open_json, read_text
+from hypervlad.objects.results_folder import write_tiff
 from hypervlad.objects.shapes import NO_AREA, Shape, fill_polygons
 
 _CP_OUTLINES = "_cp_outlines.txt"  # of cellpose; other texts are of microscopes
@@ -54,6 +52,11 @@ _COVERS = (
     "over most of the image, or from edge to edge, like the background of a file that is inverted "
     "or has another number than 0 for it (labels are read as they are stored, not as displayed)"
 )
+_REPEATED = "with the pixels of another one, which count twice; delete one"
+_ELSEWHERE = "elsewhere than its bbox, as if x and y were swapped, or runs went along rows"
+_OTHER_AREA = (
+    "of another area than its measurement 'Area px^2', as if its coordinates were micrometres"
+)
 _STRAY = 0.05  # pixels apart from a label are not meant, if they are less than this share of it
 _STRAYS = f"without the pixels apart from it, which are less than {100 * _STRAY:g} % of it"
 _PARTS = "in separate parts, read as one particle (if these are classes, give a mask of each)"
@@ -62,8 +65,8 @@ _MIRRORED = (
     "an MRC image, which Fiji, QuPath and IMOD show upside down: outlines that were drawn there "
     "are mirrored here; save the image as TIFF, and draw them on that"
 )
-# A grey image in place of labels: neighbours differ, and each level is all over the field.
-_MAX_DIFFERENT, _MAX_PARTS, _MIN_LEVELS = 0.4, 4, 8
+_EIGHT = np.ones((3, 3))  # neighbours of a pixel
+_MAX_PARTS, _MIN_LEVELS = 4, 8  # parts of one label, and labels from which these count
 _MAX_COLOURS = 100_000
 
 
@@ -80,18 +83,14 @@ def read_outlines(
     Parameters
     ----------
     source : path, array or Outlines
-        - A label image: TIFF of any type, PNG, NPY or array (H, W) of whole numbers, 0 for
-          background. The numbers that are stored count, or the indices of a palette, however they
-          are displayed; of an RGB image, each colour but black is a label. If it has only one
-          positive value, in several regions, it is a mask: each region is a particle, with a
-          warning.
-        - Masks: NPY or array (n, H, W) of True and False, or a folder of image files, one per
-          particle, as :func:`hypervlad.images.read_mask` reads them. Other files are ignored.
-        - ImageJ regions of one plane: ``.roi``, a ``.zip`` of them, or the overlay of a TIFF whose
-          pixels are no labels (requires the extra `formats`).
-        - JSON: COCO (polygons and both kinds of run lengths), the annotations that Segment Anything
-          writes, GeoJSON such as QuPath's, labelme, and the VGG Image Annotator (VIA).
-        - The ``_cp_outlines.txt`` of cellpose.
+        A file in one of the formats that the page "File formats" lists, of which ImageJ regions
+        need the extra `formats`; a folder of image files, one mask per particle, as
+        :func:`hypervlad.images.read_mask` reads them; or an array:
+
+        - A label image (H, W) of whole numbers, 0 for background. The numbers that are stored
+          count, or the indices of a palette, however they are displayed. With one positive value
+          only, in several regions, it is a mask: each region is a particle, with a warning.
+        - Masks (n, H, W) of True and False.
 
         A pixel belongs to a polygon if its centre is inside, by the even-odd rule.
     shape : (int, int), optional
@@ -120,13 +119,8 @@ def read_outlines(
     Warns
     -----
     UserWarning
-        If a mask is split, or outlines are left out: lines, points and boxes, unless there is
-        nothing else, which is an error; those outside the image, of another image, of crowds
-        (COCO), of ignored classes (QuPath, labelme);
-        and of what may be meant otherwise: an outline over nearly the whole image, as of a
-        background, labels in several parts, as of classes, objects of several types (QuPath),
-        unknown classes, outlines that contradict their ``bbox`` (COCO) or measured area, and an MRC
-        image, which other programs show upside down.
+        If outlines are left out, such as lines, or may be meant otherwise, such as one over nearly
+        the whole image; the page lists what.
 
     Examples
     --------
@@ -171,8 +165,7 @@ def find_outlines(
         One file for all images, such as COCO, or a folder of what :func:`read_outlines` reads,
         named by the rules of :func:`hypervlad.images.find_masks`, also with endings such as
         ``_cp_masks`` (cellpose), ``_Object Identities`` (ilastik) and ``_labels``. A folder of
-        masks is named like its image; COCO files contain the names of theirs. The images may lie in
-        the same folder.
+        masks is named like its image. The images may lie in the same folder.
     root : path, optional
         Folder that contains the images: names of folders above it are not compared.
 
@@ -185,8 +178,7 @@ def find_outlines(
     Raises
     ------
     ImageReadError
-        If there is no such folder, no image has outlines, an image has two files, or two images
-        have one.
+        As :func:`hypervlad.images.find_masks`.
 
     Examples
     --------
@@ -331,27 +323,22 @@ def _read(source: Any, shape: tuple[int, int] | None, image: Any, name: str) -> 
 def _of_image(path: Path, name: str) -> Outlines:
     """Read a label image: as its values are stored, or by its colours."""
     stored = decode_stored(path, name)
-    if stored.stored is None and is_partly_transparent(path):
-        raise ImageReadError(
-            f"{name}: labels with a transparent layer; export them flattened, on black"
-        )
-    values, is_lossy = stored.pixels, stored.is_lossy
-    warn_of_display(stored, name)
-    if values.ndim == 3 and not is_lossy:
+    values = stored.pixels
+    if values.ndim == 3 and not stored.is_lossy:
         values = _numbered_colours(values, name)
-    elif (mask := _mask_of(values, is_lossy)) is not None:
+    elif (mask := _mask_of(values, stored.is_lossy)) is not None:
         values = mask
-    elif is_lossy:
+    elif stored.is_lossy:
         raise ImageReadError(
             f"{name}: compressed as JPEG, JPEG 2000 or WebP, whose losses change the numbers of "
             "labels, or a grey image in place of labels; save labels as TIFF or PNG"
         )
     try:
-        return replace(_of_labels(values, name), pixel_size=stored.pixel_size)
+        found = _of_labels(values, name)
     except ImageReadError:
         if not (regions := _overlay_of(path)):
             raise
-    found = _collect(read_regions(regions, name), values.shape[:2], name)
+        found = _collect(read_regions(regions, name), values.shape[:2], name)
     return replace(found, pixel_size=stored.pixel_size)
 
 
@@ -370,30 +357,35 @@ def _mask_of(values: NDArray[Any], is_lossy: bool) -> NDArray[np.bool_] | None:
     mask = grey_edged_mask(values) if values.ndim == 2 else None
     if mask is None or is_lossy:
         return mask
-    inside = ndimage.binary_erosion(mask, iterations=2)
-    is_white = bool((values[inside] > 0.75 * values.max()).all())
+    is_even = ndimage.minimum_filter(values, 3) == ndimage.maximum_filter(values, 3)
+    has_labels = (is_even & (values != 0) & (values != values.max())).any()
     outside = ~ndimage.binary_dilation(mask, iterations=2)
-    return mask if is_white and not values[outside].any() else None
+    return None if has_labels or values[outside].any() else mask
 
 
-def _numbered_colours(values: NDArray[Any], name: str) -> NDArray[np.int32]:
-    """Return a label for each colour but black, in the order in which they come in the image."""
+def _numbered_colours(values: NDArray[Any], name: str) -> NDArray[Any]:
+    """Return the labels of an image (H, W, 3): its greys, or numbers of its colours but black.
+
+    Colours are numbered in the order in which they come in the image.
+    """
+    if not np.ptp(values, axis=2).any():
+        return np.asarray(values[..., 0])
     flat = values.reshape(-1, 3).astype(np.uint64)
     codes = flat @ np.array([1 << 32, 1 << 16, 1], np.uint64)
     colours, first, numbers = np.unique(codes, return_index=True, return_inverse=True)
     if len(colours) > _MAX_COLOURS or values.dtype.kind != "u":
-        raise _not_labels(name, "an image in colour")
-    labels = np.empty(len(colours), np.int32)
+        raise _not_labels(name)
+    labels = np.zeros(len(colours), np.int32)
     in_order = [each for each in first.argsort() if colours[each]]
-    labels[colours == 0] = 0
     labels[in_order] = np.arange(1, len(in_order) + 1)
     return np.asarray(labels[numbers].reshape(values.shape[:2]))
 
 
-def _not_labels(name: str, what: str) -> ImageReadError:
+def _not_labels(name: str) -> ImageReadError:
     return ImageReadError(
-        f"{name}: looks like {what}, not like labels, of which all pixels of a particle have the "
-        "same; give the label image, 0 for background, or a mask"
+        f"{name}: looks like an image, or like labels that were resized or smoothed, not like "
+        "labels, of which all pixels of a particle have the same; give the label image, 0 for "
+        "background, or a mask"
     )
 
 
@@ -406,7 +398,7 @@ def _of_labels(source: Any, name: str) -> Outlines:
 
 
 def _of_label(outline: Outline, values: NDArray[Any]) -> Shape:
-    parts, n_parts = ndimage.label(outline.mask, np.ones((3, 3)))
+    parts, n_parts = ndimage.label(outline.mask, _EIGHT)
     if values.ndim > 2 or n_parts == 1:
         return Shape(str(outline.label), "", outline)
     areas, doubts = np.bincount(parts.ravel())[1:], list[str]()
@@ -415,38 +407,34 @@ def _of_label(outline: Outline, values: NDArray[Any]) -> Shape:
     if not main.all():
         doubts.append(_STRAYS)
     # Of one particle, there may be a part on each side of another one, which covers it.
-    around = ndimage.label(values[outline.window] != 0, np.ones((3, 3)))[0]
+    around = ndimage.label(values[outline.window] != 0, _EIGHT)[0]
     if main.sum() > 2 or (main.sum() == 2 and np.ptp(around[mask])):
         doubts.append(_PARTS)
     return Shape(str(outline.label), "", cropped(mask, *outline.box[:2]), doubts)
 
 
 def _refuse_grey(values: NDArray[Any], found: Outlines, name: str) -> None:
-    """Raise an error for a grey image in place of labels."""
+    """Raise an error for a grey image in place of labels, or for labels with smooth edges.
+
+    These have numbers that are nowhere but where others are beside them, or many parts of each.
+    """
     if len(found) < _MIN_LEVELS:
         return
-    left, right = values[:, :-1], values[:, 1:]
-    inside = (left != 0) & (right != 0)
-    n_inside, n_different = int(inside.sum()), int((inside & (left != right)).sum())
-    some = found[np.linspace(0, len(found) - 1, 24).astype(int)]
-    parts = [ndimage.label(each.mask, np.ones((3, 3)))[1] for each in some]
-    if n_different > _MAX_DIFFERENT * max(n_inside, 100) or np.median(parts) > _MAX_PARTS:
-        raise _not_labels(name, "a grey image")
-    # Of labels that were resized or smoothed, edges have numbers of their own.
     lowest = ndimage.minimum_filter(np.where(values == 0, values.max(), values), 3)
     highest = ndimage.maximum_filter(values, 3)
-    is_inside = ndimage.minimum_filter(values, 3) == highest
-    rims = {*np.unique(values[(values != 0) & (lowest != highest)])} - {
-        *np.unique(values[is_inside])
-    }
-    if len(rims) > len(found) / 2:
-        raise _not_labels(name, "labels that were resized or smoothed")
+    is_even = ndimage.minimum_filter(values, 3) == highest
+    rims = {*np.unique(values[(values != 0) & (lowest != highest)])}
+    some = found[np.linspace(0, len(found) - 1, 24).astype(int)]
+    n_parts = np.median([ndimage.label(each.mask, _EIGHT)[1] for each in some])
+    if n_parts > _MAX_PARTS or len(rims - {*np.unique(values[is_even])}) > len(found) / 2:
+        raise _not_labels(name)
 
 
 def _collect(shapes: Iterable[Shape], size: tuple[int, int], name: str) -> Outlines:
     """Number outlines by their names, if these are numbers; say what is left out or doubtful."""
     found, notes = list[tuple[Shape, Outline]](), defaultdict[str, list[str]](list)
     planes, keys, n, n_pixels = defaultdict[str, set[int]](set), list[str](), 0, 0
+    known = set[tuple[Any, ...]]()
     for n, each in enumerate(shapes, start=1):
         area, shown = each.area, each.name or each.class_name or f"number {n}"
         if isinstance(area, list):
@@ -460,12 +448,12 @@ def _collect(shapes: Iterable[Shape], size: tuple[int, int], name: str) -> Outli
         if area is None:
             notes[_OUTSIDE.format(*size)].append(shown)
             continue
-        share = area.mask.sum() / (size[0] * size[1]) if size[0] * size[1] >= _MIN_FIELD else 0
-        is_across = area.box == (0, 0, *size)
-        if share > _COVER or (is_across and share > _COVER_ACROSS):
-            notes[_COVERS].append(shown)
-        for doubt in each.doubts:
+        for doubt in _doubts_of(area, each, size):
             notes[doubt].append(shown)
+        pixels = area.box, hash(area.mask.tobytes())
+        if pixels in known:
+            notes[_REPEATED].append(shown)
+        known.add(pixels)
         found.append((each, replace(area, label=len(keys), class_name=each.class_name)))
         n_pixels += area.mask.size
         if n_pixels > MAX_PIXELS:
@@ -490,6 +478,22 @@ def _collect(shapes: Iterable[Shape], size: tuple[int, int], name: str) -> Outli
         for each, o in found
     )
     return Outlines(size, tuple(sorted(own, key=lambda outline: outline.label)))
+
+
+def _doubts_of(outline: Outline, shape: Shape, size: tuple[int, int]) -> Iterator[str]:
+    """Yield what may be meant otherwise than it is read."""
+    yield from shape.doubts
+    n_pixels, n_field = int(outline.mask.sum()), size[0] * size[1]
+    share = _COVER_ACROSS if outline.box == (0, 0, *size) else _COVER
+    if n_field >= _MIN_FIELD and n_pixels > share * n_field:
+        yield _COVERS
+    box, area = shape.stated
+    if box is not None:
+        far = 2 + max(box[2] - box[0], box[3] - box[1]) / 4
+        if (np.abs(np.clip(box, 0, [*size, *size]) - outline.box) > far).any():
+            yield _ELSEWHERE
+    if area is not None and abs(n_pixels - area) > 8 + area / 2:
+        yield _OTHER_AREA
 
 
 def _of_folder(folder: Path, name: str) -> Outlines:
@@ -523,9 +527,11 @@ def write_outlines(
     ----------
     path : path
         ``.tif``, ``.tiff``: a label image for ImageJ and others, of 16 bits or, for labels above
-        65,535, of 32-bit floats, with its scale in micrometres. ``.zip``: ImageJ regions, named by
-        their names or labels (requires the extra `formats`). ``.geojson``: polygons for QuPath.
+        65,535, of 32-bit floats, with its scale. ``.zip``: ImageJ regions (requires the extra
+        `formats`). ``.geojson``: polygons for QuPath.
     outlines : Outlines, array (H, W) of int, or array of n masks (H, W)
+        Regions and polygons have their names or labels, and their classes: of a region its group,
+        for numbers to 255, or its property `class`.
     pixel_size : float, optional
         Nanometres per pixel, for TIFF, by default that of the outlines; other formats have no
         scale.
@@ -539,6 +545,11 @@ def write_outlines(
     ValueError
         For another suffix, or what the format cannot contain: outlines that overlap and labels
         above 2**24 in TIFF, classes and measures except in GeoJSON.
+
+    Warns
+    -----
+    UserWarning
+        If the outlines have classes or names, which TIFF cannot contain.
 
     Examples
     --------
@@ -559,7 +570,8 @@ def write_outlines(
     elif not (classes is None and measures is None):
         raise ValueError(f"{path}: only .geojson files contain classes and measures")
     elif suffix in (".tif", ".tiff"):
-        content = _label_tiff(found, pixel_size or found.pixel_size, name)
+        write_tiff(Path(path), _labels_of(found, name), pixel_size or found.pixel_size)
+        return
     elif suffix == ".zip":
         content = regions_of(found, name)
     else:
@@ -568,9 +580,8 @@ def write_outlines(
         stream.write(content)
 
 
-def _label_tiff(outlines: Outlines, pixel_size: float | None, name: str) -> bytes:
-    import tifffile  # not above: importing it takes long
-
+def _labels_of(outlines: Outlines, name: str) -> NDArray[Any]:
+    """Return a label image of a type that ImageJ reads."""
     labels = outlines.label_image()
     if outlines.do_overlap:
         raise ValueError(
@@ -581,10 +592,6 @@ def _label_tiff(outlines: Outlines, pixel_size: float | None, name: str) -> byte
         raise ValueError(
             f"{name}: label {top} is above 2**24, the largest of ImageJ; renumber them"
         )
-    scale: dict[str, Any] = {}
-    if pixel_size is not None:
-        scale = {"resolution": (1e3 / pixel_size,) * 2, "metadata": {"unit": "um"}}
-    stream = io.BytesIO()
-    pixels = labels.astype(np.uint16 if top < 1 << 16 else np.float32)
-    tifffile.imwrite(stream, pixels, imagej=True, compression="zlib", **scale)
-    return stream.getvalue()
+    if any(each.class_name or each.given_name for each in outlines):
+        warn_user(f"{name}: without classes and names; .zip and .geojson contain them")
+    return labels.astype(np.uint16 if top < 1 << 16 else np.float32)

@@ -32,16 +32,23 @@ from hypervlad.objects.shapes import (
     Shape,
     ellipse,
     expand_runs,
-    fill_polygons,
     trace_polygons,
 )
 
 _BOM = b"\xef\xbb\xbf"  # of UTF-8, as some programs of Windows begin a file
+_OF_GEOJSON = {"features", "geometry", "geometries", "coordinates"}
 _CLASSES_OF_VIA = ("class", "type", "label", "category", "kind")  # attributes of regions
 _NO_OBJECTS = ("root", "tmacore")  # types of objects of QuPath
 _AROUND_OTHERS = ("annotation", "tile")  # types that often have objects of others inside
 _IGNORED_LABELS = ("__ignore__", "_background_")  # of labelme
-IGNORED = "as its program ignores such classes and objects"
+_IGNORED = "as its program ignores such classes and objects"
+_AROUND = (
+    f"of QuPath's types {' or '.join(_AROUND_OTHERS)}, beside objects of others: if it is around "
+    "them, it is no particle; export the others alone"
+)
+_CROWD = "of a crowd of objects (iscrowd)"
+_ALL_CROWDS = "of a crowd (iscrowd), as which some programs mark every mask; is read"
+_NO_CLASS = "without a class, as it is not among the categories of the file"
 Found = tuple[tuple[int, int], Iterable[Shape]]  # the size of the image, and its outlines
 NOT_READ = (
     "not a format of outlines that is read (label images and masks as TIFF, PNG or NPY, ImageJ "
@@ -55,18 +62,14 @@ class JsonFile:
     def __init__(self, content: bytes) -> None:
         # Measures and scores may be NaN; coordinates are checked where they are used.
         text = content.removeprefix(_BOM)
-        entries = parse_json(text, MAX_OUTLINES_VALUES, none_if_not_finite=True)
-        if isinstance(entries, list):  # of features, or annotations as Segment Anything writes them
-            first = entries[0] if entries and isinstance(entries[0], dict) else {}
-            entries = {"features" if "geometry" in first else "annotations": entries}
-        self.content = entries
-        images = entries.get("_via_img_metadata", entries).values()
-        #: Whether it is of the VGG Image Annotator.
-        self.is_of_via = bool(images) and all(
-            isinstance(each, dict) and "regions" in each for each in images
-        )
-        if self.is_of_via:
-            self.content["images"] = [{**each, "file_name": each["filename"]} for each in images]
+        own = parse_json(text, MAX_OUTLINES_VALUES, none_if_not_finite=True)
+        if isinstance(own, list):  # of features, or annotations as Segment Anything writes them
+            first = own[0] if own and isinstance(own[0], dict) else {}
+            own = {"annotations" if _OF_GEOJSON.isdisjoint(first) else "features": own}
+        self.content = own
+        images = own.get("_via_img_metadata", own).values()
+        if images and all(isinstance(each, dict) and "regions" in each for each in images):
+            own["images"] = [{**each, "file_name": each["filename"]} for each in images]
 
     @cached_property
     def images(self) -> list[dict[str, Any]]:
@@ -111,14 +114,14 @@ class JsonFile:
             return known_size(size, name), _of_labelme(own, image)
         if isinstance(own.get("annotations"), list):
             return _of_coco(self, shape, self.entry_of(image, name), name)
-        is_geojson = not {"features", "coordinates", "geometry", "geometries"}.isdisjoint(own)
-        if not (self.is_of_via or is_geojson):
-            raise ImageReadError(f"{name}: JSON, but {NOT_READ}")
-        size = known_size(shape, name)
-        if is_geojson:
-            return size, _of_geojson(list(_with_children(own.get("features", [own]))), size)
-        options = (own.get("_via_attributes") or {}).get("region") or {}
-        return size, _of_via(self.entry_of(image, name)["regions"], options)
+        if not _OF_GEOJSON.isdisjoint(own):
+            features = list(_with_children(own.get("features", [own])))
+            return known_size(shape, name), _of_geojson(features)
+        if "regions" in self.images[0]:
+            options = (own.get("_via_attributes") or {}).get("region") or {}
+            regions = self.entry_of(image, name)["regions"]
+            return known_size(shape, name), _of_via(regions, options)
+        raise ImageReadError(f"{name}: JSON, but {NOT_READ}")
 
     def entry_of(self, image: Any, name: str) -> dict[str, Any]:
         """Return what a file of several images says of one."""
@@ -127,10 +130,10 @@ class JsonFile:
         if image is None or isinstance(image, int | np.integer):
             found = [each for each in self.images if _id_of(each) == str(image)]
         else:
-            found = matches_by_name(Path(image).absolute(), self.by_name)
             stem = Path(image).stem
             own = str(int(stem)) if stem.isdecimal() else stem
             unnamed = (each for each in self.images if not each.get("file_name"))
+            found = matches_by_name(Path(image).absolute(), self.by_name)
             found = found or [each for each in unnamed if _id_of(each) == own]
         if len(found) != 1:
             known = [str(entry.get("file_name") or entry.get("id")) for entry in self.images]
@@ -193,28 +196,23 @@ def _annotated(
     annotations: Sequence[Mapping[str, Any]], classes: Mapping[str, str], size: tuple[int, int]
 ) -> Iterator[Shape]:
     are_crowds = all(_is_crowd(each) for each in annotations if each.get("segmentation"))
+    are_classified = classes or len({_id_of(each, "category_id") for each in annotations}) > 1
     for number, each in enumerate(annotations, start=1):
-        key, own = str(each.get("id", number)), each.get("segmentation")
-        if not own or (_is_crowd(each) and not are_crowds):
-            yield Shape(key, "", "of a crowd of objects (iscrowd)" if own else NO_AREA)
-            continue
-        if isinstance(own, dict):
-            outline = expand_runs(own["counts"], size)
-        else:
-            outline = fill_polygons([[ring] for ring in _rings_of(own)], size)
-        category, doubts = each.get("category_id"), list[str]()
-        class_name = classes.get(_id_of(each, "category_id"), "")
-        if are_crowds:
-            doubts.append("of a crowd (iscrowd), as which some programs mark every mask; is read")
-        if not class_name and isinstance(category, str):
-            class_name = category
-        elif not class_name and classes and category is not None:
-            doubts.append("without a class, as it is not among the categories of the file")
-        if outline and not _is_in_box(outline.box, each.get("bbox"), size):
-            doubts.append(
-                "elsewhere than its bbox, as if x and y were swapped, or runs went along rows"
-            )
-        yield Shape(key, class_name, outline, doubts)
+        own, category = each.get("segmentation"), each.get("category_id")
+        class_name = category if isinstance(category, str) else ""
+        class_name = classes.get(_id_of(each, "category_id"), class_name)
+        area: Any = NO_AREA
+        if own and _is_crowd(each) and not are_crowds:
+            area = _CROWD
+        elif isinstance(own, dict):
+            area = expand_runs(own["counts"], size)
+        elif own:
+            area = [[ring] for ring in _rings_of(own)]
+        doubts = [_ALL_CROWDS] if are_crowds else []
+        if are_classified and category is not None and not class_name:
+            doubts.append(_NO_CLASS)
+        key = str(each.get("id", number))
+        yield Shape(key, class_name, area, doubts, stated=(_box_of(each.get("bbox")), None))
 
 
 def _is_crowd(annotation: Mapping[str, Any]) -> bool:
@@ -223,16 +221,12 @@ def _is_crowd(annotation: Mapping[str, Any]) -> bool:
     return is_marked and "occluded" not in (annotation.get("attributes") or ())
 
 
-def _is_in_box(found: Sequence[int], bbox: Any, size: tuple[int, int]) -> bool:
-    """Return whether an outline is where its annotation says (x, y, width, height), if it does."""
+def _box_of(bbox: Any) -> Sequence[float] | None:
+    """Return top, left, bottom and right of x, y, width and height; None if they are not known."""
     if not isinstance(bbox, list) or [isinstance(each, int | float) for each in bbox] != [True] * 4:
-        return True
+        return None
     x, y, width, height = bbox
-    if min(width, height) <= 1:  # not known
-        return True
-    edges = zip(found, (y, x, y + height, x + width), (*size, *size), strict=True)
-    far = 2 + max(width, height) / 4
-    return all(abs(own - min(max(edge, 0), end)) <= far for own, edge, end in edges)
+    return None if min(width, height) <= 1 else (y, x, y + height, x + width)
 
 
 def _id_of(entry: Mapping[str, Any], key: str = "id") -> str:
@@ -246,10 +240,14 @@ def _id_of(entry: Mapping[str, Any], key: str = "id") -> str:
 def _rings_of(polygons: Any) -> list[Ring]:
     """Return the polygons of an annotation: lists of x, y, ..., or one such list."""
     flat = [polygons] if isinstance(polygons[0], int | float) else polygons
-    are_points = len(flat) > 1 and all(len(ring) < 6 for ring in flat)
-    if are_points or (len(flat) > 1 and {0, 1}.issuperset(chain.from_iterable(flat))):  # a mask
-        raise ValueError("a segmentation that is no list of polygons x, y, x, y, ...")
-    return [np.reshape(np.array(ring, float), (-1, 2)) for ring in flat]
+    rings = [np.reshape(np.array(ring, float), (-1, 2)) for ring in flat]
+    values = np.concatenate(rings)
+    are_points = len(flat) > 1 and all(len(ring) < 3 for ring in rings)
+    # A mask, or coordinates as shares of the image.
+    are_small = 0 <= values.min() <= values.max() <= 1
+    if are_points or (are_small and (len(flat) > 1 or (values % 1).any())):
+        raise ValueError("a segmentation that is no list of polygons x, y, x, y, ... in pixels")
+    return rings
 
 
 # --- labelme and VIA ------------------------------------------------------------------------------
@@ -266,7 +264,7 @@ def _of_labelme(content: Mapping[str, Any], image: Any) -> Iterator[Shape]:
         key = str(number) if group is None else f"group {group} of {label}"
         polygons = _of_labelme_shape(each, np.reshape(np.array(each["points"], float), (-1, 2)))
         if label in _IGNORED_LABELS or not polygons:
-            yield Shape(key, label, IGNORED if label in _IGNORED_LABELS else NO_AREA)
+            yield Shape(key, label, _IGNORED if label in _IGNORED_LABELS else NO_AREA)
         else:
             parts[key, label] += polygons
     for (key, label), polygons in parts.items():
@@ -280,7 +278,7 @@ def _of_labelme_shape(shape: Mapping[str, Any], points: Ring) -> Polygons:
     if kind == "rectangle" and len(points) == 2:
         return [[_box(*points.min(axis=0), *np.ptp(points, axis=0))]]
     if kind == "circle" and len(points) == 2:
-        return [[_turned(*points[0], *[math.dist(*points)] * 2)]]
+        return [[ellipse(*points[0], *[math.dist(*points)] * 2)]]
     if kind == "mask":
         from PIL import Image
 
@@ -296,12 +294,6 @@ def _box(x: float, y: float, width: float, height: float) -> Ring:
     return np.array([[x, y], [x + width, y], [x + width, y + height], [x, y + height]])
 
 
-def _turned(x: float, y: float, across: float, down: float, turn: float = 0.0) -> Ring:
-    """Return the ellipse of a middle, two half axes, and an angle."""
-    turned = np.array([[math.cos(turn), math.sin(turn)], [-math.sin(turn), math.cos(turn)]])
-    return np.asarray(ellipse(-down, -across, down, across) @ turned + (x, y))
-
-
 def _of_via(regions: Any, options: Mapping[str, Mapping[str, Any]]) -> Iterator[Shape]:
     """Yield the regions of the VGG Image Annotator; a class if one of their attributes is one.
 
@@ -310,15 +302,14 @@ def _of_via(regions: Any, options: Mapping[str, Mapping[str, Any]]) -> Iterator[
     regions = list(regions.values()) if isinstance(regions, dict) else regions
     for number, each in enumerate(regions, start=1):
         attributes, texts, doubts = each.get("region_attributes") or {}, list[str](), list[str]()
-        if classes := [key for key in attributes if key.lower() in _CLASSES_OF_VIA]:
-            attributes = {key: attributes[key] for key in classes[:1]}
-        for key, value in attributes.items():
-            known = options.get(key, {}).get("options") or {}
+        named = [key for key in attributes if key.lower() in _CLASSES_OF_VIA]
+        for key in named[:1] or attributes:
+            value, known = attributes[key], options.get(key, {}).get("options") or {}
             # Of check boxes, those that are set.
-            chosen = (
+            own = (
                 [k for k, is_set in value.items() if is_set] if isinstance(value, dict) else [value]
             )
-            texts += [known.get(own) or own for own in chosen if own and isinstance(own, str)]
+            texts += [known.get(text) or text for text in own if text and isinstance(text, str)]
         if len(texts) > 1:
             doubts.append(
                 f"without a class, as several attributes could be one ({', '.join(attributes)}): "
@@ -329,20 +320,21 @@ def _of_via(regions: Any, options: Mapping[str, Mapping[str, Any]]) -> Iterator[
 
 
 def _of_via_shape(own: Mapping[str, Any]) -> Polygons:
-    if own["name"] == "polygon":
+    kind = own["name"]
+    if kind == "polygon":
         return [[np.column_stack([own["all_points_x"], own["all_points_y"]]).astype(float)]]
-    if own["name"] == "rect":
+    if kind == "rect":
         return [[_box(own["x"], own["y"], own["width"], own["height"])]]
-    if own["name"] not in ("circle", "ellipse"):
+    if kind not in ("circle", "ellipse"):
         return []
-    across, down = (own["r"],) * 2 if own["name"] == "circle" else (own["rx"], own["ry"])
-    return [[_turned(own["cx"], own["cy"], across, down, own.get("theta") or 0.0)]]
+    across, down = (own["r"],) * 2 if kind == "circle" else (own["rx"], own["ry"])
+    return [[ellipse(own["cx"], own["cy"], across, down, own.get("theta") or 0.0)]]
 
 
 # --- GeoJSON --------------------------------------------------------------------------------------
 
 
-def _of_geojson(features: Sequence[Mapping[str, Any]], size: tuple[int, int]) -> Iterator[Shape]:
+def _of_geojson(features: Sequence[Mapping[str, Any]]) -> Iterator[Shape]:
     """Yield the features of GeoJSON, such as QuPath's.
 
     QuPath does not count classes whose name ends with a star, such as "Ignore*", and those that are
@@ -352,24 +344,19 @@ def _of_geojson(features: Sequence[Mapping[str, Any]], size: tuple[int, int]) ->
     are_mixed = len({*kinds} - {"", *_NO_OBJECTS}) > 1
     for feature, kind in zip(features, kinds, strict=True):
         properties, geometry = feature.get("properties") or {}, feature["geometry"] or {}
-        key, class_name = str(properties.get("name") or ""), _class_of(properties)
-        polygons, plane = _polygons_of(geometry), {"z": 0, "t": 0, **(geometry.get("plane") or {})}
-        if kind in _NO_OBJECTS or re.search(r"\*(: |$)", class_name) or not polygons:
-            is_ignored = polygons or kind in _NO_OBJECTS
-            yield Shape(key, class_name or kind, IGNORED if is_ignored else NO_AREA)
-            continue
-        outline, area, doubts = fill_polygons(polygons, size), _area_of(properties), list[str]()
-        if are_mixed and kind in _AROUND_OTHERS:
-            doubts.append(
-                f"of QuPath's types {' or '.join(_AROUND_OTHERS)}, beside objects of others: if it "
-                "is around them, it is no particle; export the others alone"
-            )
-        if area and outline and abs(outline.mask.sum() - area) > 8 + area / 2:
-            doubts.append(
-                "of another area than its measurement 'Area px^2', as if its coordinates were "
-                "micrometres"
-            )
-        yield Shape(key, class_name, outline, doubts, {k: n for k, n in plane.items() if n >= 0})
+        class_name = _class_of(properties)
+        area: Polygons | str = _polygons_of(geometry)
+        if kind in _NO_OBJECTS or (area and re.search(r"\*(: |$)", class_name)):
+            area, class_name = _IGNORED, class_name or kind
+        plane = {"z": 0, "t": 0, **(geometry.get("plane") or {})}
+        yield Shape(
+            str(properties.get("name") or ""),
+            class_name,
+            area,
+            [_AROUND] if are_mixed and kind in _AROUND_OTHERS else [],
+            {axis: n for axis, n in plane.items() if n >= 0},
+            (None, _area_of(properties)),
+        )
 
 
 def _with_children(features: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
@@ -388,12 +375,12 @@ def _kind_of(feature: Mapping[str, Any]) -> str:
     return re.sub("^path|object$|[^a-z]", "", str(found).lower())
 
 
-def _area_of(properties: Mapping[str, Any]) -> float:
-    """Return the area in pixels that QuPath has measured; 0 if the file does not say it."""
+def _area_of(properties: Mapping[str, Any]) -> float | None:
+    """Return the area in pixels that QuPath has measured; None if the file does not say it."""
     found = properties.get("measurements") or {}
     if isinstance(found, list):
         found = {each.get("name"): each.get("value") for each in found}
-    return found.get("Area px^2") or 0
+    return found.get("Area px^2") or None
 
 
 def _class_of(properties: Mapping[str, Any]) -> str:
@@ -421,18 +408,18 @@ def geojson_of(
     name: str,
 ) -> bytes:
     """Return outlines for QuPath, as polygons around their pixels."""
-    columns = {str(key): np.asarray(column) for key, column in measures.items()}
-    columns = {key: column for key, column in columns.items() if column.dtype.kind in "biuf"}
     kinds = [o.class_name for o in outlines] if classes is None else list(map(str, classes))
+    columns = {str(key): np.asarray(column) for key, column in measures.items()}
     for key, n in {"classes": len(kinds), **{k: len(own) for k, own in columns.items()}}.items():
         if n != len(outlines):
             raise ValueError(f"{name}: {n} values of {key} for {len(outlines)} outlines")
+    numbers = {key: own.astype(float) for key, own in columns.items() if own.dtype.kind in "biuf"}
     features = []
-    for number, outline in enumerate(outlines):
+    for number, (outline, kind) in enumerate(zip(outlines, kinds, strict=True)):
         properties: dict[str, Any] = {"objectType": "annotation", "name": outline.shown_name}
-        if kinds[number]:
-            properties["classification"] = {"name": kinds[number]}
-        values = {key: float(column[number]) for key, column in columns.items()}
+        if kind:
+            properties["classification"] = {"name": kind}
+        values = {key: own[number].item() for key, own in numbers.items()}
         if finite := {key: value for key, value in values.items() if math.isfinite(value)}:
             properties["measurements"] = finite
         polygons = [

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -26,7 +26,8 @@ class Shape(NamedTuple):
     """What a file has of one object: its name and class there, or "", and its polygons or pixels.
 
     In place of these, a text says why it is left out; None, that it has no pixel. `doubts` say what
-    may be meant otherwise, and `plane` where in a stack it is, by axis.
+    may be meant otherwise, and `plane` where in a stack it is, by axis. `stated` are the box (top,
+    left, bottom, right) and the area in pixels by what the file says, if it says them.
     """
 
     name: str
@@ -34,20 +35,16 @@ class Shape(NamedTuple):
     area: Polygons | Outline | str | None
     doubts: Sequence[str] = ()
     plane: Mapping[str, int] = {}
+    stated: tuple[Sequence[float] | None, float | None] = None, None
 
 
-def ellipse(top: float, left: float, bottom: float, right: float, n: int | None = None) -> Ring:
-    """Return the ellipse in a box, with n corners: by default so many that no pixel is lost.
-
-    A ValueError for a box that is not finite, or far outside any image.
-    """
-    height, width = bottom - top, right - left
-    if not max(abs(height), abs(width)) < 1 << 20:
-        raise ValueError("an ellipse of more than a million pixels")
-    n = 4 * math.ceil(abs(height) + abs(width)) + 32 if n is None else n
+def ellipse(x: float, y: float, across: float, down: float, turn: float = 0.0) -> Ring:
+    """Return an ellipse by its middle, half axes and angle, so fine that no pixel is lost."""
+    n = 8 * math.ceil(min(abs(across) + abs(down), 1 << 20)) + 32
     angle = np.linspace(0, 2 * math.pi, n, endpoint=False)
-    x, y = left + width * (1 + np.cos(angle)) / 2, top + height * (1 + np.sin(angle)) / 2
-    return np.column_stack([x, y])
+    u, v = across * np.cos(angle), down * np.sin(angle)
+    cos, sin = math.cos(turn), math.sin(turn)
+    return np.column_stack([x + u * cos - v * sin, y + u * sin + v * cos])
 
 
 def fill_polygons(parts: Sequence[Sequence[Ring]], shape: tuple[int, int]) -> Outline | None:
@@ -57,7 +54,7 @@ def fill_polygons(parts: Sequence[Sequence[Ring]], shape: tuple[int, int]) -> Ou
     or upper edge is inside, on a right or lower edge outside. A ValueError for coordinates that are
     not finite or far outside any image, and for polygons that cross rows millions of times.
     """
-    corners = np.concatenate([np.zeros((0, 2)), *(ring for part in parts for ring in part)])
+    corners = np.concatenate([ring for part in parts for ring in part])
     if not len(corners):
         return None
     if not (np.abs(corners) < MAX_COORDINATE).all():
@@ -65,7 +62,7 @@ def fill_polygons(parts: Sequence[Sequence[Ring]], shape: tuple[int, int]) -> Ou
     left, top = np.clip(np.floor(corners.min(axis=0)), 0, shape[::-1]).astype(int)
     right, bottom = np.clip(np.ceil(corners.max(axis=0)), 0, shape[::-1]).astype(int)
     mask = np.zeros((bottom - top, right - left), bool)
-    for rings in filter(None, parts):
+    for rings in parts:
         mask |= _even_odd([ring - (left, top) for ring in rings], mask.shape)
     return cropped(mask, int(top), int(left))
 
@@ -96,13 +93,11 @@ def expand_runs(counts: Any, shape: tuple[int, int]) -> Outline | None:
     Runs go down the columns, first of background. A ValueError if they do not fill the image.
     """
     height, n_pixels = shape[0], shape[0] * shape[1]
-    runs = _uncompressed(counts) if isinstance(counts, str) else np.asarray(counts)
-    is_valid = runs.ndim == 1 and runs.dtype.kind in "iuf" and len(runs)
-    if not is_valid or runs.min() < 0 or runs.max() > n_pixels or (runs % 1).any():
-        raise ValueError("run lengths that are not whole numbers of pixels of the image")
-    runs = runs.astype(np.int64)
-    if runs.sum() != n_pixels:
+    # As floats, whose sum cannot overflow.
+    runs = np.array(_uncompressed(counts) if isinstance(counts, str) else counts, float)
+    if runs.ndim != 1 or runs.sum() != n_pixels or runs.min() < 0 or (runs % 1).any():
         raise ValueError(f"run lengths that do not fill {shape[0]} x {shape[1]} pixels")
+    runs = runs.astype(np.int64)
     # Of the background before the first pixel and after the last, whole columns are left out.
     left, runs[0] = divmod(int(runs[0]), height)
     if len(runs) % 2:
@@ -119,8 +114,6 @@ def _uncompressed(text: str) -> NDArray[np.int64]:
         raise ValueError("damaged compressed run lengths")
     starts = np.flatnonzero(np.concatenate([[True], is_last[:-1]]))
     n_codes = np.diff(starts, append=len(codes))
-    if n_codes.max() > 7:
-        raise ValueError("compressed run lengths of more than 35 bits")
     place = np.arange(len(codes)) - np.repeat(starts, n_codes)
     values = np.add.reduceat((codes & 31) << (5 * place), starts)
     values[codes[is_last] & 16 > 0] -= 1 << (5 * n_codes[codes[is_last] & 16 > 0])
@@ -136,27 +129,23 @@ def trace_polygons(mask: NDArray[np.bool_], top: int = 0, left: int = 0) -> Poly
     way round, those of its holes, (n, 2) of int each. No ring touches itself, and the polygons
     contain exactly the pixels of the mask.
     """
-    polygons = []
-    for part, corner in _parts_of(mask):
-        (outside, _), *holes = _parts_of(np.pad(~part, 1, constant_values=True))
-        rings = [_ring(~outside), *(_ring(hole)[::-1] + place for hole, place in holes)]
-        polygons.append([ring + corner + (left - 1, top - 1) for ring in rings])
+    from skimage.measure import find_contours  # not above: importing it takes long
+
+    polygons, (parts, _) = [], ndimage.label(mask)
+    for number, (rows, columns) in enumerate(ndimage.find_objects(parts), start=1):
+        part = np.pad(parts[rows, columns] == number, 1).astype(np.uint8)
+        # Through the middles of the sides of pixels; where two pixels meet at a corner, between
+        # what is outside of them, as otherwise the ring would touch itself.
+        rings = [_corners(each) for each in find_contours(part, 0.5, fully_connected="high")]
+        rings.sort(key=lambda ring: int(ring.min()))  # only the outer one begins at 1
+        corner = np.array([left + columns.start - 1, top + rows.start - 1])
+        polygons.append([ring + corner for ring in rings])
     return polygons
 
 
-def _parts_of(mask: NDArray[np.bool_]) -> Iterator[tuple[NDArray[np.bool_], NDArray[Any]]]:
-    """Yield each part of pixels that share edges, and x and y of its first pixel."""
-    parts, _ = ndimage.label(mask)
-    for number, window in enumerate(ndimage.find_objects(parts), start=1):
-        yield parts[window] == number, np.array([window[1].start, window[0].start])
-
-
-def _ring(part: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Return the corners of a part without holes."""
-    from skimage.measure import find_contours  # not above: importing it takes long
-
-    (middles,) = find_contours(np.pad(part, 1).astype(np.uint8), 0.5)  # of the sides of pixels
-    middles = middles[:-1, ::-1] - 0.5
+def _corners(middles: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the corners of a ring, x and y, of which the middles of all sides are given."""
+    middles = middles[:-1, ::-1] + 0.5
     following = np.roll(middles, -1, axis=0)
     # A side has a whole number in the one direction, the next one around a corner in the other.
     is_whole = middles % 1 == 0

@@ -72,7 +72,7 @@ LAYER = np.dstack([np.full((20, 30, 3), 255), 255 * MASK]).astype(np.uint8)
 REFUSED = {
     "photograph": (np.clip(RNG.normal(120, 40, (20, 30)), 0, 255).astype("u1"), SEVERAL),
     "labels": (np.repeat(np.uint8([0, 1, 2, 2]), 150).reshape(20, 30), SEVERAL),
-    "transparent": (LAYER, r"x\.png: a mask with a transparent layer; export it flattened"),
+    "transparent": (LAYER, r"x\.png: with a transparent layer; export it flattened"),
     "missing": ("gone.png", r"gone\.png: no such file"),
     "text": (np.array([["a"]]), "image: the mask must contain True and False"),
     "channels": (np.zeros((2, 3, 3)), r"got shape \(2, 3, 3\)"),
