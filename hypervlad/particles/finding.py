@@ -70,6 +70,9 @@ _RANGES = (5, 10, 20)  # of grey values, as multiples of the noise
 # Contrast in standard deviations of as large parts of the background: the least of a particle, and
 # of most of the particles' area. What the finder takes for particles in textures has 6 and less.
 _MIN_CLARITY, _TYPICAL_CLARITY = 5.0, 8.0
+# Of so few particles, most of the area is clearer, and no fainter than this share of the range:
+# what is taken for particles in empty fields is, which lights and edges make.
+_FEW, _CLARITY_OF_FEW, _RANGE_OF_FEW = 3, 10.0, 0.18
 _LEAST_TEXTURE = 16  # pixels, of the sides of what background is judged by
 _MAX_TILES = 9  # likewise
 _UPPER = 1.2816  # standard deviations from the median of a Gaussian to the quantile .9
@@ -110,7 +113,8 @@ def find_particles(
     and uneven light. Very large ones are looked at on a smaller scale. What overlaps is separated
     where outlines show it. Left out are regions of less than a fifth of the others' contrast, as
     dirt, and those whose contrast the texture of the background has by chance: if it has that of
-    most, all are. Branched or curved particles may be found in pieces.
+    most, all are, and so are three or fewer that are nearly as faint. Branched or curved particles
+    may be found in pieces.
 
     Parameters
     ----------
@@ -195,9 +199,13 @@ def _found(grey: NDArray[np.float32], polarity: Polarity, min_area: int) -> _Fou
     areas = areas_of(labels, len(steps))[1:]
     is_kept = (steps > 0) & (at_edge <= _MAX_AT_EDGE)
     typical = _median(steps[is_kept], areas[is_kept])
-    is_kept &= steps >= max(_MIN_STEP * typical, _MIN_RANGE * contrast_of(grey))
+    range_ = contrast_of(grey)
+    is_kept &= steps >= max(_MIN_STEP * typical, _MIN_RANGE * range_)
     is_clear = is_kept & (clarity >= _MIN_CLARITY)
-    if _median(clarity[is_clear], areas[is_clear]) < _TYPICAL_CLARITY:
+    few = np.count_nonzero(is_clear) <= _FEW
+    least = (_CLARITY_OF_FEW, _RANGE_OF_FEW * range_) if few else (_TYPICAL_CLARITY, 0.0)
+    seen = (_median(own[is_clear], areas[is_clear]) for own in (clarity, steps))
+    if any(own < limit for own, limit in zip(seen, least, strict=True)):
         is_clear[:] = False
     labels = values_of(labels, numbers_of(np.concatenate([[False], is_clear])), labels)
     n_unclear = int(np.count_nonzero(is_kept & ~is_clear))
@@ -372,7 +380,7 @@ def _why_none(
         if n_other:
             left_out.append(f"{counted(n_other, 'region')} of the other polarity than {polarity!r}")
     if n_unclear:
-        left_out.append(f"{counted(n_unclear, 'region')} as faint as the background's own texture")
+        left_out.append(f"{counted(n_unclear, 'region')} too faint beside the background")
     if n_beside:
         left_out.append(f"{counted(n_beside, 'particle')} that annotations cover in part")
     if left_out:

@@ -244,7 +244,7 @@ def test_it_says_why_nothing_is_found():
     clouds = 12 * ndimage.gaussian_filter(clouds, (0, 4, 4)) + 0.5 * np.roll(clouds, 1, 0)
     every = find_particles(list(clouds))
     assert not any(map(len, every))
-    assert any("as faint as the background's own texture" in found.note for found in every)
+    assert any("too faint beside the background" in found.note for found in every)
 
 
 def empty_field(kind, rng):
