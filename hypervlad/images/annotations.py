@@ -14,7 +14,7 @@ from scipy.sparse.csgraph import connected_components
 
 from hypervlad.common.progress import warn_of_image
 from hypervlad.common.wording import counted, name_some, verb
-from hypervlad.images.banner import as_8bit_grey, find_banner
+from hypervlad.images.banner import as_8bit_colour, as_8bit_grey, find_banner
 from hypervlad.images.scale_bars import ScaleBar, find_scale_bar
 
 _EIGHT = np.ones((3, 3), bool)
@@ -151,15 +151,10 @@ def fill_annotations(grey: Grey, seen: Mask, annotations: list[Annotation]) -> G
 
 
 def coloured_marks(image: NDArray[Any]) -> list[Annotation]:
-    """Find outlines, words and bars that are coloured in an image (H, W, 3), grey elsewhere.
-
-    Levels are not stretched: in an image of low contrast, a tint would become a colour.
-    """
+    """Find outlines, words and bars that are coloured in an image (H, W, 3), grey elsewhere."""
     if image.ndim == 2:
         return []
-    colour = image.max(axis=2).astype(np.float32) - image.min(axis=2)
-    if image.dtype != np.uint8:
-        colour *= 255 / (float(np.abs(image).max()) or 1)
+    colour = as_8bit_colour(image)
     coloured = colour >= _COLOURED
     if not 0 < coloured.mean() <= _MAX_INK:
         return []
@@ -191,7 +186,8 @@ def _left_out(facts: Mapping[str, tuple[list[Annotation], int]], n_images: int) 
     found = [each for own, _ in facts.values() for each in own]
     n_beside = sum(n for _, n in facts.values())
     beside = f", with {counted(n_beside, 'particle')} that it covers in part" if n_beside else ""
-    left_out = f"{words_of_annotations(found)} {verb(len(found), 'was', 'were')} left out"
+    kinds = {each.kind for each in found}
+    left_out = f"{words_of_annotations(found)} {verb(len(kinds), 'was', 'were')} left out"
     return (
         f"{left_out} of {counted(len(facts), 'image')}, "
         f"{name_some(list(facts))}{beside}; if it is sample, keep it with --keep-annotations "

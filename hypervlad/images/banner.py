@@ -101,6 +101,14 @@ def as_8bit_grey(bottom: NDArray[Any]) -> NDArray[np.float32]:
     return grey.mean(axis=2) if grey.ndim == 3 else grey
 
 
+def as_8bit_colour(image: NDArray[Any]) -> NDArray[np.float32]:
+    """Return how far the channels of (H, W, 3) differ, of 255; not stretched, as tints would be."""
+    colour: NDArray[np.float32] = image.max(axis=2).astype(np.float32) - image.min(axis=2)
+    if image.dtype != np.uint8:
+        colour *= 255 / (float(np.abs(image).max()) or 1)
+    return colour
+
+
 def _is_lossy(deviation: NDArray[np.float32]) -> bool:
     return bool(((deviation > 0) & (deviation <= _TOLERANCE)).mean() > _LOSSY_SHARE)
 

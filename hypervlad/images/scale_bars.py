@@ -12,7 +12,7 @@ from scipy import ndimage
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
-from hypervlad.images.banner import as_8bit_grey
+from hypervlad.images.banner import as_8bit_colour, as_8bit_grey
 
 # Grey levels, of 255, that separate bars from what is around them: one of them lies between the
 # two levels, with a margin, if they differ by more than the step.
@@ -31,6 +31,7 @@ _MIN_NOISE, _NOISE_SHARE = 5, 0.75
 _CLEAR_SHARE, _CLEAR, _RULER_SHARE = 0.85, 0.4, 0.5
 _TICK_WIDTH, _HEAD_WIDTH = 5, 12  # columns at an end, of a tick and of an arrow's head
 _FAR = 3  # pixels from an edge to the surroundings, beyond the blur of an enlarged image
+_MAX_COLOUR_ERROR = 1.5  # of the length of a bar that only its colour tells, in pixels
 _MAX_RISE = 2.5  # pixels in which an edge rises from a quarter to three quarters
 _MAX_TILT = 0.75  # pixels by which the first and the last third of a horizontal edge may differ
 _MAX_TICK = 0.5  # longest tick, as a share of the length of a line
@@ -83,8 +84,8 @@ class _Candidate(NamedTuple):
 def find_scale_bar(image: NDArray[Any]) -> ScaleBar | None:
     """Find the scale bar that is drawn into an image, anywhere; None if there is none.
 
-    A bar is horizontal and of one level, with sharp straight edges and free ends. It is black,
-    white or grey, also within a frame or a box. What it means is not read. A line with the noise of
+    A bar is horizontal and of one level or colour, with sharp straight edges and free ends, also
+    within a frame or a box. What it means is not read. A line with the noise of
     its surroundings, of about four grey levels of 256 or more, is no bar but a wire. Without noise,
     such as where they are saturated, one or two wires may be taken for a bar, of more none is.
 
@@ -113,18 +114,23 @@ def find_scale_bar(image: NDArray[Any]) -> ScaleBar | None:
 
 def scale_bars_of(image: NDArray[Any]) -> Iterator[ScaleBar]:
     """Yield all scale bars of an image, such as those of insets, the clearest first."""
-    grey = as_8bit_grey(np.asarray(image))
-    if min(grey.shape) < _MIN_LENGTH:
-        return
-    lines = _lines(grey)
-    candidates = [*_boxes(lines), *lines, *_rows_of_dots(grey)]
+    image = np.asarray(image)
+    grey, candidates = as_8bit_grey(image), list[_Candidate]()
+    # A bar in colour may be as bright as what is around it. In a JPEG, colours are less sharp.
+    levels = [grey] if image.ndim == 2 else [grey, as_8bit_colour(image)]
+    for each in levels if min(grey.shape) >= _MIN_LENGTH else ():
+        lines, before = _lines(each), list(candidates)
+        for own in (*_boxes(lines), *lines, *_rows_of_dots(each)):
+            is_sharp = each is grey or own.bar.error <= _MAX_COLOUR_ERROR
+            if is_sharp and not any(_is_of(own.bar, other.bar) for other in before):
+                candidates.append(own)
     found, of_sample = list[ScaleBar](), dict[tuple[int, int], bool]()  # by sign and thickness
     for bar, sign, _ in sorted(candidates, key=lambda each: -each.score):
         if any(_is_of(bar, each) for each in found):
             continue
         kind = sign, bar.box[2] - bar.box[0]
         if bar.kind == "line" and kind not in of_sample:
-            of_sample[kind] = _is_of_sample(grey, bar)
+            of_sample[kind] = any(_is_of_sample(each, bar) for each in levels)
         if bar.kind != "line" or not of_sample[kind]:
             found.append(bar)
             yield bar

@@ -124,7 +124,7 @@ def test_samples_have_none(image: np.ndarray) -> None:
 def test_coloured_marks_are_no_sample() -> None:
     """In many images, one warning names them."""
     image = coloured(scan())
-    with pytest.warns(UserWarning, match="a coloured mark were left out of 2 images") as warned:
+    with pytest.warns(UserWarning, match="a coloured mark was left out of 2 images") as warned:
         found, _ = find_particles([image, image])
     assert (len(warned), len(found)) == (1, 4)
     assert {each.kind for each in found.annotations} == {"coloured mark"}

@@ -26,6 +26,10 @@ def drawn(*rectangles):
     return image
 
 
+def of_colour(*ink):
+    return np.dstack([drawn((*LINE[:4], each)) for each in ink])
+
+
 def ticks(n):
     places = np.round(np.linspace(LEFT, RIGHT, n)).astype(int)
     return [(TOP, x, TOP + 8, x + 2, 255) for x in places]
@@ -53,6 +57,7 @@ IN_LABEL = [(TOP - 20, LEFT - 12, TOP + 15, RIGHT + 12, 255), (*LINE[:4], 0)]
         (drawn(*IN_LABEL), "line", (BOTTOM, RIGHT), 0.5),
         *((drawn(*ticks(n)), "dots", (TOP + 8, RIGHT + 2), 0) for n in (6, 11)),
         (as_jpeg(drawn(LINE)), "line", (BOTTOM, RIGHT), 1.5),
+        *((of_colour(*ink), "line", (BOTTOM, RIGHT), 0.5) for ink in ((0, 220, 0), (90, 90, 0))),
     ],
 )
 def test_bars_of_every_kind(image, kind, end, tolerance):
@@ -60,7 +65,7 @@ def test_bars_of_every_kind(image, kind, end, tolerance):
     assert (bar.kind, bar.box) == (kind, (TOP, LEFT, *end))
     assert bar.length == pytest.approx(LENGTH, abs=tolerance)
     assert 0.2 < bar.error < 2
-    for alike in (np.dstack([image] * 3), image.astype(np.uint16) * 257, image / np.float32(255)):
+    for alike in (np.dstack([image] * 3)[..., :3], image * np.uint16(257), image / np.float32(255)):
         assert find_scale_bar(alike).box == bar.box
 
 
