@@ -239,7 +239,10 @@ def diameters(
                          a 95 % interval from how much these differ, of what
                          interval_of says, not narrower than their own errors
                          allow; one sample has that of its images
-      to_halve_interval  how many samples or images, in all, would halve it
+      shared_error       share by which all its diameters may be wrong together,
+                         as those of one look are; the interval contains it
+      to_halve_interval  how many samples or images, in all, would halve the
+                         interval; empty if none would
     \b
     ratios.csv has the ratio of the medians of each two groups, with 95 %
     intervals that hold together; they need two samples of each group.

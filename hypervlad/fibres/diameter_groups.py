@@ -23,8 +23,10 @@ from hypervlad.statistics.groups import (
     left_out_interval,
     student_factor,
     sums_without,
+    with_error,
 )
 
+_SHARED = 0.5  # of the intervals of images, on logarithmic scale; see benchmarks/fibres
 #: The only group if there are none.
 ALL_IMAGES = "all images"
 
@@ -46,14 +48,17 @@ class GroupDiameters:
         Of the samples, or of the images if there is one sample.
     errors : ndarray of float64, of the same shape
         Standard errors of their logarithms, from intervals of images and which fibres are in them.
+    shared_error : float
+        Share by which all its diameters may be wrong together, within 95 %, from the intervals of
+        its images: those of one look are too large or too small alike, however many there are.
     interval : Interval
         95 % interval of `median`, from how much `medians` differ, and not narrower than their
-        `errors` allow; of one image, its own.
+        `errors` allow, with the `shared_error`; of one image, its own.
     interval_of : {"samples", "images", "images of one sample", "image"}
         What the interval is from, and of. How much samples differ is unknown from one sample.
     n_to_halve : int or None
         Number of samples or images, in all, for which the interval would be half as wide if they
-        differ as those that were measured; None with one image.
+        differ as those that were measured; None with one image, or if the `shared_error` is larger.
     """
 
     name: str
@@ -62,6 +67,7 @@ class GroupDiameters:
     places: FibreDiameters = field(repr=False)
     medians: Values
     errors: Values
+    shared_error: float
     interval: Interval
     interval_of: str
     n_to_halve: int | None
@@ -105,8 +111,9 @@ class FolderDiameters:
 
         It is Welch's, of the logarithms, with Bonferroni's correction if there are more than two
         groups: all intervals together hold the true ratios in 95 % of cases. It is not narrower
-        than the errors of the medians allow. One that contains 1 shows no difference. It is NaN if
-        a group has a single sample: one sample is no group.
+        than the errors of the medians allow. What groups of one look share, such as edges that are
+        drawn too far out, is in none. One that contains 1 shows no difference. It is NaN if a group
+        has a single sample: one sample is no group.
         """
         by_name = {group.name: group for group in self.groups}
         if absent := [name for name in (one, other) if name not in by_name]:
@@ -202,6 +209,7 @@ def _group(name: str, own: Sequence[tuple[FibreDiameters, Any]]) -> GroupDiamete
     elif len(samples) < len(images):
         units = [[each for each, origin in own if origin == sample] for sample in samples]
         interval_of = "samples"
+    shared = _SHARED * float(np.mean([_reach(each) for each in images]))
     group = GroupDiameters(
         name=name,
         n_images=len(images),
@@ -209,6 +217,7 @@ def _group(name: str, own: Sequence[tuple[FibreDiameters, Any]]) -> GroupDiamete
         places=_pooled(images),
         medians=np.array([_pooled(unit).median for unit in units]),
         errors=np.array([math.hypot(*map(_log_error, unit)) / len(unit) for unit in units]),
+        shared_error=math.expm1(shared),
         interval=images[0].interval,
         interval_of="image",
         n_to_halve=None,
@@ -217,17 +226,19 @@ def _group(name: str, own: Sequence[tuple[FibreDiameters, Any]]) -> GroupDiamete
     if n == 1:
         return group
     logs, least = np.log(group.medians), group.least_error
-    low, high, _ = left_out_interval(logs.mean(), sums_without(logs) / (n - 1), least=least**2)
-    spread = float(logs.std(ddof=1))
+    *ends, _ = left_out_interval(logs.mean(), sums_without(logs) / (n - 1), least=least**2)
+    low, high = with_error(np.exp(ends[0]), group.median, np.exp(ends[1]), group.shared_error)
+    spread, least = float(logs.std(ddof=1)), NORMAL_FACTOR * least * math.sqrt(n)
 
     def reach(k: int) -> float:
-        return max(student_factor(k) * spread, NORMAL_FACTOR * least * math.sqrt(n)) / math.sqrt(k)
+        return math.hypot(max(student_factor(k) * spread, least) / math.sqrt(k), shared)
 
+    halves = (k for k in count(n) if reach(k) <= reach(n) / 2)
     return replace(
         group,
-        interval=Interval(float(np.exp(low)), float(np.exp(high))),
+        interval=Interval(float(low), float(high)),
         interval_of=interval_of,
-        n_to_halve=next(k for k in count(n) if reach(k) <= reach(n) / 2),
+        n_to_halve=next(halves) if shared < reach(n) / 2 else None,
     )
 
 
@@ -256,10 +267,14 @@ def _pooled(images: Sequence[FibreDiameters]) -> FibreDiameters:
     )
 
 
+def _reach(image: FibreDiameters) -> float:
+    """Return half the width of the interval of the logarithm of a median; 0 if it is unknown."""
+    return float(np.nan_to_num(np.log(image.interval.high / image.interval.low) / 2))
+
+
 def _log_error(image: FibreDiameters) -> float:
     """Return the standard error of the logarithm of a median, of all fibres like these."""
     drawn = Sample(image.diameters, image.weights, image.fibres).quantiles([0.5])[1:3, 0]
     open_ends = image.diameters.min(), image.diameters.max()
     drawn = np.where(np.isnan(drawn), open_ends, drawn)
-    ends = np.log([*drawn, image.interval.low, image.interval.high]).reshape(2, 2)
-    return float(np.sqrt(np.nansum(np.square(np.diff(ends) / 2))) / NORMAL_FACTOR)
+    return math.hypot(np.diff(np.log(drawn))[0] / 2, _reach(image)) / NORMAL_FACTOR

@@ -321,6 +321,7 @@ def _write_groups(folder: Path, compared: FolderDiameters | None) -> None:
                 "samples": group.n_samples,
                 "places": len(places.diameters),
                 **{f"{name}_{places.unit}": value for name, value in values},
+                "shared_error": group.shared_error,
                 "interval_of": group.interval_of,
                 "to_halve_interval": group.n_to_halve,
                 "kinds": kinds_text(places.modes, places.unit),

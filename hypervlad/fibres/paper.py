@@ -57,7 +57,8 @@ def diameters_report(folder: Path, weight: str | None) -> paper.Report:
     rows = [row for own in once.values() for row in own]
     scale = paper.pixel_sizes_text(float(row["pixel_size_nm"] or 0) for row in images.values())
     histograms, results = list[paper.Histogram](), list[Result]()
-    for group in groups:
+    errors = [float(group["shared_error"]) for group in groups]
+    for group, error in zip(groups, errors, strict=True):
         name = "" if group["group"] == ALL_IMAGES else group["group"]
         own = [row for row in rows if name in ("", images[row["path"]]["group"])]
         if len(own) != int(group["places"]):
@@ -71,12 +72,13 @@ def diameters_report(folder: Path, weight: str | None) -> paper.Report:
         n_samples = len({images[row["path"]]["sample"] for row in own} - {""})
         of, key = ("sample",) * 2 if group["interval_of"] == "samples" else ("image", "path")
         units = np.array([images[row["path"]][key] for row in own])
-        sample = Sample(values, weights, units)
+        fibres = np.array([f"{row['path']}\n{row['fibre']}" for row in own])
+        sample = Sample(values, weights, units, within=fibres)
         means = [float(group[f"median{end}_{unit}"] or "nan") for end in ("", "_low", "_high")]
         n_images = int(group["images"])
         counts = f"{counted(int(group['places']), 'place')}, {counted(n_images, 'image')}"
         of_median = _OF_IMAGE if group["interval_of"] == "image" else _OF_MEDIAN.format(of)
-        drawn = paper.Histogram(name, sample, counts, of, thing="place")
+        drawn = paper.Histogram(name, sample, counts, of, error, thing="place")
         histograms.append(drawn)
         results += [
             Result("images with diameters", n_images, group=name),
@@ -85,8 +87,7 @@ def diameters_report(folder: Path, weight: str | None) -> paper.Report:
             Result.of(f"median, mean of {of}s", means, unit, of_median, name),
         ]
         if unit == "nm":
-            fibres = [f"{row['path']}\n{row['fibre']}" for row in own]
-            thin = paper.share_below(sample, 100, within=fibres)
+            thin = paper.share_below(sample, 100, error)
             results.append(Result.of("thinner than 100 nm", thin, "%", _SHARE, name))
     results += [
         *([] if unit == "nm" else [Result("thinner than 100 nm", None, source=_NO_SIZE)]),
@@ -104,6 +105,7 @@ def diameters_report(folder: Path, weight: str | None) -> paper.Report:
     bars = paper.annotations_text(kept, any(row["annotations"] for row in images.values()))
     factors = [f for row in images.values() if (f := float(row.get("enlarged", 1))) > 1]
     of = " and ".join(dict.fromkeys(f"{each.unit}s" for each in histograms))
+    shared = " to ".join(dict.fromkeys(f"{100 * k:.2g}" for k in (min(errors), max(errors))))
     methods = [
         f"The diameters of fibres in {n_measured} of {counted(len(images), 'image')} were measured "
         f"with hypervlad{version} from the brightness across them{how}, where both edges of a "
@@ -114,7 +116,8 @@ def diameters_report(folder: Path, weight: str | None) -> paper.Report:
         bars,
         f"A person left out {counted(n_out, 'place')}." * bool(n_out),
         f"Quantiles are of all places together, with 95 % intervals from how much {of} differ (R. "
-        "S. Woodruff, J. Am. Stat. Assoc. 47, 1952).",
+        f"S. Woodruff, J. Am. Stat. Assoc. 47, 1952) and an error of {shared} % that all "
+        "images of a group may share.",
         paper.scale_text(scale),
     ]
     reasons = {name: row["reason"] for name, row in images.items() if row["reason"]}

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 from markupsafe import Markup
-from numpy.typing import ArrayLike
 
 from hypervlad.common.files import new_folder, replace_when_complete
 from hypervlad.common.wording import capitalised
@@ -20,7 +19,7 @@ from hypervlad.objects.results_folder import write_rows
 from hypervlad.pages import parts
 from hypervlad.pages.base import literal, shorten
 from hypervlad.pages.colours import DARK
-from hypervlad.pages.numbers import interval_text, number_text
+from hypervlad.pages.numbers import interval_text, number_text, round_length
 from hypervlad.statistics.groups import Sample, Values, groups_needed, student_factor, with_error
 
 if TYPE_CHECKING:
@@ -37,9 +36,10 @@ OF_SHARE = "E. B. Wilson, J. Am. Stat. Assoc. 22, 1927, for as many as would var
 OF_MEAN = "Mean with Student's interval: jackknife, B. Efron and C. Stein, Ann. Stat. 9, 1981"
 _NO_ENDS = math.nan, math.nan
 _NEEDED = (
-    "Asked for by ISO 13322-1:2014; here from the interval of the median, if more {}s{} differ as "
-    "these do"
+    "As ISO 13322-1:2014 asks for particles, but from the interval of the median, if more {}s{} "
+    "differ as these do"
 )
+_COMMON = "All values may be wrong together by {:.2g} %, which more {}s do not reduce"
 _OF_BUDGET = (
     "Standard uncertainties: intervals reach about two of them to each side, more if images are "
     "few. Combined is the root of the sum of their squares. Counts of 0 have an upper end only."
@@ -49,13 +49,14 @@ _CSS_WIDTH = 510
 # Okabe and Ito's colours, each with another line, as a print may be grey.
 _COLOURS = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#000000", "#56b4e9"
 _LINES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (1, 0.7)))
-_FILL, _STRIP = "#a6c8e0", 0.07  # height of the interval of one of several groups
+_FILL, _STRIP = "#a6c8e0", 0.07  # height of an interval
 _STYLE: Any = dict.fromkeys(("font.size", "xtick.labelsize", "ytick.labelsize"), 7)
 _STYLE |= dict.fromkeys(("axes.linewidth", "xtick.major.width", "ytick.major.width"), 0.6)
 _STYLE |= {"svg.fonttype": "none", "svg.hashsalt": "hypervlad", "pdf.fonttype": 42}
 _STYLE |= {"legend.frameon": False}
 _FONTS = "Arial", "Helvetica", "Liberation Sans", "DejaVu Sans"
-_BINS, _MIN_DRAWN = (8, 40), 10  # bins, at least and at most; fewer values are single strokes
+_BINS, _MIN_DRAWN = (6, 25), 10  # bins, to about 2.5 times as many; fewer values are strokes
+_ROUNDED = 1e-9  # of the distance between edges of bins
 _LONGEST_NAME = 30  # letters, which fit into the width
 _DECADE = 10  # between the percentiles 1 and 99, from which on an axis is logarithmic
 
@@ -146,18 +147,23 @@ class Histogram:
             lines.append(Result.of(f"{label}, {name}", each, unit, OF_QUANTILES, self.name))
         _, low, high = self.sample.mean()
         interval = map(float, with_error(low, mean, high, self.error))
-        own, n = (unit, OF_MEAN, self.name), self.sample.n_groups
-        lines.append(Result.of(f"{label}, mean", known_ends((mean, *interval), self.below), *own))
-        lines.append(Result(f"{label}, standard deviation", deviation, *_NO_ENDS, *own))
+        of_mean, n = known_ends((mean, *interval), self.below), self.sample.n_groups
+        lines.append(Result.of(f"{label}, mean", of_mean, unit, OF_MEAN, self.name))
+        own: dict[str, Any] = {"unit": unit, "source": "Of single values", "group": self.name}
+        lines.append(Result(f"{label}, standard deviation", deviation, **own))
         needed, why = math.nan, "Takes an interval of the median"
         middle, low, high = ends[:, 1]
+        # Without what is common to all values, which more images do not reduce.
+        common, wanted = math.log1p(self.error), math.log1p(PRECISION)
         if n < 3:
             why = f"Takes at least three {self.unit}s"
+        elif common >= wanted:
+            why = _COMMON.format(100 * self.error, self.unit)
         elif low > 0 and math.isfinite(high):
-            # Without what is common to all values, which more images do not reduce.
             sides = np.square(np.log([middle / low, high / middle]))
-            reach = np.sqrt(np.maximum(sides - math.log1p(self.error) ** 2, 0)).mean()
-            needed = groups_needed(n, float(reach) / student_factor(n), PRECISION)
+            reach = float(np.sqrt(np.maximum(sides - common**2, 0)).mean())
+            rest = math.sqrt(wanted**2 - common**2)
+            needed = groups_needed(n, reach / student_factor(n), rest)
             by_hand = ", and images outlined by hand," * bool(len(self.sample.others))
             why = _NEEDED.format(self.unit, by_hand)
         more = len(self.sample.values) / max(n, 1)
@@ -221,15 +227,13 @@ def annotations_text(is_kept: bool, is_any: bool) -> str:
     return f"Information bars, scale bars and letters were {'not ' * is_kept}{how}."
 
 
-def share_below(
-    sample: Sample, limit: float, error: float = 0.0, within: ArrayLike | None = None
-) -> Values:
+def share_below(sample: Sample, limit: float, error: float = 0.0) -> Values:
     """Return the share from 1 to `limit`, and its interval, in per cent; see `Sample.share`.
 
     All values may be wrong together by a share `error`.
     """
     shares = [
-        sample.share((sample.values >= 1) & (sample.values <= limit * by), within)
+        sample.share((sample.values >= 1) & (sample.values <= limit * by))
         for by in (1, 1 / (1 + error), 1 + error)
     ]
     moved = [each[0] - shares[0][0] for each in shares]
@@ -273,7 +277,11 @@ def _draw(ax: Axes, shown: Figure) -> None:
     edges, several, highest = _set_axis(ax, shown), len(shown.histograms) > 1, 0.0
     for k, each in enumerate(shown.histograms):
         colour, line = _COLOURS[k % len(_COLOURS)], _LINES[k % len(_LINES)]
-        label, values = _text_of(each, shown.unit), each.sample.values
+        values, mark = each.sample.values, colour if several else _COLOURS[1]
+        median, label = _texts_of(each, shown.unit)
+        if several and median:  # which has the colour of its histogram
+            median, label = "", f"{median}\n{label}"
+        label = f"{literal(shorten(each.name, _LONGEST_NAME))}:\n{label}" if each.name else label
         if len(values) < _MIN_DRAWN:
             look: dict[str, Any] = {"color": colour, "markersize": 7, "clip_on": False}
             look |= {"transform": ax.get_xaxis_transform(), "label": label}
@@ -282,42 +290,43 @@ def _draw(ax: Axes, shown: Figure) -> None:
             counts, _ = np.histogram(values, edges, weights=each.sample.weights)
             shares = 100 * counts / (counts.sum() or 1)
             highest = max(highest, float(shares.max()))
-            look = {"fill": not several, "facecolor": _FILL, "linestyle": line}
+            look = {"fill": not several, "facecolor": _FILL, "linestyle": line, "clip_on": False}
             ax.stairs(shares, edges, edgecolor=colour, linewidth=1, label=label, **look)
         if not each.is_described:
             continue
-        bottom, top, mark = 0.0, 1.0, _COLOURS[1]
-        if several:  # their intervals are strips above the histograms, and so hide nothing
-            bottom, top, mark = 1 - (k + 0.7) * _STRIP, 1 - k * _STRIP, colour
+        # Intervals are strips above the histograms, and so hide nothing.
+        bottom, top = 1 - (k + 0.7) * _STRIP, 1 - k * _STRIP
         middle, *interval = each.quantiles[:, 1].tolist()
         if not np.isnan(interval).all():
             low, high = np.where(np.isnan(interval), edges[[0, -1]], interval)
-            look = {"color": mark, "alpha": 0.3, "linewidth": 0, "gid": f"interval-{k + 1}"}
+            look = {"color": mark, "alpha": 0.4, "linewidth": 0, "gid": f"interval-{k + 1}"}
             ax.axvspan(low, high, bottom, top, **look)
-        ax.axvline(middle, bottom, top, color=mark, linewidth=1.2, gid=f"median-{k + 1}")
+        look = {"color": mark, "linewidth": 1.2, "gid": f"median-{k + 1}", "label": median or None}
+        ax.axvline(middle, bottom if several else 0, top, **look)
     if shown.limit:
         at, label = shown.limit
         ax.axvline(at, color=DARK, linestyle=(0, (3, 2)), linewidth=0.8, label=label)
-    room = 0.95 - _STRIP * (len(shown.histograms) + 0.5) * several
+    n_strips = sum(each.is_described for each in shown.histograms)
+    room = 0.95 - _STRIP * (n_strips + 0.5) * bool(n_strips)
     ax.set_ylim(0, highest / max(room, 0.3) or 1)
     ax.yaxis.set_visible(highest > 0)  # not for strokes alone
     ax.spines["left"].set_visible(highest > 0)
 
 
-def _text_of(each: Histogram, unit: str) -> str:
-    name = f"{literal(shorten(each.name, _LONGEST_NAME))}:\n" if each.name else ""
+def _texts_of(each: Histogram, unit: str) -> tuple[str, str]:
+    """Return the median in words, "" if there is none, and of what the histogram is."""
     if not each.is_described:
-        return name + each.counts
+        return "", each.counts
     middle, low, high = each.quantiles[:, 1].tolist()
     interval = f" (95 %: {interval_text(low, high)})" * (low == low or high == high)
     mean, deviation = each.moments
     digits = max(0, 1 - math.floor(math.log10(deviation))) if deviation > 0 else 1
     spread = f"mean {mean:,.{digits}f} ± {deviation:,.{digits}f} {unit}"
-    return f"{name}median {number_text(middle)} {unit}{interval}\n{spread}\nn = {each.counts}"
+    return f"median {number_text(middle)} {unit}{interval}", f"{spread}\nn = {each.counts}"
 
 
 def _set_axis(ax: Axes, shown: Figure) -> Values:
-    """Set the axes, and return the edges of bins."""
+    """Set the axes, and return the edges of bins: at round numbers, or at a limit."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     values = np.concatenate([each.sample.values for each in shown.histograms])
@@ -329,11 +338,13 @@ def _set_axis(ax: Axes, shown: Figure) -> Values:
         low, high = np.quantile(values, [0.01, 0.99])
         is_log = bool(values.min() > 0 and high > _DECADE * low)
         values = np.log10(values) if is_log else values
-        edges = np.histogram_bin_edges(values, int(np.clip(2 * len(values) ** (1 / 3), *_BINS)))
-        if shown.limit:
-            at, step = values[-1], edges[1] - edges[0]
-            first, last = np.floor((edges[[0, -1]] - at) / step)
-            edges = at + step * np.arange(first, last + 2)
+        low, high = values.min(), values.max()
+        n = np.clip(1.4 * len(values) ** (1 / 3), *_BINS)
+        step = 1 / math.ceil(n / (high - low)) if is_log else 0
+        step = step or round_length((high - low or abs(high) or 1) / n)
+        at = values[-1] if shown.limit else 0
+        first, last = (low - at) / step - _ROUNDED, (high - at) / step + _ROUNDED
+        edges = at + step * np.arange(math.floor(first), math.ceil(last) + 1)
         edges = 10**edges if is_log else edges
     if is_log:
         ax.set_xscale("log")

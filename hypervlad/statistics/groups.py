@@ -232,7 +232,8 @@ class Sample:
     """Weighted values, (n,), of `groups`, (n,), which differ independently of each other.
 
     `others`, (n_others, n), are the weights without each of other groups on which they depend, such
-    as those of a calibration; see `also` of :func:`left_out_interval`.
+    as those of a calibration; see `also` of :func:`left_out_interval`. In a group, values are
+    independent, but those of one label of `within`, (n,), such as those along one fibre.
 
     >>> Sample.of(np.array([1.0, 2.0, 6.0])).mean()[0]
     3.0
@@ -242,6 +243,7 @@ class Sample:
     weights: Values
     groups: NDArray[Any]
     others: Values = field(default_factory=lambda: np.zeros((0, 1)), repr=False)
+    within: NDArray[Any] | None = field(default=None, repr=False)
 
     @classmethod
     def of(cls, values: Values) -> Self:
@@ -250,7 +252,10 @@ class Sample:
 
     def where(self, is_own: NDArray[np.bool_]) -> Sample:
         others = self.others[:, is_own] if len(self.others) else self.others
-        return Sample(self.values[is_own], self.weights[is_own], self.groups[is_own], others)
+        within = None if self.within is None else self.within[is_own]
+        return Sample(
+            self.values[is_own], self.weights[is_own], self.groups[is_own], others, within
+        )
 
     @cached_property
     def _codes(self) -> NDArray[np.intp]:
@@ -264,7 +269,7 @@ class Sample:
         """Return quantiles, the ends of Woodruff's intervals, and relative errors, (5, n_shares).
 
         An end beyond all values is NaN. The standard errors are from the groups, not smaller than
-        if each value was drawn on its own, and from the others.
+        if what is independent within them was drawn on its own, and from the others.
         """
         shares, weights = np.asarray(shares, np.float64), self.weights
         best, total = weighted_quantiles(self.values, weights, shares), weights.sum()
@@ -274,8 +279,8 @@ class Sample:
         # Of equal sizes, more than the share lie up to the size: what counts is how fields differ.
         own, without, also = self._averages(is_below)
         # Also where no value, or each, is part: another draw would have had others.
-        sure = shares * (1 - shares) * (weights @ weights)
-        drawn = np.square(weights * (is_below - own[:, None])).sum(axis=1)
+        sure = shares * (1 - shares) * np.square(self._drawn(weights)).sum()
+        drawn = np.square(self._drawn(weights * (is_below - own[:, None]))).sum(axis=1)
         least = np.maximum(sure, drawn) / total**2
         low, high, errors = left_out_interval(own, without, also=also, least=least)
         limits = [each - own + shares for each in (low, high)]
@@ -286,18 +291,11 @@ class Sample:
         # Nothing comes from what does not exist, also where slopes are unknown.
         return np.array([best, *ends, *np.where(errors == 0, 0.0, errors * slope)])
 
-    def share(
-        self, is_part: NDArray[np.bool_], within: ArrayLike | None = None
-    ) -> tuple[float, ...]:
-        """Return the share of a part, and the ends of its interval; see `share_interval`.
-
-        Values of a group are independent, but those of one label of `within`, (n,).
-        """
+    def share(self, is_part: NDArray[np.bool_]) -> tuple[float, ...]:
+        """Return the share of a part, and the ends of its interval; see `share_interval`."""
         if not (total := self.weights.sum()) > 0:
             return (math.nan,) * 3
-        each = np.arange(len(self.weights)) if within is None else within
-        weights = np.bincount(np.unique(each, return_inverse=True)[1], self.weights)
-        most = total**2 / (weights @ weights)
+        most = total**2 / np.square(self._drawn(self.weights)).sum()
         best, without, also = self._averages(is_part.astype(np.float64))
         parts, sizes = (
             np.bincount(self._codes, own) for own in (self.weights * is_part, self.weights)
@@ -317,12 +315,22 @@ class Sample:
         best = float(means[0])
         if self.values.min() == self.values.max():
             return best, math.nan, math.nan
-        least = np.square(self.weights * (self.values - best)).sum() / self.weights.sum() ** 2
+        drawn = self._drawn(self.weights * (self.values - best))
+        least = np.square(drawn).sum() / self.weights.sum() ** 2
         if is_log := all(bool((each > 0).all()) for each in means):
             least, means = least / best**2, [np.log(each) for each in means]
         *ends, _ = left_out_interval(*means[:2], also=means[2], least=least)
         low, high = np.exp(ends) if is_log else ends
         return best, float(low), float(high)
+
+    def _drawn(self, values: Values) -> Values:
+        """Return sums of values (..., n) over what is drawn together."""
+        if self.within is None:
+            return values
+        codes = np.unique(self.within, return_inverse=True)[1]
+        sums = np.zeros((codes.max(initial=-1) + 1, *values.shape[:-1]))
+        np.add.at(sums, codes, values.T)
+        return np.asarray(sums.T)
 
     def _averages(self, values: Values) -> list[Values]:
         """Return means of values (..., n): of all, without each group, and each of the others."""

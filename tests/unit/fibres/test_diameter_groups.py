@@ -11,7 +11,7 @@ from scipy import stats
 from hypervlad.fibres import FibreDiameters, Interval, compare_groups, cross_lines, diameter_map
 
 
-def measured(diameters, weights=None, unit="nm") -> FibreDiameters:
+def measured(diameters, weights=None, unit="nm", ends=(0.9, 1.2)) -> FibreDiameters:
     """Diameters at places along the diagonal, each on a fibre of its own."""
     n, values = len(diameters), np.asarray(diameters, float)
     return FibreDiameters(
@@ -21,7 +21,7 @@ def measured(diameters, weights=None, unit="nm") -> FibreDiameters:
         directions=np.zeros(n),
         weights=np.ones(n) if weights is None else weights,
         fibres=np.arange(n),
-        interval=Interval(0.9 * float(np.median(values)), 1.2 * float(np.median(values))),
+        interval=Interval(*(float(np.median(values)) * np.array(ends))),
         refused={},
         profile="flat",
         polarity="bright",
@@ -91,7 +91,8 @@ def test_two_kinds_are_found_across_images():
 
 
 def test_a_group_has_students_interval_of_the_logarithms_of_medians():
-    (group,) = compare_groups([measured(np.full(3, d)) for d in (80.0, 100.0, 125.0)]).groups
+    exact = [measured(np.full(3, d), ends=(1, 1)) for d in (80.0, 100.0, 125.0)]
+    (group,) = compare_groups(exact).groups
     logs = np.log([80, 100, 125])
     low, high = np.exp(stats.t.interval(0.95, 2, logs.mean(), stats.sem(logs)))
     assert group.median == pytest.approx(100)
@@ -133,7 +134,8 @@ def test_one_image_has_its_own_interval_and_no_ratio():
 
 def test_the_number_that_halves_an_interval_is_the_smallest():
     rng = np.random.default_rng(0)
-    (group,) = compare_groups([drawn(rng, 100, 0.5) for _ in range(8)]).groups
+    found = [replace(drawn(rng, 100, 0.5), interval=Interval(1.0, 1.0)) for _ in range(8)]
+    (group,) = compare_groups(found).groups
     reach = [stats.t.ppf(0.975, n - 1) / np.sqrt(n) for n in range(2, 60)]
     assert group.n_to_halve == 2 + next(k for k, r in enumerate(reach) if r <= reach[6] / 2)
 
@@ -145,8 +147,12 @@ def test_images_that_agree_by_chance_are_known_no_better_than_each_allows():
     ends = [alike.groups[0].interval, alike.ratio("a", "b")[1]]
     own = np.log(1.2 / 0.9) / 2  # of each image
     reach = [np.log(each.high / each.low) / 2 for each in ends]
-    np.testing.assert_allclose(reach, [own / np.sqrt(2), own], rtol=1e-9)
-    assert alike.groups[0].n_to_halve == 8
+    np.testing.assert_allclose(reach, [own * np.sqrt(3 / 4), own], rtol=1e-9)
+    many = [measured(np.full(9, d)) for d in 175 + np.arange(40) / 40]
+    (group,) = compare_groups(many).groups
+    assert np.log1p(group.shared_error) == pytest.approx(own / 2), "of one look"
+    assert np.log(group.interval.high / group.interval.low) / 2 > own / 2
+    assert group.n_to_halve is None
     (few,) = compare_groups([measured([50, 100, 200, d]) for d in (100, 100.1)]).groups
     assert few.interval.high / few.interval.low > 1.5, "four fibres in each"
 
