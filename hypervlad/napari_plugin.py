@@ -71,30 +71,23 @@ def read_found(path: str) -> ReadLayers:
     layers: ReadLayers = []
     digests = found.field_table.set_index("micrograph")["outlines_digest"]
     for field in _first(fields, path):
-        name, size = field.micrograph, field.pixel_size
-        pixels = read_named(found.image(name), found.read_options, name, with_digest=False).pixels
-        outlines = found.outlines(name)
-        check_same_size(outlines, pixels, name)
-        if outlines.do_overlap:
-            warn_user(
-                f"{name}: outlines overlap, of which a Labels layer has the last; saving cuts"
-            )
+        name, size, outlines = field.micrograph, field.pixel_size, found.outlines(field.micrograph)
         source = {"folder": str(found.path), "micrograph": name}
         shown = _shown(name, size, layers) | {"metadata": {KEY: source}}
+        layers.append(_image(found.image(name), found.read_options, shown))
+        check_same_size(outlines, layers[-1][0], name)
+        if outlines.do_overlap:
+            warn_user(f"{name}: outlines overlap; a Labels layer has the last, and saving cuts")
         table = found.table[found.table["micrograph"] == name]
         if digests[name] != file_digest(found.outlines_file(name)):
             table = measure(replace(outlines, pixel_size=size).as_particles())  # changed since
         of_labels = {"name": f"{name} outlines", "features": _features(table)}
-        layers.append((pixels, shown | {"rgb": pixels.ndim == 3}, "image"))
         layers.append((outlines.label_image(), shown | of_labels, "labels"))
     return layers
 
 
 def read_diameters(path: str) -> ReadLayers:
-    """Read an image and, above it, points as large as its fibres, of each image of a folder.
-
-    Images are found by name in the folder that contains this one, or in another folder there.
-    """
+    """Read an image, found by name in a folder beside it, and points as large as its fibres."""
     folder, layers = Path(os.path.abspath(path)), ReadLayers()
     options = make_options(read_record(folder / "diameters.json")["read_options"])
     every = defaultdict[str, list[dict[str, float]]](list)
@@ -104,8 +97,7 @@ def read_diameters(path: str) -> ReadLayers:
         shown = _shown(row["path"], float(row["pixel_size_nm"] or 0), layers)
         roots = folder.parent, *folder.parent.iterdir()
         if len(files := [own for root in roots if (own := root / row["path"]).is_file()]) == 1:
-            pixels = read_named(files[0], options, row["path"], with_digest=False).pixels
-            layers.append((pixels, shown | {"rgb": pixels.ndim == 3}, "image"))
+            layers.append(_image(files[0], options, shown))
         else:
             warn_user(f"{path}: open {row['path']} yourself; it was not found beside the folder")
         if places := every[row["path"]]:
@@ -119,15 +111,18 @@ def read_diameters(path: str) -> ReadLayers:
 
 def _first(fields: Sequence[Any], path: str) -> Sequence[Any]:
     if (n := len(fields)) > _MAX_FIELDS:
-        warn_user(
-            f"{path}: {_MAX_FIELDS} of {n:,} images are opened; open others by their outlines"
-        )
+        warn_user(f"{path}: {_MAX_FIELDS} of {n:,} images opened; open others by their outlines")
     return fields[:_MAX_FIELDS]
 
 
 def _shown(name: str, size: float | None, layers: ReadLayers) -> dict[str, Any]:
     units = {"scale": (size, size), "units": ("nanometer", "nanometer")} if size else {}
     return {"name": name, "visible": not layers, **units}
+
+
+def _image(file: Path, options: ReadOptions, shown: dict[str, Any]) -> Any:
+    pixels = read_named(file, options, shown["name"], with_digest=False).pixels
+    return pixels, shown | {"rgb": pixels.ndim == 3}, "image"
 
 
 def _features(table: pd.DataFrame) -> pd.DataFrame:
@@ -137,9 +132,8 @@ def _features(table: pd.DataFrame) -> pd.DataFrame:
     return table.drop(columns=dropped).rename(columns={"particle": "index"}).reset_index(drop=True)
 
 
-def write_labels(path: str, data: Any, attributes: Mapping[str, Any]) -> list[str]:
-    """Write a Labels layer by :func:`hypervlad.particles.write_outlines`."""
-    layer = data, attributes
+def write_labels(path: str, *layer: Any) -> list[str]:
+    """Write a Labels layer, its data and attributes, by `write_outlines`."""
     write_outlines(path, _outlines_in(layer), pixel_size=_pixel_size_of(layer))
     return [path]
 
@@ -190,63 +184,53 @@ def _outlines_in(layer: Layer) -> Outlines:
 
 
 def _found(
-    image: Layer,
-    what: str,
-    polarity: Polarity,
-    area: int,
-    length: float,
-    nm: float | None,
-    model: Path | None,
+    image: Layer, what: str, polarity: Polarity, area: int, length: float, nm: float, model: Any
 ) -> tuple[Outlines, pd.DataFrame, dict[str, Any]]:
     """Return what was found in an image, its features, and what is known of its layer."""
-    pixels, name, nm = _pixels_of(image), image[1]["name"], nm or _pixel_size_of(image)
-    options = ReadOptions(pixel_size=nm)
-    found: Outlines
+    pixels, name, size = _pixels_of(image), image[1]["name"], nm or _pixel_size_of(image)
+    options = ReadOptions(pixel_size=size)
     with errors_of(name):
-        if what == "particles":
-            found = find_particles(pixels, polarity=polarity, min_area=area, read_options=options)
-        elif what == "fibres":
+        if what == "fibres":
             found = find_fibres(pixels, polarity=polarity, min_length=length, read_options=options)
             if found.do_overlap:
                 warn_user(
                     f"{name}: where fibres cross, the layer has the upper one; features are of "
                     "whole fibres, but what is saved of the layer is not"
                 )
+        elif what == "particles":
+            found = find_particles(pixels, polarity=polarity, min_area=area, read_options=options)
         else:
             segmenter: Any = None if model is None else load(model)
             if not hasattr(segmenter, "find_particles"):
                 raise ValueError("give the file of a model that outlines particles, or learn one")
-            options = replace(check_read_options(segmenter.read_options), pixel_size=nm)
+            options = replace(check_read_options(segmenter.read_options), pixel_size=size)
             found = segmenter.find_particles(pixels, read_options=options)
             note_doubt(name, found.note)
-    table = measure(replace(found, pixel_size=nm).as_particles())
-    return found, _features(table), _source_of(image) | {"pixel_size": nm}
+    table = measure(replace(found, pixel_size=size).as_particles())
+    return found, _features(table), _source_of(image) | {"pixel_size": size}
 
 
 def _learnt(fields: list[tuple[Layer, Layer]], model: Path | None, passes: int) -> str:
     """Learn from images and their Labels layers, save the model, and say what it is."""
     if model is None or not fields:
         raise ValueError("choose Labels layers that are right and complete, and a file to save in")
-    images, labels, sizes = [], [], set[float | None]()
-    for image, own in fields:
-        images.append(_pixels_of(image))
-        outlines = _outlines_in(own)
-        check_same_size(outlines, images[-1], f"{own[1]['name']}, above {image[1]['name']}")
-        labels.append(outlines.label_image())
-        sizes.add(_pixel_size_of(own))
+    images, outlines = [_pixels_of(i) for i, _ in fields], [_outlines_in(o) for _, o in fields]
+    for pixels, found, (image, own) in zip(images, outlines, fields, strict=True):
+        check_same_size(found, pixels, f"{own[1]['name']}, above {image[1]['name']}")
+    sizes = {_pixel_size_of(own) for _, own in fields}
     if len(sizes) > 1 or len({image[1]["name"] for image, _ in fields}) < len(fields):
         raise ValueError("choose one Labels layer of each image, and images of one pixel size")
     # In a process of its own, as triton, which training imports, crashes beside Mesa's OpenGL.
     with ProcessPoolExecutor(max_workers=1) as executor:
-        done = executor.submit(_trained, images, labels, sizes.pop(), passes, model)
-        text, notes = done.result()
+        options = outlines, sizes.pop(), passes, model
+        text, notes = executor.submit(_trained, images, *options).result()
     for note in notes:
         warn_user(note)
     return f"{text}; model: {model}"
 
 
 def _trained(
-    images: list[Any], labels: list[Any], size: float | None, passes: int, model: Path
+    images: list[Any], outlines: list[Outlines], size: float | None, passes: int, model: Path
 ) -> tuple[str, list[str]]:
     """Train and save a model; return what it is, and the warnings."""
     from hypervlad.pages.facts import model_facts
@@ -255,7 +239,7 @@ def _trained(
     options = ReadOptions(pixel_size=size)
     with warnings.catch_warnings(record=True, category=UserWarning) as caught:
         segmenter = HypercolumnSegmenter(n_epochs=passes, read_options=options, random_state=0)
-        segmenter.fit(images, labels)
+        segmenter.fit(images, outlines)
         # Later images of unknown pixel size do not have that of these.
         segmenter.set_params(read_options=None).save(model)
     facts = model_facts(segmenter)
@@ -272,12 +256,11 @@ def make_widget() -> Any:
         function.__annotations__ = get_type_hints(function)
     images, labels = ({"choices": partial(_layers, kind)} for kind in ("Image", "Labels"))
     one, several = {"widget_type": "ComboBox"}, {"widget_type": "Select"}
-    model, large = {"filter": "*.hvlad"}, {"max": 10**9}
+    model, new, large = {"filter": "*.hvlad"}, {"filter": "*.hvlad", "mode": "w"}, {"max": 10**9}
     found: dict[str, Any] = {"image": images | one, "nm_per_pixel": large, "model": model}
     found |= {"smallest_area_px": large, "shortest_fibre_px": large}
-    learnt: dict[str, Any] = {"learn_from": labels | several, "model": model | {"mode": "w"}}
     finder = magicgui(find, call_button="Find", **found)
-    learner = magicgui(learn, call_button="Learn", **learnt)
+    learner = magicgui(learn, call_button="Learn", learn_from=labels | several, model=new)
     saver = magicgui(save, call_button="Save", outlines=labels | one)
     learner.model.changed.connect(partial(setattr, finder.model, "value"))
     return Container(widgets=[finder, learner, saver], labels=False)
@@ -314,10 +297,10 @@ def learn(learn_from: Any, model: Path | None = None, passes: int = 14) -> None:
     """Learn from Labels layers and the images right below them, and save a model to find with."""
     from napari import current_viewer
 
-    place, fields = current_viewer().layers.index, []
+    place, fields = current_viewer().layers.index, list[Any]()
     for own in learn_from:
-        below = [None, *(each for each in _layers("Image") if place(each) < place(own))]
-        fields.append((_copy_of(below[-1]), _copy_of(own)))
+        below = [each for each in _layers("Image") if place(each) < place(own)]
+        fields.append((_copy_of(below[-1]) if below else None, _copy_of(own)))
     _in_thread("learning", partial(_learnt, fields, model, passes), str)
 
 
@@ -340,8 +323,6 @@ def _layers(kind: str, _widget: Any = None) -> list[Any]:
 
 def _copy_of(layer: Any) -> Any:
     """Return a layer as it is now, as a person may go on drawing."""
-    if layer is None:
-        return None
     data, attributes, kind = layer.as_layer_data_tuple()
     return (np.array(data) if kind == "labels" else data), attributes
 

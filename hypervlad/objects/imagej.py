@@ -30,7 +30,7 @@ _NO_AREAS = (1, 2, 4)  # subtypes of ImageJ: text, arrow, image
 _GROUPS = [str(number) for number in range(1, 256)]
 _CLASS = re.compile("^class: (.+)$", re.MULTILINE)  # of the properties of a region, as we write it
 _SPLINE = 1  # an option: corners are joined by a curve
-_MOVE_TO, _LINE_TO, _CLOSE = 0.0, 1.0, 4.0  # of a path of Java
+_MOVE_TO, _LINE_TO, _CLOSE = 0, 1, 4  # of a path of Java
 
 
 def read_regions(files: Iterable[tuple[str, bytes]], name: str) -> Iterator[Shape]:
@@ -115,7 +115,11 @@ def regions_of(outlines: Outlines, name: str) -> bytes:
             roi.options &= roifile.ROI_OPTIONS.SUB_PIXEL_RESOLUTION
             roi.roitype = roifile.ROI_TYPE(_TRACED)
         else:
-            path = np.concatenate(list(map(_path_of, rings)))
+            # A path of Java has an operation before each corner, and one at the end.
+            paths = [np.append(np.insert(e, 0, _LINE_TO, axis=1), _CLOSE) for e in rings]
+            for each in paths:
+                each[0] = _MOVE_TO
+            path = np.concatenate(paths).astype(np.float32)
             roi = roifile.ImagejRoi(name=outline.shown_name, roitype=roifile.ROI_TYPE(_RECTANGLE))
             roi.top, roi.left, roi.bottom, roi.right = outline.box
             roi.multi_coordinates, roi.shape_roi_size = path, len(path)
@@ -153,10 +157,3 @@ def _archive_of(rois: Sequence[Any]) -> bytes:
             names.add(file)
             archive.writestr(zipfile.ZipInfo(f"{file}.roi"), roi.tobytes(), zipfile.ZIP_DEFLATED)
     return stream.getvalue()
-
-
-def _path_of(ring: Ring) -> NDArray[np.float32]:
-    """Return a ring as a path of Java, as ImageJ stores shapes of several rings."""
-    lines = np.column_stack([np.full(len(ring), _LINE_TO), ring])
-    lines[0, 0] = _MOVE_TO
-    return np.append(lines.ravel(), _CLOSE).astype(np.float32)

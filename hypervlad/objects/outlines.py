@@ -54,9 +54,7 @@ _COVERS = (
 )
 _REPEATED = "with the pixels of another one, which count twice; delete one"
 _ELSEWHERE = "elsewhere than its bbox, as if x and y were swapped, or runs went along rows"
-_OTHER_AREA = (
-    "of another area than its measurement 'Area px^2', as if its coordinates were micrometres"
-)
+_OTHER_AREA = "of another area than its measurement 'Area px^2', as if it were in micrometres"
 _STRAY = 0.05  # pixels apart from a label are not meant, if they are less than this share of it
 _STRAYS = f"without the pixels apart from it, which are less than {100 * _STRAY:g} % of it"
 _PARTS = "in separate parts, read as one particle (if these are classes, give a mask of each)"
@@ -197,8 +195,7 @@ def find_outlines(
     of_folder = [folder] if folder.is_file() else map(Path, list_files(folder))
     folder = folder.parent if folder.is_file() else folder
     own = {os.path.abspath(image) for image in images}
-    files = [file for file in of_folder if is_of_outlines(file)]
-    files = [file for file in files if os.path.abspath(file) not in own]
+    files = [f for f in of_folder if is_of_outlines(f) and os.path.abspath(f) not in own]
     of_name, file_of = _by_name(files, folder)
     for parent in {file.parent for file in files} - {folder}:
         of_name[composed(parent.relative_to(folder).as_posix())].append(parent)
@@ -305,19 +302,16 @@ def _read(source: Any, shape: tuple[int, int] | None, image: Any, name: str) -> 
         return _of_labels(np.array(array), name)
     suffix = path.suffix.lower() if head else ""
     is_json = head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"[")
-    shapes: Iterable[Shape]
     if is_json or suffix in (".json", ".geojson"):
-        size, shapes = open_json(path, name).read(shape, image, name)
-    elif head.startswith((b"PK", b"Iout")):
-        size, files = known_size(shape, name), unpacked(_content(path, name), path.stem, name)
-        shapes = read_regions(files, name)
-    elif suffix == ".txt" and re.fullmatch(rb"\s*[\d.+-][\d.,+\-eE \r\n]*", head):
-        size, shapes = known_size(shape, name), read_text(_content(path, name), name)
-    elif suffix in _OF_OTHERS:
+        return _collect(*open_json(path, name).read(shape, image, name), name)
+    if head.startswith((b"PK", b"Iout")):
+        files = unpacked(_content(path, name), path.stem, name)
+        return _collect(known_size(shape, name), read_regions(files, name), name)
+    if suffix == ".txt" and re.fullmatch(rb"\s*[\d.+-][\d.,+\-eE \r\n]*", head):
+        return _collect(known_size(shape, name), read_text(_content(path, name), name), name)
+    if suffix in _OF_OTHERS:
         raise ImageReadError(f"{name}: {NOT_READ}")
-    else:
-        return _of_image(path, name)
-    return _collect(shapes, size, name)
+    return _of_image(path, name)
 
 
 def _of_image(path: Path, name: str) -> Outlines:
@@ -338,7 +332,7 @@ def _of_image(path: Path, name: str) -> Outlines:
     except ImageReadError:
         if not (regions := _overlay_of(path)):
             raise
-        found = _collect(read_regions(regions, name), values.shape[:2], name)
+        found = _collect(values.shape[:2], read_regions(regions, name), name)
     return replace(found, pixel_size=stored.pixel_size)
 
 
@@ -394,7 +388,7 @@ def _of_labels(source: Any, name: str) -> Outlines:
     found, values = Outlines.of(source, name), np.asarray(source)
     if values.ndim == 2:
         _refuse_grey(values, found, name)
-    return _collect((_of_label(each, values) for each in found), found.shape, name)
+    return _collect(found.shape, (_of_label(each, values) for each in found), name)
 
 
 def _of_label(outline: Outline, values: NDArray[Any]) -> Shape:
@@ -430,7 +424,7 @@ def _refuse_grey(values: NDArray[Any], found: Outlines, name: str) -> None:
         raise _not_labels(name)
 
 
-def _collect(shapes: Iterable[Shape], size: tuple[int, int], name: str) -> Outlines:
+def _collect(size: tuple[int, int], shapes: Iterable[Shape], name: str) -> Outlines:
     """Number outlines by their names, if these are numbers; say what is left out or doubtful."""
     found, notes = list[tuple[Shape, Outline]](), defaultdict[str, list[str]](list)
     planes, keys, n, n_pixels = defaultdict[str, set[int]](set), list[str](), 0, 0
@@ -504,7 +498,7 @@ def _of_folder(folder: Path, name: str) -> Outlines:
     files.sort(key=lambda file: re.sub(r"\d+", lambda digits: digits[0].zfill(20), file.name))
     height, width = read_mask(files[0]).shape
     masks = (Shape(f.stem, "", cropped(read_mask(f, shape=(height, width)))) for f in files)
-    return _collect(masks, (height, width), name)
+    return _collect((height, width), masks, name)
 
 
 def _content(path: Path, name: str) -> bytes:

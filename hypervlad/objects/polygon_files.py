@@ -340,23 +340,18 @@ def _of_geojson(features: Sequence[Mapping[str, Any]]) -> Iterator[Shape]:
     QuPath does not count classes whose name ends with a star, such as "Ignore*", and those that are
     derived from them, such as "Ignore*: Tumor".
     """
-    kinds = [_kind_of(each) for each in features]
-    are_mixed = len({*kinds} - {"", *_NO_OBJECTS}) > 1
-    for feature, kind in zip(features, kinds, strict=True):
-        properties, geometry = feature.get("properties") or {}, feature["geometry"] or {}
-        class_name = _class_of(properties)
-        area: Polygons | str = _polygons_of(geometry)
-        if kind in _NO_OBJECTS or (area and re.search(r"\*(: |$)", class_name)):
-            area, class_name = _IGNORED, class_name or kind
+    objects = [_of_qupath(each) for each in features]
+    are_mixed = len({kind for kind, *_ in objects} - {"", *_NO_OBJECTS}) > 1
+    for feature, (kind, class_name, area) in zip(features, objects, strict=True):
+        geometry = feature["geometry"] or {}
+        polygons: Polygons | str = _polygons_of(geometry)
+        if kind in _NO_OBJECTS or (polygons and re.search(r"\*(: |$)", class_name)):
+            polygons, class_name = _IGNORED, class_name or kind
+        doubts = [_AROUND] if are_mixed and kind in _AROUND_OTHERS else []
         plane = {"z": 0, "t": 0, **(geometry.get("plane") or {})}
-        yield Shape(
-            str(properties.get("name") or ""),
-            class_name,
-            area,
-            [_AROUND] if are_mixed and kind in _AROUND_OTHERS else [],
-            {axis: n for axis, n in plane.items() if n >= 0},
-            (None, _area_of(properties)),
-        )
+        plane = {axis: n for axis, n in plane.items() if n >= 0}
+        key = str((feature.get("properties") or {}).get("name") or "")
+        yield Shape(key, class_name, polygons, doubts, plane, (None, area))
 
 
 def _with_children(features: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
@@ -367,28 +362,18 @@ def _with_children(features: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[st
         yield from _with_children((feature.get("properties") or {}).get("childObjects") or ())
 
 
-def _kind_of(feature: Mapping[str, Any]) -> str:
-    """Return the type of an object, which each version of QuPath writes in another way."""
+def _of_qupath(feature: Mapping[str, Any]) -> tuple[str, str, float | None]:
+    """Return type, class and measured area of an object, which each version writes differently."""
     properties, of_id = feature.get("properties") or {}, str(feature.get("id") or "")
-    found = properties.get("objectType") or properties.get("object_type")
-    found = found or (of_id if of_id.endswith("Object") else "")
-    return re.sub("^path|object$|[^a-z]", "", str(found).lower())
-
-
-def _area_of(properties: Mapping[str, Any]) -> float | None:
-    """Return the area in pixels that QuPath has measured; None if the file does not say it."""
-    found = properties.get("measurements") or {}
-    if isinstance(found, list):
-        found = {each.get("name"): each.get("value") for each in found}
-    return found.get("Area px^2") or None
-
-
-def _class_of(properties: Mapping[str, Any]) -> str:
-    """Return the class of a feature: QuPath has written it in three ways."""
-    found = properties.get("classification") or ""
-    if isinstance(found, dict):
-        found = found.get("name") or ": ".join(map(str, found.get("names") or ()))
-    return str(found)
+    kind = properties.get("objectType") or properties.get("object_type")
+    kind = kind or (of_id if of_id.endswith("Object") else "")
+    kind = re.sub("^path|object$|[^a-z]", "", str(kind).lower())
+    own, measured = properties.get("classification") or "", properties.get("measurements") or {}
+    if isinstance(own, dict):
+        own = own.get("name") or ": ".join(map(str, own.get("names") or ()))
+    if isinstance(measured, list):
+        measured = {each.get("name"): each.get("value") for each in measured}
+    return kind, str(own), measured.get("Area px^2") or None
 
 
 def _polygons_of(geometry: Mapping[str, Any]) -> Polygons:
