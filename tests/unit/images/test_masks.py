@@ -30,10 +30,8 @@ def written(file, values):
         (np.stack([255 * GREY] * 3, axis=-1), "mask.png"),
         (RED, "mask.png"),
         (np.dstack([RED, 0 * GREY + 255]), "mask.png"),  # opaque
-        *((top * MASK.astype(kind), "mask.tif") for kind in "bhiBHI" for top in (1, 100)),
+        *((top * MASK.astype(kind), "mask.tif") for kind in "bhiBHIf" for top in (1, 100)),
         (65535 * MASK.astype(np.uint16), "mask.tif"),
-        (MASK.astype(np.float32), "mask.tif"),
-        (255 * MASK.astype(np.float32), "mask.tif"),
         (0 * GREY, "mask.png"),
         (255 + 0 * GREY, "mask.png"),
     ],
@@ -49,10 +47,8 @@ def test_masks_of_every_kind(tmp_path, values, name):
 
 def test_grey_edges_are_cut_in_the_middle(tmp_path):
     large = np.kron(MASK, np.ones((7, 7), dtype=np.uint8)) * 255
-    jpeg = tmp_path / "mask.jpg"
-    Image.fromarray(large).save(jpeg, quality=60)
-    assert len(np.unique(np.asarray(Image.open(jpeg)))) > 2
-    assert_array_equal(read_mask(jpeg), large > 0)
+    Image.fromarray(large).save(tmp_path / "mask.jpg", quality=60)
+    assert_array_equal(read_mask(tmp_path / "mask.jpg"), large > 0)
 
 
 def test_a_banners_rows_are_cut_off_the_mask_too():
@@ -106,8 +102,8 @@ def test_masks_are_found_by_name(tmp_path):
     assert found == [name and tmp_path / name for name in expected]
     assert find_masks([root / "y/sub/b.png"], tmp_path / "sub", root) == [tmp_path / "sub/b.bmp"]
     # An image may be named like a mask.
-    own = find_masks(["images/f.png", "images/f_gt.png"], tmp_path)
-    assert own == [None, tmp_path / "f_gt.png"]
+    own = ["images/f.png", "images/f_gt.png"]
+    assert find_masks(own, tmp_path) == [None, tmp_path / "f_gt.png"]
 
 
 @pytest.mark.parametrize(
@@ -115,11 +111,7 @@ def test_masks_are_found_by_name(tmp_path):
     [
         (["sub/b.png", "y/sub/b.png"], "", r"b.bmp would be the mask of .*sub.b.png and of .*y"),
         (["twice.png"], "", r"twice\.png: two masks, .*twice\.png and .*twice\.tif; keep one"),
-        (
-            ["e.png"],
-            "",
-            r"none of the 1 image has a mask here; .*named like its image, such as e.p",
-        ),
+        (["e.png"], "", r"none of the 1 image has a mask here; .*named like .*, such as e\.png"),
         (["e.png"], "nowhere", "no such folder of masks"),
     ],
 )
