@@ -95,10 +95,11 @@ def _splined(corners: Ring) -> Ring:
     """
     from scipy.interpolate import CubicSpline  # not above: importing it takes long
 
+    corners = corners[(corners != np.roll(corners, 1, axis=0)).any(axis=1)]  # not one twice
+    if len(corners) < 3:
+        return corners
     closed = np.concatenate([corners, corners[:1]])
     lengths = np.hypot(*np.diff(closed, axis=0).T)
-    if len(corners) < 3 or not lengths.all():
-        return closed
     places = np.concatenate([[0], np.cumsum(np.sqrt(lengths))])
     curve = CubicSpline(places, closed, bc_type="periodic")
     return np.asarray(curve(np.linspace(0, places[-1], max(100, int(lengths.sum() / 2)))))

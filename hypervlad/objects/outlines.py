@@ -57,6 +57,7 @@ _ELSEWHERE = "elsewhere than its bbox, as if x and y were swapped, or runs went 
 _OTHER_AREA = "of another area than its measurement 'Area px^2', as if it were in micrometres"
 _STRAY = 0.05  # pixels apart from a label are not meant, if they are less than this share of it
 _STRAYS = f"without the pixels apart from it, which are less than {100 * _STRAY:g} % of it"
+_UNSURE = "of 255 beside others from 1, by which some programs mark what is unsure, is read"
 _PARTS = "in separate parts, read as one particle (if these are classes, give a mask of each)"
 _MRC = (".mrc", ".mrcs", ".st", ".rec", ".map")
 _MIRRORED = (
@@ -388,14 +389,17 @@ def _of_labels(source: Any, name: str) -> Outlines:
     found, values = Outlines.of(source, name), np.asarray(source)
     if values.ndim == 2:
         _refuse_grey(values, found, name)
-    return _collect(found.shape, (_of_label(each, values) for each in found), name)
+    labels = [each.label for each in found]
+    is_255_apart = labels == [*range(1, len(labels)), 255] and 1 < len(labels) < 255
+    return _collect(found.shape, (_of_label(o, values, is_255_apart) for o in found), name)
 
 
-def _of_label(outline: Outline, values: NDArray[Any]) -> Shape:
+def _of_label(outline: Outline, values: NDArray[Any], is_255_apart: bool) -> Shape:
+    doubts = [_UNSURE] if is_255_apart and outline.label == 255 else []
     parts, n_parts = ndimage.label(outline.mask, _EIGHT)
     if values.ndim > 2 or n_parts == 1:
-        return Shape(str(outline.label), "", outline)
-    areas, doubts = np.bincount(parts.ravel())[1:], list[str]()
+        return Shape(str(outline.label), "", outline, doubts)
+    areas = np.bincount(parts.ravel())[1:]
     main = areas >= _STRAY * areas.max()
     mask = np.concatenate([[False], main])[parts]
     if not main.all():

@@ -24,15 +24,13 @@ def written(file, values):
 @pytest.mark.parametrize(
     ("values", "name"),
     [
-        (255 * GREY, "mask.png"),
-        (GREY, "mask.png"),  # 0 and 1: black to the eye
+        *((top * GREY, "mask.png") for top in (0, 1, 255)),
         (MASK, "mask.bmp"),
         (np.stack([255 * GREY] * 3, axis=-1), "mask.png"),
         (RED, "mask.png"),
         (np.dstack([RED, 0 * GREY + 255]), "mask.png"),  # opaque
         *((top * MASK.astype(kind), "mask.tif") for kind in "bhiBHIf" for top in (1, 100)),
         (65535 * MASK.astype(np.uint16), "mask.tif"),
-        (0 * GREY, "mask.png"),
         (255 + 0 * GREY, "mask.png"),
     ],
 )
