@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from functools import reduce
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,23 +19,27 @@ from hypervlad.images.banner import as_8bit_colour, as_8bit_grey, find_banner
 from hypervlad.images.scale_bars import ScaleBar, find_scale_bar
 
 _EIGHT = np.ones((3, 3), bool)
-_PURE = 8  # grey levels of 255 from black or white, that compression changes
-# Letters and arrows are crisp: so many grey levels away so many pixels beside, nearly all around.
-_STEP, _REACH, _CRISP = 40, 3, 0.85
-_HEIGHTS = (6, 0.12)  # of letters: in pixels, and as a share of the image's shorter side
+_PURE = 8  # grey levels of 255 by which compression changes what is of one
+# Letters and arrows are drawn: of one level, within this share of their contrast, crisp, and unlike
+# the sample. Levels beyond which they are looked for:
+_LEVELS = tuple(range(8, 256, 24))
+_STEP, _CLEAR = 40, 0.4  # contrast in levels, of which this share is left so many pixels beside,
+_REACH, _CRISP = 3, 0.85  # nearly all around
+_SHARP = 0.5  # of the range of levels within that reach, which adjacent pixels have
+_BETWEEN, _MAX_RISE = 0.3, 2.5  # of the contrast, and pixels in which levels rise by twice that
+_EVEN, _SAME_INK = 0.12, 0.15  # deviation within letters, and difference between those of a line
+_HEIGHTS = (6, 0.16)  # of letters: in pixels, and as a share of the image's shorter side
 _STROKE = 0.4  # of a letter's height: discs are no letters
 _SOLID = 0.85  # of the convex hull, or less in a third of a line's letters: rods are no letters
 _GAP = 1.0  # between letters, in heights
 _ALIKE = 2.2  # heights in a line of text
+_VARIED = 0.1  # by which sizes of three letters or more differ: rings of a lattice are alike
+_MAX_OTHERS = 3  # crisp parts besides single letters, which are in a corner, and arrows
 _MIN_ARROW, _MAX_ARROW = 16, 0.4  # length: in pixels, and as a share of the longer side
 _HEAD = 1.8  # width of an arrow's head over that of its shaft
-_MIN_LEVELS = 4  # of grey: with fewer, the sample is pure itself
-# The sample has a pure level itself, so that only what is beside a scale bar is a label, if less
-# than this share of its pixels (of parts of at least so many) is in crisp parts, if its shades, by
-# so many grey levels away, are more frequent than it, or if it covers much of the image.
-_MIN_PART, _DRAWN, _SHADES, _MAX_COVER = 12, 0.5, 40, 0.06
-_MAX_LETTERS, _MAX_STEPS = 40, 4  # beside a line of text; in which it is followed
-_MAX_PARTS = 3000  # of pure black or white: where there are more, it is the sample that has them
+_MIN_LEVELS = 4  # of grey: with fewer, the sample is drawn itself
+_MIN_PART = 12  # pixels of what is drawn
+_MAX_PARTS, _MAX_CRISP = 500, 150  # beyond a level: where there are more, it is the sample's
 _MARGIN = 3  # pixels around what was drawn, which it blurs
 _SOLID_BOX, _MAX_BOX = 0.97, 0.15  # behind text: share that is filled, and of the image
 _HIGHEST = 0.15  # of the shorter side: a label and its distance from the bar
@@ -74,8 +79,10 @@ def find_annotations(image: NDArray[Any]) -> list[Annotation]:
     """Find what was drawn into an image, and is no sample.
 
     Information bars at the bottom and at the top (`find_banner`), one scale bar (`find_scale_bar`)
-    with its label, letters and arrows in pure black or white with crisp edges, and coloured strokes
-    in an image that is grey elsewhere. Black or white letters are found in lines of at least two.
+    with its label, letters of any level, arrows in pure black or white, and coloured strokes in an
+    image that is grey elsewhere. Letters are of one level with crisp edges, and unlike the rest of
+    the image. They are found in lines of at least two; in a corner, also single ones. Dots of a
+    lattice are no scale bar: rows of dots and ticks count only with a label.
 
     Parameters
     ----------
@@ -225,55 +232,32 @@ def _has_shades(grey: Grey) -> bool:
 
 def _drawn_into(grey: Grey) -> list[Annotation]:
     bar = find_scale_bar(grey)
-    ink = None if bar is None else _level_of(bar, grey)
     labels, arrows = list[Box](), list[Box]()
-    for level in (0, 255) if _has_shades(grey) else ():
-        lines = list[Box]()
-        if (parts := _Parts.drawn(grey, level)) is not None:
-            lines += parts.lines()
-            arrows += parts.arrows()
-        if bar is not None and ink is not None and abs(ink - level) < 128:
-            lines += _beside(bar, grey, ink)
-        lines = _together([_grown(box, grey, level) for box in lines])
-        # A box behind text has the other pure level.
-        ground = np.abs(grey - (255 - level)) <= _PURE if lines else None
-        labels += [_ground_of(box, ground) for box in lines]
-    found = [Annotation("label", box) for box in dict.fromkeys(labels)]
-    found += [Annotation("arrow", box) for box in arrows]
-    if bar is None or ink is None:
-        return found
-    whole = _whole(bar, grey, ink)
-    found = [each for each in found if not _is_within(each.box, whole)]
-    if any(each.kind == "label" and _is_beside(each.box, bar) for each in found):
-        return [Annotation("scale bar", whole), *found]
-    return [Annotation("scale bar", _around(bar, grey.shape)), *found]
-
-
-def _grown(box: Box, grey: Grey, level: float) -> Box:
-    """Return the box of a line of text with its faint letters, which are not of a pure level."""
-    for _ in range(_MAX_STEPS):
-        top, left, bottom, right = box
-        tall = max(bottom - top, _HEIGHTS[0])
-        row, column = max(top - tall, 0), max(left - 2 * tall, 0)
-        part = grey[row : bottom + tall, column : right + 2 * tall]
-        apart = np.abs(part - level)
-        labels, n = ndimage.label(apart < np.abs(part - np.median(part)), _EIGHT)
-        if n > _MAX_LETTERS:  # a texture
-            break
-        larger = box
-        has_ink = np.zeros(n + 1, bool)
-        has_ink[labels[apart <= _SHADES]] = True
-        for number, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
-            one = _shifted((rows.start, columns.start, rows.stop, columns.stop), row, column)
-            height, overlap = one[2] - one[0], min(one[2], bottom) - max(one[0], top)
-            gap = max(one[1] - right, left - one[3])
-            is_letter = max(height, one[3] - one[1]) <= _ALIKE * tall and 2 * overlap >= height
-            if is_letter and gap <= _GAP * tall and has_ink[number]:
-                larger = _joined(larger, one)
-        if larger == box:
-            break
-        box = larger
-    return box
+    sharp = _is_sharp(grey)
+    for values in (grey, -grey) if _has_shades(grey) else ():
+        before = list[Box](), list[Box]()
+        for level in _LEVELS if values is grey else [-each for each in _LEVELS]:
+            here = _drawn(_crisp_parts(values, level, sharp), grey.shape)
+            for boxes, now, last in zip((labels, arrows), here, before, strict=True):
+                # What is crisp is the same beyond two levels.
+                boxes += [each for each in now if any(_overlap(each, one) for one in last)]
+            before = here
+    labels = _together([_ground_of(box, grey) for box in _together(labels)])
+    arrows = [box for box in _together(arrows) if not any(_overlap(box, each) for each in labels)]
+    is_labelled = bar is not None and any(_is_beside(each, bar) for each in labels)
+    if bar is not None and (is_labelled or bar.kind != "dots"):  # which are a lattice's otherwise
+        whole = _whole(bar, grey)
+        labels, arrows = (
+            [e for e in each if not _is_within(e, whole)] for each in (labels, arrows)
+        )
+        found = [Annotation("scale bar", whole if is_labelled else _around(bar, grey.shape))]
+    else:
+        found = []
+    return (
+        found
+        + [Annotation("label", each) for each in labels]
+        + [Annotation("arrow", each) for each in arrows]
+    )
 
 
 def _together(boxes: list[Box]) -> list[Box]:
@@ -296,17 +280,6 @@ def _level_of(bar: ScaleBar, grey: Grey) -> float:
     return float(max(darkest, brightest, key=lambda level: abs(level - around)))
 
 
-def _beside(bar: ScaleBar, grey: Grey, ink: float) -> list[Box]:
-    """Return the boxes of letters of the level of a scale bar, as near to it as its label is."""
-    near = _around(bar, grey.shape)
-    top, left = max(near[0] - _REACH - 1, 0), max(near[1] - _REACH - 1, 0)
-    part = grey[top : near[2] + _REACH + 1, left : near[3] + _REACH + 1]
-    boxes = _Parts.of(part, ink).boxes + np.array([top, left, top, left])
-    boxes = boxes[boxes[:, 2] - boxes[:, 0] >= _HEIGHTS[0]]
-    found = map(_as_box, boxes)
-    return [each for each in found if _is_within(each, near) and not _overlap(each, bar.box)]
-
-
 def _is_within(one: Box, other: Box) -> bool:
     return one[0] >= other[0] and one[1] >= other[1] and one[2] <= other[2] and one[3] <= other[3]
 
@@ -322,8 +295,9 @@ def _is_beside(box: Box, bar: ScaleBar) -> bool:
     return _overlap(box, _as_box(np.array(wider)))
 
 
-def _whole(bar: ScaleBar, grey: Grey, ink: float) -> Box:
+def _whole(bar: ScaleBar, grey: Grey) -> Box:
     """Return the box of a bar with its ticks: all of its level that is connected with it."""
+    ink = _level_of(bar, grey)
     top, left, bottom, right = bar.box
     around = tuple(
         slice(max(first - (right - left) // 2, 0), last + (right - left) // 2)
@@ -350,17 +324,15 @@ def _joined(one: Box, other: Box) -> Box:
     )
 
 
-def _ground_of(box: Box, ground: Any) -> Box:
-    """Return the box on which text stands, if it is one of a pure level; otherwise the text's."""
+def _ground_of(box: Box, grey: Grey) -> Box:
+    """Return the box or the disc on which text stands, if it is one; otherwise the text's box."""
     top, left, bottom, right = box
-    labels, _ = ndimage.label(ground)
-    number = labels[max(top - 2, 0), max(left - 2, 0)]
-    if not number:
-        return box
-    rows, columns = ndimage.find_objects(labels, number)[-1]
-    filled = ndimage.binary_fill_holes(labels[rows, columns] == number)
+    start = max(top - 2, 0), max(left - 2, 0)
+    labels, _ = ndimage.label(np.abs(grey - grey[start]) <= _PURE)
+    rows, columns = ndimage.find_objects(labels, labels[start])[-1]
+    filled = ndimage.binary_fill_holes(labels[rows, columns] == labels[start])
     is_larger = rows.stop >= bottom and columns.stop >= right
-    if is_larger and filled.mean() >= _SOLID_BOX and filled.size <= _MAX_BOX * ground.size:
+    if is_larger and filled.size <= _MAX_BOX * grey.size and _solidity(filled) >= _SOLID_BOX:
         return rows.start, columns.start, rows.stop, columns.stop
     return box
 
@@ -377,94 +349,159 @@ def _around(bar: ScaleBar, shape: tuple[int, ...]) -> Box:
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Parts:
-    """Connected crisp parts of a pure level."""
+class _Part(NamedTuple):
+    """A connected part of an image beyond a level, with crisp edges all around."""
 
-    masks: list[Mask]
-    boxes: NDArray[np.int_]  # (n, 4)
-    shape: tuple[int, int]
-    is_drawn: bool  # whether most pixels of this level are of crisp parts
+    box: Box
+    mask: Mask
+    ink: float
+    contrast: float
 
-    @classmethod
-    def drawn(cls, grey: Grey, level: int) -> _Parts | None:
-        """Return the parts of a level; None if it is one of the sample."""
-        apart = np.abs(grey - level)
-        n_pure = np.count_nonzero(apart <= _PURE)
-        n_shades = np.count_nonzero(apart <= _SHADES) - n_pure
-        if not n_shades <= n_pure or n_pure < _MIN_PART:
-            return None
-        parts = cls.of(grey, level)
-        return parts if parts.is_drawn else None
-
-    @classmethod
-    def of(cls, grey: Grey, level: float) -> _Parts:
-        shape = grey.shape[0], grey.shape[1]
-        labels, n = ndimage.label(np.abs(grey - level) <= _PURE, _EIGHT)
-        if not 0 < n <= _MAX_PARTS:
-            return cls([], np.zeros((0, 4), int), shape, False)
-        windows = ndimage.find_objects(labels)
-        areas = np.bincount(labels.ravel())[1:]
-        crisp = _crispness(labels, n, grey, level)
-        boxes = np.array([[r.start, c.start, r.stop, c.stop] for r, c in windows], int)
-        sides = boxes[:, 2:] - boxes[:, :2]
-        # White or black boxes at the edge are no part of the sample.
-        inside = (boxes[:, :2] > 0).all(axis=1) & (boxes[:, 2:] < shape).all(axis=1)
-        counts = inside | (areas < _SOLID_BOX * sides.prod(axis=1))
-        counts &= areas >= _MIN_PART
-        total, drawn = areas[counts].sum(), areas[counts & (crisp >= _CRISP)].sum()
-        is_drawn = drawn >= _DRAWN * total and total <= _MAX_COVER * grey.size
-        fits = inside & (crisp >= _CRISP) & (sides.max(axis=1) <= _MAX_ARROW * max(shape))
-        chosen = np.flatnonzero(fits & (sides.max(axis=1) >= 4))
-        masks = [labels[windows[i]] == i + 1 for i in chosen]
-        return cls(masks, boxes[chosen], shape, bool(is_drawn))
-
-    def lines(self) -> list[Box]:
-        """Return the boxes of lines of text."""
-        top, left, bottom, right = self.boxes.T
-        tall = bottom - top
-        highest = max(_HEIGHTS[1] * min(self.shape), 2 * _HEIGHTS[0])
-        letters = np.flatnonzero((tall >= _HEIGHTS[0]) & (tall <= highest))
-        letters = np.array([i for i in letters if _stroke(self.masks[i]) <= _STROKE * tall[i]], int)
-        if len(letters) < 2:
-            return []
-        one, other = letters[:, None], letters[None]
-        overlap = np.minimum(bottom[one], bottom[other]) - np.maximum(top[one], top[other])
-        gap = np.maximum(left[one], left[other]) - np.minimum(right[one], right[other])
-        higher, lower = np.maximum(tall[one], tall[other]), np.minimum(tall[one], tall[other])
-        near = (overlap >= lower / 2) & (gap <= _GAP * higher) & (higher <= _ALIKE * lower)
-        number = connected_components(coo_array(near), directed=False)[1]
-        found = []
-        for line in range(number.max() + 1):
-            members = letters[number == line]
-            open_ = [_solidity(self.masks[i]) <= _SOLID for i in members]
-            if len(members) >= 2 and sum(open_) >= len(members) / 3:
-                low, high = self.boxes[members, :2].min(axis=0), self.boxes[members, 2:].max(axis=0)
-                found.append(_as_box(np.concatenate([low, high])))
-        return found
-
-    def arrows(self) -> list[Box]:
-        """Return the boxes of arrows: a shaft of even width, and a head that ends in a tip."""
-        pairs = zip(self.masks, self.boxes, strict=True)
-        return [_as_box(box) for mask, box in pairs if _is_arrow(mask)]
+    @property
+    def is_pure(self) -> bool:
+        return -_PURE <= self.ink <= 0 or self.ink >= 255 - _PURE
 
 
-def _crispness(labels: NDArray[np.int_], n: int, grey: Grey, level: float) -> NDArray[np.float64]:
-    """Return the share of what surrounds each part that differs from it by a step, (n,)."""
-    away, (row, column) = ndimage.distance_transform_cdt(
-        labels == 0, "chessboard", return_indices=True
+def _is_sharp(grey: Grey) -> Mask:
+    """Return the pixels on or beside a step of most of the local range of grey levels."""
+    near, far = (
+        ndimage.maximum_filter(grey, side) - ndimage.minimum_filter(grey, side)
+        for side in (3, 2 * _REACH + 1)
     )
-    ring = away == _REACH
-    owner = labels[row[ring], column[ring]]
-    is_step = np.abs(grey[ring] - level) >= _STEP
-    total = np.bincount(owner, minlength=n + 1)[1:]
-    steps = np.bincount(owner, is_step, minlength=n + 1)[1:]
-    return np.asarray(steps / np.maximum(total, 1))
+    is_step = (far >= _STEP) & (near >= _SHARP * far)
+    return np.asarray(ndimage.binary_dilation(is_step, _EIGHT))
+
+
+def _crisp_parts(values: Grey, level: float, sharp: Mask) -> list[_Part]:
+    """Return the parts above a level that may be drawn; none if there are too many, as in noise."""
+    above = values > level
+    inner = above.copy()
+    for one, other in ((inner, above), (inner.T, above.T)):
+        one[1:-1] &= other[:-2] & other[2:]
+    edge = above & ~inner
+    if not (edge & sharp).any():
+        return []
+    labels, n = ndimage.label(above, _EIGHT)
+    areas, edges, crisp = (
+        np.bincount(each, minlength=n + 1)[1:]
+        for each in (labels.ravel(), labels[edge], labels[edge & sharp])
+    )
+    large = np.flatnonzero((areas >= _MIN_PART) & (crisp >= edges / 2))
+    if not 0 < len(large) <= _MAX_PARTS:
+        return []
+    numbers = np.zeros(n + 1, np.int32)
+    numbers[large + 1] = np.arange(1, len(large) + 1)
+    labels = numbers[labels]
+    found = []
+    for number, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
+        box = rows.start, columns.start, rows.stop, columns.stop
+        longest = max(box[2] - box[0], box[3] - box[1])
+        is_inside = box[0] > 0 < box[1] and box[2] < len(values) and box[3] < values.shape[1]
+        if is_inside and _HEIGHTS[0] <= longest <= _MAX_ARROW * max(values.shape):
+            found.append((box, number))
+    if len(found) > _MAX_CRISP:
+        return []
+    parts = [_part(box, labels, number, values, above) for box, number in found]
+    return [each for each in parts if each is not None]
+
+
+def _part(
+    box: Box, labels: NDArray[np.int_], number: int, values: Grey, above: Mask
+) -> _Part | None:
+    """Return a part that has one level, and reaches it within few pixels from its surroundings."""
+    top, left, bottom, right = box
+    window = (
+        slice(max(top - _REACH, 0), bottom + _REACH),
+        slice(max(left - _REACH, 0), right + _REACH),
+    )
+    own, levels = labels[window] == number, values[window]
+    near = ndimage.binary_dilation(own, _EIGHT, _REACH)
+    ring = near & ~ndimage.binary_dilation(above[window], _EIGHT, _REACH - 1)
+    if not ring.any():
+        return None
+    ground, ink = float(np.median(levels[ring])), float(np.percentile(levels[own], 75))
+    contrast = ink - ground
+    if contrast < _STEP or (levels[ring] <= ink - max(_STEP, _CLEAR * contrast)).mean() < _CRISP:
+        return None
+    core = ndimage.binary_erosion(own)
+    n_between = np.count_nonzero(near & (np.abs(levels - (ink + ground) / 2) < _BETWEEN * contrast))
+    n_edge = np.count_nonzero(own) - np.count_nonzero(core)
+    if n_between > _MAX_RISE * n_edge or (core.sum() > 5 and levels[core].std() > _EVEN * contrast):
+        return None
+    return _Part(box, labels[top:bottom, left:right] == number, ink, contrast)
+
+
+def _drawn(parts: list[_Part], shape: tuple[int, ...]) -> tuple[list[Box], list[Box]]:
+    """Return the boxes of text and of arrows; none of what the sample has elsewhere, too."""
+    highest = max(_HEIGHTS[1] * min(shape), 2 * _HEIGHTS[0])
+    letters = [
+        each
+        for each in parts
+        if _HEIGHTS[0] <= (tall := each.box[2] - each.box[0]) <= highest
+        and _stroke(each.mask) <= _STROKE * tall
+    ]
+    lines = [each for each in _lines_of(letters) if _is_text(each)]
+    boxes = [reduce(_joined, (each.box for each in line)) for line in lines]
+    others = _beyond(parts, boxes)
+    if len(others) > sum(map(len, lines)):
+        boxes, others = [], parts
+    # Gaps between particles end in tips, too, but they are seldom black or white.
+    arrows = [each for each in others if each.is_pure and _is_arrow(each.mask)]
+    alone = [
+        each
+        for each in _beyond(letters, boxes)
+        if _is_in_corner(each.box, shape) and _solidity(each.mask) <= _SOLID
+    ]
+    if len(others) - len(alone) - len(arrows) > _MAX_OTHERS:
+        return boxes, []
+    for top, left, bottom, right in (each.box for each in alone):
+        above = top - (bottom - top) // 2, left - 1, bottom, right + 1  # the dot of an "i"
+        near = (one.box for one in others if _is_within(one.box, above))
+        boxes.append(reduce(_joined, near, (top, left, bottom, right)))
+    return boxes, [each.box for each in arrows]
+
+
+def _beyond(parts: list[_Part], boxes: list[Box]) -> list[_Part]:
+    return [each for each in parts if not any(_overlap(each.box, box) for box in boxes)]
+
+
+def _is_in_corner(box: Box, shape: tuple[int, ...]) -> bool:
+    reach = 1.5 * max(box[2] - box[0], _HEIGHTS[0])
+    beside = min(box[0], shape[0] - box[2]), min(box[1], shape[1] - box[3])
+    return max(beside) <= reach
+
+
+def _lines_of(letters: list[_Part]) -> list[list[_Part]]:
+    """Group letters into lines: near, of alike heights, and of one level."""
+    if not letters:
+        return []
+    top, left, bottom, right = np.array([each.box for each in letters]).T[..., None]
+    ink, contrast = np.array([each[2:] for each in letters]).T[..., None]
+    tall = bottom - top
+    overlap = np.minimum(bottom, bottom.T) - np.maximum(top, top.T)
+    gap = np.maximum(left, left.T) - np.minimum(right, right.T)
+    higher, lower = np.maximum(tall, tall.T), np.minimum(tall, tall.T)
+    near = (overlap >= lower / 2) & (gap <= _GAP * higher) & (higher <= _ALIKE * lower)
+    near &= np.abs(ink - ink.T) <= _SAME_INK * np.maximum(contrast, contrast.T)
+    n, number = connected_components(coo_array(near), directed=False)
+    return [[letters[i] for i in np.flatnonzero(number == line)] for line in range(n)]
+
+
+def _is_text(line: list[_Part]) -> bool:
+    """Return whether parts are open as letters, on one line, and not all alike."""
+    if len(line) < 2 or sum(_solidity(each.mask) <= _SOLID for each in line) < len(line) / 3:
+        return False
+    top, left, bottom, right = np.array([each.box for each in line]).T
+    tolerance = max(1, 0.08 * (bottom - top).max())
+    heights = np.stack([top, bottom, (top + bottom) / 2])  # the last is that of brackets
+    n_aligned = (np.abs(heights[:, None] - heights[..., None]) <= tolerance).sum(axis=2).max()
+    differ = [np.ptp(side) > max(1, _VARIED * side.mean()) for side in (bottom - top, right - left)]
+    return bool(n_aligned >= max(2, len(line) / 2) and (len(line) < 3 or any(differ)))
 
 
 def _stroke(mask: Mask) -> float:
     """Return the width of the thickest stroke, in pixels."""
-    return 2 * float(ndimage.distance_transform_cdt(np.pad(mask, 1), "chessboard").max())
+    return 2 * float(ndimage.distance_transform_cdt(np.pad(mask, 1), "chessboard").max()) - 1
 
 
 def _solidity(mask: Mask) -> float:

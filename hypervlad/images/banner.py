@@ -31,6 +31,7 @@ _N_PARTS, _N_LOGO_PARTS = 8, 2
 # It suffices that three parts, which are no ground above, become ground: the scan may be ground in
 # the others, as is black vacuum.
 _N_CLEAR_PARTS, _CLEAR_RISE = 3, 0.9
+_N_OF_LATTICE = 2  # times that ground begins above a bar
 _LINE_ROWS = 4  # largest width of a line that frames a banner or separates its rows
 _LINE_SHARE = 0.9
 
@@ -64,10 +65,12 @@ def find_banner(pixels: NDArray[Any]) -> int:
     if n_rows < 4 * MIN_ROWS or n_columns < 2 * _N_PARTS:
         return 0
     # Only the lowest part can contain a banner and the rows just above it.
-    grey = as_8bit_grey(pixels[int(n_rows * (1 - MAX_SHARE)) - 2 * _LINE_ROWS :])
+    lowest = pixels[int(n_rows * (1 - MAX_SHARE)) - 2 * _LINE_ROWS :]
+    grey = as_8bit_grey(lowest)
     last = grey[-max(MIN_ROWS, int(_LAST_SHARE * n_rows)) :]
     levels, counts = np.unique(last, return_counts=True)
-    deviation = np.abs(grey - levels[counts.argmax()])
+    level = levels[counts.argmax()]
+    deviation = np.abs(grey - level)
     tolerance, top = 0, _upper_edge(deviation == 0)
     if _is_lossy(deviation[-len(last) if top is None else top :]):
         tolerance, top = _TOLERANCE, _upper_edge(deviation <= _TOLERANCE)
@@ -89,7 +92,14 @@ def find_banner(pixels: NDArray[Any]) -> int:
     else:
         top -= _frame_rows(grey[max(top - _LINE_ROWS, 0) : top], tolerance)
     height = len(grey) - top
-    return height if max(MIN_ROWS, MIN_SHARE * n_rows) <= height <= MAX_SHARE * n_rows else 0
+    if not max(MIN_ROWS, MIN_SHARE * n_rows) <= height <= MAX_SHARE * n_rows:
+        return 0
+    # In a lattice, ground begins again and again.
+    low, high = (0, 255) if lowest.dtype == np.uint8 else (lowest.min(), lowest.max())
+    scan = 255 * (pixels[: n_rows - height] - float(low)) / (float(high) - float(low))
+    scan = scan.mean(axis=2) if scan.ndim == 3 else scan
+    _, edges = _edges(np.abs(scan - level) <= max(tolerance, 0.5))
+    return 0 if (np.diff(edges, prepend=-MIN_ROWS) >= MIN_ROWS).sum() >= _N_OF_LATTICE else height
 
 
 def as_8bit_grey(bottom: NDArray[Any]) -> NDArray[np.float32]:
@@ -115,18 +125,23 @@ def _is_lossy(deviation: NDArray[np.float32]) -> bool:
 
 def _upper_edge(is_ground: NDArray[np.bool_]) -> int | None:
     """Return the first row of the ground that lies at the bottom; None if it has no edge."""
-    columns = np.array_split(is_ground, _N_PARTS, axis=1)
-    shares = np.stack([part.mean(axis=1) for part in columns], axis=1)
+    shares, edges = _edges(is_ground)
     # Lines, which are no ground, interrupt it by a few rows.
     flat = np.flatnonzero(shares.mean(axis=1) >= _TEXT_ROW_SHARE)
     breaks = np.flatnonzero(np.diff(flat) > _LINE_ROWS + 1)
     lowest = flat[breaks[-1] + 1 if breaks.size else 0] if flat.size else len(shares)
-    for row in range(max(int(lowest), 2), len(shares) - MIN_ROWS + 1):
-        rises = np.sort(shares[row] - shares[row - 2 : row].min(axis=0))
-        is_edge = rises[_N_LOGO_PARTS] >= _RISE or rises[-_N_CLEAR_PARTS] >= _CLEAR_RISE
-        if is_edge and np.sort(shares[row])[_N_LOGO_PARTS] >= _FIRST_ROW_SHARE:
-            return row
-    return None
+    edges = edges[(edges >= lowest) & (edges <= len(shares) - MIN_ROWS)]
+    return int(edges[0]) if edges.size else None
+
+
+def _edges(is_ground: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.int_]]:
+    """Return the shares of ground in parts of rows, and the rows in which ground begins."""
+    columns = np.array_split(is_ground, _N_PARTS, axis=1)
+    shares = np.stack([part.mean(axis=1) for part in columns], axis=1)
+    rises = np.sort(shares[2:] - np.minimum(shares[:-2], shares[1:-1]), axis=1)
+    is_edge = (rises[:, _N_LOGO_PARTS] >= _RISE) | (rises[:, -_N_CLEAR_PARTS] >= _CLEAR_RISE)
+    is_edge &= np.sort(shares[2:], axis=1)[:, _N_LOGO_PARTS] >= _FIRST_ROW_SHARE
+    return shares, np.flatnonzero(is_edge) + 2
 
 
 def _frame_rows(above: NDArray[np.float32], tolerance: float) -> int:
