@@ -388,7 +388,9 @@ def _check(request: Request, token: str, port: int) -> None:
     given = request.path.lstrip("/").partition("/")[0]
     if not hmac.compare_digest(given.encode("utf-8", "replace"), token.encode()):
         abort(404, "no such page: use the link that 'review serve' printed")
-    if not (_from_our_page(request) or _opens_page(request)):
+    # Old browsers do not say where a request comes from.
+    is_from_here = request.headers.get("Sec-Fetch-Site", "none") in ("same-origin", "none")
+    if not (is_from_here or _opens_page(request)):
         abort(403, "requests from other pages are refused")
     if request.method != "POST":
         return
@@ -398,11 +400,6 @@ def _check(request: Request, token: str, port: int) -> None:
         abort(415, "expected JSON")
     if (request.content_length or 0) > MAX_REQUEST_BODY:
         abort(413, f"a request has at most {MAX_REQUEST_BODY} bytes")
-
-
-def _from_our_page(request: Request) -> bool:
-    # Old browsers do not say where a request comes from.
-    return request.headers.get("Sec-Fetch-Site", "none") in ("same-origin", "none")
 
 
 def _opens_page(request: Request) -> bool:

@@ -361,7 +361,9 @@ def load_into(
     counters = {key for key in expected if key.endswith("num_batches_tracked")}
     if prefix and all(key.startswith(prefix) for key in state):  # from a model file
         state = {key.removeprefix(prefix): value for key, value in state.items()}
-    state = {_modern_key(key): value for key, value in state.items()}
+    # The sub-layer names of the first DenseNet files: norm.1 is norm1.
+    old, new = r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)", r"\1\2"
+    state = {re.sub(old, new, key): value for key, value in state.items()}
     state = _without_prefixes(state, set(expected) - counters)
     heads: tuple[str, ...] = _HEADS
     if backbone.is_of_timm:
@@ -421,8 +423,3 @@ def _without_prefixes(state: dict[str, torch.Tensor], needed: set[str]) -> dict[
             if needed <= set(found):
                 return found
     return state
-
-
-def _modern_key(key: str) -> str:
-    """Translate the sub-layer names of the first DenseNet files (norm.1 -> norm1)."""
-    return re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)", r"\1\2", key)

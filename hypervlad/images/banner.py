@@ -72,7 +72,8 @@ def find_banner(pixels: NDArray[Any]) -> int:
     level = levels[counts.argmax()]
     deviation = np.abs(grey - level)
     tolerance, top = 0, _upper_edge(deviation == 0)
-    if _is_lossy(deviation[-len(last) if top is None else top :]):
+    own = deviation[-len(last) if top is None else top :]
+    if ((own > 0) & (own <= _TOLERANCE)).mean() > _LOSSY_SHARE:
         tolerance, top = _TOLERANCE, _upper_edge(deviation <= _TOLERANCE)
     if top is None:
         return 0
@@ -117,10 +118,6 @@ def as_8bit_colour(image: NDArray[Any]) -> NDArray[np.float32]:
     if image.dtype != np.uint8:
         colour *= 255 / (float(np.abs(image).max()) or 1)
     return colour
-
-
-def _is_lossy(deviation: NDArray[np.float32]) -> bool:
-    return bool(((deviation > 0) & (deviation <= _TOLERANCE)).mean() > _LOSSY_SHARE)
 
 
 def _upper_edge(is_ground: NDArray[np.bool_]) -> int | None:

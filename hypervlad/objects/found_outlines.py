@@ -274,12 +274,12 @@ class OutlineFiles:
 
     def _numbered(self, folder: str, name: str) -> tuple[list[Path], Path]:
         """Return what is kept of a field in a folder, in order, and the stem of the next file."""
-        files = list[Path]()
-        while True:
+        files, found = list[Path](), [Path()]
+        while found:
             stem = self.folder.with_name(folder) / f"{name}-{len(files) + 1}"
-            if (file := _file_of(stem)) is None:
-                return files, stem
-            files.append(file)
+            found = [each for suffix in _OWN if (each := Path(f"{stem}{suffix}")).exists()][:1]
+            files += found
+        return files, stem
 
     def keep_replaced(self, name: str) -> None:
         """Keep the outlines of a field, before others replace them, in a folder of their own.
@@ -340,11 +340,6 @@ def _digest_of_all(path: Path) -> str:
         return file_digest(path)
     own = sorted(f"{each.name} {file_digest(each)}" for each in path.iterdir() if each.is_file())
     return hashlib.sha256("\n".join(own).encode("utf-8", "surrogateescape")).hexdigest()
-
-
-def _file_of(stem: Path) -> Path | None:
-    """Return the file of outlines of this stem; None if there is none."""
-    return next((each for suffix in _OWN if (each := Path(f"{stem}{suffix}")).exists()), None)
 
 
 def _write(stem: Path, outlines: Outlines, pixel_size: float | None = None) -> None:

@@ -357,12 +357,11 @@ class Decisions:
 
     def data(self, content: str) -> dict[str, Any]:
         key = hashlib.sha256(content.encode("utf-8", "replace")).hexdigest()
-        lines = {each: [_first_cell(name), *cells] for each, (name, *cells) in self.lines.items()}
+        lines = {
+            each: [table_as_bytes([printable(name)], []).decode().removesuffix("\n"), *cells]
+            for each, (name, *cells) in self.lines.items()
+        }
         return vars(self) | {"key": key, "decided": list(self.decided), "lines": lines}
-
-
-def _first_cell(name: str) -> str:
-    return table_as_bytes([printable(name)], []).decode().removesuffix("\n")
 
 
 # --- the page ------------------------------------------------------------------------------------

@@ -20,7 +20,6 @@ from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 from hypervlad.classify.boosting.logistic import (
     FloatArray,
     IntArray,
-    LogisticModel,
     fit_logistic,
     fit_temperature,
     margin_offset,
@@ -351,7 +350,7 @@ def fit_linear_margins(
         best = int(np.argmin([loss for _, loss in fits]))
         C, temperature = grid[best], fits[best][0]
     with _one_thread():
-        model = _fit(Z, rows, np.arange(len(rows)), n_classes, C)
+        model = fit_logistic(Z, rows.codes, rows.weight, n_classes, C)
     cross_fitted = model.margins(Z)
     if held_out.any():
         cross_fitted[held_out] = margins[best][held_out]
@@ -382,8 +381,9 @@ def _fold_margins(
         # of all rows has no such start; with one, or with smaller tolerances for large C, held-out
         # losses were higher on two of four sets and training took longer.
         model, found = None, []
+        own = Z[train], rows.codes[train], rows.weight[train], n_classes
         for C in grid:
-            model = _fit(Z, rows, train, n_classes, C, model)
+            model = fit_logistic(*own, C, model)
             found.append(model.margins(Z[test]))
         return found
 
@@ -399,17 +399,6 @@ def _fold_margins(
         for (_, test), of_test in zip(folds, shown, strict=True):
             margins[:, test] = of_test
     return margins
-
-
-def _fit(
-    Z: NDArray[np.floating],
-    rows: TrainingRows,
-    train: IntArray,
-    n_classes: int,
-    C: float,
-    start: LogisticModel | None = None,
-) -> LogisticModel:
-    return fit_logistic(Z[train], rows.codes[train], rows.weight[train], n_classes, C, start)
 
 
 def _one_thread() -> AbstractContextManager[object]:
