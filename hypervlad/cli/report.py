@@ -10,6 +10,7 @@ import typer
 
 from hypervlad.cli import options as option
 from hypervlad.cli.messages import echo, plain_errors
+from hypervlad.common.wording import warn_user
 from hypervlad.folders.outputs import check_folders
 
 Weight = StrEnum("Weight", ["NUMBER", "AREA", "LENGTH"])
@@ -64,8 +65,8 @@ def report(
     from hypervlad.objects.found_folder import FoundFolder
     from hypervlad.pages.paper import METHODS, PAGE, TABLE, write_report
 
-    kind = next((name for name in _RESULTS if (folder / name).is_file()), None)
-    if kind is None:
+    kind, *others = [name for name in _RESULTS if (folder / name).is_file()] or [""]
+    if not kind:
         raise ValueError(
             f"{folder}: no folder of results ({', '.join(_RESULTS)}); give one that "
             "'particles find', 'diameters', 'align' or 'defects score' has written"
@@ -84,6 +85,8 @@ def report(
     describe = getattr(importlib.import_module(module), name)
     found = describe(folder, weight and weight.value, **given)
     page = write_report(output, found)
+    for other in others:
+        warn_user(f"{folder / other}: not in the report; move these results to another folder")
     for note in found.notes:
         echo(f"note: {note}")
     echo(f"report: {page}")

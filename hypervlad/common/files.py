@@ -279,8 +279,17 @@ def _lock(lock_file: int) -> bool:
 
 
 def json_text(value: Any, indent: int | None = None) -> bytes:
-    """Return a value as JSON for `parse_json`; a caller's numbers may be NumPy's."""
-    return json.dumps(value, indent=indent, default=lambda own: own.item()).encode()
+    """Return a value as JSON for `parse_json`; a ValueError for what neither of them knows.
+
+    A caller's numbers and arrays may be NumPy's.
+    """
+
+    def plain(own: Any) -> Any:
+        if not hasattr(own, "tolist"):
+            raise ValueError(f"{own!r}: JSON can store text, numbers and lists, not this")
+        return own.tolist()
+
+    return json.dumps(value, indent=indent, allow_nan=False, default=plain).encode()
 
 
 def parse_json(

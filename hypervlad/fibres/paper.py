@@ -20,7 +20,7 @@ from hypervlad.pages import paper
 from hypervlad.pages.paper import Result
 from hypervlad.statistics.groups import Sample
 
-_NO_SIZE = "The images state no pixel size; repeat the command with --pixel-size"
+_NO_SIZE = "Not all images state their pixel size; repeat the command with --pixel-size"
 _NO_SAMPLES = "No --samples were given"
 _SHARE = f"Of visible length, not by number, which 2022/C 229/01 asks for; {paper.OF_SHARE}"
 _OF_MEDIAN = "Geometric mean of the medians of {}s, with Student's interval of how much they differ"
@@ -129,8 +129,12 @@ def diameters_report(folder: Path, weight: str | None) -> paper.Report:
 def alignment_report(folder: Path, weight: str | None) -> paper.Report:
     """Describe alignment: means of images, and directions of all fibre pixels."""
     paper.check_weight(weight, "number")
-    rows, _ = read_results(*(folder / name for name in ALIGNMENT_TABLES))
-    shares = np.zeros(len(_BINS) - 1)
+    every, _ = read_results(*(folder / name for name in ALIGNMENT_TABLES))
+    once = dict[tuple[str, ...], Row]()
+    for row in every:  # copies count once; without fibres, other images may have the same values
+        own = {**row, "path": ""} if row["mean_direction_deg"] else row
+        once[*own.values()] = row
+    rows, shares = [*once.values()], np.zeros(len(_BINS) - 1)
     results = [Result("images", len(rows))]
     for column, (text, scale, unit) in _OF_IMAGES.items():
         known = scale * np.array([float(row[column]) for row in rows if row[column]])
@@ -148,20 +152,25 @@ def alignment_report(folder: Path, weight: str | None) -> paper.Report:
     made = made_with(folder / ALIGNMENT_TABLES[0])
     version = f" {made['version']}" if made else ""
     model = f" (SHA-256 {made['model'][:12]})" if "model" in made else ""
-    row, of = rows[0], f"{counted(len(with_fibres), 'image')}, each with the same weight"
+    of = f"{counted(len(with_fibres), 'image')}, each with the same weight"
     drawn = paper.Histogram(
         "", replace(Sample.of((_BINS[:-1] + _BINS[1:]) / 2), weights=shares), of
     )
     caption = f"Directions of fibre pixels from the mean direction of their image; {of}."
-    rule = f"where the spread of directions is below {row['tolerance_deg']}°"
-    if row["method"] != DEFAULT_METHOD:
+    # In pixels, lengths in nm differ between images of two magnifications.
+    names = "sigma_px", "window_px", "tolerance_deg"
+    sigma, window, tolerance = (" or ".join(dict.fromkeys(row[n] for row in rows)) for n in names)
+    rule = f"where the spread of directions is below {tolerance}°"
+    if rows[0]["method"] != DEFAULT_METHOD:
         rule = f"where a trained model says so{model}"
     methods = [
         f"Directions of fibres in {counted(len(rows), 'image')} were measured with hypervlad"
-        f"{version} by the structure tensor (Gaussian of {row['sigma_px']} pixels; pixel size "
-        f"{size or 'not known'}). Windows of {row['window_px']} pixels count as aligned "
-        f"{rule}. Means of images have Student's 95 % intervals, from how much images differ.",
+        f"{version} by the structure tensor (Gaussian of {sigma} pixels; pixel size "
+        f"{size or 'not known'}). Windows of {window} pixels count as aligned {rule}. "
+        "Means of images have Student's 95 % intervals, from how much images differ.",
     ]
+    n_copies = len(every) - len(rows)
+    notes = [f"without {counted(n_copies, 'image')}, copies of others"] * bool(n_copies)
     label = "direction from the mean of its image"
     shown = paper.Figure(label, "°", "fibre pixels", [drawn], caption, _BINS.tolist())
-    return paper.Report("Alignment of fibres", [shown], results, methods)
+    return paper.Report("Alignment of fibres", [shown], results, methods, notes=notes)

@@ -114,7 +114,8 @@ def find_pores(
         note = f"no pores without diameters of fibres, and there are none: {found.reason}"
         nothing = (grey.shape[0], grey.shape[1]), (), size, left_out
         return Pores(*nothing, note=note, cover=float("nan"))
-    contrast = normalised_contrast(grey) * np.float32(1 if found.polarity == "bright" else -1)
+    contrast = normalised_contrast(grey, image_name(image))
+    contrast *= 1 if found.polarity == "bright" else -1
     shape = contrast.shape[0], contrast.shape[1]
     ends = cross_lines(found, size)
     if (ends.min(axis=1) > shape).any():

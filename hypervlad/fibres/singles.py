@@ -129,7 +129,7 @@ def find_fibres(
         return nothing
     name = image_name(image)
     grey, mask, enlarged = at_own_sampling(sample.grey, sample.mask, name)
-    field = Field.of(normalised_contrast(grey), mask)
+    field = Field.of(normalised_contrast(grey, name), mask)
     signs = {"bright": [1.0], "dark": [-1.0], "auto": [1.0, -1.0]}[polarity]
     found = find_places(field, signs, field.n_places(*_N_PLACES), ProfileNetwork.pretrained())
     if found is None:
@@ -254,7 +254,7 @@ class _Followed:
         distance, where = cKDTree(points).query(self.places.positions, distance_upper_bound=reach)
         inside = np.flatnonzero(np.isfinite(distance) & self.free)
         along = (self.tangents[inside] * _tangents(points)[where[inside]]).sum(axis=1)
-        self.free[inside[_angle(along) < 0.35]] = False
+        self.free[inside[np.abs(along) > np.cos(0.35)]] = False
 
     def brightness(self, points: Values, normals: Values, diameter: float) -> Values:
         """Return the mean brightness across a body of this diameter."""
@@ -331,11 +331,6 @@ class _Followed:
 
 def _normal(direction: Values) -> Values:
     return np.stack([-direction[..., 1], direction[..., 0]], axis=-1)
-
-
-def _angle(cosine: Values) -> Values:
-    """Return the angle between axes."""
-    return np.asarray(np.arccos(np.clip(np.abs(cosine), 0, 1)))
 
 
 def _matched(

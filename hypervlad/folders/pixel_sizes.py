@@ -91,8 +91,10 @@ def load_pixel_sizes(
             if cell.get("source") != "metadata" and all(bar):
                 try:
                     length, error = (float(number_in_table(each, separator)) for each in bar)
+                    if not 0 <= 2 * error < length:
+                        raise ValueError
                     errors[file] = 2 * error / length
-                except (ValueError, ZeroDivisionError):
+                except ValueError:
                     raise ImageFolderError(
                         f"{where}: {bar} are no length of a bar and its error, in pixels."
                     ) from None

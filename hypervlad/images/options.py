@@ -28,6 +28,7 @@ from hypervlad.images.errors import ImageReadError
 
 SCALINGS = ("auto", "dtype", "percentile", "minmax")
 NANOMETRES = Number(above=0, meaning="nanometres per pixel")
+_SHARE = Number(at_least=0, below=1)
 
 
 class PixelSizes:
@@ -59,6 +60,8 @@ class PixelSizes:
     ) -> None:
         for path, size in sizes.items():
             check_value(f"pixel size of {os.fspath(path)}", size, [NANOMETRES])
+        for path, share in (errors or {}).items():
+            check_value(f"error of the pixel size of {os.fspath(path)}", share, [_SHARE])
         self._sizes = {_place_of(path): float(size) for path, size in sizes.items()}
         self._errors = {_place_of(path): float(own) for path, own in (errors or {}).items()}
         digest = hashlib.sha256()

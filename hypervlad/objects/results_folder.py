@@ -31,6 +31,7 @@ from hypervlad.common.tables import (
 )
 from hypervlad.common.wording import counted, name_some, warn_user
 from hypervlad.images.files import folded, is_below
+from hypervlad.images.sample import errors_of
 
 T = TypeVar("T")
 _OTHERS = "images of another run"
@@ -41,14 +42,9 @@ Tables: TypeAlias = tuple[str, str, Sequence[str]]
 
 
 def write_record(path: Path, made: Mapping[str, Any]) -> None:
-    """Write how results are made, in values that JSON can store, with the version of hypervlad.
-
-    If the file is of an earlier run that this one goes on with, both versions are named.
-    """
-    before = read_record(path).get("version", "") if path.exists() else ""
-    versions = " and ".join(dict.fromkeys([*filter(None, before.split(" and ")), __version__]))
+    """Write how results are made, by which version of hypervlad unless that is given."""
     with replace_when_complete(path) as stream:
-        stream.write(json_text({"version": versions, **made}, indent=1))
+        stream.write(json_text({"version": __version__, **made}, indent=1))
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -153,7 +149,8 @@ class ResultsFolder:
         pairs, hidden = zip(images, names, strict=True), not progress or None
         for image, name in ProgressBar(pairs, total=len(names), unit="image", disable=hidden):
             try:
-                found = measure(image)
+                with errors_of(name):
+                    found = measure(image)
             except unread as error:
                 self.left_out.append(str(error))
                 continue
@@ -261,7 +258,7 @@ def read_rows(path: Path, key: str = "path") -> Iterator[dict[str, str]]:
 
 def _foreign(path: Path) -> ValueError:
     return ValueError(
-        f"{path} is not a table of an earlier run, and would be overwritten; choose another folder."
+        f"{path} is not a table of an earlier run, or damaged; restore it, or choose another folder"
     )
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from hypervlad._version import __version__
 from hypervlad.common.constraints import check_value
 from hypervlad.common.files import exclusive_lock, json_text, new_folder
 from hypervlad.common.progress import ProgressBar, announced
@@ -218,6 +219,8 @@ def _started(path: Path, run: dict[str, Any], resume: bool) -> FoundFolder:
                 "continue what was begun there with --resume"
             )
         folder = FoundFolder(path)
+        versions = [*str(folder.run.get("version", __version__)).split(" and "), __version__]
+        run["version"] = " and ".join(dict.fromkeys(versions))
         # A pixel size may be given later, or once.
         run["pixel_size"] = run["pixel_size"] or folder.run["pixel_size"]
         before = folder.run | {"images": str(folder.images)}

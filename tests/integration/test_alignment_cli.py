@@ -149,6 +149,7 @@ def test_bad_images_are_reported_at_the_end_and_cost_the_others_nothing(tmp_path
 
 def test_what_ends_a_run_costs_nothing_that_was_found(tmp_path, monkeypatch):
     images, out = wires(tmp_path / "in", "a.png", "b.png", "c.png"), tmp_path / "out"
+    shutil.copy(images / "c.png", images / "copy.png")
     run(images, "-o", out)
     before, killed = files_of(out), tmp_path / "killed"
     calls, find = iter(range(99)), AlignmentRecipe.find
@@ -168,15 +169,22 @@ def test_what_ends_a_run_costs_nothing_that_was_found(tmp_path, monkeypatch):
         run(images, "-o", killed, code=130)
     assert table(killed) == table(out)
     made = json.loads((out / "alignment.json").read_text())
-    assert (made["window"], made["images of another run"]) == ("16", 1)
+    assert (made["window"], made["images of another run"]) == ("16", 2)
     assert json.loads((killed / "alignment.json").read_text()) == made
-    assert "1 image of another run" in commands.run("report", out, "-o", tmp_path / "paper").stderr
-    (killed / "alignment.json").write_text("{")
-    said = commands.run("report", killed, "-o", tmp_path / "none", code=2).stderr
+    (out / "scores.csv").touch()
+    said = commands.run("report", out, "-o", tmp_path / "paper").stderr
+    assert "2 images of another run" in said
+    assert "scores.csv: not in the report" in said
+    (out / "scores.csv").unlink()
+    methods = (tmp_path / "paper" / "methods.txt").read_text()
+    assert "fibres in 3 images" in methods  # copies count once
+    assert "Windows of 16 or 32 pixels" in methods
+    (out / "alignment.json").write_text("{")  # what does not stop the next run
+    said = commands.run("report", out, "-o", tmp_path / "none", code=2).stderr
     assert "alignment.json: damaged" in said
     # Everything in the folder is in the table, whichever run wrote it.
     rows = table(out)
-    assert [row["window_px"] for row in rows.values()] == ["16", "16", "32"]
+    assert [row["window_px"] for row in rows.values()] == ["16", "16", "32", "32"]
     assert all(row["spread_low_deg"] for row in rows.values())
     assert {row["path"] for row in rows_of(out / "regions.csv")} <= set(rows)
     assert files_of(out) == before
@@ -184,11 +192,8 @@ def test_what_ends_a_run_costs_nothing_that_was_found(tmp_path, monkeypatch):
     run(images, "-o", out, "--window", 16)
     assert files_of(out) == {name for name in before if "c.png" not in name}
     made = json.loads((out / "alignment.json").read_text())
-    assert (made["window"], made["method"], "images of another run" in made) == (
-        "16",
-        "structure_tensor",
-        False,
-    )
+    assert (made["window"], made["method"]) == ("16", "structure_tensor")
+    assert "images of another run" not in made
 
 
 def test_results_of_an_earlier_run_go_when_those_of_this_one_are_complete(tmp_path):

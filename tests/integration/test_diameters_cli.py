@@ -191,13 +191,13 @@ def test_images_without_a_pixel_size_or_fibres_or_sense(folder, tmp_path):
     tifffile.imwrite(images / "known.tif", pixels, imagej=True, **options)
     shutil.copy(folder / "b.png", images / "unknown.png")
     Image.fromarray(np.full((64, 64), 7, np.uint8)).save(images / "flat.png")
-    (images / "broken.png").write_bytes(b"no image")
+    Image.fromarray(np.arange(64, dtype=np.uint8)[None]).save(images / "broken.png")
     groups = tmp_path / "groups.csv"
     names = {"known": "tif", "unknown": "png", "flat": "png", "broken": "png"}
     lines = [f"{name}.{suffix},{name}" for name, suffix in names.items()]
     groups.write_text("\n".join(["path,group", *(f"in/{line}" for line in lines)]))
     done = run(images, "-o", out, "--groups", groups, "-q", "--on-error", "skip")
-    assert "1 of 4 images left out" in done.stderr
+    assert "1 of 4 images left out: broken.png: 1 x 64 pixels" in done.stderr
     assert "note: 2 images are in no group" in done.stdout
     assert "the pixel size of 1 image is unknown, while the others have one" in done.stderr
     flat, known, unknown = rows_of(out / "diameters.csv")

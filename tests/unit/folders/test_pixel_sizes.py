@@ -51,8 +51,8 @@ BAD = [
     ('path,pixel_size\nfibre/a.png,"2,5"', ", line 2: '2,5' is no pixel size; expected nano"),
     ("path,pixel_size\n,1", ", line 2: no path"),
     (
-        "path,pixel_size,bar_length_px,bar_error_px\nfibre/a.png,1,0,1",
-        r", line 2: \['0', '1'\] are no length of a bar",
+        "path,pixel_size,bar_length_px,bar_error_px\nfibre/a.png,1,2,1",
+        r", line 2: \['2', '1'\] are no length of a bar",
     ),
     (
         "path,pixel_size\nfibre/a.png,1\ntube/../fibre/a.png,2",

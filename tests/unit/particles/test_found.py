@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import tifffile
 from PIL import Image
 
+from hypervlad import __version__
 from hypervlad.images import ImageReadError, PixelSizes
 from hypervlad.particles import (
     Detection,
@@ -161,9 +163,12 @@ def test_a_run_that_was_stopped_is_resumed(images, original, tmp_path):
     with pytest.raises(ValueError, match=r"csv: missing, as finding was stopped; continue it with"):
         FoundFolder(path).count()
     asked.append("")
+    record, version = (path / "run.json").read_bytes(), f'"{__version__}"'.encode()
+    (path / "run.json").write_bytes(record.replace(version, b'"0.0"'))
     find(path, images, outline, resume=True)
     assert asked[4:] == ["empty.png", "z.png"]
-    for file in ("fields.csv", "particles.csv", "run.json"):
+    assert (path / "run.json").read_bytes() == record.replace(version, b'"0.0 and ' + version[1:])
+    for file in ("fields.csv", "particles.csv"):
         assert (path / file).read_bytes() == (original / file).read_bytes()
     assert not journal.exists()
     (path / "particles.csv").unlink()  # all is measured again
@@ -443,6 +448,8 @@ REFUSED = [
         "min_area None, not 9; give the same",
     ),
     (lambda f, images: find(f.path, images / "day 1", resume=True), "was made with images "),
+    (lambda f, i: find(f.path / "x", i, finder={"a": Path("b")}), "JSON can store text, numbers"),
+    (lambda f, i: find(f.path / "x", i, finder={"a": np.nan}), "not JSON compliant: nan"),
     (
         lambda f, i: find_in_images(f.path / "x", [i / "a.png"], find_particles, root=i / "day 1"),
         r"must contain all images, but not .*a\.png",
