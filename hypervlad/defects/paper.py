@@ -63,12 +63,17 @@ def defects_report(folder: Path, weight: str | None) -> paper.Report:
         held_out = f" Of images that training held out, {made.get('held_out', 'nothing is known')}."
     if made.get("rule") == "fpr":
         rule = f" (in training, at most {percent(made['fpr'])} of defect-free images were to be)"
+    most = [float(row["area_high"]) / float(row["area"]) for row in regions if row["area_high"]]
+    of_areas = (
+        " By synthetic defects, a defect may be far smaller than its region, or up to "
+        f"{number_text(float(np.median(most or 1)))} times as large; intervals do not contain this."
+    ) * bool(most)
     methods = [
         f"{counted(n, 'image')} were scored with hypervlad{model}, by how far features of a "
         "pretrained network are from those of defect-free images. Images with a score of at least "
         f"{number_text(limit)} are called anomalous{rule}.{held_out} Defective regions are around "
         "peaks of the map of scores, to about half-way (0.55) from the usual score to the peak; of "
         "a model trained with labels, where the map reaches its threshold. Intervals are from how "
-        "much images differ (quantiles: R. S. Woodruff, J. Am. Stat. Assoc. 47, 1952).",
+        f"much images differ (quantiles: R. S. Woodruff, J. Am. Stat. Assoc. 47, 1952).{of_areas}",
     ]
     return paper.Report("Defects", figures, results, methods, notes=notes)

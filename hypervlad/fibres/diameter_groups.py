@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from itertools import combinations, count
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from hypervlad.statistics.groups import (
     LEVEL,
     NORMAL_FACTOR,
     Sample,
+    groups_needed,
     left_out_interval,
     student_factor,
     sums_without,
@@ -49,8 +50,7 @@ class GroupDiameters:
     errors : ndarray of float64, of the same shape
         Standard errors of their logarithms, from intervals of images and which fibres are in them.
     shared_error : float
-        Share by which all its diameters may be wrong together, within 95 %, from the intervals of
-        its images: those of one look are too large or too small alike, however many there are.
+        Share by which all may be wrong together, within 95 %, as images of one look are.
     interval : Interval
         95 % interval of `median`, from how much `medians` differ, and not narrower than their
         `errors` allow, with the `shared_error`; of one image, its own.
@@ -58,7 +58,7 @@ class GroupDiameters:
         What the interval is from, and of. How much samples differ is unknown from one sample.
     n_to_halve : int or None
         Number of samples or images, in all, for which the interval would be half as wide if they
-        differ as those that were measured; None with one image, or if the `shared_error` is larger.
+        differ as those that were measured; None with one image, or if no number would do.
     """
 
     name: str
@@ -111,9 +111,8 @@ class FolderDiameters:
 
         It is Welch's, of the logarithms, with Bonferroni's correction if there are more than two
         groups: all intervals together hold the true ratios in 95 % of cases. It is not narrower
-        than the errors of the medians allow. What groups of one look share, such as edges that are
-        drawn too far out, is in none. One that contains 1 shows no difference. It is NaN if a group
-        has a single sample: one sample is no group.
+        than the errors of the medians allow, without the `shared_error`. One that contains 1 shows
+        no difference. It is NaN if a group has a single sample: one sample is no group.
         """
         by_name = {group.name: group for group in self.groups}
         if absent := [name for name in (one, other) if name not in by_name]:
@@ -228,17 +227,16 @@ def _group(name: str, own: Sequence[tuple[FibreDiameters, Any]]) -> GroupDiamete
     logs, least = np.log(group.medians), group.least_error
     *ends, _ = left_out_interval(logs.mean(), sums_without(logs) / (n - 1), least=least**2)
     low, high = with_error(np.exp(ends[0]), group.median, np.exp(ends[1]), group.shared_error)
-    spread, least = float(logs.std(ddof=1)), NORMAL_FACTOR * least * math.sqrt(n)
-
-    def reach(k: int) -> float:
-        return math.hypot(max(student_factor(k) * spread, least) / math.sqrt(k), shared)
-
-    halves = (k for k in count(n) if reach(k) <= reach(n) / 2)
+    error, least = float(logs.std(ddof=1)) / math.sqrt(n), NORMAL_FACTOR * least
+    reach = math.hypot(max(student_factor(n) * error, least), shared)
+    rest = math.sqrt(max((reach / 2) ** 2 - shared**2, 0))
     return replace(
         group,
         interval=Interval(float(low), float(high)),
         interval_of=interval_of,
-        n_to_halve=next(halves) if shared < reach(n) / 2 else None,
+        n_to_halve=max(groups_needed(n, error, rest), math.ceil(n * (least / rest) ** 2))
+        if rest
+        else None,
     )
 
 

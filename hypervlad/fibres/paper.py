@@ -138,7 +138,12 @@ def alignment_report(folder: Path, weight: str | None) -> paper.Report:
     results = [Result("images", len(rows))]
     for column, (text, scale, unit) in _OF_IMAGES.items():
         known = scale * np.array([float(row[column]) for row in rows if row[column]])
-        ends = np.clip(Sample.of(known).mean(), 0, {"%": 100, "": 1}.get(unit, np.inf)).tolist()
+        most = {"%": 100, "": 1}.get(unit, np.inf)
+        if known.sum() > len(known) * most / 2:  # the smaller part is about log-normal
+            ends = [most - each for each in Sample.of(most - known).mean()]
+            ends[1:] = ends[:0:-1]
+        else:
+            ends = np.clip(Sample.of(known).mean(), 0, most).tolist()
         results.append(Result.of(f"{text}, mean", ends, unit, paper.OF_MEAN))
     with_fibres = [row for row in rows if row["mean_direction_deg"]]
     for row in with_fibres:

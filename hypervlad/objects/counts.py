@@ -23,6 +23,7 @@ from hypervlad.objects.fields import (
 from hypervlad.objects.measures import lacks_pixel_size, pixel_size_power
 from hypervlad.statistics.groups import (
     NORMAL_FACTOR,
+    OPEN,
     left_out_interval,
     share_interval,
     sums_without,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 ALL = "all"  # the row of all classes
 _SHARES = (0.1, 0.5, 0.9)
 _OF_SIZE = ("", "_low", "_high", "_error_fields", "_error_finding")
-_HALF, _OPEN = 0.5, math.log(1000)  # an upper end of a thousand times the count is open
+_HALF = 0.5
 _MAX_CONDITION = 1e3  # of a confusion matrix; counts have about as many times its errors
 _UNSEEN = 4  # particles added to the held-out ones of each class: of few, none may be mistaken
 _KEPT = 1e3  # weight of the total against the answers, which cannot all be explained
@@ -190,8 +191,8 @@ def counts_of(
     scattered = each * counts / (counts + half) ** 2
     scaled, left_out, also_scaled = (np.log(each + half) for each in (counts, without, also))
     *ends, errors = left_out_interval(scaled, left_out, also=also_scaled, least=scattered)
-    low, high = np.exp(np.minimum(ends, scaled + _OPEN)) - half
-    high[ends[1] > scaled + _OPEN] = np.nan
+    low, high = np.exp(np.minimum(ends, scaled + OPEN)) - half
+    high[ends[1] > scaled + OPEN] = np.nan
     low, high = np.minimum(np.maximum(low, 0), fewest), np.maximum(high, most)
     columns["low"], columns["high"] = _with_correction(counts, low, high, variance)
     per_count = np.divide(1, counts[0], out=np.full(counts[0].shape, np.nan), where=counts[0] > 0)

@@ -157,8 +157,9 @@ def _methods(own: FoundFolder, found: FoundCounts, options: Any, scale: str | No
             else f"the {counted(known.n_fields, 'field')} that a person corrected"
         )
         corrected = (
-            f"Each counts for the ratio of true to found particles of its size in {outlined}, "
-            "which corrects for what was missed, invented, or outlined too large or small."
+            f"Each{' of the other fields' * bool(n_corrected)} also counts for the ratio of true "
+            f"to found particles of its size in {outlined}, which corrects for what was missed, "
+            "invented, or outlined too large or small."
         )
     return [
         f"Particles in {counted(len(fields), 'field')} of view ({' or '.join(shapes)} pixels; "

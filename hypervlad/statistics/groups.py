@@ -8,6 +8,7 @@ interval, and two have a wide one.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import count
@@ -22,6 +23,7 @@ Values = NDArray[np.float64]
 LEVEL = 0.95
 #: Standard errors that an interval reaches whose standard error is known.
 NORMAL_FACTOR = float(norm.isf((1 - LEVEL) / 2))
+OPEN = math.log(1000)  # an upper end of a thousand times a number is open
 _ROUNDED = 1e-9  # relative error of sums of weights
 
 
@@ -36,6 +38,7 @@ def left_out_interval(
     *,
     also: ArrayLike | None = None,
     least: ArrayLike = 0.0,
+    worth: float = math.inf,
     unbiased: bool = False,
 ) -> tuple[Values, Values, Values]:
     """Return the ends of the interval of a statistic, and its standard errors; NaN with one group.
@@ -57,6 +60,8 @@ def left_out_interval(
     least : array-like of shape (...), default=0
         The variance that the statistic would have if groups did not differ, from what is in them.
         No interval is narrower than with this variance, as few groups can be alike by chance.
+    worth : float, optional
+        How many groups of equal size these are worth, for Student's factor; by default all.
     unbiased : bool, default=False
         Whether the interval is about the statistic without its bias [2]_. It contains the statistic
         in any case.
@@ -79,7 +84,8 @@ def left_out_interval(
     """
     whole, without = np.asarray(whole, np.float64), np.asarray(without, np.float64)
     n = len(without)
-    squares, factor = _left_out_variance(whole, without), np.asarray(student_factor(n))
+    n_worth = max(min(worth, n), min(n, 2))
+    squares, factor = _left_out_variance(whole, without), np.asarray(student_factor(n_worth))
     others = np.zeros(0) if also is None else np.asarray(also, np.float64)
     rest = np.zeros(())
     if len(others) > 1:
@@ -87,7 +93,7 @@ def left_out_interval(
         # What differs from one of the others to the next differs between these groups too, though
         # few of them may be alike by chance.
         shared = rest * len(others) / n
-        own_freedom = np.where(squares >= shared, n, len(others)) - 1
+        own_freedom = np.where(squares >= shared, n_worth, len(others)) - 1
         squares = np.maximum(squares, shared)
         with np.errstate(invalid="ignore"):  # nothing varies
             parts = squares**2 / own_freedom + rest**2 / (len(others) - 1)
@@ -253,9 +259,8 @@ class Sample:
     def where(self, is_own: NDArray[np.bool_]) -> Sample:
         others = self.others[:, is_own] if len(self.others) else self.others
         within = None if self.within is None else self.within[is_own]
-        return Sample(
-            self.values[is_own], self.weights[is_own], self.groups[is_own], others, within
-        )
+        own = self.values[is_own], self.weights[is_own], self.groups[is_own]
+        return Sample(own[0], own[1], own[2], others, within)
 
     @cached_property
     def _codes(self) -> NDArray[np.intp]:
@@ -277,12 +282,12 @@ class Sample:
             return np.array([best] * 5)
         is_below = (self.values <= best[:, None]).astype(np.float64)
         # Of equal sizes, more than the share lie up to the size: what counts is how fields differ.
-        own, without, also = self._averages(is_below)
+        averages = own, *_ = self._averages(is_below)
         # Also where no value, or each, is part: another draw would have had others.
         sure = shares * (1 - shares) * np.square(self._drawn(weights)).sum()
         drawn = np.square(self._drawn(weights * (is_below - own[:, None]))).sum(axis=1)
         least = np.maximum(sure, drawn) / total**2
-        low, high, errors = left_out_interval(own, without, also=also, least=least)
+        low, high, errors = self._interval(averages, least)
         limits = [each - own + shares for each in (low, high)]
         ends = np.array([weighted_quantiles(self.values, weights, each) for each in limits])
         with np.errstate(invalid="ignore", divide="ignore"):  # an open end, equal sizes
@@ -306,8 +311,8 @@ class Sample:
     def mean(self) -> tuple[float, float, float]:
         """Return the mean, and the ends of its interval, from how much groups differ.
 
-        It is that of the logarithm, unless a mean is not positive; NaN with one group, or if all
-        values are equal, which tells nothing of others.
+        It is that of the logarithm, unless a value is negative. NaN with one group, or if all
+        values are equal, which tells nothing of others, as is an upper end that few cannot tell.
         """
         if not self.weights.sum() > 0:
             return math.nan, math.nan, math.nan
@@ -317,11 +322,23 @@ class Sample:
             return best, math.nan, math.nan
         drawn = self._drawn(self.weights * (self.values - best))
         least = np.square(drawn).sum() / self.weights.sum() ** 2
-        if is_log := all(bool((each > 0).all()) for each in means):
-            least, means = least / best**2, [np.log(each) for each in means]
-        *ends, _ = left_out_interval(*means[:2], also=means[2], least=least)
-        low, high = np.exp(ends) if is_log else ends
-        return best, float(low), float(high)
+        # Half of a usual one, so that the mean without the only group with any has a logarithm.
+        parts, half = self.weights * self.values, 0.0
+        if (is_log := best > 0 <= self.values.min()) and not self.values.all():
+            half = float(parts @ parts / parts.sum() / self.weights.sum() / 2)
+        if is_log:
+            least, means = least / (best + half) ** 2, [np.log(each + half) for each in means]
+        low, high = map(float, self._interval(means, least)[:2])
+        if is_log:
+            high = math.exp(high) - half if high < math.log(best) + OPEN else math.nan
+            low = max(math.exp(low) - half, 0.0)
+        return best, low, high
+
+    def _interval(self, averages: Sequence[Values], least: ArrayLike) -> tuple[Values, ...]:
+        totals = np.bincount(self._codes, self.weights)
+        worth = float(np.square(totals.sum()) / np.square(totals).sum())
+        whole, without, also = averages
+        return left_out_interval(whole, without, also=also, least=least, worth=worth)
 
     def _drawn(self, values: Values) -> Values:
         """Return sums of values (..., n) over what is drawn together."""
