@@ -38,7 +38,7 @@ _MAX_OTHERS = 3  # crisp parts besides single letters, which are in a corner, an
 _MIN_ARROW, _MAX_ARROW = 16, 0.4  # length: in pixels, and as a share of the longer side
 _HEAD = 1.8  # width of an arrow's head over that of its shaft
 _MIN_LEVELS = 4  # of grey: with fewer, the sample is drawn itself
-_MIN_PART = 12  # pixels of what is drawn
+_MIN_PART, _MIN_EDGE = 12, 10  # pixels of what is drawn, and of its edge
 _MAX_PARTS, _MAX_CRISP = 500, 150  # beyond a level: where there are more, it is the sample's
 _MARGIN = 3  # pixels around what was drawn, which it blurs
 _SOLID_BOX, _MAX_BOX = 0.97, 0.15  # behind text: share that is filled, and of the image
@@ -365,11 +365,19 @@ class _Part(NamedTuple):
 def _is_sharp(grey: Grey) -> Mask:
     """Return the pixels on or beside a step of most of the local range of grey levels."""
     near, far = (
-        ndimage.maximum_filter(grey, side) - ndimage.minimum_filter(grey, side)
-        for side in (3, 2 * _REACH + 1)
+        _extreme(grey, reach, np.maximum) - _extreme(grey, reach, np.minimum)
+        for reach in (1, _REACH)
     )
     is_step = (far >= _STEP) & (near >= _SHARP * far)
     return np.asarray(ndimage.binary_dilation(is_step, _EIGHT))
+
+
+def _extreme(grey: Grey, reach: int, pick: np.ufunc) -> Grey:
+    """Return the extremes of squares, by comparing whole rows: SciPy's filters take far longer."""
+    for _ in grey.shape:
+        padded = np.pad(grey, ((reach, reach), (0, 0)), mode="edge")
+        grey = reduce(pick, (padded[k : k + len(grey)] for k in range(2 * reach + 1))).T
+    return grey
 
 
 def _crisp_parts(values: Grey, level: float, sharp: Mask) -> list[_Part]:
@@ -378,30 +386,34 @@ def _crisp_parts(values: Grey, level: float, sharp: Mask) -> list[_Part]:
     inner = above.copy()
     for one, other in ((inner, above), (inner.T, above.T)):
         one[1:-1] &= other[:-2] & other[2:]
-    edge = above & ~inner
-    if not (edge & sharp).any():
+    points = np.flatnonzero(above & ~inner)  # the edges, as these are few
+    is_sharp = sharp.ravel()[points]
+    if not is_sharp.any():
         return []
     labels, n = ndimage.label(above, _EIGHT)
-    areas, edges, crisp = (
-        np.bincount(each, minlength=n + 1)[1:]
-        for each in (labels.ravel(), labels[edge], labels[edge & sharp])
+    numbers = labels.ravel()[points]
+    edges, crisp = np.bincount(numbers, minlength=n + 1), np.bincount(numbers, is_sharp, n + 1)
+    is_large = (edges >= _MIN_EDGE) & (crisp >= edges / 2)
+    if not 0 < np.count_nonzero(is_large) <= _MAX_PARTS:
+        return []
+    chosen = points[is_large[numbers]]
+    own = labels.ravel()[chosen]
+    order = np.argsort(own, kind="stable")
+    starts = np.flatnonzero(np.diff(own[order], prepend=0))
+    rows, columns = np.divmod(chosen[order], values.shape[1])
+    first, last = (
+        np.stack([limit.reduceat(each, starts) for each in (rows, columns)], axis=1)
+        for limit in (np.minimum, np.maximum)
     )
-    large = np.flatnonzero((areas >= _MIN_PART) & (crisp >= edges / 2))
-    if not 0 < len(large) <= _MAX_PARTS:
+    last += 1
+    longest = (last - first).max(axis=1)
+    is_inside = (first > 0).all(axis=1) & (last < values.shape).all(axis=1)
+    is_inside &= (longest >= _HEIGHTS[0]) & (longest <= _MAX_ARROW * max(values.shape))
+    if np.count_nonzero(is_inside) > _MAX_CRISP:
         return []
-    numbers = np.zeros(n + 1, np.int32)
-    numbers[large + 1] = np.arange(1, len(large) + 1)
-    labels = numbers[labels]
-    found = []
-    for number, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
-        box = rows.start, columns.start, rows.stop, columns.stop
-        longest = max(box[2] - box[0], box[3] - box[1])
-        is_inside = box[0] > 0 < box[1] and box[2] < len(values) and box[3] < values.shape[1]
-        if is_inside and _HEIGHTS[0] <= longest <= _MAX_ARROW * max(values.shape):
-            found.append((box, number))
-    if len(found) > _MAX_CRISP:
-        return []
-    parts = [_part(box, labels, number, values, above) for box, number in found]
+    boxes = map(_as_box, np.hstack([first, last])[is_inside])
+    found = zip(boxes, own[order][starts][is_inside].tolist(), strict=True)
+    parts = (_part(box, labels, number, values, above) for box, number in found)
     return [each for each in parts if each is not None]
 
 
@@ -415,18 +427,21 @@ def _part(
         slice(max(left - _REACH, 0), right + _REACH),
     )
     own, levels = labels[window] == number, values[window]
+    core, ink = ndimage.binary_erosion(own), float(np.percentile(levels[own], 75))
+    spread = float(levels[core].std()) if core.sum() > 5 else 0.0
+    if spread > _EVEN * (ink - levels.min()):  # more than any contrast allows: this is fast
+        return None
     near = ndimage.binary_dilation(own, _EIGHT, _REACH)
     ring = near & ~ndimage.binary_dilation(above[window], _EIGHT, _REACH - 1)
     if not ring.any():
         return None
-    ground, ink = float(np.median(levels[ring])), float(np.percentile(levels[own], 75))
+    ground = float(np.median(levels[ring]))
     contrast = ink - ground
     if contrast < _STEP or (levels[ring] <= ink - max(_STEP, _CLEAR * contrast)).mean() < _CRISP:
         return None
-    core = ndimage.binary_erosion(own)
     n_between = np.count_nonzero(near & (np.abs(levels - (ink + ground) / 2) < _BETWEEN * contrast))
     n_edge = np.count_nonzero(own) - np.count_nonzero(core)
-    if n_between > _MAX_RISE * n_edge or (core.sum() > 5 and levels[core].std() > _EVEN * contrast):
+    if n_between > _MAX_RISE * n_edge or spread > _EVEN * contrast:
         return None
     return _Part(box, labels[top:bottom, left:right] == number, ink, contrast)
 
