@@ -225,6 +225,7 @@ def diameters(
       profile            how the brightness changes across fibres: flat, rims, round
                          or transmission
       enlarged           how many times a program had enlarged the image
+      scale_bar_error    share by which a pixel size of a scale bar may be wrong
       annotations, annotation_share
                          what was left out of the image, and its share of it
       reason             why there are no diameters

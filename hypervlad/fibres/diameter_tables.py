@@ -151,6 +151,8 @@ def write_diameters(
             of_annotations = words or None, found.annotation_share
         is_out = marked_places(found.positions, refused_places.pop(name, None), name)
         row = dict(zip(("settings", *_ANNOTATIONS), (settings, *of_annotations), strict=True))
+        if isinstance(options.pixel_size, PixelSizes):
+            row["scale_bar_error"] = options.pixel_size.error_of(image, found.pixel_size)
         return MeasuredImage(name, image, group, sample, found, is_out), row
 
     tables = IMAGES_TABLE, PLACES_TABLE, _PLACE_COLUMNS

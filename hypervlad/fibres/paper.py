@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from hypervlad.fibres.diameter_tables import GROUPS_TABLE, IMAGES_TABLE, PLACES_
 from hypervlad.objects.results_folder import Row, made_with, read_results, read_rows
 from hypervlad.pages import paper
 from hypervlad.pages.paper import Result
-from hypervlad.statistics.groups import Sample
+from hypervlad.statistics.groups import Sample, with_error
 
 _NO_SIZE = "Not all images state their pixel size; repeat the command with --pixel-size"
 _NO_SAMPLES = "No --samples were given"
@@ -47,6 +48,7 @@ def diameters_report(folder: Path, weight: str | None) -> paper.Report:
     if not groups:
         raise ValueError(f"{folder}: no image has diameters; {IMAGES_TABLE} says why (reason)")
     unit = "nm" if any("median_nm" in each for each in groups) else "px"
+    bar_error = max(float(row.get("scale_bar_error") or 0) for row in of_images)
     of_image, once = defaultdict[str, list[Row]](list), dict[tuple[str, ...], list[Row]]()
     for row in of_places:
         if row["left_out"] == "0" and row[f"diameter_{unit}"]:
@@ -58,7 +60,8 @@ def diameters_report(folder: Path, weight: str | None) -> paper.Report:
     scale = paper.pixel_sizes_text(float(row["pixel_size_nm"] or 0) for row in images.values())
     histograms, results = list[paper.Histogram](), list[Result]()
     errors = [float(group["shared_error"]) for group in groups]
-    for group, error in zip(groups, errors, strict=True):
+    for group, shared_error in zip(groups, errors, strict=True):
+        error = math.hypot(shared_error, bar_error)
         name = "" if group["group"] == ALL_IMAGES else group["group"]
         own = [row for row in rows if name in ("", images[row["path"]]["group"])]
         if len(own) != int(group["places"]):
@@ -74,7 +77,9 @@ def diameters_report(folder: Path, weight: str | None) -> paper.Report:
         units = np.array([images[row["path"]][key] for row in own])
         fibres = np.array([f"{row['path']}\n{row['fibre']}" for row in own])
         sample = Sample(values, weights, units, within=fibres)
-        means = [float(group[f"median{end}_{unit}"] or "nan") for end in ("", "_low", "_high")]
+        ends = (f"median{end}_{unit}" for end in ("_low", "", "_high"))
+        low, best, high = (float(group[end] or "nan") for end in ends)
+        means = best, *with_error(low, best, high, bar_error)
         n_images = int(group["images"])
         counts = f"{counted(int(group['places']), 'place')}, {counted(n_images, 'image')}"
         of_median = _OF_IMAGE if group["interval_of"] == "image" else _OF_MEDIAN.format(of)
@@ -118,7 +123,7 @@ def diameters_report(folder: Path, weight: str | None) -> paper.Report:
         f"Quantiles are of all places together, with 95 % intervals from how much {of} differ (R. "
         f"S. Woodruff, J. Am. Stat. Assoc. 47, 1952) and an error of {shared} % that all "
         "images of a group may share.",
-        paper.scale_text(scale),
+        paper.scale_text(scale, bar_error),
     ]
     reasons = {name: row["reason"] for name, row in images.items() if row["reason"]}
     notes = [f"no diameters in {name}: {reason}" for name, reason in reasons.items()]

@@ -74,9 +74,10 @@ class PixelSizes:
         is_path = isinstance(image, str | os.PathLike)
         return self._sizes.get(_place_of(image)) if is_path else None
 
-    def error_of(self, image: str | os.PathLike[str]) -> float:
-        """Return the error of a pixel size that is from a scale bar, 0 of others."""
-        return self._errors.get(_place_of(image), 0.0)
+    def error_of(self, image: Any, used: float | None) -> float:
+        """Return the error of the size that was used, if it is that of a scale bar, otherwise 0."""
+        known = self.of(image)
+        return self._errors.get(_place_of(image), 0.0) if known and known == used else 0.0
 
     def __len__(self) -> int:
         return len(self._sizes)

@@ -130,10 +130,7 @@ def find_in_images(
         )
     run: dict[str, Any] = {"images": os.path.abspath(root), "finder": dict(finder or {})}
     run |= {"read_options": options.without_files()}
-    bar_errors = dict[str, float]()  # of pixel sizes that are from scale bars
     if isinstance(pixel_size, PixelSizes):
-        errors = {name: pixel_size.error_of(file) for name, file in files.items()}
-        bar_errors = {name: share for name, share in errors.items() if share}
         of_files = {name: pixel_size.of(file) for name, file in files.items()}
         run |= {"pixel_size": None, "pixel_sizes": {n: nm for n, nm in of_files.items() if nm}}
     else:
@@ -164,8 +161,10 @@ def find_in_images(
                     row = rows[name]
                     row |= labels.get(name, {})
                     row["pixel_size_nm"] = row["pixel_size_nm"] or size
-                    if name in bar_errors and float(row["pixel_size_nm"] or 0) == size:
-                        row["scale_bar_error"] = bar_errors[name]
+                    if isinstance(pixel_size, PixelSizes):
+                        in_use = float(row["pixel_size_nm"] or 0)
+                        if share := pixel_size.error_of(files.get(name), in_use):
+                            row["scale_bar_error"] = share
                     if there is None:
                         note_annotations(name, found.annotations, found.n_beside)
                         note_doubt(name, found.note)

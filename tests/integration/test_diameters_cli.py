@@ -118,13 +118,15 @@ def test_a_report_weighs_as_the_table_of_groups_does_and_counts_a_copy_once(fold
     for name, source in {"c.png": "c.png", "copy.png": "c.png"}.items():
         shutil.copy(folder / source, images / name)
     Image.open(folder / "a.png").resize((352, 352), Image.Resampling.BICUBIC).save(images / "a.png")
-    sizes.write_text("path,pixel_size\nin/a.png,20\nin/c.png,2\nin/copy.png,2\n")
+    bars = ",bar_length_px,bar_error_px\nin/a.png,20,9,1\nin/c.png,2\nin/copy.png,2\n"
+    sizes.write_text("path,pixel_size" + bars)
     for again in ([], ["--resume"]):
         run(images, "-o", out, "--pixel-size", sizes, "-q", *again)
     assert numbers(rows_of(out / "diameters.csv"), "enlarged") == pytest.approx([2, 1, 1], rel=0.01)
     commands.run("report", out, "-o", tmp_path / "report")
     methods = (tmp_path / "report/methods.txt").read_text()
     assert "1 image, which a program had enlarged up to 2 times, was measured at" in methods
+    assert "contain an error of the pixel size of 22.2 %" in methods
     (group,) = rows_of(out / "groups.csv")
     shown = {row["quantity"]: row["value"] for row in rows_of(tmp_path / "report/results.csv")}
     assert shown["images with diameters"] == group["images"] == "2"

@@ -25,7 +25,7 @@ def test_a_path_is_relative_to_the_table(folder, path):
     text = f"path,pixel_size,bar_length_px,bar_error_px\n{path},2.5,200,1\nfibre/b.png,\n"
     sizes = sizes_of(folder, f"{text}{path},2.50\n")
     assert len(sizes) == 1
-    assert sizes.error_of(folder / "fibre" / "a.png") == 0.01
+    assert [sizes.error_of(folder / "fibre" / "a.png", used) for used in (2.5, 3)] == [0.01, 0]
     assert sizes.of(folder / "fibre" / "a.png") == 2.5
     assert sizes.of(str(folder / "tube" / ".." / "fibre" / "a.png")) == 2.5
     assert sizes.of(folder / "fibre" / "b.png") is None
