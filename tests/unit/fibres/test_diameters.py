@@ -72,10 +72,10 @@ def test_places_are_counted_and_refused_with_reasons():
         (lambda image: np.uint16(np.round(60000 * image)), {"polarity": "bright"}),
     ],
 )
-def test_the_median_does_not_depend_on_the_view(move, options):
+def test_diameters_do_not_depend_on_the_view(move, options):
     image = made("flat")[0]
     found = fibre_diameters(move(image), **options)
-    assert found.median == pytest.approx(reference().median, rel=0.03)
+    assert found.mean == pytest.approx(reference().mean, rel=0.02)  # medians jump
     is_inverted = move(np.zeros(image.shape)).mean() > move(np.ones(image.shape)).mean()
     assert found.polarity == ("dark" if is_inverted else "bright")
 
