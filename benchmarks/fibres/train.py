@@ -10,7 +10,7 @@ learns, from other mats, which fibres are measured more often than others, and h
 off. --images 60 --epochs 2 --mats 40 shows in a minute that it runs.
 
 With --start, a network that has learnt goes on with other images, or, with --images 0, only learns
-the latter again.
+the latter again; what it knows of fibres that are measured more often stays.
 """
 
 from __future__ import annotations
@@ -504,14 +504,17 @@ def measured(job: tuple[int, ProfileNetwork]) -> Measured | None:
     return Measured(facts, logs, lengths, float(np.average(true, weights=truth.visible_lengths)))
 
 
-def learnt_from_mats(mats: Sequence[Measured]) -> dict[str, np.ndarray]:
+def learnt_from_mats(
+    mats: Sequence[Measured], acceptance: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
     """Return what `ProfileNetwork.weights` holds about images as a whole.
 
     ``acceptance`` takes an image's facts to the power of the diameter that the share of measured
     length goes with: those for which the mean logarithms are right, by maximum likelihood of an
-    exponential family. ``interval`` takes them to the logarithm of half the width of the median's
-    interval. Errors follow Student's distribution with four degrees of freedom, whose scale depends
-    on the facts; then the width is that which holds 95 % of these mats.
+    exponential family; it stays if it is given. ``interval`` takes them to the logarithm of half
+    the width of the median's interval. Errors follow Student's distribution with four degrees of
+    freedom, whose scale depends on the facts; then the width is that which holds 95 % of these
+    mats.
     """
     facts = np.stack([each.facts for each in mats])
     mean, scale = facts.mean(axis=0), facts.std(axis=0) + 1e-9
@@ -532,7 +535,8 @@ def learnt_from_mats(mats: Sequence[Measured]) -> dict[str, np.ndarray]:
         return total
 
     start = np.zeros(facts.shape[1])
-    acceptance = unscaled(minimize(unlikely, start).x)
+    if acceptance is None:
+        acceptance = unscaled(minimize(unlikely, start).x)
     error = np.abs([each.log_error(acceptance) for each in mats])
 
     def misfit(factors: np.ndarray) -> float:
@@ -574,13 +578,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         mats = [each for each in pool.imap(measured, jobs, chunksize=8) if each is not None]
     if len(mats) < _LEAST_MATS:
         raise SystemExit(f"{len(mats)} mats have a median: give more of them.")
-    learnt = learnt_from_mats(mats[::2])
+    known = start and start.weights["acceptance"]  # learnt from more mats
+    learnt = learnt_from_mats(mats[::2], known)
     others = [(each, each.log_error(learnt["acceptance"])) for each in mats[1::2]]
     held = [abs(error) < np.exp(each.facts @ learnt["interval"]) for each, error in others]
     median = np.median(np.abs([error for _, error in others]))
     print(f"of {len(others)} other mats: median error {median:.3f}, {np.mean(held):.0%} held")
-    learnt = {name: each.astype(np.float32) for name, each in learnt_from_mats(mats).items()}
-    np.savez_compressed(options.out, **stored, **learnt)
+    learnt = learnt_from_mats(mats, known)
+    whole = {name: each.astype(np.float32) for name, each in learnt.items()}
+    np.savez_compressed(options.out, **stored, **whole)
 
 
 if __name__ == "__main__":
