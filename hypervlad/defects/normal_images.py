@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import maximum_filter
 from sklearn.cluster import KMeans
 
 from hypervlad.common.base import Array, Parts, StoredPart, Value
@@ -20,6 +21,7 @@ from hypervlad.defects.cells import (
     DESCRIPTIONS,
     MAX_EDGE_DISTANCE,
     SIDES,
+    WIDE_WINDOW,
     CellMaps,
     Cells,
     describe,
@@ -49,7 +51,8 @@ _ALIGNED_SHAPE = (28, 28)  # of the maps of usual distances of aligned images
 _N_ALIGNED_PLACES = math.prod(_ALIGNED_SHAPE)
 _MAX_STRETCH = 1.1  # between the widest and the narrowest of aligned images
 # A map shows where; the score of an image, whether. Each is weighted for its own purpose.
-_MAP_WEIGHTS = np.array([4, 1, 1, 1], np.float32) / 7  # the finest part shows places best
+_MAP_WEIGHTS = np.array([4, 4, 1, 1], np.float32) / 10  # the finest parts show places best
+_WIDE_SHARE = 0.85  # of the highest place in a wide window, which the window reaches as a whole
 _PLACE_SHARE = 1 / 3  # of the logarithm of a spread that is of the own place: see `standardised`
 _IMAGE_POWER, _USUAL_LEVEL = 0.5, 0.5  # see `combined`
 
@@ -171,7 +174,7 @@ class NormalImages(StoredPart):
     """
 
     parts: Annotated[Sequence[NormalCells], Parts(NormalCells)]
-    # Their sum is 1; small where defect-free images differ much.
+    # Of all parts but the last; their sum is 1, and they are small where defect-free images differ.
     weights: Annotated[NDArray[np.float32], Array("float32", 1, 0, 1)]
     levels: Annotated[NDArray[np.float32], _PROFILE]  # the usual values of `log_of_highest`
     # The usual score of an image.
@@ -179,7 +182,7 @@ class NormalImages(StoredPart):
 
     def __post_init__(self) -> None:
         n_parts, weights = len(DESCRIPTIONS), self.weights
-        fits = weights.shape == self.levels.shape == (n_parts,) == (len(self.parts),)
+        fits = weights.shape == self.levels.shape == (n_parts - 1,) and len(self.parts) == n_parts
         fits &= len({(part.mean.shape, part.is_aligned) for part in self.parts}) == 1
         if not fits or not weights.all() or abs(float(weights.sum()) - 1) >= 1e-3:
             raise ValueError(
@@ -206,16 +209,21 @@ class NormalImages(StoredPart):
         """Return the scores of places, on the grid of the first part, and that of the image.
 
         The score s of an image is the weighted geometric mean of the highest standardised
-        distances, relative to what is usual. The score of a place is the weighted mean m of its
-        distances, higher in an unusual image: (m + 1/2) s^1/2 - 1/2.
+        distances of all parts but the last, relative to what is usual. The score of a place is
+        the weighted mean m of the same distances, higher in an unusual image:
+        (m + 1/2) s^1/2 - 1/2. In a wide defect, the wide window of the last part is more unusual
+        than its places, and its distance counts, if higher; around a narrow defect, it would only
+        spread it.
         """
-        pairs = list(zip(self.parts, distances, strict=True))
-        logarithms = np.array([log_of_highest(part.standardised(own)) for part, own in pairs])
+        *narrow, (last, far) = zip(self.parts, distances, strict=True)
+        wide = last.standardised(far, _PLACE_SHARE) + _USUAL_LEVEL
+        logarithms = np.array([log_of_highest(part.standardised(own)) for part, own in narrow])
         unusual = math.exp(np.dot(self.weights, logarithms - self.levels))
-        shape = distances[0].shape
-        parts = [resized(part.standardised(own, _PLACE_SHARE), shape) for part, own in pairs]
-        places = np.tensordot(_MAP_WEIGHTS, parts, axes=1)
-        places = (places + _USUAL_LEVEL) * unusual**_IMAGE_POWER - _USUAL_LEVEL
+        maps = [resized(part.standardised(own, _PLACE_SHARE), wide.shape) for part, own in narrow]
+        places = np.tensordot(_MAP_WEIGHTS, maps, axes=1) + _USUAL_LEVEL
+        is_wide = wide > _WIDE_SHARE * maximum_filter(places, WIDE_WINDOW)
+        places = np.where(is_wide, np.maximum(places, wide), places)
+        places = places * unusual**_IMAGE_POWER - _USUAL_LEVEL
         return places.astype(np.float32), self.scale * unusual
 
 
@@ -270,8 +278,8 @@ class NormalImagesFit:
             for part, own in zip(fitted, of_part, strict=True):
                 standardised.append(part.standardised_by(own, self._aligned))
                 logarithms.append([log_of_highest(standardised[-1].standardised(d)) for d in own])
-            low, levels, high = np.quantile(logarithms, [0.25, 0.5, 0.75], axis=1)
-            spreads = high - low if len(logarithms[0]) >= _MIN_IMAGES else np.ones(len(fitted))
+            low, levels, high = np.quantile(logarithms[:-1], [0.25, 0.5, 0.75], axis=1)
+            spreads = high - low if len(logarithms[0]) >= _MIN_IMAGES else np.ones(len(levels))
             weights = weights_of(spreads)
             return NormalImages(standardised, weights, levels.astype(np.float32))
 

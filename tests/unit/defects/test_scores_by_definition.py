@@ -16,7 +16,7 @@ from hypervlad.features import get_backbone
 
 BORDER = 32  # pixels that are mirrored around an image
 # Side in pixels to which an image is resized, side of a window in cells, relative to the image?
-NORMAL = [(None, 3, False), (None, 3, True), (224, 1, True), (112, 1, False)]
+NORMAL = [(None, 3, False), (None, 3, True), (224, 1, True), (112, 1, False), (None, 7, True)]
 LABELLED = [(None, 1, False), (None, 3, False), (None, 3, True), (112, 1, False)]
 pytestmark = pytest.mark.filterwarnings("ignore:Classes with only one or two:UserWarning")
 A, B = ([surface(seed) for seed in range(start, start + 6)] for start in (0, 50))
@@ -163,16 +163,20 @@ def log_of_highest(values):
 
 def combined(distances, profiles, weights, levels):
     """The scores of the cells and, but for its scale, of the image."""
-    mean, logarithms = np.zeros(distances[0].shape), []
-
-    for own, (usual, spread), weight in zip(distances, profiles, (4, 1, 1, 1), strict=True):
+    maps, logarithms, shape = [], [], distances[0].shape
+    for own, (usual, spread) in zip(distances, profiles, strict=True):
         places = places_of(own.shape)
         above = own - usual[places]
         logarithms.append(log_of_highest(above / spread[places]))
         milder = np.cbrt(spread * spread[24] ** 2)  # a third of it from the place
-        mean += weight / 7 * resized(above / milder[places], mean.shape)
-    unusual = np.exp(np.dot(weights, np.array(logarithms) - levels))
-    return (mean + 0.5) * np.sqrt(unusual) - 0.5, float(unusual)
+        maps.append(resized(above / milder[places], shape) + 0.5)
+    narrow, wide = np.average(maps[:4], axis=0, weights=[4, 4, 1, 1]), maps[4]
+    scores = narrow.copy()
+    for r, c in np.ndindex(scores.shape):
+        if wide[r, c] > 0.85 * narrow[max(0, r - 3) : r + 4, max(0, c - 3) : c + 4].max():
+            scores[r, c] = max(narrow[r, c], wide[r, c])
+    unusual = np.exp(np.dot(weights, np.array(logarithms[:4]) - levels))
+    return scores * np.sqrt(unusual) - 0.5, float(unusual)
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +190,7 @@ def two_groups(tiny_backbone):
 def test_cells_far_from_the_codewords_of_defect_free_ones_score_high(two_groups):
     model = Normal(two_groups[0])
     image, _ = blotted(7, (30, 20))
-    profiles = [(model.of[f"{i}.usual"], model.of[f"{i}.spread"]) for i in range(4)]
+    profiles = [(model.of[f"{i}.usual"], model.of[f"{i}.spread"]) for i in range(5)]
     learnt = profiles, model.of["weights"], model.of["levels"]
     places, score = combined(model.distances(image), *learnt)
     found = two_groups[0].find(image)
@@ -210,7 +214,7 @@ def test_what_is_usual_is_learnt_from_images_of_other_groups(two_groups):
                     log_of_highest(
                         (own - usual[places_of(own.shape)]) / spread[places_of(own.shape)]
                     )
-                    for own, (usual, spread) in zip(image, profiles, strict=True)
+                    for own, (usual, spread) in zip(image[:4], profiles[:4], strict=True)
                 ]
                 for image in images
             ]
