@@ -16,20 +16,21 @@ from joblib.externals.loky import ProcessPoolExecutor
 from numpy.typing import NDArray
 
 from hypervlad.common.files import file_digest
+from hypervlad.common.progress import announced
 from hypervlad.common.wording import counted, warn_user
 from hypervlad.fibres.diameter_tables import IMAGES_TABLE, PLACES_TABLE
 from hypervlad.fibres.singles import find_fibres
 from hypervlad.images import ImageReadError, ReadOptions
 from hypervlad.images.metadata import length_in_nm, square_pixel_size
-from hypervlad.images.options import check_read_options, make_options
+from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import read_named
-from hypervlad.images.sample import errors_of
+from hypervlad.images.sample import errors_of, note_found
 from hypervlad.loading import load
 from hypervlad.objects.found_folder import RUN, FoundFolder
 from hypervlad.objects.measures import MEASURES, measure
 from hypervlad.objects.outlines import write_outlines
-from hypervlad.objects.particle import Outlines, check_same_size, note_doubt
-from hypervlad.objects.results_folder import read_record, read_rows
+from hypervlad.objects.particle import Outlines, check_same_size
+from hypervlad.objects.results_folder import made_with, read_rows
 from hypervlad.particles.finding import find_particles
 
 if TYPE_CHECKING:
@@ -89,7 +90,9 @@ def read_found(path: str) -> ReadLayers:
 def read_diameters(path: str) -> ReadLayers:
     """Read an image, found by name in a folder beside it, and points as large as its fibres."""
     folder, layers = Path(os.path.abspath(path)), ReadLayers()
-    options = make_options(read_record(folder / "diameters.json")["read_options"])
+    with errors_of(str(folder / "diameters.json")):
+        made = made_with(folder / IMAGES_TABLE, "read_options")
+        options = check_read_options(made["read_options"])
     every = defaultdict[str, list[dict[str, float]]](list)
     for row in read_rows(folder / PLACES_TABLE):
         every[row.pop("path")].append({key: float(cell or "nan") for key, cell in row.items()})
@@ -189,14 +192,11 @@ def _found(
     """Return what was found in an image, its features, and what is known of its layer."""
     pixels, name, size = _pixels_of(image), image[1]["name"], nm or _pixel_size_of(image)
     options = ReadOptions(pixel_size=size)
-    with errors_of(name):
+    with announced(1), errors_of(name):
         if what == "fibres":
             found = find_fibres(pixels, polarity=polarity, min_length=length, read_options=options)
             if found.do_overlap:
-                warn_user(
-                    f"{name}: where fibres cross, the layer has the upper one; features are of "
-                    "whole fibres, but what is saved of the layer is not"
-                )
+                warn_user(f"{name}: fibres cross; the layer has the upper one, and saving cuts")
         elif what == "particles":
             found = find_particles(pixels, polarity=polarity, min_area=area, read_options=options)
         else:
@@ -205,7 +205,7 @@ def _found(
                 raise ValueError("give the file of a model that outlines particles, or learn one")
             options = replace(check_read_options(segmenter.read_options), pixel_size=size)
             found = segmenter.find_particles(pixels, read_options=options)
-            note_doubt(name, found.note)
+        note_found(name, found)
     table = measure(replace(found, pixel_size=size).as_particles())
     return found, _features(table), _source_of(image) | {"pixel_size": size}
 

@@ -11,7 +11,7 @@ import typer
 from hypervlad.cli import options as option
 from hypervlad.cli.files import groups_of, images_in, load_model, masks_of, names_of, own_pixel_size
 from hypervlad.cli.messages import echo, hint_at_bad_files, plain_errors, report_left_out, say
-from hypervlad.common.wording import counted, percent, verb
+from hypervlad.common.wording import counted, percent
 from hypervlad.folders.outputs import check_folders, check_model
 
 
@@ -292,12 +292,6 @@ def diameters(
         if math.isnan(between.low):
             ends = "no interval: it needs two samples of each group"
         echo(f"{one} over {other}: {ratio:.4g} ({ends})")
-    n_used = sum(group.n_images for group in with_median)
-    if n_out := len(files) - len(bad) - n_used:
-        echo(
-            f"note: {counted(n_out, 'image')} {verb(n_out, 'is', 'are')} in no group: the column "
-            "reason of diameters.csv says why there are no diameters, or the pixel size is unknown"
-        )
     if len(bad) < len(files):
         echo(f"{len(files) - len(bad)} of {counted(len(files), 'image')} done: {output}")
     report_left_out(bad, len(files))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from typing import Any, TypeAlias
 
 from tqdm.auto import tqdm
 
-from hypervlad.common.wording import warn_user
+from hypervlad.common.wording import name_some, warn_user
 
 #: From facts by the names of images, and how many images a call has, to a sentence.
 Sentence: TypeAlias = Callable[[Mapping[str, Any], int], str]
@@ -84,6 +85,19 @@ def warn_of_image(sentence: Sentence, name: str, fact: Any) -> None:
         warn_user(sentence({name: fact}, 1))
     else:
         run.facts.setdefault(sentence, {})[name] = fact
+
+
+def note_doubt(name: str, note: str) -> None:
+    """Say in a UserWarning what is doubtful about what was found; once for all images of a run."""
+    if note:
+        warn_of_image(_doubts, name, note)
+
+
+def _doubts(notes: Mapping[str, str], _n_images: int) -> str:
+    images = defaultdict[str, list[str]](list)
+    for name, note in notes.items():
+        images[note].append(name)
+    return ". ".join(f"{name_some(names)}: {note}" for note, names in images.items())
 
 
 def is_announced() -> bool:

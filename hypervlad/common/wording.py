@@ -49,6 +49,19 @@ def name_some(names: Sequence[str]) -> str:
     return shown if len(names) <= _N_NAMED else f"{shown} and {len(names) - _N_NAMED} more"
 
 
+def note_of_copies(names: Sequence[str], of: str = "other images") -> str:
+    """Say which images do not count, as they are copies."""
+    return f"without {name_some(names)}, {verb(len(names), 'a copy', 'copies')} of {of}"
+
+
+def note_of_unscaled(names: Sequence[str], so: str) -> str:
+    """Say which images lack a pixel size, what these cannot without it, and where to give it."""
+    n = f"{counted(len(names), 'image')} is unknown, while the others have one"
+    return (
+        f"the pixel size of {n}; without it, {name_some(names)} cannot {so} --pixel-size NM or CSV"
+    )
+
+
 def percent(share: float) -> str:
     """Return a share in per cent; a dash for NaN.
 

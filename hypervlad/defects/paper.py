@@ -6,26 +6,33 @@ from pathlib import Path
 
 import numpy as np
 
-from hypervlad.common.wording import counted, percent
+from hypervlad.common.wording import counted, note_of_copies, note_of_unscaled, percent
 from hypervlad.defects.findings_folder import TABLES
-from hypervlad.objects.results_folder import made_with, read_results
+from hypervlad.objects.results_folder import copies_among, made_with, read_results
 from hypervlad.pages import paper
 from hypervlad.pages.numbers import number_text
 from hypervlad.pages.paper import Result
 from hypervlad.statistics.groups import Sample
 
-_NO_SIZE = Result("pixel size", None, source="The images state no pixel size")
+_NO_SIZE = "No image with regions states its pixel size; areas are comparable at one magnification"
 
 
 def defects_report(folder: Path, weight: str | None) -> paper.Report:
     """Describe scores of images, and areas of defective regions."""
     by = paper.check_weight(weight, "number", "area")
-    rows, regions = read_results(*(folder / name for name in TABLES))
+    tables = read_results(*(folder / name for name in TABLES))
+    copies = copies_among(tables[0])
+    rows, known = ([each for each in own if each["path"] not in copies] for own in tables)
     scores, shares, numbers = (
         np.array([float(row[name]) for row in rows])
         for name in ("score", "area_fraction", "n_regions")
     )
-    column, unit = ("area_um2", "µm²") if all(r["area_um2"] for r in rows) else ("area", "px²")
+    column, unit, size, lacking = "area", "px²", None, _NO_SIZE
+    if any(row["area_um2"] for row in known or rows):
+        column, unit, size = "area_um2", "µm²", "as the files or --pixel-size state"
+        unknown = [row["path"] for row in rows if not row["area_um2"]]
+        lacking = note_of_unscaled(unknown, "be in areas; repeat with") if unknown else ""
+    regions = [row for row in known if row[column]]
     areas = np.array([float(row[column]) for row in regions])
     names = np.array([row["path"] for row in regions])
     sample = Sample(areas, areas if by == "area" else areas**0, names)
@@ -41,9 +48,9 @@ def defects_report(folder: Path, weight: str | None) -> paper.Report:
         Result.of("images called anomalous", of_called, "%", paper.OF_SHARE),
         Result.of("defective share of the area, mean of images", share.mean(), "%", paper.OF_MEAN),
         Result.of("defective regions per image, mean", number.mean(), "", paper.OF_MEAN),
-        Result("defective regions", len(areas)),
+        Result("defective regions", len(known)),
         *regions_drawn.results("area of regions", unit),
-        Result("pixel size", "as the files state") if unit == "µm²" else _NO_SIZE,
+        Result("pixel size", size, source=lacking),
     ]
     what = "regions" if by == "number" else "area of regions"
     caption = f"Areas of {of}, weighted by {by}."
@@ -61,6 +68,10 @@ def defects_report(folder: Path, weight: str | None) -> paper.Report:
     if "model" in made:
         model, notes = f" {made['version']} and a model (SHA-256 {made['model'][:12]})", []
         held_out = f" Of images that training held out, {made.get('held_out', 'nothing is known')}."
+    notes += [note_of_copies(copies)] * bool(copies)
+    notes += [lacking] * bool(size and lacking)
+    is_any = any(row["annotations"] for row in rows)
+    is_kept = not is_any and made.get("read_options", {}).get("banner") != "remove"
     if made.get("rule") == "fpr":
         rule = f" (in training, at most {percent(made['fpr'])} of defect-free images were to be)"
     most = [float(row["area_high"]) / float(row["area"]) for row in regions if row["area_high"]]
@@ -75,5 +86,6 @@ def defects_report(folder: Path, weight: str | None) -> paper.Report:
         "peaks of the map of scores, to about half-way (0.55) from the usual score to the peak; of "
         "a model trained with labels, where the map reaches its threshold. Intervals are from how "
         f"much images differ (quantiles: R. S. Woodruff, J. Am. Stat. Assoc. 47, 1952).{of_areas}",
+        paper.annotations_text(is_kept, is_any, only_bars=True),
     ]
     return paper.Report("Defects", figures, results, methods, notes=notes)

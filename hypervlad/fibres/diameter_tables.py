@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from hypervlad._version import __version__
-from hypervlad.common.wording import counted, name_some, verb, warn_user
+from hypervlad.common.wording import counted, name_some, note_of_unscaled, verb, warn_user
 from hypervlad.fibres import FibreDiameters, FolderDiameters, Interval, compare_groups, cross_lines
 from hypervlad.fibres.contrast import Values
 from hypervlad.fibres.diameter_page import MeasuredImage, kinds_text, write_diameter_page
@@ -19,9 +19,9 @@ from hypervlad.fibres.diameters import Polarity, fibre_diameters
 from hypervlad.fibres.left_out import marked_places, read_left_out
 from hypervlad.fibres.profile_network import ProfileNetwork
 from hypervlad.images import PixelSizes, ReadOptions
-from hypervlad.images.annotations import note_annotations, words_of_annotations
+from hypervlad.images.annotations import words_of_annotations
 from hypervlad.images.options import check_read_options
-from hypervlad.images.sample import Annotations
+from hypervlad.images.sample import Annotations, note_found
 from hypervlad.objects.results_folder import ResultsFolder, Row, report_removed, write_rows
 from hypervlad.statistics.groups import weighted_quantiles
 
@@ -146,9 +146,7 @@ def write_diameters(
             found = fibre_diameters(
                 image, polarity=polarity, annotations=annotations, read_options=options
             )
-            note_annotations(name, found.annotations)
-            words = words_of_annotations(found.annotations)
-            of_annotations = words or None, found.annotation_share
+            of_annotations = words_of_annotations(found.annotations) or None, found.annotation_share
         is_out = marked_places(found.positions, refused_places.pop(name, None), name)
         row = dict(zip(("settings", *_ANNOTATIONS), (settings, *of_annotations), strict=True))
         if isinstance(options.pixel_size, PixelSizes):
@@ -159,6 +157,7 @@ def write_diameters(
     of_images = zip(images, names, *labels, strict=True)
     with ResultsFolder.growing(folder, tables, files_of, made, names=names) as results:
         for name, (each, row) in results.measured(measure, of_images, names, progress=progress):
+            note_found(name, each.kept)
             files = list(files_of(name)) if regions else []
             if regions:
                 from hypervlad.objects.imagej import write_line_regions  # not above: it takes long
@@ -192,11 +191,7 @@ def _compared(measured: Sequence[MeasuredImage], *, has_samples: bool) -> Folder
     known = [each for each in with_fibres if each.kept.unit == "nm"]
     if known and len(known) < len(with_fibres):
         unknown = [each.name for each in with_fibres if each.kept.unit == "px"]
-        warn_user(
-            f"the pixel size of {counted(len(unknown), 'image')} is unknown, while the others have "
-            f"one; without it, {name_some(unknown)} {verb(len(unknown), 'is', 'are')} in no group; "
-            "give --resume --pixel-size NM or CSV"
-        )
+        warn_user(note_of_unscaled(unknown, "be in a group; give --resume"))
     used = known or with_fibres
     if not used:
         return None

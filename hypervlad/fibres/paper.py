@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from hypervlad.common.wording import counted, verb
+from hypervlad.common.wording import counted, note_of_copies, note_of_unscaled, verb
 from hypervlad.fibres.alignment import DEFAULT_METHOD
 from hypervlad.fibres.alignment_page import MAPS
 from hypervlad.fibres.alignment_page import TABLES as ALIGNMENT_TABLES
 from hypervlad.fibres.diameter_groups import ALL_IMAGES
 from hypervlad.fibres.diameter_tables import GROUPS_TABLE, IMAGES_TABLE, PLACES_TABLE
-from hypervlad.objects.results_folder import Row, made_with, read_results, read_rows
+from hypervlad.objects.results_folder import Row, copies_among, made_with, read_results, read_rows
 from hypervlad.pages import paper
 from hypervlad.pages.paper import Result
 from hypervlad.statistics.groups import Sample, with_error
@@ -49,14 +49,16 @@ def diameters_report(folder: Path, weight: str | None) -> paper.Report:
         raise ValueError(f"{folder}: no image has diameters; {IMAGES_TABLE} says why (reason)")
     unit = "nm" if any("median_nm" in each for each in groups) else "px"
     bar_error = max(float(row.get("scale_bar_error") or 0) for row in of_images)
-    of_image, once = defaultdict[str, list[Row]](list), dict[tuple[str, ...], list[Row]]()
+    of_image = defaultdict[str, list[Row]](list)
     for row in of_places:
         if row["left_out"] == "0" and row[f"diameter_{unit}"]:
             of_image[row["path"]].append(row)
-    for path, own in of_image.items():  # copies in a group count once, as in groups.csv
-        facts = (images[path][name] for name in ("group", "pixel_size_nm"))
-        once.setdefault((*facts, *(row["diameter_px"] for row in own)), own)
-    rows = [row for own in once.values() for row in own]
+    copies = copies_among(  # in a group, as in groups.csv
+        {name: images[path][name] for name in ("path", "group", "pixel_size_nm")}
+        | {"diameters": tuple(row["diameter_px"] for row in own)}
+        for path, own in of_image.items()
+    )
+    rows = [row for path, own in of_image.items() if path not in copies for row in own]
     scale = paper.pixel_sizes_text(float(row["pixel_size_nm"] or 0) for row in images.values())
     histograms, results = list[paper.Histogram](), list[Result]()
     errors = [float(group["shared_error"]) for group in groups]
@@ -107,7 +109,6 @@ def diameters_report(folder: Path, weight: str | None) -> paper.Report:
     kept = made.get("annotations") == "keep"
     n_out = sum(int(row["left_out"]) for row in images.values())
     n_measured = sum(row["places"] != "0" for row in images.values())
-    bars = paper.annotations_text(kept, any(row["annotations"] for row in images.values()))
     factors = [f for row in images.values() if (f := float(row.get("enlarged", 1))) > 1]
     of = " and ".join(dict.fromkeys(f"{each.unit}s" for each in histograms))
     shared = " to ".join(dict.fromkeys(f"{100 * k:.2g}" for k in (min(errors), max(errors))))
@@ -118,15 +119,18 @@ def diameters_report(folder: Path, weight: str | None) -> paper.Report:
         f"{counted(len(factors), 'image')}, which a program had enlarged up to "
         f"{max(factors, default=1):.3g} times, {verb(len(factors), 'was', 'were')} measured at the "
         "original sampling." * bool(factors),
-        bars,
+        paper.annotations_text(kept, any(row["annotations"] for row in images.values())),
         f"A person left out {counted(n_out, 'place')}." * bool(n_out),
         f"Quantiles are of all places together, with 95 % intervals from how much {of} differ (R. "
         f"S. Woodruff, J. Am. Stat. Assoc. 47, 1952) and an error of {shared} % that all "
         "images of a group may share.",
         paper.scale_text(scale, bar_error),
     ]
-    reasons = {name: row["reason"] for name, row in images.items() if row["reason"]}
-    notes = [f"no diameters in {name}: {reason}" for name, reason in reasons.items()]
+    without = {name: row["reason"] for name, row in images.items() if not row[f"median_{unit}"]}
+    notes = [f"no diameters in {name}: {reason}" for name, reason in without.items() if reason]
+    unscaled = [name for name, reason in without.items() if not reason]
+    notes += [note_of_copies(copies, "other images in the same group")] * bool(copies)
+    notes += [note_of_unscaled(unscaled, "be in a group; repeat with")] * bool(unscaled)
     shown = paper.Figure("fibre diameter", unit, "visible length", histograms, caption)
     return paper.Report("Fibre diameters", [shown], results, methods, notes=notes)
 
@@ -135,11 +139,8 @@ def alignment_report(folder: Path, weight: str | None) -> paper.Report:
     """Describe alignment: means of images, and directions of all fibre pixels."""
     paper.check_weight(weight, "number")
     every, _ = read_results(*(folder / name for name in ALIGNMENT_TABLES))
-    once = dict[tuple[str, ...], Row]()
-    for row in every:  # copies count once; without fibres, other images may have the same values
-        own = {**row, "path": ""} if row["mean_direction_deg"] else row
-        once[*own.values()] = row
-    rows, shares = [*once.values()], np.zeros(len(_BINS) - 1)
+    copies = copies_among(row for row in every if row["mean_direction_deg"])  # others are alike
+    rows, shares = [row for row in every if row["path"] not in copies], np.zeros(len(_BINS) - 1)
     results = [Result("images", len(rows))]
     for column, (text, scale, unit) in _OF_IMAGES.items():
         known = scale * np.array([float(row[column]) for row in rows if row[column]])
@@ -160,7 +161,7 @@ def alignment_report(folder: Path, weight: str | None) -> paper.Report:
     size = paper.pixel_sizes_text(float(row["pixel_size_nm"] or 0) for row in rows)
     results.append(Result("pixel size", size, source="" if size else _NO_SIZE))
     made = made_with(folder / ALIGNMENT_TABLES[0])
-    version = f" {made['version']}" if made else ""
+    version, kept = f" {made['version']}" if made else "", made.get("annotations") == "keep"
     model = f" (SHA-256 {made['model'][:12]})" if "model" in made else ""
     of = f"{counted(len(with_fibres), 'image')}, each with the same weight"
     drawn = paper.Histogram(
@@ -178,9 +179,9 @@ def alignment_report(folder: Path, weight: str | None) -> paper.Report:
         f"{version} by the structure tensor (Gaussian of {sigma} pixels; pixel size "
         f"{size or 'not known'}). Windows of {window} pixels count as aligned {rule}. "
         "Means of images have Student's 95 % intervals, from how much images differ.",
+        paper.annotations_text(kept, any(row["annotations"] for row in rows)),
     ]
-    n_copies = len(every) - len(rows)
-    notes = [f"without {counted(n_copies, 'image')}, copies of others"] * bool(n_copies)
+    notes = [note_of_copies(copies)] * bool(copies)
     label = "direction from the mean of its image"
     shown = paper.Figure(label, "°", "fibre pixels", [drawn], caption, _BINS.tolist())
     return paper.Report("Alignment of fibres", [shown], results, methods, notes=notes)

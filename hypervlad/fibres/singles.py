@@ -13,8 +13,6 @@ from scipy.spatial import cKDTree
 from scipy.special import expit
 
 from hypervlad.common.constraints import Number, OneOf, check_value
-from hypervlad.common.progress import warn_of_image
-from hypervlad.common.wording import name_some
 from hypervlad.fibres.contrast import Values, normalised_contrast
 from hypervlad.fibres.diameters import Polarity
 from hypervlad.fibres.places import Appearance, Field, find_places, following
@@ -91,9 +89,9 @@ def find_fibres(
     Outlines, or list of them
         The largest first, each with its `confidence`, at least 0.5: the share of such outlines of
         drawn deposits, mats and textures that hold one fibre; none, with a UserWarning, in most
-        textures. :func:`hypervlad.particles.measure` gives their lengths, diameters
-        (``width``), aspect ratios, end-to-end distances and persistence lengths, and whether they
-        touch the edge. A list of images gives a list.
+        textures, as the `note` says. :func:`hypervlad.particles.measure` gives their lengths,
+        diameters (``width``), aspect ratios, end-to-end distances and persistence lengths, and
+        whether they touch the edge. A list of images gives a list.
 
     Raises
     ------
@@ -124,8 +122,9 @@ def find_fibres(
         image, annotations=annotations, read_options=read_options, pixel_size=pixel_size
     )
     shape, size = (sample.grey.shape[0], sample.grey.shape[1]), sample.pixel_size
-    nothing = Outlines(shape, (), size, sample.annotations)
-    if sample.grey.min() == sample.grey.max() or not sample.mask.any():
+    why = "all pixels are alike, beside annotations"
+    nothing = Outlines(shape, (), size, sample.annotations, note=f"no fibre is found: {why}")
+    if not np.ptp(sample.grey) or not sample.mask.any():
         return nothing
     name = image_name(image)
     grey, mask, enlarged = at_own_sampling(sample.grey, sample.mask, name)
@@ -133,24 +132,21 @@ def find_fibres(
     signs = {"bright": [1.0], "dark": [-1.0], "auto": [1.0, -1.0]}[polarity]
     found = find_places(field, signs, field.n_places(*_N_PLACES), ProfileNetwork.pretrained())
     if found is None:
-        return nothing
+        return replace(nothing, note="no fibre is found: no lines could be fibres")
     fibres = _Followed(field, found)
     lines = [fibres.completed(line) for line in fibres.joined(list(fibres.lines()))]
     lines = [each for each in lines if each.length * enlarged >= min_length]
     sure = [each for each in lines if each.confidence(found) >= _LEAST_CONFIDENCE]
-    if lines and not sure:
-        warn_of_image(_unsure, name, None)
     drawn = [each.outline(shape, found, enlarged) for each in sure]
     shown = _without_doubles([each for each in drawn if each], shape)
     n_shown, shown = len(shown), tuple(each for each in shown if not _is_hidden(each, sample.mask))
     is_out = marked_outlines(shown, leave_out, name)
     kept = tuple(each for each, is_marked in zip(shown, is_out, strict=True) if not is_marked)
-    return replace(nothing, outlines=kept, n_beside=n_shown - len(shown))
-
-
-def _unsure(facts: Mapping[str, None], _n_images: int) -> str:
-    names = name_some(list(facts))
-    return f"{names}: no fibres are given, as none of the lines is probably a fibre, as in textures"
+    why = f"annotations cover a part of {n_shown - len(shown)}, and {len(shown)} are left out"
+    why = why if sure else "none of the lines is probably a fibre, as in textures"
+    why = why if lines else f"no line of {min_length:g} pixels could be one"
+    note = f"no fibre is found: {why}" * (not kept)
+    return replace(nothing, outlines=kept, n_beside=n_shown - len(shown), note=note)
 
 
 @dataclass(frozen=True, eq=False)

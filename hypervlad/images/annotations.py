@@ -16,6 +16,7 @@ from scipy.sparse.csgraph import connected_components
 from hypervlad.common.progress import warn_of_image
 from hypervlad.common.wording import counted, name_some, verb
 from hypervlad.images.banner import as_8bit_colour, as_8bit_grey, find_banner
+from hypervlad.images.pixels import as_pixels
 from hypervlad.images.scale_bars import ScaleBar, find_scale_bar
 
 _EIGHT = np.ones((3, 3), bool)
@@ -95,6 +96,11 @@ def find_annotations(image: NDArray[Any]) -> list[Annotation]:
     list of Annotation
         From the top to the bottom.
 
+    Raises
+    ------
+    ImageReadError
+        If it is no such array.
+
     Examples
     --------
     >>> import numpy as np
@@ -104,7 +110,7 @@ def find_annotations(image: NDArray[Any]) -> list[Annotation]:
     >>> [(each.kind, each.box) for each in find_annotations(image)]
     [('scale bar', (88, 78, 116, 152))]
     """
-    image = np.asarray(image)
+    image = as_pixels(image, "image")
     bars = find_banner(image[::-1]), find_banner(image)
     return annotations_in(as_8bit_grey(image), bars, coloured_marks(image))
 

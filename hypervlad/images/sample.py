@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 from hypervlad.common.constraints import OneOf, check_value
-from hypervlad.common.progress import announced, is_announced, warn_of_image
+from hypervlad.common.progress import announced, is_announced, note_doubt, warn_of_image
 from hypervlad.common.wording import name_some
 from hypervlad.images.annotations import (
     Annotation,
@@ -84,8 +84,8 @@ def one_or_many(*paired: str) -> Callable[[Callable[Concatenate[Any, P], T]], _O
     The decorated function is written for one image, its first argument. Given a list, tuple, array
     or column of paths, or a list of arrays, it returns the list of results in the same order; all
     images share the other arguments, except those of the names in `paired`, of which each image has
-    its own. An error names the image that failed. One warning says which `annotations` of results
-    were left out, unless a larger call, such as for a folder, reports them.
+    its own. An error names the image that failed. Warnings are those of `note_found`, one for all
+    images, unless a larger call, such as for a folder, gives them.
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
@@ -98,7 +98,7 @@ def one_or_many(*paired: str) -> Callable[[Callable[Concatenate[Any, P], T]], _O
             if not _is_list(given[first]):
                 result = function(**given)
                 if not is_announced():
-                    _note_annotations(image_name(given[first]), result)
+                    note_found(image_name(given[first]), result)
                 return result
             images = check_image_list(given[first])
             own = {name: given[name] for name in paired if given.get(name) is not None}
@@ -133,7 +133,7 @@ def for_each_image(
             with errors_of(name):
                 found.append(function(image, *own))
             if not is_within:
-                _note_annotations(name, found[-1])
+                note_found(name, found[-1])
     return found
 
 
@@ -149,8 +149,11 @@ def errors_of(name: str) -> Iterator[None]:
         raise type(error)(f"{name}: {reason}") from error
 
 
-def _note_annotations(name: str, found: Any) -> None:
+def note_found(name: str, found: Any) -> None:
+    """Say in UserWarnings what was left out of an image, and what is doubtful, or why all is."""
     note_annotations(name, getattr(found, "annotations", []), getattr(found, "n_beside", 0))
+    reason = getattr(found, "reason", None)
+    note_doubt(name, f"nothing is measured: {reason}" if reason else getattr(found, "note", ""))
 
 
 def _is_list(image: Any) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hypervlad.common.wording import counted, name_some, percent, verb
+from hypervlad.common.wording import counted, note_of_copies, percent, verb
 from hypervlad.objects.counts import ALL, counts_of, sizes_of
 from hypervlad.objects.detection import Detection
 from hypervlad.objects.fields import Edges, Field, WeightedParticles, edge_weights
@@ -155,15 +155,11 @@ def count_found(
         notes.append("no intervals of counts and sizes, which take at least two fields")
     twice = copies(field_table, "image_digest")
     if in_group:
-        notes.append(
-            f"without {name_some(in_group)}, {verb(len(in_group), 'a copy', 'copies')} of "
-            "other images" + " in the same group" * (twice != in_group)
-        )
+        same = "other images in the same group" if twice != in_group else "other images"
+        notes.append(note_of_copies(in_group, same))
     if between := [name for name in twice if name not in in_group]:
-        notes.append(
-            f"all groups together are counted without {name_some(between)}, "
-            f"{verb(len(between), 'a copy', 'copies')} of images in other groups"
-        )
+        only = note_of_copies(between, "images in other groups")
+        notes.append(f"all groups together are counted {only}")
     fields = [field for field in fields if field.micrograph not in in_group]
     is_scaled = all(field.pixel_size for field in fields)
     column = _column_of(measure, "nm" if is_scaled else "px")

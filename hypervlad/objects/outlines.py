@@ -18,6 +18,7 @@ from scipy import ndimage
 from hypervlad.common.constraints import Number, check_value
 from hypervlad.common.files import replace_when_complete
 from hypervlad.common.limits import MAX_LABEL, MAX_OUTLINES_BYTES, MAX_PIXELS
+from hypervlad.common.progress import note_doubt
 from hypervlad.common.wording import counted, name_some, warn_user
 from hypervlad.images.errors import ImageReadError
 from hypervlad.images.files import IMAGE_SUFFIXES, composed, is_left_out, list_files, path_parts
@@ -31,7 +32,7 @@ from hypervlad.images.masks import (
 from hypervlad.images.pixels import check_size
 from hypervlad.images.reading import decode_stored, image_name
 from hypervlad.objects.imagej import read_regions, regions_of, unpacked
-from hypervlad.objects.particle import Outline, Outlines, cropped, note_doubt
+from hypervlad.objects.particle import Outline, Outlines, cropped
 from hypervlad.objects.polygon_files import NOT_READ, geojson_of, known_size, open_json, read_text
 from hypervlad.objects.results_folder import write_tiff
 from hypervlad.objects.shapes import NO_AREA, Shape, fill_polygons

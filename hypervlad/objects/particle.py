@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,7 +15,6 @@ from scipy import ndimage
 
 from hypervlad.common.constraints import Number, check_points, check_value
 from hypervlad.common.limits import MAX_LABEL
-from hypervlad.common.progress import warn_of_image
 from hypervlad.common.wording import counted, name_some, verb, warn_user
 from hypervlad.images import Annotation, ImageReadError, Micrograph, ReadOptions
 from hypervlad.images.annotations import annotation_mask
@@ -423,19 +421,6 @@ def warn_of_missing(name: str, points: NDArray[Any], among: str) -> None:
             f"{name}: {counted(n, 'place')} to leave out {verb(n, 'is', 'are')} not among {among}: "
             f"{name_some(places)}"
         )
-
-
-def note_doubt(name: str, note: str) -> None:
-    """Say in a UserWarning what is doubtful about outlines; once for all images of a run."""
-    if note:
-        warn_of_image(_doubts, name, note)
-
-
-def _doubts(notes: Mapping[str, str], _n_images: int) -> str:
-    images = defaultdict[str, list[str]](list)
-    for name, note in notes.items():
-        images[note].append(name)
-    return ". ".join(f"{name_some(names)}: {note}" for note, names in images.items())
 
 
 def check_same_size(outlines: Outlines, pixels: NDArray[Any], name: str) -> None:

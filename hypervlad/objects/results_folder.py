@@ -52,19 +52,28 @@ def read_record(path: Path) -> dict[str, Any]:
     return dict(parse_json(path.read_bytes()))
 
 
-def made_with(table: Path) -> dict[str, Any]:
-    """Return how the results of a table were made; nothing if that was not written yet."""
+def made_with(table: Path, *needed: str) -> dict[str, Any]:
+    """Return how the results of a table were made; nothing, unless `needed`, if it is missing."""
     path = table.with_suffix(".json")
     try:
-        made = read_record(path) if path.is_file() else {}
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path}: damaged ({error}); delete it, or repeat the run") from error
+        made = read_record(path) if needed or path.is_file() else {}
+        made |= {name: made[name] for name in needed}
+    except (ValueError, TypeError, LookupError, FileNotFoundError) as error:
+        why = "missing" if isinstance(error, FileNotFoundError) else f"damaged ({error})"
+        raise ValueError(f"{path}: {why}; repeat the run that wrote {table.name}") from error
     if n_others := made.get(_OTHERS):
         warn_user(
             f"{table}: {counted(n_others, 'image')} of another run, maybe with other options, as "
             "the last one was stopped: repeat it"
         )
     return made
+
+
+def copies_among(rows: Iterable[Row]) -> list[str]:
+    """Return the images of which tables say the same as of an earlier one, but for the name."""
+    once = dict[tuple[Any, ...], Row]()
+    own = ((row, (*{**row, "path": ""}.values(),)) for row in rows)
+    return [row["path"] for row, cells in own if once.setdefault(cells, row) is not row]
 
 
 class ResultsFolder:

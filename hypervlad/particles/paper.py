@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hypervlad._version import __version__
-from hypervlad.common.wording import capitalised, counted
+from hypervlad.common.wording import capitalised, counted, name_some
 from hypervlad.common.workbooks import name_and_unit
 from hypervlad.objects.counts import ALL, counts_of
 from hypervlad.objects.fields import WeightedParticles
@@ -142,7 +143,14 @@ def _methods(own: FoundFolder, found: FoundCounts, options: Any, scale: str | No
         settings.insert(0, f"SHA-256 {model[:12]}")
     how += f" ({', '.join(settings)})" * bool(settings)
     shapes = dict.fromkeys(f"{each.shape[1]} x {each.shape[0]}" for each in fields)
-    given = "given by the user" if run["pixel_size"] or run["pixel_sizes"] else "from the files"
+    sources = defaultdict[str, list[str]](list)
+    for each in fields:
+        size = run["pixel_sizes"].get(each.micrograph) or run["pixel_size"] or math.nan
+        user = "measured on scale bars" if each.scale_bar_error else "given by the user"
+        is_given = math.isclose(each.pixel_size or 0, size, rel_tol=1e-6)
+        sources[user if is_given else "from the files"].append(each.micrograph)
+    of = {source: f" for {name_some(own)}" * (len(sources) > 1) for source, own in sources.items()}
+    given = " and ".join(map("".join, of.items()))
     n_corrected, n_out = sum(each.by_person for each in fields), int(is_left_out(own.table).sum())
     every = found.particles[""]
     known = every.detection

@@ -14,17 +14,18 @@ from hypervlad._version import __version__
 from hypervlad.common.constraints import check_value
 from hypervlad.common.files import exclusive_lock, json_text, new_folder
 from hypervlad.common.progress import ProgressBar, announced
-from hypervlad.common.wording import counted, is_utf8, name_some, warn_user
+from hypervlad.common.wording import counted, is_utf8, name_some, note_of_unscaled, warn_user
 from hypervlad.images import ImageReadError, PixelSizes, ReadOptions
-from hypervlad.images.annotations import annotation_mask, note_annotations
+from hypervlad.images.annotations import annotation_mask
 from hypervlad.images.files import is_below
 from hypervlad.images.options import PIXEL_SIZE, check_read_options
 from hypervlad.images.reading import read_named, relative_names
+from hypervlad.images.sample import note_found
 from hypervlad.objects.detection import Detection
 from hypervlad.objects.found_folder import DETECTION, LOCK, RUN, FoundFolder
 from hypervlad.objects.found_tables import write_detection
 from hypervlad.objects.outlines import outlines_among, read_outlines
-from hypervlad.objects.particle import Outlines, check_same_size, note_doubt
+from hypervlad.objects.particle import Outlines, check_same_size
 from hypervlad.objects.results_folder import write_record
 from hypervlad.statistics.splits import check_groups
 
@@ -166,8 +167,7 @@ def find_in_images(
                         if share := pixel_size.error_of(files.get(name), in_use):
                             row["scale_bar_error"] = share
                     if there is None:
-                        note_annotations(name, found.annotations, found.n_beside)
-                        note_doubt(name, found.note)
+                        note_found(name, found)
                         # Before its outlines: a field without outlines is searched again.
                         folder.searched.add(row)
                         if by_person is None or not row["corrected_in"]:
@@ -192,7 +192,9 @@ def find_in_images(
             f"the outlines of {counted(len(used), 'image')} were drawn in another program, and "
             f"are used: {name_some(used)}"
         )
-    _warn_of_sizes(rows)
+    unknown = [name for name, row in rows.items() if not row["pixel_size_nm"]]
+    if 0 < len(unknown) < len(rows):
+        warn_user(note_of_unscaled(unknown, "be counted with these; give --resume"))
     return FoundFolder(path), left_out
 
 
@@ -289,13 +291,3 @@ def _outlined(
         row |= {"beside": found.n_beside, "note": found.note or None}
         row["corrected_in"] = None if drawn is None else drawn[0].name
     return found, row
-
-
-def _warn_of_sizes(rows: Mapping[str, Mapping[str, Any]]) -> None:
-    unknown = [name for name, row in rows.items() if not row["pixel_size_nm"]]
-    if 0 < len(unknown) < len(rows):
-        warn_user(
-            f"the pixel size of {counted(len(unknown), 'image')} is unknown, {name_some(unknown)}, "
-            "while the others have one: they cannot be counted together; give it with --resume "
-            "--pixel-size NM or CSV"
-        )

@@ -25,13 +25,11 @@ from hypervlad.common.constraints import (
     Number,
     RandomState,
 )
-from hypervlad.common.progress import announced
 from hypervlad.features.lazy_torch import check_device, usual_torch
 from hypervlad.features.network import build_network, rebuilt_network
 from hypervlad.features.registry import check_registered, get_backbone
 from hypervlad.features.weights import WEIGHTS, NetworkEstimator
 from hypervlad.images import ReadOptions
-from hypervlad.images.annotations import note_annotations
 from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import check_image_list, image_name
 from hypervlad.images.sample import (
@@ -43,7 +41,7 @@ from hypervlad.images.sample import (
     read_sample,
 )
 from hypervlad.objects.detection import MIN_AREA, Detection
-from hypervlad.objects.particle import Outlines, note_doubt
+from hypervlad.objects.particle import Outlines
 from hypervlad.objects.splitting import renumbered
 from hypervlad.particles.decoder import (
     MIN_CONTRAST,
@@ -348,17 +346,11 @@ class HypercolumnSegmenter(NetworkEstimator):
         -----
         UserWarning
             If the pixel size is known of an image but not of the training images, or the other way
-            round, or if particles are smaller or larger than nearly all of training.
+            round, particles are smaller or larger than nearly all of training, or none are found.
         """
         check_is_fitted(self)
-        images = check_image_list(images)
-        with announced(len(images)):
-            found = for_each_image(partial(self._found, annotations, read_options), images)
-            for number, (image, each) in enumerate(zip(images, found, strict=True)):
-                name = image_name(image, number)
-                note_annotations(name, each.annotations, each.n_beside)
-                note_doubt(name, each.note)
-        return [each.label_image() for each in found]
+        find = one_or_many()(partial(self._found, annotations, read_options))
+        return [each.label_image() for each in find(check_image_list(images))]
 
     def find_particles(
         self,
@@ -369,8 +361,8 @@ class HypercolumnSegmenter(NetworkEstimator):
     ) -> Any:
         """Outline the particles of one image or a list, as :func:`~particles.find_particles` does.
 
-        As `predict`, but `Outlines`, or a list of them, which say what was left out, and what is
-        doubtful, in place of a warning.
+        As `predict`, but `Outlines`, or a list of them, which say what was left out, and in their
+        `note` what is doubtful.
         """
         check_is_fitted(self)
         return one_or_many()(partial(self._found, annotations, read_options))(images)
@@ -441,6 +433,8 @@ class HypercolumnSegmenter(NetworkEstimator):
     def _doubt_about(self, pixel_size: float | None, labels: NDArray[np.int32]) -> str:
         notes = list[str]()
         diameters = np.sqrt(4 / np.pi * np.bincount(labels.ravel())[1:])
+        if not len(diameters):
+            notes.append("no particle is found")
         if len(diameters) >= _MIN_FOUND:
             low, high = self.diameters_
             if not low <= (middle := float(np.median(diameters))) <= high:

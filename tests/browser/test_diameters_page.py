@@ -1,12 +1,12 @@
 """The page of fibre diameters in a real browser: places are left out."""
 
-import csv
 import re
 
 import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 from support.browsing import Window
+from support.commands import rows_of
 
 from hypervlad.data import make_fibre_images
 from hypervlad.results import write_diameters
@@ -38,11 +38,6 @@ def write(folder, images, **options):
 @pytest.fixture(scope="module")
 def path(tmp_path_factory, images):
     return write(tmp_path_factory.mktemp("diameters"), images)
-
-
-def rows_of(folder, table):
-    with open(folder / f"{table}.csv", encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
 
 
 @pytest.fixture
@@ -82,18 +77,18 @@ def n_left_out(page):
 
 def test_the_page_has_the_numbers_of_the_tables(page, path):
     page.screenshot("diameters")
-    groups = {row["group"]: float(row["median_nm"]) for row in rows_of(path.parent, "groups")}
-    of_images = [float(row["median_nm"]) for row in rows_of(path.parent, "diameters")]
+    groups = {row["group"]: float(row["median_nm"]) for row in rows_of(path.parent / "groups.csv")}
+    of_images = [float(row["median_nm"]) for row in rows_of(path.parent / "diameters.csv")]
     found = medians(page)
     assert sorted(found[:2]) == pytest.approx(sorted(groups.values()), rel=0.006)
     assert found[2:] == pytest.approx(of_images, rel=0.006)
-    places = rows_of(path.parent, "places")
+    places = rows_of(path.parent / "places.csv")
     for name in NAMES:
         assert f"{sum(row['path'] == name for row in places)} places" in page.words
 
 
 def test_what_a_click_leaves_out_is_what_the_library_leaves_out(page, path, images, tmp_path):
-    places, before = rows_of(path.parent, "places"), medians(page)
+    places, before = rows_of(path.parent / "places.csv"), medians(page)
     row, alone = place_of(places, 2)
     _, other = place_of(places, 1)
     fibre = [each for each in places if each["path"] == NAMES[2] and each["fibre"] == row["fibre"]]
@@ -110,7 +105,7 @@ def test_what_a_click_leaves_out_is_what_the_library_leaves_out(page, path, imag
     choice = page.downloaded(tmp_path, "Save what is left out", "choice.csv")
     again = Window(page.browser, write(tmp_path / "again", images, leave_out=choice))
     assert n_left_out(again) in (0, len(fibre) + 1)
-    of_images = [float(row["median_nm"]) for row in rows_of(tmp_path / "again", "diameters")]
+    of_images = [float(row["median_nm"]) for row in rows_of(tmp_path / "again" / "diameters.csv")]
     assert medians(again)[2:] == pytest.approx(of_images, rel=0.006)
     assert medians(again) != before
     again.assert_safe()

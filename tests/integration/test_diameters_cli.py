@@ -123,7 +123,8 @@ def test_a_report_weighs_as_the_table_of_groups_does_and_counts_a_copy_once(fold
     for again in ([], ["--resume"]):
         run(images, "-o", out, "--pixel-size", sizes, "-q", *again)
     assert numbers(rows_of(out / "diameters.csv"), "enlarged") == pytest.approx([2, 1, 1], rel=0.01)
-    commands.run("report", out, "-o", tmp_path / "report")
+    said = commands.run("report", out, "-o", tmp_path / "report").stdout
+    assert "without copy.png, a copy of other images in the same group" in said
     methods = (tmp_path / "report/methods.txt").read_text()
     assert "1 image, which a program had enlarged up to 2 times, was measured at" in methods
     assert "contain an error of the pixel size of 22.2 %" in methods
@@ -200,7 +201,7 @@ def test_images_without_a_pixel_size_or_fibres_or_sense(folder, tmp_path):
     groups.write_text("\n".join(["path,group", *(f"in/{line}" for line in lines)]))
     done = run(images, "-o", out, "--groups", groups, "-q", "--on-error", "skip")
     assert "1 of 4 images left out: broken.png: 1 x 64 pixels" in done.stderr
-    assert "note: 2 images are in no group" in done.stdout
+    assert "flat.png: nothing is measured: the image is flat" in done.stderr
     assert "the pixel size of 1 image is unknown, while the others have one" in done.stderr
     flat, known, unknown = rows_of(out / "diameters.csv")
     assert (flat["reason"], flat["median_px"]) == ("the image is flat", "")

@@ -1,6 +1,7 @@
 """Figures of predictions with known labels, and what all displays have in common."""
 
 import io
+from functools import partial
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
@@ -108,12 +109,8 @@ def test_a_confusion_matrix_writes_counts_and_long_names():
 DIRECTIONS = OrientationDisplay.from_image
 DISPLAYS = {
     "sheet": sheet_of,
-    "reliability": lambda **o: ReliabilityDisplay.from_predictions(
-        TRUE, PROBA, classes=CLASSES, **o
-    ),
-    "selective": lambda **o: SelectiveAccuracyDisplay.from_predictions(
-        TRUE, PROBA, classes=CLASSES, **o
-    ),
+    "reliability": partial(ReliabilityDisplay.from_predictions, TRUE, PROBA, classes=CLASSES),
+    "selective": partial(SelectiveAccuracyDisplay.from_predictions, TRUE, PROBA, classes=CLASSES),
     "confusion": lambda **o: ConfusionDisplay(np.eye(2, dtype=int), CLASSES).plot(**o),
     "particles": lambda **o: ParticleDisplay(np.eye(9), np.eye(9, dtype=int)).plot(**o),
 }

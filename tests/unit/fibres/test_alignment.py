@@ -171,7 +171,10 @@ def test_invalid_images_are_rejected(image, words):
 
 
 def test_a_flat_image_among_others_has_a_reason():
-    whole, flat = aligned_fraction([stripes(0.3), np.zeros((64, 64))])
+    with pytest.warns(
+        UserWarning, match="image 1 of the list .*: nothing is measured: the image is"
+    ):
+        whole, flat = aligned_fraction([stripes(0.3), np.zeros((64, 64))])
     assert (whole.reason, flat.reason, flat.regions) == (None, "the image is flat", ())
     assert flat.background.all()
 

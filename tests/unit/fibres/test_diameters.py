@@ -11,6 +11,8 @@ from scipy.ndimage import gaussian_filter, zoom
 from hypervlad.data import make_fibre_images
 from hypervlad.fibres import fibre_diameters
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*nothing is measured")
+
 
 @functools.cache
 def made(look, diameter=10.0, seed=2, **asked):

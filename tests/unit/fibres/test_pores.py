@@ -84,6 +84,7 @@ def test_diameters_of_another_image_are_refused(drawn, found, call, words):
         call(drawn[0], found)
 
 
+@pytest.mark.filterwarnings("ignore:.*the image is flat")
 def test_a_flat_image_among_others_has_no_pores(drawn, found):
     blank = np.ones((96, 96))
     pores, none = find_pores([drawn[0], blank], [found, fibre_diameters(blank)])

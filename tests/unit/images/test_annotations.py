@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from scipy.ndimage import gaussian_filter
 
 from hypervlad.data import make_fibre_images, make_particle_fields
 from hypervlad.fibres import fibre_diameters, find_fibres, find_pores, local_orientation
-from hypervlad.images import find_annotations
+from hypervlad.images import ImageReadError, find_annotations
 from hypervlad.particles import find_particles
 
 
@@ -124,6 +125,12 @@ def test_samples_have_none(image: np.ndarray) -> None:
     assert find_annotations(image) == []
 
 
+@pytest.mark.parametrize("image", [np.full((9, 9), np.nan), np.eye(9) * 1j, np.ones((0, 4)), "a"])
+def test_what_is_no_image_is_refused(image: Any) -> None:
+    with pytest.raises(ImageReadError, match="image: "):
+        find_annotations(image)
+
+
 def test_coloured_marks_are_no_sample() -> None:
     """In many images, one warning names them."""
     image = coloured(scan())
@@ -155,6 +162,10 @@ def fibres(**options: float) -> np.ndarray:
     return np.uint8(100 * images[0] + 60)
 
 
+def pores_of(image: np.ndarray, **options: Any) -> Any:
+    return find_pores(image, fibre_diameters(MAT), **options)
+
+
 MAT = fibres(diameter=7, cover=0.3)
 THREADS = fibres(diameter=8, length=120, cover=0.05, contrast_to_noise=20)
 #: Function, image, and what of the answer must not depend on annotations.
@@ -162,18 +173,13 @@ FINDERS: dict[str, tuple[Callable[..., Any], np.ndarray, Callable[[Any], float],
     "find_particles": (find_particles, scan(), len, 0),
     "find_fibres": (find_fibres, THREADS, len, 1),
     "local_orientation": (
-        lambda image, **options: local_orientation(image, 2.0, **options),
+        partial(local_orientation, sigma=2.0),
         MAT,
-        lambda found: found.mask.mean(),
+        lambda f: f.mask.mean(),
         0.05,
     ),
     "fibre_diameters": (fibre_diameters, MAT, lambda found: found.median, 0.03),
-    "find_pores": (
-        lambda image, **options: find_pores(image, fibre_diameters(MAT), **options),
-        MAT,
-        lambda found: found.cover,
-        0.02,
-    ),
+    "find_pores": (pores_of, MAT, lambda found: found.cover, 0.02),
 }
 
 

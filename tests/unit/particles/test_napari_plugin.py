@@ -92,6 +92,11 @@ def test_a_folder_of_diameters_is_opened_as_images_and_points(tmp_path: Path) ->
     file.unlink()
     with pytest.warns(UserWarning, match="open a.png yourself"):
         assert len(opened(tmp_path / "out")) == 1
+    record = tmp_path / "out" / "diameters.json"
+    for words, spoil in (("damaged", lambda: record.write_text("{}")), ("missing", record.unlink)):
+        spoil()
+        with pytest.raises(ValueError, match=rf"diameters.json: {words}.*; repeat the run"):
+            opened(tmp_path / "out")
 
 
 @pytest.mark.parametrize("suffix", [".tif", ".geojson"])
@@ -150,4 +155,7 @@ def test_the_widget_finds_and_saves(found: FoundFolder, monkeypatch: pytest.Monk
     fibres = viewer.layers["wires outlines"]
     assert fibres.features["length_nm"].max() > 20 * 64
     assert "no results folder" in said(save, outlines=fibres)
+    flat = viewer.add_image(np.zeros((9, 9)), name="flat")
+    assert said(find, image=flat, what="particles") == "flat: 0 outlines"
+    assert any("flat: no particle is" in str(each) for each in notification_manager.records)
     assert "right and complete" in said(learn)

@@ -1,10 +1,10 @@
 """The numbers of the tables of directions."""
 
-import csv
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from support.commands import rows_of
 
 from hypervlad.fibres import AlignmentRecipe, AxialStatistics, Interval
 from hypervlad.results import write_alignment
@@ -26,8 +26,7 @@ def test_intervals_of_directions_are_between_0_and_180_degrees(tmp_path, low, hi
     image = np.sin(np.indices((32, 32))[0]).astype(np.float32)
     recipe = Known(window=np.int64(16))
     assert write_alignment(tmp_path, recipe, [image], ["a"], figures=False) == []
-    with open(tmp_path / "alignment.csv", encoding="utf-8", newline="") as stream:
-        (row,) = csv.DictReader(stream)
+    (row,) = rows_of(tmp_path / "alignment.csv")
     names = ("mean_direction_{}_deg", "order_parameter_{}", "spread_{}_deg")
     found = [float(row[name.format(end)]) for name in names for end in ("low", "high")]
     spread = np.rad2deg([0.2, 0.4])

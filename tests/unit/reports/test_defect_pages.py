@@ -1,6 +1,5 @@
 """What scoring writes, and the pages on which the threshold can be moved."""
 
-import csv
 import re
 import warnings
 from dataclasses import replace
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from support.commands import rows_of
 from support.dark_spots import Darkness, spotted
 from support.pages import Page
 
@@ -18,11 +18,6 @@ from hypervlad.models import Finding
 from hypervlad.results import write_defect_report, write_findings
 
 EVIL = "</script><script>alert(1)</script><!-- & \"quoted\" 'names' ]]>.png"
-
-
-def rows_of(path):
-    with open(path, encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
 
 
 def write(folder, images, scorer=None, **options):
@@ -101,10 +96,8 @@ def test_regions_are_measured(tmp_path):
     image[30:33, 40:44] = 0.2
     known = with_pixel_size(tmp_path / "known.tif", image)
     write_findings(tmp_path, scorer_of(measured), [known, image], ["known.tif", "b.png"])
-    columns = (
-        "length breadth contrast_of_range area area_low area_high length_um breadth_um area_um2 "
-    )
-    columns = (columns + "area_low_um2 area_high_um2").split()
+    names = "length breadth contrast_of_range area area_low area_high length_um breadth_um"
+    columns = f"{names} area_um2 area_low_um2 area_high_um2".split()
     large, small, unknown, _ = rows_of(tmp_path / "regions.csv")
     for row, text in [
         (large, "12.0 6.0 -0.25 40 20.0 80.0 3.0 1.5 2.5 1.25 5.0"),

@@ -78,13 +78,8 @@ def test_a_report_is_a_page_with_its_pictures_and_its_table(tmp_path, fitted, mo
     given = example()
     given["y_true"] = [names[CLASSES.index(label)] for label in given["y_true"]]
     folder = tmp_path / "deep" / "report"
-    page, _ = report(
-        folder,
-        fitted,
-        **given,
-        title="Nanotubes",
-        how_measured="A fifth of the images was held out.",
-    )
+    given |= {"title": "Nanotubes", "how_measured": "A fifth of the images was held out."}
+    page, _ = report(folder, fitted, **given)
     assert len(page.images) == 3
     for image in page.images:
         assert len(image["alt"] or "") > 20

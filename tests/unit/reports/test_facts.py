@@ -16,8 +16,6 @@ def test_facts_of_a_classifier(fitted, model):
     assert facts["images of the classes"] == "flat 8, rings 8, stripes 8 (in 24 groups)"
     assert facts["probabilities are for"].startswith("class shares halfway between those of the tr")
     assert facts["accuracy when held out"] == f"{right:.1f} % of 24 images"
-    assert facts["balanced accuracy when held out"].endswith(" %")
-    assert facts["network"] == "tiny"
     printed = run("info", model).stdout
     for name, value in facts.items():
         assert f"{name}:" in printed
@@ -28,7 +26,6 @@ def test_facts_of_an_encoder_are_those_of_the_fit(tiny_encoder, texture_images):
     encoder = tiny_encoder.fit(texture_images[0])
     encoder.set_params(read_options={"page": 0, "scaling": "minmax"})
     facts = model_facts(encoder)
-    assert "classes" not in facts
     assert facts["how files are read"].startswith("by default")
     facts = model_facts(encoder.fit(texture_images[0]))
     assert facts["how files are read"] == "page=0, scaling='minmax'"

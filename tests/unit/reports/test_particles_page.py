@@ -8,6 +8,7 @@ from PIL import Image
 from support.commands import refused, rows_of, run
 from support.pages import Page
 
+from hypervlad.images import PixelSizes
 from hypervlad.particles import find_in_images
 from hypervlad.results import write_particles_page
 
@@ -214,6 +215,16 @@ def test_a_report_says_what_is_not_known(found, labels):
     assert "pixel size not known" in (out / "methods.txt").read_text()
 
 
+def test_a_report_says_where_pixel_sizes_are_from(found, tmp_path):
+    files = {f"{letter}.png": tmp_path / "images" / f"{letter}.png" for letter in "abc"}
+    sizes = PixelSizes(dict.fromkeys(files.values(), 2.0), {files["a.png"]: 0.02})
+    folder = found(dict.fromkeys(files, LABELS), pixel_size=sizes)
+    made = folder.path / "run.json"
+    made.write_text(re.sub(r',\s*"c.png": 2.0', "", made.read_text()))  # as if its file states it
+    methods, words = (report_of(folder)[1] / "methods.txt").read_text(), "measured on scale bars"
+    assert f"size 2 nm, {words} for a.png and given by the user for b.png and from" in methods
+
+
 def test_a_mean_contains_the_error_of_the_pixel_size_and_more_fields_do_not_reduce_it(found):
     folder = found(FIELDS)
     (mean, low, high), (best, *wider) = (
@@ -253,9 +264,7 @@ def test_a_measure_that_particles_lack_is_reported_without_them(found):
 
 
 def test_nothing_is_reported_of_other_folders_nor_replaced(found, tmp_path):
-    folder = found({"a.png": LABELS})
-    assert "no folder of results" in refused("report", tmp_path, "-o", tmp_path / "new")
+    folder, new = found({"a.png": LABELS}), ("-o", tmp_path / "new")
+    assert "no folder of results" in refused("report", tmp_path, *new)
     assert "no earlier report" in refused("report", folder.path, "-o", folder.path)
-    assert "only number and area" in refused(
-        "report", folder.path, "-o", tmp_path / "new", "--weight", "length"
-    )
+    assert "only number and area" in refused("report", folder.path, *new, "--weight", "length")

@@ -13,6 +13,7 @@ from support.few_crops import few_crops
 from hypervlad import HypercolumnSegmenter, ModelFileError
 from hypervlad.images import ImageReadError
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*(no particle is found|another magnif)")
 SHAPE = (96, 128)
 EMPTY = [np.full(SHAPE, 0.3, np.float32)] * 4, [np.zeros(SHAPE, np.int32)] * 4
 
@@ -83,7 +84,6 @@ def test_it_finds_particles_that_are_easy_to_see(fitted):
     assert not any(map(np.any, fitted.predict([noise, np.full((50, 40), 0.3)])))
 
 
-@pytest.mark.filterwarnings("ignore:.*another magnification")  # they are in pieces
 def test_touching_particles_are_separated(fitted):
     rows, columns = np.mgrid[:96, :128]
     labels = np.zeros(SHAPE, int)
