@@ -267,7 +267,7 @@ def _measured(sample: Sample, polarity: Polarity, name: str) -> FibreDiameters:
     if pixels.min() == pixels.max():
         return _nothing("the image is flat", polarity, unit, {})
     pixels, allowed, enlarged = at_own_sampling(pixels, allowed, name)
-    contrast = normalised_contrast(pixels)
+    contrast = normalised_contrast(pixels, name)
     seen = Field.of(contrast, allowed)
     tried = ("bright", "dark") if polarity == "auto" else (polarity,)
     signs = [1.0 if each == "bright" else -1.0 for each in tried]

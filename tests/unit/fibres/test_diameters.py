@@ -6,10 +6,12 @@ import functools
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy.ndimage import gaussian_filter, zoom
 
 from hypervlad.data import make_fibre_images
 from hypervlad.fibres import fibre_diameters
+from hypervlad.images import ImageReadError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*nothing is measured")
 
@@ -218,3 +220,10 @@ def test_two_kinds_are_two_modes():
 def test_invalid_parameters_are_named(options, words):
     with pytest.raises(ValueError, match=words):
         fibre_diameters(**{"image": np.eye(30), **options})
+
+
+def test_an_image_that_is_too_small_is_named(tmp_path):
+    Image.fromarray(np.arange(50, dtype=np.uint8)[None]).save(tmp_path / "a.png")
+    with pytest.raises(ImageReadError) as caught:
+        fibre_diameters(tmp_path / "a.png")
+    assert str(caught.value).startswith(f"{tmp_path / 'a.png'}: 1 x 50 pixels")
