@@ -1,4 +1,4 @@
-"""The database of a queue: its tables, connections, and reading and writing whole queues."""
+"""Databases of what people do: connections, facts, and the tables of a queue."""
 
 from __future__ import annotations
 
@@ -8,23 +8,22 @@ import json
 import os
 import secrets
 import sqlite3
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from hypervlad.app.particles import QueuedImage, stored
 from hypervlad.common.files import move_to_new_name, new_folder, refuse_links
 
-_VERSION = 3
-_APPLICATION = 0x48564C51  # "HVLQ", in the file's header
 FILE = "queue.sqlite"
-_FILES = (FILE, f"{FILE}-wal", f"{FILE}-shm")  # SQLite would create the target of a link
 _TIMEOUT = 20.0  # seconds to wait for another process's write
 _MAX_SCORES = 9  # the number of category keys on the page
 
+_FACTS = "CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;"
 _TABLES = """
-CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE categories (
     id INTEGER PRIMARY KEY,
     name TEXT NOT NULL UNIQUE,
@@ -78,6 +77,30 @@ CREATE TABLE corrected (
 ) WITHOUT ROWID;
 """
 
+
+class Kind(NamedTuple):
+    """What is in a database, and the words of errors about it."""
+
+    name: str
+    file: str
+    application: int  # in the header of the file
+    version: int
+    tables: str
+    missing: str
+    remedy: str
+
+    @property
+    def files(self) -> tuple[str, str, str]:
+        """The file and those beside it: SQLite would create the target of a link."""
+        return self.file, f"{self.file}-wal", f"{self.file}-shm"
+
+
+QUEUE = Kind(
+    *("queue", FILE, 0x48564C51, 3, _TABLES),  # "HVLQ"
+    "make one with 'hypervlad review start'",
+    "restore an earlier copy of its folder, or start another queue",
+)
+
 # --- records ---
 
 # "kept": the click took effect; "late": another window was first, so that it is only in the log;
@@ -91,6 +114,10 @@ class QueueError(ValueError):
 
 class UnknownError(QueueError):
     """There is no such image, or no such category, in the queue."""
+
+
+class StaleError(QueueError):
+    """What a window has shown has been changed since."""
 
 
 @dataclass(frozen=True)
@@ -131,22 +158,23 @@ class ClickResult(NamedTuple):
 # --- a database ---
 
 
-def check_free(folder: Path) -> None:
+def check_free(folder: Path, kind: Kind = QUEUE) -> None:
     """Raise if a folder has a queue, or files of one, whose labels would be lost."""
     if folder.exists() and not folder.is_dir():
         raise QueueError(f"{folder}: a file; give a folder, which is created if it does not exist")
-    for name in _FILES:
+    for name in kind.files:
         refuse_links(folder / name)
         if (folder / name).exists():
             raise QueueError(
-                f"{folder}: holds a queue already, with its labels, or a part of one ({name}); "
-                "give another folder, or remove this one if its labels are not needed"
+                f"{folder}: holds a {kind.name} already, with its labels, or a part of one "
+                f"({name}); give another folder, or remove this one if its labels are not needed"
             )
 
 
 @contextlib.contextmanager
-def _created(folder: Path) -> Iterator[sqlite3.Connection]:
-    check_free(folder)
+def created(folder: Path, kind: Kind = QUEUE) -> Iterator[sqlite3.Connection]:
+    """Create a database, which is there when the block has ended, or not at all."""
+    check_free(folder, kind)
     with new_folder(folder, 0o700):
         temporary = folder / f".{secrets.token_hex(8)}.tmp"
         try:
@@ -154,48 +182,49 @@ def _created(folder: Path) -> Iterator[sqlite3.Connection]:
                 pass  # readable by the owner only: it holds the secret of the link
             connection = sqlite3.connect(temporary, isolation_level=None)
             try:
-                connection.executescript(_TABLES)
-                connection.execute(f"PRAGMA application_id = {_APPLICATION}")
-                connection.execute(f"PRAGMA user_version = {_VERSION}")
+                connection.executescript(_FACTS + kind.tables)
+                connection.execute(f"PRAGMA application_id = {kind.application}")
+                connection.execute(f"PRAGMA user_version = {kind.version}")
                 with transaction(connection):
                     yield connection
             except sqlite3.OperationalError as error:
                 raise QueueError(
-                    f"{folder}: the queue could not be written ({error}); make room on this disk, "
-                    "or give another folder"
+                    f"{folder}: the {kind.name} could not be written ({error}); make room on this "
+                    "disk, or give another folder"
                 ) from error
             finally:
                 connection.close()
-            check_free(folder)
+            check_free(folder, kind)
             try:
-                move_to_new_name(temporary, folder / FILE)
+                move_to_new_name(temporary, folder / kind.file)
             except FileExistsError:
-                check_free(folder)  # names the queue that was made meanwhile
+                check_free(folder, kind)  # names the queue that was made meanwhile
                 raise
         finally:
             temporary.unlink(missing_ok=True)
 
 
-def connect(folder: Path) -> sqlite3.Connection:
-    """Open the database of a queue, with a log that is flushed to the disk at every commit."""
-    path = folder / FILE
+def connect(folder: Path, kind: Kind = QUEUE) -> sqlite3.Connection:
+    """Open a database, with a log that is flushed to the disk at every commit."""
+    path = folder / kind.file
     for draft in folder.glob(".*.tmp"):  # a second name, if making the queue was interrupted
         with contextlib.suppress(OSError):
             if draft.samefile(path):
                 draft.unlink()
-    for name in _FILES:
+    for name in kind.files:
         refuse_links(folder / name)
     if not path.is_file():
-        raise QueueError(f"{folder}: no queue here; make one with 'hypervlad review start'")
-    connection = sqlite3.connect(
+        raise QueueError(f"{folder}: no {kind.name} here; {kind.missing}")
+    connection: _Connection = sqlite3.connect(
         path,
         timeout=_TIMEOUT,
         isolation_level=None,
         check_same_thread=False,
-        factory=_QueueConnection,
+        factory=_Connection,
     )
+    connection.path, connection.kind = path, kind
     try:
-        _check_version(connection, path)
+        _check_version(connection, path, kind)
         connection.execute("PRAGMA journal_mode = WAL")
         for setting in (
             "synchronous = FULL",
@@ -214,25 +243,29 @@ def connect(folder: Path) -> sqlite3.Connection:
 def _reporting(method: Callable[..., Any]) -> Callable[..., Any]:
     """Let a cursor's method report damage, and numbers beyond SQLite's range, as a QueueError."""
 
+    def _kind_of(cursor: sqlite3.Cursor) -> tuple[Path, Kind]:
+        assert isinstance(cursor.connection, _Connection)
+        return cursor.connection.path, cursor.connection.kind
+
     @functools.wraps(method)
     def reporting(cursor: sqlite3.Cursor, *arguments: Any) -> Any:
         try:
             return method(cursor, *arguments)
         except OverflowError as error:
-            raise UnknownError("the queue has no image or category of this number") from error
+            kind = _kind_of(cursor)[1]
+            raise UnknownError(f"the {kind.name} has nothing of this number") from error
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             if not _is_damage(error):
                 raise
-            assert isinstance(cursor.connection, _QueueConnection)
+            path, kind = _kind_of(cursor)
             raise QueueError(
-                f"{cursor.connection.path}: damaged, or no queue ({error}); restore an earlier "
-                "copy of its folder, or start another queue"
+                f"{path}: damaged, or no {kind.name} ({error}); {kind.remedy}"
             ) from error
 
     return reporting
 
 
-class _QueueCursor(sqlite3.Cursor):
+class _Cursor(sqlite3.Cursor):
     execute = _reporting(sqlite3.Cursor.execute)
     executemany = _reporting(sqlite3.Cursor.executemany)
     fetchone = _reporting(sqlite3.Cursor.fetchone)
@@ -250,16 +283,15 @@ def _is_damage(error: sqlite3.DatabaseError | UnicodeDecodeError) -> bool:
     return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)  # the primary code
 
 
-class _QueueConnection(sqlite3.Connection):
-    def __init__(self, path: Path, **options: Any) -> None:
-        super().__init__(path, **options)
-        self.path = path
+class _Connection(sqlite3.Connection):
+    path: Path
+    kind: Kind
 
     def execute(self, *arguments: Any) -> Any:
-        return self.cursor(_QueueCursor).execute(*arguments)
+        return self.cursor(_Cursor).execute(*arguments)
 
     def executemany(self, *arguments: Any) -> Any:
-        return self.cursor(_QueueCursor).executemany(*arguments)
+        return self.cursor(_Cursor).executemany(*arguments)
 
 
 @contextlib.contextmanager
@@ -274,16 +306,70 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
     connection.execute("COMMIT")
 
 
-def _check_version(connection: sqlite3.Connection, path: Path) -> None:
+def _check_version(connection: sqlite3.Connection, path: Path, kind: Kind) -> None:
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if application != _APPLICATION:
-        raise QueueError(f"{path}: a database, but not a queue of hypervlad")
-    if version != _VERSION:
+    if application != kind.application:
+        raise QueueError(f"{path}: a database, but not a {kind.name} of hypervlad")
+    if version != kind.version:
         raise QueueError(
-            f"{path}: a queue of version {version}; this hypervlad reads {_VERSION}. Use the "
-            "hypervlad that made it, or make a new queue"
+            f"{path}: a {kind.name} of version {version}; this hypervlad reads {kind.version}. Use "
+            f"the hypervlad that made it, or make a new {kind.name}"
         )
+
+
+class Database:
+    """A database in a folder, from several threads and processes.
+
+    Parameters
+    ----------
+    folder : path
+    """
+
+    kind: ClassVar[Kind]
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+        self.now: Callable[[], float] = time.time
+        self._own = threading.local()
+        self._opened: list[sqlite3.Connection] = []
+        self._guard = threading.Lock()
+        _ = self.connection  # raises now if it cannot be opened
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """The connection of this thread."""
+        found: sqlite3.Connection | None = getattr(self._own, "connection", None)
+        if found is None:
+            found = self._own.connection = connect(self.folder, self.kind)
+            with self._guard:
+                self._opened.append(found)
+        return found
+
+    def close(self) -> None:
+        """Close all connections; it cannot be used afterwards."""
+        with self._guard:
+            while self._opened:
+                self._opened.pop().close()
+
+    def fact(self, name: str, default: str | None = None) -> str | None:
+        """Return the fact stored under a name."""
+        row = self.connection.execute("SELECT value FROM facts WHERE name = ?", [name]).fetchone()
+        return default if row is None else str(row["value"])
+
+    def secret(self) -> str:
+        """Return the secret of the link of its page, which the first process creates."""
+        with transaction(self.connection):
+            self.connection.execute(
+                "INSERT INTO facts VALUES ('token', ?) ON CONFLICT DO NOTHING",
+                [secrets.token_urlsafe(24)],
+            )
+        return str(self.fact("token"))
+
+    def set_facts(self, **facts: str) -> None:
+        """Store facts by their names, such as the port of its page."""
+        with transaction(self.connection):
+            write_facts(self.connection, facts)
 
 
 # --- whole queues -------------------------------------------------------------------------------
@@ -303,7 +389,7 @@ def make_queue(
     `Entry.nearest` refers to, and `facts` are kept by name, such as the path of the model. `more`
     are categories that the model does not have.
     """
-    with _created(Path(folder)) as connection:
+    with created(Path(folder)) as connection:
         write_facts(connection, facts)
         _write_training(connection, training)
         category_ids = _add_categories(connection, classes)
@@ -354,14 +440,14 @@ def write_facts(connection: sqlite3.Connection, facts: dict[str, str]) -> None:
 
 
 @contextlib.contextmanager
-def reporting_damage(what: str) -> Iterator[None]:
+def reporting_damage(what: str, kind: Kind = QUEUE) -> Iterator[None]:
     """Turn errors in the content of cells, which SQLite does not check, into a QueueError."""
     try:
         yield
     except (ValueError, TypeError, LookupError, OverflowError) as error:
         raise QueueError(
-            f"the queue is damaged: what it holds of {what} cannot be read ({error}); "
-            "restore an earlier copy of its folder, or start another queue"
+            f"the {kind.name} is damaged: what it holds of {what} cannot be read ({error}); "
+            f"{kind.remedy}"
         ) from error
 
 

@@ -22,8 +22,9 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Request, Response, abort, current_app, jsonify, render_template, request
 from flask.json.provider import DefaultJSONProvider
@@ -32,13 +33,14 @@ from waitress.channel import HTTPChannel
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import IntegerConverter
 
-from hypervlad.app.database import QueueError, UnknownError
+from hypervlad.app.database import QUEUE, Database, QueueError, StaleError, UnknownError
 from hypervlad.app.labels import Labels
 from hypervlad.app.particles import QueuedImage, QueuedParticle
 from hypervlad.app.store import Queue
 from hypervlad.common.files import parse_json
 from hypervlad.common.limits import (
     MAX_DECODING,
+    MAX_EDIT_BODY,
     MAX_REQUEST_BODY,
     MAX_REQUEST_HEADER,
     MAX_REQUEST_SECONDS,
@@ -50,6 +52,9 @@ from hypervlad.images.files import encode_jpeg
 from hypervlad.objects.particle import NOT_A_PARTICLE
 from hypervlad.pages.parts import ParticleWords, asset, plain
 
+if TYPE_CHECKING:
+    from hypervlad.app.corrections import Corrections
+
 HOST = "127.0.0.1"
 _PAGE = Path(__file__).parent / "page"
 # Declared here: the type that Windows gives ".js" depends on installed software.
@@ -60,6 +65,7 @@ _CONTENT_TYPES = {
     "shared.js": "text/javascript",
     "page.js": "text/javascript",
     "labels.js": "text/javascript",
+    "outlines.js": "text/javascript",
     "icon.svg": "image/svg+xml",
 }
 _N_THREADS = 8
@@ -89,46 +95,56 @@ class BusyError(Exception):
     """Too many previews are being made; the browser requests this one again a moment later."""
 
 
-_STATUS = {UnknownError: 404, ImageReadError: 422, QueueError: 400, BusyError: 503}
+_STATUS = {UnknownError: 404, StaleError: 409, ImageReadError: 422, QueueError: 400, BusyError: 503}
 
 
-def make_app(queue: Queue, token: str, port: int) -> Flask:
-    """Return the application that serves a queue under ``/token/``."""
+def make_app(kept: Queue | Corrections, token: str, port: int) -> Flask:
+    """Return the application that serves a queue, or corrections, under ``/token/``."""
     app = Flask(__name__, static_folder=None, template_folder="page")
     app.json = _PrintableJSON(app)
-    app.config["MAX_CONTENT_LENGTH"] = MAX_REQUEST_BODY
+    app.config["MAX_CONTENT_LENGTH"] = _max_body(kept)
     app.url_map.merge_slashes = False
     app.url_map.converters["number"] = _NumberConverter
     app.before_request(lambda: _check(request, token, port))
     app.after_request(_with_headers)
     app.register_error_handler(Exception, _error_response)
-    _add_files(app, queue)
-    _add_previews(app, queue, Previews())
-    _add_clicks(app, queue)
-    _add_labels(app, Labels(queue))
+    _add_previews(app, kept, Previews())
+    if isinstance(kept, Queue):
+        _add_review(app, kept)
+        _add_clicks(app, kept)
+        _add_labels(app, Labels(kept))
+    else:
+        _add_corrections(app, kept)
     return app
 
 
-def serve(
-    queue: Queue, *, port: int | None = None, ready: Callable[[str], Any] = lambda _: None
-) -> None:
-    """Serve a queue until Ctrl-C.
+def _max_body(kept: Database) -> int:
+    return MAX_REQUEST_BODY if kept.kind is QUEUE else MAX_EDIT_BODY
 
-    The default port is the previous one of the queue, so that open windows continue, or a free one.
+
+def serve(
+    kept: Queue | Corrections,
+    *,
+    port: int | None = None,
+    ready: Callable[[str], Any] = lambda _: None,
+) -> None:
+    """Serve a queue, or corrections, until Ctrl-C.
+
+    The default port is the last one of the folder, so that open windows continue, or a free one.
     `ready` is called with the link when the server listens.
     """
-    listening = _listen(queue, port)
+    listening = _listen(kept, port)
     try:
         own_port: int = listening.getsockname()[1]
-        token = queue.secret()
-        if port is not None or queue.fact("port") is None:
-            queue.set_facts(port=str(own_port))
+        token = kept.secret()
+        if port is not None or kept.fact("port") is None:
+            kept.set_facts(port=str(own_port))
         server = create_server(
-            make_app(queue, token, own_port),
+            make_app(kept, token, own_port),
             sockets=[listening],
             threads=_N_THREADS,
             ident="",
-            max_request_body_size=16 * MAX_REQUEST_BODY,
+            max_request_body_size=16 * _max_body(kept),
             max_request_header_size=MAX_REQUEST_HEADER,
             channel_timeout=MAX_REQUEST_SECONDS,
             cleanup_interval=1,
@@ -140,10 +156,10 @@ def serve(
         listening.close()
 
 
-def _listen(queue: Queue, port: int | None) -> socket.socket:
+def _listen(kept: Database, port: int | None) -> socket.socket:
     if port is None:
         with contextlib.suppress(OSError):  # the remembered port may be in use by now
-            return _bound(int(queue.fact("port", "0") or 0))
+            return _bound(int(kept.fact("port", "0") or 0))
     return _bound(port or 0)
 
 
@@ -189,11 +205,12 @@ class _NumberConverter(IntegerConverter):
     regex = r"\d{1,15}"
 
 
-def _add_files(app: Flask, queue: Queue) -> None:
+def _add_review(app: Flask, queue: Queue) -> None:
     of_particles = queue.unit == "particle"
     if of_particles:
         app.jinja_env.add_extension(ParticleWords)
     words = {"unit": queue.unit, "wrong": NOT_A_PARTICLE if of_particles else ""}
+    words["command"] = "hypervlad review serve"
 
     @app.get("/<token>/")
     def page(token: str) -> str:
@@ -202,6 +219,23 @@ def _add_files(app: Flask, queue: Queue) -> None:
     @app.get("/<token>/labels.html")
     def label_page(token: str) -> str:
         return render_template("labels.html", **words)
+
+    @app.get("/<token>/training/<number:row>")
+    def training(token: str, row: int) -> Response:
+        picture = app.extensions["previews"].get(
+            queue.image_of_training(row), THUMBNAIL, queue.read_options()
+        )
+        return Response(picture, mimetype="image/jpeg")
+
+
+def _add_previews(app: Flask, kept: Queue | Corrections, previews: Previews) -> None:
+    sides = {"image": SCREEN, "small": THUMBNAIL, "whole": WHOLE}
+    app.extensions["previews"] = previews
+
+    @app.get("/<token>/<any(image, small, whole):size>/<number:item>")
+    def image(token: str, size: str, item: int) -> Response:
+        picture = previews.get(kept.image_of(item), sides[size], kept.read_options())
+        return Response(picture, mimetype="image/jpeg")
 
     @app.get("/<token>/<name>")
     def file(token: str, name: str) -> Response:
@@ -213,21 +247,6 @@ def _add_files(app: Flask, queue: Queue) -> None:
             else (_PAGE / name).read_text(encoding="utf-8")
         )
         return Response(text, content_type=f"{_CONTENT_TYPES[name]}; charset=utf-8")
-
-
-def _add_previews(app: Flask, queue: Queue, previews: Previews) -> None:
-    sides = {"image": SCREEN, "small": THUMBNAIL, "whole": WHOLE}
-
-    def picture(image: QueuedImage, side: int) -> Response:
-        return Response(previews.get(image, side, queue.read_options()), mimetype="image/jpeg")
-
-    @app.get("/<token>/<any(image, small, whole):size>/<number:item>")
-    def image(token: str, size: str, item: int) -> Response:
-        return picture(queue.image_of(item), sides[size])
-
-    @app.get("/<token>/training/<number:row>")
-    def training(token: str, row: int) -> Response:
-        return picture(queue.image_of_training(row), THUMBNAIL)
 
 
 class _PrintableJSON(DefaultJSONProvider):
@@ -282,6 +301,46 @@ def _add_labels(app: Flask, labels: Labels) -> None:
         return jsonify(labels.undo(**_body({"client": str, "click": str}))._asdict())
 
 
+def _add_corrections(app: Flask, corrections: Corrections) -> None:
+    from hypervlad.app.strokes import change_of  # not above: importing it takes long
+
+    of_image = {"client": str, "click": str, "image": int, "version": int}
+    fields = {"action": str, "labels": list, "stroke": list, "reach": int, "name": str}
+
+    @app.get("/<token>/")
+    def page(token: str) -> str:
+        return render_template("outlines.html", unit="outline", wrong="", command="hypervlad app")
+
+    @app.post("/<token>/images")
+    def images(token: str) -> Response:
+        _body({})
+        note = corrections.write_all()
+        listed = {"images": corrections.images(), "classes": corrections.classes(), "note": note}
+        return jsonify(listed)
+
+    @app.post("/<token>/outlines")
+    def outlines(token: str) -> Response:
+        return jsonify(corrections.shown(**_body({"image": int})))
+
+    @app.post("/<token>/category")
+    def category(token: str) -> Response:
+        name = corrections.add_class(_body({"name": str})["name"])
+        return jsonify({"id": 1 + corrections.classes().index(name), "name": name})
+
+    @app.post("/<token>/<any(edit, undo, redo):action>")
+    def changed(token: str, action: str) -> Response:
+        body = _body(of_image | fields if action == "edit" else of_image)
+        del body["client"]
+        if action == "edit":
+            if not all(type(label) is int for label in body["labels"]):
+                abort(400, "expected labels to be whole numbers")
+            change = partial(change_of, *(body.pop(name) for name in fields))
+            found = corrections.edit(**body, change=change)
+        else:
+            found = corrections.undo(**body, is_redo=action == "redo")
+        return jsonify(found | {"note": corrections.write_all()})
+
+
 def _items_of(pairs: list[Any]) -> dict[int, int | None]:
     """Return images and their last events from pairs of whole numbers, or of one and null."""
     for pair in pairs:
@@ -310,10 +369,10 @@ def _error_message(error: Exception) -> tuple[int, str]:
         if isinstance(error, kind):
             return status, str(error)
     if isinstance(error, sqlite3.Error):
-        return 503, f"not saved: the queue's file cannot be written now ({error})"
+        return 503, f"not saved: the file of it cannot be written now ({error})"
     if isinstance(error, HTTPException):
         return error.code or 500, error.description or error.name
-    current_app.logger.error("review serve: %s %s", request.method, error, exc_info=error)
+    current_app.logger.error("server: %s %s", request.method, error, exc_info=error)
     return 500, "the server failed; nothing was changed"
 
 
@@ -387,7 +446,7 @@ def _check(request: Request, token: str, port: int) -> None:
         abort(403, "this server answers to 127.0.0.1 and localhost only")
     given = request.path.lstrip("/").partition("/")[0]
     if not hmac.compare_digest(given.encode("utf-8", "replace"), token.encode()):
-        abort(404, "no such page: use the link that 'review serve' printed")
+        abort(404, "no such page: use the link that the command printed")
     # Old browsers do not say where a request comes from.
     is_from_here = request.headers.get("Sec-Fetch-Site", "none") in ("same-origin", "none")
     if not (is_from_here or _opens_page(request)):
@@ -398,8 +457,8 @@ def _check(request: Request, token: str, port: int) -> None:
         abort(403, "requests from other pages are refused")
     if request.mimetype != "application/json":
         abort(415, "expected JSON")
-    if (request.content_length or 0) > MAX_REQUEST_BODY:
-        abort(413, f"a request has at most {MAX_REQUEST_BODY} bytes")
+    if (request.content_length or 0) > (limit := current_app.config["MAX_CONTENT_LENGTH"]):
+        abort(413, f"a request has at most {limit} bytes")
 
 
 def _opens_page(request: Request) -> bool:

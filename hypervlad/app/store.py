@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import os
-import secrets
 import sqlite3
-import threading
-import time
 import unicodedata
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 from hypervlad.app.database import (
     NOTHING_TO_UNDO,
+    QUEUE,
     ClickResult,
+    Database,
     Outcome,
     QueueError,
     UnknownError,
-    connect,
     earlier_result,
     last_click,
     log_event,
     reporting_damage,
     shown_name,
     transaction,
-    write_facts,
 )
 from hypervlad.app.particles import QueuedImage, QueuedParticle, is_stored_particle, restored
 from hypervlad.common.files import parse_json
@@ -117,7 +112,7 @@ class Answer:
     progress: Progress
 
 
-class Queue:
+class Queue(Database):
     """The images that people label, in a folder; a click is on disk when it is answered.
 
     Any number of threads and processes of one machine may use a folder at once. A window (client)
@@ -147,36 +142,8 @@ class Queue:
     ['fibre', 'tube']
     """
 
+    kind = QUEUE
     lease = 12.0  # seconds that an image stays with a window that sends nothing
-
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.folder = Path(folder)
-        self.now: Callable[[], float] = time.time
-        self._own = threading.local()
-        self._opened: list[sqlite3.Connection] = []
-        self._guard = threading.Lock()
-        _ = self.connection  # raises now if the queue cannot be opened
-
-    @property
-    def connection(self) -> sqlite3.Connection:
-        """The connection of this thread."""
-        found: sqlite3.Connection | None = getattr(self._own, "connection", None)
-        if found is None:
-            found = self._own.connection = connect(self.folder)
-            with self._guard:
-                self._opened.append(found)
-        return found
-
-    def close(self) -> None:
-        """Close all connections; the queue cannot be used afterwards."""
-        with self._guard:
-            while self._opened:
-                self._opened.pop().close()
-
-    def fact(self, name: str, default: str | None = None) -> str | None:
-        """Return the fact stored under a name."""
-        row = self.connection.execute("SELECT value FROM facts WHERE name = ?", [name]).fetchone()
-        return default if row is None else str(row["value"])
 
     def read_options(self) -> ReadOptions:
         """Return how the model of the queue reads images."""
@@ -188,20 +155,6 @@ class Queue:
         """What is labelled, "image" or "particle"."""
         row = self.connection.execute("SELECT path FROM items LIMIT 1").fetchone()
         return "particle" if row is not None and is_stored_particle(row["path"]) else "image"
-
-    def secret(self) -> str:
-        """Return the secret of the queue's link, which the first process creates."""
-        with transaction(self.connection):
-            self.connection.execute(
-                "INSERT INTO facts VALUES ('token', ?) ON CONFLICT DO NOTHING",
-                [secrets.token_urlsafe(24)],
-            )
-        return str(self.fact("token"))
-
-    def set_facts(self, **facts: str) -> None:
-        """Store facts of the queue, such as its port."""
-        with transaction(self.connection):
-            write_facts(self.connection, facts)
 
     def categories(self) -> list[Category]:
         """Return all categories, in the order of their keys."""

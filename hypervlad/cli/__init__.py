@@ -28,7 +28,7 @@ from hypervlad.cli.options import EPILOG, Common, OnError, use_common
 from hypervlad.cli.particles import particles
 from hypervlad.cli.prediction import predict
 from hypervlad.cli.report import report
-from hypervlad.cli.review import review
+from hypervlad.cli.review import correct, review
 from hypervlad.cli.training import demo, train
 from hypervlad.common.tables import decimal_commas
 
@@ -123,6 +123,7 @@ def _root(
       hypervlad extract share/ -m model.hvlad -o features.parquet
       hypervlad defects fit good/ -o mat.hvlad   train on defect-free images
       hypervlad particles find images/ -o found/ outline particles, and measure them
+      hypervlad app found/                       correct outlines of particles in a browser
       hypervlad align wires/ -o found/           directions and aligned fraction of fibres
       hypervlad diameters mats/ -o found/        diameters of fibres, compared by group
       hypervlad report found/ -o report/         figures, tables, methods for a paper
@@ -152,6 +153,7 @@ for _command in (
     workbook,
 ):
     app.command(epilog=EPILOG)(_command)
+app.command("app", epilog=EPILOG)(correct)
 app.add_typer(defects)
 app.add_typer(particles)
 app.add_typer(review)

@@ -1,4 +1,4 @@
-"""The commands ``review start``, ``review serve``, ``review export`` and ``review retrain``."""
+"""The commands ``review start``, ``serve``, ``export`` and ``retrain``, and ``app``."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from hypervlad.common.wording import counted
 from hypervlad.folders.outputs import check_model, check_table
 
 if TYPE_CHECKING:
+    from hypervlad.app.corrections import Corrections
     from hypervlad.app.retraining import Material
     from hypervlad.app.store import Queue
 
@@ -51,6 +52,12 @@ class LabelSource(StrEnum):
 QueueFolder = Annotated[
     Path, typer.Argument(metavar="QUEUE", help="Folder that 'review start' wrote.")
 ]
+_PORT = typer.Option(
+    min=0,
+    max=65535,
+    help="Port of 127.0.0.1; by default the last one of this folder, or a free one.",
+)
+_OPEN = typer.Option("--open/--no-open", help="Open a browser; by default only in a terminal.")
 _PAGE_NEEDS = ("flask", "waitress")
 
 
@@ -142,18 +149,8 @@ def start(
 @plain_errors
 def serve(
     queue: QueueFolder,
-    port: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            max=65535,
-            help="Port of 127.0.0.1; by default the last one of this queue, or a free one.",
-        ),
-    ] = None,
-    open_page: Annotated[
-        bool | None,
-        typer.Option("--open/--no-open", help="Open a browser; by default only in a terminal."),
-    ] = None,
+    port: Annotated[int | None, _PORT] = None,
+    open_page: Annotated[bool | None, _OPEN] = None,
 ) -> None:
     """Serve the labelling page, to this computer only, until Ctrl-C.
 
@@ -165,13 +162,48 @@ def serve(
     Examples:
       hypervlad review serve queue/ --port 8765 --no-open
     """
+    _check_page()
+    from hypervlad.app.store import Queue
+
+    _serve(Queue(queue), port, open_page)
+
+
+@plain_errors
+def correct(
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="FOLDER", help="Folder that 'hypervlad particles find' wrote."),
+    ],
+    port: Annotated[int | None, _PORT] = None,
+    open_page: Annotated[bool | None, _OPEN] = None,
+) -> None:
+    """Correct outlines of particles in a browser, on this computer only, until Ctrl-C.
+
+    Delete, draw, merge and split outlines, redraw edges, and set classes. Each edit is saved at
+    once in the folder, where 'particles count', 'train' and 'find --resume' read it; edits.sqlite
+    there has all edits, so that they can be undone, also later. The link contains a secret and
+    stays the same for a folder.
+
+    \b
+    Example:
+      hypervlad app found/
+    """
+    _check_page()
+    from hypervlad.app.corrections import Corrections
+
+    _serve(Corrections(folder), port, open_page)
+
+
+def _check_page() -> None:
     missing = [name for name in _PAGE_NEEDS if importlib.util.find_spec(name) is None]
     if missing:
         raise ImportError(
-            f'the labelling page needs {" and ".join(missing)}: pip install "hypervlad[review]"'
+            f'the page needs {" and ".join(missing)}: pip install "hypervlad[review]"'
         )
+
+
+def _serve(kept: Queue | Corrections, port: int | None, open_page: bool | None) -> None:
     from hypervlad.app.server import serve as serve_page
-    from hypervlad.app.store import Queue
 
     logging.getLogger("waitress").setLevel(logging.ERROR)  # it warns of a busy server
     opens_browser = is_terminal(sys.stdout) if open_page is None else open_page
@@ -182,12 +214,14 @@ def serve(
             sys.stdout.flush()
         usual = opened.fact("port")
         if f":{usual}/" not in link:
-            say(f"(the queue's usual port {usual} is in use: is the queue already being served?)")
-        say("press Ctrl-C to stop; all labels are saved")
+            say(
+                f"(the usual port {usual} is in use: is the {kept.kind.name} already being served?)"
+            )
+        say("press Ctrl-C to stop; everything is saved")
         if opens_browser:
             webbrowser.open(link)
 
-    with contextlib.closing(Queue(queue)) as opened:
+    with contextlib.closing(kept) as opened:
         serve_page(opened, port=port, ready=ready)
 
 

@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RUN, FIELDS, PARTICLES, CONFUSION = "run.json", "fields.csv", "particles.csv", "confusion.csv"
-DETECTION = "detection.csv"
-OWN_FILES = (RUN, FIELDS, "fields.jsonl", PARTICLES, CONFUSION, DETECTION, CORRECTIONS)
+DETECTION, EDITS = "detection.csv", "edits.sqlite"
+OWN_FILES = (RUN, FIELDS, "fields.jsonl", PARTICLES, CONFUSION, DETECTION, CORRECTIONS, EDITS)
 LOCK = ".lock"
 
 

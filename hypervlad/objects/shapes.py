@@ -47,11 +47,14 @@ def ellipse(x: float, y: float, across: float, down: float, turn: float = 0.0) -
     return np.column_stack([x + u * cos - v * sin, y + u * sin + v * cos])
 
 
-def fill_polygons(parts: Sequence[Sequence[Ring]], shape: tuple[int, int]) -> Outline | None:
+def fill_polygons(
+    parts: Sequence[Sequence[Ring]], shape: tuple[int, int], *, is_stroke: bool = False
+) -> Outline | None:
     """Return the pixels in any of some polygons, each of rings; None if there are none.
 
-    A pixel lies in a polygon if its centre is inside an odd number of its rings; a centre on a left
-    or upper edge is inside, on a right or lower edge outside. A ValueError for coordinates that are
+    A pixel lies in a polygon if its centre is inside an odd number of its rings, or of a stroke, if
+    this goes around it; a centre on a left or upper edge is inside, on a right or lower edge
+    outside. A ValueError for coordinates that are
     not finite or far outside any image, and for polygons that cross rows millions of times.
     """
     corners = np.concatenate([ring for part in parts for ring in part])
@@ -63,12 +66,15 @@ def fill_polygons(parts: Sequence[Sequence[Ring]], shape: tuple[int, int]) -> Ou
     right, bottom = np.clip(np.ceil(corners.max(axis=0)), 0, shape[::-1]).astype(int)
     mask = np.zeros((bottom - top, right - left), bool)
     for rings in parts:
-        mask |= _even_odd([ring - (left, top) for ring in rings], mask.shape)
+        mask |= _filled([ring - (left, top) for ring in rings], mask.shape, is_stroke)
     return cropped(mask, int(top), int(left))
 
 
-def _even_odd(rings: Sequence[Ring], shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """Flip, in each row, all pixels on the right of each edge that crosses it."""
+def _filled(rings: Sequence[Ring], shape: tuple[int, int], is_stroke: bool) -> NDArray[np.bool_]:
+    """Flip, in each row, all pixels on the right of each edge that crosses it.
+
+    Of a stroke, count these edges with their direction: it may cross itself.
+    """
     height, width = shape
     x0, y0 = np.concatenate(rings).T
     x1, y1 = np.concatenate([np.roll(ring, -1, axis=0) for ring in rings]).T
@@ -81,10 +87,11 @@ def _even_odd(rings: Sequence[Ring], shape: tuple[int, int]) -> NDArray[np.bool_
     slope = (x1 - x0)[edge] / (y1 - y0)[edge]
     x = x0[edge] + (row + 0.5 - y0[edge]) * slope
     column = np.clip(np.ceil(x - 0.5), 0, width).astype(np.int64)
-    flips = np.zeros((height, width + 1), np.uint8)
-    np.add.at(flips, (row, column), 1)
-    inside: NDArray[np.bool_] = np.cumsum(flips[:, :width], axis=1, dtype=np.uint8) % 2 == 1
-    return inside
+    flips = np.zeros((height, width + 1), np.int16 if is_stroke else np.uint8)
+    np.add.at(flips, (row, column), np.sign(y1 - y0)[edge].astype(np.int16) if is_stroke else 1)
+    inside = np.cumsum(flips[:, :width], axis=1, dtype=flips.dtype)
+    filled: NDArray[np.bool_] = inside != 0 if is_stroke else inside % 2 == 1
+    return filled
 
 
 def expand_runs(counts: Any, shape: tuple[int, int]) -> Outline | None:

@@ -156,6 +156,7 @@ RUNS = {
         "queue: queue",
     ),
     "review serve": Run("review serve images -q", words="no queue here", code=2),  # it does not end
+    "app": Run("app images -q", words="no folder of found particles", code=2),  # it does not end
     "review export": Run(
         "review export queue -o labels.csv --source model -q", "labels.csv", "labels: labels.csv"
     ),

@@ -168,32 +168,37 @@ class _Printed(io.StringIO):
 
 
 def _serve(
-    folder: Path, lease: float, sending: Connection, before: Callable[[], object] | None
+    folder: Path,
+    lease: float,
+    sending: Connection,
+    before: Callable[[], object] | None,
+    command: Sequence[str],
 ) -> None:
     if before is not None:
         before()
     Queue.lease = lease
     sys.stdout = _Printed(sending)
-    sys.argv[1:] = ["review", "serve", str(folder), "--no-open", "--quiet"]
+    sys.argv[1:] = [*command, str(folder), "--no-open", "--quiet"]
     runpy.run_module("hypervlad", run_name="__main__")
 
 
 class Served:
-    """``review serve`` of a folder, until it is stopped; `before` runs first in its process."""
+    """A `command` that serves a folder, until it is stopped; `before` runs first in its process."""
 
     def __init__(
         self,
         folder: Path,
         lease: float = Queue.lease,
         before: Callable[[], object] | None = None,
+        command: Sequence[str] = ("review", "serve"),
     ) -> None:
-        self.folder, self.lease, self.before = folder, lease, before
+        self.folder, self.lease, self.before, self.command = folder, lease, before, command
         self.start()
 
     def start(self) -> None:
         _start_forking()
         self.printed, sending = _FORKING.Pipe(duplex=False)
-        arguments = self.folder, self.lease, sending, self.before
+        arguments = self.folder, self.lease, sending, self.before, self.command
         self.running = _FORKING.Process(target=_serve, args=arguments, daemon=True)
         self.running.start()
         sending.close()
@@ -249,7 +254,7 @@ class Served:
         connection.close()
         return SimpleNamespace(status=answer.status, headers=answer.headers, body=content)
 
-    def post(self, action: str, **fields: object) -> dict[str, Any]:
+    def post(self, action: str, /, **fields: object) -> dict[str, Any]:
         """Send what a click sends; return the answer, which must be no error."""
         answer = self.send(action, fields)
         assert answer.status == 200, answer.body

@@ -8,7 +8,7 @@ const ATTEMPTS = 3; // to load a small picture: the server may be busy
 const BOUNCE = 150; // ms after an image appears in which a key was meant for the one before
 const MOVES = ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End"];
 const KEYS = 9; // categories with a number as their key
-const { unit: UNIT, wrong: WRONG } = document.documentElement.dataset; // image or particle, and
+const { unit: UNIT, wrong: WRONG, command: COMMAND } = document.documentElement.dataset; // image or particle, and
 // the category of wrong outlines, if there are outlines: it has a key of its own.
 
 let client = ""; // this window's name
@@ -21,6 +21,7 @@ let loading = 0; // pictures
 let confirmed = null; // the name that was confirmed in the dialog
 let named = null; // what to do with the category that the dialog is about
 let mayName = () => true;
+let redo = null; // of pages that can
 
 // --- the server -------------------------------------------------------------------------------
 
@@ -105,7 +106,7 @@ async function postUntilAnswered(path, body) {
       if (error instanceof Refused) throw error;
       showTrouble(error instanceof Answered ? `Trying again: ${error.message}`
         : "The server does not answer: your click is not saved yet. Trying again… "
-          + "(is “hypervlad review serve” still running?)", true);
+          + `(is “${COMMAND}” still running?)`, true);
     }
     await new Promise((resolve) => setTimeout(resolve, RETRY));
     if (givenUp) {
@@ -243,7 +244,7 @@ document.addEventListener("keydown", (event) => {
   if (event.altKey || event.metaKey || by("dialog").open || event.target.matches("select")) return;
   if (event.repeat && !MOVES.includes(event.key)) return;
   const numbers = keyed().slice(0, KEYS).map(({ id }, place) => [place + 1, () => assign(id)]);
-  const actions = event.ctrlKey ? { z: undo }
+  const actions = event.ctrlKey ? { z: event.shiftKey ? redo : undo, y: redo }
     : { u: undo, n: openDialog, x: assignWrong, ...Object.fromEntries(numbers), ...actionsOf(event) };
   const action = actions[event.key.toLowerCase()];
   if (!action) return;

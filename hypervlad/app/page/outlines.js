@@ -1,0 +1,581 @@
+// The outlines of a folder: looked at and corrected. The server works out what a stroke changes, and
+// has saved it when it answers; this page draws, and sends strokes in pixels of the image.
+const POLL = 4_000; // ms between questions what other windows have changed
+const NEAR = 8; // pixels of the screen by which a stroke may begin beside an edge
+const STEP = 2; // pixels of the screen between points of a stroke
+const MOST = 3_000; // points of a stroke that are sent
+const CLICK = 4; // pixels by which a click may move
+const COLOURS = ["#ff8c1a", "#4db8ff", "#5fd38d", "#ff6fb5", "#ffd83d", "#b58cff", "#38d9d9", "#ff7a70", "#c6e05a", "#e0b48c"];
+const HINTS = {
+  select: "Click on an outline; Shift adds more. Drag the image; the wheel zooms.",
+  draw: "Draw around a particle: the stroke closes itself. The right button drags the image.",
+  split: "Draw a line across an outline, from outside to outside.",
+  redraw: "Draw from the edge of an outline to its edge: the stroke is the new edge of this part.",
+};
+
+let images = [];
+let shown = null; // the open image, as the server has answered
+let shapes = new Map(); // label -> { label, class, area, path, box }
+const selected = new Set(); // labels
+let tool = "select";
+let hidden = false;
+let image = null; // its pixels
+let view = { scale: 1, x: 0, y: 0 }; // of the screen: scale * pixel + (x, y)
+let stroke = null; // points that are being drawn
+let cross = null; // where arrow keys have moved the cross, in pixels of the image
+let drag = null;
+let line = Promise.resolve(); // what is sent, in order
+let isCutOff = false; // from the server
+let refusals = 0; // so far
+const pointers = new Map();
+let waiting = false; // for the next frame
+const rows = new Map(); // image id -> its button
+
+// --- the server -------------------------------------------------------------------------------
+
+async function refresh() {
+  if (busy || stroke) return;
+  const clicked = clicks;
+  try {
+    const answer = await post("images", {});
+    if (isCutOff) hideTrouble(); // other troubles stay to be read
+    isCutOff = false;
+    if (busy || clicked !== clicks || stroke) return;
+    takeList(answer);
+    const mine = images.find(({ id }) => shown && id === shown.id);
+    if (!shown && images.length) await open(Number(location.hash.slice(1)) || images[0].id);
+    else if (mine && mine.version !== shown.version) {
+      await open(mine.id);
+      say("this image was changed in another window: it is shown as it is now");
+    }
+  } catch (error) {
+    isCutOff = true;
+    showFailure(error);
+  }
+}
+
+function takeList(answer) {
+  images = answer.images;
+  categories = answer.classes.map((name, place) => ({ id: place + 1, name }));
+  showNote(answer.note);
+  showList();
+  showChoices();
+}
+
+function showNote(note) { if (note) showTrouble(note, false); }
+
+async function open(id) {
+  const found = images.find((each) => each.id === id) ?? images[0];
+  const isOther = !shown || shown.id !== found.id;
+  try {
+    const answer = await post("outlines", { image: found.id });
+    shown = { id: found.id, ...answer };
+  } catch (error) {
+    if (isOther) { shown = { id: found.id, version: -1, height: 1, width: 1, name: found.name, can_undo: false, can_redo: false }; }
+    shapes = new Map();
+    by("wait").hidden = false;
+    by("wait").textContent = error.message;
+    showAll();
+    return;
+  }
+  stroke = null;
+  takeOutlines(shown);
+  if (isOther) {
+    location.hash = String(found.id);
+    selected.clear();
+    cross = null;
+    image = null;
+    fit();
+    loadPixels(found.id);
+    say(`${shown.name}: ${plural(shapes.size)}`);
+  }
+  showAll();
+}
+
+async function loadPixels(id) {
+  by("wait").hidden = false;
+  by("wait").textContent = "loading…";
+  const img = newPicture("", "");
+  img.src = `whole/${id}`;
+  try {
+    await img.decode();
+    if (shown.id !== id) return;
+    image = img;
+    by("wait").hidden = true;
+  } catch {
+    const answer = await fetch(img.src).catch(() => null);
+    if (shown.id !== id) return;
+    if (!answer || answer.ok || answer.status === 503) setTimeout(() => { if (shown.id === id) loadPixels(id); }, RETRY);
+    else by("wait").textContent = `This image cannot be shown: ${await reasonOf(answer)}`;
+  }
+  draw();
+}
+
+function takeOutlines({ is_whole: isWhole, removed, outlines }) {
+  if (isWhole) shapes = new Map();
+  removed.forEach((label) => shapes.delete(label));
+  for (const each of outlines) {
+    const path = new Path2D();
+    const box = [Infinity, Infinity, -Infinity, -Infinity];
+    for (const ring of each.rings) {
+      for (let i = 0; i < ring.length; i += 2) {
+        if (i) path.lineTo(ring[i], ring[i + 1]); else path.moveTo(ring[i], ring[i + 1]);
+        box[0] = Math.min(box[0], ring[i]); box[1] = Math.min(box[1], ring[i + 1]);
+        box[2] = Math.max(box[2], ring[i]); box[3] = Math.max(box[3], ring[i + 1]);
+      }
+      path.closePath();
+    }
+    shapes.set(each.label, { ...each, path, box });
+  }
+  for (const label of selected) if (!shapes.has(label)) selected.delete(label);
+}
+
+// One after the other, as fast as a person works; after a refusal, those that wait are not sent.
+function inLine(use) {
+  const mine = refusals;
+  line = line.then(() => (mine === refusals ? use() : null));
+  return line;
+}
+
+function send(path, body) { return inLine(() => sendNow(path, body)); }
+
+// Send an edit of the open image; what it makes is chosen then.
+async function sendNow(path, body) {
+  if (!shown || shown.version < 0) return;
+  const id = shown.id;
+  const answer = await click(path, { image: id, version: shown.version, ...body }, (edited) => {
+    if (shown.id !== id) return;
+    Object.assign(shown, { version: edited.version, can_undo: edited.can_undo, can_redo: edited.can_redo });
+    takeOutlines(edited);
+    if (path === "edit" && body.action !== "name") selected.clear();
+    if (!edited.is_whole && body.action !== "draw") edited.outlines.forEach(({ label }) => selected.add(label));
+    showNote(edited.note);
+    say(`saved: ${edited.message}`);
+    const mine = images.find((each) => each.id === id);
+    Object.assign(mine, { version: edited.version, n: shapes.size, corrected: mine.corrected || edited.can_undo });
+    showList();
+  });
+  showAll();
+  if (answer) return;
+  refusals += 1;
+  await reopen();
+}
+
+// After a refusal: another window may have changed the image, whose words stay to be read.
+async function reopen() {
+  const before = shown.version;
+  await open(shown.id);
+  if (shown.version !== before) selected.clear();
+  showAll();
+}
+
+function edit(action, more = {}) {
+  return send("edit", { action, labels: [...selected], stroke: [], reach: 1, name: "", ...more });
+}
+
+// --- edits ------------------------------------------------------------------------------------
+
+function remove() { if (selected.size) return edit("delete"); return sayChoose(); }
+
+function merge() {
+  if (selected.size > 1) return edit("merge");
+  return say("choose two or more outlines to merge: click on them with Shift, or W with Shift");
+}
+
+function undo() { return send("undo", {}); }
+
+redo = () => send("redo", {});
+
+function assign(id) {
+  const { name } = categories.find((each) => each.id === id);
+  return selected.size ? edit("name", { name }) : sayChoose();
+}
+
+function openDialog() {
+  if (!selected.size) sayChoose();
+  else askName(({ id, name }) => { if (!categories.some((each) => each.id === id)) categories.push({ id, name }); return edit("name", { name }); });
+}
+
+function sayChoose() { say("choose outlines first: click on them, or press W"); }
+
+function finish() {
+  let points = stroke;
+  stroke = null;
+  draw();
+  if (points.length < 2) { say("drag the pointer to draw"); return; }
+  while (points.length > MOST) points = points.filter((_, place) => place % 2 === 0 || place === points.length - 1);
+  const flat = points.flat().map((each) => Math.round(10 * each) / 10);
+  const labels = tool === "draw" ? [] : [...selected];
+  edit(tool, { labels, stroke: flat, reach: Math.max(1, Math.round(NEAR / view.scale)) });
+}
+
+// --- choosing ---------------------------------------------------------------------------------
+
+const scratch = document.createElement("canvas").getContext("2d");
+
+// The smallest outline around a point of the image.
+function outlineAt([x, y]) {
+  return [...shapes.values()].filter(({ path, box }) => x >= box[0] && x <= box[2] && y >= box[1] && y <= box[3]
+    && scratch.isPointInPath(path, x, y, "evenodd")).sort((a, b) => a.area - b.area)[0] ?? null;
+}
+
+function choose(found, isMore) {
+  const was = found && selected.has(found.label);
+  if (!isMore) selected.clear();
+  if (found && isMore && was) selected.delete(found.label);
+  else if (found) selected.add(found.label);
+  if (found) say(wordsOf(found));
+  showAll();
+}
+
+function wordsOf({ label, class: own, area }) {
+  const nm = shown.pixel_size;
+  const size = nm ? `, ${diameter(2 * nm * Math.sqrt(area / Math.PI))}` : "";
+  return `outline ${label}${own ? `, ${own}` : ""}, ${count(area)} pixels${size}`;
+}
+
+function diameter(nm) { return nm < 1000 ? `${nm.toPrecision(3)} nm across` : `${(nm / 1000).toPrecision(3)} µm across`; }
+
+function turnTo(step, isMore) {
+  const order = [...shapes.values()].sort((a, b) => a.box[1] - b.box[1] || a.box[0] - b.box[0]);
+  if (!order.length) { say("no outlines here"); return; }
+  const last = order.findIndex(({ label }) => label === [...selected].at(-1));
+  const found = order[last < 0 ? (step > 0 ? 0 : order.length - 1) : (last + step + order.length) % order.length];
+  if (!isMore) selected.clear();
+  selected.delete(found.label);
+  selected.add(found.label);
+  const middle = [(found.box[0] + found.box[2]) / 2, (found.box[1] + found.box[3]) / 2];
+  bringIntoView(middle);
+  say(`${wordsOf(found)}, ${order.indexOf(found) + 1} of ${order.length}`);
+  showAll();
+}
+
+// --- the view ---------------------------------------------------------------------------------
+
+function size() { const { clientWidth, clientHeight } = by("stage"); return [clientWidth, clientHeight]; }
+
+function fit() {
+  const [width, height] = size();
+  const scale = Math.min(width / shown.width, height / shown.height);
+  view = { scale, x: (width - scale * shown.width) / 2, y: (height - scale * shown.height) / 2 };
+  draw();
+}
+
+function zoom(factor, at = size().map((each) => each / 2)) {
+  const [width, height] = size();
+  const least = Math.min(0.5 * Math.min(width / shown.width, height / shown.height), 1);
+  const scale = Math.min(Math.max(view.scale * factor, least), 64);
+  const [x, y] = [view.x, view.y].map((each, axis) => at[axis] - (at[axis] - each) * scale / view.scale);
+  view = { scale, x, y };
+  draw();
+}
+
+function bringIntoView([x, y]) {
+  const margin = 40;
+  const [width, height] = size();
+  const [left, top] = [view.scale * x + view.x, view.scale * y + view.y];
+  if (left < margin || left > width - margin) view.x += width / 2 - left;
+  if (top < margin || top > height - margin) view.y += height / 2 - top;
+}
+
+function pixelAt(event) {
+  const { left, top } = by("stage").getBoundingClientRect();
+  return [(event.clientX - left - view.x) / view.scale, (event.clientY - top - view.y) / view.scale];
+}
+
+function draw() {
+  if (waiting) return;
+  waiting = true;
+  requestAnimationFrame(() => { waiting = false; paint(); });
+}
+
+function paint() {
+  if (!shown) return;
+  const [width, height] = size();
+  const dense = window.devicePixelRatio || 1;
+  const [pixels, lines] = ["pixels", "lines"].map((name) => {
+    const canvas = by(name);
+    if (canvas.width !== Math.round(width * dense) || canvas.height !== Math.round(height * dense)) {
+      [canvas.width, canvas.height] = [Math.round(width * dense), Math.round(height * dense)];
+    }
+    const context = canvas.getContext("2d");
+    context.setTransform(1, 0, 0, 1, 0, 0);
+    context.clearRect(0, 0, canvas.width, canvas.height);
+    const { scale, x, y } = view;
+    context.setTransform(dense * scale, 0, 0, dense * scale, dense * x, dense * y);
+    return context;
+  });
+  pixels.imageSmoothingEnabled = view.scale < 2;
+  if (image) pixels.drawImage(image, 0, 0, shown.width, shown.height);
+  if (!hidden) paintOutlines(lines, [-view.x / view.scale, -view.y / view.scale, (width - view.x) / view.scale, (height - view.y) / view.scale]);
+  if (stroke) paintStroke(lines);
+  if (cross) paintCross(lines);
+}
+
+function paintOutlines(lines, [left, top, right, bottom]) {
+  lines.lineJoin = "round";
+  for (const { label, class: own, path, box } of shapes.values()) {
+    if (box[2] < left || box[0] > right || box[3] < top || box[1] > bottom) continue;
+    const colour = COLOURS[(1 + categories.findIndex(({ name }) => name === own)) % COLOURS.length];
+    const isChosen = selected.has(label);
+    if (isChosen) {
+      lines.fillStyle = "rgb(255 255 255 / 25%)";
+      lines.fill(path, "evenodd");
+    }
+    lines.strokeStyle = "rgb(0 0 0 / 60%)";
+    lines.lineWidth = (isChosen ? 5 : 3) / view.scale;
+    lines.stroke(path);
+    lines.strokeStyle = isChosen ? "#ffffff" : colour;
+    lines.lineWidth = (isChosen ? 2.5 : 1.5) / view.scale;
+    lines.stroke(path);
+  }
+}
+
+function paintStroke(lines) {
+  for (const [colour, width] of [["#000000", 4], ["#ffffff", 2]]) {
+    lines.beginPath();
+    stroke.forEach(([x, y]) => lines.lineTo(x, y));
+    if (tool === "draw") lines.closePath();
+    lines.strokeStyle = colour;
+    lines.lineWidth = width / view.scale;
+    lines.stroke();
+  }
+}
+
+function paintCross(lines) {
+  const [x, y] = cross;
+  const arm = 10 / view.scale;
+  for (const [colour, width] of [["#000000", 4], ["#ffffff", 1.5]]) {
+    lines.beginPath();
+    lines.moveTo(x - arm, y); lines.lineTo(x + arm, y);
+    lines.moveTo(x, y - arm); lines.lineTo(x, y + arm);
+    lines.strokeStyle = colour;
+    lines.lineWidth = width / view.scale;
+    lines.stroke();
+  }
+}
+
+function showLevels() {
+  by("pixels").style.filter = `brightness(${by("brightness").value}%) contrast(${by("contrast").value}%)`;
+}
+
+// --- pointers and the cross -------------------------------------------------------------------
+
+const stage = by("stage");
+stage.onpointerdown = (event) => {
+  if (!shown || shown.version < 0) return;
+  event.preventDefault();
+  stage.focus();
+  stage.setPointerCapture(event.pointerId);
+  cross = null;
+  pointers.set(event.pointerId, event);
+  if (pointers.size === 2) { // two fingers move and zoom
+    stroke = null;
+    drag = { pinch: pinch() };
+  } else if (event.button || tool === "select") drag = { from: event, moved: false };
+  else stroke = [pixelAt(event)];
+  draw();
+};
+
+stage.onpointermove = (event) => {
+  const before = pointers.get(event.pointerId);
+  if (!before) return;
+  pointers.set(event.pointerId, event);
+  if (drag?.pinch) {
+    if (pointers.size < 2) return;
+    const now = pinch();
+    view.x += now.at[0] - drag.pinch.at[0];
+    view.y += now.at[1] - drag.pinch.at[1];
+    zoom(now.apart / drag.pinch.apart, now.at);
+    drag.pinch = now;
+  } else if (drag) {
+    drag.moved ||= Math.hypot(event.clientX - drag.from.clientX, event.clientY - drag.from.clientY) > CLICK;
+    if (drag.moved) { view.x += event.clientX - before.clientX; view.y += event.clientY - before.clientY; }
+  } else if (stroke) (event.getCoalescedEvents?.() ?? [event]).forEach((each) => addPoint(pixelAt(each)));
+  draw();
+};
+
+stage.onpointerup = (event) => {
+  if (!pointers.delete(event.pointerId)) return;
+  if (drag?.from && !drag.moved && !event.button) {
+    choose(outlineAt(pixelAt(event)), event.shiftKey || event.ctrlKey || event.pointerType === "touch");
+  } else if (stroke) { addPoint(pixelAt(event)); finish(); }
+  if (!pointers.size) drag = null;
+};
+
+stage.onpointercancel = (event) => { pointers.delete(event.pointerId); stroke = drag = null; draw(); };
+stage.oncontextmenu = (event) => event.preventDefault();
+stage.addEventListener("wheel", (event) => {
+  event.preventDefault();
+  const { left, top } = stage.getBoundingClientRect();
+  if (shown) zoom(1.2 ** (-event.deltaY / (event.deltaMode ? 3 : 100)), [event.clientX - left, event.clientY - top]);
+}, { passive: false });
+
+function pinch() {
+  const { left, top } = stage.getBoundingClientRect();
+  const [one, two] = [...pointers.values()];
+  return {
+    at: [(one.clientX + two.clientX) / 2 - left, (one.clientY + two.clientY) / 2 - top],
+    apart: Math.max(1, Math.hypot(one.clientX - two.clientX, one.clientY - two.clientY)),
+  };
+}
+
+function addPoint([x, y]) {
+  const [lastX, lastY] = stroke.at(-1);
+  if (Math.hypot(x - lastX, y - lastY) * view.scale >= STEP) {
+    const within = (each, side) => Math.min(Math.max(each, -0.5 * side), 1.5 * side);
+    stroke.push([within(x, shown.width), within(y, shown.height)]);
+  }
+}
+
+function moveCross(key, isFine) {
+  const step = (isFine ? 1 : 10) / view.scale;
+  const [width, height] = size();
+  cross ??= [(width / 2 - view.x) / view.scale, (height / 2 - view.y) / view.scale];
+  cross = [cross[0] + step * ((key === "ArrowRight") - (key === "ArrowLeft")), cross[1] + step * ((key === "ArrowDown") - (key === "ArrowUp"))];
+  if (stroke) addPoint(cross);
+  bringIntoView(cross);
+  const under = outlineAt(cross);
+  say(under ? wordsOf(under) : "background");
+  draw();
+}
+
+function useCross() {
+  if (!cross) { moveCross("", false); return; }
+  if (tool === "select") choose(outlineAt(cross), true);
+  else if (stroke) finish();
+  else { stroke = [[...cross]]; say("the pen is down: arrow keys draw, Space ends, Escape gives up"); draw(); }
+}
+
+function escape() {
+  if (stroke) { stroke = null; say("the stroke is given up"); }
+  else if (selected.size) selected.clear();
+  else setTool("select");
+  showAll();
+}
+
+// --- what is shown ----------------------------------------------------------------------------
+
+function plural(n) { return `${count(n)} outline${n === 1 ? "" : "s"}`; }
+
+function setTool(name) {
+  tool = name;
+  stroke = null;
+  stage.dataset.tool = name;
+  document.querySelectorAll("button[data-tool]").forEach((each) => press(each, each.dataset.tool === name));
+  by("hint").textContent = HINTS[name];
+  draw();
+}
+
+function showAll() {
+  const n = selected.size;
+  by("chosen").textContent = n ? `${plural(n)} chosen` : "Nothing chosen";
+  by("name").textContent = `${shown.name} · ${plural(shapes.size)}`;
+  by("delete").disabled = busy || !n;
+  by("merge").disabled = busy || n < 2;
+  by("undo").disabled = busy || !shown.can_undo;
+  by("redo").disabled = busy || !shown.can_redo;
+  const place = images.findIndex(({ id }) => id === shown.id);
+  by("previous").disabled = place <= 0;
+  by("next").disabled = place >= images.length - 1;
+  showChoices();
+  markCurrent();
+  draw();
+}
+
+function showChoices() {
+  const common = new Set([...selected].map((label) => shapes.get(label).class));
+  by("choices").replaceChildren(...keyed().map((category, index) => {
+    const made = choiceButton(category, index);
+    press(made, common.size === 1 && common.has(category.name));
+    const dot = element("span", "dot");
+    dot.style.background = COLOURS[(index + 1) % COLOURS.length];
+    made.append(dot);
+    return element("li", "", made);
+  }));
+  showMore();
+}
+
+function keyed() { return categories.slice(0, KEYS); }
+
+const wanted = []; // small pictures, once they come into view
+const seen = new IntersectionObserver((entries) => {
+  entries.filter(({ isIntersecting }) => isIntersecting).forEach(({ target }) => {
+    seen.unobserve(target);
+    wanted.push(target);
+  });
+  loadInTurn(() => wanted);
+}, { rootMargin: "300px" });
+
+function showList() {
+  for (const { id, name } of images) {
+    if (rows.has(id)) continue;
+    const img = smallPicture(`small/${id}`);
+    const made = button(() => inLine(() => open(id)), "", img, element("span", "file", name.split("/").pop()), element("span", "about"));
+    made.title = name;
+    rows.set(id, made);
+    by("list").append(element("li", "", made));
+    seen.observe(img);
+  }
+  for (const { id, n, corrected } of images) {
+    rows.get(id).lastChild.replaceChildren(count(n), ...(corrected ? [" ", element("b", "", "corrected")] : []));
+  }
+  const done = images.filter(({ corrected }) => corrected).length;
+  by("bar").max = Math.max(images.length, 1);
+  by("bar").value = done;
+  by("progress").textContent = `${count(done)} of ${count(images.length)} image${images.length === 1 ? "" : "s"} corrected`;
+  document.title = `${done}/${images.length} corrected – hypervlad`;
+}
+
+function markCurrent() {
+  for (const [id, made] of rows) {
+    if (id !== shown.id) made.removeAttribute("aria-current");
+    else if (!made.hasAttribute("aria-current")) {
+      made.setAttribute("aria-current", "true");
+      made.scrollIntoView({ block: "nearest", inline: "nearest" });
+    }
+  }
+}
+
+function turn(step) {
+  const next = images[images.findIndex(({ id }) => id === shown.id) + step];
+  if (next) inLine(() => open(next.id));
+}
+
+function toggle() {
+  hidden = !hidden;
+  press(by("hide"), hidden);
+  say(hidden ? "outlines are hidden" : "outlines are shown");
+  draw();
+}
+
+// --- keys and the rest ------------------------------------------------------------------------
+
+function actionsOf({ key, shiftKey, target }) {
+  if (!shown) return {};
+  const moves = Object.fromEntries(MOVES.slice(0, 4).map((each) => [each.toLowerCase(), () => moveCross(each, shiftKey)]));
+  return {
+    x: remove, delete: remove, backspace: remove, m: merge, r: redo, h: toggle, f: fit, escape,
+    v: () => setTool("select"), d: () => setTool("draw"), c: () => setTool("split"), e: () => setTool("redraw"),
+    q: () => turnTo(-1, shiftKey), w: () => turnTo(1, shiftKey), ",": () => turn(-1), ".": () => turn(1),
+    "+": () => zoom(1.4), "=": () => zoom(1.4), "-": () => zoom(1 / 1.4),
+    ...(!target.matches("input, button") && { ...moves, " ": useCross, enter: useCross }),
+  };
+}
+
+document.querySelectorAll("button[data-tool]").forEach((each) => { each.onclick = () => setTool(each.dataset.tool); });
+by("delete").onclick = remove;
+by("merge").onclick = merge;
+by("redo").onclick = () => redo();
+by("hide").onclick = toggle;
+by("fit").onclick = fit;
+by("closer").onclick = () => zoom(1.4);
+by("wider").onclick = () => zoom(1 / 1.4);
+by("previous").onclick = () => turn(-1);
+by("next").onclick = () => turn(1);
+by("brightness").oninput = by("contrast").oninput = showLevels;
+new ResizeObserver(() => draw()).observe(stage);
+document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
+setInterval(refresh, POLL);
+setTool("select");
+ownName("outlines").then((name) => { client = name; refresh(); });

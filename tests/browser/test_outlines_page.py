@@ -1,0 +1,135 @@
+"""The page of outlines in a real browser: chosen, drawn, merged, split, redrawn, undone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.found_fields import App, write_found
+from support.review_windows import Page
+
+pytest.importorskip("selenium", reason="selenium is not installed")
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.keys import Keys
+
+
+class Editor(Page):
+    """A window that shows the page of outlines."""
+
+    def opened(self) -> bool:
+        return bool(self.run("return Boolean(image)"))
+
+    def run(self, script: str, *arguments: object) -> Any:
+        self.front()
+        return self.browser.execute_script(script, *arguments)
+
+    def at(self, x: float, y: float) -> tuple[int, int]:
+        """Where a pixel of the image is, from the middle of the stage."""
+        script = """const [width, height] = size();
+        return [view.scale * arguments[0] + view.x - width / 2,
+          view.scale * arguments[1] + view.y - height / 2]"""
+        across, down = self.run(script, x, y)
+        return round(across), round(down)
+
+    def click(self, x: float, y: float, *, shift: bool = False) -> None:
+        actions = ActionChains(self.browser)
+        if shift:
+            actions.key_down(Keys.SHIFT)
+        actions.move_to_element_with_offset(self.find("stage"), *self.at(x, y)).click()
+        actions.key_up(Keys.SHIFT).perform()
+
+    def drag(self, *points: tuple[float, float]) -> None:
+        actions = ActionChains(self.browser, duration=20)
+        for number, point in enumerate(points):
+            actions.move_to_element_with_offset(self.find("stage"), *self.at(*point))
+            if not number:
+                actions.click_and_hold()
+        actions.release().perform()
+
+    def press(self, *keys: str) -> None:
+        for key in keys:
+            ActionChains(self.browser).send_keys(key).perform()
+
+    def says(self, words: str) -> None:
+        self.until(lambda: words in self.text("status"))
+
+    @property
+    def areas(self) -> dict[int, int]:
+        pairs = self.run("return [...shapes.values()].map(({ label, area }) => [label, area])")
+        return dict(pairs)
+
+
+@pytest.fixture
+def editor(browser: Any, tmp_path: Path) -> Iterator[Editor]:
+    app = App(write_found(tmp_path))
+    window = Editor(browser, app.link)
+    window.app = app  # type: ignore[attr-defined]
+    yield window
+    troubles = [entry["message"] for entry in browser.get_log("browser")]
+    window.close()
+    app.stop()
+    wrong = [text for text in troubles if "Failed to load resource" not in text]
+    assert not wrong, "the page's own errors, and what its policy forbids"
+
+
+def test_outlines_are_corrected_with_the_pointer_and_keys(editor: Editor) -> None:
+    before = editor.areas
+    assert sorted(before.values()) == [900, 900, 1600]
+    assert editor.text("progress") == "0 of 2 images corrected"
+    editor.picture("outlines")
+    editor.click(110, 30)
+    editor.says("900 pixels, 67.7 nm across")
+    editor.press("x")
+    editor.says("saved: 1 outline deleted")
+    editor.press("d")
+    editor.drag((150, 100), (170, 100), (170, 120), (150, 120))
+    editor.says("saved: outline 4 drawn")
+    assert editor.areas[4] == pytest.approx(400, abs=20)
+    editor.press("c")
+    editor.drag((80, 85), (80, 135))
+    editor.says("split into 2 outlines")
+    assert len(editor.areas) == 4
+    editor.press("v", Keys.ESCAPE)
+    editor.click(65, 110)
+    editor.click(95, 110, shift=True)
+    assert editor.text("chosen") == "2 outlines chosen"
+    editor.press("m")
+    editor.says("saved: 2 outlines merged")
+    assert sorted(editor.areas.values())[-1] == 1600
+    editor.press("e")
+    editor.drag((100, 100), (110, 100), (110, 120), (100, 120))
+    editor.says("redrawn, +")
+    editor.picture("outlines_corrected")
+    assert editor.text("progress") == "1 of 2 images corrected"
+    editor.press(*"uuuuu")
+    editor.until(lambda: editor.areas == before)
+    editor.press("r")
+    editor.until(lambda: len(editor.areas) == 2)
+    editor.press(".")
+    editor.until(lambda: editor.text("name") == "b.png · 3 outlines")
+
+
+def test_keys_alone_correct_and_another_window_is_noticed(editor: Editor) -> None:
+    editor.press("w")
+    editor.says("1 of 3")
+    editor.press("n")
+    editor.until(lambda: not editor.hidden("dialog"))
+    editor.press("cube", Keys.ENTER, Keys.ENTER)
+    editor.says("saved: cube: 1 outline")
+    editor.press(Keys.ESCAPE, Keys.ESCAPE, "d", " ", " ")  # a cross, and the pen
+    for key in (Keys.ARROW_RIGHT, Keys.ARROW_UP, Keys.ARROW_LEFT):
+        editor.press(key * 4)
+    editor.press(" ")
+    editor.says("drawn")
+    app = editor.app  # type: ignore[attr-defined]
+    app.image()
+    editor.run("busy = true")  # so that it does not ask what has changed
+    app.edit("delete", [1])
+    editor.run("busy = false; selected.clear(); selected.add(2); remove()")
+    editor.until(lambda: "another window" in editor.text("trouble"))
+    editor.until(lambda: list(editor.areas) == [2, 3, 4])
+    app.edit("delete", [2])
+    editor.says("changed in another window")
+    editor.until(lambda: list(editor.areas) == [3, 4])

@@ -1,0 +1,215 @@
+"""``hypervlad app``: edits of outlines by strokes, their files, kills, and every refusal."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from support import commands
+from support.found_fields import SHAPE, App, write_found
+
+from hypervlad.particles import FoundFolder, read_outlines, write_outlines
+
+Start = Callable[..., App]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    running = []
+
+    def started(**options: Any) -> App:
+        running.append(App(write_found(tmp_path), **options))
+        return running[-1]
+
+    yield started
+    for app in running:
+        app.stop()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+    """A folder that tests share, because none of them may change it."""
+    app = App(write_found(tmp_path_factory.mktemp("shared")))
+    yield app
+    assert app.image()["version"] == 0
+    app.stop()
+
+
+def circle(x: float, y: float, radius: float, turns: float = 1) -> np.ndarray:
+    angle = np.linspace(0, 2 * math.pi * turns, 200)
+    return np.column_stack([x + radius * np.cos(angle), y + radius * np.sin(angle)])
+
+
+def rectangle(left: float, top: float, right: float, bottom: float) -> list[list[float]]:
+    return [[left, top], [right, top], [right, bottom], [left, bottom]]
+
+
+def test_strokes_change_just_the_pixels_that_they_go_around_or_divide(start: Start) -> None:
+    app = start()
+    before = app.areas()
+    assert sorted(before.values()) == [900, 900, 1600]
+    one, two, large = before
+    assert app.edit("draw", [], rectangle(150, 100, 170, 120)) == "outline 4 drawn"
+    assert app.areas()[4] == 400
+    app.edit("draw", [], circle(175.0, 40.0, 12, turns=2.1))  # ends do not cut out its middle
+    assert app.areas()[5] == pytest.approx(math.pi * 144, rel=0.03)
+    app.edit("draw", [], rectangle(20, 20, 60, 60))  # others keep their pixels
+    assert "that do not touch" in app.edit("merge", [4, 5])
+    app.undo()
+    assert "split into 2" in app.edit("split", [], [[80, 85], [80, 135]])
+    areas = app.areas()
+    assert areas[large] + areas[7] == 1600
+    assert abs(areas[large] - areas[7]) <= 80, "in its middle, to a pixel"
+    app.edit("merge", [large, 7])
+    assert app.areas()[large] == 1600
+    # A step outwards, and a corner that is cut off by a stroke that ends just beside the edges.
+    app.edit("redraw", [two], [[129, 25], [140, 25], [140, 45], [129, 45]])
+    assert app.areas()[two] == pytest.approx(900 + 200, abs=8)
+    app.edit("redraw", [], [[62, 120], [80, 120], [80, 128]])
+    assert app.areas()[large] == pytest.approx(1600 - 200, abs=8)
+    app.edit("delete", [one])
+    for wrong, words in (
+        (("merge", [two]), "two or more"),
+        (("delete", [99]), "choose outlines"),
+        (("split", [], [[5, 5], [9, 9]]), "divides no outline"),
+        (("redraw", [two], [[110, 30], [112, 32]]), "changes no edge"),
+        (("draw", [], [[5, 5], [5, 6]]), "fewer than 4 pixels"),
+        (("draw", [], rectangle(105, 25, 115, 35)), "in other outlines"),
+        (("other", [two], [[1, 1]]), "no action"),
+    ):
+        action, labels, *stroke = wrong
+        body = app.body(action, labels=labels, stroke=np.ravel(stroke).tolist())
+        answer = app.send("edit", body)
+        assert (answer.status, words in answer.body.decode()) == (400, True), wrong
+
+
+def test_edits_are_counted_and_learnt_from_and_what_was_found_is_kept(start: Start) -> None:
+    app = start()
+    found = (app.folder / "outlines" / "a.png.tif").read_bytes()
+    app.image()
+    app.edit("draw", [], rectangle(150, 100, 170, 120))
+    app.edit("delete", [1])
+    app.edit("name", [4], name="cube")
+    listed = app.post("images")["images"]
+    assert [(each["n"], each["corrected"]) for each in listed] == [(3, True), (3, False)]
+    printed = commands.run("particles", "count", app.folder).stdout
+    assert "the outlines of a.png were changed" in printed
+    assert "6 outlined" in printed
+    assert (app.folder / "replaced" / "a.png-1.tif").read_bytes() == found
+    folder = FoundFolder(app.folder)
+    assert folder.field_table["corrected_in"].tolist()[0] == "a.png.geojson"
+    own = folder.table[folder.table["micrograph"] == "a.png"]
+    assert own["area_px2"].tolist()[-1] == 400
+    assert own["class"].tolist()[-1] == "cube"
+    (corrected,) = folder.corrected_outlines().values()
+    drawn = np.asarray(corrected) == 4
+    assert np.array_equal(np.argwhere(drawn)[[0, -1]], [[100, 150], [119, 169]])
+    model = app.folder.with_name("m.hvlad")
+    options = ["--set", "n_epochs=1", "-q", "--set", "min_area=20"]
+    learnt = commands.run(
+        "particles", "train", app.folder.parent / "fields", app.folder, "-o", model, *options
+    )
+    assert "trained on 1 image" in learnt.stdout
+
+
+def test_nothing_is_lost_in_a_kill_and_all_can_be_undone_after_it(start: Start) -> None:
+    app = start()
+    before = app.areas()
+    file, link = app.folder / "outlines" / "a.png.tif", app.link
+    body = app.body(labels=[1])
+    for _ in range(2):  # its answer was lost, and it is sent again
+        assert app.post("edit", **body)["version"] == 1
+    app.version = 1
+
+    def die(particles: list[object]) -> np.ndarray:
+        """Kill it after an edit while this holds the folder, whose files it must not write."""
+        if app.running.is_alive():
+            answer = app.post("edit", **app.body(labels=[2]))
+            assert "the edits are kept, but not yet" in answer["note"]
+            app.kill()
+        return np.full((len(particles), 2), 0.5)
+
+    classifier = SimpleNamespace(classes_=["cube", "rod"], predict_proba=die, held_out_=None)
+    FoundFolder(app.folder).classify(classifier)
+    assert len(read_outlines(file)) == 2
+    app.start()
+    assert app.link == link
+    assert len(read_outlines(file)) == 1
+    assert list(app.areas()) == [3]
+    assert [app.undo().status for _ in range(3)] == [200, 200, 400]
+    assert app.areas() == before
+    assert [app.undo("redo").status for _ in range(3)] == [200, 200, 400]
+    app.undo()
+    app.edit("delete", [3])
+    assert app.undo("redo").status == 400, "after another edit, nothing is undone"
+
+
+def test_of_two_windows_the_second_edit_of_a_version_is_refused(start: Start) -> None:
+    app = start()
+    app.image()
+    app.edit("delete", [1])
+    answer = app.send("edit", app.body(labels=[2], version=0))
+    assert answer.status == 409
+    assert "another window" in json.loads(answer.body)["error"]
+    assert list(app.areas()) == [2, 3]
+    outlines = read_outlines(app.folder / "outlines" / "a.png.tif")
+    write_outlines(app.folder / "outlines" / "a.png.tif", outlines[:1])
+    answer = app.send("edit", app.body(labels=[3]))
+    assert answer.status == 409, "another program has saved it"
+    assert list(app.areas()) == [2]
+    assert app.undo().status == 200
+    assert list(app.areas()) == [2, 3]
+
+
+WRONG = [
+    *({"labels": labels} for labels in (["1"], [True], [1.0], [None], {}, "1")),
+    *({"stroke": stroke} for stroke in ([1], [1, "2"], [1, None], [[1, 2]], [1e300, 2], [-900, 2])),
+    *({"stroke": [0, 0, *SHAPE] * 900}, {"action": "merge"}, {"action": ["draw"]}, {"reach": 1.5}),
+    *(
+        {"name": 7},
+        {"version": "1"},
+        {"image": True},
+        {"click": "x"},
+        {"client": "a b"},
+        {"more": 1},
+    ),
+]
+
+
+def test_requests_that_are_not_of_the_page_are_refused(shared: App) -> None:
+    shared.image()
+    token = shared.link.split("/")[-2]
+    for path in ("", "image/1", "outlines.js"):
+        assert shared.send(f"/{token}x/{path}").status == 404
+        assert shared.send(path, headers={"Host": "evil.example"}).status == 403
+        assert shared.send(path, headers={"Sec-Fetch-Site": "cross-site"}).status == 403
+    for action in ("edit", "undo", "redo", "images", "outlines", "category"):
+        assert shared.send(action).status in (404, 405)
+        headers: dict[str, str | None] = {"Origin": "http://evil.example"}
+        assert shared.send(action, shared.body(labels=[1]), headers=headers).status == 403
+        assert shared.send(action, b"\xff{").status == 400
+    for change in WRONG:
+        body = {"action": "draw", "stroke": [1, 1, 9, 9]} | change
+        assert shared.send("edit", shared.body(**body)).status == 400, change
+    for number in (b"NaN", b"Infinity", b"-Infinity", b"1e999"):
+        content = json.dumps(shared.body("draw", stroke=["?"])).encode().replace(b'"?"', number)
+        assert shared.send("edit", content).status == 400, number
+    assert shared.send("edit", shared.body(stroke=[0] * 40_000)).status == 413
+    for image in (0, 99, 2**62, 2**63):
+        assert shared.send("outlines", {"image": image}).status == 404
+        assert shared.send("edit", shared.body(image=image)).status == 404
+    for path in (
+        "edits.sqlite",
+        "..%2f..%2fetc%2fpasswd",
+        "image/..%2fa.png",
+        "small/-1",
+        "run.json",
+    ):
+        assert shared.send(path).status == 404
+    assert len(shared.areas()) == 3

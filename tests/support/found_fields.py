@@ -1,0 +1,70 @@
+"""Two fields with squares, which the app serves to be corrected."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from support.review_queues import Served
+
+from hypervlad.particles import find_in_images
+
+SQUARES = ((20, 30, 30), (20, 100, 30), (90, 60, 40))  # top, left and side
+SHAPE = (160, 200)
+
+
+def write_found(root: Path) -> Path:
+    """Write a folder of two fields, in which three squares were found, each to the pixel."""
+    labels = np.zeros(SHAPE, int)
+    for seed, name in enumerate(("a.png", "b.png")):
+        pixels = np.random.default_rng(seed).integers(40, 50, SHAPE).astype(np.uint8)
+        for number, (top, left, side) in enumerate(SQUARES, 1):
+            labels[top : top + side, left : left + side] = number
+        pixels[labels > 0] += 150
+        (root / "fields").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(root / "fields" / name)
+    fields = sorted((root / "fields").iterdir())
+    options = {"root": root / "fields", "pixel_size": 2.0}
+    find_in_images(root / "found", fields, lambda _: labels, **options)
+    return root / "found"
+
+
+class App(Served):
+    """``hypervlad app`` of a folder; `version` is that of the image that was asked for last."""
+
+    def __init__(self, folder: Path, **options: Any) -> None:
+        self.version, self.clicks = 0, 0
+        super().__init__(folder, command=("app",), **options)
+
+    def image(self, image: int = 1) -> dict[str, Any]:
+        shown = self.post("outlines", image=image)
+        self.version = shown["version"]
+        return shown
+
+    def areas(self, image: int = 1) -> dict[int, int]:
+        return {each["label"]: each["area"] for each in self.image(image)["outlines"]}
+
+    def body(self, action: str = "delete", **changes: Any) -> dict[str, Any]:
+        self.clicks += 1
+        known = {"client": "window-1", "click": f"click-{self.clicks:04d}", "image": 1}
+        known |= {"version": self.version, "action": action, "labels": [], "stroke": []}
+        return known | {"reach": 3, "name": ""} | changes
+
+    def edit(self, action: str, labels: list[int], stroke: Any = (), **more: Any) -> str:
+        """Edit the outlines of an image; return what the page says."""
+        flat = np.ravel(stroke).tolist()
+        answer = self.post("edit", **self.body(action, labels=labels, stroke=flat, **more))
+        self.version = answer["version"]
+        assert answer["note"] == "", answer["note"]
+        return str(answer["message"])
+
+    def undo(self, way: str = "undo", image: int = 1) -> SimpleNamespace:
+        body = self.body(image=image)
+        own = {name: body[name] for name in ("client", "click", "image", "version")}
+        answer = self.send(way, own)
+        self.version = json.loads(answer.body).get("version", self.version)
+        return answer
