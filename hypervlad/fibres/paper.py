@@ -44,7 +44,7 @@ def diameters_report(folder: Path, weight: str | None) -> paper.Report:
     paper.check_weight(weight, "length")
     of_images, of_places = read_results(folder / IMAGES_TABLE, folder / PLACES_TABLE)
     images = {row["path"]: row for row in of_images}
-    groups = list(read_rows(folder / GROUPS_TABLE, "group"))
+    groups = list(read_rows(folder / GROUPS_TABLE, "shared_error"))  # newest column
     if not groups:
         raise ValueError(f"{folder}: no image has diameters; {IMAGES_TABLE} says why (reason)")
     unit = "nm" if any("median_nm" in each for each in groups) else "px"
