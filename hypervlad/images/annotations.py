@@ -402,8 +402,8 @@ def _crisp_parts(values: Grey, level: float, sharp: Mask) -> list[_Part]:
     is_large = (edges >= _MIN_EDGE) & (crisp >= edges / 2)
     if not 0 < np.count_nonzero(is_large) <= _MAX_PARTS:
         return []
-    chosen = points[is_large[numbers]]
-    own = labels.ravel()[chosen]
+    is_chosen = is_large[numbers]
+    chosen, own = points[is_chosen], numbers[is_chosen]
     order = np.argsort(own, kind="stable")
     starts = np.flatnonzero(np.diff(own[order], prepend=0))
     rows, columns = np.divmod(chosen[order], values.shape[1])
