@@ -28,15 +28,18 @@ from hypervlad.app.database import (
 )
 from hypervlad.app.store import checked_name
 from hypervlad.app.strokes import Change
-from hypervlad.common.files import LockedError, exclusive_lock, parse_json
+from hypervlad.common.files import exclusive_lock, parse_json
+from hypervlad.common.wording import warn_user
 from hypervlad.images import ReadOptions
 from hypervlad.images.files import file_stamp
 from hypervlad.objects.fields import Field
-from hypervlad.objects.found_folder import EDITS, FIELDS, LOCK, PARTICLES, FoundFolder
-from hypervlad.objects.found_outlines import digest_of
+from hypervlad.objects.found_folder import FIELDS, LOCK, PARTICLES, UNWRITTEN, FoundFolder
+from hypervlad.objects.found_outlines import EDITS, digest_of
 from hypervlad.objects.particle import NOT_A_PARTICLE, Outline, Outlines
 from hypervlad.objects.shapes import trace_polygons
 
+_RETRY = 4.0  # seconds after which files that could not be written are tried again
+_PENDING = "written < version OR done IS NOT noted"
 _TABLES = """
 CREATE TABLE images (
     id INTEGER PRIMARY KEY,
@@ -45,7 +48,10 @@ CREATE TABLE images (
     place INTEGER NOT NULL DEFAULT 0,  -- number of edits that are not undone
     written INTEGER NOT NULL DEFAULT 0,  -- version in the folder's file of outlines
     is_ours INTEGER NOT NULL DEFAULT 0,  -- whether that was written here
-    digest TEXT NOT NULL DEFAULT ''  -- of that file
+    digest TEXT NOT NULL DEFAULT '',  -- of that file
+    content TEXT NOT NULL DEFAULT '',  -- digest of its outlines, from before it is written
+    done INTEGER,  -- whether a person has marked it as done; NULL of an image nobody touched here
+    noted INTEGER  -- that mark in the folder's files
 );
 CREATE TABLE outlines (  -- of images with a version; others have those in the folder
     image INTEGER NOT NULL REFERENCES images, label INTEGER NOT NULL, outline TEXT NOT NULL,
@@ -60,8 +66,9 @@ CREATE TABLE clicks (click TEXT PRIMARY KEY, message TEXT NOT NULL) WITHOUT ROWI
 CREATE TABLE classes (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
 """
 CORRECTIONS = Kind(
-    *("file of corrections", EDITS, 0x48564C45, 1, _TABLES),  # "HVLE"
+    *("file of corrections", EDITS, 0x48564C45, 2, _TABLES),  # "HVLE"
     "open its folder with 'hypervlad app'",
+    "remove it if its edits are not needed",
     "the outlines in the folder are as they were written last: remove this file, and go on",
 )
 
@@ -69,9 +76,9 @@ CORRECTIONS = Kind(
 class Corrections(Database):
     """The outlines of a folder of found particles, as people correct them.
 
-    An edit is on disk when it is answered, and then written into the folder's own files, which
-    ``hypervlad particles count`` and ``train`` read. All edits can be undone. What another program
-    saves there is one more edit.
+    An edit is on disk when it is answered. A thread then writes it into the folder's own files,
+    which ``hypervlad particles count`` and ``train`` read. All edits can be undone. What another
+    program saves there is one more edit.
 
     Parameters
     ----------
@@ -84,27 +91,40 @@ class Corrections(Database):
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self._found, self._stamps, path = FoundFolder(folder), list[Any](), Path(folder)
         self._found.update(on_error="skip")
-        self._writing = threading.RLock()
+        self._fields = dict[str, Field]()
+        #: Why edits cannot be written into the folder's files; "" if they can.
+        self.note = ""
+        self._reading, self._writing = threading.RLock(), threading.Lock()
+        self._changed, self._is_closed = threading.Event(), False
+        self._placed = 0  # the image whose file is being replaced, of which no digest is known
         self._read: tuple[tuple[str, str | None], Outlines] = ("", None), Outlines((0, 0), ())
         with exclusive_lock(path / LOCK, path):
             if not (path / CORRECTIONS.file).exists():
                 with created(path, CORRECTIONS):
                     pass
         super().__init__(path)
-        with transaction(self.connection):
-            self.connection.executemany(
-                "INSERT INTO images (name) VALUES (?) ON CONFLICT DO NOTHING",
-                [(os.fsencode(field.micrograph),) for field in self.found.fields],
-            )
+        self._add_images()
         self.write_all()
+        self._writer = threading.Thread(target=self._write_on, daemon=True)
+        self._writer.start()
+
+    def close(self) -> None:
+        """Write what is not in the folder yet, and close all connections."""
+        self._is_closed = True
+        self._changed.set()
+        self._writer.join()
+        if note := self.write_all():
+            warn_user(f"{note}; they are written when the folder is opened again")
+        super().close()
 
     @property
     def found(self) -> FoundFolder:
         """The folder; its tables are read again when another program has changed them."""
-        with self._writing:
+        with self._reading:
             stamps = [file_stamp(self.folder / name) for name in (FIELDS, PARTICLES)]
             if stamps != self._stamps:
                 self._found, self._stamps = FoundFolder(self.folder), stamps
+                self._fields = {field.micrograph: field for field in self._found.fields}
             return self._found
 
     def read_options(self) -> ReadOptions:
@@ -117,8 +137,11 @@ class Corrections(Database):
 
     def images(self) -> list[dict[str, Any]]:
         """Return what the list of images shows of each."""
-        fields = self.found.field_table.set_index("micrograph")
-        n_found = fields["particles"].fillna(0).astype(int)  # none yet of those found just now
+        found = self.found
+        n_found = found.field_table.set_index("micrograph")["particles"]  # NaN if found just now
+        sure = found.table.reindex(columns=["micrograph", "confidence"]).groupby("micrograph")
+        confidence = sure["confidence"].mean().dropna()
+        self._add_images()
         rows = self.connection.execute(
             "SELECT *, (SELECT COUNT(*) FROM outlines WHERE image = images.id) AS n FROM images"
         ).fetchall()
@@ -127,11 +150,13 @@ class Corrections(Database):
                 "id": row["id"],
                 "name": shown_name(row["name"]),
                 "version": row["version"],
-                "n": row["n"] if row["version"] else int(n_found[name]),
-                "corrected": row["place"] > 0 or isinstance(fields["corrected_in"][name], str),
+                "n": row["n"] if row["version"] else int(np.nan_to_num(n_found[name])),
+                "is_edited": row["place"] > 0,
+                "is_done": self._is_done(row),
+                "confidence": confidence.get(name),
             }
             for row in rows
-            if (name := os.fsdecode(row["name"])) in fields.index
+            if (name := os.fsdecode(row["name"])) in n_found.index
         ]
 
     def classes(self) -> list[str]:
@@ -206,17 +231,46 @@ class Corrections(Database):
 
         return self._clicked(click, image, version, use)
 
+    def mark(self, click: str, image: int, version: int, *, is_done: bool) -> dict[str, Any]:
+        """Mark an image, whose outlines are all right, as done, or not; edits leave the mark."""
+
+        def use(row: sqlite3.Row) -> Change:
+            self._set(row["id"], done=is_done)
+            return Change([], [], f"this image is {'' if is_done else 'not '}done")
+
+        return self._clicked(click, image, version, use)
+
     def write_all(self) -> str:
-        """Write all outlines that are not in the folder yet; return why some are not, or ""."""
-        rows = self.connection.execute("SELECT id FROM images WHERE written < version").fetchall()
-        try:
-            for row in rows:
-                self._write(row["id"])
-        except (LockedError, OSError) as error:
-            return f"the edits are kept, but not yet in the files of outlines: {error}"
-        return ""
+        """Write all that is not in the folder yet; return why some is not, which is `note`."""
+        # In another order each time, so that an image that cannot be written holds up no other.
+        note, pending = "", f"SELECT id FROM images WHERE {_PENDING} ORDER BY random()"
+        with self._writing:
+            try:
+                for row in self.connection.execute(pending).fetchall():
+                    self._write(row["id"])
+                with transaction(self.connection):
+                    if not self.connection.execute(pending).fetchone():
+                        (self.folder / UNWRITTEN).unlink(missing_ok=True)
+            except Exception as error:  # whatever it is, it is tried again
+                note = f"the edits are kept, but not yet in the files of outlines: {error}"
+            self._placed, self.note = 0, note
+        return note
 
     # --- internal ------------------------------------------------------------------------------
+
+    def _write_on(self) -> None:
+        """Write files after edits: of several in one image, only the newest outlines."""
+        while not self._is_closed:
+            self._changed.wait(_RETRY if self.note else None)
+            self._changed.clear()
+            self.write_all()
+
+    def _add_images(self) -> None:
+        """Add images that were searched since the folder was opened."""
+        names = [(os.fsencode(field.micrograph),) for field in self.found.fields]
+        added = "INSERT INTO images (name) VALUES (?) ON CONFLICT DO NOTHING"
+        with transaction(self.connection):
+            self.connection.executemany(added, names)
 
     def _clicked(
         self, click: str, image: int, version: int, use: Callable[[sqlite3.Row], Change]
@@ -236,7 +290,10 @@ class Corrections(Database):
                 )
             done = use(row)
             self.connection.execute("INSERT INTO clicks VALUES (?, ?)", [click, done.message])
-            return self._shown(image, done.message, done)
+            shown = self._shown(image, done.message, done)
+            (self.folder / UNWRITTEN).touch()  # before it is committed
+        self._changed.set()
+        return shown
 
     def _row(self, image: int) -> sqlite3.Row:
         row: sqlite3.Row | None = self.connection.execute(
@@ -247,11 +304,20 @@ class Corrections(Database):
         return row
 
     def _field(self, image: int) -> Field:
-        name = os.fsdecode(self._row(image)["name"])
-        for field in self.found.fields:
-            if field.micrograph == name:
-                return field
-        raise UnknownError(f"{name} is no longer in {self.folder}")
+        name, folder = os.fsdecode(self._row(image)["name"]), self.found.path
+        if (field := self._fields.get(name)) is None:
+            raise UnknownError(f"{name} is no longer in {folder}")
+        return field
+
+    def _is_done(self, row: sqlite3.Row) -> bool:
+        """Return whether an image is done; as the folder has it if nobody touched it here."""
+        return self._field(row["id"]).by_person if row["done"] is None else bool(row["done"])
+
+    def _set(self, image: int, **values: object) -> None:
+        names = ", ".join(f"{name} = ?" for name in values)
+        self.connection.execute(
+            f"UPDATE images SET {names} WHERE id = ?", [*values.values(), image]
+        )
 
     def _outlines(self, row: sqlite3.Row) -> Outlines:
         """Return the outlines of an image: as edited, or as they are in the folder."""
@@ -266,7 +332,7 @@ class Corrections(Database):
 
     def _in_folder(self, name: str) -> Outlines:
         """Read the outlines of the folder's file, which takes seconds of large images, once."""
-        with self._writing:
+        with self._reading:
             key = name, self.found.outline_files.digest(name)  # another program may save them
             if self._read[0] != key:
                 self._read = key, self.found.outlines(name)
@@ -276,24 +342,26 @@ class Corrections(Database):
         """Note as an edit what another program has saved in place of what was written here."""
         row, name = self._row(image), self._field(image).micrograph
         digest = self.found.outline_files.digest(name)
-        if not row["version"] or digest in (None, row["digest"]):
+        if not row["version"] or digest in (None, row["digest"]) or image == self._placed:
             return
-        mine, theirs = self._outlines(row), self._in_folder(name)
-        if not (is_same := digest_of(mine) == digest_of(theirs)):
-            self._add(row, Change(mine.outlines, theirs.outlines, "changed by another program"))
-        self.connection.execute(
-            "UPDATE images SET written = version, is_ours = ?, digest = ? WHERE id = ?",
-            [is_same, digest, image],
-        )
+        theirs = self._in_folder(name)
+        if (content := digest_of(theirs)) == row["content"]:  # with a scale, for instance
+            self._set(image, digest=digest)
+            return
+        gone = self._outlines(row).outlines
+        self._add(row, Change(gone, theirs.outlines, "changed by another program"))
+        own = {"written": row["version"] + 1, "is_ours": False, "digest": digest}
+        self._set(image, **own, content=content)
 
     def _add(self, row: sqlite3.Row, change: Change) -> None:
         """Add an edit, in place of those that were undone."""
         connection, image, number = self.connection, row["id"], row["place"] + 1
         if not row["version"]:
             name = os.fsdecode(row["name"])
-            digest = self.found.outline_files.digest(name)
-            connection.execute("UPDATE images SET digest = ? WHERE id = ?", [digest, image])
-            self._insert(image, self._in_folder(name))
+            digest, outlines = self.found.outline_files.digest(name), self._in_folder(name)
+            known = {"digest": digest, "content": digest_of(outlines)}
+            self._set(image, **known, done=self._is_done(row))
+            self._insert(image, outlines)
         connection.execute("DELETE FROM edits WHERE image = ? AND number >= ?", [image, number])
         texts = [json.dumps([*map(_packed, own)]) for own in (change.removed, change.added)]
         values = [image, number, self.now(), *texts, change.message]
@@ -306,9 +374,7 @@ class Corrections(Database):
             [(row["id"], each.label) for each in change.removed],
         )
         self._insert(row["id"], change.added)
-        self.connection.execute(
-            "UPDATE images SET version = version + 1, place = ? WHERE id = ?", [place, row["id"]]
-        )
+        self._set(row["id"], version=row["version"] + 1, place=place)
 
     def _insert(self, image: int, outlines: Iterable[Outline]) -> None:
         rows = [(image, each.label, _packed(each)) for each in outlines]
@@ -329,6 +395,7 @@ class Corrections(Database):
             "outlines": self._polygons(os.fsdecode(row["name"]), outlines),
             "can_undo": row["place"] > 0,
             "can_redo": row["place"] < last,
+            "is_done": self._is_done(row),
         }
 
     def _polygons(self, name: str, outlines: Iterable[Outline]) -> list[dict[str, Any]]:
@@ -348,20 +415,26 @@ class Corrections(Database):
         return found
 
     def _write(self, image: int) -> None:
-        with self._writing, exclusive_lock(self.folder / LOCK, self.folder):
+        with exclusive_lock(self.folder / LOCK, self.folder):
             with transaction(self.connection):
                 self._take_others(image)
                 row, field = self._row(image), self._field(image)
-                outlines = self._outlines(row)
-            files, name = self.found.outline_files, field.micrograph
-            if not row["is_ours"]:
-                files.keep_replaced(name)
-            files.write(name, outlines, field.pixel_size)
-            with transaction(self.connection):
-                self.connection.execute(
-                    "UPDATE images SET written = ?, is_ours = 1, digest = ? WHERE id = ?",
-                    [row["version"], files.digest(name), image],
-                )
+                is_new = row["written"] < row["version"]
+                outlines = self._outlines(row) if is_new else Outlines((0, 0), ())
+            files, name, is_done = self.found.outline_files, field.micrograph, bool(row["done"])
+            # A kill may come at any moment: no file may pass for done, or for another program's.
+            if (is_marked := row["done"] != row["noted"]) and not is_done:
+                files.note_mark(name, is_done=False)
+            if is_new:
+                if not row["is_ours"]:
+                    files.keep_replaced(name)
+                self._set(image, content=digest_of(outlines))
+                self._placed = image
+                files.write(name, outlines, field.pixel_size)
+                self._set(image, written=row["version"], is_ours=True, digest=files.digest(name))
+            if is_marked and is_done:
+                files.note_mark(name, is_done=True)
+            self._set(image, noted=row["done"])
 
 
 def _packed(outline: Outline) -> str:

@@ -87,6 +87,7 @@ class Kind(NamedTuple):
     version: int
     tables: str
     missing: str
+    taken: str  # what to do where there is one already
     remedy: str
 
     @property
@@ -98,6 +99,7 @@ class Kind(NamedTuple):
 QUEUE = Kind(
     *("queue", FILE, 0x48564C51, 3, _TABLES),  # "HVLQ"
     "make one with 'hypervlad review start'",
+    "give another folder, or remove this one if its labels are not needed",
     "restore an earlier copy of its folder, or start another queue",
 )
 
@@ -159,15 +161,14 @@ class ClickResult(NamedTuple):
 
 
 def check_free(folder: Path, kind: Kind = QUEUE) -> None:
-    """Raise if a folder has a queue, or files of one, whose labels would be lost."""
+    """Raise if a folder has a database, or files of one, whose content would be lost."""
     if folder.exists() and not folder.is_dir():
         raise QueueError(f"{folder}: a file; give a folder, which is created if it does not exist")
     for name in kind.files:
         refuse_links(folder / name)
         if (folder / name).exists():
             raise QueueError(
-                f"{folder}: holds a {kind.name} already, with its labels, or a part of one "
-                f"({name}); give another folder, or remove this one if its labels are not needed"
+                f"{folder}: holds a {kind.name} already, or a part of one ({name}); {kind.taken}"
             )
 
 
@@ -190,7 +191,7 @@ def created(folder: Path, kind: Kind = QUEUE) -> Iterator[sqlite3.Connection]:
             except sqlite3.OperationalError as error:
                 raise QueueError(
                     f"{folder}: the {kind.name} could not be written ({error}); make room on this "
-                    "disk, or give another folder"
+                    f"disk{', or give another folder' * (kind is QUEUE)}"
                 ) from error
             finally:
                 connection.close()

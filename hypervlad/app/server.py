@@ -314,9 +314,8 @@ def _add_corrections(app: Flask, corrections: Corrections) -> None:
     @app.post("/<token>/images")
     def images(token: str) -> Response:
         _body({})
-        note = corrections.write_all()
-        listed = {"images": corrections.images(), "classes": corrections.classes(), "note": note}
-        return jsonify(listed)
+        listed = {"images": corrections.images(), "classes": corrections.classes()}
+        return jsonify(listed | {"note": corrections.note})
 
     @app.post("/<token>/outlines")
     def outlines(token: str) -> Response:
@@ -327,18 +326,21 @@ def _add_corrections(app: Flask, corrections: Corrections) -> None:
         name = corrections.add_class(_body({"name": str})["name"])
         return jsonify({"id": 1 + corrections.classes().index(name), "name": name})
 
-    @app.post("/<token>/<any(edit, undo, redo):action>")
+    @app.post("/<token>/<any(edit, undo, redo, mark):action>")
     def changed(token: str, action: str) -> Response:
-        body = _body(of_image | fields if action == "edit" else of_image)
+        own: dict[str, type] = {"is_done": bool} if action == "mark" else {}
+        body = _body(of_image | (fields if action == "edit" else own))
         del body["client"]
         if action == "edit":
             if not all(type(label) is int for label in body["labels"]):
                 abort(400, "expected labels to be whole numbers")
             change = partial(change_of, *(body.pop(name) for name in fields))
             found = corrections.edit(**body, change=change)
+        elif action == "mark":
+            found = corrections.mark(**body)
         else:
             found = corrections.undo(**body, is_redo=action == "redo")
-        return jsonify(found | {"note": corrections.write_all()})
+        return jsonify(found | {"note": corrections.note})
 
 
 def _items_of(pairs: list[Any]) -> dict[int, int | None]:

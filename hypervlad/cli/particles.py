@@ -65,8 +65,8 @@ def train(
         typer.Argument(
             metavar="OUTLINES",
             help="Folder of outlines in any format that is read, named like their images; one "
-            "COCO file; or a folder of particles find, of which the outlines are used that were "
-            "corrected since. All particles of each image must be outlined.",
+            "COCO file; or a folder of particles find, of which the images are used that were "
+            "corrected (in hypervlad app: marked as done). All particles must be outlined.",
         ),
     ],
     output: option.ModelToWrite,

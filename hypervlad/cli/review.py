@@ -181,8 +181,9 @@ def correct(
 
     Delete, draw, merge and split outlines, redraw edges, and set classes. Each edit is saved at
     once in the folder, where 'particles count', 'train' and 'find --resume' read it; edits.sqlite
-    there has all edits, so that they can be undone, also later. The link contains a secret and
-    stays the same for a folder.
+    there has all edits, so that they can be undone, also later. Mark images whose outlines are all
+    right as done: only these are learnt, and counted as true. The link contains a secret and stays
+    the same for a folder.
 
     \b
     Example:

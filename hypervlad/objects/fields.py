@@ -45,8 +45,8 @@ class Field:
     annotated : int
         Number of pixels, of an information bar or letters, in which nothing was looked for.
     by_person : bool
-        Whether a person drew or corrected the outlines, which are then not corrected for what
-        finding misses.
+        Whether a person drew or corrected all outlines, or found them right; they are then not
+        corrected for what finding misses.
     scale_bar_error : float
         By which share the pixel size may be wrong, within 95 %, if it is from a scale bar.
     """

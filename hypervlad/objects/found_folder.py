@@ -17,7 +17,7 @@ from hypervlad.common.constraints import InstanceOf, check_points, check_value
 from hypervlad.common.files import exclusive_lock
 from hypervlad.common.progress import ProgressBar, announced
 from hypervlad.common.tables import write_table
-from hypervlad.common.wording import name_some, verb, warn_user
+from hypervlad.common.wording import counted, name_some, verb, warn_user
 from hypervlad.images import ImageReadError
 from hypervlad.images.files import find_as_named
 from hypervlad.images.options import check_read_options
@@ -26,7 +26,7 @@ from hypervlad.objects import found_tables
 from hypervlad.objects.detection import MIN_AREA, Detection
 from hypervlad.objects.fields import Edges, Field
 from hypervlad.objects.found_counts import FoundCounts, count_found
-from hypervlad.objects.found_outlines import CORRECTIONS, OutlineFiles
+from hypervlad.objects.found_outlines import CORRECTIONS, EDITS, OutlineFiles
 from hypervlad.objects.measures import measure as measure_particles
 from hypervlad.objects.particle import (
     NOT_A_PARTICLE,
@@ -42,9 +42,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RUN, FIELDS, PARTICLES, CONFUSION = "run.json", "fields.csv", "particles.csv", "confusion.csv"
-DETECTION, EDITS = "detection.csv", "edits.sqlite"
+DETECTION = "detection.csv"
 OWN_FILES = (RUN, FIELDS, "fields.jsonl", PARTICLES, CONFUSION, DETECTION, CORRECTIONS, EDITS)
-LOCK = ".lock"
+LOCK, UNWRITTEN = ".lock", ".unwritten"
 
 
 class FoundFolder:
@@ -168,7 +168,7 @@ class FoundFolder:
         """What finding misses and invents, as far as it is known; None if it is not.
 
         From ``detection.csv``, of the model's training, and fields here whose outlines a person has
-        corrected, as those that were found are in ``replaced``.
+        corrected, as those that were found are in ``replaced``; not of `unfinished` ones.
         """
         unit = "nm" if all(field.pixel_size for field in self.fields) else "px"
         corrected = (each for each in self.fields if each.by_person)
@@ -180,19 +180,33 @@ class FoundFolder:
             return here or known
         return known.joined(here)
 
+    @property
+    def unfinished(self) -> list[str]:
+        """Fields whose outlines were edited in ``hypervlad app``, but not marked as done there.
+
+        Not all of their outlines are true, so they are neither learnt nor compared with others.
+        """
+        marks, files = self.outline_files.marks(), self.outline_files
+        own = [name for name in self._by_name if marks.get(name) is False]
+        return [name for name in own if not files.is_as_found(name)]
+
     def corrected_outlines(self) -> dict[str, Outlines]:
         """Return the outlines that were changed after they were found, by absolute image paths.
 
-        After an :meth:`update`. A ValueError if there are none.
+        After an :meth:`update`, with those that a person has found to be right, but without
+        `unfinished` ones, of which a warning tells. A ValueError if there are none.
         """
         self.update()
-        table = self.field_table
+        table, notes = self.field_table, self._notes_of_edits("not learnt")
         names = table["micrograph"][table["corrected_in"].notna()]
         if not len(names):
             raise ValueError(
                 f"{self.path}: no outlines were corrected since they were found; correct those of "
                 "a few images, or give the folder of corrected ones"
+                + "".join(f"; {note}" for note in notes)
             )
+        for note in notes:
+            warn_user(f"{self.path}: {note}")
         outlines = {name: self.outlines(name) for name in names}
         wrong = found_tables.wrong_outlines(self.table)
         for name, own in outlines.items():
@@ -343,7 +357,13 @@ class FoundFolder:
         is_done = fields["micrograph"].isin(tables)
         # From before they were read: what another program writes meanwhile is seen next time.
         fields["outlines_digest"] = digests.where(is_done, fields["outlines_digest"])
-        if begin or tables or formats or corrected or fields["particles"].isna().any():
+        marks, is_marked_anew = self.outline_files.marks(), False
+        for row, name in fields["micrograph"].items():
+            if name in marks and marks[name] != isinstance(fields["corrected_in"][row], str):
+                file = self.outlines_file(name).name if marks[name] else None
+                fields.loc[row, "corrected_in"], is_marked_anew = file, True
+        is_changed = begin or tables or formats or corrected or is_marked_anew
+        if is_changed or fields["particles"].isna().any():
             own = [before[~before["micrograph"].isin(tables)], *tables.values()]
             table = pd.concat([each for each in own if len(each)] or own[:1])
             self._write(table, formats, list(tables))
@@ -561,10 +581,26 @@ class FoundFolder:
         if self.unreadable:
             reasons = "; ".join(self.unreadable.values())
             notes.append(f"not counted as they cannot be read: {reasons}")
+        notes += self._notes_of_edits("counted like found ones, also what a person drew there")
         if changed:
             notes.append(
                 f"{verb(len(changed), 'the outlines', 'outlines')} of {name_some(changed)} were "
                 "changed after they were measured, and have been measured again"
+            )
+        return notes
+
+    def _notes_of_edits(self, what: str) -> list[str]:
+        """Return what must be known of edits that are not done, or not in the files yet."""
+        notes = []
+        if own := self.unfinished:
+            notes.append(
+                f"{what}, as not marked as done in 'hypervlad app': {counted(len(own), 'image')} "
+                f"with edits, {name_some(own)}"
+            )
+        if (self.path / UNWRITTEN).exists():
+            notes.append(
+                "the last edits of 'hypervlad app' are not in these files yet: wait for it, or "
+                "start it again if it was stopped, and repeat this command"
             )
         return notes
 

@@ -35,7 +35,7 @@ from hypervlad.objects.polygon_files import NOT_READ
 if TYPE_CHECKING:
     import pandas as pd
 
-CORRECTIONS = "corrections.jsonl"
+CORRECTIONS, EDITS = "corrections.jsonl", "edits.sqlite"
 _FORMATS = {"geojson": ".geojson", "roi": ".zip"}  # names of folders, and suffixes
 _OWN = (".geojson", ".tif")  # of outlines in the folder; a label image has no overlaps or classes
 
@@ -56,7 +56,7 @@ class OutlineFiles:
         self.folder = folder / "outlines"
         self.unused, self.not_read = list[str](), list[str]()
         #: A line for each file of corrected outlines that was used, or of another format that was
-        #: written: field, file, and digests.
+        #: written: field, file, and digests; and for the edits of a field whether it is done.
         self._used = Journal(folder / CORRECTIONS)
         self._known = dict[tuple[str, str], list[str]]()  # its digests, as `corrected` read them
 
@@ -77,6 +77,19 @@ class OutlineFiles:
     def write(self, name: str, outlines: Outlines, pixel_size: float | None = None) -> None:
         """Write the outlines of a field, as polygons if a label image cannot contain them."""
         _write(self.folder / name, outlines, pixel_size)
+
+    def note_mark(self, name: str, *, is_done: bool) -> None:
+        """Write down whether a person has marked a field as done in ``hypervlad app``."""
+        self._used.add([name, EDITS, "done" if is_done else "", ""])
+
+    def marks(self) -> dict[str, bool]:
+        """Return whether fields that were edited or marked in ``hypervlad app`` are done."""
+        lines = self._used.read(lambda line: (line[0], line[1], line[2]))
+        return {name: state == "done" for name, file, state in lines if file == EDITS}
+
+    def is_as_found(self, name: str) -> bool:
+        kept, _ = self._numbered("replaced", name)
+        return bool(kept) and self.digest(name) == file_digest(kept[0])
 
     def write_found(self, name: str, outlines: Outlines, pixel_size: float | None) -> None:
         """Write outlines that were just found, and keep them: others may be saved over them."""

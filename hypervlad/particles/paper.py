@@ -152,7 +152,7 @@ def _methods(own: FoundFolder, found: FoundCounts, options: Any, scale: str | No
     of = {source: f" for {name_some(own)}" * (len(sources) > 1) for source, own in sources.items()}
     given = " and ".join(map("".join, of.items()))
     n_corrected, n_out = sum(each.by_person for each in fields), int(is_left_out(own.table).sum())
-    every = found.particles[""]
+    n_open, every = len(own.unfinished), found.particles[""]
     known = every.detection
     corrected = "Counts and sizes are not corrected for particles that were missed or invented."
     outlined = ""
@@ -175,7 +175,9 @@ def _methods(own: FoundFolder, found: FoundCounts, options: Any, scale: str | No
         f"with hypervlad {run.get('version', __version__)} {how}.",
         f"On held-out images: {held_out}." * bool(held_out),
         paper.annotations_text(bool(kept), any(each.annotated for each in fields)),
-        f"A person corrected the outlines of {counted(n_corrected, 'field')}." * bool(n_corrected),
+        f"A person checked or corrected all outlines of {counted(n_corrected, 'field')}."
+        * bool(n_corrected),
+        f"Some outlines of {counted(n_open, 'field')} were edited." * bool(n_open),
         f"A person left out {counted(n_out, 'particle')}." * bool(n_out),
         f"Only particles that meet {options.get('rule')!r} count." * bool(options.get("rule")),
         _AT_EDGE,

@@ -77,13 +77,13 @@ def editor(browser: Any, tmp_path: Path) -> Iterator[Editor]:
 def test_outlines_are_corrected_with_the_pointer_and_keys(editor: Editor) -> None:
     before = editor.areas
     assert sorted(before.values()) == [900, 900, 1600]
-    assert editor.text("progress") == "0 of 2 images corrected"
+    assert editor.text("progress") == "0 of 2 images done"
     editor.picture("outlines")
     editor.click(110, 30)
     editor.says("900 pixels, 67.7 nm across")
     editor.press("x")
     editor.says("saved: 1 outline deleted")
-    editor.press("d")
+    editor.press("a")
     editor.drag((150, 100), (170, 100), (170, 120), (150, 120))
     editor.says("saved: outline 4 drawn")
     assert editor.areas[4] == pytest.approx(400, abs=20)
@@ -102,7 +102,12 @@ def test_outlines_are_corrected_with_the_pointer_and_keys(editor: Editor) -> Non
     editor.drag((100, 100), (110, 100), (110, 120), (100, 120))
     editor.says("redrawn, +")
     editor.picture("outlines_corrected")
-    assert editor.text("progress") == "1 of 2 images corrected"
+    editor.press("d")
+    editor.says("saved: this image is done")
+    assert editor.text("progress") == "1 of 2 images done"
+    editor.picture("outlines_done")
+    editor.press("d")
+    editor.says("saved: this image is not done")
     editor.press(*"uuuuu")
     editor.until(lambda: editor.areas == before)
     editor.press("r")
@@ -118,7 +123,7 @@ def test_keys_alone_correct_and_another_window_is_noticed(editor: Editor) -> Non
     editor.until(lambda: not editor.hidden("dialog"))
     editor.press("cube", Keys.ENTER, Keys.ENTER)
     editor.says("saved: cube: 1 outline")
-    editor.press(Keys.ESCAPE, Keys.ESCAPE, "d", " ", " ")  # a cross, and the pen
+    editor.press(Keys.ESCAPE, Keys.ESCAPE, "a", " ", " ")  # a cross, and the pen
     for key in (Keys.ARROW_RIGHT, Keys.ARROW_UP, Keys.ARROW_LEFT):
         editor.press(key * 4)
     editor.press(" ")

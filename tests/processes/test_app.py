@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +16,7 @@ import numpy as np
 import pytest
 from support import commands
 from support.found_fields import SHAPE, App, write_found
+from support.waiting import wait_until
 
 from hypervlad.particles import FoundFolder, read_outlines, write_outlines
 
@@ -89,18 +93,42 @@ def test_strokes_change_just_the_pixels_that_they_go_around_or_divide(start: Sta
         assert (answer.status, words in answer.body.decode()) == (400, True), wrong
 
 
-def test_edits_are_counted_and_learnt_from_and_what_was_found_is_kept(start: Start) -> None:
+def test_edits_are_counted_those_of_done_images_learnt_and_what_was_found_kept(
+    start: Start,
+) -> None:
     app = start()
     found = (app.folder / "outlines" / "a.png.tif").read_bytes()
     app.image()
     app.edit("draw", [], rectangle(150, 100, 170, 120))
     app.edit("delete", [1])
     app.edit("name", [4], name="cube")
-    listed = app.post("images")["images"]
-    assert [(each["n"], each["corrected"]) for each in listed] == [(3, True), (3, False)]
-    printed = commands.run("particles", "count", app.folder).stdout
+
+    def listed() -> list[tuple[int, bool, bool]]:
+        images = app.post("images")["images"]
+        return [(each["n"], each["is_edited"], each["is_done"]) for each in images]
+
+    assert listed() == [(3, True, False), (3, False, False)]
+    printed = commands.run("particles", "count", app.written()).stdout
     assert "the outlines of a.png were changed" in printed
     assert "6 outlined" in printed
+    options = ["-o", model := app.folder.with_name("m.hvlad"), "-q"]
+    train = "particles", "train", app.folder.parent / "fields", app.folder, *options
+    for text in (printed, commands.refused(*train)):
+        assert "as not marked as done in 'hypervlad app': 1 image with edits, a.png" in text
+    assert FoundFolder(app.folder).detection is None
+    app.mark(2, True)  # nothing was wrong in it
+    commands.run("particles", "count", app.written())
+    assert listed() == [(3, True, False), (3, False, True)]
+    (folder := FoundFolder(app.folder)).update()
+    assert [field.by_person for field in folder.fields] == [False, True]
+    assert (folder.detection.n_fields, folder.unfinished) == (1, ["a.png"])
+    app.mark(2, False)
+    assert app.mark(1, True) == "this image is done"
+    app.edit("name", [4], name="rod")
+    app.edit("name", [4], name="cube")
+    printed = commands.run("particles", "count", app.written()).stdout
+    assert "not marked" not in printed
+    assert listed() == [(3, True, True), (3, False, False)]
     assert (app.folder / "replaced" / "a.png-1.tif").read_bytes() == found
     folder = FoundFolder(app.folder)
     assert folder.field_table["corrected_in"].tolist()[0] == "a.png.geojson"
@@ -110,12 +138,82 @@ def test_edits_are_counted_and_learnt_from_and_what_was_found_is_kept(start: Sta
     (corrected,) = folder.corrected_outlines().values()
     drawn = np.asarray(corrected) == 4
     assert np.array_equal(np.argwhere(drawn)[[0, -1]], [[100, 150], [119, 169]])
-    model = app.folder.with_name("m.hvlad")
-    options = ["--set", "n_epochs=1", "-q", "--set", "min_area=20"]
-    learnt = commands.run(
-        "particles", "train", app.folder.parent / "fields", app.folder, "-o", model, *options
-    )
+    learnt = commands.run(*train, "--set", "n_epochs=1", "--set", "min_area=20")
     assert "trained on 1 image" in learnt.stdout
+    assert model.exists()
+
+
+def test_resume_keeps_edits_and_marks_and_the_page_shows_new_images(tmp_path: Path) -> None:
+    app = App(folder := write_found(tmp_path, pixel_size=None))
+    app.image()
+    app.edit("delete", [1])
+    app.mark(2, True)
+    app.written()
+    write_found(tmp_path, "c.png")  # which also writes the scale into all files
+    assert read_outlines(folder / "outlines" / "a.png.tif").pixel_size == 2.0
+    assert [each["name"] for each in app.post("images")["images"]] == ["a.png", "b.png", "c.png"]
+    assert list(app.areas(3)) == [1, 2, 3]
+    app.image()
+    app.edit("delete", [2])  # nothing but this was changed
+    (found := FoundFolder(app.written())).update()
+    assert (found.unfinished, len(found.table)) == (["a.png"], 7)
+    assert [field.by_person for field in found.fields] == [False, True, False]
+    assert [app.undo().status for _ in range(3)] == [200, 200, 400]
+    app.stop()
+    for name in ("", "-wal", "-shm"):
+        (folder / f"edits.sqlite{name}").unlink(missing_ok=True)
+    (folder / "edits.sqlite-wal").write_bytes(b"?")
+    refusal = commands.refused("app", folder)
+    assert "holds a file of corrections already" in refusal
+    assert refusal.endswith("(edits.sqlite-wal); remove it if its edits are not needed")
+
+
+def die_at_the_file(go: Path, place: str) -> None:
+    """Let a process be killed before or after its new outlines take their place, from `go` on."""
+    move = os.replace
+
+    def replace(source: Any, target: Any) -> None:
+        if Path(target).name != "a.png.tif":
+            return move(source, target)
+        wait_until(go.exists, "edits that are answered meanwhile")
+        if place == "after":
+            move(source, target)
+        return os.kill(os.getpid(), signal.SIGKILL)
+
+    os.replace = replace  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_a_kill_while_files_are_written_loses_no_edit_and_repeats_none(
+    start: Start, tmp_path: Path, place: str
+) -> None:
+    go = tmp_path / "go"
+    app = start(before=partial(die_at_the_file, go, place))
+    file, known = app.folder / "outlines" / "a.png.tif", app.areas()
+    for label in (1, 2):
+        app.edit("delete", [label])
+    last = app.body("draw", stroke=np.ravel(rectangle(150, 100, 170, 120)).tolist())
+    assert app.post("edit", **last)["version"] == 3, "answered while the file is not written"
+    assert len(read_outlines(file)) == 3
+    go.touch()
+    app.running.join()
+    assert len(read_outlines(file)) == (3 if place == "before" else 2)
+    printed = commands.run("particles", "count", app.folder).stdout
+    assert "the last edits of 'hypervlad app' are not in these files yet" in printed
+    assert not any(field.by_person for field in FoundFolder(app.folder).fields)
+    app.before = None
+    app.start()
+    assert app.post("edit", **last)["version"] == 3, "sent again, it is done once"
+    areas = app.areas()
+    assert list(areas) == [3, 4]
+    assert [each.label for each in read_outlines(app.written() / "outlines" / file.name)] == [3, 4]
+    found = FoundFolder(app.folder)
+    found.update()
+    assert found.unfinished == ["a.png"]
+    assert [app.undo().status for _ in range(4)] == [200, 200, 200, 400]
+    assert app.areas() == known
+    (found := FoundFolder(app.written())).update()
+    assert (found.unfinished, len(found.table)) == ([], 6), "all is as it was found"
 
 
 def test_nothing_is_lost_in_a_kill_and_all_can_be_undone_after_it(start: Start) -> None:
@@ -126,12 +224,13 @@ def test_nothing_is_lost_in_a_kill_and_all_can_be_undone_after_it(start: Start) 
     for _ in range(2):  # its answer was lost, and it is sent again
         assert app.post("edit", **body)["version"] == 1
     app.version = 1
+    app.written()
 
     def die(particles: list[object]) -> np.ndarray:
         """Kill it after an edit while this holds the folder, whose files it must not write."""
         if app.running.is_alive():
-            answer = app.post("edit", **app.body(labels=[2]))
-            assert "the edits are kept, but not yet" in answer["note"]
+            app.post("edit", **app.body(labels=[2]))
+            wait_until(lambda: "are kept, but not" in app.post("images")["note"], "a note")
             app.kill()
         return np.full((len(particles), 2), 0.5)
 
@@ -158,7 +257,7 @@ def test_of_two_windows_the_second_edit_of_a_version_is_refused(start: Start) ->
     assert answer.status == 409
     assert "another window" in json.loads(answer.body)["error"]
     assert list(app.areas()) == [2, 3]
-    outlines = read_outlines(app.folder / "outlines" / "a.png.tif")
+    outlines = read_outlines(app.written() / "outlines" / "a.png.tif")
     write_outlines(app.folder / "outlines" / "a.png.tif", outlines[:1])
     answer = app.send("edit", app.body(labels=[3]))
     assert answer.status == 409, "another program has saved it"
@@ -189,7 +288,7 @@ def test_requests_that_are_not_of_the_page_are_refused(shared: App) -> None:
         assert shared.send(f"/{token}x/{path}").status == 404
         assert shared.send(path, headers={"Host": "evil.example"}).status == 403
         assert shared.send(path, headers={"Sec-Fetch-Site": "cross-site"}).status == 403
-    for action in ("edit", "undo", "redo", "images", "outlines", "category"):
+    for action in ("edit", "mark", "undo", "redo", "images", "outlines", "category"):
         assert shared.send(action).status in (404, 405)
         headers: dict[str, str | None] = {"Origin": "http://evil.example"}
         assert shared.send(action, shared.body(labels=[1]), headers=headers).status == 403

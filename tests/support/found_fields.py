@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from support.review_queues import Served
+from support.waiting import wait_until
 
 from hypervlad.particles import find_in_images
 
@@ -17,10 +18,13 @@ SQUARES = ((20, 30, 30), (20, 100, 30), (90, 60, 40))  # top, left and side
 SHAPE = (160, 200)
 
 
-def write_found(root: Path) -> Path:
-    """Write a folder of two fields, in which three squares were found, each to the pixel."""
+def write_found(root: Path, *more: str, pixel_size: float | None = 2.0) -> Path:
+    """Write a folder of two fields, in which three squares were found, each to the pixel.
+
+    With the names of `more`, the run is resumed.
+    """
     labels = np.zeros(SHAPE, int)
-    for seed, name in enumerate(("a.png", "b.png")):
+    for seed, name in enumerate(("a.png", "b.png", *more)):
         pixels = np.random.default_rng(seed).integers(40, 50, SHAPE).astype(np.uint8)
         for number, (top, left, side) in enumerate(SQUARES, 1):
             labels[top : top + side, left : left + side] = number
@@ -28,7 +32,7 @@ def write_found(root: Path) -> Path:
         (root / "fields").mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(root / "fields" / name)
     fields = sorted((root / "fields").iterdir())
-    options = {"root": root / "fields", "pixel_size": 2.0}
+    options = {"root": root / "fields", "pixel_size": pixel_size, "resume": bool(more)}
     find_in_images(root / "found", fields, lambda _: labels, **options)
     return root / "found"
 
@@ -61,6 +65,16 @@ class App(Served):
         self.version = answer["version"]
         assert answer["note"] == "", answer["note"]
         return str(answer["message"])
+
+    def mark(self, image: int, is_done: bool) -> str:
+        own = self.body(image=image, version=self.image(image)["version"])
+        own = {name: own[name] for name in ("client", "click", "image", "version")}
+        return str(self.post("mark", **own, is_done=is_done)["message"])
+
+    def written(self) -> Path:
+        """Wait until all edits are in the folder's files, and return the folder."""
+        wait_until(lambda: not (self.folder / ".unwritten").exists(), "the files of outlines")
+        return self.folder
 
     def undo(self, way: str = "undo", image: int = 1) -> SimpleNamespace:
         body = self.body(image=image)

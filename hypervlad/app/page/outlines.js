@@ -30,6 +30,7 @@ let refusals = 0; // so far
 const pointers = new Map();
 let waiting = false; // for the next frame
 const rows = new Map(); // image id -> its button
+let note = ""; // why edits are not in the folder's files yet
 
 // --- the server -------------------------------------------------------------------------------
 
@@ -43,7 +44,7 @@ async function refresh() {
     if (busy || clicked !== clicks || stroke) return;
     takeList(answer);
     const mine = images.find(({ id }) => shown && id === shown.id);
-    if (!shown && images.length) await open(Number(location.hash.slice(1)) || images[0].id);
+    if (!shown && images.length) await open(Number(location.hash.slice(1)) || inOrder()[0].id);
     else if (mine && mine.version !== shown.version) {
       await open(mine.id);
       say("this image was changed in another window: it is shown as it is now");
@@ -60,9 +61,15 @@ function takeList(answer) {
   showNote(answer.note);
   showList();
   showChoices();
+  if (shown) press(by("done"), isDone());
 }
 
-function showNote(note) { if (note) showTrouble(note, false); }
+// It stays to be read until the files are written.
+function showNote(now) {
+  if (now) showTrouble(now, false);
+  else if (note && by("trouble-text").textContent === note) hideTrouble();
+  note = now;
+}
 
 async function open(id) {
   const found = images.find((each) => each.id === id) ?? images[0];
@@ -152,7 +159,7 @@ async function sendNow(path, body) {
     showNote(edited.note);
     say(`saved: ${edited.message}`);
     const mine = images.find((each) => each.id === id);
-    Object.assign(mine, { version: edited.version, n: shapes.size, corrected: mine.corrected || edited.can_undo });
+    Object.assign(mine, { version: edited.version, n: shapes.size, is_edited: edited.can_undo, is_done: edited.is_done });
     showList();
   });
   showAll();
@@ -185,6 +192,10 @@ function merge() {
 function undo() { return send("undo", {}); }
 
 redo = () => send("redo", {});
+
+function isDone() { return Boolean(images.find(({ id }) => id === shown.id)?.is_done); }
+
+function mark() { return inLine(() => sendNow("mark", { is_done: !isDone() })); }
 
 function assign(id) {
   const { name } = categories.find((each) => each.id === id);
@@ -475,9 +486,9 @@ function showAll() {
   by("merge").disabled = busy || n < 2;
   by("undo").disabled = busy || !shown.can_undo;
   by("redo").disabled = busy || !shown.can_redo;
-  const place = images.findIndex(({ id }) => id === shown.id);
-  by("previous").disabled = place <= 0;
-  by("next").disabled = place >= images.length - 1;
+  by("previous").disabled = by("next").disabled = images.length < 2;
+  by("done").disabled = busy || shown.version < 0;
+  press(by("done"), isDone());
   showChoices();
   markCurrent();
   draw();
@@ -517,14 +528,15 @@ function showList() {
     by("list").append(element("li", "", made));
     seen.observe(img);
   }
-  for (const { id, n, corrected } of images) {
-    rows.get(id).lastChild.replaceChildren(count(n), ...(corrected ? [" ", element("b", "", "corrected")] : []));
+  for (const each of images) {
+    const state = each.is_done ? [" ", element("b", "", "done")] : [each.is_edited ? " edited" : ""];
+    rows.get(each.id).lastChild.replaceChildren(count(each.n), ...state);
   }
-  const done = images.filter(({ corrected }) => corrected).length;
+  const done = images.filter((each) => each.is_done).length;
   by("bar").max = Math.max(images.length, 1);
   by("bar").value = done;
-  by("progress").textContent = `${count(done)} of ${count(images.length)} image${images.length === 1 ? "" : "s"} corrected`;
-  document.title = `${done}/${images.length} corrected – hypervlad`;
+  by("progress").textContent = `${count(done)} of ${count(images.length)} image${images.length === 1 ? "" : "s"} done`;
+  document.title = `${done}/${images.length} done – hypervlad`;
 }
 
 function markCurrent() {
@@ -537,8 +549,15 @@ function markCurrent() {
   }
 }
 
+// The images of which a classifier is least sure first; without one, as in the list.
+function inOrder() { return [...images].sort((a, b) => (a.confidence ?? 2) - (b.confidence ?? 2)); }
+
+// To the image before, or to the next one that is not done, if there is any.
 function turn(step) {
-  const next = images[images.findIndex(({ id }) => id === shown.id) + step];
+  const order = inOrder();
+  const place = order.findIndex(({ id }) => id === shown.id);
+  const others = [...order.slice(place + 1), ...order.slice(0, place)];
+  const next = step < 0 ? others.at(-1) : others.find((each) => !each.is_done) ?? others[0];
   if (next) inLine(() => open(next.id));
 }
 
@@ -555,8 +574,8 @@ function actionsOf({ key, shiftKey, target }) {
   if (!shown) return {};
   const moves = Object.fromEntries(MOVES.slice(0, 4).map((each) => [each.toLowerCase(), () => moveCross(each, shiftKey)]));
   return {
-    x: remove, delete: remove, backspace: remove, m: merge, r: redo, h: toggle, f: fit, escape,
-    v: () => setTool("select"), d: () => setTool("draw"), c: () => setTool("split"), e: () => setTool("redraw"),
+    d: mark, x: remove, delete: remove, backspace: remove, m: merge, r: redo, h: toggle, f: fit, escape,
+    v: () => setTool("select"), a: () => setTool("draw"), c: () => setTool("split"), e: () => setTool("redraw"),
     q: () => turnTo(-1, shiftKey), w: () => turnTo(1, shiftKey), ",": () => turn(-1), ".": () => turn(1),
     "+": () => zoom(1.4), "=": () => zoom(1.4), "-": () => zoom(1 / 1.4),
     ...(!target.matches("input, button") && { ...moves, " ": useCross, enter: useCross }),
@@ -567,6 +586,7 @@ document.querySelectorAll("button[data-tool]").forEach((each) => { each.onclick 
 by("delete").onclick = remove;
 by("merge").onclick = merge;
 by("redo").onclick = () => redo();
+by("done").onclick = () => mark();
 by("hide").onclick = toggle;
 by("fit").onclick = fit;
 by("closer").onclick = () => zoom(1.4);
