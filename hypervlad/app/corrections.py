@@ -423,6 +423,7 @@ class Corrections(Database):
                 outlines = self._outlines(row) if is_new else Outlines((0, 0), ())
             files, name, is_done = self.found.outline_files, field.micrograph, bool(row["done"])
             # A kill may come at any moment: no file may pass for done, or for another program's.
+            self._set(image, noted=None)
             if (is_marked := row["done"] != row["noted"]) and not is_done:
                 files.note_mark(name, is_done=False)
             if is_new:

@@ -19,10 +19,7 @@ SHAPE = (160, 200)
 
 
 def write_found(root: Path, *more: str, pixel_size: float | None = 2.0) -> Path:
-    """Write a folder of two fields, in which three squares were found, each to the pixel.
-
-    With the names of `more`, the run is resumed.
-    """
+    """Write, or with `more` resume, a folder of fields with three squares found to the pixel."""
     labels = np.zeros(SHAPE, int)
     for seed, name in enumerate(("a.png", "b.png", *more)):
         pixels = np.random.default_rng(seed).integers(40, 50, SHAPE).astype(np.uint8)
