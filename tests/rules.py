@@ -39,7 +39,7 @@ PARTS = [
         ".results",
     )
 ]
-MAX_LINES = 30_600
+MAX_LINES = 30_900
 MAX_MATCHES = 200
 MAX_PRIVATE = 0.10
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import itertools
 import json
 import os
 import sqlite3
 import threading
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -25,6 +28,7 @@ from hypervlad.app.database import (
     reporting_damage,
     shown_name,
     transaction,
+    write_facts,
 )
 from hypervlad.app.store import checked_name
 from hypervlad.app.strokes import Change
@@ -33,11 +37,20 @@ from hypervlad.common.wording import warn_user
 from hypervlad.images import ReadOptions
 from hypervlad.images.files import file_stamp
 from hypervlad.objects.fields import Field
-from hypervlad.objects.found_folder import FIELDS, LOCK, PARTICLES, UNWRITTEN, FoundFolder
+from hypervlad.objects.found_folder import (
+    FIELDS,
+    LOCK,
+    OWN_FILES,
+    PARTICLES,
+    UNWRITTEN,
+    FoundFolder,
+)
 from hypervlad.objects.found_outlines import EDITS, digest_of
 from hypervlad.objects.particle import NOT_A_PARTICLE, Outline, Outlines
 from hypervlad.objects.shapes import trace_polygons
 
+MODEL = "model.hvlad"
+_OWN_FOLDERS = "outlines", "replaced", "removed", "geojson", "roi"
 _RETRY = 4.0  # seconds after which files that could not be written are tried again
 _PENDING = "written < version OR done IS NOT noted"
 _TABLES = """
@@ -83,18 +96,17 @@ class Corrections(Database):
     Parameters
     ----------
     folder : path
-        That ``hypervlad particles find`` wrote. A ValueError if it is no such folder, or damaged.
+        That ``hypervlad particles find`` wrote, or will write. A ValueError if it is damaged.
     """
 
     kind = CORRECTIONS
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self._found, self._stamps, path = FoundFolder(folder), list[Any](), Path(folder)
-        self._found.update(on_error="skip")
+        self._stamps, path = list[Any](), Path(folder)
         self._fields = dict[str, Field]()
         #: Why edits cannot be written into the folder's files; "" if they can.
         self.note = ""
-        self._reading, self._writing = threading.RLock(), threading.Lock()
+        self._reading, self._writing = threading.RLock(), threading.RLock()
         self._changed, self._is_closed = threading.Event(), False
         self._placed = 0  # the image whose file is being replaced, of which no digest is known
         self._read: tuple[tuple[str, str | None], Outlines] = ("", None), Outlines((0, 0), ())
@@ -103,10 +115,19 @@ class Corrections(Database):
                 with created(path, CORRECTIONS):
                     pass
         super().__init__(path)
-        self._add_images()
-        self.write_all()
+        self._continue_exchange()
+        self.is_found = False
+        if (path / PARTICLES).exists():  # written when particles have been found in all images
+            self.take_images()
         self._writer = threading.Thread(target=self._write_on, daemon=True)
         self._writer.start()
+
+    def take_images(self) -> None:
+        """Take over images in which particles were found since, and measure what was changed."""
+        FoundFolder(self.folder).update(on_error="skip")
+        self._add_images()
+        self.is_found = True
+        self.write_all()
 
     def close(self) -> None:
         """Write what is not in the folder yet, and close all connections."""
@@ -143,7 +164,8 @@ class Corrections(Database):
         confidence = sure["confidence"].mean().dropna()
         self._add_images()
         rows = self.connection.execute(
-            "SELECT *, (SELECT COUNT(*) FROM outlines WHERE image = images.id) AS n FROM images"
+            "SELECT *, (SELECT COUNT(*) FROM outlines WHERE image = images.id) AS n FROM images "
+            "ORDER BY name"
         ).fetchall()
         return [
             {
@@ -256,6 +278,45 @@ class Corrections(Database):
             self._placed, self.note = 0, note
         return note
 
+    def earlier_folders(self) -> list[dict[str, Any]]:
+        """Return the folders of what was found before, the latest last, as `exchange` noted."""
+        known: list[dict[str, Any]] = parse_json(self.fact("earlier") or "[]")
+        return known
+
+    def earlier_polygons(self, image: int) -> list[dict[str, Any]]:
+        """Return the outlines that an image had before others were found, as `shown` does."""
+        if not (known := self.earlier_folders()):
+            raise QueueError("nothing was found before")
+        name = self._field(image).micrograph
+        return shapes_of(FoundFolder(self.folder / known[-1]["folder"]).outlines(name))
+
+    def exchange(self, incoming: Path, note: dict[str, Any] | None = None) -> None:
+        """Let the folder have what was found in another one, and keep its own in a new folder.
+
+        Images that a person has edited stay as they are. Others get new numbers: no window can
+        edit outlines that it has not shown. A kill in between is made good at the next start.
+
+        Parameters
+        ----------
+        incoming : path
+            A folder of found particles below this one, which is empty afterwards.
+        note : dict, optional
+            What `earlier_folders` shall return of the folder that is left. Without it, `incoming`
+            was such a folder, and is none any more.
+        """
+        earlier, outgoing = self.earlier_folders(), self.free_name()
+        earlier = earlier[:-1] if note is None else [*earlier, note | {"folder": outgoing}]
+        with self._writing:
+            facts = [incoming.relative_to(self.folder).as_posix(), outgoing, earlier, "out"]
+            self.set_facts(exchange=json.dumps(facts))
+            self._continue_exchange()
+            self.take_images()
+
+    def free_name(self, kind: str = "earlier") -> str:
+        """Return the name of a new folder for what was found earlier."""
+        names = (f"{kind}-{number}" for number in itertools.count(1))
+        return next(name for name in names if not (self.folder / name).exists())
+
     # --- internal ------------------------------------------------------------------------------
 
     def _write_on(self) -> None:
@@ -271,6 +332,39 @@ class Corrections(Database):
         added = "INSERT INTO images (name) VALUES (?) ON CONFLICT DO NOTHING"
         with transaction(self.connection):
             self.connection.executemany(added, names)
+
+    def _continue_exchange(self) -> None:
+        if not (known := self.fact("exchange")):
+            return
+        incoming, outgoing, earlier, phase = parse_json(known)
+        source, target = self.folder / incoming, self.folder / outgoing
+        with self._writing, exclusive_lock(self.folder / LOCK, self.folder):
+            if phase == "out":
+                move_results(self.folder, target)
+                self.set_facts(exchange=json.dumps([incoming, outgoing, earlier, "in"]))
+            move_results(source, self.folder)
+            fields = FoundFolder(self.folder).field_table.set_index("micrograph")
+            with transaction(self.connection):
+                for row in self.connection.execute("SELECT * FROM images").fetchall():
+                    if (name := os.fsdecode(row["name"])) in fields.index:
+                        is_ours = isinstance(fields["corrected_in"][name], str)
+                        self._renew(row, is_ours, self.found.outline_files.digest(name) or "")
+                n = 1 + int(self.fact("generation") or 0)
+                facts = {"exchange": "", "earlier": json.dumps(earlier), "generation": str(n)}
+                write_facts(self.connection, facts)
+            with contextlib.suppress(OSError):
+                source.rmdir()
+
+    def _renew(self, row: sqlite3.Row, is_ours: bool, digest: str) -> None:
+        """Keep an image that is edited or done, to be written again; forget outlines of others."""
+        self._set(row["id"], is_ours=is_ours, digest=digest, noted=None)
+        if row["place"] or row["done"]:
+            self._set(row["id"], written=-1 if row["version"] else 0)
+            return
+        for table in ("outlines", "edits"):
+            self.connection.execute(f"DELETE FROM {table} WHERE image = ?", [row["id"]])
+        (free,) = self.connection.execute("SELECT MAX(id) + 1 FROM images").fetchone()
+        self._set(row["id"], written=0, version=0, content="", done=None, id=free)
 
     def _clicked(
         self, click: str, image: int, version: int, use: Callable[[sqlite3.Row], Change]
@@ -406,13 +500,7 @@ class Corrections(Database):
             columns = ("particle", "top", "left", "area_px2")
             cells = zip(*(own[each].astype(int) for each in columns), strict=True)
             known = dict(zip(cells, own["class"], strict=True))
-        found = []
-        for each in outlines:
-            area = int(np.count_nonzero(each.mask))
-            label = each.class_name or known.get((each.label, *each.box[:2], area), "")
-            rings = _rings(_packed(each))
-            found.append({"label": each.label, "class": label, "area": area, "rings": rings})
-        return found
+        return shapes_of(outlines, known)
 
     def _write(self, image: int) -> None:
         with exclusive_lock(self.folder / LOCK, self.folder):
@@ -436,6 +524,27 @@ class Corrections(Database):
             if is_marked and is_done:
                 files.note_mark(name, is_done=True)
             self._set(image, noted=row["done"])
+
+
+def shapes_of(
+    outlines: Iterable[Outline], classes: Mapping[tuple[int, ...], str] = MappingProxyType({})
+) -> list[dict[str, Any]]:
+    """Return polygons, areas and classes; `classes` are by label, top, left and area."""
+    found = []
+    for each in outlines:
+        area = int(np.count_nonzero(each.mask))
+        label = each.class_name or classes.get((each.label, *each.box[:2], area), "")
+        rings = _rings(_packed(each))
+        found.append({"label": each.label, "class": label, "area": area, "rings": rings})
+    return found
+
+
+def move_results(source: Path, target: Path) -> None:
+    """Move what finding, learning and correcting have written; again after a kill, the rest."""
+    target.mkdir(exist_ok=True)
+    for name in (*OWN_FILES, *_OWN_FOLDERS, MODEL):
+        if name != EDITS and (source / name).exists():
+            os.replace(source / name, target / name)
 
 
 def _packed(outline: Outline) -> str:

@@ -26,7 +26,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flask import Flask, Request, Response, abort, current_app, jsonify, render_template, request
+from flask import (
+    Flask,
+    Request,
+    Response,
+    abort,
+    current_app,
+    jsonify,
+    render_template,
+    request,
+    send_file,
+)
 from flask.json.provider import DefaultJSONProvider
 from waitress import create_server
 from waitress.channel import HTTPChannel
@@ -37,7 +47,7 @@ from hypervlad.app.database import QUEUE, Database, QueueError, StaleError, Unkn
 from hypervlad.app.labels import Labels
 from hypervlad.app.particles import QueuedImage, QueuedParticle
 from hypervlad.app.store import Queue
-from hypervlad.common.files import parse_json
+from hypervlad.common.files import LockedError, parse_json
 from hypervlad.common.limits import (
     MAX_DECODING,
     MAX_EDIT_BODY,
@@ -53,7 +63,7 @@ from hypervlad.objects.particle import NOT_A_PARTICLE
 from hypervlad.pages.parts import ParticleWords, asset, plain
 
 if TYPE_CHECKING:
-    from hypervlad.app.corrections import Corrections
+    from hypervlad.app.project import Project
 
 HOST = "127.0.0.1"
 _PAGE = Path(__file__).parent / "page"
@@ -66,6 +76,7 @@ _CONTENT_TYPES = {
     "page.js": "text/javascript",
     "labels.js": "text/javascript",
     "outlines.js": "text/javascript",
+    "tasks.js": "text/javascript",
     "icon.svg": "image/svg+xml",
 }
 _N_THREADS = 8
@@ -91,14 +102,38 @@ HEADERS = {
 }
 
 
+# Pages of results have scripts of their own, which must not use the server: they have no origin.
+_RESULT_POLICY = (
+    "sandbox allow-scripts allow-downloads allow-popups; default-src 'none'; img-src data: blob:; "
+    "style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+)
+_RESULT_TYPES = {
+    ".html": "text/html",
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+    ".txt": "text/plain",
+    ".csv": "text/csv",
+    ".pdf": "application/pdf",
+    ".zip": "application/zip",
+}
+_SAVED = ".csv", ".pdf", ".zip"
+
+
 class BusyError(Exception):
     """Too many previews are being made; the browser requests this one again a moment later."""
 
 
-_STATUS = {UnknownError: 404, StaleError: 409, ImageReadError: 422, QueueError: 400, BusyError: 503}
+_STATUS = {
+    UnknownError: 404,
+    StaleError: 409,
+    ImageReadError: 422,
+    QueueError: 400,
+    BusyError: 503,
+    LockedError: 503,
+}
 
 
-def make_app(kept: Queue | Corrections, token: str, port: int) -> Flask:
+def make_app(kept: Queue | Project, token: str, port: int) -> Flask:
     """Return the application that serves a queue, or corrections, under ``/token/``."""
     app = Flask(__name__, static_folder=None, template_folder="page")
     app.json = _PrintableJSON(app)
@@ -114,7 +149,7 @@ def make_app(kept: Queue | Corrections, token: str, port: int) -> Flask:
         _add_clicks(app, kept)
         _add_labels(app, Labels(kept))
     else:
-        _add_corrections(app, kept)
+        _add_project(app, kept)
     return app
 
 
@@ -123,7 +158,7 @@ def _max_body(kept: Database) -> int:
 
 
 def serve(
-    kept: Queue | Corrections,
+    kept: Queue | Project,
     *,
     port: int | None = None,
     ready: Callable[[str], Any] = lambda _: None,
@@ -228,7 +263,7 @@ def _add_review(app: Flask, queue: Queue) -> None:
         return Response(picture, mimetype="image/jpeg")
 
 
-def _add_previews(app: Flask, kept: Queue | Corrections, previews: Previews) -> None:
+def _add_previews(app: Flask, kept: Queue | Project, previews: Previews) -> None:
     sides = {"image": SCREEN, "small": THUMBNAIL, "whole": WHOLE}
     app.extensions["previews"] = previews
 
@@ -301,7 +336,7 @@ def _add_labels(app: Flask, labels: Labels) -> None:
         return jsonify(labels.undo(**_body({"client": str, "click": str}))._asdict())
 
 
-def _add_corrections(app: Flask, corrections: Corrections) -> None:
+def _add_project(app: Flask, project: Project) -> None:
     from hypervlad.app.strokes import change_of  # not above: importing it takes long
 
     of_image = {"client": str, "click": str, "image": int, "version": int}
@@ -314,17 +349,18 @@ def _add_corrections(app: Flask, corrections: Corrections) -> None:
     @app.post("/<token>/images")
     def images(token: str) -> Response:
         _body({})
-        listed = {"images": corrections.images(), "classes": corrections.classes()}
-        return jsonify(listed | {"note": corrections.note})
+        state = project.state()  # first: what is done is listed
+        listed = {"images": project.images(), "classes": project.classes(), "note": project.note}
+        return jsonify(listed | state)
 
     @app.post("/<token>/outlines")
     def outlines(token: str) -> Response:
-        return jsonify(corrections.shown(**_body({"image": int})))
+        return jsonify(project.shown(**_body({"image": int})))
 
     @app.post("/<token>/category")
     def category(token: str) -> Response:
-        name = corrections.add_class(_body({"name": str})["name"])
-        return jsonify({"id": 1 + corrections.classes().index(name), "name": name})
+        name = project.add_class(_body({"name": str})["name"])
+        return jsonify({"id": 1 + project.classes().index(name), "name": name})
 
     @app.post("/<token>/<any(edit, undo, redo, mark):action>")
     def changed(token: str, action: str) -> Response:
@@ -335,12 +371,47 @@ def _add_corrections(app: Flask, corrections: Corrections) -> None:
             if not all(type(label) is int for label in body["labels"]):
                 abort(400, "expected labels to be whole numbers")
             change = partial(change_of, *(body.pop(name) for name in fields))
-            found = corrections.edit(**body, change=change)
+            found = project.edit(**body, change=change)
         elif action == "mark":
-            found = corrections.mark(**body)
+            found = project.mark(**body)
         else:
-            found = corrections.undo(**body, is_redo=action == "redo")
-        return jsonify(found | {"note": corrections.note})
+            found = project.undo(**body, is_redo=action == "redo")
+        return jsonify(found | {"note": project.note})
+
+    choices = {"polarity": str, "min_area": int}
+    choices_of: dict[str, dict[str, type]] = {
+        "find": choices | {"pixel_size": str},
+        "learn": {"n_epochs": int},
+        "results": {},
+    }
+
+    @app.post("/<token>/start/<any(find, learn, results):kind>")
+    def start(token: str, kind: str) -> Response:
+        project.start(kind, _body(choices_of[kind]))
+        return jsonify(project.state())
+
+    @app.post("/<token>/preview")
+    def preview(token: str) -> Response:
+        return jsonify(project.preview(**_body(choices | {"image": int})))
+
+    @app.post("/<token>/earlier")
+    def earlier(token: str) -> Response:
+        return jsonify({"outlines": project.earlier_polygons(**_body({"image": int}))})
+
+    @app.post("/<token>/<any(stop, forget, take_back):action>")
+    def simple(token: str, action: str) -> Response:
+        _body({})
+        getattr(project, action)()
+        return jsonify(project.state())
+
+    @app.get("/<token>/results/<path:name>")
+    def result(token: str, name: str) -> Response:
+        path = project.result_files().get(name)  # only what is listed
+        if path is None or path.suffix not in _RESULT_TYPES:
+            abort(404, f"there is no result {name}")
+        response = send_file(path, _RESULT_TYPES[path.suffix], path.suffix in _SAVED)
+        response.headers["Content-Security-Policy"] = _RESULT_POLICY
+        return response
 
 
 def _items_of(pairs: list[Any]) -> dict[int, int | None]:
@@ -353,7 +424,8 @@ def _items_of(pairs: list[Any]) -> dict[int, int | None]:
 
 
 def _with_headers(response: Response) -> Response:
-    response.headers.update(HEADERS)
+    for name, value in HEADERS.items():
+        response.headers.setdefault(name, value)
     return response
 
 

@@ -6,11 +6,13 @@ Exit codes: 0 for success, 1 if ``check`` found something, 2 for an error (one s
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import gc
 import io
 import os
 import sys
+import threading
 import traceback
 from itertools import islice
 from typing import Annotated, Any
@@ -30,6 +32,7 @@ from hypervlad.cli.prediction import predict
 from hypervlad.cli.report import report
 from hypervlad.cli.review import correct, review
 from hypervlad.cli.training import demo, train
+from hypervlad.common.progress import READ_BY_PROGRAM
 from hypervlad.common.tables import decimal_commas
 
 __all__ = ["app", "main"]
@@ -123,7 +126,7 @@ def _root(
       hypervlad extract share/ -m model.hvlad -o features.parquet
       hypervlad defects fit good/ -o mat.hvlad   train on defect-free images
       hypervlad particles find images/ -o found/ outline particles, and measure them
-      hypervlad app found/                       correct outlines of particles in a browser
+      hypervlad app images/                      find and correct particles in a browser
       hypervlad align wires/ -o found/           directions and aligned fraction of fibres
       hypervlad diameters mats/ -o found/        diameters of fibres, compared by group
       hypervlad report found/ -o report/         figures, tables, methods for a paper
@@ -167,6 +170,8 @@ def main() -> None:
     atexit.register(gc.freeze)
     # Workers would import modules from the current folder, perhaps one of somebody else's images.
     os.environ["PYTHONSAFEPATH"] = "1"
+    if READ_BY_PROGRAM in os.environ:
+        threading.Thread(target=_end_with_stdin, daemon=True).start()
     for stream in (sys.stdout, sys.stderr):
         # A Windows console may lack letters of a file's name, which must not end the run.
         if isinstance(stream, io.TextIOWrapper):
@@ -178,3 +183,10 @@ def main() -> None:
     except Exception:  # with --debug
         echo(traceback.format_exc(), err=True, nl=False)
         sys.exit(2)
+
+
+def _end_with_stdin() -> None:
+    """End as Ctrl-C does when the program ends that has started this one, also by a kill."""
+    while os.read(0, 1024):
+        pass
+    _thread.interrupt_main()

@@ -147,6 +147,14 @@ def find(
     pixel_size: option.PixelSize = None,
     groups: option.ComparedGroups = None,
     samples: option.Samples = None,
+    corrected: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOUND",
+            help="Folder of earlier found particles of these images: the outlines that a person "
+            "has corrected there are used as they are.",
+        ),
+    ] = None,
     formats: Formats = None,
     resume: option.Resume = False,
     keep_annotations: option.KeepAnnotations = False,
@@ -182,10 +190,11 @@ def find(
     Examples:
       hypervlad particles find outlines.hvlad images/ -o found/
       hypervlad particles find images/ -o found/ --polarity dark --pixel-size 2.5
+      hypervlad particles find outlines.hvlad images/ -o better/ --corrected found/
     """
     from hypervlad.images.files import IMAGE_SUFFIXES
     from hypervlad.images.options import ReadOptions, check_read_options
-    from hypervlad.objects.found_folder import OWN_FILES
+    from hypervlad.objects.found_folder import OWN_FILES, FoundFolder
     from hypervlad.particles.finding import find_particles
     from hypervlad.particles.search import find_in_images
 
@@ -248,6 +257,7 @@ def find(
         groups=None if groups is None else groups_of(files, groups, paths).tolist(),
         samples=None if samples is None else groups_of(files, samples, paths).tolist(),
         detection=detection,
+        corrected=None if corrected is None else FoundFolder(corrected),
         formats=formats or (),
         resume=resume,
         verbose=option.common().verbose,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import logging
+import os
 import sys
 import webbrowser
 from enum import StrEnum
@@ -26,10 +27,10 @@ from hypervlad.cli.files import (
 from hypervlad.cli.messages import echo, fitting, plain_errors, say
 from hypervlad.common.progress import ProgressBar, can_print, is_terminal
 from hypervlad.common.wording import counted
-from hypervlad.folders.outputs import check_model, check_table
+from hypervlad.folders.outputs import check_folders, check_model, check_table
 
 if TYPE_CHECKING:
-    from hypervlad.app.corrections import Corrections
+    from hypervlad.app.project import Project
     from hypervlad.app.retraining import Material
     from hypervlad.app.store import Queue
 
@@ -172,27 +173,52 @@ def serve(
 def correct(
     folder: Annotated[
         Path,
-        typer.Argument(metavar="FOLDER", help="Folder that 'hypervlad particles find' wrote."),
+        typer.Argument(
+            metavar="FOLDER",
+            help="Folder of images, or of results that 'hypervlad particles find' wrote.",
+        ),
     ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="DIR",
+            help="Folder for the results of images, by default FOLDER-particles, beside it.",
+        ),
+    ] = None,
     port: Annotated[int | None, _PORT] = None,
     open_page: Annotated[bool | None, _OPEN] = None,
 ) -> None:
-    """Correct outlines of particles in a browser, on this computer only, until Ctrl-C.
+    """Find, correct, learn and count particles in a browser, on this computer only, until Ctrl-C.
 
-    Delete, draw, merge and split outlines, redraw edges, and set classes. Each edit is saved at
-    once in the folder, where 'particles count', 'train' and 'find --resume' read it; edits.sqlite
-    there has all edits, so that they can be undone, also later. Mark images whose outlines are all
-    right as done: only these are learnt, and counted as true. The link contains a secret and stays
-    the same for a folder.
+    Of images, particles are found as 'particles find' does. Delete, draw, merge and split outlines,
+    redraw edges, and set classes. Each edit is saved at once in the folder, where commands such as
+    'particles count' and 'train' read it; edits.sqlite there has all edits, so that they can be
+    undone, also later. Mark images whose outlines are all right as done: only these are learnt, and
+    counted as true. The page also learns from them, finds particles anew with that model, and
+    writes tables, a page and a report: by the commands 'particles train', 'find' and 'count', and
+    'report'. The link contains a secret and stays the same for a folder.
 
     \b
-    Example:
+    Examples:
+      hypervlad app images/
       hypervlad app found/
     """
     _check_page()
-    from hypervlad.app.corrections import Corrections
+    from hypervlad.app.project import Project
+    from hypervlad.objects.found_outlines import EDITS
 
-    _serve(Corrections(folder), port, open_page)
+    if found_folder([str(folder)]) is None and not (folder / EDITS).exists():
+        results = output or Path(f"{os.path.abspath(folder)}-particles")
+        check_folders(results, [str(folder)])
+        project = Project(results, folder)
+    elif output is not None:
+        raise ValueError(f"{folder} has results already; give --output with a folder of images")
+    else:
+        project = Project(folder)
+    say(f"results: {project.folder}")
+    _serve(project, port, open_page)
 
 
 def _check_page() -> None:
@@ -203,7 +229,7 @@ def _check_page() -> None:
         )
 
 
-def _serve(kept: Queue | Corrections, port: int | None, open_page: bool | None) -> None:
+def _serve(kept: Queue | Project, port: int | None, open_page: bool | None) -> None:
     from hypervlad.app.server import serve as serve_page
 
     logging.getLogger("waitress").setLevel(logging.ERROR)  # it warns of a busy server

@@ -6,6 +6,7 @@ Services and pythonw have no stderr, or a closed one.
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -44,12 +45,19 @@ def print_line(text: str) -> None:
         tqdm.write(text, file=sys.stderr)
 
 
+#: Set in the environment of a command by the program that reads its stderr and shows its progress:
+#: bars are printed although there is no terminal, and the command ends with its stdin.
+READ_BY_PROGRAM = "HYPERVLAD_READ_BY_PROGRAM"
+
+
 class ProgressBar(tqdm):
     """tqdm's progress bar, hidden where there is no stderr."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         if not can_print(sys.stderr):
             options["disable"] = True
+        elif READ_BY_PROGRAM in os.environ and options.get("disable") is None:
+            options["disable"] = False
         super().__init__(*arguments, **options)
 
 

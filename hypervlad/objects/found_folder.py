@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hypervlad.common.constraints import InstanceOf, check_points, check_value
-from hypervlad.common.files import exclusive_lock
+from hypervlad.common.files import exclusive_lock, file_digest
 from hypervlad.common.progress import ProgressBar, announced
 from hypervlad.common.tables import write_table
 from hypervlad.common.wording import counted, name_some, verb, warn_user
@@ -197,7 +197,7 @@ class FoundFolder:
         `unfinished` ones, of which a warning tells. A ValueError if there are none.
         """
         self.update()
-        table, notes = self.field_table, self._notes_of_edits("not learnt")
+        table, notes = self.field_table, self.notes_of_edits("not learnt")
         names = table["micrograph"][table["corrected_in"].notna()]
         if not len(names):
             raise ValueError(
@@ -217,6 +217,13 @@ class FoundFolder:
                 "not learnt: remove them there, and add what is missing, as images are learnt whole"
             )
         return {os.path.abspath(self.image(name)): own for name, own in outlines.items()}
+
+    def corrected_files(self) -> dict[str, list[tuple[Path, str]]]:
+        """Return the files of outlines that were changed, and their digests, after an `update`."""
+        self.update()
+        table = self.field_table
+        names = table["micrograph"][table["corrected_in"].notna()].tolist()
+        return {name: [(file := self.outlines_file(name), file_digest(file))] for name in names}
 
     def image(self, micrograph: str) -> Path:
         """Return the file of an image; an ImageReadError if it is no longer there."""
@@ -267,6 +274,7 @@ class FoundFolder:
         self,
         *,
         begin: bool = False,
+        earlier: pd.DataFrame | None = None,
         formats: Sequence[str] = (),
         on_error: Literal["raise", "skip"] = "raise",
         verbose: bool = False,
@@ -281,6 +289,9 @@ class FoundFolder:
         begin : bool, default=False
             Begin the table of particles if there is none, and measure all outlines. Otherwise,
             without it, finding was stopped, and that is an error.
+        earlier : DataFrame, optional
+            The `table` of earlier outlines of these images, from which a table that is begun takes
+            what people wrote beside particles that are outlined as they were.
         formats : sequence of {"geojson", "roi"}, default=()
             As for :func:`find_in_images`, besides those that the folder has.
         on_error : {"raise", "skip"}, default="raise"
@@ -301,13 +312,14 @@ class FoundFolder:
             or if outlines state another pixel size than their image.
         """
         with exclusive_lock(self.path / LOCK, self.path):
-            return self._update(formats, begin=begin, on_error=on_error, verbose=verbose)
+            return self._update(formats, begin, earlier, on_error=on_error, verbose=verbose)
 
     def _update(
         self,
         formats: Sequence[str] = (),
-        *,
         begin: bool = False,
+        earlier: pd.DataFrame | None = None,
+        *,
         on_error: str = "raise",
         verbose: bool = False,
     ) -> list[str]:
@@ -325,14 +337,15 @@ class FoundFolder:
             raise next(iter(failed.values()))
         self.unreadable = {name: str(error) for name, error in failed.items()}
         files = fields["micrograph"].map({name: file.name for name, file in corrected.items()})
-        known = np.where(files.notna(), files, fields["corrected_in"])
-        fields["corrected_in"] = known.astype(object)
+        given = np.where(files.notna(), files, fields["corrected_in"])
+        fields["corrected_in"] = given.astype(object)
         digests = fields["micrograph"].map(self.outline_files.digest)
         # All, if a person has deleted the table of particles.
         is_new = digests.notna() & (begin | (digests != fields["outlines_digest"]))
         has_correction = fields["corrected_in"].notna()
         is_again = is_new & (not begin) & fields["outlines_digest"].notna()
-        old = dict(list(before.groupby("micrograph")))
+        known = before if earlier is None or not begin else earlier
+        old = dict(list(known.groupby("micrograph")))
         tables, lost, others = dict[str, pd.DataFrame](), dict[str, int](), list[str]()
         chosen = fields["micrograph"][is_new & ~fields["micrograph"].isin(self.unreadable)]
         for row, name in ProgressBar(
@@ -581,7 +594,7 @@ class FoundFolder:
         if self.unreadable:
             reasons = "; ".join(self.unreadable.values())
             notes.append(f"not counted as they cannot be read: {reasons}")
-        notes += self._notes_of_edits("counted like found ones, also what a person drew there")
+        notes += self.notes_of_edits("counted like found ones, also what a person drew there")
         if changed:
             notes.append(
                 f"{verb(len(changed), 'the outlines', 'outlines')} of {name_some(changed)} were "
@@ -589,7 +602,7 @@ class FoundFolder:
             )
         return notes
 
-    def _notes_of_edits(self, what: str) -> list[str]:
+    def notes_of_edits(self, what: str) -> list[str]:
         """Return what must be known of edits that are not done, or not in the files yet."""
         notes = []
         if own := self.unfinished:

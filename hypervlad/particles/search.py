@@ -23,6 +23,7 @@ from hypervlad.images.reading import read_named, relative_names
 from hypervlad.images.sample import note_found
 from hypervlad.objects.detection import Detection
 from hypervlad.objects.found_folder import DETECTION, LOCK, RUN, FoundFolder
+from hypervlad.objects.found_outlines import EDITS
 from hypervlad.objects.found_tables import write_detection
 from hypervlad.objects.outlines import outlines_among, read_outlines
 from hypervlad.objects.particle import Outlines, check_same_size
@@ -44,6 +45,7 @@ def find_in_images(
     groups: Sequence[Any] | None = None,
     samples: Sequence[Any] | None = None,
     detection: Detection | None = None,
+    corrected: FoundFolder | None = None,
     formats: Sequence[str] = (),
     resume: bool = False,
     verbose: bool = False,
@@ -74,6 +76,9 @@ def find_in_images(
     detection : Detection, optional
         What `outline` misses and invents in other fields, such as
         ``HypercolumnSegmenter.detection_``: counts are corrected by it.
+    corrected : FoundFolder, optional
+        Of the same images, found before: outlines that people have corrected there are used as they
+        are, and not found again.
     formats : sequence of {"geojson", "roi"}, default=()
         Further files of outlines for QuPath and ImageJ, in folders of these names.
     resume : bool, default=False
@@ -145,6 +150,13 @@ def find_in_images(
             rows, own_files = folder.searched.rows(), folder.outline_files
             names = sorted({*rows, *files})
             drawn = own_files.corrected(folder.images, names) if resume else {}
+            kept = dict[str, list[tuple[Path, str]]]()
+            if corrected is not None:
+                _check_same_images(corrected, folder)
+                kept = corrected.corrected_files()
+                drawn |= kept
+                for note in corrected.notes_of_edits("found anew"):
+                    warn_user(f"{corrected.path}: {note}")
             with announced(len(names)):
                 for name in ProgressBar(names, unit="image", disable=not verbose or None):
                     file = folder.outlines_file(name)
@@ -175,7 +187,8 @@ def find_in_images(
                         else:
                             own_files.write(name, found, row["pixel_size_nm"])
                             own_files.note_used(name, *by_person, found)
-                            used.append(f"{name} ({by_person[0]})")
+                            if name not in kept:
+                                used.append(f"{name} ({by_person[0]})")
                     elif row["pixel_size_nm"] and not there.pixel_size and file.suffix == ".tif":
                         # It was given later, or lost in other programs. What a person has
                         # corrected since is still younger.
@@ -185,12 +198,15 @@ def find_in_images(
             if rows:
                 folder.searched.write(rows[name] for name in sorted(rows))
         if rows:
-            folder.update(begin=True, formats=formats, on_error="skip", verbose=verbose)
+            earlier = None if corrected is None else corrected.table
+            folder.update(
+                begin=True, earlier=earlier, formats=formats, on_error="skip", verbose=verbose
+            )
             left_out += [why for why in folder.unreadable.values() if why not in left_out]
     if used:
         warn_user(
-            f"the outlines of {counted(len(used), 'image')} were drawn in another program, and "
-            f"are used: {name_some(used)}"
+            f"the outlines of {counted(len(used), 'image')} were drawn or corrected by a person, "
+            f"and are used: {name_some(used)}"
         )
     unknown = [name for name, row in rows.items() if not row["pixel_size_nm"]]
     if 0 < len(unknown) < len(rows):
@@ -213,7 +229,8 @@ def _labels(
 
 def _started(path: Path, run: dict[str, Any], resume: bool) -> FoundFolder:
     """Write what a run is made with, or compare it with that of the run that is resumed."""
-    if any(not each.name.startswith(".") for each in path.iterdir()):
+    # The page of outlines has its file before anything is found.
+    if any(not each.name.startswith((".", EDITS)) for each in path.iterdir()):
         if not resume:
             raise ValueError(
                 f"{path} is not empty, and nothing is overwritten; give another folder, or "
@@ -242,6 +259,16 @@ def _started(path: Path, run: dict[str, Any], resume: bool) -> FoundFolder:
             )
     write_record(path / RUN, run)
     return FoundFolder(path)
+
+
+def _check_same_images(corrected: FoundFolder, folder: FoundFolder) -> None:
+    if (corrected.path.resolve(), corrected.images) == (folder.path.resolve(), folder.images):
+        raise ValueError(f"{corrected.path} is both written and read; give another folder")
+    if corrected.images != folder.images:
+        raise ValueError(
+            f"{corrected.path} has particles of the images in {corrected.images}, not of those in "
+            f"{folder.images}; give the folder in which these were found"
+        )
 
 
 def _flat(run: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import tifffile
+from PIL import Image
 from support.found_fields import App, write_found
 from support.review_windows import Page
 
@@ -138,3 +141,73 @@ def test_keys_alone_correct_and_another_window_is_noticed(editor: Editor) -> Non
     app.edit("delete", [2])
     editor.says("changed in another window")
     editor.until(lambda: list(editor.areas) == [3, 4])
+
+
+def test_from_a_folder_of_images_to_a_report_in_few_clicks(browser: Any, tmp_path: Path) -> None:
+    fields = write_found(tmp_path).with_name("fields")  # two PNGs without a pixel size
+    pixels = np.asarray(Image.open(fields / "a.png"))
+    scale: Any = {"imagej": True, "resolution": (0.5, 0.5), "metadata": {"unit": "nm"}}
+    for number in range(2):
+        tifffile.imwrite(fields / f"c{number}.tif", np.roll(pixels, 9 * number, axis=0), **scale)
+    tifffile.imwrite(fields / "d.tif", pixels[::-1].astype(np.uint16) * 200)
+    (fields / "e.png").write_bytes(b"no image")
+    app, results = App(fields), tmp_path / "fields-particles"
+    page = Editor(browser, app.link)
+    clicks = words = 0
+
+    def click(name: str) -> None:
+        nonlocal clicks
+        clicks += 1
+        page.until(lambda: page.find(name).is_enabled() and page.find(name).is_displayed())
+        page.find(name).click()
+
+    try:
+        page.until(lambda: "3 without a pixel size · 1 unreadable" in page.text("progress"))
+        click("preview")
+        page.says("3 bright particles found")
+        page.picture("app_preview")
+        page.find("size").send_keys("2")
+        words += 1
+        click("find")
+        page.until(lambda: page.text("task-step") == "Particles are found.")
+        assert "e.png: not an image" in page.text("task-lines")
+        page.until(page.opened)
+        assert page.text("progress") == "0 of 5 images done"
+        page.click(110, 30)
+        page.press("x")
+        page.says("saved: 1 outline deleted")
+        page.press("d")
+        page.until(lambda: page.text("progress") == "1 of 5 images done")
+        page.press("l")
+        page.until(lambda: page.text("sheet-title") == "Learn from 1 image that is done")
+        page.picture("app_learn")
+        page.find("#passes [value='1']", "css selector").click()
+        page.find("#sheet .primary", "css selector").click()
+        clicks += 6
+        page.until(lambda: page.text("sheet-title") == "Outlines before and now")
+        page.picture("app_learnt")
+        assert "held out: none" in page.text("sheet-content")
+        assert "1 edited image kept as it is" in page.text("sheet-content")
+        page.press(Keys.ESCAPE)
+        page.press("t")
+        clicks += 2
+        page.until(lambda: page.text("sheet-title") == "Results")
+        page.picture("app_results")
+        names = "particles.html", "report/report.html", "report/figure.svg", "counts.csv"
+        links = [
+            each.get_attribute("href") for each in page.find("sheet").find_elements("tag name", "a")
+        ]
+        for name in names:
+            assert (results / "results" / name).stat().st_size > 100
+            assert f"{app.link}results/{name}" in links
+            assert app.send(f"results/{name}").status == 200
+        assert (clicks, words) == (10, 1)
+        assert (results / "model.hvlad").exists()
+        assert (results / "earlier-1" / "particles.csv").exists()
+        browser.get(f"{app.link}results/report/report.html")
+        assert "95 % interval" in browser.find_element("tag name", "body").text
+        said = [entry["message"] for entry in browser.get_log("browser")]
+        assert [text for text in said if "/small/6" not in text] == []
+    finally:
+        page.close()
+        app.stop()

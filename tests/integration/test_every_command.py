@@ -156,7 +156,7 @@ RUNS = {
         "queue: queue",
     ),
     "review serve": Run("review serve images -q", words="no queue here", code=2),  # it does not end
-    "app": Run("app images -q", words="no folder of found particles", code=2),  # it does not end
+    "app": Run("app c -o d9 -q", words="c: no images here", code=2),  # it does not end
     "review export": Run(
         "review export queue -o labels.csv --source model -q", "labels.csv", "labels: labels.csv"
     ),
@@ -181,6 +181,7 @@ MORE = [
         "masks: 1 of 7 images",
     ),
     Run("defects score s3.hvlad blots -o scored3", "scored3/report.html", "1 called anomalous"),
+    Run("particles find fields -o again --corrected found -q", "again/run.json", "particles"),
     Run("report scored3 -o defects -q", "defects/figure-2.svg defects/results.csv"),
     Run("report directions -o alignment -q", "alignment/figure.svg alignment/methods.txt"),
     Run("report thick -o diameters", "diameters/figure.png"),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -16,7 +18,7 @@ import numpy as np
 import pytest
 from support import commands
 from support.found_fields import SHAPE, App, write_found
-from support.waiting import wait_until
+from support.waiting import PATIENCE, wait_until
 
 from hypervlad.particles import FoundFolder, read_outlines, write_outlines
 
@@ -254,6 +256,89 @@ def test_nothing_is_lost_in_a_kill_and_all_can_be_undone_after_it(start: Start) 
     assert app.undo("redo").status == 400, "after another edit, nothing is undone"
 
 
+def die_in_move(number: int) -> None:
+    """Let the process be killed in place of one of its moves of the folder of outlines."""
+    move, moves = os.replace, itertools.count(1)
+
+    def moved(source: Path, target: Path) -> None:
+        if Path(source).name == "outlines" and next(moves) == number:
+            signal.raise_signal(signal.SIGKILL)
+        move(source, target)
+
+    os.replace = moved
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_what_is_found_anew_is_taken_over_whole_and_taken_back(start: Start, number: int) -> None:
+    app = start(before=partial(die_in_move, number) if number else None)
+    app.image()
+    app.edit("delete", [1])
+    assert [each["id"] for each in app.post("images")["images"]] == [1, 2]
+    choices = {"polarity": "bright", "min_area": 1000, "pixel_size": ""}
+    if number:
+        app.post("start/find", **choices)
+        app.running.join(PATIENCE)
+        assert app.running.exitcode == -signal.SIGKILL
+        app.before = None
+        app.start()
+        found = app.post("images")
+    else:
+        found = app.ended("find", **choices)
+        assert found["task"]["state"] == "done"
+        assert found["is_found"]
+    listed = [(each["name"], each["id"], each["n"]) for each in found["images"]]
+    assert listed == [("a.png", 1, 2), ("b.png", 3, 1)]
+    assert found["earlier"]["changes"] == [["b.png", 3, 1]]
+    assert app.send("edit", app.body(image=2, labels=[1], version=0)).status == 404, "found before"
+    assert len(app.post("earlier", image=3)["outlines"]) == 3
+    if number:  # an image that was edited since stays as it is
+        app.image(3)
+        app.edit("draw", [], rectangle(150, 100, 170, 120), image=3)
+    app.post("take_back")
+    assert app.send("take_back", {}).status == 400, "nothing was found before"
+    second = app.post("images")["images"][1]
+    assert (second["id"], second["n"]) == ((3, 2) if number else (4, 3))
+    assert list(app.areas()) == [2, 3]
+    assert app.undo().status == 200
+    assert len(app.areas()) == 3
+    folder = FoundFolder(app.folder)
+    folder.update()
+    assert (folder.run["finder"], len(folder.table)) == ({}, 5 if number else 6)
+
+
+def test_a_task_that_is_stopped_or_killed_goes_on_where_it_was(tmp_path: Path) -> None:
+    images = write_found(tmp_path).with_name("fields")
+    shutil.rmtree(tmp_path / "found")
+    (images / "c.png").write_bytes(b"no image")
+    app = App(images)
+    results = tmp_path / "fields-particles"
+    choices = {"polarity": "bright", "min_area": 20, "pixel_size": "2,0"}
+    try:
+        names = [each["name"] for each in app.post("images")["images"]]
+        assert names == ["a.png", "b.png", "c.png"]
+        assert app.send("preview", {"image": 3, "polarity": "dark", "min_area": 20}).status == 400
+        answer = app.post("preview", image=1, polarity="bright", min_area=20)
+        assert [len(answer["outlines"]), answer["message"][:25]] == [3, "3 bright particles found "]
+        assert not (results / "run.json").exists()
+        app.post("start/find", **choices)
+        assert app.send("start/results", {}).status == 409, "one task at a time"
+        app.post("stop")
+        wait_until(lambda: app.post("images")["task"]["state"] == "stopped", "the end")
+        app.post("start/find", **choices)
+        app.kill()
+        app.start()
+        task = app.post("images")["task"]
+        assert (task["state"], task["kind"], task["choices"]) == ("stopped", "find", choices)
+        failed = app.ended("find", **choices | {"pixel_size": "two"})["task"]
+        assert (failed["state"], "two: neither a number" in failed["lines"][-2]) == ("failed", True)
+        found = app.ended("find", **task["choices"])
+        assert [each["n"] for each in found["images"]] == [3, 3]
+        assert "c.png: not an image" in found["task"]["lines"][0]
+        assert FoundFolder(results).run["pixel_size"] == 2
+    finally:
+        app.stop()
+
+
 def test_of_two_windows_the_second_edit_of_a_version_is_refused(start: Start) -> None:
     app = start()
     app.image()
@@ -293,7 +378,10 @@ def test_requests_that_are_not_of_the_page_are_refused(shared: App) -> None:
         assert shared.send(f"/{token}x/{path}").status == 404
         assert shared.send(path, headers={"Host": "evil.example"}).status == 403
         assert shared.send(path, headers={"Sec-Fetch-Site": "cross-site"}).status == 403
-    for action in ("edit", "mark", "undo", "redo", "images", "outlines", "category"):
+    actions = ["edit", "mark", "undo", "redo", "images", "outlines", "category", "preview"]
+    actions += ["start/find", "start/learn", "start/results", "stop", "forget", "take_back"]
+    actions += ["earlier"]
+    for action in actions:
         assert shared.send(action).status in (404, 405)
         headers: dict[str, str | None] = {"Origin": "http://evil.example"}
         assert shared.send(action, shared.body(labels=[1]), headers=headers).status == 403
@@ -314,6 +402,9 @@ def test_requests_that_are_not_of_the_page_are_refused(shared: App) -> None:
         "image/..%2fa.png",
         "small/-1",
         "run.json",
+        "results/..%2frun.json",
+        "results/../run.json",
+        "results/particles.csv",
     ):
         assert shared.send(path).status == 404
     assert len(shared.areas()) == 3

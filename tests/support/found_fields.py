@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -45,6 +46,14 @@ class App(Served):
         shown = self.post("outlines", image=image)
         self.version = shown["version"]
         return shown
+
+    def ended(self, kind: str, **choices: object) -> dict[str, Any]:
+        """Start a task, and return what the page is told once it has ended."""
+        self.post(f"start/{kind}", **choices)
+        states = (self.post("images") for _ in itertools.count())
+        return wait_until(
+            lambda: (found := next(states))["task"]["state"] != "running" and found, kind
+        )
 
     def areas(self, image: int = 1) -> dict[int, int]:
         return {each["label"]: each["area"] for each in self.image(image)["outlines"]}

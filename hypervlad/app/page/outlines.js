@@ -20,6 +20,7 @@ const selected = new Set(); // labels
 let tool = "select";
 let hidden = false;
 let image = null; // its pixels
+let fitted = 0; // scale at which the whole image is shown
 let view = { scale: 1, x: 0, y: 0 }; // of the screen: scale * pixel + (x, y)
 let stroke = null; // points that are being drawn
 let cross = null; // where arrow keys have moved the cross, in pixels of the image
@@ -42,9 +43,10 @@ async function refresh() {
     if (isCutOff) hideTrouble(); // other troubles stay to be read
     isCutOff = false;
     if (busy || clicked !== clicks || stroke) return;
-    takeList(answer);
-    const mine = images.find(({ id }) => shown && id === shown.id);
+    const isOther = takeList(answer);
+    const mine = images.find(({ id, name }) => shown && (isOther ? name === shown.name : id === shown.id));
     if (!shown && images.length) await open(Number(location.hash.slice(1)) || inOrder()[0].id);
+    else if (isOther && images.length) await open((mine ?? images[0]).id);
     else if (mine && mine.version !== shown.version) {
       await open(mine.id);
       say("this image was changed in another window: it is shown as it is now");
@@ -57,11 +59,18 @@ async function refresh() {
 
 function takeList(answer) {
   images = answer.images;
+  const isOther = takeState(answer);
+  if (isOther) {
+    rows.clear();
+    by("list").replaceChildren();
+    shown &&= { ...shown, id: -1 }; // to be opened by its name
+  }
   categories = answer.classes.map((name, place) => ({ id: place + 1, name }));
   showNote(answer.note);
   showList();
   showChoices();
   if (shown) press(by("done"), isDone());
+  return isOther;
 }
 
 // It stays to be read until the files are written.
@@ -92,9 +101,10 @@ async function open(id) {
     selected.clear();
     cross = null;
     image = null;
+    if (earlier) showBefore(true);
     fit();
     loadPixels(found.id);
-    say(`${shown.name}: ${plural(shapes.size)}`);
+    say(state.is_found ? `${shown.name}: ${plural(shapes.size)}` : "");
   }
   showAll();
 }
@@ -122,19 +132,23 @@ function takeOutlines({ is_whole: isWhole, removed, outlines }) {
   if (isWhole) shapes = new Map();
   removed.forEach((label) => shapes.delete(label));
   for (const each of outlines) {
-    const path = new Path2D();
-    const box = [Infinity, Infinity, -Infinity, -Infinity];
-    for (const ring of each.rings) {
-      for (let i = 0; i < ring.length; i += 2) {
-        if (i) path.lineTo(ring[i], ring[i + 1]); else path.moveTo(ring[i], ring[i + 1]);
-        box[0] = Math.min(box[0], ring[i]); box[1] = Math.min(box[1], ring[i + 1]);
-        box[2] = Math.max(box[2], ring[i]); box[3] = Math.max(box[3], ring[i + 1]);
-      }
-      path.closePath();
-    }
-    shapes.set(each.label, { ...each, path, box });
+    shapes.set(each.label, { ...each, ...pathOf(each.rings) });
   }
   for (const label of selected) if (!shapes.has(label)) selected.delete(label);
+}
+
+function pathOf(rings) {
+  const path = new Path2D();
+  const box = [Infinity, Infinity, -Infinity, -Infinity];
+  for (const ring of rings) {
+    for (let i = 0; i < ring.length; i += 2) {
+      if (i) path.lineTo(ring[i], ring[i + 1]); else path.moveTo(ring[i], ring[i + 1]);
+      box[0] = Math.min(box[0], ring[i]); box[1] = Math.min(box[1], ring[i + 1]);
+      box[2] = Math.max(box[2], ring[i]); box[3] = Math.max(box[3], ring[i + 1]);
+    }
+    path.closePath();
+  }
+  return { path, box };
 }
 
 // One after the other, as fast as a person works; after a refusal, those that wait are not sent.
@@ -148,7 +162,7 @@ function send(path, body) { return inLine(() => sendNow(path, body)); }
 
 // Send an edit of the open image; what it makes is chosen then.
 async function sendNow(path, body) {
-  if (!shown || shown.version < 0) return;
+  if (!shown || shown.version < 0 || !state.is_found) return;
   const id = shown.id;
   const answer = await click(path, { image: id, version: shown.version, ...body }, (edited) => {
     if (shown.id !== id) return;
@@ -203,6 +217,7 @@ function assign(id) {
 }
 
 function openDialog() {
+  if (!state.is_found) return;
   if (!selected.size) sayChoose();
   else askName(({ id, name }) => { if (!categories.some((each) => each.id === id)) categories.push({ id, name }); return edit("name", { name }); });
 }
@@ -268,6 +283,7 @@ function size() { const { clientWidth, clientHeight } = by("stage"); return [cli
 function fit() {
   const [width, height] = size();
   const scale = Math.min(width / shown.width, height / shown.height);
+  fitted = scale;
   view = { scale, x: (width - scale * shown.width) / 2, y: (height - scale * shown.height) / 2 };
   draw();
 }
@@ -319,6 +335,7 @@ function paint() {
   pixels.imageSmoothingEnabled = view.scale < 2;
   if (image) pixels.drawImage(image, 0, 0, shown.width, shown.height);
   if (!hidden) paintOutlines(lines, [-view.x / view.scale, -view.y / view.scale, (width - view.x) / view.scale, (height - view.y) / view.scale]);
+  if (earlier) paintEarlier(lines);
   if (stroke) paintStroke(lines);
   if (cross) paintCross(lines);
 }
@@ -481,7 +498,7 @@ function setTool(name) {
 function showAll() {
   const n = selected.size;
   by("chosen").textContent = n ? `${plural(n)} chosen` : "Nothing chosen";
-  by("name").textContent = `${shown.name} · ${plural(shapes.size)}`;
+  by("name").textContent = state.is_found || shapes.size ? `${shown.name} · ${plural(shapes.size)}` : shown.name;
   by("delete").disabled = busy || !n;
   by("merge").disabled = busy || n < 2;
   by("undo").disabled = busy || !shown.can_undo;
@@ -532,6 +549,8 @@ function showList() {
     const state = each.is_done ? [" ", element("b", "", "done")] : [each.is_edited ? " edited" : ""];
     rows.get(each.id).lastChild.replaceChildren(count(each.n), ...state);
   }
+  by("bar").hidden = !state.is_found;
+  if (!state.is_found) { showImages(); return; }
   const done = images.filter((each) => each.is_done).length;
   by("bar").max = Math.max(images.length, 1);
   by("bar").value = done;
@@ -571,15 +590,17 @@ function toggle() {
 // --- keys and the rest ------------------------------------------------------------------------
 
 function actionsOf({ key, shiftKey, target }) {
-  if (!shown) return {};
+  if (by("sheet").open || !shown || target.matches("input:not([type=range])")) return {};
   const moves = Object.fromEntries(MOVES.slice(0, 4).map((each) => [each.toLowerCase(), () => moveCross(each, shiftKey)]));
-  return {
-    d: mark, x: remove, delete: remove, backspace: remove, m: merge, r: redo, h: toggle, f: fit, escape,
-    v: () => setTool("select"), a: () => setTool("draw"), c: () => setTool("split"), e: () => setTool("redraw"),
-    q: () => turnTo(-1, shiftKey), w: () => turnTo(1, shiftKey), ",": () => turn(-1), ".": () => turn(1),
-    "+": () => zoom(1.4), "=": () => zoom(1.4), "-": () => zoom(1 / 1.4),
-    ...(!target.matches("input, button") && { ...moves, " ": useCross, enter: useCross }),
+  const common = {
+    ...taskActions(), f: fit, ",": () => turn(-1), ".": () => turn(1), "+": () => zoom(1.4), "=": () => zoom(1.4), "-": () => zoom(1 / 1.4),
+    h: toggle, q: () => turnTo(-1, shiftKey), w: () => turnTo(1, shiftKey), escape,
   };
+  return state.is_found ? { ...common,
+    d: mark, x: remove, delete: remove, backspace: remove, m: merge, r: redo,
+    v: () => setTool("select"), a: () => setTool("draw"), c: () => setTool("split"), e: () => setTool("redraw"),
+    ...(!target.matches("input, button, a") && { ...moves, " ": useCross, enter: useCross }),
+  } : common;
 }
 
 document.querySelectorAll("button[data-tool]").forEach((each) => { each.onclick = () => setTool(each.dataset.tool); });
@@ -594,7 +615,7 @@ by("wider").onclick = () => zoom(1 / 1.4);
 by("previous").onclick = () => turn(-1);
 by("next").onclick = () => turn(1);
 by("brightness").oninput = by("contrast").oninput = showLevels;
-new ResizeObserver(() => draw()).observe(stage);
+new ResizeObserver(() => (view.scale === fitted ? fit() : draw())).observe(stage);
 document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
 setInterval(refresh, POLL);
 setTool("select");

@@ -241,7 +241,8 @@ function choiceButton({ id, name }, index, ...further) {
 function assignWrong() { if (wrongOutline()) assign(wrongOutline().id); }
 
 document.addEventListener("keydown", (event) => {
-  if (event.altKey || event.metaKey || by("dialog").open || event.target.matches("select")) return;
+  if (event.altKey || event.metaKey || by("dialog").open || by("sheet")?.open) return;
+  if (event.target.matches("select, input:not([type=range])")) return;
   if (event.repeat && !MOVES.includes(event.key)) return;
   const numbers = keyed().slice(0, KEYS).map(({ id }, place) => [place + 1, () => assign(id)]);
   const actions = event.ctrlKey ? { z: event.shiftKey ? redo : undo, y: redo }

@@ -558,7 +558,7 @@ def test_outlines_that_a_person_drew_first_are_not_found_again(images, tmp_path)
     overlapping[0, 5:9, 5:20] = overlapping[1, 7:19, 5:9] = True
     write_outlines(found.path / "outlines" / "new.geojson", overlapping)
     with (
-        pytest.warns(match="drawn in another program, and are used: new"),
+        pytest.warns(match="by a person, and are used: new"),
         pytest.warns(match=r"not used as .*another\.json: JSON, but"),
     ):
         again = find(found.path, tmp_path / "images", resume=True)[0]
