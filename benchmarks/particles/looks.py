@@ -27,20 +27,22 @@ from hypervlad.particles import find_particles
 SIDE = 512
 _ALONE: dict[str, Any] = {"pile": 0, "empty": 0, "stains": 0, "clutter": 0, "grain": (0, 0)}
 _PLAIN = _ALONE | {"lattice": 0, "clinging": (0, 0), "contrast_to_noise": (5, 20)}
-_DISCS = _PLAIN | {"shapes": ("disc",), "profiles": ("flat",), "spread": (0.02, 0.2)}
-_PAIRS = _DISCS | {"diameter": (24, 60), "cover": (0.1, 0.3), "clinging": (0.5, 0.5)}
+PLAIN_DISCS = _PLAIN | {"shapes": ("disc",), "profiles": ("flat",), "spread": (0.02, 0.2)}
+_PAIRS = PLAIN_DISCS | {"diameter": (24, 60), "cover": (0.1, 0.3), "clinging": (0.5, 0.5)}
 LOOKS = {
-    "discs apart": Looks(**_DISCS | {"cover": (0.05, 0.2), "apart": (1.1, 1.1)}),
-    "dense discs, dark": Looks(**_DISCS | {"lattice": 1, "diameter": (12, 60), "dark": 1}),
-    "dense discs, bright": Looks(**_DISCS | {"lattice": 1, "diameter": (12, 60), "dark": 0}),
+    "discs apart": Looks(**PLAIN_DISCS | {"cover": (0.05, 0.2), "apart": (1.1, 1.1)}),
+    "dense discs, dark": Looks(**PLAIN_DISCS | {"lattice": 1, "diameter": (12, 60), "dark": 1}),
+    "dense discs, bright": Looks(**PLAIN_DISCS | {"lattice": 1, "diameter": (12, 60), "dark": 0}),
     "grain of 1.5 px, half the contrast": Looks(
-        **_DISCS
+        **PLAIN_DISCS
         | {"diameter": (20, 50), "cover": (0.05, 0.2), "apart": (1.1, 1.1)}
         | {"grain": (1.5, 1.5), "contrast_to_noise": (2, 2)}
     ),
-    "bright rims": Looks(**_DISCS | {"profiles": ("rim",), "apart": (1, 1.1), "cover": (0.1, 0.3)}),
+    "bright rims": Looks(
+        **PLAIN_DISCS | {"profiles": ("rim",), "apart": (1, 1.1), "cover": (0.1, 0.3)}
+    ),
     "hollow shells": Looks(
-        **_DISCS | {"profiles": ("shell",), "apart": (1, 1.1), "cover": (0.1, 0.3)}
+        **PLAIN_DISCS | {"profiles": ("shell",), "apart": (1, 1.1), "cover": (0.1, 0.3)}
     ),
     "overlap, 1.4 radii apart": Looks(**_PAIRS | {"apart": (0.7, 0.7)}),
     "overlap, 1.1 radii apart": Looks(**_PAIRS | {"apart": (0.55, 0.55)}),

@@ -16,7 +16,7 @@ from support.few_crops import few_crops
 from benchmarks.bars import __main__ as bars
 from benchmarks.common.data import save_grey
 from benchmarks.common.results import Facts, load_result
-from benchmarks.particles import looks
+from benchmarks.particles import faults, looks
 from benchmarks.scale_bars import __main__ as scale_bars
 from benchmarks.speed.tables import REFERENCE
 from hypervlad import HypercolumnVLAD, make_fibre_images, make_particle_fields
@@ -183,6 +183,7 @@ CASES: dict[str, Case] = {
         f"--data DATA/sem {TINY}",
         holds=lambda facts: facts["methods"][-1]["given"]["accuracy"] > 0.8,
     ),
+    "particles.faults": Case("--images 1", {"FAULTS": {"none": faults.FAULTS["none"]}}),
     "particles.looks": Case(
         "--fields 1 --empty 1",
         {"SIDE": 160, "LOOKS": {"discs apart": looks.LOOKS["discs apart"]}},

@@ -320,9 +320,12 @@ def accepted_places(field: Field, found: Appearance) -> tuple[Places, dict[str, 
     places, accepted, refused = found.places, np.ones(len(found.places), bool), dict[str, int]()
     edge = places.diameter[:, None] / 2 * places.normals
     inside = [field.allows(places.positions + share * edge) for share in (-1, 0, 1)]
+    # What is followed along the image's edge can end up beyond it.
+    middle = np.rint(places.positions)
+    is_within = np.all((middle >= 0) & (middle < np.asarray(field.shape)), axis=1)
     passed = (
         np.logical_and.reduce(inside),
-        places.probability > _PROBABILITY,
+        is_within & (places.probability > _PROBABILITY),
         places.diameter >= smallest_diameter(found),
         places.error < _MAX_ERROR,
     )

@@ -35,6 +35,7 @@ from hypervlad.images.annotations import (
 )
 from hypervlad.images.banner import as_8bit_grey
 from hypervlad.images.errors import ImageReadError
+from hypervlad.images.faults import note_faults
 from hypervlad.images.options import PixelSizes, ReadOptions, check_read_options
 from hypervlad.images.reading import Micrograph, check_image_list, image_name, read_named
 
@@ -224,7 +225,7 @@ def read_sample(
     ``scaling="auto"`` of `read_options` means here unless `auto` says otherwise. `pixel_size` is of
     images that state none. `mask`, bool (H, W), is where to look; what is elsewhere has no
     influence, and may be NaN in arrays. ValueError if a parameter is out of range or the image
-    cannot be read; a UserWarning if its pixels are not square.
+    cannot be read; UserWarnings if its pixels are not square, or faults change what is measured.
     """
     check_value("annotations", annotations, [OneOf("leave_out", "keep")])
     options = check_read_options(read_options)
@@ -252,6 +253,7 @@ def read_sample(
         bars = above, below - known["banner_rows"]
         found = annotations_in(as_8bit_grey(grey), bars, marks)
     seen = ~annotation_mask(found, (grey.shape[0], grey.shape[1]))
+    note_faults(name, grey, seen & shown)
     if found and seen.any():
         grey = fill_annotations(grey, seen, found)
         if is_stretched:

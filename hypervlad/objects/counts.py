@@ -258,8 +258,8 @@ def particle_sizes(
         tenth (half, nine tenths) of all particles or of their area is, interpolated between
         particles. The intervals are those of sizes whose share differs from that by no more than
         chance [1]_, judged by how much whole fields differ. An end beyond all sizes that were found
-        is NaN, and so is a lower end at which most are missed by `detection`; with particles of the
-        class in one field, both.
+        is NaN, and so is a lower end at which most may be missed by `detection`, where the upper
+        end is no smaller than that size; with particles of the class in one field, both.
 
     Raises
     ------
@@ -313,8 +313,7 @@ def sizes_of(
     for name, is_in in zip([*names, ALL], is_of.T, strict=True):
         for by, whole in samples.items():
             best, low, high, *errors = whole.where(is_in).quantiles(_SHARES)
-            low, high = with_error(low, best, high, error)
-            low = np.where(low < missed, np.nan, low)
+            low, high = with_error(low, best, high, error, missed)
             row: dict[str, Any] = {"class": name, "by": by, "particles": int(is_in.sum())}
             for share, *values in zip(_SHARES, best, low, high, *errors, strict=True):
                 keys = (f"d{round(100 * share)}{name}" for name in _OF_SIZE)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hypervlad.common.base import Array, StoredPart, Value
+from hypervlad.statistics.groups import left_out_interval
 from hypervlad.statistics.outlines import matched_labels
 
 if TYPE_CHECKING:
@@ -128,6 +129,18 @@ class Detection(StoredPart):
             return float(diameter[-1])
         k = int((found >= 0.5).argmax())
         return float(np.interp(0.5, found[k - 1 : k + 1], diameter[k - 1 : k + 1]))
+
+    def maybe_missed_below(self) -> float:
+        """Return the upper end of the 95 % interval of `mostly_missed_below`; 0 if none is missed.
+
+        It is from how much the fields differ.
+        """
+        if (best := self.mostly_missed_below()) is None:
+            return 0.0
+        smallest = float(self.by_size()["diameter"].iloc[0])
+        without = [each.mostly_missed_below() or smallest for each in self.without_each()]
+        _, high, _ = left_out_interval(np.log(best), np.log(without))
+        return float(np.exp(high)) if np.isfinite(high) else best
 
 
 def _diameters(

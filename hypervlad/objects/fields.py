@@ -199,10 +199,10 @@ class WeightedParticles:
         return "sample" if len({each.sample for each in self.fields}) > 1 else "field"
 
     def missed_below(self, measure: str) -> float:
-        """Return the size below which most are missed; 0 if that is not known in this unit."""
+        """Return the size below which most may be missed; 0 if it is not known in this unit."""
         (name, unit), known = name_and_unit(measure), self.detection
         is_size = name.startswith(("equivalent", "feret"))  # not a width, or an area
-        return (is_size and known and known.unit == unit and known.mostly_missed_below()) or 0.0
+        return known.maybe_missed_below() if is_size and known and known.unit == unit else 0.0
 
     def is_measured(self, measure: str) -> NDArray[np.bool_]:
         """Return which particles touch no edge and have this measure."""

@@ -114,9 +114,12 @@ def _left_out_variance(whole: Values, without: Values) -> Values:
 
 
 def with_error(
-    low: ArrayLike, best: ArrayLike, high: ArrayLike, error: float
+    low: ArrayLike, best: ArrayLike, high: ArrayLike, error: float, below: float = 0.0
 ) -> tuple[Values, Values]:
     """Widen the interval of a positive number by an independent error, a share within 95 %.
+
+    Where nothing is known `below` a size, an interval that reaches it is open there, which is NaN,
+    and contains all that lies between it and the number.
 
     >>> low, high = with_error(90.0, 100.0, 110.0, 0.1)
     >>> round(float(low), 1), round(float(high), 1)
@@ -124,11 +127,12 @@ def with_error(
     """
     with np.errstate(divide="ignore", invalid="ignore"):  # 0 has no relative error
         ends = np.log(np.array([low, high], np.float64) / np.asarray(best, np.float64))
-        below, above = np.sqrt(ends**2 + math.log1p(error) ** 2)
-        wide = np.exp([-below, above]) * best
+        down, up = np.sqrt(ends**2 + math.log1p(error) ** 2)
+        wide = np.exp([-down, up]) * best
     known = np.array([low, high], np.float64)
-    found = np.where(np.isfinite(wide) & (error > 0), wide, known)
-    return found[0], found[1]
+    low, high = np.where(np.isfinite(wide) & (error > 0), wide, known)
+    is_open = low < below
+    return np.where(is_open, np.nan, low), np.where(is_open, np.maximum(high, below), high)
 
 
 def sums_without(parts: NDArray[Any]) -> NDArray[Any]:

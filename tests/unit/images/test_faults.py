@@ -1,0 +1,55 @@
+"""Faults of images that change what is measured in them."""
+
+import warnings
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from hypervlad.data import make_fibre_images
+from hypervlad.fibres import fibre_diameters, find_pores, local_orientation
+
+(IMAGE,), _ = make_fibre_images(1, cover=0.4, random_state=0)
+
+
+def noise(*shape):
+    return np.random.default_rng(0).normal(size=shape)
+
+
+def shifted(image):
+    walk = np.cumsum(2 * noise(len(image)))
+    return np.array([ndimage.shift(*line, order=1) for line in zip(image, walk % 9, strict=True)])
+
+
+FAULTS = {
+    "saturated": (lambda image: image / np.quantile(image, 0.6), "this share"),
+    "dark": (lambda image: (image - np.median(image)) * 2, "this share"),
+    "blurred": (lambda image: ndimage.gaussian_filter(image, 4), "edges are blurred"),
+    "uneven": (lambda image: image + 0.3 * noise(len(image), 1), "scan lines differ"),
+    "shifted": (shifted, "scan lines are shifted"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_a_fault_does_to_numbers_is_said(fault):
+    change, words = FAULTS[fault]
+    with warnings.catch_warnings(record=True) as said:
+        local_orientation(change(IMAGE).clip(0, 1), sigma=3)
+    assert any(words in str(each.message) for each in said)
+
+
+@pytest.mark.parametrize("turn", range(4))
+@pytest.mark.parametrize("changed", [IMAGE, (IMAGE * 255).round(), IMAGE > 0.5, IMAGE.round(1)])
+def test_others_have_no_faults(changed, turn):
+    """Neither images of 8 bits or few levels nor long straight fibres along the scan lines."""
+    with warnings.catch_warnings(action="error"):
+        local_orientation(np.rot90(changed.astype(np.float32), turn), sigma=3)
+
+
+def test_places_along_an_edge_lie_within_the_image():
+    for seed in range(2):
+        (image,), _ = make_fibre_images(1, size=160, cover=0.6, random_state=seed)
+        image = np.pad(image, ((0, 3), (0, 0)), mode="edge")
+        found = fibre_diameters(image)
+        assert (np.abs(found.positions + 0.5) <= image.shape).all()
+        find_pores(image, found)
