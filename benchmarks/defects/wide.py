@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from benchmarks.common.program import new_parser, parse
+from benchmarks.common.program import add_network, new_parser, parse
 from benchmarks.common.results import RESULTS, Facts, load_result, origin, save_result
 from benchmarks.common.tables import table
+from benchmarks.defects.methods import Ours
 from benchmarks.defects.regions import MIN_AREA
 from benchmarks.defects.surfaces import FREE, Surface, read_surface, split_surface
-from hypervlad import PatchDefectScorer
 from hypervlad.data import IMAGE_DEFECTS, add_defect
 
 WIDE = ("glow", "cloud", "blurred area", "wide band", "frayed edge")
@@ -83,14 +83,13 @@ def tested(surface: Surface, test: np.ndarray) -> Iterator[tuple[str, np.ndarray
             yield kind, *add_wide(grey, kind, np.random.default_rng([at, number]))
 
 
-def measure(surface: Surface, n_train: int, n_test: int, n_planted: int) -> list[dict[str, Any]]:
+def measure(method: Ours, surface: Surface, n_train: int, n_test: int) -> list[dict[str, Any]]:
     """Return a row for each test image that is called defective, and each defect-free one."""
     train, test = split_surface(surface, n_train, n_test, 0)
-    scorer = PatchDefectScorer(n_planted=n_planted, random_state=0)
-    scorer.fit([surface.images[i] for i in train])
+    method.fit([surface.images[i] for i in train], None)
     rows = []
     for kind, image, mask in tested(surface, test):
-        found = scorer.find(image)
+        found = method.scorer.find(image)
         if not (found.is_defective or kind == FREE) or mask.mean() > _MAX_SHARE:
             continue
         row: dict[str, Any] = {"kind": kind, "area": int(mask.sum()), "n": len(found.regions)}
@@ -148,9 +147,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--train", type=int, default=25, help="images to learn from")
     parser.add_argument("--test", type=int, default=10, help="defect-free images to test")
     parser.add_argument("--planted", type=int, default=120, help="synthetic defects of the fit")
+    add_network(parser)
     options = parse(parser, argv)
     surface = read_surface(options.data)
-    rows = measure(surface, options.train, options.test, options.planted)
+    network = options.backbone, options.weights
+    method = Ours(*network, n_planted=options.planted, random_state=0)
+    rows = measure(method, surface, options.train, options.test)
     path = options.out / f"wide_{surface.name.replace(' ', '_')}.json"
     result = {"surface": surface.name, "rows": rows, "n_train": options.train, "origin": origin()}
     save_result(path, result, indent=None)

@@ -54,8 +54,8 @@ class Region(Outline):
         black to white as images are read, between -1 and 1; NaN without an image, or surroundings.
     area_interval : (float, float) or None
         In which the defect's area probably lies, by the synthetic defects of ``fit`` that have such
-        regions; it contains `area`. The first is 0 if only the upper end is known. None if nothing
-        is known.
+        regions; it contains `area`, and nothing larger than the image. The first is 0 if only the
+        upper end is known. None if nothing is known.
     """
 
     area: int
