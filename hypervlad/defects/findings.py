@@ -128,7 +128,7 @@ class RegionRule(StoredPart):
     def regions(self, scores: NDArray[np.float32], cells: NDArray[np.floating]) -> Iterator[Region]:
         """Yield the regions of a map (H, W), around the peaks of the cells (R, S) that it shows.
 
-        There is at least one, around the highest place: an image that is called anomalous must show
+        There is at least one, around the highest peak: an image that is called anomalous must show
         why.
         """
         seen = np.zeros(scores.shape, bool)
@@ -189,7 +189,7 @@ class Finding:
         Of the image.
     regions : list of Region
         The highest peak first. An image that is called normal has none; one that is called
-        anomalous has at least one, where its map is highest.
+        anomalous has at least one, around the highest of its cells.
     in_training : bool
         Whether the scorer was trained on an image with the same pixels.
     """
