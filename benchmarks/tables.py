@@ -21,6 +21,7 @@ from benchmarks.common.results import BENCHMARKS, RESULTS, Facts, load_result, m
 from benchmarks.common.tables import table, times, with_tables
 from benchmarks.copies import __main__ as copies
 from benchmarks.defects import tables as defects
+from benchmarks.defects.wide import wide_table
 from benchmarks.fibres import __main__ as fibres
 from benchmarks.fibres import pores, singles
 from benchmarks.particles import __main__ as outlines
@@ -148,6 +149,7 @@ def pages() -> dict[Path, dict[str, str]]:
             "found": of_all("defects/defects_*.json", defects.front_table, labelled=False),
             "defects": of_all("defects/defects_*.json", defects.defects_section),
             "kinds": of_all("defects/kinds_*.json", defects.kinds_section),
+            "wide": of_all("defects/wide_*.json", wide_table),
         },
         BENCHMARKS / "copies" / "README.md": {
             "copies": of_one("copies/found.json", copies.found_table),

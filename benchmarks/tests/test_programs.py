@@ -127,7 +127,7 @@ class Plain(nullcontext):
 
 
 QUICK = ["-c", "pass"]
-FOLDERS = ["copies", "defects", "defects.kinds"]
+FOLDERS = ["copies", "defects", "defects.kinds", "defects.wide"]
 CASES: dict[str, Case] = {
     "accuracy": Case(
         f"{FOLDS} default pooled_last",
@@ -170,6 +170,11 @@ CASES: dict[str, Case] = {
         f"{DEFECTS} --train 3 --test 5 --splits 1 --false-alarm-splits 1",
         {"benchmarks.defects.surfaces.IMAGE_DEFECTS": ("scratch", "pits")},
         lambda facts: list(facts["rows"][0]["image_auroc"]) == ["square", "scratch", "pits"],
+    ),
+    "defects.wide": Case(
+        f"{DEFECTS} --train 3 --test 5 --planted 4",
+        {"IMAGE_DEFECTS": ("pits",), "WIDE": ("glow", "frayed edge")},
+        lambda facts: {row["n"] > 0 for row in facts["rows"] if row["kind"] != "free"} == {True},
     ),
     "fibres": Case("--mats 3", MATS, lambda facts: len(facts["mats"]) == 3),
     "fibres.pores": Case("--mats 3", MATS, lambda facts: len(facts["mats"]) > 2),

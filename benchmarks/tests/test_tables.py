@@ -11,7 +11,7 @@ from benchmarks import tables
 from benchmarks.common.results import BENCHMARKS, RESULTS, load_result, measured_line
 
 NAMES = """
-accuracy accuracy.curve alignment bars copies defects defects.kinds
+accuracy accuracy.curve alignment bars copies defects defects.kinds defects.wide
 fibres fibres.pores fibres.singles
 particles particles.classes scale_bars speed.encoding speed.extraction
 speed.first_minutes speed.fitting speed.gpu speed.large_images tables uncertainty

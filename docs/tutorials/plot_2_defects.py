@@ -97,8 +97,7 @@ plt.show()
 # 4. Score new images
 # -------------------
 # ``find`` returns the score of an image, the map of scores, and, if the score reaches the
-# threshold, the regions that stand out in the map. There may be none: then the image as a whole is
-# unusual.
+# threshold, the regions that stand out in the map. There is at least one, around the highest peak.
 findings = [scorer.find(path) for path in new]
 for path, found in zip(new, findings, strict=True):
     if found.is_defective:

@@ -136,10 +136,11 @@ def score(
     The page shows the regions in the 48 images with the highest scores. There you can mark false
     alarms, draw missed defects, and save masks for hypervlad defects fit --masks.
 
-    An image is called anomalous if its score reaches the threshold. Its regions are around peaks of
-    its map, and end about half-way from the peak to the usual score; of a model trained with masks,
-    they are all pixels that reach a threshold of their own. Images that cannot be read or are
-    smaller than a patch are left out; the exit code is then 2, or 0 with --on-error skip.
+    An image is called anomalous if its score reaches the threshold. Its regions, at least one, are
+    around peaks of its map, and end about half-way from the peak to the usual score; of a model
+    trained with masks, they are all pixels that reach a threshold of their own. Images that cannot
+    be read or are smaller than a patch are left out; the exit code is then 2, or 0 with --on-error
+    skip.
 
     \b
     Columns of scores.csv, one line per image:
@@ -153,7 +154,7 @@ def score(
       area_fraction   of the image that is defective
       area_um2        the same in square micrometres
       n_regions       number of defective regions, the lines of regions.csv;
-                      0 if nothing stands out
+                      at least 1 in an anomalous image
       annotations, annotation_share
                       what was left out of the image, and its share of it
     \b

@@ -107,7 +107,8 @@ class PatchDefectScorer(ImageEstimator):
     **A higher score is more defective**, unlike in scikit-learn's outlier detectors. An image whose
     score reaches ``threshold_`` is called anomalous. Its defects are the regions around the peaks
     of its map that stand out, by ``region_rule_``; with labels, all pixels from the
-    score on that has the best F1 on held-out images. There may be none.
+    score on that has the best F1 on held-out images. There is at least one, around the highest
+    peak.
 
     Parameters
     ----------

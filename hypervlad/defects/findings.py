@@ -20,9 +20,11 @@ from hypervlad.common.constraints import Number
 from hypervlad.objects.measures import feret_diameters
 from hypervlad.objects.particle import Outline, Outlines, cropped
 
-#: A region ends where the score has fallen to this share of its peak, above the usual score. By
-#: this share, areas are right on average for defects that are larger than cells.
+#: A region ends where the score has fallen to this share of its peak, above the usual score.
 OUTLINE_SHARE = 0.55
+# A region of at least so many cells ends at this share of its mean score, above the usual one, if
+# that is lower: the peak of a wide defect is its most unusual cell, not typical of it.
+_WIDE_CELLS, _WIDE_SHARE = 8, 0.65
 _TOLERANCE = 1e-9  # of logarithms
 # Of the images from which the lowest peak of a region is learnt
 _SHARE_HIGHEST, _MIN_HIGHEST, _REGIONS_PER_IMAGE = 0.2, 5, 0.25
@@ -52,8 +54,8 @@ class Region(Outline):
         black to white as images are read, between -1 and 1; NaN without an image, or surroundings.
     area_interval : (float, float) or None
         In which the defect's area probably lies, by the synthetic defects of ``fit`` that have such
-        regions; it contains `area`. The first is 0 if only the upper end is known. None if nothing
-        is known.
+        regions; it contains `area`, and nothing larger than the image. The first is 0 if only the
+        upper end is known. None if nothing is known.
     """
 
     area: int
@@ -91,10 +93,12 @@ class Region(Outline):
 class RegionRule(StoredPart):
     """Which pixels are a region: those around a peak of the cells that reach 0.55 of the highest.
 
+    A wide region, of at least 8 cells, ends at 0.65 of its mean, if that is lower.
+
     Attributes
     ----------
     least : float
-        The lowest peak of a region.
+        The lowest peak of a region; in an image with regions, the highest peak always has one.
     usual : float or None
         The score of usual pixels. If it is None, all connected pixels that reach ``least`` are a
         region.
@@ -122,24 +126,41 @@ class RegionRule(StoredPart):
         return cls((of_highest[n - 1] + of_highest[n]) / 2, usual)
 
     def regions(self, scores: NDArray[np.float32], cells: NDArray[np.floating]) -> Iterator[Region]:
-        """Yield the regions of a map (H, W), around the peaks of the cells (R, S) that it shows."""
+        """Yield the regions of a map (H, W), around the peaks of the cells (R, S) that it shows.
+
+        There is at least one, around the highest peak: an image that is called anomalous must show
+        why.
+        """
+        seen = np.zeros(scores.shape, bool)
         if self.usual is None:
             labels = label(scores >= np.float32(self.least), connectivity=2)
             for number, window in enumerate(find_objects(labels), 1):
                 inside, own = labels[window] == number, scores[window]
+                seen[window] |= inside
                 yield _region(inside, float(own[inside].max()), window)
-            return
-        seen = np.zeros(scores.shape, bool)
-        for peak, cell in sorted(peaks(cells, self.usual), reverse=True):
-            if peak < np.float32(self.least):
-                break
-            place = _highest_near(scores, cell, cells.shape)
-            level = self.usual + OUTLINE_SHARE * (scores[place] - self.usual)
-            # Of several highest cells of a region, the first counts; a single one may be blurred.
-            if not seen[place] and scores[place] > self.usual:
-                mask, window = _around(place, scores, level, seen)
-                seen[window] |= mask
-                yield _region(mask, peak, window)
+        else:
+            of_cell = scores.size / cells.size
+            for peak, cell in sorted(peaks(cells, self.usual), reverse=True):
+                if peak < np.float32(self.least) and seen.any():
+                    break
+                place = _highest_near(scores, cell, cells.shape)
+                # Of several highest cells of a region, the first counts; one alone may be blurred.
+                if not seen[place] and scores[place] > self.usual:
+                    mask, window = _around(place, scores, self.usual, OUTLINE_SHARE, seen)
+                    if mask.sum() >= _WIDE_CELLS * of_cell:
+                        mean = float(scores[window][mask].mean()) - self.usual
+                        share = _WIDE_SHARE * mean / (float(scores[place]) - self.usual)
+                        wide = _around(place, scores, self.usual, min(share, OUTLINE_SHARE), seen)
+                        # Not if it would reach around the region of a higher peak.
+                        if scores[wide[1]][wide[0]].max() <= scores[window][mask].max():
+                            mask, window = wide
+                    seen[window] |= mask
+                    yield _region(mask, peak, window)
+        if not seen.any():
+            row, column = np.unravel_index(int(scores.argmax()), scores.shape)
+            place, usual = (int(row), int(column)), float(np.median(scores))
+            mask, window = _around(place, scores, usual, OUTLINE_SHARE, seen)
+            yield _region(mask, float(scores[place]), window)
 
 
 def _highest_near(
@@ -168,7 +189,7 @@ class Finding:
         Of the image.
     regions : list of Region
         The highest peak first. An image that is called normal has none; one that is called
-        anomalous, too, if nothing stands out in it.
+        anomalous has at least one, around the highest of its cells.
     in_training : bool
         Whether the scorer was trained on an image with the same pixels.
     """
@@ -287,11 +308,14 @@ def peaks(scores: NDArray[np.floating], usual: float) -> list[tuple[float, tuple
 def _around(
     place: tuple[int, int],
     scores: NDArray[np.float32],
-    least: float,
+    usual: float,
+    share: float,
     taken: NDArray[np.bool_],
 ) -> tuple[NDArray[np.bool_], tuple[slice, slice]]:
-    """Return which pixels are connected with a place and reach a score, in a window of the map."""
-    reach = _REACH
+    """Return which pixels are connected with a place and reach a share of its score, above the
+    usual one, in a window of the map.
+    """
+    least, reach = usual + share * (scores[place] - usual), _REACH
     while True:  # Of large maps, only the surroundings are labelled.
         corner = max(0, place[0] - reach), max(0, place[1] - reach)
         window = np.s_[corner[0] : place[0] + reach + 1, corner[1] : place[1] + reach + 1]

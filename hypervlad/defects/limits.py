@@ -54,9 +54,10 @@ _LEAST_CONTRAST = 0.002  # half a grey level of 8 bits: less is never visible
 _SHARP = 1.5  # pixels of the edge of a defect that is not soft
 _TRIES = 20  # to find a place where the change is not cut off by black or white
 _MIN_REGIONS = 20  # of synthetic defects, with which a region is compared
-# Real defects differ from synthetic ones: without, intervals of large ones hold in half of cases.
-_WIDENED = 2.0
-_MOST_UNCERTAIN = 20.0  # upper over lower end of an interval, above which a size is not resolved
+# Real defects differ from synthetic ones, and are often wider: without these factors, intervals of
+# wide ones hold in half of cases.
+_BELOW, _ABOVE = 2.0, 4.0
+_MOST_UNCERTAIN = 40.0  # upper over lower end of an interval, above which a size is not resolved
 _PENALTY = 10.0  # of the regression; weak
 _FINE_AREA = 1e5  # nm2: smaller ones are shown in nm2
 _MAX_AREA = 2.0**40  # px2, in a file
@@ -250,18 +251,20 @@ class DetectionLimits(StoredPart):
     def area_interval(self, region: float) -> tuple[float, float] | None:
         """Return between which areas a defect lies, by the area of its region; all in pixels.
 
-        The ends are half the smallest and twice the largest of the areas of the 20 synthetic
+        The ends are half the smallest and four times the largest of the areas of the 20 synthetic
         defects whose regions are most similar in size, each scaled to this one, or the region's
-        area if that is beyond. The lower end is 0 if the upper one is more than 20 times as high.
+        area if that is beyond. They are of those that were found, or of all that have a region if
+        fewer than 20 were found. The lower end is 0 if the upper one is more than 40 times as high.
         None from fewer than 20 defects with regions.
         """
-        has_region = self.region_areas > 0
-        if has_region.sum() < _MIN_REGIONS:
+        is_found = self.is_found
+        used = is_found if is_found.sum() >= _MIN_REGIONS else self.region_areas > 0
+        if used.sum() < _MIN_REGIONS:
             return None
-        true, found = np.array([self.areas, self.region_areas], np.float64)[:, has_region]
+        true, found = np.array([self.areas, self.region_areas], np.float64)[:, used]
         nearest = np.argsort(np.abs(np.log(found / region)), kind="stable")[:_MIN_REGIONS]
         like = region * (true / found)[nearest]
-        low, high = min(like.min() / _WIDENED, region), max(like.max() * _WIDENED, region)
+        low, high = min(like.min() / _BELOW, region), max(like.max() * _ABOVE, region)
         return float(low) if high <= _MOST_UNCERTAIN * low else 0.0, float(high)
 
     def sized(self, found: Finding, scale: float = 1.0) -> Finding:
@@ -273,7 +276,9 @@ class DetectionLimits(StoredPart):
         for region in found.regions:
             interval = self.area_interval(scale * region.area)
             if interval is not None:
-                interval = interval[0] / scale, interval[1] / scale
+                low, high = interval[0] / scale, interval[1] / scale
+                high = min(high, found.map.size)
+                interval = min(low, region.area), max(high, region.area)  # despite rounding
             regions.append(replace(region, area_interval=interval))
         return replace(found, regions=regions)
 

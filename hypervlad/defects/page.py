@@ -167,8 +167,8 @@ class FindingsPage:
                 pictures
                 and ("All images" if len(pictures) == n else some)
                 + ", the highest scores first. Lines surround the regions that were found at a "
-                f"threshold of {_text_of(threshold, groups)}; in an anomalous image without a "
-                "region, nothing stands out. The contrast of each picture is stretched.",
+                f"threshold of {_text_of(threshold, groups)}. The contrast of each picture is "
+                "stretched.",
                 pictures and _HOW,
                 pictures and _with_maps(pictures, threshold, action="False alarm", is_drawn=True),
             ),

@@ -83,8 +83,9 @@ def defects_report(folder: Path, weight: str | None) -> paper.Report:
         f"{counted(n, 'image')} were scored with hypervlad{model}, by how far features of a "
         "pretrained network are from those of defect-free images. Images with a score of at least "
         f"{number_text(limit)} are called anomalous{rule}.{held_out} Defective regions are around "
-        "peaks of the map of scores, to about half-way (0.55) from the usual score to the peak; of "
-        "a model trained with labels, where the map reaches its threshold. Intervals are from how "
+        "peaks of the map of scores, to about half-way (0.55) from the usual score to the peak, or "
+        "in wide regions to 0.65 of their mean; of a model trained with labels, where the map "
+        "reaches its threshold. Intervals are from how "
         f"much images differ (quantiles: R. S. Woodruff, J. Am. Stat. Assoc. 47, 1952).{of_areas}",
         paper.annotations_text(is_kept, is_any, only_bars=True),
     ]

@@ -23,16 +23,15 @@ SCORES[11, 11] = 5
         (4.0, None, [(2, 6.0), (12, 4.0)]),
         (6.0, None, [(1, 6.0)]),  # a score that equals the threshold reaches it
         (4.0, 3.9, []),  # a normal image has no defect, however high a pixel is
-        (6.2, 6.3, None),  # nothing stands out
+        (6.2, 6.3, [(2, 6.0)]),  # nothing stands out: it is where the map is highest
     ],
 )
 def test_an_anomalous_image_has_the_pixels_that_reach_the_threshold(threshold, score, regions):
     found = Finding.of(SCORES, threshold, score)
-    assert [(each.area, each.score) for each in found.regions] == (regions or [])
-    assert found.mask.any() == bool(regions)
-    assert found.is_defective == (regions != [])
+    assert [(each.area, each.score) for each in found.regions] == regions
+    assert found.mask.any() == found.is_defective == bool(regions)
     assert found.highest == (10, 10)
-    assert found.area == sum(area for area, _ in regions or [])
+    assert found.area == sum(area for area, _ in regions)
     assert found.area_fraction == found.area / 600
     for region in found.regions:
         assert np.pi * region.diameter**2 / 4 == pytest.approx(region.area)
@@ -53,14 +52,25 @@ def test_a_region_is_what_reaches_a_share_of_its_peak(rule, seed, usual):
         gaussian_filter(rng.normal(size=(18, 24)), 1.5) * 9 + usual, dtype=np.float32
     )
     least = usual + 1.0
-    expected = set()
-    for row, column in np.ndindex(scores.shape):
+    expected, free = set(), np.ones(scores.shape, bool)
+
+    def around(row, column, level, where=True):
+        reached, _ = label((scores >= level) & where, structure=np.ones((3, 3)))
+        return reached == reached[row, column]
+
+    for row, column in sorted(np.ndindex(scores.shape), key=lambda at: -scores[at]):
         peak = scores[row, column]
-        if peak >= least:
-            reached, _ = label(scores >= usual + 0.55 * (peak - usual), structure=np.ones((3, 3)))
-            own = reached == reached[row, column]
-            if scores[own].max() == peak:
-                expected.add((float(peak), int(own.sum())))
+        if not free[row, column] or (peak < least and expected):
+            continue
+        level = usual + 0.55 * (peak - usual)
+        if scores[around(row, column, level)].max() == peak:
+            own = around(row, column, level, free)
+            if own.sum() >= 8:  # wide
+                mean = float(scores[own].mean()) - usual
+                wide = around(row, column, min(level, usual + 0.65 * mean), free)
+                own = wide if scores[wide].max() == peak else own  # not around a higher peak
+            free &= ~own
+            expected.add((float(peak), int(own.sum())))
     found = Finding.of(scores, -np.inf, rule=replace(rule, least=least, usual=usual))
     assert {(each.score, each.area) for each in found.regions} == expected
     assert len(found.regions) == len(expected)
@@ -70,7 +80,7 @@ def test_a_region_is_what_reaches_a_share_of_its_peak(rule, seed, usual):
         assert scores[region.window][region.mask].max() == region.score
     # Four times as large, too, where a region reaches far from its peak.
     cells = np.kron(scores, np.ones((4, 4), np.float32))
-    larger = Finding.of(cells, -np.inf, rule=replace(rule, least=least, usual=usual))
+    larger = Finding.of(cells, -np.inf, rule=replace(rule, least=least, usual=usual), cells=scores)
     assert {(each.score, each.area / 16) for each in larger.regions} == expected
 
 

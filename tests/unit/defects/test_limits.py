@@ -125,14 +125,18 @@ def test_areas_are_those_of_defects_with_such_regions():
     pairs.sort(key=lambda pair: abs(np.log(pair[0] / 2000)))
     scaled = np.array([2000 * area / region for region, area in pairs[:20]])
     # Regions are twice as large as defects; the interval contains their area.
-    expected = scaled.min() / 2, max(2 * scaled.max(), 2000)
+    expected = scaled.min() / 2, max(4 * scaled.max(), 2000)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     # Where regions are as large whatever the defect, only an upper end is known.
     columns = limits.kinds, limits.areas, limits.contrasts, limits.region_areas, limits.is_called
     blurred = DetectionLimits(*columns[:3], np.full(200, 900.0), columns[4])
     low, high = blurred.area_interval(900.0)
     assert low == 0 < 900 <= high
-    # What is called does not matter.
+    # Of those whose images are called, if these are enough.
+    other = np.where(np.arange(200) < 150, columns[3], 50 * columns[3])
+    for n_called, same in ((150, True), (19, False)):
+        mixed = DetectionLimits(*columns[:3], other, np.arange(200) < n_called)
+        assert (mixed.area_interval(2000.0)[0] > 0) == same
     assert DetectionLimits(*columns[:4], ~columns[4]).area_interval(2000.0) == found
     few = DetectionLimits(*(column[:20] for column in columns))
     assert few.area_interval(2000.0) is None
