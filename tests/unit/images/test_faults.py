@@ -33,7 +33,7 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_what_a_fault_does_to_numbers_is_said(fault):
     change, words = FAULTS[fault]
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True, action="always") as said:
         local_orientation(change(IMAGE).clip(0, 1), sigma=3)
     assert any(words in str(each.message) for each in said)
 
