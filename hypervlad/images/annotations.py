@@ -338,14 +338,10 @@ def _ground_of(box: Box, grey: Grey) -> Box:
 
 def _around(bar: ScaleBar, shape: tuple[int, ...]) -> Box:
     """Return the box of a bar and of a label that is not seen as text."""
-    top, left, bottom, right = bar.box
+    _, left, _, right = bar.box
     beside = round(min(_BESIDE_BAR * (right - left), _HIGHEST * min(shape)))
-    return (
-        max(top - beside, 0),
-        max(left - beside, 0),
-        min(bottom + beside, shape[0]),
-        min(right + beside, shape[1]),
-    )
+    wider = np.add(bar.box, (-beside, -beside, beside, beside))
+    return _as_box(wider.clip(0, (*shape, *shape)))
 
 
 class _Part(NamedTuple):
@@ -438,8 +434,7 @@ def _part(
     if contrast < _STEP or (levels[ring] <= ink - max(_STEP, _CLEAR * contrast)).mean() < _CRISP:
         return None
     n_between = np.count_nonzero(near & (np.abs(levels - (ink + ground) / 2) < _BETWEEN * contrast))
-    n_edge = np.count_nonzero(own) - np.count_nonzero(core)
-    if n_between > _MAX_RISE * n_edge or spread > _EVEN * contrast:
+    if n_between > _MAX_RISE * np.count_nonzero(own & ~core) or spread > _EVEN * contrast:
         return None
     return _Part(box, labels[top:bottom, left:right] == number, ink, contrast)
 
