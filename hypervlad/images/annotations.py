@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import reduce
+from functools import cache, partial, reduce
+from itertools import pairwise
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -217,9 +218,8 @@ def words_of_annotations(annotations: list[Annotation]) -> str:
 def window_of(annotation: Annotation, margin: int = _MARGIN) -> tuple[slice, slice]:
     top, left, bottom, right = annotation.box
     margin *= annotation.kind != _BAND
-    return slice(max(top - margin, 0), bottom + margin), slice(
-        max(left - margin, 0), right + margin
-    )
+    rows = slice(max(top - margin, 0), bottom + margin)
+    return rows, slice(max(left - margin, 0), right + margin)
 
 
 def _shifted(box: Box, rows: int, columns: int = 0) -> Box:
@@ -237,17 +237,15 @@ def _has_shades(grey: Grey) -> bool:
 
 
 def _drawn_into(grey: Grey) -> list[Annotation]:
-    bar = find_scale_bar(grey)
-    labels, arrows = list[Box](), list[Box]()
-    sharp = _is_sharp(grey)
+    bar, found = find_scale_bar(grey), list[Annotation]()
+    labels, arrows, sharp = list[Box](), list[Box](), _is_sharp(grey)
     for values in (grey, -grey) if _has_shades(grey) else ():
-        before = list[Box](), list[Box]()
-        for level in _LEVELS if values is grey else [-each for each in _LEVELS]:
-            here = _drawn(_crisp_parts(values, level, sharp), grey.shape)
-            for boxes, now, last in zip((labels, arrows), here, before, strict=True):
-                # What is crisp is the same beyond two levels.
-                boxes += [each for each in now if any(_overlap(each, one) for one in last)]
-            before = here
+        at = cache(partial(_drawn, values, sharp))
+        for i, pair in enumerate(pairwise(_LEVELS if values is grey else [-e for e in _LEVELS])):
+            # What is crisp is the same beyond two levels: where one has nothing, none counts.
+            if any(at(pair[1 - i % 2])):
+                for boxes, last, now in zip((labels, arrows), *map(at, pair), strict=True):
+                    boxes += [each for each in now if any(_overlap(each, one) for one in last)]
     labels = _together([_ground_of(box, grey) for box in _together(labels)])
     arrows = [box for box in _together(arrows) if not any(_overlap(box, each) for each in labels)]
     is_labelled = bar is not None and any(_is_beside(each, bar) for each in labels)
@@ -257,13 +255,8 @@ def _drawn_into(grey: Grey) -> list[Annotation]:
             [e for e in each if not _is_within(e, whole)] for each in (labels, arrows)
         )
         found = [Annotation("scale bar", whole if is_labelled else _around(bar, grey.shape))]
-    else:
-        found = []
-    return (
-        found
-        + [Annotation("label", each) for each in labels]
-        + [Annotation("arrow", each) for each in arrows]
-    )
+    found += [Annotation("label", each) for each in labels]
+    return found + [Annotation("arrow", each) for each in arrows]
 
 
 def _together(boxes: list[Box]) -> list[Box]:
@@ -345,14 +338,10 @@ def _ground_of(box: Box, grey: Grey) -> Box:
 
 def _around(bar: ScaleBar, shape: tuple[int, ...]) -> Box:
     """Return the box of a bar and of a label that is not seen as text."""
-    top, left, bottom, right = bar.box
+    _, left, _, right = bar.box
     beside = round(min(_BESIDE_BAR * (right - left), _HIGHEST * min(shape)))
-    return (
-        max(top - beside, 0),
-        max(left - beside, 0),
-        min(bottom + beside, shape[0]),
-        min(right + beside, shape[1]),
-    )
+    wider = np.add(bar.box, (-beside, -beside, beside, beside))
+    return _as_box(wider.clip(0, (*shape, *shape)))
 
 
 class _Part(NamedTuple):
@@ -371,14 +360,13 @@ class _Part(NamedTuple):
 def _is_sharp(grey: Grey) -> Mask:
     """Return the pixels on or beside a step of most of the local range of grey levels."""
     near, far = (
-        _extreme(grey, reach, np.maximum) - _extreme(grey, reach, np.minimum)
-        for reach in (1, _REACH)
+        extreme(grey, reach, np.maximum) - extreme(grey, reach, np.minimum) for reach in (1, _REACH)
     )
     is_step = (far >= _STEP) & (near >= _SHARP * far)
     return np.asarray(ndimage.binary_dilation(is_step, _EIGHT))
 
 
-def _extreme(grey: Grey, reach: int, pick: np.ufunc) -> Grey:
+def extreme(grey: Grey, reach: int, pick: np.ufunc) -> Grey:
     """Return the extremes of squares, by comparing whole rows: SciPy's filters take far longer."""
     for _ in grey.shape:
         padded = np.pad(grey, ((reach, reach), (0, 0)), mode="edge")
@@ -446,33 +434,28 @@ def _part(
     if contrast < _STEP or (levels[ring] <= ink - max(_STEP, _CLEAR * contrast)).mean() < _CRISP:
         return None
     n_between = np.count_nonzero(near & (np.abs(levels - (ink + ground) / 2) < _BETWEEN * contrast))
-    n_edge = np.count_nonzero(own) - np.count_nonzero(core)
-    if n_between > _MAX_RISE * n_edge or spread > _EVEN * contrast:
+    if n_between > _MAX_RISE * np.count_nonzero(own & ~core) or spread > _EVEN * contrast:
         return None
     return _Part(box, labels[top:bottom, left:right] == number, ink, contrast)
 
 
-def _drawn(parts: list[_Part], shape: tuple[int, ...]) -> tuple[list[Box], list[Box]]:
+def _drawn(values: Grey, sharp: Mask, level: float) -> tuple[list[Box], list[Box]]:
     """Return the boxes of text and of arrows; none of what the sample has elsewhere, too."""
+    parts, shape = _crisp_parts(values, level, sharp), values.shape
     highest = max(_HEIGHTS[1] * min(shape), 2 * _HEIGHTS[0])
-    letters = [
-        each
-        for each in parts
-        if _HEIGHTS[0] <= (tall := each.box[2] - each.box[0]) <= highest
-        and _stroke(each.mask) <= _STROKE * tall
-    ]
+    letters = [e for e in parts if _HEIGHTS[0] <= e.box[2] - e.box[0] <= highest]
+    letters = [e for e in letters if _stroke(e.mask) <= _STROKE * (e.box[2] - e.box[0])]
     lines = [each for each in _lines_of(letters) if _is_text(each)]
     boxes = [reduce(_joined, (each.box for each in line)) for line in lines]
     others = _beyond(parts, boxes)
     if len(others) > sum(map(len, lines)):
         boxes, others = [], parts
+    alone = [each for each in _beyond(letters, boxes) if _is_in_corner(each.box, shape)]
+    alone = [each for each in alone if _solidity(each.mask) <= _SOLID]
     # Gaps between particles end in tips, too, but they are seldom black or white.
-    arrows = [each for each in others if each.is_pure and _is_arrow(each.mask)]
-    alone = [
-        each
-        for each in _beyond(letters, boxes)
-        if _is_in_corner(each.box, shape) and _solidity(each.mask) <= _SOLID
-    ]
+    arrows = [each for each in others if each.is_pure]
+    if len(others) - len(alone) - len(arrows) <= _MAX_OTHERS:  # else none needs a look
+        arrows = [each for each in arrows if _is_arrow(each.mask)]
     if len(others) - len(alone) - len(arrows) > _MAX_OTHERS:
         return boxes, []
     for top, left, bottom, right in (each.box for each in alone):

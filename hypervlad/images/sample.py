@@ -30,6 +30,7 @@ from hypervlad.images.annotations import (
     Annotation,
     annotation_mask,
     annotations_in,
+    extreme,
     fill_annotations,
     note_annotations,
 )
@@ -43,7 +44,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 Annotations: TypeAlias = Literal["leave_out", "keep"]
 
-_SQUARE = 3  # pixels: side of squares, whose levels are no hot pixels
+_REACH = 1  # pixels, from the middle of squares, whose levels are no hot pixels
 _MAX_RANGE = 5.0  # of grey levels, by that of squares: of noise alone, at most 4
 _OF_DICT = "give [{0}.get(name) for name in the images' names in its table]"
 _MAX_HOT = 4  # pixels of a cluster
@@ -284,8 +285,8 @@ def _checked_mask(mask: ArrayLike | None, shape: tuple[int, ...]) -> NDArray[np.
 
 def _without_hot_pixels(grey: NDArray[np.float32]) -> NDArray[np.float32]:
     """Clip pixels and small clusters far beyond all others, beside which no contrast counts."""
-    low = float(ndimage.maximum_filter(grey, _SQUARE).min())  # the range that squares reach
-    high = float(ndimage.minimum_filter(grey, _SQUARE).max())
+    low = float(extreme(grey, _REACH, np.maximum).min())  # the range that squares reach
+    high = float(extreme(grey, _REACH, np.minimum).max())
     reach = _MAX_RANGE * (high - low)
     if not 0 < reach < np.ptp(grey):
         return grey

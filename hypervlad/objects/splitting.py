@@ -74,25 +74,30 @@ def split_particles(
         )
     if depth is None:
         return label_parts(mask, min_area, lambda _, inside: separate_at_necks(inside))
+    return label_parts(mask, min_area, by_depth(depths.astype(np.float32), mask, separation))
+
+
+def by_depth(
+    depth: FloatMap, mask: BoolMap, separation: float
+) -> Callable[[Window, BoolMap], LabelMap]:
+    """Return the function that separates a component by the depth, which is smoothed in place."""
+    is_top, beyond = mask.copy(), ~mask
+    depth[beyond] = 0
+    ndimage.gaussian_filter(depth, _SMOOTHING, radius=_REACH, output=depth)
+    depth[beyond] = 0  # maxima are those of what is within
+    for tops, own in ((is_top, depth), (is_top.T, depth.T)):
+        tops[1:] &= own[1:] >= own[:-1]
+        tops[:-1] &= own[:-1] >= own[1:]
+    # A share of the depth is a difference of logarithms: beyond all depths for 0, none for 1.
+    drop = float(-np.log(np.clip(separation, _MIN_DEPTH**2, 1 - _MIN_DEPTH)))
 
     def partition(window: Window, inside: BoolMap) -> LabelMap:
-        around, inner = larger_window(window)
-        smooth = ndimage.gaussian_filter(
-            np.where(mask[around], depths[around], 0).astype(np.float32), _SMOOTHING, radius=_REACH
-        )[inner]
-        # A share of the depth is a difference of logarithms: beyond all depths for 0, none for 1.
-        drop = -np.log(np.clip(separation, _MIN_DEPTH**2, 1 - _MIN_DEPTH))
-        return _basins(smooth, np.log(np.maximum(smooth, _MIN_DEPTH)), inside, float(drop))
+        if ndimage.label(is_top[window] & inside, EIGHT)[1] < 2:  # as of most
+            return inside.astype(np.int32)
+        own = depth[window]
+        return _basins(own, np.log(np.maximum(own, _MIN_DEPTH)), inside, drop)
 
-    return label_parts(mask, min_area, partition)
-
-
-def larger_window(window: Window) -> tuple[Window, Window]:
-    """Return a larger window, and the window's place in it."""
-    starts = [max(0, side.start - _REACH) for side in window]
-    pairs = list(zip(window, starts, strict=True))
-    around = tuple(slice(start, side.stop + _REACH) for side, start in pairs)
-    return around, tuple(slice(side.start - start, side.stop - start) for side, start in pairs)
+    return partition
 
 
 def label_parts(

@@ -22,9 +22,7 @@ from hypervlad.common.progress import ProgressBar
 from hypervlad.features.network import TappedNetwork
 from hypervlad.features.registry import Preprocessing
 from hypervlad.objects.particle import Outlines
-from hypervlad.objects.splitting import EIGHT, split_particles
-
-Window = tuple[slice, ...]
+from hypervlad.objects.splitting import EIGHT, BoolMap, LabelMap, Window, by_depth, label_parts
 
 BACKGROUND, INSIDE, BORDER, IGNORED = 0, 1, 2, -1
 N_FIELDS = 4  # the three classes of a pixel, and its depth in its particle
@@ -93,15 +91,16 @@ class TopDownDecoder(nn.Module):
         scales = self.scale[:, None, None].split(self.channels)
         found: torch.Tensor | None = None
         for number in reversed(range(len(maps))):
-            own = (maps[number].float() - centres[number]) / scales[number]
-            own = self.lateral[number](own)
+            own = maps[number].float().contiguous(memory_format=torch.channels_last)
+            own = self.lateral[number]((own - centres[number]).div_(scales[number]))
             if found is not None:
-                own = own + _enlarged(found, own)
-            found = functional.relu(self.smooth[number](functional.relu(own)))
+                own += _enlarged(found, own)
+            found = self.smooth[number](own.relu_()).relu_()
         assert found is not None
-        halved = self.stem(functional.pixel_unshuffle(grey - 0.5, 2))
-        fine = functional.relu(halved + _enlarged(found, halved))
-        fields = self.fields(functional.relu(self.head(fine)))
+        halved = functional.pixel_unshuffle(grey - 0.5, 2)
+        fine = self.stem(halved.contiguous(memory_format=torch.channels_last))
+        fine += _enlarged(found, fine)
+        fields = self.fields(self.head(fine.relu_()).relu_())
         return functional.pixel_shuffle(fields, 2)
 
     def initialise(self, seed: int) -> None:
@@ -437,22 +436,29 @@ def separated(
     np.sqrt(depth, out=depth)
     depth /= 255
     del fields  # of the largest images, these and the depth take 256 MB each
-    labels = split_particles(depth, background < _BRIDGE, separation=separation, min_area=1)
-    del depth
+    mask = background < _BRIDGE
+    partition = by_depth(depth, mask, separation)
+
+    def likely_parts(window: Window, inside: BoolMap) -> LabelMap:
+        # No part is more probable than the component's most probable pixels.
+        values = np.sort(background[window][inside])[:min_area]
+        is_likely = values[-1] < edge and 1 - float(values.mean()) / 255 >= least
+        return partition(window, inside) if is_likely else np.zeros(inside.shape, np.int32)
+
+    labels = label_parts(mask, min_area, likely_parts)
     probabilities = list[float]()
     for number, window in enumerate(ndimage.find_objects(labels), start=1):
         own = labels[window] == number
-        pieces, n_pieces = ndimage.label(own & (background[window] < edge), EIGHT)
+        pieces, _ = ndimage.label(own & (background[window] < edge), EIGHT)
         areas = np.bincount(pieces.ravel(), minlength=2)[1:]
         labels[window][own] = 0
         if np.count_nonzero(areas >= min_area) < 2:  # otherwise with what joins them
             own = pieces == 1 + areas.argmax()
-        if not n_pieces or np.count_nonzero(own) < min_area:
-            continue
-        probability = 1 - float(background[window][own].mean()) / 255
-        if probability >= least:
-            probabilities.append(probability)
-            labels[window][own] = len(probabilities)
+        if np.count_nonzero(own) >= min_area:
+            probability = 1 - float(background[window][own].mean()) / 255
+            if probability >= least:
+                probabilities.append(probability)
+                labels[window][own] = len(probabilities)
     return labels, probabilities
 
 

@@ -29,7 +29,6 @@ from hypervlad.objects.particle import Outlines
 from hypervlad.objects.splitting import (
     EIGHT,
     areas_of,
-    larger_window,
     numbers_of,
     renumbered,
     separate_at_necks,
@@ -195,12 +194,17 @@ def _found(grey: NDArray[np.float32], polarity: Polarity, min_area: int) -> _Fou
     grey = grey if polarity == "bright" else 1 - grey  # the network learnt bright ones
     with usual_torch():
         labels = _labelled(grey, min_area)
-    steps, clarity, at_edge = _edges(grey, labels)
+    steps, at_edge, contrasts = _edges(grey, labels)
     areas = areas_of(labels, len(steps))[1:]
     is_kept = (steps > 0) & (at_edge <= _MAX_AT_EDGE)
     typical = _median(steps[is_kept], areas[is_kept])
     range_ = contrast_of(grey)
     is_kept &= steps >= max(_MIN_STEP * typical, _MIN_RANGE * range_)
+    clarity = np.zeros(len(steps))
+    if is_kept.any():
+        texture = _texture(grey, labels)
+        for number in np.flatnonzero(is_kept):
+            clarity[number] = max(contrast / texture(area) for contrast, area in contrasts[number])
     is_clear = is_kept & (clarity >= _MIN_CLARITY)
     few = np.count_nonzero(is_clear) <= _FEW
     least = (_CLARITY_OF_FEW, _RANGE_OF_FEW * range_) if few else (_TYPICAL_CLARITY, 0.0)
@@ -245,6 +249,8 @@ def _labelled(grey: NDArray[np.float32], min_area: int) -> NDArray[np.int32]:
             _finder().fields(seen, _TILE), _SEPARATION, smallest, edge=_EDGE, least=least
         )
         del seen
+        if not probabilities:
+            continue
         shapes = _solidities(more)
         if scale < 1:
             more = at_own_scale(more, grey.shape)
@@ -303,15 +309,14 @@ def _split_at_necks(labels: NDArray[np.int32]) -> None:
 
 def _edges(
     grey: NDArray[np.float32], labels: NDArray[np.int32]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Describe the outlines: by how much it is brighter within than beyond; that, in standard
-    deviations of background; and the share of the outline that is the image's edge.
+) -> tuple[NDArray[np.float64], NDArray[np.float64], dict[int, list[tuple[float, int]]]]:
+    """Describe the outlines: by how much it is brighter within than beyond; the share of the
+    outline that is the image's edge; and by how much, with the area, of one or two parts.
     """
     n = int(labels.max(initial=0))
-    steps, clarity, lengths = np.zeros(n), np.zeros(n), np.ones(n)
-    texture = _texture(grey, labels)
+    steps, lengths, contrasts = np.zeros(n), np.ones(n), dict[int, list[tuple[float, int]]]()
     for number, window in enumerate(ndimage.find_objects(labels)):
-        around, _ = larger_window(window)
+        around = tuple(slice(max(0, a.start - _RING - 1), a.stop + _RING + 1) for a in window)
         own, values = labels[around] == number + 1, grey[around]
         lengths[number] = np.count_nonzero(own & ~ndimage.binary_erosion(own))
         within = own & ~ndimage.binary_erosion(own, EIGHT, iterations=_RING, border_value=1)
@@ -323,11 +328,11 @@ def _edges(
             continue
         outer = values[beyond].mean()
         parts = [values[part] for part in (within, own) if part.any()]
-        steps[number] = parts[0].mean() - outer
-        clarity[number] = max((part.mean() - outer) / texture(part.size) for part in parts)
+        contrasts[number] = [(part.mean() - outer, part.size) for part in parts]
+        steps[number] = contrasts[number][0][0]
     ends = (labels[0], labels[-1], labels[1:-1, 0], labels[1:-1, -1])
     at_edge = np.bincount(np.concatenate(ends), minlength=n + 1)[1:]
-    return steps, clarity, at_edge / lengths
+    return steps, at_edge / lengths, contrasts
 
 
 def _texture(grey: NDArray[np.float32], labels: NDArray[np.int32]) -> Callable[[int], float]:
