@@ -203,7 +203,7 @@ def _found(grey: NDArray[np.float32], polarity: Polarity, min_area: int) -> _Fou
     clarity = np.zeros(len(steps))
     if is_kept.any():
         texture = _texture(grey, labels)
-        for number in np.flatnonzero(is_kept):
+        for number in np.flatnonzero(is_kept).tolist():
             clarity[number] = max(contrast / texture(area) for contrast, area in contrasts[number])
     is_clear = is_kept & (clarity >= _MIN_CLARITY)
     few = np.count_nonzero(is_clear) <= _FEW

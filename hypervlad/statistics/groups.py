@@ -130,9 +130,9 @@ def with_error(
         down, up = np.sqrt(ends**2 + math.log1p(error) ** 2)
         wide = np.exp([-down, up]) * best
     known = np.array([low, high], np.float64)
-    low, high = np.where(np.isfinite(wide) & (error > 0), wide, known)
-    is_open = low < below
-    return np.where(is_open, np.nan, low), np.where(is_open, np.maximum(high, below), high)
+    lower, upper = np.where(np.isfinite(wide) & (error > 0), wide, known)
+    is_open = lower < below
+    return np.where(is_open, np.nan, lower), np.where(is_open, np.maximum(upper, below), upper)
 
 
 def sums_without(parts: NDArray[Any]) -> NDArray[Any]:
