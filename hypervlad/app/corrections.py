@@ -107,6 +107,7 @@ class Corrections(Database):
         #: Why edits cannot be written into the folder's files; "" if they can.
         self.note = ""
         self._reading, self._writing = threading.RLock(), threading.RLock()
+        self._asking = threading.RLock()  # before the others: an exchange waits for an answer
         self._changed, self._is_closed = threading.Event(), False
         self._placed = 0  # the image whose file is being replaced, of which no digest is known
         self._read: tuple[tuple[str, str | None], Outlines] = ("", None), Outlines((0, 0), ())
@@ -158,6 +159,10 @@ class Corrections(Database):
 
     def images(self) -> list[dict[str, Any]]:
         """Return what the list of images shows of each."""
+        with self._asking:
+            return self._listed()
+
+    def _listed(self) -> list[dict[str, Any]]:
         found = self.found
         n_found = found.field_table.set_index("micrograph")["particles"]  # NaN if found just now
         sure = found.table.reindex(columns=["micrograph", "confidence"]).groupby("micrograph")
@@ -200,7 +205,7 @@ class Corrections(Database):
 
     def shown(self, image: int) -> dict[str, Any]:
         """Return an image with all of its outlines."""
-        with transaction(self.connection):
+        with self._asking, transaction(self.connection):
             self._take_others(image)
             found, field = self._shown(image, ""), self._field(image)
         height, width = field.shape
@@ -306,7 +311,7 @@ class Corrections(Database):
         """
         earlier, outgoing = self.earlier_folders(), self.free_name()
         earlier = earlier[:-1] if note is None else [*earlier, note | {"folder": outgoing}]
-        with self._writing:
+        with self._asking, self._writing:
             facts = [incoming.relative_to(self.folder).as_posix(), outgoing, earlier, "out"]
             self.set_facts(exchange=json.dumps(facts))
             self._continue_exchange()
@@ -338,7 +343,8 @@ class Corrections(Database):
             return
         incoming, outgoing, earlier, phase = parse_json(known)
         source, target = self.folder / incoming, self.folder / outgoing
-        with self._writing, exclusive_lock(self.folder / LOCK, self.folder):
+        lock = exclusive_lock(self.folder / LOCK, self.folder)
+        with self._asking, self._writing, lock, self._reading:
             if phase == "out":
                 move_results(self.folder, target)
                 self.set_facts(exchange=json.dumps([incoming, outgoing, earlier, "in"]))
@@ -369,7 +375,7 @@ class Corrections(Database):
     def _clicked(
         self, click: str, image: int, version: int, use: Callable[[sqlite3.Row], Change]
     ) -> dict[str, Any]:
-        with transaction(self.connection):
+        with self._asking, transaction(self.connection):
             known = self.connection.execute(
                 "SELECT message FROM clicks WHERE click = ?", [click]
             ).fetchone()

@@ -278,7 +278,7 @@ def test_what_is_found_anew_is_taken_over_whole_and_taken_back(start: Start, num
     if number:
         app.post("start/find", **choices)
         app.running.join(PATIENCE)
-        assert app.running.exitcode == -signal.SIGKILL
+        assert app.running.exitcode == -signal.SIGKILL, app.post("images")["task"]
         app.before = None
         app.start()
         found = app.post("images")
@@ -301,6 +301,7 @@ def test_what_is_found_anew_is_taken_over_whole_and_taken_back(start: Start, num
     assert list(app.areas()) == [2, 3]
     assert app.undo().status == 200
     assert len(app.areas()) == 3
+    app.stop()  # so that all is written
     folder = FoundFolder(app.folder)
     folder.update()
     assert (folder.run["finder"], len(folder.table)) == ({}, 5 if number else 6)
