@@ -63,11 +63,11 @@ def _low_dose(image: np.ndarray, electrons: float, rng: np.random.Generator) -> 
 #: Each fault, its name and unit, how strong it is, and which of the found ones tells it.
 FAULTS: dict[str, tuple[Fault, tuple[float, ...], str]] = {
     "none": (lambda image, _strength, _rng: image, (0,), "blur"),
-    "saturated, share of pixels": (_saturated, (0.1, 0.2, 0.4), "bright"),
+    "saturated, share of pixels": (_saturated, (0.1, 0.2, 0.4), "saturated"),
     "blurred, pixels": (_blurred, (2, 3, 5), "blur"),
     "lines of uneven brightness, share of the range": (_uneven, (0.03, 0.1, 0.3), "uneven"),
     "lines shifted, pixels": (_shifted, (0.5, 1, 2), "shifted"),
-    "low dose, electrons per white pixel": (_low_dose, (30, 10, 4), "bright"),
+    "low dose, electrons per white pixel": (_low_dose, (30, 10, 4), "saturated"),
 }
 
 

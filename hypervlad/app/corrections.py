@@ -42,6 +42,7 @@ from hypervlad.objects.found_folder import (
     LOCK,
     OWN_FILES,
     PARTICLES,
+    RUN,
     UNWRITTEN,
     FoundFolder,
 )
@@ -262,6 +263,9 @@ class Corrections(Database):
         """Mark an image, whose outlines are all right, as done, or not; edits leave the mark."""
 
         def use(row: sqlite3.Row) -> Change:
+            if is_done and not row["version"]:
+                self._begin(row)  # the mark is of these outlines, whatever is found later
+                self._set(row["id"], version=1, written=1)
             self._set(row["id"], done=is_done)
             return Change([], [], f"this image is {'' if is_done else 'not '}done")
 
@@ -270,13 +274,13 @@ class Corrections(Database):
     def write_all(self) -> str:
         """Write all that is not in the folder yet; return why some is not, which is `note`."""
         # In another order each time, so that an image that cannot be written holds up no other.
-        note, pending = "", f"SELECT id FROM images WHERE {_PENDING} ORDER BY random()"
+        note = ""
         with self._writing:
             try:
-                for row in self.connection.execute(pending).fetchall():
-                    self._write(row["id"])
+                for image in self._unwritten():
+                    self._write(image)
                 with transaction(self.connection):
-                    if not self.connection.execute(pending).fetchone():
+                    if not self._unwritten():
                         (self.folder / UNWRITTEN).unlink(missing_ok=True)
             except Exception as error:  # whatever it is, it is tried again
                 note = f"the edits are kept, but not yet in the files of outlines: {error}"
@@ -309,9 +313,11 @@ class Corrections(Database):
             What `earlier_folders` shall return of the folder that is left. Without it, `incoming`
             was such a folder, and is none any more.
         """
-        earlier, outgoing = self.earlier_folders(), self.free_name()
-        earlier = earlier[:-1] if note is None else [*earlier, note | {"folder": outgoing}]
         with self._asking, self._writing:
+            earlier, outgoing = self.earlier_folders(), self.free_name()
+            earlier = earlier[:-1] if note is None else [*earlier, note | {"folder": outgoing}]
+            if not (incoming / RUN).exists():
+                raise StaleError(f"{incoming.name} has been taken back already")
             facts = [incoming.relative_to(self.folder).as_posix(), outgoing, earlier, "out"]
             self.set_facts(exchange=json.dumps(facts))
             self._continue_exchange()
@@ -331,6 +337,13 @@ class Corrections(Database):
             self._changed.clear()
             self.write_all()
 
+    def _unwritten(self) -> list[int]:
+        """Return images with edits to be written; those of images that are gone stay unwritten."""
+        pending = f"SELECT id, name FROM images WHERE {_PENDING} ORDER BY random()"
+        rows = self.connection.execute(pending).fetchall()
+        known = {field.micrograph for field in self.found.fields} if rows else set()
+        return [row["id"] for row in rows if os.fsdecode(row["name"]) in known]
+
     def _add_images(self) -> None:
         """Add images that were searched since the folder was opened."""
         names = [(os.fsencode(field.micrograph),) for field in self.found.fields]
@@ -345,6 +358,7 @@ class Corrections(Database):
         source, target = self.folder / incoming, self.folder / outgoing
         lock = exclusive_lock(self.folder / LOCK, self.folder)
         with self._asking, self._writing, lock, self._reading:
+            (self.folder / UNWRITTEN).touch()  # until `write_all`
             if phase == "out":
                 move_results(self.folder, target)
                 self.set_facts(exchange=json.dumps([incoming, outgoing, earlier, "in"]))
@@ -362,10 +376,10 @@ class Corrections(Database):
                 source.rmdir()
 
     def _renew(self, row: sqlite3.Row, is_ours: bool, digest: str) -> None:
-        """Keep an image that is edited or done, to be written again; forget outlines of others."""
+        """Keep an image that was ever edited or marked, to be written again; forget others."""
         self._set(row["id"], is_ours=is_ours, digest=digest, noted=None)
-        if row["place"] or row["done"]:
-            self._set(row["id"], written=-1 if row["version"] else 0)
+        if row["version"]:
+            self._set(row["id"], written=-1)
             return
         for table in ("outlines", "edits"):
             self.connection.execute(f"DELETE FROM {table} WHERE image = ?", [row["id"]])
@@ -457,16 +471,20 @@ class Corrections(Database):
         """Add an edit, in place of those that were undone."""
         connection, image, number = self.connection, row["id"], row["place"] + 1
         if not row["version"]:
-            name = os.fsdecode(row["name"])
-            digest, outlines = self.found.outline_files.digest(name), self._in_folder(name)
-            known = {"digest": digest, "content": digest_of(outlines)}
-            self._set(image, **known, done=self._is_done(row))
-            self._insert(image, outlines)
+            self._begin(row)
         connection.execute("DELETE FROM edits WHERE image = ? AND number >= ?", [image, number])
         texts = [json.dumps([*map(_packed, own)]) for own in (change.removed, change.added)]
         values = [image, number, self.now(), *texts, change.message]
         connection.execute("INSERT INTO edits VALUES (?, ?, ?, ?, ?, ?)", values)
         self._replace(row, change, number)
+
+    def _begin(self, row: sqlite3.Row) -> None:
+        """Take over the outlines of an image that is edited or marked for the first time."""
+        name = os.fsdecode(row["name"])
+        digest, outlines = self.found.outline_files.digest(name), self._in_folder(name)
+        known = {"digest": digest, "content": digest_of(outlines)}
+        self._set(row["id"], **known, done=self._is_done(row))
+        self._insert(row["id"], outlines)
 
     def _replace(self, row: sqlite3.Row, change: Change, place: int) -> None:
         self.connection.executemany(

@@ -14,14 +14,16 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 from hypervlad.app.corrections import MODEL, Corrections, move_results, shapes_of
 from hypervlad.app.database import QueueError, StaleError, UnknownError
-from hypervlad.common.files import parse_json
+from hypervlad.common.files import parse_json, refuse_link, replace_when_complete
 from hypervlad.common.progress import READ_BY_PROGRAM
 from hypervlad.common.tables import write_table
-from hypervlad.common.wording import counted, printable
+from hypervlad.common.wording import counted, name_some, printable
 from hypervlad.images import ImageReadError, ReadOptions, find_images, read_image, read_micrograph
+from hypervlad.images.files import file_stamp
 from hypervlad.images.reading import relative_names
 from hypervlad.objects.detection import MIN_AREA
 from hypervlad.objects.found_folder import FIELDS, PARTICLES, RUN, FoundFolder
@@ -59,14 +61,13 @@ class Project(Corrections):
             find_images(given)  # raises if there are none, before a folder is made
         path.mkdir(exist_ok=True)
         super().__init__(path)
-        if given is not None:
-            self.set_facts(images=str(given))
-        noted = None if (path / RUN).exists() else self.fact("images")
+        noted = None if (path / RUN).exists() else self.fact("images") or given
         self._root = Path(noted) if noted else FoundFolder(path).images
         if given not in (None, self._root):
             raise ValueError(
                 f"{path} has results of the images in {self._root}; give another --output"
             )
+        self.set_facts(images=str(self._root))
         self._unsearched = [] if self.is_found else find_images(self._root)
         self._read_facts: dict[int, dict[str, Any]] = {}
         self._task: dict[str, Any] = {}
@@ -163,7 +164,8 @@ class Project(Corrections):
         earlier = self.earlier_folders()
         known["earlier"] = earlier[-1] if earlier else None
         known["results"] = list(self.result_files())
-        known["is_current"] = self.fact("results") == self._stamp()
+        of_results = self.fact("results")
+        known["is_current"] = bool(of_results) and of_results == self._stamp()
         return known
 
     def start(self, kind: str, choices: dict[str, Any]) -> None:
@@ -177,13 +179,13 @@ class Project(Corrections):
             "n_epochs".
         """
         does = {"find": self._find, "learn": self._learn, "results": self._make_results}
-        with self._guard:
+        with self._asking:  # one at a time
             if self._task.get("state") == "running":
                 raise StaleError(f"{self._task['step']}: wait until it ends, or stop it")
+            self.set_facts(task=json.dumps({"kind": kind, "choices": choices}))
             self._is_stopped = False
             self._task = {"kind": kind, "choices": choices, "state": "running", "lines": []}
             self._task |= {"step": "Starting", "done": 0, "total": 0, "left": ""}
-        self.set_facts(task=json.dumps({"kind": kind, "choices": choices}))
         self._thread = threading.Thread(target=self._do, args=[does[kind], choices], daemon=True)
         self._thread.start()
 
@@ -196,22 +198,26 @@ class Project(Corrections):
 
     def forget(self) -> None:
         """Show no more what the last task, which has ended, had to say."""
-        if self._task.get("state") != "running":
-            self.set_facts(task="null")
-            self._task = {}
+        with self._asking:
+            if self._task.get("state") != "running":
+                self.set_facts(task="null")
+                self._task = {}
 
-    def take_back(self) -> None:
-        """Restore what was found before the last exchange; see `earlier_folders`."""
-        if self._task.get("state") == "running":
-            raise StaleError(f"{self._task['step']}: wait until it ends, or stop it")
-        if not (earlier := self.earlier_folders()):
-            raise QueueError("nothing was found before")
-        self.exchange(self.folder / earlier[-1]["folder"])
-        self.forget()
+    def take_back(self, folder: str) -> None:
+        """Restore what was found before the last exchange, in the last of `earlier_folders`."""
+        with self._asking:  # a second click waits, and is too late
+            if self._task.get("state") == "running":
+                raise StaleError(f"{self._task['step']}: wait until it ends, or stop it")
+            if [each["folder"] for each in self.earlier_folders()][-1:] != [folder]:
+                raise StaleError("this has been taken back already")
+            self.exchange(self.folder / folder)
+            self.forget()
 
     def result_files(self) -> dict[str, Path]:
         """Return the files that the page gives to read, by their names."""
         root = self.folder / RESULTS
+        if root.is_symlink():
+            return {}
         files = (Path(parent, name) for parent, _, own in os.walk(root) for name in own)
         found = {file.relative_to(root).as_posix(): file for file in sorted(files)}
         if found:
@@ -238,8 +244,12 @@ class Project(Corrections):
 
     def _run(self, *arguments: str | Path) -> None:
         """Run a command of hypervlad; a QueueError with its last lines if it fails."""
-        if note := self.write_all():  # what the command reads
-            raise QueueError(note)
+        with self._writing:  # the command has the folder for itself
+            if note := self.write_all():  # what it reads
+                raise QueueError(note)
+            self._run_alone(*arguments)
+
+    def _run_alone(self, *arguments: str | Path) -> None:
         environment = os.environ | {READ_BY_PROGRAM: "1", "PYTHONIOENCODING": "utf-8:replace"}
         with self._guard:
             if self._is_stopped:
@@ -300,8 +310,10 @@ class Project(Corrections):
 
     def _learn(self, n_epochs: int) -> Iterator[str]:
         yield "Measuring corrections"
-        found = FoundFolder(self.folder)
-        if not (files := found.corrected_files()):
+        with self._writing:
+            found = FoundFolder(self.folder)
+            files = found.corrected_files()
+        if not files:
             raise QueueError(
                 "no image is done yet: correct all outlines of one or more, and mark it"
             )
@@ -327,7 +339,12 @@ class Project(Corrections):
             FoundFolder(each).field_table.set_index("micrograph") for each in (self.folder, new)
         )
         before, after = (own["particles"].fillna(0).astype(int).to_dict() for own in found)
-        kept = {each["name"] for each in super().images() if each["is_done"] or each["is_edited"]}
+        kept = {each["name"] for each in super().images() if each["version"]}
+        if gone := sorted(before.keys() - after.keys()):
+            raise QueueError(
+                f"{name_some(gone)}: not in {self._root} any more, or not readable, and what was "
+                "found there would be lost: put them back, or move them out of the results too"
+            )
         changes = [[name, before.get(name, 0), n] for name, n in after.items() if name not in kept]
         note = {"changes": changes, "lines": self._task["lines"], "n_kept": len(kept)}
         self.exchange(new, note)
@@ -335,7 +352,8 @@ class Project(Corrections):
 
     def _next_folder(self, *choices: object) -> Path:
         """Return where particles are found anew: after a stop, with the same corrections, again."""
-        files = FoundFolder(self.folder).corrected_files()
+        with self._writing:
+            files = FoundFolder(self.folder).corrected_files()
         digests = {name: digest for name, ((_, digest),) in files.items()}
         key = hashlib.sha256(json.dumps([digests, *choices]).encode()).hexdigest()[:16]
         folder = self.folder / f".next-{key}"
@@ -352,20 +370,29 @@ class Project(Corrections):
 
     def _make_results(self) -> Iterator[str]:
         yield "Counting particles"
+        self.write_all()
         folder, stamp = self.folder / RESULTS, self._stamp()
+        refuse_link(folder)
         folder.mkdir(exist_ok=True)
+        self.set_facts(results="")
         tables = "-o", folder / "counts.csv", "--page", folder / "particles.html"
         self._run("particles", "count", self.folder, *tables, "--on-error", "skip")
         yield "Writing the report"
         self._run("report", self.folder, "-o", folder / "report", "--on-error", "skip")
-        shutil.make_archive(str(folder / "outlines"), "zip", self.folder, "outlines")
+        with replace_when_complete(folder / "outlines.zip") as stream, ZipFile(stream, "w") as own:
+            for file in self._outline_files():
+                own.write(file, file.relative_to(self.folder))
         self.set_facts(results=stamp)
+
+    def _outline_files(self) -> list[Path]:
+        return sorted(p for p in (self.folder / "outlines").rglob("[!.]*") if p.is_file())
 
     def _stamp(self) -> str:
         """Return what changes with each edit, and whenever other particles are found."""
-        sums = "COALESCE(SUM(version), 0), COALESCE(SUM(done), 0), COUNT(*)"
-        found = self.connection.execute(f"SELECT {sums} FROM images")
-        return f"{self.fact('generation')} {tuple(found.fetchone())}"
+        found = self.connection.execute("SELECT id, version, done FROM images ORDER BY id")
+        files = [self.folder / RUN, *self._outline_files()]
+        stamp = [[*map(tuple, found.fetchall())], [str(file_stamp(file)) for file in files]]
+        return hashlib.sha256(json.dumps(stamp).encode()).hexdigest()
 
     def _reading_options(self) -> list[str]:
         """Return the options by which images were read, where they differ from the usual ones."""

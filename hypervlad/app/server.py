@@ -398,7 +398,12 @@ def _add_project(app: Flask, project: Project) -> None:
     def earlier(token: str) -> Response:
         return jsonify({"outlines": project.earlier_polygons(**_body({"image": int}))})
 
-    @app.post("/<token>/<any(stop, forget, take_back):action>")
+    @app.post("/<token>/take_back")
+    def take_back(token: str) -> Response:
+        project.take_back(**_body({"folder": str}))
+        return jsonify(project.state())
+
+    @app.post("/<token>/<any(stop, forget):action>")
     def simple(token: str, action: str) -> Response:
         _body({})
         getattr(project, action)()

@@ -12,12 +12,14 @@ from scipy import ndimage
 from hypervlad.common.progress import Sentence, warn_of_image
 from hypervlad.common.wording import name_some
 
-_MIN_SIDE, _MAX_SIDE = 64, 384  # of the part that is looked at
+_MIN_SIDE, _MAX_SIDE = 128, 384  # of the part that is looked at
 _LEVELS = 256  # of grey, as most cameras have
 _FEW_LEVELS = 64  # drawings have fewer
 _SCALES = 1.5, 3.0  # pixels, at which edges are compared
 _EDGES = 0.02  # of the pixels, where the image is steepest
 _STEEP = 2.0  # times more across than along the scan lines
+_MIN_ACROSS = 0.05  # of the squares of slopes, that are so: of long fibres along the lines, less
+_MIN_EDGE = 0.4  # of the range, that edges step by: noise and uneven light do not
 _NEAR = 11  # scan lines
 _OTHER = 3.0  # times the same across the scan lines, which the sample may show, too
 
@@ -27,7 +29,7 @@ class Faults(NamedTuple):
 
     Attributes
     ----------
-    dark, bright : float
+    saturated : float
         Share of pixels that are as dark or as bright as can be, if more are than just beside.
     blur : float
         Standard deviation in pixels of the blur of the sharpest edges.
@@ -36,8 +38,7 @@ class Faults(NamedTuple):
         range, and of their place, in pixels; 0 if neighbouring columns differ as much.
     """
 
-    dark: float
-    bright: float
+    saturated: float
     blur: float
     uneven: float
     shifted: float
@@ -51,41 +52,45 @@ def find_faults(grey: NDArray[np.float32], mask: NDArray[np.bool_]) -> Faults:
     44).
 
     >>> image = np.tile(np.linspace(0, 1, 128, dtype=np.float32), (96, 1)).clip(0, 0.75)
-    >>> round(find_faults(image, np.ones(image.shape, bool)).bright, 2)
+    >>> round(find_faults(image, np.ones(image.shape, bool)).saturated, 2)
     0.26
     """
-    dark, bright = _saturated(grey[mask])
+    if not mask.any():
+        return Faults(0.0, 0.0, 0.0, 0.0)
+    values = grey[mask]
+    saturated = _saturated(values)
     middle = tuple(
         slice(max(0, (side - _MAX_SIDE) // 2), (side + _MAX_SIDE) // 2) for side in grey.shape
     )
-    part = grey[middle]
+    part = np.where(mask[middle], grey[middle], np.median(values))
     low, high = np.percentile(part, (1, 99))
     if min(part.shape) < _MIN_SIDE or not low < high:
-        return Faults(dark, bright, 0.0, 0.0, 0.0)
+        return Faults(saturated, 0.0, 0.0, 0.0)
     lines, columns = (_unsteady((each - low) / (high - low)) for each in (part, part.T))
     uneven, shifted = (
         own if own > _OTHER * other else 0.0 for own, other in zip(lines, columns, strict=True)
     )
-    return Faults(dark, bright, _blur(part), uneven, shifted)
+    return Faults(saturated, _blur(part, high - low), uneven, shifted)
 
 
-def _saturated(values: NDArray[np.float32]) -> tuple[float, float]:
-    """Return the shares of the darkest and of the brightest level, if they stand out."""
+def _saturated(values: NDArray[np.float32]) -> float:
+    """Return the share of the darkest and of the brightest level, if they stand out."""
     counts, _ = np.histogram(values, _LEVELS)
     if np.count_nonzero(counts) < _FEW_LEVELS:
-        return 0.0, 0.0
+        return 0.0
     ends = (counts[0], counts[1:5]), (counts[-1], counts[-5:-1])
-    dark, bright = (own / len(values) if own > 5 * max(beside) else 0.0 for own, beside in ends)
-    return float(dark), float(bright)
+    return float(sum(own for own, beside in ends if own > 5 * max(beside)) / len(values))
 
 
-def _blur(part: NDArray[np.float32]) -> float:
+def _blur(part: NDArray[np.float32], range_: float) -> float:
     narrow, wide = (ndimage.gaussian_gradient_magnitude(part, scale) for scale in _SCALES)
     steepest = narrow >= np.quantile(narrow, 1 - _EDGES)
     ratio = float(np.median(narrow[steepest] / np.maximum(wide[steepest], 1e-12)))
     # An edge of variance v has slopes as 1 / sqrt(v + scale ** 2).
     first, second = np.square(_SCALES)
-    return float(np.sqrt(max(second - ratio**2 * first, 0) / max(ratio**2 - 1, 1e-3)))
+    variance = max(second - ratio**2 * first, 0) / max(ratio**2 - 1, 1e-3)
+    step = np.median(narrow[steepest]) * np.sqrt(2 * np.pi * (variance + first))
+    return float(np.sqrt(variance)) if step >= _MIN_EDGE * range_ else 0.0
 
 
 def _unsteady(part: NDArray[np.float32]) -> tuple[float, float]:
@@ -94,7 +99,10 @@ def _unsteady(part: NDArray[np.float32]) -> tuple[float, float]:
     uneven = means[2:] + means[:-2] - 2 * means[1:-1]
     smooth = ndimage.gaussian_filter(part, 1)
     down, across = np.gradient(smooth)
+    whole = np.square(down).sum() + np.square(across).sum()
     across = np.where(np.abs(across) > _STEEP * np.abs(down), across, 0)
+    if np.square(across).sum() < _MIN_ACROSS * whole:
+        return _deviation(uneven) / np.sqrt(6), 0.0
     slopes = (across[1:] + across[:-1]) / 2
     moved = (np.diff(part, axis=0) * slopes).sum(axis=1)
     shifts = moved / np.maximum(np.square(slopes).sum(axis=1), 1e-12)
@@ -117,16 +125,18 @@ def _effect(text: str) -> Sentence:
     return sentence
 
 
-_CUT_OFF = _effect(
-    "this share of the pixels is as dark or as bright as can be, which hides edges: of 0.4, drawn "
-    "particles and fibres came out 12 % too large, and a fifth of the particles was missed"
-)
 # From where on numbers of drawn images change: `python -m benchmarks.particles.faults`.
 _EFFECTS: dict[str, tuple[float, Sentence]] = {
-    "dark": (0.2, _CUT_OFF),
-    "bright": (0.2, _CUT_OFF),
+    "saturated": (
+        0.2,
+        _effect(
+            "this share of the pixels is as dark or as bright as can be, which hides edges: of "
+            "0.4, drawn particles and fibres came out 12 % too large, and a fifth of the particles "
+            "was missed"
+        ),
+    ),
     "blur": (
-        3.0,
+        4.0,
         _effect(
             "edges are blurred by this standard deviation in pixels: of 3, a quarter of drawn "
             "fibre mats had no diameters; of 5, none had, and two of three particles were missed"
@@ -140,7 +150,7 @@ _EFFECTS: dict[str, tuple[float, Sentence]] = {
         ),
     ),
     "shifted": (
-        0.6,
+        1.0,
         _effect(
             "scan lines are shifted by this many pixels against each other: of 1.2, half of the "
             "outlines of drawn particles were wrong, and fibres came out 8 % too thin"

@@ -25,6 +25,7 @@ from hypervlad.statistics.groups import (
     NORMAL_FACTOR,
     OPEN,
     left_out_interval,
+    opened,
     share_interval,
     sums_without,
     with_error,
@@ -313,7 +314,7 @@ def sizes_of(
     for name, is_in in zip([*names, ALL], is_of.T, strict=True):
         for by, whole in samples.items():
             best, low, high, *errors = whole.where(is_in).quantiles(_SHARES)
-            low, high = with_error(low, best, high, error, missed)
+            low, high = opened(*with_error(low, best, high, error), missed)
             row: dict[str, Any] = {"class": name, "by": by, "particles": int(is_in.sum())}
             for share, *values in zip(_SHARES, best, low, high, *errors, strict=True):
                 keys = (f"d{round(100 * share)}{name}" for name in _OF_SIZE)

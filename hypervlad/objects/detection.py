@@ -133,14 +133,18 @@ class Detection(StoredPart):
     def maybe_missed_below(self) -> float:
         """Return the upper end of the 95 % interval of `mostly_missed_below`; 0 if none is missed.
 
-        It is from how much the fields differ.
+        It is from how much the fields differ, of at least two, and at most the largest size.
         """
-        if (best := self.mostly_missed_below()) is None:
+        best, *without = (each.mostly_missed_below() for each in (self, *self.without_each()))
+        if best is None and not any(without):
             return 0.0
-        smallest = float(self.by_size()["diameter"].iloc[0])
-        without = [each.mostly_missed_below() or smallest for each in self.without_each()]
-        _, high, _ = left_out_interval(np.log(best), np.log(without))
-        return float(np.exp(high)) if np.isfinite(high) else best
+        sizes = self.by_size()["diameter"]
+        smallest, largest = float(sizes.iloc[0]), float(sizes.iloc[-1])
+        if len(without) < 2:
+            return best or smallest
+        logs = np.log([each or smallest for each in (best, *without)])
+        _, high, _ = left_out_interval(logs[0], logs[1:])
+        return float(np.exp(min(high, np.log(largest))))
 
 
 def _diameters(

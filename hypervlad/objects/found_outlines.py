@@ -297,9 +297,10 @@ class OutlineFiles:
     def keep_replaced(self, name: str) -> None:
         """Keep the outlines of a field, before others replace them, in a folder of their own.
 
-        There, the first are those that were found.
+        There, the first are those that were found; where a person drew them, the last number is 0.
         """
         file, (kept, stem) = self.path(name), self._numbered("replaced", name)
+        stem = stem if kept else stem.with_name(f"{stem.name.removesuffix('-1')}-0")
         if file.exists() and not (kept and file_digest(file) == file_digest(kept[-1])):
             new = Path(f"{stem}{file.suffix}")
             new.parent.mkdir(parents=True, exist_ok=True)

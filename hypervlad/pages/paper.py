@@ -20,7 +20,14 @@ from hypervlad.pages import parts
 from hypervlad.pages.base import literal, shorten
 from hypervlad.pages.colours import DARK
 from hypervlad.pages.numbers import interval_text, number_text, round_length
-from hypervlad.statistics.groups import Sample, Values, groups_needed, student_factor, with_error
+from hypervlad.statistics.groups import (
+    Sample,
+    Values,
+    groups_needed,
+    opened,
+    student_factor,
+    with_error,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -94,11 +101,12 @@ class Result(NamedTuple):
         return f"{self.shown:,}" if isinstance(self.shown, int) else str(self.shown)
 
 
-def known_ends(ends: Iterable[float]) -> tuple[float, float, float]:
-    """Return a size with its interval: no ends that few images cannot tell."""
+def known_ends(ends: Iterable[float], below: float) -> tuple[float, float, float]:
+    """Return a size with its interval: no end that few images cannot tell, or `below` a size."""
     best, low, high = ends
     if low == high or high > _DECADE * best or low < best / _DECADE:
         return best, *_NO_ENDS
+    low, high = map(float, opened(low, high, below))
     return best, low, high
 
 
@@ -127,8 +135,8 @@ class Histogram:
     def quantiles(self) -> Values:
         """D10, D50 and D90, then their ends, (3, 3), without those that few images cannot tell."""
         best, low, high, *_ = self.sample.quantiles([0.1, 0.5, 0.9])
-        ends = np.array([best, *with_error(low, best, high, self.error, self.below)])
-        return np.array([known_ends(each) for each in ends.T]).T
+        ends = np.array([best, *with_error(low, best, high, self.error)])
+        return np.array([known_ends(each, self.below) for each in ends.T]).T
 
     @cached_property
     def moments(self) -> tuple[float, float]:
@@ -146,8 +154,8 @@ class Histogram:
         for name, each in zip(("D10", "median (D50)", "D90"), ends.T.tolist(), strict=True):
             lines.append(Result.of(f"{label}, {name}", each, unit, OF_QUANTILES, self.name))
         _, low, high = self.sample.mean()
-        interval = map(float, with_error(low, mean, high, self.error, self.below))
-        of_mean, n = known_ends((mean, *interval)), self.sample.n_groups
+        interval = map(float, with_error(low, mean, high, self.error))
+        of_mean, n = known_ends((mean, *interval), self.below), self.sample.n_groups
         lines.append(Result.of(f"{label}, mean", of_mean, unit, OF_MEAN, self.name))
         own: dict[str, Any] = {"unit": unit, "source": "Of single values", "group": self.name}
         lines.append(Result(f"{label}, standard deviation", deviation, **own))

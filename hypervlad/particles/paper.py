@@ -121,7 +121,7 @@ def _per_area(found: FoundCounts) -> list[Result]:
     share = paper.share_below(every.sample("feret_min_nm"), 100, every.error)
     if (missed := every.missed_below("feret_min_nm")) > 100:
         share *= math.nan
-        source = f"Not known, as below {missed:.3g} nm most are missed. {_EU}"
+        source = f"Not known, as below {missed:.3g} nm most may be missed. {_EU}"
     density = (found.counts.iloc[-1][f"per_um2{end}"] for end in _ENDS)
     fibres = counts_of(every.where(match_rule(every.table, "niosh-7402"))).iloc[-1]
     ends = (fibres[end] for end in ("count", "low", "high"))

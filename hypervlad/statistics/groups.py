@@ -114,12 +114,9 @@ def _left_out_variance(whole: Values, without: Values) -> Values:
 
 
 def with_error(
-    low: ArrayLike, best: ArrayLike, high: ArrayLike, error: float, below: float = 0.0
+    low: ArrayLike, best: ArrayLike, high: ArrayLike, error: float
 ) -> tuple[Values, Values]:
     """Widen the interval of a positive number by an independent error, a share within 95 %.
-
-    Where nothing is known `below` a size, an interval that reaches it is open there, which is NaN,
-    and contains all that lies between it and the number.
 
     >>> low, high = with_error(90.0, 100.0, 110.0, 0.1)
     >>> round(float(low), 1), round(float(high), 1)
@@ -130,7 +127,16 @@ def with_error(
         down, up = np.sqrt(ends**2 + math.log1p(error) ** 2)
         wide = np.exp([-down, up]) * best
     known = np.array([low, high], np.float64)
-    lower, upper = np.where(np.isfinite(wide) & (error > 0), wide, known)
+    found = np.where(np.isfinite(wide) & (error > 0), wide, known)
+    return found[0], found[1]
+
+
+def opened(low: ArrayLike, high: ArrayLike, below: float) -> tuple[Values, Values]:
+    """Open intervals that reach below a size, of which nothing is known: the end there is NaN.
+
+    They contain all that lies between that size and the other end.
+    """
+    lower, upper = np.asarray(low, np.float64), np.asarray(high, np.float64)
     is_open = lower < below
     return np.where(is_open, np.nan, lower), np.where(is_open, np.maximum(upper, below), upper)
 

@@ -201,7 +201,7 @@ def test_a_kill_while_files_are_written_loses_no_edit_and_repeats_none(
     wait_until(lambda: json.loads(journal.read_text().splitlines()[-1])[2] == "", "a mark")
     app.mark(1, True)
     last = app.body("draw", stroke=np.ravel(rectangle(150, 100, 170, 120)).tolist())
-    assert app.post("edit", **last)["version"] == 3
+    assert app.post("edit", **last)["version"] == 4
     go.with_name("go on").touch()
     app.running.join()
     assert len(read_outlines(file)) == (2 if place == "before" else 1)
@@ -210,7 +210,7 @@ def test_a_kill_while_files_are_written_loses_no_edit_and_repeats_none(
     assert not any(field.by_person for field in FoundFolder(app.folder).fields)
     app.before = None
     app.start()
-    assert app.post("edit", **last)["version"] == 3, "sent again, it is done once"
+    assert app.post("edit", **last)["version"] == 4, "sent again, it is done once"
     areas = app.areas()
     assert list(areas) == [3, 4]
     assert [each.label for each in read_outlines(app.written() / "outlines" / file.name)] == [3, 4]
@@ -294,8 +294,8 @@ def test_what_is_found_anew_is_taken_over_whole_and_taken_back(start: Start, num
     if number:  # an image that was edited since stays as it is
         app.image(3)
         app.edit("draw", [], rectangle(150, 100, 170, 120), image=3)
-    app.post("take_back")
-    assert app.send("take_back", {}).status == 400, "nothing was found before"
+    app.post("take_back", folder="earlier-1")
+    assert app.send("take_back", {"folder": "earlier-1"}).status == 409, "taken back already"
     second = app.post("images")["images"][1]
     assert (second["id"], second["n"]) == ((3, 2) if number else (4, 3))
     assert list(app.areas()) == [2, 3]

@@ -75,7 +75,9 @@ class App(Served):
     def mark(self, image: int, is_done: bool) -> str:
         own = self.body(image=image, version=self.image(image)["version"])
         own = {name: own[name] for name in ("client", "click", "image", "version")}
-        return str(self.post("mark", **own, is_done=is_done)["message"])
+        answer = self.post("mark", **own, is_done=is_done)
+        self.version = answer["version"]
+        return str(answer["message"])
 
     def written(self) -> Path:
         """Wait until all edits are in the folder's files, and return the folder."""

@@ -5,6 +5,7 @@ const BUSY_POLL = 700; // ms between questions how far the task is
 let state = { task: {}, results: [] }; // as the server has answered
 let earlier = null; // outlines of the open image before others were found, while they are shown
 let taken = null; // choices that the page has taken over from the server
+let asking = 0; // the timer of the next question
 let ended = ""; // state and kind of the task as shown last
 
 const RESULTS = [
@@ -48,7 +49,7 @@ function takeState(answer) {
   by("before").hidden = by("changes").hidden = !state.earlier;
   by("folder").textContent = state.folder;
   showTask();
-  if (isRunning) setTimeout(refresh, BUSY_POLL);
+  if (isRunning) askSoon();
   if (isOther) {
     earlier = null;
     press(by("before"), false);
@@ -56,6 +57,11 @@ function takeState(answer) {
     by("search").setAttribute("aria-expanded", "false");
   }
   return isOther;
+}
+
+function askSoon() {
+  clearTimeout(asking);
+  asking = setTimeout(refresh, BUSY_POLL);
 }
 
 function showTask() {
@@ -142,7 +148,7 @@ function showImages() { // before anything is found
     rows.get(id).lastChild.textContent = about;
     if (error) rows.get(id).title = error;
   }
-  if (read.length < n) setTimeout(refresh, BUSY_POLL);
+  if (read.length < n) askSoon();
 }
 
 // --- the dialog -------------------------------------------------------------------------------
@@ -200,8 +206,9 @@ function openBefore(name) {
   inLine(() => open(images.find((each) => each.name === name)?.id)).then(() => showBefore(true));
 }
 
-async function takeBack() {
-  const answer = await request("take_back", {});
+async function takeBack({ target }) {
+  target.disabled = true; // measuring may take a while
+  const answer = await request("take_back", { folder: state.earlier.folder });
   by("sheet").close();
   if (!answer) return;
   await refresh();

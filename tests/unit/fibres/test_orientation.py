@@ -30,6 +30,7 @@ def scene():
     return image
 
 
+@pytest.mark.filterwarnings("ignore:.*scan lines differ")
 @settings(max_examples=30, deadline=None)
 @given(st.floats(0, np.pi), st.floats(4, 11))
 def test_stripes_of_any_period_have_their_direction(angle, period):

@@ -99,7 +99,7 @@ def test_long_grains_of_a_texture_are_no_fibres(is_two_level, recwarn):
     image = texture > 0 if is_two_level else texture / texture.std() + 0.1 * noise[1]
     found = find_fibres(gaussian_filter(image.astype(float), 0.7), annotations="keep")
     assert len(found) == 0
-    assert ["none of the lines" in str(each.message) for each in recwarn] == [is_two_level]
+    assert any("none of the lines" in str(each.message) for each in recwarn) == is_two_level
 
 
 @pytest.mark.parametrize("wrong", [{"polarity": "both"}, {"pixel_size": 0}, {"min_length": -1}])

@@ -24,7 +24,7 @@ def shifted(image):
 FAULTS = {
     "saturated": (lambda image: image / np.quantile(image, 0.6), "this share"),
     "dark": (lambda image: (image - np.median(image)) * 2, "this share"),
-    "blurred": (lambda image: ndimage.gaussian_filter(image, 4), "edges are blurred"),
+    "blurred": (lambda image: ndimage.gaussian_filter(image, 6), "edges are blurred"),
     "uneven": (lambda image: image + 0.3 * noise(len(image), 1), "scan lines differ"),
     "shifted": (shifted, "scan lines are shifted"),
 }

@@ -251,7 +251,7 @@ def test_nothing_is_said_of_sizes_that_are_mostly_missed(found):
     (folder.path / "detection.csv").write_text(text)
     rows, out = report_of(folder)
     assert rows["", "share below 100 nm"]["value"] == "not known"
-    assert "nm most are missed" in rows["", "share below 100 nm"]["source"]
+    assert "nm most may be missed" in rows["", "share below 100 nm"]["source"]
     assert not rows["", f"{SIZE}, mean"]["low"]
     assert "the 2 fields that a person corrected" in (out / "methods.txt").read_text()
 
