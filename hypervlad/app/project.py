@@ -31,6 +31,7 @@ from hypervlad.objects.found_folder import FIELDS, PARTICLES, RUN, FoundFolder
 RESULTS = "results"
 _N_LINES = 12  # of a command, which the page shows if it fails
 _BAR = re.compile(r"(\d+)/(\d+) \[[\d:]+<([\d:?]+)")  # as tqdm prints it
+_SIZE = re.compile(r"\d*\.?\d+")
 _READING = "page", "channel", "banner", "scaling", "percentiles", "max_pixels"
 
 
@@ -287,6 +288,8 @@ class Project(Corrections):
     def _find(self, polarity: str, min_area: int, pixel_size: str) -> Iterator[str]:
         yield "Finding particles"
         pixel_size = pixel_size.strip().replace(",", ".")
+        if pixel_size and not _SIZE.fullmatch(pixel_size):
+            raise QueueError(f"pixel size: a number of nanometres, such as 2.5; got {pixel_size!r}")
         run = self._run_before()
         is_other = _choices(run["finder"]) != {"polarity": polarity, "min_area": min_area}
         if is_other and not self.is_found and run["finder"]:  # of a run that was stopped

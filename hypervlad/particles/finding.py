@@ -196,7 +196,7 @@ def _found(grey: NDArray[np.float32], polarity: Polarity, min_area: int) -> _Fou
         labels = _labelled(grey, min_area)
     steps, at_edge, contrasts = _edges(grey, labels)
     areas = areas_of(labels, len(steps))[1:]
-    is_kept = (steps > 0) & (at_edge <= _MAX_AT_EDGE)
+    is_kept = (steps > 0) & (at_edge <= _MAX_AT_EDGE) & (areas >= min_area)
     typical = _median(steps[is_kept], areas[is_kept])
     range_ = contrast_of(grey)
     is_kept &= steps >= max(_MIN_STEP * typical, _MIN_RANGE * range_)

@@ -141,7 +141,7 @@ def find_in_images(
         run |= {"pixel_size": None, "pixel_sizes": {n: nm for n, nm in of_files.items() if nm}}
     else:
         run |= {"pixel_size": pixel_size, "pixel_sizes": {}}
-    left_out, used = list[str](), list[str]()
+    left_out, used, with_bar = list[str](), list[str](), list[str]()
     with new_folder(Path(path)):
         with exclusive_lock(Path(path, LOCK), path):
             folder = _started(Path(path), run, resume)
@@ -180,6 +180,9 @@ def find_in_images(
                             row["scale_bar_error"] = share
                     if there is None:
                         note_found(name, found)
+                        has_bar = any(each.kind == "scale bar" for each in found.annotations)
+                        if has_bar and row["pixel_size_nm"] == pixel_size:
+                            with_bar.append(name)
                         # Before its outlines: a field without outlines is searched again.
                         folder.searched.add(row)
                         if by_person is None or not row["corrected_in"]:
@@ -207,6 +210,12 @@ def find_in_images(
         warn_user(
             f"the outlines of {counted(len(used), 'image')} were drawn or corrected by a person, "
             f"and are used: {name_some(used)}"
+        )
+    if with_bar:
+        warn_user(
+            f"the pixel size that was given, {pixel_size:g} nm, is used for "
+            f"{counted(len(with_bar), 'image')} with a scale bar of their own, "
+            f"{name_some(with_bar)}: measure it with 'hypervlad scale', and give its table"
         )
     unknown = [name for name, row in rows.items() if not row["pixel_size_nm"]]
     if 0 < len(unknown) < len(rows):

@@ -109,11 +109,14 @@ async function open(id) {
   showAll();
 }
 
+// Another number of images may have the same ids once particles are found, or taken back.
+function pathOfPicture(size, id) { return `${size}/${id}?${state.generation}-${state.is_found}`; }
+
 async function loadPixels(id) {
   by("wait").hidden = false;
   by("wait").textContent = "loading…";
   const img = newPicture("", "");
-  img.src = `whole/${id}`;
+  img.src = pathOfPicture("whole", id);
   try {
     await img.decode();
     if (shown.id !== id) return;
@@ -538,7 +541,7 @@ const seen = new IntersectionObserver((entries) => {
 function showList() {
   for (const { id, name } of images) {
     if (rows.has(id)) continue;
-    const img = smallPicture(`small/${id}`);
+    const img = smallPicture(pathOfPicture("small", id));
     const made = button(() => inLine(() => open(id)), "", img, element("span", "file", name.split("/").pop()), element("span", "about"));
     made.title = name;
     rows.set(id, made);

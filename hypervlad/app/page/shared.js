@@ -130,7 +130,7 @@ function smallPicture(source) {
   let attempts = 0;
   img.onerror = () => {
     attempts += 1;
-    if (attempts < ATTEMPTS) setTimeout(() => { img.src = `${source}?${attempts}`; }, RETRY);
+    if (attempts < ATTEMPTS) setTimeout(() => { img.src = `${source}${source.includes("?") ? "&" : "?"}${attempts}`; }, RETRY);
     else img.alt = "cannot be shown";
   };
   return img;

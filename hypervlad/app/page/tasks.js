@@ -293,6 +293,10 @@ by("results").onclick = openResults;
 by("before").onclick = () => showBefore();
 by("changes").onclick = showChanges;
 by("stop").onclick = stop;
-by("go-on").onclick = () => begin(state.task.kind, state.task.choices);
+by("go-on").onclick = () => {
+  const { kind, state: now } = state.task;
+  if (kind === "find" && now === "failed") find(); // with what has been changed since
+  else begin(kind, state.task.choices);
+};
 by("close-task").onclick = closeTask;
 by("least").oninput = by("size").oninput = showLeast;
