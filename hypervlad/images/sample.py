@@ -47,7 +47,7 @@ Annotations: TypeAlias = Literal["leave_out", "keep"]
 _REACH = 1  # pixels, from the middle of squares, whose levels are no hot pixels
 _MAX_RANGE = 5.0  # of grey levels, by that of squares: of noise alone, at most 4
 _OF_DICT = "give [{0}.get(name) for name in the images' names in its table]"
-_MAX_HOT = 4  # pixels of a cluster
+_MAX_HOT, _MAX_HOT_SHARE = 4, 0.01  # pixels of a cluster; of the image, as fine stripes have more
 
 
 class Sample(NamedTuple):
@@ -293,7 +293,9 @@ def _without_hot_pixels(grey: NDArray[np.float32]) -> NDArray[np.float32]:
     far = (grey > low + reach) | (grey < high - reach)
     clusters, _ = ndimage.label(far, np.ones((3, 3), bool))
     is_hot = far & (np.bincount(clusters.ravel())[clusters] <= _MAX_HOT)
-    return _stretched(np.where(is_hot, grey.clip(low, high), grey)) if is_hot.any() else grey
+    if not 0 < is_hot.mean() <= _MAX_HOT_SHARE:
+        return grey
+    return _stretched(np.where(is_hot, grey.clip(low, high), grey))
 
 
 def _stretched(grey: NDArray[np.float32]) -> NDArray[np.float32]:
