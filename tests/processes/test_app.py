@@ -331,7 +331,10 @@ def test_a_task_that_is_stopped_or_killed_goes_on_where_it_was(tmp_path: Path) -
         task = app.post("images")["task"]
         assert (task["state"], task["kind"], task["choices"]) == ("stopped", "find", choices)
         failed = app.ended("find", **choices | {"pixel_size": "two"})["task"]
-        assert (failed["state"], "two: neither a number" in failed["lines"][-2]) == ("failed", True)
+        assert (failed["state"], "such as 2.5; got 'two'" in failed["lines"][-1]) == (
+            "failed",
+            True,
+        )
         found = app.ended("find", **task["choices"])
         assert [each["n"] for each in found["images"]] == [3, 3]
         assert "c.png: not an image" in found["task"]["lines"][0]
