@@ -104,7 +104,6 @@ class Corrections(Database):
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self._stamps, path = list[Any](), Path(folder)
-        self._fields = dict[str, Field]()
         #: Why edits cannot be written into the folder's files; "" if they can.
         self.note = ""
         self._reading, self._writing = threading.RLock(), threading.RLock()
@@ -147,7 +146,6 @@ class Corrections(Database):
             stamps = [file_stamp(self.folder / name) for name in (FIELDS, PARTICLES)]
             if stamps != self._stamps:
                 self._found, self._stamps = FoundFolder(self.folder), stamps
-                self._fields = {field.micrograph: field for field in self._found.fields}
             return self._found
 
     def read_options(self) -> ReadOptions:
@@ -273,7 +271,6 @@ class Corrections(Database):
 
     def write_all(self) -> str:
         """Write all that is not in the folder yet; return why some is not, which is `note`."""
-        # In another order each time, so that an image that cannot be written holds up no other.
         note = ""
         with self._writing:
             try:
@@ -282,7 +279,7 @@ class Corrections(Database):
                 with transaction(self.connection):
                     if not self._unwritten():
                         (self.folder / UNWRITTEN).unlink(missing_ok=True)
-            except Exception as error:  # whatever it is, it is tried again
+            except Exception as error:  # the writer goes on: people are told, and it tries again
                 note = f"the edits are kept, but not yet in the files of outlines: {error}"
             self._placed, self.note = 0, note
         return note
@@ -339,14 +336,15 @@ class Corrections(Database):
 
     def _unwritten(self) -> list[int]:
         """Return images with edits to be written; those of images that are gone stay unwritten."""
+        # In another order each time, so that an image that cannot be written holds up no other.
         pending = f"SELECT id, name FROM images WHERE {_PENDING} ORDER BY random()"
         rows = self.connection.execute(pending).fetchall()
-        known = {field.micrograph for field in self.found.fields} if rows else set()
+        known = self.found.by_name if rows else {}
         return [row["id"] for row in rows if os.fsdecode(row["name"]) in known]
 
     def _add_images(self) -> None:
         """Add images that were searched since the folder was opened."""
-        names = [(os.fsencode(field.micrograph),) for field in self.found.fields]
+        names = [(os.fsencode(name),) for name in self.found.by_name]
         added = "INSERT INTO images (name) VALUES (?) ON CONFLICT DO NOTHING"
         with transaction(self.connection):
             self.connection.executemany(added, names)
@@ -418,9 +416,9 @@ class Corrections(Database):
         return row
 
     def _field(self, image: int) -> Field:
-        name, folder = os.fsdecode(self._row(image)["name"]), self.found.path
-        if (field := self._fields.get(name)) is None:
-            raise UnknownError(f"{name} is no longer in {folder}")
+        name = os.fsdecode(self._row(image)["name"])
+        if (field := self.found.by_name.get(name)) is None:
+            raise UnknownError(f"{name} is no longer in {self.folder}")
         return field
 
     def _is_done(self, row: sqlite3.Row) -> bool:

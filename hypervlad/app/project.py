@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
 import re
@@ -151,7 +152,7 @@ class Project(Corrections):
             except ImageReadError as error:
                 known["error"] = printable(str(error))
             self._read_facts[number] = known
-        from hypervlad.particles import finding as _  # noqa: F401  # a preview shall not wait for it
+        importlib.import_module("hypervlad.particles.finding")  # a preview shall not wait for it
 
     # --- tasks ----------------------------------------------------------------------------------
 
@@ -165,7 +166,8 @@ class Project(Corrections):
         earlier = self.earlier_folders()
         known["earlier"] = earlier[-1] if earlier else None
         known["results"] = list(self.result_files())
-        of_results = self.fact("results")
+        # The page cannot open results while a task runs, and asks often: files need no look then.
+        of_results = self._task.get("state") != "running" and self.fact("results")
         known["is_current"] = bool(of_results) and of_results == self._stamp()
         return known
 
@@ -237,7 +239,7 @@ class Project(Corrections):
             self.set_facts(task="null")
         except _StoppedError:
             ended = "stopped"
-        except Exception as error:  # the page shows it, whatever it is
+        except Exception as error:  # else the page would wait for ever: it shows why
             ended = "failed"
             self._task["lines"] = [*self._task["lines"], printable(str(error))]
         finally:

@@ -11,6 +11,7 @@ from scipy import ndimage
 
 from hypervlad.common.progress import Sentence, warn_of_image
 from hypervlad.common.wording import name_some
+from hypervlad.images.resampling import middle
 
 _MIN_SIDE, _MAX_SIDE = 128, 384  # of the part that is looked at
 _LEVELS = 256  # of grey, as most cameras have
@@ -59,10 +60,8 @@ def find_faults(grey: NDArray[np.float32], mask: NDArray[np.bool_]) -> Faults:
         return Faults(0.0, 0.0, 0.0, 0.0)
     values = grey[mask]
     saturated = _saturated(values)
-    middle = tuple(
-        slice(max(0, (side - _MAX_SIDE) // 2), (side + _MAX_SIDE) // 2) for side in grey.shape
-    )
-    part = np.where(mask[middle], grey[middle], np.median(values))
+    window = middle(grey.shape, _MAX_SIDE)
+    part = np.where(mask[window], grey[window], np.median(values))
     low, high = np.percentile(part, (1, 99))
     if min(part.shape) < _MIN_SIDE or not low < high:
         return Faults(saturated, 0.0, 0.0, 0.0)
@@ -96,18 +95,17 @@ def _blur(part: NDArray[np.float32], range_: float) -> float:
 def _unsteady(part: NDArray[np.float32]) -> tuple[float, float]:
     """Return by how much lines differ from their neighbours in brightness and in place."""
     means = part.mean(axis=1)
-    uneven = means[2:] + means[:-2] - 2 * means[1:-1]
-    smooth = ndimage.gaussian_filter(part, 1)
-    down, across = np.gradient(smooth)
+    uneven = _deviation(means[2:] + means[:-2] - 2 * means[1:-1]) / np.sqrt(6)
+    down, across = np.gradient(ndimage.gaussian_filter(part, 1))
     whole = np.square(down).sum() + np.square(across).sum()
     across = np.where(np.abs(across) > _STEEP * np.abs(down), across, 0)
     if np.square(across).sum() < _MIN_ACROSS * whole:
-        return _deviation(uneven) / np.sqrt(6), 0.0
+        return uneven, 0.0
     slopes = (across[1:] + across[:-1]) / 2
     moved = (np.diff(part, axis=0) * slopes).sum(axis=1)
     shifts = moved / np.maximum(np.square(slopes).sum(axis=1), 1e-12)
     shifts -= ndimage.median_filter(shifts, _NEAR)
-    return _deviation(uneven) / np.sqrt(6), _deviation(shifts) / np.sqrt(2)
+    return uneven, _deviation(shifts) / np.sqrt(2)
 
 
 def note_faults(name: str, grey: NDArray[np.float32], mask: NDArray[np.bool_]) -> None:

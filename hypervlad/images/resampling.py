@@ -52,10 +52,7 @@ def enlargement(grey: NDArray[Any]) -> float:
     """
     if min(grey.shape) < _MIN_SIDE:
         return 1.0
-    middle = tuple(
-        slice(max(0, (side - _MAX_SIDE) // 2), (side + _MAX_SIDE) // 2) for side in grey.shape
-    )
-    part = grey[middle].astype(float)
+    part = grey[middle(grey.shape, _MAX_SIDE)].astype(float)
     detail = part - ndimage.uniform_filter(part, 9)
     rows, columns = _spacings(detail.T), _spacings(detail)
     pairs = [float(r + c) / 2 for r in rows for c in columns if abs(r / c - 1) < _SAME]
@@ -65,6 +62,11 @@ def enlargement(grey: NDArray[Any]) -> float:
         if lost.var() < _LOST * detail.var():
             return factor
     return 1.0
+
+
+def middle(shape: Sequence[int], most: int) -> tuple[slice, ...]:
+    """Return the window in the middle of an image, of sides of `most` pixels at most."""
+    return tuple(slice(max(0, (side - most) // 2), (side + most) // 2) for side in shape)
 
 
 def _spacings(detail: NDArray[np.float64]) -> list[float]:

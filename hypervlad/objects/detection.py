@@ -130,8 +130,9 @@ class Detection(StoredPart):
         k = int((found >= 0.5).argmax())
         return float(np.interp(0.5, found[k - 1 : k + 1], diameter[k - 1 : k + 1]))
 
+    @cached_property
     def maybe_missed_below(self) -> float:
-        """Return the upper end of the 95 % interval of `mostly_missed_below`; 0 if none is missed.
+        """The upper end of the 95 % interval of `mostly_missed_below`; 0 if none is missed.
 
         It is from how much the fields differ, of at least two, and at most the largest size.
         """

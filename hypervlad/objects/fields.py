@@ -202,7 +202,7 @@ class WeightedParticles:
         """Return the size below which most may be missed; 0 if it is not known in this unit."""
         (name, unit), known = name_and_unit(measure), self.detection
         is_size = name.startswith(("equivalent", "feret"))  # not a width, or an area
-        return known.maybe_missed_below() if is_size and known and known.unit == unit else 0.0
+        return known.maybe_missed_below if is_size and known and known.unit == unit else 0.0
 
     def is_measured(self, measure: str) -> NDArray[np.bool_]:
         """Return which particles touch no edge and have this measure."""

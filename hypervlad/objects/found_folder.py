@@ -123,7 +123,8 @@ class FoundFolder:
         return self.searched.fields()
 
     @cached_property
-    def _by_name(self) -> dict[str, Field]:
+    def by_name(self) -> dict[str, Field]:
+        """The fields by the names of their images."""
         return {field.micrograph: field for field in self.fields}
 
     @cached_property
@@ -187,8 +188,14 @@ class FoundFolder:
         Not all of their outlines are true, so they are neither learnt nor compared with others.
         """
         marks, files = self.outline_files.marks(), self.outline_files
-        own = [name for name in self._by_name if marks.get(name) is False]
+        own = [name for name in self.by_name if marks.get(name) is False]
         return [name for name in own if not files.is_as_found(name)]
+
+    def _corrected(self) -> list[str]:
+        """Measure what was changed; return the fields whose outlines are a person's."""
+        self.update()
+        names: list[str] = self.field_table.dropna(subset="corrected_in")["micrograph"].tolist()
+        return names
 
     def corrected_outlines(self) -> dict[str, Outlines]:
         """Return the outlines that were changed after they were found, by absolute image paths.
@@ -196,10 +203,8 @@ class FoundFolder:
         After an :meth:`update`, with those that a person has found to be right, but without
         `unfinished` ones, of which a warning tells. A ValueError if there are none.
         """
-        self.update()
-        table, notes = self.field_table, self.notes_of_edits("not learnt")
-        names = table["micrograph"][table["corrected_in"].notna()]
-        if not len(names):
+        names, notes = self._corrected(), self.notes_of_edits("not learnt")
+        if not names:
             raise ValueError(
                 f"{self.path}: no outlines were corrected since they were found; correct those of "
                 "a few images, or give the folder of corrected ones"
@@ -220,10 +225,8 @@ class FoundFolder:
 
     def corrected_files(self) -> dict[str, list[tuple[Path, str]]]:
         """Return the files of outlines that were changed, and their digests, after an `update`."""
-        self.update()
-        table = self.field_table
-        names = table["micrograph"][table["corrected_in"].notna()].tolist()
-        return {name: [(file := self.outlines_file(name), file_digest(file))] for name in names}
+        files = {name: self.outlines_file(name) for name in self._corrected()}
+        return {name: [(file, file_digest(file))] for name, file in files.items()}
 
     def image(self, micrograph: str) -> Path:
         """Return the file of an image; an ImageReadError if it is no longer there."""
@@ -241,13 +244,13 @@ class FoundFolder:
 
     def outlines(self, micrograph: str) -> Outlines:
         """Read the outlines of a field; an ImageReadError if they are missing or damaged."""
-        field = self._by_name.get(micrograph)
+        field = self.by_name.get(micrograph)
         return self.outline_files.read(micrograph, None if field is None else field.shape)
 
     def replace_outlines(self, micrograph: str, outlines: Outlines) -> None:
         """Write outlines that a person has corrected, and measure them; those before are kept."""
         with exclusive_lock(self.path / LOCK, self.path):
-            field = self._by_name.get(micrograph)
+            field = self.by_name.get(micrograph)
             if field is None:
                 raise ValueError(
                     f"{self.path}: {micrograph} is no longer there; save them elsewhere"
@@ -259,7 +262,7 @@ class FoundFolder:
 
     def particles(self, micrograph: str) -> list[Particle]:
         """Cut the particles of a field out of its image; an ImageReadError if that fails."""
-        field = self._by_name.get(micrograph)
+        field = self.by_name.get(micrograph)
         if field is None:
             raise ImageReadError(f"{micrograph}: no field of {self.path}")
         return cut_particles(
@@ -331,7 +334,7 @@ class FoundFolder:
         before = measure_particles([]) if begin else self.table
         measured = dict(zip(fields["micrograph"], fields["outlines_digest"], strict=True))
         corrected, failed = self.outline_files.take_corrected(
-            self.images, self._by_name, measured, before
+            self.images, self.by_name, measured, before
         )
         if failed and on_error == "raise":
             raise next(iter(failed.values()))
@@ -353,7 +356,7 @@ class FoundFolder:
         ):
             try:
                 outlines = self.outlines(name)
-                check_same_size(outlines, np.empty(self._by_name[name].shape), name)
+                check_same_size(outlines, np.empty(self.by_name[name].shape), name)
             except ImageReadError as error:
                 if on_error == "raise":
                     raise
@@ -565,7 +568,7 @@ class FoundFolder:
 
     def _pixel_size_of(self, name: str, outlines: Outlines) -> float | None:
         """Return the pixel size of an image; that of its outlines counts if it has none."""
-        own, known = outlines.pixel_size, self._by_name[name].pixel_size
+        own, known = outlines.pixel_size, self.by_name[name].pixel_size
         if not own or not known or math.isclose(own, known):
             return own or known
         # What the table has may be of earlier outlines.
@@ -631,12 +634,12 @@ class FoundFolder:
         write_table(self.path / PARTICLES, list(table), found_tables.as_cells(table))
         fields["particles"] = [len(of_field.get(name, ())) for name in names]
         n_removed = self.outline_files.n_removed
-        fields["removed"] = [n_removed(name, self._by_name[name].shape) for name in names]
+        fields["removed"] = [n_removed(name, self.by_name[name].shape) for name in names]
         write_table(self.path / FIELDS, list(fields), found_tables.as_cells(fields))
         self._forget()
 
     def _forget(self) -> None:
         """Read the tables again when they are needed: they may have been edited meanwhile."""
-        for name in ("table", "fields", "_by_name"):
+        for name in ("table", "fields", "by_name"):
             vars(self).pop(name, None)
         self.searched.read_again()

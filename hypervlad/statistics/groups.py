@@ -124,8 +124,8 @@ def with_error(
     """
     with np.errstate(divide="ignore", invalid="ignore"):  # 0 has no relative error
         ends = np.log(np.array([low, high], np.float64) / np.asarray(best, np.float64))
-        down, up = np.sqrt(ends**2 + math.log1p(error) ** 2)
-        wide = np.exp([-down, up]) * best
+        below, above = np.sqrt(ends**2 + math.log1p(error) ** 2)
+        wide = np.exp([-below, above]) * best
     known = np.array([low, high], np.float64)
     found = np.where(np.isfinite(wide) & (error > 0), wide, known)
     return found[0], found[1]

@@ -48,7 +48,7 @@ class App(Served):
         return shown
 
     def ended(self, kind: str, **choices: object) -> dict[str, Any]:
-        """Start a task, and return what the page is told once it has ended."""
+        """Start a task; return the answer to the page's first question after its end."""
         self.post(f"start/{kind}", **choices)
         states = (self.post("images") for _ in itertools.count())
         return wait_until(
