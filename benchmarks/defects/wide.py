@@ -3,7 +3,8 @@
     python -m benchmarks.defects.wide --data ../shared/data/neu_steel/inclusion
 
 A scorer learns from defect-free images. Others get one defect each: of `hypervlad.data.add_defect`,
-or a wide one that is drawn here, which ends where it has half of its strength.
+or a wide one that is drawn here, which ends where it has half of its strength; or a scale bar with
+a label, which is none.
 """
 
 from __future__ import annotations
@@ -21,9 +22,12 @@ from benchmarks.common.tables import table
 from benchmarks.defects.methods import Ours
 from benchmarks.defects.regions import MIN_AREA
 from benchmarks.defects.surfaces import FREE, Surface, read_surface, split_surface
+from benchmarks.scale_bars.layouts import Layout
 from hypervlad.data import IMAGE_DEFECTS, add_defect
 
 WIDE = ("glow", "cloud", "blurred area", "wide band", "frayed edge")
+BAR, BAR_KEPT = "scale bar", "scale bar, kept"  # kinds of defect-free images
+_BAR = Layout(label="above", heights=(3, 6))
 CHOSEN_ON = ("magnetic_tile", "neu_steel pitted_surface")  # outlines and intervals
 _MAX_SHARE = 0.5  # of the image: a larger defect has no outline to find
 _MIN_CONTRAST = 0.04
@@ -76,7 +80,11 @@ def tested(surface: Surface, test: np.ndarray) -> Iterator[tuple[str, np.ndarray
     for at in test[surface.kinds[test] == FREE].tolist():
         image = surface.images[at]
         grey = np.asarray(image if image.ndim == 2 else image.mean(axis=2), np.float32)
-        yield FREE, grey, np.zeros(grey.shape, bool)
+        with_bar, *_ = _BAR.draw(
+            np.uint8(np.round(255 * grey)), np.random.default_rng(at), grey.shape[1] // 4
+        )
+        for kind, own in ((FREE, grey), (BAR, with_bar / 255), (BAR_KEPT, with_bar / 255)):
+            yield kind, own.astype(np.float32), np.zeros(grey.shape, bool)
         for number, kind in enumerate(IMAGE_DEFECTS):
             yield kind, *add_defect(grey, kind, random_state=len(IMAGE_DEFECTS) * at + number)
         for number, kind in enumerate(WIDE):
@@ -89,8 +97,9 @@ def measure(method: Ours, surface: Surface, n_train: int, n_test: int) -> list[d
     method.fit([surface.images[i] for i in train], None)
     rows = []
     for kind, image, mask in tested(surface, test):
+        method.scorer.set_params(annotations="keep" if kind == BAR_KEPT else "leave_out")
         found = method.scorer.find(image)
-        if not (found.is_defective or kind == FREE) or mask.mean() > _MAX_SHARE:
+        if not found.is_defective and mask.any() or mask.mean() > _MAX_SHARE:
             continue
         row: dict[str, Any] = {"kind": kind, "area": int(mask.sum()), "n": len(found.regions)}
         on = [each for each in found.regions if mask[each.window][each.mask].any()]
@@ -106,11 +115,20 @@ def wide_table(results: Sequence[Facts]) -> str:
     lines = []
     for result in sorted(results, key=lambda each: each["surface"] not in CHOSEN_ON):
         rows, name = result["rows"], result["surface"].replace("_", " ")
-        free = [row["n"] for row in rows if row["kind"] == FREE]
-        defects = [row for row in rows if row["kind"] != FREE]
+        n_false = [
+            sum(row["n"] for row in rows if row["kind"] == kind) for kind in (FREE, BAR, BAR_KEPT)
+        ]
+        n_free = sum(row["kind"] == FREE for row in rows)
+        defects = [row for row in rows if row["area"]]
         large = [row for row in defects if row["area"] >= MIN_AREA]
         small = [row for row in defects if row["area"] < MIN_AREA]
-        lines.append([f"{name}, large", *_cells(large), f"{sum(free)} in {len(free)}"])
+        lines.append(
+            [
+                f"{name}, large",
+                *_cells(large),
+                f"{n_false[0]} in {n_free}; {n_false[1]}; {n_false[2]}",
+            ]
+        )
         lines.append([f"{name}, small", *_cells(small), ""])
     heads = [
         "surface, defects",
@@ -119,7 +137,7 @@ def wide_table(results: Sequence[Facts]) -> str:
         "area / true area",
         "half to twice the true area",
         "true area in the interval",
-        "false regions in defect-free images",
+        "false regions in defect-free images; with a scale bar; with it kept",
     ]
     return table(heads, lines)
 

@@ -174,7 +174,7 @@ CASES: dict[str, Case] = {
     "defects.wide": Case(
         f"{DEFECTS} --train 3 --test 5 --planted 4",
         {"IMAGE_DEFECTS": ("pits",), "WIDE": ("glow", "frayed edge")},
-        lambda facts: {row["n"] > 0 for row in facts["rows"] if row["kind"] != "free"} == {True},
+        lambda facts: {row["n"] > 0 for row in facts["rows"] if row["area"]} == {True},
     ),
     "fibres": Case("--mats 3", MATS, lambda facts: len(facts["mats"]) == 3),
     "fibres.pores": Case("--mats 3", MATS, lambda facts: len(facts["mats"]) > 2),

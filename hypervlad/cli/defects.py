@@ -41,6 +41,7 @@ def fit(
     masks: Annotated[Path | None, _MASKS] = None,
     groups: option.Groups = None,
     pixel_size: option.PixelSize = None,
+    keep_annotations: option.KeepAnnotations = False,
     backbone: option.Backbone = None,
     weights: option.Weights = None,
     seed: option.Seed = 0,
@@ -84,6 +85,7 @@ def fit(
     )
     if include_backbone:
         check_may_be_included(encoder.backbone, encoder.weights)
+    own |= {"annotations": "keep" if keep_annotations else "leave_out"}
     scorer = PatchDefectScorer(encoder, random_state=seed, verbose=common.verbose, **own)
     if truth is None and groups is None:
         _warn_of_folders(files)
@@ -128,6 +130,7 @@ def score(
     threshold: Threshold = None,
     tile_size: TileSize = None,
     pixel_size: option.PixelSize = None,
+    keep_annotations: option.KeepAnnotations = False,
 ) -> None:
     """Score images: maps (TIFF), masks and overlays (PNG), tables (CSV) and a page (report.html).
 
@@ -188,6 +191,8 @@ def score(
     check_folders(output, paths, model, pixel_size, tables=TABLES)
     files = images_in(paths, model, pixel_size)
     scorer = _load(model, threshold, tile_size, own_pixel_size(pixel_size, files))
+    if keep_annotations:
+        scorer.set_params(annotations="keep")
     how: Any = {"made_with": record_of(model, scorer), "progress": option.common().verbose}
     written = write_findings(output, scorer, files, names_of(files, paths), **how)
     echo(

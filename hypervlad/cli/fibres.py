@@ -132,6 +132,7 @@ def align_train(
     ],
     *,
     groups: option.Groups = None,
+    keep_annotations: option.KeepAnnotations = False,
     backbone: option.Backbone = None,
     weights: option.Weights = None,
     seed: option.Seed = 0,
@@ -168,6 +169,7 @@ def align_train(
     )
     if include_backbone:
         check_may_be_included(encoder.backbone, encoder.weights)
+    own |= {"annotations": "keep" if keep_annotations else "leave_out"}
     model = AlignmentClassifier(encoder, random_state=seed, verbose=common.verbose, **own)
     say(f"training on {counted(len(rows), 'image')} with masks")
     with hint_at_bad_files():

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import uniform_filter
+from scipy.ndimage import maximum_filter, uniform_filter
 
 from hypervlad.features.encoder import HypercolumnVLAD
 from hypervlad.features.lazy_torch import torch
@@ -15,6 +15,7 @@ from hypervlad.features.patches import WindowGrid
 from hypervlad.features.windows import PaddedMaps, PreparedImage, TiledNetwork, Tiling
 
 Cells = NDArray[np.float32]
+Floating = TypeVar("Floating", bound=np.floating[Any])
 
 
 class Description(NamedTuple):
@@ -142,6 +143,26 @@ def window_means(cells: Cells, window: int) -> Cells:
     both = torch.stack([down[:, x : x + n_columns] for x in range(window)]).sum(0)
     means: Cells = both.div_(window**2).numpy()
     return means
+
+
+def covered_cells(
+    covered: NDArray[np.bool_], shape: tuple[int, int], window: int
+) -> NDArray[np.bool_] | None:
+    """Return which windows around cells (R, S) hold covered pixels (h, w); None if none does."""
+    if not covered.any():
+        return None
+    planes = torch.from_numpy(covered.astype(np.float32))[None, None]
+    cells = torch.nn.functional.adaptive_max_pool2d(planes, shape)[0, 0].numpy() > 0
+    return np.asarray(maximum_filter(cells, window + 2))  # cells depend on their neighbours, too
+
+
+def without_covered(
+    values: NDArray[Floating], covered: NDArray[np.bool_] | None
+) -> NDArray[Floating]:
+    """Return a map (R, S) with its median in place of covered cells, unless all are."""
+    if covered is None or not covered.any() or covered.all():
+        return values
+    return np.where(covered, np.median(values[~covered]), values).astype(values.dtype)
 
 
 def places_of(shape: tuple[int, ...]) -> NDArray[np.intp]:

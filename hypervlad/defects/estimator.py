@@ -31,7 +31,7 @@ from hypervlad.common.constraints import (
 )
 from hypervlad.common.limits import MAX_INPUT_SIDE
 from hypervlad.common.progress import announced
-from hypervlad.defects.cells import CellMaps, resized, sharpened
+from hypervlad.defects.cells import CellMaps, resized, sharpened, without_covered
 from hypervlad.defects.findings import Finding, RegionRule
 from hypervlad.defects.labelled import (
     DefectLabels,
@@ -56,7 +56,7 @@ from hypervlad.features.encoder import HypercolumnVLAD
 from hypervlad.features.encoding import check_finite
 from hypervlad.features.lazy_torch import torch, usual_torch
 from hypervlad.features.loading import warn_of_blank_training_images
-from hypervlad.features.patches import ANOMALOUS, NORMAL, WindowGrid
+from hypervlad.features.patches import ANOMALOUS, NORMAL, WindowGrid, patch_means
 from hypervlad.features.registry import get_backbone
 from hypervlad.features.windows import (
     TILE_SIDES,
@@ -72,6 +72,7 @@ from hypervlad.images.masks import mask_banner_rows
 from hypervlad.images.options import check_read_options
 from hypervlad.images.pixels import ImageDigests
 from hypervlad.images.reading import check_image_list, image_name
+from hypervlad.images.sample import Annotations
 from hypervlad.statistics.splits import check_groups
 
 _PIXELS = Integer(at_most=2**16, meaning="a whole number of pixels")
@@ -136,6 +137,10 @@ class PatchDefectScorer(ImageEstimator):
     boosting : BoostedSoftmaxClassifier, optional
         The learner, if there are labels; of cells, only its linear part. With
         ``prior="training"`` if not given.
+    annotations : {"leave_out", "keep"}, default="leave_out"
+        Whether what was drawn into images is left out, in ``fit`` and later: information bars,
+        scale bars, letters and arrows (:func:`hypervlad.images.find_annotations`). No defect is
+        found there.
     tile_size : int, default=2048
         Side in pixels of the tiles into which larger images are cut. The scores of transformers
         depend on it. A loaded model has that of its ``fit``, but at most 2048.
@@ -188,6 +193,7 @@ class PatchDefectScorer(ImageEstimator):
         "n_codewords": [Integer()],
         "aligned": [Boolean()],
         "boosting": [InstanceOf(BoostedSoftmaxClassifier, "a BoostedSoftmaxClassifier"), None],
+        "annotations": [OneOf("leave_out", "keep")],
         "tile_size": [TILE_SIDES],
         "random_state": [RandomState(), None],
         "verbose": VERBOSE,
@@ -223,6 +229,7 @@ class PatchDefectScorer(ImageEstimator):
         n_codewords: int = 128,
         aligned: bool = False,
         boosting: BoostedSoftmaxClassifier | None = None,
+        annotations: Annotations = "leave_out",
         tile_size: int = 2048,
         random_state: int | np.random.RandomState | None = None,
         verbose: bool = False,
@@ -235,6 +242,7 @@ class PatchDefectScorer(ImageEstimator):
         self.n_codewords = n_codewords
         self.aligned = aligned
         self.boosting = boosting
+        self.annotations = annotations
         self.tile_size = tile_size
         self.random_state = random_state
         self.verbose = verbose
@@ -293,8 +301,14 @@ class PatchDefectScorer(ImageEstimator):
             )
         with TemporaryDirectory(prefix="hypervlad-") as folder, announced(len(images)):
             tiling = Tiling(self.tile_size, folder)
-            fit_codebook = partial(fit_tiled_codebook, tiling=tiling, min_side=self.patch)
+            fit_codebook = partial(
+                fit_tiled_codebook,
+                tiling=tiling,
+                min_side=self.patch,
+                annotations=self.annotations,
+            )
             encoder.fit_checked(images, fit_codebook)
+            reader = WindowReader(encoder.loader(), self.patch, annotations=self.annotations)
             fitted: _Fitted
             if labels.is_known:
                 fit = fit_labelled_windows if masks is None else fit_labelled_cells
@@ -304,7 +318,7 @@ class PatchDefectScorer(ImageEstimator):
                     images,
                     labels,
                     group_codes,
-                    patch=self.patch,
+                    reader=reader,
                     tiling=tiling,
                     seed=seed,
                 )
@@ -314,7 +328,7 @@ class PatchDefectScorer(ImageEstimator):
                 rule = RegionRule(outline, None)
                 fitted = _Fitted(model, summary, keys, threshold, rule, DetectionLimits.none())
             else:
-                fitted = self._fit_normal(encoder, images, group_codes, seed, tiling)
+                fitted = self._fit_normal(encoder, reader, images, group_codes, seed, tiling)
         # All at the end: a fit that fails leaves the model as it was.
         self.encoder_, self.model_ = encoder, fitted.model
         self.threshold_ = _checked_threshold("threshold", fitted.threshold)
@@ -346,7 +360,7 @@ class PatchDefectScorer(ImageEstimator):
         check_is_fitted(self)
         prepared = self._read(image)
         scores, grid, _ = self._scores(prepared)
-        return self._map(scores, grid, _levels(self.encoder_, prepared), prepared.shape)
+        return self._map(scores, grid, _levels(self.encoder_, prepared), prepared)
 
     def predict_map(self, image: Any) -> NDArray[np.bool_]:
         """Return which pixels (H, W) of an image are defective."""
@@ -361,13 +375,14 @@ class PatchDefectScorer(ImageEstimator):
         (known,) = self.training_.contains([prepared.key]).tolist()
         levels = _levels(self.encoder_, prepared)
         found = Finding.of(
-            self._map(scores, grid, levels, prepared.shape),
+            self._map(scores, grid, levels, prepared),
             self.threshold_,
             score,
             rule=self.region_rule_,
             cells=scores,
             pixels=resized(levels, prepared.shape),
             in_training=known,
+            annotations=prepared.annotations,
         )
         return self.limits_.sized(found, math.prod(prepared.size) / math.prod(prepared.shape))
 
@@ -390,8 +405,7 @@ class PatchDefectScorer(ImageEstimator):
         images = check_image_list(images)
         scores = np.full(len(images), np.nan)
         with announced(len(images)):
-            reader = WindowReader(self.encoder_.loader(), self.patch_)
-            for position, image in reader.stream(images, "scoring"):
+            for position, image in self._reader().stream(images, "scoring"):
                 scores[position] = self._scores(image)[2]
         return scores
 
@@ -437,6 +451,7 @@ class PatchDefectScorer(ImageEstimator):
     def _fit_normal(
         self,
         encoder: HypercolumnVLAD,
+        reader: WindowReader,
         images: list[Any],
         groups: NDArray[Any],
         seed: int,
@@ -444,7 +459,6 @@ class PatchDefectScorer(ImageEstimator):
     ) -> _Fitted:
         """Fit a model of defect-free images."""
         maps = CellMaps(encoder, tiling)
-        reader = WindowReader(encoder.loader(), self.patch)
 
         def read(position: int) -> PreparedImage:
             return reader.read(images[position], image_name(images[position]))
@@ -518,6 +532,8 @@ class PatchDefectScorer(ImageEstimator):
             maps = vectors.network.padded_maps(image.tensor, image.name)
             scores = self.model_.scores_in(vectors, maps, grid)
             check_finite(scores[None], [image.name])
+            covered = patch_means(image.covered, grid.positions, grid.side) > 0
+            scores = without_covered(scores, covered)
             return scores.reshape(grid.shape), grid, labelled_image_score(scores)
         places, grid, score = self.model_.scores(CellMaps(self.encoder_, Tiling.of(self)), image)
         check_finite(np.append(places, score)[None], [image.name])
@@ -528,16 +544,21 @@ class PatchDefectScorer(ImageEstimator):
         scores: NDArray[np.floating],
         grid: WindowGrid,
         levels: NDArray[np.float32],
-        shape: tuple[int, int],
+        image: PreparedImage,
     ) -> NDArray[np.float32]:
-        """Return a map of this shape; ``levels`` (h, w) are of the image that was scored."""
+        """Return a map (H, W); ``levels`` (h, w) are of the image that was scored."""
         if isinstance(self.model_, LabelledWindows):
-            return grid.to_map(scores, shape, (levels.shape[0], levels.shape[1]))
-        return sharpened(scores, grid, levels, shape)
+            found = grid.to_map(scores, image.shape, image.size)
+        else:
+            found = sharpened(scores, grid, levels, image.shape)
+        return without_covered(found, image.hidden)
 
     def _read(self, image: Any) -> PreparedImage:
         (image,) = check_image_list([image])
-        return WindowReader(self.encoder_.loader(), self.patch_).read(image, image_name(image))
+        return self._reader().read(image, image_name(image))
+
+    def _reader(self) -> WindowReader:
+        return WindowReader(self.encoder_.loader(), self.patch_, annotations=self.annotations)
 
 
 def _levels(encoder: HypercolumnVLAD, image: PreparedImage) -> NDArray[np.float32]:

@@ -349,7 +349,7 @@ class DefectEvaluation:
             is_defective=bool(mask.any()),
             is_called=found.is_defective,
             true_fraction=float(mask.mean()),
-            found_fraction=found.area_fraction,
+            found_fraction=float(found.mask.mean()),
             confusion=patch_confusion(found.mask, mask, self.patch),
             in_training=found.in_training,
         )

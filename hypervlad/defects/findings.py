@@ -17,6 +17,7 @@ from skimage.morphology import reconstruction
 
 from hypervlad.common.base import Maybe, StoredPart, Value
 from hypervlad.common.constraints import Number
+from hypervlad.images.annotations import Annotation, annotation_mask
 from hypervlad.objects.measures import feret_diameters
 from hypervlad.objects.particle import Outline, Outlines, cropped
 
@@ -192,6 +193,8 @@ class Finding:
         anomalous has at least one, around the highest of its cells.
     in_training : bool
         Whether the scorer was trained on an image with the same pixels.
+    annotations : sequence of Annotation
+        What was left out of the image.
     """
 
     map: NDArray[np.float32]
@@ -199,6 +202,7 @@ class Finding:
     score: float
     regions: list[Region]
     in_training: bool = False
+    annotations: Sequence[Annotation] = ()
 
     @classmethod
     def of(
@@ -211,6 +215,7 @@ class Finding:
         cells: NDArray[np.floating] | None = None,
         pixels: NDArray[np.floating] | None = None,
         in_training: bool = False,
+        annotations: Sequence[Annotation] = (),
     ) -> Finding:
         """Find the regions of a score map: none if the image's score is too low.
 
@@ -227,6 +232,8 @@ class Finding:
         pixels : ndarray (H, W), optional
             The grey image, for the contrast of regions.
         in_training : bool, default=False
+        annotations : sequence of Annotation, optional
+            Where the map shows nothing.
 
         Examples
         --------
@@ -239,7 +246,7 @@ class Finding:
         (1, 2, 6, 7.0)
         """
         own = float(scores.max()) if score is None else score
-        found = cls(scores, threshold, own, [], in_training)
+        found = cls(scores, threshold, own, [], in_training, annotations)
         if found.is_defective:
             own_rule = RegionRule(threshold, None) if rule is None else rule
             regions = list(own_rule.regions(scores, scores if cells is None else cells))
@@ -280,9 +287,14 @@ class Finding:
         return int(np.count_nonzero(self.mask))
 
     @property
+    def annotation_share(self) -> float:
+        """Share of the image that `annotations` cover."""
+        return float(annotation_mask(self.annotations, self.map.shape).mean())
+
+    @property
     def area_fraction(self) -> float:
-        """Share of the image that is defective."""
-        return float(self.mask.mean())
+        """Share of the image that is defective, without what `annotations` cover."""
+        return self.area / max(1, self.mask.size * (1 - self.annotation_share))
 
 
 def peaks(scores: NDArray[np.floating], usual: float) -> list[tuple[float, tuple[int, int]]]:

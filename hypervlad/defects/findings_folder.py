@@ -16,6 +16,7 @@ from hypervlad.defects.displays import outline
 from hypervlad.defects.findings import Finding, Region
 from hypervlad.defects.page import FindingsPage
 from hypervlad.images import ImageReadError, Micrograph, read_micrograph
+from hypervlad.images.annotations import Annotation, words_of_annotations
 from hypervlad.objects.results_folder import ResultsFolder, Row, scaled, write_png, write_tiff
 from hypervlad.pages.colours import FOUND, as_rgb
 
@@ -97,6 +98,7 @@ def write_findings(
     folder, page, warning = Path(out_dir), FindingsPage(), None
     options = scorer.encoder_.fitted_params_.read_options
     made = {"threshold": scorer.threshold_, "rule": scorer.threshold_rule_, "fpr": scorer.fpr}
+    made |= {"annotations": scorer.annotations}
     made |= {"read_options": options.without_files()} | dict(made_with or {})
 
     def find(image: Any) -> tuple[Finding, Micrograph]:
@@ -128,12 +130,14 @@ def write_findings(
 
 def _score_row(name: str, found: Finding, micrograph: Micrograph) -> Row:
     area = _in_micrometres(found.area, micrograph.pixel_size, 2)
-    n_bar = int(micrograph.metadata.get("banner_rows", 0))  # all that scorers leave out
-    bar = "an information bar" if n_bar else None, n_bar / (n_bar + len(micrograph.pixels))
+    n_bar, (height, width) = int(micrograph.metadata.get("banner_rows", 0)), found.map.shape
+    bar = [Annotation("information bar", (height, 0, height + n_bar, width))] * bool(n_bar)
+    share = (n_bar + found.annotation_share * height) / (n_bar + height)
+    left_out = words_of_annotations([*found.annotations, *bar]) or None, share
     called = "anomalous" if found.is_defective else "normal"
     y, x = found.highest
     levels = [found.score, float(found.map[y, x]), x, y, found.threshold]
-    cells = [name, *levels, called, found.area_fraction, area, len(found.regions), *bar]
+    cells = [name, *levels, called, found.area_fraction, area, len(found.regions), *left_out]
     return _exactly(_SCORE_COLUMNS, cells)
 
 

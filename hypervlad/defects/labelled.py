@@ -19,10 +19,12 @@ from hypervlad.defects.cells import (
     CellMaps,
     Cells,
     Description,
+    covered_cells,
     describe,
     mean_and_deviation,
     resized,
     window_means,
+    without_covered,
 )
 from hypervlad.defects.thresholds import WindowScores, held_out_scores, labelled_image_score
 from hypervlad.features.encoder import HypercolumnVLAD
@@ -146,15 +148,13 @@ class DefectLabels:
             raise ImageReadError(f"the mask of {image.name}: {error}") from error
         if mask.any():
             self.defective_shares[position] = float(mask.mean())
-        if image.shape != image.size:  # images resampled to a common pixel size
-            down, across = (
-                np.arange(n) * old // n for n, old in zip(image.size, image.shape, strict=True)
-            )
-            mask = mask[down][:, across]
+        mask = image.at_input_size(mask)
         shares = patch_means(mask, grid.positions, grid.side)
         labels = np.full(grid.size, UNKNOWN, dtype=f"<U{len(ANOMALOUS)}")
         labels[shares >= min(_MIN_FRACTION, shares.max())] = ANOMALOUS
         labels[shares == 0] = NORMAL
+        if image.annotations:
+            labels[patch_means(image.covered, grid.positions, grid.side) > 0] = UNKNOWN
         return labels
 
 
@@ -169,13 +169,12 @@ def fit_labelled_windows(
     labels: DefectLabels,
     groups: NDArray[Any],
     *,
-    patch: int,
+    reader: WindowReader,
     tiling: Tiling,
     seed: int,
 ) -> tuple[LabelledWindows, dict[int, WindowScores], Collection[str]]:
     """Return a model of labelled patches, held-out scores by position, and all digests."""
-    vectors = WindowVectors(encoder, tiling)
-    reader = WindowReader(encoder.loader(), patch)
+    vectors, patch = WindowVectors(encoder, tiling), reader.min_side
 
     def read() -> Iterator[ImageWindows]:
         for position, image in reader.stream(images, "windows"):
@@ -276,6 +275,7 @@ class LabelledCells(StoredPart):
         """Return the scores (R, S) of an image's cells, their grid, and the image's score."""
         found = {side: maps.cells(image, side) for side in _SIDES}
         places = self.places({side: cells for side, (cells, _) in found.items()})
+        places = without_covered(places, covered_cells(image.covered, places.shape, 1))
         return (
             places,
             WindowGrid.of_cells(places.shape, found[None][1]),
@@ -321,13 +321,12 @@ def fit_labelled_cells(
     labels: DefectLabels,
     groups: NDArray[Any],
     *,
-    patch: int,
+    reader: WindowReader,
     tiling: Tiling,
     seed: int,
 ) -> tuple[LabelledCells, dict[int, WindowScores], Collection[str]]:
     """Return a model of labelled cells, held-out scores by position, and all digests."""
     maps = CellMaps(encoder, tiling)
-    reader = WindowReader(encoder.loader(), patch)
     known = dict[int, tuple[Any, ...]]()
 
     def read() -> Iterator[ImageWindows]:

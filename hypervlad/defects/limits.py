@@ -337,7 +337,8 @@ def measure_limits(
         image = read(at)
         planted, mask, shown = plant(image, preprocessing, kind, size, contrast, rng)
         sizes.add(image.info.pixel_size and (pixel_size or image.info.pixel_size))
-        if shown < _LEAST_CONTRAST:  # a dark spot on black
+        # A dark spot on black, or one beside what is looked at.
+        if shown < _LEAST_CONTRAST or image.covered[mask].mean() > 0.5:
             continue
         found, is_called = find(at, planted)
         area = sum(each.area for each in found.regions if mask[each.window][each.mask].any())

@@ -24,11 +24,13 @@ from hypervlad.defects.cells import (
     WIDE_WINDOW,
     CellMaps,
     Cells,
+    covered_cells,
     describe,
     mean_and_deviation,
     places_of,
     resized,
     window_means,
+    without_covered,
 )
 from hypervlad.defects.thresholds import PlaceScores, image_score
 from hypervlad.features.encoding import random_pixels
@@ -199,7 +201,9 @@ class NormalImages(StoredPart):
         """Return the scores (R, S) of an image's places, their grid, and the image's score."""
         found = {side: maps.cells(image, side) for side in SIDES}
         stride = found[None][1]
-        distances = distances_of(self.parts, {side: cells for side, (cells, _) in found.items()})
+        of_side = {side: cells for side, (cells, _) in found.items()}
+        covered = covered_of(image, of_side)
+        distances = distances_of(self.parts, of_side, covered)
         places, score = self.combined(distances)
         return places, WindowGrid.of_cells(distances[0].shape, stride), score
 
@@ -239,14 +243,20 @@ class NormalImagesFit:
         self._n_each = max(_MIN_PER_IMAGE, _MAX_CELLS // n_images)
         self._n_codewords, self._aligned, self._seed = n_codewords, aligned, seed
         self._rows: dict[int, list[Cells]] = {}
+        self._covered: dict[int, list[NDArray[np.bool_] | None]] = {}
 
     def add(self, position: int, image: PreparedImage) -> None:
         """Sample the cells of an image, by the seed and the image alone."""
         self.keys[position], self.sizes[position] = image.key, image.size
         samples = []
         of_side = {side: self._maps.cells(image, side)[0] for side in SIDES}
-        for side, window, relative in DESCRIPTIONS:
+        self._covered[position] = covered_of(image, of_side)
+        for (side, window, relative), covered in zip(
+            DESCRIPTIONS, self._covered[position], strict=True
+        ):
             flat = describe(of_side[side], window, relative)
+            if covered is not None and not covered.all():
+                flat = flat[~covered.ravel()]
             samples.append(flat[random_pixels(self._seed, image.key, len(flat), self._n_each)])
         self._rows[position] = samples
 
@@ -268,7 +278,8 @@ class NormalImagesFit:
         distances = {}
         for at, own in of_image.items():
             kept = partial(self._maps.kept_cells, self.keys[at], self.sizes[at])
-            distances[at] = distances_of(own, {side: kept(side) for side in SIDES})
+            of_side = {side: kept(side) for side in SIDES}
+            distances[at] = distances_of(own, of_side, self._covered[at])
 
         def model(fitted: list[NormalCells], without: Any = None) -> NormalImages:
             # By the images that other models score: an image hides its own defects.
@@ -307,18 +318,31 @@ def warn_of_shapes(sizes: Sequence[tuple[int, int]]) -> None:
         )
 
 
+def covered_of(
+    image: PreparedImage, of_side: Mapping[int | None, Cells]
+) -> list[NDArray[np.bool_] | None]:
+    """Return which cells (R, S) of each part hold annotations of an image; None if none does."""
+    return [
+        covered_cells(image.covered, of_side[side].shape[:2], window)
+        for side, window, _ in DESCRIPTIONS
+    ]
+
+
 def distances_of(
-    parts: Sequence[NormalCells], of_side: Mapping[int | None, Cells]
+    parts: Sequence[NormalCells],
+    of_side: Mapping[int | None, Cells],
+    covered: Sequence[NDArray[np.bool_] | None],
 ) -> list[NDArray[np.float32]]:
-    """Return the distances (R, S) of an image's cells by each part."""
+    """Return the distances (R, S) of an image's cells by each part, usual ones where covered."""
     means: dict[tuple[int | None, int], Cells] = {}
     for side, window, _ in DESCRIPTIONS:
         if (side, window) not in means:
             means[side, window] = window_means(of_side[side], window)
-    return [
+    found = [
         part.distances(of_side[side], means[side, window], relative=relative)
         for part, (side, window, relative) in zip(parts, DESCRIPTIONS, strict=True)
     ]
+    return [without_covered(*each) for each in zip(found, covered, strict=True)]
 
 
 def log_of_highest(values: NDArray[np.floating]) -> float:

@@ -71,7 +71,7 @@ def defects_report(folder: Path, weight: str | None) -> paper.Report:
     notes += [note_of_copies(copies)] * bool(copies)
     notes += [lacking] * bool(size and lacking)
     is_any = any(row["annotations"] for row in rows)
-    is_kept = not is_any and made.get("read_options", {}).get("banner") != "remove"
+    is_kept = not is_any and made.get("annotations", "keep") == "keep"
     if made.get("rule") == "fpr":
         rule = f" (in training, at most {percent(made['fpr'])} of defect-free images were to be)"
     most = [float(row["area_high"]) / float(row["area"]) for row in regions if row["area_high"]]
@@ -87,6 +87,6 @@ def defects_report(folder: Path, weight: str | None) -> paper.Report:
         "in wide regions to 0.65 of their mean; of a model trained with labels, where the map "
         "reaches its threshold. Intervals are from how "
         f"much images differ (quantiles: R. S. Woodruff, J. Am. Stat. Assoc. 47, 1952).{of_areas}",
-        paper.annotations_text(is_kept, is_any, only_bars=True),
+        paper.annotations_text(is_kept, is_any),
     ]
     return paper.Report("Defects", figures, results, methods, notes=notes)

@@ -24,6 +24,7 @@ from hypervlad.images import (
     SkippedImagesWarning,
     UnknownPixelSizeWarning,
 )
+from hypervlad.images.annotations import Annotation, annotation_mask, fill_annotations
 from hypervlad.images.pixels import is_blank
 from hypervlad.images.reading import (
     N_READERS,
@@ -34,6 +35,7 @@ from hypervlad.images.reading import (
     read_in_order,
     read_named,
 )
+from hypervlad.images.sample import Annotations, annotations_of
 from hypervlad.objects.measures import shape_measures
 
 CPU_BATCH_PIXELS, GPU_BATCH_PIXELS = 8 * 224**2, 64 * 224**2
@@ -81,6 +83,7 @@ class LoadedImage:
     cached: Any = None  # what was computed from it before
     tensor: torch.Tensor | None = None  # (C, H, W), if nothing was found
     mask: torch.Tensor | None = None  # (H, W), of a particle: its share of each pixel
+    annotations: Sequence[Annotation] = ()  # in whose place the tensor has the sample beside them
 
 
 @dataclass(frozen=True)
@@ -156,6 +159,7 @@ class ImageLoader:
     on_error: Literal["raise", "skip"] = "raise"
     verbose: bool = False
     of_particles: bool = False  # whether images are particles, or else whole
+    annotations: Annotations = "keep"
 
     # --- one image ------------------------------------------------------------------------------
 
@@ -177,7 +181,9 @@ class ImageLoader:
         file, facts = self._known(image)
         if facts is not None and (found := self._look_up(ImageInfo(*facts), name, find)):
             return found
-        micrograph = read_named(image, self.read_options, name)
+        is_searched = self.annotations == "leave_out"
+        searched = {"with_bars": is_searched, "with_marks": is_searched}
+        micrograph = read_named(image, self.read_options, name, **searched)
         info = _info_of(micrograph, self.pixel_size)
         # Not of a file that has changed meanwhile.
         if file is not None and astuple(info) != facts and file_key(image) == file:
@@ -203,10 +209,14 @@ class ImageLoader:
         self, micrograph: Micrograph, name: str, info: ImageInfo | None = None
     ) -> LoadedImage:
         info = info or _info_of(micrograph, self.pixel_size)
-        size = self.input_size(info, name)
-        tensor = self.preprocessing.prepare(micrograph.pixels, size)
+        size, pixels = self.input_size(info, name), micrograph.pixels
+        found = annotations_of(micrograph) if self.annotations == "leave_out" else []
+        seen = ~annotation_mask(found, (pixels.shape[0], pixels.shape[1]))
+        if found and seen.any():
+            pixels = fill_annotations(pixels, seen, found)
+        tensor = self.preprocessing.prepare(pixels, size)
         mask = None if micrograph.mask is None else prepare_mask(micrograph.mask, size)
-        return LoadedImage(info, self.key(info), tensor=tensor, mask=mask)
+        return LoadedImage(info, self.key(info), tensor=tensor, mask=mask, annotations=found)
 
     def input_size(self, info: ImageInfo, name: str) -> tuple[int, int]:
         """Return the input size (height, width); an ImageReadError if too small or too large.

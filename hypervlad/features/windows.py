@@ -6,10 +6,11 @@ at a time, to save memory.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ from hypervlad.features.network import TappedNetwork
 from hypervlad.features.patches import IntArray, WindowGrid
 from hypervlad.features.registry import class_tokens, get_backbone
 from hypervlad.images import ImageReadError
+from hypervlad.images.annotations import Annotation, annotation_mask, note_annotations
+from hypervlad.images.sample import Annotations
 from hypervlad.statistics.splits import joined_groups
 
 # Pixels around an image, mirrored. Networks pad with zeros, which look like a dark frame.
@@ -378,6 +381,7 @@ class PreparedImage:
     name: str  # for error messages
     tensor: torch.Tensor  # (C, h, w); of the image's size unless the encoder has a pixel_size
     converted: NDArray[np.float32] | None = None  # what the reader's ``convert`` returned
+    annotations: Sequence[Annotation] = ()
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -389,21 +393,47 @@ class PreparedImage:
         """Height and width of the network's input, pixels."""
         return self.tensor.shape[1], self.tensor.shape[2]
 
+    @functools.cached_property
+    def hidden(self) -> NDArray[np.bool_]:
+        """Where annotations cover the image (H, W)."""
+        return annotation_mask(self.annotations, self.shape)
+
+    @property
+    def covered(self) -> NDArray[np.bool_]:
+        """Where they cover the network's input (h, w), which shows what is beside them."""
+        return self.at_input_size(self.hidden)
+
+    def at_input_size(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Bring a mask (H, W) of the image to the size of the network's input (h, w)."""
+        if self.shape == self.size:
+            return mask
+        rows, columns = (
+            np.arange(n) * old // n for n, old in zip(self.size, self.shape, strict=True)
+        )
+        return mask[rows][:, columns]
+
 
 class WindowReader:
     """Reads images for windows, at their own size or at the encoder's ``pixel_size``.
 
-    Images smaller than ``min_side`` are refused.
+    Images smaller than ``min_side`` are refused. A warning names the annotations that are left out.
     """
 
-    def __init__(self, loader: ImageLoader, min_side: int, convert: Convert | None = None) -> None:
+    def __init__(
+        self,
+        loader: ImageLoader,
+        min_side: int,
+        convert: Convert | None = None,
+        annotations: Annotations = "keep",
+    ) -> None:
         # No image is too small for the network, because all get a border.
-        loader = replace(loader, preprocessing=replace(loader.preprocessing, minimum_size=1))
+        preprocessing = replace(loader.preprocessing, minimum_size=1)
+        loader = replace(loader, preprocessing=preprocessing, annotations=annotations)
         if convert is not None:  # it chooses page and channel, and removes the banner
             options = replace(loader.read_options, banner="keep", page=0, channel=None)
             loader = replace(loader, read_options=options)
         self._loader = loader
-        self._min_side = min_side
+        self.min_side = min_side
         self._convert = convert
 
     def stream(
@@ -417,15 +447,17 @@ class WindowReader:
         loaded = self._loader.load(image if converted is None else converted, name)
         assert loaded.tensor is not None  # nothing is looked up in a cache
         height, width = loaded.tensor.shape[1:]
-        if min(height, width) < self._min_side:
+        if min(height, width) < self.min_side:
             scale = self._loader.pixel_size
             at = "" if scale is None else f" at {scale:g} nm per pixel"
-            side = self._min_side
+            side = self.min_side
             raise ImageReadError(
                 f"{name}: {height} x {width} pixels{at}, smaller than a patch of {side} x {side}; "
                 "leave it out, or train with a smaller patch"
             )
-        return PreparedImage(loaded.info, loaded.key, name, loaded.tensor, converted)
+        found = loaded.annotations
+        note_annotations(name, found)
+        return PreparedImage(loaded.info, loaded.key, name, loaded.tensor, converted, found)
 
 
 def fit_tiled_codebook(
@@ -435,10 +467,11 @@ def fit_tiled_codebook(
     tiling: Tiling,
     min_side: int,
     convert: Convert | None = None,
+    annotations: Annotations = "keep",
 ) -> tuple[Codebook, int]:
     """Learn a codebook from images with border and in tiles; return also how many were read."""
     network = TiledNetwork(fit.network, tiling)
-    reader = WindowReader(fit.loader, min_side, convert)
+    reader = WindowReader(fit.loader, min_side, convert, annotations)
     n_each, shares = fit.sampling_plan(len(images))
     pool = fit.new_pool()
 

@@ -24,6 +24,7 @@ from hypervlad.common.constraints import (
     InstanceOf,
     Integer,
     Number,
+    OneOf,
     RandomState,
 )
 from hypervlad.common.limits import MAX_INPUT_SIDE
@@ -53,7 +54,7 @@ from hypervlad.images import ImageReadError, ReadOptions, read_mask
 from hypervlad.images.masks import mask_banner_rows
 from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import check_image_list, image_name, raise_or_skip, read_in_order
-from hypervlad.images.sample import errors_of, read_grey
+from hypervlad.images.sample import Annotations, errors_of, read_grey
 from hypervlad.statistics.splits import check_column, check_groups
 
 ALIGNED, NOT_ALIGNED = "aligned", "not aligned"
@@ -93,6 +94,7 @@ class AlignmentClassifier(ImageEstimator):
         warning.
     boosting : BoostedSoftmaxClassifier, optional
         The learner; with ``prior="training"`` if not given.
+    annotations : {"leave_out", "keep"}, default="leave_out"
     tile_size : int, default=2048
     random_state : int, RandomState or None, default=None
     verbose : bool, default=False
@@ -127,6 +129,7 @@ class AlignmentClassifier(ImageEstimator):
         "encoder": [InstanceOf(HypercolumnVLAD, "a HypercolumnVLAD"), None],
         "window": [_WINDOW],
         "boosting": [InstanceOf(BoostedSoftmaxClassifier, "a BoostedSoftmaxClassifier"), None],
+        "annotations": [OneOf("leave_out", "keep")],
         "tile_size": [TILE_SIDES],
         "random_state": [RandomState(), None],
         "verbose": VERBOSE,
@@ -150,6 +153,7 @@ class AlignmentClassifier(ImageEstimator):
         *,
         window: int = DEFAULT_WINDOW,
         boosting: BoostedSoftmaxClassifier | None = None,
+        annotations: Annotations = "leave_out",
         tile_size: int = 2048,
         random_state: int | np.random.RandomState | None = None,
         verbose: bool = False,
@@ -157,6 +161,7 @@ class AlignmentClassifier(ImageEstimator):
         self.encoder = encoder
         self.window = window
         self.boosting = boosting
+        self.annotations = annotations
         self.tile_size = tile_size
         self.random_state = random_state
         self.verbose = verbose
@@ -202,11 +207,15 @@ class AlignmentClassifier(ImageEstimator):
         with TemporaryDirectory(prefix="hypervlad-") as folder, announced(len(images)):
             tiling = Tiling(self.tile_size, folder)
             fit_codebook = partial(
-                fit_tiled_codebook, tiling=tiling, min_side=self.window, convert=convert
+                fit_tiled_codebook,
+                tiling=tiling,
+                min_side=self.window,
+                convert=convert,
+                annotations=self.annotations,
             )
             encoder.fit_checked(images, fit_codebook)
             vectors = TurnInvariantVectors(encoder, tiling)
-            reader = WindowReader(encoder.loader(), self.window, convert)
+            reader = WindowReader(encoder.loader(), self.window, convert, self.annotations)
 
             def read() -> Iterator[ImageWindows]:
                 for position, image in reader.stream(images, "windows"):
@@ -297,7 +306,8 @@ class AlignmentClassifier(ImageEstimator):
         images = check_image_list(images)
         options = self.encoder_.fitted_params_.read_options
         labels = AlignmentLabels.check(images, y, options)
-        reader = WindowReader(self.encoder_.loader(), self.window_, _grey_reader(options))
+        loader, convert = self.encoder_.loader(), _grey_reader(options)
+        reader = WindowReader(loader, self.window_, convert, self.annotations)
         correct = []
         with announced(len(images)):
             for position, image in reader.stream(images, "windows"):
@@ -409,7 +419,7 @@ class AlignmentLabels:
         assert image.converted is not None
         tiles = TileGrid.over(image.shape, window)
         truth = self._map(self.y[position], image)
-        known = np.isfinite(truth)
+        known = np.isfinite(truth) & ~image.hidden
         n_known = tiles.sums(known)
         share = tiles.sums(np.where(known, truth, 0)) / np.maximum(n_known, 1)
         labels = np.where(share >= 0.5, ALIGNED, NOT_ALIGNED)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial, reduce
 from itertools import pairwise
@@ -130,7 +130,7 @@ def annotations_in(grey: Grey, bars: tuple[int, int], marks: list[Annotation]) -
     return sorted([*found, *marks], key=lambda each: each.box)
 
 
-def annotation_mask(annotations: list[Annotation], shape: tuple[int, int]) -> Mask:
+def annotation_mask(annotations: Sequence[Annotation], shape: tuple[int, int]) -> Mask:
     """Return the pixels of annotations, with those beside them that they blur, (H, W)."""
     mask = np.zeros(shape, bool)
     for each in annotations:
@@ -145,8 +145,11 @@ def annotation_mask(annotations: list[Annotation], shape: tuple[int, int]) -> Ma
     return mask
 
 
-def fill_annotations(grey: Grey, seen: Mask, annotations: list[Annotation]) -> Grey:
-    """Return an image with mirrored rows and columns in place of bands, else the nearest pixels."""
+def fill_annotations(grey: Grey, seen: Mask, annotations: Sequence[Annotation]) -> Grey:
+    """Return an image with mirrored rows and columns in place of bands, else the nearest pixels.
+
+    It is grey, (H, W), or has colours, (H, W, 3).
+    """
     grey = grey.copy()
     for each in annotations:
         window = window_of(each, _FILL)
@@ -155,7 +158,7 @@ def fill_annotations(grey: Grey, seen: Mask, annotations: list[Annotation]) -> G
                 ~own, return_distances=False, return_indices=True
             )
             grey[window] = grey[window][tuple(nearest)]
-    for values, lines in ((grey, seen.any(axis=1)), (grey.T, seen.any(axis=0))):
+    for values, lines in ((grey, seen.any(axis=1)), (grey.swapaxes(0, 1), seen.any(axis=0))):
         n, shown = len(values), np.flatnonzero(lines)
         first, last = shown[0], shown[-1] + 1
         if last - first >= max(first, n - last):
@@ -190,13 +193,13 @@ def coloured_marks(image: NDArray[Any]) -> list[Annotation]:
     return found if n_drawn >= _DRAWN_SHARE * n_all else []
 
 
-def note_annotations(name: str, annotations: list[Annotation], n_beside: int = 0) -> None:
+def note_annotations(name: str, annotations: Sequence[Annotation], n_beside: int = 0) -> None:
     """Say in a UserWarning what was left out of an image; once for all images of a run."""
     if annotations:
         warn_of_image(_left_out, name, (annotations, n_beside))
 
 
-def _left_out(facts: Mapping[str, tuple[list[Annotation], int]], n_images: int) -> str:
+def _left_out(facts: Mapping[str, tuple[Sequence[Annotation], int]], n_images: int) -> str:
     found = [each for own, _ in facts.values() for each in own]
     n_beside = sum(n for _, n in facts.values())
     beside = f", with {counted(n_beside, 'particle')} that it covers in part" if n_beside else ""
@@ -209,7 +212,7 @@ def _left_out(facts: Mapping[str, tuple[list[Annotation], int]], n_images: int) 
     )
 
 
-def words_of_annotations(annotations: list[Annotation]) -> str:
+def words_of_annotations(annotations: Sequence[Annotation]) -> str:
     """Return what was found, in words: "a scale bar and a label"."""
     kinds = dict.fromkeys(each.kind for each in annotations)
     return " and ".join(f"{'an' if kind[0] in 'aei' else 'a'} {kind}" for kind in kinds)

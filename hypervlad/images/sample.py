@@ -246,13 +246,7 @@ def read_sample(
     shown = _checked_mask(mask, grey.shape)
     if is_stretched:
         grey = _without_hot_pixels(grey)
-    found = list[Annotation]()
-    if is_searched:
-        known = micrograph.metadata
-        above, below = known.get("bar_rows", (0, 0))  # a particle has neither bars nor marks
-        marks = known.get("coloured_marks", [])
-        bars = above, below - known["banner_rows"]
-        found = annotations_in(as_8bit_grey(grey), bars, marks)
+    found = annotations_of(micrograph, grey) if is_searched else []
     seen = ~annotation_mask(found, (grey.shape[0], grey.shape[1]))
     note_faults(name, grey, seen & shown)
     if found and seen.any():
@@ -260,6 +254,17 @@ def read_sample(
         if is_stretched:
             grey = _stretched(grey)
     return Sample(grey, seen & shown, micrograph.pixel_size, found)
+
+
+def annotations_of(
+    micrograph: Micrograph, grey: NDArray[np.float32] | None = None
+) -> list[Annotation]:
+    """Find annotations in what `read_named` read with bars and marks; `grey` are its levels."""
+    known = micrograph.metadata
+    above, below = known.get("bar_rows", (0, 0))  # a particle has neither bars nor marks
+    bars = above, below - known.get("banner_rows", 0)
+    grey = _as_grey(micrograph.pixels) if grey is None else grey
+    return annotations_in(as_8bit_grey(grey), bars, known.get("coloured_marks", []))
 
 
 def _bounded(pixels: NDArray[Any], mask: NDArray[Any]) -> NDArray[Any]:

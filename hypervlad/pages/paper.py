@@ -229,11 +229,10 @@ def pixel_sizes_text(sizes: Iterable[float | None]) -> str | None:
     return None if np.isnan(known).any() else f"{' to '.join(ends)} nm"
 
 
-def annotations_text(is_kept: bool, is_any: bool, *, only_bars: bool = False) -> str:
-    """Return the sentence on what was left out of images, or `only_bars` of it."""
+def annotations_text(is_kept: bool, is_any: bool) -> str:
+    """Return the sentence on what was left out of images."""
     how = "looked for, and none was found" if not (is_kept or is_any) else "left out"
-    what = "Information bars" + ", scale bars and letters" * (is_kept or not only_bars)
-    return f"{what} were {'not ' * is_kept}{how}."
+    return f"Information bars, scale bars and letters were {'not ' * is_kept}{how}."
 
 
 def share_below(sample: Sample, limit: float, error: float = 0.0) -> Values:

@@ -98,7 +98,8 @@ RUNS = {
         "1 of 1",
     ),
     "align-train": Run(
-        f"align-train wires --masks 'wire masks' --set window=24 -o a.hvlad {OWN_SIZE} "
+        f"align-train wires --masks 'wire masks' --set window=24 -o a.hvlad --keep-annotations "
+        f"{OWN_SIZE} "
         f"{READING} --seed 1 --groups wires.csv --device cpu --on-error skip --include-backbone -q",
         "a.hvlad",
         "windows of 1 image",
@@ -112,12 +113,13 @@ RUNS = {
     "defects fit": Run(
         f"defects fit good -o s.hvlad {OWN_SIZE} --set patch={PATCH} --set aligned=true "
         f"--set fpr=0.2 --set tile_size=64 {READING} {USING} --groups good.csv --seed 1 "
-        "--include-backbone",
+        "--include-backbone --keep-annotations",
         "s.hvlad",
         "held out from training, 0 of 6 images",
     ),
     "defects score": Run(
-        f"defects score s.hvlad blots -o scored --threshold 1e6 --tile-size 64 {USING}",
+        "defects score s.hvlad blots -o scored --threshold 1e6 --tile-size 64 --keep-annotations "
+        f"{USING}",
         "scored/scores.csv scored/scores.json scored/report.html",
         "0 called anomalous",
     ),

@@ -440,6 +440,7 @@ VALUES = {
         ["joint", ["per_layer", "pooled"]],
         ["pooled", [], ["joint", "joint"], ["pooled", "pooled_unit"], 3, None],
     ),
+    "annotations": (["keep"], ["no", None, 1]),
     "boosting": ([None], ["boosted", 5, BoostedSoftmaxClassifier, HypercolumnVLAD()]),
     "calibrate": ([True, np.bool_(False)], [0, "True", None]),
     "device": (["cpu", "auto", torch.device("cpu")], [0, None]),

@@ -98,6 +98,41 @@ def test_aligned_parts_are_compared_at_the_same_place(scorer):
         scorer.fit([part(1), part(2)[:, :80], part(3)])
 
 
+@pytest.mark.filterwarnings("ignore:a scale bar was left out:UserWarning")
+@pytest.mark.parametrize("how", ["defect-free images", "masks", "patches"])
+def test_what_was_drawn_into_an_image_is_no_defect(scorer, good, bad, how):
+    def with_bar(image):
+        image = image.copy()
+        image[100:104, 90:140] = 1
+        return image
+
+    plain = surface(77, (120, 160))
+    if how == "patches":
+        pixels = cut_patches(good[:2], patch=PATCH).pixels
+        labels = ["normal"] * len(pixels) + ["spark"] * 8
+        scorer.fit([*pixels, *np.minimum(pixels[:8] + 0.5, 1)], labels)
+    elif how == "masks":
+        images, masks = with_masks(4, 4, good, bad)
+        drawn = [np.full((120, 160), False), np.full((120, 160), False)]
+        drawn[0][20:50, 20:50] = True
+        defective = np.where(drawn[0], 0.1, surface(8, (120, 160))).astype(np.float32)
+        scorer.fit(
+            [*images, with_bar(defective), with_bar(surface(9, (120, 160)))], masks=masks + drawn
+        )
+    else:
+        scorer.fit([*good, with_bar(surface(9, (120, 160)))])
+    usual, found = scorer.find(plain), scorer.find(with_bar(plain))
+    assert [each.kind for each in found.annotations] == ["scale bar"]
+    assert 0.1 < found.annotation_share < 0.2
+    assert found.score == pytest.approx(usual.score, abs=0.3 * abs(usual.score))
+    assert np.ptp(found.map[88:116, 78:152]) == 0
+    assert not found.mask[88:116, 78:152].any()
+    kept = scorer.set_params(annotations="keep").find(with_bar(plain))
+    assert kept.annotation_share == 0 < np.ptp(kept.map[88:116, 78:152])
+    if how != "masks":  # whose defects are dark
+        assert kept.score > found.score + 3
+
+
 # --- thresholds ----------------------------------------------------------------------------------
 
 
