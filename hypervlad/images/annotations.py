@@ -146,14 +146,20 @@ def annotation_mask(annotations: Sequence[Annotation], shape: tuple[int, int]) -
 
 
 def fill_annotations(grey: Grey, seen: Mask, annotations: Sequence[Annotation]) -> Grey:
-    """Return an image with mirrored rows and columns in place of bands, else the nearest pixels.
+    """Return an image with what is beside annotations, mirrored, in their place.
 
-    It is grey, (H, W), or has colours, (H, W, 3).
+    That keeps its texture. Where boxes leave no room for it, and for strokes, it is the nearest
+    pixels. The image is grey, (H, W), or has colours, (H, W, 3).
     """
     grey = grey.copy()
     for each in annotations:
         window = window_of(each, _FILL)
-        if each.kind != _BAND and (own := seen[window]).any():
+        if each.kind == _BAND:
+            continue
+        mirrored = _mirrored(grey, seen, window_of(each)) if each.mask is None else None
+        if mirrored is not None:
+            grey[window_of(each)] = mirrored
+        elif (own := seen[window]).any():
             nearest = ndimage.distance_transform_edt(
                 ~own, return_distances=False, return_indices=True
             )
@@ -165,6 +171,18 @@ def fill_annotations(grey: Grey, seen: Mask, annotations: Sequence[Annotation]) 
             values[:first] = values[first : 2 * first][::-1]
             values[last:] = values[2 * last - n : last][::-1]
     return grey
+
+
+def _mirrored(grey: Grey, seen: Mask, window: tuple[slice, slice]) -> Grey | None:
+    """Return what is above, below or beside a window, mirrored; None if nowhere all is seen."""
+    ends = [slice(*each.indices(n)[:2]) for each, n in zip(window, seen.shape, strict=True)]
+    for axis, own in enumerate(ends):
+        length = own.stop - own.start
+        for start in (own.start - length, own.stop):
+            place = (*ends[:axis], slice(start, start + length), *ends[axis + 1 :])
+            if 0 <= start <= seen.shape[axis] - length and seen[place].all():
+                return np.flip(grey[place], axis)
+    return None
 
 
 def coloured_marks(image: NDArray[Any]) -> list[Annotation]:
