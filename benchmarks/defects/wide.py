@@ -99,7 +99,7 @@ def measure(method: Ours, surface: Surface, n_train: int, n_test: int) -> list[d
     for kind, image, mask in tested(surface, test):
         method.scorer.set_params(annotations="keep" if kind == BAR_KEPT else "leave_out")
         found = method.scorer.find(image)
-        if not found.is_defective and mask.any() or mask.mean() > _MAX_SHARE:
+        if (not found.is_defective and mask.any()) or mask.mean() > _MAX_SHARE:
             continue
         row: dict[str, Any] = {"kind": kind, "area": int(mask.sum()), "n": len(found.regions)}
         on = [each for each in found.regions if mask[each.window][each.mask].any()]
