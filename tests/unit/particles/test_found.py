@@ -588,7 +588,7 @@ def test_counts_are_corrected_for_what_finding_misses(images, tmp_path):
     np.testing.assert_array_equal(again.pairs, pairs)
     assert (again.unit, again.n_fields) == ("nm", 3)
     (note,) = found.count().notes
-    assert note.endswith("2 of 3 particles were found there, and 1 that are none")
+    assert note.endswith("2 of 3 particles were found, and 1 of 3 outlines is false")
     (found.path / "detection.csv").unlink()
     assert "correct all outlines of two or more" in found.count().notes[-1]
     names = ["a.png", "z.png"]
