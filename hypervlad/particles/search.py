@@ -157,7 +157,8 @@ def find_in_images(
                 kept = corrected.corrected_files()
                 drawn |= kept
                 # The page keeps them when it takes over what is found here.
-                for note in corrected.notes_of_edits(by_reader("found anew", "kept as they are")):
+                what = by_reader("found anew", "kept, but not taken as true")
+                for note in corrected.notes_of_edits(what):
                     warn_user(f"{corrected.path}: {note}")
             with announced(len(names)):
                 for name in ProgressBar(names, unit="image", disable=not verbose or None):
