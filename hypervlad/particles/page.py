@@ -182,7 +182,7 @@ def _of_counts(counts: FoundCounts, names: Sequence[str]) -> list[parts.Part]:
             for name, is_own in of_class.items()
         ],
     )
-    drawn = f". Bars, D10, D50 and D90 are {counts.correction}" if counts.correction else ""
+    words = counts.correction and f" are {counts.correction}."
     # The page of the app writes that report itself.
     how = by_reader(f"{capitalised(REPORT)} FOLDER -o DIR.", "")
     of_report = parts.Note(how) if how else None
@@ -195,10 +195,13 @@ def _of_counts(counts: FoundCounts, names: Sequence[str]) -> list[parts.Part]:
         titles = pd.concat([titles, f"{name}: " + of_group["class"] + ", by " + of_group["by"]])
         sizes = pd.concat([sizes, of_group])
     return [
-        parts.section("Counts", parts.Table(header, rows), _OF_COUNTS, of_report),
+        parts.section(
+            "Counts", words and f"Counts{words}", parts.Table(header, rows), _OF_COUNTS, of_report
+        ),
         parts.section(
             "Sizes",
-            f"The {measure} of particles that touch no edge{drawn}.",
+            f"The {measure} of particles that touch no edge."
+            + (words and f" Bars, D10, D50 and D90{words}"),
             chart,
             parts.Table(of_sizes, _rows(sizes, titles, "d10", "d50", "d90")),
             _OF_SIZES,

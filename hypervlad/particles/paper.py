@@ -71,6 +71,7 @@ def particles_report(folder: Path, weight: str | None, **options: Any) -> paper.
     results += _per_area(found) if scale else not_per_area
     reference = f"{_ISO}; images do not name the reference material and its date"
     results += [
+        Result("counts and sizes", found.correction or "of outlines that people drew or corrected"),
         Result("fields of view", len(found.particles[""].fields), source=_ISO),
         Result("samples", n_samples or None, source=_ISO if n_samples else no_samples),
         Result("particles outlined, also at edges", len(own.table), source=_ISO),

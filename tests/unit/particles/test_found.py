@@ -609,8 +609,9 @@ def test_counts_are_corrected_for_what_finding_misses(images, tmp_path):
     for name in ("methods.txt", "report.html"):
         text = (tmp_path / "report" / name).read_text("utf-8")
         assert "weighted by number, not corrected for what finding misses" in text
-    page = write_particles_page(tmp_path / "page.html", found, counts=result)
-    assert "D90 are not corrected for what finding misses" in page.read_text("utf-8")
+    assert "counts and sizes,not corr" in (tmp_path / "report" / "results.csv").read_text("utf-8")
+    text = write_particles_page(tmp_path / "page.html", found, counts=result).read_text("utf-8")
+    assert text.count("are not corrected for what finding misses") == 3  # a note, counts, sizes
     (found.path / "detection.csv").unlink()
     assert "correct all outlines of two or more" in found.count().notes[-1]
     names = ["a.png", "z.png"]
