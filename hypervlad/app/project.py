@@ -117,7 +117,10 @@ class Project(Corrections):
         if self.is_found:
             return super().shown(image)
         path = self.image_of(image)
-        height, width = read_image(path, page=0).shape[:2]
+        try:
+            height, width = read_image(path, page=0).shape[:2]
+        except ImageReadError as error:
+            raise ImageReadError(self._in_words(error)) from error
         shown: dict[str, Any] = {"version": 0, "message": "", "is_whole": True, "removed": []}
         name = printable(relative_names([path], self._root)[0])
         shown |= {"outlines": [], "can_undo": False, "can_redo": False, "name": name}
@@ -135,7 +138,7 @@ class Project(Corrections):
             options["read_options"] = self.read_options()
             found = find_particles(self.image_of(image), **options)
         except ValueError as error:
-            raise QueueError(str(error)) from error
+            raise QueueError(self._in_words(error)) from error
         finally:
             self._previewing.release()
         note = f": {found.note}" if found.note else ""
@@ -150,7 +153,7 @@ class Project(Corrections):
             try:
                 known["pixel_size"] = read_micrograph(path, page=0).pixel_size
             except ImageReadError as error:
-                known["error"] = printable(str(error))
+                known["error"] = self._in_words(error)
             self._read_facts[number] = known
         importlib.import_module("hypervlad.particles.finding")  # a preview shall not wait for it
 
@@ -230,6 +233,13 @@ class Project(Corrections):
 
     # --- internal -------------------------------------------------------------------------------
 
+    def _in_words(self, message: object) -> str:
+        """Return a message, with files named as the page names them."""
+        text = str(message)
+        for folder in sorted((self.folder, self._root), key=lambda each: -len(each.parts)):
+            text = text.replace(f"{folder}{os.sep}", "").replace(str(folder), folder.name)
+        return printable(text)
+
     def _do(self, steps: Callable[..., Iterator[str]], choices: dict[str, Any]) -> None:
         """Do the steps of a task, each of which has words for the page."""
         ended = "done"
@@ -241,7 +251,7 @@ class Project(Corrections):
             ended = "stopped"
         except Exception as error:  # else the page would wait for ever: it shows why
             ended = "failed"
-            self._task["lines"] = [*self._task["lines"], printable(str(error))]
+            self._task["lines"] = [*self._task["lines"], self._in_words(error)]
         finally:
             self._task["state"] = ended
 
@@ -273,7 +283,7 @@ class Project(Corrections):
                 if bar := _BAR.search(line):
                     done, total, left = bar.groups()
                     self._task |= {"done": int(done), "total": int(total), "left": left}
-                elif words := printable(line.strip()):
+                elif words := self._in_words(line.strip()):
                     last.append(words)
                     is_told = words.startswith(("warning:", "held out:", "trained on", "note:"))
                     if is_told and words not in self._task["lines"]:
@@ -283,6 +293,8 @@ class Project(Corrections):
             if self._is_stopped:
                 raise _StoppedError
         if process.returncode:
+            if errors := [each for each in last if each.startswith("error: ")]:
+                raise QueueError(errors[-1].removeprefix("error: "))
             self._task["lines"] = list(last)
             name = " ".join(each for each in arguments[:2] if isinstance(each, str))
             raise QueueError(f"hypervlad {name} ended with code {process.returncode}")
@@ -294,20 +306,23 @@ class Project(Corrections):
             raise QueueError(f"pixel size: a number of nanometres, such as 2.5; got {pixel_size!r}")
         run = self._run_before()
         is_other = _choices(run["finder"]) != {"polarity": polarity, "min_area": min_area}
+        is_other |= bool(pixel_size and run["pixel_size"] not in (None, float(pixel_size)))
         if is_other and not self.is_found and run["finder"]:  # of a run that was stopped
             move_results(self.folder, self.folder / self.free_name(".stopped"))
             run = self._run_before()
         given: list[str | Path] = [f"--pixel-size={pixel_size}"] if pixel_size else []
         model = [self.folder / MODEL] if polarity == "model" else []
         if model and not model[0].exists():
-            raise QueueError(f"{model[0]} is missing: find with the model by the command")
+            raise QueueError(f"{MODEL} is missing: learn again, or find bright or dark ones")
         if not model:
             given += [f"--polarity={polarity}", *self._reading_options()]
         if "min_area" in run["finder"] or min_area != MIN_AREA:
             given += ["--set", f"min_area={min_area}"]
         given += self._given_before(without_size=bool(pixel_size))
         if is_other and self.is_found:
-            yield from self._find_anew(self._next_folder(polarity, min_area), model, given)
+            yield from self._find_anew(
+                self._next_folder(polarity, min_area, pixel_size), model, given
+            )
             return
         target = "-o", self.folder, "--resume"
         self._run("particles", "find", *model, self._root, *target, *given, "--on-error", "skip")
@@ -322,13 +337,15 @@ class Project(Corrections):
             raise QueueError(
                 "no image is done yet: correct all outlines of one or more, and mark it"
             )
-        folder = self._next_folder(n_epochs)
+        folder = self._next_folder(n_epochs, found.run["pixel_size"], found.run["pixel_sizes"])
         if not (model := folder / MODEL).exists():
             yield f"Learning from {counted(len(files), 'image')}"
             least = _choices(found.run["finder"])["min_area"]
-            options = ["--set", f"n_epochs={n_epochs}", "--set", f"min_area={least}"]
+            options: list[str | Path] = ["--set", f"n_epochs={n_epochs}"]
+            options += ["--set", f"min_area={least}"]
+            options += [*self._reading_options(), *self._sizes_before()]
             paths = self._root, self.folder, "-o", model, "--on-error", "skip"
-            self._run("particles", "train", *paths, *options, *self._reading_options())
+            self._run("particles", "train", *paths, *options)
         yield from self._find_anew(folder, [model], self._given_before())
 
     def _find_anew(self, folder: Path, model: list[Path], given: list[str | Path]) -> Iterator[str]:
@@ -417,21 +434,27 @@ class Project(Corrections):
             given.append("--keep-annotations")
         for kind in ("geojson", "roi"):
             given += ["--format", kind] if (self.folder / kind).is_dir() else []
-        tables = dict[str, tuple[str, list[list[Any]]]]()
-        if (size := found.run["pixel_size"]) and not without_size:
-            given += ["--pixel-size", str(size)]
-        elif (sizes := found.run["pixel_sizes"]) and not without_size:
-            rows = [[str(found.images / name), nm] for name, nm in sizes.items()]
-            tables["--pixel-size"] = "pixel_size", rows
+        given += [] if without_size else self._sizes_before()
         for column in ("group", "sample") if (self.folder / FIELDS).exists() else ():
             known = found.field_table.set_index("micrograph")[column].dropna().to_dict()
             names = relative_names(find_images(self._root), self._root) if known else []
             if known:  # every image needs a line, also one that is new
-                tables[f"--{column}s"] = column, [[each, known.get(each, "none")] for each in names]
-        for option, (column, rows) in tables.items():
-            write_table(self.folder / f".{column}.csv", ["path", column], rows)
-            given += [option, self.folder / f".{column}.csv"]
+                rows = [[each, known.get(each, "none")] for each in names]
+                given += [f"--{column}s", self._written(column, rows)]
         return given
+
+    def _sizes_before(self) -> list[str | Path]:
+        """Return the option with the pixel sizes that were typed; of single files, in a table."""
+        found = FoundFolder(self.folder)
+        if size := found.run["pixel_size"]:
+            return ["--pixel-size", str(size)]
+        rows = [[str(found.images / name), nm] for name, nm in found.run["pixel_sizes"].items()]
+        return ["--pixel-size", self._written("pixel_size", rows)] if rows else []
+
+    def _written(self, column: str, rows: list[list[Any]]) -> Path:
+        """Return a table of what is known of images, which a command reads."""
+        write_table(path := self.folder / f".{column}.csv", ["path", column], rows)
+        return path
 
 
 def _choices(finder: dict[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from typing import Any
 import typer
 
 from hypervlad.cli.options import common, use_own
-from hypervlad.common.progress import is_terminal, print_line
+from hypervlad.common.progress import by_reader, is_terminal, print_line
 from hypervlad.common.wording import counted, printable
 
 # In the advice of errors, as Python has it.
@@ -95,9 +95,9 @@ def sentence_of(error: Exception, known: Collection[str] = ()) -> str:
 
 
 def _to_need_less_memory(known: Collection[str]) -> str:
-    tried = [advice for name, advice in _LESS_MEMORY.items() if name in known]
+    tried = [by_reader(advice, "") for name, advice in _LESS_MEMORY.items() if name in known]
     tried.append("copies of the largest images at a reduced size")
-    return f"close other programs, or try {' or '.join(tried)}"
+    return f"close other programs, or try {' or '.join(filter(None, tried))}"
 
 
 def report_left_out(reasons: list[str], n_images: int) -> None:

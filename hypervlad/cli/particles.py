@@ -25,6 +25,7 @@ from hypervlad.cli.files import (
     write_or_print,
 )
 from hypervlad.cli.messages import echo, plain_errors, report_left_out, say, warn
+from hypervlad.common.progress import by_reader
 from hypervlad.common.wording import counted, name_some
 from hypervlad.folders.outputs import check_folders, check_model, check_page, check_table
 
@@ -74,6 +75,7 @@ def train(
     groups: option.Groups = None,
     backbone: option.Backbone = None,
     weights: option.Weights = None,
+    pixel_size: option.PixelSize = None,
     seed: option.Seed = 0,
     set_: option.SetReading = None,
 ) -> None:
@@ -88,7 +90,7 @@ def train(
       hypervlad particles train images/ found/ -o outlines.hvlad  # corrected ones
       hypervlad particles train images/ coco.json -o outlines.hvlad --groups groups.csv
     """
-    from hypervlad.images import ImageReadError, ReadOptions
+    from hypervlad.images import ImageReadError, PixelSizes, ReadOptions
     from hypervlad.objects.outlines import find_outlines
     from hypervlad.pages.facts import model_facts
     from hypervlad.particles.segmenter import HypercolumnSegmenter
@@ -96,8 +98,11 @@ def train(
     own, reading = option.settings(set_, HypercolumnSegmenter, ReadOptions)
     ReadOptions(**reading)
     common = option.common()
-    check_model(output, images, groups)
-    files = images_in([images], groups, output)
+    check_model(output, images, groups, pixel_size)
+    files = images_in([images], groups, output, pixel_size)
+    if isinstance(size := own_pixel_size(pixel_size, files), float):
+        size = PixelSizes(dict.fromkeys(files, size))  # new images may have another one
+    reading |= option.given_options(pixel_size=size)
     found: Sequence[Any]
     if folder := found_folder([str(outlines)]):
         corrected = folder.corrected_outlines()
@@ -273,8 +278,10 @@ def find(
             rare, usual = sorted(("bright", "dark"), key=lambda each: len(polarities[each]))
             warn(
                 f"particles are {usual} in {counted(len(polarities[usual]), 'image')} and "
-                f"{rare} in {name_some(polarities[rare])}; look at these, or give --polarity and "
-                "another folder"
+                f"{rare} in {name_some(polarities[rare])}; look at these, or "
+                + by_reader(
+                    "give --polarity and another folder", f"find again, with “{usual}” chosen"
+                )
             )
         echo(f"found: {found.path}")
     report_left_out(left_out, len(files))

@@ -45,9 +45,15 @@ def print_line(text: str) -> None:
         tqdm.write(text, file=sys.stderr)
 
 
-#: Set in the environment of a command by the program that reads its stderr and shows its progress:
-#: bars are printed although there is no terminal, and the command ends with its stdin.
+#: Set in the environment of a command by the page of ``hypervlad app``, which reads its stderr:
+#: bars are printed although there is no terminal, advice is for people at the page, and the command
+#: ends with its stdin.
 READ_BY_PROGRAM = "HYPERVLAD_READ_BY_PROGRAM"
+
+
+def by_reader(shell: str, page: str) -> str:
+    """Return the advice for who reads it: in a shell, or at the page, which has no options."""
+    return page if READ_BY_PROGRAM in os.environ else shell
 
 
 class ProgressBar(tqdm):

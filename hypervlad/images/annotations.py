@@ -14,7 +14,7 @@ from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from hypervlad.common.progress import warn_of_image
+from hypervlad.common.progress import by_reader, warn_of_image
 from hypervlad.common.wording import counted, name_some, verb
 from hypervlad.images.banner import as_8bit_colour, as_8bit_grey, find_banner
 from hypervlad.images.pixels import as_pixels
@@ -225,8 +225,8 @@ def _left_out(facts: Mapping[str, tuple[Sequence[Annotation], int]], n_images: i
     left_out = f"{words_of_annotations(found)} {verb(len(kinds), 'was', 'were')} left out"
     return (
         f"{left_out} of {counted(len(facts), 'image')}, "
-        f"{name_some(list(facts))}{beside}; if it is sample, keep it with --keep-annotations "
-        '(annotations="keep")'
+        f"{name_some(list(facts))}{beside}; if it is sample, "
+        + by_reader('keep it with --keep-annotations (annotations="keep")', "draw what is there")
     )
 
 

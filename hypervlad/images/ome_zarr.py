@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from hypervlad.common.files import parse_json
 from hypervlad.common.limits import MAX_ZARR_JSON, MAX_ZARR_LEVELS
+from hypervlad.common.progress import by_reader
 from hypervlad.images.chunks import (
     ChunkedArray,
     check_stored,
@@ -239,8 +240,12 @@ class _Image:
         if n_channels > 1 and channel is None and not is_colour:
             raise ImageReadError(
                 f"{self.store.name}: an image of {n_channels} channels, which are not red, green "
-                "and blue; --set channel=0 (in Python, read_options={'channel': 0}) reads the "
-                f"first as grey (0 to {n_channels - 1})"
+                "and blue; "
+                + by_reader(
+                    "--set channel=0 (in Python, read_options={'channel': 0}) reads the first as "
+                    f"grey (0 to {n_channels - 1})",
+                    "export one as a grey image",
+                )
             )
         one = None if is_colour else min(channel or 0, n_channels - 1)
         chosen: dict[str, int | None] = {"c": one, "y": None, "x": None}

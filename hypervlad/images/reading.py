@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypervlad.common.constraints import OneOf, check_value
-from hypervlad.common.progress import warn_of_image
+from hypervlad.common.progress import by_reader, warn_of_image
 from hypervlad.common.wording import counted, name_some, warn_user
 from hypervlad.images.annotations import coloured_marks
 from hypervlad.images.banner import find_banner
@@ -261,15 +261,16 @@ def decode_stored(path: Any, name: str) -> DecodedImage:
 def _warn_of_pages(name: str, kind: str) -> None:
     # The same text, from this line, in whatever thread, for all files of a folder: Python shows it
     # once, whichever lines of the user's code read them.
-    others = (
-        f"export others of a {kind} file as images of their own"
-        if kind in RASTER_KINDS
-        else "1 reads the second"
+    others = f"export others of a {kind} file as images of their own"
+    how = by_reader(
+        " ('hypervlad check' lists them); --set page=0, where a model is trained, confirms the "
+        'first (in Python, read_options={"page": 0}); '
+        + (others if kind in RASTER_KINDS else "1 reads the second"),
+        f"; {others}",
     )
     warnings.warn(
         f"{os.path.dirname(name) or os.curdir}: files of several pages, sections or frames, of "
-        f"which only the first is read ('hypervlad check' lists them); --set page=0, where a "
-        f'model is trained, confirms the first (in Python, read_options={{"page": 0}}); {others}',
+        f"which only the first is read{how}",
         PartlyReadWarning,
         stacklevel=1,
     )

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hypervlad.common.base import Array, StoredPart, Value
+from hypervlad.common.wording import counted, verb
 from hypervlad.statistics.groups import left_out_interval
 from hypervlad.statistics.outlines import matched_labels
 
@@ -83,6 +84,19 @@ class Detection(StoredPart):
         ]
 
     @cached_property
+    def n_matched(self) -> int:
+        return int((self.pairs[:, 1:] > 0).all(axis=1).sum())
+
+    @property
+    def numbers(self) -> str:
+        """How many of the true particles were found, and how many found ones are false, in words.
+
+        >>> Detection(np.array([[0, 9, 9], [0, 7, 0], [1, 0, 8]]), "px", 2).numbers
+        '1 of 2 particles was found, and 1 of 2 outlines is false'
+        """
+        return numbers_text(self.n_matched, *map(int, (self.pairs[:, 1:] > 0).sum(axis=0)))
+
+    @cached_property
     def _classes(self) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
         """The limits between classes of size, as many true particles in each, and their number."""
         true = self.pairs[:, 1][self.pairs[:, 1] > 0]
@@ -146,6 +160,15 @@ class Detection(StoredPart):
         logs = np.log([each or smallest for each in (best, *without)])
         _, high, _ = left_out_interval(logs[0], logs[1:])
         return float(np.exp(min(high, np.log(largest))))
+
+
+def numbers_text(n_matched: int, n_true: int, n_found: int) -> str:
+    """Return `Detection.numbers`."""
+    n_false = n_found - n_matched
+    return (
+        f"{n_matched} of {counted(n_true, 'particle')} {verb(n_matched, 'was', 'were')} found, and "
+        f"{n_false} of {counted(n_found, 'outline')} {verb(n_false, 'is', 'are')} false"
+    )
 
 
 def _diameters(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hypervlad.common.progress import by_reader
 from hypervlad.common.wording import counted, note_of_copies, percent, verb
 from hypervlad.objects.counts import ALL, counts_of, sizes_of
 from hypervlad.objects.detection import Detection
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 _NO_CLASS = "no class"  # of particles beside those to which people gave one, and no model
 _MIN_FIELDS = 2  # whose true outlines are known
+# Of true particles, below which corrections mean little: of 60 of titania in four images, intervals
+# span factors of 14, 9, 8, 6, 6, 4 where .07, .13, .2, .3, .4, .5 are found; below .1 they fail.
+_MIN_FOUND = 0.3
 _MAX_BEYOND = 0.05  # of the particles, of sizes about which the correction knows nothing
 _SOURCES = "fields", "finding", "classes"  # of uncertainty, in columns of counts and sizes
 _STRAY = 4  # pixels
@@ -63,6 +67,14 @@ class FoundCounts(NamedTuple):
         """Whether what finding misses or invents is neither corrected nor without effect."""
         own = self.particles[""]
         return own.detection is None and not all(each.by_person for each in own.fields)
+
+    @property
+    def correction(self) -> str:
+        """Whether counts, sizes and histograms are corrected, in words; "" if people drew all."""
+        words = "corrected for what finding misses"
+        if self.particles[""].detection is not None:
+            return words
+        return f"not {words}" if self.is_unknown else ""
 
     @property
     def budget(self) -> pd.DataFrame:
@@ -148,8 +160,7 @@ def count_found(
     if not all(field.pixel_size for field in fields):
         notes.append(
             "the pixel size is unknown, so nothing is per area or in nanometres, and sizes of "
-            "several images mean something only if these have one magnification; give it to "
-            "'hypervlad particles find' with --resume --pixel-size NM"
+            f"several images mean something only if these have one magnification; {give_size()}"
         )
     if len(fields) < 2:
         notes.append("no intervals of counts and sizes, which take at least two fields")
@@ -214,7 +225,7 @@ def count_found(
         notes.append(
             f"{counted(n_huge, 'particle')} nearly as large as the image "
             f"{verb(n_huge, 'counts', 'count')} for more than {_MAX_WEIGHT} each: take larger "
-            "images, or count each as one (--set edges=leave_out)"
+            f"images{by_reader(', or count each as one (--set edges=leave_out)', '')}"
         )
 
     strays = np.array([field.micrograph for field in fields if field.by_person])
@@ -250,6 +261,14 @@ def count_found(
     return FoundCounts(*counts.pop(""), column, notes, counts, particles)
 
 
+def give_size() -> str:
+    """Return how to give the pixel size of images, in which particles were found without it."""
+    return by_reader(
+        "give it to 'hypervlad particles find' with --resume --pixel-size NM or CSV",
+        "type it as “Pixel size”, and find again",
+    )
+
+
 def whole_text(n_whole: int, n_outlined: int) -> str:
     """Return "9 whole particles (12 outlined)": those at edges have no size."""
     return f"{counted(n_whole, 'whole particle')} ({n_outlined:,} outlined)"
@@ -259,10 +278,15 @@ def _why_uncorrected(detection: Detection | None, is_scaled: bool, fields: Seque
     """Return why what finding misses cannot be corrected; "" if it can."""
     if all(field.by_person for field in fields):
         return "which is not needed, as a person drew or corrected all outlines"
+    how = by_reader("in any program, and count again", "and mark them as done")
     if detection is None or detection.n_fields < _MIN_FIELDS:
+        return f"which is not known: correct all outlines of two or more images, {how}"
+    n_true = np.count_nonzero(detection.pairs[:, 1])
+    if detection.n_matched < _MIN_FOUND * n_true:
+        learn = by_reader("train with them ('hypervlad particles train')", "learn again")
         return (
-            "which is not known: correct all outlines of two or more images, in any program, and "
-            "count again"
+            f"as it finds too little, below {100 * _MIN_FOUND:.0f} %, where the true outlines are "
+            f"known: {detection.numbers}; outline more images, and {learn}"
         )
     if detection.unit == "nm" and not is_scaled:
         return "which is known in nanometres, while the pixel size of some images is not"
@@ -271,12 +295,10 @@ def _why_uncorrected(detection: Detection | None, is_scaled: bool, fields: Seque
 
 def _of_detection(detection: Detection, table: pd.DataFrame) -> list[str]:
     """Return what must be known about counts that are corrected by found and true outlines."""
-    true, found = (detection.pairs[:, 1:] > 0).T
     notes = [
         "counts and sizes are corrected for what finding misses, invents and outlines too large or "
         f"small, as in {counted(detection.n_fields, 'image')} whose true outlines are known: "
-        f"{int((true & found).sum())} of {counted(int(true.sum()), 'particle')} were found there, "
-        f"and {int((found & ~true).sum())} that are none"
+        f"{detection.numbers}"
     ]
     unit = detection.unit
     if (limit := detection.mostly_missed_below()) is not None:
@@ -284,7 +306,8 @@ def _of_detection(detection: Detection, table: pd.DataFrame) -> list[str]:
             f"particles below {limit:.3g} {unit} are mostly missed: nothing is known about them"
         )
     sizes = table[f"equivalent_diameter_{unit}"].to_numpy(np.float64)
-    known = detection.pairs[found, 2]
+    known = detection.pairs[:, 2]
+    known = known[known > 0]
     is_beyond = (sizes < known.min(initial=np.inf)) | (sizes > known.max(initial=0))
     if len(sizes) and is_beyond.mean() > _MAX_BEYOND:
         notes.append(

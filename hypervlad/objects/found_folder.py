@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hypervlad.common.constraints import InstanceOf, check_points, check_value
 from hypervlad.common.files import exclusive_lock, file_digest
-from hypervlad.common.progress import ProgressBar, announced
+from hypervlad.common.progress import ProgressBar, announced, by_reader
 from hypervlad.common.tables import write_table
 from hypervlad.common.wording import counted, name_some, verb, warn_user
 from hypervlad.images import ImageReadError
@@ -607,11 +607,11 @@ class FoundFolder:
 
     def notes_of_edits(self, what: str) -> list[str]:
         """Return what must be known of edits that are not done, or not in the files yet."""
-        notes = []
+        notes, where = [], by_reader(" in 'hypervlad app'", "")
         if own := self.unfinished:
             notes.append(
-                f"{what}, as not marked as done in 'hypervlad app': {counted(len(own), 'image')} "
-                f"with edits, {name_some(own)}"
+                f"{what}, as not marked as done{where}: {counted(len(own), 'image')} with edits, "
+                f"{name_some(own)}"
             )
         if (self.path / UNWRITTEN).exists():
             notes.append(

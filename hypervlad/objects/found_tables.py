@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hypervlad.common.progress import by_reader
 from hypervlad.common.tables import (
     CHOSEN_SOURCE,
     MODEL_SOURCE,
@@ -50,7 +51,8 @@ _SAME = ["area_px2", "top", "left", "centroid_row", "centroid_column"]
 def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     """Read a table that a person may have edited; a ValueError if it lacks columns or numbers."""
     if not path.exists():
-        raise ValueError(f"{path}: missing, as finding was stopped; continue it with --resume")
+        how = by_reader("continue it with --resume", "find again")
+        raise ValueError(f"{path}: missing, as finding was stopped; {how}")
     try:
         text, separator = text_of_table(path, name_some(columns))
         content = text.encode("utf-8", "surrogateescape")
@@ -317,7 +319,7 @@ def warn_of_changes(path: Path, lost: Mapping[str, int], others: Sequence[str]) 
     if others:
         warn_user(
             f"the outlines of {counted(len(others), 'image')} state another pixel size, nm, "
-            f"than the image or --pixel-size, which is used: {name_some(others)}"
+            f"than the image or what was given for it, which is used: {name_some(others)}"
         )
     if n_lost := sum(lost.values()):
         warn_user(

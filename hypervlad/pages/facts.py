@@ -19,6 +19,7 @@ from hypervlad.features.registry import get_backbone
 from hypervlad.features.weights import licence_of
 from hypervlad.images import ReadOptions
 from hypervlad.images.options import check_read_options
+from hypervlad.objects.detection import numbers_text
 from hypervlad.statistics.classification import Evaluation
 from hypervlad.statistics.conformal import n_groups_needed
 
@@ -131,8 +132,8 @@ def _held_out_outlines(model: Any) -> str:
     parts = [f"the area of particles agrees by {percent(held_out.iou)} (intersection over union)"]
     if held_out.f1 is not None:
         parts.append(
-            f"{counted(held_out.n_found, 'particle')} found of {held_out.n_particles}, with an F1 "
-            f"score of {held_out.f1:.2f}"
+            f"{numbers_text(held_out.n_matched, held_out.n_particles, held_out.n_found)} (F1 score "
+            f"{held_out.f1:.2f})"
         )
     if held_out.diameter_ratio is not None:
         parts.append(f"the median diameter is {held_out.diameter_ratio:.2f} of the true one")

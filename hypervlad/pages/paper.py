@@ -46,7 +46,7 @@ _NEEDED = (
     "As ISO 13322-1:2014 asks for particles, but from the interval of the median, if more {}s{} "
     "differ as these do"
 )
-_COMMON = "All values may be wrong together by {:.2g} %, which more {}s do not reduce"
+_COMMON = "All values may be wrong together by {:.3g} %, which more {}s do not reduce"
 _OF_BUDGET = (
     "Standard uncertainties: intervals reach about two of them to each side, more if images are "
     "few. Combined is the root of the sum of their squares. Counts of 0 have an upper end only."
@@ -268,7 +268,7 @@ def budget_section(budget: pd.DataFrame, *more: parts.Part) -> parts.Section | N
     sources = sorted(budget["source"].unique(), key=lambda each: each.startswith("combined"))
     lines = dict[str, dict[str, str]]()
     for quantity, source, share in budget.itertuples(index=False):
-        text = NOT_KNOWN if math.isnan(share) else f"{share:.2g} %"
+        text = NOT_KNOWN if math.isnan(share) else f"{number_text(float(f'{share:.2g}'))} %"
         lines.setdefault(quantity, dict.fromkeys(sources, "none"))[source] = text
     rows = []
     for quantity, texts in lines.items():

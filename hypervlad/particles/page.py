@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from markupsafe import Markup
 
+from hypervlad.common.progress import by_reader
 from hypervlad.common.wording import capitalised, counted, name_some, percent, warn_user
 from hypervlad.common.workbooks import name_and_unit
 from hypervlad.images import ImageReadError
@@ -45,7 +46,6 @@ _OF_COUNTS = parts.Note(
     "between fields and, if counts are corrected by it, what finding misses and invents."
 )
 REPORT = "figures, a table and methods for a paper: hypervlad report"
-_OF_REPORT = parts.Note(f"{capitalised(REPORT)} FOLDER -o DIR.")
 _OF_DETECTION = (
     "In images whose true outlines are known, and which the model had not learnt. Each particle "
     "counts for the true number of those of its size over the found one."
@@ -175,12 +175,17 @@ def _of_counts(counts: FoundCounts, names: Sequence[str]) -> list[parts.Part]:
                 name if "class" in own.table else "",
                 shown.values[is_own],
                 shown.weights[is_own].round(4),
-                counted(int(is_own.sum()), "particle"),
+                f"{counted(int(is_own.sum()), 'particle')}, which count for "
+                f"{number_text(shown.weights[is_own].sum())}",
                 style=_style(name, names),
             )
             for name, is_own in of_class.items()
         ],
     )
+    words = counts.correction and f" are {counts.correction}."
+    # The page of the app writes that report itself.
+    how = by_reader(f"{capitalised(REPORT)} FOLDER -o DIR.", "")
+    of_report = parts.Note(how) if how else None
     interval = "95 % interval"
     header = ["Class", "Outlined", "Count", interval, "Per µm²", interval]
     of_sizes = ["Class", "Particles", "D10", interval, "D50", interval, "D90", interval]
@@ -190,10 +195,13 @@ def _of_counts(counts: FoundCounts, names: Sequence[str]) -> list[parts.Part]:
         titles = pd.concat([titles, f"{name}: " + of_group["class"] + ", by " + of_group["by"]])
         sizes = pd.concat([sizes, of_group])
     return [
-        parts.section("Counts", parts.Table(header, rows), _OF_COUNTS, _OF_REPORT),
+        parts.section(
+            "Counts", words and f"Counts{words}", parts.Table(header, rows), _OF_COUNTS, of_report
+        ),
         parts.section(
             "Sizes",
-            f"The {measure} of particles that touch no edge.",
+            f"The {measure} of particles that touch no edge."
+            + (words and f" Bars, D10, D50 and D90{words}"),
             chart,
             parts.Table(of_sizes, _rows(sizes, titles, "d10", "d50", "d90")),
             _OF_SIZES,
@@ -372,7 +380,7 @@ def summary_line(found: FoundCounts) -> str:
     of = f"{whole} in {counted(len(own.fields), 'image')}"
     line = f"D50 {number_text(sizes['d50'])} {unit}, 95 % {interval}, from {of}"
     if (known := own.detection) is None:
-        return line + "; not corrected for what finding misses" * found.is_unknown
+        return "; ".join(filter(None, [line, found.correction]))
     limit = known.mostly_missed_below()
     missed = "" if limit is None else f"; below {limit:.3g} {known.unit} most are missed"
     return line + missed

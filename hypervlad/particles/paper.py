@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from hypervlad._version import __version__
+from hypervlad.common.progress import by_reader
 from hypervlad.common.wording import capitalised, counted, name_some
 from hypervlad.common.workbooks import name_and_unit
 from hypervlad.objects.counts import ALL, counts_of
 from hypervlad.objects.fields import WeightedParticles
-from hypervlad.objects.found_counts import FoundCounts, whole_text
+from hypervlad.objects.found_counts import FoundCounts, give_size, whole_text
 from hypervlad.objects.found_folder import FoundFolder
 from hypervlad.objects.found_tables import is_left_out
 from hypervlad.objects.measures import pixel_size_power
@@ -23,8 +24,6 @@ from hypervlad.pages import paper
 from hypervlad.pages.paper import Result
 
 _ISO = "Asked for by ISO 19749:2021 (SEM) and ISO 21363:2020 (TEM)"
-_NO_SAMPLES = "The sample of each image is given to particles find with --samples"
-_NO_SIZE = "The images state no pixel size; give it to particles find with --resume --pixel-size"
 _EU = (
     "Minimum Feret diameter from 1 to 100 nm, by number: Commission Recommendation 2022/C 229/01 "
     "on the definition of nanomaterial, which asks for the constituent particles of aggregates"
@@ -35,10 +34,7 @@ _SHAPES = {
     "feret_max": ("maximum Feret diameter, median", "ISO 9276-6:2008"),
     "aspect_ratio": ("aspect ratio, median", "Length along the particle over its mean width"),
 }
-_NOT_PER_AREA = [
-    Result(each, None, source=_NO_SIZE)
-    for each in ("particles per area", "share below 100 nm", "fibres by NIOSH 7402")
-]
+_PER_AREA = "particles per area", "share below 100 nm", "fibres by NIOSH 7402"
 _NAMES = {"feret_min": "minimum Feret diameter", "feret_max": "maximum Feret diameter"}
 _ENDS = "", "_low", "_high"
 _AT_EDGE = "Particles that touch an edge of their image do not count."
@@ -66,17 +62,26 @@ def particles_report(folder: Path, weight: str | None, **options: Any) -> paper.
         results += drawn.results(size, unit)
     results += _shares_of_classes(found)
     results += _shapes(found, by, scale)
-    results += _per_area(found) if scale else _NOT_PER_AREA
+    no_size = f"The images state no pixel size; {give_size()}"
+    no_samples = by_reader(
+        "The sample of each image is given to particles find with --samples",
+        "It is not known which images are of one sample",
+    )
+    not_per_area = [Result(each, None, source=no_size) for each in _PER_AREA]
+    results += _per_area(found) if scale else not_per_area
     reference = f"{_ISO}; images do not name the reference material and its date"
     results += [
+        Result("counts and sizes", found.correction or "of outlines that people drew or corrected"),
         Result("fields of view", len(found.particles[""].fields), source=_ISO),
-        Result("samples", n_samples or None, source=_ISO if n_samples else _NO_SAMPLES),
+        Result("samples", n_samples or None, source=_ISO if n_samples else no_samples),
         Result("particles outlined, also at edges", len(own.table), source=_ISO),
-        Result("pixel size", scale, source=_ISO if scale else _NO_SIZE),
+        Result("pixel size", scale, source=_ISO if scale else no_size),
         Result("calibration of the pixel size", None, source=reference),
     ]
     what = "particles" if by == "number" else "area of particles"
-    caption = f"{capitalised(size)} of {histograms[0].counts}, weighted by {by}."
+    how = f", {found.correction}" if found.correction else ""
+    what += how.removesuffix(" for what finding misses")
+    caption = f"{capitalised(size)} of {histograms[0].counts}, weighted by {by}{how}."
     methods = _methods(own, found, options, scale)
     shown = paper.Figure(size, unit, what, histograms[1:] or histograms, caption)
     return paper.Report("Particles", [shown], results, methods, found.budget, found.notes)

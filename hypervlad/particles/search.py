@@ -13,7 +13,7 @@ from typing import Any
 from hypervlad._version import __version__
 from hypervlad.common.constraints import check_value
 from hypervlad.common.files import exclusive_lock, json_text, new_folder
-from hypervlad.common.progress import ProgressBar, announced
+from hypervlad.common.progress import ProgressBar, announced, by_reader
 from hypervlad.common.wording import counted, is_utf8, name_some, note_of_unscaled, warn_user
 from hypervlad.images import ImageReadError, PixelSizes, ReadOptions
 from hypervlad.images.annotations import annotation_mask
@@ -22,6 +22,7 @@ from hypervlad.images.options import PIXEL_SIZE, check_read_options
 from hypervlad.images.reading import read_named, relative_names
 from hypervlad.images.sample import note_found
 from hypervlad.objects.detection import Detection
+from hypervlad.objects.found_counts import give_size
 from hypervlad.objects.found_folder import DETECTION, LOCK, RUN, FoundFolder
 from hypervlad.objects.found_outlines import EDITS
 from hypervlad.objects.found_tables import write_detection
@@ -155,7 +156,9 @@ def find_in_images(
                 _check_same_images(corrected, folder)
                 kept = corrected.corrected_files()
                 drawn |= kept
-                for note in corrected.notes_of_edits("found anew"):
+                # The page keeps them when it takes over what is found here.
+                what = by_reader("found anew", "kept, but not taken as true")
+                for note in corrected.notes_of_edits(what):
                     warn_user(f"{corrected.path}: {note}")
             with announced(len(names)):
                 for name in ProgressBar(names, unit="image", disable=not verbose or None):
@@ -215,11 +218,15 @@ def find_in_images(
         warn_user(
             f"the pixel size that was given, {pixel_size:g} nm, is used for "
             f"{counted(len(with_bar), 'image')} with a scale bar of their own, "
-            f"{name_some(with_bar)}: measure it with 'hypervlad scale', and give its table"
+            f"{name_some(with_bar)}: "
+            + by_reader(
+                "measure it with 'hypervlad scale', and give its table",
+                "if theirs is another one, find them in a folder of their own",
+            )
         )
     unknown = [name for name, row in rows.items() if not row["pixel_size_nm"]]
     if 0 < len(unknown) < len(rows):
-        warn_user(note_of_unscaled(unknown, "be counted with these; give --resume"))
+        warn_user(note_of_unscaled(unknown, "be counted with these;", give_size()))
     return FoundFolder(path), left_out
 
 

@@ -71,8 +71,9 @@ class HeldOutSegmentation:
 
     Attributes
     ----------
-    n_images, n_particles, n_found : int
-        Held-out images, their outlined particles, and those that the model found.
+    n_images, n_particles, n_found, n_matched : int
+        Held-out images, their outlined particles, outlines that the model found, and how many of
+        these are of one of those.
     iou : float
         Pixels of particles in both, as a share of those in either; mean of the images.
     f1 : float or None
@@ -86,6 +87,7 @@ class HeldOutSegmentation:
     n_images: int
     n_particles: int
     n_found: int
+    n_matched: int
     iou: float
     f1: float | None
     diameter_ratio: float | None
@@ -521,6 +523,7 @@ class _HeldOut:
             n_images=len(scores),
             n_particles=best["n_true"],
             n_found=best["n_found"],
+            n_matched=best["n_matched"],
             iou=best["image_iou"],
             f1=best["f1"],
             diameter_ratio=best["diameter_ratio"],

@@ -13,6 +13,8 @@ from PIL import Image
 from support.found_fields import App, write_found
 from support.review_windows import Page
 
+from hypervlad import load
+
 pytest.importorskip("selenium", reason="selenium is not installed")
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
@@ -163,6 +165,15 @@ def test_from_a_folder_of_images_to_a_report_in_few_clicks(browser: Any, tmp_pat
 
     try:
         page.until(lambda: "3 without a pixel size · 1 unreadable" in page.text("progress"))
+        unread = "This image cannot be read: e.png: not an image"
+        page.run("open(6)")
+        page.until(lambda: page.text("wait").startswith(unread))
+        page.run("refresh()")
+        page.press("p")
+        page.says(unread)
+        page.picture("app_unread")
+        page.run("open(1)")
+        page.until(page.opened)
         click("preview")
         page.says("3 bright particles found")
         page.picture("app_preview")
@@ -202,7 +213,7 @@ def test_from_a_folder_of_images_to_a_report_in_few_clicks(browser: Any, tmp_pat
             assert f"{app.link}results/{name}" in links
             assert app.send(f"results/{name}").status == 200
         assert (clicks, words) == (10, 1)
-        assert (results / "model.hvlad").exists()
+        assert load(results / "model.hvlad").pixel_size_ == 2  # that was typed
         assert (results / "earlier-1" / "particles.csv").exists()
         browser.get(f"{app.link}results/report/report.html")
         assert "95 % interval" in browser.find_element("tag name", "body").text

@@ -1,6 +1,7 @@
 """``hypervlad particles``: from outlined fields to a table of counts."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -57,7 +58,10 @@ def model(training):
     path = training / "m.hvlad"
     with few_crops(10, side=64):
         command = ["particles", "train", training / "images", training / "outlines", "-o", path]
-        said = run(*command, "--on-error", "skip", *RANDOM)
+        said = run(*command, "--on-error", "skip", "--pixel-size", "4", *RANDOM)
+    assert load(path).pixel_size_ == 4
+    words = r"; \d+ of \d+ particles were found, and \d+ of \d+ outlines are false \(F1 score 0\.\d"
+    assert re.search(words, said.stdout)
     assert "warning: 1 image without outlines left out: " in said.stderr
     assert said.stdout.startswith("trained on 5 images with ")
     return path
@@ -82,8 +86,10 @@ def test_the_particles_of_a_model_are_labelled_classified_and_counted(model, ima
     assert f"{n_particles} particles in 4 images" in said
     for name in NAMES:
         np.testing.assert_array_equal(
-            found.outlines(name).label_image(), *load(model).predict([images / name])
+            found.outlines(name).label_image(),
+            *load(model, pixel_size=4).predict([images / name]),
         )
+    assert not (load(model).read_options or {}).get("pixel_size"), "others may have another one"
     assert "is not empty, and nothing is overwritten" in refused(*command)
     run(*command, "--resume")
     assert "min_area 20, not 30" in refused(*command, "--resume", "--set", "min_area=30")

@@ -289,6 +289,8 @@ def test_what_is_found_anew_is_taken_over_whole_and_taken_back(start: Start, num
     listed = [(each["name"], each["id"], each["n"]) for each in found["images"]]
     assert listed == [("a.png", 1, 2), ("b.png", 3, 1)]
     assert found["earlier"]["changes"] == [["b.png", 3, 1]]
+    line, *_ = found["earlier"]["lines"]
+    assert "kept, but not taken as true, as not marked as done: 1 image with edits, a.png" in line
     assert app.send("edit", app.body(image=2, labels=[1], version=0)).status == 404, "found before"
     assert len(app.post("earlier", image=3)["outlines"]) == 3
     if number:  # an image that was edited since stays as it is
@@ -317,7 +319,9 @@ def test_a_task_that_is_stopped_or_killed_goes_on_where_it_was(tmp_path: Path) -
     try:
         names = [each["name"] for each in app.post("images")["images"]]
         assert names == ["a.png", "b.png", "c.png"]
-        assert app.send("preview", {"image": 3, "polarity": "dark", "min_area": 20}).status == 400
+        unread = app.send("preview", {"image": 3, "polarity": "dark", "min_area": 20})
+        assert unread.status == 400
+        assert json.loads(unread.body)["error"].startswith("c.png: not an image")
         answer = app.post("preview", image=1, polarity="bright", min_area=20)
         assert [len(answer["outlines"]), answer["message"][:25]] == [3, "3 bright particles found "]
         assert not (results / "run.json").exists()
@@ -337,8 +341,13 @@ def test_a_task_that_is_stopped_or_killed_goes_on_where_it_was(tmp_path: Path) -
         )
         found = app.ended("find", **task["choices"])
         assert [each["n"] for each in found["images"]] == [3, 3]
-        assert "c.png: not an image" in found["task"]["lines"][0]
+        lines = found["task"]["lines"]
+        assert lines[0].startswith("warning: 1 of 3 images left out: c.png: not an image")
+        assert not any("--" in line or str(tmp_path) in line for line in lines)
         assert FoundFolder(results).run["pixel_size"] == 2
+        assert app.ended("find", **choices | {"pixel_size": "3"})["task"]["state"] == "done"
+        assert FoundFolder(results).run["pixel_size"] == 3
+        assert "no image is done yet" in app.ended("learn", n_epochs=1)["task"]["lines"][-1]
     finally:
         app.stop()
 

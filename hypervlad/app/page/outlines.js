@@ -48,8 +48,9 @@ async function refresh() {
     if (!shown && images.length) await open(Number(location.hash.slice(1)) || inOrder()[0].id);
     else if (isOther && images.length) await open((mine ?? images[0]).id);
     else if (mine && mine.version !== shown.version) {
+      const wasRead = shown.version >= 0;
       await open(mine.id);
-      say("this image was changed in another window: it is shown as it is now");
+      if (wasRead) say("this image was changed in another window: it is shown as it is now");
     }
   } catch (error) {
     isCutOff = true;
@@ -90,7 +91,7 @@ async function open(id) {
     if (isOther) { shown = { id: found.id, version: -1, height: 1, width: 1, name: found.name, can_undo: false, can_redo: false }; }
     shapes = new Map();
     by("wait").hidden = false;
-    by("wait").textContent = error.message;
+    by("wait").textContent = `This image cannot be read: ${error.message.replace(/^Not saved: /, "")}`;
     showAll();
     return;
   }

@@ -113,7 +113,8 @@ function find() {
 }
 
 async function preview() {
-  if (!shown || shown.version < 0 || state.is_found || by("preview").disabled) return;
+  if (!shown || state.is_found || by("preview").disabled) return;
+  if (shown.version < 0) { say(by("wait").textContent); return; }
   const { id } = shown;
   by("preview").disabled = true;
   say("looking for particles in this image…");

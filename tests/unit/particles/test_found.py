@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import tifffile
 from PIL import Image
+from support.commands import run
 
 from hypervlad import __version__
 from hypervlad.images import ImageReadError, PixelSizes
@@ -26,6 +27,7 @@ from hypervlad.particles import (
     read_outlines,
     write_outlines,
 )
+from hypervlad.results import write_particles_page
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*no particle is found")
 
@@ -176,13 +178,19 @@ def test_a_run_that_was_stopped_is_resumed(images, original, tmp_path):
     assert (path / "particles.csv").read_bytes() == (original / "particles.csv").read_bytes()
 
 
-def test_a_pixel_size_can_be_given_later(images, original, tmp_path):
+def test_a_pixel_size_can_be_given_later(images, original, tmp_path, monkeypatch):
     path, own = tmp_path / "found", images / "day 1"
     result = find(path, own, pixel_size=None)[0].count()
     assert result.measure == "equivalent_diameter_px"
     assert result.counts["per_um2"].isna().all()
     assert "the pixel size is unknown" in result.notes[0]
     assert len(begun(result.notes)) == 1
+    assert "with --resume --pixel-size NM" in result.notes[0]
+    with monkeypatch.context() as at_the_page:
+        at_the_page.setenv("HYPERVLAD_READ_BY_PROGRAM", "1")
+        notes = FoundFolder(path).count().notes
+        assert "type it as “Pixel size”" in notes[0]
+        assert not any("--" in note or "hypervlad" in note for note in notes)
     find(path, own, resume=True)
     expected = FoundFolder(original).table.query("micrograph.str.startswith('day 1/')")
     np.testing.assert_array_equal(FoundFolder(path).table["area_nm2"], expected["area_nm2"])
@@ -588,7 +596,22 @@ def test_counts_are_corrected_for_what_finding_misses(images, tmp_path):
     np.testing.assert_array_equal(again.pairs, pairs)
     assert (again.unit, again.n_fields) == ("nm", 3)
     (note,) = found.count().notes
-    assert note.endswith("2 of 3 particles were found there, and 1 that are none")
+    assert note.endswith("2 of 3 particles were found, and 1 of 3 outlines is false")
+    assert found.count().correction == "corrected for what finding misses"
+    weak = Detection(np.vstack([pairs, [[1, 90, 0]] * 4]), "nm", 3)
+    found, _ = find(found.path, tmp_path / "images", resume=True, **options | {"detection": weak})
+    result = found.count()
+    assert "2 of 7 particles were found, and 1 of 3 outlines is false; outline" in result.notes[-1]
+    assert (result.is_unknown, result.particles[""].detection) == (True, None)
+    np.testing.assert_array_equal(result.counts, found.count(corrected=False).counts)
+    said = run("report", found.path, "-o", tmp_path / "report").stdout
+    assert "below 30 %, where the true outlines are known: 2 of 7 particles" in said
+    for name in ("methods.txt", "report.html"):
+        text = (tmp_path / "report" / name).read_text("utf-8")
+        assert "weighted by number, not corrected for what finding misses" in text
+    assert "counts and sizes,not corr" in (tmp_path / "report" / "results.csv").read_text("utf-8")
+    text = write_particles_page(tmp_path / "page.html", found, counts=result).read_text("utf-8")
+    assert text.count("are not corrected for what finding misses") == 3  # a note, counts, sizes
     (found.path / "detection.csv").unlink()
     assert "correct all outlines of two or more" in found.count().notes[-1]
     names = ["a.png", "z.png"]
