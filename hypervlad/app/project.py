@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import json
@@ -13,26 +14,36 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
-from zipfile import ZipFile
+from urllib.parse import quote
+from zipfile import ZIP_DEFLATED, ZipFile
 
 from hypervlad.app.corrections import MODEL, Corrections, move_results, shapes_of
-from hypervlad.app.database import QueueError, StaleError, UnknownError
+from hypervlad.app.database import FILE, QueueError, StaleError, UnknownError
+from hypervlad.app.store import Queue, checked_name
+from hypervlad.app.tasks import PARTICLE_FILES, TASKS, Choice, Task
 from hypervlad.common.files import parse_json, refuse_link, replace_when_complete
 from hypervlad.common.progress import READ_BY_PROGRAM
 from hypervlad.common.tables import write_table
 from hypervlad.common.wording import counted, name_some, printable
 from hypervlad.images import ImageReadError, ReadOptions, find_images, read_image, read_micrograph
-from hypervlad.images.files import file_stamp
+from hypervlad.images.files import file_stamp, is_below, path_parts
 from hypervlad.images.reading import relative_names
 from hypervlad.objects.detection import MIN_AREA
 from hypervlad.objects.found_folder import FIELDS, PARTICLES, RUN, FoundFolder
 
 RESULTS = "results"
+_PREVIEW = ".preview"
 _N_LINES = 12  # of a command, which the page shows if it fails
-_BAR = re.compile(r"(\d+)/(\d+) \[[\d:]+<([\d:?]+)")  # as tqdm prints it
+_BAR = re.compile(  # as tqdm prints it: what, done, total, left, unit
+    r"(?:(\w[^:%]*): +)?\d+%\|.*?(\d+)/(\d+) \[[\d:]+<([\d:?]+)(?:, +[\d.?]+(?:s/)?(\w+))?"
+)
 _SIZE = re.compile(r"\d*\.?\d+")
+_MAX_ARGUMENTS = 20_000  # characters: Windows allows 32,767 for a command
+_MAX_FIGURES = 30  # of which the page lists each
+_NOT_ZIPPED = "maps", "queue"
 _READING = "page", "channel", "banner", "scaling", "percentiles", "max_pixels"
 
 
@@ -41,7 +52,7 @@ class _StoppedError(Exception):
 
 
 class Project(Corrections):
-    """A folder of images with its results: found in, learnt from, counted and corrected.
+    """A folder of images with its results: found in, learnt from, counted, corrected, measured.
 
     All is done by commands of hypervlad, in processes of their own: one task at a time, which goes
     on after a stop or a kill where it was.
@@ -71,11 +82,15 @@ class Project(Corrections):
             )
         self.set_facts(images=str(self._root))
         self._unsearched = [] if self.is_found else find_images(self._root)
+        self._files = list(self._unsearched)
         self._read_facts: dict[int, dict[str, Any]] = {}
         self._task: dict[str, Any] = {}
         self._process: subprocess.Popen[str] | None = None
         self._thread: threading.Thread | None = None
         self._is_stopped, self._previewing = False, threading.Lock()
+        #: The task of which one image was looked at last, rather than all measured.
+        self.previewed = ""
+        self._queue: Queue | None = None
         if not self.is_found:
             threading.Thread(target=self._read_images, daemon=True).start()
         if known := parse_json(self.fact("task") or "null"):
@@ -86,6 +101,7 @@ class Project(Corrections):
         self.stop()
         if self._thread is not None:
             self._thread.join()
+        self._close_queue()
         super().close()
 
     # --- images in which nothing is found yet --------------------------------------------------
@@ -162,33 +178,55 @@ class Project(Corrections):
         known |= {"is_found": self.is_found, "generation": int(self.fact("generation") or 0)}
         known["folder"] = str(self.folder)
         run = self._run_before()
-        known["finder"] = _choices(run["finder"]) | {"pixel_size": run["pixel_size"] or 0}
-        earlier = self.earlier_folders()
-        known["earlier"] = earlier[-1] if earlier else None
-        known["results"] = list(self.result_files())
-        # The page cannot open results while a task runs, and asks often: files need no look then.
-        of_results = self._task.get("state") != "running" and self.fact("results")
-        known["is_current"] = bool(of_results) and of_results == self._stamp()
+        size = run["pixel_size"] or ("" if run["finder"] else self.fact("pixel_size"))
+        known["finder"] = _choices(run["finder"]) | {"pixel_size": size or 0}
+        known["has_earlier"] = (self.fact("earlier") or "[]") != "[]"
         return known
 
+    def title(self) -> str:
+        """Return in words how the task is; "" if there is none."""
+        kind = self._task.get("kind", "")
+        task, is_of_one = TASKS.get(kind), self._task.get("choices", {}).get("only")
+        resumes = task is None or any("--resume" in step.arguments for step in task.steps)
+        done = {
+            "find": "Particles are found.",
+            "learn": "Learnt, and particles found anew.",
+            "results": "The results are written.",
+        }
+        titles = {
+            "running": f"{self._task.get('step')}…",
+            "done": done.get(kind)
+            or (task and ("This image is done." if is_of_one else task.done)),
+            "stopped": f"Stopped. {'What is done is kept.' if resumes else 'It begins anew.'}",
+            "failed": "This did not work:",
+        }
+        return titles.get(self._task.get("state", "")) or ""
+
+    def is_current(self) -> bool:
+        """Return whether the results of particles are of the outlines as they are now."""
+        return bool(made := self.fact("results")) and made == self._stamp()
+
     def start(self, kind: str, choices: dict[str, Any]) -> None:
-        """Start a task, "find", "learn" or "results", with choices of a person.
+        """Start a task, "find", "learn", "results" or one of `TASKS`, with choices of a person.
 
         Parameters
         ----------
         kind : str
         choices : dict
             Of "find", "polarity", "min_area" and "pixel_size", text, maybe empty; of "learn",
-            "n_epochs".
+            "n_epochs"; of `TASKS`, those of the form, with "image", as `file` expects it, and
+            "only", which is not empty if only this image is meant.
         """
+        does: dict[str, Callable[..., Iterator[str]]]
         does = {"find": self._find, "learn": self._learn, "results": self._make_results}
+        does |= {each: partial(self._measure, task) for each, task in TASKS.items()}
         with self._asking:  # one at a time
             if self._task.get("state") == "running":
                 raise StaleError(f"{self._task['step']}: wait until it ends, or stop it")
             self.set_facts(task=json.dumps({"kind": kind, "choices": choices}))
             self._is_stopped = False
             self._task = {"kind": kind, "choices": choices, "state": "running", "lines": []}
-            self._task |= {"step": "Starting", "done": 0, "total": 0, "left": ""}
+            self._task |= {"step": "Starting", "done": 0, "total": 0, "about": ""}
         self._thread = threading.Thread(target=self._do, args=[does[kind], choices], daemon=True)
         self._thread.start()
 
@@ -217,7 +255,7 @@ class Project(Corrections):
             self.forget()
 
     def result_files(self) -> dict[str, Path]:
-        """Return the files that the page gives to read, by their names."""
+        """Return the files of results of particles that the page gives to read, by their names."""
         root = self.folder / RESULTS
         if root.is_symlink():
             return {}
@@ -228,6 +266,124 @@ class Project(Corrections):
         is_there = {name: file.is_file() and not file.is_symlink() for name, file in found.items()}
         return {name: file for name, file in found.items() if is_there[name]}
 
+    def result_file(self, kind: str, name: str, *, of_preview: bool = False) -> Path | None:
+        """Return a file of the results of a task; None if there is none, or behind a link."""
+        parts = [*([_PREVIEW] if of_preview else []), kind, *path_parts(name)]
+        path = self.folder.joinpath(*parts)
+        above = [self.folder.joinpath(*parts[:n]) for n in range(1, len(parts) + 1)]
+        is_hidden = any(part.startswith(".") for part in path_parts(name))
+        if not is_below(name) or is_hidden or any(each.is_symlink() for each in above):
+            return None
+        return path if path.is_file() else None
+
+    def listed_results(
+        self, kind: str, *, of_preview: bool = False
+    ) -> list[tuple[list[tuple[str, str]], str]]:
+        """Return the results that are there: links, as names and titles, and what is in them."""
+        found, own = list[tuple[list[tuple[str, str]], str]](), dict[str, Path]()
+        if kind == RESULTS:
+            own = self.result_files()
+        folder = self.folder.joinpath(*([_PREVIEW] if of_preview else []), kind)
+        for name, title, about, *others in TASKS[kind].files if kind in TASKS else PARTICLE_FILES:
+            if "*" in name:
+                every = sorted(each.relative_to(folder).as_posix() for each in folder.glob(name))
+                found += [([(each, each)], "") for each in every[:_MAX_FIGURES]]
+                if len(every) > _MAX_FIGURES:
+                    found.append(([], f"and {len(every) - _MAX_FIGURES:,} more in the folder"))
+                continue
+            pairs = [(name, title), *zip(others[::2], others[1::2], strict=True)]
+            links = [each for each in pairs if each[0] in own or (folder / each[0]).is_file()]
+            if links:
+                found.append((links, about))
+        return found
+
+    def page_of(self, kind: str, *, of_preview: bool) -> str:
+        """Return the page of results, which changes when they do; "" if there is none."""
+        folder = self.folder.joinpath(*([_PREVIEW] if of_preview else []), kind)
+        shown = TASKS[kind].preview if of_preview else TASKS[kind].page
+        name, mark, place = shown.partition("#")
+        if (page := next(iter(sorted(folder.glob(name))), None)) is None:
+            return ""
+        return (
+            f"{quote(page.relative_to(folder).as_posix())}?{page.stat().st_mtime_ns}{mark}{place}"
+        )
+
+    def values(self, kind: str) -> dict[str, Any]:
+        """Return what the form of a task shows: the last choices, and the pixel size."""
+        known = self._task.get("choices") if self._task.get("kind") == kind else None
+        known = known or parse_json(self.fact(f"choices of {kind}") or "[{}]")[0]
+        usual = {
+            each.name: each.values[0][0] if each.values else "" for each in TASKS[kind].choices
+        }
+        size = self.state()["finder"]["pixel_size"] or ""
+        return {**usual, **known, "pixel_size": size}
+
+    def queue(self) -> Queue | None:
+        """Return the queue of uncertain images, if classifying has made one."""
+        with self._asking:
+            path = self.folder / "classes" / "queue"
+            if self._queue is None and (path / FILE).exists():
+                self._queue = Queue(path)
+            return self._queue
+
+    def _close_queue(self) -> None:
+        with self._asking:
+            if self._queue is not None:
+                self._queue.close()
+            self._queue = None
+
+    # --- images of other tasks ------------------------------------------------------------------
+
+    def files(self) -> list[Path]:
+        """Return the images of the folder; new ones get the next numbers."""
+        with contextlib.suppress(ValueError, OSError):  # the folder may have been moved
+            known = set(self._files)
+            self._files += [each for each in find_images(self._root) if each not in known]
+        return self._files
+
+    def file(self, number: int) -> Path:
+        """Return one of `files`, which begin with 1."""
+        if not 1 <= number <= len(self._files):
+            raise UnknownError(f"there is no image {number}")
+        return self._files[number - 1]
+
+    def listed_files(self, kind: str) -> list[dict[str, Any]]:
+        """Return what the list of a task shows of each image: its number, name, size and mark."""
+        names, marks = relative_names(self.files(), self._root), self.marks(kind)
+        known = self.found.by_name if self.is_found else {}
+        listed = []
+        for number, name in enumerate(names, 1):
+            own = self._read_facts.get(number, {})
+            size = known[name].pixel_size if name in known else own.get("pixel_size")
+            is_read = name in known or "pixel_size" in own
+            about = f"{size:.4g} nm per pixel" if size else "no pixel size" if is_read else ""
+            about = "unreadable" if "error" in own else about
+            mark = marks.get(name, "")
+            listed.append({"number": number, "name": printable(name), "about": about, "mark": mark})
+        return listed
+
+    def marks(self, kind: str) -> dict[str, str]:
+        """Return what people have marked images as for a task, by their names."""
+        known: dict[str, str] = parse_json(self.fact(f"marks of {kind}") or "{}")
+        return known
+
+    def mark_file(self, kind: str, image: str, word: str) -> None:
+        """Mark an image, "NUMBER:NAME", for a task; "" takes the mark away."""
+        name, word = self._name_of(image), word.strip()
+        with self._asking:
+            marks = {each: own for each, own in self.marks(kind).items() if each != name}
+            marks |= {name: checked_name(word)} if word else {}
+            self.set_facts(**{f"marks of {kind}": json.dumps(marks)})
+
+    def _name_of(self, image: str) -> str:
+        """Return the name of an image of a page, which may be of before the server's last start."""
+        number, _, shown = image.partition(":")
+        path = self.file(int(number) if number.isdecimal() else 0)
+        (name,) = relative_names([path], self._root)
+        if printable(name) != shown:
+            raise StaleError("the folder has other images now: load the page again")
+        return name
+
     # --- internal -------------------------------------------------------------------------------
 
     def _do(self, steps: Callable[..., Iterator[str]], choices: dict[str, Any]) -> None:
@@ -235,7 +391,7 @@ class Project(Corrections):
         ended = "done"
         try:
             for step in steps(**choices):
-                self._task |= {"step": step, "done": 0, "total": 0, "left": ""}
+                self._task |= {"step": step, "done": 0, "total": 0, "about": ""}
             self.set_facts(task="null")
         except _StoppedError:
             ended = "stopped"
@@ -271,8 +427,7 @@ class Project(Corrections):
             assert process.stdout is not None
             for line in process.stdout:  # in text, a bar's carriage returns end lines, too
                 if bar := _BAR.search(line):
-                    done, total, left = bar.groups()
-                    self._task |= {"done": int(done), "total": int(total), "left": left}
+                    self._task |= _progress(*bar.groups())
                 elif words := printable(line.strip()):
                     last.append(words)
                     is_told = words.startswith(("warning:", "held out:", "trained on", "note:"))
@@ -289,9 +444,7 @@ class Project(Corrections):
 
     def _find(self, polarity: str, min_area: int, pixel_size: str) -> Iterator[str]:
         yield "Finding particles"
-        pixel_size = pixel_size.strip().replace(",", ".")
-        if pixel_size and not _SIZE.fullmatch(pixel_size):
-            raise QueueError(f"pixel size: a number of nanometres, such as 2.5; got {pixel_size!r}")
+        pixel_size = self._checked_size(pixel_size)
         run = self._run_before()
         is_other = _choices(run["finder"]) != {"polarity": polarity, "min_area": min_area}
         if is_other and not self.is_found and run["finder"]:  # of a run that was stopped
@@ -312,6 +465,95 @@ class Project(Corrections):
         target = "-o", self.folder, "--resume"
         self._run("particles", "find", *model, self._root, *target, *given, "--on-error", "skip")
         self.take_images()
+
+    def _measure(self, task: Task, only: str, image: str, **choices: Any) -> Iterator[str]:
+        """Do a task with all images, or with `only` one that is looked at."""
+        yield "Starting"
+        images = self._root / self._name_of(image) if only else self._root
+        typed = {
+            each.name: self._typed_path(choices[each.name])
+            for each in task.choices
+            if each.kind == "path"
+        }
+        choices |= typed | {"pixel_size": self._checked_size(choices["pixel_size"])}
+        marks = {} if task.mark is None else self.marks(task.kind)
+        folder = self.folder.joinpath(*([_PREVIEW] if only else []), task.kind)
+        refuse_link(folder)
+        self.previewed = task.kind if only else ""
+        made = json.dumps([choices, marks])
+        if only:
+            shutil.rmtree(folder, ignore_errors=True)
+        elif self.fact(f"choices of {task.kind}") != made and folder.exists():
+            self._close_queue()
+            os.replace(folder, self.folder / self.free_name(task.kind))
+        folder.mkdir(parents=True, exist_ok=True)
+        if not only:
+            self.set_facts(**{f"choices of {task.kind}": made})
+        model = choices.get("model") or folder / "model.hvlad"
+        given = [choices[task.given]] if choices.get(task.given) else []
+        if task.given and not given and not choices.get("model"):
+            given = self._given_by_marks(task, folder, marks)
+        fill = {"IMAGES": [images], "MODEL": [model], "GIVEN": given}
+        for step in task.steps[: 1 if only else None]:
+            yield step.words
+            is_made = bool(step.makes) and (folder / step.makes).exists()
+            if is_made or ("GIVEN" in step.arguments and not given):
+                continue
+            own = [
+                each
+                for word in step.arguments
+                for each in fill.get(word, [word.replace("FOLDER", str(folder))])
+            ]
+            for choice in task.choices:
+                if choice.name in step.takes:
+                    own += self._options(choice, choices[choice.name])
+            self._run_alone(*own, "--on-error", "skip")
+        if not only:
+            with (
+                replace_when_complete(folder / "all.zip") as stream,
+                ZipFile(stream, "w", ZIP_DEFLATED) as kept,
+            ):
+                for file in sorted(folder.rglob("[!.]*")):
+                    name = file.relative_to(folder)
+                    if file.is_file() and name.parts[0] not in (*_NOT_ZIPPED, "all.zip"):
+                        kept.write(file, name)
+
+    def _given_by_marks(self, task: Task, folder: Path, marks: dict[str, str]) -> list[Path]:
+        """Return what a task learns from: marked images, or a table of their classes."""
+        if not marks:
+            raise QueueError(task.needs)
+        if task.mark:
+            files = [self._root / name for name in marks]
+            if sum(len(str(file)) + 3 for file in files) > _MAX_ARGUMENTS:
+                raise QueueError("so many images do not fit into a command: give a folder of them")
+            return files
+        rows = [[str(self._root / name), word] for name, word in sorted(marks.items())]
+        write_table(folder / "labels.csv", ["path", "label"], rows)
+        return [folder / "labels.csv"]
+
+    def _options(self, choice: Choice, value: Any) -> list[str | Path]:
+        """Return a choice as an option of a command; none if it is the usual one."""
+        if choice.name == "pixel_size" and not value:
+            return self._sizes_before()
+        is_usual = not value or (choice.values and value == choice.values[0][0])
+        return [] if is_usual else [choice.option.format(value)]
+
+    def _typed_path(self, text: str) -> str:
+        """Return the absolute path of a file or folder that a person has typed, if any."""
+        if not (text := text.strip().strip('"')):
+            return ""
+        path = Path(os.path.abspath(self._root / Path(text).expanduser()))
+        if not path.exists():
+            raise QueueError(f"{path}: no such file or folder")
+        return str(path)
+
+    def _checked_size(self, text: str) -> str:
+        """Return a pixel size that was typed, which other tasks get, too."""
+        text = text.strip().replace(",", ".")
+        if text and not _SIZE.fullmatch(text):
+            raise QueueError(f"pixel size: a number of nanometres, such as 2.5; got {text!r}")
+        self.set_facts(pixel_size=text)
+        return text
 
     def _learn(self, n_epochs: int) -> Iterator[str]:
         yield "Measuring corrections"
@@ -417,24 +659,39 @@ class Project(Corrections):
             given.append("--keep-annotations")
         for kind in ("geojson", "roi"):
             given += ["--format", kind] if (self.folder / kind).is_dir() else []
-        tables = dict[str, tuple[str, list[list[Any]]]]()
-        if (size := found.run["pixel_size"]) and not without_size:
-            given += ["--pixel-size", str(size)]
-        elif (sizes := found.run["pixel_sizes"]) and not without_size:
-            rows = [[str(found.images / name), nm] for name, nm in sizes.items()]
-            tables["--pixel-size"] = "pixel_size", rows
+        given += [] if without_size else self._sizes_before()
         for column in ("group", "sample") if (self.folder / FIELDS).exists() else ():
             known = found.field_table.set_index("micrograph")[column].dropna().to_dict()
             names = relative_names(find_images(self._root), self._root) if known else []
             if known:  # every image needs a line, also one that is new
-                tables[f"--{column}s"] = column, [[each, known.get(each, "none")] for each in names]
-        for option, (column, rows) in tables.items():
-            write_table(self.folder / f".{column}.csv", ["path", column], rows)
-            given += [option, self.folder / f".{column}.csv"]
+                rows = [[each, known.get(each, "none")] for each in names]
+                given += self._as_table(f"--{column}s", column, rows)
         return given
+
+    def _sizes_before(self) -> list[str | Path]:
+        """Return the option with the pixel sizes with which particles were found."""
+        run = self._run_before()
+        if size := run["pixel_size"]:
+            return ["--pixel-size", str(size)]
+        rows = [[str(self._root / name), nm] for name, nm in (run.get("pixel_sizes") or {}).items()]
+        return self._as_table("--pixel-size", "pixel_size", rows) if rows else []
+
+    def _as_table(self, option: str, column: str, rows: list[list[Any]]) -> list[str | Path]:
+        write_table(self.folder / f".{column}.csv", ["path", column], rows)
+        return [option, self.folder / f".{column}.csv"]
 
 
 def _choices(finder: dict[str, Any]) -> dict[str, Any]:
     """Return how particles were found as a person chooses it."""
     polarity = "model" if "model" in finder else finder.get("polarity", "auto")
     return {"polarity": polarity, "min_area": finder.get("min_area", MIN_AREA)}
+
+
+def _progress(
+    what: str | None, done: str, total: str, left: str, unit: str | None
+) -> dict[str, Any]:
+    """Return what a bar shows, also in words."""
+    about = f"{int(done):,} of {counted(int(total), unit or 'step')}"
+    about += "" if "?" in left else f", {left} left"
+    about = f"{what}: {about}" if what else about
+    return {"done": int(done), "total": int(total), "about": about}
