@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from zipfile import ZIP_DEFLATED, ZipFile
 from hypervlad.app.corrections import MODEL, Corrections, move_results, shapes_of
 from hypervlad.app.database import FILE, QueueError, StaleError, UnknownError
 from hypervlad.app.store import Queue, checked_name
-from hypervlad.app.tasks import PARTICLE_FILES, TASKS, Choice, Task
+from hypervlad.app.tasks import LEARN_AGAIN, PARTICLE_FILES, TASKS, Choice, Step, Task
 from hypervlad.common.files import parse_json, refuse_link, replace_when_complete
 from hypervlad.common.progress import READ_BY_PROGRAM
 from hypervlad.common.tables import write_table
@@ -177,7 +177,7 @@ class Project(Corrections):
         known: dict[str, Any] = {"task": dict(self._task)}  # first: what is done is in the rest
         known |= {"is_found": self.is_found, "generation": int(self.fact("generation") or 0)}
         known["folder"] = str(self.folder)
-        run = self._run_before()
+        run = self.found.run if self.is_found else self._run_before()
         size = run["pixel_size"] or ("" if run["finder"] else self.fact("pixel_size"))
         known["finder"] = _choices(run["finder"]) | {"pixel_size": size or 0}
         known["has_earlier"] = (self.fact("earlier") or "[]") != "[]"
@@ -192,6 +192,7 @@ class Project(Corrections):
             "find": "Particles are found.",
             "learn": "Learnt, and particles found anew.",
             "results": "The results are written.",
+            "learn_again": "Learnt, and all images classified again.",
         }
         titles = {
             "running": f"{self._task.get('step')}…",
@@ -219,6 +220,7 @@ class Project(Corrections):
         """
         does: dict[str, Callable[..., Iterator[str]]]
         does = {"find": self._find, "learn": self._learn, "results": self._make_results}
+        does |= {"learn_again": self._learn_again}
         does |= {each: partial(self._measure, task) for each, task in TASKS.items()}
         with self._asking:  # one at a time
             if self._task.get("state") == "running":
@@ -494,29 +496,48 @@ class Project(Corrections):
         if task.given and not given and not choices.get("model"):
             given = self._given_by_marks(task, folder, marks)
         fill = {"IMAGES": [images], "MODEL": [model], "GIVEN": given}
-        for step in task.steps[: 1 if only else None]:
+        yield from self._steps(task, task.steps[: 1 if only else None], folder, fill, choices)
+
+    def _learn_again(self) -> Iterator[str]:
+        """Train the classes anew with the labels of people, and classify all images again."""
+        yield "Starting"
+        task, folder = TASKS["classes"], self.folder / "classes"
+        choices = parse_json(self.fact("choices of classes") or "[{}]")[0]
+        if self.queue() is None or choices.get("model"):
+            raise QueueError("learning needs the training images: classify without a given model")
+        given = choices["source"] or folder / "labels.csv"
+        fill = {"IMAGES": [self._root], "MODEL": [folder / "model.hvlad"], "GIVEN": [given]}
+        yield from self._steps(task, LEARN_AGAIN, folder, fill, choices)
+
+    def _steps(
+        self,
+        task: Task,
+        steps: Sequence[Step],
+        folder: Path,
+        fill: dict[str, list[Any]],
+        choices: dict[str, Any],
+    ) -> Iterator[str]:
+        """Run commands of a task, and put what they have written into one file, too."""
+        for step in steps:
             yield step.words
             is_made = bool(step.makes) and (folder / step.makes).exists()
-            if is_made or ("GIVEN" in step.arguments and not given):
+            if is_made or ("GIVEN" in step.arguments and not fill["GIVEN"]):
                 continue
-            own = [
-                each
-                for word in step.arguments
-                for each in fill.get(word, [word.replace("FOLDER", str(folder))])
-            ]
+            own = list[str | Path]()
+            for word in step.arguments:
+                own += fill.get(word, [word.replace("FOLDER", str(folder))])
             for choice in task.choices:
                 if choice.name in step.takes:
                     own += self._options(choice, choices[choice.name])
             self._run_alone(*own, "--on-error", "skip")
-        if not only:
-            with (
-                replace_when_complete(folder / "all.zip") as stream,
-                ZipFile(stream, "w", ZIP_DEFLATED) as kept,
-            ):
-                for file in sorted(folder.rglob("[!.]*")):
-                    name = file.relative_to(folder)
-                    if file.is_file() and name.parts[0] not in (*_NOT_ZIPPED, "all.zip"):
-                        kept.write(file, name)
+        if folder.parent != self.folder:
+            return  # of one image
+        whole = folder / "all.zip"
+        with replace_when_complete(whole) as stream, ZipFile(stream, "w", ZIP_DEFLATED) as kept:
+            for file in sorted(folder.rglob("[!.]*")):
+                name = file.relative_to(folder)
+                if file.is_file() and name.parts[0] not in (*_NOT_ZIPPED, whole.name):
+                    kept.write(file, name)
 
     def _given_by_marks(self, task: Task, folder: Path, marks: dict[str, str]) -> list[Path]:
         """Return what a task learns from: marked images, or a table of their classes."""

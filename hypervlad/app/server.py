@@ -425,9 +425,12 @@ def _add_project(app: Flask, project: Project) -> None:
         "find": choices | {"pixel_size": str},
         "learn": {"n_epochs": int},
         "results": {},
+        "learn_again": {},
     }
     for each in TASKS.values():
-        kinds = {choice.name: {"tick": bool}.get(choice.kind, str) for choice in each.choices}
+        kinds: dict[str, type] = {
+            choice.name: bool if choice.kind == "tick" else str for choice in each.choices
+        }
         choices_of[each.kind] = kinds | {"image": str, "only": str}
 
     @app.post("/<token>/start/<kind>")

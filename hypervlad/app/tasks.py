@@ -81,6 +81,23 @@ _PAPER = (
 _ZIP = ("all.zip", "All of these, ZIP", "")
 _REPORT = Step("Writing the report", ("report", "FOLDER", "-o", "FOLDER/report"))
 
+_CLASSIFY = Step(
+    "Classifying",
+    (
+        *("predict", "MODEL", "IMAGES", "-o", "FOLDER/predictions.csv"),
+        *("--page", "FOLDER/classified.html"),
+    ),
+    ("pixel_size",),
+)
+#: With the labels of the queue that classifying has made.
+LEARN_AGAIN = (
+    Step(
+        "Learning from the labels",
+        ("review", "retrain", "FOLDER/queue", "--training", "GIVEN", "-o", "MODEL"),
+        ("pixel_size",),
+    ),
+    _CLASSIFY,
+)
 PARTICLE_FILES = (
     _PAPER[0],
     ("particles.html", "Page", "counts, sizes, and images with their outlines"),
@@ -257,14 +274,7 @@ _ALL = (
                 ("pixel_size",),
                 "model.hvlad",
             ),
-            Step(
-                "Classifying",
-                (
-                    *("predict", "MODEL", "IMAGES", "-o", "FOLDER/predictions.csv"),
-                    *("--page", "FOLDER/classified.html"),
-                ),
-                ("pixel_size",),
-            ),
+            _CLASSIFY,
             Step(
                 "Queueing uncertain images",
                 ("review", "start", "MODEL", "IMAGES", "-o", "FOLDER/queue"),
