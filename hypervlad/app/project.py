@@ -187,7 +187,7 @@ class Project(Corrections):
         """Return in words how the task is; "" if there is none."""
         kind = self._task.get("kind", "")
         task, is_of_one = TASKS.get(kind), self._task.get("choices", {}).get("only")
-        resumes = task is None or any("--resume" in step.arguments for step in task.steps)
+        resumes = task is None or any("--resume" in step.command for step in task.steps)
         done = {
             "find": "Particles are found.",
             "learn": "Learnt, and particles found anew.",
@@ -256,37 +256,30 @@ class Project(Corrections):
             self.exchange(self.folder / folder)
             self.forget()
 
-    def result_files(self) -> dict[str, Path]:
-        """Return the files of results of particles that the page gives to read, by their names."""
-        root = self.folder / RESULTS
-        if root.is_symlink():
-            return {}
-        files = (Path(parent, name) for parent, _, own in os.walk(root) for name in own)
-        found = {file.relative_to(root).as_posix(): file for file in sorted(files)}
-        if found:
-            found |= {name: self.folder / name for name in (PARTICLES, FIELDS)}
-        is_there = {name: file.is_file() and not file.is_symlink() for name, file in found.items()}
-        return {name: file for name, file in found.items() if is_there[name]}
+    def results_shown(self, kind: str) -> str:
+        """Return where results of a task are: as its kind, or "preview/KIND" of one image."""
+        return f"preview/{kind}" if self.previewed == kind else kind
 
-    def result_file(self, kind: str, name: str, *, of_preview: bool = False) -> Path | None:
-        """Return a file of the results of a task; None if there is none, or behind a link."""
-        parts = [*([_PREVIEW] if of_preview else []), kind, *path_parts(name)]
-        path = self.folder.joinpath(*parts)
-        above = [self.folder.joinpath(*parts[:n]) for n in range(1, len(parts) + 1)]
+    def _folder_of(self, place: str) -> Path:
+        return self.folder / place.replace("preview/", f"{_PREVIEW}/")
+
+    def result_file(self, place: str, name: str) -> Path | None:
+        """Return a file of results; None if there is none, or behind a link."""
+        folder = self._folder_of(place)
+        is_table = place == RESULTS and name in (PARTICLES, FIELDS) and folder.is_dir()
+        path = (self.folder if is_table else folder).joinpath(*path_parts(name))
+        own = [path, *path.parents]
+        above = own[: own.index(self.folder)] if is_below(name) else own
         is_hidden = any(part.startswith(".") for part in path_parts(name))
-        if not is_below(name) or is_hidden or any(each.is_symlink() for each in above):
+        if is_hidden or not is_below(name) or any(each.is_symlink() for each in above):
             return None
         return path if path.is_file() else None
 
-    def listed_results(
-        self, kind: str, *, of_preview: bool = False
-    ) -> list[tuple[list[tuple[str, str]], str]]:
+    def listed_results(self, place: str) -> list[tuple[list[tuple[str, str]], str]]:
         """Return the results that are there: links, as names and titles, and what is in them."""
-        found, own = list[tuple[list[tuple[str, str]], str]](), dict[str, Path]()
-        if kind == RESULTS:
-            own = self.result_files()
-        folder = self.folder.joinpath(*([_PREVIEW] if of_preview else []), kind)
-        for name, title, about, *others in TASKS[kind].files if kind in TASKS else PARTICLE_FILES:
+        task, folder = TASKS.get(place.split("/")[-1]), self._folder_of(place)
+        found = list[tuple[list[tuple[str, str]], str]]()
+        for name, title, about, *others in PARTICLE_FILES if task is None else task.files:
             if "*" in name:
                 every = sorted(each.relative_to(folder).as_posix() for each in folder.glob(name))
                 found += [([(each, each)], "") for each in every[:_MAX_FIGURES]]
@@ -294,21 +287,18 @@ class Project(Corrections):
                     found.append(([], f"and {len(every) - _MAX_FIGURES:,} more in the folder"))
                 continue
             pairs = [(name, title), *zip(others[::2], others[1::2], strict=True)]
-            links = [each for each in pairs if each[0] in own or (folder / each[0]).is_file()]
-            if links:
+            if links := [each for each in pairs if self.result_file(place, each[0])]:
                 found.append((links, about))
         return found
 
-    def page_of(self, kind: str, *, of_preview: bool) -> str:
+    def page_of(self, place: str) -> str:
         """Return the page of results, which changes when they do; "" if there is none."""
-        folder = self.folder.joinpath(*([_PREVIEW] if of_preview else []), kind)
-        shown = TASKS[kind].preview if of_preview else TASKS[kind].page
-        name, mark, place = shown.partition("#")
+        task, folder = TASKS[place.split("/")[-1]], self._folder_of(place)
+        name, mark, anchor = (task.page if place == task.kind else task.preview).partition("#")
         if (page := next(iter(sorted(folder.glob(name))), None)) is None:
             return ""
-        return (
-            f"{quote(page.relative_to(folder).as_posix())}?{page.stat().st_mtime_ns}{mark}{place}"
-        )
+        path = quote(f"{place}/{page.relative_to(folder).as_posix()}")
+        return f"{path}?{page.stat().st_mtime_ns}{mark}{anchor}"
 
     def values(self, kind: str) -> dict[str, Any]:
         """Return what the form of a task shows: the last choices, and the pixel size."""
@@ -380,7 +370,7 @@ class Project(Corrections):
     def _name_of(self, image: str) -> str:
         """Return the name of an image of a page, which may be of before the server's last start."""
         number, _, shown = image.partition(":")
-        path = self.file(int(number) if number.isdecimal() else 0)
+        path = self.file(int(number) if number.isdecimal() and len(number) < 10 else 0)
         (name,) = relative_names([path], self._root)
         if printable(name) != shown:
             raise StaleError("the folder has other images now: load the page again")
@@ -479,9 +469,9 @@ class Project(Corrections):
         }
         choices |= typed | {"pixel_size": self._checked_size(choices["pixel_size"])}
         marks = {} if task.mark is None else self.marks(task.kind)
-        folder = self.folder.joinpath(*([_PREVIEW] if only else []), task.kind)
-        refuse_link(folder)
         self.previewed = task.kind if only else ""
+        folder = self._folder_of(self.results_shown(task.kind))
+        refuse_link(folder)
         made = json.dumps([choices, marks])
         if only:
             shutil.rmtree(folder, ignore_errors=True)
@@ -521,15 +511,21 @@ class Project(Corrections):
         for step in steps:
             yield step.words
             is_made = bool(step.makes) and (folder / step.makes).exists()
-            if is_made or ("GIVEN" in step.arguments and not fill["GIVEN"]):
+            if is_made or ("GIVEN" in step.command and not fill["GIVEN"]):
                 continue
             own = list[str | Path]()
-            for word in step.arguments:
+            for word in step.command.split():
                 own += fill.get(word, [word.replace("FOLDER", str(folder))])
             for choice in task.choices:
-                if choice.name in step.takes:
+                if choice.name in step.takes.split():
                     own += self._options(choice, choices[choice.name])
-            self._run_alone(*own, "--on-error", "skip")
+            before = self._task["lines"]
+            try:
+                self._run_alone(*own, "--on-error", "skip")
+            except QueueError:
+                if not step.may_fail:
+                    raise
+                self._task["lines"] = [*before, *self._task["lines"]]
         if folder.parent != self.folder:
             return  # of one image
         whole = folder / "all.zip"

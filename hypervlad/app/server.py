@@ -473,10 +473,6 @@ def _add_project(app: Flask, project: Project) -> None:
         html = render_template("sheet.html", **known)
         return jsonify({"html": html, "is_current": known.get("is_current")})
 
-    @app.get("/<token>/results/<path:name>")
-    def result(token: str, name: str) -> Response:
-        return _result(project.result_files().get(name), name)  # only what is listed
-
 
 def _add_tasks(app: Flask, project: Project, stated: Callable[[], dict[str, Any]]) -> None:
     previews: Previews = app.extensions["previews"]
@@ -494,13 +490,10 @@ def _add_tasks(app: Flask, project: Project, stated: Callable[[], dict[str, Any]
     def task_state(token: str, kind: str) -> Response:
         _body({})
         state = stated()
-        of_preview = project.previewed == kind
-        page = project.page_of(kind, of_preview=of_preview)
-        where = f"preview/{kind}" if of_preview else kind
-        page = f"{where}/{page}" if page and state["task"].get("state") != "running" else ""
-        known: dict[str, Any] = {"where": where}
-        known["files"] = project.listed_results(kind, of_preview=of_preview)
-        known |= {"is_preview": of_preview, "page": page, "folder": project.folder / kind}
+        where = project.results_shown(kind)
+        page = project.page_of(where) if state["task"].get("state") != "running" else ""
+        known: dict[str, Any] = {"where": where, "page": page, "folder": project.folder / kind}
+        known |= {"files": project.listed_results(where), "is_preview": where != kind}
         known["has_queue"] = kind == "classes" and project.queue() is not None
         return jsonify(state | {"page": page, "files": render_template("files.html", **known)})
 
@@ -518,22 +511,16 @@ def _add_tasks(app: Flask, project: Project, stated: Callable[[], dict[str, Any]
         project.mark_file(**body)
         return jsonify({})
 
-    @app.get(f"/<token>/{_KIND}/<path:name>")
-    def task_result(token: str, kind: str, name: str) -> Response:
-        return _result(project.result_file(kind, name), name)
-
-    @app.get(f"/<token>/preview/{_KIND}/<path:name>")
-    def preview_result(token: str, kind: str, name: str) -> Response:
-        return _result(project.result_file(kind, name, of_preview=True), name)
-
-
-def _result(path: Path | None, name: str) -> Response:
-    if path is None or path.suffix not in _RESULT_TYPES:
-        abort(404, f"there is no result {name}")
-    response = send_file(path, _RESULT_TYPES[path.suffix], path.suffix in _SAVED)
-    response.headers["Content-Security-Policy"] = _RESULT_POLICY
-    response.headers["X-Frame-Options"] = "SAMEORIGIN"
-    return response
+    @app.get(f"/<token>/<any(results, {', '.join(TASKS)}):kind>/<path:name>")
+    @app.get(f"/<token>/preview/{_KIND}/<path:name>", defaults={"above": "preview/"})
+    def result(token: str, kind: str, name: str, above: str = "") -> Response:
+        path = project.result_file(f"{above}{kind}", name)
+        if path is None or path.suffix not in _RESULT_TYPES:
+            abort(404, f"there is no result {name}")
+        response = send_file(path, _RESULT_TYPES[path.suffix], path.suffix in _SAVED)
+        response.headers["Content-Security-Policy"] = _RESULT_POLICY
+        response.headers["X-Frame-Options"] = "SAMEORIGIN"
+        return response
 
 
 def _items_of(pairs: list[Any]) -> dict[int, int | None]:
