@@ -44,6 +44,16 @@ _SIZE = re.compile(r"\d*\.?\d+")
 _MAX_ARGUMENTS = 20_000  # characters: Windows allows 32,767 for a command
 _MAX_FIGURES = 30  # of which the page lists each
 _NOT_ZIPPED = "maps", "queue"
+# Of what commands print, the page shows at the end what begins so.
+_TOLD = (
+    "warning:",
+    "held out:",
+    "trained on",
+    "note:",
+    "accuracy",
+    "balanced accuracy",
+    "threshold:",
+)
 _READING = "page", "channel", "banner", "scaling", "percentiles", "max_pixels"
 
 
@@ -422,7 +432,7 @@ class Project(Corrections):
                     self._task |= _progress(*bar.groups())
                 elif words := printable(line.strip()):
                     last.append(words)
-                    is_told = words.startswith(("warning:", "held out:", "trained on", "note:"))
+                    is_told = words.startswith(_TOLD)
                     if is_told and words not in self._task["lines"]:
                         self._task["lines"] = [*self._task["lines"], words]
         with self._guard:

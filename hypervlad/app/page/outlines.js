@@ -555,6 +555,7 @@ function showList() {
     const state = each.is_done ? [" ", element("b", "", "done")] : [each.is_edited ? " edited" : ""];
     rows.get(each.id).lastChild.replaceChildren(count(each.n), ...state);
   }
+  showWhys();
   by("bar").hidden = !state.is_found;
   if (!state.is_found) { showImages(); return; }
   const done = images.filter((each) => each.is_done).length;

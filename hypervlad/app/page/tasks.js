@@ -18,7 +18,6 @@ function takeState(answer) {
     showLeast();
   }
   by("before").hidden = by("changes").hidden = !state.has_earlier;
-  showWhys();
   if (isOther) {
     earlier = null;
     press(by("before"), false);
