@@ -104,6 +104,7 @@ class Corrections(Database):
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self._stamps, path = list[Any](), Path(folder)
+        self._tables: tuple[Any, dict[str, Any], dict[str, Any], list[str]] = (None, {}, {}, [])
         #: Why edits cannot be written into the folder's files; "" if they can.
         self.note = ""
         self._reading, self._writing = threading.RLock(), threading.RLock()
@@ -162,35 +163,43 @@ class Corrections(Database):
             return self._listed()
 
     def _listed(self) -> list[dict[str, Any]]:
-        found = self.found
-        n_found = found.field_table.set_index("micrograph")["particles"]  # NaN if found just now
-        sure = found.table.reindex(columns=["micrograph", "confidence"]).groupby("micrograph")
-        confidence = sure["confidence"].mean().dropna()
-        self._add_images()
+        _, n_found, confidence, _ = self._of_tables()
+        fields = self.found.by_name
         rows = self.connection.execute(
-            "SELECT *, (SELECT COUNT(*) FROM outlines WHERE image = images.id) AS n FROM images "
-            "ORDER BY name"
+            "SELECT *, CASE WHEN version THEN (SELECT COUNT(*) FROM outlines WHERE image = "
+            "images.id) END AS n FROM images ORDER BY name"
         ).fetchall()
         return [
             {
                 "id": row["id"],
                 "name": shown_name(row["name"]),
                 "version": row["version"],
-                "n": row["n"] if row["version"] else int(np.nan_to_num(n_found[name])),
+                "n": n_found[name] if row["n"] is None else row["n"],
                 "is_edited": row["place"] > 0,
-                "is_done": self._is_done(row),
+                "is_done": fields[name].by_person if row["done"] is None else bool(row["done"]),
                 "confidence": confidence.get(name),
             }
             for row in rows
-            if (name := os.fsdecode(row["name"])) in n_found.index
+            if (name := os.fsdecode(row["name"])) in n_found
         ]
+
+    def _of_tables(self) -> tuple[FoundFolder, dict[str, Any], dict[str, Any], list[str]]:
+        """Return what pages ask for again and again, read once: numbers, confidences, classes."""
+        found = self.found
+        if self._tables[0] is not found:
+            n_found = found.field_table.set_index("micrograph")["particles"]
+            n_found = n_found.fillna(0).astype(int)  # NaN if they were found just now
+            sure = found.table.reindex(columns=["micrograph", "confidence"]).groupby("micrograph")
+            confidence = sure["confidence"].mean().dropna()
+            own = sorted(set(found.table["class"].dropna())) if "class" in found.table else []
+            self._add_images()
+            self._tables = found, n_found.to_dict(), confidence.to_dict(), [*found.classes, *own]
+        return self._tables
 
     def classes(self) -> list[str]:
         """Return the classes that outlines can get: those of the folder, and those added here."""
-        table = self.found.table
-        own = sorted(set(table["class"].dropna())) if "class" in table else []
         rows = self.connection.execute("SELECT name FROM classes ORDER BY id").fetchall()
-        found = dict.fromkeys([*self.found.classes, *own, *(row["name"] for row in rows)])
+        found = dict.fromkeys([*self._of_tables()[3], *(row["name"] for row in rows)])
         return [each for each in found if each != NOT_A_PARTICLE]
 
     def add_class(self, name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import json
@@ -12,27 +13,47 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
-from zipfile import ZipFile
+from urllib.parse import quote
+from zipfile import ZIP_DEFLATED, ZipFile
 
 from hypervlad.app.corrections import MODEL, Corrections, move_results, shapes_of
-from hypervlad.app.database import QueueError, StaleError, UnknownError
+from hypervlad.app.database import FILE, QueueError, StaleError, UnknownError
+from hypervlad.app.store import Queue, checked_name
+from hypervlad.app.tasks import LEARN_AGAIN, PARTICLE_FILES, TASKS, Choice, Step, Task
 from hypervlad.common.files import parse_json, refuse_link, replace_when_complete
 from hypervlad.common.progress import READ_BY_PROGRAM
 from hypervlad.common.tables import write_table
 from hypervlad.common.wording import counted, name_some, printable
 from hypervlad.images import ImageReadError, ReadOptions, find_images, read_image, read_micrograph
-from hypervlad.images.files import file_stamp
+from hypervlad.images.files import file_stamp, is_below, path_parts
 from hypervlad.images.reading import relative_names
 from hypervlad.objects.detection import MIN_AREA
 from hypervlad.objects.found_folder import FIELDS, PARTICLES, RUN, FoundFolder
 
 RESULTS = "results"
+_PREVIEW = ".preview"
 _N_LINES = 12  # of a command, which the page shows if it fails
-_BAR = re.compile(r"(\d+)/(\d+) \[[\d:]+<([\d:?]+)")  # as tqdm prints it
+_BAR = re.compile(  # as tqdm prints it: what, done, total, left, unit
+    r"(?:(\w[^:%]*): +)?\d+%\|.*?(\d+)/(\d+) \[[\d:]+<([\d:?]+)(?:, +[\d.?]+(?:s/)?(\w+))?"
+)
 _SIZE = re.compile(r"\d*\.?\d+")
+_MAX_ARGUMENTS = 20_000  # characters: Windows allows 32,767 for a command
+_MAX_FIGURES = 30  # of which the page lists each
+_NOT_ZIPPED = "maps", "queue"
+# Of what commands print, the page shows at the end what begins so.
+_TOLD = (
+    "warning:",
+    "held out:",
+    "trained on",
+    "note:",
+    "accuracy",
+    "balanced accuracy",
+    "threshold:",
+)
 _READING = "page", "channel", "banner", "scaling", "percentiles", "max_pixels"
 
 
@@ -41,7 +62,7 @@ class _StoppedError(Exception):
 
 
 class Project(Corrections):
-    """A folder of images with its results: found in, learnt from, counted and corrected.
+    """A folder of images with its results: found in, learnt from, counted, corrected, measured.
 
     All is done by commands of hypervlad, in processes of their own: one task at a time, which goes
     on after a stop or a kill where it was.
@@ -71,11 +92,15 @@ class Project(Corrections):
             )
         self.set_facts(images=str(self._root))
         self._unsearched = [] if self.is_found else find_images(self._root)
+        self._files = list(self._unsearched)
         self._read_facts: dict[int, dict[str, Any]] = {}
         self._task: dict[str, Any] = {}
         self._process: subprocess.Popen[str] | None = None
         self._thread: threading.Thread | None = None
         self._is_stopped, self._previewing = False, threading.Lock()
+        #: The task of which one image was looked at last, rather than all measured.
+        self.previewed = ""
+        self._queue: Queue | None = None
         if not self.is_found:
             threading.Thread(target=self._read_images, daemon=True).start()
         if known := parse_json(self.fact("task") or "null"):
@@ -86,6 +111,7 @@ class Project(Corrections):
         self.stop()
         if self._thread is not None:
             self._thread.join()
+        self._close_queue()
         super().close()
 
     # --- images in which nothing is found yet --------------------------------------------------
@@ -164,34 +190,58 @@ class Project(Corrections):
         known: dict[str, Any] = {"task": dict(self._task)}  # first: what is done is in the rest
         known |= {"is_found": self.is_found, "generation": int(self.fact("generation") or 0)}
         known["folder"] = str(self.folder)
-        run = self._run_before()
-        known["finder"] = _choices(run["finder"]) | {"pixel_size": run["pixel_size"] or 0}
-        earlier = self.earlier_folders()
-        known["earlier"] = earlier[-1] if earlier else None
-        known["results"] = list(self.result_files())
-        # The page cannot open results while a task runs, and asks often: files need no look then.
-        of_results = self._task.get("state") != "running" and self.fact("results")
-        known["is_current"] = bool(of_results) and of_results == self._stamp()
+        run = self.found.run if self.is_found else self._run_before()
+        size = run["pixel_size"] or ("" if run["finder"] else self.fact("pixel_size"))
+        known["finder"] = _choices(run["finder"]) | {"pixel_size": size or 0}
+        known["has_earlier"] = (self.fact("earlier") or "[]") != "[]"
         return known
 
+    def title(self) -> str:
+        """Return in words how the task is; "" if there is none."""
+        kind = self._task.get("kind", "")
+        task, is_of_one = TASKS.get(kind), self._task.get("choices", {}).get("only")
+        resumes = task is None or any("--resume" in step.command for step in task.steps)
+        done = {
+            "find": "Particles are found.",
+            "learn": "Learnt, and particles found anew.",
+            "results": "The results are written.",
+            "learn_again": "Learnt, and all images classified again.",
+        }
+        titles = {
+            "running": f"{self._task.get('step')}…",
+            "done": done.get(kind)
+            or (task and ("This image is done." if is_of_one else task.done)),
+            "stopped": f"Stopped. {'What is done is kept.' if resumes else 'It begins anew.'}",
+            "failed": "This did not work:",
+        }
+        return titles.get(self._task.get("state", "")) or ""
+
+    def is_current(self) -> bool:
+        """Return whether the results of particles are of the outlines as they are now."""
+        return bool(made := self.fact("results")) and made == self._stamp()
+
     def start(self, kind: str, choices: dict[str, Any]) -> None:
-        """Start a task, "find", "learn" or "results", with choices of a person.
+        """Start a task, "find", "learn", "results" or one of `TASKS`, with choices of a person.
 
         Parameters
         ----------
         kind : str
         choices : dict
             Of "find", "polarity", "min_area" and "pixel_size", text, maybe empty; of "learn",
-            "n_epochs".
+            "n_epochs"; of `TASKS`, those of the form, with "image", as `file` expects it, and
+            "only", which is not empty if only this image is meant.
         """
+        does: dict[str, Callable[..., Iterator[str]]]
         does = {"find": self._find, "learn": self._learn, "results": self._make_results}
+        does |= {"learn_again": self._learn_again}
+        does |= {each: partial(self._measure, task) for each, task in TASKS.items()}
         with self._asking:  # one at a time
             if self._task.get("state") == "running":
                 raise StaleError(f"{self._task['step']}: wait until it ends, or stop it")
             self.set_facts(task=json.dumps({"kind": kind, "choices": choices}))
             self._is_stopped = False
             self._task = {"kind": kind, "choices": choices, "state": "running", "lines": []}
-            self._task |= {"step": "Starting", "done": 0, "total": 0, "left": ""}
+            self._task |= {"step": "Starting", "done": 0, "total": 0, "about": ""}
         self._thread = threading.Thread(target=self._do, args=[does[kind], choices], daemon=True)
         self._thread.start()
 
@@ -219,17 +269,125 @@ class Project(Corrections):
             self.exchange(self.folder / folder)
             self.forget()
 
-    def result_files(self) -> dict[str, Path]:
-        """Return the files that the page gives to read, by their names."""
-        root = self.folder / RESULTS
-        if root.is_symlink():
-            return {}
-        files = (Path(parent, name) for parent, _, own in os.walk(root) for name in own)
-        found = {file.relative_to(root).as_posix(): file for file in sorted(files)}
-        if found:
-            found |= {name: self.folder / name for name in (PARTICLES, FIELDS)}
-        is_there = {name: file.is_file() and not file.is_symlink() for name, file in found.items()}
-        return {name: file for name, file in found.items() if is_there[name]}
+    def results_shown(self, kind: str) -> str:
+        """Return where results of a task are: as its kind, or "preview/KIND" of one image."""
+        return f"preview/{kind}" if self.previewed == kind else kind
+
+    def _folder_of(self, place: str) -> Path:
+        return self.folder / place.replace("preview/", f"{_PREVIEW}/")
+
+    def result_file(self, place: str, name: str) -> Path | None:
+        """Return a file of results; None if there is none, or behind a link."""
+        folder = self._folder_of(place)
+        is_table = place == RESULTS and name in (PARTICLES, FIELDS) and folder.is_dir()
+        path = (self.folder if is_table else folder).joinpath(*path_parts(name))
+        own = [path, *path.parents]
+        above = own[: own.index(self.folder)] if is_below(name) else own
+        is_hidden = any(part.startswith(".") for part in path_parts(name))
+        if is_hidden or not is_below(name) or any(each.is_symlink() for each in above):
+            return None
+        return path if path.is_file() else None
+
+    def listed_results(self, place: str) -> list[tuple[list[tuple[str, str]], str]]:
+        """Return the results that are there: links, as names and titles, and what is in them."""
+        task, folder = TASKS.get(place.split("/")[-1]), self._folder_of(place)
+        found = list[tuple[list[tuple[str, str]], str]]()
+        for name, title, about, *others in PARTICLE_FILES if task is None else task.files:
+            if "*" in name:
+                every = sorted(each.relative_to(folder).as_posix() for each in folder.glob(name))
+                found += [([(each, each)], "") for each in every[:_MAX_FIGURES]]
+                if len(every) > _MAX_FIGURES:
+                    found.append(([], f"and {len(every) - _MAX_FIGURES:,} more in the folder"))
+                continue
+            pairs = [(name, title), *zip(others[::2], others[1::2], strict=True)]
+            if links := [each for each in pairs if self.result_file(place, each[0])]:
+                found.append((links, about))
+        return found
+
+    def page_of(self, place: str) -> str:
+        """Return the page of results, which changes when they do; "" if there is none."""
+        task, folder = TASKS[place.split("/")[-1]], self._folder_of(place)
+        name, mark, anchor = (task.page if place == task.kind else task.preview).partition("#")
+        if (page := next(iter(sorted(folder.glob(name))), None)) is None:
+            return ""
+        path = quote(f"{place}/{page.relative_to(folder).as_posix()}")
+        return f"{path}?{page.stat().st_mtime_ns}{mark}{anchor}"
+
+    def values(self, kind: str) -> dict[str, Any]:
+        """Return what the form of a task shows: the last choices, and the pixel size."""
+        known = self._task.get("choices") if self._task.get("kind") == kind else None
+        known = known or parse_json(self.fact(f"choices of {kind}") or "[{}]")[0]
+        usual = {
+            each.name: each.values[0][0] if each.values else "" for each in TASKS[kind].choices
+        }
+        size = self.state()["finder"]["pixel_size"] or ""
+        return {**usual, **known, "pixel_size": size}
+
+    def queue(self) -> Queue | None:
+        """Return the queue of uncertain images, if classifying has made one."""
+        with self._asking:
+            path = self.folder / "classes" / "queue"
+            if self._queue is None and (path / FILE).exists():
+                self._queue = Queue(path)
+            return self._queue
+
+    def _close_queue(self) -> None:
+        with self._asking:
+            if self._queue is not None:
+                self._queue.close()
+            self._queue = None
+
+    # --- images of other tasks ------------------------------------------------------------------
+
+    def files(self) -> list[Path]:
+        """Return the images of the folder; new ones get the next numbers."""
+        with contextlib.suppress(ValueError, OSError):  # the folder may have been moved
+            known = set(self._files)
+            self._files += [each for each in find_images(self._root) if each not in known]
+        return self._files
+
+    def file(self, number: int) -> Path:
+        """Return one of `files`, which begin with 1."""
+        if not 1 <= number <= len(self._files):
+            raise UnknownError(f"there is no image {number}")
+        return self._files[number - 1]
+
+    def listed_files(self, kind: str) -> list[dict[str, Any]]:
+        """Return what the list of a task shows of each image: its number, name, size and mark."""
+        names, marks = relative_names(self.files(), self._root), self.marks(kind)
+        known = self.found.by_name if self.is_found else {}
+        listed = []
+        for number, name in enumerate(names, 1):
+            own = self._read_facts.get(number, {})
+            size = known[name].pixel_size if name in known else own.get("pixel_size")
+            is_read = name in known or "pixel_size" in own
+            about = f"{size:.4g} nm per pixel" if size else "no pixel size" if is_read else ""
+            about = "unreadable" if "error" in own else about
+            mark = marks.get(name, "")
+            listed.append({"number": number, "name": printable(name), "about": about, "mark": mark})
+        return listed
+
+    def marks(self, kind: str) -> dict[str, str]:
+        """Return what people have marked images as for a task, by their names."""
+        known: dict[str, str] = parse_json(self.fact(f"marks of {kind}") or "{}")
+        return known
+
+    def mark_file(self, kind: str, image: str, word: str) -> None:
+        """Mark an image, "NUMBER:NAME", for a task; "" takes the mark away."""
+        name, word = self._name_of(image), word.strip()
+        with self._asking:
+            marks = {each: own for each, own in self.marks(kind).items() if each != name}
+            marks |= {name: checked_name(word)} if word else {}
+            self.set_facts(**{f"marks of {kind}": json.dumps(marks)})
+
+    def _name_of(self, image: str) -> str:
+        """Return the name of an image of a page, which may be of before the server's last start."""
+        number, _, shown = image.partition(":")
+        path = self.file(int(number) if number.isdecimal() and len(number) < 10 else 0)
+        (name,) = relative_names([path], self._root)
+        if printable(name) != shown:
+            raise StaleError("the folder has other images now: load the page again")
+        return name
 
     # --- internal -------------------------------------------------------------------------------
 
@@ -245,7 +403,7 @@ class Project(Corrections):
         ended = "done"
         try:
             for step in steps(**choices):
-                self._task |= {"step": step, "done": 0, "total": 0, "left": ""}
+                self._task |= {"step": step, "done": 0, "total": 0, "about": ""}
             self.set_facts(task="null")
         except _StoppedError:
             ended = "stopped"
@@ -281,11 +439,10 @@ class Project(Corrections):
             assert process.stdout is not None
             for line in process.stdout:  # in text, a bar's carriage returns end lines, too
                 if bar := _BAR.search(line):
-                    done, total, left = bar.groups()
-                    self._task |= {"done": int(done), "total": int(total), "left": left}
+                    self._task |= _progress(*bar.groups())
                 elif words := self._in_words(line.strip()):
                     last.append(words)
-                    is_told = words.startswith(("warning:", "held out:", "trained on", "note:"))
+                    is_told = words.startswith(_TOLD)
                     if is_told and words not in self._task["lines"]:
                         self._task["lines"] = [*self._task["lines"], words]
         with self._guard:
@@ -301,9 +458,7 @@ class Project(Corrections):
 
     def _find(self, polarity: str, min_area: int, pixel_size: str) -> Iterator[str]:
         yield "Finding particles"
-        pixel_size = pixel_size.strip().replace(",", ".")
-        if pixel_size and not _SIZE.fullmatch(pixel_size):
-            raise QueueError(f"pixel size: a number of nanometres, such as 2.5; got {pixel_size!r}")
+        pixel_size = self._checked_size(pixel_size)
         run = self._run_before()
         is_other = _choices(run["finder"]) != {"polarity": polarity, "min_area": min_area}
         is_other |= bool(pixel_size and run["pixel_size"] not in (None, float(pixel_size)))
@@ -327,6 +482,120 @@ class Project(Corrections):
         target = "-o", self.folder, "--resume"
         self._run("particles", "find", *model, self._root, *target, *given, "--on-error", "skip")
         self.take_images()
+
+    def _measure(self, task: Task, only: str, image: str, **choices: Any) -> Iterator[str]:
+        """Do a task with all images, or with `only` one that is looked at."""
+        yield "Starting"
+        images = self._root / self._name_of(image) if only else self._root
+        typed = {
+            each.name: self._typed_path(choices[each.name])
+            for each in task.choices
+            if each.kind == "path"
+        }
+        choices |= typed | {"pixel_size": self._checked_size(choices["pixel_size"])}
+        marks = {} if task.mark is None else self.marks(task.kind)
+        self.previewed = task.kind if only else ""
+        folder = self._folder_of(self.results_shown(task.kind))
+        refuse_link(folder)
+        made = json.dumps([choices, marks])
+        if only:
+            shutil.rmtree(folder, ignore_errors=True)
+        elif self.fact(f"choices of {task.kind}") != made and folder.exists():
+            self._close_queue()
+            os.replace(folder, self.folder / self.free_name(task.kind))
+        folder.mkdir(parents=True, exist_ok=True)
+        if not only:
+            self.set_facts(**{f"choices of {task.kind}": made})
+        model = choices.get("model") or folder / "model.hvlad"
+        given = [choices[task.given]] if choices.get(task.given) else []
+        if task.given and not given and not choices.get("model"):
+            given = self._given_by_marks(task, folder, marks)
+        fill = {"IMAGES": [images], "MODEL": [model], "GIVEN": given}
+        yield from self._steps(task, task.steps[: 1 if only else None], folder, fill, choices)
+
+    def _learn_again(self) -> Iterator[str]:
+        """Train the classes anew with the labels of people, and classify all images again."""
+        yield "Starting"
+        task, folder = TASKS["classes"], self.folder / "classes"
+        choices = parse_json(self.fact("choices of classes") or "[{}]")[0]
+        if self.queue() is None or choices.get("model"):
+            raise QueueError("learning needs the training images: classify without a given model")
+        given = choices["source"] or folder / "labels.csv"
+        fill = {"IMAGES": [self._root], "MODEL": [folder / "model.hvlad"], "GIVEN": [given]}
+        yield from self._steps(task, LEARN_AGAIN, folder, fill, choices)
+
+    def _steps(
+        self,
+        task: Task,
+        steps: Sequence[Step],
+        folder: Path,
+        fill: dict[str, list[Any]],
+        choices: dict[str, Any],
+    ) -> Iterator[str]:
+        """Run commands of a task, and put what they have written into one file, too."""
+        for step in steps:
+            yield step.words
+            is_made = bool(step.makes) and (folder / step.makes).exists()
+            if is_made or ("GIVEN" in step.command and not fill["GIVEN"]):
+                continue
+            own = list[str | Path]()
+            for word in step.command.split():
+                own += fill.get(word, [word.replace("FOLDER", str(folder))])
+            for choice in task.choices:
+                if choice.name in step.takes.split():
+                    own += self._options(choice, choices[choice.name])
+            before = self._task["lines"]
+            try:
+                self._run_alone(*own, "--on-error", "skip")
+            except QueueError:
+                if not step.may_fail:
+                    raise
+                self._task["lines"] = [*before, *self._task["lines"]]
+        if folder.parent != self.folder:
+            return  # of one image
+        whole = folder / "all.zip"
+        with replace_when_complete(whole) as stream, ZipFile(stream, "w", ZIP_DEFLATED) as kept:
+            for file in sorted(folder.rglob("[!.]*")):
+                name = file.relative_to(folder)
+                if file.is_file() and name.parts[0] not in (*_NOT_ZIPPED, whole.name):
+                    kept.write(file, name)
+
+    def _given_by_marks(self, task: Task, folder: Path, marks: dict[str, str]) -> list[Path]:
+        """Return what a task learns from: marked images, or a table of their classes."""
+        if not marks:
+            raise QueueError(task.needs)
+        if task.mark:
+            files = [self._root / name for name in marks]
+            if sum(len(str(file)) + 3 for file in files) > _MAX_ARGUMENTS:
+                raise QueueError("so many images do not fit into a command: give a folder of them")
+            return files
+        rows = [[str(self._root / name), word] for name, word in sorted(marks.items())]
+        write_table(folder / "labels.csv", ["path", "label"], rows)
+        return [folder / "labels.csv"]
+
+    def _options(self, choice: Choice, value: Any) -> list[str | Path]:
+        """Return a choice as an option of a command; none if it is the usual one."""
+        if choice.name == "pixel_size" and not value:
+            return self._sizes_before()
+        is_usual = not value or (choice.values and value == choice.values[0][0])
+        return [] if is_usual else [choice.option.format(value)]
+
+    def _typed_path(self, text: str) -> str:
+        """Return the absolute path of a file or folder that a person has typed, if any."""
+        if not (text := text.strip().strip('"')):
+            return ""
+        path = Path(os.path.abspath(self._root / Path(text).expanduser()))
+        if not path.exists():
+            raise QueueError(f"{path}: no such file or folder")
+        return str(path)
+
+    def _checked_size(self, text: str) -> str:
+        """Return a pixel size that was typed, which other tasks get, too."""
+        text = text.strip().replace(",", ".")
+        if text and not _SIZE.fullmatch(text):
+            raise QueueError(f"pixel size: a number of nanometres, such as 2.5; got {text!r}")
+        self.set_facts(pixel_size=text)
+        return text
 
     def _learn(self, n_epochs: int) -> Iterator[str]:
         yield "Measuring corrections"
@@ -440,24 +709,33 @@ class Project(Corrections):
             names = relative_names(find_images(self._root), self._root) if known else []
             if known:  # every image needs a line, also one that is new
                 rows = [[each, known.get(each, "none")] for each in names]
-                given += [f"--{column}s", self._written(column, rows)]
+                given += self._as_table(f"--{column}s", column, rows)
         return given
 
     def _sizes_before(self) -> list[str | Path]:
-        """Return the option with the pixel sizes that were typed; of single files, in a table."""
-        found = FoundFolder(self.folder)
-        if size := found.run["pixel_size"]:
+        """Return the option with the pixel sizes with which particles were found."""
+        run = self._run_before()
+        if size := run["pixel_size"]:
             return ["--pixel-size", str(size)]
-        rows = [[str(found.images / name), nm] for name, nm in found.run["pixel_sizes"].items()]
-        return ["--pixel-size", self._written("pixel_size", rows)] if rows else []
+        rows = [[str(self._root / name), nm] for name, nm in (run.get("pixel_sizes") or {}).items()]
+        return self._as_table("--pixel-size", "pixel_size", rows) if rows else []
 
-    def _written(self, column: str, rows: list[list[Any]]) -> Path:
-        """Return a table of what is known of images, which a command reads."""
-        write_table(path := self.folder / f".{column}.csv", ["path", column], rows)
-        return path
+    def _as_table(self, option: str, column: str, rows: list[list[Any]]) -> list[str | Path]:
+        write_table(self.folder / f".{column}.csv", ["path", column], rows)
+        return [option, self.folder / f".{column}.csv"]
 
 
 def _choices(finder: dict[str, Any]) -> dict[str, Any]:
     """Return how particles were found as a person chooses it."""
     polarity = "model" if "model" in finder else finder.get("polarity", "auto")
     return {"polarity": polarity, "min_area": finder.get("min_area", MIN_AREA)}
+
+
+def _progress(
+    what: str | None, done: str, total: str, left: str, unit: str | None
+) -> dict[str, Any]:
+    """Return what a bar shows, also in words."""
+    about = f"{int(done):,} of {counted(int(total), unit or 'step')}"
+    about += "" if "?" in left else f", {left} left"
+    about = f"{what}: {about}" if what else about
+    return {"done": int(done), "total": int(total), "about": about}

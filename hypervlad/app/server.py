@@ -32,6 +32,7 @@ from flask import (
     Response,
     abort,
     current_app,
+    get_template_attribute,
     jsonify,
     render_template,
     request,
@@ -47,6 +48,7 @@ from hypervlad.app.database import QUEUE, Database, QueueError, StaleError, Unkn
 from hypervlad.app.labels import Labels
 from hypervlad.app.particles import QueuedImage, QueuedParticle
 from hypervlad.app.store import Queue
+from hypervlad.app.tasks import TASKS
 from hypervlad.common.files import LockedError, parse_json
 from hypervlad.common.limits import (
     MAX_DECODING,
@@ -57,6 +59,7 @@ from hypervlad.common.limits import (
     MAX_WAITING_CONNECTIONS,
     MAX_WAITING_PREVIEWS,
 )
+from hypervlad.common.wording import counted
 from hypervlad.images import ImageReadError, ReadOptions, read_image
 from hypervlad.images.files import encode_jpeg
 from hypervlad.objects.particle import NOT_A_PARTICLE
@@ -72,7 +75,10 @@ _CONTENT_TYPES = {
     "base.css": "text/css",
     "review.css": "text/css",
     "common.js": "text/javascript",
+    "server.js": "text/javascript",
     "shared.js": "text/javascript",
+    "forms.js": "text/javascript",
+    "task.js": "text/javascript",
     "page.js": "text/javascript",
     "labels.js": "text/javascript",
     "outlines.js": "text/javascript",
@@ -91,7 +97,8 @@ _CACHE_BYTES = 64 * 2**20
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
-        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        "connect-src 'self'; frame-src 'self'; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'"
     ),
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
@@ -105,7 +112,8 @@ HEADERS = {
 # Pages of results have scripts of their own, which must not use the server: they have no origin.
 _RESULT_POLICY = (
     "sandbox allow-scripts allow-downloads allow-popups; default-src 'none'; img-src data: blob:; "
-    "style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+    "style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'self'"
 )
 _RESULT_TYPES = {
     ".html": "text/html",
@@ -115,8 +123,12 @@ _RESULT_TYPES = {
     ".csv": "text/csv",
     ".pdf": "application/pdf",
     ".zip": "application/zip",
+    ".hvlad": "application/octet-stream",
 }
-_SAVED = ".csv", ".pdf", ".zip"
+_SAVED = ".csv", ".pdf", ".zip", ".hvlad"
+_PAGES = [("./", "Particles"), *((f"{kind}.html", each.title) for kind, each in TASKS.items())]
+_COMMON = {"wrong": "", "command": "hypervlad app", "pages": _PAGES}
+_KIND = f"<any({', '.join(TASKS)}):kind>"
 
 
 class BusyError(Exception):
@@ -133,8 +145,11 @@ _STATUS = {
 }
 
 
-def make_app(kept: Queue | Project, token: str, port: int) -> Flask:
-    """Return the application that serves a queue, or corrections, under ``/token/``."""
+def make_app(kept: Queue | Project, token: str, port: int, *, is_inner: bool = False) -> Flask:
+    """Return the application that serves a queue, or a project, under ``/token/``.
+
+    A project's queue `is_inner`: it is served under ``/token/review/``.
+    """
     app = Flask(__name__, static_folder=None, template_folder="page")
     app.json = _PrintableJSON(app)
     app.config["MAX_CONTENT_LENGTH"] = _max_body(kept)
@@ -145,12 +160,31 @@ def make_app(kept: Queue | Project, token: str, port: int) -> Flask:
     app.register_error_handler(Exception, _error_response)
     _add_previews(app, kept, Previews())
     if isinstance(kept, Queue):
-        _add_review(app, kept)
+        _add_review(app, kept, is_inner=is_inner)
         _add_clicks(app, kept)
         _add_labels(app, Labels(kept))
     else:
         _add_project(app, kept)
+        app.wsgi_app = _WithQueue(app.wsgi_app, kept, token, port)  # type: ignore[method-assign]
     return app
+
+
+class _WithQueue:
+    """The application of a project, with that of its queue, if it has one, below ``review/``."""
+
+    def __init__(self, outer: Any, project: Project, token: str, port: int) -> None:
+        self._outer, self._project, self._link = outer, project, (token, port)
+        self._inner: tuple[Queue, Flask] | None = None
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
+        _, token, name, *rest = [*environ["PATH_INFO"].split("/", 3), "", ""][:4]
+        queue = self._project.queue() if name == "review" and rest else None
+        if queue is None:
+            return self._outer(environ, start_response)
+        if self._inner is None or self._inner[0] is not queue:
+            self._inner = queue, make_app(queue, *self._link, is_inner=True)
+        path = f"/{token}/{rest[0]}"  # the inner application looks whether a request may be made
+        return self._inner[1](environ | {"PATH_INFO": path}, start_response)
 
 
 def _max_body(kept: Database) -> int:
@@ -240,12 +274,13 @@ class _NumberConverter(IntegerConverter):
     regex = r"\d{1,15}"
 
 
-def _add_review(app: Flask, queue: Queue) -> None:
+def _add_review(app: Flask, queue: Queue, *, is_inner: bool) -> None:
     of_particles = queue.unit == "particle"
     if of_particles:
         app.jinja_env.add_extension(ParticleWords)
-    words = {"unit": queue.unit, "wrong": NOT_A_PARTICLE if of_particles else ""}
-    words["command"] = "hypervlad review serve"
+    words: dict[str, Any] = {"unit": queue.unit, "wrong": NOT_A_PARTICLE if of_particles else ""}
+    words |= {"command": "hypervlad app" if is_inner else "hypervlad review serve"}
+    words |= {"is_inner": is_inner}
 
     @app.get("/<token>/")
     def page(token: str) -> str:
@@ -344,14 +379,21 @@ def _add_project(app: Flask, project: Project) -> None:
 
     @app.get("/<token>/")
     def page(token: str) -> str:
-        return render_template("outlines.html", unit="outline", wrong="", command="hypervlad app")
+        return render_template("outlines.html", unit="outline", folder=project.folder, **_COMMON)
+
+    def stated() -> dict[str, Any]:
+        state = project.state()
+        banner = get_template_attribute("parts.html", "banner")(state["task"], project.title())
+        return state | {"banner": banner.strip()}
+
+    _add_tasks(app, project, stated)
 
     @app.post("/<token>/images")
     def images(token: str) -> Response:
         _body({})
-        state = project.state()  # first: what is done is listed
+        before = stated()  # first: what is done is listed
         listed = {"images": project.images(), "classes": project.classes(), "note": project.note}
-        return jsonify(listed | state)
+        return jsonify(before | listed)
 
     @app.post("/<token>/outlines")
     def outlines(token: str) -> Response:
@@ -383,12 +425,20 @@ def _add_project(app: Flask, project: Project) -> None:
         "find": choices | {"pixel_size": str},
         "learn": {"n_epochs": int},
         "results": {},
+        "learn_again": {},
     }
+    for each in TASKS.values():
+        kinds: dict[str, type] = {
+            choice.name: bool if choice.kind == "tick" else str for choice in each.choices
+        }
+        choices_of[each.kind] = kinds | {"image": str, "only": str}
 
-    @app.post("/<token>/start/<any(find, learn, results):kind>")
+    @app.post("/<token>/start/<kind>")
     def start(token: str, kind: str) -> Response:
+        if kind not in choices_of:
+            abort(404, f"there is no task {kind}")
         project.start(kind, _body(choices_of[kind]))
-        return jsonify(project.state())
+        return jsonify(stated())
 
     @app.post("/<token>/preview")
     def preview(token: str) -> Response:
@@ -401,21 +451,75 @@ def _add_project(app: Flask, project: Project) -> None:
     @app.post("/<token>/take_back")
     def take_back(token: str) -> Response:
         project.take_back(**_body({"folder": str}))
-        return jsonify(project.state())
+        words = "the outlines are as they were before; edited images are as you have left them"
+        return jsonify(stated() | {"said": words})
 
     @app.post("/<token>/<any(stop, forget):action>")
     def simple(token: str, action: str) -> Response:
         _body({})
         getattr(project, action)()
-        return jsonify(project.state())
+        return jsonify(stated())
 
-    @app.get("/<token>/results/<path:name>")
-    def result(token: str, name: str) -> Response:
-        path = project.result_files().get(name)  # only what is listed
+    @app.post("/<token>/sheet/<any(learn, changes, results):name>")
+    def sheet(token: str, name: str) -> Response:
+        _body({})
+        known: dict[str, Any] = {"name": name, "counted": counted, "folder": project.folder}
+        if name == "learn":
+            known["n_done"] = sum(each["is_done"] for each in project.images())
+        elif name == "changes":
+            known["earlier"] = project.earlier_folders()[-1]
+        else:
+            known |= {"is_current": project.is_current(), "files": project.listed_results(name)}
+        html = render_template("sheet.html", **known)
+        return jsonify({"html": html, "is_current": known.get("is_current")})
+
+
+def _add_tasks(app: Flask, project: Project, stated: Callable[[], dict[str, Any]]) -> None:
+    previews: Previews = app.extensions["previews"]
+
+    @app.get(f"/<token>/{_KIND}.html")
+    def task_page(token: str, kind: str) -> str:
+        task, values = TASKS[kind], project.values(kind)
+        known: dict[str, Any] = {"task": task, "images": project.listed_files(kind)}
+        rare = [each for each in task.choices if each.is_rare]
+        known |= {"rare": rare, "is_rare": any(values[each.name] for each in rare)}
+        known |= {"values": values, "words": sorted({*project.marks(kind).values()})}
+        return render_template("task.html", unit="image", **_COMMON, **known)
+
+    @app.post(f"/<token>/state/{_KIND}")
+    def task_state(token: str, kind: str) -> Response:
+        _body({})
+        state = stated()
+        where = project.results_shown(kind)
+        page = project.page_of(where) if state["task"].get("state") != "running" else ""
+        known: dict[str, Any] = {"where": where, "page": page, "folder": project.folder / kind}
+        known |= {"files": project.listed_results(where), "is_preview": where != kind}
+        known["has_queue"] = kind == "classes" and project.queue() is not None
+        return jsonify(state | {"page": page, "files": render_template("files.html", **known)})
+
+    @app.get("/<token>/files/<any(image, small):size>/<number:item>")
+    def file_picture(token: str, size: str, item: int) -> Response:
+        side = SCREEN if size == "image" else THUMBNAIL
+        picture = previews.get(project.file(item), side, project.read_options())
+        return Response(picture, mimetype="image/jpeg")
+
+    @app.post("/<token>/mark_file")
+    def mark_file(token: str) -> Response:
+        body = _body({"kind": str, "image": str, "word": str})
+        if body["kind"] not in TASKS:
+            abort(404, f"there is no task {body['kind']}")
+        project.mark_file(**body)
+        return jsonify({})
+
+    @app.get(f"/<token>/<any(results, {', '.join(TASKS)}):kind>/<path:name>")
+    @app.get(f"/<token>/preview/{_KIND}/<path:name>", defaults={"above": "preview/"})
+    def result(token: str, kind: str, name: str, above: str = "") -> Response:
+        path = project.result_file(f"{above}{kind}", name)
         if path is None or path.suffix not in _RESULT_TYPES:
             abort(404, f"there is no result {name}")
         response = send_file(path, _RESULT_TYPES[path.suffix], path.suffix in _SAVED)
         response.headers["Content-Security-Policy"] = _RESULT_POLICY
+        response.headers["X-Frame-Options"] = "SAMEORIGIN"
         return response
 
 

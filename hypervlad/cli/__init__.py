@@ -126,7 +126,7 @@ def _root(
       hypervlad extract share/ -m model.hvlad -o features.parquet
       hypervlad defects fit good/ -o mat.hvlad   train on defect-free images
       hypervlad particles find images/ -o found/ outline particles, and measure them
-      hypervlad app images/                      find and correct particles in a browser
+      hypervlad app images/                      do all this in a browser
       hypervlad align wires/ -o found/           directions and aligned fraction of fibres
       hypervlad diameters mats/ -o found/        diameters of fibres, compared by group
       hypervlad report found/ -o report/         figures, tables, methods for a paper

@@ -184,13 +184,17 @@ def correct(
             "--output",
             "-o",
             metavar="DIR",
-            help="Folder for the results of images, by default FOLDER-particles, beside it.",
+            help="Folder for the results of images, by default FOLDER-results, beside it.",
         ),
     ] = None,
     port: Annotated[int | None, _PORT] = None,
     open_page: Annotated[bool | None, _OPEN] = None,
 ) -> None:
-    """Find, correct, learn and count particles in a browser, on this computer only, until Ctrl-C.
+    """Measure particles and fibres, find defects and classify in a browser, until Ctrl-C.
+
+    A page for this computer only does with a folder of images, without a shell, what the commands
+    'particles', 'diameters', 'align', 'defects', 'train', 'predict', 'review' and 'report' do. Each
+    task runs beside the page, and can be stopped and continued; its results are in a sub-folder.
 
     Of images, particles are found as 'particles find' does. Delete, draw, merge and split outlines,
     redraw edges, and set classes. Each edit is saved at once in the folder, where commands such as
@@ -210,7 +214,7 @@ def correct(
     from hypervlad.objects.found_outlines import EDITS
 
     if found_folder([str(folder)]) is None and not (folder / EDITS).exists():
-        results = output or Path(f"{os.path.abspath(folder)}-particles")
+        results = output or Path(f"{os.path.abspath(folder)}-results")
         check_folders(results, [str(folder)])
         project = Project(results, folder)
     elif output is not None:

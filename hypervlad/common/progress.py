@@ -66,6 +66,14 @@ class ProgressBar(tqdm):
             options["disable"] = False
         super().__init__(*arguments, **options)
 
+    @staticmethod
+    def status_printer(file: Any) -> Callable[[str], None]:
+        """Return what prints a bar: for a program, in lines, of which each is read at once."""
+        if READ_BY_PROGRAM not in os.environ:
+            printed: Callable[[str], None] = tqdm.status_printer(file)
+            return printed
+        return lambda text: print(text, file=file, flush=True)
+
 
 @contextlib.contextmanager
 def announced(n_images: int) -> Iterator[None]:

@@ -226,7 +226,9 @@ def _left_out(facts: Mapping[str, tuple[Sequence[Annotation], int]], n_images: i
     return (
         f"{left_out} of {counted(len(facts), 'image')}, "
         f"{name_some(list(facts))}{beside}; if it is sample, "
-        + by_reader('keep it with --keep-annotations (annotations="keep")', "it is missing in what is found")
+        + by_reader(
+            'keep it with --keep-annotations (annotations="keep")', "it is missing in what is found"
+        )
     )
 
 

@@ -419,14 +419,23 @@ def _refuse_grey(values: NDArray[Any], found: Outlines, name: str) -> None:
     """
     if len(found) < _MIN_LEVELS:
         return
+    some = found[np.linspace(0, len(found) - 1, 24).astype(int)]
+    if np.median([ndimage.label(each.mask, _EIGHT)[1] for each in some]) > _MAX_PARTS:
+        raise _not_labels(name)
+    # Most labels have a square of 3 pixels for themselves, which is known without the whole image.
+    if sum(not _has_square(each.mask) for each in found) <= len(found) / 2:
+        return
     lowest = ndimage.minimum_filter(np.where(values == 0, values.max(), values), 3)
     highest = ndimage.maximum_filter(values, 3)
     is_even = ndimage.minimum_filter(values, 3) == highest
     rims = {*np.unique(values[(values != 0) & (lowest != highest)])}
-    some = found[np.linspace(0, len(found) - 1, 24).astype(int)]
-    n_parts = np.median([ndimage.label(each.mask, _EIGHT)[1] for each in some])
-    if n_parts > _MAX_PARTS or len(rims - {*np.unique(values[is_even])}) > len(found) / 2:
+    if len(rims - {*np.unique(values[is_even])}) > len(found) / 2:
         raise _not_labels(name)
+
+
+def _has_square(mask: NDArray[np.bool_]) -> bool:
+    rows = mask[:-2] & mask[1:-1] & mask[2:]
+    return bool((rows[:, :-2] & rows[:, 1:-1] & rows[:, 2:]).any())
 
 
 def _collect(size: tuple[int, int], shapes: Iterable[Shape], name: str) -> Outlines:

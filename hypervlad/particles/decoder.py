@@ -263,8 +263,12 @@ def train(
     seed: int,
     verbose: bool,
     rate: float = MAX_RATE,
+    what: str = "",
 ) -> list[float]:
-    """Train a decoder in place on some crops; return the mean loss of each epoch."""
+    """Train a decoder in place on some crops; return the mean loss of each epoch.
+
+    A bar says `what` it is trained on.
+    """
     generator = torch.Generator().manual_seed(seed)
     optimiser = torch.optim.AdamW(decoder.parameters(), lr=rate, weight_decay=_DECAY)
     n_steps = n_epochs * -(-len(rows) // _BATCH)
@@ -274,7 +278,8 @@ def train(
     losses = []
     decoder.train()
     with torch.enable_grad():
-        for _ in ProgressBar(range(n_epochs), unit="epoch", disable=not verbose):
+        bar = ProgressBar(range(n_epochs), desc=what, unit="epoch", disable=not verbose)
+        for _ in bar:
             total = 0.0
             for some in rows[torch.randperm(len(rows), generator=generator)].split(_BATCH):
                 loss = crops.loss(decoder, some)

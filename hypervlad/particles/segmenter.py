@@ -25,6 +25,7 @@ from hypervlad.common.constraints import (
     Number,
     RandomState,
 )
+from hypervlad.common.progress import ProgressBar
 from hypervlad.features.lazy_torch import check_device, usual_torch
 from hypervlad.features.network import build_network, rebuilt_network
 from hypervlad.features.registry import check_registered, get_backbone
@@ -271,14 +272,15 @@ class HypercolumnSegmenter(NetworkEstimator):
         if codes.max() + 1 >= _MIN_GROUPS:
             folds = group_folds(fields.has_particles, codes, n_splits=_N_FOLDS, random_state=seed)
         contrast = max(float(np.median(fields.contrasts)), MIN_CONTRAST)
+        bar = ProgressBar(fields, desc="crops", unit="image", disable=not self.verbose)
         crops = Crops.cut(
-            ((standardised(grey, contrast), targets) for grey, targets in fields),
+            ((standardised(grey, contrast), targets) for grey, targets in bar),
             len(fields),
             lambda grey: network(network_input(grey, preprocessing)),
             seed,
         )
 
-        def trained_on(learnt: NDArray[np.intp]) -> tuple[FieldNetwork, list[float]]:
+        def trained_on(learnt: NDArray[np.intp], what: str) -> tuple[FieldNetwork, list[float]]:
             rows = torch.from_numpy(np.flatnonzero(np.isin(crops.image_index, learnt)))
             decoder = TopDownDecoder([layer.shape[1] for layer in crops.maps])
             decoder.initialise(seed)
@@ -291,17 +293,19 @@ class HypercolumnSegmenter(NetworkEstimator):
             # With fewer steps, models of folds miss more small particles than the model of all
             # images, and their shares of what is found would not be those of that model.
             n_epochs = round(self.n_epochs * len(fields) / len(learnt))
-            return model, train(decoder, crops, rows, n_epochs, seed, self.verbose)
+            own = self.verbose
+            return model, train(decoder, crops, rows, n_epochs, seed, own, what=what)
 
         assessment = _HeldOut(self.min_area, fields.pixel_size)
-        for learnt, held_out in folds:
-            model, _ = trained_on(learnt)
+        n_models = 1 + len(folds)
+        for turn, (learnt, held_out) in enumerate(folds, 1):
+            model, _ = trained_on(learnt, f"model {turn} of {n_models}")
             for number in held_out.tolist():
                 grey, truth, _ = fields.read(number)
                 own = model.fields(grey, self.tile_size)
                 labels = (separated(own, each, self.min_area)[0] for each in _SEPARATIONS)
                 assessment.add(truth.label_image(), labels)
-        model, losses = trained_on(np.arange(len(fields)))
+        model, losses = trained_on(np.arange(len(fields)), f"model {n_models} of {n_models}")
         separation, assessed, detection = assessment.chosen()
         # All at the end: a fit that fails leaves the model unchanged.
         self._tapped_network, self.backbone_, self.weights_ = model, self.backbone, self.weights

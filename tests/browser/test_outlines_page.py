@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from PIL import Image
 from support.found_fields import App, write_found
 from support.review_windows import Page
 
-from hypervlad import load
+from hypervlad import load, make_fibre_images
 
 pytest.importorskip("selenium", reason="selenium is not installed")
 from selenium.webdriver.common.action_chains import ActionChains
@@ -45,13 +46,15 @@ class Editor(Page):
         actions.move_to_element_with_offset(self.find("stage"), *self.at(x, y)).click()
         actions.key_up(Keys.SHIFT).perform()
 
-    def drag(self, *points: tuple[float, float]) -> None:
+    def drag(self, *points: tuple[float, float], shift: bool = False) -> None:
         actions = ActionChains(self.browser, duration=20)
+        if shift:
+            actions.key_down(Keys.SHIFT)
         for number, point in enumerate(points):
             actions.move_to_element_with_offset(self.find("stage"), *self.at(*point))
             if not number:
                 actions.click_and_hold()
-        actions.release().perform()
+        actions.release().key_up(Keys.SHIFT).perform()
 
     def press(self, *keys: str) -> None:
         for key in keys:
@@ -84,6 +87,14 @@ def test_outlines_are_corrected_with_the_pointer_and_keys(editor: Editor) -> Non
     assert sorted(before.values()) == [900, 900, 1600]
     assert editor.text("progress") == "0 of 2 images done"
     editor.picture("outlines")
+    editor.drag((20, 10), (140, 60), shift=True)
+    editor.says("2 outlines in the rectangle")
+    assert editor.text("chosen") == "2 outlines chosen"
+    ring = "[[0, 0, 9, 0, 9, 9, 0, 9], [3, 3, 3, 6, 6, 6, 6, 3]]"
+    editor.run(f"shapes.set(9, {{label: 9, area: 72, rings: {ring}, ...pathOf({ring})}})")
+    assert editor.run("return outlineAt([4, 4]).label") == 9, "in its hole"
+    editor.run("shapes.delete(9)")
+    assert "mark it as done" in editor.find("learn").get_attribute("title")
     editor.click(110, 30)
     editor.says("900 pixels, 67.7 nm across")
     editor.press("x")
@@ -153,7 +164,7 @@ def test_from_a_folder_of_images_to_a_report_in_few_clicks(browser: Any, tmp_pat
         tifffile.imwrite(fields / f"c{number}.tif", np.roll(pixels, 9 * number, axis=0), **scale)
     tifffile.imwrite(fields / "d.tif", pixels[::-1].astype(np.uint16) * 200)
     (fields / "e.png").write_bytes(b"no image")
-    app, results = App(fields), tmp_path / "fields-particles"
+    app, results = App(fields), tmp_path / "fields-results"
     page = Editor(browser, app.link)
     clicks = words = 0
 
@@ -219,6 +230,56 @@ def test_from_a_folder_of_images_to_a_report_in_few_clicks(browser: Any, tmp_pat
         assert "95 % interval" in browser.find_element("tag name", "body").text
         said = [entry["message"] for entry in browser.get_log("browser")]
         assert [text for text in said if "/small/6" not in text] == []
+    finally:
+        page.close()
+        app.stop()
+
+
+class TaskPage(Page):
+    """A window that shows the page of a task of whole images."""
+
+    def opened(self) -> bool:
+        return bool(self.find("#list img[src]", "css selector"))
+
+    def does(self, task: str, button: str, words: str) -> str:
+        """Open the page of a task, press a button, and return what the frame shows at the end."""
+        self.browser.get(f"{self.link}{task}.html")
+        self.until(self.opened)
+        self.browser.find_element("xpath", f"//button[.='{button}']").click()
+        self.until(lambda: self.text("status") == words)
+        self.until(lambda: self.find("result").get_attribute("aria-pressed") == "true")
+        self.picture(f"{task}_{words[:4]}")
+        shown = "frame" if self.find("frame").is_displayed() else "picture"
+        return str(self.find(shown).get_attribute("src"))
+
+
+def test_fibres_are_measured_without_a_shell(browser: Any, tmp_path: Path) -> None:
+    (tmp_path / "mats").mkdir()
+    for number, image in enumerate(make_fibre_images(2, size=160, random_state=0)[0]):
+        tifffile.imwrite(tmp_path / "mats" / f"{number}.tif", image)
+    app, results = App(tmp_path / "mats"), tmp_path / "mats-results"
+    page = TaskPage(browser, f"{app.link}diameters.html")
+    page.link = app.link  # type: ignore[attr-defined]
+    try:
+        shown = page.does("diameters", "Preview this image", "This image is done.")
+        assert "/preview/diameters/diameters.html" in shown
+        browser.get(f"{app.link}diameters.html")
+        page.find("pixel_size", "name").send_keys("4")
+        page.find("#choices .primary", "css selector").click()
+        page.until(lambda: page.text("status") == "All diameters are measured.")
+        assert "All of these, ZIP" in page.text("files")
+        browser.switch_to.frame("frame")
+        page.until(lambda: "in nm" in browser.find_element("tag name", "body").text)
+        browser.switch_to.default_content()
+        assert "nm" in (results / "diameters" / "report" / "results.csv").read_text()
+        shown = page.does("alignment", "Measure all images", "All directions are measured.")
+        assert "/alignment/report/report.html" in shown
+        assert page.find("pixel_size", "name").get_attribute("value") == "4"
+        made = json.loads((results / "alignment" / "alignment.json").read_text())
+        assert "4" in json.dumps(made["read_options"])
+        browser.get(f"{app.link}defects.html")
+        page.find("#choices .primary", "css selector").click()
+        page.until(lambda: "tick images without defects" in page.text("task-lines"))
     finally:
         page.close()
         app.stop()

@@ -288,9 +288,9 @@ def test_what_is_found_anew_is_taken_over_whole_and_taken_back(start: Start, num
         assert found["is_found"]
     listed = [(each["name"], each["id"], each["n"]) for each in found["images"]]
     assert listed == [("a.png", 1, 2), ("b.png", 3, 1)]
-    assert found["earlier"]["changes"] == [["b.png", 3, 1]]
-    line, *_ = found["earlier"]["lines"]
-    assert "kept, but not taken as true, as not marked as done: 1 image with edits, a.png" in line
+    changes = app.post("sheet/changes")["html"]
+    assert '<td class="number">3</td><td class="number">1</td>' in changes
+    assert "kept, but not taken as true, as not marked as done: 1 image with edits" in changes
     assert app.send("edit", app.body(image=2, labels=[1], version=0)).status == 404, "found before"
     assert len(app.post("earlier", image=3)["outlines"]) == 3
     if number:  # an image that was edited since stays as it is
@@ -314,7 +314,7 @@ def test_a_task_that_is_stopped_or_killed_goes_on_where_it_was(tmp_path: Path) -
     shutil.rmtree(tmp_path / "found")
     (images / "c.png").write_bytes(b"no image")
     app = App(images)
-    results = tmp_path / "fields-particles"
+    results = tmp_path / "fields-results"
     choices = {"polarity": "bright", "min_area": 20, "pixel_size": "2,0"}
     try:
         names = [each["name"] for each in app.post("images")["images"]]
@@ -348,6 +348,27 @@ def test_a_task_that_is_stopped_or_killed_goes_on_where_it_was(tmp_path: Path) -
         assert app.ended("find", **choices | {"pixel_size": "3"})["task"]["state"] == "done"
         assert FoundFolder(results).run["pixel_size"] == 3
         assert "no image is done yet" in app.ended("learn", n_epochs=1)["task"]["lines"][-1]
+        for image in ("1:b.png", "9:a.png"):
+            body = {"kind": "defects", "image": image, "word": "normal"}
+            assert app.send("mark_file", body).status in (404, 409), "another image"
+        app.post("mark_file", kind="defects", image="1:a.png", word="normal")
+        assert 'value="normal" checked' in app.send("defects.html").body.decode()
+        body = {"polarity": "dark", "pixel_size": "", "groups": "", "leave_out": "", "keep": False}
+        body |= {"image": "1:a.png", "only": ""}
+        missing = app.ended("diameters", **body | {"groups": "none.csv"})["task"]["lines"][-1]
+        assert "none.csv: no such file" in missing
+        app.post("start/diameters", **body)
+        app.kill()
+        app.start()
+        task = app.post("images")["task"]
+        assert (task["state"], task["kind"], task["choices"]) == ("stopped", "diameters", body)
+        done = app.ended("diameters", **body)
+        assert done["task"]["state"] == "done", done["task"]
+        assert "diameters/all.zip" in app.post("state/diameters")["files"]
+        answer = app.send("diameters/diameters.html")
+        assert "sandbox allow-scripts" in (answer.headers["Content-Security-Policy"] or "")
+        app.ended("diameters", **body | {"polarity": "bright"})
+        assert (results / "diameters-1" / "diameters.csv").exists(), "with other choices"
     finally:
         app.stop()
 
@@ -393,7 +414,7 @@ def test_requests_that_are_not_of_the_page_are_refused(shared: App) -> None:
         assert shared.send(path, headers={"Sec-Fetch-Site": "cross-site"}).status == 403
     actions = ["edit", "mark", "undo", "redo", "images", "outlines", "category", "preview"]
     actions += ["start/find", "start/learn", "start/results", "stop", "forget", "take_back"]
-    actions += ["earlier"]
+    actions += ["earlier", "start/diameters", "state/defects", "mark_file", "sheet/learn"]
     for action in actions:
         assert shared.send(action).status in (404, 405)
         headers: dict[str, str | None] = {"Origin": "http://evil.example"}
@@ -418,6 +439,12 @@ def test_requests_that_are_not_of_the_page_are_refused(shared: App) -> None:
         "results/..%2frun.json",
         "results/../run.json",
         "results/particles.csv",
+        "diameters/..%2frun.json",
+        "classes/queue/queue.sqlite",
+        "preview/diameters/x.html",
+        "other.html",
+        "files/image/9",
+        "review/",
     ):
         assert shared.send(path).status == 404
     assert len(shared.areas()) == 3

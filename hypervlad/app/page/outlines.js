@@ -7,7 +7,7 @@ const MOST = 3_000; // points of a stroke that are sent
 const CLICK = 4; // pixels by which a click may move
 const COLOURS = ["#ff8c1a", "#4db8ff", "#5fd38d", "#ff6fb5", "#ffd83d", "#b58cff", "#38d9d9", "#ff7a70", "#c6e05a", "#e0b48c"];
 const HINTS = {
-  select: "Click on an outline; Shift adds more. Drag the image; the wheel zooms.",
+  select: "Click on an outline; Shift adds more, and all in a rectangle that you drag. Drag the image; the wheel zooms.",
   draw: "Draw around a particle: the stroke closes itself. The right button drags the image.",
   split: "Draw a line across an outline, from outside to outside.",
   redraw: "Draw from the edge of an outline to its edge: the stroke is the new edge of this part.",
@@ -243,10 +243,19 @@ function finish() {
 
 const scratch = document.createElement("canvas").getContext("2d");
 
-// The smallest outline around a point of the image.
+// The smallest outline around a point of the image, else the smallest with a hole there.
 function outlineAt([x, y]) {
-  return [...shapes.values()].filter(({ path, box }) => x >= box[0] && x <= box[2] && y >= box[1] && y <= box[3]
-    && scratch.isPointInPath(path, x, y, "evenodd")).sort((a, b) => a.area - b.area)[0] ?? null;
+  const isIn = (path) => scratch.isPointInPath(path, x, y, "evenodd");
+  const near = [...shapes.values()].filter(({ box }) => x >= box[0] && x <= box[2] && y >= box[1] && y <= box[3]).sort((a, b) => a.area - b.area);
+  return near.find(({ path }) => isIn(path)) ?? near.find(({ rings }) => rings.some((ring) => isIn(pathOf([ring]).path))) ?? null;
+}
+
+function chooseWithin([x, y], [otherX, otherY]) { // all outlines that lie in a rectangle
+  const [left, right, top, bottom] = [Math.min(x, otherX), Math.max(x, otherX), Math.min(y, otherY), Math.max(y, otherY)];
+  const found = [...shapes.values()].filter(({ box }) => box[0] >= left && box[2] <= right && box[1] >= top && box[3] <= bottom);
+  found.forEach(({ label }) => selected.add(label));
+  say(`${plural(found.length)} in the rectangle`);
+  showAll();
 }
 
 function choose(found, isMore) {
@@ -340,7 +349,8 @@ function paint() {
   if (image) pixels.drawImage(image, 0, 0, shown.width, shown.height);
   if (!hidden) paintOutlines(lines, [-view.x / view.scale, -view.y / view.scale, (width - view.x) / view.scale, (height - view.y) / view.scale]);
   if (earlier) paintEarlier(lines);
-  if (stroke) paintStroke(lines);
+  if (stroke) paintStroke(lines, stroke, tool === "draw");
+  if (drag?.to) paintStroke(lines, [drag.corner, [drag.to[0], drag.corner[1]], drag.to, [drag.corner[0], drag.to[1]]], true);
   if (cross) paintCross(lines);
 }
 
@@ -363,11 +373,11 @@ function paintOutlines(lines, [left, top, right, bottom]) {
   }
 }
 
-function paintStroke(lines) {
+function paintStroke(lines, points, isClosed) {
   for (const [colour, width] of [["#000000", 4], ["#ffffff", 2]]) {
     lines.beginPath();
-    stroke.forEach(([x, y]) => lines.lineTo(x, y));
-    if (tool === "draw") lines.closePath();
+    points.forEach(([x, y]) => lines.lineTo(x, y));
+    if (isClosed) lines.closePath();
     lines.strokeStyle = colour;
     lines.lineWidth = width / view.scale;
     lines.stroke();
@@ -404,7 +414,7 @@ stage.onpointerdown = (event) => {
   if (pointers.size === 2) { // two fingers move and zoom
     stroke = null;
     drag = { pinch: pinch() };
-  } else if (event.button || tool === "select") drag = { from: event, moved: false };
+  } else if (event.button || tool === "select") drag = { from: event, moved: false, corner: event.shiftKey && !event.button ? pixelAt(event) : null };
   else stroke = [pixelAt(event)];
   draw();
 };
@@ -422,7 +432,8 @@ stage.onpointermove = (event) => {
     drag.pinch = now;
   } else if (drag) {
     drag.moved ||= Math.hypot(event.clientX - drag.from.clientX, event.clientY - drag.from.clientY) > CLICK;
-    if (drag.moved) { view.x += event.clientX - before.clientX; view.y += event.clientY - before.clientY; }
+    if (drag.moved && drag.corner) drag.to = pixelAt(event);
+    else if (drag.moved) { view.x += event.clientX - before.clientX; view.y += event.clientY - before.clientY; }
   } else if (stroke) (event.getCoalescedEvents?.() ?? [event]).forEach((each) => addPoint(pixelAt(each)));
   draw();
 };
@@ -431,7 +442,8 @@ stage.onpointerup = (event) => {
   if (!pointers.delete(event.pointerId)) return;
   if (drag?.from && !drag.moved && !event.button) {
     choose(outlineAt(pixelAt(event)), event.shiftKey || event.ctrlKey || event.pointerType === "touch");
-  } else if (stroke) { addPoint(pixelAt(event)); finish(); }
+  } else if (drag?.to) chooseWithin(drag.corner, pixelAt(event));
+  else if (stroke) { addPoint(pixelAt(event)); finish(); }
   if (!pointers.size) drag = null;
 };
 
@@ -530,15 +542,6 @@ function showChoices() {
 
 function keyed() { return categories.slice(0, KEYS); }
 
-const wanted = []; // small pictures, once they come into view
-const seen = new IntersectionObserver((entries) => {
-  entries.filter(({ isIntersecting }) => isIntersecting).forEach(({ target }) => {
-    seen.unobserve(target);
-    wanted.push(target);
-  });
-  loadInTurn(() => wanted);
-}, { rootMargin: "300px" });
-
 function showList() {
   for (const { id, name } of images) {
     if (rows.has(id)) continue;
@@ -553,6 +556,7 @@ function showList() {
     const state = each.is_done ? [" ", element("b", "", "done")] : [each.is_edited ? " edited" : ""];
     rows.get(each.id).lastChild.replaceChildren(count(each.n), ...state);
   }
+  showWhys();
   by("bar").hidden = !state.is_found;
   if (!state.is_found) { showImages(); return; }
   const done = images.filter((each) => each.is_done).length;

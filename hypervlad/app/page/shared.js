@@ -1,10 +1,6 @@
-// What both pages of the review share: keys, sending clicks, loading pictures, naming a category.
+// What pages with labels share: keys, sending clicks, naming a category.
 // Each has `assign` (a category), `undo`, `openDialog`, `keyed` (categories) and `actionsOf` (keys).
-const RETRY = 1_000; // ms between attempts to send a click again
 const SLOW = 400; // ms after which the page says that a click is being saved
-const PATIENCE = 30_000; // ms to wait for an answer; the server waits 20 s for another's write
-const AT_ONCE = 2; // pictures loading; a browser has six connections, and clicks need one
-const ATTEMPTS = 3; // to load a small picture: the server may be busy
 const BOUNCE = 150; // ms after an image appears in which a key was meant for the one before
 const MOVES = ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End"];
 const KEYS = 9; // categories with a number as their key
@@ -17,16 +13,12 @@ let clicks = 0; // so far: an answer to what was asked before the last one is ou
 let appeared = 0; // when an image took the place of another, in ms
 let categories = [];
 const pictures = new Map(); // image id -> <img>, loading or loaded
-let loading = 0; // pictures
 let confirmed = null; // the name that was confirmed in the dialog
 let named = null; // what to do with the category that the dialog is about
 let mayName = () => true;
 let redo = null; // of pages that can
 
 // --- the server -------------------------------------------------------------------------------
-
-class Refused extends Error {}
-class Answered extends Error {} // by the server, which could not do it now
 
 // A page loaded again is the same window, which can undo; its copy in another tab is another one.
 // The name is kept under a key, of which each kind of page has its own.
@@ -49,21 +41,6 @@ function isFree(name) {
       return lock && new Promise(() => {});
     }).catch(() => resolve(false));
   });
-}
-
-function asJson(body) {
-  return { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
-}
-
-async function reasonOf(answer) {
-  return (await answer.json().catch(() => ({ error: `status ${answer.status}` }))).error;
-}
-
-async function post(path, body) {
-  const answer = await fetch(path, { ...asJson(body), signal: AbortSignal.timeout(PATIENCE) });
-  if (answer.ok) return answer.json();
-  const reason = await reasonOf(answer);
-  throw answer.status === 503 ? new Answered(reason) : new Refused(`Not saved: ${reason}`);
 }
 
 // Send a click and use its answer, which is returned: null if another click is being saved.
@@ -117,25 +94,6 @@ async function postUntilAnswered(path, body) {
 
 // --- pictures ---------------------------------------------------------------------------------
 
-function newPicture(source, alt = "") {
-  const img = new Image();
-  img.alt = alt;
-  img.draggable = false;
-  img.dataset.src = source;
-  return img;
-}
-
-function smallPicture(source) {
-  const img = newPicture(source);
-  let attempts = 0;
-  img.onerror = () => {
-    attempts += 1;
-    if (attempts < ATTEMPTS) setTimeout(() => { img.src = `${source}${source.includes("?") ? "&" : "?"}${attempts}`; }, RETRY);
-    else img.alt = "cannot be shown";
-  };
-  return img;
-}
-
 function keptPicture(id, make) {
   if (!pictures.has(id)) pictures.set(id, make());
   return pictures.get(id);
@@ -143,21 +101,6 @@ function keptPicture(id, make) {
 
 function dropPictures(shown) { // but those of what is shown
   for (const id of pictures.keys()) if (!shown.some((each) => each.id === id)) pictures.delete(id);
-}
-
-// A few at a time, in the order that `listed` gives whenever one has come.
-function loadInTurn(listed) {
-  const waiting = new Set(listed().filter((img) => img && !img.getAttribute("src")));
-  for (const img of waiting) {
-    if (loading >= AT_ONCE) return;
-    loading += 1;
-    const ended = new Promise((resolve) => {
-      img.addEventListener("load", resolve, { once: true });
-      img.addEventListener("error", resolve, { once: true });
-    });
-    img.src = img.dataset.src;
-    ended.then(() => { loading -= 1; loadInTurn(listed); });
-  }
 }
 
 // --- the name of a new or another category ----------------------------------------------------
@@ -256,19 +199,3 @@ by("undo").onclick = () => undo();
 by("new").onclick = () => openDialog();
 by("new").onmousedown = (event) => event.preventDefault(); // the focus stays on the image
 if (by("wrong")) by("wrong").onclick = assignWrong;
-
-// --- small things -----------------------------------------------------------------------------
-
-function say(words) { by("status").textContent = words; }
-
-function showTrouble(words, canGiveUp) {
-  by("trouble-text").textContent = words;
-  by("give-up").hidden = !canGiveUp;
-  by("trouble").hidden = false;
-}
-
-function showFailure(error, words = "The server does not answer. This page may be out of date; nothing is lost.") {
-  showTrouble(error instanceof Refused ? error.message : words, false);
-}
-
-function hideTrouble() { by("trouble").hidden = true; }

@@ -1,0 +1,236 @@
+"""What can be done with a folder of images besides particles: a description of each task."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Choice(NamedTuple):
+    """What a person can choose: a field of the form, and an option of a command.
+
+    `option` has {} where the value belongs; without, what is ticked is given. `values` of a menu
+    begin with the usual one. `kind` is "text", "path", of a file or folder, or "tick". A part of
+    the form that opens has what `is_rare`.
+    """
+
+    name: str
+    label: str
+    option: str = ""
+    about: str = ""
+    example: str = ""
+    kind: str = "text"
+    values: tuple[tuple[str, str], ...] = ()
+    is_rare: bool = False
+
+
+class Step(NamedTuple):
+    """A command, of which IMAGES, FOLDER, MODEL and GIVEN are filled in, and the choices it takes.
+
+    A step is left out if it `makes` a file that is there, or that a person has given. If one fails
+    that `may_fail`, the others count, and its last lines are shown.
+    """
+
+    words: str
+    command: str
+    takes: str = ""
+    makes: str = ""
+    may_fail: bool = False
+
+
+class Task(NamedTuple):
+    """A task: its form, its commands, and its results.
+
+    What images are marked with in the list, `mark` (the word, or "" for any), or what is given as
+    the choice `given`, is what the task learns from; `needs` says so if there is neither.
+    `page` is shown of all images, `preview`, a pattern, of one that is looked at alone with the
+    first command. `files` are results: their names, titles, and what is in them.
+    """
+
+    kind: str
+    title: str
+    about: str
+    button: str
+    done: str
+    choices: tuple[Choice, ...]
+    steps: tuple[Step, ...]
+    files: tuple[tuple[str, ...], ...]
+    page: str
+    preview: str = ""
+    given: str = ""
+    mark: str | None = None
+    needs: str = ""
+
+
+_SIZE = Choice(
+    *("pixel_size", "Pixel size", "--pixel-size={}"),
+    *("nm, of images whose files state none", "as in the files"),
+)
+_KEEP = Choice(
+    *("keep", "Keep scale bars and letters", "--keep-annotations"),
+    *("do not leave out what looks drawn into the image", "", "tick"),
+    is_rare=True,
+)
+_REPORT = Step("Writing the report", "report FOLDER -o FOLDER/report", may_fail=True)
+_CLASSIFY = Step(
+    "Classifying",
+    "predict MODEL IMAGES -o FOLDER/predictions.csv --page FOLDER/classified.html",
+    "pixel_size",
+)
+#: With the labels of the queue that classifying has made.
+LEARN_AGAIN = (
+    Step(
+        "Learning from the labels",
+        "review retrain FOLDER/queue --training GIVEN -o MODEL",
+        "pixel_size",
+    ),
+    _CLASSIFY,
+)
+_FIGURES = "report/figure.pdf", "PDF", "report/figure.png", "PNG"
+_PAPER = (
+    ("report/report.html", "Report", "figures, values with intervals, methods"),
+    ("report/figure.svg", "Figure, SVG", "also as:", *_FIGURES),
+    ("report/results.csv", "Values of the report, CSV", "with sources"),
+    ("report/methods.txt", "Methods, text", "sentences for a paper"),
+)
+_ZIP = ("all.zip", "All of these, ZIP", "")
+PARTICLE_FILES = (
+    _PAPER[0],
+    ("particles.html", "Page", "counts, sizes, and images with their outlines"),
+    _PAPER[1],
+    ("counts.csv", "Counts, CSV", "one line per class"),
+    _PAPER[2],
+    ("particles.csv", "Particles, CSV", "one line per particle, with its measures"),
+    ("fields.csv", "Images, CSV", "one line per image"),
+    ("outlines.zip", "Outlines, ZIP", "a label image for each image"),
+    _PAPER[3],
+)
+_POLARITIES = ("auto", "bright or dark"), ("bright", "bright"), ("dark", "dark")
+_GROUPS = "table (CSV) with the columns path and group: what is compared"
+_LEFT_OUT = "places that count no more: choice.csv, as the page of results saves it"
+_DIAMETERS = Task(
+    *("diameters", "Fibre diameters"),
+    "Measures how thick fibres, wires or tubes are, and draws a histogram. On the page of results, "
+    "a click leaves out a wrong place.",
+    *("Measure all images", "All diameters are measured."),
+    (
+        Choice("polarity", "Fibres are", "--polarity={}", values=_POLARITIES),
+        _SIZE,
+        Choice("groups", "Groups", "--groups={}", _GROUPS, "none", "path", is_rare=True),
+        Choice("leave_out", "Left out", "--leave-out={}", _LEFT_OUT, "none", "path", is_rare=True),
+        _KEEP,
+    ),
+    (
+        Step(
+            "Measuring diameters",
+            "diameters IMAGES -o FOLDER --resume",
+            "polarity pixel_size groups leave_out keep",
+        ),
+        _REPORT,
+    ),
+    (
+        ("diameters.html", "Page", "histograms, and images with the measured places"),
+        *_PAPER,
+        ("groups.csv", "Groups, CSV", "median with its interval"),
+        ("ratios.csv", "Ratios of groups, CSV", "with intervals"),
+        ("diameters.csv", "Images, CSV", "one line per image"),
+        ("places.csv", "Places, CSV", "one line per measured place"),
+        _ZIP,
+    ),
+    page="diameters.html",
+    preview="diameters.html#f0",
+)
+_WINDOW = "pixels, or with a unit: at least as long as fibres are straight"
+_TOLERANCE = "degrees: a window is aligned if its directions spread less"
+_ALIGNMENT = Task(
+    *("alignment", "Alignment"),
+    "Measures the directions of fibres, wires or tubes, and which share of them is aligned.",
+    *("Measure all images", "All directions are measured."),
+    (
+        Choice("window", "Window", "--window={}", _WINDOW, "32, or 500nm"),
+        Choice("tolerance", "Tolerance", "--tolerance={}", _TOLERANCE, "20"),
+        _SIZE,
+        _KEEP,
+    ),
+    (
+        Step("Measuring directions", "align IMAGES -o FOLDER", "window tolerance pixel_size keep"),
+        _REPORT,
+    ),
+    (
+        *_PAPER,
+        ("alignment.csv", "Images, CSV", "one line per image"),
+        ("regions.csv", "Regions, CSV", "one line per aligned region"),
+        ("figures/**/*.png", "", ""),
+        _ZIP,
+    ),
+    page="report/report.html",
+    preview="figures/**/*.png",
+)
+_FPR = "share of normal images that may be called anomalous"
+_DEFECTS = Task(
+    *("defects", "Defects"),
+    "Learns from images without defects what is normal, and finds what differs in all images. Tick "
+    "in the list which images have no defect: ten or more are good.",
+    *("Find defects in all images", "All images are searched for defects."),
+    (
+        Choice("normal", "Normal images", "", "folder, instead of ticks", "as ticked", "path"),
+        Choice("fpr", "False alarms", "--set=fpr={}", _FPR, "0.05"),
+        _SIZE,
+    ),
+    (
+        Step(
+            *("Learning what is normal", "defects fit GIVEN -o MODEL"),
+            *("fpr pixel_size", "model.hvlad"),
+        ),
+        Step("Looking for defects", "defects score MODEL IMAGES -o FOLDER", "pixel_size"),
+        _REPORT,
+    ),
+    (
+        ("report.html", "Page", "images with their defects, the highest scores first"),
+        *_PAPER,
+        ("scores.csv", "Images, CSV", "one line per image"),
+        ("regions.csv", "Defects, CSV", "one line per defective region"),
+        ("model.hvlad", "Model", "of what is normal"),
+        _ZIP,
+    ),
+    page="report.html",
+    given="normal",
+    mark="normal",
+    needs="tick images without defects in the list, or give a folder of such images",
+)
+_SOURCE = "folder with a sub-folder for each class, or a table with path and label"
+_MODEL = "file that was trained before, instead"
+_CLASSES = Task(
+    *("classes", "Classes"),
+    "Sorts whole images into classes. Write the class of some images in the list, three or more of "
+    "each class, or give images that are sorted already, or a model.",
+    *("Classify all images", "All images are classified."),
+    (
+        Choice("source", "Sorted images", "", _SOURCE, "as written", "path"),
+        Choice("model", "Model", "", _MODEL, "to be trained", "path"),
+        _SIZE,
+    ),
+    (
+        Step(
+            *("Learning the classes", "train GIVEN -o MODEL --report FOLDER/training"),
+            *("pixel_size", "model.hvlad"),
+        ),
+        _CLASSIFY,
+        Step(
+            *("Queueing uncertain images", "review start MODEL IMAGES -o FOLDER/queue"),
+            *("pixel_size", "queue/queue.sqlite"),
+            may_fail=True,
+        ),
+    ),
+    (
+        ("classified.html", "Page", "images with their classes, the least certain first"),
+        ("training/index.html", "Training", "how well held-out images are classified"),
+        ("predictions.csv", "Classes, CSV", "one line per image, with probabilities"),
+        ("model.hvlad", "Model", "for further images"),
+        _ZIP,
+    ),
+    page="classified.html",
+    given="source",
+    mark="",
+    needs="write the classes of some images in the list, or give sorted images, or a model",
+)
+TASKS = {task.kind: task for task in (_DIAMETERS, _ALIGNMENT, _DEFECTS, _CLASSES)}
