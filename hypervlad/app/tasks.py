@@ -175,13 +175,14 @@ _DEFECTS = Task(
         Choice("normal", "Normal images", "", "folder, instead of ticks", "as ticked", "path"),
         Choice("fpr", "False alarms", "--set=fpr={}", _FPR, "0.05"),
         _SIZE,
+        _KEEP,
     ),
     (
         Step(
             *("Learning what is normal", "defects fit GIVEN -o MODEL"),
-            *("fpr pixel_size", "model.hvlad"),
+            *("fpr pixel_size keep", "model.hvlad"),
         ),
-        Step("Looking for defects", "defects score MODEL IMAGES -o FOLDER", "pixel_size"),
+        Step("Looking for defects", "defects score MODEL IMAGES -o FOLDER", "pixel_size keep"),
         _REPORT,
     ),
     (

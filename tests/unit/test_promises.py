@@ -16,7 +16,6 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from hypervlad.data import make_fibre_images
 from hypervlad.evaluation import (
     Calibration,
     OutlineTally,
@@ -33,7 +32,6 @@ from hypervlad.fibres import (
     Interval,
     axial_statistics,
     compare_groups,
-    fibre_diameters,
 )
 from hypervlad.particles import Detection, Field, count_particles, particle_sizes
 
@@ -399,17 +397,3 @@ def test_what_is_promised_holds(name: str, n: int) -> None:
     assert broken <= most
     if n == max(promise.units):
         assert says_something > 0.5
-
-
-@pytest.mark.full  # measures forty mats
-def test_diameters_of_a_mat_have_intervals_that_hold() -> None:
-    kept = []
-    for seed in range(40):
-        (image,), (truth,) = make_fibre_images(
-            1, diameter=10, cover=0.4, size=256, random_state=seed
-        )
-        found = fibre_diameters(image).interval
-        lengths = np.round(truth.visible_lengths).astype(int)
-        median = np.median(np.repeat(truth.diameters, lengths))
-        kept.append(found.low <= median <= found.high)
-    assert np.mean(kept) >= 0.85

@@ -48,9 +48,8 @@ async function refresh() {
     if (!shown && images.length) await open(Number(location.hash.slice(1)) || inOrder()[0].id);
     else if (isOther && images.length) await open((mine ?? images[0]).id);
     else if (mine && mine.version !== shown.version) {
-      const wasRead = shown.version >= 0;
+      if (shown.version >= 0) say("this image was changed in another window: it is shown as it is now");
       await open(mine.id);
-      if (wasRead) say("this image was changed in another window: it is shown as it is now");
     }
   } catch (error) {
     isCutOff = true;
