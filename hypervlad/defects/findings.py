@@ -288,12 +288,12 @@ class Finding:
 
     @property
     def annotation_share(self) -> float:
-        """Share of the image that `annotations` cover."""
+        """Share of the image that ``annotations`` cover."""
         return float(annotation_mask(self.annotations, self.map.shape).mean())
 
     @property
     def area_fraction(self) -> float:
-        """Share of the image that is defective, without what `annotations` cover."""
+        """Share of the image that is defective, without what ``annotations`` cover."""
         return self.area / max(1, self.mask.size * (1 - self.annotation_share))
 
 
