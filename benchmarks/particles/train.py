@@ -6,13 +6,18 @@ Draws fields of bright particles of random looks, sizes, noise and clutter, dark
 empty ones, and trains the decoder of `HypercolumnSegmenter` on them, as that trains it on fields
 outlined by hand. The stored one was trained on 9,100 fields while both polarities were to be found,
 and went on with --start for 4 epochs each on 5,000 fields and, with --first 100000, on 4,000, of
-which more were empty: a new run gives one like it, not the same. --fields 40 --epochs 1 shows that
-it runs.
+which more were empty. Since then it went on twice on fields of which half have the looks of `HARD`:
+
+    --start hypervlad/particles/finder.npz --first 200000 --fields 1600 --epochs 5 --out next.npz
+    --start next.npz --first 201600 --fields 4000 --epochs 2 --out hypervlad/particles/finder.npz
+
+A new run gives one like it, not the same. --fields 40 --epochs 1 shows that it runs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from multiprocessing import Pool
 from pathlib import Path
 from typing import Any
@@ -43,6 +48,17 @@ from hypervlad.particles.decoder import (
 
 EMPTY, DECOYS = 0.25, 0.25  # probabilities of empty fields, of others of the other polarity
 MATS = 0.05  # probability of fibres, in which no particle is to be found
+# Every second field from this number on has a look of those that came out worst, or is empty.
+FIRST_HARD = 200_000
+_CLINGING: dict[str, Any] = {"pile": 0, "lattice": 0, "contrast_to_noise": (3, 40)}
+HARD: list[tuple[float, dict[str, Any]]] = [  # shares of these, and their looks
+    (0.25, {"pile": 0, "diameter": (12, 110), "grain": (0.8, 2.2), "contrast_to_noise": (1.2, 4)}),
+    (0.25, _CLINGING | {"clinging": (0.4, 0.9), "apart": (0.5, 0.75), "cover": (0.05, 0.5)}),
+    (0.20, _CLINGING | {"clinging": (0.5, 0.9), "diameter": (5, 50)}),
+    (0.10, {"pile": 0, "lattice": 1, "diameter": (8, 80)}),
+    (0.05, {"pile": 1, "diameter": (12, 80)}),
+    (0.15, {"empty": 1, "clutter": 1}),
+]
 MIN_LENGTH = 12  # diameters, of the median fibre
 N_TO_STANDARDISE = 500  # crops, by whose maps channels are scaled
 
@@ -56,6 +72,9 @@ def drawn(seed: int) -> tuple[np.ndarray, Targets]:
     else:
         is_dark = rng.random() < 0.5
         looks = Looks(dark=float(is_dark), decoys=DECOYS, empty=EMPTY)
+        if seed >= FIRST_HARD and seed % 2:
+            shares, hard = zip(*HARD, strict=True)
+            looks = replace(looks, **{"empty": 0} | hard[rng.choice(len(hard), p=shares)])
         image, labels = drawn_field(rng, (CROP, CROP), looks)
         image = 1 - image if is_dark else image
     targets = Targets.of_outlines(Outlines.of_labels(np.maximum(labels, 0)))

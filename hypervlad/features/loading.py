@@ -213,7 +213,7 @@ class ImageLoader:
         found = annotations_of(micrograph) if self.annotations == "leave_out" else []
         seen = ~annotation_mask(found, (pixels.shape[0], pixels.shape[1]))
         if found and seen.any():
-            pixels = fill_annotations(pixels, seen, found)
+            pixels = fill_annotations(pixels, seen, found, mirrored=True)
         tensor = self.preprocessing.prepare(pixels, size)
         mask = None if micrograph.mask is None else prepare_mask(micrograph.mask, size)
         return LoadedImage(info, self.key(info), tensor=tensor, mask=mask, annotations=found)

@@ -145,20 +145,23 @@ def annotation_mask(annotations: Sequence[Annotation], shape: tuple[int, int]) -
     return mask
 
 
-def fill_annotations(grey: Grey, seen: Mask, annotations: Sequence[Annotation]) -> Grey:
-    """Return an image with what is beside annotations, mirrored, in their place.
+def fill_annotations(
+    grey: Grey, seen: Mask, annotations: Sequence[Annotation], *, mirrored: bool = False
+) -> Grey:
+    """Return an image with the nearest pixels in the place of annotations.
 
-    That keeps its texture. Where boxes leave no room for it, and for strokes, it is the nearest
-    pixels. The image is grey, (H, W), or has colours, (H, W, 3).
+    They continue what an annotation covers in part. Where the texture counts, what is beside its
+    box is `mirrored`, if there is room. The image is grey, (H, W), or has colours, (H, W, 3).
     """
     grey = grey.copy()
     for each in annotations:
         window = window_of(each, _FILL)
         if each.kind == _BAND:
             continue
-        mirrored = _mirrored(grey, seen, window_of(each)) if each.mask is None else None
-        if mirrored is not None:
-            grey[window_of(each)] = mirrored
+        is_box = mirrored and each.mask is None
+        texture = _mirrored(grey, seen, window_of(each)) if is_box else None
+        if texture is not None:
+            grey[window_of(each)] = texture
         elif (own := seen[window]).any():
             nearest = ndimage.distance_transform_edt(
                 ~own, return_distances=False, return_indices=True

@@ -64,6 +64,7 @@ _NECK = 0.4  # pixels, as the network's outlines are smooth
 _MIN_PART = 0.15  # of a particle's area, that a neck cuts off
 _MIN_STEP = 0.2  # of the step of most of the particles' area: dirt is fainter
 _MIN_RANGE = 0.08  # of the range of grey values: light and clouds have no such steps
+_WITHIN = 0.8  # of a particle's area, within one of the other polarity
 _SURE = 0.5  # of the polarity, above which the other one is not mentioned
 _RANGES = (5, 10, 20)  # of grey values, as multiples of the noise
 # Contrast in standard deviations of as large parts of the background: the least of a particle, and
@@ -156,9 +157,10 @@ def find_particles(
     sample = read_sample(image, annotations=annotations, read_options=read_options)
     names = (polarity,) if polarity != "auto" else tuple(_OPPOSITE)
     every = {name: _found(sample.grey, name, min_area) for name in names}
-    known = max(every, key=lambda name: every[name].weight)
-    labels, total = every[known].labels, sum(own.weight for own in every.values())
-    confidence = 2 * every[known].weight / total - 1 if total else 0.0
+    weights = {name: _weight(own, every.get(_OPPOSITE[name])) for name, own in every.items()}
+    known = max(weights, key=lambda name: weights[name])
+    labels, total = every[known].labels, sum(weights.values())
+    confidence = 2 * weights[known] / total - 1 if total else 0.0
     n_beside = drop_hidden(labels, sample.mask)
     found = Outlines.of_labels(labels)
     note = ""
@@ -186,7 +188,7 @@ class _Found(NamedTuple):
     """The particles of one polarity, numbered."""
 
     labels: NDArray[np.int32]
-    weight: float  # area times contrast of convex ones
+    weights: NDArray[np.float64]  # area times contrast of convex ones
     n_unclear: int  # regions that are as the texture of the background
 
 
@@ -214,7 +216,16 @@ def _found(grey: NDArray[np.float32], polarity: Polarity, min_area: int) -> _Fou
     labels = values_of(labels, numbers_of(np.concatenate([[False], is_clear])), labels)
     n_unclear = int(np.count_nonzero(is_kept & ~is_clear))
     weights = (areas * steps)[is_clear] * _solidities(labels) ** 2  # gaps are less convex
-    return _Found(labels, float(weights.sum()), n_unclear)
+    return _Found(labels, weights, n_unclear)
+
+
+def _weight(own: _Found, other: _Found | None) -> float:
+    """Return the weight of a polarity, without what lies within particles of the other one."""
+    if other is None:
+        return float(own.weights.sum())
+    within = areas_of(own.labels[other.labels > 0], len(own.weights))
+    counts = within < _WITHIN * areas_of(own.labels, len(own.weights))
+    return float(own.weights[counts[1:]].sum())
 
 
 def _solidities(labels: NDArray[np.int32]) -> NDArray[np.float64]:
