@@ -49,7 +49,7 @@ Polarity: TypeAlias = Literal["bright", "dark"]
 
 _OPPOSITE: dict[Polarity, Polarity] = {"bright": "dark", "dark": "bright"}
 _SEPARATION = 0.8  # of fields that were drawn as those of the training, where it counts best
-_TILE = 1024  # pixels, of the side of what is looked at at once
+_TILE = 1536  # pixels, of the side of what is looked at at once
 _ROWS = 1024  # that are compared at once
 _RING = 3  # pixels to both sides of an outline, between which grey values step
 _EDGE = 80  # of 255: probability of background at outlines, with which diameters are right
@@ -74,7 +74,7 @@ _MIN_CLARITY, _TYPICAL_CLARITY = 5.0, 8.0
 # what is taken for particles in empty fields is, which lights and edges make.
 _FEW, _CLARITY_OF_FEW, _RANGE_OF_FEW = 3, 10.0, 0.18
 _LEAST_TEXTURE = 16  # pixels, of the sides of what background is judged by
-_MAX_TILES = 9  # likewise
+_MAX_PARTS, _PART = 9, 1024  # at most, of this side in pixels, likewise
 _UPPER = 1.2816  # standard deviations from the median of a Gaussian to the quantile .9
 _MIN_FREE = 0.25  # of the pixels around a particle, which no other one has
 
@@ -350,12 +350,12 @@ def _texture(grey: NDArray[np.float32], labels: NDArray[np.int32]) -> Callable[[
     """Return the function that says how much means of so many pixels of background vary.
 
     They are means by Gaussian weights, less those by weights twice as wide, in a pyramid of halved
-    images; of the largest images, some tiles are taken.
+    images; of the largest images, some parts are taken.
     """
-    corners = list(itertools.product(*(range(0, extent, _TILE) for extent in grey.shape)))
+    corners = list(itertools.product(*(range(0, extent, _PART) for extent in grey.shape)))
     pools = defaultdict[float, list[NDArray[np.float32]]](list)  # by logarithms of areas
-    for top, left in corners[:: -(-len(corners) // _MAX_TILES)]:
-        window = slice(top, top + _TILE), slice(left, left + _TILE)
+    for top, left in corners[:: -(-len(corners) // _MAX_PARTS)]:
+        window = slice(top, top + _PART), slice(left, left + _PART)
         free = ~ndimage.binary_dilation(labels[window] > 0, iterations=2)
         values, weights = np.where(free, grey[window], 0), free.astype(np.float32)
         area = 4 * np.pi  # of Gaussian weights, as that of equal ones of as little noise
