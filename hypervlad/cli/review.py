@@ -8,8 +8,12 @@ import logging
 import os
 import sys
 import webbrowser
+from collections.abc import Callable
+from concurrent.futures import Future
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -26,7 +30,7 @@ from hypervlad.cli.files import (
 )
 from hypervlad.cli.messages import echo, fitting, plain_errors, say
 from hypervlad.common.progress import ProgressBar, can_print, is_terminal
-from hypervlad.common.wording import counted
+from hypervlad.common.wording import counted, reason_of
 from hypervlad.folders.outputs import check_folders, check_model, check_table
 
 if TYPE_CHECKING:
@@ -49,6 +53,8 @@ class LabelSource(StrEnum):
     PERSON = "person"
     MODEL = "model"
 
+
+_EXAMPLE = "hypervlad-example"
 
 QueueFolder = Annotated[
     Path, typer.Argument(metavar="QUEUE", help="Folder that 'review start' wrote.")
@@ -172,12 +178,14 @@ def serve(
 @plain_errors
 def correct(
     folder: Annotated[
-        Path,
+        Path | None,
         typer.Argument(
             metavar="FOLDER",
-            help="Folder of images, or of results that 'hypervlad particles find' wrote.",
+            help="Folder of images, or of results that 'hypervlad particles find' wrote; by "
+            f"default {_EXAMPLE}, of drawn particles to try it with, which is made here.",
+            show_default=False,
         ),
-    ],
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -208,11 +216,18 @@ def correct(
     Examples:
       hypervlad app images/
       hypervlad app found/
+      hypervlad app
     """
     _check_page()
     from hypervlad.app.project import Project
+    from hypervlad.datasets.particles import write_particle_folder
     from hypervlad.objects.found_outlines import EDITS
 
+    if folder is None:
+        folder = Path(_EXAMPLE)
+        if not folder.exists():
+            say(f"drawing particles to try it with, in {folder}")
+            write_particle_folder(folder, 6, random_state=0)
     if found_folder([str(folder)]) is None and not (folder / EDITS).exists():
         results = output or Path(f"{os.path.abspath(folder)}-results")
         check_folders(results, [str(folder)])
@@ -237,9 +252,10 @@ def _serve(kept: Queue | Project, port: int | None, open_page: bool | None) -> N
     from hypervlad.app.server import serve as serve_page
 
     logging.getLogger("waitress").setLevel(logging.ERROR)  # it warns of a busy server
-    opens_browser = is_terminal(sys.stdout) if open_page is None else open_page
+    is_opened = is_terminal(sys.stdout) if open_page is None else open_page
+    in_window = is_opened and importlib.util.find_spec("webview") is not None
 
-    def ready(link: str) -> None:
+    def announce(link: str) -> None:
         echo(f"open {link}")
         if can_print(sys.stdout):
             sys.stdout.flush()
@@ -248,12 +264,40 @@ def _serve(kept: Queue | Project, port: int | None, open_page: bool | None) -> N
             say(
                 f"(the usual port {usual} is in use: is the {kept.kind.name} already being served?)"
             )
-        say("press Ctrl-C to stop; everything is saved")
-        if opens_browser:
+        say(f"{'close the window' if in_window else 'press Ctrl-C'} to stop; everything is saved")
+        if is_opened and not in_window:
             webbrowser.open(link)
 
     with contextlib.closing(kept) as opened:
-        serve_page(opened, port=port, ready=ready)
+        if in_window:
+            _show_window(partial(serve_page, opened, port=port), announce)
+        else:
+            serve_page(opened, port=port, ready=announce)
+
+
+def _show_window(serve: Callable[..., None], announce: Callable[[str], None]) -> None:
+    """Serve a page in a window of its own until that is closed; without a display, in a browser."""
+    import webview
+
+    listening: Future[str] = Future()
+
+    def run() -> None:
+        try:
+            serve(ready=listening.set_result)
+        except BaseException as error:
+            listening.set_exception(error)
+
+    server = Thread(target=run, daemon=True)
+    server.start()
+    announce(link := listening.result())
+    webview.settings["ALLOW_DOWNLOADS"] = True
+    webview.create_window("hypervlad", link, width=1280, height=900)
+    try:
+        webview.start()
+    except webview.WebViewException as error:
+        say(f"no window can be shown ({reason_of(error)}); press Ctrl-C to stop")
+        webbrowser.open(link)
+        server.join()
 
 
 @review.command(epilog=option.EPILOG)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import numbers
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -10,6 +15,8 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 from sklearn.utils import check_random_state
+
+from hypervlad.common.files import new_folder
 
 FloatMap = NDArray[np.float32]
 BoolMap = NDArray[np.bool_]
@@ -142,3 +149,20 @@ def worm_like_chains(
     )
     points += (np.asarray(anchors) - points[rows, anchor_index])[:, None, :]
     return points.astype(np.float32)
+
+
+def eight_bits(image: FloatMap) -> NDArray[np.uint8]:
+    return np.round(255 * image).astype(np.uint8)
+
+
+@contextlib.contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """Give a folder to write images into, which gets its name when all are written."""
+    with (
+        new_folder(folder.parent),
+        tempfile.TemporaryDirectory(prefix=".images-", dir=folder.parent) as temporary,
+    ):
+        draft = Path(temporary, "draft")
+        draft.mkdir()
+        yield draft
+        os.replace(draft, folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,11 +23,14 @@ from hypervlad.datasets.drawing import (
     check_drawn,
     check_size,
     draw_seed,
+    eight_bits,
     log_uniform,
     rows_and_columns,
     smooth_noise,
+    whole_folder,
 )
 from hypervlad.objects.particle import Outlines, cropped
+from hypervlad.objects.results_folder import write_tiff
 
 PARTICLE_CLASSES = ("cube", "rod", "sphere")
 _GAP = 3  # pixels between particles that do not touch
@@ -165,6 +169,16 @@ def make_particle_fields(
         images.append(_record(rng, _scan(rng, particles, shape)))
         truths.append(_truth(particles, shape))
     return images, truths
+
+
+def write_particle_folder(folder: Path, n: int, *, random_state: int) -> None:
+    """Write fields of touching particles as TIFF with 8 bits and pixels of 2 nm; complete."""
+    images, _ = make_particle_fields(
+        n, n_particles=(15, 25), extent=(24, 80), touching=0.35, random_state=random_state
+    )
+    with whole_folder(folder) as draft:
+        for number, image in enumerate(images, 1):
+            write_tiff(draft / f"example {number}.tif", eight_bits(image), 2.0)
 
 
 def _draw_solid(rng: Generator, names: Sequence[str], extents: tuple[float, float]) -> _Solid:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,15 +12,16 @@ from PIL import Image
 from scipy import fft
 from scipy.ndimage import gaussian_filter
 
-from hypervlad.common.files import new_folder
 from hypervlad.datasets.drawing import (
     FloatMap,
     check_count,
     check_size,
     draw_seed,
+    eight_bits,
     log_uniform,
     rows_and_columns,
     smooth_noise,
+    whole_folder,
     worm_like_chains,
 )
 
@@ -90,16 +89,11 @@ def make_tem_images(
 def write_tem_folder(folder: Path, n_images: int, *, random_state: int) -> None:
     """Write images of `make_tem_images`, with 8 bits, into a folder for each class, complete."""
     images, labels = make_tem_images(n_images, random_state=random_state)
-    with (
-        new_folder(folder.parent),
-        tempfile.TemporaryDirectory(prefix=".images-", dir=folder.parent) as temporary,
-    ):
-        draft = Path(temporary, "draft")
+    with whole_folder(folder) as draft:
         for number, label in enumerate(labels):
             file = draft / label / f"{number:04d}.png"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(np.round(255 * images[number]).astype(np.uint8)).save(file)
-        os.replace(draft, folder)
+            file.parent.mkdir(exist_ok=True)
+            Image.fromarray(eight_bits(images[number])).save(file)
 
 
 def _make_image(label: str, rng: Generator, shape: tuple[int, int]) -> FloatMap:

@@ -8,6 +8,8 @@ import math
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -448,3 +450,33 @@ def test_requests_that_are_not_of_the_page_are_refused(shared: App) -> None:
     ):
         assert shared.send(path).status == 404
     assert len(shared.areas()) == 3
+
+
+# In place of pywebview, which needs a display.
+WINDOW = """
+import urllib.request
+settings = {}
+class WebViewException(Exception): pass
+def create_window(title, link, **sizes): urllib.request.urlopen(link).close()
+def start(): %s
+"""
+
+
+@pytest.mark.parametrize(
+    ("start", "said"),
+    [("pass", "close the window"), ("raise WebViewException('no display')", "no display")],
+)
+def test_a_window_of_its_own_shows_an_example(tmp_path: Path, start: str, said: str) -> None:
+    """Without a display the page is served until the end, as without pywebview."""
+    (tmp_path / "webview.py").write_text(WINDOW % start)
+    environment = os.environ | {"PYTHONPATH": str(tmp_path), "BROWSER": "true"}
+    command = [sys.executable, "-m", "hypervlad", "app", "--open"]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, **pipes) as process:
+        assert any(said in line for line in process.stdout)
+        if start == "pass":
+            assert process.wait(PATIENCE) == 0
+        else:
+            assert process.poll() is None
+            process.terminate()
+    assert len(list((tmp_path / "hypervlad-example").glob("*.tif"))) == 6
