@@ -25,7 +25,7 @@ from benchmarks.defects.wide import wide_table
 from benchmarks.fibres import __main__ as fibres
 from benchmarks.fibres import pores, singles
 from benchmarks.particles import __main__ as outlines
-from benchmarks.particles import classes, faults, intervals, looks
+from benchmarks.particles import classes, corrections, faults, intervals, looks
 from benchmarks.scale_bars import __main__ as scale_bars
 from benchmarks.speed import gpu
 from benchmarks.speed import tables as speed
@@ -195,6 +195,7 @@ def pages() -> dict[Path, dict[str, str]]:
             ),
             "intervals": of_one("particles/intervals.json", intervals.intervals_table),
             "looks": of_one("particles/looks.json", looks.looks_table),
+            "corrections": of_one("particles/corrections.json", corrections.corrections_table),
             "faults": of_one("particles/faults.json", faults.faults_table),
             "particle-classes": of_one("particles/classes.json", classes.classes_table),
         },
