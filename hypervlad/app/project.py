@@ -40,7 +40,7 @@ _N_LINES = 12  # of a command, which the page shows if it fails
 _BAR = re.compile(  # as tqdm prints it: what, done, total, left, unit
     r"(?:(\w[^:%]*): +)?\d+%\|.*?(\d+)/(\d+) \[[\d:]+<([\d:?]+)(?:, +[\d.?]+(?:s/)?(\w+))?"
 )
-_SIZE = re.compile(r"\d*\.?\d+")
+_NUMBER = re.compile(r"\d*\.?\d+")
 _MAX_ARGUMENTS = 20_000  # characters: Windows allows 32,767 for a command
 _MAX_FIGURES = 30  # of which the page lists each
 _NOT_ZIPPED = "maps", "queue"
@@ -210,9 +210,9 @@ class Project(Corrections):
         titles = {
             "running": f"{self._task.get('step')}…",
             "done": done.get(kind)
-            or (task and ("This image is done." if is_of_one else task.done)),
+            or (task and ("This is the preview." if is_of_one else task.done)),
             "stopped": f"Stopped. {'What is done is kept.' if resumes else 'It begins anew.'}",
-            "failed": "This did not work:",
+            "failed": "This did not work",
         }
         return titles.get(self._task.get("state", "")) or ""
 
@@ -316,7 +316,7 @@ class Project(Corrections):
     def values(self, kind: str) -> dict[str, Any]:
         """Return what the form of a task shows: the last choices, and the pixel size."""
         known = self._task.get("choices") if self._task.get("kind") == kind else None
-        known = known or parse_json(self.fact(f"choices of {kind}") or "[{}]")[0]
+        known = known or self._made_with(kind)[0]
         usual = {
             each.name: each.values[0][0] if each.values else "" for each in TASKS[kind].choices
         }
@@ -368,7 +368,22 @@ class Project(Corrections):
         return listed
 
     def marks(self, kind: str) -> dict[str, str]:
-        """Return what people have marked images as for a task, by their names."""
+        """Return what people have marked images as for a task, by their names.
+
+        What they have labelled in the queue counts, too, unless it was marked again since.
+        """
+        known = self._typed_marks(kind)
+        choices, before = self._made_with(kind)
+        is_ours = kind == "classes" and not (choices.get("source") or choices.get("model"))
+        if is_ours and (queue := self.queue()) is not None:
+            labelled = [each for each in queue.images() if each.label]
+            names = relative_names([each.image for each in labelled], self._root)
+            for name, each in zip(names, labelled, strict=True):
+                if each.label and known.get(name) == before.get(name):
+                    known[name] = each.label
+        return known
+
+    def _typed_marks(self, kind: str) -> dict[str, str]:
         known: dict[str, str] = parse_json(self.fact(f"marks of {kind}") or "{}")
         return known
 
@@ -376,7 +391,7 @@ class Project(Corrections):
         """Mark an image, "NUMBER:NAME", for a task; "" takes the mark away."""
         name, word = self._name_of(image), word.strip()
         with self._asking:
-            marks = {each: own for each, own in self.marks(kind).items() if each != name}
+            marks = {each: own for each, own in self._typed_marks(kind).items() if each != name}
             marks |= {name: checked_name(word)} if word else {}
             self.set_facts(**{f"marks of {kind}": json.dumps(marks)})
 
@@ -450,15 +465,16 @@ class Project(Corrections):
             if self._is_stopped:
                 raise _StoppedError
         if process.returncode:
-            if errors := [each for each in last if each.startswith("error: ")]:
-                raise QueueError(errors[-1].removeprefix("error: "))
+            if errors := [each for each in last if each.lower().startswith("error: ")]:
+                raise QueueError(errors[-1][len("error: ") :])
             self._task["lines"] = list(last)
             name = " ".join(each for each in arguments[:2] if isinstance(each, str))
             raise QueueError(f"hypervlad {name} ended with code {process.returncode}")
 
     def _find(self, polarity: str, min_area: int, pixel_size: str) -> Iterator[str]:
         yield "Finding particles"
-        pixel_size = self._checked_size(pixel_size)
+        pixel_size = _typed_number(pixel_size, "Pixel size")
+        self.set_facts(pixel_size=pixel_size)  # other tasks get it, too
         run = self._run_before()
         is_other = _choices(run["finder"]) != {"polarity": polarity, "min_area": min_area}
         is_other |= bool(pixel_size and run["pixel_size"] not in (None, float(pixel_size)))
@@ -487,25 +503,25 @@ class Project(Corrections):
         """Do a task with all images, or with `only` one that is looked at."""
         yield "Starting"
         images = self._root / self._name_of(image) if only else self._root
-        typed = {
-            each.name: self._typed_path(choices[each.name])
-            for each in task.choices
-            if each.kind == "path"
-        }
-        choices |= typed | {"pixel_size": self._checked_size(choices["pixel_size"])}
+        for each in task.choices:
+            if each.kind == "path":
+                choices[each.name] = self._typed_path(choices[each.name])
+            elif each.kind == "number":
+                choices[each.name] = _typed_number(choices[each.name], each.label)
+        self.set_facts(pixel_size=choices["pixel_size"])
         marks = {} if task.mark is None else self.marks(task.kind)
         self.previewed = task.kind if only else ""
         folder = self._folder_of(self.results_shown(task.kind))
         refuse_link(folder)
-        made = json.dumps([choices, marks])
         if only:
             shutil.rmtree(folder, ignore_errors=True)
-        elif self.fact(f"choices of {task.kind}") != made and folder.exists():
+        elif self._made_with(task.kind) != (choices, marks) and folder.exists():
             self._close_queue()
-            os.replace(folder, self.folder / self.free_name(task.kind))
+            if any(folder.iterdir()):
+                os.replace(folder, self.folder / self.free_name(task.kind))
         folder.mkdir(parents=True, exist_ok=True)
         if not only:
-            self.set_facts(**{f"choices of {task.kind}": made})
+            self._note_made(task.kind, choices, marks)
         model = choices.get("model") or folder / "model.hvlad"
         given = [choices[task.given]] if choices.get(task.given) else []
         if task.given and not given and not choices.get("model"):
@@ -517,12 +533,22 @@ class Project(Corrections):
         """Train the classes anew with the labels of people, and classify all images again."""
         yield "Starting"
         task, folder = TASKS["classes"], self.folder / "classes"
-        choices = parse_json(self.fact("choices of classes") or "[{}]")[0]
+        choices, _ = self._made_with("classes")
         if self.queue() is None or choices.get("model"):
             raise QueueError("learning needs the training images: classify without a given model")
         given = choices["source"] or folder / "labels.csv"
         fill = {"IMAGES": [self._root], "MODEL": [folder / "model.hvlad"], "GIVEN": [given]}
         yield from self._steps(task, LEARN_AGAIN, folder, fill, choices)
+        self._note_made("classes", choices, self.marks("classes"))
+
+    def _made_with(self, kind: str) -> tuple[dict[str, Any], dict[str, str]]:
+        """Return the choices and marks with which the results of a task were made."""
+        choices, marks = parse_json(self.fact(f"choices of {kind}") or "[{}, {}]")
+        return choices, marks
+
+    def _note_made(self, kind: str, choices: dict[str, Any], marks: dict[str, str]) -> None:
+        made = json.dumps([choices, marks])
+        self.set_facts(**{f"choices of {kind}": made, f"marks of {kind}": json.dumps(marks)})
 
     def _steps(
         self,
@@ -586,16 +612,8 @@ class Project(Corrections):
             return ""
         path = Path(os.path.abspath(self._root / Path(text).expanduser()))
         if not path.exists():
-            raise QueueError(f"{path}: no such file or folder")
+            raise QueueError(f"{path}: no such file or folder; type the full path")
         return str(path)
-
-    def _checked_size(self, text: str) -> str:
-        """Return a pixel size that was typed, which other tasks get, too."""
-        text = text.strip().replace(",", ".")
-        if text and not _SIZE.fullmatch(text):
-            raise QueueError(f"pixel size: a number of nanometres, such as 2.5; got {text!r}")
-        self.set_facts(pixel_size=text)
-        return text
 
     def _learn(self, n_epochs: int) -> Iterator[str]:
         yield "Measuring corrections"
@@ -729,6 +747,13 @@ def _choices(finder: dict[str, Any]) -> dict[str, Any]:
     """Return how particles were found as a person chooses it."""
     polarity = "model" if "model" in finder else finder.get("polarity", "auto")
     return {"polarity": polarity, "min_area": finder.get("min_area", MIN_AREA)}
+
+
+def _typed_number(text: str, label: str) -> str:
+    text = text.strip().replace(",", ".")
+    if text and not _NUMBER.fullmatch(text):
+        raise QueueError(f"{label}: expected a number without a unit, such as 0.5; got {text!r}")
+    return text
 
 
 def _progress(

@@ -23,6 +23,7 @@ from hypervlad.app.particles import QueuedImage, QueuedParticle
 from hypervlad.app.store import LabelledImage, Queue
 from hypervlad.classify.estimator import MicrographClassifier
 from hypervlad.classify.training_images import TrainingImages
+from hypervlad.common.progress import by_reader
 from hypervlad.common.wording import counted, percent, verb, warn_user
 from hypervlad.folders.groups import GroupRow, match_groups, read_group_rows
 from hypervlad.images.files import path_parts
@@ -140,8 +141,8 @@ def gather(
         warn_user(f"{queue.folder}: {n_wrong} called {NOT_A_PARTICLE!r} left out")
     if not by_people:
         raise QueueError(
-            f"{queue.folder}: no image is labelled by a person yet; label some with "
-            "'hypervlad review serve'"
+            f"{queue.folder}: no image is labelled by a person yet; "
+            + by_reader("label some with 'hypervlad review serve'", "label uncertain images first")
         )
     added = [image.image for image in by_people]
     # Also those that are no longer in the folder, but may be in others.

@@ -111,9 +111,9 @@ HEADERS = {
 
 # Pages of results have scripts of their own, which must not use the server: they have no origin.
 _RESULT_POLICY = (
-    "sandbox allow-scripts allow-downloads allow-popups; default-src 'none'; img-src data: blob:; "
-    "style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'self'"
+    "sandbox allow-scripts allow-downloads allow-modals allow-popups; default-src 'none'; "
+    "img-src data: blob:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
 )
 _RESULT_TYPES = {
     ".html": "text/html",

@@ -9,8 +9,8 @@ class Choice(NamedTuple):
     """What a person can choose: a field of the form, and an option of a command.
 
     `option` has {} where the value belongs; without, what is ticked is given. `values` of a menu
-    begin with the usual one. `kind` is "text", "path", of a file or folder, or "tick". A part of
-    the form that opens has what `is_rare`.
+    begin with the usual one. `kind` is "text", "number", "path", of a file or folder, or "tick".
+    A part of the form that opens has what `is_rare`.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Task(NamedTuple):
 
 _SIZE = Choice(
     *("pixel_size", "Pixel size", "--pixel-size={}"),
-    *("nm, of images whose files state none", "as in the files"),
+    *("nm, of images whose files state none", "as in the files", "number"),
 )
 _KEEP = Choice(
     *("keep", "Keep scale bars and letters", "--keep-annotations"),
@@ -147,7 +147,7 @@ _ALIGNMENT = Task(
     *("Measure all images", "All directions are measured."),
     (
         Choice("window", "Window", "--window={}", _WINDOW, "32, or 500nm"),
-        Choice("tolerance", "Tolerance", "--tolerance={}", _TOLERANCE, "20"),
+        Choice("tolerance", "Tolerance", "--tolerance={}", _TOLERANCE, "20", "number"),
         _SIZE,
         _KEEP,
     ),
@@ -169,11 +169,11 @@ _FPR = "share of normal images that may be called anomalous"
 _DEFECTS = Task(
     *("defects", "Defects"),
     "Learns from images without defects what is normal, and finds what differs in all images. Tick "
-    "in the list which images have no defect: ten or more are good.",
+    "in the list which images have no defect: 20 or more, or the threshold is a guess.",
     *("Find defects in all images", "All images are searched for defects."),
     (
         Choice("normal", "Normal images", "", "folder, instead of ticks", "as ticked", "path"),
-        Choice("fpr", "False alarms", "--set=fpr={}", _FPR, "0.05"),
+        Choice("fpr", "False alarms", "--set=fpr={}", _FPR, "0.05", "number"),
         _SIZE,
         _KEEP,
     ),

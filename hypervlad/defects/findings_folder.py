@@ -19,6 +19,7 @@ from hypervlad.images import ImageReadError, Micrograph, read_micrograph
 from hypervlad.images.annotations import Annotation, words_of_annotations
 from hypervlad.objects.results_folder import ResultsFolder, Row, scaled, write_png, write_tiff
 from hypervlad.pages.colours import FOUND, as_rgb
+from hypervlad.pages.facts import is_extrapolated
 
 _PICTURES = {"maps": ".tif", "masks": ".png", "overlays": ".png"}
 TABLES = "scores.csv", "regions.csv"
@@ -98,7 +99,7 @@ def write_findings(
     folder, page, warning = Path(out_dir), FindingsPage(), None
     options = scorer.encoder_.fitted_params_.read_options
     made = {"threshold": scorer.threshold_, "rule": scorer.threshold_rule_, "fpr": scorer.fpr}
-    made |= {"annotations": scorer.annotations}
+    made |= {"annotations": scorer.annotations, "extrapolated": is_extrapolated(scorer)}
     made |= {"read_options": options.without_files()} | dict(made_with or {})
 
     def find(image: Any) -> tuple[Finding, Micrograph]:

@@ -16,6 +16,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import ArrayLike, NDArray
 
+from hypervlad.common.progress import by_reader
 from hypervlad.common.wording import counted, percent, verb
 from hypervlad.defects.displays import DetectionLimitsDisplay, score_limits
 from hypervlad.defects.evaluation import DefectEvaluation, MapWithMask, gap_between_modes
@@ -24,7 +25,7 @@ from hypervlad.images import Micrograph, read_image
 from hypervlad.objects.particle import Outline
 from hypervlad.pages import parts
 from hypervlad.pages.colours import stretch_contrast
-from hypervlad.pages.facts import page_facts
+from hypervlad.pages.facts import is_extrapolated, page_facts
 from hypervlad.pages.numbers import (
     decimal,
     interval_text,
@@ -49,10 +50,11 @@ _OF_SCORES = (
     "training images were scored by models that were not trained on them. Only their defect-free "
     "places count, so those that reach the threshold are false alarms."
 )
+_GUESS = "The threshold is extrapolated from too few images; it may be far too low or too high."
 _HOW = Markup(
     "To correct the regions and train on them: click on a false alarm, here or in the table. To "
     "add a defect that was missed, press <em>Draw missed</em> and draw around it. Tick "
-    "<em>Reviewed</em> where everything is right. Save the masks, and train: <code>hypervlad "
+    "<em>Reviewed</em> where everything is right. Save the masks, and train{}: <code>hypervlad "
     "defects fit good/ new/ --masks masks.json -o "
     "better.hvlad</code>. An image without a mask counts as defect-free, so give only reviewed "
     "images and images without defects."
@@ -160,6 +162,7 @@ class FindingsPage:
             parts.Note(lead, "lead"),
             _too_good(self.n_in_training),
             warning and parts.warning("Check the threshold", f"{warning}."),
+            is_extrapolated(scorer) and parts.warning("A guess", _GUESS),
             parts.section("Scores and threshold", _OF_SCORES, _chart(groups, threshold)),
             self._regions_section(pictures),
             parts.section(
@@ -169,7 +172,7 @@ class FindingsPage:
                 + ", the highest scores first. Lines surround the regions that were found at a "
                 f"threshold of {_text_of(threshold, groups)}. The contrast of each picture is "
                 "stretched.",
-                pictures and _HOW,
+                pictures and _HOW.format(by_reader("", ", in a shell")),
                 pictures and _with_maps(pictures, threshold, action="False alarm", is_drawn=True),
             ),
             parts.section("Image by image", _sheet(self.images, ["Defective area", "Regions"])),
@@ -225,7 +228,7 @@ class FindingsPage:
 
 def _too_good(n_in_training: int) -> parts.Part:
     known = verb(n_in_training, "is a training image", "are training images")
-    text = f"{n_in_training} of them {known} (the same pixels)."
+    text = f"{n_in_training} of them {known} (the same pixels), whose scores are too low."
     return n_in_training and parts.warning("Too good", text)
 
 

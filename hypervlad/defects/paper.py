@@ -74,6 +74,8 @@ def defects_report(folder: Path, weight: str | None) -> paper.Report:
     is_kept = not is_any and made.get("annotations", "keep") == "keep"
     if made.get("rule") == "fpr":
         rule = f" (in training, at most {percent(made['fpr'])} of defect-free images were to be)"
+    if made.get("extrapolated"):
+        notes.append("the threshold is a guess: it is extrapolated from too few defect-free images")
     most = [float(row["area_high"]) / float(row["area"]) for row in regions if row["area_high"]]
     of_areas = (
         " By synthetic defects, a defect may be far smaller than its region, or up to "

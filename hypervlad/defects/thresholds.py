@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.stats import gumbel_r, median_abs_deviation
 
 from hypervlad.common.base import Array, StoredPart
+from hypervlad.common.progress import by_reader
 from hypervlad.common.wording import counted, percent, verb, warn_user
 from hypervlad.features.patches import NORMAL
 from hypervlad.features.windows import UNKNOWN, TrainingWindows
@@ -160,7 +161,8 @@ def threshold_at_rate(scores: NDArray[np.floating], groups: NDArray[Any], rate: 
         warn_user(
             f"the threshold is extrapolated: a rate of {rate:g} needs at least {needed} {what}, "
             f"got {n_groups}; it may be far too low or too high. Give more images, of more "
-            "specimens, choose a larger fpr, or set_threshold"
+            "specimens, "
+            + by_reader("choose a larger fpr, or set_threshold", "or allow more false alarms")
         )
         above = (gumbel_r.isf(rate) - gumbel_r.median()) / _GUMBEL_DEVIATION
         estimate = np.median(scores) + above * median_abs_deviation(scores)

@@ -13,6 +13,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from hypervlad.common.progress import by_reader
 from hypervlad.common.wording import counted
 from hypervlad.fibres import FibreDiameters, FolderDiameters, GroupDiameters, Interval, cross_lines
 from hypervlad.fibres.contrast import Values
@@ -45,9 +46,10 @@ _OF_GROUPS = (
 )
 _OF_RATIOS = "An interval that contains 1 shows no difference; it does not show that there is none."
 _STALE = Markup(
-    "All numbers are those before your changes. Save the places that you left out, and run the "
-    "command again with <code>--resume --leave-out choice.csv</code>."
+    "All numbers are those before your changes. Save the places that you left out, and {}."
 )
+_AGAIN = Markup("run the command again with <code>--resume --leave-out choice.csv</code>")
+_AGAIN_AT_PAGE = Markup("type where the file is, as <em>Left out</em> among <em>More choices</em>")
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +107,9 @@ def write_diameter_page(
     }
     if len(groups) == 1:
         unit = groups[0].places.unit
-        numbers = {f"median diameter in {unit}": number_text(groups[0].median)} | numbers
+        ends = interval_text(groups[0].interval.low, groups[0].interval.high)
+        name = f"{unit}: mean of the medians of images, 95 % interval {ends}"
+        numbers = {name: number_text(groups[0].median)} | numbers
     some = f"{len(shown)} of {counted(len(measured), 'image')}, evenly spaced. "
     header = ["Image", "Median", "95 % interval", "Places", "Measured as"]
     refused = sum((Counter(each.found.refused) for each in measured), Counter[str]())
@@ -201,7 +205,7 @@ def _of_groups(measured: Sequence[MeasuredImage], compared: FolderDiameters) -> 
             unknown and parts.Note(no_group, "warning"),
             ratios and parts.Table(["Medians", "Ratio", "95 % interval", ""], ratios),
             ratios and parts.Note(_OF_RATIOS),
-            parts.Note(_STALE, "warning stale"),
+            parts.Note(_STALE.format(by_reader(_AGAIN, _AGAIN_AT_PAGE)), "warning stale"),
         ),
     ]
 

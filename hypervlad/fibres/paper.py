@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from hypervlad.common.wording import counted, note_of_copies, note_of_unscaled, verb
+from hypervlad.common.wording import counted, note_of_bars, note_of_copies, note_of_unscaled, verb
 from hypervlad.fibres.alignment import DEFAULT_METHOD
 from hypervlad.fibres.alignment_page import MAPS
 from hypervlad.fibres.alignment_page import TABLES as ALIGNMENT_TABLES
@@ -22,12 +22,12 @@ from hypervlad.pages.paper import Result
 from hypervlad.statistics.groups import Sample, with_error
 
 _NO_SIZE = "Not all images state their pixel size; repeat the command with --pixel-size"
-_NO_SAMPLES = "No --samples were given"
+_NO_SAMPLES = "It is not known which images are of one sample"
 _SHARE = f"Of visible length, not by number, which 2022/C 229/01 asks for; {paper.OF_SHARE}"
 _OF_MEDIAN = "Geometric mean of the medians of {}s, with Student's interval of how much they differ"
 _OF_IMAGE = "Median of one image, with the interval of that image"
 _NO_LENGTHS = (
-    "Fibres are not followed to their ends; outline single ones with hypervlad.fibres.find_fibres"
+    "Fibres are not followed to their ends; hypervlad.fibres.find_fibres outlines single ones"
 )
 _BINS = np.linspace(-90, 90, 37)  # degrees
 _OF_IMAGES = {  # columns
@@ -128,6 +128,13 @@ def diameters_report(folder: Path, weight: str | None) -> paper.Report:
     ]
     without = {name: row["reason"] for name, row in images.items() if not row[f"median_{unit}"]}
     notes = [f"no diameters in {name}: {reason}" for name, reason in without.items() if reason]
+    given = made.get("read_options", {}).get("pixel_size")
+    if with_bar := [
+        name
+        for name, row in images.items()
+        if given and "scale bar" in row["annotations"] and float(row["pixel_size_nm"]) == given
+    ]:
+        notes.append(note_of_bars(with_bar, "diameters are wrong if it says another one"))
     unscaled = [name for name, reason in without.items() if not reason]
     notes += [note_of_copies(copies, "other images in the same group")] * bool(copies)
     notes += [note_of_unscaled(unscaled, "be in a group; repeat with")] * bool(unscaled)

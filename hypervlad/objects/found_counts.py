@@ -224,7 +224,7 @@ def count_found(
     if n_huge := int((edge_weights(table, edges) > _MAX_WEIGHT).sum()):
         notes.append(
             f"{counted(n_huge, 'particle')} nearly as large as the image "
-            f"{verb(n_huge, 'counts', 'count')} for more than {_MAX_WEIGHT} each: take larger "
+            f"{verb(n_huge, 'counts', 'count each')} for more than {_MAX_WEIGHT}: take larger "
             f"images{by_reader(', or count each as one (--set edges=leave_out)', '')}"
         )
 

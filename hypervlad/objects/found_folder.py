@@ -17,7 +17,7 @@ from hypervlad.common.constraints import InstanceOf, check_points, check_value
 from hypervlad.common.files import exclusive_lock, file_digest
 from hypervlad.common.progress import ProgressBar, announced, by_reader
 from hypervlad.common.tables import write_table
-from hypervlad.common.wording import counted, name_some, verb, warn_user
+from hypervlad.common.wording import counted, name_some, note_of_bars, verb, warn_user
 from hypervlad.images import ImageReadError
 from hypervlad.images.files import find_as_named
 from hypervlad.images.options import check_read_options
@@ -597,7 +597,11 @@ class FoundFolder:
         if self.unreadable:
             reasons = "; ".join(self.unreadable.values())
             notes.append(f"not counted as they cannot be read: {reasons}")
-        notes += self.notes_of_edits("counted like found ones, also what a person drew there")
+        has_bar = self.field_table["note"].astype(str).str.endswith(found_tables.HAS_BAR)
+        is_given = self.field_table["pixel_size_nm"] == (self.run["pixel_size"] or math.nan)
+        if with_bar := names[has_bar & is_given].tolist():
+            notes.append(note_of_bars(with_bar, "sizes are wrong if it says another one"))
+        notes += self.notes_of_edits("outlines that a person drew count like found ones")
         if changed:
             notes.append(
                 f"{verb(len(changed), 'the outlines', 'outlines')} of {name_some(changed)} were "
@@ -615,8 +619,12 @@ class FoundFolder:
             )
         if (self.path / UNWRITTEN).exists():
             notes.append(
-                "the last edits of 'hypervlad app' are not in these files yet: wait for it, or "
-                "start it again if it was stopped, and repeat this command"
+                "the last edits at the page are not in these files yet: "
+                + by_reader(
+                    "wait for 'hypervlad app', or start it again if it was stopped, and repeat "
+                    "this command",
+                    "wait a moment, and repeat this",
+                )
             )
         return notes
 

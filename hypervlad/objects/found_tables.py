@@ -39,6 +39,7 @@ FIELD_COLUMNS = (
 )
 _NEEDED = ("micrograph", "height", "width", "pixel_size_nm", "outlines_digest")
 _TEXTS = dict.fromkeys(TEXT_COLUMNS, str)
+HAS_BAR = "has a scale bar"  # note of a field
 FILE_SOURCE = "outlines"  # of classes: a file of corrected outlines
 TRAINING_SOURCE = "training"  # another label with which the classifier was trained
 _OF_TRAINING = TRAINING_SOURCE, CHOSEN_SOURCE

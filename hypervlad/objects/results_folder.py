@@ -161,7 +161,9 @@ class ResultsFolder:
                 with errors_of(name):
                     found = measure(image)
             except unread as error:
-                self.left_out.append(str(error))
+                # Who reads it knows the folder, and pages may be passed on.
+                _, is_named, why = str(error).partition(f"/{name}: ")
+                self.left_out.append(f"{name}: {why}" if is_named else str(error))
                 continue
             yield name, found
 

@@ -161,6 +161,12 @@ def _fine_tuned_text(history: Any) -> str:
     return f"all of its layers, for {history.best_epoch + 1} of {epochs}"
 
 
+def is_extrapolated(scorer: Any) -> bool:
+    """Return whether the threshold of a scorer is a guess, from too few defect-free images."""
+    needed = n_groups_needed(scorer.fpr)
+    return scorer.threshold_rule_ == "fpr" and bool(scorer.held_out_.n_groups < needed)
+
+
 def _scorer_facts(scorer: Any) -> dict[str, str]:
     learner = getattr(scorer.model_, "learner", None)
     references = getattr(scorer.model_, "cells", None)
@@ -183,7 +189,7 @@ def _scorer_facts(scorer: Any) -> dict[str, str]:
     held_out = scorer.held_out_
     n_above = held_out.n_images_above(scorer.threshold_)
     chosen = rule[scorer.threshold_rule_]
-    if scorer.threshold_rule_ == "fpr" and held_out.n_groups < n_groups_needed(scorer.fpr):
+    if is_extrapolated(scorer):
         chosen += ", extrapolated from too few groups"
     return {
         "trained on": counted(scorer.n_images_, "image"),

@@ -14,7 +14,14 @@ from hypervlad._version import __version__
 from hypervlad.common.constraints import check_value
 from hypervlad.common.files import exclusive_lock, json_text, new_folder
 from hypervlad.common.progress import ProgressBar, announced, by_reader
-from hypervlad.common.wording import counted, is_utf8, name_some, note_of_unscaled, warn_user
+from hypervlad.common.wording import (
+    counted,
+    is_utf8,
+    name_some,
+    note_of_bars,
+    note_of_unscaled,
+    warn_user,
+)
 from hypervlad.images import ImageReadError, PixelSizes, ReadOptions
 from hypervlad.images.annotations import annotation_mask
 from hypervlad.images.files import is_below
@@ -25,7 +32,7 @@ from hypervlad.objects.detection import Detection
 from hypervlad.objects.found_counts import give_size
 from hypervlad.objects.found_folder import DETECTION, LOCK, RUN, FoundFolder
 from hypervlad.objects.found_outlines import EDITS
-from hypervlad.objects.found_tables import write_detection
+from hypervlad.objects.found_tables import HAS_BAR, write_detection
 from hypervlad.objects.outlines import outlines_among, read_outlines
 from hypervlad.objects.particle import Outlines, check_same_size
 from hypervlad.objects.results_folder import write_record
@@ -183,9 +190,10 @@ def find_in_images(
                             row["scale_bar_error"] = share
                     if there is None:
                         note_found(name, found)
-                        has_bar = any(each.kind == "scale bar" for each in found.annotations)
-                        if has_bar and row["pixel_size_nm"] == pixel_size:
-                            with_bar.append(name)
+                        if any(each.kind == "scale bar" for each in found.annotations):
+                            row["note"] = "; ".join(filter(None, [found.note, HAS_BAR]))
+                            if pixel_size and row["pixel_size_nm"] == pixel_size:
+                                with_bar.append(name)
                         # Before its outlines: a field without outlines is searched again.
                         folder.searched.add(row)
                         if by_person is None or not row["corrected_in"]:
@@ -215,15 +223,11 @@ def find_in_images(
             f"and are used: {name_some(used)}"
         )
     if with_bar:
-        warn_user(
-            f"the pixel size that was given, {pixel_size:g} nm, is used for "
-            f"{counted(len(with_bar), 'image')} with a scale bar of their own, "
-            f"{name_some(with_bar)}: "
-            + by_reader(
-                "measure it with 'hypervlad scale', and give its table",
-                "if theirs is another one, find them in a folder of their own",
-            )
+        advice = by_reader(
+            "measure it with 'hypervlad scale', and give its table",
+            "if it says another one, find particles there in a folder of its own",
         )
+        warn_user(note_of_bars(with_bar, advice))
     unknown = [name for name, row in rows.items() if not row["pixel_size_nm"]]
     if 0 < len(unknown) < len(rows):
         warn_user(note_of_unscaled(unknown, "be counted with these;", give_size()))

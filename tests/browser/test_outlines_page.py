@@ -262,7 +262,7 @@ def test_fibres_are_measured_without_a_shell(browser: Any, tmp_path: Path) -> No
     page = TaskPage(browser, f"{app.link}diameters.html")
     page.link = app.link  # type: ignore[attr-defined]
     try:
-        shown = page.does("diameters", "Preview this image", "This image is done.")
+        shown = page.does("diameters", "Preview this image", "This is the preview.")
         assert "/preview/diameters/diameters.html" in shown
         browser.get(f"{app.link}diameters.html")
         page.find("pixel_size", "name").send_keys("4")
@@ -270,7 +270,9 @@ def test_fibres_are_measured_without_a_shell(browser: Any, tmp_path: Path) -> No
         page.until(lambda: page.text("status") == "All diameters are measured.")
         assert "All of these, ZIP" in page.text("files")
         browser.switch_to.frame("frame")
-        page.until(lambda: "in nm" in browser.find_element("tag name", "body").text)
+        page.until(
+            lambda: "nm: mean of the medians" in browser.find_element("tag name", "body").text
+        )
         browser.switch_to.default_content()
         assert "nm" in (results / "diameters" / "report" / "results.csv").read_text()
         shown = page.does("alignment", "Measure all images", "All directions are measured.")

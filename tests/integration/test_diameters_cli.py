@@ -200,7 +200,7 @@ def test_images_without_a_pixel_size_or_fibres_or_sense(folder, tmp_path):
     lines = [f"{name}.{suffix},{name}" for name, suffix in names.items()]
     groups.write_text("\n".join(["path,group", *(f"in/{line}" for line in lines)]))
     done = run(images, "-o", out, "--groups", groups, "-q", "--on-error", "skip")
-    assert f"1 of 4 images left out: {images / 'broken.png'}: 1 x 64 pixels" in done.stderr
+    assert "1 of 4 images left out: broken.png: 1 x 64 pixels" in done.stderr
     assert "flat.png: nothing is measured: the image is flat" in done.stderr
     assert "the pixel size of 1 image is unknown, while the others have one" in done.stderr
     flat, known, unknown = rows_of(out / "diameters.csv")

@@ -20,8 +20,10 @@ import numpy as np
 import pytest
 from support import commands
 from support.found_fields import SHAPE, App, write_found
+from support.review_queues import Judging
 from support.waiting import PATIENCE, wait_until
 
+from hypervlad.apps.review import Queue, start_queue
 from hypervlad.particles import FoundFolder, read_outlines, write_outlines
 
 Start = Callable[..., App]
@@ -208,7 +210,7 @@ def test_a_kill_while_files_are_written_loses_no_edit_and_repeats_none(
     app.running.join()
     assert len(read_outlines(file)) == (2 if place == "before" else 1)
     printed = commands.run("particles", "count", app.folder).stdout
-    assert "the last edits of 'hypervlad app' are not in these files yet" in printed
+    assert "the last edits at the page are not in these files yet" in printed
     assert not any(field.by_person for field in FoundFolder(app.folder).fields)
     app.before = None
     app.start()
@@ -337,7 +339,7 @@ def test_a_task_that_is_stopped_or_killed_goes_on_where_it_was(tmp_path: Path) -
         task = app.post("images")["task"]
         assert (task["state"], task["kind"], task["choices"]) == ("stopped", "find", choices)
         failed = app.ended("find", **choices | {"pixel_size": "two"})["task"]
-        assert (failed["state"], "such as 2.5; got 'two'" in failed["lines"][-1]) == (
+        assert (failed["state"], "such as 0.5; got 'two'" in failed["lines"][-1]) == (
             "failed",
             True,
         )
@@ -364,13 +366,43 @@ def test_a_task_that_is_stopped_or_killed_goes_on_where_it_was(tmp_path: Path) -
         app.start()
         task = app.post("images")["task"]
         assert (task["state"], task["kind"], task["choices"]) == ("stopped", "diameters", body)
-        done = app.ended("diameters", **body)
+        done = app.ended("diameters", **dict(sorted(body.items())))
         assert done["task"]["state"] == "done", done["task"]
+        assert not (results / "diameters-1").exists(), "the same choices"
         assert "diameters/all.zip" in app.post("state/diameters")["files"]
         answer = app.send("diameters/diameters.html")
-        assert "sandbox allow-scripts" in (answer.headers["Content-Security-Policy"] or "")
+        policy = answer.headers["Content-Security-Policy"] or ""
+        assert policy.startswith("sandbox allow-scripts")
+        assert "allow-modals" in policy, "it asks before marks that are not saved are lost"
         app.ended("diameters", **body | {"polarity": "bright"})
         assert (results / "diameters-1" / "diameters.csv").exists(), "with other choices"
+        body = {"window": "", "tolerance": "wide", "pixel_size": "", "keep": False}
+        body |= {"image": "1:a.png", "only": ""}
+        failed = app.ended("alignment", **body)["task"]
+        assert failed["lines"] == [
+            "Tolerance: expected a number without a unit, such as 0.5; got 'wide'"
+        ]
+        assert app.ended("alignment", **body | {"tolerance": "25,5"})["task"]["state"] == "done"
+    finally:
+        app.stop()
+
+
+def test_labels_of_the_queue_are_in_the_list_of_classes_until_they_are_typed_anew(
+    tmp_path: Path,
+) -> None:
+    write_found(tmp_path)
+    images, folder = tmp_path / "fields", tmp_path / "fields-results" / "classes" / "queue"
+    folder.parent.mkdir(parents=True)
+    start_queue(Judging(2), [images / "a.png", images / "b.png"], folder)  # type: ignore[arg-type]
+    queue = Queue(folder)
+    item = queue.next("a" * 8, 1).items[0].id
+    queue.label("a" * 8, "b" * 8, item, 2)
+    queue.close()
+    app = App(images)
+    try:
+        assert 'data-image="1:a.png" value="matrix"' in app.send("classes.html").body.decode()
+        app.post("mark_file", kind="classes", image="1:a.png", word="rod")
+        assert 'data-image="1:a.png" value="rod"' in app.send("classes.html").body.decode()
     finally:
         app.stop()
 

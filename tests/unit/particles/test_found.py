@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ from support.commands import run
 
 from hypervlad import __version__
 from hypervlad.images import ImageReadError, PixelSizes
+from hypervlad.images.annotations import Annotation
 from hypervlad.particles import (
     Detection,
     FoundFolder,
@@ -202,6 +204,21 @@ def test_a_pixel_size_can_be_given_later(images, original, tmp_path, monkeypatch
     np.testing.assert_array_equal(found.table["area_nm2"], expected["area_nm2"])
     with pytest.raises(ValueError, match=r"was made with pixel_size 5\.0, not 2\.5"):
         find(path, own, pixel_size=2.5, resume=True)
+
+
+@pytest.mark.parametrize("pixel_size", [None, 5.0])
+def test_a_size_that_is_given_in_spite_of_a_scale_bar_is_told_with_the_counts(
+    images, tmp_path, recwarn, pixel_size
+):
+    def outline(path):
+        found = find_particles(path)
+        return replace(found, annotations=[Annotation("scale bar", (0, 0, 4, 9))])
+
+    options = {"root": images, "pixel_size": pixel_size}
+    folder, _ = find_in_images(tmp_path / "found", [images / "a.png"], outline, **options)
+    for notes in ([str(each.message) for each in recwarn], folder.count().notes):
+        told = any("although 1 image has a scale bar, a.png" in note for note in notes)
+        assert told == (pixel_size is not None)
 
 
 def test_classified_particles_are_measured_on_corrected_outlines(found):
