@@ -217,11 +217,7 @@ def connect(folder: Path, kind: Kind = QUEUE) -> sqlite3.Connection:
     if not path.is_file():
         raise QueueError(f"{folder}: no {kind.name} here; {kind.missing}")
     connection: _Connection = sqlite3.connect(
-        path,
-        timeout=_TIMEOUT,
-        isolation_level=None,
-        check_same_thread=False,
-        factory=_Connection,
+        path, timeout=_TIMEOUT, isolation_level=None, check_same_thread=False, factory=_Connection
     )
     connection.path, connection.kind = path, kind
     try:

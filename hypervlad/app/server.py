@@ -192,10 +192,7 @@ def _max_body(kept: Database) -> int:
 
 
 def serve(
-    kept: Queue | Project,
-    *,
-    port: int | None = None,
-    ready: Callable[[str], Any] = lambda _: None,
+    kept: Queue | Project, *, port: int | None = None, ready: Callable[[str], Any] = lambda _: None
 ) -> None:
     """Serve a queue, or corrections, until Ctrl-C.
 

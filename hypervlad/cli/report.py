@@ -36,7 +36,7 @@ def report(
     weight: Annotated[
         Weight | None,
         typer.Option(
-            help="Of particles and defects, number (the default) or area; of diameters, length.",
+            help="Of particles and defects, number (the default) or area; of diameters, length."
         ),
     ] = None,
     set_: option.Set = None,

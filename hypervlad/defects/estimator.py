@@ -302,10 +302,7 @@ class PatchDefectScorer(ImageEstimator):
         with TemporaryDirectory(prefix="hypervlad-") as folder, announced(len(images)):
             tiling = Tiling(self.tile_size, folder)
             fit_codebook = partial(
-                fit_tiled_codebook,
-                tiling=tiling,
-                min_side=self.patch,
-                annotations=self.annotations,
+                fit_tiled_codebook, tiling=tiling, min_side=self.patch, annotations=self.annotations
             )
             encoder.fit_checked(images, fit_codebook)
             reader = WindowReader(encoder.loader(), self.patch, annotations=self.annotations)

@@ -147,10 +147,7 @@ def write_diameter_page(
         decided=[f"f{n}-{place}" for n, places in enumerate(left_out) for place in places],
         header="path,x_px,y_px",
         lines={
-            f"f{n}": [
-                each.name,
-                *(f"{x:.2f},{y:.2f}" for y, x in each.found.positions.tolist()),
-            ]
+            f"f{n}": [each.name, *(f"{x:.2f},{y:.2f}" for y, x in each.found.positions.tolist())]
             for n, each in enumerate(measured)
             if n in shown or left_out[n]
         },

@@ -13,13 +13,7 @@ from scipy.stats import gamma
 
 from hypervlad.common.wording import counted, name_some, verb
 from hypervlad.objects.detection import Detection
-from hypervlad.objects.fields import (
-    Edges,
-    Field,
-    FloatArray,
-    WeightedParticles,
-    independent,
-)
+from hypervlad.objects.fields import Edges, Field, FloatArray, WeightedParticles, independent
 from hypervlad.objects.measures import lacks_pixel_size, pixel_size_power
 from hypervlad.statistics.groups import (
     NORMAL_FACTOR,

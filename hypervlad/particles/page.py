@@ -58,10 +58,7 @@ Box = tuple[int, int, int, int]
 
 
 def write_particles_page(
-    path: str | os.PathLike[str],
-    folder: FoundFolder,
-    *,
-    counts: FoundCounts | None = None,
+    path: str | os.PathLike[str], folder: FoundFolder, *, counts: FoundCounts | None = None
 ) -> Path:
     """Write a page of the particles in a folder: counts, sizes, outlines to check, and fields.
 

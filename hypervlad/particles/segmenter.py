@@ -222,11 +222,7 @@ class HypercolumnSegmenter(NetworkEstimator):
 
     @usual_torch()
     def fit(
-        self,
-        images: Sequence[Any],
-        outlines: Sequence[Any],
-        *,
-        groups: ArrayLike | None = None,
+        self, images: Sequence[Any], outlines: Sequence[Any], *, groups: ArrayLike | None = None
     ) -> HypercolumnSegmenter:
         """Learn to outline particles.
 

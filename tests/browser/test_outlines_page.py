@@ -270,9 +270,8 @@ def test_fibres_are_measured_without_a_shell(browser: Any, tmp_path: Path) -> No
         page.until(lambda: page.text("status") == "All diameters are measured.")
         assert "All of these, ZIP" in page.text("files")
         browser.switch_to.frame("frame")
-        page.until(
-            lambda: "nm: mean of the medians" in browser.find_element("tag name", "body").text
-        )
+        body = browser.find_element("tag name", "body")
+        page.until(lambda: "nm: mean of the medians of images, 95 % interval" in body.text)
         browser.switch_to.default_content()
         assert "nm" in (results / "diameters" / "report" / "results.csv").read_text()
         shown = page.does("alignment", "Measure all images", "All directions are measured.")

@@ -132,9 +132,7 @@ def assert_prints(shown: str, printed: str) -> None:
 @pytest.mark.real
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 @pytest.mark.parametrize(
-    "page",
-    [page for page in PAGES if blocks(page)],
-    ids=lambda page: str(page.relative_to(ROOT)),
+    "page", [page for page in PAGES if blocks(page)], ids=lambda page: str(page.relative_to(ROOT))
 )
 def test_all_blocks_run(
     page: Path, workplace: Path, forking: subprocess.Popen[str], tmp_path: Path

@@ -67,6 +67,9 @@ def test_scores_become_maps_overlays_and_tables(model, folder, tmp_path):
     assert f"hypervlad {made['version']} and a model (SHA-256 {made['model'][:12]})" in methods
     assert "at most 5.0 % of defect-free images" in methods
     assert made["held_out"] in methods
+    assert made["extrapolated"] == (len(scorer.held_out_.scores) < 19)
+    told = (tmp_path / "paper" / "report.html").read_text(encoding="utf-8")
+    assert ("it is extrapolated from too few" in told) == made["extrapolated"]
     (last,) = (folder / "new").glob("*.png")
     run("defects", "score", model, last, "-o", tmp_path / "own", "--threshold", 0.1, "--quiet")
     run("report", tmp_path / "own", "-o", tmp_path / "paper", "--quiet")

@@ -86,8 +86,7 @@ def test_the_particles_of_a_model_are_labelled_classified_and_counted(model, ima
     assert f"{n_particles} particles in 4 images" in said
     for name in NAMES:
         np.testing.assert_array_equal(
-            found.outlines(name).label_image(),
-            *load(model, pixel_size=4).predict([images / name]),
+            found.outlines(name).label_image(), *load(model, pixel_size=4).predict([images / name])
         )
     assert not (load(model).read_options or {}).get("pixel_size"), "others may have another one"
     assert "is not empty, and nothing is overwritten" in refused(*command)

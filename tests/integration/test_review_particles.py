@@ -47,12 +47,7 @@ def place(tmp_path_factory):
     """Two folders of found particles with their true classes, and a classifier of the first."""
     root = tmp_path_factory.mktemp("place")
     images, truths = make_particle_fields(
-        14,
-        classes=["sphere", "rod"],
-        n_particles=(5, 8),
-        size=128,
-        touching=0,
-        random_state=0,
+        14, classes=["sphere", "rod"], n_particles=(5, 8), size=128, touching=0, random_state=0
     )
     of_field = {}
     for number, image in enumerate(images):

@@ -13,14 +13,7 @@ import torch
 from safetensors.torch import save_file
 from sklearn.base import clone
 from support.model_files import forged
-from support.networks import (
-    KINDS,
-    SMALL,
-    check_network,
-    save_whole,
-    timms_own,
-    torchvisions_own,
-)
+from support.networks import KINDS, SMALL, check_network, save_whole, timms_own, torchvisions_own
 
 import hypervlad
 from hypervlad import (

@@ -32,10 +32,5 @@ def register_tiny() -> None:
 def make_tiny_encoder() -> HypercolumnVLAD:
     """An encoder that takes milliseconds."""
     return HypercolumnVLAD(
-        "tiny",
-        weights="random",
-        image_size=16,
-        n_codewords=4,
-        sampling=400,
-        random_state=0,
+        "tiny", weights="random", image_size=16, n_codewords=4, sampling=400, random_state=0
     )

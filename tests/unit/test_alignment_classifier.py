@@ -8,12 +8,7 @@ from sklearn.exceptions import NotFittedError
 from support.damage import replaced
 from support.recording import Recording
 
-from hypervlad import (
-    AlignmentClassifier,
-    BoostedSoftmaxClassifier,
-    HypercolumnVLAD,
-    ModelFileError,
-)
+from hypervlad import AlignmentClassifier, BoostedSoftmaxClassifier, HypercolumnVLAD, ModelFileError
 from hypervlad.models import default_alignment_encoder
 
 Image = NDArray[np.float32]
@@ -49,10 +44,7 @@ def halves(seed, angle):
 
 def small_model(read_options=None, **options):
     encoder = default_alignment_encoder(
-        backbone="tiny",
-        weights="random",
-        taps=["1", "4"],
-        n_codewords=4,
+        backbone="tiny", weights="random", taps=["1", "4"], n_codewords=4
     )
     if read_options is not None:
         encoder.set_params(read_options=encoder.read_options | read_options)

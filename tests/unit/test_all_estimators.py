@@ -260,11 +260,7 @@ class Fitted(NamedTuple):
 
 
 @pytest.fixture(scope="module", params=marked(MAKERS))
-def fitted(
-    request,
-    case_of,
-    tmp_path_factory,
-):
+def fitted(request, case_of, tmp_path_factory):
     """A fitted model, and one that was loaded; to fit changes neither parameters nor others."""
     case, path = case_of(request.param), tmp_path_factory.mktemp("model") / "m.hvlad"
     model = clone(case.model)

@@ -27,12 +27,7 @@ from hypervlad.evaluation import (
     prediction_sets,
     wilson_interval,
 )
-from hypervlad.fibres import (
-    FibreDiameters,
-    Interval,
-    axial_statistics,
-    compare_groups,
-)
+from hypervlad.fibres import FibreDiameters, Interval, axial_statistics, compare_groups
 from hypervlad.particles import Detection, Field, count_particles, particle_sizes
 
 Rng = np.random.Generator
@@ -163,10 +158,7 @@ def sizes(share: str) -> Callable[[Rng, int], Kept]:
         n_each = rng.poisson(25, n)
         logs = np.repeat(0.1 * rng.standard_normal(n), n_each)
         logs += 0.35 * rng.standard_normal(len(logs))
-        found = particle_sizes(
-            *fields_of(n_each, 100 * np.exp(logs)),
-            edges="leave_out",
-        ).iloc[0]
+        found = particle_sizes(*fields_of(n_each, 100 * np.exp(logs)), edges="leave_out").iloc[0]
         quantile = stats.norm.ppf(int(share[1:]) / 100)
         truth = 100 * np.exp(np.hypot(0.1, 0.35) * quantile)
         return within((found[f"{share}_low"], found[f"{share}_high"]), truth, 1.5 * truth)

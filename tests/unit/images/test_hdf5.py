@@ -229,8 +229,7 @@ SLOW = ("many groups", "many images", "wordy")  # writing or parsing thousands o
 
 
 @pytest.mark.parametrize(
-    "case",
-    [pytest.param(case, marks=[pytest.mark.full] * (case in SLOW)) for case in REFUSED],
+    "case", [pytest.param(case, marks=[pytest.mark.full] * (case in SLOW)) for case in REFUSED]
 )
 def test_files_that_are_not_read_say_why(tmp_path, monkeypatch, case):
     monkeypatch.chdir(tmp_path)  # to which links would lead

@@ -14,8 +14,7 @@ from PIL import Image
 from support.commands import run
 
 from hypervlad import __version__
-from hypervlad.images import ImageReadError, PixelSizes
-from hypervlad.images.annotations import Annotation
+from hypervlad.images import Annotation, ImageReadError, PixelSizes
 from hypervlad.particles import (
     Detection,
     FoundFolder,

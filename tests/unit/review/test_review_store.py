@@ -233,10 +233,7 @@ def test_a_file_that_is_no_sound_queue_is_named_with_what_to_do(
 ) -> None:
     path = make(0, 200) / FILE
     damaged(path, damage)
-    with (
-        pytest.raises(QueueError, match=words),
-        contextlib.closing(Queue(path.parent)) as queue,
-    ):
+    with pytest.raises(QueueError, match=words), contextlib.closing(Queue(path.parent)) as queue:
         queue.connection.execute("SELECT * FROM items ORDER BY reason").fetchall()
 
 

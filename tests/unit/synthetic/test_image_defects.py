@@ -9,12 +9,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from scipy.ndimage import binary_dilation
 
-from hypervlad.data import (
-    IMAGE_DEFECTS,
-    add_defect,
-    make_fibre_images,
-    make_tem_images,
-)
+from hypervlad.data import IMAGE_DEFECTS, add_defect, make_fibre_images, make_tem_images
 
 LOCAL = ("scratch", "stain", "band", "blur", "pits")
 kinds = st.sampled_from(IMAGE_DEFECTS)

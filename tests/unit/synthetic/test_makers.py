@@ -6,12 +6,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from hypervlad.data import (
-    FIBRE_LOOKS,
-    make_fibre_images,
-    make_particle_fields,
-    make_tem_images,
-)
+from hypervlad.data import FIBRE_LOOKS, make_fibre_images, make_particle_fields, make_tem_images
 
 fields = partial(make_particle_fields, classes=["rod"], extent=(20, 40))
 MAKERS = [

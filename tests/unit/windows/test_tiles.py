@@ -7,12 +7,7 @@ from sklearn.base import clone
 from support.counting import CountingImage, count_passes
 from support.surfaces import PATCH, blotted, surface
 
-from hypervlad import (
-    BoostedSoftmaxClassifier,
-    ImageReadError,
-    PatchDefectScorer,
-    register_backbone,
-)
+from hypervlad import BoostedSoftmaxClassifier, ImageReadError, PatchDefectScorer, register_backbone
 from hypervlad.features import Preprocessing
 from hypervlad.models import default_patch_encoder
 
