@@ -64,15 +64,6 @@ def test_an_evaluation_leaves_training_images_out(model, folder, groups, tmp_pat
     assert len((tmp_path / "report" / "predictions.csv").read_text("utf-8").splitlines()) == 7
 
 
-@pytest.mark.full  # two trainings; estimators are repeatable in a test of their own
-def test_the_same_seed_gives_the_same_file_also_without_quiet(model, folder, tmp_path):
-    again, other = tmp_path / "again.hvlad", tmp_path / "other.hvlad"
-    run("train", folder, "-o", again, *TINY)
-    run("train", folder, "-o", other, *TINY, "-q", "--seed", "7")
-    assert again.read_bytes() == model.read_bytes()
-    assert other.read_bytes() != model.read_bytes()
-
-
 def test_labels_from_a_table(model, folder, groups, tmp_path):
     """The table gives the same model as folders of the same names, byte for byte."""
     codes = dict(csv.reader(groups.read_text(encoding="utf-8").splitlines()))

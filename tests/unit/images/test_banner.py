@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
-from support.paths import DATA
 
 from hypervlad.images import find_banner, read_image, read_micrograph
 
@@ -126,27 +125,3 @@ def test_keep_is_the_default_and_remove_says_how_much(kind, gain, top):
     removed = read_micrograph(image, banner="remove")
     assert removed.metadata["banner_rows"] == 30
     assert removed.digest == read_micrograph(scene).digest
-
-
-# Every image of these folders whose lower edge really is a banner, by eye.
-WITH_BANNER = {
-    f"chemrxiv_10_26434_{name}.jpg"
-    for name in [
-        *("13635284_v1_fig_2_7", "2022_w0d5g_v3_fig_8_1", "2023_gzxl1_fig_3_2"),
-        *("2023_mhb04_fig_2_1", "2023_mhb04_fig_2_2", "2024_s2kf2_fig_2_0", "6998204_v2_fig_1_0"),
-    ]
-}
-
-
-@pytest.mark.real
-@pytest.mark.full  # decodes over a thousand images
-@pytest.mark.parametrize(
-    "folder", ["micrographs", "nanofibre", "neu_steel", "magnetic_tile/images"]
-)
-def test_no_real_image_is_cut_that_has_no_banner(folder):
-    files = [*DATA.joinpath(folder).rglob("*.jpg"), *DATA.joinpath(folder).rglob("*.png")]
-    if not files:
-        pytest.skip(f"no real images in {DATA / folder}")
-    cut = {file.name for file in files if find_banner(np.asarray(Image.open(file)))}
-    assert cut <= WITH_BANNER
-    assert len(cut) >= (7 if folder == "micrographs" else 0)
