@@ -9,10 +9,7 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -22,10 +19,10 @@ from zipfile import ZIP_DEFLATED, ZipFile
 
 from hypervlad.app.corrections import MODEL, Corrections, move_results, shapes_of
 from hypervlad.app.database import FILE, QueueError, StaleError, UnknownError
+from hypervlad.app.runner import Runner
 from hypervlad.app.store import Queue, checked_name
 from hypervlad.app.tasks import LEARN_AGAIN, PARTICLE_FILES, TASKS, Choice, Step, Task
 from hypervlad.common.files import parse_json, refuse_link, replace_when_complete
-from hypervlad.common.progress import READ_BY_PROGRAM
 from hypervlad.common.tables import write_table
 from hypervlad.common.wording import counted, name_some, printable
 from hypervlad.images import ImageReadError, ReadOptions, find_images, read_image, read_micrograph
@@ -36,29 +33,11 @@ from hypervlad.objects.found_folder import FIELDS, PARTICLES, RUN, FoundFolder
 
 RESULTS = "results"
 _PREVIEW = ".preview"
-_N_LINES = 12  # of a command, which the page shows if it fails
-_BAR = re.compile(  # as tqdm prints it: what, done, total, left, unit
-    r"(?:(\w[^:%]*): +)?\d+%\|.*?(\d+)/(\d+) \[[\d:]+<([\d:?]+)(?:, +[\d.?]+(?:s/)?(\w+))?"
-)
 _NUMBER = re.compile(r"\d*\.?\d+")
 _MAX_ARGUMENTS = 20_000  # characters: Windows allows 32,767 for a command
 _MAX_FIGURES = 30  # of which the page lists each
 _NOT_ZIPPED = "maps", "queue"
-# Of what commands print, the page shows at the end what begins so.
-_TOLD = (
-    "warning:",
-    "held out:",
-    "trained on",
-    "note:",
-    "accuracy",
-    "balanced accuracy",
-    "threshold:",
-)
 _READING = "page", "channel", "banner", "scaling", "percentiles", "max_pixels"
-
-
-class _StoppedError(Exception):
-    """A person has stopped a task."""
 
 
 class Project(Corrections):
@@ -94,23 +73,18 @@ class Project(Corrections):
         self._unsearched = [] if self.is_found else find_images(self._root)
         self._files = list(self._unsearched)
         self._read_facts: dict[int, dict[str, Any]] = {}
-        self._task: dict[str, Any] = {}
-        self._process: subprocess.Popen[str] | None = None
-        self._thread: threading.Thread | None = None
-        self._is_stopped, self._previewing = False, threading.Lock()
+        #: What a person has started.
+        self.runner = Runner(self, self._asking, self._in_words)
+        self._previewing = threading.Lock()
         #: The task of which one image was looked at last, rather than all measured.
         self.previewed = ""
         self._queue: Queue | None = None
         if not self.is_found:
             threading.Thread(target=self._read_images, daemon=True).start()
-        if known := parse_json(self.fact("task") or "null"):
-            self._task = known | {"state": "stopped", "lines": [], "step": "Stopped"}
 
     def close(self) -> None:
         """Stop what is running, and close all connections."""
-        self.stop()
-        if self._thread is not None:
-            self._thread.join()
+        self.runner.close()
         self._close_queue()
         super().close()
 
@@ -187,7 +161,7 @@ class Project(Corrections):
 
     def state(self) -> dict[str, Any]:
         """Return what the page shows besides images: the task, choices, and what can be done."""
-        known: dict[str, Any] = {"task": dict(self._task)}  # first: what is done is in the rest
+        known: dict[str, Any] = {"task": dict(self.runner.task)}  # what is done is in the rest
         known |= {"is_found": self.is_found, "generation": int(self.fact("generation") or 0)}
         known["folder"] = str(self.folder)
         run = self.found.run if self.is_found else self._run_before()
@@ -198,8 +172,9 @@ class Project(Corrections):
 
     def title(self) -> str:
         """Return in words how the task is; "" if there is none."""
-        kind = self._task.get("kind", "")
-        task, is_of_one = TASKS.get(kind), self._task.get("choices", {}).get("only")
+        known = self.runner.task
+        kind, is_of_one = known.get("kind", ""), known.get("choices", {}).get("only")
+        task = TASKS.get(kind)
         resumes = task is None or any("--resume" in step.command for step in task.steps)
         done = {
             "find": "Particles are found.",
@@ -208,13 +183,13 @@ class Project(Corrections):
             "learn_again": "Learnt, and all images classified again.",
         }
         titles = {
-            "running": f"{self._task.get('step')}…",
+            "running": f"{known.get('step')}…",
             "done": done.get(kind)
             or (task and ("This is the preview." if is_of_one else task.done)),
             "stopped": f"Stopped. {'What is done is kept.' if resumes else 'It begins anew.'}",
             "failed": "This did not work",
         }
-        return titles.get(self._task.get("state", "")) or ""
+        return titles.get(known.get("state", "")) or ""
 
     def is_current(self) -> bool:
         """Return whether the results of particles are of the outlines as they are now."""
@@ -235,39 +210,16 @@ class Project(Corrections):
         does = {"find": self._find, "learn": self._learn, "results": self._make_results}
         does |= {"learn_again": self._learn_again}
         does |= {each: partial(self._measure, task) for each, task in TASKS.items()}
-        with self._asking:  # one at a time
-            if self._task.get("state") == "running":
-                raise StaleError(f"{self._task['step']}: wait until it ends, or stop it")
-            self.set_facts(task=json.dumps({"kind": kind, "choices": choices}))
-            self._is_stopped = False
-            self._task = {"kind": kind, "choices": choices, "state": "running", "lines": []}
-            self._task |= {"step": "Starting", "done": 0, "total": 0, "about": ""}
-        self._thread = threading.Thread(target=self._do, args=[does[kind], choices], daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Stop the task, if there is one; what it has written stays, and is used later."""
-        with self._guard:
-            self._is_stopped = True
-            if self._process is not None:
-                self._process.terminate()
-
-    def forget(self) -> None:
-        """Show no more what the last task, which has ended, had to say."""
-        with self._asking:
-            if self._task.get("state") != "running":
-                self.set_facts(task="null")
-                self._task = {}
+        self.runner.start(kind, choices, does[kind])
 
     def take_back(self, folder: str) -> None:
         """Restore what was found before the last exchange, in the last of `earlier_folders`."""
         with self._asking:  # a second click waits, and is too late
-            if self._task.get("state") == "running":
-                raise StaleError(f"{self._task['step']}: wait until it ends, or stop it")
+            self.runner.check_idle()
             if [each["folder"] for each in self.earlier_folders()][-1:] != [folder]:
                 raise StaleError("this has been taken back already")
             self.exchange(self.folder / folder)
-            self.forget()
+            self.runner.forget()
 
     def results_shown(self, kind: str) -> str:
         """Return where results of a task are: as its kind, or "preview/KIND" of one image."""
@@ -315,7 +267,7 @@ class Project(Corrections):
 
     def values(self, kind: str) -> dict[str, Any]:
         """Return what the form of a task shows: the last choices, and the pixel size."""
-        known = self._task.get("choices") if self._task.get("kind") == kind else None
+        known = self.runner.task.get("choices") if self.runner.task.get("kind") == kind else None
         known = known or self._made_with(kind)[0]
         usual = {
             each.name: each.values[0][0] if each.values else "" for each in TASKS[kind].choices
@@ -413,63 +365,12 @@ class Project(Corrections):
             text = text.replace(f"{folder}{os.sep}", "").replace(str(folder), folder.name)
         return printable(text)
 
-    def _do(self, steps: Callable[..., Iterator[str]], choices: dict[str, Any]) -> None:
-        """Do the steps of a task, each of which has words for the page."""
-        ended = "done"
-        try:
-            for step in steps(**choices):
-                self._task |= {"step": step, "done": 0, "total": 0, "about": ""}
-            self.set_facts(task="null")
-        except _StoppedError:
-            ended = "stopped"
-        except Exception as error:  # else the page would wait for ever: it shows why
-            ended = "failed"
-            self._task["lines"] = [*self._task["lines"], self._in_words(error)]
-        finally:
-            self._task["state"] = ended
-
     def _run(self, *arguments: str | Path) -> None:
         """Run a command of hypervlad; a QueueError with its last lines if it fails."""
         with self._writing:  # the command has the folder for itself
             if note := self.write_all():  # what it reads
                 raise QueueError(note)
-            self._run_alone(*arguments)
-
-    def _run_alone(self, *arguments: str | Path) -> None:
-        environment = os.environ | {READ_BY_PROGRAM: "1", "PYTHONIOENCODING": "utf-8:replace"}
-        with self._guard:
-            if self._is_stopped:
-                raise _StoppedError
-            process = self._process = subprocess.Popen(
-                [sys.executable, "-u", "-m", "hypervlad", *map(str, arguments)],
-                stdin=subprocess.PIPE,  # it ends when this process does
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                encoding="utf-8",
-                errors="replace",
-                env=environment,
-            )
-        last = deque[str](maxlen=_N_LINES)
-        with process:
-            assert process.stdout is not None
-            for line in process.stdout:  # in text, a bar's carriage returns end lines, too
-                if bar := _BAR.search(line):
-                    self._task |= _progress(*bar.groups())
-                elif words := self._in_words(line.strip()):
-                    last.append(words)
-                    is_told = words.startswith(_TOLD)
-                    if is_told and words not in self._task["lines"]:
-                        self._task["lines"] = [*self._task["lines"], words]
-        with self._guard:
-            self._process = None
-            if self._is_stopped:
-                raise _StoppedError
-        if process.returncode:
-            if errors := [each for each in last if each.lower().startswith("error: ")]:
-                raise QueueError(errors[-1][len("error: ") :])
-            self._task["lines"] = list(last)
-            name = " ".join(each for each in arguments[:2] if isinstance(each, str))
-            raise QueueError(f"hypervlad {name} ended with code {process.returncode}")
+            self.runner.run(*arguments)
 
     def _find(self, polarity: str, min_area: int, pixel_size: str) -> Iterator[str]:
         yield "Finding particles"
@@ -570,13 +471,13 @@ class Project(Corrections):
             for choice in task.choices:
                 if choice.name in step.takes.split():
                     own += self._options(choice, choices[choice.name])
-            before = self._task["lines"]
+            before = self.runner.task["lines"]
             try:
-                self._run_alone(*own, "--on-error", "skip")
+                self.runner.run(*own, "--on-error", "skip")
             except QueueError:
                 if not step.may_fail:
                     raise
-                self._task["lines"] = [*before, *self._task["lines"]]
+                self.runner.task["lines"] = [*before, *self.runner.task["lines"]]
         if folder.parent != self.folder:
             return  # of one image
         whole = folder / "all.zip"
@@ -655,7 +556,7 @@ class Project(Corrections):
                 "found there would be lost: put them back, or move them out of the results too"
             )
         changes = [[name, before.get(name, 0), n] for name, n in after.items() if name not in kept]
-        note = {"changes": changes, "lines": self._task["lines"], "n_kept": len(kept)}
+        note = {"changes": changes, "lines": self.runner.task["lines"], "n_kept": len(kept)}
         self.exchange(new, note)
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -754,13 +655,3 @@ def _typed_number(text: str, label: str) -> str:
     if text and not _NUMBER.fullmatch(text):
         raise QueueError(f"{label}: expected a number without a unit, such as 0.5; got {text!r}")
     return text
-
-
-def _progress(
-    what: str | None, done: str, total: str, left: str, unit: str | None
-) -> dict[str, Any]:
-    """Return what a bar shows, also in words."""
-    about = f"{int(done):,} of {counted(int(total), unit or 'step')}"
-    about += "" if "?" in left else f", {left} left"
-    about = f"{what}: {about}" if what else about
-    return {"done": int(done), "total": int(total), "about": about}

@@ -454,7 +454,7 @@ def _add_project(app: Flask, project: Project) -> None:
     @app.post("/<token>/<any(stop, forget):action>")
     def simple(token: str, action: str) -> Response:
         _body({})
-        getattr(project, action)()
+        getattr(project.runner, action)()
         return jsonify(stated())
 
     @app.post("/<token>/sheet/<any(learn, changes, results):name>")

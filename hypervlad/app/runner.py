@@ -1,0 +1,171 @@
+"""``Runner``: what a person has started, one task at a time, in processes beside the page."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from hypervlad.app.database import Database, QueueError, StaleError
+from hypervlad.common.files import parse_json
+from hypervlad.common.progress import READ_BY_PROGRAM
+from hypervlad.common.wording import counted
+
+_N_LINES = 12  # of a command, which the page shows if it fails
+_BAR = re.compile(  # as tqdm prints it: what, done, total, left, unit
+    r"(?:(\w[^:%]*): +)?\d+%\|.*?(\d+)/(\d+) \[[\d:]+<([\d:?]+)(?:, +[\d.?]+(?:s/)?(\w+))?"
+)
+# Of what commands print, the page shows at the end what begins so.
+_TOLD = (
+    "warning:",
+    "held out:",
+    "trained on",
+    "note:",
+    "accuracy",
+    "balanced accuracy",
+    "threshold:",
+)
+
+
+class _StoppedError(Exception):
+    """A person has stopped a task."""
+
+
+class Runner:
+    """A task of a person: commands of hypervlad, one after the other, with what they say.
+
+    Parameters
+    ----------
+    database : Database
+        Knows, also after a kill, which task has not ended.
+    lock : lock
+        Held while a task begins.
+    in_words : callable
+        From a message of a command to that of the page.
+
+    Attributes
+    ----------
+    task : dict
+        Its ``"kind"``, ``"choices"``, ``"state"`` ("running", "done", "stopped" or "failed"),
+        ``"step"``, ``"lines"`` that were said, and how far it is, ``"done"`` of ``"total"``, which
+        ``"about"`` says; empty if there is none.
+    """
+
+    def __init__(
+        self, database: Database, lock: threading.RLock, in_words: Callable[[object], str]
+    ) -> None:
+        self._database, self._lock, self._in_words = database, lock, in_words
+        self._guard = threading.Lock()
+        self._process: subprocess.Popen[str] | None = None
+        self._thread: threading.Thread | None = None
+        self._is_stopped = False
+        self.task: dict[str, Any] = {}
+        if known := parse_json(database.fact("task") or "null"):
+            self.task = known | {"state": "stopped", "lines": [], "step": "Stopped"}
+
+    def start(
+        self, kind: str, choices: dict[str, Any], steps: Callable[..., Iterator[str]]
+    ) -> None:
+        """Start a task, whose steps yield words for the page, with the choices of a person."""
+        with self._lock:
+            self.check_idle()
+            self._database.set_facts(task=json.dumps({"kind": kind, "choices": choices}))
+            self._is_stopped = False
+            self.task = {"kind": kind, "choices": choices, "state": "running", "lines": []}
+            self.task |= {"step": "Starting", "done": 0, "total": 0, "about": ""}
+        self._thread = threading.Thread(target=self._do, args=[steps, choices], daemon=True)
+        self._thread.start()
+
+    def check_idle(self) -> None:
+        """Raise a StaleError if a task is running; while the lock is held, none begins."""
+        if self.task.get("state") == "running":
+            raise StaleError(f"{self.task['step']}: wait until it ends, or stop it")
+
+    def close(self) -> None:
+        """Stop the task, and wait for its end."""
+        self.stop()
+        if self._thread is not None:
+            self._thread.join()
+
+    def stop(self) -> None:
+        """Stop the task, if there is one; what it has written stays, and is used later."""
+        with self._guard:
+            self._is_stopped = True
+            if self._process is not None:
+                self._process.terminate()
+
+    def forget(self) -> None:
+        """Show no more what the last task, which has ended, had to say."""
+        with self._lock:
+            if self.task.get("state") != "running":
+                self._database.set_facts(task="null")
+                self.task = {}
+
+    def run(self, *arguments: str | Path) -> None:
+        """Run a command, as a step of the task; a QueueError with its last lines if it fails."""
+        environment = os.environ | {READ_BY_PROGRAM: "1", "PYTHONIOENCODING": "utf-8:replace"}
+        with self._guard:
+            if self._is_stopped:
+                raise _StoppedError
+            process = self._process = subprocess.Popen(
+                [sys.executable, "-u", "-m", "hypervlad", *map(str, arguments)],
+                stdin=subprocess.PIPE,  # it ends when this process does
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                encoding="utf-8",
+                errors="replace",
+                env=environment,
+            )
+        last = deque[str](maxlen=_N_LINES)
+        with process:
+            assert process.stdout is not None
+            for line in process.stdout:  # in text, a bar's carriage returns end lines, too
+                if bar := _BAR.search(line):
+                    self.task |= _progress(*bar.groups())
+                elif words := self._in_words(line.strip()):
+                    last.append(words)
+                    is_told = words.startswith(_TOLD)
+                    if is_told and words not in self.task["lines"]:
+                        self.task["lines"] = [*self.task["lines"], words]
+        with self._guard:
+            self._process = None
+            if self._is_stopped:
+                raise _StoppedError
+        if process.returncode:
+            if errors := [each for each in last if each.lower().startswith("error: ")]:
+                raise QueueError(errors[-1][len("error: ") :])
+            self.task["lines"] = list(last)
+            name = " ".join(each for each in arguments[:2] if isinstance(each, str))
+            raise QueueError(f"hypervlad {name} ended with code {process.returncode}")
+
+    def _do(self, steps: Callable[..., Iterator[str]], choices: dict[str, Any]) -> None:
+        """Do the steps of a task, each of which has words for the page."""
+        ended = "done"
+        try:
+            for step in steps(**choices):
+                self.task |= {"step": step, "done": 0, "total": 0, "about": ""}
+            self._database.set_facts(task="null")
+        except _StoppedError:
+            ended = "stopped"
+        except Exception as error:  # else the page would wait for ever: it shows why
+            ended = "failed"
+            self.task["lines"] = [*self.task["lines"], self._in_words(error)]
+        finally:
+            self.task["state"] = ended
+
+
+def _progress(
+    what: str | None, done: str, total: str, left: str, unit: str | None
+) -> dict[str, Any]:
+    """Return what a bar shows, also in words."""
+    about = f"{int(done):,} of {counted(int(total), unit or 'step')}"
+    about += "" if "?" in left else f", {left} left"
+    about = f"{what}: {about}" if what else about
+    return {"done": int(done), "total": int(total), "about": about}
