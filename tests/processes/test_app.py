@@ -488,7 +488,7 @@ def test_requests_that_are_not_of_the_page_are_refused(shared: App) -> None:
 WINDOW = """
 import urllib.request
 settings = {}
-class WebViewException(Exception): pass
+class WebViewException(Exception): pass  # Qt aborts instead
 def create_window(title, link, **sizes): urllib.request.urlopen(link).close()
 def start(): %s
 """
@@ -496,7 +496,11 @@ def start(): %s
 
 @pytest.mark.parametrize(
     ("start", "said"),
-    [("pass", "close the window"), ("raise WebViewException('no display')", "no display")],
+    [
+        ("pass", "close the window"),
+        ("raise WebViewException('no display')", "no display"),
+        ("__import__('os').abort()", "no window can be shown"),
+    ],
 )
 def test_a_window_of_its_own_shows_an_example(tmp_path: Path, start: str, said: str) -> None:
     """Without a display the page is served until the end, as without pywebview."""
