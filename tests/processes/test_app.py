@@ -400,6 +400,13 @@ def test_labels_of_the_queue_are_in_the_list_of_classes_until_they_are_typed_ane
     queue.close()
     app = App(images)
     try:
+        app.post("mark_file", kind="classes", image="2:b.png", word="cube")
+        assert app.ended("learn_again")["task"]["state"] == "failed", "the queue has no model"
+        marked = (folder.parent / "labels.csv").read_text().splitlines()[1:]
+        assert marked == [f"{images / 'b.png'},cube"], "the queue has the others"
+        own = dict.fromkeys(("source", "model", "pixel_size", "only"), "")
+        app.ended("classes", **own, image="1:a.png")
+        assert not folder.exists(), "its labels are with the results before"
         assert 'data-image="1:a.png" value="matrix"' in app.send("classes.html").body.decode()
         app.post("mark_file", kind="classes", image="1:a.png", word="rod")
         assert 'data-image="1:a.png" value="rod"' in app.send("classes.html").body.decode()
