@@ -65,7 +65,10 @@ _PORT = typer.Option(
     max=65535,
     help="Port of 127.0.0.1; by default the last one of this folder, or a free one.",
 )
-_OPEN = typer.Option("--open/--no-open", help="Open a browser; by default only in a terminal.")
+_OPEN = typer.Option(
+    "--open/--no-open",
+    help="Open the page, in a window with pywebview, or in a browser; by default only in a terminal.",
+)
 _PAGE_NEEDS = ("flask", "waitress")
 
 
