@@ -418,7 +418,7 @@ class Project(Corrections):
         with self._asking:  # what is marked from now on is not learnt
             marks = {} if task.mark is None else self.marks(task.kind)
             if not only:
-                self._begin(task, folder, choices, marks)
+                self._prepare(task, folder, choices, marks)
         folder.mkdir(parents=True, exist_ok=True)
         model = choices.get("model") or folder / "model.hvlad"
         given = [choices[task.given]] if choices.get(task.given) else []
@@ -443,7 +443,7 @@ class Project(Corrections):
             marks = _with_labels(self._typed_marks("classes"), before, labels)
             self._note_made("classes", choices, listed | labels, marks)
 
-    def _begin(
+    def _prepare(
         self, task: Task, folder: Path, choices: dict[str, Any], marks: dict[str, str]
     ) -> None:
         """Rename results that were made with other choices, and note those of new ones."""

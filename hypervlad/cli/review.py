@@ -67,7 +67,8 @@ _PORT = typer.Option(
 )
 _OPEN = typer.Option(
     "--open/--no-open",
-    help="Open the page, in a window with pywebview, or in a browser; by default only in a terminal.",
+    help="Open the page, in a browser or, with pywebview, in a window; by default only in a "
+    "terminal.",
 )
 _PAGE_NEEDS = ("flask", "waitress")
 
