@@ -409,6 +409,8 @@ class Project(Corrections):
                 choices[each.name] = self._typed_path(choices[each.name])
             elif each.kind == "number":
                 choices[each.name] = _typed_number(choices[each.name], each.label)
+        if choices.get("model") and choices.get(task.given):  # which would be trained anew
+            raise QueueError("give sorted images or a model, not both")
         self.set_facts(pixel_size=choices["pixel_size"])
         self.previewed = task.kind if only else ""
         folder = self._folder_of(self.results_shown(task.kind))
@@ -507,6 +509,10 @@ class Project(Corrections):
 
     def _given_by_marks(self, task: Task, folder: Path, marks: dict[str, str]) -> list[Path]:
         """Return what a task learns from: marked images, or a table of their classes."""
+        if gone := sorted(name for name in marks if not (self._root / name).exists()):
+            marks = {name: own for name, own in marks.items() if name not in {*gone}}
+            told = f"warning: not in the folder any more, so not learnt: {name_some(gone)}"
+            self.runner.task["lines"] = [*self.runner.task["lines"], told]
         if not marks:
             raise QueueError(task.needs)
         if task.mark:

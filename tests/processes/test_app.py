@@ -405,6 +405,8 @@ def test_labels_of_the_queue_are_in_the_list_of_classes_until_they_are_typed_ane
         marked = (folder.parent / "labels.csv").read_text().splitlines()[1:]
         assert marked == [f"{images / 'b.png'},cube"], "the queue has the others"
         own = dict.fromkeys(("source", "model", "pixel_size", "only"), "")
+        both = app.ended("classes", **own | {"source": ".", "model": "a.png"}, image="1:a.png")
+        assert "give sorted images or a model" in both["task"]["lines"][-1]
         app.ended("classes", **own, image="1:a.png")
         assert not folder.exists(), "its labels are with the results before"
         assert 'data-image="1:a.png" value="matrix"' in app.send("classes.html").body.decode()
