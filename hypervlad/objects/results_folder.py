@@ -162,7 +162,7 @@ class ResultsFolder:
                     found = measure(image)
             except unread as error:
                 # Who reads it knows the folder, and pages may be passed on.
-                _, is_named, why = str(error).partition(f"/{name}: ")
+                _, is_named, why = str(error).partition(f"{Path('/', name)}: ")
                 self.left_out.append(f"{name}: {why}" if is_named else str(error))
                 continue
             yield name, found
