@@ -170,16 +170,19 @@ def make_app(kept: Queue | Project, token: str, port: int, *, is_inner: bool = F
 
 
 class _WithQueue:
-    """The application of a project, with that of its queue, if it has one, below ``review/``."""
+    """The application of a project, with that of its queue, if it has one, below ``review/KEY/``.
+
+    The key is of the queue: a window that shows one of before must not label images of another.
+    """
 
     def __init__(self, outer: Any, project: Project, token: str, port: int) -> None:
         self._outer, self._project, self._link = outer, project, (token, port)
         self._inner: tuple[Queue, Flask] | None = None
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
-        _, token, name, *rest = [*environ["PATH_INFO"].split("/", 3), "", ""][:4]
-        queue = self._project.queue() if name == "review" and rest else None
-        if queue is None:
+        _, token, name, key, *rest = [*environ["PATH_INFO"].split("/", 4), "", "", ""][:5]
+        queue = self._project.queue() if name == "review" and key else None
+        if queue is None or key != queue.key:
             return self._outer(environ, start_response)
         if self._inner is None or self._inner[0] is not queue:
             self._inner = queue, make_app(queue, *self._link, is_inner=True)
@@ -437,6 +440,10 @@ def _add_project(app: Flask, project: Project) -> None:
         project.start(kind, _body(choices_of[kind]))
         return jsonify(stated())
 
+    @app.route("/<token>/review/<path:name>", methods=["GET", "POST"])
+    def of_other_queue(token: str, name: str) -> Response:
+        raise StaleError("there is another queue now: go back to classes, and open it there")
+
     @app.post("/<token>/preview")
     def preview(token: str) -> Response:
         return jsonify(project.preview(**_body(choices | {"image": int})))
@@ -491,7 +498,7 @@ def _add_tasks(app: Flask, project: Project, stated: Callable[[], dict[str, Any]
         page = project.page_of(where) if state["task"].get("state") != "running" else ""
         known: dict[str, Any] = {"where": where, "page": page, "folder": project.folder / kind}
         known |= {"files": project.listed_results(where), "is_preview": where != kind}
-        known["has_queue"] = kind == "classes" and project.queue() is not None
+        known["queue"] = project.queue() if kind == "classes" else None
         return jsonify(state | {"page": page, "files": render_template("files.html", **known)})
 
     @app.get("/<token>/files/<any(image, small):size>/<number:item>")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sqlite3
 import unicodedata
@@ -155,6 +156,11 @@ class Queue(Database):
         """What is labelled, "image" or "particle"."""
         row = self.connection.execute("SELECT path FROM items LIMIT 1").fetchone()
         return "particle" if row is not None and is_stored_particle(row["path"]) else "image"
+
+    @cached_property
+    def key(self) -> str:
+        """A short text that no other queue has, for links."""
+        return hashlib.sha256(self.secret().encode()).hexdigest()[:8]
 
     def categories(self) -> list[Category]:
         """Return all categories, in the order of their keys."""

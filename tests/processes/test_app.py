@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -407,7 +408,10 @@ def test_labels_of_the_queue_are_in_the_list_of_classes_until_they_are_typed_ane
         own = dict.fromkeys(("source", "model", "pixel_size", "only"), "")
         both = app.ended("classes", **own | {"source": ".", "model": "a.png"}, image="1:a.png")
         assert "give sorted images or a model" in both["task"]["lines"][-1]
+        (page,) = re.findall("review/[0-9a-f]+/", app.post("state/classes")["files"])
+        assert app.send(page).status == 200
         app.ended("classes", **own, image="1:a.png")
+        assert app.send(page + "next", {"client": "a" * 8, "want": 1}).status == 409, "an old tab"
         assert not folder.exists(), "its labels are with the results before"
         assert 'data-image="1:a.png" value="matrix"' in app.send("classes.html").body.decode()
         app.post("mark_file", kind="classes", image="1:a.png", word="rod")
