@@ -22,7 +22,7 @@ _N_LINES = 12  # of a command, which the page shows if it fails
 _BAR = re.compile(  # as tqdm prints it: what, done, total, left, unit
     r"(?:(\w[^:%]*): +)?\d+%\|.*?(\d+)/(\d+) \[[\d:]+<([\d:?]+)(?:, +[\d.?]+(?:s/)?(\w+))?"
 )
-# Of what commands print, the page shows at the end what begins so.
+# Of what commands print, the page shows at the end what begins so, with lines indented below.
 _TOLD = (
     "warning:",
     "held out:",
@@ -123,7 +123,7 @@ class Runner:
                 errors="replace",
                 env=environment,
             )
-        last = deque[str](maxlen=_N_LINES)
+        last, is_told = deque[str](maxlen=_N_LINES), False
         with process:
             assert process.stdout is not None
             for line in process.stdout:  # in text, a bar's carriage returns end lines, too
@@ -131,7 +131,7 @@ class Runner:
                     self.task |= _progress(*bar.groups())
                 elif words := self._in_words(line.strip()):
                     last.append(words)
-                    is_told = words.startswith(_TOLD)
+                    is_told = words.startswith(_TOLD) or (is_told and line.startswith(" "))
                     if is_told and words not in self.task["lines"]:
                         self.task["lines"] = [*self.task["lines"], words]
         with self._guard:
