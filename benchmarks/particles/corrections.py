@@ -72,13 +72,14 @@ def edits_of(found: np.ndarray, true: np.ndarray) -> Edits:
     in_group = covers[n_covered > 1].any(axis=0)
     deleted = drawn = redrawn = merged = joined = 0
     for own in np.flatnonzero((true_sizes[0] > 0) & ~in_group):
-        n_parts = int(is_part[:, own].sum())
+        is_in = is_part[:, own]
+        n_parts, n_around = int(is_in.sum()), int((covers[:, own] & ~is_in).sum())
         if is_right[:, own].any():
-            deleted += int((is_part[:, own] & ~is_right[:, own]).sum())
+            deleted += int((is_in & ~is_right[:, own]).sum())
         elif n_parts > 1:
-            merged, joined = merged + 1, joined + n_parts
-        elif n_parts or covers[:, own].any():
-            redrawn += 1
+            merged, joined, deleted = merged + 1, joined + n_parts, deleted + n_around
+        elif n_parts or n_around:
+            redrawn, deleted = redrawn + 1, deleted + n_parts + n_around - 1
         else:
             drawn += 1
     is_alone = ~(is_right | is_part | covers).any(axis=1) & (sizes[:, 0] > 0)
