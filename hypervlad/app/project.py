@@ -324,16 +324,16 @@ class Project(Corrections):
 
         What they have labelled in the queue counts, too, unless it was marked again since.
         """
-        known = self._typed_marks(kind)
-        choices, before = self._made_with(kind)
-        is_ours = kind == "classes" and not (choices.get("source") or choices.get("model"))
-        if is_ours and (queue := self.queue()) is not None:
-            labelled = [each for each in queue.images() if each.label]
-            names = relative_names([each.image for each in labelled], self._root)
-            for name, each in zip(names, labelled, strict=True):
-                if each.label and known.get(name) == before.get(name):
-                    known[name] = each.label
-        return known
+        labels = self._queue_labels() if kind == "classes" else {}
+        return _with_labels(self._typed_marks(kind), self._made_with(kind)[1], labels)
+
+    def _queue_labels(self) -> dict[str, str]:
+        """Return the labels of the queue, unless images or a model were given, by names."""
+        choices, _ = self._made_with("classes")
+        queue = None if choices.get("source") or choices.get("model") else self.queue()
+        labelled = [each for each in queue.images() if each.label] if queue else []
+        names = relative_names([each.image for each in labelled], self._root)
+        return {name: each.label or "" for name, each in zip(names, labelled, strict=True)}
 
     def _typed_marks(self, kind: str) -> dict[str, str]:
         known: dict[str, str] = parse_json(self.fact(f"marks of {kind}") or "{}")
@@ -409,20 +409,19 @@ class Project(Corrections):
                 choices[each.name] = self._typed_path(choices[each.name])
             elif each.kind == "number":
                 choices[each.name] = _typed_number(choices[each.name], each.label)
+        if choices.get("model") and choices.get(task.given):  # which would be trained anew
+            raise QueueError("give sorted images or a model, not both")
         self.set_facts(pixel_size=choices["pixel_size"])
-        marks = {} if task.mark is None else self.marks(task.kind)
         self.previewed = task.kind if only else ""
         folder = self._folder_of(self.results_shown(task.kind))
         refuse_link(folder)
         if only:
             shutil.rmtree(folder, ignore_errors=True)
-        elif self._made_with(task.kind) != (choices, marks) and folder.exists():
-            self._close_queue()
-            if any(folder.iterdir()):
-                os.replace(folder, self.folder / self.free_name(task.kind))
+        with self._asking:  # what is marked from now on is not learnt
+            marks = {} if task.mark is None else self.marks(task.kind)
+            if not only:
+                self._prepare(task, folder, choices, marks)
         folder.mkdir(parents=True, exist_ok=True)
-        if not only:
-            self._note_made(task.kind, choices, marks)
         model = choices.get("model") or folder / "model.hvlad"
         given = [choices[task.given]] if choices.get(task.given) else []
         if task.given and not given and not choices.get("model"):
@@ -434,21 +433,42 @@ class Project(Corrections):
         """Train the classes anew with the labels of people, and classify all images again."""
         yield "Starting"
         task, folder = TASKS["classes"], self.folder / "classes"
-        choices, _ = self._made_with("classes")
+        choices, before = self._made_with("classes")
         if self.queue() is None or choices.get("model"):
             raise QueueError("learning needs the training images: classify without a given model")
-        given = choices["source"] or folder / "labels.csv"
+        labels, marks = self._queue_labels(), self.marks("classes")
+        listed = {each: own for each, own in marks.items() if each in before or each not in labels}
+        given = choices.get("source") or self._given_by_marks(task, folder, listed)[0]
         fill = {"IMAGES": [self._root], "MODEL": [folder / "model.hvlad"], "GIVEN": [given]}
         yield from self._steps(task, LEARN_AGAIN, folder, fill, choices)
-        self._note_made("classes", choices, self.marks("classes"))
+        with self._asking:  # what was marked meanwhile is not learnt
+            marks = _with_labels(self._typed_marks("classes"), before, labels)
+            self._note_made("classes", choices, listed | labels, marks)
+
+    def _prepare(
+        self, task: Task, folder: Path, choices: dict[str, Any], marks: dict[str, str]
+    ) -> None:
+        """Rename results that were made with other choices, and note those of new ones."""
+        made, before = self._made_with(task.kind)
+        is_given = choices.get(task.given) or choices.get("model")
+        if made != choices or (marks != before and not is_given) or not folder.exists():
+            self._close_queue()
+            # First, for a kill: the marks have the labels of its queue, which is elsewhere then.
+            self._note_made(task.kind, made | {"is_renamed": True}, marks, marks)
+            if folder.exists() and any(folder.iterdir()):
+                os.replace(folder, self.folder / self.free_name(task.kind))
+        self._note_made(task.kind, choices, marks, marks)
 
     def _made_with(self, kind: str) -> tuple[dict[str, Any], dict[str, str]]:
         """Return the choices and marks with which the results of a task were made."""
         choices, marks = parse_json(self.fact(f"choices of {kind}") or "[{}, {}]")
         return choices, marks
 
-    def _note_made(self, kind: str, choices: dict[str, Any], marks: dict[str, str]) -> None:
-        made = json.dumps([choices, marks])
+    def _note_made(
+        self, kind: str, choices: dict[str, Any], used: dict[str, str], marks: dict[str, str]
+    ) -> None:
+        """Note with which choices and marks results are made, and all marks that there are."""
+        made = json.dumps([choices, used])
         self.set_facts(**{f"choices of {kind}": made, f"marks of {kind}": json.dumps(marks)})
 
     def _steps(
@@ -470,7 +490,7 @@ class Project(Corrections):
                 own += fill.get(word, [word.replace("FOLDER", str(folder))])
             for choice in task.choices:
                 if choice.name in step.takes.split():
-                    own += self._options(choice, choices[choice.name])
+                    own += self._options(choice, choices.get(choice.name, ""))
             before = self.runner.task["lines"]
             try:
                 self.runner.run(*own, "--on-error", "skip")
@@ -489,6 +509,10 @@ class Project(Corrections):
 
     def _given_by_marks(self, task: Task, folder: Path, marks: dict[str, str]) -> list[Path]:
         """Return what a task learns from: marked images, or a table of their classes."""
+        if gone := sorted(name for name in marks if not (self._root / name).exists()):
+            marks = {name: own for name, own in marks.items() if name not in {*gone}}
+            told = f"warning: not in the folder any more, so not learnt: {name_some(gone)}"
+            self.runner.task["lines"] = [*self.runner.task["lines"], told]
         if not marks:
             raise QueueError(task.needs)
         if task.mark:
@@ -648,6 +672,15 @@ def _choices(finder: dict[str, Any]) -> dict[str, Any]:
     """Return how particles were found as a person chooses it."""
     polarity = "model" if "model" in finder else finder.get("polarity", "auto")
     return {"polarity": polarity, "min_area": finder.get("min_area", MIN_AREA)}
+
+
+def _with_labels(
+    typed: dict[str, str], before: dict[str, str], labels: dict[str, str]
+) -> dict[str, str]:
+    """Return marks with labels of those that were not marked again since."""
+    return typed | {
+        name: label for name, label in labels.items() if typed.get(name) == before.get(name)
+    }
 
 
 def _typed_number(text: str, label: str) -> str:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import importlib.util
 import logging
 import os
+import signal
+import subprocess
 import sys
 import webbrowser
-from collections.abc import Callable
-from concurrent.futures import Future
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Annotated
@@ -55,6 +55,7 @@ class LabelSource(StrEnum):
 
 
 _EXAMPLE = "hypervlad-example"
+_LINK = "HYPERVLAD_LINK"  # in the environment of a window
 
 QueueFolder = Annotated[
     Path, typer.Argument(metavar="QUEUE", help="Folder that 'review start' wrote.")
@@ -64,7 +65,11 @@ _PORT = typer.Option(
     max=65535,
     help="Port of 127.0.0.1; by default the last one of this folder, or a free one.",
 )
-_OPEN = typer.Option("--open/--no-open", help="Open a browser; by default only in a terminal.")
+_OPEN = typer.Option(
+    "--open/--no-open",
+    help="Open the page, in a browser or, with pywebview, in a window; by default only in a "
+    "terminal.",
+)
 _PAGE_NEEDS = ("flask", "waitress")
 
 
@@ -265,39 +270,44 @@ def _serve(kept: Queue | Project, port: int | None, open_page: bool | None) -> N
                 f"(the usual port {usual} is in use: is the {kept.kind.name} already being served?)"
             )
         say(f"{'close the window' if in_window else 'press Ctrl-C'} to stop; everything is saved")
-        if is_opened and not in_window:
+        if in_window:
+            Thread(target=_show_window, args=[link], daemon=True).start()
+        elif is_opened:
             webbrowser.open(link)
 
     with contextlib.closing(kept) as opened:
-        if in_window:
-            _show_window(partial(serve_page, opened, port=port), announce)
-        else:
-            serve_page(opened, port=port, ready=announce)
+        serve_page(opened, port=port, ready=announce)
 
 
-def _show_window(serve: Callable[..., None], announce: Callable[[str], None]) -> None:
-    """Serve a page in a window of its own until that is closed; without a display, in a browser."""
-    import webview
-
-    listening: Future[str] = Future()
-
-    def run() -> None:
-        try:
-            serve(ready=listening.set_result)
-        except BaseException as error:
-            listening.set_exception(error)
-
-    server = Thread(target=run, daemon=True)
-    server.start()
-    announce(link := listening.result())
-    webview.settings["ALLOW_DOWNLOADS"] = True
-    webview.create_window("hypervlad", link, width=1280, height=900)
-    try:
-        webview.start()
-    except webview.WebViewException as error:
-        say(f"no window can be shown ({reason_of(error)}); press Ctrl-C to stop")
+def _show_window(link: str) -> None:
+    """Show a page in a window, and end with it; where there can be none, in a browser."""
+    # Its toolkit may abort the process that it is in, for example without a display. Other users
+    # of the computer see arguments, but not the environment.
+    code = f"from {__name__} import _window; _window()"
+    environment = os.environ | {_LINK: link, "PYWEBVIEW_LOG": "CRITICAL"}
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, env=environment
+    ) as window:
+        is_closed = window.wait() == 0
+    if is_closed:
+        _thread.interrupt_main()
+    else:
+        say("no window can be shown: press Ctrl-C to stop")
         webbrowser.open(link)
-        server.join()
+
+
+def _window() -> None:
+    """Show a window, in a process that ends with its stdin, as its parent does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the parent
+    Thread(target=lambda: os._exit(len(os.read(0, 1))), daemon=True).start()
+    try:
+        import webview
+
+        webview.settings["ALLOW_DOWNLOADS"] = True
+        webview.create_window("hypervlad", os.environ[_LINK], width=1280, height=900)
+        webview.start()
+    except Exception as error:
+        sys.exit(reason_of(error))
 
 
 @review.command(epilog=option.EPILOG)

@@ -159,8 +159,11 @@ def find_particles(
     every = {name: _found(sample.grey, name, min_area) for name in names}
     weights = {name: _weight(own, every.get(_OPPOSITE[name])) for name, own in every.items()}
     known = max(weights, key=lambda name: weights[name])
-    labels, total = every[known].labels, sum(weights.values())
-    confidence = 2 * weights[known] / total - 1 if total else 0.0
+    labels, other = every[known].labels, every.get(_OPPOSITE[known])
+    total = sum(weights.values())
+    if other is not None and len(other.weights) > len(every[known].weights):
+        total = weights[known] + other.weights.sum()  # also of what lies upon a larger region
+    confidence = max(0.0, 2 * weights[known] / total - 1) if total else 0.0
     n_beside = drop_hidden(labels, sample.mask)
     found = Outlines.of_labels(labels)
     note = ""
@@ -169,8 +172,7 @@ def find_particles(
         note = _why_none(sample.grey, polarity, min_area, n_unclear, n_beside)
         confidence = 0.0
     elif confidence < _SURE and polarity == "auto":
-        other = _OPPOSITE[known]
-        n_other = counted(int(every[other].labels.max()), f"{other} region")
+        n_other = counted(int(every[_OPPOSITE[known]].labels.max()), f"{_OPPOSITE[known]} region")
         note = f"{n_other} look like particles, too; if these are meant, say so by the polarity"
     return FoundParticles(
         found.shape,

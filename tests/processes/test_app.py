@@ -400,6 +400,15 @@ def test_labels_of_the_queue_are_in_the_list_of_classes_until_they_are_typed_ane
     queue.close()
     app = App(images)
     try:
+        app.post("mark_file", kind="classes", image="2:b.png", word="cube")
+        assert app.ended("learn_again")["task"]["state"] == "failed", "the queue has no model"
+        marked = (folder.parent / "labels.csv").read_text().splitlines()[1:]
+        assert marked == [f"{images / 'b.png'},cube"], "the queue has the others"
+        own = dict.fromkeys(("source", "model", "pixel_size", "only"), "")
+        both = app.ended("classes", **own | {"source": ".", "model": "a.png"}, image="1:a.png")
+        assert "give sorted images or a model" in both["task"]["lines"][-1]
+        app.ended("classes", **own, image="1:a.png")
+        assert not folder.exists(), "its labels are with the results before"
         assert 'data-image="1:a.png" value="matrix"' in app.send("classes.html").body.decode()
         app.post("mark_file", kind="classes", image="1:a.png", word="rod")
         assert 'data-image="1:a.png" value="rod"' in app.send("classes.html").body.decode()
@@ -488,7 +497,7 @@ def test_requests_that_are_not_of_the_page_are_refused(shared: App) -> None:
 WINDOW = """
 import urllib.request
 settings = {}
-class WebViewException(Exception): pass
+class WebViewException(Exception): pass  # Qt aborts instead
 def create_window(title, link, **sizes): urllib.request.urlopen(link).close()
 def start(): %s
 """
@@ -496,7 +505,11 @@ def start(): %s
 
 @pytest.mark.parametrize(
     ("start", "said"),
-    [("pass", "close the window"), ("raise WebViewException('no display')", "no display")],
+    [
+        ("pass", "close the window"),
+        ("raise WebViewException('no display')", "no display"),
+        ("__import__('os').abort()", "no window can be shown"),
+    ],
 )
 def test_a_window_of_its_own_shows_an_example(tmp_path: Path, start: str, said: str) -> None:
     """Without a display the page is served until the end, as without pywebview."""
