@@ -34,6 +34,7 @@ from hypervlad.objects.found_folder import FIELDS, PARTICLES, RUN, FoundFolder
 RESULTS = "results"
 _PREVIEW = ".preview"
 _NUMBER = re.compile(r"\d*\.?\d+")
+_THOUSANDS = re.compile(r"[1-9]\d{0,2},\d{3}")  # or a number with three decimals
 _MAX_ARGUMENTS = 20_000  # characters: Windows allows 32,767 for a command
 _MAX_FIGURES = 30  # of which the page lists each
 _NOT_ZIPPED = "maps", "queue"
@@ -684,6 +685,8 @@ def _with_labels(
 
 
 def _typed_number(text: str, label: str) -> str:
+    if _THOUSANDS.fullmatch(text.strip()):
+        raise QueueError(f"{label}: {text.strip()!r} could be two numbers; write it with a point")
     text = text.strip().replace(",", ".")
     if text and not _NUMBER.fullmatch(text):
         raise QueueError(f"{label}: expected a number without a unit, such as 0.5; got {text!r}")
