@@ -309,12 +309,14 @@ class Project(Corrections):
         """Return what the list of a task shows of each image: its number, name, size and mark."""
         names, marks = relative_names(self.files(), self._root), self.marks(kind)
         known = self.found.by_name if self.is_found else {}
-        listed = []
+        listed, typed = [], float(self.fact("pixel_size") or 0)
         for number, name in enumerate(names, 1):
             own = self._read_facts.get(number, {})
             size = known[name].pixel_size if name in known else own.get("pixel_size")
             is_read = name in known or "pixel_size" in own
-            about = f"{size:.4g} nm per pixel" if size else "no pixel size" if is_read else ""
+            about = "no pixel size" if is_read else ""
+            if size or (is_read and typed):
+                about = f"{size or typed:.4g} nm per pixel{'' if size else ', typed'}"
             about = "unreadable" if "error" in own else about
             mark = marks.get(name, "")
             listed.append({"number": number, "name": printable(name), "about": about, "mark": mark})

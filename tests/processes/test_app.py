@@ -409,7 +409,8 @@ def test_labels_of_the_queue_are_in_the_list_of_classes_until_they_are_typed_ane
         assert "give sorted images or a model" in both["task"]["lines"][-1]
         (page,) = re.findall("review/[0-9a-f]+/", app.post("state/classes")["files"])
         assert app.send(page).status == 200
-        app.ended("classes", **own, image="1:a.png")
+        app.ended("classes", **own | {"pixel_size": "4"}, image="1:a.png")
+        wait_until(lambda: b"4 nm per pixel, typed" in app.send("classes.html").body, "the size")
         assert app.send(page + "next", {"client": "a" * 8, "want": 1}).status == 409, "an old tab"
         assert not folder.exists(), "its labels are with the results before"
         assert 'data-image="1:a.png" value="matrix"' in app.send("classes.html").body.decode()
