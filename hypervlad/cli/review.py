@@ -271,6 +271,8 @@ def _serve(kept: Queue | Project, port: int | None, open_page: bool | None) -> N
             )
         say(f"{'close the window' if in_window else 'press Ctrl-C'} to stop; everything is saved")
         if in_window:
+            # The window's end is that of Ctrl-C, which programs in the background ignore.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             Thread(target=_show_window, args=[link], daemon=True).start()
         elif is_opened:
             webbrowser.open(link)

@@ -163,7 +163,7 @@ def test_details_are_those_of_the_image_also_by_keys(sheet):
         sheet.press(Keys.ARROW_RIGHT) if place % 2 else sheet.click("Next →")
     assert f"{N} of {N}" in sheet.text
     sheet.press(Keys.ARROW_LEFT, Keys.ESCAPE)
-    assert sheet.focused.startswith(sheet.names[order[-2]]), "the focus is where one has come to"
+    wait_until(lambda: sheet.focused.startswith(sheet.names[order[-2]]), "the focus where one is")
     sheet.press(Keys.ARROW_RIGHT)
     assert sheet.focused.startswith(sheet.names[order[-1]])
 

@@ -206,9 +206,7 @@ def test_a_pixel_size_can_be_given_later(images, original, tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("pixel_size", [None, 5.0])
-def test_a_size_that_is_given_in_spite_of_a_scale_bar_is_told_with_the_counts(
-    images, tmp_path, recwarn, pixel_size
-):
+def test_a_size_given_in_spite_of_a_scale_bar_is_told(images, tmp_path, recwarn, pixel_size):
     def outline(path):
         found = find_particles(path)
         return replace(found, annotations=[Annotation("scale bar", (0, 0, 4, 9))])
