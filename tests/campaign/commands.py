@@ -49,7 +49,7 @@ def _arguments(command: Any, rng: np.random.Generator) -> list[str]:
     for parameter in command.params:
         value = _VALUES[int(rng.integers(len(_VALUES)))]
         if parameter.param_type_name == "option":
-            if rng.random() < 0.2:
+            if rng.random() < 0.2 and "--watch" not in parameter.opts:  # which waits for ever
                 found += [parameter.opts[0]] if parameter.is_flag else [parameter.opts[0], value]
         elif rng.random() < 0.9:
             usual = "model.hvlad" if "model" in (parameter.name or "") else "images"
