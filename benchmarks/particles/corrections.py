@@ -100,13 +100,13 @@ def measure(fields: OutlinedFields, n_corrected: int, options: Any) -> Facts:
             edits.append(edits_of(labels, true))
             n_true.append(int(np.count_nonzero(np.bincount(true.ravel())[1:])))
     row = {"data": fields.name.upper(), "corrected": n_corrected, "f1": tally.scores()["f1"]}
-    counts = np.mean(edits, axis=0).tolist()
+    counts = dict(zip(Edits._fields, np.mean(edits, axis=0).tolist(), strict=True))
     each = [(own.clicks, own.strokes, own.seconds / 60) for own in edits]
     clicks, strokes, minutes = np.mean(each, axis=0).tolist()
-    print(row, dict(zip(Edits._fields, counts, strict=True)), flush=True)
+    print(row, counts, flush=True)
     row |= {"clicks": clicks, "strokes": strokes, "minutes": minutes}
     outlining = float(np.mean(n_true)) * (OUTLINE + KEY) / 60
-    return row | {"edits": dict(zip(Edits._fields, counts, strict=True)), "outlining": outlining}
+    return row | {"edits": counts, "outlining": outlining}
 
 
 def corrections_table(result: Facts) -> str:

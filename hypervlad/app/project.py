@@ -439,7 +439,8 @@ class Project(Corrections):
         choices, before = self._made_with("classes")
         if self.queue() is None or choices.get("model"):
             raise QueueError("learning needs the training images: classify without a given model")
-        labels, marks = self._queue_labels(), self.marks("classes")
+        labels = self._queue_labels()
+        marks = _with_labels(self._typed_marks("classes"), before, labels)
         listed = {each: own for each, own in marks.items() if each in before or each not in labels}
         given = choices.get("source") or self._given_by_marks(task, folder, listed)[0]
         fill = {"IMAGES": [self._root], "MODEL": [folder / "model.hvlad"], "GIVEN": [given]}
@@ -687,9 +688,10 @@ def _with_labels(
 
 
 def _typed_number(text: str, label: str) -> str:
-    if _THOUSANDS.fullmatch(text.strip()):
-        raise QueueError(f"{label}: {text.strip()!r} could be two numbers; write it with a point")
-    text = text.strip().replace(",", ".")
+    text = text.strip()
+    if _THOUSANDS.fullmatch(text):
+        raise QueueError(f"{label}: {text!r} could be two numbers; write it with a point")
+    text = text.replace(",", ".")
     if text and not _NUMBER.fullmatch(text):
         raise QueueError(f"{label}: expected a number without a unit, such as 0.5; got {text!r}")
     return text

@@ -225,12 +225,13 @@ def correct(
     """
     _check_page()
     from hypervlad.app.project import Project
-    from hypervlad.datasets.particles import write_particle_folder
     from hypervlad.objects.found_outlines import EDITS
 
     if folder is None:
         folder = Path(_EXAMPLE)
         if not folder.exists():
+            from hypervlad.datasets.particles import write_particle_folder
+
             say(f"drawing particles to try it with, in {folder}")
             write_particle_folder(folder, 6, random_state=0)
     if found_folder([str(folder)]) is None and not (folder / EDITS).exists():

@@ -159,7 +159,8 @@ def find_particles(
     every = {name: _found(sample.grey, name, min_area) for name in names}
     weights = {name: _weight(own, every.get(_OPPOSITE[name])) for name, own in every.items()}
     known = max(weights, key=lambda name: weights[name])
-    labels, other = every[known].labels, every.get(_OPPOSITE[known])
+    labels, opposite = every[known].labels, _OPPOSITE[known]
+    other = every.get(opposite)
     total = sum(weights.values())
     if other is not None and len(other.weights) > len(every[known].weights):
         total = weights[known] + other.weights.sum()  # also of what lies upon a larger region
@@ -172,7 +173,7 @@ def find_particles(
         note = _why_none(sample.grey, polarity, min_area, n_unclear, n_beside)
         confidence = 0.0
     elif confidence < _SURE and polarity == "auto":
-        n_other = counted(int(every[_OPPOSITE[known]].labels.max()), f"{_OPPOSITE[known]} region")
+        n_other = counted(int(every[opposite].labels.max()), f"{opposite} region")
         note = f"{n_other} look like particles, too; if these are meant, say so by the polarity"
     return FoundParticles(
         found.shape,
