@@ -76,7 +76,7 @@ print(f"{counts.n_sure} labelled by the model, {counts.n_doubtful} for a person"
 #
 # 4. Label the doubtful ones
 # --------------------------
-# ``hypervlad review serve queue/`` opens a page in your browser with one image at a time, the
+# ``hypervlad app queue/`` opens a page in your browser with one image at a time, the
 # scores of all classes, the reason why it is in the queue, and the nearest training images. You
 # label it with one key. Every label is on disk before the next image appears, so you can stop at
 # any time. This loop does what you would do there, until no image is doubtful, or 40 were labelled.

@@ -142,7 +142,7 @@ def gather(
     if not by_people:
         raise QueueError(
             f"{queue.folder}: no image is labelled by a person yet; "
-            + by_reader("label some with 'hypervlad review serve'", "label uncertain images first")
+            + by_reader("label some with 'hypervlad app'", "label uncertain images first")
         )
     added = [image.image for image in by_people]
     # Also those that are no longer in the folder, but may be in others.

@@ -127,7 +127,7 @@ _RESULT_TYPES = {
 }
 _SAVED = ".csv", ".pdf", ".zip", ".hvlad"
 _PAGES = [("./", "Particles"), *((f"{kind}.html", each.title) for kind, each in TASKS.items())]
-_COMMON = {"wrong": "", "command": "hypervlad app", "pages": _PAGES}
+_COMMON = {"wrong": "", "pages": _PAGES}
 _KIND = f"<any({', '.join(TASKS)}):kind>"
 
 
@@ -145,11 +145,8 @@ _STATUS = {
 }
 
 
-def make_app(kept: Queue | Project, token: str, port: int, *, is_inner: bool = False) -> Flask:
-    """Return the application that serves a queue, or a project, under ``/token/``.
-
-    A project's queue `is_inner`: it is served under ``/token/review/``.
-    """
+def make_app(kept: Queue | Project, token: str, port: int) -> Flask:
+    """Return the application that serves a queue, or a project, under ``/token/``."""
     app = Flask(__name__, static_folder=None, template_folder="page")
     app.json = _PrintableJSON(app)
     app.config["MAX_CONTENT_LENGTH"] = _max_body(kept)
@@ -160,7 +157,7 @@ def make_app(kept: Queue | Project, token: str, port: int, *, is_inner: bool = F
     app.register_error_handler(Exception, _error_response)
     _add_previews(app, kept, Previews())
     if isinstance(kept, Queue):
-        _add_review(app, kept, is_inner=is_inner)
+        _add_review(app, kept)
         _add_clicks(app, kept)
         _add_labels(app, Labels(kept))
     else:
@@ -185,9 +182,10 @@ class _WithQueue:
         if queue is None or key != queue.key:
             return self._outer(environ, start_response)
         if self._inner is None or self._inner[0] is not queue:
-            self._inner = queue, make_app(queue, *self._link, is_inner=True)
-        path = f"/{token}/{rest[0]}"  # the inner application looks whether a request may be made
-        return self._inner[1](environ | {"PATH_INFO": path}, start_response)
+            self._inner = queue, make_app(queue, *self._link)
+        # The inner application looks whether a request may be made.
+        own = {"PATH_INFO": f"/{token}/{rest[0]}", "SCRIPT_NAME": "/review"}
+        return self._inner[1](environ | own, start_response)
 
 
 def _max_body(kept: Database) -> int:
@@ -274,13 +272,11 @@ class _NumberConverter(IntegerConverter):
     regex = r"\d{1,15}"
 
 
-def _add_review(app: Flask, queue: Queue, *, is_inner: bool) -> None:
+def _add_review(app: Flask, queue: Queue) -> None:
     of_particles = queue.unit == "particle"
     if of_particles:
         app.jinja_env.add_extension(ParticleWords)
-    words: dict[str, Any] = {"unit": queue.unit, "wrong": NOT_A_PARTICLE if of_particles else ""}
-    words |= {"command": "hypervlad app" if is_inner else "hypervlad review serve"}
-    words |= {"is_inner": is_inner}
+    words = {"unit": queue.unit, "wrong": NOT_A_PARTICLE if of_particles else ""}
 
     @app.get("/<token>/")
     def page(token: str) -> str:

@@ -1,4 +1,4 @@
-"""The commands ``review start``, ``serve``, ``export`` and ``retrain``, and ``app``."""
+"""The commands ``review start``, ``export`` and ``retrain``, and ``app``."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ review = typer.Typer(
     name="review",
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Review uncertain images: queue them, label them on a local page, retrain the model.",
+    help="Review uncertain images: queue them, label them in 'hypervlad app', retrain the model.",
 )
 
 
@@ -60,16 +60,6 @@ _LINK = "HYPERVLAD_LINK"  # in the environment of a window
 QueueFolder = Annotated[
     Path, typer.Argument(metavar="QUEUE", help="Folder that 'review start' wrote.")
 ]
-_PORT = typer.Option(
-    min=0,
-    max=65535,
-    help="Port of 127.0.0.1; by default the last one of this folder, or a free one.",
-)
-_OPEN = typer.Option(
-    "--open/--no-open",
-    help="Open the page, in a browser or, with pywebview, in a window; by default only in a "
-    "terminal.",
-)
 _PAGE_NEEDS = ("flask", "waitress")
 
 
@@ -149,35 +139,12 @@ def start(
     say(f"to be labelled by hand: {counted(started.n_doubtful, unit)}")
     echo(f"queue: {output}")
     if started.n_doubtful:
-        say(f"next: hypervlad review serve {output}")
+        say(f"next: hypervlad app {output}")
     if started.n_unreadable and not option.common().skips:
         raise ImageReadError(
             f"{started.n_unreadable} of {counted(n, unit)} could not be read (listed "
             "in the warning); the others are in the queue. Accept this with --on-error skip."
         )
-
-
-@review.command(epilog=option.EPILOG)
-@plain_errors
-def serve(
-    queue: QueueFolder,
-    port: Annotated[int | None, _PORT] = None,
-    open_page: Annotated[bool | None, _OPEN] = None,
-) -> None:
-    """Serve the labelling page, to this computer only, until Ctrl-C.
-
-    The link contains a secret and stays the same for a queue, so that open windows continue when
-    the server is restarted. Several windows, and several people at one computer, can label at the
-    same time. Every click is saved before the next image is shown.
-
-    \b
-    Examples:
-      hypervlad review serve queue/ --port 8765 --no-open
-    """
-    _check_page()
-    from hypervlad.app.store import Queue
-
-    _serve(Queue(queue), port, open_page)
 
 
 @plain_errors
@@ -186,8 +153,9 @@ def correct(
         Path | None,
         typer.Argument(
             metavar="FOLDER",
-            help="Folder of images, or of results that 'hypervlad particles find' wrote; by "
-            f"default {_EXAMPLE}, of drawn particles to try it with, which is made here.",
+            help="Folder of images, of results that 'hypervlad particles find' wrote, or of a "
+            "queue that 'hypervlad review start' wrote; by default "
+            f"{_EXAMPLE}, of drawn particles to try it with, which is made here.",
             show_default=False,
         ),
     ] = None,
@@ -200,8 +168,22 @@ def correct(
             help="Folder for the results of images, by default FOLDER-results, beside it.",
         ),
     ] = None,
-    port: Annotated[int | None, _PORT] = None,
-    open_page: Annotated[bool | None, _OPEN] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            help="Port of 127.0.0.1; by default the last one of this folder, or a free one.",
+        ),
+    ] = None,
+    open_page: Annotated[
+        bool | None,
+        typer.Option(
+            "--open/--no-open",
+            help="Open the page, in a browser or, with pywebview, in a window; by default only in "
+            "a terminal.",
+        ),
+    ] = None,
 ) -> None:
     """Measure particles and fibres, find defects and classify in a browser, until Ctrl-C.
 
@@ -215,16 +197,29 @@ def correct(
     undone, also later. Mark images whose outlines are all right as done: only these are learnt, and
     counted as true. The page also learns from them, finds particles anew with that model, and
     writes tables, a page and a report: by the commands 'particles train', 'find' and 'count', and
-    'report'. The link contains a secret and stays the same for a folder.
+    'report'.
+
+    Of a queue, the uncertain images are labelled, and all labels looked at and corrected. Several
+    windows, and several people at one computer, can label at the same time.
+
+    The link contains a secret and stays the same for a folder, so that open windows continue when
+    the command is started again. What a person does is saved before the next thing is shown.
 
     \b
     Examples:
       hypervlad app images/
       hypervlad app found/
+      hypervlad app queue/ --port 8765 --no-open
       hypervlad app
     """
-    _check_page()
+    missing = [name for name in _PAGE_NEEDS if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ImportError(
+            f'the page needs {" and ".join(missing)}: pip install "hypervlad[review]"'
+        )
+    from hypervlad.app.database import FILE
     from hypervlad.app.project import Project
+    from hypervlad.app.store import Queue
     from hypervlad.objects.found_outlines import EDITS
 
     if folder is None:
@@ -234,7 +229,10 @@ def correct(
 
             say(f"drawing particles to try it with, in {folder}")
             write_particle_folder(folder, 6, random_state=0)
-    if found_folder([str(folder)]) is None and not (folder / EDITS).exists():
+    if (is_queue := (folder / FILE).exists()) and output is None:
+        _serve(Queue(folder), port, open_page)
+        return
+    if not is_queue and found_folder([str(folder)]) is None and not (folder / EDITS).exists():
         results = output or Path(f"{os.path.abspath(folder)}-results")
         check_folders(results, [str(folder)])
         project = Project(results, folder)
@@ -244,14 +242,6 @@ def correct(
         project = Project(folder)
     say(f"results: {project.folder}")
     _serve(project, port, open_page)
-
-
-def _check_page() -> None:
-    missing = [name for name in _PAGE_NEEDS if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ImportError(
-            f'the page needs {" and ".join(missing)}: pip install "hypervlad[review]"'
-        )
 
 
 def _serve(kept: Queue | Project, port: int | None, open_page: bool | None) -> None:

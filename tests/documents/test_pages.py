@@ -143,8 +143,8 @@ def test_all_blocks_run(
         lines = block.replace("\\\n", " ").splitlines() if language == "console" else [block]
         printed = ""
         for line in lines:
-            if line.startswith("hypervlad review serve"):  # runs until Ctrl-C, and needs a user
-                label_all(folder / line.split()[3])
+            if line == "hypervlad app queue/":  # runs until Ctrl-C, and needs a user
+                label_all(folder / "queue")
             elif not line.startswith("hypervlad app"):
                 printed += run_step(forking, folder, language, line)
         assert_prints(shown, printed)

@@ -157,7 +157,6 @@ RUNS = {
         "queue/queue.sqlite",
         "queue: queue",
     ),
-    "review serve": Run("review serve images -q", words="no queue here", code=2),  # it does not end
     "app": Run("app c -o d9 -q", words="c: no images here", code=2),  # it does not end
     "review export": Run(
         "review export queue -o labels.csv --source model -q", "labels.csv", "labels: labels.csv"

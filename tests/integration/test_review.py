@@ -170,7 +170,7 @@ def test_what_cannot_be_started_or_learnt_from_leaves_no_file(
     assert "give its file with --model" in words
     assert not {tmp_path / "s", tmp_path / "m.hvlad"} & set(tmp_path.iterdir())
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    assert 'pip install "hypervlad[review]"' in refused("review", "serve", started)
+    assert 'pip install "hypervlad[review]"' in refused("app", started)
 
 
 @pytest.mark.filterwarnings("ignore:1 of 1 image could not be read")

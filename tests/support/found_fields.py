@@ -40,7 +40,7 @@ class App(Served):
 
     def __init__(self, folder: Path, **options: Any) -> None:
         self.version, self.clicks = 0, 0
-        super().__init__(folder, command=("app",), **options)
+        super().__init__(folder, **options)
 
     def image(self, image: int = 1) -> dict[str, Any]:
         shown = self.post("outlines", image=image)

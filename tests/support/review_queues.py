@@ -172,33 +172,31 @@ def _serve(
     lease: float,
     sending: Connection,
     before: Callable[[], object] | None,
-    command: Sequence[str],
 ) -> None:
     if before is not None:
         before()
     Queue.lease = lease
     sys.stdout = _Printed(sending)
-    sys.argv[1:] = [*command, str(folder), "--no-open", "--quiet"]
+    sys.argv[1:] = ["app", str(folder), "--no-open", "--quiet"]
     runpy.run_module("hypervlad", run_name="__main__")
 
 
 class Served:
-    """A `command` that serves a folder, until it is stopped; `before` runs first in its process."""
+    """``hypervlad app`` of a folder, until it is stopped; `before` runs first in its process."""
 
     def __init__(
         self,
         folder: Path,
         lease: float = Queue.lease,
         before: Callable[[], object] | None = None,
-        command: Sequence[str] = ("review", "serve"),
     ) -> None:
-        self.folder, self.lease, self.before, self.command = folder, lease, before, command
+        self.folder, self.lease, self.before = folder, lease, before
         self.start()
 
     def start(self) -> None:
         _start_forking()
         self.printed, sending = _FORKING.Pipe(duplex=False)
-        arguments = self.folder, self.lease, sending, self.before, self.command
+        arguments = self.folder, self.lease, sending, self.before
         self.running = _FORKING.Process(target=_serve, args=arguments, daemon=True)
         self.running.start()
         sending.close()

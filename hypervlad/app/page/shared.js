@@ -4,7 +4,7 @@ const SLOW = 400; // ms after which the page says that a click is being saved
 const BOUNCE = 150; // ms after an image appears in which a key was meant for the one before
 const MOVES = ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End"];
 const KEYS = 9; // categories with a number as their key
-const { unit: UNIT, wrong: WRONG, command: COMMAND } = document.documentElement.dataset; // image or particle, and
+const { unit: UNIT, wrong: WRONG } = document.documentElement.dataset; // image or particle, and
 // the category of wrong outlines, if there are outlines: it has a key of its own.
 
 let client = ""; // this window's name
@@ -82,8 +82,7 @@ async function postUntilAnswered(path, body) {
     } catch (error) {
       if (error instanceof Refused) throw error;
       showTrouble(error instanceof Answered ? `Trying again: ${error.message}`
-        : "The server does not answer: your click is not saved yet. Trying again… "
-          + `(is “${COMMAND}” still running?)`, true);
+        : "The server does not answer: your click is not saved yet. Trying again… (is “hypervlad app” still running?)", true);
     }
     await new Promise((resolve) => setTimeout(resolve, RETRY));
     if (givenUp) {
