@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib
 import json
 import os
-import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -20,12 +18,13 @@ from zipfile import ZIP_DEFLATED, ZipFile
 from hypervlad.app.corrections import MODEL, Corrections, move_results, shapes_of
 from hypervlad.app.database import FILE, QueueError, StaleError, UnknownError
 from hypervlad.app.runner import Runner
+from hypervlad.app.scales import Proposal, Scales, typed_number
 from hypervlad.app.store import Queue, checked_name
 from hypervlad.app.tasks import LEARN_AGAIN, PARTICLE_FILES, TASKS, Choice, Step, Task
 from hypervlad.common.files import parse_json, refuse_link, replace_when_complete
 from hypervlad.common.tables import write_table
 from hypervlad.common.wording import counted, name_some, printable
-from hypervlad.images import ImageReadError, ReadOptions, find_images, read_image, read_micrograph
+from hypervlad.images import ImageReadError, ReadOptions, find_images, read_image
 from hypervlad.images.files import file_stamp, is_below, path_parts
 from hypervlad.images.reading import relative_names
 from hypervlad.objects.detection import MIN_AREA
@@ -33,8 +32,6 @@ from hypervlad.objects.found_folder import FIELDS, PARTICLES, RUN, FoundFolder
 
 RESULTS = "results"
 _PREVIEW = ".preview"
-_NUMBER = re.compile(r"\d*\.?\d+")
-_THOUSANDS = re.compile(r"[1-9]\d{0,2},\d{3}")  # or a number with three decimals
 _MAX_ARGUMENTS = 20_000  # characters: Windows allows 32,767 for a command
 _MAX_FIGURES = 30  # of which the page lists each
 _NOT_ZIPPED = "maps", "queue"
@@ -72,16 +69,16 @@ class Project(Corrections):
             )
         self.set_facts(images=str(self._root))
         self._unsearched = [] if self.is_found else find_images(self._root)
-        self._files = list(self._unsearched)
-        self._read_facts: dict[int, dict[str, Any]] = {}
+        #: The pixel sizes of all images.
+        self.scales = Scales(self, self._root, self._sizes_before(), self._in_words)
+        self._files, self._names = list[Path](), list[str]()
+        self.files()
         #: What a person has started.
         self.runner = Runner(self, self._asking, self._in_words)
         self._previewing = threading.Lock()
         #: The task of which one image was looked at last, rather than all measured.
         self.previewed = ""
         self._queue: Queue | None = None
-        if not self.is_found:
-            threading.Thread(target=self._read_images, daemon=True).start()
 
     def close(self) -> None:
         """Stop what is running, and close all connections."""
@@ -104,11 +101,10 @@ class Project(Corrections):
     def images(self) -> list[dict[str, Any]]:
         if self.is_found:
             return super().images()
-        names = relative_names(self._unsearched, self._root)
         usual: dict[str, Any] = {"version": 0, "n": 0, "is_edited": False, "is_done": False}
         return [
-            usual | {"id": number, "name": printable(name)} | self._read_facts.get(number, {})
-            for number, name in enumerate(names, 1)
+            usual | {"id": number, "name": printable(name)} | self.scales.about(name)
+            for number, name in enumerate(self._names[: len(self._unsearched)], 1)
         ]
 
     def classes(self) -> list[str]:
@@ -123,9 +119,9 @@ class Project(Corrections):
         except ImageReadError as error:
             raise ImageReadError(self._in_words(error)) from error
         shown: dict[str, Any] = {"version": 0, "message": "", "is_whole": True, "removed": []}
-        name = printable(relative_names([path], self._root)[0])
-        shown |= {"outlines": [], "can_undo": False, "can_redo": False, "name": name}
-        size = self._read_facts.get(image, {}).get("pixel_size")
+        (name,) = relative_names([path], self._root)
+        shown |= {"outlines": [], "can_undo": False, "can_redo": False, "name": printable(name)}
+        size = self.scales.size_of(name)
         return shown | {"height": height, "width": width, "pixel_size": size}
 
     def preview(self, image: int, polarity: str, min_area: int) -> dict[str, Any]:
@@ -147,17 +143,6 @@ class Project(Corrections):
         words = f"{counted(len(found), kind)} found in this image{note}"
         return {"is_whole": True, "removed": [], "outlines": shapes_of(found), "message": words}
 
-    def _read_images(self) -> None:
-        """Read what the page lists of each image, and what a preview needs."""
-        for number, path in enumerate(self._unsearched, 1):
-            known: dict[str, Any] = {}
-            try:
-                known["pixel_size"] = read_micrograph(path, page=0).pixel_size
-            except ImageReadError as error:
-                known["error"] = self._in_words(error)
-            self._read_facts[number] = known
-        importlib.import_module("hypervlad.particles.finding")  # a preview shall not wait for it
-
     # --- tasks ----------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
@@ -166,10 +151,22 @@ class Project(Corrections):
         known |= {"is_found": self.is_found, "generation": int(self.fact("generation") or 0)}
         known["folder"] = str(self.folder)
         run = self.found.run if self.is_found else self._run_before()
-        size = run["pixel_size"] or ("" if run["finder"] else self.fact("pixel_size"))
-        known["finder"] = _choices(run["finder"]) | {"pixel_size": size or 0}
+        known["finder"] = _choices(run["finder"])
         known["has_earlier"] = (self.fact("earlier") or "[]") != "[]"
+        known |= self._progress()
+        sizes, before = self.scales.given(), self._sizes_before() if self.is_found else None
+        # Of images whose files state theirs, none counts that is given.
+        known["is_unmeasured"] = before is not None and sizes != before
         return known
+
+    def _progress(self) -> dict[str, Any]:
+        """Return what the page says of images before anything is found."""
+        known = self.scales.summary()
+        words = [counted(len(self._files), "image")]
+        words += [f"{known['n_read']:,} looked at"] * known["is_reading"]
+        words += [f"{known['n_without']:,} without a pixel size"] * bool(known["n_without"])
+        words += [f"{known['n_wrong']:,} unreadable"] * bool(known["n_wrong"])
+        return {"is_reading": known["is_reading"], "progress": " · ".join(words)}
 
     def title(self) -> str:
         """Return in words how the task is; "" if there is none."""
@@ -203,9 +200,9 @@ class Project(Corrections):
         ----------
         kind : str
         choices : dict
-            Of "find", "polarity", "min_area" and "pixel_size", text, maybe empty; of "learn",
-            "n_epochs"; of `TASKS`, those of the form, with "image", as `file` expects it, and
-            "only", which is not empty if only this image is meant.
+            Of "find", "polarity" and "min_area"; of "learn", "n_epochs"; of `TASKS`, those of the
+            form, with "image", as `file` expects it, and "only", which is not empty if only this
+            image is meant.
         """
         does: dict[str, Callable[..., Iterator[str]]]
         does = {"find": self._find, "learn": self._learn, "results": self._make_results}
@@ -267,14 +264,13 @@ class Project(Corrections):
         return f"{path}?{page.stat().st_mtime_ns}{mark}{anchor}"
 
     def values(self, kind: str) -> dict[str, Any]:
-        """Return what the form of a task shows: the last choices, and the pixel size."""
+        """Return what the form of a task shows: the last choices."""
         known = self.runner.task.get("choices") if self.runner.task.get("kind") == kind else None
         known = known or self._made_with(kind)[0]
         usual = {
             each.name: each.values[0][0] if each.values else "" for each in TASKS[kind].choices
         }
-        size = self.state()["finder"]["pixel_size"] or ""
-        return {**usual, **known, "pixel_size": size}
+        return {**usual, **known}
 
     def queue(self) -> Queue | None:
         """Return the queue of uncertain images, if classifying has made one."""
@@ -296,7 +292,10 @@ class Project(Corrections):
         """Return the images of the folder; new ones get the next numbers."""
         with contextlib.suppress(ValueError, OSError):  # the folder may have been moved
             known = set(self._files)
-            self._files += [each for each in find_images(self._root) if each not in known]
+            new = [each for each in find_images(self._root) if each not in known]
+            self._files += new
+            self._names += relative_names(new, self._root)
+            self.scales.look_at(new)
         return self._files
 
     def file(self, number: int) -> Path:
@@ -307,20 +306,25 @@ class Project(Corrections):
 
     def listed_files(self, kind: str) -> list[dict[str, Any]]:
         """Return what the list of a task shows of each image: its number, name, size and mark."""
-        names, marks = relative_names(self.files(), self._root), self.marks(kind)
-        known = self.found.by_name if self.is_found else {}
-        listed, typed = [], float(self.fact("pixel_size") or 0)
-        for number, name in enumerate(names, 1):
-            own = self._read_facts.get(number, {})
-            size = known[name].pixel_size if name in known else own.get("pixel_size")
-            is_read = name in known or "pixel_size" in own
-            about = "no pixel size" if is_read else ""
-            if size or (is_read and typed):
-                about = f"{size or typed:.4g} nm per pixel{'' if size else ', typed'}"
-            about = "unreadable" if "error" in own else about
-            mark = marks.get(name, "")
-            listed.append({"number": number, "name": printable(name), "about": about, "mark": mark})
-        return listed
+        self.files()
+        marks = self.marks(kind)
+        return [
+            {"number": number, "name": printable(name), "mark": marks.get(name, "")}
+            | self.scales.about(name)
+            for number, name in enumerate(self._names, 1)
+        ]
+
+    def abouts(self) -> dict[int, dict[str, Any]]:
+        """Return what `Scales` knows about each of `files`, by its number."""
+        return {number: self.scales.about(name) for number, name in enumerate(self._names, 1)}
+
+    def proposals(self) -> list[Proposal]:
+        """Return the pixel sizes that bars say, with images as `name_of` expects them."""
+        numbers = {name: number for number, name in enumerate(self._names, 1)}
+        return [
+            each._replace(image=f"{numbers[each.image]}:{printable(each.image)}")
+            for each in self.scales.proposals()
+        ]
 
     def marks(self, kind: str) -> dict[str, str]:
         """Return what people have marked images as for a task, by their names.
@@ -344,13 +348,13 @@ class Project(Corrections):
 
     def mark_file(self, kind: str, image: str, word: str) -> None:
         """Mark an image, "NUMBER:NAME", for a task; "" takes the mark away."""
-        name, word = self._name_of(image), word.strip()
+        name, word = self.name_of(image), word.strip()
         with self._asking:
             marks = {each: own for each, own in self._typed_marks(kind).items() if each != name}
             marks |= {name: checked_name(word)} if word else {}
             self.set_facts(**{f"marks of {kind}": json.dumps(marks)})
 
-    def _name_of(self, image: str) -> str:
+    def name_of(self, image: str) -> str:
         """Return the name of an image of a page, which may be of before the server's last start."""
         number, _, shown = image.partition(":")
         path = self.file(int(number) if number.isdecimal() and len(number) < 10 else 0)
@@ -375,17 +379,16 @@ class Project(Corrections):
                 raise QueueError(note)
             self.runner.run(*arguments)
 
-    def _find(self, polarity: str, min_area: int, pixel_size: str) -> Iterator[str]:
+    def _find(self, polarity: str, min_area: int) -> Iterator[str]:
         yield "Finding particles"
-        pixel_size = _typed_number(pixel_size, "Pixel size")
-        self.set_facts(pixel_size=pixel_size)  # other tasks get it, too
+        self._tell_contradictions()
         run = self._run_before()
         is_other = _choices(run["finder"]) != {"polarity": polarity, "min_area": min_area}
-        is_other |= bool(pixel_size and run["pixel_size"] not in (None, float(pixel_size)))
+        is_other |= self._are_sizes_other()
         if is_other and not self.is_found and run["finder"]:  # of a run that was stopped
             move_results(self.folder, self.folder / self.free_name(".stopped"))
             run = self._run_before()
-        given: list[str | Path] = [f"--pixel-size={pixel_size}"] if pixel_size else []
+        given: list[str | Path] = []
         model = [self.folder / MODEL] if polarity == "model" else []
         if model and not model[0].exists():
             raise QueueError(f"{MODEL} is missing: learn again, or find bright or dark ones")
@@ -393,12 +396,15 @@ class Project(Corrections):
             given += [f"--polarity={polarity}", *self._reading_options()]
         if "min_area" in run["finder"] or min_area != MIN_AREA:
             given += ["--set", f"min_area={min_area}"]
-        given += self._given_before(without_size=bool(pixel_size))
+        given += self._given_before()
         if is_other and self.is_found:
+            sizes = self.scales.given()
             yield from self._find_anew(
-                self._next_folder(polarity, min_area, pixel_size), model, given
+                self._next_folder(polarity, min_area, sizes), model, [*given, *self._sizes()]
             )
             return
+        number = run["pixel_size"]  # as it was given in a shell, for all images
+        given += ["--pixel-size", str(number)] if number else self._sizes()
         target = "-o", self.folder, "--resume"
         self._run("particles", "find", *model, self._root, *target, *given, "--on-error", "skip")
         self.take_images()
@@ -406,15 +412,15 @@ class Project(Corrections):
     def _measure(self, task: Task, only: str, image: str, **choices: Any) -> Iterator[str]:
         """Do a task with all images, or with `only` one that is looked at."""
         yield "Starting"
-        images = self._root / self._name_of(image) if only else self._root
+        self._tell_contradictions()
+        images = self._root / self.name_of(image) if only else self._root
         for each in task.choices:
             if each.kind == "path":
                 choices[each.name] = self._typed_path(choices[each.name])
             elif each.kind == "number":
-                choices[each.name] = _typed_number(choices[each.name], each.label)
+                choices[each.name] = typed_number(choices[each.name], each.label)
         if choices.get("model") and choices.get(task.given):  # which would be trained anew
             raise QueueError("give sorted images or a model, not both")
-        self.set_facts(pixel_size=choices["pixel_size"])
         self.previewed = task.kind if only else ""
         folder = self._folder_of(self.results_shown(task.kind))
         refuse_link(folder)
@@ -454,6 +460,7 @@ class Project(Corrections):
     ) -> None:
         """Rename results that were made with other choices, and note those of new ones."""
         made, before = self._made_with(task.kind)
+        choices = choices | {"pixel_sizes": self.scales.given()}
         is_given = choices.get(task.given) or choices.get("model")
         if made != choices or (marks != before and not is_given) or not folder.exists():
             self._close_queue()
@@ -495,13 +502,17 @@ class Project(Corrections):
             for choice in task.choices:
                 if choice.name in step.takes.split():
                     own += self._options(choice, choices.get(choice.name, ""))
+            is_elsewhere = bool(step.makes and choices.get(task.given))  # what is given
+            if "IMAGES" in step.command or ("GIVEN" in step.command and not is_elsewhere):
+                own += self._sizes()
             before = self.runner.task["lines"]
             try:
                 self.runner.run(*own, "--on-error", "skip")
-            except QueueError:
+            except QueueError as error:
                 if not step.may_fail:
                     raise
-                self.runner.task["lines"] = [*before, *self.runner.task["lines"]]
+                told = [*before, *self.runner.task["lines"], self._in_words(error)]
+                self.runner.task["lines"] = [*dict.fromkeys(told)]
         if folder.parent != self.folder:
             return  # of one image
         whole = folder / "all.zip"
@@ -530,8 +541,6 @@ class Project(Corrections):
 
     def _options(self, choice: Choice, value: Any) -> list[str | Path]:
         """Return a choice as an option of a command; none if it is the usual one."""
-        if choice.name == "pixel_size" and not value:
-            return self._sizes_before()
         is_usual = not value or (choice.values and value == choice.values[0][0])
         return [] if is_usual else [choice.option.format(value)]
 
@@ -553,16 +562,16 @@ class Project(Corrections):
             raise QueueError(
                 "no image is done yet: correct all outlines of one or more, and mark it"
             )
-        folder = self._next_folder(n_epochs, found.run["pixel_size"], found.run["pixel_sizes"])
+        folder = self._next_folder(n_epochs, self.scales.given())
         if not (model := folder / MODEL).exists():
             yield f"Learning from {counted(len(files), 'image')}"
             least = _choices(found.run["finder"])["min_area"]
             options: list[str | Path] = ["--set", f"n_epochs={n_epochs}"]
             options += ["--set", f"min_area={least}"]
-            options += [*self._reading_options(), *self._sizes_before()]
+            options += [*self._reading_options(), *self._sizes()]
             paths = self._root, self.folder, "-o", model, "--on-error", "skip"
             self._run("particles", "train", *paths, *options)
-        yield from self._find_anew(folder, [model], self._given_before())
+        yield from self._find_anew(folder, [model], [*self._given_before(), *self._sizes()])
 
     def _find_anew(self, folder: Path, model: list[Path], given: list[str | Path]) -> Iterator[str]:
         """Find particles in all images but those that are done or edited, and take them over."""
@@ -641,7 +650,7 @@ class Project(Corrections):
         own = {name: value for name, value in values.items() if value != getattr(usual, name)}
         return [word for name in own for word in ("--set", f"{name}={own[name]}")]
 
-    def _given_before(self, *, without_size: bool = False) -> list[str | Path]:
+    def _given_before(self) -> list[str | Path]:
         """Return the options with which particles were found; some are in tables."""
         if not (self.folder / RUN).exists():
             return []
@@ -650,7 +659,6 @@ class Project(Corrections):
             given.append("--keep-annotations")
         for kind in ("geojson", "roi"):
             given += ["--format", kind] if (self.folder / kind).is_dir() else []
-        given += [] if without_size else self._sizes_before()
         for column in ("group", "sample") if (self.folder / FIELDS).exists() else ():
             known = found.field_table.set_index("micrograph")[column].dropna().to_dict()
             names = relative_names(find_images(self._root), self._root) if known else []
@@ -659,13 +667,27 @@ class Project(Corrections):
                 given += self._as_table(f"--{column}s", column, rows)
         return given
 
-    def _sizes_before(self) -> list[str | Path]:
-        """Return the option with the pixel sizes with which particles were found."""
+    def _sizes_before(self) -> dict[str, float]:
+        """Return the pixel sizes with which particles were found, as they were given."""
         run = self._run_before()
-        if size := run["pixel_size"]:
-            return ["--pixel-size", str(size)]
-        rows = [[str(self._root / name), nm] for name, nm in (run.get("pixel_sizes") or {}).items()]
-        return self._as_table("--pixel-size", "pixel_size", rows) if rows else []
+        number = run["pixel_size"]
+        known = self.found.by_name if number and self.is_found else {}
+        of_all = {name: number for name, each in known.items() if each.pixel_size == number}
+        return of_all | dict(run.get("pixel_sizes") or {})
+
+    def _are_sizes_other(self) -> bool:
+        """Return whether sizes have changed with which particles were found, or are taken back."""
+        given = self.scales.given()
+        return any(given.get(name) != size for name, size in self._sizes_before().items())
+
+    def _tell_contradictions(self) -> None:
+        told = [f"warning: {each}" for each in self.scales.contradictions()]
+        self.runner.task["lines"] = [*self.runner.task["lines"], *told]
+
+    def _sizes(self) -> list[str | Path]:
+        """Return the option with the pixel sizes that people have given."""
+        table = self.scales.table()
+        return ["--pixel-size", table] if table else []
 
     def _as_table(self, option: str, column: str, rows: list[list[Any]]) -> list[str | Path]:
         write_table(self.folder / f".{column}.csv", ["path", column], rows)
@@ -685,13 +707,3 @@ def _with_labels(
     return typed | {
         name: label for name, label in labels.items() if typed.get(name) == before.get(name)
     }
-
-
-def _typed_number(text: str, label: str) -> str:
-    text = text.strip()
-    if _THOUSANDS.fullmatch(text):
-        raise QueueError(f"{label}: {text!r} could be two numbers; write it with a point")
-    text = text.replace(",", ".")
-    if text and not _NUMBER.fullmatch(text):
-        raise QueueError(f"{label}: expected a number without a unit, such as 0.5; got {text!r}")
-    return text

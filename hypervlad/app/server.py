@@ -47,6 +47,7 @@ from werkzeug.routing import IntegerConverter
 from hypervlad.app.database import QUEUE, Database, QueueError, StaleError, UnknownError
 from hypervlad.app.labels import Labels
 from hypervlad.app.particles import QueuedImage, QueuedParticle
+from hypervlad.app.scales import SIZES
 from hypervlad.app.store import Queue
 from hypervlad.app.tasks import TASKS
 from hypervlad.common.files import LockedError, parse_json
@@ -77,6 +78,7 @@ _CONTENT_TYPES = {
     "common.js": "text/javascript",
     "server.js": "text/javascript",
     "shared.js": "text/javascript",
+    "viewer.js": "text/javascript",
     "forms.js": "text/javascript",
     "task.js": "text/javascript",
     "page.js": "text/javascript",
@@ -91,6 +93,7 @@ _NAME = re.compile(r"[A-Za-z0-9_-]{8,64}")
 SCREEN = 1024  # pixels, of the longer side
 THUMBNAIL = 192
 WHOLE = 8192  # browsers cannot show larger images reliably
+_SIDES = {"image": SCREEN, "small": THUMBNAIL, "whole": WHOLE}
 _QUALITY = 92
 _CACHE_BYTES = 64 * 2**20
 
@@ -127,6 +130,7 @@ _RESULT_TYPES = {
 }
 _SAVED = ".csv", ".pdf", ".zip", ".hvlad"
 _PAGES = [("./", "Particles"), *((f"{kind}.html", each.title) for kind, each in TASKS.items())]
+_PAGES += [("sizes.html", "Pixel sizes")]
 _COMMON = {"wrong": "", "pages": _PAGES}
 _KIND = f"<any({', '.join(TASKS)}):kind>"
 
@@ -295,12 +299,11 @@ def _add_review(app: Flask, queue: Queue) -> None:
 
 
 def _add_previews(app: Flask, kept: Queue | Project, previews: Previews) -> None:
-    sides = {"image": SCREEN, "small": THUMBNAIL, "whole": WHOLE}
     app.extensions["previews"] = previews
 
     @app.get("/<token>/<any(image, small, whole):size>/<number:item>")
     def image(token: str, size: str, item: int) -> Response:
-        picture = previews.get(kept.image_of(item), sides[size], kept.read_options())
+        picture = previews.get(kept.image_of(item), _SIDES[size], kept.read_options())
         return Response(picture, mimetype="image/jpeg")
 
     @app.get("/<token>/<name>")
@@ -378,9 +381,10 @@ def _add_project(app: Flask, project: Project) -> None:
         return render_template("outlines.html", unit="outline", folder=project.folder, **_COMMON)
 
     def stated() -> dict[str, Any]:
-        state = project.state()
-        banner = get_template_attribute("parts.html", "banner")(state["task"], project.title())
-        return state | {"banner": banner.strip()}
+        state, part = project.state(), partial(get_template_attribute, "parts.html")
+        banner = part("banner")(state["task"], project.title())
+        sizes = part("sizes")(project.scales, project.proposals(), state, counted)
+        return state | {"banner": banner.strip(), "sizes": sizes.strip()}
 
     _add_tasks(app, project, stated)
 
@@ -418,7 +422,7 @@ def _add_project(app: Flask, project: Project) -> None:
 
     choices = {"polarity": str, "min_area": int}
     choices_of: dict[str, dict[str, type]] = {
-        "find": choices | {"pixel_size": str},
+        "find": choices,
         "learn": {"n_epochs": int},
         "results": {},
         "learn_again": {},
@@ -454,6 +458,22 @@ def _add_project(app: Flask, project: Project) -> None:
         words = "the outlines are as they were before; edited images are as you have left them"
         return jsonify(stated() | {"said": words})
 
+    @app.post("/<token>/size")
+    def size(token: str) -> Response:
+        fields = dict.fromkeys(("image", "share", "length", "to", "is_back"), str)
+        body = _body(fields)
+        name, to, is_back = project.name_of(body["image"]), body["to"], body["is_back"]
+        scales = project.scales
+        back = scales.take_back(name, to) if is_back else ""
+        said = back or scales.give(name, body["share"], body["length"], to)
+        return jsonify(stated() | {"said": said})
+
+    @app.post("/<token>/undo_size")
+    def undo_size(token: str) -> Response:
+        _body({})
+        said = project.scales.undo()
+        return jsonify(stated() | {"said": said})
+
     @app.post("/<token>/<any(stop, forget):action>")
     def simple(token: str, action: str) -> Response:
         _body({})
@@ -486,10 +506,22 @@ def _add_tasks(app: Flask, project: Project, stated: Callable[[], dict[str, Any]
         known |= {"values": values, "words": sorted({*project.marks(kind).values()})}
         return render_template("task.html", unit="image", **_COMMON, **known)
 
+    @app.get("/<token>/sizes.html")
+    def size_page(token: str) -> str:
+        known: dict[str, Any] = {"images": project.listed_files("sizes")}
+        known["task"] = {"kind": "sizes", "title": "Pixel sizes", "mark": None}
+        known["table"] = project.folder / SIZES
+        return render_template("sizes.html", unit="image", **_COMMON, **known)
+
+    @app.post("/<token>/state/sizes")
+    def size_state(token: str) -> Response:
+        _body({})
+        return jsonify(stated() | {"abouts": project.abouts()})
+
     @app.post(f"/<token>/state/{_KIND}")
     def task_state(token: str, kind: str) -> Response:
         _body({})
-        state = stated()
+        state = stated() | {"abouts": project.abouts()}
         where = project.results_shown(kind)
         page = project.page_of(where) if state["task"].get("state") != "running" else ""
         known: dict[str, Any] = {"where": where, "page": page, "folder": project.folder / kind}
@@ -497,10 +529,9 @@ def _add_tasks(app: Flask, project: Project, stated: Callable[[], dict[str, Any]
         known["queue"] = project.queue() if kind == "classes" else None
         return jsonify(state | {"page": page, "files": render_template("files.html", **known)})
 
-    @app.get("/<token>/files/<any(image, small):size>/<number:item>")
+    @app.get("/<token>/files/<any(image, small, whole):size>/<number:item>")
     def file_picture(token: str, size: str, item: int) -> Response:
-        side = SCREEN if size == "image" else THUMBNAIL
-        picture = previews.get(project.file(item), side, project.read_options())
+        picture = previews.get(project.file(item), _SIDES[size], project.read_options())
         return Response(picture, mimetype="image/jpeg")
 
     @app.post("/<token>/mark_file")

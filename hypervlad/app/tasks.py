@@ -61,10 +61,6 @@ class Task(NamedTuple):
     needs: str = ""
 
 
-_SIZE = Choice(
-    *("pixel_size", "Pixel size", "--pixel-size={}"),
-    *("nm, of images whose files state none", "as in the files", "number"),
-)
 _KEEP = Choice(
     *("keep", "Keep scale bars and letters", "--keep-annotations"),
     *("do not leave out what looks drawn into the image", "", "tick"),
@@ -74,14 +70,12 @@ _REPORT = Step("Writing the report", "report FOLDER -o FOLDER/report", may_fail=
 _CLASSIFY = Step(
     "Classifying",
     "predict MODEL IMAGES -o FOLDER/predictions.csv --page FOLDER/classified.html",
-    "pixel_size",
 )
 #: With the labels of the queue that classifying has made.
 LEARN_AGAIN = (
     Step(
         "Learning from the labels",
         "review retrain FOLDER/queue --training GIVEN -o MODEL",
-        "pixel_size",
     ),
     _CLASSIFY,
 )
@@ -114,7 +108,6 @@ _DIAMETERS = Task(
     *("Measure all images", "All diameters are measured."),
     (
         Choice("polarity", "Fibres are", "--polarity={}", values=_POLARITIES),
-        _SIZE,
         Choice("groups", "Groups", "--groups={}", _GROUPS, "none", "path", is_rare=True),
         Choice("leave_out", "Left out", "--leave-out={}", _LEFT_OUT, "none", "path", is_rare=True),
         _KEEP,
@@ -123,7 +116,7 @@ _DIAMETERS = Task(
         Step(
             "Measuring diameters",
             "diameters IMAGES -o FOLDER --resume",
-            "polarity pixel_size groups leave_out keep",
+            "polarity groups leave_out keep",
         ),
         _REPORT,
     ),
@@ -148,11 +141,10 @@ _ALIGNMENT = Task(
     (
         Choice("window", "Window", "--window={}", _WINDOW, "32, or 500nm"),
         Choice("tolerance", "Tolerance", "--tolerance={}", _TOLERANCE, "20", "number"),
-        _SIZE,
         _KEEP,
     ),
     (
-        Step("Measuring directions", "align IMAGES -o FOLDER", "window tolerance pixel_size keep"),
+        Step("Measuring directions", "align IMAGES -o FOLDER", "window tolerance keep"),
         _REPORT,
     ),
     (
@@ -174,15 +166,14 @@ _DEFECTS = Task(
     (
         Choice("normal", "Normal images", "", "folder, instead of ticks", "as ticked", "path"),
         Choice("fpr", "False alarms", "--set=fpr={}", _FPR, "0.05", "number"),
-        _SIZE,
         _KEEP,
     ),
     (
         Step(
             *("Learning what is normal", "defects fit GIVEN -o MODEL"),
-            *("fpr pixel_size keep", "model.hvlad"),
+            *("fpr keep", "model.hvlad"),
         ),
-        Step("Looking for defects", "defects score MODEL IMAGES -o FOLDER", "pixel_size keep"),
+        Step("Looking for defects", "defects score MODEL IMAGES -o FOLDER", "keep"),
         _REPORT,
     ),
     (
@@ -208,17 +199,16 @@ _CLASSES = Task(
     (
         Choice("source", "Sorted images", "", _SOURCE, "as written", "path"),
         Choice("model", "Model", "", _MODEL, "to be trained", "path"),
-        _SIZE,
     ),
     (
         Step(
             *("Learning the classes", "train GIVEN -o MODEL --report FOLDER/training"),
-            *("pixel_size", "model.hvlad"),
+            makes="model.hvlad",
         ),
         _CLASSIFY,
         Step(
             *("Queueing uncertain images", "review start MODEL IMAGES -o FOLDER/queue"),
-            *("pixel_size", "queue/queue.sqlite"),
+            makes="queue/queue.sqlite",
             may_fail=True,
         ),
     ),

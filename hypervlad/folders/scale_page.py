@@ -50,6 +50,7 @@ class ImageScale(NamedTuple):
     """The pixel size of one image, in nanometres, and what it is from."""
 
     name: str
+    shape: tuple[int, int]
     pixel_size: float | None
     source: str
     bar: ScaleBar | None
@@ -222,7 +223,8 @@ def _scale_of(
                 f"{number_text(stated)} by the metadata"
             )
     source = "" if size is None else source
-    return ImageScale(name, size, source, bar, given, label, proposed, stated, remark, crop)
+    shape = (pixels.shape[0], pixels.shape[1])
+    return ImageScale(name, shape, size, source, bar, given, label, proposed, stated, remark, crop)
 
 
 def _crop(pixels: NDArray[np.float32], bar: ScaleBar) -> bytes:

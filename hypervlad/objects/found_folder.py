@@ -368,7 +368,8 @@ class FoundFolder:
             scaled = replace(outlines, pixel_size=size)
             tables[name], lost[name] = found_tables.measured(scaled, name, old.get(name))
             fields.loc[row, "pixel_size_nm"] = size
-            if is_again[row] and not has_correction[row]:
+            is_ours = self.outline_files.is_as_found(name)  # with a pixel size, for instance
+            if is_again[row] and not (has_correction[row] or is_ours):
                 fields.loc[row, "corrected_in"] = self.outlines_file(name).name
         is_done = fields["micrograph"].isin(tables)
         # From before they were read: what another program writes meanwhile is seen next time.

@@ -207,7 +207,9 @@ def find_in_images(
                         # It was given later, or lost in other programs. What a person has
                         # corrected since is still younger.
                         times = file.stat()
-                        own_files.write(name, there, row["pixel_size_nm"])
+                        as_found = own_files.is_as_found(name)
+                        write = own_files.write_found if as_found else own_files.write
+                        write(name, there, row["pixel_size_nm"])
                         os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
             if rows:
                 folder.searched.write(rows[name] for name in sorted(rows))
@@ -249,8 +251,9 @@ def _labels(
 
 def _started(path: Path, run: dict[str, Any], resume: bool) -> FoundFolder:
     """Write what a run is made with, or compare it with that of the run that is resumed."""
-    # The page of outlines has its file before anything is found.
-    if any(not each.name.startswith((".", EDITS)) for each in path.iterdir()):
+    # The app has its files, and results of other tasks, before anything is found.
+    is_new = (path / EDITS).exists() and not (path / RUN).exists()
+    if not is_new and any(not each.name.startswith(".") for each in path.iterdir()):
         if not resume:
             raise ValueError(
                 f"{path} is not empty, and nothing is overwritten; give another folder, or "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
+from support.commands import rows_of
 from support.found_fields import App, write_found
 from support.review_windows import Page
 
 from hypervlad import load, make_fibre_images
+from hypervlad.data import load_pixel_sizes
+from hypervlad.particles import FoundFolder
 
 pytest.importorskip("selenium", reason="selenium is not installed")
 from selenium.webdriver.common.action_chains import ActionChains
@@ -188,8 +190,10 @@ def test_from_a_folder_of_images_to_a_report_in_few_clicks(browser: Any, tmp_pat
         click("preview")
         page.says("3 bright particles found")
         page.picture("app_preview")
-        page.find("size").send_keys("2")
+        page.find("#sizes [name=length]", "css selector").send_keys("2")
+        page.find("#sizes [name=length] + button", "css selector").click()
         words += 1
+        page.says("3 images: 2 nm per pixel")
         click("find")
         page.until(lambda: page.text("task-step") == "Particles are found.")
         assert "e.png: not an image" in page.text("task-lines")
@@ -205,7 +209,7 @@ def test_from_a_folder_of_images_to_a_report_in_few_clicks(browser: Any, tmp_pat
         page.picture("app_learn")
         page.find("#passes [value='1']", "css selector").click()
         page.find("#sheet .primary", "css selector").click()
-        clicks += 6
+        clicks += 7
         page.until(lambda: page.text("sheet-title") == "Outlines before and now")
         page.picture("app_learnt")
         assert "held out: none" in page.text("sheet-content")
@@ -223,7 +227,7 @@ def test_from_a_folder_of_images_to_a_report_in_few_clicks(browser: Any, tmp_pat
             assert (results / "results" / name).stat().st_size > 100
             assert f"{app.link}results/{name}" in links
             assert app.send(f"results/{name}").status == 200
-        assert (clicks, words) == (10, 1)
+        assert (clicks, words) == (11, 1)
         assert load(results / "model.hvlad").pixel_size_ == 2  # that was typed
         assert (results / "earlier-1" / "particles.csv").exists()
         browser.get(f"{app.link}results/report/report.html")
@@ -231,6 +235,52 @@ def test_from_a_folder_of_images_to_a_report_in_few_clicks(browser: Any, tmp_pat
         said = [entry["message"] for entry in browser.get_log("browser")]
         expected = "/small/6", "422 (UNPROCESSABLE"  # of the image that cannot be read
         assert all(any(each in text for each in expected) for text in said), said
+    finally:
+        page.close()
+        app.stop()
+
+
+def test_what_bars_say_is_used_with_one_click_or_measured_by_hand(browser, tmp_path):
+    pytest.importorskip("rapidocr", reason="labels are read with the extra ocr")
+    fields = write_found(tmp_path, "c.png").with_name("fields")
+    for file in sorted(fields.iterdir()):
+        (image := Image.new("L", (400, 300), 45)).paste(Image.open(file))
+        (draw := ImageDraw.Draw(image)).rectangle([230, 220, 390, 290], fill=0)
+        draw.rectangle([260, 270, 359, 275], fill=255)
+        label = "500 nm" * (file.stem < "c")
+        draw.text((310, 245), label, 255, ImageFont.load_default(28), anchor="mm")
+        image.save(file.with_suffix(".jpg"), quality=95)
+        file.unlink()
+    app, results = App(fields), tmp_path / "fields-results"
+    page = Editor(browser, app.link)
+    try:
+        page.until(lambda: "2 images: bar of 100 px, “500 nm”" in page.text("sizes"))
+        page.picture("sizes_proposed")
+        page.find("#sizes .primary", "css selector").click()
+        page.says("2 images: 5 nm per pixel")
+        page.find("find").click()
+        page.until(lambda: page.text("task-step") == "Particles are found.")
+        found = FoundFolder(results).field_table
+        assert found["pixel_size_nm"].tolist() == pytest.approx([5, 5, np.nan], 0.01, nan_ok=True)
+        assert found["scale_bar_error"][0] > 0
+        browser.get(f"{app.link}sizes.html#")
+        page.until(lambda: page.run("return fitted") and page.text("ends"))
+        browser.find_elements("css selector", "#list .row")[2].click()
+        page.until(lambda: page.run("return picture.complete") and page.text("name") == "c.jpg")
+        page.click(260, 272)
+        page.click(360, 272)
+        page.find("length").send_keys("1 um", Keys.ENTER)
+        page.says("1 image: 10")
+        page.picture("sizes_by_hand")
+        sizes = load_pixel_sizes(results / "pixel_sizes.csv")
+        assert sizes.of(fields / "c.jpg") == pytest.approx(10, rel=0.03)
+        page.find("[data-post=undo_size]", "css selector").click()
+        page.says("undone: 1 image as before")
+        body = {"share": "0.25", "length": "1 um", "to": "alike", "is_back": ""}
+        app.post("size", image="1:a.jpg", **body)
+        form = {"window": "", "tolerance": "", "keep": False, "image": "1:a.jpg", "only": "yes"}
+        told = app.ended("alignment", **form)["task"]["lines"][0]
+        assert "a.jpg, b.jpg: contradiction: 5 nm per pixel by the scale bar" in told
     finally:
         page.close()
         app.stop()
@@ -265,7 +315,9 @@ def test_fibres_are_measured_without_a_shell(browser: Any, tmp_path: Path) -> No
         shown = page.does("diameters", "Preview this image", "This is the preview.")
         assert "/preview/diameters/diameters.html" in shown
         browser.get(f"{app.link}diameters.html")
-        page.find("pixel_size", "name").send_keys("4")
+        page.until(lambda: page.find("#sizes [name=length]", "css selector").is_displayed())
+        page.find("#sizes [name=length]", "css selector").send_keys("4", Keys.ENTER)
+        page.until(lambda: page.text("status") == "2 images: 4 nm per pixel")
         page.find("#choices .primary", "css selector").click()
         page.until(lambda: page.text("status") == "All diameters are measured.")
         assert "All of these, ZIP" in page.text("files")
@@ -276,9 +328,8 @@ def test_fibres_are_measured_without_a_shell(browser: Any, tmp_path: Path) -> No
         assert "nm" in (results / "diameters" / "report" / "results.csv").read_text()
         shown = page.does("alignment", "Measure all images", "All directions are measured.")
         assert "/alignment/report/report.html" in shown
-        assert page.find("pixel_size", "name").get_attribute("value") == "4"
-        made = json.loads((results / "alignment" / "alignment.json").read_text())
-        assert "4" in json.dumps(made["read_options"])
+        sizes = {row["pixel_size_nm"] for row in rows_of(results / "alignment" / "alignment.csv")}
+        assert sizes == {"4"}
         browser.get(f"{app.link}defects.html")
         page.find("#choices .primary", "css selector").click()
         page.until(lambda: "tick images without defects" in page.text("task-lines"))

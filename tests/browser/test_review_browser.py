@@ -23,6 +23,14 @@ FULL = pytest.mark.full  # a window of a browser and a server take seconds each
 class Window(Page):
     """A window of the browser that shows the page."""
 
+    server: Served
+
+    @property
+    def labels(self) -> dict[str, str | None]:
+        """The labels that people have given, by the names of images."""
+        with contextlib.closing(Queue(self.server.folder)) as queue:
+            return {image.name.split("/")[-1]: image.label for image in queue.images()}
+
     def opened(self) -> bool:
         return bool(self.name) or not self.hidden("done")
 
@@ -30,11 +38,6 @@ class Window(Page):
     def name(self) -> str:
         """The file that is shown; empty where there is none."""
         return "" if self.hidden("work") else self.text("name")
-
-    @property
-    def width(self) -> int:
-        """The width of the picture."""
-        return int(self.find("#stage img", By.CSS_SELECTOR).size["width"])
 
     def type(self, *keys: str) -> None:
         """Send keys to the page, whatever it is doing."""
@@ -62,34 +65,20 @@ class Window(Page):
         return before
 
 
-class Review:
-    """A queue that is served, and windows that show it."""
-
-    def __init__(self, browser: Any, served: Callable[..., Served]) -> None:
-        self.browser, self.served = browser, served
-        self.server: Served | None = None
-        self.windows: list[Window] = []
-
-    def open(self, folder: Path, **options: float) -> Window:
-        """Return a window that shows a queue, which is served from now on."""
-        self.folder = folder
-        self.server = self.server or self.served(folder, **options)
-        self.windows.append(Window(self.browser, self.server.link))
-        return self.windows[-1]
-
-    @property
-    def labels(self) -> dict[str, str | None]:
-        """The labels that people have given, by the names of images."""
-        with contextlib.closing(Queue(self.folder)) as queue:
-            return {image.name.split("/")[-1]: image.label for image in queue.images()}
-
-
 @pytest.fixture
-def review(browser: Any, served: Callable[..., Served]) -> Iterator[Review]:
-    started = Review(browser, served)
-    yield started
+def review(browser: Any, served: Callable[..., Served]) -> Iterator[Callable[..., Window]]:
+    """Serve a queue, and open a window that shows it."""
+    windows: list[Window] = []
+
+    def opened(folder: Path) -> Window:
+        server = served(folder)
+        windows.append(Window(browser, server.link))
+        windows[-1].server = server
+        return windows[-1]
+
+    yield opened
     troubles = []
-    for window in [each for each in started.windows if each.handle in browser.window_handles]:
+    for window in windows:
         window.front()
         troubles += [entry["message"] for entry in browser.get_log("browser")]
         window.close()
@@ -97,31 +86,32 @@ def review(browser: Any, served: Callable[..., Served]) -> Iterator[Review]:
     assert not wrong, "the page's own errors, and what its policy forbids"
 
 
+Review = Callable[..., Window]
 Make = Callable[..., Path]
 
 
 def test_keys_label_skip_and_undo_until_all_is_done(review: Review, make: Make) -> None:
-    window = review.open(make(5, 3, pictures=True))
+    window = review(make(5, 3, pictures=True))
     assert window.name == "new/000.png"
     assert window.text("progress") == "0 of 5 reviewed, 3 labelled by the model"
     assert "between fibre (60 %)" in window.text("reason")
     assert window.text("choices").split("\n")[:3] == ["1", "fibre", "60.0 %"]
     assert window.text("nearest").split("\n")[:2] == ["fibre", "0.png"]
-    window.until(lambda: window.width > 400)
+    window.until(lambda: window.browser.execute_script("return view.scale") > 1)
     window.until(lambda: window.find("#nearest img", By.CSS_SELECTOR).size["width"] > 50)
     window.picture("first")
     assert window.label("2") == "new/000.png"
     assert window.text("status") == "saved: matrix"
-    assert review.labels["000.png"] == "matrix", "on the disk before the next is shown"
+    assert window.labels["000.png"] == "matrix", "on the disk before the next is shown"
     window.label(Keys.ENTER)
-    assert review.labels["001.png"] == "matrix", "the model's label"
+    assert window.labels["001.png"] == "matrix", "the model's label"
     assert window.label("s") == "new/002.png"
     assert "(1 skipped)" in window.text("progress")
     assert window.label("u") == "new/003.png", "the skipped one is back"
     assert window.name == "new/002.png"
     window.label("u")
     assert window.name == "new/001.png"
-    assert review.labels["001.png"] is None
+    assert window.labels["001.png"] is None
     window.label("1", "s", "3", "1")
     assert window.text("done-title") == "All done"
     assert "4 labelled by people, 3 by the model, 1 skipped" in window.text("done-text")
@@ -129,7 +119,7 @@ def test_keys_label_skip_and_undo_until_all_is_done(review: Review, make: Make) 
     window.until(lambda: window.name == "new/002.png")
     window.label("3")
     assert window.text("done-title") == "All done"
-    given = [review.labels[f"{i:03d}.png"] for i in range(5)]
+    given = [window.labels[f"{i:03d}.png"] for i in range(5)]
     assert given == ["matrix", "fibre", "particle", "particle", "fibre"]
 
 
@@ -137,9 +127,8 @@ def test_keys_label_skip_and_undo_until_all_is_done(review: Review, make: Make) 
 def test_a_click_waits_for_a_server_that_is_gone_until_it_is_given_up(
     review: Review, make: Make
 ) -> None:
-    window = review.open(make(4, 0, pictures=True))
-    server = review.server
-    assert server is not None
+    window = review(make(4, 0, pictures=True))
+    server = window.server
     window.label("1")
     server.kill()
     window.type("2")
@@ -149,7 +138,7 @@ def test_a_click_waits_for_a_server_that_is_gone_until_it_is_given_up(
     server.start()
     window.until(lambda: window.name == "new/002.png")
     assert window.hidden("trouble")
-    assert review.labels["001.png"] == "matrix"
+    assert window.labels["001.png"] == "matrix"
     window.until(window.ready)
     server.kill()
     window.type("2")
@@ -159,4 +148,4 @@ def test_a_click_waits_for_a_server_that_is_gone_until_it_is_given_up(
     assert window.name == "new/002.png"
     server.start()
     window.label("1")
-    assert review.labels["002.png"] == "fibre"
+    assert window.labels["002.png"] == "fibre"

@@ -281,7 +281,7 @@ def test_what_is_found_anew_is_taken_over_whole_and_taken_back(start: Start, num
     app.image()
     app.edit("delete", [1])
     assert [each["id"] for each in app.post("images")["images"]] == [1, 2]
-    choices = {"polarity": "bright", "min_area": 1000, "pixel_size": ""}
+    choices = {"polarity": "bright", "min_area": 1000}
     if number:
         app.post("start/find", **choices)
         app.running.join(PATIENCE)
@@ -322,8 +322,10 @@ def test_a_task_that_is_stopped_or_killed_goes_on_where_it_was(tmp_path: Path) -
     (images / "c.png").write_bytes(b"no image")
     app = App(images)
     results = tmp_path / "fields-results"
-    choices = {"polarity": "bright", "min_area": 20, "pixel_size": "2,0"}
+    choices = {"polarity": "bright", "min_area": 20}
+    size = {"image": "1:a.png", "share": "", "length": "2,0", "to": "new", "is_back": ""}
     try:
+        wait_until(lambda: not app.post("images")["is_reading"], "the images")
         names = [each["name"] for each in app.post("images")["images"]]
         assert names == ["a.png", "b.png", "c.png"]
         unread = app.send("preview", {"image": 3, "polarity": "dark", "min_area": 20})
@@ -341,24 +343,24 @@ def test_a_task_that_is_stopped_or_killed_goes_on_where_it_was(tmp_path: Path) -
         app.start()
         task = app.post("images")["task"]
         assert (task["state"], task["kind"], task["choices"]) == ("stopped", "find", choices)
-        failed = app.ended("find", **choices | {"pixel_size": "two"})["task"]
-        assert failed["state"] == "failed"
-        assert "such as 0.5; got 'two'" in failed["lines"][-1]
         found = app.ended("find", **task["choices"])
         assert [each["n"] for each in found["images"]] == [3, 3]
         lines = found["task"]["lines"]
         assert lines[0].startswith("warning: 1 of 3 images left out: c.png: not an image")
         assert not any("--" in line or str(tmp_path) in line for line in lines)
-        assert FoundFolder(results).run["pixel_size"] == 2
-        assert app.ended("find", **choices | {"pixel_size": "3"})["task"]["state"] == "done"
-        assert FoundFolder(results).run["pixel_size"] == 3
+        for changed, nm in (({}, 2), ({"length": "3"}, 3), ({"is_back": "yes"}, None)):
+            assert "2 images" in app.post("size", **size | {"to": "alike"} | changed)["said"]
+            assert app.ended("find", **choices)["task"]["state"] == "done"
+            sizes = FoundFolder(results).field_table["pixel_size_nm"].tolist()
+            assert sizes == pytest.approx([nm or np.nan] * 2, nan_ok=True)
+            assert not FoundFolder(results).corrected_files(), "nobody has"
         assert "no image is done yet" in app.ended("learn", n_epochs=1)["task"]["lines"][-1]
         for image in ("1:b.png", "9:a.png"):
             body = {"kind": "defects", "image": image, "word": "normal"}
             assert app.send("mark_file", body).status in (404, 409), "another image"
         app.post("mark_file", kind="defects", image="1:a.png", word="normal")
         assert 'value="normal" checked' in app.send("defects.html").body.decode()
-        body = {"polarity": "dark", "pixel_size": "", "groups": "", "leave_out": "", "keep": False}
+        body = {"polarity": "dark", "groups": "", "leave_out": "", "keep": False}
         body |= {"image": "1:a.png", "only": ""}
         missing = app.ended("diameters", **body | {"groups": "none.csv"})["task"]["lines"][-1]
         assert "none.csv: no such file" in missing
@@ -377,7 +379,7 @@ def test_a_task_that_is_stopped_or_killed_goes_on_where_it_was(tmp_path: Path) -
         assert "allow-modals" in policy, "it asks before marks that are not saved are lost"
         app.ended("diameters", **body | {"polarity": "bright"})
         assert (results / "diameters-1" / "diameters.csv").exists(), "with other choices"
-        body = {"window": "", "tolerance": "", "pixel_size": "", "keep": False}
+        body = {"window": "", "tolerance": "", "keep": False}
         body |= {"image": "1:a.png", "only": ""}
         for typed, words in (("wide", "such as 0.5; got 'wide'"), ("1,000", "could be two")):
             (line,) = app.ended("alignment", **body | {"tolerance": typed})["task"]["lines"]
@@ -402,13 +404,15 @@ def test_labels_of_the_queue_are_listed_until_they_are_typed_anew(tmp_path: Path
         assert app.ended("learn_again")["task"]["state"] == "failed", "the queue has no model"
         marked = (folder.parent / "labels.csv").read_text().splitlines()[1:]
         assert marked == [f"{images / 'b.png'},cube"], "the queue has the others"
-        own = dict.fromkeys(("source", "model", "pixel_size", "only"), "")
+        own = dict.fromkeys(("source", "model", "only"), "")
         both = app.ended("classes", **own | {"source": ".", "model": "a.png"}, image="1:a.png")
         assert "give sorted images or a model" in both["task"]["lines"][-1]
         (page,) = re.findall("review/[0-9a-f]+/", app.post("state/classes")["files"])
         assert app.send(page).status == 200
-        app.ended("classes", **own | {"pixel_size": "4"}, image="1:a.png")
-        wait_until(lambda: b"4 nm per pixel, typed" in app.send("classes.html").body, "the size")
+        wait_until(lambda: not app.post("images")["is_reading"], "the images")
+        app.post("size", image="1:a.png", share="", length="4", to="alike", is_back="")
+        assert b"4 nm per pixel, typed" in app.send("classes.html").body
+        app.ended("classes", **own, image="1:a.png")
         assert app.send(page + "next", {"client": "a" * 8, "want": 1}).status == 409, "an old tab"
         assert not folder.exists(), "its labels are with the results before"
         assert 'data-image="1:a.png" value="matrix"' in app.send("classes.html").body.decode()
@@ -455,6 +459,7 @@ def test_requests_that_are_not_of_the_page_are_refused(shared: App) -> None:
     actions = ["edit", "mark", "undo", "redo", "images", "outlines", "category", "preview"]
     actions += ["start/find", "start/learn", "start/results", "stop", "forget", "take_back"]
     actions += ["earlier", "start/diameters", "state/defects", "mark_file", "sheet/learn"]
+    actions += ["size", "undo_size", "state/sizes"]
     for action in actions:
         assert shared.send(action).status in (404, 405)
         headers: dict[str, str | None] = {"Origin": "http://evil.example"}
@@ -467,6 +472,9 @@ def test_requests_that_are_not_of_the_page_are_refused(shared: App) -> None:
         content = json.dumps(shared.body("draw", stroke=["?"])).encode().replace(b'"?"', number)
         assert shared.send("edit", content).status == 400, number
     assert shared.send("edit", shared.body(stroke=[0] * 40_000)).status == 413
+    size = {"image": "1:a.png", "share": "", "length": "2", "to": "image", "is_back": ""}
+    for wrong in ({"image": "1:../a.png"}, {"to": "all"}, {"share": "nan"}, {"length": "9" * 3000}):
+        assert shared.send("size", size | wrong).status in (400, 409), wrong
     for image in (0, 99, 2**62, 2**63):
         assert shared.send("outlines", {"image": image}).status == 404
         assert shared.send("edit", shared.body(image=image)).status == 404

@@ -4,6 +4,7 @@ const BUSY_POLL = 700; // ms between questions how far the task is
 
 let asking = 0; // the timer of the next question
 let banner = ""; // as the server has rendered it last
+let offeredSizes = ""; // the same of pixel sizes
 let ended = ""; // state and kind of the task as shown last
 
 async function request(path, body = {}) {
@@ -22,7 +23,7 @@ function askSoon() {
 
 // Show the task; return its kind if it has just ended well. Progress does not replace the banner,
 // of which a button may be pressed just now.
-function showBanner({ task, banner: now }) {
+function showBanner({ task, banner: now, sizes, is_reading: isReading }) {
   const { kind, done, total, about } = task;
   if (now !== banner) {
     banner = now;
@@ -35,7 +36,9 @@ function showBanner({ task, banner: now }) {
   if (bar && total) [bar.max, bar.value] = [total, done];
   else if (bar) bar.removeAttribute("value");
   if (bar) by("task-left").textContent = about;
-  if (task.state === "running") askSoon();
+  if (task.state === "running" || isReading) askSoon();
+  // Not while a person types there.
+  if (sizes !== offeredSizes && !by("sizes").querySelector("input:focus")) by("sizes").innerHTML = offeredSizes = sizes;
   const hasEnded = ended === `running ${kind}` && task.state === "done";
   ended = `${task.state} ${kind}`;
   return hasEnded ? kind : "";

@@ -182,8 +182,6 @@ function showChoices() {
   by("view-choices").replaceChildren(...choices());
 }
 
-function keyed() { return numbered().slice(0, KEYS); }
-
 function send(path, body) {
   return click(path, body, async (answer) => {
     say(answer.outcome === "kept" ? `saved: ${answer.message}` : answer.message);
@@ -264,29 +262,21 @@ function moveView(step) {
 
 // --- keys and the rest ------------------------------------------------------------------------
 
-function actionsOf({ key, shiftKey }) {
+function actionsOf({ key, shiftKey, target }) {
   if (by("view").open) return { arrowleft: () => moveView(-1), arrowright: () => moveView(1) };
   const onTile = by("grid").contains(document.activeElement);
   const moves = MOVES.map((each) => [each.toLowerCase(), () => move(key, shiftKey)]);
   return {
     ...Object.fromEntries(moves),
     a: () => chooseOnly(labels), escape: () => chooseOnly([]), ",": () => turn(-1), ".": () => turn(1),
-    ...(onTile && { " ": () => choose(focused, shiftKey), enter: () => openView(focused) }),
+    ...(onTile && { " ": () => choose(focused, shiftKey) }),
+    ...((onTile || target.id === "enlarge") && { enter: () => openView(focused) }),
   };
 }
 
-by("filters").onsubmit = (event) => event.preventDefault();
 by("source").onchange = () => { by("label").value = "0"; showFrom(0); };
 by("label").onchange = () => showFrom(0);
 by("order").onchange = () => showFrom(0);
-by("previous").onclick = () => turn(-1);
-by("next").onclick = () => turn(1);
-by("all").onclick = () => chooseOnly(labels);
-by("nothing").onclick = () => chooseOnly([]);
-by("enlarge").onclick = () => openView(focused);
-by("view-previous").onclick = () => moveView(-1);
-by("view-next").onclick = () => moveView(1);
-by("view-close").onclick = () => by("view").close();
 by("view").onclose = () => { by("view-image").removeAttribute("src"); focusTile(); };
 by("view-image").onerror = ({ target }) => { target.alt = "This image cannot be shown now."; };
 document.addEventListener("visibilitychange", () => { if (!document.hidden && !busy) load(); });

@@ -4,14 +4,7 @@ const POLL = 4_000; // ms between questions what other windows have changed
 const NEAR = 8; // pixels of the screen by which a stroke may begin beside an edge
 const STEP = 2; // pixels of the screen between points of a stroke
 const MOST = 3_000; // points of a stroke that are sent
-const CLICK = 4; // pixels by which a click may move
 const COLOURS = ["#ff8c1a", "#4db8ff", "#5fd38d", "#ff6fb5", "#ffd83d", "#b58cff", "#38d9d9", "#ff7a70", "#c6e05a", "#e0b48c"];
-const HINTS = {
-  select: "Click on an outline; Shift adds more, and all in a rectangle that you drag. Drag the image; the wheel zooms.",
-  draw: "Draw around a particle: the stroke closes itself. The right button drags the image.",
-  split: "Draw a line across an outline, from outside to outside.",
-  redraw: "Draw from the edge of an outline to its edge: the stroke is the new edge of this part.",
-};
 
 let images = [];
 let shown = null; // the open image, as the server has answered
@@ -20,8 +13,6 @@ const selected = new Set(); // labels
 let tool = "select";
 let hidden = false;
 let image = null; // its pixels
-let fitted = 0; // scale at which the whole image is shown
-let view = { scale: 1, x: 0, y: 0 }; // of the screen: scale * pixel + (x, y)
 let stroke = null; // points that are being drawn
 let cross = null; // where arrow keys have moved the cross, in pixels of the image
 let drag = null;
@@ -290,24 +281,7 @@ function turnTo(step, isMore) {
 
 // --- the view ---------------------------------------------------------------------------------
 
-function size() { const { clientWidth, clientHeight } = by("stage"); return [clientWidth, clientHeight]; }
-
-function fit() {
-  const [width, height] = size();
-  const scale = Math.min(width / shown.width, height / shown.height);
-  fitted = scale;
-  view = { scale, x: (width - scale * shown.width) / 2, y: (height - scale * shown.height) / 2 };
-  draw();
-}
-
-function zoom(factor, at = size().map((each) => each / 2)) {
-  const [width, height] = size();
-  const least = Math.min(0.5 * Math.min(width / shown.width, height / shown.height), 1);
-  const scale = Math.min(Math.max(view.scale * factor, least), 64);
-  const [x, y] = [view.x, view.y].map((each, axis) => at[axis] - (at[axis] - each) * scale / view.scale);
-  view = { scale, x, y };
-  draw();
-}
+function extent() { return shown ? [shown.width, shown.height] : [1, 1]; }
 
 function bringIntoView([x, y]) {
   const margin = 40;
@@ -315,11 +289,6 @@ function bringIntoView([x, y]) {
   const [left, top] = [view.scale * x + view.x, view.scale * y + view.y];
   if (left < margin || left > width - margin) view.x += width / 2 - left;
   if (top < margin || top > height - margin) view.y += height / 2 - top;
-}
-
-function pixelAt(event) {
-  const { left, top } = by("stage").getBoundingClientRect();
-  return [(event.clientX - left - view.x) / view.scale, (event.clientY - top - view.y) / view.scale];
 }
 
 function draw() {
@@ -348,6 +317,7 @@ function paint() {
   if (image) pixels.drawImage(image, 0, 0, shown.width, shown.height);
   if (!hidden) paintOutlines(lines, [-view.x / view.scale, -view.y / view.scale, (width - view.x) / view.scale, (height - view.y) / view.scale]);
   if (earlier) paintEarlier(lines);
+  else if (!state.is_found) paintBar(lines);
   if (stroke) paintStroke(lines, stroke, tool === "draw");
   if (drag?.to) paintStroke(lines, [drag.corner, [drag.to[0], drag.corner[1]], drag.to, [drag.corner[0], drag.to[1]]], true);
   if (cross) paintCross(lines);
@@ -363,37 +333,33 @@ function paintOutlines(lines, [left, top, right, bottom]) {
       lines.fillStyle = "rgb(255 255 255 / 25%)";
       lines.fill(path, "evenodd");
     }
-    lines.strokeStyle = "rgb(0 0 0 / 60%)";
-    lines.lineWidth = (isChosen ? 5 : 3) / view.scale;
-    lines.stroke(path);
-    lines.strokeStyle = isChosen ? "#ffffff" : colour;
-    lines.lineWidth = (isChosen ? 2.5 : 1.5) / view.scale;
+    strokeTwice(lines, path, isChosen ? "#ffffff" : colour, isChosen ? 2.5 : 1.5);
+  }
+}
+
+function strokeTwice(lines, path, colour, width) { // with a dark rim, so that it is seen on any ground
+  for (const [own, wide] of [["rgb(0 0 0 / 60%)", 2 * width], [colour, width]]) {
+    lines.strokeStyle = own;
+    lines.lineWidth = wide / view.scale;
     lines.stroke(path);
   }
 }
 
 function paintStroke(lines, points, isClosed) {
-  for (const [colour, width] of [["#000000", 4], ["#ffffff", 2]]) {
-    lines.beginPath();
-    points.forEach(([x, y]) => lines.lineTo(x, y));
-    if (isClosed) lines.closePath();
-    lines.strokeStyle = colour;
-    lines.lineWidth = width / view.scale;
-    lines.stroke();
-  }
+  strokeTwice(lines, new Path2D(`M${points.join("L")}${isClosed ? "Z" : ""}`), "#ffffff", 2);
+}
+
+function paintBar(lines) { // that was found, before particles are
+  const [left, top, right, bottom] = (images.find(({ id }) => id === shown.id)?.bar ?? []).map((share, place) => share * extent()[place % 2]);
+  const path = new Path2D(), rim = 6 / view.scale;
+  path.rect(left - rim, top - rim, right - left + 2 * rim, bottom - top + 2 * rim);
+  if (right) strokeTwice(lines, path, COLOURS[0], 1.5);
 }
 
 function paintCross(lines) {
-  const [x, y] = cross;
   const arm = 10 / view.scale;
-  for (const [colour, width] of [["#000000", 4], ["#ffffff", 1.5]]) {
-    lines.beginPath();
-    lines.moveTo(x - arm, y); lines.lineTo(x + arm, y);
-    lines.moveTo(x, y - arm); lines.lineTo(x, y + arm);
-    lines.strokeStyle = colour;
-    lines.lineWidth = width / view.scale;
-    lines.stroke();
-  }
+  const [x, y] = cross;
+  strokeTwice(lines, new Path2D(`M${x - arm} ${y}h${2 * arm}M${x} ${y - arm}v${2 * arm}`), "#ffffff", 1.5);
 }
 
 function showLevels() {
@@ -402,7 +368,6 @@ function showLevels() {
 
 // --- pointers and the cross -------------------------------------------------------------------
 
-const stage = by("stage");
 stage.onpointerdown = (event) => {
   if (!shown || shown.version < 0) return;
   event.preventDefault();
@@ -430,7 +395,7 @@ stage.onpointermove = (event) => {
     zoom(now.apart / drag.pinch.apart, now.at);
     drag.pinch = now;
   } else if (drag) {
-    drag.moved ||= Math.hypot(event.clientX - drag.from.clientX, event.clientY - drag.from.clientY) > CLICK;
+    drag.moved ||= hasMoved(event, drag.from);
     if (drag.moved && drag.corner) drag.to = pixelAt(event);
     else if (drag.moved) { view.x += event.clientX - before.clientX; view.y += event.clientY - before.clientY; }
   } else if (stroke) (event.getCoalescedEvents?.() ?? [event]).forEach((each) => addPoint(pixelAt(each)));
@@ -448,12 +413,6 @@ stage.onpointerup = (event) => {
 
 stage.onpointercancel = (event) => { pointers.delete(event.pointerId); stroke = drag = null; draw(); };
 stage.oncontextmenu = (event) => event.preventDefault();
-stage.addEventListener("wheel", (event) => {
-  event.preventDefault();
-  const { left, top } = stage.getBoundingClientRect();
-  if (shown) zoom(1.2 ** (-event.deltaY / (event.deltaMode ? 3 : 100)), [event.clientX - left, event.clientY - top]);
-}, { passive: false });
-
 function pinch() {
   const { left, top } = stage.getBoundingClientRect();
   const [one, two] = [...pointers.values()];
@@ -506,7 +465,7 @@ function setTool(name) {
   stroke = null;
   stage.dataset.tool = name;
   document.querySelectorAll("button[data-tool]").forEach((each) => press(each, each.dataset.tool === name));
-  by("hint").textContent = HINTS[name];
+  by("hint").textContent = document.querySelector(`[data-tool=${name}][data-hint]`).dataset.hint;
   draw();
 }
 
@@ -518,7 +477,6 @@ function showAll() {
   by("merge").disabled = busy || n < 2;
   by("undo").disabled = busy || !shown.can_undo;
   by("redo").disabled = busy || !shown.can_redo;
-  by("previous").disabled = by("next").disabled = images.length < 2;
   by("done").disabled = busy || shown.version < 0;
   press(by("done"), isDone());
   showChoices();
@@ -538,8 +496,6 @@ function showChoices() {
   }));
   showMore();
 }
-
-function keyed() { return categories.slice(0, KEYS); }
 
 function showList() {
   for (const { id, name } of images) {
@@ -566,13 +522,11 @@ function showList() {
 }
 
 function markCurrent() {
-  for (const [id, made] of rows) {
-    if (id !== shown.id) made.removeAttribute("aria-current");
-    else if (!made.hasAttribute("aria-current")) {
-      made.setAttribute("aria-current", "true");
-      made.scrollIntoView({ block: "nearest", inline: "nearest" });
-    }
-  }
+  const now = rows.get(shown.id);
+  if (!now || now.ariaCurrent) return;
+  by("list").querySelector("[aria-current]")?.removeAttribute("aria-current");
+  now.setAttribute("aria-current", "true");
+  now.scrollIntoView({ block: "nearest", inline: "nearest" });
 }
 
 // The images of which a classifier is least sure first; without one, as in the list.
@@ -610,19 +564,7 @@ function actionsOf({ key, shiftKey, target }) {
   } : common;
 }
 
-document.querySelectorAll("button[data-tool]").forEach((each) => { each.onclick = () => setTool(each.dataset.tool); });
-by("delete").onclick = remove;
-by("merge").onclick = merge;
-by("redo").onclick = () => redo();
-by("done").onclick = () => mark();
-by("hide").onclick = toggle;
-by("fit").onclick = fit;
-by("closer").onclick = () => zoom(1.4);
-by("wider").onclick = () => zoom(1 / 1.4);
-by("previous").onclick = () => turn(-1);
-by("next").onclick = () => turn(1);
 by("brightness").oninput = by("contrast").oninput = showLevels;
-new ResizeObserver(() => (view.scale === fitted ? fit() : draw())).observe(stage);
 document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
 setInterval(refresh, POLL);
 setTool("select");

@@ -3,17 +3,12 @@ const WANT = 5; // leased images: the one that is shown and those loaded ahead
 const BEATS = 3; // heartbeats for the time of a lease
 const WHOLE = 8192; // pixels of the longer side that the server sends at most
 
-const KIND_IN_WORDS = {
-  ambiguous: "Between categories",
-  out_of_distribution: `Unlike all training ${UNIT}s`,
-};
-
 let hand = [];
 let current = null;
 let progress = null;
 let lease = 6; // seconds; the server says how long it really is
 let isShown = false; // its picture, or why there is none
-let isWhole = false; // all pixels of the file are shown, and scrolled; else they fit the window
+let isWhole = false; // all pixels of the file are shown
 
 // --- the server -------------------------------------------------------------------------------
 
@@ -23,13 +18,10 @@ function send(path, body) { return click(path, { want: WANT, ...body }, take); }
 async function refresh() {
   if (!client || busy) return;
   const clicked = clicks;
-  try {
-    const answer = await post("next", { client, want: WANT });
-    hideTrouble();
-    if (!busy && clicked === clicks && !by("dialog").open) take(answer);
-  } catch (error) {
-    showFailure(error);
-  }
+  const answer = await post("next", { client, want: WANT }).catch(showFailure);
+  if (!answer) return;
+  hideTrouble();
+  if (!busy && clicked === clicks && !by("dialog").open) take(answer);
 }
 
 // The server gives the images of a window that is silent for the time of a lease to others.
@@ -72,7 +64,7 @@ function show(item) {
     showPicture(item);
     by("name").textContent = item.name;
     by("name").title = item.name;
-    by("kind").textContent = KIND_IN_WORDS[item.kind] || "Doubtful";
+    by("kind").textContent = by("kind").dataset[item.kind] ?? "Doubtful";
     by("reason").textContent = item.reason;
     showNearest(item);
     say("");
@@ -98,8 +90,6 @@ function showDone() {
   by("done-text").textContent = waiting
     ? `The last ${count(waiting)} are open in another window; those that it leaves will appear here.`
     : `${count(labelled)} labelled by people, ${count(sure)} by the model, ${count(skipped)} skipped.`;
-  by("done-next").textContent =
-    "Next: “hypervlad review export” writes the labels to a table, “hypervlad review retrain” learns from them.";
   by("again").hidden = !skipped;
 }
 
@@ -186,7 +176,7 @@ function openDialog() {
   askName(async (category) => {
     if (current && current.id === item) await assign(category.id);
     else showTrouble(`Not labelled: another ${UNIT} is shown now.`, false);
-  }, isSeen);
+  });
 }
 
 // --- the picture ------------------------------------------------------------------------------
@@ -196,17 +186,15 @@ function showPicture(item) {
   appeared = performance.now();
   setSeen(false);
   const img = picture(item);
-  const box = by("stage");
   if (img.complete && img.naturalWidth) {
     put(item, img);
   } else {
-    box.replaceChildren(element("p", "", "loading…"));
+    stage.replaceChildren(element("p", "", "loading…"));
     img.onload = () => { if (current === item) put(item, img); };
     img.onerror = () => { if (current === item) showUnreadable(item); };
     if (img.getAttribute("src") && img.complete) showUnreadable(item);
   }
   loadInTurn(waitingPictures);
-  showZoom();
 }
 
 async function showUnreadable(item) {
@@ -223,7 +211,8 @@ async function showUnreadable(item) {
 
 // Nobody can label an image that is not on the screen yet, or means one that has just appeared.
 function put(item, ...nodes) {
-  by("stage").replaceChildren(...nodes);
+  stage.replaceChildren(...nodes);
+  fit();
   setTimeout(() => { if (current === item) setSeen(true); }, BOUNCE);
 }
 
@@ -234,64 +223,49 @@ function isSeen() {
 
 function setSeen(now) {
   isShown = now;
-  by("stage").setAttribute("aria-busy", String(!now));
+  stage.setAttribute("aria-busy", String(!now));
 }
 
-function showZoom() {
-  by("stage").classList.toggle("fit", !isWhole);
-  press(by("fit"), !isWhole);
-  press(by("whole"), isWhole);
+function extent() {
+  const img = stage.querySelector("img");
+  return img?.naturalWidth ? [img.naturalWidth, img.naturalHeight] : [1, 1];
 }
 
-function fitPicture() { if (isWhole) showPicture(current); }
+function draw() {
+  const img = stage.querySelector("img");
+  if (!img) return;
+  place(img);
+  if (view.scale > Math.max(fitted, 1) && !isWhole) showWhole(img);
+}
 
-// All pixels of the file, in place of the picture scaled to the screen.
-async function showWhole() {
-  const shown = by("stage").querySelector("img");
-  if (isWhole || !shown) return;
-  const item = current;
-  const img = newPicture("", shown.alt);
-  img.src = `whole/${item.id}`;
-  try {
-    await img.decode();
-  } catch {
-    say("the full-size image is not available now: the smaller one stays");
-    return;
-  }
-  if (current !== item || isWhole) return;
+// All pixels of the file, in place of the picture scaled to the screen, and of its size there.
+async function showWhole(shown) {
   isWhole = true;
-  if (Math.max(img.naturalWidth, img.naturalHeight) >= WHOLE) {
-    say(`shown with ${count(WHOLE)} pixels on its longer side: the file may have more`);
-  }
-  const box = by("stage");
-  box.replaceChildren(img);
-  showZoom();
-  box.scrollTo((box.scrollWidth - box.clientWidth) / 2, (box.scrollHeight - box.clientHeight) / 2);
+  const img = newPicture("", shown.alt);
+  img.src = `whole/${current.id}`;
+  if (!await img.decode().then(() => true, () => false) || shown.parentNode !== stage) return;
+  const zoomed = img.naturalWidth / shown.naturalWidth;
+  if (Math.max(img.naturalWidth, img.naturalHeight) >= WHOLE) say(`shown with ${count(WHOLE)} pixels on its longer side: the file may have more`);
+  stage.replaceChildren(img);
+  [view.scale, fitted] = [view.scale / zoomed, fitted / zoomed];
+  draw();
 }
-
-function toggleWhole() { return isWhole ? fitPicture() : showWhole(); }
 
 // --- small things -----------------------------------------------------------------------------
 
 function actionsOf() {
   const onButton = document.activeElement instanceof HTMLButtonElement;
   const accept = !onButton && current?.scores.length && (() => assign(current.scores[0][0]));
-  return { s: skip, f: toggleWhole, a: again, enter: accept };
+  return { s: skip, f: fit, "+": () => zoom(1.4), "-": () => zoom(1 / 1.4), a: again, enter: accept };
 }
 
-by("skip").onclick = skip;
-by("undo-done").onclick = undo;
-by("again").onclick = again;
-by("fit").onclick = fitPicture;
-by("whole").onclick = showWhole;
-by("stage").addEventListener("dblclick", toggleWhole);
+moveByPointer();
 window.addEventListener("pagehide", () => {
   fetch("release", { ...asJson({ client }), keepalive: true });
 });
 window.addEventListener("pageshow", (event) => { if (event.persisted) refresh(); });
 // Browsers slow down the timers of a hidden page, so that its images may be in other windows now.
 document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
-setInterval(() => { if (!current && progress && progress.waiting) refresh(); }, 3_000);
 ownName("client").then((name) => {
   client = name;
   beat();

@@ -3,6 +3,7 @@
 const SLOW = 400; // ms after which the page says that a click is being saved
 const BOUNCE = 150; // ms after an image appears in which a key was meant for the one before
 const MOVES = ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End"];
+const NAMES = { "←": "arrowleft", "→": "arrowright", esc: "escape" }; // of keys, by what is on buttons
 const KEYS = 9; // categories with a number as their key
 const { unit: UNIT, wrong: WRONG } = document.documentElement.dataset; // image or particle, and
 // the category of wrong outlines, if there are outlines: it has a key of its own.
@@ -15,7 +16,6 @@ let categories = [];
 const pictures = new Map(); // image id -> <img>, loading or loaded
 let confirmed = null; // the name that was confirmed in the dialog
 let named = null; // what to do with the category that the dialog is about
-let mayName = () => true;
 let redo = null; // of pages that can
 
 // --- the server -------------------------------------------------------------------------------
@@ -104,8 +104,8 @@ function dropPictures(shown) { // but those of what is shown
 
 // --- the name of a new or another category ----------------------------------------------------
 
-// Call `use` with the category of a name that is typed and confirmed, if `may` allows it then.
-function askName(use, may = () => true) {
+// Call `use` with the category of a name that is typed and confirmed.
+function askName(use) {
   by("known").replaceChildren(...categories.map((category) => {
     const option = element("option");
     option.value = category.name;
@@ -113,7 +113,6 @@ function askName(use, may = () => true) {
   }));
   by("category").value = "";
   named = use;
-  mayName = may;
   ask(null);
   by("dialog").showModal();
   by("category").focus();
@@ -141,16 +140,11 @@ async function submitName(event) {
     ask(name);
     return;
   }
-  if (!mayName()) return;
   by("dialog").close();
   let category = known(name);
   if (!category) {
-    try {
-      category = await post("category", { name });
-    } catch (error) {
-      showFailure(error, "The server does not answer: the category was not saved.");
-      return;
-    }
+    category = await post("category", { name }).catch((error) => showFailure(error, "The server does not answer: the category was not saved."));
+    if (!category) return;
     if (!categories.some((each) => each.id === category.id)) categories.push(category);
   }
   await named(category);
@@ -165,6 +159,8 @@ by("category").oninput = () => ask(null);
 function wrongOutline() { return categories.find(({ name }) => name === WRONG); }
 
 function numbered() { return categories.filter((category) => category !== wrongOutline()); }
+
+function keyed() { return numbered().slice(0, KEYS); } // of pages that do not sort them
 
 function showMore(words = numbered().length > KEYS ? `${count(numbered().length - KEYS)} more, by name: N.` : "") {
   by("keys").textContent = words;
@@ -182,19 +178,24 @@ function choiceButton({ id, name }, index, ...further) {
 
 function assignWrong() { if (wrongOutline()) assign(wrongOutline().id); }
 
+function actionsFor(event) { // by keys
+  const numbers = keyed().slice(0, KEYS).map(({ id }, place) => [place + 1, () => assign(id)]);
+  return { u: undo, n: openDialog, x: assignWrong, ...Object.fromEntries(numbers), ...actionsOf(event) };
+}
+
 document.addEventListener("keydown", (event) => {
   if (event.altKey || event.metaKey || by("dialog").open || by("sheet")?.open) return;
   if (event.target.matches("select, input:not([type=range])")) return;
   if (event.repeat && !MOVES.includes(event.key)) return;
-  const numbers = keyed().slice(0, KEYS).map(({ id }, place) => [place + 1, () => assign(id)]);
-  const actions = event.ctrlKey ? { z: event.shiftKey ? redo : undo, y: redo }
-    : { u: undo, n: openDialog, x: assignWrong, ...Object.fromEntries(numbers), ...actionsOf(event) };
+  const actions = event.ctrlKey ? { z: event.shiftKey ? redo : undo, y: redo } : actionsFor(event);
   const action = actions[event.key.toLowerCase()];
   if (!action) return;
   event.preventDefault(); // or the letter is typed into the dialog that it opens
   action();
 });
-by("undo").onclick = () => undo();
-by("new").onclick = () => openDialog();
+document.addEventListener("click", ({ target }) => { // a button does what its key does
+  const pressed = target.closest("button:not([type=submit], [data-category])");
+  const key = pressed?.querySelector("kbd")?.textContent.toLowerCase();
+  if (key) actionsFor({ key, target: pressed })[NAMES[key] ?? key]?.();
+});
 by("new").onmousedown = (event) => event.preventDefault(); // the focus stays on the image
-if (by("wrong")) by("wrong").onclick = assignWrong;

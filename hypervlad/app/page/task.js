@@ -1,11 +1,23 @@
-// The page of a task of whole images: the server renders its list, its form and its results.
-const kind = document.querySelector("main").dataset.kind;
+// The page of a task of whole images, and that of pixel sizes: the server renders its list, its form and
+// its results; images are looked at, and on the page of sizes lengths measured in them.
+const { kind } = document.querySelector("main").dataset;
+const picture = by("picture");
 let offered = null; // the page of results
 let page = ""; // the page or picture that is shown instead of the image
+let abouts = {}; // what the server knows of each image, by its number
+let ends = []; // of a length, where a person has clicked: pixels of the picture
 
 function takeState(answer) {
   showBanner(answer);
-  document.querySelectorAll("#choices button").forEach((each) => { each.disabled = answer.task.state === "running"; });
+  document.querySelectorAll("form[data-post^=start] button").forEach((each) => { each.disabled = answer.task.state === "running"; });
+  const before = JSON.stringify(aboutOf(current()));
+  abouts = answer.abouts ?? abouts;
+  for (const row of document.querySelectorAll("#list .row")) {
+    const { words, error } = aboutOf(row);
+    row.lastChild.textContent = words;
+    row.lastChild.title = error ?? "";
+  }
+  if (JSON.stringify(aboutOf(current())) !== before) showAbout();
   if (answer.files === undefined) return;
   by("files").innerHTML = answer.files;
   if (answer.page !== offered) {
@@ -23,38 +35,84 @@ async function refresh() {
 
 function isPicture(name) { return /\.png(\?|$)/.test(name); }
 
+function current() { return document.querySelector("#list .row:has(:checked)"); }
+
+function aboutOf(row) { return abouts[row?.dataset.number] ?? { words: "" }; }
+
 function showResult(isOn) {
   const isPage = isOn && !isPicture(page);
   by("frame").hidden = !isPage;
-  by("picture").hidden = isPage;
-  if (!isPage) by("picture").src = isOn ? page : `files/image/${parseInt(document.querySelector("#list :checked")?.value, 10)}`;
+  picture.hidden = isPage;
+  if (!isPage) showPicture(isOn ? page : `files/${kind === "sizes" ? "whole" : "image"}/${current()?.dataset.number}`);
   press(by("result"), isOn);
   press(by("original"), !isOn);
 }
 
-function open() {
-  const row = document.querySelector("#list :checked");
-  if (!row) return;
-  by("name").textContent = by("picture").alt = row.value.replace(/^\d+:/, "");
-  showResult(false);
-  row.closest("li").scrollIntoView({ block: "nearest" });
+async function showPicture(source) {
+  picture.alt = by("name").textContent;
+  picture.src = source;
+  await picture.decode().catch(() => { if (picture.getAttribute("src") === source) picture.alt += " cannot be shown"; });
+  fit();
 }
 
+function open() {
+  if (!current()) return;
+  by("name").textContent = current().title;
+  ends = [];
+  showResult(false);
+  showAbout();
+  current().closest("li").scrollIntoView({ block: "nearest" });
+}
+
+// --- the view of the picture, and what is drawn onto it ---------------------------------------
+
+function extent() { return [picture.naturalWidth || 300, picture.naturalHeight || 100]; }
+
+function draw() {
+  place(picture);
+  const onStage = ([x, y]) => [view.scale * x + view.x, view.scale * y + view.y];
+  const cross = ([x, y]) => `M${x - 8} ${y}h16M${x} ${y - 8}v16`;
+  const corners = /^files/.test(picture.getAttribute("src")) && aboutOf(current()).bar;
+  const [[left, top], [right, bottom]] = [0, 2].map((first) => onStage(extent().map((side, axis) => side * (corners || [])[first + axis])));
+  const box = corners ? `M${left - 6} ${top - 6}H${right + 6}V${bottom + 6}H${left - 6}Z` : "";
+  const shown = ends.map(onStage);
+  by("marks").setAttribute("d", picture.hidden ? "" : shown.length ? `M${shown.join("L")}${shown.map(cross).join("")}` : box);
+}
+
+function showAbout() { // on the page of sizes, of the open image
+  draw();
+  if (kind !== "sizes") return;
+  const { words, note, width, length, label } = aboutOf(current());
+  const [[x, y], [endX, endY]] = ends.length === 2 ? ends : [[0, 0], [0, 0]];
+  const share = Math.hypot(endX - x, endY - y) / extent()[0];
+  by("share").value = share || "";
+  by("about").textContent = words;
+  by("note").textContent = note ?? "";
+  by("ends").textContent = share ? `${(share * width).toFixed(1)} px between the two ends`
+    : ends.length ? "Click on the other end." : `${length ? `Its scale bar is ${length.toFixed(1)} px long. ` : ""}To measure a bar, click on both ends; the wheel enlarges.`;
+  [by("says").firstChild.data, by("length").placeholder] = share || length ? ["It says ", "500 nm"] : ["Pixel size ", "nm per pixel"];
+  if (!ends.length) by("length").value = label ?? "";
+}
+
+moveByPointer((pixel) => {
+  if (kind !== "sizes") return;
+  ends = [...(ends.length === 2 ? [] : ends), pixel];
+  showAbout();
+});
 by("list").onchange = ({ target }) => {
   if (target.name === "image") open();
   else request("mark_file", { kind, image: target.dataset.image, word: target.type === "checkbox" ? target.value.repeat(target.checked) : target.value });
 };
-by("picture").onerror = () => { by("picture").alt = `${by("name").textContent} cannot be shown`; };
 by("original").onclick = () => showResult(false);
 by("result").onclick = () => showResult(true);
-by("files").onclick = (event) => {
+document.addEventListener("click", (event) => {
   const { target: link } = event;
   if (link.target !== "frame") return;
   if (isPicture(link.href)) event.preventDefault();
   page = isPicture(link.href) ? link.href : "other";
   by("result").disabled = false;
   showResult(true);
-};
+});
 document.querySelectorAll("#list img").forEach((img) => { tryAgain(img); seen.observe(img); });
 document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
 open();

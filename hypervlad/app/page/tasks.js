@@ -14,7 +14,6 @@ function takeState(answer) {
     by("polarity").querySelector("[value=model]").hidden = taken.polarity !== "model";
     by("polarity").value = taken.polarity;
     by("least").value = taken.min_area;
-    by("size").value = taken.pixel_size || "";
     showLeast();
   }
   by("before").hidden = by("changes").hidden = !state.has_earlier;
@@ -68,30 +67,18 @@ async function preview() {
 function showLeast() {
   const area = Number(by("least").value);
   const across = 2 * Math.sqrt(area / Math.PI);
-  const nm = shown?.pixel_size || Number(by("size").value.replace(",", "."));
+  const nm = shown?.pixel_size;
   by("least-about").textContent = area > 0 ? `pixels, ${across.toPrecision(2)} across${nm ? `, ${diameter(across * nm).replace(" across", "")}` : ""}` : "pixels";
 }
 
 function showImages() { // before anything is found
-  const n = images.length;
-  const read = images.filter((each) => "pixel_size" in each || each.error);
-  const wrong = images.filter(({ error }) => error).length;
-  const without = read.filter(({ error, pixel_size: size }) => !error && !size).length;
-  const words = [`${count(n)} image${n === 1 ? "" : "s"}`];
-  if (read.length < n) words.push(`${count(read.length)} looked at`);
-  if (without) words.push(`${count(without)} without a pixel size`);
-  if (wrong) words.push(`${count(wrong)} unreadable`);
-  by("progress").textContent = words.join(" · ");
-  document.title = `${words[0]} – hypervlad`;
-  for (const { id, error, pixel_size: size } of images) {
-    const about = error ? "unreadable" : size ? `${Number(size.toPrecision(4))} nm per pixel` : size === null ? "no pixel size" : "";
-    rows.get(id).lastChild.textContent = about;
+  by("progress").textContent = state.progress;
+  document.title = `${state.progress} – hypervlad`;
+  for (const { id, words, error } of images) {
+    rows.get(id).lastChild.textContent = words;
     if (error) rows.get(id).title = error;
   }
-  if (read.length < n) askSoon();
 }
-
-function openLearn() { if (!isRefused("learn")) openSheet("learn"); }
 
 async function openResults() {
   if (isRefused("results")) return;
@@ -118,13 +105,7 @@ async function showBefore(isOn = !earlier) {
 
 function paintEarlier(lines) {
   lines.setLineDash([4 / view.scale, 3 / view.scale]);
-  for (const { path } of earlier) {
-    for (const [colour, width] of [["rgb(0 0 0 / 70%)", 3], ["#ffffff", 1.5]]) {
-      lines.strokeStyle = colour;
-      lines.lineWidth = width / view.scale;
-      lines.stroke(path);
-    }
-  }
+  for (const { path } of earlier) strokeTwice(lines, path, "#ffffff", 1.5);
   lines.setLineDash([]);
 }
 
@@ -139,15 +120,9 @@ function toggleSearch() {
 
 function taskActions() {
   return state.is_found
-    ? { l: openLearn, t: openResults, b: () => showBefore(), k: () => by("changes").hidden || openSheet("changes"), g: toggleSearch }
+    ? { l: () => isRefused("learn") || openSheet("learn"), t: openResults, b: () => showBefore(), k: () => by("changes").hidden || openSheet("changes"), g: toggleSearch }
     : { p: preview, g: find };
 }
 
-by("preview").onclick = preview;
-by("search").onclick = toggleSearch;
-by("learn").onclick = openLearn;
-by("results").onclick = openResults;
-by("before").onclick = () => showBefore();
-by("changes").onclick = () => openSheet("changes");
 by("sheet").onclick = ({ target }) => { if (target.dataset.name) openBefore(target.dataset.name); };
-by("least").oninput = by("size").oninput = showLeast;
+by("least").oninput = showLeast;

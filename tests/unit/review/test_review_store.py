@@ -60,26 +60,6 @@ def test_leases_expire_unless_the_window_renews_them(queue: Queue, clock: Clock)
     assert shown(queue, "a") == [], "another window has them now"
 
 
-def test_a_label_takes_the_image_out_and_brings_the_next(queue: Queue) -> None:
-    queue.next("a", 2)
-    answer = queue.label("a", "click-1", 1, 2, want=2)
-    assert (answer.outcome, answer.item, answer.message) == ("kept", 1, "")
-    assert [item.id for item in answer.items] == [2, 3]
-    progress = answer.progress
-    assert (progress.labelled, progress.waiting, progress.by_model) == (1, 5, 2)
-    assert queue.images()[0].label == "matrix"
-
-
-def test_a_click_that_comes_again_counts_once(queue: Queue) -> None:
-    for _ in range(3):
-        assert queue.label("a", "click-1", 1, 2).outcome == "kept"
-    assert queue.label("a", "click-1", 2, 3).item == 1, "whatever it says the second time"
-    assert [queue.undo("a", "click-2").item for _ in range(2)] == [1, 1]
-    assert queue.progress().labelled == 0
-    (n,) = queue.connection.execute("SELECT COUNT(*) FROM events").fetchone()
-    assert n == 2
-
-
 def test_the_first_label_counts_and_a_late_one_is_reported_and_logged(queue: Queue) -> None:
     queue.label("a", "click-1", 1, 2)
     late = queue.label("b", "click-2", 1, 3)

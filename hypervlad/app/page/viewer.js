@@ -1,0 +1,58 @@
+// The view of an image: the wheel enlarges it, the pointer moves it. Each page has `extent`, width and
+// height of what is in `#stage`, and `draw`, which shows it as `view` says.
+const CLICK = 4; // pixels by which a click may move
+const stage = by("stage");
+let view = { scale: 1, x: 0, y: 0 }; // of the screen: scale * pixel + (x, y)
+let fitted = 0; // scale at which the whole image is shown
+
+function size() { return [stage.clientWidth, stage.clientHeight]; }
+
+function fit() {
+  const [width, height] = size();
+  const [across, down] = extent();
+  fitted = Math.min(width / across, height / down);
+  view = { scale: fitted, x: (width - fitted * across) / 2, y: (height - fitted * down) / 2 };
+  draw();
+}
+
+function zoom(factor, at = size().map((each) => each / 2)) {
+  const [width, height] = size();
+  const [across, down] = extent();
+  const least = Math.min(0.5 * Math.min(width / across, height / down), 1);
+  const scale = Math.min(Math.max(view.scale * factor, least), 64);
+  const [x, y] = [view.x, view.y].map((each, axis) => at[axis] - (at[axis] - each) * scale / view.scale);
+  view = { scale, x, y };
+  draw();
+}
+
+function pixelAt({ clientX, clientY }) {
+  const { left, top } = stage.getBoundingClientRect();
+  return [(clientX - left - view.x) / view.scale, (clientY - top - view.y) / view.scale];
+}
+
+function hasMoved(event, from) { return Math.hypot(event.clientX - from.clientX, event.clientY - from.clientY) > CLICK; }
+
+// Of pages without tools: a picture, or what lies on it, is moved, and a click means a pixel.
+function moveByPointer(click = () => {}) {
+  let from = null;
+  let isMoved = false;
+  stage.onpointerdown = (event) => { stage.setPointerCapture(event.pointerId); [from, isMoved] = [event, false]; };
+  stage.onpointermove = (event) => {
+    isMoved ||= Boolean(from) && hasMoved(event, from);
+    if (!from || !isMoved) return;
+    [view.x, view.y] = [view.x + event.clientX - from.clientX, view.y + event.clientY - from.clientY];
+    from = event;
+    draw();
+  };
+  stage.onpointerup = (event) => { if (from && !isMoved) click(pixelAt(event)); from = null; };
+}
+
+function place(element) { element.style.transform = `translate(${view.x}px, ${view.y}px) scale(${view.scale})`; }
+
+stage.addEventListener("wheel", (event) => {
+  event.preventDefault();
+  const { left, top } = stage.getBoundingClientRect();
+  zoom(1.2 ** (-event.deltaY / (event.deltaMode ? 3 : 100)), [event.clientX - left, event.clientY - top]);
+}, { passive: false });
+const resized = new ResizeObserver(() => (view.scale === fitted ? fit() : draw()));
+document.addEventListener("DOMContentLoaded", () => resized.observe(stage)); // when the page's own script is there
