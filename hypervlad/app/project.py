@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib
 import json
 import os
 import shutil
@@ -79,10 +80,14 @@ class Project(Corrections):
         #: The task of which one image was looked at last, rather than all measured.
         self.previewed = ""
         self._queue: Queue | None = None
+        if not self.is_found:  # a preview shall not wait for it
+            finding = "hypervlad.particles.finding"
+            threading.Thread(target=importlib.import_module, args=[finding], daemon=True).start()
 
     def close(self) -> None:
         """Stop what is running, and close all connections."""
         self.runner.close()
+        self.scales.close()
         self._close_queue()
         super().close()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 import threading
@@ -34,6 +33,7 @@ _MIN_MEASURED = 10  # pixels between two ends that a person has clicked on
 _CLICK_ERROR = 1.0  # pixels, of that length
 _SAME = 1.0  # pixels by which the lengths of one bar differ from image to image
 _KEPT = 100  # images that are read between two notes of it
+_MAX_WAITED = 5.0  # seconds, for the last of them
 _MAX_UNDONE = 100
 _MAX_TEXT = 80
 _WHOSE = "image", "new", "alike", "shape"
@@ -120,12 +120,21 @@ class Scales:
         """Read images beside the page."""
         with self._guard:
             self._waiting += files
-            if self._waiting and not (self._thread and self._thread.is_alive()):
+            if self._waiting and not self._is_reading():
                 self._thread = threading.Thread(target=self._look_on, daemon=True)
                 self._thread.start()
 
+    def _is_reading(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    def close(self) -> None:
+        """Read no more, and keep what was read."""
+        with self._guard:
+            self._waiting, thread = [], self._thread
+        if thread is not None:
+            thread.join(_MAX_WAITED)
+
     def _look_on(self) -> None:
-        importlib.import_module("hypervlad.particles.finding")  # a preview shall not wait for it
         n_read = 0
         while True:
             with self._guard:
@@ -141,7 +150,7 @@ class Scales:
             (name,) = relative_names([file], self._root)
             stamp = f"{file_stamp(file)} {__version__} {_CAN_READ}"
             look = self._kept.get(name)
-            if look is None or look.stamp != stamp:
+            if look is None or look.stamp != stamp or look.error:
                 try:
                     look = self._look(file, name, stamp)
                 except Exception as error:  # else the others would never be read
@@ -253,7 +262,7 @@ class Scales:
         stated = sum(bool(look.stated) for look in looks.values())
         given = sum(name in self._given and not looks[name].stated for name in looks)
         wrong = sum(bool(look.error) for look in looks.values())
-        known: dict[str, Any] = {"is_reading": self._thread is not None}
+        known: dict[str, Any] = {"is_reading": self._is_reading()}
         known |= {"n_read": len(looks), "n_stated": stated, "n_given": given, "n_wrong": wrong}
         return known | {"n_without": len(looks) - stated - given - wrong}
 
@@ -361,8 +370,9 @@ class Scales:
 
     def table(self) -> Path | None:
         """Return the table of the sizes that were given; None if there are none."""
-        if self._given:
-            self._write()  # images may be gone
+        with self._guard:
+            if self._given:
+                self._write()  # images may be gone
         path = self._database.folder / SIZES
         return path if self._given and path.exists() else None
 
