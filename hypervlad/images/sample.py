@@ -46,6 +46,8 @@ Annotations: TypeAlias = Literal["leave_out", "keep"]
 
 _REACH = 1  # pixels, from the middle of squares, whose levels are no hot pixels
 _MAX_RANGE = 5.0  # of grey levels, by that of squares: of noise alone, at most 4
+_SQUARE = 4  # pixels, of which colours are averaged
+_ALIKE, _STEADY = 0.3, 0.1  # correlation of colours; their deviation, by that of the one with most
 _OF_DICT = "give [{0}.get(name) for name in the images' names in its table]"
 _MAX_HOT, _MAX_HOT_SHARE = 4, 0.01  # pixels of a cluster; of the image, as fine stripes have more
 
@@ -190,13 +192,27 @@ def read_grey(image: Any, options: ReadOptions, name: str | None = None) -> Micr
     """
     name = image_name(image) if name is None else name
     micrograph = read_named(image, options, name, with_digest=False)
-    _warn_unless_square(micrograph, name)
+    _warn_of_pixels(micrograph, name)
     return replace(micrograph, pixels=_as_grey(micrograph.pixels))
 
 
-def _warn_unless_square(micrograph: Micrograph, name: str) -> None:
+def _warn_of_pixels(micrograph: Micrograph, name: str) -> None:
     if sides := micrograph.metadata.get("pixel_sides_nm"):
         warn_of_image(_not_square, name, sides)
+    if micrograph.pixels.ndim == 3 and _least_correlation(micrograph.pixels) < _ALIKE:
+        warn_of_image(_not_grey, name, None)
+
+
+def _least_correlation(pixels: NDArray[np.float32]) -> float:
+    """Return the least correlation of two colours, of squares of pixels, as single ones are noisy.
+
+    Colours that hardly vary do not count.
+    """
+    coarse = ndimage.uniform_filter(pixels, (_SQUARE, _SQUARE, 0))[::_SQUARE, ::_SQUARE]
+    colours = coarse.reshape(-1, pixels.shape[2]).T
+    deviations = colours.std(axis=1)
+    colours = colours[deviations > _STEADY * deviations.max(initial=0)]
+    return float(np.corrcoef(colours).min()) if len(colours) > 1 else 1.0
 
 
 def _as_grey(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -208,6 +224,13 @@ def _not_square(facts: Mapping[str, Sequence[float]], _n_images: int) -> str:
     return (
         "pixels are not square, so lengths are in pixels and directions those of the image as "
         f"stored: {name_some(each)}; resample to square pixels"
+    )
+
+
+def _not_grey(facts: Mapping[str, Any], _n_images: int) -> str:
+    return (
+        f"colours show different things, and are averaged: {name_some(list(facts))}; if they are "
+        "a map of colours, several maps or slices of a stack, export grey values of one"
     )
 
 
@@ -241,7 +264,7 @@ def read_sample(
     micrograph = read_named(
         image, options, name, with_digest=False, with_bars=is_searched, with_marks=is_searched
     )
-    _warn_unless_square(micrograph, name)
+    _warn_of_pixels(micrograph, name)
     grey = _as_grey(micrograph.pixels)
     shown = _checked_mask(mask, grey.shape)
     if is_stretched:

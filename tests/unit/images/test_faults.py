@@ -10,6 +10,7 @@ from hypervlad.data import make_fibre_images
 from hypervlad.fibres import fibre_diameters, find_pores, local_orientation
 
 (IMAGE,), _ = make_fibre_images(1, cover=0.4, random_state=0)
+TINTED = IMAGE[..., None] * [1, 0.5, 0]
 
 
 def noise(*shape):
@@ -27,6 +28,7 @@ FAULTS = {
     "blurred": (lambda image: ndimage.gaussian_filter(image, 6), "edges are blurred"),
     "uneven": (lambda image: image + 0.3 * noise(len(image), 1), "scan lines differ"),
     "shifted": (shifted, "scan lines are shifted"),
+    "maps": (lambda image: np.stack([image, image[::-1], image], 2), "colours show"),
 }
 
 
@@ -39,7 +41,7 @@ def test_what_a_fault_does_to_numbers_is_said(fault):
 
 
 @pytest.mark.parametrize("turn", range(4))
-@pytest.mark.parametrize("changed", [IMAGE, (IMAGE * 255).round(), IMAGE > 0.5, IMAGE.round(1)])
+@pytest.mark.parametrize("changed", [IMAGE, IMAGE * 255 // 1, IMAGE > 0.5, TINTED])
 def test_others_have_no_faults(changed, turn):
     """Neither images of 8 bits or few levels nor long straight fibres along the scan lines."""
     with warnings.catch_warnings(action="error"):
