@@ -79,7 +79,9 @@ def split_particles(
         )
     if depth is None:
         return label_parts(mask, min_area, lambda _, inside: separate_at_necks(inside))
-    return label_parts(mask, min_area, by_depth(depths.astype(np.float32).__getitem__, mask, separation))
+    return label_parts(
+        mask, min_area, by_depth(depths.astype(np.float32).__getitem__, mask, separation)
+    )
 
 
 def by_depth(
@@ -94,9 +96,7 @@ def by_depth(
             for side, before in zip(window, more, strict=True)
         )
         smooth = ndimage.gaussian_filter(depth(around) * mask[around], _SMOOTHING, radius=_REACH)
-        own = tuple(
-            slice(before, before + n) for before, n in zip(more, inside.shape, strict=True)
-        )
+        own = tuple(slice(before, before + n) for before, n in zip(more, inside.shape, strict=True))
         return _basins(smooth[own], inside, lambda top, way: way < separation * top)
 
     return partition
@@ -180,9 +180,7 @@ def separate_at_necks(inside: BoolMap, neck: float = _NECK) -> LabelMap:
     return _basins(smooth, inside, lambda top, way: height(top) - height(way) >= neck)
 
 
-def _basins(
-    depth: FloatMap, inside: BoolMap, is_apart: Callable[[float, float], bool]
-) -> LabelMap:
+def _basins(depth: FloatMap, inside: BoolMap, is_apart: Callable[[float, float], bool]) -> LabelMap:
     """Number the basins of depth around maxima, from 1.
 
     Maxima join the higher one to which the way leads down least, unless they are apart by their

@@ -71,9 +71,9 @@ _RANGES = (5, 10, 20)  # of grey values, as multiples of the noise
 # Contrast in standard deviations of as large parts of the background: the least of a particle, and
 # of most of the particles' area. What the finder takes for particles in textures has 6 and less.
 _MIN_CLARITY, _TYPICAL_CLARITY = 5.0, 8.0
-# Of so few particles, most of the area is clearer, and no fainter than this share of the range:
-# what is taken for particles in empty fields is, which lights and edges make.
-_FEW, _CLARITY_OF_FEW, _RANGE_OF_FEW = 3, 10.0, 0.18
+# Of so few particles, most of the area is clearer, and its contrast, where the image's edge has
+# none, this share of the range: holes, lights and clipped corners of empty fields have less.
+_FEW, _CLARITY_OF_FEW, _RANGE_OF_FEW = 5, 10.0, 0.16
 _LEAST_TEXTURE = 16  # pixels, of the sides of what background is judged by
 _MAX_PARTS, _PART = 9, 1024  # at most, of this side in pixels, likewise
 _UPPER = 1.2816  # standard deviations from the median of a Gaussian to the quantile .9
@@ -114,7 +114,7 @@ def find_particles(
     and uneven light. Very large ones are looked at on a smaller scale. What overlaps is separated
     where outlines show it. Left out are regions of less than a fifth of the others' contrast, as
     dirt, and those whose contrast the texture of the background has by chance: if it has that of
-    most, all are, and so are three or fewer that are nearly as faint. Branched or curved particles
+    most, all are, and so are five or fewer that are nearly as faint. Branched or curved particles
     may be found in pieces.
 
     Parameters
@@ -236,7 +236,7 @@ class _Scales:
         is_clear = is_kept & (clarity >= _MIN_CLARITY)
         few = np.count_nonzero(is_clear) <= _FEW
         least = (_CLARITY_OF_FEW, _RANGE_OF_FEW * range_) if few else (_TYPICAL_CLARITY, 0.0)
-        seen = (_median(own[is_clear], areas[is_clear]) for own in (clarity, steps))
+        seen = (_median(own[is_clear], areas[is_clear]) for own in (clarity, steps * (1 - at_edge)))
         if any(own < limit for own, limit in zip(seen, least, strict=True)):
             is_clear[:] = False
         labels = values_of(labels, numbers_of(np.concatenate([[False], is_clear])), labels)
