@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import importlib.resources
 import itertools
 import math
@@ -389,6 +391,8 @@ class FieldNetwork:
             )
             image = _scaled(grey[tile], *limits)
             found[:, *inner] = self._of_tile(1 - image if inverted else image)[:, *own]
+        if max(found.shape) > tile_size:
+            _release_memory()
         return found[:, :height, :width]
 
     def _of_tile(self, image: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -423,7 +427,8 @@ class FieldNetwork:
             starts = [min(k * own, extent - side) for k in range(n)]
             ends = [0, *(start + side - margin for start in starts[:-1]), extent]
             tiles = [slice(start, start + side) for start in starts]
-            sides.append(zip(tiles, itertools.starmap(slice, itertools.pairwise(ends))))
+            inner = itertools.starmap(slice, itertools.pairwise(ends))
+            sides.append(list(zip(tiles, inner, strict=True)))
         return [tuple(zip(*pair, strict=True)) for pair in itertools.product(*sides)]
 
     def _margin(self) -> int:
@@ -457,7 +462,7 @@ def separated(
     def depth(window: Window) -> FloatMap:
         # Neither the depth nor the probability of not being a border finds all gaps alone.
         product = np.multiply(inner[window], depths[window], dtype=np.float32)
-        return np.sqrt(product, out=product) / 255
+        return np.asarray(np.sqrt(product, out=product) / 255)
 
     partition = by_depth(depth, mask, separation)
 
@@ -482,6 +487,12 @@ def separated(
                 probabilities.append(probability)
                 labels[window][own] = len(probabilities)
     return labels, probabilities
+
+
+def _release_memory() -> None:
+    """Return freed memory to the system: glibc keeps 0.6 GB of what torch had in pieces."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # other systems
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def contrast_of(grey: NDArray[np.float32]) -> float:

@@ -175,10 +175,8 @@ def find_particles(
     note = ""
     if not len(found):
         n_unclear = sum(own.n_unclear for own in every.values())
-        n_other = 0
-        if polarity != "auto":
-            n_other = int(scales.found(_OPPOSITE[polarity]).labels.max())
-        note = _why_none(sample.grey, polarity, n_other, n_unclear, n_beside)
+        other = None if polarity == "auto" else scales.found(_OPPOSITE[polarity])
+        note = _why_none(sample.grey, other, n_unclear, n_beside)
         confidence = 0.0
     elif confidence < _SURE and polarity == "auto":
         opposite = _OPPOSITE[known]
@@ -431,16 +429,12 @@ def _texture(
 
 
 def _why_none(
-    grey: NDArray[np.float32],
-    polarity: Literal["auto", "bright", "dark"],
-    n_other: int,
-    n_unclear: int,
-    n_beside: int,
+    grey: NDArray[np.float32], other: _Found | None, n_unclear: int, n_beside: int
 ) -> str:
     """Say why nothing is found, and what to try."""
     left_out = []
-    if n_other:
-        left_out.append(f"{counted(n_other, 'region')} of the other polarity than {polarity!r}")
+    if other is not None and (n_other := int(other.labels.max())):
+        left_out.append(f"{counted(n_other, 'region')} of the other polarity")
     if n_unclear:
         left_out.append(f"{counted(n_unclear, 'region')} too faint beside the background")
     if n_beside:

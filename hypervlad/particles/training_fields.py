@@ -172,13 +172,12 @@ def at_own_scale(labels: NDArray[np.int32], size: tuple[int, ...]) -> NDArray[np
     ]
     smoothing = [max(0, own / n - 1) / 2 for n, own in zip(size, labels.shape, strict=True)]
     inside = ndimage.gaussian_filter((labels > 0).astype(np.float32), smoothing)
-    inside, expanded = _between(inside.T, places[1]).T, expand_labels(labels, 2)
-    columns = (places[1] + 0.5).astype(np.intp)
-    found = np.empty(size, np.int32)
+    expanded, found = expand_labels(labels, 2), np.empty(size, np.int32)
     for top in range(0, size[0], _ROWS):
-        rows = places[0][top : top + _ROWS]
-        own = expanded[(rows + 0.5).astype(np.intp)[:, None], columns]
-        found[top : top + _ROWS] = own * (_between(inside, rows) >= 0.5)
+        rows, columns = places[0][top : top + _ROWS], places[1]
+        own = expanded[np.ix_(*((each + 0.5).astype(np.intp) for each in (rows, columns)))]
+        smooth = _between(_between(inside, rows).T, columns).T
+        found[top : top + _ROWS] = own * (smooth >= 0.5)
     for number, window in enumerate(ndimage.find_objects(found), start=1):
         if window is not None:  # where a particle is thin, it may fall into pieces
             own = found[window] == number
