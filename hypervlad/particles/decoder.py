@@ -391,8 +391,8 @@ class FieldNetwork:
             )
             image = _scaled(grey[tile], *limits)
             found[:, *inner] = self._of_tile(1 - image if inverted else image)[:, *own]
-        if max(found.shape) > tile_size:
-            _release_memory()
+            if max(found.shape) > tile_size:
+                _release_memory()
         return found[:, :height, :width]
 
     def _of_tile(self, image: NDArray[np.float32]) -> NDArray[np.uint8]:

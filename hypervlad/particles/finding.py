@@ -247,6 +247,7 @@ class _Scales:
 
     def _labelled(self, polarity: Polarity, whole: float) -> NDArray[np.int32]:
         labels, qualities = self._look(polarity, whole)
+        labels = labels if whole == 1 else labels.copy()  # the whole image needs these, too
         for scale in (each for each in _CERTAIN if each < whole):
             more, own = self._look(polarity, scale)
             if len(own) > 1:
@@ -261,21 +262,20 @@ class _Scales:
         self, polarity: Polarity, scale: float
     ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
         """Label what is seen on one scale; return its qualities, by label, too."""
-        if (polarity, scale) not in self._seen:
-            with usual_torch():
-                labels, own = separated(
-                    _finder().fields(self._images[scale], _TILE, polarity == "dark"),
-                    _SEPARATION,
-                    self._least_area(scale),
-                    edge=_EDGE,
-                    least=_CERTAIN[scale],
-                )
-            found = labels, np.concatenate([[0], np.multiply(own, _solidities(labels))])
-            if scale == 1:  # which nothing needs again
-                return found
+        if (polarity, scale) in self._seen:
+            return self._seen[polarity, scale]
+        with usual_torch():
+            labels, own = separated(
+                _finder().fields(self._images[scale], _TILE, polarity == "dark"),
+                _SEPARATION,
+                self._least_area(scale),
+                edge=_EDGE,
+                least=_CERTAIN[scale],
+            )
+        found = labels, np.concatenate([[0], np.multiply(own, _solidities(labels))])
+        if scale < 1:
             self._seen[polarity, scale] = found
-        labels, qualities = self._seen[polarity, scale]
-        return labels.copy(), qualities
+        return found
 
 
 def _chosen(every: Mapping[Polarity, _Found]) -> tuple[Polarity, float]:
