@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial, reduce
 from itertools import pairwise
@@ -27,6 +27,7 @@ _PURE = 8  # grey levels of 255 by which compression changes what is of one
 _LEVELS = tuple(range(8, 256, 24))
 _STEP, _CLEAR = 40, 0.4  # contrast in levels, of which this share is left so many pixels beside,
 _REACH, _CRISP = 3, 0.85  # nearly all around
+_ROWS = 128  # that are filtered at a time
 _SHARP = 0.5  # of the range of levels within that reach, which adjacent pixels have
 _BETWEEN, _MAX_RISE = 0.3, 2.5  # of the contrast, and pixels in which levels rise by twice that
 _EVEN, _SAME_INK = 0.12, 0.15  # deviation within letters, and difference between those of a line
@@ -264,10 +265,11 @@ def _has_shades(grey: Grey) -> bool:
 
 def _drawn_into(grey: Grey) -> list[Annotation]:
     bar, found = find_scale_bar(grey), list[Annotation]()
-    labels, arrows, sharp = list[Box](), list[Box](), _is_sharp(grey)
-    for values in (grey, -grey) if _has_shades(grey) else ():
-        at = cache(partial(_drawn, values, sharp))
-        for i, pair in enumerate(pairwise(_LEVELS if values is grey else [-e for e in _LEVELS])):
+    labels, arrows = list[Box](), list[Box]()
+    sharp = by_rows(_is_sharp, grey, _REACH + 1)
+    for sign in (1, -1) if _has_shades(grey) else ():
+        at = cache(partial(_drawn, grey, sharp, sign))
+        for i, pair in enumerate(pairwise(sign * level for level in _LEVELS)):
             # What is crisp is the same beyond two levels: where one has nothing, none counts.
             if any(at(pair[1 - i % 2])):
                 for boxes, last, now in zip((labels, arrows), *map(at, pair), strict=True):
@@ -392,6 +394,17 @@ def _is_sharp(grey: Grey) -> Mask:
     return np.asarray(ndimage.binary_dilation(is_step, _EIGHT))
 
 
+def by_rows(
+    function: Callable[[NDArray[Any]], NDArray[Any]], values: NDArray[Any], reach: int
+) -> NDArray[Any]:
+    """Apply to few rows at a time what depends on so many above and below; copies take little."""
+    found = [
+        function(values[max(top - reach, 0) : top + _ROWS + reach])[min(top, reach) :][:_ROWS]
+        for top in range(0, len(values), _ROWS)
+    ]
+    return np.concatenate(found)
+
+
 def extreme(grey: Grey, reach: int, pick: np.ufunc) -> Grey:
     """Return the extremes of squares, by comparing whole rows: SciPy's filters take far longer."""
     for _ in grey.shape:
@@ -400,45 +413,46 @@ def extreme(grey: Grey, reach: int, pick: np.ufunc) -> Grey:
     return grey
 
 
-def _crisp_parts(values: Grey, level: float, sharp: Mask) -> list[_Part]:
+def _crisp_parts(grey: Grey, sharp: Mask, sign: int, level: float) -> list[_Part]:
     """Return the parts above a level that may be drawn; none if there are too many, as in noise."""
-    above = values > level
+    above = grey > level if sign > 0 else grey < -level
     inner = above.copy()
     for one, other in ((inner, above), (inner.T, above.T)):
         one[1:-1] &= other[:-2] & other[2:]
-    points = np.flatnonzero(above & ~inner)  # the edges, as these are few
-    is_sharp = sharp.ravel()[points]
-    if not is_sharp.any():
+    is_edge = np.greater(above, inner, out=inner)
+    if not (is_edge & sharp).any():
         return []
     labels, n = ndimage.label(above, _EIGHT)
-    numbers = labels.ravel()[points]
-    edges, crisp = np.bincount(numbers, minlength=n + 1), np.bincount(numbers, is_sharp, n + 1)
+    crisp = np.bincount(labels[is_edge & sharp], minlength=n + 1)
+    pieces = zip(*(np.array_split(each, 8) for each in (labels, is_edge)), strict=True)
+    edges = np.sum([np.bincount(own[here], minlength=n + 1) for own, here in pieces], axis=0)
     is_large = (edges >= _MIN_EDGE) & (crisp >= edges / 2)
     if not 0 < np.count_nonzero(is_large) <= _MAX_PARTS:
         return []
-    is_chosen = is_large[numbers]
-    chosen, own = points[is_chosen], numbers[is_chosen]
+    is_edge &= by_rows(is_large.__getitem__, labels, 0)
+    chosen = np.flatnonzero(is_edge)
+    own = labels.ravel()[chosen]
     order = np.argsort(own, kind="stable")
     starts = np.flatnonzero(np.diff(own[order], prepend=0))
-    rows, columns = np.divmod(chosen[order], values.shape[1])
+    rows, columns = np.divmod(chosen[order], grey.shape[1])
     first, last = (
         np.stack([limit.reduceat(each, starts) for each in (rows, columns)], axis=1)
         for limit in (np.minimum, np.maximum)
     )
     last += 1
     longest = (last - first).max(axis=1)
-    is_inside = (first > 0).all(axis=1) & (last < values.shape).all(axis=1)
-    is_inside &= (longest >= _HEIGHTS[0]) & (longest <= _MAX_ARROW * max(values.shape))
+    is_inside = (first > 0).all(axis=1) & (last < grey.shape).all(axis=1)
+    is_inside &= (longest >= _HEIGHTS[0]) & (longest <= _MAX_ARROW * max(grey.shape))
     if np.count_nonzero(is_inside) > _MAX_CRISP:
         return []
     boxes = map(_as_box, np.hstack([first, last])[is_inside])
     found = zip(boxes, own[order][starts][is_inside].tolist(), strict=True)
-    parts = (_part(box, labels, number, values, above) for box, number in found)
+    parts = (_part(box, labels, number, grey, sign, above) for box, number in found)
     return [each for each in parts if each is not None]
 
 
 def _part(
-    box: Box, labels: NDArray[np.int_], number: int, values: Grey, above: Mask
+    box: Box, labels: NDArray[np.int_], number: int, grey: Grey, sign: int, above: Mask
 ) -> _Part | None:
     """Return a part that has one level, and reaches it within few pixels from its surroundings."""
     top, left, bottom, right = box
@@ -446,10 +460,10 @@ def _part(
         slice(max(top - _REACH, 0), bottom + _REACH),
         slice(max(left - _REACH, 0), right + _REACH),
     )
-    own, levels = labels[window] == number, values[window]
+    own, levels = labels[window] == number, sign * grey[window]
     core, ink = ndimage.binary_erosion(own), float(np.percentile(levels[own], 75))
     spread = float(levels[core].std()) if core.sum() > 5 else 0.0
-    if spread > _EVEN * (ink - levels.min()):  # more than any contrast allows: this is fast
+    if ink - levels.min() < max(_STEP, spread / _EVEN):  # the highest contrast: this is fast
         return None
     near = ndimage.binary_dilation(own, _EIGHT, _REACH)
     ring = near & ~ndimage.binary_dilation(above[window], _EIGHT, _REACH - 1)
@@ -465,9 +479,9 @@ def _part(
     return _Part(box, labels[top:bottom, left:right] == number, ink, contrast)
 
 
-def _drawn(values: Grey, sharp: Mask, level: float) -> tuple[list[Box], list[Box]]:
+def _drawn(grey: Grey, sharp: Mask, sign: int, level: float) -> tuple[list[Box], list[Box]]:
     """Return the boxes of text and of arrows; none of what the sample has elsewhere, too."""
-    parts, shape = _crisp_parts(values, level, sharp), values.shape
+    parts, shape = _crisp_parts(grey, sharp, sign, level), grey.shape
     highest = max(_HEIGHTS[1] * min(shape), 2 * _HEIGHTS[0])
     letters = [e for e in parts if _HEIGHTS[0] <= e.box[2] - e.box[0] <= highest]
     letters = [e for e in letters if _stroke(e.mask) <= _STROKE * (e.box[2] - e.box[0])]

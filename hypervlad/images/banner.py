@@ -107,8 +107,11 @@ def as_8bit_grey(bottom: NDArray[Any]) -> NDArray[np.float32]:
     """Return grey levels of 0 to 255; those of types other than 8-bit fill this range."""
     if bottom.dtype == np.uint8:
         grey = bottom.astype(np.float32)
+    elif bottom.dtype == np.float32 and (bottom.min(), bottom.max()) == (0, 255):
+        grey = bottom  # the largest images take 256 MB
     else:
-        grey = 255 * scale_pixels(bottom, ("minmax", 0, 0))
+        grey = scale_pixels(bottom, ("minmax", 0, 0))
+        grey *= 255
     return grey.mean(axis=2) if grey.ndim == 3 else grey
 
 

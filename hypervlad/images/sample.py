@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import wraps
+from functools import partial, wraps
 from typing import (
     Any,
     Concatenate,
@@ -30,6 +30,7 @@ from hypervlad.images.annotations import (
     Annotation,
     annotation_mask,
     annotations_in,
+    by_rows,
     extreme,
     fill_annotations,
     note_annotations,
@@ -313,8 +314,10 @@ def _checked_mask(mask: ArrayLike | None, shape: tuple[int, ...]) -> NDArray[np.
 
 def _without_hot_pixels(grey: NDArray[np.float32]) -> NDArray[np.float32]:
     """Clip pixels and small clusters far beyond all others, beside which no contrast counts."""
-    low = float(extreme(grey, _REACH, np.maximum).min())  # the range that squares reach
-    high = float(extreme(grey, _REACH, np.minimum).max())
+    squares = partial(extreme, reach=_REACH)
+    # The range that squares reach.
+    low = float(by_rows(partial(squares, pick=np.maximum), grey, _REACH).min())
+    high = float(by_rows(partial(squares, pick=np.minimum), grey, _REACH).max())
     reach = _MAX_RANGE * (high - low)
     if not 0 < reach < np.ptp(grey):
         return grey

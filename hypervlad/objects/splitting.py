@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
-from skimage.morphology import h_maxima
 from skimage.segmentation import watershed
 
 from hypervlad.common.constraints import Integer, Number, check_value
@@ -19,8 +19,13 @@ BoolMap: TypeAlias = NDArray[np.bool_]
 Window: TypeAlias = tuple[slice, ...]
 
 EIGHT = np.ones((3, 3), bool)  # neighbours, corners included
+_NEIGHBOURS = (  # half of the eight: each pair of pixels once
+    (np.s_[1:], np.s_[:-1]),
+    (np.s_[:, 1:], np.s_[:, :-1]),
+    (np.s_[1:, 1:], np.s_[:-1, :-1]),
+    (np.s_[1:, :-1], np.s_[:-1, 1:]),
+)
 _SMOOTHING = 1.0  # standard deviation in pixels; depths have several maxima per particle
-_MIN_DEPTH = 1e-6
 _REACH = 4  # pixels to which smoothing reaches
 _NECK = 1.0  # pixels on each side by which a neck is narrower: outlines are rough
 _WIDE = 10.0  # pixels, of half a width, above which it is narrower by a tenth
@@ -74,28 +79,25 @@ def split_particles(
         )
     if depth is None:
         return label_parts(mask, min_area, lambda _, inside: separate_at_necks(inside))
-    return label_parts(mask, min_area, by_depth(depths.astype(np.float32), mask, separation))
+    return label_parts(
+        mask, min_area, by_depth(depths.astype(np.float32).__getitem__, mask, separation)
+    )
 
 
 def by_depth(
-    depth: FloatMap, mask: BoolMap, separation: float
+    depth: Callable[[Window], FloatMap], mask: BoolMap, separation: float
 ) -> Callable[[Window, BoolMap], LabelMap]:
-    """Return the function that separates a component by the depth, which is smoothed in place."""
-    is_top, beyond = mask.copy(), ~mask
-    depth[beyond] = 0
-    ndimage.gaussian_filter(depth, _SMOOTHING, radius=_REACH, output=depth)
-    depth[beyond] = 0  # maxima are those of what is within
-    for tops, own in ((is_top, depth), (is_top.T, depth.T)):
-        tops[1:] &= own[1:] >= own[:-1]
-        tops[:-1] &= own[:-1] >= own[1:]
-    # A share of the depth is a difference of logarithms: beyond all depths for 0, none for 1.
-    drop = float(-np.log(np.clip(separation, _MIN_DEPTH**2, 1 - _MIN_DEPTH)))
+    """Return the function that separates a component by the depth in its window, smoothed."""
 
     def partition(window: Window, inside: BoolMap) -> LabelMap:
-        if ndimage.label(is_top[window] & inside, EIGHT)[1] < 2:  # as of most
-            return inside.astype(np.int32)
-        own = depth[window]
-        return _basins(own, np.log(np.maximum(own, _MIN_DEPTH)), inside, drop)
+        more = [min(_REACH, side.start) for side in window]
+        around = tuple(
+            slice(side.start - before, side.stop + _REACH)
+            for side, before in zip(window, more, strict=True)
+        )
+        smooth = ndimage.gaussian_filter(depth(around) * mask[around], _SMOOTHING, radius=_REACH)
+        own = tuple(slice(before, before + n) for before, n in zip(more, inside.shape, strict=True))
+        return _basins(smooth[own], inside, lambda top, way: way < separation * top)
 
     return partition
 
@@ -171,23 +173,42 @@ def separate_at_necks(inside: BoolMap, neck: float = _NECK) -> LabelMap:
     """Separate a component where it is narrower by so many pixels on each side."""
     distance = ndimage.distance_transform_edt(np.pad(inside, 1))[1:-1, 1:-1]
     smooth = ndimage.gaussian_filter(distance.astype(np.float32), _SMOOTHING) * inside
-    height = np.minimum(smooth, _WIDE) + _WIDE * np.log(np.maximum(smooth, _WIDE) / _WIDE)
-    seeds = _basins(smooth, height, inside, neck)
-    if seeds.max() < 2:
-        return inside.astype(np.int32)
-    return np.asarray(watershed(-distance, seeds, mask=inside, connectivity=2))
+
+    def height(width: float) -> float:
+        return min(width, _WIDE) + _WIDE * math.log(max(width, _WIDE) / _WIDE)
+
+    return _basins(smooth, inside, lambda top, way: height(top) - height(way) >= neck)
 
 
-def _basins(depth: FloatMap, height: FloatMap, inside: BoolMap, drop: float) -> LabelMap:
+def _basins(depth: FloatMap, inside: BoolMap, is_apart: Callable[[float, float], bool]) -> LabelMap:
     """Number the basins of depth around maxima, from 1.
 
-    All ways from one of these maxima to a higher one lead down by `drop` in height.
+    Maxima join the higher one to which the way leads down least, unless they are apart by their
+    depth and the least depth on that way.
     """
-    height = np.where(inside, height, height.min() - 2 * drop - 1)
-    _, n = ndimage.label(inside & (height == ndimage.maximum_filter(height, 3)), EIGHT)
+    depth = np.where(inside, depth, -np.inf)
+    tops, n = ndimage.label(inside & (depth == ndimage.maximum_filter(depth, 3)), EIGHT)
     if n < 2:
         return inside.astype(np.int32)
-    tops, n = ndimage.label(h_maxima(height, drop), EIGHT)
-    if n < 2:
-        return inside.astype(np.int32)
-    return np.asarray(watershed(-depth, tops, mask=inside, connectivity=2))
+    basins = watershed(-depth, tops, mask=inside, connectivity=2)
+    meetings = list[NDArray[Any]]()
+    for here, there in _NEIGHBOURS:
+        pairs = np.stack([basins[here], basins[there]])
+        meets = (pairs[0] != pairs[1]) & (pairs.min(axis=0) > 0)
+        ways = np.minimum(depth[here], depth[there])[meets]
+        meetings.append(np.stack([ways, *pairs[:, meets]], dtype=np.float64))
+    found = np.concatenate(meetings, axis=1)
+    found = found[:, np.argsort(-found[0], kind="stable")]
+    peaks = np.zeros(n + 1)
+    peaks[tops[tops > 0]] = depth[tops > 0]
+    # The maxima of which basins are a part, and the highest of those that are connected so far.
+    own, highest = np.arange(n + 1), np.arange(n + 1)
+    for way, one, other in zip(found[0].tolist(), *found[1:].astype(int).tolist(), strict=True):
+        if highest[one] != highest[other]:
+            if peaks[highest[one]] < peaks[highest[other]]:
+                one, other = other, one
+            lower = highest == highest[other]
+            if not is_apart(float(peaks[highest[other]]), way):
+                own[lower] = own[one]
+            highest[lower] = highest[one]
+    return np.asarray(np.unique(own, return_inverse=True)[1].astype(np.int32)[basins])

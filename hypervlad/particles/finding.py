@@ -66,13 +66,14 @@ _MIN_STEP = 0.2  # of the step of most of the particles' area: dirt is fainter
 _MIN_RANGE = 0.08  # of the range of grey values: light and clouds have no such steps
 _WITHIN = 0.8  # of a particle's area, within one of the other polarity
 _SURE = 0.5  # of the polarity, above which the other one is not mentioned
+_HALF, _SETTLED = 0.5, 0.7  # scale on which the polarity is settled, if it is so sure there
 _RANGES = (5, 10, 20)  # of grey values, as multiples of the noise
 # Contrast in standard deviations of as large parts of the background: the least of a particle, and
 # of most of the particles' area. What the finder takes for particles in textures has 6 and less.
 _MIN_CLARITY, _TYPICAL_CLARITY = 5.0, 8.0
-# Of so few particles, most of the area is clearer, and no fainter than this share of the range:
-# what is taken for particles in empty fields is, which lights and edges make.
-_FEW, _CLARITY_OF_FEW, _RANGE_OF_FEW = 3, 10.0, 0.18
+# Of so few particles, most of the area is clearer, and its contrast, where the image's edge has
+# none, this share of the range: holes, lights and clipped corners of empty fields have less.
+_FEW, _CLARITY_OF_FEW, _RANGE_OF_FEW = 5, 10.0, 0.16
 _LEAST_TEXTURE = 16  # pixels, of the sides of what background is judged by
 _MAX_PARTS, _PART = 9, 1024  # at most, of this side in pixels, likewise
 _UPPER = 1.2816  # standard deviations from the median of a Gaussian to the quantile .9
@@ -113,7 +114,7 @@ def find_particles(
     and uneven light. Very large ones are looked at on a smaller scale. What overlaps is separated
     where outlines show it. Left out are regions of less than a fifth of the others' contrast, as
     dirt, and those whose contrast the texture of the background has by chance: if it has that of
-    most, all are, and so are three or fewer that are nearly as faint. Branched or curved particles
+    most, all are, and so are five or fewer that are nearly as faint. Branched or curved particles
     may be found in pieces.
 
     Parameters
@@ -155,24 +156,30 @@ def find_particles(
     check_value("polarity", polarity, [OneOf("auto", *_OPPOSITE)])
     check_value("min_area", min_area, [Integer()])
     sample = read_sample(image, annotations=annotations, read_options=read_options)
+    scales = _Scales(sample.grey, min_area)
     names = (polarity,) if polarity != "auto" else tuple(_OPPOSITE)
-    every = {name: _found(sample.grey, name, min_area) for name in names}
-    weights = {name: _weight(own, every.get(_OPPOSITE[name])) for name, own in every.items()}
-    known = max(weights, key=lambda name: weights[name])
-    labels, opposite = every[known].labels, _OPPOSITE[known]
-    other = every.get(opposite)
-    total = sum(weights.values())
-    if other is not None and len(other.weights) > len(every[known].weights):
-        total = weights[known] + other.weights.sum()  # also of what lies upon a larger region
-    confidence = max(0.0, 2 * weights[known] / total - 1) if total else 0.0
+    known, confidence = names[0], 0.0
+    if polarity == "auto":
+        known, confidence = _chosen({name: scales.found(name, _HALF) for name in names})
+        names = (known, _OPPOSITE[known])
+    every = dict[Polarity, _Found]()
+    for name in names:
+        every[name] = scales.found(name)
+        if confidence >= _SETTLED and len(every[name].weights):
+            break
+    else:
+        known, confidence = _chosen(every)
+    labels = every[known].labels
     n_beside = drop_hidden(labels, sample.mask)
     found = Outlines.of_labels(labels)
     note = ""
     if not len(found):
         n_unclear = sum(own.n_unclear for own in every.values())
-        note = _why_none(sample.grey, polarity, min_area, n_unclear, n_beside)
+        other = None if polarity == "auto" else scales.found(_OPPOSITE[polarity])
+        note = _why_none(sample.grey, other, n_unclear, n_beside)
         confidence = 0.0
     elif confidence < _SURE and polarity == "auto":
+        opposite = _OPPOSITE[known]
         n_other = counted(int(every[opposite].labels.max()), f"{opposite} region")
         note = f"{n_other} look like particles, too; if these are meant, say so by the polarity"
     return FoundParticles(
@@ -195,31 +202,90 @@ class _Found(NamedTuple):
     n_unclear: int  # regions that are as the texture of the background
 
 
-def _found(grey: NDArray[np.float32], polarity: Polarity, min_area: int) -> _Found:
-    grey = grey if polarity == "bright" else 1 - grey  # the network learnt bright ones
-    with usual_torch():
-        labels = _labelled(grey, min_area)
-    steps, at_edge, contrasts = _edges(grey, labels)
-    areas = areas_of(labels, len(steps))[1:]
-    is_kept = (steps > 0) & (at_edge <= _MAX_AT_EDGE) & (areas >= min_area)
-    typical = _median(steps[is_kept], areas[is_kept])
-    range_ = contrast_of(grey)
-    is_kept &= steps >= max(_MIN_STEP * typical, _MIN_RANGE * range_)
-    clarity = np.zeros(len(steps))
-    if is_kept.any():
-        texture = _texture(grey, labels)
-        for number in np.flatnonzero(is_kept).tolist():
-            clarity[number] = max(contrast / texture(area) for contrast, area in contrasts[number])
-    is_clear = is_kept & (clarity >= _MIN_CLARITY)
-    few = np.count_nonzero(is_clear) <= _FEW
-    least = (_CLARITY_OF_FEW, _RANGE_OF_FEW * range_) if few else (_TYPICAL_CLARITY, 0.0)
-    seen = (_median(own[is_clear], areas[is_clear]) for own in (clarity, steps))
-    if any(own < limit for own, limit in zip(seen, least, strict=True)):
-        is_clear[:] = False
-    labels = values_of(labels, numbers_of(np.concatenate([[False], is_clear])), labels)
-    n_unclear = int(np.count_nonzero(is_kept & ~is_clear))
-    weights = (areas * steps)[is_clear] * _solidities(labels) ** 2  # gaps are less convex
-    return _Found(labels, weights, n_unclear)
+class _Scales:
+    """An image on each scale, and what the finder takes for particles there.
+
+    Large particles are seen whole on a smaller scale only, and grain is finer there.
+    """
+
+    def __init__(self, grey: NDArray[np.float32], min_area: int) -> None:
+        self._images, self._min_area = {1.0: grey}, min_area
+        for scale in [*_CERTAIN][1:]:
+            size = tuple(max(1, round(extent * scale)) for extent in grey.shape)
+            self._images[scale] = resize(self._images[2 * scale], size, order=1, anti_aliasing=True)
+        self._seen = dict[tuple[Polarity, float], tuple[NDArray[np.int32], NDArray[np.float64]]]()
+
+    def found(self, polarity: Polarity, whole: float = 1.0) -> _Found:
+        """Return the particles of the image on one scale, of which smaller ones take part."""
+        grey, sign = self._images[whole], 1 if polarity == "bright" else -1
+        labels = self._labelled(polarity, whole)
+        steps, at_edge, contrasts = _edges(grey, labels, sign)
+        areas = areas_of(labels, len(steps))[1:]
+        is_kept = (steps > 0) & (at_edge <= _MAX_AT_EDGE) & (areas >= self._least_area(whole))
+        typical = _median(steps[is_kept], areas[is_kept])
+        range_ = contrast_of(grey)
+        is_kept &= steps >= max(_MIN_STEP * typical, _MIN_RANGE * range_)
+        clarity = np.zeros(len(steps))
+        if is_kept.any():
+            texture = _texture(grey, labels, sign)
+            for number in np.flatnonzero(is_kept).tolist():
+                own = contrasts[number]
+                clarity[number] = max(contrast / texture(area) for contrast, area in own)
+        is_clear = is_kept & (clarity >= _MIN_CLARITY)
+        few = np.count_nonzero(is_clear) <= _FEW
+        least = (_CLARITY_OF_FEW, _RANGE_OF_FEW * range_) if few else (_TYPICAL_CLARITY, 0.0)
+        seen = (_median(own[is_clear], areas[is_clear]) for own in (clarity, steps * (1 - at_edge)))
+        if any(own < limit for own, limit in zip(seen, least, strict=True)):
+            is_clear[:] = False
+        labels = values_of(labels, numbers_of(np.concatenate([[False], is_clear])), labels)
+        n_unclear = int(np.count_nonzero(is_kept & ~is_clear))
+        weights = (areas * steps)[is_clear] * _solidities(labels) ** 2  # gaps are less convex
+        return _Found(labels, weights, n_unclear)
+
+    def _least_area(self, scale: float) -> int:
+        return max(round(self._min_area * scale**2), min(self._min_area, _MIN_SEEN))
+
+    def _labelled(self, polarity: Polarity, whole: float) -> NDArray[np.int32]:
+        labels, qualities = self._look(polarity, whole)
+        labels = labels if whole == 1 else labels.copy()  # the whole image needs these, too
+        for scale in (each for each in _CERTAIN if each < whole):
+            more, own = self._look(polarity, scale)
+            if len(own) > 1:
+                more = at_own_scale(more, labels.shape)
+                qualities = _add(labels, qualities, more, own)
+        # What was found twice, or lies below others, may have no pixel left.
+        labels = renumbered(labels)
+        _split_at_necks(labels)
+        return labels
+
+    def _look(
+        self, polarity: Polarity, scale: float
+    ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+        """Label what is seen on one scale; return its qualities, by label, too."""
+        if (polarity, scale) in self._seen:
+            return self._seen[polarity, scale]
+        with usual_torch():
+            labels, own = separated(
+                _finder().fields(self._images[scale], _TILE, polarity == "dark"),
+                _SEPARATION,
+                self._least_area(scale),
+                edge=_EDGE,
+                least=_CERTAIN[scale],
+            )
+        found = labels, np.concatenate([[0], np.multiply(own, _solidities(labels))])
+        if scale < 1:
+            self._seen[polarity, scale] = found
+        return found
+
+
+def _chosen(every: Mapping[Polarity, _Found]) -> tuple[Polarity, float]:
+    """Return the polarity of most weight, and how sure that is."""
+    weights = {name: _weight(own, every.get(_OPPOSITE[name])) for name, own in every.items()}
+    known = max(weights, key=lambda name: weights[name])
+    other, total = every.get(_OPPOSITE[known]), sum(weights.values())
+    if other is not None and len(other.weights) > len(every[known].weights):
+        total = weights[known] + other.weights.sum()  # also of what lies upon a larger region
+    return known, max(0.0, float(2 * weights[known] / total - 1)) if total else 0.0
 
 
 def _weight(own: _Found, other: _Found | None) -> float:
@@ -249,33 +315,6 @@ def _finder() -> FieldNetwork:
     return FieldNetwork(network, decoder, known.preprocessing, MIN_CONTRAST)
 
 
-def _labelled(grey: NDArray[np.float32], min_area: int) -> NDArray[np.int32]:
-    """Label what the finder takes for particles, on each scale.
-
-    Large particles are seen whole on a smaller scale only, and grain is finer there.
-    """
-    labels, qualities = np.zeros(grey.shape, np.int32), np.zeros(1)
-    for scale, least in _CERTAIN.items():
-        size = tuple(max(1, round(extent * scale)) for extent in grey.shape)
-        seen = grey if scale == 1 else resize(grey, size, order=1, anti_aliasing=True)
-        smallest = max(round(min_area * scale**2), min(min_area, _MIN_SEEN))
-        more, probabilities = separated(
-            _finder().fields(seen, _TILE), _SEPARATION, smallest, edge=_EDGE, least=least
-        )
-        del seen
-        if not probabilities:
-            continue
-        shapes = _solidities(more)
-        if scale < 1:
-            more = at_own_scale(more, grey.shape)
-        own = np.concatenate([[0], np.multiply(probabilities, shapes)])
-        qualities = _add(labels, qualities, more, own)
-    # What was found twice, or lies below others, may have no pixel left.
-    labels = renumbered(labels)
-    _split_at_necks(labels)
-    return labels
-
-
 def _add(
     labels: NDArray[np.int32],
     qualities: NDArray[np.float64],
@@ -288,10 +327,10 @@ def _add(
     not makes way for it, such as pieces that grain breaks off, or rings and what they enclose.
     """
     shared = coo_array((len(own), len(qualities))).tocsr()
-    for top in range(0, len(labels), _ROWS):
-        above, below = more[top : top + _ROWS], labels[top : top + _ROWS]
-        both = (above > 0) & (below > 0)
-        pairs = above[both], below[both]
+    rows = [slice(top, top + _ROWS) for top in range(0, len(labels), _ROWS)]
+    for part in rows:
+        both = (more[part] > 0) & (labels[part] > 0)
+        pairs = more[part][both], labels[part][both]
         shared = shared + coo_array((np.ones(len(pairs[0])), pairs), shared.shape).tocsr()
     cover = shared.sum(axis=1)
     areas = areas_of(more, len(own) - 1)
@@ -301,10 +340,11 @@ def _add(
     is_new[0] = False
     goes = shared[is_new].sum(axis=0) > 0.5 * areas_of(labels, len(qualities) - 1)
     numbers = numbers_of(~goes)
-    labels[...] = numbers[labels]
     new_numbers = np.where(is_new, numbers.max() + np.cumsum(is_new), 0).astype(np.int32)
-    free = labels == 0
-    labels[free] = new_numbers[more[free]]
+    for part in rows:
+        labels[part] = numbers[labels[part]]
+        free = labels[part] == 0
+        labels[part][free] = new_numbers[more[part][free]]
     return np.concatenate([[0], qualities[numbers > 0], own[is_new]])
 
 
@@ -322,16 +362,17 @@ def _split_at_necks(labels: NDArray[np.int32]) -> None:
 
 
 def _edges(
-    grey: NDArray[np.float32], labels: NDArray[np.int32]
+    grey: NDArray[np.float32], labels: NDArray[np.int32], sign: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], dict[int, list[tuple[float, int]]]]:
-    """Describe the outlines: by how much it is brighter within than beyond; the share of the
+    """Describe the outlines: by how much it is brighter within than beyond, times
+    a sign; the share of the
     outline that is the image's edge; and by how much, with the area, of one or two parts.
     """
     n = int(labels.max(initial=0))
     steps, lengths, contrasts = np.zeros(n), np.ones(n), dict[int, list[tuple[float, int]]]()
     for number, window in enumerate(ndimage.find_objects(labels)):
         around = tuple(slice(max(0, a.start - _RING - 1), a.stop + _RING + 1) for a in window)
-        own, values = labels[around] == number + 1, grey[around]
+        own, values = labels[around] == number + 1, sign * grey[around]
         lengths[number] = np.count_nonzero(own & ~ndimage.binary_erosion(own))
         within = own & ~ndimage.binary_erosion(own, EIGHT, iterations=_RING, border_value=1)
         beyond = ndimage.binary_dilation(own, EIGHT, iterations=_RING) & ~own
@@ -349,7 +390,9 @@ def _edges(
     return steps, at_edge / lengths, contrasts
 
 
-def _texture(grey: NDArray[np.float32], labels: NDArray[np.int32]) -> Callable[[int], float]:
+def _texture(
+    grey: NDArray[np.float32], labels: NDArray[np.int32], sign: int
+) -> Callable[[int], float]:
     """Return the function that says how much means of so many pixels of background vary.
 
     They are means by Gaussian weights, less those by weights twice as wide, in a pyramid of halved
@@ -360,7 +403,7 @@ def _texture(grey: NDArray[np.float32], labels: NDArray[np.int32]) -> Callable[[
     for top, left in corners[:: -(-len(corners) // _MAX_PARTS)]:
         window = slice(top, top + _PART), slice(left, left + _PART)
         free = ~ndimage.binary_dilation(labels[window] > 0, iterations=2)
-        values, weights = np.where(free, grey[window], 0), free.astype(np.float32)
+        values, weights = np.where(free, sign * grey[window], 0), free.astype(np.float32)
         area = 4 * np.pi  # of Gaussian weights, as that of equal ones of as little noise
         while min(values.shape) >= _LEAST_TEXTURE:
             narrow, wide = (
@@ -386,18 +429,12 @@ def _texture(grey: NDArray[np.float32], labels: NDArray[np.int32]) -> Callable[[
 
 
 def _why_none(
-    grey: NDArray[np.float32],
-    polarity: Literal["auto", "bright", "dark"],
-    min_area: int,
-    n_unclear: int,
-    n_beside: int,
+    grey: NDArray[np.float32], other: _Found | None, n_unclear: int, n_beside: int
 ) -> str:
     """Say why nothing is found, and what to try."""
     left_out = []
-    if polarity != "auto":
-        n_other = int(_found(grey, _OPPOSITE[polarity], min_area).labels.max())
-        if n_other:
-            left_out.append(f"{counted(n_other, 'region')} of the other polarity than {polarity!r}")
+    if other is not None and (n_other := int(other.labels.max())):
+        left_out.append(f"{counted(n_other, 'region')} of the other polarity")
     if n_unclear:
         left_out.append(f"{counted(n_unclear, 'region')} too faint beside the background")
     if n_beside:

@@ -28,6 +28,7 @@ from hypervlad.particles.decoder import Targets, contrast_of
 _SAME_SCALE = 0.05  # difference of pixel sizes for which pixels stay as they are
 _MIN_SIDE = 8  # pixels, of a field at the scale of training
 _USUAL = (5, 95)  # percentiles of training particles' diameters
+_ROWS = 256  # that are enlarged at once
 
 
 class OutlinedFields:
@@ -165,10 +166,28 @@ def nearest(values: NDArray[Any], size: tuple[int, ...]) -> NDArray[Any]:
 
 def at_own_scale(labels: NDArray[np.int32], size: tuple[int, ...]) -> NDArray[np.int32]:
     """Bring labels to another size, with smooth outlines, each in one piece; few may be lost."""
-    inside = resize((labels > 0).astype(np.float32), size, order=1, anti_aliasing=True) >= 0.5
-    found: NDArray[np.int32] = nearest(expand_labels(labels, 2), size) * inside
+    places = [
+        ((np.arange(n) + 0.5) * own / n - 0.5).clip(0, own - 1)
+        for n, own in zip(size, labels.shape, strict=True)
+    ]
+    smoothing = [max(0, own / n - 1) / 2 for n, own in zip(size, labels.shape, strict=True)]
+    inside = ndimage.gaussian_filter((labels > 0).astype(np.float32), smoothing)
+    expanded, found = expand_labels(labels, 2), np.empty(size, np.int32)
+    for top in range(0, size[0], _ROWS):
+        rows, columns = places[0][top : top + _ROWS], places[1]
+        own = expanded[np.ix_(*((each + 0.5).astype(np.intp) for each in (rows, columns)))]
+        smooth = _between(_between(inside, rows).T, columns).T
+        found[top : top + _ROWS] = own * (smooth >= 0.5)
     for number, window in enumerate(ndimage.find_objects(found), start=1):
         if window is not None:  # where a particle is thin, it may fall into pieces
             own = found[window] == number
             found[window][own & ~largest_piece(own)] = 0
     return found
+
+
+def _between(values: NDArray[np.float32], places: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Interpolate values linearly along the first axis."""
+    first = places.astype(np.intp)
+    share = (places - first).astype(np.float32)[:, None]
+    after = values[np.minimum(first + 1, len(values) - 1)]
+    return np.asarray(values[first] * (1 - share) + after * share)
