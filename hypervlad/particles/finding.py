@@ -122,8 +122,8 @@ def find_particles(
     image : path or array, or list of these
         As in :func:`hypervlad.read_micrograph`. Colours are averaged.
     polarity : {"auto", "bright", "dark"}, default="auto"
-        "auto" looks for both, in twice the time, and chooses that with more area and contrast in
-        convex regions.
+        "auto" looks for both, and chooses that with more area and contrast in convex regions. Where
+        a copy of half the size is sure enough, the image is only searched for that one.
     min_area : int, default=20
         Particles of fewer pixels are left out.
     annotations : {"leave_out", "keep"}, default="leave_out"

@@ -172,11 +172,13 @@ def at_own_scale(labels: NDArray[np.int32], size: tuple[int, ...]) -> NDArray[np
     ]
     smoothing = [max(0, own / n - 1) / 2 for n, own in zip(size, labels.shape, strict=True)]
     inside = ndimage.gaussian_filter((labels > 0).astype(np.float32), smoothing)
-    expanded, found = expand_labels(labels, 2), np.empty(size, np.int32)
+    found, columns = np.empty(size, np.int32), places[1]
     for top in range(0, size[0], _ROWS):
-        rows, columns = places[0][top : top + _ROWS], places[1]
+        rows = places[0][top : top + _ROWS]
+        first, last = max(0, int(rows[0]) - 3), int(rows[-1]) + 5  # expanded by less
+        expanded, rows = expand_labels(labels[first:last], 2), rows - first
         own = expanded[np.ix_(*((each + 0.5).astype(np.intp) for each in (rows, columns)))]
-        smooth = _between(_between(inside, rows).T, columns).T
+        smooth = _between(_between(inside[first:last], rows).T, columns).T
         found[top : top + _ROWS] = own * (smooth >= 0.5)
     for number, window in enumerate(ndimage.find_objects(found), start=1):
         if window is not None:  # where a particle is thin, it may fall into pieces
