@@ -40,6 +40,7 @@ class Looks:
     clutter: float = 0.25  # probability of edges of a support, and of lines
     dark: float = 0.5  # probability of particles that are darker than the background
     decoys: float = 0.0  # probability of others of the opposite polarity, which are not meant
+    support: float = 0.0  # probability of a film with holes, or of a net, below particles
 
 
 @dataclass
@@ -73,6 +74,9 @@ def drawn_field(
     if not is_empty and not is_pile and rng.random() < looks.stains:
         canvas.signal += np.where(canvas.labels > 0, 0.3, 1) * _stains(rng, size, diameter)
     image = sign * canvas.signal + _background(rng, size, looks, is_empty)
+    if rng.random() < looks.support:
+        hides = rng.choice([0.0, 1.0], p=[0.7, 0.3])  # in transmission, particles do not
+        image += sign * np.where(canvas.labels > 0, 1 - hides, 1) * _support(rng, size, diameter)
     blur = min(log_uniform(rng, *looks.blur), max(0.4, diameter / 6))
     image = gaussian_filter(image, blur)
     grain = rng.uniform(*looks.grain) if rng.random() < 0.65 else looks.grain[0]
@@ -329,6 +333,33 @@ def _background(
             at = np.abs(across - away - bow * along**2) < thick
             found = found + rng.uniform(-0.8, 0.8) * at
     return np.asarray(found)
+
+
+def _support(rng: np.random.Generator, size: tuple[int, int], diameter: float) -> np.ndarray:
+    """Return a film with round or other holes, or a net of threads, as grids have them.
+
+    No region of it that is brighter than what is around it could be taken for a particle.
+    """
+    surface = _noise(rng, size, log_uniform(rng, 6, 60))
+    strength, kind = log_uniform(rng, 0.15, 1.2), rng.choice(["film", "net", "round"])
+    if kind == "net":
+        slope = np.hypot(*np.gradient(surface)) + 1e-9
+        near = np.abs(surface - rng.uniform(-0.5, 0.5)) / np.maximum(slope, 0.3 * slope.mean())
+        return np.asarray(
+            rng.choice([-1, 1]) * strength / (1 + (near / log_uniform(rng, 1, 6)) ** 4)
+        )
+    if kind == "round":
+        canvas = _Canvas(np.zeros(size), np.zeros(size, np.int32), np.zeros(size))
+        wide = float(np.clip(diameter * log_uniform(rng, 0.5, 8), 12, 200))
+        looks = Looks(shapes=("disc",), profiles=("flat",), apart=(1.0, 1.3), cover=(0.05, 0.6))
+        _draw_particles(rng, canvas, looks, wide, False)
+        return np.where(canvas.labels > 0, 0, strength)
+    film = surface > np.quantile(surface, rng.uniform(0.25, 0.75))
+    for is_film in (True, False) if rng.random() < 0.5 else (True,):
+        pieces, _ = label(film == is_film)
+        areas = np.bincount(pieces.ravel())
+        film[(areas < film.size / 16)[pieces] & (pieces > 0)] = not is_film
+    return strength * film
 
 
 def _stains(rng: np.random.Generator, size: tuple[int, int], diameter: float) -> np.ndarray:

@@ -49,6 +49,9 @@ LOOKS = {
     "any shapes, touching": Looks(**_PLAIN | {"clinging": (0.5, 0.9)}),
     "piles": Looks(**_PLAIN | {"pile": 1, "diameter": (20, 80)}),
     "dirt and edges beside": Looks(**_PLAIN | {"stains": 1, "clutter": 1, "cover": (0.05, 0.3)}),
+    "on films with holes, and nets": Looks(
+        **_PLAIN | {"support": 1, "diameter": (8, 60), "cover": (0.03, 0.2)}
+    ),
 }
 EMPTY = Looks(empty=1)
 

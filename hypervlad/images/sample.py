@@ -49,6 +49,7 @@ _REACH = 1  # pixels, from the middle of squares, whose levels are no hot pixels
 _MAX_RANGE = 5.0  # of grey levels, by that of squares: of noise alone, at most 4
 _SQUARE = 4  # pixels, of which colours are averaged
 _ALIKE, _STEADY = 0.3, 0.1  # correlation of colours; their deviation, by that of the one with most
+_NOISE = 0.4  # of the deviation of single pixels, that squares have; of noise, a quarter
 _OF_DICT = "give [{0}.get(name) for name in the images' names in its table]"
 _MAX_HOT, _MAX_HOT_SHARE = 4, 0.01  # pixels of a cluster; of the image, as fine stripes have more
 
@@ -207,12 +208,12 @@ def _warn_of_pixels(micrograph: Micrograph, name: str) -> None:
 def _least_correlation(pixels: NDArray[np.float32]) -> float:
     """Return the least correlation of two colours, of squares of pixels, as single ones are noisy.
 
-    Colours that hardly vary do not count.
+    Colours that hardly vary, or are noise, do not count.
     """
     coarse = ndimage.uniform_filter(pixels, (_SQUARE, _SQUARE, 0))[::_SQUARE, ::_SQUARE]
-    colours = coarse.reshape(-1, pixels.shape[2]).T
-    deviations = colours.std(axis=1)
-    colours = colours[deviations > _STEADY * deviations.max(initial=0)]
+    deviations, fine = coarse.std(axis=(0, 1)), pixels.std(axis=(0, 1))
+    varies = deviations > np.maximum(_STEADY * fine.max(initial=0), _NOISE * fine)
+    colours = coarse.reshape(-1, len(varies)).T[varies]
     return float(np.corrcoef(colours).min()) if len(colours) > 1 else 1.0
 
 
