@@ -231,8 +231,9 @@ def _not_square(facts: Mapping[str, Sequence[float]], _n_images: int) -> str:
 
 def _not_grey(facts: Mapping[str, Any], _n_images: int) -> str:
     return (
-        f"colours show different things, and are averaged: {name_some(list(facts))}; if they are "
-        "a map of colours, several maps or slices of a stack, export grey values of one"
+        f"colours show different things, and are averaged: {name_some(list(facts))}; --set "
+        'channel=0 reads one (in Python, read_options={"channel": 0}); of a scale of colours, '
+        "export grey values"
     )
 
 
