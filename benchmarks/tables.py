@@ -197,6 +197,7 @@ def pages() -> dict[Path, dict[str, str]]:
             "looks": of_one("particles/looks.json", looks.looks_table),
             "corrections": of_one("particles/corrections.json", corrections.corrections_table),
             "faults": of_one("particles/faults.json", faults.faults_table),
+            "faults-learnt": of_one("particles/faults_learnt.json", faults.learnt_table),
             "particle-classes": of_one("particles/classes.json", classes.classes_table),
         },
     }

@@ -188,7 +188,15 @@ CASES: dict[str, Case] = {
         f"--data DATA/sem {TINY}",
         holds=lambda facts: facts["methods"][-1]["given"]["accuracy"] > 0.8,
     ),
-    "particles.faults": Case("--images 1", {"FAULTS": {"none": faults.FAULTS["none"]}}),
+    "particles.faults": Case(
+        "--images 1 --data DATA --test 6",
+        {
+            "FAULTS": {"none": faults.FAULTS["none"]},
+            "CLASSES": ("textures", "textures"),
+            "SURFACE": "plates",
+            "SPLIT": (7, 5),
+        },
+    ),
     "particles.looks": Case(
         "--fields 1 --empty 1",
         {"SIDE": 160, "LOOKS": {"discs apart": looks.LOOKS["discs apart"]}},

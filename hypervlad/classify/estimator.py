@@ -61,7 +61,7 @@ from hypervlad.common.progress import announced
 from hypervlad.features.encoder import HypercolumnVLAD
 from hypervlad.features.encoding import EncodedImages
 from hypervlad.images import ImageReadError
-from hypervlad.images.reading import check_image_list, is_particle
+from hypervlad.images.reading import check_image_list, image_name, is_particle
 from hypervlad.statistics.classification import Evaluation
 from hypervlad.statistics.conformal import check_share
 
@@ -415,6 +415,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         params = self.encoder_.fitted_params_
         differences = self.formats_.differences(
             read.info,
+            [image_name(images[at], at) for at in read.positions.tolist()],
             with_types=params.read_options.scaling not in ("percentile", "minmax"),
             with_sizes=params.pixel_size is None,
         )

@@ -10,6 +10,7 @@ detection"). The limits come from comparing the training images with those of ot
 from __future__ import annotations
 
 import functools
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, NamedTuple
@@ -22,10 +23,12 @@ from sklearn.metrics import pairwise_distances_chunked
 from hypervlad.common.base import Array, Labels, Part, StoredPart, Value, Values
 from hypervlad.common.constraints import Integer
 from hypervlad.common.limits import MAX_POINT
+from hypervlad.common.progress import Sentence
 from hypervlad.common.wording import counted, verb, warn_user
 from hypervlad.features.encoder import HypercolumnVLAD
 from hypervlad.features.loading import ImageInfo
 from hypervlad.images import ReadOptions, TrainingImagesWarning
+from hypervlad.images.faults import ON_CLASSES, Faults, effects_of, usual_faults
 from hypervlad.images.pixels import ImageDigests
 from hypervlad.statistics.conformal import weighted_limit
 
@@ -301,27 +304,42 @@ def _noise(rng: np.random.RandomState, exponent: float) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class ImageFormats:
-    """Types of pixels in files ("float" for any floating point), shortest and longest side."""
+    """What images are like: how they were stored, and their faults.
+
+    Types of pixels in files ("float" for any floating point), shortest and longest side, and how
+    large each of `Faults` usually is.
+    """
 
     dtypes: tuple[str, ...]
     sides: tuple[int, int]
+    faults: tuple[float, ...]
 
     def __post_init__(self) -> None:
         shortest, longest = self.sides
-        if not 0 < shortest <= longest or not all(isinstance(each, str) for each in self.dtypes):
+        are_texts = all(isinstance(each, str) for each in self.dtypes)
+        are_numbers = all(isinstance(each, float) for each in self.faults)
+        is_known = are_texts and are_numbers and len(self.faults) == len(Faults._fields)
+        if not (0 < shortest <= longest and is_known):
             raise ValueError("the record of the training images is damaged: their formats")
 
     @classmethod
     def of(cls, images: Sequence[ImageInfo]) -> ImageFormats:
         sides = [side for image in images for side in image.shape[:2]]
-        return cls(tuple(sorted(set(map(_kind_of_pixels, images)))), (min(sides), max(sides)))
+        faults = usual_faults([image.faults for image in images if image.faults is not None])
+        kinds = tuple(sorted(set(map(_kind_of_pixels, images))))
+        return cls(kinds, (min(sides), max(sides)), tuple(faults))
 
     def differences(
-        self, images: Sequence[ImageInfo], *, with_types: bool, with_sizes: bool
+        self,
+        images: Sequence[ImageInfo],
+        names: Sequence[str],
+        *,
+        with_types: bool,
+        with_sizes: bool,
     ) -> list[str]:
-        """Return sentences on files that differ from those of all training images.
+        """Return sentences on images that differ from all, or of faults from most, training images.
 
-        They differ in the type of their pixels, or in size by more than a factor of two.
+        They differ in the type of their pixels, in size by more than a factor of two, or in faults.
         """
         sentences, n_images = [], counted(len(images), "image")
         others = [kind for kind in map(_kind_of_pixels, images) if kind not in self.dtypes]
@@ -341,7 +359,12 @@ class ImageFormats:
                 f"as {height} x {width} pixels, than all training images (sides of {known} "
                 "pixels): details may have another size for the network"
             )
-        return sentences
+        usual = Faults(*self.faults)
+        faulty = defaultdict[Sentence, dict[str, float]](dict)
+        for name, image in zip(names, images, strict=True):
+            for sentence, value in effects_of(image.faults or Faults(), ON_CLASSES, usual):
+                faulty[sentence][name] = value
+        return sentences + [sentence(facts, len(images)) for sentence, facts in faulty.items()]
 
     def _is_far(self, image: ImageInfo) -> bool:
         shortest, longest = self.sides

@@ -9,6 +9,8 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass, field, replace
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
+import numpy as np
+
 from hypervlad.common.limits import MAX_INPUT_PIXELS
 from hypervlad.common.progress import ProgressBar
 from hypervlad.common.wording import counted, name_some, verb, warn_user
@@ -25,6 +27,7 @@ from hypervlad.images import (
     UnknownPixelSizeWarning,
 )
 from hypervlad.images.annotations import Annotation, annotation_mask, fill_annotations
+from hypervlad.images.faults import Faults, find_faults
 from hypervlad.images.pixels import is_blank
 from hypervlad.images.reading import (
     N_READERS,
@@ -35,11 +38,13 @@ from hypervlad.images.reading import (
     read_in_order,
     read_named,
 )
+from hypervlad.images.resampling import middle
 from hypervlad.images.sample import Annotations, annotations_of
 from hypervlad.objects.measures import shape_measures
 
 CPU_BATCH_PIXELS, GPU_BATCH_PIXELS = 8 * 224**2, 64 * 224**2
 _MAX_PER_BATCH = 256
+_FAULTS_SIDE = 96  # pixels: of the part in which faults are looked for, for the sake of time
 _USUAL_SIZE = 224  # pixels; decides the batch size where images keep their own size
 
 #: Called with an image's key; returns what was computed from it before, or None.
@@ -64,6 +69,8 @@ class ImageInfo:
         Of the pixels as stored, such as "uint8".
     outline : tuple of 7 floats or None, default=None
         The measures of a particle's outline, `SHAPE_MEASURES`; None for a whole image.
+    faults : Faults or None, default=None
+        Of the network's input; None for a particle, and for a cached result of an unknown file.
     """
 
     digest: str
@@ -72,6 +79,7 @@ class ImageInfo:
     is_blank: bool = False
     dtype: str = ""
     outline: tuple[float, ...] | None = None
+    faults: Faults | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,10 +193,11 @@ class ImageLoader:
         searched = {"with_bars": is_searched, "with_marks": is_searched}
         micrograph = read_named(image, self.read_options, name, **searched)
         info = _info_of(micrograph, self.pixel_size)
+        loaded = self._look_up(info, name, find) or self.prepare(micrograph, name, info)
         # Not of a file that has changed meanwhile.
-        if file is not None and astuple(info) != facts and file_key(image) == file:
-            self._files.keep(file, astuple(info))
-        return self._look_up(info, name, find) or self.prepare(micrograph, name, info)
+        if file is not None and astuple(loaded.info) != facts and file_key(image) == file:
+            self._files.keep(file, astuple(loaded.info))
+        return loaded
 
     def is_cached(self, image: Any, find: Find) -> bool:
         """Return whether a result can be found without reading the image."""
@@ -215,6 +224,10 @@ class ImageLoader:
         if found and seen.any():
             pixels = fill_annotations(pixels, seen, found, mirrored=True)
         tensor = self.preprocessing.prepare(pixels, size)
+        if micrograph.mask is None:
+            middle_ = tensor[:, *middle(size, _FAULTS_SIDE)]
+            grey = self.preprocessing.grey_levels(middle_).mean(dim=0).numpy()
+            info = replace(info, faults=find_faults(grey, np.ones(grey.shape, bool)))
         mask = None if micrograph.mask is None else prepare_mask(micrograph.mask, size)
         return LoadedImage(info, self.key(info), tensor=tensor, mask=mask, annotations=found)
 
@@ -256,7 +269,8 @@ class ImageLoader:
         """The facts of images by file, which tell the key of their vectors."""
         options = asdict(self.read_options)
         options["pixel_size"] = repr(options["pixel_size"])
-        return Cache(self.memory, {"reading": options, "version": READING_VERSION})
+        facts = {"reading": options, "version": READING_VERSION, "size": self.image_size}
+        return Cache(self.memory, facts)
 
     # --- many images ----------------------------------------------------------------------------
 

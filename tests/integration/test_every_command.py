@@ -71,9 +71,7 @@ RUNS = {
         "report/index.html report/predictions.csv",
         "24 of 24 images are training images",
     ),
-    "suspects": Run(
-        "suspects m.hvlad -o suspects.csv", "suspects.csv", "0 of 24 labels are suspect"
-    ),
+    "suspects": Run("suspects m.hvlad -o suspects.csv", "suspects.csv", "0 of 24 labels are"),
     "extract": Run(
         "extract images -m m.hvlad -o f.parquet --root . --include '*.png' "
         f"--jobs 1 --exclude 'images/flat/*' {USING} --skipped none.csv --cache cached",

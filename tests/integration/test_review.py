@@ -150,9 +150,7 @@ def test_what_cannot_be_started_or_learnt_from_leaves_no_file(
     words = refused("review", "start", place.model, place.new, "-o", started)
     assert "holds a queue already" in words
     training = ["--training", place.images, "-o", tmp_path / "m.hvlad"]
-    assert "no image is labelled by a person yet" in refused(
-        "review", "retrain", started, *training
-    )
+    assert "no image is labelled by a person" in refused("review", "retrain", started, *training)
     before = (started / "queue.sqlite").read_bytes()
     assert "is read by this" in refused("review", "export", started, "-o", started / "queue.sqlite")
     assert (started / "queue.sqlite").read_bytes() == before

@@ -61,9 +61,7 @@ def test_no_worker_outlives_a_killed_command(how, tmp_path):
         env=ENVIRONMENT,
         stderr=subprocess.DEVNULL,
     )
-    wait_until(
-        lambda: child.poll() is not None or list(tmp_path.rglob("*.task")), "a finished task"
-    )
+    wait_until(lambda: child.poll() is not None or list(tmp_path.rglob("*.task")), "a task done")
     workers = psutil.Process(child.pid).children(recursive=True)
     assert len(workers) >= 2
     child.send_signal(getattr(signal, how))

@@ -126,9 +126,7 @@ GROUPS = {
     "own": lambda labels: np.arange(len(labels)),
     "pairs": lambda labels: np.arange(len(labels)) // 2,
     "four": lambda labels: np.arange(len(labels)) // 6,
-    "one class in one group": lambda labels: np.where(
-        labels == "rings", 99, np.arange(len(labels))
-    ),
+    "one class in one group": lambda own: np.where(own == "rings", 99, np.arange(len(own))),
     "each class in one group": lambda labels: np.unique(labels, return_inverse=True)[1],
 }
 
@@ -205,18 +203,17 @@ def grey(height=100, width=200, dtype="uint8"):
     return pattern.astype(dtype) if dtype.startswith("u") else (pattern / 255).astype(dtype)
 
 
+MIXED = [grey(dtype=name) for name in ("uint16", "float32")]
+OTHER_TYPES = "2 of 3 images have pixels of another type (float, uint16) than all training images"
+
+
 @pytest.mark.parametrize(
     ("training", "new", "words"),
     [
         ([grey(), grey(300, 300, "uint16")], [grey(), grey(dtype="uint16"), grey(50, 600)], []),
-        (
-            [grey()],
-            [grey(), grey(dtype="uint16"), grey(dtype="float32")],
-            ["2 of 3 images have pixels of another type (float, uint16) than all training images"],
-        ),
+        ([grey()], [grey(), *MIXED], [OTHER_TYPES]),
         ([grey(dtype="float32")], [grey(dtype="float64")], []),
-        ([grey()], [grey(400, 900)], []),
-        ([grey()], [grey(50, 50)], []),
+        *(([grey()], [grey(*sides)], []) for sides in ((400, 900), (50, 50))),
         ([grey()], [grey(401, 500)], ["such as 401 x 500 pixels, than all training images (sides"]),
         ([grey()], [grey(49, 49)], ["such as 49 x 49 pixels, than all training images (sides of "]),
         ([grey()], [grey(500, 500, "uint16")], ["1 of 1 image has pixels", "500 x 500 pixels"]),

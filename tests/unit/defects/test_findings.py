@@ -48,9 +48,7 @@ def rule(trained_once):
 def test_a_region_is_what_reaches_a_share_of_its_peak(rule, seed, usual):
     """Slowly: from each pixel that is the highest of those that reach half of it."""
     rng = np.random.default_rng(seed)
-    scores = np.asarray(
-        gaussian_filter(rng.normal(size=(18, 24)), 1.5) * 9 + usual, dtype=np.float32
-    )
+    scores = np.asarray(gaussian_filter(rng.normal(size=(18, 24)), 1.5) * 9 + usual, dtype="f4")
     least = usual + 1.0
     expected, free = set(), np.ones(scores.shape, bool)
 

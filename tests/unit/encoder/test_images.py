@@ -232,7 +232,7 @@ def test_vectors_are_found_by_pixels_and_settings(tiny_encoder, images, tmp_path
     again = tiny_encoder.encode(images[:10])
     np.testing.assert_array_equal(again.vectors, first.vectors)
     assert (first.n_cached, again.n_cached, passes) == (0, 10, [])
-    assert again.info == first.info
+    assert [each.digest for each in again.info] == [each.digest for each in first.info]
     # Pixels are the key, and batches play no part.
     more = [*images[:10], images[10], images[0].copy()]
     assert tiny_encoder.set_params(batch_size=3).encode(more).n_cached == 11

@@ -93,8 +93,7 @@ def test_gain_offset_and_sign_of_the_contrast_do_not_matter(gain, sign, offset):
     "same",
     [
         *(lambda image, kind=kind: image.astype(kind) for kind in ("u1", "u2", "i4", "f8")),
-        lambda image: 5e305 * image.astype(float),
-        lambda image: 1e-300 * image.astype(float),
+        *(lambda image, by=by: by * image.astype(float) for by in (5e305, 1e-300)),
         lambda image: 1e6 + image.astype(float),
     ],
 )
@@ -110,12 +109,9 @@ def test_types_and_ranges_of_results():
     found = local_orientation(image, 2)
     for values in (found.orientation, found.coherence, found.energy):
         assert (values.shape, values.dtype) == ((70, 91), np.float32)
-        assert np.isfinite(values).all()
-        assert not values[~found.mask].any()
-    assert found.mask.dtype == bool
-    assert found.mask[10:-10, 10:30].all()
-    assert not found.mask[:, 60:].any()
-    assert found.coherence.max() <= 1
+        assert (np.isfinite(values).all(), values[~found.mask].any()) == (True, False)
+    assert (found.mask.dtype, found.coherence.max() <= 1) == (bool, True)
+    assert (found.mask[10:-10, 10:30].all(), found.mask[:, 60:].any()) == (True, False)
     assert 0 <= found.orientation.min() <= found.orientation.max() < np.pi
     assert (found.sigma, found.pixel_size, found.annotations) == (2, None, [])
     for shape in ((3, 3), (3, 40), (5, 4)):
@@ -124,9 +120,8 @@ def test_types_and_ranges_of_results():
 
 
 def test_noise_alone_is_mostly_background_and_wires_are_not():
-    (image,), (truth,) = make_fibre_images(
-        1, cover=0.05, diameter=8, contrast_to_noise=8, size=256, random_state=0
-    )
+    thin = {"cover": 0.05, "diameter": 8, "contrast_to_noise": 8, "size": 256}
+    (image,), (truth,) = make_fibre_images(1, **thin, random_state=0)
     mask = local_orientation(image, 3.0).mask
     assert mask[~binary_dilation((truth.fibres >= 0), iterations=10)].mean() < 0.05
     assert mask[(truth.fibres >= 0)].mean() > 0.9
@@ -174,7 +169,7 @@ def of_background():
         (lambda: local_orientation(stripes(0.3), np.nan), "sigma must be .* not nan"),
         (
             lambda: local_orientation(stripes(0.3), 49),
-            "49 pixels are more than half of the image of 96 x 96; sigma is in pixels",
+            "more than half of the image of 96 x 96; sigma",
         ),
     ],
 )

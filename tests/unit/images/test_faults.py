@@ -5,12 +5,18 @@ import warnings
 import numpy as np
 import pytest
 from scipy import ndimage
+from support.tiny import make_tiny_encoder
 
+from hypervlad import MicrographClassifier, PatchDefectScorer
 from hypervlad.data import make_fibre_images
 from hypervlad.fibres import fibre_diameters, find_pores, local_orientation
 
+OWN, SQUARE = (make_tiny_encoder().set_params(image_size=side) for side in (None, 128))
+CLASSIFIER = MicrographClassifier(SQUARE, calibrate=False, random_state=0)
+SCORER = PatchDefectScorer(OWN, fpr=0.2, n_planted=0, random_state=0)
 (IMAGE,), _ = make_fibre_images(1, cover=0.4, random_state=0)
 TINTED = IMAGE[..., None] * [1, 0.5, 0]
+IMAGES, _ = make_fibre_images(6, size=128, random_state=0)
 
 
 def noise(*shape):
@@ -18,8 +24,8 @@ def noise(*shape):
 
 
 def shifted(image):
-    walk = np.cumsum(2 * noise(len(image)))
-    return np.array([ndimage.shift(*line, order=1) for line in zip(image, walk % 9, strict=True)])
+    walk = np.cumsum(2 * noise(len(image))) % 9
+    return np.array([*map(lambda line, by: ndimage.shift(line, by, order=1), image, walk)])
 
 
 FAULTS = {
@@ -29,6 +35,7 @@ FAULTS = {
     "uneven": (lambda image: image + 0.3 * noise(len(image), 1), "scan lines differ"),
     "shifted": (shifted, "scan lines are shifted"),
     "maps": (lambda image: np.stack([image, image[::-1], image], 2), "colours show"),
+    "banded": (lambda own: own + ndimage.gaussian_filter(noise(len(own), 1), (4, 0)), "bands"),
 }
 
 
@@ -46,6 +53,17 @@ def test_others_have_no_faults(changed, turn):
     """Neither images of 8 bits or few levels nor long straight fibres along the scan lines."""
     with warnings.catch_warnings(action="error"):
         local_orientation(np.rot90(changed.astype(np.float32), turn), sigma=3)
+
+
+@pytest.mark.parametrize("model", [CLASSIFIER, SCORER])
+def test_only_faults_that_are_unusual_in_training_are_said(model):
+    uneven = [image + 0.3 * noise(len(image), 1) for image in IMAGES]
+    answer = model.classify if model is CLASSIFIER else model.score_samples
+    for known in (IMAGES, uneven):
+        model.fit(known, ["a", "b"] * 3 if model is CLASSIFIER else None)
+        with warnings.catch_warnings(record=True, action="always") as found:
+            said = str([getattr(answer(uneven), "differences", ()), *(w.message for w in found)])
+        assert ("image 1 of" in said and "lines differ" in said) == (known is IMAGES)
 
 
 def test_places_along_an_edge_lie_within_the_image():
