@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import threading
@@ -27,7 +28,7 @@ from hypervlad.pages.numbers import number_text
 #: The table of the sizes that people have given, which commands read.
 SIZES = "pixel_sizes.csv"
 _CAN_READ = find_spec("rapidocr") is not None  # labels: the extra ocr
-_NUMBER = re.compile(r"\d*\.?\d+")
+_NUMBER = re.compile(r"\d+|\d*\.\d+")
 _THOUSANDS = re.compile(r"[1-9]\d{0,2},\d{3}")  # or a number with three decimals
 _MIN_MEASURED = 10  # pixels between two ends that a person has clicked on
 _CLICK_ERROR = 1.0  # pixels, of that length
@@ -35,6 +36,7 @@ _SAME = 1.0  # pixels by which the lengths of one bar differ from image to image
 _KEPT = 100  # images that are read between two notes of it
 _MAX_WAITED = 5.0  # seconds, for the last of them
 _MAX_UNDONE = 100
+_MAX_SHARE = 100.0  # of the width: images may be high
 _MAX_TEXT = 80
 _WHOSE = "image", "new", "alike", "shape"
 _TYPED, _BY_BAR, _BY_LABEL, _BY_HAND = "given", "scale bar", "read", "by hand"
@@ -171,7 +173,7 @@ class Scales:
         if each.proposed or not remark.startswith(("contradiction", "scale bars", "the label")):
             remark = ""
         known = each.stated, bar, each.label, each.proposed, remark
-        return _Look(stamp, "", each.shape, *known)
+        return _Look(stamp, "", [*each.shape], *known)  # as those that were kept
 
     @cached_property
     def _read_label(self) -> Any:
@@ -210,7 +212,7 @@ class Scales:
         if look and look.bar:
             (height, width), (top, left, bottom, right) = look.shape, look.bar[2:]
             found["bar"] = [left / width, top / height, right / width, bottom / height]
-            found["length"], found["label"] = look.bar[0], look.label
+            found["length"], found["label"] = look.bar[0], look.label if look.proposed else ""
         found["note"] = self._contradiction(name) or (look.remark if look else "")
         return found
 
@@ -296,7 +298,7 @@ class Scales:
                 bar[0] = self._length(names) or bar[0]
             source = _BY_BAR if length and length != look.label else _BY_LABEL
             if share:
-                bar, source = [_number(share) * look.shape[1], _CLICK_ERROR], _BY_HAND
+                bar, source = [_share(share) * look.shape[1], _CLICK_ERROR], _BY_HAND
                 if bar[0] < _MIN_MEASURED:
                     raise QueueError("click on both ends of the bar: these are too close together")
             elif not bar:
@@ -343,7 +345,7 @@ class Scales:
         return found
 
     def can_undo(self) -> bool:
-        return bool(self._undoable())
+        return (self._database.fact("undo of sizes") or "[]") != "[]"
 
     def _change(self, values: Mapping[str, list[Any] | None]) -> None:
         before = {name: self._given.get(name) for name in values}
@@ -393,11 +395,11 @@ def _check_whose(to: str) -> None:
         raise QueueError(f"{to!r}: expected one of {', '.join(_WHOSE)}")
 
 
-def _number(text: str) -> float:
-    try:
-        return min(max(float(text), 0.0), 2.0)
-    except ValueError as error:
-        raise QueueError(f"{text!r}: no number") from error
+def _share(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 <= (share := float(text)) <= _MAX_SHARE:
+            return share
+    raise QueueError(f"{text[:_MAX_TEXT]!r}: no distance in an image")
 
 
 def _nanometres(text: str) -> float:
