@@ -6,6 +6,7 @@ import contextlib
 import json
 import re
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from importlib.util import find_spec
@@ -38,6 +39,7 @@ _MAX_WAITED = 5.0  # seconds, for the last of them
 _MAX_UNDONE = 100
 _MAX_SHARE = 100.0  # of the width: images may be high
 _MAX_TEXT = 80
+_MAX_TOLD = 8  # contradictions
 _WHOSE = "image", "new", "alike", "shape"
 _TYPED, _BY_BAR, _BY_LABEL, _BY_HAND = "given", "scale bar", "read", "by hand"
 _WORDS = {_TYPED: "typed", _BY_BAR: "by its bar", _BY_LABEL: "by its bar", _BY_HAND: "by hand"}
@@ -121,7 +123,7 @@ class Scales:
     def look_at(self, files: Iterable[Path]) -> None:
         """Read images beside the page."""
         with self._guard:
-            self._waiting += files
+            self._waiting = [*dict.fromkeys([*self._waiting, *files])]
             if self._waiting and not self._is_reading():
                 self._thread = threading.Thread(target=self._look_on, daemon=True)
                 self._thread.start()
@@ -143,7 +145,7 @@ class Scales:
                 if not self._waiting:
                     self._thread = None
                 file = self._waiting.pop(0) if self._waiting else None
-            if file is None or n_read >= _KEPT:
+            if n_read and (file is None or n_read >= _KEPT):
                 known = self._kept | self._looks
                 self._database.set_facts(looks=json.dumps(known))
                 n_read = 0
@@ -151,7 +153,7 @@ class Scales:
                 return
             (name,) = relative_names([file], self._root)
             stamp = f"{file_stamp(file)} {__version__} {_CAN_READ}"
-            look = self._kept.get(name)
+            look = self._looks.get(name) or self._kept.get(name)
             if look is None or look.stamp != stamp or look.error:
                 try:
                     look = self._look(file, name, stamp)
@@ -217,9 +219,17 @@ class Scales:
         return found
 
     def _contradiction(self, name: str) -> str:
-        look, size = self._looks.get(name), self._given.get(name, [0])[0]
-        if look is None or not look.proposed or look.stated or not size:
+        look = self._looks.get(name)
+        size, source, length, _ = self._given.get(name, [0, "", None, None])
+        if look is None or look.error or look.stated or not size:
             return ""
+        if not look.proposed:  # only another image under this name can have another bar
+            is_of_bar = source in (_BY_BAR, _BY_LABEL)
+            now = look.bar[0] if look.bar else 0
+            if not is_of_bar or abs(now - length) <= 2 * _SAME:
+                return ""
+            bars = f"the scale bar was {length:.4g} px long when its size was given"
+            return f"contradiction: {bars}, and is {f'{now:.4g} px' if now else 'gone'} now"
         tolerance = max(SIZE_TOLERANCE, 2 * look.bar[1] / look.bar[0])
         if abs(look.proposed / size - 1) <= tolerance:
             return ""
@@ -233,17 +243,28 @@ class Scales:
             note = self._contradiction(name) or look.remark
             if note.startswith("contradiction"):
                 names.setdefault(note, []).append(name)
-        return [f"{name_some(own)}: {note}" for note, own in names.items()]
+        notes = sorted(names, key=lambda note: -len(names[note]))
+        told = [f"{name_some(names[note])}: {note}" for note in notes[:_MAX_TOLD]]
+        n_others = sum(len(names[note]) for note in notes[_MAX_TOLD:])
+        return told + [f"{counted(n_others, 'other image')}: contradictions"] * bool(n_others)
 
     def proposals(self) -> list[Proposal]:
         """Return the images without a pixel size, by the bar that they show, the most first."""
         groups = list[list[str]]()
+        near = defaultdict[tuple[str, float], list[list[str]]](list)  # by labels and lengths
         for name, look in dict(self._looks).items():
             if look.error or self.size_of(name):
                 continue
-            own = (each for each in groups if self._looks[each[0]].is_alike(look))
+            cell = look.bar[0] // _SAME if look.bar else 0
+            own = (
+                each
+                for other in (cell - 1, cell, cell + 1)
+                for each in near.get((look.label, other), ())
+                if self._looks[each[0]].is_alike(look)
+            )
             if (group := next(own, None)) is None:
                 groups.append([name])
+                near[look.label, cell].append(groups[-1])
             else:
                 group.append(name)
         found = []
@@ -298,6 +319,8 @@ class Scales:
                 bar[0] = self._length(names) or bar[0]
             source = _BY_BAR if length and length != look.label else _BY_LABEL
             if share:
+                if to == "alike" and not bar:
+                    raise QueueError("no bar is found in this image, so none is the same")
                 bar, source = [_share(share) * look.shape[1], _CLICK_ERROR], _BY_HAND
                 if bar[0] < _MIN_MEASURED:
                     raise QueueError("click on both ends of the bar: these are too close together")
