@@ -71,7 +71,7 @@ class Project(Corrections):
         self.set_facts(images=str(self._root))
         self._unsearched = [] if self.is_found else find_images(self._root)
         #: The pixel sizes of all images.
-        self.scales = Scales(self, self._root, self._sizes_before(), self._in_words)
+        self.scales = Scales(self, self._root, self._usual_sizes(), self._in_words)
         self._files, self._names = list[Path](), list[str]()
         self.files()
         #: What a person has started.
@@ -328,6 +328,13 @@ class Project(Corrections):
             each._replace(image=f"{numbers[each.image]}:{printable(each.image)}")
             for each in self.scales.proposals()
         ]
+
+    @contextlib.contextmanager
+    def changing_sizes(self) -> Iterator[Scales]:
+        """Let sizes be changed while no task uses them: its commands read the table one by one."""
+        with self._asking:
+            self.runner.check_idle()
+            yield self.scales
 
     def marks(self, kind: str) -> dict[str, str]:
         """Return what people have marked images as for a task, by their names.
@@ -677,6 +684,15 @@ class Project(Corrections):
         known = self.found.by_name if number and self.is_found else {}
         of_all = {name: number for name, each in known.items() if each.pixel_size == number}
         return of_all | dict(run.get("pixel_sizes") or {})
+
+    def _usual_sizes(self) -> dict[str, list[float | None]]:
+        """Return the sizes of before, with how precise they are: an error of a bar of 1 pixel."""
+        known = self.found.by_name if self.is_found else {}
+        shares = {name: each.scale_bar_error for name, each in known.items()}
+        return {
+            name: [size, 1.0, share / 2] if (share := shares.get(name)) else [size, None, None]
+            for name, size in self._sizes_before().items()
+        }
 
     def _are_sizes_other(self, names: Iterable[str]) -> bool:
         """Return whether images have other sizes than those with which particles were found."""

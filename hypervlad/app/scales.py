@@ -9,15 +9,17 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
+from hashlib import sha256
 from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
 from hypervlad._version import __version__
 from hypervlad.app.database import Database, QueueError
-from hypervlad.common.files import parse_json
-from hypervlad.common.tables import write_table
+from hypervlad.common.files import move_to_new_name, parse_json, replace_when_complete
+from hypervlad.common.tables import table_as_bytes
 from hypervlad.common.wording import counted, name_some
 from hypervlad.folders.pixel_sizes import BAR
 from hypervlad.images import ImageReadError, ReadOptions
@@ -92,7 +94,7 @@ class Scales:
         In the folder of the results.
     root : path
         Folder of the images, from which their names begin.
-    usual : mapping from name to float
+    usual : mapping from name to (size, length and error of a bar)
         Sizes that were given, in a shell, before a person has given any here.
     in_words : callable
         From an error to what the page says.
@@ -102,12 +104,12 @@ class Scales:
         self,
         database: Database,
         root: Path,
-        usual: Mapping[str, float],
+        usual: Mapping[str, Sequence[float | None]],
         in_words: Callable[[object], str],
     ) -> None:
         self._database, self._root, self._in_words = database, root, in_words
         self._guard = threading.RLock()
-        self._waiting = list[Path]()
+        self._waiting, self._told = list[Path](), list[str]()
         self._thread: threading.Thread | None = None
         known = parse_json(database.fact("looks") or "{}")
         self._kept = {name: _Look(*values) for name, values in known.items()}
@@ -116,7 +118,10 @@ class Scales:
         #: By name: the size in nm, what it is by, and the length and error of the bar.
         self._given: dict[str, list[Any]] = parse_json(sizes or "{}")
         if sizes is None and usual:
-            self._put({name: [size, _TYPED, None, None] for name, size in usual.items()}, [])
+            self._put({name: [size, _TYPED, *bar] for name, (size, *bar) in usual.items()}, [])
+        elif sizes:
+            with contextlib.suppress(QueueError):  # said before a command reads the table
+                self._write()  # after a kill
 
     # --- reading ---------------------------------------------------------------------------------
 
@@ -237,7 +242,7 @@ class Scales:
         return f"contradiction: {by_bar}, {number_text(size)} as given"
 
     def contradictions(self) -> list[str]:
-        """Return notes of images whose size does not fit to what their bar says."""
+        """Return notes of a table by others, and of images whose size does not fit to their bar."""
         names = dict[str, list[str]]()
         for name, look in sorted(dict(self._looks).items()):
             note = self._contradiction(name) or look.remark
@@ -246,7 +251,7 @@ class Scales:
         notes = sorted(names, key=lambda note: -len(names[note]))
         told = [f"{name_some(names[note])}: {note}" for note in notes[:_MAX_TOLD]]
         n_others = sum(len(names[note]) for note in notes[_MAX_TOLD:])
-        return told + [f"{counted(n_others, 'other image')}: contradictions"] * bool(n_others)
+        return self._told + told + [f"{counted(n_others, 'other image')}: contradictions"] * bool(n_others)
 
     def proposals(self) -> list[Proposal]:
         """Return the images without a pixel size, by the bar that they show, the most first."""
@@ -382,16 +387,33 @@ class Scales:
         self._write()
 
     def _write(self) -> None:
-        """Write the table, of the images that are there."""
+        """Write the table, of the images that are there; one by others gets another name."""
         table = self._database.folder / SIZES
         files = {self._root / name: values for name, values in sorted(self._given.items())}
         rows = [[file, *values] for file, values in files.items() if file.exists()]
         names = relative_names([row[0] for row in rows], self._database.folder)
-        if rows:
-            lines = [[name, *row[1:]] for name, row in zip(names, rows, strict=True)]
-            write_table(table, ["path", "pixel_size", "source", *BAR], lines)
-        else:
-            table.unlink(missing_ok=True)
+        lines = [[name, *row[1:]] for name, row in zip(names, rows, strict=True)]
+        content = table_as_bytes(["path", "pixel_size", "source", *BAR], lines) if rows else b""
+        try:
+            before = table.read_bytes() if table.exists() else b""
+            if before == content:
+                return
+            if before and sha256(before).hexdigest() != self._database.fact("size table"):
+                others = (table.with_stem(f"{table.stem}-{n}") for n in count(2))
+                move_to_new_name(table, other := next(each for each in others if not each.exists()))
+                self._told.append(f"{SIZES} was not written here, and is not used: now {other.name}")
+            # First, for a kill: then an own table would be kept under another name, at worst.
+            self._database.set_facts(**{"size table": sha256(content).hexdigest()})
+            if rows:
+                with replace_when_complete(table) as stream:
+                    stream.write(content)
+            else:
+                table.unlink(missing_ok=True)
+        except OSError as error:  # on Windows, where another program has opened it
+            raise QueueError(
+                f"the sizes are kept, but {SIZES} cannot be written ({error.strerror or error}): "
+                "close it in other programs"
+            ) from error
 
     def table(self) -> Path | None:
         """Return the table of the sizes that were given; None if there are none."""
