@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,7 @@ class Project(Corrections):
         self.set_facts(images=str(self._root))
         self._unsearched = [] if self.is_found else find_images(self._root)
         #: The pixel sizes of all images.
-        self.scales = Scales(self, self._root, self._sizes_before(), self._in_words)
+        self.scales = Scales(self, self._root, self._usual_sizes(), self._in_words)
         self._files, self._names = list[Path](), list[str]()
         self.files()
         #: What a person has started.
@@ -159,9 +159,7 @@ class Project(Corrections):
         known["finder"] = _choices(run["finder"])
         known["has_earlier"] = (self.fact("earlier") or "[]") != "[]"
         known |= self._progress()
-        sizes, before = self.scales.given(), self._sizes_before() if self.is_found else None
-        # Of images whose files state theirs, none counts that is given.
-        known["is_unmeasured"] = before is not None and sizes != before
+        known["is_unmeasured"] = self.is_found and self._are_sizes_other(self.found.by_name)
         return known
 
     def _progress(self) -> dict[str, Any]:
@@ -300,7 +298,7 @@ class Project(Corrections):
             new = [each for each in find_images(self._root) if each not in known]
             self._files += new
             self._names += relative_names(new, self._root)
-            self.scales.look_at(new)
+            self.scales.look_at(self._files)  # others may have been replaced
         return self._files
 
     def file(self, number: int) -> Path:
@@ -330,6 +328,13 @@ class Project(Corrections):
             each._replace(image=f"{numbers[each.image]}:{printable(each.image)}")
             for each in self.scales.proposals()
         ]
+
+    @contextlib.contextmanager
+    def changing_sizes(self) -> Iterator[Scales]:
+        """Let sizes be changed while no task uses them: its commands read the table one by one."""
+        with self._asking:
+            self.runner.check_idle()
+            yield self.scales
 
     def marks(self, kind: str) -> dict[str, str]:
         """Return what people have marked images as for a task, by their names.
@@ -389,7 +394,8 @@ class Project(Corrections):
         self._tell_contradictions()
         run = self._run_before()
         is_other = _choices(run["finder"]) != {"polarity": polarity, "min_area": min_area}
-        is_other |= self._are_sizes_other()
+        number = run["pixel_size"]  # as it was given in a shell, for all images
+        is_other |= self._are_sizes_other(self._names if number else self._sizes_before())
         if is_other and not self.is_found and run["finder"]:  # of a run that was stopped
             move_results(self.folder, self.folder / self.free_name(".stopped"))
             run = self._run_before()
@@ -408,8 +414,7 @@ class Project(Corrections):
                 self._next_folder(polarity, min_area, sizes), model, [*given, *self._sizes()]
             )
             return
-        number = run["pixel_size"]  # as it was given in a shell, for all images
-        given += ["--pixel-size", str(number)] if number else self._sizes()
+        given += ["--pixel-size", str(number)] if number and not is_other else self._sizes()
         target = "-o", self.folder, "--resume"
         self._run("particles", "find", *model, self._root, *target, *given, "--on-error", "skip")
         self.take_images()
@@ -680,10 +685,19 @@ class Project(Corrections):
         of_all = {name: number for name, each in known.items() if each.pixel_size == number}
         return of_all | dict(run.get("pixel_sizes") or {})
 
-    def _are_sizes_other(self) -> bool:
-        """Return whether sizes have changed with which particles were found, or are taken back."""
-        given = self.scales.given()
-        return any(given.get(name) != size for name, size in self._sizes_before().items())
+    def _usual_sizes(self) -> dict[str, list[float | None]]:
+        """Return the sizes of before, with how precise they are: an error of a bar of 1 pixel."""
+        known = self.found.by_name if self.is_found else {}
+        shares = {name: each.scale_bar_error for name, each in known.items()}
+        return {
+            name: [size, 1.0, share / 2] if (share := shares.get(name)) else [size, None, None]
+            for name, size in self._sizes_before().items()
+        }
+
+    def _are_sizes_other(self, names: Iterable[str]) -> bool:
+        """Return whether images have other sizes than those with which particles were found."""
+        given, before = self.scales.given(), self._sizes_before()
+        return any(given.get(name) != before.get(name) for name in names)
 
     def _tell_contradictions(self) -> None:
         told = [f"warning: {each}" for each in self.scales.contradictions()]

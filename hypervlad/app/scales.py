@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
+from hashlib import sha256
 from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
 from hypervlad._version import __version__
 from hypervlad.app.database import Database, QueueError
-from hypervlad.common.files import parse_json
-from hypervlad.common.tables import write_table
+from hypervlad.common.files import move_to_new_name, parse_json, replace_when_complete
+from hypervlad.common.tables import table_as_bytes
 from hypervlad.common.wording import counted, name_some
 from hypervlad.folders.pixel_sizes import BAR
 from hypervlad.images import ImageReadError, ReadOptions
@@ -27,7 +31,7 @@ from hypervlad.pages.numbers import number_text
 #: The table of the sizes that people have given, which commands read.
 SIZES = "pixel_sizes.csv"
 _CAN_READ = find_spec("rapidocr") is not None  # labels: the extra ocr
-_NUMBER = re.compile(r"\d*\.?\d+")
+_NUMBER = re.compile(r"\d+|\d*\.\d+")
 _THOUSANDS = re.compile(r"[1-9]\d{0,2},\d{3}")  # or a number with three decimals
 _MIN_MEASURED = 10  # pixels between two ends that a person has clicked on
 _CLICK_ERROR = 1.0  # pixels, of that length
@@ -35,7 +39,9 @@ _SAME = 1.0  # pixels by which the lengths of one bar differ from image to image
 _KEPT = 100  # images that are read between two notes of it
 _MAX_WAITED = 5.0  # seconds, for the last of them
 _MAX_UNDONE = 100
+_MAX_SHARE = 100.0  # of the width: images may be high
 _MAX_TEXT = 80
+_MAX_TOLD = 8  # contradictions
 _WHOSE = "image", "new", "alike", "shape"
 _TYPED, _BY_BAR, _BY_LABEL, _BY_HAND = "given", "scale bar", "read", "by hand"
 _WORDS = {_TYPED: "typed", _BY_BAR: "by its bar", _BY_LABEL: "by its bar", _BY_HAND: "by hand"}
@@ -88,7 +94,7 @@ class Scales:
         In the folder of the results.
     root : path
         Folder of the images, from which their names begin.
-    usual : mapping from name to float
+    usual : mapping from name to (size, length and error of a bar)
         Sizes that were given, in a shell, before a person has given any here.
     in_words : callable
         From an error to what the page says.
@@ -98,12 +104,12 @@ class Scales:
         self,
         database: Database,
         root: Path,
-        usual: Mapping[str, float],
+        usual: Mapping[str, Sequence[float | None]],
         in_words: Callable[[object], str],
     ) -> None:
         self._database, self._root, self._in_words = database, root, in_words
         self._guard = threading.RLock()
-        self._waiting = list[Path]()
+        self._waiting, self._told = list[Path](), list[str]()
         self._thread: threading.Thread | None = None
         known = parse_json(database.fact("looks") or "{}")
         self._kept = {name: _Look(*values) for name, values in known.items()}
@@ -112,14 +118,17 @@ class Scales:
         #: By name: the size in nm, what it is by, and the length and error of the bar.
         self._given: dict[str, list[Any]] = parse_json(sizes or "{}")
         if sizes is None and usual:
-            self._put({name: [size, _TYPED, None, None] for name, size in usual.items()}, [])
+            self._put({name: [size, _TYPED, *bar] for name, (size, *bar) in usual.items()}, [])
+        elif sizes:
+            with contextlib.suppress(QueueError):  # said before a command reads the table
+                self._write()  # after a kill
 
     # --- reading ---------------------------------------------------------------------------------
 
     def look_at(self, files: Iterable[Path]) -> None:
         """Read images beside the page."""
         with self._guard:
-            self._waiting += files
+            self._waiting = [*dict.fromkeys([*self._waiting, *files])]
             if self._waiting and not self._is_reading():
                 self._thread = threading.Thread(target=self._look_on, daemon=True)
                 self._thread.start()
@@ -141,7 +150,7 @@ class Scales:
                 if not self._waiting:
                     self._thread = None
                 file = self._waiting.pop(0) if self._waiting else None
-            if file is None or n_read >= _KEPT:
+            if n_read and (file is None or n_read >= _KEPT):
                 known = self._kept | self._looks
                 self._database.set_facts(looks=json.dumps(known))
                 n_read = 0
@@ -149,7 +158,7 @@ class Scales:
                 return
             (name,) = relative_names([file], self._root)
             stamp = f"{file_stamp(file)} {__version__} {_CAN_READ}"
-            look = self._kept.get(name)
+            look = self._looks.get(name) or self._kept.get(name)
             if look is None or look.stamp != stamp or look.error:
                 try:
                     look = self._look(file, name, stamp)
@@ -171,7 +180,7 @@ class Scales:
         if each.proposed or not remark.startswith(("contradiction", "scale bars", "the label")):
             remark = ""
         known = each.stated, bar, each.label, each.proposed, remark
-        return _Look(stamp, "", each.shape, *known)
+        return _Look(stamp, "", [*each.shape], *known)  # as those that were kept
 
     @cached_property
     def _read_label(self) -> Any:
@@ -210,14 +219,22 @@ class Scales:
         if look and look.bar:
             (height, width), (top, left, bottom, right) = look.shape, look.bar[2:]
             found["bar"] = [left / width, top / height, right / width, bottom / height]
-            found["length"], found["label"] = look.bar[0], look.label
+            found["length"], found["label"] = look.bar[0], look.label if look.proposed else ""
         found["note"] = self._contradiction(name) or (look.remark if look else "")
         return found
 
     def _contradiction(self, name: str) -> str:
-        look, size = self._looks.get(name), self._given.get(name, [0])[0]
-        if look is None or not look.proposed or look.stated or not size:
+        look = self._looks.get(name)
+        size, source, length, _ = self._given.get(name, [0, "", None, None])
+        if look is None or look.error or look.stated or not size:
             return ""
+        if not look.proposed:  # only another image under this name can have another bar
+            is_of_bar = source in (_BY_BAR, _BY_LABEL)
+            now = look.bar[0] if look.bar else 0
+            if not is_of_bar or abs(now - length) <= 2 * _SAME:
+                return ""
+            bars = f"the scale bar was {length:.4g} px long when its size was given"
+            return f"contradiction: {bars}, and is {f'{now:.4g} px' if now else 'gone'} now"
         tolerance = max(SIZE_TOLERANCE, 2 * look.bar[1] / look.bar[0])
         if abs(look.proposed / size - 1) <= tolerance:
             return ""
@@ -225,23 +242,34 @@ class Scales:
         return f"contradiction: {by_bar}, {number_text(size)} as given"
 
     def contradictions(self) -> list[str]:
-        """Return notes of images whose size does not fit to what their bar says."""
+        """Return notes of a table by others, and of images whose size does not fit to their bar."""
         names = dict[str, list[str]]()
         for name, look in sorted(dict(self._looks).items()):
             note = self._contradiction(name) or look.remark
             if note.startswith("contradiction"):
                 names.setdefault(note, []).append(name)
-        return [f"{name_some(own)}: {note}" for note, own in names.items()]
+        notes = sorted(names, key=lambda note: -len(names[note]))
+        told = [f"{name_some(names[note])}: {note}" for note in notes[:_MAX_TOLD]]
+        n_others = sum(len(names[note]) for note in notes[_MAX_TOLD:])
+        return self._told + told + [f"{counted(n_others, 'other image')}: contradictions"] * bool(n_others)
 
     def proposals(self) -> list[Proposal]:
         """Return the images without a pixel size, by the bar that they show, the most first."""
         groups = list[list[str]]()
+        near = defaultdict[tuple[str, float], list[list[str]]](list)  # by labels and lengths
         for name, look in dict(self._looks).items():
             if look.error or self.size_of(name):
                 continue
-            own = (each for each in groups if self._looks[each[0]].is_alike(look))
+            cell = look.bar[0] // _SAME if look.bar else 0
+            own = (
+                each
+                for other in (cell - 1, cell, cell + 1)
+                for each in near.get((look.label, other), ())
+                if self._looks[each[0]].is_alike(look)
+            )
             if (group := next(own, None)) is None:
                 groups.append([name])
+                near[look.label, cell].append(groups[-1])
             else:
                 group.append(name)
         found = []
@@ -296,7 +324,9 @@ class Scales:
                 bar[0] = self._length(names) or bar[0]
             source = _BY_BAR if length and length != look.label else _BY_LABEL
             if share:
-                bar, source = [_number(share) * look.shape[1], _CLICK_ERROR], _BY_HAND
+                if to == "alike" and not bar:
+                    raise QueueError("no bar is found in this image, so none is the same")
+                bar, source = [_share(share) * look.shape[1], _CLICK_ERROR], _BY_HAND
                 if bar[0] < _MIN_MEASURED:
                     raise QueueError("click on both ends of the bar: these are too close together")
             elif not bar:
@@ -343,7 +373,7 @@ class Scales:
         return found
 
     def can_undo(self) -> bool:
-        return bool(self._undoable())
+        return (self._database.fact("undo of sizes") or "[]") != "[]"
 
     def _change(self, values: Mapping[str, list[Any] | None]) -> None:
         before = {name: self._given.get(name) for name in values}
@@ -357,16 +387,33 @@ class Scales:
         self._write()
 
     def _write(self) -> None:
-        """Write the table, of the images that are there."""
+        """Write the table, of the images that are there; one by others gets another name."""
         table = self._database.folder / SIZES
         files = {self._root / name: values for name, values in sorted(self._given.items())}
         rows = [[file, *values] for file, values in files.items() if file.exists()]
         names = relative_names([row[0] for row in rows], self._database.folder)
-        if rows:
-            lines = [[name, *row[1:]] for name, row in zip(names, rows, strict=True)]
-            write_table(table, ["path", "pixel_size", "source", *BAR], lines)
-        else:
-            table.unlink(missing_ok=True)
+        lines = [[name, *row[1:]] for name, row in zip(names, rows, strict=True)]
+        content = table_as_bytes(["path", "pixel_size", "source", *BAR], lines) if rows else b""
+        try:
+            before = table.read_bytes() if table.exists() else b""
+            if before == content:
+                return
+            if before and sha256(before).hexdigest() != self._database.fact("size table"):
+                others = (table.with_stem(f"{table.stem}-{n}") for n in count(2))
+                move_to_new_name(table, other := next(each for each in others if not each.exists()))
+                self._told.append(f"{SIZES} was not written here, and is not used: now {other.name}")
+            # First, for a kill: then an own table would be kept under another name, at worst.
+            self._database.set_facts(**{"size table": sha256(content).hexdigest()})
+            if rows:
+                with replace_when_complete(table) as stream:
+                    stream.write(content)
+            else:
+                table.unlink(missing_ok=True)
+        except OSError as error:  # on Windows, where another program has opened it
+            raise QueueError(
+                f"the sizes are kept, but {SIZES} cannot be written ({error.strerror or error}): "
+                "close it in other programs"
+            ) from error
 
     def table(self) -> Path | None:
         """Return the table of the sizes that were given; None if there are none."""
@@ -393,11 +440,11 @@ def _check_whose(to: str) -> None:
         raise QueueError(f"{to!r}: expected one of {', '.join(_WHOSE)}")
 
 
-def _number(text: str) -> float:
-    try:
-        return min(max(float(text), 0.0), 2.0)
-    except ValueError as error:
-        raise QueueError(f"{text!r}: no number") from error
+def _share(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 <= (share := float(text)) <= _MAX_SHARE:
+            return share
+    raise QueueError(f"{text[:_MAX_TEXT]!r}: no distance in an image")
 
 
 def _nanometres(text: str) -> float:
