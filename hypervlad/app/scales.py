@@ -251,7 +251,8 @@ class Scales:
         notes = sorted(names, key=lambda note: -len(names[note]))
         told = [f"{name_some(names[note])}: {note}" for note in notes[:_MAX_TOLD]]
         n_others = sum(len(names[note]) for note in notes[_MAX_TOLD:])
-        return self._told + told + [f"{counted(n_others, 'other image')}: contradictions"] * bool(n_others)
+        told += [f"{counted(n_others, 'other image')}: contradictions"] * bool(n_others)
+        return self._told + told
 
     def proposals(self) -> list[Proposal]:
         """Return the images without a pixel size, by the bar that they show, the most first."""
@@ -400,8 +401,9 @@ class Scales:
                 return
             if before and sha256(before).hexdigest() != self._database.fact("size table"):
                 others = (table.with_stem(f"{table.stem}-{n}") for n in count(2))
-                move_to_new_name(table, other := next(each for each in others if not each.exists()))
-                self._told.append(f"{SIZES} was not written here, and is not used: now {other.name}")
+                other = next(each for each in others if not each.exists())
+                move_to_new_name(table, other)
+                self._told.append(f"{SIZES} was not written here, so not used: now {other.name}")
             # First, for a kill: then an own table would be kept under another name, at worst.
             self._database.set_facts(**{"size table": sha256(content).hexdigest()})
             if rows:

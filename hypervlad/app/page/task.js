@@ -91,7 +91,7 @@ function showAbout() { // on the page of sizes, of the open image
   by("ends").textContent = share ? `${(share * width).toFixed(1)} px between the two ends`
     : ends.length ? "Click on the other end." : `${length ? `Its scale bar is ${length.toFixed(1)} px long. ` : ""}To measure a bar, click on both ends; the wheel enlarges.`;
   [by("says").firstChild.data, by("length").placeholder] = share || length ? ["It says ", "500 nm"] : ["Pixel size ", "nm per pixel"];
-  if (!ends.length) by("length").value = label ?? "";
+  if (!ends.length && document.activeElement !== by("length")) by("length").value = label ?? "";
 }
 
 moveByPointer((pixel) => {
