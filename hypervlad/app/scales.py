@@ -34,7 +34,8 @@ _CAN_READ = find_spec("rapidocr") is not None  # labels: the extra ocr
 _NUMBER = re.compile(r"\d+|\d*\.\d+")
 _THOUSANDS = re.compile(r"[1-9]\d{0,2},\d{3}")  # or a number with three decimals
 _MIN_MEASURED = 10  # pixels between two ends that a person has clicked on
-_CLICK_ERROR = 1.0  # pixels, of that length
+_CLICK_ERROR = 1.0  # pixels of the screen, of that length
+_SHOWN = 900  # pixels of the screen, in which an image is seen at once
 _SAME = 1.0  # pixels by which the lengths of one bar differ from image to image
 _KEPT = 100  # images that are read between two notes of it
 _MAX_WAITED = 5.0  # seconds, for the last of them
@@ -323,11 +324,15 @@ class Scales:
             bar = list(look.bar[:2])
             if bar and to in ("new", "alike"):
                 bar[0] = self._length(names) or bar[0]
+                bars = (self._looks[each].bar for each in names)
+                bar[1] = max([bar[1], *(abs(own[0] - bar[0]) for own in bars if own)])
             source = _BY_BAR if length and length != look.label else _BY_LABEL
             if share:
                 if to == "alike" and not bar:
                     raise QueueError("no bar is found in this image, so none is the same")
-                bar, source = [_share(share) * look.shape[1], _CLICK_ERROR], _BY_HAND
+                width = look.shape[1]
+                error = _CLICK_ERROR * max(1, width / _SHOWN)  # of a part that is enlarged, less
+                bar, source = [_share(share) * width, error], _BY_HAND
                 if bar[0] < _MIN_MEASURED:
                     raise QueueError("click on both ends of the bar: these are too close together")
             elif not bar:
