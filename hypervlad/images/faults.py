@@ -286,7 +286,7 @@ ON_DEFECTS: Effects = {
         ),
     ),
     "noise": (
-        0.1,
+        0.28,
         _effect(
             "neighbouring pixels differ by this share of the range, more than usual in training: "
             "of few electrons, no defect of tiles was found, without a quarter"
@@ -296,7 +296,7 @@ ON_DEFECTS: Effects = {
         0.05,
         _effect(
             "scan lines differ in brightness by this share of the range, more than usual in "
-            "training: of 0.12, 70 % of defect-free tiles were called anomalous, without none"
+            "training: of 0.2, 70 % of defect-free tiles were called anomalous, without none"
         ),
     ),
     "shifted": (
@@ -310,7 +310,7 @@ ON_DEFECTS: Effects = {
         0.08,
         _effect(
             "bands of scan lines, as of charging, differ in brightness by this share of the range, "
-            "more than usual in training: of 0.1, a third of defect-free tiles was called "
+            "more than usual in training: of 0.14, a third of defect-free tiles was called "
             "anomalous, without none"
         ),
     ),
