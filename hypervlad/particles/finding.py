@@ -68,6 +68,7 @@ _MIN_RANGE = 0.08  # of the range of grey values: light and clouds have no such 
 _WITHIN = 0.8  # of a particle's area, within one of the other polarity
 _SURE = 0.5  # of the polarity, above which the other one is not mentioned
 _HALF, _SETTLED = 0.5, 0.7  # scale on which the polarity is settled, if it is so sure there
+_STANDS_OUT = 6.0  # times the median deviation of the background: four standard deviations
 _RANGES = (5, 10, 20)  # of grey values, as multiples of the noise
 # Contrast in standard deviations of as large parts of the background: the least of a particle, and
 # of most of the particles' area. What the finder takes for particles in textures has 6 and less.
@@ -162,7 +163,10 @@ def find_particles(
     names = (polarity,) if polarity != "auto" else tuple(_OPPOSITE)
     known, confidence = names[0], 0.0
     if polarity == "auto":
-        known, confidence = _chosen({name: scales.found(name, _HALF) for name in names})
+        halves = {name: scales.found(name, _HALF) for name in names}
+        known, confidence = _chosen(halves)
+        if confidence >= _SETTLED:
+            confidence = min(confidence, scales.least_sure(known, halves[known]))
         names = (known, _OPPOSITE[known])
     every = dict[Polarity, _Found]()
     for name in names:
@@ -243,6 +247,18 @@ class _Scales:
         n_unclear = int(np.count_nonzero(is_kept & ~is_clear))
         weights = (areas * steps)[is_clear] * _solidities(labels) ** 2  # gaps are less convex
         return _Found(labels, weights, n_unclear)
+
+    def least_sure(self, polarity: Polarity, half: _Found) -> float:
+        """Return how sure it is if all that stands out on the other side is particles.
+
+        These may be too small to be found at half the size.
+        """
+        grey = self._images[_HALF][~ndimage.binary_dilation(half.labels > 0, iterations=2)]
+        if not len(grey):
+            return 1.0
+        beyond = (np.median(grey) - grey) * (1 if polarity == "bright" else -1)
+        other = beyond[beyond > _STANDS_OUT * np.median(np.abs(beyond))].sum()
+        return float(2 * half.weights.sum() / (half.weights.sum() + other) - 1)
 
     def _least_area(self, scale: float) -> int:
         return max(round(self._min_area * scale**2), min(self._min_area, _MIN_SEEN))
