@@ -382,9 +382,8 @@ def _split_at_necks(labels: NDArray[np.int32]) -> None:
 def _edges(
     grey: NDArray[np.float32], labels: NDArray[np.int32], sign: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], dict[int, list[tuple[float, int]]]]:
-    """Describe the outlines: by how much it is brighter within than beyond, times
-    a sign; the share of the
-    outline that is the image's edge; and by how much, with the area, of one or two parts.
+    """Describe the outlines: by how much it is brighter within than beyond, times a sign; the share
+    of the outline that is the image's edge; and by how much, with the area, of one or two parts.
     """
     n = int(labels.max(initial=0))
     steps, lengths, contrasts = np.zeros(n), np.ones(n), dict[int, list[tuple[float, int]]]()

@@ -200,6 +200,9 @@ def looks(kind, rng):
         noise = ndimage.gaussian_filter(noise, 1.5)
         noise *= 0.1 / noise.std()
         signal = labels > 0
+    elif kind == "tiny":  # beside a speck
+        labels = rows_of_disks(3, 2.2)
+        signal = np.where(np.hypot(rows - 128, columns - 128) < 12, -1, labels > 0)
     else:  # two that overlap
         labels[:] = 0
         for row, column in itertools.product((60, 190), repeat=2):
@@ -214,7 +217,7 @@ def looks(kind, rng):
 
 
 @pytest.mark.filterwarnings("ignore:.*look like particles, too")  # between rims
-@pytest.mark.parametrize("kind", ["dense, dark", "dense, bright", "rims", "grain", "pairs"])
+@pytest.mark.parametrize("kind", ["dense, dark", "dense, bright", "rims", "grain", "pairs", "tiny"])
 def test_every_look_is_found(kind):
     """Of what thresholds and plain contrast miss: particles cover more than half, for example."""
     image, labels = looks(kind, np.random.default_rng(0))
