@@ -70,7 +70,7 @@ class ImageInfo:
     outline : tuple of 7 floats or None, default=None
         The measures of a particle's outline, `SHAPE_MEASURES`; None for a whole image.
     faults : Faults or None, default=None
-        Of the network's input; None for a particle, and for a cached result of an unknown file.
+        Of the network's input; None for a particle.
     """
 
     digest: str
@@ -193,7 +193,9 @@ class ImageLoader:
         searched = {"with_bars": is_searched, "with_marks": is_searched}
         micrograph = read_named(image, self.read_options, name, **searched)
         info = _info_of(micrograph, self.pixel_size)
-        loaded = self._look_up(info, name, find) or self.prepare(micrograph, name, info)
+        loaded = self.prepare(micrograph, name, info)
+        if found := self._look_up(info, name, find):
+            loaded = replace(found, info=loaded.info)
         # Not of a file that has changed meanwhile.
         if file is not None and astuple(loaded.info) != facts and file_key(image) == file:
             self._files.keep(file, astuple(loaded.info))
@@ -269,8 +271,12 @@ class ImageLoader:
         """The facts of images by file, which tell the key of their vectors."""
         options = asdict(self.read_options)
         options["pixel_size"] = repr(options["pixel_size"])
-        facts = {"reading": options, "version": READING_VERSION, "size": self.image_size}
-        return Cache(self.memory, facts)
+        of_input = {
+            "size": self.image_size,
+            "pixel_size": self.pixel_size,
+            "annotations": self.annotations,
+        }
+        return Cache(self.memory, {"reading": options, "version": READING_VERSION, **of_input})
 
     # --- many images ----------------------------------------------------------------------------
 

@@ -56,10 +56,11 @@ def test_others_have_no_faults(changed, turn):
 
 
 @pytest.mark.parametrize("model", [CLASSIFIER, SCORER])
-def test_only_faults_that_are_unusual_in_training_are_said(model):
+def test_only_faults_that_are_unusual_in_training_are_said(model, tmp_path):
+    model.set_params(encoder__memory=str(tmp_path))
     uneven = [image + 0.3 * noise(len(image), 1) for image in IMAGES]
     answer = model.classify if model is CLASSIFIER else model.score_samples
-    for known in (IMAGES, uneven):
+    for known in (IMAGES, IMAGES, uneven):  # with a cache, and vectors in it
         model.fit(known, ["a", "b"] * 3 if model is CLASSIFIER else None)
         with warnings.catch_warnings(record=True, action="always") as found:
             said = str([getattr(answer(uneven), "differences", ()), *(w.message for w in found)])
