@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -85,7 +86,7 @@ def find_faults(grey: NDArray[np.float32], mask: NDArray[np.bool_]) -> Faults:
         part = np.where(mask[window], part, np.median(values))
     some = np.sort(part[::2, ::2], axis=None)
     low, high = some[len(some) // 100], some[-1 - len(some) // 100]
-    if min(part.shape) < _MIN_SIDE or not low < high:
+    if min(part.shape) < _MIN_SIDE or high - low <= _BLANK:
         return Faults(saturated)
     part = (part - low) / (high - low)
     smooth = ndimage.gaussian_filter(part, _SCALES[0], truncate=3)
@@ -175,9 +176,8 @@ def effects_of(
     """Give what faults that are larger than usual in training do, and how large they are."""
     for kind, (least, sentence) in effects.items():
         value = getattr(found, kind)
-        if (
-            value**2 >= least**2 + getattr(usual or Faults(), kind) ** 2
-        ):  # variances of two faults add up
+        # Variances of two faults add up.
+        if value >= math.hypot(least, getattr(usual or Faults(), kind)):
             yield sentence, value
 
 
