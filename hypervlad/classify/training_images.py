@@ -317,8 +317,9 @@ class ImageFormats:
     def __post_init__(self) -> None:
         shortest, longest = self.sides
         are_texts = all(isinstance(each, str) for each in self.dtypes)
-        are_numbers = all(isinstance(each, float) and each >= 0 for each in self.faults)
+        are_numbers = all(isinstance(each, float) for each in self.faults)
         is_known = are_texts and are_numbers and len(self.faults) == len(Faults._fields)
+        is_known = is_known and all(each >= 0 for each in self.faults)
         if not (0 < shortest <= longest and is_known):
             raise ValueError("the record of the training images is damaged: their formats")
 

@@ -229,7 +229,7 @@ class ImageLoader:
         if micrograph.mask is None:
             middle_ = tensor[:, *middle(size, _FAULTS_SIDE)]
             grey = self.preprocessing.grey_levels(middle_).mean(dim=0).numpy()
-            info = replace(info, faults=find_faults(grey, np.ones(grey.shape, bool)))
+            info = replace(info, faults=find_faults(grey, np.ones(grey.shape, bool), _FAULTS_SIDE))
         mask = None if micrograph.mask is None else prepare_mask(micrograph.mask, size)
         return LoadedImage(info, self.key(info), tensor=tensor, mask=mask, annotations=found)
 

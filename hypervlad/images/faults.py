@@ -14,7 +14,7 @@ from hypervlad.common.progress import Sentence, warn_of_image
 from hypervlad.common.wording import name_some
 from hypervlad.images.resampling import middle
 
-_MIN_SIDE, _MAX_SIDE = 96, 384  # of the part that is looked at
+_MIN_SIDE, _MAX_SIDE = 128, 384  # of the part that is looked at
 _LEVELS = 256  # of grey, as most cameras have
 _BLANK = 1e-3  # of black to white: the range of an image that shows nothing
 _FEW_LEVELS = 64  # drawings have fewer
@@ -65,8 +65,12 @@ class Faults(NamedTuple):
     bands: float = 0.0
 
 
-def find_faults(grey: NDArray[np.float32], mask: NDArray[np.bool_]) -> Faults:
+def find_faults(
+    grey: NDArray[np.float32], mask: NDArray[np.bool_], min_side: int = _MIN_SIDE
+) -> Faults:
     """Look for faults in the middle of a grey image (H, W), where the mask is True.
+
+    In images with a side below `min_side`, only for saturation.
 
     Edges are compared at two scales, at which their slopes would be equal if they were infinitely
     blurred (Zhuo and Sim 2011, "Defocus map estimation from a single image", Pattern Recognition
@@ -86,7 +90,7 @@ def find_faults(grey: NDArray[np.float32], mask: NDArray[np.bool_]) -> Faults:
         part = np.where(mask[window], part, np.median(values))
     some = np.sort(part[::2, ::2], axis=None)
     low, high = some[len(some) // 100], some[-1 - len(some) // 100]
-    if min(part.shape) < _MIN_SIDE or high - low <= _BLANK:
+    if min(part.shape) < min_side or high - low <= _BLANK:
         return Faults(saturated)
     part = (part - low) / (high - low)
     smooth = ndimage.gaussian_filter(part, _SCALES[0], truncate=3)

@@ -50,6 +50,7 @@ _MAX_RANGE = 5.0  # of grey levels, by that of squares: of noise alone, at most 
 _SQUARE = 4  # pixels, of which colours are averaged
 _ALIKE, _STEADY = 0.3, 0.1  # correlation of colours; their deviation, by that of the one with most
 _NOISE = 0.4  # of the deviation of single pixels, that squares have; of noise, a quarter
+_PLAIN, _FEW = 0.1, 0.1  # of the range, by which colours differ; of the squares, in which they do
 _OF_DICT = "give [{0}.get(name) for name in the images' names in its table]"
 _MAX_HOT, _MAX_HOT_SHARE = 4, 0.01  # pixels of a cluster; of the image, as fine stripes have more
 
@@ -208,13 +209,15 @@ def _warn_of_pixels(micrograph: Micrograph, name: str) -> None:
 def _least_correlation(pixels: NDArray[np.float32]) -> float:
     """Return the least correlation of two colours, of squares of pixels, as single ones are noisy.
 
-    Colours that hardly vary, or are noise, do not count.
+    Colours that hardly vary, or are noise, do not count, nor do those of few marks.
     """
     coarse = ndimage.uniform_filter(pixels, (_SQUARE, _SQUARE, 0))[::_SQUARE, ::_SQUARE]
-    deviations, fine = coarse.std(axis=(0, 1)), pixels.std(axis=(0, 1))
-    varies = deviations > np.maximum(_STEADY * fine.max(initial=0), _NOISE * fine)
-    colours = coarse.reshape(-1, len(varies)).T[varies]
-    return float(np.corrcoef(colours).min()) if len(colours) > 1 else 1.0
+    colours = coarse.reshape(-1, pixels.shape[2])
+    deviations, fine = colours.std(axis=0), pixels.std(axis=(0, 1))
+    colours = colours[:, deviations > np.maximum(_STEADY * fine.max(initial=0), _NOISE * fine)]
+    if colours.shape[1] < 2 or (np.ptp(colours, axis=1) > _PLAIN * np.ptp(colours)).mean() < _FEW:
+        return 1.0
+    return float(np.corrcoef(colours.T).min())
 
 
 def _as_grey(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
