@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -78,8 +77,7 @@ _MIN_CLARITY, _TYPICAL_CLARITY = 5.0, 8.0
 _FEW, _CLARITY_OF_FEW, _RANGE_OF_FEW = 5, 10.0, 0.16
 _LEAST_TEXTURE = 16  # pixels, of the sides of what background is judged by
 _MAX_PARTS, _PART = 9, 1024  # at most, of this side in pixels, likewise
-_APART, _DIRECTIONS = 3, ((0, 3), (3, 0), (2, 2), (2, -2))  # steps to both sides
-_UPPER = 1.2  # by which the quantile .9 of these is larger than the unit of clarity
+_UPPER = 1.2816  # standard deviations from the median of a Gaussian to the quantile .9
 _MIN_FREE = 0.25  # of the pixels around a particle, which no other one has
 
 
@@ -412,9 +410,8 @@ def _texture(
 ) -> Callable[[int], float]:
     """Return the function that says how much means of so many pixels of background vary.
 
-    They are means by Gaussian weights, less those to both sides, in the direction in which that is
-    least, so that edges and lines do not count, in a pyramid of halved images; of the largest
-    images, some parts are taken.
+    They are means by Gaussian weights, less those by weights twice as wide, in a pyramid of halved
+    images; of the largest images, some parts are taken.
     """
     corners = list(itertools.product(*(range(0, extent, _PART) for extent in grey.shape)))
     pools = defaultdict[float, list[NDArray[np.float32]]](list)  # by logarithms of areas
@@ -424,38 +421,26 @@ def _texture(
         values, weights = np.where(free, sign * grey[window], 0), free.astype(np.float32)
         area = 4 * np.pi  # of Gaussian weights, as that of equal ones of as little noise
         while min(values.shape) >= _LEAST_TEXTURE:
-            blurred, seen = (ndimage.gaussian_filter(each, 1) for each in (values, weights))
-            blurred /= np.maximum(seen, 1e-6)
-            pools[np.log(area)].append(_least_curved(blurred, seen > 0.5))
+            narrow, wide = (
+                ndimage.gaussian_filter(values, width)
+                / np.maximum(ndimage.gaussian_filter(weights, width), 1e-6)
+                for width in (1, 2)
+            )
+            pools[np.log(area)].append((narrow - wide)[weights > 0.5])
             values, weights = (block_reduce(each, 2, np.mean) for each in (values, weights))
             area *= 4
     logs = list[tuple[float, float]]()
     for log_area, pool in pools.items():
         differences = np.concatenate(pool)
         if len(differences) >= _LEAST_TEXTURE**2:
-            upper = float(np.quantile(differences, 0.9))
-            if upper > 0:
-                logs.append((log_area, math.log(upper / _UPPER)))
+            # Of noise that is brighter in few places, the upper side counts.
+            middle, upper = np.quantile(differences, [0.5, 0.9])
+            if upper > middle:
+                logs.append((log_area, float(np.log((upper - middle) / _UPPER))))
     if not logs:
         return lambda area: 1e-9
     areas, deviations = np.transpose(logs)
     return lambda area: float(np.exp(np.interp(np.log(area), areas, deviations)))
-
-
-def _least_curved(means: NDArray[np.float32], is_seen: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Return how far means are above those to both sides, in the direction where that is least.
-
-    At least three of four directions are known: beside particles, not all are.
-    """
-    found, n_known = np.full_like(means, np.inf), np.zeros(means.shape, np.int8)
-    for step in _DIRECTIONS:
-        back = tuple(-each for each in step)
-        sides = np.roll(means, step, (0, 1)) + np.roll(means, back, (0, 1))
-        both = np.roll(is_seen, step, (0, 1)) & np.roll(is_seen, back, (0, 1))
-        np.minimum(found, means - sides / 2, out=found, where=both)
-        n_known += both
-    inner = (slice(_APART, -_APART),) * 2
-    return np.asarray(found[inner][(is_seen & (n_known >= len(_DIRECTIONS) - 1))[inner]])
 
 
 def _why_none(
