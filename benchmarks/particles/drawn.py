@@ -74,7 +74,7 @@ def drawn_field(
     if not is_empty and not is_pile and rng.random() < looks.stains:
         canvas.signal += np.where(canvas.labels > 0, 0.3, 1) * _stains(rng, size, diameter)
     image = sign * canvas.signal + _background(rng, size, looks, is_empty)
-    if looks.support and rng.random() < looks.support:
+    if looks.support and rng.random() < looks.support:  # without one, no number is drawn
         hides = rng.choice([0.0, 1.0], p=[0.7, 0.3])  # in transmission, particles do not
         image += sign * np.where(canvas.labels > 0, 1 - hides, 1) * _support(rng, size, diameter)
     blur = min(log_uniform(rng, *looks.blur), max(0.4, diameter / 6))

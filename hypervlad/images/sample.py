@@ -190,8 +190,8 @@ def drop_hidden(labels: NDArray[np.int32], mask: NDArray[np.bool_]) -> int:
 def read_grey(image: Any, options: ReadOptions, name: str | None = None) -> Micrograph:
     """Read an image as grey (H, W), the mean of its colours; errors use the name.
 
-    A UserWarning, one for all images of a run, says that pixels are not square: then the pixel size
-    is None.
+    UserWarnings, one of each kind for all images of a run, say that pixels are not square, when the
+    pixel size is None, or that colours show different things.
     """
     name = image_name(image) if name is None else name
     micrograph = read_named(image, options, name, with_digest=False)
@@ -255,7 +255,8 @@ def read_sample(
     ``scaling="auto"`` of `read_options` means here unless `auto` says otherwise. `pixel_size` is of
     images that state none. `mask`, bool (H, W), is where to look; what is elsewhere has no
     influence, and may be NaN in arrays. ValueError if a parameter is out of range or the image
-    cannot be read; UserWarnings if its pixels are not square, or faults change what is measured.
+    cannot be read; UserWarnings if its pixels are not square, colours show different things, or
+    faults change what is measured.
     """
     check_value("annotations", annotations, [OneOf("leave_out", "keep")])
     options = check_read_options(read_options)
