@@ -102,5 +102,4 @@ test-lowest:
 clean:
 	rm -rf docs/_build docs/gallery docs/learn docs/reference/generated docs/reference/commands.md
 	find docs/benchmarks -name '*.md' ! -name scaling.md -delete
-	find hypervlad -name '*.nb[ic]' -delete
 	rm -rf $(VENV) .venv-lowest build dist *.egg-info demo-report campaign-out .pytest_cache .mypy_cache .ruff_cache .hypothesis

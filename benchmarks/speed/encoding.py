@@ -4,8 +4,8 @@ On the same images: the network alone, as torchvision builds it, in a process of
 importing this package changes how torch's threads wait; with its batch normalisations folded; the
 whole encoding on the grid of the finest tap and on every pixel; the naive dense form, which
 upsamples every channel and assigns every pixel; the recipe of Luo, Holm and Wang 2021; and the
-encoder of the classifier. What this package does is measured in torch alone, and with OpenVINO and
-numba.
+encoder of the classifier. What this package does is measured in torch alone, and with
+OpenVINO.
 
     python -m benchmarks.speed.encoding
 """
@@ -41,7 +41,7 @@ from hypervlad.features.loading import Batch
 from hypervlad.features.network import TappedNetwork
 
 METHODS = ("network", "folded", "finest", "image", "naive", "sampled", "classifier")
-FAST = "fast "  # before the names of methods that run with OpenVINO and numba
+FAST = "fast "  # before the names of methods that run with OpenVINO
 FAST_METHODS = tuple(f"{FAST}{method}" for method in ("folded", "finest", "image", "classifier"))
 CODEBOOKS: dict[str, dict[str, Any]] = {
     "joint, K 64": {},  # the default of HypercolumnVLAD; the encoder of the classifier differs

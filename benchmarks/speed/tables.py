@@ -29,7 +29,7 @@ def speed_table(rows: list[Facts]) -> str:
 
 
 def fast_table(rows: list[Facts]) -> str:
-    """Return times with OpenVINO and numba beside those in torch alone, relative to the network."""
+    """Return times with OpenVINO beside those in torch alone, relative to the network."""
     heads = ["network", "image", "codebook", "network, folded", "finest grid", "every pixel"]
     lines = []
     for row in rows:
@@ -44,7 +44,7 @@ def fast_table(rows: list[Facts]) -> str:
 
 
 def memory_table(rows: list[Facts]) -> str:
-    """Return peaks of memory for one image: in torch alone, then with OpenVINO and numba."""
+    """Return peaks of memory for one image: in torch alone, then with OpenVINO."""
     methods = {"network": "network alone", "folded": "the same, folded"}
     methods |= {"finest": "ours, finest grid", "image": "ours, every pixel"}
     methods |= {"naive": "naive dense", "sampled": "5,000 pixels"}
@@ -75,7 +75,7 @@ def front_sentence(rows: list[Facts]) -> str:
         f"On two CPU threads, encoding a {row['size']} px image with `HypercolumnVLAD()` takes "
         f"{times(ms, 'finest', 'network')} the time of one pass of the network "
         f"({row['backbone']}); the encoder of the classifier, with two passes per image, takes "
-        f"{times(ms, 'classifier', 'network')} (with OpenVINO and numba "
+        f"{times(ms, 'classifier', 'network')} (with OpenVINO "
         f"{times(ms, 'fast finest', 'network')} and {times(ms, 'fast classifier', 'network')}). "
         "The naive method, which upsamples every channel to every pixel, takes "
         f"{times(ms, 'naive', 'network')}."

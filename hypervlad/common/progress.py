@@ -82,10 +82,10 @@ def announced(n_images: int) -> Iterator[None]:
     Not for generators, whose callers would be in the block, too.
 
     >>> with announced(1000), announced(1):
-    ...     n_announced()
-    1000
-    >>> n_announced()
-    1
+    ...     is_announced()
+    True
+    >>> is_announced()
+    False
     """
     if _run.get() is not None:
         yield
@@ -124,9 +124,3 @@ def _doubts(notes: Mapping[str, str], _n_images: int) -> str:
 
 def is_announced() -> bool:
     return _run.get() is not None
-
-
-def n_announced() -> int:
-    """Return the number of images announced, 1 if none were."""
-    run = _run.get()
-    return 1 if run is None else run.n_images

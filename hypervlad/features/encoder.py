@@ -6,7 +6,6 @@ import copy
 import functools
 import os
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import joblib
@@ -131,8 +130,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Network
     device : str, default="auto"
         "auto" is "cuda" if there is a GPU, else "cpu".
     runtime : {"auto", "torch", "openvino"}, default="auto"
-        What runs the network on a CPU. "openvino" also lets numba, if installed, sum the residuals.
-        "auto" chooses them for large calls, where they are installed and faster.
+        What runs the network on a CPU. "auto" chooses OpenVINO where it is installed and faster.
     random_state : int, RandomState or None, default=None
         Seeds K-means and the choice of pixels.
     on_error : {"raise", "skip"}, default="raise"
@@ -303,9 +301,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Network
         if len(tokens) == len(network.taps):
             raise ValueError(f"{tokens[0]!r} has no map: give at least one other tap")
         loader = self._loader(params, backbone.preprocessing, of_particles)
-        with announced(len(images)):
-            runtime = self._runtime(params)
-        fit = CodebookFit(params, loader, network.run_by(runtime), seed)
+        fit = CodebookFit(params, loader, network.run_by(self._runtime(params)), seed)
         codebook, n_images = fit_codebook(images, fit)
         # All at the end: a fit that fails leaves the model as it was.
         self.__dict__.pop("backbone_state_", None)  # a loaded model's own weights
@@ -511,15 +507,9 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Network
     @usual_torch()
     def batch_encoder(self) -> BatchEncoder:
         """Return what encodes batches."""
-        network, params = self.network(), self.fitted_params_
-        fused = (
-            network.device.type == "cpu"
-            and (self.runtime == "openvino" or params.has_much_to_do())
-            and self.runtime != "torch"
-            and find_spec("numba") is not None
-        )
-        codebook = TorchCodebook(self.codebook_, network.device, fused)
-        return BatchEncoder(network, codebook, params, self.seed_)
+        network = self.network()
+        codebook = TorchCodebook(self.codebook_, network.device)
+        return BatchEncoder(network, codebook, self.fitted_params_, self.seed_)
 
     def network(self) -> TappedNetwork:
         """Return the network on ``device``; a WeightsNotFoundError if it has lost its weights."""
@@ -535,7 +525,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Network
         return network.run_by(self._runtime(self.fitted_params_))
 
     def _runtime(self, params: EncoderParams) -> Runtime:
-        return params.automatic_runtime() if self.runtime == "auto" else self.runtime
+        return params.automatic_runtime if self.runtime == "auto" else self.runtime
 
     def portable_copy(self) -> HypercolumnVLAD:
         """Return a copy for other processes, with absolute paths; it shares the network."""

@@ -5,15 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import cache
 from importlib.util import find_spec
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from hypervlad.common.modelfile import ModelFileError
-from hypervlad.common.progress import n_announced
-from hypervlad.common.wording import counted, name_some, reason_of, verb, warn_user
+from hypervlad.common.wording import counted, name_some, verb, warn_user
 from hypervlad.features import vlad
 from hypervlad.features.cache import Cache
 from hypervlad.features.codebook import Codebook, LayerProjection, Sampling
@@ -33,9 +31,6 @@ from hypervlad.images.reading import check_one_kind, image_name
 
 # Part of every key: increase it when the vectors or samples of an image change.
 ENCODING_VERSION = 3
-
-_OWN_SIDE = 1024  # pixels: typical of images at their own size
-_MIN_PIXELS = 2**23  # 170 passes at 224 px: fewer take less time than converting a network
 
 Block: TypeAlias = Literal["joint", "per_layer", "pooled", "pooled_unit", "shape"]
 Runtime: TypeAlias = Literal["torch", "openvino"]
@@ -99,24 +94,15 @@ class EncoderParams:
     def codebook_sampling(self) -> Sampling:
         return Sampling.of(self.sampling)
 
-    def has_much_to_do(self) -> bool:
-        """Return whether the announced images are worth converting a network."""
-        side = _OWN_SIDE if self.image_size is None else self.image_size
-        return n_announced() * self.turns * side**2 > _MIN_PIXELS
-
+    @property
     def automatic_runtime(self) -> Runtime:
-        """Return what ``runtime="auto"`` means for the announced images."""
+        """What ``runtime="auto"`` means."""
         backbone = get_backbone(self.backbone)
-        has_own_sizes = self.image_size is None or self.pixel_size
-        is_faster = (
-            backbone.is_faster_in_openvino
-            and not (
-                has_own_sizes and backbone.is_of_timm
-            )  # each size would be converted by itself
-            and self.has_much_to_do()
-            and find_spec("openvino") is not None
-        )
-        return "openvino" if is_faster else "torch"
+        # Networks of timm are converted for each size by itself.
+        has_one_size = not backbone.is_of_timm or (self.image_size and not self.pixel_size)
+        if backbone.is_faster_in_openvino and has_one_size and find_spec("openvino") is not None:
+            return "openvino"
+        return "torch"
 
 
 def check_blocks(blocks: Any) -> None:
@@ -130,7 +116,7 @@ def check_blocks(blocks: Any) -> None:
 def check_installed(runtime: str) -> None:
     if runtime == "openvino" and find_spec("openvino") is None:
         raise ValueError(
-            'runtime="openvino" needs OpenVINO: pip install "hypervlad[openvino]"; "auto" uses it '
+            'runtime="openvino" needs OpenVINO: pip install "hypervlad[fast]"; "auto" uses it '
             "where it is installed"
         )
 
@@ -390,10 +376,10 @@ def random_pixels(
 
 
 class TorchCodebook:
-    """A :class:`Codebook` as tensors on a device; ``fused``: numba sums the residuals."""
+    """A :class:`Codebook` as tensors on a device."""
 
-    def __init__(self, codebook: Codebook, device: torch.device, fused: bool = False) -> None:
-        self._codebook, self._fused = codebook, fused
+    def __init__(self, codebook: Codebook, device: torch.device) -> None:
+        self._codebook = codebook
         self.codewords = [torch.tensor(words, device=device) for words in codebook.codewords]
         every = (*codebook.projections, *codebook.only_pooled)
         self.layers = [_Projection(projection, device) for projection in every]
@@ -437,12 +423,11 @@ class TorchCodebook:
         masks: torch.Tensor | None = None,
     ) -> list[torch.Tensor]:
         """Return the residual sums (B, K, D) of every codebook over a grid, or its masks."""
-        dense_residual_sums = _fused_sums() if self._fused else vlad.dense_residual_sums
         sums = []
         for part, words in self.blocks(maps):
             size = self.size_of(part, maps, grid, image_size)
             inside = None if masks is None else positions_inside(masks, size)
-            sums.append(dense_residual_sums(part, words, size, inside))
+            sums.append(vlad.dense_residual_sums(part, words, size, inside))
         return sums
 
     def by_kind(self, sums: list[torch.Tensor]) -> list[list[torch.Tensor]]:
@@ -484,20 +469,6 @@ class TorchCodebook:
         if self._codebook.joint is not None and len(part) < len(maps):
             return part[0].shape[1], part[0].shape[2]
         return self.grid_size(maps, grid, image_size)
-
-
-@cache
-def _fused_sums() -> Callable[..., torch.Tensor]:
-    """Return numba's form of `vlad.dense_residual_sums`, or torch's if it fails."""
-    cell = torch.zeros(1, 1, 1, 1)
-    try:
-        from hypervlad.features.vlad_kernel import dense_residual_sums
-
-        dense_residual_sums([cell], cell[0, 0], (1, 1))
-    except Exception as error:  # a version of NumPy that numba does not know, a damaged cache, ...
-        warn_user(f"numba cannot be used, so torch sums the residuals ({reason_of(error)})")
-        return vlad.dense_residual_sums
-    return dense_residual_sums
 
 
 class _Projection:

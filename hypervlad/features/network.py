@@ -92,7 +92,8 @@ class TappedNetwork:
             return self
         if self._in_openvino is None:
             own = copy.copy(self)  # with the same module, and the same lock
-            own._converted = OpenVINONetwork(self._for_size, self.any_size)
+            key = f"{self.digest} {self.taps} {type(self.module)}"
+            own._converted = OpenVINONetwork(self._for_size, self.any_size, key)
             self._in_openvino = own
         return self._in_openvino
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
+import hashlib
 import itertools
+import math
+import os
+import shutil
+import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 from hypervlad.common.wording import reason_of, warn_user
@@ -15,7 +22,9 @@ from hypervlad.features.lazy_torch import torch
 
 _TOLERANCE = 1e-5  # of the largest value of a map; float32 sums in another order differ by 1e-6
 _MAX_CONVERTED = 8  # networks in memory, where each size of images has its own
-_RECORDED_SIDE = 128  # pixels: where any size will do, a small one takes less time and memory
+_MAX_KEPT = 16  # networks on the disk, in this folder below torch's
+_KEPT = "hypervlad-openvino"
+_RECORDED_SIDE = 96  # pixels: where any size will do, a small one takes less time and memory
 
 #: From a batch (B, C, H, W) to feature maps (B, h_l, w_l, C_l).
 _Run: TypeAlias = "Callable[[torch.Tensor], list[torch.Tensor]]"
@@ -84,12 +93,13 @@ def _replace(module: torch.nn.Module, name: str, layer: torch.nn.Module) -> None
 class OpenVINONetwork:
     """A network that OpenVINO runs in torch's place, on CPUs about twice as fast.
 
-    It is converted when it is first called, and its maps are compared with torch's. Unless one
-    recording serves images of ``any_size``, those of the last eight sizes are kept.
+    It is converted when it is first called, unless an earlier process has kept it, in torch's folder
+    for downloads, and its maps are compared with torch's. Unless one recording serves images of
+    ``any_size``, those of the last eight sizes stay in memory. ``key`` stands for weights and taps.
     """
 
-    def __init__(self, network_for: Callable[[int, int], Any], any_size: bool) -> None:
-        self._network_for, self._any_size = network_for, any_size
+    def __init__(self, network_for: Callable[[int, int], Any], any_size: bool, key: str) -> None:
+        self._network_for, self._any_size, self._key = network_for, any_size, key
         self._n_threads = 0
         self._compiled: dict[tuple[int, ...], _Run | None] = {}
 
@@ -101,39 +111,64 @@ class OpenVINONetwork:
             self._n_threads = torch.get_num_threads()
             self._compiled.clear()
         size = () if self._any_size else tuple(batch.shape[1:])
-        run = self._compiled.pop(size) if size in self._compiled else self._converted(batch)
+        run = self._compiled.pop(size) if size in self._compiled else self._prepared(batch)
         self._compiled[size] = run  # the last one used comes last
         if len(self._compiled) > _MAX_CONVERTED:
             del self._compiled[next(iter(self._compiled))]
         return None if run is None else run(batch)
 
-    def _converted(self, batch: torch.Tensor) -> _Run | None:
+    def _prepared(self, batch: torch.Tensor) -> _Run | None:
         if self._any_size:
             batch = batch[:, :, :_RECORDED_SIDE, :_RECORDED_SIDE]
         try:
             network = self._network_for(batch.shape[2], batch.shape[3])
             network.own_maps(batch[:1])  # networks of timm find out what suits this size
-            run = self._compile(network, batch)
+            path = self._path(batch)
+            if path.exists():
+                # Damaged, or of another network with the same weights: it is converted again.
+                with contextlib.suppress(Exception):
+                    run = self._compile(path)
+                    if self._difference(run, network, batch) <= _TOLERANCE:
+                        with contextlib.suppress(OSError):
+                            os.utime(path.parent)  # used last, forgotten last
+                        return run
+            run = self._compile(self._converted(network, batch, path))
         except Exception as error:  # whatever a library does not know about a network
             warn_user(f"OpenVINO cannot convert the network, so torch runs it ({reason_of(error)})")
             return None
+        difference = self._difference(run, network, batch)
+        if difference <= _TOLERANCE:
+            return run
+        warn_user(
+            f"OpenVINO's maps differ from torch's by {difference:.0e} of their largest value, so "
+            "torch runs the network"
+        )
+        return None
+
+    def _difference(self, run: _Run, network: Any, batch: torch.Tensor) -> float:
+        """Return how far OpenVINO's maps are from torch's, relative to their largest values."""
         generator = torch.Generator().manual_seed(0)
         n, n_channels, height, width = batch.shape
         n = min(n, self._n_threads)  # enough for the streams of such batches
+        largest = 0.0
         for more in (0, 32) if self._any_size else (0,):
             images = torch.randn(n, n_channels, height + more, width, generator=generator)
             for found, expected in zip(run(images), network.own_maps(images), strict=True):
-                difference, largest = (found - expected).abs().max(), expected.abs().max()
-                if not difference <= _TOLERANCE * largest:
-                    warn_user(
-                        "OpenVINO's maps differ from torch's by "
-                        f"{difference / largest:.0e} of their largest value, so torch runs the "
-                        "network"
-                    )
-                    return None
-        return run
+                own = (found - expected).abs().max() / expected.abs().max().clamp_min(1e-30)
+                largest = max(largest, float(own.nan_to_num(math.inf)))
+        return largest
 
-    def _compile(self, network: Any, batch: torch.Tensor) -> _Run:
+    def _path(self, batch: torch.Tensor) -> Path:
+        """Return where a network for such images is kept."""
+        import openvino
+
+        sides = () if self._any_size else tuple(batch.shape[2:])
+        facts = (self._key, batch.shape[1], sides, openvino.__version__, torch.__version__)
+        name = hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
+        return Path(torch.hub.get_dir()) / _KEPT / name / "network.xml"
+
+    def _converted(self, network: Any, batch: torch.Tensor, path: Path) -> Any:
+        """Convert a network for such images, keep it if possible, and return it."""
         import openvino
         from openvino.frontend import FrontEndManager
         from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
@@ -156,6 +191,20 @@ class OpenVINONetwork:
         model = frontend.convert(frontend.load(decoder))
         sides = [-1, -1] if self._any_size else list(batch.shape[2:])
         model.reshape({model.input(0): [1, batch.shape[1], *sides]})
+        with contextlib.suppress(OSError):  # a folder that cannot be written, or a full disk
+            path.parent.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=path.parent.parent, prefix="new-") as folder:
+                openvino.save_model(model, Path(folder) / path.name, compress_to_fp16=False)
+                shutil.rmtree(path.parent, ignore_errors=True)
+                os.rename(folder, path.parent)  # whole, or not at all
+            _forget_all_but_the_last(path.parent.parent)
+            return path
+        return model
+
+    def _compile(self, model: Any) -> _Run:
+        """Return what runs a network; of a file, what is compiled is kept beside it."""
+        import openvino
+
         n_threads = self._n_threads
 
         @functools.cache
@@ -167,6 +216,8 @@ class OpenVINONetwork:
                 # Pinned, the threads of two processes would all stay on the first cores.
                 "ENABLE_CPU_PINNING": False,
             }
+            if isinstance(model, Path):
+                settings["CACHE_DIR"] = model.parent
             compiled = openvino.Core().compile_model(model, "CPU", settings)
             return [compiled.create_infer_request() for _ in range(n_streams)]
 
@@ -188,3 +239,9 @@ class OpenVINONetwork:
             return [torch.stack(layer) for layer in zip(*found, strict=True)]
 
         return run
+
+
+def _forget_all_but_the_last(folder: Path) -> None:
+    kept = sorted(folder.iterdir(), key=lambda each: each.stat().st_mtime)
+    for old in kept[:-_MAX_KEPT]:
+        shutil.rmtree(old, ignore_errors=True)

@@ -20,18 +20,16 @@ All functions are pure; maps are channels last, (B, h_l, w_l, d_l).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hypervlad.features.hypercolumns import ROWS_AT_ONCE, axis_interpolation, enlarge
+from hypervlad.features.hypercolumns import ROWS_AT_ONCE, axis_interpolation
 from hypervlad.features.lazy_torch import torch
 
-# 32 MB of scores at once; larger blocks are fresh pages from the system each time.
-_VALUES_IN_FLIGHT = 1 << 23
-_MIN_CODEWORDS = 16  # fewer at once would leave the processor's vector units half empty
+_SCORES_IN_FLIGHT = 1 << 20  # 4 MB at once: more would not stay in the processor's cache
 
 
 def assign(hypercolumns: torch.Tensor, codewords: torch.Tensor) -> torch.Tensor:
@@ -57,9 +55,14 @@ def dense_assign(
     From maps (B, h_l, w_l, d_l), none larger than the grid, and codewords (K, sum of d_l).
     """
     blocks = _codeword_blocks(maps, codewords)
-    n_images = _images_at_once(size, codewords)
-    chunks = zip(*(layer.split(n_images) for layer in maps), strict=True)
-    return torch.cat([_assign_chunk(chunk, blocks, size) for chunk in chunks])
+    found = torch.empty(len(maps[0]), *size, dtype=torch.int64, device=codewords.device)
+    n_rows = max(1, _SCORES_IN_FLIGHT // (size[1] * len(codewords)))
+    for number, own in enumerate(found):
+        layers = [layer[number] for layer in maps]
+        for top in range(0, size[0], n_rows):
+            rows = top, min(top + n_rows, size[0])
+            own[slice(*rows)] = _nearest(_scores(layers, blocks, size, rows)).view(-1, size[1])
+    return found
 
 
 def dense_residual_sums(
@@ -120,7 +123,7 @@ def projected_residuals(
         height, width, n_features = layer.shape
         parts = directions[:, :, first : first + n_features]
         first += n_features
-        corners = list(_corners((height, width), size, layer.device))
+        corners = _corners((height, width), size, layer.device)
         for projected, part in zip(total, parts, strict=True):
             own = torch.addmm(-(block * part).sum(1), layer.reshape(-1, n_features), part.T)
             for cells, weight in corners:
@@ -199,70 +202,65 @@ def _codeword_blocks(
     return blocks
 
 
-def _assign_chunk(
-    maps: Sequence[torch.Tensor], blocks: Sequence[torch.Tensor], size: tuple[int, int]
-) -> torch.Tensor:
-    n_images, n_codewords = len(maps[0]), len(blocks[0])
-    n_at_once = max(_MIN_CODEWORDS, _VALUES_IN_FLIGHT // (n_images * math.prod(size)))
-    bits = (n_codewords - 1).bit_length()
-    best = None
-    for first in range(0, n_codewords, n_at_once):
-        some = [block[first : first + n_at_once] for block in blocks]
-        scores = _scores(maps, some, size, _n_groups(n_images, len(some[0])))
-        marked = _mark(scores, first, bits).amax(-1).amax(1)
-        best = marked if best is None else torch.maximum(best, marked)
-    assert best is not None
-    return best.view(torch.int32).bitwise_and_((1 << bits) - 1).long()
-
-
 def _scores(
     maps: Sequence[torch.Tensor],
     blocks: Sequence[torch.Tensor],
     size: tuple[int, int],
-    n_groups: int,
+    rows: tuple[int, int],
 ) -> torch.Tensor:
-    """Return half of ||x||^2 - ||x - c_k||^2 over the grid: (B, groups, H, W, K of a group)."""
-    total = None
-    for layer, block in zip(maps, blocks, strict=True):
-        n_images, height, width, _ = layer.shape
-        # Weights of an enlargement sum to one, so that the offset can enter before it.
-        own = torch.addmm(-0.5 * block.square().sum(1), layer.flatten(0, 2), block.T)
-        own = own.view(n_images, height, width, n_groups, -1).permute(0, 3, 1, 2, 4)
-        enlarged = enlarge(own.flatten(0, 1), size)
-        total = enlarged if total is None else total.add_(enlarged)
-    assert total is not None
-    scores: torch.Tensor = total.unflatten(0, (-1, n_groups))
-    return scores
+    """Return half of ||x||^2 - ||x - c_k||^2 in rows of the grid: (rows x width, K)."""
+    shapes = tuple((layer.shape[0], layer.shape[1]) for layer in maps)
+    bounds, cells, weights = _enlargement(shapes, size, rows, maps[0].device)
+    parts = [layer[slice(*own)].flatten(0, 1) for layer, own in zip(maps, bounds, strict=True)]
+    # Weights of an enlargement sum to one, so that the offset can enter before it.
+    scores = parts[0].new_empty(sum(map(len, parts)), len(blocks[0]))
+    for own, part, block in zip(scores.split([*map(len, parts)]), parts, blocks, strict=True):
+        torch.addmm(-0.5 * block.square().sum(1), part, block.T, out=own)
+    if shapes == (size,):
+        return scores
+    # One pass over the grid: enlarging and adding the maps one by one takes three times as long.
+    enlarged: torch.Tensor = torch.nn.functional.embedding_bag(
+        cells, scores, mode="sum", per_sample_weights=weights
+    )
+    return enlarged
 
 
-def _mark(scores: torch.Tensor, first: int, bits: int) -> torch.Tensor:
-    """Write each codeword's number into the last bits of its float32 scores, in place.
+@lru_cache(maxsize=16)
+def _enlargement(
+    shapes: tuple[tuple[int, int], ...],
+    size: tuple[int, int],
+    rows: tuple[int, int],
+    device: torch.device,
+) -> tuple[list[tuple[int, int]], torch.Tensor, torch.Tensor]:
+    """Return what enlarges several maps, (h_l, w_l) each, to rows of a grid, and adds them.
 
-    The maximum then carries its codeword, faster than torch's argmax. Two codewords whose scores
-    agree to 2**(bits - 23) may change places.
+    That is which rows of each map are read; and for each position of the grid, the cells to add,
+    as places in a list of these rows' cells, map by map, and their weights.
     """
-    n_groups, n_each = scores.shape[1], scores.shape[-1]
-    last = first + n_groups * n_each
-    numbers = torch.arange(first, last, dtype=torch.int32, device=scores.device)
-    numbers = numbers.view(1, n_groups, 1, 1, n_each)
-    scores.view(torch.int32).bitwise_and_(-(1 << bits)).bitwise_or_(numbers)
-    return scores
+    bounds, cells, weights, n_before = [], [], [], 0
+    for height, width in shapes:
+        is_grid = (height, width) == size  # each position is a cell: the first of the corners
+        low, high, _ = (part[slice(*rows)] for part in axis_interpolation(height, size[0], device))
+        first, end = int(low[0]), int((low if is_grid else high)[-1]) + 1
+        for cell, weight in _corners((height, width), size, device)[: 1 if is_grid else 4]:
+            cells.append(cell[slice(*rows)].flatten() + (n_before - first * width))
+            weights.append(weight[slice(*rows)].flatten())
+        bounds.append((first, end))
+        n_before += (end - first) * width
+    return bounds, torch.stack(cells, dim=1), torch.stack(weights, dim=1)
 
 
-def _images_at_once(size: tuple[int, int], codewords: torch.Tensor) -> int:
-    fitting = _VALUES_IN_FLIGHT // (math.prod(size) * len(codewords))
-    if codewords.device.type == "cpu":
-        fitting = min(fitting, torch.get_num_threads())
-    return max(1, fitting)
+def _nearest(scores: torch.Tensor) -> torch.Tensor:
+    """Return the place of the highest of K float32 scores (n, K), which are overwritten.
 
-
-def _n_groups(n_images: int, n_codewords: int) -> int:
-    """Return how many groups of codewords give every thread an image or a group.
-
-    torch enlarges channels-last maps with one thread per image.
+    The last bits of each score are made its place, which the maximum then carries: faster than
+    torch's argmax. Two codewords whose scores agree to 2**(bits - 23) may change places.
     """
-    n_groups = max(1, torch.get_num_threads() // n_images)
-    return n_groups if n_codewords % n_groups == 0 else 1
+    n_codewords = scores.shape[1]
+    bits = (n_codewords - 1).bit_length()
+    places = torch.arange(n_codewords, dtype=torch.int32, device=scores.device)
+    scores.view(torch.int32).bitwise_and_(-(1 << bits)).bitwise_or_(places)
+    return scores.amax(1).view(torch.int32).bitwise_and_((1 << bits) - 1)
 
 
 def _feature_sums(layer: torch.Tensor, assigned: torch.Tensor, n_codewords: int) -> torch.Tensor:
@@ -279,22 +277,24 @@ def _feature_sums(layer: torch.Tensor, assigned: torch.Tensor, n_codewords: int)
     weights = layer.new_zeros(n_images * n_codewords * height * width)
     index = torch.int32 if len(weights) < 2**31 else torch.int64  # half the memory to move
     first_cell = assigned.to(index) * (height * width)
-    for cell, weight in _corners((height, width), grid, layer.device):
-        cells = (first_cell + cell.to(index)).flatten()
-        corner = weight.to(layer.dtype).expand(assigned.shape)
-        weights.index_add_(0, cells, corner.flatten())
+    for cells, shares in _corners((height, width), grid, layer.device):
+        of_word = (first_cell + cells.to(index)).flatten()
+        weights.index_add_(0, of_word, shares.to(layer.dtype).expand(assigned.shape).flatten())
     return weights.view(n_images, n_codewords, -1) @ layer.flatten(1, 2)
 
 
+@lru_cache(maxsize=8)
 def _corners(
     size: tuple[int, int], grid: tuple[int, int], device: torch.device
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield the four cells, as flat indices, that enlargement reads at each position, and weights.
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Return the four cells, as flat indices, that enlargement reads at each position, and weights.
 
     Both tensors have the shape of ``grid``.
     """
     rows = axis_interpolation(size[0], grid[0], device)
     cols = axis_interpolation(size[1], grid[1], device)
-    for row, row_weight in ((rows.low, 1 - rows.weight), (rows.high, rows.weight)):
-        for col, col_weight in ((cols.low, 1 - cols.weight), (cols.high, cols.weight)):
-            yield row[:, None] * size[1] + col, row_weight[:, None] * col_weight
+    return [
+        ((row[:, None] * size[1] + col).int(), row_weight[:, None] * col_weight)
+        for row, row_weight in ((rows.low, 1 - rows.weight), (rows.high, rows.weight))
+        for col, col_weight in ((cols.low, 1 - cols.weight), (cols.high, cols.weight))
+    ]

@@ -9,7 +9,6 @@ from types import ModuleType
 
 import pytest
 from support.documents import PACKAGES
-from support.paths import ROOT
 
 OFFERING = pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.__name__)
 
@@ -64,11 +63,6 @@ def test_modules_import_only_what_they_need(statement: str, unwanted: set[str]) 
     found = imported(statement)
     assert "hypervlad" in found
     assert not found & unwanted
-
-
-def test_what_numba_compiles_is_kept_elsewhere() -> None:
-    """In the package, it would outlive ``pip uninstall``, and Python would take the rest for it."""
-    assert not [*(ROOT / "hypervlad").rglob("*.nb[ic]")]  # make clean deletes those of old versions
 
 
 def test_no_module_shadows_a_public_name() -> None:

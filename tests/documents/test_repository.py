@@ -34,7 +34,7 @@ def test_all_files_of_the_package_are_packaged() -> None:
     patterns = tomllib.loads(text("pyproject.toml"))["tool"]["setuptools"]["package-data"]
     for path in (ROOT / "hypervlad").rglob("*"):
         folder = path.relative_to(ROOT)
-        # Caches of Python and numba lie beside the code.
+        # Caches of Python lie beside the code.
         if path.is_dir() or path.suffix == ".py" or "__pycache__" in path.parts:
             continue
         matched = [

@@ -101,7 +101,6 @@ def test_unreadable_images_have_no_row_and_a_warning_names_them(extract, folder)
 def test_rows_are_the_readable_images_in_order_however_they_come(
     encoder, n_images, batch_size, bad, streamed
 ):
-    """Streams of unknown length are encoded by other code, where numba is installed."""
     images = noise(n_images, seed=n_images)
     good = [i for i in range(n_images) if i not in bad]
     for i in bad & set(range(n_images)):
