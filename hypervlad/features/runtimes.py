@@ -93,8 +93,8 @@ def _replace(module: torch.nn.Module, name: str, layer: torch.nn.Module) -> None
 class OpenVINONetwork:
     """A network that OpenVINO runs in torch's place, on CPUs about twice as fast.
 
-    It is converted when it is first called, unless an earlier process has kept it, in torch's folder
-    for downloads, and its maps are compared with torch's. Unless one recording serves images of
+    It is converted when it is first called, unless an earlier process has kept it, in the folder of
+    torch's downloads, and its maps are compared with torch's. Unless one recording serves images of
     ``any_size``, those of the last eight sizes stay in memory. ``key`` stands for weights and taps.
     """
 
@@ -226,17 +226,18 @@ class OpenVINONetwork:
             # One thread for an image; of few images, all for one. No queue with callbacks: OpenVINO
             # waits for ever if it is deleted while a callback ends.
             requests = requests_of(n_threads if len(inputs) >= n_threads else 1)
-            found = []
+            found: list[torch.Tensor] = []
             for i in range(len(inputs) + len(requests)):
                 request = requests[i % len(requests)]
                 if len(requests) <= i:
                     request.wait()
-                    found.append(
-                        [torch.tensor(output.data[0]) for output in request.output_tensors]
-                    )
+                    outputs = [torch.from_numpy(each.data) for each in request.output_tensors]
+                    found = found or [o.new_empty(len(inputs), *o.shape[1:]) for o in outputs]
+                    for layer, output in zip(found, outputs, strict=True):
+                        layer[i - len(requests)] = output[0]
                 if i < len(inputs):
                     request.start_async([inputs[i : i + 1]], share_inputs=True)
-            return [torch.stack(layer) for layer in zip(*found, strict=True)]
+            return found
 
         return run
 

@@ -29,7 +29,11 @@ from numpy.typing import ArrayLike
 from hypervlad.features.hypercolumns import ROWS_AT_ONCE, axis_interpolation
 from hypervlad.features.lazy_torch import torch
 
-_SCORES_IN_FLIGHT = 1 << 20  # 4 MB at once: more would not stay in the processor's cache
+# 4 MB of scores, and the weights of four images, at once: more is slower, because it does not stay
+# in the processor's cache.
+_VALUES_IN_FLIGHT = 1 << 20
+_CODEWORDS_AT_LEAST = 64  # for which rows are counted: cells and weights take as much memory
+_IMAGES_AT_ONCE = 4
 
 
 def assign(hypercolumns: torch.Tensor, codewords: torch.Tensor) -> torch.Tensor:
@@ -55,14 +59,15 @@ def dense_assign(
     From maps (B, h_l, w_l, d_l), none larger than the grid, and codewords (K, sum of d_l).
     """
     blocks = _codeword_blocks(maps, codewords)
+    n_images, (height, width) = len(maps[0]), size
+    if len(maps) == 1 and maps[0].shape[1:3] == size:  # nothing to enlarge: all are one tall image
+        maps, size = [maps[0].flatten(0, 1)[None]], (n_images * height, width)
     found = torch.empty(len(maps[0]), *size, dtype=torch.int64, device=codewords.device)
-    n_rows = max(1, _SCORES_IN_FLIGHT // (size[1] * len(codewords)))
     for number, own in enumerate(found):
         layers = [layer[number] for layer in maps]
-        for top in range(0, size[0], n_rows):
-            rows = top, min(top + n_rows, size[0])
-            own[slice(*rows)] = _nearest(_scores(layers, blocks, size, rows)).view(-1, size[1])
-    return found
+        for rows in _strips(size, len(codewords)):
+            own[slice(*rows)] = _nearest(_scores(layers, blocks, size, rows)).view(-1, width)
+    return found.view(n_images, height, width)
 
 
 def dense_residual_sums(
@@ -91,6 +96,9 @@ def sums_of_assigned(
         one_more = torch.nn.functional.pad(codewords, (0, 0, 0, 1))
         return sums_of_assigned(maps, assignments, one_more)[:, :-1]
     n_images, n_codewords = len(assignments), len(codewords)
+    if n_images > _IMAGES_AT_ONCE and codewords.device.type == "cpu":
+        chunks = zip(*(each.split(_IMAGES_AT_ONCE) for each in (*maps, assignments)), strict=True)
+        return torch.cat([sums_of_assigned(own, of, codewords) for *own, of in chunks])
     first = torch.arange(n_images, device=assignments.device) * n_codewords
     assigned = assignments + first[:, None, None]
     counts = torch.bincount(assigned.flatten(), minlength=n_images * n_codewords)
@@ -123,11 +131,12 @@ def projected_residuals(
         height, width, n_features = layer.shape
         parts = directions[:, :, first : first + n_features]
         first += n_features
-        corners = _corners((height, width), size, layer.device)
         for projected, part in zip(total, parts, strict=True):
             own = torch.addmm(-(block * part).sum(1), layer.reshape(-1, n_features), part.T)
-            for cells, weight in corners:
-                projected += own[cells, assignments] * weight.to(own.dtype)
+            for rows in _strips(size, len(codewords)):
+                strip = slice(*rows)
+                for cells, weight in _corners((height, width), size, rows, layer.device):
+                    projected[strip] += own[cells, assignments[strip]] * weight.to(own.dtype)
     return total
 
 
@@ -210,14 +219,16 @@ def _scores(
 ) -> torch.Tensor:
     """Return half of ||x||^2 - ||x - c_k||^2 in rows of the grid: (rows x width, K)."""
     shapes = tuple((layer.shape[0], layer.shape[1]) for layer in maps)
+    # Weights of an enlargement sum to one, so that the offset can enter before it.
+    offsets = [-0.5 * block.square().sum(1) for block in blocks]
+    if shapes == (size,):
+        return torch.addmm(offsets[0], maps[0][slice(*rows)].flatten(0, 1), blocks[0].T)
     bounds, cells, weights = _enlargement(shapes, size, rows, maps[0].device)
     parts = [layer[slice(*own)].flatten(0, 1) for layer, own in zip(maps, bounds, strict=True)]
-    # Weights of an enlargement sum to one, so that the offset can enter before it.
     scores = parts[0].new_empty(sum(map(len, parts)), len(blocks[0]))
-    for own, part, block in zip(scores.split([*map(len, parts)]), parts, blocks, strict=True):
-        torch.addmm(-0.5 * block.square().sum(1), part, block.T, out=own)
-    if shapes == (size,):
-        return scores
+    places = scores.split([*map(len, parts)])
+    for own, part, block, offset in zip(places, parts, blocks, offsets, strict=True):
+        torch.addmm(offset, part, block.T, out=own)
     # One pass over the grid: enlarging and adding the maps one by one takes three times as long.
     enlarged: torch.Tensor = torch.nn.functional.embedding_bag(
         cells, scores, mode="sum", per_sample_weights=weights
@@ -242,9 +253,9 @@ def _enlargement(
         is_grid = (height, width) == size  # each position is a cell: the first of the corners
         low, high, _ = (part[slice(*rows)] for part in axis_interpolation(height, size[0], device))
         first, end = int(low[0]), int((low if is_grid else high)[-1]) + 1
-        for cell, weight in _corners((height, width), size, device)[: 1 if is_grid else 4]:
-            cells.append(cell[slice(*rows)].flatten() + (n_before - first * width))
-            weights.append(weight[slice(*rows)].flatten())
+        for cell, weight in _corners((height, width), size, rows, device)[: 1 if is_grid else 4]:
+            cells.append(cell.flatten() + (n_before - first * width))
+            weights.append(weight.flatten())
         bounds.append((first, end))
         n_before += (end - first) * width
     return bounds, torch.stack(cells, dim=1), torch.stack(weights, dim=1)
@@ -276,25 +287,34 @@ def _feature_sums(layer: torch.Tensor, assigned: torch.Tensor, n_codewords: int)
         return sums.view(n_images, n_codewords, n_features)
     weights = layer.new_zeros(n_images * n_codewords * height * width)
     index = torch.int32 if len(weights) < 2**31 else torch.int64  # half the memory to move
-    first_cell = assigned.to(index) * (height * width)
-    for cells, shares in _corners((height, width), grid, layer.device):
-        of_word = (first_cell + cells.to(index)).flatten()
-        weights.index_add_(0, of_word, shares.to(layer.dtype).expand(assigned.shape).flatten())
+    for rows in _strips(grid, n_codewords):
+        first_cell = assigned[:, slice(*rows)].to(index) * (height * width)
+        for cells, shares in _corners((height, width), grid, rows, layer.device):
+            of_word = (first_cell + cells).flatten()
+            shares = shares.to(layer.dtype).expand(first_cell.shape)
+            weights.index_add_(0, of_word, shares.flatten())
     return weights.view(n_images, n_codewords, -1) @ layer.flatten(1, 2)
 
 
-@lru_cache(maxsize=8)
+def _strips(size: tuple[int, int], n_codewords: int) -> Iterator[tuple[int, int]]:
+    """Yield the first row, and the one after the last, of parts of a grid."""
+    n_rows = max(1, _VALUES_IN_FLIGHT // (size[1] * max(n_codewords, _CODEWORDS_AT_LEAST)))
+    for top in range(0, size[0], n_rows):
+        yield top, min(top + n_rows, size[0])
+
+
+@lru_cache(maxsize=16)
 def _corners(
-    size: tuple[int, int], grid: tuple[int, int], device: torch.device
+    size: tuple[int, int], grid: tuple[int, int], rows: tuple[int, int], device: torch.device
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Return the four cells, as flat indices, that enlargement reads at each position, and weights.
 
-    Both tensors have the shape of ``grid``.
+    Both tensors have the shape of these rows of the grid.
     """
-    rows = axis_interpolation(size[0], grid[0], device)
-    cols = axis_interpolation(size[1], grid[1], device)
+    down = [part[slice(*rows)] for part in axis_interpolation(size[0], grid[0], device)]
+    across = axis_interpolation(size[1], grid[1], device)
     return [
         ((row[:, None] * size[1] + col).int(), row_weight[:, None] * col_weight)
-        for row, row_weight in ((rows.low, 1 - rows.weight), (rows.high, rows.weight))
-        for col, col_weight in ((cols.low, 1 - cols.weight), (cols.high, cols.weight))
+        for row, row_weight in ((down[0], 1 - down[2]), (down[1], down[2]))
+        for col, col_weight in ((across.low, 1 - across.weight), (across.high, across.weight))
     ]
