@@ -89,6 +89,19 @@ def tiny_backbone() -> None:
 
 
 @pytest.fixture(autouse=True, scope="session")
+def torch_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep converted networks in a folder of the tests, which has the weights of torch's own."""
+    weights = Path(torch.hub.get_dir()) / "checkpoints"
+    folder = tmp_path_factory.mktemp("torch")
+    (folder / "hub").mkdir()
+    if weights.is_dir():
+        (folder / "hub" / "checkpoints").symlink_to(weights.resolve())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCH_HOME", str(folder))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
 def few_threads() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
