@@ -13,6 +13,7 @@ OpenVINO.
 from __future__ import annotations
 
 import argparse
+import copy
 import os
 import subprocess
 import sys
@@ -32,7 +33,7 @@ import torch
 import hypervlad
 from benchmarks.common.program import in_fresh_process, in_turns, new_parser, parse, timed
 from benchmarks.common.results import BENCHMARKS, RESULTS, measured_now, origin, save_result
-from benchmarks.speed.tables import fast_table, memory_table, speed_table
+from benchmarks.speed.tables import calls_table, fast_table, memory_table, speed_table
 from hypervlad import HypercolumnVLAD
 from hypervlad.features import vlad
 from hypervlad.features.encoding import TorchCodebook
@@ -50,6 +51,7 @@ CODEBOOKS: dict[str, dict[str, Any]] = {
 PAPER: dict[str, Any] = {"n_codewords": 100, "sampling": "anyloc", "grid": 5000}
 DEFAULT = next(iter(CODEBOOKS))
 MAX_NAIVE_BYTES = 5e9
+CALLS = (1, 8, 32, 128, 256)  # images in a call
 
 
 def fit_encoders(
@@ -230,6 +232,34 @@ def _peak_resident(function: Callable[[], object]) -> float:
     return (peak - before) / 1e6
 
 
+def call_timings(folder: Path, options: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
+    """Return the milliseconds per image of calls with few and many images, in every round.
+
+    A later call of the same process, of both encoders and runtimes; the network alone has eight.
+    """
+    bench = Bench(folder, 224, max(CALLS))
+    found = {}
+    with PlainNetwork(folder, 224, 8, options.threads) as plain:
+        for n in CALLS:
+            calls: dict[str, Callable[[], float]] = {"network": plain.seconds}
+            for name, encoder in (("vlad", bench.encoder), ("classifier", bench.classifier)):
+                for runtime in ("torch", "auto"):
+                    own = clone_fitted(encoder, runtime)
+                    calls[f"{name}, {runtime}"] = timed(partial(own.transform, bench.images[:n]))
+            seconds = in_turns(calls, 5)
+            each = {name: 8 if name == "network" else n for name in calls}
+            found[str(n)] = {
+                name: [1e3 * s / each[name] for s in own] for name, own in seconds.items()
+            }
+    return found
+
+
+def clone_fitted(encoder: HypercolumnVLAD, runtime: str) -> HypercolumnVLAD:
+    """Return the same fitted encoder with another runtime and the usual batches."""
+    own = copy.copy(encoder)
+    return own.set_params(runtime=runtime, batch_size=None)
+
+
 def usual_batch(size: int) -> int:
     """Return how many images have about as many pixels as eight of 224 px."""
     return max(1, 8 * 224**2 // size**2)
@@ -262,14 +292,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=15)
     options = parse(parser, argv)
     rows: list[dict[str, Any]] = []
-    facts = {"rows": rows, "device": "cpu", "origin": origin()}
+    facts: dict[str, Any] = {"rows": rows, "device": "cpu", "origin": origin()}
     for backbone in options.backbones:
         for size in options.sizes:
             # For larger images both kinds of codebook cost the same: one is enough.
             for codebook in list(CODEBOOKS) if size == min(options.sizes) else [DEFAULT]:
                 rows.append(measure(backbone, size, codebook, options))
                 save_result(options.out, facts)  # a long run that is stopped keeps what it measured
-    print(speed_table(rows), fast_table(rows), memory_table(rows), sep="\n\n")
+    with tempfile.TemporaryDirectory() as name:
+        fit_encoders(Path(name), "mobilenet_v2", 224, DEFAULT)
+        facts |= {"calls": call_timings(Path(name), options), "calls_measured": measured_now()}
+    save_result(options.out, facts)
+    print(speed_table(rows), fast_table(rows), calls_table(facts["calls"]), sep="\n\n")
+    print(memory_table(rows))
 
 
 if __name__ == "__main__":

@@ -43,6 +43,18 @@ def fast_table(rows: list[Facts]) -> str:
     return table([*heads, "classifier's encoder"], lines)
 
 
+def calls_table(calls: dict[str, dict[str, list[float]]]) -> str:
+    """Return times per image of calls with few and many images, relative to the network alone."""
+    ways = {"vlad": "`HypercolumnVLAD()`", "classifier": "classifier's encoder"}
+    lines = [
+        [f"{name}, `runtime={runtime!r}`"]
+        + [times(ms, f"{way}, {runtime}", "network") for ms in calls.values()]
+        for way, name in ways.items()
+        for runtime in ("torch", "auto")
+    ]
+    return table(["call", *(f"{n} images" if n != "1" else "1 image" for n in calls)], lines)
+
+
 def memory_table(rows: list[Facts]) -> str:
     """Return peaks of memory for one image: in torch alone, then with OpenVINO."""
     methods = {"network": "network alone", "folded": "the same, folded"}
