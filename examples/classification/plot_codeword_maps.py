@@ -15,21 +15,28 @@ regions of the specimen.
 import matplotlib.pyplot as plt
 
 from hypervlad import HypercolumnVLAD, make_tem_images
-from hypervlad.results import CodewordMapDisplay
 
 images, labels = make_tem_images(40, random_state=3)
 encoder = HypercolumnVLAD(n_codewords=24, blocks="per_layer", random_state=0).fit(images)
 
 # %%
 # Each column is a layer, named as in the network. Within a column, equal colours are the same
-# codeword, and similar colours are similar codewords. Colours of different columns cannot be
-# compared.
+# codeword. Colours of different columns cannot be compared.
 
 shown = [list(labels).index(name) for name in ("fiber", "cluster", "matrix-surface")]
-display = CodewordMapDisplay.from_estimator(
-    encoder, [images[i] for i in shown], names=[str(labels[i]) for i in shown]
-)
-display.figure_.suptitle("Three TEM images and the codewords of five layers")
+n_layers = len(encoder.taps_)
+figure, axes = plt.subplots(3, 1 + n_layers, figsize=(10, 5.4), layout="constrained")
+for row, i in zip(axes, shown, strict=True):
+    row[0].imshow(images[i], cmap="gray")
+    row[0].set_title(labels[i])
+    for ax, tap, words in zip(
+        row[1:], encoder.taps_, encoder.codeword_maps(images[i]), strict=True
+    ):
+        ax.imshow(words, cmap="tab20", interpolation="nearest")
+        ax.set_title(tap)
+for ax in axes.flat:
+    ax.set_axis_off()
+figure.suptitle("Three TEM images and the codewords of five layers")
 plt.show()
 
 # %%

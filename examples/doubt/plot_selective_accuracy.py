@@ -11,9 +11,10 @@ answers that the model calls sure if 20 or 30 % of them may be wrong.
 # Eight classes of synthetic TEM images, 160 images for training and 80 others.
 
 import matplotlib.pyplot as plt
+import numpy as np
 
 from hypervlad import MicrographClassifier, default_encoder, make_tem_images
-from hypervlad.results import SelectiveAccuracyDisplay
+from hypervlad.evaluation import selective_accuracy_curve
 
 images, labels = make_tem_images(240, size=96, random_state=0)
 train, new = slice(0, 160), slice(160, None)
@@ -39,12 +40,13 @@ n_wrong = (judged.labels != labels[new])[is_sure].sum()
 print(f"{is_sure.sum()} of 80 answers are sure, {n_wrong} of them wrong")
 
 # %%
-# The curve of the held-out predictions. Its area is the mean accuracy over all shares.
+# The curve of the held-out predictions.
 
 figure, ax = plt.subplots(figsize=(8, 4.5), layout="constrained")
-SelectiveAccuracyDisplay.from_predictions(
-    labels[held_out.rows], held_out.proba, classes=model.classes_, ax=ax
-)
+codes = np.searchsorted(model.classes_, labels[held_out.rows])
+curve = selective_accuracy_curve(codes, held_out.proba)
+ax.step(curve.coverage, curve.accuracy)
+ax.set(xlabel="share answered, most confident first", ylabel="accuracy of these answers")
 for max_error, colour in ((0.2, "tab:orange"), (0.3, "tab:red")):
     sure = held_out.sure_answers(max_error)
     accuracy = 1 - sure.n_wrong / sure.n_sure

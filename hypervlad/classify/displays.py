@@ -1,4 +1,4 @@
-"""Figures of predictions with known labels: confusion, reliability, selective accuracy, images."""
+"""Figures of predictions with known labels: confusion, reliability, images."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _MAX_WITH_COUNTS = 20  # classes
-_BAR, _LINE, _DASHED, _NOTE = "#9ec5e8", "#1f5a8c", "#888888", "#666666"
+_LINE = "#1f5a8c"
 _TICKS = np.linspace(0, 1, 6)
 _TICK_LABELS = [f"{100 * tick:.0f} %" for tick in _TICKS]
 
@@ -165,66 +165,6 @@ class ReliabilityDisplay(_EvaluationDisplay):
             yticks=_TICKS,
             xticklabels=_TICK_LABELS,
             yticklabels=_TICK_LABELS,
-        )
-        self.ax_.spines[["top", "right"]].set_visible(False)
-
-
-class SelectiveAccuracyDisplay(_EvaluationDisplay):
-    """Accuracy of the most confident predictions against the share of images that they cover.
-
-    Parameters
-    ----------
-    evaluation : Evaluation
-
-    Examples
-    --------
-    >>> from hypervlad.results import SelectiveAccuracyDisplay
-    >>> display = SelectiveAccuracyDisplay.from_predictions(
-    ...     ["SEM", "TEM"], [[0.9, 0.1], [0.6, 0.4]], classes=["SEM", "TEM"]
-    ... )
-    >>> curve = display.evaluation.selective_curve
-    >>> curve.coverage.tolist(), curve.accuracy.tolist()
-    ([0.5, 1.0], [1.0, 0.5])
-    """
-
-    figure_size = 5.2, 3.6
-
-    def _draw(self) -> None:
-        from matplotlib.ticker import MaxNLocator
-
-        coverage, accuracy, _ = self.evaluation.selective_curve
-        everything = accuracy[-1]
-        self.ax_.axhline(everything, color=_DASHED, linestyle="--", linewidth=1)
-        self.ax_.annotate(
-            f"all: {100 * everything:.0f} %",
-            (1, everything),
-            xytext=(0, -4),
-            textcoords="offset points",
-            ha="right",
-            va="top",
-            fontsize=8,
-            color=_NOTE,
-        )
-        self.ax_.plot(
-            np.append(0, coverage),
-            np.append(accuracy[0], accuracy),
-            drawstyle="steps-pre",
-            color=_LINE,
-            linewidth=1.6,
-            clip_on=False,
-        )
-        self.ax_.set(
-            xlim=(0, 1),
-            ylim=(max(0.0, np.floor(10 * accuracy.min() - 1) / 10), 1),
-            xlabel="share answered, most confident first",
-            ylabel="accuracy of these answers",
-            xticks=_TICKS,
-            xticklabels=_TICK_LABELS,
-        )
-        self.ax_.yaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10]))
-        self.ax_.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.6g} %")
-        self.ax_.set_title(
-            f"area {self.evaluation.selective_area:.3f}", fontsize=9, color=GREY, loc="right"
         )
         self.ax_.spines[["top", "right"]].set_visible(False)
 

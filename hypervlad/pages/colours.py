@@ -1,4 +1,4 @@
-"""The colours of displays: of outcomes, of codewords, and of directions."""
+"""The colours of displays: of outcomes, and of directions."""
 
 from __future__ import annotations
 
@@ -47,21 +47,6 @@ _OPACITY = 0.9  # of a colour where the coherence is 1
 _SHADOW, _LIGHT = 0.3, 0.8  # brightness of a colour on black pixels, and what white adds to it
 
 
-def codeword_colours(codewords: ArrayLike) -> NDArray[np.float64]:
-    """Return RGB in [0, 1], shape (n, 3), for codewords (n, n_features): similar for similar ones.
-
-    Hue, lightness and chroma in CIELAB are ranks of the first three principal components.
-    """
-    from skimage.color import lab2rgb
-
-    turn, light, chroma = _layout(np.asarray(codewords, dtype=np.float64))
-    lightness, radius = 38 + 47 * light, 28 + 32 * chroma
-    angle = 2 * np.pi * turn
-    lab = np.stack([lightness, radius * np.cos(angle), radius * np.sin(angle)], axis=-1)
-    colours: NDArray[np.float64] = np.clip(lab2rgb(lab[None])[0], 0, 1)
-    return colours
-
-
 def direction_colours(angles: ArrayLike) -> Colours:
     """Return sRGB in [0, 1], shape (..., 3), for each direction in radians, with period pi.
 
@@ -99,25 +84,6 @@ def as_rgb(pixels: NDArray[Any]) -> NDArray[np.float64]:
     if pixels.ndim == 2:
         return np.repeat(pixels[..., None], 3, axis=2).astype(float)
     return pixels.astype(float)
-
-
-def _layout(centres: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
-    centred = centres - centres.mean(axis=0)
-    left, scale, _ = np.linalg.svd(centred, full_matrices=False)
-    planes = np.zeros((len(centres), 3))
-    width = min(3, left.shape[1])
-    planes[:, :width] = left[:, :width] * scale[:width]
-    # The sign of a singular vector is arbitrary; fix it, or colours would depend on the platform.
-    strongest = planes[np.abs(planes).argmax(axis=0), range(3)]
-    planes *= np.where(strongest < 0, -1.0, 1.0)
-    angle = np.arctan2(planes[:, 1], planes[:, 0])
-    return _ranks(angle), _ranks(planes[:, 2]), _ranks(np.hypot(planes[:, 0], planes[:, 1]))
-
-
-def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    ranks = np.empty(len(values))
-    ranks[np.argsort(values, kind="stable")] = np.arange(len(values))
-    return ranks / max(1, len(values))
 
 
 @functools.cache

@@ -2,9 +2,8 @@ from hypervlad.classify.displays import (
     ConfusionDisplay,
     ContactSheetDisplay,
     ReliabilityDisplay,
-    SelectiveAccuracyDisplay,
 )
-from hypervlad.classify.evidence_display import CodewordMapDisplay, EvidenceDisplay
+from hypervlad.classify.evidence_display import EvidenceDisplay
 from hypervlad.classify.page import write_classified_page
 from hypervlad.classify.predictions import predictions_as_bytes
 from hypervlad.classify.reports import report_on_held_out, report_on_model
@@ -20,7 +19,6 @@ from hypervlad.particles.displays import ParticleDisplay
 from hypervlad.particles.page import write_particles_page
 
 __all__ = [
-    "CodewordMapDisplay",
     "ConfusionDisplay",
     "ContactSheetDisplay",
     "DefectMapDisplay",
@@ -29,7 +27,6 @@ __all__ = [
     "OrientationDisplay",
     "ParticleDisplay",
     "ReliabilityDisplay",
-    "SelectiveAccuracyDisplay",
     "model_facts",
     "predictions_as_bytes",
     "report_on_held_out",

@@ -7,7 +7,6 @@ import torch
 from hypervlad import HypercolumnVLAD, make_tem_images
 from hypervlad.features.hypercolumns import feature_maps
 from hypervlad.features.vlad import dense_residual_sums, normalize
-from hypervlad.pages.colours import codeword_colours
 
 images, labels = make_tem_images(12, random_state=3)
 encoder = HypercolumnVLAD(n_codewords=16, sampling=3000, random_state=0).fit(images)
@@ -25,7 +24,7 @@ assert np.allclose(vector[0].numpy(), encoder.transform([image])[0], atol=1e-4)
 widths = [layer.shape[-1] for layer in maps]
 edges = np.cumsum([0, *widths])
 words = encoder.codeword_maps(image)[0]
-colours = codeword_colours(codebook.joint)
+colours = plt.get_cmap("tab20")(np.arange(len(codebook.joint)))
 
 figure = plt.figure(figsize=(8, 6.6), layout="constrained")
 grid = figure.add_gridspec(3, 2, height_ratios=[2.3, 1, 1])

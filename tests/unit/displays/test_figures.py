@@ -13,7 +13,6 @@ from support.displays import pictures, texts
 
 from hypervlad.evaluation import Evaluation
 from hypervlad.results import (
-    CodewordMapDisplay,
     ConfusionDisplay,
     ContactSheetDisplay,
     DefectMapDisplay,
@@ -21,7 +20,6 @@ from hypervlad.results import (
     OrientationDisplay,
     ParticleDisplay,
     ReliabilityDisplay,
-    SelectiveAccuracyDisplay,
     save_png,
 )
 
@@ -79,14 +77,11 @@ def test_a_reliability_diagram_counts_each_image_once():
 
 
 def test_a_selective_accuracy_curve_counts_unknown_labels_as_mistakes():
-    y = ["fibre", "matrix", "ghost", "fibre"]
-    proba = [[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.3, 0.7]]
-    display = SelectiveAccuracyDisplay.from_predictions(y, proba, classes=CLASSES)
-    curve, area = display.evaluation.selective_curve, (1 + 1 + 2 / 3 + 1 / 2) / 4
-    assert curve.coverage.tolist() == [0.25, 0.5, 0.75, 1]
-    assert curve.accuracy.tolist() == [1, 1, 2 / 3, 0.5], "a ghost cannot be predicted"
-    assert display.evaluation.selective_area == pytest.approx(area)
-    assert "all: 50 %" in texts(display)
+    proba = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.3, 0.7]])
+    found = Evaluation(["fibre", "matrix", "ghost", "fibre"], proba, CLASSES)
+    assert found.selective_curve.coverage.tolist() == [0.25, 0.5, 0.75, 1]
+    assert found.selective_curve.accuracy.tolist() == [1, 1, 2 / 3, 0.5], "no ghost is predicted"
+    assert found.selective_area == pytest.approx((1 + 1 + 2 / 3 + 1 / 2) / 4)
 
 
 def test_a_confusion_matrix_writes_counts_and_long_names():
@@ -110,7 +105,6 @@ DIRECTIONS = OrientationDisplay.from_image
 DISPLAYS = {
     "sheet": sheet_of,
     "reliability": partial(ReliabilityDisplay.from_predictions, TRUE, PROBA, classes=CLASSES),
-    "selective": partial(SelectiveAccuracyDisplay.from_predictions, TRUE, PROBA, classes=CLASSES),
     "confusion": lambda **o: ConfusionDisplay(np.eye(2, dtype=int), CLASSES).plot(**o),
     "particles": lambda **o: ParticleDisplay(np.eye(9), np.eye(9, dtype=int)).plot(**o),
 }
@@ -142,10 +136,6 @@ UNUSED = SimpleNamespace(classes_=("a", "b"))
     ("make", "arguments", "options", "words"),
     [
         (ContactSheetDisplay, (IMAGES, [["a"]]), {}, "one caption for each of 6 images; got 1"),
-        (CodewordMapDisplay, ([IMAGE], [WORDS / 2], [DIAGONAL]), {}, "array of integers"),
-        (CodewordMapDisplay, ([IMAGE], [WORDS[0]], [DIAGONAL]), {}, "array of integers"),
-        (CodewordMapDisplay, ([IMAGE], [WORDS] * 2, [DIAGONAL]), {}, "one map for each of 1"),
-        (CodewordMapDisplay, ([IMAGE], [WORDS], [DIAGONAL] * 2), {}, "number of codebooks"),
         (EvidenceDisplay, ([IMAGE] * 2, [None]), {}, "one explanation for each of 2 images"),
         (EvidenceDisplay, ([IMAGE], [None]), {"labels": "flat"}, r"a list: \['flat'\]"),
         (EvidenceDisplay.from_estimator, (UNUSED, IMAGE), {}, "wrap"),
