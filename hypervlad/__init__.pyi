@@ -9,7 +9,7 @@ from hypervlad.datasets.fibres import make_fibre_images
 from hypervlad.datasets.particles import make_particle_fields
 from hypervlad.datasets.tem import make_tem_images
 from hypervlad.defects.estimator import PatchDefectScorer, default_patch_encoder
-from hypervlad.extraction.extract import extract_features, plan_extraction
+from hypervlad.extraction.extract import extract_features
 from hypervlad.extraction.table import load_features
 from hypervlad.features.encoder import HypercolumnVLAD
 from hypervlad.features.registry import register_backbone
@@ -51,7 +51,6 @@ __all__ = [
     "make_tem_images",
     "models",
     "particles",
-    "plan_extraction",
     "presets",
     "read_image",
     "read_micrograph",

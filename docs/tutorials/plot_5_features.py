@@ -61,24 +61,14 @@ encoder.save(folder / "encoder.hvlad")
 print(f"{encoder.n_features_out_:,} features per image")
 
 # %%
-# 3. Ask what a run would do
-# --------------------------
-# The plan computes nothing, and says how large the file will be.
-encoder.set_params(memory=str(folder / "cache"))
-options = {"out": folder / "features.parquet", "root": folder / "archive"}
-print(hypervlad.plan_extraction(paths, encoder, **options))
-
-# %%
-# .. code-block:: console
-#
-#    $ hypervlad extract archive/ -m encoder.hvlad -o features.parquet --cache cache/ --dry-run
-#
-# 4. Run, be interrupted, resume
+# 3. Run, be interrupted, resume
 # ------------------------------
 # Long runs are interrupted: by a reboot, a full disk, Ctrl-C. Here we interrupt the run after 100
 # images. Finished batches are kept beside the file, and only those in progress are lost. The same
 # call with ``resume=True`` continues after them; in the first run it does no harm, so always give
 # it.
+encoder.set_params(memory=str(folder / "cache"))
+options = {"out": folder / "features.parquet", "root": folder / "archive"}
 
 
 def interrupted_after(n, paths):
@@ -91,7 +81,6 @@ try:
     hypervlad.extract_features(interrupted_after(100, paths), encoder, resume=True, **options)
 except KeyboardInterrupt:
     print("interrupted")
-print(hypervlad.plan_extraction(paths, encoder, resume=True, **options))
 done = hypervlad.extract_features(paths, encoder, resume=True, **options)
 print(f"{done.n_images} images, of which {done.n_kept} were finished before")
 
@@ -103,7 +92,7 @@ print(f"{done.n_images} images, of which {done.n_kept} were finished before")
 # An image that cannot be read costs only its own row; ``done.skipped`` lists such images with the
 # reasons.
 #
-# 5. The archive grows
+# 4. The archive grows
 # --------------------
 # Run the same call again when images have been added. Vectors of unchanged files come from the
 # cache, and these files are not even opened.
@@ -115,7 +104,7 @@ done = hypervlad.extract_features(paths, encoder, resume=True, **options)
 print(f"{done.n_images} images, {done.n_found} vectors from the cache")
 
 # %%
-# 6. Use the vectors
+# 5. Use the vectors
 # ------------------
 # ``load_features`` returns the vectors and a table with one row per image. Given the encoder, it
 # refuses a file that another encoder made. Vectors that take more than a quarter of the memory are
@@ -163,7 +152,7 @@ figure.suptitle("An archive as a map, and a search for similar images")
 plt.show()
 
 # %%
-# 7. What changes for a million images
+# 6. What changes for a million images
 # ------------------------------------
 # The calls stay the same. What to think of, with figures from :doc:`/benchmarks/scaling`, for the
 # classifier's default encoder and images resized to 224 pixels:

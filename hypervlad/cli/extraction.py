@@ -68,9 +68,6 @@ def extract(
         int, typer.Option(metavar="N", help="Number of processes; -1 for one per core.")
     ] = 1,
     resume: option.Resume = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only print what would be done.")
-    ] = False,
     pixel_size: option.PixelSize = None,
     skipped: Annotated[
         Path | None,
@@ -93,7 +90,7 @@ def extract(
       hypervlad extract share/ -m model.hvlad -o features.parquet --cache cache/ --include "*.tif"
     """
     from hypervlad.common.tables import write_table
-    from hypervlad.extraction.extract import extract_features, plan_extraction
+    from hypervlad.extraction.extract import extract_features
     from hypervlad.images import ImageReadError
 
     if skipped is not None and skipped.resolve() in (output.resolve(), model.resolve()):
@@ -118,9 +115,6 @@ def extract(
         "exclude": tuple(exclude or ()),
         "resume": resume,
     }
-    if dry_run:
-        echo(str(plan_extraction(folder, encoder, **arguments)))
-        return
     verbose = option.common().verbose
     done = extract_features(folder, encoder, **arguments, n_jobs=jobs, verbose=verbose)
     if skipped is not None:

@@ -2,7 +2,7 @@ from hypervlad.datasets.defects import IMAGE_DEFECTS, add_defect
 from hypervlad.datasets.fibres import FIBRE_LOOKS, FibreTruth, make_fibre_images
 from hypervlad.datasets.particles import ParticleFieldTruth, make_particle_fields
 from hypervlad.datasets.tem import TEM_CLASSES, make_tem_images
-from hypervlad.extraction.extract import Extraction, Plan, extract_features, plan_extraction
+from hypervlad.extraction.extract import Extraction, extract_features
 from hypervlad.extraction.table import FeatureFileError, load_features
 from hypervlad.folders.check import check_image_folder, compare_image_folders
 from hypervlad.folders.folder import load_image_folder
@@ -24,7 +24,6 @@ __all__ = [
     "ImageFolderError",
     "ImageFolderWarning",
     "ParticleFieldTruth",
-    "Plan",
     "add_defect",
     "check_image_folder",
     "compare_image_folders",
@@ -35,5 +34,4 @@ __all__ = [
     "make_fibre_images",
     "make_particle_fields",
     "make_tem_images",
-    "plan_extraction",
 ]

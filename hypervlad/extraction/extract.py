@@ -48,7 +48,6 @@ from hypervlad.extraction.tasks import FinishedTask, Job, Source, Task, open_sou
 from hypervlad.features.encoder import HypercolumnVLAD
 from hypervlad.features.loading import ReadReport
 from hypervlad.features.registry import get_backbone
-from hypervlad.features.weights import PUBLISHED
 from hypervlad.images import ImageReadError, SkippedImage
 
 _MANY = 10**6  # images that a stream may have
@@ -90,39 +89,6 @@ class Extraction:
         if self.skipped:
             parts.append(f"{counted(len(self.skipped), 'image')} could not be read")
         return "; ".join(parts)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What an extraction would do.
-
-    Attributes
-    ----------
-    n_images : int
-        In the list.
-    n_kept : int
-        Finished by an interrupted run.
-    n_found : int
-        Others whose vectors are in the cache.
-    n_bytes : int
-        Of the file, if all images can be read.
-    """
-
-    n_images: int
-    n_kept: int
-    n_found: int
-    n_bytes: int
-
-    @property
-    def n_left(self) -> int:
-        """Images to be read and, unless the cache knows their pixels, computed."""
-        return self.n_images - self.n_kept - self.n_found
-
-    def __str__(self) -> str:
-        return (
-            f"{counted(self.n_images, 'image')}: {self.n_kept} finished before, {self.n_found} in "
-            f"the cache, {self.n_left} to do; the file will have about {self.n_bytes / 1e6:.1f} MB"
-        )
 
 
 def extract_features(
@@ -204,65 +170,6 @@ def extract_features(
     run = Run.of(encoder, n_jobs, verbose)
     _check_target(path)
     return run.to_file(open_source(images, root, include, exclude), path, resume)
-
-
-def plan_extraction(
-    images: Any,
-    encoder: Any,
-    *,
-    out: str | os.PathLike[str],
-    root: str | os.PathLike[str] | None = None,
-    include: str | Sequence[str] = (),
-    exclude: str | Sequence[str] = (),
-    resume: bool = False,
-) -> Plan:
-    """Return what :func:`hypervlad.extract_features` would do; nothing is computed or written.
-
-    Parameters
-    ----------
-    images, encoder, out, root, include, exclude, resume
-        As in :func:`hypervlad.extract_features`; no stream.
-
-    Returns
-    -------
-    Plan
-
-    Raises
-    ------
-    ValueError
-        For a stream, and as :func:`hypervlad.extract_features` would.
-
-    Examples
-    --------
-    >>> from hypervlad import HypercolumnVLAD, make_tem_images, plan_extraction
-    >>> images, _ = make_tem_images(8, size=64, random_state=0)
-    >>> encoder = HypercolumnVLAD(weights="random", image_size=64, n_codewords=4, sampling=900)
-    >>> plan_extraction(images, encoder.fit(images), out="features.parquet").n_images
-    8
-    """
-    _check_target(Path(out))
-    run, path = Run.of(encoder), Path(os.path.abspath(out))
-    source = open_source(images, root, include, exclude)
-    if source.n_images is None:
-        raise ValueError("a stream cannot be examined without consuming it; give a list")
-    if isinstance(run.encoder.memory, str) and not os.path.isdir(run.encoder.memory):
-        run.encoder.memory = None  # opening a cache would create it
-    n_bytes = source.n_images * (4 * run.encoder.n_features_out_ + 200)
-    if resume and run.complete(source, path) is not None:
-        return Plan(source.n_images, source.n_images, 0, n_bytes)
-    folder = TaskFolder.existing(path, run.settings) if resume else None
-    job = run.job("" if folder is None else folder.run)
-    is_cached, digest_now = job.is_cached(), job.digest_now()
-    n_kept = n_found = 0
-    for task in source.tasks(run.task_size):
-        if folder is not None and folder.has(task, digest_now):
-            n_kept += len(task.items)
-        else:
-            n_found += sum(is_cached(image) for _, image in task.numbered())
-    plan = Plan(source.n_images, n_kept, n_found, n_bytes)
-    if plan.n_left and run.encoder.weights not in PUBLISHED:  # those may have to be downloaded
-        run.encoder.network()  # raises now if the file is missing, or holds other weights
-    return plan
 
 
 def _check_target(path: Path) -> None:

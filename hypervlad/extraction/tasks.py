@@ -228,11 +228,6 @@ class Job:
         """Do tasks, here or in joblib's workers, which finish in any order."""
         return self._in_workers(tasks, n_jobs) if uses_workers(n_jobs) else self._here(tasks)
 
-    def is_cached(self) -> Callable[[Any], bool]:
-        """Return a test of whether an image's vector can be found without reading the image."""
-        worker = _Worker(self)
-        return lambda image: worker.loader.is_cached(image, worker.cache.find)
-
     def digest_now(self) -> DigestNow:
         """Return what reads an image and returns its digest, or None if it cannot be read."""
         loader = replace(_Worker(self).loader, memory=None)

@@ -170,7 +170,6 @@ RUNS = {
 
 # What does not go together with these.
 MORE = [
-    Run("extract images -m m.hvlad -o h.parquet --dry-run", words="24"),
     Run("cache c --limit 1MB", words="entries"),
     Run("cache c --limit 0", words="0 entries"),
     Run("align wires -o d3 --model a.hvlad --set sigma=2 --pixel-size 5 -q", "d3/regions.csv"),

@@ -62,14 +62,11 @@ def test_a_stopped_run_is_resumed(model, tmp_path, out, network):
     assert network.n_batches == 2
     result = during(1, lambda: stop(KeyboardInterrupt), lambda: run(*command, out, code=130))
     assert "continue with --resume" in result.stderr
-    assert "300 images: 256 finished before" in run(*command, out, "--resume", "--dry-run").stdout
     assert "256 images had been finished before" in run(*command, out, "--resume").stderr
     assert out.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
 
 
-@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
-def test_impossible_options_are_errors_before_any_work(dry, model, folder, tmp_path, out):
-    """A dry run fails where the run would."""
+def test_impossible_options_are_errors_before_any_work(model, folder, tmp_path, out):
     for images, output, options, message in (
         (folder, model, [], "give NAME.parquet"),
         (folder, model / "f.parquet", [], "is a file, not a folder"),
@@ -80,7 +77,7 @@ def test_impossible_options_are_errors_before_any_work(dry, model, folder, tmp_p
         (folder / "a", out, ["--root", folder / "b"], "is not in root="),
         (folder / "a" / "0.png", out, [], "--include"),
     ):
-        result = run("extract", images, "-m", model, "-o", output, *options, *dry, code=2)
+        result = run("extract", images, "-m", model, "-o", output, *options, code=2)
         assert message in " ".join(result.output.split())
     assert not out.exists()
     assert load(model)

@@ -20,7 +20,7 @@ from support.feature_folders import write_folder
 
 import hypervlad
 from hypervlad import HypercolumnVLAD, MicrographClassifier, extract_features, load_features
-from hypervlad.data import FeatureFileError, plan_extraction
+from hypervlad.data import FeatureFileError
 from hypervlad.images import ImageReadError, SkippedImagesWarning
 from hypervlad.particles import cut_particles, find_particles
 
@@ -237,9 +237,8 @@ def test_nothing_else_is_overwritten(extract, encoder, folder, out):
     other = HypercolumnVLAD(**encoder.get_params()).fit(noise(9, seed=5))
 
     def refuse(words, model=encoder, **options):
-        for call in (extract_features, plan_extraction):
-            with pytest.raises(FeatureFileError, match=words):
-                call(folder, model, **{"out": out} | options)
+        with pytest.raises(FeatureFileError, match=words):
+            extract_features(folder, model, **{"out": out} | options)
 
     refuse(r"model\.hvlad: .* give NAME\.parquet", out=out.with_name("model.hvlad"))
     out.write_bytes(b"measured by hand")
@@ -258,18 +257,3 @@ def test_nothing_else_is_overwritten(extract, encoder, folder, out):
     assert extract(resume=True).n_images == 20
     pd.DataFrame({"by": ["hand"]}).to_parquet(out)  # a neighbour of ours does not make it ours
     refuse("exists, and is not a file of features")
-
-
-def test_a_plan_counts_what_is_done_and_does_nothing(encoder, folder, out, network, opened):
-    assert plan_extraction(folder, encoder, out=out).n_left == 20
-    extracted(folder / "a", encoder.set_params(memory=out.with_name("cache")), root=folder)
-    network.clear(), opened.clear()
-    before = sorted(out.parent.rglob("*"))
-    plan = plan_extraction(folder, encoder, out=out, resume=True)
-    assert (plan.n_images, plan.n_kept, plan.n_found, plan.n_left) == (20, 0, 8, 12)
-    assert plan.n_bytes == 20 * (4 * encoder.n_features_out_ + 200)
-    assert str(plan).startswith("20 images: 0 finished before, 8 in the cache, 12 to do")
-    assert (network.n_images, opened) == (0, [])
-    assert sorted(out.parent.rglob("*")) == before
-    with pytest.raises(ValueError):
-        plan_extraction(iter([]), encoder, out=out)
