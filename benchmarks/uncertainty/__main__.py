@@ -25,7 +25,6 @@ from benchmarks.uncertainty.tables import uncertainty_table
 from hypervlad import MicrographClassifier, default_encoder
 from hypervlad.evaluation import (
     expected_calibration_error,
-    selective_accuracy_area,
     selective_accuracy_curve,
 )
 
@@ -84,7 +83,6 @@ def summary(answers: Sequence[Split], changed: Sequence[Split]) -> dict[str, Any
             "accuracy": float((each["proba"].argmax(1) == each["truth"]).mean()),
             "calibration_error": expected_calibration_error(each["truth"], each["proba"]),
             "selective_accuracy": selective_accuracy(each),
-            "selective_area": selective_accuracy_area(each["truth"], each["proba"]),
             **{f"cross_{name}": value for name, value in sets(each).items()},
         }
         for each in answers

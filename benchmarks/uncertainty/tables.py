@@ -12,7 +12,6 @@ _ROWS = {
     "… of images": "cross_coverage_of_images",
     "… classes in a set": "cross_size",
     "accuracy on the 70 % most confident": "selective_accuracy",
-    "area under the selective-accuracy curve": "selective_area",
 }
 
 

@@ -27,7 +27,6 @@ from hypervlad.statistics.probabilities import (
     calibration_error_range,
     expected_calibration_error,
     reliability_bins,
-    selective_accuracy_area,
     selective_accuracy_curve,
 )
 from hypervlad.statistics.splits import group_folds, holdout_split
@@ -57,7 +56,6 @@ __all__ = [
     "patch_confusion",
     "prediction_sets",
     "reliability_bins",
-    "selective_accuracy_area",
     "selective_accuracy_curve",
     "wilson_interval",
 ]

@@ -19,7 +19,6 @@ from hypervlad.statistics.probabilities import (
     calibration_error_range,
     expected_calibration_error,
     reliability_bins,
-    selective_accuracy_area,
     selective_accuracy_curve,
 )
 
@@ -207,11 +206,6 @@ class Evaluation:
     def selective_curve(self) -> SelectiveAccuracy:
         """The `selective_accuracy_curve`."""
         return selective_accuracy_curve(*self._codes_and_proba)
-
-    @property
-    def selective_area(self) -> float:
-        """The `selective_accuracy_area`."""
-        return selective_accuracy_area(*self._codes_and_proba)
 
     @cached_property
     def _codes_and_proba(self) -> tuple[list[int], NDArray[np.floating[Any]]]:

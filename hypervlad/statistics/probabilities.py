@@ -202,37 +202,6 @@ def selective_accuracy_curve(y_true: ArrayLike, proba: ArrayLike) -> SelectiveAc
     return SelectiveAccuracy(kept / len(order), right / kept, sorted_confidence[last_of_ties])
 
 
-def selective_accuracy_area(y_true: ArrayLike, proba: ArrayLike) -> float:
-    """The area under the selective-accuracy curve: how well confidence ranks the predictions [1]_.
-
-    The mean, over k = 1 ... n, of the accuracy on the k most confident rows (1 - AURC), averaged
-    over all orders of rows with equal confidence. Parameters and errors are those of
-    `expected_calibration_error`.
-
-    Returns
-    -------
-    float
-        Between 0 and 1.
-
-    References
-    ----------
-    .. [1] Y. Geifman et al., "Bias-reduced uncertainty estimation for deep neural classifiers",
-       ICLR 2019.
-
-    Examples
-    --------
-    >>> from hypervlad.evaluation import selective_accuracy_area
-    >>> selective_accuracy_area([0, 1], [[0.9, 0.1], [0.6, 0.4]])  # (1 + 1/2) / 2
-    0.75
-    """
-    curve = selective_accuracy_curve(y_true, proba)
-    n = len(np.asarray(y_true))
-    kept = np.append(0, np.rint(curve.coverage * n))
-    right = np.append(0, curve.accuracy * kept[1:])
-    k = np.arange(1, n + 1)
-    return float((np.interp(k, kept, right) / k).mean())
-
-
 def _bins(confidence: FloatArray, n_bins: int) -> NDArray[np.intp]:
     if isinstance(n_bins, bool) or int(n_bins) != n_bins or n_bins < 1:
         raise ValueError(f"n_bins must be a whole number, at least 1; got {n_bins!r}.")

@@ -81,7 +81,6 @@ def test_a_selective_accuracy_curve_counts_unknown_labels_as_mistakes():
     found = Evaluation(["fibre", "matrix", "ghost", "fibre"], proba, CLASSES)
     assert found.selective_curve.coverage.tolist() == [0.25, 0.5, 0.75, 1]
     assert found.selective_curve.accuracy.tolist() == [1, 1, 2 / 3, 0.5], "no ghost is predicted"
-    assert found.selective_area == pytest.approx((1 + 1 + 2 / 3 + 1 / 2) / 4)
 
 
 def test_a_confusion_matrix_writes_counts_and_long_names():

@@ -9,7 +9,6 @@ from hypervlad.evaluation import (
     calibration_error_range,
     expected_calibration_error,
     reliability_bins,
-    selective_accuracy_area,
     selective_accuracy_curve,
 )
 
@@ -83,20 +82,3 @@ def test_selective_accuracy_is_that_of_the_naive_loop(seed, n):
         assert curve.coverage[at] == pytest.approx(len(kept) / n)
         assert curve.accuracy[at] == pytest.approx(len(right) / len(kept))
     assert curve.coverage[-1] == 1.0
-
-
-@given(seed=st.integers(0, 10**6), n=st.integers(1, 12))
-def test_the_area_is_the_mean_over_all_orders_of_equal_confidence(seed, n):
-    rng = np.random.default_rng(seed)
-    proba = np.round(rng.dirichlet([1, 1, 1], n), 1)
-    proba[:, 0] += 1 - proba.sum(axis=1)
-    proba = np.abs(proba) / np.abs(proba).sum(axis=1, keepdims=True)
-    y = rng.integers(0, 3, n)
-    confidence, right = proba.max(axis=1), proba.argmax(axis=1) == y
-    expected = 0.0  # of each k: all that is surer, and a fair part of those that are as sure
-    for k in range(1, n + 1):
-        last = np.sort(confidence)[::-1][k - 1]
-        surer, tied = confidence > last, confidence == last
-        share = (k - surer.sum()) / tied.sum()
-        expected += (right[surer].sum() + share * right[tied].sum()) / k / n
-    assert selective_accuracy_area(y, proba) == pytest.approx(expected)

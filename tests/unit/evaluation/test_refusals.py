@@ -22,7 +22,6 @@ from hypervlad.evaluation import (
     patch_confusion,
     prediction_sets,
     reliability_bins,
-    selective_accuracy_area,
     selective_accuracy_curve,
 )
 
@@ -55,7 +54,7 @@ OF_CLASSES = [
 ]
 OF_PROBABILITIES = [
     (score, (y, proba), words)
-    for score in (expected_calibration_error, selective_accuracy_area, selective_accuracy_curve)
+    for score in (expected_calibration_error, selective_accuracy_curve)
     for y, proba, words in (
         ([0], GOOD, r"expected shape \(2,\), got \(1,\)"),
         ([0, 2], GOOD, "codes from 0 to 2, but proba has columns 0 to 1"),
