@@ -76,6 +76,7 @@ class Project(Corrections):
         self.files()
         #: What a person has started.
         self.runner = Runner(self, self._asking, self._in_words)
+        self._sizes, self._size_options = dict[str, float](), list[str | Path]()  # of the task
         self._previewing = threading.Lock()
         #: The task of which one image was looked at last, rather than all measured.
         self.previewed = ""
@@ -211,7 +212,11 @@ class Project(Corrections):
         does = {"find": self._find, "learn": self._learn, "results": self._make_results}
         does |= {"learn_again": self._learn_again}
         does |= {each: partial(self._measure, task) for each, task in TASKS.items()}
-        self.runner.start(kind, choices, does[kind])
+        with self._asking:
+            self.runner.check_idle()
+            self._sizes, table = self.scales.as_now()
+            self._size_options = ["--pixel-size", table] if table else []
+            self.runner.start(kind, choices, does[kind])
 
     def take_back(self, folder: str) -> None:
         """Restore what was found before the last exchange, in the last of `earlier_folders`."""
@@ -329,13 +334,6 @@ class Project(Corrections):
             for each in self.scales.proposals()
         ]
 
-    @contextlib.contextmanager
-    def changing_sizes(self) -> Iterator[Scales]:
-        """Let sizes be changed while no task uses them: its commands read the table one by one."""
-        with self._asking:
-            self.runner.check_idle()
-            yield self.scales
-
     def marks(self, kind: str) -> dict[str, str]:
         """Return what people have marked images as for a task, by their names.
 
@@ -409,12 +407,11 @@ class Project(Corrections):
             given += ["--set", f"min_area={min_area}"]
         given += self._given_before()
         if is_other and self.is_found:
-            sizes = self.scales.given()
-            yield from self._find_anew(
-                self._next_folder(polarity, min_area, sizes), model, [*given, *self._sizes()]
-            )
+            folder = self._next_folder(polarity, min_area, self._sizes)
+            yield from self._find_anew(folder, model, [*given, *self._size_options])
             return
-        given += ["--pixel-size", str(number)] if number and not is_other else self._sizes()
+        is_one = number and not is_other
+        given += ["--pixel-size", str(number)] if is_one else self._size_options
         target = "-o", self.folder, "--resume"
         self._run("particles", "find", *model, self._root, *target, *given, "--on-error", "skip")
         self.take_images()
@@ -470,7 +467,7 @@ class Project(Corrections):
     ) -> None:
         """Rename results that were made with other choices, and note those of new ones."""
         made, before = self._made_with(task.kind)
-        choices = choices | {"pixel_sizes": self.scales.given()}
+        choices = choices | {"pixel_sizes": self._sizes}
         is_given = choices.get(task.given) or choices.get("model")
         if made != choices or (marks != before and not is_given) or not folder.exists():
             self._close_queue()
@@ -514,7 +511,7 @@ class Project(Corrections):
                     own += self._options(choice, choices.get(choice.name, ""))
             is_elsewhere = bool(step.makes and choices.get(task.given))  # what is given
             if "IMAGES" in step.command or ("GIVEN" in step.command and not is_elsewhere):
-                own += self._sizes()
+                own += self._size_options
             before = self.runner.task["lines"]
             try:
                 self.runner.run(*own, "--on-error", "skip")
@@ -572,16 +569,16 @@ class Project(Corrections):
             raise QueueError(
                 "no image is done yet: correct all outlines of one or more, and mark it"
             )
-        folder = self._next_folder(n_epochs, self.scales.given())
+        folder = self._next_folder(n_epochs, self._sizes)
         if not (model := folder / MODEL).exists():
             yield f"Learning from {counted(len(files), 'image')}"
             least = _choices(found.run["finder"])["min_area"]
             options: list[str | Path] = ["--set", f"n_epochs={n_epochs}"]
             options += ["--set", f"min_area={least}"]
-            options += [*self._reading_options(), *self._sizes()]
+            options += [*self._reading_options(), *self._size_options]
             paths = self._root, self.folder, "-o", model, "--on-error", "skip"
             self._run("particles", "train", *paths, *options)
-        yield from self._find_anew(folder, [model], [*self._given_before(), *self._sizes()])
+        yield from self._find_anew(folder, [model], [*self._given_before(), *self._size_options])
 
     def _find_anew(self, folder: Path, model: list[Path], given: list[str | Path]) -> Iterator[str]:
         """Find particles in all images but those that are done or edited, and take them over."""
@@ -696,17 +693,12 @@ class Project(Corrections):
 
     def _are_sizes_other(self, names: Iterable[str]) -> bool:
         """Return whether images have other sizes than those with which particles were found."""
-        given, before = self.scales.given(), self._sizes_before()
-        return any(given.get(name) != before.get(name) for name in names)
+        before = self._sizes_before()
+        return any(self._sizes.get(name) != before.get(name) for name in names)
 
     def _tell_contradictions(self) -> None:
         told = [f"warning: {each}" for each in self.scales.contradictions()]
         self.runner.task["lines"] = [*self.runner.task["lines"], *told]
-
-    def _sizes(self) -> list[str | Path]:
-        """Return the option with the pixel sizes that people have given."""
-        table = self.scales.table()
-        return ["--pixel-size", table] if table else []
 
     def _as_table(self, option: str, column: str, rows: list[list[Any]]) -> list[str | Path]:
         write_table(self.folder / f".{column}.csv", ["path", column], rows)

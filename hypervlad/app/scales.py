@@ -422,13 +422,22 @@ class Scales:
                 "close it in other programs"
             ) from error
 
-    def table(self) -> Path | None:
-        """Return the table of the sizes that were given; None if there are none."""
+    def as_now(self) -> tuple[dict[str, float], Path | None]:
+        """Return the sizes that people have given, and a table of them, None if there are none.
+
+        It is a copy, for a task, whose commands read it one by one: what people change meanwhile
+        counts from the next task on.
+        """
+        table = self._database.folder / SIZES
         with self._guard:
             if self._given:
                 self._write()  # images may be gone
-        path = self._database.folder / SIZES
-        return path if self._given and path.exists() else None
+            if not self._given or not table.exists():
+                return self.given(), None
+            own = table.with_name(f".{SIZES}")
+            with replace_when_complete(own) as stream:
+                stream.write(table.read_bytes())
+            return self.given(), own
 
 
 def typed_number(text: str, label: str) -> str:

@@ -463,17 +463,15 @@ def _add_project(app: Flask, project: Project) -> None:
         fields = dict.fromkeys(("image", "share", "length", "to", "is_back"), str)
         body = _body(fields)
         name, to, is_back = project.name_of(body["image"]), body["to"], body["is_back"]
-        with project.changing_sizes() as scales:
-            back = scales.take_back(name, to) if is_back else ""
-            said = back or scales.give(name, body["share"], body["length"], to)
+        scales = project.scales
+        back = scales.take_back(name, to) if is_back else ""
+        said = back or scales.give(name, body["share"], body["length"], to)
         return jsonify(stated() | {"said": said})
 
     @app.post("/<token>/undo_size")
     def undo_size(token: str) -> Response:
         _body({})
-        with project.changing_sizes() as scales:
-            said = scales.undo()
-        return jsonify(stated() | {"said": said})
+        return jsonify(stated() | {"said": project.scales.undo()})
 
     @app.post("/<token>/<any(stop, forget):action>")
     def simple(token: str, action: str) -> Response:
