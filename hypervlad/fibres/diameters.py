@@ -288,15 +288,21 @@ def sharp_field(
 ) -> tuple[Field, Appearance | None, float]:
     """Return an image without more blur than the network knows, its fibres, and its pixels' size.
 
-    An image with more is halved until it has less: it loses nothing.
+    An image with more is halved until it has less: it loses nothing, unless it is a fine pattern.
     """
     step = 1.0
     while True:
         field = Field.of(normalised_contrast(pixels, name), allowed)
         found = find_places(field, signs, field.n_places(*N_PLACES), network)
-        if found is None or found.blur <= _MAX_BLUR or min(pixels.shape) < 2 * _MIN_SIDE:
+        smaller = halved(pixels)
+        if (
+            found is None
+            or found.blur <= _MAX_BLUR
+            or min(smaller.shape) < _MIN_SIDE
+            or np.ptp(smaller) < 0.1 * np.ptp(pixels)
+        ):
             return field, found, step
-        pixels, allowed, step = halved(pixels), allowed[1::2, 1::2], 2 * step
+        pixels, allowed, step = smaller, halved(allowed.astype(np.float32)) > 0, 2 * step
 
 
 def _result(
