@@ -71,8 +71,8 @@ class FibreDiameters:
     fibres : ndarray of int64, shape (n,)
         Places with the same number follow each other along one fibre.
     interval : Interval
-        95 % interval of the median, from the errors of medians of synthetic mats that look as
-        uncertain.
+        95 % interval of the median, from the errors of medians of synthetic mats with as many and
+        as uncertain places, as much cover, and diameters that differ as much.
     refused : dict of str to int
         Number of places that were not accepted, by reason.
     profile : str or None
