@@ -25,11 +25,11 @@ from hypervlad.statistics.groups import weighted_quantiles
 Polarity: TypeAlias = Literal["auto", "bright", "dark"]
 #: Why places are not measured.
 REFUSALS: tuple[str, ...] = ("outside the mask", "no whole fibre", "not resolved", "uncertain")
-# In thinner fibres, the two edges are one: all 20 such mats of the benchmark are refused.
+# In thinner fibres, the two edges are one: 18 of 20 such mats of the benchmark are refused.
 _SMALLEST = 3.0  # diameter in pixels
 _RESOLVED = 2.355  # diameter over the blur's standard deviation: its full width at half maximum
 _MAX_BLUR, _MIN_SIDE = 3.2, 64  # in pixels, of what the network has learnt
-_MARGIN = 1.2  # of the median over the smallest diameter
+_MARGIN = 1.2  # of the median over the smallest diameter: with less, thin fibres are missed
 _MAX_HALF_WIDTH = np.log(2)  # of the interval of the logarithm of the median: half to twice it
 _PROBABILITY = 0.7  # of a place, at least
 _MIN_ERROR = 0.01  # of the logarithm of a diameter, that counts
