@@ -27,6 +27,7 @@ from benchmarks.common.program import new_parser, parse
 from benchmarks.common.results import RESULTS, Facts, origin, save_result
 from benchmarks.common.tables import table
 from hypervlad.data import FIBRE_LOOKS, make_fibre_images
+from hypervlad.datasets.fibres import FibreTruth
 from hypervlad.fibres import fibre_diameters
 from hypervlad.images import read_micrograph
 
@@ -61,6 +62,14 @@ def drawn(seed: int, index: int) -> dict[str, Any]:
         "cover": float(rng.uniform(0.05, 0.95)),
         "curl": float(rng.choice([0, 0.4])),
     }
+
+
+def made(seed: int, index: int) -> tuple[dict[str, Any], np.ndarray, FibreTruth]:
+    """Return the parameters of one mat, its image, and the truth."""
+    asked = drawn(seed, index)
+    random_state = int(np.random.default_rng([seed, index]).integers(2**31))
+    (image,), (truth,) = make_fibre_images(1, size=SIZE, random_state=random_state, **asked)
+    return asked, image, truth
 
 
 def above_otsu(image: np.ndarray, dark: bool) -> np.ndarray:
@@ -99,9 +108,7 @@ def edge_distance(image: np.ndarray, dark: bool) -> float:
 def measure(n_mats: int, seed: int) -> list[Facts]:
     rows = []
     for index in range(n_mats):
-        asked = drawn(seed, index)
-        random_state = int(np.random.default_rng([seed, index]).integers(2**31))
-        (image,), (truth,) = make_fibre_images(1, size=SIZE, random_state=random_state, **asked)
+        asked, image, truth = made(seed, index)
         dark = asked["look"] == "transmission"
         started = time.perf_counter()
         found = fibre_diameters(image)

@@ -6,8 +6,9 @@ Draws mats of random looks, diameters, blurs and contrasts, and images without f
 points of their centre lines as `hypervlad.fibres` does, first with the diameters of the ridges,
 then with those that a first network finds there; and trains the network to say where a fibre lies
 with both edges visible, in which direction, how wide it is, and how sure it is of this. Then it
-learns, from other mats, which fibres are measured more often than others, and how far medians are
-off. --images 60 --epochs 2 --mats 40 shows in a minute that it runs.
+learns which fibres are measured more often than others, and how far medians are off, from other
+mats: half of them drawn as these, half as those of `benchmarks.fibres`, with another seed.
+--images 60 --epochs 2 --mats 40 shows in a minute that it runs.
 
 With --start, a network that has learnt goes on with other images, or, with --images 0, only learns
 the latter again; what it knows of fibres that are measured more often stays.
@@ -16,7 +17,7 @@ the latter again; what it knows of fibres that are measured more often stays.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from multiprocessing import Pool
 from pathlib import Path
@@ -33,11 +34,12 @@ from torch.nn import functional
 
 from benchmarks.common.data import as_jpeg, log_uniform
 from benchmarks.common.program import new_parser, parse
+from benchmarks.fibres.__main__ import made
 from hypervlad.data import FIBRE_LOOKS
 from hypervlad.datasets.fibres import FibreStyle, FibreTruth, draw_fibres
 from hypervlad.fibres import diameters
 from hypervlad.fibres.contrast import normalised_contrast
-from hypervlad.fibres.places import Field, Places, find_places, followed, look_at, moved
+from hypervlad.fibres.places import Field, Places, followed, look_at, moved
 from hypervlad.fibres.profile_network import (
     LOG_ERRORS,
     N_FREQUENCIES,
@@ -49,6 +51,7 @@ from hypervlad.fibres.profile_network import (
     seen_by_network,
 )
 from hypervlad.fibres.singles import resampled
+from hypervlad.images.resampling import at_own_sampling
 from hypervlad.statistics.groups import weighted_quantiles
 
 N_PLACES = 220  # per image; a step takes half of them
@@ -57,7 +60,9 @@ WIDTHS = (384, 128, 96, 128)  # of the layers
 _NO_LOOK = -1
 _SHARE_EMPTY = 0.15
 _LEAST_MATS = 10
-_LATER, _MATS = 200_000, 1_000_000  # first images that a network goes on with, and that judge it
+# First images that a network goes on with, and that intervals are fitted to; the latter's seed
+# among the mats of `benchmarks.fibres`.
+_LATER, _MATS, _SEED = 200_000, 2_000_000, 700
 TEXTURES = "noise", "clouds", "two levels", "folds", "cells", "walls of cells", "discs"
 _FILLED = -1.0  # in place of a truth, beside images of fewer places
 
@@ -474,22 +479,26 @@ class Measured:
     lengths: np.ndarray
     true_mean: float  # of logarithms over those of the middle place, within bounds
 
-    def log_error(self, acceptance: np.ndarray) -> float:
-        """Return the logarithm of the median over the true one."""
+    def judged(self, acceptance: np.ndarray) -> tuple[float, np.ndarray]:
+        """Return the logarithm of the median over the true one, and what its interval is from."""
         power = float(self.facts @ acceptance)
-        weights = diameters.corrected(self.lengths, self.logs, power)
-        return float(weighted_quantiles(self.logs, weights, [0.5])[0])
+        lengths = diameters.corrected(self.lengths, self.logs, power)
+        (error,) = weighted_quantiles(self.logs, lengths, [0.5])
+        return float(error), diameters.median_facts(self.facts, self.logs, lengths)
 
 
 def measured(job: tuple[int, ProfileNetwork]) -> Measured | None:
-    seed, network = job
-    try:
-        pixels, truth, _ = drawn(seed, larger=2.0)  # as large as an image, as errors depend on it
-    except ValueError:
-        return None
-    contrast = normalised_contrast(pixels.astype(np.float32))
-    field = Field.of(contrast, np.ones(contrast.shape, dtype=bool))
-    found = find_places(field, [1.0, -1.0], field.n_places(*diameters.N_PLACES), network)
+    index, network = job
+    if index % 2:
+        _, pixels, truth = made(_SEED, index // 2)
+    else:
+        try:  # as large as an image, as errors depend on it
+            pixels, truth, _ = drawn(_MATS + index // 2, larger=2.0)
+        except ValueError:
+            return None
+    whole = np.ones(pixels.shape, dtype=bool)
+    pixels, whole, enlarged = at_own_sampling(pixels.astype(np.float32), whole, f"mat {index}")
+    field, found, step = diameters.sharp_field(pixels, whole, [1.0, -1.0], network, "")
     if found is None:
         return None
     places, _ = diameters.accepted_places(field, found)
@@ -499,9 +508,10 @@ def measured(job: tuple[int, ProfileNetwork]) -> Measured | None:
     if not diameters.is_resolved(found, places, lengths):
         return None
     facts = diameters.image_facts(field, found, places, lengths)
-    logs = np.log(places.diameter / truth.median)
+    logs = np.log(enlarged * step * places.diameter / truth.median)
     true = diameters.around_middle(np.log(truth.diameters / truth.median), np.median(logs))
-    return Measured(facts, logs, lengths, float(np.average(true, weights=truth.visible_lengths)))
+    true_mean = float(np.average(true, weights=truth.visible_lengths))
+    return Measured(facts, logs, lengths, true_mean)
 
 
 def learnt_from_mats(
@@ -511,20 +521,11 @@ def learnt_from_mats(
 
     ``acceptance`` takes an image's facts to the power of the diameter that the share of measured
     length goes with: those for which the mean logarithms are right, by maximum likelihood of an
-    exponential family; it stays if it is given. ``interval`` takes them to the logarithm of half
-    the width of the median's interval. Errors follow Student's distribution with four degrees of
-    freedom, whose scale depends on the facts; then the width is that which holds 95 % of these
-    mats.
+    exponential family; it stays if it is given. ``interval`` takes those of its median to the
+    logarithm of half the width of the median's interval. Errors follow Student's distribution with
+    four degrees of freedom, whose scale depends on the facts; then the width is that which holds
+    95 % of these mats.
     """
-    facts = np.stack([each.facts for each in mats])
-    mean, scale = facts.mean(axis=0), facts.std(axis=0) + 1e-9
-    mean[0], scale[0] = 0.0, 1.0
-    standard = (facts - mean) / scale
-
-    def unscaled(factors: np.ndarray) -> np.ndarray:
-        slopes = factors / scale
-        slopes[0] -= slopes @ mean
-        return slopes
 
     def unlikely(factors: np.ndarray) -> float:
         total = 1e-2 * float(factors @ factors)
@@ -534,27 +535,40 @@ def learnt_from_mats(
             total += (math.log(weights.sum()) + power * each.true_mean) / len(mats)
         return total
 
-    start = np.zeros(facts.shape[1])
     if acceptance is None:
-        acceptance = unscaled(minimize(unlikely, start).x)
-    error = np.abs([each.log_error(acceptance) for each in mats])
+        standard, unscaled = standardised(np.stack([each.facts for each in mats]))
+        acceptance = unscaled(minimize(unlikely, np.zeros(standard.shape[1])).x)
+    errors, facts = zip(*(each.judged(acceptance) for each in mats), strict=True)
+    error, (standard, unscaled) = np.abs(errors), standardised(np.stack(facts))
 
     def misfit(factors: np.ndarray) -> float:
         log_scale = standard @ factors
         square = (error * np.exp(-log_scale)) ** 2
         return float(np.mean(2.5 * np.log1p(square / 4) + log_scale))
 
-    start[0] = -2.5
-    factors = minimize(misfit, start).x
+    factors = minimize(misfit, -2.5 * np.eye(standard.shape[1])[0]).x
     factors[0] += np.log(np.quantile(error * np.exp(-standard @ factors), 0.95))
     return {"acceptance": acceptance, "interval": unscaled(factors)}
+
+
+def standardised(facts: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+    """Return facts of mean 0 and deviation 1, but for the first, and what undoes it for factors."""
+    mean, scale = facts.mean(axis=0), facts.std(axis=0) + 1e-9
+    mean[0], scale[0] = 0.0, 1.0
+
+    def unscaled(factors: np.ndarray) -> np.ndarray:
+        slopes = factors / scale
+        slopes[0] -= slopes @ mean
+        return slopes
+
+    return (facts - mean) / scale, unscaled
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = new_parser(__doc__, Path("profile_network.npz"))
     parser.add_argument("--images", type=int, default=24_000, help="0, with --start: no training")
     parser.add_argument("--epochs", type=int, default=30)
-    parser.add_argument("--mats", type=int, default=450, help="that intervals are fitted to")
+    parser.add_argument("--mats", type=int, default=960, help="that intervals are fitted to")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--start", type=Path, help="network that goes on learning")
     parser.add_argument("--device", default="cpu", help="that PyTorch trains on")
@@ -574,15 +588,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     stored = {name: each.astype(np.float16) for name, each in layers.items()}
     network = ProfileNetwork({name: each.astype(np.float32) for name, each in stored.items()})
     with Pool(options.processes) as pool:
-        jobs = [(seed, network) for seed in range(_MATS, _MATS + options.mats)]
+        jobs = [(index, network) for index in range(options.mats)]
         mats = [each for each in pool.imap(measured, jobs, chunksize=8) if each is not None]
     if len(mats) < _LEAST_MATS:
         raise SystemExit(f"{len(mats)} mats have a median: give more of them.")
     known = start and start.weights["acceptance"]  # learnt from more mats
-    learnt = learnt_from_mats(mats[::2], known)
-    others = [(each, each.log_error(learnt["acceptance"])) for each in mats[1::2]]
-    held = [abs(error) < np.exp(each.facts @ learnt["interval"]) for each, error in others]
-    median = np.median(np.abs([error for _, error in others]))
+    half = len(mats) // 2
+    learnt = learnt_from_mats(mats[:half], known)
+    others = [each.judged(learnt["acceptance"]) for each in mats[half:]]
+    held = [abs(error) < np.exp(facts @ learnt["interval"]) for error, facts in others]
+    median = np.median(np.abs([error for error, _ in others]))
     print(f"of {len(others)} other mats: median error {median:.3f}, {np.mean(held):.0%} held")
     learnt = learnt_from_mats(mats, known)
     whole = {name: each.astype(np.float32) for name, each in learnt.items()}

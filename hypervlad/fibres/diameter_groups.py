@@ -27,7 +27,7 @@ from hypervlad.statistics.groups import (
     with_error,
 )
 
-_SHARED = 0.5  # of the intervals of images, on logarithmic scale; see benchmarks/fibres
+_SHARED = 0.6  # of the intervals of images, on logarithmic scale; see benchmarks/fibres
 #: The only group if there are none.
 ALL_IMAGES = "all images"
 

@@ -147,11 +147,11 @@ def test_images_that_agree_by_chance_are_known_no_better_than_each_allows():
     ends = [alike.groups[0].interval, alike.ratio("a", "b")[1]]
     own = np.log(1.2 / 0.9) / 2  # of each image
     reach = [np.log(each.high / each.low) / 2 for each in ends]
-    np.testing.assert_allclose(reach, [own * np.sqrt(3 / 4), own], rtol=1e-9)
+    np.testing.assert_allclose(reach, [own * np.sqrt(1 / 2 + 0.6**2), own], rtol=1e-9)
     many = [measured(np.full(9, d)) for d in 175 + np.arange(40) / 40]
     (group,) = compare_groups(many).groups
-    assert np.log1p(group.shared_error) == pytest.approx(own / 2), "of one look"
-    assert np.log(group.interval.high / group.interval.low) / 2 > own / 2
+    assert np.log1p(group.shared_error) == pytest.approx(0.6 * own), "of one look"
+    assert np.log(group.interval.high / group.interval.low) / 2 > 0.6 * own
     assert group.n_to_halve is None
     (few,) = compare_groups([measured([50, 100, 200, d]) for d in (100, 100.1)]).groups
     assert few.interval.high / few.interval.low > 1.5, "four fibres in each"

@@ -13,7 +13,7 @@ from hypervlad.data import make_fibre_images
 from hypervlad.fibres import fibre_diameters
 from hypervlad.images import ImageReadError
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*nothing is measured")
+pytestmark = pytest.mark.filterwarnings("ignore:.*(nothing is measured|edges are blurred)")
 
 
 @functools.cache
@@ -37,10 +37,8 @@ def reference():
 def test_exact_diameters_are_found(look, polarity):
     image, truth = made(look)
     found = reference() if look == "flat" else fibre_diameters(image)
-    assert found.polarity == polarity
+    assert (found.polarity, len(found.modes)) == (polarity, 1)
     assert found.blur == pytest.approx(0.95, rel=0.35)
-    assert len(found.modes) == 1
-    assert found.interval.low < found.median < found.interval.high
     assert found.interval.low * found.interval.high == pytest.approx(found.median**2)
     rows, columns = np.rint(found.positions).astype(int).T
     on = truth.fibres[rows, columns]
@@ -55,8 +53,7 @@ def test_places_are_counted_and_refused_with_reasons():
     assert (found.profile, found.reason) == ("flat", None)
     assert found.refused["no whole fibre"] > 0
     assert found.errors.shape == found.weights.shape == found.directions.shape
-    assert (found.errors > 0).all()
-    assert (found.weights > 0).all()
+    assert min(found.errors.min(), found.weights.min()) > 0
     numbers, counts = np.unique(found.fibres, return_counts=True)
     assert 1 < len(numbers) < len(found.diameters)
     for number, (diameter, weight) in zip(numbers[counts > 1], found.of_fibres, strict=True):
@@ -89,9 +86,8 @@ def test_an_image_enlarged_by_a_program_is_measured_at_its_own_sampling(factor):
     large = np.uint8(np.rint(255 * zoom(made("flat")[0], factor, grid_mode=True, mode="nearest")))
     with pytest.warns(UserWarning, match=rf"enlarged by a program, .*\({factor:g} times\)"):
         found = fibre_diameters(large, pixel_size=7)
-    assert found.enlarged == pytest.approx(factor, rel=0.01)
+    assert (found.pixel_size, found.enlarged) == (7, pytest.approx(factor, rel=0.01))
     assert found.median == pytest.approx(7 * factor * reference().median, rel=0.02)
-    assert found.pixel_size == 7
     assert found.blur == pytest.approx(factor * reference().blur, rel=0.1)
     far, near = (each.positions.max(axis=0) for each in (found, reference()))
     assert far == pytest.approx(factor * near, rel=0.03)
@@ -99,6 +95,15 @@ def test_an_image_enlarged_by_a_program_is_measured_at_its_own_sampling(factor):
         nothing = fibre_diameters(zoom(np.random.default_rng(0).random((50, 50)), factor))
     assert (len(nothing.diameters), nothing.enlarged) == (0, pytest.approx(factor, rel=0.02))
     assert reference().enlarged == fibre_diameters(made("flat")[0][:, ::2]).enlarged == 1
+
+
+def test_an_image_with_more_blur_than_the_network_knows_is_halved():
+    image, truth = made("flat", diameter=18.0, size=(320, 360))
+    noise = np.random.default_rng(0).normal(0, 0.01, image.shape)
+    found = fibre_diameters(gaussian_filter(image, 5) + noise)
+    assert found.median == pytest.approx(truth.median, rel=0.1)
+    assert (found.enlarged, found.blur) == (1, pytest.approx(5, rel=0.35))
+    assert (truth.fibres[tuple(np.rint(found.positions).astype(int).T)] >= 0).mean() > 0.97
 
 
 @pytest.mark.parametrize("diameter", [8, 24])
@@ -109,8 +114,7 @@ def test_weights_are_the_length_of_a_fibre_up_to_the_rim(diameter):
     found = fibre_diameters(clean + 0.01 * np.random.default_rng(0).standard_normal(clean.shape))
     assert found.weights.sum() == pytest.approx(300 / np.cos(0.1), rel=0.04)
     assert found.median == pytest.approx(diameter, rel=0.05)
-    x = found.positions[:, 1]
-    whole = (x > diameter) & (x < 299 - diameter)  # not cut off by the rim
+    whole = abs(found.positions[:, 1] - 149.5) < 149.5 - diameter  # not cut off by the rim
     assert found.directions[whole] == pytest.approx(np.pi - 0.1, abs=0.02)
     assert found.directions == pytest.approx(np.pi - 0.1, abs=0.1)
     assert found.interval.low < diameter < found.interval.high
@@ -119,10 +123,8 @@ def test_weights_are_the_length_of_a_fibre_up_to_the_rim(diameter):
 def test_the_pixel_size_scales_all_lengths():
     found, own = fibre_diameters(made("flat")[0], pixel_size=2.5), reference()
     assert (found.unit, own.unit) == ("nm", "px")
-    for name in ("diameters", "errors", "weights"):
+    for name in ("diameters", "errors", "weights", "mean", "standard_deviation"):
         assert getattr(found, name) == pytest.approx(2.5 * getattr(own, name))
-    assert found.mean == pytest.approx(2.5 * own.mean)
-    assert found.standard_deviation == pytest.approx(2.5 * own.standard_deviation)
     assert found.percentiles([50])[0] == found.median
     rest = fibre_diameters(made("flat")[0], pixel_size=2.5, leave_out=found.positions[:1])
     assert rest.diameters == pytest.approx(found.diameters[1:])
@@ -185,10 +187,9 @@ def test_a_scale_bar_is_not_a_fibre_and_does_not_dim_the_others():
 )
 def test_noise_and_empty_images_have_no_diameters(polarity, image):
     (found,) = fibre_diameters([image], polarity=polarity)
-    assert len(found.diameters) == 0
+    assert (len(found.diameters), bool(found.reason)) == (0, True)
     values = found.median, found.mean, found.standard_deviation, found.interval.low
     assert np.isnan(values).all()
-    assert found.reason
 
 
 @pytest.mark.full  # a large image

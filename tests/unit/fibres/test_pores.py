@@ -64,11 +64,10 @@ def test_light_and_polarity_do_not_matter(drawn, found):
 
 
 def test_diameters_in_nm_give_the_pores_their_pixel_size(drawn, found):
-    image, _ = drawn
-    pores = find_pores(image, in_nm(found), pixel_size=20)
-    assert {each.pixel_size for each in cut_particles(image, pores)} == {20}
-    assert {each.pixel_size for each in cut_particles(image, pores, pixel_size=10)} == {10}
-    np.testing.assert_array_equal(pores, find_pores(image, found))
+    pores = find_pores(drawn[0], in_nm(found), pixel_size=20)
+    assert {each.pixel_size for each in cut_particles(drawn[0], pores)} == {20}
+    assert {each.pixel_size for each in cut_particles(drawn[0], pores, pixel_size=10)} == {10}
+    np.testing.assert_array_equal(pores, find_pores(drawn[0], found))
 
 
 @pytest.mark.parametrize(
