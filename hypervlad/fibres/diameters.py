@@ -17,6 +17,7 @@ from hypervlad.fibres.places import Appearance, Field, Places, find_places, foll
 from hypervlad.fibres.profile_network import LOOKS, ProfileNetwork
 from hypervlad.images import Annotation, PixelSizes, ReadOptions
 from hypervlad.images.annotations import annotation_mask, words_of_annotations
+from hypervlad.images.faults import saturated_share
 from hypervlad.images.reading import image_name
 from hypervlad.images.resampling import at_own_sampling
 from hypervlad.images.sample import Annotations, Sample, one_or_many, read_sample
@@ -29,6 +30,7 @@ REFUSALS: tuple[str, ...] = ("outside the mask", "no whole fibre", "not resolved
 _SMALLEST = 3.0  # diameter in pixels
 _RESOLVED = 2.355  # diameter over the blur's standard deviation: its full width at half maximum
 _MAX_BLUR, _MIN_SIDE = 3.2, 64  # in pixels, of what the network has learnt
+_OF_SATURATED = 3.0  # times the share of saturated pixels, by which intervals are wider
 _MARGIN = 1.2  # of the median over the smallest diameter: with less, thin fibres are missed
 _MAX_HALF_WIDTH = np.log(2)  # of the interval of the logarithm of the median: half to twice it
 _PROBABILITY = 0.7  # of a place, at least
@@ -267,6 +269,7 @@ def _measured(sample: Sample, polarity: Polarity, name: str) -> FibreDiameters:
     pixels, allowed, corner = pixels[box], allowed[box], np.array([rows[0], columns[0]])
     if pixels.min() == pixels.max():
         return _nothing("the image is flat", polarity, unit, {})
+    widened = 1 + _OF_SATURATED * saturated_share(pixels[allowed])
     pixels, allowed, enlarged = at_own_sampling(pixels, allowed, name)
     tried = ("bright", "dark") if polarity == "auto" else (polarity,)
     signs = [1.0 if each == "bright" else -1.0 for each in tried]
@@ -274,7 +277,7 @@ def _measured(sample: Sample, polarity: Polarity, name: str) -> FibreDiameters:
     step *= enlarged
     result = _nothing("no lines that could be fibres", polarity, unit, {})
     if found is not None:
-        result = _result(field, found, (pixel_size or 1.0) * step, unit, polarity)
+        result = _result(field, found, (pixel_size or 1.0) * step, unit, polarity, widened)
     positions = (result.positions + 0.5) * step - 0.5 + corner
     return replace(result, positions=positions, blur=result.blur * step, enlarged=enlarged)
 
@@ -306,7 +309,7 @@ def sharp_field(
 
 
 def _result(
-    field: Field, found: Appearance, size: float, unit: str, polarity: str
+    field: Field, found: Appearance, size: float, unit: str, polarity: str, widened: float
 ) -> FibreDiameters:
     places, refused = accepted_places(field, found)
     if len(places) < LEAST_PLACES:
@@ -319,7 +322,7 @@ def _result(
     facts, logs = image_facts(field, found, places, lengths), np.log(places.diameter)
     weights = ProfileNetwork.pretrained().weights
     lengths = corrected(lengths, logs, float(weights["acceptance"] @ facts))
-    half_width = float(np.exp(weights["interval"] @ median_facts(facts, logs, lengths)))
+    half_width = widened * float(np.exp(weights["interval"] @ median_facts(facts, logs, lengths)))
     if half_width > _MAX_HALF_WIDTH:
         return _nothing("the median would be too uncertain", polarity, unit, refused)
     (median,) = weighted_quantiles(places.diameter, lengths, [0.5])

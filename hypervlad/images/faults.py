@@ -83,7 +83,7 @@ def find_faults(
     if not mask.any():
         return Faults()
     values = grey[mask]
-    saturated = _saturated(values)
+    saturated = saturated_share(values)
     window = middle(grey.shape, _MAX_SIDE)
     part = grey[window]
     if not mask[window].all():
@@ -108,7 +108,7 @@ def find_faults(
     return Faults(saturated, soft, float(np.abs(fine).mean()), blur, uneven, shifted, bands)
 
 
-def _saturated(values: NDArray[np.float32]) -> float:
+def saturated_share(values: NDArray[np.float32]) -> float:
     """Return the share of the darkest and of the brightest level, if they stand out."""
     counts, _ = np.histogram(values, _LEVELS) if np.ptp(values) > _BLANK else (np.zeros(1), None)
     if np.count_nonzero(counts) < _FEW_LEVELS:
