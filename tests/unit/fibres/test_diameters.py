@@ -106,6 +106,15 @@ def test_an_image_with_more_blur_than_the_network_knows_is_halved():
     assert (truth.fibres[tuple(np.rint(found.positions).astype(int).T)] >= 0).mean() > 0.97
 
 
+def test_intervals_are_wider_where_pixels_are_saturated():
+    image, truth = made("round", cover=0.4)
+    clear = fibre_diameters(image).interval
+    with pytest.warns(UserWarning):
+        found = fibre_diameters(np.minimum(image, np.quantile(image, 0.75))).interval
+    assert found.low < truth.median < found.high
+    assert np.log(found.high / found.low) > 1.4 * np.log(clear.high / clear.low)
+
+
 @pytest.mark.parametrize("diameter", [8, 24])
 def test_weights_are_the_length_of_a_fibre_up_to_the_rim(diameter):
     rows, columns = np.indices((240, 300))
