@@ -17,7 +17,7 @@ from hypervlad.classify.predictions import (
     prediction_header,
     predictions_as_bytes,
 )
-from hypervlad.classify.sorting import ImageSorter
+from hypervlad.classify.sorting import ImageSorter, numbered_names
 from hypervlad.common.files import exclusive_lock, new_folder, refuse_links, replace_when_complete
 from hypervlad.common.tables import read_separated, separator, table_as_bytes
 from hypervlad.common.wording import counted, percent, warn_user
@@ -31,9 +31,10 @@ if TYPE_CHECKING:
 _INTERVAL = 1.0  # seconds between two polls of the folders, at least
 _N_SETTLED = 3  # intervals for which a file must not change before it is read
 _EMPTY = 60.0  # seconds for which an empty file counts as still being written
-_RETRY = 60.0  # seconds after which a failure is tried again
-_NAP = 0.1  # seconds after which a request to stop is noticed
+_RETRY = 60.0  # seconds after which a failure is tried again, and each time twice as many
+_MAX_RETRY = 3600.0
 _MAX_BATCH = 16  # images whose lines are written together
+_NAP = 0.1  # seconds after which a request to stop is noticed
 _IDLE = 5  # a poll of the folders may take a sixth of the time, on a slow network
 Stamp = tuple[int, int]  # size and time of a file
 
@@ -141,13 +142,19 @@ class GrowingTable:
             self._waiting, self._problem = b"", ""
 
     def close(self) -> None:
-        """Write the lines that wait; an OSError if that fails."""
+        """Write the lines that wait; if that fails, write them to a new table and raise OSError."""
         self.write()
-        if self._waiting:
-            raise OSError(
-                f"{self.path} could not be written ({self._problem}); the next run classifies the "
-                "images that are missing in it"
-            )
+        if not self._waiting:
+            return
+        names = numbered_names(self.path.with_stem(f"{self.path.stem}-unsaved"))
+        unsaved = next(path for path in names if not os.path.lexists(path))
+        missing = f"the lines that are missing in it are in {unsaved}"
+        try:
+            with replace_when_complete(unsaved) as stream:
+                stream.write(self._header + self._waiting)
+        except OSError:
+            missing = "the next run classifies the images that are missing in it"
+        raise OSError(f"{self.path} could not be written ({self._problem}); {missing}.")
 
     def _append(self, lines: bytes) -> None:
         """Write all of these lines, or none, behind what people have made of the table."""
@@ -169,7 +176,14 @@ class _NewImage:
     file: Path
     stamp: Stamp
     due: float
+    is_there: bool = True
+    n_failed: int = 0
     skipped: SkippedImage | None = None
+
+    def postpone(self, skipped: SkippedImage | None) -> None:
+        self.due = time.monotonic() + min(_RETRY * 2.0**self.n_failed, _MAX_RETRY)
+        self.n_failed += 1
+        self.skipped = skipped
 
 
 def watch_folders(
@@ -184,18 +198,18 @@ def watch_folders(
     """Classify each image of folders once, also those that appear later, until ``stopped()``.
 
     A file is read when it has not changed for three polls of the folders, an empty one after a
-    minute. What fails is tried again when the file has changed, and each minute.
+    minute. What fails is tried again when the file has changed, and at growing intervals.
 
     `classified` is called before lines are added, so that an interrupted run does the work again;
     it returns the rows whose lines to add. `unreadable` is called once for each image, unless it
     changes. Returns the images that could not be read when last tried.
     """
-    new = dict[str, _NewImage]()
+    new: dict[str, _NewImage] = {}
     while True:
         started = time.monotonic()
-        _find_new(folders, table.paths, new)
+        new = _new_images(folders, table.paths, new)
         duration = time.monotonic() - started
-        ready = [image for image in new.values() if image.due <= started and image.file.exists()]
+        ready = [image for image in new.values() if image.is_there and image.due <= started]
         for start in range(0, len(ready), _MAX_BATCH):
             if stopped():
                 break
@@ -213,10 +227,10 @@ def watch_folders(
                 reason = reasons.get(position)
                 if reason is not None and image.skipped is None:
                     unreadable(reason)
-                image.due, image.skipped = time.monotonic() + _RETRY, reason
+                image.postpone(reason)
         table.write()
         if _wait(max(_INTERVAL, _IDLE * duration), stopped):
-            return [each.skipped for each in new.values() if each.skipped and each.file.exists()]
+            return [image.skipped for image in new.values() if image.is_there and image.skipped]
 
 
 def classify_as_they_appear(
@@ -315,10 +329,12 @@ def _stop_on_signals() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def _find_new(
-    folders: Sequence[str | os.PathLike[str]], known: Collection[str], new: dict[str, _NewImage]
-) -> None:
+def _new_images(
+    folders: Sequence[str | os.PathLike[str]], known: Collection[str], before: dict[str, _NewImage]
+) -> dict[str, _NewImage]:
     now = time.monotonic()
+    # One that failed is kept while its folder is away, so that it is not reported again.
+    found = {name: replace(last, is_there=False) for name, last in before.items() if last.n_failed}
     for folder in folders:
         try:
             files = find_images(folder)
@@ -327,9 +343,12 @@ def _find_new(
         for file in files:
             name = absolute_name(file)
             stamp = None if name in known else file_stamp(file)
-            if stamp is not None and (name not in new or new[name].stamp != stamp):
+            if stamp is not None:
                 wait = _N_SETTLED * _INTERVAL if stamp[0] else _EMPTY
-                new[name] = _NewImage(file, stamp, now + wait)
+                new = _NewImage(file, stamp, now + wait)
+                last = before.get(name, new)
+                found[name] = replace(last, is_there=True) if last.stamp == stamp else new
+    return found
 
 
 def _classify_unchanged(

@@ -283,11 +283,16 @@ def test_a_table_that_is_changed_or_full_during_the_run_is_continued(watch, monk
     assert "classified 4 images" in done.stdout
 
 
-def test_lines_that_could_not_be_written_are_made_again(watch, monkeypatch):
-    plain = os.replace
+@pytest.mark.parametrize("is_full", [False, True])
+def test_lines_that_could_not_be_written_are_in_a_file_of_their_own(
+    watch, tmp_path, monkeypatch, is_full
+):
+    """Unless nothing can be written there: then the next run classifies the images again."""
+    plain, unsaved = os.replace, [tmp_path / "t-unsaved.csv", tmp_path / "t-unsaved-2.csv"]
+    unsaved[0].write_text("of an earlier run")
 
     def refuse(file, target):
-        if str(target) == str(watch.table):
+        if is_full or str(target) == str(watch.table):
             raise PermissionError(13, "in use")
         return plain(file, target)
 
@@ -301,5 +306,10 @@ def test_lines_that_could_not_be_written_are_made_again(watch, monkeypatch):
 
     done = watch.run(scenario=scenario(), code=2)
     assert done.stderr.count("cannot be written now (in use, perhaps because another program") == 1
-    assert "the next run classifies the images that are missing" in done.stderr
+    words = f"the lines that are missing in it are in {unsaved[1]}"
+    assert (words in done.stderr) == (not is_full)
+    assert ("the next run classifies the images that are missing" in done.stderr) == is_full
+    assert unsaved[0].read_text() == "of an earlier run"
     assert watch.names == ["a.png"]
+    if not is_full:
+        assert [row[0] for row in rows_of(unsaved[1])] == ["path", "b.png", "c.png"]
