@@ -92,7 +92,9 @@ class TappedNetwork:
             return self
         if self._in_openvino is None:
             own = copy.copy(self)  # with the same module, and the same lock
-            key = f"{self.digest} {self.taps} {type(self.module)}"
+            key = ""  # what a user's network does may change while its weights stay
+            if self.any_size:
+                key = f"{type(self.module)} {version('torchvision')} {self.digest} {self.taps}"
             own._converted = OpenVINONetwork(self._for_size, self.any_size, key)
             self._in_openvino = own
         return self._in_openvino

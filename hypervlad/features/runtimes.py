@@ -22,7 +22,7 @@ from hypervlad.features.lazy_torch import torch
 
 _TOLERANCE = 1e-4  # of the largest value of a map; float32 sums in another order differ by 2e-5
 _MAX_CONVERTED = 8  # networks in memory, where each size of images has its own
-_MAX_KEPT = 16  # networks on the disk, in this folder below torch's
+_MAX_KEPT = 8  # networks on the disk, in this folder below torch's
 _KEPT = "hypervlad-openvino"
 _RECORDED_SIDE = 96  # pixels: where any size will do, a small one takes less time and memory
 
@@ -93,9 +93,10 @@ def _replace(module: torch.nn.Module, name: str, layer: torch.nn.Module) -> None
 class OpenVINONetwork:
     """A network that OpenVINO runs in torch's place, on CPUs about twice as fast.
 
-    It is converted when it is first called, unless an earlier process has kept it, in the folder of
-    torch's downloads, and its maps are compared with torch's. Unless one recording serves images of
-    ``any_size``, those of the last eight sizes stay in memory. ``key`` stands for weights and taps.
+    It is converted when it is first called, and its maps are compared with torch's. Unless one
+    recording serves images of ``any_size``, those of the last eight sizes stay in memory. With a
+    ``key``, which stands for all that maps depend on, it is kept for other processes, in the folder
+    of torch's downloads.
     """
 
     def __init__(self, network_for: Callable[[int, int], Any], any_size: bool, key: str) -> None:
@@ -123,16 +124,17 @@ class OpenVINONetwork:
         network = self._network_for(batch.shape[2], batch.shape[3])
         network.own_maps(batch[:1])  # networks of timm find out what suits this size
         try:
-            path = self._path(batch)
-            if path.exists():
-                # Damaged, or of another network with the same weights: it is converted again.
-                with contextlib.suppress(Exception):
-                    run = self._compile(path)
+            path = self._path(batch) if self._key else None
+            if path is not None and path.exists():
+                with contextlib.suppress(Exception):  # it is damaged, or deleted just now
+                    run = self._compile(_kept(path), path.parent)
                     if self._difference(run, network, batch) <= _TOLERANCE:
-                        with contextlib.suppress(OSError):
-                            os.utime(path.parent)  # used last, forgotten last
                         return run
-            run = self._compile(self._converted(network, batch, path))
+                shutil.rmtree(path.parent, ignore_errors=True)
+            model = self._converted(network, batch)
+            if path is not None:
+                _keep(model, path)
+            run = self._compile(model)
             difference = self._difference(run, network, batch)
         except Exception as error:  # whatever a library does not know about a network
             warn_user(f"OpenVINO cannot convert the network, so torch runs it ({reason_of(error)})")
@@ -162,14 +164,12 @@ class OpenVINONetwork:
         """Return where a network for such images is kept."""
         import openvino
 
-        sides = () if self._any_size else tuple(batch.shape[2:])
-        facts = (self._key, batch.shape[1], sides, openvino.__version__, torch.__version__)
+        facts = (self._key, batch.shape[1:], openvino.__version__, torch.__version__)
         name = hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
         return Path(torch.hub.get_dir()) / _KEPT / name / "network.xml"
 
-    def _converted(self, network: Any, batch: torch.Tensor, path: Path) -> Any:
-        """Convert a network for such images, keep it if possible, and return it."""
-        import openvino
+    def _converted(self, network: Any, batch: torch.Tensor) -> Any:
+        """Convert a network for such images."""
         from openvino.frontend import FrontEndManager
         from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
@@ -191,19 +191,10 @@ class OpenVINONetwork:
         model = frontend.convert(frontend.load(decoder))
         sides = [-1, -1] if self._any_size else list(batch.shape[2:])
         model.reshape({model.input(0): [1, batch.shape[1], *sides]})
-        # A folder that cannot be written, or a full disk: OpenVINO's errors are RuntimeErrors.
-        with contextlib.suppress(OSError, RuntimeError):
-            path.parent.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=path.parent.parent, prefix="new-") as folder:
-                openvino.save_model(model, Path(folder) / path.name, compress_to_fp16=False)
-                shutil.rmtree(path.parent, ignore_errors=True)
-                os.rename(folder, path.parent)  # whole, or not at all
-            _forget_all_but_the_last(path.parent.parent)
-            return path
         return model
 
-    def _compile(self, model: Any) -> _Run:
-        """Return what runs a network; of a file, what is compiled is kept beside it."""
+    def _compile(self, model: Any, folder: Path | None = None) -> _Run:
+        """Return what runs a network; what is compiled is kept in a folder, if there is one."""
         import openvino
 
         n_threads = self._n_threads
@@ -217,8 +208,8 @@ class OpenVINONetwork:
                 # Pinned, the threads of two processes would all stay on the first cores.
                 "ENABLE_CPU_PINNING": False,
             }
-            if isinstance(model, Path):
-                settings["CACHE_DIR"] = model.parent
+            if folder is not None and folder.exists():
+                settings["CACHE_DIR"] = folder
             compiled = openvino.Core().compile_model(model, "CPU", settings)
             return [compiled.create_infer_request() for _ in range(n_streams)]
 
@@ -243,7 +234,25 @@ class OpenVINONetwork:
         return run
 
 
-def _forget_all_but_the_last(folder: Path) -> None:
-    kept = sorted(folder.iterdir(), key=lambda each: each.stat().st_mtime)
-    for old in kept[:-_MAX_KEPT]:
-        shutil.rmtree(old, ignore_errors=True)
+def _kept(path: Path) -> Any:
+    """Read a network that is kept, which is then forgotten last."""
+    import openvino
+
+    with contextlib.suppress(OSError):
+        os.utime(path.parent)
+    return openvino.Core().read_model(path)
+
+
+def _keep(model: Any, path: Path) -> None:
+    """Keep a network, if there is room, and forget those that have not been used for longest."""
+    import openvino
+
+    folder = path.parent.parent
+    with contextlib.suppress(OSError, RuntimeError):  # the latter are OpenVINO's
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix="new-") as new:
+            openvino.save_model(model, Path(new) / path.name, compress_to_fp16=False)
+            os.rename(new, path.parent)  # whole, or, if another process was first, not at all
+        kept = sorted(folder.iterdir(), key=lambda each: each.stat().st_mtime)
+        for old in kept[:-_MAX_KEPT]:
+            shutil.rmtree(old, ignore_errors=True)

@@ -1,5 +1,6 @@
 """Networks that OpenVINO runs: the same vectors, when it is chosen, and what if it cannot."""
 
+import shutil
 import sys
 from typing import Any
 
@@ -177,10 +178,25 @@ def test_a_converted_network_is_kept_and_one_that_is_damaged_replaced(images, ke
     assert list(file.parent.parent.iterdir()) == [file.parent]  # nothing half written is left
 
 
-def test_sixteen_networks_are_kept_those_used_last(images, kept):
-    for height in range(17):
-        own_size("tiny", taps=None).fit([images[0][: 24 + height, :24]])
-    assert len(list(kept.rglob("network.xml"))) == 16
+def test_eight_networks_are_kept_those_used_last(images, kept):
+    for seed in range(9):
+        own_size("mobilenet_v2", taps=[f"features.{seed + 1}"]).fit(images[:1])
+    assert len(list(kept.rglob("network.xml"))) == 8
+
+
+def test_networks_of_users_are_converted_in_each_process(images, kept):
+    own_size("tiny", taps=None).fit(images[:1])
+    assert not list(kept.rglob("network.xml"))
+
+
+def test_what_is_kept_may_be_deleted_at_any_moment(images, kept):
+    encoder = own_size("mobilenet_v2", taps=["features.1"]).fit(images[:2])
+    again = clone(encoder).fit(images[:2])
+    expected = again.transform(images[:1])
+    shutil.rmtree(kept / "hub")
+    with threads(3):
+        found = again.transform(images)
+    np.testing.assert_allclose(found[:1], expected, atol=1e-6)
 
 
 def test_networks_are_converted_each_time_where_nothing_can_be_written(images, kept):

@@ -219,8 +219,7 @@ class Reciprocal(torch.nn.Conv2d):
         return 0 / super().forward(x)
 
 
-@pytest.mark.parametrize("n_images", [1, 9])
-def test_numbers_that_are_not_finite_are_refused_with_the_image(n_images):
+def test_numbers_that_are_not_finite_are_refused_with_the_image():
     def build():
         layer = Reciprocal(3, 4, 1)
         torch.nn.init.zeros_(layer.bias)
@@ -230,7 +229,7 @@ def test_numbers_that_are_not_finite_are_refused_with_the_image(n_images):
     register_backbone("reciprocal", build, ["0"], plain)
     encoder = HypercolumnVLAD("reciprocal", weights="random", image_size=None, n_codewords=1)
     encoder.set_params(read_options={"scaling": "dtype"}).fit([np.full((4, 4), 0.5)])
-    black = np.full((n_images, 4, 4), 0.5)
+    black = np.full((3, 4, 4), 0.5)
     black[-1, 2, 2] = 0
     with pytest.raises(ValueError, match="not finite for 1 image, starting with image"):
         encoder.transform(list(black))
