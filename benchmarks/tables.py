@@ -122,6 +122,7 @@ def pages() -> dict[Path, dict[str, str]]:
             "in-short": of_one(encoding, lambda f: speed.front_sentence(f["rows"]), labelled=False),
             "speed": of_one(encoding, lambda facts: speed.speed_table(facts["rows"])),
             "fast": of_one(encoding, lambda facts: speed.fast_table(facts["rows"])),
+            "calls": of_one(encoding, lambda f: speed.calls_table(f["ms"]), part="calls"),
             "memory": of_one(encoding, lambda facts: speed.memory_table(facts["rows"])),
             "first-minutes": of_one("speed/first_minutes.json", speed.first_minutes_table),
             "large-images": of_one("speed/large_images.json", speed.large_images_table),

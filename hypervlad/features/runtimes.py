@@ -164,7 +164,7 @@ class OpenVINONetwork:
         """Return where a network for such images is kept."""
         import openvino
 
-        facts = (self._key, batch.shape[1:], openvino.__version__, torch.__version__)
+        facts = (self._key, batch.shape[1], openvino.__version__, torch.__version__)
         name = hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
         return Path(torch.hub.get_dir()) / _KEPT / name / "network.xml"
 
@@ -208,9 +208,12 @@ class OpenVINONetwork:
                 # Pinned, the threads of two processes would all stay on the first cores.
                 "ENABLE_CPU_PINNING": False,
             }
+            compiled = None
             if folder is not None and folder.exists():
-                settings["CACHE_DIR"] = folder
-            compiled = openvino.Core().compile_model(model, "CPU", settings)
+                with contextlib.suppress(RuntimeError):  # deleted just now, or the disk is full
+                    kept = settings | {"CACHE_DIR": folder}
+                    compiled = openvino.Core().compile_model(model, "CPU", kept)
+            compiled = compiled or openvino.Core().compile_model(model, "CPU", settings)
             return [compiled.create_infer_request() for _ in range(n_streams)]
 
         def run(images: torch.Tensor) -> list[torch.Tensor]:
