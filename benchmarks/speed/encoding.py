@@ -4,8 +4,7 @@ On the same images: the network alone, as torchvision builds it, in a process of
 importing this package changes how torch's threads wait; with its batch normalisations folded; the
 whole encoding on the grid of the finest tap and on every pixel; the naive dense form, which
 upsamples every channel and assigns every pixel; the recipe of Luo, Holm and Wang 2021; and the
-encoder of the classifier. What this package does is measured in torch alone, and with
-OpenVINO.
+encoder of the classifier. What this package does is measured in torch alone, and with OpenVINO.
 
     python -m benchmarks.speed.encoding
 """
@@ -13,7 +12,6 @@ OpenVINO.
 from __future__ import annotations
 
 import argparse
-import copy
 import os
 import subprocess
 import sys
@@ -244,7 +242,7 @@ def call_timings(folder: Path, options: argparse.Namespace) -> dict[str, dict[st
             calls: dict[str, Callable[[], float]] = {"network": plain.seconds}
             for name, encoder in (("vlad", bench.encoder), ("classifier", bench.classifier)):
                 for runtime in ("torch", "auto"):
-                    own = clone_fitted(encoder, runtime)
+                    own = encoder.portable_copy().set_params(runtime=runtime, batch_size=None)
                     calls[f"{name}, {runtime}"] = timed(partial(own.transform, bench.images[:n]))
             seconds = in_turns(calls, 5)
             each = {name: 8 if name == "network" else n for name in calls}
@@ -252,12 +250,6 @@ def call_timings(folder: Path, options: argparse.Namespace) -> dict[str, dict[st
                 name: [1e3 * s / each[name] for s in own] for name, own in seconds.items()
             }
     return found
-
-
-def clone_fitted(encoder: HypercolumnVLAD, runtime: str) -> HypercolumnVLAD:
-    """Return the same fitted encoder with another runtime and the usual batches."""
-    own = copy.copy(encoder)
-    return own.set_params(runtime=runtime, batch_size=None)
 
 
 def usual_batch(size: int) -> int:

@@ -299,7 +299,7 @@ class Scales:
     # --- what people do --------------------------------------------------------------------------
 
     def give(self, name: str, share: str, length: str, to: str) -> str:
-        """Give images a pixel size, and return a sentence that says to how many, and which.
+        """Give images a pixel size; return their number and the size, in words.
 
         Parameters
         ----------

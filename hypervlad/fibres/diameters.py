@@ -297,13 +297,10 @@ def sharp_field(
     while True:
         field = Field.of(normalised_contrast(pixels, name), allowed)
         found = find_places(field, signs, field.n_places(*N_PLACES), network)
+        if found is None or found.blur <= _MAX_BLUR:
+            return field, found, step
         smaller = halved(pixels)
-        if (
-            found is None
-            or found.blur <= _MAX_BLUR
-            or min(smaller.shape) < _MIN_SIDE
-            or np.ptp(smaller) < 0.1 * np.ptp(pixels)
-        ):
+        if min(smaller.shape) < _MIN_SIDE or np.ptp(smaller) < 0.1 * np.ptp(pixels):
             return field, found, step
         pixels, allowed, step = smaller, halved(allowed.astype(np.float32)) > 0, 2 * step
 
