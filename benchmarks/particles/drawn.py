@@ -32,6 +32,7 @@ class Looks:
     grain: tuple[float, float] = (0.0, 2.0)  # standard deviation of the noise's smoothing, pixels
     blur: tuple[float, float] = (0.4, 2.5)
     shapes: tuple[str, ...] = _SHAPES
+    aspects: tuple[float, float] = (2.2, 6.0)  # at most, of ellipses and of rods
     profiles: tuple[str, ...] = _PROFILES
     pile: float = 0.15  # probability of particles upon particles, everywhere
     lattice: float = 0.15  # probability of particles side by side in rows, as they dry
@@ -141,7 +142,11 @@ def _draw_particles(
         amplitude = float(np.exp(varied * rng.standard_normal()))
         if is_pile:
             amplitude *= 0.45 + 0.55 * min(1.0, area / goal * 1.2)
-        _draw_one(rng, canvas, centre, radius, shape, draw, amplitude, is_thin)
+        aspect = {
+            "ellipse": rng.uniform(1.1, looks.aspects[0]),
+            "rod": rng.uniform(2, looks.aspects[1]),
+        }.get(shape, 1.0)
+        _draw_one(rng, canvas, centre, radius, shape, aspect, draw, amplitude, is_thin)
     if is_saturated:
         canvas.signal = np.minimum(canvas.signal, rng.uniform(0.8, 1.0))
 
@@ -179,11 +184,11 @@ def _draw_one(
     centre: np.ndarray,
     radius: float,
     shape: str,
+    aspect: float,
     draw: Callable[..., tuple[np.ndarray, np.ndarray]],
     amplitude: float,
     is_thin: bool,
 ) -> None:
-    aspect = {"ellipse": rng.uniform(1.1, 2.2), "rod": rng.uniform(2, 6)}.get(shape, 1.0)
     reach = int(np.ceil(radius * np.sqrt(aspect) * 1.5 + 8))
     top, left = (round(value) - reach for value in centre)
     height, width = canvas.signal.shape
@@ -223,6 +228,9 @@ def _gauge(
         half = np.sqrt(aspect) - 1 / np.sqrt(aspect)  # of the straight part, in radii
         beyond = np.maximum(np.abs(along) - half, 0)
         return np.hypot(across, beyond) * np.sqrt(aspect), angle
+    if shape == "star":
+        n, spike = int(rng.integers(4, 16)), rng.uniform(0.1, 0.4)
+        return np.hypot(x, y) / (1 + spike * np.cos(n * angle)), angle
     if shape == "rough":
         radius = np.ones_like(y)
         for k in range(2, 7):
@@ -262,6 +270,8 @@ def _profile(
         elif kind == "ring":  # as a rim, but of one level
             wall = 2 * width
             value = base + (1 - base) / (1 + np.exp(np.clip(4 * (depth - wall), -50, 50)))
+        elif kind == "core":  # within a shell of less contrast
+            value = np.where(gauge < inner, 1, 0.2 + 0.5 * max(base, 0))
         elif kind == "shell":
             value = inside - np.sqrt(np.clip(inner**2 - gauge**2, 0, 1))
             value = 0.2 * base + value / np.sqrt(1 - inner**2)
