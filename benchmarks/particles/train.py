@@ -58,15 +58,15 @@ _LONE: dict[str, Any] = {
     "contrast_to_noise": (3, 40),
 }
 HARD: list[tuple[float, dict[str, Any]]] = [  # shares of these, and their looks
-    (0.15, {"pile": 0, "diameter": (12, 110), "grain": (0.8, 2.2), "contrast_to_noise": (1.2, 4)}),
-    (0.12, _CLINGING | {"clinging": (0.4, 0.9), "apart": (0.5, 0.75), "cover": (0.05, 0.5)}),
-    (0.08, _CLINGING | {"clinging": (0.5, 0.9), "diameter": (5, 50)}),
+    (0.12, {"pile": 0, "diameter": (12, 110), "grain": (0.8, 2.2), "contrast_to_noise": (1.2, 4)}),
+    (0.18, _CLINGING | {"clinging": (0.4, 0.9), "apart": (0.5, 0.75), "cover": (0.05, 0.5)}),
+    (0.16, _CLINGING | {"clinging": (0.5, 0.9), "diameter": (5, 50)}),
     (0.05, {"pile": 0, "lattice": 1, "diameter": (8, 80)}),
     (0.05, {"pile": 1, "diameter": (12, 80)}),
-    (0.15, {"empty": 1, "clutter": 1}),
-    (0.18, _LONE | {"shapes": ("rod", "ellipse"), "aspects": (10, 12), "diameter": (8, 80)}),
+    (0.12, {"empty": 1, "clutter": 1}),
+    (0.13, _LONE | {"shapes": ("rod", "ellipse"), "aspects": (10, 12), "diameter": (8, 80)}),
     (0.14, _LONE | {"profiles": ("core",), "diameter": (10, 110)}),
-    (0.08, _LONE | {"shapes": ("star",), "diameter": (20, 110)}),
+    (0.05, _LONE | {"shapes": ("star",), "diameter": (20, 110)}),
 ]
 MIN_LENGTH = 12  # diameters, of the median fibre
 N_TO_STANDARDISE = 500  # crops, by whose maps channels are scaled

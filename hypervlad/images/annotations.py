@@ -1,4 +1,4 @@
-"""What is no sample: information bars, scale bars, letters, arrows, coloured marks."""
+"""What is no sample: margins, information bars, scale bars, letters, arrows, coloured marks."""
 
 from __future__ import annotations
 
@@ -52,6 +52,11 @@ _BESIDE_BAR = 0.25  # lengths of a scale bar around it, within which a label is 
 # Nearly all of them is open, as outlines and words are, or a bar; otherwise, it is the sample.
 _COLOURED, _TINTED, _MAX_INK, _GREY_SHARE, _DRAWN_SHARE = 64, 16, 0.04, 0.99, 0.9
 _NEAR_COLOUR = 16  # pixels beside a mark that compression tints
+# Margins have a corner of the image, and one level, at most so far from it by compression, but
+# mostly nearly exact, which is seldom within: else it is the background's. Other levels follow the
+# edge of what they surround, which is convex, and so large, or reaches all sides and is so large.
+_BLANK, _RINGING, _EXACT, _LEAST_MARGIN, _FOLLOWED = 2, 20, 0.5, 0.005, 0.9
+_MAX_WITHIN, _WITHIN, _TO_ALL_SIDES = 0.3, 0.6, 0.45
 _FILL = 4  # pixels around an annotation, from which it is filled
 _BAND = "information bar"
 
@@ -66,7 +71,7 @@ class Annotation:
 
     Attributes
     ----------
-    kind : {"information bar", "scale bar", "label", "arrow", "coloured mark"}
+    kind : {"margin", "information bar", "scale bar", "label", "arrow", "coloured mark"}
     box : tuple of four int
         First row, first column, last row + 1 and last column + 1.
     mask : ndarray of bool, shape (h, w), or None
@@ -81,9 +86,10 @@ class Annotation:
 def find_annotations(image: NDArray[Any]) -> list[Annotation]:
     """Find what was drawn into an image, and is no sample.
 
-    Information bars at the bottom and at the top (`find_banner`), one scale bar (`find_scale_bar`)
-    with its label, letters of any level, arrows in pure black or white, and coloured strokes in an
-    image that is grey elsewhere. Letters are of one level with crisp edges, and unlike the rest of
+    Margins of one level, which turning, aligning or stitching leaves, or a round field of view;
+    information bars at the bottom and at the top (`find_banner`); one scale bar (`find_scale_bar`) with its
+    label, letters of any level, arrows in pure black or white, and coloured strokes in an image
+    that is grey elsewhere. Letters are of one level with crisp edges, and unlike the rest of
     the image. They are found in lines of at least two; in a corner, also single ones. Dots of a
     lattice are no scale bar: rows of dots and ticks count only with a label.
 
@@ -127,8 +133,31 @@ def annotations_in(grey: Grey, bars: tuple[int, int], marks: list[Annotation]) -
         found.append(Annotation("information bar", (height - below, 0, height, width)))
     scan = grey[above : height - below]
     if scan.size:
-        found += [replace(each, box=_shifted(each.box, above)) for each in _drawn_into(scan)]
+        within = _margins(scan) + _drawn_into(scan)
+        found += [replace(each, box=_shifted(each.box, above)) for each in within]
     return sorted([*found, *marks], key=lambda each: each.box)
+
+
+def _margins(grey: Grey) -> list[Annotation]:
+    """Find what surrounds an image that was turned, shifted, stitched or seen through a hole."""
+    corners = [each for rows in (grey[:3], grey[-3:]) for each in (rows[:, :3], rows[:, -3:])]
+    for level in {float(np.median(each)) for each in corners if np.ptp(each) <= _BLANK}:
+        other = np.abs(grey - level) > _RINGING
+        if not 0 < other.mean() <= 1 - _LEAST_MARGIN:
+            continue
+        shown = _convex_hull(other)
+        share = 1 - float(shown.mean())
+        ends = [np.flatnonzero(shown.any(axis=axis))[[0, -1]] for axis in (1, 0)]
+        spaces = [max(low, n - 1 - high) for (low, high), n in zip(ends, grey.shape, strict=True)]
+        least = _TO_ALL_SIDES if max(spaces) <= _MARGIN else _WITHIN
+        if not _LEAST_MARGIN <= share <= 1 - least:
+            continue
+        edge = shown & ~ndimage.binary_erosion(shown, _EIGHT, border_value=1)
+        own, within = ((np.abs(grey[each] - level) <= _BLANK).mean() for each in (~shown, shown))
+        is_unlike = own >= _EXACT and within <= _MAX_WITHIN
+        if is_unlike and ndimage.binary_dilation(other, _EIGHT, _REACH + 1)[edge].mean() >= _FOLLOWED:
+            return [Annotation("margin", (0, 0, *grey.shape), ~shown)]
+    return []
 
 
 def annotation_mask(annotations: Sequence[Annotation], shape: tuple[int, int]) -> Mask:
@@ -550,9 +579,13 @@ def _stroke(mask: Mask) -> float:
 
 def _solidity(mask: Mask) -> float:
     """Return the share of the convex hull that is covered."""
+    return float(mask.sum() / _convex_hull(mask).sum())
+
+
+def _convex_hull(mask: Mask) -> Mask:
     from skimage.morphology import convex_hull_image  # not above: importing it takes long
 
-    return float(mask.sum() / convex_hull_image(mask).sum())
+    return np.asarray(convex_hull_image(mask))
 
 
 def _is_arrow(mask: Mask) -> bool:
