@@ -86,10 +86,10 @@ class Annotation:
 def find_annotations(image: NDArray[Any]) -> list[Annotation]:
     """Find what was drawn into an image, and is no sample.
 
-    Margins of one level, which turning, aligning or stitching leaves, or a round field of view;
-    information bars at the bottom and at the top (`find_banner`); one scale bar (`find_scale_bar`) with its
-    label, letters of any level, arrows in pure black or white, and coloured strokes in an image
-    that is grey elsewhere. Letters are of one level with crisp edges, and unlike the rest of
+    Margins of one level, as turning, aligning and stitching leave them, and round fields of view;
+    information bars at the bottom and at the top (`find_banner`); one scale bar (`find_scale_bar`)
+    with its label, letters of any level, arrows in pure black or white, and coloured strokes in an
+    image that is grey elsewhere. Letters are of one level with crisp edges, and unlike the rest of
     the image. They are found in lines of at least two; in a corner, also single ones. Dots of a
     lattice are no scale bar: rows of dots and ticks count only with a label.
 
@@ -154,8 +154,8 @@ def _margins(grey: Grey) -> list[Annotation]:
             continue
         edge = shown & ~ndimage.binary_erosion(shown, _EIGHT, border_value=1)
         own, within = ((np.abs(grey[each] - level) <= _BLANK).mean() for each in (~shown, shown))
-        is_unlike = own >= _EXACT and within <= _MAX_WITHIN
-        if is_unlike and ndimage.binary_dilation(other, _EIGHT, _REACH + 1)[edge].mean() >= _FOLLOWED:
+        followed = ndimage.binary_dilation(other, _EIGHT, _REACH + 1)[edge].mean()
+        if own >= _EXACT and within <= _MAX_WITHIN and followed >= _FOLLOWED:
             return [Annotation("margin", (0, 0, *grey.shape), ~shown)]
     return []
 

@@ -57,8 +57,12 @@ def coloured(image: np.ndarray) -> np.ndarray:
     draw.ellipse([170, 50, 230, 110], outline=(255, 230, 0), width=3)
     draw.text((235, 50), "b", (255, 230, 0), font_size=24)
     draw.rectangle([280, 280, 370, 286], (220, 20, 20))
+    return compressed(picture)
+
+
+def compressed(picture: Image.Image, quality: int = 90) -> np.ndarray:
     stream = io.BytesIO()
-    picture.save(stream, "JPEG", quality=90)
+    picture.save(stream, "JPEG", quality=quality)
     return np.asarray(Image.open(stream))
 
 
@@ -142,6 +146,28 @@ def test_coloured_marks_are_no_sample() -> None:
 @pytest.mark.parametrize(("colour", "contrast"), [((8, 0, -8), 0.2), ((70, 50, -100), 1.0)])
 def test_particles_in_colour_are_found(colour: tuple[int, ...], contrast: float) -> None:
     assert len(find_particles(in_colour(colour, contrast))) == 4
+
+
+ROWS, COLUMNS = np.indices((300, 400))
+
+
+@pytest.mark.filterwarnings("ignore:a margin was left out")
+@pytest.mark.parametrize("level", [0, 255])
+@pytest.mark.parametrize(
+    "is_shown",
+    [
+        np.abs(0.98 * (ROWS - 150) + 0.2 * (COLUMNS - 200)) < 140,  # turned
+        np.hypot(ROWS - 150, COLUMNS - 200) < 190,  # through a round hole
+        (ROWS >= 7) & (COLUMNS < 380),  # shifted
+    ],
+)
+def test_margins_are_no_sample(is_shown: np.ndarray, level: int) -> None:
+    image = np.where(is_shown, scan(), level).astype(np.uint8)
+    for each in (image, compressed(Image.fromarray(image), 60), 257 * image.astype(int)):
+        (margin,) = find_annotations(each)
+        assert (margin.kind, margin.mask.shape) == ("margin", image.shape)
+        assert (margin.mask == is_shown).mean() < 0.02
+    assert len(find_particles(image)) == 4
 
 
 def test_information_bars_are_found_on_both_sides() -> None:
