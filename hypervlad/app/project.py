@@ -33,7 +33,6 @@ from hypervlad.objects.found_folder import FIELDS, PARTICLES, RUN, FoundFolder
 
 RESULTS = "results"
 _PREVIEW = ".preview"
-_MAX_ARGUMENTS = 20_000  # characters: Windows allows 32,767 for a command
 _MAX_FIGURES = 30  # of which the page lists each
 _NOT_ZIPPED = "maps", "queue"
 _READING = "page", "channel", "banner", "scaling", "percentiles", "max_pixels"
@@ -538,10 +537,7 @@ class Project(Corrections):
         if not marks:
             raise QueueError(task.needs)
         if task.mark:
-            files = [self._root / name for name in marks]
-            if sum(len(str(file)) + 3 for file in files) > _MAX_ARGUMENTS:
-                raise QueueError("so many images do not fit into a command: give a folder of them")
-            return files
+            return [self._root / name for name in marks]
         rows = [[str(self._root / name), word] for name, word in sorted(marks.items())]
         write_table(folder / "labels.csv", ["path", "label"], rows)
         return [folder / "labels.csv"]

@@ -521,6 +521,8 @@ def _add_tasks(app: Flask, project: Project, stated: Callable[[], dict[str, Any]
     def task_state(token: str, kind: str) -> Response:
         _body({})
         state = stated() | {"abouts": project.abouts()}
+        if TASKS[kind].preview and state["task"].get("state") != "running":
+            project.runner.make_ready()
         where = project.results_shown(kind)
         page = project.page_of(where) if state["task"].get("state") != "running" else ""
         known: dict[str, Any] = {"where": where, "page": page, "folder": project.folder / kind}

@@ -1,6 +1,6 @@
 // What the server has rendered for pages of the app: forms and buttons whose attributes say what they
 // send, the banner of the task that runs, dialogs. Each page has `takeState` (an answer) and `refresh`.
-const BUSY_POLL = 700; // ms between questions how far the task is
+const BUSY_POLL = 300; // ms between questions how far the task is
 
 let asking = 0; // the timer of the next question
 let banner = ""; // as the server has rendered it last
