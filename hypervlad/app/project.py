@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import hashlib
 import importlib
+import io
 import json
 import os
 import shutil
@@ -23,13 +25,14 @@ from hypervlad.app.scales import Proposal, Scales, typed_number
 from hypervlad.app.store import Queue, checked_name
 from hypervlad.app.tasks import LEARN_AGAIN, PARTICLE_FILES, TASKS, Choice, Step, Task
 from hypervlad.common.files import parse_json, refuse_link, replace_when_complete
-from hypervlad.common.tables import write_table
+from hypervlad.common.tables import table_as_bytes, write_table
 from hypervlad.common.wording import counted, name_some, printable
-from hypervlad.images import ImageReadError, ReadOptions, find_images, read_image
+from hypervlad.images import ImageReadError, ReadOptions, find_images, find_masks, read_image
 from hypervlad.images.files import file_stamp, is_below, path_parts
 from hypervlad.images.reading import relative_names
 from hypervlad.objects.detection import MIN_AREA
 from hypervlad.objects.found_folder import FIELDS, PARTICLES, RUN, FoundFolder
+from hypervlad.objects.outlines import find_outlines
 
 RESULTS = "results"
 _PREVIEW = ".preview"
@@ -77,8 +80,8 @@ class Project(Corrections):
         self.runner = Runner(self, self._asking, self._in_words)
         self._sizes, self._size_options = dict[str, float](), list[str | Path]()  # of the task
         self._previewing = threading.Lock()
-        #: The task of which one image was looked at last, rather than all measured.
-        self.previewed = ""
+        #: The task of which one image, `_previewed`, was looked at last, rather than all measured.
+        self.previewed, self._previewed = "", ""
         self._queue: Queue | None = None
         if not self.is_found:  # a preview shall not wait for it
             finding = "hypervlad.particles.finding"
@@ -165,7 +168,7 @@ class Project(Corrections):
     def _progress(self) -> dict[str, Any]:
         """Return what the page says of images before anything is found."""
         known = self.scales.summary()
-        words = [counted(len(self._files), "image")]
+        words = [counted(sum(not self._is_elsewhere(name) for name in self._names), "image")]
         words += [f"{known['n_read']:,} looked at"] * known["is_reading"]
         words += [f"{known['n_without']:,} without a pixel size"] * bool(known["n_without"])
         words += [f"{known['n_wrong']:,} unreadable"] * bool(known["n_wrong"])
@@ -186,7 +189,7 @@ class Project(Corrections):
         titles = {
             "running": f"{known.get('step')}…",
             "done": done.get(kind)
-            or (task and ("This is the preview." if is_of_one else task.done)),
+            or (task and (f"{task.title}: this is the preview." if is_of_one else task.done)),
             "stopped": f"Stopped. {'What is done is kept.' if resumes else 'It begins anew.'}",
             "failed": "This did not work",
         }
@@ -270,6 +273,21 @@ class Project(Corrections):
         path = quote(f"{place}/{page.relative_to(folder).as_posix()}")
         return f"{path}?{page.stat().st_mtime_ns}{mark}{anchor}"
 
+    def keep(self, kind: str, text: str) -> Path:
+        """Keep what a person has saved on the page of results; return its file."""
+        if not (name := TASKS[kind].saved[1]):
+            raise UnknownError(f"nothing is kept of {kind}")
+        path = self.folder / f"{kind}_{name}"
+        before = path.read_text("utf-8") if path.exists() else ""
+        if name.endswith(".json"):
+            text = _with_other_masks(text, before)
+        elif self.previewed == kind:  # of one image, so those of the others stay
+            text = _with_other_rows(text, before, self._previewed)
+        with replace_when_complete(path) as stream:
+            stream.write(text.encode("utf-8"))
+        self.set_facts(**{f"saved of {kind}": str(path)})  # until it is used
+        return path
+
     def values(self, kind: str) -> dict[str, Any]:
         """Return what the form of a task shows: the last choices."""
         known = self.runner.task.get("choices") if self.runner.task.get("kind") == kind else None
@@ -277,7 +295,8 @@ class Project(Corrections):
         usual = {
             each.name: each.values[0][0] if each.values else "" for each in TASKS[kind].choices
         }
-        return {**usual, **known}
+        saved = self.fact(f"saved of {kind}")
+        return {**usual, **known} | ({TASKS[kind].saved[0]: saved} if saved else {})
 
     def queue(self) -> Queue | None:
         """Return the queue of uncertain images, if classifying has made one."""
@@ -297,13 +316,19 @@ class Project(Corrections):
 
     def files(self) -> list[Path]:
         """Return the images of the folder; new ones get the next numbers."""
-        with contextlib.suppress(ValueError, OSError):  # the folder may have been moved
-            known = set(self._files)
-            new = [each for each in find_images(self._root) if each not in known]
-            self._files += new
-            self._names += relative_names(new, self._root)
-            self.scales.look_at(self._files)  # others may have been replaced
+        given = [self._made_with(kind)[0].get(task.given) for kind, task in TASKS.items()]
+        for place in [self._root, *filter(None, given)]:
+            with contextlib.suppress(ValueError, OSError):  # the folder may have been moved
+                known, found = set(self._files), _images_at(place)
+                new = [each for each in found if each not in known]
+                self._files += new
+                self._names += relative_names(new, self._root)
+        self.scales.look_at(self._files)  # others may have been replaced
         return self._files
+
+    def _is_elsewhere(self, name: str) -> bool:
+        """Return whether an image is in another folder, from which a task learns."""
+        return name.startswith("../") or os.path.isabs(name)
 
     def file(self, number: int) -> Path:
         """Return one of `files`, which begin with 1."""
@@ -319,6 +344,7 @@ class Project(Corrections):
             {"number": number, "name": printable(name), "mark": marks.get(name, "")}
             | self.scales.about(name)
             for number, name in enumerate(self._names, 1)
+            if kind == "sizes" or not self._is_elsewhere(name)
         ]
 
     def abouts(self) -> dict[int, dict[str, Any]]:
@@ -427,7 +453,7 @@ class Project(Corrections):
                 choices[each.name] = typed_number(choices[each.name], each.label)
         if choices.get("model") and choices.get(task.given):  # which would be trained anew
             raise QueueError("give sorted images or a model, not both")
-        self.previewed = task.kind if only else ""
+        self.previewed, self._previewed = (task.kind, self.name_of(image)) if only else ("", "")
         folder = self._folder_of(self.results_shown(task.kind))
         refuse_link(folder)
         if only:
@@ -436,11 +462,14 @@ class Project(Corrections):
             marks = {} if task.mark is None else self.marks(task.kind)
             if not only:
                 self._prepare(task, folder, choices, marks)
+                self.set_facts(**{f"saved of {task.kind}": ""})
         folder.mkdir(parents=True, exist_ok=True)
         model = choices.get("model") or folder / "model.hvlad"
         given = [choices[task.given]] if choices.get(task.given) else []
         if task.given and not given and not choices.get("model"):
             given = self._given_by_marks(task, folder, marks)
+        if choices.get("masks"):
+            given += self._with_masks(choices["masks"])
         fill = {"IMAGES": [images], "MODEL": [model], "GIVEN": given}
         yield from self._steps(task, task.steps[: 1 if only else None], folder, fill, choices)
 
@@ -466,9 +495,16 @@ class Project(Corrections):
     ) -> None:
         """Rename results that were made with other choices, and note those of new ones."""
         made, before = self._made_with(task.kind)
-        choices = choices | {"pixel_sizes": self._sizes}
+        late = {each.name: "" for each in task.choices if each.is_late}
+        paths = [choices[e.name] for e in task.choices if e.kind == "path" and not e.is_late]
+        stamps = [str(file_stamp(each)) for each in paths if os.path.isfile(each)]
+        choices = choices | {"pixel_sizes": self._sizes, "stamps": stamps}
         is_given = choices.get(task.given) or choices.get("model")
-        if made != choices or (marks != before and not is_given) or not folder.exists():
+        if (
+            made | late != choices | late
+            or (marks != before and not is_given)
+            or not folder.exists()
+        ):
             self._close_queue()
             # First, for a kill: the marks have the labels of its queue, which is elsewhere then.
             self._note_made(task.kind, made | {"is_renamed": True}, marks, marks)
@@ -497,6 +533,7 @@ class Project(Corrections):
         choices: dict[str, Any],
     ) -> Iterator[str]:
         """Run commands of a task, and put what they have written into one file, too."""
+        (images,) = fill["IMAGES"]
         for step in steps:
             yield step.words
             is_made = bool(step.makes) and (folder / step.makes).exists()
@@ -508,8 +545,11 @@ class Project(Corrections):
             for choice in task.choices:
                 if choice.name in step.takes.split():
                     own += self._options(choice, choices.get(choice.name, ""))
-            is_elsewhere = bool(step.makes and choices.get(task.given))  # what is given
-            if "IMAGES" in step.command or ("GIVEN" in step.command and not is_elsewhere):
+            is_given = "GIVEN" in step.command and bool(choices.get(task.given))
+            if ("IMAGES" in step.command or "GIVEN" in step.command) and any(
+                self._is_elsewhere(name) is is_given and images in (self._root, self._root / name)
+                for name in self._sizes
+            ):
                 own += self._size_options
             before = self.runner.task["lines"]
             try:
@@ -518,7 +558,9 @@ class Project(Corrections):
                 if not step.may_fail:
                     raise
                 told = [*before, *self.runner.task["lines"], self._in_words(error)]
-                self.runner.task["lines"] = [*dict.fromkeys(told)]
+                before = [*dict.fromkeys(told)]
+            if step.may_fail:  # what else it says is in what it has written
+                self.runner.task["lines"] = before
         if folder.parent != self.folder:
             return  # of one image
         whole = folder / "all.zip"
@@ -541,6 +583,12 @@ class Project(Corrections):
         rows = [[str(self._root / name), word] for name, word in sorted(marks.items())]
         write_table(folder / "labels.csv", ["path", "label"], rows)
         return [folder / "labels.csv"]
+
+    def _with_masks(self, masks: str) -> list[Path]:
+        """Return the images that have a mask, also one without defects."""
+        find: Callable[..., Sequence[Any]] = find_masks if os.path.isdir(masks) else find_outlines
+        found = zip(self._files, find(self._files, masks), strict=True)
+        return [file for file, mask in found if mask is not None]
 
     def _options(self, choice: Choice, value: Any) -> list[str | Path]:
         """Return a choice as an option of a command; none if it is the usual one."""
@@ -699,6 +747,38 @@ class Project(Corrections):
     def _as_table(self, option: str, column: str, rows: list[list[Any]]) -> list[str | Path]:
         write_table(self.folder / f".{column}.csv", ["path", column], rows)
         return [option, self.folder / f".{column}.csv"]
+
+
+def _with_other_rows(text: str, before: str, name: str) -> str:
+    """Return a table of what is left out of an image, with the rows of others from before."""
+    header, *rows = csv.reader(io.StringIO(text))
+    others = [
+        row for row in csv.reader(io.StringIO(before)) if row not in (header, []) and row[0] != name
+    ]
+    return table_as_bytes(header, [*others, *([name, *cells] for _, *cells in rows)]).decode()
+
+
+def _with_other_masks(text: str, before: str) -> str:
+    """Return masks of images (COCO), with those of other images from before."""
+    one, other = parse_json(text), parse_json(before or '{"images": [], "annotations": []}')
+    names = {each["file_name"] for each in one["images"]}
+    ids = {each["id"]: each for each in other["images"] if each["file_name"] not in names}
+    new = {number: len(names) + place for place, number in enumerate(ids)}
+    one["images"] += [ids[number] | {"id": new[number]} for number in ids]
+    masks = [each for each in other["annotations"] if each["image_id"] in ids]
+    masks = [each | {"image_id": new[each["image_id"]]} for each in masks]
+    masks = [*one["annotations"], *masks]
+    one["annotations"] = [each | {"id": number} for number, each in enumerate(masks, 1)]
+    return json.dumps(one)
+
+
+def _images_at(place: str | Path) -> list[Path]:
+    """Return the images of a folder, or of a table with the columns path and label."""
+    if not str(place).endswith(".csv"):
+        return find_images(place)
+    from hypervlad.folders.folder import load_image_folder  # not above: it takes seconds
+
+    return [*map(Path, load_image_folder(place).images)]
 
 
 def _choices(finder: dict[str, Any]) -> dict[str, Any]:

@@ -31,9 +31,9 @@ if line := sys.stdin.readline():
     main()
 """
 _SLOW = (
-    *(f"hypervlad.fibres.{name}" for name in ("diameter_page", "diameter_tables", "alignment_page")),
-    *("hypervlad.fibres.orientation_display", "hypervlad.pages.facts", "tifffile"),
-    *("matplotlib.figure", "matplotlib.backends.backend_agg"),
+    *("hypervlad.fibres.diameter_tables", "hypervlad.fibres.diameter_page"),
+    *("hypervlad.fibres.alignment_page", "hypervlad.fibres.orientation_display"),
+    *("hypervlad.pages.facts", "tifffile", "matplotlib.backends.backend_agg"),
 )
 _BAR = re.compile(  # as tqdm prints it: what, done, total, left, unit
     r"(?:(\w[^:%]*): +)?\d+%\|.*?(\d+)/(\d+) \[[\d:]+<([\d:?]+)(?:, +[\d.?]+(?:s/)?(\w+))?"

@@ -528,7 +528,8 @@ def _add_tasks(app: Flask, project: Project, stated: Callable[[], dict[str, Any]
         known: dict[str, Any] = {"where": where, "page": page, "folder": project.folder / kind}
         known |= {"files": project.listed_results(where), "is_preview": where != kind}
         known["queue"] = project.queue() if kind == "classes" else None
-        return jsonify(state | {"page": page, "files": render_template("files.html", **known)})
+        state |= {"page": page, "is_preview": where != kind}
+        return jsonify(state | {"files": render_template("files.html", **known)})
 
     @app.get("/<token>/files/<any(image, small, whole):size>/<number:item>")
     def file_picture(token: str, size: str, item: int) -> Response:
@@ -542,6 +543,12 @@ def _add_tasks(app: Flask, project: Project, stated: Callable[[], dict[str, Any]
             abort(404, f"there is no task {body['kind']}")
         project.mark_file(**body)
         return jsonify({})
+
+    @app.post(f"/<token>/keep/{_KIND}")
+    def keep(token: str, kind: str) -> Response:
+        path = project.keep(kind, _body({"text": str})["text"])
+        said = f"{path.name} is kept: “{TASKS[kind].button}” uses it"
+        return jsonify({"choice": TASKS[kind].saved[0], "path": str(path), "said": said})
 
     @app.get(f"/<token>/<any(results, {', '.join(TASKS)}):kind>/<path:name>")
     @app.get(f"/<token>/preview/{_KIND}/<path:name>", defaults={"above": "preview/"})

@@ -75,6 +75,10 @@ document.addEventListener("submit", (event) => {
   event.preventDefault();
   act(path, valuesOf(event.target, event.submitter));
 });
+document.addEventListener("input", ({ target }) => { // a field, and the slider beside it
+  const [field, slider] = target.closest("label")?.querySelectorAll("input") ?? [];
+  if (slider) (target === slider ? field : slider).value = target.value;
+});
 document.addEventListener("click", ({ target }) => {
   const { post: path, body } = target.closest("button[data-post]")?.dataset ?? {};
   if (path) act(path, JSON.parse(body ?? "{}"));
