@@ -14,7 +14,7 @@ from zipfile import ZIP_DEFLATED, ZipFile
 from hypervlad.app.database import FILE, QueueError, StaleError, UnknownError
 from hypervlad.app.finding import Finding, choices_of
 from hypervlad.app.results import Results
-from hypervlad.app.scales import Proposal, typed_number
+from hypervlad.app.scales import Proposal, is_elsewhere, typed_number
 from hypervlad.app.store import Queue, checked_name
 from hypervlad.app.tasks import LEARN_AGAIN, TASKS, Choice, Step, Task
 from hypervlad.common.files import parse_json, refuse_link, replace_when_complete
@@ -65,7 +65,7 @@ class Project(Finding):
     def _progress(self) -> dict[str, Any]:
         """Return what the page says of images before anything is found."""
         known = self.scales.summary()
-        words = [counted(sum(not self._is_elsewhere(name) for name in self._names), "image")]
+        words = [counted(sum(not is_elsewhere(name) for name in self._names), "image")]
         words += [f"{known['n_read']:,} looked at"] * known["is_reading"]
         words += [f"{known['n_without']:,} without a pixel size"] * bool(known["n_without"])
         words += [f"{known['n_wrong']:,} unreadable"] * bool(known["n_wrong"])
@@ -77,16 +77,14 @@ class Project(Finding):
         kind, is_of_one = known.get("kind", ""), known.get("choices", {}).get("only")
         task = TASKS.get(kind)
         resumes = task is None or any("--resume" in step.command for step in task.steps)
-        done = {
-            "find": "Particles are found.",
-            "learn": "Learnt, and particles found anew.",
-            "results": "The results are written.",
-            "learn_again": "Learnt, and all images classified again.",
-        }
+        done = {"find": "Particles are found.", "learn": "Learnt, and particles found anew."}
+        done["results"] = "The results are written."
+        done["learn_again"] = "Learnt, and all images classified again."
+        if task is not None:
+            done[kind] = f"{task.title}: this is the preview." if is_of_one else task.done
         titles = {
             "running": f"{known.get('step')}…",
-            "done": done.get(kind)
-            or (task and (f"{task.title}: this is the preview." if is_of_one else task.done)),
+            "done": done.get(kind),
             "stopped": f"Stopped. {'What is done is kept.' if resumes else 'It begins anew.'}",
             "failed": "This did not work",
         }
@@ -155,10 +153,6 @@ class Project(Finding):
                 self._add_files(given)
         return super().files()
 
-    def _is_elsewhere(self, name: str) -> bool:
-        """Return whether an image is in another folder, from which a task learns."""
-        return name.startswith("../") or os.path.isabs(name)
-
     def file(self, number: int) -> Path:
         """Return one of `files`, which begin with 1."""
         if not 1 <= number <= len(self._files):
@@ -173,7 +167,7 @@ class Project(Finding):
             {"number": number, "name": printable(name), "mark": marks.get(name, "")}
             | self.scales.about(name)
             for number, name in enumerate(self._names, 1)
-            if kind == "sizes" or not self._is_elsewhere(name)
+            if kind == "sizes" or not is_elsewhere(name)
         ]
 
     def abouts(self) -> dict[int, dict[str, Any]]:
@@ -258,8 +252,8 @@ class Project(Finding):
             given = self._given_by_marks(task, folder, marks)
         if choices.get("masks"):
             given += self._with_masks(choices["masks"])
-        fill = {"IMAGES": [images], "MODEL": [model], "GIVEN": given}
-        yield from self._steps(task, task.steps[: 1 if only else None], folder, fill, choices)
+        fill = {"IMAGES": [images], "FOLDER": [folder], "MODEL": [model], "GIVEN": given}
+        yield from self._steps(task, task.steps[: 1 if only else None], fill, choices)
 
     def _learn_again(self) -> Iterator[str]:
         """Train the classes anew with the labels of people, and classify all images again."""
@@ -272,8 +266,8 @@ class Project(Finding):
         marks = _with_labels(self._typed_marks("classes"), before, labels)
         listed = {each: own for each, own in marks.items() if each in before or each not in labels}
         given = choices.get("source") or self._given_by_marks(task, folder, listed)[0]
-        fill = {"IMAGES": [self._root], "MODEL": [folder / "model.hvlad"], "GIVEN": [given]}
-        yield from self._steps(task, LEARN_AGAIN, folder, fill, choices)
+        fill = {"IMAGES": [self._root], "FOLDER": [folder], "MODEL": [folder / "model.hvlad"]}
+        yield from self._steps(task, LEARN_AGAIN, fill | {"GIVEN": [given]}, choices)
         with self._asking:  # what was marked meanwhile is not learnt
             marks = _with_labels(self._typed_marks("classes"), before, labels)
             self._note_made("classes", choices, listed | labels, marks)
@@ -313,15 +307,10 @@ class Project(Finding):
         self.set_facts(**{f"choices of {kind}": made, f"marks of {kind}": json.dumps(marks)})
 
     def _steps(
-        self,
-        task: Task,
-        steps: Sequence[Step],
-        folder: Path,
-        fill: dict[str, list[Any]],
-        choices: dict[str, Any],
+        self, task: Task, steps: Sequence[Step], fill: dict[str, list[Any]], choices: dict[str, Any]
     ) -> Iterator[str]:
         """Run commands of a task, and put what they have written into one file, too."""
-        (images,) = fill["IMAGES"]
+        (images,), (folder,) = fill["IMAGES"], fill["FOLDER"]
         for step in steps:
             yield step.words
             is_made = bool(step.makes) and (folder / step.makes).exists()
@@ -334,11 +323,9 @@ class Project(Finding):
                 if choice.name in step.takes.split():
                     own += self._options(choice, choices.get(choice.name, ""))
             is_given = "GIVEN" in step.command and bool(choices.get(task.given))
-            if ("IMAGES" in step.command or "GIVEN" in step.command) and any(
-                self._is_elsewhere(name) is is_given and images in (self._root, self._root / name)
-                for name in self._sizes
-            ):
-                own += self._size_options
+            if "GIVEN" in step.command or "IMAGES" in step.command:
+                place = Path(choices[task.given]) if is_given else images
+                own += self._sizes_in(place.parent if place.suffix == ".csv" else place)
             before = self.runner.task["lines"]
             try:
                 self.runner.run(*own, "--on-error", "skip")
@@ -357,6 +344,11 @@ class Project(Finding):
                 name = file.relative_to(folder)
                 if file.is_file() and name.parts[0] not in (*_NOT_ZIPPED, whole.name):
                     kept.write(file, name)
+
+    def _sizes_in(self, place: Path) -> list[str | Path]:
+        """Return the option with the sizes that people have given, if any is of an image there."""
+        files = (Path(os.path.normpath(self._root / name)) for name in self._sizes)
+        return self._size_options if any(file.is_relative_to(place) for file in files) else []
 
     def _given_by_marks(self, task: Task, folder: Path, marks: dict[str, str]) -> list[Path]:
         """Return what a task learns from: marked images, or a table of their classes."""

@@ -21,6 +21,7 @@ from werkzeug.exceptions import HTTPException
 from hypervlad.app.database import QueueError, StaleError, UnknownError
 from hypervlad.app.previews import BusyError
 from hypervlad.common.files import LockedError, parse_json
+from hypervlad.common.limits import MAX_SAVED_BODY
 from hypervlad.images import ImageReadError
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{8,64}")
@@ -39,17 +40,11 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 
-_STATUS = {
-    UnknownError: 404,
-    StaleError: 409,
-    ImageReadError: 422,
-    QueueError: 400,
-    BusyError: 503,
-    LockedError: 503,
-}
+_STATUS: dict[type[Exception], int] = {UnknownError: 404, StaleError: 409, QueueError: 400}
+_STATUS |= {ImageReadError: 422, BusyError: 503, LockedError: 503}
 
 
-def check_request(request: Request, token: str, port: int) -> None:
+def check_request(request: Request, token: str, port: int, limit: int) -> None:
     """Refuse a request, whatever its body, unless it comes from the page of this server."""
     own = ["127.0.0.1", "localhost"]
     if port != 80:  # browsers leave out the default port
@@ -69,7 +64,8 @@ def check_request(request: Request, token: str, port: int) -> None:
         abort(403, "requests from other pages are refused")
     if request.mimetype != "application/json":
         abort(415, "expected JSON")
-    if (request.content_length or 0) > (limit := current_app.config["MAX_CONTENT_LENGTH"]):
+    limit = MAX_SAVED_BODY if request.path.startswith(f"/{token}/keep/") else limit
+    if (request.content_length or 0) > limit:
         abort(413, f"a request has at most {limit} bytes")
 
 

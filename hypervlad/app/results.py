@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from urllib.parse import quote
 
-from hypervlad.app.database import Database, UnknownError
+from hypervlad.app.database import Database, QueueError, UnknownError
 from hypervlad.app.tasks import PARTICLE_FILES, TASKS
 from hypervlad.common.files import parse_json, replace_when_complete
 from hypervlad.common.tables import table_as_bytes
@@ -22,21 +22,12 @@ _MAX_FIGURES = 30  # of which the page lists each
 
 
 class Results:
-    """Files and pages that tasks have written, by the place of a task: its kind, or a preview's.
-
-    Parameters
-    ----------
-    database : Database
-        In the folder of the results.
-
-    Attributes
-    ----------
-    previewed, image : str
-        The task of which one image was looked at last, rather than all measured, and its name.
-    """
+    """Files and pages that tasks have written, by the place of a task: its kind, or a preview's."""
 
     def __init__(self, database: Database) -> None:
-        self._database, self.previewed, self.image = database, "", ""
+        self._database = database  # in the folder of the results
+        #: The task of which one image was looked at last, rather than all measured, and its name.
+        self.previewed, self.image = "", ""
 
     def place_of(self, kind: str) -> str:
         """Return where results of a task are: as its kind, or "preview/KIND" of one image."""
@@ -89,10 +80,13 @@ class Results:
             raise UnknownError(f"nothing is kept of {kind}")
         path = self._database.folder / f"{kind}_{name}"
         before = path.read_text("utf-8") if path.exists() else ""
-        if name.endswith(".json"):
-            text = _with_other_masks(text, before)
-        elif self.previewed == kind:  # of one image, so those of the others stay
-            text = _with_other_rows(text, before, self.image)
+        try:
+            if name.endswith(".json"):
+                text = _with_other_masks(text, before)
+            elif self.previewed == kind:  # of one image, so those of the others stay
+                text = _with_other_rows(text, before, self.image)
+        except (ValueError, KeyError, TypeError) as error:
+            raise QueueError(f"this is not what the page saves ({error!r})") from error
         with replace_when_complete(path) as stream:
             stream.write(text.encode("utf-8"))
         self._database.set_facts(**{f"saved of {kind}": str(path)})  # until it is used

@@ -40,13 +40,8 @@ _BAR = re.compile(  # as tqdm prints it: what, done, total, left, unit
 )
 # Of what commands print, the page shows at the end what begins so, with lines indented below.
 _TOLD = (
-    "warning:",
-    "held out:",
-    "trained on",
-    "note:",
-    "accuracy",
-    "balanced accuracy",
-    "threshold:",
+    *("warning:", "note:", "held out:", "trained on"),
+    *("accuracy", "balanced accuracy", "threshold:"),
 )
 
 

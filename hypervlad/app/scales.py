@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import threading
 from collections import defaultdict
@@ -288,7 +289,7 @@ class Scales:
 
     def summary(self) -> dict[str, Any]:
         """Return numbers of images: all, read, with a size by the file or given, and unreadable."""
-        looks = dict(self._looks)
+        looks = {name: look for name, look in dict(self._looks).items() if not is_elsewhere(name)}
         stated = sum(bool(look.stated) for look in looks.values())
         given = sum(name in self._given and not looks[name].stated for name in looks)
         wrong = sum(bool(look.error) for look in looks.values())
@@ -438,6 +439,11 @@ class Scales:
             with replace_when_complete(own) as stream:
                 stream.write(table.read_bytes())
             return self.given(), own
+
+
+def is_elsewhere(name: str) -> bool:
+    """Return whether an image is in another folder, from which a task learns."""
+    return name.startswith("../") or os.path.isabs(name)
 
 
 def typed_number(text: str, label: str) -> str:

@@ -36,13 +36,7 @@ from hypervlad.app.requests import body_of, check_request, error_response, items
 from hypervlad.app.scales import SIZES
 from hypervlad.app.store import Queue
 from hypervlad.app.tasks import TASKS
-from hypervlad.common.limits import (
-    MAX_EDIT_BODY,
-    MAX_REQUEST_BODY,
-    MAX_REQUEST_HEADER,
-    MAX_REQUEST_SECONDS,
-    MAX_WAITING_CONNECTIONS,
-)
+from hypervlad.common import limits
 from hypervlad.common.wording import counted
 from hypervlad.objects.particle import NOT_A_PARTICLE
 from hypervlad.pages.parts import ParticleWords, asset, plain
@@ -53,21 +47,9 @@ if TYPE_CHECKING:
 HOST = "127.0.0.1"
 _PAGE = Path(__file__).parent / "page"
 # Declared here: the type that Windows gives ".js" depends on installed software.
-_CONTENT_TYPES = {
-    "base.css": "text/css",
-    "review.css": "text/css",
-    "common.js": "text/javascript",
-    "server.js": "text/javascript",
-    "shared.js": "text/javascript",
-    "viewer.js": "text/javascript",
-    "forms.js": "text/javascript",
-    "task.js": "text/javascript",
-    "page.js": "text/javascript",
-    "labels.js": "text/javascript",
-    "outlines.js": "text/javascript",
-    "tasks.js": "text/javascript",
-    "icon.svg": "image/svg+xml",
-}
+_CONTENT_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+_SHARED = "base.css", "common.js"  # with all pages
+_FILES = {each.name for each in _PAGE.iterdir() if each.suffix in _CONTENT_TYPES}.union(_SHARED)
 _N_THREADS = 8
 
 
@@ -77,16 +59,9 @@ _RESULT_POLICY = (
     "img-src data: blob:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
 )
-_RESULT_TYPES = {
-    ".html": "text/html",
-    ".svg": "image/svg+xml",
-    ".png": "image/png",
-    ".txt": "text/plain",
-    ".csv": "text/csv",
-    ".pdf": "application/pdf",
-    ".zip": "application/zip",
-    ".hvlad": "application/octet-stream",
-}
+_RESULT_TYPES = {".html": "text/html", ".svg": "image/svg+xml", ".png": "image/png"}
+_RESULT_TYPES |= {".txt": "text/plain", ".csv": "text/csv", ".pdf": "application/pdf"}
+_RESULT_TYPES |= {".zip": "application/zip", ".hvlad": "application/octet-stream"}
 _SAVED = ".csv", ".pdf", ".zip", ".hvlad"
 _PAGES = [("./", "Particles"), *((f"{kind}.html", each.title) for kind, each in TASKS.items())]
 _PAGES += [("sizes.html", "Pixel sizes")]
@@ -98,10 +73,10 @@ def make_app(kept: Queue | Project, token: str, port: int) -> Flask:
     """Return the application that serves a queue, or a project, under ``/token/``."""
     app = Flask(__name__, static_folder=None, template_folder="page")
     app.json = _PrintableJSON(app)
-    app.config["MAX_CONTENT_LENGTH"] = _max_body(kept)
+    app.config["MAX_CONTENT_LENGTH"] = limits.MAX_SAVED_BODY
     app.url_map.merge_slashes = False
     app.url_map.converters["number"] = _NumberConverter
-    app.before_request(lambda: check_request(request, token, port))
+    app.before_request(lambda: check_request(request, token, port, _max_body(kept)))
     app.after_request(with_headers)
     app.register_error_handler(Exception, error_response)
     _add_previews(app, kept, Previews())
@@ -138,7 +113,7 @@ class _WithQueue:
 
 
 def _max_body(kept: Database) -> int:
-    return MAX_REQUEST_BODY if kept.kind is QUEUE else MAX_EDIT_BODY
+    return limits.MAX_REQUEST_BODY if kept.kind is QUEUE else limits.MAX_EDIT_BODY
 
 
 def serve(
@@ -161,8 +136,8 @@ def serve(
             threads=_N_THREADS,
             ident="",
             max_request_body_size=16 * _max_body(kept),
-            max_request_header_size=MAX_REQUEST_HEADER,
-            channel_timeout=MAX_REQUEST_SECONDS,
+            max_request_header_size=limits.MAX_REQUEST_HEADER,
+            channel_timeout=limits.MAX_REQUEST_SECONDS,
             cleanup_interval=1,
         )
         server.channel_class = _Connection
@@ -204,7 +179,7 @@ class _Connection(HTTPChannel):
     def __init__(self, server: Any, *arguments: Any, **options: Any) -> None:
         super().__init__(server, *arguments, **options)
         waiting = [each for each in server.active_channels.values() if not each.requests]
-        if len(waiting) > MAX_WAITING_CONNECTIONS:
+        if len(waiting) > limits.MAX_WAITING_CONNECTIONS:
             min(waiting, key=lambda each: each.last_activity).will_close = True
 
     def handle_read(self) -> None:
@@ -253,14 +228,11 @@ def _add_previews(app: Flask, kept: Queue | Project, previews: Previews) -> None
 
     @app.get("/<token>/<name>")
     def file(token: str, name: str) -> Response:
-        if name not in _CONTENT_TYPES:
+        if name not in _FILES:
             abort(404)
-        text = (
-            asset(name)
-            if name in ("base.css", "common.js")
-            else (_PAGE / name).read_text(encoding="utf-8")
-        )
-        return Response(text, content_type=f"{_CONTENT_TYPES[name]}; charset=utf-8")
+        text = asset(name) if name in _SHARED else (_PAGE / name).read_text(encoding="utf-8")
+        kind = _CONTENT_TYPES[Path(name).suffix]
+        return Response(text, content_type=f"{kind}; charset=utf-8")
 
 
 class _PrintableJSON(DefaultJSONProvider):
@@ -272,13 +244,8 @@ class _PrintableJSON(DefaultJSONProvider):
 
 def _add_clicks(app: Flask, queue: Queue) -> None:
     click = {"client": str, "click": str, "want": int}
-    fields_of = {
-        "next": {"client": str, "want": int},
-        "label": click | {"item": int, "category": int},
-        "skip": click | {"item": int},
-        "undo": click,
-        "again": click,
-    }
+    fields_of = {"next": {"client": str, "want": int}, "undo": click, "again": click}
+    fields_of |= {"label": click | {"item": int, "category": int}, "skip": click | {"item": int}}
 
     @app.post("/<token>/<any(next, label, skip, undo, again):action>")
     def clicked(token: str, action: str) -> Response:
@@ -366,12 +333,8 @@ def _add_project(app: Flask, project: Project) -> None:
         return jsonify(found | {"note": project.note})
 
     choices = {"polarity": str, "min_area": int}
-    choices_of: dict[str, dict[str, type]] = {
-        "find": choices,
-        "learn": {"n_epochs": int},
-        "results": {},
-        "learn_again": {},
-    }
+    choices_of: dict[str, dict[str, type]] = {"find": choices, "learn": {"n_epochs": int}}
+    choices_of |= {"results": {}, "learn_again": {}}
     for each in TASKS.values():
         kinds: dict[str, type] = {
             choice.name: bool if choice.kind == "tick" else str for choice in each.choices

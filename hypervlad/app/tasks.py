@@ -74,15 +74,11 @@ _KEEP = Choice(
 )
 _REPORT = Step("Writing the report", "report FOLDER -o FOLDER/report", may_fail=True)
 _CLASSIFY = Step(
-    "Classifying",
-    "predict MODEL IMAGES -o FOLDER/predictions.csv --page FOLDER/classified.html",
+    "Classifying", "predict MODEL IMAGES -o FOLDER/predictions.csv --page FOLDER/classified.html"
 )
 #: With the labels of the queue that classifying has made.
 LEARN_AGAIN = (
-    Step(
-        "Learning from the labels",
-        "review retrain FOLDER/queue --training GIVEN -o MODEL",
-    ),
+    Step("Learning from the labels", "review retrain FOLDER/queue --training GIVEN -o MODEL"),
     _CLASSIFY,
 )
 _FIGURES = "report/figure.pdf", "PDF", "report/figure.png", "PNG"
@@ -120,9 +116,8 @@ _DIAMETERS = Task(
     ),
     (
         Step(
-            "Measuring diameters",
-            "diameters IMAGES -o FOLDER --resume",
-            "polarity groups leave_out keep",
+            *("Measuring diameters", "diameters IMAGES -o FOLDER --resume"),
+            takes="polarity groups leave_out keep",
         ),
         _REPORT,
     ),
@@ -140,23 +135,17 @@ _DIAMETERS = Task(
     saved=("leave_out", "left_out.csv"),
 )
 _WINDOW = "pixels, or with a unit: at least as long as fibres are straight"
-_TOLERANCE = "degrees: a window is aligned if its directions spread less"
+_TOLERANCE = "degrees: a window is aligned if its directions spread less", "20", "number"
 _ALIGNMENT = Task(
     *("alignment", "Alignment"),
     "Measures the directions of fibres, wires or tubes, and which share of them is aligned.",
     *("Measure all images", "All directions are measured."),
     (
         Choice("window", "Window", "--window={}", _WINDOW, "32, or 500nm", span=(8, 256, 4, 32)),
-        Choice(
-            *("tolerance", "Tolerance", "--tolerance={}", _TOLERANCE, "20", "number"),
-            span=(2, 45, 1, 20),
-        ),
+        Choice("tolerance", "Tolerance", "--tolerance={}", *_TOLERANCE, span=(2, 45, 1, 20)),
         _KEEP,
     ),
-    (
-        Step("Measuring directions", "align IMAGES -o FOLDER", "window tolerance keep"),
-        _REPORT,
-    ),
+    (Step("Measuring directions", "align IMAGES -o FOLDER", "window tolerance keep"), _REPORT),
     (
         *_PAPER,
         ("alignment.csv", "Images, CSV", "one line per image"),
@@ -167,9 +156,10 @@ _ALIGNMENT = Task(
     page="report/report.html",
     preview="figures/**/*.png",
 )
-_FPR = "share of normal images that may be called anomalous"
+_FPR = "share of normal images that may be called anomalous", "0.05", "number"
 _LEAST = "score from which on an image is called anomalous", "learnt"
-_MASKS = "masks of images: as saved on the page of results, or other ones; learnt, too"
+_MASKS = "masks that are learnt: as saved on the page of results, or others. Kinds of defects that "
+_MASKS += "they do not show are found less well then"
 _DEFECTS = Task(
     *("defects", "Defects"),
     "Learns from images without defects what is normal, and finds what differs in all images. Tick "
@@ -180,10 +170,7 @@ _DEFECTS = Task(
         Choice("normal", "Normal images", "", "folder, instead of ticks", "as ticked", "path"),
         Choice("masks", "Corrections", "--masks={}", _MASKS, "none", "path", is_rare=True),
         Choice("threshold", "Threshold", "--threshold={}", *_LEAST, "number", (), True, True),
-        Choice(
-            *("fpr", "False alarms", "--set=fpr={}", _FPR, "0.05", "number"),
-            span=(0.01, 0.3, 0.01, 0.05),
-        ),
+        Choice("fpr", "False alarms", "--set=fpr={}", *_FPR, span=(0.01, 0.3, 0.01, 0.05)),
         _KEEP,
     ),
     (
