@@ -32,7 +32,7 @@ from hypervlad.pages.numbers import number_text
 #: The table of the sizes that people have given, which commands read.
 SIZES = "pixel_sizes.csv"
 _CAN_READ = find_spec("rapidocr") is not None  # labels: the extra ocr
-_NUMBER = re.compile(r"\d+|\d*\.\d+")
+_NUMBER = re.compile(r"-?(\d+|\d*\.\d+)")
 _THOUSANDS = re.compile(r"[1-9]\d{0,2},\d{3}")  # or a number with three decimals
 _MIN_MEASURED = 10  # pixels between two ends that a person has clicked on
 _CLICK_ERROR = 1.0  # pixels of the screen, of that length
