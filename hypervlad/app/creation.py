@@ -69,7 +69,7 @@ def start_queue(
         Fitted; with ``on_error="skip"`` in its encoder, unreadable images are left out.
     images : sequence of paths, or FoundFolder
         Files, which must stay where they are. Of a folder of found particles, its particles are
-        queued, with a category for wrong outlines.
+        queued, with a class for wrong outlines.
     folder : path
         For the queue; created if it does not exist.
     root : path, optional

@@ -115,7 +115,7 @@ class QueueError(ValueError):
 
 
 class UnknownError(QueueError):
-    """There is no such image, or no such category, in the queue."""
+    """There is no such image, or no such class, in the queue."""
 
 
 class StaleError(QueueError):

@@ -155,7 +155,7 @@ class Labels:
         connection = self.queue.connection
         names = {each.id: each.name for each in self.queue.categories()}
         if category not in names:
-            raise UnknownError(f"the queue has no category {category}")
+            raise UnknownError(f"the queue has no class {category}")
         with transaction(connection):
             result = earlier_result(connection, click)
             if result is None:

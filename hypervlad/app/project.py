@@ -2,88 +2,46 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import importlib
 import json
 import os
 import shutil
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 from zipfile import ZIP_DEFLATED, ZipFile
 
-from hypervlad.app.corrections import MODEL, Corrections, move_results, shapes_of
 from hypervlad.app.database import FILE, QueueError, StaleError, UnknownError
-from hypervlad.app.runner import Runner
-from hypervlad.app.scales import Proposal, Scales, typed_number
+from hypervlad.app.finding import Finding, choices_of
+from hypervlad.app.results import Results
+from hypervlad.app.scales import Proposal, is_elsewhere, typed_number
 from hypervlad.app.store import Queue, checked_name
-from hypervlad.app.tasks import LEARN_AGAIN, PARTICLE_FILES, TASKS, Choice, Step, Task
+from hypervlad.app.tasks import LEARN_AGAIN, TASKS, Choice, Step, Task
 from hypervlad.common.files import parse_json, refuse_link, replace_when_complete
 from hypervlad.common.tables import write_table
 from hypervlad.common.wording import counted, name_some, printable
-from hypervlad.images import ImageReadError, ReadOptions, find_images, read_image
-from hypervlad.images.files import file_stamp, is_below, path_parts
+from hypervlad.images import find_masks
+from hypervlad.images.files import file_stamp
 from hypervlad.images.reading import relative_names
-from hypervlad.objects.detection import MIN_AREA
-from hypervlad.objects.found_folder import FIELDS, PARTICLES, RUN, FoundFolder
+from hypervlad.objects.outlines import find_outlines
 
-RESULTS = "results"
-_PREVIEW = ".preview"
-_MAX_ARGUMENTS = 20_000  # characters: Windows allows 32,767 for a command
-_MAX_FIGURES = 30  # of which the page lists each
 _NOT_ZIPPED = "maps", "queue"
-_READING = "page", "channel", "banner", "scaling", "percentiles", "max_pixels"
 
 
-class Project(Corrections):
+class Project(Finding):
     """A folder of images with its results: found in, learnt from, counted, corrected, measured.
 
     All is done by commands of hypervlad, in processes of their own: one task at a time, which goes
     on after a stop or a kill where it was.
-
-    Parameters
-    ----------
-    folder : path
-        Of found particles, or to become one.
-    images : path, optional
-        Folder of the images, by default that in which particles were found.
     """
 
     def __init__(
         self, folder: str | os.PathLike[str], images: str | os.PathLike[str] | None = None
     ) -> None:
-        path = Path(os.path.abspath(folder))
-        given = None if images is None else Path(os.path.abspath(images))
-        if given is not None:
-            find_images(given)  # raises if there are none, before a folder is made
-        path.mkdir(exist_ok=True)
-        super().__init__(path)
-        noted = None if (path / RUN).exists() else self.fact("images") or given
-        self._root = Path(noted) if noted else FoundFolder(path).images
-        if given not in (None, self._root):
-            raise ValueError(
-                f"{path} has results of the images in {self._root}; give another --output"
-            )
-        self.set_facts(images=str(self._root))
-        self._unsearched = [] if self.is_found else find_images(self._root)
-        #: The pixel sizes of all images.
-        self.scales = Scales(self, self._root, self._usual_sizes(), self._in_words)
-        self._files, self._names = list[Path](), list[str]()
-        self.files()
-        #: What a person has started.
-        self.runner = Runner(self, self._asking, self._in_words)
-        self._sizes, self._size_options = dict[str, float](), list[str | Path]()  # of the task
-        self._previewing = threading.Lock()
-        #: The task of which one image was looked at last, rather than all measured.
-        self.previewed = ""
+        super().__init__(folder, images)
+        #: What is in the folder.
+        self.results = Results(self)
         self._queue: Queue | None = None
-        if not self.is_found:  # a preview shall not wait for it
-            finding = "hypervlad.particles.finding"
-            threading.Thread(target=importlib.import_module, args=[finding], daemon=True).start()
 
     def close(self) -> None:
         """Stop what is running, and close all connections."""
@@ -92,72 +50,13 @@ class Project(Corrections):
         self._close_queue()
         super().close()
 
-    # --- images in which nothing is found yet --------------------------------------------------
-
-    def read_options(self) -> ReadOptions:
-        return super().read_options() if self.is_found else ReadOptions(page=0)
-
-    def image_of(self, image: int) -> Path:
-        if self.is_found:
-            return super().image_of(image)
-        if not 1 <= image <= len(self._unsearched):
-            raise UnknownError(f"there is no image {image}")
-        return self._unsearched[image - 1]
-
-    def images(self) -> list[dict[str, Any]]:
-        if self.is_found:
-            return super().images()
-        usual: dict[str, Any] = {"version": 0, "n": 0, "is_edited": False, "is_done": False}
-        return [
-            usual | {"id": number, "name": printable(name)} | self.scales.about(name)
-            for number, name in enumerate(self._names[: len(self._unsearched)], 1)
-        ]
-
-    def classes(self) -> list[str]:
-        return super().classes() if self.is_found else []
-
-    def shown(self, image: int) -> dict[str, Any]:
-        if self.is_found:
-            return super().shown(image)
-        path = self.image_of(image)
-        try:
-            height, width = read_image(path, page=0).shape[:2]
-        except ImageReadError as error:
-            raise ImageReadError(self._in_words(error)) from error
-        shown: dict[str, Any] = {"version": 0, "message": "", "is_whole": True, "removed": []}
-        (name,) = relative_names([path], self._root)
-        shown |= {"outlines": [], "can_undo": False, "can_redo": False, "name": printable(name)}
-        size = self.scales.size_of(name)
-        return shown | {"height": height, "width": width, "pixel_size": size}
-
-    def preview(self, image: int, polarity: str, min_area: int) -> dict[str, Any]:
-        """Find the particles of one image, and return them as `shown` does; nothing is kept."""
-        from hypervlad.particles.finding import find_particles  # not above: it takes seconds
-
-        if not self._previewing.acquire(blocking=False):
-            raise StaleError("another preview is being made: wait for it")
-        try:
-            options: Any = {"polarity": polarity, "min_area": min_area}
-            options["read_options"] = self.read_options()
-            found = find_particles(self.image_of(image), **options)
-        except ValueError as error:
-            raise QueueError(self._in_words(error)) from error
-        finally:
-            self._previewing.release()
-        note = f": {found.note}" if found.note else ""
-        kind = f"{found.polarity} particle" if len(found) else "particle"
-        words = f"{counted(len(found), kind)} found in this image{note}"
-        return {"is_whole": True, "removed": [], "outlines": shapes_of(found), "message": words}
-
-    # --- tasks ----------------------------------------------------------------------------------
-
     def state(self) -> dict[str, Any]:
         """Return what the page shows besides images: the task, choices, and what can be done."""
         known: dict[str, Any] = {"task": dict(self.runner.task)}  # what is done is in the rest
         known |= {"is_found": self.is_found, "generation": int(self.fact("generation") or 0)}
         known["folder"] = str(self.folder)
         run = self.found.run if self.is_found else self._run_before()
-        known["finder"] = _choices(run["finder"])
+        known["finder"] = choices_of(run["finder"])
         known["has_earlier"] = (self.fact("earlier") or "[]") != "[]"
         known |= self._progress()
         known["is_unmeasured"] = self.is_found and self._are_sizes_other(self.found.by_name)
@@ -166,7 +65,7 @@ class Project(Corrections):
     def _progress(self) -> dict[str, Any]:
         """Return what the page says of images before anything is found."""
         known = self.scales.summary()
-        words = [counted(len(self._files), "image")]
+        words = [counted(sum(not is_elsewhere(name) for name in self._names), "image")]
         words += [f"{known['n_read']:,} looked at"] * known["is_reading"]
         words += [f"{known['n_without']:,} without a pixel size"] * bool(known["n_without"])
         words += [f"{known['n_wrong']:,} unreadable"] * bool(known["n_wrong"])
@@ -178,24 +77,18 @@ class Project(Corrections):
         kind, is_of_one = known.get("kind", ""), known.get("choices", {}).get("only")
         task = TASKS.get(kind)
         resumes = task is None or any("--resume" in step.command for step in task.steps)
-        done = {
-            "find": "Particles are found.",
-            "learn": "Learnt, and particles found anew.",
-            "results": "The results are written.",
-            "learn_again": "Learnt, and all images classified again.",
-        }
+        done = {"find": "Particles are found.", "learn": "Learnt, and particles found anew."}
+        done["results"] = "The results are written."
+        done["learn_again"] = "Learnt, and all images classified again."
+        if task is not None:
+            done[kind] = f"{task.title}: this is the preview." if is_of_one else task.done
         titles = {
             "running": f"{known.get('step')}…",
-            "done": done.get(kind)
-            or (task and ("This is the preview." if is_of_one else task.done)),
+            "done": done.get(kind),
             "stopped": f"Stopped. {'What is done is kept.' if resumes else 'It begins anew.'}",
             "failed": "This did not work",
         }
         return titles.get(known.get("state", "")) or ""
-
-    def is_current(self) -> bool:
-        """Return whether the results of particles are of the outlines as they are now."""
-        return bool(made := self.fact("results")) and made == self._stamp()
 
     def start(self, kind: str, choices: dict[str, Any]) -> None:
         """Start a task, "find", "learn", "results" or one of `TASKS`, with choices of a person.
@@ -227,50 +120,6 @@ class Project(Corrections):
             self.exchange(self.folder / folder)
             self.runner.forget()
 
-    def results_shown(self, kind: str) -> str:
-        """Return where results of a task are: as its kind, or "preview/KIND" of one image."""
-        return f"preview/{kind}" if self.previewed == kind else kind
-
-    def _folder_of(self, place: str) -> Path:
-        return self.folder / place.replace("preview/", f"{_PREVIEW}/")
-
-    def result_file(self, place: str, name: str) -> Path | None:
-        """Return a file of results; None if there is none, or behind a link."""
-        folder = self._folder_of(place)
-        is_table = place == RESULTS and name in (PARTICLES, FIELDS) and folder.is_dir()
-        path = (self.folder if is_table else folder).joinpath(*path_parts(name))
-        own = [path, *path.parents]
-        above = own[: own.index(self.folder)] if is_below(name) else own
-        is_hidden = any(part.startswith(".") for part in path_parts(name))
-        if is_hidden or not is_below(name) or any(each.is_symlink() for each in above):
-            return None
-        return path if path.is_file() else None
-
-    def listed_results(self, place: str) -> list[tuple[list[tuple[str, str]], str]]:
-        """Return the results that are there: links, as names and titles, and what is in them."""
-        task, folder = TASKS.get(place.split("/")[-1]), self._folder_of(place)
-        found = list[tuple[list[tuple[str, str]], str]]()
-        for name, title, about, *others in PARTICLE_FILES if task is None else task.files:
-            if "*" in name:
-                every = sorted(each.relative_to(folder).as_posix() for each in folder.glob(name))
-                found += [([(each, each)], "") for each in every[:_MAX_FIGURES]]
-                if len(every) > _MAX_FIGURES:
-                    found.append(([], f"and {len(every) - _MAX_FIGURES:,} more in the folder"))
-                continue
-            pairs = [(name, title), *zip(others[::2], others[1::2], strict=True)]
-            if links := [each for each in pairs if self.result_file(place, each[0])]:
-                found.append((links, about))
-        return found
-
-    def page_of(self, place: str) -> str:
-        """Return the page of results, which changes when they do; "" if there is none."""
-        task, folder = TASKS[place.split("/")[-1]], self._folder_of(place)
-        name, mark, anchor = (task.page if place == task.kind else task.preview).partition("#")
-        if (page := next(iter(sorted(folder.glob(name))), None)) is None:
-            return ""
-        path = quote(f"{place}/{page.relative_to(folder).as_posix()}")
-        return f"{path}?{page.stat().st_mtime_ns}{mark}{anchor}"
-
     def values(self, kind: str) -> dict[str, Any]:
         """Return what the form of a task shows: the last choices."""
         known = self.runner.task.get("choices") if self.runner.task.get("kind") == kind else None
@@ -278,7 +127,8 @@ class Project(Corrections):
         usual = {
             each.name: each.values[0][0] if each.values else "" for each in TASKS[kind].choices
         }
-        return {**usual, **known}
+        saved = self.fact(f"saved of {kind}")
+        return {**usual, **known} | ({TASKS[kind].saved[0]: saved} if saved else {})
 
     def queue(self) -> Queue | None:
         """Return the queue of uncertain images, if classifying has made one."""
@@ -294,17 +144,14 @@ class Project(Corrections):
                 self._queue.close()
             self._queue = None
 
-    # --- images of other tasks ------------------------------------------------------------------
+    # --- images, and what people mark them as ---------------------------------------------------
 
     def files(self) -> list[Path]:
-        """Return the images of the folder; new ones get the next numbers."""
-        with contextlib.suppress(ValueError, OSError):  # the folder may have been moved
-            known = set(self._files)
-            new = [each for each in find_images(self._root) if each not in known]
-            self._files += new
-            self._names += relative_names(new, self._root)
-            self.scales.look_at(self._files)  # others may have been replaced
-        return self._files
+        """Return the images of the folder, and those from which tasks learn, with their numbers."""
+        for kind, task in TASKS.items():
+            if given := self._made_with(kind)[0].get(task.given):
+                self._add_files(given)
+        return super().files()
 
     def file(self, number: int) -> Path:
         """Return one of `files`, which begin with 1."""
@@ -320,6 +167,7 @@ class Project(Corrections):
             {"number": number, "name": printable(name), "mark": marks.get(name, "")}
             | self.scales.about(name)
             for number, name in enumerate(self._names, 1)
+            if kind == "sizes" or not is_elsewhere(name)
         ]
 
     def abouts(self) -> dict[int, dict[str, Any]]:
@@ -373,49 +221,6 @@ class Project(Corrections):
 
     # --- internal -------------------------------------------------------------------------------
 
-    def _in_words(self, message: object) -> str:
-        """Return a message, with files named as the page names them."""
-        text = str(message)
-        for folder in sorted((self.folder, self._root), key=lambda each: -len(each.parts)):
-            text = text.replace(f"{folder}{os.sep}", "").replace(str(folder), folder.name)
-        return printable(text)
-
-    def _run(self, *arguments: str | Path) -> None:
-        """Run a command of hypervlad; a QueueError with its last lines if it fails."""
-        with self._writing:  # the command has the folder for itself
-            if note := self.write_all():  # what it reads
-                raise QueueError(note)
-            self.runner.run(*arguments)
-
-    def _find(self, polarity: str, min_area: int) -> Iterator[str]:
-        yield "Finding particles"
-        self._tell_contradictions()
-        run = self._run_before()
-        is_other = _choices(run["finder"]) != {"polarity": polarity, "min_area": min_area}
-        number = run["pixel_size"]  # as it was given in a shell, for all images
-        is_other |= self._are_sizes_other(self._names if number else self._sizes_before())
-        if is_other and not self.is_found and run["finder"]:  # of a run that was stopped
-            move_results(self.folder, self.folder / self.free_name(".stopped"))
-            run = self._run_before()
-        given: list[str | Path] = []
-        model = [self.folder / MODEL] if polarity == "model" else []
-        if model and not model[0].exists():
-            raise QueueError(f"{MODEL} is missing: learn again, or find bright or dark ones")
-        if not model:
-            given += [f"--polarity={polarity}", *self._reading_options()]
-        if "min_area" in run["finder"] or min_area != MIN_AREA:
-            given += ["--set", f"min_area={min_area}"]
-        given += self._given_before()
-        if is_other and self.is_found:
-            folder = self._next_folder(polarity, min_area, self._sizes)
-            yield from self._find_anew(folder, model, [*given, *self._size_options])
-            return
-        is_one = number and not is_other
-        given += ["--pixel-size", str(number)] if is_one else self._size_options
-        target = "-o", self.folder, "--resume"
-        self._run("particles", "find", *model, self._root, *target, *given, "--on-error", "skip")
-        self.take_images()
-
     def _measure(self, task: Task, only: str, image: str, **choices: Any) -> Iterator[str]:
         """Do a task with all images, or with `only` one that is looked at."""
         yield "Starting"
@@ -428,8 +233,10 @@ class Project(Corrections):
                 choices[each.name] = typed_number(choices[each.name], each.label)
         if choices.get("model") and choices.get(task.given):  # which would be trained anew
             raise QueueError("give sorted images or a model, not both")
-        self.previewed = task.kind if only else ""
-        folder = self._folder_of(self.results_shown(task.kind))
+        self.results.previewed, self.results.image = (
+            (task.kind, self.name_of(image)) if only else ("", "")
+        )
+        folder = self.results.folder_of(self.results.place_of(task.kind))
         refuse_link(folder)
         if only:
             shutil.rmtree(folder, ignore_errors=True)
@@ -437,13 +244,16 @@ class Project(Corrections):
             marks = {} if task.mark is None else self.marks(task.kind)
             if not only:
                 self._prepare(task, folder, choices, marks)
+                self.set_facts(**{f"saved of {task.kind}": ""})
         folder.mkdir(parents=True, exist_ok=True)
         model = choices.get("model") or folder / "model.hvlad"
         given = [choices[task.given]] if choices.get(task.given) else []
         if task.given and not given and not choices.get("model"):
             given = self._given_by_marks(task, folder, marks)
-        fill = {"IMAGES": [images], "MODEL": [model], "GIVEN": given}
-        yield from self._steps(task, task.steps[: 1 if only else None], folder, fill, choices)
+        if choices.get("masks"):
+            given += self._with_masks(choices["masks"])
+        fill = {"IMAGES": [images], "FOLDER": [folder], "MODEL": [model], "GIVEN": given}
+        yield from self._steps(task, task.steps[: 1 if only else None], fill, choices)
 
     def _learn_again(self) -> Iterator[str]:
         """Train the classes anew with the labels of people, and classify all images again."""
@@ -456,8 +266,8 @@ class Project(Corrections):
         marks = _with_labels(self._typed_marks("classes"), before, labels)
         listed = {each: own for each, own in marks.items() if each in before or each not in labels}
         given = choices.get("source") or self._given_by_marks(task, folder, listed)[0]
-        fill = {"IMAGES": [self._root], "MODEL": [folder / "model.hvlad"], "GIVEN": [given]}
-        yield from self._steps(task, LEARN_AGAIN, folder, fill, choices)
+        fill = {"IMAGES": [self._root], "FOLDER": [folder], "MODEL": [folder / "model.hvlad"]}
+        yield from self._steps(task, LEARN_AGAIN, fill | {"GIVEN": [given]}, choices)
         with self._asking:  # what was marked meanwhile is not learnt
             marks = _with_labels(self._typed_marks("classes"), before, labels)
             self._note_made("classes", choices, listed | labels, marks)
@@ -467,9 +277,16 @@ class Project(Corrections):
     ) -> None:
         """Rename results that were made with other choices, and note those of new ones."""
         made, before = self._made_with(task.kind)
-        choices = choices | {"pixel_sizes": self._sizes}
+        late = {each.name: "" for each in task.choices if each.is_late}
+        paths = [choices[e.name] for e in task.choices if e.kind == "path" and not e.is_late]
+        stamps = [str(file_stamp(each)) for each in paths if os.path.isfile(each)]
+        choices = choices | {"pixel_sizes": self._sizes, "stamps": stamps}
         is_given = choices.get(task.given) or choices.get("model")
-        if made != choices or (marks != before and not is_given) or not folder.exists():
+        if (
+            made | late != choices | late
+            or (marks != before and not is_given)
+            or not folder.exists()
+        ):
             self._close_queue()
             # First, for a kill: the marks have the labels of its queue, which is elsewhere then.
             self._note_made(task.kind, made | {"is_renamed": True}, marks, marks)
@@ -490,14 +307,10 @@ class Project(Corrections):
         self.set_facts(**{f"choices of {kind}": made, f"marks of {kind}": json.dumps(marks)})
 
     def _steps(
-        self,
-        task: Task,
-        steps: Sequence[Step],
-        folder: Path,
-        fill: dict[str, list[Any]],
-        choices: dict[str, Any],
+        self, task: Task, steps: Sequence[Step], fill: dict[str, list[Any]], choices: dict[str, Any]
     ) -> Iterator[str]:
         """Run commands of a task, and put what they have written into one file, too."""
+        (images,), (folder,) = fill["IMAGES"], fill["FOLDER"]
         for step in steps:
             yield step.words
             is_made = bool(step.makes) and (folder / step.makes).exists()
@@ -509,9 +322,10 @@ class Project(Corrections):
             for choice in task.choices:
                 if choice.name in step.takes.split():
                     own += self._options(choice, choices.get(choice.name, ""))
-            is_elsewhere = bool(step.makes and choices.get(task.given))  # what is given
-            if "IMAGES" in step.command or ("GIVEN" in step.command and not is_elsewhere):
-                own += self._size_options
+            is_given = "GIVEN" in step.command and bool(choices.get(task.given))
+            if "GIVEN" in step.command or "IMAGES" in step.command:
+                place = Path(choices[task.given]) if is_given else images
+                own += self._sizes_in(place.parent if place.suffix == ".csv" else place)
             before = self.runner.task["lines"]
             try:
                 self.runner.run(*own, "--on-error", "skip")
@@ -519,7 +333,9 @@ class Project(Corrections):
                 if not step.may_fail:
                     raise
                 told = [*before, *self.runner.task["lines"], self._in_words(error)]
-                self.runner.task["lines"] = [*dict.fromkeys(told)]
+                before = [*dict.fromkeys(told)]
+            if step.may_fail:  # what else it says is in what it has written
+                self.runner.task["lines"] = before
         if folder.parent != self.folder:
             return  # of one image
         whole = folder / "all.zip"
@@ -528,6 +344,11 @@ class Project(Corrections):
                 name = file.relative_to(folder)
                 if file.is_file() and name.parts[0] not in (*_NOT_ZIPPED, whole.name):
                     kept.write(file, name)
+
+    def _sizes_in(self, place: Path) -> list[str | Path]:
+        """Return the option with the sizes that people have given, if any is of an image there."""
+        files = (Path(os.path.normpath(self._root / name)) for name in self._sizes)
+        return self._size_options if any(file.is_relative_to(place) for file in files) else []
 
     def _given_by_marks(self, task: Task, folder: Path, marks: dict[str, str]) -> list[Path]:
         """Return what a task learns from: marked images, or a table of their classes."""
@@ -538,13 +359,16 @@ class Project(Corrections):
         if not marks:
             raise QueueError(task.needs)
         if task.mark:
-            files = [self._root / name for name in marks]
-            if sum(len(str(file)) + 3 for file in files) > _MAX_ARGUMENTS:
-                raise QueueError("so many images do not fit into a command: give a folder of them")
-            return files
+            return [self._root / name for name in marks]
         rows = [[str(self._root / name), word] for name, word in sorted(marks.items())]
         write_table(folder / "labels.csv", ["path", "label"], rows)
         return [folder / "labels.csv"]
+
+    def _with_masks(self, masks: str) -> list[Path]:
+        """Return the images that have a mask, also one without defects."""
+        find: Callable[..., Sequence[Any]] = find_masks if os.path.isdir(masks) else find_outlines
+        found = zip(self._files, find(self._files, masks), strict=True)
+        return [file for file, mask in found if mask is not None]
 
     def _options(self, choice: Choice, value: Any) -> list[str | Path]:
         """Return a choice as an option of a command; none if it is the usual one."""
@@ -559,156 +383,6 @@ class Project(Corrections):
         if not path.exists():
             raise QueueError(f"{path}: no such file or folder; type the full path")
         return str(path)
-
-    def _learn(self, n_epochs: int) -> Iterator[str]:
-        yield "Measuring corrections"
-        with self._writing:
-            found = FoundFolder(self.folder)
-            files = found.corrected_files()
-        if not files:
-            raise QueueError(
-                "no image is done yet: correct all outlines of one or more, and mark it"
-            )
-        folder = self._next_folder(n_epochs, self._sizes)
-        if not (model := folder / MODEL).exists():
-            yield f"Learning from {counted(len(files), 'image')}"
-            least = _choices(found.run["finder"])["min_area"]
-            options: list[str | Path] = ["--set", f"n_epochs={n_epochs}"]
-            options += ["--set", f"min_area={least}"]
-            options += [*self._reading_options(), *self._size_options]
-            paths = self._root, self.folder, "-o", model, "--on-error", "skip"
-            self._run("particles", "train", *paths, *options)
-        yield from self._find_anew(folder, [model], [*self._given_before(), *self._size_options])
-
-    def _find_anew(self, folder: Path, model: list[Path], given: list[str | Path]) -> Iterator[str]:
-        """Find particles in all images but those that are done or edited, and take them over."""
-        yield "Finding particles anew"
-        new = folder / "found"
-        target = "-o", new, "--resume", "--corrected", self.folder
-        self._run("particles", "find", *model, self._root, *target, *given, "--on-error", "skip")
-        if model:
-            shutil.copyfile(model[0], new / MODEL)
-        yield "Taking them over"
-        found = (
-            FoundFolder(each).field_table.set_index("micrograph") for each in (self.folder, new)
-        )
-        before, after = (own["particles"].fillna(0).astype(int).to_dict() for own in found)
-        kept = {each["name"] for each in super().images() if each["version"]}
-        if gone := sorted(before.keys() - after.keys()):
-            raise QueueError(
-                f"{name_some(gone)}: not in {self._root} any more, or not readable, and what was "
-                "found there would be lost: put them back, or move them out of the results too"
-            )
-        changes = [[name, before.get(name, 0), n] for name, n in after.items() if name not in kept]
-        note = {"changes": changes, "lines": self.runner.task["lines"], "n_kept": len(kept)}
-        self.exchange(new, note)
-        shutil.rmtree(folder, ignore_errors=True)
-
-    def _next_folder(self, *choices: object) -> Path:
-        """Return where particles are found anew: after a stop, with the same corrections, again."""
-        with self._writing:
-            files = FoundFolder(self.folder).corrected_files()
-        digests = {name: digest for name, ((_, digest),) in files.items()}
-        key = hashlib.sha256(json.dumps([digests, *choices]).encode()).hexdigest()[:16]
-        folder = self.folder / f".next-{key}"
-        for other in self.folder.glob(".next-*"):
-            if other != folder:
-                shutil.rmtree(other, ignore_errors=True)
-        folder.mkdir(exist_ok=True)
-        return folder
-
-    def _run_before(self) -> dict[str, Any]:
-        """Return what a run here was made with, which may have been stopped."""
-        is_there = (self.folder / RUN).exists()
-        return FoundFolder(self.folder).run if is_there else {"finder": {}, "pixel_size": None}
-
-    def _make_results(self) -> Iterator[str]:
-        yield "Counting particles"
-        self.write_all()
-        folder, stamp = self.folder / RESULTS, self._stamp()
-        refuse_link(folder)
-        folder.mkdir(exist_ok=True)
-        self.set_facts(results="")
-        tables = "-o", folder / "counts.csv", "--page", folder / "particles.html"
-        self._run("particles", "count", self.folder, *tables, "--on-error", "skip")
-        yield "Writing the report"
-        self._run("report", self.folder, "-o", folder / "report", "--on-error", "skip")
-        with replace_when_complete(folder / "outlines.zip") as stream, ZipFile(stream, "w") as own:
-            for file in self._outline_files():
-                own.write(file, file.relative_to(self.folder))
-        self.set_facts(results=stamp)
-
-    def _outline_files(self) -> list[Path]:
-        return sorted(p for p in (self.folder / "outlines").rglob("[!.]*") if p.is_file())
-
-    def _stamp(self) -> str:
-        """Return what changes with each edit, and whenever other particles are found."""
-        found = self.connection.execute("SELECT id, version, done FROM images ORDER BY id")
-        files = [self.folder / RUN, *self._outline_files()]
-        stamp = [[*map(tuple, found.fetchall())], [str(file_stamp(file)) for file in files]]
-        return hashlib.sha256(json.dumps(stamp).encode()).hexdigest()
-
-    def _reading_options(self) -> list[str]:
-        """Return the options by which images were read, where they differ from the usual ones."""
-        if not (self.folder / RUN).exists():
-            return []
-        used, usual = FoundFolder(self.folder).read_options, ReadOptions()
-        values = {name: getattr(used, name) for name in _READING}
-        own = {name: value for name, value in values.items() if value != getattr(usual, name)}
-        return [word for name in own for word in ("--set", f"{name}={own[name]}")]
-
-    def _given_before(self) -> list[str | Path]:
-        """Return the options with which particles were found; some are in tables."""
-        if not (self.folder / RUN).exists():
-            return []
-        found, given = FoundFolder(self.folder), list[str | Path]()
-        if found.run["finder"].get("annotations") == "keep":
-            given.append("--keep-annotations")
-        for kind in ("geojson", "roi"):
-            given += ["--format", kind] if (self.folder / kind).is_dir() else []
-        for column in ("group", "sample") if (self.folder / FIELDS).exists() else ():
-            known = found.field_table.set_index("micrograph")[column].dropna().to_dict()
-            names = relative_names(find_images(self._root), self._root) if known else []
-            if known:  # every image needs a line, also one that is new
-                rows = [[each, known.get(each, "none")] for each in names]
-                given += self._as_table(f"--{column}s", column, rows)
-        return given
-
-    def _sizes_before(self) -> dict[str, float]:
-        """Return the pixel sizes with which particles were found, as they were given."""
-        run = self._run_before()
-        number = run["pixel_size"]
-        known = self.found.by_name if number and self.is_found else {}
-        of_all = {name: number for name, each in known.items() if each.pixel_size == number}
-        return of_all | dict(run.get("pixel_sizes") or {})
-
-    def _usual_sizes(self) -> dict[str, list[float | None]]:
-        """Return the sizes of before, with how precise they are: an error of a bar of 1 pixel."""
-        known = self.found.by_name if self.is_found else {}
-        shares = {name: each.scale_bar_error for name, each in known.items()}
-        return {
-            name: [size, 1.0, share / 2] if (share := shares.get(name)) else [size, None, None]
-            for name, size in self._sizes_before().items()
-        }
-
-    def _are_sizes_other(self, names: Iterable[str]) -> bool:
-        """Return whether images have other sizes than those with which particles were found."""
-        before = self._sizes_before()
-        return any(self._sizes.get(name) != before.get(name) for name in names)
-
-    def _tell_contradictions(self) -> None:
-        told = [f"warning: {each}" for each in self.scales.contradictions()]
-        self.runner.task["lines"] = [*self.runner.task["lines"], *told]
-
-    def _as_table(self, option: str, column: str, rows: list[list[Any]]) -> list[str | Path]:
-        write_table(self.folder / f".{column}.csv", ["path", column], rows)
-        return [option, self.folder / f".{column}.csv"]
-
-
-def _choices(finder: dict[str, Any]) -> dict[str, Any]:
-    """Return how particles were found as a person chooses it."""
-    polarity = "model" if "model" in finder else finder.get("polarity", "auto")
-    return {"polarity": polarity, "min_area": finder.get("min_area", MIN_AREA)}
 
 
 def _with_labels(

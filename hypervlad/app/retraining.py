@@ -87,14 +87,14 @@ class Comparison:
             f"accuracy on {self.n_compared} of {asked} (the uncertain ones): "
             f"{percent(self.before)} when queued, {percent(self.after)} now, held out",
             f"balanced accuracy: {percent(self.balanced_before)} when queued, "
-            f"{percent(self.balanced_after)} now, the mean of their categories",
+            f"{percent(self.balanced_after)} now, the mean of their classes",
         ]
         if self.n_compared < _MIN_COMPARED:
             lines.append("(so few images do not show which model is better)")
         elif self.p_value > _SIGNIFICANCE:
             lines.append("(the difference may be due to chance)")
         if others := self.n_labelled - self.n_compared:
-            lines.append(f"({others} could not be held out: too few images of the category)")
+            lines.append(f"({others} could not be held out: too few images of the class)")
         if n := self.n_known:
             lines.append(
                 f"({counted(n, 'labelled image')} {verb(n, 'was a', 'were')} training "
@@ -105,7 +105,7 @@ class Comparison:
             "few points; for a fair comparison use hypervlad evaluate on other images)"
         )
         if self.new_categories:
-            lines.append(f"new categories: {', '.join(self.new_categories)}")
+            lines.append(f"new classes: {', '.join(self.new_categories)}")
         return lines
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -19,18 +20,28 @@ from hypervlad.common.progress import READ_BY_PROGRAM
 from hypervlad.common.wording import counted
 
 _N_LINES = 12  # of a command, which the page shows if it fails
+# Imports modules that take long, and then waits for the command.
+_COMMAND = """
+import importlib, json, sys
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+from hypervlad.cli import main
+if line := sys.stdin.readline():
+    sys.argv[1:] = json.loads(line)
+    main()
+"""
+_SLOW = (
+    *("hypervlad.fibres.diameter_tables", "hypervlad.fibres.diameter_page"),
+    *("hypervlad.fibres.alignment_page", "hypervlad.fibres.orientation_display"),
+    *("hypervlad.pages.facts", "tifffile", "matplotlib.backends.backend_agg"),
+)
 _BAR = re.compile(  # as tqdm prints it: what, done, total, left, unit
     r"(?:(\w[^:%]*): +)?\d+%\|.*?(\d+)/(\d+) \[[\d:]+<([\d:?]+)(?:, +[\d.?]+(?:s/)?(\w+))?"
 )
 # Of what commands print, the page shows at the end what begins so, with lines indented below.
 _TOLD = (
-    "warning:",
-    "held out:",
-    "trained on",
-    "note:",
-    "accuracy",
-    "balanced accuracy",
-    "threshold:",
+    *("warning:", "note:", "held out:", "trained on"),
+    *("accuracy", "balanced accuracy", "threshold:"),
 )
 
 
@@ -64,6 +75,7 @@ class Runner:
         self._database, self._lock, self._in_words = database, lock, in_words
         self._guard = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
+        self._waiting: subprocess.Popen[str] | None = None
         self._thread: threading.Thread | None = None
         self._is_stopped = False
         self.task: dict[str, Any] = {}
@@ -93,6 +105,15 @@ class Runner:
         self.stop()
         if self._thread is not None:
             self._thread.join()
+        if self._waiting is not None:
+            with self._waiting:  # which closes its stdin
+                self._waiting.terminate()
+
+    def make_ready(self) -> None:
+        """Let a process wait for the next command, so that a preview is there soon."""
+        with self._guard:
+            if self._waiting is None:
+                self._waiting = _new_process(*_SLOW)
 
     def stop(self) -> None:
         """Stop the task, if there is one; what it has written stays, and is used later."""
@@ -110,19 +131,16 @@ class Runner:
 
     def run(self, *arguments: str | Path) -> None:
         """Run a command, as a step of the task; a QueueError with its last lines if it fails."""
-        environment = os.environ | {READ_BY_PROGRAM: "1", "PYTHONIOENCODING": "utf-8:replace"}
         with self._guard:
             if self._is_stopped:
                 raise _StoppedError
-            process = self._process = subprocess.Popen(
-                [sys.executable, "-u", "-m", "hypervlad", *map(str, arguments)],
-                stdin=subprocess.PIPE,  # it ends when this process does
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                encoding="utf-8",
-                errors="replace",
-                env=environment,
-            )
+            waiting, self._waiting = self._waiting, None
+            is_ready = waiting is not None and waiting.poll() is None
+            process = self._process = waiting if waiting and is_ready else _new_process()
+        assert process.stdin is not None
+        with contextlib.suppress(OSError):  # what it said before it ended is read below
+            process.stdin.write(f"{json.dumps([*map(str, arguments)])}\n")
+            process.stdin.flush()
         last, is_told = deque[str](maxlen=_N_LINES), False
         with process:
             assert process.stdout is not None
@@ -159,6 +177,18 @@ class Runner:
             self.task["lines"] = [*self.task["lines"], self._in_words(error)]
         finally:
             self.task["state"] = ended
+
+
+def _new_process(*modules: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-u", "-c", _COMMAND, *modules],
+        stdin=subprocess.PIPE,  # it ends when this process does
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+        env=os.environ | {READ_BY_PROGRAM: "1", "PYTHONIOENCODING": "utf-8:replace"},
+    )
 
 
 def _progress(

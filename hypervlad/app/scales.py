@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import threading
 from collections import defaultdict
@@ -31,7 +32,7 @@ from hypervlad.pages.numbers import number_text
 #: The table of the sizes that people have given, which commands read.
 SIZES = "pixel_sizes.csv"
 _CAN_READ = find_spec("rapidocr") is not None  # labels: the extra ocr
-_NUMBER = re.compile(r"\d+|\d*\.\d+")
+_NUMBER = re.compile(r"-?(\d+|\d*\.\d+)")
 _THOUSANDS = re.compile(r"[1-9]\d{0,2},\d{3}")  # or a number with three decimals
 _MIN_MEASURED = 10  # pixels between two ends that a person has clicked on
 _CLICK_ERROR = 1.0  # pixels of the screen, of that length
@@ -288,7 +289,7 @@ class Scales:
 
     def summary(self) -> dict[str, Any]:
         """Return numbers of images: all, read, with a size by the file or given, and unreadable."""
-        looks = dict(self._looks)
+        looks = {name: look for name, look in dict(self._looks).items() if not is_elsewhere(name)}
         stated = sum(bool(look.stated) for look in looks.values())
         given = sum(name in self._given and not looks[name].stated for name in looks)
         wrong = sum(bool(look.error) for look in looks.values())
@@ -438,6 +439,11 @@ class Scales:
             with replace_when_complete(own) as stream:
                 stream.write(table.read_bytes())
             return self.given(), own
+
+
+def is_elsewhere(name: str) -> bool:
+    """Return whether an image is in another folder, from which a task learns."""
+    return name.startswith("../") or os.path.isabs(name)
 
 
 def typed_number(text: str, label: str) -> str:

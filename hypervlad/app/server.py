@@ -4,23 +4,11 @@ The script of the page is our own: no library that the site loads handles keys f
 a click again until the server has saved it.
 """
 
-# Pages of other sites in the same browser must not be able to use the server (CSRF), nor to
-# impersonate it by a name that resolves to 127.0.0.1 (DNS rebinding), as OWASP's "Cross-Site
-# Request Forgery Prevention Cheat Sheet" describes. So the Host of a request must be a name of the
-# server, its Origin must equal the Host, and what changes anything is JSON, which a foreign form
-# cannot send. Other programs on this computer can connect without the secret: so a request must be
-# complete within a few seconds, and of too many connections that wait, the oldest is closed.
-
 from __future__ import annotations
 
 import contextlib
-import hmac
-import re
 import socket
-import sqlite3
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -28,10 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from flask import (
     Flask,
-    Request,
     Response,
     abort,
-    current_app,
     get_template_attribute,
     jsonify,
     render_template,
@@ -41,28 +27,17 @@ from flask import (
 from flask.json.provider import DefaultJSONProvider
 from waitress import create_server
 from waitress.channel import HTTPChannel
-from werkzeug.exceptions import HTTPException
 from werkzeug.routing import IntegerConverter
 
-from hypervlad.app.database import QUEUE, Database, QueueError, StaleError, UnknownError
+from hypervlad.app.database import QUEUE, Database, StaleError
 from hypervlad.app.labels import Labels
-from hypervlad.app.particles import QueuedImage, QueuedParticle
+from hypervlad.app.previews import SIDES, THUMBNAIL, Previews
+from hypervlad.app.requests import body_of, check_request, error_response, items_of, with_headers
 from hypervlad.app.scales import SIZES
 from hypervlad.app.store import Queue
 from hypervlad.app.tasks import TASKS
-from hypervlad.common.files import LockedError, parse_json
-from hypervlad.common.limits import (
-    MAX_DECODING,
-    MAX_EDIT_BODY,
-    MAX_REQUEST_BODY,
-    MAX_REQUEST_HEADER,
-    MAX_REQUEST_SECONDS,
-    MAX_WAITING_CONNECTIONS,
-    MAX_WAITING_PREVIEWS,
-)
+from hypervlad.common import limits
 from hypervlad.common.wording import counted
-from hypervlad.images import ImageReadError, ReadOptions, read_image
-from hypervlad.images.files import encode_jpeg
 from hypervlad.objects.particle import NOT_A_PARTICLE
 from hypervlad.pages.parts import ParticleWords, asset, plain
 
@@ -72,44 +47,10 @@ if TYPE_CHECKING:
 HOST = "127.0.0.1"
 _PAGE = Path(__file__).parent / "page"
 # Declared here: the type that Windows gives ".js" depends on installed software.
-_CONTENT_TYPES = {
-    "base.css": "text/css",
-    "review.css": "text/css",
-    "common.js": "text/javascript",
-    "server.js": "text/javascript",
-    "shared.js": "text/javascript",
-    "viewer.js": "text/javascript",
-    "forms.js": "text/javascript",
-    "task.js": "text/javascript",
-    "page.js": "text/javascript",
-    "labels.js": "text/javascript",
-    "outlines.js": "text/javascript",
-    "tasks.js": "text/javascript",
-    "icon.svg": "image/svg+xml",
-}
+_CONTENT_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+_SHARED = "base.css", "common.js"  # with all pages
+_FILES = {each.name for each in _PAGE.iterdir() if each.suffix in _CONTENT_TYPES}.union(_SHARED)
 _N_THREADS = 8
-_NAME = re.compile(r"[A-Za-z0-9_-]{8,64}")
-
-SCREEN = 1024  # pixels, of the longer side
-THUMBNAIL = 192
-WHOLE = 8192  # browsers cannot show larger images reliably
-_SIDES = {"image": SCREEN, "small": THUMBNAIL, "whole": WHOLE}
-_QUALITY = 92
-_CACHE_BYTES = 64 * 2**20
-
-HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
-        "connect-src 'self'; frame-src 'self'; base-uri 'none'; form-action 'none'; "
-        "frame-ancestors 'none'"
-    ),
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cache-Control": "no-store",
-}
 
 
 # Pages of results have scripts of their own, which must not use the server: they have no origin.
@@ -118,16 +59,9 @@ _RESULT_POLICY = (
     "img-src data: blob:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
 )
-_RESULT_TYPES = {
-    ".html": "text/html",
-    ".svg": "image/svg+xml",
-    ".png": "image/png",
-    ".txt": "text/plain",
-    ".csv": "text/csv",
-    ".pdf": "application/pdf",
-    ".zip": "application/zip",
-    ".hvlad": "application/octet-stream",
-}
+_RESULT_TYPES = {".html": "text/html", ".svg": "image/svg+xml", ".png": "image/png"}
+_RESULT_TYPES |= {".txt": "text/plain", ".csv": "text/csv", ".pdf": "application/pdf"}
+_RESULT_TYPES |= {".zip": "application/zip", ".hvlad": "application/octet-stream"}
 _SAVED = ".csv", ".pdf", ".zip", ".hvlad"
 _PAGES = [("./", "Particles"), *((f"{kind}.html", each.title) for kind, each in TASKS.items())]
 _PAGES += [("sizes.html", "Pixel sizes")]
@@ -135,30 +69,16 @@ _COMMON = {"wrong": "", "pages": _PAGES}
 _KIND = f"<any({', '.join(TASKS)}):kind>"
 
 
-class BusyError(Exception):
-    """Too many previews are being made; the browser requests this one again a moment later."""
-
-
-_STATUS = {
-    UnknownError: 404,
-    StaleError: 409,
-    ImageReadError: 422,
-    QueueError: 400,
-    BusyError: 503,
-    LockedError: 503,
-}
-
-
 def make_app(kept: Queue | Project, token: str, port: int) -> Flask:
     """Return the application that serves a queue, or a project, under ``/token/``."""
     app = Flask(__name__, static_folder=None, template_folder="page")
     app.json = _PrintableJSON(app)
-    app.config["MAX_CONTENT_LENGTH"] = _max_body(kept)
+    app.config["MAX_CONTENT_LENGTH"] = limits.MAX_SAVED_BODY
     app.url_map.merge_slashes = False
     app.url_map.converters["number"] = _NumberConverter
-    app.before_request(lambda: _check(request, token, port))
-    app.after_request(_with_headers)
-    app.register_error_handler(Exception, _error_response)
+    app.before_request(lambda: check_request(request, token, port, _max_body(kept)))
+    app.after_request(with_headers)
+    app.register_error_handler(Exception, error_response)
     _add_previews(app, kept, Previews())
     if isinstance(kept, Queue):
         _add_review(app, kept)
@@ -193,7 +113,7 @@ class _WithQueue:
 
 
 def _max_body(kept: Database) -> int:
-    return MAX_REQUEST_BODY if kept.kind is QUEUE else MAX_EDIT_BODY
+    return limits.MAX_REQUEST_BODY if kept.kind is QUEUE else limits.MAX_EDIT_BODY
 
 
 def serve(
@@ -216,8 +136,8 @@ def serve(
             threads=_N_THREADS,
             ident="",
             max_request_body_size=16 * _max_body(kept),
-            max_request_header_size=MAX_REQUEST_HEADER,
-            channel_timeout=MAX_REQUEST_SECONDS,
+            max_request_header_size=limits.MAX_REQUEST_HEADER,
+            channel_timeout=limits.MAX_REQUEST_SECONDS,
             cleanup_interval=1,
         )
         server.channel_class = _Connection
@@ -259,7 +179,7 @@ class _Connection(HTTPChannel):
     def __init__(self, server: Any, *arguments: Any, **options: Any) -> None:
         super().__init__(server, *arguments, **options)
         waiting = [each for each in server.active_channels.values() if not each.requests]
-        if len(waiting) > MAX_WAITING_CONNECTIONS:
+        if len(waiting) > limits.MAX_WAITING_CONNECTIONS:
             min(waiting, key=lambda each: each.last_activity).will_close = True
 
     def handle_read(self) -> None:
@@ -303,19 +223,16 @@ def _add_previews(app: Flask, kept: Queue | Project, previews: Previews) -> None
 
     @app.get("/<token>/<any(image, small, whole):size>/<number:item>")
     def image(token: str, size: str, item: int) -> Response:
-        picture = previews.get(kept.image_of(item), _SIDES[size], kept.read_options())
+        picture = previews.get(kept.image_of(item), SIDES[size], kept.read_options())
         return Response(picture, mimetype="image/jpeg")
 
     @app.get("/<token>/<name>")
     def file(token: str, name: str) -> Response:
-        if name not in _CONTENT_TYPES:
+        if name not in _FILES:
             abort(404)
-        text = (
-            asset(name)
-            if name in ("base.css", "common.js")
-            else (_PAGE / name).read_text(encoding="utf-8")
-        )
-        return Response(text, content_type=f"{_CONTENT_TYPES[name]}; charset=utf-8")
+        text = asset(name) if name in _SHARED else (_PAGE / name).read_text(encoding="utf-8")
+        kind = _CONTENT_TYPES[Path(name).suffix]
+        return Response(text, content_type=f"{kind}; charset=utf-8")
 
 
 class _PrintableJSON(DefaultJSONProvider):
@@ -327,27 +244,22 @@ class _PrintableJSON(DefaultJSONProvider):
 
 def _add_clicks(app: Flask, queue: Queue) -> None:
     click = {"client": str, "click": str, "want": int}
-    fields_of = {
-        "next": {"client": str, "want": int},
-        "label": click | {"item": int, "category": int},
-        "skip": click | {"item": int},
-        "undo": click,
-        "again": click,
-    }
+    fields_of = {"next": {"client": str, "want": int}, "undo": click, "again": click}
+    fields_of |= {"label": click | {"item": int, "category": int}, "skip": click | {"item": int}}
 
     @app.post("/<token>/<any(next, label, skip, undo, again):action>")
     def clicked(token: str, action: str) -> Response:
-        answer = getattr(queue, action)(**_body(fields_of[action]))
+        answer = getattr(queue, action)(**body_of(fields_of[action]))
         categories = [asdict(category) for category in queue.categories()]
         return jsonify(asdict(answer) | {"categories": categories, "lease": queue.lease})
 
     @app.post("/<token>/category")
     def category(token: str) -> Response:
-        return jsonify(asdict(queue.add_category(**_body({"name": str}))))
+        return jsonify(asdict(queue.add_category(**body_of({"name": str}))))
 
     @app.post("/<token>/release")
     def release(token: str) -> Response:
-        queue.release(**_body({"client": str}))
+        queue.release(**body_of({"client": str}))
         return jsonify({})
 
 
@@ -355,19 +267,19 @@ def _add_labels(app: Flask, labels: Labels) -> None:
     @app.post("/<token>/labels")
     def labels_shown(token: str) -> Response:
         fields = {"category": int, "source": str, "order": str, "start": int, "n": int}
-        found = labels.page(**_body(fields))
+        found = labels.page(**body_of(fields))
         categories = [asdict(category) for category in labels.queue.categories()]
         return jsonify(asdict(found) | {"categories": categories})
 
     @app.post("/<token>/correct")
     def correct(token: str) -> Response:
         fields = {"client": str, "click": str, "items": list, "category": int}
-        body = _body(fields)
-        return jsonify(labels.correct(**body | {"items": _items_of(body["items"])})._asdict())
+        body = body_of(fields)
+        return jsonify(labels.correct(**body | {"items": items_of(body["items"])})._asdict())
 
     @app.post("/<token>/restore")
     def restore(token: str) -> Response:
-        return jsonify(labels.undo(**_body({"client": str, "click": str}))._asdict())
+        return jsonify(labels.undo(**body_of({"client": str, "click": str}))._asdict())
 
 
 def _add_project(app: Flask, project: Project) -> None:
@@ -390,24 +302,24 @@ def _add_project(app: Flask, project: Project) -> None:
 
     @app.post("/<token>/images")
     def images(token: str) -> Response:
-        _body({})
+        body_of({})
         before = stated()  # first: what is done is listed
         listed = {"images": project.images(), "classes": project.classes(), "note": project.note}
         return jsonify(before | listed)
 
     @app.post("/<token>/outlines")
     def outlines(token: str) -> Response:
-        return jsonify(project.shown(**_body({"image": int})))
+        return jsonify(project.shown(**body_of({"image": int})))
 
     @app.post("/<token>/category")
     def category(token: str) -> Response:
-        name = project.add_class(_body({"name": str})["name"])
+        name = project.add_class(body_of({"name": str})["name"])
         return jsonify({"id": 1 + project.classes().index(name), "name": name})
 
     @app.post("/<token>/<any(edit, undo, redo, mark):action>")
     def changed(token: str, action: str) -> Response:
         own: dict[str, type] = {"is_done": bool} if action == "mark" else {}
-        body = _body(of_image | (fields if action == "edit" else own))
+        body = body_of(of_image | (fields if action == "edit" else own))
         del body["client"]
         if action == "edit":
             if not all(type(label) is int for label in body["labels"]):
@@ -421,12 +333,8 @@ def _add_project(app: Flask, project: Project) -> None:
         return jsonify(found | {"note": project.note})
 
     choices = {"polarity": str, "min_area": int}
-    choices_of: dict[str, dict[str, type]] = {
-        "find": choices,
-        "learn": {"n_epochs": int},
-        "results": {},
-        "learn_again": {},
-    }
+    choices_of: dict[str, dict[str, type]] = {"find": choices, "learn": {"n_epochs": int}}
+    choices_of |= {"results": {}, "learn_again": {}}
     for each in TASKS.values():
         kinds: dict[str, type] = {
             choice.name: bool if choice.kind == "tick" else str for choice in each.choices
@@ -437,7 +345,7 @@ def _add_project(app: Flask, project: Project) -> None:
     def start(token: str, kind: str) -> Response:
         if kind not in choices_of:
             abort(404, f"there is no task {kind}")
-        project.start(kind, _body(choices_of[kind]))
+        project.start(kind, body_of(choices_of[kind]))
         return jsonify(stated())
 
     @app.route("/<token>/review/<path:name>", methods=["GET", "POST"])
@@ -446,22 +354,22 @@ def _add_project(app: Flask, project: Project) -> None:
 
     @app.post("/<token>/preview")
     def preview(token: str) -> Response:
-        return jsonify(project.preview(**_body(choices | {"image": int})))
+        return jsonify(project.preview(**body_of(choices | {"image": int})))
 
     @app.post("/<token>/earlier")
     def earlier(token: str) -> Response:
-        return jsonify({"outlines": project.earlier_polygons(**_body({"image": int}))})
+        return jsonify({"outlines": project.earlier_polygons(**body_of({"image": int}))})
 
     @app.post("/<token>/take_back")
     def take_back(token: str) -> Response:
-        project.take_back(**_body({"folder": str}))
+        project.take_back(**body_of({"folder": str}))
         words = "the outlines are as they were before; edited images are as you have left them"
         return jsonify(stated() | {"said": words})
 
     @app.post("/<token>/size")
     def size(token: str) -> Response:
         fields = dict.fromkeys(("image", "share", "length", "to", "is_back"), str)
-        body = _body(fields)
+        body = body_of(fields)
         name, to, is_back = project.name_of(body["image"]), body["to"], body["is_back"]
         scales = project.scales
         back = scales.take_back(name, to) if is_back else ""
@@ -470,25 +378,25 @@ def _add_project(app: Flask, project: Project) -> None:
 
     @app.post("/<token>/undo_size")
     def undo_size(token: str) -> Response:
-        _body({})
+        body_of({})
         return jsonify(stated() | {"said": project.scales.undo()})
 
     @app.post("/<token>/<any(stop, forget):action>")
     def simple(token: str, action: str) -> Response:
-        _body({})
+        body_of({})
         getattr(project.runner, action)()
         return jsonify(stated())
 
     @app.post("/<token>/sheet/<any(learn, changes, results):name>")
     def sheet(token: str, name: str) -> Response:
-        _body({})
+        body_of({})
         known: dict[str, Any] = {"name": name, "counted": counted, "folder": project.folder}
         if name == "learn":
             known["n_done"] = sum(each["is_done"] for each in project.images())
         elif name == "changes":
             known["earlier"] = project.earlier_folders()[-1]
         else:
-            known |= {"is_current": project.is_current(), "files": project.listed_results(name)}
+            known |= {"is_current": project.is_current(), "files": project.results.listed(name)}
         html = render_template("sheet.html", **known)
         return jsonify({"html": html, "is_current": known.get("is_current")})
 
@@ -514,183 +422,49 @@ def _add_tasks(app: Flask, project: Project, stated: Callable[[], dict[str, Any]
 
     @app.post("/<token>/state/sizes")
     def size_state(token: str) -> Response:
-        _body({})
+        body_of({})
         return jsonify(stated() | {"abouts": project.abouts()})
 
     @app.post(f"/<token>/state/{_KIND}")
     def task_state(token: str, kind: str) -> Response:
-        _body({})
+        body_of({})
         state = stated() | {"abouts": project.abouts()}
-        where = project.results_shown(kind)
-        page = project.page_of(where) if state["task"].get("state") != "running" else ""
+        if TASKS[kind].preview and state["task"].get("state") != "running":
+            project.runner.make_ready()
+        where = project.results.place_of(kind)
+        page = project.results.page(where) if state["task"].get("state") != "running" else ""
         known: dict[str, Any] = {"where": where, "page": page, "folder": project.folder / kind}
-        known |= {"files": project.listed_results(where), "is_preview": where != kind}
+        known |= {"files": project.results.listed(where), "is_preview": where != kind}
         known["queue"] = project.queue() if kind == "classes" else None
-        return jsonify(state | {"page": page, "files": render_template("files.html", **known)})
+        state |= {"page": page, "is_preview": where != kind}
+        return jsonify(state | {"files": render_template("files.html", **known)})
 
     @app.get("/<token>/files/<any(image, small, whole):size>/<number:item>")
     def file_picture(token: str, size: str, item: int) -> Response:
-        picture = previews.get(project.file(item), _SIDES[size], project.read_options())
+        picture = previews.get(project.file(item), SIDES[size], project.read_options())
         return Response(picture, mimetype="image/jpeg")
 
     @app.post("/<token>/mark_file")
     def mark_file(token: str) -> Response:
-        body = _body({"kind": str, "image": str, "word": str})
+        body = body_of({"kind": str, "image": str, "word": str})
         if body["kind"] not in TASKS:
             abort(404, f"there is no task {body['kind']}")
         project.mark_file(**body)
         return jsonify({})
 
+    @app.post(f"/<token>/keep/{_KIND}")
+    def keep(token: str, kind: str) -> Response:
+        path = project.results.keep(kind, body_of({"text": str})["text"])
+        said = f"{path.name} is kept: “{TASKS[kind].button}” uses it"
+        return jsonify({"choice": TASKS[kind].saved[0], "path": str(path), "said": said})
+
     @app.get(f"/<token>/<any(results, {', '.join(TASKS)}):kind>/<path:name>")
     @app.get(f"/<token>/preview/{_KIND}/<path:name>", defaults={"above": "preview/"})
     def result(token: str, kind: str, name: str, above: str = "") -> Response:
-        path = project.result_file(f"{above}{kind}", name)
+        path = project.results.file(f"{above}{kind}", name)
         if path is None or path.suffix not in _RESULT_TYPES:
             abort(404, f"there is no result {name}")
         response = send_file(path, _RESULT_TYPES[path.suffix], path.suffix in _SAVED)
         response.headers["Content-Security-Policy"] = _RESULT_POLICY
         response.headers["X-Frame-Options"] = "SAMEORIGIN"
         return response
-
-
-def _items_of(pairs: list[Any]) -> dict[int, int | None]:
-    """Return images and their last events from pairs of whole numbers, or of one and null."""
-    for pair in pairs:
-        kinds = tuple(map(type, pair)) if isinstance(pair, list) else ()
-        if kinds not in ((int, int), (int, type(None))):
-            abort(400, "expected items to be pairs of an image and its last event")
-    return dict(pairs)
-
-
-def _with_headers(response: Response) -> Response:
-    for name, value in HEADERS.items():
-        response.headers.setdefault(name, value)
-    return response
-
-
-def _error_response(error: Exception) -> tuple[Response, int]:
-    """Return every error as a sentence that the page can show, never a traceback."""
-    status, message = _error_message(error)
-    response = jsonify({"error": message})
-    if status == 503:
-        response.headers["Retry-After"] = "1"
-    return response, status
-
-
-def _error_message(error: Exception) -> tuple[int, str]:
-    for kind, status in _STATUS.items():
-        if isinstance(error, kind):
-            return status, str(error)
-    if isinstance(error, sqlite3.Error):
-        return 503, f"not saved: the file of it cannot be written now ({error})"
-    if isinstance(error, HTTPException):
-        return error.code or 500, error.description or error.name
-    current_app.logger.error("server: %s %s", request.method, error, exc_info=error)
-    return 500, "the server failed; nothing was changed"
-
-
-# --- previews -----------------------------------------------------------------------------------
-
-
-_Key = tuple[QueuedImage, int, ReadOptions]
-
-
-class Previews:
-    """Micrographs as 8-bit JPEG for the browser; the latest ones are cached."""
-
-    def __init__(self) -> None:
-        self._cached: OrderedDict[_Key, bytes] = OrderedDict()
-        self._bytes = 0
-        self._guard = threading.Lock()
-        self._slots = threading.BoundedSemaphore(MAX_DECODING + MAX_WAITING_PREVIEWS)
-        self._decoding = threading.BoundedSemaphore(MAX_DECODING)
-
-    def get(self, image: QueuedImage, side: int, options: ReadOptions) -> bytes:
-        """Return what `jpeg` does; raise `BusyError` if too many other requests are waiting."""
-        key = (image, side, options)
-        found = self._found(key)
-        if found is not None:
-            return found
-        if not self._slots.acquire(blocking=False):
-            raise BusyError("other previews are being made; try again")
-        try:
-            with self._decoding:
-                return self._found(key) or self._cache(key, jpeg(*key))
-        finally:
-            self._slots.release()
-
-    def _found(self, key: _Key) -> bytes | None:
-        with self._guard:
-            if key in self._cached:
-                self._cached.move_to_end(key)
-            return self._cached.get(key)
-
-    def _cache(self, key: _Key, picture: bytes) -> bytes:
-        with self._guard:
-            if key not in self._cached:
-                self._cached[key] = picture
-                self._bytes += len(picture)
-            while self._bytes > _CACHE_BYTES and len(self._cached) > 1:
-                self._bytes -= len(self._cached.popitem(last=False)[1])
-        return picture
-
-
-def jpeg(image: QueuedImage, side: int, options: ReadOptions) -> bytes:
-    """Return a micrograph, as the model reads it, as JPEG of at most `side` pixels a side.
-
-    A particle is shown outlined among its surroundings.
-    """
-    if isinstance(image, QueuedParticle):
-        pixels = image.picture(side, SCREEN)
-    else:
-        pixels = read_image(image, **asdict(options))
-    return encode_jpeg(pixels, side, _QUALITY)
-
-
-# --- which requests are accepted ----------------------------------------------------------------
-
-
-def _check(request: Request, token: str, port: int) -> None:
-    """Refuse a request, whatever its body, unless it comes from the page of this server."""
-    own = ["127.0.0.1", "localhost"]
-    if port != 80:  # browsers leave out the default port
-        own = [f"{name}:{port}" for name in own]
-    if request.host not in own:
-        abort(403, "this server answers to 127.0.0.1 and localhost only")
-    given = request.path.lstrip("/").partition("/")[0]
-    if not hmac.compare_digest(given.encode("utf-8", "replace"), token.encode()):
-        abort(404, "no such page: use the link that the command printed")
-    # Old browsers do not say where a request comes from.
-    is_from_here = request.headers.get("Sec-Fetch-Site", "none") in ("same-origin", "none")
-    if not (is_from_here or _opens_page(request)):
-        abort(403, "requests from other pages are refused")
-    if request.method != "POST":
-        return
-    if request.headers.get("Origin") != f"http://{request.host}":
-        abort(403, "requests from other pages are refused")
-    if request.mimetype != "application/json":
-        abort(415, "expected JSON")
-    if (request.content_length or 0) > (limit := current_app.config["MAX_CONTENT_LENGTH"]):
-        abort(413, f"a request has at most {limit} bytes")
-
-
-def _opens_page(request: Request) -> bool:
-    """Return whether a person has followed the link, for example in a terminal."""
-    asked = (request.headers.get("Sec-Fetch-Mode"), request.headers.get("Sec-Fetch-Dest"))
-    return request.method == "GET" and asked == ("navigate", "document")
-
-
-def _body(fields: Mapping[str, type]) -> dict[str, Any]:
-    """Return a request's JSON object, which must have exactly these fields, each of its type."""
-    try:
-        content = parse_json(request.get_data(cache=False))
-    except ValueError:
-        content = None
-    if not isinstance(content, dict) or set(content) != set(fields):
-        abort(400, f"expected a JSON object with {', '.join(fields)}")
-    for name, kind in fields.items():
-        if type(content[name]) is not kind:  # True is not a number here
-            abort(400, f"expected {name} to be {kind.__name__}")
-        if name in ("client", "click") and not _NAME.fullmatch(content[name]):
-            abort(400, f"expected {name} to be 8 to 64 letters and digits")
-    return content

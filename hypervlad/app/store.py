@@ -200,7 +200,7 @@ class Queue(Database):
             if found is None:
                 (known,) = connection.execute("SELECT COUNT(*) FROM categories").fetchone()
                 if known >= MAX_CATEGORIES:
-                    raise QueueError(f"there are {known} categories already, which is the maximum")
+                    raise QueueError(f"there are {known} classes already, which is the maximum")
                 connection.execute(
                     "INSERT INTO categories (name, folded, origin) VALUES (?, ?, 'person')",
                     [checked, checked.casefold()],
@@ -389,11 +389,11 @@ def checked_name(name: str) -> str:
     """Return a category's name with single spaces between its words."""
     words = " ".join(unicodedata.normalize("NFC", name).split())
     if not words:
-        raise QueueError("the name of the category is empty")
+        raise QueueError("the name of the class is empty")
     if len(words) > MAX_CATEGORY_NAME:
-        raise QueueError(f"the name of the category is longer than {MAX_CATEGORY_NAME} characters")
+        raise QueueError(f"the name of the class is longer than {MAX_CATEGORY_NAME} characters")
     if not words.isprintable():
-        raise QueueError("the name of the category has characters that cannot be printed")
+        raise QueueError("the name of the class has characters that cannot be printed")
     return words
 
 
@@ -413,6 +413,6 @@ def _row_of(
         f"SELECT * FROM {table} WHERE {key} = ?", [number]
     ).fetchone()
     if row is None:
-        kind = {"items": "image", "categories": "category", "training": "training image"}[table]
+        kind = {"items": "image", "categories": "class", "training": "training image"}[table]
         raise UnknownError(f"the queue has no {kind} {number}")
     return row

@@ -10,7 +10,9 @@ class Choice(NamedTuple):
 
     `option` has {} where the value belongs; without, what is ticked is given. `values` of a menu
     begin with the usual one. `kind` is "text", "number", "path", of a file or folder, or "tick".
-    A part of the form that opens has what `is_rare`.
+    A part of the form that opens has what `is_rare`; what `is_late` changes no model, and nothing
+    that was measured. `span` is that of a slider beside the field: its ends, its step, its usual
+    place.
     """
 
     name: str
@@ -21,6 +23,8 @@ class Choice(NamedTuple):
     kind: str = "text"
     values: tuple[tuple[str, str], ...] = ()
     is_rare: bool = False
+    is_late: bool = False
+    span: tuple[float, ...] = ()
 
 
 class Step(NamedTuple):
@@ -43,7 +47,8 @@ class Task(NamedTuple):
     What images are marked with in the list, `mark` (the word, or "" for any), or what is given as
     the choice `given`, is what the task learns from; `needs` says so if there is neither.
     `page` is shown of all images, `preview`, a pattern, of one that is looked at alone with the
-    first command. `files` are results: their names, titles, and what is in them.
+    first command. `files` are results: their names, titles, and what is in them. `saved` are a
+    choice, and the file that is its value when a person saves something on the page of results.
     """
 
     kind: str
@@ -59,6 +64,7 @@ class Task(NamedTuple):
     given: str = ""
     mark: str | None = None
     needs: str = ""
+    saved: tuple[str, str] = ("", "")
 
 
 _KEEP = Choice(
@@ -68,15 +74,11 @@ _KEEP = Choice(
 )
 _REPORT = Step("Writing the report", "report FOLDER -o FOLDER/report", may_fail=True)
 _CLASSIFY = Step(
-    "Classifying",
-    "predict MODEL IMAGES -o FOLDER/predictions.csv --page FOLDER/classified.html",
+    "Classifying", "predict MODEL IMAGES -o FOLDER/predictions.csv --page FOLDER/classified.html"
 )
 #: With the labels of the queue that classifying has made.
 LEARN_AGAIN = (
-    Step(
-        "Learning from the labels",
-        "review retrain FOLDER/queue --training GIVEN -o MODEL",
-    ),
+    Step("Learning from the labels", "review retrain FOLDER/queue --training GIVEN -o MODEL"),
     _CLASSIFY,
 )
 _FIGURES = "report/figure.pdf", "PDF", "report/figure.png", "PNG"
@@ -100,23 +102,22 @@ PARTICLE_FILES = (
 )
 _POLARITIES = ("auto", "bright or dark"), ("bright", "bright"), ("dark", "dark")
 _GROUPS = "table (CSV) with the columns path and group: what is compared"
-_LEFT_OUT = "places that count no more: choice.csv, as the page of results saves it"
+_LEFT_OUT = "places that do not count: as saved on the page of results, or a table (CSV)", "none"
 _DIAMETERS = Task(
     *("diameters", "Fibre diameters"),
     "Measures how thick fibres, wires or tubes are, and draws a histogram. On the page of results, "
-    "a click leaves out a wrong place.",
+    "a click leaves out a wrong place: save what is left out there, and measure again.",
     *("Measure all images", "All diameters are measured."),
     (
         Choice("polarity", "Fibres are", "--polarity={}", values=_POLARITIES),
         Choice("groups", "Groups", "--groups={}", _GROUPS, "none", "path", is_rare=True),
-        Choice("leave_out", "Left out", "--leave-out={}", _LEFT_OUT, "none", "path", is_rare=True),
+        Choice("leave_out", "Left out", "--leave-out={}", *_LEFT_OUT, "path", (), True, True),
         _KEEP,
     ),
     (
         Step(
-            "Measuring diameters",
-            "diameters IMAGES -o FOLDER --resume",
-            "polarity groups leave_out keep",
+            *("Measuring diameters", "diameters IMAGES -o FOLDER --resume"),
+            takes="polarity groups leave_out keep",
         ),
         _REPORT,
     ),
@@ -131,22 +132,20 @@ _DIAMETERS = Task(
     ),
     page="diameters.html",
     preview="diameters.html#f0",
+    saved=("leave_out", "left_out.csv"),
 )
 _WINDOW = "pixels, or with a unit: at least as long as fibres are straight"
-_TOLERANCE = "degrees: a window is aligned if its directions spread less"
+_TOLERANCE = "degrees: a window is aligned if its directions spread less", "20", "number"
 _ALIGNMENT = Task(
     *("alignment", "Alignment"),
     "Measures the directions of fibres, wires or tubes, and which share of them is aligned.",
     *("Measure all images", "All directions are measured."),
     (
-        Choice("window", "Window", "--window={}", _WINDOW, "32, or 500nm"),
-        Choice("tolerance", "Tolerance", "--tolerance={}", _TOLERANCE, "20", "number"),
+        Choice("window", "Window", "--window={}", _WINDOW, "32, or 500nm", span=(8, 256, 4, 32)),
+        Choice("tolerance", "Tolerance", "--tolerance={}", *_TOLERANCE, span=(2, 45, 1, 20)),
         _KEEP,
     ),
-    (
-        Step("Measuring directions", "align IMAGES -o FOLDER", "window tolerance keep"),
-        _REPORT,
-    ),
+    (Step("Measuring directions", "align IMAGES -o FOLDER", "window tolerance keep"), _REPORT),
     (
         *_PAPER,
         ("alignment.csv", "Images, CSV", "one line per image"),
@@ -157,23 +156,29 @@ _ALIGNMENT = Task(
     page="report/report.html",
     preview="figures/**/*.png",
 )
-_FPR = "share of normal images that may be called anomalous"
+_FPR = "share of normal images that may be called anomalous", "0.05", "number"
+_LEAST = "score from which on an image is called anomalous", "learnt"
+_MASKS = "masks that are learnt: as saved on the page of results, or others. Kinds of defects that "
+_MASKS += "they do not show are found less well then"
 _DEFECTS = Task(
     *("defects", "Defects"),
     "Learns from images without defects what is normal, and finds what differs in all images. Tick "
-    "in the list which images have no defect: 20 or more, or the threshold is a guess.",
+    "in the list which images have no defect: 20 or more, or the threshold is a guess. Corrections "
+    "that you save on the page of results are learnt when you find defects again.",
     *("Find defects in all images", "All images are searched for defects."),
     (
         Choice("normal", "Normal images", "", "folder, instead of ticks", "as ticked", "path"),
-        Choice("fpr", "False alarms", "--set=fpr={}", _FPR, "0.05", "number"),
+        Choice("masks", "Corrections", "--masks={}", _MASKS, "none", "path", is_rare=True),
+        Choice("threshold", "Threshold", "--threshold={}", *_LEAST, "number", (), True, True),
+        Choice("fpr", "False alarms", "--set=fpr={}", *_FPR, span=(0.01, 0.3, 0.01, 0.05)),
         _KEEP,
     ),
     (
         Step(
             *("Learning what is normal", "defects fit GIVEN -o MODEL"),
-            *("fpr keep", "model.hvlad"),
+            *("fpr keep masks", "model.hvlad"),
         ),
-        Step("Looking for defects", "defects score MODEL IMAGES -o FOLDER", "keep"),
+        Step("Looking for defects", "defects score MODEL IMAGES -o FOLDER", "keep threshold"),
         _REPORT,
     ),
     (
@@ -187,6 +192,7 @@ _DEFECTS = Task(
     page="report.html",
     given="normal",
     mark="normal",
+    saved=("masks", "masks.json"),
     needs="tick images without defects in the list, or give a folder of such images",
 )
 _SOURCE = "folder with a sub-folder for each class, or a table with path and label"

@@ -54,11 +54,14 @@ _GUESS = "The threshold is extrapolated from too few images; it may be far too l
 _HOW = Markup(
     "To correct the regions and train on them: click on a false alarm, here or in the table. To "
     "add a defect that was missed, press <em>Draw missed</em> and draw around it. Tick "
-    "<em>Reviewed</em> where everything is right. Save the masks, and train{}: <code>hypervlad "
-    "defects fit good/ new/ --masks masks.json -o "
-    "better.hvlad</code>. An image without a mask counts as defect-free, so give only reviewed "
-    "images and images without defects."
+    "<em>Reviewed</em> where everything is right. Save the masks, and {}"
 )
+_TRAIN = Markup(
+    "train: <code>hypervlad defects fit good/ new/ --masks masks.json -o better.hvlad</code>. An "
+    "image without a mask counts as defect-free, so give only reviewed images and images without "
+    "defects."
+)
+_AT_PAGE = "find defects in all images again: the reviewed ones are learnt, too."
 _OF_REGIONS = (
     "The peak is the highest score of a region. Areas are those inside the outlines, and diameters "
     "those of circles of these areas. Length and breadth are the longest and the shortest extent. "
@@ -172,7 +175,7 @@ class FindingsPage:
                 + ", the highest scores first. Lines surround the regions that were found at a "
                 f"threshold of {_text_of(threshold, groups)}. The contrast of each picture is "
                 "stretched.",
-                pictures and _HOW.format(by_reader("", ", in a shell")),
+                pictures and _HOW.format(by_reader(_TRAIN, _AT_PAGE)),
                 pictures and _with_maps(pictures, threshold, action="False alarm", is_drawn=True),
             ),
             parts.section("Image by image", _sheet(self.images, ["Defective area", "Regions"])),

@@ -49,7 +49,7 @@ _STALE = Markup(
     "All numbers are those before your changes. Save the places that you left out, and {}."
 )
 _AGAIN = Markup("run the command again with <code>--resume --leave-out choice.csv</code>")
-_AGAIN_AT_PAGE = Markup("type where the file is, as <em>Left out</em> among <em>More choices</em>")
+_AGAIN_AT_PAGE = "measure all images again"
 
 
 @dataclass(frozen=True, eq=False)

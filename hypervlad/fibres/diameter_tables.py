@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from hypervlad._version import __version__
+from hypervlad.common.progress import by_reader
 from hypervlad.common.wording import counted, name_some, note_of_unscaled, verb, warn_user
 from hypervlad.fibres import FibreDiameters, FolderDiameters, Interval, compare_groups, cross_lines
 from hypervlad.fibres.contrast import Values
@@ -34,6 +35,7 @@ _PLACE_COLUMNS = (
     *("error_px", "length_px", "left_out"),
 )
 _REFUSED = "refused_"
+_GIVE_SIZES = by_reader("give --resume --pixel-size NM or CSV", "give their sizes")
 _ANNOTATIONS = ("annotations", "annotation_share")  # columns
 _KEPT_COLUMNS = {  # without which an image is measured again
     *("settings", "places", "pixel_size_nm", "median_low_px", "median_high_px", "profile"),
@@ -191,15 +193,15 @@ def _compared(measured: Sequence[MeasuredImage], *, has_samples: bool) -> Folder
     known = [each for each in with_fibres if each.kept.unit == "nm"]
     if known and len(known) < len(with_fibres):
         unknown = [each.name for each in with_fibres if each.kept.unit == "px"]
-        warn_user(note_of_unscaled(unknown, "be in a group; give --resume"))
+        warn_user(note_of_unscaled(unknown, f"be in a group; {_GIVE_SIZES}", ""))
     used = known or with_fibres
     if not used:
         return None
     if not known and len(used) > 1:
         warn_user(
             "no pixel size is known, so diameters are in pixels: together they mean something only "
-            "if all images have one magnification; give --resume --pixel-size NM or CSV, and "
-            "resample images whose pixels are not square"
+            f"if all images have one magnification; {_GIVE_SIZES}, and resample images whose "
+            "pixels are not square"
         )
     return compare_groups(
         [each.kept for each in used],

@@ -129,7 +129,7 @@ def test_images_are_chosen_and_corrected_one_by_one_or_at_once_and_restored(
     shift.click(page.tiles[3]).key_up(Keys.SHIFT).perform()
     page.tiles[1].click()
     assert page.chosen == ["001.png", "003.png", "004.png"]
-    assert page.text("chosen") == "3 images chosen: which category?"
+    assert page.text("chosen") == "3 images chosen: which class?"
     page.picture("labels_chosen")
     page.find("[data-category='3']", By.CSS_SELECTOR).click()
     page.says("saved: 3 images labelled “particle”")

@@ -203,7 +203,7 @@ def test_an_image_given_twice_is_queued_once(place: SimpleNamespace, tmp_path: P
 def test_from_the_first_image_to_the_new_model(
     started: Path, place: SimpleNamespace, tmp_path: Path, served: Callable[[Path], Served]
 ) -> None:
-    """Start, label over HTTP as a person would, export, retrain; a new category among them."""
+    """Start, label over HTTP as a person would, export, retrain; a new class among them."""
     server = served(started)
     answer = server.post("next", client="window-1", want=1)
     number = {c["name"]: c["id"] for c in answer["categories"]}
@@ -230,7 +230,7 @@ def test_from_the_first_image_to_the_new_model(
     assert f"model: {new}" in reported
     assert re.search(rf"of {n} manually labelled images .* held out", reported)
     assert re.search(r": [\d.]+ % when queued, [\d.]+ % now, held out", reported)
-    assert "new categories: discs" in reported
+    assert "new classes: discs" in reported
     assert re.search(rf"uncertain among {30 - n} images .*: 0 before, \d+ now", reported)
     model = hypervlad.load(new)
     assert "discs" in model.classes_.tolist()

@@ -168,10 +168,7 @@ class _Printed(io.StringIO):
 
 
 def _serve(
-    folder: Path,
-    lease: float,
-    sending: Connection,
-    before: Callable[[], object] | None,
+    folder: Path, lease: float, sending: Connection, before: Callable[[], object] | None
 ) -> None:
     if before is not None:
         before()
@@ -185,10 +182,7 @@ class Served:
     """``hypervlad app`` of a folder, until it is stopped; `before` runs first in its process."""
 
     def __init__(
-        self,
-        folder: Path,
-        lease: float = Queue.lease,
-        before: Callable[[], object] | None = None,
+        self, folder: Path, lease: float = Queue.lease, before: Callable[[], object] | None = None
     ) -> None:
         self.folder, self.lease, self.before = folder, lease, before
         self.start()

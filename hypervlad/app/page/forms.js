@@ -1,6 +1,6 @@
 // What the server has rendered for pages of the app: forms and buttons whose attributes say what they
 // send, the banner of the task that runs, dialogs. Each page has `takeState` (an answer) and `refresh`.
-const BUSY_POLL = 700; // ms between questions how far the task is
+const BUSY_POLL = 300; // ms between questions how far the task is
 
 let asking = 0; // the timer of the next question
 let banner = ""; // as the server has rendered it last
@@ -74,6 +74,10 @@ document.addEventListener("submit", (event) => {
   if (!path) return; // those of dialogs close them
   event.preventDefault();
   act(path, valuesOf(event.target, event.submitter));
+});
+document.addEventListener("input", ({ target }) => { // a field, and the slider beside it
+  const [field, slider] = target.closest("label")?.querySelectorAll("input") ?? [];
+  if (slider) (target === slider ? field : slider).value = target.value;
 });
 document.addEventListener("click", ({ target }) => {
   const { post: path, body } = target.closest("button[data-post]")?.dataset ?? {};

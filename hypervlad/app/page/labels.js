@@ -70,14 +70,9 @@ function take(answer, category, isOther) {
 function showFilter(counts, category) {
   const number = new Map(counts);
   const sum = counts.reduce((all, [, n]) => all + n, 0);
-  const option = (id, name, n) => {
-    const made = element("option", "", `${name} (${count(n)})`);
-    made.value = id;
-    return made;
-  };
+  const option = (id, name, n) => new Option(`${name} (${count(n)})`, id);
   by("label").replaceChildren(option(0, "any", sum),
-    ...categories.filter(({ id }) => number.has(id) || id === category)
-      .map(({ id, name }) => option(id, name, number.get(id) ?? 0)));
+    ...categories.filter(({ id }) => number.has(id) || id === category).map(({ id, name }) => option(id, name, number.get(id) ?? 0)));
   by("label").value = String(category);
 }
 
@@ -85,8 +80,7 @@ function nameOf(category) { return categories.find(({ id }) => id === category)?
 
 function byWhom(label) {
   if (label.by === "model") return percent(label.confidence);
-  return label.category === label.predicted ? "by a person"
-    : `by a person, not ${nameOf(label.predicted)}`;
+  return label.category === label.predicted ? "by a person" : `by a person, not ${nameOf(label.predicted)}`;
 }
 
 function showGrid() {
@@ -152,8 +146,8 @@ function targets() {
 
 function showChosen() {
   const n = selected.size;
-  by("chosen").textContent = n ? `${count(n)} ${UNIT}${n === 1 ? "" : "s"} chosen: which category?`
-    : `Which category is the ${UNIT}?`;
+  by("chosen").textContent = n ? `${count(n)} ${UNIT}${n === 1 ? "" : "s"} chosen: which class?`
+    : `Which class is the ${UNIT}?`;
 }
 
 function focusTile() {
@@ -245,10 +239,7 @@ function showView() {
   const label = labels[focused];
   if (!label) { by("view").close(); return; }
   const source = `image/${label.id}`;
-  if (by("view-image").getAttribute("src") !== source) {
-    by("view-image").alt = `Micrograph ${label.name}`;
-    by("view-image").src = source;
-  }
+  if (by("view-image").getAttribute("src") !== source) Object.assign(by("view-image"), { alt: `Micrograph ${label.name}`, src: source });
   by("view-label").textContent = `${nameOf(label.category)}, ${byWhom(label)}`;
   by("view-name").textContent = label.name;
   by("view-previous").disabled = focused === 0;

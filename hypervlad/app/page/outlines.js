@@ -36,7 +36,7 @@ async function refresh() {
     if (busy || clicked !== clicks || stroke) return;
     const isOther = takeList(answer);
     const mine = images.find(({ id, name }) => shown && (isOther ? name === shown.name : id === shown.id));
-    if (!shown && images.length) await open(Number(location.hash.slice(1)) || inOrder()[0].id);
+    if (!shown && images.length) await open(Number(location.hash.slice(1)) || (inOrder().find(({ error }) => !error) ?? images[0]).id);
     else if (isOther && images.length) await open((mine ?? images[0]).id);
     else if (mine && mine.version !== shown.version) {
       if (shown.version >= 0) say("this image was changed in another window: it is shown as it is now");
@@ -125,9 +125,7 @@ async function loadPixels(id) {
 function takeOutlines({ is_whole: isWhole, removed, outlines }) {
   if (isWhole) shapes = new Map();
   removed.forEach((label) => shapes.delete(label));
-  for (const each of outlines) {
-    shapes.set(each.label, { ...each, ...pathOf(each.rings) });
-  }
+  for (const each of outlines) shapes.set(each.label, { ...each, ...pathOf(each.rings) });
   for (const label of selected) if (!shapes.has(label)) selected.delete(label);
 }
 
@@ -184,9 +182,7 @@ async function reopen() {
   showAll();
 }
 
-function edit(action, more = {}) {
-  return send("edit", { action, labels: [...selected], stroke: [], reach: 1, name: "", ...more });
-}
+function edit(action, more = {}) { return send("edit", { action, labels: [...selected], stroke: [], reach: 1, name: "", ...more }); }
 
 // --- edits ------------------------------------------------------------------------------------
 
@@ -303,9 +299,8 @@ function paint() {
   const dense = window.devicePixelRatio || 1;
   const [pixels, lines] = ["pixels", "lines"].map((name) => {
     const canvas = by(name);
-    if (canvas.width !== Math.round(width * dense) || canvas.height !== Math.round(height * dense)) {
-      [canvas.width, canvas.height] = [Math.round(width * dense), Math.round(height * dense)];
-    }
+    const [across, down] = [width, height].map((side) => Math.round(side * dense));
+    if (canvas.width !== across || canvas.height !== down) [canvas.width, canvas.height] = [across, down];
     const context = canvas.getContext("2d");
     context.setTransform(1, 0, 0, 1, 0, 0);
     context.clearRect(0, 0, canvas.width, canvas.height);
@@ -329,10 +324,7 @@ function paintOutlines(lines, [left, top, right, bottom]) {
     if (box[2] < left || box[0] > right || box[3] < top || box[1] > bottom) continue;
     const colour = COLOURS[(1 + categories.findIndex(({ name }) => name === own)) % COLOURS.length];
     const isChosen = selected.has(label);
-    if (isChosen) {
-      lines.fillStyle = "rgb(255 255 255 / 25%)";
-      lines.fill(path, "evenodd");
-    }
+    if (isChosen) Object.assign(lines, { fillStyle: "rgb(255 255 255 / 25%)" }).fill(path, "evenodd");
     strokeTwice(lines, path, isChosen ? "#ffffff" : colour, isChosen ? 2.5 : 1.5);
   }
 }
@@ -345,9 +337,7 @@ function strokeTwice(lines, path, colour, width) { // with a dark rim, so that i
   }
 }
 
-function paintStroke(lines, points, isClosed) {
-  strokeTwice(lines, new Path2D(`M${points.join("L")}${isClosed ? "Z" : ""}`), "#ffffff", 2);
-}
+function paintStroke(lines, points, isClosed) { strokeTwice(lines, new Path2D(`M${points.join("L")}${isClosed ? "Z" : ""}`), "#ffffff", 2); }
 
 function paintBar(lines) { // that was found, before particles are
   const [left, top, right, bottom] = (images.find(({ id }) => id === shown.id)?.bar ?? []).map((share, place) => share * extent()[place % 2]);
@@ -362,9 +352,7 @@ function paintCross(lines) {
   strokeTwice(lines, new Path2D(`M${x - arm} ${y}h${2 * arm}M${x} ${y - arm}v${2 * arm}`), "#ffffff", 1.5);
 }
 
-function showLevels() {
-  by("pixels").style.filter = `brightness(${by("brightness").value}%) contrast(${by("contrast").value}%)`;
-}
+function showLevels() { by("pixels").style.filter = `brightness(${by("brightness").value}%) contrast(${by("contrast").value}%)`; }
 
 // --- pointers and the cross -------------------------------------------------------------------
 

@@ -76,11 +76,9 @@ function showProgress() {
   const { labelled, skipped, waiting, by_model: sure } = progress;
   const looked = labelled + skipped;
   const total = looked + waiting;
-  by("bar").max = Math.max(total, 1);
-  by("bar").value = looked;
+  Object.assign(by("bar"), { max: Math.max(total, 1), value: looked });
   const aside = skipped ? ` (${count(skipped)} skipped)` : "";
-  by("progress").textContent =
-    `${count(looked)} of ${count(total)} reviewed${aside}, ${count(sure)} labelled by the model`;
+  by("progress").textContent = `${count(looked)} of ${count(total)} reviewed${aside}, ${count(sure)} labelled by the model`;
   document.title = `${looked}/${total} – hypervlad review`;
 }
 
@@ -101,9 +99,7 @@ function showDone() {
 function choices(item) {
   const share = new Map(item.scores);
   const order = numbered();
-  if (keysVary()) {
-    order.sort((a, b) => (share.get(b.id) ?? -1) - (share.get(a.id) ?? -1) || a.id - b.id);
-  }
+  if (keysVary()) order.sort((a, b) => (share.get(b.id) ?? -1) - (share.get(a.id) ?? -1) || a.id - b.id);
   const shown = order.slice(0, KEYS);
   const probable = item.scores.slice(0, 3).map(([id]) => order.find((each) => each.id === id));
   shown.push(...probable.filter((each) => each && !shown.includes(each))); // without keys
@@ -111,7 +107,6 @@ function choices(item) {
 }
 
 function keysVary() { return categories.filter(({ origin }) => origin === "model").length > KEYS; }
-
 function keyed() { return current ? choices(current) : []; }
 
 function showChoices(item) {
@@ -260,9 +255,7 @@ function actionsOf() {
 }
 
 moveByPointer();
-window.addEventListener("pagehide", () => {
-  fetch("release", { ...asJson({ client }), keepalive: true });
-});
+window.addEventListener("pagehide", () => { fetch("release", { ...asJson({ client }), keepalive: true }); });
 window.addEventListener("pageshow", (event) => { if (event.persisted) refresh(); });
 // Browsers slow down the timers of a hidden page, so that its images may be in other windows now.
 document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });

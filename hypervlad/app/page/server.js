@@ -9,13 +9,8 @@ let loading = 0; // pictures
 class Refused extends Error {}
 class Answered extends Error {} // by the server, which could not do it now
 
-function asJson(body) {
-  return { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
-}
-
-async function reasonOf(answer) {
-  return (await answer.json().catch(() => ({ error: `status ${answer.status}` }))).error;
-}
+function asJson(body) { return { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) }; }
+async function reasonOf(answer) { return (await answer.json().catch(() => ({ error: `status ${answer.status}` }))).error; }
 
 async function post(path, body) {
   const answer = await fetch(path, { ...asJson(body), signal: AbortSignal.timeout(PATIENCE) });
@@ -25,9 +20,7 @@ async function post(path, body) {
 }
 
 function newPicture(source, alt = "") {
-  const img = new Image();
-  img.alt = alt;
-  img.draggable = false;
+  const img = Object.assign(new Image(), { alt, draggable: false });
   img.dataset.src = source;
   return img;
 }

@@ -85,9 +85,7 @@ async function postUntilAnswered(path, body) {
         : "The server does not answer: your click is not saved yet. Trying again… (is “hypervlad app” still running?)", true);
     }
     await new Promise((resolve) => setTimeout(resolve, RETRY));
-    if (givenUp) {
-      throw new Refused("Given up. Whether the click was saved will show when the server answers.");
-    }
+    if (givenUp) throw new Refused("Given up. Whether the click was saved will show when the server answers.");
   }
 }
 
@@ -106,11 +104,7 @@ function dropPictures(shown) { // but those of what is shown
 
 // Call `use` with the category of a name that is typed and confirmed.
 function askName(use) {
-  by("known").replaceChildren(...categories.map((category) => {
-    const option = element("option");
-    option.value = category.name;
-    return option;
-  }));
+  by("known").replaceChildren(...categories.map(({ name }) => new Option(name)));
   by("category").value = "";
   named = use;
   ask(null);
@@ -143,7 +137,7 @@ async function submitName(event) {
   by("dialog").close();
   let category = known(name);
   if (!category) {
-    category = await post("category", { name }).catch((error) => showFailure(error, "The server does not answer: the category was not saved."));
+    category = await post("category", { name }).catch((error) => showFailure(error, "The server does not answer: the class was not saved."));
     if (!category) return;
     if (!categories.some((each) => each.id === category.id)) categories.push(category);
   }
@@ -157,9 +151,7 @@ by("category").oninput = () => ask(null);
 // --- categories with keys ---------------------------------------------------------------------
 
 function wrongOutline() { return categories.find(({ name }) => name === WRONG); }
-
 function numbered() { return categories.filter((category) => category !== wrongOutline()); }
-
 function keyed() { return numbered().slice(0, KEYS); } // of pages that do not sort them
 
 function showMore(words = numbered().length > KEYS ? `${count(numbered().length - KEYS)} more, by name: N.` : "") {

@@ -6,6 +6,9 @@ let offered = null; // the page of results
 let page = ""; // the page or picture that is shown instead of the image
 let abouts = {}; // what the server knows of each image, by its number
 let ends = []; // of a length, where a person has clicked: pixels of the picture
+let moved = 0; // the end that arrow keys move
+let isPreview = false; // what is shown as the result, of one image
+let isStale = false; // the preview, because choices have changed
 
 function takeState(answer) {
   showBanner(answer);
@@ -19,6 +22,9 @@ function takeState(answer) {
   }
   if (JSON.stringify(aboutOf(current())) !== before) showAbout();
   if (answer.files === undefined) return;
+  isPreview = answer.is_preview;
+  if (isStale && (isPreview || !offered) && answer.task.state !== "running") by("choices").requestSubmit(by("preview"));
+  if (answer.task.state !== "running") isStale = false;
   by("files").innerHTML = answer.files;
   if (answer.page !== offered) {
     page = offered = answer.page;
@@ -34,9 +40,7 @@ async function refresh() {
 }
 
 function isPicture(name) { return /\.png(\?|$)/.test(name); }
-
 function current() { return document.querySelector("#list .row:has(:checked)"); }
-
 function aboutOf(row) { return abouts[row?.dataset.number] ?? { words: "" }; }
 
 function showResult(isOn) {
@@ -51,14 +55,17 @@ function showResult(isOn) {
 async function showPicture(source) {
   picture.alt = by("name").textContent;
   picture.src = source;
-  await picture.decode().catch(() => { if (picture.getAttribute("src") === source) picture.alt += " cannot be shown"; });
+  const isThere = await picture.decode().then(() => true, () => false);
+  if (picture.getAttribute("src") !== source) return;
+  picture.classList.toggle("away", !isThere);
+  by("wait").textContent = isThere ? "" : `This image cannot be shown. ${aboutOf(current()).error ?? ""}`;
   fit();
 }
 
 function open() {
   if (!current()) return;
   by("name").textContent = current().title;
-  ends = [];
+  [ends, moved] = [[], 0];
   showResult(false);
   showAbout();
   current().closest("li").scrollIntoView({ block: "nearest" });
@@ -71,7 +78,10 @@ function extent() { return [picture.naturalWidth || 300, picture.naturalHeight |
 function draw() {
   place(picture);
   const onStage = ([x, y]) => [view.scale * x + view.x, view.scale * y + view.y];
-  const cross = ([x, y]) => `M${x - 8} ${y}h16M${x} ${y - 8}v16`;
+  const cross = ([x, y], end) => {
+    const arm = end === moved && document.activeElement === stage ? 14 : 8;
+    return `M${x - arm} ${y}h${2 * arm}M${x} ${y - arm}v${2 * arm}`;
+  };
   const corners = /^files/.test(picture.getAttribute("src")) && aboutOf(current()).bar;
   const [[left, top], [right, bottom]] = [0, 2].map((first) => onStage(extent().map((side, axis) => side * (corners || [])[first + axis])));
   const box = corners ? `M${left - 6} ${top - 6}H${right + 6}V${bottom + 6}H${left - 6}Z` : "";
@@ -89,7 +99,7 @@ function showAbout() { // on the page of sizes, of the open image
   by("about").textContent = words;
   by("note").textContent = note ?? "";
   by("ends").textContent = share ? `${(share * width).toFixed(1)} px between the two ends`
-    : ends.length ? "Click on the other end." : `${length ? `Its scale bar is ${length.toFixed(1)} px long. ` : ""}To measure a bar, click on both ends; the wheel enlarges.`;
+    : ends.length ? "Click on the other end." : `${length ? `Its scale bar is ${length.toFixed(1)} px long. ` : ""}To measure a bar, click on both ends, or press Tab and arrow keys; the wheel enlarges.`;
   [by("says").firstChild.data, by("length").placeholder] = share || length ? ["It says ", "500 nm"] : ["Pixel size ", "nm per pixel"];
   if (!ends.length && document.activeElement !== by("length")) by("length").value = label ?? "";
 }
@@ -97,8 +107,28 @@ function showAbout() { // on the page of sizes, of the open image
 moveByPointer((pixel) => {
   if (kind !== "sizes") return;
   ends = [...(ends.length === 2 ? [] : ends), pixel];
+  moved = ends.length - 1;
   showAbout();
 });
+// Arrow keys move an end of the length, by one pixel of the screen with Shift; Tab chooses the other one.
+stage.onkeydown = (event) => {
+  const { key, shiftKey } = event;
+  const step = (shiftKey ? 1 : 10) / view.scale;
+  if (["+", "=", "-"].includes(key)) zoom(key === "-" ? 1 / 1.4 : 1.4);
+  else if (kind !== "sizes" || picture.classList.contains("away")) return;
+  else if (key === "Tab" && ends.length === 2 && moved === Number(shiftKey)) moved = 1 - moved;
+  else if (key === "Enter" && ends.length === 2) by("length").select();
+  else if (/^Arrow/.test(key)) {
+    const [left, top, right, bottom] = aboutOf(current()).bar ?? [0.25, 0.5, 0.75, 0.5];
+    if (ends.length < 2) ends = [left, right].map((x) => [x, (top + bottom) / 2].map((share, axis) => share * extent()[axis]));
+    ends[moved][0] += step * ((key === "ArrowRight") - (key === "ArrowLeft"));
+    ends[moved][1] += step * ((key === "ArrowDown") - (key === "ArrowUp"));
+  } else return;
+  event.preventDefault();
+  showAbout();
+};
+stage.onfocus = stage.onblur = draw;
+by("choices").onchange = () => { isStale = Boolean(by("preview")); refresh(); };
 by("list").onchange = ({ target }) => {
   if (target.name === "image") open();
   else request("mark_file", { kind, image: target.dataset.image, word: target.type === "checkbox" ? target.value.repeat(target.checked) : target.value });
@@ -107,12 +137,20 @@ by("original").onclick = () => showResult(false);
 by("result").onclick = () => showResult(true);
 document.addEventListener("click", (event) => {
   const { target: link } = event;
-  if (link.target !== "frame") return;
+  if (link.target !== by("frame").name) return;
   if (isPicture(link.href)) event.preventDefault();
   page = isPicture(link.href) ? link.href : "other";
   by("result").disabled = false;
   showResult(true);
 });
+window.onmessage = async ({ source, data: text }) => { // what a person has saved on the page of results
+  const answer = source === by("frame").contentWindow && await request(`keep/${kind}`, { text: String(text) });
+  if (!answer) return;
+  const { elements } = by("choices");
+  elements[answer.choice].value = answer.path;
+  elements[answer.choice].closest("details").open = true;
+  say(answer.said);
+};
 document.querySelectorAll("#list img").forEach((img) => { tryAgain(img); seen.observe(img); });
 document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
 open();

@@ -45,9 +45,7 @@ function isRefused(name) { // and says why
   return Boolean(title);
 }
 
-function find() {
-  if (!isRefused("find") && by("least").reportValidity()) by("choices-of-search").requestSubmit();
-}
+function find() { if (!isRefused("find") && by("least").reportValidity()) by("choices-of-search").requestSubmit(); }
 
 async function preview() {
   if (!shown || state.is_found || by("preview").disabled) return;
@@ -55,9 +53,10 @@ async function preview() {
   const { id } = shown;
   by("preview").disabled = true;
   say("looking for particles in this image…");
-  const choices = { polarity: by("polarity").value, min_area: Number(by("least").value) };
-  const answer = by("least").reportValidity() && await request("preview", { image: id, ...choices });
+  const { polarity, min_area: area } = valuesOf(by("choices-of-search"));
+  const answer = by("least").reportValidity() && await request("preview", { image: id, polarity, min_area: area });
   by("preview").disabled = false;
+  if (polarity !== by("polarity").value || area !== Number(by("least").value)) { preview(); return; } // changed meanwhile
   if (!answer || shown.id !== id) return;
   takeOutlines(answer);
   showAll();
@@ -125,4 +124,5 @@ function taskActions() {
 }
 
 by("sheet").onclick = ({ target }) => { if (target.dataset.name) openBefore(target.dataset.name); };
-by("least").oninput = showLeast;
+by("choices-of-search").oninput = showLeast;
+by("choices-of-search").onchange = preview;

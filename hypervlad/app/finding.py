@@ -1,0 +1,344 @@
+"""``Finding``: a folder of images in which particles are found, learnt and counted."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import json
+import os
+import shutil
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
+
+from hypervlad.app.corrections import MODEL, Corrections, move_results, shapes_of
+from hypervlad.app.database import QueueError, StaleError, UnknownError
+from hypervlad.app.results import RESULTS
+from hypervlad.app.runner import Runner
+from hypervlad.app.scales import Scales
+from hypervlad.common.files import refuse_link, replace_when_complete
+from hypervlad.common.tables import write_table
+from hypervlad.common.wording import counted, name_some, printable
+from hypervlad.images import ImageReadError, ReadOptions, find_images, read_image
+from hypervlad.images.files import file_stamp
+from hypervlad.images.reading import relative_names
+from hypervlad.objects.detection import MIN_AREA
+from hypervlad.objects.found_folder import FIELDS, RUN, FoundFolder
+
+_READING = "page", "channel", "banner", "scaling", "percentiles", "max_pixels"
+
+
+class Finding(Corrections):
+    """A folder of images, in which commands of hypervlad find particles.
+
+    Parameters
+    ----------
+    folder : path
+        Of found particles, or to become one.
+    images : path, optional
+        Folder of the images, by default that in which particles were found.
+    """
+
+    def __init__(
+        self, folder: str | os.PathLike[str], images: str | os.PathLike[str] | None = None
+    ) -> None:
+        path = Path(os.path.abspath(folder))
+        given = None if images is None else Path(os.path.abspath(images))
+        if given is not None:
+            find_images(given)  # raises if there are none, before a folder is made
+        path.mkdir(exist_ok=True)
+        super().__init__(path)
+        noted = None if (path / RUN).exists() else self.fact("images") or given
+        self._root = Path(noted) if noted else FoundFolder(path).images
+        if given not in (None, self._root):
+            raise ValueError(
+                f"{path} has results of the images in {self._root}; give another --output"
+            )
+        self.set_facts(images=str(self._root))
+        self._unsearched = [] if self.is_found else find_images(self._root)
+        #: The pixel sizes of all images.
+        self.scales = Scales(self, self._root, self._usual_sizes(), self._in_words)
+        self._files, self._names = list[Path](), list[str]()
+        self.files()
+        #: What a person has started.
+        self.runner = Runner(self, self._asking, self._in_words)
+        self._sizes, self._size_options = dict[str, float](), list[str | Path]()  # of the task
+        self._previewing = threading.Lock()
+        if not self.is_found:  # a preview shall not wait for it
+            finding = "hypervlad.particles.finding"
+            threading.Thread(target=importlib.import_module, args=[finding], daemon=True).start()
+
+    def read_options(self) -> ReadOptions:
+        return super().read_options() if self.is_found else ReadOptions(page=0)
+
+    def image_of(self, image: int) -> Path:
+        if self.is_found:
+            return super().image_of(image)
+        if not 1 <= image <= len(self._unsearched):
+            raise UnknownError(f"there is no image {image}")
+        return self._unsearched[image - 1]
+
+    def images(self) -> list[dict[str, Any]]:
+        if self.is_found:
+            return super().images()
+        usual: dict[str, Any] = {"version": 0, "n": 0, "is_edited": False, "is_done": False}
+        return [
+            usual | {"id": number, "name": printable(name)} | self.scales.about(name)
+            for number, name in enumerate(self._names[: len(self._unsearched)], 1)
+        ]
+
+    def classes(self) -> list[str]:
+        return super().classes() if self.is_found else []
+
+    def shown(self, image: int) -> dict[str, Any]:
+        if self.is_found:
+            return super().shown(image)
+        path = self.image_of(image)
+        try:
+            height, width = read_image(path, page=0).shape[:2]
+        except ImageReadError as error:
+            raise ImageReadError(self._in_words(error)) from error
+        shown: dict[str, Any] = {"version": 0, "message": "", "is_whole": True, "removed": []}
+        (name,) = relative_names([path], self._root)
+        shown |= {"outlines": [], "can_undo": False, "can_redo": False, "name": printable(name)}
+        size = self.scales.size_of(name)
+        return shown | {"height": height, "width": width, "pixel_size": size}
+
+    def preview(self, image: int, polarity: str, min_area: int) -> dict[str, Any]:
+        """Find the particles of one image, and return them as `shown` does; nothing is kept."""
+        from hypervlad.particles.finding import find_particles  # not above: it takes seconds
+
+        if not self._previewing.acquire(blocking=False):
+            raise StaleError("another preview is being made: wait for it")
+        try:
+            options: Any = {"polarity": polarity, "min_area": min_area}
+            options["read_options"] = self.read_options()
+            found = find_particles(self.image_of(image), **options)
+        except ValueError as error:
+            raise QueueError(self._in_words(error)) from error
+        finally:
+            self._previewing.release()
+        note = f": {found.note}" if found.note else ""
+        kind = f"{found.polarity} particle" if len(found) else "particle"
+        words = f"{counted(len(found), kind)} found in this image{note}"
+        return {"is_whole": True, "removed": [], "outlines": shapes_of(found), "message": words}
+
+    def files(self) -> list[Path]:
+        """Return the images of the folder; new ones get the next numbers."""
+        self._add_files(self._root)
+        self.scales.look_at(self._files)  # others may have been replaced
+        return self._files
+
+    def _add_files(self, place: str | Path) -> None:
+        """Add the new images of a folder, or of a table with the columns path and label."""
+        with contextlib.suppress(ValueError, OSError):  # the folder may have been moved
+            if str(place).endswith(".csv"):
+                from hypervlad.folders.folder import load_image_folder  # not above: it takes long
+
+                place = load_image_folder(place).images
+            known = set(self._files)
+            new = [each for each in find_images(place) if each not in known]
+            self._files += new
+            self._names += relative_names(new, self._root)
+
+    def is_current(self) -> bool:
+        """Return whether the results of particles are of the outlines as they are now."""
+        return bool(made := self.fact("results")) and made == self._stamp()
+
+    # --- internal -------------------------------------------------------------------------------
+
+    def _in_words(self, message: object) -> str:
+        """Return a message, with files named as the page names them."""
+        text = str(message)
+        for folder in sorted((self.folder, self._root), key=lambda each: -len(each.parts)):
+            text = text.replace(f"{folder}{os.sep}", "").replace(str(folder), folder.name)
+        return printable(text)
+
+    def _run(self, *arguments: str | Path) -> None:
+        """Run a command of hypervlad; a QueueError with its last lines if it fails."""
+        with self._writing:  # the command has the folder for itself
+            if note := self.write_all():  # what it reads
+                raise QueueError(note)
+            self.runner.run(*arguments)
+
+    def _find(self, polarity: str, min_area: int) -> Iterator[str]:
+        yield "Finding particles"
+        self._tell_contradictions()
+        run = self._run_before()
+        is_other = choices_of(run["finder"]) != {"polarity": polarity, "min_area": min_area}
+        number = run["pixel_size"]  # as it was given in a shell, for all images
+        is_other |= self._are_sizes_other(self._names if number else self._sizes_before())
+        if is_other and not self.is_found and run["finder"]:  # of a run that was stopped
+            move_results(self.folder, self.folder / self.free_name(".stopped"))
+            run = self._run_before()
+        given: list[str | Path] = []
+        model = [self.folder / MODEL] if polarity == "model" else []
+        if model and not model[0].exists():
+            raise QueueError(f"{MODEL} is missing: learn again, or find bright or dark ones")
+        if not model:
+            given += [f"--polarity={polarity}", *self._reading_options()]
+        if "min_area" in run["finder"] or min_area != MIN_AREA:
+            given += ["--set", f"min_area={min_area}"]
+        given += self._given_before()
+        if is_other and self.is_found:
+            folder = self._next_folder(polarity, min_area, self._sizes)
+            yield from self._find_anew(folder, model, [*given, *self._size_options])
+            return
+        is_one = number and not is_other
+        given += ["--pixel-size", str(number)] if is_one else self._size_options
+        target = "-o", self.folder, "--resume"
+        self._run("particles", "find", *model, self._root, *target, *given, "--on-error", "skip")
+        self.take_images()
+
+    def _learn(self, n_epochs: int) -> Iterator[str]:
+        yield "Measuring corrections"
+        with self._writing:
+            found = FoundFolder(self.folder)
+            files = found.corrected_files()
+        if not files:
+            raise QueueError(
+                "no image is done yet: correct all outlines of one or more, and mark it"
+            )
+        folder = self._next_folder(n_epochs, self._sizes)
+        if not (model := folder / MODEL).exists():
+            yield f"Learning from {counted(len(files), 'image')}"
+            least = choices_of(found.run["finder"])["min_area"]
+            options: list[str | Path] = ["--set", f"n_epochs={n_epochs}"]
+            options += ["--set", f"min_area={least}"]
+            options += [*self._reading_options(), *self._size_options]
+            paths = self._root, self.folder, "-o", model, "--on-error", "skip"
+            self._run("particles", "train", *paths, *options)
+        yield from self._find_anew(folder, [model], [*self._given_before(), *self._size_options])
+
+    def _find_anew(self, folder: Path, model: list[Path], given: list[str | Path]) -> Iterator[str]:
+        """Find particles in all images but those that are done or edited, and take them over."""
+        yield "Finding particles anew"
+        new = folder / "found"
+        target = "-o", new, "--resume", "--corrected", self.folder
+        self._run("particles", "find", *model, self._root, *target, *given, "--on-error", "skip")
+        if model:
+            shutil.copyfile(model[0], new / MODEL)
+        yield "Taking them over"
+        found = (
+            FoundFolder(each).field_table.set_index("micrograph") for each in (self.folder, new)
+        )
+        before, after = (own["particles"].fillna(0).astype(int).to_dict() for own in found)
+        kept = {each["name"] for each in super().images() if each["version"]}
+        if gone := sorted(before.keys() - after.keys()):
+            raise QueueError(
+                f"{name_some(gone)}: not in {self._root} any more, or not readable, and what was "
+                "found there would be lost: put them back, or move them out of the results too"
+            )
+        changes = [[name, before.get(name, 0), n] for name, n in after.items() if name not in kept]
+        note = {"changes": changes, "lines": self.runner.task["lines"], "n_kept": len(kept)}
+        self.exchange(new, note)
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def _next_folder(self, *choices: object) -> Path:
+        """Return where particles are found anew: after a stop, with the same corrections, again."""
+        with self._writing:
+            files = FoundFolder(self.folder).corrected_files()
+        digests = {name: digest for name, ((_, digest),) in files.items()}
+        key = hashlib.sha256(json.dumps([digests, *choices]).encode()).hexdigest()[:16]
+        folder = self.folder / f".next-{key}"
+        for other in self.folder.glob(".next-*"):
+            if other != folder:
+                shutil.rmtree(other, ignore_errors=True)
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def _run_before(self) -> dict[str, Any]:
+        """Return what a run here was made with, which may have been stopped."""
+        is_there = (self.folder / RUN).exists()
+        return FoundFolder(self.folder).run if is_there else {"finder": {}, "pixel_size": None}
+
+    def _make_results(self) -> Iterator[str]:
+        yield "Counting particles"
+        self.write_all()
+        folder, stamp = self.folder / RESULTS, self._stamp()
+        refuse_link(folder)
+        folder.mkdir(exist_ok=True)
+        self.set_facts(results="")
+        tables = "-o", folder / "counts.csv", "--page", folder / "particles.html"
+        self._run("particles", "count", self.folder, *tables, "--on-error", "skip")
+        yield "Writing the report"
+        self._run("report", self.folder, "-o", folder / "report", "--on-error", "skip")
+        with replace_when_complete(folder / "outlines.zip") as stream, ZipFile(stream, "w") as own:
+            for file in self._outline_files():
+                own.write(file, file.relative_to(self.folder))
+        self.set_facts(results=stamp)
+
+    def _outline_files(self) -> list[Path]:
+        return sorted(p for p in (self.folder / "outlines").rglob("[!.]*") if p.is_file())
+
+    def _stamp(self) -> str:
+        """Return what changes with each edit, and whenever other particles are found."""
+        found = self.connection.execute("SELECT id, version, done FROM images ORDER BY id")
+        files = [self.folder / RUN, *self._outline_files()]
+        stamp = [[*map(tuple, found.fetchall())], [str(file_stamp(file)) for file in files]]
+        return hashlib.sha256(json.dumps(stamp).encode()).hexdigest()
+
+    def _reading_options(self) -> list[str]:
+        """Return the options by which images were read, where they differ from the usual ones."""
+        if not (self.folder / RUN).exists():
+            return []
+        used, usual = FoundFolder(self.folder).read_options, ReadOptions()
+        values = {name: getattr(used, name) for name in _READING}
+        own = {name: value for name, value in values.items() if value != getattr(usual, name)}
+        return [word for name in own for word in ("--set", f"{name}={own[name]}")]
+
+    def _given_before(self) -> list[str | Path]:
+        """Return the options with which particles were found; some are in tables."""
+        if not (self.folder / RUN).exists():
+            return []
+        found, given = FoundFolder(self.folder), list[str | Path]()
+        if found.run["finder"].get("annotations") == "keep":
+            given.append("--keep-annotations")
+        for kind in ("geojson", "roi"):
+            given += ["--format", kind] if (self.folder / kind).is_dir() else []
+        for column in ("group", "sample") if (self.folder / FIELDS).exists() else ():
+            known = found.field_table.set_index("micrograph")[column].dropna().to_dict()
+            names = relative_names(find_images(self._root), self._root) if known else []
+            if known:  # every image needs a line, also one that is new
+                rows = [[each, known.get(each, "none")] for each in names]
+                given += self._as_table(f"--{column}s", column, rows)
+        return given
+
+    def _sizes_before(self) -> dict[str, float]:
+        """Return the pixel sizes with which particles were found, as they were given."""
+        run = self._run_before()
+        number = run["pixel_size"]
+        known = self.found.by_name if number and self.is_found else {}
+        of_all = {name: number for name, each in known.items() if each.pixel_size == number}
+        return of_all | dict(run.get("pixel_sizes") or {})
+
+    def _usual_sizes(self) -> dict[str, list[float | None]]:
+        """Return the sizes of before, with how precise they are: an error of a bar of 1 pixel."""
+        known = self.found.by_name if self.is_found else {}
+        shares = {name: each.scale_bar_error for name, each in known.items()}
+        return {
+            name: [size, 1.0, share / 2] if (share := shares.get(name)) else [size, None, None]
+            for name, size in self._sizes_before().items()
+        }
+
+    def _are_sizes_other(self, names: Iterable[str]) -> bool:
+        """Return whether images have other sizes than those with which particles were found."""
+        before = self._sizes_before()
+        return any(self._sizes.get(name) != before.get(name) for name in names)
+
+    def _tell_contradictions(self) -> None:
+        told = [f"warning: {each}" for each in self.scales.contradictions()]
+        self.runner.task["lines"] = [*self.runner.task["lines"], *told]
+
+    def _as_table(self, option: str, column: str, rows: list[list[Any]]) -> list[str | Path]:
+        write_table(self.folder / f".{column}.csv", ["path", column], rows)
+        return [option, self.folder / f".{column}.csv"]
+
+
+def choices_of(finder: dict[str, Any]) -> dict[str, Any]:
+    """Return how particles were found as a person chooses it."""
+    polarity = "model" if "model" in finder else finder.get("polarity", "auto")
+    return {"polarity": polarity, "min_area": finder.get("min_area", MIN_AREA)}
