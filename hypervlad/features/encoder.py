@@ -38,7 +38,6 @@ from hypervlad.features.encoding import (
     Block,
     EncodedImages,
     EncoderParams,
-    Runtime,
     TorchCodebook,
     check_blocks,
     check_finite,
@@ -53,6 +52,7 @@ from hypervlad.features.loading import Batch, ImageLoader, ReadReport
 from hypervlad.features.network import TappedNetwork, build_network, check_tensors, rebuilt_network
 from hypervlad.features.registry import (
     Preprocessing,
+    Runtime,
     check_prepared,
     check_registered,
     class_tokens,
