@@ -86,8 +86,11 @@ class TappedNetwork:
         self._runtime: Runtime = "torch"
         self._converted: OpenVINONetwork | None = None
 
-    def run_by(self, runtime: Runtime) -> TappedNetwork:
-        """Return the same network as a runtime runs it; on a GPU that is torch."""
+    def run_by(self, runtime: Runtime, usual: tuple[int, int] | None = None) -> TappedNetwork:
+        """Return the same network as a runtime runs it; on a GPU that is torch.
+
+        Most images may have the `usual` size.
+        """
         if runtime == self._runtime or self.device.type != "cpu":
             return self
         if self._converted is None:
@@ -95,7 +98,7 @@ class TappedNetwork:
             if self.any_size:
                 key = f"{type(self.module)} {version('torchvision')} {self.digest} {self.taps}"
             for_size = functools.partial(_network_for, self.module, self.taps)
-            self._converted = OpenVINONetwork(for_size, self.any_size, key)
+            self._converted = OpenVINONetwork(for_size, self.any_size, usual, key)
         own = copy.copy(self)  # with the same module, the same lock and what is converted
         own._runtime = runtime
         return own

@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from hypervlad.common.progress import ProgressBar
 from hypervlad.features.network import TappedNetwork
-from hypervlad.features.registry import Preprocessing
+from hypervlad.features.registry import Preprocessing, Runtime
 from hypervlad.objects.particle import Outlines
 from hypervlad.objects.splitting import (
     EIGHT,
@@ -370,6 +370,11 @@ class FieldNetwork:
     @property
     def device(self) -> torch.device:
         return self._network.device
+
+    def run_by(self, runtime: Runtime) -> FieldNetwork:
+        """Return the same, with the frozen network as a runtime runs it."""
+        network = self._network.run_by(runtime)
+        return FieldNetwork(network, self.decoder, self._preprocessing, self._contrast)
 
     def fields(
         self,

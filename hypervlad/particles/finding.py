@@ -215,6 +215,8 @@ class _Scales:
 
     def __init__(self, grey: NDArray[np.float32], min_area: int) -> None:
         self._images, self._min_area = {1.0: grey}, min_area
+        # OpenVINO would keep the memory of the largest tile: 0.6 GB.
+        self._network = _finder() if max(grey.shape) <= _TILE else _finder().run_by("torch")
         for scale in [*_CERTAIN][1:]:
             size = tuple(max(1, round(extent * scale)) for extent in grey.shape)
             self._images[scale] = resize(self._images[2 * scale], size, order=1, anti_aliasing=True)
@@ -284,7 +286,7 @@ class _Scales:
             return self._seen[polarity, scale]
         with usual_torch():
             labels, own = separated(
-                _finder().fields(
+                self._network.fields(
                     self._images[scale], _TILE, polarity == "dark", self._brightness[scale]
                 ),
                 _SEPARATION,
@@ -331,9 +333,9 @@ def _finder() -> FieldNetwork:
     known = get_backbone(PRETRAINED)
     device = check_device("auto")
     network = build_network(PRETRAINED, "pretrained", known.taps[:-1], device)
-    network = network.run_by(known.automatic_runtime())
     decoder = pretrained_decoder().to(device)
-    return FieldNetwork(network, decoder, known.preprocessing, MIN_CONTRAST)
+    model = FieldNetwork(network, decoder, known.preprocessing, MIN_CONTRAST)
+    return model.run_by(known.automatic_runtime())
 
 
 def _add(
