@@ -140,7 +140,7 @@ class Bench:
         runtime = "openvino" if method.startswith(FAST) else "torch"
         method = method.removeprefix(FAST)
         self.encoder.runtime = self.paper.runtime = self.classifier.runtime = runtime
-        network = self.network.run_by(runtime)
+        network = self.encoder.network()
         if method == "network":
             feature_maps(self.plain, self.batch.tensors)
         elif method == "folded":

@@ -104,7 +104,6 @@ def predict(
       hypervlad predict model.hvlad new_images/ --sort-into sorted/ --max-error 0.05
       hypervlad predict model.hvlad microscope/ --watch -o predictions.csv
     """
-    from hypervlad.classify.page import write_classified_page
     from hypervlad.classify.predictions import (
         prediction_columns,
         prediction_remarks,
@@ -196,6 +195,8 @@ def predict(
         sorter.add(files, names_below, found)
         _echo_sorted(sorter)
     if page is not None:
+        from hypervlad.classify.page import write_classified_page
+
         write_classified_page(
             page,
             classifier,

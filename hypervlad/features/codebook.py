@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
-from sklearn.cluster import KMeans, MiniBatchKMeans, kmeans_plusplus
-from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
@@ -341,6 +339,8 @@ def _learn_projection(
     scale = 1.0 / total_std if scale_layer and total_std > 0 else 1.0
     if n_components is None:
         return LayerProjection(mean, std, scale, None)
+    from sklearn.decomposition import PCA  # not above: only learning needs it, and K-means below
+
     n_components = min(n_components, *layer.shape)
     pca = PCA(n_components, svd_solver="covariance_eigh", random_state=random_state)
     with np.errstate(invalid="ignore"):  # a constant layer has no variance to explain
@@ -364,6 +364,8 @@ def _moments(layer: np.ndarray) -> tuple[np.ndarray, np.ndarray, float, np.ndarr
 
 
 def _kmeans(samples: np.ndarray, n_codewords: int, random_state: int) -> np.ndarray:
+    from sklearn.cluster import KMeans
+
     kmeans = KMeans(n_codewords, n_init=1, max_iter=_MAX_ITER, random_state=random_state)
     with warnings.catch_warnings():
         # Flat images have fewer distinct hypercolumns than codewords; repeated ones are fine.
@@ -373,6 +375,8 @@ def _kmeans(samples: np.ndarray, n_codewords: int, random_state: int) -> np.ndar
 
 
 def _start(samples: np.ndarray, n_codewords: int, random_state: int) -> np.ndarray:
+    from sklearn.cluster import kmeans_plusplus
+
     codewords, _ = kmeans_plusplus(
         samples.astype(np.float64), n_codewords, random_state=random_state
     )
@@ -387,6 +391,8 @@ class StreamedCodewords:
     """
 
     def __init__(self, start: Codebook, random_state: int) -> None:
+        from sklearn.cluster import MiniBatchKMeans
+
         self._start = start
         self._waiting: list[list[np.ndarray]] = []
         self._n_waiting = 0

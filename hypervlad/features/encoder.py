@@ -38,7 +38,6 @@ from hypervlad.features.encoding import (
     Block,
     EncodedImages,
     EncoderParams,
-    Runtime,
     TorchCodebook,
     check_blocks,
     check_finite,
@@ -301,7 +300,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Network
         if len(tokens) == len(network.taps):
             raise ValueError(f"{tokens[0]!r} has no map: give at least one other tap")
         loader = self._loader(params, backbone.preprocessing, of_particles)
-        fit = CodebookFit(params, loader, network.run_by(self._runtime(params)), seed)
+        fit = CodebookFit(params, loader, self._as_run(network, params), seed)
         codebook, n_images = fit_codebook(images, fit)
         # All at the end: a fit that fails leaves the model as it was.
         self.__dict__.pop("backbone_state_", None)  # a loaded model's own weights
@@ -522,10 +521,12 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Network
             network = self._tapped_network = rebuilt_network(
                 backbone, weights, self.taps_, self.weights_digest_, device
             )
-        return network.run_by(self._runtime(self.fitted_params_))
+        return self._as_run(network, self.fitted_params_)
 
-    def _runtime(self, params: EncoderParams) -> Runtime:
-        return params.automatic_runtime if self.runtime == "auto" else self.runtime
+    def _as_run(self, network: TappedNetwork, params: EncoderParams) -> TappedNetwork:
+        runtime = params.automatic_runtime if self.runtime == "auto" else self.runtime
+        side = params.image_size if params.pixel_size is None else None
+        return network.run_by(runtime, None if side is None else (side, side))
 
     def portable_copy(self) -> HypercolumnVLAD:
         """Return a copy for other processes, with absolute paths; it shares the network."""

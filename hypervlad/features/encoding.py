@@ -24,7 +24,7 @@ from hypervlad.features.hypercolumns import (
 from hypervlad.features.lazy_torch import torch, usual_torch
 from hypervlad.features.loading import Batch, ImageInfo, ImageLoader, LoadedImage, ReadReport
 from hypervlad.features.network import TappedNetwork, architecture
-from hypervlad.features.registry import Preprocessing, get_backbone
+from hypervlad.features.registry import Preprocessing, Runtime, get_backbone
 from hypervlad.images import ReadOptions, SkippedImage
 from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import check_one_kind, image_name
@@ -33,7 +33,6 @@ from hypervlad.images.reading import check_one_kind, image_name
 ENCODING_VERSION = 3
 
 Block: TypeAlias = Literal["joint", "per_layer", "pooled", "pooled_unit", "shape"]
-Runtime: TypeAlias = Literal["torch", "openvino"]
 
 
 @dataclass(frozen=True)
@@ -97,12 +96,8 @@ class EncoderParams:
     @property
     def automatic_runtime(self) -> Runtime:
         """What ``runtime="auto"`` means."""
-        backbone = get_backbone(self.backbone)
-        # Networks of timm are converted for each size by itself.
-        has_one_size = not backbone.is_of_timm or (self.image_size and not self.pixel_size)
-        if backbone.is_faster_in_openvino and has_one_size and find_spec("openvino") is not None:
-            return "openvino"
-        return "torch"
+        has_one_size = self.image_size is not None and self.pixel_size is None
+        return get_backbone(self.backbone).automatic_runtime(has_one_size)
 
 
 def check_blocks(blocks: Any) -> None:

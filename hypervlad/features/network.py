@@ -14,14 +14,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from numbers import Integral
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hypervlad.common.modelfile import ModelFileError
 from hypervlad.features.lazy_torch import seeded_torch, torch, usual_torch
-from hypervlad.features.registry import Backbone, class_tokens, get_backbone
+from hypervlad.features.registry import Backbone, Runtime, class_tokens, get_backbone
 from hypervlad.features.runtimes import OpenVINONetwork, fold_norms
 from hypervlad.features.weights import (
     WeightsNotFoundError,
@@ -83,21 +83,25 @@ class TappedNetwork:
         self._strides: dict[int, int | None] = {}
         self._reaches: dict[int, Reach | None] = {}
         self._lock = threading.Lock()  # the hooks sit on the module: one pass at a time
-        self._in_openvino: TappedNetwork | None = None
+        self._runtime: Runtime = "torch"
         self._converted: OpenVINONetwork | None = None
 
-    def run_by(self, runtime: Literal["torch", "openvino"]) -> TappedNetwork:
-        """Return the same network as a runtime runs it; on a GPU that is torch."""
-        if runtime == "torch" or self.device.type != "cpu":
+    def run_by(self, runtime: Runtime, usual: tuple[int, int] | None = None) -> TappedNetwork:
+        """Return the same network as a runtime runs it; on a GPU that is torch.
+
+        Most images may have the `usual` size.
+        """
+        if runtime == self._runtime or self.device.type != "cpu":
             return self
-        if self._in_openvino is None:
-            own = copy.copy(self)  # with the same module, and the same lock
+        if self._converted is None:
             key = ""  # what a user's network does may change while its weights stay
             if self.any_size:
                 key = f"{type(self.module)} {version('torchvision')} {self.digest} {self.taps}"
-            own._converted = OpenVINONetwork(self._for_size, self.any_size, key)
-            self._in_openvino = own
-        return self._in_openvino
+            for_size = functools.partial(_network_for, self.module, self.taps)
+            self._converted = OpenVINONetwork(for_size, self.any_size, usual, key)
+        own = copy.copy(self)  # with the same module, the same lock and what is converted
+        own._runtime = runtime
+        return own
 
     @usual_torch()
     def __call__(self, batch: torch.Tensor) -> list[torch.Tensor]:
@@ -105,7 +109,8 @@ class TappedNetwork:
 
         Returns a map (B, C_l, h, w) per tap, on the device of the network.
         """
-        if self._converted is not None:
+        if self._runtime == "openvino":
+            assert self._converted is not None
             with self._lock, torch.inference_mode(False), torch.no_grad():
                 found = self._converted(batch)
             if found is not None:
@@ -141,12 +146,6 @@ class TappedNetwork:
         if n_channels not in self._reaches:
             self._reaches[n_channels] = reach_of(self, n_channels)
         return self._reaches[n_channels]
-
-    def _for_size(self, height: int, width: int) -> TappedNetwork:
-        """Return the network for images of one size, of which it may know more."""
-        resampled_for = getattr(self.module, "resampled_for", None)
-        module = self.module if resampled_for is None else resampled_for(height, width)
-        return TappedNetwork(module, self.taps, digest="")
 
     def own_maps(self, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return maps (B, h_l, w_l, C_l) that no later layer overwrites."""
@@ -193,6 +192,15 @@ class TappedNetwork:
         finally:
             for handle in handles:
                 handle.remove()
+
+
+def _network_for(
+    module: torch.nn.Module, taps: Sequence[str], height: int, width: int
+) -> TappedNetwork:
+    """Return a network for images of one size, of which it may know more."""
+    resampled_for = getattr(module, "resampled_for", None)
+    module = module if resampled_for is None else resampled_for(height, width)
+    return TappedNetwork(module, taps, digest="")
 
 
 @dataclass(frozen=True)

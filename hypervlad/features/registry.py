@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import difflib
 import functools
-import importlib.util
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache, partial
-from typing import Any, Literal
+from importlib.util import find_spec
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -18,6 +18,8 @@ from scipy.sparse import csr_array
 from hypervlad.common.constraints import Constraint, Integer, ListOf, Number, OneOf, check_value
 from hypervlad.common.modelfile import ModelFileError
 from hypervlad.features.lazy_torch import torch
+
+Runtime: TypeAlias = Literal["torch", "openvino"]
 
 _FIELDS: Mapping[str, Constraint] = {
     "mean": ListOf(Number(at_least=-1e6, at_most=1e6), "a number for each channel"),
@@ -174,6 +176,14 @@ class Backbone:
     def is_of_timm(self) -> bool:
         return self.name.startswith(TIMM)
 
+    def automatic_runtime(self, has_one_size: bool = False) -> Runtime:
+        """Return what runs the network on a CPU, unless a user chooses."""
+        # Networks of timm are converted for each size by itself.
+        is_converted_once = has_one_size or not self.is_of_timm
+        if self.is_faster_in_openvino and is_converted_once and find_spec("openvino") is not None:
+            return "openvino"
+        return "torch"
+
 
 _REGISTRY: dict[str, Backbone] = {}
 
@@ -270,7 +280,7 @@ def get_backbone(name: str) -> Backbone:
     if is_text and name.startswith(TIMM):
         if name == TIMM:
             raise ValueError(f"{TIMM} lacks the name of a network, such as {TIMM}resnet50")
-        if importlib.util.find_spec("timm") is None:
+        if find_spec("timm") is None:
             raise ValueError(f'the network {name!r} needs timm: pip install "hypervlad[timm]"')
         return _timm_backbone(name)
     close = _meant_of_timm(str(name)) or difflib.get_close_matches(str(name), _REGISTRY, n=1)
@@ -310,7 +320,7 @@ def check_prepared(preprocessing: Preprocessing, backbone: str) -> None:
 
 def _meant_of_timm(name: str) -> list[str]:
     # Without the prefix, or with another one.
-    if importlib.util.find_spec("timm") is None:
+    if find_spec("timm") is None:
         return []
     import timm
 

@@ -285,14 +285,16 @@ def _feature_sums(layer: torch.Tensor, assigned: torch.Tensor, n_codewords: int)
         sums = layer.new_zeros(n_images * n_codewords, n_features)
         sums.index_add_(0, assigned.flatten(), layer.reshape(-1, n_features))
         return sums.view(n_images, n_codewords, n_features)
-    weights = layer.new_zeros(n_images * n_codewords * height * width)
-    index = torch.int32 if len(weights) < 2**31 else torch.int64  # half the memory to move
+    n_weights = n_images * n_codewords * height * width
+    weights = layer.new_zeros(n_weights)
+    index = torch.int32 if n_weights < 2**31 else torch.int64  # half the memory to move
     for rows in _strips(grid, n_codewords):
         first_cell = assigned[:, slice(*rows)].to(index) * (height * width)
-        for cells, shares in _corners((height, width), grid, rows, layer.device):
-            of_word = (first_cell + cells).flatten()
-            shares = shares.to(layer.dtype).expand(first_cell.shape)
-            weights.index_add_(0, of_word, shares.flatten())
+        corners = _corners((height, width), grid, rows, layer.device)
+        cells, shares = (torch.stack(each)[:, None] for each in zip(*corners, strict=True))
+        of_word = (first_cell + cells).flatten()
+        shares = shares.to(layer.dtype).expand(4, *first_cell.shape)
+        weights += torch.bincount(of_word, shares.flatten(), n_weights)
     return weights.view(n_images, n_codewords, -1) @ layer.flatten(1, 2)
 
 

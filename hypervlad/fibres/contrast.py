@@ -6,15 +6,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import binary_erosion, gaussian_filter1d
+from scipy.ndimage import binary_erosion
 
 from hypervlad.images.errors import ImageReadError
+from hypervlad.images.resampling import smoothed
 
 FloatMap = NDArray[np.float32]
 Values = NDArray[np.float64]
 BoolMap = NDArray[np.bool_]
 _MAX_SAMPLE = 2**18
-_TRUNCATE = 3.0  # of a Gaussian, in units of sigma
+TRUNCATE = 3.0  # of a Gaussian, in units of sigma
 
 
 def normalised_contrast(grey: NDArray[Any], name: str = "image") -> FloatMap:
@@ -63,28 +64,7 @@ def _robust_range(values: NDArray[Any], least: float, most: float) -> tuple[floa
 
 def gaussian_smooth(contrast: FloatMap, sigma: float) -> FloatMap:
     """Return an image averaged by a Gaussian, its border pixels repeated outwards."""
-    across = gaussian_filter1d(contrast, sigma, axis=1, mode="nearest", truncate=_TRUNCATE)
-    taps = gaussian_taps(sigma).astype(np.float32)
-    return _average_rows(across, taps[len(taps) // 2 :])
-
-
-def gaussian_taps(sigma: float) -> NDArray[np.float64]:
-    reach = int(_TRUNCATE * sigma + 0.5)
-    weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
-    return np.asarray(weights / weights.sum())
-
-
-def _average_rows(image: FloatMap, weights: FloatMap) -> FloatMap:
-    # Slices are several times faster here than scipy's filters, which are slow along columns.
-    n_rows, reach = len(image), len(weights) - 1
-    padded = np.pad(image, ((reach, reach), (0, 0)), mode="edge")
-    mean: FloatMap = padded[reach : reach + n_rows] * weights[0]
-    for distance, weight in enumerate(weights[1:], start=1):
-        pair = padded[reach - distance : reach - distance + n_rows]
-        pair = pair + padded[reach + distance : reach + distance + n_rows]
-        pair *= weight
-        mean += pair
-    return mean
+    return smoothed(contrast, sigma, truncate=TRUNCATE, mode="edge")
 
 
 def noise_deviation(contrast: FloatMap, mask: BoolMap | None = None) -> float:

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from hypervlad.common.constraints import Number, check_value
 from hypervlad.fibres.axial import AxialStatistics, axial_statistics, wrapped
 from hypervlad.fibres.contrast import (
+    TRUNCATE,
     BoolMap,
     FloatMap,
     gaussian_smooth,
-    gaussian_taps,
     noise_deviation,
     normalised_contrast,
     subsample,
@@ -25,6 +25,7 @@ from hypervlad.fibres.regions import TileGrid
 from hypervlad.images import Annotation, PixelSizes, ReadOptions
 from hypervlad.images.errors import ImageReadError
 from hypervlad.images.reading import image_name
+from hypervlad.images.resampling import gaussian_taps
 from hypervlad.images.sample import Annotations, Sample, one_or_many, read_sample
 
 _PIXELS = Number(above=0, meaning="a number of pixels")
@@ -280,7 +281,7 @@ def image_gradients(contrast: FloatMap) -> tuple[FloatMap, FloatMap]:
 
 
 def derivative_taps() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    averaging = gaussian_taps(_GRADIENT_SIGMA)
+    averaging = gaussian_taps(_GRADIENT_SIGMA, TRUNCATE)
     along = np.convolve(averaging, [0.5, 0, -0.5])
     return along, np.convolve(averaging, np.asarray(_CROSS_WEIGHTS) / sum(_CROSS_WEIGHTS))
 
@@ -312,7 +313,7 @@ def _noise_response(sigma: float) -> tuple[float, float, float, float]:
         np.correlate(one, other, mode="full")
         for one, other in ((along, along), (across, across), (along, across))
     )
-    averaging = gaussian_taps(sigma)
+    averaging = gaussian_taps(sigma, TRUNCATE)
     window = _central(np.correlate(averaging, averaging, mode="full"), len(steep))
     mean = 2 * float(steep.max() * level.max())
 

@@ -17,6 +17,7 @@ from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from hypervlad.fibres.contrast import FloatMap, Values
 
@@ -83,7 +84,10 @@ class ProfileNetwork:
         spectrum : ndarray of float32, shape (N_FREQUENCIES,)
             As `log_spectrum` returns it.
         """
-        seen = seen_by_network(profiles, facts)
+        with threadpool_limits(1, user_api="blas"):  # others would mostly wait
+            return self._judged(seen_by_network(profiles, facts), spectrum)
+
+    def _judged(self, seen: FloatMap, spectrum: FloatMap) -> Judged:
         parts = [self._first(seen[i : i + _BATCH]) for i in range(0, len(seen), _BATCH)]
         hidden = np.concatenate(parts)
         trust = _sigmoid(self._layer("trust", hidden))

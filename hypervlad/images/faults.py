@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from hypervlad.common.progress import Sentence, warn_of_image
 from hypervlad.common.wording import name_some
-from hypervlad.images.resampling import middle
+from hypervlad.images.resampling import middle, smoothed
 
 _MIN_SIDE, _MAX_SIDE = 128, 384  # of the part that is looked at
 _LEVELS = 256  # of grey, as most cameras have
@@ -93,8 +93,8 @@ def find_faults(
     if min(part.shape) < min_side or high - low <= _BLANK:
         return Faults(saturated)
     part = (part - low) / (high - low)
-    smooth = ndimage.gaussian_filter(part, _SCALES[0], truncate=3)
-    further = ndimage.gaussian_filter(smooth, _FURTHER, truncate=3)
+    smooth = smoothed(part, _SCALES[0], truncate=3)
+    further = smoothed(smooth, _FURTHER, truncate=3)
     narrow, wide = np.gradient(smooth), np.gradient(further)
     unsteady = _unsteady(part, *narrow)
     if (np.array(unsteady) > _SLIGHT).any():

@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from hypervlad.common.progress import ProgressBar
 from hypervlad.features.network import TappedNetwork
-from hypervlad.features.registry import Preprocessing
+from hypervlad.features.registry import Preprocessing, Runtime
 from hypervlad.objects.particle import Outlines
 from hypervlad.objects.splitting import (
     EIGHT,
@@ -48,7 +48,7 @@ _MAPS_AT_ONCE = 8  # crops
 
 _STRIDE = 32  # pixels; tiles begin at multiples
 _DECODER_REACH = 4  # cells of the coarsest tap that the decoder sees beyond the maps
-_LIMITS = (1.0, 99.0)  # percentiles of grey values
+_LIMITS = (1.0, 50.0, 99.0)  # percentiles of grey values
 # Probabilities of background in steps of 255: thin particles are joined across faint places.
 _EDGE, _BRIDGE = 128, 180
 PRETRAINED = "mobilenet_v2"  # the network whose decoder was trained on drawn fields
@@ -371,15 +371,24 @@ class FieldNetwork:
     def device(self) -> torch.device:
         return self._network.device
 
+    def run_by(self, runtime: Runtime) -> FieldNetwork:
+        """Return the same, with the frozen network as a runtime runs it."""
+        network = self._network.run_by(runtime)
+        return FieldNetwork(network, self.decoder, self._preprocessing, self._contrast)
+
     def fields(
-        self, grey: NDArray[np.float32], tile_size: int, inverted: bool = False
+        self,
+        grey: NDArray[np.float32],
+        tile_size: int,
+        inverted: bool = False,
+        brightness: tuple[float, float] | None = None,
     ) -> NDArray[np.uint8]:
         """Return three probabilities and the depth of each pixel, (4, H, W), in 255 steps.
 
         Larger images are computed in tiles that overlap by as much as a pixel's fields depend on,
-        so that tiles give what the whole image would.
+        so that tiles give what the whole image would. The image's `brightness_of` may be known.
         """
-        limits = _limits(grey, self._contrast)
+        limits = _limits(*(brightness or brightness_of(grey)), self._contrast)
         height, width = grey.shape
         if any(more := [-extent % _STRIDE for extent in grey.shape]):  # a copy may take 256 MB
             grey = np.pad(grey, [(0, after) for after in more], mode="symmetric")
@@ -495,10 +504,14 @@ def _release_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
+def brightness_of(grey: NDArray[np.float32]) -> tuple[float, float]:
+    """Return the median of grey values, and their range without the outermost per cents."""
+    low, middle, high = np.percentile(grey, _LIMITS).tolist()
+    return middle, high - low
+
+
 def contrast_of(grey: NDArray[np.float32]) -> float:
-    """Return the range of grey values, without the lowest and the highest per cent."""
-    low, high = np.percentile(grey, _LIMITS)
-    return float(high - low)
+    return brightness_of(grey)[1]
 
 
 def standardised(grey: NDArray[np.float32], contrast: float) -> NDArray[np.float32]:
@@ -507,14 +520,14 @@ def standardised(grey: NDArray[np.float32], contrast: float) -> NDArray[np.float
     The median, which is background in most fields, becomes 0.5, and the range one half. An image of
     less than half the typical contrast is not stretched further: it may be empty.
     """
-    return _scaled(grey, *_limits(grey, contrast))
+    return _scaled(grey, *_limits(*brightness_of(grey), contrast))
 
 
-def _limits(grey: NDArray[np.float32], contrast: float) -> tuple[np.float32, float]:
-    return np.median(grey), 2 * max(contrast_of(grey), contrast / 2)
+def _limits(middle: float, own: float, usual: float) -> tuple[float, float]:
+    return middle, 2 * max(own, usual / 2)
 
 
-def _scaled(grey: NDArray[np.float32], middle: np.float32, scale: float) -> NDArray[np.float32]:
+def _scaled(grey: NDArray[np.float32], middle: float, scale: float) -> NDArray[np.float32]:
     shifted: NDArray[np.float32] = np.subtract(grey, middle, dtype=np.float32)
     shifted /= np.float32(scale)
     shifted += np.float32(0.5)

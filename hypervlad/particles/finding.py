@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.sparse import coo_array
-from skimage.measure import block_reduce
 from skimage.transform import resize
 
 from hypervlad.common.constraints import Integer, OneOf, check_value
@@ -22,6 +21,7 @@ from hypervlad.features.lazy_torch import check_device, usual_torch
 from hypervlad.features.network import build_network
 from hypervlad.features.registry import get_backbone
 from hypervlad.images import ReadOptions
+from hypervlad.images.resampling import smoothed
 from hypervlad.images.sample import Annotations, drop_hidden, one_or_many, read_sample
 from hypervlad.objects.detection import MIN_AREA
 from hypervlad.objects.measures import solidity
@@ -38,6 +38,7 @@ from hypervlad.particles.decoder import (
     MIN_CONTRAST,
     PRETRAINED,
     FieldNetwork,
+    brightness_of,
     contrast_of,
     pretrained_decoder,
     separated,
@@ -215,9 +216,12 @@ class _Scales:
 
     def __init__(self, grey: NDArray[np.float32], min_area: int) -> None:
         self._images, self._min_area = {1.0: grey}, min_area
+        # OpenVINO would keep the memory of the largest tile: 0.6 GB.
+        self._network = _finder() if max(grey.shape) <= _TILE else _finder().run_by("torch")
         for scale in [*_CERTAIN][1:]:
             size = tuple(max(1, round(extent * scale)) for extent in grey.shape)
             self._images[scale] = resize(self._images[2 * scale], size, order=1, anti_aliasing=True)
+        self._brightness = {scale: brightness_of(own) for scale, own in self._images.items()}
         self._seen = dict[tuple[Polarity, float], tuple[NDArray[np.int32], NDArray[np.float64]]]()
 
     def found(self, polarity: Polarity, whole: float = 1.0) -> _Found:
@@ -228,7 +232,7 @@ class _Scales:
         areas = areas_of(labels, len(steps))[1:]
         is_kept = (steps > 0) & (at_edge <= _MAX_AT_EDGE) & (areas >= self._least_area(whole))
         typical = _median(steps[is_kept], areas[is_kept])
-        range_ = contrast_of(grey)
+        range_ = self._brightness[whole][1]
         is_kept &= steps >= max(_MIN_STEP * typical, _MIN_RANGE * range_)
         clarity = np.zeros(len(steps))
         if is_kept.any():
@@ -252,7 +256,7 @@ class _Scales:
 
         These may be too small to be found at half the size.
         """
-        grey = self._images[_HALF][~ndimage.binary_dilation(half.labels > 0, iterations=2)]
+        grey = self._images[_HALF][~_widened(half.labels > 0)]
         if not len(grey):
             return 1.0
         beyond = (np.median(grey) - grey) * (1 if polarity == "bright" else -1)
@@ -283,7 +287,9 @@ class _Scales:
             return self._seen[polarity, scale]
         with usual_torch():
             labels, own = separated(
-                _finder().fields(self._images[scale], _TILE, polarity == "dark"),
+                self._network.fields(
+                    self._images[scale], _TILE, polarity == "dark", self._brightness[scale]
+                ),
                 _SEPARATION,
                 self._least_area(scale),
                 edge=_EDGE,
@@ -329,7 +335,8 @@ def _finder() -> FieldNetwork:
     device = check_device("auto")
     network = build_network(PRETRAINED, "pretrained", known.taps[:-1], device)
     decoder = pretrained_decoder().to(device)
-    return FieldNetwork(network, decoder, known.preprocessing, MIN_CONTRAST)
+    model = FieldNetwork(network, decoder, known.preprocessing, MIN_CONTRAST)
+    return model.run_by(known.automatic_runtime())
 
 
 def _add(
@@ -422,17 +429,17 @@ def _texture(
     pools = defaultdict[float, list[NDArray[np.float32]]](list)  # by logarithms of areas
     for top, left in corners[:: -(-len(corners) // _MAX_PARTS)]:
         window = slice(top, top + _PART), slice(left, left + _PART)
-        free = ~ndimage.binary_dilation(labels[window] > 0, iterations=2)
+        free = ~_widened(labels[window] > 0)
         values, weights = np.where(free, sign * grey[window], 0), free.astype(np.float32)
         area = 4 * np.pi  # of Gaussian weights, as that of equal ones of as little noise
         while min(values.shape) >= _LEAST_TEXTURE:
             narrow, wide = (
-                ndimage.gaussian_filter(values, width)
-                / np.maximum(ndimage.gaussian_filter(weights, width), 1e-6)
+                smoothed(values, width) / np.maximum(smoothed(weights, width), 1e-6)
                 for width in (1, 2)
             )
-            pools[np.log(area)].append((narrow - wide)[weights > 0.5])
-            values, weights = (block_reduce(each, 2, np.mean) for each in (values, weights))
+            differences = np.asarray(narrow - wide, np.float32)
+            pools[np.log(area)].append(differences[weights > 0.5])
+            values, weights = map(_halved, (values, weights))
             area *= 4
     logs = list[tuple[float, float]]()
     for log_area, pool in pools.items():
@@ -446,6 +453,24 @@ def _texture(
         return lambda area: 1e-9
     areas, deviations = np.transpose(logs)
     return lambda area: float(np.exp(np.interp(np.log(area), areas, deviations)))
+
+
+def _widened(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return the pixels of a mask, and those at most two steps from it."""
+    for _ in range(2):
+        wider = mask.copy()
+        for own, narrow in ((wider, mask), (wider.T, mask.T)):
+            own[1:] |= narrow[:-1]
+            own[:-1] |= narrow[1:]
+        mask = wider
+    return mask
+
+
+def _halved(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the means of 2 x 2 pixels, beyond an odd last row or column with zeros."""
+    even = np.pad(values, [(0, extent % 2) for extent in values.shape])
+    rows = even[::2] + even[1::2]
+    return np.asarray((rows[:, ::2] + rows[:, 1::2]) * np.float32(0.25))
 
 
 def _why_none(
