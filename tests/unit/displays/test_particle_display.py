@@ -33,14 +33,6 @@ def test_outlines_have_the_colours_of_their_classes():
     assert [text.get_text() for text in display.ax_.get_legend().get_texts()] == ["cube", "rod"]
 
 
-def test_lines_run_around_pixels_and_holes():
-    ring = np.zeros((60, 90), int)
-    ring[10:13, 20:24], ring[11, 21] = 1, 0
-    ((_, (outer, hole)),) = lines_of(ParticleDisplay(IMAGE, ring).plot())
-    assert box(outer) == [20, 10, 24, 13]
-    assert box(hole) == [21, 11, 22, 12]
-
-
 @pytest.mark.parametrize(
     ("quarter", "text"),  # of the width of the image, in nm
     [

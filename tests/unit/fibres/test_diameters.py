@@ -201,20 +201,6 @@ def test_noise_and_empty_images_have_no_diameters(polarity, image):
     assert np.isnan(values).all()
 
 
-@pytest.mark.full  # a large image
-def test_two_kinds_are_two_modes():
-    image, truth = made(
-        "flat", diameter=6.0, second=16.0, second_share=0.4, cover=0.3, size=(384, 384), curl=0
-    )
-    modes = fibre_diameters(image).modes
-    assert len(modes) == 2
-    thin = truth.diameters < 10
-    for kind, own in zip(modes, (thin, ~thin), strict=True):
-        mean = np.average(np.log(truth.diameters[own]), weights=truth.visible_lengths[own])
-        assert kind[0] == pytest.approx(np.exp(mean), rel=0.06)
-    assert modes[:, 2].sum() == pytest.approx(1)
-
-
 @pytest.mark.parametrize(
     ("options", "words"),
     [
