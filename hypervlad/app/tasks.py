@@ -69,7 +69,7 @@ class Task(NamedTuple):
 
 _KEEP = Choice(
     *("keep", "Keep scale bars and letters", "--keep-annotations"),
-    *("do not leave out what looks drawn into the image", "", "tick"),
+    *("do not leave out what is no sample", "", "tick"),
     is_rare=True,
 )
 _REPORT = Step("Writing the report", "report FOLDER -o FOLDER/report", may_fail=True)

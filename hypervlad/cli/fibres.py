@@ -213,9 +213,9 @@ def diameters(
     Writes a page with histograms and the measured places (diameters.html), tables, and how they
     were made (diameters.json). Diameters are in nm where the pixel size is known, otherwise in
     pixels. On the page, a click leaves out a wrong place, and with Shift its fibre; it saves the
-    choice as a table for --leave-out. Information bars, scale bars, letters and arrows are left
-    out. Images that cannot be read are listed at the end; the exit code is then 2, or 0 with --on-
-    error skip. If the command is stopped at any moment, repeat it with --resume.
+    choice as a table for --leave-out. Margins, information bars, scale bars, letters and arrows
+    are left out. Images that cannot be read are listed at the end; the exit code is then 2, or 0
+    with --on-error skip. If the command is stopped at any moment, repeat it with --resume.
 
     \b
     Columns of diameters.csv, one line per image:

@@ -167,10 +167,10 @@ def find(
 ) -> None:
     """Outline the particles of images, and measure them.
 
-    Information bars, scale bars, letters and arrows are left out. Without a model, --polarity and
-    --set say how particles are found, and images read; a model reads them as in training. Of the
-    parameters for --set, min_area is the area of the smallest particle in pixels. Unreadable images
-    are left out and listed; the exit code is then 2, or 0 with --on-error skip.
+    Margins, information bars, scale bars, letters and arrows are left out. Without a model,
+    --polarity and --set say how particles are found, and images read; a model reads them as in
+    training. Of the parameters for --set, min_area is the area of the smallest particle in pixels.
+    Unreadable images are left out and listed; the exit code is then 2, or 0 with --on-error skip.
 
     \b
     The folder contains:
@@ -179,7 +179,7 @@ def find(
                          count' and 'classify' measure them again.
       fields.csv         one line per image: micrograph (its path), group, sample,
                          particles (their number), height, width, pixel_size_nm,
-                         annotated_px (pixels of bars, letters and arrows, in which
+                         annotated_px (pixels of margins, bars, letters and arrows, where
                          nothing is looked for), beside (particles left out as these
                          cover a part), removed (wrong outlines of a review), note
                          (what is doubtful), SHA-256 of image and outlines, the

@@ -130,7 +130,7 @@ def find_particles(
     min_area : int, default=20
         Particles of fewer pixels are left out.
     annotations : {"leave_out", "keep"}, default="leave_out"
-        Whether what was drawn into the image, as :func:`hypervlad.images.find_annotations` finds
+        Whether what is no sample, as :func:`hypervlad.images.find_annotations` finds
         it, is left out.
     read_options : dict or ReadOptions, optional
         The fields of :class:`hypervlad.images.ReadOptions`; ``scaling="auto"`` is "minmax" here.
