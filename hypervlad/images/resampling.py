@@ -35,7 +35,7 @@ def smoothed(
 
     >>> spot = np.zeros((7, 7), np.float32)
     >>> spot[3, 3] = 1
-    >>> smoothed(spot, 1.0)[3].round(3).tolist()
+    >>> smoothed(spot, 1.0)[3].astype(float).round(3).tolist()
     [0.002, 0.022, 0.097, 0.159, 0.097, 0.022, 0.002]
     """
     taps = gaussian_taps(sigma, truncate)

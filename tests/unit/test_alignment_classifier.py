@@ -114,6 +114,7 @@ def labels_given(image, y, read_options=None):
     return counts[0] - 20, counts[1] - 20
 
 
+@pytest.mark.filterwarnings("ignore:a margin was left out")
 def test_windows_of_which_little_is_known_are_left_out(tmp_path):
     image, truth = halves(19, 0.2)
     assert labels_given(image, truth) == (12, 8)

@@ -50,7 +50,7 @@ def test_cover_spread_and_two_kinds_are_as_asked():
 
 @pytest.mark.parametrize("aligned", [0.0, 0.4, 1.0])
 def test_domains_have_their_share_and_fibres_their_directions(aligned):
-    options = {"size": 192, "diameter": 6, "cover": 0.6, "contrast_to_noise": 1e6}
+    options = {"size": 192, "diameter": 6, "cover": 0.6, "contrast_to_noise": 100}
     (image,), (truth,) = make_fibre_images(1, aligned=aligned, random_state=1, **options)
     on_fibre = truth.fibres >= 0
     assert (np.isfinite(truth.orientation) == on_fibre).all()
