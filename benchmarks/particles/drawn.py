@@ -13,7 +13,7 @@ from benchmarks.common.data import as_jpeg, log_uniform
 _LEAST_VISIBLE = 0.15  # of a particle's area: less has no outline, and is not judged
 _LEAST_SIGNAL = 7.0  # of a whole particle, in standard deviations of the noise
 _N_TRIES = 600  # to place a particle
-_TEXTURE = 512  # pixels, from which particles get theirs: at least as large as they are
+_TEXTURE = 512  # pixels, from which particles get theirs: as large as the largest fields
 _LEAST_AREA = 12  # pixels
 _SHAPES = ("disc", "ellipse", "polygon", "cube", "rod", "rough")
 _PROFILES = ("flat", "round", "rim", "ring", "shell", "facets")

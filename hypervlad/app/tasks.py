@@ -68,8 +68,8 @@ class Task(NamedTuple):
 
 
 _KEEP = Choice(
-    *("keep", "Keep scale bars and letters", "--keep-annotations"),
-    *("do not leave out what is no sample", "", "tick"),
+    *("keep", "Also measure margins, scale bars and letters", "--keep-annotations"),
+    *("do not leave out what is not sample", "", "tick"),
     is_rare=True,
 )
 _REPORT = Step("Writing the report", "report FOLDER -o FOLDER/report", may_fail=True)

@@ -172,8 +172,8 @@ KeepAnnotations = Annotated[
     bool,
     typer.Option(
         "--keep-annotations",
-        help="Do not leave out what is no sample: margins, information bars, scale bars, letters, "
-        "arrows.",
+        help="Do not leave out margins, and what looks drawn into the image: information bars, "
+        "scale bars, letters, arrows.",
     ),
 ]
 Polarity = Annotated[

@@ -139,9 +139,9 @@ class PatchDefectScorer(ImageEstimator):
         The learner, if there are labels; of cells, only its linear part. With
         ``prior="training"`` if not given.
     annotations : {"leave_out", "keep"}, default="leave_out"
-        Whether what is no sample is left out, in ``fit`` and later: margins, information
-        bars, scale bars, letters and arrows (:func:`hypervlad.images.find_annotations`). No defect
-        is found there.
+        Whether margins and what was drawn into images are left out, in ``fit`` and later:
+        information bars, scale bars, letters and arrows
+        (:func:`hypervlad.images.find_annotations`). No defect is found there.
     tile_size : int, default=2048
         Side in pixels of the tiles into which larger images are cut. The scores of transformers
         depend on it. A loaded model has that of its ``fit``, but at most 2048.

@@ -209,8 +209,8 @@ def fibre_diameters(
         Row and column of places that a person has left out, within a pixel: see `read_left_out`.
         With a list of images, a list.
     annotations : {"leave_out", "keep"}, default="leave_out"
-        Whether what is no sample, as :func:`hypervlad.images.find_annotations` finds
-        it, is left out.
+        Whether margins and what was drawn into the image are left out, as
+        :func:`hypervlad.images.find_annotations` finds them.
     read_options : dict or ReadOptions, optional
         The fields of :class:`hypervlad.images.ReadOptions`; ``scaling="auto"`` is "minmax" here.
 

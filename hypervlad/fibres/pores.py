@@ -71,8 +71,8 @@ def find_pores(
         Row and column, in pixels, of a point in each pore that a person has left out: there, fibres
         cover the image. See `read_left_out`. With a list of images, a list.
     annotations : {"leave_out", "keep"}, default="leave_out"
-        Whether what is no sample is left out, of the cover, and with the pores that it
-        cuts.
+        Whether margins and what was drawn into the image are left out, of the cover, and with the
+        pores that they cut.
     read_options : dict or ReadOptions, optional
         As for `fibre_diameters`.
 

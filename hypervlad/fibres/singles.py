@@ -78,9 +78,9 @@ def find_fibres(
         Row and column, in pixels, of a point on each fibre that a person has left out; of a
         crossing, it leaves out all. See `read_left_out`. With a list of images, a list.
     annotations : {"leave_out", "keep"}, default="leave_out"
-        Whether what is no sample, as :func:`hypervlad.images.find_annotations` finds
-        it, is left out, with the fibres that end there; others go on below. A wire without noise
-        may be taken for a scale bar.
+        Whether margins and what was drawn into the image, as
+        :func:`hypervlad.images.find_annotations` finds them, are left out, with the fibres that end
+        there; others go on below. A wire without noise may be taken for a scale bar.
     read_options : dict or ReadOptions, optional
         The fields of :class:`hypervlad.images.ReadOptions`; ``scaling="auto"`` is "minmax" here.
 

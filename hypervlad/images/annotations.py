@@ -52,9 +52,9 @@ _BESIDE_BAR = 0.25  # lengths of a scale bar around it, within which a label is 
 # Nearly all of them is open, as outlines and words are, or a bar; otherwise, it is the sample.
 _COLOURED, _TINTED, _MAX_INK, _GREY_SHARE, _DRAWN_SHARE = 64, 16, 0.04, 0.99, 0.9
 _NEAR_COLOUR = 16  # pixels beside a mark that compression tints
-# Margins have a corner of the image, and one level, at most so far from it by compression, but
-# mostly nearly exact, which is seldom within: else it is the background's. Other levels follow the
-# edge of what they surround, which is convex, and so large, or reaches all sides and is so large.
+# Margins have a corner of the image, and one level: compression changes it by so much, but half of
+# it by little, and where much within has it, it is the background's. The rest is convex, with other
+# levels along its edge. It reaches all sides, and is so large, or larger; or it is a rectangle.
 _BLANK, _RINGING, _EXACT, _LEAST_MARGIN, _FOLLOWED = 2, 20, 0.5, 0.005, 0.9
 _MAX_WITHIN, _WITHIN, _TO_ALL_SIDES = 0.3, 0.6, 0.45
 _FILL = 4  # pixels around an annotation, from which it is filled
@@ -86,7 +86,7 @@ class Annotation:
 def find_annotations(image: NDArray[Any]) -> list[Annotation]:
     """Find what was drawn into an image, and is no sample.
 
-    Margins of one level, as turning, aligning and stitching leave them, and round fields of view;
+    Margins of one level, as turning and aligning leave them, and round fields of view;
     information bars at the bottom and at the top (`find_banner`); one scale bar (`find_scale_bar`)
     with its label, letters of any level, arrows in pure black or white, and coloured strokes in an
     image that is grey elsewhere. Letters are of one level with crisp edges, and unlike the rest of
@@ -139,25 +139,29 @@ def annotations_in(grey: Grey, bars: tuple[int, int], marks: list[Annotation]) -
 
 
 def _margins(grey: Grey) -> list[Annotation]:
-    """Find what surrounds an image that was turned, shifted, stitched or seen through a hole."""
+    """Find what surrounds an image that was turned, shifted or seen through a round hole."""
     corners = [each for rows in (grey[:3], grey[-3:]) for each in (rows[:, :3], rows[:, -3:])]
-    for level in {float(np.median(each)) for each in corners if np.ptp(each) <= _BLANK}:
-        other = np.abs(grey - level) > _RINGING
-        if not 0 < other.mean() <= 1 - _LEAST_MARGIN:
-            continue
-        shown = _convex_hull(other)
-        share = 1 - float(shown.mean())
-        ends = [np.flatnonzero(shown.any(axis=axis))[[0, -1]] for axis in (1, 0)]
-        spaces = [max(low, n - 1 - high) for (low, high), n in zip(ends, grey.shape, strict=True)]
-        least = _TO_ALL_SIDES if max(spaces) <= _MARGIN else _WITHIN
-        if not _LEAST_MARGIN <= share <= 1 - least:
-            continue
-        edge = shown & ~ndimage.binary_erosion(shown, _EIGHT, border_value=1)
-        own, within = ((np.abs(grey[each] - level) <= _BLANK).mean() for each in (~shown, shown))
-        followed = ndimage.binary_dilation(other, _EIGHT, _REACH + 1)[edge].mean()
-        if own >= _EXACT and within <= _MAX_WITHIN and followed >= _FOLLOWED:
-            return [Annotation("margin", (0, 0, *grey.shape), ~shown)]
-    return []
+    levels = {float(np.median(each)) for each in corners if np.ptp(each) <= _BLANK}
+    around = (_margin_of(grey, level) for level in sorted(levels))
+    return [Annotation("margin", (0, 0, *grey.shape), each) for each in around if each is not None]
+
+
+def _margin_of(grey: Grey, level: float) -> Mask | None:
+    other = np.abs(grey - level) > _RINGING
+    if not 0 < other.mean() <= 1 - _LEAST_MARGIN:
+        return None
+    shown = _convex_hull(other)
+    ends = [np.flatnonzero(shown.any(axis=axis))[[0, -1]] for axis in (1, 0)]
+    spaces = [(low, n - 1 - high) for (low, high), n in zip(ends, grey.shape, strict=True)]
+    box = np.prod([high + 1 - low for low, high in ends])
+    is_apart = np.min(spaces) > _MARGIN and shown.sum() < _SOLID_BOX * box
+    least = _TO_ALL_SIDES if np.max(spaces) <= _MARGIN else _WITHIN
+    if is_apart or not least <= shown.mean() <= 1 - _LEAST_MARGIN:
+        return None
+    edge = shown & ~ndimage.binary_erosion(shown, _EIGHT, border_value=1)
+    own, within = ((np.abs(grey[each] - level) <= _BLANK).mean() for each in (~shown, shown))
+    followed = ndimage.binary_dilation(other, _EIGHT, _REACH + 1)[edge].mean()
+    return ~shown if own >= _EXACT and within <= _MAX_WITHIN and followed >= _FOLLOWED else None
 
 
 def annotation_mask(annotations: Sequence[Annotation], shape: tuple[int, int]) -> Mask:

@@ -130,8 +130,8 @@ def find_particles(
     min_area : int, default=20
         Particles of fewer pixels are left out.
     annotations : {"leave_out", "keep"}, default="leave_out"
-        Whether what is no sample, as :func:`hypervlad.images.find_annotations` finds
-        it, is left out.
+        Whether margins and what was drawn into the image are left out, as
+        :func:`hypervlad.images.find_annotations` finds them.
     read_options : dict or ReadOptions, optional
         The fields of :class:`hypervlad.images.ReadOptions`; ``scaling="auto"`` is "minmax" here.
 

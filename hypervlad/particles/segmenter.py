@@ -329,8 +329,9 @@ class HypercolumnSegmenter(NetworkEstimator):
         images : sequence of n images
             Paths and/or arrays (H, W) or (H, W, 3), in any mix of sizes.
         annotations : {"leave_out", "keep"}, default="leave_out"
-            Whether what is no sample, as :func:`hypervlad.images.find_annotations`
-            finds it, is left out, with the particles that it covers in part, and a warning.
+            Whether margins and what was drawn into an image, as
+            :func:`hypervlad.images.find_annotations` finds them, are left out, with the particles
+            that they cover in part, and a warning.
         read_options : dict or ReadOptions, optional
             How these images are read, by default as the training images; for example the pixel size
             of those that state none.
