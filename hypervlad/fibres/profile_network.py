@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
+from threading import Lock
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
@@ -30,6 +31,7 @@ SPECTRUM_FACTOR = 0.2
 LOG_ERRORS = (-4.5, 1.0)
 _MAX_SIDE = 2048  # of the part that a spectrum is taken from
 _BATCH = 4096
+_LIMITED = Lock()  # of all threads, who would restore limits of each other
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +86,7 @@ class ProfileNetwork:
         spectrum : ndarray of float32, shape (N_FREQUENCIES,)
             As `log_spectrum` returns it.
         """
-        with threadpool_limits(1, user_api="blas"):  # others would mostly wait
+        with _LIMITED, threadpool_limits(1, user_api="blas"):  # others would mostly wait
             return self._judged(seen_by_network(profiles, facts), spectrum)
 
     def _judged(self, seen: FloatMap, spectrum: FloatMap) -> Judged:

@@ -33,6 +33,8 @@ def smoothed(
 ) -> NDArray[np.float32]:
     """Average an image by a Gaussian, as ``scipy.ndimage.gaussian_filter`` does, but faster.
 
+    Values are finite, and sigma is positive.
+
     >>> spot = np.zeros((7, 7), np.float32)
     >>> spot[3, 3] = 1
     >>> smoothed(spot, 1.0)[3].astype(float).round(3).tolist()

@@ -23,6 +23,7 @@ from torch.nn import functional
 from hypervlad.common.progress import ProgressBar
 from hypervlad.features.network import TappedNetwork
 from hypervlad.features.registry import Preprocessing, Runtime
+from hypervlad.objects.measures import solidity
 from hypervlad.objects.particle import Outlines
 from hypervlad.objects.splitting import (
     EIGHT,
@@ -32,6 +33,7 @@ from hypervlad.objects.splitting import (
     Window,
     by_depth,
     label_parts,
+    renumbered,
 )
 
 BACKGROUND, INSIDE, BORDER, IGNORED = 0, 1, 2, -1
@@ -51,6 +53,7 @@ _DECODER_REACH = 4  # cells of the coarsest tap that the decoder sees beyond the
 _LIMITS = (1.0, 50.0, 99.0)  # percentiles of grey values
 # Probabilities of background in steps of 255: thin particles are joined across faint places.
 _EDGE, _BRIDGE = 128, 180
+_MIN_LONG, _MIN_STRAIGHT = 2.2, 0.9  # area of rods, by that of a disc as wide; solidity
 PRETRAINED = "mobilenet_v2"  # the network whose decoder was trained on drawn fields
 _DRAWN = "finder.npz"  # by `python -m benchmarks.particles.train`
 MIN_CONTRAST = 1e-3  # of grey values in [0, 1]: less is not stretched
@@ -458,11 +461,13 @@ def separated(
     *,
     edge: int = _EDGE,
     least: float = 0.0,
+    of_rods: float | None = None,
 ) -> tuple[NDArray[np.int32], list[float]]:
     """Label the particles of fields (4, H, W), of which touching ones are separated by depth.
 
     They have an area of `min_area` pixels and a mean probability of `least`, which is returned too;
-    `edge` is the probability of background at their outlines, in 255 steps.
+    `edge` is the probability of background at their outlines, in 255 steps. Rods, along which depth
+    varies, stay whole if they do with the separation `of_rods`.
     """
     background, inner, depths = fields[[0, 1, 3]]
     del fields  # of the largest images, they take 256 MB
@@ -474,12 +479,24 @@ def separated(
         return np.asarray(np.sqrt(product, out=product) / 255)
 
     partition = by_depth(depth, mask, separation)
+    into_rods = None if of_rods is None else by_depth(depth, mask, of_rods)
+
+    def with_rods(window: Window, inside: BoolMap) -> LabelMap:
+        parts = partition(window, inside)
+        if into_rods is None or parts.max() < 2:
+            return parts
+        wholes = into_rods(window, inside)
+        for number, around in enumerate(ndimage.find_objects(wholes), start=1):
+            own = wholes[around] == number
+            if np.ptp(parts[around][own]) and _is_rod(own):
+                parts[around][own] = parts.max() + 1
+        return renumbered(parts)
 
     def likely_parts(window: Window, inside: BoolMap) -> LabelMap:
         # No part is more probable than the component's most probable pixels.
         values = np.sort(background[window][inside])[:min_area]
         is_likely = values[-1] < edge and 1 - float(values.mean()) / 255 >= least
-        return partition(window, inside) if is_likely else np.zeros(inside.shape, np.int32)
+        return with_rods(window, inside) if is_likely else np.zeros(inside.shape, np.int32)
 
     labels = label_parts(mask, min_area, likely_parts)
     probabilities = list[float]()
@@ -496,6 +513,12 @@ def separated(
                 probabilities.append(probability)
                 labels[window][own] = len(probabilities)
     return labels, probabilities
+
+
+def _is_rod(mask: BoolMap) -> bool:
+    radius = ndimage.distance_transform_edt(np.pad(mask, 1)).max()
+    area = np.count_nonzero(mask)
+    return bool(area > _MIN_LONG * np.pi * radius**2 and solidity(mask) >= _MIN_STRAIGHT)
 
 
 def _release_memory() -> None:

@@ -49,6 +49,7 @@ from hypervlad.statistics.groups import weighted_quantiles
 Polarity: TypeAlias = Literal["bright", "dark"]
 
 _OPPOSITE: dict[Polarity, Polarity] = {"bright": "dark", "dark": "bright"}
+_OF_RODS = 0.6  # separation of what is long and straight
 _SEPARATION = 0.8  # of fields that were drawn as those of the training, where it counts best
 _TILE = 1536  # pixels, of the side of what is looked at at once
 _ROWS = 1024  # that are compared at once
@@ -294,6 +295,7 @@ class _Scales:
                 self._least_area(scale),
                 edge=_EDGE,
                 least=_CERTAIN[scale],
+                of_rods=_OF_RODS,
             )
         found = labels, np.concatenate([[0], np.multiply(own, _solidities(labels))])
         if scale < 1:

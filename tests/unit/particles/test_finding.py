@@ -87,6 +87,16 @@ def field(polarity, seed=0, size=160, noise=0.03):
     return image + np.random.default_rng(seed).normal(0, noise, image.shape), labels
 
 
+def test_rods_are_whole():
+    rows, columns = np.mgrid[:200, :300]
+    image = np.random.default_rng(0).normal(0.6, 0.03, rows.shape)
+    for row, column, turn in ((50, 60, 0.3), (60, 200, 1.2), (140, 90, 2.0), (150, 230, 2.8)):
+        along = (rows - row) * np.sin(turn) + (columns - column) * np.cos(turn)
+        across = (rows - row) * np.cos(turn) - (columns - column) * np.sin(turn)
+        image[np.hypot(np.maximum(np.abs(along) - 30, 0), across) < 7] -= 0.3
+    assert len(find_particles(image.clip(0, 1))) == 4
+
+
 @pytest.mark.parametrize("polarity", ["bright", "dark"])
 @pytest.mark.parametrize("noise", [0.0, 0.03, 0.1])
 def test_disks_on_an_uneven_background(polarity, noise):
@@ -240,7 +250,7 @@ def test_it_says_why_nothing_is_found():
     for image, polarity, words in (
         (noise, "auto", "no particle is found: grey values range over less than"),
         (field("dark")[0], "bright", "5 regions of the other"),
-        (both, "auto", "5 bright regions look like particles, too"),
+        (both, "auto", "5 dark regions look like particles, too"),
     ):
         with pytest.warns(UserWarning, match=f"image: .*{words}"):
             assert words in find_particles(image, polarity=polarity).note
