@@ -118,8 +118,8 @@ def find_particles(
     and uneven light. Very large ones are looked at on a smaller scale. What overlaps is separated
     where outlines show it. Left out are regions of less than a fifth of the others' contrast, as
     dirt, and those whose contrast the texture of the background has by chance: if it has that of
-    most, all are, and so are five or fewer that are nearly as faint. Branched or curved particles
-    may be found in pieces.
+    most, all are, and so are five or fewer that are nearly as faint. Branched, curved or
+    spiky particles may be found in pieces, and of cores in paler shells the cores alone.
 
     Parameters
     ----------
