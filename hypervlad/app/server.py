@@ -135,7 +135,7 @@ def serve(
             sockets=[listening],
             threads=_N_THREADS,
             ident="",
-            max_request_body_size=16 * _max_body(kept),
+            max_request_body_size=limits.MAX_SAVED_BODY,
             max_request_header_size=limits.MAX_REQUEST_HEADER,
             channel_timeout=limits.MAX_REQUEST_SECONDS,
             cleanup_interval=1,
