@@ -5,12 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
-from hypervlad.app.database import Database, QueueError, UnknownError
+from hypervlad.app.database import Database, QueueError, StaleError, UnknownError
 from hypervlad.app.tasks import PARTICLE_FILES, TASKS
-from hypervlad.common.files import parse_json, replace_when_complete
+from hypervlad.common.files import LinkError, parse_json, refuse_link, replace_when_complete
+from hypervlad.common.limits import MAX_OUTLINES_VALUES
 from hypervlad.common.tables import table_as_bytes
 from hypervlad.images.files import is_below, path_parts
 from hypervlad.objects.found_folder import FIELDS, PARTICLES
@@ -74,40 +78,54 @@ class Results:
         path = quote(f"{place}/{page.relative_to(folder).as_posix()}")
         return f"{path}?{page.stat().st_mtime_ns}{mark}{anchor}"
 
-    def keep(self, kind: str, text: str) -> Path:
-        """Keep what a person has saved on the page of results; return its file."""
+    def keep(self, kind: str, text: str, page: str) -> Path:
+        """Keep what a person has saved on a page of results, if it is the last; return its file."""
         if not (name := TASKS[kind].saved[1]):
             raise UnknownError(f"nothing is kept of {kind}")
-        path = self._database.folder / f"{kind}_{name}"
-        before = path.read_text("utf-8") if path.exists() else ""
+        path, place = self._database.folder / f"{kind}_{name}", self.place_of(kind)
+        with_others: Callable[[str, str], str] = _with_other_masks
+        if name.endswith(".csv"):
+            with_others = partial(_with_other_rows, image="" if place == kind else self.image)
+        if not page or page != self.page(place):
+            raise StaleError("there are other results now: open their page anew, and save there")
         try:
-            if name.endswith(".json"):
-                text = _with_other_masks(text, before)
-            elif self.previewed == kind:  # of one image, so those of the others stay
-                text = _with_other_rows(text, before, self.image)
-        except (ValueError, KeyError, TypeError) as error:
-            raise QueueError(f"this is not what the page saves ({error!r})") from error
+            refuse_link(path)
+            alone = with_others(text, "")
+        except (LinkError, ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
+            raise QueueError(f"{path.name}: not what the page saves ({error!r})") from error
+        try:
+            text = with_others(text, path.read_text("utf-8") if path.exists() else "")
+        except (ValueError, LookupError, TypeError, AttributeError, csv.Error):
+            text = alone
+            os.replace(path, path.with_name(f"{path.name}.damaged"))
         with replace_when_complete(path) as stream:
             stream.write(text.encode("utf-8"))
         self._database.set_facts(**{f"saved of {kind}": str(path)})  # until it is used
         return path
 
 
-def _with_other_rows(text: str, before: str, name: str) -> str:
-    """Return a table of what is left out of an image, with the rows of others from before."""
+def _with_other_rows(text: str, before: str, image: str) -> str:
+    """Return a table of what is left out; of one image, with the rows of others from before."""
+    from hypervlad.fibres.left_out import CHOICE  # not above: importing it takes long
+
     header, *rows = csv.reader(io.StringIO(text))
-    others = [
-        row for row in csv.reader(io.StringIO(before)) if row not in (header, []) and row[0] != name
-    ]
-    return table_as_bytes(header, [*others, *([name, *cells] for _, *cells in rows)]).decode()
+    if header != [*CHOICE] or any(len(row) != len(CHOICE) for row in rows):
+        raise ValueError(f"expected a table with the columns {', '.join(CHOICE)}")
+    if not image:
+        return text
+    old = [row for row in csv.reader(io.StringIO(before)) if row not in (header, [])]
+    others = [row for row in old if row[0] != image]
+    return table_as_bytes(header, [*others, *([image, *cells] for _, *cells in rows)]).decode()
 
 
 def _with_other_masks(text: str, before: str) -> str:
-    """Return masks of images (COCO), with those of other images from before."""
-    one, other = parse_json(text), parse_json(before or '{"images": [], "annotations": []}')
-    names = {each["file_name"] for each in one["images"]}
-    ids = {each["id"]: each for each in other["images"] if each["file_name"] not in names}
-    new = {number: len(names) + place for place, number in enumerate(ids)}
+    """Return masks of images (COCO), with those of images that the page does not show."""
+    one = parse_json(text, MAX_OUTLINES_VALUES)
+    other = parse_json(before or '{"images": [], "annotations": []}', MAX_OUTLINES_VALUES)
+    n_new, shown = len(one["images"]), {each["file_name"] for each in one["images"]}
+    shown.update(one.pop("info", {}).get("shown", []))
+    ids = {each["id"]: each for each in other["images"] if each["file_name"] not in shown}
+    new = {number: n_new + place for place, number in enumerate(ids)}
     one["images"] += [ids[number] | {"id": new[number]} for number in ids]
     masks = [each for each in other["annotations"] if each["image_id"] in ids]
     masks = [each | {"image_id": new[each["image_id"]]} for each in masks]

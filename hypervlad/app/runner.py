@@ -77,7 +77,7 @@ class Runner:
         self._process: subprocess.Popen[str] | None = None
         self._waiting: subprocess.Popen[str] | None = None
         self._thread: threading.Thread | None = None
-        self._is_stopped = False
+        self._is_stopped = self._is_closed = False
         self.task: dict[str, Any] = {}
         if known := parse_json(database.fact("task") or "null"):
             self.task = known | {"state": "stopped", "lines": [], "step": "Stopped"}
@@ -105,15 +105,25 @@ class Runner:
         self.stop()
         if self._thread is not None:
             self._thread.join()
-        if self._waiting is not None:
-            with self._waiting:  # which closes its stdin
-                self._waiting.terminate()
+        with self._guard:
+            self._is_closed = True
+            if waiting := self._take_waiting():
+                with waiting:  # which closes its pipes
+                    waiting.terminate()
 
     def make_ready(self) -> None:
         """Let a process wait for the next command, so that a preview is there soon."""
         with self._guard:
-            if self._waiting is None:
-                self._waiting = _new_process(*_SLOW)
+            if not self._is_closed:
+                self._waiting = self._take_waiting() or _new_process(*_SLOW)
+
+    def _take_waiting(self) -> subprocess.Popen[str] | None:
+        """Take the process that waits, if it has not ended; the guard is held."""
+        waiting, self._waiting = self._waiting, None
+        if waiting is None or waiting.poll() is None:
+            return waiting
+        with waiting:  # which closes its pipes
+            return None
 
     def stop(self) -> None:
         """Stop the task, if there is one; what it has written stays, and is used later."""
@@ -134,9 +144,7 @@ class Runner:
         with self._guard:
             if self._is_stopped:
                 raise _StoppedError
-            waiting, self._waiting = self._waiting, None
-            is_ready = waiting is not None and waiting.poll() is None
-            process = self._process = waiting if waiting and is_ready else _new_process()
+            process = self._process = self._take_waiting() or _new_process()
         assert process.stdin is not None
         with contextlib.suppress(OSError):  # what it said before it ended is read below
             process.stdin.write(f"{json.dumps([*map(str, arguments)])}\n")

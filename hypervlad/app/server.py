@@ -135,7 +135,7 @@ def serve(
             sockets=[listening],
             threads=_N_THREADS,
             ident="",
-            max_request_body_size=16 * _max_body(kept),
+            max_request_body_size=limits.MAX_SAVED_BODY,
             max_request_header_size=limits.MAX_REQUEST_HEADER,
             channel_timeout=limits.MAX_REQUEST_SECONDS,
             cleanup_interval=1,
@@ -454,7 +454,7 @@ def _add_tasks(app: Flask, project: Project, stated: Callable[[], dict[str, Any]
 
     @app.post(f"/<token>/keep/{_KIND}")
     def keep(token: str, kind: str) -> Response:
-        path = project.results.keep(kind, body_of({"text": str})["text"])
+        path = project.results.keep(kind, **body_of({"text": str, "page": str}))
         said = f"{path.name} is kept: “{TASKS[kind].button}” uses it"
         return jsonify({"choice": TASKS[kind].saved[0], "path": str(path), "said": said})
 

@@ -116,7 +116,7 @@ MAX_REQUEST_BODY = 2**12
 #: The same of an edit of outlines, with the points of a stroke.
 MAX_EDIT_BODY = 2**16
 #: The same of what is saved on a page of results: masks of 48 images.
-MAX_SAVED_BODY = 2**20
+MAX_SAVED_BODY = 2**24
 #: Images decoded at a time: each may need a gigabyte.
 MAX_DECODING = 2
 #: Previews that wait for that; the other threads of the server are for clicks.

@@ -424,12 +424,20 @@ def test_labels_of_the_queue_are_listed_until_they_are_typed_anew(tmp_path: Path
         app.post("mark_file", kind="classes", image="1:a.png", word="rod")
         assert 'data-image="1:a.png" value="rod"' in app.send("classes.html").body.decode()
         masks: Any = {"annotations": [{"id": 1, "image_id": 0}]}
-        for name in "ab":  # on the page of the second, the first was not reviewed
+        (report := tmp_path / "fields-results" / "defects" / "report.html").parent.mkdir()
+        report.touch()
+        shown = app.post("state/defects")["page"]
+        for name in "ab":  # on the page of the second, the first is not shown
             masks["images"] = [{"id": 0, "file_name": name}]
-            app.post("keep/defects", text=json.dumps(masks))
-        kept = json.loads((images.with_name("fields-results") / "defects_masks.json").read_text())
+            app.post("keep/defects", text=json.dumps(masks), page=shown)
+        path = images.with_name("fields-results") / "defects_masks.json"
+        kept = json.loads(path.read_text())
         assert [(each["id"], each["file_name"]) for each in kept["images"]] == [(0, "b"), (1, "a")]
         assert [(each["id"], each["image_id"]) for each in kept["annotations"]] == [(1, 0), (2, 1)]
+        masks["info"] = {"shown": ["a", "b"]}
+        app.post("keep/defects", text=json.dumps(masks | {"images": []}), page=shown)
+        assert not json.loads(path.read_text())["images"], "nothing is reviewed any more"
+        assert app.send("keep/defects", {"text": "{}", "page": "x"}).status == 409, "of before"
         assert b"defects_masks.json" in app.send("defects.html").body
         shutil.copytree(images, tmp_path / "sorted" / "cube")
         app.ended("classes", **own | {"source": "../sorted"}, image="1:a.png")
@@ -494,8 +502,8 @@ def test_requests_that_are_not_of_the_page_are_refused(shared: App) -> None:
     paths += " diameters/..%2frun.json classes/queue/queue.sqlite preview/diameters/x.html"
     for path in (*paths.split(), "files/image/9"):
         assert shared.send(path).status == 404
-    for kind, text in (("alignment", ""), ("defects", "[]"), ("other", "")):
-        assert shared.send(f"keep/{kind}", {"text": text}).status in (400, 404), text
+    for kind in ("alignment", "defects", "other"):
+        assert shared.send(f"keep/{kind}", {"text": "[]", "page": ""}).status in (404, 409), kind
     assert len(shared.areas()) == 3
 
 

@@ -7,8 +7,8 @@ let page = ""; // the page or picture that is shown instead of the image
 let abouts = {}; // what the server knows of each image, by its number
 let ends = []; // of a length, where a person has clicked: pixels of the picture
 let moved = 0; // the end that arrow keys move
-let isPreview = false; // what is shown as the result, of one image
-let isStale = false; // the preview, because choices have changed
+let [isPreview, isStale] = [false, false]; // the result: of one image, and choices have changed since
+let [inFrame, isUnsaved] = ["", false]; // the page of results that the frame has, and its decisions
 
 function takeState(answer) {
   showBanner(answer);
@@ -17,13 +17,12 @@ function takeState(answer) {
   abouts = answer.abouts ?? abouts;
   for (const row of document.querySelectorAll("#list .row")) {
     const { words, error } = aboutOf(row);
-    row.lastChild.textContent = words;
-    row.lastChild.title = error ?? "";
+    Object.assign(row.lastChild, { textContent: words, title: error ?? "" });
   }
   if (JSON.stringify(aboutOf(current())) !== before) showAbout();
   if (answer.files === undefined) return;
   isPreview = answer.is_preview;
-  if (isStale && (isPreview || !offered) && answer.task.state !== "running") by("choices").requestSubmit(by("preview"));
+  if (isStale && isPreview && !isUnsaved && answer.task.state !== "running") by("choices").requestSubmit(by("preview"));
   if (answer.task.state !== "running") isStale = false;
   by("files").innerHTML = answer.files;
   if (answer.page !== offered) {
@@ -128,7 +127,8 @@ stage.onkeydown = (event) => {
   showAbout();
 };
 stage.onfocus = stage.onblur = draw;
-by("choices").onchange = () => { isStale = Boolean(by("preview")); refresh(); };
+by("choices").onchange = () => { isStale = isPreview; setTimeout(refresh, 500); }; // after the click that ended typing
+by("frame").onload = () => { [inFrame, isUnsaved] = [offered, false]; };
 by("list").onchange = ({ target }) => {
   if (target.name === "image") open();
   else request("mark_file", { kind, image: target.dataset.image, word: target.type === "checkbox" ? target.value.repeat(target.checked) : target.value });
@@ -143,12 +143,13 @@ document.addEventListener("click", (event) => {
   by("result").disabled = false;
   showResult(true);
 });
-window.onmessage = async ({ source, data: text }) => { // what a person has saved on the page of results
-  const answer = source === by("frame").contentWindow && await request(`keep/${kind}`, { text: String(text) });
+window.onmessage = async ({ source, data: sent }) => { // what a person has saved on the page of results
+  if (source !== by("frame").contentWindow) return;
+  if (typeof sent === "boolean") { isUnsaved = sent; return; }
+  const answer = await request(`keep/${kind}`, { text: String(sent), page: inFrame });
+  source.postMessage(Boolean(answer), "*");
   if (!answer) return;
-  const { elements } = by("choices");
-  elements[answer.choice].value = answer.path;
-  elements[answer.choice].closest("details").open = true;
+  Object.assign(by("choices").elements[answer.choice], { value: answer.path }).closest("details").open = true;
   say(answer.said);
 };
 document.querySelectorAll("#list img").forEach((img) => { tryAgain(img); seen.observe(img); });

@@ -14,10 +14,6 @@ function numberText(value) {
 }
 
 function save(name, type, ...parts) {
-  if (window.name === "hypervlad-app" && name === task?.file) { // the app keeps it
-    window.parent.postMessage(parts.join(""), "*");
-    return;
-  }
   const link = element("a");
   link.href = URL.createObjectURL(new Blob(parts, { type }));
   link.download = name;
@@ -38,6 +34,8 @@ const task = data.decisions; // its key in the browser's storage, its file, and 
 const initial = new Set(task?.decided);
 let decided = new Set(initial);
 const past = [];
+const isInApp = window.name === "hypervlad-app" && window.parent !== window;
+const PATIENCE = 8_000; // ms to wait for the app
 let isUnsaved = false;
 
 function change(on, off = []) {
@@ -59,6 +57,19 @@ function keep(unsaved) {
     localStorage.setItem(task.key, JSON.stringify({ decided: [...decided], unsaved }));
   } catch { /* The browser keeps nothing: decisions last until the page is left. */ }
   follow();
+  if (isInApp) window.parent.postMessage(unsaved, "*");
+}
+
+// The app keeps it, and says so; if it refuses, or says nothing, a file is downloaded as elsewhere.
+async function saveTask(type, text) {
+  const before = [...decided].join();
+  const isKept = isInApp && await new Promise((resolve) => {
+    window.onmessage = ({ source, data: answer }) => { if (source === window.parent) resolve(answer === true); };
+    setTimeout(resolve, PATIENCE);
+    window.parent.postMessage(text, "*");
+  });
+  if (!isKept) save(task.file, type, text);
+  if ([...decided].join() === before) keep(false);
 }
 
 function restore() {
@@ -87,8 +98,7 @@ function saveDecisions() {
     const [first, ...cells] = task.lines[id.split("-")[0]];
     return `${first},${cells[id.split("-")[1]]}\n`;
   });
-  save(task.file, "text/csv", `${task.header}\n`, ...lines);
-  keep(false);
+  saveTask("text/csv", [`${task.header}\n`, ...lines].join(""));
 }
 
 // --- charts: histograms with axes ---------------------------------------------------------------
@@ -808,8 +818,8 @@ function saveMasks() {
     return { id: id + 1, image_id: id, category_id: 1, segmentation: { size: [height, width], counts } };
   }).filter(({ segmentation }) => segmentation.counts.length > 1); // those with defects
   const categories = [{ id: 1, name: "defect" }];
-  save(task.file, "application/json", JSON.stringify({ images, annotations, categories }));
-  keep(false);
+  const shown = figures.map((figure) => figure.getAttribute("aria-label"));
+  saveTask("application/json", JSON.stringify({ info: { shown }, images, annotations, categories }));
 }
 
 // ------------------------------------------------------------------------------------------------
