@@ -91,9 +91,8 @@ def test_rods_are_whole():
     rows, columns = np.mgrid[:200, :300]
     image = np.random.default_rng(0).normal(0.6, 0.03, rows.shape)
     for row, column, turn in ((50, 60, 0.3), (60, 200, 1.2), (140, 90, 2.0), (150, 230, 2.8)):
-        along = (rows - row) * np.sin(turn) + (columns - column) * np.cos(turn)
-        across = (rows - row) * np.cos(turn) - (columns - column) * np.sin(turn)
-        image[np.hypot(np.maximum(np.abs(along) - 30, 0), across) < 7] -= 0.3
+        place = (columns - column + 1j * (rows - row)) * np.exp(-1j * turn)
+        image[np.hypot(np.maximum(np.abs(place.real) - 30, 0), place.imag) < 7] -= 0.3
     assert len(find_particles(image.clip(0, 1))) == 4
 
 
