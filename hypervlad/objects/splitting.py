@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -85,9 +86,15 @@ def split_particles(
 
 
 def by_depth(
-    depth: Callable[[Window], FloatMap], mask: BoolMap, separation: float
+    depth: Callable[[Window], FloatMap],
+    mask: BoolMap,
+    separation: float,
+    wholes: tuple[float, Callable[[BoolMap], bool]] | None = None,
 ) -> Callable[[Window, BoolMap], LabelMap]:
-    """Return the function that separates a component by the depth in its window, smoothed."""
+    """Return the function that separates a component by the depth in its window, smoothed.
+
+    `wholes` are a lower separation, and what says of a mask whether it is to stay as that gives it.
+    """
 
     def partition(window: Window, inside: BoolMap) -> LabelMap:
         more = [min(_REACH, side.start) for side in window]
@@ -97,9 +104,29 @@ def by_depth(
         )
         smooth = ndimage.gaussian_filter(depth(around) * mask[around], _SMOOTHING, radius=_REACH)
         own = tuple(slice(before, before + n) for before, n in zip(more, inside.shape, strict=True))
-        return _basins(smooth[own], inside, lambda top, way: way < separation * top)
+        falls = [partial(_falls, share) for share in (separation, *(wholes or ())[:1])]
+        parts, *larger = _basins(smooth[own], inside, *falls)
+        if wholes is None or parts.max() < 2:
+            return parts
+        for number, place in enumerate(ndimage.find_objects(larger[0]), start=1):
+            whole = larger[0][place] == number
+            if np.ptp(parts[place][whole]) and wholes[1](whole):
+                parts[place][whole] = parts.max() + 1
+        return renumbered(parts)
 
     return partition
+
+
+def _falls(separation: float, top: float, way: float) -> bool:
+    return way < separation * top
+
+
+def elongations(inside: BoolMap, parts: LabelMap) -> NDArray[np.float64]:
+    """Return the area of each part, over that of the largest disc inside with its middle in it."""
+    distance = ndimage.distance_transform_edt(np.pad(inside, 1))[1:-1, 1:-1]
+    numbers = np.arange(1, parts.max() + 1)
+    radii = np.asarray(ndimage.maximum(distance, parts, numbers))
+    return np.asarray(areas_of(parts, len(numbers))[1:] / (np.pi * radii**2))
 
 
 def label_parts(
@@ -177,11 +204,14 @@ def separate_at_necks(inside: BoolMap, neck: float = _NECK) -> LabelMap:
     def height(width: float) -> float:
         return min(width, _WIDE) + _WIDE * math.log(max(width, _WIDE) / _WIDE)
 
-    return _basins(smooth, inside, lambda top, way: height(top) - height(way) >= neck)
+    (parts,) = _basins(smooth, inside, lambda top, way: height(top) - height(way) >= neck)
+    return parts
 
 
-def _basins(depth: FloatMap, inside: BoolMap, is_apart: Callable[[float, float], bool]) -> LabelMap:
-    """Number the basins of depth around maxima, from 1.
+def _basins(
+    depth: FloatMap, inside: BoolMap, *are_apart: Callable[[float, float], bool]
+) -> list[LabelMap]:
+    """Number the basins of depth around maxima, from 1, in each of several ways.
 
     Maxima join the higher one to which the way leads down least, unless they are apart by their
     depth and the least depth on that way.
@@ -189,7 +219,7 @@ def _basins(depth: FloatMap, inside: BoolMap, is_apart: Callable[[float, float],
     depth = np.where(inside, depth, -np.inf)
     tops, n = ndimage.label(inside & (depth == ndimage.maximum_filter(depth, 3)), EIGHT)
     if n < 2:
-        return inside.astype(np.int32)
+        return [inside.astype(np.int32) for _ in are_apart]
     basins = watershed(-depth, tops, mask=inside, connectivity=2)
     meetings = list[NDArray[Any]]()
     for here, there in _NEIGHBOURS:
@@ -201,9 +231,20 @@ def _basins(depth: FloatMap, inside: BoolMap, is_apart: Callable[[float, float],
     found = found[:, np.argsort(-found[0], kind="stable")]
     peaks = np.zeros(n + 1)
     peaks[tops[tops > 0]] = depth[tops > 0]
+    steps = list(zip(found[0].tolist(), *found[1:].astype(int).tolist(), strict=True))
+    return [_joined(basins, peaks, steps, is_apart) for is_apart in are_apart]
+
+
+def _joined(
+    basins: LabelMap,
+    peaks: NDArray[np.float64],
+    steps: list[tuple[float, int, int]],
+    is_apart: Callable[[float, float], bool],
+) -> LabelMap:
+    """Join basins by the ways between them, from the highest: its depth, and two basins."""
     # The maxima of which basins are a part, and the highest of those that are connected so far.
-    own, highest = np.arange(n + 1), np.arange(n + 1)
-    for way, one, other in zip(found[0].tolist(), *found[1:].astype(int).tolist(), strict=True):
+    own, highest = np.arange(len(peaks)), np.arange(len(peaks))
+    for way, one, other in steps:
         if highest[one] != highest[other]:
             if peaks[highest[one]] < peaks[highest[other]]:
                 one, other = other, one

@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from hypervlad.common.progress import ProgressBar
 from hypervlad.features.network import TappedNetwork
-from hypervlad.features.registry import Preprocessing, Runtime
+from hypervlad.features.registry import Backbone, Preprocessing, Runtime
 from hypervlad.objects.measures import solidity
 from hypervlad.objects.particle import Outlines
 from hypervlad.objects.splitting import (
@@ -32,8 +32,8 @@ from hypervlad.objects.splitting import (
     LabelMap,
     Window,
     by_depth,
+    elongations,
     label_parts,
-    renumbered,
 )
 
 BACKGROUND, INSIDE, BORDER, IGNORED = 0, 1, 2, -1
@@ -53,7 +53,7 @@ _DECODER_REACH = 4  # cells of the coarsest tap that the decoder sees beyond the
 _LIMITS = (1.0, 50.0, 99.0)  # percentiles of grey values
 # Probabilities of background in steps of 255: thin particles are joined across faint places.
 _EDGE, _BRIDGE = 128, 180
-_MIN_LONG, _MIN_STRAIGHT = 2.2, 0.9  # area of rods, by that of a disc as wide; solidity
+_LONG, _STRAIGHT = 2.2, 0.9  # elongation and solidity of rods, at least
 PRETRAINED = "mobilenet_v2"  # the network whose decoder was trained on drawn fields
 _DRAWN = "finder.npz"  # by `python -m benchmarks.particles.train`
 MIN_CONTRAST = 1e-3  # of grey values in [0, 1]: less is not stretched
@@ -364,11 +364,12 @@ class FieldNetwork:
         self,
         network: TappedNetwork,
         decoder: TopDownDecoder,
-        preprocessing: Preprocessing,
+        backbone: Backbone,
         contrast: float,
+        runtime: Runtime | None = None,
     ) -> None:
-        self._network, self.decoder = network, decoder
-        self._preprocessing, self._contrast = preprocessing, contrast
+        self._network = network.run_by(runtime or backbone.automatic_runtime())
+        self.decoder, self._backbone, self._contrast = decoder, backbone, contrast
 
     @property
     def device(self) -> torch.device:
@@ -376,8 +377,7 @@ class FieldNetwork:
 
     def run_by(self, runtime: Runtime) -> FieldNetwork:
         """Return the same, with the frozen network as a runtime runs it."""
-        network = self._network.run_by(runtime)
-        return FieldNetwork(network, self.decoder, self._preprocessing, self._contrast)
+        return FieldNetwork(self._network, self.decoder, self._backbone, self._contrast, runtime)
 
     def fields(
         self,
@@ -410,7 +410,7 @@ class FieldNetwork:
     def _of_tile(self, image: NDArray[np.float32]) -> NDArray[np.uint8]:
         with torch.no_grad():
             grey = torch.from_numpy(np.ascontiguousarray(image))[None]
-            maps = self._network(network_input(grey, self._preprocessing))
+            maps = self._network(network_input(grey, self._backbone.preprocessing))
             logits = self.decoder(maps, grey[:, None].to(self._network.device))[0]
             shares = torch.cat([logits[:3].softmax(0), logits[3:].sigmoid()])
         found: NDArray[np.uint8] = (shares * 255).round().byte().cpu().numpy()
@@ -478,25 +478,14 @@ def separated(
         product = np.multiply(inner[window], depths[window], dtype=np.float32)
         return np.asarray(np.sqrt(product, out=product) / 255)
 
-    partition = by_depth(depth, mask, separation)
-    into_rods = None if of_rods is None else by_depth(depth, mask, of_rods)
-
-    def with_rods(window: Window, inside: BoolMap) -> LabelMap:
-        parts = partition(window, inside)
-        if into_rods is None or parts.max() < 2:
-            return parts
-        wholes = into_rods(window, inside)
-        for number, around in enumerate(ndimage.find_objects(wholes), start=1):
-            own = wholes[around] == number
-            if np.ptp(parts[around][own]) and _is_rod(own):
-                parts[around][own] = parts.max() + 1
-        return renumbered(parts)
+    wholes = None if of_rods is None else (of_rods, _is_rod)
+    partition = by_depth(depth, mask, separation, wholes)
 
     def likely_parts(window: Window, inside: BoolMap) -> LabelMap:
         # No part is more probable than the component's most probable pixels.
         values = np.sort(background[window][inside])[:min_area]
         is_likely = values[-1] < edge and 1 - float(values.mean()) / 255 >= least
-        return with_rods(window, inside) if is_likely else np.zeros(inside.shape, np.int32)
+        return partition(window, inside) if is_likely else np.zeros(inside.shape, np.int32)
 
     labels = label_parts(mask, min_area, likely_parts)
     probabilities = list[float]()
@@ -516,9 +505,8 @@ def separated(
 
 
 def _is_rod(mask: BoolMap) -> bool:
-    radius = ndimage.distance_transform_edt(np.pad(mask, 1)).max()
-    area = np.count_nonzero(mask)
-    return bool(area > _MIN_LONG * np.pi * radius**2 and solidity(mask) >= _MIN_STRAIGHT)
+    (elongation,) = elongations(mask, mask.astype(np.int32)).tolist()
+    return elongation > _LONG and solidity(mask) >= _STRAIGHT
 
 
 def _release_memory() -> None:

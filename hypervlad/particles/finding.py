@@ -29,6 +29,7 @@ from hypervlad.objects.particle import Outlines
 from hypervlad.objects.splitting import (
     EIGHT,
     areas_of,
+    elongations,
     numbers_of,
     renumbered,
     separate_at_necks,
@@ -64,7 +65,7 @@ _MAX_SPECKS = 0.1  # of what is found on a smaller scale, that was found on it b
 _MAX_PIECES, _MUCH_WORSE = 0.6, 0.85
 _NECK = 0.4  # pixels, as the network's outlines are smooth
 _MIN_PART = 0.15  # of a particle's area, that a neck cuts off
-_MAX_LONG = 1.8  # a part's area, by that of a disc as wide: the width of long ones varies anyway
+_MAX_LONG = 1.8  # elongation of parts: the width of long ones varies anyway
 _MIN_STEP = 0.2  # of the step of most of the particles' area: dirt is fainter
 _MIN_RANGE = 0.08  # of the range of grey values: light and clouds have no such steps
 _WITHIN = 0.8  # of a particle's area, within one of the other polarity
@@ -337,8 +338,7 @@ def _finder() -> FieldNetwork:
     device = check_device("auto")
     network = build_network(PRETRAINED, "pretrained", known.taps[:-1], device)
     decoder = pretrained_decoder().to(device)
-    model = FieldNetwork(network, decoder, known.preprocessing, MIN_CONTRAST)
-    return model.run_by(known.automatic_runtime())
+    return FieldNetwork(network, decoder, known, MIN_CONTRAST)
 
 
 def _add(
@@ -383,9 +383,7 @@ def _split_at_necks(labels: NDArray[np.int32]) -> None:
         areas = np.bincount(parts[inside])[1:]
         if len(areas) < 2 or areas.min() < _MIN_PART * areas.sum():
             continue
-        distance = ndimage.distance_transform_edt(np.pad(inside, 1))[1:-1, 1:-1]
-        radii = ndimage.maximum(distance, parts, np.arange(1, len(areas) + 1))
-        if (areas <= _MAX_LONG * np.pi * radii**2).all():
+        if (elongations(inside, parts) <= _MAX_LONG).all():
             others = parts > 1
             labels[window][others] = n + parts[others] - 1
             n += len(areas) - 1

@@ -283,8 +283,7 @@ class HypercolumnSegmenter(NetworkEstimator):
             decoder.standardise_by([layer[rows] for layer in crops.maps])
             # In this layout, a step of the training takes a third of the time on CPUs.
             decoder = decoder.to(network.device).to(memory_format=torch.channels_last)
-            runtime = backbone.automatic_runtime()
-            model = FieldNetwork(network, decoder, preprocessing, contrast).run_by(runtime)
+            model = FieldNetwork(network, decoder, backbone, contrast)
             # An error should come before the training.
             model.tiles((fields.largest, fields.largest), self.tile_size)
             # With fewer steps, models of folds miss more small particles than the model of all
@@ -468,8 +467,7 @@ class HypercolumnSegmenter(NetworkEstimator):
                 backbone, self.weights_, self.taps_, self.weights_digest_, device
             )
             decoder = decoder_of(self.decoder_).to(device)
-            model = FieldNetwork(network, decoder, backbone.preprocessing, self.contrast_)
-            model = model.run_by(backbone.automatic_runtime())
+            model = FieldNetwork(network, decoder, backbone, self.contrast_)
             self._tapped_network = model
         return model
 
