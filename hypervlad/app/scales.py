@@ -300,7 +300,7 @@ class Scales:
     # --- what people do --------------------------------------------------------------------------
 
     def give(self, name: str, share: str, length: str, to: str) -> str:
-        """Give images a pixel size; return their number and the size, in words.
+        """Give images a pixel size; say to how many, and which size.
 
         Parameters
         ----------

@@ -18,7 +18,7 @@ from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from hypervlad.fibres.contrast import FloatMap, Values
 
@@ -32,6 +32,7 @@ LOG_ERRORS = (-4.5, 1.0)
 _MAX_SIDE = 2048  # of the part that a spectrum is taken from
 _BATCH = 4096
 _LIMITED = Lock()  # of all threads, who would restore limits of each other
+_thread_pools = lru_cache(1)(ThreadpoolController)  # found once: it takes milliseconds
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +87,7 @@ class ProfileNetwork:
         spectrum : ndarray of float32, shape (N_FREQUENCIES,)
             As `log_spectrum` returns it.
         """
-        with _LIMITED, threadpool_limits(1, user_api="blas"):  # others would mostly wait
+        with _LIMITED, _thread_pools().limit(limits=1, user_api="blas"):  # others would wait
             return self._judged(seen_by_network(profiles, facts), spectrum)
 
     def _judged(self, seen: FloatMap, spectrum: FloatMap) -> Judged:

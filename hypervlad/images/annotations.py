@@ -17,6 +17,7 @@ from scipy.sparse.csgraph import connected_components
 from hypervlad.common.progress import by_reader, warn_of_image
 from hypervlad.common.wording import counted, name_some, verb
 from hypervlad.images.banner import as_8bit_colour, as_8bit_grey, find_banner
+from hypervlad.images.margins import convex_hull, find_margins
 from hypervlad.images.pixels import as_pixels
 from hypervlad.images.scale_bars import ScaleBar, find_scale_bar
 
@@ -52,11 +53,6 @@ _BESIDE_BAR = 0.25  # lengths of a scale bar around it, within which a label is 
 # Nearly all of them is open, as outlines and words are, or a bar; otherwise, it is the sample.
 _COLOURED, _TINTED, _MAX_INK, _GREY_SHARE, _DRAWN_SHARE = 64, 16, 0.04, 0.99, 0.9
 _NEAR_COLOUR = 16  # pixels beside a mark that compression tints
-# Margins have a corner of the image, and one level: compression changes it by so much, but half of
-# it by little, and where much within has it, it is the background's. The rest is convex, with other
-# levels along its edge. It reaches all sides, and is so large, or larger; or it is a rectangle.
-_BLANK, _RINGING, _EXACT, _LEAST_MARGIN, _FOLLOWED = 2, 20, 0.5, 0.005, 0.9
-_MAX_WITHIN, _WITHIN, _TO_ALL_SIDES = 0.3, 0.6, 0.45
 _FILL = 4  # pixels around an annotation, from which it is filled
 _BAND = "information bar"
 
@@ -133,35 +129,10 @@ def annotations_in(grey: Grey, bars: tuple[int, int], marks: list[Annotation]) -
         found.append(Annotation("information bar", (height - below, 0, height, width)))
     scan = grey[above : height - below]
     if scan.size:
-        within = _margins(scan) + _drawn_into(scan)
+        around = (Annotation("margin", (0, 0, *scan.shape), each) for each in find_margins(scan))
+        within = [*around, *_drawn_into(scan)]
         found += [replace(each, box=_shifted(each.box, above)) for each in within]
     return sorted([*found, *marks], key=lambda each: each.box)
-
-
-def _margins(grey: Grey) -> list[Annotation]:
-    """Find what surrounds an image that was turned, shifted or seen through a round hole."""
-    corners = [each for rows in (grey[:3], grey[-3:]) for each in (rows[:, :3], rows[:, -3:])]
-    levels = {float(np.median(each)) for each in corners if np.ptp(each) <= _BLANK}
-    around = (_margin_of(grey, level) for level in sorted(levels))
-    return [Annotation("margin", (0, 0, *grey.shape), each) for each in around if each is not None]
-
-
-def _margin_of(grey: Grey, level: float) -> Mask | None:
-    other = np.abs(grey - level) > _RINGING
-    if not 0 < other.mean() <= 1 - _LEAST_MARGIN:
-        return None
-    shown = _convex_hull(other)
-    ends = [np.flatnonzero(shown.any(axis=axis))[[0, -1]] for axis in (1, 0)]
-    spaces = [(low, n - 1 - high) for (low, high), n in zip(ends, grey.shape, strict=True)]
-    box = np.prod([high + 1 - low for low, high in ends])
-    is_apart = np.min(spaces) > _MARGIN and shown.sum() < _SOLID_BOX * box
-    least = _TO_ALL_SIDES if np.max(spaces) <= _MARGIN else _WITHIN
-    if is_apart or not least <= shown.mean() <= 1 - _LEAST_MARGIN:
-        return None
-    edge = shown & ~ndimage.binary_erosion(shown, _EIGHT, border_value=1)
-    own, within = ((np.abs(grey[each] - level) <= _BLANK).mean() for each in (~shown, shown))
-    followed = ndimage.binary_dilation(other, _EIGHT, _REACH + 1)[edge].mean()
-    return ~shown if own >= _EXACT and within <= _MAX_WITHIN and followed >= _FOLLOWED else None
 
 
 def annotation_mask(annotations: Sequence[Annotation], shape: tuple[int, int]) -> Mask:
@@ -618,13 +589,7 @@ def _stroke(mask: Mask) -> float:
 
 def _solidity(mask: Mask) -> float:
     """Return the share of the convex hull that is covered."""
-    return float(mask.sum() / _convex_hull(mask).sum())
-
-
-def _convex_hull(mask: Mask) -> Mask:
-    from skimage.morphology import convex_hull_image  # not above: importing it takes long
-
-    return np.asarray(convex_hull_image(mask))
+    return float(mask.sum() / convex_hull(mask).sum())
 
 
 def _is_arrow(mask: Mask) -> bool:
