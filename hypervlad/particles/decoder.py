@@ -9,6 +9,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources.abc import Traversable
 from typing import Any
 
@@ -23,7 +24,6 @@ from torch.nn import functional
 from hypervlad.common.progress import ProgressBar
 from hypervlad.features.network import TappedNetwork
 from hypervlad.features.registry import Backbone, Preprocessing, Runtime
-from hypervlad.objects.measures import solidity
 from hypervlad.objects.particle import Outlines
 from hypervlad.objects.splitting import (
     EIGHT,
@@ -32,7 +32,6 @@ from hypervlad.objects.splitting import (
     LabelMap,
     Window,
     by_depth,
-    elongations,
     label_parts,
 )
 
@@ -52,8 +51,7 @@ _STRIDE = 32  # pixels; tiles begin at multiples
 _DECODER_REACH = 4  # cells of the coarsest tap that the decoder sees beyond the maps
 _LIMITS = (1.0, 50.0, 99.0)  # percentiles of grey values
 # Probabilities of background in steps of 255: thin particles are joined across faint places.
-_EDGE, _BRIDGE = 128, 180
-_LONG, _STRAIGHT = 2.2, 0.9  # elongation and solidity of rods, at least
+_EDGE, BRIDGE = 128, 180
 PRETRAINED = "mobilenet_v2"  # the network whose decoder was trained on drawn fields
 _DRAWN = "finder.npz"  # by `python -m benchmarks.particles.train`
 MIN_CONTRAST = 1e-3  # of grey values in [0, 1]: less is not stretched
@@ -454,41 +452,56 @@ class FieldNetwork:
         return math.ceil(margin / _STRIDE) * _STRIDE
 
 
-def separated(
+def separated(fields: NDArray[np.uint8], separation: float, min_area: int) -> NDArray[np.int32]:
+    """Label the particles of fields (4, H, W), of which touching ones are separated by depth."""
+    labels = parts_of(fields, separation, min_area, min_area)
+    return likely_parts(labels, fields[0], min_area)
+
+
+def parts_of(
     fields: NDArray[np.uint8],
     separation: float,
     min_area: int,
-    *,
+    min_part: int,
     edge: int = _EDGE,
     least: float = 0.0,
-    of_rods: float | None = None,
-) -> tuple[NDArray[np.int32], list[float]]:
-    """Label the particles of fields (4, H, W), of which touching ones are separated by depth.
+) -> NDArray[np.int32]:
+    """Label the parts of `min_part` pixels of fields (4, H, W) with maxima of depth of their own.
 
-    They have an area of `min_area` pixels and a mean probability of `least`, which is returned too;
-    `edge` is the probability of background at their outlines, in 255 steps. Rods, along which depth
-    varies, stay whole if they do with the separation `of_rods`.
+    Left out are connected ones of which no `min_area` pixels have a mean probability of `least` and
+    one of background below `edge`, in 255 steps.
     """
-    background, inner, depths = fields[[0, 1, 3]]
-    del fields  # of the largest images, they take 256 MB
-    mask = background < _BRIDGE
+    background, mask = fields[0], fields[0] < BRIDGE
+    partition = by_depth(partial(particle_depth, fields), mask, separation)
 
-    def depth(window: Window) -> FloatMap:
-        # Neither the depth nor the probability of not being a border finds all gaps alone.
-        product = np.multiply(inner[window], depths[window], dtype=np.float32)
-        return np.asarray(np.sqrt(product, out=product) / 255)
-
-    wholes = None if of_rods is None else (of_rods, _is_rod)
-    partition = by_depth(depth, mask, separation, wholes)
-
-    def likely_parts(window: Window, inside: BoolMap) -> LabelMap:
+    def likely(window: Window, inside: BoolMap) -> LabelMap:
         # No part is more probable than the component's most probable pixels.
         values = np.sort(background[window][inside])[:min_area]
         is_likely = values[-1] < edge and 1 - float(values.mean()) / 255 >= least
         return partition(window, inside) if is_likely else np.zeros(inside.shape, np.int32)
 
-    labels = label_parts(mask, min_area, likely_parts)
-    probabilities = list[float]()
+    return label_parts(mask, min_part, likely)
+
+
+def particle_depth(fields: NDArray[np.uint8], window: Window) -> FloatMap:
+    """Return how deep pixels of a window are in particles, 0 at edges of which gaps are sure."""
+    # Neither the depth nor the probability of not being a border finds all gaps alone.
+    product = np.multiply(fields[1][window], fields[3][window], dtype=np.float32)
+    return np.asarray(np.sqrt(product, out=product) / 255)
+
+
+def likely_parts(
+    labels: NDArray[np.int32],
+    background: NDArray[np.uint8],
+    min_area: int,
+    edge: int = _EDGE,
+    least: float = 0.0,
+) -> NDArray[np.int32]:
+    """Number, in place, the parts of `min_area` pixels and a mean probability of `least`.
+
+    They end where the probability of background is `edge`, in 255 steps.
+    """
+    n = 0
     for number, window in enumerate(ndimage.find_objects(labels), start=1):
         own = labels[window] == number
         pieces, _ = ndimage.label(own & (background[window] < edge), EIGHT)
@@ -496,17 +509,11 @@ def separated(
         labels[window][own] = 0
         if np.count_nonzero(areas >= min_area) < 2:  # otherwise with what joins them
             own = pieces == 1 + areas.argmax()
-        if np.count_nonzero(own) >= min_area:
-            probability = 1 - float(background[window][own].mean()) / 255
-            if probability >= least:
-                probabilities.append(probability)
-                labels[window][own] = len(probabilities)
-    return labels, probabilities
-
-
-def _is_rod(mask: BoolMap) -> bool:
-    (elongation,) = elongations(mask, mask.astype(np.int32)).tolist()
-    return elongation > _LONG and solidity(mask) >= _STRAIGHT
+        is_kept = np.count_nonzero(own) >= min_area
+        if is_kept and 1 - float(background[window][own].mean()) / 255 >= least:
+            n += 1
+            labels[window][own] = n
+    return labels
 
 
 def _release_memory() -> None:

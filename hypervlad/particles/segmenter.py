@@ -299,7 +299,7 @@ class HypercolumnSegmenter(NetworkEstimator):
             for number in held_out.tolist():
                 grey, truth, _ = fields.read(number)
                 own = model.fields(grey, self.tile_size)
-                labels = (separated(own, each, self.min_area)[0] for each in _SEPARATIONS)
+                labels = (separated(own, each, self.min_area) for each in _SEPARATIONS)
                 assessment.add(truth.label_image(), labels)
         model, losses = trained_on(np.arange(len(fields)), f"model {n_models} of {n_models}")
         separation, assessed, detection = assessment.chosen()
@@ -420,7 +420,7 @@ class HypercolumnSegmenter(NetworkEstimator):
 
     def _found(self, annotations: Annotations, read_options: Any, image: Any) -> Outlines:
         sample = self._read(image, annotations, read_options)
-        labels, _ = separated(self._fields(sample, image), self.separation_, self.min_area)
+        labels = separated(self._fields(sample, image), self.separation_, self.min_area)
         note = self._doubt_about(sample.pixel_size, labels)
         if labels.shape != sample.mask.shape:
             labels = renumbered(at_own_scale(labels, sample.mask.shape))
