@@ -125,7 +125,7 @@ def start_queue(
         names = relative_names(queued, root)
     root = None if training is None else Path(training)
     known = training_images(model, root)
-    judged, positions = judge_images(
+    judged, positions, is_known = judge_images(
         model, queued, max_error=max_error, progress=progress, with_known=True
     )
     if not len(positions):
@@ -133,7 +133,8 @@ def start_queue(
             f"none of {counted(len(names), 'image')} could be read: there is nothing to queue"
         )
     read = positions.tolist()
-    entries = entries_of(model, judged, [names[i] for i in read], [queued[i] for i in read])
+    own = [names[i] for i in read], [queued[i] for i in read]
+    entries = entries_of(model, judged, is_known, *own)
     facts = {"max_error": repr(max_error)} | model_facts(model, model_file)
     classes = [str(label) for label in model.classes_]
     if root is not None and all(image.image is None for image in known):
@@ -162,15 +163,15 @@ def judge_images(
     max_error: float,
     progress: Callable[[int], Any] | None = None,
     with_known: bool = False,
-) -> tuple[Judgement, NDArray[np.intp]]:
-    """Judge images; return the judgement of those that could be read, and their positions.
+) -> tuple[Judgement, NDArray[np.intp], NDArray[np.bool_]]:
+    """Return the judgement of images that can be read, their positions, and which are known.
 
-    Warnings name the unreadable images, what differs from all training images and, `with_known`,
-    images that are training images.
+    Known images are training images of the model. Warnings name the unreadable images, what differs
+    from all training images and, `with_known`, known images.
     """
     if not images:
         empty = np.empty((0, model.training_.n_features), dtype=np.float32)
-        return model.judge_vectors(empty, max_error), np.empty(0, dtype=np.intp)
+        return model.judge_vectors(empty, max_error), np.empty(0, np.intp), np.empty(0, bool)
     found = model.classify(
         list(images), max_error=max_error, chunk_size=_CHUNK_SIZE, progress=progress
     )
@@ -182,24 +183,29 @@ def judge_images(
         known = [image_name(images[i]) for i in found.images.positions[found.in_training]]
         if with_known and known:
             text = training_images_text(len(known), len(found.proba))
-            warn_user(f"{text}, so the queue labels them again: {name_some(known)}")
+            warn_user(f"{text}, so they come last in the queue, if at all: {name_some(known)}")
     else:  # an error of callers, if at all
         skipped = found.images.skipped
         warn_user(SkippedImagesWarning.about(skipped, len(images)))
-    return found.judgement, found.images.positions
+    return found.judgement, found.images.positions, found.in_training
 
 
 def entries_of(
     model: MicrographClassifier,
     judged: Judgement,
+    is_known: NDArray[np.bool_],
     names: Sequence[str],
     images: Sequence[QueuedImage],
 ) -> list[Entry]:
-    """Order judged images for labelling, the most informative first; sure ones have no place."""
+    """Order judged images for labelling, the most informative first; sure ones have no place.
+
+    Known images come last, because the model has learnt their labels.
+    """
     classes = [str(label) for label in model.classes_]
     doubtful = np.flatnonzero(judged.kind != SURE)
     worth = informativeness(judged.proba[doubtful], judged.novelty[doubtful])
     order = doubtful[rank(worth, judged.projected[doubtful])]
+    order = order[np.argsort(is_known[order], kind="stable")]
     places = {int(row): place for place, row in enumerate(order)}
     best = np.argsort(-judged.proba, axis=1, kind="stable")
     return [

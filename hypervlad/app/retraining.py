@@ -265,11 +265,12 @@ def requeue(
     images = remaining(queue)
     max_error = float(queue.fact("max_error", "0.05") or 0.05)
     queued = [image.image for image in images]
-    judged, positions = judge_images(model, queued, max_error=max_error, progress=progress)
-    read = [images[i] for i in positions]
-    entries = entries_of(
-        model, judged, [image.name for image in read], [image.image for image in read]
+    judged, positions, is_known = judge_images(
+        model, queued, max_error=max_error, progress=progress
     )
+    read = [images[i] for i in positions]
+    own = [image.name for image in read], [image.image for image in read]
+    entries = entries_of(model, judged, is_known, *own)
     in_doubt = {entry.image for entry in entries if entry.place is not None}
     unread = set(queued) - {image.image for image in read}
     if write:
