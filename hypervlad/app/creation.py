@@ -126,13 +126,17 @@ def start_queue(
     root = None if training is None else Path(training)
     known = training_images(model, root)
     judged, positions, is_known = judge_images(
-        model, queued, max_error=max_error, progress=progress, with_known=True
+        model, queued, max_error=max_error, progress=progress
     )
     if not len(positions):
         raise QueueError(
             f"none of {counted(len(names), 'image')} could be read: there is nothing to queue"
         )
     read = positions.tolist()
+    if is_known.any():
+        text = training_images_text(int(is_known.sum()), len(read))
+        some = name_some([image_name(queued[i]) for i in positions[is_known]])
+        warn_user(f"{text}, so they come last in the queue, if at all: {some}")
     own = [names[i] for i in read], [queued[i] for i in read]
     entries = entries_of(model, judged, is_known, *own)
     facts = {"max_error": repr(max_error)} | model_facts(model, model_file)
@@ -162,12 +166,11 @@ def judge_images(
     *,
     max_error: float,
     progress: Callable[[int], Any] | None = None,
-    with_known: bool = False,
 ) -> tuple[Judgement, NDArray[np.intp], NDArray[np.bool_]]:
     """Return the judgement of images that can be read, their positions, and which are known.
 
-    Known images are training images of the model. Warnings name the unreadable images, what differs
-    from all training images and, `with_known`, known images.
+    Known images are training images of the model. Warnings name the unreadable images, and what
+    differs from all training images.
     """
     if not images:
         empty = np.empty((0, model.training_.n_features), dtype=np.float32)
@@ -180,10 +183,6 @@ def judge_images(
         found.images.warn()
         for difference in found.differences:
             warn_user(difference)
-        known = [image_name(images[i]) for i in found.images.positions[found.in_training]]
-        if with_known and known:
-            text = training_images_text(len(known), len(found.proba))
-            warn_user(f"{text}, so they come last in the queue, if at all: {name_some(known)}")
     else:  # an error of callers, if at all
         skipped = found.images.skipped
         warn_user(SkippedImagesWarning.about(skipped, len(images)))

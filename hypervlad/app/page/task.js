@@ -82,7 +82,7 @@ function draw() {
     const arm = end === moved && document.activeElement === stage ? 14 : 8;
     return `M${x - arm} ${y}h${2 * arm}M${x} ${y - arm}v${2 * arm}`;
   };
-  const corners = /^files/.test(picture.getAttribute("src")) && aboutOf(current()).bar;
+  const corners = /^files[^?]*$/.test(picture.getAttribute("src")) && aboutOf(current()).bar;
   const [[left, top], [right, bottom]] = [0, 2].map((first) => onStage(extent().map((side, axis) => side * (corners || [])[first + axis])));
   const box = corners ? `M${left - 6} ${top - 6}H${right + 6}V${bottom + 6}H${left - 6}Z` : "";
   const shown = ends.map(onStage);
