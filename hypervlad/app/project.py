@@ -228,7 +228,6 @@ class Project(Finding):
         """Do a task with all images, or with `only` one that is looked at."""
         yield "Starting"
         self._tell_contradictions()
-        images = self._root / self.name_of(image) if only else self._root
         for each in task.choices:
             if each.kind == "path":
                 choices[each.name] = self._typed_path(choices[each.name])
@@ -236,9 +235,11 @@ class Project(Finding):
                 choices[each.name] = typed_number(choices[each.name], each.label)
         if choices.get("model") and choices.get(task.given):  # which would be trained anew
             raise QueueError("give sorted images or a model, not both")
-        self.results.previewed = task.kind if only else ""
+        self.results.previewed, images = "", self._root
         if only:
-            self.results.image = int(image.partition(":")[0]), self.name_of(image)
+            number, name = int(image.partition(":")[0]), self.name_of(image)
+            self.results.previewed, self.results.image = task.kind, (number, name)
+            images /= name
         folder = self.results.folder_of(self.results.place_of(task.kind))
         refuse_link(folder)
         if only:
