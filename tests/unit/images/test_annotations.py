@@ -186,24 +186,15 @@ def fibres(**options: float) -> np.ndarray:
     return np.uint8(100 * images[0] + 60)
 
 
-def pores_of(image: np.ndarray, **options: Any) -> Any:
-    return find_pores(image, fibre_diameters(MAT), **options)
-
-
 MAT = fibres(diameter=7, cover=0.3)
 THREADS = fibres(diameter=8, length=120, cover=0.05, contrast_to_noise=20)
 #: Function, image, and what of the answer must not depend on annotations.
 FINDERS: dict[str, tuple[Callable[..., Any], np.ndarray, Callable[[Any], float], float]] = {
     "find_particles": (find_particles, scan(), len, 0),
     "find_fibres": (find_fibres, THREADS, len, 1),
-    "local_orientation": (
-        partial(local_orientation, sigma=2.0),
-        MAT,
-        lambda f: f.mask.mean(),
-        0.05,
-    ),
+    "local_orientation": (partial(local_orientation, sigma=2), MAT, lambda f: f.mask.mean(), 0.05),
     "fibre_diameters": (fibre_diameters, MAT, lambda found: found.median, 0.03),
-    "find_pores": (pores_of, MAT, lambda found: found.cover, 0.02),
+    "find_pores": (partial(find_pores, found=fibre_diameters(MAT)), MAT, lambda f: f.cover, 0.02),
 }
 
 
