@@ -109,6 +109,14 @@ def warn_of_image(sentence: Sentence, name: str, fact: Any) -> None:
         run.facts.setdefault(sentence, {})[name] = fact
 
 
+def warn_of_images(facts: Mapping[Sentence, Mapping[str, Any]], n_images: int) -> None:
+    """Warn of several images, in one sentence of each kind."""
+    with announced(n_images):
+        for sentence, of_images in facts.items():
+            for name, fact in of_images.items():
+                warn_of_image(sentence, name, fact)
+
+
 def note_doubt(name: str, note: str) -> None:
     """Say in a UserWarning what is doubtful about what was found; once for all images of a run."""
     if note:
