@@ -499,13 +499,8 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         return encoded
 
     def _doubts(self, images: Sequence[Any], read: EncodedImages) -> dict[Sentence, dict[str, Any]]:
-        params = self.encoder_.fitted_params_
-        return self.formats_.differences(
-            read.info,
-            [image_name(images[at], at) for at in read.positions.tolist()],
-            with_types=params.read_options.scaling not in ("percentile", "minmax"),
-            with_sizes=params.pixel_size is None,
-        )
+        names = [image_name(images[at], at) for at in read.positions.tolist()]
+        return self.formats_.differences(read.info, names, self.encoder_.fitted_params_)
 
     def _decided(self, encoded: EncodedImages) -> NDArray[Any]:
         """Return labels: by margins if the learner has one for each class."""

@@ -26,6 +26,7 @@ from hypervlad.common.limits import MAX_POINT
 from hypervlad.common.progress import Sentence
 from hypervlad.common.wording import counted, name_some, verb, warn_user
 from hypervlad.features.encoder import HypercolumnVLAD
+from hypervlad.features.encoding import EncoderParams
 from hypervlad.features.loading import ImageInfo
 from hypervlad.images import ReadOptions, TrainingImagesWarning
 from hypervlad.images.faults import ON_CLASSES, Faults, effects_of, usual_faults
@@ -331,22 +332,18 @@ class ImageFormats:
         return cls(kinds, (min(sides), max(sides)), tuple(faults))
 
     def differences(
-        self,
-        images: Sequence[ImageInfo],
-        names: Sequence[str],
-        *,
-        with_types: bool,
-        with_sizes: bool,
+        self, images: Sequence[ImageInfo], names: Sequence[str], params: EncoderParams
     ) -> dict[Sentence, dict[str, Any]]:
         """Return facts of images, by names, that differ from all, or most, training images.
 
         They differ in the type of their pixels, in size by more than a factor of two, or in faults.
         """
         found, usual = defaultdict[Sentence, dict[str, Any]](dict), Faults(*self.faults)
+        with_types = params.read_options.scaling not in ("percentile", "minmax")
         for name, image in zip(names, images, strict=True):
             if with_types and (kind := _kind_of_pixels(image)) not in self.dtypes:
                 found[_of_another_type][name] = kind, self.dtypes
-            if with_sizes and self._is_far(image):
+            if params.pixel_size is None and self._is_far(image):
                 found[_of_another_size][name] = image.shape[:2], self.sides
             for sentence, value in effects_of(image.faults or Faults(), ON_CLASSES, usual):
                 found[sentence][name] = value

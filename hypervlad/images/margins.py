@@ -21,9 +21,9 @@ _RECTANGLE = 0.97  # least share of its box that a rectangle fills
 # Or it is put together from tiles: nearly all of its outline is straight for so many pixels. Leaks
 # and specks of so many pixels do not count.
 _SPECK, _STRAIGHT, _LEAST_STRAIGHT = 5, 12, 0.9
-# Or it is a field of view beside no side: a disc within so much of its radius, so wide, by the
-# shorter side, with a crisp edge, where it is nearly as bright as further within, and parts, of so
-# many pixels, of other levels. Round particles have blurred, bright or dark edges, or are even.
+# Or it is a field of view that reaches few sides: a disc within so much of its radius, so wide, by
+# the shorter side, with a crisp edge, where it is nearly as bright as further within, and parts, of
+# so many pixels, of other levels. Round particles have blurred, bright or dark edges, or are even.
 _ROUND, _WIDE, _CHANGE, _VARIED, _PART = 0.01, 0.6, 0.25, 0.04, 8
 
 Mask: TypeAlias = NDArray[np.bool_]
@@ -46,20 +46,22 @@ def _margin_of(grey: Grey, level: float) -> Mask | None:
     ends = [np.flatnonzero(shown.any(axis=axis))[[0, -1]] for axis in (1, 0)]
     spaces = [(low, n - 1 - high) for (low, high), n in zip(ends, grey.shape, strict=True)]
     box = np.prod([high + 1 - low for low, high in ends])
-    if np.min(spaces) > _BLURRED and shown.sum() < _RECTANGLE * box:
-        contrast = np.abs(grey - level)
-        shown = convex_hull(contrast > np.median(contrast[shown]) / 2)
-        is_field = _is_field_of_view(contrast, shown)
-        return ~shown if is_field and _surrounds(grey, level, ~shown, other) else None
-    candidates, least = [(~shown, 2)], _WITHIN  # and how many corners of the image it has
-    if np.max(spaces) <= _BLURRED:
+    is_apart = np.min(spaces) > _BLURRED and shown.sum() < _RECTANGLE * box
+    candidates = [] if is_apart else [(~shown, 2)]  # and how many corners of the image it has
+    least, reaches_all = _WITHIN, np.max(spaces) <= _BLURRED
+    if reaches_all:
         candidates, least = [(_around_tiles(grey, level), 1), *candidates], _TO_ALL_SIDES
     for margin, n_corners in candidates:
         has_corners = margin[[0, 0, -1, -1], [0, -1, 0, -1]].sum() >= n_corners
         is_large = least <= 1 - margin.mean() <= 1 - _LEAST_MARGIN
         if is_large and has_corners and _surrounds(grey, level, margin, other):
             return margin
-    return None
+    if reaches_all:
+        return None
+    contrast = np.abs(grey - level)
+    shown = convex_hull(contrast > np.median(contrast[shown]) / 2)
+    is_field = _is_field_of_view(contrast, shown) and _surrounds(grey, level, ~shown, other)
+    return ~shown if is_field else None
 
 
 def _surrounds(grey: Grey, level: float, margin: Mask, other: Mask) -> bool:
@@ -87,7 +89,7 @@ def _around_tiles(grey: Grey, level: float) -> Mask:
 
 
 def _is_field_of_view(contrast: Grey, shown: Mask) -> bool:
-    """Return whether a convex part that is apart from all sides is a disc, and an image itself."""
+    """Return whether a convex part that does not reach all sides is a disc, and an image itself."""
     radius = np.sqrt(shown.sum() / np.pi)
     if 2 * radius < max(_WIDE * min(shown.shape), 8 * _PART):
         return False

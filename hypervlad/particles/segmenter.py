@@ -474,15 +474,6 @@ class HypercolumnSegmenter(NetworkEstimator):
             self._tapped_network = model
         return model
 
-    def _parameters_to_save(self) -> dict[str, Any]:
-        return super()._parameters_to_save() | {"backbone": self.backbone_}
-
-    @classmethod
-    def _parameters_from(cls, packed: Mapping[str, Any]) -> dict[str, Any]:
-        parameters = super()._parameters_from(packed)
-        check_registered(parameters["backbone"])
-        return parameters
-
     def _check_state(self) -> None:
         check_registered(self.backbone_)
         decoder_of(self.decoder_)  # raises if the tensors do not fit
