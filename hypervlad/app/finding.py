@@ -330,8 +330,7 @@ class Finding(Corrections):
         return any(self._sizes.get(name) != before.get(name) for name in names)
 
     def _tell_contradictions(self) -> None:
-        told = [f"warning: {each}" for each in self.scales.contradictions()]
-        self.runner.task["lines"] = [*self.runner.task["lines"], *told]
+        self.runner.tell(*(f"warning: {each}" for each in self.scales.contradictions()))
 
     def _as_table(self, option: str, column: str, rows: list[list[Any]]) -> list[str | Path]:
         write_table(self.folder / f".{column}.csv", ["path", column], rows)

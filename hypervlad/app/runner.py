@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hypervlad.app.database import Database, QueueError, StaleError
+from hypervlad.common import limits
 from hypervlad.common.files import parse_json
 from hypervlad.common.progress import READ_BY_PROGRAM
 from hypervlad.common.wording import counted
@@ -22,9 +23,10 @@ from hypervlad.common.wording import counted
 _N_LINES = 12  # of a command, which the page shows if it fails
 # Imports modules that take long, and then waits for the command.
 _COMMAND = """
-import importlib, json, sys
+import contextlib, importlib, json, sys
 for name in sys.argv[1:]:
-    importlib.import_module(name)
+    with contextlib.suppress(ImportError):
+        importlib.import_module(name)
 from hypervlad.cli import main
 if line := sys.stdin.readline():
     sys.argv[1:] = json.loads(line)
@@ -33,15 +35,16 @@ if line := sys.stdin.readline():
 _SLOW = (
     *("hypervlad.fibres.diameter_tables", "hypervlad.fibres.diameter_page"),
     *("hypervlad.fibres.alignment_page", "hypervlad.fibres.orientation_display"),
-    *("hypervlad.pages.facts", "tifffile", "matplotlib.backends.backend_agg"),
+    *("hypervlad.defects.page", "hypervlad.classify.page", "hypervlad.features.encoder"),
+    *("hypervlad.pages.facts", "tifffile", "openvino", "matplotlib.backends.backend_agg"),
 )
 _BAR = re.compile(  # as tqdm prints it: what, done, total, left, unit
     r"(?:(\w[^:%]*): +)?\d+%\|.*?(\d+)/(\d+) \[[\d:]+<([\d:?]+)(?:, +[\d.?]+(?:s/)?(\w+))?"
 )
 # Of what commands print, the page shows at the end what begins so, with lines indented below.
-_TOLD = (
-    *("warning:", "note:", "held out:", "trained on"),
-    *("accuracy", "balanced accuracy", "threshold:"),
+_TOLD = re.compile(
+    r"(warning:|note:|held out:|trained on|accuracy|balanced accuracy|threshold:"
+    r"|[\d,]+ of [\d,]+ images? (is a|are) training image)"
 )
 
 
@@ -76,6 +79,7 @@ class Runner:
         self._guard = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
         self._waiting: subprocess.Popen[str] | None = None
+        self._idle = threading.Timer(0, self._end_waiting)
         self._thread: threading.Thread | None = None
         self._is_stopped = self._is_closed = False
         self.task: dict[str, Any] = {}
@@ -105,17 +109,25 @@ class Runner:
         self.stop()
         if self._thread is not None:
             self._thread.join()
-        with self._guard:
-            self._is_closed = True
-            if waiting := self._take_waiting():
-                with waiting:  # which closes its pipes
-                    waiting.terminate()
+        self._is_closed = True
+        self._end_waiting()
 
     def make_ready(self) -> None:
-        """Let a process wait for the next command, so that a preview is there soon."""
+        """Let a process wait for the next command, for a while, so that a preview is there soon."""
         with self._guard:
             if not self._is_closed:
                 self._waiting = self._take_waiting() or _new_process(*_SLOW)
+                self._idle.cancel()
+                self._idle = threading.Timer(limits.MAX_IDLE_SECONDS, self._end_waiting)
+                self._idle.daemon = True
+                self._idle.start()
+
+    def _end_waiting(self) -> None:
+        with self._guard:
+            self._idle.cancel()
+            if waiting := self._take_waiting():
+                with waiting:  # which closes its pipes
+                    waiting.terminate()
 
     def _take_waiting(self) -> subprocess.Popen[str] | None:
         """Take the process that waits, if it has not ended; the guard is held."""
@@ -139,6 +151,11 @@ class Runner:
                 self._database.set_facts(task="null")
                 self.task = {}
 
+    def tell(self, *words: object) -> None:
+        """Show what a task, or one of its commands, had to say, once."""
+        told = [*self.task["lines"], *map(self._in_words, words)]
+        self.task["lines"] = [*dict.fromkeys(told)]
+
     def run(self, *arguments: str | Path) -> None:
         """Run a command, as a step of the task; a QueueError with its last lines if it fails."""
         with self._guard:
@@ -157,9 +174,9 @@ class Runner:
                     self.task |= _progress(*bar.groups())
                 elif words := self._in_words(line.strip()):
                     last.append(words)
-                    is_told = words.startswith(_TOLD) or (is_told and line.startswith(" "))
-                    if is_told and words not in self.task["lines"]:
-                        self.task["lines"] = [*self.task["lines"], words]
+                    is_told = bool(_TOLD.match(words)) or (is_told and line.startswith(" "))
+                    if is_told:
+                        self.tell(words)
         with self._guard:
             self._process = None
             if self._is_stopped:
@@ -167,7 +184,7 @@ class Runner:
         if process.returncode:
             if errors := [each for each in last if each.lower().startswith("error: ")]:
                 raise QueueError(errors[-1][len("error: ") :])
-            self.task["lines"] = list(last)
+            self.tell(*last)
             name = " ".join(each for each in arguments[:2] if isinstance(each, str))
             raise QueueError(f"hypervlad {name} ended with code {process.returncode}")
 
@@ -182,7 +199,7 @@ class Runner:
             ended = "stopped"
         except Exception as error:  # else the page would wait for ever: it shows why
             ended = "failed"
-            self.task["lines"] = [*self.task["lines"], self._in_words(error)]
+            self.tell(error)
         finally:
             self.task["state"] = ended
 

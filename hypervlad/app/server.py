@@ -429,14 +429,14 @@ def _add_tasks(app: Flask, project: Project, stated: Callable[[], dict[str, Any]
     def task_state(token: str, kind: str) -> Response:
         body_of({})
         state = stated() | {"abouts": project.abouts()}
-        if TASKS[kind].preview and state["task"].get("state") != "running":
+        where, page, caption = project.results.place_of(kind), "", list[str]()
+        if state["task"].get("state") != "running":
             project.runner.make_ready()
-        where = project.results.place_of(kind)
-        page = project.results.page(where) if state["task"].get("state") != "running" else ""
+            page, caption = project.results.page(where), project.results.caption(where)
         known: dict[str, Any] = {"where": where, "page": page, "folder": project.folder / kind}
         known |= {"files": project.results.listed(where), "is_preview": where != kind}
         known["queue"] = project.queue() if kind == "classes" else None
-        state |= {"page": page, "is_preview": where != kind}
+        state |= {"page": page, "caption": "\n".join(caption), "is_preview": where != kind}
         return jsonify(state | {"files": render_template("files.html", **known)})
 
     @app.get("/<token>/files/<any(image, small, whole):size>/<number:item>")
@@ -454,9 +454,10 @@ def _add_tasks(app: Flask, project: Project, stated: Callable[[], dict[str, Any]
 
     @app.post(f"/<token>/keep/{_KIND}")
     def keep(token: str, kind: str) -> Response:
-        path = project.results.keep(kind, **body_of({"text": str, "page": str}))
+        path, damage = project.results.keep(kind, **body_of({"text": str, "page": str}))
         said = f"{path.name} is kept: “{TASKS[kind].button}” uses it"
-        return jsonify({"choice": TASKS[kind].saved[0], "path": str(path), "said": said})
+        known = {"choice": TASKS[kind].saved[0], "path": str(path), "said": said}
+        return jsonify(known | {"damage": damage})
 
     @app.get(f"/<token>/<any(results, {', '.join(TASKS)}):kind>/<path:name>")
     @app.get(f"/<token>/preview/{_KIND}/<path:name>", defaults={"above": "preview/"})

@@ -112,7 +112,7 @@ def write_classified_page(
     found = predictions
     if found is None:
         found = model.classify(images, max_error=max_error)
-        found.images.warn()
+        found.warn()
     positions, judgement, kinds = found.images.positions.tolist(), found.judgement, kinds_of(found)
     read, called = ([listed[k] for k in positions] for listed in (images, names))
     words, classes = words_of(model, names), [printable(label) for label in model.classes_]

@@ -53,7 +53,6 @@ from hypervlad.features.network import TappedNetwork, build_network, check_tenso
 from hypervlad.features.registry import (
     Preprocessing,
     check_prepared,
-    check_registered,
     class_tokens,
     get_backbone,
 )
@@ -456,12 +455,6 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Network
         given = super()._parameters_to_save()
         given |= {"taps": list(self.taps_)}
         return given | {k: to_json(v) for k, v in vars(self.fitted_params_).items()}
-
-    @classmethod
-    def _parameters_from(cls, packed: Mapping[str, Any]) -> dict[str, Any]:
-        parameters = super()._parameters_from(packed)
-        check_registered(parameters["backbone"])
-        return parameters
 
     def _check_state(self) -> None:
         params = self.fitted_params_ = EncoderParams.of(self.get_params(deep=False))

@@ -9,14 +9,22 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 _EIGHT = np.ones((3, 3), bool)
-# Margins have a corner of the image, and one level: compression changes it by so much, but half of
-# it by little, and where much within has it, it is the background's. The rest is convex, with other
-# levels along its edge. It reaches all sides, and is so large, or larger; or it is a rectangle.
+# Margins have one level: compression changes it by so much, but half of it by little, and where
+# much within has it, it is the background's. The rest is convex, with other levels along its edge,
+# and leaves two corners of the image or more. It reaches all sides, and is so large, or larger; or
+# it is a rectangle.
 _BLANK, _RINGING, _EXACT, _LEAST_MARGIN, _FOLLOWED = 2, 20, 0.5, 0.005, 0.9
 _MAX_WITHIN, _WITHIN, _TO_ALL_SIDES = 0.3, 0.6, 0.45
 _BLURRED = 3  # pixels, of the edge
 _BESIDE = 4  # pixels beside the edge, within which other levels are
 _RECTANGLE = 0.97  # least share of its box that a rectangle fills
+# Or it is put together from tiles: nearly all of its outline is straight for so many pixels. Leaks
+# and specks of so many pixels do not count.
+_SPECK, _STRAIGHT, _LEAST_STRAIGHT = 5, 12, 0.9
+# Or it is a field of view that reaches few sides: a disc within so much of its radius, so wide, by
+# the shorter side, with a crisp edge, where it is nearly as bright as further within, and parts, of
+# so many pixels, of other levels. Round particles have blurred, bright or dark edges, or are even.
+_ROUND, _WIDE, _CHANGE, _VARIED, _PART = 0.01, 0.6, 0.25, 0.04, 8
 
 Mask: TypeAlias = NDArray[np.bool_]
 Grey: TypeAlias = NDArray[np.float32]
@@ -39,13 +47,74 @@ def _margin_of(grey: Grey, level: float) -> Mask | None:
     spaces = [(low, n - 1 - high) for (low, high), n in zip(ends, grey.shape, strict=True)]
     box = np.prod([high + 1 - low for low, high in ends])
     is_apart = np.min(spaces) > _BLURRED and shown.sum() < _RECTANGLE * box
-    least = _TO_ALL_SIDES if np.max(spaces) <= _BLURRED else _WITHIN
-    if is_apart or not least <= shown.mean() <= 1 - _LEAST_MARGIN:
+    candidates = [] if is_apart else [(~shown, 2)]  # and how many corners of the image it has
+    least, reaches_all = _WITHIN, np.max(spaces) <= _BLURRED
+    if reaches_all:
+        candidates, least = [(_around_tiles(grey, level), 1), *candidates], _TO_ALL_SIDES
+    for margin, n_corners in candidates:
+        has_corners = margin[[0, 0, -1, -1], [0, -1, 0, -1]].sum() >= n_corners
+        is_large = least <= 1 - margin.mean() <= 1 - _LEAST_MARGIN
+        if is_large and has_corners and _surrounds(grey, level, margin, other):
+            return margin
+    if reaches_all:
         return None
-    edge = shown & ~ndimage.binary_erosion(shown, _EIGHT, border_value=1)
-    own, within = ((np.abs(grey[each] - level) <= _BLANK).mean() for each in (~shown, shown))
+    contrast = np.abs(grey - level)
+    shown = convex_hull(contrast > np.median(contrast[shown]) / 2)
+    is_field = _is_field_of_view(contrast, shown) and _surrounds(grey, level, ~shown, other)
+    return ~shown if is_field else None
+
+
+def _surrounds(grey: Grey, level: float, margin: Mask, other: Mask) -> bool:
+    """Return whether a margin has one level, and what is beside it others."""
+    edge = ~margin & ndimage.binary_dilation(margin, _EIGHT)
+    own, within = ((np.abs(grey[each] - level) <= _BLANK).mean() for each in (margin, ~margin))
     followed = ndimage.binary_dilation(other, _EIGHT, _BESIDE)[edge].mean()
-    return ~shown if own >= _EXACT and within <= _MAX_WITHIN and followed >= _FOLLOWED else None
+    return bool(own >= _EXACT and within <= _MAX_WITHIN and followed >= _FOLLOWED)
+
+
+def _around_tiles(grey: Grey, level: float) -> Mask:
+    """Return where a level is from the sides on, if its outline has steps of straight lines."""
+    square, beyond = np.ones((_SPECK, _SPECK), bool), 2 * _SPECK
+    blank = np.pad(np.abs(grey - level) <= _RINGING, beyond, constant_values=True)
+    blank = ndimage.binary_opening(ndimage.binary_closing(blank, square), square)
+    parts, _ = ndimage.label(blank)
+    margin: Mask = (parts == parts[_SPECK, _SPECK])[beyond:-beyond, beyond:-beyond]
+    del parts  # of the largest images, they take 256 MB
+    steps = [own[1:] != own[:-1] for own in (margin, margin.T)]
+    straight = (ndimage.binary_opening(own, np.ones((1, _STRAIGHT))) for own in steps)
+    n_steps, n_straight = (sum(map(np.count_nonzero, own)) for own in (steps, straight))
+    if n_straight >= _LEAST_STRAIGHT * n_steps and ndimage.label(~margin)[1] == 1:
+        return margin
+    return np.zeros_like(margin)
+
+
+def _is_field_of_view(contrast: Grey, shown: Mask) -> bool:
+    """Return whether a convex part that does not reach all sides is a disc, and an image itself."""
+    radius = np.sqrt(shown.sum() / np.pi)
+    if 2 * radius < max(_WIDE * min(shown.shape), 8 * _PART):
+        return False
+    middle = [
+        np.average(np.arange(n), weights=shown.sum(axis=1 - k)) for k, n in enumerate(shown.shape)
+    ]
+    places = np.argwhere(shown & ~ndimage.binary_erosion(shown))
+    off = np.linalg.norm(places - middle, axis=1) - radius
+    if np.mean(np.abs(off) <= max(2, _ROUND * radius)) < _FOLLOWED:
+        return False
+    rows, columns = (
+        np.arange(n, dtype=np.float32) - at for n, at in zip(shown.shape, middle, strict=True)
+    )
+    depth = np.float32(radius) - np.hypot(rows[:, None], columns)
+    near, edge, inner = (
+        np.median(contrast[(depth > low) & (depth <= high)])
+        for low, high in ((1, 2), (_BESIDE, _PART), (0.3 * radius, radius))
+    )
+    parts = ndimage.uniform_filter(contrast, _PART)[depth > _PART]
+    return bool(
+        np.mean(contrast[depth < -_BESIDE] <= _BLANK) >= _FOLLOWED
+        and near >= (1 - _CHANGE) * edge
+        and abs(edge - inner) <= _CHANGE * inner
+        and parts.std() >= _VARIED * inner
+    )
 
 
 def convex_hull(mask: Mask) -> Mask:

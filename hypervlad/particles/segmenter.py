@@ -25,7 +25,7 @@ from hypervlad.common.constraints import (
     Number,
     RandomState,
 )
-from hypervlad.common.progress import ProgressBar
+from hypervlad.common.progress import ProgressBar, note_doubt
 from hypervlad.features.lazy_torch import check_device, usual_torch
 from hypervlad.features.network import build_network, rebuilt_network
 from hypervlad.features.registry import check_registered, get_backbone
@@ -38,12 +38,13 @@ from hypervlad.images.sample import (
     Sample,
     drop_hidden,
     for_each_image,
+    note_found,
     one_or_many,
     read_sample,
 )
 from hypervlad.objects.detection import MIN_AREA, Detection
 from hypervlad.objects.particle import Outlines
-from hypervlad.objects.splitting import renumbered
+from hypervlad.objects.splitting import LabelMap, renumbered
 from hypervlad.particles.decoder import (
     MIN_CONTRAST,
     Crops,
@@ -379,7 +380,7 @@ class HypercolumnSegmenter(NetworkEstimator):
     ) -> list[NDArray[np.float32]]:
         """Return the probability of background, particle and border at each pixel of images.
 
-        Parameters and errors are those of `predict`. What is left out is background.
+        Parameters, errors and warnings are those of `predict`. What is left out is background.
 
         Returns
         -------
@@ -389,7 +390,9 @@ class HypercolumnSegmenter(NetworkEstimator):
         check_is_fitted(self)
 
         def shares(image: Any) -> NDArray[np.float32]:
-            sample = self._read(image, annotations, read_options)
+            sample, name = self._read(image, annotations, read_options), image_name(image)
+            note_found(name, sample)
+            note_doubt(name, self._doubt_about(sample.pixel_size))
             steps = self._fields(sample, image)[:3].astype(np.float32)
             if steps.shape[1:] != sample.mask.shape:
                 steps = np.stack([resize(each, sample.mask.shape, order=1) for each in steps])
@@ -433,11 +436,11 @@ class HypercolumnSegmenter(NetworkEstimator):
             note=note,
         )
 
-    def _doubt_about(self, pixel_size: float | None, labels: NDArray[np.int32]) -> str:
-        notes = list[str]()
-        diameters = np.sqrt(4 / np.pi * np.bincount(labels.ravel())[1:])
-        if not len(diameters):
-            notes.append("no particle is found")
+    def _doubt_about(self, pixel_size: float | None, labels: LabelMap | None = None) -> str:
+        notes, diameters = list[str](), np.zeros(0)
+        if labels is not None:
+            diameters = np.sqrt(4 / np.pi * np.bincount(labels.ravel())[1:])
+            notes += ["no particle is found"] * (not len(diameters))
         if len(diameters) >= _MIN_FOUND:
             low, high = self.diameters_
             if not low <= (middle := float(np.median(diameters))) <= high:
@@ -470,15 +473,6 @@ class HypercolumnSegmenter(NetworkEstimator):
             model = FieldNetwork(network, decoder, backbone, self.contrast_)
             self._tapped_network = model
         return model
-
-    def _parameters_to_save(self) -> dict[str, Any]:
-        return super()._parameters_to_save() | {"backbone": self.backbone_}
-
-    @classmethod
-    def _parameters_from(cls, packed: Mapping[str, Any]) -> dict[str, Any]:
-        parameters = super()._parameters_from(packed)
-        check_registered(parameters["backbone"])
-        return parameters
 
     def _check_state(self) -> None:
         check_registered(self.backbone_)

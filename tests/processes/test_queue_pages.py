@@ -87,17 +87,6 @@ WANTED = {"category": 0, "source": "model", "order": "least_sure", "start": 0, "
 CORRECTION = {"client": CLIENT, "click": "click-0001", "items": [[7, None]], "category": 2}
 
 
-def test_an_image_that_cannot_be_shown_is_reported(make: Make, served: Serve) -> None:
-    server = served(make(pictures=True))
-    with contextlib.closing(Queue(server.folder)) as queue:
-        missing, broken = queue.image_of(1), queue.image_of(2)
-    missing.unlink()
-    broken.write_bytes(b"\x89PNG\r\n\x1a\n half")
-    for item, path in ((1, missing), (2, broken)):
-        answer = server.send(f"image/{item}")
-        assert (answer.status, path.name in sentence(answer)) == (422, True)
-
-
 # --- refusals ---------------------------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ import stat
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,24 +41,20 @@ def test_images_come_in_order_with_everything_the_page_shows(queue: Queue) -> No
     assert [category.name for category in queue.categories()] == CLASSES
 
 
-def test_two_windows_are_never_shown_the_same_image(queue: Queue) -> None:
+def test_an_image_is_in_one_window_unless_that_is_closed_or_silent(
+    queue: Queue, clock: Clock
+) -> None:
     assert shown(queue, "a") == [1, 2, 3]
     assert shown(queue, "b") == [4, 5, 6]
-    assert shown(queue, "a") == [1, 2, 3], "they stay in hand"
+    clock.now += queue.lease - 1
+    assert shown(queue, "b") == [4, 5, 6], "they stay in hand"
     assert shown(queue, "c") == []
     assert queue.progress("c").elsewhere == 6
-    queue.release("a")
-    assert shown(queue, "c") == [1, 2, 3], "of the window that is closed"
-
-
-def test_leases_expire_unless_the_window_renews_them(queue: Queue, clock: Clock) -> None:
-    shown(queue, "a")
-    shown(queue, "b")
-    clock.now += queue.lease - 1
-    shown(queue, "b")
     clock.now += 2
     assert shown(queue, "c", 9) == [1, 2, 3]
     assert shown(queue, "a") == [], "another window has them now"
+    queue.release("c")
+    assert shown(queue, "a") == [1, 2, 3]
 
 
 def test_the_first_label_counts_and_a_late_one_is_reported_and_logged(queue: Queue) -> None:
@@ -133,18 +130,14 @@ def test_file_names_that_are_no_text_are_kept(tmp_path: Path) -> None:
 # --- the file -----------------------------------------------------------------------------------
 
 
-def test_labels_survive_and_the_file_is_private(make: Callable[..., Path]) -> None:
+def test_what_is_clicked_is_on_the_disk_and_private(make: Callable[..., Path]) -> None:
     folder = make()
-    queue = Queue(folder)
-    queue.label("a", "click", 1, 2)
-    settings = {
-        name: queue.connection.execute(f"PRAGMA {name}").fetchone()[0]
-        for name in ("journal_mode", "synchronous")
-    }
-    assert settings == {"journal_mode": "wal", "synchronous": 2}
-    queue.close()
-    with contextlib.closing(Queue(folder)) as again:
-        assert again.images()[0].label == "matrix"
+    with contextlib.closing(Queue(folder)) as queue:
+        settings = [
+            queue.connection.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("journal_mode", "synchronous")
+        ]
+        assert settings == ["wal", 2]
     if sys.platform != "win32":
         assert stat.S_IMODE(os.stat(folder / FILE).st_mode) == 0o600
         assert stat.S_IMODE(os.stat(folder).st_mode) == 0o700
@@ -239,34 +232,25 @@ def test_values_of_another_kind_are_reported(
         [queue.next("a", 1), queue.images(), queue.image_of(1)]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege on Windows")
-@pytest.mark.parametrize("name", FILES)
-def test_links_are_not_followed(name: str, make: Callable[..., Path], tmp_path: Path) -> None:
-    target, folder = tmp_path / "elsewhere", tmp_path / "new queue"
-    folder.mkdir()
-    (folder / name).symlink_to(target)
-    with pytest.raises(FileExistsError):
-        start_queue(MODEL, [tmp_path / "a.png"], folder)
-    made = make(1)
-    if (made / name).exists():
-        os.replace(made / name, target)
-    (made / name).symlink_to(target)
-    with pytest.raises(FileExistsError):
-        Queue(made)
+NO_LINKS = pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege on Windows")
 
 
+@pytest.mark.parametrize("link", [os.link, pytest.param(os.symlink, marks=NO_LINKS)])
 @pytest.mark.parametrize("name", FILES)
 def test_nothing_is_written_to_a_second_name(
-    name: str, make: Callable[..., Path], tmp_path: Path
+    name: str, link: Callable[..., None], make: Callable[..., Path], tmp_path: Path
 ) -> None:
     """SQLite writes to these files in place."""
-    made, precious = make(1), tmp_path / "precious"
+    made, new, precious = make(1), tmp_path / "new queue", tmp_path / "precious"
+    new.mkdir()
     if (made / name).exists():
-        os.link(made / name, precious)
+        os.replace(made / name, precious)
     else:
         precious.write_text("mine")
-        os.link(precious, made / name)
+    link(precious, made / name)
     before = precious.read_bytes()
-    with pytest.raises(FileExistsError):
-        Queue(made)
+    link(precious, new / name)
+    for opened in (partial(Queue, made), partial(start_queue, MODEL, [tmp_path / "a.png"], new)):
+        with pytest.raises(FileExistsError):
+            opened()
     assert precious.read_bytes() == before
