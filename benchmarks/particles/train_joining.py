@@ -72,7 +72,7 @@ class Recorder(Joiner):
             for n, of in zip(labels.shape, self.truth.shape, strict=True)
         )
         truth = self.truth[np.ix_(rows, columns)]
-        self._shares = np.zeros((int(labels.max()), int(self.truth.max()) + 2))
+        self._shares = np.zeros((int(labels.max()), max(1, int(self.truth.max())) + 2))
         is_part = labels > 0
         np.add.at(self._shares, (labels[is_part] - 1, truth[is_part] + 1), 1)
         return super().joined(labels, fields, coarse)

@@ -215,7 +215,7 @@ _ON_SIZES = _effects(
     "",
     saturated=(
         0.2,
-        "of 0.4, which hides edges, drawn particles and fibres came out 12 % too large, and a "
+        "of 0.4, drawn particles and fibres came out 12 % too large, and a "
         "fifth of the particles was missed",
     ),
     blur=(

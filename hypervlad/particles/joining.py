@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array, csr_array
+from scipy.special import expit
 
+from hypervlad.common.progress import one_blas_thread
 from hypervlad.objects.splitting import NEIGHBOURS, LabelMap, areas_of, smoothed_depth, values_of
 from hypervlad.particles.decoder import BRIDGE, particle_depth
 
@@ -171,18 +173,19 @@ class Joiner:
         """
         graph = PartGraph.of(labels, fields, coarse)
         numbers = np.arange(len(graph.parts))
-        while len(graph.pairs):
-            rank = _ranks(self.probability(graph, numbers))
-            best = np.zeros(len(graph.parts), np.int64)
-            np.maximum.at(best, graph.pairs, rank[:, None])
-            is_joined = (rank > 0) & (rank[:, None] == best[graph.pairs]).all(axis=1)
-            if not is_joined.any():
-                break
-            kept, goes = graph.pairs[is_joined].T
-            new = np.arange(len(graph.parts))
-            new[goes] = kept
-            new = np.unique(new, return_inverse=True)[1]
-            graph, numbers = graph.joined(new), new[numbers]
+        with one_blas_thread():
+            while len(graph.pairs):
+                rank = _ranks(self.probability(graph, numbers))
+                best = np.zeros(len(graph.parts), np.int64)
+                np.maximum.at(best, graph.pairs, rank[:, None])
+                is_joined = (rank > 0) & (rank[:, None] == best[graph.pairs]).all(axis=1)
+                if not is_joined.any():
+                    break
+                kept, goes = graph.pairs[is_joined].T
+                new = np.arange(len(graph.parts))
+                new[goes] = kept
+                new = np.unique(new, return_inverse=True)[1]
+                graph, numbers = graph.joined(new), new[numbers]
         new_labels = np.concatenate([[0], numbers + 1]).astype(np.int32)
         return np.asarray(values_of(labels, new_labels, labels))
 
@@ -193,7 +196,7 @@ class Joiner:
         values = values.clip(-_CLIPPED, _CLIPPED)
         for layer in ("1", "2"):
             values = np.maximum(values @ own["weight" + layer] + own["bias" + layer], 0)
-        return np.asarray(1 / (1 + np.exp(-(values @ own["weight3"] + own["bias3"])[:, 0])))
+        return np.asarray(expit(values @ own["weight3"] + own["bias3"])[:, 0])
 
 
 def _ranks(probability: NDArray[np.float64]) -> NDArray[np.int64]:
