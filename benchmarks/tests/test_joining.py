@@ -1,10 +1,14 @@
 """What is known of parts, against plain loops, before and after some are joined."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from benchmarks.particles import train_joining
+from benchmarks.particles.train_joining import drawn
+from hypervlad.particles.finding import Scales
 from hypervlad.particles.joining import Joiner, PartGraph
 
 
@@ -52,17 +56,54 @@ def assert_measured(graph, labels, fields, coarse):
         np.testing.assert_allclose(own, [*sums, way], rtol=1e-4)
 
 
-@settings(max_examples=5)
+def described(mask):
+    """Axes of an ellipse of equal second moments, and the share of it that a mask has."""
+    moments = np.cov(np.nonzero(mask), bias=True) + np.eye(2) / 12
+    short, long = 4 * np.sqrt(np.linalg.eigvalsh(moments))
+    return long, short, mask.sum() / (np.pi / 4 * long * short)
+
+
+def assert_described(graph, labels, coarse):
+    """One pair, feature by feature."""
+    features = graph.features(np.arange(len(graph.pairs)))
+    assert np.isfinite(features).all()
+    peaks = graph.parts[:, -1]
+    a, b = sorted(graph.pairs[0], key=lambda part: -peaks[part])
+    length, depth, inner, outer, way = graph.borders[0]
+    masks = [labels == a + 1, labels == b + 1]
+    masks.append(masks[0] | masks[1])
+    (long_a, short_a, _), (long_b, short_b, _), _ = ellipses = list(map(described, masks))
+    area_a, area_b, area = (mask.sum() for mask in masks)
+    small, large = sorted((area_a, area_b))
+    away = np.hypot(*(np.mean(np.nonzero(masks[0]), 1) - np.mean(np.nonzero(masks[1]), 1)))
+    there = [[(mask & (coarse == k)).sum() for k in (1, 2)] for mask in masks]
+    most = int(np.argmax(there[2]))
+    expected = [
+        *(way, way / peaks[b], depth / length / peaks[b], peaks[a], peaks[b]),
+        *(inner / length, outer / length, graph.parts[a, 6] / area_a, graph.parts[b, 6] / area_b),
+        *(length / small**0.5, length / min(short_a, short_b), length / min(long_a, long_b)),
+        *(away / (small**0.5 + large**0.5), np.log(small / large), np.log(area)),
+        *(share for *_, share in ellipses),
+        *(short / long for long, short, _ in ellipses),
+        sum(min(x / area_a, y / area_b) for x, y in zip(*there[:2], strict=True)),
+        there[2][most] / area,
+        np.log(there[2][most] / (coarse == most + 1).sum() + 1e-3),
+        1 - sum(there[2]) / area,
+    ]
+    np.testing.assert_allclose(features[0], expected, rtol=1e-4)
+
+
+@settings(max_examples=5, deadline=None)
 @given(st.integers(0, 10**6))
 def test_parts_and_borders_are_those_of_plain_loops_also_when_joined(seed):
     labels, fields, coarse = random_field(seed)
     graph = PartGraph.of(labels, fields, coarse)
     assert_measured(graph, labels, fields, coarse)
+    assert_described(graph, labels, coarse)
     new = np.random.default_rng(seed).integers(0, 2, len(graph.parts))
     new = np.unique(new, return_inverse=True)[1]
     joined = graph.joined(new)
     assert_measured(joined, np.append(0, new + 1)[labels], fields, coarse)
-    assert np.isfinite(joined.features()).all()
 
 
 class Listed(Joiner):
@@ -72,9 +113,9 @@ class Listed(Joiner):
         super().__init__({})
         self.probabilities, self.seen = probabilities, []
 
-    def probability(self, graph, numbers):
-        first = [np.flatnonzero(numbers == part).min() + 1 for part in range(len(graph.parts))]
-        ends = [frozenset((first[a], first[b])) for a, b in graph.pairs]
+    def probability(self, graph, rows):
+        first = np.unique(graph.numbers, return_index=True)[1] + 1
+        ends = [frozenset(first[pair].tolist()) for pair in graph.pairs[rows]]
         self.seen.append({*map(tuple, map(sorted, ends))})
         return np.array([self.probabilities.get(each, 0.0) for each in ends])
 
@@ -84,6 +125,16 @@ def test_the_likeliest_are_joined_first_and_each_once_per_round():
     fields = np.full((4, *labels.shape), 100, np.uint8)
     likely = {(1, 2): 0.9, (2, 3): 0.8, (3, 4): 0.7, (4, 5): 0.75, (1, 3): 0.6}
     joiner = Listed({frozenset(pair): each for pair, each in likely.items()})
-    joined = joiner.joined(labels.copy(), fields, None)
+    joined = joiner.join(labels.copy(), fields, None)
     assert joiner.seen == [{(1, 2), (2, 3), (3, 4), (4, 5)}, {(1, 3), (3, 4)}, {(1, 3)}]
     np.testing.assert_array_equal(joined[0, ::4], [1, 1, 2, 2, 2])
+
+
+def test_a_joiner_is_trained_on_what_the_finder_compares(tmp_path):
+    out = tmp_path / "joining.npz"
+    train_joining.main(["--fields", "2", "--rounds", "2", "--epochs", "1", "--out", str(out)])
+    with np.load(out) as arrays:
+        found = Scales(drawn(5)[0], 20, Joiner(arrays)).found("bright")
+    assert found.labels.shape == (train_joining.SIDE,) * 2
+    with pytest.raises(SystemExit):
+        train_joining.main(["--rounds", "1", "--out", str(out)])

@@ -483,7 +483,8 @@ def parts_of(
     def likely(window: Window, inside: BoolMap) -> LabelMap:
         # No part is more probable than the component's most probable pixels.
         values = np.sort(background[window][inside])[:min_area]
-        is_likely = values[-1] < edge and 1 - float(values.mean()) / 255 >= least
+        is_likely = len(values) == min_area and values[-1] < edge
+        is_likely &= 1 - float(values.mean()) / 255 >= least
         return partition(window, inside) if is_likely else np.zeros(inside.shape, np.int32)
 
     return label_parts(mask, min_part, likely)

@@ -59,7 +59,8 @@ _EDGE = 80  # of 255: probability of background at outlines, with which diameter
 _CERTAIN = {1.0: 0.88, 0.5: 0.86, 0.25: 0.83, 0.125: 0.86}
 _MAX_AT_EDGE = 0.5  # of an outline, that the image's edge is: corners that light leaves dark
 _MIN_SEEN = 12  # pixels of a particle on the scale on which it is found
-_MAX_SPECKS = 0.1  # of what is found on a smaller scale, that was found before and makes way
+_MAX_SPECKS = 0.1  # share of a particle of a smaller scale; more of it was found before
+_ROWS = 1024  # that are compared at once
 _NECK = 0.4  # pixels, as the network's outlines are smooth
 _MIN_PART = 0.15  # of a particle's area, that a neck cuts off
 _MAX_LONG = 1.8  # elongation of parts: the width of long ones varies anyway
@@ -116,8 +117,9 @@ def find_particles(
     and uneven light. Very large ones are looked at on a smaller scale. What overlaps is separated
     where outlines show it. Left out are regions of less than a fifth of the others' contrast, as
     dirt, and those whose contrast the texture of the background has by chance: if it has that of
-    most, all are, and so are five or fewer that are nearly as faint. Branched, curved or
-    spiky particles may be found in pieces, and of cores in paler shells the cores alone.
+    most, all are, and so are five or fewer that are nearly as faint. Branched or star-shaped
+    particles may be found in pieces, and of cores in shells of less than a third of their contrast
+    the cores alone.
 
     Parameters
     ----------
@@ -283,14 +285,15 @@ class Scales:
         """Label what is seen on one scale; what a smaller one shows helps to join its parts."""
         if (polarity, scale) in self._seen:
             return self._seen[polarity, scale]
-        grey, least_area, coarse = self._images[scale], self._least_area(scale), None
-        if scale / 2 in _CERTAIN:
-            coarse = at_own_scale(self._look(polarity, scale / 2), grey.shape)
+        grey, least_area = self._images[scale], self._least_area(scale)
+        smaller = self._look(polarity, scale / 2) if scale / 2 in _CERTAIN else None
         with usual_torch():
             fields = self._network.fields(grey, _TILE, polarity == "dark", self._brightness[scale])
         limits = _EDGE, _CERTAIN[scale]
         labels = parts_of(fields, _SEPARATION, least_area, _MIN_PIECE, *limits)
-        labels = self._joiner.joined(labels, fields, coarse)
+        coarse = None if smaller is None else at_own_scale(smaller, grey.shape)
+        labels = self._joiner.join(labels, fields, coarse)
+        del coarse  # of the largest images, it takes 256 MB
         labels = likely_parts(labels, fields[0], least_area, *limits)
         if scale < 1:
             self._seen[polarity, scale] = labels
@@ -336,14 +339,15 @@ def _finder() -> FieldNetwork:
 
 def _add(labels: NDArray[np.int32], more: NDArray[np.int32]) -> None:
     """Add, in place, what is found on a smaller scale where at most specks were, which make way."""
-    areas = areas_of(more, int(more.max(initial=0)))
-    is_new = areas_of(more[labels > 0], len(areas) - 1) <= _MAX_SPECKS * areas
-    new = values_of(more, numbers_of(is_new), more)
-    areas = areas_of(labels, int(labels.max(initial=0)))
-    numbers = numbers_of(areas_of(labels[new > 0], len(areas) - 1) <= 0.5 * areas)
-    values_of(labels, numbers, labels)
-    is_free = (labels == 0) & (new > 0)
-    labels[is_free] = new[is_free] + numbers.max()
+    n, n_more = int(labels.max(initial=0)), int(more.max(initial=0))
+    rows = [slice(top, top + _ROWS) for top in range(0, len(labels), _ROWS)]
+    covered = sum(areas_of(np.where(labels[own] > 0, more[own], 0), n_more) for own in rows)
+    values_of(more, numbers_of(covered <= _MAX_SPECKS * areas_of(more, n_more)), more)
+    within = sum(areas_of(np.where(more[own] > 0, labels[own], 0), n) for own in rows)
+    numbers = numbers_of(within <= 0.5 * areas_of(labels, n))
+    for own in rows:
+        kept, added = numbers[labels[own]], more[own]
+        labels[own] = np.where((kept == 0) & (added > 0), added + numbers.max(), kept)
 
 
 def _split_at_necks(labels: NDArray[np.int32]) -> None:

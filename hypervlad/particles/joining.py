@@ -17,17 +17,17 @@ from hypervlad.common.progress import one_blas_thread
 from hypervlad.objects.splitting import NEIGHBOURS, LabelMap, areas_of, smoothed_depth, values_of
 from hypervlad.particles.decoder import BRIDGE, particle_depth
 
-_STORED = "joining.npz"  # by `python -m benchmarks.particles.train_joining`
-# Probability of being one, above which parts are joined: of two particles, both are lost if they
-# are, of one at most that if they are not.
+# Parts are joined above this probability of being one particle. It is above one half, as a wrong
+# join loses two particles, and a missed one loses one.
 LIKELY = 2 / 3
-_ROWS = 128  # that are measured at once
-_CLIPPED = 6.0  # standard deviations of the features of the training
+CLIPPED = 6.0  # standard deviations of the features of the training
+_STORED = "joining.npz"  # by `python -m benchmarks.particles.train_joining`
+_ROWS, _PAIRS = 128, 1 << 16  # that are measured at once
 _LEAST = 0.02  # depth, as ratios of less are noise
 
 # What is known of a part: sums over its pixels, and its largest depth.
 _AREA, _Y, _X, _YY, _YX, _XX, _BACKGROUND, _PEAK = range(8)
-# Of a border: sums over pairs of pixels on both sides, and the largest of the pairs' lesser depths.
+# Of a border: sums over pairs of pixels on both sides, and the largest of their lesser depths.
 _LENGTH, _DEPTH, _INNER, _OUTER, _WAY = range(5)
 
 
@@ -47,6 +47,8 @@ class PartGraph:
         The pixels that each part shares with each particle that was found on the smaller scale.
     areas : ndarray of float, shape (k,)
         Those of these particles, in pixels of this scale.
+    numbers : ndarray of int, shape (n_labels,)
+        The part that each label now belongs to.
     """
 
     parts: NDArray[np.float64]
@@ -54,6 +56,7 @@ class PartGraph:
     borders: NDArray[np.float64]
     shared: csr_array
     areas: NDArray[np.float64]
+    numbers: NDArray[np.int64]
 
     @classmethod
     def of(cls, labels: LabelMap, fields: NDArray[np.uint8], coarse: LabelMap | None) -> PartGraph:
@@ -71,7 +74,8 @@ class PartGraph:
             strip = slice(top, min(below + 1, len(labels))), slice(0, labels.shape[1])
             depth = smoothed_depth(depths, mask, strip)
             background, inner = fields[:2, *strip] / np.float32(255)
-            borders += _borders(labels[strip], (depth, inner, background), n, below - top)
+            found = _borders(labels[strip], (depth, inner, background), n, below - top)
+            borders += (_sums(*each, _WAY) for each in found)
             y, x = np.nonzero(labels[top:below])
             of, at = labels[top:below][y, x] - 1, y + top
             sums = (np.ones(len(of)), at, x, at * at, at * x, x * x, background[y, x])
@@ -84,25 +88,25 @@ class PartGraph:
                 shared = shared + coo_array((np.ones(len(both[0])), both), shared.shape).tocsr()
         codes, rows = map(np.concatenate, zip(*borders, strict=True))
         codes, rows = _sums(codes, rows, _WAY)
-        return cls(parts, _ends(codes, n), rows, shared, areas.astype(float))
+        return cls(parts, _ends(codes, n), rows, shared, areas.astype(float), np.arange(n))
 
-    def joined(self, numbers: NDArray[np.int64]) -> PartGraph:
+    def joined(self, new: NDArray[np.int64]) -> PartGraph:
         """Return the graph of what parts of one new number form together."""
-        n, before = int(numbers.max()) + 1, np.arange(len(numbers))
-        ends = np.sort(numbers[self.pairs], axis=1)
+        n, before = int(new.max()) + 1, np.arange(len(new))
+        ends = np.sort(new[self.pairs], axis=1)
         is_left = ends[:, 0] < ends[:, 1]
         codes, borders = _sums(ends[is_left] @ np.array([n, 1]), self.borders[is_left], _WAY)
-        to = coo_array((np.ones(len(before)), (numbers, before)), (n, len(before))).tocsr()
-        _, parts = _sums(numbers, self.parts, _PEAK)
-        return PartGraph(parts, _ends(codes, n), borders, (to @ self.shared).tocsr(), self.areas)
+        to = coo_array((np.ones(len(before)), (new, before)), (n, len(before))).tocsr()
+        shared, (_, parts) = (to @ self.shared).tocsr(), _sums(new, self.parts, _PEAK)
+        return PartGraph(parts, _ends(codes, n), borders, shared, self.areas, new[self.numbers])
 
-    def features(self) -> NDArray[np.float64]:
-        """Describe each pair of parts that meet, shape (m, 25); only one has a unit: the area."""
-        ends = self.pairs.copy()
+    def features(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Describe some of the pairs, shape (len(rows), 25); only one has a unit: the area."""
+        ends = self.pairs[rows]
         is_second = self.parts[ends[:, 0], _PEAK] < self.parts[ends[:, 1], _PEAK]
         ends[is_second] = ends[is_second, ::-1]  # the deeper one first
         a, b = self.parts[ends.T]
-        length, depth, inner, outer, way = self.borders.T
+        length, depth, inner, outer, way = self.borders[rows].T
         (middle_a, long_a, short_a, _), (middle_b, long_b, short_b, _), _ = ellipses = [
             _ellipse(each) for each in (a, b, a + b)
         ]
@@ -133,8 +137,11 @@ class PartGraph:
     def _on_smaller_scale(
         self, a: NDArray[np.int64], b: NDArray[np.int64]
     ) -> tuple[NDArray[np.float64], ...]:
-        """Return, of pairs, the share that is of one particle there, in both; that in the one that
-        has most; the share of that one, as a logarithm; and that in none, if any is there.
+        """Return what a smaller scale shows of pairs, 0 where it shows nothing.
+
+        The share of both that belongs to one particle there; the share of the pair that belongs to
+        the particle which has most of it; the logarithm of the share of that particle which the
+        pair covers; and the share of the pair that belongs to none.
         """
         if not self.shared.nnz:
             return (np.zeros(len(a)),) * 4
@@ -158,52 +165,64 @@ class Joiner:
     @classmethod
     @cache
     def stored(cls) -> Joiner:
-        """Return that which was trained on drawn fields."""
+        """Return the joiner that was trained on drawn fields."""
         source = importlib.resources.files(__package__).joinpath(_STORED)
         with source.open("rb") as stream, np.load(stream) as arrays:
             return cls(arrays)
 
-    def joined(
+    def join(
         self, labels: LabelMap, fields: NDArray[np.uint8], coarse: LabelMap | None
     ) -> LabelMap:
         """Join, in place, the parts of fields (4, H, W) that are one particle.
 
         `coarse` are the particles that were found on a smaller scale, in the size of `labels`.
-        In each round, those are joined that are likelier one than either with any other.
+        In each round, two parts are joined if each is the other's most probable partner.
         """
         graph = PartGraph.of(labels, fields, coarse)
-        numbers = np.arange(len(graph.parts))
         with one_blas_thread():
-            while len(graph.pairs):
-                rank = _ranks(self.probability(graph, numbers))
-                best = np.zeros(len(graph.parts), np.int64)
-                np.maximum.at(best, graph.pairs, rank[:, None])
-                is_joined = (rank > 0) & (rank[:, None] == best[graph.pairs]).all(axis=1)
-                if not is_joined.any():
-                    break
-                kept, goes = graph.pairs[is_joined].T
+            probability = self.probability(graph, np.arange(len(graph.pairs)))
+            while (merges := _merges(graph, probability)).size:
                 new = np.arange(len(graph.parts))
-                new[goes] = kept
+                new[merges[:, 1]] = merges[:, 0]
                 new = np.unique(new, return_inverse=True)[1]
-                graph, numbers = graph.joined(new), new[numbers]
-        new_labels = np.concatenate([[0], numbers + 1]).astype(np.int32)
+                is_changed = np.zeros(len(graph.parts), bool)
+                is_changed[new[merges[:, 0]]] = True
+                known = probability[~is_changed[new[graph.pairs]].any(axis=1)]
+                graph = graph.joined(new)
+                # Pairs of unchanged parts keep their order, as numbers do.
+                is_new = np.asarray(is_changed[graph.pairs].any(axis=1))
+                probability = np.empty(len(is_new))
+                probability[~is_new] = known
+                probability[is_new] = self.probability(graph, np.flatnonzero(is_new))
+        new_labels = np.concatenate([[0], graph.numbers + 1]).astype(np.int32)
         return np.asarray(values_of(labels, new_labels, labels))
 
-    def probability(self, graph: PartGraph, numbers: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return that of each pair of parts to be one; `numbers` are those of the first parts."""
+    def probability(self, graph: PartGraph, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return, for some pairs of a graph, the probability that both parts are one particle."""
+        found = [self._of_features(graph.features(some)) for some in _blocks(rows)]
+        return np.concatenate(found)
+
+    def _of_features(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
         own = self._arrays
-        values = (graph.features() - own["mean"]) / own["deviation"]
-        values = values.clip(-_CLIPPED, _CLIPPED)
+        values = ((features - own["mean"]) / own["deviation"]).clip(-CLIPPED, CLIPPED)
         for layer in ("1", "2"):
             values = np.maximum(values @ own["weight" + layer] + own["bias" + layer], 0)
         return np.asarray(expit(values @ own["weight3"] + own["bias3"])[:, 0])
 
 
-def _ranks(probability: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Number the pairs that are likely one from the least likely on; 0 for others."""
+def _blocks(rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    return np.array_split(rows, range(_PAIRS, len(rows), _PAIRS))
+
+
+def _merges(graph: PartGraph, probability: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the pairs in which each part is the other's most probable, and probable, partner."""
     rank = np.empty(len(probability), np.int64)
     rank[np.argsort(probability, kind="stable")] = np.arange(1, len(probability) + 1)
-    return np.where(probability > LIKELY, rank, 0)
+    rank[probability <= LIKELY] = 0
+    best = np.zeros(len(graph.parts), np.int64)
+    np.maximum.at(best, graph.pairs, rank[:, None])
+    is_merged = (rank > 0) & (rank[:, None] == best[graph.pairs]).all(axis=1)
+    return np.asarray(graph.pairs[is_merged])
 
 
 def _borders(
