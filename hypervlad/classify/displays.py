@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.calibration import CalibrationDisplay
 from sklearn.metrics import ConfusionMatrixDisplay
 
+from hypervlad.common.constraints import one_each
 from hypervlad.images import ReadOptions
 from hypervlad.pages.base import (
     Display,
@@ -18,7 +19,6 @@ from hypervlad.pages.base import (
     Line,
     Tile,
     literal,
-    one_each,
     shorten,
     thumbnail,
 )
