@@ -79,13 +79,14 @@ def make_app(kept: Queue | Project, token: str, port: int) -> Flask:
     app.before_request(lambda: check_request(request, token, port, _max_body(kept)))
     app.after_request(with_headers)
     app.register_error_handler(Exception, error_response)
-    _add_previews(app, kept, Previews())
+    previews = Previews()
+    _add_files(app, kept, previews)
     if isinstance(kept, Queue):
-        _add_review(app, kept)
+        _add_review(app, kept, previews)
         _add_clicks(app, kept)
         _add_labels(app, Labels(kept))
     else:
-        _add_project(app, kept)
+        _add_project(app, kept, previews)
         app.wsgi_app = _WithQueue(app.wsgi_app, kept, token, port)  # type: ignore[method-assign]
     return app
 
@@ -196,7 +197,7 @@ class _NumberConverter(IntegerConverter):
     regex = r"\d{1,15}"
 
 
-def _add_review(app: Flask, queue: Queue) -> None:
+def _add_review(app: Flask, queue: Queue, previews: Previews) -> None:
     of_particles = queue.unit == "particle"
     if of_particles:
         app.jinja_env.add_extension(ParticleWords)
@@ -212,19 +213,17 @@ def _add_review(app: Flask, queue: Queue) -> None:
 
     @app.get("/<token>/training/<number:row>")
     def training(token: str, row: int) -> Response:
-        picture = app.extensions["previews"].get(
-            queue.image_of_training(row), THUMBNAIL, queue.read_options()
-        )
-        return Response(picture, mimetype="image/jpeg")
+        return _picture(previews.get(queue.image_of_training(row), THUMBNAIL, queue.read_options()))
 
 
-def _add_previews(app: Flask, kept: Queue | Project, previews: Previews) -> None:
-    app.extensions["previews"] = previews
+def _picture(jpeg: bytes) -> Response:
+    return Response(jpeg, mimetype="image/jpeg")
 
+
+def _add_files(app: Flask, kept: Queue | Project, previews: Previews) -> None:
     @app.get("/<token>/<any(image, small, whole):size>/<number:item>")
     def image(token: str, size: str, item: int) -> Response:
-        picture = previews.get(kept.image_of(item), SIDES[size], kept.read_options())
-        return Response(picture, mimetype="image/jpeg")
+        return _picture(previews.get(kept.image_of(item), SIDES[size], kept.read_options()))
 
     @app.get("/<token>/<name>")
     def file(token: str, name: str) -> Response:
@@ -282,7 +281,7 @@ def _add_labels(app: Flask, labels: Labels) -> None:
         return jsonify(labels.undo(**body_of({"client": str, "click": str}))._asdict())
 
 
-def _add_project(app: Flask, project: Project) -> None:
+def _add_project(app: Flask, project: Project, previews: Previews) -> None:
     from hypervlad.app.strokes import change_of  # not above: importing it takes long
 
     of_image = {"client": str, "click": str, "image": int, "version": int}
@@ -298,7 +297,7 @@ def _add_project(app: Flask, project: Project) -> None:
         sizes = part("sizes")(project.scales, project.proposals(), state, counted)
         return state | {"banner": banner.strip(), "sizes": sizes.strip()}
 
-    _add_tasks(app, project, stated)
+    _add_tasks(app, project, stated, previews)
 
     @app.post("/<token>/images")
     def images(token: str) -> Response:
@@ -401,9 +400,9 @@ def _add_project(app: Flask, project: Project) -> None:
         return jsonify({"html": html, "is_current": known.get("is_current")})
 
 
-def _add_tasks(app: Flask, project: Project, stated: Callable[[], dict[str, Any]]) -> None:
-    previews: Previews = app.extensions["previews"]
-
+def _add_tasks(
+    app: Flask, project: Project, stated: Callable[[], dict[str, Any]], previews: Previews
+) -> None:
     @app.get(f"/<token>/{_KIND}.html")
     def task_page(token: str, kind: str) -> str:
         task, values = TASKS[kind], project.values(kind)
@@ -441,8 +440,7 @@ def _add_tasks(app: Flask, project: Project, stated: Callable[[], dict[str, Any]
 
     @app.get("/<token>/files/<any(image, small, whole):size>/<number:item>")
     def file_picture(token: str, size: str, item: int) -> Response:
-        picture = previews.get(project.file(item), SIDES[size], project.read_options())
-        return Response(picture, mimetype="image/jpeg")
+        return _picture(previews.get(project.file(item), SIDES[size], project.read_options()))
 
     @app.post("/<token>/mark_file")
     def mark_file(token: str) -> Response:

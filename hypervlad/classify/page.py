@@ -20,12 +20,13 @@ from hypervlad.classify.predictions import (
     possible_classes,
     prediction_notes,
 )
+from hypervlad.common.constraints import one_each
 from hypervlad.common.progress import ProgressBar
 from hypervlad.common.wording import counted, percent, printable
 from hypervlad.images import SkippedImage, read_image
 from hypervlad.images.reading import read_in_order
 from hypervlad.pages import parts
-from hypervlad.pages.base import names_or_default, one_each
+from hypervlad.pages.base import names_or_default
 from hypervlad.pages.facts import page_facts, words_of
 from hypervlad.pages.numbers import share_of, thousands
 

@@ -17,9 +17,10 @@ from hypervlad.classify.summary import (
     leakage_text,
     unlike_text,
 )
+from hypervlad.common.constraints import one_each
 from hypervlad.common.wording import counted
 from hypervlad.images.reading import relative_names
-from hypervlad.pages.base import names_or_default, one_each
+from hypervlad.pages.base import names_or_default
 from hypervlad.pages.facts import words_of
 from hypervlad.statistics.classification import Evaluation
 

@@ -27,7 +27,7 @@ from hypervlad.common.constraints import (
 )
 from hypervlad.common.progress import ProgressBar, note_doubt
 from hypervlad.features.lazy_torch import check_device, usual_torch
-from hypervlad.features.network import build_network, rebuilt_network
+from hypervlad.features.network import build_network, fitted_network, rebuilt_network
 from hypervlad.features.registry import check_registered, get_backbone
 from hypervlad.features.weights import WEIGHTS, NetworkEstimator
 from hypervlad.images import ReadOptions
@@ -419,7 +419,8 @@ class HypercolumnSegmenter(NetworkEstimator):
         size = trained_size(grey.shape, sample.pixel_size, self.pixel_size_, image_name(image))
         if size is not None:
             grey = resize(grey, size, order=1, anti_aliasing=True)
-        return self._fitted_model().fields(grey, self.tile_size)
+        model: FieldNetwork = fitted_network(self, self._built)
+        return model.fields(grey, self.tile_size)
 
     def _found(self, annotations: Annotations, read_options: Any, image: Any) -> Outlines:
         sample = self._read(image, annotations, read_options)
@@ -461,18 +462,11 @@ class HypercolumnSegmenter(NetworkEstimator):
             )
         return ". Besides, ".join(notes)
 
-    def _fitted_model(self) -> FieldNetwork:
-        device = check_device(self.device)
-        model: FieldNetwork | None = getattr(self, "_tapped_network", None)
-        if model is None or model.device != device:
-            backbone = get_backbone(self.backbone_)
-            network = rebuilt_network(
-                backbone, self.weights_, self.taps_, self.weights_digest_, device
-            )
-            decoder = decoder_of(self.decoder_).to(device)
-            model = FieldNetwork(network, decoder, backbone, self.contrast_)
-            self._tapped_network = model
-        return model
+    def _built(self, device: torch.device) -> FieldNetwork:
+        """Build the network as it was at the end of ``fit``."""
+        own = get_backbone(self.backbone_)
+        network = rebuilt_network(own, self.weights_, self.taps_, self.weights_digest_, device)
+        return FieldNetwork(network, decoder_of(self.decoder_).to(device), own, self.contrast_)
 
     def _check_state(self) -> None:
         check_registered(self.backbone_)

@@ -415,12 +415,9 @@ class FeatureBlocks:
     def __init__(self, X: NDArray[np.floating], widths: Sequence[int]) -> None:
         self.widths = list(widths)
         self._rows = np.arange(len(X))
-
-        @functools.cache
-        def row_spaces() -> list[RowSpace]:
-            return [row_space(X[:, c], MAX_DIRECTIONS) for c in block_columns(self.widths)]
-
-        self._row_spaces = row_spaces
+        self._row_spaces = functools.cache(
+            lambda: [row_space(X[:, c], MAX_DIRECTIONS) for c in block_columns(self.widths)]
+        )
 
     def __getitem__(self, rows: IntArray) -> FeatureBlocks:
         found = copy.copy(self)
