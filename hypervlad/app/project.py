@@ -17,7 +17,7 @@ from hypervlad.app.finding import Finding, choices_of
 from hypervlad.app.results import Results
 from hypervlad.app.scales import Proposal, is_elsewhere, typed_number
 from hypervlad.app.store import Queue, checked_name
-from hypervlad.app.tasks import LEARN_AGAIN, TASKS, Choice, Step, Task
+from hypervlad.app.tasks import LEARN_AGAIN, TASKS, Step, Task
 from hypervlad.common.files import parse_json, refuse_link, replace_when_complete
 from hypervlad.common.tables import write_table
 from hypervlad.common.wording import counted, name_some, printable
@@ -227,7 +227,7 @@ class Project(Finding):
     def _measure(self, task: Task, only: str, image: str, **choices: Any) -> Iterator[str]:
         """Do a task with all images, or with `only` one that is looked at."""
         yield "Starting"
-        self._tell_contradictions()
+        self._report_contradictions()
         for each in task.choices:
             if each.kind == "path":
                 choices[each.name] = self._typed_path(choices[each.name])
@@ -237,7 +237,7 @@ class Project(Finding):
             raise QueueError("give sorted images or a model, not both")
         self.results.previewed, images = "", self._root
         if only:
-            number, name = int(image.partition(":")[0]), self.name_of(image)
+            name, number = self.name_of(image), int(image.partition(":")[0])
             self.results.previewed, self.results.image = task.kind, (number, name)
             images /= name
         folder = self.results.folder_of(self.results.place_of(task.kind))
@@ -253,7 +253,7 @@ class Project(Finding):
         model = choices.get("model") or self.folder / task.kind / MODEL
         fill = {"IMAGES": [images], "FOLDER": [folder], "MODEL": [model], "GIVEN": []}
         if only:
-            self._tell_changes(task, choices, marks)
+            self._report_changes(task, choices, marks)
             yield from self._steps(task, task.looks or task.steps[:1], fill, choices)
             return
         given = [choices[task.given]] if choices.get(task.given) else []
@@ -270,16 +270,16 @@ class Project(Finding):
             needs = f"{task.needs}; then “{task.button}” learns it"
             raise QueueError(f"nothing to preview yet, because there is no model: {needs}")
 
-    def _tell_changes(self, task: Task, choices: dict[str, Any], marks: dict[str, str]) -> None:
-        """Warn if a model, with which one image is looked at, was learnt in another way."""
+    def _report_changes(self, task: Task, choices: dict[str, Any], marks: dict[str, str]) -> None:
+        """Warn if a model, with which one image is looked at, was trained with other choices."""
         if not task.looks or choices.get("model"):
             return
         made, before = self._made_with(task.kind)
         names = [task.given, *task.steps[0].takes.split()]
         is_other = any((made.get(name) or "") != (choices[name] or "") for name in names)
         if is_other or (marks != before and not choices[task.given]):
-            words = f"the model was learnt before these choices: “{task.button}” learns them"
-            self.runner.tell(f"warning: {words}")
+            words = f"other choices or marks than now; “{task.button}” trains it anew"
+            self.runner.report(f"warning: the model was trained with {words}")
 
     def _learn_again(self) -> Iterator[str]:
         """Train the classes anew with the labels of people, and classify all images again."""
@@ -347,8 +347,10 @@ class Project(Finding):
             for word in step.command.split():
                 own += fill.get(word, [word.replace("FOLDER", str(folder))])
             for choice in task.choices:
-                if choice.name in step.takes.split():
-                    own += self._options(choice, choices.get(choice.name, ""))
+                value = choices.get(choice.name, "")
+                is_usual = not value or (choice.values and value == choice.values[0][0])
+                if choice.name in step.takes.split() and not is_usual:
+                    own.append(choice.option.format(value))
             is_given = "GIVEN" in step.command and bool(choices.get(task.given))
             if "GIVEN" in step.command or "IMAGES" in step.command:
                 place = Path(choices[task.given]) if is_given else images
@@ -359,7 +361,8 @@ class Project(Finding):
             except QueueError as error:
                 if not step.may_fail:
                     raise
-                self.runner.tell(error)
+                if not is_alone:
+                    self.runner.report(error)
                 continue
             if step.may_fail and not is_alone:  # what it says is in what it has written
                 self.runner.task["lines"] = before
@@ -382,7 +385,7 @@ class Project(Finding):
         if gone := sorted(name for name in marks if not (self._root / name).exists()):
             marks = {name: own for name, own in marks.items() if name not in {*gone}}
             some = name_some(gone)
-            self.runner.tell(f"warning: not in the folder any more, so not learnt: {some}")
+            self.runner.report(f"warning: not in the folder any more, so not learnt: {some}")
         if not marks:
             raise QueueError(task.needs)
         if task.mark:
@@ -396,11 +399,6 @@ class Project(Finding):
         find: Callable[..., Sequence[Any]] = find_masks if os.path.isdir(masks) else find_outlines
         found = zip(self._files, find(self._files, masks), strict=True)
         return [file for file, mask in found if mask is not None]
-
-    def _options(self, choice: Choice, value: Any) -> list[str | Path]:
-        """Return a choice as an option of a command; none if it is the usual one."""
-        is_usual = not value or (choice.values and value == choice.values[0][0])
-        return [] if is_usual else [choice.option.format(value)]
 
     def _typed_path(self, text: str) -> str:
         """Return the absolute path of a file or folder that a person has typed, if any."""

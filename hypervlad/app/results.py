@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -91,12 +92,23 @@ class Results:
         words = [printable(self.image[1])]
         if place == kind or not self.page(place):
             return []
-        if kind == "classes":
-            words += _class_words(_only_row(folder / PREDICTIONS))
-        elif kind == "defects":
-            how = parse_json((folder / "scores.json").read_text("utf-8"))
-            words += _score_words(_only_row(folder / "scores.csv"), is_guess=how["extrapolated"])
+        # A command that was stopped has written only some of these files.
+        with contextlib.suppress(OSError, *_DAMAGE):
+            if kind == "classes":
+                words += _class_words(self._only_row(folder / PREDICTIONS))
+            elif kind == "defects":
+                row = self._only_row(folder / "scores.csv")
+                how = parse_json((folder / "scores.json").read_text("utf-8"))
+                words += _score_words(row, is_guess=how["extrapolated"])
         return words
+
+    def _only_row(self, table: Path) -> dict[str, str]:
+        """Return the row of the image of a preview; a ValueError if it is of one before."""
+        (_, names), (_, cells) = read_separated(table)[1]
+        row = dict(zip(names, cells, strict=True))
+        if row["path"] != Path(self.image[1]).name:  # an open file may not have been deleted
+            raise ValueError(f"{table}: expected {self.image[1]}, got {row['path']}")
+        return row
 
     def keep(self, kind: str, text: str, page: str) -> tuple[Path, str]:
         """Keep what a person has saved on a page of results, if it is the last.
@@ -124,18 +136,13 @@ class Results:
             text, aside = alone, self._database.free_name(f"{path.name}.damaged")
             os.replace(path, path.with_name(aside))
             damage = (
-                f"{path.name} was damaged ({reason_of(error)}), and is now {aside}: what you saved "
-                "before is only there. Repair it or take an earlier copy, or mark those images anew"
+                f"{path.name} was damaged ({reason_of(error)}), and is now {aside}: your earlier "
+                "marks are only in that file. Repair it, take an earlier copy, or mark them anew"
             )
         with replace_when_complete(path) as stream:
             stream.write(text.encode("utf-8"))
         self._database.set_facts(**{f"saved of {kind}": str(path)})  # until it is used
         return path, damage
-
-
-def _only_row(table: Path) -> dict[str, str]:
-    (_, names), (_, cells) = read_separated(table)[1]
-    return dict(zip(names, cells, strict=True))
 
 
 def _class_words(row: dict[str, str]) -> list[str]:

@@ -42,7 +42,7 @@ _BAR = re.compile(  # as tqdm prints it: what, done, total, left, unit
     r"(?:(\w[^:%]*): +)?\d+%\|.*?(\d+)/(\d+) \[[\d:]+<([\d:?]+)(?:, +[\d.?]+(?:s/)?(\w+))?"
 )
 # Of what commands print, the page shows at the end what begins so, with lines indented below.
-_TOLD = re.compile(
+_SHOWN = re.compile(
     r"(warning:|note:|held out:|trained on|accuracy|balanced accuracy|threshold:"
     r"|[\d,]+ of [\d,]+ images? (is a|are) training image)"
 )
@@ -79,7 +79,8 @@ class Runner:
         self._guard = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
         self._waiting: subprocess.Popen[str] | None = None
-        self._idle = threading.Timer(0, self._end_waiting)
+        self._is_used = threading.Event()  # since the watch of the process that waits last looked
+        self._watch: threading.Thread | None = None
         self._thread: threading.Thread | None = None
         self._is_stopped = self._is_closed = False
         self.task: dict[str, Any] = {}
@@ -110,6 +111,7 @@ class Runner:
         if self._thread is not None:
             self._thread.join()
         self._is_closed = True
+        self._is_used.set()  # so that the watch ends
         self._end_waiting()
 
     def make_ready(self) -> None:
@@ -117,14 +119,20 @@ class Runner:
         with self._guard:
             if not self._is_closed:
                 self._waiting = self._take_waiting() or _new_process(*_SLOW)
-                self._idle.cancel()
-                self._idle = threading.Timer(limits.MAX_IDLE_SECONDS, self._end_waiting)
-                self._idle.daemon = True
-                self._idle.start()
+                self._is_used.set()
+                if self._watch is None:
+                    self._watch = threading.Thread(target=self._end_unused, daemon=True)
+                    self._watch.start()
+
+    def _end_unused(self) -> None:
+        """End the process that waits once no page has wanted it for long enough."""
+        while self._is_used.wait(limits.MAX_IDLE_SECONDS) and not self._is_closed:
+            self._is_used.clear()
+        self._end_waiting()
 
     def _end_waiting(self) -> None:
         with self._guard:
-            self._idle.cancel()
+            self._watch = None
             if waiting := self._take_waiting():
                 with waiting:  # which closes its pipes
                     waiting.terminate()
@@ -151,10 +159,10 @@ class Runner:
                 self._database.set_facts(task="null")
                 self.task = {}
 
-    def tell(self, *words: object) -> None:
+    def report(self, *words: object) -> None:
         """Show what a task, or one of its commands, had to say, once."""
-        told = [*self.task["lines"], *map(self._in_words, words)]
-        self.task["lines"] = [*dict.fromkeys(told)]
+        lines = [*self.task["lines"], *map(self._in_words, words)]
+        self.task["lines"] = [*dict.fromkeys(lines)]
 
     def run(self, *arguments: str | Path) -> None:
         """Run a command, as a step of the task; a QueueError with its last lines if it fails."""
@@ -166,7 +174,7 @@ class Runner:
         with contextlib.suppress(OSError):  # what it said before it ended is read below
             process.stdin.write(f"{json.dumps([*map(str, arguments)])}\n")
             process.stdin.flush()
-        last, is_told = deque[str](maxlen=_N_LINES), False
+        last, is_shown = deque[str](maxlen=_N_LINES), False
         with process:
             assert process.stdout is not None
             for line in process.stdout:  # in text, a bar's carriage returns end lines, too
@@ -174,9 +182,9 @@ class Runner:
                     self.task |= _progress(*bar.groups())
                 elif words := self._in_words(line.strip()):
                     last.append(words)
-                    is_told = bool(_TOLD.match(words)) or (is_told and line.startswith(" "))
-                    if is_told:
-                        self.tell(words)
+                    is_shown = bool(_SHOWN.match(words)) or (is_shown and line.startswith(" "))
+                    if is_shown:
+                        self.report(words)
         with self._guard:
             self._process = None
             if self._is_stopped:
@@ -184,7 +192,7 @@ class Runner:
         if process.returncode:
             if errors := [each for each in last if each.lower().startswith("error: ")]:
                 raise QueueError(errors[-1][len("error: ") :])
-            self.tell(*last)
+            self.report(*last)
             name = " ".join(each for each in arguments[:2] if isinstance(each, str))
             raise QueueError(f"hypervlad {name} ended with code {process.returncode}")
 
@@ -199,7 +207,7 @@ class Runner:
             ended = "stopped"
         except Exception as error:  # else the page would wait for ever: it shows why
             ended = "failed"
-            self.tell(error)
+            self.report(error)
         finally:
             self.task["state"] = ended
 

@@ -52,7 +52,6 @@ _SHARED = "base.css", "common.js"  # with all pages
 _FILES = {each.name for each in _PAGE.iterdir() if each.suffix in _CONTENT_TYPES}.union(_SHARED)
 _N_THREADS = 8
 
-
 # Pages of results have scripts of their own, which must not use the server: they have no origin.
 _RESULT_POLICY = (
     "sandbox allow-scripts allow-downloads allow-modals allow-popups; default-src 'none'; "
@@ -76,7 +75,8 @@ def make_app(kept: Queue | Project, token: str, port: int) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = limits.MAX_SAVED_BODY
     app.url_map.merge_slashes = False
     app.url_map.converters["number"] = _NumberConverter
-    app.before_request(lambda: check_request(request, token, port, _max_body(kept)))
+    max_body = limits.MAX_REQUEST_BODY if kept.kind is QUEUE else limits.MAX_EDIT_BODY
+    app.before_request(lambda: check_request(request, token, port, max_body))
     app.after_request(with_headers)
     app.register_error_handler(Exception, error_response)
     previews = Previews()
@@ -111,10 +111,6 @@ class _WithQueue:
         # The inner application looks whether a request may be made.
         own = {"PATH_INFO": f"/{token}/{rest[0]}", "SCRIPT_NAME": "/review"}
         return self._inner[1](environ | own, start_response)
-
-
-def _max_body(kept: Database) -> int:
-    return limits.MAX_REQUEST_BODY if kept.kind is QUEUE else limits.MAX_EDIT_BODY
 
 
 def serve(

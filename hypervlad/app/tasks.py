@@ -31,7 +31,8 @@ class Step(NamedTuple):
     """A command, of which IMAGES, FOLDER, MODEL and GIVEN are filled in, and the choices it takes.
 
     A step is left out if it `makes` a file that is there, or that a person has given. If one fails
-    that `may_fail`, the others count, and its last lines are shown.
+    that `may_fail`, the others count, and its last lines are shown. Of one image they are not: the
+    step after it does the same with less, and says itself what is wrong.
     """
 
     words: str

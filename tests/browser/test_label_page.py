@@ -51,16 +51,12 @@ class LabelPage(Page):
         self.front()
         return bool(self.browser.execute_script(script))
 
-    def keys(self, *keys: str, shift: bool = False) -> None:
+    def keys(self, *keys: str) -> None:
         """Press keys wherever the focus is."""
         self.front()
         self.until(self.ready)
         for key in keys:
-            actions = ActionChains(self.browser)
-            if shift:
-                actions.key_down(Keys.SHIFT).send_keys(key).key_up(Keys.SHIFT).perform()
-            else:
-                actions.send_keys(key).perform()
+            ActionChains(self.browser).send_keys(key).perform()
 
     def says(self, status: str) -> None:
         self.until(lambda: status in self.text("status"))

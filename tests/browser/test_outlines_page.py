@@ -43,11 +43,7 @@ class Editor(Page):
         return round(across), round(down)
 
     def click(self, x: float, y: float, *, shift: bool = False) -> None:
-        actions = ActionChains(self.browser)
-        if shift:
-            actions.key_down(Keys.SHIFT)
-        actions.move_to_element_with_offset(self.find("stage"), *self.at(x, y)).click()
-        actions.key_up(Keys.SHIFT).perform()
+        self.drag((x, y), shift=shift)
 
     def drag(self, *points: tuple[float, float], shift: bool = False) -> None:
         actions = ActionChains(self.browser, duration=20)
@@ -278,8 +274,8 @@ def test_what_bars_say_is_used_with_one_click_or_measured_by_hand(browser, tmp_p
         body = {"share": "0.25", "length": "1 um", "to": "alike", "is_back": ""}
         app.post("size", image="1:a.jpg", **body)
         form = {"window": "", "tolerance": "", "keep": False, "image": "1:a.jpg", "only": "yes"}
-        told = app.ended("alignment", **form)["task"]["lines"][0]
-        assert "a.jpg, b.jpg: contradiction: 5 nm per pixel by the scale bar" in told
+        line = app.ended("alignment", **form)["task"]["lines"][0]
+        assert "a.jpg, b.jpg: contradiction: 5 nm per pixel by the scale bar" in line
     finally:
         page.close()
         app.stop()
@@ -311,9 +307,8 @@ def test_fibres_are_measured_without_a_shell(browser: Any, tmp_path: Path) -> No
     page = TaskPage(browser, f"{app.link}diameters.html")
     page.link = app.link  # type: ignore[attr-defined]
     try:
-        shown = page.does(
-            "diameters", "Preview this image", "Fibre diameters: this is the preview."
-        )
+        words = "Fibre diameters: this is the preview."
+        shown = page.does("diameters", "Preview this image", words)
         assert "/preview/diameters/diameters.html" in shown
         browser.get(f"{app.link}diameters.html")
         page.until(lambda: page.find("#sizes [name=length]", "css selector").is_displayed())

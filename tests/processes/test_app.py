@@ -447,8 +447,8 @@ def test_labels_of_the_queue_are_listed_until_they_are_typed_anew(tmp_path: Path
 
 def end_at_once() -> None:
     """Let a process that waits for the next preview wait no time."""
-    timer = threading.Timer
-    threading.Timer = lambda _, does: timer(0, does)  # type: ignore[assignment, misc]
+    wait = threading.Event.wait
+    threading.Event.wait = lambda event, seconds=None: wait(event, seconds and 0)  # type: ignore
 
 
 def test_one_image_is_looked_at_with_a_model_that_was_learnt(tmp_path: Path) -> None:
@@ -471,11 +471,15 @@ def test_one_image_is_looked_at_with_a_model_that_was_learnt(tmp_path: Path) -> 
         words = r"b.png\n(cube|rod): .* %\npossible classes, with 90 % coverage: cube, rod"
         assert re.match(words, state["caption"]), state["caption"]
         assert any("training image" in line for line in state["task"]["lines"])
+        for image, words in (("2:b.png", "a.png"), ("b.png", "there is no image 0")):
+            own = classes | {"model": "a.png", "image": image}
+            (line,) = app.ended("classes", **own)["task"]["lines"]
+            assert words in line
         (results / "defects").mkdir()
         fit = "defects", "fit", images, "-o", results / "defects" / "model.hvlad"
         commands.run(*fit, "--weights", "random")
         done = app.ended("defects", **defects)["task"]
-        assert "the model was learnt before these choices" in done["lines"][0]
+        assert "the model was trained with other choices" in done["lines"][0]
         state = app.post("state/defects")
         assert "preview/defects/overlays/a.png" in state["page"]
         assert re.match("a.png\n.*defect.*\nscore .*a guess", state["caption"]), state["caption"]
@@ -486,6 +490,11 @@ def test_one_image_is_looked_at_with_a_model_that_was_learnt(tmp_path: Path) -> 
         assert "defects_masks.json.damaged-1" in app.post("keep/defects", **kept)["damage"]
         assert (results / "defects_masks.json.damaged-1").read_text() == "{"
         assert json.loads(own.read_text())["images"][0]["file_name"] == "a.png", "what was shown"
+        table = results / ".preview" / "defects" / "scores.csv"
+        table.write_text(table.read_text().replace("a.png", "b.png"))
+        assert app.post("state/defects")["caption"] == "a.png", "a table of another image"
+        table.unlink()
+        assert app.post("state/defects")["caption"] == "a.png", "stopped before it was written"
         own.unlink()
         own.symlink_to(tmp_path / "elsewhere")
         answer = app.send("keep/defects", kept)
@@ -526,11 +535,12 @@ WRONG = [
 
 def test_requests_that_are_not_of_the_page_are_refused(shared: App) -> None:
     shared.image()
-    actions = ["edit", "mark", "undo", "redo", "images", "outlines", "category", "preview"]
-    actions += ["start/find", "start/learn", "start/results", "stop", "forget", "take_back"]
-    actions += ["earlier", "start/diameters", "state/defects", "mark_file", "sheet/learn"]
-    actions += ["size", "undo_size", "state/sizes", "keep/diameters"]
-    for action in actions:
+    actions = "edit mark undo redo images outlines category preview start/find start/learn stop "
+    actions += (
+        "start/results start/diameters forget take_back earlier state/defects mark_file size "
+    )
+    actions += "undo_size state/sizes sheet/learn keep/diameters"
+    for action in actions.split():
         assert shared.send(action).status in (404, 405)
         headers: dict[str, str | None] = {"Origin": "http://evil.example"}
         assert shared.send(action, shared.body(labels=[1]), headers=headers).status == 403
