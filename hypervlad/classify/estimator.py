@@ -499,8 +499,11 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         return encoded
 
     def _doubts(self, images: Sequence[Any], read: EncodedImages) -> dict[Sentence, dict[str, Any]]:
-        names = [image_name(images[at], at) for at in read.positions.tolist()]
-        return self.formats_.differences(read.info, names, self.encoder_.fitted_params_)
+        names = dict[str, None]()  # one each: an image may be in the list twice
+        for at in read.positions.tolist():
+            name = image_name(images[at], at)
+            names[image_name(None, at) if name in names else name] = None
+        return self.formats_.differences(read.info, [*names], self.encoder_.fitted_params_)
 
     def _decided(self, encoded: EncodedImages) -> NDArray[Any]:
         """Return labels: by margins if the learner has one for each class."""

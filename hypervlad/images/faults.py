@@ -187,21 +187,24 @@ def effects_of(
 
 
 _WHAT = {
-    "saturated": "this share of the pixels is as dark or as bright as can be",
-    "soft": "blurred by this standard deviation in pixels",
+    "saturated": "this share of the pixels is as dark or as bright as possible",
+    "soft": "blurred, with this standard deviation in pixels",
     "noise": "neighbouring pixels differ by this share of the range",
-    "blur": "edges are blurred by this standard deviation in pixels",
+    "blur": "edges are blurred, with this standard deviation in pixels",
     "uneven": "scan lines differ in brightness by this share of the range",
-    "shifted": "scan lines are shifted by this many pixels against each other",
-    "bands": "bands of scan lines, as of charging, differ in brightness by this share of the range",
+    "shifted": "scan lines are shifted against each other by this many pixels",
+    "bands": (
+        "bands of scan lines, such as those of charging, differ in brightness by this share of the "
+        "range"
+    ),
 }
-_UNUSUAL = ", more than usual in training"
+_UNUSUAL = ", more than in nearly all training images"
 
 
 def _effects(unusual: str, **kinds: tuple[float, str]) -> Effects:
     """Return from when on faults matter, by kind, with sentences on what they do then."""
     return {
-        kind: (least, partial(_sentence, f"{_WHAT[kind]}{unusual}: {then}"))
+        kind: (least, partial(_sentence, f"{_WHAT[kind]}{unusual}; {then}"))
         for kind, (least, then) in kinds.items()
     }
 
@@ -215,61 +218,66 @@ _ON_SIZES = _effects(
     "",
     saturated=(
         0.2,
-        "of 0.4, drawn particles and fibres came out 12 % too large, and a "
-        "fifth of the particles was missed",
+        "at 0.4, drawn particles and fibres came out 12 % too large, and a fifth of the particles "
+        "were missed",
     ),
     blur=(
         4.0,
-        "of 3, a quarter of drawn fibre mats had no diameters; of 5, none had, and two of three "
-        "particles were missed",
+        "at 3, a quarter of drawn fibre mats yielded no diameters; at 5, none yielded any, and two "
+        "thirds of drawn particles were missed",
     ),
     uneven=(
         0.12,
-        "of 0.18, a quarter of drawn particles was missed, and fibres had no diameters, or much "
+        "at 0.18, a quarter of drawn particles were missed, and fibres had no diameters, or much "
         "too small ones",
     ),
     shifted=(
         1.0,
-        "of 1.5, half of the outlines of drawn particles were wrong, and fibres came out 8 % too "
+        "at 1.5, half of the outlines of drawn particles were wrong, and fibres came out 8 % too "
         "thin",
     ),
     bands=(
         0.05,
-        "of 0.09, a third of drawn particles was missed, and fibres came out 12 % too thin",
+        "at 0.09, a third of drawn particles were missed, and fibres came out 12 % too thin",
     ),
 )
 
 #: Likewise, of real images: `python -m benchmarks.particles.faults --data`.
 ON_CLASSES = _effects(
     _UNUSUAL,
-    saturated=(0.1, "of 0.4, 65 % of steel surfaces were classified right, without 100 %"),
+    saturated=(0.1, "at 0.4, 65 % of steel surfaces were classified correctly, instead of 100 %"),
     soft=(
         1.5,
-        "by 3 in the network's input, 32 % of steel surfaces were classified right, without 100 %",
+        "at 3 pixels of the network's input, 32 % of steel surfaces were classified correctly, "
+        "instead of 100 %",
     ),
     noise=(
         0.1,
-        "of few electrons, half of the steel surfaces were classified wrong, with a mean "
-        "probability of 0.92",
+        "with the noise of few electrons, half of the steel surfaces were classified wrongly, with "
+        "a mean probability of 0.92",
     ),
-    uneven=(0.05, "of 0.12, 18 % of steel surfaces were classified right, without 100 %"),
+    uneven=(0.05, "at 0.12, 18 % of steel surfaces were classified correctly, instead of 100 %"),
     shifted=(
         1.0,
-        "of 1.2 in the network's input, 88 % of steel surfaces were classified right, without "
-        "100 %",
+        "at 1.2 pixels of the network's input, 88 % of steel surfaces were classified correctly, "
+        "instead of 100 %",
     ),
-    bands=(0.08, "of 0.1, 70 % of steel surfaces were classified right, without 100 %"),
+    bands=(0.08, "at 0.1, 70 % of steel surfaces were classified correctly, instead of 100 %"),
 )
 ON_DEFECTS = _effects(
     _UNUSUAL,
     saturated=(
         0.2,
-        "of 0.4, a quarter of defect-free tiles was called anomalous, without none",
+        "at 0.4, a quarter of defect-free tiles were called anomalous, instead of none",
     ),
-    noise=(0.28, "of few electrons, no defect of tiles was found, without a quarter"),
-    uneven=(0.05, "of 0.2, 70 % of defect-free tiles were called anomalous, without none"),
-    shifted=(1.0, "of 1.2, 75 % of defect-free tiles were called anomalous, without none"),
-    bands=(0.08, "of 0.14, a third of defect-free tiles was called anomalous, without none"),
+    noise=(
+        0.28,
+        "with the noise of few electrons, none of the defects in tiles were found, instead of a "
+        "quarter",
+    ),
+    uneven=(0.05, "at 0.2, 70 % of defect-free tiles were called anomalous, instead of none"),
+    shifted=(1.0, "at 1.2, 75 % of defect-free tiles were called anomalous, instead of none"),
+    bands=(0.08, "at 0.14, a third of defect-free tiles were called anomalous, instead of none"),
 )
 
 

@@ -65,7 +65,7 @@ N_READERS = 2  # with large TIFFs a third faster than one thread, with small ima
 
 T = TypeVar("T")
 
-#: The name of an image without one, for what gets it alone, though it is of a list.
+#: Name of an array that is passed on alone, but comes from a list.
 name_within: ContextVar[str] = ContextVar("name_within", default="image")
 
 

@@ -152,7 +152,7 @@ def for_each_image(
 
 @contextmanager
 def errors_of(name: str) -> Iterator[None]:
-    """Name an image in errors, and in what is said of it, where there is no other."""
+    """Name an image in errors, and in warnings if it has no name of its own."""
     token = name_within.set(name)
     try:
         yield

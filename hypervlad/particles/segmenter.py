@@ -380,7 +380,8 @@ class HypercolumnSegmenter(NetworkEstimator):
     ) -> list[NDArray[np.float32]]:
         """Return the probability of background, particle and border at each pixel of images.
 
-        Parameters, errors and warnings are those of `predict`. What is left out is background.
+        Parameters, errors and warnings are those of `predict`, without those of the particles that
+        are found. What is left out is background.
 
         Returns
         -------
