@@ -139,7 +139,10 @@ def _disc_of(shown: Mask, within: float) -> tuple[list[float], float]:
 
 
 def convex_hull(mask: Mask) -> Mask:
-    """Return the hull of a mask that is not empty, as scikit-image does, in minutes for discs."""
+    """Return the hull of a mask that is not empty, row by row.
+
+    It is that of scikit-image's `convex_hull_image`, which takes minutes for large discs.
+    """
     from scipy.spatial import ConvexHull  # not above: importing it takes long
 
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.arange(mask.shape[1])
