@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.common.results import Facts, measured_line
@@ -36,25 +36,18 @@ def accuracy_section(facts: Facts) -> str:
 
 def score_table(facts: Facts) -> str:
     """Return accuracy, log-loss and calibration error, methods x data sets."""
-    rows = {(row["data"], row["method"]): row for row in facts["rows"]}
     heads = [
         f"{name} ({s['n']} images, {s['n_groups']} groups)" for name, s in facts["sets"].items()
     ]
-    best = {
-        name: (
-            _best([r["accuracy"] for (data, _), r in rows.items() if data == name], max),
-            _best([r["log_loss"] for (data, _), r in rows.items() if data == name], min),
+
+    def cell(row: Facts, others: Sequence[Facts]) -> str:
+        return _score_cell(
+            row,
+            _best([each["accuracy"] for each in others], max),
+            _best([each["log_loss"] for each in others], min),
         )
-        for name in facts["sets"]
-    }
-    lines = []
-    for method in _methods(facts):
-        cells = [method]
-        for name in facts["sets"]:
-            row = rows.get((name, method))
-            cells.append("–" if row is None else _score_cell(row, *best[name]))
-        lines.append(cells)
-    return table(["method", *heads], lines)
+
+    return table(["method", *heads], _lines(facts, _by_set(facts), cell))
 
 
 def mean_table(facts: Facts) -> str:
@@ -79,45 +72,42 @@ def mean_table(facts: Facts) -> str:
 
 def time_table(facts: Facts) -> str:
     """Return balanced accuracy, fit and predict seconds, methods x data sets."""
-    rows = {(row["data"], row["method"]): row for row in facts["rows"]}
-    lines = []
-    for method in _methods(facts):
-        cells = [method]
-        for name in facts["sets"]:
-            row = rows.get((name, method))
-            cells.append("–")
-            if row is not None:
-                times = f"{row['fit_seconds']:.0f} + {row['predict_seconds']:.0f} s"
-                cells[-1] = f"{row['balanced_accuracy']:.3f}, {times}"
-        lines.append(cells)
-    return table(["method", *facts["sets"]], lines)
+
+    def cell(row: Facts, _: Sequence[Facts]) -> str:
+        times = f"{row['fit_seconds']:.0f} + {row['predict_seconds']:.0f} s"
+        return f"{row['balanced_accuracy']:.3f}, {times}"
+
+    return table(["method", *facts["sets"]], _lines(facts, _by_set(facts), cell))
 
 
 def front_table(facts: Facts) -> str:
     """Return accuracy / balanced accuracy / log-loss, methods x data sets and mean."""
-    rows = {(row["data"], row["method"]): row for row in facts["rows"]}
-    columns = {name: {m: rows.get((name, m)) for m in _methods(facts)} for name in facts["sets"]}
-    columns["mean"] = {row["method"]: row for row in facts["means"]}
-    lines = []
-    for method in _methods(facts):
-        cells = [method]
-        for by_method in columns.values():
-            present = [row for row in by_method.values() if row]
-            row = by_method.get(method)
-            if not row:
-                cells.append("–")
-                continue
-            accuracy = _best([r["accuracy"] for r in present], max)
-            loss = _best([r["log_loss"] for r in present], min)
-            balanced = _best([r["balanced_accuracy"] for r in present], max)
-            texts = [
-                _bold(row["accuracy"], accuracy),
-                _bold(row["balanced_accuracy"], balanced),
-                _bold(row["log_loss"], loss),
-            ]
-            cells.append(" / ".join(texts))
-        lines.append(cells)
-    return table([f"accuracy / balanced / log-loss, {facts['backbone']}", *columns], lines)
+    columns = _by_set(facts) | {"mean": facts["means"]}
+    scores = {"accuracy": max, "balanced_accuracy": max, "log_loss": min}
+
+    def cell(row: Facts, others: Sequence[Facts]) -> str:
+        return " / ".join(
+            _bold(row[name], _best([each[name] for each in others], choose))
+            for name, choose in scores.items()
+        )
+
+    heads = [f"accuracy / balanced / log-loss, {facts['backbone']}", *columns]
+    return table(heads, _lines(facts, columns, cell))
+
+
+def _by_set(facts: Facts) -> dict[str, list[Facts]]:
+    return {name: [row for row in facts["rows"] if row["data"] == name] for name in facts["sets"]}
+
+
+def _lines(
+    facts: Facts,
+    columns: Mapping[str, Sequence[Facts]],
+    cell: Callable[[Facts, Sequence[Facts]], str],
+) -> list[list[str]]:
+    """Return a line for each method, with the cell of its row in each column, or a dash."""
+    found = [{row["method"]: cell(row, rows) for row in rows} for rows in columns.values()]
+    methods = dict.fromkeys(row["method"] for row in facts["rows"])
+    return [[method, *(cells.get(method, "–") for cells in found)] for method in methods]
 
 
 def _score_cell(row: Facts, best_accuracy: str, best_loss: str) -> str:
@@ -154,10 +144,6 @@ def _origins(facts: Facts) -> str:
 
 def _same(origin: Facts) -> tuple[Any, Any]:
     return origin["code"], origin["versions"]
-
-
-def _methods(facts: Facts) -> list[str]:
-    return list(dict.fromkeys(row["method"] for row in facts["rows"]))
 
 
 def _best(values: Sequence[float], choose: Any) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
+import os
 import re
 import subprocess
 import sys
@@ -88,38 +90,54 @@ def in_turns(measures: Mapping[str, Callable[[], T]], n_rounds: int) -> dict[str
 
 def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
     """Call a function of a module in a process of its own; all values must be JSON-able."""
-    done = subprocess.run(
-        python_command(function, *arguments), cwd=BENCHMARKS.parent, stdout=subprocess.PIPE
-    )
-    if done.returncode:
-        sys.exit(f"{function.__name__}: exit code {done.returncode}")
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def python_command(function: Callable[..., Any], *arguments: Any) -> list[str]:
-    """Return a command that calls a function and prints what it returns."""
     module, name = function.__module__, function.__name__
     if module == "__main__":
         module = sys.modules[module].__spec__.name  # type: ignore[union-attr]
     code = f"import json, sys; from {module} import {name} as call; "
     code += "print(json.dumps(call(*json.loads(sys.argv[1]))))"
-    return [sys.executable, "-c", code, json.dumps(arguments, default=str)]
+    printed, _ = run_python(["-c", code, json.dumps(arguments, default=str)])
+    return json.loads(printed.splitlines()[-1])
 
 
-def peak_memory_mb(pid: int | str = "self") -> float | None:
-    """Return the peak memory of a process so far; None where it is not known."""
-    # On Linux ru_maxrss starts at the peak of the parent process.
+def run_python(
+    arguments: Sequence[str], folder: Path = BENCHMARKS.parent
+) -> tuple[str, dict[str, float]]:
+    """Run Python in a process of its own; return what it prints, and what it takes.
+
+    That is: ``seconds``, those of all its threads (``processor``), and ``peak_mb`` of memory, which
+    begins with the peak of the process that calls this. Where that one is large, the process that
+    it starts calls `peak_memory_mb`.
+    """
+    started = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(BENCHMARKS.parent)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    with process.stdout:
+        printed = process.stdout.read()
+    _, status, used = os.wait4(process.pid, 0)
+    seconds, process.returncode = time.perf_counter() - started, os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        sys.exit(f"{' '.join(arguments)}: exit code {process.returncode}")
+    processor, peak_mb = used.ru_utime + used.ru_stime, _as_mb(used.ru_maxrss)
+    return printed, {"seconds": seconds, "processor": processor, "peak_mb": peak_mb}
+
+
+def peak_memory_mb(pid: int | str = "self") -> float:
+    """Return the peak memory of a process so far; except on Linux, only of this one, else NaN."""
     with contextlib.suppress(OSError):
         status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
         if peaks := re.findall(r"VmHWM:\s*(\d+) kB", status):
             return int(peaks[0]) * 1024 / 1e6
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    return maxrss_mb(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    import resource  # not on Windows
+
+    own = _as_mb(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    return own if pid == "self" else math.nan
 
 
-def maxrss_mb(maxrss: int) -> float:
-    """Return the peak memory of a process that the system reports, in MB."""
-    return maxrss / 1e6 if sys.platform == "darwin" else maxrss * 1024 / 1e6
+def _as_mb(maxrss: int) -> float:
+    return maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6

@@ -23,6 +23,7 @@ from scipy import ndimage
 from skimage.filters import threshold_otsu
 from skimage.morphology import skeletonize
 
+from benchmarks.common.data import log_uniform
 from benchmarks.common.program import new_parser, parse
 from benchmarks.common.results import RESULTS, Facts, origin, save_result
 from benchmarks.common.tables import table
@@ -49,16 +50,12 @@ FACTORS: dict[str, tuple[float, ...]] = {  # lower bounds of the rows of the tab
 def drawn(seed: int, index: int) -> dict[str, Any]:
     """Return the parameters of one mat."""
     rng = np.random.default_rng([seed, index])
-
-    def log_uniform(low: float, high: float) -> float:
-        return float(np.exp(rng.uniform(np.log(low), np.log(high))))
-
     return {
         "look": FIBRE_LOOKS[index % len(FIBRE_LOOKS)],
-        "diameter": log_uniform(3, 40),
+        "diameter": log_uniform(rng, 3, 40),
         "spread": float(rng.uniform(0.05, 0.4)),
         "blur": float(rng.uniform(0.5, 3)),
-        "contrast_to_noise": log_uniform(2, 30),
+        "contrast_to_noise": log_uniform(rng, 2, 30),
         "cover": float(rng.uniform(0.05, 0.95)),
         "curl": float(rng.choice([0, 0.4])),
     }

@@ -11,7 +11,6 @@ from scipy import ndimage
 
 from hypervlad.data import make_fibre_images, make_particle_fields, make_tem_images
 
-Colour = int
 BLACK, WHITE = 0, 255
 
 
@@ -40,11 +39,11 @@ class Layout:
     """
 
     shape: str = "line"
-    ink: Colour = WHITE
+    ink: int = WHITE
     heights: tuple[int, int] = (3, 12)
     end_ticks: int = 0
-    rim: Colour | None = None
-    ground: Colour | None = None
+    rim: int | None = None
+    ground: int | None = None
     banner: bool = False
     label: str = "above"
 

@@ -199,12 +199,6 @@ def timings(bench: Bench, n_rounds: int, network: Callable[[], float]) -> dict[s
     return {name: [1e3 * t / len(bench.images) for t in each] for name, each in seconds.items()}
 
 
-def peak_memory(folder: Path, size: int, method: str, threads: int) -> float:
-    """Return the MB that one method needs beyond what was in use, in a separate process."""
-    found: float = in_fresh_process(measure_peak, str(folder), size, method, threads)
-    return found
-
-
 def measure_peak(folder: str, size: int, method: str, threads: int) -> float:
     """Run one method on one image in this process and return its peak of memory in MB."""
     torch.set_num_threads(threads)
@@ -252,23 +246,18 @@ def call_timings(folder: Path, options: argparse.Namespace) -> dict[str, dict[st
     return found
 
 
-def usual_batch(size: int) -> int:
-    """Return how many images have about as many pixels as eight of 224 px."""
-    return max(1, 8 * 224**2 // size**2)
-
-
 def measure(backbone: str, size: int, codebook: str, options: argparse.Namespace) -> dict[str, Any]:
     """Return one row of the table."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         fit_encoders(folder, backbone, size, codebook)
-        batch = usual_batch(size)
+        batch = max(1, 8 * 224**2 // size**2)  # about as many pixels as eight of 224 px
         n_rounds = max(3, round(options.rounds * (224 / size)))
         bench = Bench(folder, size, batch)
         with PlainNetwork(folder, size, batch, options.threads) as plain:
             ms = timings(bench, n_rounds, plain.seconds)
         peaks = {
-            method: peak_memory(folder, size, method, options.threads)
+            method: in_fresh_process(measure_peak, folder, size, method, options.threads)
             for method in (*METHODS, *FAST_METHODS)
             if method in ms
         }

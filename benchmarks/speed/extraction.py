@@ -10,7 +10,6 @@ a folder of 1,024 px images, cold and cached.
 
 from __future__ import annotations
 
-import math
 import os
 import shutil
 import time
@@ -76,7 +75,7 @@ def extract_once(images: str, out: str, model: str, n: int, way: str, memory: st
         done = hypervlad.extract_features(files, encoder, out=out, root=images)
         ended = time.perf_counter()
         children = psutil.Process().children(recursive=True)
-        workers = [peak_memory_mb(child.pid) or math.nan for child in children]
+        workers = [peak_memory_mb(child.pid) for child in children]
     return {
         "seconds": ended - ready,
         "before": ready - began,  # loading the model, starting a cluster

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 
 import pytest
 
 from benchmarks import tables
 from benchmarks.common.results import BENCHMARKS, RESULTS, load_result, measured_line
+from benchmarks.tests.test_programs import CASES, module_of
 
-NAMES = """
-accuracy accuracy.curve alignment bars copies defects defects.kinds defects.wide
-fibres fibres.pores fibres.singles
-particles particles.classes scale_bars speed.encoding speed.extraction
-speed.first_minutes speed.fitting speed.gpu speed.large_images tables uncertainty
-uncertainty.novelty
-"""
-PROGRAMS = NAMES.split()
+PROGRAMS = ["tables", *CASES]
 
 
 def test_the_tables_are_made_from_the_results() -> None:
@@ -28,12 +21,9 @@ def test_the_tables_are_made_from_the_results() -> None:
 def test_programs_explain_themselves(
     program: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    name = f"benchmarks.{program}"
-    if importlib.util.find_spec(name).submodule_search_locations:
-        name += ".__main__"
     monkeypatch.setattr(sys, "argv", [program, "--help"])
     with pytest.raises(SystemExit) as stopped:
-        importlib.import_module(name).main()
+        module_of(program).main()
     assert stopped.value.code == 0
     assert "usage:" in capsys.readouterr().out
 

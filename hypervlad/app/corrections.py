@@ -288,7 +288,7 @@ class Corrections(Database):
                 with transaction(self.connection):
                     if not self._unwritten():
                         (self.folder / UNWRITTEN).unlink(missing_ok=True)
-            except Exception as error:  # the writer goes on: people are told, and it tries again
+            except Exception as error:  # the page reports it; the writer tries again
                 note = f"the edits are kept, but not yet in the files of outlines: {error}"
             self._placed, self.note = 0, note
         return note

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hypervlad.app.database import Entry, QueueError, TrainingImage, check_free, make_queue
 from hypervlad.app.particles import QueuedImage, queued_particles, queued_training
-from hypervlad.classify.answers import SURE, Judgement
+from hypervlad.classify.answers import SURE
 from hypervlad.classify.estimator import MicrographClassifier
 from hypervlad.common.wording import counted, name_some, warn_user
 from hypervlad.folders.folder import load_image_folder
@@ -125,15 +125,17 @@ def start_queue(
         names = relative_names(queued, root)
     root = None if training is None else Path(training)
     known = training_images(model, root)
-    judged, positions = judge_images(
-        model, queued, max_error=max_error, progress=progress, with_known=True
+    entries, positions, is_known = judged_entries(
+        model, names, queued, max_error=max_error, progress=progress
     )
-    if not len(positions):
+    if not entries:
         raise QueueError(
             f"none of {counted(len(names), 'image')} could be read: there is nothing to queue"
         )
-    read = positions.tolist()
-    entries = entries_of(model, judged, [names[i] for i in read], [queued[i] for i in read])
+    if is_known.any():
+        text = training_images_text(int(is_known.sum()), len(entries))
+        some = name_some([image_name(queued[i]) for i in positions[is_known]])
+        warn_user(f"{text}, so they come last in the queue, if at all: {some}")
     facts = {"max_error": repr(max_error)} | model_facts(model, model_file)
     classes = [str(label) for label in model.classes_]
     if root is not None and all(image.image is None for image in known):
@@ -144,7 +146,7 @@ def start_queue(
     more = [NOT_A_PARTICLE] if isinstance(images, FoundFolder) else []
     make_queue(Path(folder), classes, entries, known, facts, more)
     n_doubtful = sum(entry.place is not None for entry in entries)
-    return NewQueue(len(entries) - n_doubtful, n_doubtful, len(names) - len(read))
+    return NewQueue(len(entries) - n_doubtful, n_doubtful, len(names) - len(entries))
 
 
 def model_facts(
@@ -155,57 +157,44 @@ def model_facts(
     return reading if model_file is None else reading | {"model": os.path.abspath(model_file)}
 
 
-def judge_images(
+def judged_entries(
     model: MicrographClassifier,
+    names: Sequence[str],
     images: Sequence[QueuedImage],
     *,
     max_error: float,
     progress: Callable[[int], Any] | None = None,
-    with_known: bool = False,
-) -> tuple[Judgement, NDArray[np.intp]]:
-    """Judge images; return the judgement of those that could be read, and their positions.
+) -> tuple[list[Entry], NDArray[np.intp], NDArray[np.bool_]]:
+    """Judge images, and order them for labelling, the most informative first.
 
-    Warnings name the unreadable images, what differs from all training images and, `with_known`,
-    images that are training images.
+    Sure ones have no place; those that the model was trained on come last. Return the entries of
+    the images that could be read, their positions, and which are training images. Warnings name the
+    unreadable images, and what differs from all training images.
     """
     if not images:
-        empty = np.empty((0, model.training_.n_features), dtype=np.float32)
-        return model.judge_vectors(empty, max_error), np.empty(0, dtype=np.intp)
+        return [], np.empty(0, np.intp), np.empty(0, bool)
     found = model.classify(
         list(images), max_error=max_error, chunk_size=_CHUNK_SIZE, progress=progress
     )
-    assert found.judgement is not None
+    judged, positions = found.judgement, found.images.positions
+    assert judged is not None
     if len(found.proba):
         found.images.warn()
         for difference in found.differences:
             warn_user(difference)
-        known = [image_name(images[i]) for i in found.images.positions[found.in_training]]
-        if with_known and known:
-            text = training_images_text(len(known), len(found.proba))
-            warn_user(f"{text}, so the queue labels them again: {name_some(known)}")
     else:  # an error of callers, if at all
-        skipped = found.images.skipped
-        warn_user(SkippedImagesWarning.about(skipped, len(images)))
-    return found.judgement, found.images.positions
-
-
-def entries_of(
-    model: MicrographClassifier,
-    judged: Judgement,
-    names: Sequence[str],
-    images: Sequence[QueuedImage],
-) -> list[Entry]:
-    """Order judged images for labelling, the most informative first; sure ones have no place."""
+        warn_user(SkippedImagesWarning.about(found.images.skipped, len(images)))
     classes = [str(label) for label in model.classes_]
     doubtful = np.flatnonzero(judged.kind != SURE)
     worth = informativeness(judged.proba[doubtful], judged.novelty[doubtful])
     order = doubtful[rank(worth, judged.projected[doubtful])]
+    order = order[np.argsort(found.in_training[order], kind="stable")]
     places = {int(row): place for place, row in enumerate(order)}
     best = np.argsort(-judged.proba, axis=1, kind="stable")
-    return [
+    entries = [
         Entry(
-            name=names[row],
-            image=images[row],
+            name=names[position],
+            image=images[position],
             place=places.get(row),
             kind=str(judged.kind[row]),
             scores=[(classes[k], float(judged.proba[row, k])) for k in best[row]],
@@ -213,8 +202,9 @@ def entries_of(
             novelty=float(judged.novelty[row]),
             nearest=judged.nearest[row].tolist(),
         )
-        for row in range(len(names))
+        for row, position in enumerate(positions.tolist())
     ]
+    return entries, positions, found.in_training
 
 
 def training_images(model: MicrographClassifier, folder: Path | None) -> list[TrainingImage]:

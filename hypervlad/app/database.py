@@ -240,24 +240,19 @@ def connect(folder: Path, kind: Kind = QUEUE) -> sqlite3.Connection:
 def _reporting(method: Callable[..., Any]) -> Callable[..., Any]:
     """Let a cursor's method report damage, and numbers beyond SQLite's range, as a QueueError."""
 
-    def _kind_of(cursor: sqlite3.Cursor) -> tuple[Path, Kind]:
-        assert isinstance(cursor.connection, _Connection)
-        return cursor.connection.path, cursor.connection.kind
-
     @functools.wraps(method)
     def reporting(cursor: sqlite3.Cursor, *arguments: Any) -> Any:
         try:
             return method(cursor, *arguments)
-        except OverflowError as error:
-            kind = _kind_of(cursor)[1]
-            raise UnknownError(f"the {kind.name} has nothing of this number") from error
-        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+        except (OverflowError, sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            assert isinstance(cursor.connection, _Connection)
+            path, kind = cursor.connection.path, cursor.connection.kind
+            if isinstance(error, OverflowError):
+                raise UnknownError(f"the {kind.name} has nothing of this number") from error
             if not _is_damage(error):
                 raise
-            path, kind = _kind_of(cursor)
-            raise QueueError(
-                f"{path}: damaged, or no {kind.name} ({error}); {kind.remedy}"
-            ) from error
+            words = f"damaged, or no {kind.name} ({error}); {kind.remedy}"
+            raise QueueError(f"{path}: {words}") from error
 
     return reporting
 

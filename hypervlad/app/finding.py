@@ -166,7 +166,7 @@ class Finding(Corrections):
 
     def _find(self, polarity: str, min_area: int) -> Iterator[str]:
         yield "Finding particles"
-        self._tell_contradictions()
+        self._report_contradictions()
         run = self._run_before()
         is_other = choices_of(run["finder"]) != {"polarity": polarity, "min_area": min_area}
         number = run["pixel_size"]  # as it was given in a shell, for all images
@@ -304,7 +304,8 @@ class Finding(Corrections):
             names = relative_names(find_images(self._root), self._root) if known else []
             if known:  # every image needs a line, also one that is new
                 rows = [[each, known.get(each, "none")] for each in names]
-                given += self._as_table(f"--{column}s", column, rows)
+                write_table(self.folder / f".{column}.csv", ["path", column], rows)
+                given += [f"--{column}s", self.folder / f".{column}.csv"]
         return given
 
     def _sizes_before(self) -> dict[str, float]:
@@ -329,13 +330,8 @@ class Finding(Corrections):
         before = self._sizes_before()
         return any(self._sizes.get(name) != before.get(name) for name in names)
 
-    def _tell_contradictions(self) -> None:
-        told = [f"warning: {each}" for each in self.scales.contradictions()]
-        self.runner.task["lines"] = [*self.runner.task["lines"], *told]
-
-    def _as_table(self, option: str, column: str, rows: list[list[Any]]) -> list[str | Path]:
-        write_table(self.folder / f".{column}.csv", ["path", column], rows)
-        return [option, self.folder / f".{column}.csv"]
+    def _report_contradictions(self) -> None:
+        self.runner.report(*(f"warning: {each}" for each in self.scales.contradictions()))
 
 
 def choices_of(finder: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from hypervlad.app.database import (
     NOTHING_TO_UNDO,
     ClickResult,
     QueueError,
-    UnknownError,
     earlier_result,
     last_click,
     log_event,
@@ -21,7 +20,7 @@ from hypervlad.app.database import (
     transaction,
 )
 from hypervlad.app.particles import QueuedParticle
-from hypervlad.app.store import LabelledImage, Queue
+from hypervlad.app.store import LabelledImage, Queue, row_of
 from hypervlad.common.limits import MAX_LABELS_AT_ONCE
 from hypervlad.common.tables import MODEL_SOURCE, PERSON_SOURCE, table_as_bytes
 from hypervlad.common.wording import counted, name_some, warn_user
@@ -153,18 +152,17 @@ class Labels:
                 f"got {len(items)}"
             )
         connection = self.queue.connection
-        names = {each.id: each.name for each in self.queue.categories()}
-        if category not in names:
-            raise UnknownError(f"the queue has no class {category}")
+        name = row_of(connection, "categories", category)["name"]
         with transaction(connection):
             result = earlier_result(connection, click)
             if result is None:
-                rows = self._rows_of(items)
+                known = f"items.*, {_IS_LABELLED} AS labelled"
+                rows = [row_of(connection, "items", each, columns=known) for each in items]
                 fresh = [
                     row for row in rows if row["event"] == items[row["id"]] and row["labelled"]
                 ]
                 result = self._result_of(
-                    f"{counted(len(fresh), self.queue.unit)} labelled “{names[category]}”",
+                    f"{counted(len(fresh), self.queue.unit)} labelled “{name}”",
                     len(fresh),
                     len(rows) - len(fresh),
                     rows[0]["id"] if len(rows) == 1 else None,
@@ -216,18 +214,6 @@ class Labels:
         if not n_changed:
             return ClickResult("late", late, item)
         return ClickResult("kept", f"{words}; {late}" if n_late else words, item)
-
-    def _rows_of(self, items: Mapping[int, int | None]) -> list[sqlite3.Row]:
-        connection = self.queue.connection
-        rows = []
-        for item in items:
-            row = connection.execute(
-                f"SELECT items.*, {_IS_LABELLED} AS labelled FROM items WHERE id = ?", [item]
-            ).fetchone()
-            if row is None:
-                raise UnknownError(f"the queue has no image {item}")
-            rows.append(row)
-        return rows
 
 
 def _given_label(row: sqlite3.Row) -> GivenLabel:

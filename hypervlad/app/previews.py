@@ -37,8 +37,7 @@ class Previews:
     def get(self, image: QueuedImage, side: int, options: ReadOptions) -> bytes:
         """Return what `jpeg` does; raise `BusyError` if too many other requests are waiting."""
         key = (image, side, options)
-        found = self._found(key)
-        if found is not None:
+        if found := self._found(key):
             return found
         if not self._slots.acquire(blocking=False):
             raise BusyError("other previews are being made; try again")

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZIP_DEFLATED, ZipFile
 
+from hypervlad.app.corrections import MODEL
 from hypervlad.app.database import FILE, QueueError, StaleError, UnknownError
 from hypervlad.app.finding import Finding, choices_of
 from hypervlad.app.results import Results
 from hypervlad.app.scales import Proposal, is_elsewhere, typed_number
 from hypervlad.app.store import Queue, checked_name
-from hypervlad.app.tasks import LEARN_AGAIN, TASKS, Choice, Step, Task
+from hypervlad.app.tasks import LEARN_AGAIN, TASKS, Step, Task
 from hypervlad.common.files import parse_json, refuse_link, replace_when_complete
 from hypervlad.common.tables import write_table
 from hypervlad.common.wording import counted, name_some, printable
@@ -107,6 +108,8 @@ class Project(Finding):
         does |= {each: partial(self._measure, task) for each, task in TASKS.items()}
         with self._asking:
             self.runner.check_idle()
+            if choices.get("only"):
+                self._check_learnt(TASKS[kind], choices)
             self._sizes, table = self.scales.as_now()
             self._size_options = ["--pixel-size", table] if table else []
             self.runner.start(kind, choices, does[kind])
@@ -224,8 +227,7 @@ class Project(Finding):
     def _measure(self, task: Task, only: str, image: str, **choices: Any) -> Iterator[str]:
         """Do a task with all images, or with `only` one that is looked at."""
         yield "Starting"
-        self._tell_contradictions()
-        images = self._root / self.name_of(image) if only else self._root
+        self._report_contradictions()
         for each in task.choices:
             if each.kind == "path":
                 choices[each.name] = self._typed_path(choices[each.name])
@@ -233,9 +235,11 @@ class Project(Finding):
                 choices[each.name] = typed_number(choices[each.name], each.label)
         if choices.get("model") and choices.get(task.given):  # which would be trained anew
             raise QueueError("give sorted images or a model, not both")
-        self.results.previewed, self.results.image = (
-            (task.kind, self.name_of(image)) if only else ("", "")
-        )
+        self.results.previewed, images = "", self._root
+        if only:
+            name, number = self.name_of(image), int(image.partition(":")[0])
+            self.results.previewed, self.results.image = task.kind, (number, name)
+            images /= name
         folder = self.results.folder_of(self.results.place_of(task.kind))
         refuse_link(folder)
         if only:
@@ -246,14 +250,36 @@ class Project(Finding):
                 self._prepare(task, folder, choices, marks)
                 self.set_facts(**{f"saved of {task.kind}": ""})
         folder.mkdir(parents=True, exist_ok=True)
-        model = choices.get("model") or folder / "model.hvlad"
+        model = choices.get("model") or self.folder / task.kind / MODEL
+        fill = {"IMAGES": [images], "FOLDER": [folder], "MODEL": [model], "GIVEN": []}
+        if only:
+            self._report_changes(task, choices, marks)
+            yield from self._steps(task, task.looks or task.steps[:1], fill, choices)
+            return
         given = [choices[task.given]] if choices.get(task.given) else []
         if task.given and not given and not choices.get("model"):
             given = self._given_by_marks(task, folder, marks)
         if choices.get("masks"):
             given += self._with_masks(choices["masks"])
-        fill = {"IMAGES": [images], "FOLDER": [folder], "MODEL": [model], "GIVEN": given}
-        yield from self._steps(task, task.steps[: 1 if only else None], fill, choices)
+        yield from self._steps(task, task.steps, fill | {"GIVEN": given}, choices)
+
+    def _check_learnt(self, task: Task, choices: dict[str, Any]) -> None:
+        """Raise a QueueError if one image is to be looked at with a model that there is not yet."""
+        is_there = choices.get("model") or (self.folder / task.kind / MODEL).exists()
+        if task.looks and not is_there:
+            needs = f"{task.needs}; then “{task.button}” learns it"
+            raise QueueError(f"nothing to preview yet, because there is no model: {needs}")
+
+    def _report_changes(self, task: Task, choices: dict[str, Any], marks: dict[str, str]) -> None:
+        """Warn if a model, with which one image is looked at, was trained with other choices."""
+        if not task.looks or choices.get("model"):
+            return
+        made, before = self._made_with(task.kind)
+        names = [task.given, *task.steps[0].takes.split()]
+        is_other = any((made.get(name) or "") != (choices[name] or "") for name in names)
+        if is_other or (marks != before and not choices[task.given]):
+            words = f"other choices or marks than now; “{task.button}” trains it anew"
+            self.runner.report(f"warning: the model was trained with {words}")
 
     def _learn_again(self) -> Iterator[str]:
         """Train the classes anew with the labels of people, and classify all images again."""
@@ -266,7 +292,7 @@ class Project(Finding):
         marks = _with_labels(self._typed_marks("classes"), before, labels)
         listed = {each: own for each, own in marks.items() if each in before or each not in labels}
         given = choices.get("source") or self._given_by_marks(task, folder, listed)[0]
-        fill = {"IMAGES": [self._root], "FOLDER": [folder], "MODEL": [folder / "model.hvlad"]}
+        fill = {"IMAGES": [self._root], "FOLDER": [folder], "MODEL": [folder / MODEL]}
         yield from self._steps(task, LEARN_AGAIN, fill | {"GIVEN": [given]}, choices)
         with self._asking:  # what was marked meanwhile is not learnt
             marks = _with_labels(self._typed_marks("classes"), before, labels)
@@ -311,6 +337,7 @@ class Project(Finding):
     ) -> Iterator[str]:
         """Run commands of a task, and put what they have written into one file, too."""
         (images,), (folder,) = fill["IMAGES"], fill["FOLDER"]
+        is_alone = folder.parent != self.folder  # one image
         for step in steps:
             yield step.words
             is_made = bool(step.makes) and (folder / step.makes).exists()
@@ -320,8 +347,10 @@ class Project(Finding):
             for word in step.command.split():
                 own += fill.get(word, [word.replace("FOLDER", str(folder))])
             for choice in task.choices:
-                if choice.name in step.takes.split():
-                    own += self._options(choice, choices.get(choice.name, ""))
+                value = choices.get(choice.name, "")
+                is_usual = not value or (choice.values and value == choice.values[0][0])
+                if choice.name in step.takes.split() and not is_usual:
+                    own.append(choice.option.format(value))
             is_given = "GIVEN" in step.command and bool(choices.get(task.given))
             if "GIVEN" in step.command or "IMAGES" in step.command:
                 place = Path(choices[task.given]) if is_given else images
@@ -332,12 +361,13 @@ class Project(Finding):
             except QueueError as error:
                 if not step.may_fail:
                     raise
-                told = [*before, *self.runner.task["lines"], self._in_words(error)]
-                before = [*dict.fromkeys(told)]
-            if step.may_fail:  # what else it says is in what it has written
+                if not is_alone:
+                    self.runner.report(error)
+                continue
+            if step.may_fail and not is_alone:  # what it says is in what it has written
                 self.runner.task["lines"] = before
-        if folder.parent != self.folder:
-            return  # of one image
+        if is_alone:
+            return
         whole = folder / "all.zip"
         with replace_when_complete(whole) as stream, ZipFile(stream, "w", ZIP_DEFLATED) as kept:
             for file in sorted(folder.rglob("[!.]*")):
@@ -354,8 +384,8 @@ class Project(Finding):
         """Return what a task learns from: marked images, or a table of their classes."""
         if gone := sorted(name for name in marks if not (self._root / name).exists()):
             marks = {name: own for name, own in marks.items() if name not in {*gone}}
-            told = f"warning: not in the folder any more, so not learnt: {name_some(gone)}"
-            self.runner.task["lines"] = [*self.runner.task["lines"], told]
+            some = name_some(gone)
+            self.runner.report(f"warning: not in the folder any more, so not learnt: {some}")
         if not marks:
             raise QueueError(task.needs)
         if task.mark:
@@ -369,11 +399,6 @@ class Project(Finding):
         find: Callable[..., Sequence[Any]] = find_masks if os.path.isdir(masks) else find_outlines
         found = zip(self._files, find(self._files, masks), strict=True)
         return [file for file, mask in found if mask is not None]
-
-    def _options(self, choice: Choice, value: Any) -> list[str | Path]:
-        """Return a choice as an option of a command; none if it is the usual one."""
-        is_usual = not value or (choice.values and value == choice.values[0][0])
-        return [] if is_usual else [choice.option.format(value)]
 
     def _typed_path(self, text: str) -> str:
         """Return the absolute path of a file or folder that a person has typed, if any."""

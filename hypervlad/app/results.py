@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
 import os
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
-from hypervlad.app.database import Database, QueueError, StaleError, UnknownError
-from hypervlad.app.tasks import PARTICLE_FILES, TASKS
+from hypervlad.app.corrections import Corrections
+from hypervlad.app.database import QueueError, StaleError, UnknownError
+from hypervlad.app.tasks import COVERAGE, PARTICLE_FILES, PREDICTIONS, TASKS
 from hypervlad.common.files import LinkError, parse_json, refuse_link, replace_when_complete
 from hypervlad.common.limits import MAX_OUTLINES_VALUES
-from hypervlad.common.tables import table_as_bytes
+from hypervlad.common.tables import read_separated, table_as_bytes
+from hypervlad.common.wording import counted, percent, printable, reason_of
 from hypervlad.images.files import is_below, path_parts
 from hypervlad.objects.found_folder import FIELDS, PARTICLES
 
@@ -23,15 +25,19 @@ from hypervlad.objects.found_folder import FIELDS, PARTICLES
 RESULTS = "results"
 _PREVIEW = ".preview"
 _MAX_FIGURES = 30  # of which the page lists each
+# What reading a file raises that is not what a page saves.
+_DAMAGE = (ValueError, LookupError, TypeError, AttributeError, csv.Error)
 
 
 class Results:
     """Files and pages that tasks have written, by the place of a task: its kind, or a preview's."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Corrections) -> None:
         self._database = database  # in the folder of the results
-        #: The task of which one image was looked at last, rather than all measured, and its name.
-        self.previewed, self.image = "", ""
+        #: The task of which one image was looked at last, rather than all measured.
+        self.previewed = ""
+        #: The number and the name of that image.
+        self.image = 0, ""
 
     def place_of(self, kind: str) -> str:
         """Return where results of a task are: as its kind, or "preview/KIND" of one image."""
@@ -76,54 +82,115 @@ class Results:
         if (page := next(iter(sorted(folder.glob(name))), None)) is None:
             return ""
         path = quote(f"{place}/{page.relative_to(folder).as_posix()}")
+        if page.suffix == ".csv":  # what it says is the caption of the image
+            path = f"files/image/{self.image[0]}"
         return f"{path}?{page.stat().st_mtime_ns}{mark}{anchor}"
 
-    def keep(self, kind: str, text: str, page: str) -> Path:
-        """Keep what a person has saved on a page of results, if it is the last; return its file."""
+    def caption(self, place: str) -> list[str]:
+        """Return what is said beside the picture of a preview: its image, and what was found."""
+        kind, folder = place.split("/")[-1], self.folder_of(place)
+        words = [printable(self.image[1])]
+        if place == kind or not self.page(place):
+            return []
+        # A command that was stopped has written only some of these files.
+        with contextlib.suppress(OSError, *_DAMAGE):
+            if kind == "classes":
+                words += _class_words(self._only_row(folder / PREDICTIONS))
+            elif kind == "defects":
+                row = self._only_row(folder / "scores.csv")
+                how = parse_json((folder / "scores.json").read_text("utf-8"))
+                words += _score_words(row, is_guess=how["extrapolated"])
+        return words
+
+    def _only_row(self, table: Path) -> dict[str, str]:
+        """Return the row of the image of a preview; a ValueError if it is of one before."""
+        (_, names), (_, cells) = read_separated(table)[1]
+        row = dict(zip(names, cells, strict=True))
+        if row["path"] != Path(self.image[1]).name:  # an open file may not have been deleted
+            raise ValueError(f"{table}: expected {self.image[1]}, got {row['path']}")
+        return row
+
+    def keep(self, kind: str, text: str, page: str) -> tuple[Path, str]:
+        """Keep what a person has saved on a page of results, if it is the last.
+
+        Return its file, and words about the file of before if that was damaged and is moved aside.
+        """
         if not (name := TASKS[kind].saved[1]):
             raise UnknownError(f"nothing is kept of {kind}")
         path, place = self._database.folder / f"{kind}_{name}", self.place_of(kind)
-        with_others: Callable[[str, str], str] = _with_other_masks
-        if name.endswith(".csv"):
-            with_others = partial(_with_other_rows, image="" if place == kind else self.image)
+        with_others = _with_other_rows if name.endswith(".csv") else _with_other_masks
+        with_others = partial(with_others, image="" if place == kind else self.image[1])
         if not page or page != self.page(place):
             raise StaleError("there are other results now: open their page anew, and save there")
         try:
             refuse_link(path)
             alone = with_others(text, "")
-        except (LinkError, ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
+        except LinkError as error:
+            raise QueueError(str(error)) from error
+        except _DAMAGE as error:
             raise QueueError(f"{path.name}: not what the page saves ({error!r})") from error
+        damage = ""
         try:
             text = with_others(text, path.read_text("utf-8") if path.exists() else "")
-        except (ValueError, LookupError, TypeError, AttributeError, csv.Error):
-            text = alone
-            os.replace(path, path.with_name(f"{path.name}.damaged"))
+        except _DAMAGE as error:
+            text, aside = alone, self._database.free_name(f"{path.name}.damaged")
+            os.replace(path, path.with_name(aside))
+            damage = (
+                f"{path.name} was damaged ({reason_of(error)}), and is now {aside}: your earlier "
+                "marks are only in that file. Repair it, take an earlier copy, or mark them anew"
+            )
         with replace_when_complete(path) as stream:
             stream.write(text.encode("utf-8"))
         self._database.set_facts(**{f"saved of {kind}": str(path)})  # until it is used
-        return path
+        return path, damage
+
+
+def _class_words(row: dict[str, str]) -> list[str]:
+    """Return in words what the table of classes says of one image."""
+    words = [f"{row['label']}: {percent(float(row['confidence']))}"]
+    if (possible := row.get("possible")) is not None:
+        listed = possible.replace("|", ", ") or "none of those learnt"
+        words.append(f"possible classes, with {COVERAGE} % coverage: {listed}")
+    if row["unlike_training"] == "yes":
+        words.append("unlike all images that were learnt: the probability means little")
+    return words
+
+
+def _score_words(row: dict[str, str], *, is_guess: bool) -> list[str]:
+    """Return in words what the table of scores says of one image."""
+    found = "no defects: the score is below the threshold"
+    if row["called"] != "normal":
+        regions = counted(int(row["n_regions"]), "defective region")
+        found = f"{regions}, {percent(float(row['area_fraction']))} of the image"
+    score, threshold = (f"{float(row[name]):.3g}" for name in ("score", "threshold"))
+    guess = ", a guess from too few images without defects" if is_guess else ""
+    return [found, f"score {score}, threshold {threshold}{guess}"]
 
 
 def _with_other_rows(text: str, before: str, image: str) -> str:
     """Return a table of what is left out; of one image, with the rows of others from before."""
     from hypervlad.fibres.left_out import CHOICE  # not above: importing it takes long
 
-    header, *rows = csv.reader(io.StringIO(text))
-    if header != [*CHOICE] or any(len(row) != len(CHOICE) for row in rows):
-        raise ValueError(f"expected a table with the columns {', '.join(CHOICE)}")
+    def rows_of(table: str) -> list[list[str]]:
+        header, *rows = [row for row in csv.reader(io.StringIO(table)) if row]
+        if header != [*CHOICE] or any(len(row) != len(CHOICE) for row in rows):
+            raise ValueError(f"expected a table with the columns {', '.join(CHOICE)}")
+        return rows
+
+    rows, old = rows_of(text), rows_of(before) if before else []
     if not image:
         return text
-    old = [row for row in csv.reader(io.StringIO(before)) if row not in (header, [])]
     others = [row for row in old if row[0] != image]
-    return table_as_bytes(header, [*others, *([image, *cells] for _, *cells in rows)]).decode()
+    return table_as_bytes(CHOICE, [*others, *([image, *cells] for _, *cells in rows)]).decode()
 
 
-def _with_other_masks(text: str, before: str) -> str:
-    """Return masks of images (COCO), with those of images that the page does not show."""
+def _with_other_masks(text: str, before: str, image: str) -> str:
+    """Return masks of images (COCO), or of one, with those that the page does not show."""
     one = parse_json(text, MAX_OUTLINES_VALUES)
+    one["images"] = [each | ({"file_name": image} if image else {}) for each in one["images"]]
     other = parse_json(before or '{"images": [], "annotations": []}', MAX_OUTLINES_VALUES)
-    n_new, shown = len(one["images"]), {each["file_name"] for each in one["images"]}
-    shown.update(one.pop("info", {}).get("shown", []))
+    n_new, listed = len(one["images"]), one.pop("info", {}).get("shown", [])
+    shown = {image, *(each["file_name"] for each in one["images"]), *(listed * (not image))}
     ids = {each["id"]: each for each in other["images"] if each["file_name"] not in shown}
     new = {number: n_new + place for place, number in enumerate(ids)}
     one["images"] += [ids[number] | {"id": new[number]} for number in ids]

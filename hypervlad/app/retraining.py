@@ -17,7 +17,7 @@ from scipy.stats import binomtest
 from sklearn.base import clone
 from sklearn.utils import Bunch
 
-from hypervlad.app.creation import entries_of, judge_images, model_facts
+from hypervlad.app.creation import judged_entries, model_facts
 from hypervlad.app.database import QueueError, TrainingImage, update_queue
 from hypervlad.app.particles import QueuedImage, QueuedParticle
 from hypervlad.app.store import LabelledImage, Queue
@@ -264,14 +264,11 @@ def requeue(
     """
     images = remaining(queue)
     max_error = float(queue.fact("max_error", "0.05") or 0.05)
-    queued = [image.image for image in images]
-    judged, positions = judge_images(model, queued, max_error=max_error, progress=progress)
-    read = [images[i] for i in positions]
-    entries = entries_of(
-        model, judged, [image.name for image in read], [image.image for image in read]
-    )
+    names, queued = [image.name for image in images], [image.image for image in images]
+    options: Any = {"max_error": max_error, "progress": progress}
+    entries, *_ = judged_entries(model, names, queued, **options)
     in_doubt = {entry.image for entry in entries if entry.place is not None}
-    unread = set(queued) - {image.image for image in read}
+    unread = set(queued) - {entry.image for entry in entries}
     if write:
         update_queue(
             queue.connection,

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hypervlad.app.database import Database, QueueError, StaleError
+from hypervlad.common import limits
 from hypervlad.common.files import parse_json
 from hypervlad.common.progress import READ_BY_PROGRAM
 from hypervlad.common.wording import counted
@@ -22,9 +23,10 @@ from hypervlad.common.wording import counted
 _N_LINES = 12  # of a command, which the page shows if it fails
 # Imports modules that take long, and then waits for the command.
 _COMMAND = """
-import importlib, json, sys
+import contextlib, importlib, json, sys
 for name in sys.argv[1:]:
-    importlib.import_module(name)
+    with contextlib.suppress(ImportError):
+        importlib.import_module(name)
 from hypervlad.cli import main
 if line := sys.stdin.readline():
     sys.argv[1:] = json.loads(line)
@@ -33,15 +35,16 @@ if line := sys.stdin.readline():
 _SLOW = (
     *("hypervlad.fibres.diameter_tables", "hypervlad.fibres.diameter_page"),
     *("hypervlad.fibres.alignment_page", "hypervlad.fibres.orientation_display"),
-    *("hypervlad.pages.facts", "tifffile", "matplotlib.backends.backend_agg"),
+    *("hypervlad.defects.page", "hypervlad.classify.page", "hypervlad.features.encoder"),
+    *("hypervlad.pages.facts", "tifffile", "openvino", "matplotlib.backends.backend_agg"),
 )
 _BAR = re.compile(  # as tqdm prints it: what, done, total, left, unit
     r"(?:(\w[^:%]*): +)?\d+%\|.*?(\d+)/(\d+) \[[\d:]+<([\d:?]+)(?:, +[\d.?]+(?:s/)?(\w+))?"
 )
 # Of what commands print, the page shows at the end what begins so, with lines indented below.
-_TOLD = (
-    *("warning:", "note:", "held out:", "trained on"),
-    *("accuracy", "balanced accuracy", "threshold:"),
+_SHOWN = re.compile(
+    r"(warning:|note:|held out:|trained on|accuracy|balanced accuracy|threshold:"
+    r"|[\d,]+ of [\d,]+ images? (is a|are) training image)"
 )
 
 
@@ -76,6 +79,8 @@ class Runner:
         self._guard = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
         self._waiting: subprocess.Popen[str] | None = None
+        self._is_used = threading.Event()  # since the watch of the process that waits last looked
+        self._watch: threading.Thread | None = None
         self._thread: threading.Thread | None = None
         self._is_stopped = self._is_closed = False
         self.task: dict[str, Any] = {}
@@ -105,17 +110,32 @@ class Runner:
         self.stop()
         if self._thread is not None:
             self._thread.join()
-        with self._guard:
-            self._is_closed = True
-            if waiting := self._take_waiting():
-                with waiting:  # which closes its pipes
-                    waiting.terminate()
+        self._is_closed = True
+        self._is_used.set()  # so that the watch ends
+        self._end_waiting()
 
     def make_ready(self) -> None:
-        """Let a process wait for the next command, so that a preview is there soon."""
+        """Let a process wait for the next command, for a while, so that a preview is there soon."""
         with self._guard:
             if not self._is_closed:
                 self._waiting = self._take_waiting() or _new_process(*_SLOW)
+                self._is_used.set()
+                if self._watch is None:
+                    self._watch = threading.Thread(target=self._end_unused, daemon=True)
+                    self._watch.start()
+
+    def _end_unused(self) -> None:
+        """End the process that waits once no page has wanted it for long enough."""
+        while self._is_used.wait(limits.MAX_IDLE_SECONDS) and not self._is_closed:
+            self._is_used.clear()
+        self._end_waiting()
+
+    def _end_waiting(self) -> None:
+        with self._guard:
+            self._watch = None
+            if waiting := self._take_waiting():
+                with waiting:  # which closes its pipes
+                    waiting.terminate()
 
     def _take_waiting(self) -> subprocess.Popen[str] | None:
         """Take the process that waits, if it has not ended; the guard is held."""
@@ -139,6 +159,11 @@ class Runner:
                 self._database.set_facts(task="null")
                 self.task = {}
 
+    def report(self, *words: object) -> None:
+        """Show what a task, or one of its commands, had to say, once."""
+        lines = [*self.task["lines"], *map(self._in_words, words)]
+        self.task["lines"] = [*dict.fromkeys(lines)]
+
     def run(self, *arguments: str | Path) -> None:
         """Run a command, as a step of the task; a QueueError with its last lines if it fails."""
         with self._guard:
@@ -149,7 +174,7 @@ class Runner:
         with contextlib.suppress(OSError):  # what it said before it ended is read below
             process.stdin.write(f"{json.dumps([*map(str, arguments)])}\n")
             process.stdin.flush()
-        last, is_told = deque[str](maxlen=_N_LINES), False
+        last, is_shown = deque[str](maxlen=_N_LINES), False
         with process:
             assert process.stdout is not None
             for line in process.stdout:  # in text, a bar's carriage returns end lines, too
@@ -157,9 +182,9 @@ class Runner:
                     self.task |= _progress(*bar.groups())
                 elif words := self._in_words(line.strip()):
                     last.append(words)
-                    is_told = words.startswith(_TOLD) or (is_told and line.startswith(" "))
-                    if is_told and words not in self.task["lines"]:
-                        self.task["lines"] = [*self.task["lines"], words]
+                    is_shown = bool(_SHOWN.match(words)) or (is_shown and line.startswith(" "))
+                    if is_shown:
+                        self.report(words)
         with self._guard:
             self._process = None
             if self._is_stopped:
@@ -167,7 +192,7 @@ class Runner:
         if process.returncode:
             if errors := [each for each in last if each.lower().startswith("error: ")]:
                 raise QueueError(errors[-1][len("error: ") :])
-            self.task["lines"] = list(last)
+            self.report(*last)
             name = " ".join(each for each in arguments[:2] if isinstance(each, str))
             raise QueueError(f"hypervlad {name} ended with code {process.returncode}")
 
@@ -182,7 +207,7 @@ class Runner:
             ended = "stopped"
         except Exception as error:  # else the page would wait for ever: it shows why
             ended = "failed"
-            self.task["lines"] = [*self.task["lines"], self._in_words(error)]
+            self.report(error)
         finally:
             self.task["state"] = ended
 

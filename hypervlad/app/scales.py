@@ -43,7 +43,7 @@ _MAX_WAITED = 5.0  # seconds, for the last of them
 _MAX_UNDONE = 100
 _MAX_SHARE = 100.0  # of the width: images may be high
 _MAX_TEXT = 80
-_MAX_TOLD = 8  # contradictions
+_MAX_LISTED = 8  # contradictions
 _WHOSE = "image", "new", "alike", "shape"
 _TYPED, _BY_BAR, _BY_LABEL, _BY_HAND = "given", "scale bar", "read", "by hand"
 _WORDS = {_TYPED: "typed", _BY_BAR: "by its bar", _BY_LABEL: "by its bar", _BY_HAND: "by hand"}
@@ -111,7 +111,7 @@ class Scales:
     ) -> None:
         self._database, self._root, self._in_words = database, root, in_words
         self._guard = threading.RLock()
-        self._waiting, self._told = list[Path](), list[str]()
+        self._waiting, self._notes = list[Path](), list[str]()
         self._thread: threading.Thread | None = None
         known = parse_json(database.fact("looks") or "{}")
         self._kept = {name: _Look(*values) for name, values in known.items()}
@@ -251,10 +251,10 @@ class Scales:
             if note.startswith("contradiction"):
                 names.setdefault(note, []).append(name)
         notes = sorted(names, key=lambda note: -len(names[note]))
-        told = [f"{name_some(names[note])}: {note}" for note in notes[:_MAX_TOLD]]
-        n_others = sum(len(names[note]) for note in notes[_MAX_TOLD:])
-        told += [f"{counted(n_others, 'other image')}: contradictions"] * bool(n_others)
-        return self._told + told
+        lines = [f"{name_some(names[note])}: {note}" for note in notes[:_MAX_LISTED]]
+        n_others = sum(len(names[note]) for note in notes[_MAX_LISTED:])
+        lines += [f"{counted(n_others, 'other image')}: contradictions"] * bool(n_others)
+        return self._notes + lines
 
     def proposals(self) -> list[Proposal]:
         """Return the images without a pixel size, by the bar that they show, the most first."""
@@ -409,7 +409,7 @@ class Scales:
                 others = (table.with_stem(f"{table.stem}-{n}") for n in count(2))
                 other = next(each for each in others if not each.exists())
                 move_to_new_name(table, other)
-                self._told.append(f"{SIZES} was not written here, so not used: now {other.name}")
+                self._notes.append(f"{SIZES} was not written here, so not used: now {other.name}")
             # First, for a kill: then an own table would be kept under another name, at worst.
             self._database.set_facts(**{"size table": sha256(content).hexdigest()})
             if rows:

@@ -52,7 +52,6 @@ _SHARED = "base.css", "common.js"  # with all pages
 _FILES = {each.name for each in _PAGE.iterdir() if each.suffix in _CONTENT_TYPES}.union(_SHARED)
 _N_THREADS = 8
 
-
 # Pages of results have scripts of their own, which must not use the server: they have no origin.
 _RESULT_POLICY = (
     "sandbox allow-scripts allow-downloads allow-modals allow-popups; default-src 'none'; "
@@ -76,16 +75,18 @@ def make_app(kept: Queue | Project, token: str, port: int) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = limits.MAX_SAVED_BODY
     app.url_map.merge_slashes = False
     app.url_map.converters["number"] = _NumberConverter
-    app.before_request(lambda: check_request(request, token, port, _max_body(kept)))
+    max_body = limits.MAX_REQUEST_BODY if kept.kind is QUEUE else limits.MAX_EDIT_BODY
+    app.before_request(lambda: check_request(request, token, port, max_body))
     app.after_request(with_headers)
     app.register_error_handler(Exception, error_response)
-    _add_previews(app, kept, Previews())
+    previews = Previews()
+    _add_files(app, kept, previews)
     if isinstance(kept, Queue):
-        _add_review(app, kept)
+        _add_review(app, kept, previews)
         _add_clicks(app, kept)
         _add_labels(app, Labels(kept))
     else:
-        _add_project(app, kept)
+        _add_project(app, kept, previews)
         app.wsgi_app = _WithQueue(app.wsgi_app, kept, token, port)  # type: ignore[method-assign]
     return app
 
@@ -110,10 +111,6 @@ class _WithQueue:
         # The inner application looks whether a request may be made.
         own = {"PATH_INFO": f"/{token}/{rest[0]}", "SCRIPT_NAME": "/review"}
         return self._inner[1](environ | own, start_response)
-
-
-def _max_body(kept: Database) -> int:
-    return limits.MAX_REQUEST_BODY if kept.kind is QUEUE else limits.MAX_EDIT_BODY
 
 
 def serve(
@@ -196,7 +193,7 @@ class _NumberConverter(IntegerConverter):
     regex = r"\d{1,15}"
 
 
-def _add_review(app: Flask, queue: Queue) -> None:
+def _add_review(app: Flask, queue: Queue, previews: Previews) -> None:
     of_particles = queue.unit == "particle"
     if of_particles:
         app.jinja_env.add_extension(ParticleWords)
@@ -212,19 +209,17 @@ def _add_review(app: Flask, queue: Queue) -> None:
 
     @app.get("/<token>/training/<number:row>")
     def training(token: str, row: int) -> Response:
-        picture = app.extensions["previews"].get(
-            queue.image_of_training(row), THUMBNAIL, queue.read_options()
-        )
-        return Response(picture, mimetype="image/jpeg")
+        return _picture(previews.get(queue.image_of_training(row), THUMBNAIL, queue.read_options()))
 
 
-def _add_previews(app: Flask, kept: Queue | Project, previews: Previews) -> None:
-    app.extensions["previews"] = previews
+def _picture(jpeg: bytes) -> Response:
+    return Response(jpeg, mimetype="image/jpeg")
 
+
+def _add_files(app: Flask, kept: Queue | Project, previews: Previews) -> None:
     @app.get("/<token>/<any(image, small, whole):size>/<number:item>")
     def image(token: str, size: str, item: int) -> Response:
-        picture = previews.get(kept.image_of(item), SIDES[size], kept.read_options())
-        return Response(picture, mimetype="image/jpeg")
+        return _picture(previews.get(kept.image_of(item), SIDES[size], kept.read_options()))
 
     @app.get("/<token>/<name>")
     def file(token: str, name: str) -> Response:
@@ -282,7 +277,7 @@ def _add_labels(app: Flask, labels: Labels) -> None:
         return jsonify(labels.undo(**body_of({"client": str, "click": str}))._asdict())
 
 
-def _add_project(app: Flask, project: Project) -> None:
+def _add_project(app: Flask, project: Project, previews: Previews) -> None:
     from hypervlad.app.strokes import change_of  # not above: importing it takes long
 
     of_image = {"client": str, "click": str, "image": int, "version": int}
@@ -298,7 +293,7 @@ def _add_project(app: Flask, project: Project) -> None:
         sizes = part("sizes")(project.scales, project.proposals(), state, counted)
         return state | {"banner": banner.strip(), "sizes": sizes.strip()}
 
-    _add_tasks(app, project, stated)
+    _add_tasks(app, project, stated, previews)
 
     @app.post("/<token>/images")
     def images(token: str) -> Response:
@@ -401,9 +396,9 @@ def _add_project(app: Flask, project: Project) -> None:
         return jsonify({"html": html, "is_current": known.get("is_current")})
 
 
-def _add_tasks(app: Flask, project: Project, stated: Callable[[], dict[str, Any]]) -> None:
-    previews: Previews = app.extensions["previews"]
-
+def _add_tasks(
+    app: Flask, project: Project, stated: Callable[[], dict[str, Any]], previews: Previews
+) -> None:
     @app.get(f"/<token>/{_KIND}.html")
     def task_page(token: str, kind: str) -> str:
         task, values = TASKS[kind], project.values(kind)
@@ -429,20 +424,19 @@ def _add_tasks(app: Flask, project: Project, stated: Callable[[], dict[str, Any]
     def task_state(token: str, kind: str) -> Response:
         body_of({})
         state = stated() | {"abouts": project.abouts()}
-        if TASKS[kind].preview and state["task"].get("state") != "running":
+        where, page, caption = project.results.place_of(kind), "", list[str]()
+        if state["task"].get("state") != "running":
             project.runner.make_ready()
-        where = project.results.place_of(kind)
-        page = project.results.page(where) if state["task"].get("state") != "running" else ""
+            page, caption = project.results.page(where), project.results.caption(where)
         known: dict[str, Any] = {"where": where, "page": page, "folder": project.folder / kind}
         known |= {"files": project.results.listed(where), "is_preview": where != kind}
         known["queue"] = project.queue() if kind == "classes" else None
-        state |= {"page": page, "is_preview": where != kind}
+        state |= {"page": page, "caption": "\n".join(caption), "is_preview": where != kind}
         return jsonify(state | {"files": render_template("files.html", **known)})
 
     @app.get("/<token>/files/<any(image, small, whole):size>/<number:item>")
     def file_picture(token: str, size: str, item: int) -> Response:
-        picture = previews.get(project.file(item), SIDES[size], project.read_options())
-        return Response(picture, mimetype="image/jpeg")
+        return _picture(previews.get(project.file(item), SIDES[size], project.read_options()))
 
     @app.post("/<token>/mark_file")
     def mark_file(token: str) -> Response:
@@ -454,9 +448,10 @@ def _add_tasks(app: Flask, project: Project, stated: Callable[[], dict[str, Any]
 
     @app.post(f"/<token>/keep/{_KIND}")
     def keep(token: str, kind: str) -> Response:
-        path = project.results.keep(kind, **body_of({"text": str, "page": str}))
+        path, damage = project.results.keep(kind, **body_of({"text": str, "page": str}))
         said = f"{path.name} is kept: “{TASKS[kind].button}” uses it"
-        return jsonify({"choice": TASKS[kind].saved[0], "path": str(path), "said": said})
+        known = {"choice": TASKS[kind].saved[0], "path": str(path), "said": said}
+        return jsonify(known | {"damage": damage})
 
     @app.get(f"/<token>/<any(results, {', '.join(TASKS)}):kind>/<path:name>")
     @app.get(f"/<token>/preview/{_KIND}/<path:name>", defaults={"above": "preview/"})

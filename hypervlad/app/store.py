@@ -226,7 +226,7 @@ class Queue(Database):
         want : int, default=0
             Number of images to lease in all afterwards.
         """
-        _row_of(self.connection, "categories", category)
+        row_of(self.connection, "categories", category)
         return self._click(client, click, item, category, want)
 
     def skip(self, client: str, click: str, item: int, want: int = 0) -> Answer:
@@ -260,13 +260,13 @@ class Queue(Database):
 
     def image_of(self, item: int) -> QueuedImage:
         """Return the file of an image of the queue, or the particle that it is."""
-        row = _row_of(self.connection, "items", item)
+        row = row_of(self.connection, "items", item)
         with reporting_damage(f"image {item}"):
             return restored(row["path"])
 
     def image_of_training(self, row: int) -> QueuedImage:
         """Return the file of a training image, or the particle that it is."""
-        found = _row_of(self.connection, "training", row, key="row")["path"]
+        found = row_of(self.connection, "training", row, key="row")["path"]
         if found is None:
             raise UnknownError(f"the file of training image {row} is not known")
         with reporting_damage(f"training image {row}"):
@@ -297,10 +297,10 @@ class Queue(Database):
         with transaction(connection):
             result = earlier_result(connection, click)
             if result is None:
-                row = _row_of(connection, "items", item)
+                row = row_of(connection, "items", item)
                 result = ClickResult("kept", "", item)
                 if row["state"] == "labelled":
-                    name = _row_of(connection, "categories", row["category"])["name"]
+                    name = row_of(connection, "categories", row["category"])["name"]
                     message = (
                         f"this image was already labelled “{name}”; that label is kept, yours is "
                         "in the log"
@@ -321,7 +321,7 @@ class Queue(Database):
         if last is None:
             log_event(connection, self.now(), client, click, "undo", NOTHING_TO_UNDO)
             return NOTHING_TO_UNDO
-        if _row_of(connection, "items", last["item"])["event"] == last["number"]:
+        if row_of(connection, "items", last["item"])["event"] == last["number"]:
             result = ClickResult("kept", "", last["item"])
         else:
             result = ClickResult(
@@ -406,11 +406,12 @@ def _category_named(connection: sqlite3.Connection, name: str) -> Category | Non
     return None if row is None else Category(*row)
 
 
-def _row_of(
-    connection: sqlite3.Connection, table: str, number: int, *, key: str = "id"
+def row_of(
+    connection: sqlite3.Connection, table: str, number: int, *, key: str = "id", columns: str = "*"
 ) -> sqlite3.Row:
+    """Return a line of a table of the queue; an UnknownError if there is none."""
     row: sqlite3.Row | None = connection.execute(
-        f"SELECT * FROM {table} WHERE {key} = ?", [number]
+        f"SELECT {columns} FROM {table} WHERE {key} = ?", [number]
     ).fetchone()
     if row is None:
         kind = {"items": "image", "categories": "class", "training": "training image"}[table]

@@ -31,7 +31,8 @@ class Step(NamedTuple):
     """A command, of which IMAGES, FOLDER, MODEL and GIVEN are filled in, and the choices it takes.
 
     A step is left out if it `makes` a file that is there, or that a person has given. If one fails
-    that `may_fail`, the others count, and its last lines are shown.
+    that `may_fail`, the others count, and its last lines are shown. Of one image they are not: the
+    step after it does the same with less, and says itself what is wrong.
     """
 
     words: str
@@ -46,8 +47,9 @@ class Task(NamedTuple):
 
     What images are marked with in the list, `mark` (the word, or "" for any), or what is given as
     the choice `given`, is what the task learns from; `needs` says so if there is neither.
-    `page` is shown of all images, `preview`, a pattern, of one that is looked at alone with the
-    first command. `files` are results: their names, titles, and what is in them. `saved` are a
+    `page` is shown of all images, `preview`, a pattern, of one that is looked at alone: with
+    `looks`, whose model was learnt before, or else with the first command. Of a table, the image
+    itself is shown. `files` are results: their names, titles, and what is in them. `saved` are a
     choice, and the file that is its value when a person saves something on the page of results.
     """
 
@@ -60,7 +62,8 @@ class Task(NamedTuple):
     steps: tuple[Step, ...]
     files: tuple[tuple[str, ...], ...]
     page: str
-    preview: str = ""
+    preview: str
+    looks: tuple[Step, ...] = ()
     given: str = ""
     mark: str | None = None
     needs: str = ""
@@ -102,7 +105,7 @@ PARTICLE_FILES = (
 )
 _POLARITIES = ("auto", "bright or dark"), ("bright", "bright"), ("dark", "dark")
 _GROUPS = "table (CSV) with the columns path and group: what is compared"
-_LEFT_OUT = "places that do not count: as saved on the page of results, or a table (CSV)", "none"
+_LEFT_OUT = "places of fibres that do not count: as saved on the page of results, or others", "none"
 _DIAMETERS = Task(
     *("diameters", "Fibre diameters"),
     "Measures how thick fibres, wires or tubes are, and draws a histogram. On the page of results, "
@@ -138,7 +141,8 @@ _WINDOW = "pixels, or with a unit: at least as long as fibres are straight"
 _TOLERANCE = "degrees: a window is aligned if its directions spread less", "20", "number"
 _ALIGNMENT = Task(
     *("alignment", "Alignment"),
-    "Measures the directions of fibres, wires or tubes, and which share of them is aligned.",
+    "Measures the directions of fibres, wires or tubes, and which share of them is aligned. All "
+    "places count: none can be left out.",
     *("Measure all images", "All directions are measured."),
     (
         Choice("window", "Window", "--window={}", _WINDOW, "32, or 500nm", span=(8, 256, 4, 32)),
@@ -160,11 +164,13 @@ _FPR = "share of normal images that may be called anomalous", "0.05", "number"
 _LEAST = "score from which on an image is called anomalous", "learnt"
 _MASKS = "masks that are learnt: as saved on the page of results, or others. Kinds of defects that "
 _MASKS += "they do not show are found less well then"
+_LOOK = Step("Looking for defects", "defects score MODEL IMAGES -o FOLDER", "keep threshold")
 _DEFECTS = Task(
     *("defects", "Defects"),
     "Learns from images without defects what is normal, and finds what differs in all images. Tick "
     "in the list which images have no defect: 20 or more, or the threshold is a guess. Corrections "
-    "that you save on the page of results are learnt when you find defects again.",
+    "that you save on the page of results change no number at once: they are learnt when you find "
+    "defects again.",
     *("Find defects in all images", "All images are searched for defects."),
     (
         Choice("normal", "Normal images", "", "folder, instead of ticks", "as ticked", "path"),
@@ -178,7 +184,7 @@ _DEFECTS = Task(
             *("Learning what is normal", "defects fit GIVEN -o MODEL"),
             *("fpr keep masks", "model.hvlad"),
         ),
-        Step("Looking for defects", "defects score MODEL IMAGES -o FOLDER", "keep threshold"),
+        _LOOK,
         _REPORT,
     ),
     (
@@ -190,6 +196,8 @@ _DEFECTS = Task(
         _ZIP,
     ),
     page="report.html",
+    preview="overlays/**/*.png",
+    looks=(_LOOK,),
     given="normal",
     mark="normal",
     saved=("masks", "masks.json"),
@@ -197,6 +205,9 @@ _DEFECTS = Task(
 )
 _SOURCE = "folder with a sub-folder for each class, or a table with path and label"
 _MODEL = "file that was trained before, instead"
+#: The table of classes, and the coverage in per cent of the prediction set of a preview.
+PREDICTIONS, COVERAGE = "predictions.csv", 90
+_ALONE = f"predict MODEL IMAGES -o FOLDER/{PREDICTIONS}"
 _CLASSES = Task(
     *("classes", "Classes"),
     "Sorts whole images into classes. Write the class of some images in the list, three or more of "
@@ -221,11 +232,16 @@ _CLASSES = Task(
     (
         ("classified.html", "Page", "images with their classes, the least certain first"),
         ("training/index.html", "Training", "how well held-out images are classified"),
-        ("predictions.csv", "Classes, CSV", "one line per image, with probabilities"),
+        (PREDICTIONS, "Classes, CSV", "one line per image, with probabilities"),
         ("model.hvlad", "Model", "for further images"),
         _ZIP,
     ),
     page="classified.html",
+    preview=PREDICTIONS,
+    looks=(  # the second if no image was held out, so that there are no prediction sets
+        Step("Classifying", f"{_ALONE} --coverage {COVERAGE / 100}", may_fail=True),
+        Step("Classifying", _ALONE, makes=PREDICTIONS),
+    ),
     given="source",
     mark="",
     needs="write the classes of some images in the list, or give sorted images, or a model",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from hypervlad.classify.boosting.classifier import BoostedSoftmaxClassifier
 from hypervlad.classify.fitting import of_length
 from hypervlad.classify.held_out import HeldOut
 from hypervlad.classify.training_images import TrainingImages, project_vectors
+from hypervlad.common.progress import Sentence, warn_of_images
 from hypervlad.common.wording import percent
 from hypervlad.features.encoding import EncodedImages
 from hypervlad.features.explanation import ImageEvidence
@@ -113,8 +114,8 @@ class Classification:
         None if it was not requested.
     sets : ndarray of bool, shape (n_read, n_classes), or None
         Prediction sets; None if they were not requested.
-    differences : tuple of str, default=()
-        How files differ from all training images, in the type of pixels or by far in size.
+    doubts : mapping, default={}
+        How files differ from all, or most, training images: facts by their names, by sentence.
     """
 
     images: EncodedImages
@@ -124,12 +125,23 @@ class Classification:
     in_training: NDArray[np.bool_]
     judgement: Judgement | None
     sets: NDArray[np.bool_] | None
-    differences: tuple[str, ...] = ()
+    doubts: Mapping[Sentence, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def unlike_training(self) -> NDArray[np.bool_]:
         """Whether each image is unlike all training images, (n_read,)."""
         return np.asarray(self.novelty > 1)
+
+    @property
+    def differences(self) -> tuple[str, ...]:
+        """How files differ from the training images: type of pixels, size, and faults."""
+        return tuple(sentence(facts, len(self.proba)) for sentence, facts in self.doubts.items())
+
+    def warn(self) -> EncodedImages:
+        """Warn of skipped and blank images, as these do, and of `differences`; return `images`."""
+        self.images.warn()
+        warn_of_images(self.doubts, len(self.proba))
+        return self.images
 
 
 class Answers(NamedTuple):

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.calibration import CalibrationDisplay
 from sklearn.metrics import ConfusionMatrixDisplay
 
+from hypervlad.common.constraints import one_each
 from hypervlad.images import ReadOptions
 from hypervlad.pages.base import (
     Display,
@@ -18,7 +19,6 @@ from hypervlad.pages.base import (
     Line,
     Tile,
     literal,
-    one_each,
     shorten,
     thumbnail,
 )
@@ -86,9 +86,28 @@ class ConfusionDisplay(Display):
         self.ax_.tick_params(labelsize=9 if are_counted else 6, length=0)
 
 
-class _EvaluationDisplay(Display):
-    def __init__(self, evaluation: Evaluation) -> None:
+class ReliabilityDisplay(Display):
+    """scikit-learn's calibration curve, of the confidence, with an `accuracy_interval` of each bin.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+    n_bins : int, default=10
+
+    Examples
+    --------
+    >>> from hypervlad.results import ReliabilityDisplay
+    >>> proba = [[0.75, 0.25], [0.75, 0.25], [0.95, 0.05]]
+    >>> display = ReliabilityDisplay.from_predictions(
+    ...     ["SEM", "TEM", "SEM"], proba, classes=["SEM", "TEM"], n_bins=5
+    ... )
+    >>> display.bins.counts.tolist(), display.bins.accuracy[3:].tolist()
+    ([0, 0, 0, 2, 1], [0.5, 1.0])
+    """
+
+    def __init__(self, evaluation: Evaluation, n_bins: int = 10) -> None:
         self.evaluation = evaluation
+        self.bins = evaluation.reliability_bins(n_bins)
 
     @classmethod
     def from_predictions(
@@ -114,30 +133,6 @@ class _EvaluationDisplay(Display):
         """
         result = Evaluation(y_true, np.asarray(proba, dtype=float), classes)
         return cls(result, **options).plot(ax=ax)
-
-
-class ReliabilityDisplay(_EvaluationDisplay):
-    """scikit-learn's calibration curve, of the confidence, with an `accuracy_interval` of each bin.
-
-    Parameters
-    ----------
-    evaluation : Evaluation
-    n_bins : int, default=10
-
-    Examples
-    --------
-    >>> from hypervlad.results import ReliabilityDisplay
-    >>> proba = [[0.75, 0.25], [0.75, 0.25], [0.95, 0.05]]
-    >>> display = ReliabilityDisplay.from_predictions(
-    ...     ["SEM", "TEM", "SEM"], proba, classes=["SEM", "TEM"], n_bins=5
-    ... )
-    >>> display.bins.counts.tolist(), display.bins.accuracy[3:].tolist()
-    ([0, 0, 0, 2, 1], [0.5, 1.0])
-    """
-
-    def __init__(self, evaluation: Evaluation, n_bins: int = 10) -> None:
-        super().__init__(evaluation)
-        self.bins = evaluation.reliability_bins(n_bins)
 
     figure_size = 5.2, 4.4
 

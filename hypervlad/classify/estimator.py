@@ -57,7 +57,7 @@ from hypervlad.common.constraints import (
     check_value,
 )
 from hypervlad.common.modelfile import ModelFileError
-from hypervlad.common.progress import announced
+from hypervlad.common.progress import Sentence, announced, warn_of_images
 from hypervlad.features.encoder import HypercolumnVLAD
 from hypervlad.features.encoding import EncodedImages
 from hypervlad.images import ImageReadError
@@ -231,26 +231,26 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         Those within 1e-6 of the largest are equal to it.
         """
         check_is_fitted(self)
-        encoded = self.encoder_.encode(images).warn()
+        encoded = self._encoded(images)
         return encoded.with_missing(self._margins(encoded.vectors))
 
     def predict_proba(self, images: Sequence[Any]) -> np.ndarray:
         """Return class probabilities, (n, n_classes); NaN for skipped images."""
         check_is_fitted(self)
-        encoded = self.encoder_.encode(images).warn()
+        encoded = self._encoded(images)
         return encoded.with_missing(self._proba(encoded.vectors))
 
     def predict(self, images: Sequence[Any]) -> np.ndarray:
         """Return the most probable class of each image, (n,); None for skipped images."""
         check_is_fitted(self)
-        return self._decided(self.encoder_.encode(images).warn())
+        return self._decided(self._encoded(images))
 
     def score(
         self, images: Sequence[Any], y: Sequence[Any], sample_weight: Sequence[float] | None = None
     ) -> float:
         """Return the accuracy on images that are not skipped; warn if any are training images."""
         check_is_fitted(self)
-        encoded = self.encoder_.encode(images).warn()
+        encoded = self._encoded(images)
         self.training_.warn_of_known([image.digest for image in encoded.info])
         return accuracy_of_read(self._decided(encoded), y, self.classes_, sample_weight)
 
@@ -310,7 +310,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         """
         self.check_calibrated(coverage=coverage)
         found = self.classify(images, coverage=coverage)
-        return found.images.warn().with_missing(found.sets, fill=False)
+        return found.warn().with_missing(found.sets, fill=False)
 
     def judge(self, images: Sequence[Any], max_error: float = 0.05) -> Judgement:
         """Return for each image whether the answer is sure, and if not, the reason.
@@ -339,7 +339,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         self.check_calibrated(max_error=max_error)
         found = self.classify(images, max_error=max_error)
         assert found.judgement is not None
-        read = found.images.warn()
+        read = found.warn()
         return found.judgement.among_skipped(read.positions, read.n_images)
 
     def judge_vectors(self, vectors: NDArray[np.floating], max_error: float = 0.05) -> Judgement:
@@ -362,7 +362,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
     ) -> Classification:
         """Return probabilities and novelty, and on request sets and a judgement, in one pass.
 
-        Skipped images give no warning: see :meth:`hypervlad.features.EncodedImages.warn`.
+        It gives no warning of images: see :meth:`hypervlad.models.Classification.warn`.
 
         Parameters
         ----------
@@ -412,13 +412,6 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         if threshold is not None:
             labels = self.training_.labels
             judgement = answers.judgement(self.classes_, labels, threshold, read.is_blank)
-        params = self.encoder_.fitted_params_
-        differences = self.formats_.differences(
-            read.info,
-            [image_name(images[at], at) for at in read.positions.tolist()],
-            with_types=params.read_options.scaling not in ("percentile", "minmax"),
-            with_sizes=params.pixel_size is None,
-        )
         return Classification(
             read,
             answers.proba,
@@ -427,7 +420,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
             self.training_.digests.contains([image.digest for image in read.info]),
             judgement,
             answers.sets,
-            tuple(differences),
+            self._doubts(images, read),
         )
 
     def check_calibrated(
@@ -497,6 +490,20 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
             seed = int(seed.randint(2**31 - 1))
         encoder = self._new_part("encoder", seed, particles=all(map(is_particle, images)))
         return encoder, self._new_part("boosting", seed), seed
+
+    def _encoded(self, images: Sequence[Any]) -> EncodedImages:
+        """Encode images, and warn of those that cannot be read, are blank, or differ."""
+        images = check_image_list(images)
+        encoded = self.encoder_.encode(images).warn()
+        warn_of_images(self._doubts(images, encoded), len(encoded.info))
+        return encoded
+
+    def _doubts(self, images: Sequence[Any], read: EncodedImages) -> dict[Sentence, dict[str, Any]]:
+        names = dict[str, None]()  # one each: an image may be in the list twice
+        for at in read.positions.tolist():
+            name = image_name(images[at], at)
+            names[image_name(None, at) if name in names else name] = None
+        return self.formats_.differences(read.info, [*names], self.encoder_.fitted_params_)
 
     def _decided(self, encoded: EncodedImages) -> NDArray[Any]:
         """Return labels: by margins if the learner has one for each class."""

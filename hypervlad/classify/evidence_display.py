@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
+from hypervlad.common.constraints import one_each
 from hypervlad.common.wording import percent
 from hypervlad.images import ReadOptions
 from hypervlad.images.reading import check_image_list
@@ -19,7 +20,6 @@ from hypervlad.pages.base import (
     Tile,
     columns_for_maps,
     names_or_default,
-    one_each,
     shorten,
     thumbnail,
 )

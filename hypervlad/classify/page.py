@@ -20,12 +20,13 @@ from hypervlad.classify.predictions import (
     possible_classes,
     prediction_notes,
 )
+from hypervlad.common.constraints import one_each
 from hypervlad.common.progress import ProgressBar
 from hypervlad.common.wording import counted, percent, printable
 from hypervlad.images import SkippedImage, read_image
 from hypervlad.images.reading import read_in_order
 from hypervlad.pages import parts
-from hypervlad.pages.base import names_or_default, one_each
+from hypervlad.pages.base import names_or_default
 from hypervlad.pages.facts import page_facts, words_of
 from hypervlad.pages.numbers import share_of, thousands
 
@@ -112,7 +113,7 @@ def write_classified_page(
     found = predictions
     if found is None:
         found = model.classify(images, max_error=max_error)
-        found.images.warn()
+        found.warn()
     positions, judgement, kinds = found.images.positions.tolist(), found.judgement, kinds_of(found)
     read, called = ([listed[k] for k in positions] for listed in (images, names))
     words, classes = words_of(model, names), [printable(label) for label in model.classes_]

@@ -17,9 +17,10 @@ from hypervlad.classify.summary import (
     leakage_text,
     unlike_text,
 )
-from hypervlad.common.wording import counted, warn_user
+from hypervlad.common.constraints import one_each
+from hypervlad.common.wording import counted
 from hypervlad.images.reading import relative_names
-from hypervlad.pages.base import names_or_default, one_each
+from hypervlad.pages.base import names_or_default
 from hypervlad.pages.facts import words_of
 from hypervlad.statistics.classification import Evaluation
 
@@ -95,7 +96,7 @@ def report_on_model(
     if groups is not None:
         groups = one_each("group", groups, len(images))
     found = model.classify(images)
-    found.images.warn()
+    found.warn()
     positions, known = found.images.positions, found.in_training
     everything = Evaluation(
         [y_true[i] for i in positions],
@@ -128,8 +129,6 @@ def report_on_model(
         remarks=list(map(words, remarks)),
         progress=progress,
     )
-    for difference in found.differences:
-        warn_user(difference)
     lines = [*remarks, *evaluation_lines(result, forecast=not known.all())]
     return index, result, list(map(words, lines))
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, NamedTuple
 
@@ -24,8 +24,9 @@ from hypervlad.common.base import Array, Labels, Part, StoredPart, Value, Values
 from hypervlad.common.constraints import Integer
 from hypervlad.common.limits import MAX_POINT
 from hypervlad.common.progress import Sentence
-from hypervlad.common.wording import counted, verb, warn_user
+from hypervlad.common.wording import counted, name_some, verb, warn_user
 from hypervlad.features.encoder import HypercolumnVLAD
+from hypervlad.features.encoding import EncoderParams
 from hypervlad.features.loading import ImageInfo
 from hypervlad.images import ReadOptions, TrainingImagesWarning
 from hypervlad.images.faults import ON_CLASSES, Faults, effects_of, usual_faults
@@ -331,46 +332,47 @@ class ImageFormats:
         return cls(kinds, (min(sides), max(sides)), tuple(faults))
 
     def differences(
-        self,
-        images: Sequence[ImageInfo],
-        names: Sequence[str],
-        *,
-        with_types: bool,
-        with_sizes: bool,
-    ) -> list[str]:
-        """Return sentences on images that differ from all, or of faults from most, training images.
+        self, images: Sequence[ImageInfo], names: Sequence[str], params: EncoderParams
+    ) -> dict[Sentence, dict[str, Any]]:
+        """Return facts of images, by names, that differ from all, or most, training images.
 
         They differ in the type of their pixels, in size by more than a factor of two, or in faults.
         """
-        sentences, n_images = [], counted(len(images), "image")
-        others = [kind for kind in map(_kind_of_pixels, images) if kind not in self.dtypes]
-        if others and with_types:
-            sentences.append(
-                f"{len(others)} of {n_images} {verb(len(others), 'has', 'have')} pixels of another "
-                f"type ({', '.join(sorted(set(others)))}) than all training images "
-                f"({', '.join(self.dtypes)}): their brightness may differ once it is scaled"
-            )
-        shortest, longest = self.sides
-        sizes = [image.shape for image in images if with_sizes and self._is_far(image)]
-        if sizes:
-            height, width = sizes[0][:2]
-            known = f"{shortest}" if shortest == longest else f"{shortest} to {longest}"
-            sentences.append(
-                f"{len(sizes)} of {n_images} {verb(len(sizes), 'is', 'are')} of another size, such "
-                f"as {height} x {width} pixels, than all training images (sides of {known} "
-                "pixels): details may have another size for the network"
-            )
-        usual = Faults(*self.faults)
-        faulty = defaultdict[Sentence, dict[str, float]](dict)
+        found, usual = defaultdict[Sentence, dict[str, Any]](dict), Faults(*self.faults)
+        with_types = params.read_options.scaling not in ("percentile", "minmax")
         for name, image in zip(names, images, strict=True):
+            if with_types and (kind := _kind_of_pixels(image)) not in self.dtypes:
+                found[_of_another_type][name] = kind, self.dtypes
+            if params.pixel_size is None and self._is_far(image):
+                found[_of_another_size][name] = image.shape[:2], self.sides
             for sentence, value in effects_of(image.faults or Faults(), ON_CLASSES, usual):
-                faulty[sentence][name] = value
-        return sentences + [sentence(facts, len(images)) for sentence, facts in faulty.items()]
+                found[sentence][name] = value
+        return dict(found)
 
     def _is_far(self, image: ImageInfo) -> bool:
         shortest, longest = self.sides
         height, width = image.shape[:2]
         return max(height, width) < shortest / 2 or min(height, width) > 2 * longest
+
+
+def _of_another_type(facts: Mapping[str, tuple[str, tuple[str, ...]]], n_images: int) -> str:
+    kinds, (known, *_) = zip(*facts.values(), strict=True)
+    return (
+        f"{len(facts)} of {counted(n_images, 'image')} {verb(len(facts), 'has', 'have')} pixels of "
+        f"another type ({', '.join(sorted(set(kinds)))}) than all training images "
+        f"({', '.join(known)}), {name_some([*facts])}: their brightness may differ once it is "
+        "scaled"
+    )
+
+
+def _of_another_size(facts: Mapping[str, tuple[Any, tuple[int, int]]], n_images: int) -> str:
+    (height, width), (shortest, longest) = next(iter(facts.values()))
+    known = f"{shortest}" if shortest == longest else f"{shortest} to {longest}"
+    return (
+        f"{len(facts)} of {counted(n_images, 'image')} {verb(len(facts), 'is', 'are')} of another "
+        f"size, such as {height} x {width} pixels, than all training images (sides of {known} "
+        f"pixels), {name_some([*facts])}: details may have another size for the network"
+    )
 
 
 def _kind_of_pixels(image: ImageInfo) -> str:

@@ -19,6 +19,7 @@ from hypervlad.classify.predictions import (
 )
 from hypervlad.classify.sorting import ImageSorter, numbered_names
 from hypervlad.common.files import exclusive_lock, new_folder, refuse_links, replace_when_complete
+from hypervlad.common.progress import Sentence
 from hypervlad.common.tables import read_separated, separator, table_as_bytes
 from hypervlad.common.wording import counted, percent, warn_user
 from hypervlad.images import ImageReadError, PixelSizes, SkippedImage, find_images
@@ -251,15 +252,17 @@ def classify_as_they_appear(
     `model` is the digest of its file. Each answer is passed to `say`, what is wrong to `warn`.
     """
     classifier.check_calibrated(coverage=coverage, max_error=max_error)
-    classes, warned = classifier.classes_.tolist(), set[str]()
+    classes, warned = classifier.classes_.tolist(), set[Sentence]()
 
     def classify(files: list[Path]) -> Classification:
         return classifier.classify(files, coverage=coverage, max_error=max_error)
 
     def classified(files: list[Path], found: Classification) -> Sequence[int]:
         replace(found.images, skipped=()).warn()  # `unreadable` reports those
-        for difference in new_differences(found.differences, warned):
-            warn(f"{difference}; later ones are not reported")
+        for sentence, facts in found.doubts.items():
+            if sentence not in warned:
+                warn(f"{sentence(facts, len(found.proba))}; later ones are not reported")
+        warned.update(found.doubts)
         rows: Sequence[int] = range(len(found.proba))
         if sorter is not None:
             failed = set(sorter.done.failed)
@@ -300,14 +303,6 @@ def classify_as_they_appear(
         finally:
             table.close()
     return table.n_added, bad
-
-
-def new_differences(differences: Sequence[str], warned: set[str]) -> list[str]:
-    """Return the differences whose kind, the text after the numbers, was not reported before."""
-    kinds = {difference: difference.rpartition(": ")[2] for difference in differences}
-    new = [difference for difference, kind in kinds.items() if kind not in warned]
-    warned.update(kinds.values())
-    return new
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import typer
 from hypervlad.cli import options as option
 from hypervlad.cli.files import groups_of, images_in, load_model, masks_of, names_of, own_pixel_size
 from hypervlad.cli.messages import echo, hint_at_bad_files, plain_errors, report_left_out, say
-from hypervlad.common.wording import counted, warn_user
+from hypervlad.common.wording import counted, verb, warn_user
 from hypervlad.folders.outputs import check_file, check_folders, check_model
 
 if TYPE_CHECKING:
@@ -201,7 +201,8 @@ def score(
     )
     if written.n_in_training:
         known = training_images_text(written.n_in_training, written.n_scored)
-        say(f"{known}, so their scores are too good for new images")
+        their = verb(written.n_in_training, "its score is", "their scores are")
+        say(f"{known}, so {their} too good for new images")
     echo(f"report: {output / 'report.html'}")
     report_left_out(written.left_out, len(files))
 

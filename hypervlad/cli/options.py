@@ -182,10 +182,18 @@ Polarity = Annotated[
 ]
 
 
+def _need_nothing_for_help(context: typer.Context, given: list[str] | None) -> list[str] | None:
+    """Let ``--set help`` do without the arguments that the command has to have otherwise."""
+    context.resilient_parsing = context.resilient_parsing or "help" in (given or ())
+    return given
+
+
 def _set(further: str = "") -> Any:
     return typer.Option(
         "--set",
         metavar="NAME=VALUE",
+        is_eager=True,
+        callback=_need_nothing_for_help,
         help=f"Any other parameter, as in Python; may be repeated.{further} --set help lists all.",
     )
 

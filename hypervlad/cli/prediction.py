@@ -179,9 +179,7 @@ def predict(
         return
     names_below = names_of(files, paths)
     found = classifier.classify(files, coverage=coverage, max_error=max_error)
-    found.images.warn()
-    for difference in found.differences:
-        warn(difference)
+    found.warn()
     positions = found.images.positions.tolist()
     for remark in prediction_remarks(found, [str(files[position]) for position in positions]):
         say(remark)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -65,18 +65,19 @@ def report(
     from hypervlad.objects.found_folder import FoundFolder
     from hypervlad.pages.paper import METHODS, PAGE, TABLE, write_report
 
+    (given,) = option.settings(set_, FoundFolder.count)
     kind, *others = [name for name in _RESULTS if (folder / name).is_file()] or [""]
     if not kind:
         raise ValueError(
             f"{folder}: no folder of results ({', '.join(_RESULTS)}); give one that "
             "'particles find', 'diameters', 'align' or 'defects score' has written"
         )
-    given: dict[str, Any] = {}
     if kind == "run.json":
-        (given,) = option.settings(set_, FoundFolder.count)
         given["on_error"] = option.common().on_error.value
-    elif set_:
-        raise ValueError(f"--set {set_[0]}: only for folders of particles, which are counted")
+    elif given:
+        raise ValueError(
+            f"--set {', '.join(given)}: only for folders of particles, as these are counted"
+        )
     check_folders(output, [])
     is_report = all((output / name).is_file() for name in (PAGE, TABLE, METHODS))
     if output.exists() and any(output.iterdir()) and not is_report:

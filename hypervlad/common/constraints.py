@@ -11,6 +11,8 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from hypervlad.common.wording import counted
+
 
 class Constraint(Protocol):
     """A set of allowed values; ``str(constraint)`` completes "must be ..."."""
@@ -232,3 +234,13 @@ def check_side(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise ValueError(f"{name} must be a whole number of pixels, at least 1; got {value!r}.")
     return int(value)
+
+
+def one_each(what: str, values: Sequence[Any] | None, n_images: int) -> list[Any]:
+    """Return `values`, or as many None, as a list; raise if there is not one for each image."""
+    listed = [None] * n_images if values is None else list(values)
+    if len(listed) != n_images:
+        raise ValueError(
+            f"expected one {what} for each of {counted(n_images, 'image')}; got {len(listed)}."
+        )
+    return listed

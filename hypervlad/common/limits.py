@@ -121,6 +121,8 @@ MAX_SAVED_BODY = 2**24
 MAX_DECODING = 2
 #: Previews that wait for that; the other threads of the server are for clicks.
 MAX_WAITING_PREVIEWS = 2
+#: Seconds that a process waits for the next preview: it takes 250 MB.
+MAX_IDLE_SECONDS = 600
 #: Images on a page of labels, corrected at a time.
 MAX_LABELS_AT_ONCE = 120
 #: Images that one browser holds, so that others get some.

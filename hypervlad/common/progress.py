@@ -1,4 +1,4 @@
-"""The progress of a call: how many images it has, what it says of them, and what it writes.
+"""A call: how many images it has, what it says of them, what it writes, and its threads.
 
 Services and pythonw have no stderr, or a closed one.
 """
@@ -6,8 +6,10 @@ Services and pythonw have no stderr, or a closed one.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sys
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
@@ -28,6 +30,7 @@ class _Run:
     facts: dict[Sentence, dict[str, Any]] = field(default_factory=dict)
 
 
+_lock, _n_limited, _limit = threading.Lock(), 0, contextlib.ExitStack()
 _run: ContextVar[_Run | None] = ContextVar("run", default=None)
 
 
@@ -109,6 +112,14 @@ def warn_of_image(sentence: Sentence, name: str, fact: Any) -> None:
         run.facts.setdefault(sentence, {})[name] = fact
 
 
+def warn_of_images(facts: Mapping[Sentence, Mapping[str, Any]], n_images: int) -> None:
+    """Warn of several images, in one sentence of each kind."""
+    with announced(n_images):
+        for sentence, of_images in facts.items():
+            for name, fact in of_images.items():
+                warn_of_image(sentence, name, fact)
+
+
 def note_doubt(name: str, note: str) -> None:
     """Say in a UserWarning what is doubtful about what was found; once for all images of a run."""
     if note:
@@ -124,3 +135,33 @@ def _doubts(notes: Mapping[str, str], _n_images: int) -> str:
 
 def is_announced() -> bool:
     return _run.get() is not None
+
+
+@contextlib.contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Compute matrix products of NumPy and SciPy in one thread, for small ones.
+
+    On a busy machine, two threads spent ten times as long waiting for each other. The limit is the
+    process's: of several threads, the last one restores what was before.
+    """
+    global _n_limited
+    with _lock:
+        if not _n_limited:
+            _limit.enter_context(_thread_pools().limit(limits=1, user_api="blas"))
+        _n_limited += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _n_limited -= 1
+            if not _n_limited:
+                _limit.close()
+
+
+@functools.cache
+def _thread_pools() -> Any:
+    """Find them once: it takes longer than a small fit."""
+    import scipy.linalg  # noqa: F401  # SciPy's are there once this is imported
+    from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
+
+    return ThreadpoolController()

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 
+from hypervlad.common.constraints import one_each
 from hypervlad.common.progress import announced
 from hypervlad.defects.evaluation import area_fraction_error
 from hypervlad.defects.limits import NO_LIMITS, DetectionLimits
@@ -26,7 +27,6 @@ from hypervlad.pages.base import (
     columns_for_maps,
     common_tile_height,
     names_or_default,
-    one_each,
     thumbnail,
 )
 from hypervlad.pages.colours import FOUND, GREY, TRUE, as_rgb

@@ -9,11 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from hypervlad.common.base import Array
 from hypervlad.common.limits import MAX_CODEBOOK_VALUE
-from hypervlad.common.progress import ProgressBar
+from hypervlad.common.progress import ProgressBar, one_blas_thread
 from hypervlad.common.wording import counted
 from hypervlad.objects.measures import SHAPE_MEASURES
 
@@ -294,10 +293,8 @@ def learn_codebook(
     whole = [slice(None)] if "joint" in blocks else []
     each = [slice(i, i + 1) for i in range(len(layers))] if "per_layer" in blocks else []
     learn = _start if start_only else _kmeans
-    # One thread for matrix products. They are small, except for one in each layer's components, and
-    # on a busy machine two threads spent ten times as long waiting for each other. K-means has
-    # threads of its own.
-    with threadpool_limits(1, user_api="blas"):
+    # Products are small, except for one in each layer's components; K-means has own threads.
+    with one_blas_thread():
         projections = tuple(
             _learn_projection(layer, n_components, is_scaled, random_state)
             for layer in ProgressBar(layers, desc="components", unit="layer", disable=hidden)

@@ -49,11 +49,16 @@ from hypervlad.features.explanation import ImageEvidence, image_evidence
 from hypervlad.features.hypercolumns import feature_maps
 from hypervlad.features.lazy_torch import check_device, usual_torch
 from hypervlad.features.loading import Batch, ImageLoader, ReadReport
-from hypervlad.features.network import TappedNetwork, build_network, check_tensors, rebuilt_network
+from hypervlad.features.network import (
+    TappedNetwork,
+    build_network,
+    check_tensors,
+    fitted_network,
+    rebuilt_network,
+)
 from hypervlad.features.registry import (
     Preprocessing,
     check_prepared,
-    check_registered,
     class_tokens,
     get_backbone,
 )
@@ -457,12 +462,6 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Network
         given |= {"taps": list(self.taps_)}
         return given | {k: to_json(v) for k, v in vars(self.fitted_params_).items()}
 
-    @classmethod
-    def _parameters_from(cls, packed: Mapping[str, Any]) -> dict[str, Any]:
-        parameters = super()._parameters_from(packed)
-        check_registered(parameters["backbone"])
-        return parameters
-
     def _check_state(self) -> None:
         params = self.fitted_params_ = EncoderParams.of(self.get_params(deep=False))
         check_prepared(self.preprocessing_, params.backbone)
@@ -513,14 +512,10 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Network
     def network(self) -> TappedNetwork:
         """Return the network on ``device``; a WeightsNotFoundError if it has lost its weights."""
         check_is_fitted(self, "fitted_params_")
-        device = check_device(self.device)
-        network: TappedNetwork | None = getattr(self, "_tapped_network", None)
-        if network is None or network.device != device:
-            weights = getattr(self, "backbone_state_", None) or self.weights
-            backbone = get_backbone(self.fitted_params_.backbone)
-            network = self._tapped_network = rebuilt_network(
-                backbone, weights, self.taps_, self.weights_digest_, device
-            )
+        weights = getattr(self, "backbone_state_", None) or self.weights
+        backbone = get_backbone(self.fitted_params_.backbone)
+        own = backbone, weights, self.taps_, self.weights_digest_
+        network = fitted_network(self, functools.partial(rebuilt_network, *own))
         return self._as_run(network, self.fitted_params_)
 
     def _as_run(self, network: TappedNetwork, params: EncoderParams) -> TappedNetwork:

@@ -205,27 +205,23 @@ class EncodedImages:
             If no image could be read.
         """
         self.report.warn()
-        for warning in self._blank_warnings:
-            warn_user(warning)
+        if self.blank:
+            warn_user(self._of_blank)
         return self
 
     @property
     def messages(self) -> list[str]:
         """The texts of the warnings of `warn`."""
-        return [str(warning) for warning in [*self.report.warnings, *self._blank_warnings]]
+        return [*map(str, self.report.warnings), *([self._of_blank] if self.blank else [])]
 
     @property
-    def _blank_warnings(self) -> list[Warning]:
+    def _of_blank(self) -> str:
         n_blank = len(self.blank)
-        if not n_blank:
-            return []
-        return [
-            UserWarning(
-                f"{n_blank} of {counted(self.n_images, 'image')} {verb(n_blank, 'is', 'are')} "
-                f"blank, all pixels equal: {name_some(self.blank)}. What is computed from such "
-                "images means nothing"
-            )
-        ]
+        return (
+            f"{n_blank} of {counted(self.n_images, 'image')} {verb(n_blank, 'is', 'are')} blank, "
+            f"all pixels equal: {name_some(self.blank)}. What is computed from such images means "
+            "nothing"
+        )
 
 
 class NotFiniteError(ValueError):

@@ -10,7 +10,7 @@ import hashlib
 import math
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from numbers import Integral
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypervlad.common.modelfile import ModelFileError
-from hypervlad.features.lazy_torch import seeded_torch, torch, usual_torch
+from hypervlad.features.lazy_torch import check_device, seeded_torch, torch, usual_torch
 from hypervlad.features.registry import Backbone, Runtime, class_tokens, get_backbone
 from hypervlad.features.runtimes import OpenVINONetwork, fold_norms
 from hypervlad.features.weights import (
@@ -460,6 +460,15 @@ def weights_digest(module: torch.nn.Module) -> str:
             digest.update(f"{key}:{tuple(value.shape)}".encode())
             digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def fitted_network(model: Any, build: Callable[[torch.device], Any]) -> Any:
+    """Return the network of a fitted estimator on its ``device``, where it may have to be built."""
+    device = check_device(model.device)
+    network = getattr(model, "_tapped_network", None)
+    if network is None or network.device != device:
+        network = model._tapped_network = build(device)
+    return network
 
 
 def rebuilt_network(

@@ -9,8 +9,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hypervlad.common.constraints import check_side
-from hypervlad.common.wording import counted
+from hypervlad.common.constraints import check_side, one_each
 from hypervlad.images import ImageReadError, Micrograph, read_mask, read_micrographs
 from hypervlad.images.options import make_options
 from hypervlad.images.reading import check_image_list, image_name
@@ -397,7 +396,7 @@ def cut_patches(
     ((6, 29, 29), ['anomalous', 'normal'])
     """
     images = check_image_list(images)
-    masks = _check_masks(masks, len(images))
+    masks = one_each("mask (None without defects)", masks, len(images))
     group_codes = check_groups(groups, len(images))
     group_of = group_codes if groups is None else np.asarray(groups)
     options = make_options(dict(read_options or {}))
@@ -447,13 +446,3 @@ def _truth(micrograph: Micrograph, mask: Any, name: str) -> NDArray[np.bool_]:
         return read_mask(mask, shape=shape, banner_rows=micrograph.metadata["banner_rows"])
     except ImageReadError as error:
         raise ImageReadError(f"{name}, its mask: {error}") from error
-
-
-def _check_masks(masks: Sequence[Any] | None, n_images: int) -> list[Any]:
-    listed = [None] * n_images if masks is None else list(masks)
-    if len(listed) != n_images:
-        raise ValueError(
-            f"expected one mask for each of {counted(n_images, 'image')}, None for one without "
-            f"defects; got {len(listed)}."
-        )
-    return listed

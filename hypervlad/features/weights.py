@@ -18,7 +18,7 @@ from hypervlad.common.modelfile import ModelFileError
 from hypervlad.common.progress import print_line
 from hypervlad.common.wording import reason_of
 from hypervlad.features.lazy_torch import torch
-from hypervlad.features.registry import TIMM, Backbone, get_backbone
+from hypervlad.features.registry import TIMM, Backbone, check_registered, get_backbone
 
 _MOBILENET_URL = "https://download.pytorch.org/models/mobilenet_v2-b0353104.pth"
 _MOBILENET_SIZE_MB = 13.555
@@ -191,11 +191,13 @@ WEIGHTS: Alternatives = [
 class NetworkEstimator(ImageEstimator):
     """An estimator with a network, which is built when it is needed, and not copied."""
 
+    backbone: str
     weights: str | os.PathLike[str]
 
     def _parameters_to_save(self) -> dict[str, Any]:
-        given = super()._parameters_to_save()
-        weights = getattr(self, "weights_", self.weights)  # with which it was fitted
+        given = super()._parameters_to_save()  # those with which it was fitted
+        given["backbone"] = getattr(self, "backbone_", self.backbone)
+        weights = getattr(self, "weights_", self.weights)
         is_file = not is_name(weights)
         given["weights"] = (
             _FILE + os.path.basename(os.path.abspath(weights)) if is_file else weights
@@ -205,6 +207,7 @@ class NetworkEstimator(ImageEstimator):
     @classmethod
     def _parameters_from(cls, packed: Mapping[str, Any]) -> dict[str, Any]:
         parameters = super()._parameters_from(packed)
+        check_registered(parameters["backbone"])
         weights = parameters["weights"]
         # A path from a file, looked for, could be a device, or reach for another computer.
         if isinstance(weights, str) and not is_name(weights):

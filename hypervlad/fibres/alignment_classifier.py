@@ -54,7 +54,7 @@ from hypervlad.images import ImageReadError, ReadOptions, read_mask
 from hypervlad.images.masks import mask_banner_rows
 from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import check_image_list, image_name, raise_or_skip, read_in_order
-from hypervlad.images.sample import Annotations, errors_of, read_grey
+from hypervlad.images.sample import Annotations, errors_of, note_found, read_grey
 from hypervlad.statistics.splits import check_column, check_groups
 
 ALIGNED, NOT_ALIGNED = "aligned", "not aligned"
@@ -291,6 +291,7 @@ class AlignmentClassifier(ImageEstimator):
                 found = self.aligned_fraction(image)
             if found.reason:
                 raise ImageReadError(f"{name}: {found.reason}; leave it out")
+            note_found(name, found)
             return float(found.fraction)
 
         outcomes = read_in_order(enumerate(images), fraction)

@@ -200,8 +200,7 @@ def _compared(measured: Sequence[MeasuredImage], *, has_samples: bool) -> Folder
     if not known and len(used) > 1:
         warn_user(
             "no pixel size is known, so diameters are in pixels: together they mean something only "
-            f"if all images have one magnification; {_GIVE_SIZES}, and resample images whose "
-            "pixels are not square"
+            f"if all images have one magnification; {_GIVE_SIZES}"
         )
     return compare_groups(
         [each.kept for each in used],

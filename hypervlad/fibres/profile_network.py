@@ -13,13 +13,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
-from threading import Lock
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
+from hypervlad.common.progress import one_blas_thread
 from hypervlad.fibres.contrast import FloatMap, Values
 
 N_ROWS, N_SAMPLES = 6, 40  # of a profile: along the fibre, and across it
@@ -31,8 +30,6 @@ SPECTRUM_FACTOR = 0.2
 LOG_ERRORS = (-4.5, 1.0)
 _MAX_SIDE = 2048  # of the part that a spectrum is taken from
 _BATCH = 4096
-_LIMITED = Lock()  # of all threads, who would restore limits of each other
-_thread_pools = lru_cache(1)(ThreadpoolController)  # found once: it takes milliseconds
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +84,7 @@ class ProfileNetwork:
         spectrum : ndarray of float32, shape (N_FREQUENCIES,)
             As `log_spectrum` returns it.
         """
-        with _LIMITED, _thread_pools().limit(limits=1, user_api="blas"):  # others would wait
+        with one_blas_thread():
             return self._judged(seen_by_network(profiles, facts), spectrum)
 
     def _judged(self, seen: FloatMap, spectrum: FloatMap) -> Judged:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sized
+
 from hypervlad.common.wording import counted, name_some, verb
 from hypervlad.folders.folder import FolderLayout, check_classes, describe_names
 from hypervlad.folders.groups import ImageFolderError
@@ -32,7 +34,7 @@ def list_problems(
         problems.append(
             f"{counted(len(report.bad_files), 'file')} cannot be read: "
             f"{name_some([bad.path for bad in report.bad_files])}. Replace or delete "
-            f"{verb(len(report.bad_files), 'it', 'them')}."
+            f"{_them(report.bad_files)}."
         )
     problems += _about_copies(report)
     problems += _about_classes(report, layout)
@@ -41,21 +43,18 @@ def list_problems(
     if report.blank_files:
         problems.append(
             f"{_files(len(report.blank_files))} blank, all pixels equal: "
-            f"{name_some(report.blank_files)}. Delete "
-            f"{verb(len(report.blank_files), 'it', 'them')}."
+            f"{name_some(report.blank_files)}. Delete {_them(report.blank_files)}."
         )
     if report.small_files:
-        n_small = len(report.small_files)
         problems.append(
-            f"{counted(n_small, 'image')} {verb(n_small, 'has', 'have')} fewer than {MIN_SIDE} "
-            f"rows or columns, as spectra or icons do: {name_some(report.small_files)}. Delete "
-            f"{verb(n_small, 'it', 'them')}."
+            f"{_have(report.small_files)} fewer than {MIN_SIDE} rows or columns, as spectra or "
+            f"icons do: {name_some(report.small_files)}. Delete {_them(report.small_files)}."
         )
     if layout.files and layout.loose:
         problems.append(
             f"{_files(len(layout.loose))} beside the class folders, and so without a class: "
             f"{name_some([file.name for file in layout.loose])}. Move or delete "
-            f"{verb(len(layout.loose), 'it', 'them')}."
+            f"{_them(layout.loose)}."
         )
     return problems
 
@@ -69,34 +68,29 @@ def list_notes(report: FolderReport, page: int) -> list[str]:
             "judge by scores of each class, not by accuracy alone."
         )
     if report.page_counts:
-        n_files = len(report.page_counts)
-        subject = f"{counted(n_files, 'file')} {verb(n_files, 'has', 'have')}"
         notes.append(
-            f"{subject} several pages, sections or frames, of which only page {page} is read, "
-            "counted from 0. Split them, or choose a page with --set page=1 (in Python, "
-            "read_options), which is not possible for GIF, PNG and WebP."
+            f"{_have(report.page_counts, 'file')} several pages, sections or frames, of which only "
+            f"page {page} is read, counted from 0. Split them, or choose a page with --set page=1 "
+            "(in Python, read_options), which is not possible for GIF, PNG and WebP."
         )
-    n_banners = len(report.banner_files)
-    if n_banners:
+    if report.banner_files:
         notes.append(
-            f"{counted(n_banners, 'image')} {verb(n_banners, 'has', 'have')} an information bar at "
-            f"the bottom: {name_some(report.banner_files)}. Cut it off with --set banner=remove "
-            "(in Python, read_options), or a model may learn from the bar instead of the specimen."
+            f"{_have(report.banner_files)} an information bar at the bottom: "
+            f"{name_some(report.banner_files)}. Cut it off with --set banner=remove (in Python, "
+            "read_options), or a model may learn from the bar instead of the specimen."
         )
     if report.implausible_files:
-        n_files = len(report.implausible_files)
         notes.append(
-            f"{counted(n_files, 'image')} {verb(n_files, 'has', 'have')} a pixel size below 1 pm "
-            f"or above 1 mm, or that of a page, which is not used: "
-            f"{name_some(report.implausible_files)}. Such images may be diffraction patterns, "
-            "whose pixels are reciprocal lengths, or state the dots per inch of a print."
+            f"{_have(report.implausible_files)} a pixel size below 1 pm or above 1 mm, or that of "
+            f"a page, which is not used: {name_some(report.implausible_files)}. Such images may be "
+            "diffraction patterns, whose pixels are reciprocal lengths, or state the dots per inch "
+            "of a print."
         )
-    n_top = len(report.top_bar_files)
-    if n_top:
+    if report.top_bar_files:
         notes.append(
-            f"{counted(n_top, 'image')} {verb(n_top, 'has', 'have')} an information bar or a "
-            f"caption at the top: {name_some(report.top_bar_files)}. It is not cut off: crop the "
-            "files, or export them without it."
+            f"{_have(report.top_bar_files)} an information bar or a caption at the top: "
+            f"{name_some(report.top_bar_files)}. It is not cut off: crop the files, or export them "
+            "without it."
         )
     if report.uneven_bars:
         shown = name_some([f"{file} ({rows})" for file, rows in report.uneven_bars.items()])
@@ -120,6 +114,14 @@ def list_notes(report: FolderReport, page: int) -> list[str]:
                 "the groups keep them together."
             )
     return notes
+
+
+def _have(files: Sized, what: str = "image") -> str:
+    return f"{counted(len(files), what)} {verb(len(files), 'has', 'have')}"
+
+
+def _them(files: Sized) -> str:
+    return verb(len(files), "it", "them")
 
 
 def _about_copies(report: FolderReport) -> list[str]:

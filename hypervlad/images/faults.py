@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -185,140 +186,99 @@ def effects_of(
             yield sentence, value
 
 
-def _effect(text: str) -> Sentence:
-    def sentence(facts: Mapping[str, Any], _n_images: int) -> str:
-        return f"{name_some([f'{name} ({value:.2g})' for name, value in facts.items()])}: {text}"
+_WHAT = {
+    "saturated": "this share of the pixels is as dark or as bright as possible",
+    "soft": "blurred, with this standard deviation in pixels",
+    "noise": "neighbouring pixels differ by this share of the range",
+    "blur": "edges are blurred, with this standard deviation in pixels",
+    "uneven": "scan lines differ in brightness by this share of the range",
+    "shifted": "scan lines are shifted against each other by this many pixels",
+    "bands": (
+        "bands of scan lines, such as those of charging, differ in brightness by this share of the "
+        "range"
+    ),
+}
+_UNUSUAL = ", more than in nearly all training images"
 
-    return sentence
+
+def _effects(unusual: str, **kinds: tuple[float, str]) -> Effects:
+    """Return from when on faults matter, by kind, with sentences on what they do then."""
+    return {
+        kind: (least, partial(_sentence, f"{_WHAT[kind]}{unusual}; {then}"))
+        for kind, (least, then) in kinds.items()
+    }
+
+
+def _sentence(text: str, facts: Mapping[str, float], _n_images: int) -> str:
+    return f"{name_some([f'{name} ({value:.2g})' for name, value in facts.items()])}: {text}"
 
 
 # From where on numbers of drawn images change: `python -m benchmarks.particles.faults`.
-_ON_SIZES: Effects = {
-    "saturated": (
+_ON_SIZES = _effects(
+    "",
+    saturated=(
         0.2,
-        _effect(
-            "this share of the pixels is as dark or as bright as can be, which hides edges: of "
-            "0.4, drawn particles and fibres came out 12 % too large, and a fifth of the particles "
-            "was missed"
-        ),
+        "at 0.4, drawn particles and fibres came out 12 % too large, and a fifth of the particles "
+        "were missed",
     ),
-    "blur": (
+    blur=(
         4.0,
-        _effect(
-            "edges are blurred by this standard deviation in pixels: of 3, a quarter of drawn "
-            "fibre mats had no diameters; of 5, none had, and two of three particles were missed"
-        ),
+        "at 3, a quarter of drawn fibre mats yielded no diameters; at 5, none yielded any, and two "
+        "thirds of drawn particles were missed",
     ),
-    "uneven": (
+    uneven=(
         0.12,
-        _effect(
-            "scan lines differ in brightness by this share of the range: of 0.18, a quarter of "
-            "drawn particles was missed, and fibres had no diameters, or much too small ones"
-        ),
+        "at 0.18, a quarter of drawn particles were missed, and fibres had no diameters, or much "
+        "too small ones",
     ),
-    "shifted": (
+    shifted=(
         1.0,
-        _effect(
-            "scan lines are shifted by this many pixels against each other: of 1.5, half of the "
-            "outlines of drawn particles were wrong, and fibres came out 8 % too thin"
-        ),
+        "at 1.5, half of the outlines of drawn particles were wrong, and fibres came out 8 % too "
+        "thin",
     ),
-    "bands": (
+    bands=(
         0.05,
-        _effect(
-            "bands of scan lines, as of charging, differ in brightness by this share of the range: "
-            "of 0.09, a third of drawn particles was missed, and fibres came out 12 % too thin"
-        ),
+        "at 0.09, a third of drawn particles were missed, and fibres came out 12 % too thin",
     ),
-}
-
+)
 
 #: Likewise, of real images: `python -m benchmarks.particles.faults --data`.
-ON_CLASSES: Effects = {
-    "saturated": (
-        0.1,
-        _effect(
-            "this share of the pixels is as dark or as bright as can be, more than usual in "
-            "training: of 0.4, 65 % of steel surfaces were classified right, without 100 %"
-        ),
-    ),
-    "soft": (
+ON_CLASSES = _effects(
+    _UNUSUAL,
+    saturated=(0.1, "at 0.4, 65 % of steel surfaces were classified correctly, instead of 100 %"),
+    soft=(
         1.5,
-        _effect(
-            "blurred by this standard deviation in pixels of the network's input, more than usual "
-            "in training: by 3, 32 % of steel surfaces were classified right, without 100 %"
-        ),
+        "at 3 pixels of the network's input, 32 % of steel surfaces were classified correctly, "
+        "instead of 100 %",
     ),
-    "noise": (
+    noise=(
         0.1,
-        _effect(
-            "neighbouring pixels differ by this share of the range, more than usual in training: "
-            "of few electrons, half of the steel surfaces were classified wrong, with a mean "
-            "probability of 0.92"
-        ),
+        "with the noise of few electrons, half of the steel surfaces were classified wrongly, with "
+        "a mean probability of 0.92",
     ),
-    "uneven": (
-        0.05,
-        _effect(
-            "scan lines differ in brightness by this share of the range, more than usual in "
-            "training: of 0.12, 18 % of steel surfaces were classified right, without 100 %"
-        ),
-    ),
-    "shifted": (
+    uneven=(0.05, "at 0.12, 18 % of steel surfaces were classified correctly, instead of 100 %"),
+    shifted=(
         1.0,
-        _effect(
-            "scan lines are shifted by this many pixels of the network's input against each other, "
-            "more than usual in training: of 1.2, 88 % of steel surfaces were classified right, "
-            "without 100 %"
-        ),
+        "at 1.2 pixels of the network's input, 88 % of steel surfaces were classified correctly, "
+        "instead of 100 %",
     ),
-    "bands": (
-        0.08,
-        _effect(
-            "bands of scan lines, as of charging, differ in brightness by this share of the range, "
-            "more than usual in training: of 0.1, 70 % of steel surfaces were classified right, "
-            "without 100 %"
-        ),
-    ),
-}
-ON_DEFECTS: Effects = {
-    "saturated": (
+    bands=(0.08, "at 0.1, 70 % of steel surfaces were classified correctly, instead of 100 %"),
+)
+ON_DEFECTS = _effects(
+    _UNUSUAL,
+    saturated=(
         0.2,
-        _effect(
-            "this share of the pixels is as dark or as bright as can be, more than usual in "
-            "training: of 0.4, a quarter of defect-free tiles was called anomalous, without none"
-        ),
+        "at 0.4, a quarter of defect-free tiles were called anomalous, instead of none",
     ),
-    "noise": (
+    noise=(
         0.28,
-        _effect(
-            "neighbouring pixels differ by this share of the range, more than usual in training: "
-            "of few electrons, no defect of tiles was found, without a quarter"
-        ),
+        "with the noise of few electrons, none of the defects in tiles were found, instead of a "
+        "quarter",
     ),
-    "uneven": (
-        0.05,
-        _effect(
-            "scan lines differ in brightness by this share of the range, more than usual in "
-            "training: of 0.2, 70 % of defect-free tiles were called anomalous, without none"
-        ),
-    ),
-    "shifted": (
-        1.0,
-        _effect(
-            "scan lines are shifted by this many pixels against each other, more than usual in "
-            "training: of 1.2, 75 % of defect-free tiles were called anomalous, without none"
-        ),
-    ),
-    "bands": (
-        0.08,
-        _effect(
-            "bands of scan lines, as of charging, differ in brightness by this share of the range, "
-            "more than usual in training: of 0.14, a third of defect-free tiles was called "
-            "anomalous, without none"
-        ),
-    ),
-}
+    uneven=(0.05, "at 0.2, 70 % of defect-free tiles were called anomalous, instead of none"),
+    shifted=(1.0, "at 1.2, 75 % of defect-free tiles were called anomalous, instead of none"),
+    bands=(0.08, "at 0.14, a third of defect-free tiles were called anomalous, instead of none"),
+)
 
 
 def _deviation(values: NDArray[np.floating[Any]]) -> float:

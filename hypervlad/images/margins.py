@@ -9,14 +9,24 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 _EIGHT = np.ones((3, 3), bool)
-# Margins have a corner of the image, and one level: compression changes it by so much, but half of
-# it by little, and where much within has it, it is the background's. The rest is convex, with other
-# levels along its edge. It reaches all sides, and is so large, or larger; or it is a rectangle.
+# Margins have one level: compression changes it by so much, but half of it by little, and where
+# much within has it, it is the background's. The rest is convex, with other levels along its edge,
+# and leaves two corners of the image or more. It reaches all sides, and is so large, or larger; or
+# it is a rectangle.
 _BLANK, _RINGING, _EXACT, _LEAST_MARGIN, _FOLLOWED = 2, 20, 0.5, 0.005, 0.9
 _MAX_WITHIN, _WITHIN, _TO_ALL_SIDES = 0.3, 0.6, 0.45
 _BLURRED = 3  # pixels, of the edge
 _BESIDE = 4  # pixels beside the edge, within which other levels are
 _RECTANGLE = 0.97  # least share of its box that a rectangle fills
+# Or it is put together from tiles: nearly all of its outline is straight for so many pixels. Leaks
+# and specks of so many pixels do not count.
+_SPECK, _STRAIGHT, _LEAST_STRAIGHT = 5, 12, 0.9
+# Or it is a field of view that reaches few sides: a disc within so much of its radius, so wide, by
+# the shorter side, with a crisp edge, where it is nearly as bright as further within, and parts, of
+# so many pixels, of other levels. Round particles have blurred, bright or dark edges, or are even.
+_ROUND, _WIDE, _CHANGE, _VARIED, _PART = 0.01, 0.6, 0.25, 0.04, 8
+# That is looked for at so few pixels a side first, and levels at no more than so many.
+_ROUGH, _LARGE = 512, 4096
 
 Mask: TypeAlias = NDArray[np.bool_]
 Grey: TypeAlias = NDArray[np.float32]
@@ -31,7 +41,7 @@ def find_margins(grey: Grey) -> list[Mask]:
 
 
 def _margin_of(grey: Grey, level: float) -> Mask | None:
-    other = np.abs(grey - level) > _RINGING
+    other = _differs(grey, level, _RINGING)
     if not 0 < other.mean() <= 1 - _LEAST_MARGIN:
         return None
     shown = convex_hull(other)
@@ -39,16 +49,112 @@ def _margin_of(grey: Grey, level: float) -> Mask | None:
     spaces = [(low, n - 1 - high) for (low, high), n in zip(ends, grey.shape, strict=True)]
     box = np.prod([high + 1 - low for low, high in ends])
     is_apart = np.min(spaces) > _BLURRED and shown.sum() < _RECTANGLE * box
-    least = _TO_ALL_SIDES if np.max(spaces) <= _BLURRED else _WITHIN
-    if is_apart or not least <= shown.mean() <= 1 - _LEAST_MARGIN:
-        return None
-    edge = shown & ~ndimage.binary_erosion(shown, _EIGHT, border_value=1)
-    own, within = ((np.abs(grey[each] - level) <= _BLANK).mean() for each in (~shown, shown))
+    candidates = [] if is_apart else [(~shown, 2)]  # and how many corners of the image it has
+    least, reaches_all = _WITHIN, np.max(spaces) <= _BLURRED
+    if reaches_all:
+        candidates, least = [(_around_tiles(other), 1), *candidates], _TO_ALL_SIDES
+    for margin, n_corners in candidates:
+        has_corners = margin[[0, 0, -1, -1], [0, -1, 0, -1]].sum() >= n_corners
+        is_large = least <= 1 - margin.mean() <= 1 - _LEAST_MARGIN
+        if is_large and has_corners and _surrounds(grey, level, margin, other):
+            return margin
+    field = None if reaches_all else _field_of_view(grey, level, shown)
+    return ~field if field is not None and _surrounds(grey, level, ~field, other) else None
+
+
+def _differs(grey: Grey, level: float, by: float) -> Mask:
+    """Return where a level is not, without a copy of the largest images as numbers."""
+    return (grey > level + by) | (grey < level - by)
+
+
+def _surrounds(grey: Grey, level: float, margin: Mask, other: Mask) -> bool:
+    """Return whether a margin has one level, and what is beside it others."""
+    edge = ~margin & ndimage.binary_dilation(margin, _EIGHT)
+    has_level = ~_differs(grey, level, _BLANK)
+    own, within = has_level[margin].mean(), has_level[~margin].mean()
     followed = ndimage.binary_dilation(other, _EIGHT, _BESIDE)[edge].mean()
-    return ~shown if own >= _EXACT and within <= _MAX_WITHIN and followed >= _FOLLOWED else None
+    return bool(own >= _EXACT and within <= _MAX_WITHIN and followed >= _FOLLOWED)
+
+
+def _around_tiles(other: Mask) -> Mask:
+    """Return where no other levels are from the sides on, if the outline has straight steps."""
+    square, beyond = np.ones((_SPECK, _SPECK), bool), 2 * _SPECK
+    blank = np.pad(~other, beyond, constant_values=True)
+    blank = ndimage.binary_opening(ndimage.binary_closing(blank, square), square)
+    parts, _ = ndimage.label(blank)
+    margin: Mask = (parts == parts[_SPECK, _SPECK])[beyond:-beyond, beyond:-beyond]
+    del parts  # of the largest images, they take 256 MB
+    steps = [own[1:] != own[:-1] for own in (margin, margin.T)]
+    straight = (ndimage.binary_opening(own, np.ones((1, _STRAIGHT))) for own in steps)
+    n_steps, n_straight = (sum(map(np.count_nonzero, own)) for own in (steps, straight))
+    if n_straight >= _LEAST_STRAIGHT * n_steps and ndimage.label(~margin)[1] == 1:
+        return margin
+    return np.zeros_like(margin)
+
+
+def _field_of_view(grey: Grey, level: float, shown: Mask) -> Mask | None:
+    """Return what is shown if it is a disc, does not reach all sides, and is an image itself."""
+    shortest = max(_WIDE * min(grey.shape), 8 * _PART)
+    step = -(-max(grey.shape) // _ROUGH)
+    some, contrast = shown[::step, ::step], np.abs(grey[::step, ::step] - level)
+    if not contrast[some].any():  # specks
+        return None
+    _, radius = _disc_of(convex_hull(contrast > np.median(contrast[some]) / 2), 2 * _ROUND)
+    if 2 * step * (radius + 1) < shortest:
+        return None
+    step = -(-max(grey.shape) // _LARGE)
+    some, contrast = shown[::step, ::step], np.abs(grey[::step, ::step] - level)
+    shown = convex_hull(_differs(grey, level, np.median(contrast[some]) / 2))
+    middle, radius = _disc_of(shown, _ROUND)
+    if 2 * radius < shortest:
+        return None
+    rows, columns = (
+        np.arange(0, n, step, dtype=np.float32) - at
+        for n, at in zip(shown.shape, middle, strict=True)
+    )
+    depth = np.float32(radius) - np.hypot(rows[:, None], columns)
+    near, edge, inner = (
+        np.median(contrast[(depth > low) & (depth <= high)])
+        for low, high in ((1, 2), (_BESIDE, _PART), (0.3 * radius, radius))
+    )
+    parts = ndimage.uniform_filter(contrast, _PART)[depth > step * _PART]
+    is_field = (
+        np.mean(contrast[depth < -_BESIDE] <= _BLANK) >= _FOLLOWED
+        and near >= (1 - _CHANGE) * edge
+        and abs(edge - inner) <= _CHANGE * inner
+        and parts.std() >= _VARIED * inner
+    )
+    return shown if is_field else None
+
+
+def _disc_of(shown: Mask, within: float) -> tuple[list[float], float]:
+    """Return the middle and the radius of a convex part, or 0 if it is no disc within this."""
+    radius = np.sqrt(shown.sum() / np.pi)
+    middle = [
+        np.average(np.arange(n), weights=shown.sum(axis=1 - k)) for k, n in enumerate(shown.shape)
+    ]
+    places = np.argwhere(shown & ~ndimage.binary_erosion(shown))
+    off = np.abs(np.linalg.norm(places - middle, axis=1) - radius)
+    return middle, radius if np.mean(off <= max(2, within * radius)) >= _FOLLOWED else 0.0
 
 
 def convex_hull(mask: Mask) -> Mask:
-    from skimage.morphology import convex_hull_image  # not above: importing it takes long
+    """Return the hull of a mask that is not empty, row by row.
 
-    return np.asarray(convex_hull_image(mask))
+    It is that of scikit-image's `convex_hull_image`, which takes minutes for large discs.
+    """
+    from scipy.spatial import ConvexHull  # not above: importing it takes long
+
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.arange(mask.shape[1])
+    ends = mask[rows].argmax(axis=1), columns[-1] - mask[rows, ::-1].argmax(axis=1)
+    around = ((-0.5, 0), (0.5, 0), (0, -0.5), (0, 0.5))
+    places = [np.column_stack([rows + y, end + x]) for end in ends for y, x in around]
+    within = np.arange(rows[0], rows[-1] + 1)
+    low, high = np.full(len(within), -np.inf), np.full(len(within), np.inf)
+    for y, x, offset in ConvexHull(np.concatenate(places)).equations:
+        if abs(x) > 1e-9:
+            side = -(offset + y * within) / x
+            low, high = (low, np.minimum(high, side)) if x > 0 else (np.maximum(low, side), high)
+    hull = np.zeros_like(mask)
+    hull[within] = (columns >= low[:, None] - 1e-6) & (columns <= high[:, None] + 1e-6)
+    return hull

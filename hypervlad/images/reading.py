@@ -9,7 +9,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextvars import copy_context
+from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -64,6 +64,9 @@ _N_AHEAD = 2  # images that each thread reads ahead, which bounds the memory
 N_READERS = 2  # with large TIFFs a third faster than one thread, with small images as fast
 
 T = TypeVar("T")
+
+#: Name of an array that is passed on alone, but comes from a list.
+name_within: ContextVar[str] = ContextVar("name_within", default="image")
 
 
 @dataclass(frozen=True, eq=False)
@@ -489,7 +492,7 @@ def image_name(source: Any, index: int | None = None) -> str:
     if isinstance(source, (str, os.PathLike)):
         text = os.fspath(source)
         return text if isinstance(text, str) and text.strip() else repr(text)
-    return "image" if index is None else f"image {index} of the list (counted from 0)"
+    return name_within.get() if index is None else f"image {index} of the list (counted from 0)"
 
 
 def relative_names(images: Sequence[Any], root: str | os.PathLike[str] | None = None) -> list[str]:

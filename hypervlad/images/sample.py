@@ -39,7 +39,13 @@ from hypervlad.images.banner import as_8bit_grey
 from hypervlad.images.errors import ImageReadError
 from hypervlad.images.faults import note_faults
 from hypervlad.images.options import PixelSizes, ReadOptions, check_read_options
-from hypervlad.images.reading import Micrograph, check_image_list, image_name, read_named
+from hypervlad.images.reading import (
+    Micrograph,
+    check_image_list,
+    image_name,
+    name_within,
+    read_named,
+)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -146,7 +152,8 @@ def for_each_image(
 
 @contextmanager
 def errors_of(name: str) -> Iterator[None]:
-    """Name an image in errors, which may call it "image" as there is no other."""
+    """Name an image in errors, and in warnings if it has no name of its own."""
+    token = name_within.set(name)
     try:
         yield
     except ValueError as error:
@@ -154,6 +161,8 @@ def errors_of(name: str) -> Iterator[None]:
         if name in reason:
             raise
         raise type(error)(f"{name}: {reason}") from error
+    finally:
+        name_within.reset(token)
 
 
 def note_found(name: str, found: Any) -> None:

@@ -241,7 +241,7 @@ def field_numbers(table: pd.DataFrame, fields: Sequence[Field]) -> NDArray[np.in
     if 0 < len(unknown) < len(fields):
         raise ValueError(
             f"{len(unknown)} of {len(fields)} fields have no pixel size: {name_some(unknown)}; "
-            "give it, or give none for any field"
+            "give it, leave these out, or give none for any field"
         )
     own = np.array([(*field.shape, field.pixel_size or math.nan) for field in fields])[field_of]
     columns = ["field_height", "field_width", "pixel_size_nm"]  # not of tables of other programs

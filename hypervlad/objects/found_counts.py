@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hypervlad.common.progress import by_reader
-from hypervlad.common.wording import counted, note_of_copies, percent, verb
+from hypervlad.common.wording import counted, note_of_copies, note_of_unscaled, percent, verb
 from hypervlad.objects.counts import ALL, counts_of, sizes_of
 from hypervlad.objects.detection import Detection
 from hypervlad.objects.fields import Edges, Field, WeightedParticles, edge_weights
@@ -157,7 +157,10 @@ def count_found(
 ) -> FoundCounts:
     """Count the particles in fields as `FoundFolder.count` explains it."""
     notes, in_group = list[str](), copies(field_table, "image_digest", "group")
-    if not all(field.pixel_size for field in fields):
+    unscaled = [field.micrograph for field in fields if not field.pixel_size]
+    if 0 < len(unscaled) < len(fields):
+        raise ValueError(note_of_uncounted(unscaled))
+    if unscaled:
         notes.append(
             "the pixel size is unknown, so nothing is per area or in nanometres, and sizes of "
             f"several images mean something only if these have one magnification; {give_size()}"
@@ -267,6 +270,12 @@ def give_size() -> str:
         "give it to 'hypervlad particles find' with --resume --pixel-size NM or CSV",
         "type it as “Pixel size”, and find again",
     )
+
+
+def note_of_uncounted(unscaled: Sequence[str]) -> str:
+    """Say which images lack a pixel size that others have, how to give it or to do without them."""
+    delete = by_reader(", or delete their lines in fields.csv to count the others", "")
+    return note_of_unscaled(unscaled, "be counted with the others;", give_size() + delete)
 
 
 def whole_text(n_whole: int, n_outlined: int) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -20,7 +19,7 @@ BoolMap: TypeAlias = NDArray[np.bool_]
 Window: TypeAlias = tuple[slice, ...]
 
 EIGHT = np.ones((3, 3), bool)  # neighbours, corners included
-_NEIGHBOURS = (  # half of the eight: each pair of pixels once
+NEIGHBOURS = (  # half of the eight: each pair of pixels once
     (np.s_[1:], np.s_[:-1]),
     (np.s_[:, 1:], np.s_[:, :-1]),
     (np.s_[1:, 1:], np.s_[:-1, :-1]),
@@ -86,39 +85,28 @@ def split_particles(
 
 
 def by_depth(
-    depth: Callable[[Window], FloatMap],
-    mask: BoolMap,
-    separation: float,
-    wholes: tuple[float, Callable[[BoolMap], bool]] | None = None,
+    depth: Callable[[Window], FloatMap], mask: BoolMap, separation: float
 ) -> Callable[[Window, BoolMap], LabelMap]:
-    """Return the function that separates a component by the depth in its window, smoothed.
-
-    `wholes` are a lower separation, and what says of a mask whether it is to stay as that gives it.
-    """
+    """Return the function that separates a component by the depth in its window, smoothed."""
 
     def partition(window: Window, inside: BoolMap) -> LabelMap:
-        more = [min(_REACH, side.start) for side in window]
-        around = tuple(
-            slice(side.start - before, side.stop + _REACH)
-            for side, before in zip(window, more, strict=True)
+        return _basins(
+            smoothed_depth(depth, mask, window), inside, lambda top, way: way < separation * top
         )
-        smooth = ndimage.gaussian_filter(depth(around) * mask[around], _SMOOTHING, radius=_REACH)
-        own = tuple(slice(before, before + n) for before, n in zip(more, inside.shape, strict=True))
-        falls = [partial(_falls, share) for share in (separation, *(wholes or ())[:1])]
-        parts, *larger = _basins(smooth[own], inside, *falls)
-        if wholes is None or parts.max() < 2:
-            return parts
-        for number, place in enumerate(ndimage.find_objects(larger[0]), start=1):
-            whole = larger[0][place] == number
-            if np.ptp(parts[place][whole]) and wholes[1](whole):
-                parts[place][whole] = parts.max() + 1
-        return renumbered(parts)
 
     return partition
 
 
-def _falls(separation: float, top: float, way: float) -> bool:
-    return way < separation * top
+def smoothed_depth(depth: Callable[[Window], FloatMap], mask: BoolMap, window: Window) -> FloatMap:
+    """Return the depth in a window, 0 beyond the mask, smoothed with what is around it."""
+    more = [min(_REACH, side.start) for side in window]
+    around = tuple(
+        slice(side.start - before, side.stop + _REACH)
+        for side, before in zip(window, more, strict=True)
+    )
+    smooth = ndimage.gaussian_filter(depth(around) * mask[around], _SMOOTHING, radius=_REACH)
+    own = (slice(b, b + side.stop - side.start) for b, side in zip(more, window, strict=True))
+    return np.asarray(smooth[tuple(own)])
 
 
 def elongations(inside: BoolMap, parts: LabelMap) -> NDArray[np.float64]:
@@ -204,14 +192,13 @@ def separate_at_necks(inside: BoolMap, neck: float = _NECK) -> LabelMap:
     def height(width: float) -> float:
         return min(width, _WIDE) + _WIDE * math.log(max(width, _WIDE) / _WIDE)
 
-    (parts,) = _basins(smooth, inside, lambda top, way: height(top) - height(way) >= neck)
-    return parts
+    return _basins(smooth, inside, lambda top, way: height(top) - height(way) >= neck)
 
 
 def _basins(
-    depth: FloatMap, inside: BoolMap, *are_apart: Callable[[float, float], bool]
-) -> list[LabelMap]:
-    """Number the basins of depth around maxima, from 1, in each of several ways.
+    depth: FloatMap, inside: BoolMap, are_apart: Callable[[float, float], bool]
+) -> LabelMap:
+    """Number the basins of depth around maxima, from 1.
 
     Maxima join the higher one to which the way leads down least, unless they are apart by their
     depth and the least depth on that way.
@@ -219,10 +206,10 @@ def _basins(
     depth = np.where(inside, depth, -np.inf)
     tops, n = ndimage.label(inside & (depth == ndimage.maximum_filter(depth, 3)), EIGHT)
     if n < 2:
-        return [inside.astype(np.int32) for _ in are_apart]
+        return inside.astype(np.int32)
     basins = watershed(-depth, tops, mask=inside, connectivity=2)
     meetings = list[NDArray[Any]]()
-    for here, there in _NEIGHBOURS:
+    for here, there in NEIGHBOURS:
         pairs = np.stack([basins[here], basins[there]])
         meets = (pairs[0] != pairs[1]) & (pairs.min(axis=0) > 0)
         ways = np.minimum(depth[here], depth[there])[meets]
@@ -231,25 +218,14 @@ def _basins(
     found = found[:, np.argsort(-found[0], kind="stable")]
     peaks = np.zeros(n + 1)
     peaks[tops[tops > 0]] = depth[tops > 0]
-    steps = list(zip(found[0].tolist(), *found[1:].astype(int).tolist(), strict=True))
-    return [_joined(basins, peaks, steps, is_apart) for is_apart in are_apart]
-
-
-def _joined(
-    basins: LabelMap,
-    peaks: NDArray[np.float64],
-    steps: list[tuple[float, int, int]],
-    is_apart: Callable[[float, float], bool],
-) -> LabelMap:
-    """Join basins by the ways between them, from the highest: its depth, and two basins."""
     # The maxima of which basins are a part, and the highest of those that are connected so far.
-    own, highest = np.arange(len(peaks)), np.arange(len(peaks))
-    for way, one, other in steps:
+    own, highest = np.arange(n + 1), np.arange(n + 1)
+    for way, one, other in zip(found[0].tolist(), *found[1:].astype(int).tolist(), strict=True):
         if highest[one] != highest[other]:
             if peaks[highest[one]] < peaks[highest[other]]:
                 one, other = other, one
             lower = highest == highest[other]
-            if not is_apart(float(peaks[highest[other]]), way):
+            if not are_apart(float(peaks[highest[other]]), way):
                 own[lower] = own[one]
             highest[lower] = highest[one]
     return np.asarray(np.unique(own, return_inverse=True)[1].astype(np.int32)[basins])

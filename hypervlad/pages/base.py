@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from hypervlad.common.wording import counted
+from hypervlad.common.constraints import one_each
 from hypervlad.images import ReadOptions, read_image
 from hypervlad.images.reading import is_particle
 from hypervlad.pages.colours import DARK, GREY, Colour
@@ -298,16 +298,6 @@ def names_or_default(
         else:
             found.append(f"image {index}")
     return found
-
-
-def one_each(what: str, values: Sequence[Any] | None, n_images: int) -> list[Any]:
-    """Return `values`, or as many None, as a list; raise if there is not one for each image."""
-    listed = [None] * n_images if values is None else list(values)
-    if len(listed) != n_images:
-        raise ValueError(
-            f"expected one {what} for each of {counted(n_images, 'image')}; got {len(listed)}."
-        )
-    return listed
 
 
 def evenly_spaced(n: int, most: int) -> list[int]:

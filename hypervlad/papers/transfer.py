@@ -36,6 +36,7 @@ from hypervlad.features.network import (
     TappedNetwork,
     build_network,
     check_tensors,
+    fitted_network,
     map_channels,
     rebuilt_network,
 )
@@ -319,7 +320,7 @@ class TransferClassifier(ClassifierMixin, NetworkEstimator):
         saved = copy.copy(self)
         if include_backbone:
             check_may_be_included(self.backbone_, self.weights)
-            saved.network_state_ = _arrays(self._network())
+            saved.network_state_ = _arrays(fitted_network(self, self._built))
         return super(TransferClassifier, saved).to_state()
 
     def _check_state(self) -> None:
@@ -374,7 +375,7 @@ class TransferClassifier(ClassifierMixin, NetworkEstimator):
     def _encode(self, images: Sequence[Any]) -> EncodedImages:
         check_is_fitted(self)
         images = check_image_list(images)
-        network, backbone = self._network(), get_backbone(self.backbone_)
+        network, backbone = fitted_network(self, self._built), get_backbone(self.backbone_)
 
         def compute(batch: Batch) -> NDArray[np.float32]:
             features = averaged_features(network, backbone, batch.tensors)
@@ -388,15 +389,6 @@ class TransferClassifier(ClassifierMixin, NetworkEstimator):
     def _margins(self, images: Sequence[Any]) -> NDArray[np.float64]:
         encoded = self._encode(images)
         return encoded.with_missing(self.head_.margins(encoded.vectors))
-
-    # --- the network, built when needed and never copied ---------------------------------------
-
-    def _network(self) -> TappedNetwork:
-        device = check_device(self.device)
-        network: TappedNetwork | None = getattr(self, "_tapped_network", None)
-        if network is None or network.device != device:
-            network = self._tapped_network = self._built(device)
-        return network
 
     def _built(self, device: torch.device) -> TappedNetwork:
         """Build the network as it was at the end of ``fit``."""

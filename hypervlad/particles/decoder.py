@@ -9,6 +9,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources.abc import Traversable
 from typing import Any
 
@@ -23,7 +24,6 @@ from torch.nn import functional
 from hypervlad.common.progress import ProgressBar
 from hypervlad.features.network import TappedNetwork
 from hypervlad.features.registry import Backbone, Preprocessing, Runtime
-from hypervlad.objects.measures import solidity
 from hypervlad.objects.particle import Outlines
 from hypervlad.objects.splitting import (
     EIGHT,
@@ -32,7 +32,6 @@ from hypervlad.objects.splitting import (
     LabelMap,
     Window,
     by_depth,
-    elongations,
     label_parts,
 )
 
@@ -52,8 +51,7 @@ _STRIDE = 32  # pixels; tiles begin at multiples
 _DECODER_REACH = 4  # cells of the coarsest tap that the decoder sees beyond the maps
 _LIMITS = (1.0, 50.0, 99.0)  # percentiles of grey values
 # Probabilities of background in steps of 255: thin particles are joined across faint places.
-_EDGE, _BRIDGE = 128, 180
-_LONG, _STRAIGHT = 2.2, 0.9  # elongation and solidity of rods, at least
+_EDGE, BRIDGE = 128, 180
 PRETRAINED = "mobilenet_v2"  # the network whose decoder was trained on drawn fields
 _DRAWN = "finder.npz"  # by `python -m benchmarks.particles.train`
 MIN_CONTRAST = 1e-3  # of grey values in [0, 1]: less is not stretched
@@ -358,7 +356,10 @@ def _turned(values: NDArray[Any], turn: int) -> NDArray[Any]:
 
 
 class FieldNetwork:
-    """A frozen network with its decoder: from grey images to fields of the same size."""
+    """A frozen network with its decoder: from grey images to fields of the same size.
+
+    Images of several tiles run in torch, as OpenVINO would keep 0.6 GB of what a tile takes.
+    """
 
     def __init__(
         self,
@@ -369,6 +370,7 @@ class FieldNetwork:
         runtime: Runtime | None = None,
     ) -> None:
         self._network = network.run_by(runtime or backbone.automatic_runtime())
+        self._of_tiles = network.run_by("torch")
         self.decoder, self._backbone, self._contrast = decoder, backbone, contrast
 
     @property
@@ -396,22 +398,24 @@ class FieldNetwork:
         if any(more := [-extent % _STRIDE for extent in grey.shape]):  # a copy may take 256 MB
             grey = np.pad(grey, [(0, after) for after in more], mode="symmetric")
         found = np.empty((N_FIELDS, *grey.shape), np.uint8)
-        tile_size = max(grey.shape) if max(height, width) <= tile_size else tile_size
+        is_whole = max(height, width) <= tile_size
+        network = self._network if is_whole else self._of_tiles
+        tile_size = max(grey.shape) if is_whole else tile_size
         for tile, inner in self.tiles(grey.shape, tile_size):
             own = (
                 slice(i.start - t.start, i.stop - t.start) for t, i in zip(tile, inner, strict=True)
             )
             image = _scaled(grey[tile], *limits)
-            found[:, *inner] = self._of_tile(1 - image if inverted else image)[:, *own]
-            if max(found.shape) > tile_size:
+            found[:, *inner] = self._of_tile(1 - image if inverted else image, network)[:, *own]
+            if not is_whole:
                 _release_memory()
         return found[:, :height, :width]
 
-    def _of_tile(self, image: NDArray[np.float32]) -> NDArray[np.uint8]:
+    def _of_tile(self, image: NDArray[np.float32], network: TappedNetwork) -> NDArray[np.uint8]:
         with torch.no_grad():
             grey = torch.from_numpy(np.ascontiguousarray(image))[None]
-            maps = self._network(network_input(grey, self._backbone.preprocessing))
-            logits = self.decoder(maps, grey[:, None].to(self._network.device))[0]
+            maps = network(network_input(grey, self._backbone.preprocessing))
+            logits = self.decoder(maps, grey[:, None].to(network.device))[0]
             shares = torch.cat([logits[:3].softmax(0), logits[3:].sigmoid()])
         found: NDArray[np.uint8] = (shares * 255).round().byte().cpu().numpy()
         return found
@@ -454,41 +458,57 @@ class FieldNetwork:
         return math.ceil(margin / _STRIDE) * _STRIDE
 
 
-def separated(
+def separated(fields: NDArray[np.uint8], separation: float, min_area: int) -> NDArray[np.int32]:
+    """Label the particles of fields (4, H, W), of which touching ones are separated by depth."""
+    labels = parts_of(fields, separation, min_area, min_area)
+    return likely_parts(labels, fields[0], min_area)
+
+
+def parts_of(
     fields: NDArray[np.uint8],
     separation: float,
     min_area: int,
-    *,
+    min_part: int,
     edge: int = _EDGE,
     least: float = 0.0,
-    of_rods: float | None = None,
-) -> tuple[NDArray[np.int32], list[float]]:
-    """Label the particles of fields (4, H, W), of which touching ones are separated by depth.
+) -> NDArray[np.int32]:
+    """Label the parts of `min_part` pixels of fields (4, H, W) with maxima of depth of their own.
 
-    They have an area of `min_area` pixels and a mean probability of `least`, which is returned too;
-    `edge` is the probability of background at their outlines, in 255 steps. Rods, along which depth
-    varies, stay whole if they do with the separation `of_rods`.
+    Left out are connected ones of which no `min_area` pixels have a mean probability of `least` and
+    one of background below `edge`, in 255 steps.
     """
-    background, inner, depths = fields[[0, 1, 3]]
-    del fields  # of the largest images, they take 256 MB
-    mask = background < _BRIDGE
+    background, mask = fields[0], fields[0] < BRIDGE
+    partition = by_depth(partial(particle_depth, fields), mask, separation)
 
-    def depth(window: Window) -> FloatMap:
-        # Neither the depth nor the probability of not being a border finds all gaps alone.
-        product = np.multiply(inner[window], depths[window], dtype=np.float32)
-        return np.asarray(np.sqrt(product, out=product) / 255)
-
-    wholes = None if of_rods is None else (of_rods, _is_rod)
-    partition = by_depth(depth, mask, separation, wholes)
-
-    def likely_parts(window: Window, inside: BoolMap) -> LabelMap:
+    def likely(window: Window, inside: BoolMap) -> LabelMap:
         # No part is more probable than the component's most probable pixels.
         values = np.sort(background[window][inside])[:min_area]
-        is_likely = values[-1] < edge and 1 - float(values.mean()) / 255 >= least
+        is_likely = len(values) == min_area and values[-1] < edge
+        is_likely &= 1 - float(values.mean()) / 255 >= least
         return partition(window, inside) if is_likely else np.zeros(inside.shape, np.int32)
 
-    labels = label_parts(mask, min_area, likely_parts)
-    probabilities = list[float]()
+    return label_parts(mask, min_part, likely)
+
+
+def particle_depth(fields: NDArray[np.uint8], window: Window) -> FloatMap:
+    """Return how deep pixels of a window are in particles, 0 at edges of which gaps are sure."""
+    # Neither the depth nor the probability of not being a border finds all gaps alone.
+    product = np.multiply(fields[1][window], fields[3][window], dtype=np.float32)
+    return np.asarray(np.sqrt(product, out=product) / 255)
+
+
+def likely_parts(
+    labels: NDArray[np.int32],
+    background: NDArray[np.uint8],
+    min_area: int,
+    edge: int = _EDGE,
+    least: float = 0.0,
+) -> NDArray[np.int32]:
+    """Number, in place, the parts of `min_area` pixels and a mean probability of `least`.
+
+    They end where the probability of background is `edge`, in 255 steps.
+    """
+    n = 0
     for number, window in enumerate(ndimage.find_objects(labels), start=1):
         own = labels[window] == number
         pieces, _ = ndimage.label(own & (background[window] < edge), EIGHT)
@@ -496,17 +516,11 @@ def separated(
         labels[window][own] = 0
         if np.count_nonzero(areas >= min_area) < 2:  # otherwise with what joins them
             own = pieces == 1 + areas.argmax()
-        if np.count_nonzero(own) >= min_area:
-            probability = 1 - float(background[window][own].mean()) / 255
-            if probability >= least:
-                probabilities.append(probability)
-                labels[window][own] = len(probabilities)
-    return labels, probabilities
-
-
-def _is_rod(mask: BoolMap) -> bool:
-    (elongation,) = elongations(mask, mask.astype(np.int32)).tolist()
-    return elongation > _LONG and solidity(mask) >= _STRAIGHT
+        is_kept = np.count_nonzero(own) >= min_area
+        if is_kept and 1 - float(background[window][own].mean()) / 255 >= least:
+            n += 1
+            labels[window][own] = n
+    return labels
 
 
 def _release_memory() -> None:

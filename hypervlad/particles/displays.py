@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hypervlad.common.constraints import one_each
 from hypervlad.common.wording import name_some
 from hypervlad.images import read_micrograph
 from hypervlad.images.reading import image_name
 from hypervlad.objects.particle import Outline, Outlines, check_same_size
-from hypervlad.pages.base import Display, literal, one_each, shorten, thumbnail
+from hypervlad.pages.base import Display, literal, shorten, thumbnail
 from hypervlad.pages.colours import BORDER, CLASS_COLOURS, GREY, stretch_contrast
 from hypervlad.pages.numbers import draw_scale_bar
 

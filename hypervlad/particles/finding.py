@@ -12,7 +12,6 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from scipy.sparse import coo_array
 from skimage.transform import resize
 
 from hypervlad.common.constraints import Integer, OneOf, check_value
@@ -41,35 +40,34 @@ from hypervlad.particles.decoder import (
     FieldNetwork,
     brightness_of,
     contrast_of,
+    likely_parts,
+    parts_of,
     pretrained_decoder,
-    separated,
 )
+from hypervlad.particles.joining import Joiner
 from hypervlad.particles.training_fields import at_own_scale
 from hypervlad.statistics.groups import weighted_quantiles
 
 Polarity: TypeAlias = Literal["bright", "dark"]
 
 _OPPOSITE: dict[Polarity, Polarity] = {"bright": "dark", "dark": "bright"}
-_OF_RODS = 0.6  # separation of what is long and straight
-_SEPARATION = 0.8  # of fields that were drawn as those of the training, where it counts best
+_SEPARATION, _MIN_PIECE = 0.95, 4  # of the parts that are then joined, the latter in pixels
 _TILE = 1536  # pixels, of the side of what is looked at at once
-_ROWS = 1024  # that are compared at once
 _RING = 3  # pixels to both sides of an outline, between which grey values step
 _EDGE = 80  # of 255: probability of background at outlines, with which diameters are right
 # Least mean probability of a particle, by scale: what is found in noise and grain has less.
 _CERTAIN = {1.0: 0.88, 0.5: 0.86, 0.25: 0.83, 0.125: 0.86}
 _MAX_AT_EDGE = 0.5  # of an outline, that the image's edge is: corners that light leaves dark
 _MIN_SEEN = 12  # pixels of a particle on the scale on which it is found
-_MAX_SPECKS = 0.1  # of what is found on a smaller scale, that was found on it before and makes way
-# Pieces make way if they cover less than this share, or are worse by this factor.
-_MAX_PIECES, _MUCH_WORSE = 0.6, 0.85
+_MAX_SPECKS = 0.1  # share of a particle of a smaller scale; more of it was found before
+_ROWS = 1024  # that are compared at once
 _NECK = 0.4  # pixels, as the network's outlines are smooth
 _MIN_PART = 0.15  # of a particle's area, that a neck cuts off
 _MAX_LONG = 1.8  # elongation of parts: the width of long ones varies anyway
 _MIN_STEP = 0.2  # of the step of most of the particles' area: dirt is fainter
 _MIN_RANGE = 0.08  # of the range of grey values: light and clouds have no such steps
 _WITHIN = 0.8  # of a particle's area, within one of the other polarity
-_SURE = 0.5  # of the polarity, above which the other one is not mentioned
+_SURE = 0.55  # of the polarity, above which the other one is not mentioned
 _HALF, _SETTLED = 0.5, 0.7  # scale on which the polarity is settled, if it is so sure there
 _STANDS_OUT = 6.0  # times the median deviation of the background: four standard deviations
 _RANGES = (5, 10, 20)  # of grey values, as multiples of the noise
@@ -119,8 +117,9 @@ def find_particles(
     and uneven light. Very large ones are looked at on a smaller scale. What overlaps is separated
     where outlines show it. Left out are regions of less than a fifth of the others' contrast, as
     dirt, and those whose contrast the texture of the background has by chance: if it has that of
-    most, all are, and so are five or fewer that are nearly as faint. Branched, curved or
-    spiky particles may be found in pieces, and of cores in paler shells the cores alone.
+    most, all are, and so are five or fewer that are nearly as faint. Branched or star-shaped
+    particles may be found in pieces, and of cores in shells of less than a third of their contrast
+    the cores alone.
 
     Parameters
     ----------
@@ -161,7 +160,7 @@ def find_particles(
     check_value("polarity", polarity, [OneOf("auto", *_OPPOSITE)])
     check_value("min_area", min_area, [Integer()])
     sample = read_sample(image, annotations=annotations, read_options=read_options)
-    scales = _Scales(sample.grey, min_area)
+    scales = Scales(sample.grey, min_area)
     names = (polarity,) if polarity != "auto" else tuple(_OPPOSITE)
     known, confidence = names[0], 0.0
     if polarity == "auto":
@@ -210,21 +209,24 @@ class _Found(NamedTuple):
     n_unclear: int  # regions that are as the texture of the background
 
 
-class _Scales:
+class Scales:
     """An image on each scale, and what the finder takes for particles there.
 
     Large particles are seen whole on a smaller scale only, and grain is finer there.
     """
 
-    def __init__(self, grey: NDArray[np.float32], min_area: int) -> None:
+    def __init__(
+        self, grey: NDArray[np.float32], min_area: int, joiner: Joiner | None = None
+    ) -> None:
         self._images, self._min_area = {1.0: grey}, min_area
+        self._joiner = joiner or Joiner.stored()
         # OpenVINO would keep the memory of the largest tile: 0.6 GB.
         self._network = _finder() if max(grey.shape) <= _TILE else _finder().run_by("torch")
         for scale in [*_CERTAIN][1:]:
             size = tuple(max(1, round(extent * scale)) for extent in grey.shape)
             self._images[scale] = resize(self._images[2 * scale], size, order=1, anti_aliasing=True)
         self._brightness = {scale: brightness_of(own) for scale, own in self._images.items()}
-        self._seen = dict[tuple[Polarity, float], tuple[NDArray[np.int32], NDArray[np.float64]]]()
+        self._seen = dict[tuple[Polarity, float], NDArray[np.int32]]()
 
     def found(self, polarity: Polarity, whole: float = 1.0) -> _Found:
         """Return the particles of the image on one scale, of which smaller ones take part."""
@@ -269,39 +271,33 @@ class _Scales:
         return max(round(self._min_area * scale**2), min(self._min_area, _MIN_SEEN))
 
     def _labelled(self, polarity: Polarity, whole: float) -> NDArray[np.int32]:
-        labels, qualities = self._look(polarity, whole)
+        labels = self._look(polarity, whole)
         labels = labels if whole == 1 else labels.copy()  # the whole image needs these, too
         for scale in (each for each in _CERTAIN if each < whole):
-            more, own = self._look(polarity, scale)
-            if len(own) > 1:
-                more = at_own_scale(more, labels.shape)
-                qualities = _add(labels, qualities, more, own)
+            if (more := self._look(polarity, scale)).any():
+                _add(labels, at_own_scale(more, labels.shape))
         # What was found twice, or lies below others, may have no pixel left.
         labels = renumbered(labels)
         _split_at_necks(labels)
         return labels
 
-    def _look(
-        self, polarity: Polarity, scale: float
-    ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
-        """Label what is seen on one scale; return its qualities, by label, too."""
+    def _look(self, polarity: Polarity, scale: float) -> NDArray[np.int32]:
+        """Label what is seen on one scale; what a smaller one shows helps to join its parts."""
         if (polarity, scale) in self._seen:
             return self._seen[polarity, scale]
+        grey, least_area = self._images[scale], self._least_area(scale)
+        smaller = self._look(polarity, scale / 2) if scale / 2 in _CERTAIN else None
         with usual_torch():
-            labels, own = separated(
-                self._network.fields(
-                    self._images[scale], _TILE, polarity == "dark", self._brightness[scale]
-                ),
-                _SEPARATION,
-                self._least_area(scale),
-                edge=_EDGE,
-                least=_CERTAIN[scale],
-                of_rods=_OF_RODS,
-            )
-        found = labels, np.concatenate([[0], np.multiply(own, _solidities(labels))])
+            fields = self._network.fields(grey, _TILE, polarity == "dark", self._brightness[scale])
+        limits = _EDGE, _CERTAIN[scale]
+        labels = parts_of(fields, _SEPARATION, least_area, _MIN_PIECE, *limits)
+        coarse = None if smaller is None else at_own_scale(smaller, grey.shape)
+        labels = self._joiner.join(labels, fields, coarse)
+        del coarse  # of the largest images, it takes 256 MB
+        labels = likely_parts(labels, fields[0], least_area, *limits)
         if scale < 1:
-            self._seen[polarity, scale] = found
-        return found
+            self._seen[polarity, scale] = labels
+        return labels
 
 
 def _chosen(every: Mapping[Polarity, _Found]) -> tuple[Polarity, float]:
@@ -341,37 +337,17 @@ def _finder() -> FieldNetwork:
     return FieldNetwork(network, decoder, known, MIN_CONTRAST)
 
 
-def _add(
-    labels: NDArray[np.int32],
-    qualities: NDArray[np.float64],
-    more: NDArray[np.int32],
-    own: NDArray[np.float64],
-) -> NDArray[np.float64]:
-    """Add, in place, what is found on a smaller scale; return the qualities of all, by label.
-
-    It makes way for what is at least as probable and convex, unless these are specks on it; what is
-    not makes way for it, such as pieces that grain breaks off, or rings and what they enclose.
-    """
-    shared = coo_array((len(own), len(qualities))).tocsr()
+def _add(labels: NDArray[np.int32], more: NDArray[np.int32]) -> None:
+    """Add, in place, what is found on a smaller scale where at most specks were, which make way."""
+    n, n_more = int(labels.max(initial=0)), int(more.max(initial=0))
     rows = [slice(top, top + _ROWS) for top in range(0, len(labels), _ROWS)]
-    for part in rows:
-        both = (more[part] > 0) & (labels[part] > 0)
-        pairs = more[part][both], labels[part][both]
-        shared = shared + coo_array((np.ones(len(pairs[0])), pairs), shared.shape).tocsr()
-    cover = shared.sum(axis=1)
-    areas = areas_of(more, len(own) - 1)
-    worst = np.where(cover < _MAX_PIECES * areas, 1.0, _MUCH_WORSE)
-    is_better = shared @ qualities < worst * cover * own
-    is_new = (areas > 0) & ((cover <= _MAX_SPECKS * areas) | is_better)
-    is_new[0] = False
-    goes = shared[is_new].sum(axis=0) > 0.5 * areas_of(labels, len(qualities) - 1)
-    numbers = numbers_of(~goes)
-    new_numbers = np.where(is_new, numbers.max() + np.cumsum(is_new), 0).astype(np.int32)
-    for part in rows:
-        labels[part] = numbers[labels[part]]
-        free = labels[part] == 0
-        labels[part][free] = new_numbers[more[part][free]]
-    return np.concatenate([[0], qualities[numbers > 0], own[is_new]])
+    covered = sum(areas_of(np.where(labels[own] > 0, more[own], 0), n_more) for own in rows)
+    values_of(more, numbers_of(covered <= _MAX_SPECKS * areas_of(more, n_more)), more)
+    within = sum(areas_of(np.where(more[own] > 0, labels[own], 0), n) for own in rows)
+    numbers = numbers_of(within <= 0.5 * areas_of(labels, n))
+    for own in rows:
+        kept, added = numbers[labels[own]], more[own]
+        labels[own] = np.where((kept == 0) & (added > 0), added + numbers.max(), kept)
 
 
 def _split_at_necks(labels: NDArray[np.int32]) -> None:

@@ -19,7 +19,6 @@ from hypervlad.common.wording import (
     is_utf8,
     name_some,
     note_of_bars,
-    note_of_unscaled,
     warn_user,
 )
 from hypervlad.images import ImageReadError, PixelSizes, ReadOptions
@@ -29,7 +28,7 @@ from hypervlad.images.options import PIXEL_SIZE, check_read_options
 from hypervlad.images.reading import read_named, relative_names
 from hypervlad.images.sample import note_found
 from hypervlad.objects.detection import Detection
-from hypervlad.objects.found_counts import give_size
+from hypervlad.objects.found_counts import note_of_uncounted
 from hypervlad.objects.found_folder import DETECTION, LOCK, RUN, FoundFolder
 from hypervlad.objects.found_outlines import EDITS
 from hypervlad.objects.found_tables import HAS_BAR, write_detection
@@ -232,7 +231,7 @@ def find_in_images(
         warn_user(note_of_bars(with_bar, advice))
     unknown = [name for name, row in rows.items() if not row["pixel_size_nm"]]
     if 0 < len(unknown) < len(rows):
-        warn_user(note_of_unscaled(unknown, "be counted with these;", give_size()))
+        warn_user(note_of_uncounted(unknown))
     return FoundFolder(path), left_out
 
 

@@ -25,9 +25,9 @@ from hypervlad.common.constraints import (
     Number,
     RandomState,
 )
-from hypervlad.common.progress import ProgressBar
+from hypervlad.common.progress import ProgressBar, note_doubt
 from hypervlad.features.lazy_torch import check_device, usual_torch
-from hypervlad.features.network import build_network, rebuilt_network
+from hypervlad.features.network import build_network, fitted_network, rebuilt_network
 from hypervlad.features.registry import check_registered, get_backbone
 from hypervlad.features.weights import WEIGHTS, NetworkEstimator
 from hypervlad.images import ReadOptions
@@ -38,12 +38,13 @@ from hypervlad.images.sample import (
     Sample,
     drop_hidden,
     for_each_image,
+    note_found,
     one_or_many,
     read_sample,
 )
 from hypervlad.objects.detection import MIN_AREA, Detection
 from hypervlad.objects.particle import Outlines
-from hypervlad.objects.splitting import renumbered
+from hypervlad.objects.splitting import LabelMap, renumbered
 from hypervlad.particles.decoder import (
     MIN_CONTRAST,
     Crops,
@@ -299,7 +300,7 @@ class HypercolumnSegmenter(NetworkEstimator):
             for number in held_out.tolist():
                 grey, truth, _ = fields.read(number)
                 own = model.fields(grey, self.tile_size)
-                labels = (separated(own, each, self.min_area)[0] for each in _SEPARATIONS)
+                labels = (separated(own, each, self.min_area) for each in _SEPARATIONS)
                 assessment.add(truth.label_image(), labels)
         model, losses = trained_on(np.arange(len(fields)), f"model {n_models} of {n_models}")
         separation, assessed, detection = assessment.chosen()
@@ -379,7 +380,8 @@ class HypercolumnSegmenter(NetworkEstimator):
     ) -> list[NDArray[np.float32]]:
         """Return the probability of background, particle and border at each pixel of images.
 
-        Parameters and errors are those of `predict`. What is left out is background.
+        Parameters, errors and warnings are those of `predict`, without those of the particles that
+        are found. What is left out is background.
 
         Returns
         -------
@@ -389,7 +391,9 @@ class HypercolumnSegmenter(NetworkEstimator):
         check_is_fitted(self)
 
         def shares(image: Any) -> NDArray[np.float32]:
-            sample = self._read(image, annotations, read_options)
+            sample, name = self._read(image, annotations, read_options), image_name(image)
+            note_found(name, sample)
+            note_doubt(name, self._doubt_about(sample.pixel_size))
             steps = self._fields(sample, image)[:3].astype(np.float32)
             if steps.shape[1:] != sample.mask.shape:
                 steps = np.stack([resize(each, sample.mask.shape, order=1) for each in steps])
@@ -416,11 +420,12 @@ class HypercolumnSegmenter(NetworkEstimator):
         size = trained_size(grey.shape, sample.pixel_size, self.pixel_size_, image_name(image))
         if size is not None:
             grey = resize(grey, size, order=1, anti_aliasing=True)
-        return self._fitted_model().fields(grey, self.tile_size)
+        model: FieldNetwork = fitted_network(self, self._built)
+        return model.fields(grey, self.tile_size)
 
     def _found(self, annotations: Annotations, read_options: Any, image: Any) -> Outlines:
         sample = self._read(image, annotations, read_options)
-        labels, _ = separated(self._fields(sample, image), self.separation_, self.min_area)
+        labels = separated(self._fields(sample, image), self.separation_, self.min_area)
         note = self._doubt_about(sample.pixel_size, labels)
         if labels.shape != sample.mask.shape:
             labels = renumbered(at_own_scale(labels, sample.mask.shape))
@@ -433,11 +438,11 @@ class HypercolumnSegmenter(NetworkEstimator):
             note=note,
         )
 
-    def _doubt_about(self, pixel_size: float | None, labels: NDArray[np.int32]) -> str:
-        notes = list[str]()
-        diameters = np.sqrt(4 / np.pi * np.bincount(labels.ravel())[1:])
-        if not len(diameters):
-            notes.append("no particle is found")
+    def _doubt_about(self, pixel_size: float | None, labels: LabelMap | None = None) -> str:
+        notes, diameters = list[str](), np.zeros(0)
+        if labels is not None:
+            diameters = np.sqrt(4 / np.pi * np.bincount(labels.ravel())[1:])
+            notes += ["no particle is found"] * (not len(diameters))
         if len(diameters) >= _MIN_FOUND:
             low, high = self.diameters_
             if not low <= (middle := float(np.median(diameters))) <= high:
@@ -458,27 +463,11 @@ class HypercolumnSegmenter(NetworkEstimator):
             )
         return ". Besides, ".join(notes)
 
-    def _fitted_model(self) -> FieldNetwork:
-        device = check_device(self.device)
-        model: FieldNetwork | None = getattr(self, "_tapped_network", None)
-        if model is None or model.device != device:
-            backbone = get_backbone(self.backbone_)
-            network = rebuilt_network(
-                backbone, self.weights_, self.taps_, self.weights_digest_, device
-            )
-            decoder = decoder_of(self.decoder_).to(device)
-            model = FieldNetwork(network, decoder, backbone, self.contrast_)
-            self._tapped_network = model
-        return model
-
-    def _parameters_to_save(self) -> dict[str, Any]:
-        return super()._parameters_to_save() | {"backbone": self.backbone_}
-
-    @classmethod
-    def _parameters_from(cls, packed: Mapping[str, Any]) -> dict[str, Any]:
-        parameters = super()._parameters_from(packed)
-        check_registered(parameters["backbone"])
-        return parameters
+    def _built(self, device: torch.device) -> FieldNetwork:
+        """Build the network as it was at the end of ``fit``."""
+        own = get_backbone(self.backbone_)
+        network = rebuilt_network(own, self.weights_, self.taps_, self.weights_digest_, device)
+        return FieldNetwork(network, decoder_of(self.decoder_).to(device), own, self.contrast_)
 
     def _check_state(self) -> None:
         check_registered(self.backbone_)

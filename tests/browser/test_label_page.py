@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.review_queues import Served
 from support.review_windows import Page
-
-from hypervlad.apps.review import Queue
 
 pytest.importorskip("selenium", reason="selenium is not installed")
 from selenium.webdriver.common.action_chains import ActionChains
@@ -22,37 +19,27 @@ from selenium.webdriver.common.keys import Keys
 class LabelPage(Page):
     """A window of the browser that shows the page of labels."""
 
-    folder: Path
-
     def opened(self) -> bool:
         return bool(self.names) or not self.hidden("none")
-
-    @property
-    def labels(self) -> dict[str, str]:
-        """The labels that people have given, by the names of files."""
-        with contextlib.closing(Queue(self.folder)) as queue:
-            images = queue.images()
-        return {Path(image.name).name: image.label for image in images if image.label is not None}
 
     @property
     def tiles(self) -> list[Any]:
         self.front()
         return self.browser.find_elements(By.CSS_SELECTOR, "#grid li")
 
+    def files(self, of: str) -> list[str]:
+        script = "return [...document.querySelectorAll(arguments[0])].map((e) => e.textContent)"
+        self.front()
+        return list(self.browser.execute_script(script, f"{of} .file"))
+
     @property
     def names(self) -> list[str]:
         """The files that are shown, in order."""
-        script = "return [...document.querySelectorAll('#grid .file')].map((e) => e.textContent)"
-        self.front()
-        return list(self.browser.execute_script(script))
+        return self.files("#grid")
 
     @property
     def chosen(self) -> list[str]:
-        self.front()
-        return [
-            tile.find_element(By.CLASS_NAME, "file").text
-            for tile in self.browser.find_elements(By.CSS_SELECTOR, "[aria-selected=true]")
-        ]
+        return self.files("[aria-selected=true]")
 
     def ready(self) -> bool:
         """Say whether all pictures are there, and nothing is being saved."""
@@ -64,16 +51,12 @@ class LabelPage(Page):
         self.front()
         return bool(self.browser.execute_script(script))
 
-    def keys(self, *keys: str, shift: bool = False) -> None:
+    def keys(self, *keys: str) -> None:
         """Press keys wherever the focus is."""
         self.front()
         self.until(self.ready)
         for key in keys:
-            actions = ActionChains(self.browser)
-            if shift:
-                actions.key_down(Keys.SHIFT).send_keys(key).key_up(Keys.SHIFT).perform()
-            else:
-                actions.send_keys(key).perform()
+            ActionChains(self.browser).send_keys(key).perform()
 
     def says(self, status: str) -> None:
         self.until(lambda: status in self.text("status"))
@@ -82,35 +65,13 @@ class LabelPage(Page):
         self.until(lambda: self.names == [f"{number:03d}.png" for number in numbers])
 
 
-@pytest.fixture
-def open_labels(
-    browser: Any, make: Callable[..., Path], served: Callable[..., Served]
-) -> Iterator[Callable[..., LabelPage]]:
-    """Serve a queue of doubtful and of sure images, and open its labels."""
-    windows: list[LabelPage] = []
-
-    def opened(doubtful: int, sure: int) -> LabelPage:
-        folder = make(doubtful, sure, pictures=True)
-        windows.append(LabelPage(browser, served(folder).link + "labels.html"))
-        windows[-1].folder = folder
-        windows[-1].until(windows[-1].ready)
-        return windows[-1]
-
-    yield opened
-    for window in windows:
-        window.front()
-        wrong = [entry["message"] for entry in browser.get_log("browser")]
-        window.close()
-        assert not wrong, "the page's own errors, and what its policy forbids"
-
-
-Open = Callable[..., LabelPage]
-
-
 def test_images_are_chosen_and_corrected_one_by_one_or_at_once_and_restored(
-    open_labels: Open,
+    browser: Any, make: Callable[..., Path], served: Callable[..., Served]
 ) -> None:
-    page = open_labels(1, 8)
+    folder = make(1, 8, pictures=True)
+    page = LabelPage(browser, served(folder).link + "labels.html")
+    page.folder = folder
+    page.until(page.ready)
     page.shows(1, 2, 3, 4, 5, 6, 7, 8)
     assert page.text("place") == "1–8 of 8 images"
     page.keys("2")
@@ -146,3 +107,4 @@ def test_images_are_chosen_and_corrected_one_by_one_or_at_once_and_restored(
     page.keys("u")
     page.until(lambda: len(page.names) == 8)
     assert page.labels == {}
+    page.close()

@@ -149,5 +149,7 @@ def test_without_a_model_what_stands_out_is_found(images, tmp_path):
         assert words in refused("particles", *arguments)
     assert not (tmp_path / "f").exists()
     result = run("particles", "count", tmp_path / "found", "--page", tmp_path / "page.html")
-    assert "note: the pixel size is unknown" in result.stdout
     assert "D50 (px)" in result.stdout
+    table = pd.read_csv(found / "fields.csv")
+    table.assign(pixel_size_nm=[2.0, *[None] * 5]).to_csv(found / "fields.csv", index=False)
+    assert "or delete their lines in fields.csv" in refused("particles", "count", found)

@@ -11,14 +11,15 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from threading import Timer
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from support import commands
 from support.found_fields import SHAPE, App, write_found
@@ -234,10 +235,7 @@ def test_nothing_is_lost_in_a_kill_and_all_can_be_undone_after_it(start: Start) 
     app = start()
     before = app.areas()
     file, link = app.folder / "outlines" / "a.png.tif", app.link
-    body = app.body(labels=[1])
-    for _ in range(2):  # its answer was lost, and it is sent again
-        assert app.post("edit", **body)["version"] == 1
-    app.version = 1
+    app.edit("delete", [1])
     app.written()
 
     def die(particles: list[object]) -> np.ndarray:
@@ -447,6 +445,68 @@ def test_labels_of_the_queue_are_listed_until_they_are_typed_anew(tmp_path: Path
         app.stop()
 
 
+def end_at_once() -> None:
+    """Let a process that waits for the next preview wait no time."""
+    wait = threading.Event.wait
+    threading.Event.wait = lambda event, seconds=None: wait(event, seconds and 0)  # type: ignore
+
+
+def test_one_image_is_looked_at_with_a_model_that_was_learnt(tmp_path: Path) -> None:
+    write_found(tmp_path)
+    images, results = tmp_path / "fields", tmp_path / "fields-results"
+    for name in ("cube", "rod"):
+        for number in range(3):
+            shutil.copytree(images, tmp_path / "sorted" / name / str(number))
+    tiny = "--weights", "random", "--set", "image_size=32", "-q"
+    commands.run("train", tmp_path / "sorted", "-o", tmp_path / "m.hvlad", *tiny)
+    app = App(images, before=end_at_once)
+    classes = {"source": "", "model": "", "only": "yes", "image": "2:b.png"}
+    defects = {"normal": "", "masks": "", "threshold": "", "fpr": "0.2", "keep": False}
+    defects |= {"only": "yes", "image": "1:a.png"}
+    try:
+        assert b"nothing to preview yet" in app.send("start/classes", classes).body
+        app.ended("classes", **classes | {"model": "../m.hvlad"})
+        state = app.post("state/classes")
+        assert state["page"].startswith("files/image/2?")
+        words = r"b.png\n(cube|rod): .* %\npossible classes, with 90 % coverage: cube, rod"
+        assert re.match(words, state["caption"]), state["caption"]
+        assert any("training image" in line for line in state["task"]["lines"])
+        for image, words in (("2:b.png", "a.png"), ("b.png", "there is no image 0")):
+            own = classes | {"model": "a.png", "image": image}
+            (line,) = app.ended("classes", **own)["task"]["lines"]
+            assert words in line
+        (results / "defects").mkdir()
+        fit = "defects", "fit", images, "-o", results / "defects" / "model.hvlad"
+        commands.run(*fit, "--weights", "random")
+        done = app.ended("defects", **defects)["task"]
+        assert "the model was trained with other choices" in done["lines"][0]
+        state = app.post("state/defects")
+        assert "preview/defects/overlays/a.png" in state["page"]
+        assert re.match("a.png\n.*defect.*\nscore .*a guess", state["caption"]), state["caption"]
+        masks: Any = {"images": [{"id": 0, "file_name": "x"}], "annotations": []}
+        kept = {"text": json.dumps(masks), "page": state["page"]}
+        assert app.post("keep/defects", **kept)["damage"] == ""
+        (own := results / "defects_masks.json").write_text("{")
+        assert "defects_masks.json.damaged-1" in app.post("keep/defects", **kept)["damage"]
+        assert (results / "defects_masks.json.damaged-1").read_text() == "{"
+        assert json.loads(own.read_text())["images"][0]["file_name"] == "a.png", "what was shown"
+        table = results / ".preview" / "defects" / "scores.csv"
+        table.write_text(table.read_text().replace("a.png", "b.png"))
+        assert app.post("state/defects")["caption"] == "a.png", "a table of another image"
+        table.unlink()
+        assert app.post("state/defects")["caption"] == "a.png", "stopped before it was written"
+        own.unlink()
+        own.symlink_to(tmp_path / "elsewhere")
+        answer = app.send("keep/defects", kept)
+        assert (answer.status, b"is a link" in answer.body) == (400, True)
+        assert not (tmp_path / "elsewhere").exists()
+        length: dict[str, str | None] = {"Content-Length": str(2**24 + 1)}
+        assert app.send("keep/defects", b"", headers=length).status == 413
+        wait_until(lambda: not psutil.Process(app.running.pid).children(), "an end without work")
+    finally:
+        app.stop()
+
+
 def test_of_two_windows_the_second_edit_of_a_version_is_refused(start: Start) -> None:
     app = start()
     app.image()
@@ -475,11 +535,12 @@ WRONG = [
 
 def test_requests_that_are_not_of_the_page_are_refused(shared: App) -> None:
     shared.image()
-    actions = ["edit", "mark", "undo", "redo", "images", "outlines", "category", "preview"]
-    actions += ["start/find", "start/learn", "start/results", "stop", "forget", "take_back"]
-    actions += ["earlier", "start/diameters", "state/defects", "mark_file", "sheet/learn"]
-    actions += ["size", "undo_size", "state/sizes", "keep/diameters"]
-    for action in actions:
+    actions = "edit mark undo redo images outlines category preview start/find start/learn stop "
+    actions += (
+        "start/results start/diameters forget take_back earlier state/defects mark_file size "
+    )
+    actions += "undo_size state/sizes sheet/learn keep/diameters"
+    for action in actions.split():
         assert shared.send(action).status in (404, 405)
         headers: dict[str, str | None] = {"Origin": "http://evil.example"}
         assert shared.send(action, shared.body(labels=[1]), headers=headers).status == 403
@@ -531,7 +592,7 @@ def test_a_window_of_its_own_shows_an_example(tmp_path: Path, start: str, said: 
     if os.name == "posix":  # a program in the background ignores Ctrl-C
         pipes["preexec_fn"] = partial(signal.signal, signal.SIGINT, signal.SIG_IGN)
     with subprocess.Popen(command, cwd=tmp_path, env=environment, **pipes) as process:
-        (guard := Timer(PATIENCE, process.kill)).start()
+        (guard := threading.Timer(PATIENCE, process.kill)).start()
         assert any(said in line for line in process.stdout)
         if start == "pass":
             assert process.wait(PATIENCE) == 0

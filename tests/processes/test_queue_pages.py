@@ -8,7 +8,6 @@ import socket
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -223,9 +222,8 @@ def test_an_error_is_reported_and_reveals_no_secrets(
         if trouble == "damage":
             change(folder, "UPDATE items SET reason = CAST(x'ff' AS TEXT)")
         elif trouble == "another program":
-            holder = stack.enter_context(
-                contextlib.closing(sqlite3.connect(folder / "queue.sqlite"))
-            )
+            holder = sqlite3.connect(folder / "queue.sqlite")
+            stack.callback(holder.close)
             holder.execute("BEGIN IMMEDIATE")
         answer = server.send("label", label())
     assert answer.status == status
@@ -269,14 +267,10 @@ UNFINISHED = {
 }
 
 
-def with_patience(seconds: int) -> None:
-    """Let the server wait so long for a request to arrive."""
+def be_patient() -> None:
+    """Let the server wait for a request for days."""
     create = waitress.create_server
-
-    def patient(*arguments: Any, **options: Any) -> Any:
-        return create(*arguments, **options | {"channel_timeout": seconds})
-
-    waitress.create_server = patient
+    waitress.create_server = lambda app, **known: create(app, **known | {"channel_timeout": 10**6})
 
 
 @pytest.mark.parametrize("start", UNFINISHED.values(), ids=UNFINISHED)
@@ -284,7 +278,7 @@ def test_unfinished_connections_do_not_block_the_page(
     make: Make, served: Serve, start: bytes
 ) -> None:
     """Of too many, the oldest are closed at once, and not only when the server's patience ends."""
-    server = served(make(1), before=partial(with_patience, 10**6))
+    server = served(make(1), before=be_patient)
     with contextlib.ExitStack() as stack:
         for _ in range(120):
             connection = socket.create_connection(("127.0.0.1", urlsplit(server.link).port))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from support.waiting import PATIENCE
+
+from hypervlad.apps.review import Queue
 
 
 def save_screenshot(browser: Any, name: str) -> None:
@@ -19,7 +22,9 @@ def save_screenshot(browser: Any, name: str) -> None:
 
 
 class Page:
-    """A window that shows a page; `opened` says whether the page is there."""
+    """A window that shows a page, maybe of a queue; `opened` says whether the page is there."""
+
+    folder: Path
 
     def __init__(self, browser: Any, link: str) -> None:
         self.browser = browser
@@ -58,7 +63,17 @@ class Page:
         self.front()
         save_screenshot(self.browser, name)
 
+    @property
+    def labels(self) -> dict[str, str]:
+        """The labels that people have given, by the names of files."""
+        with contextlib.closing(Queue(self.folder)) as queue:
+            images = queue.images()
+        return {Path(image.name).name: image.label for image in images if image.label is not None}
+
     def close(self) -> None:
+        """Close the window; the page must have had no errors, and done nothing forbidden."""
         self.front()
+        troubles = [entry["message"] for entry in self.browser.get_log("browser")]
         self.browser.close()
         self.browser.switch_to.window(self.browser.window_handles[0])
+        assert not [text for text in troubles if "Failed to load resource" not in text]

@@ -62,8 +62,7 @@ function show(item) {
   if (!item) showDone();
   else if (!same) {
     showPicture(item);
-    by("name").textContent = item.name;
-    by("name").title = item.name;
+    Object.assign(by("name"), { textContent: item.name, title: item.name });
     by("kind").textContent = by("kind").dataset[item.kind] ?? "Doubtful";
     by("reason").textContent = item.reason;
     showNearest(item);
@@ -136,28 +135,27 @@ function showNearest(item) {
 
 // --- clicks -----------------------------------------------------------------------------------
 
+function sayOutcome(answer, words) { if (answer) say(answer.outcome === "kept" ? words : answer.message); }
+
 async function assign(category) {
   if (!current || busy || !isSeen()) return;
   const name = categories.find((each) => each.id === category).name;
   const shown = document.querySelector(`[data-category="${category}"]`);
   if (shown) press(shown, true);
-  const answer = await send("label", { item: current.id, category });
-  if (answer) say(answer.outcome === "kept" ? `saved: ${name}` : answer.message);
+  sayOutcome(await send("label", { item: current.id, category }), `saved: ${name}`);
 }
 
 async function skip() {
   if (!current || busy || isBounce()) return;
-  const answer = await send("skip", { item: current.id });
-  if (answer) say(answer.outcome === "kept" ? "skipped" : answer.message);
+  sayOutcome(await send("skip", { item: current.id }), "skipped");
 }
 
 async function undo() {
   if (current && isBounce()) return;
   const answer = await send("undo", {});
-  if (!answer) return;
-  const back = hand.find((item) => item.id === answer.item);
-  if (answer.outcome === "kept" && back) show(back);
-  say(answer.outcome === "kept" ? "undone: label it again" : answer.message);
+  const back = answer?.outcome === "kept" && hand.find((item) => item.id === answer.item);
+  if (back) show(back);
+  sayOutcome(answer, "undone: label it again");
 }
 
 async function again() {

@@ -7,7 +7,7 @@ let page = ""; // the page or picture that is shown instead of the image
 let abouts = {}; // what the server knows of each image, by its number
 let ends = []; // of a length, where a person has clicked: pixels of the picture
 let moved = 0; // the end that arrow keys move
-let [isPreview, isStale] = [false, false]; // the result: of one image, and choices have changed since
+let [isPreview, isStale, caption] = [false, false, ""]; // the result: of one image, choices have changed since, what it says
 let [inFrame, isUnsaved] = ["", false]; // the page of results that the frame has, and its decisions
 
 function takeState(answer) {
@@ -21,7 +21,7 @@ function takeState(answer) {
   }
   if (JSON.stringify(aboutOf(current())) !== before) showAbout();
   if (answer.files === undefined) return;
-  isPreview = answer.is_preview;
+  [isPreview, caption] = [answer.is_preview, answer.caption];
   if (isStale && isPreview && !isUnsaved && answer.task.state !== "running") by("choices").requestSubmit(by("preview"));
   if (answer.task.state !== "running") isStale = false;
   by("files").innerHTML = answer.files;
@@ -38,7 +38,7 @@ async function refresh() {
   if (answer) takeState(answer);
 }
 
-function isPicture(name) { return /\.png(\?|$)/.test(name); }
+function isPicture(name) { return /\.png(\?|$)|^files\/image/.test(name); }
 function current() { return document.querySelector("#list .row:has(:checked)"); }
 function aboutOf(row) { return abouts[row?.dataset.number] ?? { words: "" }; }
 
@@ -46,6 +46,7 @@ function showResult(isOn) {
   const isPage = isOn && !isPicture(page);
   by("frame").hidden = !isPage;
   picture.hidden = isPage;
+  by("caption").textContent = isOn && !isPage ? caption : "";
   if (!isPage) showPicture(isOn ? page : `files/${kind === "sizes" ? "whole" : "image"}/${current()?.dataset.number}`);
   press(by("result"), isOn);
   press(by("original"), !isOn);
@@ -81,7 +82,7 @@ function draw() {
     const arm = end === moved && document.activeElement === stage ? 14 : 8;
     return `M${x - arm} ${y}h${2 * arm}M${x} ${y - arm}v${2 * arm}`;
   };
-  const corners = /^files/.test(picture.getAttribute("src")) && aboutOf(current()).bar;
+  const corners = /^files[^?]*$/.test(picture.getAttribute("src")) && aboutOf(current()).bar;
   const [[left, top], [right, bottom]] = [0, 2].map((first) => onStage(extent().map((side, axis) => side * (corners || [])[first + axis])));
   const box = corners ? `M${left - 6} ${top - 6}H${right + 6}V${bottom + 6}H${left - 6}Z` : "";
   const shown = ends.map(onStage);
@@ -151,6 +152,7 @@ window.onmessage = async ({ source, data: sent }) => { // what a person has save
   if (!answer) return;
   Object.assign(by("choices").elements[answer.choice], { value: answer.path }).closest("details").open = true;
   say(answer.said);
+  if (answer.damage) showTrouble(answer.damage, false);
 };
 document.querySelectorAll("#list img").forEach((img) => { tryAgain(img); seen.observe(img); });
 document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });

@@ -6,7 +6,7 @@ import copy
 import functools
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +15,6 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.extmath import randomized_svd
-from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from hypervlad.classify.boosting.logistic import (
     FloatArray,
@@ -25,7 +24,7 @@ from hypervlad.classify.boosting.logistic import (
     margin_offset,
     n_margins,
 )
-from hypervlad.common.progress import ProgressBar
+from hypervlad.common.progress import ProgressBar, one_blas_thread
 from hypervlad.common.wording import name_some, warn_user
 from hypervlad.statistics.splits import first_appearance_codes
 
@@ -349,7 +348,7 @@ def fit_linear_margins(
         fits = [fit_temperature(m[held_out], codes, weight, offset) for m in margins]
         best = int(np.argmin([loss for _, loss in fits]))
         C, temperature = grid[best], fits[best][0]
-    with _one_thread():
+    with one_blas_thread():
         model = fit_logistic(Z, rows.codes, rows.weight, n_classes, C)
     cross_fitted = model.margins(Z)
     if held_out.any():
@@ -391,7 +390,7 @@ def _fold_margins(
     n_jobs = 1 if Z.size < _MAX_VALUES_OF_ONE_THREAD else -1
     # Also within a user's joblib context of processes, to which the rows would be sent.
     parallel = joblib.Parallel(n_jobs, require="sharedmem", return_as="generator")
-    with _one_thread():
+    with one_blas_thread():  # the products of an L-BFGS step are too small to share
         found = parallel(joblib.delayed(of_fold)(*fold) for fold in folds)
         shown = ProgressBar(
             found, "linear margins", len(folds), unit="fold", disable=not verbose or None
@@ -401,24 +400,10 @@ def _fold_margins(
     return margins
 
 
-def _one_thread() -> AbstractContextManager[object]:
-    # The matrix products of an L-BFGS step are too small to share.
-    limited: AbstractContextManager[object] = _thread_pools().limit(limits=1, user_api="blas")
-    return limited
-
-
-@functools.cache
-def _thread_pools() -> ThreadpoolController:
-    # To find them takes longer than a small fit.
-    return ThreadpoolController()
-
-
-def blas_threads(rows: TrainingRows) -> AbstractContextManager[object]:
+def blas_threads(rows: TrainingRows) -> AbstractContextManager[None]:
     # Unless the Gram matrix takes seconds.
     n_products = len(rows) ** 2 * rows.source.shape[1]
-    limits = 1 if n_products < _MAX_PRODUCTS_OF_ONE_THREAD else None
-    limited: AbstractContextManager[object] = _thread_pools().limit(limits=limits, user_api="blas")
-    return limited
+    return one_blas_thread() if n_products < _MAX_PRODUCTS_OF_ONE_THREAD else nullcontext()
 
 
 class FeatureBlocks:
@@ -430,12 +415,9 @@ class FeatureBlocks:
     def __init__(self, X: NDArray[np.floating], widths: Sequence[int]) -> None:
         self.widths = list(widths)
         self._rows = np.arange(len(X))
-
-        @functools.cache
-        def row_spaces() -> list[RowSpace]:
-            return [row_space(X[:, c], MAX_DIRECTIONS) for c in block_columns(self.widths)]
-
-        self._row_spaces = row_spaces
+        self._row_spaces = functools.cache(
+            lambda: [row_space(X[:, c], MAX_DIRECTIONS) for c in block_columns(self.widths)]
+        )
 
     def __getitem__(self, rows: IntArray) -> FeatureBlocks:
         found = copy.copy(self)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy.spatial.distance import cdist
 from sklearn.base import clone
 
@@ -228,6 +229,9 @@ def test_files_unlike_those_of_the_training_are_named(model, training, new, word
         found = load(tmp_path / "m.hvlad").classify(new, chunk_size=chunk_size).differences
         assert len(found) == len(words)
         assert all(each in sentence for each, sentence in zip(words, found, strict=True))
+    Image.fromarray(grey(dtype="uint16")).save(path := tmp_path / "twice.png")
+    said = [each for each in model.classify([path] * 2).differences if "of 2 images" in each]
+    assert [each[:6] for each in said] == ["2 of 2"] * (len(training) == 1)
     model.set_params(encoder__read_options={"scaling": "minmax"})
     found = model.fit(images, labels).classify(new).differences
     assert not any("another type" in sentence for sentence in found), "each has its own scale"

@@ -106,7 +106,7 @@ def test_an_image_with_more_blur_than_the_network_knows_is_halved():
     assert (truth.fibres[tuple(np.rint(found.positions).astype(int).T)] >= 0).mean() > 0.97
 
 
-@pytest.mark.filterwarnings("ignore:.*as dark or as bright as can be:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*as dark or as bright as possible:UserWarning")
 def test_intervals_are_wider_where_pixels_are_saturated():
     image, truth = made("round", cover=0.4)
     clear = fibre_diameters(image).interval

@@ -17,6 +17,8 @@ from hypervlad.fibres import fibre_diameters, find_fibres, find_pores, local_ori
 from hypervlad.images import ImageReadError, find_annotations
 from hypervlad.particles import find_particles
 
+ROWS, COLUMNS = np.indices((300, 400))
+
 
 def scan(seed: int = 0) -> np.ndarray:
     """Discs on a noisy background, of 8 bits, far from black and white."""
@@ -115,6 +117,7 @@ def test_what_was_drawn_is_found(ink: int, change: Callable[[np.ndarray], np.nda
         np.uint8(scan().astype(float).clip(120, 160) * 6.3 - 756),
         cubes(),
         cubes(5, 28, 32),
+        np.where(np.hypot(ROWS - 150, COLUMNS - 200) < 120, 150 + scan() // 9, 0).astype(np.uint8),
         in_colour((8, 0, -8), 0.2),
         257 * in_colour((8, 0, -8), 0.2).astype(np.uint16),
         in_colour((70, 50, -100)),
@@ -148,9 +151,6 @@ def test_particles_in_colour_are_found(colour: tuple[int, ...], contrast: float)
     assert len(find_particles(in_colour(colour, contrast))) == 4
 
 
-ROWS, COLUMNS = np.indices((300, 400))
-
-
 @pytest.mark.filterwarnings("ignore:a margin was left out")
 @pytest.mark.parametrize("level", [0, 255])
 @pytest.mark.parametrize(
@@ -158,6 +158,8 @@ ROWS, COLUMNS = np.indices((300, 400))
     [
         np.abs(0.98 * (ROWS - 150) + 0.2 * (COLUMNS - 200)) < 140,  # turned
         np.hypot(ROWS - 150, COLUMNS - 200) < 190,  # through a round hole
+        np.hypot(ROWS - 150, COLUMNS - 200) < 140,  # a whole one
+        ((COLUMNS >= 200) | (ROWS >= 9)) & ((COLUMNS < 380) | (ROWS > 140)),  # of tiles
         (ROWS >= 7) & (COLUMNS < 380),  # shifted
     ],
 )
@@ -167,7 +169,7 @@ def test_margins_are_no_sample(is_shown: np.ndarray, level: int) -> None:
         (margin,) = find_annotations(each)
         assert (margin.kind, margin.mask.shape) == ("margin", image.shape)
         assert (margin.mask == is_shown).mean() < 0.02
-    assert len(find_particles(image)) == 4
+    assert len(find_particles(image)) == is_shown[[60, 80, 150, 200], [60, 200, 320, 90]].sum()
 
 
 def test_information_bars_are_found_on_both_sides() -> None:
@@ -186,24 +188,15 @@ def fibres(**options: float) -> np.ndarray:
     return np.uint8(100 * images[0] + 60)
 
 
-def pores_of(image: np.ndarray, **options: Any) -> Any:
-    return find_pores(image, fibre_diameters(MAT), **options)
-
-
 MAT = fibres(diameter=7, cover=0.3)
 THREADS = fibres(diameter=8, length=120, cover=0.05, contrast_to_noise=20)
 #: Function, image, and what of the answer must not depend on annotations.
 FINDERS: dict[str, tuple[Callable[..., Any], np.ndarray, Callable[[Any], float], float]] = {
     "find_particles": (find_particles, scan(), len, 0),
     "find_fibres": (find_fibres, THREADS, len, 1),
-    "local_orientation": (
-        partial(local_orientation, sigma=2.0),
-        MAT,
-        lambda f: f.mask.mean(),
-        0.05,
-    ),
+    "local_orientation": (partial(local_orientation, sigma=2), MAT, lambda f: f.mask.mean(), 0.05),
     "fibre_diameters": (fibre_diameters, MAT, lambda found: found.median, 0.03),
-    "find_pores": (pores_of, MAT, lambda found: found.cover, 0.02),
+    "find_pores": (partial(find_pores, found=fibre_diameters(MAT)), MAT, lambda f: f.cover, 0.02),
 }
 
 

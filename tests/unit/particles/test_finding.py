@@ -209,6 +209,10 @@ def looks(kind, rng):
         noise = ndimage.gaussian_filter(noise, 1.5)
         noise *= 0.1 / noise.std()
         signal = labels > 0
+    elif kind.startswith("cores"):  # in shells of less contrast
+        signal = 0.5 * (depth > 0) + 0.8 * (depth > 6)
+    elif kind == "halves":
+        signal = (labels > 0) * np.where(columns % 45 < 22, 0.6, 1.2)
     elif kind == "tiny":  # beside a speck
         labels = rows_of_disks(3, 2.2)
         signal = np.where(np.hypot(rows - 128, columns - 128) < 12, -1, labels > 0)
@@ -226,7 +230,10 @@ def looks(kind, rng):
 
 
 @pytest.mark.filterwarnings("ignore:.*look like particles, too")  # between rims
-@pytest.mark.parametrize("kind", ["dense, dark", "dense, bright", "rims", "grain", "pairs", "tiny"])
+@pytest.mark.parametrize(
+    "kind",
+    ["dense, dark", "dense, bright", "rims", "cores, dark", "halves", "grain", "pairs", "tiny"],
+)
 def test_every_look_is_found(kind):
     """Of what thresholds and plain contrast miss: particles cover more than half, for example."""
     image, labels = looks(kind, np.random.default_rng(0))

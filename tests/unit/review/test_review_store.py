@@ -7,8 +7,9 @@ import os
 import sqlite3
 import stat
 import sys
-import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from hypervlad.apps.review import Queue, QueueError, start_queue
 FILE = "queue.sqlite"
 FILES = [FILE, f"{FILE}-wal", f"{FILE}-shm"]
 MODEL: Any = Judging(1)
+Make = Callable[..., Path]
 
 
 def shown(queue: Queue, client: str, want: int = 3) -> list[int]:
@@ -40,24 +42,20 @@ def test_images_come_in_order_with_everything_the_page_shows(queue: Queue) -> No
     assert [category.name for category in queue.categories()] == CLASSES
 
 
-def test_two_windows_are_never_shown_the_same_image(queue: Queue) -> None:
+def test_an_image_is_in_one_window_unless_that_is_closed_or_silent(
+    queue: Queue, clock: Clock
+) -> None:
     assert shown(queue, "a") == [1, 2, 3]
     assert shown(queue, "b") == [4, 5, 6]
-    assert shown(queue, "a") == [1, 2, 3], "they stay in hand"
+    clock.now += queue.lease - 1
+    assert shown(queue, "b") == [4, 5, 6], "they stay in hand"
     assert shown(queue, "c") == []
     assert queue.progress("c").elsewhere == 6
-    queue.release("a")
-    assert shown(queue, "c") == [1, 2, 3], "of the window that is closed"
-
-
-def test_leases_expire_unless_the_window_renews_them(queue: Queue, clock: Clock) -> None:
-    shown(queue, "a")
-    shown(queue, "b")
-    clock.now += queue.lease - 1
-    shown(queue, "b")
     clock.now += 2
     assert shown(queue, "c", 9) == [1, 2, 3]
     assert shown(queue, "a") == [], "another window has them now"
+    queue.release("c")
+    assert shown(queue, "a") == [1, 2, 3]
 
 
 def test_the_first_label_counts_and_a_late_one_is_reported_and_logged(queue: Queue) -> None:
@@ -83,7 +81,7 @@ def test_undo_goes_back_step_by_step_in_ones_own_window(queue: Queue) -> None:
     assert queue.progress().labelled == 1
 
 
-def test_many_threads_label_each_image_once(make: Callable[..., Path]) -> None:
+def test_many_threads_label_each_image_once(make: Make) -> None:
     queue = Queue(make(60))
     labelled: list[int] = []
 
@@ -95,11 +93,8 @@ def test_many_threads_label_each_image_once(make: Callable[..., Path]) -> None:
             labelled.append(items[0].id)
             items = answer.items
 
-    threads = [threading.Thread(target=work, args=(f"client-{i}",)) for i in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, [f"client-{i}" for i in range(4)]))
     queue.close()
     assert sorted(labelled) == list(range(1, 61))
 
@@ -133,24 +128,17 @@ def test_file_names_that_are_no_text_are_kept(tmp_path: Path) -> None:
 # --- the file -----------------------------------------------------------------------------------
 
 
-def test_labels_survive_and_the_file_is_private(make: Callable[..., Path]) -> None:
+def test_what_is_clicked_is_on_the_disk_and_private(make: Make) -> None:
     folder = make()
-    queue = Queue(folder)
-    queue.label("a", "click", 1, 2)
-    settings = {
-        name: queue.connection.execute(f"PRAGMA {name}").fetchone()[0]
-        for name in ("journal_mode", "synchronous")
-    }
-    assert settings == {"journal_mode": "wal", "synchronous": 2}
-    queue.close()
-    with contextlib.closing(Queue(folder)) as again:
-        assert again.images()[0].label == "matrix"
+    with contextlib.closing(Queue(folder)) as queue:
+        for name, value in (("journal_mode", "wal"), ("synchronous", 2)):
+            assert queue.connection.execute(f"PRAGMA {name}").fetchone()[0] == value
     if sys.platform != "win32":
         assert stat.S_IMODE(os.stat(folder / FILE).st_mode) == 0o600
         assert stat.S_IMODE(os.stat(folder).st_mode) == 0o700
 
 
-def test_a_queue_is_never_overwritten(make: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_queue_is_never_overwritten(make: Make, tmp_path: Path) -> None:
     folder = make(1)
     before = (folder / FILE).read_bytes()
     for name in (FILE, f"{FILE}-wal"):  # a log would be played into the new file
@@ -177,23 +165,21 @@ def test_a_queue_is_made_whole_or_not_at_all(tmp_path: Path) -> None:
 
 def damaged(path: Path, damage: str) -> None:
     """Damage the file of a queue, or make it one that is no queue of this version."""
-    content = bytearray(path.read_bytes())
+    content = path.read_bytes()
+    contents = {
+        "pages": content[: 6 * 4096].ljust(len(content), b"\xee"),
+        "header": b"\xee" * 100 + content[100:],
+        "cut off": content[: 5 * 4096 + 100],
+        "text": content.replace(b"between", b"betw\xffen"),
+        # SQLite's own message quotes it, which is no text any more.
+        "schema": content.replace(b"CREATE INDEX items_in_hand", b"CREATE IND\xb6X items_in_ha"),
+    }
     if damage == "none":
         path.unlink()
-    elif damage in ("user_version", "application_id"):
-        change(path.parent, f"PRAGMA {damage} = 7")
+    elif damage in contents:
+        path.write_bytes(contents[damage])
     else:
-        if damage == "pages":
-            content[6 * 4096 :] = b"\xee" * (len(content) - 6 * 4096)
-        elif damage == "header":
-            content[:100] = b"\xee" * 100
-        elif damage == "cut off":
-            del content[5 * 4096 + 100 :]
-        elif damage == "text":
-            content = content.replace(b"between", b"betw\xffen")
-        else:  # SQLite's own message quotes it, which is no text any more
-            content = content.replace(b"CREATE INDEX items_in_hand", b"CREATE IND\xb6X items_in_ha")
-        path.write_bytes(content)
+        change(path.parent, f"PRAGMA {damage} = 7")
 
 
 RESTORE = r"queue\.sqlite: damaged, or no queue .*; restore an earlier copy"
@@ -209,7 +195,7 @@ RESTORE = r"queue\.sqlite: damaged, or no queue .*; restore an earlier copy"
     ],
 )
 def test_a_file_that_is_no_sound_queue_is_named_with_what_to_do(
-    make: Callable[..., Path], damage: str, words: str
+    make: Make, damage: str, words: str
 ) -> None:
     path = make(0, 200) / FILE
     damaged(path, damage)
@@ -220,53 +206,37 @@ def test_a_file_that_is_no_sound_queue_is_named_with_what_to_do(
 @pytest.mark.parametrize(
     ("column", "value"),
     [
-        ("nearest", "7"),
-        ("scores", "[[0,"),
-        ("nearest", f"[{'9' * 5000}]"),
-        ("nearest", f"[{2**70}]"),
-        ("name", 1.5),
-        ("confidence", "much"),
-        ("predicted", 99),
+        *(("nearest", value) for value in ("7", f"[{'9' * 5000}]", f"[{2**70}]")),
+        *(("scores", "[[0,"), ("name", 1.5), ("confidence", "much"), ("predicted", 99)),
         *(("path", value) for value in (7, b"[", b"[1]", b'["a", "b", "7", "c"]')),
     ],
 )
-def test_values_of_another_kind_are_reported(
-    column: str, value: object, make: Callable[..., Path]
-) -> None:
+def test_values_of_another_kind_are_reported(column: str, value: object, make: Make) -> None:
     folder = make(1)
     change(folder, f"UPDATE items SET {column} = ? WHERE id = 1", value)
     with contextlib.closing(Queue(folder)) as queue, pytest.raises(QueueError):
         [queue.next("a", 1), queue.images(), queue.image_of(1)]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege on Windows")
-@pytest.mark.parametrize("name", FILES)
-def test_links_are_not_followed(name: str, make: Callable[..., Path], tmp_path: Path) -> None:
-    target, folder = tmp_path / "elsewhere", tmp_path / "new queue"
-    folder.mkdir()
-    (folder / name).symlink_to(target)
-    with pytest.raises(FileExistsError):
-        start_queue(MODEL, [tmp_path / "a.png"], folder)
-    made = make(1)
-    if (made / name).exists():
-        os.replace(made / name, target)
-    (made / name).symlink_to(target)
-    with pytest.raises(FileExistsError):
-        Queue(made)
+NO_LINKS = pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege on Windows")
 
 
+@pytest.mark.parametrize("link", [os.link, pytest.param(os.symlink, marks=NO_LINKS)])
 @pytest.mark.parametrize("name", FILES)
 def test_nothing_is_written_to_a_second_name(
-    name: str, make: Callable[..., Path], tmp_path: Path
+    name: str, link: Callable[..., None], make: Make, tmp_path: Path
 ) -> None:
     """SQLite writes to these files in place."""
-    made, precious = make(1), tmp_path / "precious"
+    made, new, precious = make(1), tmp_path / "new queue", tmp_path / "precious"
+    new.mkdir()
     if (made / name).exists():
-        os.link(made / name, precious)
+        os.replace(made / name, precious)
     else:
         precious.write_text("mine")
-        os.link(precious, made / name)
+    link(precious, made / name)
     before = precious.read_bytes()
-    with pytest.raises(FileExistsError):
-        Queue(made)
+    link(precious, new / name)
+    for opened in (partial(Queue, made), partial(start_queue, MODEL, [tmp_path / "a.png"], new)):
+        with pytest.raises(FileExistsError):
+            opened()
     assert precious.read_bytes() == before

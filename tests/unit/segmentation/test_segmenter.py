@@ -122,8 +122,9 @@ def test_fields_are_brought_to_the_magnification_of_training(fields):
         assert overlap(other, truth.repeat(2, 0).repeat(2, 1)) > 0.8
     (proba,) = model.predict_proba(enlarged[:1], read_options={"pixel_size": 2.0})
     assert overlap(proba[0] < 0.5, found[0]) > 0.9
-    with pytest.warns(UserWarning, match="image 0 .*the pixel size is unknown.*4 nm per pixel"):
-        model.predict(enlarged, read_options={})
+    for answer in (model.predict, model.predict_proba):
+        with pytest.warns(UserWarning, match="image 2 .*the pixel size is unknown.*4 nm per pixel"):
+            answer(enlarged, read_options={})
     doubtful = copy.copy(model)
     doubtful.diameters_ = (100.0, 200.0)
     note = doubtful.find_particles(images[0], read_options={}).note

@@ -1,0 +1,273 @@
+"""Parts of a field that are one particle are joined: a small network learnt from drawn fields."""
+
+from __future__ import annotations
+
+import importlib.resources
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_array, csr_array
+from scipy.special import expit
+
+from hypervlad.common.progress import one_blas_thread
+from hypervlad.objects.splitting import NEIGHBOURS, LabelMap, areas_of, smoothed_depth, values_of
+from hypervlad.particles.decoder import BRIDGE, particle_depth
+
+# Parts are joined above this probability of being one particle. It is above one half, as a wrong
+# join loses two particles, and a missed one loses one.
+LIKELY = 2 / 3
+CLIPPED = 6.0  # standard deviations of the features of the training
+_STORED = "joining.npz"  # by `python -m benchmarks.particles.train_joining`
+_ROWS, _PAIRS = 128, 1 << 16  # that are measured at once
+_LEAST = 0.02  # depth, as ratios of less are noise
+
+# What is known of a part: sums over its pixels, and its largest depth.
+_AREA, _Y, _X, _YY, _YX, _XX, _BACKGROUND, _PEAK = range(8)
+# Of a border: sums over pairs of pixels on both sides, and the largest of their lesser depths.
+_LENGTH, _DEPTH, _INNER, _OUTER, _WAY = range(5)
+
+
+@dataclass(frozen=True, eq=False)
+class PartGraph:
+    """The parts of a field, the borders between them, and what a smaller scale has there.
+
+    All are numbers that add up, or of which the largest counts, when parts are joined.
+
+    Attributes
+    ----------
+    parts : ndarray of float, shape (n, 8)
+    pairs : ndarray of int, shape (m, 2)
+        The parts on both sides of each border, the lower number first.
+    borders : ndarray of float, shape (m, 5)
+    shared : csr_array, shape (n, k)
+        The pixels that each part shares with each particle that was found on the smaller scale.
+    areas : ndarray of float, shape (k,)
+        Those of these particles, in pixels of this scale.
+    numbers : ndarray of int, shape (n_labels,)
+        The part that each label now belongs to.
+    """
+
+    parts: NDArray[np.float64]
+    pairs: NDArray[np.int64]
+    borders: NDArray[np.float64]
+    shared: csr_array
+    areas: NDArray[np.float64]
+    numbers: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, labels: LabelMap, fields: NDArray[np.uint8], coarse: LabelMap | None) -> PartGraph:
+        """Measure the parts of a label image by its fields (4, H, W), strip by strip.
+
+        `coarse` has the size of `labels`.
+        """
+        n, depths = int(labels.max(initial=0)), partial(particle_depth, fields)
+        mask = fields[0] < BRIDGE
+        areas = np.zeros(0) if coarse is None else areas_of(coarse, int(coarse.max(initial=0)))[1:]
+        parts, shared = np.zeros((n, _PEAK + 1)), csr_array((n, len(areas)))
+        borders = [(np.empty(0, np.int64), np.empty((0, _WAY + 1)))]
+        for top in range(0, len(labels), _ROWS):
+            below = min(top + _ROWS, len(labels))
+            strip = slice(top, min(below + 1, len(labels))), slice(0, labels.shape[1])
+            depth = smoothed_depth(depths, mask, strip)
+            background, inner = fields[:2, *strip] / np.float32(255)
+            found = _borders(labels[strip], (depth, inner, background), n, below - top)
+            borders += (_sums(*each, _WAY) for each in found)
+            y, x = np.nonzero(labels[top:below])
+            of, at = labels[top:below][y, x] - 1, y + top
+            sums = (np.ones(len(of)), at, x, at * at, at * x, x * x, background[y, x])
+            for column, values in enumerate(sums):
+                parts[:, column] += np.bincount(of, values, n)
+            np.maximum.at(parts[:, _PEAK], of, depth[y, x])
+            if coarse is not None:
+                there = coarse[top:below][y, x]
+                both = of[there > 0], there[there > 0] - 1
+                shared = shared + coo_array((np.ones(len(both[0])), both), shared.shape).tocsr()
+        codes, rows = map(np.concatenate, zip(*borders, strict=True))
+        codes, rows = _sums(codes, rows, _WAY)
+        return cls(parts, _ends(codes, n), rows, shared, areas.astype(float), np.arange(n))
+
+    def joined(self, new: NDArray[np.int64]) -> PartGraph:
+        """Return the graph of what parts of one new number form together."""
+        n, before = int(new.max()) + 1, np.arange(len(new))
+        ends = np.sort(new[self.pairs], axis=1)
+        is_left = ends[:, 0] < ends[:, 1]
+        codes, borders = _sums(ends[is_left] @ np.array([n, 1]), self.borders[is_left], _WAY)
+        to = coo_array((np.ones(len(before)), (new, before)), (n, len(before))).tocsr()
+        shared, (_, parts) = (to @ self.shared).tocsr(), _sums(new, self.parts, _PEAK)
+        return PartGraph(parts, _ends(codes, n), borders, shared, self.areas, new[self.numbers])
+
+    def features(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Describe some of the pairs, shape (len(rows), 25); only one has a unit: the area."""
+        ends = self.pairs[rows]
+        is_second = self.parts[ends[:, 0], _PEAK] < self.parts[ends[:, 1], _PEAK]
+        ends[is_second] = ends[is_second, ::-1]  # the deeper one first
+        a, b = self.parts[ends.T]
+        length, depth, inner, outer, way = self.borders[rows].T
+        (middle_a, long_a, short_a, _), (middle_b, long_b, short_b, _), _ = ellipses = [
+            _ellipse(each) for each in (a, b, a + b)
+        ]
+        small, large = np.sort([a[:, _AREA], b[:, _AREA]], axis=0)
+        peak = np.maximum(b[:, _PEAK], _LEAST)
+        columns = [
+            way,
+            way / peak,
+            depth / length / peak,
+            a[:, _PEAK],
+            b[:, _PEAK],
+            inner / length,
+            outer / length,
+            a[:, _BACKGROUND] / a[:, _AREA],
+            b[:, _BACKGROUND] / b[:, _AREA],
+            length / np.sqrt(small),
+            length / np.minimum(short_a, short_b),
+            length / np.minimum(long_a, long_b),
+            np.hypot(*(middle_a - middle_b)) / (np.sqrt(small) + np.sqrt(large)),
+            np.log(small / large),
+            np.log(small + large),
+            *(share for *_, share in ellipses),
+            *(short / long for _, long, short, _ in ellipses),
+            *self._on_smaller_scale(*ends.T),
+        ]
+        return np.stack(columns, axis=1)
+
+    def _on_smaller_scale(
+        self, a: NDArray[np.int64], b: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float64], ...]:
+        """Return what a smaller scale shows of pairs, 0 where it shows nothing.
+
+        The share of both that belongs to one particle there; the share of the pair that belongs to
+        the particle which has most of it; the logarithm of the share of that particle which the
+        pair covers; and the share of the pair that belongs to none.
+        """
+        if not self.shared.nnz:
+            return (np.zeros(len(a)),) * 4
+        shares = (self.shared * (1 / self.parts[:, _AREA])[:, None]).tocsr()
+        together, area = self.shared[a] + self.shared[b], (self.parts[a] + self.parts[b])[:, _AREA]
+        same = np.asarray(shares[a].minimum(shares[b]).sum(axis=1)).ravel()
+        of_all = np.asarray(together.sum(axis=1)).ravel()
+        most = together.max(axis=1).toarray().ravel()
+        own = self.areas[np.asarray(together.argmax(axis=1)).ravel()]
+        is_there = of_all > 0
+        covered = np.log(np.where(is_there, most / np.maximum(own, 1) + 1e-3, 1))
+        return same, most / area, covered, np.where(is_there, 1 - of_all / area, 0)
+
+
+class Joiner:
+    """Says which parts of a field are one particle: a network of two hidden layers."""
+
+    def __init__(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        self._arrays = {name: np.asarray(each, np.float64) for name, each in arrays.items()}
+
+    @classmethod
+    @cache
+    def stored(cls) -> Joiner:
+        """Return the joiner that was trained on drawn fields."""
+        source = importlib.resources.files(__package__).joinpath(_STORED)
+        with source.open("rb") as stream, np.load(stream) as arrays:
+            return cls(arrays)
+
+    def join(
+        self, labels: LabelMap, fields: NDArray[np.uint8], coarse: LabelMap | None
+    ) -> LabelMap:
+        """Join, in place, the parts of fields (4, H, W) that are one particle.
+
+        `coarse` are the particles that were found on a smaller scale, in the size of `labels`.
+        In each round, two parts are joined if each is the other's most probable partner.
+        """
+        graph = PartGraph.of(labels, fields, coarse)
+        with one_blas_thread():
+            probability = self.probability(graph, np.arange(len(graph.pairs)))
+            while (merges := _merges(graph, probability)).size:
+                new = np.arange(len(graph.parts))
+                new[merges[:, 1]] = merges[:, 0]
+                new = np.unique(new, return_inverse=True)[1]
+                is_changed = np.zeros(len(graph.parts), bool)
+                is_changed[new[merges[:, 0]]] = True
+                known = probability[~is_changed[new[graph.pairs]].any(axis=1)]
+                graph = graph.joined(new)
+                # Pairs of unchanged parts keep their order, as numbers do.
+                is_new = np.asarray(is_changed[graph.pairs].any(axis=1))
+                probability = np.empty(len(is_new))
+                probability[~is_new] = known
+                probability[is_new] = self.probability(graph, np.flatnonzero(is_new))
+        new_labels = np.concatenate([[0], graph.numbers + 1]).astype(np.int32)
+        return np.asarray(values_of(labels, new_labels, labels))
+
+    def probability(self, graph: PartGraph, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return, for some pairs of a graph, the probability that both parts are one particle."""
+        found = [self._of_features(graph.features(some)) for some in _blocks(rows)]
+        return np.concatenate(found)
+
+    def _of_features(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
+        own = self._arrays
+        values = ((features - own["mean"]) / own["deviation"]).clip(-CLIPPED, CLIPPED)
+        for layer in ("1", "2"):
+            values = np.maximum(values @ own["weight" + layer] + own["bias" + layer], 0)
+        return np.asarray(expit(values @ own["weight3"] + own["bias3"])[:, 0])
+
+
+def _blocks(rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    return np.array_split(rows, range(_PAIRS, len(rows), _PAIRS))
+
+
+def _merges(graph: PartGraph, probability: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the pairs in which each part is the other's most probable, and probable, partner."""
+    rank = np.empty(len(probability), np.int64)
+    rank[np.argsort(probability, kind="stable")] = np.arange(1, len(probability) + 1)
+    rank[probability <= LIKELY] = 0
+    best = np.zeros(len(graph.parts), np.int64)
+    np.maximum.at(best, graph.pairs, rank[:, None])
+    is_merged = (rank > 0) & (rank[:, None] == best[graph.pairs]).all(axis=1)
+    return np.asarray(graph.pairs[is_merged])
+
+
+def _borders(
+    labels: LabelMap, values: tuple[NDArray[np.float32], ...], n: int, n_rows: int
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]:
+    """Yield codes of the parts of pairs of pixels, and what is known of the pairs.
+
+    One more row than `n_rows` is the first of the next strip, which has the pairs within it.
+    """
+    for here, there in NEIGHBOURS:
+        one, other = labels[here], labels[there]
+        meets = (one != other) & (one > 0) & (other > 0)
+        meets[n_rows:] = False
+        low, high = np.sort([one[meets], other[meets]], axis=0).astype(np.int64) - 1
+        depths, *others = [(each[here][meets], each[there][meets]) for each in values]
+        means = [(first + second) / 2 for first, second in (depths, *others)]
+        yield low * n + high, np.stack([np.ones(len(low)), *means, np.minimum(*depths)], axis=1)
+
+
+def _sums(
+    codes: NDArray[np.int64], rows: NDArray[np.float64], n_sums: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return each code once, the sums of its rows, and the largest of their last columns."""
+    each, of = np.unique(codes, return_inverse=True)
+    found = np.zeros((len(each), rows.shape[1]))
+    for column in range(n_sums):
+        found[:, column] = np.bincount(of, rows[:, column], len(each))
+    np.maximum.at(found[:, n_sums:], of, rows[:, n_sums:])
+    return each, found
+
+
+def _ends(codes: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+    return np.stack(np.divmod(codes, max(n, 1)), axis=1)
+
+
+def _ellipse(
+    parts: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return the middle (2, n) and the axes of ellipses of equal second moments, and the share of
+    their area that parts have, 1 if these are ellipses.
+    """
+    area = parts[:, _AREA]
+    y, x, yy, yx, xx = parts[:, _Y : _XX + 1].T / area
+    of_pixel = 1 / 12
+    middle, half = (yy - y**2 + xx - x**2) / 2 + of_pixel, (yy - y**2 - xx + x**2) / 2
+    turned = np.hypot(half, yx - y * x)
+    long, short = 4 * np.sqrt(middle + turned), 4 * np.sqrt(np.maximum(middle - turned, of_pixel))
+    return np.stack([y, x]), long, short, area / (np.pi / 4 * long * short)
