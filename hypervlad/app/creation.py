@@ -179,9 +179,7 @@ def judged_entries(
     judged, positions = found.judgement, found.images.positions
     assert judged is not None
     if len(found.proba):
-        found.images.warn()
-        for difference in found.differences:
-            warn_user(difference)
+        found.warn()
     else:  # an error of callers, if at all
         warn_user(SkippedImagesWarning.about(found.images.skipped, len(images)))
     classes = [str(label) for label in model.classes_]

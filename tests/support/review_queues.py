@@ -79,10 +79,10 @@ class Judging:
             confidence=proba.max(axis=1),
             threshold=0.9,
         )
-        read = SimpleNamespace(positions=np.arange(n), skipped=(), warn=lambda: None)
+        read = SimpleNamespace(positions=np.arange(n), skipped=())
         known = np.zeros(n, bool)
         return SimpleNamespace(
-            judgement=judged, proba=proba, images=read, differences=(), in_training=known
+            judgement=judged, proba=proba, images=read, in_training=known, warn=lambda: None
         )
 
 
