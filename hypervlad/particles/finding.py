@@ -64,6 +64,7 @@ _ROWS = 1024  # that are compared at once
 _NECK = 0.4  # pixels, as the network's outlines are smooth
 _MIN_PART = 0.15  # of a particle's area, that a neck cuts off
 _MAX_LONG = 1.8  # elongation of parts: the width of long ones varies anyway
+_MANY_SPECKS = 2  # regions too small for particles, for each particle, to be mentioned
 _MIN_STEP = 0.2  # of the step of most of the particles' area: dirt is fainter
 _MIN_RANGE = 0.08  # of the range of grey values: light and clouds have no such steps
 _WITHIN = 0.8  # of a particle's area, within one of the other polarity
@@ -189,6 +190,10 @@ def find_particles(
         opposite = _OPPOSITE[known]
         n_other = counted(int(every[opposite].labels.max()), f"{opposite} region")
         note = f"{n_other} look like particles, too; if these are meant, say so by the polarity"
+    if (n_specks := scales.n_specks(known, labels)) > _MANY_SPECKS * len(found) > 0:
+        specks = f"{counted(n_specks, 'region')} of fewer than {min_area} pixels"
+        specks += " are left out; if these are particles, lower min_area, or enlarge the image"
+        note = "; ".join(filter(None, [note, specks]))
     return FoundParticles(
         found.shape,
         found.outlines,
@@ -227,6 +232,9 @@ class Scales:
             self._images[scale] = resize(self._images[2 * scale], size, order=1, anti_aliasing=True)
         self._brightness = {scale: brightness_of(own) for scale, own in self._images.items()}
         self._seen = dict[tuple[Polarity, float], NDArray[np.int32]]()
+        self._specks = dict[
+            Polarity, NDArray[np.intp]
+        ]()  # a pixel of each region that is too small
 
     def found(self, polarity: Polarity, whole: float = 1.0) -> _Found:
         """Return the particles of the image on one scale, of which smaller ones take part."""
@@ -254,6 +262,10 @@ class Scales:
         n_unclear = int(np.count_nonzero(is_kept & ~is_clear))
         weights = (areas * steps)[is_clear] * _solidities(labels) ** 2  # gaps are less convex
         return _Found(labels, weights, n_unclear)
+
+    def n_specks(self, polarity: Polarity, labels: NDArray[np.int32]) -> int:
+        """Return how many regions are too small for particles, beside those that were found."""
+        return int(np.count_nonzero(labels.ravel()[self._specks[polarity]] == 0))
 
     def least_sure(self, polarity: Polarity, half: _Found) -> float:
         """Return how sure it is if all that stands out on the other side is particles.
@@ -295,7 +307,12 @@ class Scales:
         labels = self._joiner.join(labels, fields, coarse)
         del coarse  # of the largest images, it takes 256 MB
         labels = likely_parts(labels, fields[0], least_area, *limits)
-        if scale < 1:
+        if scale == 1:
+            pieces, n = ndimage.label(fields[0] < _EDGE, EIGHT)
+            areas = areas_of(pieces, n)
+            at = np.flatnonzero(((areas >= _MIN_PIECE) & (areas < least_area))[pieces])
+            self._specks[polarity] = at[np.unique(pieces.ravel()[at], return_index=True)[1]]
+        else:
             self._seen[polarity, scale] = labels
         return labels
 

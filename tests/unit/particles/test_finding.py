@@ -250,6 +250,15 @@ def test_large_particles_are_seen_on_a_smaller_scale():
     assert outline.mask.sum() == pytest.approx(np.pi * 240**2, rel=0.03)
 
 
+def test_specks_are_mentioned():
+    image = np.random.default_rng(0).normal(0.6, 0.02, (200, 200))
+    rows, columns = np.indices(image.shape) % 16 - 8
+    image -= 0.3 * (np.hypot(rows, columns) < 1.6)
+    image[20:40, 20:40] = 0.3
+    with pytest.warns(UserWarning, match="regions of fewer than 20 pixels are left out"):
+        find_particles(image)
+
+
 def test_it_says_why_nothing_is_found():
     noise = np.random.default_rng(0).normal(0.5, 0.1, (64, 64))
     both = np.vstack([field("dark")[0], field("bright")[0]])
