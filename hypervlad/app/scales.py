@@ -300,7 +300,7 @@ class Scales:
     # --- what people do --------------------------------------------------------------------------
 
     def give(self, name: str, share: str, length: str, to: str) -> str:
-        """Give images a pixel size; say to how many, and which size.
+        """Give images a pixel size; return a sentence with their number and the size.
 
         Parameters
         ----------

@@ -225,16 +225,16 @@ class Scales:
     ) -> None:
         self._images, self._min_area = {1.0: grey}, min_area
         self._joiner = joiner or Joiner.stored()
-        # OpenVINO would keep the memory of the largest tile: 0.6 GB.
+        # Several tiles are computed in torch anyway. So are the smaller images of a large one here:
+        # each may be one tile, and OpenVINO would keep the memory of the largest, 0.6 GB.
         self._network = _finder() if max(grey.shape) <= _TILE else _finder().run_by("torch")
         for scale in [*_CERTAIN][1:]:
             size = tuple(max(1, round(extent * scale)) for extent in grey.shape)
             self._images[scale] = resize(self._images[2 * scale], size, order=1, anti_aliasing=True)
         self._brightness = {scale: brightness_of(own) for scale, own in self._images.items()}
         self._seen = dict[tuple[Polarity, float], NDArray[np.int32]]()
-        self._specks = dict[
-            Polarity, NDArray[np.intp]
-        ]()  # a pixel of each region that is too small
+        # A pixel of each region that is too small for a particle.
+        self._specks = dict[Polarity, NDArray[np.intp]]()
 
     def found(self, polarity: Polarity, whole: float = 1.0) -> _Found:
         """Return the particles of the image on one scale, of which smaller ones take part."""
