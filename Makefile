@@ -39,12 +39,12 @@ test-napari: $(VENV)/.test-installed
 test-all: $(VENV)/.test-installed
 	$(PYTEST) --durations=20 -m "full or not full" $(ARGS)
 
-# The unit tests and scikit-learn's checks, or the tests of ARGS, as older processors and more threads run them: see
+# The unit tests, examples and scikit-learn's checks, or the tests of ARGS, as older processors and more threads run them: see
 # tests/processors.py. SETTING="oldest" chooses one of its settings.
 SETTING ?=
 
 test-processors: $(VENV)/.test-installed
-	$(BIN)/python -m tests.processors $(if $(SETTING),"$(SETTING)") $(PARALLEL) $(if $(ARGS),$(ARGS),tests/unit tests/conformance)
+	$(BIN)/python -m tests.processors $(if $(SETTING),"$(SETTING)") $(PARALLEL) $(if $(ARGS),$(ARGS),tests/unit tests/conformance hypervlad)
 
 # The site, in docs/_build/html; `make docs` leaves out what the examples show, `make gallery` runs them.
 SPHINX := $(BIN)/python -m sphinx --fail-on-warning --keep-going --builder html docs docs/_build/html

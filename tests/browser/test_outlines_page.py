@@ -344,6 +344,7 @@ def test_fibres_are_measured_without_a_shell(browser: Any, tmp_path: Path) -> No
         page.find("[type=range]", "css selector").send_keys(Keys.ARROW_RIGHT)
         shows = partial(page.find("picture").get_attribute, "src")
         page.until(lambda: "/preview/alignment/" in shows() and shows() != before)
+        page.until(lambda: app.post("images")["task"]["state"] == "done")  # until then, none starts
         assert app.post("images")["task"]["choices"]["window"] == "36", "previewed by itself"
         shown = page.does("alignment", "Measure all images", "All directions are measured.")
         assert "/alignment/report/report.html" in shown
