@@ -276,7 +276,7 @@ class Finding(Corrections):
 
     def _stamp(self) -> str:
         """Return what changes with each edit, and whenever other particles are found."""
-        found = self.connection.execute("SELECT id, version, done FROM images ORDER BY id")
+        found = self.execute("SELECT id, version, done FROM images ORDER BY id")
         files = [self.folder / RUN, *self._outline_files()]
         stamp = [[*map(tuple, found.fetchall())], [str(file_stamp(file)) for file in files]]
         return hashlib.sha256(json.dumps(stamp).encode()).hexdigest()

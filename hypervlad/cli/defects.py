@@ -77,7 +77,7 @@ def fit(
     files = images_in(paths, groups, output, pixel_size)
     reading |= option.given_options(pixel_size=own_pixel_size(pixel_size, files))
     truth = None if masks is None else masks_of(files, masks)
-    codes = None if groups is None else groups_of(files, groups, paths)
+    codes = groups_of(files, groups, paths)
     common = option.common()
     encoding |= option.given_options(backbone=backbone, weights=weights, read_options=reading)
     encoder = default_patch_encoder(
@@ -213,7 +213,7 @@ def evaluate(
     model: ScorerPath,
     paths: option.Images,
     masks: Annotated[Path, _MASKS],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="HTML", help="Page to write.")],
+    output: Annotated[Path, option.output("HTML", "Page to write.")],
     threshold: Threshold = None,
     tile_size: TileSize = None,
 ) -> None:

@@ -194,15 +194,18 @@ def folder_of(paths: Sequence[str]) -> Path | None:
         return None
 
 
-def groups_of(files: list[Path], table: Path, paths: list[str]) -> Any:
-    """Return the group of each image, from a table that names images by their paths."""
+def groups_of(files: list[Path], table: Path | None, paths: list[str]) -> list[str] | None:
+    """Return the group of each image, from a table that names images by their paths, if given."""
+    if table is None:
+        return None
     from hypervlad.folders.groups import load_groups
 
     if len(paths) > 1 or not os.path.isdir(paths[0]):
         raise ValueError(
             f"{table} names images by their paths below one folder: give only that folder"
         )
-    return load_groups(files, Path(paths[0]), table)
+    groups: list[str] = load_groups(files, Path(paths[0]), table).tolist()
+    return groups
 
 
 def masks_of(files: list[Path], masks: Path, *, needed: bool = False) -> list[Any]:

@@ -111,20 +111,17 @@ PixelSize = Annotated[
 
 # --- outputs ------------------------------------------------------------------------------------
 
-ModelToWrite = Annotated[
-    Path, typer.Option("--output", "-o", metavar="FILE", help="Model file to write.")
-]
-FolderToWrite = Annotated[
-    Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write to.")
-]
+
+def output(metavar: str, meaning: str) -> Any:
+    """Return the option for what a command writes, with ``-o`` for short."""
+    return typer.Option("--output", "-o", metavar=metavar, help=meaning)
+
+
+ModelToWrite = Annotated[Path, output("FILE", "Model file to write.")]
+FolderToWrite = Annotated[Path, output("DIR", "Folder to write to.")]
 TableToWrite = Annotated[
     Path | None,
-    typer.Option(
-        "--output",
-        "-o",
-        metavar="FILE",
-        help="Table to write, NAME.csv or NAME.xlsx; by default it is printed.",
-    ),
+    output("FILE", "Table to write, NAME.csv or NAME.xlsx; by default it is printed."),
 ]
 IncludeBackbone = Annotated[
     bool,

@@ -119,10 +119,9 @@ def train(
                 "particles, or leave them out with --on-error skip"
             )
         warn(f"{n_without} without outlines left out: {name_some(without)}")
-    codes = None
-    if groups is not None:
-        of_file = dict(zip(files, groups_of(files, groups, [images]), strict=True))
-        codes = [of_file[file] for file in outlined]
+    codes = groups_of(files, groups, [images])
+    if codes is not None:
+        codes = [code for file, code in zip(files, codes, strict=True) if file in outlined]
     own |= option.given_options(backbone=backbone, weights=weights, read_options=reading)
     seeded: dict[str, Any] = {"random_state": seed, "verbose": common.verbose}
     segmenter = HypercolumnSegmenter(**own, device=common.device, **seeded)
@@ -259,8 +258,8 @@ def find(
         # Files of several pages were warned of here, and are read like this from now on.
         read_options=replace(options, page=options.page or 0),
         pixel_size=sizes,
-        groups=None if groups is None else groups_of(files, groups, paths).tolist(),
-        samples=None if samples is None else groups_of(files, samples, paths).tolist(),
+        groups=groups_of(files, groups, paths),
+        samples=groups_of(files, samples, paths),
         detection=detection,
         corrected=None if corrected is None else FoundFolder(corrected),
         formats=formats or (),

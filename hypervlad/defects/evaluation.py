@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -188,13 +188,8 @@ class PatchConfusion:
     @classmethod
     def total(cls, confusions: Iterable[PatchConfusion]) -> PatchConfusion:
         """Return the sum of the counts of several images."""
-        counts = [
-            (c.true_positives, c.false_positives, c.false_negatives, c.true_negatives)
-            for c in confusions
-        ]
-        return (
-            cls(*(sum(column) for column in zip(*counts, strict=True))) if counts else cls(*[0] * 4)
-        )
+        counts = [(0,) * 4, *map(astuple, confusions)]
+        return cls(*map(sum, zip(*counts, strict=True)))
 
     @property
     def precision(self) -> float:
@@ -254,12 +249,8 @@ def patch_confusion(predicted: ArrayLike, mask: ArrayLike, patch: int = 29) -> P
     found, truth = as_mask(predicted, "predicted"), as_mask(mask, "mask")
     check_same_shape(found, truth, "predicted", "mask")
     called, true = _defective_patches(found, patch), _defective_patches(truth, patch)
-    return PatchConfusion(
-        int((called & true).sum()),
-        int((called & ~true).sum()),
-        int((~called & true).sum()),
-        int((~called & ~true).sum()),
-    )
+    pairs = (called, true), (called, ~true), (~called, true), (~called, ~true)
+    return PatchConfusion(*(int((one & other).sum()) for one, other in pairs))
 
 
 def _defective_patches(mask: Mask, patch: int) -> NDArray[np.bool_]:

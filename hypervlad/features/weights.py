@@ -107,15 +107,7 @@ def find_weights(name: str, weights: str = "pretrained", *, download: bool = Tru
             'give a file, weights="path/to/state_dict.pth" (or .safetensors), or weights="random"'
         )
     url, size_mb = published_weights(backbone.torchvision_name or name, weights)
-    filename = url.rsplit("/", 1)[-1]
-    cached = _hub_folder() / filename
-    packaged = Path(__file__).parent / "backbones" / filename  # see setup.py
-    for path in (packaged, cached):
-        if path.is_file() and file_digest(path).startswith(_digest_start(path)):
-            return path
-    if not download:
-        raise WeightsNotFoundError(_advice(name, url, cached, "downloads not allowed"))
-    return _download(name, url, size_mb, cached)
+    return _find_at(url, name, size_mb, download)
 
 
 def published_weights(name: str, weights: str = "pretrained") -> tuple[str, float | None]:
@@ -229,11 +221,7 @@ def _find_on_hub(name: str, download: bool) -> Path:
 
     config = timm.get_pretrained_cfg(name.removeprefix(TIMM))
     if config is not None and config.url and not config.hf_hub_id:
-        address = str(config.url)
-        path = _hub_folder() / address.rsplit("/", 1)[-1]
-        if not path.is_file() and not download:
-            raise WeightsNotFoundError(_advice(name, address, path, "downloads not allowed"))
-        return path if path.is_file() else _download(name, address, None, path)
+        return _find_at(str(config.url), name, None, download)
     if config is None or not config.hf_hub_id:
         architecture = name.removeprefix(TIMM).partition(".")[0]
         tags = timm.list_pretrained(f"{architecture}.*")
@@ -268,8 +256,17 @@ def _find_on_hub(name: str, download: bool) -> Path:
     )
 
 
-def _hub_folder() -> Path:
-    return Path(torch.hub.get_dir()) / "checkpoints"
+def _find_at(url: str, name: str, size_mb: float | None, download: bool) -> Path:
+    """Return the file of an address: of this package, as it was downloaded, or downloaded now."""
+    filename = url.rsplit("/", 1)[-1]
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / filename
+    packaged = Path(__file__).parent / "backbones" / filename  # see setup.py
+    for path in (packaged, cached):
+        if path.is_file() and file_digest(path).startswith(_digest_start(path)):
+            return path
+    if not download:
+        raise WeightsNotFoundError(_advice(name, url, cached, "downloads not allowed"))
+    return _download(name, url, size_mb, cached)
 
 
 def _digest_start(path: Path) -> str:

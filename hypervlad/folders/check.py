@@ -355,14 +355,10 @@ def _count_sorted(values: list[str]) -> dict[str, int]:
 
 
 def _values_by_class(facts: list[_ImageFacts]) -> ClassValues:
-    out: ClassValues = {
-        "size in pixels": defaultdict(set),
-        "kind of pixels": defaultdict(set),
-        "group": defaultdict(set),
-    }
+    names = "size in pixels", "kind of pixels", "group"
+    out: ClassValues = {name: defaultdict(set) for name in names}
     for fact in facts:
-        out["size in pixels"][fact.label].add(fact.size)
-        out["kind of pixels"][fact.label].add(fact.kind)
-        if fact.group is not None:
-            out["group"][fact.label].add(fact.group)
+        for name, value in zip(names, (fact.size, fact.kind, fact.group), strict=True):
+            if value is not None:
+                out[name][fact.label].add(value)
     return out

@@ -362,6 +362,14 @@ def parse_length(length: str | float) -> tuple[float, str]:
     return number, "" if unit in _PIXELS else unit
 
 
+def nanometres_of(length: str) -> float | None:
+    """Return a length with a unit in nanometres; None if it is none, or in pixels."""
+    try:
+        return length_in_nm(*parse_length(length))
+    except ValueError:
+        return None
+
+
 def number_of(found: re.Match[str]) -> float:
     """Return the number that `LENGTH` has found."""
     if found["thousands"]:

@@ -419,10 +419,8 @@ class FoundFolder:
             self._update()
             table = self.table
             proba = np.full((len(table), len(classes)), np.nan)
-            known, given = (
-                found_tables.training_labels(classifier),
-                np.full((2, len(table)), "", "O"),
-            )
+            known = found_tables.training_labels(classifier)
+            given = np.full((2, len(table)), "", "O")
             rows_of = table.groupby("micrograph").indices
             with announced(len(table)):
                 for field in ProgressBar(self.fields, unit="image", disable=not verbose or None):

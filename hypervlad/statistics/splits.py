@@ -19,6 +19,7 @@ from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.utils import check_random_state
 
+from hypervlad.common.constraints import Integer, Number, check_value
 from hypervlad.common.wording import counted
 
 IntArray = NDArray[np.intp]
@@ -72,11 +73,7 @@ def holdout_split(
     >>> len(train), len(test), {paper[i] for i in train} & {paper[i] for i in test}
     (8, 4, set())
     """
-    if isinstance(test_size, bool) or not 0.0 < float(test_size) < 1.0:
-        raise ValueError(
-            "test_size is the share of rows to hold out, strictly between 0 and 1; "
-            f"got {test_size!r}."
-        )
+    check_value("test_size", test_size, [Number(above=0, below=1, meaning="a share of the rows")])
     counts, group_of_row = _class_counts_by_group(y, groups)
     rng = check_random_state(random_state)
     in_test = _choose_test_groups(counts, float(test_size), rng.permutation(len(counts)))
@@ -118,9 +115,7 @@ def group_folds(
     >>> [len(test) for train, test in folds]  # the only AFM image is never tested
     [2, 2, 2]
     """
-    is_integer = isinstance(n_splits, int | np.integer)
-    if isinstance(n_splits, bool) or not is_integer or n_splits < 2:
-        raise ValueError(f"n_splits is a whole number of folds, at least 2; got {n_splits!r}.")
+    check_value("n_splits", n_splits, [Integer(2, meaning="a whole number of folds")])
     counts, group_of_row = _class_counts_by_group(y, groups)
     pinned = _pin_sole_groups(counts)
     fold_of_group = _assign_folds(y, counts, group_of_row, pinned, n_splits, random_state)
