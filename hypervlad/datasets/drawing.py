@@ -41,8 +41,7 @@ def check_size(size: Any, smallest: int = SMALLEST_SIZE) -> tuple[int, int]:
         or not all(isinstance(e, numbers.Integral) and int(e) >= smallest for e in extents)
     ):
         raise ValueError(
-            f"size={size!r}: expected an integer or (height, width) in pixels, at least {smallest} "
-            "each."
+            f"size={size!r}: expected an integer or (height, width), each at least {smallest}."
         )
     return int(extents[0]), int(extents[1])
 
