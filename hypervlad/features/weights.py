@@ -326,7 +326,7 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
         with open(path, "rb") as file:
             if not file.read(2).startswith(_TORCH_FILES):
                 raise WeightsNotFoundError(
-                    f"{path}: not a file of weights (.safetensors, or as torch.save writes them)"
+                    f"{path}: not a file of weights; expected .safetensors, or torch.save's .pth"
                 )
         state = torch.load(path, map_location="cpu", weights_only=True)
     except WeightsNotFoundError:

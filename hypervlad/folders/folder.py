@@ -191,7 +191,7 @@ def check_classes(layout: FolderLayout) -> None:
     classes = sorted(set(layout.labels))
     if len(classes) < 2 and layout.table is not None:
         raise ImageFolderError(
-            f"{layout.table}: images of one class only ({classes[0]!r}); expected two or more."
+            f"{layout.table}: images of one class only ({classes[0]!r}); expected at least two."
         )
     if len(classes) < 2:
         raise ImageFolderError(
