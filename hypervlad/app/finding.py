@@ -20,6 +20,7 @@ from hypervlad.app.results import RESULTS
 from hypervlad.app.runner import Runner
 from hypervlad.app.scales import Scales
 from hypervlad.common.files import refuse_link, replace_when_complete
+from hypervlad.common.progress import joined_notes, noted
 from hypervlad.common.tables import write_table
 from hypervlad.common.wording import counted, name_some, printable
 from hypervlad.images import ImageReadError, ReadOptions, find_images, read_image
@@ -116,12 +117,13 @@ class Finding(Corrections):
         try:
             options: Any = {"polarity": polarity, "min_area": min_area}
             options["read_options"] = self.read_options()
-            found = find_particles(self.image_of(image), **options)
+            with noted() as notes:
+                found = find_particles(self.image_of(image), **options)
         except ValueError as error:
             raise QueueError(self._in_words(error)) from error
         finally:
             self._previewing.release()
-        note = f": {found.note}" if found.note else ""
+        note = f": {joined_notes(notes)}" if notes else ""
         kind = f"{found.polarity} particle" if len(found) else "particle"
         words = f"{counted(len(found), kind)} found in this image{note}"
         return {"is_whole": True, "removed": [], "outlines": shapes_of(found), "message": words}

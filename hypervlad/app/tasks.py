@@ -11,8 +11,7 @@ class Choice(NamedTuple):
     `option` has {} where the value belongs; without, what is ticked is given. `values` of a menu
     begin with the usual one. `kind` is "text", "number", "path", of a file or folder, or "tick".
     A part of the form that opens has what `is_rare`; what `is_late` changes no model, and nothing
-    that was measured. `span` is that of a slider beside the field: its ends, its step, its usual
-    place.
+    that was measured. `span` is that of a slider beside the field: its ends, step, usual place.
     """
 
     name: str

@@ -261,7 +261,8 @@ def classify_as_they_appear(
         replace(found.images, skipped=()).warn()  # `unreadable` reports those
         for sentence, facts in found.doubts.items():
             if sentence not in warned:
-                warn(f"{sentence(facts, len(found.proba))}; later ones are not reported")
+                later = "the column note has those of later images"
+                warn(f"{sentence(facts, len(found.proba))}; {later}")
         warned.update(found.doubts)
         rows: Sequence[int] = range(len(found.proba))
         if sorter is not None:

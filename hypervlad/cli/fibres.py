@@ -73,6 +73,7 @@ def align(
                          of the windows that fit the image, about window_px
       annotations, annotation_share
                          what was left out of the image, and its share of it
+      note               what may be wrong: faults of the image, unused pixel sizes
     \b
     Columns of regions.csv, one line per aligned region: x_px, y_px (upper
     left corner), width_px and height_px of its box, areas, mean direction
@@ -230,6 +231,7 @@ def diameters(
       scale_bar_error    share by which a pixel size of a scale bar may be wrong
       annotations, annotation_share
                          what was left out of the image, and its share of it
+      note               what may be wrong: faults of the image, unused pixel sizes
       reason             why there are no diameters
       refused_...        tried places that were not accepted, by reason
     \b

@@ -382,8 +382,7 @@ def retrain(
 
     The table of groups has a row for each training image, and for images of the queue that belong
     together or to training images. Every other image is its own group. Without a table, training
-    images keep the groups of the old model. The new model's answers replace the old ones in the
-    queue.
+    images keep the groups of the old model. The new model's answers replace the queue's old ones.
 
     \b
     Examples:

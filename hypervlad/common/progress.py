@@ -8,10 +8,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import re
 import sys
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -32,6 +33,10 @@ class _Run:
 
 _lock, _n_limited, _limit = threading.Lock(), 0, contextlib.ExitStack()
 _run: ContextVar[_Run | None] = ContextVar("run", default=None)
+_notes: ContextVar[list[str] | None] = ContextVar("notes", default=None)
+_BESIDES = ". Besides, "  # between the notes of an image
+_THIS_IMAGE = "this image"  # stands for its name, which may be followed by a fact
+_PLACE_OF_NAME = re.compile(rf"{_THIS_IMAGE}((?: \([^()]*\))?)")
 
 
 def can_print(stream: Any) -> bool:
@@ -103,13 +108,19 @@ def announced(n_images: int) -> Iterator[None]:
         warn_user(sentence(facts, max(n_images, len(facts))))
 
 
-def warn_of_image(sentence: Sentence, name: str, fact: Any) -> None:
-    """Warn of an image: at the end of the announced block, in one sentence for all its images."""
-    run = _run.get()
+def warn_of_image(sentence: Sentence, name: str, fact: Any, *, is_noted: bool = True) -> None:
+    """Warn of an image: at the end of the announced block, in one sentence for all its images.
+
+    If `is_noted`, the block that `noted` begins collects it, too.
+    """
+    run, notes = _run.get(), _notes.get()
+    if is_noted and notes is not None:
+        notes.append(note_of(sentence, fact))
     if run is None:
         warn_user(sentence({name: fact}, 1))
     else:
-        run.facts.setdefault(sentence, {})[name] = fact
+        facts = run.facts.setdefault(sentence, {})
+        facts[name] = joined_notes([facts.get(name), fact]) if sentence is _doubts else fact
 
 
 def warn_of_images(facts: Mapping[Sentence, Mapping[str, Any]], n_images: int) -> None:
@@ -120,6 +131,43 @@ def warn_of_images(facts: Mapping[Sentence, Mapping[str, Any]], n_images: int) -
                 warn_of_image(sentence, name, fact)
 
 
+@contextlib.contextmanager
+def noted() -> Iterator[list[str]]:
+    """Collect what the block warns of an image, to be kept in the row of its results."""
+    notes = list[str]()
+    token = _notes.set(notes)
+    try:
+        yield notes
+    finally:
+        _notes.reset(token)
+
+
+def note_of(sentence: Sentence, fact: Any) -> str:
+    """Return a sentence as the note of an image in a table, without its name."""
+    return str(fact) if sentence is _doubts else sentence({_THIS_IMAGE: fact}, 1)
+
+
+def joined_notes(notes: Iterable[str | None]) -> str:
+    each = (part for note in notes if note for part in note.split(_BESIDES))
+    return _BESIDES.join(dict.fromkeys(each))
+
+
+def sentences_of(notes: Mapping[str, str]) -> list[str]:
+    """Return what the notes of images say, by their names: each sentence once, with all names.
+
+    >>> notes = {"a.png": "blurred: this image (4.2); bad", "b.png": "blurred: this image (5); bad"}
+    >>> sentences_of(notes | {"c.png": "flat"})
+    ['blurred: a.png (4.2), b.png (5); bad', 'c.png: flat']
+    """
+    names = defaultdict[tuple[str, str], list[str]](list)
+    for name, own in notes.items():
+        for note in filter(None, own.split(_BESIDES)):
+            before, *found = _PLACE_OF_NAME.split(note, maxsplit=1)
+            fact, after = found or ("", f": {note}")
+            names[before * bool(found), after].append(f"{name}{fact}")
+    return [f"{before}{name_some(own)}{after}" for (before, after), own in names.items()]
+
+
 def note_doubt(name: str, note: str) -> None:
     """Say in a UserWarning what is doubtful about what was found; once for all images of a run."""
     if note:
@@ -127,10 +175,7 @@ def note_doubt(name: str, note: str) -> None:
 
 
 def _doubts(notes: Mapping[str, str], _n_images: int) -> str:
-    images = defaultdict[str, list[str]](list)
-    for name, note in notes.items():
-        images[note].append(name)
-    return ". ".join(f"{name_some(names)}: {note}" for note, names in images.items())
+    return _BESIDES.join(sentences_of(notes))
 
 
 def is_announced() -> bool:

@@ -60,14 +60,6 @@ def note_of_unscaled(names: Sequence[str], so: str, how: str = "--pixel-size NM 
     return f"the pixel size of {n}; without it, {name_some(names)} cannot {so} {how}"
 
 
-def note_of_bars(names: Sequence[str], what: str) -> str:
-    """Say which images have a scale bar, while their pixel size was given for all of them."""
-    return (
-        f"the pixel size that was given is used, although {counted(len(names), 'image')} "
-        f"{verb(len(names), 'has', 'have')} a scale bar, {name_some(names)}: {what}"
-    )
-
-
 def percent(share: float) -> str:
     """Return a share in per cent; a dash for NaN.
 

@@ -140,8 +140,7 @@ def finished_manifest(output: Path) -> Path:
 class TaskFolder:
     """The folder beside the output that holds finished tasks until all are merged.
 
-    Each is one file, laid out like a model's. What this run has not written or examined is not
-    merged.
+    Each is a file like a model's. What this run has not written or examined is not merged.
     """
 
     # Parquet takes 8 to 13 ms to write 16 vectors of 8,192 numbers and 5.5 ms to read them, instead

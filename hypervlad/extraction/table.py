@@ -145,8 +145,7 @@ def description(schema: pa.Schema, path: str | os.PathLike[str]) -> dict[str, An
 def open_table(path: str | os.PathLike[str]) -> pq.ParquetFile:
     if os.path.isdir(path):
         raise FeatureFileError(
-            f"{os.fspath(path)}: a folder; give one file of features (pyarrow.dataset reads all of "
-            "a folder)"
+            f"{os.fspath(path)}: a folder; give one file of features (or use pyarrow.dataset)"
         )
     try:
         file = pq.ParquetFile(path, page_checksum_verification=True)

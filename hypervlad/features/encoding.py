@@ -492,6 +492,5 @@ class _Projection:
         if layer.shape[-1] != len(self.mean):
             raise ModelFileError(
                 f"the codebook is for a layer of {len(self.mean)} channels, but that of the "
-                f"network has {layer.shape[-1]}: the model was not written by hypervlad; train it "
-                "again"
+                f"network has {layer.shape[-1]}: not written by hypervlad; train the model again"
             )

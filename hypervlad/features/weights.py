@@ -92,8 +92,7 @@ def find_weights(name: str, weights: str = "pretrained", *, download: bool = Tru
     if weights.startswith(_FILE):
         raise WeightsNotFoundError(
             f"the model was trained with weights from a file, {weights.removeprefix(_FILE)!r}, "
-            "which is not beside the model: put it there, or, in Python, say where it is, "
-            "weights=FILE"
+            "which is not beside the model: put it there, or give weights=FILE in Python"
         )
     if weights not in PUBLISHED:
         known = ", ".join(map(repr, PUBLISHED))
@@ -324,8 +323,7 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
         with open(path, "rb") as file:
             if not file.read(2).startswith(_TORCH_FILES):
                 raise WeightsNotFoundError(
-                    f"{path}: not a file of weights; expected .safetensors, or what torch.save "
-                    "writes (.pth)"
+                    f"{path}: not a file of weights; expected .safetensors, or torch.save's .pth"
                 )
         state = torch.load(path, map_location="cpu", weights_only=True)
     except WeightsNotFoundError:

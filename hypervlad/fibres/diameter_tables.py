@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from hypervlad._version import __version__
-from hypervlad.common.progress import by_reader
+from hypervlad.common.files import file_digest
+from hypervlad.common.progress import by_reader, note_doubt
 from hypervlad.common.wording import counted, name_some, note_of_unscaled, verb, warn_user
 from hypervlad.fibres import FibreDiameters, FolderDiameters, Interval, compare_groups, cross_lines
 from hypervlad.fibres.contrast import Values
@@ -39,7 +40,7 @@ _GIVE_SIZES = by_reader("give --resume --pixel-size NM or CSV", "give their size
 _ANNOTATIONS = ("annotations", "annotation_share")  # columns
 _KEPT_COLUMNS = {  # without which an image is measured again
     *("settings", "places", "pixel_size_nm", "median_low_px", "median_high_px", "profile"),
-    *("polarity", "blur_px", "enlarged", "reason", *_ANNOTATIONS),
+    *("polarity", "blur_px", "enlarged", "reason", "note", *_ANNOTATIONS),
 }
 
 
@@ -138,12 +139,13 @@ def write_diameters(
 
     def measure(given: Sequence[Any]) -> tuple[MeasuredImage, dict[str, Any]]:
         image, name, group, sample = given
-        settings = f"{method}, {polarity}, {_options_of(image, options)}"
+        settings = f"{method}, {polarity}, {_options_of(image, options)}{_content_of(image)}"
         before = results.earlier(name) if resume else None
         of_annotations: Sequence[Any]
         if before is not None and _is_kept(*before, settings):
             found = _stored(*before)
             of_annotations = [before[0][column] for column in _ANNOTATIONS]
+            note_doubt(name, before[0]["note"])
         else:
             found = fibre_diameters(
                 image, polarity=polarity, annotations=annotations, read_options=options
@@ -177,7 +179,7 @@ def write_diameters(
             )
         compared = _compared(measured, has_samples=samples is not None)
         _write_groups(folder, compared)
-        write_diameter_page(folder / PAGE, measured, compared, options, results.left_out)
+        write_diameter_page(folder / PAGE, measured, compared, options, results)
     return compared, results.left_out
 
 
@@ -186,6 +188,12 @@ def _options_of(image: Any, options: ReadOptions) -> ReadOptions:
     if isinstance(options.pixel_size, PixelSizes):
         return replace(options, pixel_size=options.pixel_size.of(image))
     return options
+
+
+def _content_of(image: Any) -> str:
+    """Return which content a file has: another image of this name is not the one measured."""
+    is_file = isinstance(image, str | os.PathLike) and os.path.isfile(image)
+    return f", SHA-256 {file_digest(image)[:16]}" if is_file else ""
 
 
 def _compared(measured: Sequence[MeasuredImage], *, has_samples: bool) -> FolderDiameters | None:

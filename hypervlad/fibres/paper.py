@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tifffile
 
-from hypervlad.common.wording import counted, note_of_bars, note_of_copies, note_of_unscaled, verb
+from hypervlad.common.wording import counted, note_of_copies, note_of_unscaled, verb
 from hypervlad.fibres.alignment import DEFAULT_METHOD
 from hypervlad.fibres.alignment_page import MAPS
 from hypervlad.fibres.alignment_page import TABLES as ALIGNMENT_TABLES
@@ -130,23 +128,12 @@ def diameters_report(folder: Path, weight: str | None) -> paper.Report:
     ]
     without = {name: row["reason"] for name, row in images.items() if not row[f"median_{unit}"]}
     notes = [f"no diameters in {name}: {reason}" for name, reason in without.items() if reason]
-    notes += _notes_of_bars(images.values(), made, "diameters are")
+    notes += paper.notes_of_rows(images.values())
     unscaled = [name for name, reason in without.items() if not reason]
     notes += [note_of_copies(copies, "other images in the same group")] * bool(copies)
     notes += [note_of_unscaled(unscaled, "be in a group; repeat with")] * bool(unscaled)
     shown = paper.Figure("fibre diameter", unit, "visible length", histograms, caption)
     return paper.Report("Fibre diameters", [shown], results, methods, notes=notes)
-
-
-def _notes_of_bars(rows: Iterable[Row], made: dict[str, Any], what: str) -> list[str]:
-    """Return a note of images whose pixel size was given for all, although they have a bar."""
-    given = made.get("read_options", {}).get("pixel_size")
-    with_bar = [
-        row["path"]
-        for row in rows
-        if given and "scale bar" in row["annotations"] and float(row["pixel_size_nm"]) == given
-    ]
-    return [note_of_bars(with_bar, f"{what} wrong if it says another one")] * bool(with_bar)
 
 
 def alignment_report(folder: Path, weight: str | None) -> paper.Report:
@@ -196,7 +183,7 @@ def alignment_report(folder: Path, weight: str | None) -> paper.Report:
         paper.annotations_text(kept, any(row["annotations"] for row in rows)),
     ]
     notes = [note_of_copies(copies)] * bool(copies)
-    notes += _notes_of_bars(rows, made, "windows in nm are")
+    notes += paper.notes_of_rows(rows)
     label = "direction from the mean of its image"
     shown = paper.Figure(label, "°", "fibre pixels", [drawn], caption, _BINS.tolist())
     return paper.Report("Alignment of fibres", [shown], results, methods, notes=notes)

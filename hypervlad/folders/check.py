@@ -134,8 +134,7 @@ def compare_image_folders(
     Parameters
     ----------
     first, second : path
-        Folders of images, sorted into classes or not, neither inside the other, or tables of
-        labels.
+        Folders of images, in classes or not, neither inside the other, or tables of labels.
     options, verbose
         As for `check_image_folder`.
 

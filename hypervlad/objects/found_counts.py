@@ -261,6 +261,11 @@ def count_found(
             counts_of(part, classes, matrix, ~by_model[is_own]),
             sizes_of(part, column, classes),
         )
+    d50 = counts[""][1].query("by == 'number'").iloc[-1]
+    if len(fields) > 1 and d50["d50"] > 0 and np.isnan([d50["d50_low"], d50["d50_high"]]).any():
+        notes.append(
+            "no whole interval of D50, which may be beyond all known sizes: measure more fields"
+        )
     return FoundCounts(*counts.pop(""), column, notes, counts, particles)
 
 

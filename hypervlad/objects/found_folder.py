@@ -15,9 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from hypervlad.common.constraints import InstanceOf, check_points, check_value
 from hypervlad.common.files import exclusive_lock, file_digest
-from hypervlad.common.progress import ProgressBar, announced, by_reader
+from hypervlad.common.progress import ProgressBar, announced, by_reader, sentences_of
 from hypervlad.common.tables import write_table
-from hypervlad.common.wording import counted, name_some, note_of_bars, verb, warn_user
+from hypervlad.common.wording import counted, name_some, verb, warn_user
 from hypervlad.images import ImageReadError
 from hypervlad.images.files import find_as_named
 from hypervlad.images.options import check_read_options
@@ -561,7 +561,10 @@ class FoundFolder:
             detection=self.detection if corrected else None,
             pixel_size_error=pixel_size_error,
         )
-        return found._replace(notes=[*self._notes(changed), *found.notes])
+        own = self.field_table.dropna(subset=["note"])
+        of_fields = sentences_of(dict(zip(own["micrograph"], own["note"], strict=True)))
+        noted = [f"noted while finding: {sentence}" for sentence in of_fields]
+        return found._replace(notes=[*self._notes(changed), *found.notes, *noted])
 
     # --- internal ------------------------------------------------------------------------------
 
@@ -596,10 +599,6 @@ class FoundFolder:
         if self.unreadable:
             reasons = "; ".join(self.unreadable.values())
             notes.append(f"not counted as they cannot be read: {reasons}")
-        has_bar = self.field_table["note"].astype(str).str.endswith(found_tables.HAS_BAR)
-        is_given = self.field_table["pixel_size_nm"] == (self.run["pixel_size"] or math.nan)
-        if with_bar := names[has_bar & is_given].tolist():
-            notes.append(note_of_bars(with_bar, "sizes are wrong if it says another one"))
         notes += self.notes_of_edits("outlines that a person drew count like found ones")
         if changed:
             notes.append(
@@ -620,8 +619,7 @@ class FoundFolder:
             notes.append(
                 "the last edits at the page are not in these files yet: "
                 + by_reader(
-                    "wait for 'hypervlad app', or start it again if it was stopped, and repeat "
-                    "this command",
+                    "wait for 'hypervlad app', or start it if it was stopped, and repeat this",
                     "wait a moment, and repeat this",
                 )
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,7 @@ import numpy as np
 from markupsafe import Markup
 
 from hypervlad.common.files import new_folder, replace_when_complete
+from hypervlad.common.progress import sentences_of
 from hypervlad.common.wording import capitalised
 from hypervlad.objects.results_folder import write_rows
 from hypervlad.pages import parts
@@ -220,6 +221,12 @@ class Report:
     methods: Sequence[str]
     budget: pd.DataFrame | None = None
     notes: Sequence[str] = ()
+
+
+def notes_of_rows(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return what the column ``note`` says of images; older tables have none."""
+    notes = {row["path"]: row.get("note") or "" for row in rows}
+    return [f"noted: {sentence}" for sentence in sentences_of(notes)]
 
 
 def pixel_sizes_text(sizes: Iterable[float | None]) -> str | None:

@@ -15,6 +15,7 @@ from scipy import ndimage
 from skimage.transform import resize
 
 from hypervlad.common.constraints import Integer, OneOf, check_value
+from hypervlad.common.progress import joined_notes
 from hypervlad.common.wording import counted
 from hypervlad.features.lazy_torch import check_device, usual_torch
 from hypervlad.features.network import build_network
@@ -193,7 +194,7 @@ def find_particles(
     if (n_specks := scales.n_specks(known, labels)) > _MANY_SPECKS * len(found) > 0:
         specks = f"{counted(n_specks, 'region')} of fewer than {min_area} pixels"
         specks += " are left out; if these are particles, lower min_area, or enlarge the image"
-        note = "; ".join(filter(None, [note, specks]))
+        note = joined_notes([note, specks])
     return FoundParticles(
         found.shape,
         found.outlines,

@@ -24,8 +24,7 @@ from hypervlad.common.wording import counted
 
 IntArray = NDArray[np.intp]
 
-# With fewer folds, models of a small data set learn from too little of it to represent the model
-# of all rows.
+# With fewer folds, models of a small data set learn from too little to represent that of all rows.
 _MIN_FOLDS = 3
 
 
@@ -104,8 +103,7 @@ def group_folds(
     Returns
     -------
     list of (train_idx, test_idx)
-        As in `holdout_split`; each row is tested at most once. The list is empty if no group can be
-        spared.
+        As in `holdout_split`; each row is tested at most once. Empty if no group can be spared.
 
     Examples
     --------
@@ -170,8 +168,7 @@ def check_column(
 ) -> None:
     """Raise a ValueError unless values are a sequence of types that fit their role.
 
-    Labels are strings, numbers or booleans; weights are real numbers in one dimension; groups are
-    of any type.
+    Labels are strings, numbers or booleans; weights are real numbers in one dimension.
     """
     unordered = isinstance(values, str | bytes | Mapping | Set | Iterator)
     is_column = hasattr(values, "__getitem__") or hasattr(values, "__array__")

@@ -319,7 +319,7 @@ def test_fibres_are_measured_without_a_shell(browser: Any, tmp_path: Path) -> No
         assert "All of these, ZIP" in page.text("files")
         browser.switch_to.frame("frame")
         body = browser.find_element("tag name", "body")
-        page.until(lambda: "nm: mean of the medians of images, 95 % interval" in body.text)
+        page.until(lambda: "nm: median of 2 images, 95 % interval" in body.text)
         (left_out := results / "diameters_left_out.csv").symlink_to(tmp_path / "elsewhere")
         save = "mark(['f0-0'], true, figures[0]); saveDecisions()"
         browser.execute_script(f"save = (name) => {{ window.downloaded = name; }}; {save}")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image, PngImagePlugin
+from PIL import Image
 from support import commands
 from support.commands import rows_of
 from support.pages import Page
@@ -112,6 +112,20 @@ def test_images_are_measured_again_with_other_options(folder, found, again):
     assert all(10 < float(row["low"]) < 90 for row in thin), "other fibres may be thicker"
 
 
+def test_another_image_of_the_same_name_is_another_one(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = []
+    for name, source in {"x": "a.png", "y": "b.png"}.items():
+        Path(name).mkdir()
+        shutil.copy(folder / source, Path(name, "a.png"))
+    for image in (Path("x", "a.png"), tmp_path / "x" / "a.png", tmp_path / "y" / "a.png"):
+        run(image, "-o", "out", "--resume", "-q")
+        found += [(row["path"], row["median_px"]) for row in rows_of(Path("out", "diameters.csv"))]
+    (one, median), (two, same), (three, other) = found
+    assert (one, two, three) == ("x/a.png", "a.png", "a.png")
+    assert median == same != other
+
+
 def test_a_report_weighs_as_the_table_of_groups_does_and_counts_a_copy_once(folder, tmp_path):
     images, out, sizes = tmp_path / "in", tmp_path / "out", tmp_path / "sizes.csv"
     images.mkdir()
@@ -209,22 +223,3 @@ def test_images_without_a_pixel_size_or_fibres_or_sense(folder, tmp_path):
     assert not unknown["median_nm"]
     (group,) = rows_of(out / "groups.csv")
     assert (group["images"], group["median_nm"]) == ("1", known["median_nm"])
-
-
-def test_what_stops_a_run_leaves_tables_that_it_continues_from(folder, tmp_path, monkeypatch):
-    out, decode = tmp_path / "out", PngImagePlugin.PngImageFile
-
-    def stopping(file):
-        if file.name.endswith("c.png"):
-            raise KeyboardInterrupt
-        return decode(file)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(PngImagePlugin, "PngImageFile", stopping)
-        run(folder, "-o", out, "-q", code=130)
-    before = rows_of(out / "diameters.csv")
-    assert [row["path"] for row in before] == ["a.png", "b.png"]
-    run(folder, "-o", out, "-q", "--resume")
-    rows = rows_of(out / "diameters.csv")
-    assert len(rows) == 4
-    assert [row["median_px"] for row in rows[:2]] == [row["median_px"] for row in before]
