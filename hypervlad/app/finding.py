@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -170,7 +170,8 @@ class Finding(Corrections):
         run = self._run_before()
         is_other = choices_of(run["finder"]) != {"polarity": polarity, "min_area": min_area}
         number = run["pixel_size"]  # as it was given in a shell, for all images
-        is_other |= self._are_sizes_other(self._names if number else self._sizes_before())
+        others = self._names if number else self._sizes_before()
+        is_other |= self._are_sizes_other(self._sizes, others)
         if is_other and not self.is_found and run["finder"]:  # of a run that was stopped
             move_results(self.folder, self.folder / self.free_name(".stopped"))
             run = self._run_before()
@@ -325,10 +326,10 @@ class Finding(Corrections):
             for name, size in self._sizes_before().items()
         }
 
-    def _are_sizes_other(self, names: Iterable[str]) -> bool:
+    def _are_sizes_other(self, sizes: Mapping[str, float], names: Iterable[str]) -> bool:
         """Return whether images have other sizes than those with which particles were found."""
         before = self._sizes_before()
-        return any(self._sizes.get(name) != before.get(name) for name in names)
+        return any(sizes.get(name) != before.get(name) for name in names)
 
     def _report_contradictions(self) -> None:
         self.runner.report(*(f"warning: {each}" for each in self.scales.contradictions()))

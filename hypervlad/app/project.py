@@ -60,7 +60,8 @@ class Project(Finding):
         known["finder"] = choices_of(run["finder"])
         known["has_earlier"] = (self.fact("earlier") or "[]") != "[]"
         known |= self._progress()
-        known["is_unmeasured"] = self.is_found and self._are_sizes_other(self.found.by_name)
+        names = self.found.by_name if self.is_found else ()
+        known["is_unmeasured"] = self._are_sizes_other(self.scales.given(), names)
         return known
 
     def _progress(self) -> dict[str, Any]:

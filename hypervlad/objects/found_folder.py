@@ -506,7 +506,8 @@ class FoundFolder:
         """Count the particles of each class and return their sizes, with 95 % intervals.
 
         Outlines that were changed are measured again first. An image that is a copy of another is
-        not counted, but in another group; the notes name it.
+        not counted, but in another group, nor is one without a pixel size if others have one; the
+        notes name them.
 
         Parameters
         ----------
@@ -517,7 +518,7 @@ class FoundFolder:
         edges : {"weight", "leave_out"}, default="weight"
             See :func:`edge_weights`.
         measure : str, default="equivalent_diameter"
-            Column for sizes; without its unit, in nanometres if all pixel sizes are known.
+            Column for sizes; without its unit, in nanometres if a pixel size is known.
         corrected : bool, default=True
             Correct counts for misclassification, if ``confusion.csv`` allows it, and counts and
             sizes for what finding misses and invents, if `detection` is known.

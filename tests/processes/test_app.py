@@ -348,7 +348,9 @@ def test_a_task_that_is_stopped_or_killed_goes_on_where_it_was(tmp_path: Path) -
         assert not any("--" in line or str(tmp_path) in line for line in lines)
         for changed, nm in (({}, 2), ({"length": "3"}, 3), ({"is_back": "yes"}, None)):
             assert "2 images" in app.post("size", **size | {"to": "alike"} | changed)["said"]
-            assert app.ended("find", **choices)["task"]["state"] == "done"
+            assert app.post("images")["is_unmeasured"], "before another task begins"
+            found = app.ended("find", **choices)
+            assert (found["task"]["state"], found["is_unmeasured"]) == ("done", False)
             sizes = FoundFolder(results).field_table["pixel_size_nm"].tolist()
             assert sizes == pytest.approx([nm or np.nan] * 2, nan_ok=True)
             own = FoundFolder(results).corrected_files(), (results / "pixel_sizes-2.csv").exists()
