@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -17,8 +18,9 @@ from hypervlad.app.finding import Finding, choices_of
 from hypervlad.app.results import Results
 from hypervlad.app.scales import Proposal, is_elsewhere, typed_number
 from hypervlad.app.store import Queue, checked_name
-from hypervlad.app.tasks import LEARN_AGAIN, TASKS, Step, Task
+from hypervlad.app.tasks import COVERAGE, LEARN_AGAIN, TASKS, Step, Task
 from hypervlad.common.files import parse_json, refuse_link, replace_when_complete
+from hypervlad.common.modelfile import ModelFileError, read_model
 from hypervlad.common.tables import write_table
 from hypervlad.common.wording import counted, name_some, printable
 from hypervlad.images import find_masks
@@ -338,13 +340,14 @@ class Project(Finding):
     ) -> Iterator[str]:
         """Run commands of a task, and put what they have written into one file, too."""
         (images,), (folder,) = fill["IMAGES"], fill["FOLDER"]
-        is_alone = folder.parent != self.folder  # one image
         for step in steps:
             yield step.words
             is_made = bool(step.makes) and (folder / step.makes).exists()
             if is_made or ("GIVEN" in step.command and not fill["GIVEN"]):
                 continue
             own = list[str | Path]()
+            if "SETS" in step.command:
+                fill = fill | {"SETS": _option_for_sets(*fill["MODEL"])}
             for word in step.command.split():
                 own += fill.get(word, [word.replace("FOLDER", str(folder))])
             for choice in task.choices:
@@ -362,12 +365,11 @@ class Project(Finding):
             except QueueError as error:
                 if not step.may_fail:
                     raise
-                if not is_alone:
-                    self.runner.report(error)
+                self.runner.report(error)
                 continue
-            if step.may_fail and not is_alone:  # what it says is in what it has written
+            if step.may_fail:  # what it says is in what it has written
                 self.runner.task["lines"] = before
-        if is_alone:
+        if folder.parent != self.folder:  # of one image
             return
         whole = folder / "all.zip"
         with replace_when_complete(whole) as stream, ZipFile(stream, "w", ZIP_DEFLATED) as kept:
@@ -409,6 +411,15 @@ class Project(Finding):
         if not path.exists():
             raise QueueError(f"{path}: no such file or folder; type the full path")
         return str(path)
+
+
+def _option_for_sets(model: Path) -> list[str]:
+    """Return the option for prediction sets, unless no images were held out to calibrate them."""
+    # Of a file that is no model, the command says what is wrong.
+    with contextlib.suppress(ModelFileError, LookupError, TypeError):
+        if read_model(model).header["fitted"]["held_out_"]:
+            return [f"--coverage={COVERAGE / 100}"]
+    return []
 
 
 def _with_labels(

@@ -473,6 +473,8 @@ def test_one_image_is_looked_at_with_a_model_that_was_learnt(tmp_path: Path) -> 
         words = r"b.png\n(cube|rod): .* %\npossible classes, with 90 % coverage: cube, rod"
         assert re.match(words, state["caption"]), state["caption"]
         assert any("training image" in line for line in state["task"]["lines"])
+        app.ended("classes", **classes | {"model": "../m.hvlad", "only": ""})
+        assert ",possible," in (results / "classes" / "predictions.csv").read_text(), "of all, too"
         for image, words in (("2:b.png", "a.png"), ("b.png", "there is no image 0")):
             own = classes | {"model": "a.png", "image": image}
             (line,) = app.ended("classes", **own)["task"]["lines"]
