@@ -104,8 +104,7 @@ class Finding(Corrections):
         shown: dict[str, Any] = {"version": 0, "message": "", "is_whole": True, "removed": []}
         (name,) = relative_names([path], self._root)
         shown |= {"outlines": [], "can_undo": False, "can_redo": False, "name": printable(name)}
-        size = self.scales.size_of(name)
-        return shown | {"height": height, "width": width, "pixel_size": size}
+        return shown | {"height": height, "width": width, "pixel_size": self.scales.size_of(name)}
 
     def preview(self, image: int, polarity: str, min_area: int) -> dict[str, Any]:
         """Find the particles of one image, and return them as `shown` does; nothing is kept."""
@@ -123,7 +122,7 @@ class Finding(Corrections):
             self._previewing.release()
         note = f": {found.note}" if found.note else ""
         kind = f"{found.polarity} particle" if len(found) else "particle"
-        words = f"{counted(len(found), kind)} found in this image{note}"
+        words = self._in_words(f"{counted(len(found), kind)} found in this image{note}")
         return {"is_whole": True, "removed": [], "outlines": shapes_of(found), "message": words}
 
     def files(self) -> list[Path]:
@@ -151,8 +150,8 @@ class Finding(Corrections):
     # --- internal -------------------------------------------------------------------------------
 
     def _in_words(self, message: object) -> str:
-        """Return a message, with files named as the page names them."""
-        text = str(message)
+        """Return a message, with files and choices named as the page names them."""
+        text = str(message).replace("min_area", "“Least area”")
         for folder in sorted((self.folder, self._root), key=lambda each: -len(each.parts)):
             text = text.replace(f"{folder}{os.sep}", "").replace(str(folder), folder.name)
         return printable(text)
@@ -223,10 +222,9 @@ class Finding(Corrections):
         if model:
             shutil.copyfile(model[0], new / MODEL)
         yield "Taking them over"
-        found = (
-            FoundFolder(each).field_table.set_index("micrograph") for each in (self.folder, new)
-        )
-        before, after = (own["particles"].fillna(0).astype(int).to_dict() for own in found)
+        tables = [FoundFolder(each).field_table for each in (self.folder, new)]
+        numbers = [own.set_index("micrograph")["particles"].fillna(0) for own in tables]
+        before, after = (own.astype(int).to_dict() for own in numbers)
         kept = {each["name"] for each in super().images() if each["version"]}
         if gone := sorted(before.keys() - after.keys()):
             raise QueueError(

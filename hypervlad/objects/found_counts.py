@@ -276,7 +276,7 @@ def give_size() -> str:
 
 def note_of_uncounted(unscaled: Sequence[str]) -> str:
     """Say which images lack a pixel size that others have, so are not counted; how to give it."""
-    return note_of_unscaled(unscaled, "be counted with the others;", give_size())
+    return note_of_unscaled(unscaled, f"be counted with the others; {give_size()}")
 
 
 def whole_text(n_whole: int, n_outlined: int) -> str:

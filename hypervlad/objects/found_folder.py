@@ -505,9 +505,8 @@ class FoundFolder:
     ) -> FoundCounts:
         """Count the particles of each class and return their sizes, with 95 % intervals.
 
-        Outlines that were changed are measured again first. An image that is a copy of another is
-        not counted, but in another group, nor is one without a pixel size if others have one; the
-        notes name them.
+        Outlines that were changed are measured again first. Notes name images that do not count:
+        copies, but in another group, and those without a pixel size where others have one.
 
         Parameters
         ----------

@@ -540,10 +540,8 @@ WRONG = [
 def test_requests_that_are_not_of_the_page_are_refused(shared: App) -> None:
     shared.image()
     actions = "edit mark undo redo images outlines category preview start/find start/learn stop "
-    actions += (
-        "start/results start/diameters forget take_back earlier state/defects mark_file size "
-    )
-    actions += "undo_size state/sizes sheet/learn keep/diameters"
+    actions += "start/results start/diameters forget take_back earlier state/defects mark_file "
+    actions += "size undo_size state/sizes sheet/learn keep/diameters"
     for action in actions.split():
         assert shared.send(action).status in (404, 405)
         headers: dict[str, str | None] = {"Origin": "http://evil.example"}
