@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -105,8 +105,7 @@ class Finding(Corrections):
         shown: dict[str, Any] = {"version": 0, "message": "", "is_whole": True, "removed": []}
         (name,) = relative_names([path], self._root)
         shown |= {"outlines": [], "can_undo": False, "can_redo": False, "name": printable(name)}
-        size = self.scales.size_of(name)
-        return shown | {"height": height, "width": width, "pixel_size": size}
+        return shown | {"height": height, "width": width, "pixel_size": self.scales.size_of(name)}
 
     def preview(self, image: int, polarity: str, min_area: int) -> dict[str, Any]:
         """Find the particles of one image, and return them as `shown` does; nothing is kept."""
@@ -125,7 +124,7 @@ class Finding(Corrections):
             self._previewing.release()
         note = f": {joined_notes(notes)}" if notes else ""
         kind = f"{found.polarity} particle" if len(found) else "particle"
-        words = f"{counted(len(found), kind)} found in this image{note}"
+        words = self._in_words(f"{counted(len(found), kind)} found in this image{note}")
         return {"is_whole": True, "removed": [], "outlines": shapes_of(found), "message": words}
 
     def files(self) -> list[Path]:
@@ -153,8 +152,8 @@ class Finding(Corrections):
     # --- internal -------------------------------------------------------------------------------
 
     def _in_words(self, message: object) -> str:
-        """Return a message, with files named as the page names them."""
-        text = str(message)
+        """Return a message, with files and choices named as the page names them."""
+        text = str(message).replace("min_area", "“Least area”")
         for folder in sorted((self.folder, self._root), key=lambda each: -len(each.parts)):
             text = text.replace(f"{folder}{os.sep}", "").replace(str(folder), folder.name)
         return printable(text)
@@ -172,7 +171,8 @@ class Finding(Corrections):
         run = self._run_before()
         is_other = choices_of(run["finder"]) != {"polarity": polarity, "min_area": min_area}
         number = run["pixel_size"]  # as it was given in a shell, for all images
-        is_other |= self._are_sizes_other(self._names if number else self._sizes_before())
+        others = self._names if number else self._sizes_before()
+        is_other |= self._are_sizes_other(self._sizes, others)
         if is_other and not self.is_found and run["finder"]:  # of a run that was stopped
             move_results(self.folder, self.folder / self.free_name(".stopped"))
             run = self._run_before()
@@ -224,10 +224,9 @@ class Finding(Corrections):
         if model:
             shutil.copyfile(model[0], new / MODEL)
         yield "Taking them over"
-        found = (
-            FoundFolder(each).field_table.set_index("micrograph") for each in (self.folder, new)
-        )
-        before, after = (own["particles"].fillna(0).astype(int).to_dict() for own in found)
+        tables = [FoundFolder(each).field_table for each in (self.folder, new)]
+        numbers = [own.set_index("micrograph")["particles"].fillna(0) for own in tables]
+        before, after = (own.astype(int).to_dict() for own in numbers)
         kept = {each["name"] for each in super().images() if each["version"]}
         if gone := sorted(before.keys() - after.keys()):
             raise QueueError(
@@ -327,10 +326,10 @@ class Finding(Corrections):
             for name, size in self._sizes_before().items()
         }
 
-    def _are_sizes_other(self, names: Iterable[str]) -> bool:
+    def _are_sizes_other(self, sizes: Mapping[str, float], names: Iterable[str]) -> bool:
         """Return whether images have other sizes than those with which particles were found."""
         before = self._sizes_before()
-        return any(self._sizes.get(name) != before.get(name) for name in names)
+        return any(sizes.get(name) != before.get(name) for name in names)
 
     def _report_contradictions(self) -> None:
         self.runner.report(*(f"warning: {each}" for each in self.scales.contradictions()))

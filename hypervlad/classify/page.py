@@ -133,7 +133,7 @@ def write_classified_page(
     )
     if found.sets is not None:
         possible = [", ".join(each) for each in possible_classes(found.sets, classes)]
-        sheet.columns.append(parts.Column("Possible", possible))
+        sheet.columns.append(parts.Column("Possible", possible, label="possible: ", shown=True))
     if judgement is not None:
         sheet.columns.append(parts.Column("Reason", [str(reason) for reason in judgement.reasons]))
     # Above 1, the confidence means little.

@@ -274,7 +274,8 @@ def _chart(groups: Sequence[parts.Group], threshold: float) -> parts.Chart:
     ends = math.ceil(lowest / step) - 1, math.floor(highest / step) + 1
     # Without the digits that only rounding errors have.
     low, high, step = (float(f"{value:.12g}") for value in (ends[0] * step, ends[1] * step, step))
-    limit = parts.Threshold(threshold, _text_of(threshold, groups), low, high, step)
+    how = by_reader("run the command again with --threshold", "find defects again with Threshold:")
+    limit = parts.Threshold(threshold, _text_of(threshold, groups), low, high, step, how)
     return parts.Chart("score", shown, limit)
 
 

@@ -201,7 +201,7 @@ def _compared(measured: Sequence[MeasuredImage], *, has_samples: bool) -> Folder
     known = [each for each in with_fibres if each.kept.unit == "nm"]
     if known and len(known) < len(with_fibres):
         unknown = [each.name for each in with_fibres if each.kept.unit == "px"]
-        warn_user(note_of_unscaled(unknown, f"be in a group; {_GIVE_SIZES}", ""))
+        warn_user(note_of_unscaled(unknown, f"be in a group; {_GIVE_SIZES}"))
     used = known or with_fibres
     if not used:
         return None

@@ -21,7 +21,7 @@ from hypervlad.pages import paper
 from hypervlad.pages.paper import Result
 from hypervlad.statistics.groups import Sample, with_error
 
-_NO_SIZE = "Not all images state their pixel size; repeat the command with --pixel-size"
+_NO_SIZE = f"Not all images state their pixel size; {paper.GIVE_SIZES}"
 _NO_SAMPLES = "It is not known which images are of one sample"
 _SHARE = f"Of visible length, not by number, which 2022/C 229/01 asks for; {paper.OF_SHARE}"
 _OF_MEDIAN = "Geometric mean of the medians of {}s, with Student's interval of how much they differ"
@@ -131,7 +131,7 @@ def diameters_report(folder: Path, weight: str | None) -> paper.Report:
     notes += paper.notes_of_rows(images.values())
     unscaled = [name for name, reason in without.items() if not reason]
     notes += [note_of_copies(copies, "other images in the same group")] * bool(copies)
-    notes += [note_of_unscaled(unscaled, "be in a group; repeat with")] * bool(unscaled)
+    notes += [note_of_unscaled(unscaled, f"be in a group; {paper.GIVE_SIZES}")] * bool(unscaled)
     shown = paper.Figure("fibre diameter", unit, "visible length", histograms, caption)
     return paper.Report("Fibre diameters", [shown], results, methods, notes=notes)
 

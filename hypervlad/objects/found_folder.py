@@ -503,8 +503,8 @@ class FoundFolder:
     ) -> FoundCounts:
         """Count the particles of each class and return their sizes, with 95 % intervals.
 
-        Outlines that were changed are measured again first. An image that is a copy of another is
-        not counted, but in another group; the notes name it.
+        Outlines that were changed are measured again first. Notes name images that do not count:
+        copies, but in another group, and those without a pixel size where others have one.
 
         Parameters
         ----------
@@ -515,7 +515,7 @@ class FoundFolder:
         edges : {"weight", "leave_out"}, default="weight"
             See :func:`edge_weights`.
         measure : str, default="equivalent_diameter"
-            Column for sizes; without its unit, in nanometres if all pixel sizes are known.
+            Column for sizes; without its unit, in nanometres if a pixel size is known.
         corrected : bool, default=True
             Correct counts for misclassification, if ``confusion.csv`` allows it, and counts and
             sizes for what finding misses and invents, if `detection` is known.

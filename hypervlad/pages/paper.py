@@ -14,7 +14,7 @@ import numpy as np
 from markupsafe import Markup
 
 from hypervlad.common.files import new_folder, replace_when_complete
-from hypervlad.common.progress import sentences_of
+from hypervlad.common.progress import by_reader, sentences_of
 from hypervlad.common.wording import capitalised
 from hypervlad.objects.results_folder import write_rows
 from hypervlad.pages import parts
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 PAGE, TABLE, METHODS, BUDGET = "report.html", "results.csv", "methods.txt", "budget.csv"
 NOT_KNOWN = "not known"
+GIVE_SIZES = by_reader("repeat with --pixel-size NM or CSV", "give their sizes, and start again")
 PRECISION = 0.05  # of a median, for which it is said how many images it takes
 _FIGURES = "figure", "figure-2"
 _FORMATS: dict[str, list[str]] = {"svg": ["Date"], "pdf": ["CreationDate"], "png": []}

@@ -134,13 +134,14 @@ class Group:
 
 
 class Threshold(NamedTuple):
-    """A threshold that can be moved from `low` to `high`."""
+    """A threshold that can be moved from `low` to `high`, and how to use another one."""
 
     value: float
     text: str
     low: float
     high: float
     step: float
+    how: str
 
 
 @dataclass

@@ -51,9 +51,11 @@ def particles_report(folder: Path, weight: str | None, **options: Any) -> paper.
     """Describe particles; `options` are those of `FoundFolder.count`."""
     by, own = paper.check_weight(weight, "number", "area"), FoundFolder(folder)
     found = own.count(**options)
-    fields = [each for each in own.fields if each.micrograph not in own.unreadable]
+    fields = found.particles[""].fields
     scale = paper.pixel_sizes_text(each.pixel_size for each in fields)
     n_samples = len({each.sample for each in fields} - {None})
+    names = [each.micrograph for each in fields]  # of those that count
+    n_outlined = int(own.table["micrograph"].isin(names).sum())
     label, unit = name_and_unit(found.measure)
     size = _NAMES.get(label, label.replace("_", " "))
     histograms = [_histogram(*each, found.measure, by) for each in _parts_of(found)]
@@ -78,7 +80,7 @@ def particles_report(folder: Path, weight: str | None, **options: Any) -> paper.
         Result("counts and sizes", found.correction or "of outlines that people drew or corrected"),
         Result("fields of view", len(found.particles[""].fields), source=_ISO),
         Result("samples", n_samples or None, source=_ISO if n_samples else no_samples),
-        Result("particles outlined, also at edges", len(own.table), source=_ISO),
+        Result("particles outlined, also at edges", n_outlined, source=_ISO),
         Result("pixel size", scale, source=_ISO if scale else no_size),
         Result("calibration of the pixel size", None, source=reference),
     ]
@@ -143,7 +145,7 @@ def _per_area(found: FoundCounts) -> list[Result]:
 
 def _methods(own: FoundFolder, found: FoundCounts, options: Any, scale: str | None) -> list[str]:
     """Return sentences on how particles were found, counted and measured."""
-    fields, run, finder = own.fields, own.run, dict(own.run["finder"])
+    fields, run, finder = found.particles[""].fields, own.run, dict(own.run["finder"])
     model, held_out, kept = (finder.pop(k, None) for k in ("model", "held_out", "annotations"))
     settings = [f"{name.replace('_', ' ')} {value}" for name, value in finder.items()]
     how = "by a network that was trained on drawn particles"

@@ -195,7 +195,7 @@ def test_a_pixel_size_can_be_given_later(images, original, tmp_path, monkeypatch
     with monkeypatch.context() as at_the_page:
         at_the_page.setenv("HYPERVLAD_READ_BY_PROGRAM", "1")
         notes = FoundFolder(path).count().notes
-        assert "type it as “Pixel size”" in notes[0]
+        assert "type it at “Pixel size”" in notes[0]
         assert not any("--" in note or "hypervlad" in note for note in notes)
     find(path, own, resume=True)
     expected = FoundFolder(original).table.query("micrograph.str.startswith('day 1/')")
