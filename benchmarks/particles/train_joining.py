@@ -33,6 +33,16 @@ from hypervlad.particles.joining import CLIPPED, LIKELY, Joiner, PartGraph
 SIDE = 320  # pixels
 DECOYS = 0.1  # probability of others of the other polarity
 STARS: dict[str, Any] = {"pile": 0, "lattice": 0, "clinging": (0, 0.5), "diameter": (10, 110)}
+STARS |= {"contrast_to_noise": (2, 40)}
+# Those that are easily taken for several particles, or several of them for one.
+PIECES: list[tuple[float, dict[str, Any]]] = [
+    (0.2, STARS | {"shapes": ("star",)}),
+    (0.15, STARS | {"shapes": ("rough",)}),
+    (0.25, STARS | {"shapes": ("arms",)}),
+    (0.1, STARS | {"shapes": ("dumbbell",)}),
+    (0.15, STARS | {"shapes": ("cube",), "rows": 1, "diameter": (10, 60)}),
+    (0.15, STARS | {"shapes": ("rod",), "rows": 0.5, "diameter": (10, 60)}),
+]
 RULE = 0.8
 MOSTLY = 0.6  # of the area of parts, which is of one particle
 N_HIDDEN, BATCH, RATE, DECAY = 64, 512, 2e-3, 1e-3
@@ -41,17 +51,14 @@ N_HIDDEN, BATCH, RATE, DECAY = 64, 512, 2e-3, 1e-3
 def drawn(seed: int) -> tuple[NDArray[np.float32], NDArray[np.int32], bool]:
     """Return a field, the labels of its particles, -1 what is not judged, and whether it is dark.
 
-    Every second one has a look of `HARD`, and an eighth stars or rough particles.
+    Of four, two have a look of `HARD` and one a look of `PIECES`.
     """
     rng = np.random.default_rng([9, seed])
     is_dark = rng.random() < 0.5
     looks = Looks(empty=0, decoys=DECOYS, dark=float(is_dark))
-    if seed % 2:
-        shares, hard = zip(*HARD, strict=True)
+    if seed % 4:
+        shares, hard = zip(*(HARD if seed % 2 else PIECES), strict=True)
         looks = replace(looks, **hard[rng.choice(len(hard), p=shares)] | {"empty": 0})
-    elif rng.random() < 0.25:
-        shape = "star" if rng.random() < 0.6 else "rough"
-        looks = replace(looks, **STARS | {"shapes": (shape,)})
     image, labels = drawn_field(rng, (SIDE, SIDE), looks)
     return image.astype(np.float32), labels, is_dark
 
