@@ -36,10 +36,10 @@ STARS: dict[str, Any] = {"pile": 0, "lattice": 0, "clinging": (0, 0.5), "diamete
 STARS |= {"contrast_to_noise": (2, 40)}
 # Those that are easily taken for several particles, or several of them for one.
 PIECES: list[tuple[float, dict[str, Any]]] = [
-    (0.15, STARS | {"shapes": ("star",)}),
+    (0.2, STARS | {"shapes": ("star",)}),
     (0.15, STARS | {"shapes": ("rough",)}),
     (0.25, STARS | {"shapes": ("arms",)}),
-    (0.15, STARS | {"shapes": ("dumbbell",)}),
+    (0.1, STARS | {"shapes": ("dumbbell",)}),
     (0.15, STARS | {"shapes": ("cube",), "rows": 1, "diameter": (10, 60)}),
     (0.15, STARS | {"shapes": ("rod",), "rows": 0.5, "diameter": (10, 60)}),
 ]
@@ -82,10 +82,7 @@ class Recorder(Joiner):
         np.add.at(self._shares, (labels[is_part] - 1, truth[is_part] + 1), 1)
         return super().join(labels, fields, coarse)
 
-    def probability(
-        self, graph: PartGraph, rows: NDArray[np.int64] | None = None
-    ) -> NDArray[np.float64]:
-        rows = np.arange(len(graph.pairs)) if rows is None else rows
+    def probability(self, graph: PartGraph, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         features = graph.features(rows)
         shares = np.zeros((len(graph.parts), self._shares.shape[1]))
         np.add.at(shares, graph.numbers, self._shares)

@@ -293,25 +293,22 @@ class Joiner:
         parts are joined if each is the other's most probable partner.
         """
         graph = PartGraph.of(labels, fields, None if coarse is None else coarse.pieces)
-
+        seen = (None, None, None) if coarse is None else (None, coarse.likely, coarse.possible)
+        own, known, found = graph, None, list[PartGraph]()
         with one_blas_thread():
-            found, own, known = list[PartGraph](), graph, self.probability(graph)
-            for least, by in zip(
-                (_SURE, LIKELY, _POSSIBLE),
-                (None, None, None) if coarse is None else (None, coarse.likely, coarse.possible),
-                strict=True,
-            ):
+            for least, by in zip((_SURE, LIKELY, _POSSIBLE), seen, strict=True):
                 if by is not None and len(np.unique(by)) < len(by):
-                    own = graph.seen(by).joined(own.numbers)
-                    known = self.probability(own)
+                    own, known = graph.seen(by).joined(own.numbers), None
                 own, known = self._joined(own, known, least)
                 found.append(own)
         return Joined.of(labels, graph, *found)
 
     def _joined(
-        self, graph: PartGraph, known: NDArray[np.float64], least: float
+        self, graph: PartGraph, known: NDArray[np.float64] | None, least: float
     ) -> tuple[PartGraph, NDArray[np.float64]]:
-        """Join the pairs of more than the least probability, of which each one's is known."""
+        """Join pairs of more than the least probability; return those of the others, too."""
+        if known is None:
+            known = self.probability(graph, np.arange(len(graph.pairs)))
         while (merges := _merges(graph, known, least)).size:
             new = np.arange(len(graph.parts))
             new[merges[:, 1]] = merges[:, 0]
@@ -327,11 +324,8 @@ class Joiner:
             known[is_new] = self.probability(graph, np.flatnonzero(is_new))
         return graph, known
 
-    def probability(
-        self, graph: PartGraph, rows: NDArray[np.int64] | None = None
-    ) -> NDArray[np.float64]:
-        """Return, for all or some pairs of a graph, how probably both parts are one particle."""
-        rows = np.arange(len(graph.pairs)) if rows is None else rows
+    def probability(self, graph: PartGraph, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return, for some pairs of a graph, the probability that both parts are one particle."""
         found = [self._of_features(graph.features(some)) for some in _blocks(rows)]
         return np.concatenate(found)
 
