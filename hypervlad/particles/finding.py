@@ -64,7 +64,7 @@ _NECK = 0.4  # pixels, as the network's outlines are smooth
 _MIN_PART = 0.15  # of a particle's area, that a neck cuts off
 _MAX_LONG = 1.8  # elongation of parts: the width of long ones varies anyway
 _MANY_SPECKS = 2  # regions too small for particles, for each particle, to be mentioned
-_MAX_DOUBT = 0.2  # of the number of particles, between how few and how many there may be
+_MAX_DOUBT = 0.15  # of the number of particles, between how few and how many there may be
 _MIN_STEP = 0.2  # of the step of most of the particles' area: dirt is fainter
 _MIN_RANGE = 0.08  # of the range of grey values: light and clouds have no such steps
 _WITHIN = 0.8  # of a particle's area, within one of the other polarity
@@ -97,8 +97,8 @@ class FoundParticles(Outlines):
         Of the polarity, from 0 to 1: by how much more area, contrast and convexity it has than
         the opposite one. 1 if the polarity was given, 0 if nothing was found.
     number_range : (int, int)
-        How few and how many there may be, as parts of some may be particles of their own, or some
-        be parts of one: of drawn fields, XX % have a number between these.
+        How few and how many there may be, as several may be parts of one, and parts of one may be
+        particles of their own. What is missed, or is no particle, is not in it.
     """
 
     polarity: Polarity | None
@@ -122,9 +122,9 @@ def find_particles(
     and uneven light. Very large ones are looked at on a smaller scale. What overlaps is separated
     where outlines show it. Left out are regions of less than a fifth of the others' contrast, as
     dirt, and those whose contrast the texture of the background has by chance: if it has that of
-    most, all are, and so are five or fewer that are nearly as faint. Branched or star-shaped
-    particles may be found in pieces, and of cores in shells of less than a third of their contrast
-    the cores alone.
+    most, all are, and so are five or fewer that are nearly as faint. Branched particles may be
+    found in pieces, which `number_range` says, and of cores in shells of less than a third of their
+    contrast the cores alone.
 
     Parameters
     ----------
@@ -299,10 +299,9 @@ class Scales:
     def _labelled(self, polarity: Polarity, whole: float) -> NDArray[np.int32]:
         labels = self._look(polarity, whole)
         for scale in (each for each in _CERTAIN if each < whole):
-            self._look(polarity, scale)
-            more = self._seen[polarity, scale]
-            if len(more.likely):
-                _add(labels, more.in_size(labels.shape).particles())
+            if len(self._seen[polarity, scale].likely):
+                more = self._seen[polarity, scale].in_size(labels.shape)
+                _add(labels, more.particles(more.pieces))
         # What was found twice, or lies below others, may have no pixel left.
         labels = renumbered(labels)
         _split_at_necks(labels)

@@ -29,7 +29,7 @@ from hypervlad.particles.training_fields import at_own_scale
 # Parts are joined above this probability of being one particle. It is above one half, as a wrong
 # join loses two particles, and a missed one loses one. The others say how many there may be.
 LIKELY = 2 / 3
-_SURE, _POSSIBLE = 0.9, 0.1
+_SURE, _POSSIBLE = 0.8, 0.2
 CLIPPED = 6.0  # standard deviations of the features of the training
 _STORED = "joining.npz"  # by `python -m benchmarks.particles.train_joining`
 _ROWS, _PAIRS = 128, 1 << 16  # that are measured at once
