@@ -6,7 +6,7 @@ import functools
 import itertools
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -45,8 +45,7 @@ from hypervlad.particles.decoder import (
     parts_of,
     pretrained_decoder,
 )
-from hypervlad.particles.joining import Joiner
-from hypervlad.particles.training_fields import at_own_scale
+from hypervlad.particles.joining import Joined, Joiner
 from hypervlad.statistics.groups import weighted_quantiles
 
 Polarity: TypeAlias = Literal["bright", "dark"]
@@ -66,6 +65,7 @@ _NECK = 0.4  # pixels, as the network's outlines are smooth
 _MIN_PART = 0.15  # of a particle's area, that a neck cuts off
 _MAX_LONG = 1.8  # elongation of parts: the width of long ones varies anyway
 _MANY_SPECKS = 2  # regions too small for particles, for each particle, to be mentioned
+_MAX_DOUBT = 0.15  # of the number of particles, between how few and how many there may be
 _MIN_STEP = 0.2  # of the step of most of the particles' area: dirt is fainter
 _MIN_RANGE = 0.08  # of the range of grey values: light and clouds have no such steps
 _WITHIN = 0.8  # of a particle's area, within one of the other polarity
@@ -97,10 +97,14 @@ class FoundParticles(Outlines):
     confidence : float
         Of the polarity, from 0 to 1: by how much more area, contrast and convexity it has than
         the opposite one. 1 if the polarity was given, 0 if nothing was found.
+    number_range : (int, int)
+        How few and how many there may be, as several may be parts of one, and parts of one may be
+        particles of their own. What is missed, or is no particle, is not in it.
     """
 
     polarity: Polarity | None
     confidence: float
+    number_range: tuple[int, int]
 
 
 @one_or_many()
@@ -119,9 +123,9 @@ def find_particles(
     and uneven light. Very large ones are looked at on a smaller scale. What overlaps is separated
     where outlines show it. Left out are regions of less than a fifth of the others' contrast, as
     dirt, and those whose contrast the texture of the background has by chance: if it has that of
-    most, all are, and so are five or fewer that are nearly as faint. Branched or star-shaped
-    particles may be found in pieces, and of cores in shells of less than a third of their contrast
-    the cores alone.
+    most, all are, and so are five or fewer that are nearly as faint. Branched particles may be
+    found in pieces, which `number_range` says, and of cores in shells of less than a third of their
+    contrast the cores alone.
 
     Parameters
     ----------
@@ -181,6 +185,7 @@ def find_particles(
     labels = every[known].labels
     n_beside = drop_hidden(labels, sample.mask)
     found = Outlines.of_labels(labels)
+    fewest, most = number_range = scales.number_range(known, labels)
     note = ""
     if not len(found):
         n_unclear = sum(own.n_unclear for own in every.values())
@@ -195,6 +200,9 @@ def find_particles(
         specks = f"{counted(n_specks, 'region')} of fewer than {min_area} pixels"
         specks += " are left out; if these are particles, lower min_area, or enlarge the image"
         note = joined_notes([note, specks])
+    if most - fewest > _MAX_DOUBT * len(found):
+        doubt = f"what is one particle is uncertain: there may be {fewest} to {most} of them"
+        note = joined_notes([note, doubt])
     return FoundParticles(
         found.shape,
         found.outlines,
@@ -204,6 +212,7 @@ def find_particles(
         note=note,
         polarity=known if len(found) or polarity != "auto" else None,
         confidence=confidence if polarity == "auto" else 1.0,
+        number_range=number_range,
     )
 
 
@@ -233,7 +242,8 @@ class Scales:
             size = tuple(max(1, round(extent * scale)) for extent in grey.shape)
             self._images[scale] = resize(self._images[2 * scale], size, order=1, anti_aliasing=True)
         self._brightness = {scale: brightness_of(own) for scale, own in self._images.items()}
-        self._seen = dict[tuple[Polarity, float], NDArray[np.int32]]()
+        self._seen = dict[tuple[Polarity, float], Joined]()
+        self._joined = dict[Polarity, Joined]()  # of the whole image, without its pieces
         # A pixel of each region that is too small for a particle.
         self._specks = dict[Polarity, NDArray[np.intp]]()
 
@@ -268,6 +278,10 @@ class Scales:
         """Return how many regions are too small for particles, beside those that were found."""
         return int(np.count_nonzero(labels.ravel()[self._specks[polarity]] == 0))
 
+    def number_range(self, polarity: Polarity, labels: NDArray[np.int32]) -> tuple[int, int]:
+        """Return how few and how many particles there may be where some were found."""
+        return self._joined[polarity].between(labels, self._min_area)
+
     def least_sure(self, polarity: Polarity, half: _Found) -> float:
         """Return how sure it is if all that stands out on the other side is particles.
 
@@ -285,10 +299,10 @@ class Scales:
 
     def _labelled(self, polarity: Polarity, whole: float) -> NDArray[np.int32]:
         labels = self._look(polarity, whole)
-        labels = labels if whole == 1 else labels.copy()  # the whole image needs these, too
         for scale in (each for each in _CERTAIN if each < whole):
-            if (more := self._look(polarity, scale)).any():
-                _add(labels, at_own_scale(more, labels.shape))
+            if len(self._seen[polarity, scale].likely):
+                more = self._seen[polarity, scale].in_size(labels.shape)
+                _add(labels, more.particles(more.pieces))
         # What was found twice, or lies below others, may have no pixel left.
         labels = renumbered(labels)
         _split_at_necks(labels)
@@ -297,24 +311,28 @@ class Scales:
     def _look(self, polarity: Polarity, scale: float) -> NDArray[np.int32]:
         """Label what is seen on one scale; what a smaller one shows helps to join its parts."""
         if (polarity, scale) in self._seen:
-            return self._seen[polarity, scale]
+            return self._seen[polarity, scale].particles()
         grey, least_area = self._images[scale], self._least_area(scale)
-        smaller = self._look(polarity, scale / 2) if scale / 2 in _CERTAIN else None
+        if has_smaller := scale / 2 in _CERTAIN:
+            self._look(polarity, scale / 2)
         with usual_torch():
             fields = self._network.fields(grey, _TILE, polarity == "dark", self._brightness[scale])
         limits = _EDGE, _CERTAIN[scale]
-        labels = parts_of(fields, _SEPARATION, least_area, _MIN_PIECE, *limits)
-        coarse = None if smaller is None else at_own_scale(smaller, grey.shape)
-        labels = self._joiner.join(labels, fields, coarse)
-        del coarse  # of the largest images, it takes 256 MB
+        parts = parts_of(fields, _SEPARATION, least_area, _MIN_PIECE, *limits)
+        smaller = self._seen[polarity, scale / 2].in_size(grey.shape) if has_smaller else None
+        joined = self._joiner.join(parts, fields, smaller)
+        del smaller  # of the largest images, it takes 256 MB
+        # The whole image's are not needed as pieces: particles take their place.
+        labels = joined.particles(None if scale < 1 else joined.pieces)
         labels = likely_parts(labels, fields[0], least_area, *limits)
-        if scale == 1:
-            pieces, n = ndimage.label(fields[0] < _EDGE, EIGHT)
-            areas = areas_of(pieces, n)
-            at = np.flatnonzero(((areas >= _MIN_PIECE) & (areas < least_area))[pieces])
-            self._specks[polarity] = at[np.unique(pieces.ravel()[at], return_index=True)[1]]
-        else:
-            self._seen[polarity, scale] = labels
+        if scale < 1:
+            self._seen[polarity, scale] = joined.within(labels)
+            return labels
+        self._joined[polarity] = replace(joined, pieces=labels[:0])
+        pieces, n = ndimage.label(fields[0] < _EDGE, EIGHT)
+        areas = areas_of(pieces, n)
+        at = np.flatnonzero(((areas >= _MIN_PIECE) & (areas < least_area))[pieces])
+        self._specks[polarity] = at[np.unique(pieces.ravel()[at], return_index=True)[1]]
         return labels
 
 
