@@ -74,7 +74,7 @@ def find_faults(
     In images with a side below `min_side`, only for saturation.
 
     Edges are compared at two scales, at which their slopes would be equal if they were infinitely
-    blurred (Zhuo and Sim 2011, "Defocus map estimation from a single image", Pattern Recogn.).
+    blurred (Zhuo and Sim 2011, "Defocus map estimation from a single image", Pattern Recogn. 44).
 
     >>> image = np.tile(np.linspace(0, 1, 128, dtype=np.float32), (96, 1)).clip(0, 0.75)
     >>> round(find_faults(image, np.ones(image.shape, bool)).saturated, 2)

@@ -521,7 +521,7 @@ def open_file(path: Path, name: str) -> BinaryIO:
         ) from error
     except PermissionError as error:
         raise ImageReadError(
-            f"{name}: permission denied; ask its owner, or close the program that has it open"
+            f"{name}: permission denied; ask for read access, or close the program that has it"
         ) from error
     except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
         reason = getattr(error, "strerror", None) or error
