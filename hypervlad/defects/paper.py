@@ -69,7 +69,7 @@ def defects_report(folder: Path, weight: str | None) -> paper.Report:
         model, notes = f" {made['version']} and a model (SHA-256 {made['model'][:12]})", []
         held_out = f" Of images that training held out, {made.get('held_out', 'nothing is known')}."
     notes += [note_of_copies(copies)] * bool(copies)
-    notes += paper.notes_of_rows(rows)
+    notes += paper.notes_of(made, rows)
     notes += [lacking] * bool(size and lacking)
     is_any = any(row["annotations"] for row in rows)
     is_kept = not is_any and made.get("annotations", "keep") == "keep"

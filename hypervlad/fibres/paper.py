@@ -128,7 +128,7 @@ def diameters_report(folder: Path, weight: str | None) -> paper.Report:
     ]
     without = {name: row["reason"] for name, row in images.items() if not row[f"median_{unit}"]}
     notes = [f"no diameters in {name}: {reason}" for name, reason in without.items() if reason]
-    notes += paper.notes_of_rows(images.values())
+    notes += paper.notes_of(made, images.values())
     unscaled = [name for name, reason in without.items() if not reason]
     notes += [note_of_copies(copies, "other images in the same group")] * bool(copies)
     notes += [note_of_unscaled(unscaled, f"be in a group; {paper.GIVE_SIZES}")] * bool(unscaled)
@@ -183,7 +183,7 @@ def alignment_report(folder: Path, weight: str | None) -> paper.Report:
         paper.annotations_text(kept, any(row["annotations"] for row in rows)),
     ]
     notes = [note_of_copies(copies)] * bool(copies)
-    notes += paper.notes_of_rows(rows)
+    notes += paper.notes_of(made, rows)
     label = "direction from the mean of its image"
     shown = paper.Figure(label, "°", "fibre pixels", [drawn], caption, _BINS.tolist())
     return paper.Report("Alignment of fibres", [shown], results, methods, notes=notes)

@@ -36,7 +36,7 @@ from hypervlad.objects.particle import (
     cut_particles,
     marked_outlines,
 )
-from hypervlad.objects.results_folder import read_record
+from hypervlad.objects.results_folder import LEFT_OUT, read_record
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -596,6 +596,7 @@ class FoundFolder:
         names = self.field_table["micrograph"]
         if missing := [name for name in names if not self.outlines_file(name).exists()]:
             notes.append(f"no outlines of {name_some(missing)} are there any more")
+        notes += [f"left out while finding: {why}" for why in self.run.get(LEFT_OUT, ())]
         if self.unreadable:
             reasons = "; ".join(self.unreadable.values())
             notes.append(f"not counted as they cannot be read: {reasons}")

@@ -35,6 +35,7 @@ from hypervlad.images.sample import errors_of
 
 T = TypeVar("T")
 _OTHERS = "images of another run"
+LEFT_OUT = "left out"  # why the last run left images out, by sentences
 Row: TypeAlias = Mapping[str, Any]
 #: The names of two tables, with one line and with any number of lines per image, and the columns of
 #: the second, which may have no lines.
@@ -199,8 +200,9 @@ class ResultsFolder:
         rows = [*self._own.values(), *self._earlier.values()]
         write_rows(self._images_table, (), [row for row, _ in rows])
         write_rows(self._details_table, self._columns, [each for _, own in rows for each in own])
-        others = {_OTHERS: n_others} if n_others else {}
-        write_record(self._images_table.with_suffix(".json"), {**made, **others})
+        facts = {_OTHERS: n_others, LEFT_OUT: self.left_out}
+        known = {name: fact for name, fact in facts.items() if fact}
+        write_record(self._images_table.with_suffix(".json"), {**made, **known})
         self._journal.remove()
 
     def _remove_all(self, names: Sequence[str]) -> None:

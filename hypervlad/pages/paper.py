@@ -16,7 +16,7 @@ from markupsafe import Markup
 from hypervlad.common.files import new_folder, replace_when_complete
 from hypervlad.common.progress import by_reader, sentences_of
 from hypervlad.common.wording import capitalised
-from hypervlad.objects.results_folder import write_rows
+from hypervlad.objects.results_folder import LEFT_OUT, write_rows
 from hypervlad.pages import parts
 from hypervlad.pages.base import literal, shorten
 from hypervlad.pages.colours import DARK
@@ -224,10 +224,14 @@ class Report:
     notes: Sequence[str] = ()
 
 
-def notes_of_rows(rows: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return what the column ``note`` says of images; older tables have none."""
+def notes_of(made: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return why a run left images out, and what the column ``note`` says of others.
+
+    Older results have neither.
+    """
     notes = {row["path"]: row.get("note") or "" for row in rows}
-    return [f"noted: {sentence}" for sentence in sentences_of(notes)]
+    left_out = [f"left out: {why}" for why in made.get(LEFT_OUT, ())]
+    return [*left_out, *(f"noted: {sentence}" for sentence in sentences_of(notes))]
 
 
 def pixel_sizes_text(sizes: Iterable[float | None]) -> str | None:

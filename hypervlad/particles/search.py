@@ -35,7 +35,7 @@ from hypervlad.objects.found_outlines import EDITS
 from hypervlad.objects.found_tables import write_detection
 from hypervlad.objects.outlines import outlines_among, read_outlines
 from hypervlad.objects.particle import Outlines, check_same_size
-from hypervlad.objects.results_folder import write_record
+from hypervlad.objects.results_folder import LEFT_OUT, write_record
 from hypervlad.statistics.splits import check_groups
 
 _MAX_NAME = 240  # bytes, of at most 255 with the suffixes of outlines
@@ -215,6 +215,8 @@ def find_in_images(
                         write = own_files.write_found if as_found else own_files.write
                         write(name, there, row["pixel_size_nm"])
                         os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+            if left_out:
+                write_record(folder.path / RUN, run | {LEFT_OUT: left_out})
             if rows:
                 folder.searched.write(rows[name] for name in sorted(rows))
         if rows:
@@ -294,7 +296,7 @@ def _check_same_images(corrected: FoundFolder, folder: FoundFolder) -> None:
 
 def _flat(run: dict[str, Any]) -> dict[str, Any]:
     sizes = {f"pixel size of {name}": size for name, size in run["pixel_sizes"].items()}
-    own = dict.fromkeys(("finder", "pixel_sizes", "version"))
+    own = dict.fromkeys(("finder", "pixel_sizes", "version", LEFT_OUT))
     return {**run, **run["finder"], **sizes, **own}
 
 

@@ -140,6 +140,8 @@ def test_bad_images_are_reported_at_the_end_and_cost_the_others_nothing(tmp_path
     assert list(table(out)) == ["good.png"]
     accepted = run(images, "-o", out, "--on-error", "skip")
     assert "warning: 2 of 3 images left out" in accepted.stderr
+    said = commands.run("report", out, "-o", tmp_path / "paper").output
+    assert "left out: broken.png: not an image" in " ".join(said.split())
     before = (out / "alignment.csv").read_bytes()
     assert "done" not in run(images / "flat.png", "-o", out, "--on-error", "skip", code=2).output
     assert (out / "alignment.csv").read_bytes() == before

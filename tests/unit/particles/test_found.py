@@ -147,6 +147,7 @@ def test_an_unreadable_image_is_left_out_and_named(images, tmp_path):
     assert [field.micrograph for field in found.fields] == list(FIELDS)
     (reason,) = left_out
     assert "m.png" in reason
+    assert f"left out while finding: {reason}" in found.count().notes
     assert find(tmp_path / "found", tmp_path / "images", resume=True)[1] == left_out
     Image.fromarray(np.zeros((50, 50), np.uint8)).save(tmp_path / "images" / "m.png")
     found, left_out = find(tmp_path / "found", tmp_path / "images", resume=True)
