@@ -29,7 +29,7 @@ from benchmarks.particles.drawn import Looks, drawn_field
 from benchmarks.particles.train import HARD
 from hypervlad.objects.splitting import LabelMap
 from hypervlad.particles.finding import Scales
-from hypervlad.particles.joining import CLIPPED, LIKELY, Joined, Joiner, PartGraph
+from hypervlad.particles.joining import CLIPPED, LIKELY, Doubt, Joined, Joiner, PartGraph
 
 SIDE = 320  # pixels
 DECOYS = 0.1  # probability of others of the other polarity
@@ -72,7 +72,9 @@ class Recorder(Joiner):
         self.truth = np.zeros((SIDE, SIDE), np.int32)
         self.features, self.is_one = list[NDArray[Any]](), list[NDArray[np.bool_]]()
 
-    def join(self, labels: LabelMap, fields: NDArray[np.uint8], coarse: Joined | None) -> Joined:
+    def join(
+        self, labels: LabelMap, fields: NDArray[np.uint8], coarse: Joined | None
+    ) -> tuple[Joined, Doubt]:
         rows, columns = (
             ((np.arange(n) + 0.5) * of / n).astype(int)
             for n, of in zip(labels.shape, self.truth.shape, strict=True)

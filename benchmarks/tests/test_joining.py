@@ -125,18 +125,18 @@ def test_the_likeliest_are_joined_first_and_each_once_per_round():
     fields = np.full((4, *labels.shape), 100, np.uint8)
     pairs = {(1, 2): 0.79, (2, 3): 0.75, (3, 4): 0.7, (4, 5): 0.95, (1, 3): 0.6}
     joiner = Listed({frozenset(pair): each for pair, each in pairs.items()})
-    joined = joiner.join(labels.copy(), fields, None)
+    joined, doubt = joiner.join(labels.copy(), fields, None)
     beside = {(1, 2), (2, 3), (3, 4)}
     assert joiner.seen == [{*beside, (4, 5)}, {(3, 4)}, {(1, 3)}, {(1, 3)}, set()]
     np.testing.assert_array_equal(joined.pieces[0, ::4], [1, 2, 3, 4, 4])
     particles = joined.particles()
     np.testing.assert_array_equal(particles[0, ::4], [1, 1, 2, 2, 2])
-    assert joined.between(particles, 16) == (1, 4)
-    assert joined.between(particles, 17) == (1, 2), "pieces of 16 pixels are too small"
+    assert doubt.between(particles, 16) == (1, 4)
+    assert doubt.between(particles, 17) == (1, 2), "pieces of 16 pixels are too small"
     particles[particles == 2] = 0
-    assert joined.between(particles, 16) == (1, 2), "of what was found"
+    assert doubt.between(particles, 16) == (1, 2), "of what was found"
     particles = np.kron([[1], [2], [3]], np.ones((16, 20), np.int32)).astype(np.int32)
-    assert joined.between(particles, 16) == (3, 3), "pieces of other particles do not count"
+    assert doubt.between(particles, 16) == (3, 3), "pieces of other particles do not count"
 
 
 def test_a_joiner_is_trained_on_what_the_finder_compares(tmp_path):

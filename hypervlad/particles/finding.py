@@ -6,7 +6,7 @@ import functools
 import itertools
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -45,7 +45,7 @@ from hypervlad.particles.decoder import (
     parts_of,
     pretrained_decoder,
 )
-from hypervlad.particles.joining import Joined, Joiner
+from hypervlad.particles.joining import Doubt, Joined, Joiner
 from hypervlad.statistics.groups import weighted_quantiles
 
 Polarity: TypeAlias = Literal["bright", "dark"]
@@ -200,8 +200,8 @@ def find_particles(
         specks = f"{counted(n_specks, 'region')} of fewer than {min_area} pixels"
         specks += " are left out; if these are particles, lower min_area, or enlarge the image"
         note = joined_notes([note, specks])
-    if most - fewest > _MAX_DOUBT * len(found):
-        doubt = f"what is one particle is uncertain: there may be {fewest} to {most} of them"
+    if most - fewest > max(1, _MAX_DOUBT * len(found)):
+        doubt = f"what is one particle is uncertain in this image ({fewest} to {most} particles)"
         note = joined_notes([note, doubt])
     return FoundParticles(
         found.shape,
@@ -243,7 +243,7 @@ class Scales:
             self._images[scale] = resize(self._images[2 * scale], size, order=1, anti_aliasing=True)
         self._brightness = {scale: brightness_of(own) for scale, own in self._images.items()}
         self._seen = dict[tuple[Polarity, float], Joined]()
-        self._joined = dict[Polarity, Joined]()  # of the whole image, without its pieces
+        self._doubt = dict[Polarity, Doubt]()  # of the whole image
         # A pixel of each region that is too small for a particle.
         self._specks = dict[Polarity, NDArray[np.intp]]()
 
@@ -280,7 +280,7 @@ class Scales:
 
     def number_range(self, polarity: Polarity, labels: NDArray[np.int32]) -> tuple[int, int]:
         """Return how few and how many particles there may be where some were found."""
-        return self._joined[polarity].between(labels, self._min_area)
+        return self._doubt[polarity].between(labels, self._min_area)
 
     def least_sure(self, polarity: Polarity, half: _Found) -> float:
         """Return how sure it is if all that stands out on the other side is particles.
@@ -320,7 +320,7 @@ class Scales:
         limits = _EDGE, _CERTAIN[scale]
         parts = parts_of(fields, _SEPARATION, least_area, _MIN_PIECE, *limits)
         smaller = self._seen[polarity, scale / 2].in_size(grey.shape) if has_smaller else None
-        joined = self._joiner.join(parts, fields, smaller)
+        joined, doubt = self._joiner.join(parts, fields, smaller)
         del smaller  # of the largest images, it takes 256 MB
         # The whole image's are not needed as pieces: particles take their place.
         labels = joined.particles(None if scale < 1 else joined.pieces)
@@ -328,7 +328,7 @@ class Scales:
         if scale < 1:
             self._seen[polarity, scale] = joined.within(labels)
             return labels
-        self._joined[polarity] = replace(joined, pieces=labels[:0])
+        self._doubt[polarity] = doubt
         pieces, n = ndimage.label(fields[0] < _EDGE, EIGHT)
         areas = areas_of(pieces, n)
         at = np.flatnonzero(((areas >= _MIN_PIECE) & (areas < least_area))[pieces])

@@ -30,6 +30,7 @@ from hypervlad.particles.training_fields import at_own_scale
 # join loses two particles, and a missed one loses one. The others say how many there may be.
 LIKELY = 2 / 3
 _SURE, _POSSIBLE = 0.8, 0.2
+_LEAST_SHARE = 0.05  # of a particle's area, of pieces that may be particles of their own
 CLIPPED = 6.0  # standard deviations of the features of the training
 _STORED = "joining.npz"  # by `python -m benchmarks.particles.train_joining`
 _ROWS, _PAIRS = 128, 1 << 16  # that are measured at once
@@ -204,34 +205,14 @@ class Joined:
     ----------
     pieces : ndarray of int, shape (H, W)
         Labels of n pieces, from 1.
-    pixels : ndarray of int, shape (n,)
-        The index of the deepest pixel of each.
-    areas : ndarray of float, shape (n,)
-        In pixels.
     likely, possible : ndarray of int, shape (n,)
         The number, from 0, of the particle that each belongs to, if likely joins are made, and if
         all possible ones are.
     """
 
     pieces: LabelMap
-    pixels: NDArray[np.int64]
-    areas: NDArray[np.float64]
     likely: NDArray[np.int64]
     possible: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, labels: LabelMap, parts: PartGraph, *joined: PartGraph) -> Joined:
-        """Number the pieces in place of their parts, of which graphs say what is joined."""
-        sure, *others = joined
-        pieces = np.concatenate([[0], sure.numbers + 1]).astype(np.int32)
-        by_depth = np.argsort(parts.parts[:, _PEAK], kind="stable")
-        of_part = (parts.pixels, *(each.numbers for each in others))
-        of_piece = [np.zeros(len(sure.parts), np.int64) for _ in of_part]
-        for to, values in zip(of_piece, of_part, strict=True):
-            to[sure.numbers[by_depth]] = values[by_depth]  # of the deepest part
-        pixels, likely, possible = of_piece
-        labels = values_of(labels, pieces, labels)
-        return cls(labels, pixels, sure.parts[:, _AREA], likely, possible)
 
     def particles(self, out: LabelMap | None = None) -> LabelMap:
         """Return the labels of likely particles, from 1."""
@@ -239,37 +220,59 @@ class Joined:
         return values_of(self.pieces, np.append(0, self.likely + 1).astype(np.int32), out)
 
     def within(self, particles: LabelMap) -> Joined:
-        """Return the pieces that are in some particles, of which each is a likely one."""
-        own = particles.ravel()[self.pixels]
-        is_kept = own > 0
-        pieces = values_of(self.pieces, numbers_of(np.append(False, is_kept)), self.pieces)
-        pieces[particles == 0] = 0
+        """Return the pieces that are in some of the likely particles."""
+        is_in = particles > 0
+        own = np.zeros(len(self.likely) + 1, np.int32)
+        own[self.pieces[is_in]] = particles[is_in]
+        pieces = values_of(self.pieces, numbers_of(own > 0), self.pieces)
+        pieces[~is_in] = 0
+        is_kept = own[1:] > 0
         likely, possible = (
-            np.unique(each[is_kept], return_inverse=True)[1] for each in (own, self.possible)
+            np.unique(each[is_kept], return_inverse=True)[1] for each in (own[1:], self.possible)
         )
-        return Joined(pieces, self.pixels[is_kept], self.areas[is_kept], likely, possible)
+        return Joined(pieces, likely, possible)
 
     def in_size(self, size: tuple[int, ...]) -> Joined:
         """Bring the pieces to the size of another scale."""
         return replace(self, pieces=at_own_scale(self.pieces, size))
 
+
+@dataclass(frozen=True, eq=False)
+class Doubt:
+    """Where pieces are that may be particles of their own, or parts of one.
+
+    Attributes
+    ----------
+    pixels : ndarray of int, shape (n,)
+        The index of the deepest pixel of each piece.
+    areas : ndarray of float, shape (n,)
+        In pixels.
+    possible : ndarray of int, shape (n,)
+        As of `Joined`.
+    """
+
+    pixels: NDArray[np.int64]
+    areas: NDArray[np.float64]
+    possible: NDArray[np.int64]
+
     def between(self, particles: LabelMap, min_area: int) -> tuple[int, int]:
         """Return how few and how many particles there may be where some were found.
 
-        Pieces of fewer pixels than `min_area` do not count, and particles that were found otherwise
-        than of pieces count once.
+        Pieces of fewer pixels than `min_area`, or than a twentieth of their particle, as those of a
+        texture, do not count; particles that were found otherwise than of pieces count once.
         """
         n = int(particles.max(initial=0))
-        own = particles.ravel()[self.pixels]
+        own, areas = particles.ravel()[self.pixels], areas_of(particles, n)
         covered = np.bincount(own, self.areas, n + 1)
-        is_known = (own > 0) & (covered > areas_of(particles, n) / 2)[own]
-        # Particles and possible ones that have a piece in common.
-        ends = own[is_known] - 1, self.possible[is_known]
-        size = n, int(self.possible.max(initial=-1)) + 1
-        shared = coo_array((np.ones(len(ends[0])), ends), size)
-        unions = connected_components(shared @ shared.T, directed=False)[0] if n else 0
-        counts = np.bincount(own[is_known & (self.areas >= min_area)], minlength=n + 1)[1:]
-        return int(unions), int(np.maximum(counts, 1).sum())
+        is_known = (own > 0) & (covered > areas / 2)[own]
+        # Particles, and possible ones, that have a piece in common.
+        ends = own[is_known] - 1, n + self.possible[is_known]
+        size = n + int(self.possible.max(initial=-1)) + 1
+        shared = coo_array((np.ones(len(ends[0])), ends), (size, size))
+        fewest = len(np.unique(connected_components(shared, directed=False)[1][:n])) if n else 0
+        is_large = is_known & (self.areas >= np.maximum(min_area, _LEAST_SHARE * areas[own]))
+        counts = np.bincount(own[is_large], minlength=n + 1)[1:]
+        return fewest, int(np.maximum(counts, 1).sum())
 
 
 class Joiner:
@@ -286,8 +289,10 @@ class Joiner:
         with source.open("rb") as stream, np.load(stream) as arrays:
             return cls(arrays)
 
-    def join(self, labels: LabelMap, fields: NDArray[np.uint8], coarse: Joined | None) -> Joined:
-        """Join the parts of fields (4, H, W); `labels` are then of what sure joins leave.
+    def join(
+        self, labels: LabelMap, fields: NDArray[np.uint8], coarse: Joined | None
+    ) -> tuple[Joined, Doubt]:
+        """Join, in place, the parts of fields (4, H, W).
 
         `coarse` is what was joined on a smaller scale, in the size of `labels`. In each round, two
         parts are joined if each is the other's most probable partner.
@@ -301,7 +306,16 @@ class Joiner:
                     own, known = graph.seen(by).joined(own.numbers), None
                 own, known = self._joined(own, known, least)
                 found.append(own)
-        return Joined.of(labels, graph, *found)
+        sure, *others = found
+        by_depth = np.argsort(graph.parts[:, _PEAK], kind="stable")
+        of_part = (graph.pixels, *(each.numbers for each in others))
+        of_piece = [np.zeros(len(sure.parts), np.int64) for _ in of_part]
+        for to, values in zip(of_piece, of_part, strict=True):
+            to[sure.numbers[by_depth]] = values[by_depth]  # of the deepest part
+        pixels, likely, possible = of_piece
+        pieces = np.append(0, sure.numbers + 1).astype(np.int32)
+        joined = Joined(values_of(labels, pieces, labels), likely, possible)
+        return joined, Doubt(pixels, sure.parts[:, _AREA], possible)
 
     def _joined(
         self, graph: PartGraph, known: NDArray[np.float64] | None, least: float
