@@ -134,6 +134,7 @@ def test_the_likeliest_are_joined_first_and_each_once_per_round():
     assert doubt.between(particles, 16) == (1, 4)
     assert doubt.between(particles, 17) == (1, 2), "pieces of 16 pixels are too small"
     particles[particles == 2] = 0
+    particles[particles == 1] = 3  # others were dropped
     assert doubt.between(particles, 16) == (1, 2), "of what was found"
     particles = np.kron([[1], [2], [3]], np.ones((16, 20), np.int32)).astype(np.int32)
     assert doubt.between(particles, 16) == (3, 3), "pieces of other particles do not count"

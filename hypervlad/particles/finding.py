@@ -57,6 +57,7 @@ _RING = 3  # pixels to both sides of an outline, between which grey values step
 _EDGE = 80  # of 255: probability of background at outlines, with which diameters are right
 # Least mean probability of a particle, by scale: what is found in noise and grain has less.
 _CERTAIN = {1.0: 0.88, 0.5: 0.86, 0.25: 0.83, 0.125: 0.86}
+_LIKE_OTHERS = 0.7  # of the step of most of the particles' area
 _MAX_AT_EDGE = 0.5  # of an outline, that the image's edge is: corners that light leaves dark
 _MIN_SEEN = 12  # pixels of a particle on the scale on which it is found
 _MAX_SPECKS = 0.1  # share of a particle of a smaller scale; more of it was found before
@@ -201,7 +202,8 @@ def find_particles(
         specks += " are left out; if these are particles, lower min_area, or enlarge the image"
         note = joined_notes([note, specks])
     if most - fewest > max(1, _MAX_DOUBT * len(found)):
-        doubt = f"what is one particle is uncertain in this image ({fewest} to {most} particles)"
+        doubt = f"{fewest} to {most} particles, by how pieces are joined"
+        doubt = f"it is uncertain which pieces are one particle in this image ({doubt})"
         note = joined_notes([note, doubt])
     return FoundParticles(
         found.shape,
@@ -253,8 +255,11 @@ class Scales:
         labels = self._labelled(polarity, whole)
         steps, at_edge, contrasts = _edges(grey, labels, sign)
         areas = areas_of(labels, len(steps))[1:]
-        is_kept = (steps > 0) & (at_edge <= _MAX_AT_EDGE) & (areas >= self._least_area(whole))
+        is_large = (steps > 0) & (areas >= self._least_area(whole))
+        is_kept = is_large & (at_edge <= _MAX_AT_EDGE)
         typical = _median(steps[is_kept], areas[is_kept])
+        # Particles in a corner of the image have as clear an outline as the others.
+        is_kept |= is_large & (steps >= _LIKE_OTHERS * typical) & (typical > 0)
         range_ = self._brightness[whole][1]
         is_kept &= steps >= max(_MIN_STEP * typical, _MIN_RANGE * range_)
         clarity = np.zeros(len(steps))
@@ -268,7 +273,10 @@ class Scales:
         least = (_CLARITY_OF_FEW, _RANGE_OF_FEW * range_) if few else (_TYPICAL_CLARITY, 0.0)
         seen = (_median(own[is_clear], areas[is_clear]) for own in (clarity, steps * (1 - at_edge)))
         if any(own < limit for own, limit in zip(seen, least, strict=True)):
-            is_clear[:] = False
+            # More than a few that are as clear are not of the texture of the others.
+            is_clear &= clarity >= _CLARITY_OF_FEW
+            is_clear &= steps * (1 - at_edge) >= _RANGE_OF_FEW * range_
+            is_clear &= np.count_nonzero(is_clear) > _FEW
         labels = values_of(labels, numbers_of(np.concatenate([[False], is_clear])), labels)
         n_unclear = int(np.count_nonzero(is_kept & ~is_clear))
         weights = (areas * steps)[is_clear] * _solidities(labels) ** 2  # gaps are less convex
@@ -387,10 +395,13 @@ def _add(labels: NDArray[np.int32], more: NDArray[np.int32]) -> None:
 
 
 def _split_at_necks(labels: NDArray[np.int32]) -> None:
-    """Separate, in place, particles that overlap where the outline alone shows it."""
+    """Separate, in place, what is apart, and particles of which the outline shows the overlap."""
     n = int(labels.max(initial=0))
     for number, window in enumerate(ndimage.find_objects(labels), start=1):
-        inside = labels[window] == number
+        pieces, n_pieces = ndimage.label(labels[window] == number, EIGHT)
+        labels[window][pieces > 1] = n + pieces[pieces > 1] - 1
+        n += n_pieces - 1
+        inside = pieces == 1
         parts = separate_at_necks(inside, _NECK)
         areas = np.bincount(parts[inside])[1:]
         if len(areas) < 2 or areas.min() < _MIN_PART * areas.sum():

@@ -269,10 +269,12 @@ class Doubt:
         ends = own[is_known] - 1, n + self.possible[is_known]
         size = n + int(self.possible.max(initial=-1)) + 1
         shared = coo_array((np.ones(len(ends[0])), ends), (size, size))
-        fewest = len(np.unique(connected_components(shared, directed=False)[1][:n])) if n else 0
+        is_there = areas[1:] > 0  # labels may have been dropped
+        unions = connected_components(shared, directed=False)[1] if size else np.zeros(0, int)
         is_large = is_known & (self.areas >= np.maximum(min_area, _LEAST_SHARE * areas[own]))
         counts = np.bincount(own[is_large], minlength=n + 1)[1:]
-        return fewest, int(np.maximum(counts, 1).sum())
+        fewest, most = np.unique(unions[:n][is_there]), np.maximum(counts, 1)[is_there]
+        return len(fewest), int(most.sum())
 
 
 class Joiner:
