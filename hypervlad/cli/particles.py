@@ -181,10 +181,10 @@ def find(
                          particles (their number), height, width, pixel_size_nm,
                          annotations, annotated_px (what is drawn into the image, where
                          nothing is looked for), beside (particles it covers in part),
-                         removed (wrong outlines of a review), note (doubts, faults),
-                         SHA-256 of image and outlines, the file in which a person
-                         has corrected them, and the share by which a size from a
-                         scale bar may be wrong
+                         removed (wrong outlines of a review), doubt (about what was
+                         found), note (faults of the image), SHA-256 of image and
+                         outlines, the file in which a person has corrected them, and
+                         the share by which a size from a scale bar may be wrong
       particles.csv      one line per particle: micrograph, particle (its number),
                          left_out (write 1, and it is not counted) and its measures;
                          units are in the names

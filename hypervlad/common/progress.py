@@ -147,9 +147,10 @@ def note_of(sentence: Sentence, fact: Any) -> str:
     return str(fact) if sentence is _doubts else sentence({_THIS_IMAGE: fact}, 1)
 
 
-def joined_notes(notes: Iterable[str | None]) -> str:
-    each = (part for note in notes if note for part in note.split(_BESIDES))
-    return _BESIDES.join(dict.fromkeys(each))
+def joined_notes(notes: Iterable[str | None], but: str | None = None) -> str:
+    """Return several notes as one, each part once, without those of another."""
+    each = dict.fromkeys(part for note in notes if note for part in note.split(_BESIDES))
+    return _BESIDES.join(part for part in each if part not in (but or "").split(_BESIDES))
 
 
 def sentences_of(notes: Mapping[str, str]) -> list[str]:

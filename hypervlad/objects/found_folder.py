@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hypervlad.common.constraints import InstanceOf, check_points, check_value
 from hypervlad.common.files import exclusive_lock, file_digest
-from hypervlad.common.progress import ProgressBar, announced, by_reader, sentences_of
+from hypervlad.common.progress import ProgressBar, announced, by_reader, joined_notes, sentences_of
 from hypervlad.common.tables import write_table
 from hypervlad.common.wording import counted, name_some, verb, warn_user
 from hypervlad.images import ImageReadError
@@ -549,10 +549,11 @@ class FoundFolder:
         changed = self.update(on_error=on_error)
         if points:
             self._leave_out(points)
+        fields = [field for field in self.fields if field.micrograph not in self.unreadable]
         found = count_found(
             self.table,
             self.field_table,
-            [field for field in self.fields if field.micrograph not in self.unreadable],
+            fields,
             confusion=self.confusion if self.classes else None,
             rule=rule,
             edges=edges,
@@ -561,9 +562,11 @@ class FoundFolder:
             detection=self.detection if corrected else None,
             pixel_size_error=pixel_size_error,
         )
-        own = self.field_table.dropna(subset=["note"])
-        of_fields = sentences_of(dict(zip(own["micrograph"], own["note"], strict=True)))
-        noted = [f"noted while finding: {sentence}" for sentence in of_fields]
+        said = self.field_table.set_index("micrograph")[["note", "doubt"]].astype(object).fillna("")
+        # What was doubtful of found outlines is not of those that a person corrected.
+        said.loc[[field.micrograph for field in fields if field.by_person], "doubt"] = ""
+        of_fields = {field.micrograph: joined_notes(said.loc[field.micrograph]) for field in fields}
+        noted = [f"noted while finding: {sentence}" for sentence in sentences_of(of_fields)]
         return found._replace(notes=[*self._notes(changed), *found.notes, *noted])
 
     # --- internal ------------------------------------------------------------------------------

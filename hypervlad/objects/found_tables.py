@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 FIELD_COLUMNS = (
     *("micrograph", "group", "sample", "particles", "height", "width", "pixel_size_nm"),
-    *("annotations", "annotated_px", "beside", "removed", "note", "image_digest"),
+    *("annotations", "annotated_px", "beside", "removed", "doubt", "note", "image_digest"),
     *("outlines_digest", "corrected_in", "scale_bar_error"),
 )
 _NEEDED = ("micrograph", "height", "width", "pixel_size_nm", "outlines_digest")

@@ -100,7 +100,8 @@ class FoundParticles(Outlines):
         the opposite one. 1 if the polarity was given, 0 if nothing was found.
     number_range : (int, int)
         How few and how many there may be, as several may be parts of one, and parts of one may be
-        particles of their own. What is missed, or is no particle, is not in it.
+        particles of their own. What is missed, or is no particle, is not in it: it is no
+        confidence interval.
     """
 
     polarity: Polarity | None

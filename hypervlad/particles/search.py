@@ -189,13 +189,16 @@ def find_in_images(
                         in_use = float(row["pixel_size_nm"] or 0)
                         if share := pixel_size.error_of(files.get(name), in_use):
                             row["scale_bar_error"] = share
-                    known = [found.note, *notes] if there is None else [row.get("note")]
+                    is_new = there is None
+                    doubt = found.note if is_new else row.get("doubt")
+                    known = notes if is_new else [row.get("note")]
                     is_given = bool(pixel_size) and row["pixel_size_nm"] == pixel_size
                     has_bar = "scale bar" in (row.get("annotations") or "")
                     new = [GIVEN_SIZE] * (is_given and has_bar and GIVEN_SIZE not in known)
                     # What was noted while its outlines were found was also said then.
-                    note_doubt(name, joined_notes(new if there is None else [*known, *new]))
-                    row["note"] = joined_notes([*known, *new]) or None
+                    note_doubt(name, joined_notes(new if is_new else [doubt, *known, *new]))
+                    row["doubt"] = doubt or None
+                    row["note"] = joined_notes([*known, *new], but=doubt) or None
                     if there is None:
                         note_found(name, found)
                         # Before its outlines: a field without outlines is searched again.
@@ -266,7 +269,10 @@ def _started(path: Path, run: dict[str, Any], resume: bool) -> FoundFolder:
         run["pixel_size"] = run["pixel_size"] or folder.run["pixel_size"]
         before = folder.run | {"images": str(folder.images)}
         before["pixel_size"] = before["pixel_size"] or run["pixel_size"]
-        # Those of single files, too, and some may be new.
+        # Those of single files, too, and some may be new, or have had the size of all.
+        size, rows = folder.run["pixel_size"], folder.searched.rows()
+        had_it = {name for name, row in rows.items() if size and row["pixel_size_nm"] == size}
+        before["pixel_sizes"] |= dict.fromkeys(run["pixel_sizes"].keys() & had_it, size)
         before["pixel_sizes"], run["pixel_sizes"] = (
             first["pixel_sizes"] | second["pixel_sizes"]
             for first, second in ((run, before), (before, run))

@@ -207,8 +207,9 @@ def test_a_pixel_size_can_be_given_later(images, original, tmp_path, monkeypatch
     with pytest.warns(match=r"another pixel size, nm, than the image .* \(0\.5, not 5\)"):
         found.update()
     np.testing.assert_array_equal(found.table["area_nm2"], expected["area_nm2"])
-    with pytest.raises(ValueError, match=r"was made with pixel_size 5\.0, not 2\.5"):
-        find(path, own, pixel_size=2.5, resume=True)
+    for size in (2.5, PixelSizes({own / name: 2.5}, {})):
+        with pytest.raises(ValueError, match=r"was made with pixel.size.* 5\.0, not 2\.5"):
+            find(path, own, pixel_size=size, resume=True)
 
 
 def test_a_size_given_in_spite_of_a_scale_bar_is_told(images, tmp_path, recwarn):
