@@ -203,8 +203,10 @@ def find_particles(
         specks += " are left out; if these are particles, lower min_area, or enlarge the image"
         note = joined_notes([note, specks])
     if most - fewest > max(1, _MAX_DOUBT * len(found)):
-        doubt = f"{fewest} to {most} particles, by how pieces are joined"
-        doubt = f"it is uncertain which pieces are one particle in this image ({doubt})"
+        doubt = (
+            f"it is uncertain which pieces are one particle in this image ({fewest} to {most} "
+            "particles, by how pieces are joined)"
+        )
         note = joined_notes([note, doubt])
     return FoundParticles(
         found.shape,
