@@ -7,6 +7,7 @@ import hashlib
 import importlib
 import json
 import os
+import re
 import shutil
 import threading
 from collections.abc import Iterable, Iterator, Mapping
@@ -30,6 +31,7 @@ from hypervlad.objects.detection import MIN_AREA
 from hypervlad.objects.found_folder import FIELDS, RUN, FoundFolder
 
 _READING = "page", "channel", "banner", "scaling", "percentiles", "max_pixels"
+_LEAST_AREA = re.compile(r"(?<![\w/.-])min_area(?![\w/-]|\.\w)")  # no part of a file's name
 
 
 class Finding(Corrections):
@@ -153,7 +155,7 @@ class Finding(Corrections):
 
     def _in_words(self, message: object) -> str:
         """Return a message, with files and choices named as the page names them."""
-        text = str(message).replace("min_area", "“Least area”")
+        text = _LEAST_AREA.sub("“Least area”", str(message))
         for folder in sorted((self.folder, self._root), key=lambda each: -len(each.parts)):
             text = text.replace(f"{folder}{os.sep}", "").replace(str(folder), folder.name)
         return printable(text)

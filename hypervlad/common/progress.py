@@ -33,7 +33,7 @@ class _Run:
 
 _lock, _n_limited, _limit = threading.Lock(), 0, contextlib.ExitStack()
 _run: ContextVar[_Run | None] = ContextVar("run", default=None)
-_notes: ContextVar[list[str] | None] = ContextVar("notes", default=None)
+_noted: ContextVar[tuple[str | None, list[str]]] = ContextVar("noted")
 _BESIDES = ". Besides, "  # between the notes of an image
 _THIS_IMAGE = "this image"  # stands for its name, which may be followed by a fact
 _PLACE_OF_NAME = re.compile(rf"{_THIS_IMAGE}((?: \([^()]*\))?)")
@@ -113,8 +113,9 @@ def warn_of_image(sentence: Sentence, name: str, fact: Any, *, is_noted: bool = 
 
     If `is_noted`, the block that `noted` begins collects it, too.
     """
-    run, notes = _run.get(), _notes.get()
-    if is_noted and notes is not None:
+    run, (own_name, notes) = _run.get(), _noted.get((None, []))
+    name = own_name or name
+    if is_noted:
         notes.append(note_of(sentence, fact))
     if run is None:
         warn_user(sentence({name: fact}, 1))
@@ -132,14 +133,14 @@ def warn_of_images(facts: Mapping[Sentence, Mapping[str, Any]], n_images: int) -
 
 
 @contextlib.contextmanager
-def noted() -> Iterator[list[str]]:
-    """Collect what the block warns of an image, to be kept in the row of its results."""
+def noted(name: str | None = None) -> Iterator[list[str]]:
+    """Collect what the block warns of an image, by its `name` in a table, for a row of that."""
     notes = list[str]()
-    token = _notes.set(notes)
+    token = _noted.set((name, notes))
     try:
         yield notes
     finally:
-        _notes.reset(token)
+        _noted.reset(token)
 
 
 def note_of(sentence: Sentence, fact: Any) -> str:

@@ -31,7 +31,7 @@ def defects_report(folder: Path, weight: str | None) -> paper.Report:
     if any(row["area_um2"] for row in known or rows):
         column, unit, size = "area_um2", "µm²", "as the files or --pixel-size state"
         unknown = [row["path"] for row in rows if not row["area_um2"]]
-        lacking = note_of_unscaled(unknown, f"be in areas; {paper.GIVE_SIZES}") if unknown else ""
+        lacking = note_of_unscaled(unknown, f"be in areas; {paper.give_sizes()}") if unknown else ""
     regions = [row for row in known if row[column]]
     areas = np.array([float(row[column]) for row in regions])
     names = np.array([row["path"] for row in regions])

@@ -36,7 +36,6 @@ _PLACE_COLUMNS = (
     *("error_px", "length_px", "left_out"),
 )
 _REFUSED = "refused_"
-_GIVE_SIZES = by_reader("give --resume --pixel-size NM or CSV", "give their sizes")
 _ANNOTATIONS = ("annotations", "annotation_share")  # columns
 _KEPT_COLUMNS = {  # without which an image is measured again
     *("settings", "places", "pixel_size_nm", "median_low_px", "median_high_px", "profile"),
@@ -193,22 +192,26 @@ def _options_of(image: Any, options: ReadOptions) -> ReadOptions:
 def _content_of(image: Any) -> str:
     """Return which content a file has: another image of this name is not the one measured."""
     is_file = isinstance(image, str | os.PathLike) and os.path.isfile(image)
-    return f", SHA-256 {file_digest(image)[:16]}" if is_file else ""
+    try:
+        return f", SHA-256 {file_digest(image)[:16]}" if is_file else ""
+    except OSError:  # reading the image says why
+        return ""
 
 
 def _compared(measured: Sequence[MeasuredImage], *, has_samples: bool) -> FolderDiameters | None:
+    give_sizes = by_reader("give --resume --pixel-size NM or CSV", "give their sizes")
     with_fibres = [each for each in measured if len(each.kept.diameters)]
     known = [each for each in with_fibres if each.kept.unit == "nm"]
     if known and len(known) < len(with_fibres):
         unknown = [each.name for each in with_fibres if each.kept.unit == "px"]
-        warn_user(note_of_unscaled(unknown, f"be in a group; {_GIVE_SIZES}"))
+        warn_user(note_of_unscaled(unknown, f"be in a group; {give_sizes}"))
     used = known or with_fibres
     if not used:
         return None
     if not known and len(used) > 1:
         warn_user(
             "no pixel size is known, so diameters are in pixels: together they mean something only "
-            f"if all images have one magnification; {_GIVE_SIZES}"
+            f"if all images have one magnification; {give_sizes}"
         )
     return compare_groups(
         [each.kept for each in used],

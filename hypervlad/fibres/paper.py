@@ -21,7 +21,7 @@ from hypervlad.pages import paper
 from hypervlad.pages.paper import Result
 from hypervlad.statistics.groups import Sample, with_error
 
-_NO_SIZE = f"Not all images state their pixel size; {paper.GIVE_SIZES}"
+_NO_SIZE = "Not all images state their pixel size; {}"
 _NO_SAMPLES = "It is not known which images are of one sample"
 _SHARE = f"Of visible length, not by number, which 2022/C 229/01 asks for; {paper.OF_SHARE}"
 _OF_MEDIAN = "Geometric mean of the medians of {}s, with Student's interval of how much they differ"
@@ -96,10 +96,11 @@ def diameters_report(folder: Path, weight: str | None) -> paper.Report:
         if unit == "nm":
             thin = paper.share_below(sample, 100, error)
             results.append(Result.of("thinner than 100 nm", thin, "%", _SHARE, name))
+    no_size = _NO_SIZE.format(paper.give_sizes())
     results += [
-        *([] if unit == "nm" else [Result("thinner than 100 nm", None, source=_NO_SIZE)]),
+        *([] if unit == "nm" else [Result("thinner than 100 nm", None, source=no_size)]),
         Result("fibres by NIOSH 7402", None, source=_NO_LENGTHS),
-        Result("pixel size", scale, source="" if scale else _NO_SIZE),
+        Result("pixel size", scale, source="" if scale else no_size),
     ]
     caption = f"Diameters of fibres at {counted(len(rows), 'place')}, weighted by visible length."
     made, how = made_with(folder / IMAGES_TABLE), ""
@@ -131,7 +132,7 @@ def diameters_report(folder: Path, weight: str | None) -> paper.Report:
     notes += paper.notes_of(made, images.values())
     unscaled = [name for name, reason in without.items() if not reason]
     notes += [note_of_copies(copies, "other images in the same group")] * bool(copies)
-    notes += [note_of_unscaled(unscaled, f"be in a group; {paper.GIVE_SIZES}")] * bool(unscaled)
+    notes += [note_of_unscaled(unscaled, f"be in a group; {paper.give_sizes()}")] * bool(unscaled)
     shown = paper.Figure("fibre diameter", unit, "visible length", histograms, caption)
     return paper.Report("Fibre diameters", [shown], results, methods, notes=notes)
 
@@ -160,7 +161,9 @@ def alignment_report(folder: Path, weight: str | None) -> paper.Report:
         counts = np.histogram((away + 90) % 180 - 90, _BINS)[0]
         shares += counts / max(1, counts.sum())
     size = paper.pixel_sizes_text(float(row["pixel_size_nm"] or 0) for row in rows)
-    results.append(Result("pixel size", size, source="" if size else _NO_SIZE))
+    results.append(
+        Result("pixel size", size, source="" if size else _NO_SIZE.format(paper.give_sizes()))
+    )
     made = made_with(folder / ALIGNMENT_TABLES[0])
     version, kept = f" {made['version']}" if made else "", made.get("annotations") == "keep"
     model = f" (SHA-256 {made['model'][:12]})" if "model" in made else ""

@@ -58,10 +58,11 @@ _ALIKE, _STEADY = 0.3, 0.1  # correlation of colours; their deviation, by that o
 _NOISE = 0.4  # of the deviation of single pixels, that squares have; of noise, a quarter
 _PLAIN, _FEW = 0.1, 0.1  # of the range, by which colours differ; of the squares, in which they do
 _OF_DICT = "give [{0}.get(name) for name in the images' names in its table]"
-#: Note of an image with a scale bar, of which only a pixel size for all images is known.
+#: Note of an image with a scale bar, if one size was given for all; in tables, so for all readers.
 GIVEN_SIZE = (
     "the pixel size that was given is used, not the scale bar of this image: if that says another "
-    "one, lengths in nm are wrong"
+    "one, lengths in nm are wrong, so give the table of 'hypervlad scale', or put such images into "
+    "a folder of their own"
 )
 _MAX_HOT, _MAX_HOT_SHARE = 4, 0.01  # pixels of a cluster; of the image, as fine stripes have more
 

@@ -162,7 +162,7 @@ class ResultsFolder:
         pairs, hidden = zip(images, names, strict=True), not progress or None
         for image, name in ProgressBar(pairs, total=len(names), unit="image", disable=hidden):
             try:
-                with errors_of(name), noted() as notes:
+                with errors_of(name), noted(name) as notes:
                     found = measure(image)
             except unread as error:
                 # Who reads it knows the folder, and pages may be passed on.
@@ -312,17 +312,15 @@ def write_tiff(
     """
     import tifffile
 
-    options: dict[str, Any] = {} if level is None else {"compressionargs": {"level": level}}
+    extra: dict[str, Any] = {} if level is None else {"compressionargs": {"level": level}}
     if pixel_size is not None:
-        options["resolution"] = (1 / pixel_size, 1 / pixel_size)  # pixels per nm
+        extra["resolution"] = (1 / pixel_size, 1 / pixel_size)  # pixels per nm
     if values.dtype != np.uint32:  # ImageJ has no 32-bit integers
-        options |= {"imagej": True, "metadata": {} if pixel_size is None else {"unit": "nm"}}
+        extra |= {"imagej": True, "metadata": {} if pixel_size is None else {"unit": "nm"}}
     elif pixel_size is not None:
-        options |= {"resolution": (1e7 / pixel_size,) * 2, "resolutionunit": "CENTIMETER"}
+        extra |= {"resolution": (1e7 / pixel_size,) * 2, "resolutionunit": "CENTIMETER"}
     with replace_when_complete(path, flush=flush) as stream:
-        tifffile.imwrite(
-            stream, values, compression="zlib", predictor=False, software="", **options
-        )
+        tifffile.imwrite(stream, values, compression="zlib", predictor=False, software="", **extra)
 
 
 def write_png(path: Path, values: NDArray[np.uint8], *, flush: bool = True, level: int = 6) -> None:

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 PAGE, TABLE, METHODS, BUDGET = "report.html", "results.csv", "methods.txt", "budget.csv"
 NOT_KNOWN = "not known"
-GIVE_SIZES = by_reader("repeat with --pixel-size NM or CSV", "give their sizes, and start again")
 PRECISION = 0.05  # of a median, for which it is said how many images it takes
 _FIGURES = "figure", "figure-2"
 _FORMATS: dict[str, list[str]] = {"svg": ["Date"], "pdf": ["CreationDate"], "png": []}
@@ -234,6 +233,11 @@ def notes_of(made: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> list
     return [*left_out, *(f"noted: {sentence}" for sentence in sentences_of(notes))]
 
 
+def give_sizes() -> str:
+    """Return how to give the pixel sizes of images that state none."""
+    return by_reader("repeat with --pixel-size NM or CSV", "give their sizes, and start again")
+
+
 def pixel_sizes_text(sizes: Iterable[float | None]) -> str | None:
     """Return "2.5 nm" or "2.5 to 4 nm"; None if one is unknown (None, 0 or NaN)."""
     known = [each or math.nan for each in sizes] or [math.nan]
@@ -262,9 +266,8 @@ def share_below(sample: Sample, limit: float, error: float = 0.0) -> Values:
 
 def scale_text(size: str | None, error: float = 0.0) -> str:
     """Return the sentence on whether intervals contain an error of the pixel size."""
-    contain = f"contain an error of the pixel size of {100 * error:.3g} %"
-    contain = contain if error else "do not contain an error of the pixel size"
-    return f"They {contain}." * bool(size)
+    of = f" of {100 * error:.3g} %" * bool(error)
+    return f"They {'do not ' * (not error)}contain an error of the pixel size{of}." * bool(size)
 
 
 def check_weight(weight: str | None, *allowed: str) -> str:

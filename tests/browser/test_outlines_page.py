@@ -85,6 +85,10 @@ def test_outlines_are_corrected_with_the_pointer_and_keys(editor: Editor) -> Non
     editor.drag((20, 10), (140, 60), shift=True)
     editor.says("2 outlines in the rectangle")
     assert editor.text("chosen") == "2 outlines chosen"
+    ring = "[[0, 0, 9, 0, 9, 9, 0, 9], [3, 3, 3, 6, 6, 6, 6, 3]]"
+    editor.run(f"shapes.set(9, {{label: 9, area: 72, rings: {ring}, ...pathOf({ring})}})")
+    assert editor.run("return outlineAt([4, 4]).label") == 9, "in its hole"
+    editor.run("shapes.delete(9)")
     assert "mark it as done" in editor.find("learn").get_attribute("title")
     editor.click(110, 30)
     editor.says("900 pixels, 67.7 nm across")

@@ -192,6 +192,8 @@ REFUSED = {
     "align few -o o --window wide": "'wide' is not a length",
     "align few -o o --tolerance 120": "expected degrees above 0, at most 90",
     "align few -o o --pixel-size -1": "must be nanometres per pixel",
+    "align-train few --masks few -o m.hvlad": "is in the folder of masks",
+    "align-train few/flat --masks few/rings -o few/flat/00.png": "is read by this command",
     "align few -o . --pixel-size alignment.csv": "alignment.csv is read by this command",
     "diameters few -o . --groups places.csv": "places.csv is read by this command",
     "defects score m few -o . --pixel-size scores.csv": "scores.csv is read by this command",

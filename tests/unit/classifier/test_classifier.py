@@ -56,8 +56,7 @@ def test_a_fit_that_fails_leaves_the_model_as_it_was_and_a_loaded_one_can_be_fit
 
 def test_skipped_images_are_left_out_and_marked(model, texture_images, tmp_path):
     images, labels = texture_images
-    bad = tmp_path / "bad.tif"
-    bad.write_bytes(b"")
+    (bad := tmp_path / "bad.tif").touch()
     mixed = [bad, *images]
     model.set_params(encoder__on_error="skip")
     with pytest.warns(SkippedImagesWarning):
