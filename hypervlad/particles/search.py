@@ -174,7 +174,7 @@ def find_in_images(
                         if there is None or name not in rows:
                             image = files.get(name) or folder.image(name)
                             by_person = drawn[name][0] if name in drawn and there is None else None
-                            with noted() as notes:
+                            with noted(name) as notes:
                                 found, own = _outlined(
                                     name, image, there, outline, reading, by_person
                                 )
