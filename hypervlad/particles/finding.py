@@ -125,9 +125,9 @@ def find_particles(
     and uneven light. Very large ones are looked at on a smaller scale. What overlaps is separated
     where outlines show it. Left out are regions of less than a fifth of the others' contrast, as
     dirt, and those whose contrast the texture of the background has by chance: if it has that of
-    most, all are, and so are five or fewer that are nearly as faint. Branched particles may be
-    found in pieces, which `number_range` says, and of cores in shells of less than a third of their
-    contrast the cores alone.
+    most, all are but six or more that are much clearer, and so are five or fewer that are nearly as
+    faint. Branched particles may be found in pieces, which `number_range` says, and of cores in
+    shells of less than a third of their contrast the cores alone, or with a part of the shell.
 
     Parameters
     ----------
