@@ -58,7 +58,7 @@ _EDGE = 80  # of 255: probability of background at outlines, with which diameter
 # Least mean probability of a particle, by scale: what is found in noise and grain has less.
 _CERTAIN = {1.0: 0.88, 0.5: 0.86, 0.25: 0.83, 0.125: 0.86}
 _LIKE_OTHERS = 0.7  # of the step of most of the particles' area
-_MAX_AT_EDGE = 0.5  # of an outline, that the image's edge is: corners that light leaves dark
+_MAX_AT_EDGE = 0.5  # of an outline, that the image's edge is, but in corners
 _MIN_SEEN = 12  # pixels of a particle on the scale on which it is found
 _MAX_SPECKS = 0.1  # share of a particle of a smaller scale; more of it was found before
 _ROWS = 1024  # that are compared at once
@@ -261,14 +261,15 @@ class Scales:
         is_large = (steps > 0) & (areas >= self._least_area(whole))
         is_kept = is_large & (at_edge <= _MAX_AT_EDGE)
         typical = _median(steps[is_kept], areas[is_kept])
-        # Particles in a corner of the image have as clear an outline as the others.
-        is_kept |= is_large & (steps >= _LIKE_OTHERS * typical) & (typical > 0)
         range_ = self._brightness[whole][1]
         is_kept &= steps >= max(_MIN_STEP * typical, _MIN_RANGE * range_)
+        # Light leaves corners of the image dark, but particles there are like the others.
+        in_corner = is_large & (at_edge > _MAX_AT_EDGE) & (steps >= _LIKE_OTHERS * typical)
+        in_corner &= areas <= areas[is_kept].max(initial=0)
         clarity = np.zeros(len(steps))
         if is_kept.any():
             texture = _texture(grey, labels, sign)
-            for number in np.flatnonzero(is_kept).tolist():
+            for number in np.flatnonzero(is_kept | in_corner).tolist():
                 own = contrasts[number]
                 clarity[number] = max(contrast / texture(area) for contrast, area in own)
         is_clear = is_kept & (clarity >= _MIN_CLARITY)
@@ -280,6 +281,7 @@ class Scales:
             is_clear &= clarity >= _CLARITY_OF_FEW
             is_clear &= steps * (1 - at_edge) >= _RANGE_OF_FEW * range_
             is_clear &= np.count_nonzero(is_clear) > _FEW
+        is_clear |= in_corner & (clarity >= _TYPICAL_CLARITY) & is_clear.any()
         labels = values_of(labels, numbers_of(np.concatenate([[False], is_clear])), labels)
         n_unclear = int(np.count_nonzero(is_kept & ~is_clear))
         weights = (areas * steps)[is_clear] * _solidities(labels) ** 2  # gaps are less convex
