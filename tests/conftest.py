@@ -19,6 +19,7 @@ from hypothesis import settings
 from support.absent import skip_without
 from support.memory import return_memory
 from support.paths import SHARED
+from support.surfaces import texture_patterns
 from support.tiny import make_tiny_encoder, register_tiny
 
 from hypervlad import HypercolumnVLAD
@@ -127,16 +128,11 @@ def tiny_encoder() -> HypercolumnVLAD:
 def texture_images() -> tuple[list[np.ndarray], np.ndarray]:
     """Twenty-four small images of three textures that even a random network can distinguish."""
     rng = np.random.default_rng(0)
-    y, x = np.mgrid[:20, :24] / 4.0
-    patterns = {
-        "stripes": np.sin(2 * x),
-        "rings": np.cos(np.hypot(x - 3, y - 2) * 3),
-        "flat": 0 * x,
-    }
+    patterns = texture_patterns()
     images, labels = [], []
     for i in range(24):
-        name = sorted(patterns)[i % 3]
-        noisy = 0.5 + 0.3 * patterns[name] + 0.05 * rng.standard_normal(x.shape)
+        name = list(patterns)[i % 3]
+        noisy = 0.5 + 0.3 * patterns[name] + 0.05 * rng.standard_normal((20, 24))
         images.append(np.clip(noisy, 0, 1).astype(np.float32))
         labels.append(name)
     return images, np.array(labels)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 from scipy.ndimage import find_objects, gaussian_filter, label, zoom
@@ -42,6 +43,7 @@ class Looks:
     dark: float = 0.5  # probability of particles that are darker than the background
     decoys: float = 0.0  # probability of others of the opposite polarity, which are not meant
     support: float = 0.0  # probability of a film with holes, or of a net, below particles
+    rows: float = 0.0  # probability of rows in which particles lie side by side
 
 
 @dataclass
@@ -107,11 +109,17 @@ def _draw_particles(
     is_saturated = not is_pile and ((kind == "flat" and not varied) or rng.random() < 0.15)
     is_thin = is_thin or is_saturated
     is_mixed = rng.random() < 0.2  # several shapes in one field
+    is_in_rows = looks.rows and rng.random() < looks.rows  # without them, no number is drawn
     centres, radii, n, area = np.empty((_N_TRIES, 2)), np.empty(_N_TRIES), 0, 0.0
     margin = diameter / 2
     goal = cover * (height + diameter) * (width + diameter)
-    rows = np.empty((0, 2))
-    if not is_pile and rng.random() < looks.lattice:
+    rows, turns = np.empty((0, 2)), np.empty(0)
+    aspect = rng.uniform(2, looks.aspects[1]) if is_in_rows and shape == "rod" else None
+    if is_in_rows:
+        pitch = diameter * (0.89 if shape == "cube" else (aspect or 1) ** -0.5)
+        rows, turns = _rows(rng, (height, width), diameter, pitch + log_uniform(rng, 0.3, 4))
+        spread, least_apart, varied = spread / 8, 0.9 * pitch / diameter, varied / 2
+    elif not is_pile and rng.random() < looks.lattice:
         rows, spread, least_apart = _lattice(rng, (height, width), diameter), spread / 4, 0.7
         goal = rng.uniform(0.5, 1.2) * goal / cover
     for attempt in range(_N_TRIES):
@@ -142,11 +150,12 @@ def _draw_particles(
         amplitude = float(np.exp(varied * rng.standard_normal()))
         if is_pile:
             amplitude *= 0.45 + 0.55 * min(1.0, area / goal * 1.2)
-        aspect = {
+        own_aspect = {
             "ellipse": rng.uniform(1.1, looks.aspects[0]),
             "rod": rng.uniform(2, looks.aspects[1]),
         }.get(shape, 1.0)
-        _draw_one(rng, canvas, centre, radius, shape, aspect, draw, amplitude, is_thin)
+        form = _Form(shape, aspect or own_aspect, turns[attempt] if len(turns) else None)
+        _draw_one(rng, canvas, centre, radius, form, draw, amplitude, is_thin)
     if is_saturated:
         canvas.signal = np.minimum(canvas.signal, rng.uniform(0.8, 1.0))
 
@@ -178,18 +187,39 @@ def _lattice(rng: np.random.Generator, size: tuple[int, int], diameter: float) -
     return rng.permutation(centres[inside])
 
 
+def _rows(
+    rng: np.random.Generator, size: tuple[int, int], diameter: float, pitch: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return centres of particles in rows, and the direction of each one's row."""
+    n_rows, n_most = int(rng.integers(2, 12)), int(rng.integers(2, 12))
+    centres, turns = list[np.ndarray](), list[float]()
+    for _ in range(n_rows):
+        turn, first = rng.uniform(0, np.pi), rng.uniform(0, size)
+        step = pitch * np.array([np.sin(turn), np.cos(turn)])
+        for k in range(int(rng.integers(1, n_most + 1))):
+            centre = first + k * step + rng.normal(0, 0.02 * diameter, 2)
+            centres.append(centre)
+            turns.append(turn + rng.normal(0, 0.02))
+    return np.array(centres), np.array(turns)
+
+
+class _Form(NamedTuple):
+    shape: str
+    aspect: float = 1.0
+    row: float | None = None  # direction of the row that it lies in, across rods
+
+
 def _draw_one(
     rng: np.random.Generator,
     canvas: _Canvas,
     centre: np.ndarray,
     radius: float,
-    shape: str,
-    aspect: float,
+    form: _Form,
     draw: Callable[..., tuple[np.ndarray, np.ndarray]],
     amplitude: float,
     is_thin: bool,
 ) -> None:
-    reach = int(np.ceil(radius * np.sqrt(aspect) * 1.5 + 8))
+    reach = int(np.ceil(radius * np.sqrt(form.aspect) * 1.5 + 8))
     top, left = (round(value) - reach for value in centre)
     height, width = canvas.signal.shape
     rows = slice(max(0, top), min(height, top + 2 * reach + 1))
@@ -197,8 +227,8 @@ def _draw_one(
     if rows.start >= rows.stop or columns.start >= columns.stop:
         return
     y, x = np.mgrid[rows, columns]
-    gauge, turn = _gauge(rng, (y - centre[0]) / radius, (x - centre[1]) / radius, shape, aspect)
-    short = radius / np.sqrt(aspect)
+    gauge, turn = _gauge(rng, (y - centre[0]) / radius, (x - centre[1]) / radius, form)
+    short = radius / np.sqrt(form.aspect)
     value, beside = draw(rng, gauge, (1 - gauge) * short, turn)
     alpha = np.clip((1 - gauge) * short + 0.5, 0, 1)
     window, number = (rows, columns), len(canvas.areas) + 1
@@ -216,10 +246,13 @@ def _draw_one(
 
 
 def _gauge(
-    rng: np.random.Generator, y: np.ndarray, x: np.ndarray, shape: str, aspect: float
+    rng: np.random.Generator, y: np.ndarray, x: np.ndarray, form: _Form
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the gauge, 0 in the middle, 1 at the edge and more beyond, and the direction."""
+    shape, aspect, row = form
     turn = rng.uniform(0, 2 * np.pi)
+    if row is not None:
+        turn = row + (np.pi / 2 if shape == "rod" else 0)
     across, along = x * np.sin(turn) + y * np.cos(turn), x * np.cos(turn) - y * np.sin(turn)
     angle = np.arctan2(across, along)
     if shape in ("disc", "ellipse"):
@@ -231,6 +264,15 @@ def _gauge(
     if shape == "star":
         n, spike = int(rng.integers(4, 16)), rng.uniform(0.1, 0.4)
         return np.hypot(x, y) / (1 + spike * np.cos(n * angle)), angle
+    if shape == "arms":
+        n, core, sharp = int(rng.integers(3, 10)), rng.uniform(0.25, 0.65), rng.uniform(1, 10)
+        arms = np.abs(np.cos(n * angle / 2)) ** sharp
+        return np.hypot(x, y) / (core + (1.2 - core) * arms), angle
+    if shape == "dumbbell":  # two ends, apart, and a bar between them
+        end = rng.uniform(0.4, 0.62)
+        away, bar = end * rng.uniform(1.15, 1.8), end * rng.uniform(0.15, 0.6)
+        ends = end - np.hypot(across, np.abs(along) - away)
+        return 1 - np.maximum(ends, np.minimum(bar - np.abs(across), away - np.abs(along))), angle
     if shape == "rough":
         radius = np.ones_like(y)
         for k in range(2, 7):
@@ -382,7 +424,7 @@ def _stains(rng: np.random.Generator, size: tuple[int, int], diameter: float) ->
             (each - rng.uniform(0, n)) / radius
             for each, n in zip((rows, columns), size, strict=True)
         )
-        gauge, _ = _gauge(rng, y, x, str(rng.choice(("rough", "ellipse", "rod"))), 2.5)
+        gauge, _ = _gauge(rng, y, x, _Form(str(rng.choice(("rough", "ellipse", "rod"))), 2.5))
         soft = max(0.5, radius * log_uniform(rng, 0.02, 0.5))
         edge = 1 / (1 + np.exp(np.clip((gauge - 1) * radius / soft, -50, 50)))
         found += strength * rng.uniform(-0.3, 1) * edge

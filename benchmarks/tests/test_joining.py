@@ -123,11 +123,21 @@ class Listed(Joiner):
 def test_the_likeliest_are_joined_first_and_each_once_per_round():
     labels = np.repeat([[1, 2, 3, 4, 5]], 4, axis=0).repeat(4, axis=1).astype(np.int32)
     fields = np.full((4, *labels.shape), 100, np.uint8)
-    likely = {(1, 2): 0.9, (2, 3): 0.8, (3, 4): 0.7, (4, 5): 0.75, (1, 3): 0.6}
-    joiner = Listed({frozenset(pair): each for pair, each in likely.items()})
-    joined = joiner.join(labels.copy(), fields, None)
-    assert joiner.seen == [{(1, 2), (2, 3), (3, 4), (4, 5)}, {(1, 3), (3, 4)}, {(1, 3)}]
-    np.testing.assert_array_equal(joined[0, ::4], [1, 1, 2, 2, 2])
+    pairs = {(1, 2): 0.79, (2, 3): 0.75, (3, 4): 0.7, (4, 5): 0.95, (1, 3): 0.6}
+    joiner = Listed({frozenset(pair): each for pair, each in pairs.items()})
+    joined, doubt = joiner.join(labels.copy(), fields, None)
+    beside = {(1, 2), (2, 3), (3, 4)}
+    assert joiner.seen == [{*beside, (4, 5)}, {(3, 4)}, {(1, 3)}, {(1, 3)}, set()]
+    np.testing.assert_array_equal(joined.pieces[0, ::4], [1, 2, 3, 4, 4])
+    particles = joined.particles()
+    np.testing.assert_array_equal(particles[0, ::4], [1, 1, 2, 2, 2])
+    assert doubt.between(particles, 16) == (1, 4)
+    assert doubt.between(particles, 17) == (1, 2), "pieces of 16 pixels are too small"
+    particles[particles == 2] = 0
+    particles[particles == 1] = 3  # others were dropped
+    assert doubt.between(particles, 16) == (1, 2), "of what was found"
+    particles = np.kron([[1], [2], [3]], np.ones((16, 20), np.int32)).astype(np.int32)
+    assert doubt.between(particles, 16) == (3, 3), "pieces of other particles do not count"
 
 
 def test_a_joiner_is_trained_on_what_the_finder_compares(tmp_path):

@@ -27,7 +27,6 @@ from hypervlad.app.database import (
     created,
     reporting_damage,
     shown_name,
-    transaction,
     write_facts,
 )
 from hypervlad.app.store import checked_name
@@ -165,10 +164,10 @@ class Corrections(Database):
     def _listed(self) -> list[dict[str, Any]]:
         _, n_found, confidence, _ = self._of_tables()
         fields = self.found.by_name
-        rows = self.connection.execute(
+        rows = self.rows(
             "SELECT *, CASE WHEN version THEN (SELECT COUNT(*) FROM outlines WHERE image = "
             "images.id) END AS n FROM images ORDER BY name"
-        ).fetchall()
+        )
         return [
             {
                 "id": row["id"],
@@ -198,22 +197,20 @@ class Corrections(Database):
 
     def classes(self) -> list[str]:
         """Return the classes that outlines can get: those of the folder, and those added here."""
-        rows = self.connection.execute("SELECT name FROM classes ORDER BY id").fetchall()
+        rows = self.rows("SELECT name FROM classes ORDER BY id")
         found = dict.fromkeys([*self._of_tables()[3], *(row["name"] for row in rows)])
         return [each for each in found if each != NOT_A_PARTICLE]
 
     def add_class(self, name: str) -> str:
         """Add a class, and return its name."""
         checked = checked_name(name)
-        with transaction(self.connection):
-            self.connection.execute(
-                "INSERT INTO classes (name) VALUES (?) ON CONFLICT DO NOTHING", [checked]
-            )
+        with self.writing():
+            self.execute("INSERT INTO classes (name) VALUES (?) ON CONFLICT DO NOTHING", checked)
         return checked
 
     def shown(self, image: int) -> dict[str, Any]:
         """Return an image with all of its outlines."""
-        with self._asking, transaction(self.connection):
+        with self._asking, self.writing():
             self._take_others(image)
             found, field = self._shown(image, ""), self._field(image)
         height, width = field.shape
@@ -252,9 +249,7 @@ class Corrections(Database):
 
         def use(row: sqlite3.Row) -> Change:
             number = row["place"] + is_redo
-            step = self.connection.execute(
-                "SELECT * FROM edits WHERE image = ? AND number = ?", [image, number]
-            ).fetchone()
+            step = self.row("SELECT * FROM edits WHERE image = ? AND number = ?", image, number)
             if step is None:
                 raise QueueError(f"there is nothing to {'redo' if is_redo else 'undo'} here")
             with reporting_damage(f"edit {number}", self.kind):
@@ -285,7 +280,7 @@ class Corrections(Database):
             try:
                 for image in self._unwritten():
                     self._write(image)
-                with transaction(self.connection):
+                with self.writing():
                     if not self._unwritten():
                         (self.folder / UNWRITTEN).unlink(missing_ok=True)
             except Exception as error:  # the page reports it; the writer tries again
@@ -346,8 +341,7 @@ class Corrections(Database):
     def _unwritten(self) -> list[int]:
         """Return images with edits to be written; those of images that are gone stay unwritten."""
         # In another order each time, so that an image that cannot be written holds up no other.
-        pending = f"SELECT id, name FROM images WHERE {_PENDING} ORDER BY random()"
-        rows = self.connection.execute(pending).fetchall()
+        rows = self.rows(f"SELECT id, name FROM images WHERE {_PENDING} ORDER BY random()")
         known = self.found.by_name if rows else {}
         return [row["id"] for row in rows if os.fsdecode(row["name"]) in known]
 
@@ -355,7 +349,7 @@ class Corrections(Database):
         """Add images that were searched since the folder was opened."""
         names = [(os.fsencode(name),) for name in self.found.by_name]
         added = "INSERT INTO images (name) VALUES (?) ON CONFLICT DO NOTHING"
-        with transaction(self.connection):
+        with self.writing():
             self.connection.executemany(added, names)
 
     def _continue_exchange(self) -> None:
@@ -371,8 +365,8 @@ class Corrections(Database):
                 self.set_facts(exchange=json.dumps([incoming, outgoing, earlier, "in"]))
             move_results(source, self.folder)
             fields = FoundFolder(self.folder).field_table.set_index("micrograph")
-            with transaction(self.connection):
-                for row in self.connection.execute("SELECT * FROM images").fetchall():
+            with self.writing():
+                for row in self.rows("SELECT * FROM images"):
                     if (name := os.fsdecode(row["name"])) in fields.index:
                         is_ours = isinstance(fields["corrected_in"][name], str)
                         self._renew(row, is_ours, self.found.outline_files.digest(name) or "")
@@ -389,17 +383,15 @@ class Corrections(Database):
             self._set(row["id"], written=-1)
             return
         for table in ("outlines", "edits"):
-            self.connection.execute(f"DELETE FROM {table} WHERE image = ?", [row["id"]])
-        (free,) = self.connection.execute("SELECT MAX(id) + 1 FROM images").fetchone()
+            self.execute(f"DELETE FROM {table} WHERE image = ?", row["id"])
+        (free,) = self.execute("SELECT MAX(id) + 1 FROM images").fetchone()
         self._set(row["id"], written=0, version=0, content="", done=None, id=free)
 
     def _clicked(
         self, click: str, image: int, version: int, use: Callable[[sqlite3.Row], Change]
     ) -> dict[str, Any]:
-        with self._asking, transaction(self.connection):
-            known = self.connection.execute(
-                "SELECT message FROM clicks WHERE click = ?", [click]
-            ).fetchone()
+        with self._asking, self.writing():
+            known = self.row("SELECT message FROM clicks WHERE click = ?", click)
             if known is not None:
                 return self._shown(image, known["message"])
             self._take_others(image)
@@ -410,16 +402,14 @@ class Corrections(Database):
                     "is now, without this edit: repeat it if it is still needed"
                 )
             done = use(row)
-            self.connection.execute("INSERT INTO clicks VALUES (?, ?)", [click, done.message])
+            self.execute("INSERT INTO clicks VALUES (?, ?)", click, done.message)
             shown = self._shown(image, done.message, done)
             (self.folder / UNWRITTEN).touch()  # before it is committed
         self._changed.set()
         return shown
 
     def _row(self, image: int) -> sqlite3.Row:
-        row: sqlite3.Row | None = self.connection.execute(
-            "SELECT * FROM images WHERE id = ?", [image]
-        ).fetchone()
+        row = self.row("SELECT * FROM images WHERE id = ?", image)
         if row is None:
             raise UnknownError(f"there is no image {image}")
         return row
@@ -436,18 +426,15 @@ class Corrections(Database):
 
     def _set(self, image: int, **values: object) -> None:
         names = ", ".join(f"{name} = ?" for name in values)
-        self.connection.execute(
-            f"UPDATE images SET {names} WHERE id = ?", [*values.values(), image]
-        )
+        self.execute(f"UPDATE images SET {names} WHERE id = ?", *values.values(), image)
 
     def _outlines(self, row: sqlite3.Row) -> Outlines:
         """Return the outlines of an image: as edited, or as they are in the folder."""
         field = self._field(row["id"])
         if not row["version"]:
             return self._in_folder(field.micrograph)
-        rows = self.connection.execute(
-            "SELECT outline FROM outlines WHERE image = ? ORDER BY label", [row["id"]]
-        ).fetchall()
+        query = "SELECT outline FROM outlines WHERE image = ? ORDER BY label"
+        rows = self.rows(query, row["id"])
         with reporting_damage(field.micrograph, self.kind):
             return Outlines(field.shape, tuple(_unpacked(each["outline"]) for each in rows))
 
@@ -476,13 +463,13 @@ class Corrections(Database):
 
     def _add(self, row: sqlite3.Row, change: Change) -> None:
         """Add an edit, in place of those that were undone."""
-        connection, image, number = self.connection, row["id"], row["place"] + 1
+        image, number = row["id"], row["place"] + 1
         if not row["version"]:
             self._begin(row)
-        connection.execute("DELETE FROM edits WHERE image = ? AND number >= ?", [image, number])
+        self.execute("DELETE FROM edits WHERE image = ? AND number >= ?", image, number)
         texts = [json.dumps([*map(_packed, own)]) for own in (change.removed, change.added)]
         values = [image, number, self.now(), *texts, change.message]
-        connection.execute("INSERT INTO edits VALUES (?, ?, ?, ?, ?, ?)", values)
+        self.execute("INSERT INTO edits VALUES (?, ?, ?, ?, ?, ?)", *values)
         self._replace(row, change, number)
 
     def _begin(self, row: sqlite3.Row) -> None:
@@ -508,9 +495,8 @@ class Corrections(Database):
     def _shown(self, image: int, message: str, change: Change | None = None) -> dict[str, Any]:
         """Return what a window shows anew: all outlines of an image, or those of a change."""
         row = self._row(image)
-        (last,) = self.connection.execute(
-            "SELECT COALESCE(MAX(number), 0) FROM edits WHERE image = ?", [image]
-        ).fetchone()
+        query = "SELECT COALESCE(MAX(number), 0) FROM edits WHERE image = ?"
+        (last,) = self.execute(query, image).fetchone()
         outlines = self._outlines(row) if change is None else change.added
         return {
             "version": row["version"],
@@ -535,7 +521,7 @@ class Corrections(Database):
 
     def _write(self, image: int) -> None:
         with exclusive_lock(self.folder / LOCK, self.folder):
-            with transaction(self.connection):
+            with self.writing():
                 self._take_others(image)
                 row, field = self._row(image), self._field(image)
                 is_new = row["written"] < row["version"]

@@ -338,6 +338,24 @@ class Database:
                 self._opened.append(found)
         return found
 
+    def execute(self, query: str, *values: object) -> sqlite3.Cursor:
+        """Run a statement of SQL with values for its question marks."""
+        found: sqlite3.Cursor = self.connection.execute(query, values)
+        return found
+
+    def row(self, query: str, *values: object) -> sqlite3.Row | None:
+        """Return the first row that a query finds, if any."""
+        found: sqlite3.Row | None = self.execute(query, *values).fetchone()
+        return found
+
+    def rows(self, query: str, *values: object) -> list[sqlite3.Row]:
+        """Return all rows that a query finds."""
+        return self.execute(query, *values).fetchall()
+
+    def writing(self) -> contextlib.AbstractContextManager[None]:
+        """Commit all writes of a block or none; see `transaction`."""
+        return transaction(self.connection)
+
     def close(self) -> None:
         """Close all connections; it cannot be used afterwards."""
         with self._guard:
@@ -346,21 +364,19 @@ class Database:
 
     def fact(self, name: str, default: str | None = None) -> str | None:
         """Return the fact stored under a name."""
-        row = self.connection.execute("SELECT value FROM facts WHERE name = ?", [name]).fetchone()
+        row = self.row("SELECT value FROM facts WHERE name = ?", name)
         return default if row is None else str(row["value"])
 
     def secret(self) -> str:
         """Return the secret of the link of its page, which the first process creates."""
-        with transaction(self.connection):
-            self.connection.execute(
-                "INSERT INTO facts VALUES ('token', ?) ON CONFLICT DO NOTHING",
-                [secrets.token_urlsafe(24)],
-            )
+        with self.writing():
+            token = secrets.token_urlsafe(24)
+            self.execute("INSERT INTO facts VALUES ('token', ?) ON CONFLICT DO NOTHING", token)
         return str(self.fact("token"))
 
     def set_facts(self, **facts: str) -> None:
         """Store facts by their names, such as the port of its page."""
-        with transaction(self.connection):
+        with self.writing():
             write_facts(self.connection, facts)
 
 
@@ -485,56 +501,3 @@ def _add_categories(
         [(name, name.casefold(), origin) for name in classes],
     )
     return {row[1]: row[0] for row in connection.execute("SELECT id, name FROM categories")}
-
-
-# --- the log of clicks --------------------------------------------------------------------------
-
-NOTHING_TO_UNDO = ClickResult("nothing", "there is nothing to undo in this window", None)
-
-
-def log_event(
-    connection: sqlite3.Connection,
-    time: float,
-    client: str,
-    click: str,
-    what: str,
-    result: ClickResult,
-    category: int | None = None,
-    *,
-    undone: int | None = None,
-) -> int:
-    """Log a click of a window (client), in the transaction of its effect; return its number.
-
-    `undone` is the number of the click that it undoes.
-    """
-    outcome, message, item = result
-    cursor = connection.execute(
-        "INSERT INTO events (click, client, time, what, item, category, outcome, message) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        [click, client, time, what, item, category, outcome, message],
-    )
-    assert cursor.lastrowid is not None
-    if undone is not None:
-        connection.execute(
-            "UPDATE events SET undone_by = ? WHERE number = ?", [cursor.lastrowid, undone]
-        )
-    return cursor.lastrowid
-
-
-def last_click(connection: sqlite3.Connection, client: str, *kinds: str) -> sqlite3.Row | None:
-    """Return the last click of a window that took effect and is not undone."""
-    wanted = ", ".join("?" * len(kinds))
-    row: sqlite3.Row | None = connection.execute(
-        f"SELECT number, item FROM events WHERE client = ? AND what IN ({wanted}) "
-        "AND outcome = 'kept' AND undone_by IS NULL ORDER BY number DESC LIMIT 1",
-        [client, *kinds],
-    ).fetchone()
-    return row
-
-
-def earlier_result(connection: sqlite3.Connection, click: str) -> ClickResult | None:
-    """Return the result of a click that is sent again, because its answer was lost."""
-    row = connection.execute(
-        "SELECT outcome, message, item FROM events WHERE click = ?", [click]
-    ).fetchone()
-    return None if row is None else ClickResult(row["outcome"], row["message"], row["item"])

@@ -7,9 +7,10 @@ import hashlib
 import importlib
 import json
 import os
+import re
 import shutil
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -20,6 +21,7 @@ from hypervlad.app.results import RESULTS
 from hypervlad.app.runner import Runner
 from hypervlad.app.scales import Scales
 from hypervlad.common.files import refuse_link, replace_when_complete
+from hypervlad.common.progress import joined_notes, noted
 from hypervlad.common.tables import write_table
 from hypervlad.common.wording import counted, name_some, printable
 from hypervlad.images import ImageReadError, ReadOptions, find_images, read_image
@@ -29,6 +31,7 @@ from hypervlad.objects.detection import MIN_AREA
 from hypervlad.objects.found_folder import FIELDS, RUN, FoundFolder
 
 _READING = "page", "channel", "banner", "scaling", "percentiles", "max_pixels"
+_LEAST_AREA = re.compile(r"(?<![\w/.-])min_area(?![\w/-]|\.\w)")  # no part of a file's name
 
 
 class Finding(Corrections):
@@ -104,8 +107,7 @@ class Finding(Corrections):
         shown: dict[str, Any] = {"version": 0, "message": "", "is_whole": True, "removed": []}
         (name,) = relative_names([path], self._root)
         shown |= {"outlines": [], "can_undo": False, "can_redo": False, "name": printable(name)}
-        size = self.scales.size_of(name)
-        return shown | {"height": height, "width": width, "pixel_size": size}
+        return shown | {"height": height, "width": width, "pixel_size": self.scales.size_of(name)}
 
     def preview(self, image: int, polarity: str, min_area: int) -> dict[str, Any]:
         """Find the particles of one image, and return them as `shown` does; nothing is kept."""
@@ -116,14 +118,15 @@ class Finding(Corrections):
         try:
             options: Any = {"polarity": polarity, "min_area": min_area}
             options["read_options"] = self.read_options()
-            found = find_particles(self.image_of(image), **options)
+            with noted() as notes:
+                found = find_particles(self.image_of(image), **options)
         except ValueError as error:
             raise QueueError(self._in_words(error)) from error
         finally:
             self._previewing.release()
-        note = f": {found.note}" if found.note else ""
+        note = f": {joined_notes(notes)}" if notes else ""
         kind = f"{found.polarity} particle" if len(found) else "particle"
-        words = f"{counted(len(found), kind)} found in this image{note}"
+        words = self._in_words(f"{counted(len(found), kind)} found in this image{note}")
         return {"is_whole": True, "removed": [], "outlines": shapes_of(found), "message": words}
 
     def files(self) -> list[Path]:
@@ -151,8 +154,8 @@ class Finding(Corrections):
     # --- internal -------------------------------------------------------------------------------
 
     def _in_words(self, message: object) -> str:
-        """Return a message, with files named as the page names them."""
-        text = str(message)
+        """Return a message, with files and choices named as the page names them."""
+        text = _LEAST_AREA.sub("“Least area”", str(message))
         for folder in sorted((self.folder, self._root), key=lambda each: -len(each.parts)):
             text = text.replace(f"{folder}{os.sep}", "").replace(str(folder), folder.name)
         return printable(text)
@@ -170,7 +173,8 @@ class Finding(Corrections):
         run = self._run_before()
         is_other = choices_of(run["finder"]) != {"polarity": polarity, "min_area": min_area}
         number = run["pixel_size"]  # as it was given in a shell, for all images
-        is_other |= self._are_sizes_other(self._names if number else self._sizes_before())
+        others = self._names if number else self._sizes_before()
+        is_other |= self._are_sizes_other(self._sizes, others)
         if is_other and not self.is_found and run["finder"]:  # of a run that was stopped
             move_results(self.folder, self.folder / self.free_name(".stopped"))
             run = self._run_before()
@@ -222,10 +226,9 @@ class Finding(Corrections):
         if model:
             shutil.copyfile(model[0], new / MODEL)
         yield "Taking them over"
-        found = (
-            FoundFolder(each).field_table.set_index("micrograph") for each in (self.folder, new)
-        )
-        before, after = (own["particles"].fillna(0).astype(int).to_dict() for own in found)
+        tables = [FoundFolder(each).field_table for each in (self.folder, new)]
+        numbers = [own.set_index("micrograph")["particles"].fillna(0) for own in tables]
+        before, after = (own.astype(int).to_dict() for own in numbers)
         kept = {each["name"] for each in super().images() if each["version"]}
         if gone := sorted(before.keys() - after.keys()):
             raise QueueError(
@@ -276,7 +279,7 @@ class Finding(Corrections):
 
     def _stamp(self) -> str:
         """Return what changes with each edit, and whenever other particles are found."""
-        found = self.connection.execute("SELECT id, version, done FROM images ORDER BY id")
+        found = self.execute("SELECT id, version, done FROM images ORDER BY id")
         files = [self.folder / RUN, *self._outline_files()]
         stamp = [[*map(tuple, found.fetchall())], [str(file_stamp(file)) for file in files]]
         return hashlib.sha256(json.dumps(stamp).encode()).hexdigest()
@@ -325,10 +328,10 @@ class Finding(Corrections):
             for name, size in self._sizes_before().items()
         }
 
-    def _are_sizes_other(self, names: Iterable[str]) -> bool:
+    def _are_sizes_other(self, sizes: Mapping[str, float], names: Iterable[str]) -> bool:
         """Return whether images have other sizes than those with which particles were found."""
         before = self._sizes_before()
-        return any(self._sizes.get(name) != before.get(name) for name in names)
+        return any(sizes.get(name) != before.get(name) for name in names)
 
     def _report_contradictions(self) -> None:
         self.runner.report(*(f"warning: {each}" for each in self.scales.contradictions()))

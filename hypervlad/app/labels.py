@@ -9,18 +9,13 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from hypervlad.app.database import (
-    NOTHING_TO_UNDO,
     ClickResult,
     QueueError,
-    earlier_result,
-    last_click,
-    log_event,
     reporting_damage,
     shown_name,
-    transaction,
 )
 from hypervlad.app.particles import QueuedParticle
-from hypervlad.app.store import LabelledImage, Queue, row_of
+from hypervlad.app.store import NOTHING_TO_UNDO, LabelledImage, Queue
 from hypervlad.common.limits import MAX_LABELS_AT_ONCE
 from hypervlad.common.tables import MODEL_SOURCE, PERSON_SOURCE, table_as_bytes
 from hypervlad.common.wording import counted, name_some, warn_user
@@ -115,16 +110,16 @@ class Labels:
         for value, known in ((source, _SOURCES), (order, _ORDERS)):
             if value not in known:
                 raise QueueError(f"expected one of {', '.join(known)}; got {value!r}")
-        connection, of_source = self.queue.connection, _SOURCES[source]
-        counts = connection.execute(
+        of_source = _SOURCES[source]
+        counts = self.queue.rows(
             f"SELECT {_LABEL}, COUNT(*) FROM items WHERE {of_source} GROUP BY 1 ORDER BY 1"
-        ).fetchall()
-        rows = connection.execute(
+        )
+        rows = self.queue.rows(
             f"SELECT items.*, {_LABEL} AS label, events.time FROM items "
             f"LEFT JOIN events ON events.number = items.event WHERE {of_source} "
             f"AND ? IN (0, {_LABEL}) ORDER BY {_ORDERS[order]} LIMIT ? OFFSET ?",
-            [category, max(0, min(n, MAX_LABELS_AT_ONCE)), max(0, start)],
-        ).fetchall()
+            *(category, max(0, min(n, MAX_LABELS_AT_ONCE)), max(0, start)),
+        )
         return LabelPage(
             [_given_label(row) for row in rows],
             sum(number for label, number in counts if category in (0, label)),
@@ -151,13 +146,13 @@ class Labels:
                 f"label 1 to {counted(MAX_LABELS_AT_ONCE, self.queue.unit)} at a time; "
                 f"got {len(items)}"
             )
-        connection = self.queue.connection
-        name = row_of(connection, "categories", category)["name"]
-        with transaction(connection):
-            result = earlier_result(connection, click)
+        queue = self.queue
+        name = queue.row_of("categories", category)["name"]
+        with queue.writing():
+            result = queue.earlier_result(click)
             if result is None:
                 known = f"items.*, {_IS_LABELLED} AS labelled"
-                rows = [row_of(connection, "items", each, columns=known) for each in items]
+                rows = [queue.row_of("items", each, columns=known) for each in items]
                 fresh = [
                     row for row in rows if row["event"] == items[row["id"]] and row["labelled"]
                 ]
@@ -167,16 +162,15 @@ class Labels:
                     len(rows) - len(fresh),
                     rows[0]["id"] if len(rows) == 1 else None,
                 )
-                now = self.queue.now()
-                number = log_event(connection, now, client, click, "correct", result, category)
-                connection.executemany(
+                number = queue.log(client, click, "correct", result, category)
+                queue.connection.executemany(
                     "INSERT INTO corrected VALUES (?, ?, ?, ?, ?)",
                     [
                         (number, row["id"], row["state"], row["category"], row["event"])
                         for row in fresh
                     ],
                 )
-                connection.executemany(
+                queue.connection.executemany(
                     "UPDATE items SET state = 'labelled', category = ?, event = ? WHERE id = ?",
                     [(category, number, row["id"]) for row in fresh],
                 )
@@ -184,26 +178,25 @@ class Labels:
 
     def undo(self, client: str, click: str) -> ClickResult:
         """Undo a window's last correction; images that have changed since stay as they are."""
-        connection = self.queue.connection
-        with transaction(connection):
-            return earlier_result(connection, click) or self._undo_last(client, click)
+        with self.queue.writing():
+            return self.queue.earlier_result(click) or self._undo_last(client, click)
 
     def _undo_last(self, client: str, click: str) -> ClickResult:
-        connection, now = self.queue.connection, self.queue.now()
-        last = last_click(connection, client, "correct")
+        queue = self.queue
+        last = queue.last_click(client, "correct")
         if last is None:
-            log_event(connection, now, client, click, "undo", NOTHING_TO_UNDO)
+            queue.log(client, click, "undo", NOTHING_TO_UNDO)
             return NOTHING_TO_UNDO
-        before = connection.execute(
+        before = queue.rows(
             "SELECT corrected.*, items.event = corrected.event AS fresh FROM corrected "
             "JOIN items ON items.id = corrected.item WHERE corrected.event = ?",
-            [last["number"]],
-        ).fetchall()
+            last["number"],
+        )
         fresh = [row for row in before if row["fresh"]]
         words = f"{counted(len(fresh), self.queue.unit)} labelled as before"
         result = self._result_of(words, len(fresh), len(before) - len(fresh), last["item"])
-        log_event(connection, now, client, click, "undo", result, undone=last["number"])
-        connection.executemany(
+        queue.log(client, click, "undo", result, undone=last["number"])
+        queue.connection.executemany(
             "UPDATE items SET state = ?, category = ?, event = ? WHERE id = ?",
             [(row["state"], row["category"], row["previous"], row["item"]) for row in fresh],
         )

@@ -17,8 +17,9 @@ from hypervlad.app.finding import Finding, choices_of
 from hypervlad.app.results import Results
 from hypervlad.app.scales import Proposal, is_elsewhere, typed_number
 from hypervlad.app.store import Queue, checked_name
-from hypervlad.app.tasks import LEARN_AGAIN, TASKS, Step, Task
+from hypervlad.app.tasks import COVERAGE, LEARN_AGAIN, TASKS, Step, Task
 from hypervlad.common.files import parse_json, refuse_link, replace_when_complete
+from hypervlad.common.modelfile import read_model
 from hypervlad.common.tables import write_table
 from hypervlad.common.wording import counted, name_some, printable
 from hypervlad.images import find_masks
@@ -55,12 +56,12 @@ class Project(Finding):
         """Return what the page shows besides images: the task, choices, and what can be done."""
         known: dict[str, Any] = {"task": dict(self.runner.task)}  # what is done is in the rest
         known |= {"is_found": self.is_found, "generation": int(self.fact("generation") or 0)}
-        known["folder"] = str(self.folder)
         run = self.found.run if self.is_found else self._run_before()
-        known["finder"] = choices_of(run["finder"])
+        known |= {"folder": str(self.folder), "finder": choices_of(run["finder"])}
         known["has_earlier"] = (self.fact("earlier") or "[]") != "[]"
         known |= self._progress()
-        known["is_unmeasured"] = self.is_found and self._are_sizes_other(self.found.by_name)
+        names = self.found.by_name if self.is_found else ()
+        known["is_unmeasured"] = self._are_sizes_other(self.scales.given(), names)
         return known
 
     def _progress(self) -> dict[str, Any]:
@@ -127,11 +128,9 @@ class Project(Finding):
         """Return what the form of a task shows: the last choices."""
         known = self.runner.task.get("choices") if self.runner.task.get("kind") == kind else None
         known = known or self._made_with(kind)[0]
-        usual = {
-            each.name: each.values[0][0] if each.values else "" for each in TASKS[kind].choices
-        }
-        saved = self.fact(f"saved of {kind}")
-        return {**usual, **known} | ({TASKS[kind].saved[0]: saved} if saved else {})
+        task, saved = TASKS[kind], self.fact(f"saved of {kind}")
+        usual = {each.name: each.values[0][0] if each.values else "" for each in task.choices}
+        return {**usual, **known} | ({task.saved[0]: saved} if saved else {})
 
     def queue(self) -> Queue | None:
         """Return the queue of uncertain images, if classifying has made one."""
@@ -308,11 +307,8 @@ class Project(Finding):
         stamps = [str(file_stamp(each)) for each in paths if os.path.isfile(each)]
         choices = choices | {"pixel_sizes": self._sizes, "stamps": stamps}
         is_given = choices.get(task.given) or choices.get("model")
-        if (
-            made | late != choices | late
-            or (marks != before and not is_given)
-            or not folder.exists()
-        ):
+        is_other = made | late != choices | late or (marks != before and not is_given)
+        if is_other or not folder.exists():
             self._close_queue()
             # First, for a kill: the marks have the labels of its queue, which is elsewhere then.
             self._note_made(task.kind, made | {"is_renamed": True}, marks, marks)
@@ -337,13 +333,14 @@ class Project(Finding):
     ) -> Iterator[str]:
         """Run commands of a task, and put what they have written into one file, too."""
         (images,), (folder,) = fill["IMAGES"], fill["FOLDER"]
-        is_alone = folder.parent != self.folder  # one image
         for step in steps:
             yield step.words
             is_made = bool(step.makes) and (folder / step.makes).exists()
             if is_made or ("GIVEN" in step.command and not fill["GIVEN"]):
                 continue
             own = list[str | Path]()
+            if "SETS" in step.command:
+                fill = fill | {"SETS": _option_for_sets(*fill["MODEL"])}
             for word in step.command.split():
                 own += fill.get(word, [word.replace("FOLDER", str(folder))])
             for choice in task.choices:
@@ -361,12 +358,11 @@ class Project(Finding):
             except QueueError as error:
                 if not step.may_fail:
                     raise
-                if not is_alone:
-                    self.runner.report(error)
+                self.runner.report(error)
                 continue
-            if step.may_fail and not is_alone:  # what it says is in what it has written
+            if step.may_fail:  # what it says is in what it has written
                 self.runner.task["lines"] = before
-        if is_alone:
+        if folder.parent != self.folder:  # of one image
             return
         whole = folder / "all.zip"
         with replace_when_complete(whole) as stream, ZipFile(stream, "w", ZIP_DEFLATED) as kept:
@@ -384,8 +380,7 @@ class Project(Finding):
         """Return what a task learns from: marked images, or a table of their classes."""
         if gone := sorted(name for name in marks if not (self._root / name).exists()):
             marks = {name: own for name, own in marks.items() if name not in {*gone}}
-            some = name_some(gone)
-            self.runner.report(f"warning: not in the folder any more, so not learnt: {some}")
+            self.runner.report(f"warning: not in the folder, so not learnt: {name_some(gone)}")
         if not marks:
             raise QueueError(task.needs)
         if task.mark:
@@ -410,10 +405,15 @@ class Project(Finding):
         return str(path)
 
 
+def _option_for_sets(model: Path) -> list[str]:
+    """Return the option for prediction sets, unless no images were held out to calibrate them."""
+    fitted = read_model(model).header.get("fitted", {})
+    return [f"--coverage={COVERAGE / 100}"] if fitted.get("held_out_") else []
+
+
 def _with_labels(
     typed: dict[str, str], before: dict[str, str], labels: dict[str, str]
 ) -> dict[str, str]:
     """Return marks with labels of those that were not marked again since."""
-    return typed | {
-        name: label for name, label in labels.items() if typed.get(name) == before.get(name)
-    }
+    kept = {name: own for name, own in labels.items() if typed.get(name) == before.get(name)}
+    return typed | kept

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -237,44 +237,45 @@ class _PrintableJSON(DefaultJSONProvider):
         return super().dumps(plain(obj), **kwargs)
 
 
+def _answer(app: Flask, path: str, fields: Mapping[str, type], answer: Callable[..., Any]) -> None:
+    """Let a function answer what is posted to a path: JSON with these fields, in JSON."""
+
+    def answered(token: str, **parts: str) -> Response:
+        found = answer(**parts, **body_of(fields))
+        return jsonify({} if found is None else found)
+
+    app.add_url_rule(f"/<token>/{path}", path, answered, methods=["POST"])
+
+
 def _add_clicks(app: Flask, queue: Queue) -> None:
     click = {"client": str, "click": str, "want": int}
     fields_of = {"next": {"client": str, "want": int}, "undo": click, "again": click}
     fields_of |= {"label": click | {"item": int, "category": int}, "skip": click | {"item": int}}
 
-    @app.post("/<token>/<any(next, label, skip, undo, again):action>")
-    def clicked(token: str, action: str) -> Response:
-        answer = getattr(queue, action)(**body_of(fields_of[action]))
-        categories = [asdict(category) for category in queue.categories()]
-        return jsonify(asdict(answer) | {"categories": categories, "lease": queue.lease})
+    def clicked(action: str, **body: Any) -> dict[str, Any]:
+        answer = getattr(queue, action)(**body)
+        categories = list(map(asdict, queue.categories()))
+        return asdict(answer) | {"categories": categories, "lease": queue.lease}
 
-    @app.post("/<token>/category")
-    def category(token: str) -> Response:
-        return jsonify(asdict(queue.add_category(**body_of({"name": str}))))
-
-    @app.post("/<token>/release")
-    def release(token: str) -> Response:
-        queue.release(**body_of({"client": str}))
-        return jsonify({})
+    for action, fields in fields_of.items():
+        _answer(app, action, fields, partial(clicked, action))
+    _answer(app, "category", {"name": str}, lambda name: asdict(queue.add_category(name)))
+    _answer(app, "release", {"client": str}, queue.release)
 
 
 def _add_labels(app: Flask, labels: Labels) -> None:
-    @app.post("/<token>/labels")
-    def labels_shown(token: str) -> Response:
-        fields = {"category": int, "source": str, "order": str, "start": int, "n": int}
-        found = labels.page(**body_of(fields))
-        categories = [asdict(category) for category in labels.queue.categories()]
-        return jsonify(asdict(found) | {"categories": categories})
+    def shown(**body: Any) -> dict[str, Any]:
+        found = labels.page(**body)
+        return asdict(found) | {"categories": list(map(asdict, labels.queue.categories()))}
 
-    @app.post("/<token>/correct")
-    def correct(token: str) -> Response:
-        fields = {"client": str, "click": str, "items": list, "category": int}
-        body = body_of(fields)
-        return jsonify(labels.correct(**body | {"items": items_of(body["items"])})._asdict())
+    def correct(items: list[Any], **body: Any) -> dict[str, Any]:
+        return labels.correct(items=items_of(items), **body)._asdict()
 
-    @app.post("/<token>/restore")
-    def restore(token: str) -> Response:
-        return jsonify(labels.undo(**body_of({"client": str, "click": str}))._asdict())
+    fields = {"category": int, "source": str, "order": str, "start": int, "n": int}
+    _answer(app, "labels", fields, shown)
+    click = {"client": str, "click": str}
+    _answer(app, "correct", click | {"items": list, "category": int}, correct)
+    _answer(app, "restore", click, lambda **body: labels.undo(**body)._asdict())
 
 
 def _add_project(app: Flask, project: Project, previews: Previews) -> None:
@@ -295,37 +296,32 @@ def _add_project(app: Flask, project: Project, previews: Previews) -> None:
 
     _add_tasks(app, project, stated, previews)
 
-    @app.post("/<token>/images")
-    def images(token: str) -> Response:
-        body_of({})
+    def images() -> dict[str, Any]:
         before = stated()  # first: what is done is listed
         listed = {"images": project.images(), "classes": project.classes(), "note": project.note}
-        return jsonify(before | listed)
+        return before | listed
 
-    @app.post("/<token>/outlines")
-    def outlines(token: str) -> Response:
-        return jsonify(project.shown(**body_of({"image": int})))
+    def category(name: str) -> dict[str, Any]:
+        name = project.add_class(name)
+        return {"id": 1 + project.classes().index(name), "name": name}
 
-    @app.post("/<token>/category")
-    def category(token: str) -> Response:
-        name = project.add_class(body_of({"name": str})["name"])
-        return jsonify({"id": 1 + project.classes().index(name), "name": name})
+    def edit(**body: Any) -> dict[str, Any]:
+        if not all(type(label) is int for label in body["labels"]):
+            abort(400, "expected labels to be whole numbers")
+        change = partial(change_of, *(body.pop(name) for name in fields))
+        return project.edit(**body, change=change)
 
-    @app.post("/<token>/<any(edit, undo, redo, mark):action>")
-    def changed(token: str, action: str) -> Response:
-        own: dict[str, type] = {"is_done": bool} if action == "mark" else {}
-        body = body_of(of_image | (fields if action == "edit" else own))
-        del body["client"]
-        if action == "edit":
-            if not all(type(label) is int for label in body["labels"]):
-                abort(400, "expected labels to be whole numbers")
-            change = partial(change_of, *(body.pop(name) for name in fields))
-            found = project.edit(**body, change=change)
-        elif action == "mark":
-            found = project.mark(**body)
-        else:
-            found = project.undo(**body, is_redo=action == "redo")
-        return jsonify(found | {"note": project.note})
+    def changed(change: Callable[..., dict[str, Any]], client: str, **body: Any) -> dict[str, Any]:
+        return change(**body) | {"note": project.note}
+
+    _answer(app, "images", {}, images)
+    _answer(app, "outlines", {"image": int}, project.shown)
+    _answer(app, "category", {"name": str}, category)
+    _answer(app, "edit", of_image | fields, partial(changed, edit))
+    _answer(app, "mark", of_image | {"is_done": bool}, partial(changed, project.mark))
+    for action, is_redo in (("undo", False), ("redo", True)):
+        undo = partial(project.undo, is_redo=is_redo)
+        _answer(app, action, of_image, partial(changed, undo))
 
     choices = {"polarity": str, "min_area": int}
     choices_of: dict[str, dict[str, type]] = {"find": choices, "learn": {"n_epochs": int}}
@@ -347,44 +343,33 @@ def _add_project(app: Flask, project: Project, previews: Previews) -> None:
     def of_other_queue(token: str, name: str) -> Response:
         raise StaleError("there is another queue now: go back to classes, and open it there")
 
-    @app.post("/<token>/preview")
-    def preview(token: str) -> Response:
-        return jsonify(project.preview(**body_of(choices | {"image": int})))
-
-    @app.post("/<token>/earlier")
-    def earlier(token: str) -> Response:
-        return jsonify({"outlines": project.earlier_polygons(**body_of({"image": int}))})
-
-    @app.post("/<token>/take_back")
-    def take_back(token: str) -> Response:
-        project.take_back(**body_of({"folder": str}))
+    def take_back(folder: str) -> dict[str, Any]:
+        project.take_back(folder)
         words = "the outlines are as they were before; edited images are as you have left them"
-        return jsonify(stated() | {"said": words})
+        return stated() | {"said": words}
 
-    @app.post("/<token>/size")
-    def size(token: str) -> Response:
-        fields = dict.fromkeys(("image", "share", "length", "to", "is_back"), str)
-        body = body_of(fields)
-        name, to, is_back = project.name_of(body["image"]), body["to"], body["is_back"]
-        scales = project.scales
-        back = scales.take_back(name, to) if is_back else ""
-        said = back or scales.give(name, body["share"], body["length"], to)
-        return jsonify(stated() | {"said": said})
+    def size(image: str, share: str, length: str, to: str, is_back: str) -> dict[str, Any]:
+        name, scales = project.name_of(image), project.scales
+        said = scales.take_back(name, to) if is_back else scales.give(name, share, length, to)
+        return stated() | {"said": said}
 
-    @app.post("/<token>/undo_size")
-    def undo_size(token: str) -> Response:
-        body_of({})
-        return jsonify(stated() | {"said": project.scales.undo()})
+    def do(action: Callable[[], None]) -> dict[str, Any]:
+        action()
+        return stated()
 
-    @app.post("/<token>/<any(stop, forget):action>")
-    def simple(token: str, action: str) -> Response:
-        body_of({})
-        getattr(project.runner, action)()
-        return jsonify(stated())
+    def earlier(image: int) -> dict[str, Any]:
+        return {"outlines": project.earlier_polygons(image)}
 
-    @app.post("/<token>/sheet/<any(learn, changes, results):name>")
-    def sheet(token: str, name: str) -> Response:
-        body_of({})
+    _answer(app, "preview", choices | {"image": int}, project.preview)
+    _answer(app, "earlier", {"image": int}, earlier)
+    _answer(app, "take_back", {"folder": str}, take_back)
+    of_size = dict.fromkeys(("image", "share", "length", "to", "is_back"), str)
+    _answer(app, "size", of_size, size)
+    _answer(app, "undo_size", {}, lambda: stated() | {"said": project.scales.undo()})
+    _answer(app, "stop", {}, partial(do, project.runner.stop))
+    _answer(app, "forget", {}, partial(do, project.runner.forget))
+
+    def sheet(name: str) -> dict[str, Any]:
         known: dict[str, Any] = {"name": name, "counted": counted, "folder": project.folder}
         if name == "learn":
             known["n_done"] = sum(each["is_done"] for each in project.images())
@@ -393,7 +378,9 @@ def _add_project(app: Flask, project: Project, previews: Previews) -> None:
         else:
             known |= {"is_current": project.is_current(), "files": project.results.listed(name)}
         html = render_template("sheet.html", **known)
-        return jsonify({"html": html, "is_current": known.get("is_current")})
+        return {"html": html, "is_current": known.get("is_current")}
+
+    _answer(app, "sheet/<any(learn, changes, results):name>", {}, sheet)
 
 
 def _add_tasks(
@@ -415,14 +402,7 @@ def _add_tasks(
         known["table"] = project.folder / SIZES
         return render_template("sizes.html", unit="image", **_COMMON, **known)
 
-    @app.post("/<token>/state/sizes")
-    def size_state(token: str) -> Response:
-        body_of({})
-        return jsonify(stated() | {"abouts": project.abouts()})
-
-    @app.post(f"/<token>/state/{_KIND}")
-    def task_state(token: str, kind: str) -> Response:
-        body_of({})
+    def task_state(kind: str) -> dict[str, Any]:
         state = stated() | {"abouts": project.abouts()}
         where, page, caption = project.results.place_of(kind), "", list[str]()
         if state["task"].get("state") != "running":
@@ -432,26 +412,28 @@ def _add_tasks(
         known |= {"files": project.results.listed(where), "is_preview": where != kind}
         known["queue"] = project.queue() if kind == "classes" else None
         state |= {"page": page, "caption": "\n".join(caption), "is_preview": where != kind}
-        return jsonify(state | {"files": render_template("files.html", **known)})
+        return state | {"files": render_template("files.html", **known)}
+
+    _answer(app, "state/sizes", {}, lambda: stated() | {"abouts": project.abouts()})
+    _answer(app, f"state/{_KIND}", {}, task_state)
 
     @app.get("/<token>/files/<any(image, small, whole):size>/<number:item>")
     def file_picture(token: str, size: str, item: int) -> Response:
         return _picture(previews.get(project.file(item), SIDES[size], project.read_options()))
 
-    @app.post("/<token>/mark_file")
-    def mark_file(token: str) -> Response:
-        body = body_of({"kind": str, "image": str, "word": str})
-        if body["kind"] not in TASKS:
-            abort(404, f"there is no task {body['kind']}")
-        project.mark_file(**body)
-        return jsonify({})
+    def mark_file(kind: str, image: str, word: str) -> None:
+        if kind not in TASKS:
+            abort(404, f"there is no task {kind}")
+        project.mark_file(kind, image, word)
 
-    @app.post(f"/<token>/keep/{_KIND}")
-    def keep(token: str, kind: str) -> Response:
-        path, damage = project.results.keep(kind, **body_of({"text": str, "page": str}))
+    def keep(kind: str, text: str, page: str) -> dict[str, Any]:
+        path, damage = project.results.keep(kind, text, page)
         said = f"{path.name} is kept: “{TASKS[kind].button}” uses it"
         known = {"choice": TASKS[kind].saved[0], "path": str(path), "said": said}
-        return jsonify(known | {"damage": damage})
+        return known | {"damage": damage}
+
+    _answer(app, "mark_file", {"kind": str, "image": str, "word": str}, mark_file)
+    _answer(app, f"keep/{_KIND}", {"text": str, "page": str}, keep)
 
     @app.get(f"/<token>/<any(results, {', '.join(TASKS)}):kind>/<path:name>")
     @app.get(f"/<token>/preview/{_KIND}/<path:name>", defaults={"above": "preview/"})

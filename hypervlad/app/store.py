@@ -10,19 +10,14 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from hypervlad.app.database import (
-    NOTHING_TO_UNDO,
     QUEUE,
     ClickResult,
     Database,
     Outcome,
     QueueError,
     UnknownError,
-    earlier_result,
-    last_click,
-    log_event,
     reporting_damage,
     shown_name,
-    transaction,
 )
 from hypervlad.app.particles import QueuedImage, QueuedParticle, is_stored_particle, restored
 from hypervlad.common.files import parse_json
@@ -33,6 +28,7 @@ from hypervlad.images.options import make_options
 from hypervlad.objects.particle import NOT_A_PARTICLE
 
 _ITEM = "SELECT id, name, kind, reason, novelty, scores, nearest FROM items"
+NOTHING_TO_UNDO = ClickResult("nothing", "there is nothing to undo in this window", None)
 
 
 @dataclass(frozen=True)
@@ -154,7 +150,7 @@ class Queue(Database):
     @cached_property
     def unit(self) -> str:
         """What is labelled, "image" or "particle"."""
-        row = self.connection.execute("SELECT path FROM items LIMIT 1").fetchone()
+        row = self.row("SELECT path FROM items LIMIT 1")
         return "particle" if row is not None and is_stored_particle(row["path"]) else "image"
 
     @cached_property
@@ -164,16 +160,16 @@ class Queue(Database):
 
     def categories(self) -> list[Category]:
         """Return all categories, in the order of their keys."""
-        rows = self.connection.execute("SELECT id, name, origin FROM categories ORDER BY id")
+        rows = self.rows("SELECT id, name, origin FROM categories ORDER BY id")
         return [Category(*row) for row in rows]
 
     def images(self) -> list[LabelledImage]:
         """Return all images in order, with the model's prediction and a person's label."""
-        rows = self.connection.execute(
+        rows = self.rows(
             "SELECT items.*, c.name AS label FROM items LEFT JOIN categories c ON c.id = category "
             "ORDER BY items.id"
-        ).fetchall()
-        names = dict(self.connection.execute("SELECT id, name FROM categories").fetchall())
+        )
+        names = {each.id: each.name for each in self.categories()}
         found = []
         for row in rows:
             with reporting_damage(f"image {row['id']}"):
@@ -194,24 +190,25 @@ class Queue(Database):
     def add_category(self, name: str) -> Category:
         """Return the category of a name, and add it if it is new (case is ignored)."""
         checked = checked_name(name)
-        connection = self.connection
-        with transaction(connection):
-            found = _category_named(connection, checked)
+        query = "SELECT id, name, origin FROM categories WHERE name = ? OR folded = ? "
+        query += "ORDER BY name = ? DESC LIMIT 1"
+        own = checked, checked.casefold(), checked
+        with self.writing():
+            found = self.row(query, *own)
             if found is None:
-                (known,) = connection.execute("SELECT COUNT(*) FROM categories").fetchone()
-                if known >= MAX_CATEGORIES:
+                if (known := len(self.categories())) >= MAX_CATEGORIES:
                     raise QueueError(f"there are {known} classes already, which is the maximum")
-                connection.execute(
+                self.execute(
                     "INSERT INTO categories (name, folded, origin) VALUES (?, ?, 'person')",
-                    [checked, checked.casefold()],
+                    *own[:2],
                 )
-                found = _category_named(connection, checked)
+                found = self.row(query, *own)
         assert found is not None
-        return found
+        return Category(*found)
 
     def next(self, client: str, want: int) -> Answer:
         """Lease images to a window, up to `want` in all, and renew its leases."""
-        with transaction(self.connection):
+        with self.writing():
             return self._answer(client, want, ClickResult("kept", "", None))
 
     def label(self, client: str, click: str, item: int, category: int, want: int = 0) -> Answer:
@@ -226,7 +223,7 @@ class Queue(Database):
         want : int, default=0
             Number of images to lease in all afterwards.
         """
-        row_of(self.connection, "categories", category)
+        self.row_of("categories", category)
         return self._click(client, click, item, category, want)
 
     def skip(self, client: str, click: str, item: int, want: int = 0) -> Answer:
@@ -235,38 +232,38 @@ class Queue(Database):
 
     def undo(self, client: str, click: str, want: int = 0) -> Answer:
         """Undo a window's last label or skip that took effect; the window gets the image again."""
-        with transaction(self.connection):
-            result = earlier_result(self.connection, click) or self._undo_last(client, click)
+        with self.writing():
+            result = self.earlier_result(click) or self._undo_last(client, click)
             return self._answer(client, want, result)
 
     def again(self, client: str, click: str, want: int = 0) -> Answer:
         """Return all skipped images to the queue."""
-        with transaction(self.connection):
-            result = earlier_result(self.connection, click)
+        with self.writing():
+            result = self.earlier_result(click)
             if result is None:
                 result = ClickResult("kept", "", None)
-                number = log_event(self.connection, self.now(), client, click, "again", result)
-                self.connection.execute(
-                    "UPDATE items SET state = 'open', event = ? WHERE state = 'skipped'", [number]
+                number = self.log(client, click, "again", result)
+                self.execute(
+                    "UPDATE items SET state = 'open', event = ? WHERE state = 'skipped'", number
                 )
             return self._answer(client, want, result)
 
     def release(self, client: str) -> None:
         """End all leases of a window that is closed."""
-        with transaction(self.connection):
-            self.connection.execute(
-                "UPDATE items SET client = NULL, leased_until = NULL WHERE client = ?", [client]
+        with self.writing():
+            self.execute(
+                "UPDATE items SET client = NULL, leased_until = NULL WHERE client = ?", client
             )
 
     def image_of(self, item: int) -> QueuedImage:
         """Return the file of an image of the queue, or the particle that it is."""
-        row = row_of(self.connection, "items", item)
+        row = self.row_of("items", item)
         with reporting_damage(f"image {item}"):
             return restored(row["path"])
 
     def image_of_training(self, row: int) -> QueuedImage:
         """Return the file of a training image, or the particle that it is."""
-        found = row_of(self.connection, "training", row, key="row")["path"]
+        found = self.row_of("training", row, key="row")["path"]
         if found is None:
             raise UnknownError(f"the file of training image {row} is not known")
         with reporting_damage(f"training image {row}"):
@@ -274,16 +271,14 @@ class Queue(Database):
 
     def progress(self, client: str = "") -> Progress:
         """Count images; `client` is the window that requests this."""
-        counts = dict(
-            self.connection.execute("SELECT state, COUNT(*) FROM items GROUP BY state").fetchall()
-        )
-        (waiting,) = self.connection.execute(
+        counts = dict(self.execute("SELECT state, COUNT(*) FROM items GROUP BY state").fetchall())
+        (waiting,) = self.execute(
             "SELECT COUNT(*) FROM items WHERE state = 'open' AND place IS NOT NULL"
         ).fetchone()
-        (elsewhere,) = self.connection.execute(
+        (elsewhere,) = self.execute(
             "SELECT COUNT(*) FROM items WHERE client IS NOT NULL AND client != ? "
             "AND leased_until >= ? AND +state = 'open' AND +place IS NOT NULL",
-            [client, self.now()],
+            *(client, self.now()),
         ).fetchone()
         by_model = counts.get("open", 0) - waiting
         return Progress(
@@ -292,51 +287,99 @@ class Queue(Database):
 
     def _click(self, client: str, click: str, item: int, category: int | None, want: int) -> Answer:
         """Log a label (or a skip, without category), which takes effect if it is the first."""
-        connection = self.connection
         what, state = ("skip", "skipped") if category is None else ("label", "labelled")
-        with transaction(connection):
-            result = earlier_result(connection, click)
+        with self.writing():
+            result = self.earlier_result(click)
             if result is None:
-                row = row_of(connection, "items", item)
+                row = self.row_of("items", item)
                 result = ClickResult("kept", "", item)
                 if row["state"] == "labelled":
-                    name = row_of(connection, "categories", row["category"])["name"]
+                    name = self.row_of("categories", row["category"])["name"]
                     message = (
                         f"this image was already labelled “{name}”; that label is kept, yours is "
                         "in the log"
                     )
                     result = ClickResult("late", message, item)
-                number = log_event(connection, self.now(), client, click, what, result, category)
+                number = self.log(client, click, what, result, category)
                 if result.outcome == "kept":
-                    connection.execute(
+                    self.execute(
                         "UPDATE items SET state = ?, category = ?, event = ?, client = NULL, "
                         "leased_until = NULL WHERE id = ?",
-                        [state, category, number, item],
+                        *(state, category, number, item),
                     )
             return self._answer(client, want, result)
 
     def _undo_last(self, client: str, click: str) -> ClickResult:
-        connection = self.connection
-        last = last_click(connection, client, "label", "skip")
+        last = self.last_click(client, "label", "skip")
         if last is None:
-            log_event(connection, self.now(), client, click, "undo", NOTHING_TO_UNDO)
+            self.log(client, click, "undo", NOTHING_TO_UNDO)
             return NOTHING_TO_UNDO
-        if row_of(connection, "items", last["item"])["event"] == last["number"]:
+        if self.row_of("items", last["item"])["event"] == last["number"]:
             result = ClickResult("kept", "", last["item"])
         else:
             result = ClickResult(
                 "late", "the image has been changed since and stays as it is", last["item"]
             )
-        number = log_event(
-            connection, self.now(), client, click, "undo", result, undone=last["number"]
-        )
+        number = self.log(client, click, "undo", result, undone=last["number"])
         if result.outcome == "kept":
-            connection.execute(
+            self.execute(
                 "UPDATE items SET state = 'open', category = NULL, event = ?, client = ?, "
                 "leased_until = ? WHERE id = ?",
-                [number, client, self.now() + self.lease, last["item"]],
+                *(number, client, self.now() + self.lease, last["item"]),
             )
         return result
+
+    # --- the log of clicks ----------------------------------------------------------------------
+
+    def log(
+        self,
+        client: str,
+        click: str,
+        what: str,
+        result: ClickResult,
+        category: int | None = None,
+        *,
+        undone: int | None = None,
+    ) -> int:
+        """Log a click of a window (client), in the transaction of its effect; return its number.
+
+        `undone` is the number of the click that it undoes.
+        """
+        number = self.execute(
+            "INSERT INTO events (click, client, time, what, category, outcome, message, item) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            *(click, client, self.now(), what, category, *result),
+        ).lastrowid
+        assert number is not None
+        if undone is not None:
+            self.execute("UPDATE events SET undone_by = ? WHERE number = ?", number, undone)
+        return number
+
+    def last_click(self, client: str, *kinds: str) -> sqlite3.Row | None:
+        """Return the last click of a window that took effect and is not undone."""
+        wanted = ", ".join("?" * len(kinds))
+        return self.row(
+            f"SELECT number, item FROM events WHERE client = ? AND what IN ({wanted}) "
+            "AND outcome = 'kept' AND undone_by IS NULL ORDER BY number DESC LIMIT 1",
+            *(client, *kinds),
+        )
+
+    def earlier_result(self, click: str) -> ClickResult | None:
+        """Return the result of a click that is sent again, because its answer was lost."""
+        row = self.row("SELECT outcome, message, item FROM events WHERE click = ?", click)
+        return None if row is None else ClickResult(*row)
+
+    def row_of(
+        self, table: str, number: int, *, key: str = "id", columns: str = "*"
+    ) -> sqlite3.Row:
+        """Return a line of a table; an UnknownError if there is none."""
+        row = self.row(f"SELECT {columns} FROM {table} WHERE {key} = ?", number)
+        if row is None:
+            kind = {"items": "image", "categories": "class", "training": "training image"}[table]
+            raise UnknownError(f"the queue has no {kind} {number}")
+        return row
+
+    # --- leases ---------------------------------------------------------------------------------
 
     def _answer(self, client: str, want: int, result: ClickResult) -> Answer:
         items = self._lease(client, min(want, MAX_LEASED))
@@ -344,22 +387,18 @@ class Queue(Database):
 
     def _lease(self, client: str, want: int) -> list[Item]:
         """Renew a window's leases, lease images up to `want` in all, and return all of them."""
-        connection, now = self.connection, self.now()
+        now = self.now()
         # The "+" lets SQLite use the index of clients.
         mine = "client = ? AND +state = 'open' AND +place IS NOT NULL"
-        (held,) = connection.execute(
-            f"SELECT COUNT(*) FROM items WHERE {mine}", [client]
-        ).fetchone()
-        connection.execute(
+        (held,) = self.execute(f"SELECT COUNT(*) FROM items WHERE {mine}", client).fetchone()
+        self.execute(
             "UPDATE items SET client = ? WHERE id IN (SELECT id FROM items "
             "WHERE state = 'open' AND place IS NOT NULL AND client IS NOT ? "
             "AND (client IS NULL OR leased_until < ?) ORDER BY place LIMIT ?)",
-            [client, client, now, max(0, want - held)],
+            *(client, client, now, max(0, want - held)),
         )
-        connection.execute(
-            f"UPDATE items SET leased_until = ? WHERE {mine}", [now + self.lease, client]
-        )
-        rows = connection.execute(f"{_ITEM} WHERE {mine} ORDER BY place", [client]).fetchall()
+        self.execute(f"UPDATE items SET leased_until = ? WHERE {mine}", now + self.lease, client)
+        rows = self.rows(f"{_ITEM} WHERE {mine} ORDER BY place", client)
         return [self._item(row) for row in rows]
 
     def _item(self, row: sqlite3.Row) -> Item:
@@ -367,7 +406,7 @@ class Queue(Database):
             nearest = [
                 Neighbour(row["row"], row["name"], row["label"], row["path"] is not None)
                 for number in parse_json(row["nearest"])
-                for row in self.connection.execute("SELECT * FROM training WHERE row = ?", [number])
+                for row in self.rows("SELECT * FROM training WHERE row = ?", number)
             ]
             scores = [(int(number), float(share)) for number, share in parse_json(row["scores"])]
             reason = row["reason"]
@@ -395,25 +434,3 @@ def checked_name(name: str) -> str:
     if not words.isprintable():
         raise QueueError("the name of the class has characters that cannot be printed")
     return words
-
-
-def _category_named(connection: sqlite3.Connection, name: str) -> Category | None:
-    row = connection.execute(
-        "SELECT id, name, origin FROM categories WHERE name = ? OR folded = ? "
-        "ORDER BY name = ? DESC LIMIT 1",
-        [name, name.casefold(), name],
-    ).fetchone()
-    return None if row is None else Category(*row)
-
-
-def row_of(
-    connection: sqlite3.Connection, table: str, number: int, *, key: str = "id", columns: str = "*"
-) -> sqlite3.Row:
-    """Return a line of a table of the queue; an UnknownError if there is none."""
-    row: sqlite3.Row | None = connection.execute(
-        f"SELECT {columns} FROM {table} WHERE {key} = ?", [number]
-    ).fetchone()
-    if row is None:
-        kind = {"items": "image", "categories": "class", "training": "training image"}[table]
-        raise UnknownError(f"the queue has no {kind} {number}")
-    return row

@@ -157,8 +157,7 @@ def _split(outlines: Outlines, own: Sequence[Outline], stroke: Points) -> Change
 def _redrawn(outlines: Outlines, own: Outline, stroke: Points, reach: int) -> Change:
     """Return an outline with the part of its edge that a stroke draws anew.
 
-    What the stroke encloses outside of the outline is added; of what it divides, the largest part
-    stays.
+    What the stroke encloses outside of the outline is added; of its parts, the largest stays.
     """
     low = np.minimum(own.box[:2], np.floor(stroke.min(axis=0))[::-1]).astype(int) - 2
     high = np.maximum(own.box[2:], np.ceil(stroke.max(axis=0))[::-1]).astype(int) + 2

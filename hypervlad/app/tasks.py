@@ -11,8 +11,7 @@ class Choice(NamedTuple):
     `option` has {} where the value belongs; without, what is ticked is given. `values` of a menu
     begin with the usual one. `kind` is "text", "number", "path", of a file or folder, or "tick".
     A part of the form that opens has what `is_rare`; what `is_late` changes no model, and nothing
-    that was measured. `span` is that of a slider beside the field: its ends, its step, its usual
-    place.
+    that was measured. `span` is that of a slider beside the field: its ends, step, usual place.
     """
 
     name: str
@@ -28,11 +27,11 @@ class Choice(NamedTuple):
 
 
 class Step(NamedTuple):
-    """A command, of which IMAGES, FOLDER, MODEL and GIVEN are filled in, and the choices it takes.
+    """A command, of which words in capitals are filled in, and the choices it takes.
 
-    A step is left out if it `makes` a file that is there, or that a person has given. If one fails
-    that `may_fail`, the others count, and its last lines are shown. Of one image they are not: the
-    step after it does the same with less, and says itself what is wrong.
+    These are IMAGES, FOLDER, MODEL, GIVEN, and SETS, the option for prediction sets if the model
+    can predict any. A step is left out if it `makes` a file that is there, or that a person has
+    given. If one fails that `may_fail`, the others count, and its last lines are shown.
     """
 
     words: str
@@ -76,9 +75,10 @@ _KEEP = Choice(
     is_rare=True,
 )
 _REPORT = Step("Writing the report", "report FOLDER -o FOLDER/report", may_fail=True)
-_CLASSIFY = Step(
-    "Classifying", "predict MODEL IMAGES -o FOLDER/predictions.csv --page FOLDER/classified.html"
-)
+#: The table of classes, and the coverage in per cent of prediction sets.
+PREDICTIONS, COVERAGE = "predictions.csv", 90
+_ALONE = f"predict MODEL IMAGES -o FOLDER/{PREDICTIONS} SETS"
+_CLASSIFY = Step("Classifying", f"{_ALONE} --page FOLDER/classified.html")
 #: With the labels of the queue that classifying has made.
 LEARN_AGAIN = (
     Step("Learning from the labels", "review retrain FOLDER/queue --training GIVEN -o MODEL"),
@@ -205,9 +205,6 @@ _DEFECTS = Task(
 )
 _SOURCE = "folder with a sub-folder for each class, or a table with path and label"
 _MODEL = "file that was trained before, instead"
-#: The table of classes, and the coverage in per cent of the prediction set of a preview.
-PREDICTIONS, COVERAGE = "predictions.csv", 90
-_ALONE = f"predict MODEL IMAGES -o FOLDER/{PREDICTIONS}"
 _CLASSES = Task(
     *("classes", "Classes"),
     "Sorts whole images into classes. Write the class of some images in the list, three or more of "
@@ -232,16 +229,13 @@ _CLASSES = Task(
     (
         ("classified.html", "Page", "images with their classes, the least certain first"),
         ("training/index.html", "Training", "how well held-out images are classified"),
-        (PREDICTIONS, "Classes, CSV", "one line per image, with probabilities"),
+        (PREDICTIONS, "Classes, CSV", "one line per image: probabilities and possible classes"),
         ("model.hvlad", "Model", "for further images"),
         _ZIP,
     ),
     page="classified.html",
     preview=PREDICTIONS,
-    looks=(  # the second if no image was held out, so that there are no prediction sets
-        Step("Classifying", f"{_ALONE} --coverage {COVERAGE / 100}", may_fail=True),
-        Step("Classifying", _ALONE, makes=PREDICTIONS),
-    ),
+    looks=(Step("Classifying", _ALONE),),
     given="source",
     mark="",
     needs="write the classes of some images in the list, or give sorted images, or a model",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -16,7 +17,7 @@ from hypervlad.classify.boosting.classifier import BoostedSoftmaxClassifier
 from hypervlad.classify.fitting import of_length
 from hypervlad.classify.held_out import HeldOut
 from hypervlad.classify.training_images import TrainingImages, project_vectors
-from hypervlad.common.progress import Sentence, warn_of_images
+from hypervlad.common.progress import Sentence, joined_notes, note_of, warn_of_images
 from hypervlad.common.wording import percent
 from hypervlad.features.encoding import EncodedImages
 from hypervlad.features.explanation import ImageEvidence
@@ -104,8 +105,7 @@ class Classification:
         Which images were read and which were skipped, without their vectors.
     proba : ndarray of shape (n_read, n_classes)
     novelty : ndarray of float, shape (n_read,)
-        Distance from the training images, divided by the limit: above 1, the probabilities mean
-        little.
+        Distance from the training images by its limit: above 1, the probabilities mean little.
     nearest : ndarray of int, shape (n_read, k)
         Rows of ``model.training_``, nearest first.
     in_training : ndarray of bool, shape (n_read,)
@@ -116,6 +116,7 @@ class Classification:
         Prediction sets; None if they were not requested.
     doubts : mapping, default={}
         How files differ from all, or most, training images: facts by their names, by sentence.
+    names : sequence of n_read str, default=(), as in `doubts`
     """
 
     images: EncodedImages
@@ -126,6 +127,7 @@ class Classification:
     judgement: Judgement | None
     sets: NDArray[np.bool_] | None
     doubts: Mapping[Sentence, Mapping[str, Any]] = field(default_factory=dict)
+    names: Sequence[str] = ()
 
     @property
     def unlike_training(self) -> NDArray[np.bool_]:
@@ -136,6 +138,15 @@ class Classification:
     def differences(self) -> tuple[str, ...]:
         """How files differ from the training images: type of pixels, size, and faults."""
         return tuple(sentence(facts, len(self.proba)) for sentence, facts in self.doubts.items())
+
+    @property
+    def notes(self) -> list[str]:
+        """The `differences` of each image, for its row in a table, (n_read,)."""
+        notes = defaultdict[str, list[str]](list)
+        for sentence, facts in self.doubts.items():
+            for name, fact in facts.items():
+                notes[name].append(note_of(sentence, fact))
+        return [joined_notes(notes[name]) for name in self.names]
 
     def warn(self) -> EncodedImages:
         """Warn of skipped and blank images, as these do, and of `differences`; return `images`."""

@@ -195,8 +195,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         Raises
         ------
         ValueError
-            If parameters or labels are unusable, lengths differ, or there are particles among whole
-            images.
+            If parameters or labels are unusable, lengths differ, or only some images are particles.
         ImageReadError
             If an image cannot be read, unless the encoder's ``on_error`` is "skip".
 
@@ -420,7 +419,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
             self.training_.digests.contains([image.digest for image in read.info]),
             judgement,
             answers.sets,
-            self._doubts(images, read),
+            *self._doubts(images, read),
         )
 
     def check_calibrated(
@@ -495,15 +494,19 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         """Encode images, and warn of those that cannot be read, are blank, or differ."""
         images = check_image_list(images)
         encoded = self.encoder_.encode(images).warn()
-        warn_of_images(self._doubts(images, encoded), len(encoded.info))
+        warn_of_images(self._doubts(images, encoded)[0], len(encoded.info))
         return encoded
 
-    def _doubts(self, images: Sequence[Any], read: EncodedImages) -> dict[Sentence, dict[str, Any]]:
+    def _doubts(
+        self, images: Sequence[Any], read: EncodedImages
+    ) -> tuple[dict[Sentence, dict[str, Any]], list[str]]:
+        """Return how images differ from the training images, and their names there."""
         names = dict[str, None]()  # one each: an image may be in the list twice
         for at in read.positions.tolist():
             name = image_name(images[at], at)
             names[image_name(None, at) if name in names else name] = None
-        return self.formats_.differences(read.info, [*names], self.encoder_.fitted_params_)
+        doubts = self.formats_.differences(read.info, [*names], self.encoder_.fitted_params_)
+        return doubts, [*names]
 
     def _decided(self, encoded: EncodedImages) -> NDArray[Any]:
         """Return labels: by margins if the learner has one for each class."""

@@ -106,7 +106,7 @@ def check_report_folder(folder: Path) -> None:
     if existing and not is_report:
         raise ValueError(
             f"{folder}: a report would replace {name_some(existing)}, which "
-            f"{verb(len(existing), 'is', 'are')} of no earlier report; choose another folder"
+            f"{verb(len(existing), 'is', 'are')} of no earlier report; write to a new folder"
         )
 
 
@@ -307,8 +307,7 @@ def _suspects(held_out: HeldOutFindings) -> str:
         return "Labels that are probably wrong: None was found among these images."
     return Markup(
         "The label of {} is improbable compared with other images of the class (confident "
-        "learning), also where an image is only difficult. <code>hypervlad suspects</code> writes "
-        "a table."
+        "learning), also where an image is difficult. <code>hypervlad suspects</code> lists all."
     ).format(counted(len(held_out.issues), "image"))
 
 

@@ -73,8 +73,7 @@ default_learner = partial(BoostedSoftmaxClassifier, prior="sqrt")
 class LabelledImages:
     """Images to train on, with checked labels, groups and weights.
 
-    `positions` are those in the list given to ``fit``; `given` has "groups" and "sample_weight", if
-    any.
+    `positions` are those in the list given to ``fit``; `given` may have "groups", "sample_weight".
     """
 
     images: list[Any]

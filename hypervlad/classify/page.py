@@ -133,7 +133,7 @@ def write_classified_page(
     )
     if found.sets is not None:
         possible = [", ".join(each) for each in possible_classes(found.sets, classes)]
-        sheet.columns.append(parts.Column("Possible", possible))
+        sheet.columns.append(parts.Column("Possible", possible, label="possible: ", shown=True))
     if judgement is not None:
         sheet.columns.append(parts.Column("Reason", [str(reason) for reason in judgement.reasons]))
     # Above 1, the confidence means little.
@@ -248,8 +248,7 @@ def _explained(
         share = "as few as requested" if max_error is None else f"at most {percent(max_error)}"
         yield parts.Note(
             f"Of the sure predictions, {share} should be wrong (with 90 % certainty, if these "
-            "images are like the training images). For the ambiguous ones, the confidence is too "
-            "low for that."
+            "images are like the training images). The ambiguous ones are not confident enough."
         )
     yield parts.Note(
         "The confidence in an image that is unlike all training images (distance above 1) means "

@@ -74,8 +74,7 @@ def report_on_model(
     Raises
     ------
     ValueError
-        If lengths differ, no image can be read, or the folder has files of these names that are of
-        no report.
+        If lengths differ, no image can be read, or the folder has such files of no report.
 
     Examples
     --------
@@ -170,8 +169,7 @@ def report_on_held_out(
     Raises
     ------
     ValueError
-        If nothing was held out in ``fit``, lengths differ, or the images or groups are not those
-        given to it.
+        If nothing was held out in ``fit``, lengths differ, or the images or groups are others.
 
     Examples
     --------

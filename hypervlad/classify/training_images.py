@@ -24,7 +24,7 @@ from hypervlad.common.base import Array, Labels, Part, StoredPart, Value, Values
 from hypervlad.common.constraints import Integer
 from hypervlad.common.limits import MAX_POINT
 from hypervlad.common.progress import Sentence
-from hypervlad.common.wording import counted, name_some, verb, warn_user
+from hypervlad.common.wording import name_some, warn_user
 from hypervlad.features.encoder import HypercolumnVLAD
 from hypervlad.features.encoding import EncoderParams
 from hypervlad.features.loading import ImageInfo
@@ -355,23 +355,22 @@ class ImageFormats:
         return max(height, width) < shortest / 2 or min(height, width) > 2 * longest
 
 
-def _of_another_type(facts: Mapping[str, tuple[str, tuple[str, ...]]], n_images: int) -> str:
-    kinds, (known, *_) = zip(*facts.values(), strict=True)
+def _of_another_type(facts: Mapping[str, tuple[str, tuple[str, ...]]], _n_images: int) -> str:
+    known = next(iter(facts.values()))[1]
     return (
-        f"{len(facts)} of {counted(n_images, 'image')} {verb(len(facts), 'has', 'have')} pixels of "
-        f"another type ({', '.join(sorted(set(kinds)))}) than all training images "
-        f"({', '.join(known)}), {name_some([*facts])}: their brightness may differ once it is "
-        "scaled"
+        f"pixels of another type than in all training images ({', '.join(known)}): "
+        f"{name_some([f'{name} ({kind})' for name, (kind, _) in facts.items()])}; their brightness "
+        "may differ once it is scaled"
     )
 
 
-def _of_another_size(facts: Mapping[str, tuple[Any, tuple[int, int]]], n_images: int) -> str:
-    (height, width), (shortest, longest) = next(iter(facts.values()))
+def _of_another_size(facts: Mapping[str, tuple[Any, tuple[int, int]]], _n_images: int) -> str:
+    _, (shortest, longest) = next(iter(facts.values()))
     known = f"{shortest}" if shortest == longest else f"{shortest} to {longest}"
+    each = [f"{name} ({height} x {width})" for name, ((height, width), _) in facts.items()]
     return (
-        f"{len(facts)} of {counted(n_images, 'image')} {verb(len(facts), 'is', 'are')} of another "
-        f"size, such as {height} x {width} pixels, than all training images (sides of {known} "
-        f"pixels), {name_some([*facts])}: details may have another size for the network"
+        f"of another size than all training images (sides of {known} pixels): {name_some(each)}; "
+        "details may have another size for the network"
     )
 
 

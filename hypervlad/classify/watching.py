@@ -59,8 +59,7 @@ class GrowingTable:
         max_error: float | None,
     ) -> None:
         refuse_links(path)
-        self.path, self.classes, self.n_added = path, list(classes), 0
-        self.folder = folder
+        self.path, self.folder, self.classes, self.n_added = path, folder, list(classes), 0
         self._waiting, self._problem = b"", ""
         self._columns = prediction_header(
             classes, has_sets=coverage is not None, is_judged=max_error is not None
@@ -103,8 +102,15 @@ class GrowingTable:
         """Return the first cells of the rows of the table, if it is as this class writes it."""
         n_columns = len(self._columns)
         _, lines = read_separated(self.path, strict=True)
+        header = lines[0][1] if lines else []
+        if "path" in header and {*header} < {*self._columns}:
+            missing = [name for name in self._columns if name not in header]
+            raise ValueError(
+                f"{self.path}: without the column {', '.join(missing)}, as an earlier version of "
+                "hypervlad wrote it; give another name."
+            )
         wrong = [number for number, row in lines if len(row) != n_columns]
-        if not lines or lines[0][1] != self._columns:
+        if header != self._columns:
             wrong = [1]
         if wrong:
             raise ValueError(
@@ -159,8 +165,7 @@ class GrowingTable:
 
     def _append(self, lines: bytes) -> None:
         """Write all of these lines, or none, behind what people have made of the table."""
-        kept = self.path.read_bytes() if self.path.exists() else b""
-        kept = kept or self._header
+        kept = (self.path.read_bytes() if self.path.exists() else b"") or self._header
         # An editor may have removed the last line break.
         end = b"" if kept.endswith(b"\n") else b"\n"
         with replace_when_complete(self.path) as stream:
@@ -261,7 +266,8 @@ def classify_as_they_appear(
         replace(found.images, skipped=()).warn()  # `unreadable` reports those
         for sentence, facts in found.doubts.items():
             if sentence not in warned:
-                warn(f"{sentence(facts, len(found.proba))}; later ones are not reported")
+                later = "the column note has those of later images"
+                warn(f"{sentence(facts, len(found.proba))}; {later}")
         warned.update(found.doubts)
         rows: Sequence[int] = range(len(found.proba))
         if sorter is not None:

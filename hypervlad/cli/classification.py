@@ -33,9 +33,7 @@ _MAX_EXPLAINED = 24
 def explain(
     model: option.ModelPath,
     paths: option.Images,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="PNG", help="Picture to write.")
-    ],
+    output: Annotated[Path, option.output("PNG", "Picture to write.")],
     classes: Annotated[
         list[str] | None,
         typer.Option(

@@ -77,7 +77,7 @@ def fit(
     files = images_in(paths, groups, output, pixel_size)
     reading |= option.given_options(pixel_size=own_pixel_size(pixel_size, files))
     truth = None if masks is None else masks_of(files, masks)
-    codes = None if groups is None else groups_of(files, groups, paths)
+    codes = groups_of(files, groups, paths)
     common = option.common()
     encoding |= option.given_options(backbone=backbone, weights=weights, read_options=reading)
     encoder = default_patch_encoder(
@@ -115,8 +115,7 @@ Threshold = Annotated[
     float | None,
     typer.Option(
         help="Smallest score of an anomalous image; by default that of the model. Scores are "
-        "distances from defect-free images, or log-odds of a defect if the model was trained with "
-        "masks."
+        "distances from defect-free images, or of a model trained with masks, log-odds of a defect."
     ),
 ]
 
@@ -142,8 +141,7 @@ def score(
     An image is called anomalous if its score reaches the threshold. Its regions, at least one, are
     around peaks of its map, and end about half-way from the peak to the usual score; of a model
     trained with masks, they are all pixels that reach a threshold of their own. Images that cannot
-    be read or are smaller than a patch are left out; the exit code is then 2, or 0 with --on-error
-    skip.
+    be read or are smaller than a patch are left out: exit code 2, or 0 with --on-error skip.
 
     \b
     Columns of scores.csv, one line per image:
@@ -160,6 +158,7 @@ def score(
                       at least 1 in an anomalous image
       annotations, annotation_share
                       what was left out of the image, and its share of it
+      note            what may be wrong: faults of the image
     \b
     Columns of regions.csv, one line per region, in pixels:
       path, region    the regions of an image are numbered as on the page
@@ -197,7 +196,7 @@ def score(
     written = write_findings(output, scorer, files, names_of(files, paths), **how)
     echo(
         f"{counted(written.n_scored, 'image')} scored: {written.n_anomalous} called anomalous, "
-        f"with {counted(written.n_regions, 'defective region')}; {len(written.left_out)} left out"
+        f"with {counted(written.n_regions, 'defective region')}"
     )
     if written.n_in_training:
         known = training_images_text(written.n_in_training, written.n_scored)
@@ -213,7 +212,7 @@ def evaluate(
     model: ScorerPath,
     paths: option.Images,
     masks: Annotated[Path, _MASKS],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="HTML", help="Page to write.")],
+    output: Annotated[Path, option.output("HTML", "Page to write.")],
     threshold: Threshold = None,
     tile_size: TileSize = None,
 ) -> None:
@@ -243,11 +242,7 @@ def evaluate(
         echo(f"{name + ':':35}{'not defined' if math.isnan(value) else f'{value:.3f}'}")
     echo(f"threshold: {result.threshold:.4g}")
     n_called = sum(image.is_called for image in result.images)
-    n_left_out = len(result.left_out)
-    echo(
-        f"{counted(len(result.images), 'image')} compared: {n_called} called anomalous; "
-        f"{n_left_out} left out"
-    )
+    echo(f"{counted(len(result.images), 'image')} compared: {n_called} called anomalous")
     echo(f"report: {write_defect_report(output, scorer, files, result)}")
     report_left_out(result.left_out, len(files))
 

@@ -40,10 +40,7 @@ def extract(
             "--model", "-m", metavar="MODEL", help="File of a classifier, or of an encoder."
         ),
     ],
-    output: Annotated[
-        Path,
-        typer.Option("--output", "-o", metavar="FILE", help="Parquet file to write, NAME.parquet."),
-    ],
+    output: Annotated[Path, option.output("FILE", "Parquet file to write, NAME.parquet.")],
     root: Annotated[
         Path | None,
         typer.Option(
@@ -268,9 +265,7 @@ def workbook(
     paths: Annotated[
         list[Path], typer.Argument(metavar="PATHS", help="Folders of results, or tables (CSV).")
     ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="XLSX", help="Workbook to write, NAME.xlsx.")
-    ],
+    output: Annotated[Path, option.output("XLSX", "Workbook to write, NAME.xlsx.")],
 ) -> None:
     """Put tables into one workbook for spreadsheets, with a sheet for each.
 

@@ -73,6 +73,7 @@ def align(
                          of the windows that fit the image, about window_px
       annotations, annotation_share
                          what was left out of the image, and its share of it
+      note               what may be wrong: faults of the image, unused pixel sizes
     \b
     Columns of regions.csv, one line per aligned region: x_px, y_px (upper
     left corner), width_px and height_px of its box, areas, mean direction
@@ -158,7 +159,7 @@ def align_train(
     check_model(output, *paths, masks, groups)
     files = images_in(paths, groups, output)
     found = masks_of(files, masks, needed=True)
-    codes = list(map(str, files)) if groups is None else groups_of(files, groups, paths)
+    codes = groups_of(files, groups, paths)
     rows = [row for row, mask in enumerate(found) if mask is not None]
     common = option.common()
     encoder = default_alignment_encoder(
@@ -173,8 +174,8 @@ def align_train(
     model = AlignmentClassifier(encoder, random_state=seed, verbose=common.verbose, **own)
     say(f"training on {counted(len(rows), 'image')} with masks")
     with hint_at_bad_files():
-        chosen = [[each[row] for row in rows] for each in (files, found, codes)]
-        model.fit(chosen[0], chosen[1], groups=list(map(str, chosen[2])))
+        chosen, maps = ([each[row] for row in rows] for each in (files, found))
+        model.fit(chosen, maps, groups=codes and [codes[row] for row in rows])
     model.save(output, include_backbone=include_backbone)
     echo(
         f"model: {output} ({counted(model.n_windows_, 'window')} of "
@@ -230,6 +231,7 @@ def diameters(
       scale_bar_error    share by which a pixel size of a scale bar may be wrong
       annotations, annotation_share
                          what was left out of the image, and its share of it
+      note               what may be wrong: faults of the image, unused pixel sizes
       reason             why there are no diameters
       refused_...        tried places that were not accepted, by reason
     \b
@@ -262,13 +264,13 @@ def diameters(
     (reading,) = option.settings(set_, ReadOptions)
     check_folders(output, paths, groups, samples, pixel_size, leave_out, tables=TABLES)
     files = images_in(paths, groups, samples, pixel_size)
-    of_images = None if groups is None else groups_of(files, groups, paths)
+    of_images = groups_of(files, groups, paths)
     compared, bad = write_diameters(
         output,
         files,
         names_of(files, paths),
         groups=of_images,
-        samples=None if samples is None else groups_of(files, samples, paths),
+        samples=groups_of(files, samples, paths),
         polarity="auto" if polarity is None else cast(Any, polarity.value),
         annotations="keep" if keep_annotations else "leave_out",
         read_options=reading | {"pixel_size": own_pixel_size(pixel_size, files)},
@@ -286,7 +288,7 @@ def diameters(
             f"{group.name}: median {group.median:.4g} {group.places.unit} (95 % {low} to {high}, "
             f"{of}), {places} in {counted(group.n_images, 'image')}"
         )
-    for name in dict.fromkeys(() if of_images is None else of_images.tolist()):
+    for name in dict.fromkeys(of_images or ()):
         if name not in {group.name for group in with_median}:
             echo(f"{name}: no median, as none of its images has one")
     for one, other, ratio, between in () if compared is None else compared.ratios():

@@ -168,10 +168,15 @@ def say_ignored(paths: Iterable[str | Path], *used: str | Path | None) -> None:
 
 
 def names_of(files: Sequence[Path], paths: Sequence[str]) -> list[str]:
-    """Name images, in all tables and pages, by their paths below `folder_of` what was given."""
+    """Name images, in all tables and pages, by their paths below `folder_of` what was given.
+
+    Files below the working folder have the paths that were given: x/a.png and y/a.png are two.
+    """
+    from hypervlad.images.files import is_below
     from hypervlad.images.reading import relative_names
 
-    return relative_names(files, folder_of(paths))
+    are_as_given = all(os.path.isfile(path) and is_below(path) for path in paths)
+    return relative_names(files, Path.cwd() if are_as_given else folder_of(paths))
 
 
 def folder_of(paths: Sequence[str]) -> Path | None:
@@ -194,15 +199,18 @@ def folder_of(paths: Sequence[str]) -> Path | None:
         return None
 
 
-def groups_of(files: list[Path], table: Path, paths: list[str]) -> Any:
-    """Return the group of each image, from a table that names images by their paths."""
+def groups_of(files: list[Path], table: Path | None, paths: list[str]) -> list[str] | None:
+    """Return the group of each image, from a table that names images by their paths, if given."""
+    if table is None:
+        return None
     from hypervlad.folders.groups import load_groups
 
     if len(paths) > 1 or not os.path.isdir(paths[0]):
         raise ValueError(
             f"{table} names images by their paths below one folder: give only that folder"
         )
-    return load_groups(files, Path(paths[0]), table)
+    groups: list[str] = load_groups(files, Path(paths[0]), table).tolist()
+    return groups
 
 
 def masks_of(files: list[Path], masks: Path, *, needed: bool = False) -> list[Any]:

@@ -111,20 +111,17 @@ PixelSize = Annotated[
 
 # --- outputs ------------------------------------------------------------------------------------
 
-ModelToWrite = Annotated[
-    Path, typer.Option("--output", "-o", metavar="FILE", help="Model file to write.")
-]
-FolderToWrite = Annotated[
-    Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write to.")
-]
+
+def output(metavar: str, meaning: str) -> Any:
+    """Return the option for what a command writes, with ``-o`` for short."""
+    return typer.Option("--output", "-o", metavar=metavar, help=meaning)
+
+
+ModelToWrite = Annotated[Path, output("FILE", "Model file to write.")]
+FolderToWrite = Annotated[Path, output("DIR", "Folder to write to.")]
 TableToWrite = Annotated[
     Path | None,
-    typer.Option(
-        "--output",
-        "-o",
-        metavar="FILE",
-        help="Table to write, NAME.csv or NAME.xlsx; by default it is printed.",
-    ),
+    output("FILE", "Table to write, NAME.csv or NAME.xlsx; by default it is printed."),
 ]
 IncludeBackbone = Annotated[
     bool,
@@ -264,19 +261,20 @@ def _parsed(text: str) -> Any:
 
 
 def _explain(name: str, of_parts: list[dict[str, str]]) -> NoReturn:
-    """List all parameters; then end if this was wanted, otherwise with an error."""
+    """List all parameters if this is wanted; otherwise say what is wrong with this one."""
     known: dict[str, str] = {}
     for each, said in itertools.chain.from_iterable(names.items() for names in of_parts):
-        if known.setdefault(each, said) == said:
-            text = textwrap.fill(f"{each}: {said}", 79, subsequent_indent="    ")
-            typer.echo(text, err=name != "help")
+        if known.setdefault(each, said) == said and name == "help":
+            typer.echo(textwrap.fill(f"{each}: {said}", 79, subsequent_indent="    "))
     if name == "help":
         raise typer.Exit
+    if name in _own.get():
+        raise ValueError(f"--set {name}: it has an option of its own, --{name.replace('_', '-')}")
     if name in known:
         raise ValueError(f"--set {name}: give its value too, --set {name}=VALUE")
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {close[0]}?" if close else ""
-    raise ValueError(f"--set {name}: none of the parameters above{hint}")
+    raise ValueError(f"--set {name}: unknown{hint}; --set help explains {', '.join(known)}")
 
 
 def given_options(**options: Any) -> dict[str, Any]:

@@ -119,10 +119,9 @@ def train(
                 "particles, or leave them out with --on-error skip"
             )
         warn(f"{n_without} without outlines left out: {name_some(without)}")
-    codes = None
-    if groups is not None:
-        of_file = dict(zip(files, groups_of(files, groups, [images]), strict=True))
-        codes = [of_file[file] for file in outlined]
+    codes = groups_of(files, groups, [images])
+    if codes is not None:
+        codes = [code for file, code in zip(files, codes, strict=True) if file in outlined]
     own |= option.given_options(backbone=backbone, weights=weights, read_options=reading)
     seeded: dict[str, Any] = {"random_state": seed, "verbose": common.verbose}
     segmenter = HypercolumnSegmenter(**own, device=common.device, **seeded)
@@ -175,16 +174,17 @@ def find(
     \b
     The folder contains:
       outlines/NAME.tif  the number of the particle at each pixel, 0 for background,
-                         with the scale. You may correct these files: 'particles
-                         count' and 'classify' measure them again.
+                         with the scale. NAME ends as that of the image: beside
+                         a.png.tif there may be a.tif.tif. You may correct these
+                         files: 'particles count' and 'classify' measure them again.
       fields.csv         one line per image: micrograph (its path), group, sample,
                          particles (their number), height, width, pixel_size_nm,
-                         annotated_px (pixels of margins, bars, letters and arrows, where
-                         nothing is looked for), beside (particles left out as these
-                         cover a part), removed (wrong outlines of a review), note
-                         (what is doubtful), SHA-256 of image and outlines, the
-                         file in which a person has corrected them, and the share by
-                         which a size from a scale bar may be wrong
+                         annotations, annotated_px (what is drawn into the image, where
+                         nothing is looked for), beside (particles it covers in part),
+                         removed (wrong outlines of a review), doubt (about what was
+                         found), note (faults of the image), SHA-256 of image and
+                         outlines, the file in which a person has corrected them, and
+                         the share by which a size from a scale bar may be wrong
       particles.csv      one line per particle: micrograph, particle (its number),
                          left_out (write 1, and it is not counted) and its measures;
                          units are in the names
@@ -259,8 +259,8 @@ def find(
         # Files of several pages were warned of here, and are read like this from now on.
         read_options=replace(options, page=options.page or 0),
         pixel_size=sizes,
-        groups=None if groups is None else groups_of(files, groups, paths).tolist(),
-        samples=None if samples is None else groups_of(files, samples, paths).tolist(),
+        groups=groups_of(files, groups, paths),
+        samples=groups_of(files, samples, paths),
         detection=detection,
         corrected=None if corrected is None else FoundFolder(corrected),
         formats=formats or (),
@@ -270,17 +270,16 @@ def find(
     if len(left_out) < len(files):
         n_empty = len(found.fields) - found.table["micrograph"].nunique()
         empty = f", {n_empty} of them without any" if n_empty else ""
-        echo(
-            f"{counted(len(found.table), 'particle')} in {counted(len(found.fields), 'image')}"
-            f"{empty}; {len(left_out)} left out"
-        )
+        n_images = counted(len(found.fields), "image")
+        echo(f"{counted(len(found.table), 'particle')} in {n_images}{empty}")
         if polarities["bright"] and polarities["dark"]:
             rare, usual = sorted(("bright", "dark"), key=lambda each: len(polarities[each]))
             warn(
                 f"particles are {usual} in {counted(len(polarities[usual]), 'image')} and "
                 f"{rare} in {name_some(polarities[rare])}; look at these, or "
                 + by_reader(
-                    "give --polarity and another folder", f"find again, with “{usual}” chosen"
+                    f"give --polarity {usual}, and a new folder to write to",
+                    f"find again, with “{usual}” chosen",
                 )
             )
         echo(f"found: {found.path}")

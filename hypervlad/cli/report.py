@@ -81,13 +81,13 @@ def report(
     check_folders(output, [])
     is_report = all((output / name).is_file() for name in (PAGE, TABLE, METHODS))
     if output.exists() and any(output.iterdir()) and not is_report:
-        raise ValueError(f"{output} is not empty, and no earlier report; give another folder")
+        raise ValueError(f"{output} is not empty, and no earlier report; write to a new folder")
     module, name = _RESULTS[kind]
     describe = getattr(importlib.import_module(module), name)
     found = describe(folder, weight and weight.value, **given)
     page = write_report(output, found)
     for other in others:
-        warn_user(f"{folder / other}: not in the report; move these results to another folder")
+        warn_user(f"{folder / other}: not in the report; give each task a folder of its own")
     for note in found.notes:
         echo(f"note: {note}")
     echo(f"report: {page}")

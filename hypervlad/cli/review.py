@@ -75,9 +75,7 @@ def start(
             "particles.",
         ),
     ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the queue.")
-    ],
+    output: Annotated[Path, option.output("DIR", "Folder for the queue.")],
     training: Annotated[
         Path | None,
         typer.Option(
@@ -161,12 +159,7 @@ def correct(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="DIR",
-            help="Folder for the results of images, by default FOLDER-results, beside it.",
-        ),
+        option.output("DIR", "Folder for results of images, by default FOLDER-results, beside it."),
     ] = None,
     port: Annotated[
         int | None,
@@ -309,12 +302,9 @@ def export(
     queue: QueueFolder,
     output: Annotated[
         Path,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            help="Table to write, NAME.csv or NAME.xlsx; or the folder of the particles, to "
-            "correct it.",
+        option.output(
+            "FILE",
+            "Table to write, NAME.csv or NAME.xlsx; or the folder of the particles, to correct it.",
         ),
     ],
     source: Annotated[
@@ -392,8 +382,7 @@ def retrain(
 
     The table of groups has a row for each training image, and for images of the queue that belong
     together or to training images. Every other image is its own group. Without a table, training
-    images keep the groups of the old model. The new model's answers replace the old ones in the
-    queue.
+    images keep the groups of the old model. The new model's answers replace the queue's old ones.
 
     \b
     Examples:

@@ -181,10 +181,9 @@ def _fit(
 
 @plain_errors
 def demo(
-    output: Annotated[
-        Path,
-        typer.Option("--output", "-o", metavar="DIR", help="Folder for the model and the report."),
-    ] = Path("demo-report"),
+    output: Annotated[Path, option.output("DIR", "Folder for the model and the report.")] = Path(
+        "demo-report"
+    ),
     *,
     n_images: Annotated[int, typer.Option(metavar="N", help="Number of images.")] = 240,
     set_: option.SetReading = None,

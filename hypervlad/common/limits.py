@@ -79,8 +79,7 @@ MAX_RULE = 1000
 #: Bytes of the header: names of half a million training images, if these have no commas and colons.
 #: A forged one could need 25 times its size.
 MAX_MODEL_HEADER = 2**25
-#: Bytes of an array of class labels for each character in the file, as NumPy pads all labels to one
-#: length.
+#: Bytes of an array of labels for each character in the file: NumPy pads all to one length.
 MAX_LABEL_PADDING = 256
 #: Bytes of such an array that are allowed in any case.
 ALLOWED_LABEL_BYTES = 2**20

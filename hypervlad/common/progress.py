@@ -8,10 +8,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import re
 import sys
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -32,6 +33,10 @@ class _Run:
 
 _lock, _n_limited, _limit = threading.Lock(), 0, contextlib.ExitStack()
 _run: ContextVar[_Run | None] = ContextVar("run", default=None)
+_noted: ContextVar[tuple[str | None, list[str]]] = ContextVar("noted")
+_BESIDES = ". Besides, "  # between the notes of an image
+_THIS_IMAGE = "this image"  # stands for its name, which may be followed by a fact
+_PLACE_OF_NAME = re.compile(rf"{_THIS_IMAGE}((?: \([^()]*\))?)")
 
 
 def can_print(stream: Any) -> bool:
@@ -103,13 +108,20 @@ def announced(n_images: int) -> Iterator[None]:
         warn_user(sentence(facts, max(n_images, len(facts))))
 
 
-def warn_of_image(sentence: Sentence, name: str, fact: Any) -> None:
-    """Warn of an image: at the end of the announced block, in one sentence for all its images."""
-    run = _run.get()
+def warn_of_image(sentence: Sentence, name: str, fact: Any, *, is_noted: bool = True) -> None:
+    """Warn of an image: at the end of the announced block, in one sentence for all its images.
+
+    If `is_noted`, the block that `noted` begins collects it, too.
+    """
+    run, (own_name, notes) = _run.get(), _noted.get((None, []))
+    name = own_name or name
+    if is_noted:
+        notes.append(note_of(sentence, fact))
     if run is None:
         warn_user(sentence({name: fact}, 1))
     else:
-        run.facts.setdefault(sentence, {})[name] = fact
+        facts = run.facts.setdefault(sentence, {})
+        facts[name] = joined_notes([facts.get(name), fact]) if sentence is _doubts else fact
 
 
 def warn_of_images(facts: Mapping[Sentence, Mapping[str, Any]], n_images: int) -> None:
@@ -120,6 +132,44 @@ def warn_of_images(facts: Mapping[Sentence, Mapping[str, Any]], n_images: int) -
                 warn_of_image(sentence, name, fact)
 
 
+@contextlib.contextmanager
+def noted(name: str | None = None) -> Iterator[list[str]]:
+    """Collect what the block warns of an image, by its `name` in a table, for a row of that."""
+    notes = list[str]()
+    token = _noted.set((name, notes))
+    try:
+        yield notes
+    finally:
+        _noted.reset(token)
+
+
+def note_of(sentence: Sentence, fact: Any) -> str:
+    """Return a sentence as the note of an image in a table, without its name."""
+    return str(fact) if sentence is _doubts else sentence({_THIS_IMAGE: fact}, 1)
+
+
+def joined_notes(notes: Iterable[str | None], but: str | None = None) -> str:
+    """Return several notes as one, each part once, without those of another."""
+    each = dict.fromkeys(part for note in notes if note for part in note.split(_BESIDES))
+    return _BESIDES.join(part for part in each if part not in (but or "").split(_BESIDES))
+
+
+def sentences_of(notes: Mapping[str, str]) -> list[str]:
+    """Return what the notes of images say, by their names: each sentence once, with all names.
+
+    >>> notes = {"a.png": "blurred: this image (4.2); bad", "b.png": "blurred: this image (5); bad"}
+    >>> sentences_of(notes | {"c.png": "flat"})
+    ['blurred: a.png (4.2), b.png (5); bad', 'c.png: flat']
+    """
+    names = defaultdict[tuple[str, str], list[str]](list)
+    for name, own in notes.items():
+        for note in filter(None, own.split(_BESIDES)):
+            before, *found = _PLACE_OF_NAME.split(note, maxsplit=1)
+            fact, after = found or ("", f": {note}")
+            names[before * bool(found), after].append(f"{name}{fact}")
+    return [f"{before}{name_some(own)}{after}" for (before, after), own in names.items()]
+
+
 def note_doubt(name: str, note: str) -> None:
     """Say in a UserWarning what is doubtful about what was found; once for all images of a run."""
     if note:
@@ -127,10 +177,7 @@ def note_doubt(name: str, note: str) -> None:
 
 
 def _doubts(notes: Mapping[str, str], _n_images: int) -> str:
-    images = defaultdict[str, list[str]](list)
-    for name, note in notes.items():
-        images[note].append(name)
-    return ". ".join(f"{name_some(names)}: {note}" for note, names in images.items())
+    return _BESIDES.join(sentences_of(notes))
 
 
 def is_announced() -> bool:

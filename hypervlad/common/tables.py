@@ -41,8 +41,18 @@ TEXT_COLUMNS = frozenset(
     (
         *("path", "file", "folder", "image", "micrograph", "group", "sample", "over"),
         *("class", "true", "label", "likely", "possible", "kind", "kinds", "source"),
-        *("reason", "remark", "note", "notes", "annotations", "settings", "profile", "polarity"),
-        *("image_digest", "outlines_digest", "corrected_in", "scale_bar"),
+        *(
+            "reason",
+            "remark",
+            "doubt",
+            "note",
+            "notes",
+            "annotations",
+            "settings",
+            "profile",
+            "polarity",
+        ),
+        *("polarity", "image_digest", "outlines_digest", "corrected_in", "scale_bar"),
     )
 )
 SAVE_AS_UTF8 = "; in a spreadsheet, save as 'CSV UTF-8'"

@@ -54,18 +54,10 @@ def note_of_copies(names: Sequence[str], of: str = "other images") -> str:
     return f"without {name_some(names)}, {verb(len(names), 'a copy', 'copies')} of {of}"
 
 
-def note_of_unscaled(names: Sequence[str], so: str, how: str = "--pixel-size NM or CSV") -> str:
-    """Say which images lack a pixel size, what these cannot without it, and where to give it."""
+def note_of_unscaled(names: Sequence[str], so: str) -> str:
+    """Say which images lack a pixel size, what these cannot without it, and how to give it."""
     n = f"{counted(len(names), 'image')} is unknown, while the others have one"
-    return f"the pixel size of {n}; without it, {name_some(names)} cannot {so} {how}"
-
-
-def note_of_bars(names: Sequence[str], what: str) -> str:
-    """Say which images have a scale bar, while their pixel size was given for all of them."""
-    return (
-        f"the pixel size that was given is used, although {counted(len(names), 'image')} "
-        f"{verb(len(names), 'has', 'have')} a scale bar, {name_some(names)}: {what}"
-    )
+    return f"the pixel size of {n}; without it, {name_some(names)} cannot {so}"
 
 
 def percent(share: float) -> str:

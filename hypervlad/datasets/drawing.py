@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 from sklearn.utils import check_random_state
 
+from hypervlad.common.constraints import Integer, ListOf, check_value, is_integer
 from hypervlad.common.files import new_folder
 
 FloatMap = NDArray[np.float32]
@@ -27,24 +28,15 @@ SMALLEST_SIZE = 64  # smaller features, such as defects, would be less than a pi
 
 
 def check_count(n: Any) -> int:
-    if isinstance(n, bool) or not isinstance(n, numbers.Integral) or n < 1:
-        raise ValueError(f"n={n!r}: expected the number of images, an integer of at least 1.")
+    check_value("n", n, [Integer(meaning="a whole number of images")])
     return int(n)
 
 
 def check_size(size: Any, smallest: int = SMALLEST_SIZE) -> tuple[int, int]:
-    extents = (size, size) if isinstance(size, numbers.Integral) else size
-    if (
-        isinstance(size, bool)
-        or not isinstance(extents, tuple | list)
-        or len(extents) != 2
-        or not all(isinstance(e, numbers.Integral) and int(e) >= smallest for e in extents)
-    ):
-        raise ValueError(
-            f"size={size!r}: expected an integer or (height, width) in pixels, at least {smallest} "
-            "each."
-        )
-    return int(extents[0]), int(extents[1])
+    side = Integer(smallest, meaning="a whole number of pixels")
+    check_value("size", size, [side, ListOf(side, "height and width", 2, 2)])
+    height, width = (size, size) if is_integer(size) else size
+    return int(height), int(width)
 
 
 def check_drawn(

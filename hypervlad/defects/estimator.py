@@ -109,8 +109,7 @@ class PatchDefectScorer(ImageEstimator):
     **A higher score is more defective**, unlike in scikit-learn's outlier detectors. An image whose
     score reaches ``threshold_`` is called anomalous. Its defects are the regions around the peaks
     of its map that stand out, by ``region_rule_``; with labels, all pixels from the
-    score on that has the best F1 on held-out images. There is at least one, around the highest
-    peak.
+    score on that has the best F1 on held-out images. At least one is at the highest peak.
 
     Parameters
     ----------
@@ -393,8 +392,7 @@ class PatchDefectScorer(ImageEstimator):
         """Return the probability (H, W) that the cell, or window, around each pixel is defective.
 
         Only for scorers trained on labels, if defects are as frequent as in the training images. It
-        says little of cells at the edge of a defect: those of less than three tenths are in no
-        class.
+        says little at the edge of a defect: cells of less than three tenths are in no class.
         """
         return np.asarray(expit(self.score_map(image)), dtype=np.float32)
 

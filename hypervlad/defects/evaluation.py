@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -16,7 +16,7 @@ from scipy.ndimage import label
 from sklearn.metrics import auc, roc_auc_score
 
 from hypervlad.common.constraints import check_side
-from hypervlad.common.progress import ProgressBar, announced
+from hypervlad.common.progress import ProgressBar, announced, joined_notes, noted
 from hypervlad.common.wording import counted, warn_user
 from hypervlad.images import ImageReadError, TrainingImagesWarning, read_mask
 from hypervlad.images.errors import reasons_in_line
@@ -188,13 +188,8 @@ class PatchConfusion:
     @classmethod
     def total(cls, confusions: Iterable[PatchConfusion]) -> PatchConfusion:
         """Return the sum of the counts of several images."""
-        counts = [
-            (c.true_positives, c.false_positives, c.false_negatives, c.true_negatives)
-            for c in confusions
-        ]
-        return (
-            cls(*(sum(column) for column in zip(*counts, strict=True))) if counts else cls(*[0] * 4)
-        )
+        counts = [(0,) * 4, *map(astuple, confusions)]
+        return cls(*map(sum, zip(*counts, strict=True)))
 
     @property
     def precision(self) -> float:
@@ -254,12 +249,8 @@ def patch_confusion(predicted: ArrayLike, mask: ArrayLike, patch: int = 29) -> P
     found, truth = as_mask(predicted, "predicted"), as_mask(mask, "mask")
     check_same_shape(found, truth, "predicted", "mask")
     called, true = _defective_patches(found, patch), _defective_patches(truth, patch)
-    return PatchConfusion(
-        int((called & true).sum()),
-        int((called & ~true).sum()),
-        int((~called & true).sum()),
-        int((~called & ~true).sum()),
-    )
+    pairs = (called, true), (called, ~true), (~called, true), (~called, ~true)
+    return PatchConfusion(*(int((one & other).sum()) for one, other in pairs))
 
 
 def _defective_patches(mask: Mask, patch: int) -> NDArray[np.bool_]:
@@ -330,6 +321,8 @@ class DefectEvaluation:
     images : list of ImageResult
     left_out : list of str
         For each image left out, the reason.
+    notes : dict of str
+        What was warned of images, such as blur, by their names.
     """
 
     threshold: float
@@ -337,6 +330,7 @@ class DefectEvaluation:
     n_shown: int = 12
     images: list[ImageResult] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    notes: dict[str, str] = field(default_factory=dict)
     _pixels: PixelTally = field(default_factory=PixelTally)
     _worst: list[tuple[tuple[float, float, int], MapWithMask]] = field(default_factory=list)
 
@@ -425,8 +419,7 @@ def evaluate_defects(
     Returns
     -------
     DefectEvaluation
-        Without images that cannot be read, are smaller than a patch or differ in size from their
-        mask.
+        Without images that cannot be read, are smaller than a patch or unlike their mask in size.
 
     Raises
     ------
@@ -467,7 +460,8 @@ def evaluate_defects(
             ProgressBar(given, total=len(names), unit="image", disable=hidden)
         ):
             try:
-                found = scorer.find(image)
+                with noted() as notes:
+                    found = scorer.find(image)
                 truth = np.zeros(found.map.shape, dtype=bool)
                 if mask is not None:
                     truth = read_mask(mask, shape=found.map.shape, banner_rows=rows)
@@ -475,6 +469,7 @@ def evaluate_defects(
                 result.left_out.append(str(error))
                 continue
             result.add(i, name, found, truth)
+            result.notes |= {name: joined_notes(notes)} if notes else {}
     shares = [image.true_fraction for image in result.images if image.is_defective]
     warn_if_inverted(shares)
     if result.n_in_training:

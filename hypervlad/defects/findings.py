@@ -101,8 +101,7 @@ class RegionRule(StoredPart):
     least : float
         The lowest peak of a region; in an image with regions, the highest peak always has one.
     usual : float or None
-        The score of usual pixels. If it is None, all connected pixels that reach ``least`` are a
-        region.
+        The score of usual pixels. None: all connected pixels that reach ``least`` are a region.
     """
 
     least: Annotated[float, _FINITE]
@@ -129,8 +128,7 @@ class RegionRule(StoredPart):
     def regions(self, scores: NDArray[np.float32], cells: NDArray[np.floating]) -> Iterator[Region]:
         """Yield the regions of a map (H, W), around the peaks of the cells (R, S) that it shows.
 
-        There is at least one, around the highest peak: an image that is called anomalous must show
-        why.
+        There is at least one, around the highest peak: an anomalous image must show why.
         """
         seen = np.zeros(scores.shape, bool)
         if self.usual is None:

@@ -110,7 +110,7 @@ def write_findings(
 
     tables, unread = (*TABLES, _REGION_COLUMNS), ImageReadError
     with ResultsFolder.growing(folder, tables, files_of, made, names=names) as results:
-        page.left_out = results.left_out
+        page.left_out, page.notes = results.left_out, results.notes
         try:
             for name, (found, micrograph) in results.measured(
                 find, images, names, unread=unread, progress=progress

@@ -26,7 +26,7 @@ from hypervlad.defects.cells import (
     window_means,
     without_covered,
 )
-from hypervlad.defects.thresholds import WindowScores, held_out_scores, labelled_image_score
+from hypervlad.defects.thresholds import WindowScores, fitted_with_scores, labelled_image_score
 from hypervlad.features.encoder import HypercolumnVLAD
 from hypervlad.features.patches import ANOMALOUS, NORMAL, WindowGrid, patch_means
 from hypervlad.features.windows import (
@@ -202,9 +202,7 @@ def fit_labelled_windows(
         return LabelledWindows(fitted)
 
     windows = TrainingWindows.sample(read(), len(images), seed)
-    model = learn(windows)
-    scored = dict(held_out_scores(model, windows, held_out, learn, groups, seed))
-    return model, scored, windows.keys.values()
+    return *fitted_with_scores(windows, held_out, learn, groups, seed), windows.keys.values()
 
 
 def _checked_masks(masks: Sequence[Any], n_images: int) -> list[Any]:
@@ -361,9 +359,7 @@ def fit_labelled_cells(
     windows = TrainingWindows.sample(read(), len(images), seed)
     _check_both_classes(windows)
     warn_if_inverted(list(labels.defective_shares.values()))
-    model = learn(windows)
-    scored = dict(held_out_scores(model, windows, held_out, learn, groups, seed))
-    return model, scored, windows.keys.values()
+    return *fitted_with_scores(windows, held_out, learn, groups, seed), windows.keys.values()
 
 
 def _check_both_classes(windows: TrainingWindows) -> None:

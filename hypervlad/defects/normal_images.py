@@ -129,8 +129,7 @@ class NormalCells(StoredPart):
     ) -> NDArray[np.float32]:
         """Return distances (R, S) relative to the usual ones at the same place.
 
-        Spreads are geometric means of that of the place, with the weight ``place_share``, and of a
-        typical one.
+        Spreads are geometric means of the place's, with weight ``place_share``, and a typical one.
         """
         typical = float(np.median(self.spread) if self.is_aligned else self.spread[-1])
         spread = self.spread**place_share * typical ** (1 - place_share)

@@ -101,11 +101,12 @@ class FoundRegion(NamedTuple):
 class FindingsPage:
     """What the page shows of images that come one by one; few of them are kept.
 
-    `left_out` has the reasons for images that were left out.
+    `left_out` has the reasons for images that were left out, `notes` what was warned of others.
     """
 
     images: list[ScoredImage] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    notes: dict[str, str] = field(default_factory=dict)
     n_in_training: int = 0
     n_regions: int = 0
     _regions: list[FoundRegion] = field(default_factory=list)  # those with the highest peaks
@@ -164,6 +165,7 @@ class FindingsPage:
         content = [
             parts.Note(lead, "lead"),
             _too_good(self.n_in_training),
+            parts.notes_of_images(self.notes),
             warning and parts.warning("Check the threshold", f"{warning}."),
             is_extrapolated(scorer) and parts.warning("A guess", _GUESS),
             parts.section("Scores and threshold", _OF_SCORES, _chart(groups, threshold)),
@@ -272,7 +274,8 @@ def _chart(groups: Sequence[parts.Group], threshold: float) -> parts.Chart:
     ends = math.ceil(lowest / step) - 1, math.floor(highest / step) + 1
     # Without the digits that only rounding errors have.
     low, high, step = (float(f"{value:.12g}") for value in (ends[0] * step, ends[1] * step, step))
-    limit = parts.Threshold(threshold, _text_of(threshold, groups), low, high, step)
+    how = by_reader("run the command again with --threshold", "find defects again with Threshold:")
+    limit = parts.Threshold(threshold, _text_of(threshold, groups), low, high, step, how)
     return parts.Chart("score", shown, limit)
 
 
@@ -489,6 +492,7 @@ def write_defect_report(
         parts.Note(lead, "lead"),
         *[left_out + each for each in result.left_out[:1]],
         _too_good(result.n_in_training),
+        parts.notes_of_images(result.notes),
         parts.Numbers(scores),
         parts.Note(
             "AUROC: how often a defective image (or pixel) scores higher than a defect-free one; "

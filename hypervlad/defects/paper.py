@@ -31,7 +31,7 @@ def defects_report(folder: Path, weight: str | None) -> paper.Report:
     if any(row["area_um2"] for row in known or rows):
         column, unit, size = "area_um2", "µm²", "as the files or --pixel-size state"
         unknown = [row["path"] for row in rows if not row["area_um2"]]
-        lacking = note_of_unscaled(unknown, "be in areas; repeat with") if unknown else ""
+        lacking = note_of_unscaled(unknown, f"be in areas; {paper.give_sizes()}") if unknown else ""
     regions = [row for row in known if row[column]]
     areas = np.array([float(row[column]) for row in regions])
     names = np.array([row["path"] for row in regions])
@@ -69,6 +69,7 @@ def defects_report(folder: Path, weight: str | None) -> paper.Report:
         model, notes = f" {made['version']} and a model (SHA-256 {made['model'][:12]})", []
         held_out = f" Of images that training held out, {made.get('held_out', 'nothing is known')}."
     notes += [note_of_copies(copies)] * bool(copies)
+    notes += paper.notes_of(made, rows)
     notes += [lacking] * bool(size and lacking)
     is_any = any(row["annotations"] for row in rows)
     is_kept = not is_any and made.get("annotations", "keep") == "keep"

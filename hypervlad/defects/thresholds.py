@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
@@ -217,20 +217,19 @@ def warn_of_known_images(n_known: int, n_images: int) -> None:
     )
 
 
-def held_out_scores(
-    model: Model,
+def fitted_with_scores(
     windows: TrainingWindows,
     scores_of: Callable[[Model, list[int]], Iterable[tuple[int, WindowScores]]],
     fit: Callable[[TrainingWindows], Model],
     groups: NDArray[Any],
     seed: int,
-) -> Iterator[tuple[int, WindowScores]]:
-    """Yield the position and window scores of each image, by models of other groups.
+) -> tuple[Model, dict[int, WindowScores]]:
+    """Return the model of all images, and scores of each by models of other groups, by position.
 
     Images in no test fold are left out, unless windows of one class would then be missing: they are
-    scored by ``model``, which was trained on all, with a warning. ``scores_of`` scores images by
-    model and positions.
+    scored by the model of all, with a warning. ``scores_of`` scores images by model and positions.
     """
+    model = fit(windows)
     defective = set(windows.image_index[windows.labels != NORMAL].tolist())
     model_of = models_without(
         windows.keys, defective, groups, seed, lambda train: fit(windows.of_images(train))
@@ -239,8 +238,10 @@ def held_out_scores(
         never_tested = [at for at in windows.keys if at not in model_of]
         warn_of_known_images(len(never_tested), len(windows.keys))
         model_of |= dict.fromkeys(never_tested, model)
+    scored = dict[int, WindowScores]()
     for own in dict.fromkeys(model_of.values()):
-        yield from scores_of(own, [at for at, its in model_of.items() if its is own])
+        scored |= scores_of(own, [at for at, its in model_of.items() if its is own])
+    return model, scored
 
 
 def _has_all_classes(windows: TrainingWindows, positions: list[int]) -> bool:

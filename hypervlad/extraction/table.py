@@ -27,6 +27,16 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 VECTOR = "vector"
+#: What is known of an image that was read.
+IMAGE_FIELDS = [
+    pa.field("path", pa.string()),
+    pa.field("label", pa.string()),
+    pa.field("digest", pa.string(), nullable=False),
+    pa.field("height", pa.int32(), nullable=False),
+    pa.field("width", pa.int32(), nullable=False),
+    pa.field("channels", pa.int8(), nullable=False),
+    pa.field("pixel_size", pa.float64()),
+]
 #: Where a particle is.
 PLACE_FIELDS = [
     pa.field(PLACE[0], pa.string()),
@@ -53,19 +63,8 @@ def file_beside(output: Path, ending: str) -> Path:
 
 def schema_of(n_features: int, *, with_particles: bool = False) -> pa.Schema:
     vector = pa.list_(pa.field("element", pa.float32(), nullable=False), n_features)
-    return pa.schema(
-        [
-            pa.field("path", pa.string()),
-            pa.field("label", pa.string()),
-            pa.field("digest", pa.string(), nullable=False),
-            pa.field("height", pa.int32(), nullable=False),
-            pa.field("width", pa.int32(), nullable=False),
-            pa.field("channels", pa.int8(), nullable=False),
-            pa.field("pixel_size", pa.float64()),
-            *(PLACE_FIELDS if with_particles else ()),
-            pa.field(VECTOR, vector, nullable=False),
-        ]
-    )
+    places = PLACE_FIELDS if with_particles else []
+    return pa.schema([*IMAGE_FIELDS, *places, pa.field(VECTOR, vector, nullable=False)])
 
 
 def table_of(records: Sequence[SourceRecord], vectors: np.ndarray, schema: pa.Schema) -> pa.Table:
@@ -133,11 +132,9 @@ def description(schema: pa.Schema, path: str | os.PathLike[str]) -> dict[str, An
         raise FeatureFileError(
             f"{os.fspath(path)}: a Parquet file, but not one that extract_features wrote"
         )
-    try:
+    with _reporting_damage(path):
         facts: dict[str, Any] = dict(parse_json(entry))
         version = int(facts.get("format", 0))
-    except (ValueError, TypeError) as error:
-        raise FeatureFileError(f"{os.fspath(path)}: damaged ({error}); extract again") from error
     if version > FORMAT_VERSION:
         raise FeatureFileError(
             f"{os.fspath(path)}: written by a later version of hypervlad; upgrade this one"
@@ -148,8 +145,7 @@ def description(schema: pa.Schema, path: str | os.PathLike[str]) -> dict[str, An
 def open_table(path: str | os.PathLike[str]) -> pq.ParquetFile:
     if os.path.isdir(path):
         raise FeatureFileError(
-            f"{os.fspath(path)}: a folder; give one file of features (pyarrow.dataset reads all of "
-            "a folder)"
+            f"{os.fspath(path)}: a folder; give one file of features (or use pyarrow.dataset)"
         )
     try:
         file = pq.ParquetFile(path, page_checksum_verification=True)
@@ -189,10 +185,8 @@ def _check_layout(file: pq.ParquetFile, path: str | os.PathLike[str]) -> None:
         or n_bytes > os.path.getsize(path)
     ):
         raise FeatureFileError(f"{os.fspath(path)}: damaged or changed; extract again")
-    try:
+    with _reporting_damage(path):
         check_columns(path, file, n_features)
-    except (OSError, ValueError) as error:
-        raise FeatureFileError(f"{os.fspath(path)}: damaged ({error}); extract again") from error
 
 
 def is_parquet(path: str | os.PathLike[str]) -> bool:
@@ -293,11 +287,11 @@ def load_features(
 
 
 @contextlib.contextmanager
-def _reporting_damage(path: Path) -> Iterator[None]:
+def _reporting_damage(path: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise FeatureFileError(f"{path}: damaged ({error}); extract again") from error
+    except (pa.ArrowException, OSError, ValueError, TypeError) as error:
+        raise FeatureFileError(f"{os.fspath(path)}: damaged ({error}); extract again") from error
 
 
 def _check_encoder(path: Path, file: pq.ParquetFile, encoder: Any) -> None:

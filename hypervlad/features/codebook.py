@@ -45,8 +45,8 @@ class LayerProjection(NamedTuple):
 
     mean: np.ndarray  # over the pool, (C_l,)
     std: np.ndarray  # (C_l,), 1 for constant channels
-    scale: float
-    components: np.ndarray | None  # (d_l, C_l), with the scale already in it
+    scale: float = 1.0
+    components: np.ndarray | None = None  # (d_l, C_l), with the scale already in it
 
     def apply(self, features: np.ndarray) -> np.ndarray:
         """Project features (n, C_l) to (n, d_l)."""
@@ -139,14 +139,12 @@ class Codebook:
             raise KeyError("codewords")
         per_layer = tuple(arrays[f"codewords.{i}"] for i in range(n_books))
         only_pooled = (
-            LayerProjection(
-                arrays[f"only_pooled.{i}.mean"], arrays[f"only_pooled.{i}.std"], 1.0, None
-            )
+            LayerProjection(arrays[f"only_pooled.{i}.mean"], arrays[f"only_pooled.{i}.std"])
             for i in range(n_only_pooled)
         )
         shape = None
         if "shape.mean" in arrays:
-            shape = LayerProjection(arrays["shape.mean"], arrays["shape.std"], 1.0, None)
+            shape = LayerProjection(arrays["shape.mean"], arrays["shape.std"])
         return cls(projections, joint, per_layer, tuple(only_pooled), shape)
 
     def check(
@@ -310,14 +308,14 @@ def learn_codebook(
         ]
     joint = codewords.pop(0) if whole else None
     moments = (_moments(layer)[:2] for layer in only_pooled)
-    averages = tuple(LayerProjection(*each, 1.0, None) for each in moments)
+    averages = tuple(LayerProjection(*each) for each in moments)
     return Codebook(projections, joint, tuple(codewords), averages)
 
 
 def learn_scales(measures: np.ndarray) -> LayerProjection:
     """Return the means and deviations of the measures of outlines, (n, 7)."""
     mean, std, _, _ = _moments(measures.astype(np.float32))
-    return LayerProjection(mean, std, 1.0, None)
+    return LayerProjection(mean, std)
 
 
 def _check_enough(n_samples: int, n_codewords: int) -> None:
@@ -335,7 +333,7 @@ def _learn_projection(
     mean, std, total_std, centred = _moments(layer)
     scale = 1.0 / total_std if scale_layer and total_std > 0 else 1.0
     if n_components is None:
-        return LayerProjection(mean, std, scale, None)
+        return LayerProjection(mean, std, scale)
     from sklearn.decomposition import PCA  # not above: only learning needs it, and K-means below
 
     n_components = min(n_components, *layer.shape)

@@ -129,8 +129,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Network
     memory : None, str or joblib.Memory, default=None
         A private, trusted folder (it holds pickles) that caches vectors and samples.
     batch_size : int or None, default=None
-        Images that pass the network together. None: by their size and the device; fewer need less
-        memory.
+        Images that pass the network together. None: by their size and the device.
     device : str, default="auto"
         "auto" is "cuda" if there is a GPU, else "cpu".
     runtime : {"auto", "torch", "openvino"}, default="auto"
@@ -276,8 +275,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Network
         Raises
         ------
         ValueError
-            Unusable parameters, too few hypercolumns for the codebook, or particles among whole
-            images.
+            Unusable parameters, too few hypercolumns, or only some images are particles.
         ImageReadError
             If an image cannot be read or resampled; the message names it.
         """

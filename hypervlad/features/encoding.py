@@ -414,12 +414,11 @@ class TorchCodebook:
         masks: torch.Tensor | None = None,
     ) -> list[torch.Tensor]:
         """Return the residual sums (B, K, D) of every codebook over a grid, or its masks."""
-        sums = []
-        for part, words in self.blocks(maps):
-            size = self.size_of(part, maps, grid, image_size)
-            inside = None if masks is None else positions_inside(masks, size)
-            sums.append(vlad.dense_residual_sums(part, words, size, inside))
-        return sums
+        grids = self.grids(maps, grid, image_size, masks)
+        return [
+            vlad.dense_residual_sums(part, words, size, inside)
+            for part, words, size, inside in grids
+        ]
 
     def by_kind(self, sums: list[torch.Tensor]) -> list[list[torch.Tensor]]:
         """Separate the sums of the joint codebook from those of the layers' codebooks."""
@@ -449,17 +448,19 @@ class TorchCodebook:
         spans = self._codebook.spans
         return [(maps[span], words) for span, words in zip(spans, self.codewords, strict=True)]
 
-    def size_of(
+    def grids(
         self,
-        part: list[torch.Tensor],
         maps: list[torch.Tensor],
         grid: str,
         image_size: Sequence[int],
-    ) -> tuple[int, int]:
-        """Return the grid of a codebook; a layer's, beside a joint one, uses the layer's own."""
-        if self._codebook.joint is not None and len(part) < len(maps):
-            return part[0].shape[1], part[0].shape[2]
-        return self.grid_size(maps, grid, image_size)
+        masks: torch.Tensor | None = None,
+    ) -> Iterator[tuple[list[torch.Tensor], torch.Tensor, tuple[int, int], torch.Tensor | None]]:
+        """Yield the maps, codewords and grid of each codebook, and what is inside masks of it."""
+        for part, words in self.blocks(maps):
+            size = self.grid_size(maps, grid, image_size)
+            if self._codebook.joint is not None and len(part) < len(maps):
+                size = part[0].shape[1], part[0].shape[2]  # a layer's own, beside a joint codebook
+            yield part, words, size, None if masks is None else positions_inside(masks, size)
 
 
 class _Projection:
@@ -491,6 +492,5 @@ class _Projection:
         if layer.shape[-1] != len(self.mean):
             raise ModelFileError(
                 f"the codebook is for a layer of {len(self.mean)} channels, but that of the "
-                f"network has {layer.shape[-1]}: the model was not written by hypervlad; train it "
-                "again"
+                f"network has {layer.shape[-1]}: not written by hypervlad; train the model again"
             )

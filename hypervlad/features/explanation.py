@@ -23,7 +23,6 @@ from hypervlad.features.encoding import BatchEncoder, finish_pooled
 from hypervlad.features.hypercolumns import (
     cell_weights,
     feature_maps,
-    positions_inside,
     resample_preserving_sum,
     turned_back,
 )
@@ -97,11 +96,8 @@ class _Copy:
         named = encode.params.grid
         assert isinstance(named, str)
         self.size = encode.codebook.grid_size(self.maps, named, image_size)
-        self._assigned = []
-        for part, words in encode.codebook.blocks(self.maps):
-            size = encode.codebook.size_of(part, self.maps, named, image_size)
-            inside = None if self._masks is None else positions_inside(self._masks, size)
-            self._assigned.append(_Assigned(part, words, size, inside))
+        grids = encode.codebook.grids(self.maps, named, image_size, self._masks)
+        self._assigned = [_Assigned(*of_codebook) for of_codebook in grids]
 
     def sums(self) -> list[torch.Tensor]:
         """Return the residual sums (1, K, D) of each codebook."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -336,14 +336,7 @@ class PatchSet:
         """Return some of the patches, by number or by a mask of booleans."""
         rows = np.asarray(rows)
         rows = rows if rows.size else rows.astype(np.intp)
-        return PatchSet(
-            self.pixels[rows],
-            self.labels[rows],
-            self.defective[rows],
-            self.image_index[rows],
-            self.positions[rows],
-            self.groups[rows],
-        )
+        return PatchSet(*(getattr(self, each.name)[rows] for each in fields(self)))
 
 
 def cut_patches(

@@ -42,13 +42,7 @@ _FILE = "file:"  # in a saved model, before the name of the file that its weight
 _FREE = ("apache-2.0", "bsd-3-clause", "mit", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0")
 _MICRONET_URL = "https://nasa-public-data.s3.amazonaws.com/microscopy_segmentation_models/"
 _MICRONET_NETWORKS = (
-    "densenet121",
-    "mobilenet_v2",
-    "resnet18",
-    "resnet34",
-    "resnet50",
-    "resnet101",
-    "vgg16_bn",
+    *("densenet121", "mobilenet_v2", "resnet18", "resnet34", "resnet50", "resnet101", "vgg16_bn"),
 )
 
 
@@ -92,8 +86,7 @@ def find_weights(name: str, weights: str = "pretrained", *, download: bool = Tru
     if weights.startswith(_FILE):
         raise WeightsNotFoundError(
             f"the model was trained with weights from a file, {weights.removeprefix(_FILE)!r}, "
-            "which is not beside the model: put it there, or, in Python, say where it is, "
-            "weights=FILE"
+            "which is not beside the model: put it there, or give weights=FILE in Python"
         )
     if weights not in PUBLISHED:
         known = ", ".join(map(repr, PUBLISHED))
@@ -107,15 +100,7 @@ def find_weights(name: str, weights: str = "pretrained", *, download: bool = Tru
             'give a file, weights="path/to/state_dict.pth" (or .safetensors), or weights="random"'
         )
     url, size_mb = published_weights(backbone.torchvision_name or name, weights)
-    filename = url.rsplit("/", 1)[-1]
-    cached = _hub_folder() / filename
-    packaged = Path(__file__).parent / "backbones" / filename  # see setup.py
-    for path in (packaged, cached):
-        if path.is_file() and file_digest(path).startswith(_digest_start(path)):
-            return path
-    if not download:
-        raise WeightsNotFoundError(_advice(name, url, cached, "downloads not allowed"))
-    return _download(name, url, size_mb, cached)
+    return _find_at(url, name, size_mb, download, is_checked=True)
 
 
 def published_weights(name: str, weights: str = "pretrained") -> tuple[str, float | None]:
@@ -198,10 +183,8 @@ class NetworkEstimator(ImageEstimator):
         given = super()._parameters_to_save()  # those with which it was fitted
         given["backbone"] = getattr(self, "backbone_", self.backbone)
         weights = getattr(self, "weights_", self.weights)
-        is_file = not is_name(weights)
-        given["weights"] = (
-            _FILE + os.path.basename(os.path.abspath(weights)) if is_file else weights
-        )
+        file = os.path.basename(os.path.abspath(weights))
+        given["weights"] = weights if is_name(weights) else f"{_FILE}{file}"
         return given
 
     @classmethod
@@ -229,11 +212,7 @@ def _find_on_hub(name: str, download: bool) -> Path:
 
     config = timm.get_pretrained_cfg(name.removeprefix(TIMM))
     if config is not None and config.url and not config.hf_hub_id:
-        address = str(config.url)
-        path = _hub_folder() / address.rsplit("/", 1)[-1]
-        if not path.is_file() and not download:
-            raise WeightsNotFoundError(_advice(name, address, path, "downloads not allowed"))
-        return path if path.is_file() else _download(name, address, None, path)
+        return _find_at(str(config.url), name, None, download, is_checked=False)
     if config is None or not config.hf_hub_id:
         architecture = name.removeprefix(TIMM).partition(".")[0]
         tags = timm.list_pretrained(f"{architecture}.*")
@@ -268,26 +247,27 @@ def _find_on_hub(name: str, download: bool) -> Path:
     )
 
 
-def _hub_folder() -> Path:
-    return Path(torch.hub.get_dir()) / "checkpoints"
-
-
-def _digest_start(path: Path) -> str:
-    """Return the first digits of the SHA-256 that torchvision's file names contain."""
-    found = re.search(r"-([0-9a-f]{8})\.", path.name)
-    return "" if found is None else found[1]
-
-
-def _download(name: str, url: str, size_mb: float | None, target: Path) -> Path:
-    target.parent.mkdir(parents=True, exist_ok=True)
+def _find_at(url: str, name: str, size_mb: float | None, download: bool, is_checked: bool) -> Path:
+    """Return the file of an address: of this package, as it was downloaded, or downloaded now."""
+    filename = url.rsplit("/", 1)[-1]
+    # Of their SHA-256, in the names of torchvision's files.
+    digits = re.search(r"-([0-9a-f]{8})\.", filename)
+    start = digits[1] if digits else ""
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / filename
+    packaged = Path(__file__).parent / "backbones" / filename  # see setup.py
+    for path in (packaged, cached):
+        if path.is_file() and (not is_checked or file_digest(path).startswith(start)):
+            return path
+    if not download:
+        raise WeightsNotFoundError(_advice(name, url, cached, "downloads not allowed"))
+    cached.parent.mkdir(parents=True, exist_ok=True)
     how_large = "" if size_mb is None else f"{size_mb:.0f} MB, "
     print_line(f"downloading {name} weights, {how_large}from {urllib.parse.urlsplit(url).netloc}")
     try:
-        start = _digest_start(target) or None
-        torch.hub.download_url_to_file(url, str(target), hash_prefix=start)
+        torch.hub.download_url_to_file(url, str(cached), hash_prefix=start or None)
     except (OSError, RuntimeError) as error:
-        raise WeightsNotFoundError(_advice(name, url, target, reason_of(error))) from error
-    return target
+        raise WeightsNotFoundError(_advice(name, url, cached, reason_of(error))) from error
+    return cached
 
 
 def _advice(name: str, url: str, target: Path, reason: str) -> str:
@@ -327,8 +307,7 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
         with open(path, "rb") as file:
             if not file.read(2).startswith(_TORCH_FILES):
                 raise WeightsNotFoundError(
-                    f"{path}: not a file of weights; expected .safetensors, or what torch.save "
-                    "writes (.pth)"
+                    f"{path}: not a file of weights; expected .safetensors, or torch.save's .pth"
                 )
         state = torch.load(path, map_location="cpu", weights_only=True)
     except WeightsNotFoundError:

@@ -274,8 +274,7 @@ class WindowVectors:
         projected = self._codebook.project([layer[None] for layer in maps.maps])
         spacing = self._params.grid if isinstance(self._params.grid, str) else "finest"
         of_codebooks = []
-        for layers, codewords in self._codebook.blocks(projected):
-            size = self._codebook.size_of(layers, projected, spacing, maps.size)
+        for layers, codewords, size, _ in self._codebook.grids(projected, spacing, maps.size):
             columns = dense_hypercolumns(layers, size)[0]
             assignments = vlad.dense_assign(layers, codewords, size)[0]
             sums = vlad.window_residual_sums(

@@ -108,8 +108,7 @@ def _report_deaths(fatal: list[str], error: Exception) -> None:
     if fatal:
         raise RuntimeError(
             f"{_MAX_DEATHS} worker processes were killed during these, most often because memory "
-            f"ran out: {'; '.join(fatal)}. Use fewer jobs, or leave them out. Finished results are "
-            "kept"
+            f"ran out: {'; '.join(fatal)}. Use fewer jobs, or leave them out. Results are kept"
         ) from error
     warn_user("a worker process was killed; unfinished tasks are run again", RuntimeWarning)
 

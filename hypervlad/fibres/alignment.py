@@ -156,8 +156,7 @@ def aligned_fraction(
     The image is divided into windows, side by side. A window is aligned if the axial circular
     standard deviation of its directions (see `local_orientation`), sqrt(-2 ln R) / 2, is below the
     tolerance. It is background if less than a tenth of it is fibre, or if its energy may be noise.
-    Adjacent aligned windows whose mean directions differ by at most the tolerance belong to one
-    region.
+    Adjacent aligned windows whose mean directions differ by no more than that are one region.
 
     Parameters
     ----------

@@ -90,8 +90,7 @@ class AlignmentClassifier(ImageEstimator):
         `default_alignment_encoder` if not given. It must have ``image_size=None`` and
         ``pixel_size=None``.
     window : int, default=32
-        Side in pixels of the windows trained on. Windows 1.5 times larger or smaller cause a
-        warning.
+        Side of the windows in pixels. Windows 1.5 times larger or smaller cause a warning.
     boosting : BoostedSoftmaxClassifier, optional
         The learner; with ``prior="training"`` if not given.
     annotations : {"leave_out", "keep"}, default="leave_out"

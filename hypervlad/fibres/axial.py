@@ -200,8 +200,7 @@ def _checked(angles: ArrayLike, weights: ArrayLike | None) -> tuple[FloatArray, 
         weight = np.asarray(weights, dtype=np.float64)
         if weight.shape != np.shape(angles):
             raise ValueError(
-                f"weights have shape {weight.shape}, angles {np.shape(angles)}: expected one for "
-                "each."
+                f"weights have shape {weight.shape}, angles {np.shape(angles)}: give one for each."
             )
         weight = weight.ravel()
     if not (np.isfinite(weight).all() and (weight >= 0).all() and weight.any()):

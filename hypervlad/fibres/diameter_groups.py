@@ -193,8 +193,7 @@ def compare_groups(
         raise ValueError("none of the images has diameters: their `reason` says why")
     if len({each.unit for own in of_group.values() for each, _ in own}) > 1:
         raise ValueError(
-            "some diameters are in nm and others in px: give the pixel_size of all images, or of "
-            "none"
+            "some diameters are in nm, others in px: give the pixel_size of all images, or of none"
         )
     return FolderDiameters(tuple(_group(name, of_group[name]) for name in of_group))
 

@@ -20,6 +20,7 @@ from hypervlad.fibres.contrast import Values
 from hypervlad.fibres.diameters import without_places
 from hypervlad.images import ReadOptions
 from hypervlad.images.reading import read_named
+from hypervlad.objects.results_folder import ResultsFolder
 from hypervlad.pages import parts
 from hypervlad.pages.base import evenly_spaced
 from hypervlad.pages.colours import stretch_contrast
@@ -92,7 +93,7 @@ def write_diameter_page(
     measured: Sequence[MeasuredImage],
     compared: FolderDiameters | None,
     options: ReadOptions,
-    unreadable: Sequence[str],
+    results: ResultsFolder,
 ) -> None:
     """Write the page; it is one file that works offline, with pictures of at most 24 images."""
     groups = () if compared is None else compared.groups
@@ -106,17 +107,19 @@ def write_diameter_page(
         "images without diameters": thousands(n_without),
     }
     if len(groups) == 1:
-        unit = groups[0].places.unit
-        ends = interval_text(groups[0].interval.low, groups[0].interval.high)
-        name = f"{unit}: mean of the medians of images, 95 % interval {ends}"
-        numbers = {name: number_text(groups[0].median)} | numbers
+        (group,) = groups
+        ends = interval_text(group.interval.low, group.interval.high)
+        of = counted(group.n_images, "image")
+        name = f"{group.places.unit}: median of {of}, 95 % interval {ends}"
+        numbers = {name: number_text(group.median)} | numbers
     some = f"{len(shown)} of {counted(len(measured), 'image')}, evenly spaced. "
     header = ["Image", "Median", "95 % interval", "Places", "Measured as"]
     refused = sum((Counter(each.found.refused) for each in measured), Counter[str]())
     reasons = [(_REFUSALS.get(name, name), thousands(n)) for name, n in refused.most_common()]
     content: list[parts.Part] = [
         parts.Numbers(numbers),
-        parts.Items(unreadable, "warning"),
+        parts.Items(results.left_out, "warning"),
+        parts.notes_of_images(results.notes),
         *([] if compared is None else _of_groups(measured, compared)),
         parts.section(
             "Places to check",

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from hypervlad._version import __version__
-from hypervlad.common.progress import by_reader
+from hypervlad.common.files import file_digest
+from hypervlad.common.progress import by_reader, note_doubt
 from hypervlad.common.wording import counted, name_some, note_of_unscaled, verb, warn_user
 from hypervlad.fibres import FibreDiameters, FolderDiameters, Interval, compare_groups, cross_lines
 from hypervlad.fibres.contrast import Values
@@ -35,11 +36,10 @@ _PLACE_COLUMNS = (
     *("error_px", "length_px", "left_out"),
 )
 _REFUSED = "refused_"
-_GIVE_SIZES = by_reader("give --resume --pixel-size NM or CSV", "give their sizes")
 _ANNOTATIONS = ("annotations", "annotation_share")  # columns
 _KEPT_COLUMNS = {  # without which an image is measured again
     *("settings", "places", "pixel_size_nm", "median_low_px", "median_high_px", "profile"),
-    *("polarity", "blur_px", "enlarged", "reason", *_ANNOTATIONS),
+    *("polarity", "blur_px", "enlarged", "reason", "note", *_ANNOTATIONS),
 }
 
 
@@ -138,12 +138,13 @@ def write_diameters(
 
     def measure(given: Sequence[Any]) -> tuple[MeasuredImage, dict[str, Any]]:
         image, name, group, sample = given
-        settings = f"{method}, {polarity}, {_options_of(image, options)}"
+        settings = f"{method}, {polarity}, {_options_of(image, options)}{_content_of(image)}"
         before = results.earlier(name) if resume else None
         of_annotations: Sequence[Any]
         if before is not None and _is_kept(*before, settings):
             found = _stored(*before)
             of_annotations = [before[0][column] for column in _ANNOTATIONS]
+            note_doubt(name, before[0]["note"])
         else:
             found = fibre_diameters(
                 image, polarity=polarity, annotations=annotations, read_options=options
@@ -177,7 +178,7 @@ def write_diameters(
             )
         compared = _compared(measured, has_samples=samples is not None)
         _write_groups(folder, compared)
-        write_diameter_page(folder / PAGE, measured, compared, options, results.left_out)
+        write_diameter_page(folder / PAGE, measured, compared, options, results)
     return compared, results.left_out
 
 
@@ -188,19 +189,29 @@ def _options_of(image: Any, options: ReadOptions) -> ReadOptions:
     return options
 
 
+def _content_of(image: Any) -> str:
+    """Return which content a file has: another image of this name is not the one measured."""
+    is_file = isinstance(image, str | os.PathLike) and os.path.isfile(image)
+    try:
+        return f", SHA-256 {file_digest(image)[:16]}" if is_file else ""
+    except OSError:  # reading the image says why
+        return ""
+
+
 def _compared(measured: Sequence[MeasuredImage], *, has_samples: bool) -> FolderDiameters | None:
+    give_sizes = by_reader("give --resume --pixel-size NM or CSV", "give their sizes")
     with_fibres = [each for each in measured if len(each.kept.diameters)]
     known = [each for each in with_fibres if each.kept.unit == "nm"]
     if known and len(known) < len(with_fibres):
         unknown = [each.name for each in with_fibres if each.kept.unit == "px"]
-        warn_user(note_of_unscaled(unknown, f"be in a group; {_GIVE_SIZES}", ""))
+        warn_user(note_of_unscaled(unknown, f"be in a group; {give_sizes}"))
     used = known or with_fibres
     if not used:
         return None
     if not known and len(used) > 1:
         warn_user(
             "no pixel size is known, so diameters are in pixels: together they mean something only "
-            f"if all images have one magnification; {_GIVE_SIZES}"
+            f"if all images have one magnification; {give_sizes}"
         )
     return compare_groups(
         [each.kept for each in used],

@@ -412,21 +412,8 @@ def around_middle(logs: Values, middle: np.floating) -> Values:
 
 def _nothing(reason: str, polarity: str, unit: str, refused: dict[str, int]) -> FibreDiameters:
     nan, none = float("nan"), np.zeros(0)
-    return FibreDiameters(
-        none,
-        none,
-        np.zeros((0, 2)),
-        none,
-        none,
-        np.zeros(0, np.int64),
-        Interval(nan, nan),
-        refused,
-        None,
-        polarity,
-        nan,
-        unit,
-        reason,
-    )
+    places = none, none, np.zeros((0, 2)), none, none, np.zeros(0, np.int64)
+    return FibreDiameters(*places, Interval(nan, nan), refused, None, polarity, nan, unit, reason)
 
 
 # --- where diameters were measured ---------------------------------------------------------------

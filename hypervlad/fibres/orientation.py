@@ -142,8 +142,7 @@ def local_orientation(
     Raises
     ------
     ValueError
-        If an image cannot be read, is flat or holds NaN, or a parameter is out of range; the image
-        is named.
+        If an image, which is named, is unreadable, flat or has NaN, or a parameter is out of range.
 
     References
     ----------

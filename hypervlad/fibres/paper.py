@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tifffile
 
-from hypervlad.common.wording import counted, note_of_bars, note_of_copies, note_of_unscaled, verb
+from hypervlad.common.wording import counted, note_of_copies, note_of_unscaled, verb
 from hypervlad.fibres.alignment import DEFAULT_METHOD
 from hypervlad.fibres.alignment_page import MAPS
 from hypervlad.fibres.alignment_page import TABLES as ALIGNMENT_TABLES
@@ -23,7 +21,7 @@ from hypervlad.pages import paper
 from hypervlad.pages.paper import Result
 from hypervlad.statistics.groups import Sample, with_error
 
-_NO_SIZE = "Not all images state their pixel size; repeat the command with --pixel-size"
+_NO_SIZE = "Not all images state their pixel size; {}"
 _NO_SAMPLES = "It is not known which images are of one sample"
 _SHARE = f"Of visible length, not by number, which 2022/C 229/01 asks for; {paper.OF_SHARE}"
 _OF_MEDIAN = "Geometric mean of the medians of {}s, with Student's interval of how much they differ"
@@ -98,10 +96,11 @@ def diameters_report(folder: Path, weight: str | None) -> paper.Report:
         if unit == "nm":
             thin = paper.share_below(sample, 100, error)
             results.append(Result.of("thinner than 100 nm", thin, "%", _SHARE, name))
+    no_size = _NO_SIZE.format(paper.give_sizes())
     results += [
-        *([] if unit == "nm" else [Result("thinner than 100 nm", None, source=_NO_SIZE)]),
+        *([] if unit == "nm" else [Result("thinner than 100 nm", None, source=no_size)]),
         Result("fibres by NIOSH 7402", None, source=_NO_LENGTHS),
-        Result("pixel size", scale, source="" if scale else _NO_SIZE),
+        Result("pixel size", scale, source="" if scale else no_size),
     ]
     caption = f"Diameters of fibres at {counted(len(rows), 'place')}, weighted by visible length."
     made, how = made_with(folder / IMAGES_TABLE), ""
@@ -130,23 +129,12 @@ def diameters_report(folder: Path, weight: str | None) -> paper.Report:
     ]
     without = {name: row["reason"] for name, row in images.items() if not row[f"median_{unit}"]}
     notes = [f"no diameters in {name}: {reason}" for name, reason in without.items() if reason]
-    notes += _notes_of_bars(images.values(), made, "diameters are")
+    notes += paper.notes_of(made, images.values())
     unscaled = [name for name, reason in without.items() if not reason]
     notes += [note_of_copies(copies, "other images in the same group")] * bool(copies)
-    notes += [note_of_unscaled(unscaled, "be in a group; repeat with")] * bool(unscaled)
+    notes += [note_of_unscaled(unscaled, f"be in a group; {paper.give_sizes()}")] * bool(unscaled)
     shown = paper.Figure("fibre diameter", unit, "visible length", histograms, caption)
     return paper.Report("Fibre diameters", [shown], results, methods, notes=notes)
-
-
-def _notes_of_bars(rows: Iterable[Row], made: dict[str, Any], what: str) -> list[str]:
-    """Return a note of images whose pixel size was given for all, although they have a bar."""
-    given = made.get("read_options", {}).get("pixel_size")
-    with_bar = [
-        row["path"]
-        for row in rows
-        if given and "scale bar" in row["annotations"] and float(row["pixel_size_nm"]) == given
-    ]
-    return [note_of_bars(with_bar, f"{what} wrong if it says another one")] * bool(with_bar)
 
 
 def alignment_report(folder: Path, weight: str | None) -> paper.Report:
@@ -173,7 +161,9 @@ def alignment_report(folder: Path, weight: str | None) -> paper.Report:
         counts = np.histogram((away + 90) % 180 - 90, _BINS)[0]
         shares += counts / max(1, counts.sum())
     size = paper.pixel_sizes_text(float(row["pixel_size_nm"] or 0) for row in rows)
-    results.append(Result("pixel size", size, source="" if size else _NO_SIZE))
+    results.append(
+        Result("pixel size", size, source="" if size else _NO_SIZE.format(paper.give_sizes()))
+    )
     made = made_with(folder / ALIGNMENT_TABLES[0])
     version, kept = f" {made['version']}" if made else "", made.get("annotations") == "keep"
     model = f" (SHA-256 {made['model'][:12]})" if "model" in made else ""
@@ -196,7 +186,7 @@ def alignment_report(folder: Path, weight: str | None) -> paper.Report:
         paper.annotations_text(kept, any(row["annotations"] for row in rows)),
     ]
     notes = [note_of_copies(copies)] * bool(copies)
-    notes += _notes_of_bars(rows, made, "windows in nm are")
+    notes += paper.notes_of(made, rows)
     label = "direction from the mean of its image"
     shown = paper.Figure(label, "°", "fibre pixels", [drawn], caption, _BINS.tolist())
     return paper.Report("Alignment of fibres", [shown], results, methods, notes=notes)

@@ -134,8 +134,7 @@ def compare_image_folders(
     Parameters
     ----------
     first, second : path
-        Folders of images, sorted into classes or not, neither inside the other, or tables of
-        labels.
+        Folders of images, in classes or not, neither inside the other, or tables of labels.
     options, verbose
         As for `check_image_folder`.
 
@@ -355,14 +354,10 @@ def _count_sorted(values: list[str]) -> dict[str, int]:
 
 
 def _values_by_class(facts: list[_ImageFacts]) -> ClassValues:
-    out: ClassValues = {
-        "size in pixels": defaultdict(set),
-        "kind of pixels": defaultdict(set),
-        "group": defaultdict(set),
-    }
+    names = "size in pixels", "kind of pixels", "group"
+    out: ClassValues = {name: defaultdict(set) for name in names}
     for fact in facts:
-        out["size in pixels"][fact.label].add(fact.size)
-        out["kind of pixels"][fact.label].add(fact.kind)
-        if fact.group is not None:
-            out["group"][fact.label].add(fact.group)
+        for name, value in zip(names, (fact.size, fact.kind, fact.group), strict=True):
+            if value is not None:
+                out[name][fact.label].add(value)
     return out

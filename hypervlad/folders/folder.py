@@ -142,8 +142,7 @@ class FolderLayout:
             return None if groups is None else load_groups(self.files, self.root, groups)
         if groups is not None:
             raise ImageFolderError(
-                f"{self.table}: has a column of groups, and so has {os.fspath(groups)}; give only "
-                "one of them."
+                f"{self.table}: has a column of groups, and so has {os.fspath(groups)}; give one"
             )
         return np.array(self.groups)
 
@@ -192,8 +191,7 @@ def check_classes(layout: FolderLayout) -> None:
     classes = sorted(set(layout.labels))
     if len(classes) < 2 and layout.table is not None:
         raise ImageFolderError(
-            f"{layout.table}: images of one class only ({classes[0]!r}); expected at least two "
-            "labels."
+            f"{layout.table}: images of one class only ({classes[0]!r}); expected at least two."
         )
     if len(classes) < 2:
         raise ImageFolderError(

@@ -216,8 +216,7 @@ def _set_group(
 def _raise_ambiguous(csv_path: str | os.PathLike[str], row: GroupRow, hits: list[str]) -> None:
     raise ImageFolderError(
         f"{csv_path}, line {row.line}: {row.path} fits {counted(len(hits), 'image')} "
-        f"({name_some(hits)}); write more of the path, such as the class folder before the file's "
-        "name."
+        f"({name_some(hits)}); write more of the path, such as the class folder."
     )
 
 

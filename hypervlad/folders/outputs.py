@@ -24,7 +24,7 @@ def check_file(path: Path, *inputs: str | Path | None) -> None:
     if not existing.is_dir():
         raise ValueError(f"{path}: {existing} is a file, not a folder; choose another location.")
     if not os.access(existing, os.W_OK):
-        raise ValueError(f"{existing}: no permission to write here; choose another folder.")
+        raise ValueError(f"{existing}: no permission to write here; write elsewhere.")
     if path.exists() and any(_is_read(path, each) for each in inputs if each is not None):
         raise ValueError(f"{path} is read by this command; give the result another name.")
 
@@ -69,7 +69,7 @@ def check_apart(output: Path, folder: Path) -> None:
     """Raise if results would lie in an image folder, where the next training would read them."""
     if folder.resolve() in (output.resolve(), *output.resolve().parents):
         raise ValueError(
-            f"{output} is inside the image folder {folder}; write the results to another folder."
+            f"{output} is inside the image folder {folder}; write the results elsewhere."
         )
 
 
@@ -111,11 +111,11 @@ def _check_pattern(output: Path, path: str) -> None:
     for each in found:
         if output.resolve() in Path(each).resolve().parents:
             raise ValueError(
-                f"{each} is in {output}, the folder of the results; choose another folder."
+                f"{each} is in {output}, the folder of the results; write them elsewhere."
             )
     if not os.path.exists(path) and _matches_inside(path, Path(os.path.abspath(output))):
         raise ValueError(
-            f"{path} would also match pictures in {output}; write the results to another folder."
+            f"{path} would also match pictures in {output}; write the results elsewhere."
         )
 
 

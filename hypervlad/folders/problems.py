@@ -89,8 +89,7 @@ def list_notes(report: FolderReport, page: int) -> list[str]:
     if report.top_bar_files:
         notes.append(
             f"{_have(report.top_bar_files)} an information bar or a caption at the top: "
-            f"{name_some(report.top_bar_files)}. It is not cut off: crop the files, or export them "
-            "without it."
+            f"{name_some(report.top_bar_files)}. It is not cut off: crop it, or export without it."
         )
     if report.uneven_bars:
         shown = name_some([f"{file} ({rows})" for file, rows in report.uneven_bars.items()])

@@ -66,8 +66,7 @@ class Registration:
 
     The similarity is the median correlation of 4 x 4 tiles of the overlap, or that of the whole
     overlap if higher. The distinctness is ``(c - r) / (1 - r)`` for the correlation c of the
-    overlap and the best one r at any other shift: about 0 for two images of one lattice, near 1 for
-    copies.
+    overlap and the best one r at any other shift: about 0 for images of one lattice, 1 for copies.
     """
 
     similarity: float

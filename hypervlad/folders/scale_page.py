@@ -17,7 +17,7 @@ from hypervlad.folders.groups import ImageFolderError, check_text, read_cells
 from hypervlad.folders.pixel_sizes import BAR, PROPOSED
 from hypervlad.images import ImageReadError, ReadOptions, ScaleBar
 from hypervlad.images.files import encode_jpeg
-from hypervlad.images.metadata import length_in_nm, parse_length
+from hypervlad.images.metadata import nanometres_of
 from hypervlad.images.reading import SIZE_TOLERANCE, read_named
 from hypervlad.images.scale_bars import scale_bars_of
 from hypervlad.images.scale_labels import LabelReader, around_bar, may_be_micrometres
@@ -27,20 +27,8 @@ from hypervlad.pages.numbers import number_text
 
 #: Columns of the table of pixel sizes.
 COLUMNS = (
-    "path",
-    "pixel_size",
-    "source",
-    *BAR,
-    "bar_kind",
-    "bar_top",
-    "bar_left",
-    "bar_bottom",
-    "bar_right",
-    "scale_bar",
-    "label",
-    PROPOSED,
-    "metadata_pixel_size",
-    "remark",
+    *("path", "pixel_size", "source", *BAR, "bar_kind", "bar_top", "bar_left", "bar_bottom"),
+    *("bar_right", "scale_bar", "label", PROPOSED, "metadata_pixel_size", "remark"),
 )
 _CONTRADICTION = "contradiction"  # begins the remark on one
 _QUALITY, _SIDE = 85, 640  # of a crop
@@ -94,11 +82,7 @@ def read_scale_bars(given: str) -> dict[str, str]:
 
 
 def _nanometres(length: str, where: str) -> float:
-    try:
-        nm = length_in_nm(*parse_length(length))
-    except ValueError:
-        nm = None
-    if nm is None:
+    if (nm := nanometres_of(length)) is None:
         raise ValueError(
             f"{where}: {length!r} is not what a scale bar says; give a length with its unit, "
             'such as "10 um" or "200 nm".'
@@ -252,18 +236,9 @@ def scales_as_bytes(scales: Sequence[ImageScale]) -> bytes:
             None if value is None else f"{value:.6g}"
             for value in (each.pixel_size, each.proposed, each.stated)
         )
+        texts = each.scale_bar or None, each.label or None
         rows.append(
-            [
-                each.name,
-                size,
-                each.source,
-                *bar,
-                each.scale_bar or None,
-                each.label or None,
-                proposed,
-                stated,
-                each.remark or None,
-            ]
+            [each.name, size, each.source, *bar, *texts, proposed, stated, each.remark or None]
         )
     return table_as_bytes(COLUMNS, rows)
 

@@ -222,7 +222,8 @@ def coloured_marks(image: NDArray[Any]) -> list[Annotation]:
 def note_annotations(name: str, annotations: Sequence[Annotation], n_beside: int = 0) -> None:
     """Say in a UserWarning what was left out of an image; once for all images of a run."""
     if annotations:
-        warn_of_image(_left_out, name, (annotations, n_beside))
+        # Tables have columns of them.
+        warn_of_image(_left_out, name, (annotations, n_beside), is_noted=False)
 
 
 def _left_out(facts: Mapping[str, tuple[Sequence[Annotation], int]], n_images: int) -> str:

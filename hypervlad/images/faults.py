@@ -74,8 +74,7 @@ def find_faults(
     In images with a side below `min_side`, only for saturation.
 
     Edges are compared at two scales, at which their slopes would be equal if they were infinitely
-    blurred (Zhuo and Sim 2011, "Defocus map estimation from a single image", Pattern Recognition
-    44).
+    blurred (Zhuo and Sim 2011, "Defocus map estimation from a single image", Pattern Recogn. 44).
 
     >>> image = np.tile(np.linspace(0, 1, 128, dtype=np.float32), (96, 1)).clip(0, 0.75)
     >>> round(find_faults(image, np.ones(image.shape, bool)).saturated, 2)
@@ -187,97 +186,62 @@ def effects_of(
 
 
 _WHAT = {
-    "saturated": "this share of the pixels is as dark or as bright as possible",
-    "soft": "blurred, with this standard deviation in pixels",
-    "noise": "neighbouring pixels differ by this share of the range",
-    "blur": "edges are blurred, with this standard deviation in pixels",
-    "uneven": "scan lines differ in brightness by this share of the range",
-    "shifted": "scan lines are shifted against each other by this many pixels",
-    "bands": (
-        "bands of scan lines, such as those of charging, differ in brightness by this share of the "
-        "range"
-    ),
+    "saturated": "saturated (share of the pixels that are as dark or as bright as possible)",
+    "soft": "blurred (standard deviation in pixels)",
+    "noise": "neighbouring pixels differ (share of the range)",
+    "blur": "edges are blurred (standard deviation in pixels)",
+    "uneven": "scan lines differ in brightness (share of the range)",
+    "shifted": "scan lines are shifted against each other (pixels)",
+    "bands": "bands of scan lines, as of charging, differ in brightness (share of the range)",
 }
 _UNUSUAL = ", more than in nearly all training images"
+_OF_STEEL = "of steel surfaces were classified correctly, not 100 %"
+_AS_SURE = "; wrong classes had a mean probability of 0.92"
+_OF_TILES = "of defect-free tiles were called anomalous"
 
 
-def _effects(unusual: str, **kinds: tuple[float, str]) -> Effects:
+def _effects(where: str = "", unusual: str = _UNUSUAL, /, **kinds: tuple[float, str]) -> Effects:
     """Return from when on faults matter, by kind, with sentences on what they do then."""
     return {
-        kind: (least, partial(_sentence, f"{_WHAT[kind]}{unusual}; {then}"))
+        kind: (least, partial(_sentence, f"{_WHAT[kind]}{unusual}", f"{where}{then}"))
         for kind, (least, then) in kinds.items()
     }
 
 
-def _sentence(text: str, facts: Mapping[str, float], _n_images: int) -> str:
-    return f"{name_some([f'{name} ({value:.2g})' for name, value in facts.items()])}: {text}"
+def _sentence(what: str, then: str, facts: Mapping[str, float], _n_images: int) -> str:
+    each = [f"{name} ({value:.2g})" for name, value in facts.items()]
+    return f"{what}: {name_some(each)}; {then}"
 
 
 # From where on numbers of drawn images change: `python -m benchmarks.particles.faults`.
 _ON_SIZES = _effects(
+    "in drawn images ",
     "",
-    saturated=(
-        0.2,
-        "at 0.4, drawn particles and fibres came out 12 % too large, and a fifth of the particles "
-        "were missed",
-    ),
-    blur=(
-        4.0,
-        "at 3, a quarter of drawn fibre mats yielded no diameters; at 5, none yielded any, and two "
-        "thirds of drawn particles were missed",
-    ),
+    saturated=(0.2, "at 0.4, sizes came out 12 % too large, and 20 % of particles were missed"),
+    blur=(4.0, "at 3, 25 % of mats had no diameters; at 5, none; 68 % of particles were missed"),
     uneven=(
         0.12,
-        "at 0.18, a quarter of drawn particles were missed, and fibres had no diameters, or much "
-        "too small ones",
+        "at 0.18, 25 % of particles were missed; mats had no or much too small diameters",
     ),
-    shifted=(
-        1.0,
-        "at 1.5, half of the outlines of drawn particles were wrong, and fibres came out 8 % too "
-        "thin",
-    ),
-    bands=(
-        0.05,
-        "at 0.09, a third of drawn particles were missed, and fibres came out 12 % too thin",
-    ),
+    shifted=(1.0, "at 1.5, half of the outlines were wrong, and fibres came out 8 % too thin"),
+    bands=(0.05, "at 0.09, a third of particles were missed, and fibres came out 12 % too thin"),
 )
 
 #: Likewise, of real images: `python -m benchmarks.particles.faults --data`.
 ON_CLASSES = _effects(
-    _UNUSUAL,
-    saturated=(0.1, "at 0.4, 65 % of steel surfaces were classified correctly, instead of 100 %"),
-    soft=(
-        1.5,
-        "at 3 pixels of the network's input, 32 % of steel surfaces were classified correctly, "
-        "instead of 100 %",
-    ),
-    noise=(
-        0.1,
-        "with the noise of few electrons, half of the steel surfaces were classified wrongly, with "
-        "a mean probability of 0.92",
-    ),
-    uneven=(0.05, "at 0.12, 18 % of steel surfaces were classified correctly, instead of 100 %"),
-    shifted=(
-        1.0,
-        "at 1.2 pixels of the network's input, 88 % of steel surfaces were classified correctly, "
-        "instead of 100 %",
-    ),
-    bands=(0.08, "at 0.1, 70 % of steel surfaces were classified correctly, instead of 100 %"),
+    saturated=(0.1, f"at 0.4, 65 % {_OF_STEEL}"),
+    soft=(1.5, f"at 3 pixels of the network's input, 32 % {_OF_STEEL}"),
+    noise=(0.1, f"with the noise of few electrons, 50 % {_OF_STEEL}{_AS_SURE}"),
+    uneven=(0.05, f"at 0.12, 18 % {_OF_STEEL}"),
+    shifted=(1.0, f"at 1.2 pixels of the network's input, 88 % {_OF_STEEL}"),
+    bands=(0.08, f"at 0.1, 70 % {_OF_STEEL}"),
 )
 ON_DEFECTS = _effects(
-    _UNUSUAL,
-    saturated=(
-        0.2,
-        "at 0.4, a quarter of defect-free tiles were called anomalous, instead of none",
-    ),
-    noise=(
-        0.28,
-        "with the noise of few electrons, none of the defects in tiles were found, instead of a "
-        "quarter",
-    ),
-    uneven=(0.05, "at 0.2, 70 % of defect-free tiles were called anomalous, instead of none"),
-    shifted=(1.0, "at 1.2, 75 % of defect-free tiles were called anomalous, instead of none"),
-    bands=(0.08, "at 0.14, a third of defect-free tiles were called anomalous, instead of none"),
+    saturated=(0.2, f"at 0.4, 25 % {_OF_TILES}"),
+    noise=(0.28, "with the noise of few electrons, no defects in tiles were found, not 25 %"),
+    uneven=(0.05, f"at 0.2, 70 % {_OF_TILES}"),
+    shifted=(1.0, f"at 1.2, 75 % {_OF_TILES}"),
+    bands=(0.08, f"at 0.14, 33 % {_OF_TILES}"),
 )
 
 

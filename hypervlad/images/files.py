@@ -30,8 +30,7 @@ from hypervlad.images.metadata import SIDECAR_INSTRUMENTS, Entries
 ZARR_SUFFIX = ".zarr"  # of folders that are images
 _FILES_OF_ZARR = ("zarr.json", ".zgroup", ".zattrs")
 
-#: Suffixes, in lower case, of the files in a folder that are images. A file given by name may have
-#: any suffix.
+#: Suffixes, in lower case, of images in a folder. A file given by name may have any suffix.
 IMAGE_SUFFIXES = frozenset(
     [
         *(".png", ".bmp", ".dib", ".gif", ".webp", ".pgm", ".ppm", ".pnm", ".pbm"),
@@ -522,8 +521,7 @@ def open_file(path: Path, name: str) -> BinaryIO:
         ) from error
     except PermissionError as error:
         raise ImageReadError(
-            f"{name}: permission denied; ask its owner for read access, or close the program that "
-            "has it open"
+            f"{name}: permission denied; ask for read access, or close the program that has it"
         ) from error
     except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
         reason = getattr(error, "strerror", None) or error

@@ -92,8 +92,7 @@ def file_kind(head: bytes, suffix: str = "") -> str | None:
             return kind
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WEBP"
-    # Texts may start with "BM" or "P5", so the reserved zeros, or a blank after the digit, are
-    # required too.
+    # Texts may start with "BM" or "P5": reserved zeros, or a blank after the digit, are required.
     if head[:2] == b"BM" and head[6:10] == b"\x00\x00\x00\x00":
         return "BMP"
     if re.match(rb"P[1-6]\s", head):
@@ -273,16 +272,14 @@ def _check_pnm(image: ImageFile.ImageFile, file: BinaryIO, name: str) -> None:
     n_bits = arguments[1].bit_length() if image.mode == "RGB" and decoder != "raw" else 8
     if n_bits > 8:
         raise ImageReadError(
-            f"{name}: a PPM file of {n_bits} bits per channel, which is not supported; export it "
-            "as PNG or TIFF"
+            f"{name}: a PPM file of {n_bits} bits per channel, not supported; export PNG or TIFF"
         )
     if decoder == "ppm_plain":
         file.seek(start)
         # Pillow takes minutes to remove many of them.
         if any(b"#" in block for block in iter(partial(file.read, 1 << 20), b"")):
             raise ImageReadError(
-                f"{name}: a PNM file with comments among its pixels, which is not read; export it "
-                "as PNG or TIFF"
+                f"{name}: a PNM file with comments among its pixels; export it as PNG or TIFF"
             )
 
 

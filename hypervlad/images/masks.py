@@ -175,8 +175,7 @@ def choose_by_name(
         others = " (those of their names are of images in another folder)" if any(named) else ""
         raise ImageReadError(
             f"{folder}: none of the {counted(len(found), 'image')} has a {what} here{others}; a "
-            f"{what} is named like its image, such as {paths[0].stem}.png, in the same sub-folder "
-            "or in none"
+            f"{what} is named like its image, such as {paths[0].stem}.png, in its folder or none"
         )
     return _once(paths, found, what)
 

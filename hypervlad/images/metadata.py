@@ -136,8 +136,7 @@ _PIXEL_ENTRIES: Mapping[str, Sequence[_PixelEntries]] = {
 }
 # Entries with the width of the image that was stored: programs that resize or crop it keep them.
 _STORED_COLUMNS = {"fei": "Image.ResolutionX", "zeiss": "DP_IMAGE_STORE"}
-# Files beside an image, by suffix, and the entry with the width of the image that they describe, if
-# there is one.
+# Files beside an image, by suffix, and the entry with the width of their image, if there is one.
 SIDECAR_INSTRUMENTS: Mapping[str, Mapping[str, str]] = {
     ".hdr": {"tescan": ""},
     ".txt": {"hitachi": "SemImageFile.DataSize", "jeol": "CM_FULL_SIZE"},
@@ -211,8 +210,7 @@ class Entries:
             field / pixel if field and pixel else None,
         ]
         for rows in candidates:
-            # A banner is never the larger part. Such a number means something else, for instance a
-            # binned scan.
+            # A banner is never the larger part: such a number is, for instance, of a binned scan.
             if rows is not None and math.isfinite(rows) and n_rows / 2 < round(rows) <= n_rows:
                 return round(rows)
         return None
@@ -360,6 +358,14 @@ def parse_length(length: str | float) -> tuple[float, str]:
             "such as 500nm or 0.5um."
         )
     return number, "" if unit in _PIXELS else unit
+
+
+def nanometres_of(length: str) -> float | None:
+    """Return a length with a unit in nanometres; None if it is none, or in pixels."""
+    try:
+        return length_in_nm(*parse_length(length))
+    except ValueError:
+        return None
 
 
 def number_of(found: re.Match[str]) -> float:

@@ -59,8 +59,7 @@ def check_size(
     raise ImageReadError(
         f"{name}: {height} x {width} pixels{each}{as_counted} is more than "
         f"max_pixels={max_pixels:,}; crop or bin the image, or raise max_pixels (of "
-        "read_options, or of hypervlad.load for a saved model) if you trust the file and have the "
-        "memory"
+        "read_options, or of hypervlad.load for a saved model) if you trust the file"
     )
 
 
@@ -102,8 +101,7 @@ def _check_type(pixels: NDArray[Any], name: str) -> None:
         )
     if kind in "US":
         raise ImageReadError(
-            f"{name}: an array of text ({pixels.dtype}), not of pixels; paths go in a list, one "
-            "per image"
+            f"{name}: an array of text ({pixels.dtype}), not of pixels; give paths in a list"
         )
     raise ImageReadError(
         f"{name}: an array of type {pixels.dtype}, not of numbers; expected bool, integers or "

@@ -339,8 +339,7 @@ def _clear_errors(kind: str, name: str) -> Iterator[None]:
         raise
     except MemoryError as error:
         raise ImageReadError(
-            f"{name}: not enough memory to decode it; crop or bin the image, or use a larger "
-            "machine"
+            f"{name}: not enough memory to decode it; crop or bin it, or use a larger machine"
         ) from error
     except Exception as error:  # decoders raise anything for damaged files
         raise ImageReadError(

@@ -58,6 +58,12 @@ _ALIKE, _STEADY = 0.3, 0.1  # correlation of colours; their deviation, by that o
 _NOISE = 0.4  # of the deviation of single pixels, that squares have; of noise, a quarter
 _PLAIN, _FEW = 0.1, 0.1  # of the range, by which colours differ; of the squares, in which they do
 _OF_DICT = "give [{0}.get(name) for name in the images' names in its table]"
+#: Note of an image with a scale bar, if one size was given for all; in tables, so for all readers.
+GIVEN_SIZE = (
+    "the pixel size that was given is used, not the scale bar of this image: if that says another "
+    "one, lengths in nm are wrong, so give the table of 'hypervlad scale', or put such images into "
+    "a folder of their own"
+)
 _MAX_HOT, _MAX_HOT_SHARE = 4, 0.01  # pixels of a cluster; of the image, as fine stripes have more
 
 
@@ -286,6 +292,10 @@ def read_sample(
     if is_stretched:
         grey = _without_hot_pixels(grey)
     found = annotations_of(micrograph, grey) if is_searched else []
+    is_given = micrograph.metadata.get("pixel_size_from") == "reading options"
+    is_given &= not isinstance(options.pixel_size, PixelSizes)
+    if is_given and any(each.kind == "scale bar" for each in found):
+        note_doubt(name, GIVEN_SIZE)
     seen = ~annotation_mask(found, (grey.shape[0], grey.shape[1]))
     note_faults(name, grey, seen & shown)
     if found and seen.any():

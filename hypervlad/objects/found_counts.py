@@ -156,18 +156,20 @@ def count_found(
     pixel_size_error: float = 0.0,
 ) -> FoundCounts:
     """Count the particles in fields as `FoundFolder.count` explains it."""
-    notes, in_group = list[str](), copies(field_table, "image_digest", "group")
+    notes = list[str]()
     unscaled = [field.micrograph for field in fields if not field.pixel_size]
     if 0 < len(unscaled) < len(fields):
-        raise ValueError(note_of_uncounted(unscaled))
-    if unscaled:
+        notes.append(note_of_uncounted(unscaled))
+        fields = [field for field in fields if field.pixel_size]
+        field_table = field_table[~field_table["micrograph"].isin(unscaled)]
+    elif unscaled:
         notes.append(
             "the pixel size is unknown, so nothing is per area or in nanometres, and sizes of "
             f"several images mean something only if these have one magnification; {give_size()}"
         )
     if len(fields) < 2:
         notes.append("no intervals of counts and sizes, which take at least two fields")
-    twice = copies(field_table, "image_digest")
+    twice, in_group = (copies(field_table, "image_digest", *each) for each in ((), ("group",)))
     if in_group:
         same = "other images in the same group" if twice != in_group else "other images"
         notes.append(note_of_copies(in_group, same))
@@ -261,6 +263,11 @@ def count_found(
             counts_of(part, classes, matrix, ~by_model[is_own]),
             sizes_of(part, column, classes),
         )
+    d50 = counts[""][1].query("by == 'number'").iloc[-1]
+    if len(fields) > 1 and d50["d50"] > 0 and np.isnan([d50["d50_low"], d50["d50_high"]]).any():
+        notes.append(
+            "no whole interval of D50, which may be beyond all known sizes: measure more fields"
+        )
     return FoundCounts(*counts.pop(""), column, notes, counts, particles)
 
 
@@ -268,14 +275,13 @@ def give_size() -> str:
     """Return how to give the pixel size of images, in which particles were found without it."""
     return by_reader(
         "give it to 'hypervlad particles find' with --resume --pixel-size NM or CSV",
-        "type it as “Pixel size”, and find again",
+        "type it at “Pixel size”, and press “Use these” there",
     )
 
 
 def note_of_uncounted(unscaled: Sequence[str]) -> str:
-    """Say which images lack a pixel size that others have, how to give it or to do without them."""
-    delete = by_reader(", or delete their lines in fields.csv to count the others", "")
-    return note_of_unscaled(unscaled, "be counted with the others;", give_size() + delete)
+    """Say which images lack a pixel size that others have, so are not counted; how to give it."""
+    return note_of_unscaled(unscaled, f"be counted with the others; {give_size()}")
 
 
 def whole_text(n_whole: int, n_outlined: int) -> str:

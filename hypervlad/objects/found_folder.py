@@ -15,9 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from hypervlad.common.constraints import InstanceOf, check_points, check_value
 from hypervlad.common.files import exclusive_lock, file_digest
-from hypervlad.common.progress import ProgressBar, announced, by_reader
+from hypervlad.common.progress import ProgressBar, announced, by_reader, joined_notes, sentences_of
 from hypervlad.common.tables import write_table
-from hypervlad.common.wording import counted, name_some, note_of_bars, verb, warn_user
+from hypervlad.common.wording import counted, name_some, verb, warn_user
 from hypervlad.images import ImageReadError
 from hypervlad.images.files import find_as_named
 from hypervlad.images.options import check_read_options
@@ -36,7 +36,7 @@ from hypervlad.objects.particle import (
     cut_particles,
     marked_outlines,
 )
-from hypervlad.objects.results_folder import read_record
+from hypervlad.objects.results_folder import LEFT_OUT, read_record
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -419,10 +419,8 @@ class FoundFolder:
             self._update()
             table = self.table
             proba = np.full((len(table), len(classes)), np.nan)
-            known, given = (
-                found_tables.training_labels(classifier),
-                np.full((2, len(table)), "", "O"),
-            )
+            known = found_tables.training_labels(classifier)
+            given = np.full((2, len(table)), "", "O")
             rows_of = table.groupby("micrograph").indices
             with announced(len(table)):
                 for field in ProgressBar(self.fields, unit="image", disable=not verbose or None):
@@ -505,8 +503,8 @@ class FoundFolder:
     ) -> FoundCounts:
         """Count the particles of each class and return their sizes, with 95 % intervals.
 
-        Outlines that were changed are measured again first. An image that is a copy of another is
-        not counted, but in another group; the notes name it.
+        Outlines that were changed are measured again first. Notes name images that do not count:
+        copies, but in another group, and those without a pixel size where others have one.
 
         Parameters
         ----------
@@ -517,7 +515,7 @@ class FoundFolder:
         edges : {"weight", "leave_out"}, default="weight"
             See :func:`edge_weights`.
         measure : str, default="equivalent_diameter"
-            Column for sizes; without its unit, in nanometres if all pixel sizes are known.
+            Column for sizes; without its unit, in nanometres if a pixel size is known.
         corrected : bool, default=True
             Correct counts for misclassification, if ``confusion.csv`` allows it, and counts and
             sizes for what finding misses and invents, if `detection` is known.
@@ -551,10 +549,11 @@ class FoundFolder:
         changed = self.update(on_error=on_error)
         if points:
             self._leave_out(points)
+        fields = [field for field in self.fields if field.micrograph not in self.unreadable]
         found = count_found(
             self.table,
             self.field_table,
-            [field for field in self.fields if field.micrograph not in self.unreadable],
+            fields,
             confusion=self.confusion if self.classes else None,
             rule=rule,
             edges=edges,
@@ -563,7 +562,12 @@ class FoundFolder:
             detection=self.detection if corrected else None,
             pixel_size_error=pixel_size_error,
         )
-        return found._replace(notes=[*self._notes(changed), *found.notes])
+        said = self.field_table.set_index("micrograph")[["note", "doubt"]].astype(object).fillna("")
+        # What was doubtful of found outlines is not of those that a person corrected.
+        said.loc[[field.micrograph for field in fields if field.by_person], "doubt"] = ""
+        of_fields = {field.micrograph: joined_notes(said.loc[field.micrograph]) for field in fields}
+        noted = [f"noted while finding: {sentence}" for sentence in sentences_of(of_fields)]
+        return found._replace(notes=[*self._notes(changed), *found.notes, *noted])
 
     # --- internal ------------------------------------------------------------------------------
 
@@ -595,13 +599,10 @@ class FoundFolder:
         names = self.field_table["micrograph"]
         if missing := [name for name in names if not self.outlines_file(name).exists()]:
             notes.append(f"no outlines of {name_some(missing)} are there any more")
+        notes += [f"left out while finding: {why}" for why in self.run.get(LEFT_OUT, ())]
         if self.unreadable:
             reasons = "; ".join(self.unreadable.values())
             notes.append(f"not counted as they cannot be read: {reasons}")
-        has_bar = self.field_table["note"].astype(str).str.endswith(found_tables.HAS_BAR)
-        is_given = self.field_table["pixel_size_nm"] == (self.run["pixel_size"] or math.nan)
-        if with_bar := names[has_bar & is_given].tolist():
-            notes.append(note_of_bars(with_bar, "sizes are wrong if it says another one"))
         notes += self.notes_of_edits("outlines that a person drew count like found ones")
         if changed:
             notes.append(
@@ -622,8 +623,7 @@ class FoundFolder:
             notes.append(
                 "the last edits at the page are not in these files yet: "
                 + by_reader(
-                    "wait for 'hypervlad app', or start it again if it was stopped, and repeat "
-                    "this command",
+                    "wait for 'hypervlad app', or start it if it was stopped, and repeat this",
                     "wait a moment, and repeat this",
                 )
             )

@@ -209,8 +209,7 @@ class OutlineFiles:
         """Use the outlines that people have saved in other programs.
 
         `measured` are the digests of the outlines here that were measured last, and `table` is
-        that of particles. Return the files that were used, and why others in the folder cannot be,
-        by field.
+        that of particles. Return the files that were used, and why others cannot be, by field.
         """
         taken, failed = dict[str, Path](), dict[str, ImageReadError]()
         said, empty, strange = list[str](), list[str](), list[str]()

@@ -34,12 +34,11 @@ if TYPE_CHECKING:
 
 FIELD_COLUMNS = (
     *("micrograph", "group", "sample", "particles", "height", "width", "pixel_size_nm"),
-    *("annotated_px", "beside", "removed", "note", "image_digest", "outlines_digest"),
-    *("corrected_in", "scale_bar_error"),
+    *("annotations", "annotated_px", "beside", "removed", "doubt", "note", "image_digest"),
+    *("outlines_digest", "corrected_in", "scale_bar_error"),
 )
 _NEEDED = ("micrograph", "height", "width", "pixel_size_nm", "outlines_digest")
 _TEXTS = dict.fromkeys(TEXT_COLUMNS, str)
-HAS_BAR = "has a scale bar"  # note of a field
 FILE_SOURCE = "outlines"  # of classes: a file of corrected outlines
 TRAINING_SOURCE = "training"  # another label with which the classifier was trained
 _OF_TRAINING = TRAINING_SOURCE, CHOSEN_SOURCE

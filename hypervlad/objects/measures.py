@@ -78,8 +78,7 @@ def measure(
         - ``length``, along the particle: the longest path through its skeleton [2]_, and from both
           ends straight on to the outline, right to about two pixels for rods three times as long as
           wide or longer. Of a closed loop it is half the circumference, of crossed fibres in one
-          outline the longest way; holes smaller than the largest disc in the particle do not make a
-          loop;
+          outline the longest way; holes smaller than the largest disc in the particle are no loop;
         - ``width``, the mean along the particle: that of a rod with round ends and the same length
           and area, at most the length; of a particle with a hole, such as a ring or a hollow shell,
           that of its wall;

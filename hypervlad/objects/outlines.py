@@ -57,7 +57,9 @@ _REPEATED = "with the pixels of another one, which count twice; delete one"
 _ELSEWHERE = "elsewhere than its bbox, as if x and y were swapped, or runs went along rows"
 _OTHER_AREA = "of another area than its measurement 'Area px^2', as if it were in micrometres"
 _STRAY = 0.05  # pixels apart from a label are not meant, if they are less than this share of it
-_STRAYS = f"without the pixels apart from it, which are less than {100 * _STRAY:g} % of it"
+_STRAYS = (
+    f"with a few stray pixels apart from it, less than {100 * _STRAY:g} % of it, which are left out"
+)
 _UNSURE = "of 255 beside others from 1, by which some programs mark what is unsure, is read"
 _PARTS = "in separate parts, read as one particle (if these are classes, give a mask of each)"
 _MRC = (".mrc", ".mrcs", ".st", ".rec", ".map")
@@ -468,8 +470,7 @@ def _collect(size: tuple[int, int], shapes: Iterable[Shape], name: str) -> Outli
             raise ImageReadError(f"{name}: outlines of more than {MAX_PIXELS:,} pixels; split it")
     if several := [f"{axis} {sorted(own)}" for axis, own in planes.items() if len(own) > 1]:
         raise ImageReadError(
-            f"{name}: outlines of several planes of a stack ({', '.join(several)}); save those of "
-            "one plane"
+            f"{name}: outlines of several planes of a stack ({', '.join(several)}); save one plane"
         )
     texts = [
         f"{len(own)} of {counted(n, 'outline')} {note}: {name_some(list(dict.fromkeys(own)))}"
@@ -541,8 +542,7 @@ def write_outlines(
         Regions and polygons have their names or labels, and their classes: of a region its group,
         for numbers to 255, or its property `class`.
     pixel_size : float, optional
-        Nanometres per pixel, for TIFF, by default that of the outlines; other formats have no
-        scale.
+        Nanometres per pixel, for TIFF, by default that of the outlines; others have no scale.
     classes : sequence of n str, optional
         For GeoJSON: the class of each outline, by default its `class_name`.
     measures : mapping of n numbers by name, or DataFrame, optional

@@ -21,7 +21,7 @@ from hypervlad.common.files import (
     parse_json,
     replace_when_complete,
 )
-from hypervlad.common.progress import ProgressBar, announced
+from hypervlad.common.progress import ProgressBar, announced, joined_notes, noted
 from hypervlad.common.tables import (
     TEXT_COLUMNS,
     Journal,
@@ -35,6 +35,7 @@ from hypervlad.images.sample import errors_of
 
 T = TypeVar("T")
 _OTHERS = "images of another run"
+LEFT_OUT = "left out"  # why the last run left images out, by sentences
 Row: TypeAlias = Mapping[str, Any]
 #: The names of two tables, with one line and with any number of lines per image, and the columns of
 #: the second, which may have no lines.
@@ -72,17 +73,18 @@ def made_with(table: Path, *needed: str) -> dict[str, Any]:
 def copies_among(rows: Iterable[Row]) -> list[str]:
     """Return the images of which tables say the same as of an earlier one, but for the name."""
     once = dict[tuple[Any, ...], Row]()
-    own = ((row, (*{**row, "path": ""}.values(),)) for row in rows)
+    own = ((row, (*{**row, "path": "", "settings": ""}.values(),)) for row in rows)
     return [row["path"] for row, cells in own if once.setdefault(cells, row) is not row]
 
 
 class ResultsFolder:
     """A folder to which the results of images are added one by one; see :meth:`growing`.
 
-    Both of its tables have a column ``path``. `files_of` returns the files that a run may have
-    written for an image of this name. How the results are `made` is written beside the table of
-    images, into a file of its name that ends in .json. ValueError if the folder has such a table
-    that is not of an earlier run.
+    Both of its tables have a column ``path``, that of images also ``note``: what is warned of while
+    the image is measured. `files_of` returns the files that a run may have written for an image of
+    this name. How the results are `made` is written beside the table of images, into a file of its
+    name that ends in .json. ValueError if the folder has such a table that is not of an earlier
+    run.
     """
 
     def __init__(
@@ -98,6 +100,8 @@ class ResultsFolder:
         self._columns, self._journal = tables[2], Journal(self._images_table)
         #: Why images were left out.
         self.left_out: list[str] = []
+        #: What was warned of images, by their names.
+        self.notes: dict[str, str] = {}
         self._replaced: list[Path] = []
         # The line of each image, and its lines of the second table, as text.
         self._own: dict[str, tuple[Row, Sequence[Row]]] = {}
@@ -158,13 +162,14 @@ class ResultsFolder:
         pairs, hidden = zip(images, names, strict=True), not progress or None
         for image, name in ProgressBar(pairs, total=len(names), unit="image", disable=hidden):
             try:
-                with errors_of(name):
+                with errors_of(name), noted(name) as notes:
                     found = measure(image)
             except unread as error:
                 # Who reads it knows the folder, and pages may be passed on.
                 _, is_named, why = str(error).partition(f"{Path('/', name)}: ")
                 self.left_out.append(f"{name}: {why}" if is_named else str(error))
                 continue
+            self.notes |= {name: joined_notes(notes)} if notes else {}
             yield name, found
 
     def earlier(self, name: str) -> tuple[Row, Sequence[Row]] | None:
@@ -175,6 +180,7 @@ class ResultsFolder:
         """Add the lines of an image; `files` are those that were written for it."""
         if not self._own:
             self._journal.add([self._made, []])
+        row = {**row, "note": self.notes.get(name)}
         line = {column: _text(value) for column, value in row.items()}
         lines = [{column: _text(each[column]) for column in self._columns} for each in details]
         self._journal.add([line, lines])
@@ -194,8 +200,9 @@ class ResultsFolder:
         rows = [*self._own.values(), *self._earlier.values()]
         write_rows(self._images_table, (), [row for row, _ in rows])
         write_rows(self._details_table, self._columns, [each for _, own in rows for each in own])
-        others = {_OTHERS: n_others} if n_others else {}
-        write_record(self._images_table.with_suffix(".json"), {**made, **others})
+        facts = {_OTHERS: n_others, LEFT_OUT: self.left_out}
+        known = {name: fact for name, fact in facts.items() if fact}
+        write_record(self._images_table.with_suffix(".json"), {**made, **known})
         self._journal.remove()
 
     def _remove_all(self, names: Sequence[str]) -> None:
@@ -206,10 +213,7 @@ class ResultsFolder:
         self._remove(path for name in gone for path in self._files_of(name))
         if gone:
             many = f"{counted(len(gone), 'image')}, such as " if len(gone) > 1 else ""
-            warn_user(
-                f"{self._folder}: removed the results of an earlier run for {many}{gone[0]}: this "
-                "run has none."
-            )
+            warn_user(f"{self._folder}: removed the results of an earlier run for {many}{gone[0]}")
 
     def _remove(self, paths: Iterable[Path]) -> list[Path]:
         """Remove those files that exist, with folders that are empty then, and return them."""
@@ -269,7 +273,7 @@ def read_rows(path: Path, key: str = "path") -> Iterator[dict[str, str]]:
 
 def _foreign(path: Path) -> ValueError:
     return ValueError(
-        f"{path} is not a table of an earlier run, or damaged; restore it, or choose another folder"
+        f"{path} is not a table of an earlier run, or damaged; restore it, or write to a new folder"
     )
 
 
@@ -308,17 +312,15 @@ def write_tiff(
     """
     import tifffile
 
-    options: dict[str, Any] = {} if level is None else {"compressionargs": {"level": level}}
+    extra: dict[str, Any] = {} if level is None else {"compressionargs": {"level": level}}
     if pixel_size is not None:
-        options["resolution"] = (1 / pixel_size, 1 / pixel_size)  # pixels per nm
+        extra["resolution"] = (1 / pixel_size, 1 / pixel_size)  # pixels per nm
     if values.dtype != np.uint32:  # ImageJ has no 32-bit integers
-        options |= {"imagej": True, "metadata": {} if pixel_size is None else {"unit": "nm"}}
+        extra |= {"imagej": True, "metadata": {} if pixel_size is None else {"unit": "nm"}}
     elif pixel_size is not None:
-        options |= {"resolution": (1e7 / pixel_size,) * 2, "resolutionunit": "CENTIMETER"}
+        extra |= {"resolution": (1e7 / pixel_size,) * 2, "resolutionunit": "CENTIMETER"}
     with replace_when_complete(path, flush=flush) as stream:
-        tifffile.imwrite(
-            stream, values, compression="zlib", predictor=False, software="", **options
-        )
+        tifffile.imwrite(stream, values, compression="zlib", predictor=False, software="", **extra)
 
 
 def write_png(path: Path, values: NDArray[np.uint8], *, flush: bool = True, level: int = 6) -> None:

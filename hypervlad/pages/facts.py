@@ -87,8 +87,7 @@ def page_facts(model: Any) -> dict[str, str]:
     versions = []
     libraries = "numpy", "scikit-learn", "torch", "torchvision", "xgboost", "xgboost-cpu"
     for name in ("hypervlad", *libraries):
-        # hypervlad itself is not installed where it is run from its source folder, and of xgboost
-        # one of both.
+        # hypervlad itself may run from its source folder, and of xgboost one of both is there.
         with contextlib.suppress(PackageNotFoundError):
             versions.append(f"{name} {version(name)}")
     return {**model_facts(model), "versions": ", ".join(versions)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,8 +14,9 @@ import numpy as np
 from markupsafe import Markup
 
 from hypervlad.common.files import new_folder, replace_when_complete
+from hypervlad.common.progress import by_reader, sentences_of
 from hypervlad.common.wording import capitalised
-from hypervlad.objects.results_folder import write_rows
+from hypervlad.objects.results_folder import LEFT_OUT, write_rows
 from hypervlad.pages import parts
 from hypervlad.pages.base import literal, shorten
 from hypervlad.pages.colours import DARK
@@ -222,6 +223,21 @@ class Report:
     notes: Sequence[str] = ()
 
 
+def notes_of(made: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return why a run left images out, and what the column ``note`` says of others.
+
+    Older results have neither.
+    """
+    notes = {row["path"]: row.get("note") or "" for row in rows}
+    left_out = [f"left out: {why}" for why in made.get(LEFT_OUT, ())]
+    return [*left_out, *(f"noted: {sentence}" for sentence in sentences_of(notes))]
+
+
+def give_sizes() -> str:
+    """Return how to give the pixel sizes of images that state none."""
+    return by_reader("repeat with --pixel-size NM or CSV", "give their sizes, and start again")
+
+
 def pixel_sizes_text(sizes: Iterable[float | None]) -> str | None:
     """Return "2.5 nm" or "2.5 to 4 nm"; None if one is unknown (None, 0 or NaN)."""
     known = [each or math.nan for each in sizes] or [math.nan]
@@ -250,9 +266,8 @@ def share_below(sample: Sample, limit: float, error: float = 0.0) -> Values:
 
 def scale_text(size: str | None, error: float = 0.0) -> str:
     """Return the sentence on whether intervals contain an error of the pixel size."""
-    contain = f"contain an error of the pixel size of {100 * error:.3g} %"
-    contain = contain if error else "do not contain an error of the pixel size"
-    return f"They {contain}." * bool(size)
+    of = f" of {100 * error:.3g} %" * bool(error)
+    return f"They {'do not ' * (not error)}contain an error of the pixel size{of}." * bool(size)
 
 
 def check_weight(weight: str | None, *allowed: str) -> str:

@@ -26,6 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hypervlad._version import __version__
 from hypervlad.common.files import replace_when_complete
+from hypervlad.common.progress import sentences_of
 from hypervlad.common.tables import separator, table_as_bytes
 from hypervlad.common.wording import of_particles, printable
 from hypervlad.images.files import encode_jpeg
@@ -69,6 +70,11 @@ class Items(NamedTuple):
     texts: Sequence[str]
     style: str = ""
     kind: str = "items"
+
+
+def notes_of_images(notes: Mapping[str, str]) -> Items:
+    """Return what was warned of images when they were measured, by their names."""
+    return Items([f"Noted: {sentence}." for sentence in sentences_of(notes)], "warning")
 
 
 class Numbers(NamedTuple):
@@ -128,13 +134,14 @@ class Group:
 
 
 class Threshold(NamedTuple):
-    """A threshold that can be moved from `low` to `high`."""
+    """A threshold that can be moved from `low` to `high`, and how to use another one."""
 
     value: float
     text: str
     low: float
     high: float
     step: float
+    how: str
 
 
 @dataclass

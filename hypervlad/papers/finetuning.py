@@ -235,8 +235,7 @@ def fine_tune(
 ) -> FineTuned:
     """Train a head and a trunk further, until the loss of the validation images stops falling.
 
-    The trunk is changed in place. ``seeds``: of the order and augmentation of images, and of
-    dropout.
+    The trunk is changed in place. ``seeds``: of order and augmentation of images, and of dropout.
     """
     device = next(trunk.parameters()).device
     mixed = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)

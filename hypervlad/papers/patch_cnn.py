@@ -82,8 +82,7 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
     max_epochs : int, default=200
         Maximum number of passes over the training patches.
     patience : int, default=50
-        Epochs without a lower validation loss after which training stops. The best weights are
-        kept.
+        Epochs without a lower validation loss until training stops. The best weights are kept.
     read_options : dict or ReadOptions, optional
         The fields of :class:`hypervlad.images.ReadOptions`. Grey values are scaled by data type, or
         by (low, high), but not by the range of each patch.

@@ -218,8 +218,7 @@ class TransferClassifier(ClassifierMixin, NetworkEstimator):
             Paths and/or arrays (H, W) or (H, W, 3), any mix of sizes.
         y : sequence of n labels
         groups : sequence of n group names, optional
-            Micrograph, sample or paper of each image, its own by default. Whole groups are held
-            out.
+            Micrograph, sample or paper of each image, its own by default; held out whole.
 
         Returns
         -------

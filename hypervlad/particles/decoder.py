@@ -164,8 +164,7 @@ class Targets:
     """What is learnt of each pixel of a field, (H, W) each.
 
     ``kind``: `BACKGROUND`, `INSIDE`, `BORDER` or `IGNORED`; ``weight``: of the pixel; ``depth``:
-    the distance to the nearest pixel that is not of the particle, as a share of the largest in the
-    particle.
+    the distance to the nearest pixel outside of the particle, as a share of its largest.
     """
 
     kind: NDArray[np.int8]

@@ -15,6 +15,7 @@ from scipy import ndimage
 from skimage.transform import resize
 
 from hypervlad.common.constraints import Integer, OneOf, check_value
+from hypervlad.common.progress import joined_notes
 from hypervlad.common.wording import counted
 from hypervlad.features.lazy_torch import check_device, usual_torch
 from hypervlad.features.network import build_network
@@ -44,8 +45,7 @@ from hypervlad.particles.decoder import (
     parts_of,
     pretrained_decoder,
 )
-from hypervlad.particles.joining import Joiner
-from hypervlad.particles.training_fields import at_own_scale
+from hypervlad.particles.joining import Doubt, Joined, Joiner
 from hypervlad.statistics.groups import weighted_quantiles
 
 Polarity: TypeAlias = Literal["bright", "dark"]
@@ -57,7 +57,8 @@ _RING = 3  # pixels to both sides of an outline, between which grey values step
 _EDGE = 80  # of 255: probability of background at outlines, with which diameters are right
 # Least mean probability of a particle, by scale: what is found in noise and grain has less.
 _CERTAIN = {1.0: 0.88, 0.5: 0.86, 0.25: 0.83, 0.125: 0.86}
-_MAX_AT_EDGE = 0.5  # of an outline, that the image's edge is: corners that light leaves dark
+_LIKE_OTHERS = 0.7  # of the step of most of the particles' area
+_MAX_AT_EDGE = 0.5  # of an outline, that the image's edge is, but in corners
 _MIN_SEEN = 12  # pixels of a particle on the scale on which it is found
 _MAX_SPECKS = 0.1  # share of a particle of a smaller scale; more of it was found before
 _ROWS = 1024  # that are compared at once
@@ -65,6 +66,7 @@ _NECK = 0.4  # pixels, as the network's outlines are smooth
 _MIN_PART = 0.15  # of a particle's area, that a neck cuts off
 _MAX_LONG = 1.8  # elongation of parts: the width of long ones varies anyway
 _MANY_SPECKS = 2  # regions too small for particles, for each particle, to be mentioned
+_MAX_DOUBT = 0.15  # of the number of particles, between how few and how many there may be
 _MIN_STEP = 0.2  # of the step of most of the particles' area: dirt is fainter
 _MIN_RANGE = 0.08  # of the range of grey values: light and clouds have no such steps
 _WITHIN = 0.8  # of a particle's area, within one of the other polarity
@@ -96,10 +98,15 @@ class FoundParticles(Outlines):
     confidence : float
         Of the polarity, from 0 to 1: by how much more area, contrast and convexity it has than
         the opposite one. 1 if the polarity was given, 0 if nothing was found.
+    number_range : (int, int)
+        How few and how many there may be, as several may be parts of one, and parts of one may be
+        particles of their own. What is missed, or is no particle, is not in it: it is no
+        confidence interval.
     """
 
     polarity: Polarity | None
     confidence: float
+    number_range: tuple[int, int]
 
 
 @one_or_many()
@@ -118,9 +125,9 @@ def find_particles(
     and uneven light. Very large ones are looked at on a smaller scale. What overlaps is separated
     where outlines show it. Left out are regions of less than a fifth of the others' contrast, as
     dirt, and those whose contrast the texture of the background has by chance: if it has that of
-    most, all are, and so are five or fewer that are nearly as faint. Branched or star-shaped
-    particles may be found in pieces, and of cores in shells of less than a third of their contrast
-    the cores alone.
+    most, all are but six or more that are much clearer, and so are five or fewer that are nearly as
+    faint. Branched particles may be found in pieces, which `number_range` says, and of cores in
+    shells of less than a third of their contrast the cores alone, or with a part of the shell.
 
     Parameters
     ----------
@@ -180,6 +187,7 @@ def find_particles(
     labels = every[known].labels
     n_beside = drop_hidden(labels, sample.mask)
     found = Outlines.of_labels(labels)
+    fewest, most = number_range = scales.number_range(known, labels)
     note = ""
     if not len(found):
         n_unclear = sum(own.n_unclear for own in every.values())
@@ -193,7 +201,13 @@ def find_particles(
     if (n_specks := scales.n_specks(known, labels)) > _MANY_SPECKS * len(found) > 0:
         specks = f"{counted(n_specks, 'region')} of fewer than {min_area} pixels"
         specks += " are left out; if these are particles, lower min_area, or enlarge the image"
-        note = "; ".join(filter(None, [note, specks]))
+        note = joined_notes([note, specks])
+    if most - fewest > max(1, _MAX_DOUBT * len(found)):
+        doubt = (
+            f"it is uncertain which pieces are one particle in this image ({fewest} to {most} "
+            "particles, by how pieces are joined)"
+        )
+        note = joined_notes([note, doubt])
     return FoundParticles(
         found.shape,
         found.outlines,
@@ -203,6 +217,7 @@ def find_particles(
         note=note,
         polarity=known if len(found) or polarity != "auto" else None,
         confidence=confidence if polarity == "auto" else 1.0,
+        number_range=number_range,
     )
 
 
@@ -232,7 +247,8 @@ class Scales:
             size = tuple(max(1, round(extent * scale)) for extent in grey.shape)
             self._images[scale] = resize(self._images[2 * scale], size, order=1, anti_aliasing=True)
         self._brightness = {scale: brightness_of(own) for scale, own in self._images.items()}
-        self._seen = dict[tuple[Polarity, float], NDArray[np.int32]]()
+        self._seen = dict[tuple[Polarity, float], Joined]()
+        self._doubt = dict[Polarity, Doubt]()  # of the whole image
         # A pixel of each region that is too small for a particle.
         self._specks = dict[Polarity, NDArray[np.intp]]()
 
@@ -242,14 +258,18 @@ class Scales:
         labels = self._labelled(polarity, whole)
         steps, at_edge, contrasts = _edges(grey, labels, sign)
         areas = areas_of(labels, len(steps))[1:]
-        is_kept = (steps > 0) & (at_edge <= _MAX_AT_EDGE) & (areas >= self._least_area(whole))
+        is_large = (steps > 0) & (areas >= self._least_area(whole))
+        is_kept = is_large & (at_edge <= _MAX_AT_EDGE)
         typical = _median(steps[is_kept], areas[is_kept])
         range_ = self._brightness[whole][1]
         is_kept &= steps >= max(_MIN_STEP * typical, _MIN_RANGE * range_)
+        # Light leaves corners of the image dark, but particles there are like the others.
+        in_corner = is_large & (at_edge > _MAX_AT_EDGE) & (steps >= _LIKE_OTHERS * typical)
+        in_corner &= areas <= areas[is_kept].max(initial=0)
         clarity = np.zeros(len(steps))
         if is_kept.any():
             texture = _texture(grey, labels, sign)
-            for number in np.flatnonzero(is_kept).tolist():
+            for number in np.flatnonzero(is_kept | in_corner).tolist():
                 own = contrasts[number]
                 clarity[number] = max(contrast / texture(area) for contrast, area in own)
         is_clear = is_kept & (clarity >= _MIN_CLARITY)
@@ -257,7 +277,11 @@ class Scales:
         least = (_CLARITY_OF_FEW, _RANGE_OF_FEW * range_) if few else (_TYPICAL_CLARITY, 0.0)
         seen = (_median(own[is_clear], areas[is_clear]) for own in (clarity, steps * (1 - at_edge)))
         if any(own < limit for own, limit in zip(seen, least, strict=True)):
-            is_clear[:] = False
+            # More than a few that are as clear are not of the texture of the others.
+            is_clear &= clarity >= _CLARITY_OF_FEW
+            is_clear &= steps * (1 - at_edge) >= _RANGE_OF_FEW * range_
+            is_clear &= np.count_nonzero(is_clear) > _FEW
+        is_clear |= in_corner & (clarity >= _TYPICAL_CLARITY) & is_clear.any()
         labels = values_of(labels, numbers_of(np.concatenate([[False], is_clear])), labels)
         n_unclear = int(np.count_nonzero(is_kept & ~is_clear))
         weights = (areas * steps)[is_clear] * _solidities(labels) ** 2  # gaps are less convex
@@ -266,6 +290,10 @@ class Scales:
     def n_specks(self, polarity: Polarity, labels: NDArray[np.int32]) -> int:
         """Return how many regions are too small for particles, beside those that were found."""
         return int(np.count_nonzero(labels.ravel()[self._specks[polarity]] == 0))
+
+    def number_range(self, polarity: Polarity, labels: NDArray[np.int32]) -> tuple[int, int]:
+        """Return how few and how many particles there may be where some were found."""
+        return self._doubt[polarity].between(labels, self._min_area)
 
     def least_sure(self, polarity: Polarity, half: _Found) -> float:
         """Return how sure it is if all that stands out on the other side is particles.
@@ -284,10 +312,10 @@ class Scales:
 
     def _labelled(self, polarity: Polarity, whole: float) -> NDArray[np.int32]:
         labels = self._look(polarity, whole)
-        labels = labels if whole == 1 else labels.copy()  # the whole image needs these, too
         for scale in (each for each in _CERTAIN if each < whole):
-            if (more := self._look(polarity, scale)).any():
-                _add(labels, at_own_scale(more, labels.shape))
+            if len(self._seen[polarity, scale].likely):
+                more = self._seen[polarity, scale].in_size(labels.shape)
+                _add(labels, more.particles(more.pieces))
         # What was found twice, or lies below others, may have no pixel left.
         labels = renumbered(labels)
         _split_at_necks(labels)
@@ -296,24 +324,28 @@ class Scales:
     def _look(self, polarity: Polarity, scale: float) -> NDArray[np.int32]:
         """Label what is seen on one scale; what a smaller one shows helps to join its parts."""
         if (polarity, scale) in self._seen:
-            return self._seen[polarity, scale]
+            return self._seen[polarity, scale].particles()
         grey, least_area = self._images[scale], self._least_area(scale)
-        smaller = self._look(polarity, scale / 2) if scale / 2 in _CERTAIN else None
+        if has_smaller := scale / 2 in _CERTAIN:
+            self._look(polarity, scale / 2)
         with usual_torch():
             fields = self._network.fields(grey, _TILE, polarity == "dark", self._brightness[scale])
         limits = _EDGE, _CERTAIN[scale]
-        labels = parts_of(fields, _SEPARATION, least_area, _MIN_PIECE, *limits)
-        coarse = None if smaller is None else at_own_scale(smaller, grey.shape)
-        labels = self._joiner.join(labels, fields, coarse)
-        del coarse  # of the largest images, it takes 256 MB
+        parts = parts_of(fields, _SEPARATION, least_area, _MIN_PIECE, *limits)
+        smaller = self._seen[polarity, scale / 2].in_size(grey.shape) if has_smaller else None
+        joined, doubt = self._joiner.join(parts, fields, smaller)
+        del smaller  # of the largest images, it takes 256 MB
+        # The whole image's are not needed as pieces: particles take their place.
+        labels = joined.particles(None if scale < 1 else joined.pieces)
         labels = likely_parts(labels, fields[0], least_area, *limits)
-        if scale == 1:
-            pieces, n = ndimage.label(fields[0] < _EDGE, EIGHT)
-            areas = areas_of(pieces, n)
-            at = np.flatnonzero(((areas >= _MIN_PIECE) & (areas < least_area))[pieces])
-            self._specks[polarity] = at[np.unique(pieces.ravel()[at], return_index=True)[1]]
-        else:
-            self._seen[polarity, scale] = labels
+        if scale < 1:
+            self._seen[polarity, scale] = joined.within(labels)
+            return labels
+        self._doubt[polarity] = doubt
+        pieces, n = ndimage.label(fields[0] < _EDGE, EIGHT)
+        areas = areas_of(pieces, n)
+        at = np.flatnonzero(((areas >= _MIN_PIECE) & (areas < least_area))[pieces])
+        self._specks[polarity] = at[np.unique(pieces.ravel()[at], return_index=True)[1]]
         return labels
 
 
@@ -368,10 +400,13 @@ def _add(labels: NDArray[np.int32], more: NDArray[np.int32]) -> None:
 
 
 def _split_at_necks(labels: NDArray[np.int32]) -> None:
-    """Separate, in place, particles that overlap where the outline alone shows it."""
+    """Separate, in place, what is apart, and particles of which the outline shows the overlap."""
     n = int(labels.max(initial=0))
     for number, window in enumerate(ndimage.find_objects(labels), start=1):
-        inside = labels[window] == number
+        pieces, n_pieces = ndimage.label(labels[window] == number, EIGHT)
+        labels[window][pieces > 1] = n + pieces[pieces > 1] - 1
+        n += n_pieces - 1
+        inside = pieces == 1
         parts = separate_at_necks(inside, _NECK)
         areas = np.bincount(parts[inside])[1:]
         if len(areas) < 2 or areas.min() < _MIN_PART * areas.sum():

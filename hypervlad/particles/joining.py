@@ -4,22 +4,33 @@ from __future__ import annotations
 
 import importlib.resources
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array, csr_array
+from scipy.sparse.csgraph import connected_components
 from scipy.special import expit
 
 from hypervlad.common.progress import one_blas_thread
-from hypervlad.objects.splitting import NEIGHBOURS, LabelMap, areas_of, smoothed_depth, values_of
+from hypervlad.objects.splitting import (
+    NEIGHBOURS,
+    LabelMap,
+    areas_of,
+    numbers_of,
+    smoothed_depth,
+    values_of,
+)
 from hypervlad.particles.decoder import BRIDGE, particle_depth
+from hypervlad.particles.training_fields import at_own_scale
 
 # Parts are joined above this probability of being one particle. It is above one half, as a wrong
-# join loses two particles, and a missed one loses one.
+# join loses two particles, and a missed one loses one. The others say how many there may be.
 LIKELY = 2 / 3
+_SURE, _POSSIBLE = 0.8, 0.2
+_LEAST_SHARE = 0.05  # of a particle's area, of pieces that may be particles of their own
 CLIPPED = 6.0  # standard deviations of the features of the training
 _STORED = "joining.npz"  # by `python -m benchmarks.particles.train_joining`
 _ROWS, _PAIRS = 128, 1 << 16  # that are measured at once
@@ -49,6 +60,8 @@ class PartGraph:
         Those of these particles, in pixels of this scale.
     numbers : ndarray of int, shape (n_labels,)
         The part that each label now belongs to.
+    pixels : ndarray of int, shape (n_labels,)
+        The index of the deepest pixel of each label.
     """
 
     parts: NDArray[np.float64]
@@ -57,6 +70,7 @@ class PartGraph:
     shared: csr_array
     areas: NDArray[np.float64]
     numbers: NDArray[np.int64]
+    pixels: NDArray[np.int64]
 
     @classmethod
     def of(cls, labels: LabelMap, fields: NDArray[np.uint8], coarse: LabelMap | None) -> PartGraph:
@@ -68,6 +82,7 @@ class PartGraph:
         mask = fields[0] < BRIDGE
         areas = np.zeros(0) if coarse is None else areas_of(coarse, int(coarse.max(initial=0)))[1:]
         parts, shared = np.zeros((n, _PEAK + 1)), csr_array((n, len(areas)))
+        pixels = np.zeros(n, np.int64)
         borders = [(np.empty(0, np.int64), np.empty((0, _WAY + 1)))]
         for top in range(0, len(labels), _ROWS):
             below = min(top + _ROWS, len(labels))
@@ -82,23 +97,34 @@ class PartGraph:
             for column, values in enumerate(sums):
                 parts[:, column] += np.bincount(of, values, n)
             np.maximum.at(parts[:, _PEAK], of, depth[y, x])
+            is_deepest = depth[y, x] == parts[of, _PEAK]
+            pixels[of[is_deepest]] = (at * labels.shape[1] + x)[is_deepest]
             if coarse is not None:
                 there = coarse[top:below][y, x]
                 both = of[there > 0], there[there > 0] - 1
                 shared = shared + coo_array((np.ones(len(both[0])), both), shared.shape).tocsr()
         codes, rows = map(np.concatenate, zip(*borders, strict=True))
         codes, rows = _sums(codes, rows, _WAY)
-        return cls(parts, _ends(codes, n), rows, shared, areas.astype(float), np.arange(n))
+        pairs = _ends(codes, n)
+        return cls(parts, pairs, rows, shared, areas.astype(float), np.arange(n), pixels)
+
+    def seen(self, numbers: NDArray[np.int64]) -> PartGraph:
+        """Return the graph where particles of one number are one on the smaller scale."""
+        numbers = numbers[: len(self.areas)]  # the last may be lost in the size of this one
+        to = len(numbers), int(numbers.max(initial=-1)) + 1
+        of = coo_array((np.ones(len(numbers)), (np.arange(len(numbers)), numbers)), to).tocsr()
+        return replace(self, shared=(self.shared @ of).tocsr(), areas=self.areas @ of)
 
     def joined(self, new: NDArray[np.int64]) -> PartGraph:
         """Return the graph of what parts of one new number form together."""
-        n, before = int(new.max()) + 1, np.arange(len(new))
+        n, before = int(new.max(initial=-1)) + 1, np.arange(len(new))
         ends = np.sort(new[self.pairs], axis=1)
         is_left = ends[:, 0] < ends[:, 1]
         codes, borders = _sums(ends[is_left] @ np.array([n, 1]), self.borders[is_left], _WAY)
         to = coo_array((np.ones(len(before)), (new, before)), (n, len(before))).tocsr()
         shared, (_, parts) = (to @ self.shared).tocsr(), _sums(new, self.parts, _PEAK)
-        return PartGraph(parts, _ends(codes, n), borders, shared, self.areas, new[self.numbers])
+        pairs, numbers = _ends(codes, n), new[self.numbers]
+        return PartGraph(parts, pairs, borders, shared, self.areas, numbers, self.pixels)
 
     def features(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """Describe some of the pairs, shape (len(rows), 25); only one has a unit: the area."""
@@ -143,17 +169,112 @@ class PartGraph:
         the particle which has most of it; the logarithm of the share of that particle which the
         pair covers; and the share of the pair that belongs to none.
         """
-        if not self.shared.nnz:
-            return (np.zeros(len(a)),) * 4
-        shares = (self.shared * (1 / self.parts[:, _AREA])[:, None]).tocsr()
-        together, area = self.shared[a] + self.shared[b], (self.parts[a] + self.parts[b])[:, _AREA]
-        same = np.asarray(shares[a].minimum(shares[b]).sum(axis=1)).ravel()
-        of_all = np.asarray(together.sum(axis=1)).ravel()
-        most = together.max(axis=1).toarray().ravel()
-        own = self.areas[np.asarray(together.argmax(axis=1)).ravel()]
+        n, k = len(a), len(self.areas)
+        (codes_a, pixels_a), (codes_b, pixels_b) = (self._shared_of(each) for each in (a, b))
+        codes, at = np.unique(np.concatenate([codes_a, codes_b]), return_inverse=True)
+        of_a = np.bincount(at[: len(codes_a)], pixels_a, len(codes))
+        of_b = np.bincount(at[len(codes_a) :], pixels_b, len(codes))
+        pair, particle = np.divmod(codes, max(k, 1))
+        of_both, areas = of_a + of_b, self.parts[:, _AREA]
+        same: NDArray[Any] = np.bincount(
+            pair, np.minimum(of_a / areas[a[pair]], of_b / areas[b[pair]]), n
+        )
+        of_all, most, whole = np.bincount(pair, of_both, n), np.zeros(n), np.ones(n)
+        np.maximum.at(most, pair, of_both)
+        is_most = of_both == most[pair]
+        whole[pair[is_most]] = self.areas[particle[is_most]]
         is_there = of_all > 0
-        covered = np.log(np.where(is_there, most / np.maximum(own, 1) + 1e-3, 1))
+        covered = np.log(np.where(is_there, most / whole + 1e-3, 1))
+        area = areas[a] + areas[b]
         return same, most / area, covered, np.where(is_there, 1 - of_all / area, 0)
+
+    def _shared_of(self, parts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Return what the parts of numbered pairs share with particles, and a code of both."""
+        first, counts = self.shared.indptr[parts], np.diff(self.shared.indptr)[parts]
+        pair = np.repeat(np.arange(len(parts)), counts)
+        before = np.cumsum(counts) - counts
+        at = np.arange(len(pair)) + np.repeat(first - before, counts)
+        return pair * len(self.areas) + self.shared.indices[at], self.shared.data[at]
+
+
+@dataclass(frozen=True, eq=False)
+class Joined:
+    """Pieces that sure joins leave of a field, and which of them are one particle.
+
+    Attributes
+    ----------
+    pieces : ndarray of int, shape (H, W)
+        Labels of n pieces, from 1.
+    likely, possible : ndarray of int, shape (n,)
+        The number, from 0, of the particle that each belongs to, if likely joins are made, and if
+        all possible ones are.
+    """
+
+    pieces: LabelMap
+    likely: NDArray[np.int64]
+    possible: NDArray[np.int64]
+
+    def particles(self, out: LabelMap | None = None) -> LabelMap:
+        """Return the labels of likely particles, from 1."""
+        out = np.empty_like(self.pieces) if out is None else out
+        return values_of(self.pieces, np.append(0, self.likely + 1).astype(np.int32), out)
+
+    def within(self, particles: LabelMap) -> Joined:
+        """Return the pieces that are in some of the likely particles."""
+        is_in = particles > 0
+        own = np.zeros(len(self.likely) + 1, np.int32)
+        own[self.pieces[is_in]] = particles[is_in]
+        pieces = values_of(self.pieces, numbers_of(own > 0), self.pieces)
+        pieces[~is_in] = 0
+        is_kept = own[1:] > 0
+        likely, possible = (
+            np.unique(each[is_kept], return_inverse=True)[1] for each in (own[1:], self.possible)
+        )
+        return Joined(pieces, likely, possible)
+
+    def in_size(self, size: tuple[int, ...]) -> Joined:
+        """Bring the pieces to the size of another scale."""
+        return replace(self, pieces=at_own_scale(self.pieces, size))
+
+
+@dataclass(frozen=True, eq=False)
+class Doubt:
+    """Where pieces are that may be particles of their own, or parts of one.
+
+    Attributes
+    ----------
+    pixels : ndarray of int, shape (n,)
+        The index of the deepest pixel of each piece.
+    areas : ndarray of float, shape (n,)
+        In pixels.
+    possible : ndarray of int, shape (n,)
+        As of `Joined`.
+    """
+
+    pixels: NDArray[np.int64]
+    areas: NDArray[np.float64]
+    possible: NDArray[np.int64]
+
+    def between(self, particles: LabelMap, min_area: int) -> tuple[int, int]:
+        """Return how few and how many particles there may be where some were found.
+
+        Pieces of fewer pixels than `min_area`, or than a twentieth of their particle, as those of a
+        texture, do not count; particles that were found otherwise than of pieces count once.
+        """
+        n = int(particles.max(initial=0))
+        own, areas = particles.ravel()[self.pixels], areas_of(particles, n)
+        covered = np.bincount(own, self.areas, n + 1)
+        is_known = (own > 0) & (covered > areas / 2)[own]
+        # Particles, and possible ones, that have a piece in common.
+        ends = own[is_known] - 1, n + self.possible[is_known]
+        size = n + int(self.possible.max(initial=-1)) + 1
+        shared = coo_array((np.ones(len(ends[0])), ends), (size, size))
+        is_there = areas[1:] > 0  # labels may have been dropped
+        unions = connected_components(shared, directed=False)[1] if size else np.zeros(0, int)
+        is_large = is_known & (self.areas >= np.maximum(min_area, _LEAST_SHARE * areas[own]))
+        counts = np.bincount(own[is_large], minlength=n + 1)[1:]
+        fewest, most = np.unique(unions[:n][is_there]), np.maximum(counts, 1)[is_there]
+        return len(fewest), int(most.sum())
 
 
 class Joiner:
@@ -171,31 +292,53 @@ class Joiner:
             return cls(arrays)
 
     def join(
-        self, labels: LabelMap, fields: NDArray[np.uint8], coarse: LabelMap | None
-    ) -> LabelMap:
-        """Join, in place, the parts of fields (4, H, W) that are one particle.
+        self, labels: LabelMap, fields: NDArray[np.uint8], coarse: Joined | None
+    ) -> tuple[Joined, Doubt]:
+        """Join, in place, the parts of fields (4, H, W).
 
-        `coarse` are the particles that were found on a smaller scale, in the size of `labels`.
-        In each round, two parts are joined if each is the other's most probable partner.
+        `coarse` is what was joined on a smaller scale, in the size of `labels`. In each round, two
+        parts are joined if each is the other's most probable partner.
         """
-        graph = PartGraph.of(labels, fields, coarse)
+        graph = PartGraph.of(labels, fields, None if coarse is None else coarse.pieces)
+        seen = (None, None, None) if coarse is None else (None, coarse.likely, coarse.possible)
+        own, known, found = graph, None, list[PartGraph]()
         with one_blas_thread():
-            probability = self.probability(graph, np.arange(len(graph.pairs)))
-            while (merges := _merges(graph, probability)).size:
-                new = np.arange(len(graph.parts))
-                new[merges[:, 1]] = merges[:, 0]
-                new = np.unique(new, return_inverse=True)[1]
-                is_changed = np.zeros(len(graph.parts), bool)
-                is_changed[new[merges[:, 0]]] = True
-                known = probability[~is_changed[new[graph.pairs]].any(axis=1)]
-                graph = graph.joined(new)
-                # Pairs of unchanged parts keep their order, as numbers do.
-                is_new = np.asarray(is_changed[graph.pairs].any(axis=1))
-                probability = np.empty(len(is_new))
-                probability[~is_new] = known
-                probability[is_new] = self.probability(graph, np.flatnonzero(is_new))
-        new_labels = np.concatenate([[0], graph.numbers + 1]).astype(np.int32)
-        return np.asarray(values_of(labels, new_labels, labels))
+            for least, by in zip((_SURE, LIKELY, _POSSIBLE), seen, strict=True):
+                if by is not None and len(np.unique(by)) < len(by):
+                    own, known = graph.seen(by).joined(own.numbers), None
+                own, known = self._joined(own, known, least)
+                found.append(own)
+        sure, *others = found
+        by_depth = np.argsort(graph.parts[:, _PEAK], kind="stable")
+        of_part = (graph.pixels, *(each.numbers for each in others))
+        of_piece = [np.zeros(len(sure.parts), np.int64) for _ in of_part]
+        for to, values in zip(of_piece, of_part, strict=True):
+            to[sure.numbers[by_depth]] = values[by_depth]  # of the deepest part
+        pixels, likely, possible = of_piece
+        pieces = np.append(0, sure.numbers + 1).astype(np.int32)
+        joined = Joined(values_of(labels, pieces, labels), likely, possible)
+        return joined, Doubt(pixels, sure.parts[:, _AREA], possible)
+
+    def _joined(
+        self, graph: PartGraph, known: NDArray[np.float64] | None, least: float
+    ) -> tuple[PartGraph, NDArray[np.float64]]:
+        """Join pairs of more than the least probability; return those of the others, too."""
+        if known is None:
+            known = self.probability(graph, np.arange(len(graph.pairs)))
+        while (merges := _merges(graph, known, least)).size:
+            new = np.arange(len(graph.parts))
+            new[merges[:, 1]] = merges[:, 0]
+            new = np.unique(new, return_inverse=True)[1]
+            is_changed = np.zeros(len(graph.parts), bool)
+            is_changed[new[merges[:, 0]]] = True
+            before = known[~is_changed[new[graph.pairs]].any(axis=1)]
+            graph = graph.joined(new)
+            # Pairs of unchanged parts keep their order, as numbers do.
+            is_new = np.asarray(is_changed[graph.pairs].any(axis=1))
+            known = np.empty(len(is_new))
+            known[~is_new] = before
+            known[is_new] = self.probability(graph, np.flatnonzero(is_new))
+        return graph, known
 
     def probability(self, graph: PartGraph, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return, for some pairs of a graph, the probability that both parts are one particle."""
@@ -214,11 +357,11 @@ def _blocks(rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     return np.array_split(rows, range(_PAIRS, len(rows), _PAIRS))
 
 
-def _merges(graph: PartGraph, probability: NDArray[np.float64]) -> NDArray[np.int64]:
+def _merges(graph: PartGraph, probability: NDArray[np.float64], least: float) -> NDArray[np.int64]:
     """Return the pairs in which each part is the other's most probable, and probable, partner."""
     rank = np.empty(len(probability), np.int64)
     rank[np.argsort(probability, kind="stable")] = np.arange(1, len(probability) + 1)
-    rank[probability <= LIKELY] = 0
+    rank[probability <= least] = 0
     best = np.zeros(len(graph.parts), np.int64)
     np.maximum.at(best, graph.pairs, rank[:, None])
     is_merged = (rank > 0) & (rank[:, None] == best[graph.pairs]).all(axis=1)

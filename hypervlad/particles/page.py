@@ -353,12 +353,11 @@ def _around(box: Box, shape: tuple[int, int]) -> Box:
 
 
 def _numbers(fields: Sequence[Field], table: pd.DataFrame) -> dict[str, str]:
-    n_empty = len(fields) - table["micrograph"].nunique()
     return {
         "particles outlined": thousands(len(table)),
         "touch an edge": thousands(int(table["touches_edge"].to_numpy(bool).sum())),
         "fields searched": thousands(len(fields)),
-        "fields without particles": thousands(n_empty),
+        "fields without particles": thousands(len(fields) - table["micrograph"].nunique()),
     }
 
 

@@ -28,13 +28,15 @@ _EU = (
     "Minimum Feret diameter from 1 to 100 nm, by number: Commission Recommendation 2022/C 229/01 "
     "on the definition of nanomaterial, which asks for the constituent particles of aggregates"
 )
+_ELONGATED = 3.0  # aspect ratio, from which on particles may be fibres by NIOSH
 _NIOSH = "NIOSH 7402 (1994): longer than 5 µm, wider than 0.25 µm, aspect ratio of 3 or more"
 _SHAPES = {
     "feret_min": ("minimum Feret diameter, median", "ISO 9276-6:2008"),
     "feret_max": ("maximum Feret diameter, median", "ISO 9276-6:2008"),
     "aspect_ratio": ("aspect ratio, median", "Length along the particle over its mean width"),
 }
-_PER_AREA = "particles per area", "share below 100 nm", "fibres by NIOSH 7402"
+_FIBRES = "fibres by NIOSH 7402"
+_PER_AREA = "particles per area", "share below 100 nm", _FIBRES
 _NAMES = {"feret_min": "minimum Feret diameter", "feret_max": "maximum Feret diameter"}
 _ENDS = "", "_low", "_high"
 _AT_EDGE = "Particles that touch an edge of their image do not count."
@@ -49,9 +51,11 @@ def particles_report(folder: Path, weight: str | None, **options: Any) -> paper.
     """Describe particles; `options` are those of `FoundFolder.count`."""
     by, own = paper.check_weight(weight, "number", "area"), FoundFolder(folder)
     found = own.count(**options)
-    fields = [each for each in own.fields if each.micrograph not in own.unreadable]
+    fields = found.particles[""].fields
     scale = paper.pixel_sizes_text(each.pixel_size for each in fields)
     n_samples = len({each.sample for each in fields} - {None})
+    names = [each.micrograph for each in fields]  # of those that count
+    n_outlined = int(own.table["micrograph"].isin(names).sum())
     label, unit = name_and_unit(found.measure)
     size = _NAMES.get(label, label.replace("_", " "))
     histograms = [_histogram(*each, found.measure, by) for each in _parts_of(found)]
@@ -68,13 +72,15 @@ def particles_report(folder: Path, weight: str | None, **options: Any) -> paper.
         "It is not known which images are of one sample",
     )
     not_per_area = [Result(each, None, source=no_size) for each in _PER_AREA]
-    results += _per_area(found) if scale else not_per_area
+    per_area = _per_area(found) if scale else not_per_area
+    has_fibres = bool((found.particles[""].table["aspect_ratio"] >= _ELONGATED).any())
+    results += [each for each in per_area if has_fibres or each.quantity != _FIBRES]
     reference = f"{_ISO}; images do not name the reference material and its date"
     results += [
         Result("counts and sizes", found.correction or "of outlines that people drew or corrected"),
         Result("fields of view", len(found.particles[""].fields), source=_ISO),
         Result("samples", n_samples or None, source=_ISO if n_samples else no_samples),
-        Result("particles outlined, also at edges", len(own.table), source=_ISO),
+        Result("particles outlined, also at edges", n_outlined, source=_ISO),
         Result("pixel size", scale, source=_ISO if scale else no_size),
         Result("calibration of the pixel size", None, source=reference),
     ]
@@ -133,13 +139,13 @@ def _per_area(found: FoundCounts) -> list[Result]:
     return [
         Result.of("particles per area", density, "1/µm²", "ISO 13322-1:2014"),
         Result.of("share below 100 nm", share, "%", f"{source}; {paper.OF_SHARE}"),
-        Result.of("fibres by NIOSH 7402", ends, "", _NIOSH),
+        Result.of(_FIBRES, ends, "", _NIOSH),
     ]
 
 
 def _methods(own: FoundFolder, found: FoundCounts, options: Any, scale: str | None) -> list[str]:
     """Return sentences on how particles were found, counted and measured."""
-    fields, run, finder = own.fields, own.run, dict(own.run["finder"])
+    fields, run, finder = found.particles[""].fields, own.run, dict(own.run["finder"])
     model, held_out, kept = (finder.pop(k, None) for k in ("model", "held_out", "annotations"))
     settings = [f"{name.replace('_', ' ')} {value}" for name, value in finder.items()]
     how = "by a network that was trained on drawn particles"

@@ -13,28 +13,29 @@ from typing import Any
 from hypervlad._version import __version__
 from hypervlad.common.constraints import check_value
 from hypervlad.common.files import exclusive_lock, json_text, new_folder
-from hypervlad.common.progress import ProgressBar, announced, by_reader
-from hypervlad.common.wording import (
-    counted,
-    is_utf8,
-    name_some,
-    note_of_bars,
-    warn_user,
+from hypervlad.common.progress import (
+    ProgressBar,
+    announced,
+    by_reader,
+    joined_notes,
+    note_doubt,
+    noted,
 )
+from hypervlad.common.wording import counted, is_utf8, name_some, warn_user
 from hypervlad.images import ImageReadError, PixelSizes, ReadOptions
-from hypervlad.images.annotations import annotation_mask
+from hypervlad.images.annotations import annotation_mask, words_of_annotations
 from hypervlad.images.files import is_below
 from hypervlad.images.options import PIXEL_SIZE, check_read_options
 from hypervlad.images.reading import read_named, relative_names
-from hypervlad.images.sample import note_found
+from hypervlad.images.sample import GIVEN_SIZE, note_found
 from hypervlad.objects.detection import Detection
 from hypervlad.objects.found_counts import note_of_uncounted
 from hypervlad.objects.found_folder import DETECTION, LOCK, RUN, FoundFolder
 from hypervlad.objects.found_outlines import EDITS
-from hypervlad.objects.found_tables import HAS_BAR, write_detection
+from hypervlad.objects.found_tables import write_detection
 from hypervlad.objects.outlines import outlines_among, read_outlines
 from hypervlad.objects.particle import Outlines, check_same_size
-from hypervlad.objects.results_folder import write_record
+from hypervlad.objects.results_folder import LEFT_OUT, write_record
 from hypervlad.statistics.splits import check_groups
 
 _MAX_NAME = 240  # bytes, of at most 255 with the suffixes of outlines
@@ -59,8 +60,7 @@ def find_in_images(
 ) -> tuple[FoundFolder, list[str]]:
     """Outline the particles of images, and write the outlines and tables of their measures.
 
-    The outlines of each image are complete before those of the next are found; they are measured at
-    the end.
+    The outlines of each image are complete before those of the next are found.
 
     Parameters
     ----------
@@ -91,8 +91,7 @@ def find_in_images(
     resume : bool, default=False
         Keep the outlines that are in the folder, and find the others, with the same `finder` and
         `read_options`, and `pixel_size` if one was given. Those of single files are compared image
-        by image. What was measured, classified or written by a person stays, unless its outline was
-        changed.
+        by image. What was measured or written by a person stays, unless its outline was changed.
     verbose : bool, default=False
         Show a progress bar.
 
@@ -148,7 +147,7 @@ def find_in_images(
         run |= {"pixel_size": None, "pixel_sizes": {n: nm for n, nm in of_files.items() if nm}}
     else:
         run |= {"pixel_size": pixel_size, "pixel_sizes": {}}
-    left_out, used, with_bar = list[str](), list[str](), list[str]()
+    left_out, used = list[str](), list[str]()
     with new_folder(Path(path)):
         with exclusive_lock(Path(path, LOCK), path):
             folder = _started(Path(path), run, resume)
@@ -175,7 +174,10 @@ def find_in_images(
                         if there is None or name not in rows:
                             image = files.get(name) or folder.image(name)
                             by_person = drawn[name][0] if name in drawn and there is None else None
-                            found, own = _outlined(name, image, there, outline, reading, by_person)
+                            with noted(name) as notes:
+                                found, own = _outlined(
+                                    name, image, there, outline, reading, by_person
+                                )
                             rows[name] = rows.get(name, {}) | own
                     except ImageReadError as error:
                         left_out.append(str(error))  # an earlier row stays, as its particles do
@@ -187,12 +189,18 @@ def find_in_images(
                         in_use = float(row["pixel_size_nm"] or 0)
                         if share := pixel_size.error_of(files.get(name), in_use):
                             row["scale_bar_error"] = share
+                    is_new = there is None
+                    doubt = found.note if is_new else row.get("doubt")
+                    known = notes if is_new else [row.get("note")]
+                    is_given = bool(pixel_size) and row["pixel_size_nm"] == pixel_size
+                    has_bar = "scale bar" in (row.get("annotations") or "")
+                    new = [GIVEN_SIZE] * (is_given and has_bar and GIVEN_SIZE not in known)
+                    # What was noted while its outlines were found was also said then.
+                    note_doubt(name, joined_notes(new if is_new else [doubt, *known, *new]))
+                    row["doubt"] = doubt or None
+                    row["note"] = joined_notes([*known, *new], but=doubt) or None
                     if there is None:
                         note_found(name, found)
-                        if any(each.kind == "scale bar" for each in found.annotations):
-                            row["note"] = "; ".join(filter(None, [found.note, HAS_BAR]))
-                            if pixel_size and row["pixel_size_nm"] == pixel_size:
-                                with_bar.append(name)
                         # Before its outlines: a field without outlines is searched again.
                         folder.searched.add(row)
                         if by_person is None or not row["corrected_in"]:
@@ -210,6 +218,8 @@ def find_in_images(
                         write = own_files.write_found if as_found else own_files.write
                         write(name, there, row["pixel_size_nm"])
                         os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+            if left_out:
+                write_record(folder.path / RUN, run | {LEFT_OUT: left_out})
             if rows:
                 folder.searched.write(rows[name] for name in sorted(rows))
         if rows:
@@ -223,12 +233,6 @@ def find_in_images(
             f"the outlines of {counted(len(used), 'image')} were drawn or corrected by a person, "
             f"and are used: {name_some(used)}"
         )
-    if with_bar:
-        advice = by_reader(
-            "measure it with 'hypervlad scale', and give its table",
-            "if it says another one, find particles there in a folder of its own",
-        )
-        warn_user(note_of_bars(with_bar, advice))
     unknown = [name for name, row in rows.items() if not row["pixel_size_nm"]]
     if 0 < len(unknown) < len(rows):
         warn_user(note_of_uncounted(unknown))
@@ -255,7 +259,7 @@ def _started(path: Path, run: dict[str, Any], resume: bool) -> FoundFolder:
     if not is_new and any(not each.name.startswith(".") for each in path.iterdir()):
         if not resume:
             raise ValueError(
-                f"{path} is not empty, and nothing is overwritten; give another folder, or "
+                f"{path} is not empty, and nothing is overwritten; write to a new folder, or "
                 "continue what was begun there with --resume"
             )
         folder = FoundFolder(path)
@@ -265,7 +269,10 @@ def _started(path: Path, run: dict[str, Any], resume: bool) -> FoundFolder:
         run["pixel_size"] = run["pixel_size"] or folder.run["pixel_size"]
         before = folder.run | {"images": str(folder.images)}
         before["pixel_size"] = before["pixel_size"] or run["pixel_size"]
-        # Those of single files, too, and some may be new.
+        # Those of single files, too, and some may be new, or have had the size of all.
+        size, rows = folder.run["pixel_size"], folder.searched.rows()
+        had_it = {name for name, row in rows.items() if size and row["pixel_size_nm"] == size}
+        before["pixel_sizes"] |= dict.fromkeys(run["pixel_sizes"].keys() & had_it, size)
         before["pixel_sizes"], run["pixel_sizes"] = (
             first["pixel_sizes"] | second["pixel_sizes"]
             for first, second in ((run, before), (before, run))
@@ -277,7 +284,7 @@ def _started(path: Path, run: dict[str, Any], resume: bool) -> FoundFolder:
             if old.get(name) != new.get(name)
         ]:
             raise ValueError(
-                f"{path} was made with {'; '.join(different)}; give the same, or another folder"
+                f"{path} was made with {'; '.join(different)}; give the same, or a new folder"
             )
     write_record(path / RUN, run)
     return FoundFolder(path)
@@ -285,7 +292,7 @@ def _started(path: Path, run: dict[str, Any], resume: bool) -> FoundFolder:
 
 def _check_same_images(corrected: FoundFolder, folder: FoundFolder) -> None:
     if (corrected.path.resolve(), corrected.images) == (folder.path.resolve(), folder.images):
-        raise ValueError(f"{corrected.path} is both written and read; give another folder")
+        raise ValueError(f"{corrected.path} is both written and read; write to a new folder")
     if corrected.images != folder.images:
         raise ValueError(
             f"{corrected.path} has particles of the images in {corrected.images}, not of those in "
@@ -295,7 +302,7 @@ def _check_same_images(corrected: FoundFolder, folder: FoundFolder) -> None:
 
 def _flat(run: dict[str, Any]) -> dict[str, Any]:
     sizes = {f"pixel size of {name}": size for name, size in run["pixel_sizes"].items()}
-    own = dict.fromkeys(("finder", "pixel_sizes", "version"))
+    own = dict.fromkeys(("finder", "pixel_sizes", "version", LEFT_OUT))
     return {**run, **run["finder"], **sizes, **own}
 
 
@@ -336,7 +343,7 @@ def _outlined(
         "image_digest": own.digest,
     }
     if there is None:  # a file of outlines has none of these
+        row["annotations"] = words_of_annotations(found.annotations) or None
         row["annotated_px"] = int(annotation_mask(found.annotations, found.shape).sum())
-        row |= {"beside": found.n_beside, "note": found.note or None}
-        row["corrected_in"] = None if drawn is None else drawn[0].name
+        row |= {"beside": found.n_beside, "corrected_in": None if drawn is None else drawn[0].name}
     return found, row

@@ -25,7 +25,7 @@ from hypervlad.common.constraints import (
     Number,
     RandomState,
 )
-from hypervlad.common.progress import ProgressBar, note_doubt
+from hypervlad.common.progress import ProgressBar, joined_notes, note_doubt
 from hypervlad.features.lazy_torch import check_device, usual_torch
 from hypervlad.features.network import build_network, fitted_network, rebuilt_network
 from hypervlad.features.registry import check_registered, get_backbone
@@ -234,8 +234,7 @@ class HypercolumnSegmenter(NetworkEstimator):
             must have the magnification of those to come.
         outlines : sequence of n label images, masks or paths
             As :func:`hypervlad.particles.cut_particles` and
-            :func:`hypervlad.particles.read_outlines` take them: all particles of an image are
-            outlined.
+            :func:`hypervlad.particles.read_outlines` take them: of all particles.
         groups : array-like of shape (n,), optional
             Specimen of each image, its own by default: whole groups are held out.
 
@@ -461,7 +460,7 @@ class HypercolumnSegmenter(NetworkEstimator):
                 "the pixel size of the training images is unknown, so it is not known whether the "
                 "magnification is the same; train with images of known pixel size"
             )
-        return ". Besides, ".join(notes)
+        return joined_notes(notes)
 
     def _built(self, device: torch.device) -> FieldNetwork:
         """Build the network as it was at the end of ``fit``."""

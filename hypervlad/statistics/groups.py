@@ -63,8 +63,7 @@ def left_out_interval(
     worth : float, optional
         How many groups of equal size these are worth, for Student's factor; by default all.
     unbiased : bool, default=False
-        Whether the interval is about the statistic without its bias [2]_. It contains the statistic
-        in any case.
+        Whether the interval is about the statistic without bias [2]_; it contains the statistic.
 
     References
     ----------

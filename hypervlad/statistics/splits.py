@@ -19,12 +19,12 @@ from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.utils import check_random_state
 
+from hypervlad.common.constraints import Integer, Number, check_value
 from hypervlad.common.wording import counted
 
 IntArray = NDArray[np.intp]
 
-# With fewer folds, models of a small data set learn from too little of it to represent the model
-# of all rows.
+# With fewer folds, models of a small data set learn from too little to represent that of all rows.
 _MIN_FOLDS = 3
 
 
@@ -72,11 +72,7 @@ def holdout_split(
     >>> len(train), len(test), {paper[i] for i in train} & {paper[i] for i in test}
     (8, 4, set())
     """
-    if isinstance(test_size, bool) or not 0.0 < float(test_size) < 1.0:
-        raise ValueError(
-            "test_size is the share of rows to hold out, strictly between 0 and 1; "
-            f"got {test_size!r}."
-        )
+    check_value("test_size", test_size, [Number(above=0, below=1, meaning="a share of the rows")])
     counts, group_of_row = _class_counts_by_group(y, groups)
     rng = check_random_state(random_state)
     in_test = _choose_test_groups(counts, float(test_size), rng.permutation(len(counts)))
@@ -107,8 +103,7 @@ def group_folds(
     Returns
     -------
     list of (train_idx, test_idx)
-        As in `holdout_split`; each row is tested at most once. The list is empty if no group can be
-        spared.
+        As in `holdout_split`; each row is tested at most once. Empty if no group can be spared.
 
     Examples
     --------
@@ -118,9 +113,7 @@ def group_folds(
     >>> [len(test) for train, test in folds]  # the only AFM image is never tested
     [2, 2, 2]
     """
-    is_integer = isinstance(n_splits, int | np.integer)
-    if isinstance(n_splits, bool) or not is_integer or n_splits < 2:
-        raise ValueError(f"n_splits is a whole number of folds, at least 2; got {n_splits!r}.")
+    check_value("n_splits", n_splits, [Integer(2, meaning="a whole number of folds")])
     counts, group_of_row = _class_counts_by_group(y, groups)
     pinned = _pin_sole_groups(counts)
     fold_of_group = _assign_folds(y, counts, group_of_row, pinned, n_splits, random_state)
@@ -175,8 +168,7 @@ def check_column(
 ) -> None:
     """Raise a ValueError unless values are a sequence of types that fit their role.
 
-    Labels are strings, numbers or booleans; weights are real numbers in one dimension; groups are
-    of any type.
+    Labels are strings, numbers or booleans; weights are real numbers in one dimension.
     """
     unordered = isinstance(values, str | bytes | Mapping | Set | Iterator)
     is_column = hasattr(values, "__getitem__") or hasattr(values, "__array__")

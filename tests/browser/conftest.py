@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 from support.absent import skip_without
+from support.browsing import Window
 from support.review_queues import clock, make, served
 
 __all__ = ["clock", "make", "served"]
@@ -34,3 +35,11 @@ def browser(tmp_path_factory):
     driver = webdriver.Chrome(options=options, service=Service(service))
     yield driver
     driver.quit()
+
+
+@pytest.fixture
+def page(browser, path):
+    """The page that a module wrote, which is safe to the end."""
+    opened = Window(browser, path)
+    yield opened
+    opened.assert_safe()

@@ -40,13 +40,6 @@ def path(tmp_path_factory, images):
     return write(tmp_path_factory.mktemp("diameters"), images)
 
 
-@pytest.fixture
-def page(browser, path):
-    opened = Window(browser, path)
-    yield opened
-    opened.assert_safe()
-
-
 def medians(page):
     """Those of the groups, in the order of their names, and of the images."""
     found = re.findall(r"median ([\d.,]+)", page.words)

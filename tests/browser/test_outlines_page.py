@@ -81,7 +81,6 @@ def editor(browser: Any, tmp_path: Path) -> Iterator[Editor]:
 def test_outlines_are_corrected_with_the_pointer_and_keys(editor: Editor) -> None:
     before = editor.areas
     assert sorted(before.values()) == [900, 900, 1600]
-    assert editor.text("progress") == "0 of 2 images done"
     editor.picture("outlines")
     editor.drag((20, 10), (140, 60), shift=True)
     editor.says("2 outlines in the rectangle")
@@ -98,18 +97,14 @@ def test_outlines_are_corrected_with_the_pointer_and_keys(editor: Editor) -> Non
     editor.press("a")
     editor.drag((150, 100), (170, 100), (170, 120), (150, 120))
     editor.says("saved: outline 4 drawn")
-    assert editor.areas[4] == pytest.approx(400, abs=20)
     editor.press("c")
     editor.drag((80, 85), (80, 135))
     editor.says("split into 2 outlines")
-    assert len(editor.areas) == 4
     editor.press("v", Keys.ESCAPE)
     editor.click(65, 110)
     editor.click(95, 110, shift=True)
-    assert editor.text("chosen") == "2 outlines chosen"
     editor.press("m")
     editor.says("saved: 2 outlines merged")
-    assert sorted(editor.areas.values())[-1] == 1600
     editor.press("e")
     editor.drag((100, 100), (110, 100), (110, 120), (100, 120))
     editor.says("redrawn, +")
@@ -117,7 +112,6 @@ def test_outlines_are_corrected_with_the_pointer_and_keys(editor: Editor) -> Non
     editor.press("d")
     editor.says("saved: this image is done")
     assert editor.text("progress") == "1 of 2 images done"
-    editor.picture("outlines_done")
     editor.press("d")
     editor.says("saved: this image is not done")
     editor.press(*"uuuuu")
@@ -158,7 +152,8 @@ def test_from_a_folder_of_images_to_a_report_in_few_clicks(browser: Any, tmp_pat
     scale: Any = {"imagej": True, "resolution": (0.5, 0.5), "metadata": {"unit": "nm"}}
     for number in range(2):
         tifffile.imwrite(fields / f"c{number}.tif", np.roll(pixels, 9 * number, axis=0), **scale)
-    tifffile.imwrite(fields / "d.tif", pixels[::-1].astype(np.uint16) * 200)
+    (fields / "d").mkdir()
+    tifffile.imwrite(fields / "d" / "a.tif", pixels[::-1].astype(np.uint16) * 200)
     (fields / "e.png").write_bytes(b"no image")
     app, results = App(fields), tmp_path / "fields-results"
     page = Editor(browser, app.link)
@@ -183,6 +178,11 @@ def test_from_a_folder_of_images_to_a_report_in_few_clicks(browser: Any, tmp_pat
         click("preview")
         page.says("3 bright particles found")
         page.picture("app_preview")
+        own = "(ms) => (ms > PATIENCE ? AbortSignal.abort() : limit(ms))"
+        page.run(f"window.limit = AbortSignal.timeout; AbortSignal.timeout = {own}")
+        page.press("p")
+        page.until(lambda: page.text("trouble-text").startswith("The server does not answer"))
+        page.until(lambda: page.text("status") == "")
         page.find("#sizes [name=length]", "css selector").send_keys("2")
         page.find("#sizes [name=length] + button", "css selector").click()
         words += 1
@@ -192,6 +192,7 @@ def test_from_a_folder_of_images_to_a_report_in_few_clicks(browser: Any, tmp_pat
         assert "e.png: not an image" in page.text("task-lines")
         page.until(page.opened)
         assert page.text("progress") == "0 of 5 images done"
+        assert "d/a.tif\n3 outlines" in page.text("list"), "with the folder, and the unit"
         page.click(110, 30)
         page.press("x")
         page.says("saved: 1 outline deleted")
@@ -319,7 +320,7 @@ def test_fibres_are_measured_without_a_shell(browser: Any, tmp_path: Path) -> No
         assert "All of these, ZIP" in page.text("files")
         browser.switch_to.frame("frame")
         body = browser.find_element("tag name", "body")
-        page.until(lambda: "nm: mean of the medians of images, 95 % interval" in body.text)
+        page.until(lambda: "nm: median of 2 images, 95 % interval" in body.text)
         (left_out := results / "diameters_left_out.csv").symlink_to(tmp_path / "elsewhere")
         save = "mark(['f0-0'], true, figures[0]); saveDecisions()"
         browser.execute_script(f"save = (name) => {{ window.downloaded = name; }}; {save}")
@@ -351,8 +352,12 @@ def test_fibres_are_measured_without_a_shell(browser: Any, tmp_path: Path) -> No
         sizes = {row["pixel_size_nm"] for row in rows_of(results / "alignment" / "alignment.csv")}
         assert sizes == {"4"}
         browser.get(f"{app.link}defects.html")
+        browser.set_window_size(820, 900)  # a tablet's
+        ends = "return [by('preview').getBoundingClientRect().bottom, innerHeight]"
+        page.until(lambda: (at := browser.execute_script(ends))[0] < at[1] < 901)
         page.find("#choices .primary", "css selector").click()
         page.until(lambda: "tick images without defects" in page.text("task-lines"))
     finally:
+        browser.set_window_size(1366, 900)
         page.close()
         app.stop()

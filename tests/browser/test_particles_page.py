@@ -40,13 +40,6 @@ def path(tmp_path_factory):
     return write_particles_page(folder / "page.html", found)
 
 
-@pytest.fixture
-def page(browser, path):
-    opened = Window(browser, path)
-    yield opened
-    opened.assert_safe()
-
-
 def outlines(page, kind=""):
     """The outlines of a class that are visible in the fields."""
     script = """return [...document.querySelectorAll(".fields path")].filter((path) =>

@@ -32,7 +32,7 @@ def test_a_model_is_trained_and_classifies_to_standard_output(model, folder):
     result = run("predict", model, folder, "-q")
     assert result.stderr == ""
     rows = read_table(result.stdout)
-    further = ["unlike_training", "novelty", "p_flat", "p_rings", "p_stripes"]
+    further = ["unlike_training", "novelty", "note", "p_flat", "p_rings", "p_stripes"]
     assert list(rows[0]) == ["path", "label", "confidence", *further]
     files = sorted(folder.rglob("*.png"))
     assert [row["path"] for row in rows] == [file.relative_to(folder).as_posix() for file in files]
@@ -43,7 +43,7 @@ def test_a_model_is_trained_and_classifies_to_standard_output(model, folder):
         assert sum(shares.values()) == pytest.approx(1, abs=1e-5)
         assert float(row["confidence"]) == max(shares.values()) == shares[row["label"]]
     expected = hypervlad.load(model).predict_proba(files)
-    found = [[float(row[column]) for column in further[2:]] for row in rows]
+    found = [[float(row[column]) for column in further[3:]] for row in rows]
     np.testing.assert_allclose(found, expected, atol=5e-7)  # six decimals
 
 
@@ -162,6 +162,7 @@ REFUSED = {
     "train {folder} -o m.hvlad --backbone vgg61": "vgg61",
     "train {folder} -o m.hvlad --set image_size=-3": "image_size",
     "train {folder} -o m.hvlad --set imagesize=3": "did you mean image_size?",
+    "particles find few -o f --set polarity=dark": "error: --set polarity: it has an option of its",
     "train {folder} -o m.hvlad --set prior": "give its value too, --set prior=VALUE",
     "train {folder} -o m --report {folder}/r": "inside the image folder",
     "train {folder} -o mine.csv": "mine.csv exists and is not a model",
@@ -184,9 +185,15 @@ REFUSED = {
     "explain {model} {folder}/flat -o why.png --class ring": (
         "no class 'ring'; its classes: flat, rings, stripes"
     ),
-    "evaluate {model} {folder} -o {folder}/r": "results to another folder",
+    "evaluate {model} {folder} -o {folder}/r": "write the results elsewhere",
     "demo -o mine.csv": "mine.csv is a file, not a folder",
     "info {folder}": "is a folder",
+    "align few -o o --model missing.hvlad": "no such file",
+    "align few -o o --window wide": "'wide' is not a length",
+    "align few -o o --tolerance 120": "expected degrees above 0, at most 90",
+    "align few -o o --pixel-size -1": "must be nanometres per pixel",
+    "align-train few --masks few -o m.hvlad": "is in the folder of masks",
+    "align-train few/flat --masks few/rings -o few/flat/00.png": "is read by this command",
     "align few -o . --pixel-size alignment.csv": "alignment.csv is read by this command",
     "diameters few -o . --groups places.csv": "places.csv is read by this command",
     "defects score m few -o . --pixel-size scores.csv": "scores.csv is read by this command",

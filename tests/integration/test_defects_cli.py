@@ -108,7 +108,7 @@ def test_a_page_of_how_maps_compare_with_masks(model, folder, tmp_path):
     assert "://" not in re.sub(r"base64,[^\"]+|http://www.w3.org/2000/svg", "", html)
     assert "blots/0.tif" in html
     assert "Of 3 images, 2 have defects" in html
-    assert re.search(r"3 images compared: \d called anomalous; 0 left out", out)
+    assert re.search(r"3 images compared: \d called anomalous\n", out)
     # The same masks in one file, as pages save them, and one of another image.
     files = {"0.tif": "0_mask.png", "1.tif": "1.png", "gone.tif": "1.png"}
     masks = [read_mask(folder / "masks" / "blots" / file) for file in files.values()]
@@ -152,13 +152,9 @@ def test_images_that_cannot_be_scored_are_left_out(model, tmp_path):
     save(tmp_path / "images" / "b.png", surface(1))
     (tmp_path / "images" / "a.png").write_bytes(b"no image")
     command = ["defects", "score", model, tmp_path / "images", "-o", tmp_path / "out", "--quiet"]
-    assert "1 of 2 images left out" in run(*command, code=2).output
-    output = run(*command, "--on-error", "skip").output
-    assert "warning: 1 of 2 images left out: " in output
-    assert "a.png" in output
+    assert "1 of 2 images left out: " in run(*command, code=2).output
     scores = tmp_path / "out" / "scores.csv"
-    lines = scores.read_text(encoding="utf-8").splitlines()
-    assert [line.split(",")[0] for line in lines] == ["path", "b.png"]
-    scores.write_text(f"{lines[0]}\n", encoding="utf-8")
+    header, _ = scores.read_text(encoding="utf-8").splitlines()
+    scores.write_text(f"{header}\n", encoding="utf-8")
     refused = run("report", tmp_path / "out", "-o", tmp_path / "paper", code=2).stderr
     assert "scores.csv: it lists no image" in refused

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image, PngImagePlugin
+from PIL import Image
 from support import commands
 from support.commands import rows_of
 from support.pages import Page
@@ -112,6 +112,20 @@ def test_images_are_measured_again_with_other_options(folder, found, again):
     assert all(10 < float(row["low"]) < 90 for row in thin), "other fibres may be thicker"
 
 
+def test_another_image_of_the_same_name_is_another_one(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = []
+    for name, source in {"x": "a.png", "y": "b.png"}.items():
+        Path(name).mkdir()
+        shutil.copy(folder / source, Path(name, "a.png"))
+    for image in (Path("x", "a.png"), tmp_path / "x" / "a.png", tmp_path / "y" / "a.png"):
+        run(image, "-o", "out", "--resume", "-q")
+        found += [(row["path"], row["median_px"]) for row in rows_of(Path("out", "diameters.csv"))]
+    (one, median), (two, same), (three, other) = found
+    assert (one, two, three) == ("x/a.png", "a.png", "a.png")
+    assert median == same != other
+
+
 def test_a_report_weighs_as_the_table_of_groups_does_and_counts_a_copy_once(folder, tmp_path):
     images, out, sizes = tmp_path / "in", tmp_path / "out", tmp_path / "sizes.csv"
     images.mkdir()
@@ -194,13 +208,10 @@ def test_images_without_a_pixel_size_or_fibres_or_sense(folder, tmp_path):
     tifffile.imwrite(images / "known.tif", pixels, imagej=True, **options)
     shutil.copy(folder / "b.png", images / "unknown.png")
     Image.fromarray(np.full((64, 64), 7, np.uint8)).save(images / "flat.png")
-    Image.fromarray(np.arange(64, dtype=np.uint8)[None]).save(images / "broken.png")
     groups = tmp_path / "groups.csv"
-    names = {"known": "tif", "unknown": "png", "flat": "png", "broken": "png"}
-    lines = [f"{name}.{suffix},{name}" for name, suffix in names.items()]
-    groups.write_text("\n".join(["path,group", *(f"in/{line}" for line in lines)]))
-    done = run(images, "-o", out, "--groups", groups, "-q", "--on-error", "skip")
-    assert "1 of 4 images left out: broken.png: 1 x 64 pixels" in done.stderr
+    lines = [f"in/{name},{name}" for name in ("known.tif", "unknown.png", "flat.png")]
+    groups.write_text("\n".join(["path,group", *lines]))
+    done = run(images, "-o", out, "--groups", groups, "-q")
     assert "flat.png: nothing is measured: the image is flat" in done.stderr
     assert "the pixel size of 1 image is unknown, while the others have one" in done.stderr
     flat, known, unknown = rows_of(out / "diameters.csv")
@@ -212,19 +223,21 @@ def test_images_without_a_pixel_size_or_fibres_or_sense(folder, tmp_path):
 
 
 def test_what_stops_a_run_leaves_tables_that_it_continues_from(folder, tmp_path, monkeypatch):
-    out, decode = tmp_path / "out", PngImagePlugin.PngImageFile
+    out, plain = tmp_path / "out", open
+    errors = {"c.png": KeyboardInterrupt}
 
-    def stopping(file):
-        if file.name.endswith("c.png"):
-            raise KeyboardInterrupt
-        return decode(file)
+    def open_file(file, *arguments, **options):
+        if error := errors.get(Path(str(file)).name):
+            raise error
+        return plain(file, *arguments, **options)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(PngImagePlugin, "PngImageFile", stopping)
-        run(folder, "-o", out, "-q", code=130)
+    for name in ("builtins.open", "io.open"):
+        monkeypatch.setattr(name, open_file)
+    run(folder, "-o", out, "-q", code=130)
     before = rows_of(out / "diameters.csv")
-    assert [row["path"] for row in before] == ["a.png", "b.png"]
-    run(folder, "-o", out, "-q", "--resume")
+    errors = {"d.png": PermissionError(13, "Permission denied")}
+    done = run(folder, "-o", out, "-q", "--resume", "--on-error", "skip")
+    assert "1 of 4 images left out: d.png: " in done.stderr
     rows = rows_of(out / "diameters.csv")
-    assert len(rows) == 4
+    assert [row["path"] for row in rows] == ["a.png", "b.png", "c.png"]
     assert [row["median_px"] for row in rows[:2]] == [row["median_px"] for row in before]

@@ -18,6 +18,7 @@ from PIL import Image
 from support import commands
 from support.commands import TINY, refused, rows_of, write_table
 from support.review_queues import Judging, Served
+from support.surfaces import texture_patterns
 
 import hypervlad
 from hypervlad.apps.review import Queue, start_queue
@@ -29,19 +30,14 @@ run = partial(commands.run, "review")
 def textures(n: int, seed: int) -> tuple[list[np.ndarray], list[str]]:
     """Images of three textures, and from the first two every fourth one half and half."""
     rng = np.random.default_rng(seed)
-    y, x = np.mgrid[:20, :24] / 4.0
-    patterns = {
-        "flat": 0 * x,
-        "rings": np.cos(3 * np.hypot(x - 3, y - 2)),
-        "stripes": np.sin(2 * x),
-    }
+    patterns = texture_patterns()
     images, labels = [], []
     for i in range(n):
         label = list(patterns)[i % 3]
         pattern = patterns[label]
         if i % 4 == 3:
             pattern = 0.5 * pattern + 0.5 * patterns["stripes"]
-        noisy = 0.5 + 0.3 * pattern + 0.08 * rng.standard_normal(x.shape)
+        noisy = 0.5 + 0.3 * pattern + 0.08 * rng.standard_normal(pattern.shape)
         images.append(np.round(255 * np.clip(noisy, 0, 1)).astype(np.uint8))
         labels.append(label)
     return images, labels

@@ -348,7 +348,9 @@ def test_a_task_that_is_stopped_or_killed_goes_on_where_it_was(tmp_path: Path) -
         assert not any("--" in line or str(tmp_path) in line for line in lines)
         for changed, nm in (({}, 2), ({"length": "3"}, 3), ({"is_back": "yes"}, None)):
             assert "2 images" in app.post("size", **size | {"to": "alike"} | changed)["said"]
-            assert app.ended("find", **choices)["task"]["state"] == "done"
+            assert app.post("images")["is_unmeasured"], "before another task begins"
+            found = app.ended("find", **choices)
+            assert (found["task"]["state"], found["is_unmeasured"]) == ("done", False)
             sizes = FoundFolder(results).field_table["pixel_size_nm"].tolist()
             assert sizes == pytest.approx([nm or np.nan] * 2, nan_ok=True)
             own = FoundFolder(results).corrected_files(), (results / "pixel_sizes-2.csv").exists()
@@ -471,6 +473,8 @@ def test_one_image_is_looked_at_with_a_model_that_was_learnt(tmp_path: Path) -> 
         words = r"b.png\n(cube|rod): .* %\npossible classes, with 90 % coverage: cube, rod"
         assert re.match(words, state["caption"]), state["caption"]
         assert any("training image" in line for line in state["task"]["lines"])
+        app.ended("classes", **classes | {"model": "../m.hvlad", "only": ""})
+        assert ",possible," in (results / "classes" / "predictions.csv").read_text(), "of all, too"
         for image, words in (("2:b.png", "a.png"), ("b.png", "there is no image 0")):
             own = classes | {"model": "a.png", "image": image}
             (line,) = app.ended("classes", **own)["task"]["lines"]
@@ -536,10 +540,8 @@ WRONG = [
 def test_requests_that_are_not_of_the_page_are_refused(shared: App) -> None:
     shared.image()
     actions = "edit mark undo redo images outlines category preview start/find start/learn stop "
-    actions += (
-        "start/results start/diameters forget take_back earlier state/defects mark_file size "
-    )
-    actions += "undo_size state/sizes sheet/learn keep/diameters"
+    actions += "start/results start/diameters forget take_back earlier state/defects mark_file "
+    actions += "size undo_size state/sizes sheet/learn keep/diameters"
     for action in actions.split():
         assert shared.send(action).status in (404, 405)
         headers: dict[str, str | None] = {"Origin": "http://evil.example"}

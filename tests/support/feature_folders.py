@@ -16,3 +16,9 @@ def write_image(path, rng):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(rng.integers(0, 256, (18, 22), dtype=np.uint8)).save(path)
     return path
+
+
+def touch(root, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()

@@ -1,4 +1,4 @@
-"""A striped surface, with and without a dark spot."""
+"""A striped surface, with and without a dark spot, and three textures."""
 
 from __future__ import annotations
 
@@ -7,6 +7,15 @@ from numpy.typing import NDArray
 
 PATCH = 12  # pixels
 CELL = 4  # pixels: of the coarsest layer of the tiny network
+
+
+def texture_patterns(
+    shape: tuple[int, int] = (20, 24), stripes: float = 2
+) -> dict[str, NDArray[np.float64]]:
+    """Patterns from -1 to 1 that even a random network can distinguish, by name."""
+    y, x = np.mgrid[: shape[0], : shape[1]] / 4.0
+    rings = np.cos(np.hypot(x - 3, y - 2) * 3)
+    return {"flat": 0 * x, "rings": rings, "stripes": np.sin(stripes * x)}
 
 
 def surface(seed: int, size: tuple[int, int] = (48, 60)) -> NDArray[np.float32]:

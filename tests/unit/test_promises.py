@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from support.fibre_images import diameters_of
 
 from hypervlad.evaluation import (
     Calibration,
@@ -249,22 +250,9 @@ def outlines(score: str, truth: float) -> Callable[[Rng, int], Kept]:
 def measured(diameters: np.ndarray, lengths: np.ndarray) -> FibreDiameters:
     """Two places on each fibre."""
     values, weights = np.repeat(diameters, 2).astype(float), np.repeat(lengths, 2).astype(float)
-    n = len(values)
-    return FibreDiameters(
-        diameters=values,
-        errors=0.05 * values,
-        positions=np.zeros((n, 2)),
-        directions=np.zeros(n),
-        weights=weights,
-        fibres=np.arange(n) // 2,
-        interval=Interval(*(float(np.median(values)) * np.exp([-0.05, 0.05]))),
-        refused={},
-        profile="flat",
-        polarity="bright",
-        blur=1.0,
-        unit="nm",
-        reason=None,
-    )
+    ends = Interval(*(float(np.median(values)) * np.exp([-0.05, 0.05])))
+    known = {"errors": 0.05 * values, "weights": weights, "interval": ends}
+    return diameters_of(values, fibres=np.arange(len(values)) // 2, **known)
 
 
 def mats(rng: Rng, median: float, n_samples: int, n_images: int) -> list[FibreDiameters]:

@@ -11,7 +11,7 @@ async function request(path, body = {}) {
   try {
     return await post(path, body);
   } catch (error) {
-    showTrouble(error.message.replace(/^Not saved: /, ""), false);
+    showFailure(error);
     return null;
   }
 }

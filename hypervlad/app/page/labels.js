@@ -86,7 +86,7 @@ function byWhom(label) {
 function showGrid() {
   by("grid").replaceChildren(...labels.map((label, index) => {
     const tile = element("li", "tile", picture(label), element("span", "class", nameOf(label.category)),
-      element("span", "whom", byWhom(label)), element("span", "file", label.name.split("/").pop()));
+      element("span", "whom", byWhom(label)), element("span", "file", label.name));
     tile.setAttribute("role", "option");
     tile.id = `tile-${label.id}`;
     tile.title = label.name + (label.time ? `, labelled ${new Date(1000 * label.time).toLocaleString()}` : "");

@@ -81,7 +81,7 @@ async function open(id) {
     if (isOther) { shown = { id: found.id, version: -1, height: 1, width: 1, name: found.name, can_undo: false, can_redo: false }; }
     shapes = new Map();
     by("wait").hidden = false;
-    by("wait").textContent = `This image cannot be read: ${error.message.replace(/^Not saved: /, "")}`;
+    by("wait").textContent = `This image cannot be read: ${error.message}`;
     showAll();
     return;
   }
@@ -489,7 +489,7 @@ function showList() {
   for (const { id, name } of images) {
     if (rows.has(id)) continue;
     const img = smallPicture(pathOfPicture("small", id));
-    const made = button(() => inLine(() => open(id)), "", img, element("span", "file", name.split("/").pop()), element("span", "about"));
+    const made = button(() => inLine(() => open(id)), "", img, element("span", "file", name), element("span", "about"));
     made.title = name;
     rows.set(id, made);
     by("list").append(element("li", "", made));
@@ -497,14 +497,13 @@ function showList() {
   }
   for (const each of images) {
     const state = each.is_done ? [" ", element("b", "", "done")] : [each.is_edited ? " edited" : ""];
-    rows.get(each.id).lastChild.replaceChildren(count(each.n), ...state);
+    rows.get(each.id).lastChild.replaceChildren(plural(each.n), ...state);
   }
   showWhys();
   by("bar").hidden = !state.is_found;
   if (!state.is_found) { showImages(); return; }
   const done = images.filter((each) => each.is_done).length;
-  by("bar").max = Math.max(images.length, 1);
-  by("bar").value = done;
+  Object.assign(by("bar"), { max: Math.max(images.length, 1), value: done });
   by("progress").textContent = `${count(done)} of ${count(images.length)} image${images.length === 1 ? "" : "s"} done`;
   document.title = `${done}/${images.length} done – hypervlad`;
 }

@@ -1,22 +1,22 @@
 // What all pages share: requests to the server, messages, and pictures that are loaded in turn.
 const RETRY = 1_000; // ms between attempts to send a click again
 const PATIENCE = 30_000; // ms to wait for an answer; the server waits 20 s for another's write
+const LOOKING = 600_000; // the same of a preview, which takes a minute of a large image
 const AT_ONCE = 2; // pictures loading; a browser has six connections, and clicks need one
 const ATTEMPTS = 3; // to load a small picture: the server may be busy
 
 let loading = 0; // pictures
 
-class Refused extends Error {}
 class Answered extends Error {} // by the server, which could not do it now
+class Refused extends Answered {} // or not at all
 
 function asJson(body) { return { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) }; }
 async function reasonOf(answer) { return (await answer.json().catch(() => ({ error: `status ${answer.status}` }))).error; }
 
 async function post(path, body) {
-  const answer = await fetch(path, { ...asJson(body), signal: AbortSignal.timeout(PATIENCE) });
+  const answer = await fetch(path, { ...asJson(body), signal: AbortSignal.timeout(path === "preview" ? LOOKING : PATIENCE) });
   if (answer.ok) return answer.json();
-  const reason = await reasonOf(answer);
-  throw answer.status === 503 ? new Answered(reason) : new Refused(`Not saved: ${reason}`);
+  throw new (answer.status === 503 ? Answered : Refused)(await reasonOf(answer));
 }
 
 function newPicture(source, alt = "") {
@@ -71,7 +71,7 @@ function showTrouble(words, canGiveUp) {
 }
 
 function showFailure(error, words = "The server does not answer. This page may be out of date; nothing is lost.") {
-  showTrouble(error instanceof Refused ? error.message : words, false);
+  showTrouble(error instanceof Answered ? error.message : words, false);
 }
 
 function hideTrouble() { by("trouble").hidden = true; }

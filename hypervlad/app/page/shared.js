@@ -80,7 +80,7 @@ async function postUntilAnswered(path, body) {
       hideTrouble();
       return answer;
     } catch (error) {
-      if (error instanceof Refused) throw error;
+      if (error instanceof Refused) throw new Refused(`Not saved: ${error.message}`);
       showTrouble(error instanceof Answered ? `Trying again: ${error.message}`
         : "The server does not answer: your click is not saved yet. Trying again… (is “hypervlad app” still running?)", true);
     }

@@ -48,8 +48,9 @@ function isRefused(name) { // and says why
 function find() { if (!isRefused("find") && by("least").reportValidity()) by("choices-of-search").requestSubmit(); }
 
 async function preview() {
-  if (!shown || state.is_found || by("preview").disabled) return;
-  if (shown.version < 0) { say(by("wait").textContent); return; }
+  if (!shown || state.is_found) return;
+  const why = by("preview").disabled ? "another preview is being made: wait for it" : shown.version < 0 && by("wait").textContent;
+  if (why) { say(why); return; }
   const { id } = shown;
   by("preview").disabled = true;
   say("looking for particles in this image…");
@@ -57,10 +58,10 @@ async function preview() {
   const answer = by("least").reportValidity() && await request("preview", { image: id, polarity, min_area: area });
   by("preview").disabled = false;
   if (polarity !== by("polarity").value || area !== Number(by("least").value)) { preview(); return; } // changed meanwhile
-  if (!answer || shown.id !== id) return;
-  takeOutlines(answer);
+  if (shown.id !== id) return;
+  if (answer) takeOutlines(answer);
   showAll();
-  say(answer.message);
+  say(answer?.message ?? "");
 }
 
 function showLeast() {

@@ -202,8 +202,7 @@ def _row_digests(X: NDArray[np.floating], rows: IntArray) -> tuple[NDArray[np.by
     digests: list[str] = []
     places: dict[str, float] = {}
     for row in rows:
-        # float64, so that float32 and float64 input of equal values sort alike; + 0.0 turns -0.0
-        # into 0.0.
+        # float64, so that equal values of any float sort alike; + 0.0 turns -0.0 into 0.0.
         values = X[row].astype(np.float64) + 0.0
         digests.append(hashlib.blake2b(values.tobytes(), digest_size=16).hexdigest())
         places.setdefault(digests[-1], float(values @ direction))

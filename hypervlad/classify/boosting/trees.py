@@ -44,8 +44,7 @@ _FINITE = Array("float32", 1, -_LARGEST, _LARGEST)
 _GAIN_IN_STANDARD_ERRORS = 2.0
 _MAX_BIN = 64  # thresholds per feature: on wide data the time grows with them
 _CHUNK = 256  # rows given to xgboost at a time: 0.15 GB of 147,200 columns
-# Values in which bins are searched: 2 GB at most, for 456 rows of 147,200 columns or 65,536 rows of
-# 1,024 columns.
+# Values in which bins are searched: 2 GB at most, such as 456 rows of 147,200 columns.
 _MAX_BINNED_VALUES = 2**26
 _MIN_BINNED_ROWS = 256
 

@@ -294,6 +294,8 @@ function sheet(root, { columns, unit, cards, orders, file, marks, action, links,
   const names = columns[0].texts;
   const n = names.length;
   const rows = Array.from({ length: n }, (_, row) => row);
+  const files = names.map((name) => name.split(/[\\/]/).pop());
+  const captions = new Set(files).size < n ? names : files; // with folders only if files of several have one name
   const folded = names.map((name) => name.toLowerCase());
   const classes = columns.filter((column) => column.options);
   const numbers = columns.filter((column) => column.values);
@@ -380,7 +382,7 @@ function sheet(root, { columns, unit, cards, orders, file, marks, action, links,
     const made = element("button", `card ${styleOf(row)}`, element("span", "stage", picture(row) || "not shown"),
       element("span", "meter", filled(numbers[0].values[row] / numbers[0].bounds[1])), element("span", "caption",
         element("span", "line", element("span", "class", label), element("span", "share", share)),
-        element("span", "file", names[row].split(/[\\/]/).pop()),
+        element("span", "file", captions[row]),
         ...further.map((column, k) => element("span", "kind", column === stack ? dot(row) : "", words[k]))));
     made.dataset.row = row;
     made.title = names[row];

@@ -66,7 +66,6 @@ def refused_files(state):
         "of another name": ({"weights": state}, "names state_dict, model_state_dict, model$"),
         "with code": ({"0.weight": Exploit()}, "contains more than tensors"),
         "text": (b"plain text", r"w\.pth: not a file of weights; expected"),
-        "an image": (b"\x89PNG\r\n", r"w\.pth: not a file of weights; expected"),
         "empty": (b"", r"w\.pth: not a file of weights; expected"),
         "half": (b"PK\x03\x04", r"w\.pth: not a readable state dict"),
     }
@@ -113,19 +112,21 @@ def test_missing_weights_say_what_to_do(name, weights, message, empty_hub):
         find_weights(name, weights, download=False)
 
 
-def test_a_damaged_file_in_the_cache_is_not_used(empty_hub):
+def test_a_file_of_timm_is_used_whatever_digits_its_name_has(empty_hub):
+    pytest.importorskip("timm")
     empty_hub.mkdir(parents=True)
-    (empty_hub / MOBILENET).write_bytes(b"half a download")
-    with pytest.raises(WeightsNotFoundError):
-        find_weights("mobilenet_v2", download=False)
+    (file := empty_hub / "gcvit_xxtiny_224_nvidia-d1d86009.pth").touch()
+    assert find_weights("timm/gcvit_xxtiny.in1k", download=False) == file
 
 
-def test_a_failed_download_reports_size_and_reason(empty_hub, monkeypatch, capsys):
+def test_a_damaged_file_is_not_used_and_a_failed_download_says_why(empty_hub, monkeypatch, capsys):
     def no_server(*_, **__):
         raise OSError("unreachable")
 
+    empty_hub.mkdir(parents=True)
+    (damaged := empty_hub / MOBILENET).write_bytes(b"half a download")
     monkeypatch.setattr(torch.hub, "download_url_to_file", no_server)
     with pytest.raises(WeightsNotFoundError, match=r"\(unreachable\)\. Download https"):
         find_weights("mobilenet_v2")
     assert "mobilenet_v2 weights, 14 MB" in capsys.readouterr().err
-    assert not list(empty_hub.iterdir())
+    assert list(empty_hub.iterdir()) == [damaged]

@@ -56,8 +56,7 @@ def test_a_fit_that_fails_leaves_the_model_as_it_was_and_a_loaded_one_can_be_fit
 
 def test_skipped_images_are_left_out_and_marked(model, texture_images, tmp_path):
     images, labels = texture_images
-    bad = tmp_path / "bad.tif"
-    bad.write_bytes(b"")
+    (bad := tmp_path / "bad.tif").touch()
     mixed = [bad, *images]
     model.set_params(encoder__on_error="skip")
     with pytest.warns(SkippedImagesWarning):
@@ -151,7 +150,7 @@ def test_a_class_that_is_never_predicted_is_named(model, texture_images):
     model.set_params(calibrate=False).fit(images, [str(label) for label in odd])  # no warning
 
 
-@pytest.mark.filterwarnings("ignore:1 of 3 images has pixels of another type:UserWarning")
+@pytest.mark.filterwarnings("ignore:pixels of another type:UserWarning")
 def test_blank_training_images_are_named(model, texture_images, tmp_path):
     images, labels = texture_images
     given = [*images[1:], *(np.full((20, 24), grey) for grey in (0.1, 0.6))]

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
+from support.surfaces import texture_patterns
 
 from hypervlad import BoostedSoftmaxClassifier, HypercolumnVLAD, MicrographClassifier
 
@@ -28,12 +29,7 @@ TINY = {
 def textures(n_classes, shape=(20, 24)):
     """Noisy stripes, rings and flat grey, six images of each."""
     rng = np.random.default_rng(0)
-    y, x = np.mgrid[: shape[0], : shape[1]] / 4.0
-    patterns = {
-        "flat": 0 * x,
-        "rings": np.cos(np.hypot(x - 3, y - 2) * 3),
-        "stripes": np.sin(9 * x),
-    }
+    patterns = texture_patterns(shape, stripes=9)
     names = sorted(patterns)[-n_classes:]
     labels = np.array(names * 6)
     noise = 0.05 * rng.standard_normal((len(labels), *shape))

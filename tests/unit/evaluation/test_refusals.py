@@ -99,8 +99,8 @@ OF_SPLITS = [
 ] + [
     (functools.partial(split, **{name: size}), ([0, 1],), words)
     for split, name, words in (
-        (holdout_split, "test_size", "test_size is the share"),
-        (group_folds, "n_splits", "n_splits is a whole number"),
+        (holdout_split, "test_size", "test_size must be a share of the rows"),
+        (group_folds, "n_splits", "n_splits must be a whole number"),
     )
     for size in (0, 1, True, NAN)
 ]

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy import stats
+from support.fibre_images import diameters_of
 
 from hypervlad.fibres import FibreDiameters, Interval, compare_groups, cross_lines, diameter_map
 
@@ -14,21 +15,9 @@ from hypervlad.fibres import FibreDiameters, Interval, compare_groups, cross_lin
 def measured(diameters, weights=None, unit="nm", ends=(0.9, 1.2)) -> FibreDiameters:
     """Diameters at places along the diagonal, each on a fibre of its own."""
     n, values = len(diameters), np.asarray(diameters, float)
-    return FibreDiameters(
-        diameters=values,
-        errors=np.zeros(n),
-        positions=np.repeat(5.0 + 10 * np.arange(n), 2).reshape(n, 2),
-        directions=np.zeros(n),
-        weights=np.ones(n) if weights is None else weights,
-        fibres=np.arange(n),
-        interval=Interval(*(float(np.median(values)) * np.array(ends))),
-        refused={},
-        profile="flat",
-        polarity="bright",
-        blur=1.0,
-        unit=unit,
-        reason=None,
-    )
+    own = {"positions": np.repeat(5.0 + 10 * np.arange(n), 2).reshape(n, 2), "unit": unit}
+    own |= {"interval": Interval(*(float(np.median(values)) * np.array(ends)))}
+    return diameters_of(values, **own | ({} if weights is None else {"weights": weights}))
 
 
 def nothing() -> FibreDiameters:
@@ -197,7 +186,7 @@ def test_a_map_has_diameters_at_places_also_at_the_border():
         (lambda: compare_groups([nothing()]), "none of the images has diameters"),
         (
             lambda: compare_groups([measured(np.ones(2)), measured(np.ones(2), unit="px")]),
-            "some diameters are in nm and others in px",
+            "some diameters are in nm, others in px",
         ),
         (lambda: cross_lines(measured(np.ones(2))), "are in nm, and pixel_size is None"),
     ],

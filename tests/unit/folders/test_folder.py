@@ -8,17 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from support.feature_folders import write_image
+from support.feature_folders import touch, write_image
 
 from hypervlad import extract_features
 from hypervlad.data import ImageFolderError, ImageFolderWarning, load_image_folder
 from hypervlad.images import find_images, find_masks
-
-
-def touch(root, *names):
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
 
 
 def test_classes_are_the_first_level_and_order_is_that_of_paths(tmp_path, monkeypatch):

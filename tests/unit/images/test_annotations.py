@@ -136,6 +136,7 @@ def test_what_is_no_image_is_refused(image: Any) -> None:
         find_annotations(image)
 
 
+@pytest.mark.filterwarnings("ignore:it is uncertain which pieces")  # of letters
 def test_coloured_marks_are_no_sample() -> None:
     """In many images, one warning names them."""
     image = coloured(scan())
@@ -200,6 +201,7 @@ FINDERS: dict[str, tuple[Callable[..., Any], np.ndarray, Callable[[Any], float],
 }
 
 
+@pytest.mark.filterwarnings("ignore:it is uncertain which pieces")
 @pytest.mark.parametrize("name", FINDERS)
 def test_annotations_are_no_sample(name: str) -> None:
     """Neither they nor their parts are found, and what is found elsewhere stays."""

@@ -178,7 +178,7 @@ def test_permission_and_memory(tmp_path, monkeypatch):
         patch.setattr(PngImagePlugin, "PngImageFile", Mock(side_effect=MemoryError))
         check(rf"^{path}: not enough memory to decode it; crop", read_image, path)
     monkeypatch.setattr(Path, "open", Mock(side_effect=PermissionError(13, "Permission denied")))
-    check(rf"^{path}: permission denied; ask its owner", read_image, path)
+    check(rf"^{path}: permission denied; ask for read access", read_image, path)
 
 
 class Stubborn:

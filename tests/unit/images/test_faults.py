@@ -1,10 +1,13 @@
 """Faults of images that change what is measured in them."""
 
+import re
 import warnings
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy import ndimage
+from support.commands import rows_of, run
 from support.tiny import make_tiny_encoder
 
 from hypervlad import MicrographClassifier, PatchDefectScorer
@@ -29,8 +32,8 @@ def shifted(image):
 
 
 FAULTS = {
-    "saturated": (lambda image: image / np.quantile(image, 0.6), "this share"),
-    "dark": (lambda image: (image - np.median(image)) * 2, "this share"),
+    "saturated": (lambda image: image / np.quantile(image, 0.6), "saturated"),
+    "dark": (lambda image: (image - np.median(image)) * 2, "saturated"),
     "blurred": (lambda image: ndimage.gaussian_filter(image, 6), "edges are blurred"),
     "uneven": (lambda image: image + 0.3 * noise(len(image), 1), "scan lines differ"),
     "shifted": (shifted, "scan lines are shifted"),
@@ -46,6 +49,27 @@ def test_what_a_fault_does_to_numbers_is_said(fault):
         local_orientation([IMAGE, *[change(IMAGE).clip(0, 1)] * 2], sigma=3)
     said = [str(each.message) for each in said if words in str(each.message)]
     assert ["image 1 of" in each and "image 2 of" in each for each in said] == [True]
+
+
+def test_faults_are_kept_in_tables_said_again_by_resumed_runs_and_shown(tmp_path):
+    SCORER.fit(IMAGES).save(model := tmp_path / "m.hvlad")
+    (images := tmp_path / "in").mkdir()
+    saturated = np.uint8(255 * FAULTS["saturated"][0](IMAGE).clip(0, 1))
+    for name, pixels in {"a.png": saturated, "b.png": saturated[::-1]}.items():
+        Image.fromarray(pixels).save(images / name)
+    for table, *command in (
+        ("diameters.csv", "diameters"),
+        ("alignment.csv", "align", "--no-figures"),
+        ("scores.csv", "defects", "score", model),
+        ("fields.csv", "particles", "find"),
+    ):
+        out, words = tmp_path / table, r"saturated .*: a\.png \(0\.\d+\), b\.png"
+        for again in ([], ["--resume"] if command[0] in ("diameters", "particles") else []):
+            assert re.search(words, run(*command, images, "-o", out, *again).stderr), command
+        assert ["saturated" in row["note"] for row in rows_of(out / table)] == [True, True]
+        assert re.search(f"noted.*{words}", run("report", out, "-o", out / "paper").stdout)
+        for page in out.glob("*.html"):
+            assert re.search(f"Noted: .*{words}", page.read_text("utf-8")), page
 
 
 @pytest.mark.parametrize("turn", range(4))

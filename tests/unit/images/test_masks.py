@@ -7,6 +7,7 @@ import pytest
 import tifffile
 from numpy.testing import assert_array_equal
 from PIL import Image
+from support.feature_folders import touch
 
 from hypervlad.images import ImageReadError, find_masks, read_mask
 
@@ -81,12 +82,6 @@ def test_what_is_no_mask_is_refused(tmp_path, case):
         source = written(tmp_path / "x.png", source)
     with pytest.raises(ImageReadError, match=words):
         read_mask(source)
-
-
-def touch(root, *names):
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
 
 
 def test_masks_are_found_by_name(tmp_path):

@@ -259,6 +259,20 @@ def test_specks_are_mentioned():
         find_particles(image)
 
 
+def test_the_number_has_a_range_where_parts_may_be_one(recwarn):
+    discs = find_particles(field("dark")[0])
+    assert discs.number_range == (len(discs),) * 2
+    rows, columns = np.indices((240, 240)) % 80 - 39.5
+    arms = np.abs(np.cos(2.5 * np.arctan2(rows, columns))) ** 4
+    inside = np.hypot(rows, columns) < 32 * (0.4 + 0.6 * arms)
+    image = np.random.default_rng(0).normal(0.6, 0.02, inside.shape) - 0.3 * inside
+    stars = find_particles(image)
+    fewest, most = stars.number_range
+    assert fewest == 9 <= len(stars) <= most
+    assert f"in this image ({fewest} to {most} particles, by how" in stars.note
+    assert f"in image ({fewest} to {most} particles, by how" in str(recwarn.pop().message)
+
+
 def test_it_says_why_nothing_is_found():
     noise = np.random.default_rng(0).normal(0.5, 0.1, (64, 64))
     both = np.vstack([field("dark")[0], field("bright")[0]])

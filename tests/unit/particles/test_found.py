@@ -114,8 +114,13 @@ def edit(folder, column, value, row=0, file="particles.csv"):
 
 
 def begun(notes):
-    """Return how notes begin, but for that of outlines whose detection nobody knows."""
-    return [note[:20] for note in notes if "finding misses or invents, which" not in note]
+    """Return how notes begin, but for those of unknown detections, of an empty field, and D50."""
+    others = (
+        "finding misses or invents, which",
+        "empty.png: no particle is found",
+        "interval of D50",
+    )
+    return [note[:20] for note in notes if not any(each in note for each in others)]
 
 
 def test_each_field_has_outlines_and_each_particle_a_row(images, original):
@@ -142,6 +147,7 @@ def test_an_unreadable_image_is_left_out_and_named(images, tmp_path):
     assert [field.micrograph for field in found.fields] == list(FIELDS)
     (reason,) = left_out
     assert "m.png" in reason
+    assert f"left out while finding: {reason}" in found.count().notes
     assert find(tmp_path / "found", tmp_path / "images", resume=True)[1] == left_out
     Image.fromarray(np.zeros((50, 50), np.uint8)).save(tmp_path / "images" / "m.png")
     found, left_out = find(tmp_path / "found", tmp_path / "images", resume=True)
@@ -190,7 +196,7 @@ def test_a_pixel_size_can_be_given_later(images, original, tmp_path, monkeypatch
     with monkeypatch.context() as at_the_page:
         at_the_page.setenv("HYPERVLAD_READ_BY_PROGRAM", "1")
         notes = FoundFolder(path).count().notes
-        assert "type it as “Pixel size”" in notes[0]
+        assert "type it at “Pixel size”" in notes[0]
         assert not any("--" in note or "hypervlad" in note for note in notes)
     find(path, own, resume=True)
     expected = FoundFolder(original).table.query("micrograph.str.startswith('day 1/')")
@@ -201,21 +207,23 @@ def test_a_pixel_size_can_be_given_later(images, original, tmp_path, monkeypatch
     with pytest.warns(match=r"another pixel size, nm, than the image .* \(0\.5, not 5\)"):
         found.update()
     np.testing.assert_array_equal(found.table["area_nm2"], expected["area_nm2"])
-    with pytest.raises(ValueError, match=r"was made with pixel_size 5\.0, not 2\.5"):
-        find(path, own, pixel_size=2.5, resume=True)
+    for size in (2.5, PixelSizes({own / name: 2.5}, {})):
+        with pytest.raises(ValueError, match=r"was made with pixel.size.* 5\.0, not 2\.5"):
+            find(path, own, pixel_size=size, resume=True)
 
 
-@pytest.mark.parametrize("pixel_size", [None, 5.0])
-def test_a_size_given_in_spite_of_a_scale_bar_is_told(images, tmp_path, recwarn, pixel_size):
+def test_a_size_given_in_spite_of_a_scale_bar_is_told(images, tmp_path, recwarn):
     def outline(path):
         found = find_particles(path)
         return replace(found, annotations=[Annotation("scale bar", (0, 0, 4, 9))])
 
-    options = {"root": images, "pixel_size": pixel_size}
-    folder, _ = find_in_images(tmp_path / "found", [images / "a.png"], outline, **options)
-    for notes in ([str(each.message) for each in recwarn], folder.count().notes):
-        told = any("although 1 image has a scale bar, a.png" in note for note in notes)
-        assert told == (pixel_size is not None)
+    given = tmp_path / "found", [images / "a.png"], outline
+    find_in_images(*given, root=images)
+    for _ in range(2):
+        recwarn.clear()
+        folder, _ = find_in_images(*given, root=images, pixel_size=5.0, resume=True)
+        for told in ([str(each.message) for each in recwarn], folder.count().notes):
+            assert any("not the scale bar of a.png: if" in each for each in told)
 
 
 def test_classified_particles_are_measured_on_corrected_outlines(found):
@@ -387,7 +395,7 @@ def test_marks_follow_outlines_that_have_other_numbers(found):
 
 
 def test_fields_that_were_not_measured_yet_are_not_called_changed(found):
-    assert edit(found, "outlines_digest", None, file="fields.csv").count().notes[1:] == []
+    assert begun(edit(found, "outlines_digest", None, file="fields.csv").count().notes) == []
 
 
 def test_outlines_that_change_while_they_are_classified_are_measured_again(found):
@@ -609,13 +617,13 @@ def test_counts_are_corrected_for_what_finding_misses(images, tmp_path):
     again = found.detection
     np.testing.assert_array_equal(again.pairs, pairs)
     assert (again.unit, again.n_fields) == ("nm", 3)
-    (note,) = found.count().notes
+    note = found.count().notes[0]
     assert note.endswith("2 of 3 particles were found, and 1 of 3 outlines is false")
     assert found.count().correction == "corrected for what finding misses"
     weak = Detection(np.vstack([pairs, [[1, 90, 0]] * 4]), "nm", 3)
     found, _ = find(found.path, tmp_path / "images", resume=True, **options | {"detection": weak})
     result = found.count()
-    assert "2 of 7 particles were found, and 1 of 3 outlines is false; outline" in result.notes[-1]
+    assert "2 of 7 particles were found, and 1 of 3 outlines is false; outline" in str(result.notes)
     assert (result.is_unknown, result.particles[""].detection) == (True, None)
     np.testing.assert_array_equal(result.counts, found.count(corrected=False).counts)
     said = run("report", found.path, "-o", tmp_path / "report").stdout
@@ -627,7 +635,7 @@ def test_counts_are_corrected_for_what_finding_misses(images, tmp_path):
     text = write_particles_page(tmp_path / "page.html", found, counts=result).read_text("utf-8")
     assert text.count("are not corrected for what finding misses") == 3  # a note, counts, sizes
     (found.path / "detection.csv").unlink()
-    assert "correct all outlines of two or more" in found.count().notes[-1]
+    assert "correct all outlines of two or more" in str(found.count().notes)
     names = ["a.png", "z.png"]
     assert "finding" in set(found.count().budget["source"])  # not known
     before = found.table["micrograph"].value_counts()

@@ -431,7 +431,7 @@ RIGHT = {  # areas in pixels, and what is said; or the error
     "mask.jpg": ([35, 60], "a mask"),
     "labels_fiji_96dpi.tif": ([35, 60], ""),
     "imagej_300dpi_inch.tif": (None, "looks like an image"),
-    "cellpose_stray_pixel.tif": ([305, 305, 305], "1 of 3 outlines without the pixels apart.*: 8"),
+    "cellpose_stray_pixel.tif": ([305, 305, 305], "1 of 3 outlines with a few stray pixels.*: 8"),
     "hyper_z.zip": (None, r"several planes of a stack \(z \[1, 2\]\)"),
     "gj_plane.geojson": (None, "several planes of a stack"),
     "spline.zip": ([pytest.approx(2440, rel=0.015)], ""),

@@ -80,7 +80,7 @@ def test_the_page_notes_what_the_terminal_says(made, fitted, model, files, folde
     with warnings.catch_warnings(record=True, action="always") as caught:
         page = made(images)
     said = sorted(str(each.message)[:20] for each in caught)
-    assert said == ["1 of 11 images has p", "1 of 11 images is bl"]
+    assert said == ["1 of 11 images is bl", "pixels of another ty"]
     table = ["--coverage", "0.9", "-o", files[0].with_name("t.csv")]
     printed = run("predict", model, *images, "--page", files[0].with_name("p.html"), *table).stderr
     notes = [line.removeprefix("warning: ") for line in printed.splitlines()[:-1]]

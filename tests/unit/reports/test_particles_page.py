@@ -207,6 +207,7 @@ def test_a_report_says_what_is_not_known(found, labels):
     rows, out = report_of(found({"a.png": labels}, pixel_size=None))
     known = {name for (_, name), row in rows.items() if row["value"] != "not known"}
     assert not known & {"pixel size", "share below 100 nm", "samples", "particles per area"}
+    assert (("", "fibres by NIOSH 7402") in rows) == labels.any(), "only of elongated particles"
     assert all(row["source"] for row in rows.values() if row["value"] == "not known")
     assert "(px)</text>" in (out / "figure.svg").read_text()
     assert rows["", "fields of view"]["value"] == "1"

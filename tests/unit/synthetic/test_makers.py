@@ -48,9 +48,13 @@ def test_same_seed_same_images_whatever_their_number(make):
 
 
 BAD = [
-    *((make, {"n": n}, f"n={n!r}: ") for make in MAKERS for n in (0, 2.5, True, "12")),
     *(
-        (make, {"size": size}, "size=.*: expected an integer or .* at least")
+        (make, {"n": n}, f"n must be .*, not {n!r}")
+        for make in MAKERS
+        for n in (0, 2.5, True, "12")
+    ),
+    *(
+        (make, {"size": size}, "size must be .* at least .* or height and width")
         for make in MAKERS
         for size in (31, (64, 16), (64, 64, 3), "224", None)
     ),
