@@ -300,7 +300,7 @@ class Scales:
     # --- what people do --------------------------------------------------------------------------
 
     def give(self, name: str, share: str, length: str, to: str) -> str:
-        """Give images a pixel size; return a sentence with their number and the size.
+        """Set the pixel size of images; return a message that says how many have which.
 
         Parameters
         ----------

@@ -41,17 +41,7 @@ TEXT_COLUMNS = frozenset(
     (
         *("path", "file", "folder", "image", "micrograph", "group", "sample", "over"),
         *("class", "true", "label", "likely", "possible", "kind", "kinds", "source"),
-        *(
-            "reason",
-            "remark",
-            "doubt",
-            "note",
-            "notes",
-            "annotations",
-            "settings",
-            "profile",
-            "polarity",
-        ),
+        *("reason", "remark", "doubt", "note", "notes", "annotations", "settings", "profile"),
         *("polarity", "image_digest", "outlines_digest", "corrected_in", "scale_bar"),
     )
 )

@@ -342,8 +342,8 @@ class Joiner:
 
     def probability(self, graph: PartGraph, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return, for some pairs of a graph, the probability that both parts are one particle."""
-        found = [self._of_features(graph.features(some)) for some in _blocks(rows)]
-        return np.concatenate(found)
+        blocks = np.array_split(rows, range(_PAIRS, len(rows), _PAIRS))
+        return np.concatenate([self._of_features(graph.features(some)) for some in blocks])
 
     def _of_features(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
         own = self._arrays
@@ -351,10 +351,6 @@ class Joiner:
         for layer in ("1", "2"):
             values = np.maximum(values @ own["weight" + layer] + own["bias" + layer], 0)
         return np.asarray(expit(values @ own["weight3"] + own["bias3"])[:, 0])
-
-
-def _blocks(rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    return np.array_split(rows, range(_PAIRS, len(rows), _PAIRS))
 
 
 def _merges(graph: PartGraph, probability: NDArray[np.float64], least: float) -> NDArray[np.int64]:
