@@ -19,7 +19,6 @@ from benchmarks.alignment import __main__ as alignment
 from benchmarks.bars import __main__ as bars
 from benchmarks.common.results import BENCHMARKS, RESULTS, Facts, load_result, measured_line
 from benchmarks.common.tables import table, times, with_tables
-from benchmarks.copies import __main__ as copies
 from benchmarks.defects import tables as defects
 from benchmarks.defects.wide import wide_table
 from benchmarks.fibres import __main__ as fibres
@@ -151,10 +150,6 @@ def pages() -> dict[Path, dict[str, str]]:
             "defects": of_all("defects/defects_*.json", defects.defects_section),
             "kinds": of_all("defects/kinds_*.json", defects.kinds_section),
             "wide": of_all("defects/wide_*.json", wide_table),
-        },
-        BENCHMARKS / "copies" / "README.md": {
-            "copies": of_one("copies/found.json", copies.found_table),
-            "copies-changes": of_one("copies/found.json", copies.changes_table),
         },
         BENCHMARKS / "bars" / "README.md": {
             "bars": of_one("bars/bars.json", bars.bars_table),

@@ -19,7 +19,7 @@ from benchmarks.common.results import Facts, load_result
 from benchmarks.particles import faults, looks
 from benchmarks.scale_bars import __main__ as scale_bars
 from benchmarks.speed.tables import REFERENCE
-from hypervlad import HypercolumnVLAD, make_fibre_images, make_particle_fields
+from hypervlad import HypercolumnVLAD, make_particle_fields
 
 pytestmark = [
     pytest.mark.full,  # models are trained, and images made
@@ -127,7 +127,7 @@ class Plain(nullcontext):
 
 
 QUICK = ["-c", "pass"]
-FOLDERS = ["copies", "defects", "defects.kinds", "defects.wide", "speed.commands"]
+FOLDERS = ["defects", "defects.kinds", "defects.wide", "speed.commands"]
 CASES: dict[str, Case] = {
     "accuracy": Case(
         f"{FOLDS} default pooled_last",
@@ -156,11 +156,6 @@ CASES: dict[str, Case] = {
             "REAL": {"plates": (), "textures": ("01",)},
         },
         lambda facts: [each["with_bar"] for each in facts["real"]] == [0, 1],
-    ),
-    "copies": Case(
-        "",
-        {"SYNTHETIC": {"mats": lambda: make_fibre_images(4, size=96, random_state=0)[0]}},
-        lambda facts: sum(facts["sets"]["mats"]["found"].values()) == 2,
     ),
     "defects": Case(
         f"{DEFECTS} --repeats 1",
