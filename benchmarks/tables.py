@@ -16,7 +16,6 @@ import numpy as np
 from benchmarks.accuracy import tables as accuracy
 from benchmarks.accuracy.curve import curve_section
 from benchmarks.alignment import __main__ as alignment
-from benchmarks.bars import __main__ as bars
 from benchmarks.common.results import BENCHMARKS, RESULTS, Facts, load_result, measured_line
 from benchmarks.common.tables import table, times, with_tables
 from benchmarks.defects import tables as defects
@@ -150,10 +149,6 @@ def pages() -> dict[Path, dict[str, str]]:
             "defects": of_all("defects/defects_*.json", defects.defects_section),
             "kinds": of_all("defects/kinds_*.json", defects.kinds_section),
             "wide": of_all("defects/wide_*.json", wide_table),
-        },
-        BENCHMARKS / "bars" / "README.md": {
-            "bars": of_one("bars/bars.json", bars.bars_table),
-            "bars-whole": of_one("bars/bars.json", bars.whole_table, labelled=False),
         },
         BENCHMARKS / "scale_bars" / "README.md": {
             "scale-bars": of_one("scale_bars/scale_bars.json", scale_bars.found_table),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +12,6 @@ import numpy as np
 import pytest
 from support.few_crops import few_crops
 
-from benchmarks.bars import __main__ as bars
 from benchmarks.common.data import save_grey
 from benchmarks.common.results import Facts, load_result
 from benchmarks.particles import faults, looks
@@ -113,9 +111,7 @@ OWN = "--data DATA --sets textures"
 FOLDS = f"--folder DATA/textures {TINY} --methods"
 MATS = {"benchmarks.fibres.__main__.SIZE": (160, 200)}
 DEFECTS = f"--data DATA/plates {TINY}"
-BARS = {"FRAME": (240, 320), "MADE": (120, 160), "WHOLE": (120, 160)}
 SCALES = {"SIZE": (200, 300), "LENGTHS": (40, 100), "WITHOUT": ("plates",)}
-SMALL_BAR = replace(bars.LAYOUTS["Zeiss, white, logo"], size=(240, 320), rows=32)
 
 
 class Plain(nullcontext):
@@ -146,16 +142,6 @@ CASES: dict[str, Case] = {
             "FACTORS": {"cover": (0.5,), "contrast_to_noise": (9.0,), "aligned": (0.5, 1.0)},
         },
         lambda facts: {"learned"} <= set(facts["images"][0]["found"]),
-    ),
-    "bars": Case(
-        "--data DATA",
-        {
-            **BARS,
-            "LAYOUTS": {"small": SMALL_BAR},
-            "WITHOUT": {"no bar": bars.WITHOUT["no bar"]},
-            "REAL": {"plates": (), "textures": ("01",)},
-        },
-        lambda facts: [each["with_bar"] for each in facts["real"]] == [0, 1],
     ),
     "defects": Case(
         f"{DEFECTS} --repeats 1",
