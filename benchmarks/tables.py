@@ -27,7 +27,7 @@ from benchmarks.particles import classes, corrections, faults, intervals, looks
 from benchmarks.scale_bars import __main__ as scale_bars
 from benchmarks.speed import gpu
 from benchmarks.speed import tables as speed
-from benchmarks.uncertainty.tables import front_sentence, novelty_section, uncertainty_table
+from benchmarks.uncertainty.tables import front_sentence, uncertainty_table
 
 ROOT = BENCHMARKS.parent
 
@@ -142,7 +142,6 @@ def pages() -> dict[Path, dict[str, str]]:
         BENCHMARKS / "uncertainty" / "README.md": {
             "sets": of_one("uncertainty/uncertainty.json", front_sentence, labelled=False),
             "uncertainty": of_one("uncertainty/uncertainty.json", uncertainty_table),
-            "novelty": of_one("uncertainty/novelty.json", novelty_section),
         },
         BENCHMARKS / "defects" / "README.md": {
             "found": of_all("defects/defects_*.json", defects.front_table, labelled=False),

@@ -219,20 +219,14 @@ CASES: dict[str, Case] = {
         f"{OWN} --splits 2 --few 1 {TINY}",
         holds=lambda facts: facts["sets"]["textures"]["cross_coverage"][0] > 0.8,
     ),
-    "uncertainty.novelty": Case(
-        f"{OWN} --others plates/images {THREAD}",
-        {"N_EACH": 2},
-        lambda facts: "plates" in facts["cells"][0]["outside_reported"],
-    ),
 }
 
 
 @pytest.fixture
 def cheap(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Small encoders, few crops to train a segmenter with, small trees."""
-    of_encoders = ["accuracy.methods", "accuracy.curve", "particles.classes"]
-    of_encoders += ["uncertainty.__main__", "uncertainty.novelty"]
-    for name in of_encoders:
+    modules = "accuracy.methods", "accuracy.curve", "particles.classes", "uncertainty.__main__"
+    for name in modules:
         module = importlib.import_module(f"benchmarks.{name}")
         monkeypatch.setattr(module, "default_encoder", small_encoder)
     monkeypatch.setattr("benchmarks.accuracy.methods.IMAGE_SIZE", 32)
