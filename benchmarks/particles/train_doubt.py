@@ -10,6 +10,7 @@ those that come out worst, and one that of a row of the table of looks.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from multiprocessing import Pool
@@ -57,7 +58,8 @@ def compared(
     image: NDArray[np.float32], labels: NDArray[np.int32]
 ) -> tuple[list[float], list[float]] | None:
     """Return the facts, and the logarithms of true over found numbers and sizes."""
-    found = find_particles(image)
+    with warnings.catch_warnings(action="ignore"):
+        found = find_particles(image)
     if not len(found):
         return None
     own, true = (np.bincount(each[each > 0])[1:] for each in (found.label_image(), labels))
