@@ -184,7 +184,9 @@ def find(
                          removed (wrong outlines of a review), doubt (about what was
                          found), note (faults of the image), SHA-256 of image and
                          outlines, the file in which a person has corrected them, and
-                         the share by which a size from a scale bar may be wrong
+                         the share by which a size from a scale bar may be wrong, and
+                         number_low, number_high, size_low, size_high: between which
+                         factors true numbers and sizes are those found, if it is known
       particles.csv      one line per particle: micrograph, particle (its number),
                          left_out (write 1, and it is not counted) and its measures;
                          units are in the names

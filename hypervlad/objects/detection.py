@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,6 +23,19 @@ _N_CLASSES, _MIN_IN_CLASS = 12, 10
 #: Area in pixels from which on particles are looked for, unless it is given.
 MIN_AREA = 20
 _MAX_WEIGHT = 10.0  # of sizes of which hardly any is found, so that no count depends on one outline
+
+
+class FindingRange(NamedTuple):
+    """Between which factors true numbers and sizes of particles are those found, within 95 %.
+
+    Where nothing is known of true ones, it is by what is doubtful of an image. Sizes are D10, D50
+    and D90, by number and by area.
+    """
+
+    number_low: float = 1.0
+    number_high: float = 1.0
+    size_low: float = 1.0
+    size_high: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from hypervlad.common.constraints import Integer, ListOf, Number, OneOf, check_value
 from hypervlad.common.wording import counted, name_some, verb
 from hypervlad.common.workbooks import name_and_unit
-from hypervlad.objects.detection import Detection
-from hypervlad.objects.measures import check_table
+from hypervlad.objects.detection import Detection, FindingRange
+from hypervlad.objects.measures import check_table, dimension_of, pixel_size_power
 from hypervlad.statistics.groups import Sample
 
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ class Field:
         corrected for what finding misses.
     scale_bar_error : float
         By which share the pixel size may be wrong, within 95 %, if it is from a scale bar.
+    finding_range : FindingRange or None
+        Between which factors true numbers and sizes are those found, as far as the image tells.
     """
 
     micrograph: str
@@ -59,6 +61,7 @@ class Field:
     annotated: int = field(default=0, repr=False)
     by_person: bool = field(default=False, repr=False)
     scale_bar_error: float = field(default=0.0, repr=False)
+    finding_range: FindingRange | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         sides = ListOf(Integer(), "height and width in pixels, without colours", 2, 2)
@@ -192,6 +195,36 @@ class WeightedParticles:
     @property
     def error(self) -> float:
         return math.hypot(self.given_error, self.bar_error)
+
+    @cached_property
+    def finding_logs(self) -> FloatArray | None:
+        """By how much logarithms of true numbers and sizes may be below and above, (2, 2).
+
+        Within 95 %, in all fields alike, as these mostly have one look. None if nobody knows; 0 if
+        numbers are corrected, or a person drew or corrected all outlines.
+        """
+        every = [
+            FindingRange() if each.by_person or self.detection else each.finding_range
+            for each in self.fields
+        ]
+        n = np.bincount(self.field_of, self.weights, len(every))
+        if any(each is None and of for each, of in zip(every, n, strict=True)):
+            return None
+        logs = np.abs(np.log([each or FindingRange() for each in every]))
+        return np.asarray(n @ logs / max(n.sum(), 1e-9)).reshape(2, 2)
+
+    def finding_error(self, measure: str = "") -> FloatArray:
+        """Return by which shares, (2,), numbers or a measure may be below and above those found.
+
+        They are 0 if nobody knows.
+        """
+        number, size = np.zeros((2, 2)) if self.finding_logs is None else self.finding_logs
+        return np.asarray(np.expm1(size * dimension_of(measure) if measure else number))
+
+    def error_of(self, measure: str) -> FloatArray:
+        """Return by which shares all values of a measure may be wrong together, as above."""
+        scale = np.log1p(self.error * pixel_size_power(measure))
+        return np.asarray(np.expm1(np.hypot(scale, np.log1p(self.finding_error(measure)))))
 
     @property
     def unit(self) -> str:

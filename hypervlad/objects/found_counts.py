@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -64,17 +65,16 @@ class FoundCounts(NamedTuple):
 
     @property
     def is_unknown(self) -> bool:
-        """Whether what finding misses or invents is neither corrected nor without effect."""
-        own = self.particles[""]
-        return own.detection is None and not all(each.by_person for each in own.fields)
+        """Whether nobody knows by how much finding is wrong."""
+        return self.particles[""].finding_logs is None
 
     @property
     def correction(self) -> str:
         """Whether counts, sizes and histograms are corrected, in words; "" if people drew all."""
-        words = "corrected for what finding misses"
-        if self.particles[""].detection is not None:
+        words, own = "corrected for what finding misses", self.particles[""]
+        if own.detection is not None:
             return words
-        return f"not {words}" if self.is_unknown else ""
+        return "" if all(each.by_person for each in own.fields) else f"not {words}"
 
     @property
     def budget(self) -> pd.DataFrame:
@@ -243,6 +243,9 @@ def count_found(
         )
     why = _why_uncorrected(detection, is_scaled, fields) if corrected else "as was asked for"
     if detection is None or why:
+        if detection is not None and detection.n_fields >= _MIN_FIELDS:
+            # True outlines say more than what is doubtful of images.
+            fields = [replace(each, finding_range=None) for each in fields]
         detection = None
         notes.append(
             f"counts and sizes are not corrected for what finding misses or invents, {why}"
@@ -252,6 +255,13 @@ def count_found(
         notes += _of_detection(detection, table[_is_of(table, found)])
 
     every = WeightedParticles.of(table, fields, edges, detection, pixel_size_error)
+    if every.finding_logs is not None and every.finding_logs.any():
+        factors = np.exp(every.finding_logs * [-1, 1])
+        number, size = (f"{low:.2f} to {high:.2f} times" for low, high in factors)
+        notes.append(
+            f"by what is doubtful of the images, true numbers are {number} those found, and sizes "
+            f"{size}, which intervals contain"
+        )
     once = [field for field in fields if field.micrograph not in twice]
     particles, counts = dict[str, WeightedParticles](), dict[str, tuple[Any, Any]]()
     groups = dict.fromkeys(field.group for field in fields if field.group)
