@@ -258,34 +258,24 @@ def test_unknown_sizes_and_impossible_fields(call, words):
 def test_intervals_contain_what_finding_may_miss_where_nobody_corrected():
     table = table_of(["xx", "xxx", "xxxx"], equivalent_diameter_nm=10.0 + np.arange(9) * 4 % 9)
     table["area_nm2"] = table["equivalent_diameter_nm"] ** 2
+    sure, doubtful = FindingRange(), FindingRange(0.5, 3.0, 0.8, 1.1)
 
-    def measured(*ranges, by_person=()):
-        fields = [
-            replace(each, finding_range=of, by_person=i in by_person)
-            for i, (each, of) in enumerate(zip(fields_of(3), ranges, strict=True))
-        ]
+    def measured(*ranges, person=False):
+        own = zip(fields_of(3), ranges, strict=True)
+        fields = [replace(each, finding_range=of, by_person=person) for each, of in own]
         counts = count_particles(table, fields, edges="leave_out").iloc[-1]
-        return counts, particle_sizes(table, fields, edges="leave_out").iloc[-2]
+        sizes = particle_sizes(table, fields, edges="leave_out").iloc[-2]
+        return pd.concat([counts, sizes])
 
-    none, doubtful = FindingRange(), FindingRange(0.5, 3.0, 0.8, 1.1)
-    plain, d50 = measured(None, None, None)
-    for ranges, people in (
-        ([none] * 3, ()),
-        ([doubtful] * 3, (0, 1, 2)),
-        ([None, doubtful, none], (1,)),
-    ):
-        for new, old in zip(measured(*ranges, by_person=people), (plain, d50), strict=True):
-            pd.testing.assert_series_equal(new, old)
-    for ranges, share in (([doubtful] * 3, 1), ([none, doubtful, doubtful], 7 / 9)):
-        (counts, sizes), logs = measured(*ranges), share * np.log(doubtful)
-        for new, old, names, own in (
-            (counts, plain, ("count", "low", "high", "error_finding"), logs[:2]),
-            (sizes, d50, ("d50", "d50_low", "d50_high", "d50_error_finding"), logs[2:]),
-        ):
-            best, *ends, error = names
-            assert new[best] == old[best]
-            before = np.log(old[ends].astype(float) / old[best])
-            wide = old[best] * np.exp([-1, 1] * np.hypot(before, own))
-            np.testing.assert_allclose(new[ends].astype(float), wide)
-            assert new[error] == pytest.approx(np.abs(own).mean() / 1.96, rel=1e-3)
-        assert counts["per_um2_high"] / counts["per_um2"] == counts["high"] / counts["count"]
+    plain = measured(*[None] * 3)
+    pd.testing.assert_series_equal(measured(*[doubtful] * 3, person=True), plain)
+    for ranges, share in (([doubtful] * 3, 1), ([sure, doubtful, doubtful], 7 / 9)):
+        found, logs = measured(*ranges), share * np.log(doubtful)
+        for best, start, own in (("count", "", logs[:2]), ("d50", "d50_", logs[2:])):
+            ends = [f"{start}low", f"{start}high"]
+            wide = np.hypot(np.log(plain[ends].astype(float) / plain[best]), own)
+            expected = found[best] * np.exp([-1, 1] * wide)
+            np.testing.assert_allclose(found[ends].astype(float), expected)
+            error = np.abs(own).mean() / 1.96
+            assert found[f"{start}error_finding"] == pytest.approx(error, rel=1e-3)
+        assert found["per_um2_high"] / found["per_um2"] == found["high"] / found["count"]
