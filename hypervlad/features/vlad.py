@@ -67,19 +67,16 @@ def dense_assign(
         words = [_nearest(torch.addmm(offsets[0], cells, blocks[0].T)) for cells in parts]
         return torch.cat(words).view(maps[0].shape[:3]).long()
     found = torch.empty(len(maps[0]), *size, dtype=torch.int64, device=codewords.device)
+    embedding_bag = torch.nn.functional.embedding_bag
     for part in _enlargements(maps, size, len(codewords)):
         scores = codewords.new_empty(sum(part.n_cells), len(codewords))
         each = scores.split(part.n_cells), maps, part.read, blocks, offsets
+        cells, weights = part.cells.flatten(0, 1), part.weights.flatten(0, 1)
         for number, own in enumerate(found):
             for place, layer, read, block, offset in zip(*each, strict=True):
                 torch.addmm(offset, layer[number, read].flatten(0, 1), block.T, out=place)
             # One pass over the grid: enlarging and adding the maps one by one is slower.
-            enlarged = torch.nn.functional.embedding_bag(
-                part.cells.flatten(0, 1),
-                scores,
-                mode="sum",
-                per_sample_weights=part.weights.flatten(0, 1),
-            )
+            enlarged = embedding_bag(cells, scores, mode="sum", per_sample_weights=weights)
             own[part.rows] = _nearest(enlarged).view(-1, size[1])
     return found
 
@@ -265,15 +262,15 @@ def _enlarged_rows(
     device: torch.device,
 ) -> _EnlargedRows:
     (down, down_weights), (across, across_weights) = _corners(shapes, size)
+    first, last = down[rows[0]].tolist(), down[rows[1] - 1].tolist()
+    read, n_cells, offsets = list[slice](), list[int](), list[int]()
+    for (_, width), n_corners in zip(shapes, _n_corners(shapes, size), strict=True):
+        start, end = first[len(offsets)], last[len(offsets) + n_corners - 1] + width
+        read.append(slice(start // width, end // width))
+        offsets += [sum(n_cells) - start] * n_corners
+        n_cells.append(end - start)
     own = slice(*rows)
-    read, places = [], []
-    n_cells: list[int] = []
-    for shape, lines in zip(shapes, down[own].split(_n_corners(shapes, size), dim=1), strict=True):
-        first, end = int(lines[0, 0]), int(lines[-1, -1]) + 1
-        read.append(slice(first, end))
-        places.append((lines - first) * shape[1] + sum(n_cells))
-        n_cells.append((end - first) * shape[1])
-    cells = torch.cat(places, dim=1).int()[:, None] + across
+    cells = (down[own] + torch.tensor(offsets, dtype=torch.int32))[:, None] + across
     weights = down_weights[own, None] * across_weights
     return _EnlargedRows(own, read, n_cells, cells.to(device), weights.to(device))
 
@@ -282,15 +279,18 @@ def _enlarged_rows(
 def _corners(
     shapes: tuple[tuple[int, int], ...], size: tuple[int, int]
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Return the rows of cells that rows of the grid read, and the columns, each with weights.
+    """Return the cells that rows of the grid read, and the columns, each with weights.
 
-    Of each map two rows times two columns, side by side in tensors (height, n) and (width, n).
+    Of each map two rows times two columns, side by side in tensors (height, n) and (width, n). Rows
+    are given by their first cells.
     """
     corners = []
     for shape, n_corners in zip(shapes, _n_corners(shapes, size), strict=True):
         axes = [axis_interpolation(n, n_out) for n, n_out in zip(shape, size, strict=True)]
-        pairs = [((axis.low, 1 - axis.weight), (axis.high, axis.weight)) for axis in axes]
-        corners += list(product(*pairs))[:n_corners]
+        (low, high, weight), across = axes
+        rows = (low * shape[1], 1 - weight), (high * shape[1], weight)
+        columns = (across.low, 1 - across.weight), (across.high, across.weight)
+        corners += list(product(rows, columns))[:n_corners]
     lists = [list(zip(*axis, strict=True)) for axis in zip(*corners, strict=True)]
     return [(torch.stack(c, dim=1).int(), torch.stack(w, dim=1)) for c, w in lists]
 
