@@ -204,7 +204,7 @@ def find_particles(
         note = joined_notes([note, specks])
     if most - fewest > max(1, _MAX_DOUBT * len(found)):
         doubt = (
-            f"it is uncertain which pieces are one particle in this image ({fewest} to {most} "
+            f"it is uncertain which pieces are one particle in this image ({fewest:,} to {most:,} "
             "particles, by how pieces are joined)"
         )
         note = joined_notes([note, doubt])
