@@ -87,9 +87,9 @@ class Project(Finding):
         done["results"] = "The results are written."
         done["learn_again"] = "Learnt, and all images classified again."
         if task is not None:
-            of_part = f" of {part.words}" if (part := self.results.part) else ""
-            preview = f"{task.title}: this is the preview{of_part}."
-            done[kind] = preview if is_of_one else task.done
+            part = self.results.part
+            words = f"preview of {part.words}" if part else "this is the preview"
+            done[kind] = f"{task.title}: {words}." if is_of_one else task.done
         titles = {
             "running": f"{known.get('step')}…",
             "done": done.get(kind),
@@ -275,7 +275,8 @@ class Project(Finding):
         made_with = [name, part, size, choices, [file_stamp(each) for each in files]]
         folder = self.results.open_preview(task.kind, (number, name), part, made_with)
         kept, said = folder / _KEPT, self.runner.task["lines"]
-        refuse_link(folder)
+        for each in (folder.parent.parent, folder.parent, folder):  # whose content is removed
+            refuse_link(each)
         if kept.exists():
             self.runner.report(*parse_json(kept.read_text("utf-8")))
             for each in (folder, *folder.rglob("*")):  # used last, and to be shown again
@@ -289,7 +290,8 @@ class Project(Finding):
             yield from self._steps(task, task.looks or task.steps[:1], fill, choices)
         new = [each for each in self.runner.task["lines"] if each not in said]
         kept.write_text(json.dumps(new), "utf-8")
-        for old in sorted(folder.parent.iterdir(), key=os.path.getmtime)[:-_MAX_PREVIEWS]:
+        every = folder.parent.glob("?" * len(folder.name))
+        for old in sorted(every, key=os.path.getmtime)[:-_MAX_PREVIEWS]:
             shutil.rmtree(old, ignore_errors=True)
 
     def _check_learnt(self, task: Task, choices: dict[str, Any]) -> None:
