@@ -198,6 +198,11 @@ class Scales:
         given = self._given.get(name, [None])[0]
         return (look and look.stated) or given
 
+    def shape_of(self, name: str) -> Sequence[int] | None:
+        """Return height and width of an image; None if it has not been read yet, or cannot be."""
+        look = self._looks.get(name)
+        return look.shape if look is not None and not look.error else None
+
     def given(self) -> dict[str, float]:
         """Return the sizes that people have given, by the names of images."""
         return {name: values[0] for name, values in self._given.items()}

@@ -360,7 +360,7 @@ def _add_project(app: Flask, project: Project, previews: Previews) -> None:
     def earlier(image: int) -> dict[str, Any]:
         return {"outlines": project.earlier_polygons(image)}
 
-    _answer(app, "preview", choices | {"image": int}, project.preview)
+    _answer(app, "preview", choices | {"image": int, "middle": str}, project.preview)
     _answer(app, "earlier", {"image": int}, earlier)
     _answer(app, "take_back", {"folder": str}, take_back)
     of_size = dict.fromkeys(("image", "share", "length", "to", "is_back"), str)

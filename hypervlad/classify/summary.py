@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hypervlad.common.wording import counted, name_some, percent, verb
+from hypervlad.common.wording import counted, interval_words, name_some, percent, verb
 from hypervlad.images.errors import training_images_text, unlike_training_text
 from hypervlad.pages.facts import learner_text, shares_text, tested_text, words_of
 from hypervlad.statistics.classification import ClassScores, Evaluation
@@ -150,18 +150,13 @@ def held_out_text(model: Any, result: Evaluation) -> str:
 def _accuracies(result: Evaluation, forecast: bool = True) -> list[str]:
     label, share = result.baseline
     classes = counted(len(set(result.true)), "class")
-    interval = f"{_interval_text(result.interval)}; " if forecast else ""
-    balanced = f" ({_interval_text(result.balanced_interval)})" if forecast else ""
+    interval = f"{interval_words(result.interval)}; " if forecast else ""
+    balanced = f" ({interval_words(result.balanced_interval)})" if forecast else ""
     return [
         f"accuracy: {percent(result.accuracy)} of {counted(len(result.true), 'image')} "
         f"({interval}always predicting {label}: {percent(share)})",
         f"balanced accuracy: {percent(result.balanced_accuracy)}, the mean of {classes}{balanced}",
     ]
-
-
-def _interval_text(interval: tuple[float, float]) -> str:
-    low, high = interval
-    return f"95 % interval {100 * low:.1f} to {percent(high)}"
 
 
 def _recalls(result: Evaluation) -> str:

@@ -35,6 +35,7 @@ from hypervlad.pages.numbers import (
     thousands,
 )
 from hypervlad.particles.displays import svg_path
+from hypervlad.statistics.classification import intervals_of_highest
 
 # The page's pictures and its table of regions
 _MAX_PICTURES, _MAX_OUTLINES = 48, 5_000_000  # images, and letters of all their outlines
@@ -259,7 +260,9 @@ def _scorer_section(scorer: Any) -> parts.Section | None:
 
 def _held_out(scorer: Any) -> parts.Group:
     scores = scorer.held_out_.scores
-    return parts.Group("Training images, held out", scores, above=_FALSE, below=_OTHERS)
+    ends = intervals_of_highest(scores, scorer.held_out_.groups.tolist())
+    name = "Training images, held out"
+    return parts.Group(name, scores, above=_FALSE, below=_OTHERS, ends=ends)
 
 
 def _chart(groups: Sequence[parts.Group], threshold: float) -> parts.Chart:
@@ -440,11 +443,10 @@ def write_defect_report(
     n = len(result.images)
     n_defective = sum(image.is_defective for image in result.images)
     n_found = sum(image.is_called and image.is_defective for image in result.images)
-    n_false = sum(image.is_called and not image.is_defective for image in result.images)
     n_clean = sum(i.confusion.false_positives for i in result.images if not i.is_defective)
     lead = (
         f"Of {counted(n, 'image')}, {n_defective} {verb(n_defective, 'has', 'have')} defects, and "
-        f"the scorer finds {n_found} of them; it calls {n_false} of the others anomalous. Of "
+        f"the scorer finds {n_found} of them. False alarms: {result.false_alarms()}. Of "
         f"{total.true_positives + total.false_negatives} defective patches it finds "
         f"{total.true_positives}, and it calls {counted(total.false_positives, 'other patch')} "
         f"defective, {n_clean} in images without defects and {total.false_positives - n_clean} in "

@@ -195,7 +195,7 @@ def _scorer_facts(scorer: Any) -> dict[str, str]:
         **source,
         "threshold": f"{scorer.threshold_:.4g} ({chosen})",
         "when held out from training": f"{n_above} of {counted(len(held_out.scores), 'image')} "
-        "reach it",
+        f"reach it ({held_out.share_above(scorer.threshold_)})",
         "lowest peak of a region": f"{scorer.region_rule_.least:.4g}",
         **{
             f"{kind} at 20 % contrast": text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from hypervlad.common.wording import percent
+from hypervlad.common.wording import interval_words, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,9 +55,10 @@ def scale_bar(n_pixels: int, pixel_size: float | None) -> tuple[float, str] | No
     return round(100 * length / width, 3), length_text(length)
 
 
-def share_of(count: int, total: int) -> str:
-    """Format a count and its share of a total: "3 of 40 (7.5 %)"."""
-    return f"{count} of {total} ({percent(count / total)})"
+def share_of(count: int, total: int, interval: tuple[float, float] | None = None) -> str:
+    """Format a count and its share of a total, with its interval if given: "3 of 40 (7.5 %)"."""
+    share = percent(count / total if total else math.nan)
+    return f"{count} of {total} ({share}{f', {interval_words(interval)}' if interval else ''})"
 
 
 def round_length(limit: float) -> float:
