@@ -2,10 +2,11 @@
 
     python -m benchmarks.particles.train_doubt
 
-Prints, for each fact of `hypervlad.particles.doubt`, by how much it widens the interval of the
-logarithm of true over found numbers and sizes: the sums of 0 or more that have the least pinball
-loss, so that 2.5 % of fields lie beyond each end. Of three fields, one has any look, one a look of
-those that come out worst, and one that of a row of the table of looks.
+Prints, for one particle (for n of them, it is divided by the root of n) and for each fact of
+`hypervlad.particles.doubt`, by how much it widens the interval of the logarithm of true over found
+numbers and sizes: the sums of 0 or more that have the least pinball loss, so that 2.5 % of fields
+lie beyond each end. Of three fields, one has any look, one a look of those that come out worst, and
+one that of a row of the table of looks.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def compared(
     for power in (0, 1):  # by number and by area
         sizes = [weighted_quantiles(np.sqrt(each), each**power, SHARES) for each in both]
         ratios += np.log(sizes[1] / sizes[0]).tolist()
-    return [found.doubts[name] for name in FACTS], ratios
+    return [len(found) ** -0.5, *(found.doubts[name] for name in FACTS)], ratios
 
 
 def _of_seed(seed: int) -> tuple[list[float], list[float]] | None:
@@ -104,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for of, values in ((facts, own), (repeated, sizes.ravel()))
         for sign in (-1, 1)
     ]
-    for name, *each in zip(FACTS, *every, strict=True):
+    for name, *each in zip(("of one", *FACTS), *every, strict=True):
         print(f'"{name}": ({", ".join(f"{width:.3g}" for width in each)}),')
 
 

@@ -203,15 +203,19 @@ class WeightedParticles:
         Within 95 %, in all fields alike, as these mostly have one look. None if nobody knows; 0 if
         numbers are corrected, or a person drew or corrected all outlines.
         """
-        every = [
-            FindingRange() if each.by_person or self.detection else each.finding_range
-            for each in self.fields
+        n = np.bincount(self.field_of, self.weights, len(self.fields))
+        found = [
+            (each.finding_range, own)
+            for each, own in zip(self.fields, n.tolist(), strict=True)
+            if own and not each.by_person
         ]
-        n = np.bincount(self.field_of, self.weights, len(every))
-        if any(each is None and of for each, of in zip(every, n, strict=True)):
+        if self.detection is not None or not found:
+            return np.zeros((2, 2))
+        if any(each is None for each, _ in found):
             return None
-        logs = np.abs(np.log([each or FindingRange() for each in every]))
-        return np.asarray(n @ logs / max(n.sum(), 1e-9)).reshape(2, 2)
+        ranges, n_found = zip(*found, strict=True)
+        logs = np.average(np.log(ranges), axis=0, weights=n_found)
+        return FindingRange(*np.exp(logs)).logs(sum(n_found), n.sum())
 
     def finding_error(self, measure: str = "") -> FloatArray:
         """Return by which shares, (2,), numbers or a measure may be below and above those found.

@@ -22,7 +22,6 @@ _MAX_OF_JOINS, _MAX_OF_ALL = 0.15, 3.0
 # By how much logarithms of true over found numbers and sizes may be lower, and higher, within 95 %,
 # for one more of each fact: by `python -m benchmarks.particles.train_doubt`.
 _WIDTHS: dict[str, tuple[float, float, float, float]] = {
-    "few": (0.09, 0.78, 0.89, 0.62),
     "split": (0.99, 0, 0, 0.18),
     "joined": (0, 0.25, 0.19, 0),
     "unclaimed": (0, 0.12, 0, 0.21),
@@ -40,7 +39,6 @@ FACTS |= {
     "concave": "outlines are not convex",
     "faint": "some are faint beside the texture",
     "unsure": "their edges are uncertain",
-    "few": "only few were found",
 }
 
 
@@ -100,7 +98,6 @@ class Doubt:
         is_in = own > 0
         inside = self.areas[is_in]
         return {
-            "few": n**-0.5,
             "split": float(np.log((n + 0.5) / (fewest + 0.5))),
             "joined": float(np.log((most + 0.5) / (n + 0.5))),
             "unclaimed": float(np.log(max(likely / areas.sum(), 1))),

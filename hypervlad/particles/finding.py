@@ -115,10 +115,12 @@ class FoundParticles(Outlines):
     @property
     def number_range(self) -> tuple[int, int]:
         """How few and how many there may be, within 95 %; 0 and 0 if nothing was found."""
-        low, high, *_ = self.finding_range or (0.0, 0.0)
+        if self.finding_range is None:
+            return 0, 0
+        factors = np.exp(self.finding_range.logs(len(self))[0] * [-1, 1])
         # Half a particle more, as of none there is no logarithm.
-        fewest, most = (max(0, round((len(self) + 0.5) * each - 0.5)) for each in (low, high))
-        return fewest, most
+        fewest, most = ((len(self) + 0.5) * factors - 0.5).round().astype(int).tolist()
+        return max(0, fewest), most
 
 
 @one_or_many()

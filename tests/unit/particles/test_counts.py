@@ -270,12 +270,12 @@ def test_intervals_contain_what_finding_may_miss_where_nobody_corrected():
     plain = measured(*[None] * 3)
     pd.testing.assert_series_equal(measured(*[doubtful] * 3, person=True), plain)
     for ranges, share in (([doubtful] * 3, 1), ([sure, doubtful, doubtful], 7 / 9)):
-        found, logs = measured(*ranges), share * np.log(doubtful)
-        for best, start, own in (("count", "", logs[:2]), ("d50", "d50_", logs[2:])):
+        found, logs = measured(*ranges), FindingRange(*np.power(doubtful, share)).logs(9)
+        for best, start, own in zip(("count", "d50"), ("", "d50_"), logs, strict=True):
             ends = [f"{start}low", f"{start}high"]
             wide = np.hypot(np.log(plain[ends].astype(float) / plain[best]), own)
             expected = found[best] * np.exp([-1, 1] * wide)
             np.testing.assert_allclose(found[ends].astype(float), expected)
-            error = np.abs(own).mean() / 1.96
+            error = own.mean() / 1.96
             assert found[f"{start}error_finding"] == pytest.approx(error, rel=1e-3)
         assert found["per_um2_high"] / found["per_um2"] == found["high"] / found["count"]
