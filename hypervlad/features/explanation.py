@@ -20,11 +20,7 @@ import numpy as np
 
 from hypervlad.features import vlad
 from hypervlad.features.encoding import BatchEncoder, finish_pooled
-from hypervlad.features.hypercolumns import (
-    cell_weights,
-    resample_preserving_sum,
-    turned_back,
-)
+from hypervlad.features.hypercolumns import cell_weights, resample_preserving_sum, turned_back
 from hypervlad.features.lazy_torch import torch
 from hypervlad.features.loading import Batch
 

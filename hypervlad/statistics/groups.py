@@ -271,8 +271,8 @@ class Sample:
     def where(self, is_own: NDArray[np.bool_]) -> Sample:
         others = self.others[:, is_own] if len(self.others) else self.others
         within = None if self.within is None else self.within[is_own]
-        own = self.values[is_own], self.weights[is_own], self.groups[is_own]
-        return Sample(own[0], own[1], own[2], others, within)
+        values, weights, groups = self.values[is_own], self.weights[is_own], self.groups[is_own]
+        return Sample(values, weights, groups, others, within)
 
     @cached_property
     def _codes(self) -> NDArray[np.intp]:
