@@ -153,8 +153,7 @@ class Scales:
                     self._thread = None
                 file = self._waiting.pop(0) if self._waiting else None
             if n_read and (file is None or n_read >= _KEPT):
-                known = self._kept | self._looks
-                self._database.set_facts(looks=json.dumps(known))
+                self._database.set_facts(looks=json.dumps(self._kept | self._looks))
                 n_read = 0
             if file is None:
                 return
