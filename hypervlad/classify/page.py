@@ -163,8 +163,7 @@ def write_classified_page(
     if found.in_training.any():
         numbers["training images"] = thousands(int(found.in_training.sum()))
     results = Counter(text for each in sheet.columns if each.name == _RESULT for text in each.texts)
-    n_known = results.total() - results[_UNKNOWN]
-    if n_known:
+    if n_known := results.total() - results[_UNKNOWN]:
         numbers[_CORRECT] = share_of(results[_CORRECT], n_known)
     content = [
         parts.Note(lead, "lead"),
