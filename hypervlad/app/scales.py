@@ -378,13 +378,10 @@ class Scales:
         return f"undone: {counted(len(undone[-1]), 'image')} as before"
 
     def _undoable(self) -> list[dict[str, list[Any] | None]]:
-        found: list[dict[str, list[Any] | None]] = parse_json(
-            self._database.fact("undo of sizes") or "[]"
-        )
-        return found
+        return list(parse_json(self._database.fact("undo of sizes") or "[]"))
 
     def can_undo(self) -> bool:
-        return (self._database.fact("undo of sizes") or "[]") != "[]"
+        return bool(self._undoable())
 
     def _change(self, values: Mapping[str, list[Any] | None]) -> None:
         before = {name: self._given.get(name) for name in values}
