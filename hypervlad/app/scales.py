@@ -153,8 +153,7 @@ class Scales:
                     self._thread = None
                 file = self._waiting.pop(0) if self._waiting else None
             if n_read and (file is None or n_read >= _KEPT):
-                known = self._kept | self._looks
-                self._database.set_facts(looks=json.dumps(known))
+                self._database.set_facts(looks=json.dumps(self._kept | self._looks))
                 n_read = 0
             if file is None:
                 return
@@ -379,13 +378,10 @@ class Scales:
         return f"undone: {counted(len(undone[-1]), 'image')} as before"
 
     def _undoable(self) -> list[dict[str, list[Any] | None]]:
-        found: list[dict[str, list[Any] | None]] = parse_json(
-            self._database.fact("undo of sizes") or "[]"
-        )
-        return found
+        return list(parse_json(self._database.fact("undo of sizes") or "[]"))
 
     def can_undo(self) -> bool:
-        return (self._database.fact("undo of sizes") or "[]") != "[]"
+        return bool(self._undoable())
 
     def _change(self, values: Mapping[str, list[Any] | None]) -> None:
         before = {name: self._given.get(name) for name in values}

@@ -12,16 +12,7 @@ from sklearn.metrics import ConfusionMatrixDisplay
 
 from hypervlad.common.constraints import one_each
 from hypervlad.images import ReadOptions
-from hypervlad.pages.base import (
-    Display,
-    Grid,
-    GridDisplay,
-    Line,
-    Tile,
-    literal,
-    shorten,
-    thumbnail,
-)
+from hypervlad.pages.base import Display, Grid, GridDisplay, Line, Tile, literal, shorten, thumbnail
 from hypervlad.pages.colours import GREY
 from hypervlad.statistics.classification import Evaluation
 
@@ -144,16 +135,9 @@ class ReliabilityDisplay(Display):
             self.ax_.text(middle, 1.02, f"{count}", ha="center", fontsize=8, color=GREY)
         self.ax_.text(0, 1.02, "number:", ha="left", fontsize=8, color=GREY)
         self.ax_.legend().remove()
-        self.ax_.set(
-            xlim=(0, 1),
-            ylim=(0, 1),
-            xlabel="confidence",
-            ylabel="share of correct predictions",
-            xticks=_TICKS,
-            yticks=_TICKS,
-            xticklabels=_TICK_LABELS,
-            yticklabels=_TICK_LABELS,
-        )
+        self.ax_.set(xlabel="confidence", ylabel="share of correct predictions")
+        self.ax_.set(xlim=(0, 1), xticks=_TICKS, xticklabels=_TICK_LABELS)
+        self.ax_.set(ylim=(0, 1), yticks=_TICKS, yticklabels=_TICK_LABELS)
         self.ax_.spines[["top", "right"]].set_visible(False)
 
 

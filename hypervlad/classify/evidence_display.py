@@ -147,8 +147,7 @@ class EvidenceDisplay(GridDisplay):
                 yield Tile(overlay(pixels, evidence / limit), _map_caption(found, index))
 
     def _image_caption(self, row: int) -> list[Line]:
-        label = self.y_true[row]
-        if label is None:
+        if (label := self.y_true[row]) is None:
             return [Line(self.names[row])]
         right = str(label) == str(self.explanations[row].label)
         truth = f"{'✓' if right else '✗'} true: {label}"

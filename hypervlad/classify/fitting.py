@@ -150,8 +150,7 @@ def fit_parts(
     by_digest = order_by_digest(digests, labels)
     with _timed(seconds, "learner"):
         if is_boosted:
-            widths = list(encoder.feature_blocks.values())
-            fit_params["blocks"] = FeatureBlocks(vectors, widths)
+            fit_params["blocks"] = FeatureBlocks(vectors, list(encoder.feature_blocks.values()))
             learner.fit(vectors, labels, **fit_params)
         else:  # it may depend on the order of its rows
             _fit_to_rows(learner, vectors, labels, fit_params, by_digest)

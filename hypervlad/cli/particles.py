@@ -119,8 +119,7 @@ def train(
                 "particles, or leave them out with --on-error skip"
             )
         warn(f"{n_without} without outlines left out: {name_some(without)}")
-    codes = groups_of(files, groups, [images])
-    if codes is not None:
+    if (codes := groups_of(files, groups, [images])) is not None:
         codes = [code for file, code in zip(files, codes, strict=True) if file in outlined]
     own |= option.given_options(backbone=backbone, weights=weights, read_options=reading)
     seeded: dict[str, Any] = {"random_state": seed, "verbose": common.verbose}
@@ -217,8 +216,7 @@ def find(
         raise ValueError(f"{later[0]} is a model; give it before the images")
     check_folders(output, paths, model, pixel_size, groups, samples, tables=OWN_FILES)
     files = images_in(paths, model, pixel_size, groups, samples)
-    root = folder_of(paths)
-    if root is None:
+    if (root := folder_of(paths)) is None:
         raise ValueError("the images are on several drives; find those of each by a command")
     sizes = own_pixel_size(pixel_size, files)
     polarities = defaultdict[str | None, list[str]](list)

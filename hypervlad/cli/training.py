@@ -74,8 +74,7 @@ def train(
         check_report(report, folder)
     check_cache(cache)
     data = labelled_images(folder, groups, output, pixel_size)
-    n_own = int(data.by_model.sum())
-    if n_own:
+    if n_own := int(data.by_model.sum()):
         warn(
             f"{n_own} of {counted(len(data.images), 'label')} {verb(n_own, 'is', 'are')} "
             "a model's own (source model), and training on them repeats its mistakes; 'hypervlad "

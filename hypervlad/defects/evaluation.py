@@ -479,11 +479,9 @@ def evaluate_defects(
                 continue
             result.add(i, name, found, truth)
             result.notes |= {name: joined_notes(notes)} if notes else {}
-    shares = [image.true_fraction for image in result.images if image.is_defective]
-    warn_if_inverted(shares)
+    warn_if_inverted([image.true_fraction for image in result.images if image.is_defective])
     if result.n_in_training:
-        known = TrainingImagesWarning.about(result.n_in_training, len(result.images))
-        warn_user(known)
+        warn_user(TrainingImagesWarning.about(result.n_in_training, len(result.images)))
     if not result.images:
         raise ImageReadError(f"no image is left to evaluate: {reasons_in_line(result.left_out)}")
     return result

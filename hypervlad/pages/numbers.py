@@ -90,16 +90,8 @@ def draw_scale_bar(ax: Axes, right: float, bottom: float, width: float, nm: floa
     box = max(bar, 0.075 * len(text)) + 0.14
     left, top = right - 0.06 - box, bottom - 0.31
     ax.add_patch(Rectangle((left, top), box, 0.25, color="black", alpha=0.6, lw=0, zorder=4))
-    style: dict[str, Any] = {"color": "white", "lw": 0, "zorder": 5}
+    style: dict[str, Any] = {"color": "white", "zorder": 5}
     middle = left + box / 2
-    ax.add_patch(Rectangle((middle - bar / 2, top + 0.19), bar, 0.03, **style))
-    ax.text(
-        middle,
-        top + 0.095,
-        text,
-        color="white",
-        fontsize=_FONT_POINTS,
-        ha="center",
-        va="center",
-        zorder=5,
-    )
+    ax.add_patch(Rectangle((middle - bar / 2, top + 0.19), bar, 0.03, lw=0, **style))
+    style |= {"fontsize": _FONT_POINTS, "ha": "center", "va": "center"}
+    ax.text(middle, top + 0.095, text, **style)
