@@ -102,7 +102,7 @@ def coverage(name: str, models: Sequence[Facts]) -> list[Facts]:
                 # An open end, which is NaN, contains everything.
                 drawn.append([~((low > truth) | (high < truth)), value / truth - 1])
         held, error = np.mean(np.array(drawn, np.float64), axis=0).tolist()
-        row = {"data": name.upper(), "method": title, "models": len(models), "n": n}
+        row = {"data": name.upper(), "method": title, "models": len(models) * is_trained, "n": n}
         row |= {"is_corrected": is_corrected}
         rows.append(row | {"held": held, "error": error})
     return rows

@@ -14,11 +14,11 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from multiprocessing import Pool
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from scipy.optimize import linprog
 from scipy.sparse import eye_array, hstack
@@ -94,8 +94,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--fields", type=int, default=3000)
     parser.add_argument("--processes", type=int, default=2)
     options: Any = parse(parser, argv)
-    with Pool(options.processes) as pool:
-        found = pool.map(_of_seed, range(options.fields), chunksize=8)
+    # Not forked: threads of torch would hang.
+    found = Parallel(options.processes)(map(delayed(_of_seed), range(options.fields)))
     facts, ratios = map(np.array, zip(*filter(None, found), strict=True))
     np.savez_compressed(options.out, facts=facts, ratios=ratios)
     own, sizes = ratios[:, 0], ratios[:, 1:]

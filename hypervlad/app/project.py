@@ -277,7 +277,7 @@ class Project(Finding):
         kept, said = folder / _KEPT, self.runner.task["lines"]
         for each in (folder.parent.parent, folder.parent, folder):  # whose content is removed
             refuse_link(each)
-        if kept.exists():
+        with contextlib.suppress(OSError, ValueError):  # there is none, or it is damaged
             self.runner.report(*parse_json(kept.read_text("utf-8")))
             for each in (folder, *folder.rglob("*")):  # used last, and to be shown again
                 os.utime(each)
@@ -286,12 +286,15 @@ class Project(Finding):
         folder.mkdir(parents=True)
         with TemporaryDirectory(dir=folder.parent) as own:
             images = path if part is None else write_part(path, part, Path(own), size)
+            if part is not None:  # tables have places of the whole image
+                choices = choices | dict.fromkeys({"leave_out", "groups"} & {*choices}, "")
             fill = {"IMAGES": [images], "FOLDER": [folder], "MODEL": [model], "GIVEN": []}
             yield from self._steps(task, task.looks or task.steps[:1], fill, choices)
         new = [each for each in self.runner.task["lines"] if each not in said]
-        kept.write_text(json.dumps(new), "utf-8")
-        every = folder.parent.glob("?" * len(folder.name))
-        for old in sorted(every, key=os.path.getmtime)[:-_MAX_PREVIEWS]:
+        with replace_when_complete(kept) as stream:
+            stream.write(json.dumps(new).encode())
+        # Also parts of images that were being looked at when the app was stopped.
+        for old in sorted(folder.parent.iterdir(), key=os.path.getmtime)[:-_MAX_PREVIEWS]:
             shutil.rmtree(old, ignore_errors=True)
 
     def _check_learnt(self, task: Task, choices: dict[str, Any]) -> None:

@@ -171,10 +171,8 @@ def overlay(pixels: NDArray[Any], evidence: NDArray[Any]) -> NDArray[np.float64]
 def smooth(maps: NDArray[Any]) -> NDArray[np.float64]:
     """Smooth maps (n, H, W) by a Gaussian whose sigma is 2 % of their longer side."""
     sigma = _SMOOTHING * max(maps.shape[1:])
-    result: NDArray[np.float64] = gaussian_filter(
-        maps.astype(np.float64), (0, sigma, sigma), mode="nearest"
-    )
-    return result
+    exact = maps.astype(np.float64)
+    return np.asarray(gaussian_filter(exact, (0, sigma, sigma), mode="nearest"))
 
 
 def _classes_shown(found: Explanation, labels: Sequence[Any] | None, runner_up: bool) -> list[int]:

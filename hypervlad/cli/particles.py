@@ -381,7 +381,8 @@ def count(
 
     Counts and sizes are corrected for what finding misses, invents, joins and outlines too large or
     small, as far as it is known: from images that the model's training held out, or from two or
-    more images here whose outlines you have corrected. Otherwise they are called uncorrected.
+    more images here whose outlines you have corrected. Otherwise they are called uncorrected, and
+    intervals contain what is doubtful of images, if they were found without a model.
 
     The 95 % intervals are of the expected count in as large an area of the same sample, from how
     much images differ, those of the correction too: few give wide ones, or one end only. D10, D50

@@ -312,16 +312,8 @@ class PatchDefectScorer(ImageEstimator):
             fitted: _Fitted
             if labels.is_known:
                 fit = fit_labelled_windows if masks is None else fit_labelled_cells
-                model, held_out, keys = fit(
-                    encoder,
-                    self._new_part("boosting", seed),
-                    images,
-                    labels,
-                    group_codes,
-                    reader=reader,
-                    tiling=tiling,
-                    seed=seed,
-                )
+                material = encoder, self._new_part("boosting", seed), images, labels, group_codes
+                model, held_out, keys = fit(*material, reader=reader, tiling=tiling, seed=seed)
                 summary = HeldOutScores.of(held_out, group_codes)
                 outline = threshold_of_best_f1(held_out.values())
                 threshold = outline if self.threshold == "f1" else self._threshold(summary)

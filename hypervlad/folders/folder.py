@@ -154,18 +154,12 @@ def scan_folder(directory: str | os.PathLike[str]) -> FolderLayout:
     except ImageReadError:
         found = []
     found.sort(key=lambda file: file.relative_to(root).as_posix())
-    parts = [file.relative_to(root).parts for file in found]
-    files = [file for file, part in zip(found, parts, strict=True) if len(part) > 1]
-    labels = [composed(part[0]) for part in parts if len(part) > 1]
+    files = [file for file in found if file.parent != root]
+    loose = [file for file in found if file.parent == root]
+    labels = [composed(file.relative_to(root).parts[0]) for file in files]
     folders = filter(os.path.isdir, set(root.iterdir()) - set(found))
     class_folders = [composed(path.name) for path in folders if not is_left_out(path.name)]
-    return FolderLayout(
-        root=root,
-        files=files,
-        labels=labels,
-        loose=[file for file, part in zip(found, parts, strict=True) if len(part) == 1],
-        empty_classes=sorted(set(class_folders) - set(labels)),
-    )
+    return FolderLayout(root, files, labels, loose, sorted(set(class_folders) - set(labels)))
 
 
 def check_classes(layout: FolderLayout) -> None:

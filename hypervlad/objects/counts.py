@@ -96,7 +96,7 @@ def count_particles(
           most that the count can be. NaN for one field; an upper end that few fields cannot tell is
           NaN;
         - ``error_fields``, ``error_finding``, ``error_classes``: relative standard uncertainties of
-          `count` that come from how much fields differ, from `detection`, and from `confusion`;
+          `count` that come from how much fields differ, from finding, and from `confusion`;
           NaN if the count is 0, which has an upper end only;
         - ``share``, ``share_low``, ``share_high``: of all particles, with Wilson's interval for as
           many as the fields are worth, which the correction makes wider as well;

@@ -68,6 +68,12 @@ class Field:
         check_value(f"shape of {self.micrograph}", self.shape, [sides])
         nm = Number(above=0, meaning="nanometres per pixel")
         check_value(f"pixel_size of {self.micrograph}", self.pixel_size, [nm, None])
+        lows, highs = (self.finding_range or FindingRange())[::2], (self.finding_range or ())[1::2]
+        if not (all(0 < low <= 1 for low in lows) and all(1 <= high < math.inf for high in highs)):
+            raise ValueError(
+                f"finding_range of {self.micrograph}: expected lows above 0 and at most 1, and "
+                f"highs of at least 1, got {tuple(self.finding_range or ())}"
+            )
 
 
 def edge_weights(table: pd.DataFrame, edges: Edges = "weight") -> FloatArray:
@@ -200,8 +206,9 @@ class WeightedParticles:
     def finding_logs(self) -> FloatArray | None:
         """By how much logarithms of true numbers and sizes may be below and above, (2, 2).
 
-        Within 95 %, in all fields alike, as these mostly have one look. None if nobody knows; 0 if
-        numbers are corrected, or a person drew or corrected all outlines.
+        Within 95 %, in all fields alike, as these mostly have one look. None if nobody knows, also
+        where nothing was found; 0 if numbers are corrected, or a person drew or corrected all
+        outlines.
         """
         n = np.bincount(self.field_of, self.weights, len(self.fields))
         found = [
@@ -209,9 +216,9 @@ class WeightedParticles:
             for each, own in zip(self.fields, n.tolist(), strict=True)
             if own and not each.by_person
         ]
-        if self.detection is not None or not found:
+        if self.detection is not None or all(each.by_person for each in self.fields):
             return np.zeros((2, 2))
-        if any(each is None for each, _ in found):
+        if not found or any(each is None for each, _ in found):
             return None
         ranges, n_found = zip(*found, strict=True)
         logs = np.average(np.log(ranges), axis=0, weights=n_found)
@@ -224,6 +231,17 @@ class WeightedParticles:
         """
         number, size = np.zeros((2, 2)) if self.finding_logs is None else self.finding_logs
         return np.asarray(np.expm1(size * dimension_of(measure) if measure else number))
+
+    def finding_text(self, measure: str) -> str:
+        """Return in words what `finding_logs` says of numbers, and of a measure with a unit."""
+        if self.finding_logs is None or not self.finding_logs.any():
+            return ""
+        (fewer, more), (smaller, larger) = np.exp(self.finding_logs * [-1, 1])
+        sizes = f", and sizes {smaller:.2f} to {larger:.2f} times" * bool(dimension_of(measure))
+        return (
+            "by what is doubtful of the images, true numbers of all particles are "
+            f"{fewer:.2f} to {more:.2f} times those found{sizes}"
+        )
 
     def error_of(self, measure: str) -> FloatArray:
         """Return by which shares all values of a measure may be wrong together, as above."""

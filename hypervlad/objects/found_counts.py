@@ -12,7 +12,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hypervlad.common.progress import by_reader
-from hypervlad.common.wording import counted, note_of_copies, note_of_unscaled, percent, verb
+from hypervlad.common.wording import (
+    counted,
+    name_some,
+    note_of_copies,
+    note_of_unscaled,
+    percent,
+    verb,
+)
 from hypervlad.objects.counts import ALL, counts_of, sizes_of
 from hypervlad.objects.detection import Detection
 from hypervlad.objects.fields import Edges, Field, WeightedParticles, edge_weights
@@ -243,9 +250,6 @@ def count_found(
         )
     why = _why_uncorrected(detection, is_scaled, fields) if corrected else "as was asked for"
     if detection is None or why:
-        if detection is not None and detection.n_fields >= _MIN_FIELDS:
-            # True outlines say more than what is doubtful of images.
-            fields = [replace(each, finding_range=None) for each in fields]
         detection = None
         notes.append(
             f"counts and sizes are not corrected for what finding misses or invents, {why}"
@@ -255,13 +259,16 @@ def count_found(
         notes += _of_detection(detection, table[_is_of(table, found)])
 
     every = WeightedParticles.of(table, fields, edges, detection, pixel_size_error)
-    if every.finding_logs is not None and every.finding_logs.any():
-        factors = np.exp(every.finding_logs * [-1, 1])
-        number, size = (f"{low:.2f} to {high:.2f} times" for low, high in factors)
-        notes.append(
-            f"by what is doubtful of the images, true numbers are {number} those found, and sizes "
-            f"{size}, which intervals contain"
-        )
+    if every.finding_logs is None:
+        lacking = [each.micrograph for each in fields if not (each.finding_range or each.by_person)]
+        if len(lacking) < len(fields):
+            notes.append(
+                f"by how much finding may be wrong is not known of {name_some(lacking)}, so no "
+                "interval contains it: find them again in a new folder, or correct their outlines"
+            )
+        fields = [replace(each, finding_range=None) for each in fields]  # alike in all groups
+    elif words := every.finding_text(column):
+        notes.append(f"{words}{', which intervals contain' * (len(fields) > 1)}")
     once = [field for field in fields if field.micrograph not in twice]
     particles, counts = dict[str, WeightedParticles](), dict[str, tuple[Any, Any]]()
     groups = dict.fromkeys(field.group for field in fields if field.group)
@@ -305,7 +312,7 @@ def _why_uncorrected(detection: Detection | None, is_scaled: bool, fields: Seque
         return "which is not needed, as a person drew or corrected all outlines"
     how = by_reader("in any program, and count again", "and mark them as done")
     if detection is None or detection.n_fields < _MIN_FIELDS:
-        return f"which is not known: correct all outlines of two or more images, {how}"
+        return f"as no true outlines are known: correct all of two or more images, {how}"
     n_true = np.count_nonzero(detection.pairs[:, 1])
     if detection.n_matched < _MIN_FOUND * n_true:
         learn = by_reader("train with them ('hypervlad particles train')", "learn again")

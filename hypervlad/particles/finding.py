@@ -114,7 +114,7 @@ class FoundParticles(Outlines):
 
     @property
     def number_range(self) -> tuple[int, int]:
-        """How few and how many there may be, within 95 %; 0 and 0 if nothing was found."""
+        """How few and how many there may be, within 95 %; of none 0 and 0, which is no interval."""
         if self.finding_range is None:
             return 0, 0
         factors = np.exp(self.finding_range.logs(len(self))[0] * [-1, 1])

@@ -165,7 +165,7 @@ def _methods(own: FoundFolder, found: FoundCounts, options: Any, scale: str | No
     n_open, every = len(own.unfinished), found.particles[""]
     known = every.detection
     corrected = "Counts and sizes are not corrected for particles that were missed or invented."
-    outlined = ""
+    outlined, doubtful = "", every.finding_text(found.measure)
     if n_corrected == len(fields):
         corrected = "No correction was needed, as a person outlined all particles."
     elif known is not None:
@@ -196,5 +196,7 @@ def _methods(own: FoundFolder, found: FoundCounts, options: Any, scale: str | No
         f"The 95 % intervals are from how much {every.unit}s differ"
         f"{f', and {outlined}' * bool(outlined)} (jackknife; quantiles by R. S. Woodruff, J. Am. "
         "Stat. Assoc. 47, 1952; shares by E. B. Wilson, 22, 1927).",
+        f"They also contain what finding without training may miss or invent: {doubtful}, as in "
+        "95 % of drawn images." * bool(doubtful),
         paper.scale_text(scale, every.error),
     ]
