@@ -260,8 +260,12 @@ def count_found(
 
     every = WeightedParticles.of(table, fields, edges, detection, pixel_size_error)
     if every.finding_logs is None:
-        lacking = [each.micrograph for each in fields if not (each.finding_range or each.by_person)]
-        if len(lacking) < len(fields):
+        lacking = [
+            each.micrograph
+            for each in fields
+            if not (each.finding_range or each.by_person) and _is_of(table, [each]).any()
+        ]
+        if lacking and any(each.finding_range for each in fields):
             notes.append(
                 f"by how much finding may be wrong is not known of {name_some(lacking)}, so no "
                 "interval contains it: find them again in a new folder, or correct their outlines"
@@ -312,7 +316,7 @@ def _why_uncorrected(detection: Detection | None, is_scaled: bool, fields: Seque
         return "which is not needed, as a person drew or corrected all outlines"
     how = by_reader("in any program, and count again", "and mark them as done")
     if detection is None or detection.n_fields < _MIN_FIELDS:
-        return f"as no true outlines are known: correct all of two or more images, {how}"
+        return f"as no true outlines are known: correct all outlines of two or more images, {how}"
     n_true = np.count_nonzero(detection.pairs[:, 1])
     if detection.n_matched < _MIN_FOUND * n_true:
         learn = by_reader("train with them ('hypervlad particles train')", "learn again")
