@@ -52,7 +52,7 @@ def count_particles(
 
     The intervals are those of the expected count in as large an area of the same sample: they
     contain the variation between fields and what finding misses and invents, by `detection`, or
-    without it as far as the images tell (`Field.finding_range`).
+    without it as far as the images tell (``Field.finding_range``).
 
     Parameters
     ----------

@@ -99,8 +99,8 @@ class FoundParticles(Outlines):
         Of the polarity, from 0 to 1: by how much more area, contrast and convexity it has than
         the opposite one. 1 if the polarity was given, 0 if nothing was found.
     doubts : dict of str to float
-        What is doubtful, by which numbers and sizes may be wrong; empty if nothing was found. See
-        :data:`hypervlad.particles.doubt.FACTS`.
+        What is doubtful, by which numbers and sizes may be wrong, such as "touching", the share of
+        outlines between two particles; empty if nothing was found.
     """
 
     polarity: Polarity | None
