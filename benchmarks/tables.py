@@ -16,10 +16,8 @@ import numpy as np
 from benchmarks.accuracy import tables as accuracy
 from benchmarks.accuracy.curve import curve_section
 from benchmarks.alignment import __main__ as alignment
-from benchmarks.bars import __main__ as bars
 from benchmarks.common.results import BENCHMARKS, RESULTS, Facts, load_result, measured_line
 from benchmarks.common.tables import table, times, with_tables
-from benchmarks.copies import __main__ as copies
 from benchmarks.defects import tables as defects
 from benchmarks.defects.wide import wide_table
 from benchmarks.fibres import __main__ as fibres
@@ -29,7 +27,7 @@ from benchmarks.particles import classes, corrections, faults, intervals, looks
 from benchmarks.scale_bars import __main__ as scale_bars
 from benchmarks.speed import gpu
 from benchmarks.speed import tables as speed
-from benchmarks.uncertainty.tables import front_sentence, novelty_section, uncertainty_table
+from benchmarks.uncertainty.tables import front_sentence, uncertainty_table
 
 ROOT = BENCHMARKS.parent
 
@@ -144,21 +142,12 @@ def pages() -> dict[Path, dict[str, str]]:
         BENCHMARKS / "uncertainty" / "README.md": {
             "sets": of_one("uncertainty/uncertainty.json", front_sentence, labelled=False),
             "uncertainty": of_one("uncertainty/uncertainty.json", uncertainty_table),
-            "novelty": of_one("uncertainty/novelty.json", novelty_section),
         },
         BENCHMARKS / "defects" / "README.md": {
             "found": of_all("defects/defects_*.json", defects.front_table, labelled=False),
             "defects": of_all("defects/defects_*.json", defects.defects_section),
             "kinds": of_all("defects/kinds_*.json", defects.kinds_section),
             "wide": of_all("defects/wide_*.json", wide_table),
-        },
-        BENCHMARKS / "copies" / "README.md": {
-            "copies": of_one("copies/found.json", copies.found_table),
-            "copies-changes": of_one("copies/found.json", copies.changes_table),
-        },
-        BENCHMARKS / "bars" / "README.md": {
-            "bars": of_one("bars/bars.json", bars.bars_table),
-            "bars-whole": of_one("bars/bars.json", bars.whole_table, labelled=False),
         },
         BENCHMARKS / "scale_bars" / "README.md": {
             "scale-bars": of_one("scale_bars/scale_bars.json", scale_bars.found_table),

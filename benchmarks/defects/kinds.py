@@ -24,7 +24,6 @@ from benchmarks.common.checkpoints import load_or_run
 from benchmarks.common.program import add_network, new_parser, parse
 from benchmarks.common.results import RESULTS, origin, save_result
 from benchmarks.defects.methods import OURS, Method, Ours, PaDiM, PatchCore, SquareNetwork
-from benchmarks.defects.regions import RegionTally, joined
 from benchmarks.defects.scores import (
     Resampling,
     SplitScores,
@@ -35,7 +34,6 @@ from benchmarks.defects.scores import (
 )
 from benchmarks.defects.surfaces import FREE, Surface, read_surface, split_surface
 from benchmarks.defects.tables import kinds_section, mean_and_worst
-from hypervlad.data import IMAGE_DEFECTS
 from hypervlad.evaluation import PixelTally, wilson_interval
 
 TRAIN = (5, 20, 40)
@@ -63,20 +61,15 @@ def scores_by_kind(
     -------
     dict
         ``scores`` of the test images; ``pixel_ap``, ``pixel_auroc`` and ``pro`` by kind of defect,
-        over its images and the defect-free ones; ``threshold`` and ``regions``, None if the method
-        has none.
+        over its images and the defect-free ones; ``threshold``, None if the method has none.
     """
     method.fit([surface.images[i] for i in train], None)
     scores = np.full(len(test), np.nan)
-    regions = RegionTally(method.scorer.limits_) if isinstance(method, Ours) else None
 
     def score_kind(kind: str, tally: PixelTally) -> PixelTally:
         for at in np.flatnonzero(surface.kinds[test] == kind):
             score_map, scores[at] = method.score(surface.images[test[at]])
             tally.add(score_map, surface.masks[test[at]])
-            if isinstance(method, Ours) and regions is not None and method.found is not None:
-                image, mask = surface.images[test[at]], surface.masks[test[at]]
-                regions.add(method.found, image, mask, kind not in IMAGE_DEFECTS)
         return tally
 
     defect_free = score_kind(FREE, PixelTally())
@@ -90,12 +83,7 @@ def scores_by_kind(
         name: {kind: values[i] for kind, values in pixels.items()}
         for i, name in enumerate(OF_PIXELS)
     }
-    return {
-        "scores": scores,
-        **of_pixels,
-        "threshold": getattr(method, "threshold", None),
-        "regions": None if regions is None else regions.summary(),
-    }
+    return {"scores": scores, **of_pixels, "threshold": getattr(method, "threshold", None)}
 
 
 @dataclass(frozen=True)
@@ -139,8 +127,6 @@ def row(title: str, n_train: int, runs: Sequence[dict[str, Any]]) -> dict[str, A
     }
     for name in OF_PIXELS:
         found[name] = {kind: [run[name][kind] for run in runs] for kind in kinds}
-    if runs[0]["regions"] is not None:
-        found["regions"] = joined([run["regions"] for run in runs])
     if runs[0]["threshold"] is not None:
         found["called"] = {
             kind: [

@@ -21,7 +21,6 @@ from hypervlad import PatchDefectScorer, default_patch_encoder
 from hypervlad.features import get_backbone
 from hypervlad.features.hypercolumns import feature_maps
 from hypervlad.features.network import build_network
-from hypervlad.models import Finding
 
 SIDE = 224  # pixels: rivals resize images to such squares
 SIGMA = 4.0  # pixels of these squares: the blur of their maps
@@ -46,14 +45,13 @@ class Ours:
     def __init__(self, backbone: str, weights: str, **parameters: Any) -> None:
         encoder = default_patch_encoder(backbone=backbone, weights=weights)
         self.scorer = PatchDefectScorer(encoder, **parameters)
-        self.found: Finding | None = None  # of the last image
 
     def fit(self, images: list[np.ndarray], masks: list[np.ndarray] | None) -> None:
         self.scorer.fit(images, masks=masks)
 
     def score(self, image: np.ndarray) -> tuple[np.ndarray, float]:
-        self.found = self.scorer.find(image)
-        return self.found.map, self.found.score
+        found = self.scorer.find(image)
+        return found.map, found.score
 
     @property
     def threshold(self) -> float:

@@ -89,13 +89,8 @@ def mean_and_worst(by_kind: Mapping[str, Sequence[float]]) -> tuple[float, float
 def kinds_section(results: Sequence[Facts]) -> str:
     """Return a table of all surfaces, and for each one those of methods x kinds of defects."""
     parts = []
-    with_regions = [each for each in results if "regions" in rows_of_most_images(each)[0]]
     if len(results) > 1:
-        parts.append(_surfaces_table(results))
-    if with_regions:
-        parts.append(_surfaces_table(with_regions, "pixel_ap"))
-        title = "Regions of hypervlad, trained on defect-free images"
-        parts.append(f"{title}:\n\n{regions_table(with_regions)}")
+        parts += [_surfaces_table(results), _surfaces_table(results, "pixel_ap")]
     return "\n\n".join([*parts, *map(_kinds_of_a_surface, results)])
 
 
@@ -125,48 +120,6 @@ def _surfaces_table(results: Sequence[Facts], name: str = "image_auroc") -> str:
     title = f"Mean {_BY_KIND[name][0].lower()}{_BY_KIND[name][1:]} over kinds"
     first = lines[0][0]
     return f"{title}:\n\n" + table(["method", *names, f"{first} minus this method"], lines)
-
-
-def regions_table(results: Sequence[Facts]) -> str:
-    """Return for each surface how many regions are false, and how large the others are."""
-    lines = []
-    for result in results:
-        own = rows_of_most_images(result)[0]["regions"]
-        lines.append(
-            [
-                result["surface"].replace("_", " "),
-                f"{own['false_per_image']:.3f}",
-                f"{own['at_frame']} of {own['n_false']} ({own['expected_at_frame']:.1f})",
-                _median(own["areas_of_large"]),
-                _median(own["areas_of_small"]),
-                _percent(own["covered_of_large"]),
-                _percent(own["covered_of_small"]),
-                _percent(own["kept"]),
-            ]
-        )
-    heads = [
-        "surface",
-        "false regions per defect-free image",
-        "of these at the frame (by chance)",
-        "area / true area, large defects",
-        "area / true area, small defects",
-        "true area in the interval, large defects",
-        "the same, small defects",
-        "images found above the limit of 90 %",
-    ]
-    return table(heads, lines)
-
-
-def _median(ratios: Facts | None) -> str:
-    if ratios is None:
-        return "–"
-    return (
-        f"{ratios['median']:.2f} ({ratios['low']:.2f} to {ratios['high']:.2f}), n = {ratios['n']}"
-    )
-
-
-def _percent(part: Facts | None) -> str:
-    return "–" if part is None else f"{part['share']:.0%} of {part['n']}"
 
 
 def mean_of_independent(differences: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -20,7 +20,6 @@ from benchmarks.common.program import add_network, new_parser, parse
 from benchmarks.common.results import RESULTS, Facts, load_result, origin, save_result
 from benchmarks.common.tables import table
 from benchmarks.defects.methods import Ours
-from benchmarks.defects.regions import MIN_AREA
 from benchmarks.defects.surfaces import FREE, Surface, read_surface, split_surface
 from benchmarks.scale_bars.layouts import Layout
 from hypervlad.data import IMAGE_DEFECTS, add_defect
@@ -29,6 +28,7 @@ WIDE = ("glow", "cloud", "blurred area", "wide band", "frayed edge")
 BAR, BAR_KEPT = "scale bar", "scale bar, kept"  # kinds of defect-free images
 _BAR = Layout(label="above", heights=(3, 6))
 CHOSEN_ON = ("magnetic_tile", "neu_steel pitted_surface")  # outlines and intervals
+MIN_AREA = 32**2  # of 4 x 4 cells, pixels: smaller defects are smaller than the map shows
 _MAX_SHARE = 0.5  # of the image: a larger defect has no outline to find
 _MIN_CONTRAST = 0.04
 

@@ -3,7 +3,7 @@
     python -m benchmarks.particles.intervals --data ../shared/data/particles
 
 Models learn ten of the fields and measure sets of the others, corrected by their own held-out
-fields, and without that.
+fields, and without that. `find_particles` learns none, and its intervals are from what is doubtful.
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ from benchmarks.common.results import RESULTS, Facts, origin, save_result
 from benchmarks.common.tables import table
 from benchmarks.particles.fields import OutlinedFields
 from hypervlad import HypercolumnSegmenter
+from hypervlad.objects.detection import MIN_AREA
 from hypervlad.particles import (
     Detection,
     Field,
     count_particles,
     cut_particles,
+    find_particles,
     measure,
     particle_sizes,
 )
@@ -45,24 +47,29 @@ def outlined(fields: OutlinedFields, seed: int, options: Any) -> dict[str, Any]:
     )
     model = HypercolumnSegmenter(options.backbone, weights=options.weights, random_state=seed)
     model.fit([fields.paths[i] for i in learnt], [fields.labels(i) for i in learnt])
-    detection, measured = model.detection_, []
-    for i in others:
-        own = {"name": str(i), "shape": fields.image(i).shape}
-        for kind, labels in (
-            ("true", fields.labels(i)),
-            ("found", model.predict([fields.paths[i]])[0]),
-        ):
-            found = measure(cut_particles(fields.image(i), labels))
-            found = found[found["area_px2"] >= model.min_area]  # smaller ones are strays
-            own[kind] = found[MEASURES].to_dict("list")
-        measured.append(own)
+    detection = model.detection_
+    measured = [compared(fields, i, model.predict([fields.paths[i]])[0]) for i in others]
     known = {"pairs": detection.pairs.tolist(), "unit": detection.unit}
     return {"detection": known | {"n_fields": detection.n_fields}, "fields": measured}
 
 
+def compared(fields: OutlinedFields, i: int, found: Any) -> Facts:
+    """Return the measures of true and found particles of a field, and how sure these are."""
+    range_ = getattr(found, "finding_range", None)
+    own = {"name": str(i), "shape": fields.image(i).shape, "range": range_}
+    for kind, labels in (("true", fields.labels(i)), ("found", np.asarray(found))):
+        table = measure(cut_particles(fields.image(i), labels))
+        table = table[table["area_px2"] >= MIN_AREA]  # smaller ones are strays
+        own[kind] = table[MEASURES].to_dict("list")
+    return own
+
+
 def answers(chosen: Sequence[Facts], kind: str, detection: Detection | None) -> np.ndarray:
     """Return value, lower and upper end, (4, 3), of the quantities in some fields."""
-    fields = [Field(each["name"], tuple(each["shape"])) for each in chosen]
+    fields = [
+        Field(each["name"], tuple(each["shape"]), finding_range=each.get("range"))
+        for each in chosen
+    ]
     tables = [
         pd.DataFrame(each[kind]).assign(
             micrograph=own.micrograph, field_height=own.shape[0], field_width=own.shape[1]
@@ -79,20 +86,24 @@ def answers(chosen: Sequence[Facts], kind: str, detection: Detection | None) -> 
 
 def coverage(name: str, models: Sequence[Facts]) -> list[Facts]:
     """Return rows of how often intervals hold, and of the mean error, of each quantity."""
-    rows = []
-    for n, is_corrected in itertools.product(SIZES, (False, True)):
+    rows, is_trained = [], "detection" in models[0]
+    title = "HypercolumnSegmenter" if is_trained else "find_particles"
+    for n, is_corrected in itertools.product(SIZES, (False, True) if is_trained else (False,)):
         rng, drawn = np.random.default_rng(n), []
         for model in models:
-            known, fields = model["detection"], model["fields"]
-            detection = Detection(np.array(known["pairs"]), known["unit"], known["n_fields"])
+            fields, detection = model["fields"], None
+            if is_corrected:
+                known = model["detection"]
+                detection = Detection(np.array(known["pairs"]), known["unit"], known["n_fields"])
             for _ in range(N_SETS if n < len(fields) else 1):
                 chosen = [fields[k] for k in rng.permutation(len(fields))[:n]]
                 truth = answers(chosen, "true", None)[:, 0]
-                value, low, high = answers(chosen, "found", detection if is_corrected else None).T
+                value, low, high = answers(chosen, "found", detection).T
                 # An open end, which is NaN, contains everything.
                 drawn.append([~((low > truth) | (high < truth)), value / truth - 1])
         held, error = np.mean(np.array(drawn, np.float64), axis=0).tolist()
-        row = {"data": name.upper(), "models": len(models), "n": n, "is_corrected": is_corrected}
+        row = {"data": name.upper(), "method": title, "models": len(models) * is_trained, "n": n}
+        row |= {"is_corrected": is_corrected}
         rows.append(row | {"held": held, "error": error})
     return rows
 
@@ -104,8 +115,8 @@ def intervals_table(result: Facts) -> str:
         pairs = zip(row["held"], row["error"], strict=True)
         cells = [f"{100 * held:.0f} % ({100 * error:+.0f} %)" for held, error in pairs]
         corrected = "yes" if row["is_corrected"] else "no"
-        lines.append([row["data"], str(row["models"]), str(row["n"]), corrected, *cells])
-    return table(["images", "models", "fields", "corrected", *QUANTITIES], lines)
+        lines.append([row["data"], row["method"], str(row["n"]), corrected, *cells])
+    return table(["images", "method", "fields", "corrected", *QUANTITIES], lines)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -124,7 +135,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             path = options.checkpoints / name / f"intervals-{seed}.json"
             run = functools.partial(outlined, fields, seed, options)
             models.append(load_or_run(path, settings, run))
-        rows += coverage(name, models)
+        found = [find_particles(fields.paths[i]) for i in range(len(fields.paths))]
+        untrained = [compared(fields, i, own) for i, own in enumerate(found)]
+        # As many sets as of six models.
+        rows += coverage(name, [{"fields": untrained}] * 6)
+        rows += coverage(name, models) if models else []
     save_result(options.out, {"rows": rows, "origin": origin()})
     print(intervals_table({"rows": rows}))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,13 +12,12 @@ import numpy as np
 import pytest
 from support.few_crops import few_crops
 
-from benchmarks.bars import __main__ as bars
 from benchmarks.common.data import save_grey
 from benchmarks.common.results import Facts, load_result
 from benchmarks.particles import faults, looks
 from benchmarks.scale_bars import __main__ as scale_bars
 from benchmarks.speed.tables import REFERENCE
-from hypervlad import HypercolumnVLAD, make_fibre_images, make_particle_fields
+from hypervlad import HypercolumnVLAD, make_particle_fields
 
 pytestmark = [
     pytest.mark.full,  # models are trained, and images made
@@ -113,9 +111,7 @@ OWN = "--data DATA --sets textures"
 FOLDS = f"--folder DATA/textures {TINY} --methods"
 MATS = {"benchmarks.fibres.__main__.SIZE": (160, 200)}
 DEFECTS = f"--data DATA/plates {TINY}"
-BARS = {"FRAME": (240, 320), "MADE": (120, 160), "WHOLE": (120, 160)}
 SCALES = {"SIZE": (200, 300), "LENGTHS": (40, 100), "WITHOUT": ("plates",)}
-SMALL_BAR = replace(bars.LAYOUTS["Zeiss, white, logo"], size=(240, 320), rows=32)
 
 
 class Plain(nullcontext):
@@ -127,7 +123,7 @@ class Plain(nullcontext):
 
 
 QUICK = ["-c", "pass"]
-FOLDERS = ["copies", "defects", "defects.kinds", "defects.wide", "speed.commands"]
+FOLDERS = ["defects", "defects.kinds", "defects.wide", "speed.commands"]
 CASES: dict[str, Case] = {
     "accuracy": Case(
         f"{FOLDS} default pooled_last",
@@ -146,21 +142,6 @@ CASES: dict[str, Case] = {
             "FACTORS": {"cover": (0.5,), "contrast_to_noise": (9.0,), "aligned": (0.5, 1.0)},
         },
         lambda facts: {"learned"} <= set(facts["images"][0]["found"]),
-    ),
-    "bars": Case(
-        "--data DATA",
-        {
-            **BARS,
-            "LAYOUTS": {"small": SMALL_BAR},
-            "WITHOUT": {"no bar": bars.WITHOUT["no bar"]},
-            "REAL": {"plates": (), "textures": ("01",)},
-        },
-        lambda facts: [each["with_bar"] for each in facts["real"]] == [0, 1],
-    ),
-    "copies": Case(
-        "",
-        {"SYNTHETIC": {"mats": lambda: make_fibre_images(4, size=96, random_state=0)[0]}},
-        lambda facts: sum(facts["sets"]["mats"]["found"].values()) == 2,
     ),
     "defects": Case(
         f"{DEFECTS} --repeats 1",
@@ -238,20 +219,14 @@ CASES: dict[str, Case] = {
         f"{OWN} --splits 2 --few 1 {TINY}",
         holds=lambda facts: facts["sets"]["textures"]["cross_coverage"][0] > 0.8,
     ),
-    "uncertainty.novelty": Case(
-        f"{OWN} --others plates/images {THREAD}",
-        {"N_EACH": 2},
-        lambda facts: "plates" in facts["cells"][0]["outside_reported"],
-    ),
 }
 
 
 @pytest.fixture
 def cheap(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Small encoders, few crops to train a segmenter with, small trees."""
-    of_encoders = ["accuracy.methods", "accuracy.curve", "particles.classes"]
-    of_encoders += ["uncertainty.__main__", "uncertainty.novelty"]
-    for name in of_encoders:
+    modules = "accuracy.methods", "accuracy.curve", "particles.classes", "uncertainty.__main__"
+    for name in modules:
         module = importlib.import_module(f"benchmarks.{name}")
         monkeypatch.setattr(module, "default_encoder", small_encoder)
     monkeypatch.setattr("benchmarks.accuracy.methods.IMAGE_SIZE", 32)

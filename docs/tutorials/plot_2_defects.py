@@ -59,7 +59,9 @@ scorer = hypervlad.PatchDefectScorer(fpr=0.1, random_state=0).fit(good)
 scorer.save(folder / "mat.hvlad")
 held_out = scorer.held_out_
 print(f"threshold {scorer.threshold_:.2f}")
-print(f"{held_out.n_images_above(scorer.threshold_)} of {len(good)} training images reach it:")
+n_above = held_out.n_images_above(scorer.threshold_)
+share = held_out.share_above(scorer.threshold_)
+print(f"{n_above} of {len(good)} training images reach it ({share}):")
 for position in np.argsort(-held_out.scores)[:3]:
     print(f"  {good[held_out.images[position]].name}: score {held_out.scores[position]:.2f}")
 

@@ -409,8 +409,7 @@ class Corrections(Database):
         return shown
 
     def _row(self, image: int) -> sqlite3.Row:
-        row = self.row("SELECT * FROM images WHERE id = ?", image)
-        if row is None:
+        if (row := self.row("SELECT * FROM images WHERE id = ?", image)) is None:
             raise UnknownError(f"there is no image {image}")
         return row
 
@@ -433,8 +432,7 @@ class Corrections(Database):
         field = self._field(row["id"])
         if not row["version"]:
             return self._in_folder(field.micrograph)
-        query = "SELECT outline FROM outlines WHERE image = ? ORDER BY label"
-        rows = self.rows(query, row["id"])
+        rows = self.rows("SELECT outline FROM outlines WHERE image = ? ORDER BY label", row["id"])
         with reporting_damage(field.micrograph, self.kind):
             return Outlines(field.shape, tuple(_unpacked(each["outline"]) for each in rows))
 

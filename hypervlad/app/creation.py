@@ -217,10 +217,8 @@ def training_images(model: MicrographClassifier, folder: Path | None) -> list[Tr
         data = load_image_folder(root)
         images = queued_training(root, data)
         find = dict(zip(relative_names(data.images), images, strict=True)).get
-    return [
-        TrainingImage(name, str(label), find(name))
-        for name, label in zip(known.names, known.labels, strict=True)
-    ]
+    rows = zip(known.names, known.labels, strict=True)
+    return [TrainingImage(name, str(label), find(name)) for name, label in rows]
 
 
 def _inside(root: Path | None, name: str) -> Path | None:

@@ -223,12 +223,13 @@ def connect(folder: Path, kind: Kind = QUEUE) -> sqlite3.Connection:
     try:
         _check_version(connection, path, kind)
         connection.execute("PRAGMA journal_mode = WAL")
-        for setting in (
+        settings = (
             "synchronous = FULL",
             "fullfsync = ON",
             "foreign_keys = ON",
             "trusted_schema = OFF",
-        ):
+        )
+        for setting in settings:
             connection.execute(f"PRAGMA {setting}")
     except BaseException:
         connection.close()
@@ -466,30 +467,16 @@ def shown_name(name: bytes) -> str:
 
 def _entry_values(entry: Entry, category_ids: dict[str, int]) -> tuple[object, ...]:
     scores = [(category_ids[name], share) for name, share in entry.scores[:_MAX_SCORES]]
-    return (
-        entry.place,
-        entry.kind,
-        json.dumps(scores),
-        *scores[0],
-        entry.reason,
-        entry.novelty,
-        json.dumps(entry.nearest),
-    )
+    judged = entry.place, entry.kind, json.dumps(scores), *scores[0]
+    return *judged, entry.reason, entry.novelty, json.dumps(entry.nearest)
 
 
 def _write_training(connection: sqlite3.Connection, training: Iterable[TrainingImage]) -> None:
-    connection.executemany(
-        "INSERT INTO training VALUES (?, ?, ?, ?)",
-        (
-            (
-                row,
-                image.name.encode("utf-8", "replace").decode("utf-8"),
-                image.label,
-                None if image.image is None else stored(image.image),
-            )
-            for row, image in enumerate(training)
-        ),
-    )
+    rows = list[tuple[object, ...]]()
+    for row, image in enumerate(training):
+        name = image.name.encode("utf-8", "replace").decode("utf-8")
+        rows.append((row, name, image.label, None if image.image is None else stored(image.image)))
+    connection.executemany("INSERT INTO training VALUES (?, ?, ?, ?)", rows)
 
 
 def _add_categories(

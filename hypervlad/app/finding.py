@@ -11,26 +11,32 @@ import re
 import shutil
 import threading
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from zipfile import ZipFile
 
 from hypervlad.app.corrections import MODEL, Corrections, move_results, shapes_of
 from hypervlad.app.database import QueueError, StaleError, UnknownError
+from hypervlad.app.previews import Part, part_in_view, write_part
 from hypervlad.app.results import RESULTS
 from hypervlad.app.runner import Runner
 from hypervlad.app.scales import Scales
 from hypervlad.common.files import refuse_link, replace_when_complete
-from hypervlad.common.progress import joined_notes, noted
+from hypervlad.common.progress import announced, joined_notes, noted
 from hypervlad.common.tables import write_table
 from hypervlad.common.wording import counted, name_some, printable
 from hypervlad.images import ImageReadError, ReadOptions, find_images, read_image
 from hypervlad.images.files import file_stamp
 from hypervlad.images.reading import relative_names
+from hypervlad.images.sample import note_found
 from hypervlad.objects.detection import MIN_AREA
 from hypervlad.objects.found_folder import FIELDS, RUN, FoundFolder
+from hypervlad.objects.particle import Outline
 
 _READING = "page", "channel", "banner", "scaling", "percentiles", "max_pixels"
+_MAX_PREVIEWS = 20  # that are kept
 _LEAST_AREA = re.compile(r"(?<![\w/.-])min_area(?![\w/-]|\.\w)")  # no part of a file's name
 
 
@@ -70,6 +76,7 @@ class Finding(Corrections):
         self.runner = Runner(self, self._asking, self._in_words)
         self._sizes, self._size_options = dict[str, float](), list[str | Path]()  # of the task
         self._previewing = threading.Lock()
+        self._previews = dict[tuple[Any, ...], dict[str, Any]]()  # the last answers
         if not self.is_found:  # a preview shall not wait for it
             finding = "hypervlad.particles.finding"
             threading.Thread(target=importlib.import_module, args=[finding], daemon=True).start()
@@ -109,25 +116,55 @@ class Finding(Corrections):
         shown |= {"outlines": [], "can_undo": False, "can_redo": False, "name": printable(name)}
         return shown | {"height": height, "width": width, "pixel_size": self.scales.size_of(name)}
 
-    def preview(self, image: int, polarity: str, min_area: int) -> dict[str, Any]:
-        """Find the particles of one image, and return them as `shown` does; nothing is kept."""
-        from hypervlad.particles.finding import find_particles  # not above: it takes seconds
+    def preview(self, image: int, polarity: str, min_area: int, middle: str) -> dict[str, Any]:
+        """Find the particles of one image, or of the part in view, and return them as `shown` does.
 
+        `middle` is as for `part_in_view`. The last answers are kept, in memory.
+        """
         if not self._previewing.acquire(blocking=False):
             raise StaleError("another preview is being made: wait for it")
         try:
-            options: Any = {"polarity": polarity, "min_area": min_area}
-            options["read_options"] = self.read_options()
-            with noted() as notes:
-                found = find_particles(self.image_of(image), **options)
+            path = self.image_of(image)
+            part = self._part_of(path, middle)
+            key = path, file_stamp(path), part, polarity, min_area
+            if key not in self._previews:
+                self._previews[key] = self._previewed(path, part, polarity, min_area)
+            for old in [*self._previews][:-_MAX_PREVIEWS]:
+                del self._previews[old]
+            return self._previews[key]
         except ValueError as error:
             raise QueueError(self._in_words(error)) from error
         finally:
             self._previewing.release()
+
+    def _part_of(self, path: Path, middle: str) -> Part | None:
+        """Return the part of an image that is in view; None of a small image, or an unreadable."""
+        (name,) = relative_names([path], self._root)
+        shape = self.scales.shape_of(name) or read_image(path, page=0).shape
+        return part_in_view(shape, middle)
+
+    def _previewed(
+        self, path: Path, part: Part | None, polarity: str, min_area: int
+    ) -> dict[str, Any]:
+        from hypervlad.particles.finding import find_particles  # not above: it takes seconds
+
+        options: Any = {"polarity": polarity, "min_area": min_area}
+        options["read_options"] = self.read_options()
+        with noted(path.name) as notes, announced(1), TemporaryDirectory() as folder:
+            own = path if part is None else write_part(path, part, Path(folder))
+            found = find_particles(own, **options)
+            note_found(path.name, found)
+        y, x = (part.top, part.left) if part else (0, 0)
+        outlines = list[Outline]()
+        for each in found:
+            top, left, bottom, right = each.box
+            outlines.append(replace(each, box=(top + y, left + x, bottom + y, right + x)))
         note = f": {joined_notes(notes)}" if notes else ""
         kind = f"{found.polarity} particle" if len(found) else "particle"
-        words = self._in_words(f"{counted(len(found), kind)} found in this image{note}")
-        return {"is_whole": True, "removed": [], "outlines": shapes_of(found), "message": words}
+        where = "this image" if part is None else part.words
+        words = self._in_words(f"{counted(len(found), kind)} found in {where}{note}")
+        answer = {"is_whole": True, "removed": [], "outlines": shapes_of(outlines)}
+        return answer | {"message": words, "part": part and part._asdict()}
 
     def files(self) -> list[Path]:
         """Return the images of the folder; new ones get the next numbers."""

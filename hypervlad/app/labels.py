@@ -8,12 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from hypervlad.app.database import (
-    ClickResult,
-    QueueError,
-    reporting_damage,
-    shown_name,
-)
+from hypervlad.app.database import ClickResult, QueueError, reporting_damage, shown_name
 from hypervlad.app.particles import QueuedParticle
 from hypervlad.app.store import NOTHING_TO_UNDO, LabelledImage, Queue
 from hypervlad.common.limits import MAX_LABELS_AT_ONCE
@@ -149,8 +144,7 @@ class Labels:
         queue = self.queue
         name = queue.row_of("categories", category)["name"]
         with queue.writing():
-            result = queue.earlier_result(click)
-            if result is None:
+            if (result := queue.earlier_result(click)) is None:
                 known = f"items.*, {_IS_LABELLED} AS labelled"
                 rows = [queue.row_of("items", each, columns=known) for each in items]
                 fresh = [
@@ -183,8 +177,7 @@ class Labels:
 
     def _undo_last(self, client: str, click: str) -> ClickResult:
         queue = self.queue
-        last = queue.last_click(client, "correct")
-        if last is None:
+        if (last := queue.last_click(client, "correct")) is None:
             queue.log(client, click, "undo", NOTHING_TO_UNDO)
             return NOTHING_TO_UNDO
         before = queue.rows(

@@ -178,8 +178,7 @@ def _particles(found: str, field: str, time: int) -> dict[int, Particle]:
 
 @lru_cache(maxsize=2)
 def _digests(found: str, field: str, time: int) -> dict[int, str]:
-    outlines = _opened(found).outlines(field)
-    return {outline.label: outline_digest(outline) for outline in outlines}
+    return {each.label: outline_digest(each) for each in _opened(found).outlines(field)}
 
 
 @lru_cache(maxsize=1)

@@ -1,15 +1,23 @@
-"""``Previews``: micrographs as the browser shows them."""
+"""``Previews``: micrographs as the browser shows them, and the part of one that is in view."""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
+
+from hypervlad.app.database import QueueError
 from hypervlad.app.particles import QueuedImage, QueuedParticle
 from hypervlad.common.limits import MAX_DECODING, MAX_WAITING_PREVIEWS
 from hypervlad.images import ReadOptions, read_image
 from hypervlad.images.files import encode_jpeg
+from hypervlad.images.reading import read_named
+from hypervlad.objects.results_folder import write_tiff
 
 SCREEN = 1024  # pixels, of the longer side
 THUMBNAIL = 192
@@ -17,6 +25,8 @@ WHOLE = 8192  # browsers cannot show larger images reliably
 SIDES = {"image": SCREEN, "small": THUMBNAIL, "whole": WHOLE}
 _QUALITY = 92
 _CACHE_BYTES = 64 * 2**20
+_PART = 1024  # pixels of the image, of the sides of the part that is looked at
+_MAX_WHOLE = 1.5 * _PART**2  # pixels of an image that is looked at whole
 _Key = tuple[QueuedImage, int, ReadOptions]
 
 
@@ -73,3 +83,54 @@ def jpeg(image: QueuedImage, side: int, options: ReadOptions) -> bytes:
     else:
         pixels = read_image(image, **asdict(options))
     return encode_jpeg(pixels, side, _QUALITY)
+
+
+class Part(NamedTuple):
+    """The part of a large image that is in view, in pixels of the image."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    @property
+    def words(self) -> str:
+        return f"the part in view, {self.width:,} x {self.height:,} pixels"
+
+
+def part_in_view(shape: Sequence[int], middle: str) -> Part | None:
+    """Return the part of an image that a preview looks at; None of a small image: all of it.
+
+    `shape` begins with the height and the width; `middle` is that of what is in view, as shares of
+    both: "0.5 0.25" is at half the width, and a quarter of the height.
+    """
+    extents = int(shape[0]), int(shape[1])
+    if extents[0] * extents[1] <= _MAX_WHOLE:
+        return None
+    try:
+        x, y = (min(1.0, max(0.0, float(share))) for share in middle.split())
+    except ValueError as error:
+        raise QueueError(f"expected the middle of what is in view, got {middle!r}") from error
+    sides = [min(_PART, extent) for extent in extents]
+    top, left = (
+        min(max(0, round(share * extent) - side // 2), extent - side)
+        for share, extent, side in zip((y, x), extents, sides, strict=True)
+    )
+    return Part(top, left, sides[0], sides[1])
+
+
+def write_part(image: Path, part: Part, folder: Path, given: float | None = None) -> Path:
+    """Write a part of an image into a folder, as a TIFF of the image's name; return its path.
+
+    Its grey levels are scaled as those of the whole image are. `given` is the pixel size of an
+    image whose file states none.
+    """
+    micrograph = read_named(image, ReadOptions(page=0), image.name, with_digest=False)
+    rows = slice(part.top, part.top + part.height)
+    pixels = micrograph.pixels[rows, part.left : part.left + part.width]
+    if pixels.ndim == 3 or micrograph.metadata["dtype"] == "uint8":
+        pixels = np.rint(255 * pixels).astype(np.uint8)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / image.name
+    write_tiff(path, pixels, micrograph.pixel_size or given, flush=False, level=1)
+    return path

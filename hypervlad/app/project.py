@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from zipfile import ZIP_DEFLATED, ZipFile
 
 from hypervlad.app.corrections import MODEL
 from hypervlad.app.database import FILE, QueueError, StaleError, UnknownError
 from hypervlad.app.finding import Finding, choices_of
+from hypervlad.app.previews import write_part
 from hypervlad.app.results import Results
 from hypervlad.app.scales import Proposal, is_elsewhere, typed_number
 from hypervlad.app.store import Queue, checked_name
@@ -22,12 +25,13 @@ from hypervlad.common.files import parse_json, refuse_link, replace_when_complet
 from hypervlad.common.modelfile import read_model
 from hypervlad.common.tables import write_table
 from hypervlad.common.wording import counted, name_some, printable
-from hypervlad.images import find_masks
+from hypervlad.images import ImageReadError, find_masks
 from hypervlad.images.files import file_stamp
 from hypervlad.images.reading import relative_names
 from hypervlad.objects.outlines import find_outlines
 
 _NOT_ZIPPED = "maps", "queue"
+_KEPT, _MAX_PREVIEWS = "kept.json", 20  # what was said in a preview; how many of a task are kept
 
 
 class Project(Finding):
@@ -83,7 +87,9 @@ class Project(Finding):
         done["results"] = "The results are written."
         done["learn_again"] = "Learnt, and all images classified again."
         if task is not None:
-            done[kind] = f"{task.title}: this is the preview." if is_of_one else task.done
+            part = self.results.part
+            words = f"preview of {part.words}" if part else "this is the preview"
+            done[kind] = f"{task.title}: {words}." if is_of_one else task.done
         titles = {
             "running": f"{known.get('step')}…",
             "done": done.get(kind),
@@ -101,7 +107,7 @@ class Project(Finding):
         choices : dict
             Of "find", "polarity" and "min_area"; of "learn", "n_epochs"; of `TASKS`, those of the
             form, with "image", as `file` expects it, and "only", which is not empty if only this
-            image is meant.
+            image is meant: where the middle of its view is, see `part_in_view`.
         """
         does: dict[str, Callable[..., Iterator[str]]]
         does = {"find": self._find, "learn": self._learn, "results": self._make_results}
@@ -234,33 +240,62 @@ class Project(Finding):
                 choices[each.name] = typed_number(choices[each.name], each.label)
         if choices.get("model") and choices.get(task.given):  # which would be trained anew
             raise QueueError("give sorted images or a model, not both")
-        self.results.previewed, images = "", self._root
-        if only:
-            name, number = self.name_of(image), int(image.partition(":")[0])
-            self.results.previewed, self.results.image = task.kind, (number, name)
-            images /= name
-        folder = self.results.folder_of(self.results.place_of(task.kind))
-        refuse_link(folder)
-        if only:
-            shutil.rmtree(folder, ignore_errors=True)
         with self._asking:  # what is marked from now on is not learnt
             marks = {} if task.mark is None else self.marks(task.kind)
             if not only:
+                self.results.previewed = ""
+                folder = self.results.folder_of(task.kind)
+                refuse_link(folder)
                 self._prepare(task, folder, choices, marks)
                 self.set_facts(**{f"saved of {task.kind}": ""})
-        folder.mkdir(parents=True, exist_ok=True)
         model = choices.get("model") or self.folder / task.kind / MODEL
-        fill = {"IMAGES": [images], "FOLDER": [folder], "MODEL": [model], "GIVEN": []}
         if only:
             self._report_changes(task, choices, marks)
-            yield from self._steps(task, task.looks or task.steps[:1], fill, choices)
+            yield from self._preview_with(task, image, only, Path(model), choices)
             return
+        folder.mkdir(parents=True, exist_ok=True)
+        fill = {"IMAGES": [self._root], "FOLDER": [folder], "MODEL": [model], "GIVEN": []}
         given = [choices[task.given]] if choices.get(task.given) else []
         if task.given and not given and not choices.get("model"):
             given = self._given_by_marks(task, folder, marks)
         if choices.get("masks"):
             given += self._with_masks(choices["masks"])
         yield from self._steps(task, task.steps, fill | {"GIVEN": given}, choices)
+
+    def _preview_with(
+        self, task: Task, image: str, middle: str, model: Path, choices: dict[str, Any]
+    ) -> Iterator[str]:
+        """Do a task with one image, or with the part in view; what is kept is not done again."""
+        name, number = self.name_of(image), int(image.partition(":")[0])
+        path, size, part = self._root / name, self._sizes.get(name), None
+        if not task.needs_all:
+            with contextlib.suppress(ImageReadError):  # the command says why
+                part = self._part_of(path, middle)
+        files = path, model, *(each for each in choices.values() if os.path.isfile(str(each)))
+        made_with = [name, part, size, choices, [file_stamp(each) for each in files]]
+        folder = self.results.open_preview(task.kind, (number, name), part, made_with)
+        kept, said = folder / _KEPT, self.runner.task["lines"]
+        for each in (folder.parent.parent, folder.parent, folder):  # whose content is removed
+            refuse_link(each)
+        with contextlib.suppress(OSError, ValueError):  # there is none, or it is damaged
+            self.runner.report(*parse_json(kept.read_text("utf-8")))
+            for each in (folder, *folder.rglob("*")):  # used last, and to be shown again
+                os.utime(each)
+            return
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        with TemporaryDirectory(dir=folder.parent) as own:
+            images = path if part is None else write_part(path, part, Path(own), size)
+            if part is not None:  # tables have places of the whole image
+                choices = choices | dict.fromkeys({"leave_out", "groups"} & {*choices}, "")
+            fill = {"IMAGES": [images], "FOLDER": [folder], "MODEL": [model], "GIVEN": []}
+            yield from self._steps(task, task.looks or task.steps[:1], fill, choices)
+        new = [each for each in self.runner.task["lines"] if each not in said]
+        with replace_when_complete(kept) as stream:
+            stream.write(json.dumps(new).encode())
+        # Also parts of images that were being looked at when the app was stopped.
+        for old in sorted(folder.parent.iterdir(), key=os.path.getmtime)[:-_MAX_PREVIEWS]:
+            shutil.rmtree(old, ignore_errors=True)
 
     def _check_learnt(self, task: Task, choices: dict[str, Any]) -> None:
         """Raise a QueueError if one image is to be looked at with a model that there is not yet."""
@@ -407,7 +442,7 @@ class Project(Finding):
 
 def _option_for_sets(model: Path) -> list[str]:
     """Return the option for prediction sets, unless no images were held out to calibrate them."""
-    fitted = read_model(model).header.get("fitted", {})
+    fitted = read_model(model, header_only=True).header.get("fitted", {})
     return [f"--coverage={COVERAGE / 100}"] if fitted.get("held_out_") else []
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import hashlib
 import io
 import json
 import os
@@ -11,8 +12,10 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
+from hypervlad._version import __version__
 from hypervlad.app.corrections import Corrections
 from hypervlad.app.database import QueueError, StaleError, UnknownError
+from hypervlad.app.previews import Part
 from hypervlad.app.tasks import COVERAGE, PARTICLE_FILES, PREDICTIONS, TASKS
 from hypervlad.common.files import LinkError, parse_json, refuse_link, replace_when_complete
 from hypervlad.common.limits import MAX_OUTLINES_VALUES
@@ -38,14 +41,28 @@ class Results:
         self.previewed = ""
         #: The number and the name of that image.
         self.image = 0, ""
+        #: The part of it that was looked at; None if all of it was.
+        self.part: Part | None = None
+        self._key = ""
+
+    def open_preview(
+        self, kind: str, image: tuple[int, str], part: Part | None, made_with: object
+    ) -> Path:
+        """Show the preview of an image from now on; return its folder, by what it is made with."""
+        self.previewed, self.image, self.part = kind, image, part
+        text = json.dumps([made_with, __version__], default=str)
+        self._key = hashlib.sha256(text.encode()).hexdigest()[:16]
+        return self.folder_of(self.place_of(kind))
 
     def place_of(self, kind: str) -> str:
         """Return where results of a task are: as its kind, or "preview/KIND" of one image."""
         return f"preview/{kind}" if self.previewed == kind else kind
 
     def folder_of(self, place: str) -> Path:
-        """Return the folder of a place."""
-        return self._database.folder / place.replace("preview/", f"{_PREVIEW}/")
+        """Return the folder of a place; of previews, that of the last."""
+        kind = place.removeprefix("preview/")
+        own = kind if kind == place else f"{_PREVIEW}/{kind}/{self._key}"
+        return self._database.folder / own
 
     def file(self, place: str, name: str) -> Path | None:
         """Return a file of results; None if there is none, or behind a link."""
@@ -90,25 +107,18 @@ class Results:
         """Return what is said beside the picture of a preview: its image, and what was found."""
         kind, folder = place.split("/")[-1], self.folder_of(place)
         words = [printable(self.image[1])]
+        words += [self.part.words] if self.part else []
         if place == kind or not self.page(place):
             return []
         # A command that was stopped has written only some of these files.
         with contextlib.suppress(OSError, *_DAMAGE):
             if kind == "classes":
-                words += _class_words(self._only_row(folder / PREDICTIONS))
+                words += _class_words(_only_row(folder / PREDICTIONS))
             elif kind == "defects":
-                row = self._only_row(folder / "scores.csv")
+                row = _only_row(folder / "scores.csv")
                 how = parse_json((folder / "scores.json").read_text("utf-8"))
                 words += _score_words(row, is_guess=how["extrapolated"])
         return words
-
-    def _only_row(self, table: Path) -> dict[str, str]:
-        """Return the row of the image of a preview; a ValueError if it is of one before."""
-        (_, names), (_, cells) = read_separated(table)[1]
-        row = dict(zip(names, cells, strict=True))
-        if row["path"] != Path(self.image[1]).name:  # an open file may not have been deleted
-            raise ValueError(f"{table}: expected {self.image[1]}, got {row['path']}")
-        return row
 
     def keep(self, kind: str, text: str, page: str) -> tuple[Path, str]:
         """Keep what a person has saved on a page of results, if it is the last.
@@ -120,6 +130,8 @@ class Results:
         path, place = self._database.folder / f"{kind}_{name}", self.place_of(kind)
         with_others = _with_other_rows if name.endswith(".csv") else _with_other_masks
         with_others = partial(with_others, image="" if place == kind else self.image[1])
+        if place != kind and self.part:
+            raise QueueError("this page shows a part of an image: save on that of all images")
         if not page or page != self.page(place):
             raise StaleError("there are other results now: open their page anew, and save there")
         try:
@@ -145,6 +157,11 @@ class Results:
         return path, damage
 
 
+def _only_row(table: Path) -> dict[str, str]:
+    (_, names), (_, cells) = read_separated(table)[1]
+    return dict(zip(names, cells, strict=True))
+
+
 def _class_words(row: dict[str, str]) -> list[str]:
     """Return in words what the table of classes says of one image."""
     words = [f"{row['label']}: {percent(float(row['confidence']))}"]
@@ -161,7 +178,7 @@ def _score_words(row: dict[str, str], *, is_guess: bool) -> list[str]:
     found = "no defects: the score is below the threshold"
     if row["called"] != "normal":
         regions = counted(int(row["n_regions"]), "defective region")
-        found = f"{regions}, {percent(float(row['area_fraction']))} of the image"
+        found = f"{regions}, {percent(float(row['area_fraction']))} of the area"
     score, threshold = (f"{float(row[name]):.3g}" for name in ("score", "threshold"))
     guess = ", a guess from too few images without defects" if is_guess else ""
     return [found, f"score {score}, threshold {threshold}{guess}"]

@@ -300,12 +300,8 @@ def _with_files(model: MicrographClassifier, material: Material) -> list[Trainin
         image if isinstance(image, QueuedParticle) else Path(image).absolute()
         for image in material.images
     ]
-    return [
-        TrainingImage(name, str(label), images[position])
-        for name, label, position in zip(
-            known.names, known.labels, known.positions.tolist(), strict=True
-        )
-    ]
+    rows = zip(known.names, known.labels, known.positions.tolist(), strict=True)
+    return [TrainingImage(name, str(label), images[position]) for name, label, position in rows]
 
 
 def groups_from_table(

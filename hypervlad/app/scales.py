@@ -153,8 +153,7 @@ class Scales:
                     self._thread = None
                 file = self._waiting.pop(0) if self._waiting else None
             if n_read and (file is None or n_read >= _KEPT):
-                known = self._kept | self._looks
-                self._database.set_facts(looks=json.dumps(known))
+                self._database.set_facts(looks=json.dumps(self._kept | self._looks))
                 n_read = 0
             if file is None:
                 return
@@ -197,6 +196,11 @@ class Scales:
         look = self._looks.get(name)
         given = self._given.get(name, [None])[0]
         return (look and look.stated) or given
+
+    def shape_of(self, name: str) -> Sequence[int] | None:
+        """Return height and width of an image; None if it has not been read yet, or cannot be."""
+        look = self._looks.get(name)
+        return look.shape if look is not None and not look.error else None
 
     def given(self) -> dict[str, float]:
         """Return the sizes that people have given, by the names of images."""
@@ -374,13 +378,10 @@ class Scales:
         return f"undone: {counted(len(undone[-1]), 'image')} as before"
 
     def _undoable(self) -> list[dict[str, list[Any] | None]]:
-        found: list[dict[str, list[Any] | None]] = parse_json(
-            self._database.fact("undo of sizes") or "[]"
-        )
-        return found
+        return list(parse_json(self._database.fact("undo of sizes") or "[]"))
 
     def can_undo(self) -> bool:
-        return (self._database.fact("undo of sizes") or "[]") != "[]"
+        return bool(self._undoable())
 
     def _change(self, values: Mapping[str, list[Any] | None]) -> None:
         before = {name: self._given.get(name) for name in values}

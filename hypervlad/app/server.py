@@ -360,11 +360,10 @@ def _add_project(app: Flask, project: Project, previews: Previews) -> None:
     def earlier(image: int) -> dict[str, Any]:
         return {"outlines": project.earlier_polygons(image)}
 
-    _answer(app, "preview", choices | {"image": int}, project.preview)
+    _answer(app, "preview", choices | {"image": int, "middle": str}, project.preview)
     _answer(app, "earlier", {"image": int}, earlier)
     _answer(app, "take_back", {"folder": str}, take_back)
-    of_size = dict.fromkeys(("image", "share", "length", "to", "is_back"), str)
-    _answer(app, "size", of_size, size)
+    _answer(app, "size", dict.fromkeys(("image", "share", "length", "to", "is_back"), str), size)
     _answer(app, "undo_size", {}, lambda: stated() | {"said": project.scales.undo()})
     _answer(app, "stop", {}, partial(do, project.runner.stop))
     _answer(app, "forget", {}, partial(do, project.runner.forget))

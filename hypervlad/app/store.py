@@ -194,8 +194,7 @@ class Queue(Database):
         query += "ORDER BY name = ? DESC LIMIT 1"
         own = checked, checked.casefold(), checked
         with self.writing():
-            found = self.row(query, *own)
-            if found is None:
+            if (found := self.row(query, *own)) is None:
                 if (known := len(self.categories())) >= MAX_CATEGORIES:
                     raise QueueError(f"there are {known} classes already, which is the maximum")
                 self.execute(
@@ -239,8 +238,7 @@ class Queue(Database):
     def again(self, client: str, click: str, want: int = 0) -> Answer:
         """Return all skipped images to the queue."""
         with self.writing():
-            result = self.earlier_result(click)
-            if result is None:
+            if (result := self.earlier_result(click)) is None:
                 result = ClickResult("kept", "", None)
                 number = self.log(client, click, "again", result)
                 self.execute(
@@ -289,8 +287,7 @@ class Queue(Database):
         """Log a label (or a skip, without category), which takes effect if it is the first."""
         what, state = ("skip", "skipped") if category is None else ("label", "labelled")
         with self.writing():
-            result = self.earlier_result(click)
-            if result is None:
+            if (result := self.earlier_result(click)) is None:
                 row = self.row_of("items", item)
                 result = ClickResult("kept", "", item)
                 if row["state"] == "labelled":
@@ -310,16 +307,14 @@ class Queue(Database):
             return self._answer(client, want, result)
 
     def _undo_last(self, client: str, click: str) -> ClickResult:
-        last = self.last_click(client, "label", "skip")
-        if last is None:
+        if (last := self.last_click(client, "label", "skip")) is None:
             self.log(client, click, "undo", NOTHING_TO_UNDO)
             return NOTHING_TO_UNDO
         if self.row_of("items", last["item"])["event"] == last["number"]:
             result = ClickResult("kept", "", last["item"])
         else:
-            result = ClickResult(
-                "late", "the image has been changed since and stays as it is", last["item"]
-            )
+            message = "the image has been changed since and stays as it is"
+            result = ClickResult("late", message, last["item"])
         number = self.log(client, click, "undo", result, undone=last["number"])
         if result.outcome == "kept":
             self.execute(
@@ -373,8 +368,7 @@ class Queue(Database):
         self, table: str, number: int, *, key: str = "id", columns: str = "*"
     ) -> sqlite3.Row:
         """Return a line of a table; an UnknownError if there is none."""
-        row = self.row(f"SELECT {columns} FROM {table} WHERE {key} = ?", number)
-        if row is None:
+        if (row := self.row(f"SELECT {columns} FROM {table} WHERE {key} = ?", number)) is None:
             kind = {"items": "image", "categories": "class", "training": "training image"}[table]
             raise UnknownError(f"the queue has no {kind} {number}")
         return row
@@ -382,8 +376,7 @@ class Queue(Database):
     # --- leases ---------------------------------------------------------------------------------
 
     def _answer(self, client: str, want: int, result: ClickResult) -> Answer:
-        items = self._lease(client, min(want, MAX_LEASED))
-        return Answer(*result, items, self.progress(client))
+        return Answer(*result, self._lease(client, min(want, MAX_LEASED)), self.progress(client))
 
     def _lease(self, client: str, want: int) -> list[Item]:
         """Renew a window's leases, lease images up to `want` in all, and return all of them."""

@@ -70,9 +70,8 @@ def change_of(
         return _split(outlines, own or outlines.outlines, points)
     if action == "redraw":
         reach = min(max(reach, 1), _MAX_REACH)
-        return _redrawn(
-            outlines, own[0] if len(own) == 1 else _at(outlines, points, reach), points, reach
-        )
+        one = own[0] if len(own) == 1 else _at(outlines, points, reach)
+        return _redrawn(outlines, one, points, reach)
     raise ValueError(f"there is no action {action!r}")
 
 
@@ -219,9 +218,8 @@ def _crossing(points: Points, mask: Mask, reach: int) -> Points:
     rows, columns = _pixels_along(points)
     away = np.hypot(columns + 0.5 - points[0, 0], rows + 0.5 - points[0, 1])
     near = slice(int(np.argmax(away > reach)) or len(away))
-    inside = np.pad(mask, 1)[
-        tuple(np.clip([rows + 1, columns + 1], 0, [[s + 1] for s in mask.shape]))
-    ]
+    places = np.clip([rows + 1, columns + 1], 0, [[s + 1] for s in mask.shape])
+    inside = np.pad(mask, 1)[tuple(places)]
     x, y = points[0]
     top, left = max(0, math.floor(y - reach)), max(0, math.floor(x - reach))
     window = mask[top : math.ceil(y + reach) + 1, left : math.ceil(x + reach) + 1]
@@ -253,9 +251,8 @@ def _pixels_along(points: Points) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     steps = np.append(np.arange(0, lengths[-1], 0.5), lengths[-1])
     columns, rows = (np.floor(np.interp(steps, lengths, own)).astype(np.intp) for own in points.T)
     corners = np.flatnonzero((np.diff(rows) != 0) & (np.diff(columns) != 0)) + 1
-    return np.insert(rows, corners, rows[corners - 1]), np.insert(
-        columns, corners, columns[corners]
-    )
+    beside = np.insert(rows, corners, rows[corners - 1])
+    return beside, np.insert(columns, corners, columns[corners])
 
 
 def _line(points: Points, shape: tuple[int, ...]) -> Mask:

@@ -47,9 +47,10 @@ class Task(NamedTuple):
     What images are marked with in the list, `mark` (the word, or "" for any), or what is given as
     the choice `given`, is what the task learns from; `needs` says so if there is neither.
     `page` is shown of all images, `preview`, a pattern, of one that is looked at alone: with
-    `looks`, whose model was learnt before, or else with the first command. Of a table, the image
-    itself is shown. `files` are results: their names, titles, and what is in them. `saved` are a
-    choice, and the file that is its value when a person saves something on the page of results.
+    `looks`, whose model was learnt before, or else with the first command: all of it or, if it is
+    large, the part in view, unless the task `needs_all`. Of a table, the image itself is shown.
+    `files` are results: their names, titles, and what is in them. `saved` are a choice, and the
+    file that is its value when a person saves something on the page of results.
     """
 
     kind: str
@@ -67,6 +68,7 @@ class Task(NamedTuple):
     mark: str | None = None
     needs: str = ""
     saved: tuple[str, str] = ("", "")
+    needs_all: bool = False
 
 
 _KEEP = Choice(
@@ -159,6 +161,7 @@ _ALIGNMENT = Task(
     ),
     page="report/report.html",
     preview="figures/**/*.png",
+    needs_all=True,  # of an image: which share of it is aligned
 )
 _FPR = "share of normal images that may be called anomalous", "0.05", "number"
 _LEAST = "score from which on an image is called anomalous", "learnt"
@@ -239,5 +242,6 @@ _CLASSES = Task(
     given="source",
     mark="",
     needs="write the classes of some images in the list, or give sorted images, or a model",
+    needs_all=True,
 )
 TASKS = {task.kind: task for task in (_DIAMETERS, _ALIGNMENT, _DEFECTS, _CLASSES)}

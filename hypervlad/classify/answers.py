@@ -443,14 +443,7 @@ def label_issues(
     found, names = [], classes.tolist()
     for i in ranked.tolist():
         row, likely = int(held_out.rows[i]), int(most[i])
-        found.append(
-            LabelIssue(
-                int(training.positions[row]),
-                training.names[row],
-                names[codes[i]],
-                names[likely],
-                float(own[i]),
-                float(proba[i, likely]),
-            )
-        )
+        image = int(training.positions[row]), training.names[row]
+        shares = float(own[i]), float(proba[i, likely])
+        found.append(LabelIssue(*image, names[codes[i]], names[likely], *shares))
     return found

@@ -12,16 +12,7 @@ from sklearn.metrics import ConfusionMatrixDisplay
 
 from hypervlad.common.constraints import one_each
 from hypervlad.images import ReadOptions
-from hypervlad.pages.base import (
-    Display,
-    Grid,
-    GridDisplay,
-    Line,
-    Tile,
-    literal,
-    shorten,
-    thumbnail,
-)
+from hypervlad.pages.base import Display, Grid, GridDisplay, Line, Tile, literal, shorten, thumbnail
 from hypervlad.pages.colours import GREY
 from hypervlad.statistics.classification import Evaluation
 
@@ -92,22 +83,19 @@ class ReliabilityDisplay(Display):
     Parameters
     ----------
     evaluation : Evaluation
-    n_bins : int, default=10
 
     Examples
     --------
     >>> from hypervlad.results import ReliabilityDisplay
-    >>> proba = [[0.75, 0.25], [0.75, 0.25], [0.95, 0.05]]
-    >>> display = ReliabilityDisplay.from_predictions(
-    ...     ["SEM", "TEM", "SEM"], proba, classes=["SEM", "TEM"], n_bins=5
-    ... )
-    >>> display.bins.counts.tolist(), display.bins.accuracy[3:].tolist()
-    ([0, 0, 0, 2, 1], [0.5, 1.0])
+    >>> proba, truth = [[0.75, 0.25], [0.75, 0.25], [0.95, 0.05]], ["SEM", "TEM", "SEM"]
+    >>> display = ReliabilityDisplay.from_predictions(truth, proba, classes=["SEM", "TEM"])
+    >>> display.bins.counts[7:].tolist(), display.bins.accuracy[7:].tolist()
+    ([2, 0, 1], [0.5, nan, 1.0])
     """
 
-    def __init__(self, evaluation: Evaluation, n_bins: int = 10) -> None:
+    def __init__(self, evaluation: Evaluation) -> None:
         self.evaluation = evaluation
-        self.bins = evaluation.reliability_bins(n_bins)
+        self.bins = evaluation.reliability_bins()
 
     @classmethod
     def from_predictions(
@@ -117,7 +105,6 @@ class ReliabilityDisplay(Display):
         *,
         classes: Sequence[Any],
         ax: Axes | None = None,
-        **options: Any,
     ) -> Self:
         """Evaluate predictions, and plot.
 
@@ -128,11 +115,8 @@ class ReliabilityDisplay(Display):
         proba : array-like of shape (n, n_classes)
         classes : sequence of n_classes labels
         ax : matplotlib Axes, optional
-        **options
-            Those of the class.
         """
-        result = Evaluation(y_true, np.asarray(proba, dtype=float), classes)
-        return cls(result, **options).plot(ax=ax)
+        return cls(Evaluation(y_true, np.asarray(proba, dtype=float), classes)).plot(ax=ax)
 
     figure_size = 5.2, 4.4
 
@@ -151,16 +135,9 @@ class ReliabilityDisplay(Display):
             self.ax_.text(middle, 1.02, f"{count}", ha="center", fontsize=8, color=GREY)
         self.ax_.text(0, 1.02, "number:", ha="left", fontsize=8, color=GREY)
         self.ax_.legend().remove()
-        self.ax_.set(
-            xlim=(0, 1),
-            ylim=(0, 1),
-            xlabel="confidence",
-            ylabel="share of correct predictions",
-            xticks=_TICKS,
-            yticks=_TICKS,
-            xticklabels=_TICK_LABELS,
-            yticklabels=_TICK_LABELS,
-        )
+        self.ax_.set(xlabel="confidence", ylabel="share of correct predictions")
+        self.ax_.set(xlim=(0, 1), xticks=_TICKS, xticklabels=_TICK_LABELS)
+        self.ax_.set(ylim=(0, 1), yticks=_TICKS, yticklabels=_TICK_LABELS)
         self.ax_.spines[["top", "right"]].set_visible(False)
 
 

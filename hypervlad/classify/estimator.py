@@ -411,16 +411,9 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         if threshold is not None:
             labels = self.training_.labels
             judgement = answers.judgement(self.classes_, labels, threshold, read.is_blank)
-        return Classification(
-            read,
-            answers.proba,
-            answers.novelty,
-            answers.nearest,
-            self.training_.digests.contains([image.digest for image in read.info]),
-            judgement,
-            answers.sets,
-            *self._doubts(images, read),
-        )
+        known = self.training_.digests.contains([image.digest for image in read.info])
+        found = read, answers.proba, answers.novelty, answers.nearest, known, judgement
+        return Classification(*found, answers.sets, *self._doubts(images, read))
 
     def check_calibrated(
         self, *, coverage: float | None = None, max_error: float | None = None

@@ -147,8 +147,7 @@ class EvidenceDisplay(GridDisplay):
                 yield Tile(overlay(pixels, evidence / limit), _map_caption(found, index))
 
     def _image_caption(self, row: int) -> list[Line]:
-        label = self.y_true[row]
-        if label is None:
+        if (label := self.y_true[row]) is None:
             return [Line(self.names[row])]
         right = str(label) == str(self.explanations[row].label)
         truth = f"{'✓' if right else '✗'} true: {label}"
@@ -172,10 +171,8 @@ def overlay(pixels: NDArray[Any], evidence: NDArray[Any]) -> NDArray[np.float64]
 def smooth(maps: NDArray[Any]) -> NDArray[np.float64]:
     """Smooth maps (n, H, W) by a Gaussian whose sigma is 2 % of their longer side."""
     sigma = _SMOOTHING * max(maps.shape[1:])
-    result: NDArray[np.float64] = gaussian_filter(
-        maps.astype(np.float64), (0, sigma, sigma), mode="nearest"
-    )
-    return result
+    exact = maps.astype(np.float64)
+    return np.asarray(gaussian_filter(exact, (0, sigma, sigma), mode="nearest"))
 
 
 def _classes_shown(found: Explanation, labels: Sequence[Any] | None, runner_up: bool) -> list[int]:

@@ -150,8 +150,7 @@ def fit_parts(
     by_digest = order_by_digest(digests, labels)
     with _timed(seconds, "learner"):
         if is_boosted:
-            widths = list(encoder.feature_blocks.values())
-            fit_params["blocks"] = FeatureBlocks(vectors, widths)
+            fit_params["blocks"] = FeatureBlocks(vectors, list(encoder.feature_blocks.values()))
             learner.fit(vectors, labels, **fit_params)
         else:  # it may depend on the order of its rows
             _fit_to_rows(learner, vectors, labels, fit_params, by_digest)
@@ -165,16 +164,8 @@ def fit_parts(
         _warn_of_never_predicted(held_out, learner.classes_)
     # A particle has been outlined, so even one without any texture is not empty.
     empty = project_vectors(vectors[:0] if info[0].outline else empty_vectors(encoder))
-    training = TrainingImages(
-        names,
-        labels,
-        groups,
-        data.positions[rows],
-        ImageDigests.of(digests),
-        points,
-        empty,
-        vectors.shape[1],
-    ).with_limits()
+    known = names, labels, groups, data.positions[rows], ImageDigests.of(digests)
+    training = TrainingImages(*known, points, empty, vectors.shape[1]).with_limits()
     return FittedParts(np.unique(labels), held_out, training, ImageFormats.of(info), seconds)
 
 
@@ -325,15 +316,9 @@ def cross_predict(
         models.append(np.full(len(test), number))
     rows = np.concatenate([test for _, test in folds])
     codes = np.searchsorted(learner.classes_, labels[rows])
-    return HeldOut(
-        learners,
-        np.concatenate(proba),
-        codes,
-        groups[rows],
-        np.concatenate(models),
-        rows,
-        lone=np.setdiff1d(np.arange(len(learner.classes_)), codes),
-    )
+    lone = np.setdiff1d(np.arange(len(learner.classes_)), codes)
+    of_images = np.concatenate(proba), codes, groups[rows], np.concatenate(models), rows
+    return HeldOut(learners, *of_images, lone)
 
 
 # --- checks before any image is encoded -----------------------------------------------------------

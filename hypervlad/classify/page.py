@@ -163,20 +163,17 @@ def write_classified_page(
     if found.in_training.any():
         numbers["training images"] = thousands(int(found.in_training.sum()))
     results = Counter(text for each in sheet.columns if each.name == _RESULT for text in each.texts)
-    n_known = results.total() - results[_UNKNOWN]
-    if n_known:
+    if n_known := results.total() - results[_UNKNOWN]:
         numbers[_CORRECT] = share_of(results[_CORRECT], n_known)
+    some = (
+        f"To keep this file small, only the {thousands(len(doubtful))} most doubtful of the "
+        f"{thousands(len(read))} images are shown here; the others are listed without pixels."
+    )
     content = [
         parts.Note(lead, "lead"),
         *_explained(found, max_error, truth is not None),
         parts.Numbers(numbers),
         parts.Items([printable(note) + "." for note in prediction_notes(found, called)]),
-    ]
-    some = (
-        f"To keep this file small, only the {thousands(len(doubtful))} most doubtful of the "
-        f"{thousands(len(read))} images are shown here; the others are listed without pixels."
-    )
-    content += [
         some * (len(doubtful) < len(read)),
         sheet,
         parts.section("Could not be read", bad and parts.Table((), bad)),

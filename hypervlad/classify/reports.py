@@ -227,8 +227,7 @@ def _names_of_groups(training: Any, groups: Sequence[Any]) -> dict[int, Any]:
     # A copy is in the group of its original, whatever the name of its own group.
     pairs = sorted(zip(training.positions.tolist(), training.groups.tolist(), strict=True))
     codes = {groups[i]: code for i, code in reversed(pairs)}
-    apart = [groups[i] for i, code in pairs if codes[groups[i]] != code]
-    if apart:
+    if apart := [groups[i] for i, code in pairs if codes[groups[i]] != code]:
         raise ValueError(f"the groups are not those given to fit, such as {apart[0]!r}")
     return {code: groups[i] for i, code in reversed(pairs)}
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hypervlad.common.wording import counted, name_some, percent, verb
+from hypervlad.common.wording import counted, interval_words, name_some, percent, verb
 from hypervlad.images.errors import training_images_text, unlike_training_text
 from hypervlad.pages.facts import learner_text, shares_text, tested_text, words_of
 from hypervlad.statistics.classification import ClassScores, Evaluation
@@ -61,8 +61,7 @@ def leakage_text(result: Evaluation, n_known: int) -> str:
 def unlike_text(result: Evaluation, unlike_training: NDArray[np.bool_]) -> str:
     text = unlike_training_text(int(unlike_training.sum()), len(result.true))
     text += " (about 5 % of usual images are, and more with few training groups)"
-    familiar = result.subset(~unlike_training)
-    if familiar is None:
+    if (familiar := result.subset(~unlike_training)) is None:
         return text
     return f"{text}; accuracy on the other {len(familiar.true)}: {percent(familiar.accuracy)}"
 
@@ -150,8 +149,8 @@ def held_out_text(model: Any, result: Evaluation) -> str:
 def _accuracies(result: Evaluation, forecast: bool = True) -> list[str]:
     label, share = result.baseline
     classes = counted(len(set(result.true)), "class")
-    interval = f"{_interval_text(result.interval)}; " if forecast else ""
-    balanced = f" ({_interval_text(result.balanced_interval)})" if forecast else ""
+    interval = f"{interval_words(result.interval)}; " if forecast else ""
+    balanced = f" ({interval_words(result.balanced_interval)})" if forecast else ""
     return [
         f"accuracy: {percent(result.accuracy)} of {counted(len(result.true), 'image')} "
         f"({interval}always predicting {label}: {percent(share)})",
@@ -159,16 +158,10 @@ def _accuracies(result: Evaluation, forecast: bool = True) -> list[str]:
     ]
 
 
-def _interval_text(interval: tuple[float, float]) -> str:
-    low, high = interval
-    return f"95 % interval {100 * low:.1f} to {percent(high)}"
-
-
 def _recalls(result: Evaluation) -> str:
     tested = sorted((s for s in result.scores if s.support), key=lambda s: (s.recall, -s.support))
     if len(tested) > _MAX_CLASSES and tested[0].recall == 1:
-        n_classes = len(tested)
-        return f"correct by class: all images of all {n_classes} classes"
+        return f"correct by class: all images of all {len(tested)} classes"
     if len(tested) <= _MAX_CLASSES + 1:  # one more takes no more words than "the other"
         return f"correct by class: {', '.join(map(_recall_text, tested))}"
     worst, others = tested[:_MAX_CLASSES], tested[_MAX_CLASSES:]
@@ -184,11 +177,8 @@ def _recall_text(score: ClassScores) -> str:
 
 
 def _confusions(result: Evaluation) -> list[str]:
-    found = result.confusions
-    if not found:
-        return []
-    listed = ", ".join(f"{a} as {b} ({n})" for a, b, n in found[:_MAX_CONFUSIONS])
-    return [f"most frequent mistakes: {listed}"]
+    listed = ", ".join(f"{a} as {b} ({n})" for a, b, n in result.confusions[:_MAX_CONFUSIONS])
+    return [f"most frequent mistakes: {listed}"] if listed else []
 
 
 def calibration_text(result: Evaluation) -> str:
@@ -225,8 +215,7 @@ def _sure_text(model: Any) -> str:
     text = f"{of_images} of the images, if at most {errors} % of them may be wrong"
     n_groups = model.held_out_.calibration.n_groups
     needed = {error: groups_for_error(error) for error in ACCEPTED_ERRORS}
-    missing = {error: number for error, number in needed.items() if n_groups < number}
-    if missing:
+    if missing := {error: number for error, number in needed.items() if n_groups < number}:
         wanted = " / ".join(f"{100 * error:.0f}" for error in missing)
         numbers = " / ".join(map(str, missing.values()))
         text += (

@@ -182,8 +182,7 @@ class TrainingImages(StoredPart):
         return np.concatenate([block.min(axis=1) for block in blocks]).astype(np.float64)
 
     def warn_of_known(self, digests: Sequence[str]) -> None:
-        n_known = int(self.digests.contains(digests).sum())
-        if n_known:
+        if n_known := int(self.digests.contains(digests).sum()):
             warn_user(TrainingImagesWarning.about(n_known, len(digests)))
 
     def check(self, n_features: int, classes: NDArray[Any]) -> None:

@@ -103,12 +103,6 @@ class GrowingTable:
         n_columns = len(self._columns)
         _, lines = read_separated(self.path, strict=True)
         header = lines[0][1] if lines else []
-        if "path" in header and {*header} < {*self._columns}:
-            missing = [name for name in self._columns if name not in header]
-            raise ValueError(
-                f"{self.path}: without the column {', '.join(missing)}, as an earlier version of "
-                "hypervlad wrote it; give another name."
-            )
         wrong = [number for number, row in lines if len(row) != n_columns]
         if header != self._columns:
             wrong = [1]

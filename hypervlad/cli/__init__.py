@@ -138,22 +138,8 @@ def _root(
 
 
 for _command in (
-    train,
-    predict,
-    explain,
-    evaluate,
-    suspects,
-    extract,
-    align,
-    align_train,
-    diameters,
-    check,
-    demo,
-    info,
-    report,
-    scale,
-    cache,
-    workbook,
+    *(train, predict, explain, evaluate, suspects, extract, align, align_train, diameters),
+    *(check, demo, info, report, scale, cache, workbook),
 ):
     app.command(epilog=EPILOG)(_command)
 app.command("app", epilog=EPILOG)(correct)

@@ -245,7 +245,7 @@ def info(
 
     facts = {
         "file": f"{model} ({os.path.getsize(model) / 1e6:.1f} MB)" if model.is_file() else "",
-        "written by": f"hypervlad {read_model(model).library_version}",
+        "written by": f"hypervlad {read_model(model, header_only=True).library_version}",
         **model_facts(load(model)),
     }
     width = max(map(len, facts)) + 2

@@ -243,6 +243,7 @@ def evaluate(
     echo(f"threshold: {result.threshold:.4g}")
     n_called = sum(image.is_called for image in result.images)
     echo(f"{counted(len(result.images), 'image')} compared: {n_called} called anomalous")
+    echo(f"false alarms in images without defects: {result.false_alarms()}")
     echo(f"report: {write_defect_report(output, scorer, files, result)}")
     report_left_out(result.left_out, len(files))
 

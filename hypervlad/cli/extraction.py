@@ -105,13 +105,8 @@ def extract(
     size = own_pixel_size(pixel_size)
     loaded = load_model(model, object, "hypervlad train", cache=cache, pixel_size=size)
     encoder = getattr(loaded, "encoder_", loaded)
-    arguments: dict[str, Any] = {
-        "out": output,
-        "root": root,
-        "include": tuple(include or ()),
-        "exclude": tuple(exclude or ()),
-        "resume": resume,
-    }
+    arguments: dict[str, Any] = {"out": output, "root": root, "resume": resume}
+    arguments |= {"include": tuple(include or ()), "exclude": tuple(exclude or ())}
     verbose = option.common().verbose
     done = extract_features(folder, encoder, **arguments, n_jobs=jobs, verbose=verbose)
     if skipped is not None:

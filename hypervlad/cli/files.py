@@ -160,8 +160,7 @@ def say_ignored(paths: Iterable[str | Path], *used: str | Path | None) -> None:
     """Report how many files of folders are no images, by kind."""
     from hypervlad.images.files import ignored_files
 
-    counts = ignored_files(list(paths), [path for path in used if path is not None])
-    if counts:
+    if counts := ignored_files(list(paths), [path for path in used if path is not None]):
         most_first = sorted(counts.items(), key=lambda count: (-count[1], count[0]))
         listed = ", ".join(f"{n:,} {kind}" for kind, n in most_first)
         say(f"ignored {counted(counts.total(), 'file')}: {listed}")
@@ -238,8 +237,7 @@ def _masks_in(files: list[Path], folder: Path) -> tuple[list[Path | None], list[
     from hypervlad.images.files import IMAGE_SUFFIXES, list_files
 
     masks = folder.resolve()
-    inside = [file for file in files if masks in file.resolve().parents]
-    if inside:
+    if inside := [file for file in files if masks in file.resolve().parents]:
         raise ValueError(
             f"{inside[0]} is in the folder of masks, {folder}; give the folder of the images."
         )

@@ -119,8 +119,7 @@ def train(
                 "particles, or leave them out with --on-error skip"
             )
         warn(f"{n_without} without outlines left out: {name_some(without)}")
-    codes = groups_of(files, groups, [images])
-    if codes is not None:
+    if (codes := groups_of(files, groups, [images])) is not None:
         codes = [code for file, code in zip(files, codes, strict=True) if file in outlined]
     own |= option.given_options(backbone=backbone, weights=weights, read_options=reading)
     seeded: dict[str, Any] = {"random_state": seed, "verbose": common.verbose}
@@ -184,7 +183,9 @@ def find(
                          removed (wrong outlines of a review), doubt (about what was
                          found), note (faults of the image), SHA-256 of image and
                          outlines, the file in which a person has corrected them, and
-                         the share by which a size from a scale bar may be wrong
+                         the share by which a size from a scale bar may be wrong, and
+                         number_low, number_high, size_low, size_high: between which
+                         factors true numbers and sizes are those found, if it is known
       particles.csv      one line per particle: micrograph, particle (its number),
                          left_out (write 1, and it is not counted) and its measures;
                          units are in the names
@@ -215,8 +216,7 @@ def find(
         raise ValueError(f"{later[0]} is a model; give it before the images")
     check_folders(output, paths, model, pixel_size, groups, samples, tables=OWN_FILES)
     files = images_in(paths, model, pixel_size, groups, samples)
-    root = folder_of(paths)
-    if root is None:
+    if (root := folder_of(paths)) is None:
         raise ValueError("the images are on several drives; find those of each by a command")
     sizes = own_pixel_size(pixel_size, files)
     polarities = defaultdict[str | None, list[str]](list)
@@ -381,7 +381,8 @@ def count(
 
     Counts and sizes are corrected for what finding misses, invents, joins and outlines too large or
     small, as far as it is known: from images that the model's training held out, or from two or
-    more images here whose outlines you have corrected. Otherwise they are called uncorrected.
+    more images here whose outlines you have corrected. Otherwise they are called uncorrected, and
+    intervals contain what is doubtful of images, if they were found without a model.
 
     The 95 % intervals are of the expected count in as large an area of the same sample, from how
     much images differ, those of the correction too: few give wide ones, or one end only. D10, D50

@@ -155,8 +155,7 @@ def predict(
         check_sorted(sorter.folders, paths)
     if watch:
         assert output is not None
-        root = folder_of(paths)
-        if root is None:
+        if (root := folder_of(paths)) is None:
             raise ValueError("--watch: the folders are on several drives; give each its own table.")
         n_added, bad = classify_as_they_appear(
             classifier,

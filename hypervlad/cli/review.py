@@ -205,8 +205,7 @@ def correct(
       hypervlad app queue/ --port 8765 --no-open
       hypervlad app
     """
-    missing = [name for name in _PAGE_NEEDS if importlib.util.find_spec(name) is None]
-    if missing:
+    if missing := [name for name in _PAGE_NEEDS if importlib.util.find_spec(name) is None]:
         raise ImportError(
             f'the page needs {" and ".join(missing)}: pip install "hypervlad[review]"'
         )

@@ -74,23 +74,16 @@ def train(
         check_report(report, folder)
     check_cache(cache)
     data = labelled_images(folder, groups, output, pixel_size)
-    n_own = int(data.by_model.sum())
-    if n_own:
+    if n_own := int(data.by_model.sum()):
         warn(
             f"{n_own} of {counted(len(data.images), 'label')} {verb(n_own, 'is', 'are')} "
             "a model's own (source model), and training on them repeats its mistakes; 'hypervlad "
             "review export --source person' writes the others"
         )
-    model = _new_classifier(
-        data.images,
-        chosen,
-        seed,
-        own_pixel_size(pixel_size, data.images),
-        backbone=backbone,
-        weights=weights,
-        pixel_size=resample_to,
-        memory=None if cache is None else str(cache),
-    )
+    given = {"backbone": backbone, "weights": weights, "pixel_size": resample_to}
+    given |= {"memory": None if cache is None else str(cache)}
+    size = own_pixel_size(pixel_size, data.images)
+    model = _new_classifier(data.images, chosen, seed, size, **given)
     _fit(model, data, output, report, include_backbone)
 
 

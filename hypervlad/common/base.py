@@ -279,6 +279,18 @@ def _stored_fields(kind: type) -> dict[str, Field]:
 stored_fields: Callable[[type], dict[str, Field]] = functools.cache(_stored_fields)
 
 
+def _packed_fields(owner: Any, **of_parts: Any) -> tuple[dict[str, Any], Arrays]:
+    """Return the `stored_fields` of an object as JSON and arrays; options are for its parts."""
+    header, arrays = dict[str, Any](), Arrays()
+    for name, field in stored_fields(type(owner)).items():
+        if _may_be_missing(field) and not hasattr(owner, name):
+            continue
+        options = of_parts if isinstance(field, Part) else {}
+        header[name], own = field.pack(getattr(owner, name), **options)
+        arrays |= {f"{name}.{key}" if key else name: array for key, array in own.items()}
+    return header, arrays
+
+
 class StoredPart:
     """A dataclass in a model, of which a file holds the `stored_fields`.
 
@@ -289,11 +301,7 @@ class StoredPart:
         return {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
 
     def to_state(self) -> tuple[dict[str, Any], Arrays]:
-        header, arrays = dict[str, Any](), Arrays()
-        for name, field in stored_fields(type(self)).items():
-            header[name], own = field.pack(getattr(self, name))
-            arrays |= {_joined(name, key): array for key, array in own.items()}
-        return header, arrays
+        return _packed_fields(self)
 
     @classmethod
     def from_state(cls, header: Mapping[str, Any], arrays: Mapping[str, Any]) -> Self:
@@ -383,16 +391,7 @@ class Estimator(BaseEstimator):
     def to_state(self, *, include_backbone: bool = False) -> tuple[dict[str, Any], Arrays]:
         """Return the fitted model as JSON and arrays, by default without the network's weights."""
         check_is_fitted(self)
-        fitted, arrays = dict[str, Any](), Arrays()
-        for name, field in stored_fields(type(self)).items():
-            if _may_be_missing(field) and not hasattr(self, name):
-                continue
-            value = getattr(self, name)
-            if isinstance(field, Part):
-                fitted[name], own = field.pack(value, include_backbone=include_backbone)
-            else:
-                fitted[name], own = field.pack(value)
-            arrays |= {_joined(name, key): array for key, array in own.items()}
+        fitted, arrays = _packed_fields(self, include_backbone=include_backbone)
         return {"parameters": self._parameters_to_save(), "fitted": fitted}, arrays
 
     @classmethod
@@ -504,10 +503,6 @@ def _all_texts(values: list[Any]) -> bool:
 
 def _may_be_missing(field: Field) -> bool:
     return isinstance(field, Maybe) and field.may_be_missing
-
-
-def _joined(name: str, key: str) -> str:
-    return f"{name}.{key}" if key else name
 
 
 def _arrays_of(name: str, remaining: Arrays) -> Arrays:

@@ -102,11 +102,17 @@ def model_bytes(kind: str, header: Mapping[str, Any], arrays: Mapping[str, NDArr
     return _with_digest(_serialise(kind, header, arrays))
 
 
-def read_model(path: str | os.PathLike[str], *, kind: str | None = None) -> ModelFile:
-    """Read a model file, by default of any kind, or raise a ModelFileError."""
+def read_model(
+    path: str | os.PathLike[str], *, kind: str | None = None, header_only: bool = False
+) -> ModelFile:
+    """Read a model file, by default of any kind, or raise a ModelFileError.
+
+    With `header_only`, the arrays are not read, and damage in them is not found.
+    """
     name = os.fspath(path)
-    data = _read_bytes(Path(path), name)
-    _check_digest(data, name)
+    data = _read_bytes(Path(path), name, header_only=header_only)
+    if not header_only:
+        _check_digest(data, name)
     try:
         length = int.from_bytes(data[:8], "little")
         if length > MAX_MODEL_HEADER:
@@ -118,7 +124,7 @@ def read_model(path: str | os.PathLike[str], *, kind: str | None = None) -> Mode
             header=dict(entry["header"]),
             arrays={
                 key: array if array.flags.writeable else array.copy()
-                for key, array in safetensors.numpy.load(data).items()
+                for key, array in ({} if header_only else safetensors.numpy.load(data)).items()
             },
             library_version=_text(entry["library"]),
         )
@@ -195,7 +201,7 @@ def _digest(data: bytes, found: re.Match[bytes]) -> str:
     return digest.hexdigest()
 
 
-def _read_bytes(path: Path, name: str) -> bytes:
+def _read_bytes(path: Path, name: str, *, header_only: bool) -> bytes:
     if path.is_dir():
         raise ModelFileError(f"{name} is a folder; give the model file itself.")
     if not path.exists():
@@ -210,7 +216,8 @@ def _read_bytes(path: Path, name: str) -> bytes:
             start = stream.read(_START_LENGTH)
             if _START.match(start) is None:
                 raise ModelFileError(_what_it_is(start, name))
-            return start + stream.read()
+            length = 8 + min(int.from_bytes(start[:8], "little"), MAX_MODEL_HEADER)
+            return start + stream.read(max(0, length - len(start)) if header_only else -1)
     except OSError as error:
         raise ModelFileError(
             f"{name} could not be read ({error.strerror or error}); check its permissions."

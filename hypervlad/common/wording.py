@@ -77,6 +77,16 @@ def percent(share: float) -> str:
     return f"{math.floor(1000 * share + 0.5) / 10:.1f} %"
 
 
+def interval_words(interval: tuple[float, float]) -> str:
+    """Return the interval of a share, in per cent.
+
+    >>> interval_words((0.0089, 0.2361))
+    '95 % interval 0.9 to 23.6 %'
+    """
+    low, high = interval
+    return f"95 % interval {100 * low:.1f} to {percent(high)}"
+
+
 def of_particles(text: str, names: Iterable[object] = ()) -> str:
     """Return a sentence about images as one about particles; paths and names stay the same.
 

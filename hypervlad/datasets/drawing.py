@@ -84,20 +84,13 @@ def smooth_noise(
     for _ in range(octaves):
         nodes = tuple(int(np.ceil(extent / cell)) + 2 for extent in shape)
         values = rng.standard_normal(nodes, dtype=np.float32)
-        offset = rng.uniform(0, 1, 2)
-        out += amplitude * _interpolate(values, shape, cell, offset)
+        axes = zip(nodes, shape, rng.uniform(0, 1, 2).tolist(), strict=True)
+        down, across = (_spline_matrix(n, extent, cell, offset) for n, extent, offset in axes)
+        out += amplitude * (down @ values @ across.T)
         amplitude *= 0.5
         cell = max(2.0, cell / 2)
     out -= out.mean()
     return out / max(float(out.std()), 1e-6)
-
-
-def _interpolate(
-    values: FloatMap, shape: tuple[int, int], cell: float, offset: NDArray[np.floating]
-) -> FloatMap:
-    down = _spline_matrix(values.shape[0], shape[0], cell, float(offset[0]))
-    across = _spline_matrix(values.shape[1], shape[1], cell, float(offset[1]))
-    return np.asarray(down @ values @ across.T, dtype=np.float32)
 
 
 def _spline_matrix(n_nodes: int, n_pixels: int, cell: float, offset: float) -> FloatMap:

@@ -312,16 +312,8 @@ class PatchDefectScorer(ImageEstimator):
             fitted: _Fitted
             if labels.is_known:
                 fit = fit_labelled_windows if masks is None else fit_labelled_cells
-                model, held_out, keys = fit(
-                    encoder,
-                    self._new_part("boosting", seed),
-                    images,
-                    labels,
-                    group_codes,
-                    reader=reader,
-                    tiling=tiling,
-                    seed=seed,
-                )
+                material = encoder, self._new_part("boosting", seed), images, labels, group_codes
+                model, held_out, keys = fit(*material, reader=reader, tiling=tiling, seed=seed)
                 summary = HeldOutScores.of(held_out, group_codes)
                 outline = threshold_of_best_f1(held_out.values())
                 threshold = outline if self.threshold == "f1" else self._threshold(summary)
@@ -485,13 +477,11 @@ class PatchDefectScorer(ImageEstimator):
         first = {key: at for at, key in reversed(keys.items())}
         chosen = sorted(first.values() & of_image.keys(), key=lambda at: keys[at])[:_MAX_HELD_OUT]
         model, without, scores = fit.finish(parts, {at: of_image[at] for at in chosen})
-        held_out = HeldOutScores.of(
-            {
-                at: WindowScores(places.ravel(), np.zeros(places.size, dtype=bool), score)
-                for at, (places, score) in scores.items()
-            },
-            groups,
-        )
+        of_windows = {
+            at: WindowScores(places.ravel(), np.zeros(places.size, dtype=bool), score)
+            for at, (places, score) in scores.items()
+        }
+        held_out = HeldOutScores.of(of_windows, groups)
         threshold = self._threshold(held_out)
         usual = float(np.median(np.concatenate([each.ravel() for each, _ in scores.values()])))
         rule = RegionRule.of(list(scores.values()), usual)
@@ -499,13 +489,8 @@ class PatchDefectScorer(ImageEstimator):
         def find(position: int, image: PreparedImage) -> tuple[Finding, bool]:
             places, grid, score = without[position].scores(unstored, image)
             levels = _levels(encoder, image)
-            found = Finding.of(
-                sharpened(places, grid, levels, image.size),
-                -math.inf,
-                rule=rule,
-                cells=places,
-                pixels=levels,
-            )
+            shown = sharpened(places, grid, levels, image.size)
+            found = Finding.of(shown, -math.inf, rule=rule, cells=places, pixels=levels)
             return found, score >= threshold
 
         unstored, limits = CellMaps(encoder, Tiling(tiling.side)), DetectionLimits.none()

@@ -21,6 +21,8 @@ from hypervlad.common.wording import counted, warn_user
 from hypervlad.images import ImageReadError, TrainingImagesWarning, read_mask
 from hypervlad.images.errors import reasons_in_line
 from hypervlad.images.masks import as_mask, mask_banner_rows, warn_if_inverted
+from hypervlad.pages.numbers import share_of
+from hypervlad.statistics.classification import accuracy_interval
 
 Mask: TypeAlias = NDArray[np.bool_]
 _MAX_RATE = 0.3  # of false positives, up to which the overlap is integrated
@@ -355,6 +357,13 @@ class DefectEvaluation:
         if len(self._worst) > self.n_shown:
             heapq.heappop(self._worst)
 
+    def false_alarms(self) -> str:
+        """Return in words how many images without defects are called anomalous."""
+        called = [each.is_called for each in self.images if not each.is_defective]
+        if not called:
+            return "unknown, as all images have defects"
+        return share_of(sum(called), len(called), accuracy_interval(called))
+
     @property
     def worst(self) -> list[MapWithMask]:
         """Maps of the images with the most misclassified patches, then the highest scores."""
@@ -470,11 +479,9 @@ def evaluate_defects(
                 continue
             result.add(i, name, found, truth)
             result.notes |= {name: joined_notes(notes)} if notes else {}
-    shares = [image.true_fraction for image in result.images if image.is_defective]
-    warn_if_inverted(shares)
+    warn_if_inverted([image.true_fraction for image in result.images if image.is_defective])
     if result.n_in_training:
-        known = TrainingImagesWarning.about(result.n_in_training, len(result.images))
-        warn_user(known)
+        warn_user(TrainingImagesWarning.about(result.n_in_training, len(result.images)))
     if not result.images:
         raise ImageReadError(f"no image is left to evaluate: {reasons_in_line(result.left_out)}")
     return result

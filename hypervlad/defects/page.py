@@ -35,6 +35,7 @@ from hypervlad.pages.numbers import (
     thousands,
 )
 from hypervlad.particles.displays import svg_path
+from hypervlad.statistics.classification import intervals_of_highest
 
 # The page's pictures and its table of regions
 _MAX_PICTURES, _MAX_OUTLINES = 48, 5_000_000  # images, and letters of all their outlines
@@ -44,6 +45,7 @@ _SIDE, _MAP_SIDE = 800, 200  # pixels of the longer side, at least: of an image,
 _MAP_PERCENTILES = (80, 99.8)  # of all maps: transparent and opaque
 _MAP_COLOUR, _MAP_OPACITY, _MAP_LEVELS = (255, 0, 200), 0.6, 64
 _FALSE, _OTHERS = ("false alarms", "found"), ("others", "other")
+_HIT, _MISSED = ("found", "hit"), ("missed", "missed")
 _CALLS, _TRUTHS = ("anomalous", "normal"), ("defective", "defect-free")
 _OF_SCORES = (
     "The score of an image combines the highest scores of large and small parts of it. The "
@@ -259,7 +261,8 @@ def _scorer_section(scorer: Any) -> parts.Section | None:
 
 def _held_out(scorer: Any) -> parts.Group:
     scores = scorer.held_out_.scores
-    return parts.Group("Training images, held out", scores, above=_FALSE, below=_OTHERS)
+    ends = intervals_of_highest(scores, scorer.held_out_.groups.tolist())
+    return parts.Group("Training images, held out", scores, above=_FALSE, below=_OTHERS, ends=ends)
 
 
 def _chart(groups: Sequence[parts.Group], threshold: float) -> parts.Chart:
@@ -325,9 +328,8 @@ def _found(place: int, name: str, found: Finding, micrograph: Micrograph) -> Pic
     size, outlines = micrograph.pixel_size, []
     for number, each in enumerate(found.regions, start=1):
         facts = f"peak {significant(each.score)}, {_area_texts(each, size)[0]}"
-        path, title = svg_path(each), f"Region {number}: {facts}"
-        name_ = f"region {number}"
-        outlines.append(parts.Outline(f"r{place}-{number}", path, title, "region", name_))
+        words = f"Region {number}: {facts}", "region", f"region {number}"
+        outlines.append(parts.Outline(f"r{place}-{number}", svg_path(each), *words))
     call = Markup('<span class="call" data-score="{}" data-above="{}" data-below="{}">{}</span>')
     score, is_called = float(found.score), found.is_defective
     caption = Markup("score {}, {}, {}").format(
@@ -440,11 +442,10 @@ def write_defect_report(
     n = len(result.images)
     n_defective = sum(image.is_defective for image in result.images)
     n_found = sum(image.is_called and image.is_defective for image in result.images)
-    n_false = sum(image.is_called and not image.is_defective for image in result.images)
     n_clean = sum(i.confusion.false_positives for i in result.images if not i.is_defective)
     lead = (
         f"Of {counted(n, 'image')}, {n_defective} {verb(n_defective, 'has', 'have')} defects, and "
-        f"the scorer finds {n_found} of them; it calls {n_false} of the others anomalous. Of "
+        f"the scorer finds {n_found} of them. False alarms: {result.false_alarms()}. Of "
         f"{total.true_positives + total.false_negatives} defective patches it finds "
         f"{total.true_positives}, and it calls {counted(total.false_positives, 'other patch')} "
         f"defective, {n_clean} in images without defects and {total.false_positives - n_clean} in "
@@ -454,30 +455,18 @@ def write_defect_report(
         name: percent(value) if "area" in name or "patch" in name else decimal(value)
         for name, value in result.scores().items()
     }
+    defective, others = (
+        [each.score for each in result.images if each.is_defective == own] for own in (True, False)
+    )
     groups = [
-        parts.Group(
-            f"{kind} images",
-            [i.score for i in result.images if i.is_defective == is_own],
-            above=above,
-            below=below,
-        )
-        for kind, is_own, above, below in (
-            ("Defective", True, ("found", "hit"), ("missed", "missed")),
-            ("Defect-free", False, _FALSE, _OTHERS),
-        )
+        parts.Group("Defective images", defective, above=_HIT, below=_MISSED),
+        parts.Group("Defect-free images", others, above=_FALSE, below=_OTHERS),
     ]
-    rows = [
-        ScoredImage(
-            each.name,
-            each.score,
-            each.is_called,
-            (
-                *((percent(v), v) for v in (each.true_fraction, each.found_fraction)),
-                (decimal(each.confusion.f1), each.confusion.f1),
-            ),
-        )
-        for each in result.images
-    ]
+    rows = []
+    for each in result.images:
+        shares, f1 = (each.true_fraction, each.found_fraction), each.confusion.f1
+        cells = *((percent(share), share) for share in shares), (decimal(f1), f1)
+        rows.append(ScoredImage(each.name, each.score, each.is_called, cells))
     sheet = _sheet(rows, ["Truly defective", "Found defective", "Patch F1"])
     truth = [_TRUTHS[not each.is_defective] for each in result.images]
     sheet.columns.insert(3, parts.Column("Mask", truth, options=_TRUTHS))
@@ -526,13 +515,10 @@ def write_defect_report(
 
 def _compared(number: int, each: MapWithMask, pixels: NDArray[np.float32]) -> Picture:
     """Return an image with the outlines of true and of found defects."""
-    outlines = [
-        parts.Outline(
-            f"r{number}-{k}", svg_path(Outline(1, (0, 0, *mask.shape), mask)), title, style
-        )
-        for k, (mask, title, style) in enumerate(
-            ((each.mask, "True defect", "true"), (each.found, "Found defect", "found"))
-        )
-        if mask.any()
-    ]
+    outlines = []
+    both = (each.mask, "True defect", "true"), (each.found, "Found defect", "found")
+    for k, (mask, title, style) in enumerate(both):
+        if mask.any():
+            path = svg_path(Outline(1, (0, 0, *mask.shape), mask))
+            outlines.append(parts.Outline(f"r{number}-{k}", path, title, style))
     return _picture(number, each.name, pixels, each.scores, caption="", outlines=outlines)

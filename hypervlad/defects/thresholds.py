@@ -12,9 +12,10 @@ from scipy.stats import gumbel_r, median_abs_deviation
 
 from hypervlad.common.base import Array, StoredPart
 from hypervlad.common.progress import by_reader
-from hypervlad.common.wording import counted, percent, verb, warn_user
+from hypervlad.common.wording import counted, interval_words, percent, verb, warn_user
 from hypervlad.features.patches import NORMAL
 from hypervlad.features.windows import UNKNOWN, TrainingWindows
+from hypervlad.statistics.classification import accuracy_interval
 from hypervlad.statistics.conformal import n_groups_needed, weighted_limit
 from hypervlad.statistics.splits import group_folds, joined_groups
 
@@ -122,13 +123,19 @@ class HeldOutScores(StoredPart):
         """Return how many of these images a threshold falsely calls anomalous."""
         return int((self.scores >= np.float32(threshold)).sum())
 
+    def share_above(self, threshold: float) -> str:
+        """Return in words their share, with its interval in images of new groups."""
+        is_above = self.scores >= np.float32(threshold)
+        interval = accuracy_interval(is_above, self.groups.tolist())
+        return f"{percent(float(is_above.mean()))}, {interval_words(interval)}"
+
     def lines(self, threshold: float, names: Sequence[str], *, with_masks: bool) -> list[str]:
         """Return how many reach a threshold, and without masks, the highest and their images."""
         n_images, n_above = len(self.scores), self.n_images_above(threshold)
         what = "defect-free parts of images" if with_masks else "images"
         line = (
             f"threshold: {threshold:.4g}; when held out from training, {n_above} of {n_images} "
-            f"{what} {verb(n_above, 'reaches', 'reach')} it ({percent(n_above / n_images)})"
+            f"{what} {verb(n_above, 'reaches', 'reach')} it ({self.share_above(threshold)})"
         )
         if with_masks:
             return [line]

@@ -49,6 +49,7 @@ from hypervlad.features.encoder import HypercolumnVLAD
 from hypervlad.features.loading import ReadReport
 from hypervlad.features.registry import get_backbone
 from hypervlad.images import ImageReadError, SkippedImage
+from hypervlad.images.reading import check_any_read
 
 _MANY = 10**6  # images that a stream may have
 _DISK_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
@@ -344,7 +345,9 @@ class Run:
         schema = described(schema, table_facts(self.encoder, self.digest))
         with replace_when_complete(path, draft_folder=folder.path) as stream:
             write_rows(stream, tables(), schema)
-            _check_any_read(report)
+            if not report.n_images:
+                raise ImageReadError("there are no images; the stream ended before the first one")
+            check_any_read(report.skipped, report.n_images)
             stream.flush()
             digest = file_digest(stream.name)  # of the draft: nobody has changed it yet
         write_manifest(finished_manifest(path), folder.run, self.settings, records, digest)
@@ -366,10 +369,3 @@ class _Progress:
     n_tasks: int = 0
     n_kept: int = 0  # images that an earlier run had finished
     has_particles: bool = False
-
-
-def _check_any_read(report: ReadReport) -> None:
-    if not report.n_images:
-        raise ImageReadError("there are no images; the stream ended before the first one")
-    if len(report.skipped) == report.n_images:
-        report.warn()

@@ -154,30 +154,21 @@ class TaskFolder:
     @classmethod
     def open(cls, output: Path, settings: dict[str, Any], *, resume: bool) -> TaskFolder:
         """Return the folder of an output: with ``resume`` the existing one, else a new one."""
-        if resume and (existing := cls.existing(output, settings)) is not None:
-            for draft in existing.path.glob(".*.tmp"):  # of an output that was being merged
-                draft.unlink()
-            return existing
         path = file_beside(output, "parts")
+        refuse_link(path)
+        if resume and (manifest := Manifest.open(path / _MANIFEST)) is not None:
+            if manifest.settings != settings:
+                raise FeatureFileError(
+                    f"{path}: left by an extraction with another model, or batches of another "
+                    "size; use those, or start again without resume"
+                )
+            for draft in path.glob(".*.tmp"):  # of an output that was being merged
+                draft.unlink()
+            return cls(path, manifest.run, settings)
         _remove(path)
         run = secrets.token_hex(16)
         write_manifest(path / _MANIFEST, run, settings)
         return cls(path, run, settings)
-
-    @classmethod
-    def existing(cls, output: Path, settings: dict[str, Any]) -> TaskFolder | None:
-        """Return the folder of an unfinished extraction with these settings; None if none is."""
-        path = file_beside(output, "parts")
-        refuse_link(path)
-        manifest = Manifest.open(path / _MANIFEST)
-        if manifest is None:
-            return None
-        if manifest.settings != settings:
-            raise FeatureFileError(
-                f"{path}: left by an extraction with another model, or batches of another size; "
-                "use those, or start again without resume"
-            )
-        return cls(path, manifest.run, settings)
 
     @staticmethod
     def is_unfinished(output: Path) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 
 from hypervlad.common.modelfile import ModelFileError
 from hypervlad.common.wording import counted, name_some, verb, warn_user
-from hypervlad.features import vlad
+from hypervlad.features import loading, vlad
 from hypervlad.features.cache import Cache
 from hypervlad.features.codebook import Codebook, LayerProjection, Sampling
 from hypervlad.features.hypercolumns import (
@@ -299,10 +299,19 @@ class BatchEncoder:
     @usual_torch()
     def __call__(self, batch: Batch) -> np.ndarray:
         """Return the vectors of a batch, (B, n_features)."""
-        copies = (batch.turned(turn) for turn in range(self.params.turns))
-        return self.of_maps(
-            ((feature_maps(self.network, copy.tensors), copy) for copy in copies), batch.outlines
-        )
+        return self.of_maps(self.turned_maps(batch), batch.outlines)
+
+    def turned_maps(self, batch: Batch) -> Iterator[tuple[list[torch.Tensor], Batch]]:
+        """Yield the maps of each turned copy; copies of few images pass the network together."""
+        (n_images, _, height, width), turns = batch.tensors.shape, self.params.turns
+        fitting = loading.CPU_BATCH_PIXELS // max(1, n_images * height * width)
+        n_together = max(1, fitting) if height == width else 1
+        for first in range(0, turns, n_together):
+            copies = [batch.turned(turn) for turn in range(turns)[first : first + n_together]]
+            tensors = [copy.tensors for copy in copies]
+            maps = feature_maps(self.network, torch.cat(tensors) if tensors[1:] else tensors[0])
+            of_copies = zip(*(layer.split(n_images) for layer in maps), strict=True)
+            yield from zip(map(list, of_copies), copies, strict=True)
 
     def of_maps(
         self,

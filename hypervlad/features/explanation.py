@@ -20,12 +20,7 @@ import numpy as np
 
 from hypervlad.features import vlad
 from hypervlad.features.encoding import BatchEncoder, finish_pooled
-from hypervlad.features.hypercolumns import (
-    cell_weights,
-    feature_maps,
-    resample_preserving_sum,
-    turned_back,
-)
+from hypervlad.features.hypercolumns import cell_weights, resample_preserving_sum, turned_back
 from hypervlad.features.lazy_torch import torch
 from hypervlad.features.loading import Batch
 
@@ -49,7 +44,7 @@ def image_evidence(
     ``names`` are those of the codebooks. Maps are on the encoder's grid, which is no number of
     random pixels.
     """
-    copies = [_Copy(encode, batch, turn) for turn in range(encode.params.turns)]
+    copies = [_Copy(encode, *each, turn) for turn, each in enumerate(encode.turned_maps(batch))]
     size = copies[0].size
     sums = _added([copy.sums() for copy in copies])
     vector, factor = _normalised(encode, sums)
@@ -86,12 +81,13 @@ def image_evidence(
 class _Copy:
     """One turned copy of the image: its maps, and the assignments of each codebook."""
 
-    def __init__(self, encode: BatchEncoder, batch: Batch, turn: int) -> None:
-        self.batch = own = batch.turned(turn)
-        image_size = (own.tensors.shape[2], own.tensors.shape[3])
+    def __init__(
+        self, encode: BatchEncoder, raw: list[torch.Tensor], copy: Batch, turn: int
+    ) -> None:
+        self.raw, self.batch = raw, copy
+        image_size = (copy.tensors.shape[2], copy.tensors.shape[3])
         self._turn, self._codebook = turn, encode.codebook
-        self.raw = feature_maps(encode.network, own.tensors)
-        self._masks = None if own.masks is None else own.masks.to(self.raw[0].device)
+        self._masks = None if copy.masks is None else copy.masks.to(self.raw[0].device)
         self.maps = encode.codebook.project(self.raw)
         named = encode.params.grid
         assert isinstance(named, str)

@@ -48,12 +48,9 @@ def run_up_to(module: torch.nn.Module, tap: str, images: torch.Tensor) -> torch.
         outputs.append(output)
         raise _LastTapReached
 
-    handle = module.get_submodule(tap).register_forward_hook(keep)
-    try:
-        with contextlib.suppress(_LastTapReached):
-            module(images)
-    finally:
-        handle.remove()
+    hook = module.get_submodule(tap).register_forward_hook(keep)
+    with hook, contextlib.suppress(_LastTapReached):
+        module(images)
     return outputs[0]
 
 
@@ -183,15 +180,11 @@ class TappedNetwork:
                 raise _LastTapReached
 
         layers = dict(self.module.named_modules())
-        handles = [
-            layers[tap].register_forward_hook(lambda _m, _i, output, tap=tap: keep(tap, output))
-            for tap in self.taps
-        ]
-        try:
+        with contextlib.ExitStack() as hooks:
+            for tap in self.taps:
+                hook = layers[tap].register_forward_hook(lambda _m, _i, y, tap=tap: keep(tap, y))
+                hooks.enter_context(hook)
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
 
 def _network_for(
@@ -226,8 +219,7 @@ def reach_of(network: TappedNetwork, n_channels: int = 3) -> Reach | None:
 
     One pixel of an empty image is set to NaN, which spreads to exactly the cells that depend on it.
 
-    >>> from hypervlad.features.network import build_network
-    >>> from hypervlad.features.network import reach_of
+    >>> from hypervlad.features.network import build_network, reach_of
     >>> reach_of(build_network("mobilenet_v2", "random", ["features.6", "features.13"]))
     Reach(stride=16, margin=160)
     """
@@ -285,7 +277,6 @@ def _reach_of_one_pixel(
     return strides, distances
 
 
-_RANDOM_SEED = 0
 _IN_MODEL = "the weights inside the model file"
 _HEAD_NAMES = ("classifier", "fc", "AuxLogits")
 
@@ -344,7 +335,7 @@ def _module_without_weights(backbone: Backbone, random: bool) -> torch.nn.Module
     """Build the module without its head; on the meta device if weights will be assigned."""
     on_meta = backbone.torchvision_name is not None and not random
     device = torch.device("meta" if on_meta else "cpu")
-    with seeded_torch(_RANDOM_SEED), device:
+    with seeded_torch(_SEED), device:
         module = backbone.builder()
     if not isinstance(module, torch.nn.Module):
         raise ValueError(

@@ -69,15 +69,11 @@ def _conv_norm_pairs(
         if isinstance(output, torch.Tensor):
             outputs.setdefault(id(output), []).append((name, output))
 
-    handles = [
-        layer.register_forward_hook(lambda m, x, y, name=name: record(name, m, x, y))
-        for name, layer in layers.items()
-    ]
-    try:
+    with contextlib.ExitStack() as hooks:
+        for name, layer in layers.items():
+            hook = layer.register_forward_hook(lambda m, x, y, name=name: record(name, m, x, y))
+            hooks.enter_context(hook)
         module(image)
-    finally:
-        for handle in handles:
-            handle.remove()
     for norm, (conv, tensor) in found.items():
         names = {name for name, _ in outputs[tensor]}
         # A block that contains the convolution has its output; another layer may change it.

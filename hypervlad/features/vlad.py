@@ -22,6 +22,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -29,11 +31,10 @@ from numpy.typing import ArrayLike
 from hypervlad.features.hypercolumns import ROWS_AT_ONCE, axis_interpolation
 from hypervlad.features.lazy_torch import torch
 
-# 4 MB of scores, and the weights of four images, at once: more is slower, because it does not stay
-# in the processor's cache.
-_VALUES_IN_FLIGHT = 1 << 20
+# 2 MB of scores, or of cells' weights, at once: more does not stay in the processor's cache, and
+# is memory that the system gives anew each time.
+_VALUES_IN_FLIGHT = 1 << 19
 _CODEWORDS_AT_LEAST = 64  # for which rows are counted: cells and weights take as much memory
-_IMAGES_AT_ONCE = 4
 
 
 def assign(hypercolumns: torch.Tensor, codewords: torch.Tensor) -> torch.Tensor:
@@ -59,15 +60,25 @@ def dense_assign(
     From maps (B, h_l, w_l, d_l), none larger than the grid, and codewords (K, sum of d_l).
     """
     blocks = _codeword_blocks(maps, codewords)
-    n_images, (height, width) = len(maps[0]), size
-    if len(maps) == 1 and maps[0].shape[1:3] == size:  # nothing to enlarge: all are one tall image
-        maps, size = [maps[0].flatten(0, 1)[None]], (n_images * height, width)
+    # Weights of an enlargement sum to one, so that the offset can enter before it.
+    offsets = [-0.5 * block.square().sum(1) for block in blocks]
+    if len(maps) == 1 and maps[0].shape[1:3] == size:  # nothing to enlarge
+        parts = maps[0].flatten(0, 2).split(max(1, _VALUES_IN_FLIGHT // len(codewords)))
+        words = [_nearest(torch.addmm(offsets[0], cells, blocks[0].T)) for cells in parts]
+        return torch.cat(words).view(maps[0].shape[:3]).long()
     found = torch.empty(len(maps[0]), *size, dtype=torch.int64, device=codewords.device)
-    for number, own in enumerate(found):
-        layers = [layer[number] for layer in maps]
-        for rows in _strips(size, len(codewords)):
-            own[slice(*rows)] = _nearest(_scores(layers, blocks, size, rows)).view(-1, width)
-    return found.view(n_images, height, width)
+    embedding_bag = torch.nn.functional.embedding_bag
+    for part in _enlargements(maps, size, len(codewords)):
+        scores = codewords.new_empty(sum(part.n_cells), len(codewords))
+        each = scores.split(part.n_cells), maps, part.read, blocks, offsets
+        cells, weights = part.cells.flatten(0, 1), part.weights.flatten(0, 1)
+        for number, own in enumerate(found):
+            for place, layer, read, block, offset in zip(*each, strict=True):
+                torch.addmm(offset, layer[number, read].flatten(0, 1), block.T, out=place)
+            # One pass over the grid: enlarging and adding the maps one by one is slower.
+            enlarged = embedding_bag(cells, scores, mode="sum", per_sample_weights=weights)
+            own[part.rows] = _nearest(enlarged).view(-1, size[1])
+    return found
 
 
 def dense_residual_sums(
@@ -96,20 +107,32 @@ def sums_of_assigned(
         one_more = torch.nn.functional.pad(codewords, (0, 0, 0, 1))
         return sums_of_assigned(maps, assignments, one_more)[:, :-1]
     n_images, n_codewords = len(assignments), len(codewords)
-    if n_images > _IMAGES_AT_ONCE and codewords.device.type == "cpu":
-        chunks = zip(*(each.split(_IMAGES_AT_ONCE) for each in (*maps, assignments)), strict=True)
-        return torch.cat([sums_of_assigned(own, of, codewords) for *own, of in chunks])
-    first = torch.arange(n_images, device=assignments.device) * n_codewords
+    first = torch.arange(0, n_images * n_codewords, n_codewords, device=assignments.device)
     assigned = assignments + first[:, None, None]
     counts = torch.bincount(assigned.flatten(), minlength=n_images * n_codewords)
-    counts = counts.view(n_images, n_codewords, 1)
-    return torch.cat(
-        [
-            _feature_sums(layer, assigned, n_codewords) - counts * block
-            for layer, block in zip(maps, _codeword_blocks(maps, codewords), strict=True)
-        ],
-        dim=2,
-    )
+    sums = codewords.new_zeros(n_images, *codewords.shape)
+    size = (assignments.shape[1], assignments.shape[2])
+    coarse = []
+    for layer, own in zip(maps, sums.split([m.shape[-1] for m in maps], dim=2), strict=True):
+        if layer.shape[1:3] == size:
+            added = layer.new_zeros(n_images * n_codewords, layer.shape[-1])
+            added.index_add_(0, assigned.flatten(), layer.flatten(0, 2))
+            own[:] = added.view_as(own)
+        else:
+            coarse.append((layer, own))
+    for part in _enlargements([layer for layer, _ in coarse], size, n_codewords):
+        n_bins = n_codewords * sum(part.n_cells)
+        n_at_once = max(1, _VALUES_IN_FLIGHT // n_bins)
+        for start in range(0, n_images, n_at_once):
+            images = slice(start, start + n_at_once)
+            own_words = (assigned[images, part.rows, :, None] - start * n_codewords).int()
+            bins = own_words * sum(part.n_cells) + part.cells
+            weights = part.weights.to(codewords.dtype).expand(bins.shape).flatten()
+            by_cell = torch.bincount(bins.flatten(), weights, len(bins) * n_bins)
+            by_layer = by_cell.view(len(bins), n_codewords, -1).split(part.n_cells, dim=2)
+            for shares, read, (layer, own) in zip(by_layer, part.read, coarse, strict=True):
+                own[images] += shares @ layer[images, read].flatten(1, 2)
+    return sums - counts.view(n_images, -1, 1) * codewords
 
 
 def projected_residuals(
@@ -128,15 +151,14 @@ def projected_residuals(
     total = maps[0].new_zeros(len(directions), *size)
     first = 0
     for layer, block in zip(maps, _codeword_blocks(maps, codewords), strict=True):
-        height, width, n_features = layer.shape
-        parts = directions[:, :, first : first + n_features]
-        first += n_features
-        for projected, part in zip(total, parts, strict=True):
-            own = torch.addmm(-(block * part).sum(1), layer.reshape(-1, n_features), part.T)
-            for rows in _strips(size, len(codewords)):
-                strip = slice(*rows)
-                for cells, weight in _corners((height, width), size, rows, layer.device):
-                    projected[strip] += own[cells, assignments[strip]] * weight.to(own.dtype)
+        directions_of_layer = directions[:, :, first : first + layer.shape[-1]]
+        first += layer.shape[-1]
+        for part in _enlargements([layer[None]], size, len(codewords)):
+            cells = layer[part.read[0]].flatten(0, 1)
+            for projected, direction in zip(total, directions_of_layer, strict=True):
+                own = torch.addmm(-(block * direction).sum(1), cells, direction.T)
+                values = own[part.cells, assignments[part.rows, :, None]]
+                projected[part.rows] += (values * part.weights).sum(2)
     return total
 
 
@@ -211,54 +233,71 @@ def _codeword_blocks(
     return blocks
 
 
-def _scores(
-    maps: Sequence[torch.Tensor],
-    blocks: Sequence[torch.Tensor],
-    size: tuple[int, int],
-    rows: tuple[int, int],
-) -> torch.Tensor:
-    """Return half of ||x||^2 - ||x - c_k||^2 in rows of the grid: (rows x width, K)."""
-    shapes = tuple((layer.shape[0], layer.shape[1]) for layer in maps)
-    # Weights of an enlargement sum to one, so that the offset can enter before it.
-    offsets = [-0.5 * block.square().sum(1) for block in blocks]
-    if shapes == (size,):
-        return torch.addmm(offsets[0], maps[0][slice(*rows)].flatten(0, 1), blocks[0].T)
-    bounds, cells, weights = _enlargement(shapes, size, rows, maps[0].device)
-    parts = [layer[slice(*own)].flatten(0, 1) for layer, own in zip(maps, bounds, strict=True)]
-    scores = parts[0].new_empty(sum(map(len, parts)), len(blocks[0]))
-    places = scores.split([*map(len, parts)])
-    for own, part, block, offset in zip(places, parts, blocks, offsets, strict=True):
-        torch.addmm(offset, part, block.T, out=own)
-    # One pass over the grid: enlarging and adding the maps one by one takes three times as long.
-    enlarged: torch.Tensor = torch.nn.functional.embedding_bag(
-        cells, scores, mode="sum", per_sample_weights=weights
-    )
-    return enlarged
+class _EnlargedRows(NamedTuple):
+    """What enlarging several maps, (B, h_l, w_l, d_l) each, to rows of a grid reads and adds."""
+
+    rows: slice  # of the grid
+    read: list[slice]  # the rows of each map
+    n_cells: list[int]  # in these rows, of each map
+    cells: torch.Tensor  # int32, (rows, width, n): places in a list of these cells, map by map
+    weights: torch.Tensor  # (rows, width, n), float32
 
 
-@lru_cache(maxsize=16)
-def _enlargement(
+def _enlargements(
+    maps: Sequence[torch.Tensor], size: tuple[int, int], n_codewords: int
+) -> Iterator[_EnlargedRows]:
+    """Yield a few rows of the grid at a time."""
+    shapes = tuple((layer.shape[1], layer.shape[2]) for layer in maps)
+    n_rows = max(1, _VALUES_IN_FLIGHT // (size[1] * max(n_codewords, _CODEWORDS_AT_LEAST)))
+    for top in range(0, size[0], n_rows) if maps else ():
+        rows = slice(top, min(top + n_rows, size[0]))
+        yield _enlarged_rows(shapes, size, (rows.start, rows.stop), maps[0].device)
+
+
+@lru_cache(maxsize=16)  # for a batch after the other: those of an image of usual size
+def _enlarged_rows(
     shapes: tuple[tuple[int, int], ...],
     size: tuple[int, int],
     rows: tuple[int, int],
     device: torch.device,
-) -> tuple[list[tuple[int, int]], torch.Tensor, torch.Tensor]:
-    """Return what enlarges several maps, (h_l, w_l) each, to rows of a grid, and adds them.
+) -> _EnlargedRows:
+    (down, down_weights), (across, across_weights) = _corners(shapes, size)
+    first, last = down[rows[0]].tolist(), down[rows[1] - 1].tolist()
+    read, n_cells, offsets = list[slice](), list[int](), list[int]()
+    for (_, width), n_corners in zip(shapes, _n_corners(shapes, size), strict=True):
+        start, end = first[len(offsets)], last[len(offsets) + n_corners - 1] + width
+        read.append(slice(start // width, end // width))
+        offsets += [sum(n_cells) - start] * n_corners
+        n_cells.append(end - start)
+    own = slice(*rows)
+    cells = (down[own] + torch.tensor(offsets, dtype=torch.int32))[:, None] + across
+    weights = down_weights[own, None] * across_weights
+    return _EnlargedRows(own, read, n_cells, cells.to(device), weights.to(device))
 
-    That is which rows of each map are read; and for each position of the grid, the cells to add,
-    as places in a list of these rows' cells, map by map, and their weights.
+
+@lru_cache(maxsize=4)
+def _corners(
+    shapes: tuple[tuple[int, int], ...], size: tuple[int, int]
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Return the cells that rows of the grid read, and the columns, each with weights.
+
+    Of each map two rows times two columns, side by side in tensors (height, n) and (width, n). Rows
+    are given by their first cells.
     """
-    bounds, cells, weights, n_before = [], [], [], 0
-    for height, width in shapes:
-        is_grid = (height, width) == size  # each position is a cell: the first of the corners
-        low, high, _ = (part[slice(*rows)] for part in axis_interpolation(height, size[0], device))
-        first, end = int(low[0]), int((low if is_grid else high)[-1]) + 1
-        for cell, weight in _corners((height, width), size, rows, device)[: 1 if is_grid else 4]:
-            cells.append(cell.flatten() + (n_before - first * width))
-            weights.append(weight.flatten())
-        bounds.append((first, end))
-        n_before += (end - first) * width
-    return bounds, torch.stack(cells, dim=1), torch.stack(weights, dim=1)
+    corners = []
+    for shape, n_corners in zip(shapes, _n_corners(shapes, size), strict=True):
+        axes = [axis_interpolation(n, n_out) for n, n_out in zip(shape, size, strict=True)]
+        (low, high, weight), across = axes
+        rows = (low * shape[1], 1 - weight), (high * shape[1], weight)
+        columns = (across.low, 1 - across.weight), (across.high, across.weight)
+        corners += list(product(rows, columns))[:n_corners]
+    lists = [list(zip(*axis, strict=True)) for axis in zip(*corners, strict=True)]
+    return [(torch.stack(c, dim=1).int(), torch.stack(w, dim=1)) for c, w in lists]
+
+
+def _n_corners(shapes: tuple[tuple[int, int], ...], size: tuple[int, int]) -> list[int]:
+    """Return how many cells of each map a position reads: one where the map is the grid."""
+    return [1 if shape == size else 4 for shape in shapes]
 
 
 def _nearest(scores: torch.Tensor) -> torch.Tensor:
@@ -272,51 +311,3 @@ def _nearest(scores: torch.Tensor) -> torch.Tensor:
     places = torch.arange(n_codewords, dtype=torch.int32, device=scores.device)
     scores.view(torch.int32).bitwise_and_(-(1 << bits)).bitwise_or_(places)
     return scores.amax(1).view(torch.int32).bitwise_and_((1 << bits) - 1)
-
-
-def _feature_sums(layer: torch.Tensor, assigned: torch.Tensor, n_codewords: int) -> torch.Tensor:
-    """Sum a layer's enlarged features over each codeword's positions: (B, K, d_l).
-
-    ``assigned`` (B, H, W) holds image * K + codeword.
-    """
-    n_images, height, width, n_features = layer.shape
-    grid = (assigned.shape[1], assigned.shape[2])
-    if (height, width) == grid:
-        sums = layer.new_zeros(n_images * n_codewords, n_features)
-        sums.index_add_(0, assigned.flatten(), layer.reshape(-1, n_features))
-        return sums.view(n_images, n_codewords, n_features)
-    n_weights = n_images * n_codewords * height * width
-    weights = layer.new_zeros(n_weights)
-    index = torch.int32 if n_weights < 2**31 else torch.int64  # half the memory to move
-    for rows in _strips(grid, n_codewords):
-        first_cell = assigned[:, slice(*rows)].to(index) * (height * width)
-        corners = _corners((height, width), grid, rows, layer.device)
-        cells, shares = (torch.stack(each)[:, None] for each in zip(*corners, strict=True))
-        of_word = (first_cell + cells).flatten()
-        shares = shares.to(layer.dtype).expand(4, *first_cell.shape)
-        weights += torch.bincount(of_word, shares.flatten(), n_weights)
-    return weights.view(n_images, n_codewords, -1) @ layer.flatten(1, 2)
-
-
-def _strips(size: tuple[int, int], n_codewords: int) -> Iterator[tuple[int, int]]:
-    """Yield the first row, and the one after the last, of parts of a grid."""
-    n_rows = max(1, _VALUES_IN_FLIGHT // (size[1] * max(n_codewords, _CODEWORDS_AT_LEAST)))
-    for top in range(0, size[0], n_rows):
-        yield top, min(top + n_rows, size[0])
-
-
-@lru_cache(maxsize=16)
-def _corners(
-    size: tuple[int, int], grid: tuple[int, int], rows: tuple[int, int], device: torch.device
-) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Return the four cells, as flat indices, that enlargement reads at each position, and weights.
-
-    Both tensors have the shape of these rows of the grid.
-    """
-    down = [part[slice(*rows)] for part in axis_interpolation(size[0], grid[0], device)]
-    across = axis_interpolation(size[1], grid[1], device)
-    return [
-        ((row[:, None] * size[1] + col).int(), row_weight[:, None] * col_weight)
-        for row, row_weight in ((down[0], 1 - down[2]), (down[1], down[2]))
-        for col, col_weight in ((across.low, 1 - across.weight), (across.high, across.weight))
-    ]

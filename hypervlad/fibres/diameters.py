@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hypervlad.common.constraints import OneOf, check_value
+from hypervlad.common.progress import joined_notes
 from hypervlad.fibres.axial import Interval
 from hypervlad.fibres.contrast import FloatMap, Values, halved, normalised_contrast
+from hypervlad.fibres.doubts import bundles, ribbons, shells
 from hypervlad.fibres.left_out import marked_places
 from hypervlad.fibres.places import Appearance, Field, Places, find_places, followed
 from hypervlad.fibres.profile_network import LOOKS, ProfileNetwork
@@ -31,6 +33,7 @@ _SMALLEST = 3.0  # diameter in pixels
 _RESOLVED = 2.355  # diameter over the blur's standard deviation: its full width at half maximum
 _MAX_BLUR, _MIN_SIDE = 3.2, 64  # in pixels, of what the network has learnt
 _OF_SATURATED = 3.0  # times the share of saturated pixels, by which intervals are wider
+_OF_BUNDLES = 1.5  # times wider are intervals where several fibres may count as one
 _MARGIN = 1.2  # of the median over the smallest diameter: with less, thin fibres are missed
 _MAX_HALF_WIDTH = np.log(2)  # of the interval of the logarithm of the median: half to twice it
 _PROBABILITY = 0.7  # of a place, at least
@@ -97,6 +100,8 @@ class FibreDiameters:
     enlarged : float
         How many times a program had enlarged the image, 1 if that does not show. Diameters are
         measured at the image's own sampling; pixels are those of the image as given.
+    note : str
+        What is doubtful: shells around fibres, widths that change along them, bundles.
     """
 
     diameters: Values
@@ -116,6 +121,7 @@ class FibreDiameters:
     annotation_share: float = 0.0
     pixel_size: float | None = None
     enlarged: float = 1.0
+    note: str = ""
 
     @property
     def mean(self) -> float:
@@ -308,20 +314,25 @@ def sharp_field(
 def _result(
     field: Field, found: Appearance, size: float, unit: str, polarity: str, widened: float
 ) -> FibreDiameters:
-    places, refused = accepted_places(field, found)
+    (places, refused), of_shells = accepted_places(field, found), shells(field, found)
+
+    def nothing(reason: str) -> FibreDiameters:
+        return _nothing("; ".join(filter(None, [reason, of_shells])), polarity, unit, refused)
+
     if len(places) < LEAST_PLACES:
-        reason = "too few places show both edges of a fibre"
-        return _nothing(reason, polarity, unit, refused)
+        return nothing("too few places show both edges of a fibre")
     fibres, lengths = followed(places)
     if not is_resolved(found, places, lengths):
-        reason = "the fibres are too thin for the image: their diameters are not resolved"
-        return _nothing(reason, polarity, unit, refused)
+        return nothing("the fibres are too thin for the image: their diameters are not resolved")
     facts, logs = image_facts(field, found, places, lengths), np.log(places.diameter)
-    weights = ProfileNetwork.pretrained().weights
-    lengths = corrected(lengths, logs, float(weights["acceptance"] @ facts))
+    weights, of_ribbons = ProfileNetwork.pretrained().weights, ribbons(places, fibres, lengths)
+    if not of_ribbons:
+        lengths = corrected(lengths, logs, float(weights["acceptance"] @ facts))
+    of_bundles = bundles(places, lengths)
+    widened *= _OF_BUNDLES if of_bundles else 1
     half_width = widened * float(np.exp(weights["interval"] @ median_facts(facts, logs, lengths)))
     if half_width > _MAX_HALF_WIDTH:
-        return _nothing("the median would be too uncertain", polarity, unit, refused)
+        return nothing("the median would be too uncertain")
     (median,) = weighted_quantiles(places.diameter, lengths, [0.5])
     diameters, ratio, tangents = places.diameter * size, np.exp(half_width), places.tangents
     return FibreDiameters(
@@ -338,6 +349,7 @@ def _result(
         blur=found.blur,
         unit=unit,
         reason=None,
+        note=joined_notes([of_shells, of_ribbons, of_bundles]),
     )
 
 
@@ -399,7 +411,7 @@ def corrected(lengths: Values, logs: Values, power: float) -> Values:
     """Return lengths, of the same sum, as if thick fibres were not accepted more often than others.
 
     The share that is accepted goes with a power of the diameter, within a factor of two around the
-    middle one: beyond, single places would weigh too much.
+    middle one: beyond, single places would weigh too much. Along a fibre, it does not.
     """
     apart = around_middle(logs, np.median(logs))
     weights = lengths * np.exp(-np.clip(power, *_POWERS) * apart)

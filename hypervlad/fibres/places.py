@@ -220,7 +220,7 @@ def moved(field: Field, places: Places, judged: Judged) -> Places:
 
 def look_at(field: Field, sign: float, places: Places) -> tuple[FloatMap, FloatMap]:
     """Return what the network sees of places: their profiles, and facts beside them."""
-    profiles = _profiles(field, sign, places)
+    profiles = profiles_across(field, sign, places)
     mean = profiles.mean(axis=(1, 2))
     deviation = profiles.std(axis=(1, 2)) + 1e-4
     span = field.levels[1] - field.levels[0] + 1e-4
@@ -235,18 +235,24 @@ def look_at(field: Field, sign: float, places: Places) -> tuple[FloatMap, FloatM
     return profiles.astype(np.float32), np.stack(facts, axis=1).astype(np.float32)
 
 
-def _profiles(field: Field, sign: float, places: Places) -> Values:
-    """Return brightness around places, (n, N_ROWS, N_SAMPLES)."""
-    share, least, most = _ALONG
+def profiles_across(
+    field: Field,
+    sign: float,
+    places: Places,
+    reach: float = _ACROSS,
+    shape: tuple[int, int] = (N_ROWS, N_SAMPLES),
+) -> Values:
+    """Return brightness around places, (n, *shape), as far as a multiple of the diameter."""
+    (n_rows, n_samples), (share, least, most) = shape, _ALONG
     least = np.clip(_ALONG_NOISE * field.noise, share, least)
     along = np.clip(share * places.diameter, least, most)
-    rows = along[:, None] * np.linspace(-1, 1, N_ROWS)
-    columns = _ACROSS * places.diameter[:, None] * np.linspace(-1, 1, N_SAMPLES)
+    rows = along[:, None] * np.linspace(-1, 1, n_rows)
+    columns = reach * places.diameter[:, None] * np.linspace(-1, 1, n_samples)
     start, normal, tangent = (
         each.T[:, :, None, None] for each in (places.positions, places.normals, places.tangents)
     )
     across, down = start + columns[:, None] * normal, rows[:, :, None] * tangent
-    level, profiles = _level(field, places.diameter), np.empty((len(places), N_ROWS, N_SAMPLES))
+    level, profiles = _level(field, places.diameter), np.empty((len(places), *shape))
     for one in np.unique(level):
         here = np.flatnonzero(level == one)
         profiles[here] = field.sample(across[:, here] + down[:, here], int(one))

@@ -254,8 +254,7 @@ def _facts(micrograph: Micrograph, name: str, label: str, group: str | None) -> 
 def _knowledge_of_pixel_size(micrograph: Micrograph) -> str:
     if micrograph.pixel_size is not None:
         return "known"
-    is_implausible = "implausible_pixel_sides_nm" in micrograph.metadata
-    return "implausible" if is_implausible else "unknown"
+    return "implausible" if "implausible_pixel_sides_nm" in micrograph.metadata else "unknown"
 
 
 def _find_copies(

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,9 +47,10 @@ def find_near_copies(
     overlaps: the part of the smaller view that both show.
     """
     points = [find_keypoints(thumbnail) for thumbnail in thumbnails]
+    table = _Table(points, range(len(points)) if folders is None else folders)
     found: dict[tuple[int, int], Registration] = {}
-    for candidates in candidate_pairs(points, folders):
-        for candidate in candidates:
+    for i in range(len(points)):
+        for candidate in table.candidates(i):
             pair = candidate.first, candidate.second
             first, second = (thumbnails[k].astype(np.float32) for k in pair)
             match = None if pair in found else register(first, second, candidate.transformation)
@@ -249,20 +250,9 @@ def _strongest(response: FloatMap) -> IntArray:
     return strongest
 
 
-def candidate_pairs(
-    keypoints: Sequence[Keypoints], folders: Sequence[int] | None = None
-) -> Iterator[list[Candidate]]:
-    """Yield for each image up to six pairs with likely copies, the best first.
-
-    Each keypoint votes for each of the five images (of other folders, if given) that have the most
-    similar coarse keypoints: for the turn or reflection and the shift that brings both together.
-    """
-    table = _Table(keypoints, range(len(keypoints)) if folders is None else folders)
-    for i in range(len(keypoints)):
-        yield table.candidates(i)
-
-
 class _Table:
+    """Coarse keypoints of all images, among which those of each image are looked for."""
+
     def __init__(self, keypoints: Sequence[Keypoints], folders: Sequence[int]) -> None:
         self.keypoints = keypoints
         self.folders = np.asarray(folders)
@@ -279,6 +269,12 @@ class _Table:
         self.cosines = np.empty((4 * _N_KEYPOINTS, _N_KEYPOINTS * n), np.float32)
 
     def candidates(self, i: int) -> list[Candidate]:
+        """Return up to six pairs of an image with likely copies, the best first.
+
+        Each keypoint votes for each of the five images (of other folders) that have the most
+        similar coarse keypoints: for the turn or reflection and the shift that brings both
+        together.
+        """
         points = self.keypoints[i]
         queries = points.descriptors.reshape(-1, len(_GRID))
         n_images = len(self.keypoints)

@@ -154,18 +154,12 @@ def scan_folder(directory: str | os.PathLike[str]) -> FolderLayout:
     except ImageReadError:
         found = []
     found.sort(key=lambda file: file.relative_to(root).as_posix())
-    parts = [file.relative_to(root).parts for file in found]
-    files = [file for file, part in zip(found, parts, strict=True) if len(part) > 1]
-    labels = [composed(part[0]) for part in parts if len(part) > 1]
+    files = [file for file in found if file.parent != root]
+    loose = [file for file in found if file.parent == root]
+    labels = [composed(file.relative_to(root).parts[0]) for file in files]
     folders = filter(os.path.isdir, set(root.iterdir()) - set(found))
     class_folders = [composed(path.name) for path in folders if not is_left_out(path.name)]
-    return FolderLayout(
-        root=root,
-        files=files,
-        labels=labels,
-        loose=[file for file, part in zip(found, parts, strict=True) if len(part) == 1],
-        empty_classes=sorted(set(class_folders) - set(labels)),
-    )
+    return FolderLayout(root, files, labels, loose, sorted(set(class_folders) - set(labels)))
 
 
 def check_classes(layout: FolderLayout) -> None:
@@ -217,14 +211,12 @@ def _links_to_classes(layout: FolderLayout) -> Iterator[tuple[str, str]]:
 def describe_names(layout: FolderLayout) -> list[str]:
     """Return a sentence about classes of almost one name, and one about several Unicode forms."""
     sentences = []
-    alike = alike_classes(layout.labels)
-    if alike:
+    if alike := alike_classes(layout.labels):
         sentences.append(
             f"The classes {name_some(alike)} differ only in upper and lower case. They are "
             "separate classes to a model: spell them alike if they are one."
         )
-    same = _names_in_several_forms(layout)
-    if same:
+    if same := _names_in_several_forms(layout):
         sentences.append(
             f"Stored in several Unicode forms: {name_some(same)}. macOS writes accents in another "
             "way than other systems. Folders of one name are one class: check whether their images "
@@ -321,8 +313,7 @@ def _read_rows(table: Path) -> list[_Row]:
     columns = find_columns(header)
     if {"micrograph", "particle"} <= set(header):
         raise ImageFolderError(f"{table}: a table of particles; only tables of images are checked.")
-    lacking = [name for name in ("path", "label") if name not in columns]
-    if lacking:
+    if lacking := [name for name in ("path", "label") if name not in columns]:
         raise ImageFolderError(
             f"{table}: no column is called {' or '.join(lacking)}; its columns are "
             f"{', '.join(header)}. {_EXPECTED}."
@@ -361,8 +352,7 @@ def _read_rows(table: Path) -> list[_Row]:
 
 def _check_filled(table: Path, name: str, numbers: Sequence[int], values: Sequence[str]) -> None:
     pairs = list(zip(numbers, values, strict=True))
-    lacking = [str(number) for number, value in pairs if not value.strip()]
-    if lacking:
+    if lacking := [str(number) for number, value in pairs if not value.strip()]:
         raise ImageFolderError(
             f"{table}: no {name} in {verb(len(lacking), 'line', 'lines')} {name_some(lacking)}. "
             f"Give each line a {name}, or delete it."

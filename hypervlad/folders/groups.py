@@ -103,9 +103,16 @@ def match_groups(
         if not hits:
             unused.append(f"{row.path} (line {row.line})")
         elif len(hits) > 1:
-            _raise_ambiguous(csv_path, row, ["/".join(short[i]) for i in hits])
-        else:
-            _set_group(matched, hits[0], row, csv_path)
+            names = name_some(["/".join(short[i]) for i in hits])
+            raise ImageFolderError(
+                f"{csv_path}, line {row.line}: {row.path} fits {counted(len(hits), 'image')} "
+                f"({names}); write more of the path, such as the class folder."
+            )
+        elif (before := matched.setdefault(hits[0], row)).group != row.group:
+            raise ImageFolderError(
+                f"{csv_path}: {row.path} is in group {before.group!r} (line {before.line}) and in "
+                f"group {row.group!r} (line {row.line}); an image has one group. Delete one line."
+            )
     missing = ["/".join(short[i]) for i in range(len(files)) if i not in matched]
     _check_unmatched(csv_path, root, unused, missing)
     return np.array([matched[i].group for i in range(len(files))])
@@ -175,8 +182,7 @@ def find_columns(header: Sequence[str]) -> dict[str, int]:
     names = [cell.strip().lower() for cell in header]
     found = {}
     for kind, known in HEADERS.items():
-        places = [i for i, name in enumerate(names) if name in known]
-        if places:
+        if places := [i for i, name in enumerate(names) if name in known]:
             # Only the usual name precedes the others.
             found[kind] = names.index(known[0]) if known[0] in names else places[0]
     if "label" in found and "source" in names:
@@ -200,24 +206,6 @@ def _group_columns(first: Sequence[str], csv_path: Path) -> tuple[int, int, bool
         )
     # Another word in the header's second column: no image is called "path".
     return 0, 1, found.get("path") == 0 or found.get("group") == 1
-
-
-def _set_group(
-    matched: dict[int, GroupRow], i: int, row: GroupRow, csv_path: str | os.PathLike[str]
-) -> None:
-    before = matched.setdefault(i, row)
-    if before.group != row.group:
-        raise ImageFolderError(
-            f"{csv_path}: {row.path} is in group {before.group!r} (line {before.line}) and in "
-            f"group {row.group!r} (line {row.line}); an image has one group. Delete one line."
-        )
-
-
-def _raise_ambiguous(csv_path: str | os.PathLike[str], row: GroupRow, hits: list[str]) -> None:
-    raise ImageFolderError(
-        f"{csv_path}, line {row.line}: {row.path} fits {counted(len(hits), 'image')} "
-        f"({name_some(hits)}); write more of the path, such as the class folder."
-    )
 
 
 def _check_unmatched(

@@ -138,8 +138,7 @@ def _labelled_rows(table: Path) -> Iterator[_LabelledRow]:
         texts = {key[2:]: text.replace(",", ".") for key, text in cell.items() if key[:2] == "p_"}
         proba = {key: float(text) for key, text in texts.items() if NUMBER.fullmatch(text)}
         by_model = bool(proba) and proba.get(label) == max(proba.values())
-        source = cell.get("source")
-        if source:  # of a review
+        if source := cell.get("source"):  # of a review
             by_model = source == MODEL_SOURCE
         chosen = source in (PERSON_SOURCE, CHOSEN_SOURCE)
         yield _LabelledRow(line, cell["micrograph"], int(whole[1]), label, by_model, chosen)

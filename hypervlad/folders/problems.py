@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sized
 
 from hypervlad.common.wording import counted, name_some, verb
@@ -106,8 +107,7 @@ def list_notes(report: FolderReport, page: int) -> list[str]:
             "show one sample or micrograph, give a file of groups, or scores will be too good."
         )
     else:
-        harmless = [s for s in report.exact_copies + report.near_copies if len(s.groups) == 1]
-        if harmless:
+        if harmless := [s for s in report.exact_copies + report.near_copies if len(s.groups) == 1]:
             notes.append(
                 f"{_sets(len(harmless))} of copies within one group; splits that take "
                 "the groups keep them together."
@@ -144,16 +144,14 @@ def _about_copies(report: FolderReport) -> list[str]:
                 f"{_example(contradictions)}. {remedy}"
             )
     for kind, sets in joined.items():
-        separated = [s for s in sets if s.crosses_groups]
-        if separated:
+        if separated := [s for s in sets if s.crosses_groups]:
             sentences.append(
                 f"{_sets(len(separated))} of {kind} copies in several groups: "
                 f"{_example(separated)}. Give them one group, as {_GROUPS_WRITER} does, or "
                 "scores will be too good."
             )
     for kind, sets in joined.items():
-        loose = [s for s in sets if not s.groups and not s.crosses_classes]
-        if loose:
+        if loose := [s for s in sets if not s.groups and not s.crosses_classes]:
             sentences.append(
                 f"{_sets(len(loose))} of {kind} copies within a class: {_example(loose)}. "
                 "A random split puts copies on both sides: delete them, or give a file of groups, "
@@ -204,19 +202,15 @@ def _about_giveaways(by_class: ClassValues) -> list[str]:
     sentences = []
     for name in ("kind of pixels", "size in pixels"):
         values = by_class[name]
-        if len(set().union(*values.values())) < 2:
+        n_classes = Counter(value for own in values.values() for value in own)
+        if len(n_classes) < 2:
             continue
-        revealed = [
-            c
-            for c in sorted(values)
-            if not values[c] & set().union(*(values[other] for other in values if other != c))
-        ]
         # A class whose images all differ in size is not revealed by their sizes.
-        revealed = [c for c in revealed if len(values[c]) == 1 and c]
+        single = {c: next(iter(own)) for c, own in sorted(values.items()) if len(own) == 1 and c}
+        revealed = [f"{c} ({value})" for c, value in single.items() if n_classes[value] == 1]
         if revealed:
-            shown = ", ".join(f"{c} ({next(iter(values[c]))})" for c in revealed[:5])
             sentences.append(
-                f"The {name} gives the class away: only {shown} "
+                f"The {name} gives the class away: only {', '.join(revealed[:5])} "
                 f"{verb(len(revealed), 'has', 'have')} it. A model may "
                 "learn the microscope or the export settings instead of the specimen; export all "
                 "images alike."

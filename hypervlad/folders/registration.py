@@ -86,8 +86,7 @@ def register(first: FloatMap, second: FloatMap, start: Transformation) -> Regist
     a lattice, the fit starts again from there; the most distinct result is returned.
     """
     halves = _halved(first), _halved(second)
-    found = _aligned(*halves, start.halved())
-    if found is None:
+    if (found := _aligned(*halves, start.halved())) is None:
         return None
     found = _fitted(*halves, found, _TILE_REACH // 2)
     if _median_correlation(*_overlaid(*halves, found)) < _MIN_COARSE:
@@ -185,8 +184,7 @@ def _tiles(
 
 
 def _fitted(first: FloatMap, second: FloatMap, start: Transformation, reach: int) -> Transformation:
-    tiles = _tiles(*_overlaid(first, second, start))
-    if tiles is None:
+    if (tiles := _tiles(*_overlaid(first, second, start))) is None:
         return start
     a, b, known, centres = tiles
     a, b = (_centred(values, known) for values in (a, b))
@@ -206,8 +204,7 @@ def _fitted(first: FloatMap, second: FloatMap, start: Transformation, reach: int
     )
     points, weights = centres[use], peak[use]
     goals = (points - shifts) @ start.matrix.T + start.offset
-    fitted = _affine_fit(points, goals, weights)
-    if fitted is None:
+    if (fitted := _affine_fit(points, goals, weights)) is None:
         return start
     bend = np.linalg.solve(start.matrix, fitted.matrix) - np.eye(2)
     return fitted if np.abs(bend).max() < _MAX_BEND else start
@@ -248,8 +245,7 @@ def _centred(tiles: FloatMap, known: BoolMap) -> FloatMap:
 
 def tile_correlations(first: FloatMap, moved: FloatMap, inside: BoolMap) -> FloatMap:
     """Return the correlation coefficients of those of 4 x 4 tiles that overlap enough."""
-    tiles = _tiles(first, moved, inside)
-    if tiles is None:
+    if (tiles := _tiles(first, moved, inside)) is None:
         return np.empty(0, np.float32)
     a, b, known, _ = tiles
     enough = known.mean(axis=(1, 2)) >= _MIN_COVERED

@@ -182,9 +182,7 @@ def _counts(title: str, counts: dict[str, int]) -> list[str]:
 
 
 def _section(title: str, entries: list[str]) -> list[str]:
-    if not entries:
-        return []
-    return ["", f"{title}:", *entries]
+    return ["", f"{title}:", *entries] if entries else []
 
 
 def _describe(sets: list[CopySet], separator: str = ", ", with_groups: bool = True) -> list[str]:

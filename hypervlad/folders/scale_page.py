@@ -108,13 +108,8 @@ def find_scales(
     """
     names = names_or_default(images, names, full=True)
     given, options = scale_bars or {}, read_options or ReadOptions()
-    folders_of = [
-        [
-            "/".join(PurePosixPath(name).parts[:n])
-            for n in range(len(PurePosixPath(name).parts), -1, -1)
-        ]
-        for name in names
-    ]
+    split = [PurePosixPath(name).parts for name in names]
+    folders_of = [["/".join(own[:n]) for n in range(len(own), -1, -1)] for own in split]
     unused = [folder for folder in given if not any(folder in each for each in folders_of)]
     if unused:
         raise ValueError(
@@ -123,11 +118,9 @@ def find_scales(
             "folders as they begin the names of images, such as day1 for day1/a.png."
         )
     bar_of = [next((given[each] for each in own if each in given), "") for own in folders_of]
+    rows = zip(images, names, bar_of, strict=True)
     for image, name, text in ProgressBar(
-        zip(images, names, bar_of, strict=True),
-        total=len(names),
-        unit="image",
-        disable=not progress,
+        rows, total=len(names), unit="image", disable=not progress
     ):
         try:
             read = read_named(image, options, name, with_digest=False)
@@ -254,18 +247,11 @@ def write_scale_page(
         size = each.proposed or each.pixel_size
         says = [each.scale_bar, each.label and f"{each.label} (read)"]
         source = "proposed" if each.proposed else each.source
-        rows.append(
-            [
-                each.name,
-                (
-                    f"{each.bar.length:.1f} ± {each.bar.error:.1f} px, {each.bar.kind}",
-                    each.bar.length,
-                ),
-                " / ".join(filter(None, says)) or "–",
-                ("–", None) if size is None else (f"{number_text(size)} ({source})", size),
-                f"{capitalised(each.remark)}." if each.remark else "",
-            ]
-        )
+        length = f"{each.bar.length:.1f} ± {each.bar.error:.1f} px, {each.bar.kind}"
+        cell = ("–", None) if size is None else (f"{number_text(size)} ({source})", size)
+        remark = f"{capitalised(each.remark)}." if each.remark else ""
+        told = " / ".join(filter(None, says)) or "–"
+        rows.append([each.name, (length, each.bar.length), told, cell, remark])
         accepted.append("" if size is None else f"s{number}-0")
         if size is not None:
             of_bar = f"{each.bar.length:.6g}", f"{each.bar.error:.6g}"
@@ -314,12 +300,8 @@ def write_scale_page(
         found and parts.section("Scale bars found", words, sheet),
         parts.section("Without a scale bar", without and parts.Items(without)),
     ]
-    task = parts.Decisions(
-        file="pixel_sizes.csv",
-        button="Save accepted sizes",
-        words=("size accepted", "sizes accepted"),
-        header=",".join(("path", "pixel_size", *BAR)),
-        lines=lines,
-    )
+    header, button = ",".join(("path", "pixel_size", *BAR)), "Save accepted sizes"
+    accepted_as = "size accepted", "sizes accepted"
+    task = parts.Decisions("pixel_sizes.csv", button, accepted_as, header=header, lines=lines)
     parts.write_page(path, "Scale bars to check", content, decisions=task if lines else None)
     return Path(path)

@@ -76,26 +76,17 @@ def correlated(
 
 
 def enlargement(grey: NDArray[Any]) -> float:
-    """Return by how much a program has enlarged an image, 1 if it shows no signs of it.
+    """Return by how much a program has enlarged an image (H, W), 1 if it shows no signs of it.
 
     Interpolation repeats the spectrum of the original, weaker, at each multiple of its sampling
     frequency. So frequencies that are so far apart are coherent over the lines of the image, those
     of other images are not (Gardner 1991, "Exploitation of spectral redundancy in cyclostationary
     signals", IEEE Signal Processing Magazine 8).
 
-    Parameters
-    ----------
-    grey : ndarray of shape (H, W)
+    It is from 1.15 to 4, the same in both directions, and found if there is some noise, of all
+    interpolations but the nearest pixel's; after JPEG of low quality, 2 and 4 are not always.
+    Periodic pictures without noise may be taken for enlarged ones.
 
-    Returns
-    -------
-    float
-        From 1.15 to 4, the same in both directions. It is found if there is some noise, of all
-        interpolations but the nearest pixel's; after JPEG of low quality, 2 and 4 are not always.
-        Periodic pictures without noise may be taken for enlarged ones.
-
-    Examples
-    --------
     >>> import numpy as np
     >>> from scipy.ndimage import zoom
     >>> from hypervlad.images.resampling import enlargement

@@ -14,7 +14,7 @@ from scipy.stats import gamma
 from hypervlad.common.wording import counted, name_some, verb
 from hypervlad.objects.detection import Detection
 from hypervlad.objects.fields import Edges, Field, FloatArray, WeightedParticles, independent
-from hypervlad.objects.measures import lacks_pixel_size, pixel_size_power
+from hypervlad.objects.measures import lacks_pixel_size
 from hypervlad.statistics.groups import (
     NORMAL_FACTOR,
     OPEN,
@@ -51,7 +51,8 @@ def count_particles(
     """Count the particles of each class in a set of fields, with 95 % intervals.
 
     The intervals are those of the expected count in as large an area of the same sample: they
-    contain the variation between fields and, with `detection`, what finding misses and invents.
+    contain the variation between fields and what finding misses and invents, by `detection`, or
+    without it as far as the images tell (``Field.finding_range``).
 
     Parameters
     ----------
@@ -74,7 +75,7 @@ def count_particles(
         table (NaN where there is none), whichever of them people chose to look at.
     detection : Detection, optional
         Found and true particles of other fields, by which each particle counts for more or less.
-        Without, particles that were not found are missing, in intervals as well.
+        Without, counts are of what was found.
     pixel_size_error : float, default=0.0
         Share by which all pixel sizes may be wrong together, within 95 %, such as 0.03: intervals
         in nanometres and per area contain it.
@@ -95,7 +96,7 @@ def count_particles(
           most that the count can be. NaN for one field; an upper end that few fields cannot tell is
           NaN;
         - ``error_fields``, ``error_finding``, ``error_classes``: relative standard uncertainties of
-          `count` that come from how much fields differ, from `detection`, and from `confusion`;
+          `count` that come from how much fields differ, from finding, and from `confusion`;
           NaN if the count is 0, which has an upper end only;
         - ``share``, ``share_low``, ``share_high``: of all particles, with Wilson's interval for as
           many as the fields are worth, which the correction makes wider as well;
@@ -189,9 +190,12 @@ def counts_of(
     low, high = np.exp(np.minimum(ends, scaled + OPEN)) - half
     high[ends[1] > scaled + OPEN] = np.nan
     low, high = np.minimum(np.maximum(low, 0), fewest), np.maximum(high, most)
-    columns["low"], columns["high"] = _with_correction(counts, low, high, variance)
+    low, high = _with_correction(counts, low, high, variance)
+    of_number = particles.finding_error()
+    columns["low"], columns["high"] = with_error(low, counts[0], high, of_number)
     per_count = np.divide(1, counts[0], out=np.full(counts[0].shape, np.nan), where=counts[0] > 0)
     fields_error, finding_error = errors[:, 0] * (counts + half)[0] * per_count
+    finding_error = np.hypot(finding_error, _standard(of_number))
     columns |= {"error_fields": fields_error, "error_finding": finding_error}
     columns["error_classes"] = np.sqrt(variance[0]) * per_count
     total = float(counts[0, -1]) or math.nan
@@ -211,6 +215,11 @@ def counts_of(
     low, high = with_error(low, best, high, 2 * particles.error)
     columns["per_um2_low"], columns["per_um2_high"] = low, high
     return pd.DataFrame(columns)
+
+
+def _standard(shares: FloatArray) -> float:
+    """Return the relative standard uncertainty of errors below and above within 95 %."""
+    return float(np.log1p(shares).mean() / NORMAL_FACTOR)
 
 
 def _with_correction(
@@ -301,7 +310,7 @@ def sizes_of(
             f"{measure} is unknown for {counted(int(is_unknown.sum()), 'particle')} of "
             f"{name_some(unknown)}: give the pixel size, or choose a measure in pixels"
         )
-    error, missed = particles.error * pixel_size_power(measure), particles.missed_below(measure)
+    error, missed = particles.error_of(measure), particles.missed_below(measure)
     is_of = is_of[particles.is_measured(measure)]
     samples = {by: particles.sample(measure, by) for by in ("number", "area")}
     rows = []
@@ -309,6 +318,7 @@ def sizes_of(
         for by, whole in samples.items():
             best, low, high, *errors = whole.where(is_in).quantiles(_SHARES)
             low, high = opened(*with_error(low, best, high, error), missed)
+            errors[1] = np.hypot(errors[1], _standard(particles.finding_error(measure)))
             row: dict[str, Any] = {"class": name, "by": by, "particles": int(is_in.sum())}
             for share, *values in zip(_SHARES, best, low, high, *errors, strict=True):
                 keys = (f"d{round(100 * share)}{name}" for name in _OF_SIZE)

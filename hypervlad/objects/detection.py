@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,7 +22,32 @@ if TYPE_CHECKING:
 _N_CLASSES, _MIN_IN_CLASS = 12, 10
 #: Area in pixels from which on particles are looked for, unless it is given.
 MIN_AREA = 20
+# What one particle leaves to chance, as `FindingRange.logs` of it: those of n are independent. By
+# `python -m benchmarks.particles.train_doubt`.
+_OF_ONE = 0.09, 0.78, 0.89, 0.62
 _MAX_WEIGHT = 10.0  # of sizes of which hardly any is found, so that no count depends on one outline
+
+
+class FindingRange(NamedTuple):
+    """Between which factors true numbers and sizes of particles are those found, within 95 %.
+
+    It is of many particles in images like one, by what is doubtful of it; fewer leave more to
+    chance. Sizes are D10, D50 and D90, by number and by area.
+    """
+
+    number_low: float = 1.0
+    number_high: float = 1.0
+    size_low: float = 1.0
+    size_high: float = 1.0
+
+    def logs(self, n: float, n_in_all: float | None = None) -> NDArray[np.float64]:
+        """Return by how much logarithms of numbers and sizes may be below and above, (2, 2).
+
+        Of `n` particles, or of more of which n are like these, and the others sure.
+        """
+        n_in_all = n if n_in_all is None else n_in_all
+        logs = (np.abs(np.log(self)) * n + np.array(_OF_ONE) * n**0.5) / n_in_all
+        return np.asarray(logs).reshape(2, 2)
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from hypervlad.common.constraints import Integer, ListOf, Number, OneOf, check_value
 from hypervlad.common.wording import counted, name_some, verb
 from hypervlad.common.workbooks import name_and_unit
-from hypervlad.objects.detection import Detection
-from hypervlad.objects.measures import check_table
+from hypervlad.objects.detection import Detection, FindingRange
+from hypervlad.objects.measures import check_table, dimension_of, pixel_size_power
 from hypervlad.statistics.groups import Sample
 
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ class Field:
         corrected for what finding misses.
     scale_bar_error : float
         By which share the pixel size may be wrong, within 95 %, if it is from a scale bar.
+    finding_range : FindingRange or None
+        Between which factors true numbers and sizes are those found, as far as the image tells.
     """
 
     micrograph: str
@@ -59,12 +61,19 @@ class Field:
     annotated: int = field(default=0, repr=False)
     by_person: bool = field(default=False, repr=False)
     scale_bar_error: float = field(default=0.0, repr=False)
+    finding_range: FindingRange | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         sides = ListOf(Integer(), "height and width in pixels, without colours", 2, 2)
         check_value(f"shape of {self.micrograph}", self.shape, [sides])
         nm = Number(above=0, meaning="nanometres per pixel")
         check_value(f"pixel_size of {self.micrograph}", self.pixel_size, [nm, None])
+        lows, highs = (self.finding_range or FindingRange())[::2], (self.finding_range or ())[1::2]
+        if not (all(0 < low <= 1 for low in lows) and all(1 <= high < math.inf for high in highs)):
+            raise ValueError(
+                f"finding_range of {self.micrograph}: expected lows above 0 and at most 1, and "
+                f"highs of at least 1, got {tuple(self.finding_range or ())}"
+            )
 
 
 def edge_weights(table: pd.DataFrame, edges: Edges = "weight") -> FloatArray:
@@ -192,6 +201,52 @@ class WeightedParticles:
     @property
     def error(self) -> float:
         return math.hypot(self.given_error, self.bar_error)
+
+    @cached_property
+    def finding_logs(self) -> FloatArray | None:
+        """By how much logarithms of true numbers and sizes may be below and above, (2, 2).
+
+        Within 95 %, in all fields alike, as these mostly have one look. None if nobody knows, also
+        where nothing was found; 0 if numbers are corrected, or a person drew or corrected all
+        outlines.
+        """
+        n = np.bincount(self.field_of, self.weights, len(self.fields))
+        found = [
+            (each.finding_range, own)
+            for each, own in zip(self.fields, n.tolist(), strict=True)
+            if own and not each.by_person
+        ]
+        if self.detection is not None or all(each.by_person for each in self.fields):
+            return np.zeros((2, 2))
+        if not found or any(each is None for each, _ in found):
+            return None
+        ranges, n_found = zip(*found, strict=True)
+        logs = np.average(np.log(ranges), axis=0, weights=n_found)
+        return FindingRange(*np.exp(logs)).logs(sum(n_found), n.sum())
+
+    def finding_error(self, measure: str = "") -> FloatArray:
+        """Return by which shares, (2,), numbers or a measure may be below and above those found.
+
+        They are 0 if nobody knows.
+        """
+        number, size = np.zeros((2, 2)) if self.finding_logs is None else self.finding_logs
+        return np.asarray(np.expm1(size * dimension_of(measure) if measure else number))
+
+    def finding_text(self, measure: str) -> str:
+        """Return in words what `finding_logs` says of numbers, and of a measure with a unit."""
+        if self.finding_logs is None or not self.finding_logs.any():
+            return ""
+        (fewer, more), (smaller, larger) = np.exp(self.finding_logs * [-1, 1])
+        sizes = f", and sizes {smaller:.2f} to {larger:.2f} times" * bool(dimension_of(measure))
+        return (
+            "by what is doubtful of the images, true numbers of all particles are "
+            f"{fewer:.2f} to {more:.2f} times those found{sizes}"
+        )
+
+    def error_of(self, measure: str) -> FloatArray:
+        """Return by which shares all values of a measure may be wrong together, as above."""
+        scale = np.log1p(self.error * pixel_size_power(measure))
+        return np.asarray(np.expm1(np.hypot(scale, np.log1p(self.finding_error(measure)))))
 
     @property
     def unit(self) -> str:

@@ -5,13 +5,21 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hypervlad.common.progress import by_reader
-from hypervlad.common.wording import counted, note_of_copies, note_of_unscaled, percent, verb
+from hypervlad.common.wording import (
+    counted,
+    name_some,
+    note_of_copies,
+    note_of_unscaled,
+    percent,
+    verb,
+)
 from hypervlad.objects.counts import ALL, counts_of, sizes_of
 from hypervlad.objects.detection import Detection
 from hypervlad.objects.fields import Edges, Field, WeightedParticles, edge_weights
@@ -64,17 +72,16 @@ class FoundCounts(NamedTuple):
 
     @property
     def is_unknown(self) -> bool:
-        """Whether what finding misses or invents is neither corrected nor without effect."""
-        own = self.particles[""]
-        return own.detection is None and not all(each.by_person for each in own.fields)
+        """Whether nobody knows by how much finding is wrong."""
+        return self.particles[""].finding_logs is None
 
     @property
     def correction(self) -> str:
         """Whether counts, sizes and histograms are corrected, in words; "" if people drew all."""
-        words = "corrected for what finding misses"
-        if self.particles[""].detection is not None:
+        words, own = "corrected for what finding misses", self.particles[""]
+        if own.detection is not None:
             return words
-        return f"not {words}" if self.is_unknown else ""
+        return "" if all(each.by_person for each in own.fields) else f"not {words}"
 
     @property
     def budget(self) -> pd.DataFrame:
@@ -252,6 +259,20 @@ def count_found(
         notes += _of_detection(detection, table[_is_of(table, found)])
 
     every = WeightedParticles.of(table, fields, edges, detection, pixel_size_error)
+    if every.finding_logs is None:
+        lacking = [
+            each.micrograph
+            for each in fields
+            if not (each.finding_range or each.by_person) and _is_of(table, [each]).any()
+        ]
+        if lacking and any(each.finding_range for each in fields):
+            notes.append(
+                f"by how much finding may be wrong is not known of {name_some(lacking)}, so no "
+                "interval contains it: find them again in a new folder, or correct their outlines"
+            )
+        fields = [replace(each, finding_range=None) for each in fields]  # alike in all groups
+    elif words := every.finding_text(column):
+        notes.append(f"{words}{', which intervals contain' * (len(fields) > 1)}")
     once = [field for field in fields if field.micrograph not in twice]
     particles, counts = dict[str, WeightedParticles](), dict[str, tuple[Any, Any]]()
     groups = dict.fromkeys(field.group for field in fields if field.group)
@@ -295,7 +316,7 @@ def _why_uncorrected(detection: Detection | None, is_scaled: bool, fields: Seque
         return "which is not needed, as a person drew or corrected all outlines"
     how = by_reader("in any program, and count again", "and mark them as done")
     if detection is None or detection.n_fields < _MIN_FIELDS:
-        return f"which is not known: correct all outlines of two or more images, {how}"
+        return f"as no true outlines are known: correct all outlines of two or more images, {how}"
     n_true = np.count_nonzero(detection.pairs[:, 1])
     if detection.n_matched < _MIN_FOUND * n_true:
         learn = by_reader("train with them ('hypervlad particles train')", "learn again")

@@ -24,7 +24,7 @@ from hypervlad.common.tables import (
 )
 from hypervlad.common.wording import counted, name_some, verb, warn_user
 from hypervlad.images.files import is_below
-from hypervlad.objects.detection import Detection
+from hypervlad.objects.detection import Detection, FindingRange
 from hypervlad.objects.fields import Field
 from hypervlad.objects.measures import in_reading_order, measure
 from hypervlad.objects.particle import NOT_A_PARTICLE, Outlines
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 FIELD_COLUMNS = (
     *("micrograph", "group", "sample", "particles", "height", "width", "pixel_size_nm"),
     *("annotations", "annotated_px", "beside", "removed", "doubt", "note", "image_digest"),
-    *("outlines_digest", "corrected_in", "scale_bar_error"),
+    *("outlines_digest", "corrected_in", "scale_bar_error", *FindingRange._fields),
 )
 _NEEDED = ("micrograph", "height", "width", "pixel_size_nm", "outlines_digest")
 _TEXTS = dict.fromkeys(TEXT_COLUMNS, str)
@@ -372,6 +372,11 @@ def copies(fields: pd.DataFrame, *columns: str) -> list[str]:
     return list(own["micrograph"][own.duplicated(list(columns))])
 
 
+def _range_of(row: Any) -> FindingRange | None:
+    factors = [_known(getattr(row, name)) for name in FindingRange._fields]
+    return None if None in factors else FindingRange(*map(float, factors))
+
+
 # --- the files of fields --------------------------------------------------------------------------
 
 
@@ -405,6 +410,7 @@ class FieldTable:
                     int(_known(row.annotated_px) or 0),
                     _known(row.corrected_in) is not None,
                     float(_known(row.scale_bar_error) or 0),
+                    _range_of(row),
                 )
                 for row in self.table.itertuples()
             ]

@@ -200,7 +200,12 @@ def check_table(table: Any, *columns: str) -> None:
 
 def pixel_size_power(measure: str) -> int:
     """Return with which power a measure of the table depends on the pixel size; 0 in pixels."""
-    return {"nm": 1, "nm2": 2}.get(measure.rpartition("_")[2], 0)
+    return dimension_of(measure) if measure.endswith(("_nm", "_nm2")) else 0
+
+
+def dimension_of(measure: str) -> int:
+    """Return 1 for lengths, 2 for areas, 0 for measures without a unit."""
+    return {"px": 1, "nm": 1, "px2": 2, "nm2": 2}.get(measure.rpartition("_")[2], 0)
 
 
 def lacks_pixel_size(table: pd.DataFrame, column: str) -> NDArray[np.bool_]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -136,10 +136,7 @@ class Outlines:
         if np.ndim(chosen) == 0 and not isinstance(chosen, slice):
             return self.outlines[chosen]
         numbers = np.arange(len(self))[chosen]
-        own = tuple(map(self.outlines.__getitem__, numbers))
-        return Outlines(
-            self.shape, own, self.pixel_size, self.annotations, self.n_beside, self.note
-        )
+        return replace(self, outlines=tuple(map(self.outlines.__getitem__, numbers)))
 
     def __iter__(self) -> Iterator[Outline]:
         return iter(self.outlines)

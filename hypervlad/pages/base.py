@@ -185,19 +185,12 @@ class GridDisplay(Display):
             interpolation="nearest" if tile.crisp else "antialiased",
         )
         ax.set_axis_off()
+        style: dict[str, Any] = {"fontsize": _CAPTION_POINTS, "ha": "center", "va": "top"}
+        style |= {"xycoords": "axes fraction", "textcoords": "offset points"}
         for number, line in enumerate(tile.caption):
-            ax.annotate(
-                literal(shorten(line.text)),
-                (0.5, 0),
-                xytext=(0, -72 * _LINE_INCHES * (number + 0.3)),
-                xycoords="axes fraction",
-                textcoords="offset points",
-                color=line.colour,
-                fontweight=line.weight,
-                fontsize=_CAPTION_POINTS,
-                ha="center",
-                va="top",
-            )
+            place = 0, -72 * _LINE_INCHES * (number + 0.3)
+            style |= {"color": line.colour, "fontweight": line.weight}
+            ax.annotate(literal(shorten(line.text)), (0.5, 0), place, **style)
 
     def _draw_legend(
         self,
@@ -223,19 +216,12 @@ class GridDisplay(Display):
                 bar.text(x, 0.5, text, transform=bar.transAxes, ha=side, **style)
             left += before + _BAR_INCHES + after + 0.1
         if entries:
-            self.ax_.legend(
-                handles=[Patch(color=colour, label=text) for text, colour in entries],
-                loc="lower left",
-                bbox_to_anchor=(left / width, 0.05 / height),
-                ncols=len(entries),
-                frameon=False,
-                fontsize=_CAPTION_POINTS,
-                labelcolor=GREY,
-                borderpad=0,
-                borderaxespad=0,
-                handlelength=1,
-                columnspacing=1.2,
-            )
+            look: dict[str, Any] = {"fontsize": _CAPTION_POINTS, "labelcolor": GREY}
+            look |= {"frameon": False, "borderpad": 0, "borderaxespad": 0}
+            look |= {"ncols": len(entries), "handlelength": 1, "columnspacing": 1.2}
+            look |= {"loc": "lower left", "bbox_to_anchor": (left / width, 0.05 / height)}
+            patches = [Patch(color=colour, label=text) for text, colour in entries]
+            self.ax_.legend(handles=patches, **look)
 
     def _read(self, image: Any) -> NDArray[np.float32]:
         return read_image(image, **asdict(self.read_options or ReadOptions()))

@@ -125,8 +125,7 @@ def _segmenter_facts(model: Any) -> dict[str, str]:
 
 
 def _held_out_outlines(model: Any) -> str:
-    held_out = model.held_out_
-    if held_out is None:
+    if (held_out := model.held_out_) is None:
         return "none, because this takes four images, or groups, at least"
     parts = [f"the area of particles agrees by {percent(held_out.iou)} (intersection over union)"]
     if held_out.f1 is not None:
@@ -168,8 +167,7 @@ def is_extrapolated(scorer: Any) -> bool:
 
 def _scorer_facts(scorer: Any) -> dict[str, str]:
     learner = getattr(scorer.model_, "learner", None)
-    references = getattr(scorer.model_, "cells", None)
-    if references is not None:
+    if (references := getattr(scorer.model_, "cells", None)) is not None:
         source = {"trained with": f"defect-free images: {len(references)} cells of them"}
     elif learner is None:
         n_codewords = ", ".join(f"{len(part.codewords)}" for part in scorer.model_.parts)
@@ -195,7 +193,7 @@ def _scorer_facts(scorer: Any) -> dict[str, str]:
         **source,
         "threshold": f"{scorer.threshold_:.4g} ({chosen})",
         "when held out from training": f"{n_above} of {counted(len(held_out.scores), 'image')} "
-        "reach it",
+        f"reach it ({held_out.share_above(scorer.threshold_)})",
         "lowest peak of a region": f"{scorer.region_rule_.least:.4g}",
         **{
             f"{kind} at 20 % contrast": text
@@ -263,8 +261,7 @@ def tested_text(result: Evaluation) -> str:
 
 def shares_text(prior: Mapping[Any, float] | str) -> str:
     if not isinstance(prior, str):
-        named = ", ".join(f"{name} {share:g}" for name, share in prior.items())
-        return f"the class shares {named}"
+        return "the class shares " + ", ".join(f"{name} {share:g}" for name, share in prior.items())
     return {
         "sqrt": "class shares halfway between those of the training images and equal ones",
         "training": "the class shares of the training images",

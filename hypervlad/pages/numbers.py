@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from hypervlad.common.wording import percent
+from hypervlad.common.wording import interval_words, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,9 +55,10 @@ def scale_bar(n_pixels: int, pixel_size: float | None) -> tuple[float, str] | No
     return round(100 * length / width, 3), length_text(length)
 
 
-def share_of(count: int, total: int) -> str:
-    """Format a count and its share of a total: "3 of 40 (7.5 %)"."""
-    return f"{count} of {total} ({percent(count / total)})"
+def share_of(count: int, total: int, interval: tuple[float, float] | None = None) -> str:
+    """Format a count and its share of a total, with its interval if given: "3 of 40 (7.5 %)"."""
+    share = percent(count / total if total else math.nan)
+    return f"{count} of {total} ({share}{f', {interval_words(interval)}' if interval else ''})"
 
 
 def round_length(limit: float) -> float:
@@ -89,16 +90,8 @@ def draw_scale_bar(ax: Axes, right: float, bottom: float, width: float, nm: floa
     box = max(bar, 0.075 * len(text)) + 0.14
     left, top = right - 0.06 - box, bottom - 0.31
     ax.add_patch(Rectangle((left, top), box, 0.25, color="black", alpha=0.6, lw=0, zorder=4))
-    style: dict[str, Any] = {"color": "white", "lw": 0, "zorder": 5}
+    style: dict[str, Any] = {"color": "white", "zorder": 5}
     middle = left + box / 2
-    ax.add_patch(Rectangle((middle - bar / 2, top + 0.19), bar, 0.03, **style))
-    ax.text(
-        middle,
-        top + 0.095,
-        text,
-        color="white",
-        fontsize=_FONT_POINTS,
-        ha="center",
-        va="center",
-        zorder=5,
-    )
+    ax.add_patch(Rectangle((middle - bar / 2, top + 0.19), bar, 0.03, lw=0, **style))
+    style |= {"fontsize": _FONT_POINTS, "ha": "center", "va": "center"}
+    ax.text(middle, top + 0.095, text, **style)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 from markupsafe import Markup
+from numpy.typing import ArrayLike
 
 from hypervlad.common.files import new_folder, replace_when_complete
 from hypervlad.common.progress import by_reader, sentences_of
@@ -116,15 +117,15 @@ class Histogram:
     """Values of one group, of `counts` such as "521 particles, 6 fields".
 
     Those of a `unit`, an image or a sample, are not independent; without, values are only drawn.
-    All may be wrong together by a share `error`, which intervals contain. Nothing is known `below`
-    a size, as most are missed. `thing` is what is counted.
+    All may be wrong together by a share `error`, or by those below and above, which intervals
+    contain. Nothing is known `below` a size, as most are missed. `thing` is what is counted.
     """
 
     name: str
     sample: Sample
     counts: str
     unit: str = ""
-    error: float = 0.0
+    error: ArrayLike = 0.0
     below: float = 0.0
     thing: str = "particle"
 
@@ -163,14 +164,15 @@ class Histogram:
         needed, why = math.nan, "Takes an interval of the median"
         middle, low, high = ends[:, 1]
         # Without what is common to all values, which more images do not reduce.
-        common, wanted = math.log1p(self.error), math.log1p(PRECISION)
+        commons, wanted = np.log1p(np.broadcast_to(self.error, 2)), math.log1p(PRECISION)
+        common = float(commons.max())
         if n < 3:
             why = f"Takes at least three {self.unit}s"
         elif common >= wanted:
-            why = _COMMON.format(100 * self.error, self.unit)
+            why = _COMMON.format(100 * math.expm1(common), self.unit)
         elif low > 0 and math.isfinite(high):
             sides = np.square(np.log([middle / low, high / middle]))
-            reach = float(np.sqrt(np.maximum(sides - common**2, 0)).mean())
+            reach = float(np.sqrt(np.maximum(sides - commons**2, 0)).mean())
             rest = math.sqrt(wanted**2 - common**2)
             needed = groups_needed(n, reach / student_factor(n), rest)
             by_hand = ", and images outlined by hand," * bool(len(self.sample.others))
@@ -251,14 +253,15 @@ def annotations_text(is_kept: bool, is_any: bool) -> str:
     return f"Information bars, scale bars and letters were {'not ' * is_kept}{how}."
 
 
-def share_below(sample: Sample, limit: float, error: float = 0.0) -> Values:
+def share_below(sample: Sample, limit: float, error: ArrayLike = 0.0) -> Values:
     """Return the share from 1 to `limit`, and its interval, in per cent; see `Sample.share`.
 
-    All values may be wrong together by a share `error`.
+    All values may be wrong together by a share `error`, or by those below and above.
     """
+    smaller, larger = np.broadcast_to(error, 2)
     shares = [
         sample.share((sample.values >= 1) & (sample.values <= limit * by))
-        for by in (1, 1 / (1 + error), 1 + error)
+        for by in (1, 1 / (1 + larger), 1 + smaller)
     ]
     moved = [each[0] - shares[0][0] for each in shares]
     return 100 * np.add(shares[0], moved)  # whose line ends at 0 and 100 %

@@ -32,6 +32,7 @@ from hypervlad.common.wording import of_particles, printable
 from hypervlad.images.files import encode_jpeg
 from hypervlad.pages.base import Display, save_png, thumbnail
 from hypervlad.pages.numbers import scale_bar, share_of
+from hypervlad.statistics.classification import intervals_of_highest
 
 _CSS_PIXELS_PER_INCH = 96
 _QUALITY = 80  # of JPEG
@@ -120,6 +121,8 @@ class Group:
     """One histogram of a chart; `above` and `below` are names and styles by the threshold.
 
     With a threshold, the text is how many values are above and below, until the script counts them.
+    `ends` are of the interval of the share above, by how many are: by default of values that are
+    independent of each other.
     """
 
     name: str
@@ -131,6 +134,7 @@ class Group:
     modes: Sequence[float] = ()
     above: tuple[str, str] | None = None
     below: tuple[str, str] | None = None
+    ends: Sequence[tuple[float, float]] = ()
 
 
 class Threshold(NamedTuple):
@@ -159,8 +163,10 @@ class Chart:
             if self.threshold is not None and group.above and group.below:
                 values = np.asarray(group.values)
                 n, n_above = len(values), int((values >= self.threshold.value).sum())
-                pairs = (group.above[0], n_above), (group.below[0], n - n_above)
-                group.text = " ".join(f"{name}: {share_of(each, n)}" for name, each in pairs)
+                group.ends = group.ends or intervals_of_highest(values)
+                above = share_of(n_above, n, group.ends[n_above] if n else None)
+                below = share_of(n - n_above, n)
+                group.text = f"{group.above[0]}: {above} {group.below[0]}: {below}"
 
     @property
     def has_log(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from dataclasses import dataclass
@@ -199,17 +200,13 @@ class TransferNetwork(nn.Module):
     def _layers_that_run(self) -> list[nn.Module]:
         started: list[nn.Module] = []
         layers = [m for m in self.trunk.modules() if any(True for _ in m.parameters(recurse=False))]
-        handles = [
-            layer.register_forward_pre_hook(lambda layer, _inputs: started.append(layer))
-            for layer in layers
-        ]
         preprocessing = self.backbone.preprocessing
         side, device = preprocessing.minimum_size, self.mean.device
-        try:
+        with contextlib.ExitStack() as hooks:
+            for layer in layers:
+                hook = layer.register_forward_pre_hook(lambda layer, _x: started.append(layer))
+                hooks.enter_context(hook)
             self(torch.zeros(1, len(preprocessing.mean), side, side, device=device))
-        finally:
-            for handle in handles:
-                handle.remove()
         return started
 
 

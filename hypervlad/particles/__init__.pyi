@@ -1,5 +1,5 @@
 from hypervlad.objects.counts import count_particles, particle_sizes
-from hypervlad.objects.detection import Detection
+from hypervlad.objects.detection import Detection, FindingRange
 from hypervlad.objects.fields import Field, edge_weights
 from hypervlad.objects.found_counts import FoundCounts
 from hypervlad.objects.found_folder import FoundFolder
@@ -15,6 +15,7 @@ __all__ = [
     "NAMED_RULES",
     "Detection",
     "Field",
+    "FindingRange",
     "FoundCounts",
     "FoundFolder",
     "FoundParticles",

@@ -6,7 +6,7 @@ import functools
 import itertools
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -23,7 +23,7 @@ from hypervlad.features.registry import get_backbone
 from hypervlad.images import ReadOptions
 from hypervlad.images.resampling import smoothed
 from hypervlad.images.sample import Annotations, drop_hidden, one_or_many, read_sample
-from hypervlad.objects.detection import MIN_AREA
+from hypervlad.objects.detection import MIN_AREA, FindingRange
 from hypervlad.objects.measures import solidity
 from hypervlad.objects.particle import Outlines
 from hypervlad.objects.splitting import (
@@ -45,7 +45,8 @@ from hypervlad.particles.decoder import (
     parts_of,
     pretrained_decoder,
 )
-from hypervlad.particles.joining import Doubt, Joined, Joiner
+from hypervlad.particles.doubt import Doubt, finding_range, main_doubt
+from hypervlad.particles.joining import Joined, Joiner
 from hypervlad.statistics.groups import weighted_quantiles
 
 Polarity: TypeAlias = Literal["bright", "dark"]
@@ -66,7 +67,6 @@ _NECK = 0.4  # pixels, as the network's outlines are smooth
 _MIN_PART = 0.15  # of a particle's area, that a neck cuts off
 _MAX_LONG = 1.8  # elongation of parts: the width of long ones varies anyway
 _MANY_SPECKS = 2  # regions too small for particles, for each particle, to be mentioned
-_MAX_DOUBT = 0.15  # of the number of particles, between how few and how many there may be
 _MIN_STEP = 0.2  # of the step of most of the particles' area: dirt is fainter
 _MIN_RANGE = 0.08  # of the range of grey values: light and clouds have no such steps
 _WITHIN = 0.8  # of a particle's area, within one of the other polarity
@@ -98,15 +98,29 @@ class FoundParticles(Outlines):
     confidence : float
         Of the polarity, from 0 to 1: by how much more area, contrast and convexity it has than
         the opposite one. 1 if the polarity was given, 0 if nothing was found.
-    number_range : (int, int)
-        How few and how many there may be, as several may be parts of one, and parts of one may be
-        particles of their own. What is missed, or is no particle, is not in it: it is no
-        confidence interval.
+    doubts : dict of str to float
+        What is doubtful, by which numbers and sizes may be wrong, such as "touching", the share of
+        outlines between two particles; empty if nothing was found.
     """
 
     polarity: Polarity | None
     confidence: float
-    number_range: tuple[int, int]
+    doubts: dict[str, float]
+
+    @property
+    def finding_range(self) -> FindingRange | None:
+        """Between which factors true numbers and sizes are those found; None if nothing was."""
+        return finding_range(self.doubts) if self.doubts else None
+
+    @property
+    def number_range(self) -> tuple[int, int]:
+        """How few and how many there may be, within 95 %; of none 0 and 0, which is no interval."""
+        if self.finding_range is None:
+            return 0, 0
+        factors = np.exp(self.finding_range.logs(len(self))[0] * [-1, 1])
+        # Half a particle more, as of none there is no logarithm.
+        fewest, most = ((len(self) + 0.5) * factors - 0.5).round().astype(int).tolist()
+        return max(0, fewest), most
 
 
 @one_or_many()
@@ -187,7 +201,6 @@ def find_particles(
     labels = every[known].labels
     n_beside = drop_hidden(labels, sample.mask)
     found = Outlines.of_labels(labels)
-    fewest, most = number_range = scales.number_range(known, labels)
     note = ""
     if not len(found):
         n_unclear = sum(own.n_unclear for own in every.values())
@@ -202,13 +215,7 @@ def find_particles(
         specks = f"{counted(n_specks, 'region')} of fewer than {min_area} pixels"
         specks += " are left out; if these are particles, lower min_area, or enlarge the image"
         note = joined_notes([note, specks])
-    if most - fewest > max(1, _MAX_DOUBT * len(found)):
-        doubt = (
-            f"it is uncertain which pieces are one particle in this image ({fewest} to {most} "
-            "particles, by how pieces are joined)"
-        )
-        note = joined_notes([note, doubt])
-    return FoundParticles(
+    result = FoundParticles(
         found.shape,
         found.outlines,
         sample.pixel_size,
@@ -217,8 +224,13 @@ def find_particles(
         note=note,
         polarity=known if len(found) or polarity != "auto" else None,
         confidence=confidence if polarity == "auto" else 1.0,
-        number_range=number_range,
+        doubts=scales.facts(known, labels) if len(found) else {},
     )
+    if result.doubts and (why := main_doubt(result.doubts)):
+        fewest, most = result.number_range
+        doubt = f"there may be {fewest:,} to {most:,} particles in this image, as {why}"
+        result = replace(result, note=joined_notes([note, doubt]))
+    return result
 
 
 class _Found(NamedTuple):
@@ -248,7 +260,10 @@ class Scales:
             self._images[scale] = resize(self._images[2 * scale], size, order=1, anti_aliasing=True)
         self._brightness = {scale: brightness_of(own) for scale, own in self._images.items()}
         self._seen = dict[tuple[Polarity, float], Joined]()
-        self._doubt = dict[Polarity, Doubt]()  # of the whole image
+        # Of the whole image: its pieces, how many pixels look like particles, and further facts.
+        self._doubt = dict[Polarity, Doubt]()
+        self._likely = dict[Polarity, int]()
+        self._shown = dict[Polarity, dict[str, float]]()
         # A pixel of each region that is too small for a particle.
         self._specks = dict[Polarity, NDArray[np.intp]]()
 
@@ -284,16 +299,21 @@ class Scales:
         is_clear |= in_corner & (clarity >= _TYPICAL_CLARITY) & is_clear.any()
         labels = values_of(labels, numbers_of(np.concatenate([[False], is_clear])), labels)
         n_unclear = int(np.count_nonzero(is_kept & ~is_clear))
-        weights = (areas * steps)[is_clear] * _solidities(labels) ** 2  # gaps are less convex
+        solidities = _solidities(labels)
+        weights = (areas * steps)[is_clear] * solidities**2  # gaps are less convex
+        if whole == 1 and is_clear.any():
+            concave, faint = (_tenth(each) for each in (solidities, clarity[is_clear]))
+            self._shown[polarity] = {"concave": 1 - concave, "faint": 1 / faint}
         return _Found(labels, weights, n_unclear)
 
     def n_specks(self, polarity: Polarity, labels: NDArray[np.int32]) -> int:
         """Return how many regions are too small for particles, beside those that were found."""
         return int(np.count_nonzero(labels.ravel()[self._specks[polarity]] == 0))
 
-    def number_range(self, polarity: Polarity, labels: NDArray[np.int32]) -> tuple[int, int]:
-        """Return how few and how many particles there may be where some were found."""
-        return self._doubt[polarity].between(labels, self._min_area)
+    def facts(self, polarity: Polarity, labels: NDArray[np.int32]) -> dict[str, float]:
+        """Return what is doubtful of some of the particles that were found; see `Doubt`."""
+        likely, seen = self._likely[polarity], self._shown[polarity]
+        return self._doubt[polarity].facts(labels, self._min_area, likely, seen)
 
     def least_sure(self, polarity: Polarity, half: _Found) -> float:
         """Return how sure it is if all that stands out on the other side is particles.
@@ -342,6 +362,7 @@ class Scales:
             self._seen[polarity, scale] = joined.within(labels)
             return labels
         self._doubt[polarity] = doubt
+        self._likely[polarity] = int(np.count_nonzero(fields[0] < 128))
         pieces, n = ndimage.label(fields[0] < _EDGE, EIGHT)
         areas = areas_of(pieces, n)
         at = np.flatnonzero(((areas >= _MIN_PIECE) & (areas < least_area))[pieces])
@@ -371,6 +392,10 @@ def _weight(own: _Found, other: _Found | None) -> float:
 def _solidities(labels: NDArray[np.int32]) -> NDArray[np.float64]:
     windows = enumerate(ndimage.find_objects(labels), start=1)
     return np.array([solidity(labels[window] == number) for number, window in windows])
+
+
+def _tenth(values: NDArray[np.float64]) -> float:
+    return float(np.quantile(values, 0.1))
 
 
 def _median(values: NDArray[np.float64], areas: NDArray[np.int64]) -> float:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array, csr_array
-from scipy.sparse.csgraph import connected_components
 from scipy.special import expit
 
 from hypervlad.common.progress import one_blas_thread
@@ -24,13 +23,13 @@ from hypervlad.objects.splitting import (
     values_of,
 )
 from hypervlad.particles.decoder import BRIDGE, particle_depth
+from hypervlad.particles.doubt import Doubt
 from hypervlad.particles.training_fields import at_own_scale
 
 # Parts are joined above this probability of being one particle. It is above one half, as a wrong
 # join loses two particles, and a missed one loses one. The others say how many there may be.
 LIKELY = 2 / 3
 _SURE, _POSSIBLE = 0.8, 0.2
-_LEAST_SHARE = 0.05  # of a particle's area, of pieces that may be particles of their own
 CLIPPED = 6.0  # standard deviations of the features of the training
 _STORED = "joining.npz"  # by `python -m benchmarks.particles.train_joining`
 _ROWS, _PAIRS = 128, 1 << 16  # that are measured at once
@@ -237,46 +236,6 @@ class Joined:
         return replace(self, pieces=at_own_scale(self.pieces, size))
 
 
-@dataclass(frozen=True, eq=False)
-class Doubt:
-    """Where pieces are that may be particles of their own, or parts of one.
-
-    Attributes
-    ----------
-    pixels : ndarray of int, shape (n,)
-        The index of the deepest pixel of each piece.
-    areas : ndarray of float, shape (n,)
-        In pixels.
-    possible : ndarray of int, shape (n,)
-        As of `Joined`.
-    """
-
-    pixels: NDArray[np.int64]
-    areas: NDArray[np.float64]
-    possible: NDArray[np.int64]
-
-    def between(self, particles: LabelMap, min_area: int) -> tuple[int, int]:
-        """Return how few and how many particles there may be where some were found.
-
-        Pieces of fewer pixels than `min_area`, or than a twentieth of their particle, as those of a
-        texture, do not count; particles that were found otherwise than of pieces count once.
-        """
-        n = int(particles.max(initial=0))
-        own, areas = particles.ravel()[self.pixels], areas_of(particles, n)
-        covered = np.bincount(own, self.areas, n + 1)
-        is_known = (own > 0) & (covered > areas / 2)[own]
-        # Particles, and possible ones, that have a piece in common.
-        ends = own[is_known] - 1, n + self.possible[is_known]
-        size = n + int(self.possible.max(initial=-1)) + 1
-        shared = coo_array((np.ones(len(ends[0])), ends), (size, size))
-        is_there = areas[1:] > 0  # labels may have been dropped
-        unions = connected_components(shared, directed=False)[1] if size else np.zeros(0, int)
-        is_large = is_known & (self.areas >= np.maximum(min_area, _LEAST_SHARE * areas[own]))
-        counts = np.bincount(own[is_large], minlength=n + 1)[1:]
-        fewest, most = np.unique(unions[:n][is_there]), np.maximum(counts, 1)[is_there]
-        return len(fewest), int(most.sum())
-
-
 class Joiner:
     """Says which parts of a field are one particle: a network of two hidden layers."""
 
@@ -317,7 +276,8 @@ class Joiner:
         pixels, likely, possible = of_piece
         pieces = np.append(0, sure.numbers + 1).astype(np.int32)
         joined = Joined(values_of(labels, pieces, labels), likely, possible)
-        return joined, Doubt(pixels, sure.parts[:, _AREA], possible)
+        areas = sure.parts[:, _AREA]
+        return joined, Doubt(pixels, areas, sure.parts[:, _BACKGROUND] / areas, possible)
 
     def _joined(
         self, graph: PartGraph, known: NDArray[np.float64] | None, least: float

@@ -43,7 +43,7 @@ _MAX_LETTERS = 40  # of the name of its field
 _OF_COUNTS = parts.Note(
     "Particles that touch an edge are outlined but not counted. By default, the others count for a "
     "little more than one, so that numbers per area are unbiased. Intervals contain the variation "
-    "between fields and, if counts are corrected by it, what finding misses and invents."
+    "between fields, and what finding misses and invents, as far as it is known."
 )
 REPORT = "figures, a table and methods for a paper: hypervlad report"
 _OF_DETECTION = (

@@ -18,7 +18,6 @@ from hypervlad.objects.fields import WeightedParticles
 from hypervlad.objects.found_counts import FoundCounts, give_size, whole_text
 from hypervlad.objects.found_folder import FoundFolder
 from hypervlad.objects.found_tables import is_left_out
-from hypervlad.objects.measures import pixel_size_power
 from hypervlad.objects.rules import match_rule
 from hypervlad.pages import paper
 from hypervlad.pages.paper import Result
@@ -104,7 +103,7 @@ def _parts_of(found: FoundCounts) -> list[tuple[str, WeightedParticles]]:
 def _histogram(name: str, particles: WeightedParticles, measure: str, by: str) -> paper.Histogram:
     sample, n = particles.sample(measure, by), len(particles.fields)
     counts = f"{whole_text(len(sample.values), len(particles.table))}, {counted(n, 'field')}"
-    error, below = pixel_size_power(measure) * particles.error, particles.missed_below(measure)
+    error, below = particles.error_of(measure), particles.missed_below(measure)
     return paper.Histogram(name, sample, counts, particles.unit, error, below)
 
 
@@ -129,7 +128,7 @@ def _shapes(found: FoundCounts, by: str, scale: str | None) -> list[Result]:
 
 def _per_area(found: FoundCounts) -> list[Result]:
     every, source = found.particles[""], _EU
-    share = paper.share_below(every.sample("feret_min_nm"), 100, every.error)
+    share = paper.share_below(every.sample("feret_min_nm"), 100, every.error_of("feret_min_nm"))
     if (missed := every.missed_below("feret_min_nm")) > 100:
         share *= math.nan
         source = f"Not known, as below {missed:.3g} nm most may be missed. {_EU}"
@@ -166,7 +165,7 @@ def _methods(own: FoundFolder, found: FoundCounts, options: Any, scale: str | No
     n_open, every = len(own.unfinished), found.particles[""]
     known = every.detection
     corrected = "Counts and sizes are not corrected for particles that were missed or invented."
-    outlined = ""
+    outlined, doubtful = "", every.finding_text(found.measure)
     if n_corrected == len(fields):
         corrected = "No correction was needed, as a person outlined all particles."
     elif known is not None:
@@ -197,5 +196,7 @@ def _methods(own: FoundFolder, found: FoundCounts, options: Any, scale: str | No
         f"The 95 % intervals are from how much {every.unit}s differ"
         f"{f', and {outlined}' * bool(outlined)} (jackknife; quantiles by R. S. Woodruff, J. Am. "
         "Stat. Assoc. 47, 1952; shares by E. B. Wilson, 22, 1927).",
+        f"They also contain what finding without training may miss or invent: {doubtful}, as in "
+        "95 % of drawn images." * bool(doubtful),
         paper.scale_text(scale, every.error),
     ]

@@ -178,6 +178,8 @@ def find_in_images(
                                 found, own = _outlined(
                                     name, image, there, outline, reading, by_person
                                 )
+                            if factors := getattr(found, "finding_range", None):
+                                own |= factors._asdict()
                             rows[name] = rows.get(name, {}) | own
                     except ImageReadError as error:
                         left_out.append(str(error))  # an earlier row stays, as its particles do

@@ -446,9 +446,9 @@ class HypercolumnSegmenter(NetworkEstimator):
             low, high = self.diameters_
             if not low <= (middle := float(np.median(diameters))) <= high:
                 notes.append(
-                    f"particles are about {middle:.3g} pixels wide at the scale of training, where "
-                    f"most were {low:.3g} to {high:.3g}: is it another magnification? Give the "
-                    "pixel sizes of both, or train with such images"
+                    f"particles of this image ({middle:.3g} pixels wide at the scale of training) "
+                    f"differ from most there, {low:.3g} to {high:.3g}: is it another "
+                    "magnification? Give the pixel sizes of both, or train with such images"
                 )
         if pixel_size is None and self.pixel_size_ is not None:
             notes.append(

@@ -269,6 +269,17 @@ def accuracy_interval(
     return _weighted_interval(right, np.ones(len(right)), groups)
 
 
+def intervals_of_highest(
+    values: ArrayLike, groups: Sequence[Any] | None = None
+) -> list[tuple[float, float]]:
+    """The `accuracy_interval` of the share of the highest of n values, for 0 to n of these."""
+    table = np.asarray(values)
+    n, ranks = len(table), np.argsort(np.argsort(-table))
+    if groups is None:
+        return [wilson_interval(k / n, n) for k in range(n + 1) if n]
+    return [accuracy_interval(ranks < k, groups) for k in range(n + 1)]
+
+
 def balanced_accuracy_interval(
     correct: ArrayLike, y_true: Sequence[Any], groups: Sequence[Any] | None = None
 ) -> tuple[float, float]:

@@ -113,9 +113,11 @@ def _left_out_variance(whole: Values, without: Values) -> Values:
 
 
 def with_error(
-    low: ArrayLike, best: ArrayLike, high: ArrayLike, error: float
+    low: ArrayLike, best: ArrayLike, high: ArrayLike, error: ArrayLike
 ) -> tuple[Values, Values]:
     """Widen the interval of a positive number by an independent error, a share within 95 %.
+
+    It may also be two: that below the number, and that above.
 
     >>> low, high = with_error(90.0, 100.0, 110.0, 0.1)
     >>> round(float(low), 1), round(float(high), 1)
@@ -123,10 +125,11 @@ def with_error(
     """
     with np.errstate(divide="ignore", invalid="ignore"):  # 0 has no relative error
         ends = np.log(np.array([low, high], np.float64) / np.asarray(best, np.float64))
-        below, above = np.sqrt(ends**2 + math.log1p(error) ** 2)
+        shares = np.broadcast_to(error, 2).reshape(2, *[1] * (ends.ndim - 1))
+        below, above = np.sqrt(ends**2 + np.log1p(shares) ** 2)
         wide = np.exp([-below, above]) * best
     known = np.array([low, high], np.float64)
-    found = np.where(np.isfinite(wide) & (error > 0), wide, known)
+    found = np.where(np.isfinite(wide) & (shares > 0), wide, known)
     return found[0], found[1]
 
 
@@ -268,8 +271,8 @@ class Sample:
     def where(self, is_own: NDArray[np.bool_]) -> Sample:
         others = self.others[:, is_own] if len(self.others) else self.others
         within = None if self.within is None else self.within[is_own]
-        own = self.values[is_own], self.weights[is_own], self.groups[is_own]
-        return Sample(own[0], own[1], own[2], others, within)
+        values, weights, groups = self.values[is_own], self.weights[is_own], self.groups[is_own]
+        return Sample(values, weights, groups, others, within)
 
     @cached_property
     def _codes(self) -> NDArray[np.intp]:

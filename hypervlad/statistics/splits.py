@@ -309,38 +309,25 @@ def _assign_folds(
     random_state: int | np.random.RandomState | None,
 ) -> IntArray:
     fold_of_group = np.full(len(counts), -1, dtype=np.intp)
-    n_free = int((~pinned).sum())
-    n_folds = min(_sensible_n_splits(counts, n_splits), n_free)
+    groups_of_class = (counts > 0).sum(axis=0)
+    rarest = int(groups_of_class[groups_of_class > 1].min(initial=n_splits))
+    n_folds = min(n_splits, max(_MIN_FOLDS, rarest), int((~pinned).sum()))
     if n_folds < 2:
         fold_of_group[~pinned] = 0
         return fold_of_group
     rows = np.flatnonzero(~pinned[group_of_row])
     classes = first_appearance_codes(y, "y")[rows]
+    if np.bincount(classes).max() < n_folds:
+        # StratifiedGroupKFold raises if every class is smaller: treat all rows as one class.
+        classes = np.zeros_like(classes)
     cutter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=random_state)
     with warnings.catch_warnings():
         # It warns of classes with fewer rows than folds, which this module handles.
         warnings.simplefilter("ignore", UserWarning)
-        for fold, (_, test) in enumerate(_split(cutter, classes, group_of_row[rows])):
+        splits = cutter.split(rows[:, None], classes, group_of_row[rows])
+        for fold, (_, test) in enumerate(splits):
             fold_of_group[group_of_row[rows[test]]] = fold
     return fold_of_group
-
-
-def _split(
-    cutter: StratifiedGroupKFold, classes: IntArray, groups: IntArray
-) -> list[tuple[IntArray, IntArray]]:
-    if np.bincount(classes).max() < cutter.n_splits:
-        # StratifiedGroupKFold raises if every class is smaller than the number of folds: treat all
-        # rows as one class.
-        classes = np.zeros_like(classes)
-    return list(cutter.split(np.zeros((len(classes), 1)), classes, groups))
-
-
-def _sensible_n_splits(counts: IntArray, n_splits: int) -> int:
-    groups_of_class = (counts > 0).sum(axis=0)
-    divisible = groups_of_class[groups_of_class > 1]
-    if not len(divisible):
-        return n_splits
-    return min(n_splits, max(_MIN_FOLDS, int(divisible.min())))
 
 
 def _keep_classes_trainable(fold_of_group: IntArray, counts: IntArray) -> None:
@@ -362,13 +349,9 @@ def _keep_classes_trainable(fold_of_group: IntArray, counts: IntArray) -> None:
         if not stuck(klass):
             continue
         smallest_first = members[np.argsort(counts[members].sum(axis=1), kind="stable")]
-        emptiest_first = _folds_by_size(fold_of_group, counts)
+        tested = fold_of_group >= 0
+        sizes = np.bincount(fold_of_group[tested], weights=counts[tested].sum(axis=1))
+        emptiest_first = np.argsort(sizes, kind="stable")
         moves = ((g, f) for g in smallest_first for f in emptiest_first if move_is_safe(g, f))
         group, fold = next(moves, (smallest_first[0], -1))
         fold_of_group[group] = fold
-
-
-def _folds_by_size(fold_of_group: IntArray, counts: IntArray) -> IntArray:
-    tested = fold_of_group >= 0
-    sizes = np.bincount(fold_of_group[tested], weights=counts[tested].sum(axis=1))
-    return np.argsort(sizes, kind="stable")

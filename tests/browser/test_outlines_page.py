@@ -177,12 +177,6 @@ def test_from_a_folder_of_images_to_a_report_in_few_clicks(browser: Any, tmp_pat
         page.until(page.opened)
         click("preview")
         page.says("3 bright particles found")
-        page.picture("app_preview")
-        own = "(ms) => (ms > PATIENCE ? AbortSignal.abort() : limit(ms))"
-        page.run(f"window.limit = AbortSignal.timeout; AbortSignal.timeout = {own}")
-        page.press("p")
-        page.until(lambda: page.text("trouble-text").startswith("The server does not answer"))
-        page.until(lambda: page.text("status") == "")
         page.find("#sizes [name=length]", "css selector").send_keys("2")
         page.find("#sizes [name=length] + button", "css selector").click()
         words += 1

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from support.commands import TINY, refused, run, save, write_table
+from support.commands import TINY, refused, run, write_table
 
 import hypervlad
 
@@ -79,35 +79,6 @@ def test_labels_from_a_table(model, folder, groups, tmp_path):
     run("evaluate", model, grouped, "-o", tmp_path / "report", "-q")
     assert "come from 12 groups" in (tmp_path / "report" / "index.html").read_text("utf-8")
     assert f"{grouped}: 24 images in 3 classes" in run("check", grouped, "-q", code=1).stdout
-
-
-def test_images_are_sorted_into_folders(model, folder, tmp_path):
-    new, out = tmp_path / "new", tmp_path / "sorted"
-    shutil.copytree(folder, new / "day 1")
-    save(new / "noise.png", np.random.default_rng(0).random((40, 40)))
-    done = run("predict", model, new, "--sort-into", out)
-    loaded = hypervlad.load(model)
-    found = loaded.classify(sorted(new.rglob("*.png")))
-    expected = {
-        f"{'unlike_training' if unlike else loaded.classes_[proba.argmax()]}/"
-        f"{path.relative_to(new).as_posix()}": path.read_bytes()
-        for path, proba, unlike in zip(
-            sorted(new.rglob("*.png")), found.proba, found.unlike_training, strict=True
-        )
-    }
-    copies = {
-        path.relative_to(out).as_posix(): path.read_bytes()
-        for path in out.rglob("*")
-        if path.is_file()
-    }
-    assert copies == expected
-    assert re.match(r"sorted into .*: 25 images \(flat \d+, .*unlike_training", done.stdout)
-    again = run("predict", model, new, "--sort-into", out).stdout
-    assert again.strip().endswith("; 25 there before")
-    judged = run("predict", model, new, "--sort-into", out, "--max-error", "0.01")
-    assert re.search(r"\d+ images? lies? in another folder too, from an earlier run", judged.stderr)
-    assert f"unsure {(~found.unlike_training).sum()}" in judged.stdout
-    assert "is inside the image folder" in refused("predict", model, new, "--sort-into", new / "s")
 
 
 def test_a_file_of_weights_is_found_beside_the_model(folder, tmp_path, monkeypatch):

@@ -1,11 +1,9 @@
 """The systems of the papers, exactly."""
 
-import numpy as np
 import pytest
 from sklearn.base import clone
 from sklearn.ensemble import GradientBoostingClassifier
 
-import hypervlad
 from hypervlad.models import TransferClassifier
 from hypervlad.models.presets import luo2021, modarres2017
 
@@ -63,7 +61,7 @@ def test_modarres2017_is_inception_v3_and_the_classifiers_defaults(mode):
 
 
 @pytest.mark.parametrize("boosting", [None, GradientBoostingClassifier()])
-def test_all_trees_are_kept_and_saved(boosting, texture_images, tmp_path):
+def test_all_trees_are_kept(boosting, texture_images):
     images, labels = texture_images
     model = luo2021(backbone="tiny", weights="random", grid=50, n_codewords=4, random_state=0)
     model.set_params(encoder__image_size=16)
@@ -74,12 +72,6 @@ def test_all_trees_are_kept_and_saved(boosting, texture_images, tmp_path):
     assert model.score(images[18:], labels[18:]) > 0.8
     if boosting is not None:
         assert model.boosting_.estimators_.shape == (100, 3)
-        return
-    assert model.boosting_.booster_.num_boosted_rounds() == 100
-    assert len(model.boosting_.booster_.get_dump()) == 100 * 3
-    model.save(tmp_path / "paper.hvlad")
-    loaded = hypervlad.load(tmp_path / "paper.hvlad")
-    np.testing.assert_array_equal(loaded.predict_proba(images), model.predict_proba(images))
-    expected, found = model.get_params(), loaded.get_params()
-    for name in ("boosting__n_iter_no_change", "encoder__sampling", "encoder__grid"):
-        assert found[name] == expected[name]
+    else:
+        assert model.boosting_.booster_.num_boosted_rounds() == 100
+        assert len(model.boosting_.booster_.get_dump()) == 100 * 3

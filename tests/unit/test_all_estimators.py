@@ -119,7 +119,7 @@ def encoder(images, _labels):
         "portable_copy": lambda model: model.portable_copy().transform(images[:2]),
         "check_run_parameters": HypercolumnVLAD.check_run_parameters,
     }
-    options = {"turns": 2, "blocks": ("joint", "pooled"), "random_state": 1}
+    options = {"turns": np.int64(2), "blocks": ("joint", "pooled"), "random_state": 1}
     return Case(HypercolumnVLAD("tiny", **options, **SMALL), (images,), calls)
 
 

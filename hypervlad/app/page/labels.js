@@ -23,8 +23,7 @@ async function load(isOther = false) {
     if (mine !== asked) return;
     if (!answer.labels.length && start) { // the last ones of the last page have another label now
       start = Math.max(0, SHOWN * (Math.ceil(answer.total / SHOWN) - 1));
-      await load(isOther);
-      return;
+      return load(isOther);
     }
     take(answer, category, isOther);
   } catch (error) {
@@ -214,8 +213,7 @@ function openDialog() {
 
 function turn(step) {
   const wanted = start + step * SHOWN;
-  if (busy || wanted < 0 || wanted >= total) return;
-  showFrom(wanted);
+  if (!busy && wanted >= 0 && wanted < total) showFrom(wanted);
 }
 
 function showFrom(place) {
@@ -266,8 +264,7 @@ function actionsOf({ key, shiftKey, target }) {
 }
 
 by("source").onchange = () => { by("label").value = "0"; showFrom(0); };
-by("label").onchange = () => showFrom(0);
-by("order").onchange = () => showFrom(0);
+by("label").onchange = by("order").onchange = () => showFrom(0);
 by("view").onclose = () => { by("view-image").removeAttribute("src"); focusTile(); };
 by("view-image").onerror = ({ target }) => { target.alt = "This image cannot be shown now."; };
 document.addEventListener("visibilitychange", () => { if (!document.hidden && !busy) load(); });

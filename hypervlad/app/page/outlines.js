@@ -312,7 +312,7 @@ function paint() {
   if (image) pixels.drawImage(image, 0, 0, shown.width, shown.height);
   if (!hidden) paintOutlines(lines, [-view.x / view.scale, -view.y / view.scale, (width - view.x) / view.scale, (height - view.y) / view.scale]);
   if (earlier) paintEarlier(lines);
-  else if (!state.is_found) paintBar(lines);
+  else if (!state.is_found) paintFrames(lines);
   if (stroke) paintStroke(lines, stroke, tool === "draw");
   if (drag?.to) paintStroke(lines, [drag.corner, [drag.to[0], drag.corner[1]], drag.to, [drag.corner[0], drag.to[1]]], true);
   if (cross) paintCross(lines);
@@ -339,11 +339,12 @@ function strokeTwice(lines, path, colour, width) { // with a dark rim, so that i
 
 function paintStroke(lines, points, isClosed) { strokeTwice(lines, new Path2D(`M${points.join("L")}${isClosed ? "Z" : ""}`), "#ffffff", 2); }
 
-function paintBar(lines) { // that was found, before particles are
+function paintFrames(lines) { // of a bar that was found, and of the part that was previewed, before particles are found
   const [left, top, right, bottom] = (images.find(({ id }) => id === shown.id)?.bar ?? []).map((share, place) => share * extent()[place % 2]);
-  const path = new Path2D(), rim = 6 / view.scale;
-  path.rect(left - rim, top - rim, right - left + 2 * rim, bottom - top + 2 * rim);
-  if (right) strokeTwice(lines, path, COLOURS[0], 1.5);
+  const rim = 6 / view.scale, { part } = shown;
+  const frame = (x, y, width, height, colour) => strokeTwice(lines, new Path2D(`M${x} ${y}h${width}v${height}h${-width}Z`), colour, 1.5);
+  if (right) frame(left - rim, top - rim, right - left + 2 * rim, bottom - top + 2 * rim, COLOURS[0]);
+  if (part) frame(part.left, part.top, part.width, part.height, "#ffffff");
 }
 
 function paintCross(lines) {
@@ -351,8 +352,6 @@ function paintCross(lines) {
   const [x, y] = cross;
   strokeTwice(lines, new Path2D(`M${x - arm} ${y}h${2 * arm}M${x} ${y - arm}v${2 * arm}`), "#ffffff", 1.5);
 }
-
-function showLevels() { by("pixels").style.filter = `brightness(${by("brightness").value}%) contrast(${by("contrast").value}%)`; }
 
 // --- pointers and the cross -------------------------------------------------------------------
 
@@ -378,8 +377,7 @@ stage.onpointermove = (event) => {
   if (drag?.pinch) {
     if (pointers.size < 2) return;
     const now = pinch();
-    view.x += now.at[0] - drag.pinch.at[0];
-    view.y += now.at[1] - drag.pinch.at[1];
+    [view.x, view.y] = [view.x, view.y].map((each, axis) => each + now.at[axis] - drag.pinch.at[axis]);
     zoom(now.apart / drag.pinch.apart, now.at);
     drag.pinch = now;
   } else if (drag) {
@@ -420,8 +418,7 @@ function addPoint([x, y]) {
 
 function moveCross(key, isFine) {
   const step = (isFine ? 1 : 10) / view.scale;
-  const [width, height] = size();
-  cross ??= [(width / 2 - view.x) / view.scale, (height / 2 - view.y) / view.scale];
+  cross ??= middle();
   cross = [cross[0] + step * ((key === "ArrowRight") - (key === "ArrowLeft")), cross[1] + step * ((key === "ArrowDown") - (key === "ArrowUp"))];
   if (stroke) addPoint(cross);
   bringIntoView(cross);
@@ -551,7 +548,7 @@ function actionsOf({ key, shiftKey, target }) {
   } : common;
 }
 
-by("brightness").oninput = by("contrast").oninput = showLevels;
+by("brightness").oninput = by("contrast").oninput = () => { by("pixels").style.filter = `brightness(${by("brightness").value}%) contrast(${by("contrast").value}%)`; };
 document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
 setInterval(refresh, POLL);
 setTool("select");

@@ -1,7 +1,7 @@
 // What all pages share: requests to the server, messages, and pictures that are loaded in turn.
 const RETRY = 1_000; // ms between attempts to send a click again
 const PATIENCE = 30_000; // ms to wait for an answer; the server waits 20 s for another's write
-const LOOKING = 600_000; // the same of a preview, which takes a minute of a large image
+const LOOKING = 600_000; // the same of a preview, on a slow or busy computer
 const AT_ONCE = 2; // pictures loading; a browser has six connections, and clicks need one
 const ATTEMPTS = 3; // to load a small picture: the server may be busy
 

@@ -84,6 +84,7 @@ function draw() {
   };
   const corners = /^files[^?]*$/.test(picture.getAttribute("src")) && aboutOf(current()).bar;
   const [[left, top], [right, bottom]] = [0, 2].map((first) => onStage(extent().map((side, axis) => side * (corners || [])[first + axis])));
+  if (/^files/.test(picture.getAttribute("src")) && by("preview")) by("preview").value = middleShares();
   const box = corners ? `M${left - 6} ${top - 6}H${right + 6}V${bottom + 6}H${left - 6}Z` : "";
   const shown = ends.map(onStage);
   by("marks").setAttribute("d", picture.hidden ? "" : shown.length ? `M${shown.join("L")}${shown.map(cross).join("")}` : box);

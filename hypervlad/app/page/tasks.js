@@ -55,11 +55,12 @@ async function preview() {
   by("preview").disabled = true;
   say("looking for particles in this image…");
   const { polarity, min_area: area } = valuesOf(by("choices-of-search"));
-  const answer = by("least").reportValidity() && await request("preview", { image: id, polarity, min_area: area });
+  const answer = by("least").reportValidity() && await request("preview", { image: id, polarity, min_area: area, middle: middleShares() });
   by("preview").disabled = false;
   if (polarity !== by("polarity").value || area !== Number(by("least").value)) { preview(); return; } // changed meanwhile
   if (shown.id !== id) return;
   if (answer) takeOutlines(answer);
+  shown.part = answer?.part;
   showAll();
   say(answer?.message ?? "");
 }

@@ -30,6 +30,10 @@ function pixelAt({ clientX, clientY }) {
   return [(clientX - left - view.x) / view.scale, (clientY - top - view.y) / view.scale];
 }
 
+// Of what is in view: in pixels, and as the server is sent it, in shares of the sides.
+function middle() { return size().map((side, axis) => (side / 2 - [view.x, view.y][axis]) / view.scale); }
+function middleShares() { return middle().map((at, axis) => at / extent()[axis]).join(" "); }
+
 function hasMoved(event, from) { return Math.hypot(event.clientX - from.clientX, event.clientY - from.clientY) > CLICK; }
 
 // Of pages without tools: a picture, or what lies on it, is moved, and a click means a pixel.

@@ -189,11 +189,13 @@ function histogram(svg, series, axis, { height, label, lines = [] }) {
 const limits = data.charts.map(({ threshold }) => threshold?.value);
 
 // How many values are above the threshold, and how many below it.
-function outcomeOf({ values, above, below }, limit) {
+function outcomeOf({ values, above, below, ends }, limit) {
   const n = values.filter((value) => value >= limit).length;
-  return [[above, n], [below, values.length - n]].map(([[name, style], number]) => {
+  const [low, high] = ends[n] ?? [];
+  const between = values.length ? `, 95 % interval ${(100 * low).toFixed(1)} to ${percent(high)}` : "";
+  return [[above, n, between], [below, values.length - n, ""]].map(([[name, style], number, words]) => {
     const part = values.length ? percent(number / values.length) : "–";
-    return element("span", "", element("span", `key ${style}`), `${name}: ${number} of ${values.length} (${part})`);
+    return element("span", "", element("span", `key ${style}`), `${name}: ${number} of ${values.length} (${part}${words})`);
   });
 }
 

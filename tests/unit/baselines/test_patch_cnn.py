@@ -94,9 +94,6 @@ def test_patches_and_images_are_scaled_alike():
         small().fit(255 * patches, labels)
 
 
-# --- maps ----------------------------------------------------------------------------------------
-
-
 # --- what is wrong -------------------------------------------------------------------------------
 
 PATCHES, LABELS = make_patches(20)

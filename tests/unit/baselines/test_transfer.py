@@ -133,22 +133,13 @@ def test_what_is_held_out_decides(texture_images, monkeypatch, sampled):
 # --- files ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("is_tuned", "include_backbone", "layers"),
-    [(False, False, ""), (False, True, "024"), (True, False, "024")],
-)
-def test_saved_and_loaded_predicts_bit_identically(
-    is_tuned, include_backbone, layers, texture_images, tmp_path, monkeypatch
-):
-    images, labels = texture_images
-    model = (tuned(monkeypatch) if is_tuned else small()).fit(images, labels)
-    path = tmp_path / "m.hvlad"
-    model.save(path, include_backbone=include_backbone)
+def test_a_file_with_the_network_predicts_bit_identically(features, texture_images, tmp_path):
+    images, path = texture_images[0], tmp_path / "m.hvlad"
+    features.save(path, include_backbone=True)
     loaded = hypervlad.load(path)
-    np.testing.assert_array_equal(loaded.predict_proba(images), model.predict_proba(images))
-    assert loaded.history_ == model.history_
-    assert {name[0] for name in loaded.network_state_} == set(layers)
-    loaded.save(tmp_path / "again.hvlad", include_backbone=include_backbone)
+    np.testing.assert_array_equal(loaded.predict_proba(images), features.predict_proba(images))
+    assert {name[0] for name in loaded.network_state_} == set("024")
+    loaded.save(tmp_path / "again.hvlad", include_backbone=True)
     assert (tmp_path / "again.hvlad").read_bytes() == path.read_bytes()
 
 
@@ -238,8 +229,6 @@ def test_skipped_images_are_left_out_and_marked(mode, texture_images, tmp_path):
     [
         ({"weights": "nowhere.pth"}, {}, "no such weights file"),
         ({"image_size": 2}, {}, "image_size must be .* at least 4 and at most 2048 or 'auto', not"),
-        ({}, {"y": ["a"] * 23}, "23 labels .* for 24 images"),
-        ({}, {"y": ["a"] * 24}, "one class only"),
         ({}, {"groups": [1, 2]}, "2 groups values for 24 images"),
     ],
 )

@@ -236,11 +236,16 @@ def test_vectors_are_found_by_pixels_and_settings(tiny_encoder, images, tmp_path
     # Pixels are the key, and batches play no part.
     more = [*images[:10], images[10], images[0].copy()]
     assert tiny_encoder.set_params(batch_size=3).encode(more).n_cached == 11
-    for change in ({"grid": "image"}, {"random_state": 1}, {"turns": 2}, {"taps": ["1", "4"]}):
+    by_percentile = {"read_options": {"scaling": "percentile"}}
+    changes = ({"grid": "image"}, {"random_state": 1}, {"turns": 2}, {"taps": ["1", "4"]})
+    for change in (*changes, {"n_codewords": 5}, by_percentile):
         other = clone(tiny_encoder).set_params(**change).fit(images)
         passes.clear()
-        assert other.encode(images[:4]).n_cached == 0, change
-        assert {shape[0] for shape in passes} == {3, 1}
+        found = other.encode(images[:4])
+        assert found.n_cached == 0, change
+        assert {shape[0] for shape in passes} == ({6, 2} if "turns" in change else {3, 1})
+        plain = other.set_params(memory=None).transform(images[:4])
+        np.testing.assert_allclose(found.vectors, plain, atol=1e-5)
     assert (tmp_path / "cache").stat().st_mode & 0o077 == 0, "it holds pickles, and is private"
 
 

@@ -43,19 +43,6 @@ def test_an_unchanged_folder_is_neither_read_nor_computed(
     assert {row.tobytes() for row in X} == {row.tobytes() for row in expected}
 
 
-@pytest.mark.parametrize(
-    "change", [{"n_codewords": 5}, {"turns": 2}, {"read_options": {"scaling": "percentile"}}]
-)
-def test_settings_that_change_vectors_miss_the_cache(change, encoder, folder, network):
-    files = sorted(folder.rglob("*.png"))
-    extracted(folder, encoder)
-    other = clone(encoder).set_params(**change).fit(files)
-    network.clear()
-    X, _ = extracted(folder, other)
-    assert network.n_images == 20 * (change.get("turns", 1))
-    np.testing.assert_allclose(X, other.set_params(memory=None).transform(files), atol=1e-5)
-
-
 def test_changed_files_are_read(encoder, folder, opened):
     """Those that changed while they were read, too."""
     changed, meanwhile = folder / "a" / "5.png", folder / "w.png"

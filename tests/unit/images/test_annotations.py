@@ -136,7 +136,7 @@ def test_what_is_no_image_is_refused(image: Any) -> None:
         find_annotations(image)
 
 
-@pytest.mark.filterwarnings("ignore:it is uncertain which pieces")  # of letters
+@pytest.mark.filterwarnings("ignore:there may be")  # of letters
 def test_coloured_marks_are_no_sample() -> None:
     """In many images, one warning names them."""
     image = coloured(scan())
@@ -164,6 +164,7 @@ def test_particles_in_colour_are_found(colour: tuple[int, ...], contrast: float)
         (ROWS >= 7) & (COLUMNS < 380),  # shifted
     ],
 )
+@pytest.mark.filterwarnings("ignore:there may be")
 def test_margins_are_no_sample(is_shown: np.ndarray, level: int) -> None:
     image = np.where(is_shown, scan(), level).astype(np.uint8)
     for each in (image, compressed(Image.fromarray(image), 60), 257 * image.astype(int)):
@@ -201,7 +202,7 @@ FINDERS: dict[str, tuple[Callable[..., Any], np.ndarray, Callable[[Any], float],
 }
 
 
-@pytest.mark.filterwarnings("ignore:it is uncertain which pieces")
+@pytest.mark.filterwarnings("ignore:there may be")
 @pytest.mark.parametrize("name", FINDERS)
 def test_annotations_are_no_sample(name: str) -> None:
     """Neither they nor their parts are found, and what is found elsewhere stays."""

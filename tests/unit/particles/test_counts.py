@@ -1,5 +1,7 @@
 """Counts and sizes against plain loops, and the coverage of their intervals by simulation."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chi2, t
 
-from hypervlad.particles import Detection, Field, count_particles, edge_weights, particle_sizes
+from hypervlad.particles import (
+    Detection,
+    Field,
+    FindingRange,
+    count_particles,
+    edge_weights,
+    particle_sizes,
+)
 
 SIDE = 1000
 CONFUSION = np.array(
@@ -244,3 +253,29 @@ def sizes_of(measure):
 def test_unknown_sizes_and_impossible_fields(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+def test_intervals_contain_what_finding_may_miss_where_nobody_corrected():
+    table = table_of(["xx", "xxx", "xxxx"], equivalent_diameter_nm=10.0 + np.arange(9) * 4 % 9)
+    table["area_nm2"] = table["equivalent_diameter_nm"] ** 2
+    sure, doubtful = FindingRange(), FindingRange(0.5, 3.0, 0.8, 1.1)
+
+    def measured(*ranges, person=False):
+        own = zip(fields_of(3), ranges, strict=True)
+        fields = [replace(each, finding_range=of, by_person=person) for each, of in own]
+        counts = count_particles(table, fields, edges="leave_out").iloc[-1]
+        sizes = particle_sizes(table, fields, edges="leave_out").iloc[-2]
+        return pd.concat([counts, sizes])
+
+    plain = measured(*[None] * 3)
+    pd.testing.assert_series_equal(measured(*[doubtful] * 3, person=True), plain)
+    for ranges, share in (([doubtful] * 3, 1), ([sure, doubtful, doubtful], 7 / 9)):
+        found, logs = measured(*ranges), FindingRange(*np.power(doubtful, share)).logs(9)
+        for best, start, own in zip(("count", "d50"), ("", "d50_"), logs, strict=True):
+            ends = [f"{start}low", f"{start}high"]
+            wide = np.hypot(np.log(plain[ends].astype(float) / plain[best]), own)
+            expected = found[best] * np.exp([-1, 1] * wide)
+            np.testing.assert_allclose(found[ends].astype(float), expected)
+            error = own.mean() / 1.96
+            assert found[f"{start}error_finding"] == pytest.approx(error, rel=1e-3)
+        assert found["per_um2_high"] / found["per_um2"] == found["high"] / found["count"]

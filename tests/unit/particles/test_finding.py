@@ -12,7 +12,7 @@ from skimage.segmentation import watershed
 from hypervlad.evaluation import OutlineTally
 from hypervlad.particles import find_particles, split_particles
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*no particle is ")
+pytestmark = pytest.mark.filterwarnings("ignore:.*(no particle is |there may be)")
 EIGHT = np.ones((3, 3))
 
 
@@ -261,16 +261,17 @@ def test_specks_are_mentioned():
 
 def test_the_number_has_a_range_where_parts_may_be_one(recwarn):
     discs = find_particles(field("dark")[0])
-    assert discs.number_range == (len(discs),) * 2
+    fewest, most = discs.number_range
+    assert fewest <= len(discs) <= most < 2 * len(discs)
     rows, columns = np.indices((240, 240)) % 80 - 39.5
     arms = np.abs(np.cos(2.5 * np.arctan2(rows, columns))) ** 4
     inside = np.hypot(rows, columns) < 32 * (0.4 + 0.6 * arms)
     image = np.random.default_rng(0).normal(0.6, 0.02, inside.shape) - 0.3 * inside
     stars = find_particles(image)
     fewest, most = stars.number_range
-    assert fewest == 9 <= len(stars) <= most
-    assert f"in this image ({fewest} to {most} particles, by how" in stars.note
-    assert f"in image ({fewest} to {most} particles, by how" in str(recwarn.pop().message)
+    assert fewest <= 9 <= most
+    assert f"there may be {fewest} to {most} particles in this image, as it is unc" in stars.note
+    assert f"{fewest} to {most} particles in image, as" in str(recwarn.pop().message)
 
 
 def test_it_says_why_nothing_is_found():

@@ -114,11 +114,12 @@ def edit(folder, column, value, row=0, file="particles.csv"):
 
 
 def begun(notes):
-    """Return how notes begin, but for those of unknown detections, of an empty field, and D50."""
+    """Return how notes begin, but for those of what finding misses, of an empty field, and D50."""
     others = (
-        "finding misses or invents, which",
+        "finding misses or invents, as no",
         "empty.png: no particle is found",
         "interval of D50",
+        "by what is doubtful of the images",
     )
     return [note[:20] for note in notes if not any(each in note for each in others)]
 
@@ -603,6 +604,25 @@ def test_outlines_that_a_person_drew_first_are_not_found_again(images, tmp_path)
     assert again.outlines_file("new.png").name == "new.png.tif"
 
 
+def test_intervals_contain_what_is_doubtful_of_all_images_or_of_none(images, tmp_path):
+    found, _ = find(tmp_path / "found", images)
+    known = found.count()
+    assert not known.is_unknown
+    assert known.counts["error_finding"].iloc[-1] > 0
+    said = next(note for note in known.notes if "by what is doubtful" in note)
+    run("report", found.path, "-o", tmp_path / "report")
+    text = (tmp_path / "report" / "methods.txt").read_text("utf-8")
+    assert said.removesuffix(", which intervals contain") in text
+    by_shape = found.count(measure="aspect_ratio")
+    assert not any("and sizes" in note for note in by_shape.notes if "doubtful" in note)
+    older = edit(found, "number_low", "", row=0, file="fields.csv").count()
+    assert older.is_unknown
+    assert "is not known of a.png, so no" in str(older.notes)
+    assert older.counts["error_finding"].iloc[-1] == 0
+    with pytest.raises(ValueError, match=r"fields\.csv: damaged \(finding_range of a"):
+        edit(found, "number_low", "1.5", row=0, file="fields.csv").count()
+
+
 def test_counts_are_corrected_for_what_finding_misses(images, tmp_path):
     shutil.copytree(images, tmp_path / "images")
     pairs = np.array([[0, 60, 60], [0, 80, 0], [1, 200, 200], [1, 0, 70]], float)
@@ -624,8 +644,8 @@ def test_counts_are_corrected_for_what_finding_misses(images, tmp_path):
     found, _ = find(found.path, tmp_path / "images", resume=True, **options | {"detection": weak})
     result = found.count()
     assert "2 of 7 particles were found, and 1 of 3 outlines is false; outline" in str(result.notes)
-    assert (result.is_unknown, result.particles[""].detection) == (True, None)
-    np.testing.assert_array_equal(result.counts, found.count(corrected=False).counts)
+    assert (result.is_unknown, result.particles[""].detection) == (False, None)
+    assert result.counts["count"].equals(found.count(corrected=False).counts["count"])
     said = run("report", found.path, "-o", tmp_path / "report").stdout
     assert "below 30 %, where the true outlines are known: 2 of 7 particles" in said
     for name in ("methods.txt", "report.html"):

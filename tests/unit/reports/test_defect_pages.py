@@ -202,12 +202,12 @@ def test_an_evaluation_counts_found_images_and_false_alarms(tmp_path):
     )
     assert clean != defective
     for words in (
-        "Of 5 images, 3 have defects, and the scorer finds 2 of them; it calls 1 of",
+        "the scorer finds 2 of them. False alarms: 1 of 2 (50.0 %, 95 % interval 9.5 to 90.5 %)",
         f"it calls {clean + defective} other patch{'es' * (clean + defective != 1)} defective, "
         f"{clean} in images without defects and {defective} in images with defects",
-        "found: 2 of 3 (66.7 %) missed: 1 of 3 (33.3 %)",
-        "false alarms: 1 of 2 (50.0 %)",
-        "false alarms: 1 of 3 (33.3 %)",
+        "found: 2 of 3 (66.7 %, 95 % interval 20.8 to 93.9 %) missed: 1 of 3 (33.3 %)",
+        "false alarms: 1 of 2 (50.0 %, 95 % interval 9.5 to 90.5 %)",
+        "false alarms: 1 of 3 (33.3 %, 95 % interval 6.1 to 79.2 %)",
     ):
         assert words in page.spaced
     calls = {row[0]: row[2:5] for row in page.rows if len(row) == 7}

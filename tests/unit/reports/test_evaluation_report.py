@@ -308,6 +308,3 @@ def test_other_images_and_groups_than_those_of_the_training_are_refused(fitted, 
         with pytest.raises(ValueError, match=words):
             report_on_held_out(tmp_path / "report", fitted, images, groups=groups)
     assert not (tmp_path / "report").exists()
-
-
-# --- the lines of a training --------------------------------------------------------------------

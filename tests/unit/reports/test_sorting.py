@@ -145,17 +145,6 @@ def test_a_copy_that_fails_does_not_stop_the_others(add, new, model, tmp_path):
     assert tree(out) == expected | {"sub/b.png": files[1].read_bytes()}
 
 
-def test_copies_do_not_go_among_the_images(new, model, add):
-    add(f"{LABEL}/a.png")
-    assert "is inside the image folder" in (
-        run("predict", model, new, "--sort-into", new / "s", code=2).stderr
-    )
-    assert "choose another folder for --sort-into" in (
-        run("predict", model, new / LABEL, "--sort-into", new, code=2).stderr
-    )
-    assert list(tree(new)) == [f"{LABEL}/a.png"]
-
-
 def test_folders_of_all_classes_are_valid_on_every_system_and_distinct(tmp_path):
     odd = ["..", "a/../b", "A", "a", "con", "unsure", "UNSURE", "é" * 150, "e\u0301", "\u00e9", " "]
     rng = np.random.default_rng(0)

@@ -232,8 +232,6 @@ def test_a_table_is_continued_unless_its_last_line_is_incomplete(table):
         table.table.write_bytes(whole[:end])
         assert f"{table.table}{words}" in table.run(code=2).stderr
         assert table.table.read_bytes() == whole[:end]
-    table.table.write_bytes(whole.splitlines()[0].replace(b"note,", b""))
-    assert f"{table.table}: without the column note, as an earlier" in table.run(code=2).stderr
 
 
 def test_lines_of_other_models_and_options_are_not_mixed(table, tmp_path):

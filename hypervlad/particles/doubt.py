@@ -1,0 +1,141 @@
+"""By how much the numbers and sizes of particles that were found without training may be wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from hypervlad.objects.detection import FindingRange
+from hypervlad.objects.splitting import LabelMap, areas_of
+
+_LEAST_SHARE = 0.05  # of a particle's area, of pieces that may be particles of their own
+_ROWS = 1024  # that are compared at once
+# From how few to how many particles there may be, to be mentioned: by joins alone, as a difference
+# of logarithms, and by all facts, as a factor.
+_MAX_OF_JOINS, _MAX_OF_ALL = 0.15, 3.0
+# By how much logarithms of true over found numbers and sizes may be lower, and higher, within 95 %,
+# for one more of each fact: by `python -m benchmarks.particles.train_doubt`.
+_WIDTHS: dict[str, tuple[float, float, float, float]] = {
+    "split": (0.99, 0, 0, 0.18),
+    "joined": (0, 0.25, 0.19, 0),
+    "unclaimed": (0, 0.12, 0, 0.21),
+    "outside": (0, 0.86, 0.3, 0.02),
+    "touching": (0.86, 0.33, 0.9, 0),
+    "concave": (1.97, 0, 0.07, 2.29),
+    "faint": (1.52, 0.19, 0.63, 0),
+    "unsure": (0, 3.4, 2.45, 0),
+}
+#: What is doubtful of an image, in words where it is the main reason.
+FACTS = dict.fromkeys(("split", "joined"), "it is uncertain which pieces are one particle")
+FACTS |= dict.fromkeys(("unclaimed", "outside"), "more looks like particles than was outlined")
+FACTS |= {
+    "touching": "many touch each other",
+    "concave": "outlines are not convex",
+    "faint": "some are faint beside the texture",
+    "unsure": "their edges are uncertain",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Doubt:
+    """The pieces of a field that sure joins leave, and which may be one particle.
+
+    Attributes
+    ----------
+    pixels : ndarray of int, shape (n,)
+        The index of the deepest pixel of each piece.
+    areas : ndarray of float, shape (n,)
+        In pixels.
+    background : ndarray of float, shape (n,)
+        The mean probability that its pixels are none of a particle.
+    possible : ndarray of int, shape (n,)
+        As of `Joined`.
+    """
+
+    pixels: NDArray[np.int64]
+    areas: NDArray[np.float64]
+    background: NDArray[np.float64]
+    possible: NDArray[np.int64]
+
+    def between(self, particles: LabelMap, min_area: int) -> tuple[int, int]:
+        """Return how few and how many particles there may be, by how pieces are joined.
+
+        Pieces of fewer pixels than `min_area`, or than a twentieth of their particle, as those of a
+        texture, do not count; particles that were found otherwise than of pieces count once.
+        """
+        n = int(particles.max(initial=0))
+        own, areas = particles.ravel()[self.pixels], areas_of(particles, n)
+        covered = np.bincount(own, self.areas, n + 1)
+        is_known = (own > 0) & (covered > areas / 2)[own]
+        # Particles, and possible ones, that have a piece in common.
+        ends = own[is_known] - 1, n + self.possible[is_known]
+        size = n + int(self.possible.max(initial=-1)) + 1
+        shared = coo_array((np.ones(len(ends[0])), ends), (size, size))
+        is_there = areas[1:] > 0  # labels may have been dropped
+        unions = connected_components(shared, directed=False)[1] if size else np.zeros(0, int)
+        is_large = is_known & (self.areas >= np.maximum(min_area, _LEAST_SHARE * areas[own]))
+        counts = np.bincount(own[is_large], minlength=n + 1)[1:]
+        fewest, most = np.unique(unions[:n][is_there]), np.maximum(counts, 1)[is_there]
+        return len(fewest), int(most.sum())
+
+    def facts(
+        self, particles: LabelMap, min_area: int, likely: int, seen: Mapping[str, float]
+    ) -> dict[str, float]:
+        """Describe what is doubtful of some particles, each 0 or more; more is more doubtful.
+
+        `likely` is how many pixels look like particles, and `seen` has the facts that grey values
+        and outlines show.
+        """
+        areas = areas_of(particles, int(particles.max(initial=0)))[1:]
+        n, own = np.count_nonzero(areas), particles.ravel()[self.pixels]
+        fewest, most = self.between(particles, min_area)
+        is_in = own > 0
+        inside = self.areas[is_in]
+        return {
+            "split": float(np.log((n + 0.5) / (fewest + 0.5))),
+            "joined": float(np.log((most + 0.5) / (n + 0.5))),
+            "unclaimed": float(np.log(max(likely / areas.sum(), 1))),
+            "outside": float(np.log1p(np.count_nonzero(~is_in) / n)),
+            "touching": _touching(particles),
+            "unsure": float(self.background[is_in] @ inside / max(inside.sum(), 1)),
+            **seen,
+        }
+
+
+def finding_range(facts: Mapping[str, float]) -> FindingRange:
+    """Return between which factors what is true of particles lies, by what is known of these."""
+    widths = np.array([_WIDTHS[name] for name in facts], np.float64)
+    low, high, smaller, larger = np.array([*facts.values()]) @ widths
+    return FindingRange(*np.exp([-low, high, -smaller, larger]).tolist())
+
+
+def main_doubt(facts: Mapping[str, float]) -> str:
+    """Return, in words, why a number is uncertain: by joins, or by what widens its range most."""
+    if facts["split"] + facts["joined"] > _MAX_OF_JOINS:
+        return FACTS["split"]
+    low, high, _, _ = finding_range(facts)
+    if high < _MAX_OF_ALL * low:
+        return ""
+    return FACTS[max(facts, key=lambda name: facts[name] * sum(_WIDTHS[name][:2]))]
+
+
+def _touching(particles: LabelMap) -> float:
+    """Return which share of the outlines is between two particles."""
+    n_between = n_steps = 0
+    for top in range(0, len(particles), _ROWS):
+        own = particles[top : top + _ROWS + 1]
+        pairs: list[tuple[NDArray[Any], NDArray[Any]]] = [
+            (own[1:], own[:-1]),
+            (own[:_ROWS, 1:], own[:_ROWS, :-1]),
+        ]
+        for one, other in pairs:
+            is_step = one != other
+            n_steps += int(np.count_nonzero(is_step))
+            n_between += int(np.count_nonzero(is_step & (one > 0) & (other > 0)))
+    return n_between / max(n_steps, 1)
