@@ -138,7 +138,7 @@ class Finding(Corrections):
             self._previewing.release()
 
     def _part_of(self, path: Path, middle: str) -> Part | None:
-        """Return the part of an image that is in view; None of a small image, or an unreadable."""
+        """Return the part of an image that is in view; see `part_in_view`."""
         (name,) = relative_names([path], self._root)
         shape = self.scales.shape_of(name) or read_image(path, page=0).shape
         return part_in_view(shape, middle)

@@ -130,7 +130,6 @@ def write_part(image: Path, part: Part, folder: Path, given: float | None = None
     pixels = micrograph.pixels[rows, part.left : part.left + part.width]
     if pixels.ndim == 3 or micrograph.metadata["dtype"] == "uint8":
         pixels = np.rint(255 * pixels).astype(np.uint8)
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / image.name
     write_tiff(path, pixels, micrograph.pixel_size or given, flush=False, level=1)
     return path

@@ -15,7 +15,7 @@ from hypervlad.fibres.axial import Interval
 from hypervlad.fibres.contrast import FloatMap, Values, halved, normalised_contrast
 from hypervlad.fibres.doubts import bundles, ribbons, shells
 from hypervlad.fibres.left_out import marked_places
-from hypervlad.fibres.places import Appearance, Field, Places, find_places, followed
+from hypervlad.fibres.places import PROBABILITY, Appearance, Field, Places, find_places, followed
 from hypervlad.fibres.profile_network import LOOKS, ProfileNetwork
 from hypervlad.images import Annotation, PixelSizes, ReadOptions
 from hypervlad.images.annotations import annotation_mask, words_of_annotations
@@ -36,7 +36,6 @@ _OF_SATURATED = 3.0  # times the share of saturated pixels, by which intervals a
 _OF_BUNDLES = 1.5  # times wider are intervals where several fibres may count as one
 _MARGIN = 1.2  # of the median over the smallest diameter: with less, thin fibres are missed
 _MAX_HALF_WIDTH = np.log(2)  # of the interval of the logarithm of the median: half to twice it
-_PROBABILITY = 0.7  # of a place, at least
 _MIN_ERROR = 0.01  # of the logarithm of a diameter, that counts
 _MAX_ERROR = 0.4  # of the logarithm of a diameter
 # Bounds of a correction that was fitted to synthetic mats: beyond, single places weigh too much.
@@ -363,7 +362,7 @@ def accepted_places(field: Field, found: Appearance) -> tuple[Places, dict[str, 
     is_within = np.all((middle >= 0) & (middle < np.asarray(field.shape)), axis=1)
     passed = (
         np.logical_and.reduce(inside),
-        is_within & (places.probability > _PROBABILITY),
+        is_within & (places.probability > PROBABILITY),
         places.diameter >= smallest_diameter(found),
         places.error < _MAX_ERROR,
     )

@@ -10,10 +10,16 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
 from hypervlad.fibres.contrast import Values
-from hypervlad.fibres.places import Appearance, Field, Places, followed, profiles_across
+from hypervlad.fibres.places import (
+    PROBABILITY,
+    Appearance,
+    Field,
+    Places,
+    followed,
+    profiles_across,
+)
 from hypervlad.statistics.groups import weighted_quantiles
 
-_PROBABILITY = 0.7  # of a place
 _REACH, _SHAPE = 2.5, (4, 101)  # of profiles: in diameters, and points along and across
 _DIM = 0.35  # quantile of profiles along a fibre, which hardly depends on what lies beside it
 _RISE = 0.08  # over the fall so far, where something else begins
@@ -41,7 +47,7 @@ _OF_BUNDLES = (
 
 def shells(field: Field, found: Appearance) -> str:
     """Return a note if a second step of brightness shows outside the edges of fibres, else ""."""
-    places = found.places.chosen(found.places.probability > _PROBABILITY)
+    places = found.places.chosen(found.places.probability > PROBABILITY)
     fibres, lengths = followed(places)
     wider, middle = np.zeros(len(places)), _SHAPE[1] // 2
     profiles = profiles_across(field, found.sign, places, _REACH, _SHAPE).mean(axis=1)

@@ -191,11 +191,11 @@ def counts_of(
     high[ends[1] > scaled + OPEN] = np.nan
     low, high = np.minimum(np.maximum(low, 0), fewest), np.maximum(high, most)
     low, high = _with_correction(counts, low, high, variance)
-    of_number = particles.finding_error()
-    columns["low"], columns["high"] = with_error(low, counts[0], high, of_number)
+    reach = particles.finding_reach()
+    columns["low"], columns["high"] = with_error(low, counts[0], high, np.expm1(reach))
     per_count = np.divide(1, counts[0], out=np.full(counts[0].shape, np.nan), where=counts[0] > 0)
     fields_error, finding_error = errors[:, 0] * (counts + half)[0] * per_count
-    finding_error = np.hypot(finding_error, _standard(of_number))
+    finding_error = np.hypot(finding_error, reach.mean() / NORMAL_FACTOR)
     columns |= {"error_fields": fields_error, "error_finding": finding_error}
     columns["error_classes"] = np.sqrt(variance[0]) * per_count
     total = float(counts[0, -1]) or math.nan
@@ -215,11 +215,6 @@ def counts_of(
     low, high = with_error(low, best, high, 2 * particles.error)
     columns["per_um2_low"], columns["per_um2_high"] = low, high
     return pd.DataFrame(columns)
-
-
-def _standard(shares: FloatArray) -> float:
-    """Return the relative standard uncertainty of errors below and above within 95 %."""
-    return float(np.log1p(shares).mean() / NORMAL_FACTOR)
 
 
 def _with_correction(
@@ -311,6 +306,7 @@ def sizes_of(
             f"{name_some(unknown)}: give the pixel size, or choose a measure in pixels"
         )
     error, missed = particles.error_of(measure), particles.missed_below(measure)
+    of_finding = particles.finding_reach(measure).mean() / NORMAL_FACTOR
     is_of = is_of[particles.is_measured(measure)]
     samples = {by: particles.sample(measure, by) for by in ("number", "area")}
     rows = []
@@ -318,7 +314,7 @@ def sizes_of(
         for by, whole in samples.items():
             best, low, high, *errors = whole.where(is_in).quantiles(_SHARES)
             low, high = opened(*with_error(low, best, high, error), missed)
-            errors[1] = np.hypot(errors[1], _standard(particles.finding_error(measure)))
+            errors[1] = np.hypot(errors[1], of_finding)
             row: dict[str, Any] = {"class": name, "by": by, "particles": int(is_in.sum())}
             for share, *values in zip(_SHARES, best, low, high, *errors, strict=True):
                 keys = (f"d{round(100 * share)}{name}" for name in _OF_SIZE)

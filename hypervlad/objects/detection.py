@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, NamedTuple
@@ -40,14 +40,18 @@ class FindingRange(NamedTuple):
     size_low: float = 1.0
     size_high: float = 1.0
 
-    def logs(self, n: float, n_in_all: float | None = None) -> NDArray[np.float64]:
+    @staticmethod
+    def logs(
+        ranges: Sequence[FindingRange], numbers: ArrayLike, n_in_all: float
+    ) -> NDArray[np.float64]:
         """Return by how much logarithms of numbers and sizes may be below and above, (2, 2).
 
-        Of `n` particles, or of more of which n are like these, and the others sure.
+        Of particles in all, of which those `numbers` are of images with these `ranges`, which hold
+        for all images alike, and the others sure.
         """
-        n_in_all = n if n_in_all is None else n_in_all
-        logs = (np.abs(np.log(self)) * n + np.array(_OF_ONE) * n**0.5) / n_in_all
-        return np.asarray(logs).reshape(2, 2)
+        n = np.asarray(numbers, np.float64)
+        logs = n @ np.abs(np.log(ranges)) + np.array(_OF_ONE) * n.sum() ** 0.5
+        return np.asarray(logs / n_in_all).reshape(2, 2)
 
 
 @dataclass(frozen=True, eq=False)

@@ -68,11 +68,12 @@ class Field:
         check_value(f"shape of {self.micrograph}", self.shape, [sides])
         nm = Number(above=0, meaning="nanometres per pixel")
         check_value(f"pixel_size of {self.micrograph}", self.pixel_size, [nm, None])
-        lows, highs = (self.finding_range or FindingRange())[::2], (self.finding_range or ())[1::2]
+        factors = tuple(self.finding_range or FindingRange())
+        lows, highs = factors[::2], factors[1::2]
         if not (all(0 < low <= 1 for low in lows) and all(1 <= high < math.inf for high in highs)):
             raise ValueError(
                 f"finding_range of {self.micrograph}: expected lows above 0 and at most 1, and "
-                f"highs of at least 1, got {tuple(self.finding_range or ())}"
+                f"highs of at least 1, got {factors}"
             )
 
 
@@ -210,27 +211,22 @@ class WeightedParticles:
         where nothing was found; 0 if numbers are corrected, or a person drew or corrected all
         outlines.
         """
-        n = np.bincount(self.field_of, self.weights, len(self.fields))
-        found = [
-            (each.finding_range, own)
-            for each, own in zip(self.fields, n.tolist(), strict=True)
-            if own and not each.by_person
-        ]
         if self.detection is not None or all(each.by_person for each in self.fields):
             return np.zeros((2, 2))
-        if not found or any(each is None for each, _ in found):
-            return None
-        ranges, n_found = zip(*found, strict=True)
-        logs = np.average(np.log(ranges), axis=0, weights=n_found)
-        return FindingRange(*np.exp(logs)).logs(sum(n_found), n.sum())
+        n = np.bincount(self.field_of, self.weights, len(self.fields))
+        ranges, numbers = list[FindingRange](), list[float]()
+        for each, number in zip(self.fields, n.tolist(), strict=True):
+            if number and not each.by_person:
+                if each.finding_range is None:
+                    return None
+                ranges.append(each.finding_range)
+                numbers.append(number)
+        return FindingRange.logs(ranges, numbers, n.sum()) if ranges else None
 
-    def finding_error(self, measure: str = "") -> FloatArray:
-        """Return by which shares, (2,), numbers or a measure may be below and above those found.
-
-        They are 0 if nobody knows.
-        """
+    def finding_reach(self, measure: str = "") -> FloatArray:
+        """Return `finding_logs` of numbers, or of a measure, (2,); 0 if nobody knows."""
         number, size = np.zeros((2, 2)) if self.finding_logs is None else self.finding_logs
-        return np.asarray(np.expm1(size * dimension_of(measure) if measure else number))
+        return np.asarray(size * dimension_of(measure) if measure else number)
 
     def finding_text(self, measure: str) -> str:
         """Return in words what `finding_logs` says of numbers, and of a measure with a unit."""
@@ -244,9 +240,9 @@ class WeightedParticles:
         )
 
     def error_of(self, measure: str) -> FloatArray:
-        """Return by which shares all values of a measure may be wrong together, as above."""
+        """Return by which shares, (2,), all values of a measure may be below and above together."""
         scale = np.log1p(self.error * pixel_size_power(measure))
-        return np.asarray(np.expm1(np.hypot(scale, np.log1p(self.finding_error(measure)))))
+        return np.asarray(np.expm1(np.hypot(scale, self.finding_reach(measure))))
 
     @property
     def unit(self) -> str:

@@ -260,11 +260,9 @@ def count_found(
 
     every = WeightedParticles.of(table, fields, edges, detection, pixel_size_error)
     if every.finding_logs is None:
-        lacking = [
-            each.micrograph
-            for each in fields
-            if not (each.finding_range or each.by_person) and _is_of(table, [each]).any()
-        ]
+        with_any = {*table["micrograph"]}
+        unknown = [each for each in fields if not (each.finding_range or each.by_person)]
+        lacking = [each.micrograph for each in unknown if each.micrograph in with_any]
         if lacking and any(each.finding_range for each in fields):
             notes.append(
                 f"by how much finding may be wrong is not known of {name_some(lacking)}, so no "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +11,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from hypervlad.objects.detection import FindingRange
-from hypervlad.objects.splitting import LabelMap, areas_of
+from hypervlad.objects.splitting import NEIGHBOURS, LabelMap, areas_of
 
 _LEAST_SHARE = 0.05  # of a particle's area, of pieces that may be particles of their own
 _ROWS = 1024  # that are compared at once
@@ -130,11 +129,8 @@ def _touching(particles: LabelMap) -> float:
     n_between = n_steps = 0
     for top in range(0, len(particles), _ROWS):
         own = particles[top : top + _ROWS + 1]
-        pairs: list[tuple[NDArray[Any], NDArray[Any]]] = [
-            (own[1:], own[:-1]),
-            (own[:_ROWS, 1:], own[:_ROWS, :-1]),
-        ]
-        for one, other in pairs:
+        for here, there in NEIGHBOURS[:2]:  # along columns, and along rows
+            one, other = own[here][:_ROWS], own[there][:_ROWS]
             is_step = one != other
             n_steps += int(np.count_nonzero(is_step))
             n_between += int(np.count_nonzero(is_step & (one > 0) & (other > 0)))

@@ -55,6 +55,7 @@ _OPPOSITE: dict[Polarity, Polarity] = {"bright": "dark", "dark": "bright"}
 _SEPARATION, _MIN_PIECE = 0.95, 4  # of the parts that are then joined, the latter in pixels
 _TILE = 1536  # pixels, of the side of what is looked at at once
 _RING = 3  # pixels to both sides of an outline, between which grey values step
+_LIKELY = 128  # of 255: probability of background, with less of which it looks like a particle
 _EDGE = 80  # of 255: probability of background at outlines, with which diameters are right
 # Least mean probability of a particle, by scale: what is found in noise and grain has less.
 _CERTAIN = {1.0: 0.88, 0.5: 0.86, 0.25: 0.83, 0.125: 0.86}
@@ -117,7 +118,8 @@ class FoundParticles(Outlines):
         """How few and how many there may be, within 95 %; of none 0 and 0, which is no interval."""
         if self.finding_range is None:
             return 0, 0
-        factors = np.exp(self.finding_range.logs(len(self))[0] * [-1, 1])
+        logs = FindingRange.logs([self.finding_range], [len(self)], len(self))
+        factors = np.exp(logs[0] * [-1, 1])
         # Half a particle more, as of none there is no logarithm.
         fewest, most = ((len(self) + 0.5) * factors - 0.5).round().astype(int).tolist()
         return max(0, fewest), most
@@ -362,7 +364,7 @@ class Scales:
             self._seen[polarity, scale] = joined.within(labels)
             return labels
         self._doubt[polarity] = doubt
-        self._likely[polarity] = int(np.count_nonzero(fields[0] < 128))
+        self._likely[polarity] = int(np.count_nonzero(fields[0] < _LIKELY))
         pieces, n = ndimage.label(fields[0] < _EDGE, EIGHT)
         areas = areas_of(pieces, n)
         at = np.flatnonzero(((areas >= _MIN_PIECE) & (areas < least_area))[pieces])

@@ -270,7 +270,8 @@ def test_intervals_contain_what_finding_may_miss_where_nobody_corrected():
     plain = measured(*[None] * 3)
     pd.testing.assert_series_equal(measured(*[doubtful] * 3, person=True), plain)
     for ranges, share in (([doubtful] * 3, 1), ([sure, doubtful, doubtful], 7 / 9)):
-        found, logs = measured(*ranges), FindingRange(*np.power(doubtful, share)).logs(9)
+        found, of_all = measured(*ranges), FindingRange(*np.power(doubtful, share))
+        logs = FindingRange.logs([of_all], [9], 9)
         for best, start, own in zip(("count", "d50"), ("", "d50_"), logs, strict=True):
             ends = [f"{start}low", f"{start}high"]
             wide = np.hypot(np.log(plain[ends].astype(float) / plain[best]), own)
