@@ -148,7 +148,8 @@ def _is_of(bar: ScaleBar, other: ScaleBar) -> bool:
 
 def _lines(grey: Grey) -> list[_Candidate]:
     values = {1: grey, -1: -grey}
-    lines = (_line(values[sign], sign, box) for sign, box in dict.fromkeys(_rectangles(grey)))
+    found = dict.fromkeys(each for level in _LEVELS for each in _rectangles(grey, level))
+    lines = (_line(values[sign], sign, box) for sign, box in found)
     return [each for each in lines if each is not None]
 
 
@@ -171,24 +172,22 @@ def _is_of_sample(grey: Grey, bar: ScaleBar) -> bool:
     return bool(alike.sum() >= _N_ALIKE)
 
 
-def _bands(grey: Grey, n_looks: int) -> list[slice]:
+def _bands(grey: Grey, n_looks: int = 1) -> list[slice]:
     """Return the rows that are searched at a time, few enough to need little memory."""
     n_rows = max(1, _BAND // (n_looks * grey.shape[1]))
     return [slice(start, start + n_rows) for start in range(0, len(grey), n_rows)]
 
 
-def _rectangles(grey: Grey) -> list[tuple[int, Box]]:
+def _rectangles(grey: Grey, level: float) -> list[tuple[int, Box]]:
     """Return the sign and the box of adjacent rows that cross a level at the same two columns."""
     height, width = grey.shape
-    runs = np.concatenate([_flat_runs(grey, rows) for rows in _bands(grey, len(_LEVELS))], axis=1)
-    line = runs[0] * (height + 1) + runs[1]  # those of two levels are not adjacent
-    order = np.argsort(line * width + runs[2])
-    line, (_, row, left, right, sign) = line[order], runs[:, order]
+    runs = np.concatenate([_flat_runs(grey, level, rows) for rows in _bands(grey)], axis=1)
+    row, left, right, sign = runs
     # A run has at most one above it whose ends are as near: those of one row are apart.
-    places = line * width + left
+    places = row * width + left
     above = np.searchsorted(places, places - width + 2 * _END_SHIFT, "right") - 1
-    continues = (line[above] == line - 1) & (sign[above] == sign)
-    number = np.arange(len(line))
+    continues = (row[above] == row - 1) & (sign[above] == sign)
+    number = np.arange(len(row))
     first, starts, ends, over = (each.tolist() for each in (number, left, right, above))
     for i in np.flatnonzero(continues).tolist():
         one = first[over[i]]
@@ -206,19 +205,18 @@ def _rectangles(grey: Grey) -> list[tuple[int, Box]]:
     return [(side, (y, x, end, stop)) for y, x, end, stop, side in chosen]
 
 
-def _flat_runs(grey: Grey, rows: slice) -> NDArray[np.int_]:
-    """Return level, row, start, end and sign of level runs of pixels beyond a level, (5, n)."""
+def _flat_runs(grey: Grey, level: float, rows: slice) -> NDArray[np.int_]:
+    """Return row, start, end and sign of level runs of pixels beyond a level, (4, n), in order."""
     part, width = grey[rows], grey.shape[1]
-    above = (part > np.array(_LEVELS, np.float32)[:, None, None]).ravel()
+    above = (part > np.float32(level)).ravel()
     steps = np.flatnonzero(above[1:] != above[:-1]) + 1
     length = np.diff(steps)
     fits = (length >= _MIN_LENGTH) & (length <= _MAX_SHARE * width)
     first, length = steps[:-1][fits], length[fits]
-    line, left = np.divmod(first, width)
-    number, row = np.divmod(line, len(part))
+    row, left = np.divmod(first, width)
     sign = np.where(above[first], 1, -1)
-    runs = np.stack([number, row + rows.start, left, left + length, sign])
-    _, row, left, right, sign = runs = runs[:, (left > 0) & (runs[3] < width)]
+    runs = np.stack([row + rows.start, left, left + length, sign])
+    row, left, right, sign = runs = runs[:, (left > 0) & (runs[2] < width)]
     # Both ends are steps, and the run between them is flat: the rest need not be looked at.
     inside = _samples(grey, row, left, right)
     beside = np.maximum(left - _FAR, 0), np.minimum(right + _FAR - 1, width - 1)

@@ -28,7 +28,7 @@ from hypervlad.images.files import is_below
 from hypervlad.images.options import PIXEL_SIZE, check_read_options
 from hypervlad.images.reading import read_named, relative_names
 from hypervlad.images.sample import GIVEN_SIZE, note_found
-from hypervlad.objects.detection import Detection
+from hypervlad.objects.detection import Detection, FindingRange
 from hypervlad.objects.found_counts import note_of_uncounted
 from hypervlad.objects.found_folder import DETECTION, LOCK, RUN, FoundFolder
 from hypervlad.objects.found_outlines import EDITS
@@ -178,8 +178,6 @@ def find_in_images(
                                 found, own = _outlined(
                                     name, image, there, outline, reading, by_person
                                 )
-                            if factors := getattr(found, "finding_range", None):
-                                own |= factors._asdict()
                             rows[name] = rows.get(name, {}) | own
                     except ImageReadError as error:
                         left_out.append(str(error))  # an earlier row stays, as its particles do
@@ -345,6 +343,8 @@ def _outlined(
         "image_digest": own.digest,
     }
     if there is None:  # a file of outlines has none of these
+        factors: FindingRange | None = getattr(found, "finding_range", None)
+        row |= factors._asdict() if factors else dict.fromkeys(FindingRange._fields)
         row["annotations"] = words_of_annotations(found.annotations) or None
         row["annotated_px"] = int(annotation_mask(found.annotations, found.shape).sum())
         row |= {"beside": found.n_beside, "corrected_in": None if drawn is None else drawn[0].name}
