@@ -407,7 +407,7 @@ class FieldNetwork:
             image = _scaled(grey[tile], *limits)
             found[:, *inner] = self._of_tile(1 - image if inverted else image, network)[:, *own]
             if not is_whole:
-                _release_memory()
+                release_memory()
         return found[:, :height, :width]
 
     def _of_tile(self, image: NDArray[np.float32], network: TappedNetwork) -> NDArray[np.uint8]:
@@ -522,7 +522,7 @@ def likely_parts(
     return labels
 
 
-def _release_memory() -> None:
+def release_memory() -> None:
     """Return freed memory to the system: glibc keeps 0.6 GB of what torch had in pieces."""
     with contextlib.suppress(AttributeError, OSError, TypeError):  # other systems
         ctypes.CDLL(None).malloc_trim(0)

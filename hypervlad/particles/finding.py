@@ -44,6 +44,7 @@ from hypervlad.particles.decoder import (
     likely_parts,
     parts_of,
     pretrained_decoder,
+    release_memory,
 )
 from hypervlad.particles.doubt import Doubt, finding_range, main_doubt
 from hypervlad.particles.joining import Joined, Joiner
@@ -185,16 +186,9 @@ def find_particles(
     check_value("min_area", min_area, [Integer()])
     sample = read_sample(image, annotations=annotations, read_options=read_options)
     scales = Scales(sample.grey, min_area)
-    names = (polarity,) if polarity != "auto" else tuple(_OPPOSITE)
-    known, confidence = names[0], 0.0
-    if polarity == "auto":
-        halves = {name: scales.found(name, _HALF) for name in names}
-        known, confidence = _chosen(halves)
-        if confidence >= _SETTLED:
-            confidence = min(confidence, scales.least_sure(known, halves[known]))
-        names = (known, _OPPOSITE[known])
+    known, confidence = scales.polarity() if polarity == "auto" else (polarity, 0.0)
     every = dict[Polarity, _Found]()
-    for name in names:
+    for name in (known, _OPPOSITE[known]) if polarity == "auto" else (known,):
         every[name] = scales.found(name)
         if confidence >= _SETTLED and len(every[name].weights):
             break
@@ -317,17 +311,20 @@ class Scales:
         likely, seen = self._likely[polarity], self._shown[polarity]
         return self._doubt[polarity].facts(labels, self._min_area, likely, seen)
 
-    def least_sure(self, polarity: Polarity, half: _Found) -> float:
-        """Return how sure it is if all that stands out on the other side is particles.
-
-        These may be too small to be found at half the size.
-        """
-        grey = self._images[_HALF][~_widened(half.labels > 0)]
-        if not len(grey):
-            return 1.0
-        beyond = (np.median(grey) - grey) * (1 if polarity == "bright" else -1)
-        other = beyond[beyond > _STANDS_OUT * np.median(np.abs(beyond))].sum()
-        return float(2 * half.weights.sum() / (half.weights.sum() + other) - 1)
+    def polarity(self) -> tuple[Polarity, float]:
+        """Return the polarity that half the size shows, and how sure that is."""
+        halves = {name: self.found(name, _HALF) for name in _OPPOSITE}
+        known, confidence = _chosen(halves)
+        # What stands out on the other side may be particles too small to be found at half the size.
+        grey = self._images[_HALF][~_widened(halves[known].labels > 0)]
+        if confidence >= _SETTLED and len(grey):
+            beyond = (np.median(grey) - grey) * (1 if known == "bright" else -1)
+            other = beyond[beyond > _STANDS_OUT * np.median(np.abs(beyond))].sum()
+            own = halves[known].weights.sum()
+            confidence = min(confidence, float(2 * own / (own + other) - 1))
+        if confidence >= _SETTLED:  # what is seen of the other polarity takes 89 MB of the largest
+            self._seen = {key: each for key, each in self._seen.items() if key[0] == known}
+        return known, confidence
 
     def _least_area(self, scale: float) -> int:
         return max(round(self._min_area * scale**2), min(self._min_area, _MIN_SEEN))
@@ -336,12 +333,18 @@ class Scales:
         labels = self._look(polarity, whole)
         for scale in (each for each in _CERTAIN if each < whole):
             if len(self._seen[polarity, scale].likely):
-                more = self._seen[polarity, scale].in_size(labels.shape)
+                more = self._in_size(polarity, scale, labels.shape)
                 _add(labels, more.particles(more.pieces))
         # What was found twice, or lies below others, may have no pixel left.
         labels = renumbered(labels)
         _split_at_necks(labels)
         return labels
+
+    def _in_size(self, polarity: Polarity, scale: float, size: tuple[int, ...]) -> Joined:
+        """Return what is seen on a scale, in the size of another one."""
+        if max(size) > _TILE:
+            release_memory()  # of the largest images, this takes half a gigabyte
+        return self._seen[polarity, scale].in_size(size)
 
     def _look(self, polarity: Polarity, scale: float) -> NDArray[np.int32]:
         """Label what is seen on one scale; what a smaller one shows helps to join its parts."""
@@ -354,7 +357,7 @@ class Scales:
             fields = self._network.fields(grey, _TILE, polarity == "dark", self._brightness[scale])
         limits = _EDGE, _CERTAIN[scale]
         parts = parts_of(fields, _SEPARATION, least_area, _MIN_PIECE, *limits)
-        smaller = self._seen[polarity, scale / 2].in_size(grey.shape) if has_smaller else None
+        smaller = self._in_size(polarity, scale / 2, grey.shape) if has_smaller else None
         joined, doubt = self._joiner.join(parts, fields, smaller)
         del smaller  # of the largest images, it takes 256 MB
         # The whole image's are not needed as pieces: particles take their place.
