@@ -441,18 +441,20 @@ def _crisp_parts(grey: Grey, sharp: Mask, sign: int, level: float) -> list[_Part
     is_large = (edges >= _MIN_EDGE) & (crisp >= edges / 2)
     if not 0 < np.count_nonzero(is_large) <= _MAX_PARTS:
         return []
-    numbers = np.where(is_large, np.cumsum(is_large), 0)
-    for row in labels:  # few at once, as indices take 64 bits
-        row[:] = numbers[row]
-    edges = np.array([[(e.start, e.stop) for e in each] for each in ndimage.find_objects(labels)])
-    first, last = edges[..., 0], edges[..., 1]
+    large, numbers = np.flatnonzero(is_large), np.cumsum(is_large) - 1
+    first, last = np.full((len(large), 2), max(grey.shape)), np.zeros((len(large), 2), np.intp)
+    for places, own in _labelled_places(is_edge, labels):
+        chosen = is_large[own]
+        at = np.stack(np.divmod(places[chosen], grey.shape[1]), axis=1)
+        np.minimum.at(first, numbers[own[chosen]], at)
+        np.maximum.at(last, numbers[own[chosen]], at + 1)
     longest = (last - first).max(axis=1)
     is_inside = (first > 0).all(axis=1) & (last < grey.shape).all(axis=1)
     is_inside &= (longest >= _HEIGHTS[0]) & (longest <= _MAX_ARROW * max(grey.shape))
     if np.count_nonzero(is_inside) > _MAX_CRISP:
         return []
     boxes = map(_as_box, np.hstack([first, last])[is_inside])
-    found = zip(boxes, (1 + np.flatnonzero(is_inside)).tolist(), strict=True)
+    found = zip(boxes, large[is_inside].tolist(), strict=True)
     parts = (_part(box, labels, number, grey, sign, above) for box, number in found)
     return [each for each in parts if each is not None]
 
