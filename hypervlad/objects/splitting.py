@@ -29,6 +29,7 @@ _SMOOTHING = 1.0  # standard deviation in pixels; depths have several maxima per
 _REACH = 4  # pixels to which smoothing reaches
 _NECK = 1.0  # pixels on each side by which a neck is narrower: outlines are rough
 _WIDE = 10.0  # pixels, of half a width, above which it is narrower by a tenth
+_AT_ONCE = 1 << 16  # pixels
 
 
 def split_particles(
@@ -142,9 +143,11 @@ def label_parts(
 
 
 def values_of(labels: LabelMap, values: NDArray[Any], out: NDArray[Any]) -> NDArray[Any]:
-    """Return the value of each label, in `out`; row by row, as indices take 64 bits."""
-    for to, row in zip(out, labels, strict=True):
-        to[:] = values[row]
+    """Return the value of each label, in `out`; few rows at once, as indices take 64 bits."""
+    n_rows = max(1, _AT_ONCE // max(labels.shape[1], 1))
+    for top in range(0, len(labels), n_rows):
+        rows = slice(top, top + n_rows)
+        np.take(values, labels[rows], out=out[rows], mode="wrap")  # several times as fast
     return out
 
 
