@@ -29,6 +29,7 @@ from hypervlad.objects.particle import Outlines
 from hypervlad.objects.splitting import (
     EIGHT,
     areas_of,
+    borders_of,
     elongations,
     numbers_of,
     renumbered,
@@ -68,6 +69,9 @@ _ROWS = 1024  # that are compared at once
 _NECK = 0.4  # pixels, as the network's outlines are smooth
 _MIN_PART = 0.15  # of a particle's area, that a neck cuts off
 _MAX_LONG = 1.8  # elongation of parts: the width of long ones varies anyway
+# Where grey values within so many pixels of particles vary by so little of the step, they do not
+# show borders: only necks of the outline do.
+_FLAT, _LEAST_CORE, _NECK_OF_FLAT = 0.05, 20, 0.2
 _MANY_SPECKS = 2  # regions too small for particles, for each particle, to be mentioned
 _MIN_STEP = 0.2  # of the step of most of the particles' area: dirt is fainter
 _MIN_RANGE = 0.08  # of the range of grey values: light and clouds have no such steps
@@ -267,7 +271,11 @@ class Scales:
         """Return the particles of the image on one scale, of which smaller ones take part."""
         grey, sign = self._images[whole], 1 if polarity == "bright" else -1
         labels = self._labelled(polarity, whole)
-        steps, at_edge, contrasts = _edges(grey, labels, sign)
+        steps, at_edge, contrasts, spreads = _edges(grey, labels, sign)
+        known = spreads[~np.isnan(spreads)]
+        if whole == 1 and len(known) and np.median(known) <= _FLAT:
+            labels = _joined_without_necks(labels, self._doubt[polarity])
+            steps, at_edge, contrasts, _ = _edges(grey, labels, sign)
         areas = areas_of(labels, len(steps))[1:]
         is_large = (steps > 0) & (areas >= self._least_area(whole))
         is_kept = is_large & (at_edge <= _MAX_AT_EDGE)
@@ -447,14 +455,41 @@ def _split_at_necks(labels: NDArray[np.int32]) -> None:
             n += len(areas) - 1
 
 
-def _edges(
-    grey: NDArray[np.float32], labels: NDArray[np.int32], sign: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64], dict[int, list[tuple[float, int]]]]:
-    """Describe the outlines: by how much it is brighter within than beyond, times a sign; the share
-    of the outline that is the image's edge; and by how much, with the area, of one or two parts.
+def _joined_without_necks(labels: NDArray[np.int32], doubt: Doubt) -> NDArray[np.int32]:
+    """Join what may be one particle by its depths, and is so by its outline."""
+    windows = [(slice(0, 0),) * 2, *ndimage.find_objects(labels)]
+    areas, now = areas_of(labels, len(windows) - 1), np.arange(len(windows))
+    pairs, lengths = borders_of(labels)
+    shares = lengths / np.sqrt(areas[pairs].min(axis=1))
+    for one, other in pairs[np.argsort(-shares, kind="stable")].tolist():
+        a, b = now[[one, other]].tolist()
+        if a == b or not one or not doubt.may_be_one(labels, a, b):
+            continue
+        sides = zip(windows[a], windows[b], strict=True)
+        window = tuple(slice(min(s.start, t.start), max(s.stop, t.stop)) for s, t in sides)
+        both = np.isin(labels[window], (a, b))
+        if separate_at_necks(both, _NECK_OF_FLAT).max() == 1:
+            labels[window][both], windows[a] = a, window
+            now[now == b] = a
+    return renumbered(labels)
+
+
+class _Edges(NamedTuple):
+    """What outlines show: of each, by how much it is brighter within than beyond, times a sign; the
+    share of it that is the image's edge; by how much, with the area, of one or two parts; and the
+    standard deviation of grey values further within, as a share of the step.
     """
+
+    steps: NDArray[np.float64]
+    at_edge: NDArray[np.float64]
+    contrasts: dict[int, list[tuple[float, int]]]
+    spreads: NDArray[np.float64]
+
+
+def _edges(grey: NDArray[np.float32], labels: NDArray[np.int32], sign: int) -> _Edges:
     n = int(labels.max(initial=0))
     steps, lengths, contrasts = np.zeros(n), np.ones(n), dict[int, list[tuple[float, int]]]()
+    spreads = np.full(n, np.nan)
     for number, window in enumerate(ndimage.find_objects(labels)):
         around = tuple(slice(max(0, a.start - _RING - 1), a.stop + _RING + 1) for a in window)
         own, values = labels[around] == number + 1, sign * grey[around]
@@ -470,9 +505,12 @@ def _edges(
         parts = [values[part] for part in (within, own) if part.any()]
         contrasts[number] = [(part.mean() - outer, part.size) for part in parts]
         steps[number] = contrasts[number][0][0]
+        core = values[own & ~within]
+        if len(core) >= _LEAST_CORE and steps[number] > 0:
+            spreads[number] = core.std() / steps[number]
     ends = (labels[0], labels[-1], labels[1:-1, 0], labels[1:-1, -1])
     at_edge = np.bincount(np.concatenate(ends), minlength=n + 1)[1:]
-    return steps, at_edge / lengths, contrasts
+    return _Edges(steps, at_edge / lengths, contrasts, spreads)
 
 
 def _texture(
