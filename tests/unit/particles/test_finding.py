@@ -96,6 +96,21 @@ def test_rods_are_whole():
     assert len(find_particles(image.clip(0, 1))) == 4
 
 
+@pytest.mark.filterwarnings("ignore:there may be")
+def test_flat_particles_are_divided_at_necks_alone_and_others_where_grey_values_step():
+    rows, columns = np.mgrid[:128, :128]
+
+    def ellipse(row, column, tall, wide, turn):
+        place = (columns - column + 1j * (rows - row)) * np.exp(1j * np.deg2rad(turn))
+        return np.hypot(place.imag / tall, place.real / wide) <= 1
+
+    one, other = ellipse(54, 68, 21, 17, 100), ellipse(62, 64, 14, 26, 47)
+    for level, n in ((0.2, 1), (0.5, 2)):
+        image = ndimage.gaussian_filter(np.where(one, level, np.where(other, 0.2, 0.8)), 1.2)
+        image += np.random.default_rng(0).normal(0, 0.005, image.shape)
+        assert len(find_particles(image)) == n
+
+
 @pytest.mark.parametrize("polarity", ["bright", "dark"])
 @pytest.mark.parametrize("noise", [0.0, 0.03, 0.1])
 def test_disks_on_an_uneven_background(polarity, noise):
