@@ -161,7 +161,6 @@ _ALIGNMENT = Task(
     ),
     page="report/report.html",
     preview="figures/**/*.png",
-    needs_all=True,  # of an image: which share of it is aligned
 )
 _FPR = "share of normal images that may be called anomalous", "0.05", "number"
 _LEAST = "score from which on an image is called anomalous", "learnt"
