@@ -106,7 +106,8 @@ class Finding(Corrections):
 
     def shown(self, image: int) -> dict[str, Any]:
         if self.is_found:
-            return super().shown(image)
+            found = super().shown(image)
+            return found | {"message": self._in_words(found["message"])}
         path = self.image_of(image)
         try:
             height, width = read_image(path, **asdict(self.read_options())).shape[:2]
