@@ -223,8 +223,7 @@ class Runner:
         if n < of and after > before:
             minutes = math.ceil((now - since) / (after - before) * sum(sizes[n:]) / 60)
             is_long = minutes > 2 * 60
-            left = counted(round(minutes / 60), "hour") if is_long else counted(minutes, "minute")
-            about += f", about {left} left"
+            about += f", about {f'{minutes / 60:.0f} h' if is_long else f'{minutes} min'} left"
         return {"done": n, "total": of, "about": about}
 
     def _do(self, steps: Callable[..., Iterator[str]], choices: dict[str, Any]) -> None:
