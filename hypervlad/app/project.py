@@ -260,7 +260,8 @@ class Project(Finding):
             given = self._given_by_marks(task, folder, marks)
         if choices.get("masks"):
             given += self._with_masks(choices["masks"])
-        yield from self._steps(task, task.steps, fill | {"GIVEN": given}, choices)
+        fill |= {"GIVEN": given, "TRAINING": ["--training", *given] if given else []}
+        yield from self._steps(task, task.steps, fill, choices)
 
     def _preview_with(
         self, task: Task, image: str, middle: str, model: Path, choices: dict[str, Any]
