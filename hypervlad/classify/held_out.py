@@ -90,6 +90,7 @@ class HeldOut(StoredPart):
         if np.isinf(threshold):
             n_groups, n_needed = self.calibration.n_groups, groups_for_error(max_error)
             remedy = "accept more errors or train on images of more groups"
+            remedy = by_reader(remedy, "write the classes of more images")
             if len(self.lone):
                 why = f"no image of {self._lone_names()} can be held out"
                 remedy = "train on images of at least two groups of each class"
