@@ -314,7 +314,7 @@ class Project(Finding):
         if points is None:
             return ""
         if part is not None:
-            self.runner.report("note: places that you left out still count in the preview of a part")
+            self.runner.report("note: places that you left out still count in previews of a part")
             return ""
         table = folder / "left_out.csv"
         write_table(table, CHOICE, [[Path(name).name, x, y] for y, x in points])
