@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from hypervlad.classify.boosting.classifier import BoostedSoftmaxClassifier
 from hypervlad.common.base import Array, Parts, StoredPart
+from hypervlad.common.progress import by_reader
 from hypervlad.common.wording import counted, name_some, warn_user
 from hypervlad.statistics.classification import Evaluation
 from hypervlad.statistics.conformal import (
@@ -89,6 +90,7 @@ class HeldOut(StoredPart):
         if np.isinf(threshold):
             n_groups, n_needed = self.calibration.n_groups, groups_for_error(max_error)
             remedy = "accept more errors or train on images of more groups"
+            remedy = by_reader(remedy, "write the classes of more images")
             if len(self.lone):
                 why = f"no image of {self._lone_names()} can be held out"
                 remedy = "train on images of at least two groups of each class"
@@ -114,8 +116,11 @@ class HeldOut(StoredPart):
         if 1 / (n_groups + 1) > 1 - coverage + 1e-12:
             message = (
                 f"with a coverage of {coverage:g}, every prediction set has all classes: there are "
-                f"too few groups ({n_groups}); ask for a lower coverage or train on images of more "
-                "groups"
+                f"too few groups ({n_groups}); "
+                + by_reader(
+                    "ask for a lower coverage or train on images of more groups",
+                    "write the classes of more images",
+                )
             )
         elif len(self.lone):
             message = (

@@ -228,7 +228,7 @@ def find_particles(
     )
     if result.doubts and (why := main_doubt(result.doubts)):
         fewest, most = result.number_range
-        doubt = f"there may be {fewest:,} to {most:,} particles in this image, as {why}"
+        doubt = f"there may be fewer or more in this image ({fewest:,} to {most:,}), as {why}"
         result = replace(result, note=joined_notes([note, doubt]))
     return result
 

@@ -285,8 +285,8 @@ def test_the_number_has_a_range_where_parts_may_be_one(recwarn):
     stars = find_particles(image)
     fewest, most = stars.number_range
     assert fewest <= 9 <= most
-    assert f"there may be {fewest} to {most} particles in this image, as it is unc" in stars.note
-    assert f"{fewest} to {most} particles in image, as" in str(recwarn.pop().message)
+    assert f"may be fewer or more in this image ({fewest} to {most}), as it is unc" in stars.note
+    assert f"in image ({fewest} to {most}), as" in str(recwarn.pop().message)
 
 
 def test_it_says_why_nothing_is_found():
