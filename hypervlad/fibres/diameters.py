@@ -13,10 +13,11 @@ from hypervlad.common.constraints import OneOf, check_value
 from hypervlad.common.progress import joined_notes
 from hypervlad.fibres.axial import Interval
 from hypervlad.fibres.contrast import FloatMap, Values, halved, normalised_contrast
-from hypervlad.fibres.doubts import bundles, ribbons, shells
+from hypervlad.fibres.doubts import bundles, ribbons
 from hypervlad.fibres.left_out import marked_places
 from hypervlad.fibres.places import PROBABILITY, Appearance, Field, Places, find_places, followed
 from hypervlad.fibres.profile_network import LOOKS, ProfileNetwork
+from hypervlad.fibres.shells import outer_edges
 from hypervlad.images import Annotation, PixelSizes, ReadOptions
 from hypervlad.images.annotations import annotation_mask, words_of_annotations
 from hypervlad.images.faults import saturated_share
@@ -33,6 +34,7 @@ _SMALLEST = 3.0  # diameter in pixels
 _RESOLVED = 2.355  # diameter over the blur's standard deviation: its full width at half maximum
 _MAX_BLUR, _MIN_SIDE = 3.2, 64  # in pixels, of what the network has learnt
 _OF_SATURATED = 3.0  # times the share of saturated pixels, by which intervals are wider
+_OF_SHELLS = 0.1  # half-width that intervals have at least, of outer edges by models
 _OF_BUNDLES = 1.5  # times wider are intervals where several fibres may count as one
 _MARGIN = 1.2  # of the median over the smallest diameter: with less, thin fibres are missed
 _MAX_HALF_WIDTH = np.log(2)  # of the interval of the logarithm of the median: half to twice it
@@ -313,14 +315,16 @@ def sharp_field(
 def _result(
     field: Field, found: Appearance, size: float, unit: str, polarity: str, widened: float
 ) -> FibreDiameters:
-    (places, refused), of_shells = accepted_places(field, found), shells(field, found)
+    places, refused = accepted_places(field, found)
 
     def nothing(reason: str) -> FibreDiameters:
-        return _nothing("; ".join(filter(None, [reason, of_shells])), polarity, unit, refused)
+        return _nothing(reason, polarity, unit, refused)
 
     if len(places) < LEAST_PLACES:
         return nothing("too few places show both edges of a fibre")
     fibres, lengths = followed(places)
+    ratio, of_shells = outer_edges(field, found, places, fibres, lengths)
+    places = replace(places, diameter=ratio * places.diameter)
     if not is_resolved(found, places, lengths):
         return nothing("the fibres are too thin for the image: their diameters are not resolved")
     facts, logs = image_facts(field, found, places, lengths), np.log(places.diameter)
@@ -330,6 +334,7 @@ def _result(
     of_bundles = bundles(places, lengths)
     widened *= _OF_BUNDLES if of_bundles else 1
     half_width = widened * float(np.exp(weights["interval"] @ median_facts(facts, logs, lengths)))
+    half_width = float(np.hypot(half_width, _OF_SHELLS)) if of_shells else half_width
     if half_width > _MAX_HALF_WIDTH:
         return nothing("the median would be too uncertain")
     (median,) = weighted_quantiles(places.diameter, lengths, [0.5])

@@ -130,7 +130,7 @@ def parallel(*diameters, levels=(1,)):
 @pytest.mark.parametrize(
     ("image", "median", "words"),
     [
-        (parallel(*3 * [[[12], [26]]], levels=(0.7, 0.3)), 12, "a second, fainter edge"),
+        (parallel(*3 * [[[12], [26]]], levels=(0.7, 0.3)), 26, "a second, fainter edge"),
         (parallel(*3 * [16 + 5 * np.sin(np.arange(300) / 25)]), 16, "differ along the fibres"),
         (parallel(8, 8, 8, 20), 8, "a tenth of the length is over 2"),
     ],
