@@ -55,16 +55,20 @@ def shells(field: Field, found: Appearance) -> str:
         own = fibres == fibre
         sides = np.concatenate([profiles[own, middle:], profiles[own, middle::-1]])
         sigma = max(0.04, 0.5 / np.median(places.diameter[own])) * middle / _REACH
-        step = _outer_step(gaussian_filter1d(np.quantile(sides, _DIM, axis=0), sigma))
+        profile = gaussian_filter1d(np.quantile(sides, _DIM, axis=0), sigma)
+        step, _ = outer_step(profile, middle / _REACH)
         wider[own] = 2 * _REACH * step / middle
     is_shell = wider >= _MIN_WIDER
     share = float(lengths @ is_shell) / max(float(lengths.sum()), 1e-9)
     return _OF_SHELLS.format(share, np.median(wider[is_shell])) if share > _MIN_SHELLS else ""
 
 
-def _outer_step(profile: Values) -> int:
-    """Return where the brightness falls once more after a core, from its middle; 0 if nowhere."""
-    per_diameter = (_SHAPE[1] // 2) / _REACH
+def outer_step(profile: NDArray[np.float64], per_diameter: float) -> tuple[int, float]:
+    """Return where the brightness falls once more after a core, from its middle; 0 if nowhere.
+
+    With it comes the brightness between both steps. Diameters of the core have `per_diameter`
+    points of the profile.
+    """
     inside, edge, beyond = (round(share * per_diameter) for share in (0.25, 0.4, 0.75))
     top, lowest = profile[:inside].max(), np.minimum.accumulate(profile)
     rises = (profile - lowest > _RISE * (top - lowest)) & (np.arange(len(profile)) > edge)
@@ -72,7 +76,7 @@ def _outer_step(profile: Values) -> int:
     profile = profile[: int(profile.argmin()) + 1]
     bottom, height = profile[-1], top - profile[-1]
     if len(profile) <= beyond or height <= 0:
-        return 0
+        return 0, bottom
     slope = -np.gradient(profile)
     first = inside + int(slope[inside:beyond].argmax())
     after = slope[first:]
@@ -81,9 +85,10 @@ def _outer_step(profile: Values) -> int:
     shell = profile[first + valley] - bottom
     is_step = after[valley] < _VALLEY * after[second] and after[second] > 0.1 * after[0]
     if not (is_step and _SHELL[0] * height < shell < _SHELL[1] * height):
-        return 0
+        return 0, bottom
     # Edges of flat shells are at half the brightness, of round ones further out.
-    return first + valley + int((profile[first + valley :] < bottom + shell / 3).argmax())
+    outer = first + valley + int((profile[first + valley :] < bottom + shell / 3).argmax())
+    return outer, float(bottom + shell)
 
 
 def ribbons(places: Places, fibres: NDArray[np.int64], lengths: Values) -> str:
