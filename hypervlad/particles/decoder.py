@@ -234,7 +234,8 @@ class Crops:
                 own: list[NDArray[Any]] = [_changed(image[window], generator)]
                 own += [each[window] for each in (targets.kind, targets.weight, targets.depth)]
                 for column, each in zip(squares, own, strict=True):
-                    column.append(_turned(each, turn))
+                    turned = np.rot90(np.flip(each, -1) if turn >= 4 else each, turn % 4)
+                    column.append(np.ascontiguousarray(turned))
             grey = torch.from_numpy(np.stack(squares[0][-n_each:]))
             for some in grey.split(_MAPS_AT_ONCE):
                 found = maps_of(some)
@@ -344,11 +345,6 @@ def _changed(grey: NDArray[np.float32], generator: np.random.Generator) -> NDArr
     if generator.random() < 0.25:
         changed = ndimage.gaussian_filter(changed, generator.uniform(0.3, 1.2))
     return changed.astype(np.float32)
-
-
-def _turned(values: NDArray[Any], turn: int) -> NDArray[Any]:
-    values = np.flip(values, -1) if turn >= 4 else values
-    return np.ascontiguousarray(np.rot90(values, turn % 4))
 
 
 # --- whole images ---------------------------------------------------------------------------------

@@ -15,8 +15,8 @@ from hypervlad.objects.splitting import EIGHT, LabelMap, areas_of
 Layer: TypeAlias = Literal["auto", "outer", "inner"]
 
 _MAX_PARTICLES, _N_RAYS = 40, 24  # that are looked at, and from the middle of each
-_REACH, _STEP = 2.0, 0.05  # of rays beyond outlines, in radii
-_DIM = 0.4  # quantile of the rays, which hardly depends on what is beside a particle
+# Of rays beyond outlines, in radii; the quantile, which hardly depends on what lies beside.
+_REACH, _STEP, _DIM = 2.0, 0.05, 0.4
 # An outer step over the outline; the ratio of usual ones, as edges of supports and of what is
 # beside differ more; the share of outlines that have such steps, and their number.
 _MIN_WIDER, _ALIKE, _MIN_SHELLS, _MIN_NUMBER = 1.15, 1.22, 0.2, 4
@@ -142,8 +142,7 @@ def _profiles(
     at = edges + np.arange(round(-1 / _STEP), round(_REACH / _STEP))
     hidden = np.logical_or.accumulate((there != 0) & ~is_own, axis=2)
     values = np.where(hidden, np.inf, sign * grey[y, x])
-    values = np.take_along_axis(values, at.clip(0, values.shape[2] - 1), axis=2)
-    values.sort(axis=1)
+    values = np.sort(np.take_along_axis(values, at.clip(0, values.shape[2] - 1), axis=2), axis=1)
     n = np.count_nonzero(np.isfinite(values), axis=1)
     found = np.take_along_axis(values, (_DIM * n).astype(int)[:, None], axis=1)[:, 0]
     return np.where(n >= _N_RAYS / 4, found, np.inf), radii
