@@ -26,7 +26,7 @@ _OWN = 0.6  # of what is as bright as spots: rims are larger
 _MIN_WITHIN, _MIN_SPOTS = 0.15, 3  # of the area, outlines with so many spots
 # The outlines of one layer alone, to be meant: their number and what they cover, over those before,
 # and the tenth of their solidities, less than 1. Several cores in a shell are upon a support.
-_MIN_ALONE, _MIN_COVERED, _MAX_CONCAVE = 0.75, 0.8, 0.09
+_MIN_ALONE, _MIN_COVERED, _MAX_CONCAVE = 0.75, 0.8, 0.12
 _OF_SHELLS = (
     "around {:.0%} of the particles, a second, fainter edge shows, {:.2g} times as wide, as of "
     "shells around cores: the shells are outlined; for the cores alone, "
@@ -60,25 +60,24 @@ def layer_alone(
     sign = 1 if polarity == "bright" else -1
     areas = areas_of(labels, int(labels.max(initial=0)))
     note, is_inner = _OF_SPOTS, True
-    level = _spots(grey, labels, sign, areas, 1 if wanted == "inner" else _MIN_SPOTS)
-    if level is None:
+    levels = _spots(grey, labels, sign, areas, 1 if wanted == "inner" else _MIN_SPOTS)
+    if levels is None:
         if (shells := _shells(grey, labels, sign, areas)) is None:
             return None
-        *facts, level = shells
-        note, is_inner = _OF_SHELLS.format(*facts), False
+        note, is_inner, levels = _OF_SHELLS.format(*shells), False, shells[2:] * 2
     other = "outer" if is_inner else "inner"
     note += by_reader(f"set layer={other!r}", "correct some images, and let it learn from these")
     if wanted != "auto":
         note, is_inner = "", wanted == "inner"
     clipped = np.maximum if is_inner == (sign > 0) else np.minimum
-    return LayerAlone(clipped(grey, np.float32(sign * level)), is_inner, note)
+    return LayerAlone(clipped(grey, np.float32(sign * levels[is_inner])), is_inner, note)
 
 
 def _spots(
     grey: NDArray[np.float32], labels: LabelMap, sign: int, areas: NDArray[np.int64], least: int
-) -> float | None:
-    """Return the brightness below sharp spots, if the largest outlines have several within."""
-    levels, within, windows = list[float](), 0, ndimage.find_objects(labels)
+) -> tuple[float, ...] | None:
+    """Return the brightness beside and below sharp spots, if large outlines have several within."""
+    levels, within, windows = list[tuple[float, float]](), 0, ndimage.find_objects(labels)
     for number in (1 + np.argsort(-areas[1:], kind="stable")[:_MAX_PARTICLES]).tolist():
         if areas[number] < _MIN_LARGE:
             break
@@ -98,8 +97,9 @@ def _spots(
         is_spot = (sizes >= _MIN_SPOT) & (sizes < areas[number] / (2 * least))
         if is_spot.sum() >= least and sizes[is_spot].sum() > _OWN * sizes.sum():
             within += int(areas[number])
-            levels.append(0.75 * middle + 0.25 * top)
-    return float(np.median(levels)) if within > _MIN_WITHIN * areas[1:].sum() else None
+            levels.append((middle, 0.75 * middle + 0.25 * top))
+    is_usual = within > _MIN_WITHIN * areas[1:].sum()
+    return tuple(np.median(levels, axis=0).tolist()) if is_usual else None
 
 
 def _shells(
