@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from hypervlad.common.constraints import OneOf, check_value
 from hypervlad.common.progress import joined_notes
 from hypervlad.fibres.axial import Interval
-from hypervlad.fibres.contrast import FloatMap, Values, halved, normalised_contrast
+from hypervlad.fibres.contrast import FloatMap, Values, normalised_contrast
 from hypervlad.fibres.doubts import bundles, ribbons
 from hypervlad.fibres.left_out import marked_places
 from hypervlad.fibres.places import PROBABILITY, Appearance, Field, Places, find_places, followed
@@ -22,7 +22,7 @@ from hypervlad.images import Annotation, PixelSizes, ReadOptions
 from hypervlad.images.annotations import annotation_mask, words_of_annotations
 from hypervlad.images.faults import saturated_share
 from hypervlad.images.reading import image_name
-from hypervlad.images.resampling import at_own_sampling
+from hypervlad.images.resampling import at_own_sampling, halved
 from hypervlad.images.sample import Annotations, Sample, one_or_many, read_sample
 from hypervlad.statistics.groups import weighted_quantiles
 

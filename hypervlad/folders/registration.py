@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from scipy import fft
 from scipy.ndimage import affine_transform
 
+from hypervlad.images.resampling import halved
+
 FloatMap = NDArray[np.float32]
 BoolMap = NDArray[np.bool_]
 _Scalar = TypeVar("_Scalar", bound=np.generic)
@@ -85,7 +87,7 @@ def register(first: FloatMap, second: FloatMap, start: Transformation) -> Regist
     transformation is fitted to the shifts of 4 x 4 tiles. If another shift is nearly as good, as in
     a lattice, the fit starts again from there; the most distinct result is returned.
     """
-    halves = _halved(first), _halved(second)
+    halves = halved(first), halved(second)
     if (found := _aligned(*halves, start.halved())) is None:
         return None
     found = _fitted(*halves, found, _TILE_REACH // 2)
@@ -118,12 +120,6 @@ def register(first: FloatMap, second: FloatMap, start: Transformation) -> Regist
 def _median_correlation(first: FloatMap, moved: FloatMap, inside: BoolMap) -> float:
     correlations = tile_correlations(first, moved, inside)
     return float(np.median(correlations)) if len(correlations) >= _MIN_TILES else 0.0
-
-
-def _halved(thumbnail: FloatMap) -> FloatMap:
-    height, width = (extent // 2 for extent in thumbnail.shape)
-    blocks = thumbnail[: 2 * height, : 2 * width].reshape(height, 2, width, 2)
-    return np.asarray(blocks.mean(axis=(1, 3)))
 
 
 def _overlaid(

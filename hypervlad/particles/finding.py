@@ -21,7 +21,7 @@ from hypervlad.features.lazy_torch import check_device, usual_torch
 from hypervlad.features.network import build_network
 from hypervlad.features.registry import get_backbone
 from hypervlad.images import ReadOptions
-from hypervlad.images.resampling import smoothed
+from hypervlad.images.resampling import halved, smoothed
 from hypervlad.images.sample import Annotations, drop_hidden, one_or_many, read_sample
 from hypervlad.objects.detection import MIN_AREA, FindingRange
 from hypervlad.objects.measures import solidity
@@ -41,7 +41,6 @@ from hypervlad.particles.decoder import (
     PRETRAINED,
     FieldNetwork,
     brightness_of,
-    contrast_of,
     likely_parts,
     parts_of,
     pretrained_decoder,
@@ -49,6 +48,7 @@ from hypervlad.particles.decoder import (
 )
 from hypervlad.particles.doubt import Doubt, finding_range, main_doubt
 from hypervlad.particles.joining import Joined, Joiner
+from hypervlad.particles.layers import Layer, layer_alone
 from hypervlad.statistics.groups import weighted_quantiles
 
 Polarity: TypeAlias = Literal["bright", "dark"]
@@ -135,6 +135,7 @@ def find_particles(
     image: Any,
     *,
     polarity: Literal["auto", "bright", "dark"] = "auto",
+    layer: Layer = "auto",
     min_area: int = MIN_AREA,
     annotations: Annotations = "leave_out",
     read_options: Mapping[str, Any] | ReadOptions | None = None,
@@ -147,8 +148,7 @@ def find_particles(
     where outlines show it. Left out are regions of less than a fifth of the others' contrast, as
     dirt, and those whose contrast the texture of the background has by chance: if it has that of
     most, all are but six or more that are much clearer, and so are five or fewer that are nearly as
-    faint. Branched particles may be found in pieces, which `number_range` says, and of cores in
-    shells of less than a third of their contrast the cores alone, or with a part of the shell.
+    faint. Branched particles may be found in pieces, which `number_range` says.
 
     Parameters
     ----------
@@ -157,6 +157,10 @@ def find_particles(
     polarity : {"auto", "bright", "dark"}, default="auto"
         "auto" looks for both, and chooses that with more area and contrast in convex regions. Where
         a copy of half the size is sure enough, the image is only searched for that one.
+    layer : {"auto", "outer", "inner"}, default="auto"
+        What is outlined where cores show in shells, or small particles upon larger ones, as metal
+        on its support: "auto" outlines whole shells, but small particles of which several lie upon
+        a larger one, and a note says so.
     min_area : int, default=20
         Particles of fewer pixels are left out.
     annotations : {"leave_out", "keep"}, default="leave_out"
@@ -187,6 +191,7 @@ def find_particles(
     (2, 'dark', (64, 64))
     """
     check_value("polarity", polarity, [OneOf("auto", *_OPPOSITE)])
+    check_value("layer", layer, [OneOf("auto", "outer", "inner")])
     check_value("min_area", min_area, [Integer()])
     sample = read_sample(image, annotations=annotations, read_options=read_options)
     scales = Scales(sample.grey, min_area)
@@ -198,10 +203,14 @@ def find_particles(
             break
     else:
         known, confidence = _chosen(every)
-    labels = every[known].labels
+    labels, note = every[known].labels, ""
+    if labels.any() and (alone := layer_alone(sample.grey, labels, known, layer)):
+        again = Scales(alone.grey, min_area)
+        own = again.found(known).labels
+        if own.any() and alone.is_meant(own, labels, again.facts(known, own)["concave"]):
+            scales, labels, note = again, own, alone.note
     n_beside = drop_hidden(labels, sample.mask)
     found = Outlines.of_labels(labels)
-    note = ""
     if not len(found):
         n_unclear = sum(own.n_unclear for own in every.values())
         other = None if polarity == "auto" else scales.found(_OPPOSITE[polarity])
@@ -210,7 +219,8 @@ def find_particles(
     elif confidence < _SURE and polarity == "auto":
         opposite = _OPPOSITE[known]
         n_other = counted(int(every[opposite].labels.max()), f"{opposite} region")
-        note = f"{n_other} look like particles, too; if these are meant, say so by the polarity"
+        others = f"{n_other} look like particles, too; if these are meant, say so by the polarity"
+        note = joined_notes([note, others])
     if (n_specks := scales.n_specks(known, labels)) > _MANY_SPECKS * len(found) > 0:
         specks = f"{counted(n_specks, 'region')} of fewer than {min_area} pixels"
         specks += " are left out; if these are particles, lower min_area, or enlarge the image"
@@ -303,11 +313,12 @@ class Scales:
         is_clear |= in_corner & (clarity >= _TYPICAL_CLARITY) & is_clear.any()
         labels = values_of(labels, numbers_of(np.concatenate([[False], is_clear])), labels)
         n_unclear = int(np.count_nonzero(is_kept & ~is_clear))
-        solidities = _solidities(labels)
+        windows = enumerate(ndimage.find_objects(labels), start=1)
+        solidities = np.array([solidity(labels[own] == number) for number, own in windows])
         weights = (areas * steps)[is_clear] * solidities**2  # gaps are less convex
         if whole == 1 and is_clear.any():
-            concave, faint = (_tenth(each) for each in (solidities, clarity[is_clear]))
-            self._shown[polarity] = {"concave": 1 - concave, "faint": 1 / faint}
+            concave, faint = (np.quantile(x, 0.1) for x in (solidities, clarity[is_clear]))
+            self._shown[polarity] = {"concave": float(1 - concave), "faint": float(1 / faint)}
         return _Found(labels, weights, n_unclear)
 
     def n_specks(self, polarity: Polarity, labels: NDArray[np.int32]) -> int:
@@ -324,7 +335,7 @@ class Scales:
         halves = {name: self.found(name, _HALF) for name in _OPPOSITE}
         known, confidence = _chosen(halves)
         # What stands out on the other side may be particles too small to be found at half the size.
-        grey = self._images[_HALF][~_widened(halves[known].labels > 0)]
+        grey = self._images[_HALF][~ndimage.binary_dilation(halves[known].labels > 0, iterations=2)]
         if confidence >= _SETTLED and len(grey):
             beyond = (np.median(grey) - grey) * (1 if known == "bright" else -1)
             other = beyond[beyond > _STANDS_OUT * np.median(np.abs(beyond))].sum()
@@ -400,15 +411,6 @@ def _weight(own: _Found, other: _Found | None) -> float:
     within = areas_of(own.labels[other.labels > 0], len(own.weights))
     counts = within < _WITHIN * areas_of(own.labels, len(own.weights))
     return float(own.weights[counts[1:]].sum())
-
-
-def _solidities(labels: NDArray[np.int32]) -> NDArray[np.float64]:
-    windows = enumerate(ndimage.find_objects(labels), start=1)
-    return np.array([solidity(labels[window] == number) for number, window in windows])
-
-
-def _tenth(values: NDArray[np.float64]) -> float:
-    return float(np.quantile(values, 0.1))
 
 
 def _median(values: NDArray[np.float64], areas: NDArray[np.int64]) -> float:
@@ -525,7 +527,7 @@ def _texture(
     pools = defaultdict[float, list[NDArray[np.float32]]](list)  # by logarithms of areas
     for top, left in corners[:: -(-len(corners) // _MAX_PARTS)]:
         window = slice(top, top + _PART), slice(left, left + _PART)
-        free = ~_widened(labels[window] > 0)
+        free = ~ndimage.binary_dilation(labels[window] > 0, iterations=2)
         values, weights = np.where(free, sign * grey[window], 0), free.astype(np.float32)
         area = 4 * np.pi  # of Gaussian weights, as that of equal ones of as little noise
         while min(values.shape) >= _LEAST_TEXTURE:
@@ -535,7 +537,7 @@ def _texture(
             )
             differences = np.asarray(narrow - wide, np.float32)
             pools[np.log(area)].append(differences[weights > 0.5])
-            values, weights = map(_halved, (values, weights))
+            values, weights = map(halved, (values, weights))
             area *= 4
     logs = list[tuple[float, float]]()
     for log_area, pool in pools.items():
@@ -549,24 +551,6 @@ def _texture(
         return lambda area: 1e-9
     areas, deviations = np.transpose(logs)
     return lambda area: float(np.exp(np.interp(np.log(area), areas, deviations)))
-
-
-def _widened(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return the pixels of a mask, and those at most two steps from it."""
-    for _ in range(2):
-        wider = mask.copy()
-        for own, narrow in ((wider, mask), (wider.T, mask.T)):
-            own[1:] |= narrow[:-1]
-            own[:-1] |= narrow[1:]
-        mask = wider
-    return mask
-
-
-def _halved(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the means of 2 x 2 pixels, beyond an odd last row or column with zeros."""
-    even = np.pad(values, [(0, extent % 2) for extent in values.shape])
-    rows = even[::2] + even[1::2]
-    return np.asarray((rows[:, ::2] + rows[:, 1::2]) * np.float32(0.25))
 
 
 def _why_none(
@@ -583,7 +567,7 @@ def _why_none(
     if left_out:
         return f"no particle is left; left out: {', '.join(left_out)}"
     noise = float(np.median(np.abs(grey - ndimage.gaussian_filter(grey, 1)))) / 0.6745
-    ratio = contrast_of(grey) / max(noise, 1e-9)
+    ratio = brightness_of(grey)[1] / max(noise, 1e-9)
     limit = next((each for each in _RANGES if ratio < each), None)
     if not np.ptp(grey):
         why = "all pixels are alike"

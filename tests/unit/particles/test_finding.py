@@ -257,6 +257,37 @@ def test_every_look_is_found(kind):
     assert tally.scores()["f1"] > (0.7 if kind == "grain" else 0.9)
 
 
+def layered(kind, rng):
+    """Dark cores in paler shells, or several small particles upon each of four larger ones."""
+    outer, inner = rows_of_disks(15, 1.2), np.zeros((256, 256), int)
+    if kind == "shells":
+        depth = ndimage.distance_transform_edt(outer)
+        inner[depth > 6] = outer[depth > 6]
+    else:
+        outer, inner = rows_of_disks(52, 1.1), rows_of_disks(5, 2)
+        inner *= ndimage.distance_transform_edt(outer) > 12
+        kept = np.bincount(inner.ravel()) > 60
+        inner *= kept[inner]
+    signal = 0.25 * (outer > 0) + (0.6 if kind == "shells" else 0.25) * (inner > 0)
+    image = 0.9 - ndimage.gaussian_filter(signal, 0.8) + 0.02 * rng.standard_normal(outer.shape)
+    return image, {"outer": outer, "inner": inner}
+
+
+@pytest.mark.filterwarnings("ignore:.*outlined")
+@pytest.mark.parametrize(("kind", "usual"), [("shells", "outer"), ("support", "inner")])
+def test_of_two_layers_one_is_outlined_and_a_note_says_which(kind, usual):
+    image, layers = layered(kind, np.random.default_rng(0))
+    found = find_particles(image)
+    (other,) = {*layers} - {usual}
+    assert f"as {'of shells' if kind == 'shells' else 'metal'}" in found.note
+    assert found.note.endswith(f"set layer='{other}'")
+    for name, outlines in ((usual, found), (other, find_particles(1 - image, layer=other))):
+        tally = OutlineTally()
+        tally.add(layers[name], np.asarray(outlines))
+        assert tally.scores()["f1"] > 0.95
+        assert tally.scores()["diameter_ratio"] == pytest.approx(1, abs=0.12)
+
+
 def test_large_particles_are_seen_on_a_smaller_scale():
     rows, columns = np.mgrid[:700, :900]
     image = 0.2 + 0.5 * (np.hypot(rows - 350, columns - 450) < 240)
@@ -347,6 +378,7 @@ def test_nothing_is_found_on_an_empty_field(kind, seed):
         (lambda: split_particles(None, np.ones((5, 7)), separation=5), "separation must be .*5"),
         (lambda: find_particles(np.zeros((8, 8)), polarity="black"), "polarity must be .*'black'"),
         (lambda: find_particles(np.zeros((8, 8)), min_area=0), "min_area must be .*0"),
+        (lambda: find_particles(np.zeros((8, 8)), layer="both"), "layer must be .*'both'"),
         (lambda: find_particles([np.eye(8), "missing.tif"]), r"missing\.tif"),
         (lambda: find_particles([np.eye(8), np.full((8, 8), np.nan)]), "image 1 of the list.*NaN"),
     ],
