@@ -129,16 +129,13 @@ def parallel(*diameters, levels=(1,)):
 
 _STEPS = np.linspace(0, 1, 40)
 _WALL = np.sqrt(1 - _STEPS**2) - np.sqrt(np.clip(0.7**2 - _STEPS**2, 0, None))
+_TUBES = np.exp(-parallel(*3 * [26 * _STEPS[1:, None]], levels=-np.diff(_WALL)))
 
 
 @pytest.mark.parametrize(
     ("image", "median", "words"),
     [
-        (
-            np.exp(-parallel(*3 * [26 * _STEPS[1:, None]], levels=-np.diff(_WALL))),
-            26,
-            "walls fade",
-        ),
+        (_TUBES, 26, "walls fade"),
         (parallel(*3 * [[[12], [26]]], levels=(0.7, 0.3)), 26, "a second, fainter edge"),
         (parallel(*3 * [16 + 5 * np.sin(np.arange(300) / 25)]), 16, "differ along the fibres"),
         (parallel(8, 8, 8, 20), 8, "a tenth of the length is over 2"),

@@ -259,16 +259,12 @@ def test_every_look_is_found(kind):
 
 def layered(kind, rng):
     """Dark cores in paler shells, or several small particles upon each of four larger ones."""
-    outer, inner = rows_of_disks(15, 1.2), np.zeros((256, 256), int)
-    if kind == "shells":
-        depth = ndimage.distance_transform_edt(outer)
-        inner[depth > 6] = outer[depth > 6]
-    else:
-        outer, inner = rows_of_disks(52, 1.1), rows_of_disks(5, 2)
-        inner *= ndimage.distance_transform_edt(outer) > 12
-        kept = np.bincount(inner.ravel()) > 60
-        inner *= kept[inner]
-    signal = 0.25 * (outer > 0) + (0.6 if kind == "shells" else 0.25) * (inner > 0)
+    is_shell = kind == "shells"
+    outer = rows_of_disks(15, 1.2) if is_shell else rows_of_disks(52, 1.1)
+    inner = outer.copy() if is_shell else rows_of_disks(5, 2)
+    inner *= ndimage.distance_transform_edt(outer) > (6 if is_shell else 12)
+    inner *= (np.bincount(inner.ravel()) > 60)[inner]
+    signal = 0.25 * (outer > 0) + (0.6 if is_shell else 0.25) * (inner > 0)
     image = 0.9 - ndimage.gaussian_filter(signal, 0.8) + 0.02 * rng.standard_normal(outer.shape)
     return image, {"outer": outer, "inner": inner}
 
