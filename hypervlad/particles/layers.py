@@ -68,7 +68,8 @@ def layer_alone(
             return None
         note, is_inner, levels = _OF_SHELLS.format(*shells), False, shells[2:] * 2
     other = "outer" if is_inner else "inner"
-    note += by_reader(f"set layer={other!r}", "correct some images, and let it learn from these")
+    how = f"--set layer={other} (in Python, layer={other!r})"
+    note += by_reader(how, "correct some images, and let it learn from these")
     if wanted != "auto":
         note, is_inner = "", wanted == "inner"
     clipped = np.maximum if is_inner == (sign > 0) else np.minimum

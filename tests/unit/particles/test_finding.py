@@ -276,7 +276,7 @@ def test_of_two_layers_one_is_outlined_and_a_note_says_which(kind, usual):
     found = find_particles(image)
     (other,) = {*layers} - {usual}
     assert f"as {'of shells' if kind == 'shells' else 'metal'}" in found.note
-    assert found.note.endswith(f"set layer='{other}'")
+    assert found.note.endswith(f"layer='{other}')")
     for name, outlines in ((usual, found), (other, find_particles(1 - image, layer=other))):
         tally = OutlineTally()
         tally.add(layers[name], np.asarray(outlines))
