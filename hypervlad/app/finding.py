@@ -38,6 +38,8 @@ from hypervlad.objects.particle import Outline
 
 _READING = "page", "channel", "banner", "scaling", "percentiles", "max_pixels"
 _LEAST_AREA = re.compile(r"(?<![\w/.-])min_area(?![\w/-]|\.\w)")  # no part of a file's name
+_LAYER = re.compile(r"--set layer=\w+ \(in Python, layer='\w+'\)")
+_LEARN = "correct some images, and let it learn from these"
 
 
 class Finding(Corrections):
@@ -128,7 +130,7 @@ class Finding(Corrections):
         try:
             path = self.image_of(image)
             part = self._part_of(path, middle)
-            key = path, file_stamp(path), part, polarity, min_area
+            key = path, file_stamp(path), part, polarity, min_area, repr(self.read_options())
             kept = self._previews.pop(key, None)
             self._previews[key] = kept or self._previewed(path, part, polarity, min_area)
             for old in [*self._previews][:-MAX_PREVIEWS]:  # used before the others
@@ -152,6 +154,8 @@ class Finding(Corrections):
 
         options: Any = {"polarity": polarity, "min_area": min_area}
         reading = self.read_options()
+        if layer := self._run_before()["finder"].get("layer"):
+            options["layer"] = layer
         with noted(path.name) as notes, announced(1), TemporaryDirectory() as folder:
             if part is not None:
                 path, reading = write_part(path, part, Path(folder), reading), ReadOptions(page=0)
@@ -196,7 +200,7 @@ class Finding(Corrections):
 
     def _in_words(self, message: object) -> str:
         """Return a message, with files and choices named as the page names them."""
-        text = _LEAST_AREA.sub("“Least area”", str(message))
+        text = _LEAST_AREA.sub("“Least area”", _LAYER.sub(_LEARN, str(message)))
         for folder in sorted((self.folder, self._root), key=lambda each: -len(each.parts)):
             text = text.replace(f"{folder}{os.sep}", "").replace(str(folder), folder.name)
         return printable(text)
@@ -231,6 +235,8 @@ class Finding(Corrections):
             raise QueueError(f"{MODEL} is missing: learn again, or find bright or dark ones")
         if not model:
             given += [f"--polarity={polarity}", *self._reading_options()]
+            if layer := run["finder"].get("layer"):  # as the shell was asked for
+                given += ["--set", f"layer={layer}"]
         if "min_area" in run["finder"] or min_area != MIN_AREA:
             given += ["--set", f"min_area={min_area}"]
         given += self._given_before()

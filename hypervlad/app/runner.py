@@ -220,7 +220,7 @@ class Runner:
         sizes = sizes if len(sizes) == of else [1] * of  # others than all images
         self._past.append((time.monotonic(), sum(sizes[:n])))
         (since, before), (now, after) = self._past[(len(self._past) - 1) // _PAST], self._past[-1]
-        if n < of and after > before:
+        if n < of and after > before and len(self._past) > _PAST:
             minutes = math.ceil((now - since) / (after - before) * sum(sizes[n:]) / 60)
             is_long = minutes > 2 * 60
             about += f", about {f'{minutes / 60:.0f} h' if is_long else f'{minutes} min'} left"

@@ -34,7 +34,7 @@ _SMALLEST = 3.0  # diameter in pixels
 _RESOLVED = 2.355  # diameter over the blur's standard deviation: its full width at half maximum
 _MAX_BLUR, _MIN_SIDE = 3.2, 64  # in pixels, of what the network has learnt
 _OF_SATURATED = 3.0  # times the share of saturated pixels, by which intervals are wider
-_FEW_LEVELS, _LEAST_LEVELS, _SOME = 16, 4, 16  # of grey, and which of the pixels show them
+_FEW_LEVELS, _LEAST_LEVELS, _SOME = 16, 4, 17  # of grey, and which of the pixels show them
 _OF_LEVELS = 55.0  # over the square of the number of few levels, by which intervals are wider
 # Least half-width of intervals, of outer edges by models, and of dark fibres without them.
 _OF_SHELLS, _OF_DARK = 0.1, 0.15
@@ -59,6 +59,10 @@ _DISC = [(y, x) for y in range(-2, 3) for x in range(-2, 3) if y * y + x * x <= 
 _OF_FEW_LEVELS = (
     "the image has only {} grey levels: edges may be shifted to where levels change, and intervals "
     "are wider; measure the image as the instrument has stored it"
+)
+_PERHAPS_SHELLS = (
+    "a second edge shows outside the fibres, which may be a step between grey levels, or a shell: "
+    "intervals contain the outer edge, too"
 )
 _DARK = (
     "the fibres are dark and look flat: if they are round, as on a film in transmission, diameters "
@@ -337,18 +341,20 @@ def _result(
     widened: float,
     note: str,
 ) -> FibreDiameters:
-    places, refused = accepted_places(field, found)
+    (places, refused), of_shells = accepted_places(field, found), ""
 
     def nothing(reason: str) -> FibreDiameters:
-        return _nothing(reason, polarity, unit, refused)
+        why = "; ".join(filter(None, [reason, note, of_shells]))
+        return _nothing(why, polarity, unit, refused)
 
     if len(places) < LEAST_PLACES:
         return nothing("too few places show both edges of a fibre")
     fibres, lengths = followed(places)
-    of_shells = ""
-    if not note:  # few levels make steps
-        ratio, of_shells = outer_edges(field, found, places, fibres, lengths)
-        places = replace(places, diameter=ratio * places.diameter)
+    ratio, of_shells = outer_edges(field, found, places, fibres, lengths)
+    wider = abs(float(np.log(np.median(ratio)))) if note else 0.0
+    if note and of_shells:  # few levels make steps
+        ratio, of_shells = np.ones(len(places)), _PERHAPS_SHELLS
+    places = replace(places, diameter=ratio * places.diameter)
     if not is_resolved(found, places, lengths):
         return nothing("the fibres are too thin for the image: their diameters are not resolved")
     facts, logs = image_facts(field, found, places, lengths), np.log(places.diameter)
@@ -360,6 +366,7 @@ def _result(
     half_width = widened * float(np.exp(weights["interval"] @ median_facts(facts, logs, lengths)))
     of_dark = _DARK if found.sign < 0 and found.look == "flat" and not of_shells else ""
     half_width = float(np.hypot(half_width, _OF_SHELLS if of_shells else _OF_DARK * bool(of_dark)))
+    half_width = float(np.hypot(half_width, wider))
     if half_width > _MAX_HALF_WIDTH:
         return nothing("the median would be too uncertain")
     (median,) = weighted_quantiles(places.diameter, lengths, [0.5])

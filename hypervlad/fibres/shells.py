@@ -37,6 +37,7 @@ _MAX_REST = 0.018  # residual of a profile from 0 to 1, in the mean
 # allowance, times the logarithm of the radius, over its spread among fibres, or the third value:
 # at most 0.48 in 230 plain drawn and real images.
 _ALLOWED, _LEAST, _SPREAD = 0.1, 0.6, 0.05
+_LEAST_WIDER = 1.1  # shells than what was measured
 _WORSE = 0.5  # at most, that tubes explain fibres of dark rims; inverted rims fit them worse
 _OF_SHELLS = (
     "a second, fainter edge shows outside the edge of the fibres, as of a shell around a core: "
@@ -154,6 +155,7 @@ def outer_edges(
     if not shown:
         return ratio, ""
     weights = weights * clear
+    radii = np.where((radii < _LEAST_WIDER) & (words == _OF_SHELLS), 1, radii)  # without a shell
     typical, core = (weighted_quantiles(each, weights, [0.5])[0] for each in (radii, cores))
     ratio[:] = typical
     for each, radius in zip(long[clear], radii[clear], strict=True):

@@ -43,6 +43,7 @@ _MIN_ARROW, _MAX_ARROW = 16, 0.4  # length: in pixels, and as a share of the lon
 _HEAD = 1.8  # width of an arrow's head over that of its shaft
 _MIN_LEVELS = 4  # of grey: with fewer, the sample is drawn itself
 _MIN_PART, _MIN_EDGE = 12, 10  # pixels of what is drawn, and of its edge
+_MAX_LABELLED = 0.25  # of an image; text on figures takes 0.14 at most
 _MAX_PARTS, _MAX_CRISP = 500, 150  # beyond a level: where there are more, it is the sample's
 _MARGIN = 3  # pixels around what was drawn, which it blurs
 _SOLID_BOX, _MAX_BOX = 0.97, 0.15  # behind text: share that is filled, and of the image
@@ -280,6 +281,9 @@ def _drawn_into(grey: Grey) -> list[Annotation]:
                 for boxes, last, now in zip((labels, arrows), *map(at, pair), strict=True):
                     boxes += [each for each in now if any(_overlap(each, one) for one in last)]
     labels = _together([_ground_of(box, grey) for box in _together(labels)])
+    labelled = sum((bottom - top) * (right - left) for top, left, bottom, right in labels)
+    if labelled > _MAX_LABELLED * grey.size:  # these are of the sample, such as rings
+        labels = []
     arrows = [box for box in _together(arrows) if not any(_overlap(box, each) for each in labels)]
     is_labelled = bar is not None and any(_is_beside(each, bar) for each in labels)
     if bar is not None and (is_labelled or bar.kind != "dots"):  # which are a lattice's otherwise

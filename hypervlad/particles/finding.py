@@ -48,7 +48,7 @@ from hypervlad.particles.decoder import (
 )
 from hypervlad.particles.doubt import Doubt, finding_range, main_doubt
 from hypervlad.particles.joining import Joined, Joiner
-from hypervlad.particles.layers import Layer, layer_alone
+from hypervlad.particles.layers import NO_LAYER, Layer, layer_alone
 from hypervlad.statistics.groups import weighted_quantiles
 
 Polarity: TypeAlias = Literal["bright", "dark"]
@@ -70,8 +70,8 @@ _NECK = 0.4  # pixels, as the network's outlines are smooth
 _MIN_PART = 0.15  # of a particle's area, that a neck cuts off
 _MAX_LONG = 1.8  # elongation of parts: the width of long ones varies anyway
 # Where grey values within so many pixels of particles vary by so little of the step, they do not
-# show borders: only necks of the outline do.
-_FLAT, _LEAST_CORE, _NECK_OF_FLAT = 0.05, 20, 0.2
+# show borders: only necks of the outline do. How much grey values of parts differ, at most.
+_FLAT, _LEAST_CORE, _NECK_OF_FLAT, _MAX_DIFFER = 0.05, 20, 0.2, 0.2
 _MANY_SPECKS = 2  # regions too small for particles, for each particle, to be mentioned
 _MIN_STEP = 0.2  # of the step of most of the particles' area: dirt is fainter
 _MIN_RANGE = 0.08  # of the range of grey values: light and clouds have no such steps
@@ -206,9 +206,12 @@ def find_particles(
     labels, note = every[known].labels, ""
     if labels.any() and (alone := layer_alone(sample.grey, labels, known, layer)):
         again = Scales(alone.grey, min_area)
-        own = again.found(known).labels
-        if own.any() and alone.is_meant(own, labels, again.facts(known, own)["concave"]):
+        seen = again.found(known)
+        own = alone.outlined(seen.labels, labels, seen.concave)
+        if own is not None:
             scales, labels, note = again, own, alone.note
+    if labels.any() and layer != "auto" and labels is every[known].labels:
+        note = NO_LAYER
     n_beside = drop_hidden(labels, sample.mask)
     found = Outlines.of_labels(labels)
     if not len(found):
@@ -249,6 +252,7 @@ class _Found(NamedTuple):
     labels: NDArray[np.int32]
     weights: NDArray[np.float64]  # area times contrast of convex ones
     n_unclear: int  # regions that are as the texture of the background
+    concave: float  # a tenth of the particles are more so
 
 
 class Scales:
@@ -284,7 +288,7 @@ class Scales:
         steps, at_edge, contrasts, spreads = _edges(grey, labels, sign)
         known = spreads[~np.isnan(spreads)]
         if whole == 1 and len(known) and np.median(known) <= _FLAT:
-            labels = _joined_without_necks(labels, self._doubt[polarity])
+            labels = _joined_without_necks(grey, labels, steps, self._doubt[polarity])
             steps, at_edge, contrasts, _ = _edges(grey, labels, sign)
         areas = areas_of(labels, len(steps))[1:]
         is_large = (steps > 0) & (areas >= self._least_area(whole))
@@ -316,10 +320,11 @@ class Scales:
         windows = enumerate(ndimage.find_objects(labels), start=1)
         solidities = np.array([solidity(labels[own] == number) for number, own in windows])
         weights = (areas * steps)[is_clear] * solidities**2  # gaps are less convex
+        concave = float(1 - np.quantile(solidities, 0.1)) if is_clear.any() else 0.0
         if whole == 1 and is_clear.any():
-            concave, faint = (np.quantile(x, 0.1) for x in (solidities, clarity[is_clear]))
-            self._shown[polarity] = {"concave": float(1 - concave), "faint": float(1 / faint)}
-        return _Found(labels, weights, n_unclear)
+            faint = float(1 / np.quantile(clarity[is_clear], 0.1))
+            self._shown[polarity] = {"concave": concave, "faint": faint}
+        return _Found(labels, weights, n_unclear, concave)
 
     def n_specks(self, polarity: Polarity, labels: NDArray[np.int32]) -> int:
         """Return how many regions are too small for particles, beside those that were found."""
@@ -457,13 +462,21 @@ def _split_at_necks(labels: NDArray[np.int32]) -> None:
             n += len(areas) - 1
 
 
-def _joined_without_necks(labels: NDArray[np.int32], doubt: Doubt) -> NDArray[np.int32]:
-    """Join what may be one particle by its depths, and is so by its outline."""
+def _joined_without_necks(
+    grey: NDArray[np.float32],
+    labels: NDArray[np.int32],
+    steps: NDArray[np.float64],
+    doubt: Doubt,
+) -> NDArray[np.int32]:
+    """Join what may be one particle by its depths, and is so by its outline and grey values."""
     windows = [(slice(0, 0),) * 2, *ndimage.find_objects(labels)]
     areas, now = areas_of(labels, len(windows) - 1), np.arange(len(windows))
+    means = ndimage.mean(grey, labels, np.arange(len(windows)))
     pairs, lengths = borders_of(labels)
+    differ = np.abs(np.diff(means[pairs]))[:, 0] / np.median(steps[steps > 0])
     shares = lengths / np.sqrt(areas[pairs].min(axis=1))
-    for one, other in pairs[np.argsort(-shares, kind="stable")].tolist():
+    order = [k for k in np.argsort(-shares, kind="stable") if differ[k] <= _MAX_DIFFER]
+    for one, other in pairs[order].tolist():
         a, b = now[[one, other]].tolist()
         if a == b or not one or not doubt.may_be_one(labels, a, b):
             continue

@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from hypervlad.common.progress import by_reader
-from hypervlad.objects.splitting import EIGHT, LabelMap, areas_of
+from hypervlad.objects.splitting import EIGHT, LabelMap, areas_of, renumbered
 
 Layer: TypeAlias = Literal["auto", "outer", "inner"]
 
@@ -18,7 +17,8 @@ _MAX_PARTICLES, _N_RAYS = 40, 24  # that are looked at, and from the middle of e
 _REACH, _STEP, _DIM = 2.0, 0.05, 0.4
 # An outer step over the outline; the ratio of usual ones, as edges of supports and of what is
 # beside differ more; the share of outlines that have such steps, and their number.
-_MIN_WIDER, _ALIKE, _MIN_SHELLS, _MIN_NUMBER = 1.15, 1.22, 0.2, 4
+_MIN_WIDER, _ALIKE, _MIN_SHELLS, _MIN_NUMBER = 1.27, 1.22, 0.33, 4
+_IF_ASKED = 1.15  # instead of the first, if a layer is asked for
 # Of a profile: a rise over the fall so far, where something else begins; slopes between two steps
 # over that of the outer one, at most; and the brightness of a shell over that of the middle.
 _RISE, _VALLEY, _SHELL = 0.08, 0.75, (0.1, 0.85)
@@ -28,15 +28,17 @@ _OWN = 0.6  # of what is as bright as spots: rims are larger
 _MIN_WITHIN, _MIN_SPOTS = 0.15, 3  # of the area, outlines with so many spots
 # The outlines of one layer alone, to be meant: their number and what they cover, over those before,
 # and the tenth of their solidities, less than 1. Several cores in a shell are upon a support.
-_MIN_ALONE, _MIN_COVERED, _MAX_CONCAVE = 0.75, 0.8, 0.12
+_MIN_ALONE, _MIN_COVERED, _MAX_CONCAVE = 0.95, 0.8, 0.12
 _OF_SHELLS = (
-    "around {:.0%} of the particles, a second, fainter edge shows, {:.2g} times as wide, as of "
-    "shells around cores: the shells are outlined; for the cores alone, "
+    "around many particles, a second, fainter edge shows, {:.2g} times as wide, as of shells "
+    "around cores: the shells are outlined; for the cores alone, "
 )
 _OF_SPOTS = (
     "several small particles lie upon larger, fainter ones, as metal on a support: the small ones "
     "are outlined; for the larger ones, "
 )
+#: What is said if a layer is asked for that does not show.
+NO_LAYER = "no second layer shows in this image, so what stands out most is outlined"
 
 
 class LayerAlone(NamedTuple):
@@ -46,13 +48,27 @@ class LayerAlone(NamedTuple):
     is_inner: bool
     note: str
 
-    def is_meant(self, own: LabelMap, before: LabelMap, concave: float) -> bool:
-        """Return whether the outlines found in this image take the place of those from before."""
-        if not self.note:  # it was asked for
-            return True
+    def outlined(self, own: LabelMap, before: LabelMap, concave: float) -> LabelMap | None:
+        """Return the outlines of this image that take the place of those from before; or None.
+
+        Particles without a shell keep theirs: their edges are at another level.
+        """
+        if not own.any():
+            return None
         covered = 1 if self.is_inner else np.mean(own[before > 0] > 0)
         is_there = covered >= _MIN_COVERED and own.max() >= _MIN_ALONE * before.max()
-        return bool(is_there and concave <= _MAX_CONCAVE)
+        if self.note and not (is_there and concave <= _MAX_CONCAVE):
+            return None
+        if self.is_inner:
+            return own
+        areas, areas_before = (areas_of(each, int(each.max())) for each in (own, before))
+        pairs = np.unique(np.stack([own, before])[:, (own > 0) & (before > 0)], axis=1)
+        within = np.bincount(pairs[0], areas_before[pairs[1]], len(areas))
+        is_bare = (within > 0) & (areas < _MIN_WIDER**2 * within)
+        is_kept = np.isin(np.arange(len(areas_before)), pairs[1][is_bare[pairs[0]]])
+        shells = np.where(is_bare[own], 0, own)
+        bare = is_kept[before] & (shells == 0)
+        return renumbered(np.where(bare, before + own.max(), shells).astype(np.int32))
 
 
 def layer_alone(
@@ -64,12 +80,12 @@ def layer_alone(
     note, is_inner = _OF_SPOTS, True
     levels = _spots(grey, labels, sign, areas, 1 if wanted == "inner" else _MIN_SPOTS)
     if levels is None:
-        if (shells := _shells(grey, labels, sign, areas)) is None:
+        wider = _MIN_WIDER if wanted == "auto" else _IF_ASKED
+        if (shells := _shells(grey, labels, sign, areas, wider)) is None:
             return None
-        note, is_inner, levels = _OF_SHELLS.format(*shells), False, shells[2:] * 2
+        note, is_inner, levels = _OF_SHELLS.format(shells[0]), False, shells[1:] * 2
     other = "outer" if is_inner else "inner"
-    how = f"--set layer={other} (in Python, layer={other!r})"
-    note += by_reader(how, "correct some images, and let it learn from these")
+    note += f"--set layer={other} (in Python, layer={other!r})"
     if wanted != "auto":
         note, is_inner = "", wanted == "inner"
     clipped = np.maximum if is_inner == (sign > 0) else np.minimum
@@ -80,10 +96,12 @@ def _spots(
     grey: NDArray[np.float32], labels: LabelMap, sign: int, areas: NDArray[np.int64], least: int
 ) -> tuple[float, ...] | None:
     """Return the brightness beside and below sharp spots, if large outlines have several within."""
-    levels, within, windows = list[tuple[float, float]](), 0, ndimage.find_objects(labels)
+    levels, windows = list[tuple[float, float]](), ndimage.find_objects(labels)
+    within = looked_at = 0
     for number in (1 + np.argsort(-areas[1:], kind="stable")[:_MAX_PARTICLES]).tolist():
         if areas[number] < _MIN_LARGE:
             break
+        looked_at += int(areas[number])
         window = windows[number - 1]
         around = tuple(slice(max(0, s.start - 2 * _RIM), s.stop + 2 * _RIM) for s in window)
         own, free = labels[around] == number, labels[around] == 0
@@ -101,14 +119,14 @@ def _spots(
         if is_spot.sum() >= least and sizes[is_spot].sum() > _OWN * sizes.sum():
             within += int(areas[number])
             levels.append((middle, 0.75 * middle + 0.25 * top))
-    is_usual = within > _MIN_WITHIN * areas[1:].sum()
+    is_usual = within > _MIN_WITHIN * looked_at
     return tuple(np.median(levels, axis=0).tolist()) if is_usual else None
 
 
 def _shells(
-    grey: NDArray[np.float32], labels: LabelMap, sign: int, areas: NDArray[np.int64]
-) -> tuple[float, float, float] | None:
-    """Return how many outlines have a second, fainter step around, how wide, and its brightness."""
+    grey: NDArray[np.float32], labels: LabelMap, sign: int, areas: NDArray[np.int64], least: float
+) -> tuple[float, float] | None:
+    """Return how wide a second, fainter step around outlines is, and its brightness."""
     found = [(0.0, 0.0)]
     for profile, radius in zip(*_profiles(grey, labels, sign, areas), strict=True):
         known = profile[: int(np.append(np.isfinite(profile), False).argmin())]
@@ -116,11 +134,11 @@ def _shells(
             smooth = ndimage.gaussian_filter1d(known, max(0.8, 0.35 / (_STEP * radius)))
             found.append(_outer_step(smooth, 2 / _STEP))
     wider, levels = np.transpose(found[1:] or found) * [[_STEP], [1]]
-    typical = np.median(wider[wider >= _MIN_WIDER]) if wider.max() >= _MIN_WIDER else np.inf
+    typical = np.median(wider[wider >= least]) if wider.max() >= least else np.inf
     is_shell = (wider > typical / _ALIKE) & (wider < typical * _ALIKE)
     if is_shell.sum() < max(_MIN_NUMBER, _MIN_SHELLS * len(wider)):
         return None
-    return float(is_shell.mean()), float(typical), float(np.median(levels[is_shell]))
+    return float(typical), float(np.median(levels[is_shell]))
 
 
 def _profiles(
