@@ -392,8 +392,7 @@ def _centred(margins: np.ndarray) -> np.ndarray:
     """Return margins (..., n_margins) as those of every class, with mean 0 over the classes."""
     if margins.shape[-1] == 1:
         return np.concatenate([-margins / 2, margins / 2], axis=-1)
-    centred: np.ndarray = margins - margins.mean(axis=-1, keepdims=True)
-    return centred
+    return np.asarray(margins - margins.mean(axis=-1, keepdims=True))
 
 
 # --- labels that are probably wrong -------------------------------------------------------------

@@ -246,8 +246,7 @@ def _strongest(response: FloatMap) -> IntArray:
     cells = (points * _N_CELLS // response.shape) @ np.array([_N_CELLS, 1])
     order = np.lexsort((-response[tuple(points.T)], cells))
     rank = np.arange(len(order)) - np.searchsorted(cells[order], cells[order])
-    strongest: IntArray = points[order[rank < _PER_CELL]]
-    return strongest
+    return np.asarray(points[order[rank < _PER_CELL]])
 
 
 class _Table:

@@ -111,8 +111,7 @@ def scaled_to_one(values: FloatArray, name: str) -> FloatArray:
             f"{name} must not differ by a factor above {_MAX_RATIO:g}; the values are from "
             f"{smallest:g} to {largest:g}."
         )
-    scaled: FloatArray = np.ldexp(values, -np.frexp(largest)[1])  # exact, as a power of two
-    return scaled
+    return np.asarray(np.ldexp(values, -np.frexp(largest)[1]))  # exact, as a power of two
 
 
 def _named(labels: Iterable[Any]) -> str:

@@ -42,8 +42,7 @@ def probabilities(margins: FloatArray) -> FloatArray:
     if margins.shape[1] == 1:
         # Both from expit: 1 - p would lose the digits of a small p.
         return np.hstack([expit(-margins), expit(margins)])
-    found: FloatArray = softmax(margins, axis=1)
-    return found
+    return np.asarray(softmax(margins, axis=1))
 
 
 def with_exact_ties(margins: FloatArray) -> FloatArray:
