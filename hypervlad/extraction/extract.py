@@ -31,6 +31,7 @@ from hypervlad.extraction.manifest import (
     write_manifest,
 )
 from hypervlad.extraction.table import (
+    FORMAT_VERSION,
     FeatureFileError,
     described,
     description,
@@ -40,7 +41,6 @@ from hypervlad.extraction.table import (
     is_parquet,
     open_table,
     schema_of,
-    table_facts,
     table_of,
     write_rows,
 )
@@ -342,7 +342,8 @@ class Run:
                 yield table_of(finished.records, finished.vectors, schema)
 
         schema = schema_of(self.encoder.n_features_out_, with_particles=progress.has_particles)
-        schema = described(schema, table_facts(self.encoder, self.digest))
+        facts = {"format": FORMAT_VERSION, "encoder": self.digest}
+        schema = described(schema, facts | {"parts": self.encoder.feature_blocks})
         with replace_when_complete(path, draft_folder=folder.path) as stream:
             write_rows(stream, tables(), schema)
             if not report.n_images:

@@ -210,14 +210,6 @@ class TransferNetwork(nn.Module):
         return started
 
 
-@dataclass(frozen=True, eq=False)
-class FineTuned:
-    """The head with its temperature, and the curves."""
-
-    head: SoftmaxHead
-    curves: FineTuningCurves
-
-
 def fine_tune(
     trunk: nn.Module,
     backbone: Backbone,
@@ -229,7 +221,7 @@ def fine_tune(
     n_validation_groups: int,
     seeds: tuple[int, int],
     verbose: bool,
-) -> FineTuned:
+) -> tuple[SoftmaxHead, FineTuningCurves]:
     """Train a head and a trunk further, until the loss of the validation images stops falling.
 
     The trunk is changed in place. ``seeds``: of order and augmentation of images, and of dropout.
@@ -252,8 +244,7 @@ def fine_tune(
         )
         trainer.fit(training, validation, verbose=verbose)
     temperature = objective.temperature_for(*evaluate(network, validation))
-    head = dataclasses.replace(network.current_head(), temperature=temperature)
-    return FineTuned(head, curves)
+    return dataclasses.replace(network.current_head(), temperature=temperature), curves
 
 
 def _optimiser(
