@@ -234,6 +234,8 @@ def _read_all(
 def _facts(micrograph: Micrograph, name: str, label: str, group: str | None) -> _ImageFacts:
     pixels = micrograph.pixels
     colour = "grey" if pixels.ndim == 2 else "colour"
+    is_implausible = "implausible_pixel_sides_nm" in micrograph.metadata
+    unused = "implausible" if is_implausible else "unknown"
     return _ImageFacts(
         file=name,
         label=label,
@@ -242,19 +244,13 @@ def _facts(micrograph: Micrograph, name: str, label: str, group: str | None) -> 
         size=f"{pixels.shape[0]} x {pixels.shape[1]}",
         is_small=min(pixels.shape[:2]) < MIN_SIDE,
         kind=f"{micrograph.metadata.get('dtype', 'unknown')} {colour}",
-        pixel_size=_knowledge_of_pixel_size(micrograph),
+        pixel_size=unused if micrograph.pixel_size is None else "known",
         blank=is_blank(pixels),
         stored_size=(pixels.shape[0] + micrograph.metadata["banner_rows"], pixels.shape[1]),
         bar_rows=tuple(micrograph.metadata["bar_rows"]),
         thumbnail=make_thumbnail(pixels),
         group=group,
     )
-
-
-def _knowledge_of_pixel_size(micrograph: Micrograph) -> str:
-    if micrograph.pixel_size is not None:
-        return "known"
-    return "implausible" if "implausible_pixel_sides_nm" in micrograph.metadata else "unknown"
 
 
 def _find_copies(

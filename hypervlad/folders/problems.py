@@ -106,12 +106,11 @@ def list_notes(report: FolderReport, page: int) -> list[str]:
             "No groups are given, so each image counts as a sample of its own. If several images "
             "show one sample or micrograph, give a file of groups, or scores will be too good."
         )
-    else:
-        if harmless := [s for s in report.exact_copies + report.near_copies if len(s.groups) == 1]:
-            notes.append(
-                f"{_sets(len(harmless))} of copies within one group; splits that take "
-                "the groups keep them together."
-            )
+    elif harmless := [s for s in report.exact_copies + report.near_copies if len(s.groups) == 1]:
+        notes.append(
+            f"{_sets(len(harmless))} of copies within one group; splits that take the groups keep "
+            "them together."
+        )
     return notes
 
 

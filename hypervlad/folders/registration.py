@@ -118,8 +118,18 @@ def register(first: FloatMap, second: FloatMap, start: Transformation) -> Regist
 
 
 def _median_correlation(first: FloatMap, moved: FloatMap, inside: BoolMap) -> float:
-    correlations = tile_correlations(first, moved, inside)
-    return float(np.median(correlations)) if len(correlations) >= _MIN_TILES else 0.0
+    """Return that of those of 4 x 4 tiles that overlap enough; 0 if they are too few."""
+    if (tiles := _tiles(first, moved, inside)) is None:
+        return 0.0
+    a, b, known, _ = tiles
+    enough = known.mean(axis=(1, 2)) >= _MIN_COVERED
+    if np.count_nonzero(enough) < _MIN_TILES:
+        return 0.0
+    known = known[enough]
+    a, b = (_centred(values[enough], known) for values in (a, b))
+    energy = np.sqrt((a * a).sum(axis=(1, 2)) * (b * b).sum(axis=(1, 2)))
+    # One unit of quantisation noise per pixel: an empty tile resembles no other.
+    return float(np.median((a * b).sum(axis=(1, 2)) / (energy + known.sum(axis=(1, 2)))))
 
 
 def _overlaid(
@@ -237,19 +247,6 @@ def _centred(tiles: FloatMap, known: BoolMap) -> FloatMap:
     count = np.maximum(known.sum(axis=(1, 2), keepdims=True), 1)
     mean = np.where(known, tiles, 0).sum(axis=(1, 2), keepdims=True) / count
     return np.where(known, tiles - mean, 0).astype(np.float32)
-
-
-def tile_correlations(first: FloatMap, moved: FloatMap, inside: BoolMap) -> FloatMap:
-    """Return the correlation coefficients of those of 4 x 4 tiles that overlap enough."""
-    if (tiles := _tiles(first, moved, inside)) is None:
-        return np.empty(0, np.float32)
-    a, b, known, _ = tiles
-    enough = known.mean(axis=(1, 2)) >= _MIN_COVERED
-    known = known[enough]
-    a, b = (_centred(values[enough], known) for values in (a, b))
-    energy = np.sqrt((a * a).sum(axis=(1, 2)) * (b * b).sum(axis=(1, 2)))
-    # One unit of quantisation noise per pixel: an empty tile resembles no other.
-    return np.asarray((a * b).sum(axis=(1, 2)) / (energy + known.sum(axis=(1, 2))))
 
 
 def phase_shift(first: FloatMap, moved: FloatMap) -> NDArray[np.float64]:
