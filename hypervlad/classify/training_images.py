@@ -130,9 +130,8 @@ class TrainingImages(StoredPart):
 
         With `among_groups`, the points are the known ones; those of the same group do not count.
         """
-        columns_of_class = np.split(
-            np.argsort(self._codes), np.cumsum(np.bincount(self._codes))[:-1]
-        )
+        ends = np.cumsum(np.bincount(self._codes))
+        columns_of_class = np.split(np.argsort(self._codes), ends[:-1])
         start = 0
         if not len(points):
             return
@@ -142,9 +141,8 @@ class TrainingImages(StoredPart):
             if among_groups:
                 distances[self.groups[start:stop, None] == self.groups[None]] = np.inf
             rows, _ = _smallest(distances)
-            by_class = [
-                _mean_of_finite(_smallest(distances[:, own])[1]) for own in columns_of_class
-            ]
+            near = (_smallest(distances[:, own])[1] for own in columns_of_class)
+            by_class = list(map(_mean_of_finite, near))
             emptiness = np.zeros(len(block))
             if len(self.empty):
                 to_nearest = np.where(self._is_empty, np.inf, distances).min(axis=1)

@@ -288,12 +288,8 @@ def _painted(
     marks = np.zeros((height + 1, width + 1))
     top, left = corners.T
     bottom, right = np.minimum(top + patch, height), np.minimum(left + patch, width)
-    for rows, columns, sign in (
-        (top, left, 1),
-        (bottom, right, 1),
-        (top, right, -1),
-        (bottom, left, -1),
-    ):
+    ends = (top, left, 1), (bottom, right, 1), (top, right, -1), (bottom, left, -1)
+    for rows, columns, sign in ends:
         np.add.at(marks, (rows, columns), sign * values)
     return np.asarray(marks.cumsum(axis=0).cumsum(axis=1)[:height, :width])
 

@@ -155,8 +155,7 @@ def _threads_per_worker(n_jobs: int | None) -> int | None:
     backend, _ = get_active_backend()
     if not _is_local(backend):
         return None
-    n_threads: int = joblib.cpu_count() // joblib.effective_n_jobs(n_jobs)
-    return max(1, n_threads)
+    return max(1, int(joblib.cpu_count() // joblib.effective_n_jobs(n_jobs)))
 
 
 class _NotShared:

@@ -68,10 +68,8 @@ def log_losses(margins: FloatArray, codes: IntArray) -> FloatArray:
     """Return the negative log probability of each row's own class, shape (n,)."""
     if margins.shape[1] == 1:
         sign = np.where(codes == 1, 1.0, -1.0)
-        losses: FloatArray = np.logaddexp(0.0, -sign * margins[:, 0])
-    else:
-        losses = -log_softmax(margins, axis=1)[np.arange(len(codes)), codes]
-    return losses
+        return np.asarray(np.logaddexp(0.0, -sign * margins[:, 0]))
+    return np.asarray(-log_softmax(margins, axis=1)[np.arange(len(codes)), codes])
 
 
 def margin_offset(ratio: FloatArray) -> FloatArray:
