@@ -204,16 +204,10 @@ class FindingsPage:
             area, diameter = _area_texts(own, each.pixel_size)
             contrast = "–" if math.isnan(own.contrast) else f"{100 * own.contrast:+.2g} % of range"
             marks.append(f"r{each.image}-{each.number}" if each.image in shown else "")
-            rows.append(
-                [
-                    f"{self.images[each.image].name}, region {each.number}",
-                    (significant(own.score), own.score),
-                    (area, own.area * size**2),
-                    (diameter, own.diameter * size),
-                    *lengths,
-                    (contrast.replace("-", "−"), own.contrast),
-                ]
-            )
+            name = f"{self.images[each.image].name}, region {each.number}"
+            cells = [(significant(own.score), own.score), (area, own.area * size**2)]
+            cells += [(diameter, own.diameter * size), *lengths]
+            rows.append([name, *cells, (contrast.replace("-", "−"), own.contrast)])
         some = f"The {len(rows)} regions with the highest peaks; regions.csv has all. "
         are_measured = any(each.region.area_interval is not None for each in self._regions)
         header = ["Image, region", "Peak", "Area", "Diameter", "Length", "Breadth", "Contrast"]
@@ -308,13 +302,8 @@ def _threshold_warning(scores: ArrayLike, threshold: float) -> str | None:
 def _sheet(images: Sequence[ScoredImage], header: Sequence[str]) -> parts.Sheet:
     """Return images, the highest scores first; what they are called follows the threshold."""
     rows = [[each.name, (significant(each.score), each.score), *each.cells] for each in images]
-    sheet = parts.Sheet.of(
-        "Images",
-        ["Image", "Score", *header],
-        rows,
-        orders=[("the highest scores first", "Score", True)],
-        file="scores.csv",
-    )
+    names, orders = ["Image", "Score", *header], [("the highest scores first", "Score", True)]
+    sheet = parts.Sheet.of("Images", names, rows, orders=orders, file="scores.csv")
     called = [_CALLS[not each.is_called] for each in images]
     sheet.columns.insert(2, parts.Column("Called", called, options=_CALLS, follows="Score"))
     return sheet

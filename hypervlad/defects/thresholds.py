@@ -98,11 +98,8 @@ class HeldOutScores(StoredPart):
 
         ``groups`` are those of all training images.
         """
-        scores = {
-            at: own.image_without_defects
-            for at, own in sorted(images.items())
-            if not own.is_defective.all()
-        }
+        tested = [(at, own) for at, own in sorted(images.items()) if not own.is_defective.all()]
+        scores = {at: own.image_without_defects for at, own in tested}
         positions = np.array(list(scores), np.int64)
         own = np.asarray(groups, np.int64)[positions]
         return cls(np.array(list(scores.values()), np.float32), positions, own)

@@ -185,9 +185,8 @@ def _check_target(path: Path) -> None:
         open_table(path).close()
     except FeatureFileError as error:
         # It may still be one of features, damaged beyond reading.
-        if not is_parquet(path) and (
-            finished_manifest(path).exists() or TaskFolder.is_unfinished(path)
-        ):
+        is_ours = finished_manifest(path).exists() or TaskFolder.is_unfinished(path)
+        if is_ours and not is_parquet(path):
             return
         raise FeatureFileError(
             f"{path}: exists, and is not a file of features; give another name, or remove it"

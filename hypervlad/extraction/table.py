@@ -69,11 +69,8 @@ def schema_of(n_features: int, *, with_particles: bool = False) -> pa.Schema:
 
 def table_of(records: Sequence[SourceRecord], vectors: np.ndarray, schema: pa.Schema) -> pa.Table:
     read = [record for record in records if record.digest is not None]
-    arrays = [
-        pa.array([getattr(record, field.name) for record in read], field.type)
-        for field in schema
-        if field.name != VECTOR
-    ]
+    facts = [field for field in schema if field.name != VECTOR]
+    arrays = [pa.array([getattr(each, own.name) for each in read], own.type) for own in facts]
     flat = pa.array(np.ascontiguousarray(vectors).ravel())
     vector = pa.FixedSizeListArray.from_arrays(flat, type=schema.field(VECTOR).type)
     return pa.Table.from_arrays([*arrays, vector], schema=schema)

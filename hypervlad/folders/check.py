@@ -93,13 +93,11 @@ def check_image_folder(
     exact, near = _find_copies(facts, verbose)
     suggested, apart = _join_copies(facts, exact + near)
     suggested |= {bad.path: (group_of or {}).get(bad.path, bad.path) for bad in bad_files}
-    counts = Counter(fact.label for fact in facts)
+    counts, classes = Counter(f.label for f in facts), {*layout.labels, *layout.empty_classes}
     report = FolderReport(
         root=str(layout.table or layout.root),
         n_images=len(facts),
-        class_counts={
-            name: counts[name] for name in sorted({*layout.labels, *layout.empty_classes})
-        },
+        class_counts={name: counts[name] for name in sorted(classes)},
         group_counts=None if group_of is None else _count_sorted([f.group or "" for f in facts]),
         bad_files=bad_files,
         exact_copies=exact,
@@ -268,12 +266,10 @@ def _find_copies(
     groups = [str(facts[members[0]].group) for members in same]
     folders = np.unique(groups, return_inverse=True)[1].tolist() if across_only else None
     with ProgressBar(total=len(same), desc="Comparing", disable=not verbose, unit="image") as bar:
-        pairs, similarity, overlap = find_near_copies(
-            thumbnails, folders=folders, progress=bar.update
-        )
+        found = find_near_copies(thumbnails, folders=folders, progress=bar.update)
     near = [
         _copy_set([facts[i] for k in members for i in same[k]], *values)
-        for members, *values in _linked_sets(pairs, similarity, overlap, len(same))
+        for members, *values in _linked_sets(*found, len(same))
     ]
     return _worst_first(exact), _worst_first(near)
 

@@ -61,10 +61,8 @@ def find_near_copies(
             progress(1)
     pairs = np.array(sorted(found), dtype=np.intp).reshape(-1, 2)
     similarity = [found[pair].similarity for pair in sorted(found)]
-    overlap = [
-        _overlap(thumbnails[i].shape, thumbnails[j].shape, found[i, j].transformation)
-        for i, j in sorted(found)
-    ]
+    shapes = [thumbnail.shape for thumbnail in thumbnails]
+    overlap = [_overlap(shapes[i], shapes[j], found[i, j].transformation) for i, j in sorted(found)]
     return pairs, np.array(similarity, dtype=np.float32), np.array(overlap, dtype=np.float32)
 
 
@@ -212,9 +210,8 @@ def find_keypoints(thumbnail: NDArray[np.int8]) -> Keypoints:
 
 def _keypoints_of_level(thumbnail: FloatMap, scale: float) -> tuple[FloatMap, IntArray, FloatMap]:
     height, width = (round(extent * scale) for extent in thumbnail.shape)
-    level = np.asarray(
-        Image.fromarray(thumbnail).resize((width, height), Image.Resampling.BILINEAR)
-    )
+    image = Image.fromarray(thumbnail)
+    level = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
     fine, coarse = (gaussian_filter(level, deviation) for deviation in _BLOB)
     points = _strongest(np.abs(fine - coarse))
     reach = _REACH * _STEP

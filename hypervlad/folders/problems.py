@@ -174,11 +174,8 @@ def _about_classes(report: FolderReport, layout: FolderLayout) -> list[str]:
             "Fill or delete these folders."
         )
     sentences += describe_names(layout)
-    small = [
-        f"{name} ({count})"
-        for name, count in report.class_counts.items()
-        if count < _MIN_IMAGES and name not in layout.empty_classes
-    ]
+    few = [(name, n) for name, n in report.class_counts.items() if n < _MIN_IMAGES]
+    small = [f"{name} ({n})" for name, n in few if name not in layout.empty_classes]
     if small:
         sentences.append(
             f"Fewer than {_MIN_IMAGES} images in the {_classes(small)}: too few to "

@@ -201,13 +201,9 @@ def _fitted(first: FloatMap, second: FloatMap, start: Transformation, reach: int
     peak = lags[each, row, column]
     inner = (row > 0) & (row < 2 * reach) & (column > 0) & (column < 2 * reach)
     use = np.flatnonzero(inner & (known.mean(axis=(1, 2)) >= _MIN_COVERED) & (peak > 0))
-    shifts = np.stack(
-        [
-            row[use] - reach + _vertex(lags[use, :, column[use]], row[use]),
-            column[use] - reach + _vertex(lags[use, row[use], :], column[use]),
-        ],
-        axis=1,
-    )
+    down = row[use] - reach + _vertex(lags[use, :, column[use]], row[use])
+    right = column[use] - reach + _vertex(lags[use, row[use], :], column[use])
+    shifts = np.stack([down, right], axis=1)
     points, weights = centres[use], peak[use]
     goals = (points - shifts) @ start.matrix.T + start.offset
     if (fitted := _affine_fit(points, goals, weights)) is None:

@@ -301,7 +301,5 @@ def change_greys_randomly(images: torch.Tensor, generator: torch.Generator) -> t
     shift, factor = 2 * torch.rand(2, len(images), 1, 1, 1, generator=generator) - 1
     shift, factor = _BRIGHTNESS * shift, 1 + _CONTRAST * factor
     mean = images.mean(dim=(1, 2, 3), keepdim=True)
-    changed: torch.Tensor = (
-        (images - mean) * factor.to(images.device) + mean + shift.to(images.device)
-    )
-    return changed.clamp(0, 1)
+    shift, factor = shift.to(images.device), factor.to(images.device)
+    return torch.clamp((images - mean) * factor + mean + shift, 0, 1)

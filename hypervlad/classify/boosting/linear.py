@@ -119,11 +119,8 @@ def _named(labels: Iterable[Any]) -> str:
 
 
 def warn_of_small_classes(rows: TrainingRows, classes: NDArray[Any]) -> None:
-    small = [
-        f"{label!r} ({n})"
-        for label, n in zip(classes.tolist(), rows.groups_of_class(), strict=True)
-        if n <= 2
-    ]
+    pairs = zip(classes.tolist(), rows.groups_of_class(), strict=True)
+    small = [f"{label!r} ({n})" for label, n in pairs if n <= 2]
     if small:
         warn_user(
             "Classes with only one or two different samples or groups: "

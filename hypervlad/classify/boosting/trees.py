@@ -338,9 +338,7 @@ class TreeArrays(StoredPart):
             level = level[splits[level]]
             if not len(level):
                 return
-            level = np.concatenate(
-                [first[level] + self.left[level], first[level] + self.right[level]]
-            )
+            level = np.concatenate([first[level] + own[level] for own in (self.left, self.right)])
         raise ValueError(f"trees of more than {MAX_TREE_DEPTH} levels of splits")
 
     def to_booster(self) -> xgboost.Booster:
