@@ -233,7 +233,7 @@ def fitted_with_scores(
         windows.keys, defective, groups, seed, lambda train: fit(windows.of_images(train))
     )
     of_tested = is_normal[np.isin(windows.image_index, list(model_of))]
-    if set(of_tested.tolist()) != set(is_normal.tolist()):  # normal and defective ones, if any are
+    if set(of_tested.tolist()) != set(is_normal.tolist()):  # one kind was never tested
         never_tested = [at for at in windows.keys if at not in model_of]
         warn_of_known_images(len(never_tested), len(windows.keys))
         model_of |= dict.fromkeys(never_tested, model)
