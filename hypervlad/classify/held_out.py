@@ -100,9 +100,8 @@ class HeldOut(StoredPart):
                     f"and there are {n_groups}"
                 )
             else:
-                why = (
-                    f"too many held-out predictions of the {counted(n_groups, 'group')} were wrong"
-                )
+                groups = counted(n_groups, "group")
+                why = f"too many held-out predictions of the {groups} were wrong"
             warn_user(
                 f"no answer is sure: that at most {max_error:g} of the sure answers are wrong "
                 f"cannot be shown with {CERTAINTY:.0%} certainty ({why}); {remedy} (without "

@@ -118,8 +118,18 @@ def register(first: FloatMap, second: FloatMap, start: Transformation) -> Regist
 
 
 def _median_correlation(first: FloatMap, moved: FloatMap, inside: BoolMap) -> float:
-    correlations = tile_correlations(first, moved, inside)
-    return float(np.median(correlations)) if len(correlations) >= _MIN_TILES else 0.0
+    """Return that of those of 4 x 4 tiles that overlap enough; 0 if they are too few."""
+    if (tiles := _tiles(first, moved, inside)) is None:
+        return 0.0
+    a, b, known, _ = tiles
+    enough = known.mean(axis=(1, 2)) >= _MIN_COVERED
+    if np.count_nonzero(enough) < _MIN_TILES:
+        return 0.0
+    known = known[enough]
+    a, b = (_centred(values[enough], known) for values in (a, b))
+    energy = np.sqrt((a * a).sum(axis=(1, 2)) * (b * b).sum(axis=(1, 2)))
+    # One unit of quantisation noise per pixel: an empty tile resembles no other.
+    return float(np.median((a * b).sum(axis=(1, 2)) / (energy + known.sum(axis=(1, 2)))))
 
 
 def _overlaid(
@@ -191,13 +201,9 @@ def _fitted(first: FloatMap, second: FloatMap, start: Transformation, reach: int
     peak = lags[each, row, column]
     inner = (row > 0) & (row < 2 * reach) & (column > 0) & (column < 2 * reach)
     use = np.flatnonzero(inner & (known.mean(axis=(1, 2)) >= _MIN_COVERED) & (peak > 0))
-    shifts = np.stack(
-        [
-            row[use] - reach + _vertex(lags[use, :, column[use]], row[use]),
-            column[use] - reach + _vertex(lags[use, row[use], :], column[use]),
-        ],
-        axis=1,
-    )
+    down = row[use] - reach + _vertex(lags[use, :, column[use]], row[use])
+    right = column[use] - reach + _vertex(lags[use, row[use], :], column[use])
+    shifts = np.stack([down, right], axis=1)
     points, weights = centres[use], peak[use]
     goals = (points - shifts) @ start.matrix.T + start.offset
     if (fitted := _affine_fit(points, goals, weights)) is None:
@@ -237,19 +243,6 @@ def _centred(tiles: FloatMap, known: BoolMap) -> FloatMap:
     count = np.maximum(known.sum(axis=(1, 2), keepdims=True), 1)
     mean = np.where(known, tiles, 0).sum(axis=(1, 2), keepdims=True) / count
     return np.where(known, tiles - mean, 0).astype(np.float32)
-
-
-def tile_correlations(first: FloatMap, moved: FloatMap, inside: BoolMap) -> FloatMap:
-    """Return the correlation coefficients of those of 4 x 4 tiles that overlap enough."""
-    if (tiles := _tiles(first, moved, inside)) is None:
-        return np.empty(0, np.float32)
-    a, b, known, _ = tiles
-    enough = known.mean(axis=(1, 2)) >= _MIN_COVERED
-    known = known[enough]
-    a, b = (_centred(values[enough], known) for values in (a, b))
-    energy = np.sqrt((a * a).sum(axis=(1, 2)) * (b * b).sum(axis=(1, 2)))
-    # One unit of quantisation noise per pixel: an empty tile resembles no other.
-    return np.asarray((a * b).sum(axis=(1, 2)) / (energy + known.sum(axis=(1, 2))))
 
 
 def phase_shift(first: FloatMap, moved: FloatMap) -> NDArray[np.float64]:

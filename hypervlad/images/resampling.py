@@ -47,11 +47,8 @@ def smoothed(
 def halved(image: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return an image of half the size, without an odd last row or column."""
     even = image[: len(image) // 2 * 2, : image.shape[1] // 2 * 2]
-    mean: NDArray[np.float32] = (
-        even[::2, ::2] + even[1::2, ::2] + even[::2, 1::2] + even[1::2, 1::2]
-    )
-    mean *= np.float32(0.25)
-    return mean
+    total = even[::2, ::2] + even[1::2, ::2] + even[::2, 1::2] + even[1::2, 1::2]
+    return np.asarray(total * np.float32(0.25))
 
 
 def gaussian_taps(sigma: float, truncate: float, order: int = 0) -> NDArray[np.float64]:
