@@ -446,12 +446,14 @@ def _crisp_parts(grey: Grey, sharp: Mask, sign: int, level: float) -> list[_Part
     if not 0 < np.count_nonzero(is_large) <= _MAX_PARTS:
         return []
     large, numbers = np.flatnonzero(is_large), np.cumsum(is_large) - 1
-    first, last = np.full((len(large), 2), max(grey.shape)), np.zeros((len(large), 2), np.intp)
+    first, last = np.full((2, len(large)), max(grey.shape)), np.zeros((2, len(large)), np.intp)
     for places, own in _labelled_places(is_edge, labels):
         chosen = is_large[own]
-        at = np.stack(np.divmod(places[chosen], grey.shape[1]), axis=1)
-        np.minimum.at(first, numbers[own[chosen]], at)
-        np.maximum.at(last, numbers[own[chosen]], at + 1)
+        parts = numbers[own[chosen]]
+        for axis, at in enumerate(np.divmod(places[chosen], grey.shape[1])):
+            np.minimum.at(first[axis], parts, at)  # far faster than of both axes at once
+            np.maximum.at(last[axis], parts, at + 1)
+    first, last = first.T, last.T
     longest = (last - first).max(axis=1)
     is_inside = (first > 0).all(axis=1) & (last < grey.shape).all(axis=1)
     is_inside &= (longest >= _HEIGHTS[0]) & (longest <= _MAX_ARROW * max(grey.shape))

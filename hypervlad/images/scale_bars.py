@@ -443,6 +443,7 @@ def _rows_of_dots(grey: Grey) -> Iterator[_Candidate]:
     objects = objects[contrast.min(axis=0) >= _MIN_CONTRAST]
     for number, (_, sign) in enumerate(_LOOKS):
         boxes = objects[objects[:, 4] == number, :4]
+        boxes = boxes[np.argsort(boxes[:, 0], kind="stable")]
         for edge in (0, 2):  # of all dots, the upper or the lower edge is in one row
             ordered = boxes[np.lexsort((boxes[:, 1], boxes[:, edge]))]
             starts = np.flatnonzero(np.diff(ordered[:, edge], prepend=-9, append=-9))
@@ -489,7 +490,10 @@ def _small_objects(grey: Grey) -> tuple[NDArray[np.int_], NDArray[np.int_]]:
 def _regular(
     grey: Grey, sign: int, group: NDArray[np.int_], boxes: NDArray[np.int_]
 ) -> _Candidate | None:
-    """Return the longest regular row of dots of equal widths; None if that is no scale bar."""
+    """Return the longest regular row of dots of equal widths; None if that is no scale bar.
+
+    All `boxes` are in the order of their upper edges.
+    """
     row = group[_longest_row(group, _MAX_SHARE * grey.shape[1])]
     if not len(row):
         return None
@@ -499,15 +503,17 @@ def _regular(
     x, numbers = row[:, [1, 3]].sum(axis=1) / 2, np.arange(len(row))
     fit = np.polyfit(numbers, x, 1)
     pitch = float(fit[0])
-    # Another row of such dots nearby belongs to a lattice.
-    corners, reach = (row[:, :2].min(axis=0), row[:, 2:].max(axis=0)), 3 * pitch
-    alike = np.abs(boxes[:, 2:] - boxes[:, :2] - (height, width)).max(axis=1) <= 1
-    near = (boxes[:, :2] >= corners[0] - reach) & (boxes[:, 2:] <= corners[1] + reach)
-    if (alike & near.all(axis=1)).sum() > len(row) + 2:
-        return None
     rows = grey[int(np.median(row[:, 0])) : int(np.median(row[:, 2]))]
     clarity = _clarity(sign * rows, x, pitch)
     if clarity is None:
+        return None
+    # Another row of such dots nearby belongs to a lattice.
+    corners, reach = (row[:, :2].min(axis=0), row[:, 2:].max(axis=0)), 3 * pitch
+    around = corners[0][0] - reach, corners[1][0] + reach
+    boxes = boxes[slice(*np.searchsorted(boxes[:, 0], around))]
+    alike = np.abs(boxes[:, 2:] - boxes[:, :2] - (height, width)).max(axis=1) <= 1
+    near = (boxes[:, :2] >= corners[0] - reach) & (boxes[:, 2:] <= corners[1] + reach)
+    if (alike & near.all(axis=1)).sum() > len(row) + 2:
         return None
     spread = float(np.std(x - np.polyval(fit, numbers)))
     error = max(0.3, spread * np.sqrt(12 / len(x)))

@@ -159,8 +159,8 @@ def find_particles(
         a copy of half the size is sure enough, the image is only searched for that one.
     layer : {"auto", "outer", "inner"}, default="auto"
         What is outlined where cores show in shells, or small particles upon larger ones, as metal
-        on its support: "auto" outlines whole shells, but small particles of which several lie upon
-        a larger one, and a note says so.
+        on its support: "auto" outlines shells, where at least a third of the particles and four
+        show one, but small particles of which several lie upon a larger one, and a note says so.
     min_area : int, default=20
         Particles of fewer pixels are left out.
     annotations : {"leave_out", "keep"}, default="leave_out"
