@@ -16,7 +16,7 @@ from hypervlad.features import get_backbone
 from hypervlad.features.hypercolumns import feature_maps, hypercolumns_at
 from hypervlad.features.network import build_network
 from hypervlad.particles import find_particles, split_particles
-from hypervlad.particles.decoder import contrast_of, network_input, standardised
+from hypervlad.particles.decoder import brightness_of, network_input, standardised
 
 SEGMENTER = "HypercolumnSegmenter"
 N_TREES, N_PIXELS, CHUNK = 30, 2000, 1 << 16  # pixels of an image to learn from; predicted at once
@@ -66,7 +66,7 @@ class PixelForest:
         return split_particles(None, found.reshape(image.shape))
 
     def _read(self, image: np.ndarray) -> Reader:
-        return self._reader(standardised(image, contrast_of(image)))
+        return self._reader(standardised(image, brightness_of(image)[1]))
 
 
 def read_hypercolumns(backbone: str, weights: str, image: np.ndarray) -> Reader:

@@ -32,6 +32,7 @@ from hypervlad.app.database import (
 from hypervlad.app.store import checked_name
 from hypervlad.app.strokes import Change
 from hypervlad.common.files import exclusive_lock, parse_json
+from hypervlad.common.progress import joined_notes
 from hypervlad.common.wording import warn_user
 from hypervlad.images import ReadOptions
 from hypervlad.images.files import file_stamp
@@ -51,6 +52,7 @@ from hypervlad.objects.shapes import trace_polygons
 
 MODEL = "model.hvlad"
 _OWN_FOLDERS = "outlines", "replaced", "removed", "geojson", "roi"
+_SAID = ["note", "doubt"]  # columns of what was said of an image when particles were found
 _RETRY = 4.0  # seconds after which files that could not be written are tried again
 _PENDING = "written < version OR done IS NOT noted"
 _TABLES = """
@@ -214,7 +216,11 @@ class Corrections(Database):
             self._take_others(image)
             found, field = self._shown(image, ""), self._field(image)
         height, width = field.shape
-        known = {"height": height, "width": width, "pixel_size": field.pixel_size}
+        known: dict[str, Any] = {"height": height, "width": width}
+        known["pixel_size"] = field.pixel_size
+        if not (found["version"] or found["is_done"]):  # what was doubtful is not of corrected ones
+            table = self.found.field_table.set_index("micrograph").reindex(columns=_SAID)
+            known["message"] = joined_notes(table.loc[field.micrograph].dropna())
         return found | known | {"name": field.micrograph}
 
     def edit(

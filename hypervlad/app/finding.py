@@ -6,12 +6,13 @@ import contextlib
 import hashlib
 import importlib
 import json
+import math
 import os
 import re
 import shutil
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,10 +20,10 @@ from zipfile import ZipFile
 
 from hypervlad.app.corrections import MODEL, Corrections, move_results, shapes_of
 from hypervlad.app.database import QueueError, StaleError, UnknownError
-from hypervlad.app.previews import Part, part_in_view, write_part
+from hypervlad.app.previews import MAX_PREVIEWS, Part, part_in_view, write_part
 from hypervlad.app.results import RESULTS
 from hypervlad.app.runner import Runner
-from hypervlad.app.scales import Scales
+from hypervlad.app.scales import Scales, is_elsewhere
 from hypervlad.common.files import refuse_link, replace_when_complete
 from hypervlad.common.progress import announced, joined_notes, noted
 from hypervlad.common.tables import write_table
@@ -36,8 +37,9 @@ from hypervlad.objects.found_folder import FIELDS, RUN, FoundFolder
 from hypervlad.objects.particle import Outline
 
 _READING = "page", "channel", "banner", "scaling", "percentiles", "max_pixels"
-_MAX_PREVIEWS = 20  # that are kept
 _LEAST_AREA = re.compile(r"(?<![\w/.-])min_area(?![\w/-]|\.\w)")  # no part of a file's name
+_LAYER = re.compile(r"--set layer=\w+ \(in Python, layer='\w+'\)")
+_LEARN = "correct some images, and let it learn from these"
 
 
 class Finding(Corrections):
@@ -73,7 +75,7 @@ class Finding(Corrections):
         self._files, self._names = list[Path](), list[str]()
         self.files()
         #: What a person has started.
-        self.runner = Runner(self, self._asking, self._in_words)
+        self.runner = Runner(self, self._asking, self._in_words, self._pixels)
         self._sizes, self._size_options = dict[str, float](), list[str | Path]()  # of the task
         self._previewing = threading.Lock()
         self._previews = dict[tuple[Any, ...], dict[str, Any]]()  # the last answers
@@ -82,7 +84,8 @@ class Finding(Corrections):
             threading.Thread(target=importlib.import_module, args=[finding], daemon=True).start()
 
     def read_options(self) -> ReadOptions:
-        return super().read_options() if self.is_found else ReadOptions(page=0)
+        is_there = self.is_found or (self.folder / RUN).exists()  # of a run that was stopped
+        return super().read_options() if is_there else ReadOptions(page=0)
 
     def image_of(self, image: int) -> Path:
         if self.is_found:
@@ -105,10 +108,11 @@ class Finding(Corrections):
 
     def shown(self, image: int) -> dict[str, Any]:
         if self.is_found:
-            return super().shown(image)
+            found = super().shown(image)
+            return found | {"message": self._in_words(found["message"])}
         path = self.image_of(image)
         try:
-            height, width = read_image(path, page=0).shape[:2]
+            height, width = read_image(path, **asdict(self.read_options())).shape[:2]
         except ImageReadError as error:
             raise ImageReadError(self._in_words(error)) from error
         shown: dict[str, Any] = {"version": 0, "message": "", "is_whole": True, "removed": []}
@@ -126,10 +130,10 @@ class Finding(Corrections):
         try:
             path = self.image_of(image)
             part = self._part_of(path, middle)
-            key = path, file_stamp(path), part, polarity, min_area
-            if key not in self._previews:
-                self._previews[key] = self._previewed(path, part, polarity, min_area)
-            for old in [*self._previews][:-_MAX_PREVIEWS]:
+            key = path, file_stamp(path), part, polarity, min_area, repr(self.read_options())
+            kept = self._previews.pop(key, None)
+            self._previews[key] = kept or self._previewed(path, part, polarity, min_area)
+            for old in [*self._previews][:-MAX_PREVIEWS]:  # used before the others
                 del self._previews[old]
             return self._previews[key]
         except ValueError as error:
@@ -149,10 +153,13 @@ class Finding(Corrections):
         from hypervlad.particles.finding import find_particles  # not above: it takes seconds
 
         options: Any = {"polarity": polarity, "min_area": min_area}
-        options["read_options"] = self.read_options()
+        reading = self.read_options()
+        if layer := self._run_before()["finder"].get("layer"):
+            options["layer"] = layer
         with noted(path.name) as notes, announced(1), TemporaryDirectory() as folder:
-            own = path if part is None else write_part(path, part, Path(folder))
-            found = find_particles(own, **options)
+            if part is not None:
+                path, reading = write_part(path, part, Path(folder), reading), ReadOptions(page=0)
+            found = find_particles(path, **options, read_options=reading)
             note_found(path.name, found)
         y, x = (part.top, part.left) if part else (0, 0)
         outlines = list[Outline]()
@@ -162,6 +169,7 @@ class Finding(Corrections):
         note = f": {joined_notes(notes)}" if notes else ""
         kind = f"{found.polarity} particle" if len(found) else "particle"
         where = "this image" if part is None else part.words
+        note = note if part is None else note.replace("this image", "this part")
         words = self._in_words(f"{counted(len(found), kind)} found in {where}{note}")
         answer = {"is_whole": True, "removed": [], "outlines": shapes_of(outlines)}
         return answer | {"message": words, "part": part and part._asdict()}
@@ -192,10 +200,16 @@ class Finding(Corrections):
 
     def _in_words(self, message: object) -> str:
         """Return a message, with files and choices named as the page names them."""
-        text = _LEAST_AREA.sub("“Least area”", str(message))
+        text = _LEAST_AREA.sub("“Least area”", _LAYER.sub(_LEARN, str(message)))
         for folder in sorted((self.folder, self._root), key=lambda each: -len(each.parts)):
             text = text.replace(f"{folder}{os.sep}", "").replace(str(folder), folder.name)
         return printable(text)
+
+    def _pixels(self) -> list[int]:
+        """Return how many pixels each image has; nothing until all were looked at."""
+        names = [] if self.scales.summary()["is_reading"] else self._names
+        shapes = (self.scales.shape_of(each) or (1,) for each in names if not is_elsewhere(each))
+        return [math.prod(shape) for shape in shapes]
 
     def _run(self, *arguments: str | Path) -> None:
         """Run a command of hypervlad; a QueueError with its last lines if it fails."""
@@ -221,6 +235,8 @@ class Finding(Corrections):
             raise QueueError(f"{MODEL} is missing: learn again, or find bright or dark ones")
         if not model:
             given += [f"--polarity={polarity}", *self._reading_options()]
+            if layer := run["finder"].get("layer"):  # as the shell was asked for
+                given += ["--set", f"layer={layer}"]
         if "min_area" in run["finder"] or min_area != MIN_AREA:
             given += ["--set", f"min_area={min_area}"]
         given += self._given_before()

@@ -25,6 +25,7 @@ WHOLE = 8192  # browsers cannot show larger images reliably
 SIDES = {"image": SCREEN, "small": THUMBNAIL, "whole": WHOLE}
 _QUALITY = 92
 _CACHE_BYTES = 64 * 2**20
+MAX_PREVIEWS = 20  # of a task that are kept
 _PART = 1024  # pixels of the image, of the sides of the part that is looked at
 _MAX_WHOLE = 1.5 * _PART**2  # pixels of an image that is looked at whole
 _Key = tuple[QueuedImage, int, ReadOptions]
@@ -119,17 +120,18 @@ def part_in_view(shape: Sequence[int], middle: str) -> Part | None:
     return Part(top, left, sides[0], sides[1])
 
 
-def write_part(image: Path, part: Part, folder: Path, given: float | None = None) -> Path:
+def write_part(image: Path, part: Part, folder: Path, options: ReadOptions) -> Path:
     """Write a part of an image into a folder, as a TIFF of the image's name; return its path.
 
-    Its grey levels are scaled as those of the whole image are. `given` is the pixel size of an
-    image whose file states none.
+    It is read as the whole image with these options: scaled by all of it, and the default options
+    read the same from the TIFF.
     """
-    micrograph = read_named(image, ReadOptions(page=0), image.name, with_digest=False)
+    micrograph = read_named(image, options, image.name, with_digest=False)
     rows = slice(part.top, part.top + part.height)
     pixels = micrograph.pixels[rows, part.left : part.left + part.width]
-    if pixels.ndim == 3 or micrograph.metadata["dtype"] == "uint8":
+    is_stored = options.scaling == "auto" and micrograph.metadata["dtype"] == "uint8"
+    if pixels.ndim == 3 or is_stored:
         pixels = np.rint(255 * pixels).astype(np.uint8)
     path = folder / image.name
-    write_tiff(path, pixels, micrograph.pixel_size or given, flush=False, level=1)
+    write_tiff(path, pixels, micrograph.pixel_size, flush=False, level=1)
     return path

@@ -16,7 +16,7 @@ from zipfile import ZIP_DEFLATED, ZipFile
 from hypervlad.app.corrections import MODEL
 from hypervlad.app.database import FILE, QueueError, StaleError, UnknownError
 from hypervlad.app.finding import Finding, choices_of
-from hypervlad.app.previews import write_part
+from hypervlad.app.previews import MAX_PREVIEWS, Part, write_part
 from hypervlad.app.results import Results
 from hypervlad.app.scales import Proposal, is_elsewhere, typed_number
 from hypervlad.app.store import Queue, checked_name
@@ -25,13 +25,13 @@ from hypervlad.common.files import parse_json, refuse_link, replace_when_complet
 from hypervlad.common.modelfile import read_model
 from hypervlad.common.tables import write_table
 from hypervlad.common.wording import counted, name_some, printable
-from hypervlad.images import ImageReadError, find_masks
+from hypervlad.images import ImageReadError, ReadOptions, find_masks
 from hypervlad.images.files import file_stamp
 from hypervlad.images.reading import relative_names
 from hypervlad.objects.outlines import find_outlines
 
 _NOT_ZIPPED = "maps", "queue"
-_KEPT, _MAX_PREVIEWS = "kept.json", 20  # what was said in a preview; how many of a task are kept
+_KEPT = "kept.json"  # what was said in a preview
 
 
 class Project(Finding):
@@ -260,7 +260,8 @@ class Project(Finding):
             given = self._given_by_marks(task, folder, marks)
         if choices.get("masks"):
             given += self._with_masks(choices["masks"])
-        yield from self._steps(task, task.steps, fill | {"GIVEN": given}, choices)
+        fill |= {"GIVEN": given, "TRAINING": ["--training", *given] if given else []}
+        yield from self._steps(task, task.steps, fill, choices)
 
     def _preview_with(
         self, task: Task, image: str, middle: str, model: Path, choices: dict[str, Any]
@@ -285,17 +286,39 @@ class Project(Finding):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         with TemporaryDirectory(dir=folder.parent) as own:
-            images = path if part is None else write_part(path, part, Path(own), size)
-            if part is not None:  # tables have places of the whole image
-                choices = choices | dict.fromkeys({"leave_out", "groups"} & {*choices}, "")
+            images = path
+            if part is not None:  # one image has no groups to compare
+                images = write_part(path, part, Path(own), ReadOptions(page=0, pixel_size=size))
+                choices = choices | dict.fromkeys({"groups"} & {*choices}, "")
+            if choices.get("leave_out"):
+                choices = choices | {"leave_out": self._left_out_of(choices, name, part, Path(own))}
             fill = {"IMAGES": [images], "FOLDER": [folder], "MODEL": [model], "GIVEN": []}
             yield from self._steps(task, task.looks or task.steps[:1], fill, choices)
         new = [each for each in self.runner.task["lines"] if each not in said]
         with replace_when_complete(kept) as stream:
             stream.write(json.dumps(new).encode())
         # Also parts of images that were being looked at when the app was stopped.
-        for old in sorted(folder.parent.iterdir(), key=os.path.getmtime)[:-_MAX_PREVIEWS]:
+        for old in sorted(folder.parent.iterdir(), key=os.path.getmtime)[:-MAX_PREVIEWS]:
             shutil.rmtree(old, ignore_errors=True)
+
+    def _left_out_of(
+        self, choices: dict[str, Any], name: str, part: Part | None, folder: Path
+    ) -> str:
+        """Return a table of what is left out of one image, which a command names without folders.
+
+        Of a part it is none: that is measured at other places than the whole image.
+        """
+        from hypervlad.fibres.left_out import CHOICE, read_left_out  # not above: it takes long
+
+        points = read_left_out(choices["leave_out"]).get(name)
+        if points is None:
+            return ""
+        if part is not None:
+            self.runner.report("note: places that you left out still count in previews of a part")
+            return ""
+        table = folder / "left_out.csv"
+        write_table(table, CHOICE, [[Path(name).name, x, y] for y, x in points])
+        return str(table)
 
     def _check_learnt(self, task: Task, choices: dict[str, Any]) -> None:
         """Raise a QueueError if one image is to be looked at with a model that there is not yet."""

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import re
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from hypervlad.app.database import Database, QueueError, StaleError
 from hypervlad.common import limits
 from hypervlad.common.files import parse_json
-from hypervlad.common.progress import READ_BY_PROGRAM
+from hypervlad.common.progress import BESIDES, READ_BY_PROGRAM
 from hypervlad.common.wording import counted
 
 _N_LINES = 12  # of a command, which the page shows if it fails
@@ -38,9 +40,10 @@ _SLOW = (
     *("hypervlad.defects.page", "hypervlad.classify.page", "hypervlad.features.encoder"),
     *("hypervlad.pages.facts", "tifffile", "openvino", "matplotlib.backends.backend_agg"),
 )
-_BAR = re.compile(  # as tqdm prints it: what, done, total, left, unit
-    r"(?:(\w[^:%]*): +)?\d+%\|.*?(\d+)/(\d+) \[[\d:]+<([\d:?]+)(?:, +[\d.?]+(?:s/)?(\w+))?"
+_BAR = re.compile(  # as tqdm prints it: what, done, total, unit
+    r"(?:(\w[^:%]*): +)?\d+%\|.*?(\d+)/(\d+) \[[\d:]+<[\d:?]+(?:, +[\d.?]+(?:s/)?(\w+))?"
 )
+_PAST = 3  # from this part of a bar's steps on, its pace is of now: what is resumed counts at once
 # Of what commands print, the page shows at the end what begins so, with lines indented below.
 _SHOWN = re.compile(
     r"(warning:|note:|held out:|trained on|accuracy|balanced accuracy|threshold:"
@@ -63,6 +66,9 @@ class Runner:
         Held while a task begins.
     in_words : callable
         From a message of a command to that of the page.
+    sizes : callable
+        Returns the pixels of all images in the order of commands, by which the time that is left is
+        estimated; empty if they are not known.
 
     Attributes
     ----------
@@ -73,9 +79,14 @@ class Runner:
     """
 
     def __init__(
-        self, database: Database, lock: threading.RLock, in_words: Callable[[object], str]
+        self,
+        database: Database,
+        lock: threading.RLock,
+        in_words: Callable[[object], str],
+        sizes: Callable[[], Sequence[int]] = list,
     ) -> None:
         self._database, self._lock, self._in_words = database, lock, in_words
+        self._sizes, self._past = sizes, list[tuple[float, int]]()
         self._guard = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
         self._waiting: subprocess.Popen[str] | None = None
@@ -161,8 +172,8 @@ class Runner:
 
     def report(self, *words: object) -> None:
         """Show what a task, or one of its commands, had to say, once."""
-        lines = [*self.task["lines"], *map(self._in_words, words)]
-        self.task["lines"] = [*dict.fromkeys(lines)]
+        lines = [part for each in words for part in self._in_words(each).split(BESIDES)]
+        self.task["lines"] = [*dict.fromkeys([*self.task["lines"], *lines])]
 
     def run(self, *arguments: str | Path) -> None:
         """Run a command, as a step of the task; a QueueError with its last lines if it fails."""
@@ -179,7 +190,7 @@ class Runner:
             assert process.stdout is not None
             for line in process.stdout:  # in text, a bar's carriage returns end lines, too
                 if bar := _BAR.search(line):
-                    self.task |= _progress(*bar.groups())
+                    self.task |= self._progress(*bar.groups())
                 elif words := self._in_words(line.strip()):
                     last.append(words)
                     is_shown = bool(_SHOWN.match(words)) or (is_shown and line.startswith(" "))
@@ -195,6 +206,25 @@ class Runner:
             self.report(*last)
             name = " ".join(each for each in arguments[:2] if isinstance(each, str))
             raise QueueError(f"hypervlad {name} ended with code {process.returncode}")
+
+    def _progress(
+        self, what: str | None, done: str, total: str, unit: str | None
+    ) -> dict[str, Any]:
+        """Return what a bar shows, also in words."""
+        n, of = int(done), int(total)
+        about = f"{n:,} of {counted(of, unit or 'step')}"
+        about = f"{what}: {about}" if what else about
+        if of != self.task["total"] or n < self.task["done"]:  # another bar
+            self._past = []
+        sizes = self._sizes() if unit == "image" else []
+        sizes = sizes if len(sizes) == of else [1] * of  # others than all images
+        self._past.append((time.monotonic(), sum(sizes[:n])))
+        (since, before), (now, after) = self._past[(len(self._past) - 1) // _PAST], self._past[-1]
+        if n < of and after > before and len(self._past) > _PAST:
+            minutes = math.ceil((now - since) / (after - before) * sum(sizes[n:]) / 60)
+            is_long = minutes > 2 * 60
+            about += f", about {f'{minutes / 60:.0f} h' if is_long else f'{minutes} min'} left"
+        return {"done": n, "total": of, "about": about}
 
     def _do(self, steps: Callable[..., Iterator[str]], choices: dict[str, Any]) -> None:
         """Do the steps of a task, each of which has words for the page."""
@@ -222,13 +252,3 @@ def _new_process(*modules: str) -> subprocess.Popen[str]:
         errors="replace",
         env=os.environ | {READ_BY_PROGRAM: "1", "PYTHONIOENCODING": "utf-8:replace"},
     )
-
-
-def _progress(
-    what: str | None, done: str, total: str, left: str, unit: str | None
-) -> dict[str, Any]:
-    """Return what a bar shows, also in words."""
-    about = f"{int(done):,} of {counted(int(total), unit or 'step')}"
-    about += "" if "?" in left else f", {left} left"
-    about = f"{what}: {about}" if what else about
-    return {"done": int(done), "total": int(total), "about": about}

@@ -29,9 +29,10 @@ class Choice(NamedTuple):
 class Step(NamedTuple):
     """A command, of which words in capitals are filled in, and the choices it takes.
 
-    These are IMAGES, FOLDER, MODEL, GIVEN, and SETS, the option for prediction sets if the model
-    can predict any. A step is left out if it `makes` a file that is there, or that a person has
-    given. If one fails that `may_fail`, the others count, and its last lines are shown.
+    These are IMAGES, FOLDER, MODEL, GIVEN, TRAINING, the option with GIVEN if there is any, and
+    SETS, the option for prediction sets if the model can predict any. A step is left out if it
+    `makes` a file that is there, or that a person has given. If one fails that `may_fail`, the
+    others count, and its last lines are shown.
     """
 
     words: str
@@ -161,7 +162,6 @@ _ALIGNMENT = Task(
     ),
     page="report/report.html",
     preview="figures/**/*.png",
-    needs_all=True,  # of an image: which share of it is aligned
 )
 _FPR = "share of normal images that may be called anomalous", "0.05", "number"
 _LEAST = "score from which on an image is called anomalous", "learnt"
@@ -224,7 +224,7 @@ _CLASSES = Task(
         ),
         _CLASSIFY,
         Step(
-            *("Queueing uncertain images", "review start MODEL IMAGES -o FOLDER/queue"),
+            *("Queueing uncertain images", "review start MODEL IMAGES -o FOLDER/queue TRAINING"),
             makes="queue/queue.sqlite",
             may_fail=True,
         ),

@@ -193,9 +193,8 @@ class Answers(NamedTuple):
             )
             for i in range(len(proba))
         ]
-        return Judgement(
-            classes, proba, kind, reasons, novelty, nearest, points, confidence, threshold
-        )
+        facts = novelty, nearest, points, confidence
+        return Judgement(classes, proba, kind, reasons, *facts, threshold)
 
 
 def _reason(
@@ -232,16 +231,15 @@ def _reason(
 
 def joined_images(chunks: Sequence[EncodedImages]) -> EncodedImages:
     starts = np.cumsum([0, *(chunk.n_images for chunk in chunks)])
+    pairs = list(zip(starts[:-1].tolist(), chunks, strict=True))
     skipped = [
-        image._replace(position=int(start) + image.position)
-        for start, chunk in zip(starts[:-1], chunks, strict=True)
+        image._replace(position=start + image.position)
+        for start, chunk in pairs
         for image in chunk.skipped
     ]
     return EncodedImages(
         vectors=np.concatenate([chunk.vectors for chunk in chunks]),
-        positions=np.concatenate(
-            [start + chunk.positions for start, chunk in zip(starts[:-1], chunks, strict=True)]
-        ),
+        positions=np.concatenate([start + chunk.positions for start, chunk in pairs]),
         info=tuple(info for chunk in chunks for info in chunk.info),
         skipped=tuple(skipped),
         unscaled=tuple(name for chunk in chunks for name in chunk.unscaled),
@@ -392,8 +390,7 @@ def _centred(margins: np.ndarray) -> np.ndarray:
     """Return margins (..., n_margins) as those of every class, with mean 0 over the classes."""
     if margins.shape[-1] == 1:
         return np.concatenate([-margins / 2, margins / 2], axis=-1)
-    centred: np.ndarray = margins - margins.mean(axis=-1, keepdims=True)
-    return centred
+    return np.asarray(margins - margins.mean(axis=-1, keepdims=True))
 
 
 # --- labels that are probably wrong -------------------------------------------------------------

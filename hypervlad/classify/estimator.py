@@ -209,7 +209,11 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         """
         self.check_parameters()
         data = LabelledImages.of(check_image_list(images), y, groups, sample_weight)
-        encoder, learner, seed = self._unfitted_parts(data.images)
+        seed = self.random_state
+        if isinstance(seed, np.random.RandomState):
+            seed = int(seed.randint(2**31 - 1))
+        encoder = self._new_part("encoder", seed, particles=all(map(is_particle, data.images)))
+        learner = self._new_part("boosting", seed)
         with announced(len(data.images)):
             fitted = fit_parts(
                 encoder, learner, data, seed, calibrate=self.calibrate, verbose=bool(self.verbose)
@@ -475,13 +479,6 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
             raise ValueError(f"{len(chosen)} marks of chosen images, not {self.n_images_}")
         if self.held_out_ is not None:
             self.held_out_.check(len(self.training_), self.boosting_)
-
-    def _unfitted_parts(self, images: Sequence[Any]) -> tuple[HypercolumnVLAD, Any, int | None]:
-        seed = self.random_state
-        if isinstance(seed, np.random.RandomState):
-            seed = int(seed.randint(2**31 - 1))
-        encoder = self._new_part("encoder", seed, particles=all(map(is_particle, images)))
-        return encoder, self._new_part("boosting", seed), seed
 
     def _encoded(self, images: Sequence[Any]) -> EncodedImages:
         """Encode images, and warn of those that cannot be read, are blank, or differ."""

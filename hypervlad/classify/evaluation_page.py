@@ -241,7 +241,9 @@ def _sections(evaluated: EvaluatedImages, folder: Path, progress: bool) -> Itera
         _suspects(held_out) if held_out else "",
         _sheet(evaluated, folder, progress),
     )
-    if held_out is None and _can_be_explained(evaluated.model):
+    model = evaluated.model
+    is_linear = getattr(model.boosting_, "linear_coef_", None) is not None
+    if held_out is None and is_linear and isinstance(model.encoder_.fitted_params_.grid, str):
         yield parts.section(
             "Why the model decided so",
             "Some of the images with the lowest confidence. Where labels or scale bars are red, "
@@ -254,11 +256,6 @@ def _sections(evaluated: EvaluatedImages, folder: Path, progress: bool) -> Itera
                 "The numbers add up to the margin of the class.",
             ),
         )
-
-
-def _can_be_explained(model: Any) -> bool:
-    is_linear = getattr(model.boosting_, "linear_coef_", None) is not None
-    return is_linear and isinstance(model.encoder_.fitted_params_.grid, str)
 
 
 def _evidence(evaluated: EvaluatedImages) -> EvidenceDisplay:

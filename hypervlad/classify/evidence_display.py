@@ -164,8 +164,7 @@ def overlay(pixels: NDArray[Any], evidence: NDArray[Any]) -> NDArray[np.float64]
     strength = np.clip(enlarged, -1, 1)[..., None]
     colours = np.where(strength > 0, FOR, AGAINST)
     opacity = _MAX_OPACITY * np.abs(strength)
-    blended: NDArray[np.float64] = (1 - opacity) * faint + opacity * colours
-    return blended
+    return np.asarray((1 - opacity) * faint + opacity * colours)
 
 
 def smooth(maps: NDArray[Any]) -> NDArray[np.float64]:

@@ -214,11 +214,8 @@ class ProbabilisticClassifier:
     """A constraint: the learners that a `MicrographClassifier` takes."""
 
     def accepts(self, value: Any) -> bool:
-        return (
-            isinstance(value, BaseEstimator)
-            and is_classifier(value)
-            and hasattr(value, "predict_proba")
-        )
+        is_own_kind = isinstance(value, BaseEstimator) and is_classifier(value)
+        return is_own_kind and hasattr(value, "predict_proba")
 
     def __str__(self) -> str:
         return "a BoostedSoftmaxClassifier, another scikit-learn classifier with predict_proba"
@@ -293,18 +290,12 @@ def cross_predict(
     The folds depend on the `order` of the rows. None if no group can be held out.
     """
     order = np.arange(len(labels)) if order is None else order
-    folds = [
-        (order[train], order[test])
-        for train, test in group_folds(
-            labels[order], groups[order], n_splits=_N_FOLDS, random_state=seed
-        )
-    ]
+    found = group_folds(labels[order], groups[order], n_splits=_N_FOLDS, random_state=seed)
+    folds = [(order[train], order[test]) for train, test in found]
     if not folds:
         return None
     learners, proba, models = [], [], []
-    shown = ProgressBar(
-        folds, desc="held-out folds", unit="fold", disable=None if verbose else True
-    )
+    shown = ProgressBar(folds, "held-out folds", unit="fold", disable=None if verbose else True)
     for number, (train, test) in enumerate(shown):
         own = clone(learner)
         if "verbose" in own.get_params():

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from hypervlad.classify.boosting.classifier import BoostedSoftmaxClassifier
 from hypervlad.common.base import Array, Parts, StoredPart
+from hypervlad.common.progress import by_reader
 from hypervlad.common.wording import counted, name_some, warn_user
 from hypervlad.statistics.classification import Evaluation
 from hypervlad.statistics.conformal import (
@@ -89,6 +90,7 @@ class HeldOut(StoredPart):
         if np.isinf(threshold):
             n_groups, n_needed = self.calibration.n_groups, groups_for_error(max_error)
             remedy = "accept more errors or train on images of more groups"
+            remedy = by_reader(remedy, "write the classes of more images")
             if len(self.lone):
                 why = f"no image of {self._lone_names()} can be held out"
                 remedy = "train on images of at least two groups of each class"
@@ -98,9 +100,8 @@ class HeldOut(StoredPart):
                     f"and there are {n_groups}"
                 )
             else:
-                why = (
-                    f"too many held-out predictions of the {counted(n_groups, 'group')} were wrong"
-                )
+                groups = counted(n_groups, "group")
+                why = f"too many held-out predictions of the {groups} were wrong"
             warn_user(
                 f"no answer is sure: that at most {max_error:g} of the sure answers are wrong "
                 f"cannot be shown with {CERTAINTY:.0%} certainty ({why}); {remedy} (without "
@@ -114,8 +115,11 @@ class HeldOut(StoredPart):
         if 1 / (n_groups + 1) > 1 - coverage + 1e-12:
             message = (
                 f"with a coverage of {coverage:g}, every prediction set has all classes: there are "
-                f"too few groups ({n_groups}); ask for a lower coverage or train on images of more "
-                "groups"
+                f"too few groups ({n_groups}); "
+                + by_reader(
+                    "ask for a lower coverage or train on images of more groups",
+                    "write the classes of more images",
+                )
             )
         elif len(self.lone):
             message = (

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from hypervlad.classify.answers import AMBIGUOUS, OUT_OF_DISTRIBUTION, SURE, Classification
 from hypervlad.classify.predictions import (
@@ -147,7 +147,9 @@ def write_classified_page(
     nearest = [f"{training.labels[row]}: {training.names[row]}".removesuffix(": ") for row in rows]
     title_ = words("Nearest training images")
     sheet.lists = [(title_, nearest, places.reshape(found.nearest.shape).tolist())]
-    doubtful = _most_doubtful(found, _MAX_PICTURES).tolist()
+    is_sure = np.isin(kinds, (SURE, LIKE_TRAINING))
+    by_doubt = np.lexsort((found.proba.max(axis=1, initial=0), is_sure))
+    doubtful = np.sort(by_doubt[:_MAX_PICTURES]).tolist()
     sheet.pictures = pictures(read, doubtful, model, progress)
     # The reasons begin with the name of the image.
     bad = [
@@ -270,12 +272,6 @@ def link_to(image: Any, folder: str | os.PathLike[str]) -> str:
     return quote(os.fsencode(below.replace(os.sep, "/")))
 
 
-def _most_doubtful(found: Classification, n: int) -> NDArray[np.intp]:
-    confidence = found.proba.max(axis=1, initial=0)
-    is_sure = np.isin(kinds_of(found), (SURE, LIKE_TRAINING))
-    return np.sort(np.lexsort((confidence, is_sure))[:n])
-
-
 def pictures(
     images: Sequence[Any], chosen: Sequence[int], model: Any, progress: bool
 ) -> Iterator[tuple[int, str]]:
@@ -288,7 +284,6 @@ def pictures(
     pairs = ((position, images[position]) for position in chosen)
     outcomes = zip(chosen, read_in_order(pairs, made, _N_AHEAD), strict=True)
     hidden = not progress or None  # None: hidden if stderr is no terminal
-    for position, outcome in ProgressBar(
-        outcomes, "page", len(chosen), unit="image", disable=hidden
-    ):
+    shown = ProgressBar(outcomes, "page", len(chosen), unit="image", disable=hidden)
+    for position, outcome in shown:
         yield position, "" if isinstance(outcome, SkippedImage) else outcome

@@ -22,8 +22,7 @@ _DECIMALS = 6  # of probabilities
 def kinds_of(found: Classification) -> list[str]:
     """Return the kind of each prediction; if not judged, whether like the training images."""
     if found.judgement is not None:
-        kinds: list[str] = found.judgement.kind.tolist()
-        return kinds
+        return list(found.judgement.kind.tolist())
     return [OUT_OF_DISTRIBUTION if unlike else LIKE_TRAINING for unlike in found.unlike_training]
 
 

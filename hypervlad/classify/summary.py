@@ -93,13 +93,15 @@ def held_out_lines(model: Any) -> list[str]:
         return [f"accuracy: unknown, because no image was held out ({why})", learner]
     result = model.held_out_evaluation()
     shares = expected_shares_text(model, result)
+    listed = result.confusions[:_MAX_CONFUSIONS]
+    mistakes = ", ".join(f"{label} as {other} ({n})" for label, other, n in listed)
     lines = [
         held_out_text(model, result),
         *_accuracies(result),
         _recalls(result),
         *warning_lines(result),
         *_advice(result),
-        *_confusions(result),
+        *([f"most frequent mistakes: {mistakes}"] if mistakes else []),
         *_without_groups(model.training_),
         f"confidence: {calibration_text(result)}" + (f" (it is for {shares})" if shares else ""),
         f"sure answers: {_sure_text(model)}",
@@ -174,11 +176,6 @@ def _recalls(result: Evaluation) -> str:
 
 def _recall_text(score: ClassScores) -> str:
     return f"{score.label} {round(score.recall * score.support)} of {score.support}"
-
-
-def _confusions(result: Evaluation) -> list[str]:
-    listed = ", ".join(f"{a} as {b} ({n})" for a, b, n in result.confusions[:_MAX_CONFUSIONS])
-    return [f"most frequent mistakes: {listed}"] if listed else []
 
 
 def calibration_text(result: Evaluation) -> str:

@@ -10,6 +10,7 @@ detection"). The limits come from comparing the training images with those of ot
 from __future__ import annotations
 
 import functools
+import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -130,9 +131,8 @@ class TrainingImages(StoredPart):
 
         With `among_groups`, the points are the known ones; those of the same group do not count.
         """
-        columns_of_class = np.split(
-            np.argsort(self._codes), np.cumsum(np.bincount(self._codes))[:-1]
-        )
+        ends = np.cumsum(np.bincount(self._codes))
+        columns_of_class = np.split(np.argsort(self._codes), ends[:-1])
         start = 0
         if not len(points):
             return
@@ -142,9 +142,8 @@ class TrainingImages(StoredPart):
             if among_groups:
                 distances[self.groups[start:stop, None] == self.groups[None]] = np.inf
             rows, _ = _smallest(distances)
-            by_class = [
-                _mean_of_finite(_smallest(distances[:, own])[1]) for own in columns_of_class
-            ]
+            near = (_smallest(distances[:, own])[1] for own in columns_of_class)
+            by_class = list(map(_mean_of_finite, near))
             emptiness = np.zeros(len(block))
             if len(self.empty):
                 to_nearest = np.where(self._is_empty, np.inf, distances).min(axis=1)
@@ -273,11 +272,8 @@ def empty_images() -> tuple[NDArray[np.float32], ...]:
     constant = [np.full((_EMPTY_SIZE, _EMPTY_SIZE), grey) for grey in (0, 0.25, 0.5, 0.75, 1)]
     rng = np.random.RandomState(0)
     white = [grey + contrast * _noise(rng, 0) for grey, contrast in _WHITE_NOISE]
-    coloured = [
-        0.5 + contrast * _noise(rng, exponent)
-        for exponent in (0.5, 1, 1.5, 2)
-        for contrast in (0.08, 0.2)
-    ]
+    kinds = itertools.product((0.5, 1, 1.5, 2), (0.08, 0.2))
+    coloured = [0.5 + contrast * _noise(rng, exponent) for exponent, contrast in kinds]
     images = (*constant, *white, *coloured)
     return tuple(np.clip(image, 0, 1).astype(np.float32) for image in images)
 
@@ -293,9 +289,8 @@ def empty_vectors(encoder: HypercolumnVLAD) -> NDArray[np.float32]:
 
 def _noise(rng: np.random.RandomState, exponent: float) -> NDArray[np.float64]:
     """Return noise of variance 1, its amplitudes falling with a power of the frequency."""
-    frequency = np.hypot(
-        np.fft.fftfreq(_EMPTY_SIZE)[:, None], np.fft.rfftfreq(_EMPTY_SIZE)[None, :]
-    )
+    down, across = np.fft.fftfreq(_EMPTY_SIZE), np.fft.rfftfreq(_EMPTY_SIZE)
+    frequency = np.hypot(down[:, None], across[None, :])
     frequency[0, 0] = np.inf
     spectrum = np.fft.rfft2(rng.normal(size=(_EMPTY_SIZE, _EMPTY_SIZE))) / frequency**exponent
     noise = np.fft.irfft2(spectrum, s=(_EMPTY_SIZE, _EMPTY_SIZE))

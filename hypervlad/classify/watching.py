@@ -180,11 +180,6 @@ class _NewImage:
     n_failed: int = 0
     skipped: SkippedImage | None = None
 
-    def postpone(self, skipped: SkippedImage | None) -> None:
-        self.due = time.monotonic() + min(_RETRY * 2.0**self.n_failed, _MAX_RETRY)
-        self.n_failed += 1
-        self.skipped = skipped
-
 
 def watch_folders(
     classify: Callable[[list[Path]], Classification],
@@ -227,7 +222,8 @@ def watch_folders(
                 reason = reasons.get(position)
                 if reason is not None and image.skipped is None:
                     unreadable(reason)
-                image.postpone(reason)
+                image.due = time.monotonic() + min(_RETRY * 2.0**image.n_failed, _MAX_RETRY)
+                image.n_failed, image.skipped = image.n_failed + 1, reason
         table.write()
         if _wait(max(_INTERVAL, _IDLE * duration), stopped):
             return [image.skipped for image in new.values() if image.is_there and image.skipped]

@@ -11,6 +11,7 @@ import typer
 from hypervlad.cli import options as option
 from hypervlad.cli.files import groups_of, images_in, load_model, masks_of, names_of, own_pixel_size
 from hypervlad.cli.messages import echo, hint_at_bad_files, plain_errors, report_left_out, say
+from hypervlad.common.progress import by_reader
 from hypervlad.common.wording import counted, verb, warn_user
 from hypervlad.folders.outputs import check_file, check_folders, check_model
 
@@ -268,7 +269,10 @@ def _warn_of_folders(files: list[Path]) -> None:
     if len({file.parent for file in files}) > 1:
         warn_user(
             f"the images are in several folders ({', '.join(names[:5])}"
-            f"{', …' if len(names) > 5 else ''}): all are used as defect-free images. If some have "
-            "defects, give only the folder of the others, or --masks; if the folders are samples, "
-            "give --groups"
+            f"{', …' if len(names) > 5 else ''}): all are used as defect-free images. "
+            + by_reader(
+                "If some have defects, give only the folder of the others, or --masks; if the "
+                "folders are samples, give --groups",
+                "If some have defects, give only the others",
+            )
         )

@@ -34,7 +34,8 @@ class _Run:
 _lock, _n_limited, _limit = threading.Lock(), 0, contextlib.ExitStack()
 _run: ContextVar[_Run | None] = ContextVar("run", default=None)
 _noted: ContextVar[tuple[str | None, list[str]]] = ContextVar("noted")
-_BESIDES = ". Besides, "  # between the notes of an image
+#: Between the notes of an image, and those of several images.
+BESIDES = ". Besides, "
 _THIS_IMAGE = "this image"  # stands for its name, which may be followed by a fact
 _PLACE_OF_NAME = re.compile(rf"{_THIS_IMAGE}((?: \([^()]*\))?)")
 
@@ -150,8 +151,8 @@ def note_of(sentence: Sentence, fact: Any) -> str:
 
 def joined_notes(notes: Iterable[str | None], but: str | None = None) -> str:
     """Return several notes as one, each part once, without those of another."""
-    each = dict.fromkeys(part for note in notes if note for part in note.split(_BESIDES))
-    return _BESIDES.join(part for part in each if part not in (but or "").split(_BESIDES))
+    each = dict.fromkeys(part for note in notes if note for part in note.split(BESIDES))
+    return BESIDES.join(part for part in each if part not in (but or "").split(BESIDES))
 
 
 def sentences_of(notes: Mapping[str, str]) -> list[str]:
@@ -163,7 +164,7 @@ def sentences_of(notes: Mapping[str, str]) -> list[str]:
     """
     names = defaultdict[tuple[str, str], list[str]](list)
     for name, own in notes.items():
-        for note in filter(None, own.split(_BESIDES)):
+        for note in filter(None, own.split(BESIDES)):
             before, *found = _PLACE_OF_NAME.split(note, maxsplit=1)
             fact, after = found or ("", f": {note}")
             names[before * bool(found), after].append(f"{name}{fact}")
@@ -177,7 +178,7 @@ def note_doubt(name: str, note: str) -> None:
 
 
 def _doubts(notes: Mapping[str, str], _n_images: int) -> str:
-    return _BESIDES.join(sentences_of(notes))
+    return BESIDES.join(sentences_of(notes))
 
 
 def is_announced() -> bool:

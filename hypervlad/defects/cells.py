@@ -141,8 +141,7 @@ def window_means(cells: Cells, window: int) -> Cells:
     # avg_pool2d takes several times longer
     down = torch.stack([padded[y : y + n_rows] for y in range(window)]).sum(0)
     both = torch.stack([down[:, x : x + n_columns] for x in range(window)]).sum(0)
-    means: Cells = both.div_(window**2).numpy()
-    return means
+    return both.div_(window**2).numpy()
 
 
 def covered_cells(

@@ -80,10 +80,6 @@ _PIXELS = Integer(at_most=2**16, meaning="a whole number of pixels")
 _MAX_HELD_OUT = 1000  # images; more would need memory without a better threshold
 
 
-def _has_labels(scorer: PatchDefectScorer) -> bool:
-    return isinstance(getattr(scorer, "model_", None), LabelledCells | LabelledWindows)
-
-
 @dataclass(frozen=True, eq=False)
 class _Fitted:
     """What `PatchDefectScorer.fit` learns."""
@@ -379,7 +375,9 @@ class PatchDefectScorer(ImageEstimator):
         )
         return self.limits_.sized(found, math.prod(prepared.size) / math.prod(prepared.shape))
 
-    @available_if(_has_labels)
+    @available_if(
+        lambda own: isinstance(getattr(own, "model_", None), LabelledCells | LabelledWindows)
+    )
     def probability_map(self, image: Any) -> NDArray[np.float32]:
         """Return the probability (H, W) that the cell, or window, around each pixel is defective.
 

@@ -259,12 +259,10 @@ def _defective_patches(mask: Mask, patch: int) -> NDArray[np.bool_]:
     """Return for each square whether at least a tenth of it is defective."""
     patch = check_side("patch", patch)
     starts = [np.arange(0, extent, patch) for extent in mask.shape]
-    counts = np.add.reduceat(
-        np.add.reduceat(mask, starts[0], axis=0, dtype=np.int64), starts[1], axis=1
-    )
-    heights, widths = (
-        np.diff(np.append(start, extent)) for start, extent in zip(starts, mask.shape, strict=True)
-    )
+    by_row = np.add.reduceat(mask, starts[0], axis=0, dtype=np.int64)
+    counts = np.add.reduceat(by_row, starts[1], axis=1)
+    sides = zip(starts, mask.shape, strict=True)
+    heights, widths = (np.diff(np.append(start, extent)) for start, extent in sides)
     # Rounded up to whole pixels, less rounding errors, so that 0.1 of 10 pixels is one pixel.
     needed = np.ceil(_DEFECTIVE_SHARE * np.outer(heights, widths) - 1e-9)
     return np.asarray(counts >= needed)
@@ -465,9 +463,8 @@ def evaluate_defects(
     given = zip(images, masks, names, strict=True)
     hidden = None if progress else True
     with announced(len(images)):
-        for i, (image, mask, name) in enumerate(
-            ProgressBar(given, total=len(names), unit="image", disable=hidden)
-        ):
+        shown = ProgressBar(given, total=len(names), unit="image", disable=hidden)
+        for i, (image, mask, name) in enumerate(shown):
             try:
                 with noted() as notes:
                     found = scorer.find(image)

@@ -112,9 +112,8 @@ def write_findings(
     with ResultsFolder.growing(folder, tables, files_of, made, names=names) as results:
         page.left_out, page.notes = results.left_out, results.notes
         try:
-            for name, (found, micrograph) in results.measured(
-                find, images, names, unread=unread, progress=progress
-            ):
+            measured = results.measured(find, images, names, unread=unread, progress=progress)
+            for name, (found, micrograph) in measured:
                 _write_images(files_of(name), found, micrograph)
                 size = micrograph.pixel_size
                 regions = [_region_row(name, each, size) for each in found.regions]
@@ -145,10 +144,8 @@ def _score_row(name: str, found: Finding, micrograph: Micrograph) -> Row:
 def _region_row(name: str, own: Region, pixel_size: float | None) -> Row:
     extent = [own.width, own.height, own.area, own.diameter, own.length, own.breadth]
     pixels = [*extent, *(own.area_interval or (None, None))]
-    scaled = [
-        _in_micrometres(value, pixel_size, power)
-        for value, power in zip(pixels, (1, 1, 2, 1, 1, 1, 2, 2), strict=True)
-    ]
+    powers = zip(pixels, (1, 1, 2, 1, 1, 1, 2, 2), strict=True)
+    scaled = [_in_micrometres(value, pixel_size, power) for value, power in powers]
     contrast = None if math.isnan(own.contrast) else own.contrast
     cells = [name, own.label, own.column, own.row, *pixels, contrast, own.score, *scaled]
     return _exactly(_REGION_COLUMNS, cells)

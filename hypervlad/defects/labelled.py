@@ -274,11 +274,8 @@ class LabelledCells(StoredPart):
         found = {side: maps.cells(image, side) for side in _SIDES}
         places = self.places({side: cells for side, (cells, _) in found.items()})
         places = without_covered(places, covered_cells(image.covered, places.shape, 1))
-        return (
-            places,
-            WindowGrid.of_cells(places.shape, found[None][1]),
-            labelled_image_score(places),
-        )
+        grid = WindowGrid.of_cells(places.shape, found[None][1])
+        return places, grid, labelled_image_score(places)
 
     def places(self, of_side: Mapping[int | None, Cells]) -> NDArray[np.float32]:
         """Return the log-odds (R, S) that a cell is defective, from those of each size.
@@ -357,12 +354,6 @@ def fit_labelled_cells(
         return LabelledCells(linear.set_params(**learner.get_params()), scale)
 
     windows = TrainingWindows.sample(read(), len(images), seed)
-    _check_both_classes(windows)
-    warn_if_inverted(list(labels.defective_shares.values()))
-    return *fitted_with_scores(windows, held_out, learn, groups, seed), windows.keys.values()
-
-
-def _check_both_classes(windows: TrainingWindows) -> None:
     is_normal = windows.labels == NORMAL
     if is_normal.all():
         raise ValueError(
@@ -373,6 +364,8 @@ def _check_both_classes(windows: TrainingWindows) -> None:
             "the masks leave no cell without defects, so none shows what is normal: add images. In "
             "a mask, white (or True) is the defect"
         )
+    warn_if_inverted(list(labels.defective_shares.values()))
+    return *fitted_with_scores(windows, held_out, learn, groups, seed), windows.keys.values()
 
 
 def _shares(windows: TrainingWindows) -> dict[str, float]:

@@ -111,9 +111,8 @@ class NormalCells(StoredPart):
         if relative:  # a matrix is divided faster than all cells
             centre, deviation = mean_and_deviation(cells)
             offset, whitening = -self.mean @ whitening, whitening / deviation[:, None]
-        middle, start, matrix, codewords = map(
-            torch.from_numpy, (centre, offset, whitening, self.codewords)
-        )
+        arrays = centre, offset, whitening, self.codewords
+        middle, start, matrix, codewords = map(torch.from_numpy, arrays)
         halves = 0.5 * codewords.square().sum(1)
         flat = torch.from_numpy(means).flatten(0, 1)
         found = []
@@ -250,9 +249,8 @@ class NormalImagesFit:
         samples = []
         of_side = {side: self._maps.cells(image, side)[0] for side in SIDES}
         self._covered[position] = covered_of(image, of_side)
-        for (side, window, relative), covered in zip(
-            DESCRIPTIONS, self._covered[position], strict=True
-        ):
+        pairs = zip(DESCRIPTIONS, self._covered[position], strict=True)
+        for (side, window, relative), covered in pairs:
             flat = describe(of_side[side], window, relative)
             if covered is not None and not covered.all():
                 flat = flat[~covered.ravel()]

@@ -199,22 +199,15 @@ class FindingsPage:
         rows, marks = [], []
         for each in self._regions:
             own, size = each.region, each.pixel_size or 1.0
-            lengths = [
-                (_length_text(v, each.pixel_size), size * v) for v in (own.length, own.breadth)
-            ]
+            extents = own.length, own.breadth
+            lengths = [(_length_text(v, each.pixel_size), size * v) for v in extents]
             area, diameter = _area_texts(own, each.pixel_size)
             contrast = "–" if math.isnan(own.contrast) else f"{100 * own.contrast:+.2g} % of range"
             marks.append(f"r{each.image}-{each.number}" if each.image in shown else "")
-            rows.append(
-                [
-                    f"{self.images[each.image].name}, region {each.number}",
-                    (significant(own.score), own.score),
-                    (area, own.area * size**2),
-                    (diameter, own.diameter * size),
-                    *lengths,
-                    (contrast.replace("-", "−"), own.contrast),
-                ]
-            )
+            name = f"{self.images[each.image].name}, region {each.number}"
+            cells = [(significant(own.score), own.score), (area, own.area * size**2)]
+            cells += [(diameter, own.diameter * size), *lengths]
+            rows.append([name, *cells, (contrast.replace("-", "−"), own.contrast)])
         some = f"The {len(rows)} regions with the highest peaks; regions.csv has all. "
         are_measured = any(each.region.area_interval is not None for each in self._regions)
         header = ["Image, region", "Peak", "Area", "Diameter", "Length", "Breadth", "Contrast"]
@@ -309,13 +302,8 @@ def _threshold_warning(scores: ArrayLike, threshold: float) -> str | None:
 def _sheet(images: Sequence[ScoredImage], header: Sequence[str]) -> parts.Sheet:
     """Return images, the highest scores first; what they are called follows the threshold."""
     rows = [[each.name, (significant(each.score), each.score), *each.cells] for each in images]
-    sheet = parts.Sheet.of(
-        "Images",
-        ["Image", "Score", *header],
-        rows,
-        orders=[("the highest scores first", "Score", True)],
-        file="scores.csv",
-    )
+    names, orders = ["Image", "Score", *header], [("the highest scores first", "Score", True)]
+    sheet = parts.Sheet.of("Images", names, rows, orders=orders, file="scores.csv")
     called = [_CALLS[not each.is_called] for each in images]
     sheet.columns.insert(2, parts.Column("Called", called, options=_CALLS, follows="Score"))
     return sheet
@@ -344,10 +332,15 @@ def _found(place: int, name: str, found: Finding, micrograph: Micrograph) -> Pic
 def _picture(
     place: int, name: str, pixels: NDArray[Any], scores: NDArray[np.float32], **shown: Any
 ) -> Picture:
+    from skimage.measure import block_reduce  # not above: importing it takes long
+
     # Many detectors use a small part of their range: unless stretched, their images are black.
     stretched = stretch_contrast(pixels)
     field = parts.Field.of(stretched, side=_SIDE, id=f"image-{place}", name=name, **shown)
-    return Picture(place, field, _shrunk(scores))
+    # The highest score of each of the blocks that cover the map.
+    factor = max(1, max(scores.shape) // _MAP_SIDE)
+    small = block_reduce(scores, factor, np.max, cval=scores.min())
+    return Picture(place, field, np.asarray(small))
 
 
 def _with_maps(pictures: Sequence[Picture], threshold: float, **values: Any) -> parts.Pictures:
@@ -357,14 +350,6 @@ def _with_maps(pictures: Sequence[Picture], threshold: float, **values: Any) -> 
     scale = low, high, _layer(np.linspace(*limits, 64)[None], *limits)
     shown = [replace(each.field, layer=_layer(each.scores, *limits)) for each in pictures]
     return parts.Pictures(shown, scale=scale, **values)
-
-
-def _shrunk(scores: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Shrink a map (H, W) by the highest score of blocks, which cover it."""
-    from skimage.measure import block_reduce  # not above: importing it takes long
-
-    factor = max(1, max(scores.shape) // _MAP_SIDE)
-    return np.asarray(block_reduce(scores, factor, np.max, cval=scores.min()))
 
 
 def _layer(scores: NDArray[np.floating[Any]], low: float, high: float) -> str:

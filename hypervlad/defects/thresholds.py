@@ -57,17 +57,9 @@ class WindowScores:
         return cls(own, labels[known] != NORMAL, labelled_image_score(own))
 
     @property
-    def normal(self) -> NDArray[np.float32]:
-        return self.scores[~self.is_defective]
-
-    @property
-    def capped(self) -> NDArray[np.float32]:
-        """Scores, but none above that of the image: a place is defective only if its image is."""
-        return np.minimum(self.scores, np.float32(self.image))
-
-    @property
     def image_without_defects(self) -> float:
-        return labelled_image_score(self.normal) if self.is_defective.any() else self.image
+        normal = self.scores[~self.is_defective]
+        return self.image if len(normal) == len(self.scores) else labelled_image_score(normal)
 
 
 def _score_text(score: float, threshold: float) -> str:
@@ -106,11 +98,8 @@ class HeldOutScores(StoredPart):
 
         ``groups`` are those of all training images.
         """
-        scores = {
-            at: own.image_without_defects
-            for at, own in sorted(images.items())
-            if not own.is_defective.all()
-        }
+        tested = [(at, own) for at, own in sorted(images.items()) if not own.is_defective.all()]
+        scores = {at: own.image_without_defects for at, own in tested}
         positions = np.array(list(scores), np.int64)
         own = np.asarray(groups, np.int64)[positions]
         return cls(np.array(list(scores.values()), np.float32), positions, own)
@@ -179,7 +168,8 @@ def threshold_at_rate(scores: NDArray[np.floating], groups: NDArray[Any], rate: 
 def threshold_of_best_f1(images: Iterable[WindowScores]) -> float:
     """Return the score from which on calling windows defective has the best F1."""
     listed = list(images)
-    scores = np.concatenate([image.capped for image in listed])
+    # None above that of the image: a place is defective only if its image is.
+    scores = np.concatenate([np.minimum(own.scores, np.float32(own.image)) for own in listed])
     defective = np.concatenate([image.is_defective for image in listed])
     order = np.argsort(-scores, kind="stable")
     scores, hits = scores[order], np.cumsum(defective[order])
@@ -237,11 +227,13 @@ def fitted_with_scores(
     scored by the model of all, with a warning. ``scores_of`` scores images by model and positions.
     """
     model = fit(windows)
-    defective = set(windows.image_index[windows.labels != NORMAL].tolist())
+    is_normal = windows.labels == NORMAL
+    defective = set(windows.image_index[~is_normal].tolist())
     model_of = models_without(
         windows.keys, defective, groups, seed, lambda train: fit(windows.of_images(train))
     )
-    if not _has_all_classes(windows, list(model_of)):
+    of_tested = is_normal[np.isin(windows.image_index, list(model_of))]
+    if set(of_tested.tolist()) != set(is_normal.tolist()):  # one kind was never tested
         never_tested = [at for at in windows.keys if at not in model_of]
         warn_of_known_images(len(never_tested), len(windows.keys))
         model_of |= dict.fromkeys(never_tested, model)
@@ -249,10 +241,3 @@ def fitted_with_scores(
     for own in dict.fromkeys(model_of.values()):
         scored |= scores_of(own, [at for at, its in model_of.items() if its is own])
     return model, scored
-
-
-def _has_all_classes(windows: TrainingWindows, positions: list[int]) -> bool:
-    """Return whether some images have normal and defective windows, if all images have them."""
-    is_normal = windows.labels == NORMAL
-    inside = np.isin(windows.image_index, positions)
-    return bool(set(is_normal[inside].tolist()) == set(is_normal.tolist()))

@@ -31,6 +31,7 @@ from hypervlad.extraction.manifest import (
     write_manifest,
 )
 from hypervlad.extraction.table import (
+    FORMAT_VERSION,
     FeatureFileError,
     described,
     description,
@@ -40,7 +41,6 @@ from hypervlad.extraction.table import (
     is_parquet,
     open_table,
     schema_of,
-    table_facts,
     table_of,
     write_rows,
 )
@@ -185,9 +185,8 @@ def _check_target(path: Path) -> None:
         open_table(path).close()
     except FeatureFileError as error:
         # It may still be one of features, damaged beyond reading.
-        if not is_parquet(path) and (
-            finished_manifest(path).exists() or TaskFolder.is_unfinished(path)
-        ):
+        is_ours = finished_manifest(path).exists() or TaskFolder.is_unfinished(path)
+        if is_ours and not is_parquet(path):
             return
         raise FeatureFileError(
             f"{path}: exists, and is not a file of features; give another name, or remove it"
@@ -342,7 +341,8 @@ class Run:
                 yield table_of(finished.records, finished.vectors, schema)
 
         schema = schema_of(self.encoder.n_features_out_, with_particles=progress.has_particles)
-        schema = described(schema, table_facts(self.encoder, self.digest))
+        facts = {"format": FORMAT_VERSION, "encoder": self.digest}
+        schema = described(schema, facts | {"parts": self.encoder.feature_blocks})
         with replace_when_complete(path, draft_folder=folder.path) as stream:
             write_rows(stream, tables(), schema)
             if not report.n_images:

@@ -69,11 +69,8 @@ def schema_of(n_features: int, *, with_particles: bool = False) -> pa.Schema:
 
 def table_of(records: Sequence[SourceRecord], vectors: np.ndarray, schema: pa.Schema) -> pa.Table:
     read = [record for record in records if record.digest is not None]
-    arrays = [
-        pa.array([getattr(record, field.name) for record in read], field.type)
-        for field in schema
-        if field.name != VECTOR
-    ]
+    facts = [field for field in schema if field.name != VECTOR]
+    arrays = [pa.array([getattr(each, own.name) for each in read], own.type) for own in facts]
     flat = pa.array(np.ascontiguousarray(vectors).ravel())
     vector = pa.FixedSizeListArray.from_arrays(flat, type=schema.field(VECTOR).type)
     return pa.Table.from_arrays([*arrays, vector], schema=schema)
@@ -197,10 +194,6 @@ def is_parquet(path: str | os.PathLike[str]) -> bool:
     return True
 
 
-def table_facts(encoder: HypercolumnVLAD, digest: str) -> dict[str, Any]:
-    return {"format": FORMAT_VERSION, "encoder": digest, "parts": encoder.feature_blocks}
-
-
 # --- the encoder that made it ---------------------------------------------------------------------
 
 
@@ -277,7 +270,12 @@ def load_features(
     path = Path(path)
     with open_table(path) as file:
         if encoder is not None:
-            _check_encoder(path, file, encoder)
+            made_with = description(file.schema_arrow, path)["encoder"]
+            if made_with != encoder_digest(encoder):
+                raise FeatureFileError(
+                    f"{path}: these features are of another model (or of this one, retrained or "
+                    "with other pixel sizes); extract them again with this one"
+                )
         if mmap is None:
             mmap = _too_large(file)
         vectors = _mapped(path, file) if mmap else _read(path, file)
@@ -292,15 +290,6 @@ def _reporting_damage(path: str | os.PathLike[str]) -> Iterator[None]:
         yield
     except (pa.ArrowException, OSError, ValueError, TypeError) as error:
         raise FeatureFileError(f"{os.fspath(path)}: damaged ({error}); extract again") from error
-
-
-def _check_encoder(path: Path, file: pq.ParquetFile, encoder: Any) -> None:
-    made_with = description(file.schema_arrow, path)["encoder"]
-    if made_with != encoder_digest(encoder):
-        raise FeatureFileError(
-            f"{path}: these features are of another model (or of this one, retrained or with other "
-            "pixel sizes); extract them again with this one"
-        )
 
 
 def _shape(file: pq.ParquetFile) -> tuple[int, int]:

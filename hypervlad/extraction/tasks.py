@@ -270,10 +270,8 @@ class Job:
             yield running.pop(number), finished
 
 
-@dataclass(frozen=True, eq=False)
-class _Loaded:
-    images: list[LoadedImage | SkippedImage]
-    stamps: list[Stamp]  # from before the reading
+#: Images, and their stamps from before the reading.
+_Loaded: TypeAlias = tuple[list[LoadedImage | SkippedImage], list[Stamp]]
 
 
 class _Worker:
@@ -289,7 +287,7 @@ class _Worker:
 
     def load(self, task: Task) -> _Loaded:
         stamps = [item.stamp() for item in task.items]
-        return _Loaded(list(read_in_order(task.numbered(), self._load)), stamps)
+        return list(read_in_order(task.numbered(), self._load)), stamps
 
     def load_ahead(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, _Loaded]]:
         reading, stamps = deque[Task](), deque[Stamp]()
@@ -308,10 +306,10 @@ class _Worker:
                 task = reading.popleft()
                 n_more = len(task.items) - 1
                 loaded = [first, *itertools.islice(outcomes, n_more)]
-                yield task, _Loaded(loaded, [stamps.popleft() for _ in loaded])
+                yield task, (loaded, [stamps.popleft() for _ in loaded])
 
     def encode(self, task: Task, loaded: _Loaded) -> FinishedTask:
-        images = loaded.images
+        images, stamps = loaded
         skipped = [image for image in images if isinstance(image, SkippedImage)]
         encoded = encode_loaded(
             ((i, image) for i, image in enumerate(images) if isinstance(image, LoadedImage)),
@@ -321,7 +319,7 @@ class _Worker:
             self._encoder.n_features_out_,
             self.cache,
         )
-        records = list(map(SourceRecord.of, task.items, images, loaded.stamps))
+        records = list(map(SourceRecord.of, task.items, images, stamps))
         return FinishedTask(records, encoded.vectors, encoded.n_cached)
 
     def _load(self, image: Any, name: str) -> LoadedImage:

@@ -150,11 +150,8 @@ class TimmNetwork(nn.Module):
         Where sides must be multiples of a patch or window, images are mirrored at the lower and
         right edge, and cells that see nothing else are cut off.
         """
-        wanted = [
-            number
-            for number, taps in enumerate(self._identities)
-            if any(tap._forward_hooks for tap in taps)
-        ]
+        hooked = [any(tap._forward_hooks for tap in taps) for taps in self._identities]
+        wanted = [number for number, is_wanted in enumerate(hooked) if is_wanted]
         for number, found in zip(wanted, self._maps(images, wanted), strict=True):
             for tap, seen in zip(self._identities[number], found, strict=False):
                 if tap._forward_hooks:

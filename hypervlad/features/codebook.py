@@ -297,15 +297,9 @@ def learn_codebook(
             _learn_projection(layer, n_components, is_scaled, random_state)
             for layer in ProgressBar(layers, desc="components", unit="layer", disable=hidden)
         )
-        codewords = [
-            learn(space, n_codewords, random_state)
-            for space in ProgressBar(
-                _spaces(projections, layers, [*whole, *each]),
-                desc="codewords",
-                unit="codebook",
-                disable=hidden,
-            )
-        ]
+        spaces = _spaces(projections, layers, [*whole, *each])
+        shown = ProgressBar(spaces, desc="codewords", unit="codebook", disable=hidden)
+        codewords = [learn(space, n_codewords, random_state) for space in shown]
     joint = codewords.pop(0) if whole else None
     moments = (_moments(layer)[:2] for layer in only_pooled)
     averages = tuple(LayerProjection(*each) for each in moments)

@@ -56,12 +56,7 @@ from hypervlad.features.network import (
     fitted_network,
     rebuilt_network,
 )
-from hypervlad.features.registry import (
-    Preprocessing,
-    check_prepared,
-    class_tokens,
-    get_backbone,
-)
+from hypervlad.features.registry import Preprocessing, check_prepared, class_tokens, get_backbone
 from hypervlad.features.weights import (
     WEIGHTS,
     NetworkEstimator,

@@ -87,11 +87,9 @@ def hypercolumns_at(
         rows = axis_interpolation(layer.shape[0], size[0], layer.device)
         cols = axis_interpolation(layer.shape[1], size[1], layer.device)
         y, x = index // size[1], index % size[1]
-        across = cols.weight[x, None]
-        top = torch.lerp(layer[rows.low[y], cols.low[x]], layer[rows.low[y], cols.high[x]], across)
-        bottom = torch.lerp(
-            layer[rows.high[y], cols.low[x]], layer[rows.high[y], cols.high[x]], across
-        )
+        left, right, across = cols.low[x], cols.high[x], cols.weight[x, None]
+        ends = rows.low[y], rows.high[y]
+        top, bottom = (torch.lerp(layer[row, left], layer[row, right], across) for row in ends)
         blocks.append(torch.lerp(top, bottom, rows.weight[y, None]))
     return blocks
 
@@ -146,9 +144,8 @@ def resample_preserving_sum(maps: torch.Tensor, size: tuple[int, int]) -> torch.
     """Resample maps (..., h, w) by the adjoint of bilinear interpolation, which preserves sums."""
     if tuple(maps.shape[-2:]) == size:
         return maps
-    rows, cols = (
-        _shares(n_in, n_out, maps) for n_in, n_out in zip(maps.shape[-2:], size, strict=True)
-    )
+    pairs = zip(maps.shape[-2:], size, strict=True)
+    rows, cols = (_shares(n_in, n_out, maps) for n_in, n_out in pairs)
     return rows @ maps @ cols.T
 
 

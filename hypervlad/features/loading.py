@@ -177,11 +177,8 @@ class ImageLoader:
         An image that cannot be read or resampled is an ImageReadError.
         """
         if is_particle(image) != self.of_particles:
-            given, needed = (
-                ("a whole image", "particles")
-                if self.of_particles
-                else ("a particle", "whole images")
-            )
+            pairs = ("a particle", "whole images"), ("a whole image", "particles")
+            given, needed = pairs[self.of_particles]
             raise ImageReadError(
                 f"{name}: {given}, but the model is one of {needed}: vectors of particles, which "
                 "cut_particles(image, outlines) returns, are not like those of whole images"

@@ -141,9 +141,8 @@ def patches_at(image: ArrayLike, positions: ArrayLike, patch: int = 29) -> NDArr
     pixels = np.asarray(image)
     corners = _check_positions(positions, pixels.shape[:2])
     patch = check_side("patch", patch)
-    beyond = [
-        max(0, int(corners[:, axis].max(initial=0)) + patch - pixels.shape[axis]) for axis in (0, 1)
-    ]
+    ends = corners.max(axis=0, initial=0) + patch
+    beyond = np.maximum(ends - pixels.shape[:2], 0).tolist()
     widths = [(0, beyond[0]), (0, beyond[1]), *[(0, 0)] * (pixels.ndim - 2)]
     padded = np.pad(pixels, widths, mode="symmetric")
     views = np.lib.stride_tricks.sliding_window_view(padded, (patch, patch), axis=(0, 1))
@@ -187,9 +186,8 @@ def map_from_patches(
         raise ValueError(
             f"expected one value for each of {len(corners)} positions; got shape {numbers.shape}."
         )
-    sums, counts = (
-        _painted(each, corners, shape, patch) for each in (numbers, np.ones(len(corners)))
-    )
+    both = numbers, np.ones(len(corners))
+    sums, counts = (_painted(each, corners, shape, patch) for each in both)
     return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan).astype(np.float32)
 
 
@@ -288,12 +286,8 @@ def _painted(
     marks = np.zeros((height + 1, width + 1))
     top, left = corners.T
     bottom, right = np.minimum(top + patch, height), np.minimum(left + patch, width)
-    for rows, columns, sign in (
-        (top, left, 1),
-        (bottom, right, 1),
-        (top, right, -1),
-        (bottom, left, -1),
-    ):
+    ends = (top, left, 1), (bottom, right, 1), (top, right, -1), (bottom, left, -1)
+    for rows, columns, sign in ends:
         np.add.at(marks, (rows, columns), sign * values)
     return np.asarray(marks.cumsum(axis=0).cumsum(axis=1)[:height, :width])
 

@@ -352,9 +352,7 @@ def load_into(
         classifiers = cast(Any, network).config.get("classifier") or ()
         given = [classifiers] if isinstance(classifiers, str) else classifiers
         heads += tuple(f"{name}." for name in given)
-    state = {
-        key: value for key, value in state.items() if key in expected or not key.startswith(heads)
-    }
+    state = {k: v for k, v in state.items() if k in expected or not k.startswith(heads)}
     problems = _problems(state, expected, counters)
     if problems and backbone.is_of_timm:
         from hypervlad.features.architectures import translated
@@ -367,11 +365,8 @@ def load_into(
             f"{source}: these are not weights of {backbone.name!r}: {problems}. Expected keys such "
             f"as {next(iter(expected))!r}"
         )
-    kept = {
-        key: state[key].to(expected[key].dtype)
-        for key in expected
-        if key in state and key not in counters
-    }
+    common = [key for key in expected if key in state and key not in counters]
+    kept = {key: state[key].to(expected[key].dtype) for key in common}
     for key, tensor in kept.items():
         if not tensor.is_meta and not tensor.isfinite().all():
             raise WeightsNotFoundError(f"{source}: values of the tensor {key!r} are not finite")
@@ -384,9 +379,8 @@ def _problems(
 ) -> str:
     missing = sorted(set(expected) - set(state) - counters)
     unknown = sorted(set(state) - set(expected))
-    wrong = sorted(
-        key for key in set(expected) & set(state) if expected[key].shape != state[key].shape
-    )
+    common = set(expected) & set(state)
+    wrong = sorted(key for key in common if expected[key].shape != state[key].shape)
     parts = [("missing", missing), ("unknown", unknown), ("of another shape", wrong)]
     return "; ".join(f"{len(keys)} {what} (such as {keys[0]!r})" for what, keys in parts if keys)
 

@@ -277,10 +277,8 @@ class WindowVectors:
         for layers, codewords, size, _ in self._codebook.grids(projected, spacing, maps.size):
             columns = dense_hypercolumns(layers, size)[0]
             assignments = vlad.dense_assign(layers, codewords, size)[0]
-            sums = vlad.window_residual_sums(
-                columns, assignments, codewords, maps.size, *maps.edges(grid)
-            )
-            of_codebooks.append(sums)
+            own = columns, assignments, codewords, maps.size
+            of_codebooks.append(vlad.window_residual_sums(*own, *maps.edges(grid)))
         return map(list, zip(*of_codebooks, strict=True))
 
     def vectors(self, maps: PaddedMaps, grid: WindowGrid) -> Iterator[NDArray[np.float32]]:
@@ -408,9 +406,8 @@ class PreparedImage:
         """Bring a mask (H, W) of the image to the size of the network's input (h, w)."""
         if self.shape == self.size:
             return mask
-        rows, columns = (
-            np.arange(n) * old // n for n, old in zip(self.size, self.shape, strict=True)
-        )
+        sides = zip(self.size, self.shape, strict=True)
+        rows, columns = (np.arange(n) * old // n for n, old in sides)
         return mask[rows][:, columns]
 
 

@@ -69,12 +69,9 @@ def map_tasks(
             # After a death fewer at once: the task that causes it is then soon identified.
             at_once = max(n_workers, n_next // _REDUCTION ** max(deaths.values(), default=0))
             some = dict(itertools.islice(pending.items(), at_once))
-            calls = [
-                joblib.delayed(_run_task)(
-                    function, shared if n in in_full else known, n, task, threads
-                )
-                for n, task in some.items()
-            ]
+            run, content = joblib.delayed(_run_task), dict.fromkeys(some, known)
+            content |= dict.fromkeys(in_full & some.keys(), shared)
+            calls = [run(function, content[n], n, task, threads) for n, task in some.items()]
             results: Any = None
             try:
                 results = parallel(calls)  # which runs all before it returns, on ray
@@ -155,8 +152,7 @@ def _threads_per_worker(n_jobs: int | None) -> int | None:
     backend, _ = get_active_backend()
     if not _is_local(backend):
         return None
-    n_threads: int = joblib.cpu_count() // joblib.effective_n_jobs(n_jobs)
-    return max(1, n_threads)
+    return max(1, int(joblib.cpu_count() // joblib.effective_n_jobs(n_jobs)))
 
 
 class _NotShared:

@@ -1,4 +1,4 @@
-"""Grey images without gain and offset: their contrast, smoothed and halved, and their noise."""
+"""Grey images without gain and offset: their contrast, smoothed, and their noise."""
 
 from __future__ import annotations
 
@@ -39,14 +39,6 @@ def normalised_contrast(grey: NDArray[Any], name: str = "image") -> FloatMap:
     scaled -= low
     scaled /= high - low
     return np.clip(scaled, -1, 2, out=scaled).astype(np.float32)
-
-
-def halved(image: FloatMap) -> FloatMap:
-    """Return an image of half the size, without an odd last row or column."""
-    even = image[: len(image) // 2 * 2, : image.shape[1] // 2 * 2]
-    mean: FloatMap = even[::2, ::2] + even[1::2, ::2] + even[::2, 1::2] + even[1::2, 1::2]
-    mean *= np.float32(0.25)
-    return mean
 
 
 def subsample(values: NDArray[Any]) -> NDArray[Any]:

@@ -12,16 +12,17 @@ from numpy.typing import ArrayLike, NDArray
 from hypervlad.common.constraints import OneOf, check_value
 from hypervlad.common.progress import joined_notes
 from hypervlad.fibres.axial import Interval
-from hypervlad.fibres.contrast import FloatMap, Values, halved, normalised_contrast
-from hypervlad.fibres.doubts import bundles, ribbons, shells
+from hypervlad.fibres.contrast import FloatMap, Values, normalised_contrast
+from hypervlad.fibres.doubts import bundles, ribbons
 from hypervlad.fibres.left_out import marked_places
 from hypervlad.fibres.places import PROBABILITY, Appearance, Field, Places, find_places, followed
 from hypervlad.fibres.profile_network import LOOKS, ProfileNetwork
+from hypervlad.fibres.shells import outer_edges
 from hypervlad.images import Annotation, PixelSizes, ReadOptions
 from hypervlad.images.annotations import annotation_mask, words_of_annotations
 from hypervlad.images.faults import saturated_share
 from hypervlad.images.reading import image_name
-from hypervlad.images.resampling import at_own_sampling
+from hypervlad.images.resampling import at_own_sampling, halved
 from hypervlad.images.sample import Annotations, Sample, one_or_many, read_sample
 from hypervlad.statistics.groups import weighted_quantiles
 
@@ -33,6 +34,10 @@ _SMALLEST = 3.0  # diameter in pixels
 _RESOLVED = 2.355  # diameter over the blur's standard deviation: its full width at half maximum
 _MAX_BLUR, _MIN_SIDE = 3.2, 64  # in pixels, of what the network has learnt
 _OF_SATURATED = 3.0  # times the share of saturated pixels, by which intervals are wider
+_FEW_LEVELS, _LEAST_LEVELS, _SOME = 16, 4, 17  # of grey, and which of the pixels show them
+_OF_LEVELS = 55.0  # over the square of the number of few levels, by which intervals are wider
+# Least half-width of intervals, of outer edges by models, and of dark fibres without them.
+_OF_SHELLS, _OF_DARK = 0.1, 0.15
 _OF_BUNDLES = 1.5  # times wider are intervals where several fibres may count as one
 _MARGIN = 1.2  # of the median over the smallest diameter: with less, thin fibres are missed
 _MAX_HALF_WIDTH = np.log(2)  # of the interval of the logarithm of the median: half to twice it
@@ -51,6 +56,18 @@ _N_STEPS = 60
 _LEAST = (6, 20, 30)
 _APART = 2.0  # of neighbouring kinds, in root mean squares of their spreads
 _DISC = [(y, x) for y in range(-2, 3) for x in range(-2, 3) if y * y + x * x <= 5]
+_OF_FEW_LEVELS = (
+    "the image has only {} grey levels: edges may be shifted to where levels change, and intervals "
+    "are wider; measure the image as the instrument has stored it"
+)
+_PERHAPS_SHELLS = (
+    "a second edge shows outside the fibres, which may be a step between grey levels, or a shell: "
+    "intervals contain the outer edge, too"
+)
+_DARK = (
+    "the fibres are dark and look flat: if they are round, as on a film in transmission, diameters "
+    "are a tenth too small; strands of a film are measured like fibres: look at the cross lines"
+)
 LEAST_PLACES = 10  # places of an image, at least
 N_PLACES = (1000, 8000)  # per image, by its area
 
@@ -100,7 +117,8 @@ class FibreDiameters:
         How many times a program had enlarged the image, 1 if that does not show. Diameters are
         measured at the image's own sampling; pixels are those of the image as given.
     note : str
-        What is doubtful: shells around fibres, widths that change along them, bundles.
+        What is doubtful or particular: few grey levels, shells around fibres, tubes, dark fibres
+        that look flat, widths that change along fibres, bundles.
     """
 
     diameters: Values
@@ -274,7 +292,11 @@ def _measured(sample: Sample, polarity: Polarity, name: str) -> FibreDiameters:
     pixels, allowed, corner = pixels[box], allowed[box], np.array([rows[0], columns[0]])
     if pixels.min() == pixels.max():
         return _nothing("the image is flat", polarity, unit, {})
-    widened = 1 + _OF_SATURATED * saturated_share(pixels[allowed])
+    values, note = pixels[allowed], ""
+    widened = 1 + _OF_SATURATED * saturated_share(values)
+    if (n_levels := len(np.unique(values[::_SOME]))) < _FEW_LEVELS:
+        widened += _OF_LEVELS / max(n_levels, _LEAST_LEVELS) ** 2
+        note = _OF_FEW_LEVELS.format(n_levels)
     pixels, allowed, enlarged = at_own_sampling(pixels, allowed, name)
     tried = ("bright", "dark") if polarity == "auto" else (polarity,)
     signs = [1.0 if each == "bright" else -1.0 for each in tried]
@@ -282,7 +304,7 @@ def _measured(sample: Sample, polarity: Polarity, name: str) -> FibreDiameters:
     step *= enlarged
     result = _nothing("no lines that could be fibres", polarity, unit, {})
     if found is not None:
-        result = _result(field, found, (pixel_size or 1.0) * step, unit, polarity, widened)
+        result = _result(field, found, (pixel_size or 1.0) * step, unit, polarity, widened, note)
     positions = (result.positions + 0.5) * step - 0.5 + corner
     return replace(result, positions=positions, blur=result.blur * step, enlarged=enlarged)
 
@@ -311,16 +333,28 @@ def sharp_field(
 
 
 def _result(
-    field: Field, found: Appearance, size: float, unit: str, polarity: str, widened: float
+    field: Field,
+    found: Appearance,
+    size: float,
+    unit: str,
+    polarity: str,
+    widened: float,
+    note: str,
 ) -> FibreDiameters:
-    (places, refused), of_shells = accepted_places(field, found), shells(field, found)
+    (places, refused), of_shells = accepted_places(field, found), ""
 
     def nothing(reason: str) -> FibreDiameters:
-        return _nothing("; ".join(filter(None, [reason, of_shells])), polarity, unit, refused)
+        why = "; ".join(filter(None, [reason, note, of_shells]))
+        return _nothing(why, polarity, unit, refused)
 
     if len(places) < LEAST_PLACES:
         return nothing("too few places show both edges of a fibre")
     fibres, lengths = followed(places)
+    ratio, of_shells = outer_edges(field, found, places, fibres, lengths)
+    wider = abs(float(np.log(np.median(ratio)))) if note else 0.0
+    if note and of_shells:  # few levels make steps
+        ratio, of_shells = np.ones(len(places)), _PERHAPS_SHELLS
+    places = replace(places, diameter=ratio * places.diameter)
     if not is_resolved(found, places, lengths):
         return nothing("the fibres are too thin for the image: their diameters are not resolved")
     facts, logs = image_facts(field, found, places, lengths), np.log(places.diameter)
@@ -330,6 +364,9 @@ def _result(
     of_bundles = bundles(places, lengths)
     widened *= _OF_BUNDLES if of_bundles else 1
     half_width = widened * float(np.exp(weights["interval"] @ median_facts(facts, logs, lengths)))
+    of_dark = _DARK if found.sign < 0 and found.look == "flat" and not of_shells else ""
+    half_width = float(np.hypot(half_width, _OF_SHELLS if of_shells else _OF_DARK * bool(of_dark)))
+    half_width = float(np.hypot(half_width, wider))
     if half_width > _MAX_HALF_WIDTH:
         return nothing("the median would be too uncertain")
     (median,) = weighted_quantiles(places.diameter, lengths, [0.5])
@@ -348,7 +385,7 @@ def _result(
         blur=found.blur,
         unit=unit,
         reason=None,
-        note=joined_notes([of_shells, of_ribbons, of_bundles]),
+        note=joined_notes([note, of_shells, of_dark, of_ribbons, of_bundles]),
     )
 
 

@@ -1,4 +1,4 @@
-"""What places show that makes diameters doubtful: shells around fibres, ribbons, bundles.
+"""What places show that makes diameters doubtful: ribbons, bundles.
 
 Limits are beyond what any of 199 drawn mats shows.
 """
@@ -7,33 +7,14 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter1d
 
 from hypervlad.fibres.contrast import Values
-from hypervlad.fibres.places import (
-    PROBABILITY,
-    Appearance,
-    Field,
-    Places,
-    followed,
-    profiles_across,
-)
+from hypervlad.fibres.places import Places
 from hypervlad.statistics.groups import weighted_quantiles
 
-_REACH, _SHAPE = 2.5, (4, 101)  # of profiles: in diameters, and points along and across
-_DIM = 0.35  # quantile of profiles along a fibre, which hardly depends on what lies beside it
-_RISE = 0.08  # over the fall so far, where something else begins
-_VALLEY = 0.75  # at most, of slopes between two steps over that of the outer one
-_SHELL = (0.1, 0.85)  # brightness of a shell over that of the middle
-_MIN_WIDER = 1.3  # the outer step, than the diameter
-_MIN_SHELLS = 0.3  # of the visible length
 _MIN_VARIATION = 0.07  # of the logarithm of the diameter along a fibre; of smooth real ones 0.06
 _PARALLEL = 0.9  # order parameter; of mats at random, below 0.7
 _MUCH_WIDER = 1.25  # D90 over the median
-_OF_SHELLS = (
-    "along {:.0%} of the fibres, a second, fainter edge shows outside the one that is measured, "
-    "{:.2g} times as wide, as of a shell around a core: diameters are those of the cores"
-)
 _OF_RIBBONS = (
     "diameters differ along the fibres, typically by {:.0%}, as of ribbons or beads: numbers are "
     "of the visible length, not of fibres, and the thinnest parts may be missed"
@@ -43,47 +24,6 @@ _OF_BUNDLES = (
     "median: several fibres that touch may count as one; in drawn bundles, D90 came out a third, "
     "and medians 8 % too large"
 )
-
-
-def shells(field: Field, found: Appearance) -> str:
-    """Return a note if a second step of brightness shows outside the edges of fibres, else ""."""
-    places = found.places.chosen(found.places.probability > PROBABILITY)
-    fibres, lengths = followed(places)
-    wider, middle = np.zeros(len(places)), _SHAPE[1] // 2
-    profiles = profiles_across(field, found.sign, places, _REACH, _SHAPE).mean(axis=1)
-    for fibre in np.flatnonzero(np.bincount(fibres) >= 5):
-        own = fibres == fibre
-        sides = np.concatenate([profiles[own, middle:], profiles[own, middle::-1]])
-        sigma = max(0.04, 0.5 / np.median(places.diameter[own])) * middle / _REACH
-        step = _outer_step(gaussian_filter1d(np.quantile(sides, _DIM, axis=0), sigma))
-        wider[own] = 2 * _REACH * step / middle
-    is_shell = wider >= _MIN_WIDER
-    share = float(lengths @ is_shell) / max(float(lengths.sum()), 1e-9)
-    return _OF_SHELLS.format(share, np.median(wider[is_shell])) if share > _MIN_SHELLS else ""
-
-
-def _outer_step(profile: Values) -> int:
-    """Return where the brightness falls once more after a core, from its middle; 0 if nowhere."""
-    per_diameter = (_SHAPE[1] // 2) / _REACH
-    inside, edge, beyond = (round(share * per_diameter) for share in (0.25, 0.4, 0.75))
-    top, lowest = profile[:inside].max(), np.minimum.accumulate(profile)
-    rises = (profile - lowest > _RISE * (top - lowest)) & (np.arange(len(profile)) > edge)
-    profile = profile[: int(rises.argmax()) if rises.any() else None]
-    profile = profile[: int(profile.argmin()) + 1]
-    bottom, height = profile[-1], top - profile[-1]
-    if len(profile) <= beyond or height <= 0:
-        return 0
-    slope = -np.gradient(profile)
-    first = inside + int(slope[inside:beyond].argmax())
-    after = slope[first:]
-    second = int((after - np.minimum.accumulate(after)).argmax())
-    valley = int(after[: second + 1].argmin())
-    shell = profile[first + valley] - bottom
-    is_step = after[valley] < _VALLEY * after[second] and after[second] > 0.1 * after[0]
-    if not (is_step and _SHELL[0] * height < shell < _SHELL[1] * height):
-        return 0
-    # Edges of flat shells are at half the brightness, of round ones further out.
-    return first + valley + int((profile[first + valley :] < bottom + shell / 3).argmax())
 
 
 def ribbons(places: Places, fibres: NDArray[np.int64], lengths: Values) -> str:

@@ -17,7 +17,6 @@ from hypervlad.fibres.contrast import (
     FloatMap,
     Values,
     gaussian_smooth,
-    halved,
     noise_deviation,
     subsample,
 )
@@ -29,7 +28,7 @@ from hypervlad.fibres.profile_network import (
     ProfileNetwork,
     log_spectrum,
 )
-from hypervlad.images.resampling import correlated, gaussian_taps
+from hypervlad.images.resampling import correlated, gaussian_taps, halved
 
 # Lines. Scales in steps of the square root of 2, after Lindeberg. With a third more or less reach
 # of the Gaussian, medians of 12 synthetic mats change by 1 to 2 %.

@@ -15,8 +15,9 @@ from scipy.special import expit
 from hypervlad.common.constraints import Number, OneOf, check_value
 from hypervlad.fibres.contrast import Values, normalised_contrast
 from hypervlad.fibres.diameters import Polarity
-from hypervlad.fibres.places import Appearance, Field, find_places, following
+from hypervlad.fibres.places import PROBABILITY, Appearance, Field, find_places, followed, following
 from hypervlad.fibres.profile_network import ProfileNetwork
+from hypervlad.fibres.shells import outer_edges
 from hypervlad.images import PixelSizes, ReadOptions
 from hypervlad.images.reading import image_name
 from hypervlad.images.resampling import at_own_sampling
@@ -137,6 +138,10 @@ def find_fibres(
     lines = [fibres.completed(line) for line in fibres.joined(list(fibres.lines()))]
     lines = [each for each in lines if each.length * enlarged >= min_length]
     sure = [each for each in lines if each.confidence(found) >= _LEAST_CONFIDENCE]
+    places = found.places.chosen(found.places.probability > PROBABILITY)
+    ratio, of_shells = outer_edges(field, found, places, *followed(places))
+    wider = float(np.median(ratio)) if of_shells else 1.0
+    sure = [replace(each, diameter=wider * each.diameter) for each in sure]
     drawn = [each.outline(shape, found, enlarged) for each in sure]
     shown = _without_doubles([each for each in drawn if each], shape)
     n_shown, shown = len(shown), tuple(each for each in shown if not _is_hidden(each, sample.mask))
@@ -145,7 +150,7 @@ def find_fibres(
     why = f"annotations cover a part of {n_shown - len(shown)}, and {len(shown)} are left out"
     why = why if sure else "none of the lines is probably a fibre, as in textures"
     why = why if lines else f"no line of {min_length:g} pixels could be one"
-    note = f"no fibre is found: {why}" * (not kept)
+    note = of_shells if kept else f"no fibre is found: {why}"
     return replace(nothing, outlines=kept, n_beside=n_shown - len(shown), note=note)
 
 

@@ -93,13 +93,11 @@ def check_image_folder(
     exact, near = _find_copies(facts, verbose)
     suggested, apart = _join_copies(facts, exact + near)
     suggested |= {bad.path: (group_of or {}).get(bad.path, bad.path) for bad in bad_files}
-    counts = Counter(fact.label for fact in facts)
+    counts, classes = Counter(f.label for f in facts), {*layout.labels, *layout.empty_classes}
     report = FolderReport(
         root=str(layout.table or layout.root),
         n_images=len(facts),
-        class_counts={
-            name: counts[name] for name in sorted({*layout.labels, *layout.empty_classes})
-        },
+        class_counts={name: counts[name] for name in sorted(classes)},
         group_counts=None if group_of is None else _count_sorted([f.group or "" for f in facts]),
         bad_files=bad_files,
         exact_copies=exact,
@@ -234,6 +232,8 @@ def _read_all(
 def _facts(micrograph: Micrograph, name: str, label: str, group: str | None) -> _ImageFacts:
     pixels = micrograph.pixels
     colour = "grey" if pixels.ndim == 2 else "colour"
+    is_implausible = "implausible_pixel_sides_nm" in micrograph.metadata
+    unused = "implausible" if is_implausible else "unknown"
     return _ImageFacts(
         file=name,
         label=label,
@@ -242,19 +242,13 @@ def _facts(micrograph: Micrograph, name: str, label: str, group: str | None) -> 
         size=f"{pixels.shape[0]} x {pixels.shape[1]}",
         is_small=min(pixels.shape[:2]) < MIN_SIDE,
         kind=f"{micrograph.metadata.get('dtype', 'unknown')} {colour}",
-        pixel_size=_knowledge_of_pixel_size(micrograph),
+        pixel_size=unused if micrograph.pixel_size is None else "known",
         blank=is_blank(pixels),
         stored_size=(pixels.shape[0] + micrograph.metadata["banner_rows"], pixels.shape[1]),
         bar_rows=tuple(micrograph.metadata["bar_rows"]),
         thumbnail=make_thumbnail(pixels),
         group=group,
     )
-
-
-def _knowledge_of_pixel_size(micrograph: Micrograph) -> str:
-    if micrograph.pixel_size is not None:
-        return "known"
-    return "implausible" if "implausible_pixel_sides_nm" in micrograph.metadata else "unknown"
 
 
 def _find_copies(
@@ -272,12 +266,10 @@ def _find_copies(
     groups = [str(facts[members[0]].group) for members in same]
     folders = np.unique(groups, return_inverse=True)[1].tolist() if across_only else None
     with ProgressBar(total=len(same), desc="Comparing", disable=not verbose, unit="image") as bar:
-        pairs, similarity, overlap = find_near_copies(
-            thumbnails, folders=folders, progress=bar.update
-        )
+        found = find_near_copies(thumbnails, folders=folders, progress=bar.update)
     near = [
         _copy_set([facts[i] for k in members for i in same[k]], *values)
-        for members, *values in _linked_sets(pairs, similarity, overlap, len(same))
+        for members, *values in _linked_sets(*found, len(same))
     ]
     return _worst_first(exact), _worst_first(near)
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -60,10 +61,8 @@ def find_near_copies(
             progress(1)
     pairs = np.array(sorted(found), dtype=np.intp).reshape(-1, 2)
     similarity = [found[pair].similarity for pair in sorted(found)]
-    overlap = [
-        _overlap(thumbnails[i].shape, thumbnails[j].shape, found[i, j].transformation)
-        for i, j in sorted(found)
-    ]
+    shapes = [thumbnail.shape for thumbnail in thumbnails]
+    overlap = [_overlap(shapes[i], shapes[j], found[i, j].transformation) for i, j in sorted(found)]
     return pairs, np.array(similarity, dtype=np.float32), np.array(overlap, dtype=np.float32)
 
 
@@ -83,12 +82,10 @@ def _share(own: tuple[int, ...], other: tuple[int, ...], there: Transformation) 
 
 
 def group_copies(pairs: NDArray[np.intp], n_images: int) -> list[list[int]]:
-    if len(pairs) == 0:
-        return []
-    member_of = linked_groups(pairs, n_images)
-    sets: dict[int, list[int]] = {}
-    for i in np.unique(pairs):
-        sets.setdefault(int(member_of[i]), []).append(int(i))
+    member_of = linked_groups(pairs, n_images).tolist()
+    sets = defaultdict[int, list[int]](list)
+    for i in np.unique(pairs).tolist():
+        sets[member_of[i]].append(i)
     return sorted(sets.values())
 
 
@@ -156,14 +153,9 @@ _N_CANDIDATES = 6
 _MAX_MAGNIFICATION = 1.35  # beyond that of the levels
 
 
-def _symmetries() -> NDArray[np.float64]:
-    """Return the matrices of the four turns of a square, then of its four reflections."""
-    quarter = np.array([[0.0, 1.0], [-1.0, 0.0]])
-    turns = [np.linalg.matrix_power(quarter, k) for k in range(4)]
-    return np.stack([*turns, *(np.diag([1.0, -1.0]) @ turn for turn in turns)])
-
-
-_SYMMETRIES = _symmetries()
+# The four turns of a square, then its four reflections.
+_TURNS = [np.linalg.matrix_power(np.array([[0.0, 1.0], [-1.0, 0.0]]), k) for k in range(4)]
+_SYMMETRIES = np.stack([*_TURNS, *(np.diag([1.0, -1.0]) @ turn for turn in _TURNS)])
 _GRID = np.stack(np.meshgrid(*[np.arange(-_REACH, _REACH + 1)] * 2, indexing="ij"), axis=-1)
 _GRID = _GRID.reshape(-1, 2)
 # Point p of a patch moved by a symmetry S has the value of the point S^-1 p.
@@ -218,9 +210,8 @@ def find_keypoints(thumbnail: NDArray[np.int8]) -> Keypoints:
 
 def _keypoints_of_level(thumbnail: FloatMap, scale: float) -> tuple[FloatMap, IntArray, FloatMap]:
     height, width = (round(extent * scale) for extent in thumbnail.shape)
-    level = np.asarray(
-        Image.fromarray(thumbnail).resize((width, height), Image.Resampling.BILINEAR)
-    )
+    image = Image.fromarray(thumbnail)
+    level = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
     fine, coarse = (gaussian_filter(level, deviation) for deviation in _BLOB)
     points = _strongest(np.abs(fine - coarse))
     reach = _REACH * _STEP
@@ -246,8 +237,7 @@ def _strongest(response: FloatMap) -> IntArray:
     cells = (points * _N_CELLS // response.shape) @ np.array([_N_CELLS, 1])
     order = np.lexsort((-response[tuple(points.T)], cells))
     rank = np.arange(len(order)) - np.searchsorted(cells[order], cells[order])
-    strongest: IntArray = points[order[rank < _PER_CELL]]
-    return strongest
+    return np.asarray(points[order[rank < _PER_CELL]])
 
 
 class _Table:

@@ -283,11 +283,8 @@ class _Row:
 def scan_table(table: str | os.PathLike[str]) -> FolderLayout:
     path = Path(table).expanduser()
     rows = _distinct(path, _read_rows(path))
-    missing = [
-        f"{row.path} (line {row.line})"
-        for row in rows
-        if not (os.path.isfile(row.file) or is_zarr(row.file))
-    ]
+    lacking = [row for row in rows if not (os.path.isfile(row.file) or is_zarr(row.file))]
+    missing = [f"{row.path} (line {row.line})" for row in lacking]
     if missing:
         raise ImageFolderError(
             f"{path}: {len(missing)} of {counted(len(rows), 'image')} "

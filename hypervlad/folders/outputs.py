@@ -40,7 +40,7 @@ def check_model(path: Path, *inputs: str | Path | None) -> None:
     check_file(path, *inputs)
     if path.is_file():
         try:
-            read_model(path)
+            read_model(path, header_only=True)
         except ValueError as error:
             raise ValueError(f"{path} exists and is not a model; give another name.") from error
 

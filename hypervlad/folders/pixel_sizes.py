@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from hypervlad.common.progress import by_reader
 from hypervlad.common.tables import number_in_table
 from hypervlad.common.wording import counted, name_some, verb, warn_user
 from hypervlad.folders.groups import ImageFolderError, ImageFolderWarning, file_at, read_separated
@@ -118,7 +119,8 @@ def load_pixel_sizes(
             ImageFolderWarning,
         )
     found = PixelSizes(sizes, errors)
-    if images and not any(map(found.of, images)):
+    is_own = by_reader("", "page")  # which has the sizes of all images that people have given
+    if images and not is_own and not any(map(found.of, images)):
         warn_user(
             f"{path}: has the pixel size of none of the {counted(len(images), 'image')}. {where}",
             ImageFolderWarning,

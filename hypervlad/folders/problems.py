@@ -106,12 +106,11 @@ def list_notes(report: FolderReport, page: int) -> list[str]:
             "No groups are given, so each image counts as a sample of its own. If several images "
             "show one sample or micrograph, give a file of groups, or scores will be too good."
         )
-    else:
-        if harmless := [s for s in report.exact_copies + report.near_copies if len(s.groups) == 1]:
-            notes.append(
-                f"{_sets(len(harmless))} of copies within one group; splits that take "
-                "the groups keep them together."
-            )
+    elif harmless := [s for s in report.exact_copies + report.near_copies if len(s.groups) == 1]:
+        notes.append(
+            f"{_sets(len(harmless))} of copies within one group; splits that take the groups keep "
+            "them together."
+        )
     return notes
 
 
@@ -175,11 +174,8 @@ def _about_classes(report: FolderReport, layout: FolderLayout) -> list[str]:
             "Fill or delete these folders."
         )
     sentences += describe_names(layout)
-    small = [
-        f"{name} ({count})"
-        for name, count in report.class_counts.items()
-        if count < _MIN_IMAGES and name not in layout.empty_classes
-    ]
+    few = [(name, n) for name, n in report.class_counts.items() if n < _MIN_IMAGES]
+    small = [f"{name} ({n})" for name, n in few if name not in layout.empty_classes]
     if small:
         sentences.append(
             f"Fewer than {_MIN_IMAGES} images in the {_classes(small)}: too few to "

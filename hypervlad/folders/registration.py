@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from scipy import fft
 from scipy.ndimage import affine_transform
 
+from hypervlad.images.resampling import halved
+
 FloatMap = NDArray[np.float32]
 BoolMap = NDArray[np.bool_]
 _Scalar = TypeVar("_Scalar", bound=np.generic)
@@ -85,7 +87,7 @@ def register(first: FloatMap, second: FloatMap, start: Transformation) -> Regist
     transformation is fitted to the shifts of 4 x 4 tiles. If another shift is nearly as good, as in
     a lattice, the fit starts again from there; the most distinct result is returned.
     """
-    halves = _halved(first), _halved(second)
+    halves = halved(first), halved(second)
     if (found := _aligned(*halves, start.halved())) is None:
         return None
     found = _fitted(*halves, found, _TILE_REACH // 2)
@@ -116,14 +118,18 @@ def register(first: FloatMap, second: FloatMap, start: Transformation) -> Regist
 
 
 def _median_correlation(first: FloatMap, moved: FloatMap, inside: BoolMap) -> float:
-    correlations = tile_correlations(first, moved, inside)
-    return float(np.median(correlations)) if len(correlations) >= _MIN_TILES else 0.0
-
-
-def _halved(thumbnail: FloatMap) -> FloatMap:
-    height, width = (extent // 2 for extent in thumbnail.shape)
-    blocks = thumbnail[: 2 * height, : 2 * width].reshape(height, 2, width, 2)
-    return np.asarray(blocks.mean(axis=(1, 3)))
+    """Return that of those of 4 x 4 tiles that overlap enough; 0 if they are too few."""
+    if (tiles := _tiles(first, moved, inside)) is None:
+        return 0.0
+    a, b, known, _ = tiles
+    enough = known.mean(axis=(1, 2)) >= _MIN_COVERED
+    if np.count_nonzero(enough) < _MIN_TILES:
+        return 0.0
+    known = known[enough]
+    a, b = (_centred(values[enough], known) for values in (a, b))
+    energy = np.sqrt((a * a).sum(axis=(1, 2)) * (b * b).sum(axis=(1, 2)))
+    # One unit of quantisation noise per pixel: an empty tile resembles no other.
+    return float(np.median((a * b).sum(axis=(1, 2)) / (energy + known.sum(axis=(1, 2)))))
 
 
 def _overlaid(
@@ -195,13 +201,9 @@ def _fitted(first: FloatMap, second: FloatMap, start: Transformation, reach: int
     peak = lags[each, row, column]
     inner = (row > 0) & (row < 2 * reach) & (column > 0) & (column < 2 * reach)
     use = np.flatnonzero(inner & (known.mean(axis=(1, 2)) >= _MIN_COVERED) & (peak > 0))
-    shifts = np.stack(
-        [
-            row[use] - reach + _vertex(lags[use, :, column[use]], row[use]),
-            column[use] - reach + _vertex(lags[use, row[use], :], column[use]),
-        ],
-        axis=1,
-    )
+    down = row[use] - reach + _vertex(lags[use, :, column[use]], row[use])
+    right = column[use] - reach + _vertex(lags[use, row[use], :], column[use])
+    shifts = np.stack([down, right], axis=1)
     points, weights = centres[use], peak[use]
     goals = (points - shifts) @ start.matrix.T + start.offset
     if (fitted := _affine_fit(points, goals, weights)) is None:
@@ -241,19 +243,6 @@ def _centred(tiles: FloatMap, known: BoolMap) -> FloatMap:
     count = np.maximum(known.sum(axis=(1, 2), keepdims=True), 1)
     mean = np.where(known, tiles, 0).sum(axis=(1, 2), keepdims=True) / count
     return np.where(known, tiles - mean, 0).astype(np.float32)
-
-
-def tile_correlations(first: FloatMap, moved: FloatMap, inside: BoolMap) -> FloatMap:
-    """Return the correlation coefficients of those of 4 x 4 tiles that overlap enough."""
-    if (tiles := _tiles(first, moved, inside)) is None:
-        return np.empty(0, np.float32)
-    a, b, known, _ = tiles
-    enough = known.mean(axis=(1, 2)) >= _MIN_COVERED
-    known = known[enough]
-    a, b = (_centred(values[enough], known) for values in (a, b))
-    energy = np.sqrt((a * a).sum(axis=(1, 2)) * (b * b).sum(axis=(1, 2)))
-    # One unit of quantisation noise per pixel: an empty tile resembles no other.
-    return np.asarray((a * b).sum(axis=(1, 2)) / (energy + known.sum(axis=(1, 2))))
 
 
 def phase_shift(first: FloatMap, moved: FloatMap) -> NDArray[np.float64]:

@@ -159,9 +159,8 @@ class FolderReport:
         lines += [f"  {i}. {problem}" for i, problem in enumerate(self.problems, 1)]
         if self.notes:
             lines += ["", "Notes:", *(f"  - {note}" for note in self.notes)]
-        lines += _section(
-            "Files that cannot be read", [f"  {bad.reason}" for bad in self.bad_files]
-        )
+        unread = [f"  {bad.reason}" for bad in self.bad_files]
+        lines += _section("Files that cannot be read", unread)
         lines += _section("Exact copies", _describe(self.exact_copies))
         lines += _section("Near copies", _describe(self.near_copies))
         lines += _section("Blank images", [f"  {file}" for file in self.blank_files])
@@ -189,9 +188,7 @@ def _describe(sets: list[CopySet], separator: str = ", ", with_groups: bool = Tr
     """Return a line for each set of copies, but only one for all large sets."""
     listed = [copies for copies in sets if len(copies.files) <= _MAX_LISTED]
     large = [copies for copies in sets if len(copies.files) > _MAX_LISTED]
-    lines = [
-        f"  {separator.join(copies.files)}{_remarks([copies], with_groups)}" for copies in listed
-    ]
+    lines = [f"  {separator.join(own.files)}{_remarks([own], with_groups)}" for own in listed]
     if large:
         n_files = sum(len(copies.files) for copies in large)
         overlap = percent(float(np.median([copies.overlap for copies in large])))

@@ -43,6 +43,7 @@ _MIN_ARROW, _MAX_ARROW = 16, 0.4  # length: in pixels, and as a share of the lon
 _HEAD = 1.8  # width of an arrow's head over that of its shaft
 _MIN_LEVELS = 4  # of grey: with fewer, the sample is drawn itself
 _MIN_PART, _MIN_EDGE = 12, 10  # pixels of what is drawn, and of its edge
+_MAX_LABELLED = 0.25  # of an image; text on figures takes 0.14 at most
 _MAX_PARTS, _MAX_CRISP = 500, 150  # beyond a level: where there are more, it is the sample's
 _MARGIN = 3  # pixels around what was drawn, which it blurs
 _SOLID_BOX, _MAX_BOX = 0.97, 0.15  # behind text: share that is filled, and of the image
@@ -280,6 +281,9 @@ def _drawn_into(grey: Grey) -> list[Annotation]:
                 for boxes, last, now in zip((labels, arrows), *map(at, pair), strict=True):
                     boxes += [each for each in now if any(_overlap(each, one) for one in last)]
     labels = _together([_ground_of(box, grey) for box in _together(labels)])
+    labelled = sum((bottom - top) * (right - left) for top, left, bottom, right in labels)
+    if labelled > _MAX_LABELLED * grey.size:  # these are of the sample, such as rings
+        labels = []
     arrows = [box for box in _together(arrows) if not any(_overlap(box, each) for each in labels)]
     is_labelled = bar is not None and any(_is_beside(each, bar) for each in labels)
     if bar is not None and (is_labelled or bar.kind != "dots"):  # which are a lattice's otherwise
@@ -441,27 +445,22 @@ def _crisp_parts(grey: Grey, sharp: Mask, sign: int, level: float) -> list[_Part
     is_large = (edges >= _MIN_EDGE) & (crisp >= edges / 2)
     if not 0 < np.count_nonzero(is_large) <= _MAX_PARTS:
         return []
-    pairs = [
-        (places[large], own[large])
-        for places, own in _labelled_places(is_edge, labels)
-        for large in [is_large[own]]
-    ]
-    chosen, own = (np.concatenate(each) for each in zip(*pairs, strict=True))
-    order = np.argsort(own, kind="stable")
-    starts = np.flatnonzero(np.diff(own[order], prepend=0))
-    rows, columns = np.divmod(chosen[order], grey.shape[1])
-    first, last = (
-        np.stack([limit.reduceat(each, starts) for each in (rows, columns)], axis=1)
-        for limit in (np.minimum, np.maximum)
-    )
-    last += 1
+    large, numbers = np.flatnonzero(is_large), np.cumsum(is_large) - 1
+    first, last = np.full((2, len(large)), max(grey.shape)), np.zeros((2, len(large)), np.intp)
+    for places, own in _labelled_places(is_edge, labels):
+        chosen = is_large[own]
+        parts = numbers[own[chosen]]
+        for axis, at in enumerate(np.divmod(places[chosen], grey.shape[1])):
+            np.minimum.at(first[axis], parts, at)  # far faster than of both axes at once
+            np.maximum.at(last[axis], parts, at + 1)
+    first, last = first.T, last.T
     longest = (last - first).max(axis=1)
     is_inside = (first > 0).all(axis=1) & (last < grey.shape).all(axis=1)
     is_inside &= (longest >= _HEIGHTS[0]) & (longest <= _MAX_ARROW * max(grey.shape))
     if np.count_nonzero(is_inside) > _MAX_CRISP:
         return []
     boxes = map(_as_box, np.hstack([first, last])[is_inside])
-    found = zip(boxes, own[order][starts][is_inside].tolist(), strict=True)
+    found = zip(boxes, large[is_inside].tolist(), strict=True)
     parts = (_part(box, labels, number, grey, sign, above) for box, number in found)
     return [each for each in parts if each is not None]
 

@@ -435,12 +435,10 @@ def _is_image(file: Path) -> bool:
 
 def _is_mrc(file: Path) -> bool:
     # Other programs write other things under the suffix of density maps.
-    try:
+    with suppress(OSError):
         if os.path.isfile(file):
             with file.open("rb") as opened:
                 return file_kind(opened.read(N_HEAD)) == "MRC"
-    except OSError:
-        pass
     return False
 
 

@@ -426,8 +426,7 @@ def apply_palette(indices: NDArray[Any], palette: NDArray[np.uint8]) -> NDArray[
     table[: len(palette)] = palette[: len(table)]
     if (palette == palette[:, :1]).all():
         table = table[:, 0]
-    found: NDArray[np.uint8] = table[indices]
-    return found
+    return np.asarray(table[indices])
 
 
 _strict_lock = threading.Lock()

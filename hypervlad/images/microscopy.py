@@ -230,6 +230,5 @@ def _numbered(tags: dict[str, Any], prefix: str) -> list[int]:
 
 def _microscope_tags(tags: dict[str, Any]) -> dict[str, Any]:
     marker = ".Microscope Info."
-    return {
-        key.split(marker, 1)[1]: json_value(value) for key, value in tags.items() if marker in key
-    }
+    own = {key: value for key, value in tags.items() if marker in key}
+    return {key.split(marker, 1)[1]: json_value(value) for key, value in own.items()}

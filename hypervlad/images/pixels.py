@@ -199,11 +199,9 @@ def scale_pixels(pixels: NDArray[Any], rule: Rule) -> NDArray[np.float32]:
     if low == high:
         return np.zeros(pixels.shape, dtype=np.float32)
     if pixels.dtype == np.uint8 and (low, high) == (0.0, 255.0):
-        scaled: NDArray[np.float32] = np.divide(pixels, np.float32(255), dtype=np.float32)
-        return scaled
+        return np.asarray(np.divide(pixels, np.float32(255), dtype=np.float32))
     if pixels.dtype == np.float32 and (low, high) == (0.0, 1.0):
-        clipped: NDArray[np.float32] = np.clip(pixels, 0, 1)
-        return clipped
+        return np.asarray(np.clip(pixels, 0, 1))
     if pixels.dtype == np.uint16 and pixels.size > _N_LEVELS:
         # Scaling each level once and looking it up gives the same numbers several times faster.
         levels = _affine(np.arange(_N_LEVELS, dtype=np.uint16)[:, None], low, high)[:, 0]

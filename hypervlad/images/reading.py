@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from hypervlad.common.constraints import OneOf, check_value
 from hypervlad.common.progress import by_reader, warn_of_image
-from hypervlad.common.wording import counted, name_some, warn_user
+from hypervlad.common.wording import counted, name_some, reason_of, warn_user
 from hypervlad.images.annotations import coloured_marks
 from hypervlad.images.banner import find_banner
 from hypervlad.images.errors import (
@@ -329,6 +329,9 @@ _READERS: Mapping[str, Reader] = {
     "SER": decode_ser,
 } | {kind: partial(decode_raster, kind) for kind in RASTER_KINDS}
 
+# Their words say nothing about a file to others: "277", "broken PNG file (chunk b'...')".
+_OF_PROGRAMMERS = (AssertionError, AttributeError, LookupError, SyntaxError, TypeError)
+
 
 @contextlib.contextmanager
 def _clear_errors(kind: str, name: str) -> Iterator[None]:
@@ -342,9 +345,9 @@ def _clear_errors(kind: str, name: str) -> Iterator[None]:
             f"{name}: not enough memory to decode it; crop or bin it, or use a larger machine"
         ) from error
     except Exception as error:  # decoders raise anything for damaged files
+        why = "" if isinstance(error, _OF_PROGRAMMERS) else f" ({reason_of(error)})"
         raise ImageReadError(
-            f"{name}: damaged or truncated {kind} file ({type(error).__name__}: {error}); "
-            "copy or export it again"
+            f"{name}: damaged or truncated {kind} file; copy or export it again{why}"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Images smoothed; and those that a program has enlarged, brought back to their own sampling."""
+"""Images smoothed or halved; those that a program has enlarged, at their own sampling."""
 
 from __future__ import annotations
 
@@ -42,6 +42,13 @@ def smoothed(
     """
     taps = gaussian_taps(sigma, truncate)
     return correlated(correlated(image, taps, mode).T, taps, mode).T
+
+
+def halved(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return an image of half the size, without an odd last row or column."""
+    even = image[: len(image) // 2 * 2, : image.shape[1] // 2 * 2]
+    total = even[::2, ::2] + even[1::2, ::2] + even[::2, 1::2] + even[1::2, 1::2]
+    return np.asarray(total * np.float32(0.25))
 
 
 def gaussian_taps(sigma: float, truncate: float, order: int = 0) -> NDArray[np.float64]:

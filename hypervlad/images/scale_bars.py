@@ -148,7 +148,8 @@ def _is_of(bar: ScaleBar, other: ScaleBar) -> bool:
 
 def _lines(grey: Grey) -> list[_Candidate]:
     values = {1: grey, -1: -grey}
-    lines = (_line(values[sign], sign, box) for sign, box in dict.fromkeys(_rectangles(grey)))
+    found = dict.fromkeys(each for level in _LEVELS for each in _rectangles(grey, level))
+    lines = (_line(values[sign], sign, box) for sign, box in found)
     return [each for each in lines if each is not None]
 
 
@@ -171,24 +172,22 @@ def _is_of_sample(grey: Grey, bar: ScaleBar) -> bool:
     return bool(alike.sum() >= _N_ALIKE)
 
 
-def _bands(grey: Grey, n_looks: int) -> list[slice]:
+def _bands(grey: Grey, n_looks: int = 1) -> list[slice]:
     """Return the rows that are searched at a time, few enough to need little memory."""
     n_rows = max(1, _BAND // (n_looks * grey.shape[1]))
     return [slice(start, start + n_rows) for start in range(0, len(grey), n_rows)]
 
 
-def _rectangles(grey: Grey) -> list[tuple[int, Box]]:
+def _rectangles(grey: Grey, level: float) -> list[tuple[int, Box]]:
     """Return the sign and the box of adjacent rows that cross a level at the same two columns."""
     height, width = grey.shape
-    runs = np.concatenate([_flat_runs(grey, rows) for rows in _bands(grey, len(_LEVELS))], axis=1)
-    line = runs[0] * (height + 1) + runs[1]  # those of two levels are not adjacent
-    order = np.argsort(line * width + runs[2])
-    line, (_, row, left, right, sign) = line[order], runs[:, order]
+    runs = np.concatenate([_flat_runs(grey, level, rows) for rows in _bands(grey)], axis=1)
+    row, left, right, sign = runs
     # A run has at most one above it whose ends are as near: those of one row are apart.
-    places = line * width + left
+    places = row * width + left
     above = np.searchsorted(places, places - width + 2 * _END_SHIFT, "right") - 1
-    continues = (line[above] == line - 1) & (sign[above] == sign)
-    number = np.arange(len(line))
+    continues = (row[above] == row - 1) & (sign[above] == sign)
+    number = np.arange(len(row))
     first, starts, ends, over = (each.tolist() for each in (number, left, right, above))
     for i in np.flatnonzero(continues).tolist():
         one = first[over[i]]
@@ -206,19 +205,18 @@ def _rectangles(grey: Grey) -> list[tuple[int, Box]]:
     return [(side, (y, x, end, stop)) for y, x, end, stop, side in chosen]
 
 
-def _flat_runs(grey: Grey, rows: slice) -> NDArray[np.int_]:
-    """Return level, row, start, end and sign of level runs of pixels beyond a level, (5, n)."""
+def _flat_runs(grey: Grey, level: float, rows: slice) -> NDArray[np.int_]:
+    """Return row, start, end and sign of level runs of pixels beyond a level, (4, n), in order."""
     part, width = grey[rows], grey.shape[1]
-    above = (part > np.array(_LEVELS, np.float32)[:, None, None]).ravel()
+    above = (part > np.float32(level)).ravel()
     steps = np.flatnonzero(above[1:] != above[:-1]) + 1
     length = np.diff(steps)
     fits = (length >= _MIN_LENGTH) & (length <= _MAX_SHARE * width)
     first, length = steps[:-1][fits], length[fits]
-    line, left = np.divmod(first, width)
-    number, row = np.divmod(line, len(part))
+    row, left = np.divmod(first, width)
     sign = np.where(above[first], 1, -1)
-    runs = np.stack([number, row + rows.start, left, left + length, sign])
-    _, row, left, right, sign = runs = runs[:, (left > 0) & (runs[3] < width)]
+    runs = np.stack([row + rows.start, left, left + length, sign])
+    row, left, right, sign = runs = runs[:, (left > 0) & (runs[2] < width)]
     # Both ends are steps, and the run between them is flat: the rest need not be looked at.
     inside = _samples(grey, row, left, right)
     beside = np.maximum(left - _FAR, 0), np.minimum(right + _FAR - 1, width - 1)
@@ -445,6 +443,7 @@ def _rows_of_dots(grey: Grey) -> Iterator[_Candidate]:
     objects = objects[contrast.min(axis=0) >= _MIN_CONTRAST]
     for number, (_, sign) in enumerate(_LOOKS):
         boxes = objects[objects[:, 4] == number, :4]
+        boxes = boxes[np.argsort(boxes[:, 0], kind="stable")]
         for edge in (0, 2):  # of all dots, the upper or the lower edge is in one row
             ordered = boxes[np.lexsort((boxes[:, 1], boxes[:, edge]))]
             starts = np.flatnonzero(np.diff(ordered[:, edge], prepend=-9, append=-9))
@@ -491,7 +490,10 @@ def _small_objects(grey: Grey) -> tuple[NDArray[np.int_], NDArray[np.int_]]:
 def _regular(
     grey: Grey, sign: int, group: NDArray[np.int_], boxes: NDArray[np.int_]
 ) -> _Candidate | None:
-    """Return the longest regular row of dots of equal widths; None if that is no scale bar."""
+    """Return the longest regular row of dots of equal widths; None if that is no scale bar.
+
+    All `boxes` are in the order of their upper edges.
+    """
     row = group[_longest_row(group, _MAX_SHARE * grey.shape[1])]
     if not len(row):
         return None
@@ -501,15 +503,17 @@ def _regular(
     x, numbers = row[:, [1, 3]].sum(axis=1) / 2, np.arange(len(row))
     fit = np.polyfit(numbers, x, 1)
     pitch = float(fit[0])
-    # Another row of such dots nearby belongs to a lattice.
-    corners, reach = (row[:, :2].min(axis=0), row[:, 2:].max(axis=0)), 3 * pitch
-    alike = np.abs(boxes[:, 2:] - boxes[:, :2] - (height, width)).max(axis=1) <= 1
-    near = (boxes[:, :2] >= corners[0] - reach) & (boxes[:, 2:] <= corners[1] + reach)
-    if (alike & near.all(axis=1)).sum() > len(row) + 2:
-        return None
     rows = grey[int(np.median(row[:, 0])) : int(np.median(row[:, 2]))]
     clarity = _clarity(sign * rows, x, pitch)
     if clarity is None:
+        return None
+    # Another row of such dots nearby belongs to a lattice.
+    corners, reach = (row[:, :2].min(axis=0), row[:, 2:].max(axis=0)), 3 * pitch
+    around = corners[0][0] - reach, corners[1][0] + reach
+    boxes = boxes[slice(*np.searchsorted(boxes[:, 0], around))]
+    alike = np.abs(boxes[:, 2:] - boxes[:, :2] - (height, width)).max(axis=1) <= 1
+    near = (boxes[:, :2] >= corners[0] - reach) & (boxes[:, 2:] <= corners[1] + reach)
+    if (alike & near.all(axis=1)).sum() > len(row) + 2:
         return None
     spread = float(np.std(x - np.polyval(fit, numbers)))
     error = max(0.3, spread * np.sqrt(12 / len(x)))

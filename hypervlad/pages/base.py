@@ -250,8 +250,7 @@ def thumbnail(
     height, width = (length // factor for length in pixels.shape[:2])
     cropped = pixels[: height * factor, : width * factor]
     blocks = cropped.reshape(height, factor, width, factor, *pixels.shape[2:])
-    shrunk: NDArray[np.floating[Any]] = reduce(blocks, axis=(1, 3))
-    return shrunk
+    return reduce(blocks, axis=(1, 3))
 
 
 def shorten(text: str, length: int = _MAX_LETTERS) -> str:

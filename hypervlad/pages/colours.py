@@ -53,8 +53,7 @@ def direction_colours(angles: ArrayLike) -> Colours:
     Red is 0, ochre 45, cyan 90 and blue 135 degrees.
     """
     turn = np.asarray(angles, dtype=np.float32) * np.float32(_N_COLOURS / np.pi)
-    found: Colours = _table()[np.rint(turn).astype(np.intp) % _N_COLOURS]
-    return found
+    return np.asarray(_table()[np.rint(turn).astype(np.intp) % _N_COLOURS])
 
 
 def tint_by_direction(grey: NDArray[Any], angles: ArrayLike, strength: ArrayLike) -> Colours:
@@ -76,8 +75,7 @@ def stretch_contrast(grey: NDArray[Any]) -> NDArray[np.float32]:
     """Stretch grey values (H, W) to [0, 1]; half a per cent at either end is clipped."""
     low, high = np.percentile(grey, _PERCENTILES)
     span = high - low if high > low else 1.0
-    stretched: NDArray[np.float32] = np.clip((grey - low) / span, 0, 1).astype(np.float32)
-    return stretched
+    return np.asarray(np.clip((grey - low) / span, 0, 1).astype(np.float32))
 
 
 def as_rgb(pixels: NDArray[Any]) -> NDArray[np.float64]:

@@ -220,6 +220,8 @@ def _encoder_facts(encoder: Any) -> dict[str, str]:
         "per_layer": f"{each} for each of {n_taps} taps",
     }
     described = [text for name, text in of_blocks.items() if name in encoder.feature_blocks]
+    blocks = " + ".join(f"{n:,} {name}" for name, n in encoder.feature_blocks.items())
+    turns = encoder.fitted_params_.turns
     backbone = str(encoder.fitted_params_.backbone)
     is_in_file = getattr(encoder, "backbone_state_", None) is not None
     return {
@@ -228,7 +230,7 @@ def _encoder_facts(encoder: Any) -> dict[str, str]:
         "image size": _size_text(encoder),
         "how files are read": _reading_text(encoder.fitted_params_.read_options),
         "codewords": ", and ".join(described),
-        "features of an image": _features_text(encoder),
+        "features of an image": blocks + f", over {turns} turned copies" * (turns != 1),
         "seed of the codebook": f"{encoder.seed_}",
     }
 
@@ -267,12 +269,6 @@ def shares_text(prior: Mapping[Any, float] | str) -> str:
         "training": "the class shares of the training images",
         "uniform": "equal class shares",
     }[prior]
-
-
-def _features_text(encoder: Any) -> str:
-    parts = " + ".join(f"{n:,} {name}" for name, n in encoder.feature_blocks.items())
-    turns = encoder.fitted_params_.turns
-    return parts if turns == 1 else f"{parts}, over {turns} turned copies"
 
 
 def learner_text(learner: Any) -> str:

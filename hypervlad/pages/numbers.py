@@ -39,11 +39,9 @@ def interval_text(low: float, high: float) -> str:
     """Return an interval in words; an end that is NaN is not known."""
     if math.isnan(low):
         return "–" if math.isnan(high) else f"up to {number_text(high)}"
-    return (
-        f"from {number_text(low)}"
-        if math.isnan(high)
-        else f"{number_text(low)} to {number_text(high)}"
-    )
+    if math.isnan(high):
+        return f"from {number_text(low)}"
+    return f"{number_text(low)} to {number_text(high)}"
 
 
 def scale_bar(n_pixels: int, pixel_size: float | None) -> tuple[float, str] | None:

@@ -168,10 +168,6 @@ class Chart:
                 below = share_of(n - n_above, n)
                 group.text = f"{group.above[0]}: {above} {group.below[0]}: {below}"
 
-    @property
-    def has_log(self) -> bool:
-        return self.threshold is None
-
     def data(self) -> dict[str, Any]:
         limit = self.threshold and self.threshold._asdict()
         return vars(self) | {"groups": list(map(vars, self.groups)), "threshold": limit}
@@ -411,6 +407,7 @@ def write_page(
         drawn = [vars(own) for each in every if isinstance(each, Pictures) for own in each.fields]
         content = json.dumps([plain(data["sheets"]), [[o["name"], o["outlines"]] for o in drawn]])
         data["decisions"] = decisions.data(content)
+    script_data = json.dumps(plain(data), allow_nan=False, separators=(",", ":"))
     page = _environment().get_template("page.html")
     script, style = asset("common.js", "page.js"), asset("base.css", "page.css")
     with replace_when_complete(path) as stream:
@@ -421,7 +418,7 @@ def write_page(
             style=style,
             title=title,
             parts=parts,
-            data=_as_script(data),
+            data=Markup(script_data.replace("<", "\\u003c")),  # no tag for an HTML parser
             sheets=sheets,
             has_details=any(each.cards for each in sheets),
             decisions=decisions,
@@ -458,12 +455,6 @@ def plain(value: Any) -> Any:
         return [plain(each) for each in value]
     # Scores may have to be compared exactly: they are not shortened.
     return plain(value.tolist()) if isinstance(value, np.generic | np.ndarray) else value
-
-
-def _as_script(data: Any) -> Markup:
-    """Write plain values as JSON in which an HTML parser finds no tag."""
-    text = json.dumps(plain(data), allow_nan=False, separators=(",", ":"))
-    return Markup(text.replace("<", "\\u003c"))
 
 
 def _digest(text: str) -> str:

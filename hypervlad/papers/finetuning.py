@@ -210,14 +210,6 @@ class TransferNetwork(nn.Module):
         return started
 
 
-@dataclass(frozen=True, eq=False)
-class FineTuned:
-    """The head with its temperature, and the curves."""
-
-    head: SoftmaxHead
-    curves: FineTuningCurves
-
-
 def fine_tune(
     trunk: nn.Module,
     backbone: Backbone,
@@ -229,7 +221,7 @@ def fine_tune(
     n_validation_groups: int,
     seeds: tuple[int, int],
     verbose: bool,
-) -> FineTuned:
+) -> tuple[SoftmaxHead, FineTuningCurves]:
     """Train a head and a trunk further, until the loss of the validation images stops falling.
 
     The trunk is changed in place. ``seeds``: of order and augmentation of images, and of dropout.
@@ -252,8 +244,7 @@ def fine_tune(
         )
         trainer.fit(training, validation, verbose=verbose)
     temperature = objective.temperature_for(*evaluate(network, validation))
-    head = dataclasses.replace(network.current_head(), temperature=temperature)
-    return FineTuned(head, curves)
+    return dataclasses.replace(network.current_head(), temperature=temperature), curves
 
 
 def _optimiser(
@@ -310,7 +301,5 @@ def change_greys_randomly(images: torch.Tensor, generator: torch.Generator) -> t
     shift, factor = 2 * torch.rand(2, len(images), 1, 1, 1, generator=generator) - 1
     shift, factor = _BRIGHTNESS * shift, 1 + _CONTRAST * factor
     mean = images.mean(dim=(1, 2, 3), keepdim=True)
-    changed: torch.Tensor = (
-        (images - mean) * factor.to(images.device) + mean + shift.to(images.device)
-    )
-    return changed.clamp(0, 1)
+    shift, factor = shift.to(images.device), factor.to(images.device)
+    return torch.clamp((images - mean) * factor + mean + shift, 0, 1)

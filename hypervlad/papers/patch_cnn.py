@@ -279,13 +279,11 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
         positions = patch_positions((height, width), self.patch_, stride, edges="pad")
         network = self._fitted_network()
         n_batch = evaluation_batch(self.patch_)
-        values = [
+        values = []
+        for some in np.split(positions, range(n_batch, len(positions), n_batch)):
+            patches = np.moveaxis(patches_at(pixels, some, self.patch_), -1, 1)
             # In memory as patches are that were read: the last digits depend on it.
-            self._log_odds(
-                network, np.moveaxis(patches_at(pixels, some, self.patch_), -1, 1).copy()
-            )
-            for some in np.split(positions, range(n_batch, len(positions), n_batch))
-        ]
+            values.append(self._log_odds(network, patches.copy()))
         log_odds = np.concatenate(values)
         check_finite(log_odds[None], [image])
         return map_from_patches(sign * log_odds, positions, (height, width), self.patch_)

@@ -47,10 +47,6 @@ class Schedule:
         batches: Sequence[torch.Tensor] = order.split(self.batch_size)
         return batches
 
-    def rate_factor(self, step: int) -> float:
-        """Return the factor of all rates in a step, counted from 0 over all epochs."""
-        return min(1.0, (step + 1) / self.warm_up) if self.warm_up else 1.0
-
 
 @dataclass(frozen=True, eq=False)
 class Samples:
@@ -170,9 +166,8 @@ class FineTuningCurves(Curves):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not all(
-            isinstance(each, int | float) for each in (self.start_loss, self.start_accuracy)
-        ):
+        start = self.start_loss, self.start_accuracy
+        if not all(isinstance(each, int | float) for each in start):
             raise TypeError("the loss and accuracy of the start are not numbers")
 
     @property
@@ -224,7 +219,8 @@ class Trainer:
         return curves
 
     def _weights(self) -> dict[str, torch.Tensor]:
-        return {name: value.clone() for name, value in trained_tensors(self.network).items()}
+        named = self.network.named_parameters()
+        return {name: value.detach().clone() for name, value in named if value.requires_grad}
 
     def _learn(
         self, training: Samples, epoch: int, generator: torch.Generator, rates: list[float]
@@ -234,7 +230,7 @@ class Trainer:
         total = n_correct = 0.0
         batches = self.schedule.batches(torch.randperm(len(training), generator=generator))
         for step, numbers in enumerate(batches, start=len(batches) * epoch):
-            factor = self.schedule.rate_factor(step)
+            factor = min(1.0, (step + 1) / max(1, self.schedule.warm_up))
             for group, rate in zip(self.optimiser.param_groups, rates, strict=True):
                 group["lr"] = factor * rate
             images, targets = training.batch(numbers)
@@ -251,11 +247,6 @@ class Trainer:
         outputs, targets = evaluate(self.network, samples)
         loss = self.objective.validation_loss(outputs, targets)
         return loss, float(self.objective.is_correct(outputs, targets).double().mean())
-
-
-def trained_tensors(network: nn.Module) -> dict[str, torch.Tensor]:
-    parameters = network.named_parameters()
-    return {name: value.detach() for name, value in parameters if value.requires_grad}
 
 
 @torch.inference_mode()

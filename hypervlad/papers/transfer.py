@@ -52,7 +52,6 @@ from hypervlad.images import ReadOptions
 from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import check_image_list
 from hypervlad.papers.finetuning import (
-    FineTuned,
     SoftmaxHead,
     averaged_features,
     fine_tune,
@@ -252,12 +251,12 @@ class TransferClassifier(ClassifierMixin, NetworkEstimator):
             for part in data.samples(codes, device).image_batches()
         ]
         X = check_finite(np.concatenate(features), [images[i] for i in data.positions])
-        tuned: FineTuned | None = None
+        history: FineTuningCurves | None = None
         if self.mode == "finetune":
             rows, held_out = hold_out(codes, joined, seeds[1], 'use mode="features"')
             warn_of_few_groups(held_out, joined)
             start = fit_head(X[rows], codes[rows], joined[rows], len(classes), seeds[0])
-            tuned = fine_tune(
+            tuned_head, history = fine_tune(
                 network.original,
                 backbone,
                 start,
@@ -276,8 +275,8 @@ class TransferClassifier(ClassifierMixin, NetworkEstimator):
                 verbose=self.verbose,
             )
         fitted, tensors = network, dict[str, NDArray[Any]]()
-        if tuned is not None and tuned.curves.best_epoch >= 0:
-            head, C, tensors = tuned.head, start.C, _arrays(network)
+        if history is not None and history.best_epoch >= 0:
+            head, C, tensors = tuned_head, start.C, _arrays(network)
             state = network.original.state_dict()
             fitted = build_network(backbone.name, state, backbone.taps[-1:], device)
         else:
@@ -285,8 +284,7 @@ class TransferClassifier(ClassifierMixin, NetworkEstimator):
             head, C = final.head, final.C
         # All at the end: a fit that fails leaves the model unchanged.
         self.classes_, self.n_images_ = classes, len(data)
-        self.head_, self.C_ = head, C
-        self.history_ = None if tuned is None else tuned.curves
+        self.head_, self.C_, self.history_ = head, C, history
         self.backbone_, self.image_size_ = backbone.name, image_size
         self.read_options_, self.network_state_ = read_options, tensors
         self.preprocessing_, self.weights_digest_ = backbone.preprocessing, network.digest

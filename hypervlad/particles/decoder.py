@@ -234,7 +234,8 @@ class Crops:
                 own: list[NDArray[Any]] = [_changed(image[window], generator)]
                 own += [each[window] for each in (targets.kind, targets.weight, targets.depth)]
                 for column, each in zip(squares, own, strict=True):
-                    column.append(_turned(each, turn))
+                    turned = np.rot90(np.flip(each, -1) if turn >= 4 else each, turn % 4)
+                    column.append(np.ascontiguousarray(turned))
             grey = torch.from_numpy(np.stack(squares[0][-n_each:]))
             for some in grey.split(_MAPS_AT_ONCE):
                 found = maps_of(some)
@@ -346,11 +347,6 @@ def _changed(grey: NDArray[np.float32], generator: np.random.Generator) -> NDArr
     return changed.astype(np.float32)
 
 
-def _turned(values: NDArray[Any], turn: int) -> NDArray[Any]:
-    values = np.flip(values, -1) if turn >= 4 else values
-    return np.ascontiguousarray(np.rot90(values, turn % 4))
-
-
 # --- whole images ---------------------------------------------------------------------------------
 
 
@@ -392,7 +388,7 @@ class FieldNetwork:
         Larger images are computed in tiles that overlap by as much as a pixel's fields depend on,
         so that tiles give what the whole image would. The image's `brightness_of` may be known.
         """
-        limits = _limits(*(brightness or brightness_of(grey)), self._contrast)
+        brightness = brightness or brightness_of(grey)
         height, width = grey.shape
         if any(more := [-extent % _STRIDE for extent in grey.shape]):  # a copy may take 256 MB
             grey = np.pad(grey, [(0, after) for after in more], mode="symmetric")
@@ -404,10 +400,10 @@ class FieldNetwork:
             own = (
                 slice(i.start - t.start, i.stop - t.start) for t, i in zip(tile, inner, strict=True)
             )
-            image = _scaled(grey[tile], *limits)
+            image = _scaled(grey[tile], brightness, self._contrast)
             found[:, *inner] = self._of_tile(1 - image if inverted else image, network)[:, *own]
             if not is_whole:
-                _release_memory()
+                release_memory()
         return found[:, :height, :width]
 
     def _of_tile(self, image: NDArray[np.float32], network: TappedNetwork) -> NDArray[np.uint8]:
@@ -522,7 +518,7 @@ def likely_parts(
     return labels
 
 
-def _release_memory() -> None:
+def release_memory() -> None:
     """Return freed memory to the system: glibc keeps 0.6 GB of what torch had in pieces."""
     with contextlib.suppress(AttributeError, OSError, TypeError):  # other systems
         ctypes.CDLL(None).malloc_trim(0)
@@ -534,26 +530,20 @@ def brightness_of(grey: NDArray[np.float32]) -> tuple[float, float]:
     return middle, high - low
 
 
-def contrast_of(grey: NDArray[np.float32]) -> float:
-    return brightness_of(grey)[1]
-
-
 def standardised(grey: NDArray[np.float32], contrast: float) -> NDArray[np.float32]:
     """Shift and scale grey values so that images of other brightness and contrast look alike.
 
     The median, which is background in most fields, becomes 0.5, and the range one half. An image of
     less than half the typical contrast is not stretched further: it may be empty.
     """
-    return _scaled(grey, *_limits(*brightness_of(grey), contrast))
+    return _scaled(grey, brightness_of(grey), contrast)
 
 
-def _limits(middle: float, own: float, usual: float) -> tuple[float, float]:
-    return middle, 2 * max(own, usual / 2)
-
-
-def _scaled(grey: NDArray[np.float32], middle: float, scale: float) -> NDArray[np.float32]:
-    shifted: NDArray[np.float32] = np.subtract(grey, middle, dtype=np.float32)
-    shifted /= np.float32(scale)
+def _scaled(
+    grey: NDArray[np.float32], brightness: tuple[float, float], usual: float
+) -> NDArray[np.float32]:
+    shifted: NDArray[np.float32] = np.subtract(grey, brightness[0], dtype=np.float32)
+    shifted /= np.float32(2 * max(brightness[1], usual / 2))
     shifted += np.float32(0.5)
     return shifted.clip(-0.2, 1.2, out=shifted)
 

@@ -11,10 +11,9 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from hypervlad.objects.detection import FindingRange
-from hypervlad.objects.splitting import NEIGHBOURS, LabelMap, areas_of
+from hypervlad.objects.splitting import LabelMap, areas_of, borders_of
 
 _LEAST_SHARE = 0.05  # of a particle's area, of pieces that may be particles of their own
-_ROWS = 1024  # that are compared at once
 # From how few to how many particles there may be, to be mentioned: by joins alone, as a difference
 # of logarithms, and by all facts, as a factor.
 _MAX_OF_JOINS, _MAX_OF_ALL = 0.15, 3.0
@@ -83,6 +82,11 @@ class Doubt:
         fewest, most = np.unique(unions[:n][is_there]), np.maximum(counts, 1)[is_there]
         return len(fewest), int(most.sum())
 
+    def may_be_one(self, particles: LabelMap, one: int, other: int) -> bool:
+        """Return whether two of the particles have pieces of which possible joins make one."""
+        own = particles.ravel()[self.pixels]
+        return bool(np.isin(self.possible[own == one], self.possible[own == other]).any())
+
     def facts(
         self, particles: LabelMap, min_area: int, likely: int, seen: Mapping[str, float]
     ) -> dict[str, float]:
@@ -95,13 +99,13 @@ class Doubt:
         n, own = np.count_nonzero(areas), particles.ravel()[self.pixels]
         fewest, most = self.between(particles, min_area)
         is_in = own > 0
-        inside = self.areas[is_in]
+        inside, (pairs, lengths) = self.areas[is_in], borders_of(particles)
         return {
             "split": float(np.log((n + 0.5) / (fewest + 0.5))),
             "joined": float(np.log((most + 0.5) / (n + 0.5))),
             "unclaimed": float(np.log(max(likely / areas.sum(), 1))),
             "outside": float(np.log1p(np.count_nonzero(~is_in) / n)),
-            "touching": _touching(particles),
+            "touching": float(lengths[pairs[:, 0] > 0].sum() / max(lengths.sum(), 1)),
             "unsure": float(self.background[is_in] @ inside / max(inside.sum(), 1)),
             **seen,
         }
@@ -122,16 +126,3 @@ def main_doubt(facts: Mapping[str, float]) -> str:
     if high < _MAX_OF_ALL * low:
         return ""
     return FACTS[max(facts, key=lambda name: facts[name] * sum(_WIDTHS[name][:2]))]
-
-
-def _touching(particles: LabelMap) -> float:
-    """Return which share of the outlines is between two particles."""
-    n_between = n_steps = 0
-    for top in range(0, len(particles), _ROWS):
-        own = particles[top : top + _ROWS + 1]
-        for here, there in NEIGHBOURS[:2]:  # along columns, and along rows
-            one, other = own[here][:_ROWS], own[there][:_ROWS]
-            is_step = one != other
-            n_steps += int(np.count_nonzero(is_step))
-            n_between += int(np.count_nonzero(is_step & (one > 0) & (other > 0)))
-    return n_between / max(n_steps, 1)

@@ -21,7 +21,7 @@ from hypervlad.features.lazy_torch import check_device, usual_torch
 from hypervlad.features.network import build_network
 from hypervlad.features.registry import get_backbone
 from hypervlad.images import ReadOptions
-from hypervlad.images.resampling import smoothed
+from hypervlad.images.resampling import halved, smoothed
 from hypervlad.images.sample import Annotations, drop_hidden, one_or_many, read_sample
 from hypervlad.objects.detection import MIN_AREA, FindingRange
 from hypervlad.objects.measures import solidity
@@ -29,6 +29,7 @@ from hypervlad.objects.particle import Outlines
 from hypervlad.objects.splitting import (
     EIGHT,
     areas_of,
+    borders_of,
     elongations,
     numbers_of,
     renumbered,
@@ -40,13 +41,14 @@ from hypervlad.particles.decoder import (
     PRETRAINED,
     FieldNetwork,
     brightness_of,
-    contrast_of,
     likely_parts,
     parts_of,
     pretrained_decoder,
+    release_memory,
 )
 from hypervlad.particles.doubt import Doubt, finding_range, main_doubt
 from hypervlad.particles.joining import Joined, Joiner
+from hypervlad.particles.layers import NO_LAYER, Layer, layer_alone
 from hypervlad.statistics.groups import weighted_quantiles
 
 Polarity: TypeAlias = Literal["bright", "dark"]
@@ -67,6 +69,9 @@ _ROWS = 1024  # that are compared at once
 _NECK = 0.4  # pixels, as the network's outlines are smooth
 _MIN_PART = 0.15  # of a particle's area, that a neck cuts off
 _MAX_LONG = 1.8  # elongation of parts: the width of long ones varies anyway
+# Where grey values within so many pixels of particles vary by so little of the step, they do not
+# show borders: only necks of the outline do. How much grey values of parts differ, at most.
+_FLAT, _LEAST_CORE, _NECK_OF_FLAT, _MAX_DIFFER = 0.05, 20, 0.2, 0.2
 _MANY_SPECKS = 2  # regions too small for particles, for each particle, to be mentioned
 _MIN_STEP = 0.2  # of the step of most of the particles' area: dirt is fainter
 _MIN_RANGE = 0.08  # of the range of grey values: light and clouds have no such steps
@@ -130,6 +135,7 @@ def find_particles(
     image: Any,
     *,
     polarity: Literal["auto", "bright", "dark"] = "auto",
+    layer: Layer = "auto",
     min_area: int = MIN_AREA,
     annotations: Annotations = "leave_out",
     read_options: Mapping[str, Any] | ReadOptions | None = None,
@@ -142,8 +148,7 @@ def find_particles(
     where outlines show it. Left out are regions of less than a fifth of the others' contrast, as
     dirt, and those whose contrast the texture of the background has by chance: if it has that of
     most, all are but six or more that are much clearer, and so are five or fewer that are nearly as
-    faint. Branched particles may be found in pieces, which `number_range` says, and of cores in
-    shells of less than a third of their contrast the cores alone, or with a part of the shell.
+    faint. Branched particles may be found in pieces, which `number_range` says.
 
     Parameters
     ----------
@@ -152,6 +157,10 @@ def find_particles(
     polarity : {"auto", "bright", "dark"}, default="auto"
         "auto" looks for both, and chooses that with more area and contrast in convex regions. Where
         a copy of half the size is sure enough, the image is only searched for that one.
+    layer : {"auto", "outer", "inner"}, default="auto"
+        What is outlined where cores show in shells, or small particles upon larger ones, as metal
+        on its support: "auto" outlines shells, where at least a third of the particles and four
+        show one, but small particles of which several lie upon a larger one, and a note says so.
     min_area : int, default=20
         Particles of fewer pixels are left out.
     annotations : {"leave_out", "keep"}, default="leave_out"
@@ -182,28 +191,29 @@ def find_particles(
     (2, 'dark', (64, 64))
     """
     check_value("polarity", polarity, [OneOf("auto", *_OPPOSITE)])
+    check_value("layer", layer, [OneOf("auto", "outer", "inner")])
     check_value("min_area", min_area, [Integer()])
     sample = read_sample(image, annotations=annotations, read_options=read_options)
     scales = Scales(sample.grey, min_area)
-    names = (polarity,) if polarity != "auto" else tuple(_OPPOSITE)
-    known, confidence = names[0], 0.0
-    if polarity == "auto":
-        halves = {name: scales.found(name, _HALF) for name in names}
-        known, confidence = _chosen(halves)
-        if confidence >= _SETTLED:
-            confidence = min(confidence, scales.least_sure(known, halves[known]))
-        names = (known, _OPPOSITE[known])
+    known, confidence = scales.polarity() if polarity == "auto" else (polarity, 0.0)
     every = dict[Polarity, _Found]()
-    for name in names:
+    for name in (known, _OPPOSITE[known]) if polarity == "auto" else (known,):
         every[name] = scales.found(name)
         if confidence >= _SETTLED and len(every[name].weights):
             break
     else:
         known, confidence = _chosen(every)
-    labels = every[known].labels
+    labels, note = every[known].labels, ""
+    if labels.any() and (alone := layer_alone(sample.grey, labels, known, layer)):
+        again = Scales(alone.grey, min_area)
+        seen = again.found(known)
+        own = alone.outlined(seen.labels, labels, seen.concave)
+        if own is not None:
+            scales, labels, note = again, own, alone.note
+    if labels.any() and layer != "auto" and labels is every[known].labels:
+        note = NO_LAYER
     n_beside = drop_hidden(labels, sample.mask)
     found = Outlines.of_labels(labels)
-    note = ""
     if not len(found):
         n_unclear = sum(own.n_unclear for own in every.values())
         other = None if polarity == "auto" else scales.found(_OPPOSITE[polarity])
@@ -212,7 +222,8 @@ def find_particles(
     elif confidence < _SURE and polarity == "auto":
         opposite = _OPPOSITE[known]
         n_other = counted(int(every[opposite].labels.max()), f"{opposite} region")
-        note = f"{n_other} look like particles, too; if these are meant, say so by the polarity"
+        others = f"{n_other} look like particles, too; if these are meant, say so by the polarity"
+        note = joined_notes([note, others])
     if (n_specks := scales.n_specks(known, labels)) > _MANY_SPECKS * len(found) > 0:
         specks = f"{counted(n_specks, 'region')} of fewer than {min_area} pixels"
         specks += " are left out; if these are particles, lower min_area, or enlarge the image"
@@ -230,7 +241,7 @@ def find_particles(
     )
     if result.doubts and (why := main_doubt(result.doubts)):
         fewest, most = result.number_range
-        doubt = f"there may be {fewest:,} to {most:,} particles in this image, as {why}"
+        doubt = f"there may be fewer or more in this image ({fewest:,} to {most:,}), as {why}"
         result = replace(result, note=joined_notes([note, doubt]))
     return result
 
@@ -241,6 +252,7 @@ class _Found(NamedTuple):
     labels: NDArray[np.int32]
     weights: NDArray[np.float64]  # area times contrast of convex ones
     n_unclear: int  # regions that are as the texture of the background
+    concave: float  # a tenth of the particles are more so
 
 
 class Scales:
@@ -273,7 +285,11 @@ class Scales:
         """Return the particles of the image on one scale, of which smaller ones take part."""
         grey, sign = self._images[whole], 1 if polarity == "bright" else -1
         labels = self._labelled(polarity, whole)
-        steps, at_edge, contrasts = _edges(grey, labels, sign)
+        steps, at_edge, contrasts, spreads = _edges(grey, labels, sign)
+        known = spreads[~np.isnan(spreads)]
+        if whole == 1 and len(known) and np.median(known) <= _FLAT:
+            labels = _joined_without_necks(grey, labels, steps, self._doubt[polarity])
+            steps, at_edge, contrasts, _ = _edges(grey, labels, sign)
         areas = areas_of(labels, len(steps))[1:]
         is_large = (steps > 0) & (areas >= self._least_area(whole))
         is_kept = is_large & (at_edge <= _MAX_AT_EDGE)
@@ -301,12 +317,14 @@ class Scales:
         is_clear |= in_corner & (clarity >= _TYPICAL_CLARITY) & is_clear.any()
         labels = values_of(labels, numbers_of(np.concatenate([[False], is_clear])), labels)
         n_unclear = int(np.count_nonzero(is_kept & ~is_clear))
-        solidities = _solidities(labels)
+        windows = enumerate(ndimage.find_objects(labels), start=1)
+        solidities = np.array([solidity(labels[own] == number) for number, own in windows])
         weights = (areas * steps)[is_clear] * solidities**2  # gaps are less convex
+        concave = float(1 - np.quantile(solidities, 0.1)) if is_clear.any() else 0.0
         if whole == 1 and is_clear.any():
-            concave, faint = (_tenth(each) for each in (solidities, clarity[is_clear]))
-            self._shown[polarity] = {"concave": 1 - concave, "faint": 1 / faint}
-        return _Found(labels, weights, n_unclear)
+            faint = float(1 / np.quantile(clarity[is_clear], 0.1))
+            self._shown[polarity] = {"concave": concave, "faint": faint}
+        return _Found(labels, weights, n_unclear, concave)
 
     def n_specks(self, polarity: Polarity, labels: NDArray[np.int32]) -> int:
         """Return how many regions are too small for particles, beside those that were found."""
@@ -317,17 +335,20 @@ class Scales:
         likely, seen = self._likely[polarity], self._shown[polarity]
         return self._doubt[polarity].facts(labels, self._min_area, likely, seen)
 
-    def least_sure(self, polarity: Polarity, half: _Found) -> float:
-        """Return how sure it is if all that stands out on the other side is particles.
-
-        These may be too small to be found at half the size.
-        """
-        grey = self._images[_HALF][~_widened(half.labels > 0)]
-        if not len(grey):
-            return 1.0
-        beyond = (np.median(grey) - grey) * (1 if polarity == "bright" else -1)
-        other = beyond[beyond > _STANDS_OUT * np.median(np.abs(beyond))].sum()
-        return float(2 * half.weights.sum() / (half.weights.sum() + other) - 1)
+    def polarity(self) -> tuple[Polarity, float]:
+        """Return the polarity that half the size shows, and how sure that is."""
+        halves = {name: self.found(name, _HALF) for name in _OPPOSITE}
+        known, confidence = _chosen(halves)
+        # What stands out on the other side may be particles too small to be found at half the size.
+        grey = self._images[_HALF][~ndimage.binary_dilation(halves[known].labels > 0, iterations=2)]
+        if confidence >= _SETTLED and len(grey):
+            beyond = (np.median(grey) - grey) * (1 if known == "bright" else -1)
+            other = beyond[beyond > _STANDS_OUT * np.median(np.abs(beyond))].sum()
+            own = halves[known].weights.sum()
+            confidence = min(confidence, float(2 * own / (own + other) - 1))
+        if confidence >= _SETTLED:  # what is seen of the other polarity takes 89 MB of the largest
+            self._seen = {key: each for key, each in self._seen.items() if key[0] == known}
+        return known, confidence
 
     def _least_area(self, scale: float) -> int:
         return max(round(self._min_area * scale**2), min(self._min_area, _MIN_SEEN))
@@ -336,12 +357,18 @@ class Scales:
         labels = self._look(polarity, whole)
         for scale in (each for each in _CERTAIN if each < whole):
             if len(self._seen[polarity, scale].likely):
-                more = self._seen[polarity, scale].in_size(labels.shape)
+                more = self._in_size(polarity, scale, labels.shape)
                 _add(labels, more.particles(more.pieces))
         # What was found twice, or lies below others, may have no pixel left.
         labels = renumbered(labels)
         _split_at_necks(labels)
         return labels
+
+    def _in_size(self, polarity: Polarity, scale: float, size: tuple[int, ...]) -> Joined:
+        """Return what is seen on a scale, in the size of another one."""
+        if max(size) > _TILE:
+            release_memory()  # of the largest images, this takes half a gigabyte
+        return self._seen[polarity, scale].in_size(size)
 
     def _look(self, polarity: Polarity, scale: float) -> NDArray[np.int32]:
         """Label what is seen on one scale; what a smaller one shows helps to join its parts."""
@@ -354,7 +381,7 @@ class Scales:
             fields = self._network.fields(grey, _TILE, polarity == "dark", self._brightness[scale])
         limits = _EDGE, _CERTAIN[scale]
         parts = parts_of(fields, _SEPARATION, least_area, _MIN_PIECE, *limits)
-        smaller = self._seen[polarity, scale / 2].in_size(grey.shape) if has_smaller else None
+        smaller = self._in_size(polarity, scale / 2, grey.shape) if has_smaller else None
         joined, doubt = self._joiner.join(parts, fields, smaller)
         del smaller  # of the largest images, it takes 256 MB
         # The whole image's are not needed as pieces: particles take their place.
@@ -389,15 +416,6 @@ def _weight(own: _Found, other: _Found | None) -> float:
     within = areas_of(own.labels[other.labels > 0], len(own.weights))
     counts = within < _WITHIN * areas_of(own.labels, len(own.weights))
     return float(own.weights[counts[1:]].sum())
-
-
-def _solidities(labels: NDArray[np.int32]) -> NDArray[np.float64]:
-    windows = enumerate(ndimage.find_objects(labels), start=1)
-    return np.array([solidity(labels[window] == number) for number, window in windows])
-
-
-def _tenth(values: NDArray[np.float64]) -> float:
-    return float(np.quantile(values, 0.1))
 
 
 def _median(values: NDArray[np.float64], areas: NDArray[np.int64]) -> float:
@@ -444,14 +462,49 @@ def _split_at_necks(labels: NDArray[np.int32]) -> None:
             n += len(areas) - 1
 
 
-def _edges(
-    grey: NDArray[np.float32], labels: NDArray[np.int32], sign: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64], dict[int, list[tuple[float, int]]]]:
-    """Describe the outlines: by how much it is brighter within than beyond, times a sign; the share
-    of the outline that is the image's edge; and by how much, with the area, of one or two parts.
+def _joined_without_necks(
+    grey: NDArray[np.float32],
+    labels: NDArray[np.int32],
+    steps: NDArray[np.float64],
+    doubt: Doubt,
+) -> NDArray[np.int32]:
+    """Join what may be one particle by its depths, and is so by its outline and grey values."""
+    windows = [(slice(0, 0),) * 2, *ndimage.find_objects(labels)]
+    areas, now = areas_of(labels, len(windows) - 1), np.arange(len(windows))
+    means = ndimage.mean(grey, labels, np.arange(len(windows)))
+    pairs, lengths = borders_of(labels)
+    differ = np.abs(np.diff(means[pairs]))[:, 0] / np.median(steps[steps > 0])
+    shares = lengths / np.sqrt(areas[pairs].min(axis=1))
+    order = [k for k in np.argsort(-shares, kind="stable") if differ[k] <= _MAX_DIFFER]
+    for one, other in pairs[order].tolist():
+        a, b = now[[one, other]].tolist()
+        if a == b or not one or not doubt.may_be_one(labels, a, b):
+            continue
+        sides = zip(windows[a], windows[b], strict=True)
+        window = tuple(slice(min(s.start, t.start), max(s.stop, t.stop)) for s, t in sides)
+        both = np.isin(labels[window], (a, b))
+        if separate_at_necks(both, _NECK_OF_FLAT).max() == 1:
+            labels[window][both], windows[a] = a, window
+            now[now == b] = a
+    return renumbered(labels)
+
+
+class _Edges(NamedTuple):
+    """What outlines show: of each, by how much it is brighter within than beyond, times a sign; the
+    share of it that is the image's edge; by how much, with the area, of one or two parts; and the
+    standard deviation of grey values further within, as a share of the step.
     """
+
+    steps: NDArray[np.float64]
+    at_edge: NDArray[np.float64]
+    contrasts: dict[int, list[tuple[float, int]]]
+    spreads: NDArray[np.float64]
+
+
+def _edges(grey: NDArray[np.float32], labels: NDArray[np.int32], sign: int) -> _Edges:
     n = int(labels.max(initial=0))
     steps, lengths, contrasts = np.zeros(n), np.ones(n), dict[int, list[tuple[float, int]]]()
+    spreads = np.full(n, np.nan)
     for number, window in enumerate(ndimage.find_objects(labels)):
         around = tuple(slice(max(0, a.start - _RING - 1), a.stop + _RING + 1) for a in window)
         own, values = labels[around] == number + 1, sign * grey[around]
@@ -467,9 +520,12 @@ def _edges(
         parts = [values[part] for part in (within, own) if part.any()]
         contrasts[number] = [(part.mean() - outer, part.size) for part in parts]
         steps[number] = contrasts[number][0][0]
+        core = values[own & ~within]
+        if len(core) >= _LEAST_CORE and steps[number] > 0:
+            spreads[number] = core.std() / steps[number]
     ends = (labels[0], labels[-1], labels[1:-1, 0], labels[1:-1, -1])
     at_edge = np.bincount(np.concatenate(ends), minlength=n + 1)[1:]
-    return steps, at_edge / lengths, contrasts
+    return _Edges(steps, at_edge / lengths, contrasts, spreads)
 
 
 def _texture(
@@ -484,7 +540,7 @@ def _texture(
     pools = defaultdict[float, list[NDArray[np.float32]]](list)  # by logarithms of areas
     for top, left in corners[:: -(-len(corners) // _MAX_PARTS)]:
         window = slice(top, top + _PART), slice(left, left + _PART)
-        free = ~_widened(labels[window] > 0)
+        free = ~ndimage.binary_dilation(labels[window] > 0, iterations=2)
         values, weights = np.where(free, sign * grey[window], 0), free.astype(np.float32)
         area = 4 * np.pi  # of Gaussian weights, as that of equal ones of as little noise
         while min(values.shape) >= _LEAST_TEXTURE:
@@ -494,7 +550,7 @@ def _texture(
             )
             differences = np.asarray(narrow - wide, np.float32)
             pools[np.log(area)].append(differences[weights > 0.5])
-            values, weights = map(_halved, (values, weights))
+            values, weights = map(halved, (values, weights))
             area *= 4
     logs = list[tuple[float, float]]()
     for log_area, pool in pools.items():
@@ -508,24 +564,6 @@ def _texture(
         return lambda area: 1e-9
     areas, deviations = np.transpose(logs)
     return lambda area: float(np.exp(np.interp(np.log(area), areas, deviations)))
-
-
-def _widened(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return the pixels of a mask, and those at most two steps from it."""
-    for _ in range(2):
-        wider = mask.copy()
-        for own, narrow in ((wider, mask), (wider.T, mask.T)):
-            own[1:] |= narrow[:-1]
-            own[:-1] |= narrow[1:]
-        mask = wider
-    return mask
-
-
-def _halved(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the means of 2 x 2 pixels, beyond an odd last row or column with zeros."""
-    even = np.pad(values, [(0, extent % 2) for extent in values.shape])
-    rows = even[::2] + even[1::2]
-    return np.asarray((rows[:, ::2] + rows[:, 1::2]) * np.float32(0.25))
 
 
 def _why_none(
@@ -542,7 +580,7 @@ def _why_none(
     if left_out:
         return f"no particle is left; left out: {', '.join(left_out)}"
     noise = float(np.median(np.abs(grey - ndimage.gaussian_filter(grey, 1)))) / 0.6745
-    ratio = contrast_of(grey) / max(noise, 1e-9)
+    ratio = brightness_of(grey)[1] / max(noise, 1e-9)
     limit = next((each for each in _RANGES if ratio < each), None)
     if not np.ptp(grey):
         why = "all pixels are alike"

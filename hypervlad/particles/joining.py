@@ -104,7 +104,7 @@ class PartGraph:
                 shared = shared + coo_array((np.ones(len(both[0])), both), shared.shape).tocsr()
         codes, rows = map(np.concatenate, zip(*borders, strict=True))
         codes, rows = _sums(codes, rows, _WAY)
-        pairs = _ends(codes, n)
+        pairs = np.stack(np.divmod(codes, max(n, 1)), axis=1)
         return cls(parts, pairs, rows, shared, areas.astype(float), np.arange(n), pixels)
 
     def seen(self, numbers: NDArray[np.int64]) -> PartGraph:
@@ -122,7 +122,7 @@ class PartGraph:
         codes, borders = _sums(ends[is_left] @ np.array([n, 1]), self.borders[is_left], _WAY)
         to = coo_array((np.ones(len(before)), (new, before)), (n, len(before))).tocsr()
         shared, (_, parts) = (to @ self.shared).tocsr(), _sums(new, self.parts, _PEAK)
-        pairs, numbers = _ends(codes, n), new[self.numbers]
+        pairs, numbers = np.stack(np.divmod(codes, max(n, 1)), axis=1), new[self.numbers]
         return PartGraph(parts, pairs, borders, shared, self.areas, numbers, self.pixels)
 
     def features(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -351,10 +351,6 @@ def _sums(
         found[:, column] = np.bincount(of, rows[:, column], len(each))
     np.maximum.at(found[:, n_sums:], of, rows[:, n_sums:])
     return each, found
-
-
-def _ends(codes: NDArray[np.int64], n: int) -> NDArray[np.int64]:
-    return np.stack(np.divmod(codes, max(n, 1)), axis=1)
 
 
 def _ellipse(

@@ -6,7 +6,7 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from hypervlad.images.files import is_below
 from hypervlad.images.options import PIXEL_SIZE, check_read_options
 from hypervlad.images.reading import read_named, relative_names
 from hypervlad.images.sample import GIVEN_SIZE, note_found
-from hypervlad.objects.detection import Detection
+from hypervlad.objects.detection import Detection, FindingRange
 from hypervlad.objects.found_counts import note_of_uncounted
 from hypervlad.objects.found_folder import DETECTION, LOCK, RUN, FoundFolder
 from hypervlad.objects.found_outlines import EDITS
@@ -147,15 +147,15 @@ def find_in_images(
         run |= {"pixel_size": None, "pixel_sizes": {n: nm for n, nm in of_files.items() if nm}}
     else:
         run |= {"pixel_size": pixel_size, "pixel_sizes": {}}
-    left_out, used = list[str](), list[str]()
+    left_out, used, rows = list[str](), list[str](), dict[str, dict[str, Any]]()
     with new_folder(Path(path)):
         with exclusive_lock(Path(path, LOCK), path):
             folder = _started(Path(path), run, resume)
             if detection is not None:
                 write_detection(folder.path / DETECTION, detection)
-            rows, own_files = folder.searched.rows(), folder.outline_files
+            rows = folder.searched.rows()
             names = sorted({*rows, *files})
-            drawn = own_files.corrected(folder.images, names) if resume else {}
+            drawn = folder.outline_files.corrected(folder.images, names) if resume else {}
             kept = dict[str, list[tuple[Path, str]]]()
             if corrected is not None:
                 _check_same_images(corrected, folder)
@@ -165,61 +165,16 @@ def find_in_images(
                 what = by_reader("found anew", "kept, but not taken as true")
                 for note in corrected.notes_of_edits(what):
                     warn_user(f"{corrected.path}: {note}")
+            search = _Search(folder, rows, files, labels, outline, reading, pixel_size, drawn)
             with announced(len(names)):
                 for name in ProgressBar(names, unit="image", disable=not verbose or None):
-                    file = folder.outlines_file(name)
-                    size = folder.run["pixel_sizes"].get(name) or folder.run["pixel_size"]
                     try:
-                        there = folder.outlines(name) if file.exists() else None
-                        if there is None or name not in rows:
-                            image = files.get(name) or folder.image(name)
-                            by_person = drawn[name][0] if name in drawn and there is None else None
-                            with noted(name) as notes:
-                                found, own = _outlined(
-                                    name, image, there, outline, reading, by_person
-                                )
-                            if factors := getattr(found, "finding_range", None):
-                                own |= factors._asdict()
-                            rows[name] = rows.get(name, {}) | own
+                        by_person = search.add(name)
                     except ImageReadError as error:
                         left_out.append(str(error))  # an earlier row stays, as its particles do
                         continue
-                    row = rows[name]
-                    row |= labels.get(name, {})
-                    row["pixel_size_nm"] = row["pixel_size_nm"] or size
-                    if isinstance(pixel_size, PixelSizes):
-                        in_use = float(row["pixel_size_nm"] or 0)
-                        if share := pixel_size.error_of(files.get(name), in_use):
-                            row["scale_bar_error"] = share
-                    is_new = there is None
-                    doubt = found.note if is_new else row.get("doubt")
-                    known = notes if is_new else [row.get("note")]
-                    is_given = bool(pixel_size) and row["pixel_size_nm"] == pixel_size
-                    has_bar = "scale bar" in (row.get("annotations") or "")
-                    new = [GIVEN_SIZE] * (is_given and has_bar and GIVEN_SIZE not in known)
-                    # What was noted while its outlines were found was also said then.
-                    note_doubt(name, joined_notes(new if is_new else [doubt, *known, *new]))
-                    row["doubt"] = doubt or None
-                    row["note"] = joined_notes([*known, *new], but=doubt) or None
-                    if there is None:
-                        note_found(name, found)
-                        # Before its outlines: a field without outlines is searched again.
-                        folder.searched.add(row)
-                        if by_person is None or not row["corrected_in"]:
-                            own_files.write_found(name, found, row["pixel_size_nm"])
-                        else:
-                            own_files.write(name, found, row["pixel_size_nm"])
-                            own_files.note_used(name, *by_person, found)
-                            if name not in kept:
-                                used.append(f"{name} ({by_person[0]})")
-                    elif row["pixel_size_nm"] and not there.pixel_size and file.suffix == ".tif":
-                        # It was given later, or lost in other programs. What a person has
-                        # corrected since is still younger.
-                        times = file.stat()
-                        as_found = own_files.is_as_found(name)
-                        write = own_files.write_found if as_found else own_files.write
-                        write(name, there, row["pixel_size_nm"])
-                        os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+                    if by_person and name not in kept:
+                        used.append(f"{name} ({by_person})")
             if left_out:
                 write_record(folder.path / RUN, run | {LEFT_OUT: left_out})
             if rows:
@@ -239,6 +194,83 @@ def find_in_images(
     if 0 < len(unknown) < len(rows):
         warn_user(note_of_uncounted(unknown))
     return FoundFolder(path), left_out
+
+
+@dataclass(frozen=True, eq=False)
+class _Search:
+    """The rows of a folder's fields, and what those of images are added by."""
+
+    folder: FoundFolder
+    rows: dict[str, dict[str, Any]]
+    files: Mapping[str, Path]
+    labels: Mapping[str, dict[str, str]]
+    outline: Callable[[Path], Any]
+    reading: ReadOptions
+    pixel_size: float | PixelSizes | None
+    drawn: Mapping[str, list[tuple[Path, str]]]
+
+    def add(self, name: str) -> Path | None:
+        """Outline an image, if it has no outlines, and write them; complete its row.
+
+        Return the file if they were drawn by a person. An image that cannot be read is an
+        ImageReadError.
+        """
+        there = self.folder.outlines(name) if self.folder.outlines_file(name).exists() else None
+        by_person = self.drawn[name][0] if name in self.drawn and there is None else None
+        notes = list[str]()
+        if there is not None and name in self.rows:
+            found = there
+        else:
+            image = self.files.get(name) or self.folder.image(name)
+            with noted(name) as notes:
+                found, own = _outlined(name, image, there, self.outline, self.reading, by_person)
+            self.rows[name] = self.rows.get(name, {}) | own
+        row = self.rows[name] | self.labels.get(name, {})
+        self.rows[name] = row
+        self._set_pixel_size(row, name)
+        is_given = bool(self.pixel_size) and row["pixel_size_nm"] == self.pixel_size
+        has_bar = "scale bar" in (row.get("annotations") or "")
+        # What was noted while its outlines were found was also said then.
+        doubt = row.get("doubt") if there is not None else found.note
+        known = [row.get("note")] if there is not None else notes
+        new = [GIVEN_SIZE] * (is_given and has_bar and GIVEN_SIZE not in known)
+        note_doubt(name, joined_notes(new if there is None else [doubt, *known, *new]))
+        row["doubt"] = doubt or None
+        row["note"] = joined_notes([*known, *new], but=doubt) or None
+        if there is not None:
+            self._add_pixel_size(row, name, there)
+            return None
+        note_found(name, found)
+        self.folder.searched.add(row)  # first: a field without outlines is searched again
+        files, size = self.folder.outline_files, row["pixel_size_nm"]
+        if by_person is None or not row["corrected_in"]:
+            files.write_found(name, found, size)
+            return None
+        files.write(name, found, size)
+        files.note_used(name, *by_person, found)
+        return by_person[0]
+
+    def _set_pixel_size(self, row: dict[str, Any], name: str) -> None:
+        run = self.folder.run
+        size = run["pixel_sizes"].get(name) or run["pixel_size"]
+        row["pixel_size_nm"] = row["pixel_size_nm"] or size
+        if isinstance(self.pixel_size, PixelSizes):
+            in_use = float(row["pixel_size_nm"] or 0)
+            if share := self.pixel_size.error_of(self.files.get(name), in_use):
+                row["scale_bar_error"] = share
+
+    def _add_pixel_size(self, row: dict[str, Any], name: str, there: Outlines) -> None:
+        """Write into a file of outlines the pixel size that it has not.
+
+        It was given later, or lost in other programs. What a person has corrected since stays
+        younger.
+        """
+        files, file = self.folder.outline_files, self.folder.outlines_file(name)
+        if row["pixel_size_nm"] and not there.pixel_size and file.suffix == ".tif":
+            times = file.stat()
+            write = files.write_found if files.is_as_found(name) else files.write
+            write(name, there, row["pixel_size_nm"])
+            os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
 def _labels(
@@ -345,6 +377,8 @@ def _outlined(
         "image_digest": own.digest,
     }
     if there is None:  # a file of outlines has none of these
+        factors: FindingRange | None = getattr(found, "finding_range", None)
+        row |= factors._asdict() if factors else dict.fromkeys(FindingRange._fields)
         row["annotations"] = words_of_annotations(found.annotations) or None
         row["annotated_px"] = int(annotation_mask(found.annotations, found.shape).sum())
         row |= {"beside": found.n_beside, "corrected_in": None if drawn is None else drawn[0].name}

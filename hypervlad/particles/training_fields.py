@@ -23,7 +23,7 @@ from hypervlad.images.sample import read_grey
 from hypervlad.objects.outlines import read_outlines
 from hypervlad.objects.particle import Outlines
 from hypervlad.objects.splitting import largest_piece
-from hypervlad.particles.decoder import Targets, contrast_of
+from hypervlad.particles.decoder import Targets, brightness_of
 
 _SAME_SCALE = 0.05  # difference of pixel sizes for which pixels stay as they are
 _MIN_SIDE = 8  # pixels, of a field at the scale of training
@@ -104,7 +104,7 @@ class OutlinedFields:
             digest = hashlib.sha256(grey.tobytes())
             digest.update(outlines.label_image().tobytes())
             digests.append(digest.hexdigest())
-            contrasts.append(contrast_of(grey))
+            contrasts.append(brightness_of(grey)[1])
             shapes.append(grey.shape)
             sizes.append(size)
             areas.append([int(outline.mask.sum()) for outline in outlines])

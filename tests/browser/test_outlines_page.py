@@ -215,6 +215,11 @@ def test_from_a_folder_of_images_to_a_report_in_few_clicks(browser: Any, tmp_pat
         assert (clicks, words) == (11, 1)
         assert load(results / "model.hvlad").pixel_size_ == 2  # that was typed
         assert (results / "earlier-1" / "particles.csv").exists()
+        page.press(Keys.ESCAPE, "k")
+        page.until(lambda: page.text("sheet-title") == "Outlines before and now")
+        page.find("#sheet [data-post=take_back]", "css selector").click()
+        page.says("the outlines are as they were before")
+        assert page.text("list").count("outlines") == 5, "those of before only"
         browser.get(f"{app.link}results/report/report.html")
         assert "95 % interval" in browser.find_element("tag name", "body").text
         said = [entry["message"] for entry in browser.get_log("browser")]

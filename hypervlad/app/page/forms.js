@@ -50,7 +50,7 @@ async function act(path, body) {
   if (!answer) return;
   hideTrouble();
   if (path.startsWith("start/")) ended = `running ${answer.task.kind}`;
-  takeState(answer);
+  if (path !== "take_back") takeState(answer); // then the list is another, too
   await refresh();
   if (answer.said) say(answer.said);
 }

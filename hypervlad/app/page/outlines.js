@@ -95,7 +95,7 @@ async function open(id) {
     if (earlier) showBefore(true);
     fit();
     loadPixels(found.id);
-    say(state.is_found ? `${shown.name}: ${plural(shapes.size)}` : "");
+    say(state.is_found ? `${shown.name}: ${plural(shapes.size)}${shown.message && `. ${shown.message}`}` : "");
   }
   showAll();
 }

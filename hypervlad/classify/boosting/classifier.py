@@ -294,8 +294,7 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Return the class of the largest margin, (n_samples,); the first in a tie."""
         codes = decided_classes(self._margins(X))
-        labels: NDArray[Any] = self.classes_[codes]
-        return labels
+        return self.classes_[codes]
 
     def tree_margins(self, X: NDArray[np.floating]) -> FloatArray:
         """Return what the trees add to the margins, (n_samples, n_margins)."""

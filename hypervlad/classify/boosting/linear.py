@@ -111,8 +111,7 @@ def scaled_to_one(values: FloatArray, name: str) -> FloatArray:
             f"{name} must not differ by a factor above {_MAX_RATIO:g}; the values are from "
             f"{smallest:g} to {largest:g}."
         )
-    scaled: FloatArray = np.ldexp(values, -np.frexp(largest)[1])  # exact, as a power of two
-    return scaled
+    return np.asarray(np.ldexp(values, -np.frexp(largest)[1]))  # exact, as a power of two
 
 
 def _named(labels: Iterable[Any]) -> str:
@@ -120,11 +119,8 @@ def _named(labels: Iterable[Any]) -> str:
 
 
 def warn_of_small_classes(rows: TrainingRows, classes: NDArray[Any]) -> None:
-    small = [
-        f"{label!r} ({n})"
-        for label, n in zip(classes.tolist(), rows.groups_of_class(), strict=True)
-        if n <= 2
-    ]
+    pairs = zip(classes.tolist(), rows.groups_of_class(), strict=True)
+    small = [f"{label!r} ({n})" for label, n in pairs if n <= 2]
     if small:
         warn_user(
             "Classes with only one or two different samples or groups: "
@@ -391,9 +387,8 @@ def _fold_margins(
     parallel = joblib.Parallel(n_jobs, require="sharedmem", return_as="generator")
     with one_blas_thread():  # the products of an L-BFGS step are too small to share
         found = parallel(joblib.delayed(of_fold)(*fold) for fold in folds)
-        shown = ProgressBar(
-            found, "linear margins", len(folds), unit="fold", disable=not verbose or None
-        )
+        hidden = not verbose or None
+        shown = ProgressBar(found, "linear margins", len(folds), unit="fold", disable=hidden)
         for (_, test), of_test in zip(folds, shown, strict=True):
             margins[:, test] = of_test
     return margins
@@ -463,43 +458,27 @@ def fit_blocks(
     own temperature, because errors of different blocks partly cancel.
     """
     offset = margin_offset(ratio)
-    blocks = [
-        fit_linear_margins(
-            rows,
-            n_classes,
-            folds,
-            Cs,
-            ratio=ratio,
-            space=row_space(rows.source[:, columns], MAX_DIRECTIONS, rows.at)
-            if space is None
-            else space,
-            verbose=verbose,
-        )
-        for columns, space in zip(
-            block_columns(widths), spaces or [None] * len(widths), strict=True
-        )
-    ]
+    blocks = []
+    known = spaces or [None] * len(widths)
+    for columns, space in zip(block_columns(widths), known, strict=True):
+        if space is None:
+            space = row_space(rows.source[:, columns], MAX_DIRECTIONS, rows.at)
+        given: Any = rows, n_classes, folds, Cs
+        blocks.append(fit_linear_margins(*given, ratio=ratio, space=space, verbose=verbose))
     shares = block_shares(widths, float(np.mean(rows.groups_of_class())))
     mean = np.tensordot(shares, [block.cross_fitted for block in blocks], 1)
     held_out, temperature = blocks[0].held_out, 1.0
     if len(blocks) > 1 and held_out.any():
         weight = rows.reweighted(ratio).weight[held_out]
         temperature, _ = fit_temperature(mean[held_out], rows.codes[held_out], weight, offset)
-    factors = shares / temperature
+    factors, centred = shares / temperature, [own.cross_fitted - own.intercept for own in blocks]
     return BlockMargins(
         coef=np.concatenate([f * block.coef for f, block in zip(factors, blocks, strict=True)]),
         intercept=factors @ [block.intercept for block in blocks] + offset,
         Cs=tuple(block.C for block in blocks),
-        weights=tuple(
-            float(f / block.temperature) for f, block in zip(factors, blocks, strict=True)
-        ),
+        weights=tuple(float(f / own.temperature) for f, own in zip(factors, blocks, strict=True)),
         cross_fitted=mean / temperature + offset,
-        by_block=np.hstack(
-            [
-                f * (block.cross_fitted - block.intercept)
-                for f, block in zip(factors, blocks, strict=True)
-            ]
-        ),
+        by_block=np.hstack([f * own for f, own in zip(factors, centred, strict=True)]),
     )
 
 

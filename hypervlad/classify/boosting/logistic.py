@@ -42,8 +42,7 @@ def probabilities(margins: FloatArray) -> FloatArray:
     if margins.shape[1] == 1:
         # Both from expit: 1 - p would lose the digits of a small p.
         return np.hstack([expit(-margins), expit(margins)])
-    found: FloatArray = softmax(margins, axis=1)
-    return found
+    return np.asarray(softmax(margins, axis=1))
 
 
 def with_exact_ties(margins: FloatArray) -> FloatArray:
@@ -69,10 +68,8 @@ def log_losses(margins: FloatArray, codes: IntArray) -> FloatArray:
     """Return the negative log probability of each row's own class, shape (n,)."""
     if margins.shape[1] == 1:
         sign = np.where(codes == 1, 1.0, -1.0)
-        losses: FloatArray = np.logaddexp(0.0, -sign * margins[:, 0])
-    else:
-        losses = -log_softmax(margins, axis=1)[np.arange(len(codes)), codes]
-    return losses
+        return np.asarray(np.logaddexp(0.0, -sign * margins[:, 0]))
+    return np.asarray(-log_softmax(margins, axis=1)[np.arange(len(codes)), codes])
 
 
 def margin_offset(ratio: FloatArray) -> FloatArray:

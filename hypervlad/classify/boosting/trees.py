@@ -338,9 +338,7 @@ class TreeArrays(StoredPart):
             level = level[splits[level]]
             if not len(level):
                 return
-            level = np.concatenate(
-                [first[level] + self.left[level], first[level] + self.right[level]]
-            )
+            level = np.concatenate([first[level] + own[level] for own in (self.left, self.right)])
         raise ValueError(f"trees of more than {MAX_TREE_DEPTH} levels of splits")
 
     def to_booster(self) -> xgboost.Booster:
@@ -358,27 +356,22 @@ class TreeArrays(StoredPart):
 
     def _trees_of_xgboost(self) -> list[dict[str, Any]]:
         nodes = {theirs: getattr(self, name).tolist() for name, theirs in _NODES.items()}
-        nodes |= {"parents": self._parents().tolist(), "split_type": [0] * len(self.left)}
-        categories = ("categories", "categories_nodes", "categories_segments", "categories_sizes")
-        parameters = {"num_deleted": "0", "num_feature": str(self.n_features)}
-        trees, start = [], 0
-        for number, n in enumerate(self.n_nodes.tolist()):
-            tree: dict[str, Any] = {
-                name: values[start : start + n] for name, values in nodes.items()
-            }
-            tree |= {name: [] for name in categories}
-            tree["tree_param"] = {**parameters, "num_nodes": str(n), "size_leaf_vector": "1"}
-            trees.append(tree | {"id": number})
-            start += n
-        return trees
-
-    def _parents(self) -> NDArray[np.int32]:
         first, own = self._places()
         splits = np.flatnonzero(self.left != -1)
         parents = np.full(len(first), _NO_PARENT, dtype=np.int32)
         for children in (self.left, self.right):
             parents[first[splits] + children[splits]] = own[splits]
-        return parents
+        nodes |= {"parents": parents.tolist(), "split_type": [0] * len(self.left)}
+        categories = ("categories", "categories_nodes", "categories_segments", "categories_sizes")
+        parameters = {"num_deleted": "0", "num_feature": str(self.n_features)}
+        trees, start = [], 0
+        for number, n in enumerate(self.n_nodes.tolist()):
+            tree = {name: values[start : start + n] for name, values in nodes.items()}
+            tree |= dict.fromkeys(categories, ())
+            tree["tree_param"] = {**parameters, "num_nodes": str(n), "size_leaf_vector": "1"}
+            trees.append(tree | {"id": number})
+            start += n
+        return trees
 
 
 class BoosterField:

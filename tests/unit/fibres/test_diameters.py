@@ -127,15 +127,21 @@ def parallel(*diameters, levels=(1,)):
     return image
 
 
+_STEPS = np.linspace(0, 1, 40)
+_WALL = np.sqrt(1 - _STEPS**2) - np.sqrt(np.clip(0.7**2 - _STEPS**2, 0, None))
+_TUBES = np.exp(-parallel(*3 * [26 * _STEPS[1:, None]], levels=-np.diff(_WALL)))
+
+
 @pytest.mark.parametrize(
     ("image", "median", "words"),
     [
-        (parallel(*3 * [[[12], [26]]], levels=(0.7, 0.3)), 12, "a second, fainter edge"),
+        (_TUBES, 26, "walls fade"),
+        (parallel(*3 * [[[12], [26]]], levels=(0.7, 0.3)), 26, "a second, fainter edge"),
         (parallel(*3 * [16 + 5 * np.sin(np.arange(300) / 25)]), 16, "differ along the fibres"),
         (parallel(8, 8, 8, 20), 8, "a tenth of the length is over 2"),
     ],
 )
-def test_shells_ribbons_and_bundles_are_noted(image, median, words):
+def test_shells_tubes_ribbons_and_bundles_are_noted(image, median, words):
     found = fibre_diameters(image)
     assert words in found.note
     assert found.median == pytest.approx(median, rel=0.1)

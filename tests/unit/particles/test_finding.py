@@ -96,6 +96,21 @@ def test_rods_are_whole():
     assert len(find_particles(image.clip(0, 1))) == 4
 
 
+@pytest.mark.filterwarnings("ignore:there may be")
+def test_flat_particles_are_divided_at_necks_alone_and_others_where_grey_values_step():
+    rows, columns = np.mgrid[:128, :128]
+
+    def ellipse(row, column, tall, wide, turn):
+        place = (columns - column + 1j * (rows - row)) * np.exp(1j * np.deg2rad(turn))
+        return np.hypot(place.imag / tall, place.real / wide) <= 1
+
+    one, other = ellipse(54, 68, 21, 17, 100), ellipse(62, 64, 14, 26, 47)
+    for level, n in ((0.2, 1), (0.5, 2)):
+        image = ndimage.gaussian_filter(np.where(one, level, np.where(other, 0.2, 0.8)), 1.2)
+        image += np.random.default_rng(0).normal(0, 0.005, image.shape)
+        assert len(find_particles(image)) == n
+
+
 @pytest.mark.parametrize("polarity", ["bright", "dark"])
 @pytest.mark.parametrize("noise", [0.0, 0.03, 0.1])
 def test_disks_on_an_uneven_background(polarity, noise):
@@ -242,6 +257,33 @@ def test_every_look_is_found(kind):
     assert tally.scores()["f1"] > (0.7 if kind == "grain" else 0.9)
 
 
+def layered(kind, rng):
+    """Dark cores in paler shells, or several small particles upon each of four larger ones."""
+    is_shell = kind == "shells"
+    outer = rows_of_disks(15, 1.2) if is_shell else rows_of_disks(52, 1.1)
+    inner = outer.copy() if is_shell else rows_of_disks(5, 2)
+    inner *= ndimage.distance_transform_edt(outer) > (6 if is_shell else 12)
+    inner *= (np.bincount(inner.ravel()) > 60)[inner]
+    signal = 0.25 * (outer > 0) + (0.6 if is_shell else 0.25) * (inner > 0)
+    image = 0.9 - ndimage.gaussian_filter(signal, 0.8) + 0.02 * rng.standard_normal(outer.shape)
+    return image, {"outer": outer, "inner": inner}
+
+
+@pytest.mark.filterwarnings("ignore:.*outlined")
+@pytest.mark.parametrize(("kind", "usual"), [("shells", "outer"), ("support", "inner")])
+def test_of_two_layers_one_is_outlined_and_a_note_says_which(kind, usual):
+    image, layers = layered(kind, np.random.default_rng(0))
+    found = find_particles(image)
+    (other,) = {*layers} - {usual}
+    assert f"as {'of shells' if kind == 'shells' else 'metal'}" in found.note
+    assert found.note.endswith(f"layer='{other}')")
+    for name, outlines in ((usual, found), (other, find_particles(1 - image, layer=other))):
+        tally = OutlineTally()
+        tally.add(layers[name], np.asarray(outlines))
+        assert tally.scores()["f1"] > 0.95
+        assert tally.scores()["diameter_ratio"] == pytest.approx(1, abs=0.12)
+
+
 def test_large_particles_are_seen_on_a_smaller_scale():
     rows, columns = np.mgrid[:700, :900]
     image = 0.2 + 0.5 * (np.hypot(rows - 350, columns - 450) < 240)
@@ -270,8 +312,8 @@ def test_the_number_has_a_range_where_parts_may_be_one(recwarn):
     stars = find_particles(image)
     fewest, most = stars.number_range
     assert fewest <= 9 <= most
-    assert f"there may be {fewest} to {most} particles in this image, as it is unc" in stars.note
-    assert f"{fewest} to {most} particles in image, as" in str(recwarn.pop().message)
+    assert f"may be fewer or more in this image ({fewest} to {most}), as it is unc" in stars.note
+    assert f"in image ({fewest} to {most}), as" in str(recwarn.pop().message)
 
 
 def test_it_says_why_nothing_is_found():
@@ -332,6 +374,7 @@ def test_nothing_is_found_on_an_empty_field(kind, seed):
         (lambda: split_particles(None, np.ones((5, 7)), separation=5), "separation must be .*5"),
         (lambda: find_particles(np.zeros((8, 8)), polarity="black"), "polarity must be .*'black'"),
         (lambda: find_particles(np.zeros((8, 8)), min_area=0), "min_area must be .*0"),
+        (lambda: find_particles(np.zeros((8, 8)), layer="both"), "layer must be .*'both'"),
         (lambda: find_particles([np.eye(8), "missing.tif"]), r"missing\.tif"),
         (lambda: find_particles([np.eye(8), np.full((8, 8), np.nan)]), "image 1 of the list.*NaN"),
     ],

@@ -605,7 +605,8 @@ def test_outlines_that_a_person_drew_first_are_not_found_again(images, tmp_path)
 
 
 def test_intervals_contain_what_is_doubtful_of_all_images_or_of_none(images, tmp_path):
-    found, _ = find(tmp_path / "found", images)
+    shutil.copytree(images, tmp_path / "images")
+    found, _ = find(tmp_path / "found", tmp_path / "images")
     known = found.count()
     assert not known.is_unknown
     assert known.counts["error_finding"].iloc[-1] > 0
@@ -619,6 +620,11 @@ def test_intervals_contain_what_is_doubtful_of_all_images_or_of_none(images, tmp
     assert older.is_unknown
     assert "is not known of a.png, so no" in str(older.notes)
     assert older.counts["error_finding"].iloc[-1] == 0
+    # Nothing stays of an image that another one has replaced.
+    found.outlines_file("z.png").unlink()
+    Image.fromarray(np.zeros((100, 120), np.uint8)).save(tmp_path / "images" / "z.png")
+    again, _ = find(found.path, tmp_path / "images", resume=True)
+    assert again.searched.rows()["z.png"]["number_low"] is None
     with pytest.raises(ValueError, match=r"fields\.csv: damaged \(finding_range of a"):
         edit(found, "number_low", "1.5", row=0, file="fields.csv").count()
 
