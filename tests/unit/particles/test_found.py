@@ -620,7 +620,6 @@ def test_intervals_contain_what_is_doubtful_of_all_images_or_of_none(images, tmp
     assert older.is_unknown
     assert "is not known of a.png, so no" in str(older.notes)
     assert older.counts["error_finding"].iloc[-1] == 0
-    # Nothing stays of an image that another one has replaced.
     found.outlines_file("z.png").unlink()
     Image.fromarray(np.zeros((100, 120), np.uint8)).save(tmp_path / "images" / "z.png")
     again, _ = find(found.path, tmp_path / "images", resume=True)
