@@ -193,8 +193,9 @@ class Answers(NamedTuple):
             )
             for i in range(len(proba))
         ]
-        facts = novelty, nearest, points, confidence
-        return Judgement(classes, proba, kind, reasons, *facts, threshold)
+        return Judgement(
+            classes, proba, kind, reasons, novelty, nearest, points, confidence, threshold
+        )
 
 
 def _reason(

@@ -416,8 +416,16 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
             labels = self.training_.labels
             judgement = answers.judgement(self.classes_, labels, threshold, read.is_blank)
         known = self.training_.digests.contains([image.digest for image in read.info])
-        found = read, answers.proba, answers.novelty, answers.nearest, known, judgement
-        return Classification(*found, answers.sets, *self._doubts(images, read))
+        return Classification(
+            read,
+            answers.proba,
+            answers.novelty,
+            answers.nearest,
+            known,
+            judgement,
+            answers.sets,
+            *self._doubts(images, read),
+        )
 
     def check_calibrated(
         self, *, coverage: float | None = None, max_error: float | None = None

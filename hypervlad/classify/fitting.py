@@ -164,8 +164,16 @@ def fit_parts(
         _warn_of_never_predicted(held_out, learner.classes_)
     # A particle has been outlined, so even one without any texture is not empty.
     empty = project_vectors(vectors[:0] if info[0].outline else empty_vectors(encoder))
-    known = names, labels, groups, data.positions[rows], ImageDigests.of(digests)
-    training = TrainingImages(*known, points, empty, vectors.shape[1]).with_limits()
+    training = TrainingImages(
+        names,
+        labels,
+        groups,
+        data.positions[rows],
+        ImageDigests.of(digests),
+        points,
+        empty,
+        vectors.shape[1],
+    ).with_limits()
     return FittedParts(np.unique(labels), held_out, training, ImageFormats.of(info), seconds)
 
 
@@ -308,8 +316,15 @@ def cross_predict(
     rows = np.concatenate([test for _, test in folds])
     codes = np.searchsorted(learner.classes_, labels[rows])
     lone = np.setdiff1d(np.arange(len(learner.classes_)), codes)
-    of_images = np.concatenate(proba), codes, groups[rows], np.concatenate(models), rows
-    return HeldOut(learners, *of_images, lone)
+    return HeldOut(
+        learners,
+        np.concatenate(proba),
+        codes,
+        groups[rows],
+        np.concatenate(models),
+        rows,
+        lone=lone,
+    )
 
 
 # --- checks before any image is encoded -----------------------------------------------------------

@@ -80,10 +80,16 @@ def train(
             "a model's own (source model), and training on them repeats its mistakes; 'hypervlad "
             "review export --source person' writes the others"
         )
-    given = {"backbone": backbone, "weights": weights, "pixel_size": resample_to}
-    given |= {"memory": None if cache is None else str(cache)}
-    size = own_pixel_size(pixel_size, data.images)
-    model = _new_classifier(data.images, chosen, seed, size, **given)
+    model = _new_classifier(
+        data.images,
+        chosen,
+        seed,
+        own_pixel_size(pixel_size, data.images),
+        backbone=backbone,
+        weights=weights,
+        pixel_size=resample_to,
+        memory=None if cache is None else str(cache),
+    )
     _fit(model, data, output, report, include_backbone)
 
 

@@ -277,8 +277,10 @@ class WindowVectors:
         for layers, codewords, size, _ in self._codebook.grids(projected, spacing, maps.size):
             columns = dense_hypercolumns(layers, size)[0]
             assignments = vlad.dense_assign(layers, codewords, size)[0]
-            own = columns, assignments, codewords, maps.size
-            of_codebooks.append(vlad.window_residual_sums(*own, *maps.edges(grid)))
+            sums = vlad.window_residual_sums(
+                columns, assignments, codewords, maps.size, *maps.edges(grid)
+            )
+            of_codebooks.append(sums)
         return map(list, zip(*of_codebooks, strict=True))
 
     def vectors(self, maps: PaddedMaps, grid: WindowGrid) -> Iterator[NDArray[np.float32]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias, get_args
@@ -365,8 +366,8 @@ def _result(
     widened *= _OF_BUNDLES if of_bundles else 1
     half_width = widened * float(np.exp(weights["interval"] @ median_facts(facts, logs, lengths)))
     of_dark = _DARK if found.sign < 0 and found.look == "flat" and not of_shells else ""
-    half_width = float(np.hypot(half_width, _OF_SHELLS if of_shells else _OF_DARK * bool(of_dark)))
-    half_width = float(np.hypot(half_width, wider))
+    least = _OF_SHELLS if of_shells else _OF_DARK * bool(of_dark)
+    half_width = math.hypot(half_width, least, wider)
     if half_width > _MAX_HALF_WIDTH:
         return nothing("the median would be too uncertain")
     (median,) = weighted_quantiles(places.diameter, lengths, [0.5])

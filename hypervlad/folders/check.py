@@ -266,10 +266,12 @@ def _find_copies(
     groups = [str(facts[members[0]].group) for members in same]
     folders = np.unique(groups, return_inverse=True)[1].tolist() if across_only else None
     with ProgressBar(total=len(same), desc="Comparing", disable=not verbose, unit="image") as bar:
-        found = find_near_copies(thumbnails, folders=folders, progress=bar.update)
+        pairs, similarity, overlap = find_near_copies(
+            thumbnails, folders=folders, progress=bar.update
+        )
     near = [
         _copy_set([facts[i] for k in members for i in same[k]], *values)
-        for members, *values in _linked_sets(*found, len(same))
+        for members, *values in _linked_sets(pairs, similarity, overlap, len(same))
     ]
     return _worst_first(exact), _worst_first(near)
 

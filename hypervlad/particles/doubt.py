@@ -82,11 +82,6 @@ class Doubt:
         fewest, most = np.unique(unions[:n][is_there]), np.maximum(counts, 1)[is_there]
         return len(fewest), int(most.sum())
 
-    def may_be_one(self, particles: LabelMap, one: int, other: int) -> bool:
-        """Return whether two of the particles have pieces of which possible joins make one."""
-        own = particles.ravel()[self.pixels]
-        return bool(np.isin(self.possible[own == one], self.possible[own == other]).any())
-
     def facts(
         self, particles: LabelMap, min_area: int, likely: int, seen: Mapping[str, float]
     ) -> dict[str, float]:

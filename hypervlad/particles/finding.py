@@ -203,14 +203,14 @@ def find_particles(
             break
     else:
         known, confidence = _chosen(every)
-    labels, note = every[known].labels, ""
+    labels, note, own = every[known].labels, "", None
     if labels.any() and (alone := layer_alone(sample.grey, labels, known, layer)):
         again = Scales(alone.grey, min_area)
         seen = again.found(known)
         own = alone.outlined(seen.labels, labels, seen.concave)
         if own is not None:
             scales, labels, note = again, own, alone.note
-    if labels.any() and layer != "auto" and labels is every[known].labels:
+    if own is None and layer != "auto" and labels.any():
         note = NO_LAYER
     n_beside = drop_hidden(labels, sample.mask)
     found = Outlines.of_labels(labels)
@@ -471,6 +471,7 @@ def _joined_without_necks(
     """Join what may be one particle by its depths, and is so by its outline and grey values."""
     windows = [(slice(0, 0),) * 2, *ndimage.find_objects(labels)]
     areas, now = areas_of(labels, len(windows) - 1), np.arange(len(windows))
+    own = labels.ravel()[doubt.pixels]  # the particle of each piece
     means = ndimage.mean(grey, labels, np.arange(len(windows)))
     pairs, lengths = borders_of(labels)
     differ = np.abs(np.diff(means[pairs]))[:, 0] / np.median(steps[steps > 0])
@@ -478,14 +479,16 @@ def _joined_without_necks(
     order = [k for k in np.argsort(-shares, kind="stable") if differ[k] <= _MAX_DIFFER]
     for one, other in pairs[order].tolist():
         a, b = now[[one, other]].tolist()
-        if a == b or not one or not doubt.may_be_one(labels, a, b):
+        if a == b or not one:
+            continue
+        if not np.isin(doubt.possible[own == a], doubt.possible[own == b]).any():
             continue
         sides = zip(windows[a], windows[b], strict=True)
         window = tuple(slice(min(s.start, t.start), max(s.stop, t.stop)) for s, t in sides)
         both = np.isin(labels[window], (a, b))
         if separate_at_necks(both, _NECK_OF_FLAT).max() == 1:
             labels[window][both], windows[a] = a, window
-            now[now == b] = a
+            now[now == b] = own[own == b] = a
     return renumbered(labels)
 
 

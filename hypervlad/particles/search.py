@@ -210,7 +210,7 @@ class _Search:
     drawn: Mapping[str, list[tuple[Path, str]]]
 
     def add(self, name: str) -> Path | None:
-        """Outline an image, if it has no outlines, and write them; complete its row.
+        """Find and write the outlines of an image that has none yet, and complete its row.
 
         Return the file if they were drawn by a person. An image that cannot be read is an
         ImageReadError.

@@ -463,8 +463,10 @@ def fit_blocks(
     for columns, space in zip(block_columns(widths), known, strict=True):
         if space is None:
             space = row_space(rows.source[:, columns], MAX_DIRECTIONS, rows.at)
-        given: Any = rows, n_classes, folds, Cs
-        blocks.append(fit_linear_margins(*given, ratio=ratio, space=space, verbose=verbose))
+        block = fit_linear_margins(
+            rows, n_classes, folds, Cs, ratio=ratio, space=space, verbose=verbose
+        )
+        blocks.append(block)
     shares = block_shares(widths, float(np.mean(rows.groups_of_class())))
     mean = np.tensordot(shares, [block.cross_fitted for block in blocks], 1)
     held_out, temperature = blocks[0].held_out, 1.0
