@@ -44,6 +44,8 @@ class Looks:
     decoys: float = 0.0  # probability of others of the opposite polarity, which are not meant
     support: float = 0.0  # probability of a film with holes, or of a net, below particles
     rows: float = 0.0  # probability of rows in which particles lie side by side
+    faint: float = 0.0  # probability that half of the particles have little contrast
+    two_sizes: float = 0.0  # probability that half of them are small beside the others
 
 
 @dataclass
@@ -113,6 +115,10 @@ def _draw_particles(
     centres, radii, n, area = np.empty((_N_TRIES, 2)), np.empty(_N_TRIES), 0, 0.0
     margin = diameter / 2
     goal = cover * (height + diameter) * (width + diameter)
+    least_contrast, least_size = (  # of every second particle; without them, no number is drawn
+        rng.uniform(0.2, 0.6) if share and rng.random() < share else 1.0
+        for share in (looks.faint, looks.two_sizes)
+    )
     rows, turns = np.empty((0, 2)), np.empty(0)
     aspect = rng.uniform(2, looks.aspects[1]) if is_in_rows and shape == "rod" else None
     if is_in_rows:
@@ -125,7 +131,9 @@ def _draw_particles(
     for attempt in range(_N_TRIES):
         if area >= goal or 0 < len(rows) <= attempt:
             break
+        is_small = least_size < 1 and rng.random() < 0.5
         radius = diameter / 2 * np.exp(spread * rng.standard_normal())
+        radius *= least_size if is_small else 1.0
         radius = float(np.clip(radius, 2.0, 0.35 * min(height, width)))
         if len(rows):
             centre = rows[attempt]
@@ -147,7 +155,9 @@ def _draw_particles(
         area += np.pi * radius**2
         if is_mixed:
             shape = str(rng.choice(looks.shapes))
+        is_faint = least_contrast < 1 and rng.random() < 0.5
         amplitude = float(np.exp(varied * rng.standard_normal()))
+        amplitude *= least_contrast if is_faint else 1.0
         if is_pile:
             amplitude *= 0.45 + 0.55 * min(1.0, area / goal * 1.2)
         own_aspect = {
