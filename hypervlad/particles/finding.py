@@ -72,7 +72,8 @@ _MAX_LONG = 1.8  # elongation of parts: the width of long ones varies anyway
 # Where grey values within so many pixels of particles vary by so little of the step, they do not
 # show borders: only necks of the outline do. How much grey values of parts differ, at most.
 _FLAT, _LEAST_CORE, _NECK_OF_FLAT, _MAX_DIFFER = 0.05, 20, 0.2, 0.2
-_MANY_SPECKS = 2  # regions too small for particles, for each particle, to be mentioned
+# Regions too small for particles, which are as surely none of the background, for each particle.
+_MANY_SPECKS, _SURELY = 0.05, 32  # the latter of 255: probability of background
 _MIN_STEP = 0.2  # of the step of most of the particles' area: dirt is fainter
 _MIN_RANGE = 0.08  # of the range of grey values: light and clouds have no such steps
 _WITHIN = 0.8  # of a particle's area, within one of the other polarity
@@ -394,7 +395,8 @@ class Scales:
         self._likely[polarity] = int(np.count_nonzero(fields[0] < _LIKELY))
         pieces, n = ndimage.label(fields[0] < _EDGE, EIGHT)
         areas = areas_of(pieces, n)
-        at = np.flatnonzero(((areas >= _MIN_PIECE) & (areas < least_area))[pieces])
+        is_speck = ((areas >= _MIN_PIECE) & (areas < least_area))[pieces]
+        at = np.flatnonzero(is_speck & (fields[0] < _SURELY))
         self._specks[polarity] = at[np.unique(pieces.ravel()[at], return_index=True)[1]]
         return labels
 

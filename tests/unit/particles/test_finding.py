@@ -293,13 +293,15 @@ def test_large_particles_are_seen_on_a_smaller_scale():
     assert outline.mask.sum() == pytest.approx(np.pi * 240**2, rel=0.03)
 
 
-def test_specks_are_mentioned():
-    image = np.random.default_rng(0).normal(0.6, 0.02, (200, 200))
-    rows, columns = np.indices(image.shape) % 16 - 8
-    image -= 0.3 * (np.hypot(rows, columns) < 1.6)
-    image[20:40, 20:40] = 0.3
+def test_specks_beside_particles_are_mentioned():
+    rows, columns = np.indices((240, 240)) % 40 - 20
+    inside = np.hypot(rows, columns) < 10
+    small = np.hypot((rows + 40) % 40 - 20, (columns + 40) % 40 - 20) < 2.2
+    small[100:] = False
+    image = np.random.default_rng(0).normal(0.6, 0.02, inside.shape) - 0.3 * (inside | small)
     with pytest.warns(UserWarning, match="regions of fewer than 20 pixels are left out"):
-        find_particles(image)
+        found = find_particles(image)
+    assert len(found) == 36
 
 
 def test_the_number_has_a_range_where_parts_may_be_one(recwarn):
