@@ -47,6 +47,14 @@ LOOKS = {
     "overlap, 1.4 radii apart": Looks(**_PAIRS | {"apart": (0.7, 0.7)}),
     "overlap, 1.1 radii apart": Looks(**_PAIRS | {"apart": (0.55, 0.55)}),
     "any shapes, touching": Looks(**_PLAIN | {"clinging": (0.5, 0.9)}),
+    "rods side by side": Looks(
+        **_PLAIN | {"shapes": ("rod",), "rows": 1, "diameter": (16, 60), "spread": (0.02, 0.2)}
+    ),
+    "cores in shells": Looks(
+        **PLAIN_DISCS | {"profiles": ("core",), "apart": (1, 1.1), "cover": (0.1, 0.3)}
+    ),
+    "half of them faint": Looks(**_PLAIN | {"faint": 1, "cover": (0.05, 0.3)}),
+    "half of them small": Looks(**_PLAIN | {"two_sizes": 1, "diameter": (24, 80)}),
     "piles": Looks(**_PLAIN | {"pile": 1, "diameter": (20, 80)}),
     "dirt and edges beside": Looks(**_PLAIN | {"stains": 1, "clutter": 1, "cover": (0.05, 0.3)}),
     "on films with holes, and nets": Looks(
