@@ -8,11 +8,13 @@ outlined by hand. The stored one was trained on 9,100 fields while both polariti
 and went on with --start for 4 epochs each on 5,000 fields and, with --first 100000, on 4,000, of
 which more were empty. Since then it went on with fields of which half have the looks of `HARD`:
 1,600 for 5 epochs and 4,000 for 2, as that was at revision `74ef9839`; and, with long particles,
-cores in shells and stars, three times 4,000, for 3, 3 and 2 epochs, the last with today's shares:
+cores in shells and stars, three times 4,000, for 3, 3 and 2 epochs, as it was at `5b31579a`. With
+today's shares it went on with 2,600, 4,000 and 4,000 fields, for 3, 4 and 4 epochs, the last as
 
-    --start hypervlad/particles/finder.npz --first 308000 --fields 4000 --epochs 2 --out next.npz
+    --start next.npz --first 345000 --fields 4000 --epochs 4 --out hypervlad/particles/finder.npz
 
-A new run gives one like it, not the same. --fields 40 --epochs 1 shows that it runs.
+Of its tensors before, after the second and after the third, the mean is stored: trained on alone,
+it lost piles. A new run gives one like it, not the same. --fields 40 --epochs 1 shows that it runs.
 """
 
 from __future__ import annotations

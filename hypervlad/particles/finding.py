@@ -76,6 +76,7 @@ _FLAT, _LEAST_CORE, _NECK_OF_FLAT, _MAX_DIFFER = 0.05, 20, 0.2, 0.2
 _MANY_SPECKS, _SURELY = 0.05, 32  # the latter of 255: probability of background
 _MIN_STEP = 0.2  # of the step of most of the particles' area: dirt is fainter
 _MIN_RANGE = 0.08  # of the range of grey values: light and clouds have no such steps
+_MANY_OTHERS = 4  # particles of the other polarity for each one
 _WITHIN = 0.8  # of a particle's area, within one of the other polarity
 _SURE = 0.55  # of the polarity, above which the other one is not mentioned
 _HALF, _SETTLED = 0.5, 0.7  # scale on which the polarity is settled, if it is so sure there
@@ -389,6 +390,9 @@ class Scales:
         labels = joined.particles(None if scale < 1 else joined.pieces)
         labels = likely_parts(labels, fields[0], least_area, *limits)
         if scale < 1:
+            # What is no brighter than its surroundings must not take the place of what lies on it.
+            steps = _edges(grey, labels, 1 if polarity == "bright" else -1).steps
+            labels = values_of(labels, numbers_of(np.concatenate([[False], steps > 0])), labels)
             self._seen[polarity, scale] = joined.within(labels)
             return labels
         self._doubt[polarity] = doubt
@@ -408,7 +412,10 @@ def _chosen(every: Mapping[Polarity, _Found]) -> tuple[Polarity, float]:
     other, total = every.get(_OPPOSITE[known]), sum(weights.values())
     if other is not None and len(other.weights) > len(every[known].weights):
         total = weights[known] + other.weights.sum()  # also of what lies upon a larger region
-    return known, max(0.0, float(2 * weights[known] / total - 1)) if total else 0.0
+    confidence = max(0.0, float(2 * weights[known] / total - 1)) if total else 0.0
+    if other is not None and len(other.weights) > _MANY_OTHERS * len(every[known].weights):
+        confidence *= _SURE  # particles upon a larger region, perhaps
+    return known, confidence
 
 
 def _weight(own: _Found, other: _Found | None) -> float:

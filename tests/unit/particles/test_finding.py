@@ -126,13 +126,14 @@ def test_disks_on_an_uneven_background(polarity, noise):
     assert scores["diameter_ratio"] == pytest.approx(1, abs=0.05)
 
 
-def test_what_lies_upon_a_larger_region_is_mentioned(recwarn):
+@pytest.mark.parametrize("radius", [8, 12])
+def test_what_lies_upon_a_larger_region_is_mentioned(recwarn, radius):
     rows, columns = np.indices((512, 512))
-    spots = np.hypot(rows % 64 - 32, columns % 64 - 32) < 12
+    spots = np.hypot(rows % 64 - 32, columns % 64 - 32) < radius
     image = 0.5 + np.where(np.hypot(rows - 256, columns - 256) < 210, 0.3 * spots - 0.15, 0)
     found = find_particles(image + np.random.default_rng(0).normal(0, 0.02, image.shape))
     assert (len(found), found.polarity) == (1, "dark")
-    assert "bright regions look like particles, too" in found.note
+    assert "32 bright regions look like particles, too" in found.note
 
 
 @pytest.fixture(scope="module")
