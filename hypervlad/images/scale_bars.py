@@ -445,7 +445,8 @@ def _rows_of_dots(grey: Grey) -> Iterator[_Candidate]:
     objects = objects[contrast.min(axis=0) >= _MIN_CONTRAST]
     for number, (_, sign) in enumerate(_LOOKS):
         boxes = objects[objects[:, 4] == number, :4]
-        keys = _size_key(*(boxes[:, 2:] - boxes[:, :2]).T, boxes[:, 0])
+        tall, wide = (boxes[:, 2:] - boxes[:, :2]).T
+        keys = _size_key(tall, wide, boxes[:, 0])
         order = np.argsort(keys, kind="stable")
         alike = boxes[order].T.copy(), keys[order]
         for edge in (0, 2):  # of all dots, the upper or the lower edge is in one row
@@ -517,7 +518,7 @@ def _regular(
         ends = np.searchsorted(keys, _size_key(tall, wide, np.array([first, last], np.int_)))
         top, left, bottom, right = boxes[:, slice(*ends)]
         near = (top >= first) & (left >= start) & (bottom <= last) & (right <= end)
-        n_near += np.count_nonzero(near)
+        n_near += int(near.sum())
         if n_near > len(row) + 2:
             return None
     rows = grey[int(np.median(row[:, 0])) : int(np.median(row[:, 2]))]
