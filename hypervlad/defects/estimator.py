@@ -363,6 +363,8 @@ class PatchDefectScorer(ImageEstimator):
         scores, grid, score = self._scores(prepared)
         (known,) = self.training_.contains([prepared.key]).tolist()
         levels = _levels(self.encoder_, prepared)
+        # The channels take three times as much memory, and are needed no more.
+        prepared = replace(prepared, tensor=torch.from_numpy(levels)[None])
         found = Finding.of(
             self._map(scores, grid, levels, prepared),
             self.threshold_,
