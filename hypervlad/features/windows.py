@@ -452,7 +452,9 @@ class WindowReader:
     ) -> None:
         # No image is too small for the network, because all get a border.
         preprocessing = replace(loader.preprocessing, minimum_size=1)
-        loader = replace(loader, preprocessing=preprocessing, annotations=annotations)
+        loader = replace(
+            loader, preprocessing=preprocessing, annotations=annotations, with_faults=True
+        )
         if convert is not None:  # it chooses page and channel, and removes the banner
             options = replace(loader.read_options, banner="keep", page=0, channel=None)
             loader = replace(loader, read_options=options)
