@@ -165,7 +165,7 @@ class OrientationDisplay(Display):
 
     def _draw_rose(self, ax: Axes) -> None:
         found, mean = self.result.orientation, self.result.statistics
-        shares = rose_weights(found.orientation, found.energy)
+        shares = rose_weights(found.orientation, found.energy * found.mask)
         draw_rose(ax, shares, None if mean is None else mean.mean)
         self._write(ax, *_statistics_text(mean))
 
