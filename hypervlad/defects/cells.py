@@ -37,7 +37,7 @@ DESCRIPTIONS = (
 SIDES = tuple(dict.fromkeys(each.side for each in DESCRIPTIONS))
 MAX_EDGE_DISTANCE = 4  # cells; from there on an edge has no influence
 _CELL = 8  # pixels, at least, if a tap is that fine
-_CHANNELS = 16  # of maps that are brought to another grid at a time
+_CHANNELS = 8  # of maps that are brought to another grid at a time
 _ROWS = 64  # of cells that are summed at a time, to save memory
 # Of the mean standard deviation of channels, added to that of each: some hold hardly but noise.
 _DEVIATION_RIDGE = 0.3

@@ -213,7 +213,10 @@ class TiledNetwork:
         self, image: _Mirrored, rows: slice, columns: slice
     ) -> tuple[list[torch.Tensor], list[int]]:
         """Return the maps (h_l, w_l, C_l) of a tile, and the stride of each in pixels."""
-        part = image.pixels[:, image.rows[rows]][:, :, image.columns[columns]]
+        lines = image.columns[columns]
+        first = int(lines.min())
+        strip = image.pixels[:, :, first : int(lines.max()) + 1]  # copies of whole rows are large
+        part = strip[:, image.rows[rows]][:, :, lines - first]
         maps = [layer[0] for layer in feature_maps(self._network, part[None])]
         return maps, [(rows.stop - rows.start) // len(layer) for layer in maps]
 
