@@ -37,6 +37,8 @@ DESCRIPTIONS = (
 SIDES = tuple(dict.fromkeys(each.side for each in DESCRIPTIONS))
 MAX_EDGE_DISTANCE = 4  # cells; from there on an edge has no influence
 _CELL = 8  # pixels, at least, if a tap is that fine
+_CHANNELS = 8  # of maps that are brought to another grid at a time
+_ROWS = 64  # of cells that are summed at a time, to save memory
 # Of the mean standard deviation of channels, added to that of each: some hold hardly but noise.
 _DEVIATION_RIDGE = 0.3
 _ROUNDING = 1e-3  # of the mean value: smaller standard deviations are rounding errors
@@ -84,15 +86,18 @@ def cells_of(maps: PaddedMaps, size: tuple[int, int]) -> tuple[Cells, int]:
     grid = (maps.size[0] // stride, maps.size[1] // stride)
     first = maps.border // stride
     rows, columns = (slice(first, first - -extent // stride) for extent in size)
-    layers = []
+    n_channels = sum(layer.shape[2] for layer in maps.maps)
+    found, at = torch.empty(*(-(-extent // stride) for extent in size), n_channels), 0
     for layer in maps.maps:
-        planes = layer.permute(2, 0, 1)[None]
-        if layer.shape[0] > grid[0]:
-            planes = torch.nn.functional.adaptive_avg_pool2d(planes, grid)
-        elif tuple(layer.shape[:2]) != grid:
-            planes = torch.nn.functional.interpolate(planes, grid, mode="bilinear")
-        layers.append(planes[0, :, rows, columns].permute(1, 2, 0))
-    return torch.cat(layers, dim=-1).contiguous().cpu().numpy(), stride
+        for planes in layer.permute(2, 0, 1).split(_CHANNELS):  # few at a time, to save memory
+            own = planes[None]
+            if layer.shape[0] > grid[0]:
+                own = torch.nn.functional.adaptive_avg_pool2d(own, grid)
+            elif tuple(layer.shape[:2]) != grid:
+                own = torch.nn.functional.interpolate(own, grid, mode="bilinear")
+            found[:, :, at : at + len(planes)] = own[0, :, rows, columns].permute(1, 2, 0)
+            at += len(planes)
+    return found.numpy(), stride
 
 
 def _stride(n_pixels: int, n_cells: int) -> int:
@@ -119,9 +124,13 @@ def mean_and_deviation(cells: Cells) -> tuple[NDArray[np.float32], NDArray[np.fl
     """
     flat = torch.from_numpy(cells).flatten(0, 1)
     mean = flat.mean(0)
-    centred = flat - mean
-    mean += centred.mean(0)  # what the first sum lost by rounding
-    deviation = centred.square_().mean(0).sqrt_()
+    lost, squares = torch.zeros(2, len(mean))
+    for block in flat.split(_ROWS * cells.shape[1]):
+        centred = block - mean
+        lost += centred.sum(0)  # what the first sum lost by rounding
+        squares += centred.square_().sum(0)
+    mean += lost / len(flat)
+    deviation = (squares / len(flat)).sqrt_()
     return mean.numpy(), _with_ridge(deviation.numpy(), mean.numpy())
 
 
@@ -131,17 +140,26 @@ def _with_ridge(deviation: NDArray[np.float32], mean: NDArray[np.float32]) -> ND
     return deviation + np.float32(_DEVIATION_RIDGE * typical)
 
 
-def window_means(cells: Cells, window: int) -> Cells:
-    """Return the mean over the window around each cell (R, S, D); edges are repeated."""
+def window_means(cells: Cells, window: int, first: int = 0, n: int | None = None) -> Cells:
+    """Return the mean over the window around each cell (R, S, D); edges are repeated.
+
+    With `n`, only of so many rows from the `first` on.
+    """
+    n_rows, n_columns = cells.shape[:2]
+    last = n_rows if n is None else min(first + n, n_rows)
     if window == 1:
-        return cells
-    (n_rows, n_columns), reach = cells.shape[:2], window // 2
-    rows, columns = (torch.arange(-reach, n + reach).clamp(0, n - 1) for n in (n_rows, n_columns))
-    padded = torch.from_numpy(cells)[rows][:, columns]
-    # avg_pool2d takes several times longer
-    down = torch.stack([padded[y : y + n_rows] for y in range(window)]).sum(0)
-    both = torch.stack([down[:, x : x + n_columns] for x in range(window)]).sum(0)
-    return both.div_(window**2).numpy()
+        return cells[first:last]
+    reach = window // 2
+    rows = torch.arange(first - reach, last + reach).clamp(0, n_rows - 1)
+    columns = torch.arange(-reach, n_columns + reach).clamp(0, n_columns - 1)
+    found = torch.from_numpy(cells)[rows][:, columns]
+    for axis, length in enumerate((last - first, n_columns)):
+        # avg_pool2d takes several times longer
+        total = found.narrow(axis, 0, length).clone()
+        for start in range(1, window):
+            total += found.narrow(axis, start, length)
+        found = total
+    return found.div_(window**2).numpy()
 
 
 def covered_cells(
@@ -202,8 +220,8 @@ def sharpened(
         np.minimum(np.arange(n * side), extent - 1)  # the last cells may reach beyond the image
         for n, extent in zip(scores.shape, levels.shape, strict=True)
     )
-    blocks = levels[np.ix_(rows, columns)].reshape(n_rows, side, n_columns, side)
-    grey = blocks.mean((1, 3), dtype=np.float64)
+    blocks = (n_rows, side, n_columns, side)
+    grey = levels[np.ix_(rows, columns)].reshape(blocks).mean((1, 3), dtype=np.float64)
     mean, level = _of_neighbours(grey), _of_neighbours(scores.astype(np.float64))
     variance = np.maximum(_of_neighbours(grey**2) - mean**2, 0)
     weak = _WEAK_EDGE * variance.mean() + _NO_EDGE

@@ -138,8 +138,9 @@ class PatchDefectScorer(ImageEstimator):
         information bars, scale bars, letters and arrows
         (:func:`hypervlad.images.find_annotations`). No defect is found there.
     tile_size : int, default=2048
-        Side in pixels of the tiles into which larger images are cut. The scores of transformers
-        depend on it. A loaded model has that of its ``fit``, but at most 2048.
+        Side in pixels of the tiles into which larger images are cut; of networks whose scores do
+        not depend on it, 1536 at most. The scores of transformers depend on it. A loaded model has
+        that of its ``fit``, but at most 2048.
     random_state : int, RandomState or None, default=None
         Seed of ``fit``.
     verbose : bool, default=False
@@ -363,6 +364,8 @@ class PatchDefectScorer(ImageEstimator):
         scores, grid, score = self._scores(prepared)
         (known,) = self.training_.contains([prepared.key]).tolist()
         levels = _levels(self.encoder_, prepared)
+        # The channels take three times as much memory, and are needed no more.
+        prepared = replace(prepared, tensor=torch.from_numpy(levels)[None])
         found = Finding.of(
             self._map(scores, grid, levels, prepared),
             self.threshold_,

@@ -16,7 +16,7 @@ from hypervlad.defects.displays import outline
 from hypervlad.defects.findings import Finding, Region
 from hypervlad.defects.page import FindingsPage
 from hypervlad.images import ImageReadError, Micrograph, read_micrograph
-from hypervlad.images.annotations import Annotation, words_of_annotations
+from hypervlad.images.annotations import Annotation, by_rows, words_of_annotations
 from hypervlad.objects.results_folder import ResultsFolder, Row, scaled, write_png, write_tiff
 from hypervlad.pages.colours import FOUND, as_rgb
 from hypervlad.pages.facts import is_extrapolated
@@ -164,8 +164,8 @@ def _in_micrometres(value: float | None, pixel_size: float | None, power: int) -
 
 def _write_images(files: Sequence[Path], found: Finding, micrograph: Micrograph) -> None:
     map_, mask, overlay = files
-    picture = as_rgb(micrograph.pixels)
-    picture[outline(found.mask)] = FOUND
     write_tiff(map_, found.map, micrograph.pixel_size)
     write_png(mask, 255 * found.mask.astype(np.uint8))
-    write_png(overlay, np.round(255 * picture).astype(np.uint8))
+    picture = by_rows(lambda rows: np.round(255 * as_rgb(rows)).astype(np.uint8), micrograph.pixels)
+    picture[outline(found.mask)] = np.round(255 * np.array(FOUND))
+    write_png(overlay, picture)

@@ -48,6 +48,7 @@ _MIN_MEAN = 1.0  # of their distances, which a tenth of defect-free cells reach:
 _MIN_IMAGES = 10  # from which the spread of their scores is known well enough
 _HIGH_QUANTILE = 0.9  # the quantile of distances that is 1 after standardisation
 _MAX_PROFILE_IMAGES = 200  # held out, from which usual distances are learnt
+_ROWS = 8  # of cells, of which means over windows are taken at once, to save memory
 _BLOCK = 2**11  # cells whose distances are computed at once, in the processor's cache
 _ALIGNED_SHAPE = (28, 28)  # of the maps of usual distances of aligned images
 _N_ALIGNED_PLACES = math.prod(_ALIGNED_SHAPE)
@@ -102,10 +103,10 @@ class NormalCells(StoredPart):
     def is_aligned(self) -> bool:
         return len(self.usual) != _N_PLACES
 
-    def distances(self, cells: Cells, means: Cells, *, relative: bool) -> NDArray[np.float32]:
+    def distances(self, cells: Cells, window: int, *, relative: bool) -> NDArray[np.float32]:
         """Return the distance (R, S) of each cell (R, S, D) of an image from its codeword.
 
-        ``means`` are over the windows of a description, which may be ``relative``.
+        ``window`` is that of a description, which may be ``relative``.
         """
         centre, whitening, offset = self.mean, self.whitening, np.zeros_like(self.mean)
         if relative:  # a matrix is divided faster than all cells
@@ -114,12 +115,13 @@ class NormalCells(StoredPart):
         arrays = centre, offset, whitening, self.codewords
         middle, start, matrix, codewords = map(torch.from_numpy, arrays)
         halves = 0.5 * codewords.square().sum(1)
-        flat = torch.from_numpy(means).flatten(0, 1)
         found = []
-        for block in flat.split(_BLOCK):
-            white = torch.addmm(start, block - middle, matrix)
-            nearest = torch.addmm(halves, white, codewords.T, alpha=-1).amin(1)
-            found.append(white.square_().sum(1).add_(nearest, alpha=2))
+        for first in range(0, len(cells), _ROWS):
+            means = torch.from_numpy(window_means(cells, window, first, _ROWS))
+            for block in means.flatten(0, 1).split(_BLOCK):
+                white = torch.addmm(start, block - middle, matrix)
+                nearest = torch.addmm(halves, white, codewords.T, alpha=-1).amin(1)
+                found.append(white.square_().sum(1).add_(nearest, alpha=2))
         distances: NDArray[np.float32] = torch.cat(found).clamp_(min=0).sqrt_().numpy()
         return distances.reshape(cells.shape[:2])
 
@@ -331,12 +333,8 @@ def distances_of(
     covered: Sequence[NDArray[np.bool_] | None],
 ) -> list[NDArray[np.float32]]:
     """Return the distances (R, S) of an image's cells by each part, usual ones where covered."""
-    means: dict[tuple[int | None, int], Cells] = {}
-    for side, window, _ in DESCRIPTIONS:
-        if (side, window) not in means:
-            means[side, window] = window_means(of_side[side], window)
     found = [
-        part.distances(of_side[side], means[side, window], relative=relative)
+        part.distances(of_side[side], window, relative=relative)
         for part, (side, window, relative) in zip(parts, DESCRIPTIONS, strict=True)
     ]
     return [without_covered(*each) for each in zip(found, covered, strict=True)]

@@ -6,6 +6,7 @@ import copy
 import functools
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import joblib
@@ -309,7 +310,6 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Network
         self.preprocessing_, self.fitted_params_ = backbone.preprocessing, params
         return self
 
-    @usual_torch()
     def encode(self, images: Sequence[Any]) -> EncodedImages:
         """Return the vectors of images, and which were read or skipped, without warnings.
 
@@ -327,6 +327,10 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Network
         ImageReadError
             As in :meth:`fit`; never with ``on_error="skip"``.
         """
+        return self._encoded(images, with_faults=True)
+
+    @usual_torch()
+    def _encoded(self, images: Sequence[Any], *, with_faults: bool) -> EncodedImages:
         check_is_fitted(self)
         images = check_image_list(images)
         self.check_run_parameters()
@@ -337,7 +341,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Network
             vectors = encoder()(batch)
             return check_finite(vectors, [images[position] for position in batch.positions])
 
-        loader, report = self.loader(), ReadReport(len(images))
+        loader, report = replace(self.loader(), with_faults=with_faults), ReadReport(len(images))
         load = functools.partial(loader.load, find=None if cache is None else cache.find)
         loaded = loader.stream(images, "encoding", load, report)
         with announced(len(images)):
@@ -362,7 +366,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Network
         ImageReadError
             As in :meth:`encode`; also if no image can be read.
         """
-        return self.encode(images).warn().with_missing()
+        return self._encoded(images, with_faults=False).warn().with_missing()
 
     @usual_torch()
     def codeword_maps(self, image: Any) -> np.ndarray:

@@ -70,7 +70,7 @@ class ImageInfo:
     outline : tuple of 7 floats or None, default=None
         The measures of a particle's outline, `SHAPE_MEASURES`; None for a whole image.
     faults : Faults or None, default=None
-        Of the network's input; None for a particle.
+        Of the network's input; None for a particle, or if they were not looked for.
     """
 
     digest: str
@@ -168,6 +168,7 @@ class ImageLoader:
     verbose: bool = False
     of_particles: bool = False  # whether images are particles, or else whole
     annotations: Annotations = "keep"
+    with_faults: bool = False  # looking for them takes longer than all else for a small image
 
     # --- one image ------------------------------------------------------------------------------
 
@@ -193,9 +194,11 @@ class ImageLoader:
         loaded = self.prepare(micrograph, name, info)
         if found := self._look_up(info, name, find):
             loaded = replace(found, info=loaded.info)
+        own = astuple(loaded.info)
+        is_known = facts is not None and own[:-1] == facts[:-1]
         # Not of a file that has changed meanwhile.
-        if file is not None and astuple(loaded.info) != facts and file_key(image) == file:
-            self._files.keep(file, astuple(loaded.info))
+        if file is not None and not is_known and file_key(image) == file:
+            self._files.keep(file, own)
         return loaded
 
     def is_cached(self, image: Any, find: Find) -> bool:
@@ -211,7 +214,10 @@ class ImageLoader:
     def _known(self, image: Any) -> tuple[str | None, Any]:
         """Return the key of a file and the facts of its image; None for what is not known."""
         file = None if self.memory is None else file_key(image)
-        return file, None if file is None else self._files.find(file)
+        facts = None if file is None else self._files.find(file)
+        if self.with_faults and not self.of_particles and facts is not None and facts[-1] is None:
+            facts = None
+        return file, facts
 
     def prepare(
         self, micrograph: Micrograph, name: str, info: ImageInfo | None = None
@@ -223,7 +229,7 @@ class ImageLoader:
         if found and seen.any():
             pixels = fill_annotations(pixels, seen, found, mirrored=True)
         tensor = self.preprocessing.prepare(pixels, size)
-        if micrograph.mask is None:
+        if self.with_faults and micrograph.mask is None:
             middle_ = tensor[:, *middle(size, _FAULTS_SIDE)]
             grey = self.preprocessing.grey_levels(middle_).mean(dim=0).numpy()
             info = replace(info, faults=find_faults(grey, np.ones(grey.shape, bool), _FAULTS_SIDE))

@@ -114,6 +114,12 @@ class TappedNetwork:
                 return [layer.permute(0, 3, 1, 2) for layer in found]
         return self.in_torch(batch)
 
+    def release_memory(self) -> None:
+        """Give back what a runtime keeps for further images of the same size."""
+        if self._converted is not None:
+            with self._lock:
+                self._converted.release_memory()
+
     @usual_torch()
     def in_torch(self, batch: torch.Tensor) -> list[torch.Tensor]:
         # Tensors made in a caller's inference mode have no version counters.

@@ -18,6 +18,7 @@ from hypervlad.statistics.splits import check_groups
 IntArray: TypeAlias = NDArray[np.intp]
 Edges: TypeAlias = Literal["drop", "shift", "pad"]
 _EDGES = ("drop", "shift", "pad")
+_BAND = 256  # rows of a map that are interpolated at a time, to save memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,11 +235,12 @@ def _enlarged(
     pixels = (np.arange(n_pixels) + 0.5) * (extent / n_pixels) - 0.5
     place = np.interp(pixels, centres, np.arange(len(centres)))
     low = np.floor(place).astype(np.intp)
-    found: NDArray[np.float32] = rows[low]
-    rise = rows[np.minimum(low + 1, len(rows) - 1)]
-    rise -= found
-    rise *= (place - low).astype(np.float32)[:, None]
-    found += rise
+    rise = (place - low).astype(np.float32)[:, None]
+    found = np.empty((n_pixels, rows.shape[1]), np.float32)
+    for first in range(0, n_pixels, _BAND):
+        band = slice(first, first + _BAND)
+        own: NDArray[np.float32] = rows[low[band]]
+        found[band] = (rows[np.minimum(low[band] + 1, len(rows) - 1)] - own) * rise[band] + own
     return found
 
 

@@ -106,6 +106,7 @@ class OpenVINONetwork:
         self._usual = usual
         self._n_threads = 0
         self._compiled: dict[tuple[int, ...], _Run | None] = {}
+        self._models: dict[tuple[int, ...], list[Any]] = {}  # of the same sizes
 
     def __call__(self, batch: torch.Tensor) -> list[torch.Tensor] | None:
         """Return maps (B, h_l, w_l, C_l) of a batch (B, C, H, W), or None if torch should run."""
@@ -114,13 +115,21 @@ class OpenVINONetwork:
         if self._n_threads != torch.get_num_threads():
             self._n_threads = torch.get_num_threads()
             self._compiled.clear()
+            self._models.clear()
         is_own_size = not self._any_size or batch.shape[2:] == self._usual
         size = tuple(batch.shape[1:]) if is_own_size else ()
         run = self._compiled.pop(size) if size in self._compiled else self._prepared(batch, size)
         self._compiled[size] = run  # the last one used comes last
         if len(self._compiled) > _MAX_CONVERTED:
-            del self._compiled[next(iter(self._compiled))]
+            oldest = next(iter(self._compiled))
+            del self._compiled[oldest]
+            self._models.pop(oldest, None)
         return None if run is None else run(batch)
+
+    def release_memory(self) -> None:
+        """Give back the memory of the last images, which is that of the largest."""
+        for model in itertools.chain(*self._models.values()):
+            model.release_memory()
 
     def _prepared(self, batch: torch.Tensor, size: tuple[int, ...]) -> _Run | None:
         part = batch[:, :, :_RECORDED_SIDE, :_RECORDED_SIDE] if self._any_size else batch
@@ -222,6 +231,7 @@ class OpenVINONetwork:
                     kept = settings | {"CACHE_DIR": folder}
                     compiled = openvino.Core().compile_model(model, "CPU", kept)
             compiled = compiled or openvino.Core().compile_model(model, "CPU", settings)
+            self._models.setdefault(size, []).append(compiled)
             return [compiled.create_infer_request() for _ in range(n_streams)]
 
         def run(images: torch.Tensor) -> list[torch.Tensor]:

@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,7 @@ from hypervlad.statistics.splits import joined_groups
 
 # Pixels around an image, mirrored. Networks pad with zeros, which look like a dark frame.
 _BORDER = 32
+_MAX_TILE = 1536  # pixels; larger ones take much memory, and are hardly faster
 _OVERLAP = 0.25  # of the side of a tile whose cells depend on all of it
 
 
@@ -86,6 +87,26 @@ class PaddedMaps:
     def edges(self, grid: WindowGrid) -> tuple[IntArray, IntArray, int]:
         """Return the upper and left edges of windows of the image, and their side."""
         return grid.rows + self.border, grid.columns + self.border, grid.side
+
+
+class _Mirrored(NamedTuple):
+    """An image (C, h, w), and its lines in the order in which edges repeat them, mirrored."""
+
+    pixels: torch.Tensor
+    rows: torch.Tensor
+    columns: torch.Tensor
+
+    @classmethod
+    def of(cls, image: torch.Tensor, border: int, stride: int) -> _Mirrored:
+        lines = (
+            np.pad(np.arange(n), (border, border + -n % stride), mode="symmetric")
+            for n in image.shape[1:]
+        )
+        return cls(image, *map(torch.from_numpy, lines))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return len(self.rows), len(self.columns)
 
 
 class TiledNetwork:
@@ -135,15 +156,14 @@ class TiledNetwork:
     def _computed(self, image: torch.Tensor, name: str) -> PaddedMaps:
         stride = self._network.stride(len(image)) or 32
         border = -(-self._border // stride) * stride
-        widths = [(border, border + -extent % stride) for extent in image.shape[1:]]
-        padded = np.pad(image.numpy(), [(0, 0), *widths], mode="symmetric")
-        batch = torch.from_numpy(padded)[None]
+        padded = _Mirrored.of(image, border, stride)
         self._warn_of_other_tiles(image)
         if max(image.shape[1:]) <= self._tiling.side:
-            maps = [layer[0] for layer in feature_maps(self._network, batch)]
+            maps, _ = self._tile(padded, *(slice(0, extent) for extent in padded.size))
         else:
-            maps = self._in_tiles(batch, name)
-        return PaddedMaps(maps, (padded.shape[1], padded.shape[2]), border)
+            maps = self._in_tiles(padded, name)
+            self._network.release_memory()
+        return PaddedMaps(maps, padded.size, border)
 
     def _warn_of_other_tiles(self, image: torch.Tensor) -> None:
         side, fitted = self._tiling.side, self._tiling.fitted_side
@@ -157,8 +177,8 @@ class TiledNetwork:
                 f"fit: use tile_size={fitted}"
             )
 
-    def _in_tiles(self, image: torch.Tensor, name: str) -> list[torch.Tensor]:
-        reach = self._network.reach(image.shape[1])
+    def _in_tiles(self, image: _Mirrored, name: str) -> list[torch.Tensor]:
+        reach = self._network.reach(len(image.pixels))
         if reach is None:
             raise ImageReadError(
                 f"{name}: larger than tile_size={self._tiling.side} pixels, but this network's "
@@ -169,12 +189,12 @@ class TiledNetwork:
             return self._blended(image, reach.stride)
         return self._stitched(image, reach.stride, reach.margin, name)
 
-    def _blended(self, image: torch.Tensor, stride: int) -> list[torch.Tensor]:
+    def _blended(self, image: _Mirrored, stride: int) -> list[torch.Tensor]:
         """Average the maps of overlapping tiles, weighted by the distance from a tile's edge."""
         sums: list[torch.Tensor] = []
         totals: list[torch.Tensor] = []
         n_overlap = max(1, int(self._tiling.side * _OVERLAP) // stride)
-        spans = (self._spans(extent, stride, n_overlap) for extent in image.shape[2:])
+        spans = (self._spans(extent, stride, n_overlap) for extent in image.size)
         for row, column in itertools.product(*spans):
             tile, strides = self._tile(image, row, column)
             if not sums:
@@ -190,10 +210,14 @@ class TiledNetwork:
         return [own / total for own, total in zip(sums, totals, strict=True)]
 
     def _tile(
-        self, image: torch.Tensor, rows: slice, columns: slice
+        self, image: _Mirrored, rows: slice, columns: slice
     ) -> tuple[list[torch.Tensor], list[int]]:
         """Return the maps (h_l, w_l, C_l) of a tile, and the stride of each in pixels."""
-        maps = [layer[0] for layer in feature_maps(self._network, image[:, :, rows, columns])]
+        lines = image.columns[columns]
+        first = int(lines.min())
+        strip = image.pixels[:, :, first : int(lines.max()) + 1]  # copies of whole rows are large
+        part = strip[:, image.rows[rows]][:, :, lines - first]
+        maps = [layer[0] for layer in feature_maps(self._network, part[None])]
         return maps, [(rows.stop - rows.start) // len(layer) for layer in maps]
 
     def _spans(self, extent: int, stride: int, n_overlap: int) -> list[slice]:
@@ -206,7 +230,7 @@ class TiledNetwork:
         return [slice(first * stride, (first + side) * stride) for first in firsts]
 
     def _stitched(
-        self, image: torch.Tensor, stride: int, margin: int, name: str
+        self, image: _Mirrored, stride: int, margin: int, name: str
     ) -> list[torch.Tensor]:
         """Put maps together from the inner parts of tiles that begin at multiples of the stride."""
         if self._tiling.side < 4 * margin:
@@ -215,9 +239,10 @@ class TiledNetwork:
                 f"{name}: tiles of this network overlap by {margin} pixels to each side, so "
                 f"tile_size must be at least {4 * margin}"
             )
-        core = (self._tiling.side - 2 * margin) // stride * stride
+        side = max(min(self._tiling.side, _MAX_TILE), 4 * margin)
+        core = (side - 2 * margin) // stride * stride
         whole: list[torch.Tensor] = []
-        height, width = image.shape[2:]
+        height, width = image.size
         for top, left in itertools.product(range(0, height, core), range(0, width, core)):
             upper, first = max(0, top - margin), max(0, left - margin)
             rows = slice(upper, min(height, top + core + margin))
@@ -233,10 +258,10 @@ class TiledNetwork:
 
 
 def _empty_maps(
-    like: list[torch.Tensor], image: torch.Tensor, strides: list[int]
+    like: list[torch.Tensor], image: _Mirrored, strides: list[int]
 ) -> list[torch.Tensor]:
     """Return zeros in the shape of an image's maps, with the channels of a tile's."""
-    height, width = image.shape[2:]
+    height, width = image.size
     return [
         layer.new_zeros(height // stride, width // stride, layer.shape[-1])
         for layer, stride in zip(like, strides, strict=True)
@@ -430,7 +455,9 @@ class WindowReader:
     ) -> None:
         # No image is too small for the network, because all get a border.
         preprocessing = replace(loader.preprocessing, minimum_size=1)
-        loader = replace(loader, preprocessing=preprocessing, annotations=annotations)
+        loader = replace(
+            loader, preprocessing=preprocessing, annotations=annotations, with_faults=True
+        )
         if convert is not None:  # it chooses page and channel, and removes the banner
             options = replace(loader.read_options, banner="keep", page=0, channel=None)
             loader = replace(loader, read_options=options)

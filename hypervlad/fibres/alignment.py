@@ -12,7 +12,13 @@ from numpy.typing import ArrayLike, NDArray
 from hypervlad.common.constraints import HasMethods, Integer, Number, OneOf, check_value
 from hypervlad.fibres.axial import AxialStatistics, direction_of, order_of, spread_of
 from hypervlad.fibres.contrast import FloatMap
-from hypervlad.fibres.orientation import NO_ENERGY, GradientField, LocalOrientation, orientation_of
+from hypervlad.fibres.orientation import (
+    NO_ENERGY,
+    GradientField,
+    GradientNoise,
+    LocalOrientation,
+    orientation_of,
+)
 from hypervlad.fibres.regions import AlignedRegion, TileGrid, label_windows, regions_of
 from hypervlad.images import Annotation, PixelSizes, ReadOptions
 from hypervlad.images.errors import ImageReadError
@@ -336,24 +342,25 @@ def _check_rule(window: Any, tolerance: Any) -> None:
 
 
 def _window_sums(field: GradientField, grid: TileGrid) -> WindowSums:
-    # Each direction has the weight of the energy that supports it, and less where wires end or
-    # cross, as those places have much energy but no direction.
-    cosine, sine = field.axes
-    energy = np.maximum(field.energy, 0)
-    lengths = _lengths(field, energy)
-    weight = _root_coherence(lengths, energy) * field.fibre
-    axes = grid.sums(cosine * weight) + 1j * grid.sums(sine * weight)
-    weights = np.maximum(grid.sums(lengths * weight), np.abs(axes))
-    return WindowSums(axes, weights, field.fibre_pixels(grid))
+    def weighted(rows: slice) -> FloatMap:
+        # Each direction has the weight of the energy that supports it, and less where wires end or
+        # cross, as those places have much energy but no direction.
+        energy = np.maximum(field.energy[rows], 0)
+        lengths = _lengths(field.axes[:, rows], energy, field.noise)
+        weight = _root_coherence(lengths, energy) * field.fibre[rows]
+        return np.stack([*field.axes[:, rows], lengths]) * weight
+
+    cosine, sine, lengths = grid.sums_of(weighted)
+    axes = cosine + 1j * sine
+    return WindowSums(axes, np.maximum(lengths, np.abs(axes)), field.fibre_pixels(grid))
 
 
-def _lengths(field: GradientField, energy: FloatMap) -> FloatMap:
+def _lengths(axes: FloatMap, energy: FloatMap, noise: GradientNoise) -> FloatMap:
     """Return the differences q of the tensor's eigenvalues, less the contribution of noise.
 
     With the variance v of q due to noise, sqrt(q^2 - v) is unbiased for large q.
     """
-    cosine, sine = field.axes
-    noise = field.noise
+    cosine, sine = axes
     squares = cosine**2
     squares += sine**2
     # Noise on the edges of fibres, and noise on noise.
@@ -513,13 +520,14 @@ class AlignmentRecipe:
         except ValueError as error:
             raise ValueError(f"{name}: {str(error).removeprefix(f'{name}: ')}") from error
         field = GradientField.of(sample, sigma, name)
+        aligned = _fraction(field, sample.grey, self.method, window, self.tolerance, name)
         orientation = orientation_of(field, sample)
         return AlignmentResult(
             sample.grey,
             sample.mask,
             sample.annotations,
             orientation,
-            _fraction(field, sample.grey, self.method, window, self.tolerance, name),
+            aligned,
             orientation.statistics() if orientation.mask.any() else None,
         )
 

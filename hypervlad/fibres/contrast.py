@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_erosion
 
+from hypervlad.images.annotations import by_rows
 from hypervlad.images.errors import ImageReadError
 from hypervlad.images.resampling import smoothed
 
@@ -34,16 +35,21 @@ def normalised_contrast(grey: NDArray[Any], name: str = "image") -> FloatMap:
             f"{name}: the image is flat: all {grey.shape[0]} x {grey.shape[1]} pixels are equal, "
             "so it shows no direction; leave it out."
         )
-    scaled = grey.astype(np.float64)
-    low, high = _robust_range(subsample(scaled), low, high)
-    scaled -= low
-    scaled /= high - low
-    return np.clip(scaled, -1, 2, out=scaled).astype(np.float32)
+    low, high = _robust_range(subsample(grey), low, high)
+
+    def scaled(rows: NDArray[Any]) -> FloatMap:
+        return ((rows.astype(np.float64) - low) / (high - low)).clip(-1, 2).astype(np.float32)
+
+    return by_rows(scaled, grey)
 
 
 def subsample(values: NDArray[Any]) -> NDArray[Any]:
-    step = max(1, int(np.sqrt(values.size / _MAX_SAMPLE)))
+    step = _step(values.size)
     return values[::step, ::step].ravel()
+
+
+def _step(size: int) -> int:
+    return max(1, int(np.sqrt(size / _MAX_SAMPLE)))
 
 
 def _robust_range(values: NDArray[Any], least: float, most: float) -> tuple[float, float]:
@@ -68,12 +74,16 @@ def noise_deviation(contrast: FloatMap, mask: BoolMap | None = None) -> float:
     "Fast noise variance estimation", Computer Vision and Image Understanding 64). The median gives
     edges little influence (Donoho and Johnstone 1994).
     """
-    down = contrast[2:] + contrast[:-2]
-    down -= 2 * contrast[1:-1]
-    both = down[:, 2:] + down[:, :-2]
-    both -= 2 * down[:, 1:-1]
-    values = subsample(both)
+    step = _step((contrast.shape[0] - 2) * (contrast.shape[1] - 2))
+    values = _curved(_curved(contrast, step).T, step).T.ravel()
     if mask is not None:
         inside = subsample(binary_erosion(mask, np.ones((3, 3)))[1:-1, 1:-1])
         values = values[inside] if inside.any() else values
     return float(np.median(np.abs(values)) / 0.6745 / 6)
+
+
+def _curved(values: FloatMap, step: int) -> FloatMap:
+    """Weight each row and its neighbours by 1, -2, 1, for every so many rows."""
+    ends = values[2::step] + values[:-2:step]
+    ends -= 2 * values[1:-1:step]
+    return ends

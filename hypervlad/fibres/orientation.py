@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -25,10 +26,11 @@ from hypervlad.fibres.regions import TileGrid
 from hypervlad.images import Annotation, PixelSizes, ReadOptions
 from hypervlad.images.errors import ImageReadError
 from hypervlad.images.reading import image_name
-from hypervlad.images.resampling import gaussian_taps
+from hypervlad.images.resampling import STRIP, gaussian_taps
 from hypervlad.images.sample import Annotations, Sample, one_or_many, read_sample
 
 _PIXELS = Number(above=0, meaning="a number of pixels")
+_BAND = 512  # rows that are looked at at a time
 _MIN_WINDOW = 96  # unless fewer than three windows would fit along a side
 _GRADIENT_SIGMA = 1.0  # of the Gaussian that smooths the image before gradients are taken, pixels
 _CROSS_WEIGHTS = (9.0, 32.0, 9.0)
@@ -100,16 +102,14 @@ class LocalOrientation:
         """
         if not self.mask.any():
             raise ValueError("the image is all background: it has no mean direction.")
-        return axial_statistics(
-            self.orientation[self.mask], self.energy[self.mask], groups=self._windows()
-        )
+        return axial_statistics(self.orientation, self.energy * self.mask, groups=self._windows())
 
-    def _windows(self) -> NDArray[np.intp]:
+    def _windows(self) -> NDArray[Any]:
         shorter = min(self.mask.shape)
         side = max(shorter // 4, min(_MIN_WINDOW, shorter // 3), 2)
         grid = TileGrid.over(self.mask.shape, side)
-        numbers = grid.expand(np.arange(grid.size).reshape(grid.shape))
-        return np.asarray(numbers[self.mask])
+        numbers = np.arange(grid.size, dtype=np.min_scalar_type(grid.size))
+        return grid.expand(numbers.reshape(grid.shape))
 
 
 @one_or_many()
@@ -166,20 +166,24 @@ def local_orientation(
 
 
 def orientation_of(field: GradientField, sample: Sample) -> LocalOrientation:
-    cosine, sine = field.axes
-    along = np.arctan2(sine, cosine)
-    along *= np.float32(0.5)
-    coherence = np.hypot(cosine, sine)
-    coherence /= np.maximum(field.energy_with_noise, np.float32(NO_ENERGY))
-    np.minimum(coherence, 1, out=coherence)
-    along, fibre = wrapped(along), field.fibre
-    along *= fibre
-    coherence *= fibre
+    """Return the directions of a field, whose maps they replace: these take much memory."""
+    for top in range(0, len(field.energy), _BAND):
+        rows = slice(top, top + _BAND)
+        (cosine, sine), energy, fibre = field.axes[:, rows], field.energy[rows], field.fibre[rows]
+        along = np.arctan2(sine, cosine)
+        along *= np.float32(0.5)
+        coherence = np.hypot(cosine, sine)
+        coherence /= np.maximum(energy + np.float32(field.noise.energy), np.float32(NO_ENERGY))
+        np.minimum(coherence, 1, out=coherence)
+        field.axes[:, rows] = wrapped(along), coherence
+        field.axes[:, rows] *= fibre
+        energy *= fibre
+    along, coherence = field.axes
     return LocalOrientation(
         along,
         coherence,
-        field.energy * fibre,
-        fibre,
+        field.energy,
+        field.fibre,
         field.sigma,
         sample.pixel_size,
         sample.annotations,
@@ -201,11 +205,12 @@ class GradientNoise:
 
 @dataclass(frozen=True, eq=False)
 class GradientField:
-    down: FloatMap  # derivatives of the normalised image, (H, W)
-    right: FloatMap
+    energy: FloatMap  # averaged squared length of the gradients, less the mean of noise; (H, W)
+    # Cosine and sine of twice the structure tensor's angle, times its eigenvalues' gap; (2, H, W)
+    axes: FloatMap
+    fibre: BoolMap  # which pixels have the energy of fibres; (H, W)
     noise: GradientNoise
     sigma: float  # of the Gaussian that averages are taken with, pixels
-    seen: BoolMap  # where the image shows the sample
 
     @classmethod
     def of(cls, sample: Sample, sigma: Any, name: str) -> GradientField:
@@ -217,48 +222,33 @@ class GradientField:
                 f"{name}: sigma={sigma!r}: {sigma:g} pixels are more than half of the image of "
                 f"{height} x {width}; sigma is in pixels: give about a third of a fibre's width."
             )
-        scale = float(sigma)
-        noise = gradient_noise(contrast, scale)
-        return cls(*image_gradients(contrast), noise, scale, sample.mask)
+        noise = gradient_noise(contrast, float(sigma))
+        maps = np.empty((3, *contrast.shape), np.float32)
+        # Whole strips beyond a band, so that it has the same digits as the whole image.
+        reach = STRIP * math.ceil((TRUNCATE * (sigma + _GRADIENT_SIGMA) + 2) / STRIP)
+        for top in range(0, len(contrast), _BAND):  # which takes little memory
+            start = max(top - reach, 0)
+            down, right = image_gradients(contrast[start : top + _BAND + reach])
+            # The doubled angle of gradients, y up, has the cosine right^2 - down^2 and the sine
+            # -2 right down. Fibres run across gradients, which reverses both signs.
+            products = down**2 + right**2, down**2 - right**2, 2 * down * right
+            for own, each in zip(maps, products, strict=True):
+                rows = own[top : top + _BAND]
+                rows[...] = gaussian_smooth(each, float(sigma))[top - start :][: len(rows)]
+        energy, axes = maps[0], maps[1:]
+        energy -= np.float32(noise.energy)
+        # The level above which half of all energy lies follows gain and contrast, and depends
+        # little on the share of background or on bright spots.
+        ordered = np.maximum(np.sort(subsample(energy)), 0).astype(np.float64)
+        held = np.cumsum(ordered)
+        half_energy = float(ordered[np.searchsorted(held, held[-1] / 2)])
+        above_noise = _DEVIATIONS * noise.energy_scatter * noise.energy
+        least = max(_FLOOR * half_energy, above_noise, NO_ENERGY)
+        return cls(energy, axes, (energy > least) & sample.mask, noise, float(sigma))
 
     @property
     def shape(self) -> tuple[int, int]:
-        return self.down.shape[0], self.down.shape[1]
-
-    @cached_property
-    def energy_with_noise(self) -> FloatMap:
-        """Averaged squared length of the gradients."""
-        return gaussian_smooth(self.down * self.down + self.right * self.right, self.sigma)
-
-    @cached_property
-    def energy(self) -> FloatMap:
-        """The same less the mean of noise; it may be negative."""
-        return np.asarray(self.energy_with_noise - np.float32(self.noise.energy))
-
-    @cached_property
-    def axes(self) -> tuple[FloatMap, FloatMap]:
-        """Cosine and sine of twice the structure tensor's angle, times its eigenvalues' gap."""
-        # The doubled angle of gradients, y up, has the cosine right^2 - down^2 and the sine
-        # -2 right down. Fibres run across gradients, which reverses both signs.
-        cosine = self.down * self.down
-        cosine -= self.right * self.right
-        sine = self.down * self.right
-        sine *= 2
-        return gaussian_smooth(cosine, self.sigma), gaussian_smooth(sine, self.sigma)
-
-    @cached_property
-    def fibre(self) -> BoolMap:
-        """Which pixels have the energy of fibres.
-
-        The level above which half of all energy lies follows gain and contrast, and depends little
-        on the share of background or on bright spots.
-        """
-        above_noise = _DEVIATIONS * self.noise.energy_scatter * self.noise.energy
-        ordered = np.maximum(np.sort(subsample(self.energy)), 0).astype(np.float64)
-        held = np.cumsum(ordered)
-        half_energy = float(ordered[np.searchsorted(held, held[-1] / 2)])
-        least = max(_FLOOR * half_energy, above_noise, NO_ENERGY)
-        return np.asarray((self.energy > least) & self.seen)
+        return self.energy.shape[0], self.energy.shape[1]
 
     def fibre_pixels(self, grid: TileGrid) -> NDArray[np.float64]:
         # None in windows with no more energy than noise can give them: now and then, neighbouring

@@ -37,6 +37,7 @@ _MIN_LENGTH = 0.02  # inches: three pixels of a page
 _BAR = 0.7  # half its length, over the radius of the largest disc in the region
 # Rose
 _N_PETALS = 24  # over half a turn
+_STEP = 2**20  # pixels that are counted at a time, to save memory
 _RIM = 1.08, 0.12  # start and width of the ring of colours, over the longest petal
 # Lengths in inches.
 _SIDE, _WIDE = 3.4, 7.0  # longer side of an image, and of one that is a strip
@@ -164,7 +165,7 @@ class OrientationDisplay(Display):
 
     def _draw_rose(self, ax: Axes) -> None:
         found, mean = self.result.orientation, self.result.statistics
-        shares = rose_weights(found.orientation[found.mask], found.energy[found.mask])
+        shares = rose_weights(found.orientation, found.energy * found.mask)
         draw_rose(ax, shares, None if mean is None else mean.mean)
         self._write(ax, *_statistics_text(mean))
 
@@ -249,17 +250,18 @@ def outlines(aligned: AlignedFraction) -> list[Segment]:
 
 def mean_bars(aligned: AlignedFraction) -> Iterator[Segment]:
     """Yield a bar in pixels along the mean direction of each region, centred in its widest part."""
-    from scipy.ndimage import distance_transform_edt
+    from scipy.ndimage import distance_transform_edt, find_objects
 
     labels = _labels_of_windows(aligned)
+    boxes = find_objects(labels)
     for region in aligned.regions:
-        inside = np.pad(labels == region.label, 1)
-        depth = distance_transform_edt(inside)[1:-1, 1:-1]
+        rows, columns = box = boxes[region.label - 1]
+        depth = distance_transform_edt(np.pad(labels[box] == region.label, 1))[1:-1, 1:-1]
         deepest = np.argwhere(depth >= depth.max() - 1e-9)
         away = np.linalg.norm(deepest - deepest.mean(axis=0), axis=1)
-        i, j = deepest[away.argmin()]
+        i, j = deepest[away.argmin()] + (rows.start, columns.start)
         y, x = aligned.rows[i : i + 2].mean(), aligned.columns[j : j + 2].mean()
-        reach = _BAR * (depth[i, j] - 0.5) * min(aligned.window_sides)
+        reach = _BAR * (depth.max() - 0.5) * min(aligned.window_sides)
         across, up = reach * np.cos(region.mean_angle), reach * np.sin(region.mean_angle)
         yield (x - across, y + up), (x + across, y - up)
 
@@ -301,8 +303,11 @@ def _windows_at(edges: NDArray[np.intp], n: int) -> NDArray[np.intp]:
 
 def rose_weights(angles: ArrayLike, weights: ArrayLike) -> NDArray[np.float64]:
     """Return the histogram of directions, in radians, over half a turn; bin 0 is centred on 0."""
-    bins = np.rint(np.ravel(angles) * (_N_PETALS / np.pi)).astype(np.intp) % _N_PETALS
-    sums = np.bincount(bins, np.ravel(weights), _N_PETALS)
+    sums, flat = np.zeros(_N_PETALS), (np.ravel(angles), np.ravel(weights))
+    for start in range(0, len(flat[0]), _STEP):
+        some, own = (each[start : start + _STEP] for each in flat)
+        bins = np.rint(some * (_N_PETALS / np.pi)).astype(np.intp) % _N_PETALS
+        sums += np.bincount(bins, own, _N_PETALS)
     return np.asarray(sums / (sums.sum() or 1.0))
 
 

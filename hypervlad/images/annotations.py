@@ -404,14 +404,16 @@ def _is_sharp(grey: Grey) -> Mask:
 
 
 def by_rows(
-    function: Callable[[NDArray[Any]], NDArray[Any]], values: NDArray[Any], reach: int
+    function: Callable[[NDArray[Any]], NDArray[Any]], values: NDArray[Any], reach: int = 0
 ) -> NDArray[Any]:
     """Apply to few rows at a time what depends on so many above and below; copies take little."""
-    found = [
-        function(values[max(top - reach, 0) : top + _ROWS + reach])[min(top, reach) :][:_ROWS]
-        for top in range(0, len(values), _ROWS)
-    ]
-    return np.concatenate(found)
+    found = values
+    for top in range(0, len(values), _ROWS):
+        own = function(values[max(top - reach, 0) : top + _ROWS + reach])[min(top, reach) :][:_ROWS]
+        if top == 0:
+            found = np.empty((len(values), *own.shape[1:]), own.dtype)
+        found[top : top + _ROWS] = own
+    return found
 
 
 def extreme(grey: NDArray[Any], reach: int, pick: np.ufunc) -> NDArray[Any]:

@@ -19,7 +19,7 @@ _REACH = 0.06  # from half the grid's frequency, in cycles per pixel
 _CLEARLY = 1.2  # times the coherence of the next eighth, which the blocks of JPEG do not reach
 _COHERENT = 0.5  # enlarged images with some noise reach 0.7 to 1, others 0.05
 _SAME = 0.015  # between both directions
-_STRIP = 32  # rows that are smoothed at once
+STRIP = 32  # rows that are smoothed at once
 _MAX_PRODUCT = 2**18  # multiplications of which libraries use one thread: others would only wait
 _LOST = 0.2  # of the variance within 9 px, by shrinking and enlarging again: mostly below 0.1
 
@@ -68,17 +68,17 @@ def correlated(
     reach = len(taps) // 2
     padded = np.pad(image, ((reach, reach), (0, 0)), mode=mode)
     # All weights of a strip as a matrix: SciPy, which takes pixel by pixel, is five times slower.
-    matrix = np.zeros((_STRIP, _STRIP + 2 * reach), np.float32)
+    matrix = np.zeros((STRIP, STRIP + 2 * reach), np.float32)
     for row, weights in enumerate(matrix):
         weights[row : row + len(taps)] = taps
     n_columns = max(16, _MAX_PRODUCT // matrix.size)
     found: NDArray[np.float32] = np.empty_like(image)
-    for top in range(0, len(image), _STRIP):
-        rows = padded[top : top + _STRIP + 2 * reach]
+    for top in range(0, len(image), STRIP):
+        rows = padded[top : top + STRIP + 2 * reach]
         own = matrix[: len(rows) - 2 * reach, : len(rows)]
         for left in range(0, image.shape[1], n_columns):
             columns = slice(left, left + n_columns)
-            np.matmul(own, rows[:, columns], out=found[top : top + _STRIP, columns])
+            np.matmul(own, rows[:, columns], out=found[top : top + STRIP, columns])
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -37,6 +38,7 @@ _MAX_TILT = 0.75  # pixels by which the first and the last third of a horizontal
 _MAX_TICK = 0.5  # longest tick, as a share of the length of a line
 # Rows of dots or ticks
 _MIN_DOTS, _MAX_DOTS, _MAX_DOT, _MIN_FILL = 6, 200, (40, 12), 0.6
+_N_WIDTHS, _N_ROWS = 2**6, 2**32  # more than dots and images have
 _MIN_PITCH, _PITCH_ERROR, _PITCH_ERROR_SHARE = 5, 2.0, 0.15
 # A line is of the sample if so many others are of its level, within so many grey levels, and fill
 # so much of their boxes.
@@ -443,13 +445,16 @@ def _rows_of_dots(grey: Grey) -> Iterator[_Candidate]:
     objects = objects[contrast.min(axis=0) >= _MIN_CONTRAST]
     for number, (_, sign) in enumerate(_LOOKS):
         boxes = objects[objects[:, 4] == number, :4]
-        boxes = boxes[np.argsort(boxes[:, 0], kind="stable")]
+        tall, wide = (boxes[:, 2:] - boxes[:, :2]).T
+        keys = _size_key(tall, wide, boxes[:, 0])
+        order = np.argsort(keys, kind="stable")
+        alike = boxes[order].T.copy(), keys[order]
         for edge in (0, 2):  # of all dots, the upper or the lower edge is in one row
             ordered = boxes[np.lexsort((boxes[:, 1], boxes[:, edge]))]
             starts = np.flatnonzero(np.diff(ordered[:, edge], prepend=-9, append=-9))
             sizes = np.diff(starts)
             for i in np.flatnonzero((sizes >= _MIN_DOTS) & (sizes <= _MAX_DOTS)):
-                found = _regular(grey, sign, ordered[starts[i] : starts[i + 1]], boxes)
+                found = _regular(grey, sign, ordered[starts[i] : starts[i + 1]], *alike)
                 if found is not None:
                     yield found
 
@@ -488,11 +493,15 @@ def _small_objects(grey: Grey) -> tuple[NDArray[np.int_], NDArray[np.int_]]:
 
 
 def _regular(
-    grey: Grey, sign: int, group: NDArray[np.int_], boxes: NDArray[np.int_]
+    grey: Grey,
+    sign: int,
+    group: NDArray[np.int_],
+    boxes: NDArray[np.int_],
+    keys: NDArray[np.int_],
 ) -> _Candidate | None:
     """Return the longest regular row of dots of equal widths; None if that is no scale bar.
 
-    All `boxes` are in the order of their upper edges.
+    All `boxes`, (4, n), are in the order of their `keys`.
     """
     row = group[_longest_row(group, _MAX_SHARE * grey.shape[1])]
     if not len(row):
@@ -500,22 +509,23 @@ def _regular(
     height, width = np.median(row[:, 2:] - row[:, :2], axis=0)
     if width > height + 1:  # dashes
         return None
-    x, numbers = row[:, [1, 3]].sum(axis=1) / 2, np.arange(len(row))
-    fit = np.polyfit(numbers, x, 1)
-    pitch = float(fit[0])
+    x, numbers = row[:, [1, 3]].sum(axis=1) / 2, np.arange(len(row)) - (len(row) - 1) / 2
+    pitch = float(numbers @ x / (numbers @ numbers))  # of a line through the centres
+    # Another row of such dots nearby belongs to a lattice.
+    corners, reach, n_near = (row[:, :2].min(axis=0), row[:, 2:].max(axis=0)), 3 * pitch, 0
+    (first, start), (last, end) = corners[0] - reach, corners[1] + reach
+    for tall, wide in product(_within_one(height), _within_one(width)):
+        ends = np.searchsorted(keys, _size_key(tall, wide, np.array([first, last], np.int_)))
+        top, left, bottom, right = boxes[:, slice(*ends)]
+        near = (top >= first) & (left >= start) & (bottom <= last) & (right <= end)
+        n_near += int(near.sum())
+        if n_near > len(row) + 2:
+            return None
     rows = grey[int(np.median(row[:, 0])) : int(np.median(row[:, 2]))]
     clarity = _clarity(sign * rows, x, pitch)
     if clarity is None:
         return None
-    # Another row of such dots nearby belongs to a lattice.
-    corners, reach = (row[:, :2].min(axis=0), row[:, 2:].max(axis=0)), 3 * pitch
-    around = corners[0][0] - reach, corners[1][0] + reach
-    boxes = boxes[slice(*np.searchsorted(boxes[:, 0], around))]
-    alike = np.abs(boxes[:, 2:] - boxes[:, :2] - (height, width)).max(axis=1) <= 1
-    near = (boxes[:, :2] >= corners[0] - reach) & (boxes[:, 2:] <= corners[1] + reach)
-    if (alike & near.all(axis=1)).sum() > len(row) + 2:
-        return None
-    spread = float(np.std(x - np.polyval(fit, numbers)))
+    spread = float(np.std(x - pitch * numbers))
     error = max(0.3, spread * np.sqrt(12 / len(x)))
     (top, left), (bottom, right) = (each.tolist() for each in corners)
     box = top, left, bottom, right
@@ -523,11 +533,22 @@ def _regular(
     return _Candidate(bar, sign, clarity * min(1, len(x) / 11))
 
 
+def _size_key(height: Any, width: Any, top: Any) -> Any:
+    """Return numbers in the order of heights, then of widths, then of upper edges."""
+    return (height * _N_WIDTHS + width) * _N_ROWS + top
+
+
+def _within_one(size: float) -> list[int]:
+    return [n for n in (int(size), int(size) + 1, int(size) - 1) if abs(n - size) <= 1]
+
+
 def _longest_row(group: NDArray[np.int_], longest: float) -> NDArray[np.int_]:
     """Return the numbers of the most dots of about one width and pitch; none if below six."""
     centres, widths = group[:, [1, 3]].sum(axis=1) / 2, group[:, 3] - group[:, 1]
     best: list[int] = []
     for i in range(len(group) - _MIN_DOTS + 1):
+        if len(group) - i <= len(best):
+            break
         alike = np.flatnonzero(np.abs(widths - widths[i]) <= 1)
         others = alike[alike > i]
         for j in others if len(alike) >= _MIN_DOTS else ():

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hypervlad.images.annotations import by_rows
+
 Colours = NDArray[np.float32]
 Colour = tuple[float, float, float]
 
@@ -75,7 +77,7 @@ def stretch_contrast(grey: NDArray[Any]) -> NDArray[np.float32]:
     """Stretch grey values (H, W) to [0, 1]; half a per cent at either end is clipped."""
     low, high = np.percentile(grey, _PERCENTILES)
     span = high - low if high > low else 1.0
-    return np.asarray(np.clip((grey - low) / span, 0, 1).astype(np.float32))
+    return by_rows(lambda rows: ((rows - low) / span).clip(0, 1).astype(np.float32), grey)
 
 
 def as_rgb(pixels: NDArray[Any]) -> NDArray[np.float64]:

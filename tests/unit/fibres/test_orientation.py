@@ -67,13 +67,13 @@ def test_the_tensor_is_scikit_images_except_for_the_derivative(angle, period, se
 @given(st.sampled_from(list(MOVES)), st.integers(0, 10**6))
 def test_mirrored_and_turned_images_have_such_directions(turn, seed):
     rng = np.random.default_rng(seed)
-    image = gaussian_filter(rng.standard_normal((60, 80)), (1, 3)) + 0.02 * rng.random((60, 80))
+    image = gaussian_filter(rng.standard_normal((40, 520)), (1, 3)) + 0.02 * rng.random((40, 520))
     before, after = (local_orientation(each, 2.0) for each in (image, turn(image)))
     mask = turn(before.mask)
     assert (mask == after.mask).mean() > 0.98
     both = mask & after.mask
     apart = axial_difference(after.orientation[both], MOVES[turn](before.orientation)[both])
-    assert np.quantile(apart, 0.98) < 0.02
+    assert np.quantile(apart, 0.99) < 0.01
 
 
 @settings(max_examples=10, deadline=None)
