@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,12 +13,15 @@ from scipy import ndimage
 from skimage.transform import resize
 
 from hypervlad.features.lazy_torch import usual_torch
+from hypervlad.images.resampling import halved
 from hypervlad.objects.measures import solidity
 from hypervlad.objects.particle import Outline, cropped
+from hypervlad.objects.splitting import Window
 from hypervlad.particles.decoder import brightness_of, parts_of
 from hypervlad.particles.finding import finder_network
 
 _HALF = 128  # pixels to each side of the point that are looked at, on each scale
+_SHRINKING = 1, 2, 4, 8  # the scales: particles of up to 2,048 pixels are seen whole
 _SEPARATIONS = 0.95, 0.6  # of the parts among which the particle may be
 _LEVELS = 80, 128, 190  # of 255: probability of background where it may end
 _N_STEPS = 12  # grey levels where it may end, of bright and of dark ones
@@ -28,6 +32,15 @@ _MIN_QUALITY, _SURE = 0.33, 0.45  # of a particle, above that of background; no 
 
 Mask = NDArray[np.bool_]
 Box = tuple[int, int, int, int]
+
+
+class _Region(NamedTuple):
+    """A region that may be a particle, in its box on one scale."""
+
+    quality: float
+    window: Window
+    mask: Mask
+    shrinking: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +58,13 @@ class GrowingField:
     def _brightness(self) -> tuple[float, float]:
         return brightness_of(self.grey)
 
+    @functools.cached_property
+    def _smaller(self) -> list[NDArray[np.float32]]:
+        found = [self.grey]
+        while len(found) < len(_SHRINKING) and max(found[-1].shape) > _HALF:
+            found.append(halved(found[-1]))
+        return [each for each in found if each.size]
+
     def grown(self, at: tuple[int, int], taken: Callable[[Box], Mask], label: int) -> Outline:
         """Return the outline of the particle at a pixel, `at` its row and column.
 
@@ -52,43 +72,47 @@ class GrowingField:
         most convex one whose edge looks like a border. `taken` returns the pixels of a box (top,
         left, bottom, right) that other outlines have. A ValueError if there is no such region.
         """
-        found, best, scale = None, _MIN_QUALITY, 1.0
-        while True:
-            half = round(_HALF / scale)
-            low = [max(0, each - half) for each in at]
-            high = [min(side, each + half) for side, each in zip(self.grey.shape, at, strict=True)]
-            box = low[0], low[1], high[0], high[1]
-            for quality, mask in self._regions(box, at, ~taken(box), scale):
-                if quality > best:
-                    best, found = quality, cropped(mask, low[0], low[1], label)
-            if best >= _SURE or half >= max(self.grey.shape):
-                break
-            scale /= 2
-        if found is None:
+        best = _Region(_MIN_QUALITY, (slice(0, 0), slice(0, 0)), np.zeros((0, 0), bool), 1)
+        for grey, shrinking in zip(self._smaller, _SHRINKING, strict=False):
+            if best.quality < _SURE:
+                found = self._regions(grey, shrinking, at, taken)
+                best = max([best, *found], key=lambda each: each.quality)
+        # Edges of what was seen on a smaller scale are smooth, and end at other outlines.
+        size = tuple(best.shrinking * side for side in best.mask.shape)
+        whole = best.mask.astype(np.float32)
+        mask = resize(whole, size, order=1) >= 0.5 if best.shrinking > 1 else best.mask
+        top, left = (best.shrinking * side.start for side in best.window)
+        mask = mask & ~taken((top, left, top + mask.shape[0], left + mask.shape[1]))
+        if (outline := cropped(mask, top, left, label)) is None:
             raise ValueError("nothing with an edge around it is here: draw around the particle (A)")
-        return found
+        return outline
 
     def _regions(
-        self, box: Box, at: tuple[int, int], free: Mask, scale: float
-    ) -> Iterator[tuple[float, Mask]]:
-        """Return regions of a box that the pixel is in, with how much they look like a particle."""
-        whole = self.grey[box[0] : box[2], box[1] : box[3]]
-        size = tuple(max(1, round(side * scale)) for side in whole.shape)
-        y, x = (min(int((p - o) * scale), s - 1) for p, o, s in zip(at, box, size, strict=False))
-        grey = whole if scale == 1 else resize(whole, size, order=1, anti_aliasing=True)
-        if scale < 1:
-            free = resize(free, size, order=0)
-        free[y, x] = True
+        self,
+        grey: NDArray[np.float32],
+        shrinking: int,
+        at: tuple[int, int],
+        taken: Callable[[Box], Mask],
+    ) -> Iterator[_Region]:
+        """Return regions that the pixel is in, of one scale."""
+        here = [min(p // shrinking, side - 1) for p, side in zip(at, grey.shape, strict=True)]
+        top, left = (max(0, p - _HALF) for p in here)
+        bottom, right = (min(s, p + _HALF) for s, p in zip(grey.shape, here, strict=True))
+        y, x = here[0] - top, here[1] - left
         # A particle that the box cuts is seen whole on a smaller scale.
-        cut = np.ones(size, bool)
-        cut[box[0] > 0 : size[0] - (box[2] < self.grey.shape[0]),
-            box[1] > 0 : size[1] - (box[3] < self.grey.shape[1])] = False  # fmt: skip
-        least = _LEAST if scale == 1 else _LEAST_COARSE
+        cut = np.ones((bottom - top, right - left), bool)
+        cut[top > 0 : len(cut) - (bottom < len(grey))] = False
+        cut[:, : left > 0] = cut[:, cut.shape[1] - (right < grey.shape[1]) :] = True
+        grey = grey[top:bottom, left:right]
+        box = tuple(shrinking * side for side in (top, left, bottom, right))
+        free = ~taken(box)[::shrinking, ::shrinking]
+        free[y, x] = True
+        least = _LEAST if shrinking == 1 else _LEAST_COARSE
         smooth = ndimage.gaussian_filter(grey, _SMOOTHING)
         near = slice(max(0, y - _SEED), y + _SEED + 1), slice(max(0, x - _SEED), x + _SEED + 1)
         for sign in (1, -1):
             with usual_torch():
-                fields = finder_network().fields(grey, max(size), sign < 0, self._brightness)
+                fields = finder_network().fields(grey, 2 * _HALF, sign < 0, self._brightness)
             masks = [
                 (parts == parts[y, x]) & (fields[0] < level)
                 for parts in (parts_of(fields, each, 4, 4) for each in _SEPARATIONS)
@@ -103,18 +127,18 @@ class GrowingField:
                 mask &= free
                 mask[y, x] = True
                 pieces, _ = ndimage.label(mask)
-                own_piece = pieces == pieces[y, x]
-                area = int(np.count_nonzero(own_piece))
-                if area < least or area in seen or (own_piece & cut).any():
+                piece = pieces == pieces[y, x]
+                area = int(np.count_nonzero(piece))
+                if area < least or area in seen or (piece & cut).any():
                     continue
                 seen.add(area)
-                window = ndimage.find_objects(own_piece.view(np.uint8))[0]
-                filled = ndimage.binary_fill_holes(own_piece[window]) & free[window]
+                rows, columns = window = ndimage.find_objects(piece.view(np.uint8))[0]
+                filled = ndimage.binary_fill_holes(piece[window]) & free[window]
                 edge = filled & ~ndimage.binary_erosion(filled)
-                border = fields[2][window][edge].mean() / 255
-                quality = float(np.sqrt(border)) * solidity(filled) ** _CONVEX
-                region = np.zeros(size, bool)
-                region[window] = filled
-                if scale < 1:
-                    region = resize(region.astype(np.float32), whole.shape, order=1) >= 0.5
-                yield quality, region
+                border = float(fields[2][window][edge].mean() / 255)
+                quality = border**0.5 * solidity(filled) ** _CONVEX
+                rows, columns = (
+                    slice(side.start + first, side.stop + first)
+                    for side, first in ((rows, top), (columns, left))
+                )
+                yield _Region(quality, (rows, columns), filled, shrinking)
