@@ -77,18 +77,18 @@ def change_of(
 
 
 def grown(
-    grow: Callable[[tuple[int, int], Callable[[Box], Mask], int], Outline],
+    grow: Callable[[tuple[int, int], Callable[[Box], Mask], int, Outline | None], Outline],
     stroke: list[Any],
     outlines: Outlines,
 ) -> Change:
-    """Return what `grow` of a `GrowingField` finds at a point, in place of an outline there."""
+    """Return what `grown` of a `GrowingField` returns at a point, in place of an outline there."""
     x, y = np.floor(_checked(stroke, outlines.shape)[0]).astype(int).tolist()
     if not (0 <= y < outlines.shape[0] and 0 <= x < outlines.shape[1]):
         raise ValueError("click on a particle, in the image")
     own = [each for each in outlines if _pixels_of([each], (y, x, y + 1, x + 1)).any()]
     label = own[0].label if own else _free_label(outlines)
     others = [each for each in outlines if each not in own]
-    new = grow((y, x), partial(_pixels_of, others), label)
+    new = grow((y, x), partial(_pixels_of, others), label, own[0] if own else None)
     new = replace(new, class_name=own[0].class_name if own else "")
     area = counted(int(np.count_nonzero(new.mask)), "pixel")
     return Change(own, [new], f"outline {label} grown{' anew' if own else ''}, {area}")

@@ -28,6 +28,8 @@ _N_STEPS = 12  # grey levels where it may end, of bright and of dark ones
 _SMOOTHING, _SEED = 1.0, 2  # pixels: of grey levels, and to each side of the point for its own
 _LEAST, _LEAST_COARSE = 12, 1200  # pixels of a particle, and of one that is seen on smaller scales
 _CONVEX = 4  # power of the solidity, beside the root of the probability of a border
+_MAX_CHOICES = 5  # regions, one after the other
+_ALIKE, _SAME = 0.8, 0.95  # of all pixels of two regions, what they share
 _MIN_QUALITY, _SURE = 0.33, 0.45  # of a particle, above that of background; no other scale is tried
 
 Mask = NDArray[np.bool_]
@@ -65,27 +67,35 @@ class GrowingField:
             found.append(halved(found[-1]))
         return [each for each in found if each.size]
 
-    def grown(self, at: tuple[int, int], taken: Callable[[Box], Mask], label: int) -> Outline:
+    def grown(
+        self,
+        at: tuple[int, int],
+        taken: Callable[[Box], Mask],
+        label: int,
+        before: Outline | None = None,
+    ) -> Outline:
         """Return the outline of the particle at a pixel, `at` its row and column.
 
         Of regions around the pixel, as the network separates them and as grey levels do, it is the
-        most convex one whose edge looks like a border. `taken` returns the pixels of a box (top,
-        left, bottom, right) that other outlines have. A ValueError if there is no such region.
+        most convex one whose edge looks like a border; if that is the outline of `before`, it is
+        the next one, and after the last the first. `taken` returns the pixels of a box (top, left,
+        bottom, right) that other outlines have. A ValueError if there is no such region.
         """
-        best = _Region(_MIN_QUALITY, (slice(0, 0), slice(0, 0)), np.zeros((0, 0), bool), 1)
+        regions = list[_Region]()
         for grey, shrinking in zip(self._smaller, _SHRINKING, strict=False):
-            if best.quality < _SURE:
-                found = self._regions(grey, shrinking, at, taken)
-                best = max([best, *found], key=lambda each: each.quality)
-        # Edges of what was seen on a smaller scale are smooth, and end at other outlines.
-        size = tuple(best.shrinking * side for side in best.mask.shape)
-        whole = best.mask.astype(np.float32)
-        mask = resize(whole, size, order=1) >= 0.5 if best.shrinking > 1 else best.mask
-        top, left = (best.shrinking * side.start for side in best.window)
-        mask = mask & ~taken((top, left, top + mask.shape[0], left + mask.shape[1]))
-        if (outline := cropped(mask, top, left, label)) is None:
+            if not any(each.quality >= _SURE for each in regions):
+                regions += self._regions(grey, shrinking, at, taken)
+        found = list[Outline]()
+        for each in sorted(regions, key=lambda each: -each.quality):
+            if each.quality < _MIN_QUALITY or len(found) == _MAX_CHOICES:
+                break
+            outline = _in_full_size(each, taken, label)
+            if outline and all(_shared(outline, other) < _ALIKE for other in found):
+                found.append(outline)
+        if not found:
             raise ValueError("nothing with an edge around it is here: draw around the particle (A)")
-        return outline
+        known = [before is not None and _shared(each, before) > _SAME for each in found]
+        return found[(known.index(True) + 1) % len(found) if any(known) else 0]
 
     def _regions(
         self,
@@ -142,3 +152,26 @@ class GrowingField:
                     for side, first in ((rows, top), (columns, left))
                 )
                 yield _Region(quality, (rows, columns), filled, shrinking)
+
+
+def _in_full_size(region: _Region, taken: Callable[[Box], Mask], label: int) -> Outline | None:
+    """Return the outline of a region: smooth if it is of a smaller scale, and beside others."""
+    mask, shrinking = region.mask, region.shrinking
+    if shrinking > 1:
+        size = tuple(shrinking * side for side in mask.shape)
+        mask = resize(mask.astype(np.float32), size, order=1) >= 0.5
+    top, left = (shrinking * side.start for side in region.window)
+    mask = mask & ~taken((top, left, top + mask.shape[0], left + mask.shape[1]))
+    return cropped(mask, top, left, label)
+
+
+def _shared(one: Outline, other: Outline) -> float:
+    """Return which share of all pixels of two outlines both have."""
+    low = np.maximum(one.box[:2], other.box[:2])
+    high = np.maximum(np.minimum(one.box[2:], other.box[2:]), low)
+    own, others = (
+        each.mask[tuple(map(slice, low - each.box[:2], high - each.box[:2]))]
+        for each in (one, other)
+    )
+    shared = np.count_nonzero(own & others)
+    return shared / (np.count_nonzero(one.mask) + np.count_nonzero(other.mask) - shared)
