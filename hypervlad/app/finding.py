@@ -24,6 +24,7 @@ from hypervlad.app.previews import MAX_PREVIEWS, Part, part_in_view, write_part
 from hypervlad.app.results import RESULTS
 from hypervlad.app.runner import Runner
 from hypervlad.app.scales import Scales, is_elsewhere
+from hypervlad.app.strokes import Change, grown
 from hypervlad.common.files import refuse_link, replace_when_complete
 from hypervlad.common.progress import announced, joined_notes, noted
 from hypervlad.common.tables import write_table
@@ -31,10 +32,10 @@ from hypervlad.common.wording import counted, name_some, printable
 from hypervlad.images import ImageReadError, ReadOptions, find_images, read_image
 from hypervlad.images.files import file_stamp
 from hypervlad.images.reading import relative_names
-from hypervlad.images.sample import note_found
+from hypervlad.images.sample import note_found, read_sample
 from hypervlad.objects.detection import MIN_AREA
 from hypervlad.objects.found_folder import FIELDS, RUN, FoundFolder
-from hypervlad.objects.particle import Outline
+from hypervlad.objects.particle import Outline, Outlines, check_same_size
 
 _READING = "page", "channel", "banner", "scaling", "percentiles", "max_pixels"
 _LEAST_AREA = re.compile(r"(?<![\w/.-])min_area(?![\w/-]|\.\w)")  # no part of a file's name
@@ -79,6 +80,7 @@ class Finding(Corrections):
         self._sizes, self._size_options = dict[str, float](), list[str | Path]()  # of the task
         self._previewing = threading.Lock()
         self._previews = dict[tuple[Any, ...], dict[str, Any]]()  # the last answers
+        self._growing: tuple[Any, Any] = None, None  # the image in which particles grew last
         if not self.is_found:  # a preview shall not wait for it
             finding = "hypervlad.particles.finding"
             threading.Thread(target=importlib.import_module, args=[finding], daemon=True).start()
@@ -174,6 +176,18 @@ class Finding(Corrections):
         answer = {"is_whole": True, "removed": [], "outlines": shapes_of(outlines)}
         return answer | {"message": words, "part": part and part._asdict()}
 
+    def grown(self, image: int, stroke: list[Any], outlines: Outlines) -> Change:
+        """Return the particle at the point where a stroke begins, for `edit`."""
+        from hypervlad.particles.growing import GrowingField  # not above: it takes seconds
+
+        path = self.image_of(image)
+        if self._growing[0] != (key := (path, file_stamp(path))):
+            with noted(path.name):
+                sample = read_sample(path, annotations="keep", read_options=self.read_options())
+            check_same_size(outlines, sample.grey, path.name)
+            self._growing = key, GrowingField(sample.grey)
+        return grown(self._growing[1].grown, stroke, outlines)
+
     def files(self) -> list[Path]:
         """Return the images of the folder; new ones get the next numbers."""
         self._add_files(self._root)
@@ -200,7 +214,8 @@ class Finding(Corrections):
 
     def _in_words(self, message: object) -> str:
         """Return a message, with files and choices named as the page names them."""
-        text = _LEAST_AREA.sub("“Least area”", _LAYER.sub(_LEARN, str(message)))
+        message = str(message).replace("by the polarity", "with “Particles are”")
+        text = _LEAST_AREA.sub("“Least area”", _LAYER.sub(_LEARN, message))
         for folder in sorted((self.folder, self._root), key=lambda each: -len(each.parts)):
             text = text.replace(f"{folder}{os.sep}", "").replace(str(folder), folder.name)
         return printable(text)
@@ -275,7 +290,13 @@ class Finding(Corrections):
         yield "Finding particles anew"
         new = folder / "found"
         target = "-o", new, "--resume", "--corrected", self.folder
-        self._run("particles", "find", *model, self._root, *target, *given, "--on-error", "skip")
+        command = "particles", "find", *model, self._root, *target, *given, "--on-error", "skip"
+        self._run(*command)
+        if unlike := self._keep_unlike(new):
+            lines = self.runner.task["lines"]
+            self._run(*command)
+            self.runner.task["lines"] = lines  # why these were left out
+            self.runner.report(f"note: {name_some(unlike)}: the outlines stay as they were")
         if model:
             shutil.copyfile(model[0], new / MODEL)
         yield "Taking them over"
@@ -292,6 +313,15 @@ class Finding(Corrections):
         note = {"changes": changes, "lines": self.runner.task["lines"], "n_kept": len(kept)}
         self.exchange(new, note)
         shutil.rmtree(folder, ignore_errors=True)
+
+    def _keep_unlike(self, new: Path) -> list[str]:
+        """Give outlines to images that are there, but not as a model needs them; return these."""
+        fields, files = self.found.by_name, FoundFolder(new).outline_files
+        gone = sorted(fields.keys() - FoundFolder(new).by_name.keys())
+        unlike = [name for name in gone if (self._root / name).exists()]
+        for name in unlike:
+            files.write_found(name, self.found.outlines(name), fields[name].pixel_size)
+        return unlike
 
     def _next_folder(self, *choices: object) -> Path:
         """Return where particles are found anew: after a stop, with the same corrections, again."""

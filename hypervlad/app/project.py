@@ -82,7 +82,9 @@ class Project(Finding):
         known = self.runner.task
         kind, is_of_one = known.get("kind", ""), known.get("choices", {}).get("only")
         task = TASKS.get(kind)
-        resumes = task is None or any("--resume" in step.command for step in task.steps)
+        resumes = any("--resume" in step.command for step in (task.steps if task else ()))
+        resumes |= kind == "find"
+        resumes |= kind == "learn" and any(self.folder.glob(f".next-*/{MODEL}"))  # else not learnt
         done = {"find": "Particles are found.", "learn": "Learnt, and particles found anew."}
         done["results"] = "The results are written."
         done["learn_again"] = "Learnt, and all images classified again."
@@ -287,9 +289,11 @@ class Project(Finding):
         folder.mkdir(parents=True)
         with TemporaryDirectory(dir=folder.parent) as own:
             images = path
-            if part is not None:  # one image has no groups to compare
+            if part is not None:
                 images = write_part(path, part, Path(own), ReadOptions(page=0, pixel_size=size))
-                choices = choices | dict.fromkeys({"groups"} & {*choices}, "")
+            if choices.get("groups"):
+                self.runner.report("note: a preview compares no groups, as it is of one image")
+                choices = choices | {"groups": ""}
             if choices.get("leave_out"):
                 choices = choices | {"leave_out": self._left_out_of(choices, name, part, Path(own))}
             fill = {"IMAGES": [images], "FOLDER": [folder], "MODEL": [model], "GIVEN": []}

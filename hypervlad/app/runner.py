@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import math
 import os
@@ -218,10 +219,14 @@ class Runner:
             self._past = []
         sizes = self._sizes() if unit == "image" else []
         sizes = sizes if len(sizes) == of else [1] * of  # others than all images
-        self._past.append((time.monotonic(), sum(sizes[:n])))
-        (since, before), (now, after) = self._past[(len(self._past) - 1) // _PAST], self._past[-1]
-        if n < of and after > before and len(self._past) > _PAST:
-            minutes = math.ceil((now - since) / (after - before) * sum(sizes[n:]) / 60)
+        if not self._past or sum(sizes[:n]) > self._past[-1][1]:
+            self._past.append((time.monotonic(), sum(sizes[:n])))
+        past = itertools.pairwise(self._past[(len(self._past) - 1) // _PAST :])
+        steps = sorted((now - since, after - before) for (since, before), (now, after) in past)
+        if n < of and len(self._past) > _PAST:
+            # The slowest says little of the others: an image may have a thousand particles.
+            seconds, pixels = (sum(each) for each in zip(*steps[:-1], strict=True))
+            minutes = math.ceil(seconds / pixels * sum(sizes[n:]) / 60)
             is_long = minutes > 2 * 60
             about += f", about {f'{minutes / 60:.0f} h' if is_long else f'{minutes} min'} left"
         return {"done": n, "total": of, "about": about}

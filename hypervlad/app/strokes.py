@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -75,6 +76,28 @@ def change_of(
     raise ValueError(f"there is no action {action!r}")
 
 
+def grown(
+    grow: Callable[[tuple[int, int], Callable[[Box], Mask], int, Outline | None], Outline],
+    stroke: list[Any],
+    outlines: Outlines,
+) -> Change:
+    """Return what `grown` of a `GrowingField` returns at a point, in place of an outline there."""
+    x, y = np.floor(_checked(stroke, outlines.shape)[0]).astype(int).tolist()
+    if not (0 <= y < outlines.shape[0] and 0 <= x < outlines.shape[1]):
+        raise ValueError("click on a particle, in the image")
+    own = [each for each in outlines if _pixels_of([each], (y, x, y + 1, x + 1)).any()]
+    label = own[0].label if own else _free_label(outlines)
+    others = [each for each in outlines if each not in own]
+    new = grow((y, x), partial(_pixels_of, others), label, own[0] if own else None)
+    new = replace(new, class_name=own[0].class_name if own else "")
+    area = counted(int(np.count_nonzero(new.mask)), "pixel")
+    return Change(own, [new], f"outline {label} grown{' anew' if own else ''}, {area}")
+
+
+def _free_label(outlines: Outlines) -> int:
+    return 1 + max((each.label for each in outlines), default=0)
+
+
 def _checked(values: Sequence[object], shape: tuple[int, int]) -> Points:
     if len(values) % 2 or not values or not all(type(each) in (int, float) for each in values):
         raise ValueError("expected a stroke of numbers, x and y in turn")
@@ -92,7 +115,7 @@ def _drawn(outlines: Outlines, stroke: Points) -> Change:
     if found is None or np.count_nonzero(found.mask) < _MIN_AREA:
         raise ValueError("the stroke goes around fewer than 4 pixels: draw all around a particle")
     free = found.mask & ~_pixels_of(outlines.outlines, found.box)
-    label = 1 + max((each.label for each in outlines), default=0)
+    label = _free_label(outlines)
     new = cropped(largest_piece(free), *found.box[:2], label) if free.any() else None
     if new is None or np.count_nonzero(new.mask) < _MIN_AREA:
         raise ValueError("all of it is in other outlines: redraw or delete these first")
@@ -126,7 +149,7 @@ def _merged(outlines: Outlines, own: Sequence[Outline]) -> Change:
 def _split(outlines: Outlines, own: Sequence[Outline], stroke: Points) -> Change:
     """Return the parts of the outlines that a stroke divides."""
     removed, added = list[Outline](), list[Outline]()
-    label = 1 + max((each.label for each in outlines), default=0)
+    label = _free_label(outlines)
     for each in own:
         mask = np.pad(each.mask, 1)
         top, left = each.box[0] - 1, each.box[1] - 1

@@ -243,7 +243,7 @@ def scale(
             f"of {n_known:,} is known"
         )
         if n_bars and scale_bar is None and not (read_labels or accept_labels):
-            say("give what the bars say with --scale-bar, or have it read by --read-labels")
+            say("give what the bars say with --scale-bar, or read it: --read-labels --page HTML")
         if n_proposed := sum(each.proposed is not None for each in scales):
             say(
                 f"labels read: {n_proposed:,}; check them on {page}, then repeat this command with "

@@ -184,13 +184,13 @@ def correct(
     'particles', 'diameters', 'align', 'defects', 'train', 'predict', 'review' and 'report' do. Each
     task runs beside the page, and can be stopped and continued; its results are in a sub-folder.
 
-    Of images, particles are found as 'particles find' does. Delete, draw, merge and split outlines,
-    redraw edges, and set classes. Each edit is saved at once in the folder, where commands such as
-    'particles count' and 'train' read it; edits.sqlite there has all edits, so that they can be
-    undone, also later. Mark images whose outlines are all right as done: only these are learnt, and
-    counted as true. The page also learns from them, finds particles anew with that model, and
-    writes tables, a page and a report: by the commands 'particles train', 'find' and 'count', and
-    'report'.
+    Of images, particles are found as 'particles find' does. Delete, draw, grow, merge and split
+    outlines, redraw edges, and set classes. Each edit is saved at once in the folder, where
+    commands such as 'particles count' and 'train' read it; edits.sqlite there has all edits, so
+    that they can be undone, also later. Mark images whose outlines are all right as done: only
+    these are learnt, and counted as true. The page also learns from them, finds particles anew with
+    that model, and writes tables, a page and a report: by the commands 'particles train', 'find'
+    and 'count', and 'report'.
 
     Of a queue, the uncertain images are labelled, and all labels looked at and corrected. Several
     windows, and several people at one computer, can label at the same time.

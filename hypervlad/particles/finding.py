@@ -270,7 +270,9 @@ class Scales:
         self._joiner = joiner or Joiner.stored()
         # Several tiles are computed in torch anyway. So are the smaller images of a large one here:
         # each may be one tile, and OpenVINO would keep the memory of the largest, 0.6 GB.
-        self._network = _finder() if max(grey.shape) <= _TILE else _finder().run_by("torch")
+        self._network = finder_network()
+        if max(grey.shape) > _TILE:
+            self._network = self._network.run_by("torch")
         for scale in [*_CERTAIN][1:]:
             size = tuple(max(1, round(extent * scale)) for extent in grey.shape)
             self._images[scale] = resize(self._images[2 * scale], size, order=1, anti_aliasing=True)
@@ -432,7 +434,8 @@ def _median(values: NDArray[np.float64], areas: NDArray[np.int64]) -> float:
 
 
 @functools.cache
-def _finder() -> FieldNetwork:
+def finder_network() -> FieldNetwork:
+    """Return the network that finds particles, as it is stored."""
     known = get_backbone(PRETRAINED)
     device = check_device("auto")
     network = build_network(PRETRAINED, "pretrained", known.taps[:-1], device)

@@ -17,7 +17,6 @@ from urllib.parse import urlsplit
 import pytest
 from support.absent import skip_without
 from support.paths import ROOT
-from support.waiting import PATIENCE
 
 SITE = ROOT / "docs" / "_build" / "html"
 MAX_BYTES = 1_000_000
@@ -148,15 +147,3 @@ def test_pages_in_a_browser(page, browser, address):
     )
     assert all(name.startswith(address) for name in loaded)
     assert not [line for line in browser.get_log("browser") if line["level"] == "SEVERE"]
-
-
-def test_the_search_finds_a_class(browser, address):
-    from selenium.webdriver.common.by import By
-    from selenium.webdriver.support.wait import WebDriverWait
-
-    browser.get(address + "search.html?q=PatchDefectScorer")
-    WebDriverWait(browser, PATIENCE).until(
-        lambda b: b.find_elements(By.CSS_SELECTOR, "#search-results li a")
-    )
-    links = browser.find_elements(By.CSS_SELECTOR, "#search-results li a")
-    assert any("PatchDefectScorer" in link.get_attribute("href") for link in links)

@@ -38,7 +38,7 @@ async function refresh() {
     const mine = images.find(({ id, name }) => shown && (isOther ? name === shown.name : id === shown.id));
     if (!shown && images.length) await open(Number(location.hash.slice(1)) || (inOrder().find(({ error }) => !error) ?? images[0]).id);
     else if (isOther && images.length) await open((mine ?? images[0]).id);
-    else if (mine && mine.version !== shown.version) {
+    else if (mine && mine.version !== shown.version && !(mine.error && shown.version < 0)) {
       if (shown.version >= 0) say("this image was changed in another window: it is shown as it is now");
       await open(mine.id);
     }
@@ -78,7 +78,7 @@ async function open(id) {
     const answer = await post("outlines", { image: found.id });
     shown = { id: found.id, ...answer };
   } catch (error) {
-    if (isOther) { shown = { id: found.id, version: -1, height: 1, width: 1, name: found.name, can_undo: false, can_redo: false }; }
+    if (isOther) { shown = { id: found.id, version: -1, height: 1, width: 1, name: found.name, can_undo: false, can_redo: false }; say(""); }
     shapes = new Map();
     by("wait").hidden = false;
     by("wait").textContent = `This image cannot be read: ${error.message}`;
@@ -161,7 +161,7 @@ async function sendNow(path, body) {
     Object.assign(shown, { version: edited.version, can_undo: edited.can_undo, can_redo: edited.can_redo });
     takeOutlines(edited);
     if (path === "edit" && body.action !== "name") selected.clear();
-    if (!edited.is_whole && body.action !== "draw") edited.outlines.forEach(({ label }) => selected.add(label));
+    if (!edited.is_whole && !/draw|grow/.test(body.action)) edited.outlines.forEach(({ label }) => selected.add(label));
     showNote(edited.note);
     say(`saved: ${edited.message}`);
     const mine = images.find((each) => each.id === id);
@@ -188,17 +188,12 @@ function edit(action, more = {}) { return send("edit", { action, labels: [...sel
 
 function remove() { if (selected.size) return edit("delete"); return sayChoose(); }
 
-function merge() {
-  if (selected.size > 1) return edit("merge");
-  return say("choose two or more outlines to merge: click on them with Shift, or W with Shift");
-}
+function merge() { return selected.size > 1 ? edit("merge") : say("choose two or more outlines to merge: click on them with Shift, or W with Shift"); }
 
 function undo() { return send("undo", {}); }
-
 redo = () => send("redo", {});
 
 function isDone() { return Boolean(images.find(({ id }) => id === shown.id)?.is_done); }
-
 function mark() { return inLine(() => sendNow("mark", { is_done: !isDone() })); }
 
 function assign(id) {
@@ -207,9 +202,8 @@ function assign(id) {
 }
 
 function openDialog() {
-  if (!state.is_found) return;
-  if (!selected.size) sayChoose();
-  else askName(({ id, name }) => { if (!categories.some((each) => each.id === id)) categories.push({ id, name }); return edit("name", { name }); });
+  if (state.is_found && !selected.size) sayChoose();
+  else if (state.is_found) askName(({ id, name }) => { if (!categories.some((each) => each.id === id)) categories.push({ id, name }); return edit("name", { name }); });
 }
 
 function sayChoose() { say("choose outlines first: click on them, or press W"); }
@@ -218,7 +212,7 @@ function finish() {
   let points = stroke;
   stroke = null;
   draw();
-  if (points.length < 2) { say("drag the pointer to draw"); return; }
+  if (points.length < 2 && tool !== "grow") { say("drag the pointer to draw"); return; }
   while (points.length > MOST) points = points.filter((_, place) => place % 2 === 0 || place === points.length - 1);
   const flat = points.flat().map((each) => Math.round(10 * each) / 10);
   const labels = tool === "draw" ? [] : [...selected];
@@ -384,7 +378,7 @@ stage.onpointermove = (event) => {
     drag.moved ||= hasMoved(event, drag.from);
     if (drag.moved && drag.corner) drag.to = pixelAt(event);
     else if (drag.moved) { view.x += event.clientX - before.clientX; view.y += event.clientY - before.clientY; }
-  } else if (stroke) (event.getCoalescedEvents?.() ?? [event]).forEach((each) => addPoint(pixelAt(each)));
+  } else if (stroke && tool !== "grow") (event.getCoalescedEvents?.() ?? [event]).forEach((each) => addPoint(pixelAt(each)));
   draw();
 };
 
@@ -431,7 +425,7 @@ function useCross() {
   if (!cross) { moveCross("", false); return; }
   if (tool === "select") choose(outlineAt(cross), true);
   else if (stroke) finish();
-  else { stroke = [[...cross]]; say("the pen is down: arrow keys draw, Space ends, Escape gives up"); draw(); }
+  else { stroke = [[...cross]]; if (tool === "grow") finish(); else say("the pen is down: arrow keys draw, Space ends, Escape gives up"); draw(); }
 }
 
 function escape() {
@@ -543,7 +537,7 @@ function actionsOf({ key, shiftKey, target }) {
   };
   return state.is_found ? { ...common,
     d: mark, x: remove, delete: remove, backspace: remove, m: merge, r: redo,
-    v: () => setTool("select"), a: () => setTool("draw"), c: () => setTool("split"), e: () => setTool("redraw"),
+    v: () => setTool("select"), a: () => setTool("draw"), s: () => setTool("grow"), c: () => setTool("split"), e: () => setTool("redraw"),
     ...(!target.matches("input, button, a") && { ...moves, " ": useCross, enter: useCross }),
   } : common;
 }

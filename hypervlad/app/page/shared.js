@@ -54,7 +54,7 @@ async function click(path, body, use) {
     await use(answer);
     return answer;
   } catch (error) {
-    showTrouble(error.message, false);
+    say(""); showTrouble(error.message, false);
     return null;
   } finally {
     clearTimeout(slow);

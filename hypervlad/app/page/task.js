@@ -8,7 +8,7 @@ let abouts = {}; // what the server knows of each image, by its number
 let ends = []; // of a length, where a person has clicked: pixels of the picture
 let moved = 0; // the end that arrow keys move
 let [isPreview, isStale, caption] = [false, false, ""]; // the result: of one image, choices have changed since, what it says
-let [inFrame, isUnsaved] = ["", false]; // the page of results that the frame has, and its decisions
+let [inFrame, isUnsaved, ticked] = ["", false, null]; // the page of results that the frame has, and its decisions; the box before
 
 function takeState(answer) {
   showBanner(answer);
@@ -134,6 +134,12 @@ by("frame").onload = () => { [inFrame, isUnsaved] = [offered, false]; };
 by("list").onchange = ({ target }) => {
   if (target.name === "image") open();
   else request("mark_file", { kind, image: target.dataset.image, word: target.type === "checkbox" ? target.value.repeat(target.checked) : target.value });
+};
+by("list").onclick = ({ target, shiftKey }) => { // of a box: with Shift, those from the box before it, too
+  const boxes = [...document.querySelectorAll("#list [type=checkbox]")];
+  const [from, to] = [ticked, target].map((each) => boxes.indexOf(each)).sort((a, b) => a - b);
+  if (shiftKey && from >= 0) boxes.slice(from, to + 1).filter(({ checked }) => checked !== target.checked).forEach((each) => each.click());
+  if (target.type === "checkbox") ticked = target;
 };
 by("original").onclick = () => showResult(false);
 by("result").onclick = () => showResult(true);
