@@ -296,8 +296,7 @@ def test_large_particles_are_seen_on_a_smaller_scale():
 
 def test_specks_beside_particles_are_mentioned():
     rows, columns = np.abs(np.indices((240, 240)) % 40 - 20)
-    inside = np.hypot(rows, columns) < 10
-    inside[:100] |= np.hypot(rows - 20, columns - 20)[:100] < 2.2
+    inside = (np.hypot(rows, columns) < 10) | (np.hypot(rows - 20, columns - 20) < 2.2)
     image = np.random.default_rng(0).normal(0.6, 0.02, inside.shape) - 0.3 * inside
     with pytest.warns(UserWarning, match="regions of fewer than 20 pixels are left out"):
         assert len(find_particles(image)) == 36
