@@ -108,7 +108,13 @@ def axial_statistics(
     (array([0. , 7.1]), 0.97)
     """
     theta, weight = _checked(angles, weights)
-    axes = weight * np.exp(2j * theta)
+    return statistics_of_axes(weight * np.exp(2j * theta), weight, groups)
+
+
+def statistics_of_axes(
+    axes: ComplexArray, weight: FloatArray, groups: ArrayLike | None
+) -> AxialStatistics:
+    """Return `axial_statistics` of axes w exp(2 i theta), or of sums of these, and of their w."""
     resultant = complex(axes.sum() / weight.sum())
     found = AxialStatistics.of(resultant)
     if groups is None:
