@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar
@@ -34,7 +35,12 @@ from hypervlad.classify.fitting import (
     fit_parts,
 )
 from hypervlad.classify.held_out import HeldOut
-from hypervlad.classify.training_images import ImageFormats, TrainingImages, project_vectors
+from hypervlad.classify.training_images import (
+    OF_SIZE_ON_CLASSES,
+    ImageFormats,
+    TrainingImages,
+    project_vectors,
+)
 from hypervlad.common.base import (
     Array,
     Arrays,
@@ -61,6 +67,7 @@ from hypervlad.common.progress import Sentence, announced, warn_of_images
 from hypervlad.features.encoder import HypercolumnVLAD
 from hypervlad.features.encoding import EncodedImages
 from hypervlad.images import ImageReadError
+from hypervlad.images.faults import ON_CLASSES
 from hypervlad.images.reading import check_image_list, image_name, is_particle
 from hypervlad.statistics.classification import Evaluation
 from hypervlad.statistics.conformal import check_share
@@ -503,8 +510,13 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         for at in read.positions.tolist():
             name = image_name(images[at], at)
             names[image_name(None, at) if name in names else name] = None
-        doubts = self.formats_.differences(read.info, [*names], self.encoder_.fitted_params_)
-        return doubts, [*names]
+        doubts = defaultdict[Sentence, dict[str, Any]](dict)
+        params = self.encoder_.fitted_params_
+        for name, info in zip(names, read.info, strict=True):
+            known = self.formats_.differences(info, params, ON_CLASSES, OF_SIZE_ON_CLASSES)
+            for sentence, fact in known:
+                doubts[sentence][name] = fact
+        return dict(doubts), [*names]
 
     def _decided(self, encoded: EncodedImages) -> NDArray[Any]:
         """Return labels: by margins if the learner has one for each class."""

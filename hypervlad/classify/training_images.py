@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, NamedTuple
@@ -30,7 +29,7 @@ from hypervlad.features.encoder import HypercolumnVLAD
 from hypervlad.features.encoding import EncoderParams
 from hypervlad.features.loading import ImageInfo
 from hypervlad.images import ReadOptions, TrainingImagesWarning
-from hypervlad.images.faults import ON_CLASSES, Faults, effects_of, usual_faults
+from hypervlad.images.faults import Effects, Faults, effects_of, usual_faults
 from hypervlad.images.pixels import ImageDigests
 from hypervlad.statistics.conformal import weighted_limit
 
@@ -326,22 +325,18 @@ class ImageFormats:
         return cls(kinds, (min(sides), max(sides)), tuple(faults))
 
     def differences(
-        self, images: Sequence[ImageInfo], names: Sequence[str], params: EncoderParams
-    ) -> dict[Sentence, dict[str, Any]]:
-        """Return facts of images, by names, that differ from all, or most, training images.
+        self, image: ImageInfo, params: EncoderParams, effects: Effects, of_size: Sentence | None
+    ) -> Iterator[tuple[Sentence, Any]]:
+        """Give facts of an image that differ from all, or most, training images.
 
         They differ in the type of their pixels, in size by more than a factor of two, or in faults.
         """
-        found, usual = defaultdict[Sentence, dict[str, Any]](dict), Faults(*self.faults)
         with_types = params.read_options.scaling not in ("percentile", "minmax")
-        for name, image in zip(names, images, strict=True):
-            if with_types and (kind := _kind_of_pixels(image)) not in self.dtypes:
-                found[_of_another_type][name] = kind, self.dtypes
-            if params.pixel_size is None and self._is_far(image):
-                found[_of_another_size][name] = image.shape[:2], self.sides
-            for sentence, value in effects_of(image.faults or Faults(), ON_CLASSES, usual):
-                found[sentence][name] = value
-        return dict(found)
+        if with_types and (kind := _kind_of_pixels(image)) not in self.dtypes:
+            yield _of_another_type, (kind, self.dtypes)
+        if of_size and params.pixel_size is None and self._is_far(image):
+            yield of_size, (image.shape[:2], self.sides)
+        yield from effects_of(image.faults or Faults(), effects, Faults(*self.faults))
 
     def _is_far(self, image: ImageInfo) -> bool:
         shortest, longest = self.sides
@@ -358,14 +353,26 @@ def _of_another_type(facts: Mapping[str, tuple[str, tuple[str, ...]]], _n_images
     )
 
 
-def _of_another_size(facts: Mapping[str, tuple[Any, tuple[int, int]]], _n_images: int) -> str:
+def _of_another_size(
+    then: str, facts: Mapping[str, tuple[Any, tuple[int, int]]], _n_images: int
+) -> str:
     _, (shortest, longest) = next(iter(facts.values()))
     known = f"{shortest}" if shortest == longest else f"{shortest} to {longest}"
     each = [f"{name} ({height} x {width})" for name, ((height, width), _) in facts.items()]
     return (
         f"of another size than all training images (sides of {known} pixels): {name_some(each)}; "
-        "details may have another size for the network"
+        f"{then}"
     )
+
+
+#: What the size of an image does to its class, and to the score of its defects.
+OF_SIZE_ON_CLASSES, OF_SIZE_ON_DEFECTS = (
+    functools.partial(_of_another_size, then)
+    for then in (
+        "details may have another size for the network",
+        "the more there is to see, the more often a defect-free image is called anomalous",
+    )
+)
 
 
 def _kind_of_pixels(image: ImageInfo) -> str:

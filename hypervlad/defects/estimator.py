@@ -17,7 +17,8 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from hypervlad.classify.boosting.classifier import BoostedSoftmaxClassifier
-from hypervlad.common.base import Array, ImageEstimator, Part, PartParameter, Value
+from hypervlad.classify.training_images import OF_SIZE_ON_DEFECTS, ImageFormats
+from hypervlad.common.base import ImageEstimator, Part, PartParameter, Record, Value
 from hypervlad.common.constraints import (
     VERBOSE,
     Alternatives,
@@ -68,7 +69,7 @@ from hypervlad.features.windows import (
     fit_tiled_codebook,
     window_encoder,
 )
-from hypervlad.images.faults import Faults, usual_faults
+from hypervlad.images.faults import ON_DEFECTS
 from hypervlad.images.masks import mask_banner_rows
 from hypervlad.images.options import check_read_options
 from hypervlad.images.pixels import ImageDigests
@@ -167,8 +168,9 @@ class PatchDefectScorer(ImageEstimator):
         Images trained on.
     training_ : ImageDigests
         Digests of their pixels: see ``Finding.in_training``.
-    faults_ : ndarray of float
-        How large faults, such as blur and noise, are in most of them; larger ones give a warning.
+    formats_ : ImageFormats
+        Their types of pixels and sizes, and how large faults, such as noise, are in most of them;
+        images that differ give a warning.
 
     Examples
     --------
@@ -216,7 +218,7 @@ class PatchDefectScorer(ImageEstimator):
     tile_size_: Annotated[int, Value(int, TILE_SIDES)]
     n_images_: Annotated[int, Value(int, Integer())]
     training_: Annotated[ImageDigests, Part(ImageDigests)]
-    faults_: Annotated[NDArray[np.float64], Array("float64", 1, at_least=0)]
+    formats_: Annotated[ImageFormats, Record(ImageFormats)]
 
     def __init__(
         self,
@@ -326,7 +328,7 @@ class PatchDefectScorer(ImageEstimator):
         self.held_out_ = fitted.held_out
         self.patch_, self.tile_size_ = int(self.patch), int(self.tile_size)
         self.n_images_, self.training_ = encoder.n_images_, ImageDigests.of(sorted(fitted.keys))
-        self.faults_ = np.array(usual_faults(list(reader.faults.values())))
+        self.formats_ = ImageFormats.of(list(reader.info.values()))
         return self
 
     def set_threshold(self, threshold: float, regions: float | None = None) -> PatchDefectScorer:
@@ -436,8 +438,6 @@ class PatchDefectScorer(ImageEstimator):
         width = self.encoder_.n_features_out_
         if not isinstance(self.model_, LabelledWindows):
             width = sum(len(layer.mean) for layer in self.encoder_.codebook_.projections)
-        if len(self.faults_) != len(Faults._fields):
-            raise ValueError("the record of faults of the training images is damaged")
         if self.model_.n_features != width:
             raise ValueError(
                 f"the model takes {self.model_.n_features} features where the windows have {width}"
@@ -546,9 +546,15 @@ class PatchDefectScorer(ImageEstimator):
         return self._reader().read(image, image_name(image))
 
     def _reader(self) -> WindowReader:
-        usual = Faults(*self.faults_.tolist())
+        doubts = partial(
+            self.formats_.differences,
+            params=self.encoder_.fitted_params_,
+            effects=ON_DEFECTS,
+            # Those with labels may be patches of such images as are scored.
+            of_size=OF_SIZE_ON_DEFECTS if isinstance(self.model_, NormalImages) else None,
+        )
         loader = self.encoder_.loader()
-        return WindowReader(loader, self.patch_, annotations=self.annotations, usual=usual)
+        return WindowReader(loader, self.patch_, annotations=self.annotations, doubts=doubts)
 
 
 def _levels(encoder: HypercolumnVLAD, image: PreparedImage) -> NDArray[np.float32]:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from hypervlad.common.constraints import Integer, check_value
 from hypervlad.common.files import naming
-from hypervlad.common.progress import warn_of_image
+from hypervlad.common.progress import Sentence, warn_of_image
 from hypervlad.common.wording import warn_user
 from hypervlad.features import vlad
 from hypervlad.features.codebook import Codebook
@@ -40,7 +40,6 @@ from hypervlad.features.patches import IntArray, WindowGrid
 from hypervlad.features.registry import class_tokens, get_backbone
 from hypervlad.images import ImageReadError
 from hypervlad.images.annotations import Annotation, annotation_mask, note_annotations
-from hypervlad.images.faults import ON_DEFECTS, Faults, effects_of
 from hypervlad.images.sample import Annotations
 from hypervlad.statistics.splits import joined_groups
 
@@ -442,7 +441,7 @@ class WindowReader:
     """Reads images for windows, at their own size or at the encoder's ``pixel_size``.
 
     Images smaller than ``min_side`` are refused. A warning names the annotations that are left out,
-    and another faults that are larger than those ``usual`` in training.
+    and others what is given as its ``doubts``.
     """
 
     def __init__(
@@ -451,7 +450,7 @@ class WindowReader:
         min_side: int,
         convert: Convert | None = None,
         annotations: Annotations = "keep",
-        usual: Faults | None = None,
+        doubts: Callable[[ImageInfo], Iterable[tuple[Sentence, Any]]] | None = None,
     ) -> None:
         # No image is too small for the network, because all get a border.
         preprocessing = replace(loader.preprocessing, minimum_size=1)
@@ -464,8 +463,8 @@ class WindowReader:
         self._loader = loader
         self.min_side = min_side
         self._convert = convert
-        self._usual = usual
-        self.faults: dict[str, Faults] = {}  # of the images that were read, by their keys
+        self._doubts = doubts
+        self.info: dict[str, ImageInfo] = {}  # of the images that were read, by their keys
 
     def stream(
         self, images: list[Any], desc: str, report: ReadReport | None = None
@@ -488,10 +487,9 @@ class WindowReader:
             )
         found = loaded.annotations
         note_annotations(name, found)
-        faults = self.faults[loaded.key] = loaded.info.faults or Faults()
-        if self._usual is not None:
-            for sentence, value in effects_of(faults, ON_DEFECTS, self._usual):
-                warn_of_image(sentence, name, value)
+        self.info[loaded.key] = loaded.info
+        for sentence, fact in self._doubts(loaded.info) if self._doubts else ():
+            warn_of_image(sentence, name, fact)
         return PreparedImage(loaded.info, loaded.key, name, loaded.tensor, converted, found)
 
 

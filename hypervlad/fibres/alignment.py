@@ -10,7 +10,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hypervlad.common.constraints import HasMethods, Integer, Number, OneOf, check_value
-from hypervlad.fibres.axial import AxialStatistics, direction_of, order_of, spread_of
+from hypervlad.fibres.axial import (
+    AxialStatistics,
+    direction_of,
+    order_of,
+    spread_of,
+    statistics_of_axes,
+)
 from hypervlad.fibres.contrast import FloatMap
 from hypervlad.fibres.orientation import (
     NO_ENERGY,
@@ -71,7 +77,8 @@ class AlignedFraction:
     tolerance : float
         In radians.
     statistics : AxialStatistics or None
-        Statistics of all windows with fibres, corrected for noise; None without any.
+        Statistics of all windows with fibres, weighted by energy and corrected for noise, with
+        intervals from how much parts of the image differ; None without any such window.
     expected_fraction : float or None
         Mean of a model's probabilities over the windows with fibres, by area; None without a model
         or without fibres. Less biased than `fraction` where many windows are uncertain.
@@ -300,6 +307,7 @@ def classify_windows(
     is_empty = not counted.any()
     resultant = np.where(background, 0, sums.axes) / np.where(background, 1, sums.weights)
     spread, angle = spread_of(resultant), direction_of(resultant)
+    parts = grid.numbers_in(TileGrid.of_parts((grid.rows[-1], grid.columns[-1])))
     aligned = (spread < tolerance if proba is None else proba > 0.5) & counted
     labels, regions = regions_of(
         label_windows(aligned, angle, tolerance), sums.axes, sums.weights, sums.fibre, grid
@@ -321,7 +329,7 @@ def classify_windows(
         tolerance=float(tolerance),
         statistics=None
         if is_empty
-        else AxialStatistics.of(sums.axes[counted].sum() / sums.weights[counted].sum()),
+        else statistics_of_axes(sums.axes[counted], sums.weights[counted], parts[counted]),
         expected_fraction=None if proba is None or is_empty else _mean(proba, grid.areas, counted),
     )
 
@@ -409,8 +417,6 @@ class AlignmentResult:
         Direction at each pixel, with the pixel size if it is known.
     aligned : AlignedFraction
         The aligned windows and regions.
-    statistics : AxialStatistics or None
-        Statistics of the directions, weighted by energy; None if all pixels are background.
     """
 
     pixels: NDArray[np.float32]
@@ -418,7 +424,11 @@ class AlignmentResult:
     annotations: list[Annotation]
     orientation: LocalOrientation
     aligned: AlignedFraction
-    statistics: AxialStatistics | None
+
+    @property
+    def statistics(self) -> AxialStatistics | None:
+        """Those of the aligned fraction."""
+        return self.aligned.statistics
 
     @property
     def fibre_share(self) -> float:
@@ -521,14 +531,12 @@ class AlignmentRecipe:
             raise ValueError(f"{name}: {str(error).removeprefix(f'{name}: ')}") from error
         field = GradientField.of(sample, sigma, name)
         aligned = _fraction(field, sample.grey, self.method, window, self.tolerance, name)
-        orientation = orientation_of(field, sample)
         return AlignmentResult(
             sample.grey,
             sample.mask,
             sample.annotations,
-            orientation,
+            orientation_of(field, sample),
             aligned,
-            orientation.statistics() if orientation.mask.any() else None,
         )
 
     def _window_of(self, shape: tuple[int, ...], pixel_size: float | None, name: str) -> int:

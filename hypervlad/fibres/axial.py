@@ -7,7 +7,6 @@ section 9.4).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,7 +23,6 @@ from hypervlad.statistics.groups import (
 
 FloatArray = NDArray[np.float64]
 ComplexArray = NDArray[np.complex128]
-_STEP = 2**18  # axes that are summed at a time
 _ROUNDING = 1e-12
 _MAX_ORDER = 1 - 1e-9  # of which the inverse hyperbolic tangent is finite
 
@@ -109,37 +107,31 @@ def axial_statistics(
     >>> np.rad2deg([found.mean, found.spread]).round(1), round(found.order, 2)
     (array([0. , 7.1]), 0.97)
     """
-    checked = _checked(angles, weights, groups)
-    of_groups = np.zeros(int(checked[2].max()) + 1, np.complex128)
-    totals = np.zeros(len(of_groups))
-    for axes, weight, own in _parts(*checked):
-        for sums, values in (
-            (of_groups.real, axes.real),
-            (of_groups.imag, axes.imag),
-            (totals, weight),
-        ):
-            added = np.bincount(own, values)
-            sums[: len(added)] += added
-    of_groups, totals = of_groups[totals > 0], totals[totals > 0]
-    total = float(totals.sum())
-    resultant = complex(of_groups.sum() / total)
+    theta, weight = _checked(angles, weights)
+    return statistics_of_axes(weight * np.exp(2j * theta), weight, groups)
+
+
+def statistics_of_axes(
+    axes: ComplexArray, weight: FloatArray, groups: ArrayLike | None
+) -> AxialStatistics:
+    """Return `axial_statistics` of axes w exp(2 i theta), or of sums of these, and of their w."""
+    resultant = complex(axes.sum() / weight.sum())
     found = AxialStatistics.of(resultant)
     if groups is None:
         return found
+    of_groups, totals = _sums_of_groups(axes, weight, groups)
     with np.errstate(invalid="ignore"):  # one group: 0 / 0
         without = np.asarray(sums_without(of_groups) / sums_without(totals))
     away = 0.5 * np.angle(without * np.conj(resultant))  # -pi / 2 to pi / 2 about the mean
     scaled, each = (np.arctanh(np.minimum(order_of(of), _MAX_ORDER)) for of in (resultant, without))
     # What the same axes would vary by if each was drawn on its own: groups can be alike by chance.
     order = min(max(found.order, _ROUNDING), _MAX_ORDER)
-    of_mean = of_order = 0.0
-    for axes, weight, _ in _parts(*checked):
-        turned = axes * (np.conj(resultant) / order) - weight * found.order
-        of_mean += np.square(turned.imag).sum() / (2 * order * total) ** 2
-        of_order += np.square(turned.real).sum() / ((1 - order**2) * total) ** 2
+    turned = axes * (np.conj(resultant) / order) - weight * found.order
+    of_mean = np.square(turned.imag).sum() / (2 * order * weight.sum()) ** 2
+    of_order = np.square(turned.real).sum() / ((1 - order**2) * weight.sum()) ** 2
     # What is lost between groups is about a variance of their directions, and the logarithm of one
     # from n normal values varies by this much: few groups can differ too little by chance.
-    lost = math.log(max(np.abs(of_groups).sum() / total / order, 1.0))
+    lost = math.log(max(np.abs(of_groups).sum() / totals.sum() / order, 1.0))
     n = len(totals)
     of_few = float(polygamma(1, max(n - 1, 1) / 2)) * (student_factor(n) / NORMAL_FACTOR) ** 2
     of_order = max(of_order, (order * lost / (1 - order**2)) ** 2 * of_few)
@@ -206,39 +198,39 @@ def spread_of(resultant: Any) -> Any:
         return np.sqrt(-2 * np.log(length)) / 2 + 0.0  # of -0.0 makes 0.0
 
 
-def _checked(
-    angles: ArrayLike, weights: ArrayLike | None, groups: ArrayLike | None
-) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Return angles, weights and numbers of groups, each of shape (n,)."""
-    theta = np.asarray(angles)
-    weight = np.ones(theta.shape) if weights is None else np.asarray(weights)
-    if weight.shape != theta.shape:
-        raise ValueError(
-            f"weights have shape {weight.shape}, angles {theta.shape}: give one for each."
-        )
+def _checked(angles: ArrayLike, weights: ArrayLike | None) -> tuple[FloatArray, FloatArray]:
+    theta = np.asarray(angles, dtype=np.float64).ravel()
+    if weights is None:
+        weight = np.ones_like(theta)
+    else:
+        weight = np.asarray(weights, dtype=np.float64)
+        if weight.shape != np.shape(angles):
+            raise ValueError(
+                f"weights have shape {weight.shape}, angles {np.shape(angles)}: give one for each."
+            )
+        weight = weight.ravel()
     if not (np.isfinite(weight).all() and (weight >= 0).all() and weight.any()):
         raise ValueError(
             "expected finite weights of at least 0, at least one of them above 0; got "
-            f"{weight.size} with the sum {weight.sum()}."
+            f"{len(weight)} with the sum {weight.sum()}."
         )
-    if not (np.isfinite(theta) | (weight == 0)).all():
+    used = weight > 0
+    if not np.isfinite(theta[used]).all():
         raise ValueError("angles that have a weight must be finite; got NaN or infinity.")
-    names = np.zeros(theta.shape, np.uint8) if groups is None else np.asarray(groups)
-    if names.size != theta.size:
-        raise ValueError(f"expected a group for each of {theta.size} axes; got {names.size}.")
-    if names.dtype.kind != "u" or names.max() >= names.size:  # else they are numbers, as of maps
-        names = np.unique(names, return_inverse=True)[1]
-    return theta.ravel(), weight.ravel(), names.ravel()
-
-
-def _parts(
-    theta: NDArray[Any], weight: NDArray[Any], numbers: NDArray[Any]
-) -> Iterator[tuple[ComplexArray, FloatArray, NDArray[Any]]]:
-    """Yield weighted axes, weights and numbers of groups, some at a time, to save memory."""
     # So that sums of the largest and the smallest weights neither overflow nor vanish.
-    largest = np.float64(weight.max())
-    for start in range(0, len(theta), _STEP):
-        part = slice(start, start + _STEP)
-        own = weight[part] / largest
-        turns = np.where(own > 0, theta[part], np.float64(0))
-        yield np.asarray(own * np.exp(2j * turns)), own, numbers[part]
+    return np.where(used, theta, 0), weight / weight.max()
+
+
+def _sums_of_groups(
+    axes: ComplexArray, weight: FloatArray, groups: ArrayLike
+) -> tuple[ComplexArray, FloatArray]:
+    """Return the sums of axes and of weights of each group that has a weight."""
+    names = np.asarray(groups).ravel()
+    if names.shape != weight.shape:
+        raise ValueError(f"expected a group for each of {len(weight)} axes; got {len(names)}.")
+    used = weight > 0
+    own = np.unique(names[used], return_inverse=True)[1]
+    real, imaginary, totals = (
+        np.bincount(own, part[used]).astype(np.float64) for part in (axes.real, axes.imag, weight)
+    )
+    return real + 1j * imaginary, totals

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypervlad.common.constraints import Number, check_value
-from hypervlad.fibres.axial import AxialStatistics, axial_statistics, wrapped
+from hypervlad.fibres.axial import wrapped
 from hypervlad.fibres.contrast import (
     TRUNCATE,
     BoolMap,
@@ -26,13 +26,14 @@ from hypervlad.fibres.regions import TileGrid
 from hypervlad.images import Annotation, PixelSizes, ReadOptions
 from hypervlad.images.errors import ImageReadError
 from hypervlad.images.reading import image_name
-from hypervlad.images.resampling import STRIP, gaussian_taps
+from hypervlad.images.resampling import STRIP, at_own_sampling, gaussian_taps
 from hypervlad.images.sample import Annotations, Sample, one_or_many, read_sample
 
 _PIXELS = Number(above=0, meaning="a number of pixels")
 _BAND = 512  # rows that are looked at at a time
-_MIN_WINDOW = 96  # unless fewer than three windows would fit along a side
-_GRADIENT_SIGMA = 1.0  # of the Gaussian that smooths the image before gradients are taken, pixels
+# Of the Gaussian that smooths the image before gradients are taken, pixels: the first, by which
+# noise widens spreads less, unless it keeps less than this share of the energy, of fine stripes.
+_GRADIENT_SIGMAS, _MIN_KEPT = (2.0, 1.0), 0.1
 _CROSS_WEIGHTS = (9.0, 32.0, 9.0)
 #: Of an image that spans 0 to 1: far below a step of one grey level of 16 bits.
 NO_ENERGY = 1e-13
@@ -61,7 +62,8 @@ class LocalOrientation:
         Where directions can be measured. It is not a segmentation: it extends beyond narrow wires,
         and wires wider than about six sigma are hollow.
     sigma : float
-        Length over which directions were averaged, in pixels.
+        Length over which directions were averaged, in pixels: as given, times the factor by which a
+        program had enlarged the image.
     pixel_size : float or None
         In nm per pixel; None if unknown.
     annotations : list of Annotation
@@ -75,41 +77,6 @@ class LocalOrientation:
     sigma: float
     pixel_size: float | None
     annotations: list[Annotation]
-
-    def statistics(self) -> AxialStatistics:
-        """Return mean direction, order parameter and spread over the image, energy-weighted.
-
-        Unlike ``AlignedFraction.statistics``, they are not corrected for noise. The intervals are
-        from how much windows of the image differ; NaN if all fibres are in one window.
-
-        Returns
-        -------
-        AxialStatistics
-
-        Raises
-        ------
-        ValueError
-            If the image is all background.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from hypervlad.fibres import local_orientation
-        >>> rows = np.sin(0.6 * np.arange(96))[:, None] * np.ones(96)
-        >>> found = local_orientation(rows, sigma=2).statistics()
-        >>> round(found.mean, 3) % 180, round(found.order, 3), round(found.order_interval.high, 3)
-        (0.0, 1.0, 1.0)
-        """
-        if not self.mask.any():
-            raise ValueError("the image is all background: it has no mean direction.")
-        return axial_statistics(self.orientation, self.energy * self.mask, groups=self._windows())
-
-    def _windows(self) -> NDArray[Any]:
-        shorter = min(self.mask.shape)
-        side = max(shorter // 4, min(_MIN_WINDOW, shorter // 3), 2)
-        grid = TileGrid.over(self.mask.shape, side)
-        numbers = np.arange(grid.size, dtype=np.min_scalar_type(grid.size))
-        return grid.expand(numbers.reshape(grid.shape))
 
 
 @one_or_many()
@@ -216,35 +183,45 @@ class GradientField:
     def of(cls, sample: Sample, sigma: Any, name: str) -> GradientField:
         contrast = normalised_contrast(sample.grey, name)
         check_value("sigma", sigma, [_PIXELS])
-        if 2 * sigma > min(contrast.shape):
+        # Interpolation correlates noise: what a program has enlarged is measured as it was before.
+        own, _, factor = at_own_sampling(contrast, sample.mask, name)
+        scale = float(sigma) * factor
+        if 2 * scale > min(contrast.shape):
             height, width = contrast.shape
             raise ImageReadError(
-                f"{name}: sigma={sigma!r}: {sigma:g} pixels are more than half of the image of "
+                f"{name}: sigma={sigma!r}: {scale:g} pixels are more than half of the image of "
                 f"{height} x {width}; sigma is in pixels: give about a third of a fibre's width."
             )
-        noise = gradient_noise(contrast, float(sigma))
+        fields = list[tuple[GradientNoise, float]]()
+        for smoothing in _GRADIENT_SIGMAS:
+            noise = gradient_noise(own, float(sigma), smoothing)
+            energy, scatter = noise.energy / factor**2, noise.total_scatter * factor
+            fields.append(
+                (replace(noise, energy=energy, total_scatter=scatter), smoothing * factor)
+            )
+        first, second = (
+            _sum_of_squares(contrast, smoothing, sample.mask) - noise.energy * sample.mask.sum()
+            for noise, smoothing in fields
+        )
+        noise, smoothing = fields[0 if first >= _MIN_KEPT * second else 1]
         maps = np.empty((3, *contrast.shape), np.float32)
-        # Whole strips beyond a band, so that it has the same digits as the whole image.
-        reach = STRIP * math.ceil((TRUNCATE * (sigma + _GRADIENT_SIGMA) + 2) / STRIP)
-        for top in range(0, len(contrast), _BAND):  # which takes little memory
-            start = max(top - reach, 0)
-            down, right = image_gradients(contrast[start : top + _BAND + reach])
+        for rows, start, (down, right) in _gradients_of_bands(contrast, smoothing, scale):
             # The doubled angle of gradients, y up, has the cosine right^2 - down^2 and the sine
             # -2 right down. Fibres run across gradients, which reverses both signs.
             products = down**2 + right**2, down**2 - right**2, 2 * down * right
-            for own, each in zip(maps, products, strict=True):
-                rows = own[top : top + _BAND]
-                rows[...] = gaussian_smooth(each, float(sigma))[top - start :][: len(rows)]
-        energy, axes = maps[0], maps[1:]
-        energy -= np.float32(noise.energy)
+            for averaged, each in zip(maps, products, strict=True):
+                band = gaussian_smooth(each, scale)[rows.start - start :]
+                averaged[rows] = band[: rows.stop - rows.start]
+        energies, axes = maps[0], maps[1:]
+        energies -= np.float32(noise.energy)
         # The level above which half of all energy lies follows gain and contrast, and depends
         # little on the share of background or on bright spots.
-        ordered = np.maximum(np.sort(subsample(energy)), 0).astype(np.float64)
+        ordered = np.maximum(np.sort(subsample(energies)), 0).astype(np.float64)
         held = np.cumsum(ordered)
         half_energy = float(ordered[np.searchsorted(held, held[-1] / 2)])
         above_noise = _DEVIATIONS * noise.energy_scatter * noise.energy
         least = max(_FLOOR * half_energy, above_noise, NO_ENERGY)
-        return cls(energy, axes, (energy > least) & sample.mask, noise, float(sigma))
+        return cls(energies, axes, (energies > least) & sample.mask, noise, scale)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -258,19 +235,44 @@ class GradientField:
         return np.asarray(grid.sums(self.fibre) * above_noise)
 
 
-def image_gradients(contrast: FloatMap) -> tuple[FloatMap, FloatMap]:
+def _gradients_of_bands(
+    contrast: FloatMap, smoothing: float, scale: float
+) -> Iterator[tuple[slice, int, tuple[FloatMap, FloatMap]]]:
+    """Yield some rows, which take little memory, and the gradients of these and of rows around.
+
+    The integer is the first row of the gradients, of which averages within the band do not depend
+    on rows beyond these.
+    """
+    # Whole strips beyond a band, so that it has the same digits as the whole image.
+    reach = STRIP * math.ceil((TRUNCATE * (scale + smoothing) + 2) / STRIP)
+    for top in range(0, len(contrast), _BAND):
+        start, bottom = max(top - reach, 0), min(top + _BAND, len(contrast))
+        gradients = image_gradients(contrast[start : bottom + reach], smoothing)
+        yield slice(top, bottom), start, gradients
+
+
+def _sum_of_squares(contrast: FloatMap, smoothing: float, mask: BoolMap) -> float:
+    total = 0.0
+    for rows, start, gradients in _gradients_of_bands(contrast, smoothing, 0):
+        band = slice(rows.start - start, rows.stop - start)
+        for each in gradients:
+            total += float(np.square(each[band][mask[rows]], dtype=np.float64).sum())
+    return total
+
+
+def image_gradients(contrast: FloatMap, smoothing: float) -> tuple[FloatMap, FloatMap]:
     """Return the derivatives of a smoothed image, downwards and to the right.
 
     Central differences, averaged with their neighbours by the weights 9, 32, 9. Like Scharr's
     3, 10, 3 (Jähne, Scharr, Körkel 1999, "Principles of filter design"), but optimised for stripes
     with a period of four pixels or more.
     """
-    image = np.pad(gaussian_smooth(contrast, _GRADIENT_SIGMA), 1, mode="edge")
+    image = np.pad(gaussian_smooth(contrast, smoothing), 1, mode="edge")
     return _derivative(image), _derivative(image.T).T
 
 
-def derivative_taps() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    averaging = gaussian_taps(_GRADIENT_SIGMA, TRUNCATE)
+def derivative_taps(smoothing: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    averaging = gaussian_taps(smoothing, TRUNCATE)
     along = np.convolve(averaging, [0.5, 0, -0.5])
     return along, np.convolve(averaging, np.asarray(_CROSS_WEIGHTS) / sum(_CROSS_WEIGHTS))
 
@@ -284,20 +286,20 @@ def _derivative(padded: FloatMap) -> FloatMap:
     return beside
 
 
-def gradient_noise(contrast: FloatMap, sigma: float) -> GradientNoise:
-    gain, *scatters = _noise_response(sigma)
+def gradient_noise(contrast: FloatMap, sigma: float, smoothing: float) -> GradientNoise:
+    gain, *scatters = _noise_response(sigma, smoothing)
     return GradientNoise(noise_deviation(contrast) ** 2 * gain, *scatters)
 
 
 @lru_cache(maxsize=64)
-def _noise_response(sigma: float) -> tuple[float, float, float, float]:
+def _noise_response(sigma: float, smoothing: float) -> tuple[float, float, float, float]:
     """Return the fields of `GradientNoise` for noise of variance 1.
 
     With the gradients' covariances C, and W the autocorrelation of the averaging weights, Isserlis'
     theorem gives g_x^2 + g_y^2 the variance sum W (2 C_xx^2 + 2 C_yy^2 + 4 C_xy^2), and
     g_x^2 - g_y^2 and 2 g_x g_y the mean variance sum W (C_xx + C_yy)^2.
     """
-    along, across = derivative_taps()
+    along, across = derivative_taps(smoothing)
     steep, level, mixed = (
         np.correlate(one, other, mode="full")
         for one, other in ((along, along), (across, across), (along, across))

@@ -16,6 +16,7 @@ from hypervlad.fibres.axial import axial_difference, direction_of, order_of
 
 IntArray = NDArray[np.intp]
 _ROUNDING = 1e-9
+_MIN_PART = 96  # pixels, unless fewer than three parts would fit along a side
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +32,12 @@ class TileGrid:
     @classmethod
     def over(cls, shape: tuple[int, ...], window: int) -> TileGrid:
         return cls(_edges(shape[0], window), _edges(shape[1], window))
+
+    @classmethod
+    def of_parts(cls, shape: tuple[int, ...]) -> TileGrid:
+        """Return the parts of an image whose differences intervals are from."""
+        shorter = min(shape)
+        return cls.over(shape, max(shorter // 4, min(_MIN_PART, shorter // 3), 2))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -57,6 +64,14 @@ class TileGrid:
             # A sum for each row of windows is ten times faster than one call of reduceat.
             down.append(values.sum(axis=-2, dtype=kind))
         return np.asarray(np.add.reduceat(np.stack(down, axis=-2), self.columns[:-1], axis=-1))
+
+    def numbers_in(self, other: TileGrid) -> IntArray:
+        """Return for each window the number of that of another grid in which its middle lies."""
+        pairs = (self.rows, other.rows), (self.columns, other.columns)
+        row, column = (
+            np.searchsorted(edges, (own[1:] + own[:-1]) / 2, "right") - 1 for own, edges in pairs
+        )
+        return np.add.outer(row * other.shape[1], column)
 
     def expand(self, values: ArrayLike) -> NDArray[Any]:
         table = np.asarray(values)

@@ -221,10 +221,19 @@ _ON_SIZES = _effects(
     blur=(4.0, "at 3, 25 % of mats had no diameters; at 5, none; 68 % of particles were missed"),
     uneven=(
         0.12,
-        "at 0.18, 25 % of particles were missed; mats had no or much too small diameters",
+        "at 0.18, 25 % of particles were missed; mats had no or much too small diameters"
+        "; at 0.14, directions of fibres were 30 degrees wrong",
     ),
-    shifted=(1.0, "at 1.5, half of the outlines were wrong, and fibres came out 8 % too thin"),
-    bands=(0.05, "at 0.09, a third of particles were missed, and fibres came out 12 % too thin"),
+    shifted=(
+        1.0,
+        "at 1.5, half of the outlines were wrong, fibres came out 8 % too thin, and order"
+        " parameters 0.2 wrong",
+    ),
+    bands=(
+        0.05,
+        "at 0.09, a third of particles were missed, fibres came out 12 % too thin, and"
+        " directions 40 degrees wrong",
+    ),
 )
 
 #: Likewise, of real images: `python -m benchmarks.particles.faults --data`.

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
+from scipy.spatial import KDTree
 
 from hypervlad.images.banner import as_8bit_colour, as_8bit_grey
 
@@ -121,7 +122,7 @@ def scale_bars_of(image: NDArray[Any]) -> Iterator[ScaleBar]:
     # A bar in colour may be as bright as what is around it. In a JPEG, colours are less sharp.
     levels = [grey] if image.ndim == 2 else [grey, as_8bit_colour(image)]
     for each in levels if min(grey.shape) >= _MIN_LENGTH else ():
-        lines, before = _lines(each), list(candidates)
+        lines, before = _whole(each, _lines(each)), list(candidates)
         for own in (*_boxes(lines), *lines, *_rows_of_dots(each)):
             is_sharp = each is grey or own.bar.error <= _MAX_COLOUR_ERROR
             if is_sharp and not any(_is_of(own.bar, other.bar) for other in before):
@@ -129,6 +130,9 @@ def scale_bars_of(image: NDArray[Any]) -> Iterator[ScaleBar]:
     found, of_sample = list[ScaleBar](), dict[tuple[int, int], bool]()  # by sign and thickness
     for bar, sign, _ in sorted(candidates, key=lambda each: -each.score):
         if any(_is_of(bar, each) for each in found):
+            continue
+        if bar.error == np.inf:
+            found.append(bar)
             continue
         kind = sign, bar.box[2] - bar.box[0]
         if bar.kind == "line" and kind not in of_sample:
@@ -153,6 +157,62 @@ def _lines(grey: Grey) -> list[_Candidate]:
     found = dict.fromkeys(each for level in _LEVELS for each in _rectangles(grey, level))
     lines = (_line(values[sign], sign, box) for sign, box in found)
     return [each for each in lines if each is not None]
+
+
+def _whole(grey: Grey, lines: list[_Candidate]) -> list[_Candidate]:
+    """Return lines, and instead of the parts of bars that alternate between two colours these bars.
+
+    The ends are not known, and the error is infinite, if not all parts differ from what is around.
+    """
+    boxes = np.array([each.bar.box for each in lines], np.int_).reshape(-1, 4)
+    top, left, bottom, right = boxes.T
+    sign, length = np.array([each.sign for each in lines], np.int_), right - left
+    starts = KDTree(np.stack([top, bottom, left, length], axis=1))
+    pairs = set[tuple[int, int]]()
+    for shift, colour in ((0, -1), (length, 1)):  # one of the other colour follows, or a gap
+        ends = KDTree(np.stack([top, bottom, right + shift, length], axis=1))
+        for i, near in enumerate(ends.query_ball_tree(starts, _END_SHIFT, p=np.inf)):
+            pairs |= {(i, j) for j in near if sign[i] * sign[j] == colour}
+    first, second = np.array(sorted(pairs), np.int_).reshape(-1, 2).T
+    links = csr_array((np.ones(len(first)), (first, second)), shape=(len(lines),) * 2)
+    _, labels = connected_components(links, False)
+    found = list[_Candidate]()
+    for label in np.unique(labels):
+        own = np.flatnonzero(labels == label)
+        best = max((lines[i] for i in own), key=lambda each: each.score)
+        box = *boxes[own, :2].min(axis=0).tolist(), *boxes[own, 2:].max(axis=0).tolist()
+        both = len(set(sign[own])) == 2
+        goes_on = _goes_on(grey, box, int(np.median(length[own])), 1 if both else 2)
+        if both or goes_on or np.isin(own, first).any():
+            error = max(best.bar.error, 0.5) if both and not goes_on else np.inf
+            bar = ScaleBar(float(box[3] - box[1]), error, box, "line")
+            found.append(best._replace(bar=bar))
+        else:
+            found += [lines[i] for i in own]
+    return found
+
+
+def _goes_on(grey: Grey, box: Box, length: int, n: int) -> bool:
+    """Return whether a flat part follows an end that is none of a label around the bar.
+
+    It differs from what is above and below, or the `n`-th part is of a level of the bar.
+    """
+    top, left, bottom, right = box
+    profile = np.median(grey[top:bottom], axis=0)
+    levels = profile[left + length // 2 : right : length]
+    beside = grey[[max(top - _FAR, 0), min(bottom + _FAR - 1, len(grey) - 1)]]
+    for start, step in ((left - length, -length), (right, length)):
+        near, far = (slice(at + _FAR, at + length - _FAR) for at in (start, start + (n - 1) * step))
+        is_flat, is_alike = (
+            0 < each.start < each.stop < len(profile) and profile[each].std() <= _MIN_DEVIATION
+            for each in (near, far)
+        )
+        if is_flat:
+            level = profile[near].mean()
+            is_apart = np.abs(beside[:, near].mean(axis=1) - level).min() > _SAME
+            if is_apart or (is_alike and np.abs(levels - profile[far].mean()).min() <= _SAME):
+                return True
+    return False
 
 
 def _is_of_sample(grey: Grey, bar: ScaleBar) -> bool:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, zoom
 from support.fibre_images import cells, stripes
 
 from hypervlad.data import make_fibre_images
@@ -120,6 +120,14 @@ def test_noise_is_corrected_for(clean_and_noisy):
     truth = clean_and_noisy[2]
     order = axial_statistics(truth.orientation[(truth.fibres >= 0)]).order
     assert truth.aligned_fraction().statistics.order == pytest.approx(order, abs=0.01)
+
+
+@pytest.mark.filterwarnings("ignore:.*as dark or as bright as possible", "ignore:enlarged by a")
+def test_noise_that_was_enlarged_is_corrected_for(clean_and_noisy):
+    clean, _, truth = clean_and_noisy
+    noisy = clean + 0.15 * np.random.default_rng(0).standard_normal(clean.shape)
+    found = aligned_fraction(zoom(noisy, 2)).statistics.order
+    assert found == pytest.approx(truth.aligned_fraction().statistics.order, abs=0.07)
 
 
 @pytest.mark.parametrize("move", [np.fliplr, np.flipud, np.transpose, lambda each: 3 - 2 * each])

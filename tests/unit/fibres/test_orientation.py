@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +14,7 @@ from skimage.feature import structure_tensor, structure_tensor_eigenvalues
 from support.fibre_images import stripes
 
 from hypervlad.data import make_fibre_images
-from hypervlad.fibres import axial_difference, local_orientation
+from hypervlad.fibres import aligned_fraction, axial_difference, local_orientation
 
 MOVES = {
     np.fliplr: lambda directions: np.pi - directions[:, ::-1],
@@ -144,28 +143,15 @@ def test_hot_pixels_do_not_blank_an_image(seed, n_hot, level):
 def test_statistics_over_windows():
     rng = np.random.default_rng(0)
     image = stripes(0.5, (128, 160)) + 0.05 * rng.standard_normal((128, 160))
-    whole = local_orientation(image, 2.0)
-    found = whole.statistics()
+    found = aligned_fraction(image).statistics
     assert found.mean_interval.low <= found.mean <= found.mean_interval.high
-    assert found.mean == pytest.approx(0.5, abs=0.02)
-    assert found.order > 0.95
-    corner = np.zeros_like(whole.mask)
-    corner[:9, :9] = True
-    found = replace(whole, mask=corner).statistics()  # of one window
-    assert found.order > 0.9
-    intervals = (found.mean_interval, found.order_interval, found.spread_interval)
-    assert np.isnan([(each.low, each.high) for each in intervals]).all()
-
-
-def of_background():
-    found = local_orientation(stripes(0.3), 2.0)
-    return replace(found, mask=np.zeros_like(found.mask)).statistics()
+    assert (found.mean, found.order) == pytest.approx((0.5, 0.97), abs=0.03)
+    assert np.isnan(aligned_fraction(image[:40, :40]).statistics.order_interval.low)  # one window
 
 
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (of_background, "all background"),
         (lambda: local_orientation(stripes(0.3), np.nan), "sigma must be .* not nan"),
         (lambda: local_orientation(stripes(0.3), 49), "half of the image of 96 x 96; sigma"),
     ],

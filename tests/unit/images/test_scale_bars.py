@@ -41,6 +41,7 @@ def as_jpeg(image):
     return np.asarray(Image.open(file))
 
 
+PARTS = [(TOP, LEFT + 30 * i, BOTTOM, LEFT + 30 * i + 30, 255 * (i % 2)) for i in range(3)]
 ENDS = [(TOP - 6, x, BOTTOM + 6, x + 2, 255) for x in (LEFT, RIGHT - 2)]
 BOX = [(TOP, LEFT, TOP + 12, RIGHT, 255), (TOP + 1, LEFT + 1, TOP + 11, RIGHT - 1)]
 IN_FRAME = [(TOP - 1, LEFT - 1, BOTTOM + 1, RIGHT + 1, 0), LINE]
@@ -55,6 +56,7 @@ IN_LABEL = [(TOP - 20, LEFT - 12, TOP + 15, RIGHT + 12, 255), (*LINE[:4], 0)]
         (drawn(*BOX), "box", (TOP + 12, RIGHT), 0.5),
         (drawn(*IN_FRAME), "line", (BOTTOM, RIGHT), 0.5),
         (drawn(*IN_LABEL), "line", (BOTTOM, RIGHT), 0.5),
+        (drawn(*PARTS), "line", (BOTTOM, RIGHT), 0.5),
         *((drawn(*ticks(n)), "dots", (TOP + 8, RIGHT + 2), 0) for n in (6, 11)),
         (as_jpeg(drawn(LINE)), "line", (BOTTOM, RIGHT), 1.5),
         *((of_colour(*ink), "line", (BOTTOM, RIGHT), 0.5) for ink in ((0, 220, 0), (90, 90, 0))),
@@ -110,6 +112,7 @@ NO_BARS = [
     drawn((60, 0, 66, SIZE[1], 255)),  # a band from one side to the other
     drawn(*((y, x, y + 3, x + 3, 255) for y in range(20, 140, 12) for x in range(20, 220, 12))),
     np.uint8(200 * (np.add.outer(np.arange(60) // 3, np.arange(150) // 3) % 2)),  # a lattice
+    drawn(IN_LABEL[0], *PARTS),  # its ends may be white on white
     *map(np.zeros, (SIZE, (5, 5), (1, 1))),
     *(
         image

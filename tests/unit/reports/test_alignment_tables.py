@@ -21,7 +21,8 @@ def test_intervals_of_directions_are_between_0_and_180_degrees(tmp_path, low, hi
 
     class Known(AlignmentRecipe):
         def find(self, image):
-            return replace(super().find(image), statistics=statistics)
+            found = super().find(image)
+            return replace(found, aligned=replace(found.aligned, statistics=statistics))
 
     image = np.sin(np.indices((32, 32))[0]).astype(np.float32)
     recipe = Known(window=np.int64(16))
