@@ -226,7 +226,8 @@ def find_particles(
         n_other = counted(int(every[opposite].labels.max()), f"{opposite} region")
         others = f"{n_other} look like particles, too; if these are meant, say so by the polarity"
         note = joined_notes([note, others])
-    if (n_specks := scales.n_specks(known, labels)) > _MANY_SPECKS * len(found) > 0:
+    n_specks = scales.n_specks(known, labels)
+    if len(found) and n_specks > max(_FEW, _MANY_SPECKS * len(found)):
         specks = f"{counted(n_specks, 'region')} of fewer than {min_area} pixels"
         specks += " are left out; if these are particles, lower min_area, or enlarge the image"
         note = joined_notes([note, specks])
