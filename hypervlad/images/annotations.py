@@ -43,7 +43,7 @@ _MIN_ARROW, _MAX_ARROW = 16, 0.4  # length: in pixels, and as a share of the lon
 _HEAD = 1.8  # width of an arrow's head over that of its shaft
 _MIN_LEVELS = 4  # of grey: with fewer, the sample is drawn itself
 _MIN_PART, _MIN_EDGE = 12, 10  # pixels of what is drawn, and of its edge
-# Shares of an image, of which text on figures takes 0.14 at most, and bars with what is around 0.1.
+# Shares of an image, by labels and by what is around a bar without one: 0.14 and 0.1 in figures.
 _MAX_LABELLED, _MAX_BAR = 0.25, 0.14
 _MAX_PARTS, _MAX_CRISP = 500, 150  # beyond a level: where there are more, it is the sample's
 _MARGIN = 3  # pixels around what was drawn, which it blurs
@@ -292,9 +292,9 @@ def _drawn_into(grey: Grey) -> list[Annotation]:
         labels, arrows = (
             [e for e in each if not _is_within(e, whole)] for each in (labels, arrows)
         )
-        box = whole if is_labelled else _around(bar, grey.shape)
-        if (box[2] - box[0]) * (box[3] - box[1]) <= _MAX_BAR * grey.size:  # else a streak
-            found = [Annotation("scale bar", box)]
+        top, left, bottom, right = around = _around(bar, grey.shape)
+        is_large = (bottom - top) * (right - left) > _MAX_BAR * grey.size  # may be a streak
+        found = [Annotation("scale bar", whole if is_labelled or is_large else around)]
     found += [Annotation("label", each) for each in labels]
     return found + [Annotation("arrow", each) for each in arrows]
 

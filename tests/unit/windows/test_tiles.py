@@ -30,6 +30,7 @@ def small():
     return [surface(seed) for seed in range(3)]
 
 
+@pytest.mark.filterwarnings("ignore:of another size")
 def test_the_map_of_tiles_is_that_of_the_whole(small):
     scorer = scorer_of("tiny", tile_size=4096).fit(small)
     large = surface(9, (140, 183))
