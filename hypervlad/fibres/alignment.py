@@ -236,11 +236,11 @@ def _fraction(
     return classify_windows(_window_sums(field, grid), grid, window, tolerance, proba)
 
 
-def background_windows(grey: NDArray[np.float32], window: int) -> NDArray[np.bool_]:
+def background_windows(grey: NDArray[np.float32], window: int, name: str) -> NDArray[np.bool_]:
     """Return the background of `aligned_fraction`, from the energy of gradients alone."""
     sample = Sample(grey, np.ones(grey.shape, bool), None, [])
-    field = GradientField.of(sample, DEFAULT_SIGMA, "image")
-    grid = TileGrid.over(field.shape, check_window(window, field.shape, "image"))
+    field = GradientField.of(sample, DEFAULT_SIGMA, name)
+    grid = TileGrid.over(field.shape, check_window(window, field.shape, name))
     return np.asarray(field.fibre_pixels(grid) < _MIN_FIBRE * grid.areas)
 
 
@@ -529,7 +529,8 @@ class AlignmentRecipe:
             sigma = length_in_pixels(self.sigma, sample.pixel_size)
         except ValueError as error:
             raise ValueError(f"{name}: {str(error).removeprefix(f'{name}: ')}") from error
-        field = GradientField.of(sample, sigma, name)
+        _, unit = parse_length(self.sigma)
+        field = GradientField.of(sample, sigma, name, has_unit=unit != "")
         aligned = _fraction(field, sample.grey, self.method, window, self.tolerance, name)
         return AlignmentResult(
             sample.grey,

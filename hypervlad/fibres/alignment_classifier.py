@@ -423,7 +423,7 @@ class AlignmentLabels:
         n_known = tiles.sums(known)
         share = tiles.sums(np.where(known, truth, 0)) / np.maximum(n_known, 1)
         labels = np.where(share >= 0.5, ALIGNED, NOT_ALIGNED)
-        background = background_windows(image.converted, window)
+        background = background_windows(image.converted, window, image.name)
         labels[(n_known < _MIN_KNOWN * tiles.areas) | background] = UNKNOWN
         return labels.ravel()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -32,8 +32,9 @@ from hypervlad.images.sample import Annotations, Sample, one_or_many, read_sampl
 _PIXELS = Number(above=0, meaning="a number of pixels")
 _BAND = 512  # rows that are looked at at a time
 # Of the Gaussian that smooths the image before gradients are taken, pixels: the first, by which
-# noise widens spreads less, unless it keeps less than this share of the energy, of fine stripes.
-_GRADIENT_SIGMAS, _MIN_KEPT = (2.0, 1.0), 0.1
+# noise widens spreads less, unless it keeps little of the energy, as of fine stripes.
+_GRADIENT_SIGMAS = (2.0, 1.0)
+_MIN_KEPT = 0.1
 _CROSS_WEIGHTS = (9.0, 32.0, 9.0)
 #: Of an image that spans 0 to 1: far below a step of one grey level of 16 bits.
 NO_ENERGY = 1e-13
@@ -169,6 +170,11 @@ class GradientNoise:
     axis_scatter: float  # of the same times the cosine, or the sine, of twice the direction
     total_scatter: float  # of the sum over an area, over the square root of its number of pixels
 
+    def of_sums(self, areas: NDArray[Any]) -> NDArray[np.float64]:
+        """Return what sums over areas, less the mean of noise, hardly exceed by noise alone."""
+        scatter = self.energy * self.total_scatter * np.sqrt(areas)
+        return np.asarray(_WINDOW_DEVIATIONS * scatter)
+
 
 @dataclass(frozen=True, eq=False)
 class GradientField:
@@ -180,37 +186,44 @@ class GradientField:
     sigma: float  # of the Gaussian that averages are taken with, pixels
 
     @classmethod
-    def of(cls, sample: Sample, sigma: Any, name: str) -> GradientField:
+    def of(cls, sample: Sample, sigma: Any, name: str, *, has_unit: bool = False) -> GradientField:
+        """Measure gradients; a `sigma` without a unit is in pixels before any enlargement."""
         contrast = normalised_contrast(sample.grey, name)
         check_value("sigma", sigma, [_PIXELS])
         # Interpolation correlates noise: what a program has enlarged is measured as it was before.
         own, _, factor = at_own_sampling(contrast, sample.mask, name)
-        scale = float(sigma) * factor
+        scale = float(sigma) * (1 if has_unit else factor)
         if 2 * scale > min(contrast.shape):
             height, width = contrast.shape
+            enlarged = f", enlarged {factor:.3g} times by a program," if scale > sigma else ""
             raise ImageReadError(
-                f"{name}: sigma={sigma!r}: {scale:g} pixels are more than half of the image of "
-                f"{height} x {width}; sigma is in pixels: give about a third of a fibre's width."
+                f"{name}: sigma={sigma!r}: {sigma:g} pixels{enlarged} are more than half of the "
+                f"image of {height} x {width}; sigma is in pixels: give about a third of a fibre's "
+                "width."
             )
-        fields = list[tuple[GradientNoise, float]]()
-        for smoothing in _GRADIENT_SIGMAS:
-            noise = gradient_noise(own, float(sigma), smoothing)
+        parts = TileGrid.of_parts(contrast.shape)
+        noises, energies = list[GradientNoise](), list[NDArray[np.float64]]()
+        for each in _GRADIENT_SIGMAS:
+            noise = gradient_noise(own, scale / factor, each)
             energy, scatter = noise.energy / factor**2, noise.total_scatter * factor
-            fields.append(
-                (replace(noise, energy=energy, total_scatter=scatter), smoothing * factor)
-            )
-        first, second = (
-            _sum_of_squares(contrast, smoothing, sample.mask) - noise.energy * sample.mask.sum()
-            for noise, smoothing in fields
-        )
-        noise, smoothing = fields[0 if first >= _MIN_KEPT * second else 1]
+            noises.append(replace(noise, energy=energy, total_scatter=scatter))
+            squares = parts.sums_of(_squares(contrast, each * factor, sample.mask))
+            energies.append(squares - energy * parts.sums(sample.mask))
+        # Fine stripes in a fourth of the parts are not lost for what is coarse elsewhere.
+        is_sure = energies[1] > noises[1].of_sums(parts.areas)
+        kept = energies[0][is_sure] / energies[1][is_sure]
+        chosen = int(len(kept) > 0 and np.quantile(kept, 0.25) < _MIN_KEPT)
+        noise, smoothing = noises[chosen], _GRADIENT_SIGMAS[chosen] * factor
         maps = np.empty((3, *contrast.shape), np.float32)
-        for rows, start, (down, right) in _gradients_of_bands(contrast, smoothing, scale):
+        for top in range(0, len(contrast), _BAND):  # which takes little memory
+            rows = slice(top, min(top + _BAND, len(contrast)))
+            reach = math.ceil(TRUNCATE * scale)
+            start, (down, right) = _gradients_around(contrast, rows, smoothing, reach)
             # The doubled angle of gradients, y up, has the cosine right^2 - down^2 and the sine
             # -2 right down. Fibres run across gradients, which reverses both signs.
             products = down**2 + right**2, down**2 - right**2, 2 * down * right
-            for averaged, each in zip(maps, products, strict=True):
-                band = gaussian_smooth(each, scale)[rows.start - start :]
+            for averaged, product in zip(maps, products, strict=True):
+                band = gaussian_smooth(product, scale)[rows.start - start :]
                 averaged[rows] = band[: rows.stop - rows.start]
         energies, axes = maps[0], maps[1:]
         energies -= np.float32(noise.energy)
@@ -230,34 +243,29 @@ class GradientField:
     def fibre_pixels(self, grid: TileGrid) -> NDArray[np.float64]:
         # None in windows with no more energy than noise can give them: now and then, neighbouring
         # pixels of noise exceed any threshold together, and share a direction.
-        scatter = self.noise.energy * self.noise.total_scatter * np.sqrt(grid.areas)
-        above_noise = grid.sums(self.energy) > _WINDOW_DEVIATIONS * scatter
+        above_noise = grid.sums(self.energy) > self.noise.of_sums(grid.areas)
         return np.asarray(grid.sums(self.fibre) * above_noise)
 
 
-def _gradients_of_bands(
-    contrast: FloatMap, smoothing: float, scale: float
-) -> Iterator[tuple[slice, int, tuple[FloatMap, FloatMap]]]:
-    """Yield some rows, which take little memory, and the gradients of these and of rows around.
-
-    The integer is the first row of the gradients, of which averages within the band do not depend
-    on rows beyond these.
-    """
-    # Whole strips beyond a band, so that it has the same digits as the whole image.
-    reach = STRIP * math.ceil((TRUNCATE * (scale + smoothing) + 2) / STRIP)
-    for top in range(0, len(contrast), _BAND):
-        start, bottom = max(top - reach, 0), min(top + _BAND, len(contrast))
-        gradients = image_gradients(contrast[start : bottom + reach], smoothing)
-        yield slice(top, bottom), start, gradients
+def _gradients_around(
+    contrast: FloatMap, rows: slice, smoothing: float, reach: int
+) -> tuple[int, tuple[FloatMap, FloatMap]]:
+    """Return the first row, and the gradients of some rows and of `reach` more on both sides."""
+    # Whole strips, which are smoothed at once: only the last digits depend on where bands begin.
+    beyond = STRIP * math.ceil((reach + TRUNCATE * smoothing + 2) / STRIP)
+    start = max(rows.start - beyond, 0)
+    return start, image_gradients(contrast[start : rows.stop + beyond], smoothing)
 
 
-def _sum_of_squares(contrast: FloatMap, smoothing: float, mask: BoolMap) -> float:
-    total = 0.0
-    for rows, start, gradients in _gradients_of_bands(contrast, smoothing, 0):
-        band = slice(rows.start - start, rows.stop - start)
-        for each in gradients:
-            total += float(np.square(each[band][mask[rows]], dtype=np.float64).sum())
-    return total
+def _squares(
+    contrast: FloatMap, smoothing: float, mask: BoolMap
+) -> Callable[[slice], NDArray[Any]]:
+    def squares(rows: slice) -> FloatMap:
+        start, (down, right) = _gradients_around(contrast, rows, smoothing, 0)
+        here = slice(rows.start - start, rows.stop - start)
+        return np.asarray((down[here] ** 2 + right[here] ** 2) * mask[rows])
+
+    return squares
 
 
 def image_gradients(contrast: FloatMap, smoothing: float) -> tuple[FloatMap, FloatMap]:
