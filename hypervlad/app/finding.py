@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -176,17 +176,25 @@ class Finding(Corrections):
         answer = {"is_whole": True, "removed": [], "outlines": shapes_of(outlines)}
         return answer | {"message": words, "part": part and part._asdict()}
 
-    def grown(self, image: int, stroke: list[Any], outlines: Outlines) -> Change:
-        """Return the particle at the point where a stroke begins, for `edit`."""
+    def growing(self, image: int, stroke: list[Any]) -> Callable[[Outlines], Change]:
+        """Read an image, and return what grows a particle where a stroke begins, for `edit`."""
         from hypervlad.particles.growing import GrowingField  # not above: it takes seconds
 
-        path = self.image_of(image)
-        if self._growing[0] != (key := (path, file_stamp(path))):
-            with noted(path.name):
-                sample = read_sample(path, annotations="keep", read_options=self.read_options())
-            check_same_size(outlines, sample.grey, path.name)
+        path, options = self.image_of(image), self.read_options()
+        if self._growing[0] != (key := (path, file_stamp(path), options)):
+            try:
+                with noted(path.name):
+                    sample = read_sample(path, annotations="keep", read_options=options)
+            except ImageReadError as error:
+                raise QueueError(self._in_words(error)) from error
             self._growing = key, GrowingField(sample.grey)
-        return grown(self._growing[1].grown, stroke, outlines)
+        field = self._growing[1]
+
+        def change(outlines: Outlines) -> Change:
+            check_same_size(outlines, field.grey, path.name)
+            return grown(field.grown, stroke, outlines)
+
+        return change
 
     def files(self) -> list[Path]:
         """Return the images of the folder; new ones get the next numbers."""
@@ -214,7 +222,7 @@ class Finding(Corrections):
 
     def _in_words(self, message: object) -> str:
         """Return a message, with files and choices named as the page names them."""
-        message = str(message).replace("by the polarity", "with “Particles are”")
+        message = str(message).replace("say so by the polarity", "say so with “Particles are”")
         text = _LEAST_AREA.sub("“Least area”", _LAYER.sub(_LEARN, message))
         for folder in sorted((self.folder, self._root), key=lambda each: -len(each.parts)):
             text = text.replace(f"{folder}{os.sep}", "").replace(str(folder), folder.name)

@@ -309,9 +309,9 @@ def _add_project(app: Flask, project: Project, previews: Previews) -> None:
         if not all(type(label) is int for label in body["labels"]):
             abort(400, "expected labels to be whole numbers")
         action, labels, stroke, *others = (body.pop(name) for name in fields)
-        change = partial(change_of, action, labels, stroke, *others)
         if action == "grow":
-            change = partial(project.grown, body["image"], stroke)
+            return project.edit(**body, change=project.growing(body["image"], stroke))
+        change = partial(change_of, action, labels, stroke, *others)
         return project.edit(**body, change=change)
 
     def changed(change: Callable[..., dict[str, Any]], client: str, **body: Any) -> dict[str, Any]:

@@ -89,6 +89,8 @@ def grown(
     label = own[0].label if own else _free_label(outlines)
     others = [each for each in outlines if each not in own]
     new = grow((y, x), partial(_pixels_of, others), label, own[0] if own else None)
+    if own and own[0].box == new.box and np.array_equal(own[0].mask, new.mask):
+        raise ValueError("no other edge is here: redraw this one (E), or draw around it (A)")
     new = replace(new, class_name=own[0].class_name if own else "")
     area = counted(int(np.count_nonzero(new.mask)), "pixel")
     return Change(own, [new], f"outline {label} grown{' anew' if own else ''}, {area}")

@@ -182,8 +182,9 @@ def _whole(grey: Grey, lines: list[_Candidate]) -> list[_Candidate]:
         best = max((lines[i] for i in own), key=lambda each: each.score)
         box = *boxes[own, :2].min(axis=0).tolist(), *boxes[own, 2:].max(axis=0).tolist()
         both = len(set(sign[own])) == 2
-        goes_on = _goes_on(grey, box, int(np.median(length[own])), 1 if both else 2)
-        if both or goes_on or np.isin(own, first).any():
+        is_part = both or np.isin(own, first).any()
+        if is_part:
+            goes_on = _goes_on(grey, box, int(np.median(length[own])), 1 if both else 2)
             error = max(best.bar.error, 0.5) if both and not goes_on else np.inf
             bar = ScaleBar(float(box[3] - box[1]), error, box, "line")
             found.append(best._replace(bar=bar))

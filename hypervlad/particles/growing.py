@@ -21,7 +21,7 @@ from hypervlad.particles.decoder import brightness_of, parts_of
 from hypervlad.particles.finding import finder_network
 
 _HALF = 128  # pixels to each side of the point that are looked at, on each scale
-_SHRINKING = 1, 2, 4, 8  # the scales: particles of up to 2,048 pixels are seen whole
+_FRAME = 8  # pixels of what is looked at, in which no particle may end: there is more beyond
 _SEPARATIONS = 0.95, 0.6  # of the parts among which the particle may be
 _LEVELS = 80, 128, 190  # of 255: probability of background where it may end
 _N_STEPS = 12  # grey levels where it may end, of bright and of dark ones
@@ -63,7 +63,7 @@ class GrowingField:
     @functools.cached_property
     def _smaller(self) -> list[NDArray[np.float32]]:
         found = [self.grey]
-        while len(found) < len(_SHRINKING) and max(found[-1].shape) > _HALF:
+        while max(found[-1].shape) > _HALF:  # the last is seen whole from each of its pixels
             found.append(halved(found[-1]))
         return [each for each in found if each.size]
 
@@ -82,9 +82,9 @@ class GrowingField:
         bottom, right) that other outlines have. A ValueError if there is no such region.
         """
         regions = list[_Region]()
-        for grey, shrinking in zip(self._smaller, _SHRINKING, strict=False):
+        for n_halved, grey in enumerate(self._smaller):
             if not any(each.quality >= _SURE for each in regions):
-                regions += self._regions(grey, shrinking, at, taken)
+                regions += self._regions(grey, 2**n_halved, at, taken)
         found = list[Outline]()
         for each in sorted(regions, key=lambda each: -each.quality):
             if each.quality < _MIN_QUALITY or len(found) == _MAX_CHOICES:
@@ -110,9 +110,10 @@ class GrowingField:
         bottom, right = (min(s, p + _HALF) for s, p in zip(grey.shape, here, strict=True))
         y, x = here[0] - top, here[1] - left
         # A particle that the box cuts is seen whole on a smaller scale.
-        cut = np.ones((bottom - top, right - left), bool)
-        cut[top > 0 : len(cut) - (bottom < len(grey))] = False
-        cut[:, : left > 0] = cut[:, cut.shape[1] - (right < grey.shape[1]) :] = True
+        cut = np.zeros((bottom - top, right - left), bool)
+        cut[: _FRAME * (top > 0)] = cut[len(cut) - _FRAME * (bottom < len(grey)) :] = True
+        cut[:, : _FRAME * (left > 0)] = True
+        cut[:, cut.shape[1] - _FRAME * (right < grey.shape[1]) :] = True
         grey = grey[top:bottom, left:right]
         box = tuple(shrinking * side for side in (top, left, bottom, right))
         free = ~taken(box)[::shrinking, ::shrinking]
@@ -132,17 +133,18 @@ class GrowingField:
             values = sign * smooth
             lowest, own = np.percentile(values[free], 2), np.median(values[near])
             masks += [values >= level for level in np.linspace(lowest, own, _N_STEPS + 2)[1:-1]]
-            seen = set[int]()
+            seen = set[tuple[int, int, int]]()
             for mask in masks:
                 mask &= free
                 mask[y, x] = True
                 pieces, _ = ndimage.label(mask)
                 piece = pieces == pieces[y, x]
                 area = int(np.count_nonzero(piece))
-                if area < least or area in seen or (piece & cut).any():
-                    continue
-                seen.add(area)
                 rows, columns = window = ndimage.find_objects(piece.view(np.uint8))[0]
+                key = (area, rows.start, columns.start)
+                if area < least or key in seen or (piece & cut).any():
+                    continue
+                seen.add(key)
                 filled = ndimage.binary_fill_holes(piece[window]) & free[window]
                 edge = filled & ~ndimage.binary_erosion(filled)
                 border = float(fields[2][window][edge].mean() / 255)
