@@ -70,9 +70,9 @@ def test_mirrored_and_turned_images_have_such_directions(turn, seed):
     before, after = (local_orientation(each, 2.0) for each in (image, turn(image)))
     mask = turn(before.mask)
     assert (mask == after.mask).mean() > 0.98
-    both = mask & after.mask
+    both = mask & after.mask & (after.coherence > 0.3)
     apart = axial_difference(after.orientation[both], MOVES[turn](before.orientation)[both])
-    assert np.quantile(apart, 0.99) < 0.01
+    assert apart.max() < 0.02
 
 
 @settings(max_examples=10, deadline=None)
