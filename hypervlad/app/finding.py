@@ -324,11 +324,12 @@ class Finding(Corrections):
 
     def _keep_unlike(self, new: Path) -> list[str]:
         """Give outlines to images that are there, but not as a model needs them; return these."""
-        fields, files = self.found.by_name, FoundFolder(new).outline_files
-        gone = sorted(fields.keys() - FoundFolder(new).by_name.keys())
+        fields, found = self.found.by_name, FoundFolder(new)
+        gone = sorted(fields.keys() - found.by_name.keys())
         unlike = [name for name in gone if (self._root / name).exists()]
         for name in unlike:
-            files.write_found(name, self.found.outlines(name), fields[name].pixel_size)
+            outlines = self.found.outlines(name)
+            found.outline_files.write_found(name, outlines, fields[name].pixel_size)
         return unlike
 
     def _next_folder(self, *choices: object) -> Path:

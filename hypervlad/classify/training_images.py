@@ -366,12 +366,12 @@ def _of_another_size(
 
 
 #: What the size of an image does to its class, and to the score of its defects.
-OF_SIZE_ON_CLASSES, OF_SIZE_ON_DEFECTS = (
-    functools.partial(_of_another_size, then)
-    for then in (
-        "details may have another size for the network",
-        "the more there is to see, the more often a defect-free image is called anomalous",
-    )
+OF_SIZE_ON_CLASSES = functools.partial(
+    _of_another_size, "details may have another size for the network"
+)
+OF_SIZE_ON_DEFECTS = functools.partial(
+    _of_another_size,
+    "the more there is to see, the more often a defect-free image is called anomalous",
 )
 
 

@@ -87,7 +87,8 @@ def cells_of(maps: PaddedMaps, size: tuple[int, int]) -> tuple[Cells, int]:
     first = maps.border // stride
     rows, columns = (slice(first, first - -extent // stride) for extent in size)
     n_channels = sum(layer.shape[2] for layer in maps.maps)
-    found, at = torch.empty(*(-(-extent // stride) for extent in size), n_channels), 0
+    found = torch.empty(*(-(-extent // stride) for extent in size), n_channels)
+    at = 0  # the first channel of these
     for layer in maps.maps:
         for planes in layer.permute(2, 0, 1).split(_CHANNELS):  # few at a time, to save memory
             own = planes[None]

@@ -158,8 +158,9 @@ class DefectMapDisplay(GridDisplay):
     def _tiles(self) -> Iterator[Tile]:
         low, high = score_limits(self.maps, self.threshold, _SCALE_PERCENTILES)
         rows = mask_banner_rows(self.read_options or ReadOptions())
-        columns = self.images, self.names, self.maps, self.found, self.masks
-        for image, name, scores, found, mask in zip(*columns, strict=True):
+        for image, name, scores, found, mask in zip(
+            self.images, self.names, self.maps, self.found, self.masks, strict=True
+        ):
             pixels = self._read(image)
             check_size(name, pixels, scores)
             truth = None if mask is None else read_mask(mask, shape=scores.shape, banner_rows=rows)

@@ -16,7 +16,8 @@ from hypervlad.defects.displays import outline
 from hypervlad.defects.findings import Finding, Region
 from hypervlad.defects.page import FindingsPage
 from hypervlad.images import ImageReadError, Micrograph, read_micrograph
-from hypervlad.images.annotations import Annotation, by_rows, words_of_annotations
+from hypervlad.images.annotations import Annotation, words_of_annotations
+from hypervlad.images.resampling import by_rows
 from hypervlad.objects.results_folder import ResultsFolder, Row, scaled, write_png, write_tiff
 from hypervlad.pages.colours import FOUND, as_rgb
 from hypervlad.pages.facts import is_extrapolated

@@ -302,8 +302,9 @@ def _threshold_warning(scores: ArrayLike, threshold: float) -> str | None:
 def _sheet(images: Sequence[ScoredImage], header: Sequence[str]) -> parts.Sheet:
     """Return images, the highest scores first; what they are called follows the threshold."""
     rows = [[each.name, (significant(each.score), each.score), *each.cells] for each in images]
-    names, orders = ["Image", "Score", *header], [("the highest scores first", "Score", True)]
-    sheet = parts.Sheet.of("Images", names, rows, orders=orders, file="scores.csv")
+    orders = [("the highest scores first", "Score", True)]
+    columns = ["Image", "Score", *header]
+    sheet = parts.Sheet.of("Images", columns, rows, orders=orders, file="scores.csv")
     called = [_CALLS[not each.is_called] for each in images]
     sheet.columns.insert(2, parts.Column("Called", called, options=_CALLS, follows="Score"))
     return sheet

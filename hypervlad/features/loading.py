@@ -178,8 +178,9 @@ class ImageLoader:
         An image that cannot be read or resampled is an ImageReadError.
         """
         if is_particle(image) != self.of_particles:
-            pairs = ("a particle", "whole images"), ("a whole image", "particles")
-            given, needed = pairs[self.of_particles]
+            given, needed = "a particle", "whole images"
+            if self.of_particles:
+                given, needed = "a whole image", "particles"
             raise ImageReadError(
                 f"{name}: {given}, but the model is one of {needed}: vectors of particles, which "
                 "cut_particles(image, outlines) returns, are not like those of whole images"

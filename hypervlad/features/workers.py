@@ -69,9 +69,11 @@ def map_tasks(
             # After a death fewer at once: the task that causes it is then soon identified.
             at_once = max(n_workers, n_next // _REDUCTION ** max(deaths.values(), default=0))
             some = dict(itertools.islice(pending.items(), at_once))
-            run, content = joblib.delayed(_run_task), dict.fromkeys(some, known)
-            content |= dict.fromkeys(in_full & some.keys(), shared)
-            calls = [run(function, content[n], n, task, threads) for n, task in some.items()]
+            run = joblib.delayed(_run_task)
+            calls = [
+                run(function, shared if n in in_full else known, n, task, threads)
+                for n, task in some.items()
+            ]
             results: Any = None
             try:
                 results = parallel(calls)  # which runs all before it returns, on ray

@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_erosion
 
-from hypervlad.images.annotations import by_rows
 from hypervlad.images.errors import ImageReadError
-from hypervlad.images.resampling import smoothed
+from hypervlad.images.resampling import by_rows, smoothed
 
 FloatMap = NDArray[np.float32]
 Values = NDArray[np.float64]

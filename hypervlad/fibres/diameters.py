@@ -342,7 +342,8 @@ def _result(
     widened: float,
     note: str,
 ) -> FibreDiameters:
-    (places, refused), of_shells = accepted_places(field, found), ""
+    places, refused = accepted_places(field, found)
+    of_shells = ""
 
     def nothing(reason: str) -> FibreDiameters:
         why = "; ".join(filter(None, [reason, note, of_shells]))

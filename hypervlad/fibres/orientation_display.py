@@ -303,11 +303,12 @@ def _windows_at(edges: NDArray[np.intp], n: int) -> NDArray[np.intp]:
 
 def rose_weights(angles: ArrayLike, weights: ArrayLike) -> NDArray[np.float64]:
     """Return the histogram of directions, in radians, over half a turn; bin 0 is centred on 0."""
-    sums, flat = np.zeros(_N_PETALS), (np.ravel(angles), np.ravel(weights))
-    for start in range(0, len(flat[0]), _STEP):
-        some, own = (each[start : start + _STEP] for each in flat)
-        bins = np.rint(some * (_N_PETALS / np.pi)).astype(np.intp) % _N_PETALS
-        sums += np.bincount(bins, own, _N_PETALS)
+    sums = np.zeros(_N_PETALS)
+    flat_angles, flat_weights = np.ravel(angles), np.ravel(weights)
+    for start in range(0, len(flat_angles), _STEP):
+        some = slice(start, start + _STEP)
+        bins = np.rint(flat_angles[some] * (_N_PETALS / np.pi)).astype(np.intp) % _N_PETALS
+        sums += np.bincount(bins, flat_weights[some], _N_PETALS)
     return np.asarray(sums / (sums.sum() or 1.0))
 
 

@@ -93,7 +93,8 @@ def check_image_folder(
     exact, near = _find_copies(facts, verbose)
     suggested, apart = _join_copies(facts, exact + near)
     suggested |= {bad.path: (group_of or {}).get(bad.path, bad.path) for bad in bad_files}
-    counts, classes = Counter(f.label for f in facts), {*layout.labels, *layout.empty_classes}
+    counts = Counter(fact.label for fact in facts)
+    classes = {*layout.labels, *layout.empty_classes}
     report = FolderReport(
         root=str(layout.table or layout.root),
         n_images=len(facts),

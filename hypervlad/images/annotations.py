@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial, reduce
 from itertools import pairwise
@@ -19,6 +19,7 @@ from hypervlad.common.wording import counted, name_some, verb
 from hypervlad.images.banner import as_8bit_colour, as_8bit_grey, find_banner
 from hypervlad.images.margins import convex_hull, find_margins
 from hypervlad.images.pixels import as_pixels
+from hypervlad.images.resampling import by_rows
 from hypervlad.images.scale_bars import ScaleBar, find_scale_bar
 
 _EIGHT = np.ones((3, 3), bool)
@@ -28,7 +29,6 @@ _PURE = 8  # grey levels of 255 by which compression changes what is of one
 _LEVELS = tuple(range(8, 256, 24))
 _STEP, _CLEAR = 40, 0.4  # contrast in levels, of which this share is left so many pixels beside,
 _REACH, _CRISP = 3, 0.85  # nearly all around
-_ROWS = 128  # that are filtered at a time
 _SHARP = 0.5  # of the range of levels within that reach, which adjacent pixels have
 _BETWEEN, _MAX_RISE = 0.3, 2.5  # of the contrast, and pixels in which levels rise by twice that
 _EVEN, _SAME_INK = 0.12, 0.15  # deviation within letters, and difference between those of a line
@@ -404,19 +404,6 @@ def _is_sharp(grey: Grey) -> Mask:
     )
     is_step = (far >= _STEP) & (near >= _SHARP * far)
     return extreme(is_step, 1, np.logical_or)
-
-
-def by_rows(
-    function: Callable[[NDArray[Any]], NDArray[Any]], values: NDArray[Any], reach: int = 0
-) -> NDArray[Any]:
-    """Apply to few rows at a time what depends on so many above and below; copies take little."""
-    found = values
-    for top in range(0, len(values), _ROWS):
-        own = function(values[max(top - reach, 0) : top + _ROWS + reach])[min(top, reach) :][:_ROWS]
-        if top == 0:
-            found = np.empty((len(values), *own.shape[1:]), own.dtype)
-        found[top : top + _ROWS] = own
-    return found
 
 
 def extreme(grey: NDArray[Any], reach: int, pick: np.ufunc) -> NDArray[Any]:

@@ -1,8 +1,8 @@
-"""Images smoothed or halved; those that a program has enlarged, at their own sampling."""
+"""Images smoothed, halved, or in bands of rows; those that a program has enlarged as before."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -20,6 +20,7 @@ _CLEARLY = 1.2  # times the coherence of the next eighth, which the blocks of JP
 _COHERENT = 0.5  # enlarged images with some noise reach 0.7 to 1, others 0.05
 _SAME = 0.015  # between both directions
 STRIP = 32  # rows that are smoothed at once
+_AT_ONCE = 128  # rows to which a function is applied
 _MAX_PRODUCT = 2**18  # multiplications of which libraries use one thread: others would only wait
 _LOST = 0.2  # of the variance within 9 px, by shrinking and enlarging again: mostly below 0.1
 _BROAD = 1e-3  # median over mean of a spectrum's power: 0.1 with noise, 1e-5 of stripes without it
@@ -43,6 +44,21 @@ def smoothed(
     """
     taps = gaussian_taps(sigma, truncate)
     return correlated(correlated(image, taps, mode).T, taps, mode).T
+
+
+def by_rows(
+    function: Callable[[NDArray[Any]], NDArray[Any]], values: NDArray[Any], reach: int = 0
+) -> NDArray[Any]:
+    """Apply to few rows at a time what depends on so many above and below; copies take little."""
+    found = values
+    for top in range(0, len(values), _AT_ONCE):
+        own = function(values[max(top - reach, 0) : top + _AT_ONCE + reach])[min(top, reach) :][
+            :_AT_ONCE
+        ]
+        if top == 0:
+            found = np.empty((len(values), *own.shape[1:]), own.dtype)
+        found[top : top + _AT_ONCE] = own
+    return found
 
 
 def halved(image: NDArray[np.float32]) -> NDArray[np.float32]:

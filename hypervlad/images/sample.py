@@ -30,7 +30,6 @@ from hypervlad.images.annotations import (
     Annotation,
     annotation_mask,
     annotations_in,
-    by_rows,
     extreme,
     fill_annotations,
     note_annotations,
@@ -46,6 +45,7 @@ from hypervlad.images.reading import (
     name_within,
     read_named,
 )
+from hypervlad.images.resampling import by_rows
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hypervlad.images.annotations import by_rows
+from hypervlad.images.resampling import by_rows
 
 Colours = NDArray[np.float32]
 Colour = tuple[float, float, float]
