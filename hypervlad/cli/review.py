@@ -329,7 +329,7 @@ def export(
     from hypervlad.app.database import FILE
     from hypervlad.app.labels import export_labels, write_classes
     from hypervlad.app.store import Queue
-    from hypervlad.objects.found_folder import OWN_FILES
+    from hypervlad.objects.found_files import OWN_FILES
 
     if output.is_dir():
         if source is LabelSource.MODEL:
