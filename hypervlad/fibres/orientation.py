@@ -176,7 +176,7 @@ class GradientNoise:
         return np.asarray(_WINDOW_DEVIATIONS * scatter)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class GradientField:
     energy: FloatMap  # averaged squared length of the gradients, less the mean of noise; (H, W)
     # Cosine and sine of twice the structure tensor's angle, times its eigenvalues' gap; (2, H, W)
@@ -204,7 +204,8 @@ class GradientField:
         parts = TileGrid.of_parts(contrast.shape)
         noises, energies = list[GradientNoise](), list[NDArray[np.float64]]()
         for each in _GRADIENT_SIGMAS:
-            noise = gradient_noise(own, scale / factor, each)
+            gain, *scatters = _noise_response(scale / factor, each)
+            noise = GradientNoise(noise_deviation(own) ** 2 * gain, *scatters)
             energy, scatter = noise.energy / factor**2, noise.total_scatter * factor
             noises.append(replace(noise, energy=energy, total_scatter=scatter))
             squares = parts.sums_of(_squares(contrast, each * factor, sample.mask))
@@ -279,12 +280,6 @@ def image_gradients(contrast: FloatMap, smoothing: float) -> tuple[FloatMap, Flo
     return _derivative(image), _derivative(image.T).T
 
 
-def derivative_taps(smoothing: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    averaging = gaussian_taps(smoothing, TRUNCATE)
-    along = np.convolve(averaging, [0.5, 0, -0.5])
-    return along, np.convolve(averaging, np.asarray(_CROSS_WEIGHTS) / sum(_CROSS_WEIGHTS))
-
-
 def _derivative(padded: FloatMap) -> FloatMap:
     outer, middle, _ = (np.float32(weight / (2 * sum(_CROSS_WEIGHTS))) for weight in _CROSS_WEIGHTS)
     steps = padded[2:] - padded[:-2]
@@ -292,11 +287,6 @@ def _derivative(padded: FloatMap) -> FloatMap:
     beside *= outer
     beside += middle * steps[:, 1:-1]
     return beside
-
-
-def gradient_noise(contrast: FloatMap, sigma: float, smoothing: float) -> GradientNoise:
-    gain, *scatters = _noise_response(sigma, smoothing)
-    return GradientNoise(noise_deviation(contrast) ** 2 * gain, *scatters)
 
 
 @lru_cache(maxsize=64)
@@ -307,13 +297,18 @@ def _noise_response(sigma: float, smoothing: float) -> tuple[float, float, float
     theorem gives g_x^2 + g_y^2 the variance sum W (2 C_xx^2 + 2 C_yy^2 + 4 C_xy^2), and
     g_x^2 - g_y^2 and 2 g_x g_y the mean variance sum W (C_xx + C_yy)^2.
     """
-    along, across = derivative_taps(smoothing)
+    smoothed = gaussian_taps(smoothing, TRUNCATE)
+    along = np.convolve(smoothed, [0.5, 0, -0.5])
+    across = np.convolve(smoothed, np.asarray(_CROSS_WEIGHTS) / sum(_CROSS_WEIGHTS))
     steep, level, mixed = (
         np.correlate(one, other, mode="full")
         for one, other in ((along, along), (across, across), (along, across))
     )
     averaging = gaussian_taps(sigma, TRUNCATE)
-    window = _central(np.correlate(averaging, averaging, mode="full"), len(steep))
+    # As long as the covariances, with zeros at both ends if it is shorter.
+    window = np.pad(np.correlate(averaging, averaging, mode="full"), len(steep))
+    first = (len(window) - len(steep)) // 2
+    window = window[first : first + len(steep)]
     mean = 2 * float(steep.max() * level.max())
 
     def variance(weights: NDArray[np.float64]) -> float:
@@ -325,10 +320,3 @@ def _noise_response(sigma: float, smoothing: float) -> tuple[float, float, float
     variances = (variance(window), axis, variance(np.ones_like(window)))
     energy, axes, total = (float(np.sqrt(each)) / mean for each in variances)
     return mean, energy, axes, total
-
-
-def _central(values: NDArray[np.float64], n: int) -> NDArray[np.float64]:
-    """Return the central n of an odd number of values, padded with zeros."""
-    padded = np.pad(values, n)
-    first = (len(padded) - n) // 2
-    return padded[first : first + n]
