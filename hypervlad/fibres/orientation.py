@@ -195,7 +195,7 @@ class GradientNoise:
         return np.asarray(self.energy * (scatter + self.unsure * areas))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class GradientField:
     energy: FloatMap  # averaged squared length of the gradients, less the mean of noise; (H, W)
     # Cosine and sine of twice the structure tensor's angle, times its eigenvalues' gap; (2, H, W)
