@@ -196,8 +196,10 @@ def _alignment_text(aligned: AlignedFraction, pixel_size: float | None) -> tuple
     windows = f"windows {_side_text(aligned, pixel_size)}, {rule}"
     if np.isnan(aligned.fraction):
         return "background everywhere", windows
-    regions = counted(n, "region")
-    return f"{100 * aligned.fraction:.0f} % of the area is aligned, {regions}", windows
+    own = aligned.fraction_interval
+    interval = "" if np.isnan(own.low) else f" ({100 * own.low:.0f} to {100 * own.high:.0f} %)"
+    share = f"{100 * aligned.fraction:.0f} %{interval} of the area is aligned"
+    return f"{share}, {counted(n, 'region')}", windows
 
 
 def _side_text(aligned: AlignedFraction, pixel_size: float | None) -> str:
