@@ -109,7 +109,7 @@ class AlignedFraction:
     window: int
     tolerance: float
     statistics: AxialStatistics | None = None
-    fraction_interval: Interval = Interval(math.nan, math.nan)
+    fraction_interval: Interval = field(default_factory=lambda: Interval(math.nan, math.nan))
     expected_fraction: float | None = None
     annotations: list[Annotation] = field(default_factory=list)
     reason: str | None = None
