@@ -2,6 +2,7 @@
 
 from hypervlad.images.annotations import Annotation, find_annotations
 from hypervlad.images.banner import find_banner
+from hypervlad.images.bar_lines import ScaleBar
 from hypervlad.images.errors import (
     ImageReadError,
     PartlyReadWarning,
@@ -14,7 +15,7 @@ from hypervlad.images.files import find_images
 from hypervlad.images.masks import find_masks, read_mask
 from hypervlad.images.options import PixelSizes, ReadOptions
 from hypervlad.images.reading import Micrograph, read_image, read_micrograph, read_micrographs
-from hypervlad.images.scale_bars import ScaleBar, find_scale_bar
+from hypervlad.images.scale_bars import find_scale_bar
 
 __all__ = [
     "Annotation",

@@ -9,8 +9,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from hypervlad.images.bar_lines import ScaleBar
 from hypervlad.images.metadata import LENGTH, length_in_nm, number_of
-from hypervlad.images.scale_bars import ScaleBar
 
 # A length without other words, such as those of a working distance, among signs and digits.
 _BEFORE_UNIT = LENGTH.pattern.partition("(?P<unit>")[0]
