@@ -285,9 +285,9 @@ def _whole(bar: ScaleBar, grey: Grey) -> Box:
     """Return the box of a bar with its ticks: all of its level that is connected with it."""
     ink = _level_of(bar, grey)
     top, left, bottom, right = bar.box
+    reach = round(bar.length / 2)
     around = tuple(
-        slice(max(first - (right - left) // 2, 0), last + (right - left) // 2)
-        for first, last in ((top, bottom), (left, right))
+        slice(max(first - reach, 0), last + reach) for first, last in ((top, bottom), (left, right))
     )
     labels, _ = ndimage.label(np.abs(grey[around] - ink) <= PURE, EIGHT)
     start = around[0].start, around[1].start
@@ -297,7 +297,8 @@ def _whole(bar: ScaleBar, grey: Grey) -> Box:
         return bar.box
     rows, columns = ndimage.find_objects(labels, number)[-1]
     box = _shifted((rows.start, columns.start, rows.stop, columns.stop), *start)
-    is_frame = box[2] - box[0] > (right - left) / 2 or box[3] - box[1] > 1.5 * (right - left)
+    sides = box[2] - box[0], box[3] - box[1]
+    is_frame = min(sides) > bar.length / 2 or max(sides) > 1.5 * bar.length
     return bar.box if is_frame else joined_box(bar.box, box)
 
 
@@ -316,7 +317,6 @@ def _ground_of(box: Box, grey: Grey) -> Box:
 
 def _around(bar: ScaleBar, shape: tuple[int, ...]) -> Box:
     """Return the box of a bar and of a label that is not seen as text."""
-    _, left, _, right = bar.box
-    beside = round(min(_BESIDE_BAR * (right - left), _HIGHEST * min(shape)))
+    beside = round(min(_BESIDE_BAR * bar.length, _HIGHEST * min(shape)))
     wider = np.add(bar.box, (-beside, -beside, beside, beside))
     return as_box(wider.clip(0, (*shape, *shape)))

@@ -31,6 +31,8 @@ _MAX_TILT = 0.75  # pixels by which the first and the last third of a horizontal
 _MAX_TICK = 0.5  # longest tick, as a share of the length of a line
 _BAND = 2**22  # pixels, of all levels, that are searched at a time
 
+ONE_END = "arrow, or line with ticks at one end"  # a kind of lines that are no bars
+
 Grey: TypeAlias = NDArray[np.float32]
 Box: TypeAlias = tuple[int, int, int, int]  # as in `ScaleBar`
 Edge: TypeAlias = tuple[float, float]  # its place, and in how many pixels it rises
@@ -43,7 +45,8 @@ class ScaleBar:
     Attributes
     ----------
     length : float
-        In pixels: from one end to the other, of dots or ticks without a line from the centre of the
+        In pixels, also of vertical bars: from one end to the other, of dots or ticks without a
+        line from the centre of the
         first to that of the last.
     error : float
         Uncertainty of the length in pixels, from the blur of the ends.
@@ -165,10 +168,10 @@ def _line(values: Grey, sign: int, box: Box) -> Candidate | None:
         return None
     if height == 1 and abs(_median(around[0]) - _median(around[1])) > contrast / 2:
         return None  # a bright rim, not a thin line
-    is_ticked = _has_ticks(values, box, level - contrast / 2)
-    if is_ticked is None:
+    kind = _kind(values, box, level - contrast / 2)
+    if kind is None:
         return None
-    if is_ticked:
+    if is_ticked := kind != "line":
         around[:2] = [each[:, _TICK_WIDTH:-_TICK_WIDTH] for each in around[:2]]
     clear = [float((level - each.mean(axis=0) >= CLEAR * contrast).mean()) for each in around]
     # A ruler has more ticks, on one side.
@@ -186,7 +189,6 @@ def _line(values: Grey, sign: int, box: Box) -> Candidate | None:
         return None
     upper, start, lower, end = (place for place, _ in edges)
     error = max(float(np.hypot(edges[1][1], edges[3][1]) / 2), 0.3)
-    kind = "line with ticks" if is_ticked else "line"
     places = round(upper), round(start), round(lower), round(end)
     bar = ScaleBar(round(end - start, 2), round(error, 2), places, kind)
     score = contrast / 255 * np.prod(clear) * (1 - deviation / contrast)
@@ -199,14 +201,15 @@ def _median(values: Grey) -> float:
     return float((ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2)
 
 
-def _has_ticks(values: Grey, box: Box, level: float) -> bool | None:
-    """Return whether a line has ticks at its ends; None for an arrow, an axis or a frame."""
+def _kind(values: Grey, box: Box, level: float) -> str | None:
+    """Return whether a line has ticks at its ends, or `ONE_END`; None for an axis or a frame."""
     ticks, heads = (_tick_lengths(values, box, level, n) for n in (_TICK_WIDTH, _HEAD_WIDTH))
     longest = _MAX_TICK * (box[3] - box[1])
-    is_arrow = (heads > 0).all(axis=0).sum() == 1
-    is_frame = ticks.min(axis=1).max() > longest
-    is_axis = np.ptp(ticks, axis=1).max() > longest
-    return None if is_arrow or is_frame or is_axis else bool((ticks > 0).all(axis=1).any())
+    if ticks.min(axis=1).max() > longest or np.ptp(ticks, axis=1).max() > longest:
+        return None
+    if (heads > 0).all(axis=0).sum() == 1:
+        return ONE_END
+    return "line with ticks" if (ticks > 0).all(axis=1).any() else "line"
 
 
 def _tick_lengths(values: Grey, box: Box, level: float, n: int) -> NDArray[np.int_]:
@@ -312,12 +315,12 @@ def outlined_boxes(lines: list[Candidate]) -> Iterator[Candidate]:
 
 
 def _is_within(line: Candidate, upper: Candidate, lower: Candidate) -> bool:
-    """Return whether a line fills the box between two others, which are its frame."""
+    """Return whether a line is as high as the box between two others, which are its frame."""
     top, left, bottom, right = line.bar.box
     return (
         line.sign != upper.sign
         and abs(top - upper.bar.box[2]) <= 1
         and abs(bottom - lower.bar.box[0]) <= 1
-        and abs(left - upper.bar.box[1]) <= FAR
-        and abs(right - upper.bar.box[3]) <= FAR
+        and left >= upper.bar.box[1] - FAR
+        and right <= upper.bar.box[3] + FAR
     )

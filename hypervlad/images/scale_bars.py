@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from scipy.sparse import csr_array
+from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from scipy.spatial import KDTree
 
 from hypervlad.images.banner import as_8bit_colour, as_8bit_grey
 from hypervlad.images.bar_lines import (
     END_SHIFT,
     FAR,
-    MIN_DEVIATION,
+    MIN_CONTRAST,
     MIN_LENGTH,
-    Box,
+    ONE_END,
     Candidate,
     Grey,
     ScaleBar,
@@ -31,14 +33,22 @@ _MAX_COLOUR_ERROR = 1.5  # of the length of a bar that only its colour tells, in
 # A line is of the sample if so many others are of its level, within so many grey levels, and fill
 # so much of their boxes.
 _N_ALIKE, _SAME, _FILLED = 2, 8, 0.7
+# Parts of a bar of two colours have at least so many pixels, and rows of one level within a share
+# of the contrast. Few of them are multiples of the shortest, and at most so many times longer.
+_MIN_PART, _TOLERANCE, _CLEAR_SHARE, _MAX_MISFIT, _MAX_RATIO = 5, 0.08, 0.85, 0.1, 4.5
+# Two lines beside a label are of one length, within so many pixels. It is at most so many times as
+# long as one of them.
+_MAX_SHIFT, _MAX_GAP = 4, 4
+_MIN_UPRIGHT = 0.1  # length of a vertical bar, as a share of the height: letters are shorter
 _APART = 8  # rows between two bars, if one is below the other
 
 
 def find_scale_bar(image: NDArray[Any]) -> ScaleBar | None:
     """Find the scale bar that is drawn into an image, anywhere; None if there is none.
 
-    A bar is horizontal and of one level or colour, with sharp straight edges and free ends, also
-    within a frame or a box. What it means is not read. A line with the noise of
+    A bar is of one level or colour, or of parts of two, with sharp straight edges and free ends,
+    also within a frame or a box. It is horizontal or, if none is, vertical. What it means is not
+    read. A line with the noise of
     its surroundings, of about four grey levels of 256 or more, is no bar but a wire. Without noise,
     such as where they are saturated, one or two wires may be taken for a bar, of more none is.
 
@@ -67,13 +77,28 @@ def find_scale_bar(image: NDArray[Any]) -> ScaleBar | None:
 
 def scale_bars_of(image: NDArray[Any]) -> Iterator[ScaleBar]:
     """Yield all scale bars of an image, such as those of insets, the clearest first."""
-    image = np.asarray(image)
+    image, is_found = np.asarray(image), False
+    for bar in _horizontal(image, True):
+        is_found = True
+        yield bar
+    turned = () if is_found else _horizontal(np.ascontiguousarray(image.swapaxes(0, 1)), False)
+    for bar in turned:
+        left, top, right, bottom = bar.box
+        if bar.length >= _MIN_UPRIGHT * len(image):
+            yield replace(bar, box=(top, left, bottom, right))
+
+
+def _horizontal(image: NDArray[Any], with_dots: bool) -> Iterator[ScaleBar]:
+    """Yield the horizontal bars of an image, the clearest first."""
     grey, candidates = as_8bit_grey(image), list[Candidate]()
     # A bar in colour may be as bright as what is around it. In a JPEG, colours are less sharp.
     levels = [grey] if image.ndim == 2 else [grey, as_8bit_colour(image)]
     for each in levels if min(grey.shape) >= MIN_LENGTH else ():
-        lines, before = _whole(each, straight_lines(each)), list(candidates)
-        for own in (*outlined_boxes(lines), *lines, *rows_of_dots(each)):
+        lines, before = straight_lines(each), list(candidates)
+        wholes = _whole(each, [line for line in lines if line.bar.kind != ONE_END])
+        wholes += _interrupted(each, lines)
+        dots = rows_of_dots(each) if with_dots else ()
+        for own in (*outlined_boxes(lines), *wholes, *dots):
             is_sharp = each is grey or own.bar.error <= _MAX_COLOUR_ERROR
             if is_sharp and not any(_is_of(own.bar, other.bar) for other in before):
                 candidates.append(own)
@@ -102,58 +127,125 @@ def _is_of(bar: ScaleBar, other: ScaleBar) -> bool:
 def _whole(grey: Grey, lines: list[Candidate]) -> list[Candidate]:
     """Return lines, and instead of the parts of bars that alternate between two colours these bars.
 
-    The ends are not known, and the error is infinite, if not all parts differ from what is around.
+    The error is infinite if it is not clear where a bar ends.
     """
-    boxes = np.array([each.bar.box for each in lines], np.int_).reshape(-1, 4)
-    top, left, bottom, right = boxes.T
-    sign, length = np.array([each.sign for each in lines], np.int_), right - left
-    starts = KDTree(np.stack([top, bottom, left, length], axis=1))
-    pairs = set[tuple[int, int]]()
-    for shift, colour in ((0, -1), (length, 1)):  # one of the other colour follows, or a gap
-        ends = KDTree(np.stack([top, bottom, right + shift, length], axis=1))
-        for i, near in enumerate(ends.query_ball_tree(starts, END_SHIFT, p=np.inf)):
-            pairs |= {(i, j) for j in near if sign[i] * sign[j] == colour}
-    first, second = np.array(sorted(pairs), np.int_).reshape(-1, 2).T
-    links = csr_array((np.ones(len(first)), (first, second)), shape=(len(lines),) * 2)
-    _, labels = connected_components(links, False)
-    found = list[Candidate]()
-    for label in np.unique(labels):
-        own = np.flatnonzero(labels == label)
-        best = max((lines[i] for i in own), key=lambda each: each.score)
-        box = *boxes[own, :2].min(axis=0).tolist(), *boxes[own, 2:].max(axis=0).tolist()
-        both = len(set(sign[own])) == 2
-        is_part = both or np.isin(own, first).any()
-        if is_part:
-            goes_on = _goes_on(grey, box, int(np.median(length[own])), 1 if both else 2)
-            error = max(best.bar.error, 0.5) if both and not goes_on else np.inf
-            bar = ScaleBar(float(box[3] - box[1]), error, box, "line")
-            found.append(best._replace(bar=bar))
-        else:
-            found += [lines[i] for i in own]
-    return found
-
-
-def _goes_on(grey: Grey, box: Box, length: int, n: int) -> bool:
-    """Return whether a flat part follows an end that is none of a label around the bar.
-
-    It differs from what is above and below, or the `n`-th part is of a level of the bar.
-    """
-    top, left, bottom, right = box
-    profile = np.median(grey[top:bottom], axis=0)
-    levels = profile[left + length // 2 : right : length]
-    beside = grey[[max(top - FAR, 0), min(bottom + FAR - 1, len(grey) - 1)]]
-    for start, step in ((left - length, -length), (right, length)):
-        near, far = (slice(at + FAR, at + length - FAR) for at in (start, start + (n - 1) * step))
-        is_flat, is_alike = (
-            0 < each.start < each.stop < len(profile) and profile[each].std() <= MIN_DEVIATION
-            for each in (near, far)
+    found = [_with_parts(grey, line) for line in lines]
+    boxes = np.array([each.bar.box for each in found], np.int_).reshape(-1, 4)
+    top, left, bottom, right = boxes.T[..., None]
+    sign = np.array([each.sign for each in found], np.int_)[:, None]
+    is_same = np.array([one is other for one, other in zip(found, lines, strict=True)], bool)
+    gap = np.maximum(left, left.T) - np.minimum(right, right.T)
+    longer = np.maximum(right - left, (right - left).T)
+    links = (gap <= END_SHIFT) & ~(is_same & is_same[:, None] & (sign == sign.T))
+    links |= (gap > END_SHIFT) & (gap <= longer) & (sign == sign.T)
+    links &= (np.abs(top - top.T) <= END_SHIFT) & (np.abs(bottom - bottom.T) <= END_SHIFT)
+    n, labels = connected_components(coo_array(links), directed=False)
+    bars = list[Candidate]()
+    for label in range(n):
+        own = sorted(
+            (found[i] for i in np.flatnonzero(labels == label)), key=lambda each: each.bar.box[1]
         )
-        if is_flat:
-            level = profile[near].mean()
-            is_apart = np.abs(beside[:, near].mean(axis=1) - level).min() > _SAME
-            if is_apart or (is_alike and np.abs(levels - profile[far].mean()).min() <= _SAME):
-                return True
-    return False
+        edges = np.array([each.bar.box for each in own])
+        box = *edges[:, :2].min(axis=0).tolist(), *edges[:, 2:].max(axis=0).tolist()
+        reach = np.maximum.accumulate(edges[:, 3])
+        is_clear = (edges[1:, 1] <= reach[:-1] + END_SHIFT).all()
+        best = max(own, key=lambda each: each.score)
+        if len(own) > 1:
+            error = max(1.0, *(each.bar.error for each in own)) if is_clear else np.inf
+            best = best._replace(bar=ScaleBar(float(box[3] - box[1]), error, box, "line"))
+        bars.append(best)
+    return bars
+
+
+def _with_parts(grey: Grey, line: Candidate) -> Candidate:
+    """Return a line with the parts of another and of its own colour that follow its ends."""
+    top, left, bottom, right = line.bar.box
+    (before, is_open), (after, goes_on) = (_parts_beside(grey, line, step) for step in (-1, 1))
+    parts = np.array([*before, right - left, *after])
+    ratios = parts / parts.min()
+    is_on_ground = len(before) == len(after) == 1 and 2 * max(*before, *after) < right - left
+    is_mark = len(parts) == 2 and ratios.max() > _MAX_RATIO
+    if len(parts) == 1 or is_on_ground or is_mark:
+        before, after = [], []
+    elif len(parts) <= 3 and np.abs(ratios - ratios.round()).max() > _MAX_MISFIT:
+        is_open = True  # perhaps only a ground of the height of the bar
+    if not (before or after or is_open or goes_on):
+        return line
+    error = np.inf if is_open or goes_on else max(line.bar.error, 1.0)
+    box = top, left - sum(before), bottom, right + sum(after)
+    return line._replace(bar=ScaleBar(float(box[3] - box[1]), error, box, "line"))
+
+
+def _parts_beside(grey: Grey, line: Candidate, step: int) -> tuple[list[int], bool]:
+    """Return the lengths of the parts of a bar beyond an end of a line.
+
+    They are flat, and differ from what is above and below. True if there are others that cannot be
+    told from what is around.
+    """
+    top, left, bottom, right = line.bar.box
+    columns = slice(right, None) if step > 0 else slice(left - 1, None, -1)
+    rows = [max(top - FAR, 0), min(bottom + FAR - 1, len(grey) - 1)]
+    third = (bottom - top) // 3
+    values, beside = grey[top + third : bottom - third, columns], grey[rows, columns]
+    levels = [np.median(grey[top + third : bottom - third, left:right], axis=1)]
+    tolerance = max(_SAME, _TOLERANCE * float(np.abs(levels[0] - values[:, 2]).max()))
+    lengths, gap, start, width = list[int](), 0, 0, values.shape[1]
+    while start + _MIN_PART < width:
+        level = np.median(values[:, start + 2 : start + _MIN_PART], axis=1)
+        off = (np.abs(values[:, start + 2 :] - level[:, None]) > tolerance).any(axis=0)
+        stop = start + 2 + int(off.argmax()) if off.any() else width
+        is_known = len(levels) == 1 or np.abs(level - levels[-2]).max() <= 2 * tolerance
+        if stop - start < _MIN_PART or stop > width - 2 or not is_known:
+            break  # what reaches the rim is a ground
+        differences = level.mean() - beside[:, start + 2 : stop - 1]
+        apart = max(
+            np.quantile((sign * differences).min(axis=0), 1 - _CLEAR_SHARE) for sign in (1, -1)
+        )
+        is_apart, is_long = apart > _SAME, _MAX_RATIO * (stop - start) >= right - left
+        is_doubtful = is_apart and is_long and apart < MIN_CONTRAST / 2
+        if gap or is_doubtful or (lengths and not is_apart and len(levels) % 2 == 0):
+            return lengths, bool(is_apart or not gap)
+        rise = np.abs(values[:, stop : stop + 3] - level[:, None]).mean(axis=0)
+        end = stop + int((rise >= rise[-1] / 2).argmax())
+        if is_apart:
+            lengths.append(end - start)
+        elif end - start > _MAX_RATIO * (right - left):
+            break
+        else:
+            gap = end - start
+        levels.append(level)
+        start = end
+    return lengths, False
+
+
+def _interrupted(grey: Grey, lines: list[Candidate]) -> Iterator[Candidate]:
+    """Yield bars that are lines on the left and on the right of their label, on a flat ground."""
+    rows = defaultdict[tuple[int, ...], dict[tuple[int, int], Candidate]](dict)
+    for line in lines:
+        top, left, bottom, right = line.bar.box
+        rows[line.sign, top, bottom][left, right] = line
+    for (sign, top, bottom), row in rows.items():
+        for (left, start), (stop, right) in combinations(sorted(row), 2):
+            gap, length = stop - start, start - left
+            if not 0 < gap <= _MAX_GAP * length or abs(right - stop - length) > _MAX_SHIFT:
+                continue
+            around = grey[[max(top - FAR, 0), min(bottom + FAR, len(grey)) - 1], left:right]
+            beside = np.delete(around, np.s_[length : length + gap], axis=1)
+            ground, level = np.median(beside), np.median(grey[top:bottom, left:start])
+            is_ink = sign * (grey[top:bottom, start + 2 : stop - 2] - (ground + level) / 2) > 0
+            ink = np.flatnonzero(is_ink.any(axis=0))
+            is_flat = (np.abs(beside - ground) <= 2 * _SAME).mean() >= _CLEAR_SHARE
+            if (
+                is_flat
+                and ink.size
+                and ink[0] > 0
+                and abs(ink[0] + ink[-1] - (gap - 5)) <= 2 * _MAX_SHIFT
+            ):
+                one, other = row[left, start], row[stop, right]
+                kind = "line" if one.bar.kind == "line" else "line with ticks"
+                error = max(one.bar.error, other.bar.error, 1.0)
+                bar = ScaleBar(float(right - left), error, (top, left, bottom, right), kind)
+                yield Candidate(bar, sign, one.score + other.score)
 
 
 def _is_of_sample(grey: Grey, bar: ScaleBar) -> bool:
