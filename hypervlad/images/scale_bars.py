@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+from scipy.spatial import KDTree
 
 from hypervlad.images.banner import as_8bit_colour, as_8bit_grey
 from hypervlad.images.bar_lines import (
@@ -36,10 +37,11 @@ _N_ALIKE, _SAME, _FILLED = 2, 8, 0.7
 # Parts of a bar of two colours have at least so many pixels, and rows of one level within a share
 # of the contrast. Few of them are multiples of the shortest, and at most so many times longer.
 _MIN_PART, _TOLERANCE, _CLEAR_SHARE, _MAX_MISFIT, _MAX_RATIO = 5, 0.08, 0.85, 0.1, 4.5
+_MAX_PARTS, _MAX_LINES = 12, 500  # of a bar, and of an image that shows no lattice
 # Two lines beside a label are of one length, within so many pixels. It is at most so many times as
 # long as one of them.
 _MAX_SHIFT, _MAX_GAP = 4, 4
-_MIN_UPRIGHT = 0.1  # length of a vertical bar, as a share of the height: letters are shorter
+_MIN_UPRIGHT = 0.125  # length of a vertical bar, as a share of the height: letters are shorter
 _APART = 8  # rows between two bars, if one is below the other
 
 
@@ -95,6 +97,7 @@ def _horizontal(image: NDArray[Any], with_dots: bool) -> Iterator[ScaleBar]:
     levels = [grey] if image.ndim == 2 else [grey, as_8bit_colour(image)]
     for each in levels if min(grey.shape) >= MIN_LENGTH else ():
         lines, before = straight_lines(each), list(candidates)
+        lines = lines if len(lines) <= _MAX_LINES else []
         wholes = _whole(each, [line for line in lines if line.bar.kind != ONE_END])
         wholes += _interrupted(each, lines)
         dots = rows_of_dots(each) if with_dots else ()
@@ -131,24 +134,24 @@ def _whole(grey: Grey, lines: list[Candidate]) -> list[Candidate]:
     """
     found = [_with_parts(grey, line) for line in lines]
     boxes = np.array([each.bar.box for each in found], np.int_).reshape(-1, 4)
-    top, left, bottom, right = boxes.T[..., None]
-    sign = np.array([each.sign for each in found], np.int_)[:, None]
-    is_same = np.array([one is other for one, other in zip(found, lines, strict=True)], bool)
-    gap = np.maximum(left, left.T) - np.minimum(right, right.T)
-    longer = np.maximum(right - left, (right - left).T)
-    links = (gap <= END_SHIFT) & ~(is_same & is_same[:, None] & (sign == sign.T))
-    links |= (gap > END_SHIFT) & (gap <= longer) & (sign == sign.T)
-    links &= (np.abs(top - top.T) <= END_SHIFT) & (np.abs(bottom - bottom.T) <= END_SHIFT)
-    n, labels = connected_components(coo_array(links), directed=False)
+    in_rows = KDTree(boxes[:, ::2]).query_pairs(END_SHIFT, p=np.inf, output_type="ndarray").T
+    (one_start, start), (one_end, end) = boxes[in_rows, 1], boxes[in_rows, 3]
+    gap = np.maximum(one_start, start) - np.minimum(one_end, end)
+    is_alike = np.equal(*np.array([each.sign for each in found], np.int_)[in_rows])
+    is_line = np.array([one is other for one, other in zip(found, lines, strict=True)], bool)
+    links = np.where(gap <= END_SHIFT, ~(is_alike & is_line[in_rows].all(axis=0)), is_alike)
+    links &= gap <= np.maximum(END_SHIFT, np.maximum(one_end - one_start, end - start))
+    pairs = np.ones(links.sum()), in_rows[:, links]
+    n, labels = connected_components(coo_array(pairs, shape=(len(found),) * 2), directed=False)
     bars = list[Candidate]()
     for label in range(n):
-        own = sorted(
-            (found[i] for i in np.flatnonzero(labels == label)), key=lambda each: each.bar.box[1]
-        )
+        own = [found[i] for i in np.flatnonzero(labels == label)]
+        own.sort(key=lambda each: each.bar.box[1])
         edges = np.array([each.bar.box for each in own])
         box = *edges[:, :2].min(axis=0).tolist(), *edges[:, 2:].max(axis=0).tolist()
         reach = np.maximum.accumulate(edges[:, 3])
-        is_clear = (edges[1:, 1] <= reach[:-1] + END_SHIFT).all()
+        is_lattice = len(np.unique(edges[:, 1])) > _MAX_PARTS
+        is_clear = not is_lattice and (edges[1:, 1] <= reach[:-1] + END_SHIFT).all()
         best = max(own, key=lambda each: each.score)
         if len(own) > 1:
             error = max(1.0, *(each.bar.error for each in own)) if is_clear else np.inf
@@ -188,11 +191,12 @@ def _parts_beside(grey: Grey, line: Candidate, step: int) -> tuple[list[int], bo
     third = (bottom - top) // 3
     values, beside = grey[top + third : bottom - third, columns], grey[rows, columns]
     levels = [np.median(grey[top + third : bottom - third, left:right], axis=1)]
-    tolerance = max(_SAME, _TOLERANCE * float(np.abs(levels[0] - values[:, 2]).max()))
+    tolerance = max(_SAME, _TOLERANCE * float(np.abs(levels[0][:, None] - values[:, :3]).max()))
     lengths, gap, start, width = list[int](), 0, 0, values.shape[1]
-    while start + _MIN_PART < width:
+    while start + _MIN_PART < width and len(levels) <= _MAX_PARTS:
         level = np.median(values[:, start + 2 : start + _MIN_PART], axis=1)
-        off = (np.abs(values[:, start + 2 :] - level[:, None]) > tolerance).any(axis=0)
+        reach = min(start + round(_MAX_RATIO * _MAX_RATIO * (right - left)), width)
+        off = (np.abs(values[:, start + 2 : reach] - level[:, None]) > tolerance).any(axis=0)
         stop = start + 2 + int(off.argmax()) if off.any() else width
         is_known = len(levels) == 1 or np.abs(level - levels[-2]).max() <= 2 * tolerance
         if stop - start < _MIN_PART or stop > width - 2 or not is_known:

@@ -83,7 +83,7 @@ def test_lengths_are_measured_to_parts_of_a_pixel(shift):
     assert find_scale_bar(image).length == pytest.approx(LENGTH + shift, abs=0.3)
 
 
-@given(st.integers(10, 140), st.integers(8, 100), st.integers(30, 130), st.integers(-40, 40))
+@given(st.integers(10, 140), st.integers(8, 100), st.integers(34, 130), st.integers(-40, 40))
 @settings(max_examples=10, deadline=None)
 def test_place_mirror_inversion_and_brightness_do_not_matter(top, left, length, brighter):
     end, bottom, (height, width) = left + length, top + HEIGHT, SIZE
