@@ -1,6 +1,7 @@
 from hypervlad.images.annotations import Annotation as Annotation
 from hypervlad.images.annotations import find_annotations as find_annotations
 from hypervlad.images.banner import find_banner as find_banner
+from hypervlad.images.bar_lines import ScaleBar as ScaleBar
 from hypervlad.images.errors import ImageReadError as ImageReadError
 from hypervlad.images.errors import PartlyReadWarning as PartlyReadWarning
 from hypervlad.images.errors import SkippedImage as SkippedImage
@@ -16,5 +17,4 @@ from hypervlad.images.reading import Micrograph as Micrograph
 from hypervlad.images.reading import read_image as read_image
 from hypervlad.images.reading import read_micrograph as read_micrograph
 from hypervlad.images.reading import read_micrographs as read_micrographs
-from hypervlad.images.scale_bars import ScaleBar as ScaleBar
 from hypervlad.images.scale_bars import find_scale_bar as find_scale_bar
