@@ -165,6 +165,7 @@ class ImageLoader:
     verbose: bool = False
     of_particles: bool = False  # whether images are particles, or else whole
     annotations: Annotations = "keep"
+    as_levels: bool = False  # not normalised, so that a grey image needs one channel
     with_faults: bool = False  # looking for them takes longer than all else for a small image
 
     # --- one image ------------------------------------------------------------------------------
@@ -226,11 +227,12 @@ class ImageLoader:
         seen = ~annotation_mask(found, (pixels.shape[0], pixels.shape[1]))
         if found and seen.any():
             pixels = fill_annotations(pixels, seen, found, mirrored=True)
-        tensor = self.preprocessing.prepare(pixels, size)
+        prepare = self.preprocessing.levels if self.as_levels else self.preprocessing.prepare
+        tensor = prepare(pixels, size)
         if self.with_faults and micrograph.mask is None:
-            middle_ = tensor[:, *middle(size, MAX_SIDE)]
-            grey = self.preprocessing.grey_levels(middle_).mean(dim=0).numpy()
-            info = replace(info, faults=faults_of_input(grey))
+            part = tensor[:, *middle(size, MAX_SIDE)]
+            levels = part if self.as_levels else self.preprocessing.grey_levels(part)
+            info = replace(info, faults=faults_of_input(levels.mean(dim=0).numpy()))
         mask = None if micrograph.mask is None else prepare_mask(micrograph.mask, size)
         return LoadedImage(info, self.key(info), tensor=tensor, mask=mask, annotations=found)
 

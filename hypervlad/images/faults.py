@@ -264,6 +264,7 @@ _WHAT = {
     "bands": "bands of scan lines, as of charging, differ in brightness (share of the range)",
 }
 _UNUSUAL = ", more than in nearly all training images"
+_UNLIKE = "unlike nearly all training images (so many times what is usual there)"
 _OF_STEEL = "of steel surfaces were classified correctly, not 100 %"
 _AS_SURE = "; wrong classes had a mean probability of 0.92"
 _OF_TILES = "of defect-free tiles were called anomalous"
@@ -278,22 +279,17 @@ def _effects(where: str = "", unusual: str = _UNUSUAL, /, **kinds: tuple[float, 
     }
 
 
-def _sentence(what: str, then: str, facts: Mapping[str, float], _n_images: int) -> str:
-    each = [f"{name} ({value:.2g})" for name, value in facts.items()]
+def _sentence(what: str, then: str, facts: Mapping[str, float | str], _n_images: int) -> str:
+    texts = {
+        name: f"{fact:.2g}" if isinstance(fact, float) else fact for name, fact in facts.items()
+    }
+    each = [f"{name} ({text})" for name, text in texts.items()]
     return f"{what}: {name_some(each)}; {then}"
 
 
 def _looks_matter(then: str, kinds: Sequence[str] = _LOOKS) -> Effects:
     """Return what other looks do, in one sentence for all of these kinds."""
-    return dict.fromkeys(kinds, (_TOLERANCE, partial(_sentence_on_looks, then)))
-
-
-def _sentence_on_looks(then: str, facts: Mapping[str, str], _n_images: int) -> str:
-    each = [f"{name} ({text})" for name, text in facts.items()]
-    return (
-        f"unlike nearly all training images (so many times what is usual there): {name_some(each)}"
-        f"; {then}"
-    )
+    return dict.fromkeys(kinds, (_TOLERANCE, partial(_sentence, _UNLIKE, then)))
 
 
 # From where on numbers of drawn images change: `python -m benchmarks.particles.faults`.

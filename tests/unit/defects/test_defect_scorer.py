@@ -23,7 +23,6 @@ def with_masks(n_good, n_bad, good, bad):
 
 
 def stored(path, pixels, pixel_size):
-    """Write an image whose pixels are so many nanometres wide."""
     grey, scale = np.uint8(np.round(255 * pixels)), (1 / pixel_size, 1 / pixel_size)
     tifffile.imwrite(path, grey, imagej=True, resolution=scale, metadata={"unit": "nm"})
     return path
