@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from hypervlad.features.lazy_torch import torch
 from hypervlad.features.loading import ImageInfo, ImageLoader, ReadReport
 from hypervlad.features.network import TappedNetwork
 from hypervlad.features.patches import IntArray, WindowGrid
-from hypervlad.features.registry import class_tokens, get_backbone
+from hypervlad.features.registry import Preprocessing, class_tokens, get_backbone
 from hypervlad.features.tiles import MirroredImage, Tiles
 from hypervlad.images import ImageReadError
 from hypervlad.images.annotations import Annotation, annotation_mask, note_annotations
@@ -92,14 +92,21 @@ class TiledNetwork:
     ``border`` pixels are mirrored at each edge.
     """
 
-    def __init__(self, network: TappedNetwork, tiling: Tiling, border: int = _BORDER) -> None:
+    def __init__(
+        self,
+        network: TappedNetwork,
+        tiling: Tiling,
+        preprocessing: Preprocessing,
+        border: int = _BORDER,
+    ) -> None:
         self._network, self._tiling, self._border = network, tiling, border
+        self._preprocessing, self._n_channels = preprocessing, len(preprocessing.mean)
         self._folder = None if tiling.folder is None else Path(tiling.folder)
 
     def padded_maps(
         self, image: torch.Tensor, name: str, key: str | None = None, *, keep: bool = False
     ) -> PaddedMaps:
-        """Return the maps of a prepared image (C, H, W), from the folder if it has the key.
+        """Return the maps of an image (1 or C, H, W), from the folder if it has the key.
 
         ``keep`` says whether the folder keeps them after this call.
         """
@@ -128,10 +135,10 @@ class TiledNetwork:
         return self._folder / f"{key}.npz"
 
     def _computed(self, image: torch.Tensor, name: str) -> PaddedMaps:
-        stride = self._network.stride(len(image)) or 32
+        stride = self._network.stride(self._n_channels) or 32
         border = -(-self._border // stride) * stride
         padded = MirroredImage.of(image, border, stride)
-        tiles = Tiles(padded, self._tiling.side, partial(feature_maps, self._network))
+        tiles = Tiles(padded, self._tiling.side, self._maps_of)
         self._warn_of_other_tiles(image)
         if max(image.shape[1:]) <= self._tiling.side:
             maps, _ = tiles.maps(*(slice(0, extent) for extent in padded.size))
@@ -144,7 +151,7 @@ class TiledNetwork:
         side, fitted = self._tiling.side, self._tiling.fitted_side
         if fitted in (None, side) or max(image.shape[1:]) <= min(side, fitted):
             return
-        reach = self._network.reach(len(image))
+        reach = self._network.reach(self._n_channels)
         if reach is not None and reach.margin is None:
             warn_user(
                 f"the model was fitted with tile_size={fitted} and is used with tile_size={side}; "
@@ -152,8 +159,11 @@ class TiledNetwork:
                 f"fit: use tile_size={fitted}"
             )
 
+    def _maps_of(self, levels: torch.Tensor) -> list[torch.Tensor]:
+        return feature_maps(self._network, self._preprocessing.normalised(levels))
+
     def _in_tiles(self, tiles: Tiles, name: str) -> list[torch.Tensor]:
-        reach = self._network.reach(len(tiles.image.pixels))
+        reach = self._network.reach(self._n_channels)
         if reach is None:
             raise ImageReadError(
                 f"{name}: larger than tile_size={self._tiling.side} pixels, but this network's "
@@ -170,7 +180,7 @@ class WindowVectors:
 
     def __init__(self, encoder: HypercolumnVLAD, tiling: Tiling) -> None:
         network = encoder.network()
-        self.network = TiledNetwork(network, tiling)
+        self.network = TiledNetwork(network, tiling, encoder.preprocessing_)
         self._codebook = TorchCodebook(encoder.codebook_, network.device)
         self._params = encoder.fitted_params_
 
@@ -296,7 +306,7 @@ class PreparedImage:
     info: ImageInfo
     key: str  # the digest by which the encoder knows the image
     name: str  # for error messages
-    tensor: torch.Tensor  # (C, h, w); of the image's size unless the encoder has a pixel_size
+    tensor: torch.Tensor  # (1 or 3, h, w); of the image's size unless the encoder has a pixel_size
     converted: NDArray[np.float32] | None = None  # what the reader's ``convert`` returned
     annotations: Sequence[Annotation] = ()
 
@@ -309,6 +319,12 @@ class PreparedImage:
     def size(self) -> tuple[int, int]:
         """Height and width of the network's input, pixels."""
         return self.tensor.shape[1], self.tensor.shape[2]
+
+    @property
+    def levels(self) -> NDArray[np.float32]:
+        """Grey levels (h, w), 0 to 1."""
+        levels = self.tensor[0] if len(self.tensor) == 1 else self.tensor.mean(0)
+        return np.asarray(levels.numpy())
 
     @cached_property
     def hidden(self) -> NDArray[np.bool_]:
@@ -346,9 +362,8 @@ class WindowReader:
     ) -> None:
         # No image is too small for the network, because all get a border.
         preprocessing = replace(loader.preprocessing, minimum_size=1)
-        loader = replace(
-            loader, preprocessing=preprocessing, annotations=annotations, with_faults=True
-        )
+        loader = replace(loader, preprocessing=preprocessing, annotations=annotations)
+        loader = replace(loader, as_levels=True, with_faults=True)
         if convert is not None:  # it chooses page and channel, and removes the banner
             options = replace(loader.read_options, banner="keep", page=0, channel=None)
             loader = replace(loader, read_options=options)
@@ -395,7 +410,7 @@ def fit_tiled_codebook(
     annotations: Annotations = "keep",
 ) -> tuple[Codebook, int]:
     """Learn a codebook from images with border and in tiles; return also how many were read."""
-    network = TiledNetwork(fit.network, tiling)
+    network = TiledNetwork(fit.network, tiling, fit.loader.preprocessing)
     reader = WindowReader(fit.loader, min_side, convert, annotations)
     n_each, shares = fit.sampling_plan(len(images))
     pool = fit.new_pool()
