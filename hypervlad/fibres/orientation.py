@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -187,7 +187,7 @@ class GradientNoise:
     energy_scatter: float  # of the averaged squared length
     axis_scatter: float  # of the same times the cosine, or the sine, of twice the direction
     total_scatter: float  # of the sum over an area, over the square root of its number of pixels
-    unsure: float = 0.0  # share of the mean that may be noise as well
+    unsure: float  # share of the mean that may be noise as well
 
     def of_sums(self, areas: NDArray[Any]) -> NDArray[np.float64]:
         """Return what sums over areas, less the mean of noise, hardly exceed by noise alone."""
@@ -221,15 +221,22 @@ class GradientField:
                 "width."
             )
         parts = TileGrid.of_parts(contrast.shape)
-        noises, energies = list[GradientNoise](), list[NDArray[np.float64]]()
-        deviation, grain = noise_and_grain(own)
-        for each in _GRADIENT_SIGMAS:
-            noise = gradient_noise(deviation, scale / factor, float(np.hypot(each, grain)))
-            energy, scatter = noise.energy / factor**2, noise.total_scatter * factor
-            unsure = (_ALONG - 1) * (grain > 0)
-            noises.append(replace(noise, energy=energy, total_scatter=scatter, unsure=unsure))
-            squares = parts.sums_of(_squares(contrast, each * factor, sample.mask))
-            energies.append(squares - energy * parts.sums(sample.mask))
+        squares = [
+            parts.sums_of(_squares(contrast, each * factor, sample.mask))
+            for each in _GRADIENT_SIGMAS
+        ]
+        # Fibres that cross everywhere would all be noise: then only white noise is.
+        for deviation, grain in (noise_and_grain(own), (noise_deviation(own), 0.0)):
+            noises = [
+                gradient_noise(deviation, grain, scale / factor, each, factor)
+                for each in _GRADIENT_SIGMAS
+            ]
+            energies = [
+                sums - noise.energy * parts.sums(sample.mask)
+                for sums, noise in zip(squares, noises, strict=True)
+            ]
+            if (energies[0] > noises[0].of_sums(parts.areas)).any():
+                break
         # Fine stripes in a fourth of the parts are not lost for what is coarse elsewhere.
         is_sure = energies[1] > noises[1].of_sums(parts.areas)
         kept = energies[0][is_sure] / energies[1][is_sure]
@@ -339,9 +346,13 @@ def noise_and_grain(contrast: FloatMap) -> tuple[float, float]:
     return float(white), float(grain)
 
 
-def gradient_noise(deviation: float, sigma: float, smoothing: float) -> GradientNoise:
-    gain, *scatters = _noise_response(sigma, smoothing)
-    return GradientNoise(deviation**2 * gain, *scatters)
+def gradient_noise(
+    deviation: float, grain: float, sigma: float, smoothing: float, factor: float
+) -> GradientNoise:
+    """Return the noise of gradients in an image that was enlarged, of that before it was."""
+    gain, energy, axes, total = _noise_response(sigma, float(np.hypot(smoothing, grain)))
+    unsure = (_ALONG - 1) * (grain > 0)
+    return GradientNoise((deviation / factor) ** 2 * gain, energy, axes, total * factor, unsure)
 
 
 @lru_cache(maxsize=64)

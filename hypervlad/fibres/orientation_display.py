@@ -196,9 +196,9 @@ def _alignment_text(aligned: AlignedFraction, pixel_size: float | None) -> tuple
     windows = f"windows {_side_text(aligned, pixel_size)}, {rule}"
     if np.isnan(aligned.fraction):
         return "background everywhere", windows
-    own = aligned.fraction_interval
-    interval = "" if np.isnan(own.low) else f" ({100 * own.low:.0f} to {100 * own.high:.0f} %)"
-    share = f"{100 * aligned.fraction:.0f} %{interval} of the area is aligned"
+    low, high = 100 * aligned.fraction_interval.low, 100 * aligned.fraction_interval.high
+    interval = "" if np.isnan(low) else f" ({low:.0f} to {high:.0f} %)"
+    share = f"{100 * aligned.fraction:.0f} % aligned{interval}"
     return f"{share}, {counted(n, 'region')}", windows
 
 
