@@ -210,7 +210,7 @@ class GradientField:
         contrast = normalised_contrast(sample.grey, name)
         check_value("sigma", sigma, [_PIXELS])
         # Interpolation correlates noise: what a program has enlarged is measured as it was before.
-        own, _, factor = at_own_sampling(contrast, sample.mask, name)
+        own, seen, factor = at_own_sampling(contrast, sample.mask, name)
         scale = float(sigma) * (1 if has_unit else factor)
         if 2 * scale > min(contrast.shape):
             height, width = contrast.shape
@@ -226,7 +226,7 @@ class GradientField:
             for each in _GRADIENT_SIGMAS
         ]
         # Fibres that cross everywhere would all be noise: then only white noise is.
-        for deviation, grain in (noise_and_grain(own), (noise_deviation(own), 0.0)):
+        for deviation, grain in (noise_and_grain(own, seen), (noise_deviation(own, seen), 0.0)):
             noises = [
                 gradient_noise(deviation, grain, scale / factor, each, factor)
                 for each in _GRADIENT_SIGMAS
@@ -322,7 +322,7 @@ def _derivative(padded: FloatMap) -> FloatMap:
     return beside
 
 
-def noise_and_grain(contrast: FloatMap) -> tuple[float, float]:
+def noise_and_grain(contrast: FloatMap, mask: BoolMap) -> tuple[float, float]:
     """Return what noise is as if white noise had been smoothed: its deviation, and the Gaussian's.
 
     Programs, JPEG and detectors smooth noise: from pixel to pixel it then varies less than over the
@@ -330,15 +330,18 @@ def noise_and_grain(contrast: FloatMap) -> tuple[float, float]:
     eigenvalue of the structure tensor shows noise, where fibres do not cross or end.
 
     >>> noise = np.random.default_rng(0).normal(0, 0.1, (256, 256)).astype(np.float32)
-    >>> [round(value, 1) for value in noise_and_grain(gaussian_smooth(noise, 1.5))]
+    >>> smooth, mask = gaussian_smooth(noise, 1.5), np.ones(noise.shape, bool)
+    >>> [round(value, 1) for value in noise_and_grain(smooth, mask)]
     [0.1, 1.4]
     """
-    part = contrast[middle(contrast.shape, _MAX_SIDE)]
+    window = middle(contrast.shape, _MAX_SIDE)
+    part, seen = contrast[window], mask[window]
+    seen = seen if seen.any() else ~seen
     down, right = image_gradients(part, _GRADIENT_SIGMAS[0])
     products = down**2 + right**2, down**2 - right**2, 2 * down * right
     energy, cosine, sine = (gaussian_smooth(product, _LESSER_SIGMA) for product in products)
-    lesser = np.quantile(subsample(energy - np.hypot(cosine, sine)), _FEW_CROSS) / 2
-    deviation, (grains, shares, remains) = noise_deviation(part), np.transpose(_GRAINS)
+    lesser = float(np.quantile((energy - np.hypot(cosine, sine))[seen], _FEW_CROSS)) / 2
+    deviation, (grains, shares, remains) = noise_deviation(part, seen), np.transpose(_GRAINS)
     lesser = max(lesser / _ALONG, _NO_NOISE**2)
     share = np.log(lesser / max(deviation, _NO_NOISE) ** 2)
     grain = np.interp(share, np.log(shares), grains)
