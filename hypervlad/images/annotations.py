@@ -249,7 +249,9 @@ def _shifted(box: Box, rows: int, columns: int = 0) -> Box:
 
 def _drawn_into(grey: Grey) -> list[Annotation]:
     bar, found = find_scale_bar(grey), list[Annotation]()
-    labels, arrows = letters_and_arrows(grey)
+    # Where there were more dots or ticks than letters, none would be one.
+    seen = grey if bar is None or bar.kind != "dots" else _without(bar.box, grey)
+    labels, arrows = letters_and_arrows(seen)
     labels = together([_ground_of(box, grey) for box in together(labels)])
     labelled = sum((bottom - top) * (right - left) for top, left, bottom, right in labels)
     if labelled > _MAX_LABELLED * grey.size:  # these are of the sample, such as rings
@@ -264,6 +266,16 @@ def _drawn_into(grey: Grey) -> list[Annotation]:
         found = [Annotation("scale bar", whole if is_labelled or is_large else around)]
     found += [Annotation("label", each) for each in labels]
     return found + [Annotation("arrow", each) for each in arrows]
+
+
+def _without(box: Box, grey: Grey) -> Grey:
+    """Return a copy in which a box is as what is above and below it."""
+    top, left, bottom, right = box
+    rows, columns = slice(max(top - 2, 0), bottom + 2), slice(max(left - 2, 0), right + 2)
+    copy = grey.copy()
+    part = copy[rows, columns]
+    part[:] = np.linspace(part[0], part[-1], len(part))
+    return copy
 
 
 def _level_of(bar: ScaleBar, grey: Grey) -> float:
