@@ -101,7 +101,7 @@ def find_annotations(image: NDArray[Any]) -> list[Annotation]:
     >>> image = np.random.default_rng(0).integers(60, 120, (120, 160), dtype=np.uint8)
     >>> image[100:104, 90:140] = 255
     >>> [(each.kind, each.box) for each in find_annotations(image)]
-    [('scale bar', (88, 78, 116, 152))]
+    [('scale bar', (87, 77, 117, 153))]
     """
     image = as_pixels(image, "image")
     bars = find_banner(image[::-1]), find_banner(image)
