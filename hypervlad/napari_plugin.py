@@ -26,7 +26,8 @@ from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import read_named
 from hypervlad.images.sample import errors_of, note_found
 from hypervlad.loading import load
-from hypervlad.objects.found_folder import RUN, FoundFolder
+from hypervlad.objects.found_files import RUN
+from hypervlad.objects.found_folder import FoundFolder
 from hypervlad.objects.measures import MEASURES, measure
 from hypervlad.objects.outlines import write_outlines
 from hypervlad.objects.particle import Outlines, check_same_size

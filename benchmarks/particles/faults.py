@@ -37,7 +37,7 @@ from hypervlad.images.faults import (
     ON_DEFECTS,
     Effects,
     Faults,
-    effects_of,
+    UsualFaults,
     find_faults,
 )
 from hypervlad.particles import find_particles
@@ -140,7 +140,6 @@ def classified(folder: Path, n: int) -> Scores:
     images = [_grey(read_image(path)) for path in data.paths]
     model = MicrographClassifier(random_state=0)
     model.fit([images[i] for i in fold.train], fold.y, groups=fold.groups)
-    usual = Faults(*model.formats_.faults)
 
     def scores(fault: Fault, strength: float) -> list[float]:
         found = model.classify([with_fault(images[i], fault, strength, i) for i in test])
@@ -151,7 +150,7 @@ def classified(folder: Path, n: int) -> Scores:
             right.mean(),
             found.proba.max(axis=1).mean(),
             unlike,
-            warned_of(seen, ON_CLASSES, usual),
+            warned_of(seen, ON_CLASSES, model.formats_),
         ]
 
     return scores
@@ -166,7 +165,7 @@ def searched(folder: Path, n: int) -> Scores:
     images = [_grey(image) for image in surface.images]
     scorer = PatchDefectScorer(n_planted=0, random_state=0)
     scorer.fit([images[i] for i in train])
-    reader, usual = WindowReader(scorer.encoder_.loader(), 1), Faults(*scorer.faults_)
+    reader = WindowReader(scorer.encoder_.loader(), 1)
 
     def scores(fault: Fault, strength: float) -> list[float]:
         changed = [with_fault(images[i], fault, strength, i) for i in test.tolist()]
@@ -178,14 +177,14 @@ def searched(folder: Path, n: int) -> Scores:
             called[~is_defective].mean(),
             called[is_defective].mean(),
             precision,
-            warned_of(seen, ON_DEFECTS, usual),
+            warned_of(seen, ON_DEFECTS, scorer.formats_),
         ]
 
     return scores
 
 
-def warned_of(seen: Sequence[Faults | None], effects: Effects, usual: Faults) -> float:
-    return float(np.mean([any(effects_of(each or Faults(), effects, usual)) for each in seen]))
+def warned_of(seen: Sequence[Faults | None], effects: Effects, usual: UsualFaults) -> float:
+    return float(np.mean([any(usual.effects(each or Faults(), effects)) for each in seen]))
 
 
 def learnt_table(result: Facts) -> str:

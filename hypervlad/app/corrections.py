@@ -37,15 +37,8 @@ from hypervlad.common.wording import warn_user
 from hypervlad.images import ReadOptions
 from hypervlad.images.files import file_stamp
 from hypervlad.objects.fields import Field
-from hypervlad.objects.found_folder import (
-    FIELDS,
-    LOCK,
-    OWN_FILES,
-    PARTICLES,
-    RUN,
-    UNWRITTEN,
-    FoundFolder,
-)
+from hypervlad.objects.found_files import FIELDS, LOCK, OWN_FILES, PARTICLES, RUN, UNWRITTEN
+from hypervlad.objects.found_folder import FoundFolder
 from hypervlad.objects.found_outlines import EDITS, digest_of
 from hypervlad.objects.particle import NOT_A_PARTICLE, Outline, Outlines
 from hypervlad.objects.shapes import trace_polygons

@@ -34,7 +34,8 @@ from hypervlad.images.files import file_stamp
 from hypervlad.images.reading import relative_names
 from hypervlad.images.sample import note_found, read_sample
 from hypervlad.objects.detection import MIN_AREA
-from hypervlad.objects.found_folder import FIELDS, RUN, FoundFolder
+from hypervlad.objects.found_files import FIELDS, RUN
+from hypervlad.objects.found_folder import FoundFolder
 from hypervlad.objects.particle import Outline, Outlines, check_same_size
 
 _READING = "page", "channel", "banner", "scaling", "percentiles", "max_pixels"

@@ -28,7 +28,7 @@ from hypervlad.common.wording import counted, name_some, printable
 from hypervlad.images import ImageReadError, ReadOptions, find_masks
 from hypervlad.images.files import file_stamp
 from hypervlad.images.reading import relative_names
-from hypervlad.objects.outlines import find_outlines
+from hypervlad.objects.outline_names import find_outlines
 
 _NOT_ZIPPED = "maps", "queue"
 _KEPT = "kept.json"  # what was said in a preview

@@ -22,7 +22,7 @@ from hypervlad.common.limits import MAX_OUTLINES_VALUES
 from hypervlad.common.tables import read_separated, table_as_bytes
 from hypervlad.common.wording import counted, percent, printable, reason_of
 from hypervlad.images.files import is_below, path_parts
-from hypervlad.objects.found_folder import FIELDS, PARTICLES
+from hypervlad.objects.found_files import FIELDS, PARTICLES
 
 #: The folder of the results of particles.
 RESULTS = "results"

@@ -45,7 +45,7 @@ class Material:
 
     images: list[QueuedImage | str]
     labels: NDArray[Any]
-    groups: NDArray[Any] | None
+    groups: NDArray[Any]
     by_person: NDArray[np.bool_]
     chosen: NDArray[np.bool_]
     wrong_outlines: list[str]
@@ -123,11 +123,7 @@ class DoubtfulCounts:
 
 
 def gather(
-    queue: Queue,
-    data: Bunch,
-    *,
-    groups: str | Path | None = None,
-    model: MicrographClassifier | None = None,
+    queue: Queue, data: Bunch, *, groups: str | Path | None, model: MicrographClassifier
 ) -> Material:
     """Collect the training images (from `load_image_folder`) and those that people labelled.
 
@@ -155,10 +151,9 @@ def gather(
     in_queue = set(map(_identity, added))
     kept = [i for i, image in enumerate(data.images) if _identity(image) not in in_queue]
     of_training = [data.images[i] for i in kept]
-    names = None
     if groups is not None:
         names = groups_from_table(of_training, data.root, added, groups)
-    elif model is not None:
+    else:
         names = groups_of_model(model.training_, data.images, kept, added)
     labels = [*(str(data.target[i]) for i in kept), *(image.label for image in by_people)]
     predicted: list[str | None] = [None] * len(kept)
@@ -187,7 +182,7 @@ def _file(image: QueuedImage | str) -> Path:
 def refit(model: MicrographClassifier, material: Material) -> MicrographClassifier:
     """Fit a copy of a model, with the same parameters, on new material."""
     new: MicrographClassifier = clone(model)
-    groups = None if material.groups is None else material.groups.tolist()
+    groups = material.groups.tolist()
     carried = getattr(model.encoder_, "backbone_state_", None)
     if carried is None:
         return new.fit(material.images, material.labels.tolist(), groups=groups)

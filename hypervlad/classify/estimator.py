@@ -54,12 +54,11 @@ from hypervlad.common.base import (
     Values,
 )
 from hypervlad.common.constraints import (
-    VERBOSE,
+    SEEDED,
     Alternatives,
     Boolean,
     InstanceOf,
     Integer,
-    RandomState,
     check_value,
 )
 from hypervlad.common.modelfile import ModelFileError
@@ -139,8 +138,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         "encoder": [InstanceOf(HypercolumnVLAD, "a HypercolumnVLAD"), None],
         "boosting": [ProbabilisticClassifier(), None],
         "calibrate": [Boolean()],
-        "random_state": [RandomState(), None],
-        "verbose": VERBOSE,
+        **SEEDED,
     }
     _part_parameters: ClassVar[Mapping[str, PartParameter]] = {
         "encoder": PartParameter("encoder_", default_encoder),

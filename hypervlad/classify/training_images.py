@@ -29,7 +29,7 @@ from hypervlad.features.encoder import HypercolumnVLAD
 from hypervlad.features.encoding import EncoderParams
 from hypervlad.features.loading import ImageInfo
 from hypervlad.images import ReadOptions, TrainingImagesWarning
-from hypervlad.images.faults import Effects, Faults, effects_of, usual_faults
+from hypervlad.images.faults import Effects, Faults, UsualFaults
 from hypervlad.images.pixels import ImageDigests
 from hypervlad.statistics.conformal import weighted_limit
 
@@ -297,46 +297,43 @@ def _noise(rng: np.random.RandomState, exponent: float) -> NDArray[np.float64]:
 
 
 @dataclass(frozen=True)
-class ImageFormats:
-    """What images are like: how they were stored, and their faults.
+class ImageFormats(UsualFaults):
+    """What images are like: how they were stored, their faults, and how they look.
 
-    Types of pixels in files ("float" for any floating point), shortest and longest side, and how
-    large each of `Faults` usually is.
+    Types of pixels in files ("float" for any floating point), shortest and longest side.
     """
 
     dtypes: tuple[str, ...]
     sides: tuple[int, int]
-    faults: tuple[float, ...]
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         shortest, longest = self.sides
-        are_texts = all(isinstance(each, str) for each in self.dtypes)
-        are_numbers = all(isinstance(each, float) for each in self.faults)
-        is_known = are_texts and are_numbers and len(self.faults) == len(Faults._fields)
-        is_known = is_known and all(each >= 0 for each in self.faults)
-        if not (0 < shortest <= longest and is_known):
+        if not (0 < shortest <= longest and all(isinstance(each, str) for each in self.dtypes)):
             raise ValueError("the record of the training images is damaged: their formats")
 
     @classmethod
     def of(cls, images: Sequence[ImageInfo]) -> ImageFormats:
         sides = [side for image in images for side in image.shape[:2]]
-        faults = usual_faults([image.faults for image in images if image.faults is not None])
+        usual = UsualFaults.among([image.faults for image in images if image.faults is not None])
         kinds = tuple(sorted(set(map(_kind_of_pixels, images))))
-        return cls(kinds, (min(sides), max(sides)), tuple(faults))
+        return cls(usual.least, usual.most, usual.n_measured, kinds, (min(sides), max(sides)))
 
     def differences(
         self, image: ImageInfo, params: EncoderParams, effects: Effects, of_size: Sentence | None
     ) -> Iterator[tuple[Sentence, Any]]:
         """Give facts of an image that differ from all, or most, training images.
 
-        They differ in the type of their pixels, in size by more than a factor of two, or in faults.
+        They differ in the type of their pixels, in size by more than a factor of two, in faults, or
+        in looks; those of images are not like those of patches, for which `of_size` is None.
         """
+        is_far, found = self._is_far(image), image.faults or Faults()
         with_types = params.read_options.scaling not in ("percentile", "minmax")
         if with_types and (kind := _kind_of_pixels(image)) not in self.dtypes:
             yield _of_another_type, (kind, self.dtypes)
-        if of_size and params.pixel_size is None and self._is_far(image):
+        if of_size and params.pixel_size is None and is_far:
             yield of_size, (image.shape[:2], self.sides)
-        yield from effects_of(image.faults or Faults(), effects, Faults(*self.faults))
+        yield from self.effects(found.without_looks() if is_far and not of_size else found, effects)
 
     def _is_far(self, image: ImageInfo) -> bool:
         shortest, longest = self.sides

@@ -249,7 +249,8 @@ def _masks_in(files: list[Path], folder: Path) -> tuple[list[Path | None], list[
 
 def _stored_masks(files: list[Path], path: Path) -> tuple[list[Any], list[str]]:
     """Return the masks of images in a COCO file, and the names there that no image has."""
-    from hypervlad.objects.outlines import find_outlines, read_outlines
+    from hypervlad.objects.outline_names import find_outlines
+    from hypervlad.objects.outlines import read_outlines
     from hypervlad.objects.polygon_files import open_json
 
     if path.suffix.lower() != ".json":

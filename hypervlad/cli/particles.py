@@ -91,7 +91,7 @@ def train(
       hypervlad particles train images/ coco.json -o outlines.hvlad --groups groups.csv
     """
     from hypervlad.images import ImageReadError, PixelSizes, ReadOptions
-    from hypervlad.objects.outlines import find_outlines
+    from hypervlad.objects.outline_names import find_outlines
     from hypervlad.pages.facts import model_facts
     from hypervlad.particles.segmenter import HypercolumnSegmenter
 
@@ -200,7 +200,8 @@ def find(
     """
     from hypervlad.images.files import IMAGE_SUFFIXES
     from hypervlad.images.options import ReadOptions, check_read_options
-    from hypervlad.objects.found_folder import OWN_FILES, FoundFolder
+    from hypervlad.objects.found_files import OWN_FILES
+    from hypervlad.objects.found_folder import FoundFolder
     from hypervlad.particles.finding import find_particles
     from hypervlad.particles.search import find_in_images
 
@@ -412,7 +413,8 @@ def count(
     """
     from hypervlad.common.tables import table_as_bytes
     from hypervlad.fibres.left_out import read_left_out
-    from hypervlad.objects.found_folder import OWN_FILES, FoundFolder
+    from hypervlad.objects.found_files import OWN_FILES
+    from hypervlad.objects.found_folder import FoundFolder
     from hypervlad.particles.page import REPORT, count_lines, summary_line, write_particles_page
 
     (given,) = option.settings(set_, FoundFolder.count)

@@ -329,7 +329,7 @@ def export(
     from hypervlad.app.database import FILE
     from hypervlad.app.labels import export_labels, write_classes
     from hypervlad.app.store import Queue
-    from hypervlad.objects.found_folder import OWN_FILES
+    from hypervlad.objects.found_files import OWN_FILES
 
     if output.is_dir():
         if source is LabelSource.MODEL:
@@ -427,8 +427,8 @@ def retrain(
 
 
 def _in_groups(material: Material) -> str:
-    groups = [] if material.groups is None else material.groups.tolist()
-    return f", {counted(len(set(groups)), 'group')}" if len(set(groups)) < len(groups) else ""
+    n_groups = len(set(material.groups.tolist()))
+    return f", {counted(n_groups, 'group')}" if n_groups < len(material.images) else ""
 
 
 def _model_of(queue: Queue) -> Path:

@@ -173,6 +173,8 @@ class RandomState:
 
 #: Of ``verbose``: as in scikit-learn, a number will do.
 VERBOSE = (Boolean(), Integer(at_least=0))
+#: Of estimators that draw random numbers and show bars.
+SEEDED: Mapping[str, Alternatives] = {"random_state": (RandomState(), None), "verbose": VERBOSE}
 
 
 def check_value(name: str, value: Any, alternatives: Alternatives) -> None:

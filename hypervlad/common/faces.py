@@ -15,24 +15,21 @@ Face = tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]
 def attach_stub(package: str, file: str) -> Face:
     """Return a package's ``__getattr__``, ``__dir__`` and ``__all__``, of its stub.
 
-    The stub beside it, ``__init__.pyi``, has nothing but ``from module import name`` and
-    ``__all__``. lazy_loader does the same for names that are defined below the package.
+    The stub beside it, ``__init__.pyi``, has nothing but ``from module import name as name``, a
+    line for each. lazy_loader does the same for names that are defined below the package.
     """
     stub = ast.parse(Path(file).with_suffix(".pyi").read_text("utf-8"))
-    places: dict[str, tuple[str, str]] = {}
-    names: list[str] = []
+    places: dict[str, str] = {}
     for node in stub.body:
         if isinstance(node, ast.ImportFrom):
-            for each in node.names:
-                places[each.asname or each.name] = str(node.module), each.name
-        elif isinstance(node, ast.Assign):
-            names = sorted(ast.literal_eval(node.value))
+            places |= {each.name: str(node.module) for each in node.names}
+    names = sorted(places)
 
     def __getattr__(name: str) -> Any:  # noqa: N807
         if name not in places:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        module, own = places[name]
-        found = vars(import_module(module)).get(own) or import_module(f"{module}.{own}")
+        module = places[name]
+        found = vars(import_module(module)).get(name) or import_module(f"{module}.{name}")
         vars(sys.modules[package])[name] = found
         return found
 

@@ -1,37 +1,23 @@
-from hypervlad.datasets.defects import IMAGE_DEFECTS, add_defect
-from hypervlad.datasets.fibres import FIBRE_LOOKS, FibreTruth, make_fibre_images
-from hypervlad.datasets.particles import ParticleFieldTruth, make_particle_fields
-from hypervlad.datasets.tem import TEM_CLASSES, make_tem_images
-from hypervlad.extraction.extract import Extraction, extract_features
-from hypervlad.extraction.table import FeatureFileError, load_features
-from hypervlad.folders.check import check_image_folder, compare_image_folders
-from hypervlad.folders.folder import load_image_folder
-from hypervlad.folders.groups import ImageFolderError, ImageFolderWarning
-from hypervlad.folders.pixel_sizes import load_pixel_sizes
-from hypervlad.folders.report import BadFile, CopySet, FolderComparison, FolderReport
-
-__all__ = [
-    "FIBRE_LOOKS",
-    "IMAGE_DEFECTS",
-    "TEM_CLASSES",
-    "BadFile",
-    "CopySet",
-    "Extraction",
-    "FeatureFileError",
-    "FibreTruth",
-    "FolderComparison",
-    "FolderReport",
-    "ImageFolderError",
-    "ImageFolderWarning",
-    "ParticleFieldTruth",
-    "add_defect",
-    "check_image_folder",
-    "compare_image_folders",
-    "extract_features",
-    "load_features",
-    "load_image_folder",
-    "load_pixel_sizes",
-    "make_fibre_images",
-    "make_particle_fields",
-    "make_tem_images",
-]
+from hypervlad.datasets.defects import IMAGE_DEFECTS as IMAGE_DEFECTS
+from hypervlad.datasets.defects import add_defect as add_defect
+from hypervlad.datasets.fibres import FIBRE_LOOKS as FIBRE_LOOKS
+from hypervlad.datasets.fibres import FibreTruth as FibreTruth
+from hypervlad.datasets.fibres import make_fibre_images as make_fibre_images
+from hypervlad.datasets.particles import ParticleFieldTruth as ParticleFieldTruth
+from hypervlad.datasets.particles import make_particle_fields as make_particle_fields
+from hypervlad.datasets.tem import TEM_CLASSES as TEM_CLASSES
+from hypervlad.datasets.tem import make_tem_images as make_tem_images
+from hypervlad.extraction.extract import Extraction as Extraction
+from hypervlad.extraction.extract import extract_features as extract_features
+from hypervlad.extraction.table import FeatureFileError as FeatureFileError
+from hypervlad.extraction.table import load_features as load_features
+from hypervlad.folders.check import check_image_folder as check_image_folder
+from hypervlad.folders.check import compare_image_folders as compare_image_folders
+from hypervlad.folders.folder import load_image_folder as load_image_folder
+from hypervlad.folders.groups import ImageFolderError as ImageFolderError
+from hypervlad.folders.groups import ImageFolderWarning as ImageFolderWarning
+from hypervlad.folders.pixel_sizes import load_pixel_sizes as load_pixel_sizes
+from hypervlad.folders.report import BadFile as BadFile
+from hypervlad.folders.report import CopySet as CopySet
+from hypervlad.folders.report import FolderComparison as FolderComparison
+from hypervlad.folders.report import FolderReport as FolderReport

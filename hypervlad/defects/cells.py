@@ -51,10 +51,10 @@ class CellMaps:
 
     def __init__(self, encoder: HypercolumnVLAD, tiling: Tiling) -> None:
         network = encoder.network()
-        self._own_size = TiledNetwork(network, tiling)
+        self._own_size = TiledNetwork(network, tiling, encoder.preprocessing_)
         # In one piece, and without mirrored surroundings, as networks are trained.
         whole = Tiling(max(filter(None, SIDES)), tiling.folder)
-        self._reduced = TiledNetwork(network, whole, border=0)
+        self._reduced = TiledNetwork(network, whole, encoder.preprocessing_, border=0)
         self._is_kept = tiling.folder is not None
 
     def cells(self, image: PreparedImage, side: int | None) -> tuple[Cells, int]:

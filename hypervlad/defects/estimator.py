@@ -55,10 +55,9 @@ from hypervlad.defects.thresholds import (
 )
 from hypervlad.features.encoder import HypercolumnVLAD
 from hypervlad.features.encoding import check_finite
-from hypervlad.features.lazy_torch import torch, usual_torch
+from hypervlad.features.lazy_torch import usual_torch
 from hypervlad.features.loading import warn_of_blank_training_images
 from hypervlad.features.patches import ANOMALOUS, NORMAL, WindowGrid, patch_means
-from hypervlad.features.registry import get_backbone
 from hypervlad.features.windows import (
     TILE_SIDES,
     PreparedImage,
@@ -352,7 +351,7 @@ class PatchDefectScorer(ImageEstimator):
         check_is_fitted(self)
         prepared = self._read(image)
         scores, grid, _ = self._scores(prepared)
-        return self._map(scores, grid, _levels(self.encoder_, prepared), prepared)
+        return self._map(scores, grid, prepared.levels, prepared)
 
     def predict_map(self, image: Any) -> NDArray[np.bool_]:
         """Return which pixels (H, W) of an image are defective."""
@@ -365,9 +364,7 @@ class PatchDefectScorer(ImageEstimator):
         prepared = self._read(image)
         scores, grid, score = self._scores(prepared)
         (known,) = self.training_.contains([prepared.key]).tolist()
-        levels = _levels(self.encoder_, prepared)
-        # The channels take three times as much memory, and are needed no more.
-        prepared = replace(prepared, tensor=torch.from_numpy(levels)[None])
+        levels = prepared.levels
         found = Finding.of(
             self._map(scores, grid, levels, prepared),
             self.threshold_,
@@ -489,7 +486,7 @@ class PatchDefectScorer(ImageEstimator):
 
         def find(position: int, image: PreparedImage) -> tuple[Finding, bool]:
             places, grid, score = without[position].scores(unstored, image)
-            levels = _levels(encoder, image)
+            levels = image.levels
             shown = sharpened(places, grid, levels, image.size)
             found = Finding.of(shown, -math.inf, rule=rule, cells=places, pixels=levels)
             return found, score >= threshold
@@ -499,7 +496,6 @@ class PatchDefectScorer(ImageEstimator):
             limits = measure_limits(
                 chosen,
                 read,
-                get_backbone(encoder.backbone).preprocessing,
                 find,
                 self.n_planted,
                 seed,
@@ -555,14 +551,6 @@ class PatchDefectScorer(ImageEstimator):
         )
         loader = self.encoder_.loader()
         return WindowReader(loader, self.patch_, annotations=self.annotations, doubts=doubts)
-
-
-def _levels(encoder: HypercolumnVLAD, image: PreparedImage) -> NDArray[np.float32]:
-    """Return the grey levels (h, w) of an image, 0 to 1."""
-    preprocessing = get_backbone(encoder.backbone).preprocessing
-    weights = torch.tensor(preprocessing.std) / len(image.tensor)
-    levels = torch.tensordot(weights, image.tensor, dims=1)  # without a copy of all channels
-    return np.asarray(levels.add_(float(np.mean(preprocessing.mean))).numpy())
 
 
 def _checked_threshold(name: str, value: float) -> float:

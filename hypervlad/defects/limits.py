@@ -19,7 +19,6 @@ from hypervlad.common.constraints import Number, OneOf, check_value
 from hypervlad.common.progress import ProgressBar
 from hypervlad.defects.findings import Finding
 from hypervlad.features.lazy_torch import torch
-from hypervlad.features.registry import Preprocessing
 from hypervlad.features.windows import PreparedImage
 
 FloatArray = NDArray[np.float64]
@@ -64,9 +63,16 @@ _MAX_AREA = 2.0**40  # px2, in a file
 _PIXEL_SIZE = Number(above=0, below=1e9)  # nm
 
 
+def area_unit(area: float, pixel_size: float | None) -> tuple[float, str]:
+    """Return by what areas like this one, in pixels, are multiplied to be shown, and the unit."""
+    if pixel_size is None:
+        return 1.0, "px2"
+    is_fine = area * pixel_size**2 < _FINE_AREA
+    return pixel_size**2 * (1.0 if is_fine else 1e-6), "nm2" if is_fine else "um2"
+
+
 def plant(
     image: PreparedImage,
-    preprocessing: Preprocessing,
     kind: str,
     size: float,
     contrast: float,
@@ -82,7 +88,7 @@ def plant(
     largest = min((_WIDEST * shorter) ** 2, math.pi / 4 * (_LONGEST * shorter) ** 2 / stretch)
     area = _SMALLEST * (max(largest, _SMALLEST) / _SMALLEST) ** size
     half = math.sqrt(area / math.pi * stretch)  # its longer axis
-    grey = preprocessing.grey_levels(image.tensor).numpy()
+    grey = image.tensor.numpy()
     best: tuple[float, Any, Any] = (-1.0, None, None)
     for _ in range(_TRIES):
         room = [min(half, (n - 1) / 2) for n in shape]
@@ -97,8 +103,8 @@ def plant(
         if shown >= 0.9 * contrast:
             break
     shown, changed, inside = best
-    tensor = preprocessing.normalised(torch.from_numpy(changed))
-    return replace(image, key=f"{image.key}-planted", tensor=tensor), inside, shown
+    planted = replace(image, key=f"{image.key}-planted", tensor=torch.from_numpy(changed))
+    return planted, inside, shown
 
 
 def _ellipse(
@@ -192,11 +198,8 @@ class DetectionLimits(StoredPart):
     @property
     def unit(self) -> tuple[float, str]:
         """What areas in pixels are multiplied by to be shown, and their unit."""
-        if math.isnan(self.pixel_size):
-            return 1.0, "px2"
         typical = float(np.median(self.areas)) if len(self) else 1.0
-        is_fine = typical * self.pixel_size**2 < _FINE_AREA
-        return self.pixel_size**2 * (1.0 if is_fine else 1e-6), "nm2" if is_fine else "um2"
+        return area_unit(typical, None if math.isnan(self.pixel_size) else self.pixel_size)
 
     def sentences(self, contrast: float = 0.2) -> dict[str, str]:
         """Return for each kind what is found of it at a contrast, for people to read."""
@@ -313,7 +316,6 @@ class DetectionLimits(StoredPart):
 def measure_limits(
     positions: Sequence[int],
     read: Callable[[int], PreparedImage],
-    preprocessing: Preprocessing,
     find: Callable[[int, PreparedImage], tuple[Finding, bool]],
     n_planted: int,
     seed: int,
@@ -335,7 +337,7 @@ def measure_limits(
     for kind, place, size, contrast in bar:
         at = positions[int(place * len(positions))]
         image = read(at)
-        planted, mask, shown = plant(image, preprocessing, kind, size, contrast, rng)
+        planted, mask, shown = plant(image, kind, size, contrast, rng)
         sizes.add(image.info.pixel_size and (pixel_size or image.info.pixel_size))
         # A dark spot on black, or one beside what is looked at.
         if shown < _LEAST_CONTRAST or image.covered[mask].mean() > 0.5:

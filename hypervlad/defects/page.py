@@ -21,6 +21,7 @@ from hypervlad.common.wording import counted, percent, verb
 from hypervlad.defects.displays import DetectionLimitsDisplay, score_limits
 from hypervlad.defects.evaluation import DefectEvaluation, MapWithMask, gap_between_modes
 from hypervlad.defects.findings import Finding, Region
+from hypervlad.defects.limits import area_unit
 from hypervlad.images import Micrograph, read_image
 from hypervlad.objects.particle import Outline
 from hypervlad.pages import parts
@@ -40,7 +41,6 @@ from hypervlad.statistics.classification import intervals_of_highest
 # The page's pictures and its table of regions
 _MAX_PICTURES, _MAX_OUTLINES = 48, 5_000_000  # images, and letters of all their outlines
 _MAX_REGIONS = 500
-_MIN_UM2 = 0.1  # smaller areas are in square nanometres
 _SIDE, _MAP_SIDE = 800, 200  # pixels of the longer side, at least: of an image, and of a map
 _MAP_PERCENTILES = (80, 99.8)  # of all maps: transparent and opaque
 _MAP_COLOUR, _MAP_OPACITY, _MAP_LEVELS = (255, 0, 200), 0.6, 64
@@ -367,12 +367,8 @@ def _layer(scores: NDArray[np.floating[Any]], low: float, high: float) -> str:
 
 def _area_texts(region: Region, pixel_size: float | None) -> list[str]:
     """Return the area of a region, with its interval if that is known, and its diameter."""
-    unit, size = "px²", 1.0
-    if pixel_size is not None:
-        size, unit = pixel_size**2, "nm²"
-        if region.area * size >= _MIN_UM2 * 1e6:
-            size, unit = size / 1e6, "µm²"
-    text = f"{number_text(size * region.area)} {unit}"
+    size, unit = area_unit(region.area, pixel_size)
+    text = f"{number_text(size * region.area)} {unit.replace('um', 'µm').replace('2', '²')}"
     if region.area_interval is not None:
         low, high = region.area_interval
         text += f" ({interval_text(size * low or math.nan, size * high)})"

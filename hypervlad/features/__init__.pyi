@@ -1,38 +1,16 @@
-from hypervlad.features.encoder import HypercolumnVLAD
-from hypervlad.features.encoding import EncodedImages
-from hypervlad.features.loading import ImageInfo
-from hypervlad.features.network import tap_names
-from hypervlad.features.patches import (
-    PatchSet,
-    cut_patches,
-    map_from_patches,
-    patch_positions,
-    patches_at,
-)
-from hypervlad.features.registry import (
-    Backbone,
-    Preprocessing,
-    backbone_names,
-    get_backbone,
-    register_backbone,
-)
-from hypervlad.features.weights import WeightsNotFoundError, find_weights
-
-__all__ = [
-    "Backbone",
-    "EncodedImages",
-    "HypercolumnVLAD",
-    "ImageInfo",
-    "PatchSet",
-    "Preprocessing",
-    "WeightsNotFoundError",
-    "backbone_names",
-    "cut_patches",
-    "find_weights",
-    "get_backbone",
-    "map_from_patches",
-    "patch_positions",
-    "patches_at",
-    "register_backbone",
-    "tap_names",
-]
+from hypervlad.features.encoder import HypercolumnVLAD as HypercolumnVLAD
+from hypervlad.features.encoding import EncodedImages as EncodedImages
+from hypervlad.features.loading import ImageInfo as ImageInfo
+from hypervlad.features.network import tap_names as tap_names
+from hypervlad.features.patches import PatchSet as PatchSet
+from hypervlad.features.patches import cut_patches as cut_patches
+from hypervlad.features.patches import map_from_patches as map_from_patches
+from hypervlad.features.patches import patch_positions as patch_positions
+from hypervlad.features.patches import patches_at as patches_at
+from hypervlad.features.registry import Backbone as Backbone
+from hypervlad.features.registry import Preprocessing as Preprocessing
+from hypervlad.features.registry import backbone_names as backbone_names
+from hypervlad.features.registry import get_backbone as get_backbone
+from hypervlad.features.registry import register_backbone as register_backbone
+from hypervlad.features.weights import WeightsNotFoundError as WeightsNotFoundError
+from hypervlad.features.weights import find_weights as find_weights

@@ -18,14 +18,13 @@ from sklearn.utils.validation import check_is_fitted
 
 from hypervlad.common.base import Arrays, Record, Value, Values, to_json
 from hypervlad.common.constraints import (
-    VERBOSE,
+    SEEDED,
     Alternatives,
     InstanceOf,
     Integer,
     ListOf,
     Number,
     OneOf,
-    RandomState,
     check_parameters,
     check_value,
 )
@@ -198,9 +197,8 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Network
         ],
         "batch_size": [Integer(), None],
         "runtime": [OneOf("auto", "torch", "openvino")],
-        "random_state": [RandomState(), None],
         "on_error": [OneOf("raise", "skip")],
-        "verbose": VERBOSE,
+        **SEEDED,
     }
     _unsaved_parameters = NetworkEstimator._unsaved_parameters | {"batch_size", "runtime"}
 

@@ -9,8 +9,6 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass, field, replace
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
-import numpy as np
-
 from hypervlad.common.limits import MAX_INPUT_PIXELS
 from hypervlad.common.progress import ProgressBar
 from hypervlad.common.wording import counted, name_some, verb, warn_user
@@ -27,7 +25,7 @@ from hypervlad.images import (
     UnknownPixelSizeWarning,
 )
 from hypervlad.images.annotations import Annotation, annotation_mask, fill_annotations
-from hypervlad.images.faults import Faults, find_faults
+from hypervlad.images.faults import MAX_SIDE, Faults, faults_of_input
 from hypervlad.images.pixels import is_blank
 from hypervlad.images.reading import (
     N_READERS,
@@ -44,7 +42,6 @@ from hypervlad.objects.measures import shape_measures
 
 CPU_BATCH_PIXELS, GPU_BATCH_PIXELS = 8 * 224**2, 64 * 224**2
 _MAX_PER_BATCH = 256
-_FAULTS_SIDE = 96  # pixels: of the part in which faults are looked for, for the sake of time
 _USUAL_SIZE = 224  # pixels; decides the batch size where images keep their own size
 
 #: Called with an image's key; returns what was computed from it before, or None.
@@ -168,6 +165,7 @@ class ImageLoader:
     verbose: bool = False
     of_particles: bool = False  # whether images are particles, or else whole
     annotations: Annotations = "keep"
+    as_levels: bool = False  # not normalised, so that a grey image needs one channel
     with_faults: bool = False  # looking for them takes longer than all else for a small image
 
     # --- one image ------------------------------------------------------------------------------
@@ -229,11 +227,12 @@ class ImageLoader:
         seen = ~annotation_mask(found, (pixels.shape[0], pixels.shape[1]))
         if found and seen.any():
             pixels = fill_annotations(pixels, seen, found, mirrored=True)
-        tensor = self.preprocessing.prepare(pixels, size)
+        prepare = self.preprocessing.levels if self.as_levels else self.preprocessing.prepare
+        tensor = prepare(pixels, size)
         if self.with_faults and micrograph.mask is None:
-            middle_ = tensor[:, *middle(size, _FAULTS_SIDE)]
-            grey = self.preprocessing.grey_levels(middle_).mean(dim=0).numpy()
-            info = replace(info, faults=find_faults(grey, np.ones(grey.shape, bool), _FAULTS_SIDE))
+            part = tensor[:, *middle(size, MAX_SIDE)]
+            levels = part if self.as_levels else self.preprocessing.grey_levels(part)
+            info = replace(info, faults=faults_of_input(levels.mean(dim=0).numpy()))
         mask = None if micrograph.mask is None else prepare_mask(micrograph.mask, size)
         return LoadedImage(info, self.key(info), tensor=tensor, mask=mask, annotations=found)
 

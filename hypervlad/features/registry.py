@@ -66,17 +66,22 @@ class Preprocessing:
     def prepare(self, pixels: np.ndarray, size: tuple[int, int]) -> torch.Tensor:
         """Resize an image (H, W) or (H, W, 3) and normalise it: (C, height, width)."""
         # Without torch, whose threads wait actively after each small step and hold up other work.
+        levels = self.levels(pixels, size).numpy()
+        mean, std = (np.array(each, np.float32)[:, None, None] for each in (self.mean, self.std))
+        tensor = np.subtract(levels, mean, order="C")
+        return torch.from_numpy(np.divide(tensor, std, out=tensor))
+
+    def levels(self, pixels: np.ndarray, size: tuple[int, int]) -> torch.Tensor:
+        """Resize an image (H, W) or (H, W, 3): (1, height, width) if it is grey, or (C, ...)."""
         image = pixels if pixels.ndim == 3 else pixels[:, :, None]
         if image.shape[:2] != size:
             image = _resized(image, size, self.interpolation)
-        if image.shape[2] != len(self.mean):
+        if image.shape[2] not in (1, len(self.mean)):
             image = image.mean(axis=2, keepdims=True)
-        mean, std = (np.array(each, np.float32)[:, None, None] for each in (self.mean, self.std))
-        tensor = np.subtract(np.moveaxis(image, 2, 0), mean, order="C")
-        return torch.from_numpy(np.divide(tensor, std, out=tensor))
+        return torch.from_numpy(np.require(np.moveaxis(image, 2, 0), np.float32, ("C", "W")))
 
     def normalised(self, images: torch.Tensor) -> torch.Tensor:
-        """Normalise images (..., C, H, W) in [0, 1], channel by channel."""
+        """Normalise images (..., 1 or C, H, W) in [0, 1], channel by channel: (..., C, H, W)."""
         mean, std = self._by_channel(images.device)
         return (images - mean) / std
 

@@ -1,4 +1,4 @@
-"""Windows of images of any size: maps put together from tiles, vectors, windows to train on.
+"""Windows of images of any size: maps of the whole image, vectors, windows to train on.
 
 A vector consists of residual sums and mean hypercolumns. Both are yielded for a few rows of windows
 at a time, to save memory.
@@ -6,14 +6,12 @@ at a time, to save memory.
 
 from __future__ import annotations
 
-import functools
-import itertools
-import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +35,8 @@ from hypervlad.features.lazy_torch import torch
 from hypervlad.features.loading import ImageInfo, ImageLoader, ReadReport
 from hypervlad.features.network import TappedNetwork
 from hypervlad.features.patches import IntArray, WindowGrid
-from hypervlad.features.registry import class_tokens, get_backbone
+from hypervlad.features.registry import Preprocessing, class_tokens, get_backbone
+from hypervlad.features.tiles import MirroredImage, Tiles
 from hypervlad.images import ImageReadError
 from hypervlad.images.annotations import Annotation, annotation_mask, note_annotations
 from hypervlad.images.sample import Annotations
@@ -45,10 +44,6 @@ from hypervlad.statistics.splits import joined_groups
 
 # Pixels around an image, mirrored. Networks pad with zeros, which look like a dark frame.
 _BORDER = 32
-_MAX_TILE = 1536  # pixels; larger ones take much memory, and are hardly faster
-_OVERLAP = 0.25  # of the side of a tile whose cells depend on all of it
-
-
 #: Sides of tiles in pixels.
 TILE_SIDES = Integer(64, 2**16)
 
@@ -88,26 +83,6 @@ class PaddedMaps:
         return grid.rows + self.border, grid.columns + self.border, grid.side
 
 
-class _Mirrored(NamedTuple):
-    """An image (C, h, w), and its lines in the order in which edges repeat them, mirrored."""
-
-    pixels: torch.Tensor
-    rows: torch.Tensor
-    columns: torch.Tensor
-
-    @classmethod
-    def of(cls, image: torch.Tensor, border: int, stride: int) -> _Mirrored:
-        lines = (
-            np.pad(np.arange(n), (border, border + -n % stride), mode="symmetric")
-            for n in image.shape[1:]
-        )
-        return cls(image, *map(torch.from_numpy, lines))
-
-    @property
-    def size(self) -> tuple[int, int]:
-        return len(self.rows), len(self.columns)
-
-
 class TiledNetwork:
     """A network that computes feature maps of images of any size.
 
@@ -117,14 +92,21 @@ class TiledNetwork:
     ``border`` pixels are mirrored at each edge.
     """
 
-    def __init__(self, network: TappedNetwork, tiling: Tiling, border: int = _BORDER) -> None:
+    def __init__(
+        self,
+        network: TappedNetwork,
+        tiling: Tiling,
+        preprocessing: Preprocessing,
+        border: int = _BORDER,
+    ) -> None:
         self._network, self._tiling, self._border = network, tiling, border
+        self._preprocessing, self._n_channels = preprocessing, len(preprocessing.mean)
         self._folder = None if tiling.folder is None else Path(tiling.folder)
 
     def padded_maps(
         self, image: torch.Tensor, name: str, key: str | None = None, *, keep: bool = False
     ) -> PaddedMaps:
-        """Return the maps of a prepared image (C, H, W), from the folder if it has the key.
+        """Return the maps of an image (1 or C, H, W), from the folder if it has the key.
 
         ``keep`` says whether the folder keeps them after this call.
         """
@@ -153,14 +135,15 @@ class TiledNetwork:
         return self._folder / f"{key}.npz"
 
     def _computed(self, image: torch.Tensor, name: str) -> PaddedMaps:
-        stride = self._network.stride(len(image)) or 32
+        stride = self._network.stride(self._n_channels) or 32
         border = -(-self._border // stride) * stride
-        padded = _Mirrored.of(image, border, stride)
+        padded = MirroredImage.of(image, border, stride)
+        tiles = Tiles(padded, self._tiling.side, self._maps_of)
         self._warn_of_other_tiles(image)
         if max(image.shape[1:]) <= self._tiling.side:
-            maps, _ = self._tile(padded, *(slice(0, extent) for extent in padded.size))
+            maps, _ = tiles.maps(*(slice(0, extent) for extent in padded.size))
         else:
-            maps = self._in_tiles(padded, name)
+            maps = self._in_tiles(tiles, name)
             self._network.release_memory()
         return PaddedMaps(maps, padded.size, border)
 
@@ -168,7 +151,7 @@ class TiledNetwork:
         side, fitted = self._tiling.side, self._tiling.fitted_side
         if fitted in (None, side) or max(image.shape[1:]) <= min(side, fitted):
             return
-        reach = self._network.reach(len(image))
+        reach = self._network.reach(self._n_channels)
         if reach is not None and reach.margin is None:
             warn_user(
                 f"the model was fitted with tile_size={fitted} and is used with tile_size={side}; "
@@ -176,8 +159,11 @@ class TiledNetwork:
                 f"fit: use tile_size={fitted}"
             )
 
-    def _in_tiles(self, image: _Mirrored, name: str) -> list[torch.Tensor]:
-        reach = self._network.reach(len(image.pixels))
+    def _maps_of(self, levels: torch.Tensor) -> list[torch.Tensor]:
+        return feature_maps(self._network, self._preprocessing.normalised(levels))
+
+    def _in_tiles(self, tiles: Tiles, name: str) -> list[torch.Tensor]:
+        reach = self._network.reach(self._n_channels)
         if reach is None:
             raise ImageReadError(
                 f"{name}: larger than tile_size={self._tiling.side} pixels, but this network's "
@@ -185,92 +171,8 @@ class TiledNetwork:
                 "grid; choose another backbone, or a tile_size as large as the image"
             )
         if reach.margin is None:
-            return self._blended(image, reach.stride)
-        return self._stitched(image, reach.stride, reach.margin, name)
-
-    def _blended(self, image: _Mirrored, stride: int) -> list[torch.Tensor]:
-        """Average the maps of overlapping tiles, weighted by the distance from a tile's edge."""
-        sums: list[torch.Tensor] = []
-        totals: list[torch.Tensor] = []
-        n_overlap = max(1, int(self._tiling.side * _OVERLAP) // stride)
-        spans = (self._spans(extent, stride, n_overlap) for extent in image.size)
-        for row, column in itertools.product(*spans):
-            tile, strides = self._tile(image, row, column)
-            if not sums:
-                sums = _empty_maps(tile, image, strides)
-                totals = [each.new_zeros(*each.shape[:2], 1) for each in sums]
-            for layer, own, total, each in zip(tile, sums, totals, strides, strict=True):
-                n_fine = n_overlap * stride // each
-                weights = [_ramp(n, n_fine).to(layer) for n in layer.shape[:2]]
-                weight = (weights[0][:, None] * weights[1])[:, :, None]
-                place = tuple(slice(s.start // each, s.stop // each) for s in (row, column))
-                own[place] += weight * layer
-                total[place] += weight
-        return [own / total for own, total in zip(sums, totals, strict=True)]
-
-    def _tile(
-        self, image: _Mirrored, rows: slice, columns: slice
-    ) -> tuple[list[torch.Tensor], list[int]]:
-        """Return the maps (h_l, w_l, C_l) of a tile, and the stride of each in pixels."""
-        lines = image.columns[columns]
-        first = int(lines.min())
-        strip = image.pixels[:, :, first : int(lines.max()) + 1]  # copies of whole rows are large
-        part = strip[:, image.rows[rows]][:, :, lines - first]
-        maps = [layer[0] for layer in feature_maps(self._network, part[None])]
-        return maps, [(rows.stop - rows.start) // len(layer) for layer in maps]
-
-    def _spans(self, extent: int, stride: int, n_overlap: int) -> list[slice]:
-        """Spread tiles evenly over an extent in pixels; they begin at multiples of the stride."""
-        side, n_cells = max(self._tiling.side // stride, n_overlap + 1), extent // stride
-        if n_cells <= side:
-            return [slice(0, extent)]
-        n_tiles = 1 + math.ceil((n_cells - side) / (side - n_overlap))
-        firsts = [number * (n_cells - side) // (n_tiles - 1) for number in range(n_tiles)]
-        return [slice(first * stride, (first + side) * stride) for first in firsts]
-
-    def _stitched(
-        self, image: _Mirrored, stride: int, margin: int, name: str
-    ) -> list[torch.Tensor]:
-        """Put maps together from the inner parts of tiles that begin at multiples of the stride."""
-        if self._tiling.side < 4 * margin:
-            raise ValueError(
-                f"tile_size={self._tiling.side} is too small for images larger than that, such as "
-                f"{name}: tiles of this network overlap by {margin} pixels to each side, so "
-                f"tile_size must be at least {4 * margin}"
-            )
-        side = max(min(self._tiling.side, _MAX_TILE), 4 * margin)
-        core = (side - 2 * margin) // stride * stride
-        whole: list[torch.Tensor] = []
-        height, width = image.size
-        for top, left in itertools.product(range(0, height, core), range(0, width, core)):
-            upper, first = max(0, top - margin), max(0, left - margin)
-            rows = slice(upper, min(height, top + core + margin))
-            columns = slice(first, min(width, left + core + margin))
-            tile, strides = self._tile(image, rows, columns)
-            whole = whole or _empty_maps(tile, image, strides)
-            for layer, found, own in zip(whole, tile, strides, strict=True):
-                y, x, n = top // own, left // own, core // own
-                overlap = (top - upper) // own, (left - first) // own
-                inside = found[overlap[0] :, overlap[1] :][:n, :n]
-                layer[y : y + inside.shape[0], x : x + inside.shape[1]] = inside
-        return whole
-
-
-def _empty_maps(
-    like: list[torch.Tensor], image: _Mirrored, strides: list[int]
-) -> list[torch.Tensor]:
-    """Return zeros in the shape of an image's maps, with the channels of a tile's."""
-    height, width = image.size
-    return [
-        layer.new_zeros(height // stride, width // stride, layer.shape[-1])
-        for layer, stride in zip(like, strides, strict=True)
-    ]
-
-
-def _ramp(n: int, n_overlap: int) -> torch.Tensor:
-    """Return the weights of n cells of a tile: 1, but less where a neighbour overlaps."""
-    rising = torch.arange(1, n + 1, dtype=torch.float32) / (n_overlap + 1)
-    return torch.minimum(rising, rising.flip(0)).clamp(max=1)
+            return tiles.blended(reach.stride)
+        return tiles.stitched(reach.stride, reach.margin, name)
 
 
 class WindowVectors:
@@ -278,7 +180,7 @@ class WindowVectors:
 
     def __init__(self, encoder: HypercolumnVLAD, tiling: Tiling) -> None:
         network = encoder.network()
-        self.network = TiledNetwork(network, tiling)
+        self.network = TiledNetwork(network, tiling, encoder.preprocessing_)
         self._codebook = TorchCodebook(encoder.codebook_, network.device)
         self._params = encoder.fitted_params_
 
@@ -404,7 +306,7 @@ class PreparedImage:
     info: ImageInfo
     key: str  # the digest by which the encoder knows the image
     name: str  # for error messages
-    tensor: torch.Tensor  # (C, h, w); of the image's size unless the encoder has a pixel_size
+    tensor: torch.Tensor  # (1 or 3, h, w); of the image's size unless the encoder has a pixel_size
     converted: NDArray[np.float32] | None = None  # what the reader's ``convert`` returned
     annotations: Sequence[Annotation] = ()
 
@@ -418,7 +320,13 @@ class PreparedImage:
         """Height and width of the network's input, pixels."""
         return self.tensor.shape[1], self.tensor.shape[2]
 
-    @functools.cached_property
+    @property
+    def levels(self) -> NDArray[np.float32]:
+        """Grey levels (h, w), 0 to 1."""
+        levels = self.tensor[0] if len(self.tensor) == 1 else self.tensor.mean(0)
+        return np.asarray(levels.numpy())
+
+    @cached_property
     def hidden(self) -> NDArray[np.bool_]:
         """Where annotations cover the image (H, W)."""
         return annotation_mask(self.annotations, self.shape)
@@ -454,9 +362,8 @@ class WindowReader:
     ) -> None:
         # No image is too small for the network, because all get a border.
         preprocessing = replace(loader.preprocessing, minimum_size=1)
-        loader = replace(
-            loader, preprocessing=preprocessing, annotations=annotations, with_faults=True
-        )
+        loader = replace(loader, preprocessing=preprocessing, annotations=annotations)
+        loader = replace(loader, as_levels=True, with_faults=True)
         if convert is not None:  # it chooses page and channel, and removes the banner
             options = replace(loader.read_options, banner="keep", page=0, channel=None)
             loader = replace(loader, read_options=options)
@@ -503,7 +410,7 @@ def fit_tiled_codebook(
     annotations: Annotations = "keep",
 ) -> tuple[Codebook, int]:
     """Learn a codebook from images with border and in tiles; return also how many were read."""
-    network = TiledNetwork(fit.network, tiling)
+    network = TiledNetwork(fit.network, tiling, fit.loader.preprocessing)
     reader = WindowReader(fit.loader, min_side, convert, annotations)
     n_each, shares = fit.sampling_plan(len(images))
     pool = fit.new_pool()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
@@ -12,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from hypervlad.common.constraints import HasMethods, Integer, Number, OneOf, check_value
 from hypervlad.fibres.axial import (
     AxialStatistics,
+    Interval,
     direction_of,
     order_of,
     spread_of,
@@ -31,7 +33,9 @@ from hypervlad.images.errors import ImageReadError
 from hypervlad.images.metadata import length_in_pixels, parse_length
 from hypervlad.images.options import PIXEL_SIZE, check_read_options
 from hypervlad.images.reading import image_name
-from hypervlad.images.sample import Annotations, Sample, one_or_many, read_sample
+from hypervlad.images.sample import Annotations, one_or_many, read_sample
+from hypervlad.images.sample import Sample as ImageSample
+from hypervlad.statistics.groups import Sample
 
 DEFAULT_WINDOW = 32
 DEFAULT_TOLERANCE = float(np.deg2rad(20))
@@ -79,6 +83,8 @@ class AlignedFraction:
     statistics : AxialStatistics or None
         Statistics of all windows with fibres, weighted by energy and corrected for noise, with
         intervals from how much parts of the image differ; None without any such window.
+    fraction_interval : Interval
+        95 % interval of `fraction`, likewise; NaN with one part, or none.
     expected_fraction : float or None
         Mean of a model's probabilities over the windows with fibres, by area; None without a model
         or without fibres. Less biased than `fraction` where many windows are uncertain.
@@ -103,6 +109,7 @@ class AlignedFraction:
     window: int
     tolerance: float
     statistics: AxialStatistics | None = None
+    fraction_interval: Interval = field(default_factory=lambda: Interval(math.nan, math.nan))
     expected_fraction: float | None = None
     annotations: list[Annotation] = field(default_factory=list)
     reason: str | None = None
@@ -238,7 +245,7 @@ def _fraction(
 
 def background_windows(grey: NDArray[np.float32], window: int, name: str) -> NDArray[np.bool_]:
     """Return the background of `aligned_fraction`, from the energy of gradients alone."""
-    sample = Sample(grey, np.ones(grey.shape, bool), None, [])
+    sample = ImageSample(grey, np.ones(grey.shape, bool), None, [])
     field = GradientField.of(sample, DEFAULT_SIGMA, name)
     grid = TileGrid.over(field.shape, check_window(window, field.shape, name))
     return np.asarray(field.fibre_pixels(grid) < _MIN_FIBRE * grid.areas)
@@ -312,6 +319,7 @@ def classify_windows(
     labels, regions = regions_of(
         label_windows(aligned, angle, tolerance), sums.axes, sums.weights, sums.fibre, grid
     )
+    share = Sample(spread[counted], grid.areas[counted], parts[counted]).share(aligned[counted])
     return AlignedFraction(
         fraction=_mean(aligned, grid.areas, counted),
         fibre_fraction=_mean(aligned, sums.fibre, counted),
@@ -330,6 +338,7 @@ def classify_windows(
         statistics=None
         if is_empty
         else statistics_of_axes(sums.axes[counted], sums.weights[counted], parts[counted]),
+        fraction_interval=Interval(*share[1:]),
         expected_fraction=None if proba is None or is_empty else _mean(proba, grid.areas, counted),
     )
 

@@ -69,6 +69,11 @@ _DARK = (
     "the fibres are dark and look flat: if they are round, as on a film in transmission, diameters "
     "are a tenth too small; strands of a film are measured like fibres: look at the cross lines"
 )
+_OF_KINDS = (
+    "kinds of fibres around {:.3g} and {:.3g} {} have nearly the same length, so the median may be "
+    "of either, as the interval says; report the kinds"
+)
+_EVEN = 0.15  # from one half: the share of length of thinner kinds, with which kinds are so
 LEAST_PLACES = 10  # places of an image, at least
 N_PLACES = (1000, 8000)  # per image, by its area
 
@@ -94,7 +99,8 @@ class FibreDiameters:
         Places with the same number follow each other along one fibre.
     interval : Interval
         95 % interval of the median, from the errors of medians of synthetic mats with as many and
-        as uncertain places, as much cover, and diameters that differ as much.
+        as uncertain places, as much cover, and diameters that differ as much; as wide as to the
+        medians of two kinds of fibres that have nearly the same length.
     refused : dict of str to int
         Number of places that were not accepted, by reason.
     profile : str or None
@@ -373,7 +379,7 @@ def _result(
         return nothing("the median would be too uncertain")
     (median,) = weighted_quantiles(places.diameter, lengths, [0.5])
     diameters, ratio, tangents = places.diameter * size, np.exp(half_width), places.tangents
-    return FibreDiameters(
+    result = FibreDiameters(
         diameters=diameters,
         errors=diameters * places.error,
         positions=places.positions,
@@ -389,6 +395,19 @@ def _result(
         reason=None,
         note=joined_notes([note, of_shells, of_dark, of_ribbons, of_bundles]),
     )
+    return _between_kinds(result)
+
+
+def _between_kinds(result: FibreDiameters) -> FibreDiameters:
+    """Widen the interval where chance may decide of which kind of fibres the median is."""
+    kinds, interval = result.modes, result.interval
+    for thinner, wider, share in zip(kinds, kinds[1:], np.cumsum(kinds[:, 2]), strict=False):
+        if abs(share - 0.5) <= _EVEN:
+            low, high = min(interval.low, thinner[0]), max(interval.high, wider[0])
+            note = _OF_KINDS.format(thinner[0], wider[0], result.unit)
+            note = joined_notes([result.note, note])
+            return replace(result, interval=Interval(float(low), float(high)), note=note)
+    return result
 
 
 def accepted_places(field: Field, found: Appearance) -> tuple[Places, dict[str, int]]:

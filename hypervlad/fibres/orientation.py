@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -26,7 +26,7 @@ from hypervlad.fibres.regions import TileGrid
 from hypervlad.images import Annotation, PixelSizes, ReadOptions
 from hypervlad.images.errors import ImageReadError
 from hypervlad.images.reading import image_name
-from hypervlad.images.resampling import STRIP, at_own_sampling, gaussian_taps
+from hypervlad.images.resampling import STRIP, at_own_sampling, gaussian_taps, middle
 from hypervlad.images.sample import Annotations, Sample, one_or_many, read_sample
 
 _PIXELS = Number(above=0, meaning="a number of pixels")
@@ -35,6 +35,24 @@ _BAND = 512  # rows that are looked at at a time
 # noise widens spreads less, unless it keeps little of the energy, as of fine stripes.
 _GRADIENT_SIGMAS = (2.0, 1.0)
 _MIN_KEPT = 0.1
+_MAX_SIDE = 768  # pixels, of the part by which noise is judged
+_LESSER_SIGMA, _FEW_CROSS = 1.75, 0.05  # pixels; share of places where fibres do not cross or end
+_ALONG = 1.5  # times the eigenvalue of noise alone, as fibres bend and their brightness varies
+# The Gaussian that smooths white noise of variance 1, pixels; for the first of _GRADIENT_SIGMAS,
+# that quantile of the lesser eigenvalue over the squared `noise_deviation`; and that deviation. Of
+# 1024 x 1024 pixels.
+_GRAINS = (
+    (0.0, 2.87e-4, 1.0),
+    (0.5, 1.41e-3, 0.422),
+    (0.75, 3.05e-2, 8.14e-2),
+    (1.0, 0.279, 2.38e-2),
+    (1.25, 1.49, 8.92e-3),
+    (1.5, 5.74, 3.86e-3),
+    (2.0, 43.3, 9.89e-4),
+    (2.5, 181.0, 3.38e-4),
+    (3.0, 517.0, 1.40e-4),
+)
+_NO_NOISE = 1e-9
 _CROSS_WEIGHTS = (9.0, 32.0, 9.0)
 #: Of an image that spans 0 to 1: far below a step of one grey level of 16 bits.
 NO_ENERGY = 1e-13
@@ -169,14 +187,15 @@ class GradientNoise:
     energy_scatter: float  # of the averaged squared length
     axis_scatter: float  # of the same times the cosine, or the sine, of twice the direction
     total_scatter: float  # of the sum over an area, over the square root of its number of pixels
+    unsure: float  # share of the mean that may be noise as well
 
     def of_sums(self, areas: NDArray[Any]) -> NDArray[np.float64]:
         """Return what sums over areas, less the mean of noise, hardly exceed by noise alone."""
-        scatter = self.energy * self.total_scatter * np.sqrt(areas)
-        return np.asarray(_WINDOW_DEVIATIONS * scatter)
+        scatter = _WINDOW_DEVIATIONS * self.total_scatter * np.sqrt(areas)
+        return np.asarray(self.energy * (scatter + self.unsure * areas))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class GradientField:
     energy: FloatMap  # averaged squared length of the gradients, less the mean of noise; (H, W)
     # Cosine and sine of twice the structure tensor's angle, times its eigenvalues' gap; (2, H, W)
@@ -191,7 +210,7 @@ class GradientField:
         contrast = normalised_contrast(sample.grey, name)
         check_value("sigma", sigma, [_PIXELS])
         # Interpolation correlates noise: what a program has enlarged is measured as it was before.
-        own, _, factor = at_own_sampling(contrast, sample.mask, name)
+        own, seen, factor = at_own_sampling(contrast, sample.mask, name)
         scale = float(sigma) * (1 if has_unit else factor)
         if 2 * scale > min(contrast.shape):
             height, width = contrast.shape
@@ -202,13 +221,22 @@ class GradientField:
                 "width."
             )
         parts = TileGrid.of_parts(contrast.shape)
-        noises, energies = list[GradientNoise](), list[NDArray[np.float64]]()
-        for each in _GRADIENT_SIGMAS:
-            noise = gradient_noise(own, scale / factor, each)
-            energy, scatter = noise.energy / factor**2, noise.total_scatter * factor
-            noises.append(replace(noise, energy=energy, total_scatter=scatter))
-            squares = parts.sums_of(_squares(contrast, each * factor, sample.mask))
-            energies.append(squares - energy * parts.sums(sample.mask))
+        squares = [
+            parts.sums_of(_squares(contrast, each * factor, sample.mask))
+            for each in _GRADIENT_SIGMAS
+        ]
+        # Fibres that cross everywhere would all be noise: then only white noise is.
+        for deviation, grain in (noise_and_grain(own, seen), (noise_deviation(own, seen), 0.0)):
+            noises = [
+                gradient_noise(deviation, grain, scale / factor, each, factor)
+                for each in _GRADIENT_SIGMAS
+            ]
+            energies = [
+                sums - noise.energy * parts.sums(sample.mask)
+                for sums, noise in zip(squares, noises, strict=True)
+            ]
+            if (energies[0] > noises[0].of_sums(parts.areas)).any():
+                break
         # Fine stripes in a fourth of the parts are not lost for what is coarse elsewhere.
         is_sure = energies[1] > noises[1].of_sums(parts.areas)
         kept = energies[0][is_sure] / energies[1][is_sure]
@@ -294,9 +322,40 @@ def _derivative(padded: FloatMap) -> FloatMap:
     return beside
 
 
-def gradient_noise(contrast: FloatMap, sigma: float, smoothing: float) -> GradientNoise:
-    gain, *scatters = _noise_response(sigma, smoothing)
-    return GradientNoise(noise_deviation(contrast) ** 2 * gain, *scatters)
+def noise_and_grain(contrast: FloatMap, mask: BoolMap) -> tuple[float, float]:
+    """Return what noise is as if white noise had been smoothed: its deviation, and the Gaussian's.
+
+    Programs, JPEG and detectors smooth noise: from pixel to pixel it then varies less than over the
+    few pixels of a gradient. There, along a fibre, nothing but noise changes: so the lesser
+    eigenvalue of the structure tensor shows noise, where fibres do not cross or end.
+
+    >>> noise = np.random.default_rng(0).normal(0, 0.1, (256, 256)).astype(np.float32)
+    >>> smooth, mask = gaussian_smooth(noise, 1.5), np.ones(noise.shape, bool)
+    >>> [round(value, 1) for value in noise_and_grain(smooth, mask)]
+    [0.1, 1.4]
+    """
+    window = middle(contrast.shape, _MAX_SIDE)
+    part, seen = contrast[window], mask[window]
+    seen = seen if seen.any() else ~seen
+    down, right = image_gradients(part, _GRADIENT_SIGMAS[0])
+    products = down**2 + right**2, down**2 - right**2, 2 * down * right
+    energy, cosine, sine = (gaussian_smooth(product, _LESSER_SIGMA) for product in products)
+    lesser = float(np.quantile((energy - np.hypot(cosine, sine))[seen], _FEW_CROSS)) / 2
+    deviation, (grains, shares, remains) = noise_deviation(part, seen), np.transpose(_GRAINS)
+    lesser = max(lesser / _ALONG, _NO_NOISE**2)
+    share = np.log(lesser / max(deviation, _NO_NOISE) ** 2)
+    grain = np.interp(share, np.log(shares), grains)
+    white = deviation / np.exp(np.interp(grain, grains, np.log(remains)))
+    return float(white), float(grain)
+
+
+def gradient_noise(
+    deviation: float, grain: float, sigma: float, smoothing: float, factor: float
+) -> GradientNoise:
+    """Return the noise of gradients in an image that was enlarged, of that before it was."""
+    gain, energy, axes, total = _noise_response(sigma, float(np.hypot(smoothing, grain)))
+    unsure = (_ALONG - 1) * (grain > 0)
+    return GradientNoise((deviation / factor) ** 2 * gain, energy, axes, total * factor, unsure)
 
 
 @lru_cache(maxsize=64)

@@ -196,8 +196,10 @@ def _alignment_text(aligned: AlignedFraction, pixel_size: float | None) -> tuple
     windows = f"windows {_side_text(aligned, pixel_size)}, {rule}"
     if np.isnan(aligned.fraction):
         return "background everywhere", windows
-    regions = counted(n, "region")
-    return f"{100 * aligned.fraction:.0f} % of the area is aligned, {regions}", windows
+    low, high = 100 * aligned.fraction_interval.low, 100 * aligned.fraction_interval.high
+    interval = "" if np.isnan(low) else f" ({low:.0f} to {high:.0f} %)"
+    share = f"{100 * aligned.fraction:.0f} % aligned{interval}"
+    return f"{share}, {counted(n, 'region')}", windows
 
 
 def _side_text(aligned: AlignedFraction, pixel_size: float | None) -> str:

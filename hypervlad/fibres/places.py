@@ -20,6 +20,7 @@ from hypervlad.fibres.contrast import (
     noise_deviation,
     subsample,
 )
+from hypervlad.fibres.orientation import noise_and_grain
 from hypervlad.fibres.profile_network import (
     LOOKS,
     N_ROWS,
@@ -72,6 +73,7 @@ class Field:
     contrast: FloatMap
     pyramid: tuple[FloatMap, ...]  # cubic splines of the image, and of images of half the size each
     noise: float
+    grain: tuple[float, float]  # as of `noise_and_grain`
     levels: tuple[float, float]  # of the darkest and the brightest areas
     mask: NDArray[np.bool_]
 
@@ -85,7 +87,8 @@ class Field:
         while len(pyramid) < _MAX_LEVELS and (min(image.shape) >= _MIN_SIDE or not pyramid):
             pyramid.append(spline_filter(image, order=3, output=np.float32, mode="mirror"))
             image = halved(image)
-        return cls(contrast, tuple(pyramid), noise_deviation(contrast, mask), levels, mask)
+        noise, grain = noise_deviation(contrast, mask), noise_and_grain(contrast, mask)
+        return cls(contrast, tuple(pyramid), noise, grain, levels, mask)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -126,7 +129,7 @@ class Places:
     @classmethod
     def on_ridges(cls, field: Field, signs: Sequence[float], n: int) -> dict[float, Self]:
         """Choose points of the centre lines of bright (1) or dark (-1) fibres, up to n of each."""
-        found = find_ridges(field.contrast, field.noise, field.largest, signs)
+        found = find_ridges(field.contrast, field.grain, field.largest, signs)
         return {sign: cls._along(field, ridges, n) for sign, ridges in found.items()}
 
     @classmethod
@@ -343,19 +346,19 @@ class Ridges:
 
 
 def find_ridges(
-    contrast: FloatMap, noise: float, largest: float, signs: Sequence[float]
+    contrast: FloatMap, grain: tuple[float, float], largest: float, signs: Sequence[float]
 ) -> dict[float, Ridges]:
     """Find ridges of bright (1) or of dark (-1) lines in an image.
 
     Steger 1998, "An unbiased detector of curvilinear structures", IEEE Transactions on Pattern
     Analysis and Machine Intelligence 20, at scales in steps of the square root of 2, normalised as
     by Lindeberg 1998, "Edge detection and ridge detection with automatic scale selection",
-    International Journal of Computer Vision 30. The contrast spans 0 to 1; `noise` is the standard
-    deviation of its white noise, `largest` the largest scale in pixels.
+    International Journal of Computer Vision 30. The contrast spans 0 to 1; its noise
+    is as of `noise_and_grain`. `largest` is the largest scale in pixels.
     """
     found = {sign: list[Ridges]() for sign in signs}
     finer: dict[float, _Scale] = {}
-    for scale in _scales(contrast, noise, largest, signs):
+    for scale in _scales(contrast, grain, largest, signs):
         for sign, here in scale.items():
             points = here.points
             if finer:
@@ -374,14 +377,14 @@ class _Scale:
 
 
 def _scales(
-    contrast: FloatMap, noise: float, largest: float, signs: Sequence[float]
+    contrast: FloatMap, grain: tuple[float, float], largest: float, signs: Sequence[float]
 ) -> Iterator[dict[float, _Scale]]:
     """Give the responses scale by scale, not all at once: one may be as large as the image."""
     image, step = contrast, 1
     while min(image.shape) >= _MIN_SIDE:
         for scale in _SCALES[min(step - 1, 1)]:
             if scale * step <= largest * 1.01:
-                yield _at_scale(image, scale, step, noise, signs)
+                yield _at_scale(image, scale, step, grain, signs)
                 widest = scale * step
         if widest * 1.4 > largest:
             break
@@ -401,12 +404,14 @@ def _looked_up(at: _Scale, positions: NDArray[np.float64]) -> FloatMap:
 
 
 def _at_scale(
-    image: FloatMap, scale: float, step: int, noise: float, signs: Sequence[float]
+    image: FloatMap, scale: float, step: int, grain: tuple[float, float], signs: Sequence[float]
 ) -> dict[float, _Scale]:
     response = {sign: np.empty(image.shape, dtype=np.float16) for sign in signs}
     found = {sign: list[Ridges]() for sign in signs}
     n_rows, reach = max(1, _BAND // image.shape[1]), int(_TRUNCATE * scale + 0.5)
-    least = max(_SIGNIFICANT * noise * _NOISE_GAIN / (scale * step), _MIN_RESPONSE)
+    deviation, smoothed = grain
+    of_noise = deviation * _NOISE_GAIN * (scale * step) ** 2 / np.hypot(scale * step, smoothed) ** 3
+    least = max(_SIGNIFICANT * of_noise, _MIN_RESPONSE)
     for top in range(0, len(image), n_rows):
         above = min(top, reach)
         part, own = image[top - above : top + n_rows + reach], slice(above, above + n_rows)

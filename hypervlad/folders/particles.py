@@ -49,11 +49,8 @@ def labelled_particles(table: Path, groups: str | os.PathLike[str] | None) -> Bu
 
     Besides, `chosen` are those of a review, and `wrong_outlines` the digests of "not a particle".
     """
-    from hypervlad.objects.found_folder import (  # not above: importing it takes long
-        PARTICLES,
-        RUN,
-        FoundFolder,
-    )
+    from hypervlad.objects.found_files import PARTICLES, RUN  # not above: importing it takes long
+    from hypervlad.objects.found_folder import FoundFolder
 
     if not (table.parent / RUN).exists():
         raise ImageFolderError(

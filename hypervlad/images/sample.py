@@ -30,13 +30,13 @@ from hypervlad.images.annotations import (
     Annotation,
     annotation_mask,
     annotations_in,
-    extreme,
     fill_annotations,
     note_annotations,
 )
 from hypervlad.images.banner import as_8bit_grey
 from hypervlad.images.errors import ImageReadError
 from hypervlad.images.faults import note_faults
+from hypervlad.images.letters import extreme
 from hypervlad.images.options import PixelSizes, ReadOptions, check_read_options
 from hypervlad.images.reading import (
     Micrograph,

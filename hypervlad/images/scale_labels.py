@@ -9,16 +9,20 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from hypervlad.images.bar_lines import ScaleBar
 from hypervlad.images.metadata import LENGTH, length_in_nm, number_of
-from hypervlad.images.scale_bars import ScaleBar
 
-# A length without other words, such as those of a working distance, among signs and digits.
+# A length without words but "scale bar", so none of a working distance, among signs and digits.
 _BEFORE_UNIT = LENGTH.pattern.partition("(?P<unit>")[0]
-_LENGTH = re.compile(rf"[\W_]*{_BEFORE_UNIT}(?P<unit>[nmµμup]m|[ÅA])[\W\d_]*")
+_WORDS = r"(?:(?i:scale|bar)[\W_]*)*"
+_LENGTH = re.compile(rf"[\W_]*{_WORDS}{_BEFORE_UNIT}(?P<unit>[^\W\d_]+)[\W\d_]*{_WORDS}")
+_UNITS = {1e6: "mm", 1e3: "um", 1.0: "nm", 0.1: "A", 1e-3: "pm"}  # by how many nm they are
+# A dot before three digits is of thousands or of decimals: no bar is so exact in small units.
+_AMBIGUOUS, _SMALL = re.compile(r"[1-9]\d{0,2}\.\d{3}"), ("nm", "A", "pm")
 # "µm" may be read as "pm", as which no microscope resolves less.
 _MIN_PICOMETRES = 50
-_MICRO = str.maketrans("µμÅ", "uuA")
 LabelReader: TypeAlias = Callable[[NDArray[np.float32], ScaleBar], str]
+_Word: TypeAlias = tuple[tuple[float, float, float, float], str]  # its box, as that of a bar
 _MARGINS = 160, 120  # pixels around a bar in which its label is, at least
 
 
@@ -52,13 +56,13 @@ def new_label_reader() -> LabelReader:
         found = engine(np.repeat(np.round(255 * grey).astype(np.uint8)[..., None], 3, axis=2))
         if found.txts is None:
             return ""
-        texts = []
+        words = []
         for text, corners in zip(found.txts, found.boxes, strict=True):
-            if length := length_in(text):
-                x, y = np.asarray(corners).T
-                box = (y.min() + top, x.min() + left, y.max() + top, x.max() + left)
-                texts.append((_distance(box, bar.box), length))
-        return min(texts)[1] if texts else ""
+            x, y = np.asarray(corners).T
+            box = (y.min() + top, x.min() + left, y.max() + top, x.max() + left)
+            words.append((box, text))
+        lengths = ((_distance(box, bar.box), length_in(text)) for box, text in _with_joined(words))
+        return min((each for each in lengths if each[1]), default=(0, ""))[1]
 
     return read
 
@@ -77,20 +81,43 @@ def around_bar(
 def length_in(text: str) -> str:
     """Return the length in a text that was read, as "10 um"; "" if there is none.
 
+    "1.000 nm" is none, as it may mean 1 or 1000 nm.
+
     >>> length_in("10,0 µm"), length_in("1,000 nm"), length_in("5pm"), length_in("20 kV")
     ('10 um', '1000 nm', '5 um', '')
+    >>> length_in("Scale bar = 20 microns"), length_in("10 u"), length_in("1.000 nm")
+    ('20 um', '10 um', '')
     """
     found = _LENGTH.fullmatch(text)
-    if found is None:
+    unit = _UNITS.get(length_in_nm(1, found["unit"]) or 0) if found else None
+    if found is None or unit is None:
         return ""
-    number, unit = number_of(found), found["unit"].translate(_MICRO)
-    unit = "um" if unit == "pm" and number < _MIN_PICOMETRES else unit
-    return f"{number:.12g} {unit}" if length_in_nm(number, unit) else ""
+    number, is_ambiguous = number_of(found), _AMBIGUOUS.fullmatch(found["number"] or "")
+    if not number or (is_ambiguous and unit in _SMALL):
+        return ""
+    return f"{number:.12g} {'um' if unit == 'pm' and number < _MIN_PICOMETRES else unit}"
 
 
 def may_be_micrometres(label: str) -> bool:
     """Return whether a label that was read as picometres may be of micrometres."""
     return label.endswith("pm")
+
+
+def _with_joined(words: list[_Word]) -> list[_Word]:
+    """Return words, and what lies close together in a line as one: "10" and "um" as "10 um"."""
+    lines = list[list[_Word]]()
+    for word in sorted(words, key=lambda each: each[0][1]):
+        top, left, bottom, _ = word[0]
+        for line in lines:
+            above, _, below, end = line[-1][0]
+            tall = min(bottom - top, below - above)
+            if left - end <= tall and min(bottom, below) - max(top, above) > tall / 2:
+                line.append(word)
+                break
+        else:
+            lines.append([word])
+    joined = [line for line in lines if len(line) > 1]
+    return words + [(line[0][0], " ".join(text for _, text in line)) for line in joined]
 
 
 def _distance(one: Any, other: Any) -> float:

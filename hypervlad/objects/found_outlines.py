@@ -21,14 +21,13 @@ from hypervlad.images.files import IMAGE_SUFFIXES, composed, list_files
 from hypervlad.images.masks import all_of_name
 from hypervlad.objects.detection import Detection
 from hypervlad.objects.fields import Field
-from hypervlad.objects.outlines import (
+from hypervlad.objects.outline_names import (
     images_listed,
     is_marked,
     is_of_outlines,
     outlines_of_fields,
-    read_outlines,
-    write_outlines,
 )
+from hypervlad.objects.outlines import read_outlines, write_outlines
 from hypervlad.objects.particle import Outline, Outlines
 from hypervlad.objects.polygon_files import NOT_READ
 

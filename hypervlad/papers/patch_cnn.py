@@ -23,13 +23,12 @@ from hypervlad.classify.boosting.logistic import decided_classes, probabilities,
 from hypervlad.classify.fitting import checked_labels
 from hypervlad.common.base import ArrayDict, ImageEstimator, Labels, Record, Value
 from hypervlad.common.constraints import (
-    VERBOSE,
+    SEEDED,
     Alternatives,
     InstanceOf,
     Integer,
     Number,
     OneOf,
-    RandomState,
 )
 from hypervlad.features.encoding import check_finite
 from hypervlad.features.lazy_torch import check_device, seeded_torch, usual_torch
@@ -134,8 +133,7 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
         "patience": [Integer()],
         "read_options": [InstanceOf((Mapping, ReadOptions), "a dict or a ReadOptions"), None],
         "device": [InstanceOf((str, torch.device), '"auto", "cpu" or "cuda"')],
-        "random_state": [RandomState(), None],
-        "verbose": VERBOSE,
+        **SEEDED,
     }
 
     classes_: Annotated[NDArray[Any], Labels()]

@@ -19,13 +19,12 @@ from hypervlad.classify.answers import accuracy_of_read, most_probable
 from hypervlad.classify.fitting import check_classes, checked_labels
 from hypervlad.common.base import ArrayDict, Arrays, Labels, Maybe, Part, Record, Value
 from hypervlad.common.constraints import (
-    VERBOSE,
+    SEEDED,
     Alternatives,
     InstanceOf,
     Integer,
     Number,
     OneOf,
-    RandomState,
     check_value,
 )
 from hypervlad.common.limits import MAX_INPUT_SIDE
@@ -156,8 +155,7 @@ class TransferClassifier(ClassifierMixin, NetworkEstimator):
         "read_options": [InstanceOf((Mapping, ReadOptions), "a dict or a ReadOptions"), None],
         "on_error": [OneOf("raise", "skip")],
         "device": [InstanceOf((str, torch.device), '"auto", "cpu" or "cuda"')],
-        "random_state": [RandomState(), None],
-        "verbose": VERBOSE,
+        **SEEDED,
     }
 
     classes_: Annotated[NDArray[Any], Labels()]

@@ -1,37 +1,22 @@
-from hypervlad.objects.counts import count_particles, particle_sizes
-from hypervlad.objects.detection import Detection, FindingRange
-from hypervlad.objects.fields import Field, edge_weights
-from hypervlad.objects.found_counts import FoundCounts
-from hypervlad.objects.found_folder import FoundFolder
-from hypervlad.objects.measures import measure
-from hypervlad.objects.outlines import find_outlines, read_outlines, write_outlines
-from hypervlad.objects.particle import Outline, Outlines, Particle, cut_particles
-from hypervlad.objects.rules import NAMED_RULES, match_rule
-from hypervlad.objects.splitting import split_particles
-from hypervlad.particles.finding import FoundParticles, find_particles
-from hypervlad.particles.search import find_in_images
-
-__all__ = [
-    "NAMED_RULES",
-    "Detection",
-    "Field",
-    "FindingRange",
-    "FoundCounts",
-    "FoundFolder",
-    "FoundParticles",
-    "Outline",
-    "Outlines",
-    "Particle",
-    "count_particles",
-    "cut_particles",
-    "edge_weights",
-    "find_in_images",
-    "find_outlines",
-    "find_particles",
-    "match_rule",
-    "measure",
-    "particle_sizes",
-    "read_outlines",
-    "split_particles",
-    "write_outlines",
-]
+from hypervlad.objects.counts import count_particles as count_particles
+from hypervlad.objects.counts import particle_sizes as particle_sizes
+from hypervlad.objects.detection import Detection as Detection
+from hypervlad.objects.detection import FindingRange as FindingRange
+from hypervlad.objects.fields import Field as Field
+from hypervlad.objects.fields import edge_weights as edge_weights
+from hypervlad.objects.found_counts import FoundCounts as FoundCounts
+from hypervlad.objects.found_folder import FoundFolder as FoundFolder
+from hypervlad.objects.measures import measure as measure
+from hypervlad.objects.outline_names import find_outlines as find_outlines
+from hypervlad.objects.outlines import read_outlines as read_outlines
+from hypervlad.objects.outlines import write_outlines as write_outlines
+from hypervlad.objects.particle import Outline as Outline
+from hypervlad.objects.particle import Outlines as Outlines
+from hypervlad.objects.particle import Particle as Particle
+from hypervlad.objects.particle import cut_particles as cut_particles
+from hypervlad.objects.rules import NAMED_RULES as NAMED_RULES
+from hypervlad.objects.rules import match_rule as match_rule
+from hypervlad.objects.splitting import split_particles as split_particles
+from hypervlad.particles.finding import FoundParticles as FoundParticles
+from hypervlad.particles.finding import find_particles as find_particles
+from hypervlad.particles.search import find_in_images as find_in_images

@@ -30,10 +30,12 @@ from hypervlad.images.reading import read_named, relative_names
 from hypervlad.images.sample import GIVEN_SIZE, note_found
 from hypervlad.objects.detection import Detection, FindingRange
 from hypervlad.objects.found_counts import note_of_uncounted
-from hypervlad.objects.found_folder import DETECTION, LOCK, RUN, FoundFolder
+from hypervlad.objects.found_files import DETECTION, LOCK, RUN
+from hypervlad.objects.found_folder import FoundFolder
 from hypervlad.objects.found_outlines import EDITS
 from hypervlad.objects.found_tables import write_detection
-from hypervlad.objects.outlines import outlines_among, read_outlines
+from hypervlad.objects.outline_names import outlines_among
+from hypervlad.objects.outlines import read_outlines
 from hypervlad.objects.particle import Outlines, check_same_size
 from hypervlad.objects.results_folder import LEFT_OUT, write_record
 from hypervlad.statistics.splits import check_groups

@@ -25,12 +25,13 @@ from hypervlad.common.constraints import (
     Number,
     RandomState,
 )
-from hypervlad.common.progress import ProgressBar, joined_notes, note_doubt
+from hypervlad.common.progress import ProgressBar, joined_notes, note_doubt, note_of
 from hypervlad.features.lazy_torch import check_device, usual_torch
 from hypervlad.features.network import build_network, fitted_network, rebuilt_network
 from hypervlad.features.registry import check_registered, get_backbone
 from hypervlad.features.weights import WEIGHTS, NetworkEstimator
 from hypervlad.images import ReadOptions
+from hypervlad.images.faults import ON_OUTLINES, UsualFaults, faults_of_input
 from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import check_image_list, image_name
 from hypervlad.images.sample import (
@@ -145,6 +146,8 @@ class HypercolumnSegmenter(NetworkEstimator):
         held-out particles is nearest to the true one.
     contrast_ : float
         Typical range of grey values of the training images.
+    faults_ : UsualFaults
+        How these look: images of unusual noise or sharpness are warned of.
     pixel_size_ : float or None
         Median nanometres per pixel of the training images, as far as they are known. All images of
         known pixel size are brought to it, and their outlines back to their own pixels.
@@ -188,6 +191,7 @@ class HypercolumnSegmenter(NetworkEstimator):
     detection_: Annotated[Detection | None, Maybe(Part(Detection))]
     separation_: Annotated[float, Value(float, Number(at_least=0, at_most=1))]
     contrast_: Annotated[float, Value(float, Number(above=0))]
+    faults_: Annotated[UsualFaults, Record(UsualFaults)]
     pixel_size_: Annotated[float | None, Maybe(Value(float, Number(above=0)))]
     diameters_: Annotated[tuple[float, ...], Values(float)]
     taps_: Annotated[tuple[str, ...], Values(str)]
@@ -307,6 +311,7 @@ class HypercolumnSegmenter(NetworkEstimator):
         self._tapped_network, self.backbone_, self.weights_ = model, self.backbone, self.weights
         self.pixel_size_, self.diameters_ = fields.pixel_size, fields.usual_diameters()
         self.held_out_, self.detection_, self.contrast_ = assessed, detection, contrast
+        self.faults_ = UsualFaults.among(fields.faults)
         self.separation_, self.losses_ = separation, tuple(losses)
         self.taps_, self.weights_digest_ = network.taps, network.digest
         self.n_images_, self.n_particles_ = len(fields), fields.n_particles
@@ -349,7 +354,8 @@ class HypercolumnSegmenter(NetworkEstimator):
         -----
         UserWarning
             If the pixel size is known of an image but not of the training images, or the other way
-            round, particles are smaller or larger than nearly all of training, or none are found.
+            round, an image has other noise or sharpness than nearly all of training, particles are
+            smaller or larger than there, or none are found.
         """
         check_is_fitted(self)
         find = one_or_many()(partial(self._found, annotations, read_options))
@@ -392,7 +398,7 @@ class HypercolumnSegmenter(NetworkEstimator):
         def shares(image: Any) -> NDArray[np.float32]:
             sample, name = self._read(image, annotations, read_options), image_name(image)
             note_found(name, sample)
-            note_doubt(name, self._doubt_about(sample.pixel_size))
+            note_doubt(name, self._doubt_about(sample, name))
             steps = self._fields(sample, image)[:3].astype(np.float32)
             if steps.shape[1:] != sample.mask.shape:
                 steps = np.stack([resize(each, sample.mask.shape, order=1) for each in steps])
@@ -425,7 +431,7 @@ class HypercolumnSegmenter(NetworkEstimator):
     def _found(self, annotations: Annotations, read_options: Any, image: Any) -> Outlines:
         sample = self._read(image, annotations, read_options)
         labels = separated(self._fields(sample, image), self.separation_, self.min_area)
-        note = self._doubt_about(sample.pixel_size, labels)
+        note = self._doubt_about(sample, image_name(image), labels)
         if labels.shape != sample.mask.shape:
             labels = renumbered(at_own_scale(labels, sample.mask.shape))
         n_beside = drop_hidden(labels, sample.mask)
@@ -437,8 +443,12 @@ class HypercolumnSegmenter(NetworkEstimator):
             note=note,
         )
 
-    def _doubt_about(self, pixel_size: float | None, labels: LabelMap | None = None) -> str:
-        notes, diameters = list[str](), np.zeros(0)
+    def _doubt_about(self, sample: Sample, name: str, labels: LabelMap | None = None) -> str:
+        notes, diameters, pixel_size = list[str](), np.zeros(0), sample.pixel_size
+        # Resampled images have another sharpness in any case.
+        if trained_size(sample.grey.shape, pixel_size, self.pixel_size_, name) is None:
+            unlike = self.faults_.effects(faults_of_input(sample.grey), ON_OUTLINES)
+            notes += [note_of(sentence, fact) for sentence, fact in unlike]
         if labels is not None:
             diameters = np.sqrt(4 / np.pi * np.bincount(labels.ravel())[1:])
             notes += ["no particle is found"] * (not len(diameters))

@@ -17,6 +17,7 @@ from hypervlad.common.limits import MAX_PIXELS
 from hypervlad.common.wording import counted, name_some, verb, warn_user
 from hypervlad.features.loading import resampled_size
 from hypervlad.images import ImageReadError, ReadOptions
+from hypervlad.images.faults import Faults, faults_of_input
 from hypervlad.images.masks import mask_banner_rows
 from hypervlad.images.reading import image_name
 from hypervlad.images.sample import read_grey
@@ -99,12 +100,14 @@ class OutlinedFields:
         """Read everything once, before anything is learnt, and put it into order."""
         digests, contrasts, sizes = list[str](), list[float](), list[float | None]()
         areas, shapes = list[list[int]](), list[tuple[int, ...]]()
+        self.faults = list[Faults]()
         for number in range(len(self)):
             grey, outlines, size = self.read(number)
             digest = hashlib.sha256(grey.tobytes())
             digest.update(outlines.label_image().tobytes())
             digests.append(digest.hexdigest())
             contrasts.append(brightness_of(grey)[1])
+            self.faults.append(faults_of_input(grey))
             shapes.append(grey.shape)
             sizes.append(size)
             areas.append([int(outline.mask.sum()) for outline in outlines])

@@ -99,7 +99,7 @@ def test_a_report_counts_copies_once_and_leaves_areas_of_unknown_pixel_size_out(
 
 def test_a_page_of_how_maps_compare_with_masks(model, folder, tmp_path):
     options = ["--masks", folder / "masks", "-o", tmp_path / "report.html", "--quiet"]
-    out = run("defects", "evaluate", model, folder / "new", *options).output
+    out = run("defects", "evaluate", model, folder / "new", *options).stdout
     figures = dict(re.findall(r"^([\w\- ]+):\s+([\d.nan]+)$", out, flags=re.MULTILINE))
     assert float(figures["image AUROC"]) == 1
     assert float(figures["pixel AUROC"]) > 0.9

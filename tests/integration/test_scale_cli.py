@@ -154,6 +154,7 @@ TEXTS = {
     "50 pm": "50 pm", "200pm": "200 pm",  # which some resolve: asked
     "1,000 nm": "1000 nm", "2 000 nm": "2000 nm", "1,234,000.5 nm": "1234000.5 nm",
     "0,125 µm": "0.125 um", "1.000 µm": "1 um", "1,00 µm": "1 um", "1'000 nm": "1000 nm",
+    "Scale bar = 20 microns": "20 um", "10 u": "10 um", "1.000 nm": "",
     **dict.fromkeys(["WD 9.1 mm", "10 m", "20 kV", "20 nmol", "x20 n", "a5 nm", "0 nm", ""], ""),
 }  # fmt: skip
 

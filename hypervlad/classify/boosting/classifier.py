@@ -45,14 +45,13 @@ from hypervlad.classify.boosting.trees import (
 )
 from hypervlad.common.base import Array, Estimator, Labels, Maybe, Value, Values
 from hypervlad.common.constraints import (
-    VERBOSE,
+    SEEDED,
     Alternatives,
     InstanceOf,
     Integer,
     ListOf,
     Number,
     OneOf,
-    RandomState,
     check_value,
     is_integer,
 )
@@ -165,8 +164,7 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
             InstanceOf(Mapping, "a dictionary of shares by label"),
         ],
         "n_jobs": [Integer(at_most=MAX_THREADS), Integer(at_least=None, at_most=-1), None],
-        "random_state": [RandomState(), None],
-        "verbose": VERBOSE,
+        **SEEDED,
     }
 
     classes_: Annotated[NDArray[Any], Labels()]

@@ -226,7 +226,7 @@ def test_files_unlike_those_of_the_training_are_named(model, training, new, word
     model.save(tmp_path / "m.hvlad")
     for chunk_size in (None, 1):
         found = load(tmp_path / "m.hvlad").classify(new, chunk_size=chunk_size).differences
-        assert len(found) == len(words)
+        found = [each for each in found if "unlike nearly all" not in each]
         assert all(each in sentence for each, sentence in zip(words, found, strict=True))
     Image.fromarray(grey(dtype="uint16")).save(path := tmp_path / "twice.png")
     said = model.classify([path] * 2)

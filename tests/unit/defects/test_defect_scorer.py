@@ -23,10 +23,8 @@ def with_masks(n_good, n_bad, good, bad):
 
 
 def stored(path, pixels, pixel_size):
-    """Write an image whose pixels are so many nanometres wide."""
-    grey = np.round(255 * pixels).astype(np.uint8)
-    options = {"resolution": (1 / pixel_size,) * 2, "metadata": {"unit": "nm"}}
-    tifffile.imwrite(path, grey, imagej=True, **options)
+    grey, scale = np.uint8(np.round(255 * pixels)), (1 / pixel_size, 1 / pixel_size)
+    tifffile.imwrite(path, grey, imagej=True, resolution=scale, metadata={"unit": "nm"})
     return path
 
 
@@ -151,10 +149,9 @@ def test_an_image_is_anomalous_if_its_score_reaches_the_threshold(fitted, good, 
         fitted.set_threshold(score)  # rounded to single precision
         assert fitted.predict_map(image).any() == (fitted.predict([image])[0] == "anomalous")
     before = fitted.threshold_, fitted.region_rule_
-    for value in (float("nan"), 1e39, "2"):
-        for given in ((value,), (1.0, value)):
-            with pytest.raises(ValueError):
-                fitted.set_threshold(*given)
+    for given in ((float("nan"),), (1e39,), ("2",), (1.0, float("nan")), (1.0, "2")):
+        with pytest.raises(ValueError):
+            fitted.set_threshold(*given)
     assert before == (fitted.threshold_, fitted.region_rule_)
 
 

@@ -123,13 +123,13 @@ def test_a_rose_is_symmetric_and_its_areas_are_shares(halves):
 
 def test_captions_state_what_was_measured_with_units(halves):
     assert texts(halves).count("50 nm") == 2, "scale bars"
-    statistics = halves.result.statistics
+    found, statistics = halves.result.aligned, halves.result.statistics
     assert statistics is not None
     mean, spread = np.rad2deg([statistics.mean, statistics.spread])
     assert {
         "a_\\$b.tif",
         "0 % background; paler: less coherent",
-        "100 % of the area is aligned, 2 regions",
+        f"100 % aligned ({100 * found.fraction_interval.low:.0f} to 100 %), 2 regions",
         "windows of 80 nm, spread below 20°",
         f"mean {mean:.0f}°, spread {spread:.0f}°",
         f"order {statistics.order:.2f}",

@@ -139,9 +139,10 @@ _TUBES = np.exp(-parallel(*3 * [26 * _STEPS[1:, None]], levels=-np.diff(_WALL)))
         (parallel(*3 * [[[12], [26]]], levels=(0.7, 0.3)), 26, "a second, fainter edge"),
         (parallel(*3 * [16 + 5 * np.sin(np.arange(300) / 25)]), 16, "differ along the fibres"),
         (parallel(8, 8, 8, 20), 8, "a tenth of the length is over 2"),
+        (made("rims", 6, 3, second=16, cover=0.5, size=(360, 400))[0], 13, "may be of either"),
     ],
 )
-def test_shells_tubes_ribbons_and_bundles_are_noted(image, median, words):
+def test_shells_tubes_ribbons_bundles_and_kinds_are_noted(image, median, words):
     found = fibre_diameters(image)
     assert words in found.note
     assert found.median == pytest.approx(median, rel=0.1)

@@ -78,7 +78,6 @@ def cubes(n: int = 1, side: int = 140, pitch: int = 150) -> np.ndarray:
 
 
 def in_colour(colour: tuple[int, ...], contrast: float = 1.0) -> np.ndarray:
-    """Add a colour to the discs."""
     grey = scan()[..., None]
     discs = gaussian_filter(grey[..., 0].astype(float), 3)[..., None] > 125
     shown = 90 + contrast * (grey.astype(float) - 90) + discs * np.array(colour)
@@ -88,7 +87,6 @@ def in_colour(colour: tuple[int, ...], contrast: float = 1.0) -> np.ndarray:
 @pytest.mark.parametrize("ink", [0, 255])
 @pytest.mark.parametrize("change", [lambda i: i, np.fliplr, lambda i: 257 * i.astype(int)])
 def test_what_was_drawn_is_found(ink: int, change: Callable[[np.ndarray], np.ndarray]) -> None:
-    """Also mirrored, as letters are not read, and with other units."""
     plain, image = scan(), annotated(scan(), ink)
     found = find_annotations(change(image))
     kinds = [each.kind for each in found]
@@ -138,7 +136,6 @@ def test_what_is_no_image_is_refused(image: Any) -> None:
 
 @pytest.mark.filterwarnings("ignore:there may be")  # of letters
 def test_coloured_marks_are_no_sample() -> None:
-    """In many images, one warning names them."""
     image = coloured(scan())
     with pytest.warns(UserWarning, match="a coloured mark was left out of 2 images") as warned:
         found, _ = find_particles([image, image])
@@ -205,7 +202,6 @@ FINDERS: dict[str, tuple[Callable[..., Any], np.ndarray, Callable[[Any], float],
 @pytest.mark.filterwarnings("ignore:there may be")
 @pytest.mark.parametrize("name", FINDERS)
 def test_annotations_are_no_sample(name: str) -> None:
-    """Neither they nor their parts are found, and what is found elsewhere stays."""
     find, image, number, tolerance = FINDERS[name]
     drawn = annotated(image)
     with pytest.warns(UserWarning, match="scale bar were left out of 1 image"):
@@ -241,7 +237,6 @@ def test_a_particle_that_an_annotation_covers_in_part_is_left_out_and_counted(co
 
 @pytest.mark.filterwarnings("ignore:.* left out of 1 image")
 def test_a_bar_does_not_decide_on_the_contrast_of_16_bits() -> None:
-    """Nor does one that lies beside an information bar."""
     image = 10 * scan().astype(np.uint16)
     image[280:285, 300:390] = 65535
     assert len(find_particles(image)) == 4

@@ -76,11 +76,11 @@ def test_the_page_notes_what_the_terminal_says(made, fitted, model, files, folde
     Image.fromarray(np.arange(256, dtype=np.uint16).reshape(16, 16)).save(deep)
     Image.fromarray(np.full((16, 16), 80, np.uint8)).save(blank)
     Image.fromarray(np.round(255 * texture_images[0][0]).astype(np.uint8)).save(files[8])
-    images = [*files, deep, blank]
+    images = [*files, blank, deep]
     with warnings.catch_warnings(record=True, action="always") as caught:
         page = made(images)
     said = sorted(str(each.message)[:20] for each in caught)
-    assert said == ["1 of 11 images is bl", "pixels of another ty"]
+    assert said == ["1 of 11 images is bl", "pixels of another ty", "unlike nearly all tr"]
     table = ["--coverage", "0.9", "-o", files[0].with_name("t.csv")]
     printed = run("predict", model, *images, "--page", files[0].with_name("p.html"), *table).stderr
     notes = [line.removeprefix("warning: ") for line in printed.splitlines()[:-1]]
@@ -92,8 +92,8 @@ def test_the_page_notes_what_the_terminal_says(made, fitted, model, files, folde
     assert len(notes) >= 3
     for note in notes:
         assert f"{note}." in page.spaced, note
-    found = fitted.classify(images)
-    found = dataclasses.replace(found, novelty=np.where(np.arange(11) > 8, 5.0, 0.5))
+    novelty = np.where(np.arange(11) > 8, 5.0, 0.5)
+    found = dataclasses.replace(fitted.classify(images), novelty=novelty)
     words = made(images, predictions=found).spaced
     assert "2 of 11 images are unlike all training images (1 blank): " in words
     assert "1 of 11 images is a training image (the same pixels): " + str(files[8]) in words

@@ -75,7 +75,7 @@ def fitted(image, blocks):
 )
 def test_vectors_of_windows_their_products_and_those_of_tiles(blocks, image):
     encoder = fitted(image, blocks)
-    pixels = encoder.preprocessing_.prepare(image, image.shape)
+    pixels = torch.from_numpy(image)[None]
     grid = WindowGrid.cover(image.shape, side=15, stride=7)
     whole, tiled = WindowVectors(encoder, Tiling(4096)), WindowVectors(encoder, Tiling(64))
     maps = whole.network.padded_maps(pixels, "image")
@@ -107,7 +107,8 @@ def test_seams_between_tiles_are_bounded():
     encoder = HypercolumnVLAD("all of a tile", weights="random", image_size=None, n_codewords=2)
     network = encoder.set_params(taps=["1"]).fit([image]).network()
     pixels = encoder.preprocessing_.prepare(image, (96, 192))
-    (blended,) = TiledNetwork(network, Tiling(128), border=0).padded_maps(pixels, "image").maps
+    tiled = TiledNetwork(network, Tiling(128), encoder.preprocessing_, border=0)
+    (blended,) = tiled.padded_maps(torch.from_numpy(image)[None], "image").maps
     # Of two tiles of 8 cells, which overlap in 4 and may overlap in 2.
     one, other = (
         network(pixels[None, :, :, first * 16 : (first + 8) * 16])[0][0].permute(1, 2, 0)
