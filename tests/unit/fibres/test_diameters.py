@@ -12,7 +12,7 @@ from hypervlad.data import make_fibre_images
 from hypervlad.fibres import fibre_diameters
 
 pytestmark = pytest.mark.filterwarnings(
-    "ignore:.*(nothing is measured|edges are blurred|the fibres)"
+    "ignore:.*(nothing is measured|edges are blurred|the fibres|of fibres)"
 )
 
 
