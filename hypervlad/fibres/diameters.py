@@ -15,6 +15,7 @@ from hypervlad.common.progress import joined_notes
 from hypervlad.fibres.axial import Interval
 from hypervlad.fibres.contrast import FloatMap, Values, normalised_contrast
 from hypervlad.fibres.doubts import bundles, ribbons
+from hypervlad.fibres.kinds import fit_kinds, kinds_around_median
 from hypervlad.fibres.left_out import marked_places
 from hypervlad.fibres.places import PROBABILITY, Appearance, Field, Places, find_places, followed
 from hypervlad.fibres.profile_network import LOOKS, ProfileNetwork
@@ -49,13 +50,6 @@ _POWERS = (-0.5, 1.5)  # of the diameter, that acceptance may go with
 _FACTOR = np.log(2)  # of the diameter
 #: The arrays of `FibreDiameters` with one entry per place.
 PER_PLACE = ("diameters", "errors", "positions", "directions", "weights", "fibres")
-_MAX_KINDS = 3
-_MIN_SPREAD = 0.03  # of the logarithm of diameters of one kind
-_N_STEPS = 60
-# Fibres, for one kind, two and three. A few long ones among short ones make kinds by chance, so for
-# several kinds as many must be worth as much.
-_LEAST = (6, 20, 30)
-_APART = 2.0  # of neighbouring kinds, in root mean squares of their spreads
 _DISC = [(y, x) for y in range(-2, 3) for x in range(-2, 3) if y * y + x * x <= 5]
 _OF_FEW_LEVELS = (
     "the image has only {} grey levels: edges may be shifted to where levels change, and intervals "
@@ -73,7 +67,6 @@ _OF_KINDS = (
     "kinds of fibres around {:.3g} and {:.3g} {} have nearly the same length, so the median may be "
     "of either, as the interval says; report the kinds"
 )
-_EVEN = 0.15  # from one half: the share of length of thinner kinds, with which kinds are so
 LEAST_PLACES = 10  # places of an image, at least
 N_PLACES = (1000, 8000)  # per image, by its area
 
@@ -400,14 +393,13 @@ def _result(
 
 def _between_kinds(result: FibreDiameters) -> FibreDiameters:
     """Widen the interval where chance may decide of which kind of fibres the median is."""
-    kinds, interval = result.modes, result.interval
-    for thinner, wider, share in zip(kinds, kinds[1:], np.cumsum(kinds[:, 2]), strict=False):
-        if abs(share - 0.5) <= _EVEN:
-            low, high = min(interval.low, thinner[0]), max(interval.high, wider[0])
-            note = _OF_KINDS.format(thinner[0], wider[0], result.unit)
-            note = joined_notes([result.note, note])
-            return replace(result, interval=Interval(float(low), float(high)), note=note)
-    return result
+    around = kinds_around_median(result.modes)
+    if around is None:
+        return result
+    thinner, wider = around
+    interval = Interval(min(result.interval.low, thinner), max(result.interval.high, wider))
+    note = joined_notes([result.note, _OF_KINDS.format(thinner, wider, result.unit)])
+    return replace(result, interval=interval, note=note)
 
 
 def accepted_places(field: Field, found: Appearance) -> tuple[Places, dict[str, int]]:
@@ -574,43 +566,3 @@ def without_places(found: FibreDiameters, left_out: ArrayLike) -> FibreDiameters
     interval = Interval(ratio * found.interval.low, ratio * found.interval.high)
     reason = None if kept.any() else found.reason or "all places were left out"
     return replace(rest, interval=interval, reason=reason)
-
-
-# --- kinds of fibres -----------------------------------------------------------------------------
-
-
-def fit_kinds(logs: Values, weights: Values) -> Values:
-    """Return median, spread and share of up to three kinds of fibres, thin ones first.
-
-    Each fibre has one diameter, as logarithm, and a weight. Fibres of unequal weights are worth as
-    many as would have equal ones (Kish 1965, "Survey sampling", section 11.7). The number of kinds
-    is that of the lowest BIC among those whose kinds are apart: neighbours differ by more than two
-    of their spreads (Ashman, Bird and Zepf 1994, "Detecting bimodality in astronomical datasets",
-    Astronomical Journal 108). One kind needs six fibres, two need 20 that are worth 20, three 30.
-    """
-    best, found = np.inf, np.zeros((0, 3))
-    share = weights / weights.sum()
-    worth = 1 / float(share @ share) if len(logs) else 0.0
-    for n_kinds in range(1, _MAX_KINDS + 1):
-        few = _LEAST[n_kinds - 1]
-        if (len(logs) if n_kinds == 1 else round(worth, 6)) < few:
-            break
-        middle = weighted_quantiles(logs, weights, list((np.arange(n_kinds) + 0.5) / n_kinds))
-        spread = np.full(n_kinds, max(float(logs.std()) / n_kinds, _MIN_SPREAD))
-        part = np.full(n_kinds, 1 / n_kinds)
-        for _ in range(_N_STEPS):
-            z = (logs[:, None] - middle) / spread
-            joint = part * np.exp(-(z**2) / 2) / (spread * np.sqrt(2 * np.pi)) + 1e-300
-            belongs = joint / joint.sum(axis=1, keepdims=True) * share[:, None]
-            part = np.maximum(belongs.sum(axis=0), 1e-9)
-            middle = (belongs * logs[:, None]).sum(axis=0) / part
-            spread = np.sqrt((belongs * (logs[:, None] - middle) ** 2).sum(axis=0) / part)
-            spread = np.maximum(spread, _MIN_SPREAD)
-        likelihood = worth * float(share @ np.log(joint.sum(axis=1)))
-        criterion = (3 * n_kinds - 1) * np.log(worth) - 2 * likelihood
-        ordered = np.argsort(middle)
-        middle, spread, part = middle[ordered], spread[ordered], part[ordered]
-        apart = np.diff(middle) / np.hypot(spread[1:], spread[:-1]) * np.sqrt(2)
-        if criterion < best and (apart > _APART).all():
-            best, found = criterion, np.stack([np.exp(middle), spread, part], axis=1)
-    return found

@@ -225,6 +225,7 @@ class GradientField:
             parts.sums_of(_squares(contrast, each * factor, sample.mask))
             for each in _GRADIENT_SIGMAS
         ]
+        seen_areas = parts.sums(sample.mask)
         # Fibres that cross everywhere would all be noise: then only white noise is.
         for deviation, grain in (noise_and_grain(own, seen), (noise_deviation(own, seen), 0.0)):
             noises = [
@@ -232,7 +233,7 @@ class GradientField:
                 for each in _GRADIENT_SIGMAS
             ]
             energies = [
-                sums - noise.energy * parts.sums(sample.mask)
+                sums - noise.energy * seen_areas
                 for sums, noise in zip(squares, noises, strict=True)
             ]
             if (energies[0] > noises[0].of_sums(parts.areas)).any():

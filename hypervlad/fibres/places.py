@@ -353,8 +353,8 @@ def find_ridges(
     Steger 1998, "An unbiased detector of curvilinear structures", IEEE Transactions on Pattern
     Analysis and Machine Intelligence 20, at scales in steps of the square root of 2, normalised as
     by Lindeberg 1998, "Edge detection and ridge detection with automatic scale selection",
-    International Journal of Computer Vision 30. The contrast spans 0 to 1; its noise
-    is as of `noise_and_grain`. `largest` is the largest scale in pixels.
+    International Journal of Computer Vision 30. The contrast spans 0 to 1; `grain` is its
+    noise, as of `noise_and_grain`, `largest` the largest scale in pixels.
     """
     found = {sign: list[Ridges]() for sign in signs}
     finer: dict[float, _Scale] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import combinations
 from typing import Any
@@ -83,28 +83,28 @@ def find_scale_bar(image: NDArray[Any]) -> ScaleBar | None:
 def scale_bars_of(image: NDArray[Any]) -> Iterator[ScaleBar]:
     """Yield all scale bars of an image, such as those of insets, the clearest first."""
     image, is_found = np.asarray(image), False
-    for bar in _horizontal(image, LEVELS):
+    for bar in _horizontal(image, is_turned=False):
         is_found = True
         yield bar
     if is_found:
         return
-    for bar in _horizontal(np.ascontiguousarray(image.swapaxes(0, 1)), _OF_UPRIGHT):
+    for bar in _horizontal(np.ascontiguousarray(image.swapaxes(0, 1)), is_turned=True):
         left, top, right, bottom = bar.box
         if bar.length >= _MIN_UPRIGHT * len(image):
             yield replace(bar, box=(top, left, bottom, right))
 
 
-def _horizontal(image: NDArray[Any], at: Sequence[int]) -> Iterator[ScaleBar]:
-    """Yield the horizontal bars of an image, the clearest first: of all levels, also of dots."""
+def _horizontal(image: NDArray[Any], is_turned: bool) -> Iterator[ScaleBar]:
+    """Yield the horizontal bars of an image, the clearest first; no dots in a turned one."""
     grey, candidates = as_8bit_grey(image), list[Candidate]()
     # A bar in colour may be as bright as what is around it. In a JPEG, colours are less sharp.
     levels = [grey] if image.ndim == 2 else [grey, as_8bit_colour(image)]
     for each in levels if min(grey.shape) >= MIN_LENGTH else ():
-        lines, before = straight_lines(each, at), list(candidates)
+        lines, before = straight_lines(each, _OF_UPRIGHT if is_turned else LEVELS), list(candidates)
         lines = lines if len(lines) <= _MAX_LINES else []
         wholes = _whole(each, [line for line in lines if line.bar.kind != ONE_END])
         wholes += _interrupted(each, lines)
-        dots = rows_of_dots(each) if at is LEVELS else ()
+        dots = () if is_turned else rows_of_dots(each)
         for own in (*outlined_boxes(lines), *wholes, *dots):
             is_sharp = each is grey or own.bar.error <= _MAX_COLOUR_ERROR
             if is_sharp and not any(_is_of(own.bar, other.bar) for other in before):
