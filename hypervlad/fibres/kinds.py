@@ -15,8 +15,6 @@ _N_STEPS = 60
 _LEAST = (6, 20, 30)
 _APART = 2.0  # of neighbouring kinds, in root mean squares of their spreads
 _EVEN = 0.15  # from one half: the share of thinner kinds, where any may have the median
-    0.15  # from one half: the share of length of thinner kinds, with which any may have the median
-)
 
 
 def fit_kinds(logs: Values, weights: Values) -> Values:
