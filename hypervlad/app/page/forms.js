@@ -3,8 +3,6 @@
 const BUSY_POLL = 300; // ms between questions how far the task is
 
 let asking = 0; // the timer of the next question
-let banner = ""; // as the server has rendered it last
-let offeredSizes = ""; // the same of pixel sizes
 let ended = ""; // state and kind of the task as shown last
 
 async function request(path, body = {}) {
@@ -21,27 +19,29 @@ function askSoon() {
   asking = setTimeout(refresh, BUSY_POLL);
 }
 
-// Show the task; return its kind if it has just ended well. Progress does not replace the banner,
-// of which a button may be pressed just now.
-function showBanner({ task, banner: now, sizes, is_reading: isReading }) {
-  const { kind, done, total, about } = task;
-  if (now !== banner) {
-    banner = now;
-    by("task").innerHTML = now;
-    by("task").hidden = !now;
-    by("task").dataset.state = task.state;
-    if (now) say(by("task-step").textContent);
-  }
-  const bar = by("task-bar");
-  if (bar && total) [bar.max, bar.value] = [total, done];
-  else if (bar) bar.removeAttribute("value");
-  if (bar) by("task-left").textContent = about;
+// Show what the server has rendered. Parts that are as before stay: a button there may be pressed just now.
+function update(place, html) {
+  const before = [...place.childNodes];
+  const now = [...Object.assign(document.createElement("template"), { innerHTML: html }).content.childNodes].map((node) => {
+    const at = before.findIndex((each) => each.isEqualNode(node));
+    return at < 0 ? node : before.splice(0, at + 1).at(-1);
+  });
+  [...place.childNodes].filter((each) => !now.includes(each)).forEach((each) => each.remove());
+  now.forEach((node, i) => { if (place.childNodes[i] !== node) place.insertBefore(node, place.childNodes[i] ?? null); });
+}
+
+// Show the task; return its kind if it has just ended well.
+function showBanner({ task, banner, sizes, is_reading: isReading }) {
+  const step = by("task-step")?.textContent;
+  update(by("task"), banner);
+  by("task").hidden = !banner;
+  by("task").dataset.state = task.state;
+  if (banner && by("task-step").textContent !== step) say(by("task-step").textContent);
   if (task.state === "running" || isReading) askSoon();
-  // Not while a person types there.
-  if (sizes !== offeredSizes && !by("sizes").querySelector("input:focus")) by("sizes").innerHTML = offeredSizes = sizes;
-  const hasEnded = ended === `running ${kind}` && task.state === "done";
-  ended = `${task.state} ${kind}`;
-  return hasEnded ? kind : "";
+  if (!by("sizes").querySelector("input:focus")) update(by("sizes"), sizes); // not while a person types there
+  const hasEnded = ended === `running ${task.kind}` && task.state === "done";
+  ended = `${task.state} ${task.kind}`;
+  return hasEnded ? task.kind : "";
 }
 
 async function act(path, body) {

@@ -267,6 +267,6 @@ by("source").onchange = () => { by("label").value = "0"; showFrom(0); };
 by("label").onchange = by("order").onchange = () => showFrom(0);
 by("view").onclose = () => { by("view-image").removeAttribute("src"); focusTile(); };
 by("view-image").onerror = ({ target }) => { target.alt = "This image cannot be shown now."; };
-document.addEventListener("visibilitychange", () => { if (!document.hidden && !busy) load(); });
+function refresh() { if (!busy) load(); }
 ownName("labels").then((name) => { client = name; });
 load();

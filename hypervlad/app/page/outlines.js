@@ -411,9 +411,7 @@ function addPoint([x, y]) {
 }
 
 function moveCross(key, isFine) {
-  const step = (isFine ? 1 : 10) / view.scale;
-  cross ??= middle();
-  cross = [cross[0] + step * ((key === "ArrowRight") - (key === "ArrowLeft")), cross[1] + step * ((key === "ArrowDown") - (key === "ArrowUp"))];
+  cross = moved(cross ?? middle(), key, isFine);
   if (stroke) addPoint(cross);
   bringIntoView(cross);
   const under = outlineAt(cross);
@@ -452,11 +450,8 @@ function showAll() {
   const n = selected.size;
   by("chosen").textContent = n ? `${plural(n)} chosen` : "Nothing chosen";
   by("name").textContent = state.is_found || shapes.size ? `${shown.name} · ${plural(shapes.size)}` : shown.name;
-  by("delete").disabled = busy || !n;
-  by("merge").disabled = busy || n < 2;
-  by("undo").disabled = busy || !shown.can_undo;
-  by("redo").disabled = busy || !shown.can_redo;
-  by("done").disabled = busy || shown.version < 0;
+  const useless = { delete: !n, merge: n < 2, undo: !shown.can_undo, redo: !shown.can_redo, done: shown.version < 0 };
+  for (const [name, isUseless] of Object.entries(useless)) by(name).disabled = busy || isUseless;
   press(by("done"), isDone());
   showChoices();
   markCurrent();
@@ -543,7 +538,6 @@ function actionsOf({ key, shiftKey, target }) {
 }
 
 by("brightness").oninput = by("contrast").oninput = () => { by("pixels").style.filter = `brightness(${by("brightness").value}%) contrast(${by("contrast").value}%)`; };
-document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
 setInterval(refresh, POLL);
 setTool("select");
 ownName("outlines").then((name) => { client = name; refresh(); });

@@ -255,8 +255,6 @@ function actionsOf() {
 moveByPointer();
 window.addEventListener("pagehide", () => { fetch("release", { ...asJson({ client }), keepalive: true }); });
 window.addEventListener("pageshow", (event) => { if (event.persisted) refresh(); });
-// Browsers slow down the timers of a hidden page, so that its images may be in other windows now.
-document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
 ownName("client").then((name) => {
   client = name;
   beat();

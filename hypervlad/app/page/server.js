@@ -76,3 +76,5 @@ function showFailure(error, words = "The server does not answer. This page may b
 
 function hideTrouble() { by("trouble").hidden = true; }
 by("close-trouble").onclick = hideTrouble;
+// Browsers slow down the timers of a hidden page, so that what it shows may be out of date.
+document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); }); // of each page

@@ -6,7 +6,7 @@ let offered = null; // the page of results
 let page = ""; // the page or picture that is shown instead of the image
 let abouts = {}; // what the server knows of each image, by its number
 let ends = []; // of a length, where a person has clicked: pixels of the picture
-let moved = 0; // the end that arrow keys move
+let nth = 0; // the end that arrow keys move
 let [isPreview, isStale, caption] = [false, false, ""]; // the result: of one image, choices have changed since, what it says
 let [inFrame, isUnsaved, ticked] = ["", false, null]; // the page of results that the frame has, and its decisions; the box before
 
@@ -24,7 +24,7 @@ function takeState(answer) {
   [isPreview, caption] = [answer.is_preview, answer.caption];
   if (isStale && isPreview && !isUnsaved && answer.task.state !== "running") by("choices").requestSubmit(by("preview"));
   if (answer.task.state !== "running") isStale = false;
-  by("files").innerHTML = answer.files;
+  update(by("files"), answer.files);
   if (answer.page !== offered) {
     page = offered = answer.page;
     by("result").disabled = !page;
@@ -65,7 +65,7 @@ async function showPicture(source) {
 function open() {
   if (!current()) return;
   by("name").textContent = current().title;
-  [ends, moved] = [[], 0];
+  [ends, nth] = [[], 0];
   showResult(false);
   showAbout();
   current().closest("li").scrollIntoView({ block: "nearest" });
@@ -79,7 +79,7 @@ function draw() {
   place(picture);
   const onStage = ([x, y]) => [view.scale * x + view.x, view.scale * y + view.y];
   const cross = ([x, y], end) => {
-    const arm = end === moved && document.activeElement === stage ? 14 : 8;
+    const arm = end === nth && document.activeElement === stage ? 14 : 8;
     return `M${x - arm} ${y}h${2 * arm}M${x} ${y - arm}v${2 * arm}`;
   };
   const corners = /^files[^?]*$/.test(picture.getAttribute("src")) && aboutOf(current()).bar;
@@ -108,22 +108,20 @@ function showAbout() { // on the page of sizes, of the open image
 moveByPointer((pixel) => {
   if (kind !== "sizes") return;
   ends = [...(ends.length === 2 ? [] : ends), pixel];
-  moved = ends.length - 1;
+  nth = ends.length - 1;
   showAbout();
 });
 // Arrow keys move an end of the length, by one pixel of the screen with Shift; Tab chooses the other one.
 stage.onkeydown = (event) => {
   const { key, shiftKey } = event;
-  const step = (shiftKey ? 1 : 10) / view.scale;
   if (["+", "=", "-"].includes(key)) zoom(key === "-" ? 1 / 1.4 : 1.4);
   else if (kind !== "sizes" || picture.classList.contains("away")) return;
-  else if (key === "Tab" && ends.length === 2 && moved === Number(shiftKey)) moved = 1 - moved;
+  else if (key === "Tab" && ends.length === 2 && nth === Number(shiftKey)) nth = 1 - nth;
   else if (key === "Enter" && ends.length === 2) by("length").select();
   else if (/^Arrow/.test(key)) {
     const [left, top, right, bottom] = aboutOf(current()).bar ?? [0.25, 0.5, 0.75, 0.5];
     if (ends.length < 2) ends = [left, right].map((x) => [x, (top + bottom) / 2].map((share, axis) => share * extent()[axis]));
-    ends[moved][0] += step * ((key === "ArrowRight") - (key === "ArrowLeft"));
-    ends[moved][1] += step * ((key === "ArrowDown") - (key === "ArrowUp"));
+    ends[nth] = moved(ends[nth], key, shiftKey);
   } else return;
   event.preventDefault();
   showAbout();
@@ -162,6 +160,5 @@ window.onmessage = async ({ source, data: sent }) => { // what a person has save
   if (answer.damage) showTrouble(answer.damage, false);
 };
 document.querySelectorAll("#list img").forEach((img) => { tryAgain(img); seen.observe(img); });
-document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
 open();
 refresh();

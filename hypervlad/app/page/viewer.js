@@ -34,6 +34,12 @@ function pixelAt({ clientX, clientY }) {
 function middle() { return size().map((side, axis) => (side / 2 - [view.x, view.y][axis]) / view.scale); }
 function middleShares() { return middle().map((at, axis) => at / extent()[axis]).join(" "); }
 
+// The pixel to which an arrow key leads from another: by ten pixels of the screen, or one.
+function moved([x, y], key, isFine) {
+  const step = (isFine ? 1 : 10) / view.scale;
+  return [x + step * ((key === "ArrowRight") - (key === "ArrowLeft")), y + step * ((key === "ArrowDown") - (key === "ArrowUp"))];
+}
+
 function hasMoved(event, from) { return Math.hypot(event.clientX - from.clientX, event.clientY - from.clientY) > CLICK; }
 
 // Of pages without tools: a picture, or what lies on it, is moved, and a click means a pixel.
