@@ -70,6 +70,7 @@ def measure(n_mats: int, seed: int) -> list[Facts]:
                 pores = find_pores(image, found, min_area=MIN_AREA)
                 sizes = [each.mask.sum() for each in pores]
                 row["found"] = facts_of(pores.cover, sizes)
+                row["interval"] = [pores.cover_interval.low, pores.cover_interval.high]
             rows.append(row)
     return rows
 
@@ -80,6 +81,7 @@ def pores_table(result: Facts) -> str:
     lines = fibres.factor_lines(even, FACTORS, _line)
     lines.append(_line("uneven light", [row for row in result["mats"] if row["light"] != "even"]))
     head = ["mats", "number", "answered", "error of the cover", "worst", "Otsu", "worst of Otsu"]
+    head += ["interval of the cover holds", "its median width"]
     head += ["error of the number", "Otsu", "error of the median area", "Otsu"]
     return table(head, [line for line in lines if line])
 
@@ -99,7 +101,11 @@ def _line(name: str, rows: Sequence[Facts]) -> list[str]:
         return [statistic(errors(which, method)) for method in ("found", "otsu")]
 
     medians, worst = both(0, np.median), both(0, np.max)
+    low, high = np.transpose([row["interval"] for row in answered])
+    covers = np.array([row["true"][0] for row in answered])
+    holds = np.mean((low <= covers) & (covers <= high))
     cells = [f"{value:.3f}" for pair in zip(medians, worst, strict=True) for value in pair]
+    cells += [f"{holds:.0%}", f"{np.median(high - low):.2f}"]
     cells += [f"{value:.0%}" for which in (1, 2) for value in both(which, np.median)]
     return [name, str(len(rows)), str(len(answered)), *cells]
 

@@ -292,11 +292,8 @@ def diameters(
     for name in dict.fromkeys(of_images or ()):
         if name not in {group.name for group in with_median}:
             echo(f"{name}: no median, as none of its images has one")
-    for one, other, ratio, between in () if compared is None else compared.ratios():
-        ends = f"95 % {between.low:.4g} to {between.high:.4g}"
-        if math.isnan(between.low):
-            ends = "no interval: it needs two samples of each group"
-        echo(f"{one} over {other}: {ratio:.4g} ({ends})")
+    for ratio in () if compared is None else compared.ratios():
+        echo(ratio.text("median"))
     if len(bad) < len(files):
         echo(f"{len(files) - len(bad)} of {counted(len(files), 'image')} done: {output}")
     report_left_out(bad, len(files))

@@ -431,6 +431,9 @@ def count(
     for name, (counts, sizes) in ({"": (result.counts, result.sizes)} | result.groups).items():
         for line in [*filter(None, [name]), *count_lines(counts, sizes, result.measure)]:
             echo(line)
+    for what, ratios in result.ratios().items():
+        for ratio in ratios:
+            echo(ratio.text(what))
     for note in result.notes:
         echo(f"note: {note}")
     if output is not None:

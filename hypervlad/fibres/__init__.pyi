@@ -5,7 +5,6 @@ from hypervlad.fibres.alignment import AlignmentResult as AlignmentResult
 from hypervlad.fibres.alignment import aligned_fraction as aligned_fraction
 from hypervlad.fibres.alignment import aligned_fraction_of_map as aligned_fraction_of_map
 from hypervlad.fibres.axial import AxialStatistics as AxialStatistics
-from hypervlad.fibres.axial import Interval as Interval
 from hypervlad.fibres.axial import axial_difference as axial_difference
 from hypervlad.fibres.axial import axial_statistics as axial_statistics
 from hypervlad.fibres.diameter_groups import FolderDiameters as FolderDiameters
@@ -22,3 +21,4 @@ from hypervlad.fibres.pores import Pores as Pores
 from hypervlad.fibres.pores import find_pores as find_pores
 from hypervlad.fibres.regions import AlignedRegion as AlignedRegion
 from hypervlad.fibres.singles import find_fibres as find_fibres
+from hypervlad.statistics.groups import Interval as Interval

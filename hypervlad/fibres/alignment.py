@@ -13,7 +13,6 @@ from numpy.typing import ArrayLike, NDArray
 from hypervlad.common.constraints import HasMethods, Integer, Number, OneOf, check_value
 from hypervlad.fibres.axial import (
     AxialStatistics,
-    Interval,
     direction_of,
     order_of,
     spread_of,
@@ -35,7 +34,7 @@ from hypervlad.images.options import PIXEL_SIZE, check_read_options
 from hypervlad.images.reading import image_name
 from hypervlad.images.sample import Annotations, one_or_many, read_sample
 from hypervlad.images.sample import Sample as ImageSample
-from hypervlad.statistics.groups import Sample
+from hypervlad.statistics.groups import Interval, Sample
 
 DEFAULT_WINDOW = 32
 DEFAULT_TOLERANCE = float(np.deg2rad(20))

@@ -16,6 +16,7 @@ from scipy.special import polygamma
 
 from hypervlad.statistics.groups import (
     NORMAL_FACTOR,
+    Interval,
     left_out_interval,
     student_factor,
     sums_without,
@@ -24,21 +25,8 @@ from hypervlad.statistics.groups import (
 FloatArray = NDArray[np.float64]
 ComplexArray = NDArray[np.complex128]
 _ROUNDING = 1e-12
+_UNKNOWN = Interval(math.nan, math.nan)
 _MAX_ORDER = 1 - 1e-9  # of which the inverse hyperbolic tangent is finite
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A confidence interval.
-
-    Attributes
-    ----------
-    low, high : float
-        Of a direction, `low` may be below 0 and `high` above pi, so that `low` <= `high`.
-    """
-
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -60,9 +48,9 @@ class AxialStatistics:
     mean: float
     order: float
     spread: float
-    mean_interval: Interval = Interval(math.nan, math.nan)
-    order_interval: Interval = Interval(math.nan, math.nan)
-    spread_interval: Interval = Interval(math.nan, math.nan)
+    mean_interval: Interval = _UNKNOWN
+    order_interval: Interval = _UNKNOWN
+    spread_interval: Interval = _UNKNOWN
 
     @classmethod
     def of(cls, resultant: Any) -> AxialStatistics:

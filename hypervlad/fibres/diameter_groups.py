@@ -13,12 +13,13 @@ import numpy as np
 from scipy import stats
 
 from hypervlad.common.wording import counted, verb, warn_user
-from hypervlad.fibres.axial import Interval
 from hypervlad.fibres.contrast import Values
 from hypervlad.fibres.diameters import PER_PLACE, FibreDiameters
 from hypervlad.statistics.groups import (
     LEVEL,
     NORMAL_FACTOR,
+    Interval,
+    Ratio,
     Sample,
     groups_needed,
     left_out_interval,
@@ -101,10 +102,10 @@ class FolderDiameters:
 
     groups: tuple[GroupDiameters, ...]
 
-    def ratios(self) -> list[tuple[str, str, float, Interval]]:
+    def ratios(self) -> list[Ratio]:
         """Return `ratio` of each two groups, with their names."""
         pairs = combinations([group.name for group in self.groups], 2)
-        return [(one, other, *self.ratio(one, other)) for other, one in pairs]
+        return [Ratio(one, other, *self.ratio(one, other)) for other, one in pairs]
 
     def ratio(self, one: str, other: str) -> tuple[float, Interval]:
         """Return the median of one group over that of another, with its 95 % interval.

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hypervlad.common.progress import by_reader
 from hypervlad.common.wording import counted
-from hypervlad.fibres import FibreDiameters, FolderDiameters, GroupDiameters, Interval, cross_lines
+from hypervlad.fibres import FibreDiameters, FolderDiameters, GroupDiameters, cross_lines
 from hypervlad.fibres.contrast import Values
 from hypervlad.fibres.diameters import without_places
 from hypervlad.images import ReadOptions
@@ -45,7 +45,6 @@ _OF_GROUPS = (
     "about others. Mean, standard deviation (SD), D10 and D90 are of all places, weighted by "
     "visible length."
 )
-_OF_RATIOS = "An interval that contains 1 shows no difference; it does not show that there is none."
 _STALE = Markup(
     "All numbers are those before your changes. Save the places that you left out, and {}."
 )
@@ -179,15 +178,6 @@ def _of_groups(measured: Sequence[MeasuredImage], compared: FolderDiameters) -> 
     has_samples = any(group.n_samples < group.n_images for group in groups)
     header = ["Group", "Images", *(["Samples"] if has_samples else []), "Places"]
     header += [f"Median in {unit}", "95 % interval", "Mean ± SD", "D10", "D90", "Half as wide with"]
-    ratios = [
-        (
-            f"{one} over {other}",
-            number_text(ratio),
-            interval_text(between.low, between.high),
-            _verdict(between),
-        )
-        for one, other, ratio, between in compared.ratios()
-    ]
     unknown = [each.name for each in measured if each.kept.unit != unit and len(each.kept.weights)]
     no_group = f"In no group, because the pixel size is unknown: {', '.join(unknown)}"
     kinds = " Dashed lines are kinds of fibres, with their shares of the length."
@@ -203,17 +193,10 @@ def _of_groups(measured: Sequence[MeasuredImage], compared: FolderDiameters) -> 
             parts.Table(header, [_group_row(group, has_samples) for group in groups]),
             parts.Note(_OF_GROUPS),
             unknown and parts.Note(no_group, "warning"),
-            ratios and parts.Table(["Medians", "Ratio", "95 % interval", ""], ratios),
-            ratios and parts.Note(_OF_RATIOS),
+            *parts.ratios(median=compared.ratios()),
             parts.Note(_STALE.format(by_reader(_AGAIN, _AGAIN_AT_PAGE)), "warning stale"),
         ),
     ]
-
-
-def _verdict(ratio: Interval) -> str:
-    if np.isnan(ratio.low):
-        return "two samples of each are needed"
-    return "no difference shown" if ratio.low <= 1 <= ratio.high else "they differ"
 
 
 def _group_row(group: GroupDiameters, has_samples: bool) -> list[str]:

@@ -12,7 +12,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from hypervlad.common.constraints import OneOf, check_value
 from hypervlad.common.progress import joined_notes
-from hypervlad.fibres.axial import Interval
 from hypervlad.fibres.contrast import FloatMap, Values, normalised_contrast
 from hypervlad.fibres.doubts import bundles, ribbons
 from hypervlad.fibres.kinds import fit_kinds, kinds_around_median
@@ -26,7 +25,7 @@ from hypervlad.images.faults import saturated_share
 from hypervlad.images.reading import image_name
 from hypervlad.images.resampling import at_own_sampling, halved
 from hypervlad.images.sample import Annotations, Sample, one_or_many, read_sample
-from hypervlad.statistics.groups import weighted_quantiles
+from hypervlad.statistics.groups import Interval, weighted_quantiles
 
 Polarity: TypeAlias = Literal["auto", "bright", "dark"]
 #: Why places are not measured.

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import combinations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -27,7 +28,7 @@ from hypervlad.objects.found_tables import as_cells, classes_of, copies, is_by_m
 from hypervlad.objects.measures import MEASURES, pixel_size_power
 from hypervlad.objects.particle import NOT_A_PARTICLE
 from hypervlad.objects.rules import met_and_unknown, without_measure
-from hypervlad.statistics.groups import NORMAL_FACTOR
+from hypervlad.statistics.groups import NORMAL_FACTOR, Ratio
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -122,6 +123,27 @@ class FoundCounts(NamedTuple):
                 for source, error in {**parts, combined: together}.items()
             ]
         return pd.DataFrame(lines, columns=["quantity", "source", "percent"])
+
+    def ratios(self) -> dict[str, list[Ratio]]:
+        """Return by what factor numbers of all particles differ between each two groups, by name.
+
+        They are D50 by number, and particles per square micrometre if pixel sizes are known. What
+        errors of finding and of pixel sizes have in common in both groups is in the intervals, too.
+        """
+        numbers = dict[str, dict[str, list[float]]]()
+        for group, (counts, sizes) in self.groups.items():
+            samples = {field.sample for field in self.particles[group].fields}
+            for name, table in (("D50", sizes[sizes["by"] == "number"]), ("per_um2", counts)):
+                row = table.iloc[-1]
+                ends = [row[f"{name.lower()}{end}"] for end in ("", "_low", "_high")]
+                if len(samples) == 1 and samples != {None}:  # one sample is no group
+                    ends[1:] = math.nan, math.nan
+                numbers.setdefault(name, {})[group] = ends
+        return {
+            name: [Ratio.between(one, other, of) for other, one in combinations(of, 2)]
+            for name, of in numbers.items()
+            if not np.isnan([value for value, *_ in of.values()]).all()
+        }
 
     def cells(self) -> tuple[list[str], list[list[Any]]]:
         """Return the columns and rows of one table: counts, and sizes by number and by area.

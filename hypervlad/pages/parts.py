@@ -31,8 +31,9 @@ from hypervlad.common.tables import separator, table_as_bytes
 from hypervlad.common.wording import of_particles, printable
 from hypervlad.images.files import encode_jpeg
 from hypervlad.pages.base import Display, save_png, thumbnail
-from hypervlad.pages.numbers import scale_bar, share_of
+from hypervlad.pages.numbers import interval_text, number_text, scale_bar, share_of
 from hypervlad.statistics.classification import intervals_of_highest
+from hypervlad.statistics.groups import Ratio
 
 _CSS_PIXELS_PER_INCH = 96
 _QUALITY = 80  # of JPEG
@@ -91,6 +92,22 @@ class Table(NamedTuple):
     header: Sequence[str]
     rows: Iterable[Sequence[Any]]
     kind: str = "table"
+
+
+def ratios(**of: Iterable[Ratio]) -> list[Part]:
+    """Return a table of how groups differ, by what differs, and what it means; nothing of none."""
+    rows = [
+        [
+            f"{what} of {each.one} over {each.other}".replace("_", " "),
+            number_text(each.value),
+            interval_text(each.interval.low, each.interval.high),
+            each.verdict,
+        ]
+        for what, own in of.items()
+        for each in own
+    ]
+    words = "An interval that contains 1 shows no difference; it does not show that there is none."
+    return [Table(["Groups", "Ratio", "95 % interval", ""], rows), Note(words)] if rows else []
 
 
 class Figure(NamedTuple):

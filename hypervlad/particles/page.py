@@ -203,6 +203,7 @@ def _of_counts(counts: FoundCounts, names: Sequence[str]) -> list[parts.Part]:
             parts.Table(of_sizes, _rows(sizes, titles, "d10", "d50", "d90")),
             _OF_SIZES,
         ),
+        parts.section("How groups differ", *parts.ratios(**counts.ratios())),
         *_of_detection(own.detection),
         budget_section(counts.budget),
     ]
@@ -386,10 +387,13 @@ def count_lines(counts: pd.DataFrame, sizes: pd.DataFrame, measure: str) -> list
     """Return counts and sizes by number as a table in plain text."""
     unit = name_and_unit(measure)[1]
     header = ["class", "particles", "count", "95 %", "per um2", "95 %"]
-    rows = [[*header, *(f"{name} ({unit})" for name in ("D10", "D50", "D90"))]]
+    rows = [[*header, f"D10 ({unit})", f"D50 ({unit})", "95 %", f"D90 ({unit})"]]
     sizes = sizes[sizes["by"] == "number"].set_index("class")
     for row in count_rows(counts):
-        rows.append([*row, *map(number_text, sizes.loc[row[0], ["d10", "d50", "d90"]])])
+        d10, d50, *ends, d90 = sizes.loc[row[0], ["d10", "d50", "d50_low", "d50_high", "d90"]]
+        rows.append(
+            [*row, number_text(d10), number_text(d50), interval_text(*ends), number_text(d90)]
+        )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
