@@ -378,7 +378,7 @@ def count(
     If some are damaged, it stops, or with --on-error skip does not count their images.
     Not counted are particles with a 1 in the column left_out of particles.csv, those of the class
     "not a particle", and images that are copies of others. Groups, which 'particles find --groups'
-    takes, are also counted each.
+    takes, are also counted each, and compared: by what factor D50 and numbers per area differ.
 
     Counts and sizes are corrected for what finding misses, invents, joins and outlines too large or
     small, as far as it is known: from images that the model's training held out, or from two or

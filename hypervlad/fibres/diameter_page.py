@@ -193,7 +193,7 @@ def _of_groups(measured: Sequence[MeasuredImage], compared: FolderDiameters) -> 
             parts.Table(header, [_group_row(group, has_samples) for group in groups]),
             parts.Note(_OF_GROUPS),
             unknown and parts.Note(no_group, "warning"),
-            *parts.ratios(median=compared.ratios()),
+            *parts.ratios({"median": compared.ratios()}),
             parts.Note(_STALE.format(by_reader(_AGAIN, _AGAIN_AT_PAGE)), "warning stale"),
         ),
     ]

@@ -220,10 +220,10 @@ def _left_out(facts: Mapping[str, tuple[Sequence[Annotation], int]], n_images: i
     n_beside = sum(n for _, n in facts.values())
     beside = f", with {counted(n_beside, 'particle')} that it covers in part" if n_beside else ""
     kinds = {each.kind for each in found}
+    where = f", {name_some(list(facts))}" * (list(facts) != ["image"])  # the name of an array
     left_out = f"{words_of_annotations(found)} {verb(len(kinds), 'was', 'were')} left out"
     return (
-        f"{left_out} of {counted(len(facts), 'image')}, "
-        f"{name_some(list(facts))}{beside}; if it is sample, "
+        f"{left_out} of {counted(len(facts), 'image')}{where}{beside}; if it is sample, "
         + by_reader(
             'keep it with --keep-annotations (annotations="keep")', "it is missing in what is found"
         )

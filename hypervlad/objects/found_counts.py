@@ -133,9 +133,10 @@ class FoundCounts(NamedTuple):
         numbers = dict[str, dict[str, list[float]]]()
         for group, (counts, sizes) in self.groups.items():
             samples = {field.sample for field in self.particles[group].fields}
-            for name, table in (("D50", sizes[sizes["by"] == "number"]), ("per_um2", counts)):
-                row = table.iloc[-1]
-                ends = [row[f"{name.lower()}{end}"] for end in ("", "_low", "_high")]
+            by_number = sizes[sizes["by"] == "number"]
+            own = {"D50": (by_number, "d50"), "number per area": (counts, "per_um2")}
+            for name, (table, column) in own.items():
+                ends = [table.iloc[-1][f"{column}{end}"] for end in ("", "_low", "_high")]
                 if len(samples) == 1 and samples != {None}:  # one sample is no group
                     ends[1:] = math.nan, math.nan
                 numbers.setdefault(name, {})[group] = ends

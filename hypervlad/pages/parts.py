@@ -94,11 +94,11 @@ class Table(NamedTuple):
     kind: str = "table"
 
 
-def ratios(**of: Iterable[Ratio]) -> list[Part]:
+def ratios(of: Mapping[str, Iterable[Ratio]]) -> list[Part]:
     """Return a table of how groups differ, by what differs, and what it means; nothing of none."""
     rows = [
         [
-            f"{what} of {each.one} over {each.other}".replace("_", " "),
+            f"{what} of {each.one} over {each.other}",
             number_text(each.value),
             interval_text(each.interval.low, each.interval.high),
             each.verdict,

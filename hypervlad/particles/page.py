@@ -203,7 +203,7 @@ def _of_counts(counts: FoundCounts, names: Sequence[str]) -> list[parts.Part]:
             parts.Table(of_sizes, _rows(sizes, titles, "d10", "d50", "d90")),
             _OF_SIZES,
         ),
-        parts.section("How groups differ", *parts.ratios(**counts.ratios())),
+        parts.section("How groups differ", *parts.ratios(counts.ratios())),
         *_of_detection(own.detection),
         budget_section(counts.budget),
     ]

@@ -378,6 +378,11 @@ def test_groups_are_counted_each_and_copies_once(images, tmp_path):
     assert {name: len(own[0]) for name, own in result.groups.items()} == {"a": 1, "b": 1}
     names, rows = result.cells()
     assert [row[names.index("particles")] for row in rows] == [8, 4, 4]
+    ((one, other, value, interval),) = result.ratios()["D50"]
+    of = {name: own[1].query("by == 'number'").iloc[-1] for name, own in result.groups.items()}
+    assert (one, other) == ("b", "a")
+    assert value == pytest.approx(of["b"]["d50"] / of["a"]["d50"])
+    assert np.isnan(interval.low)  # one sample is no group, however many images it has
     result = edit(found, "group", "a", row=5, file="fields.csv").count()  # where zz.png is
     assert "together are counted without zz.png, a copy" in result.notes[0]
     n_each = {name: own[0]["particles"].iloc[-1] for name, own in result.groups.items()}
