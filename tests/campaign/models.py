@@ -257,7 +257,7 @@ def _change_length(entry: dict[str, Any], arrays: Arrays, rng: np.random.Generat
 def _change_array(entry: dict[str, Any], arrays: Arrays, rng: np.random.Generator) -> None:
     """Change one number, often to one that could almost be right, or the type or shape."""
     name = sorted(arrays)[rng.integers(len(arrays))]
-    trees = sorted(each for each in arrays if "booster_." in each)
+    trees = sorted(each for each in arrays if "trees_." in each)
     if trees and rng.random() < 0.4:
         name = trees[rng.integers(len(trees))]
     array = arrays[name]
