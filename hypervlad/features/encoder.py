@@ -16,7 +16,7 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from hypervlad.common.base import Arrays, Record, Value, Values, to_json
+from hypervlad.common.base import Arrays, Each, Part, Record, Value, to_json
 from hypervlad.common.constraints import (
     SEEDED,
     Alternatives,
@@ -31,7 +31,7 @@ from hypervlad.common.constraints import (
 from hypervlad.common.limits import MAX_INPUT_SIDE
 from hypervlad.common.progress import announced
 from hypervlad.features.cache import Cache, absolute_memory, arrays_digest
-from hypervlad.features.codebook import SAMPLINGS, Codebook, CodebookField
+from hypervlad.features.codebook import SAMPLINGS, Codebook
 from hypervlad.features.codebook_fit import CodebookFit, FitCodebook, fit_sampled_codebook
 from hypervlad.features.encoding import (
     BatchEncoder,
@@ -202,9 +202,9 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Network
     }
     _unsaved_parameters = NetworkEstimator._unsaved_parameters | {"batch_size", "runtime"}
 
-    codebook_: Annotated[Codebook, CodebookField()]
+    codebook_: Annotated[Codebook, Part(Codebook)]
     fitted_params_: EncoderParams
-    taps_: Annotated[tuple[str, ...], Values(str)]
+    taps_: Annotated[tuple[str, ...], Each(Value(str))]
     preprocessing_: Annotated[Preprocessing, Record(Preprocessing)]
     weights_digest_: Annotated[str, Value(str)]
     seed_: Annotated[int, Value(int, Integer(0, 2**32 - 1))]
@@ -410,9 +410,9 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Network
     def fingerprint(self) -> dict[str, Any]:
         """Return what a vector depends on, except the image, batches and threads."""
         check_is_fitted(self)
-        params = self.fitted_params_
+        params, (header, arrays) = self.fitted_params_, self.codebook_.to_state()
         return maps_fingerprint(params, self.preprocessing_) | {
-            "codebook": arrays_digest(self.codebook_.to_arrays()),
+            "codebook": [header, arrays_digest(arrays)],
             "weights": self.weights_digest_,
             "taps": list(self.taps_),
             "grid": params.grid if isinstance(params.grid, str) else [params.grid, self.seed_],

@@ -16,7 +16,7 @@ from skimage.transform import resize
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from hypervlad.common.base import ArrayDict, Maybe, Part, Record, Value, Values
+from hypervlad.common.base import ArrayDict, Each, Maybe, Part, Record, Value
 from hypervlad.common.constraints import (
     VERBOSE,
     Alternatives,
@@ -193,10 +193,10 @@ class HypercolumnSegmenter(NetworkEstimator):
     contrast_: Annotated[float, Value(float, Number(above=0))]
     faults_: Annotated[UsualFaults, Record(UsualFaults)]
     pixel_size_: Annotated[float | None, Maybe(Value(float, Number(above=0)))]
-    diameters_: Annotated[tuple[float, ...], Values(float)]
-    taps_: Annotated[tuple[str, ...], Values(str)]
+    diameters_: Annotated[tuple[float, ...], Each(Value(float))]
+    taps_: Annotated[tuple[str, ...], Each(Value(str))]
     weights_digest_: Annotated[str, Value(str)]
-    losses_: Annotated[tuple[float, ...], Values(float)]
+    losses_: Annotated[tuple[float, ...], Each(Value(float))]
     n_images_: Annotated[int, Value(int, Integer())]
     n_particles_: Annotated[int, Value(int, Integer(0))]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 import joblib
@@ -36,7 +36,7 @@ from hypervlad.classify.boosting.logistic import (
     with_exact_ties,
 )
 from hypervlad.classify.boosting.trees import Trees, fit_trees, xgboost_parameters
-from hypervlad.common.base import Array, Estimator, Labels, Maybe, Part, Value, Values
+from hypervlad.common.base import Array, Each, Estimator, Labels, Maybe, Part, Value
 from hypervlad.common.constraints import (
     SEEDED,
     Alternatives,
@@ -59,10 +59,7 @@ from hypervlad.statistics.splits import (
 _MAX_SEED = np.iinfo(np.int32).max
 _MAX_TREE_FEATURES = 64  # wider X only through its margins
 _MAX_FLOAT32 = np.finfo(np.float32).max
-
-
-def _as_names(values: Iterable[str]) -> NDArray[Any]:
-    return np.array([*values], dtype=object)
+_NAMES = Each(Value(str), lambda names: np.array([*names], dtype=object))
 
 
 class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
@@ -162,15 +159,15 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
 
     classes_: Annotated[NDArray[Any], Labels()]
     n_features_in_: Annotated[int, Value(int, Integer(1, MAX_TREE_COLUMNS))]
-    feature_names_in_: Annotated[NDArray[Any], Maybe(Values(str, _as_names), may_be_missing=True)]
-    C_: Annotated[tuple[float, ...] | None, Maybe(Values(float))]
-    block_weights_: Annotated[tuple[float, ...] | None, Maybe(Values(float))]
+    feature_names_in_: Annotated[NDArray[Any], Maybe(_NAMES, may_be_missing=True)]
+    C_: Annotated[tuple[float, ...] | None, Maybe(Each(Value(float)))]
+    block_weights_: Annotated[tuple[float, ...] | None, Maybe(Each(Value(float)))]
     linear_coef_: Annotated[FloatArray | None, Maybe(Array("float64", 2))]
     linear_intercept_: Annotated[FloatArray, Array("float64", 1)]
     n_estimators_: Annotated[int, Value(int, Integer(0))]
     tree_gain_: Annotated[float | None, Maybe(Value(float))]
     tree_gain_error_: Annotated[float | None, Maybe(Value(float, also=("inf",)))]
-    block_widths_: Annotated[tuple[int, ...] | None, Maybe(Values(int))]
+    block_widths_: Annotated[tuple[int, ...] | None, Maybe(Each(Value(int)))]
     trees_: Annotated[Trees | None, Maybe(Part(Trees))]
 
     def __init__(
