@@ -92,7 +92,7 @@ def attack(path: Path) -> None:
 def _has_own_weights(model: Any) -> bool:
     """Return whether the whole network is in the model's file."""
     encoder = getattr(model, "encoder_", model)
-    return hasattr(encoder, "backbone_state_") or bool(getattr(model, "network_state_", None))
+    return bool(getattr(encoder, "network_state_", None))
 
 
 def predict(model: Any) -> list[NDArray[Any]]:

@@ -271,8 +271,8 @@ ROWS = [
     ("encoder", narrower, "not weights of 'tiny': 1 of another shape"),
     (
         "encoder",
-        lambda _, arrays: arrays["backbone.2.weight"].fill(NAN),
-        r"tensor '2\.weight' are not finite",
+        lambda _, arrays: arrays["network_state_.2.weight"].fill(NAN),
+        r"array '2\.weight' are not finite",
     ),
     # Looked for, a path could be a device, or, on Windows, log in on another computer.
     *(
@@ -308,7 +308,7 @@ def test_a_message_quotes_little_of_the_file(model_of, path):
         ("encoder", of_channels(3)),
         ("joint and pooled", of_channels(3)),
         ("encoder", put(["1", "3", "nowhere"], "fitted", "taps_")),
-        ("encoder", array("backbone.2.weight", lambda a: 2 * a)),
+        ("encoder", array("network_state_.2.weight", lambda a: 2 * a)),
     ],
 )
 def test_a_codebook_of_another_network_is_refused_when_it_is_used(name, change, model_of, path):
