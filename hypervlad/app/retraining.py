@@ -183,7 +183,7 @@ def refit(model: MicrographClassifier, material: Material) -> MicrographClassifi
     """Fit a copy of a model, with the same parameters, on new material."""
     new: MicrographClassifier = clone(model)
     groups = material.groups.tolist()
-    carried = getattr(model.encoder_, "backbone_state_", None)
+    carried = model.encoder_.network_state_
     if carried is None:
         return new.fit(material.images, material.labels.tolist(), groups=groups)
     with tempfile.TemporaryDirectory() as folder:  # the original file may not be on this computer
@@ -193,7 +193,7 @@ def refit(model: MicrographClassifier, material: Material) -> MicrographClassifi
         new.fit(material.images, material.labels.tolist(), groups=groups)
     new.set_params(encoder__weights=model.encoder_.weights)
     new.encoder_.set_params(weights=model.encoder_.weights)
-    new.encoder_.backbone_state_ = carried
+    new.encoder_.network_state_ = carried
     return new
 
 

@@ -44,6 +44,7 @@ from hypervlad.classify.training_images import (
 from hypervlad.common.base import (
     Array,
     Arrays,
+    Each,
     ImageEstimator,
     Labels,
     Maybe,
@@ -51,7 +52,6 @@ from hypervlad.common.base import (
     PartParameter,
     Record,
     Value,
-    Values,
 )
 from hypervlad.common.constraints import (
     SEEDED,
@@ -152,7 +152,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
     training_: Annotated[TrainingImages, Part(TrainingImages)]
     formats_: Annotated[ImageFormats, Record(ImageFormats)]
     chosen_: Annotated[NDArray[np.bool_] | None, Maybe(Array("bool", 1), may_be_missing=True)]
-    wrong_outlines_: Annotated[list[str] | None, Maybe(Values(str, list), may_be_missing=True)]
+    wrong_outlines_: Annotated[list[str] | None, Maybe(Each(Value(str), list), may_be_missing=True)]
     n_images_: Annotated[int, Value(int, Integer())]
     fit_seconds_: dict[str, float]
 

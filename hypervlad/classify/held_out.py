@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypervlad.classify.boosting.classifier import BoostedSoftmaxClassifier
-from hypervlad.common.base import Array, Parts, StoredPart
+from hypervlad.common.base import Array, Each, Part, StoredPart
 from hypervlad.common.progress import by_reader
 from hypervlad.common.wording import counted, name_some, warn_user
 from hypervlad.statistics.classification import Evaluation
@@ -60,7 +60,7 @@ class HeldOut(StoredPart):
         Columns of classes of a single group, which cannot be held out.
     """
 
-    learners: Annotated[list[Any], Parts(BoostedSoftmaxClassifier)]
+    learners: Annotated[list[Any], Each(Part(BoostedSoftmaxClassifier), list)]
     proba: Annotated[NDArray[np.float64], Array("float64", 2, at_least=0, at_most=1)]
     codes: Annotated[NDArray[np.intp], Array("int64", 1)]
     groups: Annotated[NDArray[np.intp], Array("int64", 1)]

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy.fft import dct
 from sklearn.metrics import pairwise_distances_chunked
 
-from hypervlad.common.base import Array, Labels, Part, StoredPart, Value, Values
+from hypervlad.common.base import Array, Each, Labels, Part, StoredPart, Value
 from hypervlad.common.constraints import Integer
 from hypervlad.common.limits import MAX_POINT
 from hypervlad.common.progress import Sentence
@@ -70,7 +70,7 @@ class TrainingImages(StoredPart):
         Limits of distance and emptiness, each exceeded by 2.5 % of the training images.
     """
 
-    names: Annotated[list[str], Values(str, list)]
+    names: Annotated[list[str], Each(Value(str), list)]
     labels: Annotated[NDArray[Any], Labels(distinct=False)]
     groups: Annotated[NDArray[np.intp], Array("int64", 1)]
     positions: Annotated[NDArray[np.intp], Array("int64", 1, at_least=0)]

@@ -409,7 +409,7 @@ def retrain(
             new = refit(old, material)
         new.chosen_ = material.chosen[new.training_.positions]
         new.wrong_outlines_ = material.wrong_outlines
-        new.save(output, include_backbone=hasattr(old.encoder_, "backbone_state_"))
+        new.save(output, include_backbone=old.encoder_.network_state_ is not None)
         for line in held_out_lines(new):
             echo(line)
         for line in compare(new, old.classes_.tolist(), material).lines():

@@ -79,21 +79,6 @@ class Value:
 
 
 @dataclasses.dataclass(frozen=True)
-class Values:
-    kind: type
-    sequence: Callable[[Iterable[Any]], Any] = tuple
-
-    def pack(self, value: Any) -> tuple[Any, Arrays]:
-        item = Value(self.kind)
-        return [item.pack(each)[0] for each in value], {}
-
-    def unpack(self, packed: Any, arrays: Arrays) -> Any:
-        if not isinstance(packed, list):
-            raise TypeError(f"{reprlib.repr(packed)} is not a list")
-        return self.sequence(Value(self.kind).unpack(each, {}) for each in packed)
-
-
-@dataclasses.dataclass(frozen=True)
 class Labels:
     """At least two class labels: strings, numbers or booleans; by default, sorted and distinct."""
 
@@ -230,24 +215,27 @@ class Part:
 
 
 @dataclasses.dataclass(frozen=True)
-class Parts:
-    """A list of parts of one class."""
+class Each:
+    """A sequence of values of one field."""
 
-    kind: type[Stateful]
+    field: Field
+    sequence: Callable[[Iterable[Any]], Any] = tuple
 
     def pack(self, value: Any) -> tuple[Any, Arrays]:
         headers, arrays = [], Arrays()
-        for number, part in enumerate(value):
-            header, own = part.to_state()
+        for number, each in enumerate(value):
+            header, own = self.field.pack(each)
             headers.append(header)
-            arrays |= {f"{number}.{name}": array for name, array in own.items()}
+            arrays |= _below(str(number), own)
         return headers, arrays
 
     def unpack(self, packed: Any, arrays: Arrays) -> Any:
-        return [
-            self.kind.from_state(header, _arrays_of(str(number), arrays))
+        if not isinstance(packed, list):
+            raise TypeError(f"{reprlib.repr(packed)} is not a list")
+        return self.sequence(
+            self.field.unpack(header, _arrays_of(str(number), arrays))
             for number, header in enumerate(packed)
-        ]
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -287,7 +275,7 @@ def _packed_fields(owner: Any, **of_parts: Any) -> tuple[dict[str, Any], Arrays]
             continue
         options = of_parts if isinstance(field, Part) else {}
         header[name], own = field.pack(getattr(owner, name), **options)
-        arrays |= {f"{name}.{key}" if key else name: array for key, array in own.items()}
+        arrays |= _below(name, own)
     return header, arrays
 
 
@@ -505,6 +493,11 @@ def _may_be_missing(field: Field) -> bool:
     return isinstance(field, Maybe) and field.may_be_missing
 
 
+def _below(name: str, own: Arrays) -> Arrays:
+    return {f"{name}.{key}" if key else name: array for key, array in own.items()}
+
+
 def _arrays_of(name: str, remaining: Arrays) -> Arrays:
+    """Take from the arrays those that `_below` has put below a name."""
     own = [key for key in remaining if key == name or key.startswith(f"{name}.")]
     return {key.removeprefix(name).removeprefix("."): remaining.pop(key) for key in own}

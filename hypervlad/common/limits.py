@@ -89,16 +89,10 @@ MAX_CODEBOOK_VALUE = 1e20
 MAX_POINT = 1e15
 #: Number of a model of defect-free images: squares of sums of products stay finite likewise.
 MAX_NORMAL_VALUE = 1e7
-#: Splits on the way to a leaf: some functions of xgboost descend a tree by recursion.
+#: Splits on the way to a leaf: each costs a step for all rows and trees.
 MAX_TREE_DEPTH = 64
 #: Columns: xgboost counts them in 32 bits.
 MAX_TREE_COLUMNS = 2**24
-#: Trees of a model: while xgboost reads one, it takes more memory than a node.
-MAX_TREES = 2**16
-#: Nodes of all trees: 33 bytes in the file, but thirty times more while xgboost reads it.
-MAX_TREE_NODES = 2**22
-#: Sum of the leaves of all rounds, far from the largest number of single precision.
-MAX_TREE_MARGIN = 1e30
 #: Threads of xgboost: it takes any number, and starts as many.
 MAX_THREADS = 1024
 

@@ -92,7 +92,7 @@ class LabelledWindows(StoredPart):
     def _coef(self) -> NDArray[np.float32] | None:
         """Weights (n_features, n_margins) in single precision; None if there are trees."""
         coef = self.learner.linear_coef_
-        return None if coef is None or self.learner.booster_ else coef.astype(np.float32)
+        return None if coef is None or self.learner.trees_ else coef.astype(np.float32)
 
     def _of_margins(self, margins: NDArray[np.floating]) -> NDArray[np.float64]:
         is_normal = self.learner.classes_ == NORMAL
@@ -254,7 +254,7 @@ class LabelledCells(StoredPart):
                 f"the classes of cells are {learner.classes_.tolist()}; expected "
                 f"{[ANOMALOUS, NORMAL]}"
             )
-        if learner.linear_coef_ is None or learner.booster_ is not None:
+        if learner.linear_coef_ is None or learner.trees_ is not None:
             raise ValueError("the learner of cells is not linear")
         if scale.shape != (learner.n_features_in_,) or len(scale) % len(_DESCRIPTIONS):
             raise ValueError(

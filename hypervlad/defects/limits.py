@@ -14,7 +14,7 @@ from scipy.special import expit
 from scipy.stats import qmc
 from sklearn.linear_model import LogisticRegression
 
-from hypervlad.common.base import Array, StoredPart, Value, Values
+from hypervlad.common.base import Array, Each, StoredPart, Value
 from hypervlad.common.constraints import Number, OneOf, check_value
 from hypervlad.common.progress import ProgressBar
 from hypervlad.defects.findings import Finding
@@ -162,7 +162,7 @@ class DetectionLimits(StoredPart):
     True
     """
 
-    kinds: Annotated[NDArray[Any], Values(str, _as_names)] = field(repr=False)
+    kinds: Annotated[NDArray[Any], Each(Value(str), _as_names)] = field(repr=False)
     areas: Annotated[NDArray[np.float32], Array("float32", 1, 1, _MAX_AREA)] = field(repr=False)
     contrasts: Annotated[NDArray[np.float32], Array("float32", 1, 1e-6, 1)] = field(repr=False)
     region_areas: Annotated[NDArray[np.float32], Array("float32", 1, 0, _MAX_AREA)] = field(

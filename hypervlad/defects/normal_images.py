@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter
 from sklearn.cluster import KMeans
 
-from hypervlad.common.base import Array, Parts, StoredPart, Value
+from hypervlad.common.base import Array, Each, Part, StoredPart, Value
 from hypervlad.common.constraints import Number
 from hypervlad.common.limits import MAX_NORMAL_VALUE
 from hypervlad.common.wording import warn_user
@@ -175,7 +175,7 @@ class NormalImages(StoredPart):
     usual image reaches 1.
     """
 
-    parts: Annotated[Sequence[NormalCells], Parts(NormalCells)]
+    parts: Annotated[Sequence[NormalCells], Each(Part(NormalCells), list)]
     # Of all parts but the last; their sum is 1, and they are small where defect-free images differ.
     weights: Annotated[NDArray[np.float32], Array("float32", 1, 0, 1)]
     levels: Annotated[NDArray[np.float32], _PROFILE]  # the usual values of `log_of_highest`

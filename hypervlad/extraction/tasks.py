@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import re
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
@@ -26,8 +25,6 @@ from hypervlad.features.workers import absolute_path, map_tasks, uses_workers
 from hypervlad.images import ImageReadError, SkippedImage, find_images
 from hypervlad.images.files import composed, file_stamp, is_zarr
 from hypervlad.images.reading import N_READERS, check_image_list, is_particle, read_in_order
-
-_DIGEST = re.compile("[0-9a-f]{64}")
 
 #: The fields of a record that say where a particle is.
 PLACE = ("micrograph", "particle", "top", "left", "bottom", "right")
@@ -92,24 +89,6 @@ class SourceRecord:
         channels = 1 if len(info.shape) == 2 else info.shape[2]
         image_facts = info.digest, height, width, channels, info.pixel_size
         return cls(path, label, *image_facts, None, None, *stamp, *place)
-
-    def check(self) -> None:
-        """Raise a ValueError if another program has written a record without sense.
-
-        Arrow checks types and ranges: see `as_table`.
-        """
-        if self.digest is None:
-            is_sound = self.name is not None and self.reason is not None
-        else:
-            sides = self.height, self.width, self.channels
-            is_sound = (
-                _DIGEST.fullmatch(self.digest) is not None
-                and self.name is self.reason is None
-                and all(side is not None and side > 0 for side in sides)
-                and (self.pixel_size is None or self.pixel_size > 0)
-            )
-        if not is_sound:
-            raise ValueError("neither an image nor the reason why there is none")
 
 
 @dataclass(frozen=True)

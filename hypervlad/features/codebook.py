@@ -5,12 +5,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
-from hypervlad.common.base import Array
+from hypervlad.common.base import Array, Each, Maybe, Part, StoredPart, Value
+from hypervlad.common.constraints import Number
 from hypervlad.common.limits import MAX_CODEBOOK_VALUE
 from hypervlad.common.progress import ProgressBar, one_blas_thread
 from hypervlad.common.wording import counted
@@ -39,14 +40,31 @@ SAMPLINGS = {
     "anyloc": Sampling(n_components=None, is_scaled=False),
 }
 
+_VECTOR = Array("float32", 1, -MAX_CODEBOOK_VALUE, MAX_CODEBOOK_VALUE)
+_MATRIX = Array("float32", 2, -MAX_CODEBOOK_VALUE, MAX_CODEBOOK_VALUE)
+_DEVIATIONS = Array("float32", 1, 1 / MAX_CODEBOOK_VALUE, MAX_CODEBOOK_VALUE)
+_SCALE = Value(float, Number(above=0, at_most=MAX_CODEBOOK_VALUE))
 
-class LayerProjection(NamedTuple):
+
+@dataclass(frozen=True, eq=False)
+class LayerProjection(StoredPart):
     """The affine step of one layer: ``(x - mean) @ components.T``, or ``(x - mean) * scale``."""
 
-    mean: np.ndarray  # over the pool, (C_l,)
-    std: np.ndarray  # (C_l,), 1 for constant channels
-    scale: float = 1.0
-    components: np.ndarray | None = None  # (d_l, C_l), with the scale already in it
+    mean: Annotated[np.ndarray, _VECTOR]  # over the pool, (C_l,)
+    std: Annotated[np.ndarray, _DEVIATIONS]  # (C_l,), 1 for constant channels
+    scale: Annotated[float, _SCALE] = 1.0
+    # (d_l, C_l), with the scale already in it
+    components: Annotated[np.ndarray | None, Maybe(_MATRIX)] = None
+
+    def __post_init__(self) -> None:
+        n, components = len(self.mean), self.components
+        fits = components is None or (len(components) and components.shape[1] == n)
+        if not n or len(self.std) != n or not fits:
+            shape = None if components is None else components.shape
+            raise ValueError(
+                f"a projection of {n} channels has {len(self.std)} deviations, and components of "
+                f"shape {shape}"
+            )
 
     def apply(self, features: np.ndarray) -> np.ndarray:
         """Project features (n, C_l) to (n, d_l)."""
@@ -54,15 +72,21 @@ class LayerProjection(NamedTuple):
         return centred * self.scale if self.components is None else centred @ self.components.T
 
 
-@dataclass(frozen=True)
-class Codebook:
+_PROJECTION = Part(LayerProjection)
+
+
+@dataclass(frozen=True, eq=False)
+class Codebook(StoredPart):
     """Projections and codewords."""
 
-    projections: tuple[LayerProjection, ...]  # of the layers with codewords
-    joint: np.ndarray | None = None  # (K, sum of d_l), float32
-    per_layer: tuple[np.ndarray, ...] = ()  # (K, d_l) each, float32
-    only_pooled: tuple[LayerProjection, ...] = ()  # of class tokens, the last layers
-    shape: LayerProjection | None = None  # of the measures of particles' outlines
+    # Of the layers with codewords
+    projections: Annotated[tuple[LayerProjection, ...], Each(_PROJECTION)]
+    joint: Annotated[np.ndarray | None, Maybe(_MATRIX)] = None  # (K, sum of d_l)
+    per_layer: Annotated[tuple[np.ndarray, ...], Each(_MATRIX)] = ()  # (K, d_l) each
+    # Of class tokens, the last layers
+    only_pooled: Annotated[tuple[LayerProjection, ...], Each(_PROJECTION)] = ()
+    # Of the measures of particles' outlines
+    shape: Annotated[LayerProjection | None, Maybe(_PROJECTION)] = None
 
     @property
     def codewords(self) -> tuple[np.ndarray, ...]:
@@ -102,51 +126,6 @@ class Codebook:
         """Project features, (n, C_l) per layer, into the space of each array of codewords."""
         return _spaces(self.projections, layers[: len(self.projections)], self.spans)
 
-    def to_arrays(self) -> dict[str, np.ndarray]:
-        arrays = {f"codewords.{i}": each for i, each in enumerate(self.per_layer)}
-        if self.joint is not None:
-            arrays["codewords.joint"] = self.joint
-        for i, (mean, std, scale, components) in enumerate(self.projections):
-            arrays[f"projection.{i}.mean"] = mean
-            arrays[f"projection.{i}.std"] = std
-            arrays[f"projection.{i}.scale"] = np.float64(scale).reshape(1)
-            if components is not None:
-                arrays[f"projection.{i}.components"] = components
-        for i, layer in enumerate(self.only_pooled):
-            arrays |= {f"only_pooled.{i}.mean": layer.mean, f"only_pooled.{i}.std": layer.std}
-        if self.shape is not None:
-            arrays |= {"shape.mean": self.shape.mean, "shape.std": self.shape.std}
-        return arrays
-
-    @classmethod
-    def from_arrays(cls, arrays: dict[str, np.ndarray]) -> Codebook:
-        n_only_pooled, n_layers = (
-            sum(name.startswith(kind) and name.endswith(".mean") for name in arrays)
-            for kind in ("only_pooled.", "projection.")
-        )
-        projections = tuple(
-            LayerProjection(
-                arrays[f"projection.{i}.mean"],
-                arrays[f"projection.{i}.std"],
-                float(arrays[f"projection.{i}.scale"][0]),
-                arrays.get(f"projection.{i}.components"),
-            )
-            for i in range(n_layers)
-        )
-        joint = arrays.get("codewords.joint")
-        n_books = sum(name.startswith("codewords.") for name in arrays) - (joint is not None)
-        if joint is None and not n_books:
-            raise KeyError("codewords")
-        per_layer = tuple(arrays[f"codewords.{i}"] for i in range(n_books))
-        only_pooled = (
-            LayerProjection(arrays[f"only_pooled.{i}.mean"], arrays[f"only_pooled.{i}.std"])
-            for i in range(n_only_pooled)
-        )
-        shape = None
-        if "shape.mean" in arrays:
-            shape = LayerProjection(arrays["shape.mean"], arrays["shape.std"])
-        return cls(projections, joint, per_layer, tuple(only_pooled), shape)
-
     def check(
         self,
         n_layers: int,
@@ -157,29 +136,12 @@ class Codebook:
     ) -> None:
         """Raise a ValueError unless a codebook from a file is one of `learn_codebook`'s."""
         widths = []
-        for mean, std, scale, components in self.projections:
-            _VECTOR.checked(mean, "mean")
-            _DEVIATIONS.checked(std, "std")
-            if components is not None:
-                _MATRIX.checked(components, "components")
-            n_channels, shape = len(mean), None if components is None else components.shape
-            if (
-                not n_channels
-                or len(std) != n_channels
-                or not 0 < scale <= MAX_CODEBOOK_VALUE
-                or (components is None) != (n_components is None)
-                or (shape is not None and (shape[1] != n_channels or not shape[0]))
-                or (shape is not None and shape[0] > (n_components or 0))
-            ):
-                raise ValueError(
-                    f"a projection of {n_channels} channels with components of shape {shape} and "
-                    f"scale {scale} does not fit {n_components or 'no'} components"
-                )
-            widths.append(n_channels if components is None else len(components))
-        for mean, std, _, _ in (*self.only_pooled, *([] if self.shape is None else [self.shape])):
-            n_channels = len(_VECTOR.checked(mean, "mean"))
-            if not n_channels or len(_DEVIATIONS.checked(std, "std")) != n_channels:
-                raise ValueError(f"{n_channels} means of a layer and {len(std)} deviations")
+        for own in self.projections:
+            n_own = None if own.components is None else len(own.components)
+            if (n_own is None) != (n_components is None) or (n_own or 0) > (n_components or 0):
+                n = n_components or "no"
+                raise ValueError(f"a projection to {n_own} components does not fit {n} components")
+            widths.append(len(own.mean) if n_own is None else n_own)
         n_measures = 0 if self.shape is None else len(self.shape.mean)
         if n_measures != (len(SHAPE_MEASURES) if "shape" in blocks else 0):
             raise ValueError(f"{n_measures} measures of particles do not fit the blocks {blocks}")
@@ -189,31 +151,13 @@ class Codebook:
             )
         joint = [(n_codewords, sum(widths))] if "joint" in blocks else []
         each = [(n_codewords, width) for width in widths] if "per_layer" in blocks else []
-        shapes = [_MATRIX.checked(words, "codewords").shape for words in self.codewords]
+        shapes = [words.shape for words in self.codewords]
         has_joint = self.joint is not None
         if len(widths) != n_layers or shapes != joint + each or has_joint != bool(joint):
             raise ValueError(
                 f"codewords of shapes {shapes} for {len(widths)} layers; expected {joint + each} "
                 f"for {n_layers}"
             )
-
-
-_VECTOR = Array("float32", 1, -MAX_CODEBOOK_VALUE, MAX_CODEBOOK_VALUE)
-_MATRIX = Array("float32", 2, -MAX_CODEBOOK_VALUE, MAX_CODEBOOK_VALUE)
-_DEVIATIONS = Array("float32", 1, 1 / MAX_CODEBOOK_VALUE, MAX_CODEBOOK_VALUE)
-
-
-class CodebookField:
-    """How a model file stores a codebook: see `hypervlad.common.base.Field`."""
-
-    def pack(self, value: Codebook) -> tuple[Any, dict[str, np.ndarray]]:
-        return {}, value.to_arrays()
-
-    def unpack(self, packed: Any, arrays: dict[str, np.ndarray]) -> Codebook:
-        codebook = Codebook.from_arrays(arrays)
-        if unknown := arrays.keys() - codebook.to_arrays().keys():
-            raise ValueError(f"unknown arrays of the codebook: {sorted(unknown)}")
-        return codebook
 
 
 def _spaces(

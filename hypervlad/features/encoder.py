@@ -7,16 +7,15 @@ import functools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal
 
 import joblib
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from hypervlad.common.base import Arrays, Record, Value, Values, to_json
+from hypervlad.common.base import Each, Part, Record, Value, to_json
 from hypervlad.common.constraints import (
     SEEDED,
     Alternatives,
@@ -31,7 +30,7 @@ from hypervlad.common.constraints import (
 from hypervlad.common.limits import MAX_INPUT_SIDE
 from hypervlad.common.progress import announced
 from hypervlad.features.cache import Cache, absolute_memory, arrays_digest
-from hypervlad.features.codebook import SAMPLINGS, Codebook, CodebookField
+from hypervlad.features.codebook import SAMPLINGS, Codebook
 from hypervlad.features.codebook_fit import CodebookFit, FitCodebook, fit_sampled_codebook
 from hypervlad.features.encoding import (
     BatchEncoder,
@@ -47,13 +46,12 @@ from hypervlad.features.encoding import (
 )
 from hypervlad.features.explanation import ImageEvidence, image_evidence
 from hypervlad.features.hypercolumns import feature_maps
-from hypervlad.features.lazy_torch import check_device, usual_torch
+from hypervlad.features.lazy_torch import check_device, torch, usual_torch
 from hypervlad.features.loading import Batch, ImageLoader, ReadReport
 from hypervlad.features.network import (
     TappedNetwork,
     build_network,
     check_tensors,
-    fitted_network,
     rebuilt_network,
 )
 from hypervlad.features.registry import Preprocessing, check_prepared, class_tokens, get_backbone
@@ -61,12 +59,10 @@ from hypervlad.features.weights import (
     WEIGHTS,
     NetworkEstimator,
     absolute_weights,
-    check_may_be_included,
 )
 from hypervlad.images import ReadOptions
 from hypervlad.images.reading import check_image_list
 
-_BACKBONE = "backbone."  # before the names of the network's tensors in a model file
 _RUN_PARAMETERS = ("batch_size", "on_error", "runtime")  # may change after `fit`
 
 
@@ -202,9 +198,9 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Network
     }
     _unsaved_parameters = NetworkEstimator._unsaved_parameters | {"batch_size", "runtime"}
 
-    codebook_: Annotated[Codebook, CodebookField()]
+    codebook_: Annotated[Codebook, Part(Codebook)]
     fitted_params_: EncoderParams
-    taps_: Annotated[tuple[str, ...], Values(str)]
+    taps_: Annotated[tuple[str, ...], Each(Value(str))]
     preprocessing_: Annotated[Preprocessing, Record(Preprocessing)]
     weights_digest_: Annotated[str, Value(str)]
     seed_: Annotated[int, Value(int, Integer(0, 2**32 - 1))]
@@ -300,8 +296,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Network
         fit = CodebookFit(params, loader, self._as_run(network, params), seed)
         codebook, n_images = fit_codebook(images, fit)
         # All at the end: a fit that fails leaves the model as it was.
-        self.__dict__.pop("backbone_state_", None)  # a loaded model's own weights
-        self._tapped_network = network
+        self._tapped_network, self.network_state_ = network, None
         self.codebook_, self.seed_, self.n_images_ = codebook, seed, n_images
         self.is_of_particles_ = of_particles
         self.taps_, self.weights_digest_ = network.taps, network.digest
@@ -410,9 +405,9 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Network
     def fingerprint(self) -> dict[str, Any]:
         """Return what a vector depends on, except the image, batches and threads."""
         check_is_fitted(self)
-        params = self.fitted_params_
+        params, (header, arrays) = self.fitted_params_, self.codebook_.to_state()
         return maps_fingerprint(params, self.preprocessing_) | {
-            "codebook": arrays_digest(self.codebook_.to_arrays()),
+            "codebook": [header, arrays_digest(arrays)],
             "weights": self.weights_digest_,
             "taps": list(self.taps_),
             "grid": params.grid if isinstance(params.grid, str) else [params.grid, self.seed_],
@@ -460,6 +455,8 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Network
     def _check_state(self) -> None:
         params = self.fitted_params_ = EncoderParams.of(self.get_params(deep=False))
         check_prepared(self.preprocessing_, params.backbone)
+        if self.network_state_:
+            check_tensors(get_backbone(params.backbone), self.network_state_)
         n_class_tokens = len(class_tokens(self.taps_, params.backbone))
         self.codebook_.check(
             len(self.taps_) - n_class_tokens,
@@ -468,27 +465,6 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Network
             params.codebook_sampling.n_components,
             n_class_tokens,
         )
-
-    def to_state(self, *, include_backbone: bool = False) -> tuple[dict[str, Any], Arrays]:
-        if include_backbone:
-            check_may_be_included(self.fitted_params_.backbone, self.weights)
-        header, arrays = super().to_state(include_backbone=include_backbone)
-        if include_backbone:
-            tensors = self.network().original.state_dict()
-            arrays |= {_BACKBONE + k: v.cpu().contiguous().numpy() for k, v in tensors.items()}
-        return header, arrays
-
-    @classmethod
-    def from_state(cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Self:
-        weights, rest = Arrays(), Arrays()
-        for name, array in arrays.items():
-            kind = weights if name.startswith(_BACKBONE) else rest
-            kind[name.removeprefix(_BACKBONE)] = array
-        encoder = super().from_state(header, rest)
-        if weights:
-            check_tensors(get_backbone(encoder.backbone), weights)
-            encoder.backbone_state_ = weights
-        return encoder
 
     # --- the stages, for estimators that have an encoder ---------------------------------------
 
@@ -507,11 +483,15 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Network
     def network(self) -> TappedNetwork:
         """Return the network on ``device``; a WeightsNotFoundError if it has lost its weights."""
         check_is_fitted(self, "fitted_params_")
-        weights = getattr(self, "backbone_state_", None) or self.weights
-        backbone = get_backbone(self.fitted_params_.backbone)
-        own = backbone, weights, self.taps_, self.weights_digest_
-        network = fitted_network(self, functools.partial(rebuilt_network, *own))
-        return self._as_run(network, self.fitted_params_)
+        return self._as_run(self._fitted_network(), self.fitted_params_)
+
+    @property
+    def _fitted_backbone(self) -> str:
+        return self.fitted_params_.backbone
+
+    def _built(self, device: torch.device) -> TappedNetwork:
+        backbone, weights = get_backbone(self._fitted_backbone), self.network_state_ or self.weights
+        return rebuilt_network(backbone, weights, self.taps_, self.weights_digest_, device)
 
     def _as_run(self, network: TappedNetwork, params: EncoderParams) -> TappedNetwork:
         runtime = params.automatic_runtime if self.runtime == "auto" else self.runtime

@@ -474,8 +474,9 @@ class TorchCodebook:
 
 class _Projection:
     def __init__(self, projection: LayerProjection, device: torch.device) -> None:
-        mean, std, self.scale, components = projection
-        self.mean, self.std = (torch.tensor(values, device=device) for values in (mean, std))
+        self.scale, components = projection.scale, projection.components
+        self.mean = torch.tensor(projection.mean, device=device)
+        self.std = torch.tensor(projection.std, device=device)
         self.matrix = None if components is None else torch.tensor(components, device=device).T
         self.offset = None if self.matrix is None else -(self.mean @ self.matrix)
 

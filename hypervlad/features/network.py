@@ -10,17 +10,16 @@ import hashlib
 import math
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from numbers import Integral
 from typing import Any, cast
 
-import numpy as np
 from numpy.typing import NDArray
 
 from hypervlad.common.modelfile import ModelFileError
-from hypervlad.features.lazy_torch import check_device, seeded_torch, torch, usual_torch
+from hypervlad.features.lazy_torch import seeded_torch, torch, usual_torch
 from hypervlad.features.registry import Backbone, Runtime, class_tokens, get_backbone
 from hypervlad.features.runtimes import OpenVINONetwork, fold_norms
 from hypervlad.features.weights import (
@@ -386,10 +385,7 @@ def map_channels(backbone: Backbone, tap: str, image_size: int) -> int:
 
 
 def check_tensors(backbone: Backbone, tensors: Mapping[str, NDArray[Any]]) -> None:
-    """Raise a ModelFileError unless tensors from a model file are finite and fit a backbone."""
-    for name, array in tensors.items():
-        if not np.isfinite(array).all():
-            raise ModelFileError(f"values of the network's tensor {name!r} are not finite")
+    """Raise a ModelFileError unless tensors from a model file fit a backbone."""
     module = _shapes_of(backbone)
     try:
         state = {name: torch.from_numpy(array) for name, array in tensors.items()}
@@ -457,15 +453,6 @@ def weights_digest(module: torch.nn.Module) -> str:
             digest.update(f"{key}:{tuple(value.shape)}".encode())
             digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def fitted_network(model: Any, build: Callable[[torch.device], Any]) -> Any:
-    """Return the network of a fitted estimator on its ``device``, where it may have to be built."""
-    device = check_device(model.device)
-    network = getattr(model, "_tapped_network", None)
-    if network is None or network.device != device:
-        network = model._tapped_network = build(device)
-    return network
 
 
 def rebuilt_network(

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 import urllib.parse
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeGuard, cast
+from typing import Annotated, Any, TypeGuard, cast
 
+from numpy.typing import NDArray
 from safetensors import SafetensorError
+from sklearn.utils.validation import check_is_fitted
 
-from hypervlad.common.base import ImageEstimator
+from hypervlad.common.base import ArrayDict, Arrays, ImageEstimator, Maybe
 from hypervlad.common.constraints import Alternatives, InstanceOf
 from hypervlad.common.files import file_digest
 from hypervlad.common.modelfile import ModelFileError
 from hypervlad.common.progress import print_line
 from hypervlad.common.wording import reason_of
-from hypervlad.features.lazy_torch import torch
+from hypervlad.features.lazy_torch import check_device, torch
 from hypervlad.features.registry import TIMM, Backbone, check_registered, get_backbone
 
 _MOBILENET_URL = "https://download.pytorch.org/models/mobilenet_v2-b0353104.pth"
@@ -174,14 +177,53 @@ WEIGHTS: Alternatives = [
 
 
 class NetworkEstimator(ImageEstimator):
-    """An estimator with a network, which is built when it is needed, and not copied."""
+    """An estimator with a network, which is built when it is needed, and not copied.
+
+    `_built` returns it on a device, with its ``original`` as all networks with taps have it.
+    """
 
     backbone: str
     weights: str | os.PathLike[str]
+    device: str
+    # All of its tensors, of a model whose file has them, or that has changed them.
+    network_state_: Annotated[
+        dict[str, NDArray[Any]] | None, Maybe(ArrayDict(), may_be_missing=True)
+    ]
+
+    def _built(self, device: torch.device) -> Any:
+        raise NotImplementedError
+
+    @property
+    def _has_changed_network(self) -> bool:
+        """Whether the tensors are no longer those of `weights`."""
+        return False
+
+    def _fitted_network(self) -> Any:
+        """Return the network on ``device``, where it may have to be built."""
+        device = check_device(self.device)
+        network = getattr(self, "_tapped_network", None)
+        if network is None or network.device != device:
+            network = self._tapped_network = self._built(device)
+        return network
+
+    def to_state(self, *, include_backbone: bool = False) -> tuple[dict[str, Any], Arrays]:
+        check_is_fitted(self)
+        saved = copy.copy(self)
+        if include_backbone:
+            check_may_be_included(self._fitted_backbone, self.weights)
+            tensors = self._fitted_network().original.state_dict().items()
+            saved.network_state_ = {k: v.cpu().contiguous().numpy() for k, v in tensors}
+        elif not self._has_changed_network:
+            saved.network_state_ = None
+        return super(NetworkEstimator, saved).to_state()
+
+    @property
+    def _fitted_backbone(self) -> str:
+        return str(getattr(self, "backbone_", self.backbone))
 
     def _parameters_to_save(self) -> dict[str, Any]:
         given = super()._parameters_to_save()  # those with which it was fitted
-        given["backbone"] = getattr(self, "backbone_", self.backbone)
+        given["backbone"] = self._fitted_backbone
         weights = getattr(self, "weights_", self.weights)
         file = os.path.basename(os.path.abspath(weights))
         given["weights"] = weights if is_name(weights) else f"{_FILE}{file}"

@@ -105,7 +105,7 @@ def _patch_cnn_facts(model: Any) -> dict[str, str]:
 def _transfer_facts(model: Any) -> dict[str, str]:
     side = model.image_size_
     return {
-        **_network_facts(model.backbone_, model, is_in_file=bool(model.network_state_)),
+        **_network_facts(model.backbone_, model),
         "fine-tuned": _fine_tuned_text(model.history_),
         "image size": f"{side} x {side} pixels, stretched to a square",
         "how files are read": _reading_text(model.read_options_),
@@ -118,7 +118,7 @@ def _segmenter_facts(model: Any) -> dict[str, str]:
     return {
         "trained on": f"{counted(model.n_images_, 'image')} with {outlined}",
         "when held out": _held_out_outlines(model),
-        **_network_facts(model.backbone_, model, is_in_file=False),
+        **_network_facts(model.backbone_, model),
         "taps": ", ".join(model.taps_),
         "how files are read": _reading_text(check_read_options(model.read_options)),
     }
@@ -138,11 +138,11 @@ def _held_out_outlines(model: Any) -> str:
     return f"{counted(held_out.n_images, 'image')}; {'; '.join(parts)}"
 
 
-def _network_facts(backbone: str, model: Any, *, is_in_file: bool) -> dict[str, str]:
+def _network_facts(backbone: str, model: Any) -> dict[str, str]:
     digest = f"SHA-256 {model.weights_digest_[:12]}…"
     if model.weights in ("pretrained", "imagenet") and get_backbone(backbone).tag is not None:
         digest = f"{get_backbone(backbone).tag}, {digest}"
-    place = "in the file" if is_in_file else "not in the file"
+    place = "in the file" if model.network_state_ else "not in the file"
     return {
         "network": backbone,
         "network's weights": f"{model.weights} ({digest}), {place}",
@@ -223,9 +223,8 @@ def _encoder_facts(encoder: Any) -> dict[str, str]:
     blocks = " + ".join(f"{n:,} {name}" for name, n in encoder.feature_blocks.items())
     turns = encoder.fitted_params_.turns
     backbone = str(encoder.fitted_params_.backbone)
-    is_in_file = getattr(encoder, "backbone_state_", None) is not None
     return {
-        **_network_facts(backbone, encoder, is_in_file=is_in_file),
+        **_network_facts(backbone, encoder),
         "taps": ", ".join(encoder.taps_),
         "image size": _size_text(encoder),
         "how files are read": _reading_text(encoder.fitted_params_.read_options),

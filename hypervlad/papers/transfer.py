@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
@@ -17,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from hypervlad.classify.answers import accuracy_of_read, most_probable
 from hypervlad.classify.fitting import check_classes, checked_labels
-from hypervlad.common.base import ArrayDict, Arrays, Labels, Maybe, Part, Record, Value
+from hypervlad.common.base import Labels, Maybe, Part, Record, Value
 from hypervlad.common.constraints import (
     SEEDED,
     Alternatives,
@@ -35,7 +34,6 @@ from hypervlad.features.network import (
     TappedNetwork,
     build_network,
     check_tensors,
-    fitted_network,
     map_channels,
     rebuilt_network,
 )
@@ -46,7 +44,7 @@ from hypervlad.features.registry import (
     check_registered,
     get_backbone,
 )
-from hypervlad.features.weights import WEIGHTS, NetworkEstimator, check_may_be_included
+from hypervlad.features.weights import WEIGHTS, NetworkEstimator
 from hypervlad.images import ReadOptions
 from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import check_image_list
@@ -120,8 +118,8 @@ class TransferClassifier(ClassifierMixin, NetworkEstimator):
         As used in ``fit``.
     weights_digest_ : str
         SHA-256 of the network's weights before fine-tuning.
-    network_state_ : dict of ndarray
-        All tensors of the network if it was fine-tuned, or the file contained it; else none.
+    network_state_ : dict of ndarray or None
+        All tensors of the network if it was fine-tuned, or the file contained it; else None.
     n_images_ : int
         Images trained on, including those held out.
 
@@ -167,7 +165,6 @@ class TransferClassifier(ClassifierMixin, NetworkEstimator):
     read_options_: Annotated[ReadOptions, Record(ReadOptions)]
     preprocessing_: Annotated[Preprocessing, Record(Preprocessing)]
     weights_digest_: Annotated[str, Value(str)]
-    network_state_: Annotated[dict[str, NDArray[Any]], ArrayDict()]
     n_images_: Annotated[int, Value(int, Integer())]
 
     def __init__(
@@ -272,7 +269,7 @@ class TransferClassifier(ClassifierMixin, NetworkEstimator):
                 seeds=(seeds[2], seeds[3]),
                 verbose=self.verbose,
             )
-        fitted, tensors = network, dict[str, NDArray[Any]]()
+        fitted, tensors = network, None
         if history is not None and history.best_epoch >= 0:
             head, C, tensors = tuned_head, start.C, _arrays(network)
             state = network.original.state_dict()
@@ -310,13 +307,9 @@ class TransferClassifier(ClassifierMixin, NetworkEstimator):
 
     # --- files ---------------------------------------------------------------------------------
 
-    def to_state(self, *, include_backbone: bool = False) -> tuple[dict[str, Any], Arrays]:
-        check_is_fitted(self)
-        saved = copy.copy(self)
-        if include_backbone:
-            check_may_be_included(self.backbone_, self.weights)
-            saved.network_state_ = _arrays(fitted_network(self, self._built))
-        return super(TransferClassifier, saved).to_state()
+    @property
+    def _has_changed_network(self) -> bool:
+        return self.history_ is not None and self.history_.best_epoch >= 0
 
     def _check_state(self) -> None:
         check_registered(self.backbone_)
@@ -334,8 +327,7 @@ class TransferClassifier(ClassifierMixin, NetworkEstimator):
         n_classes = len(self.classes_)
         if self.head_.coef.shape[1] != n_classes:
             raise ValueError(f"a head of {self.head_.coef.shape[1]} classes for {n_classes} labels")
-        tuned = self.history_ is not None and self.history_.best_epoch >= 0
-        if tuned and not self.network_state_:
+        if self._has_changed_network and not self.network_state_:
             raise ValueError("the tensors of the fine-tuned network are missing")
 
     # --- parameters ----------------------------------------------------------------------------
@@ -370,7 +362,7 @@ class TransferClassifier(ClassifierMixin, NetworkEstimator):
     def _encode(self, images: Sequence[Any]) -> EncodedImages:
         check_is_fitted(self)
         images = check_image_list(images)
-        network, backbone = fitted_network(self, self._built), get_backbone(self.backbone_)
+        network, backbone = self._fitted_network(), get_backbone(self.backbone_)
 
         def compute(batch: Batch) -> NDArray[np.float32]:
             features = averaged_features(network, backbone, batch.tensors)
@@ -389,8 +381,10 @@ class TransferClassifier(ClassifierMixin, NetworkEstimator):
         """Build the network as it was at the end of ``fit``."""
         backbone = get_backbone(self.backbone_)
         taps = backbone.taps[-1:]
-        if not self.network_state_:
-            return rebuilt_network(backbone, self.weights, taps, self.weights_digest_, device)
+        weights = self.network_state_ or self.weights
+        if not self._has_changed_network:
+            return rebuilt_network(backbone, weights, taps, self.weights_digest_, device)
+        assert self.network_state_ is not None
         state = {name: torch.from_numpy(value) for name, value in self.network_state_.items()}
         return build_network(backbone.name, state, taps, device)
 

@@ -372,6 +372,11 @@ class FieldNetwork:
     def device(self) -> torch.device:
         return self._network.device
 
+    @property
+    def original(self) -> nn.Module:
+        """The frozen network's module."""
+        return self._network.original
+
     def run_by(self, runtime: Runtime) -> FieldNetwork:
         """Return the same, with the frozen network as a runtime runs it."""
         return FieldNetwork(self._network, self.decoder, self._backbone, self._contrast, runtime)

@@ -16,7 +16,7 @@ from skimage.transform import resize
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from hypervlad.common.base import ArrayDict, Maybe, Part, Record, Value, Values
+from hypervlad.common.base import ArrayDict, Each, Maybe, Part, Record, Value
 from hypervlad.common.constraints import (
     VERBOSE,
     Alternatives,
@@ -27,7 +27,7 @@ from hypervlad.common.constraints import (
 )
 from hypervlad.common.progress import ProgressBar, joined_notes, note_doubt, note_of
 from hypervlad.features.lazy_torch import check_device, usual_torch
-from hypervlad.features.network import build_network, fitted_network, rebuilt_network
+from hypervlad.features.network import build_network, check_tensors, rebuilt_network
 from hypervlad.features.registry import check_registered, get_backbone
 from hypervlad.features.weights import WEIGHTS, NetworkEstimator
 from hypervlad.images import ReadOptions
@@ -193,10 +193,10 @@ class HypercolumnSegmenter(NetworkEstimator):
     contrast_: Annotated[float, Value(float, Number(above=0))]
     faults_: Annotated[UsualFaults, Record(UsualFaults)]
     pixel_size_: Annotated[float | None, Maybe(Value(float, Number(above=0)))]
-    diameters_: Annotated[tuple[float, ...], Values(float)]
-    taps_: Annotated[tuple[str, ...], Values(str)]
+    diameters_: Annotated[tuple[float, ...], Each(Value(float))]
+    taps_: Annotated[tuple[str, ...], Each(Value(str))]
     weights_digest_: Annotated[str, Value(str)]
-    losses_: Annotated[tuple[float, ...], Values(float)]
+    losses_: Annotated[tuple[float, ...], Each(Value(float))]
     n_images_: Annotated[int, Value(int, Integer())]
     n_particles_: Annotated[int, Value(int, Integer(0))]
 
@@ -308,7 +308,8 @@ class HypercolumnSegmenter(NetworkEstimator):
         model, losses = trained_on(np.arange(len(fields)), f"model {n_models} of {n_models}")
         separation, assessed, detection = assessment.chosen()
         # All at the end: a fit that fails leaves the model unchanged.
-        self._tapped_network, self.backbone_, self.weights_ = model, self.backbone, self.weights
+        self._tapped_network, self.network_state_ = model, None
+        self.backbone_, self.weights_ = self.backbone, self.weights
         self.pixel_size_, self.diameters_ = fields.pixel_size, fields.usual_diameters()
         self.held_out_, self.detection_, self.contrast_ = assessed, detection, contrast
         self.faults_ = UsualFaults.among(fields.faults)
@@ -425,7 +426,7 @@ class HypercolumnSegmenter(NetworkEstimator):
         size = trained_size(grey.shape, sample.pixel_size, self.pixel_size_, image_name(image))
         if size is not None:
             grey = resize(grey, size, order=1, anti_aliasing=True)
-        model: FieldNetwork = fitted_network(self, self._built)
+        model: FieldNetwork = self._fitted_network()
         return model.fields(grey, self.tile_size)
 
     def _found(self, annotations: Annotations, read_options: Any, image: Any) -> Outlines:
@@ -474,12 +475,14 @@ class HypercolumnSegmenter(NetworkEstimator):
 
     def _built(self, device: torch.device) -> FieldNetwork:
         """Build the network as it was at the end of ``fit``."""
-        own = get_backbone(self.backbone_)
-        network = rebuilt_network(own, self.weights_, self.taps_, self.weights_digest_, device)
+        own, weights = get_backbone(self.backbone_), self.network_state_ or self.weights_
+        network = rebuilt_network(own, weights, self.taps_, self.weights_digest_, device)
         return FieldNetwork(network, decoder_of(self.decoder_).to(device), own, self.contrast_)
 
     def _check_state(self) -> None:
         check_registered(self.backbone_)
+        if self.network_state_:
+            check_tensors(get_backbone(self.backbone_), self.network_state_)
         decoder_of(self.decoder_)  # raises if the tensors do not fit
         self.weights_ = self.weights
 

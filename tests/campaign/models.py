@@ -92,7 +92,7 @@ def attack(path: Path) -> None:
 def _has_own_weights(model: Any) -> bool:
     """Return whether the whole network is in the model's file."""
     encoder = getattr(model, "encoder_", model)
-    return hasattr(encoder, "backbone_state_") or bool(getattr(model, "network_state_", None))
+    return bool(getattr(encoder, "network_state_", None))
 
 
 def predict(model: Any) -> list[NDArray[Any]]:
@@ -257,7 +257,7 @@ def _change_length(entry: dict[str, Any], arrays: Arrays, rng: np.random.Generat
 def _change_array(entry: dict[str, Any], arrays: Arrays, rng: np.random.Generator) -> None:
     """Change one number, often to one that could almost be right, or the type or shape."""
     name = sorted(arrays)[rng.integers(len(arrays))]
-    trees = sorted(each for each in arrays if "booster_." in each)
+    trees = sorted(each for each in arrays if "trees_." in each)
     if trees and rng.random() < 0.4:
         name = trees[rng.integers(len(trees))]
     array = arrays[name]

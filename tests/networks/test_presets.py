@@ -73,5 +73,4 @@ def test_all_trees_are_kept(boosting, texture_images):
     if boosting is not None:
         assert model.boosting_.estimators_.shape == (100, 3)
     else:
-        assert model.boosting_.booster_.num_boosted_rounds() == 100
-        assert len(model.boosting_.booster_.get_dump()) == 100 * 3
+        assert model.boosting_.trees_.roots.shape == (100, 3)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 import joblib
 import numpy as np
-import xgboost
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import ClassifierMixin
 from sklearn.utils import check_random_state
@@ -36,14 +35,8 @@ from hypervlad.classify.boosting.logistic import (
     probabilities,
     with_exact_ties,
 )
-from hypervlad.classify.boosting.trees import (
-    BoosterField,
-    fit_trees,
-    n_classes_of,
-    tree_margins,
-    xgboost_parameters,
-)
-from hypervlad.common.base import Array, Estimator, Labels, Maybe, Value, Values
+from hypervlad.classify.boosting.trees import Trees, fit_trees, xgboost_parameters
+from hypervlad.common.base import Array, Each, Estimator, Labels, Maybe, Part, Value
 from hypervlad.common.constraints import (
     SEEDED,
     Alternatives,
@@ -66,10 +59,7 @@ from hypervlad.statistics.splits import (
 _MAX_SEED = np.iinfo(np.int32).max
 _MAX_TREE_FEATURES = 64  # wider X only through its margins
 _MAX_FLOAT32 = np.finfo(np.float32).max
-
-
-def _as_names(values: Iterable[str]) -> NDArray[Any]:
-    return np.array([*values], dtype=object)
+_NAMES = Each(Value(str), lambda names: np.array([*names], dtype=object))
 
 
 class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
@@ -124,8 +114,8 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         Number of boosting rounds kept.
     tree_gain_, tree_gain_error_ : float or None
         Reduction of the log loss per held-out row, and its standard error; None if not tried.
-    booster_ : xgboost.Booster or None
-        The trees; None if there are none.
+    trees_ : Trees or None
+        As arrays of their nodes; None if there are none.
 
     Notes
     -----
@@ -169,16 +159,16 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
 
     classes_: Annotated[NDArray[Any], Labels()]
     n_features_in_: Annotated[int, Value(int, Integer(1, MAX_TREE_COLUMNS))]
-    feature_names_in_: Annotated[NDArray[Any], Maybe(Values(str, _as_names), may_be_missing=True)]
-    C_: Annotated[tuple[float, ...] | None, Maybe(Values(float))]
-    block_weights_: Annotated[tuple[float, ...] | None, Maybe(Values(float))]
+    feature_names_in_: Annotated[NDArray[Any], Maybe(_NAMES, may_be_missing=True)]
+    C_: Annotated[tuple[float, ...] | None, Maybe(Each(Value(float)))]
+    block_weights_: Annotated[tuple[float, ...] | None, Maybe(Each(Value(float)))]
     linear_coef_: Annotated[FloatArray | None, Maybe(Array("float64", 2))]
     linear_intercept_: Annotated[FloatArray, Array("float64", 1)]
     n_estimators_: Annotated[int, Value(int, Integer(0))]
     tree_gain_: Annotated[float | None, Maybe(Value(float))]
     tree_gain_error_: Annotated[float | None, Maybe(Value(float, also=("inf",)))]
-    block_widths_: Annotated[tuple[int, ...] | None, Maybe(Values(int))]
-    booster_: Annotated[xgboost.Booster | None, Maybe(BoosterField())]
+    block_widths_: Annotated[tuple[int, ...] | None, Maybe(Each(Value(int)))]
+    trees_: Annotated[Trees | None, Maybe(Part(Trees))]
 
     def __init__(
         self,
@@ -297,15 +287,18 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
     def tree_margins(self, X: NDArray[np.floating]) -> FloatArray:
         """Return what the trees add to the margins, (n_samples, n_margins)."""
         check_is_fitted(self)
-        n_columns = n_margins(len(self.classes_))
-        if self.booster_ is None:
-            return np.zeros((len(X), n_columns))
+        if self.trees_ is None:
+            return np.zeros((len(X), n_margins(len(self.classes_))))
         if self.linear_coef_ is not None and self.block_widths_ is not None:
             by_block = block_margins(X, self.linear_coef_, self.block_widths_)
-            by_block = by_block.clip(-_MAX_FLOAT32, _MAX_FLOAT32)  # xgboost refuses infinity
-            has_columns = self.booster_.num_features() > by_block.shape[1]
-            X = np.hstack([by_block, X]) if has_columns else by_block
-        return tree_margins(self.booster_, X, n_columns)
+            by_block = by_block.clip(-_MAX_FLOAT32, _MAX_FLOAT32)  # as trees are of float32
+            X = np.hstack([by_block, X]) if self._is_narrow else by_block
+        return self.trees_.margins(X)
+
+    @property
+    def _is_narrow(self) -> bool:
+        """Whether the columns of X are features of the trees beside the margins of the blocks."""
+        return self.n_features_in_ <= _MAX_TREE_FEATURES
 
     def _fit_shares(self, rows: TrainingRows) -> FloatArray:
         self.C_ = self.block_weights_ = self.block_widths_ = self.linear_coef_ = None
@@ -334,8 +327,7 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         )
         self.C_, self.block_weights_, self.block_widths_ = linear.Cs, linear.weights, tuple(widths)
         self.linear_coef_, self.linear_intercept_ = linear.coef, linear.intercept
-        is_narrow = self.n_features_in_ <= _MAX_TREE_FEATURES
-        inputs = np.hstack([linear.by_block, rows.X]) if is_narrow else linear.by_block
+        inputs = np.hstack([linear.by_block, rows.X]) if self._is_narrow else linear.by_block
         return rows.with_features(inputs), linear.cross_fitted
 
     def _fit_trees(self, rows: TrainingRows, margins: FloatArray, splits: Folds) -> None:
@@ -343,7 +335,7 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         parameters = xgboost_parameters(
             len(self.classes_), n_threads, self.learning_rate, self.max_depth
         )
-        self.booster_, search = fit_trees(
+        self.trees_, search = fit_trees(
             rows,
             margins,
             splits,
@@ -352,7 +344,7 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
             patience=self.n_iter_no_change,
             may_be_none=self.init is not None,
         )
-        self.n_estimators_ = self.booster_.num_boosted_rounds() if self.booster_ else 0
+        self.n_estimators_ = 0 if self.trees_ is None else len(self.trees_.roots)
         self.tree_gain_ = search.gain if search else None
         self.tree_gain_error_ = search.gain_error if search else None
 
@@ -363,7 +355,7 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         margins = np.tile(self.linear_intercept_, (len(features), 1))
         if self.linear_coef_ is not None:
             margins += features.astype(np.float64, copy=False) @ self.linear_coef_
-        if self.booster_ is not None:
+        if self.trees_ is not None:
             margins += self.tree_margins(features)
         return with_exact_ties(margins)
 
@@ -392,26 +384,15 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
                     f"block_widths_ is {widths}, which must be at least 1 and add up to the "
                     f"{self.n_features_in_} features"
                 )
-        if bool(self.n_estimators_) != (self.booster_ is not None):
-            has = "no trees" if self.booster_ is None else "trees"
-            raise ValueError(f"n_estimators_ is {self.n_estimators_}, but there are {has}")
-        if self.booster_ is not None:
-            self.booster_.set_param({"nthread": joblib.effective_n_jobs(self.n_jobs)})
-            n_rounds, n_classes = self.booster_.num_boosted_rounds(), n_classes_of(self.booster_)
-            if (n_rounds, n_classes) != (self.n_estimators_, len(self.classes_)):
-                raise ValueError(
-                    f"{n_rounds} rounds of trees for {n_classes} classes; expected "
-                    f"{self.n_estimators_} rounds for {len(self.classes_)}"
-                )
-            given = [self.n_features_in_]
+        n_rounds = 0 if self.trees_ is None else len(self.trees_.roots)
+        if n_rounds != self.n_estimators_:
+            raise ValueError(f"{n_rounds} rounds of trees; expected {self.n_estimators_}")
+        if self.trees_ is not None:
+            n_features = self.n_features_in_
             if self.linear_coef_ is not None:
-                n_block_margins = len(self.block_widths_ or ()) * n_columns
-                given = [n_block_margins, n_block_margins + self.n_features_in_]
-            if self.booster_.num_features() not in given:
-                raise ValueError(
-                    f"the trees were trained on {self.booster_.num_features()} features, but the "
-                    f"classifier gives them {' or '.join(map(str, given))}"
-                )
+                n_features *= self._is_narrow
+                n_features += len(self.block_widths_ or ()) * n_columns
+            self.trees_.check(n_columns, n_features)
 
 
 def _checked_weight(sample_weight: ArrayLike | None, X: NDArray[Any]) -> FloatArray:

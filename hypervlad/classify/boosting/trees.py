@@ -1,4 +1,4 @@
-"""The trees: xgboost boosting from given margins, the rounds to keep, and trees in model files."""
+"""The trees: xgboost boosting from given margins, the rounds to keep, and trees as arrays."""
 
 from __future__ import annotations
 
@@ -12,32 +12,11 @@ import xgboost
 from numpy.typing import NDArray
 
 from hypervlad.classify.boosting.linear import Folds, TrainingRows
-from hypervlad.classify.boosting.logistic import FloatArray, IntArray, log_losses, n_margins
-from hypervlad.common.base import Array, Arrays, StoredPart, Value, stored_fields
-from hypervlad.common.constraints import Integer
-from hypervlad.common.limits import (
-    MAX_TREE_COLUMNS,
-    MAX_TREE_DEPTH,
-    MAX_TREE_MARGIN,
-    MAX_TREE_NODES,
-    MAX_TREES,
-)
-from hypervlad.common.modelfile import ModelFileError
+from hypervlad.classify.boosting.logistic import FloatArray, IntArray, log_losses
+from hypervlad.common.base import Array, StoredPart
+from hypervlad.common.limits import MAX_TREE_DEPTH
 
-_NO_PARENT = 2**31 - 1
-# Our names of the arrays of nodes, and xgboost's.
-_NODES = {
-    "left": "left_children",
-    "right": "right_children",
-    "column": "split_indices",
-    "condition": "split_conditions",
-    "default_left": "default_left",
-    "weight": "base_weights",
-    "gain": "loss_changes",
-    "hessian": "sum_hessian",
-}
 _LARGEST = float(np.finfo(np.float32).max)
-_FINITE = Array("float32", 1, -_LARGEST, _LARGEST)
 
 # The best of many rounds looks better on held-out rows than it is. On real images, a threshold of
 # one standard error kept trees that lowered the accuracy; two did not.
@@ -67,7 +46,7 @@ def fit_trees(
     max_rounds: int,
     patience: int | None,
     may_be_none: bool,
-) -> tuple[xgboost.Booster | None, RoundSearch | None]:
+) -> tuple[Trees | None, RoundSearch | None]:
     """Find the number of rounds on the test rows of `splits`, then train as many on all rows.
 
     Without `patience`, all `max_rounds` are kept; so they are without test rows, unless
@@ -85,7 +64,8 @@ def fit_trees(
     if not n_rounds:
         return None, search
     matrix = training_matrix(rows, base_margin, parameters)
-    return xgboost.train(parameters, matrix, n_rounds, verbose_eval=False), search
+    booster = xgboost.train(parameters, matrix, n_rounds, verbose_eval=False)
+    return Trees.of(booster, base_margin.shape[1]), search
 
 
 def xgboost_parameters(
@@ -198,16 +178,6 @@ class _Split:
         return log_losses(margins.reshape(len(self.codes), -1), self.codes)
 
 
-def tree_margins(booster: xgboost.Booster, X: NDArray[np.floating], n_margins: int) -> FloatArray:
-    """Return what the trees add to the margins of new rows, shape (n, n_margins)."""
-    start = np.zeros(len(X) if n_margins == 1 else (len(X), n_margins), dtype=np.float32)
-    # In place: a DMatrix would need eight bytes per value.
-    added = booster.inplace_predict(
-        X.astype(np.float32, copy=False), predict_type="margin", base_margin=start
-    )
-    return added.reshape(len(X), n_margins).astype(np.float64)
-
-
 def clustered_mean(values: FloatArray, weight: FloatArray, groups: IntArray) -> tuple[float, float]:
     """Return the weighted mean and its standard error, with errors correlated within groups."""
     total = weight.sum()
@@ -229,163 +199,80 @@ def link(n_classes: int) -> dict[str, Any]:
     return {"objective": "multi:softprob", "num_class": n_classes, **common}
 
 
-# --- in model files -------------------------------------------------------------------------------
+# --- the trees as arrays --------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
-class TreeArrays(StoredPart):
-    """Trees as plain arrays: checked completely, and turned into a booster of xgboost and back.
+class Trees(StoredPart):
+    """Trees as arrays, which are descended here, in single precision as xgboost does.
 
-    xgboost's parser trusts what it reads: a child outside its tree ends the process. So a model
-    file holds arrays, and the parser only reads what `to_booster` writes.
+    So xgboost reads no file: a node outside of its tree would end the process.
 
-    The trees of a round follow one another, one for each class, or one for two classes. `n_nodes`,
-    (n_trees,), are the sizes of the trees; the other arrays have one value per node, tree by tree.
-    `left` and `right` are children, counted in their tree, -1 for a leaf. Rows with a smaller value
-    than `condition` in `column` go left; a leaf adds `condition` to the margin. `weight` is the
-    node's optimal value, `gain` the loss that its split saves, and `hessian` its sum of hessians.
+    `roots`, (n_rounds, n_margins), are the places of the first nodes in the other arrays, which
+    have one value per node of all trees. Rows with a smaller value than `condition` in `column` go
+    on to the node at `left`, others to that at `right`. A leaf leads to itself, and adds its
+    `condition` to the margin.
     """
 
-    n_classes: Annotated[int, Value(int, Integer(2))]
-    n_features: Annotated[int, Value(int, Integer(1, MAX_TREE_COLUMNS))]
-    n_nodes: Annotated[NDArray[np.int32], Array("int32", 1, at_least=1)]
+    roots: Annotated[NDArray[np.int32], Array("int32", 2, at_least=0)]
     left: Annotated[NDArray[np.int32], Array("int32", 1)]
     right: Annotated[NDArray[np.int32], Array("int32", 1)]
     column: Annotated[NDArray[np.int32], Array("int32", 1, at_least=0)]
-    condition: Annotated[NDArray[np.float32], _FINITE]
-    default_left: Annotated[NDArray[np.uint8], Array("uint8", 1, at_most=1)]
-    weight: Annotated[NDArray[np.float32], _FINITE]
-    gain: Annotated[NDArray[np.float32], _FINITE]
-    hessian: Annotated[NDArray[np.float32], _FINITE]
+    condition: Annotated[NDArray[np.float32], Array("float32", 1, -_LARGEST, _LARGEST)]
 
     @classmethod
-    def from_booster(cls, booster: xgboost.Booster) -> TreeArrays:
-        """Return the trees of a booster; a ModelFileError if the arrays cannot represent it."""
-        import pyarrow as pa  # only to save trees
+    def of(cls, booster: xgboost.Booster, n_margins: int) -> Trees:
+        learner = json.loads(booster.save_raw("json"))["learner"]
+        trees = learner["gradient_booster"]["model"]["trees"]
+        sizes = [len(tree["left_children"]) for tree in trees]
+        roots = np.cumsum(sizes) - sizes
+        first, own = np.repeat(roots, sizes), np.arange(sum(sizes))
 
-        try:
-            # As text: Python's numbers would round the decimal digits twice.
-            learner = json.loads(booster.save_raw("json"), parse_float=str)["learner"]
-            parameters = learner["learner_model_param"]
-            trees = learner["gradient_booster"]["model"]["trees"]
-            fields: Any = stored_fields(cls)
-            nodes = {
-                name: pa.array([value for tree in trees for value in tree[theirs]])
-                .cast(pa.from_numpy_dtype(np.dtype(fields[name].dtype)))
-                .to_numpy()
-                for name, theirs in _NODES.items()
-            }
-            arrays = cls(
-                int(parameters["num_class"]) or 2,
-                int(parameters["num_feature"]),
-                np.array([len(tree["left_children"]) for tree in trees], dtype=np.int32),
-                **nodes,
-            )
-            arrays.check()
-            is_same = arrays.to_booster().save_raw("ubj") == booster.save_raw("ubj")
-        except (LookupError, TypeError, ValueError) as error:
-            raise ModelFileError(f"these trees cannot be saved: {error!r}") from error
-        if not is_same:
-            raise ModelFileError(
-                "these trees cannot be saved: they differ from those that fit learns, by "
-                "categorical splits, names or attributes, for example"
-            )
-        return arrays
+        def of_nodes(name: str, dtype: str = "int32") -> NDArray[Any]:
+            return np.array([value for tree in trees for value in tree[name]], dtype)
 
-    def check(self) -> None:
-        """Raise a ValueError unless xgboost can use the trees safely."""
-        n_trees, n_outputs = len(self.n_nodes), n_margins(self.n_classes)
-        if not 1 <= n_trees <= MAX_TREES or n_trees % n_outputs:
-            raise ValueError(
-                f"{n_trees} trees; expected {n_outputs} in each round and at most {MAX_TREES}"
-            )
-        n_nodes = int(self.n_nodes.sum(dtype=np.int64))
-        if n_nodes > MAX_TREE_NODES:
-            raise ValueError(f"{n_nodes} nodes; expected at most {MAX_TREE_NODES} in all trees")
-        if {len(getattr(self, name)) for name in _NODES} != {n_nodes}:
+        left, right = (
+            np.where(children < 0, own, first + children).astype(np.int32)
+            for children in (of_nodes("left_children"), of_nodes("right_children"))
+        )
+        return cls(
+            roots.reshape(-1, n_margins).astype(np.int32),
+            left,
+            right,
+            of_nodes("split_indices"),
+            of_nodes("split_conditions", "float32"),
+        )
+
+    def check(self, n_margins: int, n_features: int) -> None:
+        """Raise a ValueError unless rows of so many features can descend them, to margins."""
+        n_nodes, own = len(self.left), np.arange(len(self.left))
+        if {len(each) for each in (self.right, self.column, self.condition)} != {n_nodes}:
             raise ValueError("the arrays of the trees' nodes differ in length")
-        if (self.column >= self.n_features).any():
-            raise ValueError(f"splits on columns that are not among the {self.n_features}")
-        self._check_structure()
-        leaves = np.where(self.left < 0, np.abs(self.condition), 0)
-        largest = np.maximum.reduceat(leaves, self._roots())
-        if largest.sum(dtype=np.float64) > MAX_TREE_MARGIN:
-            raise ValueError(f"leaves of the trees whose sum exceeds {MAX_TREE_MARGIN:g}")
-
-    def _roots(self) -> NDArray[np.int64]:
-        return np.cumsum(self.n_nodes, dtype=np.int64) - self.n_nodes
-
-    def _places(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return for each node where its tree begins, and its number in that tree."""
-        first = np.repeat(self._roots(), self.n_nodes)
-        return first, np.arange(len(first)) - first
-
-    def _check_structure(self) -> None:
-        """Check that the nodes of each tree are one tree, without cycles, and not too deep."""
-        first, own = self._places()
-        size = np.repeat(self.n_nodes, self.n_nodes)
-        splits = self.left != -1
-        for children in (self.left, self.right):
-            wrong = np.where(splits, (children <= own) | (children >= size), children != -1)
-            if wrong.any():
-                raise ValueError("nodes whose children are not later nodes of the same tree")
-        children = np.concatenate([(first + self.left)[splits], (first + self.right)[splits]])
-        n_parents = np.bincount(children, minlength=len(first))
-        if (n_parents != (own > 0)).any():
-            raise ValueError("nodes of the trees that are reached twice or not at all")
-        level = self._roots()
+        if not self.roots.size or self.roots.shape[1] != n_margins:
+            raise ValueError(f"trees of shape {self.roots.shape}; expected {n_margins} per round")
+        if (self.column >= n_features).any():
+            raise ValueError(f"splits on columns that are not among the {n_features}")
+        is_leaf = (self.left == own) & (self.right == own)
+        go_on = (self.left > own) & (self.right > own)
+        last = max(each.max() for each in (self.roots, self.left, self.right))
+        if last >= n_nodes or not (is_leaf | go_on).all():
+            raise ValueError("nodes of the trees that do not lead to later ones")
+        level = self.roots.ravel()
         for _ in range(MAX_TREE_DEPTH + 1):
-            level = level[splits[level]]
+            level = np.unique(level[~is_leaf[level]])
             if not len(level):
                 return
-            level = np.concatenate([first[level] + own[level] for own in (self.left, self.right)])
+            level = np.concatenate([self.left[level], self.right[level]])
         raise ValueError(f"trees of more than {MAX_TREE_DEPTH} levels of splits")
 
-    def to_booster(self) -> xgboost.Booster:
-        """Return a booster with these trees, which `check` must have accepted."""
-        empty = xgboost.Booster(link(self.n_classes) | {"num_feature": self.n_features})
-        document = json.loads(empty.save_raw("json"))
-        model = document["learner"]["gradient_booster"]["model"]
-        n_trees, n_outputs = len(self.n_nodes), n_margins(self.n_classes)
-        model["gbtree_model_param"]["num_trees"] = str(n_trees)
-        model["iteration_indptr"] = list(range(0, n_trees + 1, n_outputs))
-        model["tree_info"] = [number % n_outputs for number in range(n_trees)]
-        model["trees"] = self._trees_of_xgboost()
-        data = json.dumps(document).encode()
-        return xgboost.Booster({"verbosity": 0}, model_file=bytearray(data))
-
-    def _trees_of_xgboost(self) -> list[dict[str, Any]]:
-        nodes = {theirs: getattr(self, name).tolist() for name, theirs in _NODES.items()}
-        first, own = self._places()
-        splits = np.flatnonzero(self.left != -1)
-        parents = np.full(len(first), _NO_PARENT, dtype=np.int32)
-        for children in (self.left, self.right):
-            parents[first[splits] + children[splits]] = own[splits]
-        nodes |= {"parents": parents.tolist(), "split_type": [0] * len(self.left)}
-        categories = ("categories", "categories_nodes", "categories_segments", "categories_sizes")
-        parameters = {"num_deleted": "0", "num_feature": str(self.n_features)}
-        trees, start = [], 0
-        for number, n in enumerate(self.n_nodes.tolist()):
-            tree = {name: values[start : start + n] for name, values in nodes.items()}
-            tree |= dict.fromkeys(categories, ())
-            tree["tree_param"] = {**parameters, "num_nodes": str(n), "size_leaf_vector": "1"}
-            trees.append(tree | {"id": number})
-            start += n
-        return trees
-
-
-class BoosterField:
-    """How a model file stores trees: see `hypervlad.common.base.Field`."""
-
-    def pack(self, value: xgboost.Booster) -> tuple[Any, Arrays]:
-        return TreeArrays.from_booster(value).to_state()
-
-    def unpack(self, packed: Any, arrays: Arrays) -> xgboost.Booster:
-        trees = TreeArrays.from_state(packed, arrays)
-        trees.check()
-        return trees.to_booster()
-
-
-def n_classes_of(booster: xgboost.Booster) -> int:
-    parameters = json.loads(booster.save_config())["learner"]["learner_model_param"]
-    return int(parameters["num_class"]) or 2
+    def margins(self, X: NDArray[np.floating]) -> FloatArray:
+        """Return what the trees add to the margins of rows (n, p): (n, n_margins)."""
+        found = np.empty((len(X), self.roots.shape[1]))
+        for start in range(0, len(X), _CHUNK):
+            rows = np.arange(start, min(start + _CHUNK, len(X)))[:, None, None]
+            node = np.broadcast_to(self.roots, (len(rows), *self.roots.shape))
+            while (self.left[node] != node).any():
+                is_less = X[rows, self.column[node]].astype(np.float32) < self.condition[node]
+                node = np.where(is_less, self.left[node], self.right[node])
+            found[rows.ravel()] = self.condition[node].sum(axis=1, dtype=np.float64)
+        return found

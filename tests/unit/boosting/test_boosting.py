@@ -51,7 +51,7 @@ class TestTrees:
             y = rng.integers(0, 3, 80)
             model = fitted(X, y)
             kept += model.n_estimators_ > 0
-            assert (model.booster_ is None) == (model.n_estimators_ == 0), seed
+            assert (model.trees_ is None) == (model.n_estimators_ == 0), seed
         assert kept <= 1
 
     def test_without_rounds_plain_boosting_is_the_prior(self):

@@ -301,7 +301,7 @@ def test_cells_score_as_their_hypercolumns_do(learnt):
     deviation = (fit["X"] / scale).std(axis=0)
     np.testing.assert_allclose(scale, 1 / (deviation + 0.3 * deviation.mean()), rtol=1e-3)
     columns = columns_of(scorer, image) * scale
-    assert scorer.boosting_.booster_ is None  # only its linear part is used
+    assert scorer.boosting_.trees_ is None  # only its linear part is used
     places = -scorer.boosting_.decision_function(columns).reshape(12, 15)  # of "normal"
     found = scorer.find(image)
     assert found.score == pytest.approx(mean_of_highest(places, 0.003), rel=1e-3)

@@ -12,7 +12,7 @@ def arrays(encoder):
     book = encoder.codebook_
     found = {f"codewords {number}": words for number, words in enumerate(book.codewords)}
     for tap, projection in zip(encoder.taps_, book.projections, strict=True):
-        named = zip(("mean", "std", "scale", "components"), projection, strict=True)
+        named = vars(projection).items()
         found |= {f"{tap} {name}": value for name, value in named if value is not None}
     return found
 

@@ -189,7 +189,8 @@ def test_unusable_outlines(fields, given, words):
 
 
 def test_a_damaged_state_is_an_error(fitted):
-    header, arrays = fitted.to_state()
+    header, arrays = fitted.to_state(include_backbone=True)
+    assert "network_state_.2.weight" in arrays.keys() - fitted.to_state()[1].keys()
     for other in damaged(arrays, finite=False):
         with pytest.raises(ModelFileError):
             HypercolumnSegmenter.from_state(header, other)
