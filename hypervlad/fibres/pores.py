@@ -28,7 +28,7 @@ _SMOOTHING = (0.5, 0.25)  # standard deviation: least in pixels, most in median 
 # bright rims are pores; dense mats have many lower ones. Dark ones add up where they cross.
 _LOWER, _HIGHEST, _OF_DENSE, _OF_DARK = 0.3, 0.42, 0.35, 0.3
 _DENSE = 0.6, 0.85  # covers from which on a mat is, partly and fully
-_REACH = 0.26  # by which these may be wrong, within 95 %
+_REACH = 0.23  # by which these may be wrong, within 95 %
 _BLOCKS = 48  # along the shorter side, in which brightnesses are compared
 _LOCAL = 0.25  # of the shorter side: standard deviation of the average of what is near
 _N_PASSES = 4
