@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import os
-from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -40,6 +40,8 @@ particles = typer.Typer(
 )
 
 Format = StrEnum("Format", ["GEOJSON", "ROI"])
+_BOTH = "bright", "dark"
+_MANY = 4  # images of one polarity for each of the other, before doubtful ones are taken as these
 
 FoundPath = Annotated[
     Path, typer.Argument(metavar="FOUND", help="Folder written by hypervlad particles find.")
@@ -200,9 +202,10 @@ def find(
     """
     from hypervlad.images.files import IMAGE_SUFFIXES
     from hypervlad.images.options import ReadOptions, check_read_options
+    from hypervlad.images.reading import relative_names
     from hypervlad.objects.found_files import OWN_FILES
     from hypervlad.objects.found_folder import FoundFolder
-    from hypervlad.particles.finding import find_particles
+    from hypervlad.particles.finding import SURE, find_particles
     from hypervlad.particles.search import find_in_images
 
     own, reading = option.settings(set_, find_particles, ReadOptions)
@@ -220,7 +223,8 @@ def find(
     if (root := folder_of(paths)) is None:
         raise ValueError("the images are on several drives; find those of each by a command")
     sizes = own_pixel_size(pixel_size, files)
-    polarities = defaultdict[str | None, list[str]](list)
+    confidences = dict[Path, tuple[str | None, float]]()
+    as_others = dict[str, Any]()
     annotations: Annotations = "keep" if keep_annotations else "leave_out"
     finder: dict[str, Any]
     if model is None:
@@ -246,12 +250,13 @@ def find(
         find_one, detection = segmenter.find_particles, segmenter.detection_
 
     def outline(image: Path) -> Any:
-        found = find_one(image, annotations=annotations, read_options=scaled)
-        polarities[getattr(found, "polarity", None)].append(str(image))
+        found = find_one(image, annotations=annotations, read_options=scaled, **as_others)
+        confidences[image] = getattr(found, "polarity", None), getattr(found, "confidence", 1.0)
         return found
 
     finder |= {"annotations": annotations} if keep_annotations else {}
-    found, left_out = find_in_images(
+    search = functools.partial(
+        find_in_images,
         output,
         files,
         outline,
@@ -265,26 +270,45 @@ def find(
         detection=detection,
         corrected=None if corrected is None else FoundFolder(corrected),
         formats=formats or (),
-        resume=resume,
         verbose=option.common().verbose,
     )
+    found, left_out = search(resume=resume)
+    usual, rare = _polarities(confidences)
+    doubtful = [image for image in rare if confidences[image][1] < SURE]
+    if doubtful and len(usual) >= _MANY * len(rare):
+        as_others["polarity"] = confidences[usual[0]][0]
+        warn(
+            f"particles are {as_others['polarity']} in {counted(len(usual), 'image')}, so they are "
+            f"taken to be {as_others['polarity']} in {name_some(list(map(str, doubtful)))}, too, "
+            "which may be either: look at these"
+        )
+        for name in relative_names(doubtful, root):
+            found.outlines_file(name).unlink()
+        found, left_out = search(resume=True)
+        usual, rare = _polarities(confidences)
     if len(left_out) < len(files):
         n_empty = len(found.fields) - found.table["micrograph"].nunique()
         empty = f", {n_empty} of them without any" if n_empty else ""
         n_images = counted(len(found.fields), "image")
         echo(f"{counted(len(found.table), 'particle')} in {n_images}{empty}")
-        if polarities["bright"] and polarities["dark"]:
-            rare, usual = sorted(("bright", "dark"), key=lambda each: len(polarities[each]))
+        if rare:
+            most, other = (confidences[own[0]][0] for own in (usual, rare))
             warn(
-                f"particles are {usual} in {counted(len(polarities[usual]), 'image')} and "
-                f"{rare} in {name_some(polarities[rare])}; look at these, or "
+                f"particles are {most} in {counted(len(usual), 'image')} and {other} in "
+                f"{name_some(list(map(str, rare)))}; look at these, or "
                 + by_reader(
-                    f"give --polarity {usual}, and a new folder to write to",
-                    f"find again, with “{usual}” chosen",
+                    f"give --polarity {most}, and a new folder to write to",
+                    f"find again, with “{most}” chosen",
                 )
             )
         echo(f"found: {found.path}")
     report_left_out(left_out, len(files))
+
+
+def _polarities(confidences: Mapping[Path, tuple[str | None, float]]) -> list[list[Path]]:
+    """Return the images whose particles have the polarity of most, and those of the other one."""
+    found = ([image for image, (own, _) in confidences.items() if own == name] for name in _BOTH)
+    return sorted(found, key=len, reverse=True)
 
 
 @particles.command(epilog=option.EPILOG)

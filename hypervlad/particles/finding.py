@@ -78,7 +78,7 @@ _MIN_STEP = 0.2  # of the step of most of the particles' area: dirt is fainter
 _MIN_RANGE = 0.08  # of the range of grey values: light and clouds have no such steps
 _MANY_OTHERS = 4  # particles of the other polarity for each one
 _WITHIN = 0.8  # of a particle's area, within one of the other polarity
-_SURE = 0.55  # of the polarity, above which the other one is not mentioned
+SURE = 0.55  # of the polarity, above which the other one is not mentioned
 _HALF, _SETTLED = 0.5, 0.7  # scale on which the polarity is settled, if it is so sure there
 _STANDS_OUT = 6.0  # times the median deviation of the background: four standard deviations
 _RANGES = (5, 10, 20)  # of grey values, as multiples of the noise
@@ -221,7 +221,7 @@ def find_particles(
         other = None if polarity == "auto" else scales.found(_OPPOSITE[polarity])
         note = _why_none(sample.grey, other, n_unclear, n_beside)
         confidence = 0.0
-    elif confidence < _SURE and polarity == "auto":
+    elif confidence < SURE and polarity == "auto":
         opposite = _OPPOSITE[known]
         n_other = counted(int(every[opposite].labels.max()), f"{opposite} region")
         others = f"{n_other} look like particles, too; if these are meant, say so by the polarity"
@@ -417,7 +417,7 @@ def _chosen(every: Mapping[Polarity, _Found]) -> tuple[Polarity, float]:
         total = weights[known] + other.weights.sum()  # also of what lies upon a larger region
     confidence = max(0.0, float(2 * weights[known] / total - 1)) if total else 0.0
     if other is not None and len(other.weights) > _MANY_OTHERS * len(every[known].weights):
-        confidence *= _SURE  # particles upon a larger region, perhaps
+        confidence *= SURE  # particles upon a larger region, perhaps
     return known, confidence
 
 

@@ -118,6 +118,16 @@ def test_the_particles_of_a_model_are_labelled_classified_and_counted(model, ima
     assert f"3 of {n_particles} labels are a model's own" in warned
 
 
+def test_a_doubtful_image_has_the_polarity_of_the_others(images, tmp_path):
+    both = np.full((60, 60), 0.5)
+    both[8:26, 8:26], both[34:56, 34:56] = 0.75, 0.2
+    save(shutil.copytree(images, tmp_path / "images") / "both.png", both)
+    warned = run("particles", "find", tmp_path / "images", "-o", tmp_path / "found", "-q").stderr
+    assert "particles are bright in 4 images, so they are taken to be bright in " in warned
+    table = FoundFolder(tmp_path / "found").table.set_index("micrograph")
+    assert table.loc["both.png", "area_px2"] == pytest.approx(18**2, rel=0.05)
+
+
 def test_without_a_model_what_stands_out_is_found(images, tmp_path):
     shutil.copytree(images, tmp_path / "images")
     (tmp_path / "x.hvlad").touch()
