@@ -514,7 +514,7 @@ class PatchDefectScorer(ImageEstimator):
             grid = WindowGrid.cover(image.size, self.patch_, self.stride_)
             vectors = WindowVectors(self.encoder_, Tiling.of(self))
             maps = vectors.network.padded_maps(image.tensor, image.name)
-            scores = self.model_.scores_in(vectors, maps, grid)
+            scores = np.concatenate([*map(self.model_.scores, vectors.vectors(maps, grid))])
             check_finite(scores[None], [image.name])
             covered = patch_means(image.covered, grid.positions, grid.side) > 0
             scores = without_covered(scores, covered)
