@@ -27,9 +27,14 @@ from hypervlad.common.constraints import (
 )
 from hypervlad.common.progress import ProgressBar, joined_notes, note_doubt, note_of
 from hypervlad.features.lazy_torch import check_device, usual_torch
-from hypervlad.features.network import build_network, check_tensors, rebuilt_network
+from hypervlad.features.network import (
+    NetworkEstimator,
+    build_network,
+    check_tensors,
+    rebuilt_network,
+)
 from hypervlad.features.registry import check_registered, get_backbone
-from hypervlad.features.weights import WEIGHTS, NetworkEstimator
+from hypervlad.features.weights import WEIGHTS
 from hypervlad.images import ReadOptions
 from hypervlad.images.faults import ON_OUTLINES, UsualFaults, faults_of_input
 from hypervlad.images.options import check_read_options
