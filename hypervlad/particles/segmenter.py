@@ -18,12 +18,11 @@ from sklearn.utils.validation import check_is_fitted
 
 from hypervlad.common.base import ArrayDict, Each, Maybe, Part, Record, Value
 from hypervlad.common.constraints import (
-    VERBOSE,
+    SEEDED,
     Alternatives,
     InstanceOf,
     Integer,
     Number,
-    RandomState,
 )
 from hypervlad.common.progress import ProgressBar, joined_notes, note_doubt, note_of
 from hypervlad.features.lazy_torch import check_device, usual_torch
@@ -186,8 +185,7 @@ class HypercolumnSegmenter(NetworkEstimator):
         "read_options": [InstanceOf((Mapping, ReadOptions), "a dict or a ReadOptions"), None],
         "tile_size": [Integer(512, 2**16)],
         "device": [InstanceOf((str, torch.device), '"auto", "cpu" or "cuda"')],
-        "random_state": [RandomState(), None],
-        "verbose": VERBOSE,
+        **SEEDED,
     }
 
     backbone_: Annotated[str, Value(str)]
