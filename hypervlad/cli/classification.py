@@ -194,21 +194,15 @@ def check(
     (reading,) = option.settings(set_, ReadOptions)
     given: dict[str, Any] = {"options": ReadOptions(**reading)}
     given["verbose"] = option.common().verbose and is_terminal(sys.stderr)
-    if other is not None:
-        if groups is not None or write_groups is not None:
-            raise ValueError(
-                "--groups and --write-groups are for one folder or table; give only one."
-            )
-        say_ignored([folder, other])
-        compared = compare_image_folders(folder, other, **given)
-        echo(str(compared))
-        if not compared.ok:
-            raise typer.Exit(1)
-        return
+    if other is not None and (groups is not None or write_groups is not None):
+        raise ValueError("--groups and --write-groups are for one folder or table; give only one.")
     if write_groups is not None:
         check_file(write_groups, folder, groups)
-    say_ignored([folder], groups, write_groups)
-    report = check_image_folder(folder, groups, **given)
+    say_ignored([folder] if other is None else [folder, other], groups, write_groups)
+    if other is None:
+        report = check_image_folder(folder, groups, **given)
+    else:
+        report = compare_image_folders(folder, other, **given)
     echo(str(report))
     if write_groups is not None:
         report.write_groups(write_groups)

@@ -171,10 +171,11 @@ class RandomState:
         return "a seed from 0 to 2**32 - 1, a numpy.random.RandomState"
 
 
-#: Of ``verbose``: as in scikit-learn, a number will do.
-VERBOSE = (Boolean(), Integer(at_least=0))
-#: Of estimators that draw random numbers and show bars.
-SEEDED: Mapping[str, Alternatives] = {"random_state": (RandomState(), None), "verbose": VERBOSE}
+#: Of estimators that draw random numbers and show bars; as in scikit-learn, a number will do.
+SEEDED: Mapping[str, Alternatives] = {
+    "random_state": (RandomState(), None),
+    "verbose": (Boolean(), Integer(at_least=0)),
+}
 
 
 def check_value(name: str, value: Any, alternatives: Alternatives) -> None:

@@ -19,5 +19,4 @@ from hypervlad.folders.groups import ImageFolderWarning as ImageFolderWarning
 from hypervlad.folders.pixel_sizes import load_pixel_sizes as load_pixel_sizes
 from hypervlad.folders.report import BadFile as BadFile
 from hypervlad.folders.report import CopySet as CopySet
-from hypervlad.folders.report import FolderComparison as FolderComparison
 from hypervlad.folders.report import FolderReport as FolderReport

@@ -20,14 +20,13 @@ from hypervlad.classify.boosting.classifier import BoostedSoftmaxClassifier
 from hypervlad.classify.training_images import OF_SIZE_ON_DEFECTS, ImageFormats
 from hypervlad.common.base import ImageEstimator, Part, PartParameter, Record, Value
 from hypervlad.common.constraints import (
-    VERBOSE,
+    SEEDED,
     Alternatives,
     Boolean,
     InstanceOf,
     Integer,
     Number,
     OneOf,
-    RandomState,
     check_value,
 )
 from hypervlad.common.limits import MAX_INPUT_SIDE
@@ -195,8 +194,7 @@ class PatchDefectScorer(ImageEstimator):
         "boosting": [InstanceOf(BoostedSoftmaxClassifier, "a BoostedSoftmaxClassifier"), None],
         "annotations": [OneOf("leave_out", "keep")],
         "tile_size": [TILE_SIDES],
-        "random_state": [RandomState(), None],
-        "verbose": VERBOSE,
+        **SEEDED,
     }
     _part_parameters: ClassVar[Mapping[str, PartParameter]] = {
         "encoder": PartParameter("encoder_", window_encoder),
@@ -514,7 +512,7 @@ class PatchDefectScorer(ImageEstimator):
             grid = WindowGrid.cover(image.size, self.patch_, self.stride_)
             vectors = WindowVectors(self.encoder_, Tiling.of(self))
             maps = vectors.network.padded_maps(image.tensor, image.name)
-            scores = self.model_.scores_in(vectors, maps, grid)
+            scores = np.concatenate([*map(self.model_.scores, vectors.vectors(maps, grid))])
             check_finite(scores[None], [image.name])
             covered = patch_means(image.covered, grid.positions, grid.side) > 0
             scores = without_covered(scores, covered)

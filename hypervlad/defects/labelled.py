@@ -32,7 +32,6 @@ from hypervlad.features.patches import ANOMALOUS, NORMAL, WindowGrid, patch_mean
 from hypervlad.features.windows import (
     UNKNOWN,
     ImageWindows,
-    PaddedMaps,
     PreparedImage,
     Tiling,
     TrainingWindows,
@@ -72,32 +71,12 @@ class LabelledWindows(StoredPart):
 
     def scores(self, windows: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return the log-odds (n,) that a window is not normal, from vectors (n, n_features)."""
-        learner, coef = self.learner, self._coef
-        if coef is None:
-            margins = learner.decision_function(windows)
-            return self._of_margins(margins[:, None] if margins.ndim == 1 else margins)
-        # Without checks and a copy in double precision.
-        return self._of_margins(windows @ coef + learner.linear_intercept_)
-
-    def scores_in(
-        self, vectors: WindowVectors, maps: PaddedMaps, grid: WindowGrid
-    ) -> NDArray[np.float64]:
-        """Return the log-odds (R S,) of the windows of an image."""
-        if (coef := self._coef) is None:
-            return np.concatenate([self.scores(block) for block in vectors.vectors(maps, grid)])
-        products = np.concatenate(list(vectors.products(maps, grid, coef)))
-        return self._of_margins(products + self.learner.linear_intercept_)
-
-    @property
-    def _coef(self) -> NDArray[np.float32] | None:
-        """Weights (n_features, n_margins) in single precision; None if there are trees."""
-        coef = self.learner.linear_coef_
-        return None if coef is None or self.learner.trees_ else coef.astype(np.float32)
-
-    def _of_margins(self, margins: NDArray[np.floating]) -> NDArray[np.float64]:
-        is_normal = self.learner.classes_ == NORMAL
-        if margins.shape[1] == 1:  # of the second class against the first
-            return np.asarray(-margins[:, 0] if is_normal[1] else margins[:, 0], dtype=np.float64)
+        margins, is_normal = (
+            self.learner.decision_function(windows),
+            self.learner.classes_ == NORMAL,
+        )
+        if margins.ndim == 1:  # of the second class against the first
+            return -margins if is_normal[1] else margins
         others = logsumexp(margins[:, ~is_normal], axis=1)
         return np.asarray(others - margins[:, is_normal][:, 0], dtype=np.float64)
 

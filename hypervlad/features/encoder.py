@@ -49,17 +49,14 @@ from hypervlad.features.hypercolumns import feature_maps
 from hypervlad.features.lazy_torch import check_device, torch, usual_torch
 from hypervlad.features.loading import Batch, ImageLoader, ReadReport
 from hypervlad.features.network import (
+    NetworkEstimator,
     TappedNetwork,
     build_network,
     check_tensors,
     rebuilt_network,
 )
 from hypervlad.features.registry import Preprocessing, check_prepared, class_tokens, get_backbone
-from hypervlad.features.weights import (
-    WEIGHTS,
-    NetworkEstimator,
-    absolute_weights,
-)
+from hypervlad.features.weights import WEIGHTS, absolute_weights
 from hypervlad.images import ReadOptions
 from hypervlad.images.reading import check_image_list
 

@@ -14,16 +14,27 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from numbers import Integral
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 from numpy.typing import NDArray
+from sklearn.utils.validation import check_is_fitted
 
+from hypervlad.common.base import ArrayDict, Arrays, ImageEstimator, Maybe
 from hypervlad.common.modelfile import ModelFileError
-from hypervlad.features.lazy_torch import seeded_torch, torch, usual_torch
-from hypervlad.features.registry import Backbone, Runtime, class_tokens, get_backbone
+from hypervlad.features.lazy_torch import check_device, seeded_torch, torch, usual_torch
+from hypervlad.features.registry import (
+    Backbone,
+    Runtime,
+    check_registered,
+    class_tokens,
+    get_backbone,
+)
 from hypervlad.features.runtimes import OpenVINONetwork, fold_norms
 from hypervlad.features.weights import (
+    FROM_FILE,
+    NAMES,
     WeightsNotFoundError,
+    check_may_be_included,
     find_weights,
     is_name,
     load_into,
@@ -487,3 +498,75 @@ def rebuilt_network(
             f"{network.digest[:12]}…): give the right file, weights=FILE"
         )
     return network
+
+
+class NetworkEstimator(ImageEstimator):
+    """An estimator with a network, which is built when it is needed, and not copied.
+
+    `_built` returns it on a device, with its ``original`` as all networks with taps have it.
+    """
+
+    backbone: str
+    weights: str | os.PathLike[str]
+    device: str
+    # All of its tensors, of a model whose file has them, or that has changed them.
+    network_state_: Annotated[
+        dict[str, NDArray[Any]] | None, Maybe(ArrayDict(), may_be_missing=True)
+    ]
+
+    def _built(self, device: torch.device) -> Any:
+        raise NotImplementedError
+
+    @property
+    def _has_changed_network(self) -> bool:
+        """Whether the tensors are no longer those of `weights`."""
+        return False
+
+    def _fitted_network(self) -> Any:
+        """Return the network on ``device``, where it may have to be built."""
+        device = check_device(self.device)
+        network = getattr(self, "_tapped_network", None)
+        if network is None or network.device != device:
+            network = self._tapped_network = self._built(device)
+        return network
+
+    def to_state(self, *, include_backbone: bool = False) -> tuple[dict[str, Any], Arrays]:
+        check_is_fitted(self)
+        saved = copy.copy(self)
+        if include_backbone:
+            check_may_be_included(self._fitted_backbone, self.weights)
+            tensors = self._fitted_network().original.state_dict().items()
+            saved.network_state_ = {k: v.cpu().contiguous().numpy() for k, v in tensors}
+        elif not self._has_changed_network:
+            saved.network_state_ = None
+        return super(NetworkEstimator, saved).to_state()
+
+    @property
+    def _fitted_backbone(self) -> str:
+        return str(getattr(self, "backbone_", self.backbone))
+
+    def _parameters_to_save(self) -> dict[str, Any]:
+        given = super()._parameters_to_save()  # those with which it was fitted
+        given["backbone"] = self._fitted_backbone
+        weights = getattr(self, "weights_", self.weights)
+        file = os.path.basename(os.path.abspath(weights))
+        given["weights"] = weights if is_name(weights) else f"{FROM_FILE}{file}"
+        return given
+
+    @classmethod
+    def _parameters_from(cls, packed: Mapping[str, Any]) -> dict[str, Any]:
+        parameters = super()._parameters_from(packed)
+        check_registered(parameters["backbone"])
+        weights = parameters["weights"]
+        # A path from a file, looked for, could be a device, or reach for another computer.
+        if isinstance(weights, str) and not is_name(weights):
+            raise ModelFileError(
+                f"the model names the weights {weights!r}, a path; expected one of "
+                f"{', '.join(NAMES)}, or {FROM_FILE}NAME. It was not written by hypervlad"
+            )
+        return parameters
+
+    def __getstate__(self) -> dict[str, Any]:
+        attributes: dict[str, Any] = dict(super().__getstate__())
+        attributes.pop("_tapped_network", None)
+        return attributes

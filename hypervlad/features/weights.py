@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import re
 import urllib.parse
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeGuard, cast
+from typing import Any, TypeGuard, cast
 
-from numpy.typing import NDArray
 from safetensors import SafetensorError
-from sklearn.utils.validation import check_is_fitted
 
-from hypervlad.common.base import ArrayDict, Arrays, ImageEstimator, Maybe
 from hypervlad.common.constraints import Alternatives, InstanceOf
 from hypervlad.common.files import file_digest
-from hypervlad.common.modelfile import ModelFileError
 from hypervlad.common.progress import print_line
 from hypervlad.common.wording import reason_of
-from hypervlad.features.lazy_torch import check_device, torch
-from hypervlad.features.registry import TIMM, Backbone, check_registered, get_backbone
+from hypervlad.features.lazy_torch import torch
+from hypervlad.features.registry import TIMM, Backbone, get_backbone
 
 _MOBILENET_URL = "https://download.pytorch.org/models/mobilenet_v2-b0353104.pth"
 _MOBILENET_SIZE_MB = 13.555
@@ -39,8 +34,8 @@ _PREFIXES = {"module.": "", "encoder.": "", "features.module.": "features."}
 MICRONET = {"micronet": "microscopynet", "image-micronet": "imagenet-microscopynet"}
 #: What `find_weights` finds; "imagenet" is another name of "pretrained".
 PUBLISHED = ("pretrained", "imagenet", *MICRONET)
-_NAMES = (*PUBLISHED, "random")
-_FILE = "file:"  # in a saved model, before the name of the file that its weights are from
+NAMES = (*PUBLISHED, "random")
+FROM_FILE = "file:"  # in a saved model, before the name of the file that its weights are from
 # Licences that allow copies; `hypervlad info` names them.
 _FREE = ("apache-2.0", "bsd-3-clause", "mit", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0")
 _MICRONET_URL = "https://nasa-public-data.s3.amazonaws.com/microscopy_segmentation_models/"
@@ -86,9 +81,9 @@ def find_weights(name: str, weights: str = "pretrained", *, download: bool = Tru
     unknown weights 'micrographs'; those of other tags are 'pretrained', 'imagenet', 'micronet',
     'image-micronet'
     """
-    if weights.startswith(_FILE):
+    if weights.startswith(FROM_FILE):
         raise WeightsNotFoundError(
-            f"the model was trained with weights from a file, {weights.removeprefix(_FILE)!r}, "
+            f"the model was trained with weights from a file, {weights.removeprefix(FROM_FILE)!r}, "
             "which is not beside the model: put it there, or give weights=FILE in Python"
         )
     if weights not in PUBLISHED:
@@ -151,7 +146,7 @@ def check_may_be_included(name: str, weights: str | os.PathLike[str]) -> None:
 
 def is_name(weights: object) -> TypeGuard[str]:
     """Return whether weights are named, whatever files there are; other weights are a path."""
-    return isinstance(weights, str) and (weights in _NAMES or weights.startswith(_FILE))
+    return isinstance(weights, str) and (weights in NAMES or weights.startswith(FROM_FILE))
 
 
 def file_beside(weights: object, model: str | os.PathLike[str]) -> str | None:
@@ -159,9 +154,9 @@ def file_beside(weights: object, model: str | os.PathLike[str]) -> str | None:
 
     What it contains is checked before it is used. A name with a folder was not written by `save`.
     """
-    if not isinstance(weights, str) or not weights.startswith(_FILE):
+    if not isinstance(weights, str) or not weights.startswith(FROM_FILE):
         return None
-    name = weights.removeprefix(_FILE)
+    name = weights.removeprefix(FROM_FILE)
     file = os.path.join(os.path.dirname(os.path.abspath(model)), name)
     return file if name == Path(name).name and os.path.isfile(file) else None
 
@@ -174,78 +169,6 @@ def absolute_weights(weights: str | os.PathLike[str]) -> str:
 WEIGHTS: Alternatives = [
     InstanceOf((str, os.PathLike), '"pretrained", "micronet", "random" or a path')
 ]
-
-
-class NetworkEstimator(ImageEstimator):
-    """An estimator with a network, which is built when it is needed, and not copied.
-
-    `_built` returns it on a device, with its ``original`` as all networks with taps have it.
-    """
-
-    backbone: str
-    weights: str | os.PathLike[str]
-    device: str
-    # All of its tensors, of a model whose file has them, or that has changed them.
-    network_state_: Annotated[
-        dict[str, NDArray[Any]] | None, Maybe(ArrayDict(), may_be_missing=True)
-    ]
-
-    def _built(self, device: torch.device) -> Any:
-        raise NotImplementedError
-
-    @property
-    def _has_changed_network(self) -> bool:
-        """Whether the tensors are no longer those of `weights`."""
-        return False
-
-    def _fitted_network(self) -> Any:
-        """Return the network on ``device``, where it may have to be built."""
-        device = check_device(self.device)
-        network = getattr(self, "_tapped_network", None)
-        if network is None or network.device != device:
-            network = self._tapped_network = self._built(device)
-        return network
-
-    def to_state(self, *, include_backbone: bool = False) -> tuple[dict[str, Any], Arrays]:
-        check_is_fitted(self)
-        saved = copy.copy(self)
-        if include_backbone:
-            check_may_be_included(self._fitted_backbone, self.weights)
-            tensors = self._fitted_network().original.state_dict().items()
-            saved.network_state_ = {k: v.cpu().contiguous().numpy() for k, v in tensors}
-        elif not self._has_changed_network:
-            saved.network_state_ = None
-        return super(NetworkEstimator, saved).to_state()
-
-    @property
-    def _fitted_backbone(self) -> str:
-        return str(getattr(self, "backbone_", self.backbone))
-
-    def _parameters_to_save(self) -> dict[str, Any]:
-        given = super()._parameters_to_save()  # those with which it was fitted
-        given["backbone"] = self._fitted_backbone
-        weights = getattr(self, "weights_", self.weights)
-        file = os.path.basename(os.path.abspath(weights))
-        given["weights"] = weights if is_name(weights) else f"{_FILE}{file}"
-        return given
-
-    @classmethod
-    def _parameters_from(cls, packed: Mapping[str, Any]) -> dict[str, Any]:
-        parameters = super()._parameters_from(packed)
-        check_registered(parameters["backbone"])
-        weights = parameters["weights"]
-        # A path from a file, looked for, could be a device, or reach for another computer.
-        if isinstance(weights, str) and not is_name(weights):
-            raise ModelFileError(
-                f"the model names the weights {weights!r}, a path; expected one of "
-                f"{', '.join(_NAMES)}, or {_FILE}NAME. It was not written by hypervlad"
-            )
-        return parameters
-
-    def __getstate__(self) -> dict[str, Any]:
-        attributes: dict[str, Any] = dict(super().__getstate__())
-        attributes.pop("_tapped_network", None)
-        return attributes
 
 
 def _find_on_hub(name: str, download: bool) -> Path:
@@ -339,7 +262,7 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
         raise WeightsNotFoundError(
             f"{path}: no such weights file. Expected a .safetensors or .pth state dict with the "
             f"keys of torchvision or timm, a folder with {' or '.join(_IN_FOLDER)}, or one of "
-            f"{', '.join(_NAMES)}"
+            f"{', '.join(NAMES)}"
         )
     try:
         if path.suffix == ".safetensors":

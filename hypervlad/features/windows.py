@@ -215,34 +215,6 @@ class WindowVectors:
         for sums, means in steps:
             yield self.join([of_codebook.flatten(0, 1) for of_codebook in sums], means)
 
-    def products(
-        self, maps: PaddedMaps, grid: WindowGrid, weights: NDArray[np.float32]
-    ) -> Iterator[NDArray[np.float32]]:
-        """Yield the vectors times weights (n_features, M), (n, M), of a few rows of windows."""
-        if self._params.has_unit_averages:  # divided by lengths, so not linear
-            yield from (vectors @ weights for vectors in self.vectors(maps, grid))
-            return
-        matrix = torch.from_numpy(weights).to(maps.maps[0].device)
-        of_layers = []
-        if self._params.is_pooled:
-            channels = [layer.shape[-1] for layer in maps.maps]
-            of_means = (matrix[-sum(channels) :] / np.sqrt(sum(channels))).split(channels)
-            of_layers = [
-                own.standardised(layer) @ part
-                for own, layer, part in zip(self._codebook.layers, maps.maps, of_means, strict=True)
-            ]
-        means = window_means(of_layers, maps.size, *maps.edges(grid))
-        for sums in self.residual_sums(maps, grid):
-            found = sums[0].new_zeros(len(sums[0]) * grid.shape[1], matrix.shape[1])
-            if of_layers:
-                found += next(means).view(len(found), len(of_layers), -1).sum(1)
-            first = 0
-            for kind in self._codebook.by_kind([each.flatten(0, 1) for each in sums]):
-                block = vlad.normalize(kind)
-                found.addmm_(block, matrix[first : first + block.shape[1]])
-                first += block.shape[1]
-            yield found.cpu().numpy()
-
     def join(self, sums: list[torch.Tensor], means: NDArray[np.float32]) -> NDArray[np.float32]:
         """Join the residual sums (n, K, D) of each codebook and the means (n, C) to vectors."""
         kinds = self._codebook.by_kind(sums)

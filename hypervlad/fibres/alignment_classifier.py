@@ -19,13 +19,12 @@ from hypervlad.classify.boosting.classifier import BoostedSoftmaxClassifier
 from hypervlad.classify.fitting import of_length
 from hypervlad.common.base import ImageEstimator, Part, PartParameter, Value
 from hypervlad.common.constraints import (
-    VERBOSE,
+    SEEDED,
     Alternatives,
     InstanceOf,
     Integer,
     Number,
     OneOf,
-    RandomState,
 )
 from hypervlad.common.limits import MAX_INPUT_SIDE
 from hypervlad.common.progress import announced
@@ -130,8 +129,7 @@ class AlignmentClassifier(ImageEstimator):
         "boosting": [InstanceOf(BoostedSoftmaxClassifier, "a BoostedSoftmaxClassifier"), None],
         "annotations": [OneOf("leave_out", "keep")],
         "tile_size": [TILE_SIDES],
-        "random_state": [RandomState(), None],
-        "verbose": VERBOSE,
+        **SEEDED,
     }
     _part_parameters: ClassVar[Mapping[str, PartParameter]] = {
         "encoder": PartParameter("encoder_", default_alignment_encoder),

@@ -16,8 +16,14 @@ from hypervlad.common.progress import ProgressBar
 from hypervlad.folders.copies import Thumbnail, find_near_copies, group_copies, make_thumbnail
 from hypervlad.folders.folder import FolderLayout, scan_images
 from hypervlad.folders.groups import ImageFolderError
-from hypervlad.folders.problems import MIN_SIDE, ClassValues, list_notes, list_problems
-from hypervlad.folders.report import BadFile, CopySet, FolderComparison, FolderReport
+from hypervlad.folders.problems import (
+    MIN_SIDE,
+    ClassValues,
+    list_notes,
+    list_problems,
+    list_problems_across,
+)
+from hypervlad.folders.report import BadFile, CopySet, FolderReport
 from hypervlad.images import Micrograph, ReadOptions, SkippedImage
 from hypervlad.images.pixels import is_blank
 from hypervlad.images.reading import read_in_order, read_named
@@ -127,7 +133,7 @@ def compare_image_folders(
     *,
     options: ReadOptions | None = None,
     verbose: bool = False,
-) -> FolderComparison:
+) -> FolderReport:
     """Find copies across two folders, such as those for training and for a test.
 
     Parameters
@@ -139,8 +145,8 @@ def compare_image_folders(
 
     Returns
     -------
-    FolderComparison
-        ``print`` shows it.
+    FolderReport
+        Of copies across both, whose `groups` are the folders, and of unreadable files.
 
     Raises
     ------
@@ -158,7 +164,7 @@ def compare_image_folders(
     ...         Image.linear_gradient("L").save(pathlib.Path(root, name))
     ...     found = compare_image_folders(f"{root}/a", f"{root}/b")
     >>> found.n_images, [[pathlib.Path(file).name for file in s.files] for s in found.exact_copies]
-    ((1, 1), [['1.png', '3.png']])
+    (2, [['1.png', '3.png']])
     """
     layouts = [scan_images(source) for source in (first, second)]
     roots = [layout.root.resolve() for layout in layouts if layout.table is None]
@@ -177,12 +183,15 @@ def compare_image_folders(
         root = path if layout.table is None else os.path.dirname(path)
         facts += [replace(f, file=os.path.join(root, f.file), group=path) for f in found]
         bad += [replace(each, path=os.path.join(root, each.path)) for each in unreadable]
-        counts.append(len(found))
+        counts.append(f"{path} ({len(found)})")
     exact, near = (
         [copies for copies in sets if copies.crosses_groups]
         for sets in _find_copies(facts, verbose, across_only=True)
     )
-    return FolderComparison((counts[0], counts[1]), exact, near, bad)
+    root = f"copies across {' and '.join(counts)}"
+    report = FolderReport(root, len(facts), bad_files=bad, exact_copies=exact, near_copies=near)
+    report.problems = list_problems_across(report)
+    return report
 
 
 def _read_groups(

@@ -31,12 +31,7 @@ def list_problems(
         problems.append(str(error))
     if group_error:
         problems.append(f"The groups cannot be used: {group_error}")
-    if report.bad_files:
-        problems.append(
-            f"{counted(len(report.bad_files), 'file')} cannot be read: "
-            f"{name_some([bad.path for bad in report.bad_files])}. Replace or delete "
-            f"{_them(report.bad_files)}."
-        )
+    problems += _about_bad_files(report)
     problems += _about_copies(report)
     problems += _about_classes(report, layout)
     problems += _about_groups(by_class)
@@ -58,6 +53,17 @@ def list_problems(
             f"{_them(layout.loose)}."
         )
     return problems
+
+
+def list_problems_across(report: FolderReport) -> list[str]:
+    """Return the problems of two folders, of which `report` has only copies across both."""
+    kinds = {"exact": report.exact_copies, "near": report.near_copies}
+    return _about_bad_files(report) + [
+        f"{_sets(len(sets))} of {kind} copies across the folders: {_example(sets)}. Delete them "
+        "from one folder, or scores of a model trained on the other will be too good."
+        for kind, sets in kinds.items()
+        if sets
+    ]
 
 
 def list_notes(report: FolderReport, page: int) -> list[str]:
@@ -120,6 +126,15 @@ def _have(files: Sized, what: str = "image") -> str:
 
 def _them(files: Sized) -> str:
     return verb(len(files), "it", "them")
+
+
+def _about_bad_files(report: FolderReport) -> list[str]:
+    if not (bad := report.bad_files):
+        return []
+    return [
+        f"{counted(len(bad), 'file')} cannot be read: {name_some([each.path for each in bad])}. "
+        f"Replace or delete {_them(bad)}."
+    ]
 
 
 def _about_copies(report: FolderReport) -> list[str]:

@@ -68,12 +68,14 @@ class CopySet:
 
 @dataclass(repr=False)
 class FolderReport:
-    """The result of `check_image_folder`; its text leaves out the names of large sets of copies.
+    """What `check_image_folder` or `compare_image_folders` found.
+
+    Its text leaves out the names of large sets of copies.
 
     Attributes
     ----------
     root : str
-        The folder or table.
+        The folder or table; of a comparison, both, with the number of images of each.
     n_images : int
         Readable images.
     class_counts : dict of str to int
@@ -147,8 +149,8 @@ class FolderReport:
         write_table(path, ["path", "group"], self.suggested_groups.items())
 
     def __str__(self) -> str:
-        classes = counted(len(self.class_counts), "class")
-        lines = [f"{self.root}: {counted(self.n_images, 'image')} in {classes}"]
+        classes = f" in {counted(len(self.class_counts), 'class')}" if self.class_counts else ""
+        lines = [f"{self.root}: {counted(self.n_images, 'image')}{classes}"]
         lines += _counts("Classes", self.class_counts)
         if self.group_counts is not None:
             lines.append(f"Groups: {len(self.group_counts)}")
@@ -184,22 +186,22 @@ def _section(title: str, entries: list[str]) -> list[str]:
     return ["", f"{title}:", *entries] if entries else []
 
 
-def _describe(sets: list[CopySet], separator: str = ", ", with_groups: bool = True) -> list[str]:
+def _describe(sets: list[CopySet]) -> list[str]:
     """Return a line for each set of copies, but only one for all large sets."""
     listed = [copies for copies in sets if len(copies.files) <= _MAX_LISTED]
     large = [copies for copies in sets if len(copies.files) > _MAX_LISTED]
-    lines = [f"  {separator.join(own.files)}{_remarks([own], with_groups)}" for own in listed]
+    lines = [f"  {', '.join(own.files)}{_remarks([own])}" for own in listed]
     if large:
         n_files = sum(len(copies.files) for copies in large)
         overlap = percent(float(np.median([copies.overlap for copies in large])))
         lines.append(
             f"  {counted(len(large), 'set')} of more than {_MAX_LISTED} files: "
-            f"{counted(n_files, 'file')}, median overlap {overlap}{_remarks(large, with_groups)}"
+            f"{counted(n_files, 'file')}, median overlap {overlap}{_remarks(large)}"
         )
     return lines
 
 
-def _remarks(sets: list[CopySet], with_groups: bool) -> str:
+def _remarks(sets: list[CopySet]) -> str:
     similarity = min(copies.similarity for copies in sets)
     remarks = [f"similarity {similarity:.2f}"] if similarity < 1 else []
     # Unsorted images have no class.
@@ -207,47 +209,10 @@ def _remarks(sets: list[CopySet], with_groups: bool) -> str:
     if len(classes) > 1:
         remarks.append(f"CLASSES {_slashed(classes)}")
     groups = {name for s in sets if s.crosses_groups for name in s.groups}
-    if groups and with_groups:
+    if groups:
         remarks.append(f"groups {_slashed(groups)}")
     return f"  [{'; '.join(remarks)}]" if remarks else ""
 
 
 def _slashed(names: set[str]) -> str:
     return " / ".join(sorted(names)[:_N_SHOWN])
-
-
-@dataclass(frozen=True, repr=False)
-class FolderComparison:
-    """The result of `compare_image_folders`; its text leaves out the names of large sets.
-
-    Attributes
-    ----------
-    n_images : tuple of two int
-        Readable images of each folder.
-    exact_copies, near_copies : list of CopySet
-        Sets with files of both folders. Their paths begin with the folder.
-    bad_files : list of BadFile
-        Unreadable files.
-    """
-
-    n_images: tuple[int, int]
-    exact_copies: list[CopySet]
-    near_copies: list[CopySet]
-    bad_files: list[BadFile]
-
-    @property
-    def ok(self) -> bool:
-        """Whether there is no copy, and every file can be read."""
-        return not (self.exact_copies or self.near_copies or self.bad_files)
-
-    def __str__(self) -> str:
-        lines = [f"{self.n_images[0]} and {counted(self.n_images[1], 'image')}"]
-        for kind, sets in (("exact", self.exact_copies), ("near", self.near_copies)):
-            lines.append(f"sets of {kind} copies across the folders: {len(sets)}")
-            lines += _describe(sets, " = ", with_groups=False)
-        if self.bad_files:
-            lines.append(f"files that cannot be read: {len(self.bad_files)}")
-            lines += [f"  {bad.reason}" for bad in self.bad_files]
-        return "\n".join(lines)
-
-    __repr__ = __str__

@@ -31,6 +31,7 @@ from hypervlad.features.encoding import EncodedImages, check_finite, encode_load
 from hypervlad.features.lazy_torch import check_device, usual_torch
 from hypervlad.features.loading import Batch, ImageLoader, ReadReport
 from hypervlad.features.network import (
+    NetworkEstimator,
     TappedNetwork,
     build_network,
     check_tensors,
@@ -44,7 +45,7 @@ from hypervlad.features.registry import (
     check_registered,
     get_backbone,
 )
-from hypervlad.features.weights import WEIGHTS, NetworkEstimator
+from hypervlad.features.weights import WEIGHTS
 from hypervlad.images import ReadOptions
 from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import check_image_list

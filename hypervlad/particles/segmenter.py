@@ -18,18 +18,22 @@ from sklearn.utils.validation import check_is_fitted
 
 from hypervlad.common.base import ArrayDict, Each, Maybe, Part, Record, Value
 from hypervlad.common.constraints import (
-    VERBOSE,
+    SEEDED,
     Alternatives,
     InstanceOf,
     Integer,
     Number,
-    RandomState,
 )
 from hypervlad.common.progress import ProgressBar, joined_notes, note_doubt, note_of
 from hypervlad.features.lazy_torch import check_device, usual_torch
-from hypervlad.features.network import build_network, check_tensors, rebuilt_network
+from hypervlad.features.network import (
+    NetworkEstimator,
+    build_network,
+    check_tensors,
+    rebuilt_network,
+)
 from hypervlad.features.registry import check_registered, get_backbone
-from hypervlad.features.weights import WEIGHTS, NetworkEstimator
+from hypervlad.features.weights import WEIGHTS
 from hypervlad.images import ReadOptions
 from hypervlad.images.faults import ON_OUTLINES, UsualFaults, faults_of_input
 from hypervlad.images.options import check_read_options
@@ -181,8 +185,7 @@ class HypercolumnSegmenter(NetworkEstimator):
         "read_options": [InstanceOf((Mapping, ReadOptions), "a dict or a ReadOptions"), None],
         "tile_size": [Integer(512, 2**16)],
         "device": [InstanceOf((str, torch.device), '"auto", "cpu" or "cuda"')],
-        "random_state": [RandomState(), None],
-        "verbose": VERBOSE,
+        **SEEDED,
     }
 
     backbone_: Annotated[str, Value(str)]

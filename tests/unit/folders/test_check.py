@@ -272,7 +272,7 @@ def test_copies_across_two_folders_are_found(tmp_path):
         save((train if i < 8 else test) / ("ab"[i % 2] if i > 2 else "") / f"{i:02d}.png", image)
     found = compare_image_folders(train, test)
     assert found.ok
-    assert found.n_images == (8, 4)
+    assert str(found).startswith(f"copies across {train} (8) and {test} (4): 12 images\n")
     save(test / "brighter.png", 0.2 + 0.7 * TEM[0])
     save(test / "b" / "same.png", TEM[4])  # which contradicts its class; unsorted images do not
     save(test / "stray.png", TEM[1])
@@ -288,10 +288,15 @@ def test_copies_across_two_folders_are_found(tmp_path):
     ]
     assert [bad.path for bad in found.bad_files] == [str(test / "broken.png")]
     assert not found.ok
+    unread, exact, near = found.problems
+    assert unread == f"1 file cannot be read: {test}/broken.png. Replace or delete it."
+    example = f"2 sets of exact copies across the folders: for example {test}/b/same.png ="
+    assert exact.startswith(example)
+    assert near.startswith("1 set of near copies across the folders: ")
+    both = f"groups {test} / {train}"
     lines = str(found).splitlines()
-    assert f"  {test}/b/same.png = {train}/a/04.png  [CLASSES a / b]" in lines
-    assert f"  {test}/stray.png = {train}/01.png" in lines
-    assert sum("broken.png" in line for line in lines) == lines[-1].count("broken.png") == 1
+    assert f"  {test}/b/same.png, {train}/a/04.png  [CLASSES a / b; {both}]" in lines
+    assert f"  {test}/stray.png, {train}/01.png  [{both}]" in lines
     (tmp_path / "none").mkdir()
     for pair, words in (
         ((train, tmp_path / "none"), "none: no images"),
