@@ -12,9 +12,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from hypervlad.common.constraints import OneOf, check_value
 from hypervlad.common.progress import joined_notes
+from hypervlad.fibres.bundles import find_bundles, within_bundles
 from hypervlad.fibres.contrast import FloatMap, Values, normalised_contrast
-from hypervlad.fibres.doubts import bundles, ribbons
-from hypervlad.fibres.kinds import fit_kinds, kinds_around_median
+from hypervlad.fibres.doubts import perhaps_bundles, ribbons
+from hypervlad.fibres.kinds import fit_kinds, gap_around_median, kinds_around_median
 from hypervlad.fibres.left_out import marked_places
 from hypervlad.fibres.places import PROBABILITY, Appearance, Field, Places, find_places, followed
 from hypervlad.fibres.profile_network import LOOKS, ProfileNetwork
@@ -39,7 +40,8 @@ _FEW_LEVELS, _LEAST_LEVELS, _SOME = 16, 4, 17  # of grey, and which of the pixel
 _OF_LEVELS = 55.0  # over the square of the number of few levels, by which intervals are wider
 # Least half-width of intervals, of outer edges by models, and of dark fibres without them.
 _OF_SHELLS, _OF_DARK = 0.1, 0.15
-_OF_BUNDLES = 1.5  # times wider are intervals where several fibres may count as one
+_OF_BUNDLES = 0.3  # the same, where bundles were measured
+_OF_PERHAPS = 1.5  # times wider are intervals where several fibres may count as one
 _MARGIN = 1.2  # of the median over the smallest diameter: with less, thin fibres are missed
 _MAX_HALF_WIDTH = np.log(2)  # of the interval of the logarithm of the median: half to twice it
 _MIN_ERROR = 0.01  # of the logarithm of a diameter, that counts
@@ -61,6 +63,10 @@ _PERHAPS_SHELLS = (
 _DARK = (
     "the fibres are dark and look flat: if they are round, as on a film in transmission, diameters "
     "are a tenth too small; strands of a film are measured like fibres: look at the cross lines"
+)
+_OF_THEIR_FIBRES = (
+    ": diameters are estimates of those of their fibres, and the interval is wider; where fibres "
+    "are fused or lie in layers, it may miss them"
 )
 _OF_KINDS = (
     "kinds of fibres around {:.3g} and {:.3g} {} have nearly the same length, so the median may be "
@@ -86,7 +92,8 @@ class FibreDiameters:
         Along the fibre, radians in [0, pi), counter-clockwise from the +x axis (y up).
     weights : ndarray of float64, shape (n,)
         Visible length that each place stands for, in the unit of the diameters: the way to its
-        neighbours, more where fibres of its diameter are accepted less often.
+        neighbours, more where fibres of its diameter are accepted less often, and for each fibre
+        of a bundle.
     fibres : ndarray of int64, shape (n,)
         Places with the same number follow each other along one fibre.
     interval : Interval
@@ -341,32 +348,36 @@ def _result(
     note: str,
 ) -> FibreDiameters:
     places, refused = accepted_places(field, found)
-    of_shells = ""
+    of_shells = of_bundles = ""
 
     def nothing(reason: str) -> FibreDiameters:
-        why = "; ".join(filter(None, [reason, note, of_shells]))
+        why = "; ".join(filter(None, [reason, note, of_shells, of_bundles]))
         return _nothing(why, polarity, unit, refused)
 
     if len(places) < LEAST_PLACES:
         return nothing("too few places show both edges of a fibre")
     fibres, lengths = followed(places)
-    ratio, of_shells = outer_edges(field, found, places, fibres, lengths)
+    parts = field, found, places, fibres, lengths
+    n_wide, of_bundles = find_bundles(*parts)
+    of_bundles = of_bundles and of_bundles + _OF_THEIR_FIBRES
+    ratio, of_shells = (np.ones(len(places)), "") if of_bundles else outer_edges(*parts)
     wider = abs(float(np.log(np.median(ratio)))) if note else 0.0
     if note and of_shells:  # few levels make steps
         ratio, of_shells = np.ones(len(places)), _PERHAPS_SHELLS
-    places = replace(places, diameter=ratio * places.diameter)
+    places = within_bundles(replace(places, diameter=ratio * places.diameter), n_wide)
+    lengths = n_wide * lengths
     if not is_resolved(found, places, lengths):
         return nothing("the fibres are too thin for the image: their diameters are not resolved")
     facts, logs = image_facts(field, found, places, lengths), np.log(places.diameter)
     weights, of_ribbons = ProfileNetwork.pretrained().weights, ribbons(places, fibres, lengths)
     if not of_ribbons:
         lengths = corrected(lengths, logs, float(weights["acceptance"] @ facts))
-    of_bundles = bundles(places, lengths)
-    widened *= _OF_BUNDLES if of_bundles else 1
+    perhaps = "" if of_bundles else perhaps_bundles(places, lengths)
+    widened *= _OF_PERHAPS if perhaps else 1
     half_width = widened * float(np.exp(weights["interval"] @ median_facts(facts, logs, lengths)))
     of_dark = _DARK if found.sign < 0 and found.look == "flat" and not of_shells else ""
     least = _OF_SHELLS if of_shells else _OF_DARK * bool(of_dark)
-    half_width = math.hypot(half_width, least, wider)
+    half_width = math.hypot(half_width, least, wider, _OF_BUNDLES * bool(of_bundles))
     if half_width > _MAX_HALF_WIDTH:
         return nothing("the median would be too uncertain")
     (median,) = weighted_quantiles(places.diameter, lengths, [0.5])
@@ -385,18 +396,21 @@ def _result(
         blur=found.blur,
         unit=unit,
         reason=None,
-        note=joined_notes([note, of_shells, of_dark, of_ribbons, of_bundles]),
+        note=joined_notes([note, of_shells, of_dark, of_ribbons, of_bundles, perhaps]),
     )
     return _between_kinds(result)
 
 
 def _between_kinds(result: FibreDiameters) -> FibreDiameters:
     """Widen the interval where chance may decide of which kind of fibres the median is."""
-    around = kinds_around_median(result.modes)
+    diameters, lengths = result.of_fibres.T
+    around = kinds_around_median(result.modes) or gap_around_median(np.log(diameters), lengths)
     if around is None:
         return result
     thinner, wider = around
-    interval = Interval(min(result.interval.low, thinner), max(result.interval.high, wider))
+    median, interval = result.median, result.interval
+    low, high = min(thinner, median) / median, max(wider, median) / median
+    interval = Interval(low * interval.low, high * interval.high)
     note = joined_notes([result.note, _OF_KINDS.format(thinner, wider, result.unit)])
     return replace(result, interval=interval, note=note)
 

@@ -43,7 +43,7 @@ def ribbons(places: Places, fibres: NDArray[np.int64], lengths: Values) -> str:
     return _OF_RIBBONS.format(typical) if typical > max(_MIN_VARIATION, error) else ""
 
 
-def bundles(places: Places, lengths: Values) -> str:
+def perhaps_bundles(places: Places, lengths: Values) -> str:
     """Return a note if wide fibres may be several that run side by side, else ""."""
     middle, wide = weighted_quantiles(places.diameter, lengths, [0.5, 0.9])
     order = abs(lengths @ (places.normals @ [1j, 1]) ** 2) / lengths.sum()

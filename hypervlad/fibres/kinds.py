@@ -14,6 +14,7 @@ _N_STEPS = 60
 # several kinds as many must be worth as much.
 _LEAST = (6, 20, 30)
 _APART = 2.0  # of neighbouring kinds, in root mean squares of their spreads
+_GAP, _CLEAR = 0.25, 2.0  # between two kinds of few fibres: in logarithms, and over their ranges
 _EVEN = 0.15  # from one half: the share of thinner kinds, where any may have the median
 
 
@@ -63,4 +64,25 @@ def kinds_around_median(kinds: Values) -> tuple[float, float] | None:
     for thinner, wider, share in zip(kinds, kinds[1:], np.cumsum(kinds[:, 2]), strict=False):
         if abs(share - 0.5) <= _EVEN:
             return float(thinner[0]), float(wider[0])
+    return None
+
+
+def gap_around_median(logs: Values, weights: Values) -> tuple[float, float] | None:
+    """Return the medians on both sides of a clear gap between few fibres, where it has the median.
+
+    The gap is at least twice as wide as the range of either side, which has two fibres or more.
+
+    >>> gap_around_median(np.log([8, 8.1, 8, 20, 20.3, 20]), np.ones(6))
+    (8.0, 20.0)
+    """
+    order = np.argsort(logs)
+    logs, weights = logs[order], weights[order]
+    shares = np.cumsum(weights) / weights.sum()
+    for n in range(2, len(logs) - 1):
+        thin, wide = logs[:n], logs[n:]
+        least = max(_GAP, _CLEAR * max(np.ptp(thin), np.ptp(wide)))
+        if abs(shares[n - 1] - 0.5) <= _EVEN and wide[0] - thin[-1] > least:
+            sides = (thin, weights[:n]), (wide, weights[n:])
+            thinner, wider = (weighted_quantiles(*side, [0.5])[0] for side in sides)
+            return float(round(np.exp(thinner), 9)), float(round(np.exp(wider), 9))
     return None

@@ -65,6 +65,10 @@ _TURN = 0.3  # radians, at most
 _NEXT = 2.0  # times as far as places are apart, within which the next one follows
 _GAP = (4.0, 15.0)  # between places that follow each other: in diameters, and in pixels more
 
+# Fibres with a mean profile.
+_MIN_PLACES, _MAX_FIBRES = 5, 12  # on such a fibre, and the longest of these
+_MIN_SHARE = 0.15  # of the visible length, that these must have
+
 
 @dataclass(frozen=True, eq=False)
 class Field:
@@ -245,8 +249,12 @@ def profiles_across(
     places: Places,
     reach: float = _ACROSS,
     shape: tuple[int, int] = (N_ROWS, N_SAMPLES),
+    finer: float = 1.0,
 ) -> Values:
-    """Return brightness around places, (n, *shape), as far as a multiple of the diameter."""
+    """Return brightness around places, (n, *shape), as far as a multiple of the diameter.
+
+    From an image as fine as for diameters that are `finer` times smaller.
+    """
     (n_rows, n_samples), (share, least, most) = shape, _ALONG
     least = np.clip(_ALONG_NOISE * field.noise, share, least)
     along = np.clip(share * places.diameter, least, most)
@@ -256,7 +264,7 @@ def profiles_across(
         each.T[:, :, None, None] for each in (places.positions, places.normals, places.tangents)
     )
     across, down = start + columns[:, None] * normal, rows[:, :, None] * tangent
-    level, profiles = _level(field, places.diameter), np.empty((len(places), *shape))
+    level, profiles = _level(field, places.diameter / finer), np.empty((len(places), *shape))
     for one in np.unique(level):
         here = np.flatnonzero(level == one)
         profiles[here] = field.sample(across[:, here] + down[:, here], int(one))
@@ -292,6 +300,14 @@ def followed(places: Places) -> tuple[NDArray[np.int64], Values]:
         np.where(each < _NEXT * places.length, each, places.length) / 2 for each in (before, after)
     ]
     return np.asarray(fibre, dtype=np.int64), halves[0] + halves[1]
+
+
+def long_fibres(fibres: NDArray[np.int64], lengths: Values) -> NDArray[np.intp]:
+    """Return the longest fibres with places for a mean profile; none if they are a small part."""
+    counts, length = np.bincount(fibres), np.bincount(fibres, lengths)
+    long = np.argsort(-length * (counts >= _MIN_PLACES))[:_MAX_FIBRES]
+    long = long[counts[long] >= _MIN_PLACES]
+    return long if length[long].sum() >= _MIN_SHARE * length.sum() else long[:0]
 
 
 def following(places: Places) -> NDArray[np.intp]:

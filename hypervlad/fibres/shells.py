@@ -16,13 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypervlad.fibres.contrast import FloatMap, Values
-from hypervlad.fibres.places import Appearance, Field, Places, profiles_across
+from hypervlad.fibres.places import Appearance, Field, Places, long_fibres, profiles_across
 from hypervlad.statistics.groups import weighted_quantiles
 
 _REACH, _SHAPE = 2.5, (4, 101)  # of profiles: in diameters, and points along and across
 _DIM = 0.35  # quantile of profiles along a fibre, which hardly depends on what lies beside it
-_MIN_PLACES, _MAX_FIBRES = 5, 12  # on a fibre with a profile, and the longest of these
-_MIN_SHARE = 0.15  # of the visible length, that these must have
 _STEP, _FINE = 2 * _REACH / (_SHAPE[1] // 2), 5  # of profiles, in radii as found; points per step
 # Models, in the same unit: standard deviations of the blur, and radii.
 _BLURS = np.geomspace(0.06, 0.85, 10)
@@ -132,12 +130,10 @@ def outer_edges(
 
     Fibres with few places are as most others of the image are.
     """
-    counts, length = np.bincount(fibres), np.bincount(fibres, lengths)
-    long = np.argsort(-length * (counts >= _MIN_PLACES))[:_MAX_FIBRES]
-    long = long[counts[long] >= _MIN_PLACES]
-    weights, ratio = length[long], np.ones(len(places))
-    if not len(long) or weights.sum() < _MIN_SHARE * length.sum():
+    long, ratio = long_fibres(fibres, lengths), np.ones(len(places))
+    if not len(long):
         return ratio, ""
+    weights = np.bincount(fibres, lengths)[long]
     profiles = np.stack(
         [_mean_profile(field, found.sign, places.chosen(fibres == each)) for each in long]
     )

@@ -13,6 +13,7 @@ from scipy.spatial import cKDTree
 from scipy.special import expit
 
 from hypervlad.common.constraints import Number, OneOf, check_value
+from hypervlad.fibres.bundles import find_bundles
 from hypervlad.fibres.contrast import Values, normalised_contrast
 from hypervlad.fibres.diameters import Polarity
 from hypervlad.fibres.places import PROBABILITY, Appearance, Field, find_places, followed, following
@@ -44,6 +45,7 @@ _LEVEL = 0.65  # of the contrast, below which there is no fibre
 _TIP = 0.07  # diameters from where a round end is below the level to its tip
 _BEYOND = (8.0, 40.0)  # the last place, at most: in diameters, and in pixels more
 _PIECE = 128  # points of an outline that are drawn together
+_OF_THEIR_OUTLINES = ": their outlines hold several fibres, and widths are those of the bundles"
 _DOUBLE = 0.7  # of a fibre, within larger ones
 
 
@@ -139,7 +141,10 @@ def find_fibres(
     lines = [each for each in lines if each.length * enlarged >= min_length]
     sure = [each for each in lines if each.confidence(found) >= _LEAST_CONFIDENCE]
     places = found.places.chosen(found.places.probability > PROBABILITY)
-    ratio, of_shells = outer_edges(field, found, places, *followed(places))
+    parts = field, found, places, *followed(places)
+    _, of_bundles = find_bundles(*parts)
+    ratio, of_shells = (np.ones(1), "") if of_bundles else outer_edges(*parts)
+    note = of_shells or (of_bundles and of_bundles + _OF_THEIR_OUTLINES)
     wider = float(np.median(ratio)) if of_shells else 1.0
     sure = [replace(each, diameter=wider * each.diameter) for each in sure]
     drawn = [each.outline(shape, found, enlarged) for each in sure]
@@ -150,7 +155,7 @@ def find_fibres(
     why = f"annotations cover a part of {n_shown - len(shown)}, and {len(shown)} are left out"
     why = why if sure else "none of the lines is probably a fibre, as in textures"
     why = why if lines else f"no line of {min_length:g} pixels could be one"
-    note = of_shells if kept else f"no fibre is found: {why}"
+    note = note if kept else f"no fibre is found: {why}"
     return replace(nothing, outlines=kept, n_beside=n_shown - len(shown), note=note)
 
 

@@ -1,0 +1,118 @@
+"""Bundles: fibres that touch side by side, which are found as one wide fibre.
+
+The mean profile across a bundle has a hump, or a pair of rims, for each of its fibres. A small
+network, which has learnt from drawn profiles of fibres, tubes, cores in shells and bundles
+(`benchmarks/fibres/bundles.py`), says of each long fibre whether it is a bundle, and how many times
+as wide as one of its fibres.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from functools import lru_cache
+from importlib.resources import files
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hypervlad.fibres.contrast import FloatMap, Values
+from hypervlad.fibres.places import Appearance, Field, Places, long_fibres, profiles_across
+from hypervlad.statistics.groups import weighted_quantiles
+
+# What the network sees. It has learnt with these values, so others need another network.
+_REACH, _SHAPE = 0.8, (9, 81)  # of profiles: in diameters, and points along and across
+_FINER = 2.5  # than for the diameter of the bundle
+ACROSS = np.linspace(-2 * _REACH, 2 * _REACH, _SHAPE[1])  # in radii as found
+_BODY, _INNER = np.abs(ACROSS) < 1.2, np.abs(ACROSS) < 0.8
+_ALONG = (0.7, 5.0, 16.0)  # half length of profiles, as in `places`
+_LEAST_NOISE = 0.003
+
+_SURE = 0.8  # probability of a bundle: with 0.5, twice as many intervals of such images miss
+_MIN_SHOWN = 0.35  # of the length of long fibres; more in 2 of 270 plain drawn images
+# Logarithms of widths over those that the network says, in 160 drawn images: fibres of bundles are
+# less even, and lie in layers.
+_LESS = 0.85
+_ERROR = 0.15  # of the logarithm of the diameter of a fibre in a bundle
+_OF_BUNDLES = (
+    "bundles of fibres that touch side by side show in {:.0%} of the length of long fibres, "
+    "typically {:.2g} fibres wide"
+)
+
+
+def bundle_facts(mean: Values, noise: float, radius: float, blur: float) -> FloatMap:
+    """Return what the network sees: a mean profile, of any gain and offset, its noise and blur."""
+    body = mean[_BODY]
+    deviation = body.std() + 1e-6
+    seen = np.clip((mean - body.mean()) / deviation, -4, 4)
+    facts = np.log([blur / radius, noise / deviation + _LEAST_NOISE]) + np.array([2, 3])
+    return np.concatenate([seen, facts]).astype(np.float32)
+
+
+def find_bundles(
+    field: Field, found: Appearance, places: Places, fibres: NDArray[np.int64], lengths: Values
+) -> tuple[Values, str]:
+    """Return how many fibres wide each place is, and a note if bundles show; else ones and "".
+
+    Places of short fibres are like those of the long one of the most similar diameter.
+    """
+    n_wide, long = np.ones(len(places)), long_fibres(fibres, lengths)
+    if not len(long):
+        return n_wide, ""
+    own = [fibres == each for each in long]
+    facts = [_facts(field, found, places.chosen(each), float(lengths[each].sum())) for each in own]
+    probability, ratio = _judged(np.stack(facts))
+    length = np.array([lengths[each].sum() for each in own])
+    is_bundle = probability > _SURE
+    if length @ is_bundle < _MIN_SHOWN * length.sum():
+        return n_wide, ""
+    ratio = np.where(is_bundle, np.maximum(ratio, 1), 1)
+    logs = np.log([np.median(places.diameter[each]) for each in own])
+    n_wide = ratio[np.abs(np.log(places.diameter)[:, None] - logs).argmin(axis=1)]
+    for each, wide in zip(own, ratio, strict=True):
+        n_wide[each] = wide
+    (typical,) = weighted_quantiles(ratio, length * is_bundle, [0.5])
+    return n_wide, _OF_BUNDLES.format(length @ is_bundle / length.sum(), typical)
+
+
+def within_bundles(places: Places, n_wide: Values) -> Places:
+    """Return places on one of the fibres side by side, n wide each."""
+    several = n_wide > 1
+    diameter = places.diameter / n_wide
+    aside = np.where(several & (np.rint(n_wide) % 2 == 0), diameter / 2, 0)
+    return replace(
+        places,
+        positions=places.positions + aside[:, None] * places.normals,
+        diameter=diameter,
+        error=np.where(several, np.hypot(places.error, _ERROR), places.error),
+    )
+
+
+def _facts(field: Field, found: Appearance, places: Places, length: float) -> FloatMap:
+    """Return what the network sees of a fibre. What differs between its profiles is noise."""
+    profiles = profiles_across(field, found.sign, places, _REACH, _SHAPE, _FINER).mean(axis=1)
+    inner, across = profiles[:, _INNER], ACROSS[_INNER]
+    apart = inner - inner.mean(axis=1, keepdims=True)
+    apart = apart - np.outer(apart @ across / (across @ across), across)
+    diameter, (share, least, most) = float(np.median(places.diameter)), _ALONG
+    n_apart = length / (2 * np.clip(share * diameter, least, most))  # others overlap
+    noise = np.sqrt(np.median(apart.var(axis=0)) / np.clip(n_apart, 1, len(places)))
+    return bundle_facts(profiles.mean(axis=0), float(noise), diameter / 2, found.blur)
+
+
+def _judged(seen: FloatMap) -> tuple[Values, Values]:
+    """Return probabilities of bundles, and their widths over those of single fibres."""
+    n, weights = len(ACROSS), _weights()
+    hidden = np.stack([seen, np.concatenate([seen[:, n - 1 :: -1], seen[:, n:]], axis=1)])
+    for layer in ("first", "second"):
+        hidden = np.maximum(hidden @ weights[f"{layer}.weight"].T + weights[f"{layer}.bias"], 0)
+    last = (hidden @ weights["last.weight"].T + weights["last.bias"]).mean(axis=0)
+    odds, ratio = last.astype(np.float64).T
+    return 1 / (1 + np.exp(-odds)), np.exp(_LESS * ratio)
+
+
+@lru_cache(maxsize=1)
+def _weights() -> dict[str, FloatMap]:
+    content = (files(__package__) / "bundle_network.npz").read_bytes()
+    with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+        return {name: stored[name] for name in stored.files}
