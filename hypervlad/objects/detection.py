@@ -25,6 +25,7 @@ MIN_AREA = 20
 # What one particle leaves to chance, as `FindingRange.logs` of it: those of n are independent. By
 # `python -m benchmarks.particles.train_doubt`.
 _OF_ONE = 0.09, 0.78, 0.89, 0.62
+_MAX_FACTOR = 10.0  # between how few and how many there may be; more is of no use
 _MAX_WEIGHT = 10.0  # of sizes of which hardly any is found, so that no count depends on one outline
 
 
@@ -39,6 +40,11 @@ class FindingRange(NamedTuple):
     number_high: float = 1.0
     size_low: float = 1.0
     size_high: float = 1.0
+
+    @property
+    def tells_number(self) -> bool:
+        """Whether the number is known within a factor of ten, and so is told."""
+        return self.number_high < _MAX_FACTOR * self.number_low
 
     @staticmethod
     def logs(

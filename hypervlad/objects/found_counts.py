@@ -294,6 +294,12 @@ def count_found(
         fields = [replace(each, finding_range=None) for each in fields]  # alike in all groups
     elif words := every.finding_text(column):
         notes.append(f"{words}{', which intervals contain' * (len(fields) > 1)}")
+        ranges = {each.micrograph: each.finding_range for each in fields if not each.by_person}
+        if vague := [name for name, own in ranges.items() if own and not own.tells_number]:
+            notes.append(
+                f"how many particles there are cannot be told from {name_some(vague)}: correct "
+                "their outlines by hand, or leave them out"
+            )
     once = [field for field in fields if field.micrograph not in twice]
     particles, counts = dict[str, WeightedParticles](), dict[str, tuple[Any, Any]]()
     groups = dict.fromkeys(field.group for field in fields if field.group)

@@ -29,6 +29,16 @@ _WIDTHS: dict[str, tuple[float, float, float, float]] = {
     "faint": (1.52, 0.19, 0.63, 0),
     "unsure": (0, 3.4, 2.45, 0),
 }
+# Further facts: of faint spots and soft edges logarithms themselves; of lumps whether they are
+# some, as of drawn agglomerates of overlapping spheres, which have 1 to 30 times the number.
+_FURTHER: dict[str, tuple[float, float, float, float]] = {
+    "missed": (0, 1, 0, 0),
+    "soft": (0, 0, 0, 1),
+    "lumps": (0, 2.4, 0.7, 0),
+}
+# The area in concave outlines, of all; and how many times fewer or more particles there are by how
+# pieces are joined, as a logarithm.
+_CONCAVE_AREA, _DIVIDED = 0.3, 0.9
 #: What is doubtful of an image, in words where it is the main reason.
 FACTS = dict.fromkeys(("split", "joined"), "it is uncertain which pieces are one particle")
 FACTS |= dict.fromkeys(("unclaimed", "outside"), "more looks like particles than was outlined")
@@ -37,6 +47,10 @@ FACTS |= {
     "concave": "outlines are not convex",
     "faint": "some are faint beside the texture",
     "unsure": "their edges are uncertain",
+}
+_WORDS = FACTS | {
+    "missed": "faint spots have no outline",
+    "lumps": "outlines are those of lumps, whose parts cannot be told apart",
 }
 
 
@@ -106,18 +120,25 @@ class Doubt:
         }
 
 
+def are_lumps(facts: Mapping[str, float], concave_area: float) -> bool:
+    """Return whether what is outlined may be any number of particles."""
+    return concave_area > _CONCAVE_AREA or facts["split"] + facts["joined"] > _DIVIDED
+
+
 def finding_range(facts: Mapping[str, float]) -> FindingRange:
     """Return between which factors what is true of particles lies, by what is known of these."""
-    widths = np.array([_WIDTHS[name] for name in facts], np.float64)
+    widths = np.array([(_WIDTHS | _FURTHER)[name] for name in facts], np.float64)
     low, high, smaller, larger = np.array([*facts.values()]) @ widths
     return FindingRange(*np.exp([-low, high, -smaller, larger]).tolist())
 
 
 def main_doubt(facts: Mapping[str, float]) -> str:
     """Return, in words, why a number is uncertain: by joins, or by what widens its range most."""
-    if facts["split"] + facts["joined"] > _MAX_OF_JOINS:
+    is_known = not facts.get("lumps")
+    if is_known and facts["split"] + facts["joined"] > _MAX_OF_JOINS:
         return FACTS["split"]
     low, high, _, _ = finding_range(facts)
     if high < _MAX_OF_ALL * low:
         return ""
-    return FACTS[max(facts, key=lambda name: facts[name] * sum(_WIDTHS[name][:2]))]
+    widths = _WIDTHS | _FURTHER
+    return _WORDS[max(facts.keys() & _WORDS, key=lambda name: facts[name] * sum(widths[name][:2]))]

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import functools
-import itertools
-from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -21,7 +19,6 @@ from hypervlad.features.lazy_torch import check_device, usual_torch
 from hypervlad.features.network import build_network
 from hypervlad.features.registry import get_backbone
 from hypervlad.images import ReadOptions
-from hypervlad.images.resampling import halved, smoothed
 from hypervlad.images.sample import Annotations, drop_hidden, one_or_many, read_sample
 from hypervlad.objects.detection import MIN_AREA, FindingRange
 from hypervlad.objects.measures import solidity
@@ -36,6 +33,7 @@ from hypervlad.objects.splitting import (
     separate_at_necks,
     values_of,
 )
+from hypervlad.particles.contrast import edges_of, texture_of
 from hypervlad.particles.decoder import (
     MIN_CONTRAST,
     PRETRAINED,
@@ -46,9 +44,11 @@ from hypervlad.particles.decoder import (
     pretrained_decoder,
     release_memory,
 )
-from hypervlad.particles.doubt import Doubt, finding_range, main_doubt
+from hypervlad.particles.doubt import Doubt, are_lumps, finding_range, main_doubt
+from hypervlad.particles.fainter import faint_spots
 from hypervlad.particles.joining import Joined, Joiner
 from hypervlad.particles.layers import NO_LAYER, Layer, layer_alone
+from hypervlad.particles.soft_edges import to_soft_edges
 from hypervlad.statistics.groups import weighted_quantiles
 
 Polarity: TypeAlias = Literal["bright", "dark"]
@@ -56,7 +56,6 @@ Polarity: TypeAlias = Literal["bright", "dark"]
 _OPPOSITE: dict[Polarity, Polarity] = {"bright": "dark", "dark": "bright"}
 _SEPARATION, _MIN_PIECE = 0.95, 4  # of the parts that are then joined, the latter in pixels
 _TILE = 1536  # pixels, of the side of what is looked at at once
-_RING = 3  # pixels to both sides of an outline, between which grey values step
 _LIKELY = 128  # of 255: probability of background, with less of which it looks like a particle
 _EDGE = 80  # of 255: probability of background at outlines, with which diameters are right
 # Least mean probability of a particle, by scale: what is found in noise and grain has less.
@@ -71,7 +70,7 @@ _MIN_PART = 0.15  # of a particle's area, that a neck cuts off
 _MAX_LONG = 1.8  # elongation of parts: the width of long ones varies anyway
 # Where grey values within so many pixels of particles vary by so little of the step, they do not
 # show borders: only necks of the outline do. How much grey values of parts differ, at most.
-_FLAT, _LEAST_CORE, _NECK_OF_FLAT, _MAX_DIFFER = 0.05, 20, 0.2, 0.2
+_FLAT, _NECK_OF_FLAT, _MAX_DIFFER = 0.05, 0.2, 0.2
 # Regions too small for particles, which are as surely none of the background, for each particle.
 _MANY_SPECKS, _SURELY = 0.05, 32  # the latter of 255: probability of background
 _MIN_STEP = 0.2  # of the step of most of the particles' area: dirt is fainter
@@ -88,10 +87,7 @@ _MIN_CLARITY, _TYPICAL_CLARITY = 5.0, 8.0
 # Of so few particles, most of the area is clearer, and its contrast, where the image's edge has
 # none, this share of the range: holes, lights and clipped corners of empty fields have less.
 _FEW, _CLARITY_OF_FEW, _RANGE_OF_FEW = 5, 10.0, 0.16
-_LEAST_TEXTURE = 16  # pixels, of the sides of what background is judged by
-_MAX_PARTS, _PART = 9, 1024  # at most, of this side in pixels, likewise
-_UPPER = 1.2816  # standard deviations from the median of a Gaussian to the quantile .9
-_MIN_FREE = 0.25  # of the pixels around a particle, which no other one has
+_CONVEX = 0.9  # solidity
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -109,11 +105,14 @@ class FoundParticles(Outlines):
     doubts : dict of str to float
         What is doubtful, by which numbers and sizes may be wrong, such as "touching", the share of
         outlines between two particles; empty if nothing was found.
+    n_unclear : int
+        Number of regions that were left out as faint, or at the image's edge, if nothing was found.
     """
 
     polarity: Polarity | None
     confidence: float
     doubts: dict[str, float]
+    n_unclear: int = 0
 
     @property
     def finding_range(self) -> FindingRange | None:
@@ -121,15 +120,21 @@ class FoundParticles(Outlines):
         return finding_range(self.doubts) if self.doubts else None
 
     @property
-    def number_range(self) -> tuple[int, int]:
-        """How few and how many there may be, within 95 %; of none 0 and 0, which is no interval."""
+    def number_range(self) -> tuple[int, int] | None:
+        """How few and how many there may be, within 95 %; None where the image does not tell it.
+
+        Particles that annotations cover in part may be there. If no other is found, the most are
+        these and what was left out as faint or at the image's edge.
+        """
         if self.finding_range is None:
-            return 0, 0
+            return 0, self.n_beside + self.n_unclear
+        if not self.finding_range.tells_number:
+            return None
         logs = FindingRange.logs([self.finding_range], [len(self)], len(self))
         factors = np.exp(logs[0] * [-1, 1])
         # Half a particle more, as of none there is no logarithm.
         fewest, most = ((len(self) + 0.5) * factors - 0.5).round().astype(int).tolist()
-        return max(0, fewest), most
+        return max(0, fewest), most + self.n_beside
 
 
 @one_or_many()
@@ -147,10 +152,12 @@ def find_particles(
     A network that was trained on drawn fields outlines convex particles of about 5 pixels and more:
     flat or shaded ones, with bright rims or hollow, touching, overlapping or dense, in noise, grain
     and uneven light. Very large ones are looked at on a smaller scale. What overlaps is separated
-    where outlines show it. Left out are regions of less than a fifth of the others' contrast, as
-    dirt, and those whose contrast the texture of the background has by chance: if it has that of
-    most, all are but six or more that are much clearer, and so are five or fewer that are nearly as
-    faint. Branched particles may be found in pieces, which `number_range` says.
+    where outlines show it. Spheres in transmission, whose contrast fades towards the edge, are
+    outlined where their thickness falls to zero. Left out are regions of less than a fifth of the
+    others' contrast, as dirt, but six or more that are alike, and those whose contrast the texture
+    of the background has by chance: if it has that of most, all are but six or more that are much
+    clearer, and so are five or fewer that are nearly as faint. Branched particles may be found in
+    pieces, which `number_range` says.
 
     Parameters
     ----------
@@ -215,7 +222,20 @@ def find_particles(
     if own is None and layer != "auto" and labels.any():
         note = NO_LAYER
     n_beside = drop_hidden(labels, sample.mask)
-    found = Outlines.of_labels(labels)
+    spots = faint_spots(sample, labels, known, min_area) if labels.any() else None
+    if spots is not None:
+        again = Scales(spots.grey, min_area)
+        added = spots.added(labels, again.found(known).labels)
+        if added is not labels:
+            scales, labels = again, added
+            n_beside = max(n_beside, drop_hidden(labels, sample.mask))
+    doubts = scales.facts(known, labels) if labels.any() else {}
+    if doubts:
+        doubts["missed"], missed = spots.missed(labels) if spots is not None else (0.0, "")
+        doubts["soft"], soft = to_soft_edges(sample.grey, labels, known)
+        labels[~sample.mask] = 0
+        note = joined_notes([note, missed, soft])
+    found, n_unclear = Outlines.of_labels(labels), 0
     if not len(found):
         n_unclear = sum(own.n_unclear for own in every.values())
         other = None if polarity == "auto" else scales.found(_OPPOSITE[polarity])
@@ -240,11 +260,14 @@ def find_particles(
         note=note,
         polarity=known if len(found) or polarity != "auto" else None,
         confidence=confidence if polarity == "auto" else 1.0,
-        doubts=scales.facts(known, labels) if len(found) else {},
+        doubts=doubts,
+        n_unclear=0 if len(found) else n_unclear,
     )
     if result.doubts and (why := main_doubt(result.doubts)):
-        fewest, most = result.number_range
-        doubt = f"there may be fewer or more in this image ({fewest:,} to {most:,}), as {why}"
+        doubt = f"how many particles there are cannot be told from this image, as {why}"
+        if (range_ := result.number_range) is not None:
+            fewest, most = range_
+            doubt = f"there may be fewer or more in this image ({fewest:,} to {most:,}), as {why}"
         result = replace(result, note=joined_notes([note, doubt]))
     return result
 
@@ -254,7 +277,7 @@ class _Found(NamedTuple):
 
     labels: NDArray[np.int32]
     weights: NDArray[np.float64]  # area times contrast of convex ones
-    n_unclear: int  # regions that are as the texture of the background
+    n_unclear: int  # regions that are as the texture of the background, or corners of the image
     concave: float  # a tenth of the particles are more so
 
 
@@ -283,6 +306,7 @@ class Scales:
         self._doubt = dict[Polarity, Doubt]()
         self._likely = dict[Polarity, int]()
         self._shown = dict[Polarity, dict[str, float]]()
+        self._lumps = dict[Polarity, float]()  # the share of area in concave outlines
         # A pixel of each region that is too small for a particle.
         self._specks = dict[Polarity, NDArray[np.intp]]()
 
@@ -290,11 +314,11 @@ class Scales:
         """Return the particles of the image on one scale, of which smaller ones take part."""
         grey, sign = self._images[whole], 1 if polarity == "bright" else -1
         labels = self._labelled(polarity, whole)
-        steps, at_edge, contrasts, spreads = _edges(grey, labels, sign)
+        steps, at_edge, contrasts, spreads = edges_of(grey, labels, sign)
         known = spreads[~np.isnan(spreads)]
         if whole == 1 and len(known) and np.median(known) <= _FLAT:
             labels = _joined_without_necks(grey, labels, steps, self._doubt[polarity])
-            steps, at_edge, contrasts, _ = _edges(grey, labels, sign)
+            steps, at_edge, contrasts, _ = edges_of(grey, labels, sign)
         areas = areas_of(labels, len(steps))[1:]
         is_large = (steps > 0) & (areas >= self._least_area(whole))
         is_kept = is_large & (at_edge <= _MAX_AT_EDGE)
@@ -306,7 +330,7 @@ class Scales:
         in_corner &= areas <= areas[is_kept].max(initial=0)
         clarity = np.zeros(len(steps))
         if is_kept.any():
-            texture = _texture(grey, labels, sign)
+            texture = texture_of(grey, labels, sign)
             for number in np.flatnonzero(is_kept | in_corner).tolist():
                 own = contrasts[number]
                 clarity[number] = max(contrast / texture(area) for contrast, area in own)
@@ -321,7 +345,10 @@ class Scales:
             is_clear &= np.count_nonzero(is_clear) > _FEW
         is_clear |= in_corner & (clarity >= _TYPICAL_CLARITY) & is_clear.any()
         labels = values_of(labels, numbers_of(np.concatenate([[False], is_clear])), labels)
-        n_unclear = int(np.count_nonzero(is_kept & ~is_clear))
+        is_unclear = is_kept & ~is_clear
+        if not is_clear.any():
+            is_unclear |= is_large & (at_edge > _MAX_AT_EDGE) & (steps >= _MIN_RANGE * range_)
+        n_unclear = int(np.count_nonzero(is_unclear))
         windows = enumerate(ndimage.find_objects(labels), start=1)
         solidities = np.array([solidity(labels[own] == number) for number, own in windows])
         weights = (areas * steps)[is_clear] * solidities**2  # gaps are less convex
@@ -329,6 +356,8 @@ class Scales:
         if whole == 1 and is_clear.any():
             faint = float(1 / np.quantile(clarity[is_clear], 0.1))
             self._shown[polarity] = {"concave": concave, "faint": faint}
+            is_concave = solidities < _CONVEX
+            self._lumps[polarity] = float(areas[is_clear] @ is_concave / areas[is_clear].sum())
         return _Found(labels, weights, n_unclear, concave)
 
     def n_specks(self, polarity: Polarity, labels: NDArray[np.int32]) -> int:
@@ -338,7 +367,8 @@ class Scales:
     def facts(self, polarity: Polarity, labels: NDArray[np.int32]) -> dict[str, float]:
         """Return what is doubtful of some of the particles that were found; see `Doubt`."""
         likely, seen = self._likely[polarity], self._shown[polarity]
-        return self._doubt[polarity].facts(labels, self._min_area, likely, seen)
+        facts = self._doubt[polarity].facts(labels, self._min_area, likely, seen)
+        return facts | {"lumps": float(are_lumps(facts, self._lumps[polarity]))}
 
     def polarity(self) -> tuple[Polarity, float]:
         """Return the polarity that half the size shows, and how sure that is."""
@@ -394,7 +424,7 @@ class Scales:
         labels = likely_parts(labels, fields[0], least_area, *limits)
         if scale < 1:
             # What is no brighter than its surroundings must not take the place of what lies on it.
-            steps = _edges(grey, labels, 1 if polarity == "bright" else -1).steps
+            steps = edges_of(grey, labels, 1 if polarity == "bright" else -1).steps
             labels = values_of(labels, numbers_of(np.concatenate([[False], steps > 0])), labels)
             self._seen[polarity, scale] = joined.within(labels)
             return labels
@@ -505,83 +535,6 @@ def _joined_without_necks(
     return renumbered(labels)
 
 
-class _Edges(NamedTuple):
-    """What outlines show: of each, by how much it is brighter within than beyond, times a sign; the
-    share of it that is the image's edge; by how much, with the area, of one or two parts; and the
-    standard deviation of grey values further within, as a share of the step.
-    """
-
-    steps: NDArray[np.float64]
-    at_edge: NDArray[np.float64]
-    contrasts: dict[int, list[tuple[float, int]]]
-    spreads: NDArray[np.float64]
-
-
-def _edges(grey: NDArray[np.float32], labels: NDArray[np.int32], sign: int) -> _Edges:
-    n = int(labels.max(initial=0))
-    steps, lengths, contrasts = np.zeros(n), np.ones(n), dict[int, list[tuple[float, int]]]()
-    spreads = np.full(n, np.nan)
-    for number, window in enumerate(ndimage.find_objects(labels)):
-        around = tuple(slice(max(0, a.start - _RING - 1), a.stop + _RING + 1) for a in window)
-        own, values = labels[around] == number + 1, sign * grey[around]
-        lengths[number] = np.count_nonzero(own & ~ndimage.binary_erosion(own))
-        within = own & ~ndimage.binary_erosion(own, EIGHT, iterations=_RING, border_value=1)
-        beyond = ndimage.binary_dilation(own, EIGHT, iterations=_RING) & ~own
-        free = beyond & (labels[around] == 0)
-        if free.sum() >= _MIN_FREE * beyond.sum():
-            beyond = free
-        if not beyond.any():  # an image that is one particle
-            continue
-        outer = values[beyond].mean()
-        parts = [values[part] for part in (within, own) if part.any()]
-        contrasts[number] = [(part.mean() - outer, part.size) for part in parts]
-        steps[number] = contrasts[number][0][0]
-        core = values[own & ~within]
-        if len(core) >= _LEAST_CORE and steps[number] > 0:
-            spreads[number] = core.std() / steps[number]
-    ends = (labels[0], labels[-1], labels[1:-1, 0], labels[1:-1, -1])
-    at_edge = np.bincount(np.concatenate(ends), minlength=n + 1)[1:]
-    return _Edges(steps, at_edge / lengths, contrasts, spreads)
-
-
-def _texture(
-    grey: NDArray[np.float32], labels: NDArray[np.int32], sign: int
-) -> Callable[[int], float]:
-    """Return the function that says how much means of so many pixels of background vary.
-
-    They are means by Gaussian weights, less those by weights twice as wide, in a pyramid of halved
-    images; of the largest images, some parts are taken.
-    """
-    corners = list(itertools.product(*(range(0, extent, _PART) for extent in grey.shape)))
-    pools = defaultdict[float, list[NDArray[np.float32]]](list)  # by logarithms of areas
-    for top, left in corners[:: -(-len(corners) // _MAX_PARTS)]:
-        window = slice(top, top + _PART), slice(left, left + _PART)
-        free = ~ndimage.binary_dilation(labels[window] > 0, iterations=2)
-        values, weights = np.where(free, sign * grey[window], 0), free.astype(np.float32)
-        area = 4 * np.pi  # of Gaussian weights, as that of equal ones of as little noise
-        while min(values.shape) >= _LEAST_TEXTURE:
-            narrow, wide = (
-                smoothed(values, width) / np.maximum(smoothed(weights, width), 1e-6)
-                for width in (1, 2)
-            )
-            differences = np.asarray(narrow - wide, np.float32)
-            pools[np.log(area)].append(differences[weights > 0.5])
-            values, weights = map(halved, (values, weights))
-            area *= 4
-    logs = list[tuple[float, float]]()
-    for log_area, pool in pools.items():
-        differences = np.concatenate(pool)
-        if len(differences) >= _LEAST_TEXTURE**2:
-            # Of noise that is brighter in few places, the upper side counts.
-            middle, upper = np.quantile(differences, [0.5, 0.9])
-            if upper > middle:
-                logs.append((log_area, float(np.log((upper - middle) / _UPPER))))
-    if not logs:
-        return lambda area: 1e-9
-    areas, deviations = np.transpose(logs)
-    return lambda area: float(np.exp(np.interp(np.log(area), areas, deviations)))
-
-
 def _why_none(
     grey: NDArray[np.float32], other: _Found | None, n_unclear: int, n_beside: int
 ) -> str:
@@ -590,7 +543,9 @@ def _why_none(
     if other is not None and (n_other := int(other.labels.max())):
         left_out.append(f"{counted(n_other, 'region')} of the other polarity")
     if n_unclear:
-        left_out.append(f"{counted(n_unclear, 'region')} too faint beside the background")
+        left_out.append(
+            f"{counted(n_unclear, 'region')} too faint beside the background, or at an edge"
+        )
     if n_beside:
         left_out.append(f"{counted(n_beside, 'particle')} that annotations cover in part")
     if left_out:

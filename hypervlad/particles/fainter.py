@@ -1,0 +1,111 @@
+"""Particles that are much fainter than others beside them, which take the range of grey values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from hypervlad.images.resampling import halved, smoothed
+from hypervlad.images.sample import Sample
+from hypervlad.objects.splitting import LabelMap, areas_of, renumbered
+
+_NARROW, _WIDE = 0.75, 6.0  # pixels at half the size: of spots, and of what is around them
+_CLEARANCE, _LEAST = 2, 1000  # pixels there: around particles, and of what is beside these
+_STANDS_OUT = 4.0  # standard deviations
+_STRONGEST = 90  # percentile of particles, some of which may be as faint as spots
+_MIN_SPOTS = 6  # to be more than dirt, and to be alike
+# Contrast of spots over that of other particles; the ratio of upper and lower tenths of contrasts
+# and areas. Spots of supporting films have 2 and more, and 5 to 17; drawn ones 1.0 to 1.4, and 2.
+_FAINTER, _ALIKE, _ALIKE_AREAS = (0.05, 0.35), 1.8, 4.5
+_MAX_KNOWN = 0.3  # of a new outline, that is particles from before
+_MIN_MISSED = 0.1  # of the particles, spots without outline that are mentioned
+_NOTE = (
+    "{:,} spots as faint as each other, {:.2g} times as much as other particles, stand out from "
+    "the noise, but have no outline: the range of numbers contains them, sizes leave them out"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class FaintSpots:
+    """Spots beside particles, which are alike, and the image in which they stand out.
+
+    Attributes
+    ----------
+    grey : ndarray of float32, shape (H, W)
+        Without the contrast of other particles beyond that of the spots.
+    at : ndarray of int, shape (n,)
+        Pixel of each spot.
+    share : float
+        Of the contrast of other particles, that spots have.
+    """
+
+    grey: NDArray[np.float32]
+    at: NDArray[np.intp]
+    share: float
+
+    def added(self, labels: LabelMap, seen: LabelMap) -> LabelMap:
+        """Return the outlines with those that this image shows beside them, if these are alike."""
+        areas = areas_of(seen, int(seen.max()))
+        known = areas_of(np.where(labels > 0, seen, 0), len(areas) - 1)
+        is_new = (known <= _MAX_KNOWN * areas) & (areas > 0)
+        is_new[0] = False
+        if is_new.sum() < _MIN_SPOTS or not _alike(areas[is_new], _ALIKE_AREAS):
+            return labels
+        n = int(labels.max())
+        new = np.where(is_new[seen], seen, 0)
+        within = areas_of(np.where(new > 0, labels, 0), n)  # parts of faint particles
+        is_kept = within < (1 - _MAX_KNOWN) * areas_of(labels, n)
+        labels = np.where(is_kept[labels], labels, 0)
+        return renumbered(np.where((new > 0) & (labels == 0), new + n, labels).astype(np.int32))
+
+    def missed(self, labels: LabelMap) -> tuple[float, str]:
+        """Return how many spots no outline contains, for each one, as a logarithm; and a note."""
+        n, n_missed = int(labels.max()), int(np.count_nonzero(labels.ravel()[self.at] == 0))
+        if n_missed < max(_MIN_SPOTS, _MIN_MISSED * n):
+            return 0.0, ""
+        return float(np.log1p(n_missed / n)), _NOTE.format(n_missed, self.share)
+
+
+def faint_spots(
+    sample: Sample, labels: LabelMap, polarity: str, min_area: int
+) -> FaintSpots | None:
+    """Look for several spots that are alike, and much fainter than outlined particles."""
+    sign = 1 if polarity == "bright" else -1
+    half = sign * halved(sample.grey)
+    is_own, is_hidden = (
+        each[::2, ::2][: half.shape[0], : half.shape[1]] for each in (labels > 0, ~sample.mask)
+    )
+    free = ~ndimage.binary_dilation(is_own | is_hidden, iterations=_CLEARANCE)
+    if np.count_nonzero(free) < _LEAST or not is_own.any():
+        return None
+    values, weights = np.where(free, half, 0), free.astype(np.float32)
+    narrow, wide = (
+        smoothed(values, width) / np.maximum(smoothed(weights, width), 1e-3)
+        for width in (_NARROW, _WIDE)
+    )
+    beyond = np.where(free, narrow - wide, 0)
+    middle = np.median(beyond[free])
+    deviation = 1.4826 * np.median(np.abs(beyond[free] - middle))
+    spots, n = ndimage.label(beyond > middle + _STANDS_OUT * deviation)
+    areas = areas_of(spots, n)
+    numbers = 1 + np.flatnonzero(areas[1:] >= min_area / 4)
+    if len(numbers) < _MIN_SPOTS or not _alike(areas[numbers], _ALIKE_AREAS):
+        return None
+    contrasts = ndimage.maximum(beyond, spots, numbers)
+    step = np.percentile(half[is_own], _STRONGEST) - np.median(half[free])
+    share = float(np.median(contrasts) / max(step, 1e-9))
+    if not (_FAINTER[0] < share < _FAINTER[1] and _alike(contrasts, _ALIKE)):
+        return None
+    y, x = np.array(ndimage.maximum_position(beyond, spots, numbers)).T
+    top = np.float32(sign * np.percentile(half[free], 99))
+    clipped = (np.minimum if sign > 0 else np.maximum)(sample.grey, top)
+    return FaintSpots(clipped, np.ravel_multi_index((2 * y, 2 * x), labels.shape), share)
+
+
+def _alike(values: NDArray[Any], ratio: float) -> bool:
+    low, high = np.quantile(values, [0.1, 0.9])
+    return bool(high <= ratio * low)
