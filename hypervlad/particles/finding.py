@@ -243,8 +243,10 @@ def find_particles(
         confidence = 0.0
     elif confidence < SURE and polarity == "auto":
         opposite = _OPPOSITE[known]
-        n_other = counted(int(every[opposite].labels.max()), f"{opposite} region")
-        others = f"{n_other} look like particles, too; if these are meant, say so by the polarity"
+        others = (
+            f"{opposite} regions look like particles, too, in this image "
+            f"({int(every[opposite].labels.max()):,}); if these are meant, say so by the polarity"
+        )
         note = joined_notes([note, others])
     n_specks = scales.n_specks(known, labels)
     if len(found) and n_specks > max(_FEW, _MANY_SPECKS * len(found)):
