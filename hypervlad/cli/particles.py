@@ -25,7 +25,7 @@ from hypervlad.cli.files import (
     write_or_print,
 )
 from hypervlad.cli.messages import echo, plain_errors, report_left_out, say, warn
-from hypervlad.common.progress import by_reader
+from hypervlad.common.progress import by_reader, joined_notes
 from hypervlad.common.wording import counted, name_some
 from hypervlad.folders.outputs import check_folders, check_model, check_page, check_table
 
@@ -224,7 +224,7 @@ def find(
         raise ValueError("the images are on several drives; find those of each by a command")
     sizes = own_pixel_size(pixel_size, files)
     confidences = dict[Path, tuple[str | None, float]]()
-    as_others = dict[str, Any]()
+    as_others, of_others = dict[str, Any](), ""
     annotations: Annotations = "keep" if keep_annotations else "leave_out"
     finder: dict[str, Any]
     if model is None:
@@ -251,6 +251,8 @@ def find(
 
     def outline(image: Path) -> Any:
         found = find_one(image, annotations=annotations, read_options=scaled, **as_others)
+        if as_others:
+            found = replace(found, note=joined_notes([found.note, of_others]))
         confidences[image] = getattr(found, "polarity", None), getattr(found, "confidence", 1.0)
         return found
 
@@ -276,14 +278,13 @@ def find(
     usual, rare = _polarities(confidences)
     doubtful = [image for image in rare if confidences[image][1] < SURE]
     if doubtful and len(usual) >= _MANY * len(rare):
-        as_others["polarity"] = confidences[usual[0]][0]
-        warn(
-            f"particles are {as_others['polarity']} in {counted(len(usual), 'image')}, so they are "
-            f"taken to be {as_others['polarity']} in {name_some(list(map(str, doubtful)))}, too, "
-            "which may be either: look at these"
+        as_others["polarity"] = most = confidences[usual[0]][0]
+        of_others = (
+            f"particles are {most} in {counted(len(usual), 'image')}, so they are taken to be "
+            f"{most} in this image, too, which may be either: look at the outlines"
         )
         for name in relative_names(doubtful, root):
-            found.outlines_file(name).unlink()
+            found.outlines_file(name).unlink(missing_ok=True)
         found, left_out = search(resume=True)
         usual, rare = _polarities(confidences)
     if len(left_out) < len(files):

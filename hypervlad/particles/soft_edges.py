@@ -71,7 +71,7 @@ def to_soft_edges(grey: NDArray[np.float32], labels: LabelMap, polarity: str) ->
         return float(np.log(typical)), _MAYBE_NOTE.format(typical) * (typical > _NOTED)
     areas = areas_of(labels, int(labels.max()))
     logs = np.log(np.sqrt(areas[1:] / np.pi).clip(1)) / np.log(_RATIO)
-    _widen(labels, areas, np.interp(logs, profiles.groups, radii))
+    _widen(labels, areas, np.interp(logs, profiles.groups, radii).clip(1))
     return 0.0, _NOTE.format(typical)
 
 

@@ -82,6 +82,8 @@ class Ratio(NamedTuple):
     @property
     def verdict(self) -> str:
         """Whether the groups differ, in words."""
+        if not 0 < self.value < math.inf:
+            return "one of them has none"
         low, high = self.interval.low, self.interval.high
         if low > 1 or high < 1:
             return "they differ"

@@ -123,8 +123,10 @@ def test_a_doubtful_image_has_the_polarity_of_the_others(images, tmp_path):
     both[8:26, 8:26], both[34:56, 34:56] = 0.75, 0.2
     save(shutil.copytree(images, tmp_path / "images") / "both.png", both)
     warned = run("particles", "find", tmp_path / "images", "-o", tmp_path / "found", "-q").stderr
-    assert "particles are bright in 4 images, so they are taken to be bright in " in warned
-    table = FoundFolder(tmp_path / "found").table.set_index("micrograph")
+    assert "are bright in 4 images, so they are taken to be bright in both.png, too" in warned
+    found = FoundFolder(tmp_path / "found")
+    assert "so they are taken to be bright" in found.searched.rows()["both.png"]["doubt"]
+    table = found.table.set_index("micrograph")
     assert table.loc["both.png", "area_px2"] == pytest.approx(18**2, rel=0.05)
 
 

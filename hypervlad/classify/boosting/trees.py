@@ -23,6 +23,7 @@ _LARGEST = float(np.finfo(np.float32).max)
 _GAIN_IN_STANDARD_ERRORS = 2.0
 _MAX_BIN = 64  # thresholds per feature: on wide data the time grows with them
 _CHUNK = 256  # rows given to xgboost at a time: 0.15 GB of 147,200 columns
+_MAX_DESCENTS = 2**18  # rows times trees at a time: 10 MB, however many trees a file has
 # Values in which bins are searched: 2 GB at most, such as 456 rows of 147,200 columns.
 _MAX_BINNED_VALUES = 2**26
 _MIN_BINNED_ROWS = 256
@@ -268,8 +269,9 @@ class Trees(StoredPart):
     def margins(self, X: NDArray[np.floating]) -> FloatArray:
         """Return what the trees add to the margins of rows (n, p): (n, n_margins)."""
         found = np.empty((len(X), self.roots.shape[1]))
-        for start in range(0, len(X), _CHUNK):
-            rows = np.arange(start, min(start + _CHUNK, len(X)))[:, None, None]
+        n_rows = max(1, _MAX_DESCENTS // self.roots.size)
+        for start in range(0, len(X), n_rows):
+            rows = np.arange(start, min(start + n_rows, len(X)))[:, None, None]
             node = np.broadcast_to(self.roots, (len(rows), *self.roots.shape))
             while (self.left[node] != node).any():
                 is_less = X[rows, self.column[node]].astype(np.float32) < self.condition[node]
