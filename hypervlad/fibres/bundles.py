@@ -30,8 +30,8 @@ _LEAST_NOISE = 0.003
 
 _SURE = 0.8  # probability of a bundle: with 0.5, twice as many intervals of such images miss
 _MIN_SHOWN = 0.35  # of the length of long fibres; more in 2 of 270 plain drawn images
-# Logarithms of widths over those that the network says, in 160 drawn images: fibres of bundles are
-# less even, and lie in layers.
+# By which the network's logarithm of a ratio of widths is multiplied, by 160 drawn images: fibres
+# of bundles in images are less even than in its profiles, and lie in layers.
 _LESS = 0.85
 _ERROR = 0.15  # of the logarithm of the diameter of a fibre in a bundle
 _OF_BUNDLES = (

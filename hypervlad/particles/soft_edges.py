@@ -31,7 +31,7 @@ _RADII, _RATIO = np.linspace(0.9, 1.4, 51), 1.2
 _BLURS, _ABSORBED = 0.04 * _RATIO ** np.arange(14), (0.01, 1.0, 2.5)
 _STEPS, _N_SHARP = (0.35,), 12  # contrast at the edge over all; of blurs, with which spheres show
 _FINE = (np.arange(220) + 0.5) / 100
-_MAX_REST = 0.05  # residual of a profile from 0 to 1
+_GOOD, _MAX_REST = 0.018, 0.05  # residual of a profile from 0 to 1
 # By how much spheres explain profiles better, as a ratio of residuals: if they do, and if they may.
 _BETTER, _MAYBE = 1.3, 1.05
 _NOTED = 1.1  # times as wide: what may be that much too small is mentioned
@@ -67,7 +67,7 @@ def to_soft_edges(grey: NDArray[np.float32], labels: LabelMap, polarity: str) ->
     typical = float(np.average(radii, weights=profiles.weights.sum(axis=1)))
     if rest > _MAX_REST or typical <= 1 or flat < _MAYBE * rest:
         return 0.0, ""
-    if flat < _BETTER * rest:
+    if flat < _BETTER * rest or rest > _GOOD:
         return float(np.log(typical)), _MAYBE_NOTE.format(typical) * (typical > _NOTED)
     areas = areas_of(labels, int(labels.max()))
     logs = np.log(np.sqrt(areas[1:] / np.pi).clip(1)) / np.log(_RATIO)

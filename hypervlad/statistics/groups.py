@@ -71,7 +71,7 @@ class Ratio(NamedTuple):
         """
         with np.errstate(divide="ignore", invalid="ignore"):  # there may be none
             logs = {name: np.log(np.asarray(ends, np.float64)) for name, ends in numbers.items()}
-            n_known = sum(bool(np.isfinite(each).all()) for each in logs.values())
+            n_known = sum(bool(np.isfinite(each[1:]).any()) for each in logs.values())
             factor = norm.isf((1 - LEVEL) / 2 / max(math.comb(n_known, 2), 1)) / NORMAL_FACTOR
             (best, low, high), (best_other, low_other, high_other) = logs[one], logs[other]
             below = factor * np.hypot(best - low, high_other - best_other)
@@ -93,7 +93,10 @@ class Ratio(NamedTuple):
     def text(self, what: str) -> str:
         """Return the ratio of `what`, its interval, and the `verdict`, as commands print it."""
         low, high = self.interval.low, self.interval.high
-        ends = "" if math.isnan(low + high) else f" (95 % {low:.4g} to {high:.4g})"
+        ends = f" (95 % {low:.4g} to {high:.4g})"
+        if math.isnan(low) or math.isnan(high):  # beyond all that was found
+            known = [f"from {low:.4g}"] * (low > 0) + [f"up to {high:.4g}"] * (high > 0)
+            ends = f" (95 % {known[0]})" if known else ""
         return f"{what} of {self.one} over {self.other}: {self.value:.4g}{ends}: {self.verdict}"
 
 
