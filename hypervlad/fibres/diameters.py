@@ -31,7 +31,7 @@ from hypervlad.statistics.groups import Interval, weighted_quantiles
 Polarity: TypeAlias = Literal["auto", "bright", "dark"]
 #: Why places are not measured.
 REFUSALS: tuple[str, ...] = ("outside the mask", "no whole fibre", "not resolved", "uncertain")
-_SEVERAL, _MANY = "side by side", 0.1  # a reason more, and from which share of the others a note
+_SEVERAL, _MANY = "side by side", 0.15  # a reason more, and from which share of the others a note
 # In thinner fibres, the two edges are one: 18 of 20 such mats of the benchmark are refused.
 _SMALLEST = 3.0  # diameter in pixels
 _RESOLVED = 2.355  # diameter over the blur's standard deviation: its full width at half maximum
