@@ -31,6 +31,7 @@ _REFUSALS = {
     "outside the mask": "on a scale bar or its label",
     "no whole fibre": "no fibre with both edges visible: crossings, neighbours, gaps, hidden sides",
     "not resolved": "thinner than the image resolves",
+    "side by side": "probably several parallel fibres that touch",
     "uncertain": "too uncertain, such as because of noise",
 }
 _PROFILES = {

@@ -14,7 +14,7 @@ from hypervlad.common.constraints import OneOf, check_value
 from hypervlad.common.progress import joined_notes
 from hypervlad.fibres.bundles import find_bundles, within_bundles
 from hypervlad.fibres.contrast import FloatMap, Values, normalised_contrast
-from hypervlad.fibres.doubts import perhaps_bundles, ribbons
+from hypervlad.fibres.doubts import perhaps_bundles, ribbons, several_wide
 from hypervlad.fibres.kinds import fit_kinds, gap_around_median, kinds_around_median
 from hypervlad.fibres.left_out import marked_places
 from hypervlad.fibres.places import PROBABILITY, Appearance, Field, Places, find_places, followed
@@ -31,6 +31,7 @@ from hypervlad.statistics.groups import Interval, weighted_quantiles
 Polarity: TypeAlias = Literal["auto", "bright", "dark"]
 #: Why places are not measured.
 REFUSALS: tuple[str, ...] = ("outside the mask", "no whole fibre", "not resolved", "uncertain")
+_SEVERAL, _MANY = "side by side", 0.15  # a reason more, and from which share of the others a note
 # In thinner fibres, the two edges are one: 18 of 20 such mats of the benchmark are refused.
 _SMALLEST = 3.0  # diameter in pixels
 _RESOLVED = 2.355  # diameter over the blur's standard deviation: its full width at half maximum
@@ -67,6 +68,10 @@ _DARK = (
 _OF_THEIR_FIBRES = (
     ": diameters are estimates of those of their fibres, and the interval is wider; where fibres "
     "are fused or lie in layers, it may miss them"
+)
+_OF_PARALLEL = (
+    "where the fibres are parallel, some touch: {:.0%} of the places are probably several fibres "
+    "wide, as narrower ones lie within them, and are left out"
 )
 _OF_KINDS = (
     "kinds of fibres around {:.3g} and {:.3g} {} have nearly the same length, so the median may be "
@@ -124,7 +129,7 @@ class FibreDiameters:
         measured at the image's own sampling; pixels are those of the image as given.
     note : str
         What is doubtful or particular: few grey levels, shells around fibres, tubes, dark fibres
-        that look flat, widths that change along fibres, bundles.
+        that look flat, widths that change along fibres, bundles, parallel fibres that touch.
     """
 
     diameters: Values
@@ -375,12 +380,24 @@ def _result(
     perhaps = "" if of_bundles else perhaps_bundles(places, lengths)
     widened *= _OF_PERHAPS if perhaps else 1
     half_width = widened * float(np.exp(weights["interval"] @ median_facts(facts, logs, lengths)))
+    (median,) = weighted_quantiles(places.diameter, lengths, [0.5])
+    beside, moved = perhaps, 0.0
+    if not (of_bundles or of_ribbons or of_shells):
+        kept = ~several_wide(places, fibres, lengths)
+        if not kept.all():
+            refused[_SEVERAL] = int((~kept).sum())
+        if (share := 1 - float(kept.mean())) > _MANY:
+            beside = _OF_PARALLEL.format(share)
+        places, fibres, lengths = places.chosen(kept), fibres[kept], lengths[kept]
+        if len(places) < LEAST_PLACES:
+            return nothing("too few places are of one fibre, not of several side by side")
+        (single,) = weighted_quantiles(places.diameter, lengths, [0.5])
+        moved, median = float(np.log(median / single)), single
     of_dark = _DARK if found.sign < 0 and found.look == "flat" and not of_shells else ""
     least = _OF_SHELLS if of_shells else _OF_DARK * bool(of_dark)
-    half_width = math.hypot(half_width, least, wider, _OF_BUNDLES * bool(of_bundles))
+    half_width = math.hypot(half_width, least, wider, _OF_BUNDLES * bool(of_bundles), moved / 2)
     if half_width > _MAX_HALF_WIDTH:
         return nothing("the median would be too uncertain")
-    (median,) = weighted_quantiles(places.diameter, lengths, [0.5])
     diameters, ratio, tangents = places.diameter * size, np.exp(half_width), places.tangents
     result = FibreDiameters(
         diameters=diameters,
@@ -396,7 +413,7 @@ def _result(
         blur=found.blur,
         unit=unit,
         reason=None,
-        note=joined_notes([note, of_shells, of_dark, of_ribbons, of_bundles, perhaps]),
+        note=joined_notes([note, of_shells, of_dark, of_ribbons, of_bundles, beside]),
     )
     return _between_kinds(result)
 

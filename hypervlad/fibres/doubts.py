@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from hypervlad.fibres.contrast import Values
 from hypervlad.fibres.places import Places
@@ -15,6 +16,11 @@ from hypervlad.statistics.groups import weighted_quantiles
 _MIN_VARIATION = 0.07  # of the logarithm of the diameter along a fibre; of smooth real ones 0.06
 _PARALLEL = 0.9  # order parameter; of mats at random, below 0.7
 _MUCH_WIDER = 1.25  # D90 over the median
+_NEAR = 6.0  # median diameters, within which directions are compared
+_LOCALLY_PARALLEL = 0.15  # order parameter within that
+# Narrower places within a wide one, in its diameters and radians.
+_STRIP, _ASIDE, _WITHIN, _NARROWER, _TURN = 8.0, 0.08, 0.85, 0.85, 0.3
+_MIN_LENGTH = 0.3  # of such places
 _OF_RIBBONS = (
     "diameters differ along the fibres, typically by {:.0%}, as of ribbons or beads: numbers are "
     "of the visible length, not of fibres, and the thinnest parts may be missed"
@@ -49,3 +55,28 @@ def perhaps_bundles(places: Places, lengths: Values) -> str:
     order = abs(lengths @ (places.normals @ [1j, 1]) ** 2) / lengths.sum()
     ratio = wide / middle
     return _OF_BUNDLES.format(ratio) if order > _PARALLEL and ratio > _MUCH_WIDER else ""
+
+
+def several_wide(places: Places, fibres: NDArray[np.int64], lengths: Values) -> NDArray[np.bool_]:
+    """Return which places of parallel fibres are probably several fibres wide.
+
+    Fibres that touch part later: narrower places lie within the strip of such a place, beside its
+    middle. Without parallel fibres, none is.
+    """
+    position, normals, diameter = places.positions, places.normals, places.diameter
+    tree, near = cKDTree(position), _NEAR * np.median(diameter)
+    one, other = tree.query_pairs(near, output_type="ndarray").T
+    both = lengths[one] * lengths[other] * (fibres[one] != fibres[other])
+    cosine = (normals[one] * normals[other]).sum(axis=1)
+    if both @ (2 * cosine**2 - 1) <= _LOCALLY_PARALLEL * both.sum():
+        return np.zeros(len(places), dtype=bool)
+    beside = tree.query_ball_point(position, _STRIP * diameter)
+    one = np.repeat(np.arange(len(places)), [len(each) for each in beside])
+    other = np.concatenate(beside).astype(np.intp)
+    apart, wide, thin = position[other] - position[one], diameter[one], diameter[other]
+    across = np.abs((apart * normals[one]).sum(axis=1))
+    turn = np.abs((normals[one] * normals[other]).sum(axis=1))
+    within = (across > _ASIDE * wide) & (across + thin / 2 < _WITHIN * wide)
+    shown = within & (thin < _NARROWER * wide) & (turn > np.cos(_TURN))
+    length = np.bincount(one[shown], lengths[other[shown]], len(places))
+    return np.asarray(length > _MIN_LENGTH * diameter)

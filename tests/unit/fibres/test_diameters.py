@@ -141,6 +141,11 @@ _TUBES = np.exp(-parallel(*3 * [26 * _STEPS[1:, None]], levels=-np.diff(_WALL)))
         (parallel(*3 * [16 + 5 * np.sin(np.arange(300) / 25)]), 16, "differ along the fibres"),
         (_PAIRS, 12, "side by side show in 100%"),
         (parallel(8, 8, 8, 20, 20, 20), 20, "may be of either"),
+        (
+            made("rims", seed=5, aligned=1.0, cover=0.5, size=(240, 320))[0],
+            9.9,
+            "are parallel, some touch: ",
+        ),
         (parallel(8, 8, 8, 20), 8, "a tenth of the length is over 2"),
         (made("rims", 6, 3, second=16, cover=0.5, size=(360, 400))[0], 13, "may be of either"),
     ],
