@@ -17,7 +17,7 @@ _MIN_VARIATION = 0.07  # of the logarithm of the diameter along a fibre; of smoo
 _PARALLEL = 0.9  # order parameter; of mats at random, below 0.7
 _MUCH_WIDER = 1.25  # D90 over the median
 _NEAR = 6.0  # median diameters, within which directions are compared
-_LOCALLY_PARALLEL = 0.15  # order parameter within that
+_LOCALLY_PARALLEL, _BY_CHANCE = 0.15, 2.0  # order parameter within that; more, over few fibres
 # Narrower places within a wide one, in its diameters and radians.
 _STRIP, _ASIDE, _WITHIN, _NARROWER, _TURN = 8.0, 0.08, 0.85, 0.85, 0.3
 _MIN_LENGTH = 0.3  # of such places
@@ -68,7 +68,8 @@ def several_wide(places: Places, fibres: NDArray[np.int64], lengths: Values) -> 
     one, other = tree.query_pairs(near, output_type="ndarray").T
     both = lengths[one] * lengths[other] * (fibres[one] != fibres[other])
     cosine = (normals[one] * normals[other]).sum(axis=1)
-    if both @ (2 * cosine**2 - 1) <= _LOCALLY_PARALLEL * both.sum():
+    least = _LOCALLY_PARALLEL + _BY_CHANCE / len(np.unique(fibres))
+    if both @ (2 * cosine**2 - 1) <= least * both.sum():
         return np.zeros(len(places), dtype=bool)
     beside = tree.query_ball_point(position, _STRIP * diameter)
     one = np.repeat(np.arange(len(places)), [len(each) for each in beside])

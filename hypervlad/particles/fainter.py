@@ -92,7 +92,9 @@ def faint_spots(
     deviation = 1.4826 * np.median(np.abs(beyond[free] - middle))
     spots, n = ndimage.label(beyond > middle + _STANDS_OUT * deviation)
     areas = areas_of(spots, n)
-    numbers = 1 + np.flatnonzero(areas[1:] >= min_area / 4)
+    most = ndimage.maximum(beyond, spots, np.arange(n + 1))
+    cores = areas_of(np.where(beyond > most[spots] / 2, spots, 0), n)  # hot pixels have small ones
+    numbers = 1 + np.flatnonzero(cores[1:] >= min_area / 4)
     if len(numbers) < _MIN_SPOTS or not _alike(areas[numbers], _ALIKE_AREAS):
         return None
     contrasts = ndimage.maximum(beyond, spots, numbers)

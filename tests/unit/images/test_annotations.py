@@ -134,7 +134,7 @@ def test_what_is_no_image_is_refused(image: Any) -> None:
         find_annotations(image)
 
 
-@pytest.mark.filterwarnings("ignore:there may be")  # of letters
+@pytest.mark.filterwarnings("ignore:(there may be|how many particles)")  # of letters
 def test_coloured_marks_are_no_sample() -> None:
     image = coloured(scan())
     with pytest.warns(UserWarning, match="a coloured mark was left out of 2 images") as warned:
@@ -161,7 +161,7 @@ def test_particles_in_colour_are_found(colour: tuple[int, ...], contrast: float)
         (ROWS >= 7) & (COLUMNS < 380),  # shifted
     ],
 )
-@pytest.mark.filterwarnings("ignore:there may be")
+@pytest.mark.filterwarnings("ignore:(there may be|how many particles)")
 def test_margins_are_no_sample(is_shown: np.ndarray, level: int) -> None:
     image = np.where(is_shown, scan(), level).astype(np.uint8)
     for each in (image, compressed(Image.fromarray(image), 60), 257 * image.astype(int)):
@@ -199,7 +199,7 @@ FINDERS: dict[str, tuple[Callable[..., Any], np.ndarray, Callable[[Any], float],
 }
 
 
-@pytest.mark.filterwarnings("ignore:there may be")
+@pytest.mark.filterwarnings("ignore:(there may be|how many particles)")
 @pytest.mark.parametrize("name", FINDERS)
 def test_annotations_are_no_sample(name: str) -> None:
     find, image, number, tolerance = FINDERS[name]
