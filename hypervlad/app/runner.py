@@ -183,9 +183,12 @@ class Runner:
                 raise _StoppedError
             process = self._process = self._take_waiting() or _new_process()
         assert process.stdin is not None
-        with contextlib.suppress(OSError):  # what it said before it ended is read below
+        try:
             process.stdin.write(f"{json.dumps([*map(str, arguments)])}\n")
             process.stdin.flush()
+        except OSError:  # what it said before it ended, such as by `stop`, is read below
+            with contextlib.suppress(OSError):  # what is left to write
+                process.stdin.close()
         last, is_shown = deque[str](maxlen=_N_LINES), False
         with process:
             assert process.stdout is not None

@@ -340,7 +340,8 @@ def test_a_task_that_is_stopped_or_killed_goes_on_where_it_was(tmp_path: Path) -
         app.post("start/find", **choices)
         assert app.send("start/results", {}).status == 409
         app.post("stop")
-        wait_until(lambda: app.post("images")["task"]["state"] == "stopped", "the end")
+        wait_until(lambda: app.post("images")["task"]["state"] != "running", "the end")
+        assert app.post("images")["task"]["state"] == "stopped"
         app.post("start/find", **choices)
         app.kill()
         app.start()
