@@ -71,10 +71,8 @@ class LabelledWindows(StoredPart):
 
     def scores(self, windows: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return the log-odds (n,) that a window is not normal, from vectors (n, n_features)."""
-        margins, is_normal = (
-            self.learner.decision_function(windows),
-            self.learner.classes_ == NORMAL,
-        )
+        margins = self.learner.decision_function(windows)
+        is_normal = self.learner.classes_ == NORMAL
         if margins.ndim == 1:  # of the second class against the first
             return -margins if is_normal[1] else margins
         others = logsumexp(margins[:, ~is_normal], axis=1)

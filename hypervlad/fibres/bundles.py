@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypervlad.fibres.contrast import FloatMap, Values
-from hypervlad.fibres.places import Appearance, Field, Places, long_fibres, profiles_across
+from hypervlad.fibres.places import ALONG, Appearance, Field, Places, long_fibres, profiles_across
 from hypervlad.statistics.groups import weighted_quantiles
 
 # What the network sees. It has learnt with these values, so others need another network.
@@ -25,7 +25,6 @@ _REACH, _SHAPE = 0.8, (9, 81)  # of profiles: in diameters, and points along and
 _FINER = 2.5  # than for the diameter of the bundle
 ACROSS = np.linspace(-2 * _REACH, 2 * _REACH, _SHAPE[1])  # in radii as found
 _BODY, _INNER = np.abs(ACROSS) < 1.2, np.abs(ACROSS) < 0.8
-_ALONG = (0.7, 5.0, 16.0)  # half length of profiles, as in `places`
 _LEAST_NOISE = 0.003
 
 _SURE = 0.8  # probability of a bundle: with 0.5, twice as many intervals of such images miss
@@ -94,7 +93,7 @@ def _facts(field: Field, found: Appearance, places: Places, length: float) -> Fl
     inner, across = profiles[:, _INNER], ACROSS[_INNER]
     apart = inner - inner.mean(axis=1, keepdims=True)
     apart = apart - np.outer(apart @ across / (across @ across), across)
-    diameter, (share, least, most) = float(np.median(places.diameter)), _ALONG
+    diameter, (share, least, most) = float(np.median(places.diameter)), ALONG
     n_apart = length / (2 * np.clip(share * diameter, least, most))  # others overlap
     noise = np.sqrt(np.median(apart.var(axis=0)) / np.clip(n_apart, 1, len(places)))
     return bundle_facts(profiles.mean(axis=0), float(noise), diameter / 2, found.blur)

@@ -47,14 +47,14 @@ PROBABILITY = 0.7  # of a place whose diameter counts, at least
 
 # What the network sees. It has learnt with these values (`benchmarks/fibres/train.py`), so others
 # need another network. With a third more or less, medians of 12 synthetic mats change by 25 %
-# (`_ACROSS`), 2 % (`_ALONG`), 1 % (`_FINE`), and by 0.1 % or less (all others).
+# (`_ACROSS`), 2 % (`ALONG`), 1 % (`_FINE`), and by 0.1 % or less (all others).
 _LEVELS = (0.0002, 0.02, 0.98, 0.9998)  # quantiles of the smoothed image
 _LEVEL_SIGMA = 2.0  # in pixels
 _FEW = 0.35  # of the range of the outer two: less between the inner two shows that fibres are few
 _FINE = 14.0  # diameter in pixels up to which the image itself is sampled
 _MIN_SIDE, _MAX_LEVELS = 24, 5  # of the images of half the size each
 _ACROSS = 1.5  # half the extent of profiles, in diameters
-_ALONG = (0.7, 5.0, 16.0)  # half the length along: over the diameter, least and most in pixels
+ALONG = (0.7, 5.0, 16.0)  # half the length along: over the diameter, least and most in pixels
 _ALONG_NOISE = 60.0  # least half length in pixels, over the noise of an image that spans 0 to 1
 _N_PASSES = 2  # after the first
 _MOVED = 0.3  # probability from which a place is moved to the fibre's middle
@@ -255,7 +255,7 @@ def profiles_across(
 
     From an image as fine as for diameters that are `finer` times smaller.
     """
-    (n_rows, n_samples), (share, least, most) = shape, _ALONG
+    (n_rows, n_samples), (share, least, most) = shape, ALONG
     least = np.clip(_ALONG_NOISE * field.noise, share, least)
     along = np.clip(share * places.diameter, least, most)
     rows = along[:, None] * np.linspace(-1, 1, n_rows)

@@ -177,30 +177,27 @@ def _open_pixels(
     smooth: FloatMap, seen: NDArray[np.bool_], ends: Values, found: FibreDiameters
 ) -> tuple[NDArray[np.bool_], float, float]:
     """Return where no fibre is, and the ends of the interval of what fibres cover."""
+    bodies, beside = _brightness(smooth, ends, found.blur)
 
     def open_at(share: float) -> NDArray[np.bool_]:
-        return np.asarray((smooth < _level(smooth, ends, found, share)) & seen)
+        return np.asarray((smooth < _level(smooth, (bodies, beside), found, share)) & seen)
 
     def cover_at(share: float) -> float:
         return 1 - float(open_at(share)[seen].mean())
 
     share = _OF_DARK
     if found.polarity == "bright":
-        edges = min((_LOWER + _share_at_edges(smooth, ends, found)) / 2, _HIGHEST)
+        shares = (_at(smooth, ends).mean(axis=1) - beside) / np.maximum(bodies - beside, 1e-3)
+        (at_edges,) = weighted_quantiles(shares, found.weights, [0.5])
+        edges = min((_LOWER + float(at_edges)) / 2, _HIGHEST)
         is_dense = float(np.interp(cover_at(_OF_DENSE), _DENSE, (0, 1)))
         share = edges + is_dense * min(_OF_DENSE - edges, 0)
     return open_at(share), cover_at(share + _REACH), cover_at(share - _REACH)
 
 
-def _share_at_edges(smooth: FloatMap, ends: Values, found: FibreDiameters) -> float:
-    """Return where edges lie between the brightness of the background (0) and of bodies (1)."""
-    bodies, beside = _brightness(smooth, ends, found.blur)
-    shares = (_at(smooth, ends).mean(axis=1) - beside) / np.maximum(bodies - beside, 1e-3)
-    (median,) = weighted_quantiles(shares, found.weights, [0.5])
-    return float(median)
-
-
-def _level(smooth: FloatMap, ends: Values, found: FibreDiameters, share: float) -> Values:
+def _level(
+    smooth: FloatMap, brightness: tuple[Values, Values], found: FibreDiameters, share: float
+) -> Values:
     """Return the brightness at each pixel below which there is no fibre."""
     step = max(1, min(smooth.shape) // _BLOCKS)
     some = smooth[::step, ::step].astype(np.float64)
@@ -220,7 +217,7 @@ def _level(smooth: FloatMap, ends: Values, found: FibreDiameters, share: float) 
         np.add.at(weights, (row, column), found.weights)
         return near(sums / np.where(weights > 0, weights, 1), weights)
 
-    bodies, background = map(near_places, _brightness(smooth, ends, found.blur))
+    bodies, background = map(near_places, brightness)
     level = background + share * (bodies - background)
     for _ in range(_N_PASSES):
         if (is_open := some < level).any():

@@ -43,7 +43,7 @@ class FindingRange(NamedTuple):
 
     @property
     def tells_number(self) -> bool:
-        """Whether the number is known within a factor of ten, and so is told."""
+        """Whether the range of the number is narrow enough to be given: within a factor of ten."""
         return self.number_high < _MAX_FACTOR * self.number_low
 
     @staticmethod

@@ -28,10 +28,8 @@ _WIDTHS: dict[str, tuple[float, float, float, float]] = {
     "concave": (1.97, 0, 0.07, 2.29),
     "faint": (1.52, 0.19, 0.63, 0),
     "unsure": (0, 3.4, 2.45, 0),
-}
-# Further facts: of faint spots and soft edges logarithms themselves; of lumps whether they are
-# some, as of drawn agglomerates of overlapping spheres, which have 1 to 30 times the number.
-_FURTHER: dict[str, tuple[float, float, float, float]] = {
+    # Not learnt: of faint spots and soft edges logarithms themselves; of lumps whether they are
+    # some, as of drawn agglomerates of overlapping spheres, which have 1 to 30 times the number.
     "missed": (0, 1, 0, 0),
     "soft": (0, 0, 0, 1),
     "lumps": (0, 2.4, 0.7, 0),
@@ -127,7 +125,7 @@ def are_lumps(facts: Mapping[str, float], concave_area: float) -> bool:
 
 def finding_range(facts: Mapping[str, float]) -> FindingRange:
     """Return between which factors what is true of particles lies, by what is known of these."""
-    widths = np.array([(_WIDTHS | _FURTHER)[name] for name in facts], np.float64)
+    widths = np.array([_WIDTHS[name] for name in facts], np.float64)
     low, high, smaller, larger = np.array([*facts.values()]) @ widths
     return FindingRange(*np.exp([-low, high, -smaller, larger]).tolist())
 
@@ -140,5 +138,5 @@ def main_doubt(facts: Mapping[str, float]) -> str:
     low, high, _, _ = finding_range(facts)
     if high < _MAX_OF_ALL * low:
         return ""
-    widths = _WIDTHS | _FURTHER
-    return _WORDS[max(facts.keys() & _WORDS, key=lambda name: facts[name] * sum(widths[name][:2]))]
+    said = [name for name in facts if name in _WORDS]
+    return _WORDS[max(said, key=lambda name: facts[name] * sum(_WIDTHS[name][:2]))]

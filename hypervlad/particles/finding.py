@@ -263,7 +263,7 @@ def find_particles(
         polarity=known if len(found) or polarity != "auto" else None,
         confidence=confidence if polarity == "auto" else 1.0,
         doubts=doubts,
-        n_unclear=0 if len(found) else n_unclear,
+        n_unclear=n_unclear,
     )
     if result.doubts and (why := main_doubt(result.doubts)):
         doubt = f"how many particles there are cannot be told from this image, as {why}"
