@@ -58,11 +58,15 @@ def measure(models: dict[int, AlignmentClassifier]) -> Iterator[Facts]:
         )
         known = {window: truth.aligned_fraction(window) for window in WINDOWS}
         true = [round(known[window].fraction, 4) for window in WINDOWS]
-        row: Facts = {**condition, "true": true, "found": {}, "right": {}}
+        row: Facts = {**condition, "true": true, "found": {}, "right": {}, "holds": {}}
         for name in ("structure tensor", "learned"):
             chosen = models if name == "learned" else dict.fromkeys(WINDOWS, "structure_tensor")
             found = [aligned_fraction(image, chosen[w], window=w) for w in WINDOWS]
             row["found"][name] = [round(float(np.nan_to_num(each.fraction)), 4) for each in found]
+            ends = (each.fraction_interval for each in found)
+            row["holds"][name] = [
+                bool(own.low <= each <= own.high) for own, each in zip(ends, true, strict=True)
+            ]
             row["right"][name] = [
                 round(float((each.aligned == known[w].aligned)[~known[w].background].mean()), 4)
                 for each, w in zip(found, WINDOWS, strict=True)
@@ -82,7 +86,7 @@ def alignment_table(result: Facts) -> str:
         errors = errors_of(rows, method)
         low, high = draws.interval(np.abs(errors).mean(axis=1))
         reach = 1.96 * errors.std(ddof=1)
-        right = np.mean([row["right"][method] for row in rows])
+        right, holds = (np.mean([row[each][method] for row in rows]) for each in ("right", "holds"))
         lines.append(
             [
                 method,
@@ -91,10 +95,11 @@ def alignment_table(result: Facts) -> str:
                 f"{errors.mean() - reach:+.3f} to {errors.mean() + reach:+.3f}",
                 f"{errors.flat[np.abs(errors).argmax()]:+.3f}",
                 f"{100 * right:.1f} %",
+                f"{100 * holds:.0f} %",
             ]
         )
     heads = ["method", "bias", "mean absolute error", "95 % limits of agreement", "worst error"]
-    text = table([*heads, "windows classified correctly"], lines)
+    text = table([*heads, "windows classified correctly", "interval holds"], lines)
     lines = []
     for name, levels in (*FACTORS.items(), ("window", WINDOWS)):
         for level in levels:

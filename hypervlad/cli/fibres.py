@@ -63,7 +63,8 @@ def align(
     \b
     Columns of alignment.csv, one line per image:
       fraction           of the area with fibres that is aligned, with the
-                         limits of a 95 % interval
+                         limits of a 95 % interval; fraction_least and _most
+                         say how far directions can be measured
       fibre_fraction     the same, counted in fibre pixels instead of area
       expected_fraction  from a model's probabilities; empty without a model
       fibre_share        of the sample that is fibre pixels

@@ -162,6 +162,8 @@ def _image_row(name: str, found: AlignmentResult, recipe: AlignmentRecipe) -> Ro
         "fraction": aligned.fraction,
         "fraction_low": aligned.fraction_interval.low,
         "fraction_high": aligned.fraction_interval.high,
+        "fraction_least": aligned.fraction_range.low,
+        "fraction_most": aligned.fraction_range.high,
         "fibre_fraction": aligned.fibre_fraction,
         "expected_fraction": aligned.expected_fraction,
         "mean_direction_deg": None if statistics is None else _degrees(statistics.mean),

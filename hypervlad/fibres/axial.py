@@ -100,9 +100,12 @@ def axial_statistics(
 
 
 def statistics_of_axes(
-    axes: ComplexArray, weight: FloatArray, groups: ArrayLike | None
+    axes: ComplexArray, weight: FloatArray, groups: ArrayLike | None, excess: float = 0.0
 ) -> AxialStatistics:
-    """Return `axial_statistics` of axes w exp(2 i theta), or of sums of these, and of their w."""
+    """Return `axial_statistics` of axes w exp(2 i theta), or of sums of these, and of their w.
+
+    Of the squared spread, in square radians, up to this `excess` may come from the measurement.
+    """
     resultant = complex(axes.sum() / weight.sum())
     found = AxialStatistics.of(resultant)
     if groups is None:
@@ -132,11 +135,11 @@ def statistics_of_axes(
     # Rounded where all axes are parallel, and beyond the bias where they cancel.
     low = np.minimum(low, found.order)
     high = np.maximum(high, np.tanh(left_out_interval(scaled, each, least=of_order)[1]))
-    high = np.maximum(high, found.order)
+    high = min(float(np.maximum(high, found.order)) * math.exp(2 * excess), 1.0)
     return replace(
         found,
         mean_interval=Interval(float(found.mean - reach), float(found.mean + reach)),
-        order_interval=Interval(float(low), float(high)),
+        order_interval=Interval(float(low), high),
         spread_interval=Interval(float(spread_of(high)), float(spread_of(low))),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 import tifffile
 
 from hypervlad.common.wording import counted, note_of_copies, note_of_unscaled, verb
-from hypervlad.fibres.alignment import DEFAULT_METHOD
+from hypervlad.fibres.alignment import DEFAULT_METHOD, EXCESS
 from hypervlad.fibres.alignment_page import MAPS
 from hypervlad.fibres.alignment_page import TABLES as ALIGNMENT_TABLES
 from hypervlad.fibres.diameter_groups import ALL_IMAGES
@@ -19,7 +20,7 @@ from hypervlad.fibres.diameter_tables import GROUPS_TABLE, IMAGES_TABLE, PLACES_
 from hypervlad.objects.results_folder import Row, copies_among, made_with, read_results, read_rows
 from hypervlad.pages import paper
 from hypervlad.pages.paper import Result
-from hypervlad.statistics.groups import Sample, with_error
+from hypervlad.statistics.groups import Sample, widened, with_error
 
 _NO_SIZE = "Not all images state their pixel size; {}"
 _NO_SAMPLES = "It is not known which images are of one sample"
@@ -152,6 +153,7 @@ def alignment_report(folder: Path, weight: str | None) -> paper.Report:
             ends[1:] = ends[:0:-1]
         else:
             ends = np.clip(Sample.of(known).mean(), 0, most).tolist()
+        ends[1:] = _as_measured(column, ends, scale, rows)
         results.append(Result.of(f"{text}, mean", ends, unit, paper.OF_MEAN))
     with_fibres = [row for row in rows if row["mean_direction_deg"]]
     for row in with_fibres:
@@ -182,7 +184,8 @@ def alignment_report(folder: Path, weight: str | None) -> paper.Report:
         f"Directions of fibres in {counted(len(rows), 'image')} were measured with hypervlad"
         f"{version} by the structure tensor (Gaussian of {sigma} pixels; pixel size "
         f"{size or 'not known'}). Windows of {window} pixels count as aligned {rule}. "
-        "Means of images have Student's 95 % intervals, from how much images differ.",
+        "Means of images have Student's 95 % intervals, from how much images differ and how far "
+        "directions can be measured.",
         paper.annotations_text(kept, any(row["annotations"] for row in rows)),
     ]
     notes = [note_of_copies(copies)] * bool(copies)
@@ -190,3 +193,23 @@ def alignment_report(folder: Path, weight: str | None) -> paper.Report:
     label = "direction from the mean of its image"
     shown = paper.Figure(label, "°", "fibre pixels", [drawn], caption, _BINS.tolist())
     return paper.Report("Alignment of fibres", [shown], results, methods, notes=notes)
+
+
+def _as_measured(
+    column: str, found: Sequence[float], scale: float, rows: Sequence[Row]
+) -> tuple[float, float]:
+    """Widen the interval of a mean by what all images may share: how directions are measured."""
+    best, low, high = found
+    if column == "order_parameter":
+        return low, min(high * math.exp(2 * EXCESS), 1.0)
+    if column == "spread_deg":
+        return math.sqrt(max(low**2 - math.degrees(1) ** 2 * EXCESS, 0.0)), high
+    names = "fraction", "fraction_least", "fraction_most"
+    known = [[float(row[name]) for name in names] for row in rows if row["fraction"]]
+    if column not in ("fraction", "fibre_fraction") or not known:
+        return low, high
+    below, above = np.diff(np.mean(known, axis=0)[[1, 0, 2]]).tolist()
+    share = best / scale
+    ends = share, low / scale, high / scale
+    low, high = widened(ends, share - below, share + above)
+    return scale * low, scale * high

@@ -214,6 +214,33 @@ def separate_at_necks(inside: BoolMap, neck: float = _NECK) -> LabelMap:
     return _basins(smooth, inside, lambda top, way: height(top) - height(way) >= neck)
 
 
+def join_without_necks(
+    labels: LabelMap,
+    neck: float,
+    may_join: Callable[[NDArray[np.intp], int, int], bool] = lambda *_: True,
+) -> LabelMap:
+    """Join, in place, particles that meet and of which the joint outline has no neck.
+
+    Those with the longest border for their size come first. `may_join` gets what each particle is
+    by now, (n + 1,), and a pair of them as they were.
+    """
+    windows = [(slice(0, 0),) * 2, *ndimage.find_objects(labels)]
+    areas, now = areas_of(labels, len(windows) - 1), np.arange(len(windows))
+    pairs, lengths = borders_of(labels)
+    shares = lengths / np.sqrt(areas[pairs].min(axis=1))
+    for one, other in pairs[np.argsort(-shares, kind="stable")].tolist():
+        a, b = now[[one, other]].tolist()
+        if not one or a == b or not may_join(now, one, other):
+            continue
+        sides = zip(windows[a], windows[b], strict=True)
+        window = tuple(slice(min(s.start, t.start), max(s.stop, t.stop)) for s, t in sides)
+        both = np.isin(labels[window], (a, b))
+        if separate_at_necks(both, neck).max() == 1:
+            labels[window][both], windows[a] = a, window
+            now[now == b] = a
+    return renumbered(labels)
+
+
 def _basins(
     depth: FloatMap, inside: BoolMap, are_apart: Callable[[float, float], bool]
 ) -> LabelMap:

@@ -26,8 +26,8 @@ from hypervlad.objects.particle import Outlines
 from hypervlad.objects.splitting import (
     EIGHT,
     areas_of,
-    borders_of,
     elongations,
+    join_without_necks,
     numbers_of,
     renumbered,
     separate_at_necks,
@@ -514,27 +514,17 @@ def _joined_without_necks(
     doubt: Doubt,
 ) -> NDArray[np.int32]:
     """Join what may be one particle by its depths, and is so by its outline and grey values."""
-    windows = [(slice(0, 0),) * 2, *ndimage.find_objects(labels)]
-    areas, now = areas_of(labels, len(windows) - 1), np.arange(len(windows))
     own = labels.ravel()[doubt.pixels]  # the particle of each piece
-    means = ndimage.mean(grey, labels, np.arange(len(windows)))
-    pairs, lengths = borders_of(labels)
-    differ = np.abs(np.diff(means[pairs]))[:, 0] / np.median(steps[steps > 0])
-    shares = lengths / np.sqrt(areas[pairs].min(axis=1))
-    order = [k for k in np.argsort(-shares, kind="stable") if differ[k] <= _MAX_DIFFER]
-    for one, other in pairs[order].tolist():
-        a, b = now[[one, other]].tolist()
-        if a == b or not one:
-            continue
-        if not np.isin(doubt.possible[own == a], doubt.possible[own == b]).any():
-            continue
-        sides = zip(windows[a], windows[b], strict=True)
-        window = tuple(slice(min(s.start, t.start), max(s.stop, t.stop)) for s, t in sides)
-        both = np.isin(labels[window], (a, b))
-        if separate_at_necks(both, _NECK_OF_FLAT).max() == 1:
-            labels[window][both], windows[a] = a, window
-            now[now == b] = own[own == b] = a
-    return renumbered(labels)
+    means = ndimage.mean(grey, labels, np.arange(len(steps) + 1))
+    most = _MAX_DIFFER * np.median(steps[steps > 0])
+
+    def may_join(now: NDArray[np.intp], one: int, other: int) -> bool:
+        if abs(means[one] - means[other]) > most:
+            return False
+        first, second = (doubt.possible[now[own] == now[each]] for each in (one, other))
+        return bool(np.isin(first, second).any())
+
+    return join_without_necks(labels, _NECK_OF_FLAT, may_join)
 
 
 def _why_none(

@@ -49,7 +49,7 @@ from hypervlad.images.sample import (
 )
 from hypervlad.objects.detection import MIN_AREA, Detection
 from hypervlad.objects.particle import Outlines
-from hypervlad.objects.splitting import LabelMap, renumbered
+from hypervlad.objects.splitting import LabelMap, join_without_necks, renumbered
 from hypervlad.particles.decoder import (
     MIN_CONTRAST,
     Crops,
@@ -66,7 +66,10 @@ from hypervlad.statistics.outlines import OutlineTally
 from hypervlad.statistics.splits import check_groups, group_folds
 
 _MIN_GROUPS, _N_FOLDS = 4, 3  # in which each image is held out once
-_SEPARATIONS = (0.8, 0.0, 0.3, 0.5, 0.6, 0.7, 0.75, 0.85, 0.9)  # the first if none is held out
+# Separations, and whether what has no neck is joined again; the first if none is held out.
+_RULES = [(each, False) for each in (0.8, 0.0, 0.3, 0.5, 0.6, 0.7, 0.75, 0.85, 0.9)]
+_RULES += [(each, True) for each in (0.7, 0.75, 0.8, 0.85)]
+_NECK = 0.3  # pixels
 _MIN_FOUND = 5  # particles, whose median says something about the magnification
 
 
@@ -148,6 +151,9 @@ class HypercolumnSegmenter(NetworkEstimator):
         How readily touching particles are separated: see
         :func:`hypervlad.particles.split_particles`. Of a few values, that with which the number of
         held-out particles is nearest to the true one.
+    at_necks_ : bool
+        Whether what is separated is joined again unless there is a neck between, as between flat
+        silhouettes: so it is if held-out particles are then outlined better.
     contrast_ : float
         Typical range of grey values of the training images.
     faults_ : UsualFaults
@@ -193,6 +199,7 @@ class HypercolumnSegmenter(NetworkEstimator):
     held_out_: Annotated[HeldOutSegmentation | None, Maybe(Record(HeldOutSegmentation))]
     detection_: Annotated[Detection | None, Maybe(Part(Detection))]
     separation_: Annotated[float, Value(float, Number(at_least=0, at_most=1))]
+    at_necks_: Annotated[bool, Value(bool)]
     contrast_: Annotated[float, Value(float, Number(above=0))]
     faults_: Annotated[UsualFaults, Record(UsualFaults)]
     pixel_size_: Annotated[float | None, Maybe(Value(float, Number(above=0)))]
@@ -306,17 +313,17 @@ class HypercolumnSegmenter(NetworkEstimator):
             for number in held_out.tolist():
                 grey, truth, _ = fields.read(number)
                 own = model.fields(grey, self.tile_size)
-                labels = (separated(own, each, self.min_area) for each in _SEPARATIONS)
+                labels = (_outlined(own, rule, self.min_area) for rule in _RULES)
                 assessment.add(truth.label_image(), labels)
         model, losses = trained_on(np.arange(len(fields)), f"model {n_models} of {n_models}")
-        separation, assessed, detection = assessment.chosen()
+        (separation, at_necks), assessed, detection = assessment.chosen()
         # All at the end: a fit that fails leaves the model unchanged.
         self._tapped_network, self.network_state_ = model, None
         self.backbone_, self.weights_ = self.backbone, self.weights
         self.pixel_size_, self.diameters_ = fields.pixel_size, fields.usual_diameters()
         self.held_out_, self.detection_, self.contrast_ = assessed, detection, contrast
         self.faults_ = UsualFaults.among(fields.faults)
-        self.separation_, self.losses_ = separation, tuple(losses)
+        self.separation_, self.at_necks_, self.losses_ = separation, at_necks, tuple(losses)
         self.taps_, self.weights_digest_ = network.taps, network.digest
         self.n_images_, self.n_particles_ = len(fields), fields.n_particles
         weights = model.decoder.state_dict()
@@ -434,7 +441,8 @@ class HypercolumnSegmenter(NetworkEstimator):
 
     def _found(self, annotations: Annotations, read_options: Any, image: Any) -> Outlines:
         sample = self._read(image, annotations, read_options)
-        labels = separated(self._fields(sample, image), self.separation_, self.min_area)
+        rule = self.separation_, self.at_necks_
+        labels = _outlined(self._fields(sample, image), rule, self.min_area)
         note = self._doubt_about(sample, image_name(image), labels)
         if labels.shape != sample.mask.shape:
             labels = renumbered(at_own_scale(labels, sample.mask.shape))
@@ -490,6 +498,14 @@ class HypercolumnSegmenter(NetworkEstimator):
         self.weights_ = self.weights
 
 
+def _outlined(
+    fields: NDArray[np.uint8], rule: tuple[float, bool], min_area: int
+) -> NDArray[np.int32]:
+    separation, at_necks = rule
+    labels = separated(fields, separation, min_area)
+    return join_without_necks(labels, _NECK) if at_necks else labels
+
+
 class _HeldOut:
     """Held-out fields, outlined with each separation."""
 
@@ -507,16 +523,21 @@ class _HeldOut:
         self._tallies.append(tallies)
         self._pairs.append(pairs)
 
-    def chosen(self) -> tuple[float, HeldOutSegmentation | None, Detection | None]:
-        """Choose the separation that counts particles best, and say how well that does."""
+    def chosen(
+        self,
+    ) -> tuple[tuple[float, bool], HeldOutSegmentation | None, Detection | None]:
+        """Choose the rule of separation, and say how well that does."""
         if not self._tallies:
-            return _SEPARATIONS[0], None, None
+            return _RULES[0], None, None
         scores = [[tally.scores() for tally in of_image] for of_image in self._tallies]
         # Empty images show nothing of how to separate.
         excess = np.array(
             [[(s["n_found"] - s["n_true"]) * (s["n_true"] > 0) for s in each] for each in scores]
         )
-        chosen, by_others = chosen_columns(excess)
+        wrong = np.array(
+            [[s["n_found"] + s["n_true"] - 2 * s["n_matched"] for s in each] for each in scores]
+        )
+        chosen, by_others = chosen_rules(excess, wrong)
         together, pairs = OutlineTally(min_area=self.min_area), list[Detection]()
         for number, column in enumerate(by_others):
             together.update(self._tallies[number][column])
@@ -533,10 +554,24 @@ class _HeldOut:
             f1=best["f1"],
             diameter_ratio=best["diameter_ratio"],
         )
-        return _SEPARATIONS[chosen], assessed, functools.reduce(Detection.joined, pairs)
+        return _RULES[chosen], assessed, functools.reduce(Detection.joined, pairs)
 
 
-def chosen_columns(excess: NDArray[np.floating]) -> tuple[int, list[int]]:
-    """Return the column whose sum is nearest to 0, and that of the other rows for each row."""
-    total = excess.sum(axis=0)
-    return int(np.abs(total).argmin()), np.abs(total - excess).argmin(axis=1).tolist()
+def chosen_rules(
+    excess: NDArray[np.floating], wrong: NDArray[np.floating]
+) -> tuple[int, list[int]]:
+    """Return the place of the best of `_RULES`, and that by the other images for each image.
+
+    From how many particles too many were found in each image by each rule, and how many were wrong
+    or missed. Of the rules without necks and of those with them, that counts best, and of these two
+    that with fewer errors.
+    """
+    at_necks = np.array([each for _, each in _RULES])
+
+    def best(excess: NDArray[np.floating], wrong: NDArray[np.floating]) -> int:
+        counting = (np.where(own, np.abs(excess), np.inf).argmin() for own in (~at_necks, at_necks))
+        return min(map(int, counting), key=lambda rule: wrong[rule])
+
+    sums = excess.sum(axis=0), wrong.sum(axis=0)
+    without = zip(sums[0] - excess, sums[1] - wrong, strict=True)
+    return best(*sums), [best(*each) for each in without]

@@ -206,6 +206,17 @@ def with_error(
     return found[0], found[1]
 
 
+def widened(found: Sequence[float], least: float, most: float) -> tuple[float, float]:
+    """Widen the interval of a share (share, low, high) by an independent range around the share.
+
+    >>> widened((0.5, 0.46, 0.54), 0.47, 0.53)
+    (0.45, 0.55)
+    """
+    best, low, high = found
+    below, above = math.hypot(best - low, best - least), math.hypot(high - best, most - best)
+    return max(best - below, 0.0), min(best + above, 1.0)
+
+
 def opened(low: ArrayLike, high: ArrayLike, below: float) -> tuple[Values, Values]:
     """Open intervals that reach below a size, of which nothing is known: the end there is NaN.
 

@@ -96,6 +96,9 @@ def test_touching_particles_are_separated(fitted):
         (found,) = model.predict([given])
         assert overlap(found, labels) > 0.8
         assert (found[48, 40] != found[48, 58]) == are_apart
+    assert found.max() > 2  # discs in pieces, between which there is no neck
+    model.at_necks_ = True
+    assert model.predict([given])[0].max() == 2
     model.min_area = 2000
     assert not model.predict([given])[0].any()
 
