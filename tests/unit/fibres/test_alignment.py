@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import numpy as np
@@ -47,6 +47,8 @@ def test_fractions_are_those_of_the_rule(seed, window, tolerance):
     found = aligned_fraction_of_map(orientation, window, tolerance)
     expected = fractions_by_the_rule(orientation, window, tolerance)
     assert_allclose((found.fraction, found.fibre_fraction), expected, rtol=1e-12)
+    # True directions are known, so only what differs in the image is uncertain.
+    assert_array_equal(astuple(found.fraction_range), [found.fraction] * 2)
 
 
 def test_regions_of_constructed_images():
@@ -120,6 +122,12 @@ def test_noise_is_corrected_for(clean_and_noisy):
     truth = clean_and_noisy[2]
     order = axial_statistics(truth.orientation[truth.fibres >= 0]).order
     assert truth.aligned_fraction().statistics.order == pytest.approx(order, abs=0.01)
+    # Intervals hold the truth, also where noise makes less order of it.
+    for each in map(aligned_fraction, clean_and_noisy[:2]):
+        (least, most), (low, high) = map(astuple, (each.fraction_range, each.fraction_interval))
+        assert low <= least < each.fraction <= most <= high
+        assert low <= truth.aligned_fraction().fraction <= high
+        assert each.statistics.order_interval.low < order <= each.statistics.order_interval.high
 
 
 @pytest.mark.filterwarnings("ignore:.*as dark or as bright as possible", "ignore:enlarged by a")
