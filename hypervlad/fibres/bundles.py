@@ -8,14 +8,13 @@ as wide as one of its fibres.
 
 from __future__ import annotations
 
-import io
 from dataclasses import replace
-from functools import lru_cache
-from importlib.resources import files
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
+from hypervlad.common.dense import DenseLayers
 from hypervlad.fibres.contrast import FloatMap, Values
 from hypervlad.fibres.places import ALONG, Appearance, Field, Places, long_fibres, profiles_across
 from hypervlad.statistics.groups import weighted_quantiles
@@ -101,17 +100,8 @@ def _facts(field: Field, found: Appearance, places: Places, length: float) -> Fl
 
 def _judged(seen: FloatMap) -> tuple[Values, Values]:
     """Return probabilities of bundles, and their widths over those of single fibres."""
-    n, weights = len(ACROSS), _weights()
-    hidden = np.stack([seen, np.concatenate([seen[:, n - 1 :: -1], seen[:, n:]], axis=1)])
-    for layer in ("first", "second"):
-        hidden = np.maximum(hidden @ weights[f"{layer}.weight"].T + weights[f"{layer}.bias"], 0)
-    last = (hidden @ weights["last.weight"].T + weights["last.bias"]).mean(axis=0)
+    n, network = len(ACROSS), DenseLayers.stored(__package__, "bundle_network.npz")
+    both = np.stack([seen, np.concatenate([seen[:, n - 1 :: -1], seen[:, n:]], axis=1)])
+    last = network.layer("last", network.hidden(both, "first", "second")).mean(axis=0)
     odds, ratio = last.astype(np.float64).T
-    return 1 / (1 + np.exp(-odds)), np.exp(_LESS * ratio)
-
-
-@lru_cache(maxsize=1)
-def _weights() -> dict[str, FloatMap]:
-    content = (files(__package__) / "bundle_network.npz").read_bytes()
-    with np.load(io.BytesIO(content), allow_pickle=False) as stored:
-        return {name: stored[name] for name in stored.files}
+    return expit(odds), np.exp(_LESS * ratio)
