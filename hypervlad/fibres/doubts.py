@@ -1,4 +1,4 @@
-"""What places show that makes diameters doubtful: ribbons, bundles.
+"""What places show that makes diameters doubtful: ribbons, parallel fibres that touch.
 
 Limits are beyond what any of 199 drawn mats shows.
 """
@@ -14,8 +14,6 @@ from hypervlad.fibres.places import Places
 from hypervlad.statistics.groups import weighted_quantiles
 
 _MIN_VARIATION = 0.07  # of the logarithm of the diameter along a fibre; of smooth real ones 0.06
-_PARALLEL = 0.9  # order parameter; of mats at random, below 0.7
-_MUCH_WIDER = 1.25  # D90 over the median
 _NEAR = 6.0  # median diameters, within which directions are compared
 _LOCALLY_PARALLEL, _BY_CHANCE = 0.15, 2.0  # order parameter within that; more, over few fibres
 # Narrower places within a wide one, in its diameters and radians.
@@ -24,11 +22,6 @@ _MIN_LENGTH = 0.3  # of such places
 _OF_RIBBONS = (
     "diameters differ along the fibres, typically by {:.0%}, as of ribbons or beads: numbers are "
     "of the visible length, not of fibres, and the thinnest parts may be missed"
-)
-_OF_BUNDLES = (
-    "the fibres are nearly parallel, and a tenth of the length is over {:.2g} times as wide as the "
-    "median: several fibres that touch may count as one; in drawn bundles, D90 came out a third, "
-    "and medians 8 % too large"
 )
 
 
@@ -47,14 +40,6 @@ def ribbons(places: Places, fibres: NDArray[np.int64], lengths: Values) -> str:
     both = apart[known], places.error[known]
     typical, error = (float(weighted_quantiles(x, lengths[known], [0.5])[0]) for x in both)
     return _OF_RIBBONS.format(typical) if typical > max(_MIN_VARIATION, error) else ""
-
-
-def perhaps_bundles(places: Places, lengths: Values) -> str:
-    """Return a note if wide fibres may be several that run side by side, else ""."""
-    middle, wide = weighted_quantiles(places.diameter, lengths, [0.5, 0.9])
-    order = abs(lengths @ (places.normals @ [1j, 1]) ** 2) / lengths.sum()
-    ratio = wide / middle
-    return _OF_BUNDLES.format(ratio) if order > _PARALLEL and ratio > _MUCH_WIDER else ""
 
 
 def several_wide(places: Places, fibres: NDArray[np.int64], lengths: Values) -> NDArray[np.bool_]:

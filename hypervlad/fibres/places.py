@@ -17,10 +17,9 @@ from hypervlad.fibres.contrast import (
     FloatMap,
     Values,
     gaussian_smooth,
-    noise_deviation,
     subsample,
 )
-from hypervlad.fibres.orientation import noise_and_grain
+from hypervlad.fibres.noise import Noise
 from hypervlad.fibres.profile_network import (
     LOOKS,
     N_ROWS,
@@ -76,8 +75,7 @@ class Field:
 
     contrast: FloatMap
     pyramid: tuple[FloatMap, ...]  # cubic splines of the image, and of images of half the size each
-    noise: float
-    grain: tuple[float, float]  # as of `noise_and_grain`
+    noise: Noise
     levels: tuple[float, float]  # of the darkest and the brightest areas
     mask: NDArray[np.bool_]
 
@@ -91,8 +89,7 @@ class Field:
         while len(pyramid) < _MAX_LEVELS and (min(image.shape) >= _MIN_SIDE or not pyramid):
             pyramid.append(spline_filter(image, order=3, output=np.float32, mode="mirror"))
             image = halved(image)
-        noise, grain = noise_deviation(contrast, mask), noise_and_grain(contrast, mask)
-        return cls(contrast, tuple(pyramid), noise, grain, levels, mask)
+        return cls(contrast, tuple(pyramid), Noise.of(contrast, mask), levels, mask)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -133,7 +130,7 @@ class Places:
     @classmethod
     def on_ridges(cls, field: Field, signs: Sequence[float], n: int) -> dict[float, Self]:
         """Choose points of the centre lines of bright (1) or dark (-1) fibres, up to n of each."""
-        found = find_ridges(field.contrast, field.grain, field.largest, signs)
+        found = find_ridges(field.contrast, field.noise, field.largest, signs)
         return {sign: cls._along(field, ridges, n) for sign, ridges in found.items()}
 
     @classmethod
@@ -232,13 +229,13 @@ def look_at(field: Field, sign: float, places: Places) -> tuple[FloatMap, FloatM
     mean = profiles.mean(axis=(1, 2))
     deviation = profiles.std(axis=(1, 2)) + 1e-4
     span = field.levels[1] - field.levels[0] + 1e-4
-    noise = field.noise / 2.0 ** _level(field, places.diameter)
+    noise = field.noise.deviation / 2.0 ** _level(field, places.diameter)
     facts = [
         np.log(places.diameter / 8),
         np.log(noise / deviation + 1e-3) + 2,
         np.log(deviation / span) + 1.5,
         mean / span - 0.5,
-        np.full(len(places), np.log(field.noise / span + 1e-3) + 2),
+        np.full(len(places), np.log(field.noise.deviation / span + 1e-3) + 2),
     ]
     return profiles.astype(np.float32), np.stack(facts, axis=1).astype(np.float32)
 
@@ -256,7 +253,7 @@ def profiles_across(
     From an image as fine as for diameters that are `finer` times smaller.
     """
     (n_rows, n_samples), (share, least, most) = shape, ALONG
-    least = np.clip(_ALONG_NOISE * field.noise, share, least)
+    least = np.clip(_ALONG_NOISE * field.noise.deviation, share, least)
     along = np.clip(share * places.diameter, least, most)
     rows = along[:, None] * np.linspace(-1, 1, n_rows)
     columns = reach * places.diameter[:, None] * np.linspace(-1, 1, n_samples)
@@ -362,19 +359,19 @@ class Ridges:
 
 
 def find_ridges(
-    contrast: FloatMap, grain: tuple[float, float], largest: float, signs: Sequence[float]
+    contrast: FloatMap, noise: Noise, largest: float, signs: Sequence[float]
 ) -> dict[float, Ridges]:
     """Find ridges of bright (1) or of dark (-1) lines in an image.
 
     Steger 1998, "An unbiased detector of curvilinear structures", IEEE Transactions on Pattern
     Analysis and Machine Intelligence 20, at scales in steps of the square root of 2, normalised as
     by Lindeberg 1998, "Edge detection and ridge detection with automatic scale selection",
-    International Journal of Computer Vision 30. The contrast spans 0 to 1; `grain` is its
-    noise, as of `noise_and_grain`, `largest` the largest scale in pixels.
+    International Journal of Computer Vision 30. The contrast spans 0 to 1; `largest` is
+    the largest scale in pixels.
     """
     found = {sign: list[Ridges]() for sign in signs}
     finer: dict[float, _Scale] = {}
-    for scale in _scales(contrast, grain, largest, signs):
+    for scale in _scales(contrast, noise, largest, signs):
         for sign, here in scale.items():
             points = here.points
             if finer:
@@ -393,14 +390,14 @@ class _Scale:
 
 
 def _scales(
-    contrast: FloatMap, grain: tuple[float, float], largest: float, signs: Sequence[float]
+    contrast: FloatMap, noise: Noise, largest: float, signs: Sequence[float]
 ) -> Iterator[dict[float, _Scale]]:
     """Give the responses scale by scale, not all at once: one may be as large as the image."""
     image, step = contrast, 1
     while min(image.shape) >= _MIN_SIDE:
         for scale in _SCALES[min(step - 1, 1)]:
             if scale * step <= largest * 1.01:
-                yield _at_scale(image, scale, step, grain, signs)
+                yield _at_scale(image, scale, step, noise, signs)
                 widest = scale * step
         if widest * 1.4 > largest:
             break
@@ -420,13 +417,13 @@ def _looked_up(at: _Scale, positions: NDArray[np.float64]) -> FloatMap:
 
 
 def _at_scale(
-    image: FloatMap, scale: float, step: int, grain: tuple[float, float], signs: Sequence[float]
+    image: FloatMap, scale: float, step: int, noise: Noise, signs: Sequence[float]
 ) -> dict[float, _Scale]:
     response = {sign: np.empty(image.shape, dtype=np.float16) for sign in signs}
     found = {sign: list[Ridges]() for sign in signs}
     n_rows, reach = max(1, _BAND // image.shape[1]), int(_TRUNCATE * scale + 0.5)
-    deviation, smoothed = grain
-    of_noise = deviation * _NOISE_GAIN * (scale * step) ** 2 / np.hypot(scale * step, smoothed) ** 3
+    size = scale * step
+    of_noise = noise.white * _NOISE_GAIN * size**2 / np.hypot(size, noise.grain) ** 3
     least = max(_SIGNIFICANT * of_noise, _MIN_RESPONSE)
     for top in range(0, len(image), n_rows):
         above = min(top, reach)
