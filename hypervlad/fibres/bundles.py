@@ -11,16 +11,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import expit
 
 from hypervlad.common.dense import DenseLayers
 from hypervlad.fibres.contrast import FloatMap, Values
-from hypervlad.fibres.places import ALONG, Appearance, Field, Places, long_fibres, profiles_across
+from hypervlad.fibres.places import ALONG, Appearance, Field, LongFibres, Places
 from hypervlad.statistics.groups import weighted_quantiles
 
 # What the network sees. It has learnt with these values, so others need another network.
-_REACH, _SHAPE = 0.8, (9, 81)  # of profiles: in diameters, and points along and across
+_REACH, _SHAPE = 0.8, (4, 81)  # of profiles: in diameters, and points along and across
 _FINER = 2.5  # than for the diameter of the bundle
 ACROSS = np.linspace(-2 * _REACH, 2 * _REACH, _SHAPE[1])  # in radii as found
 _BODY, _INNER = np.abs(ACROSS) < 1.2, np.abs(ACROSS) < 0.8
@@ -47,30 +46,21 @@ def bundle_facts(mean: Values, noise: float, radius: float, blur: float) -> Floa
     return np.concatenate([seen, facts]).astype(np.float32)
 
 
-def find_bundles(
-    field: Field, found: Appearance, places: Places, fibres: NDArray[np.int64], lengths: Values
-) -> tuple[Values, str]:
-    """Return how many fibres wide each place is, and a note if bundles show; else ones and "".
-
-    Places of short fibres are like those of the long one of the most similar diameter.
-    """
-    n_wide, long = np.ones(len(places)), long_fibres(fibres, lengths)
+def find_bundles(field: Field, found: Appearance, long: LongFibres) -> tuple[Values, str]:
+    """Return how many fibres wide each place is, and a note if bundles show; else ones and ""."""
+    n_wide = np.ones(len(long.places))
     if not len(long):
         return n_wide, ""
-    own = [fibres == each for each in long]
-    facts = [_facts(field, found, places.chosen(each), float(lengths[each].sum())) for each in own]
-    probability, ratio = _judged(np.stack(facts))
-    length = np.array([lengths[each].sum() for each in own])
+    of_fibres = long.profiles(field, found.sign, _REACH, _SHAPE, _FINER)
+    pairs = zip(of_fibres, long.lengths, strict=True)
+    probability, ratio = _judged(np.stack([_facts(*own, n, found.blur) for own, n in pairs]))
     is_bundle = probability > _SURE
-    if length @ is_bundle < _MIN_SHOWN * length.sum():
+    share = long.lengths @ is_bundle / long.lengths.sum()
+    if share < _MIN_SHOWN:
         return n_wide, ""
     ratio = np.where(is_bundle, np.maximum(ratio, 1), 1)
-    logs = np.log([np.median(places.diameter[each]) for each in own])
-    n_wide = ratio[np.abs(np.log(places.diameter)[:, None] - logs).argmin(axis=1)]
-    for each, wide in zip(own, ratio, strict=True):
-        n_wide[each] = wide
-    (typical,) = weighted_quantiles(ratio, length * is_bundle, [0.5])
-    return n_wide, _OF_BUNDLES.format(length @ is_bundle / length.sum(), typical)
+    (typical,) = weighted_quantiles(ratio, long.lengths * is_bundle, [0.5])
+    return long.at_places(ratio), _OF_BUNDLES.format(share, typical)
 
 
 def within_bundles(places: Places, n_wide: Values) -> Places:
@@ -86,16 +76,15 @@ def within_bundles(places: Places, n_wide: Values) -> Places:
     )
 
 
-def _facts(field: Field, found: Appearance, places: Places, length: float) -> FloatMap:
+def _facts(places: Places, profiles: Values, length: float, blur: float) -> FloatMap:
     """Return what the network sees of a fibre. What differs between its profiles is noise."""
-    profiles = profiles_across(field, found.sign, places, _REACH, _SHAPE, _FINER).mean(axis=1)
     inner, across = profiles[:, _INNER], ACROSS[_INNER]
     apart = inner - inner.mean(axis=1, keepdims=True)
     apart = apart - np.outer(apart @ across / (across @ across), across)
     diameter, (share, least, most) = float(np.median(places.diameter)), ALONG
     n_apart = length / (2 * np.clip(share * diameter, least, most))  # others overlap
     noise = np.sqrt(np.median(apart.var(axis=0)) / np.clip(n_apart, 1, len(places)))
-    return bundle_facts(profiles.mean(axis=0), float(noise), diameter / 2, found.blur)
+    return bundle_facts(profiles.mean(axis=0), float(noise), diameter / 2, blur)
 
 
 def _judged(seen: FloatMap) -> tuple[Values, Values]:

@@ -17,7 +17,15 @@ from hypervlad.fibres.contrast import FloatMap, Values, normalised_contrast
 from hypervlad.fibres.doubts import ribbons, several_wide
 from hypervlad.fibres.kinds import fit_kinds, gap_around_median, kinds_around_median
 from hypervlad.fibres.left_out import marked_places
-from hypervlad.fibres.places import PROBABILITY, Appearance, Field, Places, find_places, followed
+from hypervlad.fibres.places import (
+    PROBABILITY,
+    Appearance,
+    Field,
+    LongFibres,
+    Places,
+    find_places,
+    followed,
+)
 from hypervlad.fibres.profile_network import LOOKS, ProfileNetwork
 from hypervlad.fibres.shells import outer_edges
 from hypervlad.images import Annotation, PixelSizes, ReadOptions
@@ -361,9 +369,9 @@ def _result(
     if len(places) < LEAST_PLACES:
         return nothing("too few places show both edges of a fibre")
     fibres, lengths = followed(places)
-    parts = field, found, places, fibres, lengths
-    n_wide, of_bundles = find_bundles(*parts)
-    outer, of_shells = (np.ones(1), "") if of_bundles else outer_edges(*parts)
+    long = LongFibres.of(places, fibres, lengths)
+    n_wide, of_bundles = find_bundles(field, found, long)
+    outer, of_shells = (np.ones(1), "") if of_bundles else outer_edges(field, found, long)
     if of_bundles:
         places, lengths = within_bundles(places, n_wide), n_wide * lengths
         doubts.append((of_bundles + _OF_THEIR_FIBRES, _OF_BUNDLES))

@@ -66,6 +66,7 @@ _GAP = (4.0, 15.0)  # between places that follow each other: in diameters, and i
 
 # Fibres with a mean profile.
 _MIN_PLACES, _MAX_FIBRES = 5, 12  # on such a fibre, and the longest of these
+_MAX_PROFILES = 24  # of a fibre; twice as many change hardly any of 200 notes
 _MIN_SHARE = 0.15  # of the visible length, that these must have
 
 
@@ -186,20 +187,23 @@ def find_places(
 ) -> Appearance | None:
     """Judge n points on centre lines, of the polarity that fits; None without any lines."""
     spectrum = log_spectrum(field.contrast)
-    found = dict[float, tuple[float, Places, Judged]]()
+    found = dict[float, tuple[float, Places, tuple[FloatMap, FloatMap], Judged]]()
     for sign, places in Places.on_ridges(field, (1.0, -1.0), n).items():
         if len(places):
-            judged = network(*look_at(field, sign, places), spectrum)
-            found[sign] = float(judged.probability @ places.length), places, judged
+            seen = look_at(field, sign, places)
+            judged = network(*seen, spectrum)
+            found[sign] = float(judged.probability @ places.length), places, seen, judged
     allowed = [sign for sign in signs if sign in found]
     if not allowed:
         return None
     sign = max(allowed, key=lambda each: found[each][0])
-    length, places, judged = found[sign]
+    length, places, seen, judged = found[sign]
     negative = found[-sign][0] / max(length, 1e-9) if -sign in found else 0.0
     for _ in range(_N_PASSES):
-        places = moved(field, places, judged)
-        judged = network(*look_at(field, sign, places), spectrum)
+        places, is_moved = moved(field, places, judged), judged.probability > _MOVED
+        for facts, new in zip(seen, look_at(field, sign, places.chosen(is_moved)), strict=True):
+            facts[is_moved] = new
+        judged = network(*seen, spectrum)
     places = moved(field, places, judged)
     looks = LOOKS if sign < 0 else LOOKS[:-1]  # in transmission, fibres are dark
     look = looks[int(judged.looks[: len(looks)].argmax())]
@@ -299,12 +303,43 @@ def followed(places: Places) -> tuple[NDArray[np.int64], Values]:
     return np.asarray(fibre, dtype=np.int64), halves[0] + halves[1]
 
 
-def long_fibres(fibres: NDArray[np.int64], lengths: Values) -> NDArray[np.intp]:
-    """Return the longest fibres with places for a mean profile; none if they are a small part."""
-    counts, length = np.bincount(fibres), np.bincount(fibres, lengths)
-    long = np.argsort(-length * (counts >= _MIN_PLACES))[:_MAX_FIBRES]
-    long = long[counts[long] >= _MIN_PLACES]
-    return long if length[long].sum() >= _MIN_SHARE * length.sum() else long[:0]
+@dataclass(frozen=True, eq=False)
+class LongFibres:
+    """The longest fibres with places for a mean profile; none if they are a small part."""
+
+    places: Places
+    fibres: NDArray[np.int64]  # number of the fibre of each place
+    numbers: NDArray[np.intp]  # (n,), of the long ones
+    lengths: Values  # (n,)
+
+    @classmethod
+    def of(cls, places: Places, fibres: NDArray[np.int64], lengths: Values) -> LongFibres:
+        counts, length = np.bincount(fibres), np.bincount(fibres, lengths)
+        long = np.argsort(-length * (counts >= _MIN_PLACES))[:_MAX_FIBRES]
+        long = long[counts[long] >= _MIN_PLACES]
+        if length[long].sum() < _MIN_SHARE * length.sum():
+            long = long[:0]
+        return cls(places, fibres, long, np.asarray(length[long]))
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def profiles(
+        self, field: Field, sign: float, reach: float, shape: tuple[int, int], finer: float = 1.0
+    ) -> Iterator[tuple[Places, Values]]:
+        """Give some places of each fibre, and the profiles across them."""
+        for number in self.numbers:
+            own = np.flatnonzero(self.fibres == number)
+            some = self.places.chosen(own[:: 1 + len(own) // _MAX_PROFILES])
+            yield some, profiles_across(field, sign, some, reach, shape, finer).mean(axis=1)
+
+    def at_places(self, values: Values) -> Values:
+        """Return those of each place's fibre; of short ones, of that with the nearest diameter."""
+        logs, of_fibre = np.log(self.places.diameter), self.fibres == self.numbers[:, None]
+        middle = np.array([np.median(logs[own]) for own in of_fibre])
+        nearest = np.abs(logs - middle[:, None]).argmin(axis=0)
+        of_place = np.where(of_fibre.any(axis=0), of_fibre.argmax(axis=0), nearest)
+        return np.asarray(values[of_place])
 
 
 def following(places: Places) -> NDArray[np.intp]:
@@ -473,13 +508,13 @@ class _Derivatives:
         """Return the response to bright (1) or dark (-1) lines, its maxima and their normals."""
         response = np.maximum(self.gap - np.float32(sign) * self.mean, 0)
         response *= np.float32(scale**2)
-        row, column = np.nonzero(response > least)
-        r, c, rc, half = (sign * own[row, column] for own in (self.r, self.c, self.rc, self.half))
+        index = np.flatnonzero(response > least)
+        r, c, rc, half = (sign * own.ravel()[index] for own in (self.r, self.c, self.rc, self.half))
         # The eigenvector of the lower eigenvalue.
         angle = 0.5 * np.arctan2(rc, half) + np.pi / 2
-        normal = np.stack([np.cos(angle), np.sin(angle)], axis=1)
-        curvature = -response[row, column] / scale**2
-        slope = r * normal[:, 0] + c * normal[:, 1]
-        shift = normal * (-slope / curvature)[:, None]
-        ridge = np.abs(shift).max(axis=1) <= 0.5
-        return response, np.stack([row, column], axis=1)[ridge] + shift[ridge], normal[ridge]
+        normal = np.stack([np.cos(angle), np.sin(angle)])
+        curvature = -response.ravel()[index] / scale**2
+        shift = normal * (-(r * normal[0] + c * normal[1]) / curvature)
+        ridge = np.abs(shift).max(axis=0) <= 0.5
+        place = np.stack(np.divmod(index[ridge], response.shape[1])) + shift[:, ridge]
+        return response, place.T, normal[:, ridge].T
