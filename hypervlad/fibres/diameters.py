@@ -12,9 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from hypervlad.common.constraints import OneOf, check_value
 from hypervlad.common.progress import joined_notes
-from hypervlad.fibres.bundles import find_bundles, within_bundles
+from hypervlad.fibres.bundles import find_bundles, ribbons, several_wide, within_bundles
 from hypervlad.fibres.contrast import FloatMap, Values, normalised_contrast
-from hypervlad.fibres.doubts import ribbons, several_wide
 from hypervlad.fibres.kinds import fit_kinds, gap_around_median, kinds_around_median
 from hypervlad.fibres.left_out import marked_places
 from hypervlad.fibres.places import (
