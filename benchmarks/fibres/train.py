@@ -35,6 +35,7 @@ from torch.nn import functional
 from benchmarks.common.data import as_jpeg, log_uniform
 from benchmarks.common.program import new_parser, parse
 from benchmarks.fibres.__main__ import made
+from hypervlad.common.dense import stored_arrays
 from hypervlad.data import FIBRE_LOOKS
 from hypervlad.datasets.fibres import FibreStyle, FibreTruth, draw_fibres
 from hypervlad.fibres import diameters
@@ -574,7 +575,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", default="cpu", help="that PyTorch trains on")
     options: Any = parse(parser, argv)
     samples, seeds = list[Sample](), range(_LATER, _LATER + options.images)
-    start = ProfileNetwork.read(options.start.read_bytes()) if options.start else None
+    start = ProfileNetwork(stored_arrays(options.start)) if options.start else None
     network = start
     if start is None:
         seeds = range(options.images)

@@ -29,6 +29,7 @@ import torch
 from benchmarks.common.program import new_parser, parse
 from benchmarks.fibres import train as mats
 from benchmarks.particles.drawn import Looks, drawn_field
+from hypervlad.common.dense import stored_arrays
 from hypervlad.features import get_backbone
 from hypervlad.features.network import build_network
 from hypervlad.objects.particle import Outlines
@@ -41,9 +42,9 @@ from hypervlad.particles.decoder import (
     Crops,
     Targets,
     TopDownDecoder,
+    decoder_of,
     network_input,
     standardised,
-    stored_decoder,
     train,
 )
 
@@ -119,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     print(f"{options.fields} fields drawn", flush=True)
     if options.start:
-        decoder, rate = stored_decoder(options.start), MAX_RATE / 3
+        decoder, rate = decoder_of(stored_arrays(options.start)), MAX_RATE / 3
     else:
         decoder, rate = TopDownDecoder([layer.shape[1] for layer in crops.maps]), MAX_RATE
         decoder.initialise(seed=0)

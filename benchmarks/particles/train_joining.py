@@ -95,7 +95,7 @@ class Recorder(Joiner):
         is_judged = (a >= 0) & (b >= 0)
         self.features.append(features[is_judged].astype(np.float32))
         self.is_one.append((a == b)[is_judged])
-        if not self._arrays:
+        if not self.weights:
             return features[:, 1] - RULE + LIKELY
         return super().probability(graph, rows)
 
@@ -152,9 +152,9 @@ def learnt(
             optimiser.step()
             schedule.step()
     arrays = {"mean": mean, "deviation": deviation}
-    for number, layer in enumerate(layers, start=1):
-        arrays[f"weight{number}"] = layer.weight.detach().numpy().T
-        arrays[f"bias{number}"] = layer.bias.detach().numpy()
+    for name, layer in zip(("first", "second", "last"), layers, strict=True):
+        arrays[f"{name}.weight"] = layer.weight.detach().numpy()
+        arrays[f"{name}.bias"] = layer.bias.detach().numpy()
     return {name: each.astype(np.float32) for name, each in arrays.items()}
 
 

@@ -8,6 +8,7 @@ from scipy import ndimage
 
 from benchmarks.particles import train_joining
 from benchmarks.particles.train_joining import drawn
+from hypervlad.common.dense import stored_arrays
 from hypervlad.particles.finding import Scales
 from hypervlad.particles.joining import Joiner, PartGraph
 
@@ -143,8 +144,7 @@ def test_the_likeliest_are_joined_first_and_each_once_per_round():
 def test_a_joiner_is_trained_on_what_the_finder_compares(tmp_path):
     out = tmp_path / "joining.npz"
     train_joining.main(["--fields", "2", "--rounds", "2", "--epochs", "1", "--out", str(out)])
-    with np.load(out) as arrays:
-        found = Scales(drawn(5)[0], 20, Joiner(arrays)).found("bright")
+    found = Scales(drawn(5)[0], 20, Joiner(stored_arrays(out))).found("bright")
     assert found.labels.shape == (train_joining.SIDE,) * 2
     with pytest.raises(SystemExit):
         train_joining.main(["--rounds", "1", "--out", str(out)])

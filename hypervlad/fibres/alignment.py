@@ -19,10 +19,10 @@ from hypervlad.fibres.axial import (
     statistics_of_axes,
 )
 from hypervlad.fibres.contrast import FloatMap
+from hypervlad.fibres.noise import GradientNoise
 from hypervlad.fibres.orientation import (
     NO_ENERGY,
     GradientField,
-    GradientNoise,
     LocalOrientation,
     orientation_of,
 )

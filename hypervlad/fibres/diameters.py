@@ -12,12 +12,19 @@ from numpy.typing import ArrayLike, NDArray
 
 from hypervlad.common.constraints import OneOf, check_value
 from hypervlad.common.progress import joined_notes
-from hypervlad.fibres.bundles import find_bundles, within_bundles
+from hypervlad.fibres.bundles import find_bundles, ribbons, several_wide, within_bundles
 from hypervlad.fibres.contrast import FloatMap, Values, normalised_contrast
-from hypervlad.fibres.doubts import perhaps_bundles, ribbons, several_wide
 from hypervlad.fibres.kinds import fit_kinds, gap_around_median, kinds_around_median
 from hypervlad.fibres.left_out import marked_places
-from hypervlad.fibres.places import PROBABILITY, Appearance, Field, Places, find_places, followed
+from hypervlad.fibres.places import (
+    PROBABILITY,
+    Appearance,
+    Field,
+    LongFibres,
+    Places,
+    find_places,
+    followed,
+)
 from hypervlad.fibres.profile_network import LOOKS, ProfileNetwork
 from hypervlad.fibres.shells import outer_edges
 from hypervlad.images import Annotation, PixelSizes, ReadOptions
@@ -42,7 +49,6 @@ _OF_LEVELS = 55.0  # over the square of the number of few levels, by which inter
 # Least half-width of intervals, of outer edges by models, and of dark fibres without them.
 _OF_SHELLS, _OF_DARK = 0.1, 0.15
 _OF_BUNDLES = 0.3  # the same, where bundles were measured
-_OF_PERHAPS = 1.5  # times wider are intervals where several fibres may count as one
 _MARGIN = 1.2  # of the median over the smallest diameter: with less, thin fibres are missed
 _MAX_HALF_WIDTH = np.log(2)  # of the interval of the logarithm of the median: half to twice it
 _MIN_ERROR = 0.01  # of the logarithm of a diameter, that counts
@@ -353,49 +359,47 @@ def _result(
     note: str,
 ) -> FibreDiameters:
     places, refused = accepted_places(field, found)
-    of_shells = of_bundles = ""
+    doubts = list[tuple[str, float]]()  # in words, and by how much intervals may miss for each
 
     def nothing(reason: str) -> FibreDiameters:
-        why = "; ".join(filter(None, [reason, note, of_shells, of_bundles]))
+        why = "; ".join(filter(None, [reason, note, *(words for words, _ in doubts)]))
         return _nothing(why, polarity, unit, refused)
 
     if len(places) < LEAST_PLACES:
         return nothing("too few places show both edges of a fibre")
     fibres, lengths = followed(places)
-    parts = field, found, places, fibres, lengths
-    n_wide, of_bundles = find_bundles(*parts)
-    of_bundles = of_bundles and of_bundles + _OF_THEIR_FIBRES
-    ratio, of_shells = (np.ones(len(places)), "") if of_bundles else outer_edges(*parts)
-    wider = abs(float(np.log(np.median(ratio)))) if note else 0.0
-    if note and of_shells:  # few levels make steps
-        ratio, of_shells = np.ones(len(places)), _PERHAPS_SHELLS
-    places = within_bundles(replace(places, diameter=ratio * places.diameter), n_wide)
-    lengths = n_wide * lengths
+    long = LongFibres.of(places, fibres, lengths)
+    n_wide, of_bundles = find_bundles(field, found, long)
+    outer, of_shells = (np.ones(1), "") if of_bundles else outer_edges(field, found, long)
+    if of_bundles:
+        places, lengths = within_bundles(places, n_wide), n_wide * lengths
+        doubts.append((of_bundles + _OF_THEIR_FIBRES, _OF_BUNDLES))
+    elif of_shells and note:  # few levels make steps
+        doubts.append((_PERHAPS_SHELLS, math.hypot(_OF_SHELLS, np.log(np.median(outer)))))
+    elif of_shells:
+        places = replace(places, diameter=outer * places.diameter)
+        doubts.append((of_shells, _OF_SHELLS))
     if not is_resolved(found, places, lengths):
         return nothing("the fibres are too thin for the image: their diameters are not resolved")
     facts, logs = image_facts(field, found, places, lengths), np.log(places.diameter)
-    weights, of_ribbons = ProfileNetwork.pretrained().weights, ribbons(places, fibres, lengths)
-    if not of_ribbons:
+    weights = ProfileNetwork.pretrained().weights
+    if of_ribbons := ribbons(places, fibres, lengths):
+        doubts.append((of_ribbons, 0.0))
+    else:
         lengths = corrected(lengths, logs, float(weights["acceptance"] @ facts))
-    perhaps = "" if of_bundles else perhaps_bundles(places, lengths)
-    widened *= _OF_PERHAPS if perhaps else 1
     half_width = widened * float(np.exp(weights["interval"] @ median_facts(facts, logs, lengths)))
     (median,) = weighted_quantiles(places.diameter, lengths, [0.5])
-    beside, moved = perhaps, 0.0
-    if not (of_bundles or of_ribbons or of_shells):
-        kept = ~several_wide(places, fibres, lengths)
-        if not kept.all():
-            refused[_SEVERAL] = int((~kept).sum())
-        if (share := 1 - float(kept.mean())) > _MANY:
-            beside = _OF_PARALLEL.format(share)
-        places, fibres, lengths = places.chosen(kept), fibres[kept], lengths[kept]
+    if not doubts and (aside := several_wide(places, fibres, lengths)).any():
+        refused[_SEVERAL], share = int(aside.sum()), float(aside.mean())
+        places, fibres, lengths = places.chosen(~aside), fibres[~aside], lengths[~aside]
         if len(places) < LEAST_PLACES:
             return nothing("too few places are of one fibre, not of several side by side")
-        (single,) = weighted_quantiles(places.diameter, lengths, [0.5])
-        moved, median = float(np.log(median / single)), single
-    of_dark = _DARK if found.sign < 0 and found.look == "flat" and not of_shells else ""
-    least = _OF_SHELLS if of_shells else _OF_DARK * bool(of_dark)
-    half_width = math.hypot(half_width, least, wider, _OF_BUNDLES * bool(of_bundles), moved / 2)
+        before, (median,) = median, weighted_quantiles(places.diameter, lengths, [0.5])
+        words = _OF_PARALLEL.format(share) if share > _MANY else ""
+        doubts.append((words, np.log(before / median) / 2))
+    if found.sign < 0 and found.look == "flat" and not of_shells:
+        doubts.append((_DARK, _OF_DARK))
+    half_width = math.hypot(half_width, *(wider for _, wider in doubts))
     if half_width > _MAX_HALF_WIDTH:
         return nothing("the median would be too uncertain")
     diameters, ratio, tangents = places.diameter * size, np.exp(half_width), places.tangents
@@ -413,7 +417,7 @@ def _result(
         blur=found.blur,
         unit=unit,
         reason=None,
-        note=joined_notes([note, of_shells, of_dark, of_ribbons, of_bundles, beside]),
+        note=joined_notes([note, *(words for words, _ in doubts)]),
     )
     return _between_kinds(result)
 

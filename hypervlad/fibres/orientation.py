@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -18,49 +17,26 @@ from hypervlad.fibres.contrast import (
     BoolMap,
     FloatMap,
     gaussian_smooth,
-    noise_deviation,
+    image_gradients,
     normalised_contrast,
     subsample,
 )
+from hypervlad.fibres.noise import GRADIENT_SIGMAS, GradientNoise, Noise
 from hypervlad.fibres.regions import TileGrid
 from hypervlad.images import Annotation, PixelSizes, ReadOptions
 from hypervlad.images.errors import ImageReadError
 from hypervlad.images.reading import image_name
-from hypervlad.images.resampling import STRIP, at_own_sampling, gaussian_taps, middle
+from hypervlad.images.resampling import STRIP, at_own_sampling
 from hypervlad.images.sample import Annotations, Sample, one_or_many, read_sample
 
 _PIXELS = Number(above=0, meaning="a number of pixels")
 _BAND = 512  # rows that are looked at at a time
-# Of the Gaussian that smooths the image before gradients are taken, pixels: the first, by which
-# noise widens spreads less, unless it keeps little of the energy, as of fine stripes.
-_GRADIENT_SIGMAS = (2.0, 1.0)
 _MIN_KEPT = 0.1
-_MAX_SIDE = 768  # pixels, of the part by which noise is judged
-_LESSER_SIGMA, _FEW_CROSS = 1.75, 0.05  # pixels; share of places where fibres do not cross or end
-_ALONG = 1.5  # times the eigenvalue of noise alone, as fibres bend and their brightness varies
-# The Gaussian that smooths white noise of variance 1, pixels; for the first of _GRADIENT_SIGMAS,
-# that quantile of the lesser eigenvalue over the squared `noise_deviation`; and that deviation. Of
-# 1024 x 1024 pixels.
-_GRAINS = (
-    (0.0, 2.87e-4, 1.0),
-    (0.5, 1.41e-3, 0.422),
-    (0.75, 3.05e-2, 8.14e-2),
-    (1.0, 0.279, 2.38e-2),
-    (1.25, 1.49, 8.92e-3),
-    (1.5, 5.74, 3.86e-3),
-    (2.0, 43.3, 9.89e-4),
-    (2.5, 181.0, 3.38e-4),
-    (3.0, 517.0, 1.40e-4),
-)
-_NO_NOISE = 1e-9
-_CROSS_WEIGHTS = (9.0, 32.0, 9.0)
 #: Of an image that spans 0 to 1: far below a step of one grey level of 16 bits.
 NO_ENERGY = 1e-13
 _FLOOR = 0.05  # of the half-energy level: what has less is background
 # Fibre has an energy this many standard deviations above the mean of noise alone.
 _DEVIATIONS = 2.5
-# The same for the sum over a window: so high that none of thousands of windows of noise is above.
-_WINDOW_DEVIATIONS = 4.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,23 +152,7 @@ def orientation_of(field: GradientField, sample: Sample) -> LocalOrientation:
     )
 
 
-# --- gradients and their noise -------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class GradientNoise:
-    """White noise in averages of squared gradients: mean, and standard deviations over the mean."""
-
-    energy: float  # mean of the squared length
-    energy_scatter: float  # of the averaged squared length
-    axis_scatter: float  # of the same times the cosine, or the sine, of twice the direction
-    total_scatter: float  # of the sum over an area, over the square root of its number of pixels
-    unsure: float  # share of the mean that may be noise as well
-
-    def of_sums(self, areas: NDArray[Any]) -> NDArray[np.float64]:
-        """Return what sums over areas, less the mean of noise, hardly exceed by noise alone."""
-        scatter = _WINDOW_DEVIATIONS * self.total_scatter * np.sqrt(areas)
-        return np.asarray(self.energy * (scatter + self.unsure * areas))
+# --- gradients -------------------------------------------------------------------
 
 
 @dataclass(eq=False)
@@ -223,14 +183,15 @@ class GradientField:
         parts = TileGrid.of_parts(contrast.shape)
         squares = [
             parts.sums_of(_squares(contrast, each * factor, sample.mask))
-            for each in _GRADIENT_SIGMAS
+            for each in GRADIENT_SIGMAS
         ]
         seen_areas = parts.sums(sample.mask)
         # Fibres that cross everywhere would all be noise: then only white noise is.
-        for deviation, grain in (noise_and_grain(own, seen), (noise_deviation(own, seen), 0.0)):
+        found = Noise.of(own, seen)
+        for deviation, grain in ((found.white, found.grain), (found.deviation, 0.0)):
             noises = [
-                gradient_noise(deviation, grain, scale / factor, each, factor)
-                for each in _GRADIENT_SIGMAS
+                GradientNoise.of(deviation, grain, scale / factor, each, factor)
+                for each in GRADIENT_SIGMAS
             ]
             energies = [
                 sums - noise.energy * seen_areas
@@ -242,7 +203,7 @@ class GradientField:
         is_sure = energies[1] > noises[1].of_sums(parts.areas)
         kept = energies[0][is_sure] / energies[1][is_sure]
         chosen = int(len(kept) > 0 and np.quantile(kept, 0.25) < _MIN_KEPT)
-        noise, smoothing = noises[chosen], _GRADIENT_SIGMAS[chosen] * factor
+        noise, smoothing = noises[chosen], GRADIENT_SIGMAS[chosen] * factor
         maps = np.empty((3, *contrast.shape), np.float32)
         for top in range(0, len(contrast), _BAND):  # which takes little memory
             rows = slice(top, min(top + _BAND, len(contrast)))
@@ -295,100 +256,3 @@ def _squares(
         return np.asarray((down[here] ** 2 + right[here] ** 2) * mask[rows])
 
     return squares
-
-
-def image_gradients(contrast: FloatMap, smoothing: float) -> tuple[FloatMap, FloatMap]:
-    """Return the derivatives of a smoothed image, downwards and to the right.
-
-    Central differences, averaged with their neighbours by the weights 9, 32, 9. Like Scharr's
-    3, 10, 3 (Jähne, Scharr, Körkel 1999, "Principles of filter design"), but optimised for stripes
-    with a period of four pixels or more.
-    """
-    image = np.pad(gaussian_smooth(contrast, smoothing), 1, mode="edge")
-    return _derivative(image), _derivative(image.T).T
-
-
-def derivative_taps(smoothing: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    averaging = gaussian_taps(smoothing, TRUNCATE)
-    along = np.convolve(averaging, [0.5, 0, -0.5])
-    return along, np.convolve(averaging, np.asarray(_CROSS_WEIGHTS) / sum(_CROSS_WEIGHTS))
-
-
-def _derivative(padded: FloatMap) -> FloatMap:
-    outer, middle, _ = (np.float32(weight / (2 * sum(_CROSS_WEIGHTS))) for weight in _CROSS_WEIGHTS)
-    steps = padded[2:] - padded[:-2]
-    beside = steps[:, :-2] + steps[:, 2:]
-    beside *= outer
-    beside += middle * steps[:, 1:-1]
-    return beside
-
-
-def noise_and_grain(contrast: FloatMap, mask: BoolMap) -> tuple[float, float]:
-    """Return what noise is as if white noise had been smoothed: its deviation, and the Gaussian's.
-
-    Programs, JPEG and detectors smooth noise: from pixel to pixel it then varies less than over the
-    few pixels of a gradient. There, along a fibre, nothing but noise changes: so the lesser
-    eigenvalue of the structure tensor shows noise, where fibres do not cross or end.
-
-    >>> noise = np.random.default_rng(0).normal(0, 0.1, (256, 256)).astype(np.float32)
-    >>> smooth, mask = gaussian_smooth(noise, 1.5), np.ones(noise.shape, bool)
-    >>> [round(value, 1) for value in noise_and_grain(smooth, mask)]
-    [0.1, 1.4]
-    """
-    window = middle(contrast.shape, _MAX_SIDE)
-    part, seen = contrast[window], mask[window]
-    seen = seen if seen.any() else ~seen
-    down, right = image_gradients(part, _GRADIENT_SIGMAS[0])
-    products = down**2 + right**2, down**2 - right**2, 2 * down * right
-    energy, cosine, sine = (gaussian_smooth(product, _LESSER_SIGMA) for product in products)
-    lesser = float(np.quantile((energy - np.hypot(cosine, sine))[seen], _FEW_CROSS)) / 2
-    deviation, (grains, shares, remains) = noise_deviation(part, seen), np.transpose(_GRAINS)
-    lesser = max(lesser / _ALONG, _NO_NOISE**2)
-    share = np.log(lesser / max(deviation, _NO_NOISE) ** 2)
-    grain = np.interp(share, np.log(shares), grains)
-    white = deviation / np.exp(np.interp(grain, grains, np.log(remains)))
-    return float(white), float(grain)
-
-
-def gradient_noise(
-    deviation: float, grain: float, sigma: float, smoothing: float, factor: float
-) -> GradientNoise:
-    """Return the noise of gradients in an image that was enlarged, of that before it was."""
-    gain, energy, axes, total = _noise_response(sigma, float(np.hypot(smoothing, grain)))
-    unsure = (_ALONG - 1) * (grain > 0)
-    return GradientNoise((deviation / factor) ** 2 * gain, energy, axes, total * factor, unsure)
-
-
-@lru_cache(maxsize=64)
-def _noise_response(sigma: float, smoothing: float) -> tuple[float, float, float, float]:
-    """Return the fields of `GradientNoise` for noise of variance 1.
-
-    With the gradients' covariances C, and W the autocorrelation of the averaging weights, Isserlis'
-    theorem gives g_x^2 + g_y^2 the variance sum W (2 C_xx^2 + 2 C_yy^2 + 4 C_xy^2), and
-    g_x^2 - g_y^2 and 2 g_x g_y the mean variance sum W (C_xx + C_yy)^2.
-    """
-    along, across = derivative_taps(smoothing)
-    steep, level, mixed = (
-        np.correlate(one, other, mode="full")
-        for one, other in ((along, along), (across, across), (along, across))
-    )
-    averaging = gaussian_taps(sigma, TRUNCATE)
-    window = _central(np.correlate(averaging, averaging, mode="full"), len(steep))
-    mean = 2 * float(steep.max() * level.max())
-
-    def variance(weights: NDArray[np.float64]) -> float:
-        both = (weights @ steep**2) * (weights @ level**2)
-        return float(4 * both + 4 * (weights @ mixed**2) ** 2)
-
-    both = (window @ steep**2) * (window @ level**2)
-    axis = float(2 * both + 2 * (window @ (steep * level)) ** 2)
-    variances = (variance(window), axis, variance(np.ones_like(window)))
-    energy, axes, total = (float(np.sqrt(each)) / mean for each in variances)
-    return mean, energy, axes, total
-
-
-def _central(values: NDArray[np.float64], n: int) -> NDArray[np.float64]:
-    """Return the central n of an odd number of values, padded with zeros."""
-    padded = np.pad(values, n)
-    first = (len(padded) - n) // 2
-    return padded[first : first + n]

@@ -17,10 +17,9 @@ from hypervlad.fibres.contrast import (
     FloatMap,
     Values,
     gaussian_smooth,
-    noise_deviation,
     subsample,
 )
-from hypervlad.fibres.orientation import noise_and_grain
+from hypervlad.fibres.noise import Noise
 from hypervlad.fibres.profile_network import (
     LOOKS,
     N_ROWS,
@@ -67,6 +66,7 @@ _GAP = (4.0, 15.0)  # between places that follow each other: in diameters, and i
 
 # Fibres with a mean profile.
 _MIN_PLACES, _MAX_FIBRES = 5, 12  # on such a fibre, and the longest of these
+_MAX_PROFILES = 24  # of a fibre; twice as many change hardly any of 200 notes
 _MIN_SHARE = 0.15  # of the visible length, that these must have
 
 
@@ -76,8 +76,7 @@ class Field:
 
     contrast: FloatMap
     pyramid: tuple[FloatMap, ...]  # cubic splines of the image, and of images of half the size each
-    noise: float
-    grain: tuple[float, float]  # as of `noise_and_grain`
+    noise: Noise
     levels: tuple[float, float]  # of the darkest and the brightest areas
     mask: NDArray[np.bool_]
 
@@ -91,8 +90,7 @@ class Field:
         while len(pyramid) < _MAX_LEVELS and (min(image.shape) >= _MIN_SIDE or not pyramid):
             pyramid.append(spline_filter(image, order=3, output=np.float32, mode="mirror"))
             image = halved(image)
-        noise, grain = noise_deviation(contrast, mask), noise_and_grain(contrast, mask)
-        return cls(contrast, tuple(pyramid), noise, grain, levels, mask)
+        return cls(contrast, tuple(pyramid), Noise.of(contrast, mask), levels, mask)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -133,7 +131,7 @@ class Places:
     @classmethod
     def on_ridges(cls, field: Field, signs: Sequence[float], n: int) -> dict[float, Self]:
         """Choose points of the centre lines of bright (1) or dark (-1) fibres, up to n of each."""
-        found = find_ridges(field.contrast, field.grain, field.largest, signs)
+        found = find_ridges(field.contrast, field.noise, field.largest, signs)
         return {sign: cls._along(field, ridges, n) for sign, ridges in found.items()}
 
     @classmethod
@@ -189,20 +187,23 @@ def find_places(
 ) -> Appearance | None:
     """Judge n points on centre lines, of the polarity that fits; None without any lines."""
     spectrum = log_spectrum(field.contrast)
-    found = dict[float, tuple[float, Places, Judged]]()
+    found = dict[float, tuple[float, Places, tuple[FloatMap, FloatMap], Judged]]()
     for sign, places in Places.on_ridges(field, (1.0, -1.0), n).items():
         if len(places):
-            judged = network(*look_at(field, sign, places), spectrum)
-            found[sign] = float(judged.probability @ places.length), places, judged
+            seen = look_at(field, sign, places)
+            judged = network(*seen, spectrum)
+            found[sign] = float(judged.probability @ places.length), places, seen, judged
     allowed = [sign for sign in signs if sign in found]
     if not allowed:
         return None
     sign = max(allowed, key=lambda each: found[each][0])
-    length, places, judged = found[sign]
+    length, places, seen, judged = found[sign]
     negative = found[-sign][0] / max(length, 1e-9) if -sign in found else 0.0
     for _ in range(_N_PASSES):
-        places = moved(field, places, judged)
-        judged = network(*look_at(field, sign, places), spectrum)
+        places, is_moved = moved(field, places, judged), judged.probability > _MOVED
+        for facts, new in zip(seen, look_at(field, sign, places.chosen(is_moved)), strict=True):
+            facts[is_moved] = new
+        judged = network(*seen, spectrum)
     places = moved(field, places, judged)
     looks = LOOKS if sign < 0 else LOOKS[:-1]  # in transmission, fibres are dark
     look = looks[int(judged.looks[: len(looks)].argmax())]
@@ -232,13 +233,13 @@ def look_at(field: Field, sign: float, places: Places) -> tuple[FloatMap, FloatM
     mean = profiles.mean(axis=(1, 2))
     deviation = profiles.std(axis=(1, 2)) + 1e-4
     span = field.levels[1] - field.levels[0] + 1e-4
-    noise = field.noise / 2.0 ** _level(field, places.diameter)
+    noise = field.noise.deviation / 2.0 ** _level(field, places.diameter)
     facts = [
         np.log(places.diameter / 8),
         np.log(noise / deviation + 1e-3) + 2,
         np.log(deviation / span) + 1.5,
         mean / span - 0.5,
-        np.full(len(places), np.log(field.noise / span + 1e-3) + 2),
+        np.full(len(places), np.log(field.noise.deviation / span + 1e-3) + 2),
     ]
     return profiles.astype(np.float32), np.stack(facts, axis=1).astype(np.float32)
 
@@ -256,7 +257,7 @@ def profiles_across(
     From an image as fine as for diameters that are `finer` times smaller.
     """
     (n_rows, n_samples), (share, least, most) = shape, ALONG
-    least = np.clip(_ALONG_NOISE * field.noise, share, least)
+    least = np.clip(_ALONG_NOISE * field.noise.deviation, share, least)
     along = np.clip(share * places.diameter, least, most)
     rows = along[:, None] * np.linspace(-1, 1, n_rows)
     columns = reach * places.diameter[:, None] * np.linspace(-1, 1, n_samples)
@@ -302,12 +303,43 @@ def followed(places: Places) -> tuple[NDArray[np.int64], Values]:
     return np.asarray(fibre, dtype=np.int64), halves[0] + halves[1]
 
 
-def long_fibres(fibres: NDArray[np.int64], lengths: Values) -> NDArray[np.intp]:
-    """Return the longest fibres with places for a mean profile; none if they are a small part."""
-    counts, length = np.bincount(fibres), np.bincount(fibres, lengths)
-    long = np.argsort(-length * (counts >= _MIN_PLACES))[:_MAX_FIBRES]
-    long = long[counts[long] >= _MIN_PLACES]
-    return long if length[long].sum() >= _MIN_SHARE * length.sum() else long[:0]
+@dataclass(frozen=True, eq=False)
+class LongFibres:
+    """The longest fibres with places for a mean profile; none if they are a small part."""
+
+    places: Places
+    fibres: NDArray[np.int64]  # number of the fibre of each place
+    numbers: NDArray[np.intp]  # (n,), of the long ones
+    lengths: Values  # (n,)
+
+    @classmethod
+    def of(cls, places: Places, fibres: NDArray[np.int64], lengths: Values) -> LongFibres:
+        counts, length = np.bincount(fibres), np.bincount(fibres, lengths)
+        long = np.argsort(-length * (counts >= _MIN_PLACES))[:_MAX_FIBRES]
+        long = long[counts[long] >= _MIN_PLACES]
+        if length[long].sum() < _MIN_SHARE * length.sum():
+            long = long[:0]
+        return cls(places, fibres, long, np.asarray(length[long]))
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def profiles(
+        self, field: Field, sign: float, reach: float, shape: tuple[int, int], finer: float = 1.0
+    ) -> Iterator[tuple[Places, Values]]:
+        """Give some places of each fibre, and the profiles across them."""
+        for number in self.numbers:
+            own = np.flatnonzero(self.fibres == number)
+            some = self.places.chosen(own[:: 1 + len(own) // _MAX_PROFILES])
+            yield some, profiles_across(field, sign, some, reach, shape, finer).mean(axis=1)
+
+    def at_places(self, values: Values) -> Values:
+        """Return those of each place's fibre; of short ones, of that with the nearest diameter."""
+        logs, of_fibre = np.log(self.places.diameter), self.fibres == self.numbers[:, None]
+        middle = np.array([np.median(logs[own]) for own in of_fibre])
+        nearest = np.abs(logs - middle[:, None]).argmin(axis=0)
+        of_place = np.where(of_fibre.any(axis=0), of_fibre.argmax(axis=0), nearest)
+        return np.asarray(values[of_place])
 
 
 def following(places: Places) -> NDArray[np.intp]:
@@ -362,19 +394,19 @@ class Ridges:
 
 
 def find_ridges(
-    contrast: FloatMap, grain: tuple[float, float], largest: float, signs: Sequence[float]
+    contrast: FloatMap, noise: Noise, largest: float, signs: Sequence[float]
 ) -> dict[float, Ridges]:
     """Find ridges of bright (1) or of dark (-1) lines in an image.
 
     Steger 1998, "An unbiased detector of curvilinear structures", IEEE Transactions on Pattern
     Analysis and Machine Intelligence 20, at scales in steps of the square root of 2, normalised as
     by Lindeberg 1998, "Edge detection and ridge detection with automatic scale selection",
-    International Journal of Computer Vision 30. The contrast spans 0 to 1; `grain` is its
-    noise, as of `noise_and_grain`, `largest` the largest scale in pixels.
+    International Journal of Computer Vision 30. The contrast spans 0 to 1; `largest` is
+    the largest scale in pixels.
     """
     found = {sign: list[Ridges]() for sign in signs}
     finer: dict[float, _Scale] = {}
-    for scale in _scales(contrast, grain, largest, signs):
+    for scale in _scales(contrast, noise, largest, signs):
         for sign, here in scale.items():
             points = here.points
             if finer:
@@ -393,14 +425,14 @@ class _Scale:
 
 
 def _scales(
-    contrast: FloatMap, grain: tuple[float, float], largest: float, signs: Sequence[float]
+    contrast: FloatMap, noise: Noise, largest: float, signs: Sequence[float]
 ) -> Iterator[dict[float, _Scale]]:
     """Give the responses scale by scale, not all at once: one may be as large as the image."""
     image, step = contrast, 1
     while min(image.shape) >= _MIN_SIDE:
         for scale in _SCALES[min(step - 1, 1)]:
             if scale * step <= largest * 1.01:
-                yield _at_scale(image, scale, step, grain, signs)
+                yield _at_scale(image, scale, step, noise, signs)
                 widest = scale * step
         if widest * 1.4 > largest:
             break
@@ -420,13 +452,13 @@ def _looked_up(at: _Scale, positions: NDArray[np.float64]) -> FloatMap:
 
 
 def _at_scale(
-    image: FloatMap, scale: float, step: int, grain: tuple[float, float], signs: Sequence[float]
+    image: FloatMap, scale: float, step: int, noise: Noise, signs: Sequence[float]
 ) -> dict[float, _Scale]:
     response = {sign: np.empty(image.shape, dtype=np.float16) for sign in signs}
     found = {sign: list[Ridges]() for sign in signs}
     n_rows, reach = max(1, _BAND // image.shape[1]), int(_TRUNCATE * scale + 0.5)
-    deviation, smoothed = grain
-    of_noise = deviation * _NOISE_GAIN * (scale * step) ** 2 / np.hypot(scale * step, smoothed) ** 3
+    size = scale * step
+    of_noise = noise.white * _NOISE_GAIN * size**2 / np.hypot(size, noise.grain) ** 3
     least = max(_SIGNIFICANT * of_noise, _MIN_RESPONSE)
     for top in range(0, len(image), n_rows):
         above = min(top, reach)
@@ -476,13 +508,13 @@ class _Derivatives:
         """Return the response to bright (1) or dark (-1) lines, its maxima and their normals."""
         response = np.maximum(self.gap - np.float32(sign) * self.mean, 0)
         response *= np.float32(scale**2)
-        row, column = np.nonzero(response > least)
-        r, c, rc, half = (sign * own[row, column] for own in (self.r, self.c, self.rc, self.half))
+        index = np.flatnonzero(response > least)
+        r, c, rc, half = (sign * own.ravel()[index] for own in (self.r, self.c, self.rc, self.half))
         # The eigenvector of the lower eigenvalue.
         angle = 0.5 * np.arctan2(rc, half) + np.pi / 2
-        normal = np.stack([np.cos(angle), np.sin(angle)], axis=1)
-        curvature = -response[row, column] / scale**2
-        slope = r * normal[:, 0] + c * normal[:, 1]
-        shift = normal * (-slope / curvature)[:, None]
-        ridge = np.abs(shift).max(axis=1) <= 0.5
-        return response, np.stack([row, column], axis=1)[ridge] + shift[ridge], normal[ridge]
+        normal = np.stack([np.cos(angle), np.sin(angle)])
+        curvature = -response.ravel()[index] / scale**2
+        shift = normal * (-(r * normal[0] + c * normal[1]) / curvature)
+        ridge = np.abs(shift).max(axis=0) <= 0.5
+        place = np.stack(np.divmod(index[ridge], response.shape[1])) + shift[:, ridge]
+        return response, place.T, normal[:, ridge].T

@@ -7,17 +7,14 @@ their blur and their look.
 
 from __future__ import annotations
 
-import io
 import zlib
-from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
-from importlib.resources import files
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
-from numpy.typing import NDArray
+from scipy.special import expit
 
+from hypervlad.common.dense import DenseLayers
 from hypervlad.common.progress import one_blas_thread
 from hypervlad.fibres.contrast import FloatMap, Values
 
@@ -45,8 +42,7 @@ class Judged:
     blur: float  # standard deviation in pixels
 
 
-@dataclass(frozen=True, eq=False)
-class ProfileNetwork:
+class ProfileNetwork(DenseLayers):
     """Two dense layers per profile, their averages over the image, and two more layers.
 
     `weights` has those of the layers, and what depends on an image's places as a whole:
@@ -54,17 +50,9 @@ class ProfileNetwork:
     ``interval``, the half-width of the median's interval.
     """
 
-    weights: Mapping[str, NDArray[np.float32]]
-
     @classmethod
-    @lru_cache(maxsize=1)
     def pretrained(cls) -> ProfileNetwork:
-        return cls.read((files(__package__) / "profile_network.npz").read_bytes())
-
-    @classmethod
-    def read(cls, content: bytes) -> ProfileNetwork:
-        with np.load(io.BytesIO(content), allow_pickle=False) as stored:
-            return cls({name: stored[name].astype(np.float32) for name in stored.files})
+        return cls.stored(__package__, "profile_network.npz")
 
     @property
     def digest(self) -> str:
@@ -88,18 +76,17 @@ class ProfileNetwork:
             return self._judged(seen_by_network(profiles, facts), spectrum)
 
     def _judged(self, seen: FloatMap, spectrum: FloatMap) -> Judged:
-        parts = [self._first(seen[i : i + _BATCH]) for i in range(0, len(seen), _BATCH)]
-        hidden = np.concatenate(parts)
-        trust = _sigmoid(self._layer("trust", hidden))
+        batches = (seen[i : i + _BATCH] for i in range(0, len(seen), _BATCH))
+        hidden = np.concatenate([self.hidden(each, "first", "second") for each in batches])
+        trust = expit(self.layer("trust", hidden))
         image = [hidden.mean(axis=0), (trust * hidden).sum(axis=0) / (trust.sum() + 1)]
-        context = self._layer("context", np.concatenate([*image, SPECTRUM_FACTOR * spectrum]))
-        context = np.maximum(context, 0)
+        context = self.hidden(np.concatenate([*image, SPECTRUM_FACTOR * spectrum]), "context")
         beside = np.broadcast_to(context, (len(hidden), len(context)))
-        last = np.maximum(self._layer("third", np.concatenate([hidden, beside], axis=1)), 0)
-        presence, ratio, error, offset, turn = self._layer("profile", last).astype(np.float64).T
-        *looks, log_blur = self._layer("image", context)
+        last = self.hidden(np.concatenate([hidden, beside], axis=1), "third")
+        presence, ratio, error, offset, turn = self.layer("profile", last).astype(np.float64).T
+        *looks, log_blur = self.layer("image", context)
         return Judged(
-            probability=_sigmoid(presence),
+            probability=expit(presence),
             log_ratio=ratio,
             error=np.exp(np.clip(error, *LOG_ERRORS)),
             offset=offset,
@@ -108,14 +95,6 @@ class ProfileNetwork:
             blur=float(np.exp(log_blur)),
         )
 
-    def _first(self, seen: FloatMap) -> FloatMap:
-        for name in ("first", "second"):
-            seen = np.maximum(self._layer(name, seen), 0)
-        return seen
-
-    def _layer(self, name: str, values: FloatMap) -> FloatMap:
-        return values @ self.weights[f"{name}.weight"].T + self.weights[f"{name}.bias"]
-
 
 def seen_by_network(profiles: FloatMap, facts: FloatMap) -> FloatMap:
     """Return the input of the first layer: profiles of mean 0 and deviation 1, and the facts."""
@@ -123,10 +102,6 @@ def seen_by_network(profiles: FloatMap, facts: FloatMap) -> FloatMap:
     mean, deviation = flat.mean(axis=1, keepdims=True), flat.std(axis=1, keepdims=True)
     standardised = (flat - mean) / (deviation + 1e-4)
     return np.concatenate([standardised, facts], axis=1).astype(np.float32)
-
-
-def _sigmoid(values: NDArray[np.floating]) -> Values:
-    return np.asarray(1 / (1 + np.exp(-np.clip(values, -60, 60))), dtype=np.float64)
 
 
 def log_spectrum(contrast: FloatMap) -> FloatMap:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypervlad.fibres.contrast import FloatMap, Values
-from hypervlad.fibres.places import Appearance, Field, Places, long_fibres, profiles_across
+from hypervlad.fibres.places import Appearance, Field, LongFibres
 from hypervlad.statistics.groups import weighted_quantiles
 
 _REACH, _SHAPE = 2.5, (4, 101)  # of profiles: in diameters, and points along and across
@@ -123,20 +123,13 @@ def _tubes() -> _Models:
     return _Models.of(_SHARP, radii, holes, [1 - np.exp(-depth)])
 
 
-def outer_edges(
-    field: Field, found: Appearance, places: Places, fibres: NDArray[np.int64], lengths: Values
-) -> tuple[Values, str]:
-    """Return the outer diameters of places over those found, and a note if they differ.
-
-    Fibres with few places are as most others of the image are.
-    """
-    long, ratio = long_fibres(fibres, lengths), np.ones(len(places))
+def outer_edges(field: Field, found: Appearance, long: LongFibres) -> tuple[Values, str]:
+    """Return the outer diameters of places over those found, and a note if they differ."""
+    same, weights = np.ones(len(long.places)), long.lengths
     if not len(long):
-        return ratio, ""
-    weights = np.bincount(fibres, lengths)[long]
-    profiles = np.stack(
-        [_mean_profile(field, found.sign, places.chosen(fibres == each)) for each in long]
-    )
+        return same, ""
+    own = long.profiles(field, found.sign, _REACH, _SHAPE)
+    profiles = np.stack([_mean_profile(each) for _, each in own])
     body, _, _ = _bodies().fitted(profiles, lambda c: _within(c[:, 2], _HALO))
     rest, radii, cores = _shells().fitted(profiles, _is_shell)
     words, clear = _OF_SHELLS, rest < np.log(_MAX_REST)
@@ -149,14 +142,11 @@ def outer_edges(
         words, clear = _OF_TUBES, np.ones(len(long), bool)
         shown = bool(np.average(rest - body, weights=weights) < _WORSE)
     if not shown:
-        return ratio, ""
+        return same, ""
     weights = weights * clear
     radii = np.where((radii < _LEAST_WIDER) & (words == _OF_SHELLS), 1, radii)  # without a shell
     typical, core = (weighted_quantiles(each, weights, [0.5])[0] for each in (radii, cores))
-    ratio[:] = typical
-    for each, radius in zip(long[clear], radii[clear], strict=True):
-        ratio[fibres == each] = radius
-    return ratio, words.format(1 / core)
+    return long.at_places(np.where(clear, radii, typical)), words.format(1 / core)
 
 
 def _within(values: FloatMap, bounds: tuple[float, float]) -> NDArray[np.bool_]:
@@ -169,9 +159,8 @@ def _is_shell(parts: FloatMap) -> NDArray[np.bool_]:
     return (core > 0) & (_SHELL[0] * whole < shell) & (shell < _SHELL[1] * whole)
 
 
-def _mean_profile(field: Field, sign: float, places: Places) -> FloatMap:
+def _mean_profile(profiles: Values) -> FloatMap:
     """Return the brightness from the middle outwards, from 0 to 1, without what lies beside it."""
-    profiles = profiles_across(field, sign, places, _REACH, _SHAPE).mean(axis=1)
     middle = _SHAPE[1] // 2
     sides = np.concatenate([profiles[:, middle:], profiles[:, middle::-1]])
     mean = np.quantile(sides, _DIM, axis=0)

@@ -16,7 +16,15 @@ from hypervlad.common.constraints import Number, OneOf, check_value
 from hypervlad.fibres.bundles import find_bundles
 from hypervlad.fibres.contrast import Values, normalised_contrast
 from hypervlad.fibres.diameters import Polarity
-from hypervlad.fibres.places import PROBABILITY, Appearance, Field, find_places, followed, following
+from hypervlad.fibres.places import (
+    PROBABILITY,
+    Appearance,
+    Field,
+    LongFibres,
+    find_places,
+    followed,
+    following,
+)
 from hypervlad.fibres.profile_network import ProfileNetwork
 from hypervlad.fibres.shells import outer_edges
 from hypervlad.images import PixelSizes, ReadOptions
@@ -141,9 +149,9 @@ def find_fibres(
     lines = [each for each in lines if each.length * enlarged >= min_length]
     sure = [each for each in lines if each.confidence(found) >= _LEAST_CONFIDENCE]
     places = found.places.chosen(found.places.probability > PROBABILITY)
-    parts = field, found, places, *followed(places)
-    _, of_bundles = find_bundles(*parts)
-    ratio, of_shells = (np.ones(1), "") if of_bundles else outer_edges(*parts)
+    long = LongFibres.of(places, *followed(places))
+    _, of_bundles = find_bundles(field, found, long)
+    ratio, of_shells = (np.ones(1), "") if of_bundles else outer_edges(field, found, long)
     note = of_shells or (of_bundles and of_bundles + _OF_THEIR_OUTLINES)
     wider = float(np.median(ratio)) if of_shells else 1.0
     sure = [replace(each, diameter=wider * each.diameter) for each in sure]

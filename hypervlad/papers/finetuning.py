@@ -29,6 +29,7 @@ from hypervlad.papers.training import (
     SoftmaxCrossEntropy,
     Trainer,
     evaluate,
+    warped,
 )
 from hypervlad.statistics.splits import group_folds
 
@@ -280,11 +281,8 @@ def turn_randomly(images: torch.Tensor, generator: torch.Generator) -> torch.Ten
 
 def crop_randomly(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Rotate images and enlarge a part of each; they are mirrored beyond their edges."""
-    maps = random_affine_maps(len(images), generator).to(images.device)
-    grid = functional.affine_grid(maps, list(images.shape), align_corners=False)
-    return functional.grid_sample(
-        images, grid, mode="bilinear", padding_mode="reflection", align_corners=False
-    ).clamp(0, 1)  # rounding
+    maps = random_affine_maps(len(images), generator)
+    return warped(images, maps, "reflection", corners=False).clamp(0, 1)  # rounding
 
 
 def random_affine_maps(n: int, generator: torch.Generator) -> torch.Tensor:

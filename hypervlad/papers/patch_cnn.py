@@ -17,7 +17,6 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
-from torch.nn import functional
 
 from hypervlad.classify.boosting.logistic import decided_classes, probabilities, with_exact_ties
 from hypervlad.classify.fitting import checked_labels
@@ -27,7 +26,6 @@ from hypervlad.common.constraints import (
     Alternatives,
     InstanceOf,
     Integer,
-    Number,
     OneOf,
 )
 from hypervlad.features.encoding import check_finite
@@ -43,6 +41,7 @@ from hypervlad.images import ImageReadError, ReadOptions, read_micrographs
 from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import check_image_list, image_name
 from hypervlad.papers.training import (
+    SCHEDULED,
     BinaryCrossEntropy,
     Curves,
     Samples,
@@ -50,6 +49,7 @@ from hypervlad.papers.training import (
     Trainer,
     hold_out,
     outputs_of,
+    warped,
 )
 from hypervlad.statistics.splits import check_groups, joined_groups, order_by_digest
 
@@ -127,10 +127,7 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
 
     _kind = "patch_cnn_classifier"
     _parameter_constraints: ClassVar[Mapping[str, Alternatives]] = {
-        "learning_rate": [Number(above=0)],
-        "batch_size": [Integer()],
-        "max_epochs": [Integer()],
-        "patience": [Integer()],
+        **SCHEDULED,
         "read_options": [InstanceOf((Mapping, ReadOptions), "a dict or a ReadOptions"), None],
         "device": [InstanceOf((str, torch.device), '"auto", "cpu" or "cuda"')],
         **SEEDED,
@@ -216,7 +213,7 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
                 BinaryCrossEntropy(),
                 torch.optim.Adam(network.parameters(), lr=self.learning_rate, eps=_KERAS_EPSILON),
                 augment_patches,
-                Schedule(self.learning_rate, self.batch_size, self.max_epochs, self.patience),
+                Schedule.of(self),
                 seed,
             )
             curves = trainer.fit(
@@ -429,11 +426,8 @@ def evaluation_batch(patch: int) -> int:
 
 def augment_patches(patches: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Shear, zoom and mirror each patch (n, C, p, p) at random, as Keras's ImageDataGenerator."""
-    maps = random_affine_maps(len(patches), generator).to(patches.device)
-    grid = functional.affine_grid(maps, list(patches.shape), align_corners=True)
-    return functional.grid_sample(
-        patches, grid, mode="bilinear", padding_mode="border", align_corners=True
-    )
+    maps = random_affine_maps(len(patches), generator)
+    return warped(patches, maps, "border", corners=True)
 
 
 def random_affine_maps(n: int, generator: torch.Generator) -> torch.Tensor:

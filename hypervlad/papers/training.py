@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from scipy.optimize import minimize_scalar
 from torch import nn
 from torch.nn import functional
 
+from hypervlad.common.constraints import Alternatives, Integer, Number
 from hypervlad.common.progress import ProgressBar
 from hypervlad.common.wording import counted, warn_user
 from hypervlad.features.loading import ImageLoader
@@ -25,6 +26,11 @@ _VALIDATION_FRACTION = 0.2
 _MIN_GROUPS = 5  # held out; with fewer, their loss says little
 
 Augmentation = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
+#: Of a model that is trained by a `Schedule`.
+SCHEDULED: Mapping[str, Alternatives] = {
+    "learning_rate": [Number(above=0)],
+    **{name: [Integer()] for name in ("batch_size", "max_epochs", "patience")},
+}
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,10 @@ class Schedule:
     warm_up: int = 0
     # Nearly equal batches, without a small remainder: Adam's step is as long for one sample.
     even_batches: bool = False
+
+    @classmethod
+    def of(cls, model: Any, **others: Any) -> Schedule:
+        return cls(**{name: getattr(model, name) for name in SCHEDULED}, **others)
 
     def batches(self, order: torch.Tensor) -> Sequence[torch.Tensor]:
         """Cut an epoch's samples into batches."""
@@ -247,6 +257,14 @@ class Trainer:
         outputs, targets = evaluate(self.network, samples)
         loss = self.objective.validation_loss(outputs, targets)
         return loss, float(self.objective.is_correct(outputs, targets).double().mean())
+
+
+def warped(images: torch.Tensor, maps: torch.Tensor, beyond: str, *, corners: bool) -> torch.Tensor:
+    """Return images (n, C, h, w) by maps (n, 2, 3) from new coordinates to old ones."""
+    grid = functional.affine_grid(maps.to(images.device), list(images.shape), align_corners=corners)
+    return functional.grid_sample(
+        images, grid, mode="bilinear", padding_mode=beyond, align_corners=corners
+    )
 
 
 @torch.inference_mode()

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import importlib.resources
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.resources.abc import Traversable
+from importlib.resources import files
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from skimage.segmentation import find_boundaries
 from torch import nn
 from torch.nn import functional
 
+from hypervlad.common.dense import stored_arrays
 from hypervlad.common.progress import ProgressBar
 from hypervlad.features.network import TappedNetwork
 from hypervlad.features.registry import Backbone, Preprocessing, Runtime
@@ -144,13 +144,7 @@ def decoder_of(arrays: Mapping[str, NDArray[np.float32]]) -> TopDownDecoder:
 
 def pretrained_decoder() -> TopDownDecoder:
     """Return the decoder of the network `PRETRAINED` that was trained on drawn fields."""
-    return stored_decoder(importlib.resources.files(__package__).joinpath(_DRAWN))
-
-
-def stored_decoder(source: Traversable) -> TopDownDecoder:
-    """Return a decoder whose tensors are in an .npz file."""
-    with source.open("rb") as stream, np.load(stream) as stored:
-        return decoder_of({name: stored[name].astype(np.float32) for name in stored.files})
+    return decoder_of(stored_arrays(files(__package__) / _DRAWN))
 
 
 def _enlarged(maps: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

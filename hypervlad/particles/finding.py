@@ -293,7 +293,7 @@ class Scales:
         self, grey: NDArray[np.float32], min_area: int, joiner: Joiner | None = None
     ) -> None:
         self._images, self._min_area = {1.0: grey}, min_area
-        self._joiner = joiner or Joiner.stored()
+        self._joiner = joiner or Joiner.pretrained()
         # Several tiles are computed in torch anyway. So are the smaller images of a large one here:
         # each may be one tile, and OpenVINO would keep the memory of the largest, 0.6 GB.
         self._network = finder_network()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.resources
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array, csr_array
 from scipy.special import expit
 
+from hypervlad.common.dense import DenseLayers
 from hypervlad.common.progress import one_blas_thread
 from hypervlad.objects.splitting import (
     NEIGHBOURS,
@@ -236,19 +236,13 @@ class Joined:
         return replace(self, pieces=at_own_scale(self.pieces, size))
 
 
-class Joiner:
+class Joiner(DenseLayers):
     """Says which parts of a field are one particle: a network of two hidden layers."""
 
-    def __init__(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        self._arrays = {name: np.asarray(each, np.float64) for name, each in arrays.items()}
-
     @classmethod
-    @cache
-    def stored(cls) -> Joiner:
+    def pretrained(cls) -> Joiner:
         """Return the joiner that was trained on drawn fields."""
-        source = importlib.resources.files(__package__).joinpath(_STORED)
-        with source.open("rb") as stream, np.load(stream) as arrays:
-            return cls(arrays)
+        return cls.stored(__package__, _STORED)
 
     def join(
         self, labels: LabelMap, fields: NDArray[np.uint8], coarse: Joined | None
@@ -306,11 +300,9 @@ class Joiner:
         return np.concatenate([self._of_features(graph.features(some)) for some in blocks])
 
     def _of_features(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
-        own = self._arrays
-        values = ((features - own["mean"]) / own["deviation"]).clip(-CLIPPED, CLIPPED)
-        for layer in ("1", "2"):
-            values = np.maximum(values @ own["weight" + layer] + own["bias" + layer], 0)
-        return np.asarray(expit(values @ own["weight3"] + own["bias3"])[:, 0])
+        values = (features - self.weights["mean"]) / self.weights["deviation"]
+        hidden = self.hidden(values.clip(-CLIPPED, CLIPPED), "first", "second")
+        return np.asarray(expit(self.layer("last", hidden))[:, 0])
 
 
 def _merges(graph: PartGraph, probability: NDArray[np.float64], least: float) -> NDArray[np.int64]:

@@ -146,7 +146,6 @@ _TUBES = np.exp(-parallel(*3 * [26 * _STEPS[1:, None]], levels=-np.diff(_WALL)))
             9.9,
             "are parallel, some touch: ",
         ),
-        (parallel(8, 8, 8, 20), 8, "a tenth of the length is over 2"),
         (made("rims", 6, 3, second=16, cover=0.5, size=(360, 400))[0], 13, "may be of either"),
     ],
 )
