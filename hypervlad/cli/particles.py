@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -25,7 +25,6 @@ from hypervlad.cli.files import (
     write_or_print,
 )
 from hypervlad.cli.messages import echo, plain_errors, report_left_out, say, warn
-from hypervlad.common.progress import by_reader, joined_notes
 from hypervlad.common.wording import counted, name_some
 from hypervlad.folders.outputs import check_folders, check_model, check_page, check_table
 
@@ -40,8 +39,6 @@ particles = typer.Typer(
 )
 
 Format = StrEnum("Format", ["GEOJSON", "ROI"])
-_BOTH = "bright", "dark"
-_MANY = 4  # images of one polarity for each of the other, before doubtful ones are taken as these
 
 FoundPath = Annotated[
     Path, typer.Argument(metavar="FOUND", help="Folder written by hypervlad particles find.")
@@ -185,9 +182,12 @@ def find(
                          removed (wrong outlines of a review), doubt (about what was
                          found), note (faults of the image), SHA-256 of image and
                          outlines, the file in which a person has corrected them, and
-                         the share by which a size from a scale bar may be wrong, and
+                         the share by which a size from a scale bar may be wrong,
                          number_low, number_high, size_low, size_high: between which
-                         factors true numbers and sizes are those found, if it is known
+                         factors true numbers and sizes are those found, if it is known,
+                         and, without a model, polarity and polarity_shown, from -1 (dark)
+                         to 1 (bright): what this image shows of it; if that is little,
+                         the polarity is that of the other images
       particles.csv      one line per particle: micrograph, particle (its number),
                          left_out (write 1, and it is not counted) and its measures;
                          units are in the names
@@ -202,10 +202,9 @@ def find(
     """
     from hypervlad.images.files import IMAGE_SUFFIXES
     from hypervlad.images.options import ReadOptions, check_read_options
-    from hypervlad.images.reading import relative_names
     from hypervlad.objects.found_files import OWN_FILES
     from hypervlad.objects.found_folder import FoundFolder
-    from hypervlad.particles.finding import SURE, find_particles
+    from hypervlad.particles.finding import find_particles
     from hypervlad.particles.search import find_in_images
 
     own, reading = option.settings(set_, find_particles, ReadOptions)
@@ -223,8 +222,6 @@ def find(
     if (root := folder_of(paths)) is None:
         raise ValueError("the images are on several drives; find those of each by a command")
     sizes = own_pixel_size(pixel_size, files)
-    confidences = dict[Path, tuple[str | None, float]]()
-    as_others, of_others = dict[str, Any](), ""
     annotations: Annotations = "keep" if keep_annotations else "leave_out"
     finder: dict[str, Any]
     if model is None:
@@ -249,19 +246,11 @@ def find(
         scaled = options if sizes is None else replace(options, pixel_size=sizes)
         find_one, detection = segmenter.find_particles, segmenter.detection_
 
-    def outline(image: Path) -> Any:
-        found = find_one(image, annotations=annotations, read_options=scaled, **as_others)
-        if as_others:
-            found = replace(found, note=joined_notes([found.note, of_others]))
-        confidences[image] = getattr(found, "polarity", None), getattr(found, "confidence", 1.0)
-        return found
-
     finder |= {"annotations": annotations} if keep_annotations else {}
-    search = functools.partial(
-        find_in_images,
+    found, left_out = find_in_images(
         output,
         files,
-        outline,
+        functools.partial(find_one, annotations=annotations, read_options=scaled),
         root=root,
         finder=finder,
         # Files of several pages were warned of here, and are read like this from now on.
@@ -272,44 +261,16 @@ def find(
         detection=detection,
         corrected=None if corrected is None else FoundFolder(corrected),
         formats=formats or (),
+        resume=resume,
         verbose=option.common().verbose,
     )
-    found, left_out = search(resume=resume)
-    usual, rare = _polarities(confidences)
-    doubtful = [image for image in rare if confidences[image][1] < SURE]
-    if doubtful and len(usual) >= _MANY * len(rare):
-        as_others["polarity"] = most = confidences[usual[0]][0]
-        of_others = (
-            f"particles are {most} in {counted(len(usual), 'image')}, so they are taken to be "
-            f"{most} in this image, too, which may be either: look at the outlines"
-        )
-        for name in relative_names(doubtful, root):
-            found.outlines_file(name).unlink(missing_ok=True)
-        found, left_out = search(resume=True)
-        usual, rare = _polarities(confidences)
     if len(left_out) < len(files):
         n_empty = len(found.fields) - found.table["micrograph"].nunique()
         empty = f", {n_empty} of them without any" if n_empty else ""
         n_images = counted(len(found.fields), "image")
         echo(f"{counted(len(found.table), 'particle')} in {n_images}{empty}")
-        if rare:
-            most, other = (confidences[own[0]][0] for own in (usual, rare))
-            warn(
-                f"particles are {most} in {counted(len(usual), 'image')} and {other} in "
-                f"{name_some(list(map(str, rare)))}; look at these, or "
-                + by_reader(
-                    f"give --polarity {most}, and a new folder to write to",
-                    f"find again, with “{most}” chosen",
-                )
-            )
         echo(f"found: {found.path}")
     report_left_out(left_out, len(files))
-
-
-def _polarities(confidences: Mapping[Path, tuple[str | None, float]]) -> list[list[Path]]:
-    """Return the images whose particles have the polarity of most, and those of the other one."""
-    found = ([image for image, (own, _) in confidences.items() if own == name] for name in _BOTH)
-    return sorted(found, key=len, reverse=True)
 
 
 @particles.command(epilog=option.EPILOG)

@@ -177,6 +177,12 @@ def note_doubt(name: str, note: str) -> None:
         warn_of_image(_doubts, name, note)
 
 
+def forget_doubt(name: str) -> None:
+    """Say nothing of what was doubtful so far about an image, which is looked at once more."""
+    if (run := _run.get()) is not None:
+        run.facts.get(_doubts, {}).pop(name, None)
+
+
 def _doubts(notes: Mapping[str, str], _n_images: int) -> str:
     return BESIDES.join(sentences_of(notes))
 

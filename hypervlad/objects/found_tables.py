@@ -36,6 +36,7 @@ FIELD_COLUMNS = (
     *("micrograph", "group", "sample", "particles", "height", "width", "pixel_size_nm"),
     *("annotations", "annotated_px", "beside", "removed", "doubt", "note", "image_digest"),
     *("outlines_digest", "corrected_in", "scale_bar_error", *FindingRange._fields),
+    *("polarity", "polarity_shown"),
 )
 _NEEDED = ("micrograph", "height", "width", "pixel_size_nm", "outlines_digest")
 _TEXTS = dict.fromkeys(TEXT_COLUMNS, str)

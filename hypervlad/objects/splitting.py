@@ -32,6 +32,11 @@ _WIDE = 10.0  # pixels, of half a width, above which it is narrower by a tenth
 _AT_ONCE, _ROWS = 1 << 16, 1024  # pixels, and rows that are compared
 
 
+def widened(window: Window, by: int) -> Window:
+    """Return a window with so many pixels more on each side, but none before the first."""
+    return tuple(slice(max(0, side.start - by), side.stop + by) for side in window)
+
+
 def split_particles(
     depth: ArrayLike | None, is_particle: ArrayLike, *, separation: float = 0.8, min_area: int = 20
 ) -> NDArray[np.int32]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from hypervlad.images.resampling import halved, smoothed
-from hypervlad.objects.splitting import EIGHT
+from hypervlad.objects.splitting import EIGHT, widened
 
 _RING = 3  # pixels to both sides of an outline, between which grey values step
 _MIN_FREE = 0.25  # of the pixels around a particle, which no other one has
@@ -39,7 +39,7 @@ def edges_of(grey: NDArray[np.float32], labels: NDArray[np.int32], sign: int) ->
     steps, lengths, contrasts = np.zeros(n), np.ones(n), dict[int, list[tuple[float, int]]]()
     spreads = np.full(n, np.nan)
     for number, window in enumerate(ndimage.find_objects(labels)):
-        around = tuple(slice(max(0, a.start - _RING - 1), a.stop + _RING + 1) for a in window)
+        around = widened(window, _RING + 1)
         own, values = labels[around] == number + 1, sign * grey[around]
         lengths[number] = np.count_nonzero(own & ~ndimage.binary_erosion(own))
         within = own & ~ndimage.binary_erosion(own, EIGHT, iterations=_RING, border_value=1)
@@ -61,6 +61,16 @@ def edges_of(grey: NDArray[np.float32], labels: NDArray[np.int32], sign: int) ->
     return Edges(steps, at_edge / lengths, contrasts, spreads)
 
 
+def stands_out(
+    values: NDArray[np.float32], weights: NDArray[np.float32], *widths: float
+) -> NDArray[np.float32]:
+    """Return means by narrow Gaussian weights less those by wide ones; values times weights."""
+    narrow, wide = (
+        smoothed(values, width) / np.maximum(smoothed(weights, width), 1e-6) for width in widths
+    )
+    return np.asarray(narrow - wide, np.float32)
+
+
 def texture_of(
     grey: NDArray[np.float32], labels: NDArray[np.int32], sign: int
 ) -> Callable[[int], float]:
@@ -77,12 +87,7 @@ def texture_of(
         values, weights = np.where(free, sign * grey[window], 0), free.astype(np.float32)
         area = 4 * np.pi  # of Gaussian weights, as that of equal ones of as little noise
         while min(values.shape) >= _LEAST_TEXTURE:
-            narrow, wide = (
-                smoothed(values, width) / np.maximum(smoothed(weights, width), 1e-6)
-                for width in (1, 2)
-            )
-            differences = np.asarray(narrow - wide, np.float32)
-            pools[np.log(area)].append(differences[weights > 0.5])
+            pools[np.log(area)].append(stands_out(values, weights, 1, 2)[weights > 0.5])
             values, weights = map(halved, (values, weights))
             area *= 4
     logs = list[tuple[float, float]]()

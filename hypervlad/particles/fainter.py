@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from hypervlad.images.resampling import halved, smoothed
+from hypervlad.images.resampling import halved
 from hypervlad.images.sample import Sample
 from hypervlad.objects.splitting import LabelMap, areas_of, renumbered
+from hypervlad.particles.contrast import stands_out
 
 _NARROW, _WIDE = 0.75, 6.0  # pixels at half the size: of spots, and of what is around them
 _CLEARANCE, _LEAST = 2, 1000  # pixels there: around particles, and of what is beside these
@@ -82,12 +83,8 @@ def faint_spots(
     free = ~ndimage.binary_dilation(is_own | is_hidden, iterations=_CLEARANCE)
     if np.count_nonzero(free) < _LEAST or not is_own.any():
         return None
-    values, weights = np.where(free, half, 0), free.astype(np.float32)
-    narrow, wide = (
-        smoothed(values, width) / np.maximum(smoothed(weights, width), 1e-3)
-        for width in (_NARROW, _WIDE)
-    )
-    beyond = np.where(free, narrow - wide, 0)
+    beyond = stands_out(np.where(free, half, 0), free.astype(np.float32), _NARROW, _WIDE)
+    beyond[~free] = 0
     middle = np.median(beyond[free])
     deviation = 1.4826 * np.median(np.abs(beyond[free] - middle))
     spots, n = ndimage.label(beyond > middle + _STANDS_OUT * deviation)

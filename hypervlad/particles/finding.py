@@ -19,12 +19,13 @@ from hypervlad.features.lazy_torch import check_device, usual_torch
 from hypervlad.features.network import build_network
 from hypervlad.features.registry import get_backbone
 from hypervlad.images import ReadOptions
-from hypervlad.images.sample import Annotations, drop_hidden, one_or_many, read_sample
+from hypervlad.images.sample import Annotations, Sample, drop_hidden, one_or_many, read_sample
 from hypervlad.objects.detection import MIN_AREA, FindingRange
 from hypervlad.objects.measures import solidity
 from hypervlad.objects.particle import Outlines
 from hypervlad.objects.splitting import (
     EIGHT,
+    LabelMap,
     areas_of,
     elongations,
     join_without_necks,
@@ -48,7 +49,7 @@ from hypervlad.particles.doubt import Doubt, are_lumps, finding_range, main_doub
 from hypervlad.particles.fainter import faint_spots
 from hypervlad.particles.joining import Joined, Joiner
 from hypervlad.particles.layers import NO_LAYER, Layer, layer_alone
-from hypervlad.particles.soft_edges import to_soft_edges
+from hypervlad.particles.soft_edges import is_sphere, to_soft_edges
 from hypervlad.statistics.groups import weighted_quantiles
 
 Polarity: TypeAlias = Literal["bright", "dark"]
@@ -87,7 +88,16 @@ _MIN_CLARITY, _TYPICAL_CLARITY = 5.0, 8.0
 # Of so few particles, most of the area is clearer, and its contrast, where the image's edge has
 # none, this share of the range: holes, lights and clipped corners of empty fields have less.
 _FEW, _CLARITY_OF_FEW, _RANGE_OF_FEW = 5, 10.0, 0.16
+_LINE = 5.0  # elongation of few that the image's edge cuts: scratches and fibres
 _CONVEX = 0.9  # solidity
+_OTHERS = (
+    "{} regions look like particles, too, in this image ({:,}); if these are meant, say so by the "
+    "polarity"
+)
+_SPECKS = (
+    "{} of fewer than {} pixels are left out; if these are particles, lower min_area, or enlarge "
+    "the image"
+)
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -204,55 +214,35 @@ def find_particles(
     check_value("min_area", min_area, [Integer()])
     sample = read_sample(image, annotations=annotations, read_options=read_options)
     scales = Scales(sample.grey, min_area)
-    known, confidence = scales.polarity() if polarity == "auto" else (polarity, 0.0)
-    every = dict[Polarity, _Found]()
-    for name in (known, _OPPOSITE[known]) if polarity == "auto" else (known,):
-        every[name] = scales.found(name)
-        if confidence >= _SETTLED and len(every[name].weights):
-            break
-    else:
-        known, confidence = _chosen(every)
-    labels, note, own = every[known].labels, "", None
-    if labels.any() and (alone := layer_alone(sample.grey, labels, known, layer)):
-        again = Scales(alone.grey, min_area)
-        seen = again.found(known)
-        own = alone.outlined(seen.labels, labels, seen.concave)
-        if own is not None:
-            scales, labels, note = again, own, alone.note
-    if own is None and layer != "auto" and labels.any():
-        note = NO_LAYER
+    known, confidence, every = _searched(scales, polarity)
+    labels, note, doubts, n_unclear = every[known].labels, "", dict[str, float](), 0
+    if labels.any():
+        scales, labels, note = _of_layer(scales, labels, known, layer)
     n_beside = drop_hidden(labels, sample.mask)
-    spots = faint_spots(sample, labels, known, min_area) if labels.any() else None
-    if spots is not None:
-        again = Scales(spots.grey, min_area)
-        added = spots.added(labels, again.found(known).labels)
-        if added is not labels:
-            scales, labels = again, added
-            n_beside = max(n_beside, drop_hidden(labels, sample.mask))
-    doubts = scales.facts(known, labels) if labels.any() else {}
-    if doubts:
-        doubts["missed"], missed = spots.missed(labels) if spots is not None else (0.0, "")
-        doubts["soft"], soft = to_soft_edges(sample.grey, labels, known)
+    if labels.any():
+        scales, labels, missed, note_of_missed = _with_faint(scales, sample, labels, known)
+        n_beside = max(n_beside, drop_hidden(labels, sample.mask))
+    if labels.any():
+        doubts = scales.facts(known, labels) | {"missed": missed}
+        doubts["either"] = max(0.0, 1 - confidence / SURE)
+        doubts["soft"], note_of_edges = to_soft_edges(sample.grey, labels, known)
         labels[~sample.mask] = 0
-        note = joined_notes([note, missed, soft])
-    found, n_unclear = Outlines.of_labels(labels), 0
-    if not len(found):
+        note = joined_notes([note, note_of_missed, note_of_edges])
+    found = Outlines.of_labels(labels)
+    if len(found):
+        if confidence < SURE:
+            opposite = _OPPOSITE[known]
+            others = _OTHERS.format(opposite, int(every[opposite].labels.max()))
+            note = joined_notes([note, others])
+        n_specks = scales.n_specks(known, labels)
+        if n_specks > max(_FEW, _MANY_SPECKS * len(found)):
+            specks = _SPECKS.format(counted(n_specks, "region"), min_area)
+            note = joined_notes([note, specks])
+    else:
         n_unclear = sum(own.n_unclear for own in every.values())
         other = None if polarity == "auto" else scales.found(_OPPOSITE[polarity])
         note = _why_none(sample.grey, other, n_unclear, n_beside)
-        confidence = 0.0
-    elif confidence < SURE and polarity == "auto":
-        opposite = _OPPOSITE[known]
-        others = (
-            f"{opposite} regions look like particles, too, in this image "
-            f"({int(every[opposite].labels.max()):,}); if these are meant, say so by the polarity"
-        )
-        note = joined_notes([note, others])
-    n_specks = scales.n_specks(known, labels)
-    if len(found) and n_specks > max(_FEW, _MANY_SPECKS * len(found)):
-        specks = f"{counted(n_specks, 'region')} of fewer than {min_area} pixels"
-        specks += " are left out; if these are particles, lower min_area, or enlarge the image"
-        note = joined_notes([note, specks])
+    is_told = len(found) or polarity != "auto"
     result = FoundParticles(
         found.shape,
         found.outlines,
@@ -260,8 +250,8 @@ def find_particles(
         annotations=sample.annotations,
         n_beside=n_beside,
         note=note,
-        polarity=known if len(found) or polarity != "auto" else None,
-        confidence=confidence if polarity == "auto" else 1.0,
+        polarity=known if is_told else None,
+        confidence=confidence if is_told else 0.0,
         doubts=doubts,
         n_unclear=n_unclear,
     )
@@ -277,7 +267,7 @@ def find_particles(
 class _Found(NamedTuple):
     """The particles of one polarity, numbered."""
 
-    labels: NDArray[np.int32]
+    labels: LabelMap
     weights: NDArray[np.float64]  # area times contrast of convex ones
     n_unclear: int  # regions that are as the texture of the background, or corners of the image
     concave: float  # a tenth of the particles are more so
@@ -292,7 +282,8 @@ class Scales:
     def __init__(
         self, grey: NDArray[np.float32], min_area: int, joiner: Joiner | None = None
     ) -> None:
-        self._images, self._min_area = {1.0: grey}, min_area
+        self.grey, self.min_area = grey, min_area
+        self._images = {1.0: grey}
         self._joiner = joiner or Joiner.pretrained()
         # Several tiles are computed in torch anyway. So are the smaller images of a large one here:
         # each may be one tile, and OpenVINO would keep the memory of the largest, 0.6 GB.
@@ -339,11 +330,19 @@ class Scales:
         is_clear = is_kept & (clarity >= _MIN_CLARITY)
         few = np.count_nonzero(is_clear) <= _FEW
         least = (_CLARITY_OF_FEW, _RANGE_OF_FEW * range_) if few else (_TYPICAL_CLARITY, 0.0)
-        seen = (_median(own[is_clear], areas[is_clear]) for own in (clarity, steps * (1 - at_edge)))
+        shown = steps * (1 - at_edge)
+        for number in np.flatnonzero(is_clear).tolist() if few else ():
+            inside = labels[ndimage.find_objects(labels)[number]] == number + 1
+            if at_edge[number] and elongations(inside, inside.astype(np.int32))[0] > _LINE:
+                is_clear[number] = False
+            # Spheres in transmission show more in their middles than at their edges.
+            elif shown[number] < least[1] and is_sphere(grey, labels, sign, number + 1):
+                shown[number] = contrasts[number][-1][0]
+        seen = (_median(own[is_clear], areas[is_clear]) for own in (clarity, shown))
         if any(own < limit for own, limit in zip(seen, least, strict=True)):
             # More than a few that are as clear are not of the texture of the others.
             is_clear &= clarity >= _CLARITY_OF_FEW
-            is_clear &= steps * (1 - at_edge) >= _RANGE_OF_FEW * range_
+            is_clear &= shown >= _RANGE_OF_FEW * range_
             is_clear &= np.count_nonzero(is_clear) > _FEW
         is_clear |= in_corner & (clarity >= _TYPICAL_CLARITY) & is_clear.any()
         labels = values_of(labels, numbers_of(np.concatenate([[False], is_clear])), labels)
@@ -362,14 +361,14 @@ class Scales:
             self._lumps[polarity] = float(areas[is_clear] @ is_concave / areas[is_clear].sum())
         return _Found(labels, weights, n_unclear, concave)
 
-    def n_specks(self, polarity: Polarity, labels: NDArray[np.int32]) -> int:
+    def n_specks(self, polarity: Polarity, labels: LabelMap) -> int:
         """Return how many regions are too small for particles, beside those that were found."""
         return int(np.count_nonzero(labels.ravel()[self._specks[polarity]] == 0))
 
-    def facts(self, polarity: Polarity, labels: NDArray[np.int32]) -> dict[str, float]:
+    def facts(self, polarity: Polarity, labels: LabelMap) -> dict[str, float]:
         """Return what is doubtful of some of the particles that were found; see `Doubt`."""
         likely, seen = self._likely[polarity], self._shown[polarity]
-        facts = self._doubt[polarity].facts(labels, self._min_area, likely, seen)
+        facts = self._doubt[polarity].facts(labels, self.min_area, likely, seen)
         return facts | {"lumps": float(are_lumps(facts, self._lumps[polarity]))}
 
     def polarity(self) -> tuple[Polarity, float]:
@@ -388,9 +387,9 @@ class Scales:
         return known, confidence
 
     def _least_area(self, scale: float) -> int:
-        return max(round(self._min_area * scale**2), min(self._min_area, _MIN_SEEN))
+        return max(round(self.min_area * scale**2), min(self.min_area, _MIN_SEEN))
 
-    def _labelled(self, polarity: Polarity, whole: float) -> NDArray[np.int32]:
+    def _labelled(self, polarity: Polarity, whole: float) -> LabelMap:
         labels = self._look(polarity, whole)
         for scale in (each for each in _CERTAIN if each < whole):
             if len(self._seen[polarity, scale].likely):
@@ -407,7 +406,7 @@ class Scales:
             release_memory()  # of the largest images, this takes half a gigabyte
         return self._seen[polarity, scale].in_size(size)
 
-    def _look(self, polarity: Polarity, scale: float) -> NDArray[np.int32]:
+    def _look(self, polarity: Polarity, scale: float) -> LabelMap:
         """Label what is seen on one scale; what a smaller one shows helps to join its parts."""
         if (polarity, scale) in self._seen:
             return self._seen[polarity, scale].particles()
@@ -438,6 +437,45 @@ class Scales:
         at = np.flatnonzero(is_speck & (fields[0] < _SURELY))
         self._specks[polarity] = at[np.unique(pieces.ravel()[at], return_index=True)[1]]
         return labels
+
+
+def _searched(
+    scales: Scales, polarity: Literal["auto", "bright", "dark"]
+) -> tuple[Polarity, float, dict[Polarity, _Found]]:
+    """Return the polarity, how sure it is, and what was found of each that was looked for."""
+    if polarity != "auto":
+        return polarity, 1.0, {polarity: scales.found(polarity)}
+    known, confidence = scales.polarity()
+    every = {known: scales.found(known)}
+    if confidence < _SETTLED or not len(every[known].weights):
+        every[_OPPOSITE[known]] = scales.found(_OPPOSITE[known])
+        known, confidence = _chosen(every)
+    return known, confidence, every
+
+
+def _of_layer(
+    scales: Scales, labels: LabelMap, known: Polarity, layer: Layer
+) -> tuple[Scales, LabelMap, str]:
+    """Return the outlines of the layer that is wanted, on what they are found, and a note."""
+    if alone := layer_alone(scales.grey, labels, known, layer):
+        again = Scales(alone.grey, scales.min_area)
+        seen = again.found(known)
+        own = alone.outlined(seen.labels, labels, seen.concave)
+        if own is not None:
+            return again, own, alone.note
+    return scales, labels, NO_LAYER if layer != "auto" else ""
+
+
+def _with_faint(
+    scales: Scales, sample: Sample, labels: LabelMap, known: Polarity
+) -> tuple[Scales, LabelMap, float, str]:
+    """Return the same with much fainter particles, and what `FaintSpots.missed` does."""
+    spots = faint_spots(sample, labels, known, scales.min_area)
+    if spots is None:
+        return scales, labels, 0.0, ""
+    again = Scales(spots.grey, scales.min_area)
+    added = spots.added(labels, again.found(known).labels)
+    return again if added is not labels else scales, added, *spots.missed(added)
 
 
 def _chosen(every: Mapping[Polarity, _Found]) -> tuple[Polarity, float]:
@@ -476,7 +514,7 @@ def finder_network() -> FieldNetwork:
     return FieldNetwork(network, decoder, known, MIN_CONTRAST)
 
 
-def _add(labels: NDArray[np.int32], more: NDArray[np.int32]) -> None:
+def _add(labels: LabelMap, more: LabelMap) -> None:
     """Add, in place, what is found on a smaller scale where at most specks were, which make way."""
     n, n_more = int(labels.max(initial=0)), int(more.max(initial=0))
     rows = [slice(top, top + _ROWS) for top in range(0, len(labels), _ROWS)]
@@ -489,7 +527,7 @@ def _add(labels: NDArray[np.int32], more: NDArray[np.int32]) -> None:
         labels[own] = np.where((kept == 0) & (added > 0), added + numbers.max(), kept)
 
 
-def _split_at_necks(labels: NDArray[np.int32]) -> None:
+def _split_at_necks(labels: LabelMap) -> None:
     """Separate, in place, what is apart, and particles of which the outline shows the overlap."""
     n = int(labels.max(initial=0))
     for number, window in enumerate(ndimage.find_objects(labels), start=1):
@@ -509,10 +547,10 @@ def _split_at_necks(labels: NDArray[np.int32]) -> None:
 
 def _joined_without_necks(
     grey: NDArray[np.float32],
-    labels: NDArray[np.int32],
+    labels: LabelMap,
     steps: NDArray[np.float64],
     doubt: Doubt,
-) -> NDArray[np.int32]:
+) -> LabelMap:
     """Join what may be one particle by its depths, and is so by its outline and grey values."""
     own = labels.ravel()[doubt.pixels]  # the particle of each piece
     means = ndimage.mean(grey, labels, np.arange(len(steps) + 1))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
 import os
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from hypervlad.common.progress import (
     ProgressBar,
     announced,
     by_reader,
+    forget_doubt,
     joined_notes,
     note_doubt,
     noted,
@@ -38,9 +41,15 @@ from hypervlad.objects.outline_names import outlines_among
 from hypervlad.objects.outlines import read_outlines
 from hypervlad.objects.particle import Outlines, check_same_size
 from hypervlad.objects.results_folder import LEFT_OUT, write_record
+from hypervlad.particles.finding import SURE
 from hypervlad.statistics.splits import check_groups
 
 _MAX_NAME = 240  # bytes, of at most 255 with the suffixes of outlines
+_MANY = 4  # images of one polarity for each of the other, before doubtful ones are taken as these
+_TAKEN = (
+    "particles are {polarity} in most other images, so they are taken to be {polarity} in this "
+    "image, too, which may be either: look at the outlines"
+)
 
 
 def find_in_images(
@@ -62,7 +71,9 @@ def find_in_images(
 ) -> tuple[FoundFolder, list[str]]:
     """Outline the particles of images, and write the outlines and tables of their measures.
 
-    The outlines of each image are complete before those of the next are found.
+    The outlines of each image are complete before those of the next are found. Where an image
+    shows the polarity of its particles too little, and at least four times as many have the other
+    one, it is searched again with that: so says the table of fields, also after a stop.
 
     Parameters
     ----------
@@ -71,7 +82,8 @@ def find_in_images(
     images : sequence of n paths
     outline : callable
         From a path to outlines that do not overlap: :func:`find_particles`, or
-        ``HypercolumnSegmenter.find_particles``.
+        ``HypercolumnSegmenter.find_particles``. If they have a `polarity` and a `confidence`, as
+        those of the former, it may be called with ``polarity=``, too.
     root : path
         Folder that contains all images, which are named by their paths below it.
     finder : mapping, optional
@@ -112,7 +124,8 @@ def find_in_images(
     Warns
     -----
     UserWarning
-        If particles are in information bars, or only some images have a pixel size.
+        If particles are in information bars, only some images have a pixel size, or particles are
+        bright in some and dark in others.
 
     Examples
     --------
@@ -169,7 +182,8 @@ def find_in_images(
                     warn_user(f"{corrected.path}: {note}")
             search = _Search(folder, rows, files, labels, outline, reading, pixel_size, drawn)
             with announced(len(names)):
-                for name in ProgressBar(names, unit="image", disable=not verbose or None):
+                every = ProgressBar(names, unit="image", disable=not verbose or None)
+                for name in itertools.chain(every, search.taken_as_others()):
                     try:
                         by_person = search.add(name)
                     except ImageReadError as error:
@@ -192,6 +206,15 @@ def find_in_images(
             f"the outlines of {counted(len(used), 'image')} were drawn or corrected by a person, "
             f"and are used: {name_some(used)}"
         )
+    usual, rare = _by_polarity({name: row.get("polarity") for name, row in rows.items()})
+    if rare:
+        most, other = (rows[own[0]]["polarity"] for own in (usual, rare))
+        shell = f"give --polarity {most}, and a new folder to write to"
+        warn_user(
+            f"particles are {most} in {counted(len(usual), 'image')} and {other} in "
+            f"{name_some(rare)}; look at these, or "
+            + by_reader(shell, f"find again, with “{most}” chosen")
+        )
     unknown = [name for name, row in rows.items() if not row["pixel_size_nm"]]
     if 0 < len(unknown) < len(rows):
         warn_user(note_of_uncounted(unknown))
@@ -210,6 +233,27 @@ class _Search:
     reading: ReadOptions
     pixel_size: float | PixelSizes | None
     drawn: Mapping[str, list[tuple[Path, str]]]
+    taken: dict[str, dict[str, str]] = field(default_factory=dict)  # the polarity of others
+
+    def taken_as_others(self) -> Iterator[str]:
+        """Yield the images to search again, which have another polarity than all rows together say.
+
+        What an image shows itself stays in its row.
+        """
+        shown = {name: row.get("polarity_shown") or 0.0 for name, row in self.rows.items()}
+        own = {name: "bright" if each > 0 else "dark" for name, each in shown.items() if each}
+        usual, rare = _by_polarity(own)
+        wanted = own.copy()
+        if len(usual) >= _MANY * len(rare):
+            wanted |= {name: own[usual[0]] for name in rare if abs(shown[name]) < SURE}
+        for name, polarity in wanted.items():
+            is_right = self.rows[name]["polarity"] == polarity
+            is_drawn = self.rows[name].get("corrected_in") or name in self.drawn
+            if not (is_right or is_drawn) and self.folder.outline_files.is_as_found(name):
+                self.taken[name] = {"polarity": polarity} if polarity != own[name] else {}
+                self.folder.outlines_file(name).unlink()
+                forget_doubt(name)
+                yield name
 
     def add(self, name: str) -> Path | None:
         """Find and write the outlines of an image that has none yet, and complete its row.
@@ -225,7 +269,11 @@ class _Search:
         else:
             image = self.files.get(name) or self.folder.image(name)
             with noted(name) as notes:
-                found, own = _outlined(name, image, there, self.outline, self.reading, by_person)
+                outline = functools.partial(self.outline, **(taken := self.taken.get(name, {})))
+                found, own = _outlined(name, image, there, outline, self.reading, by_person)
+            if taken:
+                own["polarity_shown"] = self.rows[name]["polarity_shown"]
+                found = replace(found, note=joined_notes([found.note, _TAKEN.format(**taken)]))
             self.rows[name] = self.rows.get(name, {}) | own
         row = self.rows[name] | self.labels.get(name, {})
         self.rows[name] = row
@@ -273,6 +321,12 @@ class _Search:
             write = files.write_found if files.is_as_found(name) else files.write
             write(name, there, row["pixel_size_nm"])
             os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def _by_polarity(polarities: Mapping[str, str | None]) -> list[list[str]]:
+    """Return the images whose particles have the polarity of most, and those of the other one."""
+    found = ([name for name, each in polarities.items() if each == p] for p in ("bright", "dark"))
+    return sorted(found, key=len, reverse=True)
 
 
 def _labels(
@@ -384,4 +438,7 @@ def _outlined(
         row["annotations"] = words_of_annotations(found.annotations) or None
         row["annotated_px"] = int(annotation_mask(found.annotations, found.shape).sum())
         row |= {"beside": found.n_beside, "corrected_in": None if drawn is None else drawn[0].name}
+        row["polarity"] = polarity = getattr(found, "polarity", None)
+        sure = round(max(getattr(found, "confidence", 0), 0.001), 3)  # 0 would show neither
+        row["polarity_shown"] = polarity and (sure if polarity == "bright" else -sure)
     return found, row

@@ -307,14 +307,21 @@ def test_the_number_has_a_range_where_parts_may_be_one(recwarn):
     assert "cannot be told from image, as" in str(recwarn.pop().message)
 
 
-@pytest.mark.filterwarnings("ignore:.*contrast fades")
-def test_spheres_end_where_their_thickness_does():
-    rows, columns = np.indices((240, 240)) % 80 - 39.5
-    depth = np.sqrt(np.clip(256 - rows**2 - columns**2, 0, None))
-    image = ndimage.gaussian_filter(0.8 - 0.02 * depth, 1.5)
+@pytest.mark.filterwarnings("ignore:.*fade")
+@pytest.mark.parametrize(
+    ("power", "side", "radius", "blur"),
+    [(0.5, 80, 16, 1.5), (1, 80, 16, 1), (0.001, 80, 16, 4), (0.5, 240, 80, 1)],
+    ids=["spheres", "lenses", "blurred discs", "a large sphere"],
+)
+def test_soft_particles_end_where_their_thickness_does(power, side, radius, blur):
+    rows, columns = np.indices((240, 240)) % side - side / 2 + 0.5
+    depth = np.clip(1 - (rows**2 + columns**2) / radius**2, 0, None) ** power
+    image = ndimage.gaussian_filter(0.8 - 0.32 * depth, blur)
     image += np.random.default_rng(0).normal(0, 0.02, image.shape)
-    radii = [(each.mask.sum() / np.pi) ** 0.5 for each in find_particles(image)]
-    assert (len(radii), np.median(radii)) == (9, pytest.approx(16, rel=0.015))
+    found = find_particles(image)
+    radii = [(each.mask.sum() / np.pi) ** 0.5 for each in found]
+    assert (len(radii), np.median(radii)) == (57600 // side**2, pytest.approx(radius, rel=0.015))
+    assert (found.doubts["soft"] > 0.1) == (blur == 4)
 
 
 def test_it_says_why_nothing_is_found():
