@@ -40,7 +40,7 @@ from hypervlad.data import FIBRE_LOOKS
 from hypervlad.datasets.fibres import FibreStyle, FibreTruth, draw_fibres
 from hypervlad.fibres import diameters
 from hypervlad.fibres.contrast import normalised_contrast
-from hypervlad.fibres.places import Field, Places, followed, look_at, moved
+from hypervlad.fibres.places import Field, Places, followed, look_at, moved, sharp_field
 from hypervlad.fibres.profile_network import (
     LOG_ERRORS,
     N_FREQUENCIES,
@@ -499,7 +499,7 @@ def measured(job: tuple[int, ProfileNetwork]) -> Measured | None:
             return None
     whole = np.ones(pixels.shape, dtype=bool)
     pixels, whole, enlarged = at_own_sampling(pixels.astype(np.float32), whole, f"mat {index}")
-    field, found, step = diameters.sharp_field(pixels, whole, [1.0, -1.0], network, "")
+    field, found, step = sharp_field(pixels, whole, [1.0, -1.0], diameters.N_PLACES, network, "")
     if found is None:
         return None
     places, _ = diameters.accepted_places(field, found)

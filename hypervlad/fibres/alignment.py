@@ -20,12 +20,7 @@ from hypervlad.fibres.axial import (
 )
 from hypervlad.fibres.contrast import FloatMap
 from hypervlad.fibres.noise import GradientNoise
-from hypervlad.fibres.orientation import (
-    NO_ENERGY,
-    GradientField,
-    LocalOrientation,
-    orientation_of,
-)
+from hypervlad.fibres.orientation import NO_ENERGY, GradientField, LocalOrientation, orientation_of
 from hypervlad.fibres.regions import AlignedRegion, TileGrid, label_windows, regions_of
 from hypervlad.images import Annotation, PixelSizes, ReadOptions
 from hypervlad.images.errors import ImageReadError
@@ -361,11 +356,11 @@ def classify_windows(
     )
 
 
-def check_window(window: Any, shape: tuple[int, ...], name: str) -> int:
-    check_value("window", window, [WINDOW])
+def check_window(window: Any, shape: tuple[int, ...], name: str, given: str = "") -> int:
+    check_value(f"{name}: window={given}" if given else "window", window, [WINDOW])
     if window > min(shape[:2]):
         raise ImageReadError(
-            f"{name}: window={window}: larger than the image of {shape[0]} x {shape[1]} "
+            f"{name}: window={given or window}: larger than the image of {shape[0]} x {shape[1]} "
             f"pixels; choose a window of at most {min(shape[:2])}."
         )
     return int(window)
@@ -551,30 +546,17 @@ class AlignmentRecipe:
             read_options=self.read_options,
             pixel_size=self.pixel_size,
         )
+        size, given = sample.pixel_size, ""
         try:
-            window = self._window_of(sample.grey.shape, sample.pixel_size, name)
-            sigma = length_in_pixels(self.sigma, sample.pixel_size)
+            length, sigma = (length_in_pixels(each, size) for each in (self.window, self.sigma))
         except ValueError as error:
-            raise ValueError(f"{name}: {str(error).removeprefix(f'{name}: ')}") from error
+            raise ValueError(f"{name}: {error}") from error
+        if parse_length(self.window)[1]:
+            given = f"{self.window}, {length:.3g} px at {size:.4g} nm per pixel"
+        window = check_window(round(length), sample.grey.shape, name, given)
         _, unit = parse_length(self.sigma)
         field = GradientField.of(sample, sigma, name, has_unit=unit != "")
         aligned = _fraction(field, sample.grey, self.method, window, self.tolerance, name)
         return AlignmentResult(
-            sample.grey,
-            sample.mask,
-            sample.annotations,
-            orientation_of(field, sample),
-            aligned,
+            sample.grey, sample.mask, sample.annotations, orientation_of(field, sample), aligned
         )
-
-    def _window_of(self, shape: tuple[int, ...], pixel_size: float | None, name: str) -> int:
-        length = length_in_pixels(self.window, pixel_size)
-        try:
-            return check_window(round(length), shape, name)
-        except ValueError as error:
-            if parse_length(self.window)[1] == "":
-                raise
-            pixels = f"{length:.3g} pixel{'' if length == 1 else 's'}"
-            size = f"{pixels} at {pixel_size:.4g} nm per pixel"
-            reason = str(error).removeprefix(f"{name}: ")
-            raise ValueError(f"{self.window} is {size}: {reason}") from error

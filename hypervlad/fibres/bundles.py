@@ -21,7 +21,7 @@ from hypervlad.fibres.places import ALONG, Appearance, Field, LongFibres, Places
 from hypervlad.statistics.groups import weighted_quantiles
 
 # What the network sees. It has learnt with these values, so others need another network.
-_REACH, _SHAPE = 0.8, (4, 81)  # of profiles: in diameters, and points along and across
+_REACH, _SHAPE = 0.8, (9, 81)  # of profiles: in diameters, and points along and across
 _FINER = 2.5  # than for the diameter of the bundle
 ACROSS = np.linspace(-2 * _REACH, 2 * _REACH, _SHAPE[1])  # in radii as found
 _BODY, _INNER = np.abs(ACROSS) < 1.2, np.abs(ACROSS) < 0.8

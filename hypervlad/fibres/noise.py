@@ -147,7 +147,9 @@ def _noise_response(sigma: float, smoothing: float) -> tuple[float, float, float
         for one, other in ((along, along), (across, across), (along, across))
     )
     averaging = gaussian_taps(sigma, TRUNCATE)
-    window = _central(np.correlate(averaging, averaging, mode="full"), len(steep))
+    weights = np.correlate(averaging, averaging, mode="full")
+    own, reach = len(weights) // 2, len(steep) // 2
+    window = np.interp(np.arange(-reach, reach + 1), np.arange(-own, own + 1), weights, 0, 0)
     mean = 2 * float(steep.max() * level.max())
 
     def variance(weights: NDArray[np.float64]) -> float:
@@ -159,10 +161,3 @@ def _noise_response(sigma: float, smoothing: float) -> tuple[float, float, float
     variances = (variance(window), axis, variance(np.ones_like(window)))
     energy, axes, total = (float(np.sqrt(each)) / mean for each in variances)
     return mean, energy, axes, total
-
-
-def _central(values: NDArray[np.float64], n: int) -> NDArray[np.float64]:
-    """Return the central n of an odd number of values, padded with zeros."""
-    padded = np.pad(values, n)
-    first = (len(padded) - n) // 2
-    return padded[first : first + n]

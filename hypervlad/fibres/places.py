@@ -17,6 +17,7 @@ from hypervlad.fibres.contrast import (
     FloatMap,
     Values,
     gaussian_smooth,
+    normalised_contrast,
     subsample,
 )
 from hypervlad.fibres.noise import Noise
@@ -59,6 +60,9 @@ _N_PASSES = 2  # after the first
 _MOVED = 0.3  # probability from which a place is moved to the fibre's middle
 _TURN = 0.3  # radians, at most
 
+_USUAL_AREA = 360_000  # pixels, up to which the number of places does not grow
+_MAX_BLUR, _MIN_SHARP = 3.2, 64  # in pixels, of what the network has learnt
+
 # Which places follow each other. With a third more or less, these medians change by less than
 # 0.1 %. With gaps twice as wide, as many single fibres of 32 deposits are found, to 1 %.
 _NEXT = 2.0  # times as far as places are apart, within which the next one follows
@@ -66,7 +70,7 @@ _GAP = (4.0, 15.0)  # between places that follow each other: in diameters, and i
 
 # Fibres with a mean profile.
 _MIN_PLACES, _MAX_FIBRES = 5, 12  # on such a fibre, and the longest of these
-_MAX_PROFILES = 24  # of a fibre; twice as many change hardly any of 200 notes
+_MAX_PROFILES = 48  # of a fibre; more change hardly any of 500 notes
 _MIN_SHARE = 0.15  # of the visible length, that these must have
 
 
@@ -101,10 +105,6 @@ class Field:
         """Largest scale of ridges."""
         return max(4.0, min(self.shape) * _LARGEST_SCALE)
 
-    def n_places(self, least: int, most: int) -> int:
-        """Return a number that grows with the area, from `least` up to 0.36 megapixels."""
-        return int(np.clip(least * self.contrast.size / 360_000, least, most))
-
     def sample(self, positions: Values, level: int = 0) -> Values:
         """Return brightnesses at positions (2, ...), from an image of half the size per level."""
         at = (positions + 0.5) / 2**level - 0.5
@@ -129,29 +129,32 @@ class Places:
     probability: Values  # that a fibre lies here, both edges visible
 
     @classmethod
-    def on_ridges(cls, field: Field, signs: Sequence[float], n: int) -> dict[float, Self]:
+    def on_ridges(cls, field: Field, signs: Sequence[float], n: int) -> dict[float, Places]:
         """Choose points of the centre lines of bright (1) or dark (-1) fibres, up to n of each."""
         found = find_ridges(field.contrast, field.noise, field.largest, signs)
-        return {sign: cls._along(field, ridges, n) for sign, ridges in found.items()}
+        return {sign: places.spaced(field, n) for sign, places in found.items()}
 
     @classmethod
-    def _along(cls, field: Field, ridges: Ridges, n: int) -> Self:
-        """Choose fewer points on thick lines than on thin ones."""
-        ridges = ridges.chosen(np.flatnonzero(field.allows(ridges.positions)))
-        ends = np.cumsum(ridges.lengths / ridges.scales)
+    def on_line(cls, positions: Values, normals: Values, scale: float, length: Values) -> Self:
+        """Return all points of centre lines of one scale, and the length that each stands for."""
+        diameter, unknown = np.full(len(length), 2 * scale), np.zeros(len(length))
+        return cls(positions, normals, diameter, length, unknown, unknown)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Places]) -> Self:
+        parts = (cls.on_line(np.zeros((0, 2)), np.zeros((0, 2)), 0.0, np.zeros(0)), *parts)
+        names = (each.name for each in fields(cls))
+        return cls(*(np.concatenate([getattr(each, name) for each in parts]) for name in names))
+
+    def spaced(self, field: Field, n: int) -> Self:
+        """Return up to n points of lines, fewer on thick ones than on thin ones."""
+        allowed = self.chosen(field.allows(self.positions))
+        ends = np.cumsum(2 * allowed.length / allowed.diameter)
         n = min(n, len(ends))
         index = np.unique(np.searchsorted(ends, (np.arange(n) + 0.5) * ends[-1:] / max(n, 1)))
-        chosen = ridges.chosen(np.minimum(index, len(ends) - 1))
+        chosen = allowed.chosen(np.minimum(index, len(ends) - 1))
         spacing = float(ends[-1]) / len(index) if len(ends) else 0.0
-        unknown = np.zeros(len(index))
-        return cls(
-            positions=chosen.positions,
-            normals=chosen.normals,
-            diameter=2 * chosen.scales,
-            length=spacing * chosen.scales,
-            error=unknown,
-            probability=unknown,
-        )
+        return replace(chosen, length=spacing * chosen.diameter / 2)
 
     def __len__(self) -> int:
         return len(self.diameter)
@@ -208,6 +211,34 @@ def find_places(
     looks = LOOKS if sign < 0 else LOOKS[:-1]  # in transmission, fibres are dark
     look = looks[int(judged.looks[: len(looks)].argmax())]
     return Appearance(sign, negative, places, look, judged.blur)
+
+
+def sharp_field(
+    pixels: FloatMap,
+    allowed: NDArray[np.bool_],
+    signs: Sequence[float],
+    n_places: tuple[int, int],
+    network: ProfileNetwork,
+    name: str,
+) -> tuple[Field, Appearance | None, float]:
+    """Return an image without more blur than the network knows, its fibres, and its pixels' size.
+
+    An image with more is halved until it has less: it loses nothing, unless it is a fine pattern.
+    """
+    step, first = 1.0, None
+    while True:
+        field = Field.of(normalised_contrast(pixels, name), allowed)
+        n = int(np.clip(n_places[0] * pixels.size / _USUAL_AREA, *n_places))
+        found = find_places(field, signs, n, network)
+        if found is not None and first is not None:
+            found = replace(found, negative=first.negative)  # halved, gaps look like lines
+        if found is None or found.blur <= _MAX_BLUR:
+            return field, found, step
+        smaller = halved(pixels)
+        if min(smaller.shape) < _MIN_SHARP or np.ptp(smaller) < 0.1 * np.ptp(pixels):
+            return field, found, step
+        first = first or found
+        pixels, allowed, step = smaller, halved(allowed.astype(np.float32)) > 0, 2 * step
 
 
 def moved(field: Field, places: Places, judged: Judged) -> Places:
@@ -372,31 +403,12 @@ def following(places: Places) -> NDArray[np.intp]:
 # --- centre lines --------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)
-class Ridges:
-    """Points of centre lines: where the response is a maximum across the fibre and over scales."""
-
-    positions: NDArray[np.float64]  # (n, 2), row and column
-    normals: NDArray[np.float64]  # (n, 2), unit vectors across the fibre
-    scales: NDArray[np.float64]  # (n,), about half of the diameter
-    lengths: NDArray[np.float64]  # (n,), of the centre line that each stands for
-
-    @classmethod
-    def joined(cls, parts: Sequence[Ridges]) -> Ridges:
-        none = cls(np.zeros((0, 2)), np.zeros((0, 2)), np.zeros(0), np.zeros(0))
-        names = (each.name for each in fields(cls))
-        return cls(*(np.concatenate([getattr(o, name) for o in (none, *parts)]) for name in names))
-
-    def chosen(self, index: NDArray[np.intp]) -> Ridges:
-        return Ridges(
-            self.positions[index], self.normals[index], self.scales[index], self.lengths[index]
-        )
-
-
 def find_ridges(
     contrast: FloatMap, noise: Noise, largest: float, signs: Sequence[float]
-) -> dict[float, Ridges]:
-    """Find ridges of bright (1) or of dark (-1) lines in an image.
+) -> dict[float, Places]:
+    """Find points of centre lines of bright (1) or dark (-1) fibres, about twice a scale in width.
+
+    There, the response is a maximum across the line and over scales.
 
     Steger 1998, "An unbiased detector of curvilinear structures", IEEE Transactions on Pattern
     Analysis and Machine Intelligence 20, at scales in steps of the square root of 2, normalised as
@@ -404,7 +416,7 @@ def find_ridges(
     International Journal of Computer Vision 30. The contrast spans 0 to 1; `largest` is
     the largest scale in pixels.
     """
-    found = {sign: list[Ridges]() for sign in signs}
+    found = {sign: list[Places]() for sign in signs}
     finer: dict[float, _Scale] = {}
     for scale in _scales(contrast, noise, largest, signs):
         for sign, here in scale.items():
@@ -414,14 +426,14 @@ def find_ridges(
                 points = _highest(points, here, finer[sign])
             found[sign].append(points)
         finer = scale
-    return {sign: Ridges.joined(points) for sign, points in found.items()}
+    return {sign: Places.joined(points) for sign, points in found.items()}
 
 
 @dataclass(frozen=True, eq=False)
 class _Scale:
     step: int  # pixels of the image per pixel of the map
     response: NDArray[np.float16]
-    points: Ridges
+    points: Places
 
 
 def _scales(
@@ -439,10 +451,10 @@ def _scales(
         image, step = halved(image), 2 * step
 
 
-def _highest(points: Ridges, here: _Scale, other: _Scale) -> Ridges:
+def _highest(points: Places, here: _Scale, other: _Scale) -> Places:
     """Return the points at which the response is not below that at another scale."""
     own, others = (_looked_up(each, points.positions) for each in (here, other))
-    return points.chosen(np.flatnonzero(own >= others))
+    return points.chosen(own >= others)
 
 
 def _looked_up(at: _Scale, positions: NDArray[np.float64]) -> FloatMap:
@@ -455,7 +467,7 @@ def _at_scale(
     image: FloatMap, scale: float, step: int, noise: Noise, signs: Sequence[float]
 ) -> dict[float, _Scale]:
     response = {sign: np.empty(image.shape, dtype=np.float16) for sign in signs}
-    found = {sign: list[Ridges]() for sign in signs}
+    found = {sign: list[Places]() for sign in signs}
     n_rows, reach = max(1, _BAND // image.shape[1]), int(_TRUNCATE * scale + 0.5)
     size = scale * step
     of_noise = noise.white * _NOISE_GAIN * size**2 / np.hypot(size, noise.grain) ** 3
@@ -469,16 +481,10 @@ def _at_scale(
             response[sign][top : top + n_rows] = here
             positions = (place + [top, 0] + 0.5) * step - 0.5
             inside = (positions >= 0).all(axis=1)
-            found[sign].append(
-                Ridges(
-                    positions=positions[inside],
-                    normals=normal[inside],
-                    scales=np.full(inside.sum(), scale * step),
-                    lengths=step / np.abs(normal[inside]).max(axis=1),
-                )
-            )
+            length = step / np.abs(normal[inside]).max(axis=1)
+            found[sign].append(Places.on_line(positions[inside], normal[inside], size, length))
     return {
-        sign: _Scale(step, response[sign], Ridges.joined(points)) for sign, points in found.items()
+        sign: _Scale(step, response[sign], Places.joined(points)) for sign, points in found.items()
     }
 
 

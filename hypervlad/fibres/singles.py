@@ -14,16 +14,16 @@ from scipy.special import expit
 
 from hypervlad.common.constraints import Number, OneOf, check_value
 from hypervlad.fibres.bundles import find_bundles
-from hypervlad.fibres.contrast import Values, normalised_contrast
-from hypervlad.fibres.diameters import Polarity
+from hypervlad.fibres.contrast import Values
+from hypervlad.fibres.diameters import SIGNS, Polarity
 from hypervlad.fibres.places import (
     PROBABILITY,
     Appearance,
     Field,
     LongFibres,
-    find_places,
     followed,
     following,
+    sharp_field,
 )
 from hypervlad.fibres.profile_network import ProfileNetwork
 from hypervlad.fibres.shells import outer_edges
@@ -139,13 +139,12 @@ def find_fibres(
         return nothing
     name = image_name(image)
     grey, mask, enlarged = at_own_sampling(sample.grey, sample.mask, name)
-    field = Field.of(normalised_contrast(grey, name), mask)
-    signs = {"bright": [1.0], "dark": [-1.0], "auto": [1.0, -1.0]}[polarity]
-    found = find_places(field, signs, field.n_places(*_N_PLACES), ProfileNetwork.pretrained())
+    how = SIGNS[polarity], _N_PLACES, ProfileNetwork.pretrained()
+    field, found, step = sharp_field(grey, mask, *how, name)
     if found is None:
         return replace(nothing, note="no fibre is found: no lines could be fibres")
     fibres = _Followed(field, found)
-    lines = [fibres.completed(line) for line in fibres.joined(list(fibres.lines()))]
+    lines = [fibres.completed(line).scaled(step) for line in fibres.joined(list(fibres.lines()))]
     lines = [each for each in lines if each.length * enlarged >= min_length]
     sure = [each for each in lines if each.confidence(found) >= _LEAST_CONFIDENCE]
     places = found.places.chosen(found.places.probability > PROBABILITY)
@@ -197,13 +196,16 @@ class _Line:
         along: Values = np.linalg.svd(part - part.mean(axis=0), full_matrices=False)[2][0]
         return along if along @ (part[-1] - part[0]) > 0 else -along
 
+    def scaled(self, by: float) -> _Line:
+        return replace(self, points=(self.points + 0.5) * by - 0.5, diameter=by * self.diameter)
+
     def reversed(self) -> _Line:
         return replace(self, points=self.points[::-1])
 
     def outline(self, shape: tuple[int, int], found: Appearance, enlarged: float) -> Outline | None:
         """Return the pixels of a rod with round ends, in an image of this shape."""
-        diameter, points = enlarged * self.diameter, (self.points + 0.5) * enlarged - 0.5
-        radius, points, n = diameter / 2, resampled(points, 0.5), round(diameter)
+        large = self.scaled(enlarged)
+        radius, points, n = large.diameter / 2, resampled(large.points, 0.5), round(large.diameter)
         points = points[n:-n] if len(points) > 2 * n else points[len(points) // 2 :][:1]
         low = np.maximum(np.floor(points.min(axis=0) - radius), 0).astype(int)
         high = np.minimum(np.ceil(points.max(axis=0) + radius) + 1, shape).astype(int)

@@ -148,8 +148,8 @@ UNUSED = SimpleNamespace(classes_=("a", "b"))
         (ParticleDisplay, (np.eye(3), DIAGONAL, "abc"), {"class_names": "ab"}, "there are c"),
         (DIRECTIONS, (IMAGE,), {"method": "fft"}, "method must be .* not 'fft'"),
         (DIRECTIONS, (IMAGE,), {"pixel_size": "4"}, "pixel_size must be nanometres .* not '4'"),
-        (DIRECTIONS, (IMAGE,), {"window": "5nm", "pixel_size": 5}, "5nm is 1 pixel .* at least 2"),
-        (DIRECTIONS, (np.eye(64),), {"window": "1um", "pixel_size": 5}, "1um is 200 pixels"),
+        (DIRECTIONS, (IMAGE,), {"window": "5nm", "pixel_size": 5}, "5nm, 1 px .* at least 2"),
+        (DIRECTIONS, (np.eye(64),), {"window": "1um", "pixel_size": 5}, "1um, 200 px"),
     ],
 )
 def test_what_does_not_fit_is_refused(make, arguments, options, words):
