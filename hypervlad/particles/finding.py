@@ -224,16 +224,16 @@ def find_particles(
         n_beside = max(n_beside, drop_hidden(labels, sample.mask))
     if labels.any():
         doubts = scales.facts(known, labels) | {"missed": missed}
-        doubts["either"] = max(0.0, 1 - confidence / SURE)
         doubts["soft"], note_of_edges = to_soft_edges(sample.grey, labels, known)
         labels[~sample.mask] = 0
         note = joined_notes([note, note_of_missed, note_of_edges])
     found = Outlines.of_labels(labels)
     if len(found):
-        if confidence < SURE:
-            opposite = _OPPOSITE[known]
-            others = _OTHERS.format(opposite, int(every[opposite].labels.max()))
-            note = joined_notes([note, others])
+        if confidence < SURE and len(others := Outlines.of_labels(every[_OPPOSITE[known]].labels)):
+            areas = [np.median([np.sum(each.mask) for each in own]) for own in (found, others)]
+            doubts["either"] = abs(float(np.log(len(others) / len(found))))
+            doubts["others"] = abs(float(np.log(areas[1] / areas[0]) / 2))
+            note = joined_notes([note, _OTHERS.format(_OPPOSITE[known], len(others))])
         n_specks = scales.n_specks(known, labels)
         if n_specks > max(_FEW, _MANY_SPECKS * len(found)):
             specks = _SPECKS.format(counted(n_specks, "region"), min_area)
