@@ -185,9 +185,8 @@ def find(
                          the share by which a size from a scale bar may be wrong,
                          number_low, number_high, size_low, size_high: between which
                          factors true numbers and sizes are those found, if it is known,
-                         and, without a model, polarity and polarity_shown, from -1 (dark)
-                         to 1 (bright): what this image shows of it; if that is little,
-                         the polarity is that of the other images
+                         and polarity; polarity_shown is by this image alone, from -1
+                         (dark) to 1 (bright)
       particles.csv      one line per particle: micrograph, particle (its number),
                          left_out (write 1, and it is not counted) and its measures;
                          units are in the names

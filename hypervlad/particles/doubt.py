@@ -28,12 +28,13 @@ _WIDTHS: dict[str, tuple[float, float, float, float]] = {
     "concave": (1.97, 0, 0.07, 2.29),
     "faint": (1.52, 0.19, 0.63, 0),
     "unsure": (0, 3.4, 2.45, 0),
-    # Not learnt: of faint spots and soft edges logarithms themselves; of both polarities how unsure
-    # the one is, as films have eight times as many particles as holes; of lumps whether they are
-    # some, as of drawn agglomerates of overlapping spheres, which have 1 to 30 times the number.
+    # Not learnt: of faint spots, soft edges, and numbers and sizes of the other polarity logarithms
+    # themselves; of lumps whether they are some, as of drawn agglomerates of overlapping spheres,
+    # which have 1 to 30 times the number.
     "missed": (0, 1, 0, 0),
     "soft": (0, 0, 0, 1),
-    "either": (3, 3, 3, 3),
+    "either": (1, 1, 0, 0),
+    "others": (0, 0, 1, 1),
     "lumps": (0, 2.4, 0.7, 0),
 }
 # The area in concave outlines, of all; and how many times fewer or more particles there are by how

@@ -16,6 +16,7 @@ from hypervlad.particles.contrast import stands_out
 
 _NARROW, _WIDE = 0.75, 6.0  # pixels at half the size: of spots, and of what is around them
 _CLEARANCE, _LEAST = 2, 1000  # pixels there: around particles, and of what is beside these
+_INNER = np.s_[12:-12, 12:-12]  # pixels there; uneven light has an end at the image's edge
 _STANDS_OUT = 4.0  # standard deviations
 _STRONGEST = 90  # percentile of particles, some of which may be as faint as spots
 _MIN_SPOTS = 6  # to be more than dirt, and to be alike
@@ -84,7 +85,9 @@ def faint_spots(
     if np.count_nonzero(free) < _LEAST or not is_own.any():
         return None
     beyond = stands_out(np.where(free, half, 0), free.astype(np.float32), _NARROW, _WIDE)
-    beyond[~free] = 0
+    within = np.zeros_like(free)
+    within[_INNER] = free[_INNER]
+    beyond[~within] = 0
     middle = np.median(beyond[free])
     deviation = 1.4826 * np.median(np.abs(beyond[free] - middle))
     spots, n = ndimage.label(beyond > middle + _STANDS_OUT * deviation)

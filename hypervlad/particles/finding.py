@@ -214,7 +214,7 @@ def find_particles(
     check_value("min_area", min_area, [Integer()])
     sample = read_sample(image, annotations=annotations, read_options=read_options)
     scales = Scales(sample.grey, min_area)
-    known, confidence, every = _searched(scales, polarity)
+    known, confidence, every = scales.searched(polarity)
     labels, note, doubts, n_unclear = every[known].labels, "", dict[str, float](), 0
     if labels.any():
         scales, labels, note = _of_layer(scales, labels, known, layer)
@@ -224,16 +224,16 @@ def find_particles(
         n_beside = max(n_beside, drop_hidden(labels, sample.mask))
     if labels.any():
         doubts = scales.facts(known, labels) | {"missed": missed}
-        doubts["either"] = max(0.0, 1 - confidence / SURE)
         doubts["soft"], note_of_edges = to_soft_edges(sample.grey, labels, known)
         labels[~sample.mask] = 0
         note = joined_notes([note, note_of_missed, note_of_edges])
     found = Outlines.of_labels(labels)
     if len(found):
-        if confidence < SURE:
-            opposite = _OPPOSITE[known]
-            others = _OTHERS.format(opposite, int(every[opposite].labels.max()))
-            note = joined_notes([note, others])
+        if confidence < SURE and len(others := Outlines.of_labels(every[_OPPOSITE[known]].labels)):
+            areas = [np.median([np.sum(each.mask) for each in own]) for own in (found, others)]
+            doubts["either"] = abs(float(np.log(len(others) / len(found))))
+            doubts["others"] = abs(float(np.log(areas[1] / areas[0]) / 2))
+            note = joined_notes([note, _OTHERS.format(_OPPOSITE[known], len(others))])
         n_specks = scales.n_specks(known, labels)
         if n_specks > max(_FEW, _MANY_SPECKS * len(found)):
             specks = _SPECKS.format(counted(n_specks, "region"), min_area)
@@ -371,8 +371,15 @@ class Scales:
         facts = self._doubt[polarity].facts(labels, self.min_area, likely, seen)
         return facts | {"lumps": float(are_lumps(facts, self._lumps[polarity]))}
 
-    def polarity(self) -> tuple[Polarity, float]:
-        """Return the polarity that half the size shows, and how sure that is."""
+    def searched(
+        self, polarity: Literal["auto", "bright", "dark"]
+    ) -> tuple[Polarity, float, dict[Polarity, _Found]]:
+        """Return the polarity, how sure it is, and what was found of each that was looked for.
+
+        Where half the size is sure enough, only one is.
+        """
+        if polarity != "auto":
+            return polarity, 1.0, {polarity: self.found(polarity)}
         halves = {name: self.found(name, _HALF) for name in _OPPOSITE}
         known, confidence = _chosen(halves)
         # What stands out on the other side may be particles too small to be found at half the size.
@@ -384,7 +391,11 @@ class Scales:
             confidence = min(confidence, float(2 * own / (own + other) - 1))
         if confidence >= _SETTLED:  # what is seen of the other polarity takes 89 MB of the largest
             self._seen = {key: each for key, each in self._seen.items() if key[0] == known}
-        return known, confidence
+        every = {known: self.found(known)}
+        if confidence < _SETTLED or not len(every[known].weights):
+            every[_OPPOSITE[known]] = self.found(_OPPOSITE[known])
+            known, confidence = _chosen(every)
+        return known, confidence, every
 
     def _least_area(self, scale: float) -> int:
         return max(round(self.min_area * scale**2), min(self.min_area, _MIN_SEEN))
@@ -437,20 +448,6 @@ class Scales:
         at = np.flatnonzero(is_speck & (fields[0] < _SURELY))
         self._specks[polarity] = at[np.unique(pieces.ravel()[at], return_index=True)[1]]
         return labels
-
-
-def _searched(
-    scales: Scales, polarity: Literal["auto", "bright", "dark"]
-) -> tuple[Polarity, float, dict[Polarity, _Found]]:
-    """Return the polarity, how sure it is, and what was found of each that was looked for."""
-    if polarity != "auto":
-        return polarity, 1.0, {polarity: scales.found(polarity)}
-    known, confidence = scales.polarity()
-    every = {known: scales.found(known)}
-    if confidence < _SETTLED or not len(every[known].weights):
-        every[_OPPOSITE[known]] = scales.found(_OPPOSITE[known])
-        known, confidence = _chosen(every)
-    return known, confidence, every
 
 
 def _of_layer(

@@ -251,7 +251,6 @@ class _Search:
             is_drawn = self.rows[name].get("corrected_in") or name in self.drawn
             if not (is_right or is_drawn) and self.folder.outline_files.is_as_found(name):
                 self.taken[name] = {"polarity": polarity} if polarity != own[name] else {}
-                self.folder.outlines_file(name).unlink()
                 forget_doubt(name)
                 yield name
 
@@ -261,7 +260,8 @@ class _Search:
         Return the file if they were drawn by a person. An image that cannot be read is an
         ImageReadError.
         """
-        there = self.folder.outlines(name) if self.folder.outlines_file(name).exists() else None
+        file = self.folder.outlines_file(name)
+        there = self.folder.outlines(name) if file.exists() and name not in self.taken else None
         by_person = self.drawn[name][0] if name in self.drawn and there is None else None
         notes = list[str]()
         if there is not None and name in self.rows:
@@ -291,6 +291,7 @@ class _Search:
             self._add_pixel_size(row, name, there)
             return None
         note_found(name, found)
+        file.unlink(missing_ok=True)
         self.folder.searched.add(row)  # first: a field without outlines is searched again
         files, size = self.folder.outline_files, row["pixel_size_nm"]
         if by_person is None or not row["corrected_in"]:

@@ -8,7 +8,7 @@ compared with blurred models, whose radii are those of the particles.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,7 +110,7 @@ def _profiles(
     grey: NDArray[np.float32], labels: LabelMap, sign: int, numbers: NDArray[np.int64]
 ) -> _Profiles:
     """Return the profiles of round particles, by their ellipses, those of alike radii in one."""
-    windows, sums = ndimage.find_objects(labels), dict[int, FloatArray]()
+    windows, found, sizes = ndimage.find_objects(labels), list[FloatArray](), list[int]()
     for number in numbers.tolist():
         window = windows[number - 1]
         places = np.argwhere(labels[window] == number)
@@ -119,40 +119,32 @@ def _profiles(
         is_cut = any(side.start == 0 or side.stop == extent for side, extent in ends)
         if is_cut or len(places) < _ROUND * 4 * np.pi * np.sqrt(np.linalg.det(spread)):
             continue
-        radius = np.sqrt(len(places) / np.pi)
-        around = widened(window, int(np.ceil((_AT[-1] - 1) * radius)) + 1)
-        middle = places.mean(axis=0) + [
-            w.start - a.start for w, a in zip(window, around, strict=True)
-        ]
+        reach = (_AT[-1] - 1) * np.sqrt(len(places) / np.pi)
+        around = widened(window, int(np.ceil(reach)) + 1)
+        starts = [w.start - a.start for w, a in zip(window, around, strict=True)]
         own, values = labels[around], sign * grey[around]
-        apart = np.indices(own.shape).transpose(1, 2, 0) - middle
+        apart = np.indices(own.shape).transpose(1, 2, 0) - (places.mean(axis=0) + starts)
         distances = np.sqrt(((apart @ np.linalg.inv(spread)) * apart).sum(axis=2)) / 2
-        others = (own > 0) & (own != number)
         free = distances < _AT[-1] + 0.025
-        if others.any():
+        if (others := (own > 0) & (own != number)).any():
             free &= ~ndimage.binary_dilation(others, iterations=_CLEARANCE)
         at = (distances[free] / 0.05).astype(int)
-        counts, totals = (np.bincount(at, w, len(_AT)) for w in (None, values[free]))
-        moments = _moments(counts, totals, len(places))
-        if moments is not None:
-            group = round(float(np.log(radius) / np.log(_RATIO)))
-            sums[group] = sums.get(group, 0.0) + moments
-    groups = np.array(sorted(sums), np.int64)
-    weights, totals = (
-        np.array([sums[g] for g in groups.tolist()]).reshape(-1, 2, len(_AT)).swapaxes(0, 1)
-    )
-    return _Profiles(groups, totals / np.maximum(weights, 1e-12), weights)
-
-
-def _moments(counts: NDArray[Any], totals: NDArray[Any], area: int) -> FloatArray | None:
-    """Return weights and weighted values of a profile, (2, n_points); None if it shows no step."""
-    is_beyond, is_middle = _AT > _BEYOND, _AT < _MIDDLE
-    n_beyond = counts[is_beyond].sum()
-    if n_beyond < _MIN_BEYOND * area * (_AT[-1] ** 2 - _BEYOND**2):
-        return None
-    outer = totals[is_beyond].sum() / n_beyond
-    step = totals[is_middle].sum() / counts[is_middle].sum() - outer
-    return np.stack([counts * step**2, (totals - outer * counts) * step]) if step > 0 else None
+        found.append(np.stack([np.bincount(at, w, len(_AT)) for w in (None, values[free])]))
+        sizes.append(len(places))
+    counts, totals = np.reshape(found, (-1, 2, len(_AT))).swapaxes(0, 1)
+    areas, beyond, middle = np.array(sizes), _AT > _BEYOND, _AT < _MIDDLE
+    n_beyond = counts[:, beyond].sum(axis=1)
+    outer = totals[:, beyond].sum(axis=1) / n_beyond.clip(1)
+    steps = totals[:, middle].sum(axis=1) / counts[:, middle].sum(axis=1) - outer
+    is_seen = n_beyond >= _MIN_BEYOND * areas * (_AT[-1] ** 2 - _BEYOND**2)
+    is_seen &= steps > 0
+    counts, totals, steps = counts[is_seen], totals[is_seen], steps[is_seen, None]
+    logs = np.log(np.sqrt(areas[is_seen] / np.pi)) / np.log(_RATIO)
+    groups, of_group = np.unique(np.rint(logs).astype(np.int64), return_inverse=True)
+    weights, sums = np.zeros((2, len(groups), len(_AT)))
+    np.add.at(weights, of_group, counts * steps**2)
+    np.add.at(sums, of_group, (totals - outer[is_seen, None] * counts) * steps)
+    return _Profiles(groups, sums / weights.clip(1e-12), weights)
 
 
 @lru_cache(maxsize=1)

@@ -263,7 +263,7 @@ def layered(is_shell, rng):
     return image, {"outer": outer, "inner": inner}
 
 
-@pytest.mark.filterwarnings("ignore:.*outlined")
+@pytest.mark.filterwarnings("ignore:.*outline")
 @pytest.mark.parametrize(("kind", "usual"), [("shells", "outer"), ("support", "inner")])
 def test_of_two_layers_one_is_outlined_and_a_note_says_which(kind, usual):
     image, layers = layered(kind == "shells", np.random.default_rng(0))

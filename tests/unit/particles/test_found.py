@@ -186,6 +186,29 @@ def test_a_run_that_was_stopped_is_resumed(images, original, tmp_path):
     assert (path / "particles.csv").read_bytes() == (original / "particles.csv").read_bytes()
 
 
+@pytest.mark.filterwarnings("ignore:.*(taken to be|look like)")
+def test_a_polarity_is_decided_from_all_rows_also_after_a_stop(tmp_path):
+    (images := tmp_path / "images").mkdir()
+    for name in ("a", "b", "both", "c", "d"):
+        pixels = np.full((60, 60), 128, np.uint8)
+        pixels[8:26, 8:26], pixels[34:56, 34:56] = 190, 50 if name == "both" else 190
+        Image.fromarray(pixels).save(images / f"{name}.png")
+
+    def stopped(image, **polarity):
+        if polarity:
+            raise KeyboardInterrupt
+        return find_particles(image)
+
+    find(tmp_path / "found", images)
+    with pytest.raises(KeyboardInterrupt):
+        find(tmp_path / "again", images, stopped)
+    find(tmp_path / "again", images, resume=True)
+    for file in ("fields.csv", "particles.csv"):
+        found, again = ((tmp_path / name / file).read_text() for name in ("found", "again"))
+        assert found == again
+    assert "both.png" in found
+
+
 def test_a_pixel_size_can_be_given_later(images, original, tmp_path, monkeypatch):
     path, own = tmp_path / "found", images / "day 1"
     result = find(path, own, pixel_size=None)[0].count()
