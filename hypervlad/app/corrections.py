@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import itertools
 import json
 import os
 import sqlite3
 import threading
-import zlib
-from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
-
-import numpy as np
 
 from hypervlad.app.database import (
     Database,
@@ -29,6 +23,7 @@ from hypervlad.app.database import (
     shown_name,
     write_facts,
 )
+from hypervlad.app.packing import packed, shapes_of, unpacked
 from hypervlad.app.store import checked_name
 from hypervlad.app.strokes import Change
 from hypervlad.common.files import exclusive_lock, parse_json
@@ -41,7 +36,6 @@ from hypervlad.objects.found_files import FIELDS, LOCK, OWN_FILES, PARTICLES, RU
 from hypervlad.objects.found_folder import FoundFolder
 from hypervlad.objects.found_outlines import EDITS, digest_of
 from hypervlad.objects.particle import NOT_A_PARTICLE, Outline, Outlines
-from hypervlad.objects.shapes import trace_polygons
 
 MODEL = "model.hvlad"
 _OWN_FOLDERS = "outlines", "replaced", "removed", "geojson", "roi"
@@ -181,10 +175,13 @@ class Corrections(Database):
         """Return what pages ask for again and again, read once: numbers, confidences, classes."""
         found = self.found
         if self._tables[0] is not found:
-            n_found = found.field_table.set_index("micrograph")["particles"]
-            n_found = n_found.fillna(0).astype(int)  # NaN if they were found just now
+            fields = found.field_table.set_index("micrograph")
+            n_found = fields["particles"].fillna(0).astype(int)  # NaN if they were found just now
             sure = found.table.reindex(columns=["micrograph", "confidence"]).groupby("micrograph")
-            confidence = sure["confidence"].mean().dropna()
+            # Without a classifier, of the number: the fewest of the most that there may be.
+            ends = fields.reindex(columns=["number_low", "number_high"]).astype(float)
+            share = ends["number_low"] / ends["number_high"]
+            confidence = sure["confidence"].mean().combine_first(share).dropna()
             own = sorted(set(found.table["class"].dropna())) if "class" in found.table else []
             self._add_images()
             self._tables = found, n_found.to_dict(), confidence.to_dict(), [*found.classes, *own]
@@ -196,12 +193,12 @@ class Corrections(Database):
         found = dict.fromkeys([*self._of_tables()[3], *(row["name"] for row in rows)])
         return [each for each in found if each != NOT_A_PARTICLE]
 
-    def add_class(self, name: str) -> str:
-        """Add a class, and return its name."""
+    def add_class(self, name: str) -> dict[str, Any]:
+        """Add a class, and return its name and its number."""
         checked = checked_name(name)
         with self.writing():
             self.execute("INSERT INTO classes (name) VALUES (?) ON CONFLICT DO NOTHING", checked)
-        return checked
+        return {"id": 1 + self.classes().index(checked), "name": checked}
 
     def shown(self, image: int) -> dict[str, Any]:
         """Return an image with all of its outlines."""
@@ -253,7 +250,7 @@ class Corrections(Database):
                 raise QueueError(f"there is nothing to {'redo' if is_redo else 'undo'} here")
             with reporting_damage(f"edit {number}", self.kind):
                 texts = [parse_json(step[name]) for name in ("removed", "added")]
-                gone, back = ([*map(_unpacked, own)] for own in texts[:: 1 if is_redo else -1])
+                gone, back = ([*map(unpacked, own)] for own in texts[:: 1 if is_redo else -1])
             text = f"{'redone' if is_redo else 'undone'}: {step['message']}"
             self._replace(row, done := Change(gone, back, text), number - (not is_redo))
             return done
@@ -292,12 +289,13 @@ class Corrections(Database):
         known: list[dict[str, Any]] = parse_json(self.fact("earlier") or "[]")
         return known
 
-    def earlier_polygons(self, image: int) -> list[dict[str, Any]]:
+    def earlier_polygons(self, image: int) -> dict[str, Any]:
         """Return the outlines that an image had before others were found, as `shown` does."""
         if not (known := self.earlier_folders()):
             raise QueueError("nothing was found before")
         name = self._field(image).micrograph
-        return shapes_of(FoundFolder(self.folder / known[-1]["folder"]).outlines(name))
+        outlines = FoundFolder(self.folder / known[-1]["folder"]).outlines(name)
+        return {"outlines": shapes_of(outlines)}
 
     def exchange(self, incoming: Path, note: dict[str, Any] | None = None) -> None:
         """Let the folder have what was found in another one, and keep its own in a new folder.
@@ -433,7 +431,7 @@ class Corrections(Database):
             return self._in_folder(field.micrograph)
         rows = self.rows("SELECT outline FROM outlines WHERE image = ? ORDER BY label", row["id"])
         with reporting_damage(field.micrograph, self.kind):
-            return Outlines(field.shape, tuple(_unpacked(each["outline"]) for each in rows))
+            return Outlines(field.shape, tuple(unpacked(each["outline"]) for each in rows))
 
     def _in_folder(self, name: str) -> Outlines:
         """Read the outlines of the folder's file, which takes seconds of large images, once."""
@@ -464,7 +462,7 @@ class Corrections(Database):
         if not row["version"]:
             self._begin(row)
         self.execute("DELETE FROM edits WHERE image = ? AND number >= ?", image, number)
-        texts = [json.dumps([*map(_packed, own)]) for own in (change.removed, change.added)]
+        texts = [json.dumps([*map(packed, own)]) for own in (change.removed, change.added)]
         values = [image, number, self.now(), *texts, change.message]
         self.execute("INSERT INTO edits VALUES (?, ?, ?, ?, ?, ?)", *values)
         self._replace(row, change, number)
@@ -486,7 +484,7 @@ class Corrections(Database):
         self._set(row["id"], version=row["version"] + 1, place=place)
 
     def _insert(self, image: int, outlines: Iterable[Outline]) -> None:
-        rows = [(image, each.label, _packed(each)) for each in outlines]
+        rows = [(image, each.label, packed(each)) for each in outlines]
         self.connection.executemany("INSERT INTO outlines VALUES (?, ?, ?)", rows)
 
     def _shown(self, image: int, message: str, change: Change | None = None) -> dict[str, Any]:
@@ -540,49 +538,9 @@ class Corrections(Database):
             self._set(image, noted=row["done"])
 
 
-def shapes_of(
-    outlines: Iterable[Outline], classes: Mapping[tuple[int, ...], str] = MappingProxyType({})
-) -> list[dict[str, Any]]:
-    """Return polygons, areas and classes; `classes` are by label, top, left and area."""
-    found = []
-    for each in outlines:
-        area = int(np.count_nonzero(each.mask))
-        label = each.class_name or classes.get((each.label, *each.box[:2], area), "")
-        rings = _rings(_packed(each))
-        found.append({"label": each.label, "class": label, "area": area, "rings": rings})
-    return found
-
-
 def move_results(source: Path, target: Path) -> None:
     """Move what finding, learning and correcting have written; again after a kill, the rest."""
     target.mkdir(exist_ok=True)
     for name in (*OWN_FILES, *_OWN_FOLDERS, MODEL):
         if name != EDITS and (source / name).exists():
             os.replace(source / name, target / name)
-
-
-def _packed(outline: Outline) -> str:
-    bits = zlib.compress(np.packbits(outline.mask).tobytes(), 1)
-    mask = base64.b64encode(bits).decode()
-    return json.dumps([outline.label, *map(int, outline.box), outline.class_name, mask])
-
-
-@lru_cache(1 << 13)
-def _unpacked(text: str) -> Outline:
-    """Return the outline of a cell; a ValueError if it is damaged."""
-    label, top, left, bottom, right, class_name, bits = parse_json(text)
-    shape = int(bottom - top), int(right - left)
-    n_bytes = (shape[0] * shape[1] + 7) // 8
-    unpacked = zlib.decompressobj().decompress(base64.b64decode(bits), n_bytes)
-    if min(shape) < 1 or len(unpacked) != n_bytes:
-        raise ValueError("no outline")
-    flat = np.unpackbits(np.frombuffer(unpacked, np.uint8), count=shape[0] * shape[1])
-    mask = flat.reshape(shape).astype(bool)
-    return Outline(label, (top, left, bottom, right), mask, class_name=class_name)
-
-
-@lru_cache(1 << 13)
-def _rings(text: str) -> list[list[int]]:
-    outline = _unpacked(text)
-    polygons = trace_polygons(outline.mask, *outline.box[:2])
-    return [ring.ravel().tolist() for rings in polygons for ring in rings]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib
 import json
 import math
 import os
@@ -16,16 +15,19 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-from zipfile import ZipFile
 
-from hypervlad.app.corrections import MODEL, Corrections, move_results, shapes_of
+import numpy as np
+
+from hypervlad.app.corrections import MODEL, Corrections, move_results
 from hypervlad.app.database import QueueError, StaleError, UnknownError
+from hypervlad.app.packing import shapes_of
 from hypervlad.app.previews import MAX_PREVIEWS, Part, part_in_view, write_part
-from hypervlad.app.results import RESULTS
+from hypervlad.app.results import RESULTS, files_in, write_archive
 from hypervlad.app.runner import Runner
 from hypervlad.app.scales import Scales, is_elsewhere
 from hypervlad.app.strokes import Change, grown
-from hypervlad.common.files import refuse_link, replace_when_complete
+from hypervlad.app.tasks import ARCHIVES
+from hypervlad.common.files import refuse_link
 from hypervlad.common.progress import announced, joined_notes, noted
 from hypervlad.common.tables import write_table
 from hypervlad.common.wording import counted, name_some, printable
@@ -34,13 +36,14 @@ from hypervlad.images.files import file_stamp
 from hypervlad.images.reading import relative_names
 from hypervlad.images.sample import note_found, read_sample
 from hypervlad.objects.detection import MIN_AREA
-from hypervlad.objects.found_files import FIELDS, RUN
+from hypervlad.objects.found_files import FIELDS, PARTICLES, RUN
 from hypervlad.objects.found_folder import FoundFolder
 from hypervlad.objects.particle import Outline, Outlines, check_same_size
 
 _READING = "page", "channel", "banner", "scaling", "percentiles", "max_pixels"
 _LEAST_AREA = re.compile(r"(?<![\w/.-])min_area(?![\w/-]|\.\w)")  # no part of a file's name
 _LAYER = re.compile(r"--set layer=\w+ \(in Python, layer='\w+'\)")
+_FIRST = 1.0  # seconds, which the first picture has for itself
 _LEARN = "correct some images, and let it learn from these"
 
 
@@ -82,9 +85,9 @@ class Finding(Corrections):
         self._previewing = threading.Lock()
         self._previews = dict[tuple[Any, ...], dict[str, Any]]()  # the last answers
         self._growing: tuple[Any, Any] = None, None  # the image in which particles grew last
-        if not self.is_found:  # a preview shall not wait for it
-            finding = "hypervlad.particles.finding"
-            threading.Thread(target=importlib.import_module, args=[finding], daemon=True).start()
+        self._reading_to_grow = threading.Lock()
+        self._loading = threading.Timer(_FIRST, _load_networks)
+        self._loading.daemon = True
 
     def read_options(self) -> ReadOptions:
         is_there = self.is_found or (self.folder / RUN).exists()  # of a run that was stopped
@@ -110,6 +113,8 @@ class Finding(Corrections):
         return super().classes() if self.is_found else []
 
     def shown(self, image: int) -> dict[str, Any]:
+        with contextlib.suppress(RuntimeError):  # it has been started already
+            self._loading.start()
         if self.is_found:
             found = super().shown(image)
             return found | {"message": self._in_words(found["message"])}
@@ -177,21 +182,23 @@ class Finding(Corrections):
         answer = {"is_whole": True, "removed": [], "outlines": shapes_of(outlines)}
         return answer | {"message": words, "part": part and part._asdict()}
 
-    def growing(self, image: int, stroke: list[Any]) -> Callable[[Outlines], Change]:
+    def growing(self, image: int) -> Callable[[list[Any], Outlines], Change]:
         """Read an image, and return what grows a particle where a stroke begins, for `edit`."""
         from hypervlad.particles.growing import GrowingField  # not above: it takes seconds
 
         path, options = self.image_of(image), self.read_options()
-        if self._growing[0] != (key := (path, file_stamp(path), options)):
-            try:
-                with noted(path.name):
-                    sample = read_sample(path, annotations="keep", read_options=options)
-            except ImageReadError as error:
-                raise QueueError(self._in_words(error)) from error
-            self._growing = key, GrowingField(sample.grey)
-        field = self._growing[1]
+        with self._reading_to_grow:  # a click waits for what was asked for before
+            if self._growing[0] != (key := (path, file_stamp(path), options)):
+                try:
+                    with noted(path.name):
+                        sample = read_sample(path, annotations="keep", read_options=options)
+                except ImageReadError as error:
+                    raise QueueError(self._in_words(error)) from error
+                self._growing = key, GrowingField(sample.grey)
+                self._growing[1].prepare()
+            field = self._growing[1]
 
-        def change(outlines: Outlines) -> Change:
+        def change(stroke: list[Any], outlines: Outlines) -> Change:
             check_same_size(outlines, field.grey, path.name)
             return grown(field.grown, stroke, outlines)
 
@@ -358,22 +365,22 @@ class Finding(Corrections):
         refuse_link(folder)
         folder.mkdir(exist_ok=True)
         self.set_facts(results="")
-        tables = "-o", folder / "counts.csv", "--page", folder / "particles.html"
-        self._run("particles", "count", self.folder, *tables, "--on-error", "skip")
+        counts, report = folder / "counts.csv", folder / "report"
+        written = "-o", counts, "--page", folder / "particles.html"
+        formats = [f"--format={each}" for each in ARCHIVES if each != "outlines"]
+        self._run("particles", "count", self.folder, *written, *formats, "--on-error", "skip")
         yield "Writing the report"
-        self._run("report", self.folder, "-o", folder / "report", "--on-error", "skip")
-        with replace_when_complete(folder / "outlines.zip") as stream, ZipFile(stream, "w") as own:
-            for file in self._outline_files():
-                own.write(file, file.relative_to(self.folder))
+        self._run("report", self.folder, "-o", report, "--on-error", "skip")
+        tables = counts, report / "results.csv", self.folder / PARTICLES, self.folder / FIELDS
+        self._run("workbook", *tables, "-o", folder / "tables.xlsx")
+        for kind, name in ARCHIVES.items():
+            write_archive(folder / name, files_in(self.folder / kind), self.folder)
         self.set_facts(results=stamp)
-
-    def _outline_files(self) -> list[Path]:
-        return sorted(p for p in (self.folder / "outlines").rglob("[!.]*") if p.is_file())
 
     def _stamp(self) -> str:
         """Return what changes with each edit, and whenever other particles are found."""
         found = self.execute("SELECT id, version, done FROM images ORDER BY id")
-        files = [self.folder / RUN, *self._outline_files()]
+        files = [self.folder / RUN, *files_in(self.folder / "outlines")]
         stamp = [[*map(tuple, found.fetchall())], [str(file_stamp(file)) for file in files]]
         return hashlib.sha256(json.dumps(stamp).encode()).hexdigest()
 
@@ -428,6 +435,13 @@ class Finding(Corrections):
 
     def _report_contradictions(self) -> None:
         self.runner.report(*(f"warning: {each}" for each in self.scales.contradictions()))
+
+
+def _load_networks() -> None:
+    """Load what takes seconds, so that neither a preview nor the first particle waits for it."""
+    from hypervlad.particles.growing import GrowingField
+
+    GrowingField(np.zeros((1, 1), np.float32)).prepare()
 
 
 def choices_of(finder: dict[str, Any]) -> dict[str, Any]:

@@ -11,13 +11,12 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-from zipfile import ZIP_DEFLATED, ZipFile
 
 from hypervlad.app.corrections import MODEL
 from hypervlad.app.database import FILE, QueueError, StaleError, UnknownError
 from hypervlad.app.finding import Finding, choices_of
 from hypervlad.app.previews import MAX_PREVIEWS, Part, write_part
-from hypervlad.app.results import Results
+from hypervlad.app.results import Results, files_in, write_archive
 from hypervlad.app.scales import Proposal, is_elsewhere, typed_number
 from hypervlad.app.store import Queue, checked_name
 from hypervlad.app.tasks import COVERAGE, LEARN_AGAIN, TASKS, Step, Task
@@ -30,7 +29,8 @@ from hypervlad.images.files import file_stamp
 from hypervlad.images.reading import relative_names
 from hypervlad.objects.outline_names import find_outlines
 
-_NOT_ZIPPED = "maps", "queue"
+_ALL = "all.zip"
+_NOT_ZIPPED = "maps", "queue", _ALL
 _KEPT = "kept.json"  # what was said in a preview
 
 
@@ -426,12 +426,9 @@ class Project(Finding):
                 self.runner.task["lines"] = before
         if folder.parent != self.folder:  # of one image
             return
-        whole = folder / "all.zip"
-        with replace_when_complete(whole) as stream, ZipFile(stream, "w", ZIP_DEFLATED) as kept:
-            for file in sorted(folder.rglob("[!.]*")):
-                name = file.relative_to(folder)
-                if file.is_file() and name.parts[0] not in (*_NOT_ZIPPED, whole.name):
-                    kept.write(file, name)
+        left_out = {folder / name for name in _NOT_ZIPPED}
+        zipped = (each for each in files_in(folder) if left_out.isdisjoint([each, *each.parents]))
+        write_archive(folder / _ALL, zipped, folder)
 
     def _sizes_in(self, place: Path) -> list[str | Path]:
         """Return the option with the sizes that people have given, if any is of an image there."""

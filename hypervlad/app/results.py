@@ -8,9 +8,11 @@ import hashlib
 import io
 import json
 import os
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from urllib.parse import quote
+from zipfile import ZIP_DEFLATED, ZipFile
 
 from hypervlad._version import __version__
 from hypervlad.app.corrections import Corrections
@@ -155,6 +157,18 @@ class Results:
             stream.write(text.encode("utf-8"))
         self._database.set_facts(**{f"saved of {kind}": str(path)})  # until it is used
         return path, damage
+
+
+def files_in(folder: Path) -> list[Path]:
+    """Return the files in a folder and below, but those that are hidden."""
+    return sorted(each for each in folder.rglob("[!.]*") if each.is_file())
+
+
+def write_archive(path: Path, files: Iterable[Path], folder: Path) -> None:
+    """Write files into a ZIP archive, complete or not at all, named by their paths in a folder."""
+    with replace_when_complete(path) as stream, ZipFile(stream, "w", ZIP_DEFLATED) as archive:
+        for file in files:
+            archive.write(file, file.relative_to(folder))
 
 
 def _only_row(table: Path) -> dict[str, str]:

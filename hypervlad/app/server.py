@@ -61,7 +61,8 @@ _RESULT_POLICY = (
 _RESULT_TYPES = {".html": "text/html", ".svg": "image/svg+xml", ".png": "image/png"}
 _RESULT_TYPES |= {".txt": "text/plain", ".csv": "text/csv", ".pdf": "application/pdf"}
 _RESULT_TYPES |= {".zip": "application/zip", ".hvlad": "application/octet-stream"}
-_SAVED = ".csv", ".pdf", ".zip", ".hvlad"
+_RESULT_TYPES |= {".xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"}
+_SAVED = ".csv", ".pdf", ".zip", ".hvlad", ".xlsx"
 _PAGES = [("./", "Particles"), *((f"{kind}.html", each.title) for kind, each in TASKS.items())]
 _PAGES += [("sizes.html", "Pixel sizes")]
 _COMMON = {"wrong": "", "pages": _PAGES}
@@ -301,16 +302,12 @@ def _add_project(app: Flask, project: Project, previews: Previews) -> None:
         listed = {"images": project.images(), "classes": project.classes(), "note": project.note}
         return before | listed
 
-    def category(name: str) -> dict[str, Any]:
-        name = project.add_class(name)
-        return {"id": 1 + project.classes().index(name), "name": name}
-
     def edit(**body: Any) -> dict[str, Any]:
         if not all(type(label) is int for label in body["labels"]):
             abort(400, "expected labels to be whole numbers")
         action, labels, stroke, *others = (body.pop(name) for name in fields)
         if action == "grow":
-            return project.edit(**body, change=project.growing(body["image"], stroke))
+            return project.edit(**body, change=partial(project.growing(body["image"]), stroke))
         change = partial(change_of, action, labels, stroke, *others)
         return project.edit(**body, change=change)
 
@@ -319,7 +316,8 @@ def _add_project(app: Flask, project: Project, previews: Previews) -> None:
 
     _answer(app, "images", {}, images)
     _answer(app, "outlines", {"image": int}, project.shown)
-    _answer(app, "category", {"name": str}, category)
+    _answer(app, "prepare", {"image": int}, lambda image: do(partial(project.growing, image)))
+    _answer(app, "category", {"name": str}, project.add_class)
     _answer(app, "edit", of_image | fields, partial(changed, edit))
     _answer(app, "mark", of_image | {"is_done": bool}, partial(changed, project.mark))
     for action, is_redo in (("undo", False), ("redo", True)):
@@ -356,15 +354,12 @@ def _add_project(app: Flask, project: Project, previews: Previews) -> None:
         said = scales.take_back(name, to) if is_back else scales.give(name, share, length, to)
         return stated() | {"said": said}
 
-    def do(action: Callable[[], None]) -> dict[str, Any]:
+    def do(action: Callable[[], object]) -> dict[str, Any]:
         action()
         return stated()
 
-    def earlier(image: int) -> dict[str, Any]:
-        return {"outlines": project.earlier_polygons(image)}
-
     _answer(app, "preview", choices | {"image": int, "middle": str}, project.preview)
-    _answer(app, "earlier", {"image": int}, earlier)
+    _answer(app, "earlier", {"image": int}, project.earlier_polygons)
     _answer(app, "take_back", {"folder": str}, take_back)
     _answer(app, "size", dict.fromkeys(("image", "share", "length", "to", "is_back"), str), size)
     _answer(app, "undo_size", {}, lambda: stated() | {"said": project.scales.undo()})
@@ -399,9 +394,7 @@ def _add_tasks(
 
     @app.get("/<token>/sizes.html")
     def size_page(token: str) -> str:
-        known: dict[str, Any] = {"images": project.listed_files("sizes")}
-        known["task"] = {"kind": "sizes", "title": "Pixel sizes", "mark": None}
-        known["table"] = project.folder / SIZES
+        known = {"images": project.listed_files("sizes"), "table": project.folder / SIZES}
         return render_template("sizes.html", unit="image", **_COMMON, **known)
 
     def task_state(kind: str) -> dict[str, Any]:
@@ -423,18 +416,13 @@ def _add_tasks(
     def file_picture(token: str, size: str, item: int) -> Response:
         return _picture(previews.get(project.file(item), SIDES[size], project.read_options()))
 
-    def mark_file(kind: str, image: str, word: str) -> None:
-        if kind not in TASKS:
-            abort(404, f"there is no task {kind}")
-        project.mark_file(kind, image, word)
-
     def keep(kind: str, text: str, page: str) -> dict[str, Any]:
         path, damage = project.results.keep(kind, text, page)
         said = f"{path.name} is kept: “{TASKS[kind].button}” uses it"
         known = {"choice": TASKS[kind].saved[0], "path": str(path), "said": said}
         return known | {"damage": damage}
 
-    _answer(app, "mark_file", {"kind": str, "image": str, "word": str}, mark_file)
+    _answer(app, f"mark_file/{_KIND}", {"image": str, "word": str}, project.mark_file)
     _answer(app, f"keep/{_KIND}", {"text": str, "page": str}, keep)
 
     @app.get(f"/<token>/<any(results, {', '.join(TASKS)}):kind>/<path:name>")

@@ -94,7 +94,12 @@ _PAPER = (
     ("report/results.csv", "Values of the report, CSV", "with sources"),
     ("report/methods.txt", "Methods, text", "sentences for a paper"),
 )
-_ZIP = ("all.zip", "All of these, ZIP", "")
+_WORKBOOK = Step("Writing a workbook", "workbook FOLDER -o FOLDER/tables.xlsx", may_fail=True)
+_TABLES = ("tables.xlsx", "All tables, XLSX", "one sheet each")
+_ALL = (_TABLES, ("all.zip", "All of these, ZIP", ""))
+#: Folders of outlines, as archives of the results.
+ARCHIVES = {"outlines": "outlines.zip", "roi": "fiji.zip", "geojson": "qupath.zip"}
+_OTHERS = ARCHIVES["roi"], "Fiji", ARCHIVES["geojson"], "QuPath"
 PARTICLE_FILES = (
     _PAPER[0],
     ("particles.html", "Page", "counts, sizes, and images with their outlines"),
@@ -103,7 +108,8 @@ PARTICLE_FILES = (
     _PAPER[2],
     ("particles.csv", "Particles, CSV", "one line per particle, with its measures"),
     ("fields.csv", "Images, CSV", "one line per image"),
-    ("outlines.zip", "Outlines, ZIP", "a label image for each image"),
+    _TABLES,
+    (ARCHIVES["outlines"], "Outlines, ZIP", "a label image for each image; also for:", *_OTHERS),
     _PAPER[3],
 )
 _POLARITIES = ("auto", "bright or dark"), ("bright", "bright"), ("dark", "dark")
@@ -126,6 +132,7 @@ _DIAMETERS = Task(
             takes="polarity groups leave_out keep",
         ),
         _REPORT,
+        _WORKBOOK,
     ),
     (
         ("diameters.html", "Page", "histograms, and images with the measured places"),
@@ -134,7 +141,7 @@ _DIAMETERS = Task(
         ("ratios.csv", "Ratios of groups, CSV", "with intervals"),
         ("diameters.csv", "Images, CSV", "one line per image"),
         ("places.csv", "Places, CSV", "one line per measured place"),
-        _ZIP,
+        *_ALL,
     ),
     page="diameters.html",
     preview="diameters.html#f0",
@@ -152,13 +159,17 @@ _ALIGNMENT = Task(
         Choice("tolerance", "Tolerance", "--tolerance={}", *_TOLERANCE, span=(2, 45, 1, 20)),
         _KEEP,
     ),
-    (Step("Measuring directions", "align IMAGES -o FOLDER", "window tolerance keep"), _REPORT),
+    (
+        Step("Measuring directions", "align IMAGES -o FOLDER", "window tolerance keep"),
+        _REPORT,
+        _WORKBOOK,
+    ),
     (
         *_PAPER,
         ("alignment.csv", "Images, CSV", "one line per image"),
         ("regions.csv", "Regions, CSV", "one line per aligned region"),
         ("figures/**/*.png", "", ""),
-        _ZIP,
+        *_ALL,
     ),
     page="report/report.html",
     preview="figures/**/*.png",
@@ -189,6 +200,7 @@ _DEFECTS = Task(
         ),
         _LOOK,
         _REPORT,
+        _WORKBOOK,
     ),
     (
         ("report.html", "Page", "images with their defects, the highest scores first"),
@@ -196,7 +208,7 @@ _DEFECTS = Task(
         ("scores.csv", "Images, CSV", "one line per image"),
         ("regions.csv", "Defects, CSV", "one line per defective region"),
         ("model.hvlad", "Model", "of what is normal"),
-        _ZIP,
+        *_ALL,
     ),
     page="report.html",
     preview="overlays/**/*.png",
@@ -228,13 +240,14 @@ _CLASSES = Task(
             makes="queue/queue.sqlite",
             may_fail=True,
         ),
+        _WORKBOOK,
     ),
     (
         ("classified.html", "Page", "images with their classes, the least certain first"),
         ("training/index.html", "Training", "how well held-out images are classified"),
         (PREDICTIONS, "Classes, CSV", "one line per image: probabilities and possible classes"),
         ("model.hvlad", "Model", "for further images"),
-        _ZIP,
+        *_ALL,
     ),
     page="classified.html",
     preview=PREDICTIONS,

@@ -355,6 +355,7 @@ def count(
             "contain it.",
         ),
     ] = 0.0,
+    formats: Formats = None,
     set_: option.Set = None,
 ) -> None:
     """Count the particles of each class, per area too, and print their sizes.
@@ -411,6 +412,8 @@ def count(
         given["leave_out"] = read_left_out(leave_out)
     given["on_error"] = option.common().on_error.value
     given["pixel_size_error"] = pixel_size_error / 100
+    if formats:
+        folder.update(formats=formats, on_error=given["on_error"])
     result = folder.count(rule, measure=measure, **given)
     echo(summary_line(result))
     for name, (counts, sizes) in ({"": (result.counts, result.sizes)} | result.groups).items():

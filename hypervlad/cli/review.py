@@ -60,7 +60,7 @@ _LINK = "HYPERVLAD_LINK"  # in the environment of a window
 QueueFolder = Annotated[
     Path, typer.Argument(metavar="QUEUE", help="Folder that 'review start' wrote.")
 ]
-_PAGE_NEEDS = ("flask", "waitress")
+_PAGE_NEEDS = ("flask", "waitress", "roifile", "xlsxwriter")
 
 
 @review.command(epilog=option.EPILOG)
@@ -188,15 +188,11 @@ def correct(
     outlines, redraw edges, and set classes. Each edit is saved at once in the folder, where
     commands such as 'particles count' and 'train' read it; edits.sqlite there has all edits, so
     that they can be undone, also later. Mark images whose outlines are all right as done: only
-    these are learnt, and counted as true. The page also learns from them, finds particles anew with
-    that model, and writes tables, a page and a report: by the commands 'particles train', 'find'
-    and 'count', and 'report'.
+    these are learnt, and counted as true.
 
-    Of a queue, the uncertain images are labelled, and all labels looked at and corrected. Several
-    windows, and several people at one computer, can label at the same time.
-
-    The link contains a secret and stays the same for a folder, so that open windows continue when
-    the command is started again. What a person does is saved before the next thing is shown.
+    Of a queue, the uncertain images are labelled, and all labels looked at and corrected. There may
+    be several windows. The link contains a secret and stays the same for a folder, so that open
+    windows continue when the command is started again.
 
     \b
     Examples:

@@ -21,15 +21,15 @@ _NOT_SHOWN = re.compile(
 def counted(n: int, what: str) -> str:
     """Return a number of things, of a noun in the singular with a regular plural.
 
-    >>> counted(1, "image"), counted(1200, "image"), counted(2, "class"), counted(0, "entry")
-    ('1 image', '1,200 images', '2 classes', '0 entries')
+    >>> counted(1, "image"), counted(1200, "epoch"), counted(2, "class"), counted(0, "entry")
+    ('1 image', '1,200 epochs', '2 classes', '0 entries')
     """
     if n == 1:
         return f"1 {what}"
     if what.endswith("y") and what[-2:-1] not in "aeiou":
         plural = f"{what[:-1]}ies"
     else:
-        plural = f"{what}es" if what.endswith(("s", "x", "ch", "sh")) else f"{what}s"
+        plural = f"{what}es" if what.endswith(("s", "x", "tch", "sh")) else f"{what}s"
     return f"{n:,} {plural}"
 
 

@@ -67,6 +67,10 @@ class GrowingField:
             found.append(halved(found[-1]))
         return [each for each in found if each.size]
 
+    def prepare(self) -> None:
+        """Do beforehand what the first particle would wait for, of the image and of networks."""
+        [*self._regions(self._smaller[-1], 1, (0, 0), lambda box: np.zeros((box[2], box[3]), bool))]
+
     def grown(
         self,
         at: tuple[int, int],

@@ -28,6 +28,7 @@ from hypervlad.particles.decoder import Targets, brightness_of
 
 _SAME_SCALE = 0.05  # difference of pixel sizes for which pixels stay as they are
 _MIN_SIDE = 8  # pixels, of a field at the scale of training
+_MAX_ENLARGED = 8  # times: a particle that was learnt would have less than a pixel or two
 _USUAL = (5, 95)  # percentiles of training particles' diameters
 _ROWS = 256  # that are enlarged at once
 
@@ -142,15 +143,19 @@ def trained_size(
 ) -> tuple[int, int] | None:
     """Return the size of an image at the scale of training; None if it stays as it is.
 
-    It is segmented in tiles, so only the limit of images applies.
+    It is segmented in tiles, so the limit of images applies.
     """
     if own is None or trained is None or abs(own / trained - 1) <= _SAME_SCALE:
         return None
     size = resampled_size(shape, own, trained)
-    is_large = size[0] * size[1] > MAX_PIXELS
-    if min(size) >= _MIN_SIDE and not is_large:
+    if size[0] * size[1] > MAX_PIXELS:
+        limit = f"more than {MAX_PIXELS:,} pixels"
+    elif own > _MAX_ENLARGED * trained:
+        limit = f"enlarged more than {_MAX_ENLARGED} times"
+    elif min(size) < _MIN_SIDE:
+        limit = f"a side below {_MIN_SIDE} pixels"
+    else:
         return size
-    limit = f"more than {MAX_PIXELS:,} pixels" if is_large else f"a side below {_MIN_SIDE} pixels"
     raise ImageReadError(
         f"{name}: its {shape[0]:,} x {shape[1]:,} pixels of {own:.4g} nm would be {size[0]:,} x "
         f"{size[1]:,} of {trained:.4g} nm, as in training, {limit}; correct its pixel size if it "

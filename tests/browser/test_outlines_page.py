@@ -90,6 +90,9 @@ def test_outlines_are_corrected_with_the_pointer_and_keys(editor: Editor) -> Non
     assert editor.run("return outlineAt([4, 4]).label") == 9, "in its hole"
     editor.run("shapes.delete(9)")
     assert "mark it as done" in editor.find("learn").get_attribute("title")
+    first = "const one = document.createElement('p'); update(one, '<b>1</b> of <i>2</i>'); "
+    kept = f"{first}const [kept] = one.children; update(one, '<b>2</b> of <i>2</i><u>3</u>'); "
+    assert editor.run(f"{kept} return kept === one.children[0] && one.textContent") == "2 of 23"
     editor.click(110, 30)
     editor.says("900 pixels, 67.7 nm across")
     editor.press("x")
@@ -210,11 +213,12 @@ def test_from_a_folder_of_images_to_a_report_in_few_clicks(browser: Any, tmp_pat
         clicks += 2
         page.until(lambda: page.text("sheet-title") == "Results")
         page.picture("app_results")
-        names = "particles.html", "report/report.html", "report/figure.svg", "counts.csv"
+        names = "particles.html report/figure.svg counts.csv tables.xlsx outlines.zip qupath.zip"
         links = page.run("return [...document.querySelectorAll('#sheet a')].map((a) => a.href)")
-        for name in names:
+        for name in names.split():
             assert f"{app.link}results/{name}" in links
             assert app.send(f"results/{name}").status == 200
+        assert b"roi/d/a.tif.zip" in app.send("results/fiji.zip").body
         assert clicks == 11
         assert load(results / "model.hvlad").pixel_size_ == 2  # that was typed
         assert (results / "earlier-1" / "particles.csv").exists()
@@ -223,6 +227,11 @@ def test_from_a_folder_of_images_to_a_report_in_few_clicks(browser: Any, tmp_pat
         page.find("#sheet [data-post=take_back]", "css selector").click()
         page.says("the outlines are as they were before")
         assert page.text("list").count("outlines") == 6, "those of before only"
+        browser.get(f"{app.link}defects.html")
+        boxes = browser.find_elements("css selector", "#list [type=checkbox]")
+        boxes[1].click()
+        ActionChains(browser).key_down(Keys.SHIFT).click(boxes[4]).key_up(Keys.SHIFT).perform()
+        page.until(lambda: app.send("defects.html").body.count(b'value="normal" checked') == 4)
         browser.get(f"{app.link}results/report/report.html")
         assert "95 % interval" in browser.find_element("tag name", "body").text
         said = [entry["message"] for entry in browser.get_log("browser")]

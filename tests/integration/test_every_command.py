@@ -138,7 +138,7 @@ RUNS = {
     ),
     "particles count": Run(
         "particles count found -o counts.csv --rule 'length > 10 nm' --measure length "
-        "--pixel-size-error 3 "
+        "--pixel-size-error 3 --format roi "
         "--set edges=leave_out --set corrected=false --page counts.html",
         "counts.csv counts.html",
     ),

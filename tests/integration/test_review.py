@@ -170,11 +170,13 @@ def test_what_cannot_be_started_or_learnt_from_leaves_no_file(
 
 
 @pytest.mark.filterwarnings("ignore:1 of 1 image could not be read")
-def test_unreadable_images_are_left_out_and_reported(
+def test_unreadable_images_are_left_out_and_others_are_queued_once(
     place: SimpleNamespace, tmp_path: Path
 ) -> None:
     (tmp_path / "broken.png").write_bytes(b"no image")
-    paths = [place.new / "000.png", place.new / "001.png", tmp_path / "broken.png"]
+    (tmp_path / "link.png").symlink_to(place.new / "000.png")
+    paths = [place.new / "000.png", place.new / "001.png"]  # and one of them twice again
+    paths += [place.new / "001.png", tmp_path / "link.png", tmp_path / "broken.png"]
     result = run("start", place.model, *paths, "-o", tmp_path / "q", "-q", code=2)
     assert "1 of 3 images could not be read" in result.stderr
     assert result.stderr.count("broken.png") == 1
@@ -185,14 +187,6 @@ def test_unreadable_images_are_left_out_and_reported(
     with pytest.raises(ValueError):
         start_queue(model, [tmp_path / "broken.png"], tmp_path / "s", max_error=0.2)
     assert not (tmp_path / "s").exists()
-
-
-def test_an_image_given_twice_is_queued_once(place: SimpleNamespace, tmp_path: Path) -> None:
-    one, other = place.new / "000.png", place.new / "001.png"
-    (tmp_path / "link.png").symlink_to(one)
-    run("start", place.model, one, other, one, tmp_path / "link.png", "-o", tmp_path / "q", "-q")
-    found = images_of(tmp_path / "q")
-    assert sorted(image.image.name for image in found) == ["000.png", "001.png"]
 
 
 # --- retrain ----------------------------------------------------------------------------------

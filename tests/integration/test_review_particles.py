@@ -100,9 +100,8 @@ def reviewed(place, tmp_path_factory):
 
 
 def test_classes_of_people_are_counted_and_wrong_outlines_are_kept_aside(place, reviewed, tmp_path):
-    found = Path(shutil.copytree(reviewed.found, tmp_path / "found"))
-    queue = moved(reviewed.queue, tmp_path / "queue", reviewed.found, found)
-    before = FoundFolder(reviewed.found)
+    before, queue = FoundFolder(shutil.copytree(reviewed.found, tmp_path / "b")), reviewed.queue
+    found = reviewed.found.rename(tmp_path / "found")  # as a person may move it
     said = run("review", "export", queue, "-o", found).stdout
     n_given = len(reviewed.given) - 2
     assert f"classes given by people: {n_given} particles\nremoved: 2 wrong outlines" in said
@@ -128,6 +127,7 @@ def test_classes_of_people_are_counted_and_wrong_outlines_are_kept_aside(place, 
     again = run("review", "export", queue, "-o", found).stdout
     assert "removed: 0 wrong outlines" in again
     pd.testing.assert_frame_equal(FoundFolder(found).table, after.table)
+    shutil.copytree(before.path, reviewed.found)
 
 
 def test_a_classifier_learns_from_corrected_particles(place, reviewed, tmp_path):

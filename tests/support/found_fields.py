@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from support.forked_commands import fork_commands
 from support.review_queues import Served
 from support.waiting import wait_until
 
@@ -40,7 +41,7 @@ class App(Served):
 
     def __init__(self, folder: Path, **options: Any) -> None:
         self.version, self.clicks = 0, 0
-        super().__init__(folder, **options)
+        super().__init__(folder, **{"before": fork_commands} | options)
 
     def image(self, image: int = 1) -> dict[str, Any]:
         shown = self.post("outlines", image=image)
@@ -73,20 +74,18 @@ class App(Served):
         return str(answer["message"])
 
     def mark(self, image: int, is_done: bool) -> str:
-        own = self.body(image=image, version=self.image(image)["version"])
-        own = {name: own[name] for name in ("client", "click", "image", "version")}
-        answer = self.post("mark", **own, is_done=is_done)
-        self.version = answer["version"]
-        return str(answer["message"])
+        self.image(image)
+        answer = self.undo("mark", image, is_done=is_done)
+        return str(json.loads(answer.body)["message"])
 
     def written(self) -> Path:
         """Wait until all edits are in the folder's files, and return the folder."""
         wait_until(lambda: not (self.folder / ".unwritten").exists(), "the files of outlines")
         return self.folder
 
-    def undo(self, way: str = "undo", image: int = 1) -> SimpleNamespace:
+    def undo(self, way: str = "undo", image: int = 1, **more: object) -> SimpleNamespace:
         body = self.body(image=image)
         own = {name: body[name] for name in ("client", "click", "image", "version")}
-        answer = self.send(way, own)
+        answer = self.send(way, own | more)
         self.version = json.loads(answer.body).get("version", self.version)
         return answer

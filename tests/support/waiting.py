@@ -16,9 +16,9 @@ def wait_until(condition: Callable[[], T], what: str) -> T:
 
     The time decides nothing but when to give up on an event that must come.
     """
-    deadline = time.monotonic() + PATIENCE
+    deadline, pause = time.monotonic() + PATIENCE, 0.01
     while not (found := condition()):
         if time.monotonic() > deadline:
             raise AssertionError(f"waited {PATIENCE:.0f} s for {what}")
-        time.sleep(0.01)
+        time.sleep(pause := min(1.1 * pause, 0.1))  # what is asked costs time, too
     return found

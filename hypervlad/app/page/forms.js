@@ -19,12 +19,21 @@ function askSoon() {
   asking = setTimeout(refresh, BUSY_POLL);
 }
 
-// Show what the server has rendered. Parts that are as before stay: a button there may be pressed just now.
-function update(place, html) {
+// Show what the server has rendered: a button that is pressed just now, a selection and what is typed stay.
+function update(place, html) { renew(place, Object.assign(document.createElement("template"), { innerHTML: html }).content); }
+
+function renew(place, like) {
   const before = [...place.childNodes];
-  const now = [...Object.assign(document.createElement("template"), { innerHTML: html }).content.childNodes].map((node) => {
-    const at = before.findIndex((each) => each.isEqualNode(node));
-    return at < 0 ? node : before.splice(0, at + 1).at(-1);
+  const now = [...like.childNodes].map((node) => {
+    const at = before.findIndex((each) => each.isEqualNode(node) || (each.nodeName === node.nodeName && !/^(A|BUTTON|FORM)$/.test(node.nodeName)));
+    if (at < 0) return node;
+    const kept = before.splice(0, at + 1).at(-1);
+    if (kept.isEqualNode(node)) return kept;
+    if (kept.data !== node.data) kept.data = node.data; // of a text
+    [...(kept.attributes ?? [])].forEach(({ name }) => node.hasAttribute(name) || kept.removeAttribute(name));
+    [...(node.attributes ?? [])].forEach(({ name, value }) => kept.setAttribute(name, value));
+    renew(kept, node);
+    return kept;
   });
   [...place.childNodes].filter((each) => !now.includes(each)).forEach((each) => each.remove());
   now.forEach((node, i) => { if (place.childNodes[i] !== node) place.insertBefore(node, place.childNodes[i] ?? null); });

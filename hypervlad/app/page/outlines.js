@@ -95,6 +95,7 @@ async function open(id) {
     if (earlier) showBefore(true);
     fit();
     loadPixels(found.id);
+    prepare();
     say(state.is_found ? `${shown.name}: ${plural(shapes.size)}${shown.message && `. ${shown.message}`}` : "");
   }
   showAll();
@@ -171,13 +172,8 @@ async function sendNow(path, body) {
   showAll();
   if (answer) return;
   refusals += 1;
-  await reopen();
-}
-
-// After a refusal: another window may have changed the image, whose words stay to be read.
-async function reopen() {
   const before = shown.version;
-  await open(shown.id);
+  await open(shown.id); // which another window may have changed; what is said of it stays to be read
   if (shown.version !== before) selected.clear();
   showAll();
 }
@@ -443,8 +439,11 @@ function setTool(name) {
   stage.dataset.tool = name;
   document.querySelectorAll("button[data-tool]").forEach((each) => press(each, each.dataset.tool === name));
   by("hint").textContent = document.querySelector(`[data-tool=${name}][data-hint]`).dataset.hint;
+  prepare();
   draw();
 }
+
+function prepare() { if (tool === "grow" && shown?.version >= 0) post("prepare", { image: shown.id }).catch(() => {}); } // for a click soon
 
 function showAll() {
   const n = selected.size;
@@ -502,7 +501,7 @@ function markCurrent() {
   now.scrollIntoView({ block: "nearest", inline: "nearest" });
 }
 
-// The images of which a classifier is least sure first; without one, as in the list.
+// The images first of which a classifier, or finding, is least sure; without both, as in the list.
 function inOrder() { return [...images].sort((a, b) => (a.confidence ?? 2) - (b.confidence ?? 2)); }
 
 // To the image before, or to the next one that is not done, if there is any.

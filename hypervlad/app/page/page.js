@@ -5,7 +5,6 @@ const WHOLE = 8192; // pixels of the longer side that the server sends at most
 
 let hand = [];
 let current = null;
-let progress = null;
 let lease = 6; // seconds; the server says how long it really is
 let isShown = false; // its picture, or why there is none
 let isWhole = false; // all pixels of the file are shown
@@ -36,12 +35,11 @@ function take(answer) {
   lease = answer.lease;
   categories = answer.categories;
   hand = answer.items;
-  progress = answer.progress;
   dropPictures(hand);
   const keep = current && hand.find((item) => item.id === current.id);
   show(keep || hand[0] || null);
   hand.forEach(picture);
-  showProgress();
+  showProgress(answer.progress);
   loadInTurn(waitingPictures);
 }
 
@@ -59,8 +57,7 @@ function show(item) {
   else current = item;
   by("work").hidden = !item;
   by("done").hidden = Boolean(item);
-  if (!item) showDone();
-  else if (!same) {
+  if (item && !same) {
     showPicture(item);
     Object.assign(by("name"), { textContent: item.name, title: item.name });
     by("kind").textContent = by("kind").dataset[item.kind] ?? "Doubtful";
@@ -71,18 +68,13 @@ function show(item) {
   if (item) showChoices(item);
 }
 
-function showProgress() {
-  const { labelled, skipped, waiting, by_model: sure } = progress;
+function showProgress({ labelled, skipped, waiting, by_model: sure }) {
   const looked = labelled + skipped;
   const total = looked + waiting;
   Object.assign(by("bar"), { max: Math.max(total, 1), value: looked });
   const aside = skipped ? ` (${count(skipped)} skipped)` : "";
   by("progress").textContent = `${count(looked)} of ${count(total)} reviewed${aside}, ${count(sure)} labelled by the model`;
   document.title = `${looked}/${total} – hypervlad review`;
-}
-
-function showDone() {
-  const { labelled, skipped, waiting, by_model: sure } = progress;
   by("done-title").textContent = waiting ? "Nothing left for this window" : "All done";
   by("done-text").textContent = waiting
     ? `The last ${count(waiting)} are open in another window; those that it leaves will appear here.`

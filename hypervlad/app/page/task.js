@@ -131,7 +131,7 @@ by("choices").onchange = () => { isStale = isPreview; setTimeout(refresh, 500); 
 by("frame").onload = () => { [inFrame, isUnsaved] = [offered, false]; };
 by("list").onchange = ({ target }) => {
   if (target.name === "image") open();
-  else request("mark_file", { kind, image: target.dataset.image, word: target.type === "checkbox" ? target.value.repeat(target.checked) : target.value });
+  else request(`mark_file/${kind}`, { image: target.dataset.image, word: target.type === "checkbox" ? target.value.repeat(target.checked) : target.value });
 };
 by("list").onclick = ({ target, shiftKey }) => { // of a box: with Shift, those from the box before it, too
   const boxes = [...document.querySelectorAll("#list [type=checkbox]")];

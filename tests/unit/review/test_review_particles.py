@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from support.commands import refused, run
 from support.review_queues import write_particle_queue
 
 from hypervlad.apps.review import Queue
@@ -51,20 +49,6 @@ def test_a_particle_is_cut_again_as_it_was_found(particles: list[Any]) -> None:
         assert (cut.label, cut.box) == (expected.label, expected.box)
         assert Path(cut.micrograph).is_file()
         assert particle.name == cut.name
-
-
-def test_classes_are_written_into_a_folder_that_was_moved(tmp_path: Path) -> None:
-    with contextlib.closing(Queue(write_particle_queue(tmp_path))) as queue:
-        table = FoundFolder(tmp_path / "found").table.assign(**{"class": "matrix"})
-        table.to_csv(tmp_path / "found" / "particles.csv", index=False)
-        queue.label("window-1", "click-1", 1, queue.add_category("fibre").id)
-    copy = shutil.copytree(tmp_path / "found", tmp_path / "copy")
-    export = "review", "export", tmp_path / "queue", "-o", copy
-    assert "has the particles of" in refused(*export)
-    shutil.rmtree(tmp_path / "found")
-    said = run(*export).stdout.splitlines()
-    assert said[:2] == ["classes given by people: 1 particle", "removed: 0 wrong outlines"]
-    assert FoundFolder(copy).table["class"].tolist().count("fibre") == 1
 
 
 def test_another_outline_is_not_shown(particles: list[Any]) -> None:  # changes the folder: last

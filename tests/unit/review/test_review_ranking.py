@@ -35,27 +35,8 @@ def test_the_order_is_that_of_the_definition(seed: int) -> None:
     n, d = 60 + seed, 2 + 3 * seed
     worth, points = rng.random(n), rng.standard_normal((n, d))
     assert rank(worth, points).tolist() == slow_rank(worth, points)
-
-
-problems = st.integers(1, 25).flatmap(
-    lambda n: st.tuples(
-        arrays.arrays(float, n, elements=st.floats(0, 1, width=16)),
-        arrays.arrays(float, (n, 3), elements=st.floats(-4, 4, width=16)),
-    )
-)
-
-
-@settings(max_examples=30, deadline=None)
-@given(problems)
-def test_without_similarity_the_order_is_that_of_informativeness(
-    problem: tuple[np.ndarray, np.ndarray],
-) -> None:
-    worth, points = problem
-    order = rank(worth, np.ones((len(worth), 2)))  # all at the mean: no directions
-    assert order.tolist() == np.argsort(-worth, kind="stable").tolist()
-    order = rank(worth, points)
-    assert sorted(order.tolist()) == list(range(len(worth)))
-    assert worth[order[0]] == worth.max()
+    alike = rank(worth, np.ones((n, 2)))  # all at the mean: no directions
+    assert alike.tolist() == np.argsort(-worth, kind="stable").tolist()
 
 
 @settings(max_examples=30, deadline=None)
@@ -75,13 +56,11 @@ def test_informativeness_is_a_share_and_grows_with_doubt_and_novelty(
     assert (informativeness(proba, np.full(12, np.inf)) == 1).all()
 
 
-@pytest.mark.parametrize(
-    ("proba", "novelty"),
-    [([[1.0]], [1.0]), ([[0.5, 0.5]], [1.0, 1.0]), ([[np.nan, 1.0]], [1.0]), ([0.5], [1.0])],
-)
-def test_tables_that_make_no_sense_are_refused(proba: list, novelty: list) -> None:
-    with pytest.raises(ValueError):
-        informativeness(proba, novelty)
+def test_tables_that_make_no_sense_are_refused() -> None:
+    one = [1.0]
+    for proba, novelty in (([one], one), ([[0.5, 0.5]], one * 2), ([[np.nan, 1]], one), (one, one)):
+        with pytest.raises(ValueError):
+            informativeness(proba, novelty)
     for worth, points in (([1.0], [[1.0], [2.0]]), ([-1.0], [[1.0]]), ([1.0], [[np.inf]])):
         with pytest.raises(ValueError):
             rank(worth, points)

@@ -132,7 +132,7 @@ def test_fields_are_brought_to_the_magnification_of_training(fields):
     doubtful.diameters_ = (100.0, 200.0)
     note = doubtful.find_particles(images[0], read_options={}).note
     assert ("another magnification" in note, "the pixel size is unknown" in note) == (True, True)
-    for size, words in ((4e3, "more than 400,000,000 pixels"), (0.1, "a side below 8 pixels")):
+    for size, words in ((4e3, "400,000,000 pixels"), (33, "8 times"), (0.1, "below 8 pixels")):
         with pytest.raises(ImageReadError, match=words):
             model.predict(images[:1], read_options={"pixel_size": size})
 
