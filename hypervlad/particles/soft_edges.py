@@ -35,7 +35,7 @@ _FINE, _POINTS = (np.arange(220) + 0.5) / 100, np.arange(-2, 3) / 100
 _SHARP = 1.5  # pixels: a blur that edges have anyway
 # Residuals of profiles from 0 to 1: good ones, some that may be, and how many times more others
 # have than the best, with less than which all are possible.
-_GOOD, _MAX_REST, _BETTER, _ALIKE = 0.018, 0.05, 1.3, 0.006
+_GOOD, _MAX_REST, _BETTER, _ALIKE = 0.018, 0.05, 1.3, 0.009
 _MAYBE = 1.05  # times more of discs, from which on it is uncertain
 _NOTED = 1.1  # times as wide: what may be that much too small is mentioned
 _SMOOTHING = 2.0  # of the logarithms of radii, in groups
@@ -84,7 +84,7 @@ def to_soft_edges(grey: NDArray[np.float32], labels: LabelMap, polarity: str) ->
     chosen, ratio = min(fits, key=lambda kind: fits[kind].rest), 1.0
     if chosen == "slight" or not possible or "flat" in possible:
         chosen = "flat"
-    if "flat" in possible and flat.blur <= _SHARP:
+    if "flat" in possible and flat.blur <= _SHARP and flat.rest <= _BETTER * least:
         return 0.0, ""
     if not possible and fits["round"].rest <= min(flat.rest / _MAYBE, _MAX_REST):
         possible = {"round"}
