@@ -70,7 +70,6 @@ _GAP = (4.0, 15.0)  # between places that follow each other: in diameters, and i
 
 # Fibres with a mean profile.
 _MIN_PLACES, _MAX_FIBRES = 5, 12  # on such a fibre, and the longest of these
-_MAX_PROFILES = 48  # of a fibre; more change hardly any of 500 notes
 _MIN_SHARE = 0.15  # of the visible length, that these must have
 
 
@@ -358,11 +357,10 @@ class LongFibres:
     def profiles(
         self, field: Field, sign: float, reach: float, shape: tuple[int, int], finer: float = 1.0
     ) -> Iterator[tuple[Places, Values]]:
-        """Give some places of each fibre, and the profiles across them."""
+        """Give the places of each fibre, and the profiles across them."""
         for number in self.numbers:
-            own = np.flatnonzero(self.fibres == number)
-            some = self.places.chosen(own[:: 1 + len(own) // _MAX_PROFILES])
-            yield some, profiles_across(field, sign, some, reach, shape, finer).mean(axis=1)
+            own = self.places.chosen(self.fibres == number)
+            yield own, profiles_across(field, sign, own, reach, shape, finer).mean(axis=1)
 
     def at_places(self, values: Values) -> Values:
         """Return those of each place's fibre; of short ones, of that with the nearest diameter."""
