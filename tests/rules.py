@@ -23,22 +23,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 TESTS = Path(__file__).resolve().parent
-PARTS = [
-    f"hypervlad{part}"
-    for part in (
-        "",
-        ".apps.review",
-        ".data",
-        ".evaluation",
-        ".features",
-        ".fibres",
-        ".images",
-        ".models",
-        ".models.presets",
-        ".particles",
-        ".results",
-    )
-]
+_NAMES = (
+    ".apps.review .data .evaluation .features .fibres .images .models .models.presets .particles"
+)
+PARTS = ["hypervlad", *(f"hypervlad{each}" for each in f"{_NAMES} .results".split())]
 MAX_LINES = 30_900
 MAX_MATCHES = 200
 MAX_PRIVATE = 0.10

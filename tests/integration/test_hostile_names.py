@@ -76,12 +76,7 @@ COMMANDS = [
         shlex.split("predict m.hvlad images -o p.csv --page p.html --coverage 0.9 --max-error 0.3"),
         *(0, ["p.csv"], ["p.html"]),
     ),
-    (
-        ["predict", "m.hvlad", "damaged", "-o", "d.csv", "--page", "d.html"],
-        2,
-        ["d.csv"],
-        ["d.html"],
-    ),
+    (shlex.split("predict m.hvlad damaged -o d.csv --page d.html"), 2, ["d.csv"], ["d.html"]),
     (["explain", "m.hvlad", f"damaged/{CLASS}", "-o", "why.png"], 2, [], []),
     (["explain", "m.hvlad", "images", "-o", "why.png", "--class", HOSTILE], 2, [], []),
     (

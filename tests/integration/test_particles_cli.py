@@ -118,25 +118,6 @@ def test_the_particles_of_a_model_are_labelled_classified_and_counted(model, ima
     assert f"3 of {n_particles} labels are a model's own" in warned
 
 
-def test_a_doubtful_image_has_the_polarity_of_the_others(images, tmp_path):
-    both = np.full((60, 60), 0.5)
-    both[8:26, 8:26], both[34:56, 34:56] = 0.75, 0.2
-    save(shutil.copytree(images, tmp_path / "images") / "both.png", both)
-    run("particles", "find", tmp_path / "images" / "both.png", "-o", found := tmp_path / "found")
-    assert FoundFolder(found).searched.rows()["both.png"]["polarity"] == "dark"
-    for _ in range(2):  # again, what others decide is decided
-        warned = run("particles", "find", tmp_path / "images", "-o", found, "-q", "--resume").stderr
-        assert "look like particles, too" not in warned
-        row = FoundFolder(found).searched.rows()["both.png"]
-        assert ("so they are taken to be bright" in row["doubt"], row["polarity"]) == (
-            True,
-            "bright",
-        )
-        assert -0.55 < row["polarity_shown"] < 0
-    table = FoundFolder(found).table.set_index("micrograph")
-    assert table.loc["both.png", "area_px2"] == pytest.approx(18**2, rel=0.05)
-
-
 def test_without_a_model_what_stands_out_is_found(images, tmp_path):
     shutil.copytree(images, tmp_path / "images")
     (tmp_path / "x.hvlad").touch()

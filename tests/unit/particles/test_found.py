@@ -206,7 +206,11 @@ def test_a_polarity_is_decided_from_all_rows_also_after_a_stop(tmp_path):
     for file in ("fields.csv", "particles.csv"):
         found, again = ((tmp_path / name / file).read_text() for name in ("found", "again"))
         assert found == again
-    assert "both.png" in found
+    result = FoundFolder(tmp_path / "found")
+    assert "so they are taken to be bright" in (row := result.searched.rows()["both.png"])["doubt"]
+    assert (row["polarity"], row["polarity_shown"] < 0) == ("bright", True)
+    areas = result.table.set_index("micrograph")["area_px2"]
+    assert areas["both.png"] == pytest.approx(18**2, rel=0.05)
 
 
 def test_a_pixel_size_can_be_given_later(images, original, tmp_path, monkeypatch):
