@@ -205,7 +205,7 @@ def _as_measured(
     if column == "spread_deg":
         return math.sqrt(max(low**2 - math.degrees(1) ** 2 * EXCESS, 0.0)), high
     names = "fraction", "fraction_least", "fraction_most"
-    known = [[float(row[name]) for name in names] for row in rows if row["fraction"]]
+    known = [[float(row.get(n) or "nan") for n in names] for row in rows if row["fraction"]]
     if column not in ("fraction", "fibre_fraction") or not known:
         return low, high
     below, above = np.diff(np.mean(known, axis=0)[[1, 0, 2]]).tolist()

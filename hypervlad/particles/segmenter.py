@@ -77,7 +77,7 @@ _MIN_FOUND = 5  # particles, whose median says something about the magnification
 class HeldOutSegmentation:
     """How well images were outlined that were held out in training.
 
-    Particles of each were separated as suits the other held-out images best.
+    Particles of each were separated as suits the images of other groups best.
 
     Attributes
     ----------
@@ -314,7 +314,7 @@ class HypercolumnSegmenter(NetworkEstimator):
                 grey, truth, _ = fields.read(number)
                 own = model.fields(grey, self.tile_size)
                 labels = (_outlined(own, rule, self.min_area) for rule in _RULES)
-                assessment.add(truth.label_image(), labels)
+                assessment.add(truth.label_image(), labels, codes[number])
         model, losses = trained_on(np.arange(len(fields)), f"model {n_models} of {n_models}")
         (separation, at_necks), assessed, detection = assessment.chosen()
         # All at the end: a fit that fails leaves the model unchanged.
@@ -513,8 +513,10 @@ class _HeldOut:
         self.min_area, self.size = min_area, pixel_size or 1.0
         self.unit = "px" if pixel_size is None else "nm"
         self._tallies, self._pairs = list[list[OutlineTally]](), list[list[Detection]]()
+        self._groups = list[int]()
 
-    def add(self, true: NDArray[np.int32], labels: Iterable[NDArray[np.int32]]) -> None:
+    def add(self, true: NDArray[np.int32], labels: Iterable[NDArray[np.int32]], group: int) -> None:
+        self._groups.append(group)
         tallies, pairs = list[OutlineTally](), list[Detection]()
         for found in labels:
             tallies.append(OutlineTally(min_area=self.min_area))
@@ -537,7 +539,7 @@ class _HeldOut:
         wrong = np.array(
             [[s["n_found"] + s["n_true"] - 2 * s["n_matched"] for s in each] for each in scores]
         )
-        chosen, by_others = chosen_rules(excess, wrong)
+        chosen, by_others = chosen_rules(excess, wrong, self._groups)
         together, pairs = OutlineTally(min_area=self.min_area), list[Detection]()
         for number, column in enumerate(by_others):
             together.update(self._tallies[number][column])
@@ -558,20 +560,19 @@ class _HeldOut:
 
 
 def chosen_rules(
-    excess: NDArray[np.floating], wrong: NDArray[np.floating]
+    excess: NDArray[np.floating], wrong: NDArray[np.floating], groups: ArrayLike
 ) -> tuple[int, list[int]]:
-    """Return the place of the best of `_RULES`, and that by the other images for each image.
+    """Return the place of the best of `_RULES`, and that by the other groups for each image.
 
     From how many particles too many were found in each image by each rule, and how many were wrong
     or missed. Of the rules without necks and of those with them, that counts best, and of these two
     that with fewer errors.
     """
-    at_necks = np.array([each for _, each in _RULES])
+    at_necks, groups = np.array([each for _, each in _RULES]), np.asarray(groups)
 
-    def best(excess: NDArray[np.floating], wrong: NDArray[np.floating]) -> int:
-        counting = (np.where(own, np.abs(excess), np.inf).argmin() for own in (~at_necks, at_necks))
-        return min(map(int, counting), key=lambda rule: wrong[rule])
+    def best(own: NDArray[np.bool_]) -> int:
+        count, errors = np.abs(excess[own].sum(axis=0)), wrong[own].sum(axis=0)
+        counting = (np.where(each, count, np.inf).argmin() for each in (~at_necks, at_necks))
+        return min(map(int, counting), key=lambda rule: errors[rule])
 
-    sums = excess.sum(axis=0), wrong.sum(axis=0)
-    without = zip(sums[0] - excess, sums[1] - wrong, strict=True)
-    return best(*sums), [best(*each) for each in without]
+    return best(np.ones(len(groups), bool)), [best(groups != each) for each in groups]
