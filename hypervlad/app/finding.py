@@ -371,10 +371,14 @@ class Finding(Corrections):
         self._run("particles", "count", self.folder, *written, *formats, "--on-error", "skip")
         yield "Writing the report"
         self._run("report", self.folder, "-o", report, "--on-error", "skip")
-        tables = counts, report / "results.csv", self.folder / PARTICLES, self.folder / FIELDS
-        self._run("workbook", *tables, "-o", folder / "tables.xlsx")
         for kind, name in ARCHIVES.items():
             write_archive(folder / name, files_in(self.folder / kind), self.folder)
+        tables = counts, report / "results.csv", self.folder / PARTICLES, self.folder / FIELDS
+        (workbook := folder / "tables.xlsx").unlink(missing_ok=True)
+        try:
+            self._run("workbook", *tables, "-o", workbook)
+        except QueueError as error:  # such as a cell that is too long; all else is there
+            self.runner.report(error)
         self.set_facts(results=stamp)
 
     def _stamp(self) -> str:

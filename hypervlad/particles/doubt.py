@@ -11,6 +11,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from hypervlad.objects.detection import FindingRange
+from hypervlad.objects.particle import Outlines
 from hypervlad.objects.splitting import LabelMap, areas_of, borders_of
 
 _LEAST_SHARE = 0.05  # of a particle's area, of pieces that may be particles of their own
@@ -33,8 +34,10 @@ _WIDTHS: dict[str, tuple[float, float, float, float]] = {
     # which have 1 to 30 times the number.
     "missed": (0, 1, 0, 0),
     "soft": (0, 0, 0, 1),
-    "either": (1, 1, 0, 0),
-    "others": (0, 0, 1, 1),
+    "fewer": (1, 0, 0, 0),
+    "more": (0, 1, 0, 0),
+    "smaller": (0, 0, 1, 0),
+    "larger": (0, 0, 0, 1),
     "lumps": (0, 2.4, 0.7, 0),
 }
 # The area in concave outlines, of all; and how many times fewer or more particles there are by how
@@ -51,7 +54,7 @@ FACTS |= {
 }
 _WORDS = FACTS | {
     "missed": "faint spots have no outline",
-    "either": "either the bright or the dark regions may be particles",
+    **dict.fromkeys(("fewer", "more"), "either the bright or the dark regions may be particles"),
     "lumps": "outlines are those of lumps, whose parts cannot be told apart",
 }
 
@@ -125,6 +128,14 @@ class Doubt:
 def are_lumps(facts: Mapping[str, float], concave_area: float) -> bool:
     """Return whether what is outlined may be any number of particles."""
     return concave_area > _CONCAVE_AREA or facts["split"] + facts["joined"] > _DIVIDED
+
+
+def either_polarity(found: Outlines, others: Outlines) -> dict[str, float]:
+    """Return the doubt whether those of the other polarity are the particles, towards these."""
+    areas = [np.median([np.sum(each.mask) for each in own]) for own in (found, others)]
+    number, size = np.log([len(others) / len(found), (areas[1] / areas[0]) ** 0.5]).tolist()
+    ways = {"fewer": -number, "more": number, "smaller": -size, "larger": size}
+    return {name: max(way, 0.0) for name, way in ways.items()}
 
 
 def finding_range(facts: Mapping[str, float]) -> FindingRange:

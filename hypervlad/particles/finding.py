@@ -45,7 +45,7 @@ from hypervlad.particles.decoder import (
     pretrained_decoder,
     release_memory,
 )
-from hypervlad.particles.doubt import Doubt, are_lumps, finding_range, main_doubt
+from hypervlad.particles.doubt import Doubt, are_lumps, either_polarity, finding_range, main_doubt
 from hypervlad.particles.fainter import faint_spots
 from hypervlad.particles.joining import Joined, Joiner
 from hypervlad.particles.layers import NO_LAYER, Layer, layer_alone
@@ -229,10 +229,12 @@ def find_particles(
         note = joined_notes([note, note_of_missed, note_of_edges])
     found = Outlines.of_labels(labels)
     if len(found):
-        if confidence < SURE and len(others := Outlines.of_labels(every[_OPPOSITE[known]].labels)):
-            areas = [np.median([np.sum(each.mask) for each in own]) for own in (found, others)]
-            doubts["either"] = abs(float(np.log(len(others) / len(found))))
-            doubts["others"] = abs(float(np.log(areas[1] / areas[0]) / 2))
+        others = Outlines((0, 0), ())
+        if confidence < SURE:
+            drop_hidden(every[_OPPOSITE[known]].labels, sample.mask)
+            others = Outlines.of_labels(every[_OPPOSITE[known]].labels)
+        if len(others):
+            doubts |= either_polarity(found, others)
             note = joined_notes([note, _OTHERS.format(_OPPOSITE[known], len(others))])
         n_specks = scales.n_specks(known, labels)
         if n_specks > max(_FEW, _MANY_SPECKS * len(found)):

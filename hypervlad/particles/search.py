@@ -48,7 +48,7 @@ _MAX_NAME = 240  # bytes, of at most 255 with the suffixes of outlines
 _MANY = 4  # images of one polarity for each of the other, before doubtful ones are taken as these
 _TAKEN = (
     "particles are {polarity} in most other images, so they are taken to be {polarity} in this "
-    "image, too, which may be either: look at the outlines"
+    "image, too, which may be either, as its range does not say: look at the outlines"
 )
 
 
