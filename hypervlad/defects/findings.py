@@ -20,7 +20,7 @@ from hypervlad.common.constraints import Number
 from hypervlad.images.annotations import Annotation, annotation_mask
 from hypervlad.objects.measures import feret_diameters
 from hypervlad.objects.particle import Outline, Outlines, cropped
-from hypervlad.objects.splitting import widened
+from hypervlad.objects.splitting import grown_window
 
 #: A region ends where the score has fallen to this share of its peak, above the usual score.
 OUTLINE_SHARE = 0.55
@@ -360,7 +360,7 @@ def _with_contrast(
     """Compare a region with a ring around it, of which other regions are left out if they can."""
     width = max(_RING, math.ceil(_RING_SHARE * region.diameter))
     reach = _RING_GAP + width
-    window = widened(region.window, reach)
+    window = grown_window(region.window, reach)
     part = pixels[window]
     own = np.zeros(part.shape, bool)
     top, left = region.box[0] - window[0].start, region.box[1] - window[1].start

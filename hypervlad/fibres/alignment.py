@@ -46,7 +46,7 @@ _MIN_FIBRE = 0.1  # share of fibre below which a window is background
 # the tolerance, and how much of the squared spread of all fibres comes from the measurement, at
 # crossings, ends and in grain, square radians: of 210 drawn images, 95 %.
 _MEASURED, EXCESS = (0.78, 1.57), 0.05
-_UNSURE = 0.2  # probability by a model
+_UNSURE = 0.2  # probability by a model, up to 1 less this, of windows that may be aligned or not
 
 
 @dataclass(frozen=True, eq=False)
@@ -322,6 +322,7 @@ def classify_windows(
     parts = grid.numbers_in(TileGrid.of_parts((grid.rows[-1], grid.columns[-1])))
     # Windows that are aligned, that surely are, and that may be.
     limits = (1.0, *_MEASURED) if proba is None else (0.5, 1 - _UNSURE, _UNSURE)
+    limits, excess = (limits[:1] * 3, 0.0) if is_true else (limits, EXCESS)
     is_below = (spread < each * tolerance for each in limits)
     aligned, *ends = is_below if proba is None else (proba > each for each in limits)
     aligned &= counted
@@ -329,7 +330,7 @@ def classify_windows(
         label_windows(aligned, angle, tolerance), sums.axes, sums.weights, sums.fibre, grid
     )
     share = Sample(spread[counted], grid.areas[counted], parts[counted]).share(aligned[counted])
-    reach = [_mean(aligned if is_true else each, grid.areas, counted) for each in ends]
+    reach = [_mean(each, grid.areas, counted) for each in ends]
     return AlignedFraction(
         fraction=_mean(aligned, grid.areas, counted),
         fibre_fraction=_mean(aligned, sums.fibre, counted),
@@ -347,9 +348,7 @@ def classify_windows(
         tolerance=float(tolerance),
         statistics=None
         if is_empty
-        else statistics_of_axes(
-            sums.axes[counted], sums.weights[counted], parts[counted], 0.0 if is_true else EXCESS
-        ),
+        else statistics_of_axes(sums.axes[counted], sums.weights[counted], parts[counted], excess),
         fraction_range=Interval(*reach),
         fraction_interval=Interval(*widened(share, *reach)),
         expected_fraction=None if proba is None or is_empty else _mean(proba, grid.areas, counted),

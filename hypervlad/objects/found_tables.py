@@ -93,9 +93,8 @@ def _parsed(content: bytes, separator: str, decimal: str) -> pd.DataFrame:
 def _is_wrong(column: pd.Series[Any], needed: Sequence[str]) -> bool:
     """Return whether a column of numbers has something else."""
     name = str(column.name)
-    is_number = name in (*needed, "confidence", "left_out", "polarity_shown") or name.startswith(
-        "p_"
-    )
+    numbers = (*needed, "confidence", "left_out", "polarity_shown")
+    is_number = name in numbers or name.startswith("p_")
     return is_number and name not in _TEXTS and column.dtype.kind not in "biuf"
 
 

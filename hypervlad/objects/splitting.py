@@ -32,7 +32,7 @@ _WIDE = 10.0  # pixels, of half a width, above which it is narrower by a tenth
 _AT_ONCE, _ROWS = 1 << 16, 1024  # pixels, and rows that are compared
 
 
-def widened(window: Window, by: int) -> Window:
+def grown_window(window: Window, by: int) -> Window:
     """Return a window with so many pixels more on each side, but none before the first."""
     return tuple(slice(max(0, side.start - by), side.stop + by) for side in window)
 

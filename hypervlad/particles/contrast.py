@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from hypervlad.images.resampling import halved, smoothed
-from hypervlad.objects.splitting import EIGHT, widened
+from hypervlad.objects.splitting import EIGHT, grown_window
 
 _RING = 3  # pixels to both sides of an outline, between which grey values step
 _MIN_FREE = 0.25  # of the pixels around a particle, which no other one has
@@ -39,7 +39,7 @@ def edges_of(grey: NDArray[np.float32], labels: NDArray[np.int32], sign: int) ->
     steps, lengths, contrasts = np.zeros(n), np.ones(n), dict[int, list[tuple[float, int]]]()
     spreads = np.full(n, np.nan)
     for number, window in enumerate(ndimage.find_objects(labels)):
-        around = widened(window, _RING + 1)
+        around = grown_window(window, _RING + 1)
         own, values = labels[around] == number + 1, sign * grey[around]
         lengths[number] = np.count_nonzero(own & ~ndimage.binary_erosion(own))
         within = own & ~ndimage.binary_erosion(own, EIGHT, iterations=_RING, border_value=1)

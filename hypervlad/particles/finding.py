@@ -229,13 +229,11 @@ def find_particles(
         note = joined_notes([note, note_of_missed, note_of_edges])
     found = Outlines.of_labels(labels)
     if len(found):
-        others = Outlines((0, 0), ())
         if confidence < SURE:
-            drop_hidden(every[_OPPOSITE[known]].labels, sample.mask)
-            others = Outlines.of_labels(every[_OPPOSITE[known]].labels)
-        if len(others):
-            doubts |= either_polarity(found, others)
-            note = joined_notes([note, _OTHERS.format(_OPPOSITE[known], len(others))])
+            drop_hidden(of_others := every[_OPPOSITE[known]].labels, sample.mask)
+            if len(others := Outlines.of_labels(of_others)):
+                doubts |= either_polarity(found, others)
+                note = joined_notes([note, _OTHERS.format(_OPPOSITE[known], len(others))])
         n_specks = scales.n_specks(known, labels)
         if n_specks > max(_FEW, _MANY_SPECKS * len(found)):
             specks = _SPECKS.format(counted(n_specks, "region"), min_area)
@@ -333,8 +331,9 @@ class Scales:
         few = np.count_nonzero(is_clear) <= _FEW
         least = (_CLARITY_OF_FEW, _RANGE_OF_FEW * range_) if few else (_TYPICAL_CLARITY, 0.0)
         shown = steps * (1 - at_edge)
+        places = ndimage.find_objects(labels) if few else []
         for number in np.flatnonzero(is_clear).tolist() if few else ():
-            inside = labels[ndimage.find_objects(labels)[number]] == number + 1
+            inside = labels[places[number]] == number + 1
             if at_edge[number] and elongations(inside, inside.astype(np.int32))[0] > _LINE:
                 is_clear[number] = False
             # Spheres in transmission show more in their middles than at their edges.

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from hypervlad.objects.splitting import EIGHT, LabelMap, areas_of, renumbered, widened
+from hypervlad.objects.splitting import EIGHT, LabelMap, areas_of, grown_window, renumbered
 
 Layer: TypeAlias = Literal["auto", "outer", "inner"]
 
@@ -103,7 +103,7 @@ def _spots(
             break
         looked_at += int(areas[number])
         window = windows[number - 1]
-        around = widened(window, 2 * _RIM)
+        around = grown_window(window, 2 * _RIM)
         own, free = labels[around] == number, labels[around] == 0
         inner = ndimage.binary_erosion(own, iterations=_RIM)
         if not (inner.any() and free.any()):

@@ -16,7 +16,7 @@ from scipy import ndimage
 from scipy.special import i0e
 
 from hypervlad.common.progress import joined_notes
-from hypervlad.objects.splitting import LabelMap, areas_of, widened
+from hypervlad.objects.splitting import LabelMap, areas_of, grown_window
 
 FloatArray = NDArray[np.float64]
 
@@ -120,7 +120,7 @@ def _profiles(
         if is_cut or len(places) < _ROUND * 4 * np.pi * np.sqrt(np.linalg.det(spread)):
             continue
         reach = (_AT[-1] - 1) * np.sqrt(len(places) / np.pi)
-        around = widened(window, int(np.ceil(reach)) + 1)
+        around = grown_window(window, int(np.ceil(reach)) + 1)
         starts = [w.start - a.start for w, a in zip(window, around, strict=True)]
         own, values = labels[around], sign * grey[around]
         apart = np.indices(own.shape).transpose(1, 2, 0) - (places.mean(axis=0) + starts)
@@ -202,7 +202,7 @@ def _resize(labels: LabelMap, areas: NDArray[np.int64], ratios: FloatArray) -> N
     for number, window in enumerate(ndimage.find_objects(labels), start=1):
         area, ratio = int(areas[number]), float(ratios[number - 1])
         more = int(np.ceil(abs(ratio - 1) * np.sqrt(area / np.pi))) + 1
-        around = widened(window, more)
+        around = grown_window(window, more)
         place = np.pad(labels[around], more, constant_values=-1)  # also beyond the image
         is_own = place == number
         ring = ndimage.binary_dilation(is_own, iterations=more) & ~is_own
