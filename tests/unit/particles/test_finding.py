@@ -171,8 +171,8 @@ def test_turned_cropped_and_inverted_images_have_the_same_outlines(eight_bits, m
 
 
 @pytest.mark.parametrize("level", [65535, 5000, 0])
-@pytest.mark.parametrize("place", [(3, 5), (30, 40), (40, 40)], ids=["beside", "inside", "edge"])
-def test_one_hot_pixel_hides_no_particle(level, place):
+@pytest.mark.parametrize("place", [(3, 5), (30, 40), (40, 40), np.s_[35], np.s_[:, 50]], ids=str)
+def test_hot_and_dead_pixels_and_lines_hide_no_particle(level, place):
     """In 16 bits, of which the image uses few hundred levels."""
     image = np.round(1000 + 100 * field("bright", noise=0.01)[0]).astype(np.uint16)
     expected = np.asarray(find_particles(image))
