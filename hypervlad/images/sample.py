@@ -403,7 +403,7 @@ def _without_uneven_light(
         return grey
     surface = np.zeros((_DEGREE + 1, _DEGREE + 1))
     surface[tuple(np.transpose(terms))] = weights
-    down, right = np.float32(powers[0] @ surface), np.float32(powers[1])
+    down, right = (each.astype(np.float32) for each in (powers[0] @ surface, powers[1]))
     return _stretched(grey - down @ right.T)
 
 
