@@ -35,11 +35,13 @@ from hypervlad.objects.fields import Field
 from hypervlad.objects.found_files import FIELDS, LOCK, OWN_FILES, PARTICLES, RUN, UNWRITTEN
 from hypervlad.objects.found_folder import FoundFolder
 from hypervlad.objects.found_outlines import EDITS, digest_of
+from hypervlad.objects.measures import measure as measure_particles
 from hypervlad.objects.particle import NOT_A_PARTICLE, Outline, Outlines
 
 MODEL = "model.hvlad"
 _OWN_FOLDERS = "outlines", "replaced", "removed", "geojson", "roi"
 _SAID = ["note", "doubt"]  # columns of what was said of an image when particles were found
+_UNSEARCHED = {"n": 0, "is_edited": False, "is_done": False, "words": "not searched yet"}
 _RETRY = 4.0  # seconds after which files that could not be written are tried again
 _PENDING = "written < version OR done IS NOT noted"
 _TABLES = """
@@ -106,17 +108,28 @@ class Corrections(Database):
                     pass
         super().__init__(path)
         self._continue_exchange()
-        self.is_found = False
-        if (path / PARTICLES).exists():  # written when particles have been found in all images
+        self._is_found, self._unsearched = False, frozenset[str]()
+        if self.is_found:
             self.take_images()
         self._writer = threading.Thread(target=self._write_on, daemon=True)
         self._writer.start()
 
+    @property
+    def is_found(self) -> bool:
+        """Whether particles were found in any image: it can be corrected while others wait."""
+        self._is_found = self._is_found or (self.folder / FIELDS).exists()
+        return self._is_found
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all images were searched."""
+        return (self.folder / PARTICLES).exists()
+
     def take_images(self) -> None:
         """Take over images in which particles were found since, and measure what was changed."""
-        FoundFolder(self.folder).update(on_error="skip")
-        self._add_images()
-        self.is_found = True
+        if self.is_complete:
+            FoundFolder(self.folder).update(on_error="skip")
+        self._add_images(self.found.by_name)
         self.write_all()
 
     def close(self) -> None:
@@ -135,6 +148,8 @@ class Corrections(Database):
             stamps = [file_stamp(self.folder / name) for name in (FIELDS, PARTICLES)]
             if stamps != self._stamps:
                 self._found, self._stamps = FoundFolder(self.folder), stamps
+                if stamps[-1] is None:  # others wait, and it is written when all are found
+                    self._found.table = measure_particles([])
             return self._found
 
     def read_options(self) -> ReadOptions:
@@ -151,28 +166,29 @@ class Corrections(Database):
             return self._listed()
 
     def _listed(self) -> list[dict[str, Any]]:
-        _, n_found, confidence, _ = self._of_tables()
-        fields = self.found.by_name
+        found, n_found, confidence, _ = self._of_tables()
+        fields = found.by_name if found else {}
+        unsearched = set[str]() if self.is_complete else self._unsearched
         rows = self.rows(
             "SELECT *, CASE WHEN version THEN (SELECT COUNT(*) FROM outlines WHERE image = "
             "images.id) END AS n FROM images ORDER BY name"
         )
-        return [
-            {
-                "id": row["id"],
-                "name": shown_name(row["name"]),
-                "version": row["version"],
-                "n": n_found[name] if row["n"] is None else row["n"],
-                "is_edited": row["place"] > 0,
-                "is_done": fields[name].by_person if row["done"] is None else bool(row["done"]),
-                "confidence": confidence.get(name),
-            }
-            for row in rows
-            if (name := os.fsdecode(row["name"])) in n_found
-        ]
+        listed = list[dict[str, Any]]()
+        for row in rows:
+            each = {"id": row["id"], "name": shown_name(row["name"])}
+            if (name := os.fsdecode(row["name"])) in n_found:
+                is_done = fields[name].by_person if row["done"] is None else bool(row["done"])
+                n = n_found[name] if row["n"] is None else row["n"]
+                each |= {"version": _version(row), "n": n, "is_edited": row["place"] > 0}
+                listed.append(each | {"is_done": is_done, "confidence": confidence.get(name)})
+            elif name in unsearched:
+                listed.append(each | _UNSEARCHED | {"version": -1 if found else 0})
+        return listed
 
-    def _of_tables(self) -> tuple[FoundFolder, dict[str, Any], dict[str, Any], list[str]]:
+    def _of_tables(self) -> tuple[FoundFolder | None, dict[str, Any], dict[str, Any], list[str]]:
         """Return what pages ask for again and again, read once: numbers, confidences, classes."""
+        if not self.is_found:
+            return None, {}, {}, []
         found = self.found
         if self._tables[0] is not found:
             fields = found.field_table.set_index("micrograph")
@@ -183,7 +199,7 @@ class Corrections(Database):
             share = ends["number_low"] / ends["number_high"]
             confidence = sure["confidence"].mean().combine_first(share).dropna()
             own = sorted(set(found.table["class"].dropna())) if "class" in found.table else []
-            self._add_images()
+            self._add_images(found.by_name)
             self._tables = found, n_found.to_dict(), confidence.to_dict(), [*found.classes, *own]
         return self._tables
 
@@ -208,7 +224,7 @@ class Corrections(Database):
         height, width = field.shape
         known: dict[str, Any] = {"height": height, "width": width}
         known["pixel_size"] = field.pixel_size
-        if not (found["version"] or found["is_done"]):  # what was doubtful is not of corrected ones
+        if not (self._row(image)["version"] or found["is_done"]):  # else it is no more doubtful
             table = self.found.field_table.set_index("micrograph").reindex(columns=_SAID)
             known["message"] = joined_notes(table.loc[field.micrograph].dropna())
         return found | known | {"name": field.micrograph}
@@ -277,7 +293,7 @@ class Corrections(Database):
                 for image in self._unwritten():
                     self._write(image)
                 with self.writing():
-                    if not self._unwritten():
+                    if self.is_found and not self._unwritten():
                         (self.folder / UNWRITTEN).unlink(missing_ok=True)
             except Exception as error:  # the page reports it; the writer tries again
                 note = f"the edits are kept, but not yet in the files of outlines: {error}"
@@ -321,6 +337,16 @@ class Corrections(Database):
             self._continue_exchange()
             self.take_images()
 
+    def begin_anew(self, target: Path) -> None:
+        """Move what was found in some images away; what a person did stays, for the next search."""
+        with self._asking, self._writing:
+            with self.writing():  # first: a kill leaves files as they are known then
+                for row in self.rows("SELECT * FROM images"):
+                    self._renew(row, False, "")
+                self._note_others()
+            move_results(self.folder, target)
+            self._is_found = False
+
     def free_name(self, kind: str = "earlier") -> str:
         """Return the name of a new folder for what was found earlier."""
         names = (f"{kind}-{number}" for number in itertools.count(1))
@@ -339,15 +365,14 @@ class Corrections(Database):
         """Return images with edits to be written; those of images that are gone stay unwritten."""
         # In another order each time, so that an image that cannot be written holds up no other.
         rows = self.rows(f"SELECT id, name FROM images WHERE {_PENDING} ORDER BY random()")
-        known = self.found.by_name if rows else {}
+        known = self.found.by_name if rows and self.is_found else {}
         return [row["id"] for row in rows if os.fsdecode(row["name"]) in known]
 
-    def _add_images(self) -> None:
-        """Add images that were searched since the folder was opened."""
-        names = [(os.fsencode(name),) for name in self.found.by_name]
+    def _add_images(self, names: Iterable[str]) -> None:
+        """Add images that there are since the folder was opened."""
         added = "INSERT INTO images (name) VALUES (?) ON CONFLICT DO NOTHING"
         with self.writing():
-            self.connection.executemany(added, names)
+            self.connection.executemany(added, [(os.fsencode(name),) for name in names])
 
     def _continue_exchange(self) -> None:
         if not (known := self.fact("exchange")):
@@ -367,11 +392,14 @@ class Corrections(Database):
                     if (name := os.fsdecode(row["name"])) in fields.index:
                         is_ours = isinstance(fields["corrected_in"][name], str)
                         self._renew(row, is_ours, self.found.outline_files.digest(name) or "")
-                n = 1 + int(self.fact("generation") or 0)
-                facts = {"exchange": "", "earlier": json.dumps(earlier), "generation": str(n)}
-                write_facts(self.connection, facts)
+                self._note_others(exchange="", earlier=json.dumps(earlier))
             with contextlib.suppress(OSError):
                 source.rmdir()
+
+    def _note_others(self, **facts: str) -> None:
+        """Let windows open their image anew, and store facts, in a transaction of the caller."""
+        facts["generation"] = str(1 + int(self.fact("generation") or 0))
+        write_facts(self.connection, facts)
 
     def _renew(self, row: sqlite3.Row, is_ours: bool, digest: str) -> None:
         """Keep an image that was ever edited or marked, to be written again; forget others."""
@@ -393,7 +421,7 @@ class Corrections(Database):
                 return self._shown(image, known["message"])
             self._take_others(image)
             row = self._row(image)
-            if row["version"] != version:
+            if _version(row) != version:
                 raise StaleError(
                     "this image has been changed in another window or program. It is shown as it "
                     "is now, without this edit: repeat it if it is still needed"
@@ -444,12 +472,18 @@ class Corrections(Database):
     def _take_others(self, image: int) -> None:
         """Note as an edit what another program has saved in place of what was written here."""
         row, name = self._row(image), self._field(image).micrograph
-        digest = self.found.outline_files.digest(name)
-        if not row["version"] or digest in (None, row["digest"]) or image == self._placed:
+        files = self.found.outline_files
+        if (digest := files.digest(name)) in (None, row["digest"]) or image == self._placed:
+            return
+        if not row["version"]:  # no window can edit outlines that it has not shown
+            self._set(image, digest=digest)
             return
         theirs = self._in_folder(name)
         if (content := digest_of(theirs)) == row["content"]:  # with a scale, for instance
             self._set(image, digest=digest)
+            return
+        if not row["is_ours"] and files.is_as_found(name):  # anew: what a person did stays
+            self._set(image, digest=digest, content=content, written=-1)
             return
         gone = self._outlines(row).outlines
         self._add(row, Change(gone, theirs.outlines, "changed by another program"))
@@ -470,9 +504,13 @@ class Corrections(Database):
     def _begin(self, row: sqlite3.Row) -> None:
         """Take over the outlines of an image that is edited or marked for the first time."""
         name = os.fsdecode(row["name"])
-        digest, outlines = self.found.outline_files.digest(name), self._in_folder(name)
-        known = {"digest": digest, "content": digest_of(outlines)}
-        self._set(row["id"], **known, done=self._is_done(row))
+        files, outlines = self.found.outline_files, self._in_folder(name)
+        is_done = self._is_done(row)
+        if not is_done:  # a search that goes on leaves it alone
+            with contextlib.suppress(OSError):  # the writer repeats it, and says why
+                files.note_mark(name, is_done=False)
+        known = {"digest": files.digest(name), "content": digest_of(outlines)}
+        self._set(row["id"], **known, done=is_done)
         self._insert(row["id"], outlines)
 
     def _replace(self, row: sqlite3.Row, change: Change, place: int) -> None:
@@ -494,7 +532,7 @@ class Corrections(Database):
         (last,) = self.execute(query, image).fetchone()
         outlines = self._outlines(row) if change is None else change.added
         return {
-            "version": row["version"],
+            "version": _version(row),
             "message": message,
             "is_whole": change is None,
             "removed": [each.label for each in change.removed] if change else [],
@@ -536,6 +574,11 @@ class Corrections(Database):
             if is_marked and is_done:
                 files.note_mark(name, is_done=True)
             self._set(image, noted=row["done"])
+
+
+def _version(row: sqlite3.Row) -> int:
+    """Return by what a window knows outlines: untouched ones of the folder by their digest."""
+    return int(row["version"] or int(row["digest"][:12] or "0", 16))
 
 
 def move_results(source: Path, target: Path) -> None:

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from hypervlad.app.corrections import MODEL, Corrections, move_results
-from hypervlad.app.database import QueueError, StaleError, UnknownError
+from hypervlad.app.corrections import MODEL, Corrections
+from hypervlad.app.database import QueueError, StaleError
 from hypervlad.app.packing import shapes_of
 from hypervlad.app.previews import MAX_PREVIEWS, Part, part_in_view, write_part
 from hypervlad.app.results import RESULTS, files_in, write_archive
@@ -28,7 +28,7 @@ from hypervlad.app.scales import Scales, is_elsewhere
 from hypervlad.app.strokes import Change, grown
 from hypervlad.app.tasks import ARCHIVES
 from hypervlad.common.files import refuse_link
-from hypervlad.common.progress import announced, joined_notes, noted
+from hypervlad.common.progress import announced, joined_notes, note_doubt, noted
 from hypervlad.common.tables import write_table
 from hypervlad.common.wording import counted, name_some, printable
 from hypervlad.images import ImageReadError, ReadOptions, find_images, read_image
@@ -44,6 +44,7 @@ _READING = "page", "channel", "banner", "scaling", "percentiles", "max_pixels"
 _LEAST_AREA = re.compile(r"(?<![\w/.-])min_area(?![\w/-]|\.\w)")  # no part of a file's name
 _LAYER = re.compile(r"--set layer=\w+ \(in Python, layer='\w+'\)")
 _FIRST = 1.0  # seconds, which the first picture has for itself
+_BY_OTHERS = "“Find in all images” takes what most of the others show"
 _LEARN = "correct some images, and let it learn from these"
 
 
@@ -74,48 +75,44 @@ class Finding(Corrections):
                 f"{path} has results of the images in {self._root}; give another --output"
             )
         self.set_facts(images=str(self._root))
-        self._unsearched = [] if self.is_found else find_images(self._root)
+        if not self.is_found:
+            find_images(self._root)
         #: The pixel sizes of all images.
         self.scales = Scales(self, self._root, self._usual_sizes(), self._in_words)
         self._files, self._names = list[Path](), list[str]()
         self.files()
+        self._list_unsearched()
         #: What a person has started.
         self.runner = Runner(self, self._asking, self._in_words, self._pixels)
         self._sizes, self._size_options = dict[str, float](), list[str | Path]()  # of the task
         self._previewing = threading.Lock()
         self._previews = dict[tuple[Any, ...], dict[str, Any]]()  # the last answers
         self._growing: tuple[Any, Any] = None, None  # the image in which particles grew last
-        self._reading_to_grow = threading.Lock()
+        self._reading_to_grow, self._preparing = threading.Lock(), threading.Lock()
+        self._shown_last = 0  # an image to be prepared
         self._loading = threading.Timer(_FIRST, _load_networks)
         self._loading.daemon = True
 
     def read_options(self) -> ReadOptions:
-        is_there = self.is_found or (self.folder / RUN).exists()  # of a run that was stopped
+        is_there = (self.folder / RUN).exists()
         return super().read_options() if is_there else ReadOptions(page=0)
 
     def image_of(self, image: int) -> Path:
-        if self.is_found:
-            return super().image_of(image)
-        if not 1 <= image <= len(self._unsearched):
-            raise UnknownError(f"there is no image {image}")
-        return self._unsearched[image - 1]
+        name = os.fsdecode(self._row(image)["name"])
+        return self._root / name if name in self._unsearched else super().image_of(image)
 
     def images(self) -> list[dict[str, Any]]:
-        if self.is_found:
-            return super().images()
-        usual: dict[str, Any] = {"version": 0, "n": 0, "is_edited": False, "is_done": False}
-        return [
-            usual | {"id": number, "name": printable(name)} | self.scales.about(name)
-            for number, name in enumerate(self._names[: len(self._unsearched)], 1)
-        ]
-
-    def classes(self) -> list[str]:
-        return super().classes() if self.is_found else []
+        listed, is_found = super().images(), self.is_found
+        for each in listed:
+            if "words" in each:
+                about = self.scales.about(each["name"])
+                each |= about if about["error"] or not is_found else {}
+        return listed
 
     def shown(self, image: int) -> dict[str, Any]:
         with contextlib.suppress(RuntimeError):  # it has been started already
             self._loading.start()
-        if self.is_found:
+        if self._is_ready(image):
             found = super().shown(image)
             return found | {"message": self._in_words(found["message"])}
         path = self.image_of(image)
@@ -123,7 +120,8 @@ class Finding(Corrections):
             height, width = read_image(path, **asdict(self.read_options())).shape[:2]
         except ImageReadError as error:
             raise ImageReadError(self._in_words(error)) from error
-        shown: dict[str, Any] = {"version": 0, "message": "", "is_whole": True, "removed": []}
+        shown: dict[str, Any] = {"message": "", "is_whole": True, "removed": []}
+        shown |= {"version": -1, "message": "not searched yet"} if self.is_found else {"version": 0}
         (name,) = relative_names([path], self._root)
         shown |= {"outlines": [], "can_undo": False, "can_redo": False, "name": printable(name)}
         return shown | {"height": height, "width": width, "pixel_size": self.scales.size_of(name)}
@@ -158,7 +156,7 @@ class Finding(Corrections):
     def _previewed(
         self, path: Path, part: Part | None, polarity: str, min_area: int
     ) -> dict[str, Any]:
-        from hypervlad.particles.finding import find_particles  # not above: it takes seconds
+        from hypervlad.particles.finding import SURE, find_particles  # not above: it takes seconds
 
         options: Any = {"polarity": polarity, "min_area": min_area}
         reading = self.read_options()
@@ -169,6 +167,8 @@ class Finding(Corrections):
                 path, reading = write_part(path, part, Path(folder), reading), ReadOptions(page=0)
             found = find_particles(path, **options, read_options=reading)
             note_found(path.name, found)
+            if len(found) and polarity == "auto" and found.confidence < SURE:
+                note_doubt(path.name, _BY_OTHERS)
         y, x = (part.top, part.left) if part else (0, 0)
         outlines = list[Outline]()
         for each in found:
@@ -181,6 +181,16 @@ class Finding(Corrections):
         words = self._in_words(f"{counted(len(found), kind)} found in {where}{note}")
         answer = {"is_whole": True, "removed": [], "outlines": shapes_of(outlines)}
         return answer | {"message": words, "part": part and part._asdict()}
+
+    def prepare(self, image: int) -> None:
+        """Read an image for `growing`, before a click; of several that wait, the one shown last."""
+        self._shown_last = image
+        while self._shown_last and self._preparing.acquire(blocking=False):
+            try:
+                image, self._shown_last = self._shown_last, 0
+                self.growing(image)
+            finally:
+                self._preparing.release()
 
     def growing(self, image: int) -> Callable[[list[Any], Outlines], Change]:
         """Read an image, and return what grows a particle where a stroke begins, for `edit`."""
@@ -228,6 +238,19 @@ class Finding(Corrections):
 
     # --- internal -------------------------------------------------------------------------------
 
+    def _is_ready(self, image: int) -> bool:
+        """Return whether an image was searched; while others are, an open page may be early."""
+        if not self.is_found or self.is_complete:
+            return self.is_found
+        name = os.fsdecode(self._row(image)["name"])
+        return name in self.found.by_name and self.found.outlines_file(name).exists()
+
+    def _list_unsearched(self) -> None:
+        """List the images of the folder, too, until particles were looked for in all of them."""
+        names = [] if self.is_complete else self._names
+        self._unsearched = frozenset(each for each in names if not is_elsewhere(each))
+        self._add_images(sorted(self._unsearched))
+
     def _in_words(self, message: object) -> str:
         """Return a message, with files and choices named as the page names them."""
         message = str(message).replace("say so by the polarity", "say so with “Particles are”")
@@ -257,9 +280,11 @@ class Finding(Corrections):
         number = run["pixel_size"]  # as it was given in a shell, for all images
         others = self._names if number else self._sizes_before()
         is_other |= self._are_sizes_other(self._sizes, others)
-        if is_other and not self.is_found and run["finder"]:  # of a run that was stopped
-            move_results(self.folder, self.folder / self.free_name(".stopped"))
+        if is_other and not self.is_complete and run["finder"]:  # of a run that was stopped
+            self.begin_anew(self.folder / self.free_name(".stopped"))
             run = self._run_before()
+        self.files()
+        self._list_unsearched()
         given: list[str | Path] = []
         model = [self.folder / MODEL] if polarity == "model" else []
         if model and not model[0].exists():
@@ -271,7 +296,7 @@ class Finding(Corrections):
         if "min_area" in run["finder"] or min_area != MIN_AREA:
             given += ["--set", f"min_area={min_area}"]
         given += self._given_before()
-        if is_other and self.is_found:
+        if is_other and self.is_complete:
             folder = self._next_folder(polarity, min_area, self._sizes)
             yield from self._find_anew(folder, model, [*given, *self._size_options])
             return
@@ -319,7 +344,8 @@ class Finding(Corrections):
         tables = [FoundFolder(each).field_table for each in (self.folder, new)]
         numbers = [own.set_index("micrograph")["particles"].fillna(0) for own in tables]
         before, after = (own.astype(int).to_dict() for own in numbers)
-        kept = {each["name"] for each in super().images() if each["version"]}
+        touched = self.rows("SELECT name FROM images WHERE version")
+        kept = {os.fsdecode(row["name"]) for row in touched}
         if gone := sorted(before.keys() - after.keys()):
             raise QueueError(
                 f"{name_some(gone)}: not in {self._root} any more, or not readable, and what was "

@@ -15,7 +15,7 @@ from hypervlad.app.database import QueueError
 from hypervlad.app.particles import QueuedImage, QueuedParticle
 from hypervlad.common.limits import MAX_DECODING, MAX_WAITING_PREVIEWS
 from hypervlad.images import ReadOptions, read_image
-from hypervlad.images.files import encode_jpeg
+from hypervlad.images.files import encode_jpeg, file_stamp
 from hypervlad.images.reading import read_named
 from hypervlad.objects.results_folder import write_tiff
 
@@ -28,7 +28,7 @@ _CACHE_BYTES = 64 * 2**20
 MAX_PREVIEWS = 20  # of a task that are kept
 _PART = 1024  # pixels of the image, of the sides of the part that is looked at
 _MAX_WHOLE = 1.5 * _PART**2  # pixels of an image that is looked at whole
-_Key = tuple[QueuedImage, int, ReadOptions]
+_Key = tuple[QueuedImage, int, ReadOptions, tuple[int, int] | None]
 
 
 class BusyError(Exception):
@@ -47,14 +47,15 @@ class Previews:
 
     def get(self, image: QueuedImage, side: int, options: ReadOptions) -> bytes:
         """Return what `jpeg` does; raise `BusyError` if too many other requests are waiting."""
-        key = (image, side, options)
+        file = image.micrograph if isinstance(image, QueuedParticle) else image
+        key = image, side, options, file_stamp(file)
         if found := self._found(key):
             return found
         if not self._slots.acquire(blocking=False):
             raise BusyError("other previews are being made; try again")
         try:
             with self._decoding:
-                return self._found(key) or self._cache(key, jpeg(*key))
+                return self._found(key) or self._cache(key, jpeg(*key[:3]))
         finally:
             self._slots.release()
 

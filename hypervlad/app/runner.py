@@ -24,15 +24,18 @@ from hypervlad.common.progress import BESIDES, READ_BY_PROGRAM
 from hypervlad.common.wording import counted
 
 _N_LINES = 12  # of a command, which the page shows if it fails
-# Imports modules that take long, and then waits for the command.
+# Imports modules that take long, and then waits for the command, which ends when the app is killed.
 _COMMAND = """
-import contextlib, importlib, json, sys
+import contextlib, importlib, json, os, signal, sys, threading
+def end_with_app():
+    os.read(0, 1) or signal.raise_signal(signal.SIGTERM)
 for name in sys.argv[1:]:
     with contextlib.suppress(ImportError):
         importlib.import_module(name)
 from hypervlad.cli import main
 if line := sys.stdin.readline():
     sys.argv[1:] = json.loads(line)
+    threading.Thread(target=end_with_app, daemon=True).start()
     main()
 """
 _SLOW = (

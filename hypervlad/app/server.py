@@ -316,7 +316,7 @@ def _add_project(app: Flask, project: Project, previews: Previews) -> None:
 
     _answer(app, "images", {}, images)
     _answer(app, "outlines", {"image": int}, project.shown)
-    _answer(app, "prepare", {"image": int}, lambda image: do(partial(project.growing, image)))
+    _answer(app, "prepare", {"image": int}, project.prepare)
     _answer(app, "category", {"name": str}, project.add_class)
     _answer(app, "edit", of_image | fields, partial(changed, edit))
     _answer(app, "mark", of_image | {"is_done": bool}, partial(changed, project.mark))

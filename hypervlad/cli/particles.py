@@ -166,8 +166,9 @@ def find(
 
     Margins, information bars, scale bars, letters and arrows are left out. Without a model,
     --polarity and --set say how particles are found, and images read; a model reads them as in
-    training. Of the parameters for --set, min_area is the area of the smallest particle in pixels.
-    Unreadable images are left out and listed; the exit code is then 2, or 0 with --on-error skip.
+    training, at its magnification. Of the parameters for --set, min_area is the area of the
+    smallest particle in pixels. Unreadable images, and those that a model would enlarge more than 8
+    times, are left out and listed; the exit code is then 2, or 0 with --on-error skip.
 
     \b
     The folder contains:

@@ -177,10 +177,10 @@ def note_doubt(name: str, note: str) -> None:
         warn_of_image(_doubts, name, note)
 
 
-def forget_doubt(name: str) -> None:
-    """Say nothing of what was doubtful so far about an image, which is looked at once more."""
-    if (run := _run.get()) is not None:
-        run.facts.get(_doubts, {}).pop(name, None)
+def forget_doubt(name: str) -> str:
+    """Say nothing of what was doubtful about an image, which is looked at once more; return it."""
+    run = _run.get()
+    return "" if run is None else run.facts.get(_doubts, {}).pop(name, "")
 
 
 def _doubts(notes: Mapping[str, str], _n_images: int) -> str:

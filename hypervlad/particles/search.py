@@ -6,6 +6,7 @@ import functools
 import itertools
 import json
 import os
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -46,6 +47,7 @@ from hypervlad.statistics.splits import check_groups
 
 _MAX_NAME = 240  # bytes, of at most 255 with the suffixes of outlines
 _MANY = 4  # images of one polarity for each of the other, before doubtful ones are taken as these
+_WRITTEN = 3.0  # seconds between two tables of fields
 _TAKEN = (
     "particles are {polarity} in most other images, so they are taken to be {polarity} in this "
     "image, too, which may be either, as its range does not say: look at the outlines"
@@ -181,6 +183,7 @@ def find_in_images(
                 for note in corrected.notes_of_edits(what):
                     warn_user(f"{corrected.path}: {note}")
             search = _Search(folder, rows, files, labels, outline, reading, pixel_size, drawn)
+            due = 0.0
             with announced(len(names)):
                 every = ProgressBar(names, unit="image", disable=not verbose or None)
                 for name in itertools.chain(every, search.taken_as_others()):
@@ -191,6 +194,9 @@ def find_in_images(
                         continue
                     if by_person and name not in kept:
                         used.append(f"{name} ({by_person})")
+                    if time.monotonic() > due:  # so that others see it while images are searched
+                        folder.searched.write(rows[each] for each in sorted(rows))
+                        due = time.monotonic() + _WRITTEN
             if left_out:
                 write_record(folder.path / RUN, run | {LEFT_OUT: left_out})
             if rows:
@@ -248,11 +254,18 @@ class _Search:
             wanted |= {name: own[usual[0]] for name in rare if abs(shown[name]) < SURE}
         for name, polarity in wanted.items():
             is_right = self.rows[name]["polarity"] == polarity
-            is_drawn = self.rows[name].get("corrected_in") or name in self.drawn
-            if not (is_right or is_drawn) and self.folder.outline_files.is_as_found(name):
+            if not (is_right or self._is_drawn(name)):
                 self.taken[name] = {"polarity": polarity} if polarity != own[name] else {}
-                forget_doubt(name)
+                row, said = self.rows[name], forget_doubt(name)
                 yield name
+                if self.rows[name] is row:  # it could not be searched again
+                    note_doubt(name, said)
+
+    def _is_drawn(self, name: str) -> bool:
+        """Return whether a person has changed outlines, perhaps at a page that shows them now."""
+        files, row = self.folder.outline_files, self.rows[name]
+        is_known = row.get("corrected_in") or name in self.drawn or name in files.marks()
+        return bool(is_known) or not files.is_as_found(name)
 
     def add(self, name: str) -> Path | None:
         """Find and write the outlines of an image that has none yet, and complete its row.
@@ -271,6 +284,8 @@ class _Search:
             with noted(name) as notes:
                 outline = functools.partial(self.outline, **(taken := self.taken.get(name, {})))
                 found, own = _outlined(name, image, there, outline, self.reading, by_person)
+            if name in self.taken and self._is_drawn(name):  # meanwhile
+                return None
             if taken:
                 own["polarity_shown"] = self.rows[name]["polarity_shown"]
                 found = replace(found, note=joined_notes([found.note, _TAKEN.format(**taken)]))
@@ -291,6 +306,7 @@ class _Search:
             self._add_pixel_size(row, name, there)
             return None
         note_found(name, found)
+        row["particles"] = len(found)
         file.unlink(missing_ok=True)
         self.folder.searched.add(row)  # first: a field without outlines is searched again
         files, size = self.folder.outline_files, row["pixel_size_nm"]

@@ -110,9 +110,7 @@ def test_keys_label_skip_and_undo_until_all_is_done(review: Review, make: Make) 
 
 
 @FULL
-def test_a_click_waits_for_a_server_that_is_gone_until_it_is_given_up(
-    review: Review, make: Make
-) -> None:
+def test_a_click_waits_for_a_server_that_is_gone_until_given_up(review: Review, make: Make) -> None:
     window = review(make(4, 0, pictures=True))
     server = window.server
     window.label("1")

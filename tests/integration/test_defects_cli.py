@@ -78,9 +78,7 @@ def test_scores_become_maps_overlays_and_tables(model, folder, tmp_path):
     assert sum(r["path"] == "blots/0.tif" for r in regions) == int(rows["blots/0.tif"]["n_regions"])
 
 
-def test_a_report_counts_copies_once_and_leaves_areas_of_unknown_pixel_size_out(
-    model, folder, tmp_path
-):
+def test_a_report_counts_copies_once_and_leaves_out_areas_of_unknown_size(model, folder, tmp_path):
     images, sizes = shutil.copytree(folder / "new" / "blots", tmp_path / "in"), tmp_path / "nm.csv"
     shutil.copy(images / "0.tif", images / "copy.tif")
     sizes.write_text("path,pixel_size\nin/0.tif,5\nin/copy.tif,5\n")

@@ -10,9 +10,7 @@ import hypervlad
 
 @pytest.mark.real
 @pytest.mark.parametrize(("codebook", "n_codewords"), [("joint", 200), ("per_layer", 16)])
-def test_real_images_and_weights_agree_with_the_oracle(
-    codebook, n_codewords, shared, mobilenet_weights
-):
+def test_real_images_agree_with_the_oracle(codebook, n_codewords, shared, mobilenet_weights):
     data = hypervlad.load_image_folder(shared / "data" / "nanofibre")
     images = [hypervlad.read_image(path)[:120, :160] for path in data.images[:4]]
     module = torchvisions_own("mobilenet_v2")

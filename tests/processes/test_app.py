@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import math
@@ -24,14 +25,15 @@ import numpy as np
 import psutil
 import pytest
 import tifffile
+from PIL import Image
 from support import commands
 from support.forked_commands import fork_commands
-from support.found_fields import SHAPE, App, write_found
+from support.found_fields import SHAPE, App, find_in_images, write_found
 from support.review_queues import Judging
 from support.waiting import PATIENCE, wait_until
 
 from hypervlad.apps.review import Queue, start_queue
-from hypervlad.particles import FoundFolder, read_outlines, write_outlines
+from hypervlad.particles import FoundFolder, find_particles, read_outlines, write_outlines
 
 Start = Callable[..., App]
 
@@ -54,7 +56,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
     """A folder that tests share, because none of them may change it."""
     app = App(write_found(tmp_path_factory.mktemp("shared")))
     yield app
-    assert app.image()["version"] == 0
+    assert not app.post("images")["images"][0]["is_edited"]
     app.stop()
 
 
@@ -120,9 +122,7 @@ def test_strokes_change_just_the_pixels_that_they_go_around_or_divide(start: Sta
         assert (answer.status, words in answer.body.decode()) == (400, True), wrong
 
 
-def test_edits_are_counted_those_of_done_images_learnt_and_what_was_found_kept(
-    start: Start,
-) -> None:
+def test_edits_are_counted_those_of_done_images_learnt_and_found_ones_kept(start: Start) -> None:
     app = start()
     found = (app.folder / "outlines" / "a.png.tif").read_bytes()
     app.image()
@@ -210,9 +210,7 @@ def die_at_the_file(go: Path, place: str) -> None:
 
 
 @pytest.mark.parametrize("place", ["before", "after"])
-def test_a_kill_while_files_are_written_loses_no_edit_and_repeats_none(
-    start: Start, tmp_path: Path, place: str
-) -> None:
+def test_a_kill_loses_no_edit_and_repeats_none(start: Start, tmp_path: Path, place: str) -> None:
     go = tmp_path / "go"
     app = start(before=partial(die_at_the_file, go, place))
     file, known = app.folder / "outlines" / "a.png.tif", app.areas()
@@ -324,6 +322,50 @@ def test_what_is_found_anew_is_taken_over_whole_and_taken_back(start: Start, num
     folder = FoundFolder(app.folder)
     folder.update()
     assert (folder.run["finder"], len(folder.table)) == ({}, 5 if number else 6)
+
+
+EDITED = ("b.png", "before"), ("b.png", "stopped")
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile", "after", "stopped"])
+@pytest.mark.filterwarnings("ignore:.*(taken to be|look like|particles are)")
+def test_edits_stay_while_others_are_searched_and_later(tmp_path: Path, when: str) -> None:
+    """The first image shows bright and dark particles, and is searched again after the others."""
+    (images := tmp_path / "fields").mkdir()
+    for name in "abcde":
+        pixels = np.full((60, 60), 128, np.uint8)
+        pixels[8:26, 8:26], pixels[34:56, 34:56] = 190, 50 if name == "a" else 190
+        Image.fromarray(pixels).save(images / f"{name}.png")
+    app, results, stroke = App(images), tmp_path / "fields-results", rectangle(40, 2, 50, 20)
+
+    def outline(image: Path, **polarity: Any) -> Any:
+        if image.name == "b.png":
+            words = [each.get("words") for each in app.post("images")["images"]]
+            assert words == [None] + 4 * ["not searched yet"]
+            assert [app.image(number)["version"] < 0 for number in (2, 1)] == [True, False]
+        if (image.name, when) in EDITED or (polarity and when == "meanwhile"):
+            app.post("edit", **app.body("draw", stroke=np.ravel(stroke).tolist()))
+        if (image.name, when) == ("b.png", "stopped"):
+            raise KeyboardInterrupt
+        return find_particles(image, **polarity)
+
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            own: Any = {"root": images, "finder": {"polarity": "auto"}, "resume": True}
+            find_in_images(results, sorted(images.iterdir()), outline, **own)
+        if when == "stopped":
+            app.ended("find", polarity="bright", min_area=20)
+        else:
+            polarity = FoundFolder(results).field_table["polarity"][0]
+            assert polarity == ("bright" if when == "after" else "dark")
+        status = app.send("edit", app.body(labels=[1])).status if when == "after" else 409
+        assert status == 409, "the window shows others"
+        found = [18**2] if when == "after" else [22**2, 10 * 18]
+        assert list(app.areas().values()) == pytest.approx(found, rel=0.1)
+        wait_until(lambda: not (results / ".unwritten").exists(), "the files of outlines")
+        assert len(read_outlines(results / "outlines" / "a.png.tif")) == len(found)
+    finally:
+        app.stop()
 
 
 def test_a_task_that_is_stopped_or_killed_goes_on_where_it_was(tmp_path: Path) -> None:
@@ -482,7 +524,7 @@ def test_one_image_is_looked_at_with_a_model_that_was_learnt(tmp_path: Path) -> 
     defects = {"normal": "", "masks": "", "threshold": "", "fpr": "0.2", "keep": False}
     defects |= {"only": "yes", "image": "1:a.png"}
     try:
-        answer = app.post("preview", image=3, polarity="bright", min_area=20, middle="1 1")
+        answer = app.post("preview", image=1, polarity="bright", min_area=20, middle="1 1")
         assert "1 bright particle found in the part in view, 1,024 x 1,024" in answer["message"]
         assert (answer["part"]["top"], answer["part"]["left"]) == (76, 476)
         (ring,) = answer["outlines"][0]["rings"]

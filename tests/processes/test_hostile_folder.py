@@ -58,9 +58,7 @@ def test_files_with_the_names_of_weights_and_classes_change_nothing(
 
 
 @pytest.mark.full  # a command with two workers, and each imports torch
-def test_a_command_runs_no_code_from_the_current_folder(
-    model: Path, folder: Path, tmp_path: Path
-) -> None:
+def test_a_command_runs_no_code_from_its_folder(model: Path, folder: Path, tmp_path: Path) -> None:
     """Nor do its workers, which Python would start with that folder first on their path."""
     for name in ("numpy", "joblib", "signal"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('code from this folder')")

@@ -57,9 +57,7 @@ def test_links_pipes_and_folders_are_refused(tmp_path, precious):
 
 
 @posix
-def test_a_link_that_appears_while_the_file_is_written_is_not_followed(
-    tmp_path, precious, monkeypatch
-):
+def test_a_link_that_appears_while_a_file_is_written_is_refused(tmp_path, precious, monkeypatch):
     flush = os.fsync
 
     def linked_meanwhile(file):

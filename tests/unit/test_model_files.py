@@ -487,9 +487,7 @@ def deep(n):
         ("classes_", np.array(["2026-01-01", "2026-01-02"], "M8[D]"), "cannot be saved; use strin"),
     ],
 )
-def test_what_cannot_be_stored_is_refused_and_leaves_no_file(
-    attribute, value, words, model_of, path
-):
+def test_what_cannot_be_stored_is_refused_without_a_file(attribute, value, words, model_of, path):
     model = copy.deepcopy(model_of("trees"))
     setattr(model, attribute, value)
     with pytest.raises(ModelFileError, match=words):

@@ -96,7 +96,7 @@ async function open(id) {
     fit();
     loadPixels(found.id);
     prepare();
-    say(state.is_found ? `${shown.name}: ${plural(shapes.size)}${shown.message && `. ${shown.message}`}` : "");
+    say(state.is_found ? `${shown.name}: ${[...(shown.version < 0 ? [] : [plural(shapes.size)]), ...(shown.message ? [shown.message] : [])].join(". ")}` : "");
   }
   showAll();
 }
@@ -155,7 +155,7 @@ function send(path, body) { return inLine(() => sendNow(path, body)); }
 
 // Send an edit of the open image; what it makes is chosen then.
 async function sendNow(path, body) {
-  if (!shown || shown.version < 0 || !state.is_found) return;
+  if (!shown || !state.is_found || shown.version < 0) return shown?.version < 0 ? say("nothing to correct yet: this image is not searched, or cannot be read") : null;
   const id = shown.id;
   const answer = await click(path, { image: id, version: shown.version, ...body }, (edited) => {
     if (shown.id !== id) return;
@@ -170,7 +170,7 @@ async function sendNow(path, body) {
     showList();
   });
   showAll();
-  if (answer) return;
+  if (answer) return null;
   refusals += 1;
   const before = shown.version;
   await open(shown.id); // which another window may have changed; what is said of it stays to be read
@@ -346,7 +346,7 @@ function paintCross(lines) {
 // --- pointers and the cross -------------------------------------------------------------------
 
 stage.onpointerdown = (event) => {
-  if (!shown || shown.version < 0) return;
+  if (!shown) return;
   event.preventDefault();
   stage.focus();
   stage.setPointerCapture(event.pointerId);
@@ -482,7 +482,7 @@ function showList() {
   }
   for (const each of images) {
     const state = each.is_done ? [" ", element("b", "", "done")] : [each.is_edited ? " edited" : ""];
-    rows.get(each.id).lastChild.replaceChildren(plural(each.n), ...state);
+    rows.get(each.id).lastChild.replaceChildren(each.words ?? plural(each.n), ...state);
   }
   showWhys();
   by("bar").hidden = !state.is_found;
@@ -509,7 +509,7 @@ function turn(step) {
   const order = inOrder();
   const place = order.findIndex(({ id }) => id === shown.id);
   const others = [...order.slice(place + 1), ...order.slice(0, place)];
-  const next = step < 0 ? others.at(-1) : others.find((each) => !each.is_done) ?? others[0];
+  const next = step < 0 ? others.at(-1) : others.find((each) => !each.is_done && each.version >= 0) ?? others[0];
   if (next) inLine(() => open(next.id));
 }
 

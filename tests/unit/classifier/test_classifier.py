@@ -208,9 +208,7 @@ def test_neither_order_nor_names_change_the_model_and_what_is_held_out(
 # --- how often an image is read -------------------------------------------------------------------
 
 
-def test_all_answers_need_one_pass_and_chunks_give_the_same(
-    model, texture_images, tmp_path, monkeypatch
-):
+def test_all_answers_need_one_pass_also_in_chunks(model, texture_images, tmp_path, monkeypatch):
     model.set_params(encoder__on_error="skip").fit(*texture_images)
     passes = count_passes(monkeypatch)
     counted = [CountingImage(image) for image in texture_images[0]]

@@ -350,9 +350,7 @@ def quick_scorer(**parameters):
 @pytest.mark.parametrize(
     ("n", "n_each", "fpr"), [(24, 1, 0.05), (24, 1, 0.2), (20, 1, 0.5), (24, 3, 0.3), (23, 2, 0.1)]
 )
-def test_of_new_groups_at_most_a_share_of_images_reaches_the_threshold(
-    small_images, n, n_each, fpr
-):
+def test_of_new_groups_at_most_a_share_of_images_reaches_thresholds(small_images, n, n_each, fpr):
     scorer = quick_scorer(fpr=fpr).fit(small_images[:n], groups=np.arange(n) // n_each)
     scores, groups = scorer.held_out_.scores, scorer.held_out_.groups
 

@@ -187,9 +187,7 @@ def test_images_out_of_bounds_are_refused_or_skipped(own, message, scaled, tiffs
 
 
 @pytest.mark.parametrize("cached", [set(), {1, 5, 6}, set(range(3, 15))])
-def test_what_passes_together_depends_on_places_in_the_list_alone(
-    cached, tiny_encoder, tmp_path, passes
-):
+def test_what_passes_together_depends_on_places_in_the_list(cached, tiny_encoder, tmp_path, passes):
     """So vectors are the same to the last digit, whatever is found in the cache."""
     sizes = [(8, 8), (8, 12), (8, 8), (20, 20), (20, 20)] * 3
     images = [np.random.default_rng(i).random(size) for i, size in enumerate(sizes)]

@@ -65,9 +65,7 @@ OF_THE_RUN = {
         ({"weights": ""}, "the path of the weights is empty"),
     ],
 )
-def test_invalid_parameters_are_named_before_images_are_read(
-    parameters, message, tiny_encoder, images
-):
+def test_invalid_parameters_are_named_before_reading(parameters, message, tiny_encoder, images):
     image = CountingImage(images[0])
     with pytest.raises(ValueError, match=message):
         tiny_encoder.set_params(**parameters).fit([image])
@@ -135,9 +133,7 @@ def test_an_embedded_backbone_needs_no_weights_file(images, tiny_weights, tmp_pa
         hypervlad.load(tmp_path / "without.hvlad", weights=moved).transform(images)
 
 
-def test_a_loaded_encoder_assumes_a_pixel_size_for_images_that_state_none(
-    tiny_encoder, images, tmp_path
-):
+def test_a_loaded_encoder_assumes_a_pixel_size_where_none_is_stated(tiny_encoder, images, tmp_path):
     stated = {"read_options": {"pixel_size": 4.0}, "pixel_size": 2.0}
     encoder = tiny_encoder.set_params(**stated).fit(images[:6])
     unstated = clone(encoder).set_params(read_options=None)

@@ -23,9 +23,7 @@ def encoder(encoder, tmp_path):
     return encoder.set_params(memory=tmp_path / "cache")
 
 
-def test_an_unchanged_folder_is_neither_read_nor_computed(
-    encoder, folder, tmp_path, network, opened
-):
+def test_an_unchanged_folder_is_not_read_nor_computed(encoder, folder, tmp_path, network, opened):
     before = encoder.get_params()
     first = extract_features(folder, encoder, out=tmp_path / "1.parquet")
     assert (first.n_found, network.n_images, len(opened)) == (0, 20, 20)

@@ -103,9 +103,7 @@ def test_unreadable_images_have_no_row_and_a_warning_names_them(extract, folder)
     streamed=st.booleans(),
 )
 @settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_rows_are_the_readable_images_in_order_however_they_come(
-    encoder, n_images, batch_size, bad, streamed
-):
+def test_rows_are_the_readable_images_in_their_order(encoder, n_images, batch_size, bad, streamed):
     images = noise(n_images, seed=n_images)
     good = [i for i in range(n_images) if i not in bad]
     for i in bad & set(range(n_images)):

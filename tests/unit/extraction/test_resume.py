@@ -33,9 +33,7 @@ def test_after_an_interruption_only_the_rest_is_computed(
     assert not list(tmp_path.glob("*.parts*"))
 
 
-def test_whoever_completes_or_keeps_a_file_is_warned_of_all_skipped_images(
-    extract, folder, network
-):
+def test_whoever_completes_or_keeps_a_file_is_warned_of_skipped_images(extract, folder, network):
     (folder / "a" / "5.png").write_bytes(b"no image")
     interrupt(extract, 3)
     for n_kept in (12, 19):
@@ -133,9 +131,7 @@ def test_a_full_disk_loses_nothing(limit, n_tasks, extract, out, expected, netwo
 
 
 @pytest.mark.parametrize("stopped", [False, True])
-def test_a_network_drive_away_for_a_moment_costs_no_row(
-    stopped, extract, out, expected, monkeypatch
-):
+def test_a_network_drive_gone_briefly_costs_no_row(stopped, extract, out, expected, monkeypatch):
     original = Path.open
 
     def away(path, *arguments, **options):

@@ -129,9 +129,7 @@ MANY = values("u1", samples=7, shape=(24, 32))
     ("n_samples", "photometric"),
     [(7, "rgb"), (7, ""), (4, ""), (2, ""), (4, "rgb"), (5, "separated")],
 )
-def test_samples_that_would_be_dropped_are_refused_and_can_be_chosen(
-    tmp_path, n_samples, photometric
-):
+def test_samples_that_would_be_dropped_are_refused_or_chosen(tmp_path, n_samples, photometric):
     data, options = MANY[..., :n_samples], {"photometric": photometric, "extrasamples": [0]}
     if not photometric or n_samples == 7:
         options = {"photometric": photometric or "minisblack"}

@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -187,21 +188,23 @@ def test_a_run_that_was_stopped_is_resumed(images, original, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:.*(taken to be|look like)")
-def test_a_polarity_is_decided_from_all_rows_also_after_a_stop(tmp_path):
+def test_a_polarity_is_decided_from_all_rows_also_after_a_stop(tmp_path, recwarn):
     (images := tmp_path / "images").mkdir()
     for name in ("a", "b", "both", "c", "d"):
         pixels = np.full((60, 60), 128, np.uint8)
         pixels[8:26, 8:26], pixels[34:56, 34:56] = 190, 50 if name == "both" else 190
         Image.fromarray(pixels).save(images / f"{name}.png")
 
-    def stopped(image, **polarity):
+    def failing(error, image, **polarity):
         if polarity:
-            raise KeyboardInterrupt
+            raise error(f"{image}: gone")
         return find_particles(image)
 
+    find(tmp_path / "gone", images, partial(failing, ImageReadError))
+    assert "regions look like particles, too" in " ".join(str(each.message) for each in recwarn)
     find(tmp_path / "found", images)
     with pytest.raises(KeyboardInterrupt):
-        find(tmp_path / "again", images, stopped)
+        find(tmp_path / "again", images, partial(failing, KeyboardInterrupt))
     find(tmp_path / "again", images, resume=True)
     for file in ("fields.csv", "particles.csv"):
         found, again = ((tmp_path / name / file).read_text() for name in ("found", "again"))

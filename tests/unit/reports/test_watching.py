@@ -284,9 +284,7 @@ def test_a_table_that_is_changed_or_full_during_the_run_is_continued(watch, monk
 
 
 @pytest.mark.parametrize("is_full", [False, True])
-def test_lines_that_could_not_be_written_are_in_a_file_of_their_own(
-    watch, tmp_path, monkeypatch, is_full
-):
+def test_lines_that_could_not_be_written_are_in_another_file(watch, tmp_path, monkeypatch, is_full):
     """Unless nothing can be written there: then the next run classifies the images again."""
     plain, unsaved = os.replace, [tmp_path / "t-unsaved.csv", tmp_path / "t-unsaved-2.csv"]
     unsaved[0].write_text("of an earlier run")

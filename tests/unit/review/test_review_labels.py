@@ -45,9 +45,7 @@ def test_sure_labels_are_listed_and_the_least_sure_come_first(labels: Labels) ->
     assert ids(labels, order="most_sure") == list(range(12, 3, -1))
 
 
-def test_a_correction_is_the_label_of_a_person_with_window_and_time(
-    labels: Labels, clock: Clock
-) -> None:
+def test_a_correction_is_a_persons_label_with_window_and_time(labels: Labels, clock: Clock) -> None:
     clock.now = 5000.0
     found = labels.correct("window-1", "click-1", {4: None, 5: None}, 3)
     assert (found.outcome, found.message) == ("kept", "2 images labelled “particle”")
@@ -92,9 +90,7 @@ def test_images_that_have_no_label_are_not_corrected(labels: Labels) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_any_sequence_of_clicks_leaves_what_a_simple_record_of_them_says(
-    labels: Labels, seed: int
-) -> None:
+def test_any_sequence_of_clicks_leaves_what_a_record_says(labels: Labels, seed: int) -> None:
     """Corrections and undos by three windows, beside lists that keep every earlier label."""
     rng = random.Random(seed)
     history: dict[int, list[tuple[str, int] | None]] = {item: [None] for item in range(4, 10)}

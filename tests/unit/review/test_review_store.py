@@ -42,9 +42,7 @@ def test_images_come_in_order_with_everything_the_page_shows(queue: Queue) -> No
     assert [category.name for category in queue.categories()] == CLASSES
 
 
-def test_an_image_is_in_one_window_unless_that_is_closed_or_silent(
-    queue: Queue, clock: Clock
-) -> None:
+def test_an_image_is_in_one_window_until_it_is_closed_or_silent(queue: Queue, clock: Clock) -> None:
     assert shown(queue, "a") == [1, 2, 3]
     assert shown(queue, "b") == [4, 5, 6]
     clock.now += queue.lease - 1
@@ -194,9 +192,7 @@ RESTORE = r"queue\.sqlite: damaged, or no queue .*; restore an earlier copy"
         *((damage, RESTORE) for damage in ("pages", "header", "cut off", "text", "schema")),
     ],
 )
-def test_a_file_that_is_no_sound_queue_is_named_with_what_to_do(
-    make: Make, damage: str, words: str
-) -> None:
+def test_a_damaged_queue_is_named_with_what_to_do(make: Make, damage: str, words: str) -> None:
     path = make(0, 200) / FILE
     damaged(path, damage)
     with pytest.raises(QueueError, match=words), contextlib.closing(Queue(path.parent)) as queue:
