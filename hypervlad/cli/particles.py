@@ -38,7 +38,7 @@ particles = typer.Typer(
     help="Outline particles of images, classify, count and measure them.",
 )
 
-Format = StrEnum("Format", ["GEOJSON", "ROI"])
+Format = StrEnum("Format", ["COCO", "GEOJSON", "ROI"])
 
 FoundPath = Annotated[
     Path, typer.Argument(metavar="FOUND", help="Folder written by hypervlad particles find.")
@@ -47,8 +47,9 @@ Formats = Annotated[
     list[Format] | None,
     typer.Option(
         "--format",
-        help="Also write the outlines as GeoJSON (for QuPath) or ImageJ regions (for Fiji), into "
-        "sub-folders of these names. May be repeated.",
+        help="Also write the outlines as COCO (coco.json, of all images), GeoJSON (for QuPath) or "
+        "ImageJ regions (for Fiji), into sub-folders of these names. May be repeated. They are "
+        "written anew whenever outlines have changed, until you delete them.",
     ),
 ]
 

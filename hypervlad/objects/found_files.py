@@ -18,7 +18,7 @@ from hypervlad.images.options import check_read_options
 from hypervlad.objects import found_tables
 from hypervlad.objects.detection import MIN_AREA, Detection
 from hypervlad.objects.fields import Field
-from hypervlad.objects.found_outlines import CORRECTIONS, EDITS, OutlineFiles
+from hypervlad.objects.found_outlines import COCO, CORRECTIONS, EDITS, OutlineFiles
 from hypervlad.objects.measures import measure as measure_particles
 from hypervlad.objects.particle import Outlines, Particle, cut_particles
 from hypervlad.objects.results_folder import read_record
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 RUN, FIELDS, PARTICLES, CONFUSION = "run.json", "fields.csv", "particles.csv", "confusion.csv"
 DETECTION = "detection.csv"
-OWN_FILES = (RUN, FIELDS, "fields.jsonl", PARTICLES, CONFUSION, DETECTION, CORRECTIONS, EDITS)
+OWN_FILES = (RUN, FIELDS, "fields.jsonl", PARTICLES, CONFUSION, DETECTION, CORRECTIONS, EDITS, COCO)
 LOCK, UNWRITTEN = ".lock", ".unwritten"
 
 

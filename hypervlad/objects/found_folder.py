@@ -153,7 +153,7 @@ class FoundFolder(FoundFiles):
         earlier : DataFrame, optional
             The `table` of earlier outlines of these images, from which a table that is begun takes
             what people wrote beside particles that are outlined as they were.
-        formats : sequence of {"geojson", "roi"}, default=()
+        formats : sequence of {"coco", "geojson", "roi"}, default=()
             As for :func:`find_in_images`, besides those that the folder has.
         on_error : {"raise", "skip"}, default="raise"
             What is done if outlines are damaged or have another size than their image: with "skip",
@@ -476,10 +476,12 @@ class FoundFolder(FoundFiles):
         fields = self.field_table
         names, table = fields["micrograph"].tolist(), found_tables.in_order(table, fields)
         of_field = dict(list(table.groupby("micrograph")))
-        for name in names if formats or changed is None else changed:
-            if self.outlines_file(name).exists() and name not in self.unreadable:
-                own = of_field.get(name, table[:0])
-                self.outline_files.write_formats(name, self.outlines(name), own, formats)
+        there = [name for name in names if self.outlines_file(name).exists()]
+        there = [name for name in there if name not in self.unreadable]
+        anew = there if formats or changed is None else [n for n in there if n in changed]
+        self.outline_files.write_formats(
+            lambda name: (self.outlines(name), of_field.get(name, table[:0])), anew, there, formats
+        )
         write_table(self.path / PARTICLES, list(table), found_tables.as_cells(table))
         fields["particles"] = [len(of_field.get(name, ())) for name in names]
         n_removed = self.outline_files.n_removed

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hypervlad.common.files import file_digest
+from hypervlad.common.files import file_digest, replace_when_complete
 from hypervlad.common.tables import Journal
 from hypervlad.common.wording import counted, name_some, warn_user
 from hypervlad.images.errors import ImageReadError
@@ -29,13 +30,14 @@ from hypervlad.objects.outline_names import (
 )
 from hypervlad.objects.outlines import read_outlines, write_outlines
 from hypervlad.objects.particle import Outline, Outlines
-from hypervlad.objects.polygon_files import NOT_READ
+from hypervlad.objects.polygon_files import NOT_READ, coco_of, joined_coco
 
 if TYPE_CHECKING:
     import pandas as pd
 
 CORRECTIONS, EDITS = "corrections.jsonl", "edits.sqlite"
 _FORMATS = {"geojson": ".geojson", "roi": ".zip"}  # names of folders, and suffixes
+COCO = "coco.json"  # of all fields
 _OWN = (".geojson", ".tif")  # of outlines in the folder; a label image has no overlaps or classes
 
 
@@ -58,6 +60,7 @@ class OutlineFiles:
         #: written: field, file, and digests; and for the edits of a field whether it is done.
         self._used = Journal(folder / CORRECTIONS)
         self._known = dict[tuple[str, str], list[str]]()  # its digests, as `corrected` read them
+        self._coco = folder / COCO
 
     def path(self, name: str) -> Path:
         """Return the file of a field; of two, which a person has made, the younger."""
@@ -105,12 +108,18 @@ class OutlineFiles:
         are, but are of no such format. A folder of masks counts as a file.
         """
         fields = list(names)
+        self._known = dict(self._used.read(lambda line: ((line[0], line[1]), line[2:])))
         by_field = self._inside(fields)
         for name, files in self._beside(images, fields).items():
             by_field[name] += files
             by_field[name] += [each for each in self._in_formats(name).values() if each.is_file()]
-        digests = {file: _digest_of_all(file) for files in by_field.values() for file in files}
-        self._known = dict(self._used.read(lambda line: ((line[0], line[1]), line[2:])))
+        if self._is_coco_saved():
+            of_coco = outlines_of_fields(fields, [self._coco], self.folder.parent)
+            self.unused += [] if any(of_coco.values()) else [COCO]
+            for name, files in of_coco.items():
+                by_field[name] += files
+        there = dict.fromkeys(file for files in by_field.values() for file in files)
+        digests = {file: _digest_of_all(file) for file in there}
         new = defaultdict[str, list[tuple[Path, str]]](list)
         for name, files in by_field.items():
             for file in files:
@@ -214,10 +223,13 @@ class OutlineFiles:
         said, empty, strange = list[str](), list[str](), list[str]()
         for name, files in self.corrected(images, fields).items():
             field, (file, digest) = fields[name], files[0]
-            is_ours = file in self._in_formats(name).values()
+            is_ours = file in (self._coco, *self._in_formats(name).values())
             same = {self._digests_of(name, file)[-1]}
             try:
                 own = read_outlines(file, shape=field.shape, image=name)
+                if file == self._coco and len(files) == 1 and digest_of(own) in same:
+                    self.note_used(name, file, digest, own)  # that of another image was corrected
+                    continue
                 if is_ours:
                     own = self._without_written_classes(name, own, field.shape, table)
                     same.add(self._digest_here(field))
@@ -318,26 +330,69 @@ class OutlineFiles:
                 pairs.append((own.label_image(), found.label_image(), field.pixel_size or 1.0))
         return Detection.of(pairs, unit, min_area) if pairs else None
 
-    def write_formats(
-        self, name: str, outlines: Outlines, table: pd.DataFrame, formats: Sequence[str]
-    ) -> None:
-        """Write the outlines of a field in given formats, and those that the folder has.
+    def formats(self) -> list[str]:
+        """Return the other formats that the folder has: each is written anew with its outlines."""
+        found = [kind for kind in _FORMATS if (self.folder.parent / kind).is_dir()]
+        return [*found, "coco"] if self._coco.exists() else found
 
-        A file that a person has saved since it was read is a correction, and not overwritten.
+    def write_formats(
+        self,
+        of_field: Callable[[str], tuple[Outlines, pd.DataFrame]],
+        changed: Iterable[str],
+        names: Sequence[str],
+        formats: Sequence[str],
+    ) -> None:
+        """Write the outlines of changed fields in given formats, and those that the folder has.
+
+        `of_field` returns the outlines and the rows of each of all fields, `names`. A file that a
+        person has saved since it was read is a correction, and not overwritten.
         """
-        for kind, file in self._in_formats(name).items():
-            if not (kind in formats or (self.folder.parent / kind).is_dir()):
-                continue
-            before = self._digests_of(name, file)[0]
-            if file.exists() and file_digest(file) != before:
-                continue
-            own: dict[str, Any] = {}
-            if kind == "geojson":
-                own = {"measures": table.drop(columns="particle")}
-                own |= {"classes": table["class"].fillna("").tolist()} if "class" in table else {}
-            write_outlines(file, outlines, **own)
-            if (digest := file_digest(file)) != before:
-                self.note_used(name, file, digest, outlines)
+        wanted, of_coco = {*formats, *self.formats()}, dict[str, Outlines]()
+        for name in changed if wanted else ():
+            outlines, table = of_field(name)
+            classified = _classified(outlines, table)
+            for kind, file in self._in_formats(name).items():
+                before = self._digests_of(name, file)[0]
+                if kind not in wanted or (file.exists() and file_digest(file) != before):
+                    continue
+                if kind == "geojson":
+                    write_outlines(file, classified, measures=table.drop(columns="particle"))
+                else:
+                    write_outlines(file, outlines)
+                if (digest := file_digest(file)) != before:
+                    self.note_used(name, file, digest, outlines)
+            if "coco" in wanted:
+                of_coco[name] = classified
+        if not of_coco or self._is_coco_saved():
+            return
+        known: dict[str, Any] = {"images": [], "annotations": []}
+        if self._coco.exists() and file_digest(self._coco) == self._digests_of("", self._coco)[0]:
+            known = json.loads(self._coco.read_bytes())  # as it was written here
+        others = {*names} - {*of_coco}
+        known["images"] = [each for each in known["images"] if each["file_name"] in others]
+        ids = {each["id"]: each["file_name"] for each in known["images"]}
+        known["annotations"] = [e for e in known["annotations"] if e["image_id"] in ids]
+        for name in others - {*ids.values()}:
+            of_coco[name] = _classified(*of_field(name))
+        new = [coco_of(of_coco[name], name) for name in names if name in of_coco]
+        with replace_when_complete(self._coco) as stream:
+            stream.write(json.dumps(joined_coco([known, *new]), ensure_ascii=False).encode())
+        digest = file_digest(self._coco)
+        for name, each in [("", Outlines((0, 0), ())), *of_coco.items()]:
+            self.note_used(name, self._coco, digest, each)
+
+    def _is_coco_saved(self) -> bool:
+        """Return whether a person has saved the file of COCO since it was written or read."""
+        known = {own[0] for (_, key), own in self._known.items() if key == COCO}
+        return self._coco.exists() and file_digest(self._coco) not in known
+
+
+def _classified(outlines: Outlines, table: pd.DataFrame) -> Outlines:
+    """Return outlines with the classes that a table of them has."""
+    if "class" not in table:
+        return outlines
+    kinds = zip(outlines, table["class"].fillna(""), strict=True)
+    return replace(outlines, outlines=tuple(replace(o, class_name=kind) for o, kind in kinds))
 
 
 def _listed(file: Path) -> str:

@@ -113,7 +113,8 @@ def outlines_of_fields(
             owners[path].append(name)
     for path, own in owners.items():
         parent = path.relative_to(folder).parent
-        chosen = [name for name in own if Path(name).parent == parent] or own
+        listed = [name for name in own if path == file_of.get(path, folder) / name]
+        chosen = listed or [name for name in own if Path(name).parent == parent] or own
         if len(chosen) > 1:
             mark = _MARK.search(path.stem)
             name = f"{Path(chosen[0]).name}{mark[0] if mark else ''}{path.suffix}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 from collections import defaultdict
@@ -27,7 +28,14 @@ from hypervlad.images.pixels import check_size
 from hypervlad.images.reading import decode_stored, image_name
 from hypervlad.objects.imagej import read_regions, regions_of, unpacked
 from hypervlad.objects.particle import Outline, Outlines, cropped
-from hypervlad.objects.polygon_files import NOT_READ, geojson_of, known_size, open_json, read_text
+from hypervlad.objects.polygon_files import (
+    NOT_READ,
+    coco_of,
+    geojson_of,
+    known_size,
+    open_json,
+    read_text,
+)
 from hypervlad.objects.results_folder import write_tiff
 from hypervlad.objects.shapes import NO_AREA, Shape, fill_polygons
 
@@ -397,10 +405,11 @@ def write_outlines(
     path : path
         ``.tif``, ``.tiff``: a label image for ImageJ and others, of 16 bits or, for labels above
         65,535, of 32-bit floats, with its scale. ``.zip``: ImageJ regions (requires the extra
-        `formats`). ``.geojson``: polygons for QuPath.
+        `formats`). ``.geojson``: polygons for QuPath. ``.json``: COCO, of the image that is called
+        like the file without this suffix: polygons, or run lengths of outlines with holes.
     outlines : Outlines, array (H, W) of int, or array of n masks (H, W)
         Regions and polygons have their names or labels, and their classes: of a region its group,
-        for numbers to 255, or its property `class`.
+        for numbers to 255, or its property `class`; of COCO a category, "unclassified" without one.
     pixel_size : float, optional
         Nanometres per pixel, for TIFF, by default that of the outlines; others have no scale.
     classes : sequence of n str, optional
@@ -436,14 +445,16 @@ def write_outlines(
     if suffix == ".geojson":
         content = geojson_of(found, classes, {} if measures is None else measures, name)
     elif not (classes is None and measures is None):
-        raise ValueError(f"{path}: only .geojson files contain classes and measures")
+        raise ValueError(f"{path}: only .geojson files contain given classes and measures")
+    elif suffix == ".json":
+        content = json.dumps(coco_of(found, Path(path).stem), ensure_ascii=False).encode()
     elif suffix in (".tif", ".tiff"):
         write_tiff(Path(path), _labels_of(found, name), pixel_size or found.pixel_size)
         return
     elif suffix == ".zip":
         content = regions_of(found, name)
     else:
-        raise ValueError(f"{path}: outlines are written as .tif, .tiff, .zip or .geojson")
+        raise ValueError(f"{path}: outlines are written as .tif, .tiff, .zip, .geojson or .json")
     with replace_when_complete(path) as stream:
         stream.write(content)
 
@@ -453,7 +464,8 @@ def _labels_of(outlines: Outlines, name: str) -> NDArray[Any]:
     labels = outlines.label_image()
     if outlines.do_overlap:
         raise ValueError(
-            f"{name}: the outlines overlap, which a label image cannot show; write .zip or .geojson"
+            f"{name}: the outlines overlap, which a label image cannot show; write .zip, .geojson "
+            "or .json"
         )
     top = int(labels.max(initial=0))
     if top > _MAX_FLOAT_LABEL:

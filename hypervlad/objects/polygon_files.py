@@ -32,6 +32,7 @@ from hypervlad.objects.shapes import (
     Shape,
     ellipse,
     expand_runs,
+    runs_of,
     trace_polygons,
 )
 
@@ -49,6 +50,7 @@ _AROUND = (
 _CROWD = "of a crowd of objects (iscrowd)"
 _ALL_CROWDS = "of a crowd (iscrowd), as which some programs mark every mask; is read"
 _NO_CLASS = "without a class, as it is not among the categories of the file"
+_UNCLASSIFIED = "unclassified"  # the category of outlines without a class, as COCO needs one
 Found = tuple[tuple[int, int], Iterable[Shape]]  # the size of the image, and its outlines
 NOT_READ = (
     "not a format of outlines that is read (label images and masks as TIFF, PNG or NPY, ImageJ "
@@ -211,7 +213,8 @@ def _annotated(
         doubts = [_ALL_CROWDS] if are_crowds else []
         if are_classified and category is not None and not class_name:
             doubts.append(_NO_CLASS)
-        key = str(each.get("id", number))
+        key = str(each.get("particle", each.get("id", number)))
+        class_name = class_name if class_name != _UNCLASSIFIED else ""
         yield Shape(key, class_name, area, doubts, stated=(_box_of(each.get("bbox")), None))
 
 
@@ -248,6 +251,45 @@ def _rings_of(polygons: Any) -> list[Ring]:
     if are_points or (are_small and (len(flat) > 1 or (values % 1).any())):
         raise ValueError("a segmentation that is no list of polygons x, y, x, y, ... in pixels")
     return rings
+
+
+def coco_of(outlines: Outlines, image: str) -> dict[str, Any]:
+    """Return the outlines of an image as COCO: polygons, or run lengths of those with holes."""
+    names = sorted({each.class_name or _UNCLASSIFIED for each in outlines})
+    annotations = list[dict[str, Any]]()
+    for number, outline in enumerate(outlines, start=1):
+        top, left, bottom, right = outline.box
+        polygons = trace_polygons(outline.mask, top, left)
+        # Each part is a polygon, which has no holes.
+        area: Any = [ring.ravel().tolist() for (ring, *_) in polygons]
+        if any(len(rings) > 1 for rings in polygons):
+            area = {"size": list(outlines.shape), "counts": runs_of(outline, outlines.shape)}
+        own: dict[str, Any] = {"id": number, "image_id": 1, "iscrowd": 0, "segmentation": area}
+        own |= {"category_id": 1 + names.index(outline.class_name or _UNCLASSIFIED)}
+        own |= {"bbox": [left, top, right - left, bottom - top]}
+        own |= {"area": int(np.count_nonzero(outline.mask))}
+        annotations.append(own | {"particle": outline.given_name or outline.label})
+    height, width = outlines.shape
+    entry = {"id": 1, "file_name": image, "height": height, "width": width}
+    categories = [{"id": number, "name": name} for number, name in enumerate(names, start=1)]
+    return {"images": [entry], "annotations": annotations, "categories": categories}
+
+
+def joined_coco(contents: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return one content of several in COCO, with new numbers; no two may have the same image."""
+    images, annotations, names = list[Any](), list[Any](), dict[str, int]()
+    for content in contents:
+        own = {each["id"]: each["name"] for each in content.get("categories") or ()}
+        numbers = {key: names.setdefault(name, len(names) + 1) for key, name in own.items()}
+        ids = {each["id"]: len(images) + n for n, each in enumerate(content["images"], start=1)}
+        images += [each | {"id": ids[each["id"]]} for each in content["images"]]
+        for each in content["annotations"]:
+            new = {"id": len(annotations) + 1, "image_id": ids[each["image_id"]]}
+            if (category := each.get("category_id")) in numbers:
+                new["category_id"] = numbers[category]
+            annotations.append(each | new)
+    categories = [{"id": number, "name": name} for name, number in names.items()]
+    return {"images": images, "annotations": annotations, "categories": categories}
 
 
 # --- labelme and VIA ------------------------------------------------------------------------------

@@ -113,6 +113,16 @@ def expand_runs(counts: Any, shape: tuple[int, int]) -> Outline | None:
     return cropped(filled.reshape(-1, height).T, left=left)
 
 
+def runs_of(outline: Outline, shape: tuple[int, int]) -> list[int]:
+    """Return the run lengths of an outline, as numbers: the inverse of `expand_runs`."""
+    (height, width), (top, left, bottom, right) = shape, outline.box
+    columns = np.zeros((right - left, height), bool)
+    columns[:, top:bottom] = outline.mask.T
+    ends = np.flatnonzero(np.diff(columns.ravel(), prepend=False, append=False))
+    runs: list[int] = np.diff(left * height + ends, prepend=0, append=height * width).tolist()
+    return runs
+
+
 def _uncompressed(text: str) -> NDArray[np.int64]:
     """Return COCO's compressed run lengths: 5 bits a character, differences to two runs before."""
     codes = np.frombuffer(text.encode(), np.uint8).astype(np.int64) - 48

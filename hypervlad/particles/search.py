@@ -102,8 +102,9 @@ def find_in_images(
     corrected : FoundFolder, optional
         Of the same images, found before: outlines that people have corrected there are used as they
         are, and not found again.
-    formats : sequence of {"geojson", "roi"}, default=()
-        Further files of outlines for QuPath and ImageJ, in folders of these names.
+    formats : sequence of {"coco", "geojson", "roi"}, default=()
+        Further files of outlines: ``coco.json``, and for QuPath and ImageJ folders of these names.
+        What is there is written anew whenever outlines have changed.
     resume : bool, default=False
         Keep the outlines that are in the folder, and find the others, with the same `finder` and
         `read_options`, and `pixel_size` if one was given. Those of single files are compared image

@@ -138,9 +138,9 @@ RUNS = {
     ),
     "particles count": Run(
         "particles count found -o counts.csv --rule 'length > 10 nm' --measure length "
-        "--pixel-size-error 3 --format roi "
+        "--pixel-size-error 3 --format coco "
         "--set edges=leave_out --set corrected=false --page counts.html",
-        "counts.csv counts.html",
+        "counts.csv counts.html found/coco.json",
     ),
     "report": Run(
         "report found -o paper --weight area --set measure=length -q",

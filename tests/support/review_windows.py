@@ -59,6 +59,9 @@ class Page:
         wait = WebDriverWait(self.browser, PATIENCE, 0.02, [StaleElementReferenceException])
         wait.until(lambda _: true())
 
+    def says(self, words: str) -> None:
+        self.until(lambda: words in self.text("status"))
+
     def picture(self, name: str) -> None:
         self.front()
         save_screenshot(self.browser, name)

@@ -550,12 +550,21 @@ def as_label_image(path, outlines):
     Image.fromarray(outlines.label_image().astype(np.uint8)).save(path)
 
 
+def as_coco(path, outlines):
+    """Leave only given outlines of the first image, as a person does in the file of all images."""
+    content, labels = json.loads(path.read_text()), [each.label for each in outlines]
+    assert next(each["file_name"] for each in content["images"]) == "a.png"
+    own = (e for e in content["annotations"] if e["image_id"] > 1 or e["particle"] in labels)
+    path.write_text(json.dumps(content | {"annotations": [*own]}))
+
+
 CORRECTED = {  # what is saved where, by which program
     "found/outlines/a.png.zip": write_outlines,
     "found/outlines/a.png.geojson": write_outlines,
     "found/outlines/a.png_cp_masks.png": as_label_image,
     "found/geojson/a.png.geojson": write_outlines,
     "found/roi/a.png.zip": write_outlines,
+    "found/coco.json": as_coco,
     "images/a.png.json": as_labelme,
     "images/a.png_RoiSet.zip": write_outlines,
     "images/a.png_cp_masks.png": as_label_image,
@@ -567,7 +576,7 @@ def test_corrected_outlines_are_counted_and_kept_by_resume(images, tmp_path, pla
     if place.endswith(".zip"):
         pytest.importorskip("roifile")
     shutil.copytree(images, tmp_path / "images")
-    kinds = [kind for kind in ("geojson", "roi") if f"/{kind}/" in place]
+    kinds = [kind for kind in ("geojson", "roi", "coco") if f"found/{kind}" in place]
     before = find(tmp_path / "found", tmp_path / "images", formats=kinds)[0]
     n_before = len(before.table)
     CORRECTED[place](tmp_path / place, before.outlines("a.png")[[0, 2]])
@@ -595,6 +604,12 @@ def test_corrected_outlines_are_counted_and_kept_by_resume(images, tmp_path, pla
     (found.path / "particles.csv").write_bytes(content)
     again = find(found.path, tmp_path / "images", resume=True)[0]
     pd.testing.assert_frame_equal(again.table, table)
+    if kinds == ["coco"]:
+        stated = read_outlines(tmp_path / place, image="a.png").label_image()
+        assert np.array_equal(stated, found.outlines("a.png").label_image())
+        (tmp_path / place).unlink()  # which ends it
+        FoundFolder(found.path).classify(Classifier())
+        assert not (tmp_path / place).exists()
     said = [str(each.message) for each in recwarn if "corrected in another" in str(each.message)]
     # Of a file .geojson, which is the name of the folder's own, nothing is said.
     assert len(said) == n_said

@@ -245,6 +245,9 @@ def areas_by_own_library(path):
     if path.suffix == ".zip":
         rois = np.atleast_1d(pytest.importorskip("roifile").ImagejRoi.fromfile(path))
         return {roi.name: abs(sum(map(area_of, roi.coordinates(multi=True)))) for roi in rois}
+    if path.suffix == ".json":
+        coco = pytest.importorskip("pycocotools.coco").COCO(path)
+        return {str(own["particle"]): coco.annToMask(own).sum() for own in coco.anns.values()}
     areas = {}
     for each in pytest.importorskip("geojson").loads(path.read_bytes())["features"]:
         assert each.is_valid
@@ -258,8 +261,10 @@ def has_roifile(suffix):
     return suffix != ".zip" or pytest.importorskip("roifile")
 
 
-@pytest.mark.filterwarnings("ignore:.*in separate parts")
-@pytest.mark.parametrize("suffix", [".tif", ".zip", ".geojson"])
+@pytest.mark.filterwarnings(
+    "ignore:.*in separate parts", "ignore:__array__ implem:DeprecationWarning"
+)
+@pytest.mark.parametrize("suffix", [".tif", ".zip", ".geojson", ".json"])
 @settings(max_examples=12)
 @given(
     labels=arrays(
@@ -302,10 +307,10 @@ def test_geojson_has_classes_and_measures(tmp_path):
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
-        ("a.png", {}, r"written as \.tif, \.tiff, \.zip or \.geojson"),
-        ("a.tif", {"classes": ["a", "b"]}, r"only \.geojson files contain classes"),
+        ("a.png", {}, r"written as \.tif, .*\.geojson or \.json"),
+        ("a.tif", {"classes": ["a", "b"]}, r"only \.geojson files contain given"),
         ("a.tif", {"outlines": LABELS * np.int32(2**24)}, r"label \d+ is above 2\*\*24"),
-        ("a.tif", {"outlines": LABELS[None].repeat(2, 0) > 0}, r"overlap.*\.zip or \.geojson"),
+        ("a.tif", {"outlines": LABELS[None].repeat(2, 0) > 0}, r"overlap.*\.geojson or \.json"),
         ("a.geojson", {"classes": ["cube"]}, "1 values of classes for 2 outlines"),
     ],
 )
@@ -478,7 +483,7 @@ def test_classes_and_names_are_kept(folder):
     categories = [{"id": 1, "name": "rod"}, {"id": "2", "name": 255}]
     content = coco(annotation([SQUARE], category_id=1, id="a"), annotation([OTHER], category_id=2))
     found = read({**content, "categories": categories}, folder)
-    for suffix in (".geojson", ".zip") if has_roifile(".zip") else ():
+    for suffix in (".geojson", ".json", ".zip") if has_roifile(".zip") else ():
         write_outlines(folder / f"b{suffix}", found)
         again = read_outlines(folder / f"b{suffix}", shape=(6, 8))
         assert [each.given_name for each in again] == ["a", "12"]
