@@ -34,8 +34,8 @@ _MIN_SHOWN = 0.35  # of the length of long fibres; more in 2 of 270 plain drawn 
 _LESS = 0.85
 # Of the logarithm of the diameter of a fibre in a bundle, and of the median: of flat ones that
 # touch, it came out up to 1.5 times too large.
-_ERROR, _OF_RATIO = 0.15, 0.45
-_OF_BUNDLES = (
+_ERROR, OF_BUNDLES = 0.15, 0.45
+_WORDS = (
     "bundles of fibres that touch side by side show in {:.0%} of the length of long fibres, "
     "typically {:.2g} fibres wide"
 )
@@ -62,21 +62,19 @@ def bundle_facts(mean: Values, noise: float, radius: float, blur: float) -> Floa
     return np.concatenate([seen, facts]).astype(np.float32)
 
 
-def find_bundles(field: Field, found: Appearance, long: LongFibres) -> tuple[Values, str, float]:
-    """Return how many fibres wide each place is, and a doubt if bundles show; else ones and ""."""
+def find_bundles(field: Field, found: Appearance, long: LongFibres) -> tuple[Values, str]:
+    """Return how many fibres wide each place is, and a note if bundles show; else ones and ""."""
     n_wide = np.ones(len(long.places))
-    if not len(long):
-        return n_wide, "", 0.0
     of_fibres = long.profiles(field, found.sign, _REACH, _SHAPE, _FINER)
     pairs = zip(of_fibres, long.lengths, strict=True)
     probability, ratio = _judged(np.stack([_facts(*own, n, found.blur) for own, n in pairs]))
     is_bundle = probability > _SURE
     share = long.lengths @ is_bundle / long.lengths.sum()
     if share < _MIN_SHOWN:
-        return n_wide, "", 0.0
+        return n_wide, ""
     ratio = np.where(is_bundle, np.maximum(ratio, 1), 1)
     (typical,) = weighted_quantiles(ratio, long.lengths * is_bundle, [0.5])
-    return long.at_places(ratio), _OF_BUNDLES.format(share, typical), _OF_RATIO
+    return long.at_places(ratio), _WORDS.format(share, typical)
 
 
 def within_bundles(places: Places, n_wide: Values) -> Places:

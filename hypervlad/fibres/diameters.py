@@ -26,7 +26,7 @@ from hypervlad.fibres.places import (
     sharp_field,
 )
 from hypervlad.fibres.profile_network import LOOKS, ProfileNetwork
-from hypervlad.fibres.shells import WholeBodies, lit_edges
+from hypervlad.fibres.shells import WholeBodies
 from hypervlad.images import Annotation, PixelSizes, ReadOptions
 from hypervlad.images.annotations import annotation_mask, words_of_annotations
 from hypervlad.images.faults import saturated_share
@@ -348,10 +348,8 @@ def _result(
     fibres, lengths = followed(places)
     long = LongFibres.of(places, fibres, lengths)
     bodies = WholeBodies.of(field, found, long, few_levels=bool(note))
-    words, error = bodies.doubt
-    if (bodies.n_wide > 1).any():
-        words += _OF_THEIR_FIBRES
-    doubts += [(words, error)] * bool(words)
+    bundled = _OF_THEIR_FIBRES * bool((bodies.n_wide > 1).any())
+    doubts += [(words + bundled, error) for words, error in bodies.doubts]
     places = within_bundles(places, bodies.n_wide)
     places = replace(places, diameter=bodies.outer * places.diameter)
     lengths = bodies.n_wide * lengths
@@ -377,7 +375,6 @@ def _result(
         doubts.append((_DARK, _OF_DARK))
     if found.look == "transmission" and np.exp(facts[1]) > _UNSURE:
         doubts.append(("", _OF_LAYERS))
-    doubts += lit_edges(field, found, long)
     half_width = math.hypot(half_width, _OF_LOOKS, *(wider for _, wider in doubts))
     if half_width > _MAX_HALF_WIDTH:
         return nothing("the median would be too uncertain")

@@ -16,7 +16,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from hypervlad.fibres.bundles import find_bundles
+from hypervlad.fibres.bundles import OF_BUNDLES, find_bundles
 from hypervlad.fibres.contrast import FloatMap, Values
 from hypervlad.fibres.places import Appearance, Field, LongFibres
 from hypervlad.statistics.groups import weighted_quantiles
@@ -147,26 +147,34 @@ class WholeBodies:
 
     n_wide: Values  # number of fibres side by side at each place
     outer: Values  # diameters at the outer edge, over those found
-    doubt: tuple[str, float]  # in words, and by how much intervals may miss for it
+    doubts: list[tuple[str, float]]  # in words, and by how much intervals may miss for each
 
     @classmethod
     def of(
         cls, field: Field, found: Appearance, long: LongFibres, few_levels: bool = False
     ) -> WholeBodies:
         """Look for bundles, shells and tubes; few levels of grey make steps as of shells."""
-        same = np.ones(len(long.places))
-        n_wide, words, error = find_bundles(field, found, long)
-        if words or not len(long):
-            return cls(n_wide, same, (words, error))
-        outer, words = _outer_edges(field, found, long)
+        n_wide = outer = np.ones(len(long.places))
+        doubts = list[tuple[str, float]]()
+        if not len(long):
+            return cls(n_wide, outer, doubts)
+        if _are_lit(field, found, long):  # a bright edge beside a dim body looks like a bundle
+            doubts.append((_LIT_EDGES, _OF_LIT))
+        else:
+            n_wide, words = find_bundles(field, found, long)
+            if words:
+                return cls(n_wide, outer, [(words, OF_BUNDLES)])
+        wider, words = _outer_edges(field, found, long)
         if words and few_levels:
-            error = math.hypot(_ERROR, np.log(np.median(outer)))
-            return cls(n_wide, same, (_PERHAPS_SHELLS, error))
-        return cls(n_wide, outer, (words, _ERROR))
+            doubts.append((_PERHAPS_SHELLS, math.hypot(_ERROR, np.log(np.median(wider)))))
+        elif words:
+            outer = wider
+            doubts.append((words, _ERROR))
+        return cls(n_wide, outer, doubts)
 
 
-def lit_edges(field: Field, found: Appearance, long: LongFibres) -> list[tuple[str, float]]:
-    """Return a doubt, as of `WholeBodies`, if all edges towards one side are brighter."""
+def _are_lit(field: Field, found: Appearance, long: LongFibres) -> bool:
+    """Return whether edges towards one side of the image are brighter than the others."""
     towards, away = np.zeros(2), np.abs(_ACROSS)
     edges = np.sign(_ACROSS) * _within(away, _ON_EDGES)
     beside = [_within(side * _ACROSS, _BESIDE) for side in (-1, 1)]
@@ -176,8 +184,7 @@ def lit_edges(field: Field, found: Appearance, long: LongFibres) -> list[tuple[s
         body = np.maximum(profiles[:, away < 1].mean(axis=1) - ground, 1e-3)
         excess = np.clip(profiles @ edges / (edges > 0).sum() / body, -2, 2)
         towards += length * (excess[:, None] * own.normals).mean(axis=0)
-    is_lit = np.linalg.norm(towards) > _LIT * long.lengths.sum()
-    return [(_LIT_EDGES, _OF_LIT)] if is_lit else []
+    return bool(np.linalg.norm(towards) > _LIT * long.lengths.sum())
 
 
 def _outer_edges(field: Field, found: Appearance, long: LongFibres) -> tuple[Values, str]:

@@ -13,6 +13,7 @@ from scipy.spatial import cKDTree
 from scipy.special import expit
 
 from hypervlad.common.constraints import Number, OneOf, check_value
+from hypervlad.common.progress import joined_notes
 from hypervlad.fibres.contrast import Values
 from hypervlad.fibres.diameters import SIGNS, Polarity
 from hypervlad.fibres.places import (
@@ -151,7 +152,8 @@ def find_fibres(
     places = found.places.chosen(found.places.probability > PROBABILITY)
     long = LongFibres.of(places, *followed(places))
     bodies = WholeBodies.of(field, found, long)
-    note = bodies.doubt[0] + _OF_THEIR_OUTLINES * bool((bodies.n_wide > 1).any())
+    bundled = _OF_THEIR_OUTLINES * bool((bodies.n_wide > 1).any())
+    note = joined_notes([words + bundled for words, _ in bodies.doubts])
     wider = float(np.median(bodies.outer)) if len(places) else 1.0
     sure = [replace(each, diameter=wider * each.diameter) for each in sure]
     drawn = [each.outline(shape, found, enlarged) for each in sure]
