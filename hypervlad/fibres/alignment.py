@@ -18,8 +18,7 @@ from hypervlad.fibres.axial import (
     spread_of,
     statistics_of_axes,
 )
-from hypervlad.fibres.contrast import FloatMap
-from hypervlad.fibres.noise import GradientNoise
+from hypervlad.fibres.contrast import FloatMap, GradientNoise
 from hypervlad.fibres.orientation import NO_ENERGY, GradientField, LocalOrientation, orientation_of
 from hypervlad.fibres.regions import AlignedRegion, TileGrid, label_windows, regions_of
 from hypervlad.images import Annotation, PixelSizes, ReadOptions

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hypervlad.common.constraints import OneOf, check_value
 from hypervlad.common.progress import joined_notes
-from hypervlad.fibres.bundles import find_bundles, ribbons, several_wide, within_bundles
+from hypervlad.fibres.bundles import ribbons, several_wide, within_bundles
 from hypervlad.fibres.contrast import Values
 from hypervlad.fibres.kinds import fit_kinds, gap_around_median, kinds_around_median
 from hypervlad.fibres.left_out import marked_places
@@ -26,7 +26,7 @@ from hypervlad.fibres.places import (
     sharp_field,
 )
 from hypervlad.fibres.profile_network import LOOKS, ProfileNetwork
-from hypervlad.fibres.shells import outer_edges
+from hypervlad.fibres.shells import WholeBodies
 from hypervlad.images import Annotation, PixelSizes, ReadOptions
 from hypervlad.images.annotations import annotation_mask, words_of_annotations
 from hypervlad.images.faults import saturated_share
@@ -46,9 +46,11 @@ _RESOLVED = 2.355  # diameter over the blur's standard deviation: its full width
 _OF_SATURATED = 3.0  # times the share of saturated pixels, by which intervals are wider
 _FEW_LEVELS, _LEAST_LEVELS, _SOME = 16, 4, 17  # of grey, and which of the pixels show them
 _OF_LEVELS = 55.0  # over the square of the number of few levels, by which intervals are wider
-# Least half-width of intervals, of outer edges by models, and of dark fibres without them.
-_OF_SHELLS, _OF_DARK = 0.1, 0.15
-_OF_BUNDLES = 0.3  # the same, where bundles were measured
+_OF_DARK = 0.15  # by which intervals are wider, of dark fibres that look flat
+# The same in transmission, where errors of places are larger than this: of many layers, two fibres
+# may look like one.
+_OF_LAYERS, _UNSURE = 0.15, 0.1
+_OF_SEVERAL = 1.5  # times the logarithm by which leaving out what touches shifts the median
 _LEVEL, _UPRIGHT = 8, 0.9995  # of drawn lines: pixels of one level on both sides; cosine
 _MARGIN = 1.2  # of the median over the smallest diameter: with less, thin fibres are missed
 _MAX_HALF_WIDTH = np.log(2)  # of the interval of the logarithm of the median: half to twice it
@@ -66,10 +68,6 @@ _DISC = [(y, x) for y in range(-2, 3) for x in range(-2, 3) if y * y + x * x <= 
 _OF_FEW_LEVELS = (
     "the image has only {} grey levels: edges may be shifted to where levels change, and intervals "
     "are wider; measure the image as the instrument has stored it"
-)
-_PERHAPS_SHELLS = (
-    "a second edge shows outside the fibres, which may be a step between grey levels, or a shell: "
-    "intervals contain the outer edge, too"
 )
 _DARK = (
     "the fibres are dark and look flat: if they are round, as on a film in transmission, diameters "
@@ -349,16 +347,12 @@ def _result(
         return nothing("too few places show both edges of a fibre")
     fibres, lengths = followed(places)
     long = LongFibres.of(places, fibres, lengths)
-    n_wide, of_bundles = find_bundles(field, found, long)
-    outer, of_shells = (np.ones(1), "") if of_bundles else outer_edges(field, found, long)
-    if of_bundles:
-        places, lengths = within_bundles(places, n_wide), n_wide * lengths
-        doubts.append((of_bundles + _OF_THEIR_FIBRES, _OF_BUNDLES))
-    elif of_shells and note:  # few levels make steps
-        doubts.append((_PERHAPS_SHELLS, math.hypot(_OF_SHELLS, np.log(np.median(outer)))))
-    elif of_shells:
-        places = replace(places, diameter=outer * places.diameter)
-        doubts.append((of_shells, _OF_SHELLS))
+    bodies = WholeBodies.of(field, found, long, few_levels=bool(note))
+    bundled = _OF_THEIR_FIBRES * bool((bodies.n_wide > 1).any())
+    doubts += [(words + bundled, error) for words, error in bodies.doubts]
+    places = within_bundles(places, bodies.n_wide)
+    places = replace(places, diameter=bodies.outer * places.diameter)
+    lengths = bodies.n_wide * lengths
     if not is_resolved(found, places, lengths):
         return nothing("the fibres are too thin for the image: their diameters are not resolved")
     facts, logs = image_facts(field, found, places, lengths), np.log(places.diameter)
@@ -376,9 +370,11 @@ def _result(
             return nothing("too few places are of one fibre, not of several side by side")
         before, (median,) = median, weighted_quantiles(places.diameter, lengths, [0.5])
         words = _OF_PARALLEL.format(share) if share > _MANY else ""
-        doubts.append((words, np.log(before / median) / 2))
-    if found.sign < 0 and found.look == "flat" and not of_shells:
+        doubts.append((words, _OF_SEVERAL * np.log(before / median)))
+    if found.sign < 0 and found.look == "flat" and (bodies.outer == 1).all():
         doubts.append((_DARK, _OF_DARK))
+    if found.look == "transmission" and np.exp(facts[1]) > _UNSURE:
+        doubts.append(("", _OF_LAYERS))
     half_width = math.hypot(half_width, _OF_LOOKS, *(wider for _, wider in doubts))
     if half_width > _MAX_HALF_WIDTH:
         return nothing("the median would be too uncertain")

@@ -13,15 +13,17 @@ from numpy.typing import NDArray
 from hypervlad.common.constraints import Number, check_value
 from hypervlad.fibres.axial import wrapped
 from hypervlad.fibres.contrast import (
+    GRADIENT_SIGMAS,
     TRUNCATE,
     BoolMap,
     FloatMap,
+    GradientNoise,
+    Noise,
     gaussian_smooth,
     image_gradients,
     normalised_contrast,
     subsample,
 )
-from hypervlad.fibres.noise import GRADIENT_SIGMAS, GradientNoise, Noise
 from hypervlad.fibres.regions import TileGrid
 from hypervlad.images import Annotation, PixelSizes, ReadOptions
 from hypervlad.images.errors import ImageReadError

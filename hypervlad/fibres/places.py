@@ -15,12 +15,12 @@ from scipy.spatial import cKDTree
 
 from hypervlad.fibres.contrast import (
     FloatMap,
+    Noise,
     Values,
     gaussian_smooth,
     normalised_contrast,
     subsample,
 )
-from hypervlad.fibres.noise import Noise
 from hypervlad.fibres.profile_network import (
     LOOKS,
     N_ROWS,

@@ -12,9 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import binary_dilation, gaussian_filter, map_coordinates, zoom
 
 from hypervlad.common.constraints import Integer, check_value
-from hypervlad.fibres.contrast import FloatMap, Values, normalised_contrast
+from hypervlad.fibres.contrast import FloatMap, Values, noise_deviation, normalised_contrast
 from hypervlad.fibres.diameters import FibreDiameters, cross_lines
-from hypervlad.fibres.noise import noise_deviation
 from hypervlad.images import PixelSizes, ReadOptions
 from hypervlad.images.reading import image_name
 from hypervlad.images.sample import Annotations, drop_hidden, one_or_many, read_sample

@@ -130,6 +130,7 @@ _ROUND = np.sqrt(1 - _STEPS**2)
 _ROW = parallel(*3 * [12 * _STEPS[1:, None]], levels=-np.diff(_ROUND))
 _PAIRS = _ROW + np.roll(_ROW, 12, axis=0)
 _WALL = _ROUND - np.sqrt(np.clip(0.7**2 - _STEPS**2, 0, None))
+_ALIGNED = made("rims", seed=5, aligned=1.0, cover=0.5, size=(240, 320))[0]
 _TUBES = np.exp(-parallel(*3 * [26 * _STEPS[1:, None]], levels=-np.diff(_WALL)))
 
 
@@ -140,12 +141,9 @@ _TUBES = np.exp(-parallel(*3 * [26 * _STEPS[1:, None]], levels=-np.diff(_WALL)))
         (parallel(*3 * [[[12], [26]]], levels=(0.7, 0.3)), 26, "a second, fainter edge"),
         (parallel(*3 * [16 + 5 * np.sin(np.arange(300) / 25)]), 16, "differ along the fibres"),
         (_PAIRS, 12, "side by side show in 100%"),
+        (0.6 * parallel(20, 20, 20) + 0.4 * np.roll(parallel(6, 6, 6), 7, 0), 20, "edge of the"),
         (parallel(8, 8, 8, 20, 20, 20), 20, "may be of either"),
-        (
-            made("rims", seed=5, aligned=1.0, cover=0.5, size=(240, 320))[0],
-            9.9,
-            "are parallel, some touch: ",
-        ),
+        (_ALIGNED, 9.9, "are parallel, some touch: "),
         (made("rims", 6, 3, second=16, cover=0.5, size=(360, 400))[0], 13, "may be of either"),
     ],
 )
