@@ -29,9 +29,9 @@ _WIDTHS: dict[str, tuple[float, float, float, float]] = {
     "concave": (1.97, 0, 0.07, 2.29),
     "faint": (1.52, 0.19, 0.63, 0),
     "unsure": (0, 3.4, 2.45, 0),
-    # Not learnt: of faint spots, soft edges, and numbers and sizes of the other polarity logarithms
-    # themselves; of lumps whether they are some, as of drawn agglomerates of overlapping spheres,
-    # which have 1 to 30 times the number.
+    # Not learnt: of faint spots, soft edges, pairs, and numbers and sizes of the other polarity
+    # logarithms themselves; of lumps whether they are some, as of drawn agglomerates of overlapping
+    # spheres, which have 1 to 30 times the number.
     "missed": (0, 1, 0, 0),
     "soft": (0, 0, 0, 1),
     "fewer": (1, 0, 0, 0),
@@ -39,10 +39,14 @@ _WIDTHS: dict[str, tuple[float, float, float, float]] = {
     "smaller": (0, 0, 1, 0),
     "larger": (0, 0, 0, 1),
     "lumps": (0, 2.4, 0.7, 0),
+    "paired": (0, 0, 0, 0.5),  # the number is in "split"
 }
 # The area in concave outlines, of all; and how many times fewer or more particles there are by how
 # pieces are joined, as a logarithm.
 _CONCAVE_AREA, _DIVIDED = 0.3, 0.9
+# Of particles that touch exactly one other, as halves of dumbbells do: so many pairs, and more than
+# such a share of all, which agglomerates do not have by chance.
+_MIN_PAIRS, _MOSTLY = 3, 0.6
 #: What is doubtful of an image, in words where it is the main reason.
 FACTS = dict.fromkeys(("split", "joined"), "it is uncertain which pieces are one particle")
 FACTS |= dict.fromkeys(("unclaimed", "outside"), "more looks like particles than was outlined")
@@ -110,19 +114,29 @@ class Doubt:
         and outlines show.
         """
         areas = areas_of(particles, int(particles.max(initial=0)))[1:]
-        n, own = np.count_nonzero(areas), particles.ravel()[self.pixels]
+        n, own = int(np.count_nonzero(areas)), particles.ravel()[self.pixels]
         fewest, most = self.between(particles, min_area)
         is_in = own > 0
         inside, (pairs, lengths) = self.areas[is_in], borders_of(particles)
+        paired = _paired(pairs[pairs[:, 0] > 0], n) * float(np.log(2))
         return {
-            "split": float(np.log((n + 0.5) / (fewest + 0.5))),
+            "split": max(float(np.log((n + 0.5) / (fewest + 0.5))), paired),
             "joined": float(np.log((most + 0.5) / (n + 0.5))),
             "unclaimed": float(np.log(max(likely / areas.sum(), 1))),
             "outside": float(np.log1p(np.count_nonzero(~is_in) / n)),
             "touching": float(lengths[pairs[:, 0] > 0].sum() / max(lengths.sum(), 1)),
             "unsure": float(self.background[is_in] @ inside / max(inside.sum(), 1)),
+            "paired": paired,
             **seen,
         }
+
+
+def _paired(touching: NDArray[np.int64], n: int) -> float:
+    """Return which share of n particles touch exactly one other; 0 if most may do so by chance."""
+    counts = np.bincount(touching.ravel())
+    n_pairs = np.count_nonzero((counts[touching] == 1).all(axis=1))
+    share = 2 * n_pairs / n
+    return share if n_pairs >= _MIN_PAIRS and share > _MOSTLY else 0.0
 
 
 def are_lumps(facts: Mapping[str, float], concave_area: float) -> bool:

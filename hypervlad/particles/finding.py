@@ -34,7 +34,7 @@ from hypervlad.objects.splitting import (
     separate_at_necks,
     values_of,
 )
-from hypervlad.particles.contrast import edges_of, texture_of
+from hypervlad.particles.contrast import Edges, edges_of, texture_of
 from hypervlad.particles.decoder import (
     MIN_CONTRAST,
     PRETRAINED,
@@ -50,6 +50,7 @@ from hypervlad.particles.fainter import faint_spots
 from hypervlad.particles.joining import Joined, Joiner
 from hypervlad.particles.layers import NO_LAYER, Layer, layer_alone
 from hypervlad.particles.soft_edges import is_sphere, to_soft_edges
+from hypervlad.particles.training_fields import nearest
 from hypervlad.statistics.groups import weighted_quantiles
 
 Polarity: TypeAlias = Literal["bright", "dark"]
@@ -78,6 +79,9 @@ _MIN_STEP = 0.2  # of the step of most of the particles' area: dirt is fainter
 _MIN_RANGE = 0.08  # of the range of grey values: light and clouds have no such steps
 _MANY_OTHERS = 4  # particles of the other polarity for each one
 _WITHIN = 0.8  # of a particle's area, within one of the other polarity
+# Particles within larger regions of the other polarity and beside these, at least so many each, and
+# how many times as large the regions are, at least: holes of a film, or fringes.
+_MIN_UPON, _LARGER, _BESIDE = 2, 1.5, 5  # the last in pixels, of what is around regions
 SURE = 0.55  # of the polarity, above which the other one is not mentioned
 _HALF, _SETTLED = 0.5, 0.7  # scale on which the polarity is settled, if it is so sure there
 _STANDS_OUT = 6.0  # times the median deviation of the background: four standard deviations
@@ -88,6 +92,9 @@ _MIN_CLARITY, _TYPICAL_CLARITY = 5.0, 8.0
 # Of so few particles, most of the area is clearer, and its contrast, where the image's edge has
 # none, this share of the range: holes, lights and clipped corners of empty fields have less.
 _FEW, _CLARITY_OF_FEW, _RANGE_OF_FEW = 5, 10.0, 0.16
+# Likewise, the mean probability that its pixels are none of a particle, on the scale on which that
+# is least: inside, and how much more along edges, for a particle of one pixel.
+_UNSURE, _UNSURE_EDGE = 0.04, 0.6
 _LINE = 5.0  # elongation of few that the image's edge cuts: scratches and fibres
 _CONVEX = 0.9  # solidity
 _OTHERS = (
@@ -268,9 +275,14 @@ class _Found(NamedTuple):
     """The particles of one polarity, numbered."""
 
     labels: LabelMap
+    areas: NDArray[np.int64]
     weights: NDArray[np.float64]  # area times contrast of convex ones
     n_unclear: int  # regions that are as the texture of the background, or corners of the image
     concave: float  # a tenth of the particles are more so
+
+    def within(self, other: _Found) -> NDArray[np.float64]:
+        """Return the share of each that lies within those of another polarity."""
+        return areas_of(self.labels[other.labels > 0], len(self.areas))[1:] / self.areas
 
 
 class Scales:
@@ -300,6 +312,8 @@ class Scales:
         self._likely = dict[Polarity, int]()
         self._shown = dict[Polarity, dict[str, float]]()
         self._lumps = dict[Polarity, float]()  # the share of area in concave outlines
+        # The probability of background, in 255 steps, on each scale.
+        self._background = dict[tuple[Polarity, float], NDArray[np.uint8]]()
         # A pixel of each region that is too small for a particle.
         self._specks = dict[Polarity, NDArray[np.intp]]()
 
@@ -307,11 +321,12 @@ class Scales:
         """Return the particles of the image on one scale, of which smaller ones take part."""
         grey, sign = self._images[whole], 1 if polarity == "bright" else -1
         labels = self._labelled(polarity, whole)
-        steps, at_edge, contrasts, spreads = edges_of(grey, labels, sign)
-        known = spreads[~np.isnan(spreads)]
+        edges = edges_of(grey, labels, sign)
+        known = edges.spreads[~np.isnan(edges.spreads)]
         if whole == 1 and len(known) and np.median(known) <= _FLAT:
-            labels = _joined_without_necks(grey, labels, steps, self._doubt[polarity])
-            steps, at_edge, contrasts, _ = edges_of(grey, labels, sign)
+            labels = _joined_without_necks(grey, labels, edges.steps, self._doubt[polarity])
+            edges = edges_of(grey, labels, sign)
+        steps, at_edge, contrasts, _ = edges
         areas = areas_of(labels, len(steps))[1:]
         is_large = (steps > 0) & (areas >= self._least_area(whole))
         is_kept = is_large & (at_edge <= _MAX_AT_EDGE)
@@ -328,22 +343,12 @@ class Scales:
                 own = contrasts[number]
                 clarity[number] = max(contrast / texture(area) for contrast, area in own)
         is_clear = is_kept & (clarity >= _MIN_CLARITY)
-        few = np.count_nonzero(is_clear) <= _FEW
-        least = (_CLARITY_OF_FEW, _RANGE_OF_FEW * range_) if few else (_TYPICAL_CLARITY, 0.0)
-        shown = steps * (1 - at_edge)
-        places = ndimage.find_objects(labels) if few else []
-        for number in np.flatnonzero(is_clear).tolist() if few else ():
-            inside = labels[places[number]] == number + 1
-            if at_edge[number] and elongations(inside, inside.astype(np.int32))[0] > _LINE:
-                is_clear[number] = False
-            # Spheres in transmission show more in their middles than at their edges.
-            elif shown[number] < least[1] and is_sphere(grey, labels, sign, number + 1):
-                shown[number] = contrasts[number][-1][0]
-        seen = (_median(own[is_clear], areas[is_clear]) for own in (clarity, shown))
-        if any(own < limit for own, limit in zip(seen, least, strict=True)):
+        if np.count_nonzero(is_clear) <= _FEW:
+            is_clear = self._clear_of_few(polarity, whole, labels, edges, clarity, is_clear)
+        elif _median(clarity[is_clear], areas[is_clear]) < _TYPICAL_CLARITY:
             # More than a few that are as clear are not of the texture of the others.
             is_clear &= clarity >= _CLARITY_OF_FEW
-            is_clear &= shown >= _RANGE_OF_FEW * range_
+            is_clear &= edges.steps * (1 - edges.at_edge) >= _RANGE_OF_FEW * range_
             is_clear &= np.count_nonzero(is_clear) > _FEW
         is_clear |= in_corner & (clarity >= _TYPICAL_CLARITY) & is_clear.any()
         labels = values_of(labels, numbers_of(np.concatenate([[False], is_clear])), labels)
@@ -353,14 +358,58 @@ class Scales:
         n_unclear = int(np.count_nonzero(is_unclear))
         windows = enumerate(ndimage.find_objects(labels), start=1)
         solidities = np.array([solidity(labels[own] == number) for number, own in windows])
-        weights = (areas * steps)[is_clear] * solidities**2  # gaps are less convex
+        areas, steps = areas[is_clear], steps[is_clear]
+        weights = areas * steps * solidities**2  # gaps are less convex
         concave = float(1 - np.quantile(solidities, 0.1)) if is_clear.any() else 0.0
         if whole == 1 and is_clear.any():
             faint = float(1 / np.quantile(clarity[is_clear], 0.1))
             self._shown[polarity] = {"concave": concave, "faint": faint}
             is_concave = solidities < _CONVEX
-            self._lumps[polarity] = float(areas[is_clear] @ is_concave / areas[is_clear].sum())
-        return _Found(labels, weights, n_unclear, concave)
+            self._lumps[polarity] = float(areas @ is_concave / areas.sum())
+        return _Found(labels, areas, weights, n_unclear, concave)
+
+    def _clear_of_few(
+        self,
+        polarity: Polarity,
+        whole: float,
+        labels: LabelMap,
+        edges: Edges,
+        clarity: NDArray[np.float64],
+        is_clear: NDArray[np.bool_],
+    ) -> NDArray[np.bool_]:
+        """Return which of a few particles are clear: none if most of their area is not."""
+        grey, sign, is_clear = (
+            self._images[whole],
+            1 if polarity == "bright" else -1,
+            is_clear.copy(),
+        )
+        places, areas = ndimage.find_objects(labels), areas_of(labels, len(clarity))[1:]
+        least, shown = _RANGE_OF_FEW * self._brightness[whole][1], edges.steps * (1 - edges.at_edge)
+        for number in np.flatnonzero(is_clear).tolist():
+            inside = labels[places[number]] == number + 1
+            is_line = elongations(inside, inside.astype(np.int32))[0] > _LINE
+            if edges.at_edge[number] and is_line:
+                is_clear[number] = False
+            # Spheres in transmission show more in their middles than at their edges.
+            elif shown[number] < least and is_sphere(grey, labels, sign, number + 1):
+                shown[number] = edges.contrasts[number][-1][0]
+        unsure = (self._unsure(polarity, labels) - _UNSURE) * np.sqrt(areas)
+        typical = (_median(own[is_clear], areas[is_clear]) for own in (clarity, shown, -unsure))
+        limits = _CLARITY_OF_FEW, least, -_UNSURE_EDGE
+        return is_clear & all(own >= limit for own, limit in zip(typical, limits, strict=True))
+
+    def _unsure(self, polarity: Polarity, labels: LabelMap) -> NDArray[np.float64]:
+        """Return the mean probability that pixels of particles are none, where it is least."""
+        n = int(labels.max(initial=0))
+        least = np.ones(n)
+        for background in (each for key, each in self._background.items() if key[0] == polarity):
+            own = nearest(labels, background.shape)
+            counts, sums = (
+                np.bincount(own.ravel(), w, n + 1)[1:] for w in (None, background.ravel())
+            )
+            means = sums / 255 / counts.clip(1)
+            least = np.where(counts >= _MIN_SEEN, np.minimum(least, means), least)
+        return least
 
     def n_specks(self, polarity: Polarity, labels: LabelMap) -> int:
         """Return how many regions are too small for particles, beside those that were found."""
@@ -382,7 +431,7 @@ class Scales:
         if polarity != "auto":
             return polarity, 1.0, {polarity: self.found(polarity)}
         halves = {name: self.found(name, _HALF) for name in _OPPOSITE}
-        known, confidence = _chosen(halves)
+        known, confidence = _chosen(halves, self._images[_HALF])
         # What stands out on the other side may be particles too small to be found at half the size.
         grey = self._images[_HALF][~ndimage.binary_dilation(halves[known].labels > 0, iterations=2)]
         if confidence >= _SETTLED and len(grey):
@@ -392,10 +441,11 @@ class Scales:
             confidence = min(confidence, float(2 * own / (own + other) - 1))
         if confidence >= _SETTLED:  # what is seen of the other polarity takes 89 MB of the largest
             self._seen = {key: each for key, each in self._seen.items() if key[0] == known}
+            self._background = {k: each for k, each in self._background.items() if k[0] == known}
         every = {known: self.found(known)}
         if confidence < _SETTLED or not len(every[known].weights):
             every[_OPPOSITE[known]] = self.found(_OPPOSITE[known])
-            known, confidence = _chosen(every)
+            known, confidence = _chosen(every, self.grey)
         return known, confidence, every
 
     def _least_area(self, scale: float) -> int:
@@ -427,6 +477,7 @@ class Scales:
             self._look(polarity, scale / 2)
         with usual_torch():
             fields = self._network.fields(grey, _TILE, polarity == "dark", self._brightness[scale])
+        self._background[polarity, scale] = fields[0].copy()
         limits = _EDGE, _CERTAIN[scale]
         parts = parts_of(fields, _SEPARATION, least_area, _MIN_PIECE, *limits)
         smaller = self._in_size(polarity, scale / 2, grey.shape) if has_smaller else None
@@ -476,12 +527,15 @@ def _with_faint(
     return again if added is not labels else scales, added, *spots.missed(added)
 
 
-def _chosen(every: Mapping[Polarity, _Found]) -> tuple[Polarity, float]:
+def _chosen(every: Mapping[Polarity, _Found], grey: NDArray[np.float32]) -> tuple[Polarity, float]:
     """Return the polarity of most weight, and how sure that is."""
     weights = {name: _weight(own, every.get(_OPPOSITE[name])) for name, own in every.items()}
     known = max(weights, key=lambda name: weights[name])
     other, total = every.get(_OPPOSITE[known]), sum(weights.values())
-    if other is not None and len(other.weights) > len(every[known].weights):
+    if other is not None and (is_upon := _lie_upon(other, every[known], grey)):
+        known, other = _OPPOSITE[known], every[known]
+        weights[known] = float(every[known].weights.sum())
+    if other is not None and (is_upon or len(other.weights) > len(every[known].weights)):
         total = weights[known] + other.weights.sum()  # also of what lies upon a larger region
     confidence = max(0.0, float(2 * weights[known] / total - 1)) if total else 0.0
     if other is not None and len(other.weights) > _MANY_OTHERS * len(every[known].weights):
@@ -491,11 +545,31 @@ def _chosen(every: Mapping[Polarity, _Found]) -> tuple[Polarity, float]:
 
 def _weight(own: _Found, other: _Found | None) -> float:
     """Return the weight of a polarity, without what lies within particles of the other one."""
-    if other is None:
-        return float(own.weights.sum())
-    within = areas_of(own.labels[other.labels > 0], len(own.weights))
-    counts = within < _WITHIN * areas_of(own.labels, len(own.weights))
-    return float(own.weights[counts[1:]].sum())
+    is_counted = True if other is None else own.within(other) < _WITHIN
+    return float(own.weights[is_counted].sum())
+
+
+def _lie_upon(own: _Found, other: _Found, grey: NDArray[np.float32]) -> bool:
+    """Return whether particles lie upon regions of the other polarity.
+
+    On films with holes, they lie in some of these, and beside them, too. If one is in the middle of
+    each region, that may be its rim, or a fringe beside the focus, which is fainter than it.
+    """
+    if not _MIN_UPON <= len(other.areas) <= len(own.areas):
+        return False
+    within = own.within(other)
+    is_in = np.append(False, within >= _WITHIN)[own.labels] & (other.labels > 0)
+    n_below = len(np.unique(other.labels[is_in]))
+    if n_below > _WITHIN * len(other.areas):
+        region = other.labels > 0
+        beside = ndimage.binary_dilation(region, iterations=_BESIDE) & ~region
+        places = (each & (own.labels == 0) for each in (region, beside))
+        levels = (grey[each].mean() if each.any() else 0 for each in (is_in, *places))
+        core, rim, outer = levels
+        return bool((core - outer) * (rim - outer) < 0 and abs(core - outer) > abs(rim - outer))
+    n_both = [np.count_nonzero(each) for each in (within >= _WITHIN, within < 1 - _WITHIN)]
+    is_larger = np.median(other.areas) >= _LARGER * np.median(own.areas)
+    return bool(is_larger and min(n_both) >= _MIN_UPON)
 
 
 def _median(values: NDArray[np.float64], areas: NDArray[np.int64]) -> float:
