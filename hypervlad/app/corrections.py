@@ -40,6 +40,7 @@ from hypervlad.objects.particle import NOT_A_PARTICLE, Outline, Outlines
 
 MODEL = "model.hvlad"
 _OWN_FOLDERS = "outlines", "replaced", "removed", "geojson", "roi"
+_ALL_PASSED = "all outlines were looked at, or are in images that are done: the next round begins"
 _SAID = ["note", "doubt"]  # columns of what was said of an image when particles were found
 _UNSEARCHED = {"n": 0, "is_edited": False, "is_done": False, "words": "not searched yet"}
 _RETRY = 4.0  # seconds after which files that could not be written are tried again
@@ -94,6 +95,7 @@ class Corrections(Database):
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self._stamps, path = list[Any](), Path(folder)
+        self._doubts: tuple[Any, Any] = None, None
         self._tables: tuple[Any, dict[str, Any], dict[str, Any], list[str]] = (None, {}, {}, [])
         #: Why edits cannot be written into the folder's files; "" if they can.
         self.note = ""
@@ -209,6 +211,40 @@ class Corrections(Database):
         found = dict.fromkeys([*self._of_tables()[3], *(row["name"] for row in rows)])
         return [each for each in found if each != NOT_A_PARTICLE]
 
+    def doubtful(self, passed: list[Any]) -> dict[str, Any]:
+        """Return the most doubtful outline of images that are not done, but those that are passed.
+
+        These are texts, image and label. What a person has drawn or named is not doubtful.
+        """
+        from hypervlad.particles.doubt import doubtful_outlines  # not above: it takes long
+
+        if self._doubts[0] is not self.found:
+            self._doubts = self.found, doubtful_outlines(self.found.table)
+        rows = {os.fsdecode(row["name"]): row for row in self.rows("SELECT * FROM images")}
+        as_found = {name: self._as_found(row) for name, row in rows.items()}
+        known, left = {*map(str, passed)}, list[tuple[int, int, str]]()
+        for name, label, is_left_out, why in self._doubts[1]:
+            labels = as_found.get(name, set())
+            if is_left_out == 1 or not (labels is None or label in labels):
+                continue
+            if f"{rows[name]['id']} {label}" not in known:
+                left.append((rows[name]["id"], int(label), why))
+        image, label, why = left[0] if left else (0, 0, "")
+        words = f"{why}; {len(left) - 1:,} more" if left else _ALL_PASSED
+        return {"image": image, "label": label, "message": words}
+
+    def _as_found(self, row: sqlite3.Row) -> set[int] | None:
+        """Return the outlines of an image that nobody has changed; None if these are all."""
+        if os.fsdecode(row["name"]) not in self.found.by_name or self._is_done(row):
+            return set()
+        if not row["version"]:
+            return None
+        there = self.rows("SELECT label FROM outlines WHERE image = ?", row["id"])
+        query = "SELECT added FROM edits WHERE image = ? AND number <= ?"
+        edits = self.rows(query, row["id"], row["place"])
+        drawn = {unpacked(text).label for each in edits for text in parse_json(each["added"])}
+        return {each["label"] for each in there} - drawn
+
     def add_class(self, name: str) -> dict[str, Any]:
         """Add a class, and return its name and its number."""
         checked = checked_name(name)
@@ -311,7 +347,7 @@ class Corrections(Database):
             raise QueueError("nothing was found before")
         name = self._field(image).micrograph
         outlines = FoundFolder(self.folder / known[-1]["folder"]).outlines(name)
-        return {"outlines": shapes_of(outlines)}
+        return {"outlines": shapes_of(outlines), "message": "the outlines before are dashed"}
 
     def exchange(self, incoming: Path, note: dict[str, Any] | None = None) -> None:
         """Let the folder have what was found in another one, and keep its own in a new folder.

@@ -26,19 +26,20 @@ from hypervlad.app.results import RESULTS, files_in, write_archive
 from hypervlad.app.runner import Runner
 from hypervlad.app.scales import Scales, is_elsewhere
 from hypervlad.app.strokes import Change, grown
-from hypervlad.app.tasks import ARCHIVES
+from hypervlad.app.tasks import ARCHIVES, GROUPS
 from hypervlad.common.files import refuse_link
 from hypervlad.common.progress import announced, joined_notes, note_doubt, noted
 from hypervlad.common.tables import write_table
 from hypervlad.common.wording import counted, name_some, printable
 from hypervlad.images import ImageReadError, ReadOptions, find_images, read_image
+from hypervlad.images.annotations import words_of_annotations
 from hypervlad.images.files import file_stamp
 from hypervlad.images.reading import relative_names
 from hypervlad.images.sample import note_found, read_sample
 from hypervlad.objects.detection import MIN_AREA
 from hypervlad.objects.found_files import FIELDS, PARTICLES, RUN
 from hypervlad.objects.found_folder import FoundFolder
-from hypervlad.objects.particle import Outline, Outlines, check_same_size
+from hypervlad.objects.particle import Outline, Outlines, check_same_size, cropped
 
 _READING = "page", "channel", "banner", "scaling", "percentiles", "max_pixels"
 _LEAST_AREA = re.compile(r"(?<![\w/.-])min_area(?![\w/-]|\.\w)")  # no part of a file's name
@@ -192,6 +193,21 @@ class Finding(Corrections):
             finally:
                 self._preparing.release()
 
+    def left_out(self, image: int) -> dict[str, Any]:
+        """Return what finding leaves out of an image, as it is no sample, as polygons."""
+        path, finder = self.image_of(image), self._run_before()["finder"]
+        own: Any = {"annotations": finder.get("annotations", "leave_out")}
+        own |= {"auto": "auto"} if "model" in finder else {}
+        try:
+            with noted(path.name):
+                sample = read_sample(path, read_options=self.read_options(), **own)
+        except ImageReadError as error:
+            raise QueueError(self._in_words(error)) from error
+        outline = cropped(~sample.mask)
+        words = words_of_annotations(sample.annotations)
+        message = f"left out, as it is no sample: {words}" if words else "nothing is left out here"
+        return {"outlines": shapes_of([outline] if outline else []), "message": message}
+
     def growing(self, image: int) -> Callable[[list[Any], Outlines], Change]:
         """Read an image, and return what grows a particle where a stroke begins, for `edit`."""
         from hypervlad.particles.growing import GrowingField  # not above: it takes seconds
@@ -272,9 +288,15 @@ class Finding(Corrections):
                 raise QueueError(note)
             self.runner.run(*arguments)
 
-    def _find(self, polarity: str, min_area: int) -> Iterator[str]:
+    def _find(self, polarity: str, min_area: int, groups: str) -> Iterator[str]:
         yield "Finding particles"
         self._report_contradictions()
+        table = self._typed_path(groups)
+        if self.fact("groups") and not table and (self.folder / FIELDS).exists():
+            with self._writing:
+                known = FoundFolder(self.folder).searched
+                known.write(row | {"group": None} for row in known.rows().values())
+        self.set_facts(groups=table)
         run = self._run_before()
         is_other = choices_of(run["finder"]) != {"polarity": polarity, "min_area": min_area}
         number = run["pixel_size"]  # as it was given in a shell, for all images
@@ -295,7 +317,8 @@ class Finding(Corrections):
                 given += ["--set", f"layer={layer}"]
         if "min_area" in run["finder"] or min_area != MIN_AREA:
             given += ["--set", f"min_area={min_area}"]
-        given += self._given_before()
+        given += self._given_before(*["group"] * bool(table))
+        given += [GROUPS.option.format(table)] if table else []
         if is_other and self.is_complete:
             folder = self._next_folder(polarity, min_area, self._sizes)
             yield from self._find_anew(folder, model, [*given, *self._size_options])
@@ -393,7 +416,7 @@ class Finding(Corrections):
         self.set_facts(results="")
         counts, report = folder / "counts.csv", folder / "report"
         written = "-o", counts, "--page", folder / "particles.html"
-        formats = [f"--format={each}" for each in ARCHIVES if each != "outlines"]
+        formats = [f"--format={each}" for each in ("coco", *ARCHIVES) if each != "outlines"]
         self._run("particles", "count", self.folder, *written, *formats, "--on-error", "skip")
         yield "Writing the report"
         self._run("report", self.folder, "-o", report, "--on-error", "skip")
@@ -412,6 +435,7 @@ class Finding(Corrections):
         found = self.execute("SELECT id, version, done FROM images ORDER BY id")
         files = [self.folder / RUN, *files_in(self.folder / "outlines")]
         stamp = [[*map(tuple, found.fetchall())], [str(file_stamp(file)) for file in files]]
+        stamp.append([field.group for field in self.found.fields])
         return hashlib.sha256(json.dumps(stamp).encode()).hexdigest()
 
     def _reading_options(self) -> list[str]:
@@ -423,16 +447,25 @@ class Finding(Corrections):
         own = {name: value for name, value in values.items() if value != getattr(usual, name)}
         return [word for name in own for word in ("--set", f"{name}={own[name]}")]
 
-    def _given_before(self) -> list[str | Path]:
-        """Return the options with which particles were found; some are in tables."""
+    def _typed_path(self, text: str) -> str:
+        """Return the absolute path of a file or folder that a person has typed, if any."""
+        if not (text := text.strip().strip('"')):
+            return ""
+        path = Path(os.path.abspath(self._root / Path(text).expanduser()))
+        if not path.exists():
+            raise QueueError(f"{path}: no such file or folder; type the full path")
+        return str(path)
+
+    def _given_before(self, *but: str) -> list[str | Path]:
+        """Return the options with which particles were found; some are in tables, `but` these."""
         if not (self.folder / RUN).exists():
             return []
         found, given = FoundFolder(self.folder), list[str | Path]()
         if found.run["finder"].get("annotations") == "keep":
             given.append("--keep-annotations")
-        for kind in ("geojson", "roi"):
-            given += ["--format", kind] if (self.folder / kind).is_dir() else []
-        for column in ("group", "sample") if (self.folder / FIELDS).exists() else ():
+        given += [f"--format={kind}" for kind in found.outline_files.formats()]
+        columns = {"group", "sample"} - {*but} if (self.folder / FIELDS).exists() else ()
+        for column in sorted(columns):
             known = found.field_table.set_index("micrograph")[column].dropna().to_dict()
             names = relative_names(find_images(self._root), self._root) if known else []
             if known:  # every image needs a line, also one that is new

@@ -62,6 +62,7 @@ class Project(Finding):
         known |= {"is_found": self.is_found, "generation": int(self.fact("generation") or 0)}
         run = self.found.run if self.is_found else self._run_before()
         known |= {"folder": str(self.folder), "finder": choices_of(run["finder"])}
+        known["finder"]["groups"] = self.fact("groups") or ""
         known["has_earlier"] = (self.fact("earlier") or "[]") != "[]"
         known |= self._progress()
         names = self.found.by_name if self.is_found else ()
@@ -107,9 +108,9 @@ class Project(Finding):
         ----------
         kind : str
         choices : dict
-            Of "find", "polarity" and "min_area"; of "learn", "n_epochs"; of `TASKS`, those of the
-            form, with "image", as `file` expects it, and "only", which is not empty if only this
-            image is meant: where the middle of its view is, see `part_in_view`.
+            Of "find", "polarity", "min_area" and "groups"; of "learn", "n_epochs"; of `TASKS`,
+            those of the form, with "image", as `file` expects it, and "only", which is not empty if
+            only this image is meant: where the middle of its view is, see `part_in_view`.
         """
         does: dict[str, Callable[..., Iterator[str]]]
         does = {"find": self._find, "learn": self._learn, "results": self._make_results}
@@ -453,15 +454,6 @@ class Project(Finding):
         find: Callable[..., Sequence[Any]] = find_masks if os.path.isdir(masks) else find_outlines
         found = zip(self._files, find(self._files, masks), strict=True)
         return [file for file, mask in found if mask is not None]
-
-    def _typed_path(self, text: str) -> str:
-        """Return the absolute path of a file or folder that a person has typed, if any."""
-        if not (text := text.strip().strip('"')):
-            return ""
-        path = Path(os.path.abspath(self._root / Path(text).expanduser()))
-        if not path.exists():
-            raise QueueError(f"{path}: no such file or folder; type the full path")
-        return str(path)
 
 
 def _option_for_sets(model: Path) -> list[str]:

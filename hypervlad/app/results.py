@@ -25,6 +25,8 @@ from hypervlad.common.tables import read_separated, table_as_bytes
 from hypervlad.common.wording import counted, percent, printable, reason_of
 from hypervlad.images.files import is_below, path_parts
 from hypervlad.objects.found_files import FIELDS, PARTICLES
+from hypervlad.objects.found_outlines import COCO
+from hypervlad.objects.polygon_files import joined_coco
 
 #: The folder of the results of particles.
 RESULTS = "results"
@@ -69,7 +71,7 @@ class Results:
     def file(self, place: str, name: str) -> Path | None:
         """Return a file of results; None if there is none, or behind a link."""
         folder = self.folder_of(place)
-        is_table = place == RESULTS and name in (PARTICLES, FIELDS) and folder.is_dir()
+        is_table = place == RESULTS and name in (PARTICLES, FIELDS, COCO) and folder.is_dir()
         path = (self._database.folder if is_table else folder).joinpath(*path_parts(name))
         own = [path, *path.parents]
         above = own[: own.index(self._database.folder)] if is_below(name) else own
@@ -220,13 +222,9 @@ def _with_other_masks(text: str, before: str, image: str) -> str:
     one = parse_json(text, MAX_OUTLINES_VALUES)
     one["images"] = [each | ({"file_name": image} if image else {}) for each in one["images"]]
     other = parse_json(before or '{"images": [], "annotations": []}', MAX_OUTLINES_VALUES)
-    n_new, listed = len(one["images"]), one.pop("info", {}).get("shown", [])
+    listed = one.get("info", {}).get("shown", [])
     shown = {image, *(each["file_name"] for each in one["images"]), *(listed * (not image))}
-    ids = {each["id"]: each for each in other["images"] if each["file_name"] not in shown}
-    new = {number: n_new + place for place, number in enumerate(ids)}
-    one["images"] += [ids[number] | {"id": new[number]} for number in ids]
-    masks = [each for each in other["annotations"] if each["image_id"] in ids]
-    masks = [each | {"image_id": new[each["image_id"]]} for each in masks]
-    masks = [*one["annotations"], *masks]
-    one["annotations"] = [each | {"id": number} for number, each in enumerate(masks, 1)]
-    return json.dumps(one)
+    other["images"] = [each for each in other["images"] if each["file_name"] not in shown]
+    ids = {each["id"] for each in other["images"]}
+    other["annotations"] = [each for each in other["annotations"] if each["image_id"] in ids]
+    return json.dumps(joined_coco([one, other]))

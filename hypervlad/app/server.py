@@ -35,7 +35,7 @@ from hypervlad.app.previews import SIDES, THUMBNAIL, Previews
 from hypervlad.app.requests import body_of, check_request, error_response, items_of, with_headers
 from hypervlad.app.scales import SIZES
 from hypervlad.app.store import Queue
-from hypervlad.app.tasks import TASKS
+from hypervlad.app.tasks import GROUPS, TASKS
 from hypervlad.common import limits
 from hypervlad.common.wording import counted
 from hypervlad.objects.particle import NOT_A_PARTICLE
@@ -61,8 +61,9 @@ _RESULT_POLICY = (
 _RESULT_TYPES = {".html": "text/html", ".svg": "image/svg+xml", ".png": "image/png"}
 _RESULT_TYPES |= {".txt": "text/plain", ".csv": "text/csv", ".pdf": "application/pdf"}
 _RESULT_TYPES |= {".zip": "application/zip", ".hvlad": "application/octet-stream"}
+_RESULT_TYPES |= {".json": "application/json"}
 _RESULT_TYPES |= {".xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"}
-_SAVED = ".csv", ".pdf", ".zip", ".hvlad", ".xlsx"
+_SAVED = ".csv", ".pdf", ".zip", ".hvlad", ".xlsx", ".json"
 _PAGES = [("./", "Particles"), *((f"{kind}.html", each.title) for kind, each in TASKS.items())]
 _PAGES += [("sizes.html", "Pixel sizes")]
 _COMMON = {"wrong": "", "pages": _PAGES}
@@ -287,7 +288,9 @@ def _add_project(app: Flask, project: Project, previews: Previews) -> None:
 
     @app.get("/<token>/")
     def page(token: str) -> str:
-        return render_template("outlines.html", unit="outline", folder=project.folder, **_COMMON)
+        known = {"folder": project.folder, "rare": [GROUPS]}
+        known["values"] = {GROUPS.name: project.fact("groups") or ""}
+        return render_template("outlines.html", unit="outline", **known, **_COMMON)
 
     def stated() -> dict[str, Any]:
         state, part = project.state(), partial(get_template_attribute, "parts.html")
@@ -318,6 +321,7 @@ def _add_project(app: Flask, project: Project, previews: Previews) -> None:
     _answer(app, "outlines", {"image": int}, project.shown)
     _answer(app, "prepare", {"image": int}, project.prepare)
     _answer(app, "category", {"name": str}, project.add_class)
+    _answer(app, "doubtful", {"passed": list}, project.doubtful)
     _answer(app, "edit", of_image | fields, partial(changed, edit))
     _answer(app, "mark", of_image | {"is_done": bool}, partial(changed, project.mark))
     for action, is_redo in (("undo", False), ("redo", True)):
@@ -325,8 +329,8 @@ def _add_project(app: Flask, project: Project, previews: Previews) -> None:
         _answer(app, action, of_image, partial(changed, undo))
 
     choices = {"polarity": str, "min_area": int}
-    choices_of: dict[str, dict[str, type]] = {"find": choices, "learn": {"n_epochs": int}}
-    choices_of |= {"results": {}, "learn_again": {}}
+    choices_of: dict[str, dict[str, type]] = {"find": choices | {GROUPS.name: str}}
+    choices_of |= {"learn": {"n_epochs": int}, "results": {}, "learn_again": {}}
     for each in TASKS.values():
         kinds: dict[str, type] = {
             choice.name: bool if choice.kind == "tick" else str for choice in each.choices
@@ -359,7 +363,8 @@ def _add_project(app: Flask, project: Project, previews: Previews) -> None:
         return stated()
 
     _answer(app, "preview", choices | {"image": int, "middle": str}, project.preview)
-    _answer(app, "earlier", {"image": int}, project.earlier_polygons)
+    _answer(app, "before", {"image": int}, project.earlier_polygons)
+    _answer(app, "left_out", {"image": int}, project.left_out)
     _answer(app, "take_back", {"folder": str}, take_back)
     _answer(app, "size", dict.fromkeys(("image", "share", "length", "to", "is_back"), str), size)
     _answer(app, "undo_size", {}, lambda: stated() | {"said": project.scales.undo()})
@@ -387,8 +392,7 @@ def _add_tasks(
     def task_page(token: str, kind: str) -> str:
         task, values = TASKS[kind], project.values(kind)
         known: dict[str, Any] = {"task": task, "images": project.listed_files(kind)}
-        rare = [each for each in task.choices if each.is_rare]
-        known |= {"rare": rare, "is_rare": any(values[each.name] for each in rare)}
+        known |= {"rare": [each for each in task.choices if each.is_rare]}
         known |= {"values": values, "words": sorted({*project.marks(kind).values()})}
         return render_template("task.html", unit="image", **_COMMON, **known)
 

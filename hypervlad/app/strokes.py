@@ -77,23 +77,34 @@ def change_of(
 
 
 def grown(
-    grow: Callable[[tuple[int, int], Callable[[Box], Mask], int, Outline | None], Outline],
+    grow: Callable[[NDArray[np.intp], Callable[[Box], Mask], int, Outline | None], Outline],
     stroke: list[Any],
     outlines: Outlines,
 ) -> Change:
-    """Return what `grown` of a `GrowingField` returns at a point, in place of an outline there."""
-    x, y = np.floor(_checked(stroke, outlines.shape)[0]).astype(int).tolist()
-    if not (0 <= y < outlines.shape[0] and 0 <= x < outlines.shape[1]):
+    """Return what `grown` of a `GrowingField` returns, in place of the outlines on a stroke.
+
+    All of the stroke, which may be a point, is inside.
+    """
+    line = np.stack(_pixels_along(_checked(stroke, outlines.shape)), axis=1)
+    line = line[((line >= 0) & (line < outlines.shape)).all(axis=1)]
+    if not len(line):
         raise ValueError("click on a particle, in the image")
-    own = [each for each in outlines if _pixels_of([each], (y, x, y + 1, x + 1)).any()]
+    own = [each for each in outlines if _is_on(each, line)]
     label = own[0].label if own else _free_label(outlines)
     others = [each for each in outlines if each not in own]
-    new = grow((y, x), partial(_pixels_of, others), label, own[0] if own else None)
-    if own and own[0].box == new.box and np.array_equal(own[0].mask, new.mask):
+    new = grow(line, partial(_pixels_of, others), label, own[0] if len(own) == 1 else None)
+    if len(own) == 1 and own[0].box == new.box and np.array_equal(own[0].mask, new.mask):
         raise ValueError("no other edge is here: redraw this one (E), or draw around it (A)")
-    new = replace(new, class_name=own[0].class_name if own else "")
+    classes = {each.class_name for each in own}
+    new = replace(new, class_name=classes.pop() if len(classes) == 1 else "")
     area = counted(int(np.count_nonzero(new.mask)), "pixel")
-    return Change(own, [new], f"outline {label} grown{' anew' if own else ''}, {area}")
+    instead = f", in place of {len(own)} outlines" if len(own) > 1 else " anew" if own else ""
+    return Change(own, [new], f"outline {label} grown{instead}, {area}")
+
+
+def _is_on(outline: Outline, line: NDArray[np.intp]) -> bool:
+    inside = line[((line >= outline.box[:2]) & (line < outline.box[2:])).all(axis=1)]
+    return bool(outline.mask[tuple((inside - outline.box[:2]).T)].any())
 
 
 def _free_label(outlines: Outlines) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from hypervlad.objects.found_outlines import COCO
+
 
 class Choice(NamedTuple):
     """What a person can choose: a field of the form, and an option of a command.
@@ -99,7 +101,7 @@ _TABLES = ("tables.xlsx", "All tables, XLSX", "one sheet each")
 _ALL = (_TABLES, ("all.zip", "All of these, ZIP", ""))
 #: Folders of outlines, as archives of the results.
 ARCHIVES = {"outlines": "outlines.zip", "roi": "fiji.zip", "geojson": "qupath.zip"}
-_OTHERS = ARCHIVES["roi"], "Fiji", ARCHIVES["geojson"], "QuPath"
+_OTHERS = ARCHIVES["roi"], "Fiji", ARCHIVES["geojson"], "QuPath", COCO, "COCO"
 PARTICLE_FILES = (
     _PAPER[0],
     ("particles.html", "Page", "counts, sizes, and images with their outlines"),
@@ -114,6 +116,8 @@ PARTICLE_FILES = (
 )
 _POLARITIES = ("auto", "bright or dark"), ("bright", "bright"), ("dark", "dark")
 _GROUPS = "table (CSV) with the columns path and group: what is compared"
+#: What the results of particles and of diameters are compared by.
+GROUPS = Choice("groups", "Groups", "--groups={}", _GROUPS, "none", "path", is_rare=True)
 _LEFT_OUT = "places of fibres that do not count: as saved on the page of results, or others", "none"
 _DIAMETERS = Task(
     *("diameters", "Fibre diameters"),
@@ -122,7 +126,7 @@ _DIAMETERS = Task(
     *("Measure all images", "All diameters are measured."),
     (
         Choice("polarity", "Fibres are", "--polarity={}", values=_POLARITIES),
-        Choice("groups", "Groups", "--groups={}", _GROUPS, "none", "path", is_rare=True),
+        GROUPS,
         Choice("leave_out", "Left out", "--leave-out={}", *_LEFT_OUT, "path", (), True, True),
         _KEEP,
     ),

@@ -1,4 +1,4 @@
-"""One particle grown from a point in it, where finding has missed it or outlined it wrongly."""
+"""One particle grown from what is in it, where finding has missed it or outlined it wrongly."""
 
 from __future__ import annotations
 
@@ -33,6 +33,9 @@ _ALIKE, _SAME = 0.8, 0.95  # of all pixels of two regions, what they share
 _MIN_QUALITY, _SURE = 0.33, 0.45  # of a particle, above that of background; no other scale is tried
 
 Mask = NDArray[np.bool_]
+Pixels = NDArray[
+    np.intp
+]  # (n, 2): row and column of each; one, or a line of pixels that share sides
 Box = tuple[int, int, int, int]
 
 
@@ -47,7 +50,7 @@ class _Region(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class GrowingField:
-    """An image in which particles grow from points.
+    """An image in which particles grow from points, or from strokes in them.
 
     Parameters
     ----------
@@ -69,18 +72,19 @@ class GrowingField:
 
     def prepare(self) -> None:
         """Do beforehand what the first particle would wait for, of the image and of networks."""
-        [*self._regions(self._smaller[-1], 1, (0, 0), lambda box: np.zeros((box[2], box[3]), bool))]
+        corner = np.zeros((1, 2), np.intp)
+        [*self._regions(self._smaller[-1], 1, corner, lambda box: np.zeros((box[2], box[3]), bool))]
 
     def grown(
         self,
-        at: tuple[int, int],
+        at: Pixels,
         taken: Callable[[Box], Mask],
         label: int,
         before: Outline | None = None,
     ) -> Outline:
-        """Return the outline of the particle at a pixel, `at` its row and column.
+        """Return the outline of the particle that has all of the pixels `at`.
 
-        Of regions around the pixel, as the network separates them and as grey levels do, it is the
+        Of regions with these pixels, as the network separates them and as grey levels do, it is the
         most convex one whose edge looks like a border; if that is the outline of `before`, it is
         the next one, and after the last the first. `taken` returns the pixels of a box (top, left,
         bottom, right) that other outlines have. A ValueError if there is no such region.
@@ -93,7 +97,7 @@ class GrowingField:
         for each in sorted(regions, key=lambda each: -each.quality):
             if each.quality < _MIN_QUALITY or len(found) == _MAX_CHOICES:
                 break
-            outline = _in_full_size(each, taken, label)
+            outline = _in_full_size(each, at, taken, label)
             if outline and all(_shared(outline, other) < _ALIKE for other in found):
                 found.append(outline)
         if not found:
@@ -105,14 +109,18 @@ class GrowingField:
         self,
         grey: NDArray[np.float32],
         shrinking: int,
-        at: tuple[int, int],
+        at: Pixels,
         taken: Callable[[Box], Mask],
     ) -> Iterator[_Region]:
-        """Return regions that the pixel is in, of one scale."""
-        here = [min(p // shrinking, side - 1) for p, side in zip(at, grey.shape, strict=True)]
+        """Return regions that the pixels are in, of one scale."""
+        at = np.minimum(at // shrinking, np.array(grey.shape) - 1)
+        here = ((at.min(axis=0) + at.max(axis=0)) // 2).tolist()
         top, left = (max(0, p - _HALF) for p in here)
         bottom, right = (min(s, p + _HALF) for s, p in zip(grey.shape, here, strict=True))
-        y, x = here[0] - top, here[1] - left
+        at = at - (top, left)
+        if (at < 0).any() or (at >= (bottom - top, right - left)).any():
+            return
+        rows, columns = line = tuple(at.T)
         # A particle that the box cuts is seen whole on a smaller scale.
         cut = np.zeros((bottom - top, right - left), bool)
         cut[: _FRAME * (top > 0)] = cut[len(cut) - _FRAME * (bottom < len(grey)) :] = True
@@ -121,17 +129,19 @@ class GrowingField:
         grey = grey[top:bottom, left:right]
         box = tuple(shrinking * side for side in (top, left, bottom, right))
         free = ~taken(box)[::shrinking, ::shrinking]
-        free[y, x] = True
+        free[line] = True
         least = _LEAST if shrinking == 1 else _LEAST_COARSE
         smooth = ndimage.gaussian_filter(grey, _SMOOTHING)
-        near = slice(max(0, y - _SEED), y + _SEED + 1), slice(max(0, x - _SEED), x + _SEED + 1)
+        on_line = np.zeros(free.shape, bool)
+        on_line[line] = True
+        near = ndimage.binary_dilation(on_line, np.ones((2 * _SEED + 1,) * 2))
         for sign in (1, -1):
             with usual_torch():
                 fields = finder_network().fields(grey, 2 * _HALF, sign < 0, self._brightness)
             masks = [
-                (parts == parts[y, x]) & (fields[0] < level)
+                np.isin(parts, own) & (fields[0] < level)
                 for parts in (parts_of(fields, each, 4, 4) for each in _SEPARATIONS)
-                if parts[y, x]
+                if (own := np.setdiff1d(parts[line], 0)).size
                 for level in _LEVELS
             ]
             values = sign * smooth
@@ -140,12 +150,12 @@ class GrowingField:
             seen = set[tuple[int, int, int]]()
             for mask in masks:
                 mask &= free
-                mask[y, x] = True
+                mask[line] = True
                 pieces, _ = ndimage.label(mask)
-                piece = pieces == pieces[y, x]
+                piece = pieces == pieces[rows[0], columns[0]]
                 area = int(np.count_nonzero(piece))
-                rows, columns = window = ndimage.find_objects(piece.view(np.uint8))[0]
-                key = (area, rows.start, columns.start)
+                down, across = window = ndimage.find_objects(piece.view(np.uint8))[0]
+                key = (area, down.start, across.start)
                 if area < least or key in seen or (piece & cut).any():
                     continue
                 seen.add(key)
@@ -153,14 +163,16 @@ class GrowingField:
                 edge = filled & ~ndimage.binary_erosion(filled)
                 border = float(fields[2][window][edge].mean() / 255)
                 quality = border**0.5 * solidity(filled) ** _CONVEX
-                rows, columns = (
+                down, across = (
                     slice(side.start + first, side.stop + first)
-                    for side, first in ((rows, top), (columns, left))
+                    for side, first in ((down, top), (across, left))
                 )
-                yield _Region(quality, (rows, columns), filled, shrinking)
+                yield _Region(quality, (down, across), filled, shrinking)
 
 
-def _in_full_size(region: _Region, taken: Callable[[Box], Mask], label: int) -> Outline | None:
+def _in_full_size(
+    region: _Region, at: Pixels, taken: Callable[[Box], Mask], label: int
+) -> Outline | None:
     """Return the outline of a region: smooth if it is of a smaller scale, and beside others."""
     mask, shrinking = region.mask, region.shrinking
     if shrinking > 1:
@@ -168,6 +180,8 @@ def _in_full_size(region: _Region, taken: Callable[[Box], Mask], label: int) -> 
         mask = resize(mask.astype(np.float32), size, order=1) >= 0.5
     top, left = (shrinking * side.start for side in region.window)
     mask = mask & ~taken((top, left, top + mask.shape[0], left + mask.shape[1]))
+    inside = at - (top, left)  # also of what smoothing has taken away
+    mask[tuple(inside[(inside < mask.shape).all(axis=1)].T)] = True
     return cropped(mask, top, left, label)
 
 

@@ -58,9 +58,6 @@ class LabelPage(Page):
         for key in keys:
             ActionChains(self.browser).send_keys(key).perform()
 
-    def says(self, status: str) -> None:
-        self.until(lambda: status in self.text("status"))
-
     def shows(self, *numbers: int) -> None:
         self.until(lambda: self.names == [f"new/{number:03d}.png" for number in numbers])
 

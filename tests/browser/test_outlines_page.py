@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -59,9 +59,6 @@ class Editor(Page):
         for key in keys:
             ActionChains(self.browser).send_keys(key).perform()
 
-    def says(self, words: str) -> None:
-        self.until(lambda: words in self.text("status"))
-
     @property
     def areas(self) -> dict[int, int]:
         pairs = self.run("return [...shapes.values()].map(({ label, area }) => [label, area])")
@@ -69,13 +66,26 @@ class Editor(Page):
 
 
 @pytest.fixture
-def editor(browser: Any, tmp_path: Path) -> Iterator[Editor]:
-    app = App(write_found(tmp_path))
-    window = Editor(browser, app.link)
-    window.app = app  # type: ignore[attr-defined]
-    yield window
-    window.close()
-    app.stop()
+def serve(browser: Any) -> Iterator[Callable[..., tuple[Any, App]]]:
+    """Serve folders, each in a window; the page has had no errors at the end."""
+    apps, windows = list[App](), list[Page]()
+
+    def served(folder: Path, kind: type[Page] = Editor, path: str = "") -> tuple[Page, App]:
+        apps.append(App(folder))
+        windows.append(kind(browser, apps[-1].link + path))
+        return windows[-1], apps[-1]
+
+    yield served
+    for window in windows:
+        window.close()
+    for app in apps:
+        app.stop()
+
+
+@pytest.fixture
+def editor(serve: Any, tmp_path: Path) -> Any:
+    window, window.app = serve(write_found(tmp_path))
+    return window
 
 
 def test_outlines_are_corrected_with_the_pointer_and_keys(editor: Editor) -> None:
@@ -98,7 +108,7 @@ def test_outlines_are_corrected_with_the_pointer_and_keys(editor: Editor) -> Non
     editor.press("x")
     editor.says("saved: 1 outline deleted")
     editor.press("s")
-    editor.click(110, 30)
+    editor.drag((106, 30), (115, 36))
     editor.until(lambda: editor.areas.get(4, 0) > 850)
     editor.press("u", "a")
     editor.drag((150, 100), (170, 100), (170, 120), (150, 120))
@@ -150,9 +160,15 @@ def test_keys_alone_correct_and_another_window_is_noticed(editor: Editor) -> Non
     app.edit("delete", [2])
     editor.says("changed in another window")
     editor.until(lambda: list(editor.areas) == [3, 4])
+    editor.press("j")  # but those that were drawn, and are gone
+    editor.says("larger than most here; 3 more")
+    editor.press(*"jjjj")
+    editor.says("the next round begins")
 
 
-def test_from_a_folder_of_images_to_a_report_in_few_clicks(browser: Any, tmp_path: Path) -> None:
+def test_from_a_folder_of_images_to_a_report_in_few_clicks(
+    browser: Any, serve: Any, tmp_path: Path
+) -> None:
     fields = write_found(tmp_path).with_name("fields")  # two PNGs without a pixel size
     pixels = np.asarray(Image.open(fields / "a.png"))
     for number, share in enumerate((0.5, 0.5, 2e-4)):  # the last is of another magnification
@@ -161,8 +177,7 @@ def test_from_a_folder_of_images_to_a_report_in_few_clicks(browser: Any, tmp_pat
     (fields / "d").mkdir()
     tifffile.imwrite(fields / "d" / "a.tif", pixels[::-1].astype(np.uint16) * 200)
     (fields / "e.png").write_bytes(b"no image")
-    app, results = App(fields), tmp_path / "fields-results"
-    page = Editor(browser, app.link)
+    (page, app), results = serve(fields), tmp_path / "fields-results"
     clicks = 0
 
     def click(name: str) -> None:
@@ -171,78 +186,74 @@ def test_from_a_folder_of_images_to_a_report_in_few_clicks(browser: Any, tmp_pat
         page.until(lambda: page.find(name).is_enabled() and page.find(name).is_displayed())
         page.find(name).click()
 
-    try:
-        page.until(lambda: "3 without a pixel size · 1 unreadable" in page.text("progress"))
-        unread = "This image cannot be read: e.png: not an image"
-        page.run("open(7)")
-        page.until(lambda: page.text("wait").startswith(unread))
-        page.run("refresh()")
-        page.press("p")
-        page.says(unread)
-        page.run("open(1)")
-        page.until(page.opened)
-        click("preview")
-        page.says("3 bright particles found")
-        page.find("#sizes [name=length]", "css selector").send_keys("2")
-        page.find("#sizes [name=length] + button", "css selector").click()
-        page.says("3 images: 2 nm per pixel")
-        click("find")
-        page.until(lambda: page.text("task-step") == "Particles are found.")
-        assert "e.png: not an image" in page.text("task-lines")
-        page.until(page.opened)
-        assert page.text("progress") == "0 of 6 images done"
-        assert "d/a.tif\n3 outlines" in page.text("list"), "with the folder, and the unit"
-        page.click(110, 30)
-        page.press("x")
-        page.says("saved: 1 outline deleted")
-        page.press("d")
-        page.until(lambda: page.text("progress") == "1 of 6 images done")
-        page.press("l")
-        page.until(lambda: page.text("sheet-title") == "Learn from 1 image that is done")
-        page.picture("app_learn")
-        page.find("#passes [value='1']", "css selector").click()
-        page.find("#sheet .primary", "css selector").click()
-        clicks += 7
-        page.until(lambda: page.text("sheet-title") == "Outlines before and now")
-        page.picture("app_learnt")
-        assert "held out: none" in page.text("sheet-content")
-        assert "1 edited image kept as it is" in page.text("sheet-content")
-        assert "c2.tif: the outlines stay as they were" in page.text("sheet-content")
-        page.press(Keys.ESCAPE)
-        page.press("t")
-        clicks += 2
-        page.until(lambda: page.text("sheet-title") == "Results")
-        page.picture("app_results")
-        names = "particles.html report/figure.svg counts.csv tables.xlsx outlines.zip qupath.zip"
-        links = page.run("return [...document.querySelectorAll('#sheet a')].map((a) => a.href)")
-        for name in names.split():
-            assert f"{app.link}results/{name}" in links
-            assert app.send(f"results/{name}").status == 200
-        assert b"roi/d/a.tif.zip" in app.send("results/fiji.zip").body
-        assert clicks == 11
-        assert load(results / "model.hvlad").pixel_size_ == 2  # that was typed
-        assert (results / "earlier-1" / "particles.csv").exists()
-        page.press(Keys.ESCAPE, "k")
-        page.until(lambda: page.text("sheet-title") == "Outlines before and now")
-        page.find("#sheet [data-post=take_back]", "css selector").click()
-        page.says("the outlines are as they were before")
-        assert page.text("list").count("outlines") == 6, "those of before only"
-        browser.get(f"{app.link}defects.html")
-        boxes = browser.find_elements("css selector", "#list [type=checkbox]")
-        boxes[1].click()
-        ActionChains(browser).key_down(Keys.SHIFT).click(boxes[4]).key_up(Keys.SHIFT).perform()
-        page.until(lambda: app.send("defects.html").body.count(b'value="normal" checked') == 4)
-        browser.get(f"{app.link}results/report/report.html")
-        assert "95 % interval" in browser.find_element("tag name", "body").text
-        said = [entry["message"] for entry in browser.get_log("browser")]
-        expected = "/small/7", "422 (UNPROCESSABLE"  # of the image that cannot be read
-        assert all(any(each in text for each in expected) for text in said), said
-    finally:
-        page.close()
-        app.stop()
+    page.until(lambda: "3 without a pixel size · 1 unreadable" in page.text("progress"))
+    unread = "This image cannot be read: e.png: not an image"
+    page.run("open(7)")
+    page.until(lambda: page.text("wait").startswith(unread))
+    page.run("refresh()")
+    page.press("p")
+    page.says(unread)
+    page.run("open(1)")
+    page.until(page.opened)
+    click("preview")
+    page.says("3 bright particles found")
+    page.find("#sizes [name=length]", "css selector").send_keys("2")
+    page.find("#sizes [name=length] + button", "css selector").click()
+    page.says("3 images: 2 nm per pixel")
+    click("find")
+    page.until(lambda: page.text("task-step") == "Particles are found.")
+    assert "e.png: not an image" in page.text("task-lines")
+    page.until(page.opened)
+    assert page.text("progress") == "0 of 6 images done"
+    assert "d/a.tif\n3 outlines" in page.text("list"), "with the folder, and the unit"
+    page.click(110, 30)
+    page.press("x")
+    page.says("saved: 1 outline deleted")
+    page.press("d")
+    page.until(lambda: page.text("progress") == "1 of 6 images done")
+    page.press("l")
+    page.until(lambda: page.text("sheet-title") == "Learn from 1 image that is done")
+    page.picture("app_learn")
+    page.find("#passes [value='1']", "css selector").click()
+    page.find("#sheet .primary", "css selector").click()
+    clicks += 7
+    page.until(lambda: page.text("sheet-title") == "Outlines before and now")
+    page.picture("app_learnt")
+    assert "held out: none" in page.text("sheet-content")
+    assert "1 edited image kept as it is" in page.text("sheet-content")
+    assert "c2.tif: the outlines stay as they were" in page.text("sheet-content")
+    page.press(Keys.ESCAPE)
+    page.press("t")
+    clicks += 2
+    page.until(lambda: page.text("sheet-title") == "Results")
+    page.picture("app_results")
+    names = "particles.html report/figure.svg counts.csv tables.xlsx qupath.zip coco.json"
+    links = page.run("return [...document.querySelectorAll('#sheet a')].map((a) => a.href)")
+    for name in names.split():
+        assert f"{app.link}results/{name}" in links
+        assert app.send(f"results/{name}").status == 200
+    assert b"roi/d/a.tif.zip" in app.send("results/fiji.zip").body
+    assert clicks == 11
+    assert load(results / "model.hvlad").pixel_size_ == 2  # that was typed
+    assert (results / "earlier-1" / "particles.csv").exists()
+    page.press(Keys.ESCAPE, "k")
+    page.until(lambda: page.text("sheet-title") == "Outlines before and now")
+    page.find("#sheet [data-post=take_back]", "css selector").click()
+    page.says("the outlines are as they were before")
+    assert page.text("list").count("outlines") == 6, "those of before only"
+    browser.get(f"{app.link}defects.html")
+    boxes = browser.find_elements("css selector", "#list [type=checkbox]")
+    boxes[1].click()
+    ActionChains(browser).key_down(Keys.SHIFT).click(boxes[4]).key_up(Keys.SHIFT).perform()
+    page.until(lambda: app.send("defects.html").body.count(b'value="normal" checked') == 4)
+    browser.get(f"{app.link}results/report/report.html")
+    assert "95 % interval" in browser.find_element("tag name", "body").text
+    said = [entry["message"] for entry in browser.get_log("browser")]
+    expected = "/small/7", "422 (UNPROCESSABLE"  # of the image that cannot be read
+    assert all(any(each in text for each in expected) for text in said), said
 
 
-def test_what_bars_say_is_used_with_one_click_or_measured_by_hand(browser, tmp_path):
+def test_what_bars_say_is_used_with_one_click_or_measured_by_hand(browser, serve, tmp_path):
     pytest.importorskip("rapidocr", reason="labels are read with the extra ocr")
     fields = write_found(tmp_path, "c.png").with_name("fields")
     for file in sorted(fields.iterdir()):
@@ -253,44 +264,44 @@ def test_what_bars_say_is_used_with_one_click_or_measured_by_hand(browser, tmp_p
         draw.text((310, 245), label, 255, ImageFont.load_default(28), anchor="mm")
         image.save(file.with_suffix(".jpg"), quality=95)
         file.unlink()
-    app, results = App(fields), tmp_path / "fields-results"
-    page = Editor(browser, app.link)
-    try:
-        page.until(lambda: "2 images: bar of 100 px, “500 nm”" in page.text("sizes"))
-        page.picture("sizes_proposed")
-        page.find("#sizes [data-post=size] button", "css selector").click()
-        page.says("2 images: 5 nm per pixel")
-        page.find("find").click()
-        page.until(lambda: page.text("task-step") == "Particles are found.")
-        found = FoundFolder(results).field_table
-        assert found["pixel_size_nm"].tolist() == pytest.approx([5, 5, np.nan], 0.01, nan_ok=True)
-        assert found["scale_bar_error"][0] > 0
-        browser.get(f"{app.link}sizes.html#")
-        page.until(lambda: page.run("return fitted") and page.text("ends"))
-        browser.find_elements("css selector", "#list .row")[2].click()
-        page.until(lambda: page.run("return picture.complete") and page.text("name") == "c.jpg")
-        page.click(260, 272)
-        page.click(360, 272)
-        page.find("length").send_keys("1 um", Keys.ENTER)
-        page.says("1 image: 10")
-        sizes = load_pixel_sizes(results / "pixel_sizes.csv")
-        assert sizes.of(fields / "c.jpg") == pytest.approx(10, rel=0.03)
-        page.find("[data-post=undo_size]", "css selector").click()
-        page.says("undone: 1 image as before")
-        page.run("open(); stage.focus()")  # keys alone, from the ends of the bar
-        page.press(Keys.ARROW_RIGHT, Keys.TAB, Keys.ARROW_LEFT)
-        length = page.run("return [ends[1][0] - ends[0][0], 100 - 20 / view.scale]")
-        assert length[0] == pytest.approx(length[1], abs=2)
-        page.press(Keys.ENTER, "1 um", Keys.ENTER)
-        page.says("1 image: ")
-        body = {"share": "0.25", "length": "1 um", "to": "alike", "is_back": ""}
-        app.post("size", image="1:a.jpg", **body)
-        form = {"window": "", "tolerance": "", "keep": False, "image": "1:a.jpg", "only": "yes"}
-        line = app.ended("alignment", **form)["task"]["lines"][0]
-        assert "a.jpg, b.jpg: contradiction: 5 nm per pixel by the scale bar" in line
-    finally:
-        page.close()
-        app.stop()
+    (page, app), results = serve(fields), tmp_path / "fields-results"
+    page.until(lambda: "2 images: bar of 100 px, “500 nm”" in page.text("sizes"))
+    page.picture("sizes_proposed")
+    page.find("#sizes [data-post=size] button", "css selector").click()
+    page.says("2 images: 5 nm per pixel")
+    page.find("find").click()
+    page.until(lambda: page.text("task-step") == "Particles are found.")
+    page.until(lambda: page.run("return shown.id > 0 && Boolean(image)"))
+    page.press("o")
+    page.says("left out, as it is no sample: a label and a scale bar")
+    assert page.run("return layers.left_out.length") == 1
+    page.picture("left_out")
+    found = FoundFolder(results).field_table
+    assert found["pixel_size_nm"].tolist() == pytest.approx([5, 5, np.nan], 0.01, nan_ok=True)
+    assert found["scale_bar_error"][0] > 0
+    browser.get(f"{app.link}sizes.html#")
+    page.until(lambda: page.run("return fitted") and page.text("ends"))
+    browser.find_elements("css selector", "#list .row")[2].click()
+    page.until(lambda: page.run("return picture.complete") and page.text("name") == "c.jpg")
+    page.click(260, 272)
+    page.click(360, 272)
+    page.find("length").send_keys("1 um", Keys.ENTER)
+    page.says("1 image: 10")
+    sizes = load_pixel_sizes(results / "pixel_sizes.csv")
+    assert sizes.of(fields / "c.jpg") == pytest.approx(10, rel=0.03)
+    page.find("[data-post=undo_size]", "css selector").click()
+    page.says("undone: 1 image as before")
+    page.run("open(); stage.focus()")  # keys alone, from the ends of the bar
+    page.press(Keys.ARROW_RIGHT, Keys.TAB, Keys.ARROW_LEFT)
+    length = page.run("return [ends[1][0] - ends[0][0], 100 - 20 / view.scale]")
+    assert length[0] == pytest.approx(length[1], abs=2)
+    page.press(Keys.ENTER, "1 um", Keys.ENTER)
+    page.says("1 image: ")
+    body = {"share": "0.25", "length": "1 um", "to": "alike", "is_back": ""}
+    app.post("size", image="1:a.jpg", **body)
+    form = {"window": "", "tolerance": "", "keep": False, "image": "1:a.jpg", "only": "yes"}
+    line = app.ended("alignment", **form)["task"]["lines"][0]
+    assert "a.jpg, b.jpg: contradiction: 5 nm per pixel by the scale bar" in line
 
 
 class TaskPage(Page):
@@ -311,64 +322,62 @@ class TaskPage(Page):
         return str(self.find(shown).get_attribute("src"))
 
 
-def test_fibres_are_measured_without_a_shell(browser: Any, tmp_path: Path) -> None:
+def test_fibres_are_measured_without_a_shell(browser: Any, serve: Any, tmp_path: Path) -> None:
     (tmp_path / "mats").mkdir()
     for number, image in enumerate(make_fibre_images(2, size=160, random_state=0)[0]):
         tifffile.imwrite(tmp_path / "mats" / f"{number}.tif", image)
-    app, results = App(tmp_path / "mats"), tmp_path / "mats-results"
-    page = TaskPage(browser, f"{app.link}diameters.html")
+    (page, app), results = (
+        serve(tmp_path / "mats", TaskPage, "diameters.html"),
+        tmp_path / "mats-results",
+    )
     page.link = app.link  # type: ignore[attr-defined]
-    try:
-        words = "Fibre diameters: this is the preview."
-        shown = page.does("diameters", "Preview this image", words)
-        assert "/preview/diameters/diameters.html" in shown
-        browser.get(f"{app.link}diameters.html")
-        page.until(lambda: page.find("#sizes [name=length]", "css selector").is_displayed())
-        page.find("#sizes [name=length]", "css selector").send_keys("4", Keys.ENTER)
-        page.until(lambda: page.text("status") == "2 images: 4 nm per pixel")
-        page.find("#choices .primary", "css selector").click()
-        page.until(lambda: page.text("status") == "All diameters are measured.")
-        assert "All of these, ZIP" in page.text("files")
-        browser.switch_to.frame("frame")
-        body = browser.find_element("tag name", "body")
-        page.until(lambda: "nm: median of 2 images, 95 % interval" in body.text)
-        (left_out := results / "diameters_left_out.csv").symlink_to(tmp_path / "elsewhere")
-        save = "mark(['f0-0'], true, figures[0]); saveDecisions()"
-        browser.execute_script(f"save = (name) => {{ window.downloaded = name; }}; {save}")
-        page.until(lambda: browser.execute_script("return window.downloaded") == "choice.csv")
-        browser.switch_to.default_content()
-        assert "left_out.csv is a link" in page.text("trouble")
-        left_out.unlink()
-        left_out.write_text("damaged")
-        browser.switch_to.frame("frame")
-        browser.execute_script("saveDecisions()")
-        browser.switch_to.default_content()
-        page.until(lambda: "diameters_left_out.csv is kept" in page.text("status"))
-        assert "is now diameters_left_out.csv.damaged-1" in page.text("trouble")
-        assert "nm" in (results / "diameters" / "report" / "results.csv").read_text()
-        page.find("#choices .primary", "css selector").click()
-        page.until(lambda: page.text("status") == "All diameters are measured.")
-        rows = rows_of(results / "diameters" / "diameters.csv")
-        assert [row["left_out"] for row in rows] == ["1", "0"]
-        assert not (results / "diameters-1").exists(), "what was measured is kept"
-        browser.get(f"{app.link}alignment.html")
-        before = page.does("alignment", "Preview this image", "Alignment: this is the preview.")
-        page.find("[type=range]", "css selector").send_keys(Keys.ARROW_RIGHT)
-        shows = partial(page.find("picture").get_attribute, "src")
-        page.until(lambda: "/preview/alignment/" in shows() and shows() != before)
-        page.until(lambda: app.post("images")["task"]["state"] == "done")  # until then, none starts
-        assert app.post("images")["task"]["choices"]["window"] == "36", "previewed by itself"
-        shown = page.does("alignment", "Measure all images", "All directions are measured.")
-        assert "/alignment/report/report.html" in shown
-        sizes = {row["pixel_size_nm"] for row in rows_of(results / "alignment" / "alignment.csv")}
-        assert sizes == {"4"}
-        browser.get(f"{app.link}defects.html")
-        browser.set_window_size(820, 900)  # a tablet's
-        ends = "return [by('preview').getBoundingClientRect().bottom, innerHeight]"
-        page.until(lambda: (at := browser.execute_script(ends))[0] < at[1] < 901)
-        page.find("#choices .primary", "css selector").click()
-        page.until(lambda: "tick images without defects" in page.text("task-lines"))
-    finally:
-        browser.set_window_size(1366, 900)
-        page.close()
-        app.stop()
+    words = "Fibre diameters: this is the preview."
+    shown = page.does("diameters", "Preview this image", words)
+    assert "/preview/diameters/diameters.html" in shown
+    browser.get(f"{app.link}diameters.html")
+    page.until(lambda: page.find("#sizes [name=length]", "css selector").is_displayed())
+    page.find("#sizes [name=length]", "css selector").send_keys("4", Keys.ENTER)
+    page.until(lambda: page.text("status") == "2 images: 4 nm per pixel")
+    page.find("#choices .primary", "css selector").click()
+    page.until(lambda: page.text("status") == "All diameters are measured.")
+    assert "All of these, ZIP" in page.text("files")
+    browser.switch_to.frame("frame")
+    body = browser.find_element("tag name", "body")
+    page.until(lambda: "nm: median of 2 images, 95 % interval" in body.text)
+    (left_out := results / "diameters_left_out.csv").symlink_to(tmp_path / "elsewhere")
+    save = "mark(['f0-0'], true, figures[0]); saveDecisions()"
+    browser.execute_script(f"save = (name) => {{ window.downloaded = name; }}; {save}")
+    page.until(lambda: browser.execute_script("return window.downloaded") == "choice.csv")
+    browser.switch_to.default_content()
+    assert "left_out.csv is a link" in page.text("trouble")
+    left_out.unlink()
+    left_out.write_text("damaged")
+    browser.switch_to.frame("frame")
+    browser.execute_script("saveDecisions()")
+    browser.switch_to.default_content()
+    page.until(lambda: "diameters_left_out.csv is kept" in page.text("status"))
+    assert "is now diameters_left_out.csv.damaged-1" in page.text("trouble")
+    assert "nm" in (results / "diameters" / "report" / "results.csv").read_text()
+    page.find("#choices .primary", "css selector").click()
+    page.until(lambda: page.text("status") == "All diameters are measured.")
+    rows = rows_of(results / "diameters" / "diameters.csv")
+    assert [row["left_out"] for row in rows] == ["1", "0"]
+    assert not (results / "diameters-1").exists(), "what was measured is kept"
+    browser.get(f"{app.link}alignment.html")
+    before = page.does("alignment", "Preview this image", "Alignment: this is the preview.")
+    page.find("[type=range]", "css selector").send_keys(Keys.ARROW_RIGHT)
+    shows = partial(page.find("picture").get_attribute, "src")
+    page.until(lambda: "/preview/alignment/" in shows() and shows() != before)
+    page.until(lambda: app.post("images")["task"]["state"] == "done")  # until then, none starts
+    assert app.post("images")["task"]["choices"]["window"] == "36", "previewed by itself"
+    shown = page.does("alignment", "Measure all images", "All directions are measured.")
+    assert "/alignment/report/report.html" in shown
+    sizes = {row["pixel_size_nm"] for row in rows_of(results / "alignment" / "alignment.csv")}
+    assert sizes == {"4"}
+    browser.get(f"{app.link}defects.html")
+    browser.set_window_size(820, 900)  # a tablet's
+    ends = "return [by('preview').getBoundingClientRect().bottom, innerHeight]"
+    page.until(lambda: (at := browser.execute_script(ends))[0] < at[1] < 901)
+    page.find("#choices .primary", "css selector").click()
+    page.until(lambda: "tick images without defects" in page.text("task-lines"))
+    browser.set_window_size(1366, 900)

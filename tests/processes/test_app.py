@@ -42,22 +42,13 @@ Start = Callable[..., App]
 def start(tmp_path: Path) -> Iterator[Start]:
     running = []
 
-    def started(**options: Any) -> App:
-        running.append(App(write_found(tmp_path), **options))
+    def started(folder: Path | None = None, **options: Any) -> App:
+        running.append(App(folder or write_found(tmp_path), **options))
         return running[-1]
 
     yield started
     for app in running:
         app.stop()
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
-    """A folder that tests share, because none of them may change it."""
-    app = App(write_found(tmp_path_factory.mktemp("shared")))
-    yield app
-    assert not app.post("images")["images"][0]["is_edited"]
-    app.stop()
 
 
 def circle(x: float, y: float, radius: float, turns: float = 1) -> np.ndarray:
@@ -92,7 +83,8 @@ def test_strokes_change_just_the_pixels_that_they_go_around_or_divide(start: Sta
     assert app.areas()[two] == pytest.approx(900 + 200, abs=8)
     app.edit("redraw", [], [[62, 120], [80, 120], [80, 128]])
     assert app.areas()[large] == pytest.approx(1600 - 200, abs=8)
-    app.edit("grow", [], [80, 110])
+    app.edit("split", [], [[80, 85], [80, 135]])
+    assert "in place of 2 outlines" in app.edit("grow", [], [[65, 110], [95, 110]])
     app.edit("delete", [one])
     app.edit("grow", [], [45, 35])  # up to the outline around it
     areas = app.areas()
@@ -168,8 +160,10 @@ def test_edits_are_counted_those_of_done_images_learnt_and_found_ones_kept(start
     assert "trained on 1 image" in learnt.stdout
 
 
-def test_resume_keeps_edits_and_marks_and_the_page_shows_new_images(tmp_path: Path) -> None:
-    app = App(folder := write_found(tmp_path, pixel_size=None))
+def test_resume_keeps_edits_and_marks_and_the_page_shows_new_images(
+    start: Start, tmp_path: Path
+) -> None:
+    app = start(folder := write_found(tmp_path, pixel_size=None))
     app.image()
     app.edit("delete", [1])
     app.mark(2, True)
@@ -269,6 +263,11 @@ def test_edits_wait_for_another_program_and_are_undone_and_redone(start: Start) 
     assert app.areas() == before
     app.edit("delete", [3])
     assert app.undo("redo").status == 400, "after another edit, nothing is undone"
+    answer = app.send("edit", app.body(labels=[2], version=0))
+    assert (answer.status, b"another window" in answer.body) == (409, True)
+    write_outlines(app.written() / "outlines" / "a.png.tif", read_outlines(file)[:1])
+    assert app.send("edit", app.body(labels=[1])).status == 409, "another program has saved it"
+    assert (list(app.areas()), app.undo().status, list(app.areas())) == ([1], 200, [1, 2])
 
 
 def die_in_move(number: int) -> None:
@@ -289,7 +288,7 @@ def test_what_is_found_anew_is_taken_over_whole_and_taken_back(start: Start, num
     app.image()
     app.edit("delete", [1])
     assert [each["id"] for each in app.post("images")["images"]] == [1, 2]
-    choices = {"polarity": "bright", "min_area": 1000}
+    choices = {"polarity": "bright", "min_area": 1000, "groups": ""}
     if number:
         app.post("start/find", **choices)
         app.running.join(PATIENCE)
@@ -307,7 +306,7 @@ def test_what_is_found_anew_is_taken_over_whole_and_taken_back(start: Start, num
     assert '<td class="number">3</td><td class="number">1</td>' in changes
     assert "kept, but not taken as true, as not marked as done: 1 image with edits" in changes
     assert app.send("edit", app.body(image=2, labels=[1], version=0)).status == 404, "found before"
-    assert len(app.post("earlier", image=3)["outlines"]) == 3
+    assert len(app.post("before", image=3)["outlines"]) == 3
     if number:  # an image that was edited since stays as it is
         app.image(3)
         app.edit("draw", [], rectangle(150, 100, 170, 120), image=3)
@@ -368,88 +367,93 @@ def test_edits_stay_while_others_are_searched_and_later(tmp_path: Path, when: st
         app.stop()
 
 
-def test_a_task_that_is_stopped_or_killed_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_a_task_that_is_stopped_or_killed_goes_on_where_it_was(
+    start: Start, tmp_path: Path
+) -> None:
     images = write_found(tmp_path).with_name("fields")
     shutil.rmtree(tmp_path / "found")
     (images / "c.png").write_bytes(b"no image")
     (results := tmp_path / "fields-results").mkdir()
     (results / "pixel_sizes.csv").write_text("path,pixel_size\n../fields/a.png,7\n")
-    app = App(images)
-    choices = {"polarity": "bright", "min_area": 20}
+    app = start(images)
+    choices = {"polarity": "bright", "min_area": 20, "groups": ""}
     size = {"image": "1:a.png", "share": "", "length": "2,0", "to": "new", "is_back": ""}
-    try:
-        wait_until(lambda: not app.post("images")["is_reading"], "the images")
-        look = {"polarity": "bright", "min_area": 20, "middle": "0 0"}
-        unread = app.send("preview", look | {"image": 3})
-        assert (unread.status, b"c.png: not an image" in unread.body) == (400, True)
-        answer = app.post("preview", **look, image=1)
-        assert [len(answer["outlines"]), answer["message"][:25]] == [3, "3 bright particles found "]
-        assert not (results / "run.json").exists()
-        app.post("start/find", **choices)
-        assert app.send("start/results", {}).status == 409
-        app.post("stop")
-        wait_until(lambda: app.post("images")["task"]["state"] != "running", "the end")
-        assert app.post("images")["task"]["state"] == "stopped"
-        app.post("start/find", **choices)
-        app.kill()
-        app.start()
-        task = app.post("images")["task"]
-        assert (task["state"], task["kind"], task["choices"]) == ("stopped", "find", choices)
-        found = app.ended("find", **task["choices"])
-        assert [each["n"] for each in found["images"]] == [3, 3]
-        lines = found["task"]["lines"]
-        assert lines[0].startswith("warning: 1 of 3 images left out: c.png: not an image")
-        assert not any("--" in line or str(tmp_path) in line for line in lines)
-        for changed, nm in (({}, 2), ({"length": "3"}, 3), ({"is_back": "yes"}, None)):
-            assert "2 images" in app.post("size", **size | {"to": "alike"} | changed)["said"]
-            assert app.post("images")["is_unmeasured"], "before another task begins"
-            found = app.ended("find", **choices)
-            assert (found["task"]["state"], found["is_unmeasured"]) == ("done", False)
-            sizes = FoundFolder(results).field_table["pixel_size_nm"].tolist()
-            assert sizes == pytest.approx([nm or np.nan] * 2, nan_ok=True)
-            own = FoundFolder(results).corrected_files(), (results / "pixel_sizes-2.csv").exists()
-            assert own == ({}, True), "nobody has corrected, and a person's table is kept"
-        assert "no image is done yet" in app.ended("learn", n_epochs=1)["task"]["lines"][-1]
-        body = {"polarity": "dark"} | dict.fromkeys(("groups", "leave_out", "only"), "")
-        body |= {"keep": False, "image": "1:a.png"}
-        missing = app.ended("diameters", **body | {"groups": "none.csv"})["task"]["lines"][-1]
-        assert "none.csv: no such file" in missing
-        (tmp_path / "groups.csv").write_text("path,group\na.png,1\nb.png,2\n")
-        look = body | {"groups": "../groups.csv", "only": "0 0"}
-        assert "compares no groups" in app.ended("diameters", **look)["task"]["lines"][1]
-        app.mark(app.post("images")["images"][0]["id"], True)
-        app.post("start/learn", n_epochs=1)
-        app.post("stop")
-        wait_until(lambda: "It begins anew" in app.post("images")["banner"], "the end")
-        app.post("start/diameters", **body)
-        app.kill()
-        app.start()
-        task = app.post("images")["task"]
-        assert (task["state"], task["kind"], task["choices"]) == ("stopped", "diameters", body)
-        done = app.ended("diameters", **dict(sorted(body.items())))
-        assert done["task"]["state"] == "done", done["task"]
-        assert not (results / "diameters-1").exists(), "the same choices"
-        answer = app.send("diameters/diameters.html")
-        policy = answer.headers["Content-Security-Policy"] or ""  # it asks about unsaved marks
-        assert (policy[:21], "allow-modals" in policy) == ("sandbox allow-scripts", True)
-        app.post("start/diameters", **body | {"polarity": "bright"})
-        app.post("size", **size | {"to": "alike"})  # counts from the next task on
-        wait_until(lambda: app.post("images")["task"]["state"] == "done", "the end")
-        assert (results / "diameters-1" / "diameters.csv").exists(), "with other choices"
-        app.ended("diameters", **body | {"polarity": "bright"})
-        names = "diameters-2", "diameters"
-        tables = [(results / each / "diameters.csv").read_text() for each in names]
-        assert ["pixel_size=2.0" in each for each in tables] == [False, True]
-        body = {"window": "", "tolerance": "", "keep": False, "image": "1:a.png", "only": ""}
-        for typed, words in (("wide", "such as 0.5; got 'wide'"), ("1,000", "could be two")):
-            (line,) = app.ended("alignment", **body | {"tolerance": typed})["task"]["lines"]
-            assert words in line.partition("Tolerance: ")[2], line
-        assert app.ended("alignment", **body | {"tolerance": "25,5"})["task"]["state"] == "done"
-    finally:
-        app.stop()
+    wait_until(lambda: not app.post("images")["is_reading"], "the images")
+    look = {"polarity": "bright", "min_area": 20, "middle": "0 0"}
+    unread = app.send("preview", look | {"image": 3})
+    assert (unread.status, b"c.png: not an image" in unread.body) == (400, True)
+    answer = app.post("preview", **look, image=1)
+    assert [len(answer["outlines"]), answer["message"][:25]] == [3, "3 bright particles found "]
+    assert not (results / "run.json").exists()
+    app.post("start/find", **choices)
+    assert app.send("start/results", {}).status == 409
+    app.post("stop")
+    wait_until(lambda: app.post("images")["task"]["state"] != "running", "the end")
+    assert app.post("images")["task"]["state"] == "stopped"
+    app.post("start/find", **choices)
+    app.kill()
+    app.start()
+    task = app.post("images")["task"]
+    assert (task["state"], task["kind"], task["choices"]) == ("stopped", "find", choices)
+    found = app.ended("find", **task["choices"])
+    assert [each["n"] for each in found["images"]] == [3, 3]
+    lines = found["task"]["lines"]
+    assert lines[0].startswith("warning: 1 of 3 images left out: c.png: not an image")
+    assert not any("--" in line or str(tmp_path) in line for line in lines)
+    for changed, nm in (({}, 2), ({"length": "3"}, 3), ({"is_back": "yes"}, None)):
+        assert "2 images" in app.post("size", **size | {"to": "alike"} | changed)["said"]
+        assert app.post("images")["is_unmeasured"], "before another task begins"
+        found = app.ended("find", **choices)
+        assert (found["task"]["state"], found["is_unmeasured"]) == ("done", False)
+        sizes = FoundFolder(results).field_table["pixel_size_nm"].tolist()
+        assert sizes == pytest.approx([nm or np.nan] * 2, nan_ok=True)
+        own = FoundFolder(results).corrected_files(), (results / "pixel_sizes-2.csv").exists()
+        assert own == ({}, True), "nobody has corrected, and a person's table is kept"
+    (tmp_path / "g.csv").write_text("path,group\na.png,x\nb.png,y\nc.png,y\n")
+    for typed, groups in (("../g.csv", ["x", "y"]), ("", [None, None])):
+        app.ended("find", **choices | {"groups": typed})
+        assert [each.group for each in FoundFolder(results).fields] == groups
+    assert "no image is done yet" in app.ended("learn", n_epochs=1)["task"]["lines"][-1]
+    body = {"polarity": "dark"} | dict.fromkeys(("groups", "leave_out", "only"), "")
+    body |= {"keep": False, "image": "1:a.png"}
+    missing = app.ended("diameters", **body | {"groups": "none.csv"})["task"]["lines"][-1]
+    assert "none.csv: no such file" in missing
+    (tmp_path / "groups.csv").write_text("path,group\na.png,1\nb.png,2\n")
+    look = body | {"groups": "../groups.csv", "only": "0 0"}
+    assert "compares no groups" in app.ended("diameters", **look)["task"]["lines"][1]
+    app.mark(app.post("images")["images"][0]["id"], True)
+    app.post("start/learn", n_epochs=1)
+    app.post("stop")
+    wait_until(lambda: "It begins anew" in app.post("images")["banner"], "the end")
+    app.post("start/diameters", **body)
+    app.kill()
+    app.start()
+    task = app.post("images")["task"]
+    assert (task["state"], task["kind"], task["choices"]) == ("stopped", "diameters", body)
+    done = app.ended("diameters", **dict(sorted(body.items())))
+    assert done["task"]["state"] == "done", done["task"]
+    assert not (results / "diameters-1").exists(), "the same choices"
+    answer = app.send("diameters/diameters.html")
+    policy = answer.headers["Content-Security-Policy"] or ""  # it asks about unsaved marks
+    assert (policy[:21], "allow-modals" in policy) == ("sandbox allow-scripts", True)
+    app.post("start/diameters", **body | {"polarity": "bright"})
+    app.post("size", **size | {"to": "alike"})  # counts from the next task on
+    wait_until(lambda: app.post("images")["task"]["state"] == "done", "the end")
+    assert (results / "diameters-1" / "diameters.csv").exists(), "with other choices"
+    app.ended("diameters", **body | {"polarity": "bright"})
+    names = "diameters-2", "diameters"
+    tables = [(results / each / "diameters.csv").read_text() for each in names]
+    assert ["pixel_size=2.0" in each for each in tables] == [False, True]
+    body = {"window": "", "tolerance": "", "keep": False, "image": "1:a.png", "only": ""}
+    for typed, words in (("wide", "such as 0.5; got 'wide'"), ("1,000", "could be two")):
+        (line,) = app.ended("alignment", **body | {"tolerance": typed})["task"]["lines"]
+        assert words in line.partition("Tolerance: ")[2], line
+    assert app.ended("alignment", **body | {"tolerance": "25,5"})["task"]["state"] == "done"
 
 
-def test_labels_of_the_queue_are_listed_until_they_are_typed_anew(tmp_path: Path) -> None:
+def test_labels_of_the_queue_are_listed_until_they_are_typed_anew(
+    start: Start, tmp_path: Path
+) -> None:
     write_found(tmp_path)
     images, folder = tmp_path / "fields", tmp_path / "fields-results" / "classes" / "queue"
     folder.parent.mkdir(parents=True)
@@ -458,45 +462,42 @@ def test_labels_of_the_queue_are_listed_until_they_are_typed_anew(tmp_path: Path
     item = queue.next("a" * 8, 1).items[0].id
     queue.label("a" * 8, "b" * 8, item, 2)
     queue.close()
-    app = App(images)
-    try:
-        app.post("mark_file/classes", image="2:b.png", word="cube")
-        assert app.ended("learn_again")["task"]["state"] == "failed", "the queue has no model"
-        marked = (folder.parent / "labels.csv").read_text().splitlines()[1:]
-        assert marked == [f"{images / 'b.png'},cube"], "the queue has the others"
-        own = dict.fromkeys(("source", "model", "only"), "")
-        both = app.ended("classes", **own | {"source": ".", "model": "a.png"}, image="1:a.png")
-        assert "give sorted images or a model" in both["task"]["lines"][-1]
-        (page,) = re.findall("review/[0-9a-f]+/", app.post("state/classes")["files"])
-        wait_until(lambda: not app.post("images")["is_reading"], "the images")
-        app.post("size", image="1:a.png", share="", length="4", to="alike", is_back="")
-        assert b"4 nm per pixel, typed" in app.send("classes.html").body
-        app.ended("classes", **own, image="1:a.png")
-        assert app.send(page + "next", {"client": "a" * 8, "want": 1}).status == 409, "an old tab"
-        assert not folder.exists(), "its labels are with the results before"
-        assert 'data-image="1:a.png" value="matrix"' in app.send("classes.html").body.decode()
-        masks: Any = {"annotations": [{"id": 1, "image_id": 0}]}
-        (report := tmp_path / "fields-results" / "defects" / "report.html").parent.mkdir()
-        report.touch()
-        shown = app.post("state/defects")["page"]
-        for name in "ab":  # on the page of the second, the first is not shown
-            masks["images"] = [{"id": 0, "file_name": name}]
-            app.post("keep/defects", text=json.dumps(masks), page=shown)
-        path = images.with_name("fields-results") / "defects_masks.json"
-        kept = json.loads(path.read_text())
-        assert [(each["id"], each["file_name"]) for each in kept["images"]] == [(0, "b"), (1, "a")]
-        assert [(each["id"], each["image_id"]) for each in kept["annotations"]] == [(1, 0), (2, 1)]
-        masks["info"] = {"shown": ["a", "b"]}
-        app.post("keep/defects", text=json.dumps(masks | {"images": []}), page=shown)
-        assert not json.loads(path.read_text())["images"], "nothing is reviewed any more"
-        assert app.send("keep/defects", {"text": "{}", "page": "x"}).status == 409, "of before"
-        assert b"defects_masks.json" in app.send("defects.html").body
-        shutil.copytree(images, tmp_path / "sorted" / "cube")
-        app.ended("classes", **own | {"source": "../sorted"}, image="1:a.png")
-        assert b"cube/b.png" in app.send("sizes.html").body, "a size can be given"
-        assert b"cube/b.png" not in app.send("classes.html").body
-    finally:
-        app.stop()
+    app = start(images)
+    app.post("mark_file/classes", image="2:b.png", word="cube")
+    assert app.ended("learn_again")["task"]["state"] == "failed", "the queue has no model"
+    marked = (folder.parent / "labels.csv").read_text().splitlines()[1:]
+    assert marked == [f"{images / 'b.png'},cube"], "the queue has the others"
+    own = dict.fromkeys(("source", "model", "only"), "")
+    both = app.ended("classes", **own | {"source": ".", "model": "a.png"}, image="1:a.png")
+    assert "give sorted images or a model" in both["task"]["lines"][-1]
+    (page,) = re.findall("review/[0-9a-f]+/", app.post("state/classes")["files"])
+    wait_until(lambda: not app.post("images")["is_reading"], "the images")
+    app.post("size", image="1:a.png", share="", length="4", to="alike", is_back="")
+    assert b"4 nm per pixel, typed" in app.send("classes.html").body
+    app.ended("classes", **own, image="1:a.png")
+    assert app.send(page + "next", {"client": "a" * 8, "want": 1}).status == 409, "an old tab"
+    assert not folder.exists(), "its labels are with the results before"
+    assert 'data-image="1:a.png" value="matrix"' in app.send("classes.html").body.decode()
+    masks: Any = {"annotations": [{"id": 1, "image_id": 0}]}
+    (report := tmp_path / "fields-results" / "defects" / "report.html").parent.mkdir()
+    report.touch()
+    shown = app.post("state/defects")["page"]
+    for name in "ab":  # on the page of the second, the first is not shown
+        masks["images"] = [{"id": 0, "file_name": name}]
+        app.post("keep/defects", text=json.dumps(masks), page=shown)
+    path = images.with_name("fields-results") / "defects_masks.json"
+    kept = json.loads(path.read_text())
+    assert [(each["id"], each["file_name"]) for each in kept["images"]] == [(1, "b"), (2, "a")]
+    assert [(each["id"], each["image_id"]) for each in kept["annotations"]] == [(1, 1), (2, 2)]
+    masks["info"] = {"shown": ["a", "b"]}
+    app.post("keep/defects", text=json.dumps(masks | {"images": []}), page=shown)
+    assert not json.loads(path.read_text())["images"], "nothing is reviewed any more"
+    assert app.send("keep/defects", {"text": "{}", "page": "x"}).status == 409, "of before"
+    assert b"defects_masks.json" in app.send("defects.html").body
+    shutil.copytree(images, tmp_path / "sorted" / "cube")
+    app.ended("classes", **own | {"source": "../sorted"}, image="1:a.png")
+    assert b"cube/b.png" in app.send("sizes.html").body, "a size can be given"
+    assert b"cube/b.png" not in app.send("classes.html").body
 
 
 def end_at_once() -> None:
@@ -506,7 +507,7 @@ def end_at_once() -> None:
     threading.Event.wait = lambda event, seconds=None: wait(event, seconds and 0)  # type: ignore
 
 
-def test_one_image_is_looked_at_with_a_model_that_was_learnt(tmp_path: Path) -> None:
+def test_one_image_is_looked_at_with_a_model_that_was_learnt(start: Start, tmp_path: Path) -> None:
     write_found(tmp_path)
     images, results = tmp_path / "fields", tmp_path / "fields-results"
     for name in ("cube", "rod"):
@@ -519,60 +520,57 @@ def test_one_image_is_looked_at_with_a_model_that_was_learnt(tmp_path: Path) -> 
     tifffile.imwrite(images / "c.tif", np.stack([large[::-1], large]))
     commands.run("particles", "find", images, "-o", results, "--set", "page=1", "--on-error=skip")
     (results / "particles.csv").unlink()  # as of a run that was stopped
-    app = App(images, before=end_at_once)
+    app = start(images, before=end_at_once)
     classes = {"source": "", "model": "", "only": "yes", "image": "2:b.png"}
     defects = {"normal": "", "masks": "", "threshold": "", "fpr": "0.2", "keep": False}
     defects |= {"only": "yes", "image": "1:a.png"}
-    try:
-        answer = app.post("preview", image=1, polarity="bright", min_area=20, middle="1 1")
-        assert "1 bright particle found in the part in view, 1,024 x 1,024" in answer["message"]
-        assert (answer["part"]["top"], answer["part"]["left"]) == (76, 476)
-        (ring,) = answer["outlines"][0]["rings"]
-        assert (min(ring[::2]), min(ring[1::2])) == pytest.approx((1400, 1000), abs=2)
-        assert b"nothing to preview yet" in app.send("start/classes", classes).body
-        app.ended("classes", **classes | {"model": "../m.hvlad"})
-        state = app.post("state/classes")
-        assert state["page"].startswith("files/image/2?")
-        words = r"b.png\n(cube|rod): .* %\npossible classes, with 90 % coverage: cube, rod"
-        assert re.match(words, state["caption"]), state["caption"]
-        assert any("training image" in line for line in state["task"]["lines"])
-        app.ended("classes", **classes | {"model": "../m.hvlad", "only": ""})
-        assert ",possible," in (results / "classes" / "predictions.csv").read_text(), "of all, too"
-        (results / "defects").mkdir()
-        fit = "defects", "fit", images, "-o", results / "defects" / "model.hvlad"
-        commands.run(*fit, "--weights", "random")
-        own = defects | {"image": "3:c.tif", "only": "1 1"}
-        lines = [app.ended("defects", **own)["task"]["lines"] for _ in "ab"]
-        assert lines[0] == lines[1], "what was said is kept, too"
-        (kept_once,) = results.glob(".preview/defects/*/kept.json")
-        assert app.send("keep/defects", {"text": "", "page": ""}).status == 400, "of a part"
-        done = app.ended("defects", **defects)["task"]
-        assert "the model was trained with other choices" in done["lines"][0]
-        state = app.post("state/defects")
-        assert "preview/defects/overlays/a.png" in state["page"]
-        assert re.match("a.png\n.*defect.*\nscore .*a guess", state["caption"]), state["caption"]
-        masks: Any = {"images": [{"id": 0, "file_name": "x"}], "annotations": []}
-        kept = {"text": json.dumps(masks), "page": state["page"]}
-        assert app.post("keep/defects", **kept)["damage"] == ""
-        (own := results / "defects_masks.json").write_text("{")
-        assert "defects_masks.json.damaged-1" in app.post("keep/defects", **kept)["damage"]
-        assert (results / "defects_masks.json.damaged-1").read_text() == "{"
-        assert json.loads(own.read_text())["images"][0]["file_name"] == "a.png", "what was shown"
-        tables = results.glob(".preview/defects/*/scores.csv")
-        (table,) = (each for each in tables if each.parent != kept_once.parent)
-        table.unlink()
-        assert app.post("state/defects")["caption"] == "a.png", "stopped before it was written"
-        own.unlink()
-        own.symlink_to(tmp_path / "elsewhere")
-        answer = app.send("keep/defects", kept)
-        assert (answer.status, b"is a link" in answer.body) == (400, True)
-        assert not (tmp_path / "elsewhere").exists()
-        length: dict[str, str | None] = {"Content-Length": str(2**24 + 1)}
-        assert app.send("keep/defects", b"", headers=length).status == 413
-        app_itself = psutil.Process(app.running.pid)  # with the process that forks its commands
-        wait_until(lambda: len(app_itself.children(recursive=True)) < 2, "an end without work")
-    finally:
-        app.stop()
+    answer = app.post("preview", image=1, polarity="bright", min_area=20, middle="1 1")
+    assert "1 bright particle found in the part in view, 1,024 x 1,024" in answer["message"]
+    assert (answer["part"]["top"], answer["part"]["left"]) == (76, 476)
+    (ring,) = answer["outlines"][0]["rings"]
+    assert (min(ring[::2]), min(ring[1::2])) == pytest.approx((1400, 1000), abs=2)
+    assert b"nothing to preview yet" in app.send("start/classes", classes).body
+    app.ended("classes", **classes | {"model": "../m.hvlad"})
+    state = app.post("state/classes")
+    assert state["page"].startswith("files/image/2?")
+    words = r"b.png\n(cube|rod): .* %\npossible classes, with 90 % coverage: cube, rod"
+    assert re.match(words, state["caption"]), state["caption"]
+    assert any("training image" in line for line in state["task"]["lines"])
+    app.ended("classes", **classes | {"model": "../m.hvlad", "only": ""})
+    assert ",possible," in (results / "classes" / "predictions.csv").read_text(), "of all, too"
+    (results / "defects").mkdir()
+    fit = "defects", "fit", images, "-o", results / "defects" / "model.hvlad"
+    commands.run(*fit, "--weights", "random")
+    own = defects | {"image": "3:c.tif", "only": "1 1"}
+    lines = [app.ended("defects", **own)["task"]["lines"] for _ in "ab"]
+    assert lines[0] == lines[1], "what was said is kept, too"
+    (kept_once,) = results.glob(".preview/defects/*/kept.json")
+    assert app.send("keep/defects", {"text": "", "page": ""}).status == 400, "of a part"
+    done = app.ended("defects", **defects)["task"]
+    assert "the model was trained with other choices" in done["lines"][0]
+    state = app.post("state/defects")
+    assert "preview/defects/overlays/a.png" in state["page"]
+    assert re.match("a.png\n.*defect.*\nscore .*a guess", state["caption"]), state["caption"]
+    masks: Any = {"images": [{"id": 0, "file_name": "x"}], "annotations": []}
+    kept = {"text": json.dumps(masks), "page": state["page"]}
+    assert app.post("keep/defects", **kept)["damage"] == ""
+    (own := results / "defects_masks.json").write_text("{")
+    assert "defects_masks.json.damaged-1" in app.post("keep/defects", **kept)["damage"]
+    assert (results / "defects_masks.json.damaged-1").read_text() == "{"
+    assert json.loads(own.read_text())["images"][0]["file_name"] == "a.png", "what was shown"
+    tables = results.glob(".preview/defects/*/scores.csv")
+    (table,) = (each for each in tables if each.parent != kept_once.parent)
+    table.unlink()
+    assert app.post("state/defects")["caption"] == "a.png", "stopped before it was written"
+    own.unlink()
+    own.symlink_to(tmp_path / "elsewhere")
+    answer = app.send("keep/defects", kept)
+    assert (answer.status, b"is a link" in answer.body) == (400, True)
+    assert not (tmp_path / "elsewhere").exists()
+    length: dict[str, str | None] = {"Content-Length": str(2**24 + 1)}
+    assert app.send("keep/defects", b"", headers=length).status == 413
+    app_itself = psutil.Process(app.running.pid)  # with the process that forks its commands
+    wait_until(lambda: len(app_itself.children(recursive=True)) < 2, "an end without work")
 
 
 def show_bars_minutes_apart() -> None:
@@ -586,24 +584,9 @@ def show_bars_minutes_apart() -> None:
 
 def test_a_task_says_how_long_it_takes_yet(start: Start) -> None:
     app, words = start(before=show_bars_minutes_apart), "crops: 4 of 8 images, about 4 min left"
-    app.post("start/find", polarity="dark", min_area=20)
+    app.post("start/find", polarity="dark", min_area=20, groups="")
     wait_until(lambda: words in app.post("images")["banner"], words)
     app.post("stop")
-
-
-def test_of_two_windows_the_second_edit_of_a_version_is_refused(start: Start) -> None:
-    app = start()
-    app.image()
-    app.edit("delete", [1])
-    answer = app.send("edit", app.body(labels=[2], version=0))
-    assert (answer.status, b"another window" in answer.body) == (409, True)
-    assert list(app.areas()) == [2, 3]
-    outlines = read_outlines(app.written() / "outlines" / "a.png.tif")
-    write_outlines(app.folder / "outlines" / "a.png.tif", outlines[:1])
-    assert app.send("edit", app.body(labels=[3])).status == 409, "another program has saved it"
-    assert list(app.areas()) == [2]
-    assert app.undo().status == 200
-    assert list(app.areas()) == [2, 3]
 
 
 WRONG = [
@@ -615,37 +598,38 @@ WRONG = [
 ]
 
 
-def test_requests_that_are_not_of_the_page_are_refused(shared: App) -> None:
-    shared.image()
+def test_requests_that_are_not_of_the_page_are_refused(start: Start) -> None:
+    app = start()
+    app.image()
     actions = "edit mark undo redo images outlines prepare category preview start/find start/learn "
-    actions += "stop start/results start/diameters forget take_back earlier state/defects size "
-    actions += "undo_size state/sizes sheet/learn keep/diameters mark_file/defects"
+    actions += "stop start/results start/diameters forget take_back before left_out doubtful size "
+    actions += "undo_size state/sizes state/defects sheet/learn keep/diameters mark_file/defects"
     for action in actions.split():
-        assert shared.send(action).status in (404, 405)
+        assert app.send(action).status in (404, 405)
         headers: dict[str, str | None] = {"Origin": "http://evil.example"}
-        assert shared.send(action, shared.body(labels=[1]), headers=headers).status == 403
-        assert shared.send(action, b"\xff{").status == 400
+        assert app.send(action, app.body(labels=[1]), headers=headers).status == 403
+        assert app.send(action, b"\xff{").status == 400
     for change in WRONG:
         body = {"action": "draw", "stroke": [1, 1, 9, 9]} | change
-        assert shared.send("edit", shared.body(**body)).status == 400, change
+        assert app.send("edit", app.body(**body)).status == 400, change
     for number in (b"NaN", b"-Infinity", b"1e999"):
-        content = json.dumps(shared.body("draw", stroke=["?"])).encode().replace(b'"?"', number)
-        assert shared.send("edit", content).status == 400, number
-    assert shared.send("edit", shared.body(stroke=[0] * 40_000)).status == 413
+        content = json.dumps(app.body("draw", stroke=["?"])).encode().replace(b'"?"', number)
+        assert app.send("edit", content).status == 400, number
+    assert app.send("edit", app.body(stroke=[0] * 40_000)).status == 413
     size = {"image": "1:a.png", "share": "", "length": "2", "to": "image", "is_back": ""}
     for wrong in ({"image": "1:../a.png"}, {"to": "all"}, {"share": "inf"}, {"length": "9" * 3000}):
-        assert shared.send("size", size | wrong).status in (400, 409), wrong
+        assert app.send("size", size | wrong).status in (400, 409), wrong
     for image in (0, 99, 2**62, 2**63):
-        assert shared.send("outlines", {"image": image}).status == 404
-        assert shared.send("edit", shared.body(image=image)).status == 404
+        assert app.send("outlines", {"image": image}).status == 404
+        assert app.send("edit", app.body(image=image)).status == 404
     paths = "edits.sqlite ..%2f..%2fetc%2fpasswd image/..%2fa.png small/-1 run.json review/"
     paths += " results/..%2frun.json results/../run.json results/particles.csv other.html"
     paths += " diameters/..%2frun.json classes/queue/queue.sqlite preview/diameters/x.html"
     for path in (*paths.split(), "files/image/9"):
-        assert shared.send(path).status == 404
+        assert app.send(path).status == 404
     for kind in ("alignment", "defects", "other"):
-        assert shared.send(f"keep/{kind}", {"text": "[]", "page": ""}).status in (404, 409), kind
-    assert len(shared.areas()) == 3
+        assert app.send(f"keep/{kind}", {"text": "[]", "page": ""}).status in (404, 409), kind
+    assert (len(app.areas()), app.version) == (3, 0), "nothing was changed"
 
 
 # In place of pywebview, which needs a display.

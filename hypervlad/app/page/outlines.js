@@ -2,6 +2,7 @@
 // has saved it when it answers; this page draws, and sends strokes in pixels of the image.
 const POLL = 4_000; // ms between questions what other windows have changed
 const NEAR = 8; // pixels of the screen by which a stroke may begin beside an edge
+const LEGIBLE = 60; // pixels of the screen, so long at least is shown what a person should judge
 const STEP = 2; // pixels of the screen between points of a stroke
 const MOST = 3_000; // points of a stroke that are sent
 const COLOURS = ["#ff8c1a", "#4db8ff", "#5fd38d", "#ff6fb5", "#ffd83d", "#b58cff", "#38d9d9", "#ff7a70", "#c6e05a", "#e0b48c"];
@@ -10,6 +11,7 @@ let images = [];
 let shown = null; // the open image, as the server has answered
 let shapes = new Map(); // label -> { label, class, area, path, box }
 const selected = new Set(); // labels
+const passed = new Set(); // doubtful outlines that were looked at in this round: image and label
 let tool = "select";
 let hidden = false;
 let image = null; // its pixels
@@ -92,7 +94,7 @@ async function open(id) {
     selected.clear();
     cross = null;
     image = null;
-    if (earlier) showBefore(true);
+    for (const name of Object.keys(layers)) if (layers[name]) showLayer(name, true, false);
     fit();
     loadPixels(found.id);
     prepare();
@@ -105,21 +107,13 @@ async function open(id) {
 function pathOfPicture(size, id) { return `${size}/${id}?${state.generation}-${state.is_found}`; }
 
 async function loadPixels(id) {
-  by("wait").hidden = false;
-  by("wait").textContent = "loading…";
   const img = newPicture("", "");
+  Object.assign(by("wait"), { hidden: false, textContent: "loading…" });
   img.src = pathOfPicture("whole", id);
-  try {
-    await img.decode();
-    if (shown.id !== id) return;
-    image = img;
-    by("wait").hidden = true;
-  } catch {
-    const answer = await fetch(img.src).catch(() => null);
-    if (shown.id !== id) return;
-    if (!answer || answer.ok || answer.status === 503) setTimeout(() => { if (shown.id === id) loadPixels(id); }, RETRY);
-    else by("wait").textContent = `This image cannot be shown: ${await reasonOf(answer)}`;
-  }
+  const why = await whyUnreadable(img, () => shown.id === id);
+  if (why === null) return;
+  if (!why) image = img;
+  Object.assign(by("wait"), { hidden: !why, textContent: `This image cannot be shown: ${why}` });
   draw();
 }
 
@@ -257,12 +251,31 @@ function turnTo(step, isMore) {
   const last = order.findIndex(({ label }) => label === [...selected].at(-1));
   const found = order[last < 0 ? (step > 0 ? 0 : order.length - 1) : (last + step + order.length) % order.length];
   if (!isMore) selected.clear();
+  look(found, `${order.indexOf(found) + 1} of ${order.length}`);
+}
+
+function look(found, words) {
+  const [left, top, right, bottom] = found.box;
   selected.delete(found.label);
   selected.add(found.label);
-  const middle = [(found.box[0] + found.box[2]) / 2, (found.box[1] + found.box[3]) / 2];
-  bringIntoView(middle);
-  say(`${wordsOf(found)}, ${order.indexOf(found) + 1} of ${order.length}`);
+  bringIntoView([(left + right) / 2, (top + bottom) / 2]);
+  say(`${wordsOf(found)}, ${words}`);
   showAll();
+}
+
+// To the most doubtful outline of all images that are not done: each comes once, then a new round begins.
+function turnToDoubtful() {
+  return inLine(async () => {
+    const { image: id, label, message } = await request("doubtful", { passed: [...passed] }) ?? {};
+    if (!label) { passed.clear(); say(message ?? ""); return; }
+    passed.add(`${id} ${label}`);
+    if (id !== shown.id) await open(id);
+    selected.clear();
+    if (!shapes.has(label)) return; // another window has changed it
+    const [left, top, right, bottom] = shapes.get(label).box;
+    zoom(Math.max(1, LEGIBLE / (view.scale * Math.max(right - left, bottom - top))));
+    look(shapes.get(label), message);
+  });
 }
 
 // --- the view ---------------------------------------------------------------------------------
@@ -301,11 +314,11 @@ function paint() {
   pixels.imageSmoothingEnabled = view.scale < 2;
   if (image) pixels.drawImage(image, 0, 0, shown.width, shown.height);
   if (!hidden) paintOutlines(lines, [-view.x / view.scale, -view.y / view.scale, (width - view.x) / view.scale, (height - view.y) / view.scale]);
-  if (earlier) paintEarlier(lines);
-  else if (!state.is_found) paintFrames(lines);
+  paintLayers(lines);
+  if (!state.is_found) paintFrames(lines);
   if (stroke) paintStroke(lines, stroke, tool === "draw");
   if (drag?.to) paintStroke(lines, [drag.corner, [drag.to[0], drag.corner[1]], drag.to, [drag.corner[0], drag.to[1]]], true);
-  if (cross) paintCross(lines);
+  if (cross) strokeTwice(lines, new Path2D(crossAt(cross, 10 / view.scale)), "#ffffff", 1.5);
 }
 
 function paintOutlines(lines, [left, top, right, bottom]) {
@@ -335,12 +348,6 @@ function paintFrames(lines) { // of a bar that was found, and of the part that w
   const frame = (x, y, width, height, colour) => strokeTwice(lines, new Path2D(`M${x} ${y}h${width}v${height}h${-width}Z`), colour, 1.5);
   if (right) frame(left - rim, top - rim, right - left + 2 * rim, bottom - top + 2 * rim, COLOURS[0]);
   if (part) frame(part.left, part.top, part.width, part.height, "#ffffff");
-}
-
-function paintCross(lines) {
-  const arm = 10 / view.scale;
-  const [x, y] = cross;
-  strokeTwice(lines, new Path2D(`M${x - arm} ${y}h${2 * arm}M${x} ${y - arm}v${2 * arm}`), "#ffffff", 1.5);
 }
 
 // --- pointers and the cross -------------------------------------------------------------------
@@ -374,7 +381,7 @@ stage.onpointermove = (event) => {
     drag.moved ||= hasMoved(event, drag.from);
     if (drag.moved && drag.corner) drag.to = pixelAt(event);
     else if (drag.moved) { view.x += event.clientX - before.clientX; view.y += event.clientY - before.clientY; }
-  } else if (stroke && tool !== "grow") (event.getCoalescedEvents?.() ?? [event]).forEach((each) => addPoint(pixelAt(each)));
+  } else if (stroke) (event.getCoalescedEvents?.() ?? [event]).forEach((each) => addPoint(pixelAt(each)));
   draw();
 };
 
@@ -390,12 +397,8 @@ stage.onpointerup = (event) => {
 stage.onpointercancel = (event) => { pointers.delete(event.pointerId); stroke = drag = null; draw(); };
 stage.oncontextmenu = (event) => event.preventDefault();
 function pinch() {
-  const { left, top } = stage.getBoundingClientRect();
-  const [one, two] = [...pointers.values()];
-  return {
-    at: [(one.clientX + two.clientX) / 2 - left, (one.clientY + two.clientY) / 2 - top],
-    apart: Math.max(1, Math.hypot(one.clientX - two.clientX, one.clientY - two.clientY)),
-  };
+  const [one, two] = [...pointers.values()].map(placeOf);
+  return { at: one.map((each, axis) => (each + two[axis]) / 2), apart: Math.max(1, Math.hypot(one[0] - two[0], one[1] - two[1])) };
 }
 
 function addPoint([x, y]) {
@@ -527,10 +530,10 @@ function actionsOf({ key, shiftKey, target }) {
   const moves = Object.fromEntries(MOVES.slice(0, 4).map((each) => [each.toLowerCase(), () => moveCross(each, shiftKey)]));
   const common = {
     ...taskActions(), f: fit, ",": () => turn(-1), ".": () => turn(1), "+": () => zoom(1.4), "=": () => zoom(1.4), "-": () => zoom(1 / 1.4),
-    h: toggle, q: () => turnTo(-1, shiftKey), w: () => turnTo(1, shiftKey), escape,
+    h: toggle, o: () => showLayer("left_out"), q: () => turnTo(-1, shiftKey), w: () => turnTo(1, shiftKey), escape,
   };
   return state.is_found ? { ...common,
-    d: mark, x: remove, delete: remove, backspace: remove, m: merge, r: redo,
+    d: mark, j: turnToDoubtful, x: remove, delete: remove, backspace: remove, m: merge, r: redo,
     v: () => setTool("select"), a: () => setTool("draw"), s: () => setTool("grow"), c: () => setTool("split"), e: () => setTool("redraw"),
     ...(!target.matches("input, button, a") && { ...moves, " ": useCross, enter: useCross }),
   } : common;

@@ -166,32 +166,16 @@ function openDialog() {
 
 // --- the picture ------------------------------------------------------------------------------
 
-function showPicture(item) {
+async function showPicture(item) {
   isWhole = false;
   appeared = performance.now();
   setSeen(false);
   const img = picture(item);
-  if (img.complete && img.naturalWidth) {
-    put(item, img);
-  } else {
-    stage.replaceChildren(element("p", "", "loading…"));
-    img.onload = () => { if (current === item) put(item, img); };
-    img.onerror = () => { if (current === item) showUnreadable(item); };
-    if (img.getAttribute("src") && img.complete) showUnreadable(item);
-  }
-  loadInTurn(waitingPictures);
-}
-
-async function showUnreadable(item) {
-  const answer = await fetch(`image/${item.id}`).catch(() => null);
-  if (current !== item) return;
-  pictures.delete(item.id); // another look tries again
-  if (!answer || answer.ok || answer.status === 503) { // gone for a moment, or busy
-    setTimeout(() => { if (current === item) showPicture(item); }, RETRY);
-    return;
-  }
-  const words = await reasonOf(answer);
-  if (current === item) put(item, element("p", "", `This image cannot be shown: ${words}. You can skip it with S.`));
+  if (!img.naturalWidth) stage.replaceChildren(element("p", "", "loading…"));
+  if (!img.getAttribute("src")) img.src = img.dataset.src;
+  const why = await whyUnreadable(img, () => current === item);
+  if (why) pictures.delete(item.id); // another look tries again
+  if (why !== null) put(item, why ? element("p", "", `This image cannot be shown: ${why}. You can skip it with S.`) : img);
 }
 
 // Nobody can label an image that is not on the screen yet, or means one that has just appeared.

@@ -78,10 +78,7 @@ function extent() { return [picture.naturalWidth || 300, picture.naturalHeight |
 function draw() {
   place(picture);
   const onStage = ([x, y]) => [view.scale * x + view.x, view.scale * y + view.y];
-  const cross = ([x, y], end) => {
-    const arm = end === nth && document.activeElement === stage ? 14 : 8;
-    return `M${x - arm} ${y}h${2 * arm}M${x} ${y - arm}v${2 * arm}`;
-  };
+  const cross = (at, end) => crossAt(at, end === nth && document.activeElement === stage ? 14 : 8);
   const corners = /^files[^?]*$/.test(picture.getAttribute("src")) && aboutOf(current()).bar;
   const [[left, top], [right, bottom]] = [0, 2].map((first) => onStage(extent().map((side, axis) => side * (corners || [])[first + axis])));
   if (/^files/.test(picture.getAttribute("src")) && by("preview")) by("preview").value = middleShares();

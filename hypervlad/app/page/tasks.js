@@ -1,7 +1,7 @@
 // What the page of outlines has of tasks: particles are found, learnt and counted, in a process that
 // the server watches; choices before anything is found, and outlines of before.
 let state = { task: {} }; // as the server has answered
-let earlier = null; // outlines of the open image before others were found, while they are shown
+const layers = {}; // by name, paths over the open image: its outlines before others were found, what finding leaves out
 let taken = null; // choices that the page has taken over from the server
 
 // Take over the state; return whether what is open has to be opened anew.
@@ -12,13 +12,13 @@ function takeState(answer) {
   if (JSON.stringify(taken) !== JSON.stringify(state.finder)) {
     taken = state.finder;
     by("polarity").querySelector("[value=model]").hidden = taken.polarity !== "model";
-    by("polarity").value = taken.polarity;
-    by("least").value = taken.min_area;
+    for (const [name, value] of Object.entries(taken)) by("choices-of-search").elements[name].value = value;
     showLeast();
   }
   by("before").hidden = by("changes").hidden = !state.has_earlier;
   if (isOther) {
-    earlier = null;
+    layers.before = null;
+    passed.clear();
     press(by("before"), false);
     document.querySelectorAll("[data-when]").forEach((each) => { each.hidden = (each.dataset.when === "found") !== state.is_found; });
     by("search").setAttribute("aria-expanded", "false");
@@ -88,25 +88,26 @@ async function openResults() {
   else if (answer) act("start/results", {});
 }
 
-function openBefore(name) {
-  by("sheet").close();
-  inLine(() => open(images.find((each) => each.name === name)?.id)).then(() => showBefore(true));
-}
-
-async function showBefore(isOn = !earlier) {
-  if (by("before").hidden) return;
+// Draw over the open image what the server answers, or not any more: its button has the same name.
+async function showLayer(name, isOn = !layers[name], isSaid = true) {
   const { id } = shown;
-  const answer = isOn ? await request("earlier", { image: id }) : null;
+  if (by(name).hidden || id < 0) return;
+  const answer = isOn ? await request(name, { image: id }) : null;
   if (shown.id !== id) return;
-  earlier = answer ? answer.outlines.map((each) => pathOf(each.rings)) : null;
-  press(by("before"), Boolean(earlier));
-  say(earlier ? "the outlines before are dashed" : "");
+  layers[name] = answer?.outlines.map((each) => pathOf(each.rings).path);
+  press(by(name), Boolean(answer));
+  if (isSaid) say(answer?.message ?? "");
   draw();
 }
 
-function paintEarlier(lines) {
+function paintLayers(lines) {
   lines.setLineDash([4 / view.scale, 3 / view.scale]);
-  for (const { path } of earlier) strokeTwice(lines, path, "#ffffff", 1.5);
+  for (const [name, paths] of Object.entries(layers)) {
+    for (const path of paths ?? []) {
+      if (name === "left_out") Object.assign(lines, { fillStyle: "rgb(120 90 200 / 40%)" }).fill(path, "evenodd");
+      strokeTwice(lines, path, "#ffffff", 1.5);
+    }
+  }
   lines.setLineDash([]);
 }
 
@@ -121,10 +122,14 @@ function toggleSearch() {
 
 function taskActions() {
   return state.is_found
-    ? { l: () => isRefused("learn") || openSheet("learn"), t: openResults, b: () => showBefore(), k: () => by("changes").hidden || openSheet("changes"), g: toggleSearch }
+    ? { l: () => isRefused("learn") || openSheet("learn"), t: openResults, b: () => showLayer("before"), k: () => by("changes").hidden || openSheet("changes"), g: toggleSearch }
     : { p: preview, g: find };
 }
 
-by("sheet").onclick = ({ target }) => { if (target.dataset.name) openBefore(target.dataset.name); };
+by("sheet").onclick = ({ target }) => { // on an image, in what has changed
+  if (!target.dataset.name) return;
+  by("sheet").close();
+  inLine(() => open(images.find(({ name }) => name === target.dataset.name)?.id)).then(() => showLayer("before", true));
+};
 by("choices-of-search").oninput = showLeast;
-by("choices-of-search").onchange = preview;
+by("choices-of-search").onchange = ({ target }) => target.name !== "groups" && preview();

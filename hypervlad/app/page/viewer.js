@@ -25,10 +25,13 @@ function zoom(factor, at = size().map((each) => each / 2)) {
   draw();
 }
 
-function pixelAt({ clientX, clientY }) {
+function placeOf({ clientX, clientY }) { // of a pointer, on the stage
   const { left, top } = stage.getBoundingClientRect();
-  return [(clientX - left - view.x) / view.scale, (clientY - top - view.y) / view.scale];
+  return [clientX - left, clientY - top];
 }
+
+function pixelAt(event) { return placeOf(event).map((each, axis) => (each - [view.x, view.y][axis]) / view.scale); }
+function crossAt([x, y], arm) { return `M${x - arm} ${y}h${2 * arm}M${x} ${y - arm}v${2 * arm}`; }
 
 // Of what is in view: in pixels, and as the server is sent it, in shares of the sides.
 function middle() { return size().map((side, axis) => (side / 2 - [view.x, view.y][axis]) / view.scale); }
@@ -57,12 +60,23 @@ function moveByPointer(click = () => {}) {
   stage.onpointerup = (event) => { if (from && !isMoved) click(pixelAt(event)); from = null; };
 }
 
+// Load a picture: return "" once it is there, why it cannot be shown, or null if it is not wanted any more.
+async function whyUnreadable(img, isWanted) {
+  for (;;) {
+    if (await img.decode().then(() => true, () => false)) return isWanted() ? "" : null;
+    const answer = await fetch(img.src).catch(() => null);
+    if (isWanted() && answer && !answer.ok && answer.status !== 503) return reasonOf(answer); // not gone for a moment, or busy
+    await new Promise((resolve) => setTimeout(resolve, RETRY));
+    if (!isWanted()) return null;
+    img.src = `${img.src}`;
+  }
+}
+
 function place(element) { element.style.transform = `translate(${view.x}px, ${view.y}px) scale(${view.scale})`; }
 
 stage.addEventListener("wheel", (event) => {
   event.preventDefault();
-  const { left, top } = stage.getBoundingClientRect();
-  zoom(1.2 ** (-event.deltaY / (event.deltaMode ? 3 : 100)), [event.clientX - left, event.clientY - top]);
+  zoom(1.2 ** (-event.deltaY / (event.deltaMode ? 3 : 100)), placeOf(event));
 }, { passive: false });
 const resized = new ResizeObserver(() => (view.scale === fitted ? fit() : draw()));
 document.addEventListener("DOMContentLoaded", () => resized.observe(stage)); // when the page's own script is there
