@@ -85,7 +85,8 @@ def sentence_of(error: Exception, known: Collection[str] = ()) -> str:
     if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(text):
         return f"not enough memory ({text or 'no details'}); {_to_need_less_memory(known)}"
     if isinstance(error, sqlite3.OperationalError):
-        return f"the queue's database is not available ({text}); is another program using it?"
+        asked = "is the disk full, or another program using it?"
+        return f"the folder's database is not available ({text}); {asked}"
     if isinstance(error, ValueError | OSError | ImportError | RuntimeError) and text:
         return text
     return (

@@ -47,7 +47,7 @@ from hypervlad.statistics.splits import check_groups
 
 _MAX_NAME = 240  # bytes, of at most 255 with the suffixes of outlines
 _MANY = 4  # images of one polarity for each of the other, before doubtful ones are taken as these
-_WRITTEN = 3.0  # seconds between two tables of fields
+_WRITTEN, _N_TIMES = 3.0, 50  # seconds between tables of fields, and times those of writing one
 _TAKEN = (
     "particles are {polarity} in most other images, so they are taken to be {polarity} in this "
     "image, too, which may be either, as its range does not say: look at the outlines"
@@ -195,9 +195,9 @@ def find_in_images(
                         continue
                     if by_person and name not in kept:
                         used.append(f"{name} ({by_person})")
-                    if time.monotonic() > due:  # so that others see it while images are searched
+                    if (began := time.monotonic()) > due:  # the page shows them
                         folder.searched.write(rows[each] for each in sorted(rows))
-                        due = time.monotonic() + _WRITTEN
+                        due = (now := time.monotonic()) + max(_WRITTEN, _N_TIMES * (now - began))
             if left_out:
                 write_record(folder.path / RUN, run | {LEFT_OUT: left_out})
             if rows:

@@ -83,6 +83,7 @@ def test_an_image_that_cannot_be_shown_is_reported(make: Make, served: Serve) ->
     server = served(make(pictures=True))
     with contextlib.closing(Queue(server.folder)) as queue:
         missing, broken = queue.image_of(1), queue.image_of(2)
+    assert server.send("image/1").status == 200, "kept, but only of this file"
     missing.unlink()
     broken.write_bytes(b"\x89PNG\r\n\x1a\n half")
     for item, path in ((1, missing), (2, broken)):

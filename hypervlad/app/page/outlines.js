@@ -451,7 +451,7 @@ function prepare() { if (tool === "grow" && shown?.version >= 0) post("prepare",
 function showAll() {
   const n = selected.size;
   by("chosen").textContent = n ? `${plural(n)} chosen` : "Nothing chosen";
-  by("name").textContent = state.is_found || shapes.size ? `${shown.name} · ${plural(shapes.size)}` : shown.name;
+  by("name").textContent = (state.is_found && shown.version >= 0) || shapes.size ? `${shown.name} · ${plural(shapes.size)}` : shown.name;
   const useless = { delete: !n, merge: n < 2, undo: !shown.can_undo, redo: !shown.can_redo, done: shown.version < 0 };
   for (const [name, isUseless] of Object.entries(useless)) by(name).disabled = busy || isUseless;
   press(by("done"), isDone());
