@@ -41,6 +41,7 @@ _MIN_FOUND = 0.3
 _MAX_BEYOND = 0.05  # of the particles, of sizes about which the correction knows nothing
 _SOURCES = "fields", "finding", "classes"  # of uncertainty, in columns of counts and sizes
 _STRAY = 4  # pixels
+_AS_ONE = ", or count each as one: --set edges=leave_out (in Python, edges='leave_out')"
 _MAX_WEIGHT = 10  # of a particle, from which on a count may depend on it alone
 
 
@@ -260,7 +261,7 @@ def count_found(
         notes.append(
             f"{counted(n_huge, 'particle')} nearly as large as the image "
             f"{verb(n_huge, 'counts', 'count each')} for more than {_MAX_WEIGHT}: take larger "
-            f"images{by_reader(', or count each as one (--set edges=leave_out)', '')}"
+            f"images{by_reader(_AS_ONE, '')}"
         )
 
     strays = np.array([field.micrograph for field in fields if field.by_person])

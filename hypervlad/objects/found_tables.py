@@ -52,7 +52,7 @@ _SAME = ["area_px2", "top", "left", "centroid_row", "centroid_column"]
 def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     """Read a table that a person may have edited; a ValueError if it lacks columns or numbers."""
     if not path.exists():
-        how = by_reader("continue it with --resume", "find again")
+        how = by_reader("continue it with --resume (in Python, resume=True)", "find again")
         raise ValueError(f"{path}: missing, as finding was stopped; {how}")
     try:
         text, separator = text_of_table(path, name_some(columns))

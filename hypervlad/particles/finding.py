@@ -378,11 +378,7 @@ class Scales:
         is_clear: NDArray[np.bool_],
     ) -> NDArray[np.bool_]:
         """Return which of a few particles are clear: none if most of their area is not."""
-        grey, sign, is_clear = (
-            self._images[whole],
-            1 if polarity == "bright" else -1,
-            is_clear.copy(),
-        )
+        grey, sign = self._images[whole], 1 if polarity == "bright" else -1
         places, areas = ndimage.find_objects(labels), areas_of(labels, len(clarity))[1:]
         least, shown = _RANGE_OF_FEW * self._brightness[whole][1], edges.steps * (1 - edges.at_edge)
         for number in np.flatnonzero(is_clear).tolist():
@@ -400,15 +396,12 @@ class Scales:
 
     def _unsure(self, polarity: Polarity, labels: LabelMap) -> NDArray[np.float64]:
         """Return the mean probability that pixels of particles are none, where it is least."""
-        n = int(labels.max(initial=0))
-        least = np.ones(n)
+        least = np.ones(n := int(labels.max(initial=0)))
         for background in (each for key, each in self._background.items() if key[0] == polarity):
-            own = nearest(labels, background.shape)
-            counts, sums = (
-                np.bincount(own.ravel(), w, n + 1)[1:] for w in (None, background.ravel())
-            )
-            means = sums / 255 / counts.clip(1)
-            least = np.where(counts >= _MIN_SEEN, np.minimum(least, means), least)
+            own = nearest(labels, background.shape).ravel()
+            areas = np.bincount(own, minlength=n + 1)[1:]
+            means = np.bincount(own, background.ravel(), n + 1)[1:] / 255 / areas.clip(1)
+            least = np.where(areas >= _MIN_SEEN, np.minimum(least, means), least)
         return least
 
     def n_specks(self, polarity: Polarity, labels: LabelMap) -> int:

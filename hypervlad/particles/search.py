@@ -216,7 +216,9 @@ def find_in_images(
     usual, rare = _by_polarity({name: row.get("polarity") for name, row in rows.items()})
     if rare:
         most, other = (rows[own[0]]["polarity"] for own in (usual, rare))
-        shell = f"give --polarity {most}, and a new folder to write to"
+        shell = (
+            f"give --polarity {most} (in Python, polarity={most!r}), and a new folder to write to"
+        )
         warn_user(
             f"particles are {most} in {counted(len(usual), 'image')} and {other} in "
             f"{name_some(rare)}; look at these, or "
@@ -284,7 +286,7 @@ class _Search:
             image = self.files.get(name) or self.folder.image(name)
             with noted(name) as notes:
                 outline = functools.partial(self.outline, **(taken := self.taken.get(name, {})))
-                found, own = _outlined(name, image, there, outline, self.reading, by_person)
+                found, own = _found_in(name, image, there, outline, self.reading, by_person)
             if name in self.taken and self._is_drawn(name):  # meanwhile
                 return None
             if taken:
@@ -368,7 +370,7 @@ def _started(path: Path, run: dict[str, Any], resume: bool) -> FoundFolder:
         if not resume:
             raise ValueError(
                 f"{path} is not empty, and nothing is overwritten; write to a new folder, or "
-                "continue what was begun there with --resume"
+                "continue what was begun there with --resume (in Python, resume=True)"
             )
         folder = FoundFolder(path)
         versions = [*str(folder.run.get("version", __version__)).split(" and "), __version__]
@@ -414,7 +416,7 @@ def _flat(run: dict[str, Any]) -> dict[str, Any]:
     return {**run, **run["finder"], **sizes, **own}
 
 
-def _outlined(
+def _found_in(
     name: str,
     image: Path,
     there: Outlines | None,

@@ -67,8 +67,8 @@ from hypervlad.statistics.splits import check_groups, group_folds
 
 _MIN_GROUPS, _N_FOLDS = 4, 3  # in which each image is held out once
 # Separations, and whether what has no neck is joined again; the first if none is held out.
-_RULES = [(each, False) for each in (0.8, 0.0, 0.3, 0.5, 0.6, 0.7, 0.75, 0.85, 0.9)]
-_RULES += [(each, True) for each in (0.7, 0.75, 0.8, 0.85)]
+_SEPARATIONS, _OF_NECKS = (0.8, 0.0, 0.3, 0.5, 0.6, 0.7, 0.75, 0.85, 0.9), (0.7, 0.75, 0.8, 0.85)
+_RULES = [(s, necks) for s in _SEPARATIONS for necks in (False, True)[: 1 + (s in _OF_NECKS)]]
 _NECK = 0.3  # pixels
 _MIN_FOUND = 5  # particles, whose median says something about the magnification
 
@@ -312,8 +312,9 @@ class HypercolumnSegmenter(NetworkEstimator):
             model, _ = trained_on(learnt, f"model {turn} of {n_models}")
             for number in held_out.tolist():
                 grey, truth, _ = fields.read(number)
-                own = model.fields(grey, self.tile_size)
-                labels = (_outlined(own, rule, self.min_area) for rule in _RULES)
+                own = partial(separated, model.fields(grey, self.tile_size), min_area=self.min_area)
+                parts = functools.lru_cache(maxsize=1)(own)
+                labels = (_joined(parts(each), at_necks) for each, at_necks in _RULES)
                 assessment.add(truth.label_image(), labels, codes[number])
         model, losses = trained_on(np.arange(len(fields)), f"model {n_models} of {n_models}")
         (separation, at_necks), assessed, detection = assessment.chosen()
@@ -441,8 +442,8 @@ class HypercolumnSegmenter(NetworkEstimator):
 
     def _found(self, annotations: Annotations, read_options: Any, image: Any) -> Outlines:
         sample = self._read(image, annotations, read_options)
-        rule = self.separation_, self.at_necks_
-        labels = _outlined(self._fields(sample, image), rule, self.min_area)
+        parts = separated(self._fields(sample, image), self.separation_, self.min_area)
+        labels = _joined(parts, self.at_necks_)
         note = self._doubt_about(sample, image_name(image), labels)
         if labels.shape != sample.mask.shape:
             labels = renumbered(at_own_scale(labels, sample.mask.shape))
@@ -498,12 +499,8 @@ class HypercolumnSegmenter(NetworkEstimator):
         self.weights_ = self.weights
 
 
-def _outlined(
-    fields: NDArray[np.uint8], rule: tuple[float, bool], min_area: int
-) -> NDArray[np.int32]:
-    separation, at_necks = rule
-    labels = separated(fields, separation, min_area)
-    return join_without_necks(labels, _NECK) if at_necks else labels
+def _joined(parts: LabelMap, at_necks: bool) -> LabelMap:
+    return join_without_necks(parts.copy(), _NECK) if at_necks else parts
 
 
 class _HeldOut:
