@@ -237,10 +237,12 @@ def _line(name: str, rows: Sequence[Facts]) -> list[str]:
 
 
 def unresolved_table(result: Facts) -> str:
-    """Return how many images of unresolved fibres have no answer."""
+    """Return how many images of unresolved fibres have no answer, and how many intervals hold."""
     rows = [row for row in result["mats"] if not is_resolved(row)]
-    none = sum(not np.isfinite(row["found"]) for row in rows)
-    return table(["unresolved mats", "no answer"], [[str(len(rows)), str(none)]])
+    ends = [(*row["interval"], row["true"]) for row in rows if np.isfinite(row["found"])]
+    held = f"{sum(low <= true <= high for low, high, true in ends)} of {len(ends)}"
+    head = ["unresolved mats", "no answer", "intervals of the others hold"]
+    return table(head, [[str(len(rows)), str(len(rows) - len(ends)), held]])
 
 
 def kinds_table(result: Facts) -> str:

@@ -137,7 +137,8 @@ class FibreDiameters:
         measured at the image's own sampling; pixels are those of the image as given.
     note : str
         What is doubtful or particular: few grey levels, shells around fibres, tubes, dark fibres
-        that look flat, widths that change along fibres, bundles, parallel fibres that touch.
+        that look flat, edges that are brighter on one side, widths that change along fibres,
+        bundles, parallel fibres that touch.
     """
 
     diameters: Values

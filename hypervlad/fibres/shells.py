@@ -35,8 +35,8 @@ _HALO, _SHELL = (-0.05, 0.35), (0.1, 0.85)  # brightness over that of the middle
 _MAX_REST = 0.018  # residual of a profile from 0 to 1, in the mean
 # Shells show by how much better they explain profiles, in logarithms of residuals and with an
 # allowance, times the logarithm of the radius, over its spread among fibres, or the third value.
-# Some of 350 drawn mats without shells have up to 1.6, where noise or neighbours leave residuals
-# above 0.01; of 92 with shells above 0.6, 12 have less than 2, and smaller ones.
+# Drawn mats without shells have up to 1.6, where noise or neighbours leave residuals above 0.009;
+# of 52 with shells that have more than 0.6, 8 have less than 2, and smaller residuals.
 _ALLOWED, _LEAST, _SPREAD = 0.1, 0.6, 0.05
 _CLEAR, _SMALL_REST = 2.0, 0.008
 _LEAST_WIDER = 1.1  # shells than what was measured
