@@ -8,6 +8,7 @@ as wide as one of its fibres.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -33,8 +34,9 @@ _MIN_SHOWN = 0.35  # of the length of long fibres; more in 2 of 270 plain drawn 
 # of bundles in images are less even than in its profiles, and lie in layers.
 _LESS = 0.85
 # Of the logarithm of the diameter of a fibre in a bundle, and of the median: of flat ones that
-# touch, it came out up to 1.5 times too large.
-_ERROR, OF_BUNDLES = 0.15, 0.45
+# touch, it came out up to 1.5 times too large. Where bundles show in less than the last share, they
+# may be none, as in three of some 400 plain drawn images: either answer is possible.
+_ERROR, _OF_BUNDLES, _CLEARLY_SHOWN = 0.15, 0.45, 0.6
 _WORDS = (
     "bundles of fibres that touch side by side show in {:.0%} of the length of long fibres, "
     "typically {:.2g} fibres wide"
@@ -62,8 +64,13 @@ def bundle_facts(mean: Values, noise: float, radius: float, blur: float) -> Floa
     return np.concatenate([seen, facts]).astype(np.float32)
 
 
-def find_bundles(field: Field, found: Appearance, long: LongFibres) -> tuple[Values, str]:
-    """Return how many fibres wide each place is, and a note if bundles show; else ones and ""."""
+def find_bundles(
+    field: Field, found: Appearance, long: LongFibres
+) -> tuple[Values, list[tuple[str, float]]]:
+    """Return how many fibres wide each place is, and, if bundles show, a note and its doubt.
+
+    That is by how much the logarithm of the median may be wrong.
+    """
     n_wide = np.ones(len(long.places))
     of_fibres = long.profiles(field, found.sign, _REACH, _SHAPE, _FINER)
     pairs = zip(of_fibres, long.lengths, strict=True)
@@ -71,10 +78,12 @@ def find_bundles(field: Field, found: Appearance, long: LongFibres) -> tuple[Val
     is_bundle = probability > _SURE
     share = long.lengths @ is_bundle / long.lengths.sum()
     if share < _MIN_SHOWN:
-        return n_wide, ""
+        return n_wide, []
     ratio = np.where(is_bundle, np.maximum(ratio, 1), 1)
     (typical,) = weighted_quantiles(ratio, long.lengths * is_bundle, [0.5])
-    return long.at_places(ratio), _WORDS.format(share, typical)
+    either = np.log(typical) if share < _CLEARLY_SHOWN else 0.0
+    doubt = _WORDS.format(share, typical), math.hypot(_OF_BUNDLES, either)
+    return long.at_places(ratio), [doubt]
 
 
 def within_bundles(places: Places, n_wide: Values) -> Places:

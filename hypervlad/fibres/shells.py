@@ -16,7 +16,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from hypervlad.fibres.bundles import OF_BUNDLES, find_bundles
+from hypervlad.fibres.bundles import find_bundles
 from hypervlad.fibres.contrast import FloatMap, Values
 from hypervlad.fibres.places import Appearance, Field, LongFibres
 from hypervlad.statistics.groups import weighted_quantiles
@@ -161,9 +161,9 @@ class WholeBodies:
         if _are_lit(field, found, long):  # a bright edge beside a dim body looks like a bundle
             doubts.append((_LIT_EDGES, _OF_LIT))
         else:
-            n_wide, words = find_bundles(field, found, long)
-            if words:
-                return cls(n_wide, outer, [(words, OF_BUNDLES)])
+            n_wide, doubts = find_bundles(field, found, long)
+            if doubts:
+                return cls(n_wide, outer, doubts)
         wider, words = _outer_edges(field, found, long)
         if words and few_levels:
             doubts.append((_PERHAPS_SHELLS, math.hypot(_ERROR, np.log(np.median(wider)))))
