@@ -225,6 +225,4 @@ def _with_other_masks(text: str, before: str, image: str) -> str:
     listed = one.get("info", {}).get("shown", [])
     shown = {image, *(each["file_name"] for each in one["images"]), *(listed * (not image))}
     other["images"] = [each for each in other["images"] if each["file_name"] not in shown]
-    ids = {each["id"] for each in other["images"]}
-    other["annotations"] = [each for each in other["annotations"] if each["image_id"] in ids]
     return json.dumps(joined_coco([one, other]))

@@ -370,9 +370,7 @@ class OutlineFiles:
             known = json.loads(self._coco.read_bytes())  # as it was written here
         others = {*names} - {*of_coco}
         known["images"] = [each for each in known["images"] if each["file_name"] in others]
-        ids = {each["id"]: each["file_name"] for each in known["images"]}
-        known["annotations"] = [e for e in known["annotations"] if e["image_id"] in ids]
-        for name in others - {*ids.values()}:
+        for name in others - {each["file_name"] for each in known["images"]}:
             of_coco[name] = _classified(*of_field(name))
         new = [coco_of(of_coco[name], name) for name in names if name in of_coco]
         with replace_when_complete(self._coco) as stream:

@@ -276,17 +276,19 @@ def coco_of(outlines: Outlines, image: str) -> dict[str, Any]:
 
 
 def joined_coco(contents: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return one content of several in COCO, with new numbers; no two may have the same image."""
+    """Return one content of several in COCO, with new numbers; no two may have the same image.
+
+    Annotations of images that are not among those of their content are left out.
+    """
     images, annotations, names = list[Any](), list[Any](), dict[str, int]()
     for content in contents:
         own = {each["id"]: each["name"] for each in content.get("categories") or ()}
-        numbers = {key: names.setdefault(name, len(names) + 1) for key, name in own.items()}
         ids = {each["id"]: len(images) + n for n, each in enumerate(content["images"], start=1)}
         images += [each | {"id": ids[each["id"]]} for each in content["images"]]
-        for each in content["annotations"]:
+        for each in (each for each in content["annotations"] if each["image_id"] in ids):
             new = {"id": len(annotations) + 1, "image_id": ids[each["image_id"]]}
-            if (category := each.get("category_id")) in numbers:
-                new["category_id"] = numbers[category]
+            if (name := own.get(each.get("category_id"))) is not None:
+                new["category_id"] = names.setdefault(name, len(names) + 1)
             annotations.append(each | new)
     categories = [{"id": number, "name": name} for name, number in names.items()]
     return {"images": images, "annotations": annotations, "categories": categories}

@@ -326,10 +326,8 @@ def test_fibres_are_measured_without_a_shell(browser: Any, serve: Any, tmp_path:
     (tmp_path / "mats").mkdir()
     for number, image in enumerate(make_fibre_images(2, size=160, random_state=0)[0]):
         tifffile.imwrite(tmp_path / "mats" / f"{number}.tif", image)
-    (page, app), results = (
-        serve(tmp_path / "mats", TaskPage, "diameters.html"),
-        tmp_path / "mats-results",
-    )
+    page, app = serve(tmp_path / "mats", TaskPage, "diameters.html")
+    results = tmp_path / "mats-results"
     page.link = app.link  # type: ignore[attr-defined]
     words = "Fibre diameters: this is the preview."
     shown = page.does("diameters", "Preview this image", words)

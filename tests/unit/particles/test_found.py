@@ -91,7 +91,7 @@ def original(images, tmp_path_factory):
 @pytest.fixture(scope="module")
 def classified_original(original, tmp_path_factory):
     path = shutil.copytree(original, tmp_path_factory.mktemp("classified") / "found")
-    FoundFolder(path).update(formats=["geojson", "roi"])
+    FoundFolder(path).update(formats=["coco", "geojson", "roi"])
     FoundFolder(path).classify(Classifier())
     return path
 
@@ -551,11 +551,11 @@ def as_label_image(path, outlines):
 
 
 def as_coco(path, outlines):
-    """Leave only given outlines of the first image, as a person does in the file of all images."""
+    """Leave only given outlines of a.png, as a person does in the file of all images."""
     content, labels = json.loads(path.read_text()), [each.label for each in outlines]
-    assert next(each["file_name"] for each in content["images"]) == "a.png"
-    own = (e for e in content["annotations"] if e["image_id"] > 1 or e["particle"] in labels)
-    path.write_text(json.dumps(content | {"annotations": [*own]}))
+    (own,) = (each["id"] for each in content["images"] if each["file_name"] == "a.png")
+    kept = (e for e in content["annotations"] if e["image_id"] != own or e["particle"] in labels)
+    path.write_text(json.dumps(content | {"annotations": [*kept]}))
 
 
 CORRECTED = {  # what is saved where, by which program
@@ -616,6 +616,7 @@ def test_corrected_outlines_are_counted_and_kept_by_resume(images, tmp_path, pla
     assert len(set(said)) == (place != "found/outlines/a.png.geojson")
 
 
+@pytest.mark.filterwarnings("ignore:.*corrected in another")
 def test_a_class_that_a_person_changed_for_qupath_leaves_the_others_to_the_model(classified):
     file = classified.path / "geojson" / "a.png.geojson"
     before, content = classified.table, json.loads(file.read_text("utf-8"))
@@ -627,6 +628,10 @@ def test_a_class_that_a_person_changed_for_qupath_leaves_the_others_to_the_model
     after = FoundFolder(classified.path).table
     assert after.loc[row, ["class", "source"]].tolist() == ["rod", "outlines"]
     pd.testing.assert_frame_equal(after.drop(index=row)[[*before]], before.drop(index=row))
+    write_outlines(classified.path / "outlines" / "z.png.tif", classified.outlines("z.png")[:1])
+    as_coco(classified.path / "coco.json", classified.outlines("a.png")[:1])
+    classified.update()  # that of z.png in the file of all is as it was written
+    assert [len(classified.outlines(name)) for name in ("a.png", "z.png")] == [1, 1]
 
 
 def test_outlines_that_a_person_drew_first_are_not_found_again(images, tmp_path):

@@ -261,9 +261,7 @@ def has_roifile(suffix):
     return suffix != ".zip" or pytest.importorskip("roifile")
 
 
-@pytest.mark.filterwarnings(
-    "ignore:.*in separate parts", "ignore:__array__ implem:DeprecationWarning"
-)
+@pytest.mark.filterwarnings("ignore:.*in separate parts", "ignore:__array__ implementation")
 @pytest.mark.parametrize("suffix", [".tif", ".zip", ".geojson", ".json"])
 @settings(max_examples=12)
 @given(
