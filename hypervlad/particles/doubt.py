@@ -143,7 +143,7 @@ def _paired(touching: NDArray[np.int64], n: int) -> float:
     """Return which share of n particles touch exactly one other; 0 if most may do so by chance."""
     counts = np.bincount(touching.ravel())
     n_pairs = np.count_nonzero((counts[touching] == 1).all(axis=1))
-    share = 2 * n_pairs / n
+    share = float(2 * n_pairs / n)
     return share if n_pairs >= _MIN_PAIRS and share > _MOSTLY else 0.0
 
 
