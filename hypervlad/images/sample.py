@@ -66,16 +66,23 @@ GIVEN_SIZE = (
 )
 _MAX_HOT, _MAX_HOT_SHARE = 4, 0.01  # pixels of a cluster; of the image, as fine stripes have more
 # Lines of a detector's dead or hot pixels: how many of the pixels are beyond both neighbours, of at
-# most how many that are compared; share of all lines, as fine stripes are more.
-_OF_LINE, _ALONG, _MAX_LINES = 0.95, 512, 0.01
+# most how many that are compared; by how many times as much as these are beyond the next ones,
+# which they are in real lines; share of all lines, as fine stripes are more.
+_OF_LINE, _ALONG, _ALONE, _MAX_LINES = 0.95, 512, 4, 0.01
 # A surface of this degree is uneven light if its range is so many standard deviations of what is
 # left, whose coarse part varies by less than this share of the range. With slopes and vignettes of
-# three and five times the contrast, 56 of 56 drawn images have it, of twice 14 of 28; with steps
-# and large discs and spheres instead, none of 140. Narrower beams are not recognised. With 2.5
-# instead of 6, two of 400 empty fields more have a false particle.
+# three and five times the contrast, 56 of 56 drawn images have it, of twice 14 of 28; with steps,
+# discs and spheres of 60 to 260 pixels instead, none of 140 of 480. Narrower beams are not
+# recognised. With 2.5 instead of 6, two of 400 empty fields more have a false particle.
 _DEGREE, _MIN_LIGHT, _MAX_LEFT = 2, 6.0, 0.06
-_LEAST_LEFT = 1e-4  # standard deviation over the range: less is rounding
 _COARSE, _MAX_SAMPLE = 16, 2**16  # parts of a side; pixels that are looked at
+# Fewer levels of grey are steps, and more pixels of the first or the last one are saturated.
+_MIN_LEVELS, _MAX_SATURATED = 64, 0.01
+_UNEVEN_LIGHT = (
+    "brightness changes smoothly across the image, {:.2g} times as much as what is left varies: "
+    "taken out as uneven light; if it is of the sample, --set scaling=percentile (in Python, "
+    'read_options={{"scaling": "percentile"}}) keeps it'
+)
 
 
 class Sample(NamedTuple):
@@ -279,8 +286,8 @@ def read_sample(
 
     Where grey levels are scaled from the darkest to the brightest, which ``scaling="auto"`` of
     `read_options` means here unless `auto` says otherwise, hot pixels are clipped, dead lines are
-    replaced, and uneven light that hides the contrast is taken out. `pixel_size` is of
-    images that state none. `mask`, bool (H, W), is where to look; what is elsewhere has no
+    replaced, and uneven light that hides the contrast is taken out, as a note says. `pixel_size` is
+    of images that state none. `mask`, bool (H, W), is where to look; what is elsewhere has no
     influence, and may be NaN in arrays. ValueError if a parameter is out of range or the image
     cannot be read; UserWarnings if its pixels are not square, colours show different things, or
     faults change what is measured.
@@ -315,7 +322,7 @@ def read_sample(
         if is_stretched:
             grey = _stretched(grey)
     if is_stretched:
-        grey = _without_uneven_light(grey, seen & shown)
+        grey = _without_uneven_light(grey, seen & shown, name)
     return Sample(grey, seen & shown, micrograph.pixel_size, found)
 
 
@@ -355,12 +362,17 @@ def _without_dead_lines(grey: NDArray[np.float32]) -> NDArray[np.float32]:
     """Replace rows and columns that are darker or brighter than both neighbours all along."""
     for axis in (0, 1):
         lines = np.moveaxis(grey, axis, 0)
-        some = lines[:, :: max(1, lines.shape[1] // _ALONG)]
-        beyond = [(own[1:-1] > np.maximum(own[:-2], own[2:])).mean(axis=1) for own in (some, -some)]
-        dead = 1 + np.flatnonzero(np.maximum(*beyond) > _OF_LINE)
+        some = np.pad(lines[:, :: max(1, lines.shape[1] // _ALONG)], ((2, 2), (0, 0)), "edge")
+        own, (after, before) = some[2:-2], (some[3:-1], some[1:-3])
+        beyond = [(own > np.maximum(after, before)), (own < np.minimum(after, before))]
+        nearest, next_ = (after + before) / 2, (some[4:] + some[:-4]) / 2
+        apart = [np.abs(np.median(each, axis=1)) for each in (own - nearest, nearest - next_)]
+        is_dead = np.max([each.mean(axis=1) for each in beyond], axis=0) > _OF_LINE
+        dead = np.flatnonzero(is_dead[1:-1] & (apart[0] > _ALONE * apart[1])[1:-1]) + 1
         if 0 < len(dead) <= max(1, _MAX_LINES * len(lines)):
             grey = grey.copy()
             np.moveaxis(grey, axis, 0)[dead] = (lines[dead - 1] + lines[dead + 1]) / 2
+            grey = _stretched(grey)
     return grey
 
 
@@ -382,30 +394,36 @@ def _without_hot_pixels(grey: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _without_uneven_light(
-    grey: NDArray[np.float32], mask: NDArray[np.bool_]
+    grey: NDArray[np.float32], mask: NDArray[np.bool_], name: str
 ) -> NDArray[np.float32]:
-    """Subtract a smooth change of brightness that hides the contrast."""
+    """Subtract a smooth change of brightness that hides the contrast, and note it."""
     step = max(1, int((grey.size / _MAX_SAMPLE) ** 0.5))
     values, seen = grey[::step, ::step], mask[::step, ::step]
-    terms = [(i, j) for i in range(_DEGREE + 1) for j in range(_DEGREE + 1 - i)]
-    if min(grey.shape) < _COARSE or seen.sum() <= len(terms):
+    levels, counts = np.unique(values[seen], return_counts=True)
+    if min(grey.shape) < _COARSE or len(levels) < _MIN_LEVELS:
         return grey
+    if max(counts[0], counts[-1]) > _MAX_SATURATED * counts.sum():
+        return grey
+    terms = [(i, j) for i in range(_DEGREE + 1) for j in range(_DEGREE + 1 - i)]
     powers = [np.polynomial.legendre.legvander(np.linspace(-1, 1, n), _DEGREE) for n in grey.shape]
     rows, across = (own[::step] for own in powers)
     columns = np.stack([np.outer(rows[:, i], across[:, j])[seen] for i, j in terms], axis=1)
     weights, *_ = np.linalg.lstsq(columns, values[seen], rcond=None)
     left, range_ = np.zeros(seen.shape), np.ptp(columns @ weights)
     left[seen] = values[seen] - columns @ weights
-    if not _LEAST_LEFT * range_ < left[seen].std() < range_ / _MIN_LIGHT:
+    rounding = np.ptp(levels) / (len(levels) - 1) / 2
+    if not rounding < (deviation := left[seen].std()) < range_ / _MIN_LIGHT:
         return grey
     sigma = min(seen.shape) / _COARSE
     near = np.maximum(ndimage.gaussian_filter(seen.astype(float), sigma), 0.05)
     if (ndimage.gaussian_filter(left, sigma) / near)[seen].std() >= _MAX_LEFT * range_:
         return grey
+    note_doubt(name, _UNEVEN_LIGHT.format(range_ / deviation))
     surface = np.zeros((_DEGREE + 1, _DEGREE + 1))
     surface[tuple(np.transpose(terms))] = weights
     down, right = (each.astype(np.float32) for each in (powers[0] @ surface, powers[1]))
-    return _stretched(grey - down @ right.T)
+    even = grey - down @ right.T
+    return _stretched(even.clip(even[mask].min(), even[mask].max()))
 
 
 def _stretched(grey: NDArray[np.float32]) -> NDArray[np.float32]:
