@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from hypervlad.fibres.bundles import find_bundles
 from hypervlad.fibres.contrast import FloatMap, Values
-from hypervlad.fibres.places import Appearance, Field, LongFibres
+from hypervlad.fibres.places import Appearance, Field, LongFibres, Places
 from hypervlad.statistics.groups import weighted_quantiles
 
 _REACH, _SHAPE = 2.5, (4, 101)  # of profiles: in diameters, and points along and across
@@ -158,13 +158,14 @@ class WholeBodies:
         doubts = list[tuple[str, float]]()
         if not len(long):
             return cls(n_wide, outer, doubts)
-        if _are_lit(field, found, long):  # a bright edge beside a dim body looks like a bundle
+        of_fibres = [*long.profiles(field, found.sign, _REACH, _SHAPE)]
+        if _are_lit(of_fibres, long):  # a bright edge beside a dim body looks like a bundle
             doubts.append((_LIT_EDGES, _OF_LIT))
         else:
             n_wide, doubts = find_bundles(field, found, long)
             if doubts:
                 return cls(n_wide, outer, doubts)
-        wider, words = _outer_edges(field, found, long)
+        wider, words = _outer_edges(of_fibres, found, long)
         if words and few_levels:
             doubts.append((_PERHAPS_SHELLS, math.hypot(_ERROR, np.log(np.median(wider)))))
         elif words:
@@ -173,12 +174,11 @@ class WholeBodies:
         return cls(n_wide, outer, doubts)
 
 
-def _are_lit(field: Field, found: Appearance, long: LongFibres) -> bool:
+def _are_lit(of_fibres: Sequence[tuple[Places, Values]], long: LongFibres) -> bool:
     """Return whether edges towards one side of the image are brighter than the others."""
     towards, away = np.zeros(2), np.abs(_ACROSS)
     edges = np.sign(_ACROSS) * _within(away, _ON_EDGES)
     beside = [_within(side * _ACROSS, _BESIDE) for side in (-1, 1)]
-    of_fibres = long.profiles(field, found.sign, _REACH, _SHAPE)
     for (own, profiles), length in zip(of_fibres, long.lengths, strict=True):
         ground = np.min([profiles[:, each].mean(axis=1) for each in beside], axis=0)
         body = np.maximum(profiles[:, away < 1].mean(axis=1) - ground, 1e-3)
@@ -187,11 +187,12 @@ def _are_lit(field: Field, found: Appearance, long: LongFibres) -> bool:
     return bool(np.linalg.norm(towards) > _LIT * long.lengths.sum())
 
 
-def _outer_edges(field: Field, found: Appearance, long: LongFibres) -> tuple[Values, str]:
+def _outer_edges(
+    of_fibres: Sequence[tuple[Places, Values]], found: Appearance, long: LongFibres
+) -> tuple[Values, str]:
     """Return the outer diameters of places over those found, and a note if they differ."""
     same, weights = np.ones(len(long.places)), long.lengths
-    own = long.profiles(field, found.sign, _REACH, _SHAPE)
-    profiles = np.stack([_mean_profile(each) for _, each in own])
+    profiles = np.stack([_mean_profile(each) for _, each in of_fibres])
     body, _, _ = _bodies().fitted(profiles, lambda c: _within(c[:, 2], _HALO))
     rest, radii, cores = _shells().fitted(profiles, _is_shell)
     words, clear = _OF_SHELLS, rest < np.log(_MAX_REST)
