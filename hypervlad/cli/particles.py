@@ -47,9 +47,9 @@ Formats = Annotated[
     list[Format] | None,
     typer.Option(
         "--format",
-        help="Also write the outlines as COCO (coco.json, of all images), GeoJSON (for QuPath) or "
-        "ImageJ regions (for Fiji), into sub-folders of these names. May be repeated. They are "
-        "written anew whenever outlines have changed, until you delete them.",
+        help="Also write the outlines as COCO (coco.json, of all images), or into sub-folders of "
+        "these names as GeoJSON (for QuPath) or ImageJ regions (for Fiji). May be repeated. They "
+        "are written anew whenever outlines have changed, until you delete them.",
     ),
 ]
 

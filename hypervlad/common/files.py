@@ -306,8 +306,7 @@ def parse_json(
         text = text.decode()
     if not isinstance(text, str):  # a column of a database may hold anything
         raise ValueError(f"{text!r} is no text")
-    # One of these stands before each value but the first.
-    if sum(map(text.count, ",:[{")) > max_values:
+    if count_values(text) > max_values:
         raise ValueError(f"more than {max_values} values; split it")
     number = _finite_or_none if none_if_not_finite else _finite
     try:
@@ -332,6 +331,11 @@ def parse_json(
         if not level:
             return value
     raise ValueError(f"lists and objects are nested more than {MAX_JSON_NESTING} deep")
+
+
+def count_values(text: str) -> int:
+    """Return how many values JSON has at most: one of these stands before each but the first."""
+    return sum(map(text.count, ",:[{"))
 
 
 def _check_texts(values: list[Any]) -> None:

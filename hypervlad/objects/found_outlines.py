@@ -19,7 +19,7 @@ from hypervlad.common.tables import Journal
 from hypervlad.common.wording import counted, name_some, warn_user
 from hypervlad.images.errors import ImageReadError
 from hypervlad.images.files import IMAGE_SUFFIXES, composed, list_files
-from hypervlad.images.masks import all_of_name
+from hypervlad.images.masks import all_of_name, matches_by_name
 from hypervlad.objects.detection import Detection
 from hypervlad.objects.fields import Field
 from hypervlad.objects.outline_names import (
@@ -30,7 +30,7 @@ from hypervlad.objects.outline_names import (
 )
 from hypervlad.objects.outlines import read_outlines, write_outlines
 from hypervlad.objects.particle import Outline, Outlines
-from hypervlad.objects.polygon_files import NOT_READ, coco_of, joined_coco
+from hypervlad.objects.polygon_files import NOT_READ, coco_of, joined_coco, json_of, open_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -114,12 +114,15 @@ class OutlineFiles:
             by_field[name] += files
             by_field[name] += [each for each in self._in_formats(name).values() if each.is_file()]
         if self._is_coco_saved():
+            open_json(self._coco, str(self._coco))  # or say why it cannot be read
             of_coco = outlines_of_fields(fields, [self._coco], self.folder.parent)
-            self.unused += [] if any(of_coco.values()) else [COCO]
+            self.unused += [] if any(of_coco.values()) else [f"{COCO}{_listed(self._coco)}"]
             for name, files in of_coco.items():
                 by_field[name] += files
         there = dict.fromkeys(file for files in by_field.values() for file in files)
         digests = {file: _digest_of_all(file) for file in there}
+        others = {self._key(file): _listed(file, fields) for file in there}
+        self.unused += [f"{key}{names}" for key, names in others.items() if names]
         new = defaultdict[str, list[tuple[Path, str]]](list)
         for name, files in by_field.items():
             for file in files:
@@ -141,7 +144,7 @@ class OutlineFiles:
             found[name] += masks
             used |= {*masks}
         self.unused = [
-            f"{file.name}{_listed(file)}" for file in inside if not used & {file, file.parent}
+            f"{self._key(file)}{_listed(file)}" for file in inside if not used & {file, file.parent}
         ]
         stems = defaultdict[str, list[Path]](list)
         for file in files:
@@ -251,8 +254,8 @@ class OutlineFiles:
             # Otherwise another image of the file was corrected.
             self.note_used(name, file, digest, own)
         texts = {
-            f"{self.folder}: {counted(len(self.unused), 'file')} not used, as no image is called "
-            f"so: {name_some(self.unused)}": self.unused,
+            f"{self.folder.parent}: {counted(len(self.unused), 'file')} not used, or not wholly, "
+            f"as no image is called so: {name_some(self.unused)}": self.unused,
             f"{self.folder}: {name_some(self.not_read)} not used: {NOT_READ}": self.not_read,
             f"not used as corrected outlines: {'; '.join(strange)}": strange,
             f"{counted(len(empty), 'file')} without outlines of the image, whose outlines stay as "
@@ -349,53 +352,76 @@ class OutlineFiles:
         """
         wanted, of_coco = {*formats, *self.formats()}, dict[str, Outlines]()
         for name in changed if wanted else ():
-            outlines, table = of_field(name)
-            classified = _classified(outlines, table)
+            outlines, table, classified = _classified(*of_field(name))
             for kind, file in self._in_formats(name).items():
                 before = self._digests_of(name, file)[0]
                 if kind not in wanted or (file.exists() and file_digest(file) != before):
                     continue
                 if kind == "geojson":
-                    write_outlines(file, classified, measures=table.drop(columns="particle"))
+                    write_outlines(file, classified, measures=table)
                 else:
                     write_outlines(file, outlines)
                 if (digest := file_digest(file)) != before:
                     self.note_used(name, file, digest, outlines)
             if "coco" in wanted:
                 of_coco[name] = classified
-        if not of_coco or self._is_coco_saved():
-            return
+        # Once more, as what is between takes time.
+        if of_coco and not self._is_coco_saved():
+            content = self._coco_content(of_field, of_coco, names)
+        if of_coco and self._is_coco_saved():
+            warn_user(
+                f"{self._coco}: not written anew, as another program has saved it; to have the "
+                "outlines as they are now, move it away and count with --format coco"
+            )
+        elif of_coco:
+            with replace_when_complete(self._coco) as stream:
+                stream.write(content)
+            digest = file_digest(self._coco)
+            for name, each in [("", Outlines((0, 0), ())), *of_coco.items()]:
+                self.note_used(name, self._coco, digest, each)
+
+    def _coco_content(
+        self,
+        of_field: Callable[[str], tuple[Outlines, pd.DataFrame]],
+        of_coco: dict[str, Outlines],
+        names: Sequence[str],
+    ) -> bytes:
+        """Return a file of COCO of all fields, and add those that it did not have to `of_coco`."""
         known: dict[str, Any] = {"images": [], "annotations": []}
-        if self._coco.exists() and file_digest(self._coco) == self._digests_of("", self._coco)[0]:
+        if self._coco.exists() and not self._is_coco_saved():
             known = json.loads(self._coco.read_bytes())  # as it was written here
         others = {*names} - {*of_coco}
         known["images"] = [each for each in known["images"] if each["file_name"] in others]
         for name in others - {each["file_name"] for each in known["images"]}:
-            of_coco[name] = _classified(*of_field(name))
+            of_coco[name] = _classified(*of_field(name))[-1]
         new = [coco_of(of_coco[name], name) for name in names if name in of_coco]
-        with replace_when_complete(self._coco) as stream:
-            stream.write(json.dumps(joined_coco([known, *new]), ensure_ascii=False).encode())
-        digest = file_digest(self._coco)
-        for name, each in [("", Outlines((0, 0), ())), *of_coco.items()]:
-            self.note_used(name, self._coco, digest, each)
+        return json_of(joined_coco([known, *new]), str(self._coco))
 
     def _is_coco_saved(self) -> bool:
-        """Return whether a person has saved the file of COCO since it was written or read."""
-        known = {own[0] for (_, key), own in self._known.items() if key == COCO}
-        return self._coco.exists() and file_digest(self._coco) not in known
+        """Return whether a person has saved the file of COCO since it was written."""
+        known = self._digests_of("", self._coco)[0]
+        return self._coco.exists() and file_digest(self._coco) != known
 
 
-def _classified(outlines: Outlines, table: pd.DataFrame) -> Outlines:
-    """Return outlines with the classes that a table of them has."""
-    if "class" not in table:
-        return outlines
-    kinds = zip(outlines, table["class"].fillna(""), strict=True)
-    return replace(outlines, outlines=tuple(replace(o, class_name=kind) for o, kind in kinds))
+def _classified(outlines: Outlines, table: pd.DataFrame) -> tuple[Outlines, pd.DataFrame, Outlines]:
+    """Return outlines, the measures of each, and them with the classes that a table of them has.
+
+    A person may have deleted rows of the table.
+    """
+    rows = table.set_index("particle").reindex([each.label for each in outlines])
+    if "class" not in rows:
+        return outlines, rows, outlines
+    kinds = zip(outlines, rows["class"].fillna(""), strict=True)
+    own = tuple(replace(each, class_name=kind) for each, kind in kinds)
+    return outlines, rows, replace(outlines, outlines=own)
 
 
-def _listed(file: Path) -> str:
-    """Return the names of the images that a file lists, in brackets."""
-    names = [str(each["file_name"]) for own in images_listed(file).values() for each in own]
+def _listed(file: Path, fields: Iterable[str] = ()) -> str:
+    """Return the names of the images that a file lists, and no field has, in brackets."""
+    listed = images_listed(file)
+    used = {id(each) for name in fields for each in matches_by_name(Path(os.sep, name), listed)}
+    entries = (each for own in listed.values() for each in own if id(each) not in used)
+    names = [str(each["file_name"]) for each in entries]
     return f" (its images: {name_some(list(dict.fromkeys(names)))})" if names else ""
 
 

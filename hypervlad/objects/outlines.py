@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 from collections import defaultdict
@@ -32,6 +31,7 @@ from hypervlad.objects.polygon_files import (
     NOT_READ,
     coco_of,
     geojson_of,
+    json_of,
     known_size,
     open_json,
     read_text,
@@ -447,7 +447,7 @@ def write_outlines(
     elif not (classes is None and measures is None):
         raise ValueError(f"{path}: only .geojson files contain given classes and measures")
     elif suffix == ".json":
-        content = json.dumps(coco_of(found, Path(path).stem), ensure_ascii=False).encode()
+        content = json_of(coco_of(found, Path(path).stem), name)
     elif suffix in (".tif", ".tiff"):
         write_tiff(Path(path), _labels_of(found, name), pixel_size or found.pixel_size)
         return

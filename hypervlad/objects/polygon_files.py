@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from hypervlad.common.files import parse_json
+from hypervlad.common.files import count_values, parse_json
 from hypervlad.common.limits import MAX_OUTLINES_BYTES, MAX_OUTLINES_VALUES, MAX_PIXELS
-from hypervlad.common.wording import counted, name_some
+from hypervlad.common.wording import counted, name_some, warn_user
 from hypervlad.images.errors import ImageReadError
 from hypervlad.images.files import path_parts
 from hypervlad.images.masks import matches_by_name
@@ -132,10 +132,14 @@ class JsonFile:
         if image is None or isinstance(image, int | np.integer):
             found = [each for each in self.images if _id_of(each) == str(image)]
         else:
-            stem = Path(image).stem
+            path, stem, parts = Path(image), Path(image).stem, path_parts(str(image))
             own = str(int(stem)) if stem.isdecimal() else stem
             unnamed = (each for each in self.images if not each.get("file_name"))
-            found = matches_by_name(Path(image).absolute(), self.by_name)
+            found = self.by_name.get("/".join(parts), [])
+            found = [e for e in found if path_parts(str(e.get("file_name"))) == parts]
+            # The name of a field is below a folder of images, not below the one we are in.
+            path = path.absolute() if path.exists() else Path(os.sep, path)
+            found = found or matches_by_name(path, self.by_name)
             found = found or [each for each in unnamed if _id_of(each) == own]
         if len(found) != 1:
             known = [str(entry.get("file_name") or entry.get("id")) for entry in self.images]
@@ -460,7 +464,18 @@ def geojson_of(
             geometry = {"type": "Polygon", "coordinates": polygons[0]}
         features.append({"type": "Feature", "geometry": geometry, "properties": properties})
     collection = {"type": "FeatureCollection", "features": features}
-    return json.dumps(collection, ensure_ascii=False, allow_nan=False).encode()
+    return json_of(collection, name)
+
+
+def json_of(content: Mapping[str, Any], name: str) -> bytes:
+    """Return a content as JSON, and warn if it is too large to be read again."""
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False)
+    if (n := count_values(text)) > MAX_OUTLINES_VALUES:
+        warn_user(
+            f"{name}: {n:,} values, of which hypervlad reads at most {MAX_OUTLINES_VALUES:,}: "
+            "other programs can read it, but outlines that they save in it cannot be used here"
+        )
+    return text.encode()
 
 
 # --- cellpose -------------------------------------------------------------------------------------
