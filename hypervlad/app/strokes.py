@@ -86,9 +86,9 @@ def grown(
     All of the stroke, which may be a point, is inside.
     """
     line = np.stack(_pixels_along(_checked(stroke, outlines.shape)), axis=1)
-    line = line[((line >= 0) & (line < outlines.shape)).all(axis=1)]
-    if not len(line):
+    if not ((line >= 0) & (line < outlines.shape)).all(axis=1).any():
         raise ValueError("click on a particle, in the image")
+    line = np.clip(line, 0, np.array(outlines.shape) - 1)  # along its edge, in one piece
     own = [each for each in outlines if _is_on(each, line)]
     label = own[0].label if own else _free_label(outlines)
     others = [each for each in outlines if each not in own]

@@ -222,11 +222,13 @@ def correct(
         return
     if not is_queue and found_folder([str(folder)]) is None and not (folder / EDITS).exists():
         results = output or Path(f"{os.path.abspath(folder)}-results")
-        check_folders(results, [str(folder)])
+        check_folders(results, [str(folder)], tables=[EDITS])
         project = Project(results, folder)
     elif output is not None:
         raise ValueError(f"{folder} has results already; give --output with a folder of images")
     else:
+        if not os.access(folder, os.W_OK):
+            raise ValueError(f"{folder}: no permission to write edits here; copy it, and open that")
         project = Project(folder)
     say(f"results: {project.folder}")
     _serve(project, port, open_page)

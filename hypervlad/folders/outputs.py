@@ -24,7 +24,7 @@ def check_file(path: Path, *inputs: str | Path | None) -> None:
     if not existing.is_dir():
         raise ValueError(f"{path}: {existing} is a file, not a folder; choose another location.")
     if not os.access(existing, os.W_OK):
-        raise ValueError(f"{existing}: no permission to write here; write elsewhere.")
+        raise ValueError(f"{existing}: no permission to write; write elsewhere, with --output.")
     if path.exists() and any(_is_read(path, each) for each in inputs if each is not None):
         raise ValueError(f"{path} is read by this command; give the result another name.")
 

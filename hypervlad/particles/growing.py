@@ -33,9 +33,7 @@ _ALIKE, _SAME = 0.8, 0.95  # of all pixels of two regions, what they share
 _MIN_QUALITY, _SURE = 0.33, 0.45  # of a particle, above that of background; no other scale is tried
 
 Mask = NDArray[np.bool_]
-Pixels = NDArray[
-    np.intp
-]  # (n, 2): row and column of each; one, or a line of pixels that share sides
+Pixels = NDArray[np.intp]  # (n, 2), rows and columns: one, or a line of pixels that share sides
 Box = tuple[int, int, int, int]
 
 
@@ -181,7 +179,7 @@ def _in_full_size(
     top, left = (shrinking * side.start for side in region.window)
     mask = mask & ~taken((top, left, top + mask.shape[0], left + mask.shape[1]))
     inside = at - (top, left)  # also of what smoothing has taken away
-    mask[tuple(inside[(inside < mask.shape).all(axis=1)].T)] = True
+    mask[tuple(inside[((inside >= 0) & (inside < mask.shape)).all(axis=1)].T)] = True
     return cropped(mask, top, left, label)
 
 
