@@ -41,6 +41,7 @@ from hypervlad.objects.particle import NOT_A_PARTICLE, Outline, Outlines
 MODEL = "model.hvlad"
 _OWN_FOLDERS = "outlines", "replaced", "removed", "geojson", "roi"
 _ALL_PASSED = "all outlines were looked at, or are in images that are done: the next round begins"
+_NONE_RANKED = "outlines are measured when all images were searched: look at them one by one"
 _SAID = ["note", "doubt"]  # columns of what was said of an image when particles were found
 _UNSEARCHED = {"n": 0, "is_edited": False, "is_done": False, "words": "not searched yet"}
 _RETRY = 4.0  # seconds after which files that could not be written are tried again
@@ -230,7 +231,8 @@ class Corrections(Database):
             if f"{rows[name]['id']} {label}" not in known:
                 left.append((rows[name]["id"], int(label), why))
         image, label, why = left[0] if left else (0, 0, "")
-        words = f"{why}; {len(left) - 1:,} more" if left else _ALL_PASSED
+        none = _ALL_PASSED if self.is_complete else _NONE_RANKED
+        words = f"{why}; {len(left) - 1:,} more" if left else none
         return {"image": image, "label": label, "message": words}
 
     def _as_found(self, row: sqlite3.Row) -> set[int] | None:
@@ -373,15 +375,25 @@ class Corrections(Database):
             self._continue_exchange()
             self.take_images()
 
-    def begin_anew(self, target: Path) -> None:
-        """Move what was found in some images away; what a person did stays, for the next search."""
+    def begin_anew(self, target: Path) -> list[str]:
+        """Move what was found in some images away; what a person did stays, for the next search.
+
+        Return the images that were corrected in other programs only, whose outlines stay as edits.
+        """
         with self._asking, self._writing:
+            theirs = self._corrected_elsewhere() if self.is_found else []
             with self.writing():  # first: a kill leaves files as they are known then
                 for row in self.rows("SELECT * FROM images"):
-                    self._renew(row, False, "")
+                    if (name := os.fsdecode(row["name"])) in theirs:
+                        self._begin(row)
+                        self._set(row["id"], version=1)
+                    elif row["version"] and name in self.found.by_name:
+                        self._take_others(row["id"])
+                    self._renew(self._row(row["id"]), False, "")
                 self._note_others()
             move_results(self.folder, target)
             self._is_found = False
+        return theirs
 
     def free_name(self, kind: str = "earlier") -> str:
         """Return the name of a new folder for what was found earlier."""
@@ -403,6 +415,20 @@ class Corrections(Database):
         rows = self.rows(f"SELECT id, name FROM images WHERE {_PENDING} ORDER BY random()")
         known = self.found.by_name if rows and self.is_found else {}
         return [row["id"] for row in rows if os.fsdecode(row["name"]) in known]
+
+    def _corrected_elsewhere(self) -> list[str]:
+        """Use files of other programs; return the images that nobody touched here but there."""
+        found = self.found
+        files, fields = found.outline_files, found.by_name
+        with exclusive_lock(self.folder / LOCK, self.folder):
+            unknown = dict.fromkeys(fields)
+            _, failed = files.take_corrected(found.images, fields, unknown, measure_particles([]))
+        if failed:  # nothing was moved
+            raise QueueError(str(next(iter(failed.values()))))
+        touched = self.rows("SELECT name FROM images WHERE version")
+        others = fields.keys() - {os.fsdecode(row["name"]) for row in touched}
+        there = filter(files.digest, sorted(others))
+        return [each for each in there if not files.is_as_found(each)]
 
     def _add_images(self, names: Iterable[str]) -> None:
         """Add images that there are since the folder was opened."""

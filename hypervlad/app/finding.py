@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import math
@@ -31,7 +32,13 @@ from hypervlad.common.files import refuse_link
 from hypervlad.common.progress import announced, joined_notes, note_doubt, noted
 from hypervlad.common.tables import write_table
 from hypervlad.common.wording import counted, name_some, printable
-from hypervlad.images import ImageReadError, ReadOptions, find_images, read_image
+from hypervlad.images import (
+    ImageReadError,
+    ReadOptions,
+    find_images,
+    read_image,
+    read_micrograph,
+)
 from hypervlad.images.annotations import words_of_annotations
 from hypervlad.images.files import file_stamp
 from hypervlad.images.reading import relative_names
@@ -46,6 +53,10 @@ _LEAST_AREA = re.compile(r"(?<![\w/.-])min_area(?![\w/-]|\.\w)")  # no part of a
 _LAYER = re.compile(r"--set layer=\w+ \(in Python, layer='\w+'\)")
 _FIRST = 1.0  # seconds, which the first picture has for itself
 _BY_OTHERS = "“Find in all images” takes what most of the others show"
+_REPLACED = (
+    "the file was replaced after particles were found in it, and the outlines are those of the old "
+    "image: put that back, or save the new one under another name"
+)
 _LEARN = "correct some images, and let it learn from these"
 
 
@@ -115,7 +126,8 @@ class Finding(Corrections):
             self._loading.start()
         if self._is_ready(image):
             found = super().shown(image)
-            return found | {"message": self._in_words(found["message"])}
+            notes = self._note_of_replaced(image), found.get("message")
+            return found | {"message": self._in_words(joined_notes(notes))}
         path = self.image_of(image)
         try:
             height, width = read_image(path, **asdict(self.read_options())).shape[:2]
@@ -126,6 +138,16 @@ class Finding(Corrections):
         (name,) = relative_names([path], self._root)
         shown |= {"outlines": [], "can_undo": False, "can_redo": False, "name": printable(name)}
         return shown | {"height": height, "width": width, "pixel_size": self.scales.size_of(name)}
+
+    def _note_of_replaced(self, image: int) -> str:
+        """Return what a person should know if the file is another one than was searched."""
+        table = self.found.field_table.set_index("micrograph")
+        digest = table["image_digest"][os.fsdecode(self._row(image)["name"])]
+        with contextlib.suppress(ImageReadError):  # the page reports it in place of the image
+            path = self.image_of(image)
+            now = _digest_of(path, file_stamp(path), self.read_options())
+            return _REPLACED if isinstance(digest, str) and digest != now else ""
+        return ""
 
     def preview(self, image: int, polarity: str, min_area: int, middle: str) -> dict[str, Any]:
         """Find the particles of one image, or of the part in view, and return them as `shown` does.
@@ -303,7 +325,9 @@ class Finding(Corrections):
         others = self._names if number else self._sizes_before()
         is_other |= self._are_sizes_other(self._sizes, others)
         if is_other and not self.is_complete and run["finder"]:  # of a run that was stopped
-            self.begin_anew(self.folder / self.free_name(".stopped"))
+            if theirs := self.begin_anew(self.folder / self.free_name(".stopped")):
+                kept = f"kept as corrected in other programs: {name_some(theirs)}"
+                self.runner.report(f"note: {kept}; mark as done what has all outlines right")
             run = self._run_before()
         self.files()
         self._list_unsearched()
@@ -498,6 +522,11 @@ class Finding(Corrections):
 
     def _report_contradictions(self) -> None:
         self.runner.report(*(f"warning: {each}" for each in self.scales.contradictions()))
+
+
+@functools.lru_cache(4096)
+def _digest_of(path: Path, stamp: tuple[int, int] | None, options: ReadOptions) -> str:
+    return read_micrograph(path, **asdict(options)).digest
 
 
 def _load_networks() -> None:

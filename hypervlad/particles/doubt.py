@@ -196,5 +196,5 @@ def doubtful_outlines(table: pd.DataFrame) -> list[tuple[Any, ...]]:
         of_class = table["confidence"].astype(float).rank()
         why[of_class < rank] = "its class is unsure"
         rank = np.fmin(rank, of_class)
-    found = table[["micrograph", "particle", "left_out"]].assign(why=why)
+    found = table.reindex(columns=["micrograph", "particle", "left_out"]).assign(why=why)
     return list(found.iloc[np.argsort(rank, kind="stable")].itertuples(index=False, name=None))

@@ -92,6 +92,7 @@ def test_strokes_change_just_the_pixels_that_they_go_around_or_divide(start: Sta
     away = np.hypot(*np.indices(SHAPE) - 80)  # a core in a shell: clicks take either edge
     core = 0.16 + 0.31 * (away < 40) + 0.35 * (away < 20)
     commands.save(app.folder.with_name("fields") / "b.png", core)
+    assert "file was replaced" in app.image(2)["message"]
     app.post("prepare", image=2)
     app.edit("delete", [*app.areas(2)], image=2)
     clicks = [app.edit("grow", [], [80, 80], image=2) and app.areas(2) for _ in range(3)]
@@ -106,6 +107,7 @@ def test_strokes_change_just_the_pixels_that_they_go_around_or_divide(start: Sta
         (("draw", [], [[5, 5], [5, 6]]), "fewer than 4 pixels"),
         (("draw", [], rectangle(105, 25, 115, 35)), "in other outlines"),
         (("grow", [], [[180, 140]]), "nothing with an edge"),
+        (("grow", [], [[190, 9], [190, -4], [5, -4], [5, 9]]), "nothing with an edge"),
         (("other", [two], [[1, 1]]), "no action"),
     ):
         action, labels, *stroke = wrong
@@ -326,7 +328,7 @@ def test_what_is_found_anew_is_taken_over_whole_and_taken_back(start: Start, num
 EDITED = ("b.png", "before"), ("b.png", "stopped")
 
 
-@pytest.mark.parametrize("when", ["before", "meanwhile", "after", "stopped"])
+@pytest.mark.parametrize("when", ["before", "meanwhile", "after", "stopped", "elsewhere"])
 @pytest.mark.filterwarnings("ignore:.*(taken to be|look like|particles are)")
 def test_edits_stay_while_others_are_searched_and_later(tmp_path: Path, when: str) -> None:
     """The first image shows bright and dark particles, and is searched again after the others."""
@@ -344,7 +346,12 @@ def test_edits_stay_while_others_are_searched_and_later(tmp_path: Path, when: st
             assert [app.image(number)["version"] < 0 for number in (2, 1)] == [True, False]
         if (image.name, when) in EDITED or (polarity and when == "meanwhile"):
             app.post("edit", **app.body("draw", stroke=np.ravel(stroke).tolist()))
-        if (image.name, when) == ("b.png", "stopped"):
+        if image.name == "b.png" and when in ("stopped", "elsewhere"):
+            assert "all images were searched" in app.post("doubtful", passed=[])["message"]
+            if when == "elsewhere":
+                labels = read_outlines(file := results / "outlines" / "a.png.tif").label_image()
+                labels[2:20, 40:50] = 2
+                tifffile.imwrite(file, labels.astype(np.uint16))
             raise KeyboardInterrupt
         return find_particles(image, **polarity)
 
@@ -352,8 +359,9 @@ def test_edits_stay_while_others_are_searched_and_later(tmp_path: Path, when: st
         with contextlib.suppress(KeyboardInterrupt):
             own: Any = {"root": images, "finder": {"polarity": "auto"}, "resume": True}
             find_in_images(results, sorted(images.iterdir()), outline, **own)
-        if when == "stopped":
-            app.ended("find", polarity="bright", min_area=20, groups="")
+        if when in ("stopped", "elsewhere"):
+            said = app.ended("find", polarity="bright", min_area=20, groups="")["task"]["lines"]
+            assert any("programs: a.png; mark" in line for line in said) == (when == "elsewhere")
         else:
             polarity = FoundFolder(results).field_table["polarity"][0]
             assert polarity == ("bright" if when == "after" else "dark")
