@@ -10,15 +10,18 @@ from pathlib import Path
 
 import numpy as np
 import tifffile
+from PIL import Image
 
 from hypervlad.common.wording import counted, note_of_copies, note_of_unscaled, verb
 from hypervlad.fibres.alignment import DEFAULT_METHOD, EXCESS
-from hypervlad.fibres.alignment_page import MAPS
+from hypervlad.fibres.alignment_page import FIGURES, MAPS
 from hypervlad.fibres.alignment_page import TABLES as ALIGNMENT_TABLES
 from hypervlad.fibres.diameter_groups import ALL_IMAGES
 from hypervlad.fibres.diameter_tables import GROUPS_TABLE, IMAGES_TABLE, PLACES_TABLE
 from hypervlad.objects.results_folder import Row, copies_among, made_with, read_results, read_rows
-from hypervlad.pages import paper
+from hypervlad.pages import paper, parts
+from hypervlad.pages.base import evenly_spaced
+from hypervlad.pages.numbers import interval_text, number_text
 from hypervlad.pages.paper import Result
 from hypervlad.statistics.groups import Sample, widened, with_error
 
@@ -38,6 +41,15 @@ _OF_IMAGES = {  # columns
     "spread_deg": ("angular spread", 1, "°"),
     "fibre_share": ("share of fibre pixels", 100, "%"),
 }
+_USELESS = 0.99  # of what is possible: an interval that says nothing
+_MAX_SPREAD = 90  # degrees between two axes, at most
+_MAX_FIGURES = 24
+_HEADER = "Image", "Aligned area, %", "Mean direction, °", "Order parameter", "Spread, °"
+_ABOUT_IMAGES = (
+    "In brackets: 95 % intervals, from how much the parts of an image differ and how far "
+    "directions can be measured. Directions are counter-clockwise from the horizontal, from 0 to "
+    "180°: an interval may go from 175 to 5, and is 0 to 180 where any direction is possible."
+)
 
 
 def diameters_report(folder: Path, weight: str | None) -> paper.Report:
@@ -154,6 +166,11 @@ def alignment_report(folder: Path, weight: str | None) -> paper.Report:
         else:
             ends = np.clip(Sample.of(known).mean(), 0, most).tolist()
         ends[1:] = _as_measured(column, ends, scale, rows)
+        most = _MAX_SPREAD if unit == "°" else most
+        if np.fmin(ends[2], most) - np.fmax(ends[1], 0) > _USELESS * most:
+            ends[1:] = math.nan, math.nan
+        elif unit == "°":
+            ends[2] = _possible(ends[2])
         results.append(Result.of(f"{text}, mean", ends, unit, paper.OF_MEAN))
     with_fibres = [row for row in rows if row["mean_direction_deg"]]
     for row in with_fibres:
@@ -192,7 +209,52 @@ def alignment_report(folder: Path, weight: str | None) -> paper.Report:
     notes += paper.notes_of(made, rows)
     label = "direction from the mean of its image"
     shown = paper.Figure(label, "°", "fibre pixels", [drawn], caption, _BINS.tolist())
-    return paper.Report("Alignment of fibres", [shown], results, methods, notes=notes)
+    images = _image_by_image(folder, every)
+    return paper.Report("Alignment of fibres", [shown], results, methods, None, notes, images)
+
+
+def _image_by_image(folder: Path, rows: Sequence[Row]) -> list[parts.Part]:
+    """Return a table of images, and the figures that were written of them."""
+
+    def cell(row: Row, column: str, scale: float = 1) -> tuple[str, float | None]:
+        stem = column.removesuffix("_deg")
+        names = (column.replace(stem, stem + end) for end in ("", "_low", "_high"))
+        best, low, high = (round(scale * float(row.get(name) or "nan"), 2) for name in names)
+        if math.isnan(best):
+            return "–", None
+        if stem == "spread":
+            high = _possible(high)
+            if math.isnan(_possible(best)):
+                return f"above {_MAX_SPREAD}", best
+        interval = "" if low != low and high != high else f" ({interval_text(low, high)})"
+        return number_text(best) + interval, best
+
+    table = [
+        [
+            row["path"],
+            cell(row, "fraction", 100),
+            cell(row, "mean_direction_deg"),
+            cell(row, "order_parameter"),
+            cell(row, "spread_deg"),
+        ]
+        for row in rows
+    ]
+    drawn = [row["path"] for row in rows if (folder / FIGURES / f"{row['path']}.png").is_file()]
+    figures = list[parts.Figure]()
+    for n in evenly_spaced(len(drawn), _MAX_FIGURES):
+        with Image.open(folder / FIGURES / f"{drawn[n]}.png", formats=["PNG"]) as stored:
+            pixels = np.asarray(stored.convert("RGB")) / 255
+        height, width = pixels.shape[:2]
+        jpeg = f"data:image/jpeg;base64,{parts.jpeg_text(pixels, width)}"
+        figures.append(parts.Figure(jpeg, drawn[n], "", width, height))
+    some = f" Figures: {len(figures)} of {counted(len(drawn), 'image')}, evenly spaced."
+    sheet = parts.Sheet.of("Images", _HEADER, table, file="alignment.csv")
+    return [_ABOUT_IMAGES + some * (len(figures) < len(drawn)), sheet, *figures]
+
+
+def _possible(spread: float) -> float:
+    """Return an upper end in degrees, NaN if it is open: no axes are further apart."""
+    return spread if spread <= _MAX_SPREAD else math.nan
 
 
 def _as_measured(

@@ -44,6 +44,7 @@ OF_QUANTILES = "Quantiles with intervals: R. S. Woodruff, J. Am. Stat. Assoc. 47
 OF_SHARE = "E. B. Wilson, J. Am. Stat. Assoc. 22, 1927, for as many as would vary like these images"
 OF_MEAN = "Mean with Student's interval: jackknife, B. Efron and C. Stein, Ann. Stat. 9, 1981"
 _NO_ENDS = math.nan, math.nan
+_NO_INTERVAL = "no interval: images are too few for how much they differ, or alike"
 _NEEDED = (
     "As ISO 13322-1:2014 asks for particles, but from the interval of the median, if more {}s{} "
     "differ as these do"
@@ -88,7 +89,7 @@ class Result(NamedTuple):
         """Return the line of a value with its interval, which no share, length or number leaves."""
         value, low, high = np.clip([*map(float, ends)], 0, 100 if unit == "%" else None).tolist()
         if math.isnan(low) and math.isnan(high):
-            source += "; no interval: images are too few, or alike" * (value == value)
+            source += f"; {_NO_INTERVAL}" * (value == value)
         return cls(quantity, value, low, high, unit, source, group)
 
     @property
@@ -214,7 +215,8 @@ class Figure(NamedTuple):
 class Report:
     """What a folder of results says: at most two figures, and sentences that a paper may print.
 
-    `budget` is as `FoundCounts.budget`; `notes` must be known, but are not for print.
+    `budget` is as `FoundCounts.budget`; `notes` must be known, but are not for print. `images` are
+    the parts of the page about single images.
     """
 
     title: str
@@ -223,6 +225,7 @@ class Report:
     methods: Sequence[str]
     budget: pd.DataFrame | None = None
     notes: Sequence[str] = ()
+    images: Sequence[parts.Part] = ()
 
 
 def notes_of(made: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -445,6 +448,7 @@ def write_report(folder: Path, report: Report) -> Path:
         table = parts.Table(["", "Value", "95 % interval", "Source"], rows)
         cited = parts.Items([f"[{k}] {text}" for k, text in enumerate(sources, start=1)], "soft")
         content.append(parts.section("Results", table, cited, _links(TABLE)))
+        content.append(parts.section("Image by image", *report.images))
         if report.budget is not None:
             write_rows(folder / BUDGET, (), report.budget.to_dict("records"))
             content.append(budget_section(report.budget, _links(BUDGET)))

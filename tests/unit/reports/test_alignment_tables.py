@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from support.commands import rows_of
+from support import commands, pages
 
 from hypervlad.fibres import AlignmentRecipe, AxialStatistics, Interval
 from hypervlad.results import write_alignment
@@ -15,20 +15,22 @@ from hypervlad.results import write_alignment
     [(10, 20, [10, 20]), (-5, 5, [175, 5]), (170, 185, [170, 5]), (-60, 120, [0, 180])],
 )
 def test_intervals_of_directions_are_between_0_and_180_degrees(tmp_path, low, high, expected):
-    others = Interval(0.2, 0.4)
-    directions = Interval(*np.deg2rad([low, high]))
-    statistics = AxialStatistics(0.1, 0.3, 0.3, directions, others, others)
+    directions, others = Interval(*np.deg2rad([low, high])), Interval(0.2, 0.4)
 
     class Known(AlignmentRecipe):
         def find(self, image):
-            found = super().find(image)
-            return replace(found, aligned=replace(found.aligned, statistics=statistics))
+            found, spread = super().find(image), float(image[1, 0])
+            known = AxialStatistics(0.1, 0.3, spread, directions, others, Interval(0.2, 1.6))
+            return replace(found, aligned=replace(found.aligned, statistics=known))
 
-    image = np.sin(np.indices((32, 32))[0]).astype(np.float32)
-    recipe = Known(window=np.int64(16))
-    assert write_alignment(tmp_path, recipe, [image], ["a"], figures=False) == []
-    (row,) = rows_of(tmp_path / "alignment.csv")
+    images = [spread * np.sin(np.indices((32, 32))[0]) for spread in (1, 1.25)]
+    assert write_alignment(tmp_path, Known(window=np.int64(16)), images, ["a", "b"]) == []
+    row, _ = commands.rows_of(tmp_path / "alignment.csv")
     names = ("mean_direction_{}_deg", "order_parameter_{}", "spread_{}_deg")
     found = [float(row[name.format(end)]) for name in names for end in ("low", "high")]
-    spread = np.rad2deg([0.2, 0.4])
-    assert found == pytest.approx([*expected, 0.2, 0.4, *spread], rel=1e-4)
+    assert found == pytest.approx([*expected, 0.2, 0.4, *np.rad2deg([0.2, 1.6])], rel=1e-4)
+    commands.run("report", tmp_path, "-o", tmp_path / "paper")
+    page = pages.Page(tmp_path / "paper" / "report.html")
+    rows, direction = {row[0]: row[2:] for row in page.rows}, "5.73 ({} to {})".format(*expected)
+    assert rows["a"] == [direction, "0.3 (0.2 to 0.4)", "48.2 (from 11.5)"]
+    assert (rows["angular spread, mean"][0][:5], len(page.images)) == ("from ", 3)
