@@ -19,12 +19,12 @@ from hypervlad.app.previews import MAX_PREVIEWS, Part, write_part
 from hypervlad.app.results import Results, files_in, write_archive
 from hypervlad.app.scales import Proposal, is_elsewhere, typed_number
 from hypervlad.app.store import Queue, checked_name
-from hypervlad.app.tasks import COVERAGE, LEARN_AGAIN, TASKS, Step, Task
+from hypervlad.app.tasks import COVERAGE, LEARN_AGAIN, TASKS, USUAL_FPR, Step, Task
 from hypervlad.common.files import parse_json, refuse_link, replace_when_complete
 from hypervlad.common.modelfile import read_model
 from hypervlad.common.tables import write_table
 from hypervlad.common.wording import counted, name_some, printable
-from hypervlad.images import ImageReadError, ReadOptions, find_masks
+from hypervlad.images import ImageReadError, ReadOptions, find_images, find_masks
 from hypervlad.images.files import file_stamp
 from hypervlad.images.reading import relative_names
 from hypervlad.objects.outline_names import find_outlines
@@ -263,8 +263,12 @@ class Project(Finding):
             given = self._given_by_marks(task, folder, marks)
         if choices.get("masks"):
             given += self._with_masks(choices["masks"])
+        steps = task.steps
+        if "fpr" in choices:
+            few = _said_of_few(given, float(choices["fpr"] or USUAL_FPR))
+            steps = steps[0]._replace(words=steps[0].words + few), *steps[1:]
         fill |= {"GIVEN": given, "TRAINING": ["--training", *given] if given else []}
-        yield from self._steps(task, task.steps, fill, choices)
+        yield from self._steps(task, steps, fill, choices)
 
     def _preview_with(
         self, task: Task, image: str, middle: str, model: Path, choices: dict[str, Any]
@@ -454,6 +458,17 @@ class Project(Finding):
         find: Callable[..., Sequence[Any]] = find_masks if os.path.isdir(masks) else find_outlines
         found = zip(self._files, find(self._files, masks), strict=True)
         return [file for file, mask in found if mask is not None]
+
+
+def _said_of_few(given: Sequence[str | Path], rate: float) -> str:
+    """Return, before minutes of learning, that its threshold will be a guess, if it will."""
+    from hypervlad.statistics.conformal import n_groups_needed  # not above: it takes long
+
+    with contextlib.suppress(ValueError, OSError):  # the command says why
+        n, needed = len(find_images(given)), n_groups_needed(rate)
+        if n < needed:
+            return f" ({counted(n, 'image')}; {needed} are needed for {100 * rate:g} %)"
+    return ""
 
 
 def _option_for_sets(model: Path) -> list[str]:

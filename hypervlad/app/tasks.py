@@ -178,7 +178,8 @@ _ALIGNMENT = Task(
     page="report/report.html",
     preview="figures/**/*.png",
 )
-_FPR = "share of normal images that may be called anomalous", "0.05", "number"
+USUAL_FPR = "0.05"
+_FPR = "share of normal images that may be called anomalous", USUAL_FPR, "number"
 _LEAST = "score from which on an image is called anomalous", "learnt"
 _MASKS = "masks that are learnt: as saved on the page of results, or others. Kinds of defects that "
 _MASKS += "they do not show are found less well then"

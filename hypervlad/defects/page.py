@@ -63,6 +63,7 @@ _TRAIN = Markup(
     "image without a mask counts as defect-free, so give only reviewed images and images without "
     "defects."
 )
+_ACTION = "Mark as false alarm"
 _AT_PAGE = "find defects in all images again: the reviewed ones are learnt, too."
 _OF_REGIONS = (
     "The peak is the highest score of a region. Areas are those inside the outlines, and diameters "
@@ -180,7 +181,7 @@ class FindingsPage:
                 f"threshold of {_text_of(threshold, groups)}. The contrast of each picture is "
                 "stretched.",
                 pictures and _HOW.format(by_reader(_TRAIN, _AT_PAGE)),
-                pictures and _with_maps(pictures, threshold, action="False alarm", is_drawn=True),
+                pictures and _with_maps(pictures, threshold, action=_ACTION, is_drawn=True),
             ),
             parts.section("Image by image", _sheet(self.images, ["Defective area", "Regions"])),
             parts.section("Left out", self.left_out and parts.Items(self.left_out)),
@@ -202,7 +203,7 @@ class FindingsPage:
             extents = own.length, own.breadth
             lengths = [(_length_text(v, each.pixel_size), size * v) for v in extents]
             area, diameter = _area_texts(own, each.pixel_size)
-            contrast = "–" if math.isnan(own.contrast) else f"{100 * own.contrast:+.2g} % of range"
+            contrast = "–" if math.isnan(own.contrast) else f"{100 * own.contrast:+.2g} %"
             marks.append(f"r{each.image}-{each.number}" if each.image in shown else "")
             name = f"{self.images[each.image].name}, region {each.number}"
             cells = [(significant(own.score), own.score), (area, own.area * size**2)]
@@ -219,7 +220,7 @@ class FindingsPage:
             orders=[("the highest peaks first", "Peak", True)],
             links=[f"#{mark}" if mark else "" for mark in marks],
             marks=marks,
-            action="False alarm",
+            action=_ACTION,
             file="regions.csv",
         )
         some *= len(rows) < self.n_regions

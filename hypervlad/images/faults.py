@@ -265,10 +265,8 @@ _WHAT = {
 }
 _UNUSUAL = ", more than in nearly all training images"
 _UNLIKE = "unlike nearly all training images (so many times what is usual there)"
-_OF_STEEL = "of steel surfaces were classified correctly, not 100 %"
-_AS_SURE = "; wrong classes had a mean probability of 0.92"
-_OF_TILES = "of defect-free tiles were called anomalous"
-_BY_NOISE = "with the noise of few electrons, "
+_OF_STEEL = "of the steel surfaces of a test were classified correctly, instead of 100 %"
+_OF_TILES = "of the defect-free tiles of a test were called anomalous, instead of none"
 
 
 def _effects(where: str = "", unusual: str = _UNUSUAL, /, **kinds: tuple[float, str]) -> Effects:
@@ -322,8 +320,9 @@ ON_CLASSES = _effects(
     shifted=(1.0, f"at 1.2 pixels of the network's input, 88 % {_OF_STEEL}"),
     bands=(0.08, f"at 0.1, 70 % {_OF_STEEL}"),
 ) | _looks_matter(
-    f"classes may be due to that: {_BY_NOISE}50 % {_OF_STEEL}{_AS_SURE}; with a blur of 3 pixels "
-    "of the network's input, 32 % were"
+    f"classes may be due to that: with the noise of few electrons, 50 % {_OF_STEEL}, and wrong "
+    "classes had a mean probability of 0.92; with a blur of 3 pixels of the network's input, only "
+    "32 % of these surfaces were classified correctly"
 )
 ON_DEFECTS = _effects(
     saturated=(0.2, f"at 0.4, 25 % {_OF_TILES}"),
@@ -331,9 +330,9 @@ ON_DEFECTS = _effects(
     shifted=(1.0, f"at 1.2, 75 % {_OF_TILES}"),
     bands=(0.08, f"at 0.14, 33 % {_OF_TILES}"),
 ) | _looks_matter(
-    "scores may be due to that, unless defects are what differs: of drawn mats without a defect, "
-    f"75 % were called anomalous with a blur of 3 pixels or twice the contrast; {_BY_NOISE}no "
-    "defects in tiles were found, not 25 %"
+    "scores may be due to that, unless defects are what differs: in tests, 75 % of drawn mats "
+    "without a defect were called anomalous because of a blur of 3 pixels or twice the contrast, "
+    "and the noise of few electrons hid all defects of tiles, of which 25 % were found without it"
 )
 ON_OUTLINES = _looks_matter("outlines may be wrong", ("noise", "sharpness", "texture"))
 

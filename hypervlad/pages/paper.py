@@ -44,7 +44,6 @@ OF_QUANTILES = "Quantiles with intervals: R. S. Woodruff, J. Am. Stat. Assoc. 47
 OF_SHARE = "E. B. Wilson, J. Am. Stat. Assoc. 22, 1927, for as many as would vary like these images"
 OF_MEAN = "Mean with Student's interval: jackknife, B. Efron and C. Stein, Ann. Stat. 9, 1981"
 _NO_ENDS = math.nan, math.nan
-_NO_INTERVAL = "no interval: images are too few for how much they differ, or alike"
 _NEEDED = (
     "As ISO 13322-1:2014 asks for particles, but from the interval of the median, if more {}s{} "
     "differ as these do"
@@ -68,6 +67,7 @@ _FONTS = "Arial", "Helvetica", "Liberation Sans", "DejaVu Sans"
 _BINS, _MIN_DRAWN = (6, 25), 10  # bins, to about 2.5 times as many; fewer values are strokes
 _ROUNDED = 1e-9  # of the distance between edges of bins
 _LONGEST_NAME = 30  # letters, which fit into the width
+_MIN_GROUPS = 3  # of which more can tell how much they differ
 _DECADE = 10  # between the percentiles 1 and 99, from which on an axis is logarithmic
 
 
@@ -84,12 +84,21 @@ class Result(NamedTuple):
 
     @classmethod
     def of(
-        cls, quantity: str, ends: Iterable[Any], unit: str = "", source: str = "", group: str = ""
+        cls,
+        quantity: str,
+        ends: Iterable[Any],
+        unit: str = "",
+        source: str = "",
+        group: str = "",
+        why: str = "images are too few for how much they differ, or alike",
     ) -> Self:
-        """Return the line of a value with its interval, which no share, length or number leaves."""
+        """Return the line of a value with its interval, which no share, length or number leaves.
+
+        If there is no interval, `why` says what is wrong with the images.
+        """
         value, low, high = np.clip([*map(float, ends)], 0, 100 if unit == "%" else None).tolist()
         if math.isnan(low) and math.isnan(high):
-            source += f"; {_NO_INTERVAL}" * (value == value)
+            source += f"; no interval: {why}" * (value == value)
         return cls(quantity, value, low, high, unit, source, group)
 
     @property
@@ -141,6 +150,21 @@ class Histogram:
         ends = np.array([best, *with_error(low, best, high, self.error)])
         return np.array([known_ends(each, self.below) for each in ends.T]).T
 
+    @property
+    def why_no_interval(self) -> str:
+        """What may be wrong with the images: too few, too unlike, or one has most of the values."""
+        weights, values = self.sample.weights, self.sample.values
+        groups, codes = np.unique(self.sample.groups, return_inverse=True)
+        unit = self.unit or "image"
+        if len(groups) < _MIN_GROUPS or np.ptp(values) == 0 or not weights.sum() > 0:
+            return f"{unit}s are too few, or alike"
+        share = np.bincount(codes, weights).max() / weights.sum()
+        if share > 0.5:
+            so = f"one {unit} counts for {100 * share:.0f} % of the {self.thing}s"
+        else:
+            so = f"{unit}s are too few for how much they differ"
+        return f"{so}: measure more {unit}s, and name groups if samples differ"
+
     @cached_property
     def moments(self) -> tuple[float, float]:
         """Mean and standard deviation."""
@@ -153,13 +177,13 @@ class Histogram:
     def results(self, label: str, unit: str) -> list[Result]:
         """Return the lines of quantiles, mean, and how many images a precise median takes."""
         lines, (mean, deviation) = list[Result](), self.moments
-        ends = self.quantiles
+        ends, why = self.quantiles, self.why_no_interval
         for name, each in zip(("D10", "median (D50)", "D90"), ends.T.tolist(), strict=True):
-            lines.append(Result.of(f"{label}, {name}", each, unit, OF_QUANTILES, self.name))
+            lines.append(Result.of(f"{label}, {name}", each, unit, OF_QUANTILES, self.name, why))
         _, low, high = self.sample.mean()
         interval = map(float, with_error(low, mean, high, self.error))
         of_mean, n = known_ends((mean, *interval), self.below), self.sample.n_groups
-        lines.append(Result.of(f"{label}, mean", of_mean, unit, OF_MEAN, self.name))
+        lines.append(Result.of(f"{label}, mean", of_mean, unit, OF_MEAN, self.name, why))
         own: dict[str, Any] = {"unit": unit, "source": "Of single values", "group": self.name}
         lines.append(Result(f"{label}, standard deviation", deviation, **own))
         needed, why = math.nan, "Takes an interval of the median"
@@ -167,7 +191,7 @@ class Histogram:
         # Without what is common to all values, which more images do not reduce.
         commons, wanted = np.log1p(np.broadcast_to(self.error, 2)), math.log1p(PRECISION)
         common = float(commons.max())
-        if n < 3:
+        if n < _MIN_GROUPS:
             why = f"Takes at least three {self.unit}s"
         elif common >= wanted:
             why = _COMMON.format(100 * math.expm1(common), self.unit)

@@ -121,8 +121,9 @@ def _shapes(found: FoundCounts, by: str, scale: str | None) -> list[Result]:
     results = list[Result]()
     for shape, (text, source) in _SHAPES.items():
         measure = shape + ("" if shape == "aspect_ratio" else "_nm" if scale else "_px")
-        ends = _histogram("", found.particles[""], measure, by).quantiles[:, 1]
-        results.append(Result.of(text, ends, name_and_unit(measure)[1], source))
+        own = _histogram("", found.particles[""], measure, by)
+        ends, unit = own.quantiles[:, 1], name_and_unit(measure)[1]
+        results.append(Result.of(text, ends, unit, source, why=own.why_no_interval))
     return results
 
 

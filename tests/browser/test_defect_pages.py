@@ -108,7 +108,7 @@ def test_found_images_and_false_alarms_follow(browser, pages):
 # --- regions and marks ------------------------------------------------------------------------
 
 SIDE, OTHER = (48, 60), (12, 12)  # of an image, pixels; centre of the defect that is not found
-FIRST = "False alarm: a/1.png, region 1"
+FIRST = "Mark as false alarm: a/1.png, region 1"
 
 
 @pytest.fixture
@@ -186,8 +186,8 @@ def test_saved_masks_are_those_that_fit_takes(marked, tmp_path):
     assert "0 of 3 reviewed" in marked.text
     finding = Darkness(0.75).find(tmp_path / "new" / "a" / "1.png")
     (false,) = [k for k, each in enumerate(finding.regions, start=1) if each.column < 20]
-    marked.named(f"False alarm: a/1.png, region {false}")[0].click()
-    assert pressed(marked, f"False alarm: a/1.png, region {false}")
+    marked.named(f"Mark as false alarm: a/1.png, region {false}")[0].click()
+    assert pressed(marked, f"Mark as false alarm: a/1.png, region {false}")
     draw(marked, "a/1.png", [OTHER, (20, 20)])
     own = "Missed defect, drawn here: remove"
     assert not marked.named(own), "not before the button is pressed"
@@ -202,8 +202,8 @@ def test_saved_masks_are_those_that_fit_takes(marked, tmp_path):
     ActionChains(browser).send_keys(Keys.ESCAPE).perform()
     assert marked.find("Draw missed defects: a/1.png").get_attribute("aria-pressed") == "false"
     marked.named(own)[-1].click()
-    marked.click("Reviewed: a/2.png")
-    assert "2 of 3 reviewed, not saved" in marked.text
+    assert "0 of 3 reviewed. a/1.png has marks but is not reviewed: it is not" in marked.text
+    marked.click("Reviewed: a/1.png", "Reviewed: a/2.png")
     assert warns_of_leaving(marked)
     saved = marked.downloaded(tmp_path, "Save masks", "masks.json")
     assert "2 of 3 reviewed, saved" in marked.text
@@ -233,13 +233,13 @@ def test_marks_survive_a_reload_if_the_browser_keeps_them(marked):
     draw(marked, "a/1.png", [(40, 50), (44, 50), (44, 56)])
     marked.browser.refresh()
     assert pressed(marked, FIRST)
-    assert not pressed(marked, "False alarm: a/1.png, region 2")
+    assert not pressed(marked, "Mark as false alarm: a/1.png, region 2")
     assert len(marked.named("Missed defect, drawn here: remove")) == 1
-    assert "2 of 3 reviewed, not saved" in marked.text
+    assert "1 of 3 reviewed, not saved. a/1.png has" in marked.text
     assert warns_of_leaving(marked)
-    assert pressed(marked, "False alarm: b.tif, region 1")
+    assert pressed(marked, "Mark as false alarm: b.tif, region 1")
     marked.click("No defects: b.tif")
-    assert not pressed(marked, "False alarm: b.tif, region 1"), "undone"
+    assert not pressed(marked, "Mark as false alarm: b.tif, region 1"), "undone"
     forbid = "Object.defineProperty(window, 'localStorage', { get() { throw Error('no') } })"
     command, source = "Page.addScriptToEvaluateOnNewDocument", {"source": forbid}
     added = marked.browser.execute_cdp_cmd(command, source)
@@ -247,7 +247,7 @@ def test_marks_survive_a_reload_if_the_browser_keeps_them(marked):
         marked.browser.refresh()
         assert not pressed(marked, FIRST)
         marked.named(FIRST)[0].click()
-        assert "1 of 3 reviewed, not saved" in marked.text
+        assert "0 of 3 reviewed. a/1.png has marks" in marked.text
     finally:
         marked.browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)
         marked.run("window.onbeforeunload = null")

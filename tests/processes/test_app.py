@@ -330,14 +330,16 @@ EDITED = ("b.png", "before"), ("b.png", "stopped")
 
 @pytest.mark.parametrize("when", ["before", "meanwhile", "after", "stopped", "elsewhere"])
 @pytest.mark.filterwarnings("ignore:.*(taken to be|look like|particles are)")
-def test_edits_stay_while_others_are_searched_and_later(tmp_path: Path, when: str) -> None:
+def test_edits_stay_while_others_are_searched_and_later(
+    start: Start, tmp_path: Path, when: str
+) -> None:
     """The first image shows bright and dark particles, and is searched again after the others."""
     (images := tmp_path / "fields").mkdir()
     for name in "abcde":
         pixels = np.full((60, 60), 128, np.uint8)
         pixels[8:26, 8:26], pixels[34:56, 34:56] = 190, 50 if name == "a" else 190
         Image.fromarray(pixels).save(images / f"{name}.png")
-    app, results, stroke = App(images), tmp_path / "fields-results", rectangle(40, 2, 50, 20)
+    app, results, stroke = start(images), tmp_path / "fields-results", rectangle(40, 2, 50, 20)
 
     def outline(image: Path, **polarity: Any) -> Any:
         if image.name == "b.png":
@@ -355,24 +357,21 @@ def test_edits_stay_while_others_are_searched_and_later(tmp_path: Path, when: st
             raise KeyboardInterrupt
         return find_particles(image, **polarity)
 
-    try:
-        with contextlib.suppress(KeyboardInterrupt):
-            own: Any = {"root": images, "finder": {"polarity": "auto"}, "resume": True}
-            find_in_images(results, sorted(images.iterdir()), outline, **own)
-        if when in ("stopped", "elsewhere"):
-            said = app.ended("find", polarity="bright", min_area=20, groups="")["task"]["lines"]
-            assert any("programs: a.png; mark" in line for line in said) == (when == "elsewhere")
-        else:
-            polarity = FoundFolder(results).field_table["polarity"][0]
-            assert polarity == ("bright" if when == "after" else "dark")
-        status = app.send("edit", app.body(labels=[1])).status if when == "after" else 409
-        assert status == 409, "the window shows others"
-        found = [18**2] if when == "after" else [22**2, 10 * 18]
-        assert list(app.areas().values()) == pytest.approx(found, rel=0.1)
-        wait_until(lambda: not (results / ".unwritten").exists(), "the files of outlines")
-        assert len(read_outlines(results / "outlines" / "a.png.tif")) == len(found)
-    finally:
-        app.stop()
+    with contextlib.suppress(KeyboardInterrupt):
+        own: Any = {"root": images, "finder": {"polarity": "auto"}, "resume": True}
+        find_in_images(results, sorted(images.iterdir()), outline, **own)
+    if when in ("stopped", "elsewhere"):
+        said = app.ended("find", polarity="bright", min_area=20, groups="")["task"]["lines"]
+        assert any("programs: a.png; mark" in line for line in said) == (when == "elsewhere")
+    else:
+        polarity = FoundFolder(results).field_table["polarity"][0]
+        assert polarity == ("bright" if when == "after" else "dark")
+    status = app.send("edit", app.body(labels=[1])).status if when == "after" else 409
+    assert status == 409, "the window shows others"
+    found = [18**2] if when == "after" else [22**2, 10 * 18]
+    assert list(app.areas().values()) == pytest.approx(found, rel=0.1)
+    wait_until(lambda: not (results / ".unwritten").exists(), "the files of outlines")
+    assert len(read_outlines(results / "outlines" / "a.png.tif")) == len(found)
 
 
 def test_a_task_that_is_stopped_or_killed_goes_on_where_it_was(

@@ -45,9 +45,6 @@ def sentence(answer: SimpleNamespace) -> str:
     return str(json.loads(answer.body)["error"])
 
 
-# --- what it answers --------------------------------------------------------------------------
-
-
 def test_files_of_the_page_have_strict_headers_and_nothing_they_forbid(shared: Served) -> None:
     scripts = "common.js", "shared.js", "page.js", "labels.js"
     for name in ("", "labels.html", *scripts, "base.css", "review.css", "icon.svg"):
@@ -89,9 +86,6 @@ def test_an_image_that_cannot_be_shown_is_reported(make: Make, served: Serve) ->
     for item, path in ((1, missing), (2, broken)):
         answer = server.send(f"image/{item}")
         assert (answer.status, path.name in sentence(answer)) == (422, True)
-
-
-# --- refusals ---------------------------------------------------------------------------------
 
 
 def test_no_token_foreign_hosts_and_pages_are_refused(shared: Served) -> None:

@@ -83,11 +83,20 @@ function restore() {
 function showDecisions() {
   const n = task.masks ? all(".reviewed").filter((box) => decided.has(box.dataset.mark)).length : decided.size;
   const saved = n ? `, ${isUnsaved ? "not " : ""}saved` : "";
-  by("state").textContent = counted(n, task.words) + (isUnsaved || task.masks ? saved : "");
+  by("state").textContent = counted(n, task.words) + (isUnsaved || task.masks ? saved : "") + (task.masks ? lost() : "");
   by("save").disabled = !n && !initial.size;
   by("undo").disabled = !past.length;
   const isSame = decided.size === initial.size && [...initial].every((id) => decided.has(id));
   all(".stale").forEach((note) => { note.hidden = isSame; });
+}
+
+// Which images have marks that are not saved, as a person has not said that the rest is right.
+function lost() {
+  const names = figures.filter((figure) => !decided.has(figure.querySelector(".reviewed").dataset.mark)
+    && all(".outlines [data-mark]", figure).some((path) => decided.has(path.dataset.mark))).map((figure) => figure.getAttribute("aria-label"));
+  const some = names.slice(0, MAX_NAMED).join(", ") + (names.length > MAX_NAMED ? ` and ${names.length - MAX_NAMED} more` : "");
+  const [have, are, they] = names.length > 1 ? ["have", "are", "they are"] : ["has", "is", "it is"];
+  return names.length ? `. ${some} ${have} marks but ${are} not reviewed: ${they} not saved` : "";
 }
 
 // A line for each decision: of what it is in, and its own cells.
@@ -412,7 +421,9 @@ function sheet(root, { columns, unit, cards, orders, file, marks, action, links,
       const line = body.insertRow();
       if (hasPictures) line.insertCell().append(picture(row) || "");
       columns.forEach((column, k) => {
-        const link = element(!k && links[row] ? "a" : "span", "", textOf(column, row));
+        const text = textOf(column, row);
+        // A number may only wrap before its interval.
+        const link = element(!k && links[row] ? "a" : "span", "", column.values ? text.replace(/ (?!\()/g, "\u00a0") : text);
         if (link.matches("a")) link.href = links[row];
         const isStrong = column.follows && !codeOf(column, row);
         const cell = element(k ? "td" : "th", column.values ? "number" : isStrong ? "strong" : "", link);
@@ -592,17 +603,15 @@ if (by("details")) {
 // --- pictures: switches, outlines that are marked, and outlines that are drawn -------------------
 
 const MIN_DRAG = 4; // pixels of the screen
+const MAX_NAMED = 5; // images
 const REACH = 10; // pixels of the screen around a click on a line
 const figures = all(".field");
 const marked = new Map(all(".outlines [data-mark]").map((path) => [path.dataset.mark, path]));
 let drawing = null; // the figure in which outlines are drawn
 let line = null; // what is being drawn: its path and points
 
-// Mark outlines or rows; what a person has changed is reviewed.
-function mark(ids, isOn, figure = marked.get(ids[0])?.closest(".field")) {
-  const box = figure?.querySelector(".reviewed");
-  change([...(isOn ? ids : []), ...(box ? [box.dataset.mark] : [])], isOn ? [] : ids);
-}
+// Mark outlines or rows: that the rest of an image is right, a person says.
+function mark(ids, isOn) { change(isOn ? ids : [], isOn ? [] : ids); }
 
 // Outlines that are drawn have the ids FIGURE+PATH.
 const drawnIn = (figure) => [...decided].filter((id) => id.startsWith(`${figure.id}+`));
@@ -633,7 +642,7 @@ function click(figure, target, event = {}) {
   } else if (path) {
     const { mark: id, with: fibre } = path.dataset;
     const same = fibre && event.shiftKey ? all(`[data-with="${fibre}"]`, figure) : [path];
-    mark(same.map(({ dataset }) => dataset.mark), !decided.has(id), figure);
+    mark(same.map(({ dataset }) => dataset.mark), !decided.has(id));
   }
 }
 
@@ -743,7 +752,7 @@ function finish(figure, isCancelled) {
   if (!made) return;
   const d = made.getAttribute("d");
   made.remove();
-  if (!isCancelled && maskOf(figure, [d]).includes(255)) mark([`${figure.id}+${d}`], true, figure);
+  if (!isCancelled && maskOf(figure, [d]).includes(255)) mark([`${figure.id}+${d}`], true);
 }
 
 figures.forEach((figure) => {

@@ -92,9 +92,3 @@ def test_long_grains_of_a_texture_are_no_fibres(is_two_level, recwarn):
     found = find_fibres(gaussian_filter(image.astype(float), 0.7), annotations="keep")
     assert len(found) == 0
     assert any("none of the lines" in str(each.message) for each in recwarn) == is_two_level
-
-
-@pytest.mark.parametrize("wrong", [{"polarity": "both"}, {"pixel_size": 0}, {"min_length": -1}])
-def test_wrong_parameters_are_named(wrong):
-    with pytest.raises(ValueError, match=next(iter(wrong))):
-        find_fibres(drawn(), **wrong)

@@ -107,7 +107,7 @@ def test_regions_are_measured(tmp_path):
         assert " ".join(row[name] for name in columns).strip() == text
     words = page_of(tmp_path / "report.html").spaced
     assert "2.5 µm² (1.25 to 5) 1.78 µm 3 µm 1.5 µm −25 %" in words
-    assert "0.75 µm² (up to 1) 977 nm 3 µm 1.5 µm −25 % of range" in words
+    assert "0.75 µm² (up to 1) 977 nm 3 µm 1.5 µm −25 %" in words
     assert "40 px² (20 to 80) 7.14 px 12 px 6 px −25 %" in words
 
 
