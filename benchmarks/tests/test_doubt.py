@@ -40,7 +40,7 @@ def test_facts_against_a_loop():
     pixels = np.array([0, 5, 1025 * 12 + 3, 1025 * 12 + 8, 600 * 12])
     doubt = Doubt(pixels, np.array([12.0, 15, 100, 22, 9]), np.full(5, 0.2), np.arange(5))
     facts = doubt.facts(labels, 4, 318, {"concave": 0.1, "faint": 0.02})
-    assert facts.keys() == FACTS.keys()
+    assert facts.keys() == {*FACTS, "paired"}
     assert facts["touching"] == pytest.approx(outlined_share(labels))
     assert facts["unclaimed"] == pytest.approx(np.log(318 / np.count_nonzero(labels)))
     assert facts["outside"] == pytest.approx(np.log(1 + 1 / 4))
