@@ -102,7 +102,7 @@ class Finding(Corrections):
         self._growing: tuple[Any, Any] = None, None  # the image in which particles grew last
         self._reading_to_grow, self._preparing = threading.Lock(), threading.Lock()
         self._shown_last = 0  # an image to be prepared
-        self._loading = threading.Timer(_FIRST, _load_networks)
+        self._loading = threading.Timer(_FIRST, self._load_networks)
         self._loading.daemon = True
 
     def read_options(self) -> ReadOptions:
@@ -248,7 +248,8 @@ class Finding(Corrections):
 
         def change(stroke: list[Any], outlines: Outlines) -> Change:
             check_same_size(outlines, field.grey, path.name)
-            return grown(field.grown, stroke, outlines)
+            with self._reading_to_grow:  # networks run in one thread at a time
+                return grown(field.grown, stroke, outlines)
 
         return change
 
@@ -523,17 +524,17 @@ class Finding(Corrections):
     def _report_contradictions(self) -> None:
         self.runner.report(*(f"warning: {each}" for each in self.scales.contradictions()))
 
+    def _load_networks(self) -> None:
+        """Load what takes seconds, so that neither a preview nor a particle waits for it."""
+        from hypervlad.particles.growing import GrowingField
+
+        with self._reading_to_grow:
+            GrowingField(np.zeros((1, 1), np.float32)).prepare()
+
 
 @functools.lru_cache(4096)
 def _digest_of(path: Path, stamp: tuple[int, int] | None, options: ReadOptions) -> str:
     return read_micrograph(path, **asdict(options)).digest
-
-
-def _load_networks() -> None:
-    """Load what takes seconds, so that neither a preview nor the first particle waits for it."""
-    from hypervlad.particles.growing import GrowingField
-
-    GrowingField(np.zeros((1, 1), np.float32)).prepare()
 
 
 def choices_of(finder: dict[str, Any]) -> dict[str, Any]:
