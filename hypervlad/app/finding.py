@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -179,7 +179,8 @@ class Finding(Corrections):
     def _previewed(
         self, path: Path, part: Part | None, polarity: str, min_area: int
     ) -> dict[str, Any]:
-        from hypervlad.particles.finding import SURE, find_particles  # not above: it takes seconds
+        from hypervlad.particles.finding import find_particles  # not above: it takes seconds
+        from hypervlad.particles.polarity import SURE
 
         options: Any = {"polarity": polarity, "min_area": min_area}
         reading = self.read_options()
@@ -342,7 +343,7 @@ class Finding(Corrections):
                 given += ["--set", f"layer={layer}"]
         if "min_area" in run["finder"] or min_area != MIN_AREA:
             given += ["--set", f"min_area={min_area}"]
-        given += self._given_before(*["group"] * bool(table))
+        given += self._given_before(but={"group"} if table else ())
         given += [GROUPS.option.format(table)] if table else []
         if is_other and self.is_complete:
             folder = self._next_folder(polarity, min_area, self._sizes)
@@ -481,7 +482,7 @@ class Finding(Corrections):
             raise QueueError(f"{path}: no such file or folder; type the full path")
         return str(path)
 
-    def _given_before(self, *but: str) -> list[str | Path]:
+    def _given_before(self, but: Collection[str] = ()) -> list[str | Path]:
         """Return the options with which particles were found; some are in tables, `but` these."""
         if not (self.folder / RUN).exists():
             return []
@@ -489,7 +490,7 @@ class Finding(Corrections):
         if found.run["finder"].get("annotations") == "keep":
             given.append("--keep-annotations")
         given += [f"--format={kind}" for kind in found.outline_files.formats()]
-        columns = {"group", "sample"} - {*but} if (self.folder / FIELDS).exists() else ()
+        columns = {"group", "sample"}.difference(but) if (self.folder / FIELDS).exists() else ()
         for column in sorted(columns):
             known = found.field_table.set_index("micrograph")[column].dropna().to_dict()
             names = relative_names(find_images(self._root), self._root) if known else []

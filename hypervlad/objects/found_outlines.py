@@ -386,10 +386,13 @@ class OutlineFiles:
         of_coco: dict[str, Outlines],
         names: Sequence[str],
     ) -> bytes:
-        """Return a file of COCO of all fields, and add those that it did not have to `of_coco`."""
+        """Return a file of COCO of all fields, and add those that it did not have to `of_coco`.
+
+        What is there is as it was written here.
+        """
         known: dict[str, Any] = {"images": [], "annotations": []}
-        if self._coco.exists() and not self._is_coco_saved():
-            known = json.loads(self._coco.read_bytes())  # as it was written here
+        if self._coco.exists():
+            known = json.loads(self._coco.read_bytes())
         others = {*names} - {*of_coco}
         known["images"] = [each for each in known["images"] if each["file_name"] in others]
         for name in others - {each["file_name"] for each in known["images"]}:

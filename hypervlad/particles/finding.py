@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,13 +49,17 @@ from hypervlad.particles.doubt import Doubt, are_lumps, either_polarity, finding
 from hypervlad.particles.fainter import faint_spots
 from hypervlad.particles.joining import Joined, Joiner
 from hypervlad.particles.layers import NO_LAYER, Layer, layer_alone
+from hypervlad.particles.polarity import (
+    OPPOSITE,
+    SURE,
+    Polarity,
+    PolarityFound,
+    chosen_polarity,
+)
 from hypervlad.particles.soft_edges import is_sphere, to_soft_edges
 from hypervlad.particles.training_fields import nearest
 from hypervlad.statistics.groups import weighted_quantiles
 
-Polarity: TypeAlias = Literal["bright", "dark"]
-
-_OPPOSITE: dict[Polarity, Polarity] = {"bright": "dark", "dark": "bright"}
 _SEPARATION, _MIN_PIECE = 0.95, 4  # of the parts that are then joined, the latter in pixels
 _TILE = 1536  # pixels, of the side of what is looked at at once
 _LIKELY = 128  # of 255: probability of background, with less of which it looks like a particle
@@ -77,12 +81,6 @@ _FLAT, _NECK_OF_FLAT, _MAX_DIFFER = 0.05, 0.2, 0.2
 _MANY_SPECKS, _SURELY = 0.05, 32  # the latter of 255: probability of background
 _MIN_STEP = 0.2  # of the step of most of the particles' area: dirt is fainter
 _MIN_RANGE = 0.08  # of the range of grey values: light and clouds have no such steps
-_MANY_OTHERS = 4  # particles of the other polarity for each one
-_WITHIN = 0.8  # of a particle's area, within one of the other polarity
-# Particles within larger regions of the other polarity and beside these, at least so many each, and
-# how many times as large the regions are, at least: holes of a film, or fringes.
-_MIN_UPON, _LARGER, _BESIDE = 2, 1.5, 5  # the last in pixels, of what is around regions
-SURE = 0.55  # of the polarity, above which the other one is not mentioned
 _HALF, _SETTLED = 0.5, 0.7  # scale on which the polarity is settled, if it is so sure there
 _STANDS_OUT = 6.0  # times the median deviation of the background: four standard deviations
 _RANGES = (5, 10, 20)  # of grey values, as multiples of the noise
@@ -216,7 +214,7 @@ def find_particles(
     >>> len(found), found.polarity, np.asarray(found).shape
     (2, 'dark', (64, 64))
     """
-    check_value("polarity", polarity, [OneOf("auto", *_OPPOSITE)])
+    check_value("polarity", polarity, [OneOf("auto", *OPPOSITE)])
     check_value("layer", layer, [OneOf("auto", "outer", "inner")])
     check_value("min_area", min_area, [Integer()])
     sample = read_sample(image, annotations=annotations, read_options=read_options)
@@ -237,17 +235,17 @@ def find_particles(
     found = Outlines.of_labels(labels)
     if len(found):
         if confidence < SURE:
-            drop_hidden(of_others := every[_OPPOSITE[known]].labels, sample.mask)
+            drop_hidden(of_others := every[OPPOSITE[known]].labels, sample.mask)
             if len(others := Outlines.of_labels(of_others)):
                 doubts |= either_polarity(found, others)
-                note = joined_notes([note, _OTHERS.format(_OPPOSITE[known], len(others))])
+                note = joined_notes([note, _OTHERS.format(OPPOSITE[known], len(others))])
         n_specks = scales.n_specks(known, labels)
         if n_specks > max(_FEW, _MANY_SPECKS * len(found)):
             specks = _SPECKS.format(counted(n_specks, "region"), min_area)
             note = joined_notes([note, specks])
     else:
         n_unclear = sum(own.n_unclear for own in every.values())
-        other = None if polarity == "auto" else scales.found(_OPPOSITE[polarity])
+        other = None if polarity == "auto" else scales.found(OPPOSITE[polarity])
         note = _why_none(sample.grey, other, n_unclear, n_beside)
     is_told = len(found) or polarity != "auto"
     result = FoundParticles(
@@ -269,20 +267,6 @@ def find_particles(
             doubt = f"there may be fewer or more in this image ({fewest:,} to {most:,}), as {why}"
         result = replace(result, note=joined_notes([note, doubt]))
     return result
-
-
-class _Found(NamedTuple):
-    """The particles of one polarity, numbered."""
-
-    labels: LabelMap
-    areas: NDArray[np.int64]
-    weights: NDArray[np.float64]  # area times contrast of convex ones
-    n_unclear: int  # regions that are as the texture of the background, or corners of the image
-    concave: float  # a tenth of the particles are more so
-
-    def within(self, other: _Found) -> NDArray[np.float64]:
-        """Return the share of each that lies within those of another polarity."""
-        return areas_of(self.labels[other.labels > 0], len(self.areas))[1:] / self.areas
 
 
 class Scales:
@@ -317,7 +301,7 @@ class Scales:
         # A pixel of each region that is too small for a particle.
         self._specks = dict[Polarity, NDArray[np.intp]]()
 
-    def found(self, polarity: Polarity, whole: float = 1.0) -> _Found:
+    def found(self, polarity: Polarity, whole: float = 1.0) -> PolarityFound:
         """Return the particles of the image on one scale, of which smaller ones take part."""
         grey, sign = self._images[whole], 1 if polarity == "bright" else -1
         labels = self._labelled(polarity, whole)
@@ -348,7 +332,7 @@ class Scales:
         elif _median(clarity[is_clear], areas[is_clear]) < _TYPICAL_CLARITY:
             # More than a few that are as clear are not of the texture of the others.
             is_clear &= clarity >= _CLARITY_OF_FEW
-            is_clear &= edges.steps * (1 - edges.at_edge) >= _RANGE_OF_FEW * range_
+            is_clear &= steps * (1 - at_edge) >= _RANGE_OF_FEW * range_
             is_clear &= np.count_nonzero(is_clear) > _FEW
         is_clear |= in_corner & (clarity >= _TYPICAL_CLARITY) & is_clear.any()
         labels = values_of(labels, numbers_of(np.concatenate([[False], is_clear])), labels)
@@ -366,7 +350,7 @@ class Scales:
             self._shown[polarity] = {"concave": concave, "faint": faint}
             is_concave = solidities < _CONVEX
             self._lumps[polarity] = float(areas @ is_concave / areas.sum())
-        return _Found(labels, areas, weights, n_unclear, concave)
+        return PolarityFound(labels, areas, weights, n_unclear, concave)
 
     def _clear_of_few(
         self,
@@ -416,15 +400,15 @@ class Scales:
 
     def searched(
         self, polarity: Literal["auto", "bright", "dark"]
-    ) -> tuple[Polarity, float, dict[Polarity, _Found]]:
+    ) -> tuple[Polarity, float, dict[Polarity, PolarityFound]]:
         """Return the polarity, how sure it is, and what was found of each that was looked for.
 
         Where half the size is sure enough, only one is.
         """
         if polarity != "auto":
             return polarity, 1.0, {polarity: self.found(polarity)}
-        halves = {name: self.found(name, _HALF) for name in _OPPOSITE}
-        known, confidence = _chosen(halves, self._images[_HALF])
+        halves = {name: self.found(name, _HALF) for name in OPPOSITE}
+        known, confidence = chosen_polarity(halves, self._images[_HALF])
         # What stands out on the other side may be particles too small to be found at half the size.
         grey = self._images[_HALF][~ndimage.binary_dilation(halves[known].labels > 0, iterations=2)]
         if confidence >= _SETTLED and len(grey):
@@ -437,8 +421,8 @@ class Scales:
             self._background = {k: each for k, each in self._background.items() if k[0] == known}
         every = {known: self.found(known)}
         if confidence < _SETTLED or not len(every[known].weights):
-            every[_OPPOSITE[known]] = self.found(_OPPOSITE[known])
-            known, confidence = _chosen(every, self.grey)
+            every[OPPOSITE[known]] = self.found(OPPOSITE[known])
+            known, confidence = chosen_polarity(every, self.grey)
         return known, confidence, every
 
     def _least_area(self, scale: float) -> int:
@@ -520,51 +504,6 @@ def _with_faint(
     return again if added is not labels else scales, added, *spots.missed(added)
 
 
-def _chosen(every: Mapping[Polarity, _Found], grey: NDArray[np.float32]) -> tuple[Polarity, float]:
-    """Return the polarity of most weight, and how sure that is."""
-    weights = {name: _weight(own, every.get(_OPPOSITE[name])) for name, own in every.items()}
-    known = max(weights, key=lambda name: weights[name])
-    other, total = every.get(_OPPOSITE[known]), sum(weights.values())
-    if other is not None and (is_upon := _lie_upon(other, every[known], grey)):
-        known, other = _OPPOSITE[known], every[known]
-        weights[known] = float(every[known].weights.sum())
-    if other is not None and (is_upon or len(other.weights) > len(every[known].weights)):
-        total = weights[known] + other.weights.sum()  # also of what lies upon a larger region
-    confidence = max(0.0, float(2 * weights[known] / total - 1)) if total else 0.0
-    if other is not None and len(other.weights) > _MANY_OTHERS * len(every[known].weights):
-        confidence *= SURE  # particles upon a larger region, perhaps
-    return known, confidence
-
-
-def _weight(own: _Found, other: _Found | None) -> float:
-    """Return the weight of a polarity, without what lies within particles of the other one."""
-    is_counted = True if other is None else own.within(other) < _WITHIN
-    return float(own.weights[is_counted].sum())
-
-
-def _lie_upon(own: _Found, other: _Found, grey: NDArray[np.float32]) -> bool:
-    """Return whether particles lie upon regions of the other polarity.
-
-    On films with holes, they lie in some of these, and beside them, too. If one is in the middle of
-    each region, that may be its rim, or a fringe beside the focus, which is fainter than it.
-    """
-    if not _MIN_UPON <= len(other.areas) <= len(own.areas):
-        return False
-    within = own.within(other)
-    is_in = np.append(False, within >= _WITHIN)[own.labels] & (other.labels > 0)
-    n_below = len(np.unique(other.labels[is_in]))
-    if n_below > _WITHIN * len(other.areas):
-        region = other.labels > 0
-        beside = ndimage.binary_dilation(region, iterations=_BESIDE) & ~region
-        places = (each & (own.labels == 0) for each in (region, beside))
-        levels = (grey[each].mean() if each.any() else 0 for each in (is_in, *places))
-        core, rim, outer = levels
-        return bool((core - outer) * (rim - outer) < 0 and abs(core - outer) > abs(rim - outer))
-    n_both = [np.count_nonzero(each) for each in (within >= _WITHIN, within < 1 - _WITHIN)]
-    is_larger = np.median(other.areas) >= _LARGER * np.median(own.areas)
-    return bool(is_larger and min(n_both) >= _MIN_UPON)
-
-
 def _median(values: NDArray[np.float64], areas: NDArray[np.int64]) -> float:
     return float(weighted_quantiles(values, areas, [0.5])[0]) if len(values) else 0.0
 
@@ -631,7 +570,7 @@ def _joined_without_necks(
 
 
 def _why_none(
-    grey: NDArray[np.float32], other: _Found | None, n_unclear: int, n_beside: int
+    grey: NDArray[np.float32], other: PolarityFound | None, n_unclear: int, n_beside: int
 ) -> str:
     """Say why nothing is found, and what to try."""
     left_out = []

@@ -42,7 +42,7 @@ from hypervlad.objects.outline_names import outlines_among
 from hypervlad.objects.outlines import read_outlines
 from hypervlad.objects.particle import Outlines, check_same_size
 from hypervlad.objects.results_folder import LEFT_OUT, write_record
-from hypervlad.particles.finding import SURE
+from hypervlad.particles.polarity import SURE
 from hypervlad.statistics.splits import check_groups
 
 _MAX_NAME = 240  # bytes, of at most 255 with the suffixes of outlines

@@ -68,7 +68,7 @@ from hypervlad.statistics.splits import check_groups, group_folds
 _MIN_GROUPS, _N_FOLDS = 4, 3  # in which each image is held out once
 # Separations, and whether what has no neck is joined again; the first if none is held out.
 _SEPARATIONS, _OF_NECKS = (0.8, 0.0, 0.3, 0.5, 0.6, 0.7, 0.75, 0.85, 0.9), (0.7, 0.75, 0.8, 0.85)
-_RULES = [(s, necks) for s in _SEPARATIONS for necks in (False, True)[: 1 + (s in _OF_NECKS)]]
+_RULES = [(s, n) for s in _SEPARATIONS for n in (False, True) if s in _OF_NECKS or not n]
 _NECK = 0.3  # pixels
 _MIN_FOUND = 5  # particles, whose median says something about the magnification
 
