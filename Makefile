@@ -47,7 +47,7 @@ test-processors: $(VENV)/.test-installed
 	$(BIN)/python -m tests.processors $(if $(SETTING),"$(SETTING)") $(PARALLEL) $(if $(ARGS),$(ARGS),tests/unit tests/conformance hypervlad)
 
 # The site, in docs/_build/html; `make docs` leaves out what the examples show, `make gallery` runs them.
-SPHINX := $(BIN)/python -m sphinx --fail-on-warning --keep-going --builder html docs docs/_build/html
+SPHINX := $(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --builder html docs docs/_build/html
 
 docs: $(VENV)/.test-installed
 	$(SPHINX) -D plot_gallery=0 $(ARGS)

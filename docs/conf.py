@@ -39,6 +39,8 @@ extensions = [
 exclude_patterns = ["_build", "_templates", "inventories", "tutorials", "**/GALLERY_HEADER.*"]
 templates_path = ["_templates"]
 nitpicky = True
+# A parameter may be named as a file is, which is found only where that file was imported before.
+nitpick_ignore = [("py:obj", path.stem) for path in (DOCS.parent / "hypervlad").rglob("*.py")]
 smartquotes = False  # it would turn the hyphens of options into dashes
 default_role = "autolink"  # `fit` in a docstring: a link if there is such a name, else italics
 suppress_warnings = ["config.cache"]
