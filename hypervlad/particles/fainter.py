@@ -1,4 +1,4 @@
-"""Particles that are much fainter than others beside them, which take the range of grey values."""
+"""Particles much fainter than others beside them, or than uneven light, which take the range."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from skimage.transform import resize
 
-from hypervlad.images.resampling import halved
+from hypervlad.images.resampling import halved, smoothed
 from hypervlad.images.sample import Sample
 from hypervlad.objects.splitting import LabelMap, areas_of, renumbered
 from hypervlad.particles.contrast import stands_out
+from hypervlad.particles.decoder import brightness_of
+from hypervlad.particles.training_fields import nearest
 
 _NARROW, _WIDE = 0.75, 6.0  # pixels at half the size: of spots, and of what is around them
 _CLEARANCE, _LEAST = 2, 1000  # pixels there: around particles, and of what is beside these
@@ -25,6 +28,11 @@ _MIN_SPOTS = 6  # to be more than dirt, and to be alike
 _FAINTER, _ALIKE, _ALIKE_AREAS = (0.05, 0.35), 1.8, 4.5
 _MAX_KNOWN = 0.3  # of a new outline, that is particles from before
 _MIN_MISSED = 0.1  # of the particles, spots without outline that are mentioned
+# Of light: its least width in pixels, and that to which it is averaged in halved images; of how
+# much less the range is without it; and how many of the particles are still found then.
+_LEAST_WIDTH, _AVERAGED, _CLEARER, STILL_FOUND = 5.0, 4.0, 1.15, 0.9
+_LEAST_WEIGHT = np.float32(0.02)  # of pixels beside particles, for those far from any
+_AT_MOST = 1024  # pixels of a side, by which ranges are judged
 _NOTE = (
     "{:,} spots as faint as each other, {:.2g} times as much as other particles, stand out from "
     "the noise, but have no outline: the range of numbers contains them, sizes leave them out"
@@ -72,16 +80,34 @@ class FaintSpots:
         return float(np.log1p(n_missed / n)), _NOTE.format(n_missed, self.share)
 
 
+def evened(sample: Sample, labels: LabelMap) -> NDArray[np.float32] | None:
+    """Return an image without light as uneven as particles are wide; None if it differs little."""
+    half, _, free = _beside(sample, labels)
+    areas = areas_of(labels, int(labels.max()))[1:]
+    width = max(_LEAST_WIDTH, float(np.sqrt(np.median(areas[areas > 0])))) / 2
+    values, weights = np.where(free, half, 0), free.astype(np.float32)
+    if not free.any():
+        return None
+    while width >= 2 * _AVERAGED and min(values.shape) > 2:
+        values, weights, width = halved(values), halved(weights), width / 2
+    usual = np.float32(np.median(half[free]) * _LEAST_WEIGHT)
+    light = (smoothed(values, width) + usual) / (smoothed(weights, width) + _LEAST_WEIGHT)
+    some = sample.grey[:: -(-len(sample.grey) // _AT_MOST), :: -(-len(sample.grey.T) // _AT_MOST)]
+    ranges = [brightness_of(each)[1] for each in (some, some - nearest(light, some.shape))]
+    if ranges[0] <= _CLEARER * ranges[1]:
+        return None
+    even = sample.grey - resize(light, sample.grey.shape, order=1)
+    even -= even.min()
+    return np.asarray(even / even.max(), np.float32)
+
+
 def faint_spots(
     sample: Sample, labels: LabelMap, polarity: str, min_area: int
 ) -> FaintSpots | None:
     """Look for several spots that are alike, and much fainter than outlined particles."""
     sign = 1 if polarity == "bright" else -1
-    half = sign * halved(sample.grey)
-    is_own, is_hidden = (
-        each[::2, ::2][: half.shape[0], : half.shape[1]] for each in (labels > 0, ~sample.mask)
-    )
-    free = ~ndimage.binary_dilation(is_own | is_hidden, iterations=_CLEARANCE)
+    half, is_own, free = _beside(sample, labels)
+    half = sign * half
     if np.count_nonzero(free) < _LEAST or not is_own.any():
         return None
     beyond = stands_out(np.where(free, half, 0), free.astype(np.float32), _NARROW, _WIDE)
@@ -106,6 +132,17 @@ def faint_spots(
     top = np.float32(sign * np.percentile(half[free], 99))
     clipped = (np.minimum if sign > 0 else np.maximum)(sample.grey, top)
     return FaintSpots(clipped, np.ravel_multi_index((2 * y, 2 * x), labels.shape), share)
+
+
+def _beside(
+    sample: Sample, labels: LabelMap
+) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return the image at half the size, and what is outlined and what lies beside that there."""
+    half = halved(sample.grey)
+    is_own, is_hidden = (
+        each[::2, ::2][: half.shape[0], : half.shape[1]] for each in (labels > 0, ~sample.mask)
+    )
+    return half, is_own, ~ndimage.binary_dilation(is_own | is_hidden, iterations=_CLEARANCE)
 
 
 def _alike(values: NDArray[Any], ratio: float) -> bool:

@@ -19,6 +19,7 @@ _WITHIN = 0.8  # of a particle's area, within one of the other polarity
 # Particles within larger regions of the other polarity and beside these, at least so many each, and
 # how many times as large the regions are, at least: holes of a film, or fringes.
 _MIN_UPON, _LARGER, _BESIDE = 2, 1.5, 5  # the last in pixels, of what is around regions
+_FAINTER = 0.75  # contrast, over that of regions, with which concave ones upon these are gaps
 SURE = 0.55  # of the polarity, above which the other one is not mentioned
 
 
@@ -63,8 +64,9 @@ def _weight(own: PolarityFound, other: PolarityFound | None) -> float:
 def _lie_upon(own: PolarityFound, other: PolarityFound, grey: NDArray[np.float32]) -> bool:
     """Return whether particles lie upon regions of the other polarity.
 
-    On films with holes, they lie in some of these, and beside them, too. If one is in the middle of
-    each region, that may be its rim, or a fringe beside the focus, which is fainter than it.
+    On films with holes, they lie in some of these, and beside them, too; what is fainter and less
+    convex is gaps and shades. If one is in the middle of each region, that may be its rim, or a
+    fringe beside the focus, which is fainter than it.
     """
     if not _MIN_UPON <= len(other.areas) <= len(own.areas):
         return False
@@ -78,6 +80,9 @@ def _lie_upon(own: PolarityFound, other: PolarityFound, grey: NDArray[np.float32
         levels = (grey[each].mean() if each.any() else 0 for each in (is_in, *places))
         core, rim, outer = levels
         return bool((core - outer) * (rim - outer) < 0 and abs(core - outer) > abs(rim - outer))
+    step, step_of_regions = (np.median(each.weights / each.areas) for each in (own, other))
+    if own.concave > other.concave and step < _FAINTER * step_of_regions:
+        return False
     n_both = [np.count_nonzero(each) for each in (within >= _WITHIN, within < 1 - _WITHIN)]
     is_larger = np.median(other.areas) >= _LARGER * np.median(own.areas)
     return bool(is_larger and min(n_both) >= _MIN_UPON)

@@ -14,7 +14,8 @@ from hypervlad.particles import find_particles, split_particles
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*(no particle is |there may be)")
 EIGHT = np.ones((3, 3))
-_OTHER_LOOKS = "halves", "grain", "pairs", "tiny", "faint, dark"
+_NOISES = "white noise", "uneven", "without noise", "smooth noise", "shots", "colours"
+_OTHER_LOOKS = "halves", "grain", "pairs", "tiny", "faint, dark", "clouds"
 
 
 def disks(seed, n=25, size=96, radii=(2, 12)):
@@ -129,14 +130,17 @@ def test_disks_on_an_uneven_background(polarity, noise):
 def test_what_lies_upon_larger_regions(recwarn, radius):
     rows, columns = np.indices((512, 512))
     distance = np.hypot(rows % 64 - 32, columns % 64 - 32)
-    holes = np.hypot(rows % 150 - 60, columns % 170 - 70) < 50
-    spots, noise = distance < radius, np.random.default_rng(0).normal(0.5, 0.02, holes.shape)
+    away = np.hypot(rows % 150 - 60, columns % 170 - 70)
+    spots, noise = distance < radius, np.random.default_rng(0).normal(0.5, 0.02, away.shape)
     one = (np.hypot(rows - 256, columns - 256) < 210) * (0.3 * spots - 0.15)
-    others = (0.2 * each - 0.4 * spots for each in (holes, distance < radius + 6))
+    others = (0.2 * each - 0.4 * spots for each in (away < 50, distance < radius + 6))
     found, on_holes, in_fringes = (find_particles(each + noise) for each in (one, *others))
     assert (len(found), found.polarity) == (1, "dark")
     assert "bright regions look like particles, too, in this image (32)" in found.note
     assert (len(on_holes), on_holes.polarity, in_fringes.polarity) == (64, "dark", "dark")
+    low, high = np.sort([rows % 64, columns % 64], axis=0)  # of which corners are between
+    gaps = (low > 15) & (low <= 25) & (high < 49)
+    assert find_particles(0.4 * (away < 30) - 0.2 * gaps + noise).polarity == "bright"
 
 
 @pytest.fixture(scope="module")
@@ -211,14 +215,12 @@ def looks(kind, rng):
     noise, labels = 0.03 * rng.standard_normal((256, 256)), rows_of_disks(14, 1.6)
     depth = ndimage.distance_transform_edt(labels > 0)
     if kind.startswith("dense"):
-        labels = rows_of_disks(14, 1.1)
-        signal = labels > 0
+        signal = (labels := rows_of_disks(14, 1.1)) > 0
     elif kind == "rims":
         signal = (labels > 0) * np.exp(-depth / 2)
     elif kind == "grain":
-        noise = ndimage.gaussian_filter(noise, 1.5)
+        signal, noise = labels > 0, ndimage.gaussian_filter(noise, 1.5)
         noise *= 0.1 / noise.std()
-        signal = labels > 0
     elif kind.startswith("cores"):  # in shells of less contrast
         signal = 0.5 * (depth > 0) + 0.8 * (depth > 6)
     elif kind == "halves":
@@ -230,14 +232,14 @@ def looks(kind, rng):
         apart = np.hypot(rows - 128, columns - 128)
         labels = np.where(apart < 40, 999, rows_of_disks(6, 2) * (apart > 56))
         signal, noise = np.where(labels == 999, 1.6, 0.2 * (labels > 0)), noise / 2
+    elif kind == "clouds":  # of four times the contrast
+        labels = rows_of_disks(5, 2.5)
+        signal, noise = labels > 0, noise + 0.6 * np.sin(rows / 15) * np.sin(columns / 15)
     else:  # two that overlap
         labels[:] = 0
-        for row, column in itertools.product((60, 190), repeat=2):
-            for number in (1, 2):
-                middle = row, column - 24 + 16 * number
-                labels[(np.hypot(rows - middle[0], columns - middle[1]) < 14) & (labels == 0)] = (
-                    2 * (row > 100) + 4 * (column > 100) + number
-                )
+        for row, column, number in itertools.product((60, 190), (60, 190), (1, 2)):
+            own = np.hypot(rows - row, columns - column + 24 - 16 * number) < 14
+            labels[own & (labels == 0)] = 2 * (row > 100) + 4 * (column > 100) + number
         signal = labels > 0
     signal = ndimage.gaussian_filter(signal.astype(float), 1) * 0.3
     return 0.5 + (-signal if "dark" in kind else signal) + noise, labels
@@ -304,6 +306,12 @@ def test_the_number_has_a_range_where_parts_may_be_one(recwarn):
     halves = find_particles(noise - 0.3 * inside)
     assert halves.number_range[0] <= 16 < len(halves)
     assert halves.finding_range.size_high > 1.4
+    rng, rows, columns = np.random.default_rng(0), *np.indices((256, 256))
+    piled = np.zeros(rows.shape)
+    for row, column, level in rng.uniform([0, 0, 0.2], [256, 256, 0.8], (400, 3)):
+        piled[np.hypot(rows - row, columns - column) < 12] = level
+    pile = find_particles(ndimage.gaussian_filter(piled, 2) + rng.normal(0, 0.1, rows.shape))
+    assert (len(pile) > 20, pile.number_range) == (True, None)
 
 
 @pytest.mark.filterwarnings("ignore:.*fade")
@@ -362,13 +370,7 @@ def empty_field(kind, rng):
 
 @pytest.mark.filterwarnings("ignore:.*uneven light")
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize(
-    "kind",
-    [
-        *("white noise", "uneven", "without noise", "smooth noise", "shots", "colours"),
-        *("one row", "constant", "one pixel", "a hot pixel"),
-    ],
-)
+@pytest.mark.parametrize("kind", [*_NOISES, "one row", "constant", "one pixel", "a hot pixel"])
 def test_nothing_is_found_on_an_empty_field(kind, seed):
     image = empty_field(kind, np.random.default_rng(seed))
     found = find_particles(image)
