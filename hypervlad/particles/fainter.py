@@ -12,7 +12,7 @@ from skimage.transform import resize
 
 from hypervlad.images.resampling import halved, smoothed
 from hypervlad.images.sample import Sample
-from hypervlad.objects.splitting import LabelMap, areas_of, renumbered
+from hypervlad.objects.splitting import BoolMap, LabelMap, areas_of, renumbered
 from hypervlad.particles.contrast import stands_out
 from hypervlad.particles.decoder import brightness_of
 from hypervlad.particles.training_fields import nearest
@@ -134,9 +134,7 @@ def faint_spots(
     return FaintSpots(clipped, np.ravel_multi_index((2 * y, 2 * x), labels.shape), share)
 
 
-def _beside(
-    sample: Sample, labels: LabelMap
-) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
+def _beside(sample: Sample, labels: LabelMap) -> tuple[NDArray[np.float32], BoolMap, BoolMap]:
     """Return the image at half the size, and what is outlined and what lies beside that there."""
     half = halved(sample.grey)
     is_own, is_hidden = (

@@ -176,8 +176,8 @@ def find_particles(
     than a fifth of the others' contrast, as dirt, but six or more that are alike, and those whose
     contrast the texture of the background has by chance: if it has that of most, all are but six or
     more that are much clearer, unless three tenths of the image look like particles, and so are
-    five or fewer that are nearly as faint. Branched particles may be found in
-    pieces, which `number_range` says.
+    five or fewer that are nearly as faint. Branched particles may be found in pieces, which
+    `number_range` says.
 
     Parameters
     ----------
@@ -491,14 +491,12 @@ def _in_even_light(
     sample: Sample, scales: Scales, labels: LabelMap, known: Polarity
 ) -> tuple[Sample, Scales, LabelMap]:
     """Return the same without uneven light, if that takes much of the range of grey values."""
-    even = evened(sample, labels)
-    if even is None:
-        return sample, scales, labels
-    again = Scales(even, scales.min_area)
-    own = again.found(known).labels
-    if own.max() < STILL_FOUND * labels.max():
-        return sample, scales, labels
-    return sample._replace(grey=even), again, own
+    if (even := evened(sample, labels)) is not None:
+        again = Scales(even, scales.min_area)
+        own = again.found(known).labels
+        if own.max() >= STILL_FOUND * labels.max():
+            return sample._replace(grey=even), again, own
+    return sample, scales, labels
 
 
 def _of_layer(
