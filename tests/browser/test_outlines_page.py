@@ -1,7 +1,5 @@
 """The page of outlines in a real browser: chosen, drawn, merged, split, redrawn, undone."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """``hypervlad app``: edits of outlines by strokes, their files, kills, and every refusal."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import json
