@@ -13,7 +13,6 @@ from typing import Any
 
 from hypervlad.app.database import (
     Database,
-    Kind,
     QueueError,
     StaleError,
     UnknownError,
@@ -21,7 +20,7 @@ from hypervlad.app.database import (
     reporting_damage,
     shown_name,
 )
-from hypervlad.app.packing import packed, shapes_of, unpacked
+from hypervlad.app.packing import CORRECTIONS, packed, shapes_of, unpacked
 from hypervlad.app.store import checked_name
 from hypervlad.app.strokes import Change
 from hypervlad.common.files import exclusive_lock, parse_json
@@ -32,7 +31,7 @@ from hypervlad.images.files import file_stamp
 from hypervlad.objects.fields import Field
 from hypervlad.objects.found_files import FIELDS, LOCK, PARTICLES, UNWRITTEN
 from hypervlad.objects.found_folder import FoundFolder
-from hypervlad.objects.found_outlines import EDITS, digest_of
+from hypervlad.objects.found_outlines import digest_of
 from hypervlad.objects.measures import measure as measure_particles
 from hypervlad.objects.particle import NOT_A_PARTICLE, Outline, Outlines
 
@@ -46,38 +45,11 @@ _STALE = (
     "this edit: repeat it if it is still needed"
 )
 _RETRY = 4.0  # seconds after which files that could not be written are tried again
-_PENDING = "written < version OR done IS NOT noted"
-_TABLES = """
-CREATE TABLE images (
-    id INTEGER PRIMARY KEY,
-    name BLOB NOT NULL UNIQUE,
-    version INTEGER NOT NULL DEFAULT 0,  -- grows with each edit, undo and redo
-    place INTEGER NOT NULL DEFAULT 0,  -- number of edits that are not undone
-    written INTEGER NOT NULL DEFAULT 0,  -- version in the folder's file of outlines
-    is_ours INTEGER NOT NULL DEFAULT 0,  -- whether that was written here
-    digest TEXT NOT NULL DEFAULT '',  -- of that file
-    content TEXT NOT NULL DEFAULT '',  -- digest of its outlines, from before it is written
-    done INTEGER,  -- whether a person has marked it as done; NULL of an image nobody touched here
-    noted INTEGER  -- that mark in the folder's files
-);
-CREATE TABLE outlines (  -- of images with a version; others have those in the folder
-    image INTEGER NOT NULL REFERENCES images, label INTEGER NOT NULL, outline TEXT NOT NULL,
-    PRIMARY KEY (image, label)
-) WITHOUT ROWID;
-CREATE TABLE edits (
-    image INTEGER NOT NULL REFERENCES images, number INTEGER NOT NULL, time REAL NOT NULL,
-    removed TEXT NOT NULL, added TEXT NOT NULL, message TEXT NOT NULL,
-    PRIMARY KEY (image, number)
-) WITHOUT ROWID;
-CREATE TABLE clicks (click TEXT PRIMARY KEY, message TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE classes (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
-"""
-CORRECTIONS = Kind(
-    *("file of corrections", EDITS, 0x48564C45, 2, _TABLES),  # "HVLE"
-    "open its folder with 'hypervlad app'",
-    "remove it if its edits are not needed",
-    "the outlines in the folder are as they were written last: remove this file, and go on",
+_LISTED = (
+    "SELECT *, CASE WHEN version THEN (SELECT COUNT(*) FROM outlines WHERE image = images.id) "
+    "END AS n FROM images ORDER BY name"
 )
+_PENDING = "written < version OR done IS NOT noted"
 
 
 class Corrections(Database):
@@ -170,16 +142,10 @@ class Corrections(Database):
     def images(self) -> list[dict[str, Any]]:
         """Return what the list of images shows of each."""
         with self._asking:
-            return self._listed()
-
-    def _listed(self) -> list[dict[str, Any]]:
-        found, n_found, confidence, _ = self._of_tables()
+            found, n_found, confidence, _ = self._of_tables()
+            rows = self.rows(_LISTED)
         fields = found.by_name if found else {}
         unsearched = set[str]() if self.is_complete else self._unsearched
-        rows = self.rows(
-            "SELECT *, CASE WHEN version THEN (SELECT COUNT(*) FROM outlines WHERE image = "
-            "images.id) END AS n FROM images ORDER BY name"
-        )
         listed = list[dict[str, Any]]()
         for row in rows:
             each = {"id": row["id"], "name": shown_name(row["name"])}
@@ -283,15 +249,9 @@ class Corrections(Database):
     ) -> dict[str, Any]:
         """Change the outlines of an image; return what a window must show anew.
 
-        Parameters
-        ----------
-        click : str
-            The name of the edit: sent again, it has no further effect.
-        image, version : int
-            As in `images`. A StaleError if another window or program has changed the image.
-        change : callable
-            `change_of` of `hypervlad.app.strokes`; its ValueError becomes a QueueError. Without a
-            change, the image was changed before.
+        An edit is sent again under the same name, `click`, without a further effect. A StaleError
+        if the image has another `version`, which is as in `images`. `change` is as `change_of` of
+        `hypervlad.app.strokes`, whose ValueError becomes a QueueError; None if it is too late.
         """
 
         def use(row: sqlite3.Row) -> Change:

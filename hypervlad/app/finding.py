@@ -10,22 +10,21 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from hypervlad.app.corrections import MODEL
 from hypervlad.app.database import QueueError
 from hypervlad.app.exchange import Exchange
+from hypervlad.app.groups import Groups
 from hypervlad.app.networks import Networks
 from hypervlad.app.packing import shapes_of
-from hypervlad.app.previews import Part, part_in_view
+from hypervlad.app.previews import Part, part_in_view, read_opened
 from hypervlad.app.results import RESULTS, files_in, write_archive
 from hypervlad.app.runner import Runner
 from hypervlad.app.scales import Scales, is_elsewhere
-from hypervlad.app.strokes import Change
-from hypervlad.app.tasks import ARCHIVES, GROUPS
+from hypervlad.app.tasks import ARCHIVES
 from hypervlad.common.files import refuse_link
 from hypervlad.common.progress import joined_notes, noted
 from hypervlad.common.tables import write_table
@@ -35,10 +34,9 @@ from hypervlad.images import (
     ReadOptions,
     find_images,
     read_image,
-    read_micrograph,
 )
 from hypervlad.images.annotations import words_of_annotations
-from hypervlad.images.files import file_stamp
+from hypervlad.images.files import file_stamp, large_last
 from hypervlad.images.reading import relative_names
 from hypervlad.images.sample import read_sample
 from hypervlad.objects.detection import MIN_AREA
@@ -72,8 +70,8 @@ class Finding(Exchange):
     ) -> None:
         path = Path(os.path.abspath(folder))
         given = None if images is None else Path(os.path.abspath(images))
-        if given is not None:
-            find_images(given)  # raises if there are none, before a folder is made
+        # Raises if there are none, before a folder is made.
+        found = [] if given is None else find_images(given)
         path.mkdir(exist_ok=True)
         super().__init__(path)
         noted = None if (path / RUN).exists() else self.fact("images") or given
@@ -83,12 +81,15 @@ class Finding(Exchange):
                 f"{path} has results of the images in {self._root}; give another --output"
             )
         self.set_facts(images=str(self._root))
-        if not self.is_found:
-            find_images(self._root)
+        if not (found or self.is_found):
+            found = find_images(self._root)
         #: The pixel sizes of all images.
         self.scales = Scales(self, self._root, self._usual_sizes(), self._in_words)
+        #: The groups of images, by which results are compared.
+        self.groups = Groups(self, self._known("group"))
         self._files, self._names = list[Path](), list[str]()
-        self.files()
+        self._take_files(found) if found else self._add_files(self._root)
+        self.scales.look_at(self._files)
         self._list_unsearched()
         #: What a person has started.
         self.runner = Runner(self, self._asking, self._in_words, self._pixels)
@@ -119,7 +120,7 @@ class Finding(Exchange):
             return found | {"message": self._in_words(joined_notes(notes))}
         path = self.image_of(image)
         try:
-            height, width = read_image(path, **asdict(self.read_options())).shape[:2]
+            height, width = read_opened(path, self.read_options()).pixels.shape[:2]
         except ImageReadError as error:
             raise ImageReadError(self._in_words(error)) from error
         shown: dict[str, Any] = {"message": "", "is_whole": True, "removed": []}
@@ -169,16 +170,13 @@ class Finding(Exchange):
 
         Nothing else waits for that: outlines that are changed meanwhile stay.
         """
-        now, outlines = self.outlines_of(image)
-        done: Change | None = None
-        if now == version:
-            try:
-                done = self._networks.grow(
-                    self.image_of(image), self.read_options(), stroke, outlines
-                )
-            except ValueError as error:
-                raise QueueError(self._in_words(error)) from error
-
+        (now, outlines), done = self.outlines_of(image), None
+        path, options = self.image_of(image), self.read_options()
+        try:
+            if now == version:
+                done = self._networks.grow(path, options, stroke, outlines)
+        except ValueError as error:
+            raise QueueError(self._in_words(error)) from error
         return self.edit(click, image, version, lambda _: done)
 
     def left_out(self, image: int) -> dict[str, Any]:
@@ -202,6 +200,10 @@ class Finding(Exchange):
         self.scales.look_at(self._files)  # others may have been replaced
         return self._files
 
+    def own_names(self) -> list[str]:
+        """Return the names of the images of the folder, without those from elsewhere."""
+        return [name for name in self._names if not is_elsewhere(name)]
+
     def _add_files(self, place: str | Path) -> None:
         """Add the new images of a folder, or of a table with the columns path and label."""
         with contextlib.suppress(ValueError, OSError):  # the folder may have been moved
@@ -209,10 +211,13 @@ class Finding(Exchange):
                 from hypervlad.folders.folder import load_image_folder  # not above: it takes long
 
                 place = load_image_folder(place).images
-            known = set(self._files)
-            new = [each for each in find_images(place) if each not in known]
-            self._files += new
-            self._names += relative_names(new, self._root)
+            self._take_files(find_images(place))
+
+    def _take_files(self, files: Iterable[Path]) -> None:
+        known = set(self._files)
+        new = [each for each in files if each not in known]
+        self._files += new
+        self._names += relative_names(new, self._root)
 
     def is_current(self) -> bool:
         """Return whether the results of particles are of the outlines as they are now."""
@@ -229,8 +234,7 @@ class Finding(Exchange):
 
     def _list_unsearched(self) -> None:
         """List the images of the folder, too, until particles were looked for in all of them."""
-        names = [] if self.is_complete else self._names
-        self._unsearched = frozenset(each for each in names if not is_elsewhere(each))
+        self._unsearched = frozenset([] if self.is_complete else self.own_names())
         self._add_images(sorted(self._unsearched))
 
     def _in_words(self, message: object) -> str:
@@ -242,9 +246,14 @@ class Finding(Exchange):
         return printable(text)
 
     def _pixels(self) -> list[int]:
-        """Return how many pixels each image has; nothing until all were looked at."""
-        names = [] if self.scales.summary()["is_reading"] else self._names
-        shapes = (self.scales.shape_of(each) or (1,) for each in names if not is_elsewhere(each))
+        """Return how many pixels each image has, in the order of the task that is running.
+
+        Nothing until all were looked at.
+        """
+        names = [] if self.scales.summary()["is_reading"] else self.own_names()
+        if self.runner.task["kind"] in ("find", "learn"):
+            names = large_last({name: self._root / name for name in sorted(names)})
+        shapes = (self.scales.shape_of(each) or (1,) for each in names)
         return [math.prod(shape) for shape in shapes]
 
     def _run(self, *arguments: str | Path) -> None:
@@ -254,15 +263,10 @@ class Finding(Exchange):
                 raise QueueError(note)
             self.runner.run(*arguments)
 
-    def _find(self, polarity: str, min_area: int, groups: str) -> Iterator[str]:
+    def _find(self, polarity: str, min_area: int) -> Iterator[str]:
         yield "Finding particles"
         self._report_contradictions()
-        table = self._typed_path(groups)
-        if self.fact("groups") and not table and (self.folder / FIELDS).exists():
-            with self._writing:
-                known = FoundFolder(self.folder).searched
-                known.write(row | {"group": None} for row in known.rows().values())
-        self.set_facts(groups=table)
+        self._note_groups()
         run = self._run_before()
         is_other = choices_of(run["finder"]) != {"polarity": polarity, "min_area": min_area}
         number = run["pixel_size"]  # as it was given in a shell, for all images
@@ -285,8 +289,7 @@ class Finding(Exchange):
                 given += ["--set", f"layer={layer}"]
         if "min_area" in run["finder"] or min_area != MIN_AREA:
             given += ["--set", f"min_area={min_area}"]
-        given += self._given_before(but={"group"} if table else ())
-        given += [GROUPS.option.format(table)] if table else []
+        given += self._given_before()
         if is_other and self.is_complete:
             folder = self._next_folder(polarity, min_area, self._sizes)
             yield from self._find_anew(folder, model, [*given, *self._size_options])
@@ -378,6 +381,7 @@ class Finding(Exchange):
     def _make_results(self) -> Iterator[str]:
         yield "Counting particles"
         self.write_all()
+        self._note_groups()
         folder, stamp = self.folder / RESULTS, self._stamp()
         refuse_link(folder)
         folder.mkdir(exist_ok=True)
@@ -403,7 +407,7 @@ class Finding(Exchange):
         found = self.execute("SELECT id, version, done FROM images ORDER BY id")
         files = [self.folder / RUN, *files_in(self.folder / "outlines")]
         stamp = [[*map(tuple, found.fetchall())], [str(file_stamp(file)) for file in files]]
-        stamp.append([field.group for field in self.found.fields])
+        stamp.append(sorted(self.groups.named().items()))
         return hashlib.sha256(json.dumps(stamp).encode()).hexdigest()
 
     def _reading_options(self) -> list[str]:
@@ -424,23 +428,38 @@ class Finding(Exchange):
             raise QueueError(f"{path}: no such file or folder; type the full path")
         return str(path)
 
-    def _given_before(self, but: Collection[str] = ()) -> list[str | Path]:
-        """Return the options with which particles were found; some are in tables, `but` these."""
+    def _given_before(self) -> list[str | Path]:
+        """Return the options with which particles were found; groups and samples are in tables."""
+        groups = self.groups.table(self.own_names())
+        given: list[str | Path] = [f"--groups={groups}"] if groups else []
         if not (self.folder / RUN).exists():
-            return []
-        found, given = FoundFolder(self.folder), list[str | Path]()
+            return given
+        found = FoundFolder(self.folder)
         if found.run["finder"].get("annotations") == "keep":
             given.append("--keep-annotations")
         given += [f"--format={kind}" for kind in found.outline_files.formats()]
-        columns = {"group", "sample"}.difference(but) if (self.folder / FIELDS).exists() else ()
-        for column in sorted(columns):
-            known = found.field_table.set_index("micrograph")[column].dropna().to_dict()
-            names = relative_names(find_images(self._root), self._root) if known else []
-            if known:  # every image needs a line, also one that is new
-                rows = [[each, known.get(each, "none")] for each in names]
-                write_table(self.folder / f".{column}.csv", ["path", column], rows)
-                given += [f"--{column}s", self.folder / f".{column}.csv"]
+        if known := self._known("sample"):
+            names = relative_names(find_images(self._root), self._root)
+            rows = [[each, known.get(each, "none")] for each in names]  # also of one that is new
+            write_table(self.folder / ".sample.csv", ["path", "sample"], rows)
+            given += ["--samples", self.folder / ".sample.csv"]
         return given
+
+    def _known(self, column: str) -> dict[str, str]:
+        """Return what the table of fields has of images, by their names."""
+        if not (self.folder / FIELDS).exists():
+            return {}
+        table = FoundFolder(self.folder).field_table.set_index("micrograph")
+        known: dict[str, str] = table[column].dropna().astype(str).to_dict()
+        return known
+
+    def _note_groups(self) -> None:
+        """Write the groups of images into the table of fields."""
+        if (self.folder / FIELDS).exists():
+            with self._writing:
+                known = FoundFolder(self.folder).searched
+                rows = known.rows().items()
+                known.write(row | {"group": self.groups.of(name)} for name, row in rows)
 
     def _sizes_before(self) -> dict[str, float]:
         """Return the pixel sizes with which particles were found, as they were given."""
@@ -470,7 +489,7 @@ class Finding(Exchange):
 
 @functools.lru_cache(4096)
 def _digest_of(path: Path, stamp: tuple[int, int] | None, options: ReadOptions) -> str:
-    return read_micrograph(path, **asdict(options)).digest
+    return read_opened(path, options).digest
 
 
 def choices_of(finder: dict[str, Any]) -> dict[str, Any]:

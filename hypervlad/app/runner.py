@@ -224,7 +224,8 @@ class Runner:
     ) -> dict[str, Any]:
         """Return what a bar shows, also in words."""
         n, of = int(done), int(total)
-        about = f"{n:,} of {counted(of, unit or 'step')}"
+        unit = "pass" if unit == "epoch" else unit or "step"  # as the page calls it
+        about = f"{n:,} of {counted(of, unit)}"
         about = f"{what}: {about}" if what else about
         if of != self.task["total"] or n < self.task["done"]:  # another bar
             self._past = []

@@ -14,9 +14,9 @@ from scipy.special import expit
 from scipy.stats import qmc
 from sklearn.linear_model import LogisticRegression
 
-from hypervlad.common.base import Array, Each, StoredPart, Value
 from hypervlad.common.constraints import Number, OneOf, check_value
 from hypervlad.common.progress import ProgressBar
+from hypervlad.common.stored import Array, Each, StoredPart, Value
 from hypervlad.defects.findings import Finding
 from hypervlad.features.lazy_torch import torch
 from hypervlad.features.windows import PreparedImage

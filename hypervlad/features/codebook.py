@@ -10,10 +10,10 @@ from typing import Annotated, NamedTuple
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
-from hypervlad.common.base import Array, Each, Maybe, Part, StoredPart, Value
 from hypervlad.common.constraints import Number
 from hypervlad.common.limits import MAX_CODEBOOK_VALUE
 from hypervlad.common.progress import ProgressBar, one_blas_thread
+from hypervlad.common.stored import Array, Each, Maybe, Part, StoredPart, Value
 from hypervlad.common.wording import counted
 from hypervlad.objects.measures import SHAPE_MEASURES
 

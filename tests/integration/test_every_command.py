@@ -87,8 +87,8 @@ RUNS = {
         "sizes.csv bars.html",
     ),
     "align": Run(
-        f"align wires -o directions --window 120nm --tolerance 20 --decimal-comma "
-        f"{READING} --no-figures --keep-annotations {USING}",
+        f"align wires -o directions --window 120nm --tolerance 20 --groups wires.csv "
+        f"{READING} --decimal-comma --no-figures --keep-annotations {USING}",
         "directions/alignment.csv directions/regions.csv directions/alignment.json",
         "1 of 1",
     ),
