@@ -31,6 +31,7 @@ from hypervlad.objects.outline_names import find_outlines
 
 _ALL = "all.zip"
 _NOT_ZIPPED = "maps", "queue", _ALL
+_OTHER_IMAGES = "the folder has other images now: load the page again"
 _FILES = "path", "groups"  # kinds of choices
 _KEPT = "kept.json"  # what was said in a preview
 
@@ -103,13 +104,9 @@ class Project(Finding):
     def start(self, kind: str, choices: dict[str, Any]) -> None:
         """Start a task, "find", "learn", "results" or one of `TASKS`, with choices of a person.
 
-        Parameters
-        ----------
-        kind : str
-        choices : dict
-            Of "find", "polarity" and "min_area"; of "learn", "n_epochs"; of `TASKS`,
-            those of the form, with "image", as `file` expects it, and "only", which is not empty if
-            only this image is meant: where the middle of its view is, see `part_in_view`.
+        These are "polarity" and "min_area" of "find"; "n_epochs" of "learn"; of `TASKS`, those of
+        the form, with "image", as `name_of` expects it, and "only", which is not empty if only this
+        image is meant: where the middle of its view is, see `part_in_view`.
         """
         does: dict[str, Callable[..., Iterator[str]]]
         does = {"find": self._find, "learn": self._learn, "results": self._make_results}
@@ -222,16 +219,19 @@ class Project(Finding):
 
     def give_group(self, images: str, group: str) -> str:
         """Name the group of images, a list in JSON, or take those of all from a table."""
+        names = self.own_names()
         if group.strip().endswith(".csv"):
-            table, names = Path(self._typed_path(group)), self.own_names()
             files = [self._root / name for name in names]
-            return self.groups.take(table, files, names, self._root)
-        known = {printable(name): name for name in self.own_names()}
-        try:
-            names = [known[each] for each in parse_json(images)]
-        except (ValueError, LookupError, TypeError) as error:
-            raise StaleError("the folder has other images now: load the page again") from error
-        return self.groups.give(names, group)
+            said = self.groups.take(Path(self._typed_path(group)), files, names, self._root)
+        else:
+            known = {printable(name): name for name in names}
+            try:
+                chosen = [known[each] for each in parse_json(images)]
+            except (ValueError, LookupError, TypeError) as error:
+                raise StaleError(_OTHER_IMAGES) from error
+            said = self.groups.give(chosen, group)
+        self.groups.table(names)
+        return said
 
     def name_of(self, image: str) -> str:
         """Return the name of an image of a page, which may be of before the server's last start."""
@@ -239,7 +239,7 @@ class Project(Finding):
         path = self.file(int(number) if number.isdecimal() and len(number) < 10 else 0)
         (name,) = relative_names([path], self._root)
         if printable(name) != shown:
-            raise StaleError("the folder has other images now: load the page again")
+            raise StaleError(_OTHER_IMAGES)
         return name
 
     # --- internal -------------------------------------------------------------------------------
