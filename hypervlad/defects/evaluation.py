@@ -461,10 +461,9 @@ def evaluate_defects(
     result = DefectEvaluation(scorer.threshold_, scorer.patch_)
     rows = mask_banner_rows(scorer.encoder_.fitted_params_.read_options)
     given = zip(images, masks, names, strict=True)
-    hidden = None if progress else True
     with announced(len(images)):
-        shown = ProgressBar(given, total=len(names), unit="image", disable=hidden)
-        for i, (image, mask, name) in enumerate(shown):
+        bar = ProgressBar(given, total=len(names), unit="image", shown=progress)
+        for i, (image, mask, name) in enumerate(bar):
             try:
                 with noted() as notes:
                     found = scorer.find(image)

@@ -186,7 +186,7 @@ def find_in_images(
             search = _Search(folder, rows, files, labels, outline, reading, pixel_size, drawn)
             due = 0.0
             with announced(len(names)):
-                every = ProgressBar(names, unit="image", disable=not verbose or None)
+                every = ProgressBar(names, unit="image", shown=verbose)
                 for name in itertools.chain(every, search.taken_as_others()):
                     try:
                         by_person = search.add(name)
