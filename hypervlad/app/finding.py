@@ -10,26 +10,24 @@ import math
 import os
 import re
 import shutil
-import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import asdict, replace
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
-
-from hypervlad.app.corrections import MODEL, Corrections
-from hypervlad.app.database import QueueError, StaleError
+from hypervlad.app.corrections import MODEL
+from hypervlad.app.database import QueueError
+from hypervlad.app.exchange import Exchange
+from hypervlad.app.networks import Networks
 from hypervlad.app.packing import shapes_of
-from hypervlad.app.previews import MAX_PREVIEWS, Part, part_in_view, write_part
+from hypervlad.app.previews import Part, part_in_view
 from hypervlad.app.results import RESULTS, files_in, write_archive
 from hypervlad.app.runner import Runner
 from hypervlad.app.scales import Scales, is_elsewhere
-from hypervlad.app.strokes import Change, grown
+from hypervlad.app.strokes import Change
 from hypervlad.app.tasks import ARCHIVES, GROUPS
 from hypervlad.common.files import refuse_link
-from hypervlad.common.progress import announced, joined_notes, note_doubt, noted
+from hypervlad.common.progress import joined_notes, noted
 from hypervlad.common.tables import write_table
 from hypervlad.common.wording import counted, name_some, printable
 from hypervlad.images import (
@@ -42,17 +40,15 @@ from hypervlad.images import (
 from hypervlad.images.annotations import words_of_annotations
 from hypervlad.images.files import file_stamp
 from hypervlad.images.reading import relative_names
-from hypervlad.images.sample import note_found, read_sample
+from hypervlad.images.sample import read_sample
 from hypervlad.objects.detection import MIN_AREA
 from hypervlad.objects.found_files import FIELDS, PARTICLES, RUN
 from hypervlad.objects.found_folder import FoundFolder
-from hypervlad.objects.particle import Outline, Outlines, check_same_size, cropped
+from hypervlad.objects.particle import cropped
 
 _READING = "page", "channel", "banner", "scaling", "percentiles", "max_pixels"
 _LEAST_AREA = re.compile(r"(?<![\w/.-])min_area(?![\w/-]|\.\w)")  # no part of a file's name
 _LAYER = re.compile(r"--set layer=\w+ \(in Python, layer='\w+'\)")
-_FIRST = 1.0  # seconds, which the first picture has for itself
-_BY_OTHERS = "“Find in all images” takes what most of the others show"
 _REPLACED = (
     "the file was replaced after particles were found in it, and the outlines are those of the old "
     "image: put that back, or save the new one under another name"
@@ -60,7 +56,7 @@ _REPLACED = (
 _LEARN = "correct some images, and let it learn from these"
 
 
-class Finding(Corrections):
+class Finding(Exchange):
     """A folder of images, in which commands of hypervlad find particles.
 
     Parameters
@@ -97,13 +93,7 @@ class Finding(Corrections):
         #: What a person has started.
         self.runner = Runner(self, self._asking, self._in_words, self._pixels)
         self._sizes, self._size_options = dict[str, float](), list[str | Path]()  # of the task
-        self._previewing = threading.Lock()
-        self._previews = dict[tuple[Any, ...], dict[str, Any]]()  # the last answers
-        self._growing: tuple[Any, Any] = None, None  # the image in which particles grew last
-        self._reading_to_grow, self._preparing = threading.Lock(), threading.Lock()
-        self._shown_last = 0  # an image to be prepared
-        self._loading = threading.Timer(_FIRST, self._load_networks)
-        self._loading.daemon = True
+        self._networks = Networks()
 
     def read_options(self) -> ReadOptions:
         is_there = (self.folder / RUN).exists()
@@ -122,8 +112,7 @@ class Finding(Corrections):
         return listed
 
     def shown(self, image: int) -> dict[str, Any]:
-        with contextlib.suppress(RuntimeError):  # it has been started already
-            self._loading.start()
+        self._networks.load_soon()
         if self._is_ready(image):
             found = super().shown(image)
             notes = self._note_of_replaced(image), found.get("message")
@@ -152,23 +141,18 @@ class Finding(Corrections):
     def preview(self, image: int, polarity: str, min_area: int, middle: str) -> dict[str, Any]:
         """Find the particles of one image, or of the part in view, and return them as `shown` does.
 
-        `middle` is as for `part_in_view`. The last answers are kept, in memory.
+        `middle` is as for `part_in_view`.
         """
-        if not self._previewing.acquire(blocking=False):
-            raise StaleError("another preview is being made: wait for it")
+        finder: dict[str, Any] = {"polarity": polarity, "min_area": min_area}
+        if layer := self._run_before()["finder"].get("layer"):
+            finder["layer"] = layer
         try:
             path = self.image_of(image)
             part = self._part_of(path, middle)
-            key = path, file_stamp(path), part, polarity, min_area, repr(self.read_options())
-            kept = self._previews.pop(key, None)
-            self._previews[key] = kept or self._previewed(path, part, polarity, min_area)
-            for old in [*self._previews][:-MAX_PREVIEWS]:  # used before the others
-                del self._previews[old]
-            return self._previews[key]
+            found = self._networks.preview(path, part, finder, self.read_options())
         except ValueError as error:
             raise QueueError(self._in_words(error)) from error
-        finally:
-            self._previewing.release()
+        return found | {"message": self._in_words(found["message"])}
 
     def _part_of(self, path: Path, middle: str) -> Part | None:
         """Return the part of an image that is in view; see `part_in_view`."""
@@ -176,45 +160,26 @@ class Finding(Corrections):
         shape = self.scales.shape_of(name) or read_image(path, page=0).shape
         return part_in_view(shape, middle)
 
-    def _previewed(
-        self, path: Path, part: Part | None, polarity: str, min_area: int
-    ) -> dict[str, Any]:
-        from hypervlad.particles.finding import find_particles  # not above: it takes seconds
-        from hypervlad.particles.polarity import SURE
-
-        options: Any = {"polarity": polarity, "min_area": min_area}
-        reading = self.read_options()
-        if layer := self._run_before()["finder"].get("layer"):
-            options["layer"] = layer
-        with noted(path.name) as notes, announced(1), TemporaryDirectory() as folder:
-            if part is not None:
-                path, reading = write_part(path, part, Path(folder), reading), ReadOptions(page=0)
-            found = find_particles(path, **options, read_options=reading)
-            note_found(path.name, found)
-            if len(found) and polarity == "auto" and found.confidence < SURE:
-                note_doubt(path.name, _BY_OTHERS)
-        y, x = (part.top, part.left) if part else (0, 0)
-        outlines = list[Outline]()
-        for each in found:
-            top, left, bottom, right = each.box
-            outlines.append(replace(each, box=(top + y, left + x, bottom + y, right + x)))
-        note = f": {joined_notes(notes)}" if notes else ""
-        kind = f"{found.polarity} particle" if len(found) else "particle"
-        where = "this image" if part is None else part.words
-        note = note if part is None else note.replace("this image", "this part")
-        words = self._in_words(f"{counted(len(found), kind)} found in {where}{note}")
-        answer = {"is_whole": True, "removed": [], "outlines": shapes_of(outlines)}
-        return answer | {"message": words, "part": part and part._asdict()}
-
     def prepare(self, image: int) -> None:
-        """Read an image for `growing`, before a click; of several that wait, the one shown last."""
-        self._shown_last = image
-        while self._shown_last and self._preparing.acquire(blocking=False):
+        """Read an image for `grow`, before a click."""
+        self._networks.prepare(self.image_of(image), self.read_options())
+
+    def grow(self, click: str, image: int, version: int, stroke: list[Any]) -> dict[str, Any]:
+        """Let a particle grow where a stroke begins; see `edit`.
+
+        Nothing else waits for that: outlines that are changed meanwhile stay.
+        """
+        now, outlines = self.outlines_of(image)
+        done: Change | None = None
+        if now == version:
             try:
-                image, self._shown_last = self._shown_last, 0
-                self.growing(image)
-            finally:
-                self._preparing.release()
+                done = self._networks.grow(
+                    self.image_of(image), self.read_options(), stroke, outlines
+                )
+            except ValueError as error:
+                raise QueueError(self._in_words(error)) from error
+
+        return self.edit(click, image, version, lambda _: done)
 
     def left_out(self, image: int) -> dict[str, Any]:
         """Return what finding leaves out of an image, as it is no sample, as polygons."""
@@ -230,29 +195,6 @@ class Finding(Corrections):
         words = words_of_annotations(sample.annotations)
         message = f"left out, as it is no sample: {words}" if words else "nothing is left out here"
         return {"outlines": shapes_of([outline] if outline else []), "message": message}
-
-    def growing(self, image: int) -> Callable[[list[Any], Outlines], Change]:
-        """Read an image, and return what grows a particle where a stroke begins, for `edit`."""
-        from hypervlad.particles.growing import GrowingField  # not above: it takes seconds
-
-        path, options = self.image_of(image), self.read_options()
-        with self._reading_to_grow:  # a click waits for what was asked for before
-            if self._growing[0] != (key := (path, file_stamp(path), options)):
-                try:
-                    with noted(path.name):
-                        sample = read_sample(path, annotations="keep", read_options=options)
-                except ImageReadError as error:
-                    raise QueueError(self._in_words(error)) from error
-                self._growing = key, GrowingField(sample.grey)
-                self._growing[1].prepare()
-            field = self._growing[1]
-
-        def change(stroke: list[Any], outlines: Outlines) -> Change:
-            check_same_size(outlines, field.grey, path.name)
-            with self._reading_to_grow:  # networks run in one thread at a time
-                return grown(field.grown, stroke, outlines)
-
-        return change
 
     def files(self) -> list[Path]:
         """Return the images of the folder; new ones get the next numbers."""
@@ -524,13 +466,6 @@ class Finding(Corrections):
 
     def _report_contradictions(self) -> None:
         self.runner.report(*(f"warning: {each}" for each in self.scales.contradictions()))
-
-    def _load_networks(self) -> None:
-        """Load what takes seconds, so that neither a preview nor a particle waits for it."""
-        from hypervlad.particles.growing import GrowingField
-
-        with self._reading_to_grow:
-            GrowingField(np.zeros((1, 1), np.float32)).prepare()
 
 
 @functools.lru_cache(4096)

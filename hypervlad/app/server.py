@@ -310,7 +310,7 @@ def _add_project(app: Flask, project: Project, previews: Previews) -> None:
             abort(400, "expected labels to be whole numbers")
         action, labels, stroke, *others = (body.pop(name) for name in fields)
         if action == "grow":
-            return project.edit(**body, change=partial(project.growing(body["image"]), stroke))
+            return project.grow(**body, stroke=stroke)
         change = partial(change_of, action, labels, stroke, *others)
         return project.edit(**body, change=change)
 

@@ -288,6 +288,8 @@ def test_what_is_found_anew_is_taken_over_whole_and_taken_back(start: Start, num
     app.image()
     app.edit("delete", [1])
     assert [each["id"] for each in app.post("images")["images"]] == [1, 2]
+    file = app.written() / "outlines" / "a.png.tif"
+    write_outlines(file, read_outlines(file)[:1])  # another program leaves one outline
     choices = {"polarity": "bright", "min_area": 1000, "groups": ""}
     if number:
         app.post("start/find", **choices)
@@ -301,7 +303,7 @@ def test_what_is_found_anew_is_taken_over_whole_and_taken_back(start: Start, num
         assert found["task"]["state"] == "done"
         assert found["is_found"]
     listed = [(each["name"], each["id"], each["n"]) for each in found["images"]]
-    assert listed == [("a.png", 1, 2), ("b.png", 3, 1)]
+    assert listed == [("a.png", 1, 1), ("b.png", 3, 1)]
     changes = app.post("sheet/changes")["html"]
     assert '<td class="number">3</td><td class="number">1</td>' in changes
     assert "kept, but not taken as true, as not marked as done: 1 image with edits" in changes
@@ -314,8 +316,8 @@ def test_what_is_found_anew_is_taken_over_whole_and_taken_back(start: Start, num
     assert app.send("take_back", {"folder": "earlier-1"}).status == 409, "taken back already"
     second = app.post("images")["images"][1]
     assert (second["id"], second["n"]) == ((3, 2) if number else (4, 3))
-    assert list(app.areas()) == [2, 3]
-    assert app.undo().status == 200
+    assert list(app.areas()) == [2]
+    assert [app.undo().status for _ in "ab"] == [200, 200]
     assert len(app.areas()) == 3
     app.stop()  # so that all is written
     folder = FoundFolder(app.folder)
