@@ -333,7 +333,7 @@ def measure_limits(
     rows: list[tuple[str, float, float, float, bool]] = []
     sizes = set()
     plan = list(_plan(n_planted, seed))
-    bar = ProgressBar(plan, desc="limits", unit="defect", disable=None if verbose else True)
+    bar = ProgressBar(plan, desc="limits", unit="defect", shown=verbose)
     for kind, place, size, contrast in bar:
         at = positions[int(place * len(positions))]
         image = read(at)

@@ -266,7 +266,7 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
         ((_, micrograph),) = read_micrographs([image], options=_patch_options(self.read_options))
         pixels = _with_channels(micrograph.pixels, self.n_channels_)
         height, width = pixels.shape[:2]
-        positions = patch_positions((height, width), self.patch_, stride, edges="pad")
+        positions = patch_positions((height, width), self.patch_, stride, "pad")
         network = self._fitted_network()
         n_batch = evaluation_batch(self.patch_)
         values = []

@@ -188,7 +188,7 @@ def find_in_images(
             due = 0.0
             with announced(len(names)):
                 order = large_last({name: files.get(name) for name in names})
-                every = ProgressBar(order, unit="image", disable=not verbose or None)
+                every = ProgressBar(order, unit="image", shown=verbose)
                 for name in itertools.chain(every, search.taken_as_others()):
                     try:
                         by_person = search.add(name)

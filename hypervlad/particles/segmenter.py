@@ -282,7 +282,7 @@ class HypercolumnSegmenter(NetworkEstimator):
         if codes.max() + 1 >= _MIN_GROUPS:
             folds = group_folds(fields.has_particles, codes, n_splits=_N_FOLDS, random_state=seed)
         contrast = max(float(np.median(fields.contrasts)), MIN_CONTRAST)
-        bar = ProgressBar(fields, desc="reading", unit="image", disable=not self.verbose)
+        bar = ProgressBar(fields, desc="reading", unit="image", shown=self.verbose)
         crops = Crops.cut(
             ((standardised(grey, contrast), targets) for grey, targets in bar),
             len(fields),
