@@ -1,13 +1,9 @@
 """A tiny seeded network for all tests, and the real images and weights where there are any."""
 
-from __future__ import annotations
-
 import gc
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import matplotlib.font_manager  # which runs other programs while it lists fonts
 import matplotlib.pyplot
@@ -22,7 +18,6 @@ from support.paths import SHARED
 from support.surfaces import texture_patterns
 from support.tiny import make_tiny_encoder, register_tiny
 
-from hypervlad import HypercolumnVLAD
 from hypervlad.features import WeightsNotFoundError, find_weights
 
 # What anybody runs is reproducible: the same examples each time. "explore" draws new ones; each
@@ -37,7 +32,7 @@ _DEAR_EXAMPLES = (".HypercolumnSegmenter",)  # of docstrings: it trains for 20 s
 _PEAKS = pytest.StashKey[dict[str, int]]()  # bytes, by worker
 
 
-def peak_memory() -> int:
+def peak_memory():
     """Return the largest memory, in bytes, that this process has had."""
     if sys.platform == "win32":
         return int(psutil.Process().memory_info().peak_wset)
@@ -47,7 +42,7 @@ def peak_memory() -> int:
     return peak if sys.platform == "darwin" else 1024 * peak
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config, items):
     for item in items:
         if item.name.endswith(_DEAR_EXAMPLES):
             item.add_marker("full")
@@ -59,38 +54,38 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=lambda item: not item.nodeid.startswith("tests/networks/"))
 
 
-def pytest_collection_finish(session: pytest.Session) -> None:
+def pytest_collection_finish(session):
     """Let garbage collection pass over the million objects that importing all tests has made."""
     gc.collect()
     gc.freeze()
 
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
+def pytest_sessionfinish(session):
     output = getattr(session.config, "workeroutput", None)
     if output is not None:
         output["peak"] = peak_memory()
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node: Any) -> None:
+def pytest_testnodedown(node):
     peak = getattr(node, "workeroutput", {}).get("peak")
     if peak is not None:
         node.config.stash.setdefault(_PEAKS, {})[node.gateway.id] = peak
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+def pytest_terminal_summary(terminalreporter):
     peaks = terminalreporter.config.stash.get(_PEAKS, {}) or {"tests": peak_memory()}
     listed = ", ".join(f"{name} {peak / 1e9:.2f} GB" for name, peak in sorted(peaks.items()))
     terminalreporter.write_line(f"peak memory: {listed}")
 
 
 @pytest.fixture(autouse=True, scope="session")
-def tiny_backbone() -> None:
+def tiny_backbone():
     register_tiny()
 
 
 @pytest.fixture(autouse=True, scope="session")
-def torch_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def torch_home(tmp_path_factory):
     """Keep converted networks in a folder of the tests, which has the weights of torch's own."""
     weights = Path(torch.hub.get_dir()) / "checkpoints"
     folder = tmp_path_factory.mktemp("torch")
@@ -103,7 +98,7 @@ def torch_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def few_threads() -> Iterator[None]:
+def few_threads():
     before = torch.get_num_threads()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
     yield
@@ -111,7 +106,7 @@ def few_threads() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True, scope="module")
-def memory_is_returned() -> Iterator[None]:
+def memory_is_returned():
     """Free what a module's tests leave: figures, networks in cycles, and what malloc keeps."""
     yield
     matplotlib.pyplot.close("all")
@@ -119,13 +114,13 @@ def memory_is_returned() -> Iterator[None]:
 
 
 @pytest.fixture
-def tiny_encoder() -> HypercolumnVLAD:
+def tiny_encoder():
     """An encoder that takes milliseconds."""
     return make_tiny_encoder()
 
 
 @pytest.fixture(scope="session")
-def texture_images() -> tuple[list[np.ndarray], np.ndarray]:
+def texture_images():
     """Twenty-four small images of three textures that even a random network can distinguish."""
     rng = np.random.default_rng(0)
     patterns = texture_patterns()
@@ -139,7 +134,7 @@ def texture_images() -> tuple[list[np.ndarray], np.ndarray]:
 
 
 @pytest.fixture(scope="session")
-def shared() -> Path:
+def shared():
     """The folder of real images beside the project."""
     if not SHARED.is_dir():
         pytest.skip("no folder of real images beside the project")
@@ -147,7 +142,7 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
-def mobilenet_weights() -> Path:
+def mobilenet_weights():
     """The default backbone's ImageNet weights."""
     try:
         return find_weights("mobilenet_v2", download=False)

@@ -4,8 +4,6 @@ Libraries choose their kernels by the processor, and kernels differ in the last 
 variables restrict the choice. Those of a library without such a choice, as on ARM, have no effect.
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

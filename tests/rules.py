@@ -12,8 +12,6 @@ prints the figures, and each place that breaks a rule; ``make lint`` runs it.
 - At most ``MAX_LINES`` lines below ``tests``.
 """
 
-from __future__ import annotations
-
 import ast
 import importlib
 import re

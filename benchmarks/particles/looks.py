@@ -55,6 +55,9 @@ LOOKS = {
     ),
     "half of them faint": Looks(**_PLAIN | {"faint": 1, "cover": (0.05, 0.3)}),
     "half of them small": Looks(**_PLAIN | {"two_sizes": 1, "diameter": (24, 80)}),
+    "dots of 4 to 6 px": Looks(
+        **PLAIN_DISCS | {"diameter": (4, 6), "cover": (0.03, 0.2), "apart": (1.3, 1.3)}
+    ),
     "piles": Looks(**_PLAIN | {"pile": 1, "diameter": (20, 80)}),
     "dirt and edges beside": Looks(**_PLAIN | {"stains": 1, "clutter": 1, "cover": (0.05, 0.3)}),
     "on films with holes, and nets": Looks(

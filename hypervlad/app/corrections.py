@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import os
 import sqlite3
@@ -14,16 +13,14 @@ from typing import Any
 
 from hypervlad.app.database import (
     Database,
-    Kind,
     QueueError,
     StaleError,
     UnknownError,
     created,
     reporting_damage,
     shown_name,
-    write_facts,
 )
-from hypervlad.app.packing import packed, shapes_of, unpacked
+from hypervlad.app.packing import CORRECTIONS, packed, shapes_of, unpacked
 from hypervlad.app.store import checked_name
 from hypervlad.app.strokes import Change
 from hypervlad.common.files import exclusive_lock, parse_json
@@ -32,51 +29,27 @@ from hypervlad.common.wording import warn_user
 from hypervlad.images import ReadOptions
 from hypervlad.images.files import file_stamp
 from hypervlad.objects.fields import Field
-from hypervlad.objects.found_files import FIELDS, LOCK, OWN_FILES, PARTICLES, RUN, UNWRITTEN
+from hypervlad.objects.found_files import FIELDS, LOCK, PARTICLES, UNWRITTEN
 from hypervlad.objects.found_folder import FoundFolder
-from hypervlad.objects.found_outlines import EDITS, digest_of
+from hypervlad.objects.found_outlines import digest_of
 from hypervlad.objects.measures import measure as measure_particles
 from hypervlad.objects.particle import NOT_A_PARTICLE, Outline, Outlines
 
 MODEL = "model.hvlad"
-_OWN_FOLDERS = "outlines", "replaced", "removed", "geojson", "roi"
 _ALL_PASSED = "all outlines were looked at, or are in images that are done: the next round begins"
 _NONE_RANKED = "outlines are measured when all images were searched: look at them one by one"
 _SAID = ["note", "doubt"]  # columns of what was said of an image when particles were found
 _UNSEARCHED = {"n": 0, "is_edited": False, "is_done": False, "words": "not searched yet"}
-_RETRY = 4.0  # seconds after which files that could not be written are tried again
-_PENDING = "written < version OR done IS NOT noted"
-_TABLES = """
-CREATE TABLE images (
-    id INTEGER PRIMARY KEY,
-    name BLOB NOT NULL UNIQUE,
-    version INTEGER NOT NULL DEFAULT 0,  -- grows with each edit, undo and redo
-    place INTEGER NOT NULL DEFAULT 0,  -- number of edits that are not undone
-    written INTEGER NOT NULL DEFAULT 0,  -- version in the folder's file of outlines
-    is_ours INTEGER NOT NULL DEFAULT 0,  -- whether that was written here
-    digest TEXT NOT NULL DEFAULT '',  -- of that file
-    content TEXT NOT NULL DEFAULT '',  -- digest of its outlines, from before it is written
-    done INTEGER,  -- whether a person has marked it as done; NULL of an image nobody touched here
-    noted INTEGER  -- that mark in the folder's files
-);
-CREATE TABLE outlines (  -- of images with a version; others have those in the folder
-    image INTEGER NOT NULL REFERENCES images, label INTEGER NOT NULL, outline TEXT NOT NULL,
-    PRIMARY KEY (image, label)
-) WITHOUT ROWID;
-CREATE TABLE edits (
-    image INTEGER NOT NULL REFERENCES images, number INTEGER NOT NULL, time REAL NOT NULL,
-    removed TEXT NOT NULL, added TEXT NOT NULL, message TEXT NOT NULL,
-    PRIMARY KEY (image, number)
-) WITHOUT ROWID;
-CREATE TABLE clicks (click TEXT PRIMARY KEY, message TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE classes (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
-"""
-CORRECTIONS = Kind(
-    *("file of corrections", EDITS, 0x48564C45, 2, _TABLES),  # "HVLE"
-    "open its folder with 'hypervlad app'",
-    "remove it if its edits are not needed",
-    "the outlines in the folder are as they were written last: remove this file, and go on",
+_STALE = (
+    "this image has been changed in another window or program. It is shown as it is now, without "
+    "this edit: repeat it if it is still needed"
 )
+_RETRY = 4.0  # seconds after which files that could not be written are tried again
+_LISTED = (
+    "SELECT *, CASE WHEN version THEN (SELECT COUNT(*) FROM outlines WHERE image = images.id) "
+    "END AS n FROM images ORDER BY name"
+)
+_PENDING = "written < version OR done IS NOT noted"
 
 
 class Corrections(Database):
@@ -110,12 +83,15 @@ class Corrections(Database):
                 with created(path, CORRECTIONS):
                     pass
         super().__init__(path)
-        self._continue_exchange()
+        self.recover()
         self._is_found, self._unsearched = False, frozenset[str]()
         if self.is_found:
             self.take_images()
         self._writer = threading.Thread(target=self._write_on, daemon=True)
         self._writer.start()
+
+    def recover(self) -> None:
+        """Complete, in subclasses, what a kill has interrupted, before anything is read."""
 
     @property
     def is_found(self) -> bool:
@@ -166,16 +142,10 @@ class Corrections(Database):
     def images(self) -> list[dict[str, Any]]:
         """Return what the list of images shows of each."""
         with self._asking:
-            return self._listed()
-
-    def _listed(self) -> list[dict[str, Any]]:
-        found, n_found, confidence, _ = self._of_tables()
+            found, n_found, confidence, _ = self._of_tables()
+            rows = self.rows(_LISTED)
         fields = found.by_name if found else {}
         unsearched = set[str]() if self.is_complete else self._unsearched
-        rows = self.rows(
-            "SELECT *, CASE WHEN version THEN (SELECT COUNT(*) FROM outlines WHERE image = "
-            "images.id) END AS n FROM images ORDER BY name"
-        )
         listed = list[dict[str, Any]]()
         for row in rows:
             each = {"id": row["id"], "name": shown_name(row["name"])}
@@ -267,19 +237,21 @@ class Corrections(Database):
             known["message"] = joined_notes(table.loc[field.micrograph].dropna())
         return found | known | {"name": field.micrograph}
 
+    def outlines_of(self, image: int) -> tuple[int, Outlines]:
+        """Return the version of an image, as in `images`, and its outlines."""
+        with self._asking, self.writing():
+            self._take_others(image)
+            row = self._row(image)
+            return _version(row), self._outlines(row)
+
     def edit(
-        self, click: str, image: int, version: int, change: Callable[[Outlines], Change]
+        self, click: str, image: int, version: int, change: Callable[[Outlines], Change | None]
     ) -> dict[str, Any]:
         """Change the outlines of an image; return what a window must show anew.
 
-        Parameters
-        ----------
-        click : str
-            The name of the edit: sent again, it has no further effect.
-        image, version : int
-            As in `images`. A StaleError if another window or program has changed the image.
-        change : callable
-            `change_of` of `hypervlad.app.strokes`; its ValueError becomes a QueueError.
+        An edit is sent again under the same name, `click`, without a further effect. A StaleError
+        if the image has another `version`, which is as in `images`. `change` is as `change_of` of
+        `hypervlad.app.strokes`, whose ValueError becomes a QueueError; None if it is too late.
         """
 
         def use(row: sqlite3.Row) -> Change:
@@ -287,6 +259,8 @@ class Corrections(Database):
                 done = change(self._outlines(row))
             except ValueError as error:
                 raise QueueError(str(error)) from error
+            if done is None:
+                raise StaleError(_STALE)
             self._add(row, done)
             return done
 
@@ -338,68 +312,6 @@ class Corrections(Database):
             self._placed, self.note = 0, note
         return note
 
-    def earlier_folders(self) -> list[dict[str, Any]]:
-        """Return the folders of what was found before, the latest last, as `exchange` noted."""
-        known: list[dict[str, Any]] = parse_json(self.fact("earlier") or "[]")
-        return known
-
-    def earlier_polygons(self, image: int) -> dict[str, Any]:
-        """Return the outlines that an image had before others were found, as `shown` does."""
-        if not (known := self.earlier_folders()):
-            raise QueueError("nothing was found before")
-        name = self._field(image).micrograph
-        outlines = FoundFolder(self.folder / known[-1]["folder"]).outlines(name)
-        return {"outlines": shapes_of(outlines), "message": "the outlines before are dashed"}
-
-    def exchange(self, incoming: Path, note: dict[str, Any] | None = None) -> None:
-        """Let the folder have what was found in another one, and keep its own in a new folder.
-
-        Images that a person has edited stay as they are. Others get new numbers: no window can
-        edit outlines that it has not shown. A kill in between is made good at the next start.
-
-        Parameters
-        ----------
-        incoming : path
-            A folder of found particles below this one, which is empty afterwards.
-        note : dict, optional
-            What `earlier_folders` shall return of the folder that is left. Without it, `incoming`
-            was such a folder, and is none any more.
-        """
-        with self._asking, self._writing:
-            earlier, outgoing = self.earlier_folders(), self.free_name()
-            earlier = earlier[:-1] if note is None else [*earlier, note | {"folder": outgoing}]
-            if not (incoming / RUN).exists():
-                raise StaleError(f"{incoming.name} has been taken back already")
-            facts = [incoming.relative_to(self.folder).as_posix(), outgoing, earlier, "out"]
-            self.set_facts(exchange=json.dumps(facts))
-            self._continue_exchange()
-            self.take_images()
-
-    def begin_anew(self, target: Path) -> list[str]:
-        """Move what was found in some images away; what a person did stays, for the next search.
-
-        Return the images that were corrected in other programs only, whose outlines stay as edits.
-        """
-        with self._asking, self._writing:
-            theirs = self._corrected_elsewhere() if self.is_found else []
-            with self.writing():  # first: a kill leaves files as they are known then
-                for row in self.rows("SELECT * FROM images"):
-                    if (name := os.fsdecode(row["name"])) in theirs:
-                        self._begin(row)
-                        self._set(row["id"], version=1)
-                    elif row["version"] and name in self.found.by_name:
-                        self._take_others(row["id"])
-                    self._renew(self._row(row["id"]), False, "")
-                self._note_others()
-            move_results(self.folder, target)
-            self._is_found = False
-        return theirs
-
-    def free_name(self, kind: str = "earlier") -> str:
-        """Return the name of a new folder for what was found earlier."""
-        names = (f"{kind}-{number}" for number in itertools.count(1))
-        return next(name for name in names if not (self.folder / name).exists())
-
     # --- internal ------------------------------------------------------------------------------
 
     def _write_on(self) -> None:
@@ -416,63 +328,11 @@ class Corrections(Database):
         known = self.found.by_name if rows and self.is_found else {}
         return [row["id"] for row in rows if os.fsdecode(row["name"]) in known]
 
-    def _corrected_elsewhere(self) -> list[str]:
-        """Use files of other programs; return the images that nobody touched here but there."""
-        found = self.found
-        files, fields = found.outline_files, found.by_name
-        with exclusive_lock(self.folder / LOCK, self.folder):
-            unknown = dict.fromkeys(fields)
-            _, failed = files.take_corrected(found.images, fields, unknown, measure_particles([]))
-        if failed:  # nothing was moved
-            raise QueueError(str(next(iter(failed.values()))))
-        touched = self.rows("SELECT name FROM images WHERE version")
-        others = fields.keys() - {os.fsdecode(row["name"]) for row in touched}
-        there = filter(files.digest, sorted(others))
-        return [each for each in there if not files.is_as_found(each)]
-
     def _add_images(self, names: Iterable[str]) -> None:
         """Add images that there are since the folder was opened."""
         added = "INSERT INTO images (name) VALUES (?) ON CONFLICT DO NOTHING"
         with self.writing():
             self.connection.executemany(added, [(os.fsencode(name),) for name in names])
-
-    def _continue_exchange(self) -> None:
-        if not (known := self.fact("exchange")):
-            return
-        incoming, outgoing, earlier, phase = parse_json(known)
-        source, target = self.folder / incoming, self.folder / outgoing
-        lock = exclusive_lock(self.folder / LOCK, self.folder)
-        with self._asking, self._writing, lock, self._reading:
-            (self.folder / UNWRITTEN).touch()  # until `write_all`
-            if phase == "out":
-                move_results(self.folder, target)
-                self.set_facts(exchange=json.dumps([incoming, outgoing, earlier, "in"]))
-            move_results(source, self.folder)
-            fields = FoundFolder(self.folder).field_table.set_index("micrograph")
-            with self.writing():
-                for row in self.rows("SELECT * FROM images"):
-                    if (name := os.fsdecode(row["name"])) in fields.index:
-                        is_ours = isinstance(fields["corrected_in"][name], str)
-                        self._renew(row, is_ours, self.found.outline_files.digest(name) or "")
-                self._note_others(exchange="", earlier=json.dumps(earlier))
-            with contextlib.suppress(OSError):
-                source.rmdir()
-
-    def _note_others(self, **facts: str) -> None:
-        """Let windows open their image anew, and store facts, in a transaction of the caller."""
-        facts["generation"] = str(1 + int(self.fact("generation") or 0))
-        write_facts(self.connection, facts)
-
-    def _renew(self, row: sqlite3.Row, is_ours: bool, digest: str) -> None:
-        """Keep an image that was ever edited or marked, to be written again; forget others."""
-        self._set(row["id"], is_ours=is_ours, digest=digest, noted=None)
-        if row["version"]:
-            self._set(row["id"], written=-1)
-            return
-        for table in ("outlines", "edits"):
-            self.execute(f"DELETE FROM {table} WHERE image = ?", row["id"])
-        (free,) = self.execute("SELECT MAX(id) + 1 FROM images").fetchone()
-        self._set(row["id"], written=0, version=0, content="", done=None, id=free)
 
     def _clicked(
         self, click: str, image: int, version: int, use: Callable[[sqlite3.Row], Change]
@@ -484,10 +344,7 @@ class Corrections(Database):
             self._take_others(image)
             row = self._row(image)
             if _version(row) != version:
-                raise StaleError(
-                    "this image has been changed in another window or program. It is shown as it "
-                    "is now, without this edit: repeat it if it is still needed"
-                )
+                raise StaleError(_STALE)
             done = use(row)
             self.execute("INSERT INTO clicks VALUES (?, ?)", click, done.message)
             shown = self._shown(image, done.message, done)
@@ -641,11 +498,3 @@ class Corrections(Database):
 def _version(row: sqlite3.Row) -> int:
     """Return by what a window knows outlines: untouched ones of the folder by their digest."""
     return int(row["version"] or int(row["digest"][:12] or "0", 16))
-
-
-def move_results(source: Path, target: Path) -> None:
-    """Move what finding, learning and correcting have written; again after a kill, the rest."""
-    target.mkdir(exist_ok=True)
-    for name in (*OWN_FILES, *_OWN_FOLDERS, MODEL):
-        if name != EDITS and (source / name).exists():
-            os.replace(source / name, target / name)

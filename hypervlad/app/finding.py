@@ -10,26 +10,23 @@ import math
 import os
 import re
 import shutil
-import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import asdict, replace
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
-
-from hypervlad.app.corrections import MODEL, Corrections
-from hypervlad.app.database import QueueError, StaleError
+from hypervlad.app.corrections import MODEL
+from hypervlad.app.database import QueueError
+from hypervlad.app.exchange import Exchange
+from hypervlad.app.groups import Groups
+from hypervlad.app.networks import Networks
 from hypervlad.app.packing import shapes_of
-from hypervlad.app.previews import MAX_PREVIEWS, Part, part_in_view, write_part
+from hypervlad.app.previews import Part, part_in_view, read_opened
 from hypervlad.app.results import RESULTS, files_in, write_archive
 from hypervlad.app.runner import Runner
 from hypervlad.app.scales import Scales, is_elsewhere
-from hypervlad.app.strokes import Change, grown
-from hypervlad.app.tasks import ARCHIVES, GROUPS
+from hypervlad.app.tasks import ARCHIVES
 from hypervlad.common.files import refuse_link
-from hypervlad.common.progress import announced, joined_notes, note_doubt, noted
+from hypervlad.common.progress import joined_notes, noted
 from hypervlad.common.tables import write_table
 from hypervlad.common.wording import counted, name_some, printable
 from hypervlad.images import (
@@ -37,22 +34,19 @@ from hypervlad.images import (
     ReadOptions,
     find_images,
     read_image,
-    read_micrograph,
 )
 from hypervlad.images.annotations import words_of_annotations
-from hypervlad.images.files import file_stamp
+from hypervlad.images.files import file_stamp, large_last
 from hypervlad.images.reading import relative_names
-from hypervlad.images.sample import note_found, read_sample
+from hypervlad.images.sample import read_sample
 from hypervlad.objects.detection import MIN_AREA
 from hypervlad.objects.found_files import FIELDS, PARTICLES, RUN
 from hypervlad.objects.found_folder import FoundFolder
-from hypervlad.objects.particle import Outline, Outlines, check_same_size, cropped
+from hypervlad.objects.particle import cropped
 
 _READING = "page", "channel", "banner", "scaling", "percentiles", "max_pixels"
 _LEAST_AREA = re.compile(r"(?<![\w/.-])min_area(?![\w/-]|\.\w)")  # no part of a file's name
 _LAYER = re.compile(r"--set layer=\w+ \(in Python, layer='\w+'\)")
-_FIRST = 1.0  # seconds, which the first picture has for itself
-_BY_OTHERS = "“Find in all images” takes what most of the others show"
 _REPLACED = (
     "the file was replaced after particles were found in it, and the outlines are those of the old "
     "image: put that back, or save the new one under another name"
@@ -60,7 +54,7 @@ _REPLACED = (
 _LEARN = "correct some images, and let it learn from these"
 
 
-class Finding(Corrections):
+class Finding(Exchange):
     """A folder of images, in which commands of hypervlad find particles.
 
     Parameters
@@ -76,8 +70,8 @@ class Finding(Corrections):
     ) -> None:
         path = Path(os.path.abspath(folder))
         given = None if images is None else Path(os.path.abspath(images))
-        if given is not None:
-            find_images(given)  # raises if there are none, before a folder is made
+        # Raises if there are none, before a folder is made.
+        found = [] if given is None else find_images(given)
         path.mkdir(exist_ok=True)
         super().__init__(path)
         noted = None if (path / RUN).exists() else self.fact("images") or given
@@ -87,23 +81,20 @@ class Finding(Corrections):
                 f"{path} has results of the images in {self._root}; give another --output"
             )
         self.set_facts(images=str(self._root))
-        if not self.is_found:
-            find_images(self._root)
+        if not (found or self.is_found):
+            found = find_images(self._root)
         #: The pixel sizes of all images.
         self.scales = Scales(self, self._root, self._usual_sizes(), self._in_words)
+        #: The groups of images, by which results are compared.
+        self.groups = Groups(self, self._known("group"))
         self._files, self._names = list[Path](), list[str]()
-        self.files()
+        self._take_files(found) if found else self._add_files(self._root)
+        self.scales.look_at(self._files)
         self._list_unsearched()
         #: What a person has started.
         self.runner = Runner(self, self._asking, self._in_words, self._pixels)
         self._sizes, self._size_options = dict[str, float](), list[str | Path]()  # of the task
-        self._previewing = threading.Lock()
-        self._previews = dict[tuple[Any, ...], dict[str, Any]]()  # the last answers
-        self._growing: tuple[Any, Any] = None, None  # the image in which particles grew last
-        self._reading_to_grow, self._preparing = threading.Lock(), threading.Lock()
-        self._shown_last = 0  # an image to be prepared
-        self._loading = threading.Timer(_FIRST, self._load_networks)
-        self._loading.daemon = True
+        self._networks = Networks()
 
     def read_options(self) -> ReadOptions:
         is_there = (self.folder / RUN).exists()
@@ -122,15 +113,14 @@ class Finding(Corrections):
         return listed
 
     def shown(self, image: int) -> dict[str, Any]:
-        with contextlib.suppress(RuntimeError):  # it has been started already
-            self._loading.start()
+        self._networks.load_soon()
         if self._is_ready(image):
             found = super().shown(image)
             notes = self._note_of_replaced(image), found.get("message")
             return found | {"message": self._in_words(joined_notes(notes))}
         path = self.image_of(image)
         try:
-            height, width = read_image(path, **asdict(self.read_options())).shape[:2]
+            height, width = read_opened(path, self.read_options()).pixels.shape[:2]
         except ImageReadError as error:
             raise ImageReadError(self._in_words(error)) from error
         shown: dict[str, Any] = {"message": "", "is_whole": True, "removed": []}
@@ -152,23 +142,18 @@ class Finding(Corrections):
     def preview(self, image: int, polarity: str, min_area: int, middle: str) -> dict[str, Any]:
         """Find the particles of one image, or of the part in view, and return them as `shown` does.
 
-        `middle` is as for `part_in_view`. The last answers are kept, in memory.
+        `middle` is as for `part_in_view`.
         """
-        if not self._previewing.acquire(blocking=False):
-            raise StaleError("another preview is being made: wait for it")
+        finder: dict[str, Any] = {"polarity": polarity, "min_area": min_area}
+        if layer := self._run_before()["finder"].get("layer"):
+            finder["layer"] = layer
         try:
             path = self.image_of(image)
             part = self._part_of(path, middle)
-            key = path, file_stamp(path), part, polarity, min_area, repr(self.read_options())
-            kept = self._previews.pop(key, None)
-            self._previews[key] = kept or self._previewed(path, part, polarity, min_area)
-            for old in [*self._previews][:-MAX_PREVIEWS]:  # used before the others
-                del self._previews[old]
-            return self._previews[key]
+            found = self._networks.preview(path, part, finder, self.read_options())
         except ValueError as error:
             raise QueueError(self._in_words(error)) from error
-        finally:
-            self._previewing.release()
+        return found | {"message": self._in_words(found["message"])}
 
     def _part_of(self, path: Path, middle: str) -> Part | None:
         """Return the part of an image that is in view; see `part_in_view`."""
@@ -176,45 +161,23 @@ class Finding(Corrections):
         shape = self.scales.shape_of(name) or read_image(path, page=0).shape
         return part_in_view(shape, middle)
 
-    def _previewed(
-        self, path: Path, part: Part | None, polarity: str, min_area: int
-    ) -> dict[str, Any]:
-        from hypervlad.particles.finding import find_particles  # not above: it takes seconds
-        from hypervlad.particles.polarity import SURE
-
-        options: Any = {"polarity": polarity, "min_area": min_area}
-        reading = self.read_options()
-        if layer := self._run_before()["finder"].get("layer"):
-            options["layer"] = layer
-        with noted(path.name) as notes, announced(1), TemporaryDirectory() as folder:
-            if part is not None:
-                path, reading = write_part(path, part, Path(folder), reading), ReadOptions(page=0)
-            found = find_particles(path, **options, read_options=reading)
-            note_found(path.name, found)
-            if len(found) and polarity == "auto" and found.confidence < SURE:
-                note_doubt(path.name, _BY_OTHERS)
-        y, x = (part.top, part.left) if part else (0, 0)
-        outlines = list[Outline]()
-        for each in found:
-            top, left, bottom, right = each.box
-            outlines.append(replace(each, box=(top + y, left + x, bottom + y, right + x)))
-        note = f": {joined_notes(notes)}" if notes else ""
-        kind = f"{found.polarity} particle" if len(found) else "particle"
-        where = "this image" if part is None else part.words
-        note = note if part is None else note.replace("this image", "this part")
-        words = self._in_words(f"{counted(len(found), kind)} found in {where}{note}")
-        answer = {"is_whole": True, "removed": [], "outlines": shapes_of(outlines)}
-        return answer | {"message": words, "part": part and part._asdict()}
-
     def prepare(self, image: int) -> None:
-        """Read an image for `growing`, before a click; of several that wait, the one shown last."""
-        self._shown_last = image
-        while self._shown_last and self._preparing.acquire(blocking=False):
-            try:
-                image, self._shown_last = self._shown_last, 0
-                self.growing(image)
-            finally:
-                self._preparing.release()
+        """Read an image for `grow`, before a click."""
+        self._networks.prepare(self.image_of(image), self.read_options())
+
+    def grow(self, click: str, image: int, version: int, stroke: list[Any]) -> dict[str, Any]:
+        """Let a particle grow where a stroke begins; see `edit`.
+
+        Nothing else waits for that: outlines that are changed meanwhile stay.
+        """
+        (now, outlines), done = self.outlines_of(image), None
+        path, options = self.image_of(image), self.read_options()
+        try:
+            if now == version:
+                done = self._networks.grow(path, options, stroke, outlines)
+        except ValueError as error:
+            raise QueueError(self._in_words(error)) from error
+        return self.edit(click, image, version, lambda _: done)
 
     def left_out(self, image: int) -> dict[str, Any]:
         """Return what finding leaves out of an image, as it is no sample, as polygons."""
@@ -231,34 +194,15 @@ class Finding(Corrections):
         message = f"left out, as it is no sample: {words}" if words else "nothing is left out here"
         return {"outlines": shapes_of([outline] if outline else []), "message": message}
 
-    def growing(self, image: int) -> Callable[[list[Any], Outlines], Change]:
-        """Read an image, and return what grows a particle where a stroke begins, for `edit`."""
-        from hypervlad.particles.growing import GrowingField  # not above: it takes seconds
-
-        path, options = self.image_of(image), self.read_options()
-        with self._reading_to_grow:  # a click waits for what was asked for before
-            if self._growing[0] != (key := (path, file_stamp(path), options)):
-                try:
-                    with noted(path.name):
-                        sample = read_sample(path, annotations="keep", read_options=options)
-                except ImageReadError as error:
-                    raise QueueError(self._in_words(error)) from error
-                self._growing = key, GrowingField(sample.grey)
-                self._growing[1].prepare()
-            field = self._growing[1]
-
-        def change(stroke: list[Any], outlines: Outlines) -> Change:
-            check_same_size(outlines, field.grey, path.name)
-            with self._reading_to_grow:  # networks run in one thread at a time
-                return grown(field.grown, stroke, outlines)
-
-        return change
-
     def files(self) -> list[Path]:
         """Return the images of the folder; new ones get the next numbers."""
         self._add_files(self._root)
         self.scales.look_at(self._files)  # others may have been replaced
         return self._files
+
+    def own_names(self) -> list[str]:
+        """Return the names of the images of the folder, without those from elsewhere."""
+        return [name for name in self._names if not is_elsewhere(name)]
 
     def _add_files(self, place: str | Path) -> None:
         """Add the new images of a folder, or of a table with the columns path and label."""
@@ -267,10 +211,13 @@ class Finding(Corrections):
                 from hypervlad.folders.folder import load_image_folder  # not above: it takes long
 
                 place = load_image_folder(place).images
-            known = set(self._files)
-            new = [each for each in find_images(place) if each not in known]
-            self._files += new
-            self._names += relative_names(new, self._root)
+            self._take_files(find_images(place))
+
+    def _take_files(self, files: Iterable[Path]) -> None:
+        known = set(self._files)
+        new = [each for each in files if each not in known]
+        self._files += new
+        self._names += relative_names(new, self._root)
 
     def is_current(self) -> bool:
         """Return whether the results of particles are of the outlines as they are now."""
@@ -287,8 +234,7 @@ class Finding(Corrections):
 
     def _list_unsearched(self) -> None:
         """List the images of the folder, too, until particles were looked for in all of them."""
-        names = [] if self.is_complete else self._names
-        self._unsearched = frozenset(each for each in names if not is_elsewhere(each))
+        self._unsearched = frozenset([] if self.is_complete else self.own_names())
         self._add_images(sorted(self._unsearched))
 
     def _in_words(self, message: object) -> str:
@@ -300,9 +246,14 @@ class Finding(Corrections):
         return printable(text)
 
     def _pixels(self) -> list[int]:
-        """Return how many pixels each image has; nothing until all were looked at."""
-        names = [] if self.scales.summary()["is_reading"] else self._names
-        shapes = (self.scales.shape_of(each) or (1,) for each in names if not is_elsewhere(each))
+        """Return how many pixels each image has, in the order of the task that is running.
+
+        Nothing until all were looked at.
+        """
+        names = [] if self.scales.summary()["is_reading"] else self.own_names()
+        if self.runner.task["kind"] in ("find", "learn"):
+            names = large_last({name: self._root / name for name in sorted(names)})
+        shapes = (self.scales.shape_of(each) or (1,) for each in names)
         return [math.prod(shape) for shape in shapes]
 
     def _run(self, *arguments: str | Path) -> None:
@@ -312,15 +263,10 @@ class Finding(Corrections):
                 raise QueueError(note)
             self.runner.run(*arguments)
 
-    def _find(self, polarity: str, min_area: int, groups: str) -> Iterator[str]:
+    def _find(self, polarity: str, min_area: int) -> Iterator[str]:
         yield "Finding particles"
         self._report_contradictions()
-        table = self._typed_path(groups)
-        if self.fact("groups") and not table and (self.folder / FIELDS).exists():
-            with self._writing:
-                known = FoundFolder(self.folder).searched
-                known.write(row | {"group": None} for row in known.rows().values())
-        self.set_facts(groups=table)
+        self._note_groups()
         run = self._run_before()
         is_other = choices_of(run["finder"]) != {"polarity": polarity, "min_area": min_area}
         number = run["pixel_size"]  # as it was given in a shell, for all images
@@ -343,8 +289,7 @@ class Finding(Corrections):
                 given += ["--set", f"layer={layer}"]
         if "min_area" in run["finder"] or min_area != MIN_AREA:
             given += ["--set", f"min_area={min_area}"]
-        given += self._given_before(but={"group"} if table else ())
-        given += [GROUPS.option.format(table)] if table else []
+        given += self._given_before()
         if is_other and self.is_complete:
             folder = self._next_folder(polarity, min_area, self._sizes)
             yield from self._find_anew(folder, model, [*given, *self._size_options])
@@ -436,6 +381,7 @@ class Finding(Corrections):
     def _make_results(self) -> Iterator[str]:
         yield "Counting particles"
         self.write_all()
+        self._note_groups()
         folder, stamp = self.folder / RESULTS, self._stamp()
         refuse_link(folder)
         folder.mkdir(exist_ok=True)
@@ -461,7 +407,7 @@ class Finding(Corrections):
         found = self.execute("SELECT id, version, done FROM images ORDER BY id")
         files = [self.folder / RUN, *files_in(self.folder / "outlines")]
         stamp = [[*map(tuple, found.fetchall())], [str(file_stamp(file)) for file in files]]
-        stamp.append([field.group for field in self.found.fields])
+        stamp.append(sorted(self.groups.named().items()))
         return hashlib.sha256(json.dumps(stamp).encode()).hexdigest()
 
     def _reading_options(self) -> list[str]:
@@ -482,23 +428,38 @@ class Finding(Corrections):
             raise QueueError(f"{path}: no such file or folder; type the full path")
         return str(path)
 
-    def _given_before(self, but: Collection[str] = ()) -> list[str | Path]:
-        """Return the options with which particles were found; some are in tables, `but` these."""
+    def _given_before(self) -> list[str | Path]:
+        """Return the options with which particles were found; groups and samples are in tables."""
+        groups = self.groups.table(self.own_names())
+        given: list[str | Path] = [f"--groups={groups}"] if groups else []
         if not (self.folder / RUN).exists():
-            return []
-        found, given = FoundFolder(self.folder), list[str | Path]()
+            return given
+        found = FoundFolder(self.folder)
         if found.run["finder"].get("annotations") == "keep":
             given.append("--keep-annotations")
         given += [f"--format={kind}" for kind in found.outline_files.formats()]
-        columns = {"group", "sample"}.difference(but) if (self.folder / FIELDS).exists() else ()
-        for column in sorted(columns):
-            known = found.field_table.set_index("micrograph")[column].dropna().to_dict()
-            names = relative_names(find_images(self._root), self._root) if known else []
-            if known:  # every image needs a line, also one that is new
-                rows = [[each, known.get(each, "none")] for each in names]
-                write_table(self.folder / f".{column}.csv", ["path", column], rows)
-                given += [f"--{column}s", self.folder / f".{column}.csv"]
+        if known := self._known("sample"):
+            names = relative_names(find_images(self._root), self._root)
+            rows = [[each, known.get(each, "none")] for each in names]  # also of one that is new
+            write_table(self.folder / ".sample.csv", ["path", "sample"], rows)
+            given += ["--samples", self.folder / ".sample.csv"]
         return given
+
+    def _known(self, column: str) -> dict[str, str]:
+        """Return what the table of fields has of images, by their names."""
+        if not (self.folder / FIELDS).exists():
+            return {}
+        table = FoundFolder(self.folder).field_table.set_index("micrograph")
+        known: dict[str, str] = table[column].dropna().astype(str).to_dict()
+        return known
+
+    def _note_groups(self) -> None:
+        """Write the groups of images into the table of fields."""
+        if (self.folder / FIELDS).exists():
+            with self._writing:
+                known = FoundFolder(self.folder).searched
+                rows = known.rows().items()
+                known.write(row | {"group": self.groups.of(name)} for name, row in rows)
 
     def _sizes_before(self) -> dict[str, float]:
         """Return the pixel sizes with which particles were found, as they were given."""
@@ -525,17 +486,10 @@ class Finding(Corrections):
     def _report_contradictions(self) -> None:
         self.runner.report(*(f"warning: {each}" for each in self.scales.contradictions()))
 
-    def _load_networks(self) -> None:
-        """Load what takes seconds, so that neither a preview nor a particle waits for it."""
-        from hypervlad.particles.growing import GrowingField
-
-        with self._reading_to_grow:
-            GrowingField(np.zeros((1, 1), np.float32)).prepare()
-
 
 @functools.lru_cache(4096)
 def _digest_of(path: Path, stamp: tuple[int, int] | None, options: ReadOptions) -> str:
-    return read_micrograph(path, **asdict(options)).digest
+    return read_opened(path, options).digest
 
 
 def choices_of(finder: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Outlines as text in cells of a database, and as polygons for the page."""
+"""The tables of corrections, outlines as text in their cells, and as polygons for the page."""
 
 from __future__ import annotations
 
@@ -12,9 +12,43 @@ from typing import Any
 
 import numpy as np
 
+from hypervlad.app.database import Kind
 from hypervlad.common.files import parse_json
+from hypervlad.objects.found_outlines import EDITS
 from hypervlad.objects.particle import Outline
 from hypervlad.objects.shapes import trace_polygons
+
+_TABLES = """
+CREATE TABLE images (
+    id INTEGER PRIMARY KEY,
+    name BLOB NOT NULL UNIQUE,
+    version INTEGER NOT NULL DEFAULT 0,  -- grows with each edit, undo and redo
+    place INTEGER NOT NULL DEFAULT 0,  -- number of edits that are not undone
+    written INTEGER NOT NULL DEFAULT 0,  -- version in the folder's file of outlines
+    is_ours INTEGER NOT NULL DEFAULT 0,  -- whether that was written here
+    digest TEXT NOT NULL DEFAULT '',  -- of that file
+    content TEXT NOT NULL DEFAULT '',  -- digest of its outlines, from before it is written
+    done INTEGER,  -- whether a person has marked it as done; NULL of an image nobody touched here
+    noted INTEGER  -- that mark in the folder's files
+);
+CREATE TABLE outlines (  -- of images with a version; others have those in the folder
+    image INTEGER NOT NULL REFERENCES images, label INTEGER NOT NULL, outline TEXT NOT NULL,
+    PRIMARY KEY (image, label)
+) WITHOUT ROWID;
+CREATE TABLE edits (
+    image INTEGER NOT NULL REFERENCES images, number INTEGER NOT NULL, time REAL NOT NULL,
+    removed TEXT NOT NULL, added TEXT NOT NULL, message TEXT NOT NULL,
+    PRIMARY KEY (image, number)
+) WITHOUT ROWID;
+CREATE TABLE clicks (click TEXT PRIMARY KEY, message TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE classes (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+"""
+CORRECTIONS = Kind(
+    *("file of corrections", EDITS, 0x48564C45, 2, _TABLES),  # "HVLE"
+    "open its folder with 'hypervlad app'",
+    "remove it if its edits are not needed",
+    "the outlines in the folder are as they were written last: remove this file, and go on",
+)
 
 
 def shapes_of(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ import numpy as np
 from hypervlad.app.database import QueueError
 from hypervlad.app.particles import QueuedImage, QueuedParticle
 from hypervlad.common.limits import MAX_DECODING, MAX_WAITING_PREVIEWS
-from hypervlad.images import ReadOptions, read_image
+from hypervlad.images import Micrograph, ReadOptions, read_image, read_micrograph
 from hypervlad.images.files import encode_jpeg, file_stamp
 from hypervlad.images.reading import read_named
 from hypervlad.objects.results_folder import write_tiff
@@ -82,9 +83,22 @@ def jpeg(image: QueuedImage, side: int, options: ReadOptions) -> bytes:
     """
     if isinstance(image, QueuedParticle):
         pixels = image.picture(side, SCREEN)
+    elif side == WHOLE:
+        pixels = read_opened(image, options).pixels
+        _read.cache_clear()
     else:
         pixels = read_image(image, **asdict(options))
     return encode_jpeg(pixels, side, _QUALITY)
+
+
+def read_opened(path: Path, options: ReadOptions) -> Micrograph:
+    """Read an image that is opened; it is kept until all of it is shown, so it is read once."""
+    return _read(path, file_stamp(path), options)
+
+
+@functools.lru_cache(1)
+def _read(path: Path, stamp: tuple[int, int] | None, options: ReadOptions) -> Micrograph:
+    return read_micrograph(path, **asdict(options))
 
 
 class Part(NamedTuple):

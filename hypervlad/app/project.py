@@ -31,6 +31,8 @@ from hypervlad.objects.outline_names import find_outlines
 
 _ALL = "all.zip"
 _NOT_ZIPPED = "maps", "queue", _ALL
+_OTHER_IMAGES = "the folder has other images now: load the page again"
+_FILES = "path", "groups"  # kinds of choices
 _KEPT = "kept.json"  # what was said in a preview
 
 
@@ -59,24 +61,22 @@ class Project(Finding):
     def state(self) -> dict[str, Any]:
         """Return what the page shows besides images: the task, choices, and what can be done."""
         known: dict[str, Any] = {"task": dict(self.runner.task)}  # what is done is in the rest
+        kind = known["task"].get("kind", "").replace("learn_again", "classes")
+        known["task_page"] = kind if kind in TASKS else ""
         known |= {"is_found": self.is_found, "generation": int(self.fact("generation") or 0)}
         run = self.found.run if self.is_found else self._run_before()
         known |= {"folder": str(self.folder), "finder": choices_of(run["finder"])}
-        known["finder"]["groups"] = self.fact("groups") or ""
+        known["groups"] = {printable(each): own for each, own in self.groups.named().items()}
         known["has_earlier"] = (self.fact("earlier") or "[]") != "[]"
-        known |= self._progress()
+        read = self.scales.summary()
+        words = [counted(len(self.own_names()), "image")]
+        words += [f"{read['n_read']:,} looked at"] * read["is_reading"]
+        words += [f"{read['n_without']:,} without a pixel size"] * bool(read["n_without"])
+        words += [f"{read['n_wrong']:,} unreadable"] * bool(read["n_wrong"])
+        known |= {"is_reading": read["is_reading"], "progress": " · ".join(words)}
         names = self.found.by_name if self.is_found else ()
         known["is_unmeasured"] = self._are_sizes_other(self.scales.given(), names)
         return known
-
-    def _progress(self) -> dict[str, Any]:
-        """Return what the page says of images before anything is found."""
-        known = self.scales.summary()
-        words = [counted(sum(not is_elsewhere(name) for name in self._names), "image")]
-        words += [f"{known['n_read']:,} looked at"] * known["is_reading"]
-        words += [f"{known['n_without']:,} without a pixel size"] * bool(known["n_without"])
-        words += [f"{known['n_wrong']:,} unreadable"] * bool(known["n_wrong"])
-        return {"is_reading": known["is_reading"], "progress": " · ".join(words)}
 
     def title(self) -> str:
         """Return in words how the task is; "" if there is none."""
@@ -86,7 +86,7 @@ class Project(Finding):
         resumes = any("--resume" in step.command for step in (task.steps if task else ()))
         resumes |= kind == "find"
         resumes |= kind == "learn" and any(self.folder.glob(f".next-*/{MODEL}"))  # else not learnt
-        done = {"find": "Particles are found.", "learn": "Learnt, and particles found anew."}
+        done = {"find": "Particles are found.", "learn": "Learnt, and found anew: see “Changes”."}
         done["results"] = "The results are written."
         done["learn_again"] = "Learnt, and all images classified again."
         if task is not None:
@@ -96,7 +96,7 @@ class Project(Finding):
         titles = {
             "running": f"{known.get('step')}…",
             "done": done.get(kind),
-            "stopped": f"Stopped. {'What is done is kept.' if resumes else 'It begins anew.'}",
+            "stopped": f"Stopped. “Continue” {'goes on there' if resumes else 'begins anew'}.",
             "failed": "This did not work",
         }
         return titles.get(known.get("state", "")) or ""
@@ -104,13 +104,9 @@ class Project(Finding):
     def start(self, kind: str, choices: dict[str, Any]) -> None:
         """Start a task, "find", "learn", "results" or one of `TASKS`, with choices of a person.
 
-        Parameters
-        ----------
-        kind : str
-        choices : dict
-            Of "find", "polarity", "min_area" and "groups"; of "learn", "n_epochs"; of `TASKS`,
-            those of the form, with "image", as `file` expects it, and "only", which is not empty if
-            only this image is meant: where the middle of its view is, see `part_in_view`.
+        These are "polarity" and "min_area" of "find"; "n_epochs" of "learn"; of `TASKS`, those of
+        the form, with "image", as `name_of` expects it, and "only", which is not empty if only this
+        image is meant: where the middle of its view is, see `part_in_view`.
         """
         does: dict[str, Callable[..., Iterator[str]]]
         does = {"find": self._find, "learn": self._learn, "results": self._make_results}
@@ -221,13 +217,29 @@ class Project(Finding):
             marks |= {name: checked_name(word)} if word else {}
             self.set_facts(**{f"marks of {kind}": json.dumps(marks)})
 
+    def give_group(self, images: str, group: str) -> str:
+        """Name the group of images, a list in JSON, or take those of all from a table."""
+        names = self.own_names()
+        if group.strip().endswith(".csv"):
+            files = [self._root / name for name in names]
+            said = self.groups.take(Path(self._typed_path(group)), files, names, self._root)
+        else:
+            known = {printable(name): name for name in names}
+            try:
+                chosen = [known[each] for each in parse_json(images)]
+            except (ValueError, LookupError, TypeError) as error:
+                raise StaleError(_OTHER_IMAGES) from error
+            said = self.groups.give(chosen, group)
+        self.groups.table(names)
+        return said
+
     def name_of(self, image: str) -> str:
         """Return the name of an image of a page, which may be of before the server's last start."""
         number, _, shown = image.partition(":")
         path = self.file(int(number) if number.isdecimal() and len(number) < 10 else 0)
         (name,) = relative_names([path], self._root)
         if printable(name) != shown:
-            raise StaleError("the folder has other images now: load the page again")
+            raise StaleError(_OTHER_IMAGES)
         return name
 
     # --- internal -------------------------------------------------------------------------------
@@ -241,6 +253,8 @@ class Project(Finding):
                 choices[each.name] = self._typed_path(choices[each.name])
             elif each.kind == "number":
                 choices[each.name] = typed_number(choices[each.name], each.label)
+            elif each.kind == "groups":  # a preview compares none
+                choices[each.name] = "" if only else self.groups.table(self.own_names())
         if choices.get("model") and choices.get(task.given):  # which would be trained anew
             raise QueueError("give sorted images or a model, not both")
         with self._asking:  # what is marked from now on is not learnt
@@ -296,9 +310,6 @@ class Project(Finding):
             images = path
             if part is not None:
                 images = write_part(path, part, Path(own), ReadOptions(page=0, pixel_size=size))
-            if choices.get("groups"):
-                self.runner.report("note: a preview compares no groups, as it is of one image")
-                choices = choices | {"groups": ""}
             if choices.get("leave_out"):
                 choices = choices | {"leave_out": self._left_out_of(choices, name, part, Path(own))}
             fill = {"IMAGES": [images], "FOLDER": [folder], "MODEL": [model], "GIVEN": []}
@@ -370,7 +381,7 @@ class Project(Finding):
         """Rename results that were made with other choices, and note those of new ones."""
         made, before = self._made_with(task.kind)
         late = {each.name: "" for each in task.choices if each.is_late}
-        paths = [choices[e.name] for e in task.choices if e.kind == "path" and not e.is_late]
+        paths = [choices[e.name] for e in task.choices if e.kind in _FILES and not e.is_late]
         stamps = [str(file_stamp(each)) for each in paths if os.path.isfile(each)]
         choices = choices | {"pixel_sizes": self._sizes, "stamps": stamps}
         is_given = choices.get(task.given) or choices.get("model")
@@ -449,8 +460,11 @@ class Project(Finding):
             raise QueueError(task.needs)
         if task.mark:
             return [self._root / name for name in marks]
-        rows = [[str(self._root / name), word] for name, word in sorted(marks.items())]
-        write_table(folder / "labels.csv", ["path", "label"], rows)
+        groups = self.groups.named()
+        n = 3 if groups else 2  # columns
+        cells = ([self._root / name, own, groups.get(name, name)] for name, own in marks.items())
+        rows = sorted([*map(str, row[:n])] for row in cells)
+        write_table(folder / "labels.csv", ["path", "label", "group"][:n], rows)
         return [folder / "labels.csv"]
 
     def _with_masks(self, masks: str) -> list[Path]:

@@ -64,7 +64,8 @@ def check_request(request: Request, token: str, port: int, limit: int) -> None:
         abort(403, "requests from other pages are refused")
     if request.mimetype != "application/json":
         abort(415, "expected JSON")
-    limit = MAX_SAVED_BODY if request.path.startswith(f"/{token}/keep/") else limit
+    is_long = request.path.startswith((f"/{token}/keep/", f"/{token}/group"))
+    limit = MAX_SAVED_BODY if is_long else limit
     if (request.content_length or 0) > limit:
         abort(413, f"a request has at most {limit} bytes")
 

@@ -15,8 +15,8 @@ from urllib.parse import quote
 from zipfile import ZIP_DEFLATED, ZipFile
 
 from hypervlad._version import __version__
-from hypervlad.app.corrections import Corrections
 from hypervlad.app.database import QueueError, StaleError, UnknownError
+from hypervlad.app.exchange import Exchange
 from hypervlad.app.previews import Part
 from hypervlad.app.tasks import COVERAGE, PARTICLE_FILES, PREDICTIONS, TASKS
 from hypervlad.common.files import LinkError, parse_json, refuse_link, replace_when_complete
@@ -39,7 +39,7 @@ _DAMAGE = (ValueError, LookupError, TypeError, AttributeError, csv.Error)
 class Results:
     """Files and pages that tasks have written, by the place of a task: its kind, or a preview's."""
 
-    def __init__(self, database: Corrections) -> None:
+    def __init__(self, database: Exchange) -> None:
         self._database = database  # in the folder of the results
         #: The task of which one image was looked at last, rather than all measured.
         self.previewed = ""

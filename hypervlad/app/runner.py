@@ -47,6 +47,7 @@ _SLOW = (
 _BAR = re.compile(  # as tqdm prints it: what, done, total, unit
     r"(?:(\w[^:%]*): +)?\d+%\|.*?(\d+)/(\d+) \[[\d:]+<[\d:?]+(?:, +[\d.?]+(?:s/)?(\w+))?"
 )
+_MAX_END = 10.0  # seconds in which a process ends that is told so
 _PAST = 3  # from this part of a bar's steps on, its pace is of now: what is resumed counts at once
 # Of what commands print, the page shows at the end what begins so, with lines indented below.
 _SHOWN = re.compile(
@@ -122,9 +123,10 @@ class Runner:
 
     def close(self) -> None:
         """Stop the task, and wait for its end."""
-        self.stop()
-        if self._thread is not None:
-            self._thread.join()
+        for _ in range(2):  # the second time, what does not end by itself
+            self.stop()
+            if self._thread is not None:
+                self._thread.join(_MAX_END)
         self._is_closed = True
         self._is_used.set()  # so that the watch ends
         self._end_waiting()
@@ -161,11 +163,14 @@ class Runner:
             return None
 
     def stop(self) -> None:
-        """Stop the task, if there is one; what it has written stays, and is used later."""
+        """Stop the task, if there is one; what it has written stays, and is used later.
+
+        A process that has been told so before is killed.
+        """
         with self._guard:
-            self._is_stopped = True
             if self._process is not None:
-                self._process.terminate()
+                (self._process.kill if self._is_stopped else self._process.terminate)()
+            self._is_stopped = True
 
     def forget(self) -> None:
         """Show no more what the last task, which has ended, had to say."""
@@ -219,7 +224,8 @@ class Runner:
     ) -> dict[str, Any]:
         """Return what a bar shows, also in words."""
         n, of = int(done), int(total)
-        about = f"{n:,} of {counted(of, unit or 'step')}"
+        unit = "pass" if unit == "epoch" else unit or "step"  # as the page calls it
+        about = f"{n:,} of {counted(of, unit)}"
         about = f"{what}: {about}" if what else about
         if of != self.task["total"] or n < self.task["done"]:  # another bar
             self._past = []

@@ -402,27 +402,8 @@ class Scales:
         names = relative_names([row[0] for row in rows], self._database.folder)
         lines = [[name, *row[1:]] for name, row in zip(names, rows, strict=True)]
         content = table_as_bytes(["path", "pixel_size", "source", *BAR], lines) if rows else b""
-        try:
-            before = table.read_bytes() if table.exists() else b""
-            if before == content:
-                return
-            if before and sha256(before).hexdigest() != self._database.fact("size table"):
-                others = (table.with_stem(f"{table.stem}-{n}") for n in count(2))
-                other = next(each for each in others if not each.exists())
-                move_to_new_name(table, other)
-                self._notes.append(f"{SIZES} was not written here, so not used: now {other.name}")
-            # First, for a kill: then an own table would be kept under another name, at worst.
-            self._database.set_facts(**{"size table": sha256(content).hexdigest()})
-            if rows:
-                with replace_when_complete(table) as stream:
-                    stream.write(content)
-            else:
-                table.unlink(missing_ok=True)
-        except OSError as error:  # on Windows, where another program has opened it
-            raise QueueError(
-                f"the sizes are kept, but {SIZES} cannot be written ({error.strerror or error}): "
-                "close it in other programs"
-            ) from error
+        if other := write_own(self._database, table, content):
+            self._notes.append(f"{SIZES} was not written here, so not used: now {other}")
 
     def as_now(self) -> tuple[dict[str, float], Path | None]:
         """Return the sizes that people have given, and a table of them, None if there are none.
@@ -440,6 +421,35 @@ class Scales:
             with replace_when_complete(own) as stream:
                 stream.write(table.read_bytes())
             return self.given(), own
+
+
+def write_own(database: Database, table: Path, content: bytes) -> str:
+    """Write a table that people make on the page, or remove it if it is empty.
+
+    One by others gets another name, which is returned.
+    """
+    fact, other = f"digest of {table.name}", ""
+    try:
+        before = table.read_bytes() if table.exists() else b""
+        if before == content:
+            return ""
+        if before and sha256(before).hexdigest() != database.fact(fact):
+            others = (table.with_stem(f"{table.stem}-{n}") for n in count(2))
+            move_to_new_name(table, free := next(each for each in others if not each.exists()))
+            other = free.name
+        # First, for a kill: then an own table would be kept under another name, at worst.
+        database.set_facts(**{fact: sha256(content).hexdigest()})
+        if content:
+            with replace_when_complete(table) as stream:
+                stream.write(content)
+        else:
+            table.unlink(missing_ok=True)
+    except OSError as error:  # on Windows, where another program has opened it
+        raise QueueError(
+            f"what you gave is kept, but {table.name} cannot be written "
+            f"({error.strerror or error}): close it in other programs"
+        ) from error
+    return other
 
 
 def is_elsewhere(name: str) -> bool:

@@ -35,7 +35,7 @@ from hypervlad.app.previews import SIDES, THUMBNAIL, Previews
 from hypervlad.app.requests import body_of, check_request, error_response, items_of, with_headers
 from hypervlad.app.scales import SIZES
 from hypervlad.app.store import Queue
-from hypervlad.app.tasks import GROUPS, TASKS
+from hypervlad.app.tasks import TASKS
 from hypervlad.common import limits
 from hypervlad.common.wording import counted
 from hypervlad.objects.particle import NOT_A_PARTICLE
@@ -288,9 +288,7 @@ def _add_project(app: Flask, project: Project, previews: Previews) -> None:
 
     @app.get("/<token>/")
     def page(token: str) -> str:
-        known = {"folder": project.folder, "rare": [GROUPS]}
-        known["values"] = {GROUPS.name: project.fact("groups") or ""}
-        return render_template("outlines.html", unit="outline", **known, **_COMMON)
+        return render_template("outlines.html", unit="outline", folder=project.folder, **_COMMON)
 
     def stated() -> dict[str, Any]:
         state, part = project.state(), partial(get_template_attribute, "parts.html")
@@ -310,7 +308,7 @@ def _add_project(app: Flask, project: Project, previews: Previews) -> None:
             abort(400, "expected labels to be whole numbers")
         action, labels, stroke, *others = (body.pop(name) for name in fields)
         if action == "grow":
-            return project.edit(**body, change=partial(project.growing(body["image"]), stroke))
+            return project.grow(**body, stroke=stroke)
         change = partial(change_of, action, labels, stroke, *others)
         return project.edit(**body, change=change)
 
@@ -329,11 +327,17 @@ def _add_project(app: Flask, project: Project, previews: Previews) -> None:
         _answer(app, action, of_image, partial(changed, undo))
 
     choices = {"polarity": str, "min_area": int}
-    choices_of: dict[str, dict[str, type]] = {"find": choices | {GROUPS.name: str}}
-    choices_of |= {"learn": {"n_epochs": int}, "results": {}, "learn_again": {}}
+    choices_of: dict[str, dict[str, type]] = {
+        "find": choices,
+        "learn": {"n_epochs": int},
+        "results": {},
+        "learn_again": {},
+    }
     for each in TASKS.values():
         kinds: dict[str, type] = {
-            choice.name: bool if choice.kind == "tick" else str for choice in each.choices
+            choice.name: bool if choice.kind == "tick" else str
+            for choice in each.choices
+            if choice.kind != "groups"
         }
         choices_of[each.kind] = kinds | {"image": str, "only": str}
 
@@ -358,6 +362,10 @@ def _add_project(app: Flask, project: Project, previews: Previews) -> None:
         said = scales.take_back(name, to) if is_back else scales.give(name, share, length, to)
         return stated() | {"said": said}
 
+    def group(images: str, group: str) -> dict[str, Any]:
+        said = project.give_group(images, group)
+        return stated() | {"said": said}
+
     def do(action: Callable[[], object]) -> dict[str, Any]:
         action()
         return stated()
@@ -367,6 +375,7 @@ def _add_project(app: Flask, project: Project, previews: Previews) -> None:
     _answer(app, "left_out", {"image": int}, project.left_out)
     _answer(app, "take_back", {"folder": str}, take_back)
     _answer(app, "size", dict.fromkeys(("image", "share", "length", "to", "is_back"), str), size)
+    _answer(app, "group", {"images": str, "group": str}, group)
     _answer(app, "undo_size", {}, lambda: stated() | {"said": project.scales.undo()})
     _answer(app, "stop", {}, partial(do, project.runner.stop))
     _answer(app, "forget", {}, partial(do, project.runner.forget))
@@ -411,6 +420,8 @@ def _add_tasks(
         known |= {"files": project.results.listed(where), "is_preview": where != kind}
         known["queue"] = project.queue() if kind == "classes" else None
         state |= {"page": page, "caption": "\n".join(caption), "is_preview": where != kind}
+        pictures = TASKS[kind].picture if page and where == kind else ""
+        state["picture"] = pictures and f"{kind}/{pictures}"
         return state | {"files": render_template("files.html", **known)}
 
     _answer(app, "state/sizes", {}, lambda: stated() | {"abouts": project.abouts()})

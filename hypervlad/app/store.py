@@ -417,13 +417,13 @@ class Queue(Database):
             )
 
 
-def checked_name(name: str) -> str:
-    """Return a category's name with single spaces between its words."""
+def checked_name(name: str, of: str = "class") -> str:
+    """Return the name of a class, or of something else, with single spaces between its words."""
     words = " ".join(unicodedata.normalize("NFC", name).split())
     if not words:
-        raise QueueError("the name of the class is empty")
+        raise QueueError(f"the name of the {of} is empty")
     if len(words) > MAX_CATEGORY_NAME:
-        raise QueueError(f"the name of the class is longer than {MAX_CATEGORY_NAME} characters")
+        raise QueueError(f"the name of the {of} is longer than {MAX_CATEGORY_NAME} characters")
     if not words.isprintable():
-        raise QueueError("the name of the class has characters that cannot be printed")
+        raise QueueError(f"the name of the {of} has characters that cannot be printed")
     return words

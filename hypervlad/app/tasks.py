@@ -11,7 +11,8 @@ class Choice(NamedTuple):
     """What a person can choose: a field of the form, and an option of a command.
 
     `option` has {} where the value belongs; without, what is ticked is given. `values` of a menu
-    begin with the usual one. `kind` is "text", "number", "path", of a file or folder, or "tick".
+    begin with the usual one. `kind` is "text", "number", "path", of a file or folder, "tick", or
+    "groups", the table of groups of the project, for which there is no field.
     A part of the form that opens has what `is_rare`; what `is_late` changes no model, and nothing
     that was measured. `span` is that of a slider beside the field: its ends, step, usual place.
     """
@@ -52,6 +53,7 @@ class Task(NamedTuple):
     `page` is shown of all images, `preview`, a pattern, of one that is looked at alone: with
     `looks`, whose model was learnt before, or else with the first command: all of it or, if it is
     large, the part in view, unless the task `needs_all`. Of a table, the image itself is shown.
+    `picture` is that of one image in the results of all, with {} where its name belongs.
     `files` are results: their names, titles, and what is in them. `saved` are a choice, and the
     file that is its value when a person saves something on the page of results.
     """
@@ -72,6 +74,7 @@ class Task(NamedTuple):
     needs: str = ""
     saved: tuple[str, str] = ("", "")
     needs_all: bool = False
+    picture: str = ""
 
 
 _KEEP = Choice(
@@ -115,9 +118,8 @@ PARTICLE_FILES = (
     _PAPER[3],
 )
 _POLARITIES = ("auto", "bright or dark"), ("bright", "bright"), ("dark", "dark")
-_GROUPS = "table (CSV) with the columns path and group: what is compared"
-#: What the results of particles and of diameters are compared by.
-GROUPS = Choice("groups", "Groups", "--groups={}", _GROUPS, "none", "path", is_rare=True)
+# What results are compared by, which people name beside the list; classes are learnt with it.
+_GROUPS = Choice("groups", "Groups", "--groups={}", kind="groups", is_late=True)
 _LEFT_OUT = "places of fibres that do not count: as saved on the page of results, or others", "none"
 _DIAMETERS = Task(
     *("diameters", "Fibre diameters"),
@@ -126,7 +128,7 @@ _DIAMETERS = Task(
     *("Measure all images", "All diameters are measured."),
     (
         Choice("polarity", "Fibres are", "--polarity={}", values=_POLARITIES),
-        GROUPS,
+        _GROUPS,
         Choice("leave_out", "Left out", "--leave-out={}", *_LEFT_OUT, "path", (), True, True),
         _KEEP,
     ),
@@ -161,10 +163,11 @@ _ALIGNMENT = Task(
     (
         Choice("window", "Window", "--window={}", _WINDOW, "32, or 500nm", span=(8, 256, 4, 32)),
         Choice("tolerance", "Tolerance", "--tolerance={}", *_TOLERANCE, span=(2, 45, 1, 20)),
+        _GROUPS,
         _KEEP,
     ),
     (
-        Step("Measuring directions", "align IMAGES -o FOLDER", "window tolerance keep"),
+        Step("Measuring directions", "align IMAGES -o FOLDER", "window tolerance groups keep"),
         _REPORT,
         _WORKBOOK,
     ),
@@ -177,6 +180,7 @@ _ALIGNMENT = Task(
     ),
     page="report/report.html",
     preview="figures/**/*.png",
+    picture="figures/{}.png",
 )
 USUAL_FPR = "0.05"
 _FPR = "share of normal images that may be called anomalous", USUAL_FPR, "number"
@@ -217,6 +221,7 @@ _DEFECTS = Task(
     ),
     page="report.html",
     preview="overlays/**/*.png",
+    picture="overlays/{}.png",
     looks=(_LOOK,),
     given="normal",
     mark="normal",
@@ -233,6 +238,7 @@ _CLASSES = Task(
     (
         Choice("source", "Sorted images", "", _SOURCE, "as written", "path"),
         Choice("model", "Model", "", _MODEL, "to be trained", "path"),
+        _GROUPS._replace(is_late=False),
     ),
     (
         Step(

@@ -41,18 +41,7 @@ from hypervlad.classify.training_images import (
     TrainingImages,
     project_vectors,
 )
-from hypervlad.common.base import (
-    Array,
-    Arrays,
-    Each,
-    ImageEstimator,
-    Labels,
-    Maybe,
-    Part,
-    PartParameter,
-    Record,
-    Value,
-)
+from hypervlad.common.base import ImageEstimator, PartParameter
 from hypervlad.common.constraints import (
     SEEDED,
     Alternatives,
@@ -63,6 +52,7 @@ from hypervlad.common.constraints import (
 )
 from hypervlad.common.modelfile import ModelFileError
 from hypervlad.common.progress import Sentence, announced, warn_of_images
+from hypervlad.common.stored import Array, Arrays, Each, Labels, Maybe, Part, Record, Value
 from hypervlad.features.encoder import HypercolumnVLAD
 from hypervlad.features.encoding import EncodedImages
 from hypervlad.images import ImageReadError

@@ -303,7 +303,7 @@ def cross_predict(
     if not folds:
         return None
     learners, proba, models = [], [], []
-    shown = ProgressBar(folds, "held-out folds", unit="fold", disable=None if verbose else True)
+    shown = ProgressBar(folds, "held-out folds", unit="fold", shown=verbose)
     for number, (train, test) in enumerate(shown):
         own = clone(learner)
         if "verbose" in own.get_params():

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypervlad.classify.boosting.classifier import BoostedSoftmaxClassifier
-from hypervlad.common.base import Array, Each, Part, StoredPart
 from hypervlad.common.progress import by_reader
+from hypervlad.common.stored import Array, Each, Part, StoredPart
 from hypervlad.common.wording import counted, name_some, warn_user
 from hypervlad.statistics.classification import Evaluation
 from hypervlad.statistics.conformal import (

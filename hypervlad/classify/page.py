@@ -283,7 +283,6 @@ def pictures(
 
     pairs = ((position, images[position]) for position in chosen)
     outcomes = zip(chosen, read_in_order(pairs, made, _N_AHEAD), strict=True)
-    hidden = not progress or None  # None: hidden if stderr is no terminal
-    shown = ProgressBar(outcomes, "page", len(chosen), unit="image", disable=hidden)
-    for position, outcome in shown:
+    bar = ProgressBar(outcomes, "page", len(chosen), unit="image", shown=progress)
+    for position, outcome in bar:
         yield position, "" if isinstance(outcome, SkippedImage) else outcome

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from scipy.fft import dct
 from sklearn.metrics import pairwise_distances_chunked
 
-from hypervlad.common.base import Array, Each, Labels, Part, StoredPart, Value
 from hypervlad.common.constraints import Integer
 from hypervlad.common.limits import MAX_POINT
 from hypervlad.common.progress import Sentence
+from hypervlad.common.stored import Array, Each, Labels, Part, StoredPart, Value
 from hypervlad.common.wording import name_some, warn_user
 from hypervlad.features.encoder import HypercolumnVLAD
 from hypervlad.features.encoding import EncoderParams

@@ -78,7 +78,7 @@ def explain(
     classifier = load_classifier(model, pixel_size=size, on_error="raise")
     labels = None if classes is None else _labels_named(classifier.classes_, classes)
     found, bad = {}, []
-    for file in ProgressBar(files, unit="image", disable=option.common().quiet or None):
+    for file in ProgressBar(files, unit="image", shown=option.common().verbose):
         try:
             found[file] = classifier.explain(file)
         except ImageReadError as error:

@@ -44,6 +44,7 @@ def align(
             help="A window is aligned if the spread of its directions is below this.",
         ),
     ] = 20.0,
+    groups: option.ComparedGroups = None,
     pixel_size: option.PixelSize = None,
     no_figures: Annotated[
         bool, typer.Option("--no-figures", help="Write only tables and maps, which is faster.")
@@ -76,6 +77,7 @@ def align(
       annotations, annotation_share
                          what was left out of the image, and its share of it
       note               what may be wrong: faults of the image, unused pixel sizes
+      group              as --groups says; 'report' compares groups
     \b
     Columns of regions.csv, one line per aligned region: x_px, y_px (upper
     left corner), width_px and height_px of its box, areas, mean direction
@@ -94,7 +96,7 @@ def align(
     from hypervlad.pages.facts import record_of
 
     given, reading = option.settings(set_, AlignmentRecipe, ReadOptions)
-    check_folders(output, paths, model, pixel_size, tables=TABLES)
+    check_folders(output, paths, model, groups, pixel_size, tables=TABLES)
     if not 0 < tolerance <= 90:
         raise ValueError(f"--tolerance {tolerance:g}: expected degrees above 0, at most 90")
     if model is not None:  # it reads images as in training
@@ -103,7 +105,7 @@ def align(
         trained = None if encoder is None else encoder.fitted_params_.read_options
         own = ("page", "channel", "banner") if trained else ()
         reading = {name: getattr(trained, name) for name in own} | reading
-    files = images_in(paths, model, pixel_size)
+    files = images_in(paths, model, groups, pixel_size)
     usual = getattr(given.get("method"), "window_", DEFAULT_WINDOW)
     recipe = AlignmentRecipe(
         window=usual if window is None else window,
@@ -114,6 +116,7 @@ def align(
         **given,
     )
     how: Any = {"figures": not no_figures, "progress": option.common().verbose}
+    how["groups"] = groups_of(files, groups, paths)
     how["made_with"] = None if model is None else record_of(model, recipe.method)
     bad = write_alignment(output, recipe, files, names_of(files, paths), **how)
     if len(bad) < len(files):

@@ -118,11 +118,11 @@ def start(
     found = found_folder(paths)
     files = images_in(paths, model, pixel_size) if found is None else []
     n, unit = (len(files), "image") if found is None else (len(found.table), "particle")
-    size, quiet = own_pixel_size(pixel_size, files), option.common().quiet
+    size = own_pixel_size(pixel_size, files)
     classifier = load_classifier(
         model, pixel_size=size, cache=cache, on_error="skip", verbose=False
     )
-    with ProgressBar(total=n, unit=unit, disable=quiet or None) as bar:
+    with ProgressBar(total=n, unit=unit, shown=option.common().verbose) as bar:
         started = start_queue(
             classifier,
             files if found is None else found,
@@ -392,7 +392,7 @@ def retrain(
 
     with contextlib.closing(Queue(queue)) as opened:
         check_model(output, training, groups)
-        size, quiet = own_pixel_size(pixel_size), option.common().quiet
+        size = own_pixel_size(pixel_size)
         old = load_classifier(model or _model_of(opened), pixel_size=size, cache=cache)
         old.check_calibrated(max_error=float(opened.fact("max_error", "0.05") or 0.05))
         old.encoder = old.encoder_  # options of the command line also apply to the next fit
@@ -418,7 +418,7 @@ def retrain(
             return
         new.encoder_.set_params(on_error="skip", verbose=False)
         n_left = len(remaining(opened))
-        with ProgressBar(total=n_left, unit="image", disable=quiet or None) as bar:
+        with ProgressBar(total=n_left, unit="image", shown=option.common().verbose) as bar:
             left = requeue(opened, new, material, output, write=not keep_queue, progress=bar.update)
         echo(f"{left} ({'the queue is unchanged' if keep_queue else 'the queue is updated'})")
     echo(f"model: {output}")

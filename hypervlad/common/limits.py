@@ -114,6 +114,10 @@ MAX_SAVED_BODY = 2**24
 MAX_DECODING = 2
 #: Previews that wait for that; the other threads of the server are for clicks.
 MAX_WAITING_PREVIEWS = 2
+#: Seconds that a click waits for networks that look at another image: a browser waits for 30.
+MAX_WAIT = 20.0
+#: The same of a preview, for which a browser waits for ten minutes.
+MAX_WAIT_FOR_PREVIEW = 300.0
 #: Seconds that a process waits for the next preview: it takes 250 MB.
 MAX_IDLE_SECONDS = 600
 #: Images on a page of labels, corrected at a time.

@@ -66,14 +66,12 @@ def by_reader(shell: str, page: str) -> str:
 
 
 class ProgressBar(tqdm):
-    """tqdm's progress bar, hidden where there is no stderr."""
+    """tqdm's progress bar, hidden where stderr is no terminal and no program reads it."""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        if not can_print(sys.stderr):
-            options["disable"] = True
-        elif READ_BY_PROGRAM in os.environ and options.get("disable") is None:
-            options["disable"] = False
-        super().__init__(*arguments, **options)
+    def __init__(self, *arguments: Any, shown: bool, **options: Any) -> None:
+        of_stderr = False if READ_BY_PROGRAM in os.environ else None  # None: tqdm asks stderr
+        disable = of_stderr if shown and can_print(sys.stderr) else True
+        super().__init__(*arguments, disable=disable, **options)
 
     @staticmethod
     def status_printer(file: Any) -> Callable[[str], None]:

@@ -11,10 +11,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from hypervlad.common.constraints import one_each
 from hypervlad.common.progress import announced
-from hypervlad.defects.evaluation import area_fraction_error
 from hypervlad.defects.limits import NO_LIMITS, DetectionLimits
 from hypervlad.images import ReadOptions, read_mask
-from hypervlad.images.masks import mask_banner_rows
+from hypervlad.images.masks import as_mask, mask_banner_rows
 from hypervlad.images.reading import check_image_list
 from hypervlad.pages.base import (
     SHOWN_PIXELS,
@@ -95,7 +94,8 @@ class DefectMapDisplay(GridDisplay):
         self.images = check_image_list(images)
         maps = one_each("map", maps, len(self.images))
         self.maps = [np.asarray(scores, dtype=np.float64) for scores in maps]
-        self.found = one_each("region found", found, len(self.images))
+        found = one_each("region found", found, len(self.images))
+        self.found = [as_mask(each, "region found") for each in found]
         self.threshold = threshold
         self.masks = one_each("mask", masks, len(self.images))
         self.names = names_or_default(self.images, names)
@@ -204,7 +204,7 @@ def _found_text(found: NDArray[np.bool_], truth: NDArray[np.bool_] | None) -> st
     text = f"found: {100 * found.mean():.1f} %"
     if truth is None:
         return text
-    return f"{text} ({_minus(f'{100 * area_fraction_error(found, truth):+.1f}')})"
+    return f"{text} ({_minus(f'{100 * (found.mean() - truth.mean()):+.1f}')})"
 
 
 def _minus(number: str) -> str:

@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from hypervlad.classify.boosting.classifier import BoostedSoftmaxClassifier
 from hypervlad.classify.training_images import OF_SIZE_ON_DEFECTS, ImageFormats
-from hypervlad.common.base import ImageEstimator, Part, PartParameter, Record, Value
+from hypervlad.common.base import ImageEstimator, PartParameter
 from hypervlad.common.constraints import (
     SEEDED,
     Alternatives,
@@ -31,6 +31,7 @@ from hypervlad.common.constraints import (
 )
 from hypervlad.common.limits import MAX_INPUT_SIDE
 from hypervlad.common.progress import announced
+from hypervlad.common.stored import Part, Record, Value
 from hypervlad.defects.cells import CellMaps, resized, sharpened, without_covered
 from hypervlad.defects.findings import Finding, RegionRule
 from hypervlad.defects.labelled import (

@@ -67,7 +67,7 @@ class PixelTally:
             scores = scores.astype(np.float64)
         if not np.isfinite(scores).all():
             raise ValueError("the score map holds NaN or infinity.")
-        check_same_shape(scores, truth, "score map", "mask")
+        _check_same_shape("score map", scores, truth)
         bins, flat = score_bins(scores).ravel(), truth.ravel()
         self._defect_free += np.bincount(bins[~flat], minlength=N_BINS)
         if flat.any():
@@ -127,28 +127,11 @@ class PixelTally:
         return bool(self._defect_free.any() and self._defective.any())
 
 
-def area_fraction_error(predicted: ArrayLike, mask: ArrayLike) -> float:
-    """Predicted minus true defective area, as a fraction of the image, between -1 and 1.
-
-    Both are arrays of shape (H, W), True (or 1, or 255) where there is a defect; a ValueError for
-    anything else.
-
-    Examples
-    --------
-    >>> from hypervlad.evaluation import area_fraction_error
-    >>> area_fraction_error([[1, 1], [0, 0]], [[1, 0], [0, 0]])
-    0.25
-    """
-    found, truth = as_mask(predicted, "predicted"), as_mask(mask, "mask")
-    check_same_shape(found, truth, "predicted", "mask")
-    return float(found.mean() - truth.mean())
-
-
-def check_same_shape(first: NDArray[Any], second: NDArray[Any], name: str, other: str) -> None:
-    if first.shape != second.shape:
+def _check_same_shape(name: str, values: NDArray[Any], mask: Mask) -> None:
+    if values.shape != mask.shape:
         raise ValueError(
-            f"{name} and {other} are of the same image: expected equal shapes, got {first.shape} "
-            f"and {second.shape}."
+            f"{name} and mask are of the same image: expected equal shapes, got {values.shape} "
+            f"and {mask.shape}."
         )
 
 
@@ -249,7 +232,7 @@ def patch_confusion(predicted: ArrayLike, mask: ArrayLike, patch: int = 29) -> P
     (1, 1, 0.5)
     """
     found, truth = as_mask(predicted, "predicted"), as_mask(mask, "mask")
-    check_same_shape(found, truth, "predicted", "mask")
+    _check_same_shape("predicted", found, truth)
     called, true = _defective_patches(found, patch), _defective_patches(truth, patch)
     pairs = (called, true), (called, ~true), (~called, true), (~called, ~true)
     return PatchConfusion(*(int((one & other).sum()) for one, other in pairs))
@@ -461,10 +444,9 @@ def evaluate_defects(
     result = DefectEvaluation(scorer.threshold_, scorer.patch_)
     rows = mask_banner_rows(scorer.encoder_.fitted_params_.read_options)
     given = zip(images, masks, names, strict=True)
-    hidden = None if progress else True
     with announced(len(images)):
-        shown = ProgressBar(given, total=len(names), unit="image", disable=hidden)
-        for i, (image, mask, name) in enumerate(shown):
+        bar = ProgressBar(given, total=len(names), unit="image", shown=progress)
+        for i, (image, mask, name) in enumerate(bar):
             try:
                 with noted() as notes:
                     found = scorer.find(image)

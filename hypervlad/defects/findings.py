@@ -15,8 +15,8 @@ from scipy.ndimage import distance_transform_edt, find_objects
 from skimage.measure import label
 from skimage.morphology import reconstruction
 
-from hypervlad.common.base import Maybe, StoredPart, Value
 from hypervlad.common.constraints import Number
+from hypervlad.common.stored import Maybe, StoredPart, Value
 from hypervlad.images.annotations import Annotation, annotation_mask
 from hypervlad.objects.measures import feret_diameters
 from hypervlad.objects.particle import Outline, Outlines, cropped

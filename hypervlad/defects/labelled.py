@@ -14,7 +14,7 @@ from sklearn.base import clone
 
 from hypervlad.classify.boosting.classifier import BoostedSoftmaxClassifier
 from hypervlad.classify.fitting import checked_labels, of_length
-from hypervlad.common.base import Array, Part, StoredPart
+from hypervlad.common.stored import Array, Part, StoredPart
 from hypervlad.defects.cells import (
     CellMaps,
     Cells,

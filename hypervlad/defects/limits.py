@@ -14,9 +14,9 @@ from scipy.special import expit
 from scipy.stats import qmc
 from sklearn.linear_model import LogisticRegression
 
-from hypervlad.common.base import Array, Each, StoredPart, Value
 from hypervlad.common.constraints import Number, OneOf, check_value
 from hypervlad.common.progress import ProgressBar
+from hypervlad.common.stored import Array, Each, StoredPart, Value
 from hypervlad.defects.findings import Finding
 from hypervlad.features.lazy_torch import torch
 from hypervlad.features.windows import PreparedImage
@@ -333,7 +333,7 @@ def measure_limits(
     rows: list[tuple[str, float, float, float, bool]] = []
     sizes = set()
     plan = list(_plan(n_planted, seed))
-    bar = ProgressBar(plan, desc="limits", unit="defect", disable=None if verbose else True)
+    bar = ProgressBar(plan, desc="limits", unit="defect", shown=verbose)
     for kind, place, size, contrast in bar:
         at = positions[int(place * len(positions))]
         image = read(at)

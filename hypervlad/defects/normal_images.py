@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter
 from sklearn.cluster import KMeans
 
-from hypervlad.common.base import Array, Each, Part, StoredPart, Value
 from hypervlad.common.constraints import Number
 from hypervlad.common.limits import MAX_NORMAL_VALUE
+from hypervlad.common.stored import Array, Each, Part, StoredPart, Value
 from hypervlad.common.wording import warn_user
 from hypervlad.defects.cells import (
     DESCRIPTIONS,

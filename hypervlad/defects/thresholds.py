@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import gumbel_r, median_abs_deviation
 
-from hypervlad.common.base import Array, StoredPart
 from hypervlad.common.progress import by_reader
+from hypervlad.common.stored import Array, StoredPart
 from hypervlad.common.wording import counted, interval_words, percent, verb, warn_user
 from hypervlad.features.patches import NORMAL
 from hypervlad.features.windows import UNKNOWN, TrainingWindows

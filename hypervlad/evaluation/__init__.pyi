@@ -1,7 +1,6 @@
 from hypervlad.defects.evaluation import DefectEvaluation as DefectEvaluation
 from hypervlad.defects.evaluation import PatchConfusion as PatchConfusion
 from hypervlad.defects.evaluation import PixelTally as PixelTally
-from hypervlad.defects.evaluation import area_fraction_error as area_fraction_error
 from hypervlad.defects.evaluation import evaluate_defects as evaluate_defects
 from hypervlad.defects.evaluation import gap_between_modes as gap_between_modes
 from hypervlad.defects.evaluation import patch_confusion as patch_confusion

@@ -247,7 +247,7 @@ class Run:
                 desc="features",
                 total=source.n_images,
                 unit="image",
-                disable=None if self.verbose else True,
+                shown=self.verbose,
             ) as bar:
                 unfinished = self._unfinished(source, folder, progress, bar)
                 job = self.job(folder.run, source.n_images)

@@ -4,9 +4,6 @@ from hypervlad.features.loading import ImageInfo as ImageInfo
 from hypervlad.features.network import tap_names as tap_names
 from hypervlad.features.patches import PatchSet as PatchSet
 from hypervlad.features.patches import cut_patches as cut_patches
-from hypervlad.features.patches import map_from_patches as map_from_patches
-from hypervlad.features.patches import patch_positions as patch_positions
-from hypervlad.features.patches import patches_at as patches_at
 from hypervlad.features.registry import Backbone as Backbone
 from hypervlad.features.registry import Preprocessing as Preprocessing
 from hypervlad.features.registry import backbone_names as backbone_names

@@ -10,10 +10,10 @@ from typing import Annotated, NamedTuple
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
-from hypervlad.common.base import Array, Each, Maybe, Part, StoredPart, Value
 from hypervlad.common.constraints import Number
 from hypervlad.common.limits import MAX_CODEBOOK_VALUE
 from hypervlad.common.progress import ProgressBar, one_blas_thread
+from hypervlad.common.stored import Array, Each, Maybe, Part, StoredPart, Value
 from hypervlad.common.wording import counted
 from hypervlad.objects.measures import SHAPE_MEASURES
 
@@ -229,7 +229,6 @@ def learn_codebook(
     """
     n_samples = len(layers[0])
     _check_enough(n_samples, n_codewords)
-    hidden = None if verbose else True
     n_layers = len(layers) - n_only_pooled
     layers, only_pooled = layers[:n_layers], layers[n_layers:]
     whole = [slice(None)] if "joint" in blocks else []
@@ -239,10 +238,10 @@ def learn_codebook(
     with one_blas_thread():
         projections = tuple(
             _learn_projection(layer, n_components, is_scaled, random_state)
-            for layer in ProgressBar(layers, desc="components", unit="layer", disable=hidden)
+            for layer in ProgressBar(layers, desc="components", unit="layer", shown=verbose)
         )
         spaces = _spaces(projections, layers, [*whole, *each])
-        shown = ProgressBar(spaces, desc="codewords", unit="codebook", disable=hidden)
+        shown = ProgressBar(spaces, desc="codewords", unit="codebook", shown=verbose)
         codewords = [learn(space, n_codewords, random_state) for space in shown]
     joint = codewords.pop(0) if whole else None
     moments = (_moments(layer)[:2] for layer in only_pooled)

@@ -15,7 +15,6 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from hypervlad.common.base import Each, Part, Record, Value, to_json
 from hypervlad.common.constraints import (
     SEEDED,
     Alternatives,
@@ -29,6 +28,7 @@ from hypervlad.common.constraints import (
 )
 from hypervlad.common.limits import MAX_INPUT_SIDE
 from hypervlad.common.progress import announced
+from hypervlad.common.stored import Each, Part, Record, Value, to_json
 from hypervlad.features.cache import Cache, absolute_memory, arrays_digest
 from hypervlad.features.codebook import SAMPLINGS, Codebook
 from hypervlad.features.codebook_fit import CodebookFit, FitCodebook, fit_sampled_codebook

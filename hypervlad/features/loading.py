@@ -309,11 +309,10 @@ class ImageLoader:
     ) -> Iterator[tuple[int, Loaded]]:
         """Give what :meth:`stream` gives, of images that are loaded elsewhere."""
         notes = ReadReport(len(images)) if report is None else report
-        shown = {"desc": desc, "unit": "image", "disable": None if self.verbose else True}
         # Closing stops the readers if the caller stops early.
         with (
             contextlib.closing(outcomes),
-            ProgressBar(outcomes, total=len(images), **shown) as progress,
+            ProgressBar(outcomes, desc, len(images), unit="image", shown=self.verbose) as progress,
         ):
             for position, outcome in enumerate(progress):
                 if not isinstance(outcome, SkippedImage):

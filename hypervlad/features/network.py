@@ -19,8 +19,9 @@ from typing import Annotated, Any, cast
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
-from hypervlad.common.base import ArrayDict, Arrays, ImageEstimator, Maybe
+from hypervlad.common.base import ImageEstimator
 from hypervlad.common.modelfile import ModelFileError
+from hypervlad.common.stored import ArrayDict, Arrays, Maybe
 from hypervlad.features.lazy_torch import check_device, seeded_torch, torch, usual_torch
 from hypervlad.features.registry import (
     Backbone,

@@ -76,72 +76,14 @@ class WindowGrid:
 
 
 def patch_positions(
-    shape: tuple[int, int], patch: int = 29, stride: int | None = None, *, edges: Edges = "drop"
+    shape: tuple[int, int], patch: int, stride: int | None, edges: Edges
 ) -> IntArray:
-    """Return the upper left corners of the patches of an image, row by row.
-
-    Parameters
-    ----------
-    shape : (int, int)
-        Height and width of the image in pixels.
-    patch : int, default=29
-        Side of a patch in pixels.
-    stride : int, optional
-        Step from one patch to the next; by default `patch`.
-    edges : {"drop", "shift", "pad"}, default="drop"
-        Pixels left over at the right and lower edge: in no patch ("drop"), in a last patch that
-        ends at the edge ("shift"), or in one that extends beyond it ("pad").
-
-    Returns
-    -------
-    positions : ndarray of int, shape (n_patches, 2)
-        Row and column.
-
-    Raises
-    ------
-    ValueError
-        If a parameter is out of range, or the image is smaller than the patch and `edges` is not
-        "pad".
-
-    Examples
-    --------
-    >>> from hypervlad.features import patch_positions
-    >>> patch_positions((29, 70), edges="shift").tolist()
-    [[0, 0], [0, 29], [0, 41]]
-    """
+    """Return the upper left corners (n_patches, 2) of the patches of an image, row by row."""
     return _corners(*_patch_edges(shape, patch, stride, edges))
 
 
-def patches_at(image: ArrayLike, positions: ArrayLike, patch: int = 29) -> NDArray[Any]:
-    """Cut patches out of an image, reflected where they extend beyond its right or lower edge.
-
-    Parameters
-    ----------
-    image : array of shape (H, W) or (H, W, 3)
-    positions : array of int, shape (n_patches, 2)
-        Upper left corners, as from :func:`patch_positions`.
-    patch : int, default=29
-
-    Returns
-    -------
-    patches : ndarray of shape (n_patches, patch, patch) or (n_patches, patch, patch, 3)
-        A copy, with the dtype of the image.
-
-    Raises
-    ------
-    ValueError
-        If a corner lies outside the image.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from hypervlad.features import patches_at
-    >>> patches_at(np.arange(6).reshape(2, 3), [[0, 1]], patch=2).tolist()
-    [[[1, 2], [4, 5]]]
-    """
-    pixels = np.asarray(image)
-    corners = _check_positions(positions, pixels.shape[:2])
-    patch = check_side("patch", patch)
+def patches_at(pixels: NDArray[np.float32], corners: IntArray, patch: int) -> NDArray[np.float32]:
+    """Cut patches out of an image, reflected where they extend beyond its right or lower edge."""
     ends = corners.max(axis=0, initial=0) + patch
     beyond = np.maximum(ends - pixels.shape[:2], 0).tolist()
     widths = [(0, beyond[0]), (0, beyond[1]), *[(0, 0)] * (pixels.ndim - 2)]
@@ -153,56 +95,23 @@ def patches_at(image: ArrayLike, positions: ArrayLike, patch: int = 29) -> NDArr
 
 
 def map_from_patches(
-    values: ArrayLike, positions: ArrayLike, shape: tuple[int, int], patch: int = 29
+    values: NDArray[np.float64], corners: IntArray, shape: tuple[int, int], patch: int
 ) -> NDArray[np.float32]:
     """Return a map of patches, each filled with its value; means where they overlap, NaN elsewhere.
 
-    Parameters
-    ----------
-    values : array of float, shape (n_patches,)
-    positions : array of int, shape (n_patches, 2)
-    shape : (int, int)
-        Height and width of the map; parts of patches beyond it are left out.
-    patch : int, default=29
-
-    Returns
-    -------
-    painted : ndarray of float32, shape (H, W)
-
-    Raises
-    ------
-    ValueError
-        If there is not one finite value for each position, or a corner lies outside the map.
-
-    Examples
-    --------
-    >>> from hypervlad.features import map_from_patches
-    >>> map_from_patches([1.0, 3.0], [[0, 0], [0, 1]], (2, 3), patch=2).tolist()
-    [[1.0, 2.0, 3.0], [1.0, 2.0, 3.0]]
+    Parts of patches beyond the map are left out.
     """
-    numbers = _finite(values, "values")
-    corners = _check_positions(positions, shape)
-    patch = check_side("patch", patch)
-    if numbers.shape != (len(corners),):
-        raise ValueError(
-            f"expected one value for each of {len(corners)} positions; got shape {numbers.shape}."
-        )
-    both = numbers, np.ones(len(corners))
+    both = values, np.ones(len(corners))
     sums, counts = (_painted(each, corners, shape, patch) for each in both)
     return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan).astype(np.float32)
 
 
-def patch_means(values: ArrayLike, positions: ArrayLike, patch: int = 29) -> NDArray[np.float64]:
+def patch_means(values: NDArray[np.bool_], corners: IntArray, patch: int) -> NDArray[np.float64]:
     """Return the mean (n_patches,) of a map over the pixels of each patch inside the map."""
-    array = _finite(values, "the map")
-    if array.ndim != 2:
-        raise ValueError(f"expected a map of shape (H, W); got shape {array.shape}.")
-    corners = _check_positions(positions, array.shape)
-    patch = check_side("patch", patch)
-    table = np.zeros((array.shape[0] + 1, array.shape[1] + 1))
-    np.cumsum(np.cumsum(array, axis=0), axis=1, out=table[1:, 1:])
+    table = np.zeros((values.shape[0] + 1, values.shape[1] + 1))
+    np.cumsum(np.cumsum(values, axis=0, dtype=np.float64), axis=1, out=table[1:, 1:])
     top, left = corners.T
-    bottom, right = (np.minimum(corners + patch, array.shape)).T
+    bottom, right = (np.minimum(corners + patch, values.shape)).T
     totals = table[bottom, right] - table[top, right] - table[bottom, left] + table[top, left]
     return np.asarray(totals / ((bottom - top) * (right - left)))
 
@@ -244,14 +153,6 @@ def _enlarged(
     return found
 
 
-def _finite(values: ArrayLike, what: str) -> NDArray[np.float64]:
-    """Return values as floats; a NaN would spread through the cumulative sums."""
-    array = np.asarray(values, dtype=np.float64)
-    if not np.isfinite(array).all():
-        raise ValueError(f"{what} must be finite; got NaN or infinity.")
-    return array
-
-
 def _starts(extent: int, patch: int, stride: int, edges: Edges) -> IntArray:
     starts = np.arange(0, max(extent - patch, 0) + 1, stride)
     covered = int(starts[-1]) + patch
@@ -260,24 +161,6 @@ def _starts(extent: int, patch: int, stride: int, edges: Edges) -> IntArray:
     last = extent - patch if edges == "shift" else int(starts[-1]) + stride
     # With gaps between patches, the next one may start beyond the edge.
     return np.append(starts, last) if last < extent else starts
-
-
-def _check_positions(positions: ArrayLike, shape: tuple[int, ...]) -> IntArray:
-    corners = np.asarray(positions)
-    if corners.size == 0:
-        return np.empty((0, 2), dtype=np.intp)
-    if corners.ndim != 2 or corners.shape[1] != 2 or corners.dtype.kind not in "iu":
-        raise ValueError(
-            f"positions are whole numbers of shape (n_patches, 2), row and column; got "
-            f"{corners.dtype} of shape {corners.shape}."
-        )
-    outside = (corners < 0) | (corners >= np.asarray(shape[:2]))
-    if outside.any():
-        first = corners[outside.any(axis=1)][0].tolist()
-        raise ValueError(
-            f"position {first} lies outside an image of {shape[0]} x {shape[1]} pixels."
-        )
-    return corners.astype(np.intp)
 
 
 def _painted(
@@ -355,8 +238,13 @@ def cut_patches(
     images : sequence of n paths and/or arrays of shape (H, W) or (H, W, 3)
     masks : sequence of n paths, arrays or None, optional
         As for :func:`hypervlad.images.read_mask`; None for an image without defects.
-    patch, stride, edges
-        As in :func:`patch_positions`, with the same defaults.
+    patch : int, default=29
+        Side of a patch in pixels.
+    stride : int, optional
+        Step from one patch to the next; by default `patch`.
+    edges : {"drop", "shift", "pad"}, default="drop"
+        Pixels left over at the right and lower edge: in no patch ("drop"), in a last patch that
+        ends at the edge ("shift"), or in one that extends beyond it and is mirrored there ("pad").
     groups : array-like of shape (n,), optional
         Group of each image, such as its sample; by default, each image is a group.
     read_options : mapping, optional
@@ -421,7 +309,7 @@ def _cut(
     edges: Edges,
 ) -> tuple[NDArray[np.float32], IntArray, NDArray[np.float64]]:
     try:
-        positions = patch_positions((len(truth), truth.shape[1]), patch, stride, edges=edges)
+        positions = patch_positions((len(truth), truth.shape[1]), patch, stride, edges)
     except ValueError as error:
         raise ImageReadError(f"{name}: {error}") from error
     return patches_at(pixels, positions, patch), positions, patch_means(truth, positions, patch)

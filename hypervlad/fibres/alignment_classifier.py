@@ -17,10 +17,11 @@ from sklearn.utils.validation import check_is_fitted
 
 from hypervlad.classify.boosting.classifier import BoostedSoftmaxClassifier
 from hypervlad.classify.fitting import of_length
-from hypervlad.common.base import ImageEstimator, Part, PartParameter, Value
+from hypervlad.common.base import ImageEstimator, PartParameter
 from hypervlad.common.constraints import SEEDED, Alternatives, InstanceOf, Integer, Number, OneOf
 from hypervlad.common.limits import MAX_INPUT_SIDE
 from hypervlad.common.progress import announced
+from hypervlad.common.stored import Part, Value
 from hypervlad.common.wording import warn_user
 from hypervlad.features.encoder import HypercolumnVLAD
 from hypervlad.features.encoding import check_finite

@@ -18,6 +18,7 @@ from hypervlad.images.options import check_read_options
 from hypervlad.objects.results_folder import ResultsFolder, Row, scaled, write_png, write_tiff
 from hypervlad.pages.base import save_png
 from hypervlad.pages.colours import stretch_contrast, tint_by_direction
+from hypervlad.statistics.splits import check_groups
 
 MAPS, OVERLAYS, FIGURES = "maps", "overlays", "figures"
 TABLES = "alignment.csv", "regions.csv"
@@ -35,6 +36,7 @@ def write_alignment(
     images: Sequence[Any],
     names: Sequence[str],
     *,
+    groups: Sequence[Any] | None = None,
     figures: bool = True,
     made_with: Mapping[str, Any] | None = None,
     progress: bool = False,
@@ -62,6 +64,8 @@ def write_alignment(
     images : sequence of n paths or arrays
     names : sequence of n str
         Different relative paths, with forward slashes.
+    groups : sequence of n labels, optional
+        What the report compares; a column of ``alignment.csv``.
     figures : bool, default=True
         Write overlays and figures, which take most of the time.
     made_with : mapping, optional
@@ -94,7 +98,10 @@ def write_alignment(
     []
     ['a.coherence.tif', 'a.orientation.tif', 'a.regions.tif']
     """
-    folder = Path(out_dir)
+    folder, group_of = Path(out_dir), dict[str, Any]()
+    if groups is not None:
+        check_groups(groups, len(names))
+        group_of = dict(zip(names, map(str, groups), strict=True))
     numbers = "window", "tolerance", "sigma", "annotations"
     made = {"method": recipe.method_name} | {name: getattr(recipe, name) for name in numbers}
     made |= {"read_options": check_read_options(recipe.read_options).without_files()}
@@ -108,7 +115,9 @@ def write_alignment(
             files = _write_maps(folder, name, found)
             if figures:
                 files += _write_figures(folder, name, found)
-            results.add(name, _image_row(name, found, recipe), _region_rows(name, found), files)
+            own = {"group": group_of[name]} if group_of else {}
+            row = {**_image_row(name, found, recipe), **own}
+            results.add(name, row, _region_rows(name, found), files)
     return results.left_out
 
 

@@ -157,21 +157,15 @@ def alignment_report(folder: Path, weight: str | None) -> paper.Report:
     copies = copies_among(row for row in every if row["mean_direction_deg"])  # others are alike
     rows, shares = [row for row in every if row["path"] not in copies], np.zeros(len(_BINS) - 1)
     results = [Result("images", len(rows))]
-    for column, (text, scale, unit) in _OF_IMAGES.items():
-        known = scale * np.array([float(row[column]) for row in rows if row[column]])
-        most = {"%": 100, "": 1}.get(unit, np.inf)
-        if known.sum() > len(known) * most / 2:  # the smaller part is about log-normal
-            ends = [most - each for each in Sample.of(most - known).mean()]
-            ends[1:] = ends[:0:-1]
-        else:
-            ends = np.clip(Sample.of(known).mean(), 0, most).tolist()
-        ends[1:] = _as_measured(column, ends, scale, rows)
-        most = _MAX_SPREAD if unit == "°" else most
-        if np.fmin(ends[2], most) - np.fmax(ends[1], 0) > _USELESS * most:
-            ends[1:] = math.nan, math.nan
-        elif unit == "°":
-            ends[2] = _possible(ends[2])
-        results.append(Result.of(f"{text}, mean", ends, unit, paper.OF_MEAN))
+    results += _means(rows)
+    by_group = defaultdict[str, list[Row]](list)
+    for row in rows:
+        by_group[row.get("group") or ""].append(row)
+    for name in sorted(by_group) if len(by_group) > 1 else ():
+        results += [
+            Result("images", len(by_group[name]), group=name),
+            *_means(by_group[name], name),
+        ]
     with_fibres = [row for row in rows if row["mean_direction_deg"]]
     for row in with_fibres:
         kinds = "orientation", "coherence"  # 0 in the background
@@ -211,6 +205,27 @@ def alignment_report(folder: Path, weight: str | None) -> paper.Report:
     shown = paper.Figure(label, "°", "fibre pixels", [drawn], caption, _BINS.tolist())
     images = _image_by_image(folder, every)
     return paper.Report("Alignment of fibres", [shown], results, methods, None, notes, images)
+
+
+def _means(rows: Sequence[Row], group: str = "") -> list[Result]:
+    """Return the means of what was measured of images, all or those of a group."""
+    results = list[Result]()
+    for column, (text, scale, unit) in _OF_IMAGES.items():
+        known = scale * np.array([float(row[column]) for row in rows if row[column]])
+        most = {"%": 100, "": 1}.get(unit, np.inf)
+        if known.sum() > len(known) * most / 2:  # the smaller part is about log-normal
+            ends = [most - each for each in Sample.of(most - known).mean()]
+            ends[1:] = ends[:0:-1]
+        else:
+            ends = np.clip(Sample.of(known).mean(), 0, most).tolist()
+        ends[1:] = _as_measured(column, ends, scale, rows)
+        most = _MAX_SPREAD if unit == "°" else most
+        if np.fmin(ends[2], most) - np.fmax(ends[1], 0) > _USELESS * most:
+            ends[1:] = math.nan, math.nan
+        elif unit == "°":
+            ends[2] = _possible(ends[2])
+        results.append(Result.of(f"{text}, mean", ends, unit, paper.OF_MEAN, group))
+    return results
 
 
 def _image_by_image(folder: Path, rows: Sequence[Row]) -> list[parts.Part]:

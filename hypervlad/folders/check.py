@@ -228,7 +228,7 @@ def _read_all(
 
     n_threads = joblib.effective_n_jobs()  # decoding and filtering release the GIL
     outcomes = read_in_order(enumerate(files), read, n_threads if n_threads > 1 else 0)
-    bar = ProgressBar(outcomes, "Reading", total=len(files), disable=not verbose, unit="image")
+    bar = ProgressBar(outcomes, "Reading", total=len(files), unit="image", shown=verbose)
     facts: list[_ImageFacts] = []
     bad: list[BadFile] = []
     for outcome in bar:
@@ -275,7 +275,7 @@ def _find_copies(
     thumbnails = [facts[members[0]].thumbnail for members in same]
     groups = [str(facts[members[0]].group) for members in same]
     folders = np.unique(groups, return_inverse=True)[1].tolist() if across_only else None
-    with ProgressBar(total=len(same), desc="Comparing", disable=not verbose, unit="image") as bar:
+    with ProgressBar(total=len(same), desc="Comparing", unit="image", shown=verbose) as bar:
         pairs, similarity, overlap = find_near_copies(
             thumbnails, folders=folders, progress=bar.update
         )

@@ -119,7 +119,7 @@ def find_scales(
         )
     bar_of = [next((given[each] for each in own if each in given), "") for own in folders_of]
     rows = zip(images, names, bar_of, strict=True)
-    bar_of_rows = ProgressBar(rows, total=len(names), unit="image", disable=not progress)
+    bar_of_rows = ProgressBar(rows, total=len(names), unit="image", shown=progress)
     for image, name, text in bar_of_rows:
         try:
             read = read_named(image, options, name, with_digest=False)

@@ -11,7 +11,7 @@ import re
 import stat
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -28,6 +28,7 @@ from hypervlad.images.formats import N_HEAD, DecodedImage, file_kind
 from hypervlad.images.metadata import SIDECAR_INSTRUMENTS, Entries
 
 ZARR_SUFFIX = ".zarr"  # of folders that are images
+_MUCH_LARGER = 4  # times the bytes of the usual file
 _FILES_OF_ZARR = ("zarr.json", ".zgroup", ".zattrs")
 
 #: Suffixes, in lower case, of images in a folder. A file given by name may have any suffix.
@@ -440,6 +441,19 @@ def _is_mrc(file: Path) -> bool:
             with file.open("rb") as opened:
                 return file_kind(opened.read(N_HEAD)) == "MRC"
     return False
+
+
+def large_last(files: Mapping[str, Path | None]) -> list[str]:
+    """Return the names of files in their order, but much larger ones at the end.
+
+    So a few mosaics do not keep all others waiting.
+    """
+    sizes = dict.fromkeys(files, 0)
+    for name, file in files.items():
+        with suppress(OSError):
+            sizes[name] = os.path.getsize(file) if file else 0
+    usual = sorted(sizes.values())[len(sizes) // 2] if sizes else 0
+    return sorted(files, key=lambda name: sizes[name] > _MUCH_LARGER * usual)
 
 
 def parts_below(file: Path, root: str | os.PathLike[str]) -> tuple[str, ...]:

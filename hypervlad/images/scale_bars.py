@@ -217,7 +217,7 @@ def _parts_beside(grey: Grey, line: Candidate, step: int) -> tuple[list[int], bo
         is_apart, is_long = apart > _SAME, _MAX_RATIO * (stop - start) >= right - left
         is_doubtful = is_apart and is_long and apart < MIN_CONTRAST / 2
         if gap or is_doubtful or (lengths and not is_apart and len(levels) % 2 == 0):
-            return lengths, bool(is_apart or not gap)
+            return lengths, bool((is_apart and is_long) or not gap)
         rise = np.abs(values[:, stop : stop + 3] - level[:, None]).mean(axis=0)
         end = stop + int((rise >= rise[-1] / 2).argmax())
         if is_apart:

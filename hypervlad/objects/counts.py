@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import nnls
-from scipy.stats import gamma
+from scipy.special import gammaincinv
 
 from hypervlad.common.wording import counted, name_some, verb
 from hypervlad.objects.detection import Detection
@@ -468,9 +468,9 @@ def poisson_interval(count: float, variance: float, largest: float) -> tuple[flo
 
     With weights of 1, for a variance equal to the count, it is that of a Poisson variable.
     """
-    low = gamma.ppf(0.025, count**2 / variance, scale=variance / count) if count > 0 else 0.0
+    low = gammaincinv(count**2 / variance, 0.025) * variance / count if count > 0 else 0.0
     more, wider = count + largest, variance + largest**2
-    return float(low), float(gamma.ppf(0.975, more**2 / wider, scale=wider / more))
+    return float(low), float(gammaincinv(more**2 / wider, 0.975) * wider / more)
 
 
 def _weighted_poisson(

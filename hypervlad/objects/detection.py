@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hypervlad.common.base import Array, StoredPart, Value
+from hypervlad.common.stored import Array, StoredPart, Value
 from hypervlad.common.wording import counted, verb
 from hypervlad.statistics.groups import left_out_interval
 from hypervlad.statistics.outlines import matched_labels

@@ -210,7 +210,7 @@ class FoundFolder(FoundFiles):
         tables, lost, others = dict[str, pd.DataFrame](), dict[str, int](), list[str]()
         chosen = fields["micrograph"][is_new & ~fields["micrograph"].isin(self.unreadable)]
         for row, name in ProgressBar(
-            chosen.items(), total=len(chosen), unit="image", disable=not verbose or None
+            chosen.items(), total=len(chosen), unit="image", shown=verbose
         ):
             try:
                 outlines = self.outlines(name)
@@ -281,7 +281,7 @@ class FoundFolder(FoundFiles):
             given = np.full((2, len(table)), "", "O")
             rows_of = table.groupby("micrograph").indices
             with announced(len(table)):
-                for field in ProgressBar(self.fields, unit="image", disable=not verbose or None):
+                for field in ProgressBar(self.fields, unit="image", shown=verbose):
                     rows = rows_of.get(field.micrograph, [])
                     cut = {each.label: each for each in self.particles(field.micrograph)}
                     numbers = table["particle"].iloc[rows].tolist()

@@ -159,8 +159,8 @@ class ResultsFolder:
         progress: bool = False,
     ) -> Iterator[tuple[str, T]]:
         """Yield the name of each image, and what is measured in it, unless that raises `unread`."""
-        pairs, hidden = zip(images, names, strict=True), not progress or None
-        for image, name in ProgressBar(pairs, total=len(names), unit="image", disable=hidden):
+        pairs = zip(images, names, strict=True)
+        for image, name in ProgressBar(pairs, total=len(names), unit="image", shown=progress):
             try:
                 with errors_of(name), noted(name) as notes:
                     found = measure(image)

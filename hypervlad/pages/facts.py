@@ -167,9 +167,7 @@ def is_extrapolated(scorer: Any) -> bool:
 
 def _scorer_facts(scorer: Any) -> dict[str, str]:
     learner = getattr(scorer.model_, "learner", None)
-    if (references := getattr(scorer.model_, "cells", None)) is not None:
-        source = {"trained with": f"defect-free images: {len(references)} cells of them"}
-    elif learner is None:
+    if learner is None:
         n_codewords = ", ".join(f"{len(part.codewords)}" for part in scorer.model_.parts)
         source = {"trained with": f"defect-free images: codebooks of {n_codewords} codewords"}
     else:

@@ -16,8 +16,8 @@ from torch.nn import functional
 
 from hypervlad.classify.boosting.linear import TrainingRows, fit_linear_margins
 from hypervlad.classify.boosting.logistic import with_exact_ties
-from hypervlad.common.base import Array, StoredPart, Value
 from hypervlad.common.constraints import Number
+from hypervlad.common.stored import Array, StoredPart, Value
 from hypervlad.features.hypercolumns import turned
 from hypervlad.features.lazy_torch import seeded_torch
 from hypervlad.features.network import TappedNetwork, run_up_to

@@ -20,8 +20,9 @@ from torch import nn
 
 from hypervlad.classify.boosting.logistic import decided_classes, probabilities, with_exact_ties
 from hypervlad.classify.fitting import checked_labels
-from hypervlad.common.base import ArrayDict, ImageEstimator, Labels, Record, Value
+from hypervlad.common.base import ImageEstimator
 from hypervlad.common.constraints import SEEDED, Alternatives, InstanceOf, Integer, OneOf
+from hypervlad.common.stored import ArrayDict, Labels, Record, Value
 from hypervlad.features.encoding import check_finite
 from hypervlad.features.lazy_torch import check_device, seeded_torch, usual_torch
 from hypervlad.features.patches import (
@@ -265,7 +266,7 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
         ((_, micrograph),) = read_micrographs([image], options=_patch_options(self.read_options))
         pixels = _with_channels(micrograph.pixels, self.n_channels_)
         height, width = pixels.shape[:2]
-        positions = patch_positions((height, width), self.patch_, stride, edges="pad")
+        positions = patch_positions((height, width), self.patch_, stride, "pad")
         network = self._fitted_network()
         n_batch = evaluation_batch(self.patch_)
         values = []

@@ -208,7 +208,7 @@ class Trainer:
             curves.start_loss, curves.start_accuracy = self._evaluate(validation)
             best = self._weights()
         epochs = range(self.schedule.max_epochs)
-        for epoch in (bar := ProgressBar(epochs, unit="epoch", disable=not verbose)):
+        for epoch in (bar := ProgressBar(epochs, unit="epoch", shown=verbose)):
             loss, accuracy = self._learn(training, epoch, generator, rates)
             curves.loss.append(loss)
             curves.accuracy.append(accuracy)

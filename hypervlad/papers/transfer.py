@@ -16,7 +16,6 @@ from sklearn.utils.validation import check_is_fitted
 
 from hypervlad.classify.answers import accuracy_of_read, most_probable
 from hypervlad.classify.fitting import check_classes, checked_labels
-from hypervlad.common.base import Labels, Maybe, Part, Record, Value
 from hypervlad.common.constraints import (
     SEEDED,
     Alternatives,
@@ -27,6 +26,7 @@ from hypervlad.common.constraints import (
     check_value,
 )
 from hypervlad.common.limits import MAX_INPUT_SIDE
+from hypervlad.common.stored import Labels, Maybe, Part, Record, Value
 from hypervlad.features.encoding import EncodedImages, check_finite, encode_loaded
 from hypervlad.features.lazy_torch import check_device, usual_torch
 from hypervlad.features.loading import Batch, ImageLoader, ReadReport

@@ -283,7 +283,7 @@ def train(
     losses = []
     decoder.train()
     with torch.enable_grad():
-        bar = ProgressBar(range(n_epochs), desc=what, unit="epoch", disable=not verbose)
+        bar = ProgressBar(range(n_epochs), desc=what, unit="epoch", shown=verbose)
         for _ in bar:
             total = 0.0
             for some in rows[torch.randperm(len(rows), generator=generator)].split(_BATCH):

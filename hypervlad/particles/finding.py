@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,6 +79,9 @@ _MAX_LONG = 1.8  # elongation of parts: the width of long ones varies anyway
 _FLAT, _NECK_OF_FLAT, _MAX_DIFFER = 0.05, 0.2, 0.2
 # Regions too small for particles, which are as surely none of the background, for each particle.
 _MANY_SPECKS, _SURELY = 0.05, 32  # the latter of 255: probability of background
+# If they are so many, and more than this share of the particles, the image is searched at twice its
+# size: unless it is large, or only those of more pixels are wanted.
+_MANY_SMALL, _SHARE_OF_SMALL, _SMALL = 20, 0.2, 20
 _MIN_STEP = 0.2  # of the step of most of the particles' area: dirt is fainter
 _MIN_RANGE = 0.08  # of the range of grey values: light and clouds have no such steps
 _HALF, _SETTLED = 0.5, 0.7  # scale on which the polarity is settled, if it is so sure there
@@ -106,6 +109,10 @@ _SPECKS = (
     "{} of fewer than {} pixels are left out; if these are particles, lower min_area, or enlarge "
     "the image"
 )
+_ENLARGED = (
+    "many are small, so the image was searched at twice its size; particles have {} pixels or more "
+    "there"
+)
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -124,7 +131,8 @@ class FoundParticles(Outlines):
         What is doubtful, by which numbers and sizes may be wrong, such as "touching", the share of
         outlines between two particles; empty if nothing was found.
     n_unclear : int
-        Number of regions that were left out as faint, or at the image's edge, if nothing was found.
+        Number of regions that were left out as faint, too small, or at the image's edge, if nothing
+        was found.
     """
 
     polarity: Polarity | None
@@ -167,7 +175,7 @@ def find_particles(
 ) -> FoundParticles:
     """Find particles that are brighter or darker than the background, without training.
 
-    A network that was trained on drawn fields outlines convex particles of about 5 pixels and more:
+    A network that was trained on drawn fields outlines convex particles of about 4 pixels and more:
     flat or shaded ones, with bright rims or hollow, touching, overlapping or dense, in noise, grain
     and uneven light. Very large ones are looked at on a smaller scale. What overlaps is separated
     where outlines show it. Spheres in transmission, whose contrast fades towards the edge, are
@@ -191,7 +199,9 @@ def find_particles(
         on its support: "auto" outlines shells, where at least a third of the particles and four
         show one, but small particles of which several lie upon a larger one, and a note says so.
     min_area : int, default=20
-        Particles of fewer pixels are left out.
+        Particles of fewer pixels are left out. Where many are smaller, and this is at most 20, an
+        image of up to 1536 pixels is searched at twice its size, where they have so many pixels; a
+        note says so.
     annotations : {"leave_out", "keep"}, default="leave_out"
         Whether margins and what was drawn into the image are left out, as
         :func:`hypervlad.images.find_annotations` finds them.
@@ -224,7 +234,24 @@ def find_particles(
     check_value("min_area", min_area, [Integer()])
     sample = read_sample(image, annotations=annotations, read_options=read_options)
     scales = Scales(sample.grey, min_area)
-    known, confidence, every = scales.searched(polarity)
+    search = scales.searched(polarity)
+    if small := scales.with_small(search):
+        closer, again = scales.at_twice_the_size(small, search)
+        mask = nearest(sample.mask, closer.grey.shape)
+        enlarged = sample._replace(grey=closer.grey, mask=mask)
+        found = _described(enlarged, closer, again, layer, is_given=polarity != "auto")
+        if len(found) > len(search.every[small].areas):
+            own = Outlines.of_labels(nearest(found.label_image(), sample.grey.shape))
+            note = joined_notes([_ENLARGED.format(min_area), found.note])
+            return replace(found, shape=own.shape, outlines=own.outlines, note=note)
+    return _described(sample, scales, search, layer, is_given=polarity != "auto")
+
+
+def _described(
+    sample: Sample, scales: Scales, search: Search, layer: Layer, *, is_given: bool
+) -> FoundParticles:
+    """Return the outlines of what was found, and how sure they are."""
+    known, confidence, every = search
     labels, note, doubts, n_unclear = every[known].labels, "", dict[str, float](), 0
     if labels.any():
         sample, scales, labels = _in_even_light(sample, scales, labels, known)
@@ -247,13 +274,15 @@ def find_particles(
                 note = joined_notes([note, _OTHERS.format(OPPOSITE[known], len(others))])
         n_specks = scales.n_specks(known, labels)
         if n_specks > max(_FEW, _MANY_SPECKS * len(found)):
-            specks = _SPECKS.format(counted(n_specks, "region"), min_area)
+            specks = _SPECKS.format(counted(n_specks, "region"), scales.min_area)
             note = joined_notes([note, specks])
     else:
         n_unclear = sum(own.n_unclear for own in every.values())
-        other = None if polarity == "auto" else scales.found(OPPOSITE[polarity])
-        note = _why_none(sample.grey, other, n_unclear, n_beside)
-    is_told = len(found) or polarity != "auto"
+        n_specks = max(scales.n_specks(name, own.labels) for name, own in every.items())
+        other = scales.found(OPPOSITE[known]) if is_given else None
+        note = _why_none(sample.grey, other, n_unclear, n_beside, n_specks)
+        n_unclear += n_specks
+    is_told = len(found) or is_given
     result = FoundParticles(
         found.shape,
         found.outlines,
@@ -273,6 +302,14 @@ def find_particles(
             doubt = f"there may be fewer or more in this image ({fewest:,} to {most:,}), as {why}"
         result = replace(result, note=joined_notes([note, doubt]))
     return result
+
+
+class Search(NamedTuple):
+    """The polarity of an image's particles, how sure it is, and what was found of each."""
+
+    known: Polarity
+    confidence: float
+    every: dict[Polarity, PolarityFound]
 
 
 class Scales:
@@ -398,7 +435,8 @@ class Scales:
 
     def n_specks(self, polarity: Polarity, labels: LabelMap) -> int:
         """Return how many regions are too small for particles, beside those that were found."""
-        return int(np.count_nonzero(labels.ravel()[self._specks[polarity]] == 0))
+        specks = self._specks.get(polarity, np.zeros(0, np.intp))
+        return int(np.count_nonzero(labels.ravel()[specks] == 0))
 
     def facts(self, polarity: Polarity, labels: LabelMap) -> dict[str, float]:
         """Return what is doubtful of some of the particles that were found; see `Doubt`."""
@@ -406,15 +444,10 @@ class Scales:
         facts = self._doubt[polarity].facts(labels, self.min_area, likely, seen)
         return facts | {"lumps": float(are_lumps(facts, self._lumps[polarity]))}
 
-    def searched(
-        self, polarity: Literal["auto", "bright", "dark"]
-    ) -> tuple[Polarity, float, dict[Polarity, PolarityFound]]:
-        """Return the polarity, how sure it is, and what was found of each that was looked for.
-
-        Where half the size is sure enough, only one is.
-        """
+    def searched(self, polarity: Literal["auto", "bright", "dark"]) -> Search:
+        """Look for particles of both polarities; where half the size is sure enough, of one."""
         if polarity != "auto":
-            return polarity, 1.0, {polarity: self.found(polarity)}
+            return Search(polarity, 1.0, {polarity: self.found(polarity)})
         halves = {name: self.found(name, _HALF) for name in OPPOSITE}
         known, confidence = chosen_polarity(halves, self._images[_HALF])
         # What stands out on the other side may be particles too small to be found at half the size.
@@ -431,7 +464,33 @@ class Scales:
         if confidence < _SETTLED or not len(every[known].weights):
             every[OPPOSITE[known]] = self.found(OPPOSITE[known])
             known, confidence = chosen_polarity(every, self.grey)
-        return known, confidence, every
+        return Search(known, confidence, every)
+
+    def with_small(self, search: Search) -> Polarity | None:
+        """Return the polarity of particles of which many are too small to be found, if any is."""
+        if self.min_area > _SMALL or max(self.grey.shape) > _TILE:
+            return None
+        n_known = len(search.every[search.known].areas)
+        numbers = {
+            name: self.n_specks(name, own.labels)
+            for name, own in search.every.items()
+            if name == search.known or n_known <= _FEW
+        }
+        most = max(numbers, key=lambda name: numbers[name])
+        least = max(_MANY_SMALL, _SHARE_OF_SMALL * len(search.every[most].areas))
+        return most if numbers[most] > least else None
+
+    def at_twice_the_size(self, polarity: Polarity, search: Search) -> tuple[Scales, Search]:
+        """Search an enlarged image for particles of one polarity, beside what was found before."""
+        size = 2 * len(self.grey), 2 * self.grey.shape[1]
+        closer = Scales(np.asarray(resize(self.grey, size, order=3), np.float32), self.min_area)
+        every = {
+            k: own._replace(labels=nearest(own.labels, size)) for k, own in search.every.items()
+        }
+        every[polarity] = seen = closer.found(polarity)
+        n_others = len(every[OPPOSITE[polarity]].areas) if len(every) > 1 else 0
+        confidence = 1 - n_others / max(len(seen.areas), n_others, 1)
+        return closer, Search(polarity, confidence, every)
 
     def _least_area(self, scale: float) -> int:
         return max(round(self.min_area * scale**2), min(self.min_area, _MIN_SEEN))
@@ -590,7 +649,11 @@ def _joined_without_necks(
 
 
 def _why_none(
-    grey: NDArray[np.float32], other: PolarityFound | None, n_unclear: int, n_beside: int
+    grey: NDArray[np.float32],
+    other: PolarityFound | None,
+    n_unclear: int,
+    n_beside: int,
+    n_specks: int,
 ) -> str:
     """Say why nothing is found, and what to try."""
     left_out = []
@@ -600,6 +663,8 @@ def _why_none(
         left_out.append(
             f"{counted(n_unclear, 'region')} too faint beside the background, or at an edge"
         )
+    if n_specks:
+        left_out.append(f"{counted(n_specks, 'region')} too small for a particle")
     if n_beside:
         left_out.append(f"{counted(n_beside, 'particle')} that annotations cover in part")
     if left_out:

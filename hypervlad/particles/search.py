@@ -28,7 +28,7 @@ from hypervlad.common.progress import (
 from hypervlad.common.wording import counted, is_utf8, name_some, warn_user
 from hypervlad.images import ImageReadError, PixelSizes, ReadOptions
 from hypervlad.images.annotations import annotation_mask, words_of_annotations
-from hypervlad.images.files import is_below
+from hypervlad.images.files import is_below, large_last
 from hypervlad.images.options import PIXEL_SIZE, check_read_options
 from hypervlad.images.reading import read_named, relative_names
 from hypervlad.images.sample import GIVEN_SIZE, note_found
@@ -73,7 +73,8 @@ def find_in_images(
 ) -> tuple[FoundFolder, list[str]]:
     """Outline the particles of images, and write the outlines and tables of their measures.
 
-    The outlines of each image are complete before those of the next are found. Where an image
+    The outlines of each image are complete before those of the next are found, of large files last.
+    Where an image
     shows the polarity of its particles too little, and at least four times as many have the other
     one, it is searched again with that: so says the table of fields, also after a stop.
 
@@ -186,7 +187,8 @@ def find_in_images(
             search = _Search(folder, rows, files, labels, outline, reading, pixel_size, drawn)
             due = 0.0
             with announced(len(names)):
-                every = ProgressBar(names, unit="image", disable=not verbose or None)
+                order = large_last({name: files.get(name) for name in names})
+                every = ProgressBar(order, unit="image", shown=verbose)
                 for name in itertools.chain(every, search.taken_as_others()):
                     try:
                         by_person = search.add(name)

@@ -16,7 +16,6 @@ from skimage.transform import resize
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from hypervlad.common.base import ArrayDict, Each, Maybe, Part, Record, Value
 from hypervlad.common.constraints import (
     SEEDED,
     Alternatives,
@@ -25,6 +24,7 @@ from hypervlad.common.constraints import (
     Number,
 )
 from hypervlad.common.progress import ProgressBar, joined_notes, note_doubt, note_of
+from hypervlad.common.stored import ArrayDict, Each, Maybe, Part, Record, Value
 from hypervlad.features.lazy_torch import check_device, usual_torch
 from hypervlad.features.network import (
     NetworkEstimator,
@@ -282,7 +282,7 @@ class HypercolumnSegmenter(NetworkEstimator):
         if codes.max() + 1 >= _MIN_GROUPS:
             folds = group_folds(fields.has_particles, codes, n_splits=_N_FOLDS, random_state=seed)
         contrast = max(float(np.median(fields.contrasts)), MIN_CONTRAST)
-        bar = ProgressBar(fields, desc="crops", unit="image", disable=not self.verbose)
+        bar = ProgressBar(fields, desc="reading", unit="image", shown=self.verbose)
         crops = Crops.cut(
             ((standardised(grey, contrast), targets) for grey, targets in bar),
             len(fields),

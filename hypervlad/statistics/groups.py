@@ -16,13 +16,12 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import norm
-from scipy.stats import t as student_t
+from scipy.special import ndtri, stdtrit  # not scipy.stats, which takes long to import
 
 Values = NDArray[np.float64]
 LEVEL = 0.95
 #: Standard errors that an interval reaches whose standard error is known.
-NORMAL_FACTOR = float(norm.isf((1 - LEVEL) / 2))
+NORMAL_FACTOR = float(-ndtri((1 - LEVEL) / 2))
 OPEN = math.log(1000)  # an upper end of a thousand times a number is open
 _ROUNDED = 1e-9  # relative error of sums of weights
 
@@ -72,7 +71,7 @@ class Ratio(NamedTuple):
         with np.errstate(divide="ignore", invalid="ignore"):  # there may be none
             logs = {name: np.log(np.asarray(ends, np.float64)) for name, ends in numbers.items()}
             n_known = sum(bool(np.isfinite(each[1:]).any()) for each in logs.values())
-            factor = norm.isf((1 - LEVEL) / 2 / max(math.comb(n_known, 2), 1)) / NORMAL_FACTOR
+            factor = -ndtri((1 - LEVEL) / 2 / max(math.comb(n_known, 2), 1)) / NORMAL_FACTOR
             (best, low, high), (best_other, low_other, high_other) = logs[one], logs[other]
             below = factor * np.hypot(best - low, high_other - best_other)
             above = factor * np.hypot(high - best, best_other - low_other)
@@ -102,7 +101,7 @@ class Ratio(NamedTuple):
 
 def student_factor(n: float) -> float:
     """Return how many standard errors from n groups an interval reaches; NaN for one group."""
-    return float(student_t.ppf((1 + LEVEL) / 2, n - 1)) if n > 1 else math.nan
+    return float(stdtrit(n - 1, (1 + LEVEL) / 2)) if n > 1 else math.nan
 
 
 def left_out_interval(
@@ -170,7 +169,7 @@ def left_out_interval(
         with np.errstate(invalid="ignore"):  # nothing varies
             parts = squares**2 / own_freedom + rest**2 / (len(others) - 1)
             freedom = (squares + rest) ** 2 / parts
-        factor = student_t.ppf((1 + LEVEL) / 2, np.where(freedom > 0, freedom, n - 1))
+        factor = stdtrit(np.where(freedom > 0, freedom, n - 1), (1 + LEVEL) / 2)
     floor = np.asarray(least, np.float64)
     reach = np.maximum(factor * np.sqrt(squares + rest), NORMAL_FACTOR * np.sqrt(floor + rest))
     middle = n * whole - (n - 1) * without.mean(axis=0) if unbiased else whole
@@ -310,7 +309,7 @@ def share_interval(
     variance, n_each = np.square(errors).sum(axis=0), len(np.asarray(without))
 
     def of_few(k: Any) -> Any:
-        return np.nan_to_num(np.square(NORMAL_FACTOR / student_t.ppf((1 + LEVEL) / 2, k - 1)))
+        return np.nan_to_num(np.square(NORMAL_FACTOR / stdtrit(k - 1, (1 + LEVEL) / 2)))
 
     with np.errstate(invalid="ignore", divide="ignore"):  # nothing varies, or there is nothing
         n_groups = np.square(sizes.sum(axis=0)) / np.square(sizes).sum(axis=0)  # if of equal size

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils import check_random_state
 
 FloatArray = NDArray[np.float64]
 _SUM_TOLERANCE = 1e-3  # for the rounding of float32 softmax outputs
@@ -161,6 +160,8 @@ def calibration_error_range(
     """
     confidence = _check_proba(proba).max(axis=1)
     bins = _bins(confidence, _N_BINS)
+    from sklearn.utils import check_random_state  # not above: importing it takes long
+
     rng = check_random_state(random_state)
     errors = np.empty(_N_SIMULATIONS)
     # One set of labels at a time: all sets at once may not fit in memory for a large folder.

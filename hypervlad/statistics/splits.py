@@ -123,20 +123,15 @@ def group_folds(
     return [(np.flatnonzero(~test), np.flatnonzero(test)) for test in tests]
 
 
-def joined_groups(groups: ArrayLike | None, copies: ArrayLike) -> IntArray:
+def joined_groups(groups: ArrayLike, copies: ArrayLike) -> IntArray:
     """Number the groups of rows, after joining groups that share a value of `copies` (digests).
 
-    Without `groups`, only copies share a group. ValueError if a value is missing or lengths differ.
+    ValueError if a value is missing.
 
     >>> joined_groups(["A", "B", "B", "C"], ["x", "x", "y", "z"]).tolist()
     [0, 0, 0, 1]
     """
-    images = first_appearance_codes(copies, "copies")
-    if groups is None:
-        return images
-    own = first_appearance_codes(groups, "groups")
-    if len(own) != len(images):
-        raise ValueError(f"copies has {len(images)} rows but groups has {len(own)}.")
+    images, own = first_appearance_codes(copies, "copies"), first_appearance_codes(groups, "groups")
     n = len(own)
     return linked_groups(np.column_stack([own, n + images]), 2 * n)[own]
 

@@ -1,7 +1,5 @@
 """A browser, queues without a model, and a server of one in a separate process."""
 
-from __future__ import annotations
-
 import shutil
 
 import pytest

@@ -1,7 +1,5 @@
 """The page of labels in a real browser: filters, choosing, correcting one or many, undoing."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The page in a real browser: keys, two windows, a server that goes away."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any

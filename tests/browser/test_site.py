@@ -4,8 +4,6 @@ All pages: alternative texts, no resource of another host, at most 1 MB. In a br
 each kind at two widths, light and dark: contrast, width, and no message of an error.
 """
 
-from __future__ import annotations
-
 import functools
 import http.server
 import json

@@ -4,8 +4,6 @@ Ends with exit code 1 if any case failed. What failed is kept in a folder: the f
 the traceback, and the command that repeats the case. Add each as a test of its own.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

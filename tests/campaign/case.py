@@ -1,7 +1,5 @@
 """One attack of the campaign, and the sources of attacks, by name."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path

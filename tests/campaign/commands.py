@@ -1,7 +1,5 @@
 """Command lines with options that do not fit together, and values that are none."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from functools import partial

@@ -3,8 +3,6 @@
 What is forged reaches what lies behind the checks of damage.
 """
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import csv

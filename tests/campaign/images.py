@@ -1,7 +1,5 @@
 """Images of every readable format and layout, with wrong numbers in their headers and bytes."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import struct

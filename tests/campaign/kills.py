@@ -5,8 +5,6 @@ copies of this process are killed at moments spread over that time. Forked, they
 itself rather than with imports, which would take most of the time.
 """
 
-from __future__ import annotations
-
 import contextlib
 import http.client
 import multiprocessing

@@ -1,7 +1,5 @@
 """Model files forged through their layout: other values, arrays, trees, with the right digest."""
 
-from __future__ import annotations
-
 import copy
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """Requests to the review server: other methods, paths, headers and bodies than the page's own."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 from collections.abc import Iterator

@@ -4,8 +4,6 @@ A worker runs one case after the other, and is replaced when it dies. That is a 
 that was running.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

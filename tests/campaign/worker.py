@@ -4,8 +4,6 @@ It writes one line of JSON to a file before and after each case. What the packag
 elsewhere, with the stack of a crash or hang.
 """
 
-from __future__ import annotations
-
 import argparse
 import faulthandler
 import importlib

@@ -4,8 +4,6 @@ Those of images are given rows by `support.rows`, which validates them: checks o
 more than that.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 

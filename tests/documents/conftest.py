@@ -1,9 +1,5 @@
 """A folder with the files that the commands and examples of the pages use."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
@@ -21,7 +17,7 @@ from hypervlad.images import find_images
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory: pytest.TempPathFactory, mobilenet_weights: Path) -> Path:
+def workplace(tmp_path_factory, mobilenet_weights):
     """A folder with the images, groups, scans and models that the pages use.
 
     TEM images of four classes in images/ and others/, with groups.csv, and some of them in new/ and
@@ -66,7 +62,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, mobilenet_weights: Path)
     return folder
 
 
-def write_mats(folder: Path) -> None:
+def write_mats(folder):
     """Write defect-free fibre mats, defective ones, and masks of their defects."""
     mats, _ = make_fibre_images(9, size=96, random_state=0)
     masks = [np.zeros((96, 96), bool)] * 9

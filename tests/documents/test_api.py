@@ -1,13 +1,9 @@
 """The reference of the API lists all public names, each with a docstring and an example."""
 
-from __future__ import annotations
-
 import dataclasses
 import inspect
 import re
 from importlib import import_module
-from types import ModuleType
-from typing import Any
 
 import pytest
 from support.documents import PACKAGES
@@ -19,12 +15,12 @@ API = (ROOT / "docs" / "reference" / "api.md").read_text(encoding="utf-8")
 LISTED = re.findall(r"^   ([A-Za-z][\w.]*)$", API, flags=re.MULTILINE)
 
 
-def documented(name: str) -> Any:
+def documented(name):
     module, _, own = f"hypervlad.{name}".rpartition(".")
     return getattr(import_module(module), own)
 
 
-def is_made_by_the_package(item: Any) -> bool:
+def is_made_by_the_package(item):
     """Return whether users are given objects of a class, as results, errors or warnings."""
     return inspect.isclass(item) and (
         dataclasses.is_dataclass(item) or issubclass(item, (tuple, Exception))
@@ -32,7 +28,7 @@ def is_made_by_the_package(item: Any) -> bool:
 
 
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.__name__)
-def test_all_public_names_are_listed(package: ModuleType) -> None:
+def test_all_public_names_are_listed(package):
     prefix = package.__name__.removeprefix("hypervlad").removeprefix(".")
     for name in set(package.__all__) - {"__version__"}:
         full = f"{prefix}.{name}" if prefix else name
@@ -44,7 +40,7 @@ def test_all_public_names_are_listed(package: ModuleType) -> None:
             assert full in LISTED or name in LISTED, full
 
 
-def test_all_presets_are_listed() -> None:
+def test_all_presets_are_listed():
     own = vars(hypervlad.presets).items()
     presets = {
         name
@@ -56,19 +52,19 @@ def test_all_presets_are_listed() -> None:
     assert {f"models.presets.{name}" for name in presets} <= set(LISTED)
 
 
-def test_each_name_is_listed_once() -> None:
+def test_each_name_is_listed_once():
     assert len(LISTED) == len(set(LISTED)) > 100
 
 
 @pytest.mark.parametrize("name", LISTED)
-def test_listed_names_have_a_docstring_with_an_example(name: str) -> None:
+def test_listed_names_have_a_docstring_with_an_example(name):
     docstring = inspect.getdoc(documented(name)) or ""
     assert docstring
     if not is_made_by_the_package(documented(name)):
         assert re.search(r"^Examples\n-{8}\n(.+\n)*?>>> ", docstring, flags=re.MULTILINE), name
 
 
-def test_no_reference_is_taken_for_a_list() -> None:
+def test_no_reference_is_taken_for_a_list():
     """A line like "A. Author, title" alone is the item A of a list, and loses its initial."""
     for path in (ROOT / "hypervlad").rglob("*.py"):
         text = path.read_text(encoding="utf-8")

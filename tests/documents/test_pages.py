@@ -5,8 +5,6 @@ What a page shows directly below a block is compared with what the block prints.
 because codebooks depend on the machine.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -14,8 +12,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -70,7 +66,7 @@ STRICT += ["-W", "ignore:no answer is sure", "-W", "ignore:the threshold is extr
 STRICT += ["-W", "ignore:Port 8787 is already in use"]
 
 
-def label_all(queue: Path) -> None:
+def label_all(queue):
     """Serve a queue, and label its images as the page does."""
     server = Served(queue)
     answer = server.post("next", client="window-1", want=1)
@@ -83,7 +79,7 @@ def label_all(queue: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def forking() -> Iterator[subprocess.Popen[str]]:
+def forking():
     """A process that runs steps."""
     paths = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))
     with subprocess.Popen(
@@ -98,7 +94,7 @@ def forking() -> Iterator[subprocess.Popen[str]]:
         process.stdin.close()
 
 
-def run_step(forking: subprocess.Popen[str], folder: Path, language: str, block: str) -> str:
+def run_step(forking, folder, language, block):
     """Run a block of Python, or one command, and return what it prints."""
     printed = folder.with_suffix(".txt")
     assert forking.stdin is not None
@@ -115,12 +111,12 @@ def run_step(forking: subprocess.Popen[str], folder: Path, language: str, block:
 NUMBER = re.compile(r"(?P<shape>\(\d+(?:, \d+)*,?\))|(?<![\w.])-?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?")
 
 
-def without_numbers(text: str) -> str:
+def without_numbers(text):
     """Return a text with `#` for numbers; line breaks, where pages wrap, count as spaces."""
     return " ".join(NUMBER.sub(lambda found: found["shape"] or "#", text).split())
 
 
-def assert_prints(shown: str, printed: str) -> None:
+def assert_prints(shown, printed):
     """Check that a block prints what its page shows; a line ``...`` there stands for any lines."""
     parts = re.split(r"^\.\.\.$", shown, flags=re.MULTILINE)
     pattern = ".*".join(re.escape(without_numbers(part)) for part in parts)
@@ -134,9 +130,7 @@ def assert_prints(shown: str, printed: str) -> None:
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if blocks(page)], ids=lambda page: str(page.relative_to(ROOT))
 )
-def test_all_blocks_run(
-    page: Path, workplace: Path, forking: subprocess.Popen[str], tmp_path: Path
-) -> None:
+def test_all_blocks_run(page, workplace, forking, tmp_path):
     folder = tmp_path / "work"
     shutil.copytree(workplace, folder)
     for language, block, shown in blocks(page):
@@ -150,7 +144,7 @@ def test_all_blocks_run(
         assert_prints(shown, printed)
 
 
-def _commands_not_run() -> list[list[str]]:
+def _commands_not_run():
     """Return the words of the hypervlad commands in blocks that are only shown."""
     found = []
     for page in PAGES:
@@ -162,7 +156,7 @@ def _commands_not_run() -> list[list[str]]:
 
 
 @pytest.mark.parametrize("words", _commands_not_run(), ids=" ".join)
-def test_commands_that_are_only_shown_have_these_options(words: list[str]) -> None:
+def test_commands_that_are_only_shown_have_these_options(words):
     command: Any = typer.main.get_command(app)
     parameters = list(command.params)  # that may follow any command
     while hasattr(command, "commands"):

@@ -1,13 +1,8 @@
 """One image and its label pass through few files of the package."""
 
-from __future__ import annotations
-
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -20,11 +15,11 @@ from hypervlad import HypercolumnVLAD, MicrographClassifier
 MAX_FILES = 31
 
 
-def files_run(function: Callable[[], Any]) -> set[Path]:
+def files_run(function):
     """Return the package's files whose functions run during a call, in any thread."""
     found: set[str] = set()
 
-    def note(frame: FrameType, event: str, argument: Any) -> None:
+    def note(frame, event, argument):
         code = frame.f_code
         # Module bodies and class bodies run when they are imported: they are no steps of the path.
         if event == "call" and code.co_name != "<module>" and code.co_flags & 0x2:
@@ -41,9 +36,7 @@ def files_run(function: Callable[[], Any]) -> set[Path]:
     return {Path(file) for file in found if Path(file).is_relative_to(ROOT / "hypervlad")}
 
 
-def test_an_image_passes_through_few_files(
-    tmp_path: Path, texture_images: tuple[list[np.ndarray], np.ndarray]
-) -> None:
+def test_an_image_passes_through_few_files(tmp_path, texture_images):
     images, labels = texture_images
     paths = [tmp_path / f"{number:02d}.png" for number in range(len(images))]
     for path, image in zip(paths, images, strict=True):
@@ -51,7 +44,7 @@ def test_an_image_passes_through_few_files(
     encoder = HypercolumnVLAD("tiny", weights="random", image_size=16, n_codewords=4, sampling=400)
     model = MicrographClassifier(encoder, random_state=0)
 
-    def fit_and_predict() -> None:
+    def fit_and_predict():
         model.fit(paths, labels, groups=np.arange(len(paths)) // 2)
         model.predict_proba(paths[:3])
 

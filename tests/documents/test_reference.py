@@ -1,10 +1,7 @@
 """The pages of the reference name the networks, formats, kinds and messages that there are."""
 
-from __future__ import annotations
-
 import ast
 import re
-from pathlib import Path
 
 import pytest
 from support.paths import ROOT
@@ -17,17 +14,17 @@ PAGES = ROOT / "docs" / "reference"
 GAP = "…"  # what a message quotes: a name, a number, a reason
 
 
-def page(name: str) -> str:
+def page(name):
     return (PAGES / name).read_text(encoding="utf-8")
 
 
-def rows(text: str) -> list[list[str]]:
+def rows(text):
     """Return the cells of the tables in a text, without their heads."""
     lines = re.findall(r"^\| (.*) \|$", text, flags=re.MULTILINE)
     return [line.split(" | ") for line in lines]
 
 
-def test_all_networks_are_in_the_table() -> None:
+def test_all_networks_are_in_the_table():
     section = page("networks.md").split("## Networks of torchvision")[1].split("\n## ")[0]
     named = {cells[0]: cells[1:3] for cells in rows(section) if cells[0].startswith("`")}
     named["`mobilenet_v2`"] = named.pop("`mobilenet_v2` (default)")
@@ -41,7 +38,7 @@ def test_all_networks_are_in_the_table() -> None:
     }
 
 
-def test_the_suffixes_in_the_table_are_those_of_images(tmp_path: Path) -> None:
+def test_the_suffixes_in_the_table_are_those_of_images(tmp_path):
     section = page("formats.md").split("## What is read")[1].split("\nDM3, DM4, ")[0]
     named = {suffix for cells in rows(section) for suffix in re.findall(r"`(\.\w+)`", cells[1])}
     assert len(named) > 20
@@ -52,7 +49,7 @@ def test_the_suffixes_in_the_table_are_those_of_images(tmp_path: Path) -> None:
     assert found == named - {".map"}, "which other programs use, too"
 
 
-def test_all_kinds_of_model_files_are_in_the_table() -> None:
+def test_all_kinds_of_model_files_are_in_the_table():
     section = page("model_file.md").split("## Kinds")[1].split("\n## ")[0]
     named = {cells[1].split("`")[1] for cells in rows(section) if cells[0].startswith("`")}
     own = {
@@ -64,12 +61,12 @@ def test_all_kinds_of_model_files_are_in_the_table() -> None:
     assert {name.rpartition(".")[2] for name in named} == {each.__name__ for each in own}
 
 
-def merged(text: str) -> str:
+def merged(text):
     """Return a text with one gap for several that follow each other."""
     return re.sub(f"{GAP}(?: ?{GAP})+", GAP, text)
 
 
-def template(node: ast.expr) -> str | None:
+def template(node):
     """Return a text of the source, with a gap for each value; None for another expression."""
     if isinstance(node, ast.Constant):
         return node.value if isinstance(node.value, str) else None
@@ -80,7 +77,7 @@ def template(node: ast.expr) -> str | None:
 
 
 @pytest.fixture(scope="module")
-def messages() -> str:
+def messages():
     """All texts of the package."""
     found = []
     for file in (ROOT / "hypervlad").rglob("*.py"):
@@ -90,7 +87,7 @@ def messages() -> str:
     return "\n".join(found)
 
 
-def quoted(name: str) -> list[str]:
+def quoted(name):
     """Return the messages that a page quotes: in a table, or as terms with a definition."""
     if name == "formats.md":
         section = page(name).split("## What is refused")[1].split("\n## ")[0]
@@ -99,7 +96,7 @@ def quoted(name: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", ["errors.md", "formats.md"])
-def test_quoted_messages_are_those_of_the_package(name: str, messages: str) -> None:
+def test_quoted_messages_are_those_of_the_package(name, messages):
     texts = quoted(name)
     assert len(texts) > 20
     for text in texts:

@@ -1,7 +1,5 @@
 """The files of the repository agree with each other, and what the README says is true."""
 
-from __future__ import annotations
-
 import re
 import tomllib
 

@@ -1,9 +1,5 @@
 """Models that commands have trained, and queues without a model with a server of one."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import pytest
 from support.commands import folder, model, run, save
 from support.review_queues import clock, make, served
@@ -15,7 +11,7 @@ SCORER = ["--backbone", "tiny", "--weights", "random", "--set", f"patch={PATCH}"
 
 
 @pytest.fixture(scope="session")
-def surfaces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def surfaces(tmp_path_factory):
     """Defect-free images of a striped surface."""
     root = tmp_path_factory.mktemp("good")
     for seed in range(6):
@@ -24,7 +20,7 @@ def surfaces(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def scorer(surfaces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def scorer(surfaces, tmp_path_factory):
     """A scorer of defects on this surface."""
     path = tmp_path_factory.mktemp("scorer") / "scorer.hvlad"
     run("defects", "fit", surfaces, "-o", path, *SCORER)

@@ -1,10 +1,7 @@
 """Every command runs once on small images: its exit code, the files it writes, what it says."""
 
-from __future__ import annotations
-
 import contextlib
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -90,8 +87,8 @@ RUNS = {
         "sizes.csv bars.html",
     ),
     "align": Run(
-        f"align wires -o directions --window 120nm --tolerance 20 --decimal-comma "
-        f"{READING} --no-figures --keep-annotations {USING}",
+        f"align wires -o directions --window 120nm --tolerance 20 --groups wires.csv "
+        f"{READING} --decimal-comma --no-figures --keep-annotations {USING}",
         "directions/alignment.csv directions/regions.csv directions/alignment.json",
         "1 of 1",
     ),
@@ -193,14 +190,12 @@ class Result(NamedTuple):
     printed: str
 
 
-def files() -> set[str]:
+def files():
     return {path.as_posix() for path in Path().rglob("*") if path.is_file()}
 
 
 @pytest.fixture(scope="module")
-def results(
-    tmp_path_factory: pytest.TempPathFactory, texture_images: tuple[list[np.ndarray], np.ndarray]
-) -> Iterator[dict[str, Result]]:
+def results(tmp_path_factory, texture_images):
     """What came of all commands, one after the other, in the current folder."""
     with contextlib.chdir(tmp_path_factory.mktemp("work")):
         write_material(texture_images)
@@ -214,7 +209,7 @@ def results(
         yield found
 
 
-def write_material(texture_images: tuple[list[np.ndarray], np.ndarray]) -> None:
+def write_material(texture_images):
     write_folder(Path("images"), *texture_images)
     few = [i for name in ("flat", "stripes") for i in np.flatnonzero(texture_images[1] == name)[:5]]
     write_folder(Path("few"), [texture_images[0][i] for i in few], texture_images[1][few])
@@ -243,18 +238,18 @@ def write_material(texture_images: tuple[list[np.ndarray], np.ndarray]) -> None:
     Image.fromarray(bar).save("bars/a.png")
 
 
-def label_one(folder: Path) -> None:
+def label_one(folder):
     queue = Queue(folder)
     item = queue.next("window-1", 1).items[0]
     queue.label("window-1", "click-0001", item.id, queue.categories()[0].id)
     queue.close()
 
 
-def test_the_table_is_complete() -> None:
+def test_the_table_is_complete():
     assert set(RUNS) == set(all_commands())
 
 
-def test_every_option_is_used() -> None:
+def test_every_option_is_used():
     """Of the commands that are not only refused here, for want of time or an end."""
     missing = set()
     for name, command in all_commands().items():
@@ -270,7 +265,7 @@ def test_every_option_is_used() -> None:
 
 
 @pytest.mark.parametrize("name", [*RUNS, *(each.line for each in MORE)])
-def test_every_command(name: str, results: dict[str, Result]) -> None:
+def test_every_command(name, results):
     expected, found = ALL[name], results[name]
     assert found.code == expected.code, found.printed
     assert "Traceback" not in found.printed

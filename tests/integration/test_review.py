@@ -1,11 +1,8 @@
 """From a model to a queue and back: starting, exporting and retraining, as a user does."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import re
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +14,7 @@ import pytest
 from PIL import Image
 from support import commands
 from support.commands import TINY, refused, rows_of, write_table
-from support.review_queues import Judging, Served
+from support.review_queues import Judging
 from support.surfaces import texture_patterns
 
 import hypervlad
@@ -27,7 +24,7 @@ from hypervlad.data import load_image_folder
 run = partial(commands.run, "review")
 
 
-def textures(n: int, seed: int) -> tuple[list[np.ndarray], list[str]]:
+def textures(n, seed):
     """Images of three textures, and from the first two every fourth one half and half."""
     rng = np.random.default_rng(seed)
     patterns = texture_patterns()
@@ -44,7 +41,7 @@ def textures(n: int, seed: int) -> tuple[list[np.ndarray], list[str]]:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+def place(tmp_path_factory):
     """A folder of training images, one of new ones, and a model of the first."""
     root = tmp_path_factory.mktemp("place")
     for i, (image, label) in enumerate(zip(*textures(36, 0), strict=True)):
@@ -62,7 +59,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
 
 
 @pytest.fixture
-def started(place: SimpleNamespace, tmp_path: Path) -> Path:
+def started(place, tmp_path):
     folder = tmp_path / "queue"
     # So strict that some images are doubtful.
     options = ["--training", place.images, "--max-error", "0.02", "-q"]
@@ -71,19 +68,19 @@ def started(place: SimpleNamespace, tmp_path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def opened(folder: Path) -> Iterator[Queue]:
+def opened(folder):
     with contextlib.closing(Queue(folder)) as queue:
         yield queue
 
 
-def label(folder: Path, labels: dict[int, str]) -> None:
+def label(folder, labels):
     with opened(folder) as queue:
         for item, name in labels.items():
             category = queue.add_category(name).id
             queue.label("window-1", f"click-{item:04d}", item, category)
 
 
-def images_of(folder: Path) -> list[Any]:
+def images_of(folder):
     with opened(folder) as queue:
         return queue.images()
 
@@ -92,9 +89,9 @@ def images_of(folder: Path) -> list[Any]:
 
 
 @pytest.mark.filterwarnings("ignore:1 of 4 images is a training image")
-def test_sure_images_are_not_queued_and_others_are_ranked(tmp_path: Path) -> None:
+def test_sure_images_are_not_queued_and_others_are_ranked(tmp_path):
     class Model(Judging):
-        def classify(self, images: Any, **options: object) -> Any:
+        def classify(self, images, **options):
             found = super().classify(images, **options)
             found.judgement = replace(
                 found.judgement,
@@ -127,9 +124,7 @@ def test_sure_images_are_not_queued_and_others_are_ranked(tmp_path: Path) -> Non
                 queue.image_of_training(row)
 
 
-def test_a_queue_holds_every_image_and_the_sure_ones_are_labelled(
-    started: Path, place: SimpleNamespace, tmp_path: Path
-) -> None:
+def test_a_queue_holds_every_image_and_the_sure_ones_are_labelled(started, place, tmp_path):
     known = images_of(started)
     assert [image.image.name for image in known] == sorted(place.truth)
     n_doubtful = sum(image.doubtful for image in known)
@@ -143,8 +138,8 @@ def test_a_queue_holds_every_image_and_the_sure_ones_are_labelled(
 
 
 def test_what_cannot_be_started_or_learnt_from_leaves_no_file(
-    started: Path, place: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    started, place, tmp_path, monkeypatch
+):
     words = refused("review", "start", place.model, place.new, "-o", started)
     assert "holds a queue already" in words
     training = ["--training", place.images, "-o", tmp_path / "m.hvlad"]
@@ -170,9 +165,7 @@ def test_what_cannot_be_started_or_learnt_from_leaves_no_file(
 
 
 @pytest.mark.filterwarnings("ignore:1 of 1 image could not be read")
-def test_unreadable_images_are_left_out_and_others_are_queued_once(
-    place: SimpleNamespace, tmp_path: Path
-) -> None:
+def test_unreadable_images_are_left_out_and_others_are_queued_once(place, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no image")
     (tmp_path / "link.png").symlink_to(place.new / "000.png")
     paths = [place.new / "000.png", place.new / "001.png"]  # and one of them twice again
@@ -192,9 +185,7 @@ def test_unreadable_images_are_left_out_and_others_are_queued_once(
 # --- retrain ----------------------------------------------------------------------------------
 
 
-def test_from_the_first_image_to_the_new_model(
-    started: Path, place: SimpleNamespace, tmp_path: Path, served: Callable[[Path], Served]
-) -> None:
+def test_from_the_first_image_to_the_new_model(started, place, tmp_path, served):
     """Start, label over HTTP as a person would, export, retrain; a new class among them."""
     server = served(started)
     answer = server.post("next", client="window-1", want=1)
@@ -237,7 +228,7 @@ def test_from_the_first_image_to_the_new_model(
             assert known[image.item] == image
 
 
-def check_comparison(printed: str, model: Any, truth: Any, before: Any) -> None:
+def check_comparison(printed, model, truth, before):
     """The printed figures are those of held-out answers; the test counts all patterns of signs."""
     held = model.held_out_
     positions = model.training_.positions[held.rows].tolist()
@@ -258,9 +249,7 @@ def check_comparison(printed: str, model: Any, truth: Any, before: Any) -> None:
         assert ("may be due to chance" in printed) == (p_value > 0.05)
 
 
-def test_answers_are_held_out_and_what_was_skipped_stays_doubtful(
-    started: Path, place: SimpleNamespace, tmp_path: Path
-) -> None:
+def test_answers_are_held_out_and_what_was_skipped_stays_doubtful(started, place, tmp_path):
     """With labels that are noise, only a model that has seen them could be right on them all."""
     doubtful = [image.item for image in images_of(started) if image.doubtful]
     noise = np.random.default_rng(0).choice(["flat", "rings", "stripes"], len(doubtful) - 2)
@@ -283,9 +272,7 @@ def test_answers_are_held_out_and_what_was_skipped_stays_doubtful(
     assert len(rows_of(tmp_path / "labels.csv")) == 28, "the model does not answer for a person"
 
 
-def test_groups_of_training_images_come_from_a_table_or_last_in_the_model(
-    place: SimpleNamespace, tmp_path: Path
-) -> None:
+def test_groups_of_training_images_come_from_a_table_or_last_in_the_model(place, tmp_path):
     files = sorted(place.images.rglob("*.png"))
     names = [path.relative_to(place.images).as_posix() for path in files]
     pairs = [(name, f"s{number // 2}") for number, name in enumerate(names)]

@@ -10,8 +10,6 @@ to theirs, and to nothing else. ``--system-site-packages`` and a path to another
 also show what the wheel does not declare, such as pytest, and could import the checkout.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """Files in the current folder that have the names of weights, networks, classes and modules."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """``hypervlad app`` of a queue: what it answers, and every refusal."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import socket

@@ -1,25 +1,13 @@
 """Classifications of images that no model has seen, with chosen probabilities."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-from pathlib import Path
-
 import numpy as np
-from numpy.typing import ArrayLike
 
 from hypervlad.features import EncodedImages, ImageInfo
 from hypervlad.images import SkippedImage
 from hypervlad.models import Classification, Judgement
 
 
-def classification(
-    proba: ArrayLike,
-    *,
-    unlike: Sequence[int] = (),
-    kinds: Sequence[str] | None = None,
-    skipped: Sequence[tuple[int, Path]] = (),
-) -> Classification:
+def classification(proba, *, unlike=(), kinds=None, skipped=()):
     """Return a classification of images, with some rows unlike training, and others skipped."""
     table = np.array(proba, dtype=np.float64)
     n_read, n_images = len(table), len(table) + len(skipped)

@@ -1,11 +1,7 @@
 """Commands run in this process, and the folder of images that they work on."""
 
-from __future__ import annotations
-
 import csv
 import functools
-from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +22,7 @@ except TypeError:  # newer ones always keep the two streams apart
 typer.testing._get_command = functools.cache(typer.testing._get_command)  # type: ignore[attr-defined]
 
 
-def run(*arguments: object, code: int = 0) -> Any:
+def run(*arguments, code=0):
     """Run a command; return its result, with stdout and stderr apart."""
     result = RUNNER.invoke(app, [str(argument) for argument in arguments])
     assert result.exit_code == code, result.output
@@ -34,7 +30,7 @@ def run(*arguments: object, code: int = 0) -> Any:
     return result
 
 
-def refused(*arguments: object) -> str:
+def refused(*arguments):
     """Run a command that fails; return its one sentence."""
     result = run(*arguments, code=2)
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
@@ -42,7 +38,7 @@ def refused(*arguments: object) -> str:
     return line
 
 
-def all_commands() -> dict[str, Any]:
+def all_commands():
     """Return every command, those of groups too, by name."""
     found: dict[str, Any] = {}
     for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
@@ -51,27 +47,27 @@ def all_commands() -> dict[str, Any]:
     return found
 
 
-def write_folder(root: Path, images: list[np.ndarray], labels: np.ndarray) -> Path:
+def write_folder(root, images, labels):
     """Write images into sub-folders named like their labels."""
     for number, (image, label) in enumerate(zip(images, labels, strict=True)):
         save(root / label / f"{number:02d}.png", image)
     return root
 
 
-def write_table(path: Path, header: str, rows: Iterable[Sequence[object]]) -> Path:
+def write_table(path, header, rows):
     """Write a table (CSV) with this first line."""
     with path.open("w", encoding="utf-8", newline="") as stream:
         csv.writer(stream).writerows([header.split(","), *rows])
     return path
 
 
-def rows_of(path: str | Path) -> list[dict[str, str]]:
+def rows_of(path):
     """Return the lines of a table (CSV), as a spreadsheet shows them."""
     with open(path, encoding="utf-8", newline="") as stream:
         return list(csv.DictReader(stream))
 
 
-def save(path: Path, image: np.ndarray) -> None:
+def save(path, image):
     """Write an image with values in [0, 1], with 8 bits, and create its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.round(255 * image).astype(np.uint8)).save(path)
@@ -81,13 +77,13 @@ def save(path: Path, image: np.ndarray) -> None:
 
 
 @pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory, texture_images: Any) -> Path:
+def folder(tmp_path_factory, texture_images):
     """Images of three textures, in three folders; tests leave it as it is."""
     return write_folder(tmp_path_factory.mktemp("data") / "images", *texture_images)
 
 
 @pytest.fixture(scope="session")
-def model(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model(folder, tmp_path_factory):
     """A classifier of these textures."""
     path = tmp_path_factory.mktemp("model") / "model.hvlad"
     run("train", folder, "-o", path, *TINY, "-q")

@@ -1,7 +1,5 @@
 """Images with a dark spot, and a scorer of darkness."""
 
-from __future__ import annotations
-
 import functools
 from typing import Any
 
@@ -16,7 +14,7 @@ HELD_OUT = (0.1, 0.2, 0.55)
 
 
 @functools.cache
-def _fitted() -> PatchDefectScorer:
+def _fitted():
     encoder = HypercolumnVLAD("tiny", weights="random", taps=["1"], image_size=None, n_codewords=2)
     scorer = PatchDefectScorer(encoder, patch=PATCH, n_codewords=2, fpr=0.25, random_state=0)
     return scorer.fit([surface(seed) for seed in range(4)])
@@ -25,9 +23,7 @@ def _fitted() -> PatchDefectScorer:
 class Darkness:
     """A fitted scorer whose score is how dark a pixel is, and of an image its darkest pixel."""
 
-    def __init__(
-        self, threshold: float = 0.5, limits: DetectionLimits | None = None, patch: int = 10
-    ) -> None:
+    def __init__(self, threshold=0.5, limits=None, patch=10):
         vars(self).update(vars(_fitted()))
         self.threshold_, self.patch_ = threshold, patch
         self.limits_ = DetectionLimits.none() if limits is None else limits
@@ -36,14 +32,14 @@ class Darkness:
 
     held_out_: Any
 
-    def find(self, image: Any) -> Finding:
+    def find(self, image):
         pixels = read_image(image)
         if min(pixels.shape[:2]) < self.patch_:
             raise ImageReadError(f"{image}: too small")
         return Finding.of(1 - pixels, self.threshold_)
 
 
-def spotted(darkness: float, side: int = 8) -> np.ndarray:
+def spotted(darkness, side=8):
     image = np.ones((40, 60), np.float32)
     image[10 : 10 + side, 20 : 20 + side] = 1 - darkness
     return image

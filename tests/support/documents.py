@@ -1,9 +1,6 @@
 """The packages that users import from, the README and the pages, and their blocks of code."""
 
-from __future__ import annotations
-
 import re
-from pathlib import Path
 
 from support.paths import ROOT
 
@@ -27,7 +24,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("[!_]*/*.md"))]
 
 
-def blocks(page: Path) -> list[tuple[str, str, str]]:
+def blocks(page):
     """Return a page's blocks of Python and of commands, in order: language, text, and output.
 
     The output is the ``text`` block that follows, or nothing.

@@ -1,7 +1,5 @@
 """Commands that the app starts, as forks, instead of programs that import for seconds."""
 
-from __future__ import annotations
-
 import io
 import json
 import os

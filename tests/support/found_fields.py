@@ -1,12 +1,7 @@
 """Two fields with squares, which the app serves to be corrected."""
 
-from __future__ import annotations
-
 import itertools
 import json
-from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -20,7 +15,7 @@ SQUARES = ((20, 30, 30), (20, 100, 30), (90, 60, 40))  # top, left and side
 SHAPE = (160, 200)
 
 
-def write_found(root: Path, *more: str, pixel_size: float | None = 2.0) -> Path:
+def write_found(root, *more, pixel_size=2.0):
     """Write, or with `more` resume, a folder of fields with three squares found to the pixel."""
     labels = np.zeros(SHAPE, int)
     for seed, name in enumerate(("a.png", "b.png", *more)):
@@ -39,16 +34,16 @@ def write_found(root: Path, *more: str, pixel_size: float | None = 2.0) -> Path:
 class App(Served):
     """``hypervlad app`` of a folder; `version` is that of the image that was asked for last."""
 
-    def __init__(self, folder: Path, **options: Any) -> None:
+    def __init__(self, folder, **options):
         self.version, self.clicks = 0, 0
         super().__init__(folder, **{"before": fork_commands} | options)
 
-    def image(self, image: int = 1) -> dict[str, Any]:
+    def image(self, image=1):
         shown = self.post("outlines", image=image)
         self.version = shown["version"]
         return shown
 
-    def ended(self, kind: str, **choices: object) -> dict[str, Any]:
+    def ended(self, kind, **choices):
         """Start a task; return the answer to the page's first question after its end."""
         self.post(f"start/{kind}", **choices)
         states = (self.post("images") for _ in itertools.count())
@@ -56,16 +51,16 @@ class App(Served):
             lambda: (found := next(states))["task"]["state"] != "running" and found, kind
         )
 
-    def areas(self, image: int = 1) -> dict[int, int]:
+    def areas(self, image=1):
         return {each["label"]: each["area"] for each in self.image(image)["outlines"]}
 
-    def body(self, action: str = "delete", **changes: Any) -> dict[str, Any]:
+    def body(self, action="delete", **changes):
         self.clicks += 1
         known = {"client": "window-1", "click": f"click-{self.clicks:04d}", "image": 1}
         known |= {"version": self.version, "action": action, "labels": [], "stroke": []}
         return known | {"reach": 3, "name": ""} | changes
 
-    def edit(self, action: str, labels: list[int], stroke: Any = (), **more: Any) -> str:
+    def edit(self, action, labels, stroke=(), **more):
         """Edit the outlines of an image; return what the page says."""
         flat = np.ravel(stroke).tolist()
         answer = self.post("edit", **self.body(action, labels=labels, stroke=flat, **more))
@@ -73,17 +68,17 @@ class App(Served):
         assert answer["note"] == "", answer["note"]
         return str(answer["message"])
 
-    def mark(self, image: int, is_done: bool) -> str:
+    def mark(self, image, is_done):
         self.image(image)
         answer = self.undo("mark", image, is_done=is_done)
         return str(json.loads(answer.body)["message"])
 
-    def written(self) -> Path:
+    def written(self):
         """Wait until all edits are in the folder's files, and return the folder."""
         wait_until(lambda: not (self.folder / ".unwritten").exists(), "the files of outlines")
         return self.folder
 
-    def undo(self, way: str = "undo", image: int = 1, **more: object) -> SimpleNamespace:
+    def undo(self, way="undo", image=1, **more):
         body = self.body(image=image)
         own = {name: body[name] for name in ("client", "click", "image", "version")}
         answer = self.send(way, own | more)

@@ -1,7 +1,5 @@
 """Memory given back between tests."""
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import gc

@@ -1,7 +1,5 @@
 """HTML pages taken apart, and checked for what they must not have."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """Paths of the project, and of the real images and weights beside it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]

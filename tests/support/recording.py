@@ -1,7 +1,5 @@
 """A learner that remembers what it was fitted on."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 from hypervlad import BoostedSoftmaxClassifier

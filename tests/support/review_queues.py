@@ -1,7 +1,5 @@
 """Queues of images that need not exist, judged by no network, and servers of them."""
 
-from __future__ import annotations
-
 import http.client
 import io
 import json
@@ -9,11 +7,8 @@ import multiprocessing
 import runpy
 import sqlite3
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from multiprocessing import forkserver
-from multiprocessing.connection import Connection
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
@@ -35,10 +30,10 @@ CLASSES = ["fibre", "matrix", "particle"]
 class Clock:
     """Seconds that pass when a test says so."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.now = 1000.0
 
-    def __call__(self) -> float:
+    def __call__(self):
         return self.now
 
 
@@ -49,16 +44,16 @@ class Judging:
     in their order. Sure ones follow each other from 90 % upwards.
     """
 
-    def __init__(self, n_doubtful: int, names: Sequence[str] = ()) -> None:
+    def __init__(self, n_doubtful, names=()):
         self.n_doubtful, self.classes_ = n_doubtful, np.array(CLASSES)
         self.training_ = SimpleNamespace(names=list(names), labels=CLASSES[: len(names)])
         params = SimpleNamespace(read_options=ReadOptions())
         self.encoder_ = SimpleNamespace(fitted_params_=params)
 
-    def check_calibrated(self, **_: object) -> None:
+    def check_calibrated(self, **_):
         """No answer of this model needs images that were held out."""
 
-    def classify(self, images: Sequence[Any], **_: object) -> SimpleNamespace:
+    def classify(self, images, **_):
         n = len(images)
         is_sure = np.arange(n) >= self.n_doubtful
         shares = [
@@ -86,13 +81,13 @@ class Judging:
         )
 
 
-def sure_shares(number: int) -> list[float]:
+def sure_shares(number):
     """Return the probabilities of a sure image: the later, the surer."""
     rest = 0.1 / (1 + number)
     return [1 - rest, rest, 0.0]
 
 
-def write_picture(path: Path, seed: int, size: tuple[int, int] = (300, 400)) -> None:
+def write_picture(path, seed, size=(300, 400)):
     """Write an image of stripes for each seed, each in its own direction."""
     path.parent.mkdir(parents=True, exist_ok=True)
     y, x = np.mgrid[: size[0], : size[1]]
@@ -101,7 +96,7 @@ def write_picture(path: Path, seed: int, size: tuple[int, int] = (300, 400)) -> 
     Image.fromarray(np.clip(128 + 70 * wave + noise, 0, 255).astype(np.uint8)).save(path)
 
 
-def write_queue(folder: Path, n: int = 6, sure: int = 2, *, pictures: bool = False) -> Path:
+def write_queue(folder, n=6, sure=2, *, pictures=False):
     """Write a queue of n doubtful and some sure images, with or without the files of images."""
     images = [folder / "new" / f"{i:03d}.png" for i in range(n + sure)]
     names = [f"{label}/{i}.png" for i, label in enumerate(CLASSES)]
@@ -117,7 +112,7 @@ def write_queue(folder: Path, n: int = 6, sure: int = 2, *, pictures: bool = Fal
     return folder / "queue"
 
 
-def write_particle_queue(folder: Path) -> Path:
+def write_particle_queue(folder):
     """Write a queue of the particles of two fields: a small square, a large one, one at an edge."""
     for name in ("a.png", "b.png"):
         pixels = np.random.default_rng(0).integers(40, 60, (200, 240)).astype(np.uint8)
@@ -135,7 +130,7 @@ def write_particle_queue(folder: Path) -> Path:
     return folder / "queue"
 
 
-def change(folder: Path, statement: str, *values: object) -> None:
+def change(folder, statement, *values):
     """Change the database of a queue, as no command does."""
     connection = sqlite3.connect(folder / "queue.sqlite")
     with connection:
@@ -148,7 +143,7 @@ _FORKING = multiprocessing.get_context("spawn" if sys.platform == "win32" else "
 _FORKING.set_forkserver_preload([__name__, "support.commands", "flask", "jinja2", "waitress"])
 
 
-def _start_forking() -> None:
+def _start_forking():
     """Start that process with the path of the tests, which it does not take over by itself."""
     if sys.platform != "win32":
         with pytest.MonkeyPatch.context() as patch:
@@ -159,17 +154,15 @@ def _start_forking() -> None:
 class _Printed(io.StringIO):
     """A stream that sends what is printed to another process."""
 
-    def __init__(self, sending: Connection) -> None:
+    def __init__(self, sending):
         super().__init__()
         self.sending = sending
 
-    def flush(self) -> None:
+    def flush(self):
         self.sending.send(self.getvalue())
 
 
-def _serve(
-    folder: Path, lease: float, sending: Connection, before: Callable[[], object] | None
-) -> None:
+def _serve(folder, lease, sending, before):
     if before is not None:
         before()
     Queue.lease = lease
@@ -181,13 +174,11 @@ def _serve(
 class Served:
     """``hypervlad app`` of a folder, until it is stopped; `before` runs first in its process."""
 
-    def __init__(
-        self, folder: Path, lease: float = Queue.lease, before: Callable[[], object] | None = None
-    ) -> None:
+    def __init__(self, folder, lease=Queue.lease, before=None):
         self.folder, self.lease, self.before = folder, lease, before
         self.start()
 
-    def start(self) -> None:
+    def start(self):
         _start_forking()
         self.printed, sending = _FORKING.Pipe(duplex=False)
         arguments = self.folder, self.lease, sending, self.before
@@ -198,23 +189,16 @@ class Served:
         assert line.startswith("open http://127.0.0.1:"), line
         self.link = line.split()[1]
 
-    def stop(self) -> None:
+    def stop(self):
         self.running.terminate()
         self.running.join(PATIENCE)
         self.running.kill()
 
-    def kill(self) -> None:
+    def kill(self):
         self.running.kill()
         self.running.join()
 
-    def send(
-        self,
-        path: str,
-        body: object = None,
-        *,
-        method: str = "",
-        headers: Mapping[str, str | None] | None = None,
-    ) -> SimpleNamespace:
+    def send(self, path, body=None, *, method="", headers=None):
         """Send what the page sends, with changes: a header of None is left out.
 
         `path` is below the link, or begins with a slash. A body is sent by POST, as JSON unless it
@@ -246,7 +230,7 @@ class Served:
         connection.close()
         return SimpleNamespace(status=answer.status, headers=answer.headers, body=content)
 
-    def post(self, action: str, /, **fields: object) -> dict[str, Any]:
+    def post(self, action, /, **fields):
         """Send what a click sends; return the answer, which must be no error."""
         answer = self.send(action, fields)
         assert answer.status == 200, answer.body
@@ -258,18 +242,18 @@ class Served:
 
 
 @pytest.fixture
-def clock() -> Clock:
+def clock():
     return Clock()
 
 
 @pytest.fixture
-def make(tmp_path: Path) -> Callable[..., Path]:
+def make(tmp_path):
     """Make a queue in a new folder; see `write_queue`."""
     return partial(write_queue, tmp_path)
 
 
 @pytest.fixture
-def queue(make: Callable[..., Path], clock: Clock) -> Iterator[Queue]:
+def queue(make, clock):
     opened = Queue(make())
     opened.now = clock
     yield opened
@@ -277,10 +261,10 @@ def queue(make: Callable[..., Path], clock: Clock) -> Iterator[Queue]:
 
 
 @pytest.fixture
-def served() -> Iterator[Callable[..., Served]]:
+def served():
     running = []
 
-    def start(folder: Path, **options: Any) -> Served:
+    def start(folder, **options):
         running.append(Served(folder, **options))
         return running[-1]
 

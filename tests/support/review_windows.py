@@ -1,19 +1,15 @@
 """Windows of a browser that show a page of the review, and screenshots of any page."""
 
-from __future__ import annotations
-
 import contextlib
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from support.waiting import PATIENCE
 
 from hypervlad.apps.review import Queue
 
 
-def save_screenshot(browser: Any, name: str) -> None:
+def save_screenshot(browser, name):
     """Save a screenshot to the folder that ``HYPERVLAD_SCREENSHOTS`` names, if it is set."""
     folder = os.environ.get("HYPERVLAD_SCREENSHOTS")
     if folder:
@@ -26,31 +22,31 @@ class Page:
 
     folder: Path
 
-    def __init__(self, browser: Any, link: str) -> None:
+    def __init__(self, browser, link):
         self.browser = browser
         browser.switch_to.new_window("tab")
         self.handle = browser.current_window_handle
         browser.get(link)
         self.until(self.opened)
 
-    def opened(self) -> bool:
+    def opened(self):
         raise NotImplementedError
 
-    def front(self) -> None:
+    def front(self):
         if self.browser.current_window_handle != self.handle:
             self.browser.switch_to.window(self.handle)
 
-    def find(self, name: str, how: str = "id") -> Any:
+    def find(self, name, how="id"):
         self.front()
         return self.browser.find_element(how, name)
 
-    def text(self, name: str) -> str:
+    def text(self, name):
         return str(self.find(name).text)
 
-    def hidden(self, name: str) -> bool:
+    def hidden(self, name):
         return not self.find(name).is_displayed()
 
-    def until(self, true: Callable[[], Any]) -> None:
+    def until(self, true):
         from selenium.common.exceptions import StaleElementReferenceException
         from selenium.webdriver.support.ui import WebDriverWait
 
@@ -59,21 +55,21 @@ class Page:
         wait = WebDriverWait(self.browser, PATIENCE, 0.02, [StaleElementReferenceException])
         wait.until(lambda _: true())
 
-    def says(self, words: str) -> None:
+    def says(self, words):
         self.until(lambda: words in self.text("status"))
 
-    def picture(self, name: str) -> None:
+    def picture(self, name):
         self.front()
         save_screenshot(self.browser, name)
 
     @property
-    def labels(self) -> dict[str, str]:
+    def labels(self):
         """The labels that people have given, by the names of files."""
         with contextlib.closing(Queue(self.folder)) as queue:
             images = queue.images()
         return {Path(image.name).name: image.label for image in images if image.label is not None}
 
-    def close(self) -> None:
+    def close(self):
         """Close the window; the page must have had no errors, and done nothing forbidden."""
         self.front()
         troubles = [entry["message"] for entry in self.browser.get_log("browser")]

@@ -1,7 +1,5 @@
 """A tiny network, for tests and for the processes that tests start."""
 
-from __future__ import annotations
-
 import torch
 
 from hypervlad import HypercolumnVLAD, register_backbone

@@ -1,9 +1,6 @@
 """Waiting for an event, in place of sleeping and hoping."""
 
-from __future__ import annotations
-
 import time
-from collections.abc import Callable
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -11,7 +8,7 @@ T = TypeVar("T")
 PATIENCE = 300.0  # seconds: no machine on which tests can run at all is so slow
 
 
-def wait_until(condition: Callable[[], T], what: str) -> T:
+def wait_until(condition, what):
     """Return what a condition returns once that is true; fail when it never is.
 
     The time decides nothing but when to give up on an event that must come.

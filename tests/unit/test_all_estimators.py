@@ -1,7 +1,5 @@
 """What every public estimator and preset promises, with settings that are not the defaults."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 import pickle

@@ -1,7 +1,5 @@
 """Names of packages that only list them."""
 
-from __future__ import annotations
-
 import pickle
 
 import pytest

@@ -5,8 +5,6 @@ fibres), and says whether the promise was kept. A promise that is broken more of
 allows fails. With the most units, an interval that is kept because it says nothing fails as well.
 """
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Callable
 from typing import NamedTuple

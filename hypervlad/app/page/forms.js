@@ -5,19 +5,7 @@ const BUSY_POLL = 300; // ms between questions how far the task is
 let asking = 0; // the timer of the next question
 let ended = ""; // state and kind of the task as shown last
 
-async function request(path, body = {}) {
-  try {
-    return await post(path, body);
-  } catch (error) {
-    showFailure(error);
-    return null;
-  }
-}
-
-function askSoon() {
-  clearTimeout(asking);
-  asking = setTimeout(refresh, BUSY_POLL);
-}
+function request(path, body = {}) { return post(path, body).catch((error) => { showFailure(error); return null; }); }
 
 // Show what the server has rendered: a button that is pressed just now, a selection and what is typed stay.
 function update(place, html) { renew(place, Object.assign(document.createElement("template"), { innerHTML: html }).content); }
@@ -40,13 +28,17 @@ function renew(place, like) {
 }
 
 // Show the task; return its kind if it has just ended well.
-function showBanner({ task, banner, sizes, is_reading: isReading }) {
+function showBanner({ task, task_page: page, banner, sizes, is_reading: isReading, groups: named }) {
+  groups = named;
+  document.body.classList.toggle("elsewhere", page !== (document.querySelector("main").dataset.kind ?? "")); // then the page of the task says more
+  showGroup();
   const step = by("task-step")?.textContent;
   update(by("task"), banner);
   by("task").hidden = !banner;
   by("task").dataset.state = task.state;
   if (banner && by("task-step").textContent !== step) say(by("task-step").textContent);
-  if (task.state === "running" || isReading) askSoon();
+  clearTimeout(asking);
+  if (task.state === "running" || isReading) asking = setTimeout(refresh, BUSY_POLL);
   if (!by("sizes").querySelector("input:focus")) update(by("sizes"), sizes); // not while a person types there
   const hasEnded = ended === `running ${task.kind}` && task.state === "done";
   ended = `${task.state} ${task.kind}`;
@@ -69,6 +61,34 @@ function valuesOf(form, pressed) { // what is not chosen has no value
   return Object.fromEntries(chosen.map((each) => [each.name, each.type === "checkbox" ? each.checked
     : each.matches("[type=number], [data-number]") ? Number(each.value) : each.value]));
 }
+
+// --- groups: of the open image or, with Shift, of all from it to the one that is clicked --------
+let groups = {}; // by the names of images
+
+function openItem() { return by("list").querySelector("li:has([aria-current], [name=image]:checked)"); }
+function wordsWithGroup(words, name) { return groups[name] ? `${words} · ${groups[name]}` : words; }
+
+function showGroup() {
+  const chosen = [...by("list").querySelectorAll(".chosen")];
+  const isOther = !chosen.includes(openItem()); // another image was opened
+  if (isOther) chosen.forEach((item) => item.classList.remove("chosen"));
+  if (!by("grouping") || !openItem()) return;
+  const names = (isOther ? [openItem()] : chosen).map((item) => item.querySelector(".file").textContent);
+  const [own, ...others] = new Set(names.map((name) => groups[name] ?? ""));
+  by("group-of").textContent = names.length > 1 ? `${count(names.length)} images` : "this image";
+  by("grouped").value = JSON.stringify(names);
+  if (document.activeElement !== by("group")) by("group").value = others.length ? "" : own;
+  by("groups").replaceChildren(...[...new Set(Object.values(groups))].sort().map((name) => new Option(name)));
+}
+
+by("list").addEventListener("click", (event) => {
+  const [items, item] = [[...by("list").children], event.target.closest("li")];
+  if (!item || !by("grouping") || event.target.closest(".mark")) return;
+  const [from, to] = [openItem(), item].map((each) => items.indexOf(each)).sort((a, b) => a - b);
+  items.forEach((each, place) => each.classList.toggle("chosen", event.shiftKey && place >= from && place <= to));
+  if (event.shiftKey) { event.preventDefault(); event.stopPropagation(); }
+  showGroup();
+}, true);
 
 async function openSheet(name) { showSheet(await request(`sheet/${name}`)); }
 

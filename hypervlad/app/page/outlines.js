@@ -22,7 +22,7 @@ let line = Promise.resolve(); // what is sent, in order
 let isCutOff = false; // from the server
 let refusals = 0; // so far
 const pointers = new Map();
-let waiting = false; // for the next frame
+let waiting = 0; // for the next frame
 const rows = new Map(); // image id -> its button
 let note = ""; // why edits are not in the folder's files yet
 
@@ -177,9 +177,7 @@ function edit(action, more = {}) { return send("edit", { action, labels: [...sel
 // --- edits ------------------------------------------------------------------------------------
 
 function remove() { if (selected.size) return edit("delete"); return sayChoose(); }
-
 function merge() { return selected.size > 1 ? edit("merge") : say("choose two or more outlines to merge: click on them with Shift, or W with Shift"); }
-
 function undo() { return send("undo", {}); }
 redo = () => send("redo", {});
 
@@ -290,11 +288,7 @@ function bringIntoView([x, y]) {
   if (top < margin || top > height - margin) view.y += height / 2 - top;
 }
 
-function draw() {
-  if (waiting) return;
-  waiting = true;
-  requestAnimationFrame(() => { waiting = false; paint(); });
-}
+function draw() { waiting ||= requestAnimationFrame(() => { waiting = 0; paint(); }); }
 
 function paint() {
   if (!shown) return;
@@ -346,7 +340,7 @@ function paintFrames(lines) { // of a bar that was found, and of the part that w
   const [left, top, right, bottom] = (images.find(({ id }) => id === shown.id)?.bar ?? []).map((share, place) => share * extent()[place % 2]);
   const rim = 6 / view.scale, { part } = shown;
   const frame = (x, y, width, height, colour) => strokeTwice(lines, new Path2D(`M${x} ${y}h${width}v${height}h${-width}Z`), colour, 1.5);
-  if (right) frame(left - rim, top - rim, right - left + 2 * rim, bottom - top + 2 * rim, COLOURS[0]);
+  if (right && !shapes.size) frame(left - rim, top - rim, right - left + 2 * rim, bottom - top + 2 * rim, COLOURS[0]);
   if (part) frame(part.left, part.top, part.width, part.height, "#ffffff");
 }
 
@@ -484,16 +478,15 @@ function showList() {
     seen.observe(img);
   }
   for (const each of images) {
+    if (each.error) rows.get(each.id).title = each.error;
     const state = each.is_done ? [" ", element("b", "", "done")] : [each.is_edited ? " edited" : ""];
-    rows.get(each.id).lastChild.replaceChildren(each.words ?? plural(each.n), ...state);
+    rows.get(each.id).lastChild.replaceChildren(wordsWithGroup(each.words ?? plural(each.n), each.name), ...state);
   }
   showWhys();
-  by("bar").hidden = !state.is_found;
-  if (!state.is_found) { showImages(); return; }
   const done = images.filter((each) => each.is_done).length;
-  Object.assign(by("bar"), { max: Math.max(images.length, 1), value: done });
-  by("progress").textContent = `${count(done)} of ${count(images.length)} image${images.length === 1 ? "" : "s"} done`;
-  document.title = `${done}/${images.length} done – hypervlad`;
+  Object.assign(by("bar"), { hidden: !state.is_found, max: Math.max(images.length, 1), value: done });
+  by("progress").textContent = state.is_found ? `${count(done)} of ${count(images.length)} image${images.length === 1 ? "" : "s"} done` : state.progress;
+  document.title = `${by("progress").textContent} – hypervlad`;
 }
 
 function markCurrent() {
@@ -501,6 +494,7 @@ function markCurrent() {
   if (!now || now.ariaCurrent) return;
   by("list").querySelector("[aria-current]")?.removeAttribute("aria-current");
   now.setAttribute("aria-current", "true");
+  showGroup();
   now.scrollIntoView({ block: "nearest", inline: "nearest" });
 }
 

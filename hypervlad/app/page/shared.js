@@ -91,10 +91,7 @@ async function postUntilAnswered(path, body) {
 
 // --- pictures ---------------------------------------------------------------------------------
 
-function keptPicture(id, make) {
-  if (!pictures.has(id)) pictures.set(id, make());
-  return pictures.get(id);
-}
+function keptPicture(id, make) { return pictures.get(id) ?? pictures.set(id, make()).get(id); }
 
 function dropPictures(shown) { // but those of what is shown
   for (const id of pictures.keys()) if (!shown.some((each) => each.id === id)) pictures.delete(id);
@@ -130,10 +127,7 @@ async function submitName(event) {
   event.preventDefault();
   const name = by("category").value.trim().replace(/\s+/g, " ");
   if (!name) return;
-  if (confirmed !== name) {
-    ask(name);
-    return;
-  }
+  if (confirmed !== name) { ask(name); return; }
   by("dialog").close();
   let category = known(name);
   if (!category) {
@@ -155,8 +149,7 @@ function numbered() { return categories.filter((category) => category !== wrongO
 function keyed() { return numbered().slice(0, KEYS); } // of pages that do not sort them
 
 function showMore(words = numbered().length > KEYS ? `${count(numbered().length - KEYS)} more, by name: N.` : "") {
-  by("keys").textContent = words;
-  by("keys").hidden = !words;
+  Object.assign(by("keys"), { textContent: words, hidden: !words });
 }
 
 function choiceButton({ id, name }, index, ...further) {
@@ -168,11 +161,9 @@ function choiceButton({ id, name }, index, ...further) {
   return made;
 }
 
-function assignWrong() { if (wrongOutline()) assign(wrongOutline().id); }
-
 function actionsFor(event) { // by keys
   const numbers = keyed().slice(0, KEYS).map(({ id }, place) => [place + 1, () => assign(id)]);
-  return { u: undo, n: openDialog, x: assignWrong, ...Object.fromEntries(numbers), ...actionsOf(event) };
+  return { u: undo, n: openDialog, x: () => wrongOutline() && assign(wrongOutline().id), ...Object.fromEntries(numbers), ...actionsOf(event) };
 }
 
 document.addEventListener("keydown", (event) => {

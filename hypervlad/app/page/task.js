@@ -7,7 +7,7 @@ let page = ""; // the page or picture that is shown instead of the image
 let abouts = {}; // what the server knows of each image, by its number
 let ends = []; // of a length, where a person has clicked: pixels of the picture
 let nth = 0; // the end that arrow keys move
-let [isPreview, isStale, caption] = [false, false, ""]; // the result: of one image, choices have changed since, what it says
+let [isPreview, isStale, caption, pictured] = [false, false, "", ""]; // the result: of one image, choices have changed since, what it says, pictures
 let [inFrame, isUnsaved, ticked] = ["", false, null]; // the page of results that the frame has, and its decisions; the box before
 
 function takeState(answer) {
@@ -17,11 +17,11 @@ function takeState(answer) {
   abouts = answer.abouts ?? abouts;
   for (const row of document.querySelectorAll("#list .row")) {
     const { words, error } = aboutOf(row);
-    Object.assign(row.lastChild, { textContent: words, title: error ?? "" });
+    Object.assign(row.lastChild, { textContent: wordsWithGroup(words, row.title), title: error ?? "" });
   }
   if (JSON.stringify(aboutOf(current())) !== before) showAbout();
   if (answer.files === undefined) return;
-  [isPreview, caption] = [answer.is_preview, answer.caption];
+  [isPreview, caption, pictured] = [answer.is_preview, answer.caption, answer.picture];
   if (isStale && isPreview && !isUnsaved && answer.task.state !== "running") by("choices").requestSubmit(by("preview"));
   if (answer.task.state !== "running") isStale = false;
   update(by("files"), answer.files);
@@ -57,6 +57,7 @@ async function showPicture(source) {
   picture.src = source;
   const isThere = await picture.decode().then(() => true, () => false);
   if (picture.getAttribute("src") !== source) return;
+  if (!isThere && source.startsWith(`${kind}/`)) { showResult(false); return; } // it was not measured
   picture.classList.toggle("away", !isThere);
   by("wait").textContent = isThere ? "" : `This image cannot be shown. ${aboutOf(current()).error ?? ""}`;
   fit();
@@ -66,8 +67,10 @@ function open() {
   if (!current()) return;
   by("name").textContent = current().title;
   [ends, nth] = [[], 0];
-  showResult(false);
+  if (pictured) page = pictured.replace("{}", current().title.split("/").map(encodeURIComponent).join("/"));
+  showResult(Boolean(pictured)); // of all images: then that of this one
   showAbout();
+  showGroup();
   current().closest("li").scrollIntoView({ block: "nearest" });
 }
 
@@ -137,7 +140,7 @@ by("list").onclick = ({ target, shiftKey }) => { // of a box: with Shift, those 
   if (target.type === "checkbox") ticked = target;
 };
 by("original").onclick = () => showResult(false);
-by("result").onclick = () => showResult(true);
+by("result").onclick = () => { page = offered; showResult(true); };
 document.addEventListener("click", (event) => {
   const { target: link } = event;
   if (link.target !== by("frame").name) return;

@@ -72,15 +72,6 @@ function showLeast() {
   by("least-about").textContent = area > 0 ? `pixels, ${across.toPrecision(2)} across${nm ? `, ${diameter(across * nm).replace(" across", "")}` : ""}` : "pixels";
 }
 
-function showImages() { // before anything is found
-  by("progress").textContent = state.progress;
-  document.title = `${state.progress} – hypervlad`;
-  for (const { id, words, error } of images) {
-    rows.get(id).lastChild.textContent = words;
-    if (error) rows.get(id).title = error;
-  }
-}
-
 async function openResults() {
   if (isRefused("results")) return;
   const answer = await request("sheet/results");
@@ -132,4 +123,4 @@ by("sheet").onclick = ({ target }) => { // on an image, in what has changed
   inLine(() => open(images.find(({ name }) => name === target.dataset.name)?.id)).then(() => showLayer("before", true));
 };
 by("choices-of-search").oninput = showLeast;
-by("choices-of-search").onchange = ({ target }) => target.name !== "groups" && preview();
+by("choices-of-search").onchange = preview;

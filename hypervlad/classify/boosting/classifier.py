@@ -36,7 +36,7 @@ from hypervlad.classify.boosting.logistic import (
     with_exact_ties,
 )
 from hypervlad.classify.boosting.trees import Trees, fit_trees, xgboost_parameters
-from hypervlad.common.base import Array, Each, Estimator, Labels, Maybe, Part, Value
+from hypervlad.common.base import Estimator
 from hypervlad.common.constraints import (
     SEEDED,
     Alternatives,
@@ -49,6 +49,7 @@ from hypervlad.common.constraints import (
     is_integer,
 )
 from hypervlad.common.limits import MAX_THREADS, MAX_TREE_COLUMNS, MAX_TREE_DEPTH
+from hypervlad.common.stored import Array, Each, Labels, Maybe, Part, Value
 from hypervlad.statistics.splits import (
     check_column,
     first_appearance_codes,

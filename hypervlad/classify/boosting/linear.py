@@ -387,9 +387,8 @@ def _fold_margins(
     parallel = joblib.Parallel(n_jobs, require="sharedmem", return_as="generator")
     with one_blas_thread():  # the products of an L-BFGS step are too small to share
         found = parallel(joblib.delayed(of_fold)(*fold) for fold in folds)
-        hidden = not verbose or None
-        shown = ProgressBar(found, "linear margins", len(folds), unit="fold", disable=hidden)
-        for (_, test), of_test in zip(folds, shown, strict=True):
+        bar = ProgressBar(found, "linear margins", len(folds), unit="fold", shown=verbose)
+        for (_, test), of_test in zip(folds, bar, strict=True):
             margins[:, test] = of_test
     return margins
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from hypervlad.classify.boosting.linear import Folds, TrainingRows
 from hypervlad.classify.boosting.logistic import FloatArray, IntArray, log_losses
-from hypervlad.common.base import Array, StoredPart
 from hypervlad.common.limits import MAX_TREE_DEPTH
+from hypervlad.common.stored import Array, StoredPart
 
 _LARGEST = float(np.finfo(np.float32).max)
 

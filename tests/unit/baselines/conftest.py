@@ -1,7 +1,5 @@
 """What passes through torch's own `grid_sample`, by which training images are changed at random."""
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import numpy as np

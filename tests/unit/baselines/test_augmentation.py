@@ -1,7 +1,5 @@
 """Random changes of training images: their limits, and what must not change."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

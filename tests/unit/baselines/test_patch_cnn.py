@@ -94,6 +94,23 @@ def test_patches_and_images_are_scaled_alike():
         small().fit(255 * patches, labels)
 
 
+@pytest.mark.parametrize("stride", [9, 40])
+def test_a_pixel_has_the_mean_score_of_its_patches(fitted, stride):
+    """Of an image that is mirrored at its edges; NaN between patches."""
+    image = np.random.default_rng(3).random((50, 61)).astype(np.float32)
+    mirrored = np.pad(image, ((0, SIDE), (0, SIDE)), mode="symmetric")
+    total, n = np.zeros((2, *mirrored.shape))
+    for top, left in np.ndindex(image.shape):
+        covered = [top - stride + SIDE < len(image), left - stride + SIDE < image.shape[1]]
+        if top % stride == left % stride == 0 and all(covered):
+            patch = np.s_[top : top + SIDE, left : left + SIDE]
+            total[patch] -= fitted.decision_function([mirrored[patch]])
+            n[patch] += 1
+    with np.errstate(invalid="ignore"):
+        expected = (total / n)[: image.shape[0], : image.shape[1]]
+    np.testing.assert_allclose(fitted.score_map(image, stride=stride), expected, atol=1e-5)
+
+
 # --- what is wrong -------------------------------------------------------------------------------
 
 PATCHES, LABELS = make_patches(20)

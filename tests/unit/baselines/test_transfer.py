@@ -1,7 +1,5 @@
 """`TransferClassifier`: features and fine-tuning, files, skipped images, what it refuses."""
 
-from __future__ import annotations
-
 import copy
 import functools
 import shutil

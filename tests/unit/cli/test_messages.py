@@ -1,16 +1,12 @@
 """What commands print is one sentence with advice that the command knows, and no control codes."""
 
-from __future__ import annotations
-
 import atexit
 import gc
 import os
 import re
 import runpy
 import sys
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from support.commands import TINY, all_commands, refused, run, write_folder
@@ -21,7 +17,7 @@ CONTROLS = {"\x1b", "\x07", "\x9b", "\u202e"}
 
 
 @pytest.mark.skipif(os.name == "nt", reason="such names are not allowed")
-def test_names_in_reports_and_errors(tmp_path: Path) -> None:
+def test_names_in_reports_and_errors(tmp_path):
     for label in ("a", "b"):
         (tmp_path / label).mkdir()
         (tmp_path / label / f"{HOSTILE}.png").write_text("no image")
@@ -34,9 +30,7 @@ def test_names_in_reports_and_errors(tmp_path: Path) -> None:
         assert not CONTROLS & set(printed)
 
 
-def test_names_in_tracebacks(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_names_in_tracebacks(capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["hypervlad", "--debug", "info", HOSTILE])
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # which typer replaces
     monkeypatch.setattr(gc, "set_threshold", lambda _: None)  # for a process of its own
@@ -55,9 +49,7 @@ def test_names_in_tracebacks(
 
 
 @pytest.fixture
-def training(
-    texture_images: tuple[list[np.ndarray], np.ndarray], tmp_path: Path
-) -> tuple[object, ...]:
+def training(texture_images, tmp_path):
     folder = write_folder(tmp_path / "images", *texture_images)
     return "train", folder, "-o", tmp_path / "m.hvlad", *TINY, "-q"
 
@@ -82,9 +74,9 @@ def training(
     ],
 )
 def test_any_exception_is_one_sentence_with_options_that_the_command_has(
-    error: Exception, words: str, training: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: object) -> None:
+    error, words, training, monkeypatch
+):
+    def fail(*_):
         raise error
 
     monkeypatch.setattr(torch.nn.Conv2d, "forward", fail)

@@ -9,7 +9,7 @@ IMAGE = np.full((60, 90), 0.5)
 SCORES = np.zeros((60, 90))
 SCORES[10:30, 10:40] = 1.0
 MASK = np.zeros((60, 90), dtype=bool)
-MASK[10:30, 20:50] = True
+MASK[10:30, 20:60] = True
 
 
 def maps_of(images, maps, threshold=0.5, **options):
@@ -25,7 +25,7 @@ def test_outlines_and_captions_are_those_of_the_map():
     maps = [SCORES, 0 * SCORES]
     display = maps_of([IMAGE, IMAGE], maps, masks=[MASK, None], names=["a", "b"])
     assert texts(display) == [
-        *("a", "true: 11.1 % defective", "", "found: 11.1 % (+0.0)"),
+        *("a", "true: 14.8 % defective", "", "found: 11.1 % (−3.7)"),
         *("b", "", "", "found: 0.0 %"),
         *("0 ", " 1", "mask", "found"),
     ]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from hypervlad.evaluation import PatchConfusion, PixelTally, area_fraction_error, patch_confusion
+from hypervlad.evaluation import PatchConfusion, PixelTally, patch_confusion
 
 
 def tally_of(maps, masks):
@@ -144,10 +144,3 @@ def test_rates_of_a_confusion():
     assert nothing.accuracy == 1.0
     assert PatchConfusion.total([confusion, nothing]) == PatchConfusion(6, 2, 3, 14)
     assert np.isnan(PatchConfusion.total([]).accuracy)
-
-
-def test_area_fraction_error_has_a_sign():
-    mask = np.zeros((4, 5), dtype=bool)
-    mask[0] = True
-    assert area_fraction_error(mask, np.zeros((4, 5), dtype=np.uint8)) == 0.25
-    assert area_fraction_error(np.zeros((4, 5)), 255 * mask.astype(np.uint8)) == -0.25

@@ -1,7 +1,5 @@
 """What others have put beside a file of features, or into it: refused, or computed again."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os
@@ -15,23 +13,23 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from support.extraction_fixtures import Network, during, interrupt
+from support.extraction_fixtures import during, interrupt
 
-from hypervlad import HypercolumnVLAD, ModelFileError, extract_features, load_features
+from hypervlad import ModelFileError, extract_features, load_features
 from hypervlad.data import FeatureFileError
 
 posix = pytest.mark.skipif(os.name == "nt", reason="links, pipes and modes are POSIX's")
 
 
 @pytest.fixture
-def interrupted(extract: Any, out: Path) -> Path:
+def interrupted(extract, out):
     """The output of an extraction that was stopped after three of five tasks."""
     interrupt(extract, 3)
     return out
 
 
 @pytest.fixture
-def part(interrupted: Path) -> Path:
+def part(interrupted):
     """The second finished task of that extraction."""
     return interrupted.with_name("_f.parquet.parts") / "000000" / "000000001.task"
 
@@ -52,7 +50,7 @@ def part(interrupted: Path) -> Path:
         "_f.parquet.parts/000000/000000004.task",
     ],
 )
-def test_resume_refuses_links(name: str, extract: Any, tmp_path: Path, interrupted: Path) -> None:
+def test_resume_refuses_links(name, extract, tmp_path, interrupted):
     link, moved = tmp_path / name, tmp_path / "moved"
     if link.exists():
         os.replace(link, moved)
@@ -67,7 +65,7 @@ def test_resume_refuses_links(name: str, extract: Any, tmp_path: Path, interrupt
 
 
 @posix
-def test_a_folder_of_tasks_that_becomes_a_link_is_refused(extract: Any, out: Path) -> None:
+def test_a_folder_of_tasks_that_becomes_a_link_is_refused(extract, out):
     elsewhere = out.with_name("elsewhere")
     elsewhere.mkdir()
     tasks = out.with_name("_f.parquet.parts") / "000000"
@@ -77,7 +75,7 @@ def test_a_folder_of_tasks_that_becomes_a_link_is_refused(extract: Any, out: Pat
 
 
 @posix
-def test_a_link_in_place_of_a_mapped_copy_is_refused(complete: Path, tmp_path: Path) -> None:
+def test_a_link_in_place_of_a_mapped_copy_is_refused(complete, tmp_path):
     load_features(complete, mmap=True)
     (copy,) = tmp_path.glob("_f.parquet.*.npy")
     os.replace(copy, tmp_path / "moved")
@@ -96,15 +94,9 @@ DAMAGED: dict[str, Callable[[bytes], bytes]] = {
 
 
 def test_damaged_parts_are_computed_again(
-    extract: Any,
-    encoder: HypercolumnVLAD,
-    folder: Path,
-    part: Path,
-    interrupted: Path,
-    expected: bytes,
-    network: Network,
-) -> None:
-    def n_kept() -> int:
+    extract, encoder, folder, part, interrupted, expected, network
+):
+    def n_kept():
         with tempfile.TemporaryDirectory() as copy:
             shutil.copytree(part.parents[1], Path(copy, part.parents[1].name))
             out = Path(copy, interrupted.name)
@@ -122,9 +114,7 @@ def test_damaged_parts_are_computed_again(
 
 
 @pytest.mark.parametrize("name", [7, "0" * 33])
-def test_a_manifest_with_a_forged_name_of_its_run_is_none(
-    name: Any, extract: Any, interrupted: Path
-) -> None:
+def test_a_manifest_with_a_forged_name_of_its_run_is_none(name, extract, interrupted):
     path = interrupted.with_name("_f.parquet.parts") / "manifest.parquet"
     table = pq.read_table(path)
     facts = json.loads(table.schema.metadata[b"hypervlad"]) | {"run": name}
@@ -134,8 +124,8 @@ def test_a_manifest_with_a_forged_name_of_its_run_is_none(
 
 
 def test_a_part_that_is_damaged_before_the_merge_is_not_merged(
-    extract: Any, part: Path, interrupted: Path, expected: bytes
-) -> None:
+    extract, part, interrupted, expected
+):
     with pytest.raises(ModelFileError, match=r"1\.task is damaged"):
         during(1, lambda: part.write_bytes(part.read_bytes()[:-1]), lambda: extract(resume=True))
     assert not interrupted.exists()
@@ -144,15 +134,13 @@ def test_a_part_that_is_damaged_before_the_merge_is_not_merged(
 
 
 @posix
-def test_a_file_that_is_replaced_as_soon_as_it_is_written_is_not_kept(
-    extract: Any, out: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_is_replaced_as_soon_as_it_is_written_is_not_kept(extract, out, monkeypatch):
     """The digest beside it is that of what was written."""
     other = extract(out=out.with_name("other.parquet"), exclude="9.png").path
     forge(other, "label", pa.array(["x"] * 20))
     move = os.replace
 
-    def replaced_at_once(draft: Any, path: Any) -> None:
+    def replaced_at_once(draft, path):
         move(draft, path)
         if Path(path) == out:
             shutil.copy(other, out)
@@ -169,9 +157,7 @@ def test_a_file_that_is_replaced_as_soon_as_it_is_written_is_not_kept(
 # --- complete files -------------------------------------------------------------------------------
 
 
-def forge(
-    out: Path, column: str, values: Any, change: dict[bytes, bytes] | None = None, **options: Any
-) -> None:
+def forge(out, column, values, change=None, **options):
     """Write a file of features again, with other values in a column and other metadata."""
     with pq.ParquetFile(out) as file:
         schema, table, metadata = file.schema_arrow, file.read(), file.metadata.metadata
@@ -185,11 +171,11 @@ def forge(
         writer.add_key_value_metadata(metadata | (change or {}))
 
 
-def paths(text: str) -> pa.Array:
+def paths(text):
     return pa.array([text] * 20)
 
 
-def same_text() -> pa.Array:
+def same_text():
     return pa.DictionaryArray.from_arrays(pa.array(np.zeros(20, dtype=np.int32)), ["x" * 10**5])
 
 
@@ -205,8 +191,8 @@ PAGES: list[tuple[Callable[[], Any], dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("make", "options", "reason"), PAGES)
 def test_what_becomes_much_larger_in_memory_is_refused_before_it_is_decoded(
-    make: Callable[[], Any], options: dict[str, Any], reason: str, complete: Path
-) -> None:
+    make, options, reason, complete
+):
     X, _ = load_features(complete)
     values = make()
     forge(complete, "path", values, **options)
@@ -220,7 +206,7 @@ def test_what_becomes_much_larger_in_memory_is_refused_before_it_is_decoded(
         load_features(complete)
 
 
-def test_a_damaged_summary_is_refused(complete: Path) -> None:
+def test_a_damaged_summary_is_refused(complete):
     """pyarrow may crash when it decodes what such a summary says."""
     whole = complete.read_bytes()
     length = int.from_bytes(whole[-8:-4], "little")
@@ -243,13 +229,13 @@ BAD_JSON = [
 ]
 
 
-def test_facts_that_are_not_ours_are_refused(complete: Path) -> None:
+def test_facts_that_are_not_ours_are_refused(complete):
     """JSON that could do harm in any file: too deep, too much, ambiguous, or no numbers or text."""
     with pq.ParquetFile(complete) as file:
         table, metadata = file.read(), file.metadata.metadata
     sound = {"encoder": "x", "format": 1}
 
-    def load_with(facts: bytes) -> None:
+    def load_with(facts):
         own = {b"hypervlad.content": metadata[b"hypervlad.content"], b"hypervlad": facts}
         table_now = table.replace_schema_metadata(own)
         pq.write_table(table_now, complete, use_dictionary=False, compression="none")
@@ -264,19 +250,19 @@ def test_facts_that_are_not_ours_are_refused(complete: Path) -> None:
         load_with(json_of(sound | {"format": 2}))
 
 
-def json_of(facts: Any) -> bytes:
+def json_of(facts):
     return json.dumps(facts).encode()
 
 
 @pytest.mark.parametrize("digest", [b"a/../../x", b"0" * 63 + b"\xff", b"0" * 65])
-def test_a_digest_that_is_none_names_no_file(digest: bytes, complete: Path) -> None:
+def test_a_digest_that_is_none_names_no_file(digest, complete):
     forge(complete, "path", paths("x"), {b"hypervlad.content": digest})
     for mapped in (False, True):
         with pytest.raises(FeatureFileError):
             load_features(complete, mmap=mapped)
 
 
-def test_vectors_twice_are_refused(complete: Path) -> None:
+def test_vectors_twice_are_refused(complete):
     table = pq.read_table(complete)
     pq.write_table(table.append_column(table.schema.field(7), table.column(7)), complete)
     with pytest.raises(FeatureFileError):
@@ -284,9 +270,7 @@ def test_vectors_twice_are_refused(complete: Path) -> None:
 
 
 @pytest.mark.parametrize("n_records", [19, 10**5])
-def test_records_that_are_not_as_many_as_images_are_not_read(
-    n_records: int, extract: Any, complete: Path, network: Network
-) -> None:
+def test_records_that_are_not_as_many_as_images_are_not_read(n_records, extract, complete, network):
     """Missing values take no byte of a file, and each a value in memory."""
     images = complete.with_name("_f.parquet.images")
     with pq.ParquetFile(images) as file:
@@ -305,13 +289,11 @@ HELD = rf"f\.parquet: another run writes it now \(process {os.getpid()} on "
 LEFT = "process 1 on another machine\n"
 
 
-def test_a_second_run_names_the_first(
-    extract: Any, encoder: HypercolumnVLAD, folder: Path, interrupted: Path
-) -> None:
+def test_a_second_run_names_the_first(extract, encoder, folder, interrupted):
     lock = interrupted.with_name("_f.parquet.lock")
     lock.write_text(LEFT * 9)  # of a process that was killed, which locks nothing
 
-    def second_run() -> None:
+    def second_run():
         assert lock.read_text().count("\n") == 1
         for resume in (False, True):
             with pytest.raises(RuntimeError, match=HELD):
@@ -322,13 +304,11 @@ def test_a_second_run_names_the_first(
 
 
 @posix
-def test_the_lock_of_another_user_names_its_owner(
-    extract: Any, out: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_lock_of_another_user_names_its_owner(extract, out, monkeypatch):
     """The tests may run as root, who may write all."""
     original = os.open
 
-    def denied(path: Any, flags: int, mode: int = 0o777, **options: Any) -> int:
+    def denied(path, flags, mode=511, **options):
         if str(path).endswith(".lock"):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
         return original(path, flags, mode, **options)
@@ -340,13 +320,11 @@ def test_the_lock_of_another_user_names_its_owner(
 
 
 @posix
-def test_a_lock_with_another_name_or_that_is_a_pipe_is_not_written(
-    extract: Any, out: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lock_with_another_name_or_that_is_a_pipe_is_not_written(extract, out, monkeypatch):
     lock, precious, opened = out.with_name("_f.parquet.lock"), out.with_name("mine"), os.open
     precious.write_text("mine")
 
-    def linked_just_now(path: Any, *arguments: Any, **options: Any) -> int:
+    def linked_just_now(path, *arguments, **options):
         if str(path) == str(lock):
             lock.hardlink_to(precious)
         return opened(path, *arguments, **options)
@@ -368,12 +346,10 @@ def test_a_lock_with_another_name_or_that_is_a_pipe_is_not_written(
 
 
 @posix
-def test_a_complete_file_needs_no_lock(
-    extract: Any, complete: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_complete_file_needs_no_lock(extract, complete, monkeypatch):
     """It may be in a folder that cannot be written."""
 
-    def refused(path: Any, flags: int, *arguments: Any, **options: Any) -> int:
+    def refused(path, flags, *arguments, **options):
         if flags & os.O_CREAT:
             raise PermissionError(errno.EACCES, "a folder of others", path)
         return original(path, flags, *arguments, **options)

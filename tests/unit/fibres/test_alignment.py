@@ -1,7 +1,5 @@
 """The aligned fraction: a slow oracle, constructed regions, known truth, bad input."""
 
-from __future__ import annotations
-
 from dataclasses import astuple, dataclass
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Kinds of fibres, groups of images and how they differ, and what is drawn of diameters."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

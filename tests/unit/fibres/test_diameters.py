@@ -1,7 +1,5 @@
 """Diameters of fibres: exact ones are found, invariances, empty images, invalid input."""
 
-from __future__ import annotations
-
 import functools
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Local orientation: known directions, invariances, invalid input."""
 
-from __future__ import annotations
-
 import functools
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Single fibres, against rods that are drawn exactly."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter, zoom

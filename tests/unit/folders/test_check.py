@@ -42,7 +42,7 @@ def noise(seed, *shape):
     return np.random.default_rng(seed).integers(60, 200, shape, dtype=np.uint8)
 
 
-def test_a_clean_folder_is_ok(clean, capsys):
+def test_a_clean_folder_is_ok(clean, capsys, monkeypatch):
     report = check_image_folder(clean)
     assert report.ok
     assert report.problems == report.bad_files == report.exact_copies == report.near_copies == []
@@ -54,6 +54,7 @@ def test_a_clean_folder_is_ok(clean, capsys):
     assert "No problems found." in str(report)
     assert check_image_folder(clean, write_groups(clean)).ok
     assert capsys.readouterr().err == ""
+    monkeypatch.setenv("HYPERVLAD_READ_BY_PROGRAM", "1")  # in a terminal, bars are shown as well
     with joblib.parallel_config(n_jobs=2):
         assert check_image_folder(clean, verbose=True) == report
     said = capsys.readouterr().err

@@ -1,7 +1,5 @@
 """What was drawn into an image is found, and is left out by all that looks for objects."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable
 from functools import partial

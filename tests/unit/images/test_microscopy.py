@@ -1,7 +1,5 @@
 """DM3, DM4, MRC and SER files: pages, pixel sizes, signs, spectra."""
 
-from __future__ import annotations
-
 import struct
 
 import ncempy.io  # starts a process on import, which a unit test must not do

@@ -47,6 +47,7 @@ AROUND_LABEL = [(TOP - 4, LEFT + x, TOP + 6, LEFT + x + 2, 255) for x in (0, 38,
 ENDS = [(TOP - 6, x, BOTTOM + 6, x + 2, 255) for x in (LEFT, RIGHT - 2)]
 BOX = [(TOP, LEFT, TOP + 12, RIGHT, 255), (TOP + 1, LEFT + 1, TOP + 11, RIGHT - 1)]
 BAND = (TOP - 12, 0, TOP + 12, SIZE[1], 0)
+BESIDE = (TOP, RIGHT + 8, BOTTOM, RIGHT + 20, 255)  # as the foot of a letter
 IN_FRAME = [(TOP - 1, LEFT - 1, BOTTOM + 1, RIGHT + 1, 0), LINE]
 IN_LABEL = [(TOP - 20, LEFT - 12, TOP + 15, RIGHT + 12, 255), (*LINE[:4], 0)]
 
@@ -61,6 +62,7 @@ IN_LABEL = [(TOP - 20, LEFT - 12, TOP + 15, RIGHT + 12, 255), (*LINE[:4], 0)]
         (drawn(*IN_LABEL), "line", (BOTTOM, RIGHT), 0.5),
         (drawn(*PARTS), "line", (BOTTOM, RIGHT), 0.5),
         (drawn(BAND, *SPLIT, *AROUND_LABEL), "line with ticks", (TOP + 2, RIGHT), 0.5),
+        (drawn(BAND, LINE, BESIDE), "line", (BOTTOM, RIGHT), 0.5),
         *((drawn(*ticks(n)), "dots", (TOP + 8, RIGHT + 2), 0) for n in (6, 11)),
         (as_jpeg(drawn(LINE)), "line", (BOTTOM, RIGHT), 1.5),
         *((of_colour(*ink), "line", (BOTTOM, RIGHT), 0.5) for ink in ((0, 220, 0), (90, 90, 0))),

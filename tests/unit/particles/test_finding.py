@@ -333,15 +333,17 @@ def test_soft_particles_end_where_their_thickness_does(power, side, radius, blur
 
 def test_it_says_what_is_left_out_and_why_nothing_is_found():
     noise = np.random.default_rng(0).normal(0.5, 0.1, (64, 64))
-    rows, columns = np.abs(np.indices((240, 240)) % 40 - 20)
+    rows, columns = np.abs(np.indices((240, 240)) % 40 - 20)[:, 5:, 5:]
     specks = (np.hypot(rows, columns) < 10) | (np.hypot(rows - 20, columns - 20) < 2.2)
-    for image, polarity, words in (
-        (noise, "auto", "no particle is found: grey values range over less than"),
-        (field("dark")[0], "bright", "5 regions of the other"),
-        (0.6 - 0.3 * specks, "auto", "regions of fewer than 20 pixels are left out"),
+    for image, polarity, min_area, n, words in (
+        (noise, "auto", 20, 0, "no particle is found: grey values range over less than"),
+        (field("dark")[0], "bright", 20, 0, "5 regions of the other"),
+        (0.6 - 0.3 * specks, "auto", 21, 36, "regions of fewer than 21 pixels are left out"),
+        (0.6 - 0.3 * specks, "auto", 20, 36 + 25, "searched at twice its size"),
     ):
         with pytest.warns(UserWarning, match=words):
-            assert words in find_particles(image, polarity=polarity).note
+            found = find_particles(image, polarity=polarity, min_area=min_area)
+        assert (len(found), words in found.note) == (n, True)
     clouds = np.random.default_rng(0).normal(size=(6, 200, 200))
     clouds = 12 * ndimage.gaussian_filter(clouds, (0, 4, 4)) + 0.5 * np.roll(clouds, 1, 0)
     every = find_particles(list(clouds))

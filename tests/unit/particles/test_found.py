@@ -156,6 +156,21 @@ def test_an_unreadable_image_is_left_out_and_named(images, tmp_path):
     assert (left_out, len(found.fields)) == ([], len(FIELDS) + 1)
 
 
+def test_much_larger_files_are_searched_last(tmp_path):
+    asked = list[str]()
+    (images := tmp_path / "images").mkdir()
+    for name, side in (("a.png", 200), ("b.png", 50), ("c.png", 60), ("d.png", 50)):
+        noise = np.random.default_rng(0).integers(0, 255, (side, side), np.uint8)
+        Image.fromarray(noise).save(images / name)
+
+    def outline(path):
+        asked.append(path.name)
+        return np.zeros(np.asarray(Image.open(path)).shape, int)
+
+    find_in_images(tmp_path / "found", sorted(images.iterdir()), outline, root=images)
+    assert asked == ["b.png", "c.png", "d.png", "a.png"]
+
+
 def test_a_run_that_was_stopped_is_resumed(images, original, tmp_path):
     asked = list[str]()
 

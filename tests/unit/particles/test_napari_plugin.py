@@ -1,7 +1,5 @@
 """The plugin for napari. Its widget is tested where napari is installed: make test-napari."""
 
-from __future__ import annotations
-
 import importlib
 import os
 import tomllib

@@ -1,7 +1,5 @@
 """A folder that is watched: every image once, complete lines, and a run that goes on."""
 
-from __future__ import annotations
-
 import builtins
 import csv
 import io

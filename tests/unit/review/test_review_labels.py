@@ -1,14 +1,10 @@
 """Browsing and correcting the labels of a queue: what is listed, changed, logged and restored."""
 
-from __future__ import annotations
-
 import dataclasses
 import random
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from support.review_queues import CLASSES, Clock, write_queue
+from support.review_queues import CLASSES, write_queue
 
 from hypervlad.apps.review import Labels, Queue, export_labels
 
@@ -16,7 +12,7 @@ N_DOUBTFUL, N_SURE = 3, 9
 
 
 @pytest.fixture
-def labels(tmp_path: Path, clock: Clock) -> Iterator[Labels]:
+def labels(tmp_path, clock):
     """Three doubtful images, then nine sure ones, three of each class, the later the surer."""
     write_queue(tmp_path, N_DOUBTFUL, N_SURE)
     opened = Queue(tmp_path / "queue")
@@ -25,16 +21,16 @@ def labels(tmp_path: Path, clock: Clock) -> Iterator[Labels]:
     opened.close()
 
 
-def ids(labels: Labels, **options: object) -> list[int]:
+def ids(labels, **options):
     return [label.id for label in labels.page(**options).labels]
 
 
-def events(labels: Labels, *items: int) -> dict[int, int | None]:
+def events(labels, *items):
     known = {label.id: label.event for label in labels.page(source="all").labels}
     return {item: known[item] for item in items}
 
 
-def test_sure_labels_are_listed_and_the_least_sure_come_first(labels: Labels) -> None:
+def test_sure_labels_are_listed_and_the_least_sure_come_first(labels):
     page = labels.page()
     assert [label.id for label in page.labels] == list(range(4, 13))
     first = page.labels[0]
@@ -45,7 +41,7 @@ def test_sure_labels_are_listed_and_the_least_sure_come_first(labels: Labels) ->
     assert ids(labels, order="most_sure") == list(range(12, 3, -1))
 
 
-def test_a_correction_is_a_persons_label_with_window_and_time(labels: Labels, clock: Clock) -> None:
+def test_a_correction_is_a_persons_label_with_window_and_time(labels, clock):
     clock.now = 5000.0
     found = labels.correct("window-1", "click-1", {4: None, 5: None}, 3)
     assert (found.outcome, found.message) == ("kept", "2 images labelled “particle”")
@@ -67,7 +63,7 @@ def test_a_correction_is_a_persons_label_with_window_and_time(labels: Labels, cl
     assert (len(by_person.splitlines()), still_open) == (3, N_DOUBTFUL)
 
 
-def test_what_another_window_has_changed_since_is_not_overwritten(labels: Labels) -> None:
+def test_what_another_window_has_changed_since_is_not_overwritten(labels):
     labels.correct("window-1", "click-1", {4: None}, 2)
     found = labels.correct("window-2", "click-2", {4: None, 5: None}, 3)
     assert found.outcome == "kept"
@@ -82,7 +78,7 @@ def test_what_another_window_has_changed_since_is_not_overwritten(labels: Labels
     assert labels.queue.images()[3].label == "particle"
 
 
-def test_images_that_have_no_label_are_not_corrected(labels: Labels) -> None:
+def test_images_that_have_no_label_are_not_corrected(labels):
     assert labels.correct("window-1", "click-1", {1: None}, 2).outcome == "late", "in the queue"
     labels.queue.connection.execute("UPDATE items SET place = 9 WHERE id = 4")  # by a new model
     assert labels.correct("window-1", "click-2", {4: None}, 2).outcome == "late"
@@ -90,7 +86,7 @@ def test_images_that_have_no_label_are_not_corrected(labels: Labels) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_any_sequence_of_clicks_leaves_what_a_record_says(labels: Labels, seed: int) -> None:
+def test_any_sequence_of_clicks_leaves_what_a_record_says(labels, seed):
     """Corrections and undos by three windows, beside lists that keep every earlier label."""
     rng = random.Random(seed)
     history: dict[int, list[tuple[str, int] | None]] = {item: [None] for item in range(4, 10)}

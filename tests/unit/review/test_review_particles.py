@@ -1,7 +1,5 @@
 """Particles of a queue: stored without pixels, cut again, and shown with their outline."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path

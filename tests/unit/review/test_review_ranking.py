@@ -1,7 +1,5 @@
 """The order in which images are labelled, against a loop that a reader can check."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,7 +9,7 @@ from hypothesis.extra import numpy as arrays
 from hypervlad.apps.review import informativeness, rank
 
 
-def slow_rank(worth: np.ndarray, points: np.ndarray) -> list[int]:
+def slow_rank(worth, points):
     """The definition, in float64 and without a single trick."""
     centred = points - points.mean(axis=0)
     lengths = np.linalg.norm(centred, axis=1)
@@ -30,7 +28,7 @@ def slow_rank(worth: np.ndarray, points: np.ndarray) -> list[int]:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_order_is_that_of_the_definition(seed: int) -> None:
+def test_the_order_is_that_of_the_definition(seed):
     rng = np.random.default_rng(seed)
     n, d = 60 + seed, 2 + 3 * seed
     worth, points = rng.random(n), rng.standard_normal((n, d))
@@ -44,9 +42,7 @@ def test_the_order_is_that_of_the_definition(seed: int) -> None:
     arrays.arrays(float, (12, 3), elements=st.floats(0.01, 1)),
     arrays.arrays(float, 12, elements=st.floats(0, 20)),
 )
-def test_informativeness_is_a_share_and_grows_with_doubt_and_novelty(
-    table: np.ndarray, novelty: np.ndarray
-) -> None:
+def test_informativeness_is_a_share_and_grows_with_doubt_and_novelty(table, novelty):
     proba = table / table.sum(axis=1, keepdims=True)
     worth = informativeness(proba, novelty)
     assert ((worth >= 0) & (worth <= 1)).all()
@@ -56,7 +52,7 @@ def test_informativeness_is_a_share_and_grows_with_doubt_and_novelty(
     assert (informativeness(proba, np.full(12, np.inf)) == 1).all()
 
 
-def test_tables_that_make_no_sense_are_refused() -> None:
+def test_tables_that_make_no_sense_are_refused():
     one = [1.0]
     for proba, novelty in (([one], one), ([[0.5, 0.5]], one * 2), ([[np.nan, 1]], one), (one, one)):
         with pytest.raises(ValueError):

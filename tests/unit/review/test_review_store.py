@@ -1,7 +1,5 @@
 """The effects of clicks: stored once, acknowledged, undone, and shared among windows."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import sqlite3
@@ -14,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.review_queues import CLASSES, Clock, Judging, change
+from support.review_queues import CLASSES, Judging, change
 
 from hypervlad.apps.review import Queue, QueueError, start_queue
 
@@ -24,14 +22,14 @@ MODEL: Any = Judging(1)
 Make = Callable[..., Path]
 
 
-def shown(queue: Queue, client: str, want: int = 3) -> list[int]:
+def shown(queue, client, want=3):
     return [item.id for item in queue.next(client, want).items]
 
 
 # --- windows and clicks -------------------------------------------------------------------------
 
 
-def test_images_come_in_order_with_everything_the_page_shows(queue: Queue) -> None:
+def test_images_come_in_order_with_everything_the_page_shows(queue):
     first, second = queue.next("a", 2).items
     assert (first.id, second.id) == (1, 2)
     assert first.name == "new/000.png"
@@ -42,7 +40,7 @@ def test_images_come_in_order_with_everything_the_page_shows(queue: Queue) -> No
     assert [category.name for category in queue.categories()] == CLASSES
 
 
-def test_an_image_is_in_one_window_until_it_is_closed_or_silent(queue: Queue, clock: Clock) -> None:
+def test_an_image_is_in_one_window_until_it_is_closed_or_silent(queue, clock):
     assert shown(queue, "a") == [1, 2, 3]
     assert shown(queue, "b") == [4, 5, 6]
     clock.now += queue.lease - 1
@@ -56,7 +54,7 @@ def test_an_image_is_in_one_window_until_it_is_closed_or_silent(queue: Queue, cl
     assert shown(queue, "a") == [1, 2, 3]
 
 
-def test_the_first_label_counts_and_a_late_one_is_reported_and_logged(queue: Queue) -> None:
+def test_the_first_label_counts_and_a_late_one_is_reported_and_logged(queue):
     queue.label("a", "click-1", 1, 2)
     late = queue.label("b", "click-2", 1, 3)
     assert late.outcome == "late"
@@ -67,7 +65,7 @@ def test_the_first_label_counts_and_a_late_one_is_reported_and_logged(queue: Que
     assert queue.undo("b", "click-3").outcome == "nothing", "it did nothing that could be undone"
 
 
-def test_undo_goes_back_step_by_step_in_ones_own_window(queue: Queue) -> None:
+def test_undo_goes_back_step_by_step_in_ones_own_window(queue):
     queue.label("a", "click-1", 1, 1)
     queue.skip("a", "click-2", 2)
     queue.label("b", "click-3", 3, 1)
@@ -79,11 +77,11 @@ def test_undo_goes_back_step_by_step_in_ones_own_window(queue: Queue) -> None:
     assert queue.progress().labelled == 1
 
 
-def test_many_threads_label_each_image_once(make: Make) -> None:
+def test_many_threads_label_each_image_once(make):
     queue = Queue(make(60))
     labelled: list[int] = []
 
-    def work(client: str) -> None:
+    def work(client):
         items = queue.next(client, 3).items
         while items:
             answer = queue.label(client, f"{client}-{items[0].id}", items[0].id, 1, 3)
@@ -100,7 +98,7 @@ def test_many_threads_label_each_image_once(make: Make) -> None:
 # --- categories, options, names -----------------------------------------------------------------
 
 
-def test_categories_are_added_once(queue: Queue) -> None:
+def test_categories_are_added_once(queue):
     onion = queue.add_category("  carbon   onion ")
     assert (onion.name, onion.origin) == ("carbon onion", "person")
     assert queue.add_category("Carbon Onion") == onion
@@ -114,7 +112,7 @@ def test_categories_are_added_once(queue: Queue) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="names are text there")
-def test_file_names_that_are_no_text_are_kept(tmp_path: Path) -> None:
+def test_file_names_that_are_no_text_are_kept(tmp_path):
     name = os.fsdecode(b"[micrograph-\xff.png")
     start_queue(MODEL, [tmp_path / name], tmp_path / "q")
     with contextlib.closing(Queue(tmp_path / "q")) as queue:
@@ -126,7 +124,7 @@ def test_file_names_that_are_no_text_are_kept(tmp_path: Path) -> None:
 # --- the file -----------------------------------------------------------------------------------
 
 
-def test_what_is_clicked_is_on_the_disk_and_private(make: Make) -> None:
+def test_what_is_clicked_is_on_the_disk_and_private(make):
     folder = make()
     with contextlib.closing(Queue(folder)) as queue:
         for name, value in (("journal_mode", "wal"), ("synchronous", 2)):
@@ -136,7 +134,7 @@ def test_what_is_clicked_is_on_the_disk_and_private(make: Make) -> None:
         assert stat.S_IMODE(os.stat(folder).st_mode) == 0o700
 
 
-def test_a_queue_is_never_overwritten(make: Make, tmp_path: Path) -> None:
+def test_a_queue_is_never_overwritten(make, tmp_path):
     folder = make(1)
     before = (folder / FILE).read_bytes()
     for name in (FILE, f"{FILE}-wal"):  # a log would be played into the new file
@@ -148,9 +146,9 @@ def test_a_queue_is_never_overwritten(make: Make, tmp_path: Path) -> None:
     assert [path.name for path in folder.iterdir()] == [FILE]
 
 
-def test_a_queue_is_made_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_a_queue_is_made_whole_or_not_at_all(tmp_path):
     class Failing(Judging):
-        def classify(self, images: Any, **options: object) -> Any:
+        def classify(self, images, **options):
             found = super().classify(images, **options)
             found.judgement.reasons[1] = object()  # which no database takes, after the first row
             return found
@@ -161,7 +159,7 @@ def test_a_queue_is_made_whole_or_not_at_all(tmp_path: Path) -> None:
     assert not (tmp_path / "queue").exists()
 
 
-def damaged(path: Path, damage: str) -> None:
+def damaged(path, damage):
     """Damage the file of a queue, or make it one that is no queue of this version."""
     content = path.read_bytes()
     contents = {
@@ -192,7 +190,7 @@ RESTORE = r"queue\.sqlite: damaged, or no queue .*; restore an earlier copy"
         *((damage, RESTORE) for damage in ("pages", "header", "cut off", "text", "schema")),
     ],
 )
-def test_a_damaged_queue_is_named_with_what_to_do(make: Make, damage: str, words: str) -> None:
+def test_a_damaged_queue_is_named_with_what_to_do(make, damage, words):
     path = make(0, 200) / FILE
     damaged(path, damage)
     with pytest.raises(QueueError, match=words), contextlib.closing(Queue(path.parent)) as queue:
@@ -207,7 +205,7 @@ def test_a_damaged_queue_is_named_with_what_to_do(make: Make, damage: str, words
         *(("path", value) for value in (7, b"[", b"[1]", b'["a", "b", "7", "c"]')),
     ],
 )
-def test_values_of_another_kind_are_reported(column: str, value: object, make: Make) -> None:
+def test_values_of_another_kind_are_reported(column, value, make):
     folder = make(1)
     change(folder, f"UPDATE items SET {column} = ? WHERE id = 1", value)
     with contextlib.closing(Queue(folder)) as queue, pytest.raises(QueueError):
@@ -219,9 +217,7 @@ NO_LINKS = pytest.mark.skipif(sys.platform == "win32", reason="links need a priv
 
 @pytest.mark.parametrize("link", [os.link, pytest.param(os.symlink, marks=NO_LINKS)])
 @pytest.mark.parametrize("name", FILES)
-def test_nothing_is_written_to_a_second_name(
-    name: str, link: Callable[..., None], make: Make, tmp_path: Path
-) -> None:
+def test_nothing_is_written_to_a_second_name(name, link, make, tmp_path):
     """SQLite writes to these files in place."""
     made, new, precious = make(1), tmp_path / "new queue", tmp_path / "precious"
     new.mkdir()

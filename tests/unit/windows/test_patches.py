@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.testing import assert_allclose, assert_array_equal
+from numpy.testing import assert_array_equal
 
-from hypervlad.features import cut_patches, map_from_patches, patch_positions, patches_at
+from hypervlad.features import cut_patches
 
 SIDES = st.tuples(st.integers(1, 40), st.integers(1, 40))
 EDGES = ("drop", "shift", "pad")
@@ -32,46 +32,29 @@ def naive_starts(extent, patch, stride, edges):
 @given(SIDES, st.integers(1, 12), st.integers(1, 15), st.sampled_from(EDGES))
 @settings(max_examples=150, deadline=None)
 def test_positions_are_those_of_plain_loops(shape, patch, stride, edges):
+    def cut():
+        return cut_patches([np.zeros(shape)], patch=patch, stride=stride, edges=edges)
+
     if min(shape) < patch and edges != "pad":
         with pytest.raises(ValueError):
-            patch_positions(shape, patch, stride, edges=edges)
+            cut()
         return
     rows, columns = (naive_starts(extent, patch, stride, edges) for extent in shape)
     expected = [[row, column] for row in rows for column in columns]
-    assert patch_positions(shape, patch, stride, edges=edges).tolist() == expected
-
-
-@given(st.integers(0, 10**6), SIDES, st.integers(1, 9), st.integers(1, 12), st.sampled_from(EDGES))
-@settings(max_examples=80, deadline=None)
-def test_maps_are_those_of_plain_loops(seed, shape, patch, stride, edges):
-    rng = np.random.default_rng(seed)
-    if min(shape) < patch:
-        edges = "pad"
-    positions = patch_positions(shape, patch, stride, edges=edges)
-    values = rng.normal(size=len(positions))
-    painted = map_from_patches(values, positions, shape, patch)
-    total, n = np.zeros(shape), np.zeros(shape, dtype=int)
-    for value, (top, left) in zip(values, positions, strict=True):
-        for row in range(top, min(top + patch, shape[0])):
-            for column in range(left, min(left + patch, shape[1])):
-                total[row, column] += value
-                n[row, column] += 1
-    expected = np.where(n > 0, total / np.maximum(n, 1), np.nan)
-    assert_allclose(painted, expected, atol=1e-6)
+    assert cut().positions.tolist() == expected
 
 
 @pytest.mark.parametrize("colours", [(), (3,)])
 def test_patches_are_cut_and_reflected(colours):
     image = np.random.default_rng(0).random((10, 13, *colours)).astype(np.float32)
-    positions = patch_positions((10, 13), 4, edges="pad")
-    patches = patches_at(image, positions, 4)
-    assert patches.shape == (12, 4, 4, *colours)
-    assert patches.dtype == np.float32
+    patches = cut_patches([image], patch=4, edges="pad")
+    assert patches.pixels.shape == (12, 4, 4, *colours)
+    assert patches.pixels.dtype == np.float32
     padded = np.concatenate([image, image[::-1]])
     padded = np.concatenate([padded, padded[:, ::-1]], axis=1)
-    for cut, (row, column) in zip(patches, positions, strict=True):
+    for cut, (row, column) in zip(patches.pixels, patches.positions, strict=True):
         assert_array_equal(cut, padded[row : row + 4, column : column + 4])
-    patches[:] = 0
+    patches.pixels[:] = 0
     assert image.any()  # a copy
 
 
@@ -114,11 +97,6 @@ MIXED = np.arange(144).reshape(12, 12)
         (lambda: cut_patches([SMALL], patch=0), "patch must be a whole number of pixels"),
         (lambda: cut_patches([SMALL], patch=4, edges="wrap"), "edges must be one of.*got 'wrap'"),
         (lambda: cut_patches([SMALL], patch=4, groups=[1, 2]), "2 groups values for 1 image"),
-        (lambda: map_from_patches([1.0], [[0, 0], [0, 1]], (4, 4), 2), "one value for each of 2"),
-        (lambda: map_from_patches([1.0], [[4, 0]], (4, 4), 2), r"\[4, 0\] lies outside .* 4 x 4"),
-        (lambda: map_from_patches([np.nan], [[0, 0]], (4, 4), 2), "values must be finite"),
-        (lambda: patches_at(SMALL, [[0, -1]], 2), r"\[0, -1\] lies outside"),
-        (lambda: patches_at(SMALL, [0, 1], 2), "positions are whole numbers"),
     ],
 )
 def test_unusable_input_is_named(call, message):
