@@ -28,8 +28,8 @@ from benchmarks.common.program import new_parser, parse
 from benchmarks.particles.drawn import Looks, drawn_field
 from benchmarks.particles.train import HARD
 from hypervlad.objects.splitting import LabelMap
-from hypervlad.particles.finding import Scales
 from hypervlad.particles.joining import CLIPPED, LIKELY, Doubt, Joined, Joiner, PartGraph
+from hypervlad.particles.scales import Scales
 
 SIDE = 320  # pixels
 DECOYS = 0.1  # probability of others of the other polarity

@@ -9,8 +9,8 @@ from scipy import ndimage
 from benchmarks.particles import train_joining
 from benchmarks.particles.train_joining import drawn
 from hypervlad.common.dense import stored_arrays
-from hypervlad.particles.finding import Scales
 from hypervlad.particles.joining import Joiner, PartGraph
+from hypervlad.particles.scales import Scales
 
 
 def random_field(seed):

@@ -18,7 +18,7 @@ from hypervlad.objects.measures import solidity
 from hypervlad.objects.particle import Outline, cropped
 from hypervlad.objects.splitting import Window
 from hypervlad.particles.decoder import brightness_of, parts_of
-from hypervlad.particles.finding import finder_network
+from hypervlad.particles.scales import finder_network
 
 _HALF = 128  # pixels to each side of the point that are looked at, on each scale
 _FRAME = 8  # pixels of what is looked at, in which no particle may end: there is more beyond
