@@ -223,10 +223,10 @@ def find_particles(
     labels, note, doubts, n_unclear = every[known].labels, "", dict[str, float](), 0
     if labels.any():
         scales, labels, note = _of_layer(scales, labels, known, layer)
-    n_beside = drop_hidden(labels, sample.mask)
+    n_beside = drop_hidden(labels, sample, min_area)
     if labels.any():
         scales, labels, missed, note_of_missed = _with_faint(scales, sample, labels, known)
-        n_beside = max(n_beside, drop_hidden(labels, sample.mask))
+        n_beside = max(n_beside, drop_hidden(labels, sample, min_area))
     if labels.any():
         doubts = scales.facts(known, labels) | {"missed": missed}
         doubts["soft"], note_of_edges = to_soft_edges(sample.grey, labels, known)
@@ -235,7 +235,7 @@ def find_particles(
     found = Outlines.of_labels(labels)
     if len(found):
         if confidence < SURE:
-            drop_hidden(of_others := every[OPPOSITE[known]].labels, sample.mask)
+            drop_hidden(of_others := every[OPPOSITE[known]].labels, sample, min_area)
             if len(others := Outlines.of_labels(of_others)):
                 doubts |= either_polarity(found, others)
                 note = joined_notes([note, _OTHERS.format(OPPOSITE[known], len(others))])
