@@ -40,6 +40,11 @@ _GRAINS = (
     (3.0, 517.0, 1.40e-4),
 )
 _NO_NOISE = 1e-9
+_FEW_LEVELS, _SOME = 16, 17  # of grey, and which of the pixels show them
+OF_FEW_LEVELS = (
+    "the image has only {} grey levels: edges may be shifted to where levels change, so diameters "
+    "are less sure; measure the image as the instrument has stored it"
+)
 # Standard deviations above the mean of sums of noise: none of thousands of windows has more.
 _WINDOW_DEVIATIONS = 4.5
 
@@ -114,6 +119,12 @@ def _derivative(padded: FloatMap) -> FloatMap:
     beside *= outer
     beside += middle * steps[:, 1:-1]
     return beside
+
+
+def few_levels(values: NDArray[np.float32]) -> int:
+    """Return how many levels of grey there are if these are so few that edges shift, else 0."""
+    n_levels = len(np.unique(values[::_SOME]))
+    return n_levels if n_levels < _FEW_LEVELS else 0
 
 
 # --- noise ---------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from hypervlad.common.constraints import OneOf, check_value
 from hypervlad.common.progress import joined_notes
 from hypervlad.fibres.bundles import ribbons, several_wide, within_bundles
-from hypervlad.fibres.contrast import Values
+from hypervlad.fibres.contrast import OF_FEW_LEVELS, Values, few_levels
 from hypervlad.fibres.kinds import fit_kinds, gap_around_median, kinds_around_median
 from hypervlad.fibres.left_out import marked_places
 from hypervlad.fibres.places import (
@@ -26,7 +26,7 @@ from hypervlad.fibres.places import (
     sharp_field,
 )
 from hypervlad.fibres.profile_network import LOOKS, ProfileNetwork
-from hypervlad.fibres.shells import WholeBodies
+from hypervlad.fibres.shells import OF_WALLS, WholeBodies, are_walls
 from hypervlad.images import Annotation, PixelSizes, ReadOptions
 from hypervlad.images.annotations import annotation_mask, words_of_annotations
 from hypervlad.images.faults import saturated_share
@@ -44,7 +44,7 @@ _SEVERAL, _MANY = "side by side", 0.15  # a reason more, and from which share of
 _SMALLEST = 3.0  # diameter in pixels
 _RESOLVED = 2.355  # diameter over the blur's standard deviation: its full width at half maximum
 _OF_SATURATED = 3.0  # times the share of saturated pixels, by which intervals are wider
-_FEW_LEVELS, _LEAST_LEVELS, _SOME = 16, 4, 17  # of grey, and which of the pixels show them
+_LEAST_LEVELS = 4
 _OF_LEVELS = 55.0  # over the square of the number of few levels, by which intervals are wider
 _OF_DARK = 0.15  # by which intervals are wider, of dark fibres that look flat
 # The same in transmission, where errors of places are larger than this: of many layers, two fibres
@@ -65,10 +65,6 @@ _FACTOR = np.log(2)  # of the diameter
 #: The arrays of `FibreDiameters` with one entry per place.
 PER_PLACE = ("diameters", "errors", "positions", "directions", "weights", "fibres")
 _DISC = [(y, x) for y in range(-2, 3) for x in range(-2, 3) if y * y + x * x <= 5]
-_OF_FEW_LEVELS = (
-    "the image has only {} grey levels: edges may be shifted to where levels change, and intervals "
-    "are wider; measure the image as the instrument has stored it"
-)
 _DARK = (
     "the fibres are dark and look flat: if they are round, as on a film in transmission, diameters "
     "are a tenth too small; strands of a film are measured like fibres: look at the cross lines"
@@ -314,9 +310,9 @@ def _measured(sample: Sample, polarity: Polarity, name: str) -> FibreDiameters:
         return _nothing("the image is flat", polarity, unit, {})
     values, note = pixels[allowed], ""
     widened = 1 + _OF_SATURATED * saturated_share(values)
-    if (n_levels := len(np.unique(values[::_SOME]))) < _FEW_LEVELS:
+    if n_levels := few_levels(values):
         widened += _OF_LEVELS / max(n_levels, _LEAST_LEVELS) ** 2
-        note = _OF_FEW_LEVELS.format(n_levels)
+        note = OF_FEW_LEVELS.format(n_levels)
     pixels, allowed, enlarged = at_own_sampling(pixels, allowed, name)
     how = SIGNS[polarity], N_PLACES, ProfileNetwork.pretrained()
     field, found, step = sharp_field(pixels, allowed, *how, name)
@@ -347,6 +343,8 @@ def _result(
     if len(places) < LEAST_PLACES:
         return nothing("too few places show both edges of a fibre")
     fibres, lengths = followed(places)
+    if are_walls(field, found.sign, places, lengths):
+        return nothing(OF_WALLS)
     long = LongFibres.of(places, fibres, lengths)
     bodies = WholeBodies.of(field, found, long, few_levels=bool(note))
     bundled = _OF_THEIR_FIBRES * bool((bodies.n_wide > 1).any())

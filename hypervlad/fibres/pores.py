@@ -83,8 +83,8 @@ def find_pores(
         Row and column, in pixels, of a point in each pore that a person has left out: there, fibres
         cover the image. See `read_left_out`. With a list of images, a list.
     annotations : {"leave_out", "keep"}, default="leave_out"
-        Whether margins and what was drawn into the image are left out, of the cover, and with the
-        pores that they cut.
+        Whether margins, at which pores are cut off as at the image's edge, and what was drawn into
+        the image, with the pores that it covers in part, are left out, also of the cover.
     read_options : dict or ReadOptions, optional
         As for `fibre_diameters`.
 
@@ -119,9 +119,10 @@ def find_pores(
             f"found: expected the FibreDiameters of the image, got {type(found).__name__}; of a "
             "list of images, give a list"
         )
-    grey, seen, size, left_out = read_sample(
+    sample = read_sample(
         image, annotations=annotations, read_options=read_options, pixel_size=pixel_size
     )
+    grey, seen, size, left_out = sample
     if not len(found.diameters):
         note = f"no pores without diameters of fibres, and there are none: {found.reason}"
         nothing = (grey.shape[0], grey.shape[1]), (), size, left_out
@@ -145,7 +146,8 @@ def find_pores(
     smooth = gaussian_filter(contrast, sigma)
     open_, low, high = _open_pixels(smooth, seen, ends, found)
     labels = label_parts(open_, min_area, lambda _, inside: inside.astype(np.int32))
-    n_beside = drop_hidden(labels, ~binary_dilation(~seen, np.ones((3, 3))))
+    around = binary_dilation(~(seen | sample.margin), np.ones((3, 3)))
+    n_beside = drop_hidden(labels, sample._replace(mask=~around), min_area)
     pores = Outlines.of_labels(labels)
     if leave_out is not None:
         is_out = marked_outlines(pores.outlines, leave_out, image_name(image))

@@ -15,6 +15,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from hypervlad.fibres.bundles import find_bundles
 from hypervlad.fibres.contrast import FloatMap, Values
@@ -62,6 +63,16 @@ _OF_SHELLS = (
 _OF_TUBES = (
     "the fibres have pale middles and dark walls, as tubes in transmission: diameters are those of "
     "the outer edge, where the walls fade"
+)
+
+
+# Walls of tubes run in pairs, one on each side, alike and parallel, at most so many of their widths
+# apart, and between them is a share of their contrast.
+_PAIR, _ALIKE, _TURN, _BETWEEN = (1.3, 8.0), 0.3, 0.15, (0.12, 0.88)
+_MIN_PAIRED = 0.4  # of the visible length; of walls, 0.5 and more; of parallel fibres, up to 0.24
+OF_WALLS = (
+    "the lines run in pairs with something between them, as the walls of tubes or bright rims: not "
+    "tubes but their walls would be measured"
 )
 
 
@@ -172,6 +183,33 @@ class WholeBodies:
             outer = wider
             doubts.append((words, _ERROR))
         return cls(n_wide, outer, doubts)
+
+
+def are_walls(field: Field, sign: float, places: Places, lengths: Values) -> bool:
+    """Return whether most places, by their lengths, are walls of tubes."""
+    positions, normals, logs = places.positions, places.normals, np.log(places.diameter)
+    farthest = _PAIR[1] * float(np.median(places.diameter))
+    pairs = cKDTree(positions).query_pairs(farthest, output_type="ndarray")
+    one, other = np.concatenate([pairs, pairs[:, ::-1]]).T
+    apart, wide = positions[other] - positions[one], places.diameter[one]
+    across = (apart * normals[one]).sum(axis=1)
+    along = np.linalg.norm(apart - across[:, None] * normals[one], axis=1)
+    turn = np.abs((normals[one] * normals[other]).sum(axis=1))
+    facing = (np.abs(across) > _PAIR[0] * wide) & (along < np.maximum(places.length[one], wide))
+    facing &= (turn > np.cos(_TURN)) & (np.abs(logs[one] - logs[other]) < _ALIKE)
+    one, side = one[facing], across[facing]
+    inwards = side[:, None] * normals[one] / 2
+    body, inside, beside = (
+        sign * field.sample((positions[one] + share * inwards).T) for share in (0, 1, -1)
+    )
+    filled = (inside - beside) / np.maximum(body - beside, 1e-3)
+    is_wall = _within(filled, _BETWEEN)
+    if not is_wall.any():
+        return False
+    is_wall &= np.abs(np.log(np.abs(side) / np.median(np.abs(side[is_wall])))) < _ALIKE
+    before, after = (one[is_wall & (side * way > 0)] for way in (-1, 1))
+    paired = np.setxor1d(before, after)  # parallel fibres have others on both sides
+    return bool(lengths[paired].sum() > _MIN_PAIRED * lengths.sum())
 
 
 def _are_lit(of_fibres: Sequence[tuple[Places, Values]], long: LongFibres) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, get_args
@@ -14,7 +15,7 @@ from scipy.special import expit
 
 from hypervlad.common.constraints import Number, OneOf, check_value
 from hypervlad.common.progress import joined_notes
-from hypervlad.fibres.contrast import Values
+from hypervlad.fibres.contrast import OF_FEW_LEVELS, Values, few_levels
 from hypervlad.fibres.diameters import SIGNS, Polarity
 from hypervlad.fibres.places import (
     PROBABILITY,
@@ -26,7 +27,7 @@ from hypervlad.fibres.places import (
     sharp_field,
 )
 from hypervlad.fibres.profile_network import ProfileNetwork
-from hypervlad.fibres.shells import WholeBodies
+from hypervlad.fibres.shells import OF_WALLS, WholeBodies, are_walls
 from hypervlad.images import PixelSizes, ReadOptions
 from hypervlad.images.reading import image_name
 from hypervlad.images.resampling import at_own_sampling
@@ -92,8 +93,9 @@ def find_fibres(
         crossing, it leaves out all. See `read_left_out`. With a list of images, a list.
     annotations : {"leave_out", "keep"}, default="leave_out"
         Whether margins and what was drawn into the image, as
-        :func:`hypervlad.images.find_annotations` finds them, are left out, with the fibres that end
-        there; others go on below. A wire without noise may be taken for a scale bar.
+        :func:`hypervlad.images.find_annotations` finds them, are left out. Margins cut fibres off
+        as the image's edge does; fibres that end below the rest are left out, others go on below.
+        A wire without noise may be taken for a scale bar.
     read_options : dict or ReadOptions, optional
         The fields of :class:`hypervlad.images.ReadOptions`; ``scaling="auto"`` is "minmax" here.
 
@@ -150,15 +152,22 @@ def find_fibres(
     lines = [each for each in lines if each.length * enlarged >= min_length]
     sure = [each for each in lines if each.confidence(found) >= _LEAST_CONFIDENCE]
     places = found.places.chosen(found.places.probability > PROBABILITY)
-    long = LongFibres.of(places, *followed(places))
-    bodies = WholeBodies.of(field, found, long)
+    fibres_of, lengths = followed(places)
+    long = LongFibres.of(places, fibres_of, lengths)
+    n_levels = few_levels(sample.grey[sample.mask])
+    bodies = WholeBodies.of(field, found, long, few_levels=n_levels > 0)
     bundled = _OF_THEIR_OUTLINES * bool((bodies.n_wide > 1).any())
-    note = joined_notes([words + bundled for words, _ in bodies.doubts])
+    of_levels = OF_FEW_LEVELS.format(n_levels) * (n_levels > 0)
+    of_walls = OF_WALLS * are_walls(field, found.sign, places, lengths)
+    note = joined_notes([of_levels, of_walls, *(words + bundled for words, _ in bodies.doubts)])
     wider = float(np.median(bodies.outer)) if len(places) else 1.0
     sure = [replace(each, diameter=wider * each.diameter) for each in sure]
-    drawn = [each.outline(shape, found, enlarged) for each in sure]
+    outlines = [each.outline(shape, found, enlarged) for each in sure]
+    margin = sample.margin
+    drawn = [_cut_off(each, margin, min_length) for each in outlines if each]
     shown = _without_doubles([each for each in drawn if each], shape)
-    n_shown, shown = len(shown), tuple(each for each in shown if not _is_hidden(each, sample.mask))
+    seen = sample.mask | margin
+    n_shown, shown = len(shown), tuple(each for each in shown if not _is_hidden(each, seen))
     is_out = marked_outlines(shown, leave_out, name)
     kept = tuple(each for each, is_marked in zip(shown, is_out, strict=True) if not is_marked)
     why = f"annotations cover a part of {n_shown - len(shown)}, and {len(shown)} are left out"
@@ -419,6 +428,17 @@ def _smoothed(points: Values, sigma: float) -> Values:
     before, after = 2 * points[0] - points[n:0:-1], 2 * points[-1] - points[-2 : -n - 2 : -1]
     line = gaussian_filter1d(np.concatenate([before, points, after]), sigma, axis=0)
     return np.asarray(line[n : n + len(points)])
+
+
+def _cut_off(each: Outline, margin: NDArray[np.bool_], min_length: float) -> Outline | None:
+    """Return what margins leave of an outline, if it is long enough."""
+    shown = each.mask & ~margin[each.window]
+    if shown.sum() == each.mask.sum():
+        return each
+    rest = cropped(shown, *each.box[:2], each.label)
+    if rest is None or math.hypot(*rest.mask.shape) < min_length:
+        return None
+    return replace(rest, confidence=each.confidence)
 
 
 def _is_hidden(each: Outline, seen: NDArray[np.bool_]) -> bool:

@@ -48,6 +48,7 @@ _COLOURED, _TINTED, _MAX_INK, _GREY_SHARE, _DRAWN_SHARE = 64, 16, 0.04, 0.99, 0.
 _NEAR_COLOUR = 16  # pixels beside a mark that compression tints
 _FILL = 4  # pixels around an annotation, from which it is filled
 _BAND = "information bar"
+_EDGES = "margin", _BAND
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,11 @@ def annotation_mask(annotations: Sequence[Annotation], shape: tuple[int, int]) -
             own[top:bottom, left:right] = each.mask
             mask[window] |= ndimage.binary_dilation(own, EIGHT, _MARGIN)
     return mask
+
+
+def margin_mask(annotations: Sequence[Annotation], shape: tuple[int, int]) -> Mask:
+    """Return where margins and information bars are: there, the sample is cut off as by an edge."""
+    return annotation_mask([each for each in annotations if each.kind in _EDGES], shape)
 
 
 def fill_annotations(

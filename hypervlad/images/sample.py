@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial, wraps
+from functools import wraps
 from typing import (
     Any,
     Concatenate,
@@ -31,12 +31,19 @@ from hypervlad.images.annotations import (
     annotation_mask,
     annotations_in,
     fill_annotations,
+    margin_mask,
     note_annotations,
 )
 from hypervlad.images.banner import as_8bit_grey
 from hypervlad.images.errors import ImageReadError
 from hypervlad.images.faults import note_faults
-from hypervlad.images.letters import extreme
+from hypervlad.images.light import (
+    stretched,
+    without_dead_lines,
+    without_hot_pixels,
+    without_seams,
+    without_uneven_light,
+)
 from hypervlad.images.options import PixelSizes, ReadOptions, check_read_options
 from hypervlad.images.reading import (
     Micrograph,
@@ -45,14 +52,11 @@ from hypervlad.images.reading import (
     name_within,
     read_named,
 )
-from hypervlad.images.resampling import by_rows
 
 P = ParamSpec("P")
 T = TypeVar("T")
 Annotations: TypeAlias = Literal["leave_out", "keep"]
 
-_REACH = 1  # pixels, from the middle of squares, whose levels are no hot pixels
-_MAX_RANGE = 5.0  # of grey levels, by that of squares: of noise alone, at most 4
 _SQUARE = 4  # pixels, of which colours are averaged
 _ALIKE, _STEADY = 0.3, 0.1  # correlation of colours; their deviation, by that of the one with most
 _NOISE = 0.4  # of the deviation of single pixels, that squares have; of noise, a quarter
@@ -63,25 +67,6 @@ GIVEN_SIZE = (
     "the pixel size that was given is used, not the scale bar of this image: if that says another "
     "one, lengths in nm are wrong, so give the table of 'hypervlad scale', or put such images into "
     "a folder of their own"
-)
-_MAX_HOT, _MAX_HOT_SHARE = 4, 0.01  # pixels of a cluster; of the image, as fine stripes have more
-# Lines of a detector's dead or hot pixels: how many of the pixels are beyond both neighbours, of at
-# most how many that are compared; by how many times as much as these are beyond the next ones,
-# which they are in real lines; share of all lines, as fine stripes are more.
-_OF_LINE, _ALONG, _ALONE, _MAX_LINES = 0.95, 512, 4, 0.01
-# A surface of this degree is uneven light if its range is so many standard deviations of what is
-# left, whose coarse part varies by less than this share of the range. With slopes and vignettes of
-# three and five times the contrast, 56 of 56 drawn images have it, of twice 14 of 28; with steps,
-# discs and spheres of 60 to 260 pixels instead, none of 140 of 480. Narrower beams are not
-# recognised. With 2.5 instead of 6, two of 400 empty fields more have a false particle.
-_DEGREE, _MIN_LIGHT, _MAX_LEFT = 2, 6.0, 0.06
-_COARSE, _MAX_SAMPLE = 16, 2**16  # parts of a side; pixels that are looked at
-# Fewer levels of grey are steps, and more pixels of the first or the last one are saturated.
-_MIN_LEVELS, _MAX_SATURATED = 64, 0.01
-_UNEVEN_LIGHT = (
-    "brightness changes smoothly across the image, {:.2g} times as much as what is left varies: "
-    "taken out as uneven light; if it is of the sample, --set scaling=percentile (in Python, "
-    'read_options={{"scaling": "percentile"}}) keeps it'
 )
 
 
@@ -104,6 +89,11 @@ class Sample(NamedTuple):
     mask: NDArray[np.bool_]
     pixel_size: float | None
     annotations: list[Annotation]
+
+    @property
+    def margin(self) -> NDArray[np.bool_]:
+        """Where the sample is cut off by margins and information bars, as by the image's edge."""
+        return margin_mask(self.annotations, (self.grey.shape[0], self.grey.shape[1]))
 
 
 class _OneOrMany(Protocol[P, T]):
@@ -201,23 +191,25 @@ def _is_list(image: Any) -> bool:
     return isinstance(image, list | tuple) or is_of_paths or hasattr(image, "iloc")
 
 
-def drop_hidden(labels: NDArray[np.int32], mask: NDArray[np.bool_]) -> int:
-    """Remove the objects that reach beyond a mask, as annotations cover them; return how many.
+def drop_hidden(labels: NDArray[np.int32], sample: Sample, min_area: int) -> int:
+    """Remove the objects that annotations cover in part; return how many.
 
-    Those that are wholly beyond it, which may have been drawn, are not counted. The labels, (H, W),
-    are changed in place, and keep their order.
+    Margins cut objects off, as the image's edge does; what is left of these has the least area or
+    is removed. Objects that are wholly below other annotations, which may have been drawn, are not
+    counted. The labels, (H, W), are changed in place, and keep their order.
     """
-    hidden = np.unique(labels[~mask])
-    hidden = hidden[hidden > 0]
-    if not len(hidden):
-        return 0
-    n_seen = int(np.isin(hidden, labels[mask]).sum())
-    numbers = np.arange(labels.max() + 1, dtype=labels.dtype)
-    numbers[hidden] = 0
-    kept = numbers > 0
-    numbers[kept] = np.arange(1, kept.sum() + 1)
-    labels[...] = numbers[labels]
-    return n_seen
+    mask, margin, n = sample.mask, sample.margin, int(labels.max(initial=0))
+    is_cut, is_hidden, is_seen = np.zeros((3, n + 1), bool)
+    is_cut[labels[margin]] = True
+    labels[margin] = 0
+    sizes = np.bincount(labels[is_cut[labels] & (labels > 0)], minlength=n + 1)
+    is_hidden[labels[~mask]], is_seen[labels[mask]] = True, True
+    is_hidden[0] = is_cut[0] = False
+    kept = ~is_hidden & (~is_cut | (sizes >= min_area))
+    if not kept[1:].all():
+        numbers = np.where(kept, np.cumsum(kept) - 1, 0).astype(labels.dtype)
+        labels[...] = numbers[labels]
+    return int((is_hidden & is_seen).sum())
 
 
 def read_grey(image: Any, options: ReadOptions, name: str | None = None) -> Micrograph:
@@ -286,7 +278,8 @@ def read_sample(
 
     Where grey levels are scaled from the darkest to the brightest, which ``scaling="auto"`` of
     `read_options` means here unless `auto` says otherwise, hot pixels are clipped, dead lines are
-    replaced, and uneven light that hides the contrast is taken out, as a note says. `pixel_size` is
+    replaced, and steps between tiles and uneven light that hides the contrast are taken out, as
+    notes say. `pixel_size` is
     of images that state none. `mask`, bool (H, W), is where to look; what is elsewhere has no
     influence, and may be NaN in arrays. ValueError if a parameter is out of range or the image
     cannot be read; UserWarnings if its pixels are not square, colours show different things, or
@@ -294,7 +287,7 @@ def read_sample(
     """
     check_value("annotations", annotations, [OneOf("leave_out", "keep")])
     options = check_read_options(read_options)
-    is_stretched = options.scaling == "auto" and auto == "minmax"
+    isstretched = options.scaling == "auto" and auto == "minmax"
     if options.scaling == "auto":
         options = replace(options, scaling=auto)
     if pixel_size is not None:
@@ -308,8 +301,8 @@ def read_sample(
     _warn_of_pixels(micrograph, name)
     grey = _as_grey(micrograph.pixels)
     shown = _checked_mask(mask, grey.shape)
-    if is_stretched:
-        grey = _without_hot_pixels(_without_dead_lines(grey))
+    if isstretched:
+        grey = without_hot_pixels(without_dead_lines(grey))
     found = annotations_of(micrograph, grey) if is_searched else []
     is_given = micrograph.metadata.get("pixel_size_from") == "reading options"
     is_given &= not isinstance(options.pixel_size, PixelSizes)
@@ -319,10 +312,11 @@ def read_sample(
     note_faults(name, grey, seen & shown)
     if found and seen.any():
         grey = fill_annotations(grey, seen, found)
-        if is_stretched:
-            grey = _stretched(grey)
-    if is_stretched:
-        grey = _without_uneven_light(grey, seen & shown, name)
+        if isstretched:
+            grey = stretched(grey)
+    if isstretched:
+        for even in (without_seams, without_uneven_light):
+            grey = even(grey, seen & shown, name)
     return Sample(grey, seen & shown, micrograph.pixel_size, found)
 
 
@@ -356,77 +350,3 @@ def _checked_mask(mask: ArrayLike | None, shape: tuple[int, ...]) -> NDArray[np.
             f"shape {shape}."
         )
     return allowed
-
-
-def _without_dead_lines(grey: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Replace rows and columns that are darker or brighter than both neighbours all along."""
-    for axis in (0, 1):
-        lines = np.moveaxis(grey, axis, 0)
-        some = np.pad(lines[:, :: max(1, lines.shape[1] // _ALONG)], ((2, 2), (0, 0)), "edge")
-        own, (after, before) = some[2:-2], (some[3:-1], some[1:-3])
-        beyond = [(own > np.maximum(after, before)), (own < np.minimum(after, before))]
-        nearest, next_ = (after + before) / 2, (some[4:] + some[:-4]) / 2
-        apart = [np.abs(np.median(each, axis=1)) for each in (own - nearest, nearest - next_)]
-        is_dead = np.max([each.mean(axis=1) for each in beyond], axis=0) > _OF_LINE
-        dead = np.flatnonzero(is_dead[1:-1] & (apart[0] > _ALONE * apart[1])[1:-1]) + 1
-        if 0 < len(dead) <= max(1, _MAX_LINES * len(lines)):
-            grey = grey.copy()
-            np.moveaxis(grey, axis, 0)[dead] = (lines[dead - 1] + lines[dead + 1]) / 2
-            grey = _stretched(grey)
-    return grey
-
-
-def _without_hot_pixels(grey: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Clip pixels and small clusters far beyond all others, beside which no contrast counts."""
-    squares = partial(extreme, reach=_REACH)
-    # The range that squares reach.
-    low = float(by_rows(partial(squares, pick=np.maximum), grey, _REACH).min())
-    high = float(by_rows(partial(squares, pick=np.minimum), grey, _REACH).max())
-    reach = _MAX_RANGE * (high - low)
-    if not 0 < reach < np.ptp(grey):
-        return grey
-    far = (grey > low + reach) | (grey < high - reach)
-    clusters, _ = ndimage.label(far, np.ones((3, 3), bool))
-    is_hot = far & (np.bincount(clusters.ravel())[clusters] <= _MAX_HOT)
-    if not 0 < is_hot.mean() <= _MAX_HOT_SHARE:
-        return grey
-    return _stretched(np.where(is_hot, grey.clip(low, high), grey))
-
-
-def _without_uneven_light(
-    grey: NDArray[np.float32], mask: NDArray[np.bool_], name: str
-) -> NDArray[np.float32]:
-    """Subtract a smooth change of brightness that hides the contrast, and note it."""
-    step = max(1, int((grey.size / _MAX_SAMPLE) ** 0.5))
-    values, seen = grey[::step, ::step], mask[::step, ::step]
-    levels, counts = np.unique(values[seen], return_counts=True)
-    if min(grey.shape) < _COARSE or len(levels) < _MIN_LEVELS:
-        return grey
-    if max(counts[0], counts[-1]) > _MAX_SATURATED * counts.sum():
-        return grey
-    terms = [(i, j) for i in range(_DEGREE + 1) for j in range(_DEGREE + 1 - i)]
-    powers = [np.polynomial.legendre.legvander(np.linspace(-1, 1, n), _DEGREE) for n in grey.shape]
-    rows, across = (own[::step] for own in powers)
-    columns = np.stack([np.outer(rows[:, i], across[:, j])[seen] for i, j in terms], axis=1)
-    weights, *_ = np.linalg.lstsq(columns, values[seen], rcond=None)
-    left, range_ = np.zeros(seen.shape), np.ptp(columns @ weights)
-    left[seen] = values[seen] - columns @ weights
-    rounding = np.ptp(levels) / (len(levels) - 1) / 2
-    if not rounding < (deviation := left[seen].std()) < range_ / _MIN_LIGHT:
-        return grey
-    sigma = min(seen.shape) / _COARSE
-    near = np.maximum(ndimage.gaussian_filter(seen.astype(float), sigma), 0.05)
-    if (ndimage.gaussian_filter(left, sigma) / near)[seen].std() >= _MAX_LEFT * range_:
-        return grey
-    note_doubt(name, _UNEVEN_LIGHT.format(range_ / deviation))
-    surface = np.zeros((_DEGREE + 1, _DEGREE + 1))
-    surface[tuple(np.transpose(terms))] = weights
-    down, right = (each.astype(np.float32) for each in (powers[0] @ surface, powers[1]))
-    even = grey - down @ right.T
-    return _stretched(even.clip(even[mask].min(), even[mask].max()))
-
-
-def _stretched(grey: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Scale an image from its darkest and its brightest pixel."""
-    range_ = np.ptp(grey)
-    return np.asarray((grey - grey.min()) / range_ if range_ > 0 else grey, np.float32)

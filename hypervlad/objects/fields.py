@@ -87,9 +87,10 @@ def edge_weights(table: pd.DataFrame, edges: Edges = "weight") -> FloatArray:
       edge) [1]_, which makes numbers per area and sizes unbiased;
     - ``edges="leave_out"``: 1. Numbers per area are too small, and large particles too rare.
 
-    Edges are those of the image. Information bars and letters, in which nothing was looked for,
-    have no such correction: particles that reach into them are missing, and numbers per area are a
-    little too small, by 5 % for particles of 30 pixels below a bar of 60 of 200 rows.
+    At margins and information bars, too, particles touch an edge and count for none; the others
+    are weighed as if the field were the whole image, and those that letters cover are missing. So
+    numbers per area are a little too small, by 5 % for particles of 30 pixels below a bar of 60 of
+    200 rows.
 
     Parameters
     ----------

@@ -17,7 +17,7 @@ from hypervlad.common.constraints import Number, check_points, check_value
 from hypervlad.common.limits import MAX_LABEL
 from hypervlad.common.wording import counted, name_some, verb, warn_user
 from hypervlad.images import Annotation, ImageReadError, Micrograph, ReadOptions
-from hypervlad.images.annotations import annotation_mask
+from hypervlad.images.annotations import annotation_mask, margin_mask
 from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import image_name, read_named
 
@@ -167,12 +167,21 @@ class Outlines:
                 name,
                 self.shape,
                 self.pixel_size,
+                is_cut,
                 class_name=o.class_name,
                 given_name=o.given_name,
                 confidence=o.confidence,
             )
-            for o in self
+            for o, is_cut in zip(self, self.cut_off(), strict=True)
         ]
+
+    def cut_off(self) -> list[bool]:
+        """Return which outlines end at a margin or an information bar."""
+        margin = margin_mask(self.annotations, self.shape)
+        if not margin.any():
+            return [False] * len(self)
+        beside = ndimage.binary_dilation(margin, np.ones((3, 3)))
+        return [bool(beside[each.window][each.mask].any()) for each in self]
 
     def label_image(self) -> NDArray[np.int32]:
         """Return the label at each pixel, 0 for background; of overlapping outlines the last."""
@@ -283,12 +292,15 @@ class Particle(Outline):
         Height and width of the micrograph in pixels.
     pixel_size : float or None
         Nanometres per pixel.
+    is_cut : bool
+        Whether it ends at a margin or an information bar.
     """
 
     image: NDArray[np.float32]
     micrograph: str
     field_shape: tuple[int, int]
     pixel_size: float | None = None
+    is_cut: bool = False
 
     def __post_init__(self) -> None:
         _check_mask(self.mask, self.image.shape[:2], self.name)
@@ -305,8 +317,9 @@ class Particle(Outline):
 
     @property
     def touches_edge(self) -> bool:
-        """Whether the particle touches an edge of its micrograph, and may go on beyond it."""
-        return min(self.box[:2]) == 0 or any(np.equal(self.box[2:], self.field_shape))
+        """Whether the particle touches an edge or a margin, and may go on beyond it."""
+        at_edge = min(self.box[:2]) == 0 or any(np.equal(self.box[2:], self.field_shape))
+        return self.is_cut or at_edge
 
     def as_micrograph(self) -> Micrograph:
         """Return the particle in the middle of a square, without its background.
@@ -394,12 +407,12 @@ def cut_particles(
     nm = float(known[0]) if known else None
     return [
         Particle(
-            *(o.label, o.box, o.mask, pixels[o.window].copy(), name, found.shape, nm),
+            *(o.label, o.box, o.mask, pixels[o.window].copy(), name, found.shape, nm, is_cut),
             class_name=o.class_name,
             given_name=o.given_name,
             confidence=o.confidence,
         )
-        for o in found
+        for o, is_cut in zip(found, found.cut_off(), strict=True)
     ]
 
 

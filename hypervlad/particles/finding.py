@@ -194,10 +194,10 @@ def _described(
     if labels.any():
         sample, scales, labels = _in_even_light(sample, scales, labels, known)
         scales, labels, note = _of_layer(scales, labels, known, layer)
-    n_beside = drop_hidden(labels, sample.mask)
+    n_beside = drop_hidden(labels, sample, min_area)
     if labels.any():
         scales, labels, missed, note_of_missed = _with_faint(scales, sample, labels, known)
-        n_beside = max(n_beside, drop_hidden(labels, sample.mask))
+        n_beside = max(n_beside, drop_hidden(labels, sample, min_area))
     if labels.any():
         doubts = scales.facts(known, labels) | {"missed": missed}
         doubts["soft"], note_of_edges = to_soft_edges(sample.grey, labels, known)
@@ -206,7 +206,7 @@ def _described(
     found = Outlines.of_labels(labels)
     if len(found):
         if confidence < SURE:
-            drop_hidden(of_others := every[OPPOSITE[known]].labels, sample.mask)
+            drop_hidden(of_others := every[OPPOSITE[known]].labels, sample, min_area)
             if len(others := Outlines.of_labels(of_others)):
                 doubts |= either_polarity(found, others)
                 note = joined_notes([note, _OTHERS.format(OPPOSITE[known], len(others))])

@@ -447,7 +447,7 @@ class HypercolumnSegmenter(NetworkEstimator):
         note = self._doubt_about(sample, image_name(image), labels)
         if labels.shape != sample.mask.shape:
             labels = renumbered(at_own_scale(labels, sample.mask.shape))
-        n_beside = drop_hidden(labels, sample.mask)
+        n_beside = drop_hidden(labels, sample, self.min_area)
         return replace(
             Outlines.of_labels(labels),
             pixel_size=sample.pixel_size,

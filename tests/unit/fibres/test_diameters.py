@@ -10,7 +10,7 @@ from hypervlad.data import make_fibre_images
 from hypervlad.fibres import fibre_diameters, find_fibres
 
 pytestmark = pytest.mark.filterwarnings(
-    "ignore:.*(nothing is measured|edges are blurred|the fibres|of fibres)"
+    "ignore:.*(nothing is measured|edges are blurred|the fibres|of fibres|the lines|grey levels)"
 )
 
 
@@ -36,8 +36,7 @@ def test_exact_diameters_are_found(look):
     assert (found.polarity, len(found.modes)) == (polarity, 1)
     assert found.blur == pytest.approx(0.95, rel=0.35)
     assert found.interval.low * found.interval.high == pytest.approx(found.median**2)
-    rows, columns = np.rint(found.positions).astype(int).T
-    on = truth.fibres[rows, columns]
+    on = truth.fibres[tuple(np.rint(found.positions).astype(int).T)]
     assert (on >= 0).mean() > 0.97
     ratio = found.diameters / truth.diameters[on]
     assert np.median(ratio) == pytest.approx(1, abs=0.04)
@@ -136,6 +135,8 @@ _TUBES = np.exp(-parallel(*3 * [26 * _STEPS[1:, None]], levels=-np.diff(_WALL)))
     ("image", "median", "words"),
     [
         (_TUBES, 26, "walls fade"),
+        (parallel(*3 * [[[34], [18]]], levels=(1, -0.7)), np.nan, "but their walls"),
+        (np.rint(8 * made("flat")[0]), 10.5, "grey levels"),
         (parallel(*3 * [[[12], [26]]], levels=(0.7, 0.3)), 26, "a second, fainter edge"),
         (parallel(*3 * [16 + 5 * np.sin(np.arange(300) / 25)]), 16, "differ along the fibres"),
         (_PAIRS, 12, "side by side show in 100%"),
@@ -147,11 +148,12 @@ _TUBES = np.exp(-parallel(*3 * [26 * _STEPS[1:, None]], levels=-np.diff(_WALL)))
 )
 def test_shells_tubes_ribbons_bundles_and_kinds_are_noted(image, median, words):
     found = fibre_diameters(image)
-    assert words in found.note
-    assert found.median == pytest.approx(median, rel=0.1)
+    assert words in (found.reason or found.note)
+    assert found.median == pytest.approx(median, rel=0.1, nan_ok=True)
     assert (reference().note, fibre_diameters(parallel(8, 9, 10)).note) == ("", "")
-    if "side by side" in words:
-        assert "their outlines hold several fibres" in find_fibres(image).note
+    of_singles = {"side by side show in 100%": "their outlines hold several"}
+    if words in (*of_singles, "but their walls", "grey levels"):
+        assert of_singles.get(words, words) in find_fibres(image).note
 
 
 @pytest.mark.parametrize("diameter", [8, 24])
@@ -211,8 +213,7 @@ def test_a_scale_bar_is_not_a_fibre_and_does_not_dim_the_others():
     plain = fibre_diameters(image)
     image[180:186, 20:100] = 255
     found = fibre_diameters(image)
-    y, x = found.positions.T
-    assert not ((y > 170) & (x < 110)).any()
+    assert not ((found.positions[:, 0] > 170) & (found.positions[:, 1] < 110)).any()
     assert found.mean == pytest.approx(plain.mean, rel=0.03)  # the median jumps between fibres
     wire = np.random.default_rng(0).integers(38, 43, (200, 240), dtype=np.uint8)
     wire[100:106, 60:180] = 220
@@ -223,10 +224,9 @@ def test_a_scale_bar_is_not_a_fibre_and_does_not_dim_the_others():
 def test_noise_and_empty_images_have_no_diameters(polarity):
     one_hot_pixel, noise = np.pad([[65535.0]], 40), np.random.default_rng(0).normal(size=(160, 200))
     images = [noise, np.ones((64, 64)), np.zeros((1, 1)), np.eye(5), one_hot_pixel]
-    for found in fibre_diameters(images, polarity=polarity):
-        assert (len(found.diameters), bool(found.reason)) == (0, True)
-        of_all = found.median, found.mean, found.standard_deviation, found.interval.low
-        assert np.isnan(of_all).all()
+    for own in fibre_diameters(images, polarity=polarity):
+        assert (len(own.diameters), bool(own.reason)) == (0, True)
+        assert np.isnan([own.median, own.mean, own.standard_deviation, own.interval.low]).all()
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,8 @@ ROWS, COLUMNS = np.indices((300, 400))
 def scan(seed: int = 0) -> np.ndarray:
     """Discs on a noisy background, of 8 bits, far from black and white."""
     noise = np.random.default_rng(seed).normal(90, 6, (300, 400))
-    y, x = np.indices(noise.shape)
     for row, column in ((60, 60), (80, 200), (150, 320), (200, 90)):
-        noise += 70 * (np.hypot(y - row, x - column) < 14)
+        noise += 70 * (np.hypot(ROWS - row, COLUMNS - column) < 14)
     return np.uint8(noise.clip(40, 200))
 
 
@@ -191,7 +190,7 @@ THREADS = fibres(diameter=8, length=120, cover=0.05, contrast_to_noise=20)
 FINDERS: dict[str, tuple[Callable[..., Any], np.ndarray, Callable[[Any], float], float]] = {
     "find_particles": (find_particles, scan(), len, 0),
     "find_fibres": (find_fibres, THREADS, len, 1),
-    "local_orientation": (partial(local_orientation, sigma=2), MAT, lambda f: f.mask.mean(), 0.05),
+    "directions": (partial(local_orientation, sigma=2), MAT, lambda f: f.mask.sum() / 1e5, 0.05),
     "fibre_diameters": (fibre_diameters, MAT, lambda found: found.median, 0.03),
     "find_pores": (partial(find_pores, found=fibre_diameters(MAT)), MAT, lambda f: f.cover, 0.02),
 }
@@ -213,21 +212,24 @@ def test_annotations_are_no_sample(name: str) -> None:
         assert not any((each.mask & change[each.window]).any() for each in found)
 
 
-@pytest.mark.parametrize(("n_hot", "side"), [(1, 1), (20, 2)])
+@pytest.mark.filterwarnings("ignore:(there may be|how many particles|a margin was left out)")
 @pytest.mark.parametrize("name", FINDERS)
-def test_hot_pixels_hide_nothing(name: str, n_hot: int, side: int) -> None:
+def test_hot_pixels_tiles_and_frames_hide_nothing(name: str) -> None:
     find, image, number, tolerance = FINDERS[name]
-    hot = 50 * image.astype(np.uint16)
-    for row, column in np.random.default_rng(0).integers(0, 290, (n_hot, 2)):
-        hot[row : row + side, column : column + side] = 65535
-    found = number(find(hot))
-    assert found == pytest.approx(number(find(image)), rel=2 * tolerance, abs=1e-9 + 2 * tolerance)
+    one, many = 50 * np.stack([image, image]).astype(np.uint16)
+    one[246, 184] = 65535
+    for row, column in np.random.default_rng(0).integers(0, 290, (20, 2)):
+        many[row : row + 2, column : column + 2] = 65535
+    tiles = image + np.kron([[0, 8], [14, 3]], np.ones((150, 200)))
+    with pytest.warns(UserWarning, match="tiles of a detector"):
+        found = [number(find(each)) for each in (one, many, tiles, np.pad(image, (0, 40)))]
+    assert found == pytest.approx([number(find(image))] * 4, rel=2 * tolerance, abs=1e-9)
 
 
 @pytest.mark.parametrize("column", [285, 300, 320])
 def test_a_particle_that_an_annotation_covers_in_part_is_left_out_and_counted(column: int) -> None:
-    y, x = np.indices(scan().shape)
-    image = annotated(np.where(np.hypot(y - 270, x - column) < 16, 170, scan()).astype(np.uint8))
+    is_disc = np.hypot(ROWS - 270, COLUMNS - column) < 16
+    image = annotated(np.where(is_disc, 170, scan()).astype(np.uint8))
     with pytest.warns(UserWarning, match="with 1 particle that it covers in part"):
         found = find_particles(image)
     assert (len(found), found.n_beside) == (4, 1)
