@@ -187,6 +187,8 @@ class WholeBodies:
 
 def are_walls(field: Field, sign: float, places: Places, lengths: Values) -> bool:
     """Return whether most places, by their lengths, are walls of tubes."""
+    if len(places) < 2:
+        return False
     positions, normals, logs = places.positions, places.normals, np.log(places.diameter)
     farthest = _PAIR[1] * float(np.median(places.diameter))
     pairs = cKDTree(positions).query_pairs(farthest, output_type="ndarray")

@@ -95,6 +95,22 @@ class Sample(NamedTuple):
         """Where the sample is cut off by margins and information bars, as by the image's edge."""
         return margin_mask(self.annotations, (self.grey.shape[0], self.grey.shape[1]))
 
+    def at_twice_the_size(self) -> Sample:
+        """Return the sample enlarged, in which small objects have more pixels."""
+        grey = ndimage.zoom(self.grey, 2, order=3, mode="nearest", grid_mode=True).clip(0, 1)
+        annotations = list[Annotation]()
+        for each in self.annotations:
+            top, left, bottom, right = (2 * side for side in each.box)
+            own = None if each.mask is None else _doubled(each.mask)
+            annotations.append(Annotation(each.kind, (top, left, bottom, right), own))
+        return Sample(
+            grey, _doubled(self.mask), self.pixel_size and self.pixel_size / 2, annotations
+        )
+
+
+def _doubled(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    return mask.repeat(2, axis=0).repeat(2, axis=1)
+
 
 class _OneOrMany(Protocol[P, T]):
     @overload
@@ -287,7 +303,7 @@ def read_sample(
     """
     check_value("annotations", annotations, [OneOf("leave_out", "keep")])
     options = check_read_options(read_options)
-    isstretched = options.scaling == "auto" and auto == "minmax"
+    is_stretched = options.scaling == "auto" and auto == "minmax"
     if options.scaling == "auto":
         options = replace(options, scaling=auto)
     if pixel_size is not None:
@@ -301,7 +317,7 @@ def read_sample(
     _warn_of_pixels(micrograph, name)
     grey = _as_grey(micrograph.pixels)
     shown = _checked_mask(mask, grey.shape)
-    if isstretched:
+    if is_stretched:
         grey = without_hot_pixels(without_dead_lines(grey))
     found = annotations_of(micrograph, grey) if is_searched else []
     is_given = micrograph.metadata.get("pixel_size_from") == "reading options"
@@ -312,9 +328,9 @@ def read_sample(
     note_faults(name, grey, seen & shown)
     if found and seen.any():
         grey = fill_annotations(grey, seen, found)
-        if isstretched:
+        if is_stretched:
             grey = stretched(grey)
-    if isstretched:
+    if is_stretched:
         for even in (without_seams, without_uneven_light):
             grey = even(grey, seen & shown, name)
     return Sample(grey, seen & shown, micrograph.pixel_size, found)

@@ -174,14 +174,20 @@ def find_particles(
     scales = Scales(sample.grey, min_area)
     search = scales.searched(polarity)
     if small := scales.with_small(search):
-        closer, again = scales.at_twice_the_size(small, search)
-        mask = nearest(sample.mask, closer.grey.shape)
-        enlarged = sample._replace(grey=closer.grey, mask=mask)
-        found = _described(enlarged, closer, again, layer, is_given=polarity != "auto")
+        twice = sample.at_twice_the_size()
+        closer = Scales(twice.grey, min_area)
+        again = closer.searched_after(small, search)
+        found = _described(twice, closer, again, layer, is_given=polarity != "auto")
         if len(found) > len(search.every[small].areas):
             own = Outlines.of_labels(nearest(found.label_image(), sample.grey.shape))
-            note = joined_notes([_ENLARGED.format(min_area), found.note])
-            return replace(found, shape=own.shape, outlines=own.outlines, note=note)
+            return replace(
+                found,
+                shape=own.shape,
+                outlines=own.outlines,
+                pixel_size=sample.pixel_size,
+                annotations=sample.annotations,
+                note=joined_notes([_ENLARGED.format(min_area), found.note]),
+            )
     return _described(sample, scales, search, layer, is_given=polarity != "auto")
 
 
@@ -194,10 +200,10 @@ def _described(
     if labels.any():
         sample, scales, labels = _in_even_light(sample, scales, labels, known)
         scales, labels, note = _of_layer(scales, labels, known, layer)
-    n_beside = drop_hidden(labels, sample, min_area)
+    n_beside = drop_hidden(labels, sample, scales.min_area)
     if labels.any():
         scales, labels, missed, note_of_missed = _with_faint(scales, sample, labels, known)
-        n_beside = max(n_beside, drop_hidden(labels, sample, min_area))
+        n_beside = max(n_beside, drop_hidden(labels, sample, scales.min_area))
     if labels.any():
         doubts = scales.facts(known, labels) | {"missed": missed}
         doubts["soft"], note_of_edges = to_soft_edges(sample.grey, labels, known)
@@ -206,7 +212,7 @@ def _described(
     found = Outlines.of_labels(labels)
     if len(found):
         if confidence < SURE:
-            drop_hidden(of_others := every[OPPOSITE[known]].labels, sample, min_area)
+            drop_hidden(of_others := every[OPPOSITE[known]].labels, sample, scales.min_area)
             if len(others := Outlines.of_labels(of_others)):
                 doubts |= either_polarity(found, others)
                 note = joined_notes([note, _OTHERS.format(OPPOSITE[known], len(others))])

@@ -266,17 +266,14 @@ class Scales:
         least = max(_MANY_SMALL, _SHARE_OF_SMALL * len(search.every[most].areas))
         return most if numbers[most] > least else None
 
-    def at_twice_the_size(self, polarity: Polarity, search: Search) -> tuple[Scales, Search]:
-        """Search an enlarged image for particles of one polarity, beside what was found before."""
-        size = 2 * len(self.grey), 2 * self.grey.shape[1]
-        closer = Scales(np.asarray(resize(self.grey, size, order=3), np.float32), self.min_area)
-        every = {
-            k: own._replace(labels=nearest(own.labels, size)) for k, own in search.every.items()
-        }
-        every[polarity] = seen = closer.found(polarity)
+    def searched_after(self, polarity: Polarity, before: Search) -> Search:
+        """Look for particles of one polarity, beside what was found in a smaller image."""
+        every = dict(before.every)
+        for name, own in every.items():
+            every[name] = own._replace(labels=nearest(own.labels, self.grey.shape))
+        every[polarity] = seen = self.found(polarity)
         n_others = len(every[OPPOSITE[polarity]].areas) if len(every) > 1 else 0
-        confidence = 1 - n_others / max(len(seen.areas), n_others, 1)
-        return closer, Search(polarity, confidence, every)
+        return Search(polarity, 1 - n_others / max(len(seen.areas), n_others, 1), every)
 
     def _least_area(self, scale: float) -> int:
         return max(round(self.min_area * scale**2), min(self.min_area, _MIN_SEEN))
