@@ -137,9 +137,9 @@ def find_particles(
         on its support: "auto" outlines shells, where at least a third of the particles and four
         show one, but small particles of which several lie upon a larger one, and a note says so.
     min_area : int, default=20
-        Particles of fewer pixels are left out. Where many are smaller, and this is at most 20, an
-        image of up to 1536 pixels is searched at twice its size, where they have so many pixels; a
-        note says so.
+        Particles of fewer pixels are left out. Where many are smaller, most are of at most 80
+        pixels, and this is at most 20, an image of up to 1536 pixels is searched at twice its size,
+        where they have so many pixels; a note says so.
     annotations : {"leave_out", "keep"}, default="leave_out"
         Whether margins and what was drawn into the image are left out, as
         :func:`hypervlad.images.find_annotations` finds them.

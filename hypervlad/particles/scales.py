@@ -68,8 +68,9 @@ _FLAT, _NECK_OF_FLAT, _MAX_DIFFER = 0.05, 0.2, 0.2
 # Regions too small for particles are as surely none of the background, by its probability of 255.
 _SURELY = 32
 # If they are so many, and more than this share of the particles, the image is searched at twice its
-# size: unless it is large, or only those of more pixels are wanted.
-_MANY_SMALL, _SHARE_OF_SMALL, _SMALL = 20, 0.2, 20
+# size: unless it is large, only those of more pixels are wanted, or most of several have more than
+# so many. Coarse noise has specks, too, beside large particles.
+_MANY_SMALL, _SHARE_OF_SMALL, _SMALL, _LARGE = 20, 0.2, 20, 80
 _MIN_STEP = 0.2  # of the step of most of the particles' area: dirt is fainter
 _MIN_RANGE = 0.08  # of the range of grey values: light and clouds have no such steps
 _HALF, _SETTLED = 0.5, 0.7  # scale on which the polarity is settled, if it is so sure there
@@ -263,8 +264,10 @@ class Scales:
             if name == search.known or n_known <= FEW
         }
         most = max(numbers, key=lambda name: numbers[name])
-        least = max(_MANY_SMALL, _SHARE_OF_SMALL * len(search.every[most].areas))
-        return most if numbers[most] > least else None
+        areas = search.every[most].areas
+        are_large = len(areas) > FEW and np.median(areas) > _LARGE
+        least = max(_MANY_SMALL, _SHARE_OF_SMALL * len(areas))
+        return most if numbers[most] > least and not are_large else None
 
     def searched_after(self, polarity: Polarity, before: Search) -> Search:
         """Look for particles of one polarity, beside what was found in a smaller image."""

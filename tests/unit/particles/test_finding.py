@@ -335,11 +335,12 @@ def test_it_says_what_is_left_out_and_why_nothing_is_found():
     noise = np.random.default_rng(0).normal(0.5, 0.1, (64, 64))
     rows, columns = np.abs(np.indices((240, 240)) % 40 - 20)[:, 5:, 5:]
     specks = (np.hypot(rows, columns) < 10) | (np.hypot(rows - 20, columns - 20) < 2.2)
+    dots = (np.hypot(rows, columns) < 3) | (np.hypot(rows - 20, columns - 20) < 2.2)
     for image, polarity, min_area, n, words in (
         (noise, "auto", 20, 0, "no particle is found: grey values range over less than"),
         (field("dark")[0], "bright", 20, 0, "5 regions of the other"),
-        (0.6 - 0.3 * specks, "auto", 21, 36, "regions of fewer than 21 pixels are left out"),
-        (0.6 - 0.3 * specks, "auto", 20, 36 + 25, "searched at twice its size"),
+        (0.6 - 0.3 * specks, "auto", 20, 36, "regions of fewer than 20 pixels are left out"),
+        (0.6 - 0.3 * dots, "auto", 20, 36 + 25, "searched at twice its size"),
     ):
         with pytest.warns(UserWarning, match=words):
             found = find_particles(image, polarity=polarity, min_area=min_area)
