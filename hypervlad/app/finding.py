@@ -430,7 +430,7 @@ class Finding(Exchange):
 
     def _given_before(self) -> list[str | Path]:
         """Return the options with which particles were found; groups and samples are in tables."""
-        groups = self.groups.table(self.own_names())
+        groups, _ = self.groups.table(self.own_names())
         given: list[str | Path] = [f"--groups={groups}"] if groups else []
         if not (self.folder / RUN).exists():
             return given

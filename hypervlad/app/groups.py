@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -30,7 +31,7 @@ class Groups:
     """
 
     def __init__(self, database: Database, usual: Mapping[str, str]) -> None:
-        self._database = database
+        self._database, self._lock = database, threading.Lock()
         known = database.fact("groups of images")
         self._named: dict[str, str] = dict(usual) if known is None else parse_json(known)
 
@@ -56,19 +57,26 @@ class Groups:
             groups = load_groups(files, root, table).tolist()
         except ValueError as error:
             raise QueueError(str(error)) from error
-        self._put(
-            {name: checked_name(own, "group") for name, own in zip(names, groups, strict=True)}
-        )
-        return f"{counted(len(names), 'image')}: {counted(len({*groups}), 'group')} of {table.name}"
+        own = [checked_name(group, "group") for group in groups]
+        if (n := len({*own})) < len({*groups}):
+            raise QueueError(f"{table.name}: groups have names that differ by spaces alone")
+        self._put(dict(zip(names, own, strict=True)))
+        return f"{counted(len(names), 'image')}: {counted(n, 'group')} of {table.name}"
 
     def _put(self, groups: Mapping[str, str]) -> None:
-        self._named = {name: own for name, own in {**self._named, **groups}.items() if own}
-        self._database.set_facts(**{"groups of images": json.dumps(self._named)})
+        with self._lock:
+            self._named = {name: own for name, own in {**self._named, **groups}.items() if own}
+            self._database.set_facts(**{"groups of images": json.dumps(self._named)})
 
-    def table(self, names: Iterable[str]) -> str:
-        """Write the table of images, and return its path; "" if none of them has a group."""
-        rows = [[name, self.of(name)] for name in names]
-        path = self._database.folder / GROUPS
-        content = table_as_bytes(["path", "group"], rows) if self._named.keys() & {*names} else b""
-        write_own(self._database, path, content)
-        return str(path) if content else ""
+    def table(self, names: Iterable[str]) -> tuple[str, str]:
+        """Write the table of images; return its path, and the new name of one by others.
+
+        Each is "" if there is none, as where no image has a group.
+        """
+        path, names = self._database.folder / GROUPS, list(names)
+        with self._lock:
+            rows = [[name, self.of(name)] for name in names]
+            has_any = bool(self._named.keys() & {*names})
+            content = table_as_bytes(["path", "group"], rows) if has_any else b""
+            other = write_own(self._database, path, content)
+        return str(path) if content else "", other

@@ -72,7 +72,8 @@ class Networks:
             try:
                 wanted, self._wanted = self._wanted, None
                 with contextlib.suppress(BusyError, ImageReadError), self._alone():
-                    self._field(*wanted)
+                    if wanted is not None:  # another thread may have taken it
+                        self._field(*wanted)
             finally:
                 self._preparing.release()
 

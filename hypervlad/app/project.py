@@ -230,8 +230,8 @@ class Project(Finding):
             except (ValueError, LookupError, TypeError) as error:
                 raise StaleError(_OTHER_IMAGES) from error
             said = self.groups.give(chosen, group)
-        self.groups.table(names)
-        return said
+        _, other = self.groups.table(names)
+        return f"{said}; {other} is the table that was there before" if other else said
 
     def name_of(self, image: str) -> str:
         """Return the name of an image of a page, which may be of before the server's last start."""
@@ -254,7 +254,7 @@ class Project(Finding):
             elif each.kind == "number":
                 choices[each.name] = typed_number(choices[each.name], each.label)
             elif each.kind == "groups":  # a preview compares none
-                choices[each.name] = "" if only else self.groups.table(self.own_names())
+                choices[each.name] = "" if only else self.groups.table(self.own_names())[0]
         if choices.get("model") and choices.get(task.given):  # which would be trained anew
             raise QueueError("give sorted images or a model, not both")
         with self._asking:  # what is marked from now on is not learnt

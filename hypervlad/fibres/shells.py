@@ -70,9 +70,10 @@ _OF_TUBES = (
 # apart, and between them is a share of their contrast.
 _PAIR, _ALIKE, _TURN, _BETWEEN = (1.3, 8.0), 0.3, 0.15, (0.12, 0.88)
 _MIN_PAIRED = 0.4  # of the visible length; of walls, 0.5 and more; of parallel fibres, up to 0.24
+_MAX_PLACES = 2000  # that are compared with all others
 OF_WALLS = (
     "the lines run in pairs with something between them, as the walls of tubes or bright rims: not "
-    "tubes but their walls would be measured"
+    "tubes but their walls are seen"
 )
 
 
@@ -191,8 +192,9 @@ def are_walls(field: Field, sign: float, places: Places, lengths: Values) -> boo
         return False
     positions, normals, logs = places.positions, places.normals, np.log(places.diameter)
     farthest = _PAIR[1] * float(np.median(places.diameter))
-    pairs = cKDTree(positions).query_pairs(farthest, output_type="ndarray")
-    one, other = np.concatenate([pairs, pairs[:, ::-1]]).T
+    some = np.arange(len(places))[:: -(-len(places) // _MAX_PLACES)]
+    near = cKDTree(positions).query_ball_point(positions[some], farthest)
+    one, other = np.repeat(some, [*map(len, near)]), np.concatenate(near).astype(np.intp)
     apart, wide = positions[other] - positions[one], places.diameter[one]
     across = (apart * normals[one]).sum(axis=1)
     along = np.linalg.norm(apart - across[:, None] * normals[one], axis=1)
@@ -211,7 +213,7 @@ def are_walls(field: Field, sign: float, places: Places, lengths: Values) -> boo
     is_wall &= np.abs(np.log(np.abs(side) / np.median(np.abs(side[is_wall])))) < _ALIKE
     before, after = (one[is_wall & (side * way > 0)] for way in (-1, 1))
     paired = np.setxor1d(before, after)  # parallel fibres have others on both sides
-    return bool(lengths[paired].sum() > _MIN_PAIRED * lengths.sum())
+    return bool(lengths[paired].sum() > _MIN_PAIRED * lengths[some].sum())
 
 
 def _are_lit(of_fibres: Sequence[tuple[Places, Values]], long: LongFibres) -> bool:

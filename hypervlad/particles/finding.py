@@ -64,7 +64,8 @@ class FoundParticles(Outlines):
         nothing was found.
     confidence : float
         Of the polarity, from 0 to 1: by how much more area, contrast and convexity it has than
-        the opposite one. 1 if the polarity was given, 0 if nothing was found.
+        the opposite one; by how many more there are, if hardly any were found before the image was
+        enlarged. 1 if the polarity was given, 0 if nothing was found.
     doubts : dict of str to float
         What is doubtful, by which numbers and sizes may be wrong, such as "touching", the share of
         outlines between two particles; empty if nothing was found.
@@ -121,7 +122,7 @@ def find_particles(
     the range of grey values, the image is searched again without it. Left out are regions of less
     than a fifth of the others' contrast, as dirt, but six or more that are alike, and those whose
     contrast the texture of the background has by chance: if it has that of most, all are but six or
-    more that are much clearer, unless three tenths of the image look like particles, and so are
+    more that are much clearer, unless two fifths of the image look like particles, and so are
     five or fewer that are nearly as faint. Branched particles may be found in pieces, which
     `number_range` says.
 

@@ -40,6 +40,7 @@ from hypervlad.particles.doubt import Doubt, are_lumps
 from hypervlad.particles.joining import Joined, Joiner
 from hypervlad.particles.polarity import (
     OPPOSITE,
+    SURE,
     Polarity,
     PolarityFound,
     chosen_polarity,
@@ -79,8 +80,8 @@ _STANDS_OUT = 6.0  # times the median deviation of the background: four standard
 # of most of the particles' area. What the finder takes for particles in textures has 6 and less.
 _MIN_CLARITY, _TYPICAL_CLARITY = 5.0, 8.0
 # Of pixels of the whole image that look like particles: what is beside these has no texture of its
-# own. Textures of empty fields have up to 0.24, piles from 0.36.
-_CROWDED = 0.3
+# own. Piles have 0.5 and more; with 0.3, two more of 400 empty fields have false ones.
+_CROWDED = 0.4
 # Of so few particles, most of the area is clearer, and its contrast, where the image's edge has
 # none, this share of the range: holes, lights and clipped corners of empty fields have less.
 FEW, _CLARITY_OF_FEW, _RANGE_OF_FEW = 5, 10.0, 0.16
@@ -257,11 +258,11 @@ class Scales:
         """Return the polarity of particles of which many are too small to be found, if any is."""
         if self.min_area > _SMALL or max(self.grey.shape) > _TILE:
             return None
-        n_known = len(search.every[search.known].areas)
+        is_open = search.confidence < SURE and len(search.every[search.known].areas) <= FEW
         numbers = {
             name: self.n_specks(name, own.labels)
             for name, own in search.every.items()
-            if name == search.known or n_known <= FEW
+            if name == search.known or is_open
         }
         most = max(numbers, key=lambda name: numbers[name])
         areas = search.every[most].areas
@@ -275,6 +276,8 @@ class Scales:
         for name, own in every.items():
             every[name] = own._replace(labels=nearest(own.labels, self.grey.shape))
         every[polarity] = seen = self.found(polarity)
+        if polarity == before.known and len(before.every[polarity].areas):
+            return Search(polarity, before.confidence, every)
         n_others = len(every[OPPOSITE[polarity]].areas) if len(every) > 1 else 0
         return Search(polarity, 1 - n_others / max(len(seen.areas), n_others, 1), every)
 

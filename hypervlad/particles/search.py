@@ -445,6 +445,9 @@ def _found_in(
             drawn = None
     if drawn is None:
         found = Outlines.of(outline(image), str(image)) if there is None else there
+        # Files of outlines do not say where margins are; what these cut counts for none anyway.
+        whole = [k for k, is_cut in enumerate(found.cut_off()) if not is_cut]
+        found = replace(found[whole], n_beside=found.n_beside + len(found) - len(whole))
     check_same_size(found, own.pixels, str(image))
     found = replace(found, pixel_size=own.pixel_size)
     row: dict[str, Any] = {
