@@ -47,7 +47,7 @@ _SLOW = (
 _BAR = re.compile(  # as tqdm prints it: what, done, total, unit
     r"(?:(\w[^:%]*): +)?\d+%\|.*?(\d+)/(\d+) \[[\d:]+<[\d:?]+(?:, +[\d.?]+(?:s/)?(\w+))?"
 )
-_MAX_END = 10.0  # seconds in which a process ends that is told so
+_MAX_END = 10.0  # seconds that a process has to end once it is told to
 _PAST = 3  # from this part of a bar's steps on, its pace is of now: what is resumed counts at once
 # Of what commands print, the page shows at the end what begins so, with lines indented below.
 _SHOWN = re.compile(
