@@ -37,6 +37,7 @@ _noted: ContextVar[tuple[str | None, list[str]]] = ContextVar("noted")
 #: Between the notes of an image, and those of several images.
 BESIDES = ". Besides, "
 _THIS_IMAGE = "this image"  # stands for its name, which may be followed by a fact
+_NUMBER = re.compile(r"(\d+)")
 _PLACE_OF_NAME = re.compile(rf"{_THIS_IMAGE}((?: \([^()]*\))?)")
 
 
@@ -104,7 +105,13 @@ def announced(n_images: int) -> Iterator[None]:
     finally:
         _run.reset(token)
     for sentence, facts in run.facts.items():
-        warn_user(sentence(facts, max(n_images, len(facts))))
+        # Threads come to images in any order; numbers in names count, as in "image 10 of the list".
+        in_order = {name: facts[name] for name in sorted(facts, key=_in_parts)}
+        warn_user(sentence(in_order, max(n_images, len(facts))))
+
+
+def _in_parts(name: str) -> list[str | int]:
+    return [int(each) if at % 2 else each for at, each in enumerate(_NUMBER.split(name))]
 
 
 def warn_of_image(sentence: Sentence, name: str, fact: Any, *, is_noted: bool = True) -> None:

@@ -137,8 +137,14 @@ def test_outlines_are_corrected_with_the_pointer_and_keys(editor: Editor) -> Non
 
 
 def test_keys_alone_correct_and_another_window_is_noticed(editor: Editor) -> None:
-    # A key that comes while the page is still being loaded may be lost.
-    editor.until(lambda: "1 of 3" in editor.text("status") or editor.press(Keys.ESCAPE, "w"))
+    asked = "shown = null; let n = 0; const send = post; "
+    asked += "post = (path, body) => { n += path === 'outlines'; return send(path, body); }; "
+    assert editor.run(f"{asked} return Promise.all([refresh(), refresh()]).then(() => n)") == 1
+    editor.until(editor.opened)
+    editor.press("w")
+    editor.says("1 of 3")
+    assert editor.run("stroke = [[1, 1]]; return open(shown.id).then(() => stroke.length)") == 1
+    assert editor.run("stroke = null; return selected.size") == 1
     editor.press("n")
     editor.until(lambda: not editor.hidden("dialog"))
     editor.press("cube", Keys.ENTER, Keys.ENTER)

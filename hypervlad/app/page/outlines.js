@@ -20,6 +20,7 @@ let cross = null; // where arrow keys have moved the cross, in pixels of the ima
 let drag = null;
 let line = Promise.resolve(); // what is sent, in order
 let isCutOff = false; // from the server
+let asked = 0; // what there is, so often: of two answers, that to the later question counts
 let refusals = 0; // so far
 const pointers = new Map();
 let waiting = 0; // for the next frame
@@ -32,18 +33,20 @@ async function refresh() {
   if (busy || stroke) return;
   const clicked = clicks;
   try {
-    const answer = await post("images", {});
+    const answer = { asked: ++asked, ...await post("images", {}) };
     if (isCutOff) hideTrouble(); // other troubles stay to be read
     isCutOff = false;
-    if (busy || clicked !== clicks || stroke) return;
-    const isOther = takeList(answer);
-    const mine = images.find(({ id, name }) => shown && (isOther ? name === shown.name : id === shown.id));
-    if (!shown && images.length) await open(Number(location.hash.slice(1)) || (inOrder().find(({ error }) => !error) ?? images[0]).id);
-    else if (isOther && images.length) await open((mine ?? images[0]).id);
-    else if (mine && mine.version !== shown.version && !(mine.error && shown.version < 0)) {
-      if (shown.version >= 0) say("this image was changed in another window: it is shown as it is now");
-      await open(mine.id);
-    }
+    if (busy || clicked !== clicks || stroke || answer.asked < state.asked) return;
+    takeList(answer);
+    await inLine(async () => { // an image that is opened twice would lose what was chosen meanwhile
+      const isAnew = shown?.id < 0;
+      const mine = images.find(({ id, name }) => shown && (isAnew ? name === shown.name : id === shown.id));
+      if (images.length && (!shown || isAnew)) await open(shown ? mine?.id : Number(location.hash.slice(1)) || (inOrder().find(({ error }) => !error) ?? images[0]).id);
+      else if (mine && mine.version !== shown.version && !(mine.error && shown.version < 0)) {
+        if (shown.version >= 0) say("this image was changed in another window: it is shown as it is now");
+        await open(mine.id);
+      }
+    });
   } catch (error) {
     isCutOff = true;
     showFailure(error);
@@ -52,8 +55,7 @@ async function refresh() {
 
 function takeList(answer) {
   images = answer.images;
-  const isOther = takeState(answer);
-  if (isOther) {
+  if (takeState(answer)) {
     rows.clear();
     by("list").replaceChildren();
     shown &&= { ...shown, id: -1 }; // to be opened by its name
@@ -63,7 +65,6 @@ function takeList(answer) {
   showList();
   showChoices();
   if (shown) press(by("done"), isDone());
-  return isOther;
 }
 
 // It stays to be read until the files are written.
@@ -87,9 +88,9 @@ async function open(id) {
     showAll();
     return;
   }
-  stroke = null;
   takeOutlines(shown);
   if (isOther) {
+    stroke = null;
     location.hash = String(found.id);
     selected.clear();
     cross = null;
@@ -141,7 +142,7 @@ function pathOf(rings) {
 // One after the other, as fast as a person works; after a refusal, those that wait are not sent.
 function inLine(use) {
   const mine = refusals;
-  line = line.then(() => (mine === refusals ? use() : null));
+  line = line.catch(() => {}).then(() => (mine === refusals ? use() : null));
   return line;
 }
 

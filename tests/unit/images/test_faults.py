@@ -91,6 +91,8 @@ def test_only_faults_that_are_unusual_in_training_are_said(model, tmp_path):
             model.predict([like, soft, flat, *uneven, other])
         found = [str(each.message) for each in found]
         assert sum("of another " in each for each in found) == 2  # type and size
+        for numbers in (re.findall(r"image (\d+) of", each) for each in found):
+            assert numbers == sorted(numbers), "threads come to images in any order"
         said = [each for each in found if "image 3 " in each and "lines differ" in each]
         assert len(said) == (known is IMAGES)
         looks = r"^unlike nearly all.* image 1 [^)]*\) \([^)]*sharpness 0.* image 2 .*contrast 0"
