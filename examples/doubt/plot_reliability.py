@@ -37,9 +37,7 @@ cases = {
 figure, axes = plt.subplots(1, 2, figsize=(9, 4.7), layout="constrained")
 for ax, (name, shown) in zip(axes, cases.items(), strict=True):
     found = model.classify(shown)
-    ReliabilityDisplay.from_predictions(
-        labels[new], found.proba, classes=model.classes_, n_bins=5, ax=ax
-    )
+    ReliabilityDisplay.from_predictions(labels[new], found.proba, classes=model.classes_, ax=ax)
     ax.set_title(name, pad=22)
     right = model.classes_[found.proba.argmax(axis=1)] == labels[new]
     print(f"{name}: mean confidence {found.proba.max(axis=1).mean():.0%}, {right.mean():.0%} right")

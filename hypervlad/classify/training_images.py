@@ -300,7 +300,7 @@ def _noise(rng: np.random.RandomState, exponent: float) -> NDArray[np.float64]:
 class ImageFormats(UsualFaults):
     """What images are like: how they were stored, their faults, and how they look.
 
-    Types of pixels in files ("float" for any floating point), shortest and longest side.
+    Types of pixels ("float" for any floating point that is stretched), shortest and longest side.
     """
 
     dtypes: tuple[str, ...]

@@ -63,7 +63,7 @@ class ImageInfo:
     is_blank : bool, default=False
         Whether all pixels are equal.
     dtype : str, default=""
-        Of the pixels as stored, such as "uint8".
+        Of the pixels as stored, such as "uint8"; also for floats in [0, 1], which are scaled alike.
     outline : tuple of 7 floats or None, default=None
         The measures of a particle's outline, `SHAPE_MEASURES`; None for a whole image.
     faults : Faults or None, default=None
@@ -388,6 +388,8 @@ def _n_fitting(batch_pixels: int, n_pixels: int) -> int:
 
 def _info_of(micrograph: Micrograph, pixel_size: float | None) -> ImageInfo:
     pixels, stored = micrograph.pixels, micrograph.metadata.get("dtype", "")
+    if stored.startswith("float") and micrograph.metadata.get("scaling") == "limits":
+        stored = "uint8"
     size, mask = micrograph.pixel_size, micrograph.mask
     scale = 1.0 if size is None or pixel_size is None else size / pixel_size
     outline = None if mask is None else shape_measures(mask, scale)

@@ -83,7 +83,8 @@ class Micrograph:
         SHA-256, in hexadecimal, of the decoded pixels (without a removed banner) and of the rule
         that scaled them: independent of the file name and the lossless format.
     metadata : dict
-        Values that JSON can store: ``"format"``, ``"dtype"`` as stored, ``"banner_rows"`` removed,
+        Values that JSON can store: ``"format"``, ``"dtype"`` as stored, ``"scaling"`` (by "limits"
+        of the type or the reading options, by "percentile" or "minmax"), ``"banner_rows"`` removed,
         ``"page"`` and ``"n_pages"``, the instrument's metadata (``"fei"``, ``"zeiss"``,
         ``"imagej"`` and others), ``"pixel_size_from"``: where it is stated,
         ``"pixel_sides_nm"`` of pixels that are not square, and ``"implausible_pixel_sides_nm"``
@@ -206,7 +207,12 @@ def read_named(
         pixels=scale_pixels(pixels, rule),
         pixel_size=decoded.pixel_size,
         digest=pixel_digest(pixels, rule) if with_digest else "",
-        metadata={**decoded.metadata, "dtype": stored_type, "banner_rows": n_banner},
+        metadata={
+            **decoded.metadata,
+            "dtype": stored_type,
+            "scaling": rule[0],
+            "banner_rows": n_banner,
+        },
         source=name if is_path else None,
     )
 

@@ -108,14 +108,14 @@ def faint_spots(
     sign = 1 if polarity == "bright" else -1
     half, is_own, free = _beside(sample, labels)
     half = sign * half
-    if np.count_nonzero(free) < _LEAST or not is_own.any():
+    if np.count_nonzero(free[_INNER]) < _LEAST or not is_own.any():
         return None
     beyond = stands_out(np.where(free, half, 0), free.astype(np.float32), _NARROW, _WIDE)
     within = np.zeros_like(free)
     within[_INNER] = free[_INNER]
     beyond[~within] = 0
-    middle = np.median(beyond[free])
-    deviation = 1.4826 * np.median(np.abs(beyond[free] - middle))
+    middle = np.median(beyond[within])
+    deviation = 1.4826 * np.median(np.abs(beyond[within] - middle))
     spots, n = ndimage.label(beyond > middle + _STANDS_OUT * deviation)
     areas = areas_of(spots, n)
     most = ndimage.maximum(beyond, spots, np.arange(n + 1))

@@ -107,10 +107,13 @@ COMMANDS = [
         *(0, [], []),
     ),
     pytest.param(
-        *(
-            ["demo", "-o", f"{HOSTILE}demo", "--n-images", "24", "--set", "backbone=tiny"],
-            *(0, [], [f"{HOSTILE}demo/index.html"]),
-        ),
+        [
+            "demo",
+            "-o",
+            f"{HOSTILE}demo",
+            *shlex.split("--n-images 24 --set backbone=tiny --set weights=random"),
+        ],
+        *(0, [], []),
         marks=pytest.mark.full,  # trains a classifier
         id="demo",
     ),

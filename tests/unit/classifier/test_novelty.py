@@ -213,6 +213,8 @@ MIXED = [grey(dtype=name) for name in ("uint16", "float32")]
         ([grey(), grey(300, 300, "uint16")], [grey(), grey(dtype="uint16"), grey(50, 600)], []),
         ([grey()], [grey(), *MIXED], ["training images (uint8): image 1 of"]),
         ([grey(dtype="float32")], [grey(dtype="float64")], []),
+        ([grey()], [grey() / 255], []),
+        ([grey() / 255], [grey()], []),
         *(([grey()], [grey(*sides)], []) for sides in ((400, 900), (50, 50))),
         ([grey()], [grey(401, 500)], ["(401 x 500); details"]),
         ([grey()], [grey(49, 49)], ["(49 x 49); details"]),
