@@ -47,6 +47,7 @@ _OF_PEOPLE = PERSON_SOURCE, FILE_SOURCE, *_OF_TRAINING
 _SAVE_AS_CSV = "; if a spreadsheet saved it, save it as CSV UTF-8"
 # An outline with these measures is the one that was measured before, whatever its number is now.
 _SAME = ["area_px2", "top", "left", "centroid_row", "centroid_column"]
+_DIGITS = 3  # of these, after the point; spreadsheets keep fewer than were written
 
 
 def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
@@ -237,15 +238,13 @@ def with_marks(table: pd.DataFrame, before: pd.DataFrame) -> tuple[pd.DataFrame,
     import pandas as pd
 
     is_given = is_left_out(before) | is_by_person(before)
-    old = before.drop_duplicates(_SAME, keep=False)
-    if not len(old):
-        return table, int(is_given.sum())
-    is_kept = pd.Series(
-        pd.MultiIndex.from_frame(old[_SAME]).isin(pd.MultiIndex.from_frame(table[_SAME])), old.index
-    ).reindex(before.index, fill_value=False)
-    added = [column for column in old if column not in table]
-    found = table.merge(old[[*_SAME, *added]], on=_SAME, how="left")
-    return found, int((is_given & ~is_kept.to_numpy(bool)).sum())
+    own, earlier = (
+        pd.MultiIndex.from_frame(each[_SAME].round(_DIGITS)) for each in (table, before)
+    )
+    is_one = ~earlier.duplicated(keep=False)
+    added = [column for column in before if column not in table]
+    old = before.loc[is_one, added].set_axis(earlier[is_one]).reindex(own).set_axis(table.index)
+    return table.join(old), int((is_given & ~(is_one & earlier.isin(own))).sum())
 
 
 def training_labels(classifier: Any) -> dict[str, tuple[str, str, NDArray[np.float64]]]:

@@ -382,6 +382,9 @@ def test_wrong_outlines_are_not_counted(classified):
 
 
 def test_outlines_that_were_changed_are_measured_again_before_they_are_counted(classified):
+    table = classified.path / "particles.csv"
+    pd.read_csv(table).to_csv(table, index=False, float_format="%.9g")  # as a spreadsheet does
+    classified = FoundFolder(classified.path)
     file, before = classified.outlines_file("a.png"), classified.table
     write_outlines(file, classified.outlines("a.png"))  # the same again, as in a copied folder
     assert "changed" not in str(classified.count().notes)
