@@ -25,9 +25,8 @@ model = MicrographClassifier(encoder, calibrate=False, random_state=0).fit(
 )
 
 # %%
-# The height of a bar is the share of right answers among those with a confidence in the bar's
-# range. The line is its 95 % interval, which is wide where there are few images. Their number is
-# above the diagram.
+# A dot is the share of right answers among those with a confidence in one range. The vertical line
+# is its 95 % interval, which is wide where there are few images. Their number is above the diagram.
 
 rng = np.random.default_rng(0)
 cases = {
