@@ -43,10 +43,8 @@ _OTHERS = (
     "{} regions look like particles, too, in this image ({:,}); if these are meant, say so by the "
     "polarity"
 )
-_SPECKS = (
-    "{} of fewer than {} pixels are left out; if these are particles, lower min_area, or enlarge "
-    "the image"
-)
+_FOR_SPECKS = "lower min_area, or enlarge the image"
+_SPECKS = f"{{}} of fewer than {{}} pixels are left out; if these are particles, {_FOR_SPECKS}"
 _ENLARGED = (
     "many are small, so the image was searched at twice its size; particles have {} pixels or more "
     "there"
@@ -306,7 +304,8 @@ def _why_none(
     if n_beside:
         left_out.append(f"{counted(n_beside, 'particle')} that annotations cover in part")
     if left_out:
-        return f"no particle is left; left out: {', '.join(left_out)}"
+        advice = f"; if small ones are particles, {_FOR_SPECKS}" if n_specks else ""
+        return f"no particle is left; left out: {', '.join(left_out)}{advice}"
     noise = float(np.median(np.abs(grey - ndimage.gaussian_filter(grey, 1)))) / 0.6745
     ratio = brightness_of(grey)[1] / max(noise, 1e-9)
     limit = next((each for each in _RANGES if ratio < each), None)
