@@ -181,7 +181,7 @@ class OrientationDisplay(Display):
         ax.spines[:].set_visible(False)
         size = self.result.orientation.pixel_size
         if size is not None and min(width, height) > _MIN_BAR:
-            draw_scale_bar(ax, width, height, width, size * self.result.pixels.shape[1])
+            draw_scale_bar(ax, width, self.result.pixels, size)
         ax.set(xlim=(0, width), ylim=(height, 0))
 
     def _write(self, ax: Axes, above: str, below: str) -> None:

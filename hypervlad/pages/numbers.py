@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import TYPE_CHECKING, Any
 
+from numpy.typing import NDArray
+
 from hypervlad.common.wording import interval_words, percent
+from hypervlad.images.annotations import annotation_mask, find_annotations
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -75,18 +79,29 @@ def length_text(nm: float) -> str:
     return f"{number:g} {name}"
 
 
-def draw_scale_bar(ax: Axes, right: float, bottom: float, width: float, nm: float) -> None:
-    """Draw a scale bar into the lower right corner of an image that is `width` inches wide.
+def draw_scale_bar(ax: Axes, width: float, pixels: NDArray[Any], pixel_size: float) -> None:
+    """Draw a scale bar into a corner of an image, `width` inches wide, where nothing is drawn yet.
 
-    The width of the specimen is `nm`, in nanometres.
+    `pixel_size` is in nanometres. Of crowded images, it is the lower right corner.
     """
     from matplotlib.patches import Rectangle
 
+    n_rows, n_columns = pixels.shape[:2]
+    inches, nm = width / n_columns, n_columns * pixel_size
     length = round_length(_MAX_BAR_SHARE * nm)
     text = length_text(length)
     bar = width * length / nm
     box = max(bar, 0.075 * len(text)) + 0.14
-    left, top = right - 0.06 - box, bottom - 0.31
+    drawn = annotation_mask(find_annotations(pixels), (n_rows, n_columns))
+    corners = itertools.product((n_rows * inches - 0.31, 0.06), (width - 0.06 - box, 0.06))
+    places = [(left, top) for top, left in corners]
+
+    def is_free(place: tuple[float, float]) -> bool:
+        x, y = (max(0, int(each / inches)) for each in place)
+        own = drawn[y : y + math.ceil(0.25 / inches), x : x + math.ceil(box / inches)]
+        return not own.any()
+
+    left, top = next(filter(is_free, places), places[0])
     ax.add_patch(Rectangle((left, top), box, 0.25, color="black", alpha=0.6, lw=0, zorder=4))
     style: dict[str, Any] = {"color": "white", "zorder": 5}
     middle = left + box / 2

@@ -139,7 +139,7 @@ class ParticleDisplay(Display):
                 labelcolor=GREY,
             )
         if self.pixel_size is not None:
-            draw_scale_bar(ax, width, height, width, self.pixel_size * self.outlines.shape[1])
+            draw_scale_bar(ax, width, self.pixels, self.pixel_size)
         ax.set(xlim=(0, width), ylim=(height, 0), aspect="equal")
         ax.set_axis_off()
 

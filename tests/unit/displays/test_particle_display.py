@@ -49,3 +49,20 @@ def test_scale_bars_are_round_and_at_most_a_quarter_of_the_width(quarter, text):
     assert bar.width / display.ax_.get_xlim()[1] == pytest.approx(length / quarter / 4)
     assert box.x0 < bar.x0
     assert bar.x1 < box.x1 < display.ax_.get_xlim()[1]
+
+
+@pytest.mark.parametrize(
+    ("corners", "place"),
+    [(["lr"], "ll"), (["ul"], "lr"), (["lr", "ll"], "ur"), (["lr", "ll", "ur", "ul"], "lr")],
+)
+def test_scale_bars_lie_beside_what_was_drawn_into_the_image(corners, place):
+    image = np.random.default_rng(0).uniform(0.3, 0.5, (200, 300))
+    for vertical, horizontal in corners:
+        rows = slice(0, 24) if vertical == "u" else slice(-24, None)
+        columns = slice(0, 90) if horizontal == "l" else slice(-90, None)
+        image[rows, columns] = 0
+    display = ParticleDisplay(image, np.zeros((200, 300), int), pixel_size=1.0).plot()
+    box = display.ax_.patches[0].get_bbox()
+    is_low = box.y0 > display.ax_.get_ylim()[0] / 2
+    is_right = box.x0 > display.ax_.get_xlim()[1] / 2
+    assert place == ("l" if is_low else "u") + ("r" if is_right else "l")
