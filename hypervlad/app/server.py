@@ -89,7 +89,7 @@ def make_app(kept: Queue | Project, token: str, port: int) -> Flask:
         _add_labels(app, Labels(kept))
     else:
         _add_project(app, kept, previews)
-        app.wsgi_app = _WithQueue(app.wsgi_app, kept, token, port)  # type: ignore[method-assign]
+        app.wsgi_app = _WithQueue(app.wsgi_app, kept, token, port)  # type: ignore[method-assign]  # as Flask says
     return app
 
 

@@ -25,7 +25,7 @@ def attach_stub(package: str, file: str) -> Face:
             places |= {each.name: str(node.module) for each in node.names}
     names = sorted(places)
 
-    def __getattr__(name: str) -> Any:  # noqa: N807
+    def __getattr__(name: str) -> Any:  # noqa: N807  # of modules, PEP 562
         if name not in places:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         module = places[name]
@@ -33,7 +33,7 @@ def attach_stub(package: str, file: str) -> Face:
         vars(sys.modules[package])[name] = found
         return found
 
-    def __dir__() -> list[str]:  # noqa: N807
+    def __dir__() -> list[str]:  # noqa: N807  # of modules, PEP 562
         return names.copy()
 
     return __getattr__, __dir__, names

@@ -163,7 +163,7 @@ class _NotShared:
 
 def _run_task(
     function: Callable[[Any, Any], T], shared: Shared, number: int, task: Any, threads: int | None
-) -> tuple[int, T | _NotShared, list[Warning]]:
+) -> tuple[int, T | _NotShared, list[Warning | str]]:
     """Run a task; return its number, its result and its warnings, which the caller repeats."""
     common = shared.get()
     if common is None:
@@ -173,7 +173,7 @@ def _run_task(
     torch.set_num_threads(threads)
     with warnings.catch_warnings(record=True) as raised:
         result = function(common, task)
-    return number, result, [warning.message for warning in raised]  # type: ignore[misc]
+    return number, result, [warning.message for warning in raised]
 
 
 # --- what tasks share -----------------------------------------------------------------------------

@@ -199,7 +199,7 @@ def count_found(
             f"several images mean something only if these have one magnification; {give_size()}"
         )
     if len(fields) < 2:
-        notes.append("no intervals of counts and sizes, which take at least two fields")
+        notes.append("no intervals of counts and sizes, which take at least two images")
     twice, in_group = (copies(field_table, "image_digest", *each) for each in ((), ("group",)))
     if in_group:
         same = "other images in the same group" if twice != in_group else "other images"
@@ -315,7 +315,7 @@ def count_found(
     d50 = counts[""][1].query("by == 'number'").iloc[-1]
     if len(fields) > 1 and d50["d50"] > 0 and np.isnan([d50["d50_low"], d50["d50_high"]]).any():
         notes.append(
-            "no whole interval of D50, which may be beyond all known sizes: measure more fields"
+            "no whole interval of D50, which may be beyond all known sizes: measure more images"
         )
     return FoundCounts(*counts.pop(""), column, notes, counts, particles)
 

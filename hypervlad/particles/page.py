@@ -43,7 +43,7 @@ _MAX_LETTERS = 40  # of the name of its field
 _OF_COUNTS = parts.Note(
     "Particles that touch an edge are outlined but not counted. By default, the others count for a "
     "little more than one, so that numbers per area are unbiased. Intervals contain the variation "
-    "between fields, and what finding misses and invents, as far as it is known."
+    "between images, and what finding misses and invents, as far as it is known."
 )
 REPORT = "figures, a table and methods for a paper: hypervlad report"
 _OF_DETECTION = (
@@ -119,7 +119,7 @@ def write_particles_page(
     pictured, crops, unreadable = _pictures(folder, labels, names, wanted)
     if unreadable:
         warn_user(
-            f"{counted(len(unreadable), 'field')} without a picture on {path}: "
+            f"{counted(len(unreadable), 'image')} without a picture on {path}: "
             f"{name_some(unreadable)}"
         )
     checks: list[parts.Part] = []
@@ -127,7 +127,7 @@ def write_particles_page(
         shown = parts.Pictures([crops[row] for row in own if row in crops], is_main=False)
         checks += [Markup("<strong>{}.</strong> {}").format(title, words), shown]
     switches = [(name, _style(name, names), thousands(labels.count(name))) for name in columns]
-    some = f"{len(pictured)} of {counted(len(fields), 'field')}, evenly spaced; the table has all. "
+    some = f"{len(pictured)} of {counted(len(fields), 'image')}, evenly spaced; the table has all. "
     some *= len(pictured) < len(fields)
     numbers = Counter(zip(table["micrograph"], labels, strict=True))
     totals = table["micrograph"].value_counts()
@@ -135,21 +135,21 @@ def write_particles_page(
         [name, *((str(n), n) for n in (totals.get(name, 0), *(numbers[name, o] for o in columns)))]
         for name in (field.micrograph for field in fields)
     ]
-    header = ["Field", "Particles", *columns]
+    header = ["Image", "Particles", *columns]
     content = [
         parts.Numbers(_numbers(fields, table)),
         parts.Items([f"{capitalised(note)}." for note in notes]),
         *([] if counts is None else _of_counts(counts, names)),
         parts.section("Outlines to check", *(checks or ["There are none."])),
         parts.section(
-            "Fields",
+            "Images",
             f"{some}Point at an outline for the number of its particle.",
             parts.Items(unreadable, "warning"),
             parts.Pictures(pictured, switches=switches),
         ),
         parts.section(
-            "Field by field",
-            parts.Sheet.of("Fields", header, rows, unit="field", file="fields.csv"),
+            "Image by image",
+            parts.Sheet.of("Images", header, rows, unit="image", file="fields.csv"),
         ),
     ]
     parts.write_page(path, "Particles found", content)
@@ -357,8 +357,8 @@ def _numbers(fields: Sequence[Field], table: pd.DataFrame) -> dict[str, str]:
     return {
         "particles outlined": thousands(len(table)),
         "touch an edge": thousands(int(table["touches_edge"].to_numpy(bool).sum())),
-        "fields searched": thousands(len(fields)),
-        "fields without particles": thousands(len(fields) - table["micrograph"].nunique()),
+        "images searched": thousands(len(fields)),
+        "images without particles": thousands(len(fields) - table["micrograph"].nunique()),
     }
 
 

@@ -66,7 +66,7 @@ class TrainingRows:
         return len(self.codes)
 
     @property
-    def X(self) -> NDArray[np.floating]:  # noqa: N802
+    def X(self) -> NDArray[np.floating]:  # noqa: N802  # as in scikit-learn
         """Return a new copy of the features, (m, p)."""
         return self.source[self.at]
 

@@ -84,8 +84,8 @@ def test_counts_sizes_and_every_outline_are_shown(found):
         numbers = [float(shown[2]), *map(float, shown[3].split(" to "))]
         assert numbers == pytest.approx([row["count"], row["low"], row["high"]], rel=0.006)
     for words in (
-        *("20 particles outlined", "5 touch an edge", "5 fields searched"),
-        *("0 fields without particles", "Not corrected for wrong classes"),
+        *("20 particles outlined", "5 touch an edge", "5 images searched"),
+        *("0 images without particles", "Not corrected for wrong classes"),
         *("equivalent diameter in nm", "methods for a paper: hypervlad report FOLDER"),
     ):
         assert words in page.spaced
@@ -107,7 +107,7 @@ def test_without_classes_pixel_size_and_particles(found):
     assert "Particle 1: 16 px" in page.spaced
     assert " nm" not in page.spaced
     assert "Least certain" not in page.spaced
-    assert "1 fields without particles" in page.spaced
+    assert "1 images without particles" in page.spaced
     assert ["b.png", "0"] in page.rows
     nothing = page_of(found({"a.png": 0 * LABELS}))
     assert "There are none." in nothing.spaced
@@ -126,7 +126,7 @@ def test_what_cannot_be_read_is_listed(found):
     file = folder.images / "a.png"
     file.unlink()
     for words in ("a.png: no such image in", "a.png: outlines of 60 x 90 pixels for an image of"):
-        with pytest.warns(UserWarning, match="1 field without a picture") as caught:
+        with pytest.warns(UserWarning, match="1 image without a picture") as caught:
             page = page_of(folder)
         assert words in str(caught[0].message)
         assert words in page.spaced
