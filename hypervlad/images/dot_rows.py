@@ -27,6 +27,7 @@ from hypervlad.images.bar_lines import (
 )
 
 _MIN_DOTS, _MAX_DOTS, _MAX_DOT, _MIN_FILL = 6, 200, (40, 12), 0.6
+_MAX_ROWS = 0.5  # of the rows of pixels, those with so many small objects: more are noise
 _N_WIDTHS, _N_ROWS = 2**6, 2**32  # more than dots and images have
 _MIN_PITCH, _PITCH_ERROR, _PITCH_ERROR_SHARE = 5, 2.0, 0.15
 # Levels of dots, and whether they are above (1) or below (-1).
@@ -59,7 +60,8 @@ def rows_of_dots(grey: Grey) -> Iterator[Candidate]:
             ordered = boxes[np.lexsort((boxes[:, 1], boxes[:, edge]))]
             starts = np.flatnonzero(np.diff(ordered[:, edge], prepend=-9, append=-9))
             sizes = np.diff(starts)
-            for i in np.flatnonzero((sizes >= _MIN_DOTS) & (sizes <= _MAX_DOTS)):
+            some = np.flatnonzero((sizes >= _MIN_DOTS) & (sizes <= _MAX_DOTS))
+            for i in some if len(some) <= _MAX_ROWS * len(grey) else ():
                 found = _regular(grey, sign, ordered[starts[i] : starts[i + 1]], *alike)
                 if found is not None:
                     yield found

@@ -18,6 +18,10 @@ _MAX_WITHIN, _WITHIN, _TO_ALL_SIDES = 0.3, 0.6, 0.45
 _BLURRED = 3  # pixels, of the edge
 _BESIDE = 4  # pixels beside the edge, within which other levels are
 _RECTANGLE = 0.97  # least share of its box that a rectangle fills
+# What else is in the margin, such as letters or an axis with its ticks, is at most this share of
+# it; without that, the rest is a rectangle, a disc or tiles, with an edge so crisp that the second
+# of its pixels has such a share of the contrast within. Crystals on clipped ground have less.
+_MAX_DRAWN, _CRISP = 0.15, 0.8
 # Or it is put together from tiles: nearly all of its outline is straight for so many pixels. Leaks
 # and specks of so many pixels do not count.
 _SPECK, _STRAIGHT, _LEAST_STRAIGHT = 5, 12, 0.9
@@ -44,13 +48,47 @@ def _margin_of(grey: Grey, level: float) -> Mask | None:
     other = _differs(grey, level, _RINGING)
     if not 0 < other.mean() <= 1 - _LEAST_MARGIN:
         return None
+    margin = _margin_around(grey, level, other)
+    if margin is None and (main := _largest_part(other)).any():
+        margin = _margin_around(grey, level, main, is_part=True)
+        if margin is not None and not _is_drawn_upon(grey, level, margin, other):
+            return None
+    return margin
+
+
+def _largest_part(other: Mask) -> Mask:
+    """Return what is largest, without specks, the lines at its edges, and what is apart from it."""
+    square = np.ones((_SPECK, _SPECK), bool)
+    solid = np.pad(other, _SPECK, "edge")
+    solid = ndimage.binary_opening(ndimage.binary_closing(solid, square), square)
+    parts, _ = ndimage.label(solid[_SPECK:-_SPECK, _SPECK:-_SPECK])
+    sizes = np.bincount(parts.ravel())
+    largest: Mask = parts == sizes[1:].argmax() + 1 if len(sizes) > 1 else parts > 0
+    return largest
+
+
+def _is_drawn_upon(grey: Grey, level: float, margin: Mask, other: Mask) -> bool:
+    """Return whether a margin has little else within, and what it surrounds is crisp and solid."""
+    if other[margin].mean() > _MAX_DRAWN or other[~margin].mean() < 1 - _MAX_WITHIN:
+        return False
+    depths = 1, 2, _BESIDE, _PART
+    beyond = [ndimage.binary_erosion(~margin, _EIGHT, depth, border_value=1) for depth in depths]
+    edge, within = (
+        np.median(np.abs(grey[low & ~high] - level)) for low, high in (beyond[:2], beyond[2:])
+    )
+    return bool(edge >= _CRISP * within)
+
+
+def _margin_around(grey: Grey, level: float, other: Mask, *, is_part: bool = False) -> Mask | None:
     shown = convex_hull(other)
     ends = [np.flatnonzero(shown.any(axis=axis))[[0, -1]] for axis in (1, 0)]
     spaces = [(low, n - 1 - high) for (low, high), n in zip(ends, grey.shape, strict=True)]
     box = np.prod([high + 1 - low for low, high in ends])
-    is_apart = np.min(spaces) > _BLURRED and shown.sum() < _RECTANGLE * box
-    candidates = [] if is_apart else [(~shown, 2)]  # and how many corners of the image it has
-    least, reaches_all = _WITHIN, np.max(spaces) <= _BLURRED
+    is_apart = is_part or np.min(spaces) > _BLURRED
+    is_shape = not is_apart or shown.sum() >= _RECTANGLE * box
+    candidates = [(~shown, 2)] if is_shape else []  # and how many corners of the image it has
+    least = _TO_ALL_SIDES if is_part else _WITHIN
+    reaches_all = np.max(spaces) <= _BLURRED
     if reaches_all:
         candidates, least = [(_around_tiles(other), 1), *candidates], _TO_ALL_SIDES
     for margin, n_corners in candidates:

@@ -13,7 +13,7 @@ from scipy.sparse.csgraph import connected_components
 
 from hypervlad.objects.detection import FindingRange
 from hypervlad.objects.particle import Outlines
-from hypervlad.objects.splitting import LabelMap, areas_of, borders_of
+from hypervlad.objects.splitting import BoolMap, LabelMap, areas_of, borders_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,6 +91,13 @@ class Doubt:
     areas: NDArray[np.float64]
     background: NDArray[np.float64]
     possible: NDArray[np.int64]
+
+    def within(self, mask: BoolMap) -> Doubt:
+        """Return the pieces that are not left out."""
+        own = mask.ravel()[self.pixels]
+        return Doubt(
+            *(each[own] for each in (self.pixels, self.areas, self.background, self.possible))
+        )
 
     def between(self, particles: LabelMap, min_area: int) -> tuple[int, int]:
         """Return how few and how many particles there may be, by how pieces are joined.

@@ -172,7 +172,7 @@ def find_particles(
     sample = read_sample(image, annotations=annotations, read_options=read_options)
     scales = Scales(sample.grey, min_area)
     search = scales.searched(polarity)
-    if small := scales.with_small(search):
+    if small := scales.with_small(search, sample.mask):
         twice = sample.at_twice_the_size()
         closer = Scales(twice.grey, min_area)
         again = closer.searched_after(small, search)
@@ -204,7 +204,7 @@ def _described(
         scales, labels, missed, note_of_missed = _with_faint(scales, sample, labels, known)
         n_beside = max(n_beside, drop_hidden(labels, sample, scales.min_area))
     if labels.any():
-        doubts = scales.facts(known, labels) | {"missed": missed}
+        doubts = scales.facts(known, labels, sample.mask) | {"missed": missed}
         doubts["soft"], note_of_edges = to_soft_edges(sample.grey, labels, known)
         labels[~sample.mask] = 0
         note = joined_notes([note, note_of_missed, note_of_edges])
@@ -215,13 +215,15 @@ def _described(
             if len(others := Outlines.of_labels(of_others)):
                 doubts |= either_polarity(found, others)
                 note = joined_notes([note, _OTHERS.format(OPPOSITE[known], len(others))])
-        n_specks = scales.n_specks(known, labels)
+        n_specks = scales.n_specks(known, labels, sample.mask)
         if n_specks > max(FEW, _MANY_SPECKS * len(found)):
             specks = _SPECKS.format(counted(n_specks, "region"), scales.min_area)
             note = joined_notes([note, specks])
     else:
         n_unclear = sum(own.n_unclear for own in every.values())
-        n_specks = max(scales.n_specks(name, own.labels) for name, own in every.items())
+        n_specks = max(
+            scales.n_specks(name, own.labels, sample.mask) for name, own in every.items()
+        )
         other = scales.found(OPPOSITE[known]) if is_given else None
         note = _why_none(sample.grey, other, n_unclear, n_beside, n_specks)
         n_unclear += n_specks

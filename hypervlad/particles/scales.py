@@ -16,6 +16,7 @@ from hypervlad.features.registry import get_backbone
 from hypervlad.objects.measures import solidity
 from hypervlad.objects.splitting import (
     EIGHT,
+    BoolMap,
     LabelMap,
     areas_of,
     elongations,
@@ -122,9 +123,7 @@ class Scales:
             self._images[scale] = resize(self._images[2 * scale], size, order=1, anti_aliasing=True)
         self._brightness = {scale: brightness_of(own) for scale, own in self._images.items()}
         self._seen = dict[tuple[Polarity, float], Joined]()
-        # Of the whole image: its pieces, how many pixels look like particles, and further facts.
-        self._doubt = dict[Polarity, Doubt]()
-        self._likely = dict[Polarity, int]()
+        self._doubt = dict[Polarity, Doubt]()  # of the whole image: its pieces, and further facts
         self._shown = dict[Polarity, dict[str, float]]()
         self._lumps = dict[Polarity, float]()  # the share of area in concave outlines
         # The probability of background, in 255 steps, on each scale.
@@ -221,15 +220,16 @@ class Scales:
             least = np.where(areas >= _MIN_SEEN, np.minimum(least, means), least)
         return least
 
-    def n_specks(self, polarity: Polarity, labels: LabelMap) -> int:
+    def n_specks(self, polarity: Polarity, labels: LabelMap, mask: BoolMap) -> int:
         """Return how many regions are too small for particles, beside those that were found."""
         specks = self._specks.get(polarity, np.zeros(0, np.intp))
-        return int(np.count_nonzero(labels.ravel()[specks] == 0))
+        return int(np.count_nonzero(mask.ravel()[specks] & (labels.ravel()[specks] == 0)))
 
-    def facts(self, polarity: Polarity, labels: LabelMap) -> dict[str, float]:
+    def facts(self, polarity: Polarity, labels: LabelMap, mask: BoolMap) -> dict[str, float]:
         """Return what is doubtful of some of the particles that were found; see `Doubt`."""
-        likely, seen = self._likely[polarity], self._shown[polarity]
-        facts = self._doubt[polarity].facts(labels, self.min_area, likely, seen)
+        likely = int(np.count_nonzero(mask & (self._background[polarity, 1] < _LIKELY)))
+        doubt, seen = self._doubt[polarity].within(mask), self._shown[polarity]
+        facts = doubt.facts(labels, self.min_area, likely, seen)
         return facts | {"lumps": float(are_lumps(facts, self._lumps[polarity]))}
 
     def searched(self, polarity: Literal["auto", "bright", "dark"]) -> Search:
@@ -254,13 +254,13 @@ class Scales:
             known, confidence = chosen_polarity(every, self.grey)
         return Search(known, confidence, every)
 
-    def with_small(self, search: Search) -> Polarity | None:
+    def with_small(self, search: Search, mask: BoolMap) -> Polarity | None:
         """Return the polarity of particles of which many are too small to be found, if any is."""
         if self.min_area > _SMALL or max(self.grey.shape) > _TILE:
             return None
         is_open = search.confidence < SURE and len(search.every[search.known].areas) <= FEW
         numbers = {
-            name: self.n_specks(name, own.labels)
+            name: self.n_specks(name, own.labels, mask)
             for name, own in search.every.items()
             if name == search.known or is_open
         }
@@ -326,7 +326,6 @@ class Scales:
             self._seen[polarity, scale] = joined.within(labels)
             return labels
         self._doubt[polarity] = doubt
-        self._likely[polarity] = int(np.count_nonzero(fields[0] < _LIKELY))
         pieces, n = ndimage.label(fields[0] < _EDGE, EIGHT)
         areas = areas_of(pieces, n)
         is_speck = ((areas >= _MIN_PIECE) & (areas < least_area))[pieces]

@@ -168,6 +168,44 @@ def test_margins_are_no_sample(is_shown: np.ndarray, level: int) -> None:
     assert len(find_particles(image)) == is_shown[[60, 80, 150, 200], [60, 200, 320, 90]].sum()
 
 
+def in_figure(level: int) -> np.ndarray:
+    """A scan with axes, ticks and words in the margin around it."""
+    picture = Image.new("L", (560, 460), level)
+    picture.paste(Image.fromarray(scan()), (90, 60))
+    draw, ink = ImageDraw.Draw(picture), 255 - level
+    draw.rectangle([89, 59, 490, 360], outline=ink)
+    for at in range(0, 400, 50):
+        draw.line([90 + at, 361, 90 + at, 365], fill=ink)
+        draw.text((80 + at, 368), str(at), fill=ink)
+        draw.line([85, 60 + min(at, 299), 88, 60 + min(at, 299)], fill=ink)
+    draw.text((200, 20), "sample 3", fill=ink, font_size=20)
+    draw.text((10, 60), "(a)", fill=ink, font_size=24)
+    return np.array(picture)
+
+
+@pytest.mark.filterwarnings("ignore:bands of scan lines")  # the frame
+@pytest.mark.parametrize("level", [0, 255])
+def test_margins_with_axes_and_words_are_no_sample(level: int) -> None:
+    image = in_figure(level)
+    with pytest.warns(UserWarning, match="margin"):
+        found = find_particles(image)
+    is_shown = np.ones(image.shape, bool)
+    for each in found.annotations:
+        top, left, bottom, right = each.box
+        is_shown[top:bottom, left:right] &= False if each.mask is None else ~each.mask
+    assert is_shown[64:356, 94:486].all()
+    assert is_shown.sum() < 1.02 * scan().size
+    plain = find_particles(scan())
+    assert (len(found), found.number_range) == (4, plain.number_range), "nothing is doubtful there"
+
+
+@pytest.mark.parametrize("level", [0, 255])
+def test_a_lattice_on_even_ground_has_no_margin(level: int) -> None:
+    image = np.full((300, 400), level, np.uint8)
+    image[40:260, 60:340] = np.where(ROWS % 12 + COLUMNS % 12 < 8, 128, level)[40:260, 60:340]
+    assert "margin" not in {each.kind for each in find_annotations(image)}
+
+
 def test_information_bars_are_found_on_both_sides() -> None:
     bar = np.zeros((30, 400), np.uint8)
     bar[10:20, 20:120:3] = 255
