@@ -95,9 +95,8 @@ class Doubt:
     def within(self, mask: BoolMap) -> Doubt:
         """Return the pieces that are not left out."""
         own = mask.ravel()[self.pixels]
-        return Doubt(
-            *(each[own] for each in (self.pixels, self.areas, self.background, self.possible))
-        )
+        areas, background = self.areas[own], self.background[own]
+        return Doubt(self.pixels[own], areas, background, self.possible[own])
 
     def between(self, particles: LabelMap, min_area: int) -> tuple[int, int]:
         """Return how few and how many particles there may be, by how pieces are joined.
