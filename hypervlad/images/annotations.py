@@ -72,12 +72,13 @@ class Annotation:
 def find_annotations(image: NDArray[Any]) -> list[Annotation]:
     """Find what was drawn into an image, and is no sample.
 
-    Margins of one level, as turning, aligning and stitching leave them, and round fields of view;
-    information bars at the bottom and at the top (`find_banner`); one scale bar (`find_scale_bar`)
-    with its label, letters of any level, arrows in pure black or white, and coloured strokes in an
-    image that is grey elsewhere. Letters are of one level with crisp edges, and unlike the rest of
-    the image. They are found in lines of at least two; in a corner, also single ones. Dots of a
-    lattice are no scale bar: rows of dots and ticks count only with a label.
+    Margins of one level, as turning, aligning and stitching leave them, round fields of view, and
+    what is around the image in a figure, with its axes and words; information bars at the bottom
+    and at the top (`find_banner`); one scale bar (`find_scale_bar`) with its label, letters of any
+    level, arrows in pure black or white, and coloured strokes in an image that is grey elsewhere.
+    Letters are of one level with crisp edges, and unlike the rest of the image. They are found in
+    lines of at least two; in a corner, also single ones. Dots of a lattice are no scale bar: rows
+    of dots and ticks count only with a label.
 
     Parameters
     ----------
