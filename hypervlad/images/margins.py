@@ -11,17 +11,18 @@ from scipy import ndimage
 _EIGHT = np.ones((3, 3), bool)
 # Margins have one level: compression changes it by so much, but half of it by little, and where
 # much within has it, it is the background's. The rest is convex, with other levels along its edge,
-# and leaves two corners of the image or more. It reaches all sides, and is so large, or larger; or
-# it is a rectangle.
+# and leaves two corners of the image or more. It reaches all sides, or leaves all corners, and is
+# so large, or larger; or it is a rectangle.
 _BLANK, _RINGING, _EXACT, _LEAST_MARGIN, _FOLLOWED = 2, 20, 0.5, 0.005, 0.9
 _MAX_WITHIN, _WITHIN, _TO_ALL_SIDES = 0.3, 0.6, 0.45
 _BLURRED = 3  # pixels, of the edge
 _BESIDE = 4  # pixels beside the edge, within which other levels are
 _RECTANGLE = 0.97  # least share of its box that a rectangle fills
 # What else is in the margin, such as letters or an axis with its ticks, is at most this share of
-# it; without that, the rest is a rectangle, a disc or tiles, with an edge so crisp that the second
-# of its pixels has such a share of the contrast within. Crystals on clipped ground have less.
-_MAX_DRAWN, _CRISP = 0.15, 0.8
+# it; so many of its pixels away from that have its level. Without that, the rest is a rectangle, a
+# disc or tiles, with an edge so crisp that the second of its pixels has such a share of the
+# contrast within. Crystals on clipped ground have less.
+_MAX_DRAWN, _LEVEL, _CRISP = 0.15, 0.9, 0.8
 # Or it is put together from tiles: nearly all of its outline is straight for so many pixels. Leaks
 # and specks of so many pixels do not count.
 _SPECK, _STRAIGHT, _LEAST_STRAIGHT = 5, 12, 0.9
@@ -68,8 +69,11 @@ def _largest_part(other: Mask) -> Mask:
 
 
 def _is_drawn_upon(grey: Grey, level: float, margin: Mask, other: Mask) -> bool:
-    """Return whether a margin has little else within, and what it surrounds is crisp and solid."""
+    """Return whether a margin has one level but for a little, and the rest is crisp and solid."""
     if other[margin].mean() > _MAX_DRAWN or other[~margin].mean() < 1 - _MAX_WITHIN:
+        return False
+    away = margin & ~ndimage.binary_dilation(other, _EIGHT, _BESIDE)
+    if not away.any() or _differs(grey[away], level, _BLANK).mean() > 1 - _LEVEL:
         return False
     depths = 1, 2, _BESIDE, _PART
     beyond = [ndimage.binary_erosion(~margin, _EIGHT, depth, border_value=1) for depth in depths]
@@ -87,14 +91,14 @@ def _margin_around(grey: Grey, level: float, other: Mask, *, is_part: bool = Fal
     is_apart = is_part or np.min(spaces) > _BLURRED
     is_shape = not is_apart or shown.sum() >= _RECTANGLE * box
     candidates = [(~shown, 2)] if is_shape else []  # and how many corners of the image it has
-    least = _TO_ALL_SIDES if is_part else _WITHIN
     reaches_all = np.max(spaces) <= _BLURRED
     if reaches_all:
-        candidates, least = [(_around_tiles(other), 1), *candidates], _TO_ALL_SIDES
-    for margin, n_corners in candidates:
-        has_corners = margin[[0, 0, -1, -1], [0, -1, 0, -1]].sum() >= n_corners
+        candidates = [(_around_tiles(other), 1), *candidates]
+    for margin, least_corners in candidates:
+        n_corners = margin[[0, 0, -1, -1], [0, -1, 0, -1]].sum()
+        least = _TO_ALL_SIDES if reaches_all or n_corners == 4 else _WITHIN
         is_large = least <= 1 - margin.mean() <= 1 - _LEAST_MARGIN
-        if is_large and has_corners and _surrounds(grey, level, margin, other):
+        if is_large and n_corners >= least_corners and _surrounds(grey, level, margin, other):
             return margin
     field = None if reaches_all else _field_of_view(grey, level, shown)
     return ~field if field is not None and _surrounds(grey, level, ~field, other) else None
