@@ -15,7 +15,8 @@ _N_STEPS = 60
 _LEAST = (6, 20, 30)
 _APART = 2.0  # of neighbouring kinds, in root mean squares of their spreads
 _GAP, _CLEAR = 0.25, 2.0  # between two kinds of few fibres: in logarithms, and over their ranges
-_EVEN = 0.15  # from one half: the share of thinner kinds, where any may have the median
+# Between these shares of thinner kinds, any may have the median: thin fibres are missed more.
+_EVEN = 0.3, 0.65
 
 
 def fit_kinds(logs: Values, weights: Values) -> Values:
@@ -62,7 +63,7 @@ def kinds_around_median(kinds: Values) -> tuple[float, float] | None:
     (8.0, 20.0)
     """
     for thinner, wider, share in zip(kinds, kinds[1:], np.cumsum(kinds[:, 2]), strict=False):
-        if abs(share - 0.5) <= _EVEN:
+        if _EVEN[0] <= share <= _EVEN[1]:
             return float(thinner[0]), float(wider[0])
     return None
 
@@ -82,7 +83,7 @@ def gap_around_median(logs: Values, weights: Values) -> tuple[float, float] | No
     for n in range(2, len(logs) - 1):
         thin, wide = logs[:n], logs[n:]
         least = max(_GAP, _CLEAR * max(np.ptp(thin), np.ptp(wide)))
-        if abs(shares[n - 1] - 0.5) <= _EVEN and wide[0] - thin[-1] > least:
+        if _EVEN[0] <= shares[n - 1] <= _EVEN[1] and wide[0] - thin[-1] > least:
             sides = (thin, weights[:n]), (wide, weights[n:])
             thinner, wider = (weighted_quantiles(*side, [0.5])[0] for side in sides)
             return float(np.exp(thinner)), float(np.exp(wider))
