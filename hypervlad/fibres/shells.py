@@ -1,9 +1,10 @@
-"""Shells around fibres and walls of tubes: where the outer edge is, by mean profiles.
+"""Shells around fibres, walls of tubes, and ribbons: where the outer edge is, by mean profiles.
 
 The network has learnt bodies with one edge. Where a paler shell surrounds a core, it measures the
 core or something between; of tubes in transmission, whose walls fade towards the edge, something
-within the wall. Mean profiles are therefore compared with blurred models: bodies with a halo, cores
-in shells, and tubes. Where shells or tubes explain them better, diameters are those of the models.
+within the wall; of ribbons in transmission, something beyond. Mean profiles are therefore compared
+with blurred models: bodies with a halo, cores in shells, tubes, and ribbons. Where shells, tubes or
+ribbons explain them better, diameters are those of the models.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ _BODIES, _HALOS = np.geomspace(0.75, 1.35, 19), (0.15, 0.3, 0.6, 1.2)
 _SHELLS, _CORES = np.geomspace(0.85, 4.2, 40), np.linspace(0.3, 0.7, 9)
 _TUBES, _HOLES = np.geomspace(0.9, 1.35, 21), np.linspace(0.4, 0.9, 11)
 _FILLED, _ABSORBED = (0.0, 0.3, 0.6), (0.3, 1.2, 2.5)  # density of the hole over the wall; of all
+_FLAT_OR_ROUND = np.geomspace(0.7, 1.2, 23)
 _HALO, _SHELL = (-0.05, 0.35), (0.1, 0.85)  # brightness over that of the middle
 _MAX_REST = 0.018  # residual of a profile from 0 to 1, in the mean
 # Shells show by how much better they explain profiles, in logarithms of residuals and with an
@@ -43,6 +45,9 @@ _CLEAR, _SMALL_REST = 2.0, 0.008
 _LEAST_WIDER = 1.1  # shells than what was measured
 _WORSE = 0.5  # at most, that tubes explain fibres of dark rims; inverted rims fit them worse
 _ERROR = 0.1  # of the logarithm of the diameter of such models
+# By how much flat bodies explain fibres in transmission better or worse than round ones, in
+# logarithms of residuals, from which on it shows which they are; else either answer is possible.
+_SHOWN_FLAT, _EITHER = 0.1, 0.2
 # Edges of plain drawn fibres differ by up to 0.11 of their bodies from one side of the image to the
 # other. Of fibres whose edges differ by more, the median was 2 to 17 % too small.
 _LIT, _OF_LIT = 0.12, 0.16
@@ -63,6 +68,14 @@ _OF_SHELLS = (
 _OF_TUBES = (
     "the fibres have pale middles and dark walls, as tubes in transmission: diameters are those of "
     "the outer edge, where the walls fade"
+)
+_OF_RIBBONS = (
+    "the fibres are dark and equally thick from edge to edge, as ribbons in transmission: "
+    "diameters are the widths of such bodies"
+)
+_PERHAPS_RIBBONS = (
+    "it does not show whether the fibres are round or, as ribbons, equally thick from edge to "
+    "edge: these would be a tenth thinner, as the interval says"
 )
 
 
@@ -153,6 +166,19 @@ def _tubes() -> _Models:
     return _Models.of(_SHARP, radii, holes, [1 - np.exp(-depth)])
 
 
+@lru_cache(maxsize=1)
+def _flat_ones() -> _Models:
+    radii = _FLAT_OR_ROUND
+    return _Models.of(_SHARP, radii, np.ones_like(radii), [_flat(radii)])
+
+
+@lru_cache(maxsize=1)
+def _round_ones() -> _Models:
+    radii, absorbed = _grid(_FLAT_OR_ROUND, _ABSORBED)
+    shape = 1 - np.exp(-absorbed[:, None] * _round(radii))
+    return _Models.of(_SHARP, radii, np.ones_like(radii), [shape])
+
+
 @dataclass(frozen=True, eq=False)
 class WholeBodies:
     """What mean profiles along long fibres show beside the edges that the network has found."""
@@ -177,12 +203,15 @@ class WholeBodies:
             n_wide, doubts = find_bundles(field, found, long)
             if doubts:
                 return cls(n_wide, outer, doubts)
-        wider, words = _outer_edges(of_fibres, found, long)
+        profiles = np.stack([_mean_profile(each) for _, each in of_fibres])
+        wider, words = _outer_edges(profiles, found, long)
         if words and few_levels:
             doubts.append((_PERHAPS_SHELLS, math.hypot(_ERROR, np.log(np.median(wider)))))
         elif words:
             outer = wider
             doubts.append((words, _ERROR))
+        elif found.look == "transmission":
+            outer, doubts = _of_flat_ones(profiles, long)
         return cls(n_wide, outer, doubts)
 
 
@@ -229,12 +258,25 @@ def _are_lit(of_fibres: Sequence[tuple[Places, Values]], long: LongFibres) -> bo
     return bool(np.linalg.norm(towards) > _LIT * long.lengths.sum())
 
 
-def _outer_edges(
-    of_fibres: Sequence[tuple[Places, Values]], found: Appearance, long: LongFibres
-) -> tuple[Values, str]:
+def _of_flat_ones(profiles: FloatMap, long: LongFibres) -> tuple[Values, list[tuple[str, float]]]:
+    """Return the diameters of ribbons in transmission over those found, and what is doubtful.
+
+    The network has learnt bodies in transmission that are round.
+    """
+    same, weights = np.ones(len(long.places)), long.lengths
+    rest_flat, radii, _ = _flat_ones().fitted(profiles, _is_body)
+    rest_round, _, _ = _round_ones().fitted(profiles, _is_body)
+    better = np.average(rest_round - rest_flat, weights=weights)
+    if better < -_SHOWN_FLAT:
+        return same, []
+    if better < _SHOWN_FLAT:
+        return same, [(_PERHAPS_RIBBONS, _EITHER)]
+    return same * np.exp(np.average(np.log(radii), weights=weights)), [(_OF_RIBBONS, _ERROR)]
+
+
+def _outer_edges(profiles: FloatMap, found: Appearance, long: LongFibres) -> tuple[Values, str]:
     """Return the outer diameters of places over those found, and a note if they differ."""
     same, weights = np.ones(len(long.places)), long.lengths
-    profiles = np.stack([_mean_profile(each) for _, each in of_fibres])
     body, _, _ = _bodies().fitted(profiles, lambda c: _within(c[:, 2], _HALO))
     rest, radii, cores = _shells().fitted(profiles, _is_shell)
     words, clear = _OF_SHELLS, rest < np.log(_MAX_REST)
@@ -246,7 +288,7 @@ def _outer_edges(
         fits = np.average(rest, weights=own) < np.log(_SMALL_REST)
         shown = bool(evidence > (_LEAST if fits else _CLEAR))
     if not shown and found.sign < 0 and found.look == "rims":
-        rest, radii, cores = _tubes().fitted(profiles, lambda parts: parts[:, 0] > 0)
+        rest, radii, cores = _tubes().fitted(profiles, _is_body)
         words, clear = _OF_TUBES, np.ones(len(long), bool)
         shown = bool(np.average(rest - body, weights=weights) < _WORSE)
     if not shown:
@@ -259,6 +301,10 @@ def _outer_edges(
 
 def _within(values: FloatMap | Values, bounds: tuple[float, float]) -> NDArray[np.bool_]:
     return (bounds[0] < values) & (values < bounds[1])
+
+
+def _is_body(parts: FloatMap) -> NDArray[np.bool_]:
+    return parts[:, 0] > 0
 
 
 def _is_shell(parts: FloatMap) -> NDArray[np.bool_]:

@@ -128,6 +128,8 @@ _ROW = parallel(*3 * [12 * _STEPS[1:, None]], levels=-np.diff(_ROUND))
 _PAIRS = _ROW + np.roll(_ROW, 12, axis=0)
 _WALL = _ROUND - np.sqrt(np.clip(0.7**2 - _STEPS**2, 0, None))
 _ALIGNED = made("rims", seed=5, aligned=1.0, cover=0.5, size=(240, 320))[0]
+_ROWS = parallel(*4 * [10])[:300]
+_RIBBONS = -(_ROWS + _ROWS.T + _ROWS.T[::-1])
 _TUBES = np.exp(-parallel(*3 * [26 * _STEPS[1:, None]], levels=-np.diff(_WALL)))
 
 
@@ -135,6 +137,8 @@ _TUBES = np.exp(-parallel(*3 * [26 * _STEPS[1:, None]], levels=-np.diff(_WALL)))
     ("image", "median", "words"),
     [
         (_TUBES, 26, "walls fade"),
+        (_RIBBONS, 10, "equally thick from edge to edge, as"),
+        (gaussian_filter(_RIBBONS, 1), 11, "whether the fibres are round or"),
         (parallel(*3 * [[[34], [18]]], levels=(1, -0.7)), np.nan, "but their walls"),
         (np.rint(8 * made("flat")[0]), 10.5, "grey levels"),
         (parallel(*3 * [[[12], [26]]], levels=(0.7, 0.3)), 26, "a second, fainter edge"),
