@@ -50,6 +50,8 @@ _OF_DARK = 0.15  # by which intervals are wider, of dark fibres that look flat
 # The same in transmission, where errors of places are larger than this: of many layers, two fibres
 # may look like one.
 _OF_LAYERS, _UNSURE = 0.15, 0.1
+# The same of diameters that are at most so many times the blur: they come out up to a sixth wider.
+_OF_BLUR, _BLURRED = 0.1, 5.0
 _OF_SEVERAL = 1.5  # times the logarithm by which leaving out what touches shifts the median
 _LEVEL, _UPRIGHT = 8, 0.9995  # of drawn lines: pixels of one level on both sides; cosine
 _MARGIN = 1.2  # of the median over the smallest diameter: with less, thin fibres are missed
@@ -374,6 +376,8 @@ def _result(
         doubts.append((_DARK, _OF_DARK))
     if found.look == "transmission" and np.exp(facts[1]) > _UNSURE:
         doubts.append(("", _OF_LAYERS))
+    if median < _BLURRED * found.blur:
+        doubts.append(("", _OF_BLUR))
     half_width = math.hypot(half_width, _OF_LOOKS, *(wider for _, wider in doubts))
     if half_width > _MAX_HALF_WIDTH:
         return nothing("the median would be too uncertain")

@@ -207,8 +207,7 @@ def find_places(
             facts[is_moved] = new
         judged = network(*seen, spectrum)
     places = moved(field, places, judged)
-    looks = LOOKS if sign < 0 else LOOKS[:-1]  # in transmission, fibres are dark
-    look = looks[int(judged.looks[: len(looks)].argmax())]
+    look = LOOKS[int(judged.looks.argmax())]
     return Appearance(sign, negative, places, look, judged.blur)
 
 

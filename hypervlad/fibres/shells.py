@@ -43,6 +43,7 @@ _MAX_REST = 0.018  # residual of a profile from 0 to 1, in the mean
 _ALLOWED, _LEAST, _SPREAD = 0.1, 0.6, 0.05
 _CLEAR, _SMALL_REST = 2.0, 0.008
 _LEAST_WIDER = 1.1  # shells than what was measured
+_LEAST_THICK = 1.5  # standard deviations of the image's blur: what is thinner shows no two edges
 _WORSE = 0.5  # at most, that tubes explain fibres of dark rims; inverted rims fit them worse
 _ERROR = 0.1  # of the logarithm of the diameter of such models
 # By how much flat bodies explain fibres in transmission better or worse than round ones, in
@@ -70,8 +71,8 @@ _OF_TUBES = (
     "the outer edge, where the walls fade"
 )
 _OF_RIBBONS = (
-    "the fibres are dark and equally thick from edge to edge, as ribbons in transmission: "
-    "diameters are the widths of such bodies"
+    "the fibres look equally thick from edge to edge, as ribbons in transmission: diameters are "
+    "the widths of such bodies"
 )
 _PERHAPS_RIBBONS = (
     "it does not show whether the fibres are round or, as ribbons, equally thick from edge to "
@@ -286,7 +287,10 @@ def _outer_edges(profiles: FloatMap, found: Appearance, long: LongFibres) -> tup
         better = np.average(body - rest, weights=own) + _ALLOWED
         evidence = better * abs(typical) / max((high - low) / 2, _SPREAD)
         fits = np.average(rest, weights=own) < np.log(_SMALL_REST)
-        shown = bool(evidence > (_LEAST if fits else _CLEAR))
+        core = float(weighted_quantiles(cores, own, [0.5])[0])
+        thick = (1 - core) * np.exp(typical) * float(np.median(long.places.diameter)) / 2
+        is_thick = thick > _LEAST_THICK * found.blur
+        shown = bool(is_thick and evidence > (_LEAST if fits else _CLEAR))
     if not shown and found.sign < 0 and found.look == "rims":
         rest, radii, cores = _tubes().fitted(profiles, _is_body)
         words, clear = _OF_TUBES, np.ones(len(long), bool)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from hypervlad.objects.measures import solidity
 from hypervlad.objects.splitting import EIGHT, LabelMap, areas_of, grown_window, renumbered
 
 Layer: TypeAlias = Literal["auto", "outer", "inner"]
@@ -29,6 +30,7 @@ _MIN_WITHIN, _MIN_SPOTS = 0.15, 3  # of the area, outlines with so many spots
 # The outlines of one layer alone, to be meant: their number and what they cover, over those before,
 # and the tenth of their solidities, less than 1. Several cores in a shell are upon a support.
 _MIN_ALONE, _MIN_COVERED, _MAX_CONCAVE = 0.95, 0.8, 0.12
+_MORE_CONVEX = 0.03  # outlines of shells than those before, with gaps along the inner edge
 _OF_SHELLS = (
     "around many particles, a second, fainter edge shows, {:.2g} times as wide, as of shells "
     "around cores: the shells are outlined; for the cores alone, "
@@ -51,7 +53,8 @@ class LayerAlone(NamedTuple):
     def outlined(self, own: LabelMap, before: LabelMap, concave: float) -> LabelMap | None:
         """Return the outlines of this image that take the place of those from before; or None.
 
-        Particles without a shell keep theirs: their edges are at another level.
+        Particles without a shell keep theirs: their edges are at another level. Those with gaps have
+        one, too.
         """
         if not own.any():
             return None
@@ -65,10 +68,21 @@ class LayerAlone(NamedTuple):
         pairs = np.unique(np.stack([own, before])[:, (own > 0) & (before > 0)], axis=1)
         within = np.bincount(pairs[0], areas_before[pairs[1]], len(areas))
         is_bare = (within > 0) & (areas < _MIN_WIDER**2 * within)
+        solid, solid_before = map(_solidities, (own, before))
+        gained = np.full(len(areas), -np.inf)
+        np.maximum.at(gained, pairs[0], solid[pairs[0]] - solid_before[pairs[1]])
+        is_bare &= gained < _MORE_CONVEX
         is_kept = np.isin(np.arange(len(areas_before)), pairs[1][is_bare[pairs[0]]])
         shells = np.where(is_bare[own], 0, own)
         bare = is_kept[before] & (shells == 0)
         return renumbered(np.where(bare, before + own.max(), shells).astype(np.int32))
+
+
+def _solidities(labels: LabelMap) -> NDArray[np.float64]:
+    """Return the solidity of each outline by its number; 1 of the ground."""
+    windows = ndimage.find_objects(labels)
+    own = [solidity(labels[each] == number) for number, each in enumerate(windows, 1) if each]
+    return np.array([1.0, *own])
 
 
 def layer_alone(

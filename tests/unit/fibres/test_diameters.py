@@ -138,6 +138,7 @@ _TUBES = np.exp(-parallel(*3 * [26 * _STEPS[1:, None]], levels=-np.diff(_WALL)))
     [
         (_TUBES, 26, "walls fade"),
         (_RIBBONS, 10, "equally thick from edge to edge, as"),
+        (-_RIBBONS, 10, "as ribbons in transmission"),
         (gaussian_filter(_RIBBONS, 1), 11, "whether the fibres are round or"),
         (parallel(*3 * [[[34], [18]]], levels=(1, -0.7)), np.nan, "but their walls"),
         (np.rint(8 * made("flat")[0]), 10.5, "grey levels"),
