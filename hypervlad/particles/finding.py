@@ -198,6 +198,7 @@ def _described(
     labels, note, doubts, n_unclear = every[known].labels, "", dict[str, float](), 0
     if labels.any():
         sample, scales, labels = _in_even_light(sample, scales, labels, known)
+        scales, labels = _in_own_contrast(scales, labels, known)
         scales, labels, note = _of_layer(scales, labels, known, layer)
     n_beside = drop_hidden(labels, sample, scales.min_area)
     if labels.any():
@@ -259,6 +260,15 @@ def _in_even_light(
         if own.max() >= STILL_FOUND * labels.max():
             return sample._replace(grey=even), again, own
     return sample, scales, labels
+
+
+def _in_own_contrast(scales: Scales, labels: LabelMap, known: Polarity) -> tuple[Scales, LabelMap]:
+    """Return the same by the contrast of particles, if they cover too little to be in the range."""
+    if (again := scales.in_own_contrast(known, labels)) is not None:
+        own = again.found(known).labels
+        if own.max() >= STILL_FOUND * labels.max():
+            return again, own
+    return scales, labels
 
 
 def _of_layer(

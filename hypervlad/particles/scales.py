@@ -75,6 +75,7 @@ _SURELY = 32
 _MANY_SMALL, _SHARE_OF_SMALL, _SMALL, _LARGE = 20, 0.2, 20, 80
 _MIN_STEP = 0.2  # of the step of most of the particles' area: dirt is fainter
 _MIN_RANGE = 0.08  # of the range of grey values: light and clouds have no such steps
+_LITTLE = 0.02  # of the image, that particles cover: the range of grey values may not contain them
 _HALF, _SETTLED = 0.5, 0.7  # scale on which the polarity is settled, if it is so sure there
 _STANDS_OUT = 6.0  # times the median deviation of the background: four standard deviations
 # Contrast in standard deviations of as large parts of the background: the least of a particle, and
@@ -104,11 +105,16 @@ class Search(NamedTuple):
 class Scales:
     """An image on each scale, and what the finder takes for particles there.
 
-    Large particles are seen whole on a smaller scale only, and grain is finer there.
+    Large particles are seen whole on a smaller scale only, and grain is finer there. Grey values
+    are scaled by their range, but by the `contrast` of particles, if that is more.
     """
 
     def __init__(
-        self, grey: NDArray[np.float32], min_area: int, joiner: Joiner | None = None
+        self,
+        grey: NDArray[np.float32],
+        min_area: int,
+        joiner: Joiner | None = None,
+        contrast: float = 0.0,
     ) -> None:
         self.grey, self.min_area = grey, min_area
         self._images = {1.0: grey}
@@ -121,7 +127,10 @@ class Scales:
         for scale in [*_CERTAIN][1:]:
             size = tuple(max(1, round(extent * scale)) for extent in grey.shape)
             self._images[scale] = resize(self._images[2 * scale], size, order=1, anti_aliasing=True)
-        self._brightness = {scale: brightness_of(own) for scale, own in self._images.items()}
+        self._brightness = dict[float, tuple[float, float]]()
+        for scale, own in self._images.items():
+            middle, range_ = brightness_of(own)
+            self._brightness[scale] = middle, max(range_, contrast)
         self._seen = dict[tuple[Polarity, float], Joined]()
         self._doubt = dict[Polarity, Doubt]()  # of the whole image: its pieces, and further facts
         self._shown = dict[Polarity, dict[str, float]]()
@@ -130,6 +139,20 @@ class Scales:
         self._background = dict[tuple[Polarity, float], NDArray[np.uint8]]()
         # A pixel of each region that is too small for a particle.
         self._specks = dict[Polarity, NDArray[np.intp]]()
+
+    def in_own_contrast(self, polarity: Polarity, labels: LabelMap) -> Scales | None:
+        """Return the same, scaled by the contrast of particles of too little area to be in the range.
+
+        Otherwise their blurred edges would look like particles, too. None if the range has them.
+        """
+        if not 0 < np.mean(labels > 0) < _LITTLE:
+            return None
+        edges = edges_of(self.grey, labels, 1 if polarity == "bright" else -1)
+        steps = [max(step for step, _ in own) for own in edges.contrasts.values()]
+        contrast = float(np.median(steps)) if steps else 0.0
+        if contrast <= self._brightness[1][1]:
+            return None
+        return Scales(self.grey, self.min_area, self._joiner, contrast)
 
     def found(self, polarity: Polarity, whole: float = 1.0) -> PolarityFound:
         """Return the particles of the image on one scale, of which smaller ones take part."""

@@ -188,6 +188,19 @@ def test_hot_and_dead_pixels_and_lines_hide_no_particle(level, place):
     assert_alike(np.asarray(find_particles(image)), expected)
 
 
+@pytest.mark.parametrize(("radius", "sign"), [(5, 1), (8, -1)])
+def test_few_particles_are_as_large_as_many(radius, sign):
+    """Also where they cover too little of the image to be in the range of its grey values."""
+    rows, columns = np.indices((384, 384))
+    noise = np.random.default_rng(0).normal(0.5, 0.016, rows.shape)
+    inside = np.hypot(rows % 96 - 48, columns % 96 - 48) < radius
+    for is_there in (rows >= 0, (rows < 96) & (columns < 192)):
+        own = inside & is_there
+        found = find_particles(noise + sign * 0.3 * ndimage.gaussian_filter(own * 1.0, 1.2))
+        width = np.sqrt(np.count_nonzero(found) / own.sum())
+        assert (len(found), width) == (own.sum() / inside.sum() * 16, pytest.approx(1, abs=0.06))
+
+
 def test_shells_are_whole_and_pinholes_are_filled():
     image, _ = field("bright", noise=0.01)
     rows, columns = np.mgrid[:160, :160]
