@@ -141,7 +141,7 @@ class Scales:
         self._specks = dict[Polarity, NDArray[np.intp]]()
 
     def in_own_contrast(self, polarity: Polarity, labels: LabelMap) -> Scales | None:
-        """Return the same, scaled by the contrast of particles of too little area to be in the range.
+        """Return the same, scaled by the contrast of particles that cover too little for the range.
 
         Otherwise their blurred edges would look like particles, too. None if the range has them.
         """
