@@ -18,11 +18,11 @@ from typing import Any
 from hypervlad.classify.answers import AMBIGUOUS, OUT_OF_DISTRIBUTION, Classification
 from hypervlad.classify.predictions import kinds_of
 from hypervlad.common.files import move_to_new_name, new_folder, refuse_link
+from hypervlad.common.limits import MAX_NAME
 from hypervlad.common.wording import counted, name_some, verb
 from hypervlad.images.files import folded, is_below, may_be_sidecar, sidecars
 
 UNSURE, UNLIKE_TRAINING = "unsure", "unlike_training"
-_MAX_NAME = 255  # bytes, of most file systems
 _MAX_BYTES = 200  # of a folder's name; file systems allow 255
 # What Windows does not allow, and the sign that begins an escape here. A dot hides a folder.
 _NOT_ALLOWED = re.compile(r'[<>:"/\\|?*%\x00-\x1f\x7f\ud800-\udfff]|\A[. ]|[. ]\Z')
@@ -174,5 +174,5 @@ def numbered_names(path: Path) -> Iterator[Path]:
     yield path
     for number in itertools.count(2):
         end = f"-{number}{path.suffix}"
-        stem = os.fsencode(path.stem)[: _MAX_NAME - len(os.fsencode(end))]
+        stem = os.fsencode(path.stem)[: MAX_NAME - len(os.fsencode(end))]
         yield path.with_name(stem.decode(errors="ignore") + end)

@@ -128,3 +128,5 @@ MAX_LEASED = 32
 MAX_CATEGORIES = 500
 #: Characters of the name of a category, on a button.
 MAX_CATEGORY_NAME = 80
+#: Bytes of the name of a file, on most file systems.
+MAX_NAME = 255

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import reprlib
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from hypervlad.common.files import (
     parse_json,
     replace_when_complete,
 )
+from hypervlad.common.limits import MAX_NAME
 from hypervlad.common.progress import ProgressBar, announced, joined_notes, noted
 from hypervlad.common.tables import (
     TEXT_COLUMNS,
@@ -161,6 +163,12 @@ class ResultsFolder:
         """Yield the name of each image, and what is measured in it, unless that raises `unread`."""
         pairs = zip(images, names, strict=True)
         for image, name in ProgressBar(pairs, total=len(names), unit="image", shown=progress):
+            if any(len(os.fsencode(path.name)) > MAX_NAME for path in self._files_of(name)):
+                self.left_out.append(
+                    f"{name}: names of files of its results would have more than {MAX_NAME} bytes; "
+                    "rename it"
+                )
+                continue
             try:
                 with errors_of(name), noted(name) as notes:
                     found = measure(image)

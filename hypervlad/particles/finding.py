@@ -198,7 +198,7 @@ def _described(
     labels, note, doubts, n_unclear = every[known].labels, "", dict[str, float](), 0
     if labels.any():
         sample, scales, labels = _in_even_light(sample, scales, labels, known)
-        scales, labels = _in_own_contrast(scales, labels, known)
+        scales, labels = _again(scales.in_own_contrast(known, labels), scales, labels, known)
         scales, labels, note = _of_layer(scales, labels, known, layer)
     n_beside = drop_hidden(labels, sample, scales.min_area)
     if labels.any():
@@ -255,16 +255,17 @@ def _in_even_light(
 ) -> tuple[Sample, Scales, LabelMap]:
     """Return the same without uneven light, if that takes much of the range of grey values."""
     if (even := evened(sample, labels)) is not None:
-        again = Scales(even, scales.min_area)
-        own = again.found(known).labels
-        if own.max() >= STILL_FOUND * labels.max():
+        again, own = _again(Scales(even, scales.min_area), scales, labels, known)
+        if again is not scales:
             return sample._replace(grey=even), again, own
     return sample, scales, labels
 
 
-def _in_own_contrast(scales: Scales, labels: LabelMap, known: Polarity) -> tuple[Scales, LabelMap]:
-    """Return the same by the contrast of particles, if they cover too little to be in the range."""
-    if (again := scales.in_own_contrast(known, labels)) is not None:
+def _again(
+    again: Scales, scales: Scales, labels: LabelMap, known: Polarity
+) -> tuple[Scales, LabelMap]:
+    """Return what other scales show, if it is hardly less; else what was found before."""
+    if again is not scales:
         own = again.found(known).labels
         if own.max() >= STILL_FOUND * labels.max():
             return again, own

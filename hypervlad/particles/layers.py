@@ -53,8 +53,8 @@ class LayerAlone(NamedTuple):
     def outlined(self, own: LabelMap, before: LabelMap, concave: float) -> LabelMap | None:
         """Return the outlines of this image that take the place of those from before; or None.
 
-        Particles without a shell keep theirs: their edges are at another level. Those with gaps have
-        one, too.
+        Particles without a shell keep theirs: their edges are at another level. Where those have
+        gaps, there is a shell.
         """
         if not own.any():
             return None

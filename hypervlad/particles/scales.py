@@ -75,7 +75,7 @@ _SURELY = 32
 _MANY_SMALL, _SHARE_OF_SMALL, _SMALL, _LARGE = 20, 0.2, 20, 80
 _MIN_STEP = 0.2  # of the step of most of the particles' area: dirt is fainter
 _MIN_RANGE = 0.08  # of the range of grey values: light and clouds have no such steps
-_LITTLE = 0.02  # of the image, that particles cover: the range of grey values may not contain them
+_LITTLE = 0.05  # of the image, that particles cover: the range of grey values may not contain them
 _HALF, _SETTLED = 0.5, 0.7  # scale on which the polarity is settled, if it is so sure there
 _STANDS_OUT = 6.0  # times the median deviation of the background: four standard deviations
 # Contrast in standard deviations of as large parts of the background: the least of a particle, and
@@ -140,19 +140,18 @@ class Scales:
         # A pixel of each region that is too small for a particle.
         self._specks = dict[Polarity, NDArray[np.intp]]()
 
-    def in_own_contrast(self, polarity: Polarity, labels: LabelMap) -> Scales | None:
+    def in_own_contrast(self, polarity: Polarity, labels: LabelMap) -> Scales:
         """Return the same, scaled by the contrast of particles that cover too little for the range.
 
-        Otherwise their blurred edges would look like particles, too. None if the range has them.
+        Otherwise their blurred edges would look like particles, too.
         """
-        if not 0 < np.mean(labels > 0) < _LITTLE:
-            return None
+        if np.mean(labels > 0) > _LITTLE:
+            return self
         edges = edges_of(self.grey, labels, 1 if polarity == "bright" else -1)
         steps = [max(step for step, _ in own) for own in edges.contrasts.values()]
         contrast = float(np.median(steps)) if steps else 0.0
-        if contrast <= self._brightness[1][1]:
-            return None
-        return Scales(self.grey, self.min_area, self._joiner, contrast)
+        is_in_range = contrast <= self._brightness[1][1]
+        return self if is_in_range else Scales(self.grey, self.min_area, self._joiner, contrast)
 
     def found(self, polarity: Polarity, whole: float = 1.0) -> PolarityFound:
         """Return the particles of the image on one scale, of which smaller ones take part."""

@@ -132,12 +132,14 @@ def test_bad_images_are_reported_at_the_end_and_cost_the_others_nothing(tmp_path
     images, out = wires(tmp_path / "images", "good.png"), tmp_path / "out"
     (images / "broken.png").write_bytes(b"no image")
     Image.fromarray(np.full((64, 64), 7, np.uint8)).save(images / "flat.png")
+    (images / f"{'n' * 240}.png").write_bytes((images / "good.png").read_bytes())
     result = run(images, "-o", out, code=2)
-    assert "1 of 3 images done" in result.stdout
+    assert "1 of 4 images done" in result.stdout
     assert "flat.png: the image is flat" in result.stderr
+    assert "nn.png: names of files of its results would have more than 255" in result.stderr
     assert list(table(out)) == ["good.png"]
     accepted = run(images, "-o", out, "--on-error", "skip")
-    assert "warning: 2 of 3 images left out" in accepted.stderr
+    assert "warning: 3 of 4 images left out" in accepted.stderr
     said = commands.run("report", out, "-o", tmp_path / "paper").output
     assert "left out: broken.png: not an image" in " ".join(said.split())
     before = (out / "alignment.csv").read_bytes()
