@@ -37,31 +37,11 @@ def is_number(value: Any) -> bool:
 
 
 @dataclass(frozen=True)
-class Integer:
-    """Whole numbers within bounds, both included; by default, from 1 on.
+class Number:
+    """Finite real numbers within bounds, if given; ``above`` and ``below`` exclude the bound.
 
     `meaning` is what a message calls them.
     """
-
-    at_least: int | None = 1
-    at_most: int | None = None
-    meaning: str = "a whole number"
-
-    def accepts(self, value: Any) -> bool:
-        return (
-            is_integer(value)
-            and (self.at_least is None or value >= self.at_least)
-            and (self.at_most is None or value <= self.at_most)
-        )
-
-    def __str__(self) -> str:
-        bounds = [("at least", self.at_least), ("at most", self.at_most)]
-        return _with_bounds(self.meaning, bounds)
-
-
-@dataclass(frozen=True)
-class Number:
-    """Finite real numbers within bounds, if given; ``above`` and ``below`` exclude the bound."""
 
     above: float | None = None
     at_least: float | None = None
@@ -70,22 +50,35 @@ class Number:
     meaning: str = "a number"
 
     def accepts(self, value: Any) -> bool:
+        return is_number(value) and self._is_within_bounds(value)
+
+    def _is_within_bounds(self, value: Any) -> bool:
         return (
-            is_number(value)
-            and (self.above is None or value > self.above)
+            (self.above is None or value > self.above)
             and (self.at_least is None or value >= self.at_least)
             and (self.below is None or value < self.below)
             and (self.at_most is None or value <= self.at_most)
         )
 
     def __str__(self) -> str:
-        bounds = [
-            ("above", self.above),
-            ("at least", self.at_least),
-            ("below", self.below),
-            ("at most", self.at_most),
-        ]
-        return _with_bounds(self.meaning, bounds)
+        names = ("above", "at_least", "below", "at_most")
+        bounds = [(name.replace("_", " "), getattr(self, name)) for name in names]
+        given = [f"{words} {bound:g}" for words, bound in bounds if bound is not None]
+        # "a whole number of at least 1", but "a number above 0 and below 1"
+        joint = " of " if given and given[0].startswith("at ") else " " * bool(given)
+        return self.meaning + joint + " and ".join(given)
+
+
+class Integer(Number):
+    """Whole numbers within bounds, both included; by default, from 1 on."""
+
+    def __init__(
+        self, at_least: int | None = 1, at_most: int | None = None, meaning: str = "a whole number"
+    ) -> None:
+        super().__init__(at_least=at_least, at_most=at_most, meaning=meaning)
+
+    def accepts(self, value: Any) -> bool:
+        return is_integer(value) and self._is_within_bounds(value)
 
 
 class OneOf:
@@ -203,15 +196,6 @@ def check_parameters(
 ) -> None:
     for name, alternatives in constraints.items():
         check_value(name, parameters[name], alternatives)
-
-
-def _with_bounds(meaning: str, bounds: Sequence[tuple[str, float | None]]) -> str:
-    given = [f"{word} {bound:g}" for word, bound in bounds if bound is not None]
-    if not given:
-        return meaning
-    # "a whole number of at least 1", but "a number above 0 and below 1"
-    joint = " of " if given[0].startswith("at ") else " "
-    return meaning + joint + " and ".join(given)
 
 
 def check_points(name: str, points: Any) -> NDArray[np.float64]:

@@ -138,12 +138,14 @@ def one_or_many(*paired: str) -> Callable[[Callable[Concatenate[Any, P], T]], _O
         @wraps(function)
         def of_one_or_many(*args: Any, **kwargs: Any) -> Any:
             given = signature.bind(*args, **kwargs).arguments
-            if not _is_list(given[first]):
+            image = given[first]
+            is_of_paths = hasattr(image, "dtype") and image.dtype.kind in "OUST" and image.ndim == 1
+            if not (isinstance(image, list | tuple) or is_of_paths or hasattr(image, "iloc")):
                 result = function(**given)
                 if not is_announced():
-                    note_found(image_name(given[first]), result)
+                    note_found(image_name(image), result)
                 return result
-            images = check_image_list(given[first])
+            images = check_image_list(image)
             own = {name: given[name] for name in paired if given.get(name) is not None}
             for name, values in own.items():
                 if not isinstance(values, list | tuple) or len(values) != len(images):
@@ -200,11 +202,6 @@ def note_found(name: str, found: Any) -> None:
     note_annotations(name, getattr(found, "annotations", []), getattr(found, "n_beside", 0))
     reason = getattr(found, "reason", None)
     note_doubt(name, f"nothing is measured: {reason}" if reason else getattr(found, "note", ""))
-
-
-def _is_list(image: Any) -> bool:
-    is_of_paths = hasattr(image, "dtype") and image.dtype.kind in "OUST" and image.ndim == 1
-    return isinstance(image, list | tuple) or is_of_paths or hasattr(image, "iloc")
 
 
 def drop_hidden(labels: NDArray[np.int32], sample: Sample, min_area: int) -> int:
