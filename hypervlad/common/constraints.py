@@ -174,8 +174,6 @@ SEEDED: Mapping[str, Alternatives] = {
 def check_value(name: str, value: Any, alternatives: Alternatives) -> None:
     """Raise a ValueError unless a value satisfies one of several constraints; None allows None.
 
-    Examples
-    --------
     >>> check_value("image_size", 224, [Integer(32), None])
     >>> check_value("image_size", "large", [Integer(32), None])
     Traceback (most recent call last):

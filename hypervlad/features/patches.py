@@ -23,19 +23,11 @@ _BAND = 256  # rows of a map that are interpolated at a time, to save memory
 
 @dataclass(frozen=True, eq=False)
 class WindowGrid:
-    """Square windows over an image: every upper edge is combined with every left edge.
+    """Square windows over an image: every upper edge is combined with every left edge."""
 
-    Attributes
-    ----------
-    rows, columns : ndarray of int, shape (R,) and (S,)
-        Upper and left edges, in pixels.
-    side : int
-        Side of a window in pixels.
-    """
-
-    rows: IntArray
-    columns: IntArray
-    side: int
+    rows: IntArray  # (R,), upper edges in pixels
+    columns: IntArray  # (S,), left edges
+    side: int  # of a window
 
     @classmethod
     def cover(cls, shape: tuple[int, int], side: int, stride: int) -> WindowGrid:

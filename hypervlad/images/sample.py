@@ -71,24 +71,12 @@ GIVEN_SIZE = (
 
 
 class Sample(NamedTuple):
-    """A grey image of a sample.
-
-    Attributes
-    ----------
-    grey : ndarray of float32, shape (H, W)
-        The image where it shows the sample, and what is next to it elsewhere.
-    mask : ndarray of bool, shape (H, W)
-        Where it shows the sample, and is not left out by a mask.
-    pixel_size : float or None
-        Nanometres per pixel.
-    annotations : list of Annotation
-        What was left out, as it is no sample.
-    """
+    """A grey image (H, W) of a sample: where it shows none, it is as what is next to that."""
 
     grey: NDArray[np.float32]
-    mask: NDArray[np.bool_]
-    pixel_size: float | None
-    annotations: list[Annotation]
+    mask: NDArray[np.bool_]  # where it shows the sample, and is not left out by a mask
+    pixel_size: float | None  # nanometres per pixel
+    annotations: list[Annotation]  # what was left out, as it is no sample
 
     @property
     def margin(self) -> NDArray[np.bool_]:
