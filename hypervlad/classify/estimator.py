@@ -43,9 +43,9 @@ from hypervlad.classify.training_images import (
 )
 from hypervlad.common.base import ImageEstimator, PartParameter
 from hypervlad.common.constraints import (
+    BOOLEAN,
     SEEDED,
     Alternatives,
-    Boolean,
     InstanceOf,
     Integer,
     check_value,
@@ -127,7 +127,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
     _parameter_constraints: ClassVar[Mapping[str, Alternatives]] = {
         "encoder": [InstanceOf(HypercolumnVLAD, "a HypercolumnVLAD"), None],
         "boosting": [ProbabilisticClassifier(), None],
-        "calibrate": [Boolean()],
+        "calibrate": [BOOLEAN],
         **SEEDED,
     }
     _part_parameters: ClassVar[Mapping[str, PartParameter]] = {

@@ -94,14 +94,6 @@ class OneOf:
         return f"one of {', '.join(map(repr, self.values))}"
 
 
-class Boolean:
-    def accepts(self, value: Any) -> bool:
-        return isinstance(value, bool | np.bool_)
-
-    def __str__(self) -> str:
-        return "True or False"
-
-
 @dataclass(frozen=True)
 class InstanceOf:
     """Objects of some types; `meaning` says what they are: "a HypercolumnVLAD"."""
@@ -114,6 +106,9 @@ class InstanceOf:
 
     def __str__(self) -> str:
         return self.meaning
+
+
+BOOLEAN = InstanceOf((bool, np.bool_), "True or False")
 
 
 @dataclass(frozen=True)
@@ -167,7 +162,7 @@ class RandomState:
 #: Of estimators that draw random numbers and show bars; as in scikit-learn, a number will do.
 SEEDED: Mapping[str, Alternatives] = {
     "random_state": (RandomState(), None),
-    "verbose": (Boolean(), Integer(at_least=0)),
+    "verbose": (BOOLEAN, Integer(at_least=0)),
 }
 
 
