@@ -376,7 +376,7 @@ def _window_sums(field: GradientField, grid: TileGrid) -> WindowSums:
         energy = np.maximum(field.energy[rows], 0)
         lengths = _lengths(field.axes[:, rows], energy, field.noise)
         coherence = np.minimum(lengths / np.maximum(energy, np.float32(NO_ENERGY)), 1)
-        weight = np.sqrt(coherence) * field.fibre[rows]
+        weight: FloatMap = np.sqrt(coherence) * field.fibre[rows]
         return np.stack([*field.axes[:, rows], lengths]) * weight
 
     cosine, sine, lengths = grid.sums_of(weighted)

@@ -280,11 +280,10 @@ def read_sample(
     Where grey levels are scaled from the darkest to the brightest, which ``scaling="auto"`` of
     `read_options` means here unless `auto` says otherwise, hot pixels are clipped, dead lines are
     replaced, and steps between tiles and uneven light that hides the contrast are taken out, as
-    notes say. `pixel_size` is
-    of images that state none. `mask`, bool (H, W), is where to look; what is elsewhere has no
-    influence, and may be NaN in arrays. ValueError if a parameter is out of range or the image
-    cannot be read; UserWarnings if its pixels are not square, colours show different things, or
-    faults change what is measured.
+    notes say. `pixel_size` is of images that state none. `mask`, bool (H, W), is where to look;
+    what is elsewhere has no influence, and may be NaN in arrays. ValueError if a parameter is out
+    of range or the image cannot be read; UserWarnings if its pixels are not square, colours show
+    different things, or faults change what is measured.
     """
     check_value("annotations", annotations, [OneOf("leave_out", "keep")])
     options = check_read_options(read_options)
