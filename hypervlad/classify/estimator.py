@@ -43,9 +43,9 @@ from hypervlad.classify.training_images import (
 )
 from hypervlad.common.base import ImageEstimator, PartParameter
 from hypervlad.common.constraints import (
+    BOOLEAN,
     SEEDED,
     Alternatives,
-    Boolean,
     InstanceOf,
     Integer,
     check_value,
@@ -127,7 +127,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
     _parameter_constraints: ClassVar[Mapping[str, Alternatives]] = {
         "encoder": [InstanceOf(HypercolumnVLAD, "a HypercolumnVLAD"), None],
         "boosting": [ProbabilisticClassifier(), None],
-        "calibrate": [Boolean()],
+        "calibrate": [BOOLEAN],
         **SEEDED,
     }
     _part_parameters: ClassVar[Mapping[str, PartParameter]] = {
@@ -306,7 +306,6 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         UserWarning
             If all sets have all classes, or a class that cannot be held out.
         """
-        self.check_calibrated(coverage=coverage)
         found = self.classify(images, coverage=coverage)
         return found.warn().with_missing(found.sets, fill=False)
 
@@ -334,7 +333,6 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         UserWarning
             If no answer is sure.
         """
-        self.check_calibrated(max_error=max_error)
         found = self.classify(images, max_error=max_error)
         assert found.judgement is not None
         read = found.warn()

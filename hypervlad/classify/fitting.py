@@ -289,15 +289,14 @@ def cross_predict(
     groups: NDArray[np.intp],
     fit_params: Mapping[str, Any],
     seed: int | None,
-    order: NDArray[np.intp] | None = None,
+    order: NDArray[np.intp],
     *,
-    verbose: bool = False,
+    verbose: bool,
 ) -> HeldOut | None:
     """Fit a copy of a learner without each fold of groups, and predict that fold with it.
 
     The folds depend on the `order` of the rows. None if no group can be held out.
     """
-    order = np.arange(len(labels)) if order is None else order
     found = group_folds(labels[order], groups[order], n_splits=_N_FOLDS, random_state=seed)
     folds = [(order[train], order[test]) for train, test in found]
     if not folds:

@@ -135,6 +135,7 @@ class TrainingImages(StoredPart):
         start = 0
         if not len(points):
             return
+        least = max(_NEAREST_TO_EMPTY * float(np.median(self._own_to_empty)), _MIN_DISTANCE)
         for block in pairwise_distances_chunked(points, self.points, working_memory=DISTANCES_MB):
             stop = start + len(block)
             distances = np.asarray(block, dtype=np.float64)
@@ -146,7 +147,7 @@ class TrainingImages(StoredPart):
             emptiness = np.zeros(len(block))
             if len(self.empty):
                 to_nearest = np.where(self._is_empty, np.inf, distances).min(axis=1)
-                to_empty = np.maximum(self._to_empty(points[start:stop]), self._least_to_empty)
+                to_empty = np.maximum(self._to_empty(points[start:stop]), least)
                 emptiness = to_nearest / to_empty
             yield _Distances(rows, np.stack(by_class, axis=1), emptiness)
             start = stop
@@ -168,10 +169,6 @@ class TrainingImages(StoredPart):
     @functools.cached_property
     def _own_to_empty(self) -> NDArray[np.float64]:
         return self._to_empty(self.points)
-
-    @functools.cached_property
-    def _least_to_empty(self) -> float:
-        return max(_NEAREST_TO_EMPTY * float(np.median(self._own_to_empty)), _MIN_DISTANCE)
 
     def _to_empty(self, points: NDArray[np.float32]) -> NDArray[np.float64]:
         if not len(self.empty):
@@ -327,18 +324,15 @@ class ImageFormats(UsualFaults):
         They differ in the type of their pixels, in size by more than a factor of two, in faults, or
         in looks; those of images are not like those of patches, for which `of_size` is None.
         """
-        is_far, found = self._is_far(image), image.faults or Faults()
+        (height, width, *_), (shortest, longest) = image.shape, self.sides
+        is_far = max(height, width) < shortest / 2 or min(height, width) > 2 * longest
+        found = image.faults or Faults()
         with_types = params.read_options.scaling not in ("percentile", "minmax")
         if with_types and (kind := _kind_of_pixels(image)) not in self.dtypes:
             yield _of_another_type, (kind, self.dtypes)
         if of_size and params.pixel_size is None and is_far:
             yield of_size, (image.shape[:2], self.sides)
         yield from self.effects(found.without_looks() if is_far and not of_size else found, effects)
-
-    def _is_far(self, image: ImageInfo) -> bool:
-        shortest, longest = self.sides
-        height, width = image.shape[:2]
-        return max(height, width) < shortest / 2 or min(height, width) > 2 * longest
 
 
 def _of_another_type(facts: Mapping[str, tuple[str, tuple[str, ...]]], _n_images: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +17,6 @@ from hypervlad.cli.files import (
     labelled_images,
     load_classifier,
     own_pixel_size,
-    rows_of,
     say_ignored,
     write_or_print,
 )
@@ -282,6 +282,8 @@ def suspects(model: option.ModelPath, output: option.TableToWrite = None) -> Non
 
 
 def _labelled_by_people(table: Path, data: Any) -> Any:
+    from sklearn.utils import Bunch
+
     by_model = data.by_model
     n_own, n_labels = int(by_model.sum()), counted(len(by_model), "label")
     if not n_own:
@@ -295,7 +297,13 @@ def _labelled_by_people(table: Path, data: Any) -> Any:
         f"{table}: {n_own} of {n_labels} left out, because a model gave "
         f"{verb(n_own, 'it', 'them')} (source model) and would agree with itself"
     )
-    return rows_of(data, [row for row, own in enumerate(by_model) if not own])
+    return Bunch(
+        images=list(compress(data.images, ~by_model)),
+        target=data.target[~by_model],
+        groups=None if data.groups is None else data.groups[~by_model],
+        target_names=sorted(set(data.target[~by_model])),
+        root=data.root,
+    )
 
 
 def _labels_named(known: Iterable[Any], names: Sequence[str]) -> list[Any]:

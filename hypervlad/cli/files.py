@@ -143,19 +143,6 @@ def labelled_images(folder: Path, groups: Path | None, *used: str | Path | None)
     return data
 
 
-def rows_of(data: Any, rows: Any) -> Any:
-    """Return some of the images that `labelled_images` found, as it does."""
-    from sklearn.utils import Bunch
-
-    return Bunch(
-        images=[data.images[row] for row in rows],
-        target=data.target[rows],
-        groups=None if data.groups is None else data.groups[rows],
-        target_names=sorted(set(data.target[rows])),
-        root=data.root,
-    )
-
-
 def say_ignored(paths: Iterable[str | Path], *used: str | Path | None) -> None:
     """Report how many files of folders are no images, by kind."""
     from hypervlad.images.files import ignored_files

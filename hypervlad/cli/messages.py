@@ -83,7 +83,10 @@ def sentence_of(error: Exception, known: Collection[str] = ()) -> str:
         remedy = "; make room on this disk, or give another folder" if is_full else ""
         return f"{error.filename or 'the results'}: {error.strerror}{remedy}"
     if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(text):
-        return f"not enough memory ({text or 'no details'}); {_to_need_less_memory(known)}"
+        tried = [by_reader(advice, "") for name, advice in _LESS_MEMORY.items() if name in known]
+        tried.append("copies of the largest images at a reduced size")
+        advice = f"close other programs, or try {' or '.join(filter(None, tried))}"
+        return f"not enough memory ({text or 'no details'}); {advice}"
     if isinstance(error, sqlite3.OperationalError):
         asked = "is the disk full, or another program using it?"
         return f"the folder's database is not available ({text}); {asked}"
@@ -93,12 +96,6 @@ def sentence_of(error: Exception, known: Collection[str] = ()) -> str:
         f"unexpected {type(error).__name__}: {text}; this is a bug in hypervlad, please report it "
         "with the output of 'hypervlad --debug ...'"
     )
-
-
-def _to_need_less_memory(known: Collection[str]) -> str:
-    tried = [by_reader(advice, "") for name, advice in _LESS_MEMORY.items() if name in known]
-    tried.append("copies of the largest images at a reduced size")
-    return f"close other programs, or try {' or '.join(filter(None, tried))}"
 
 
 def report_left_out(reasons: list[str], n_images: int) -> None:

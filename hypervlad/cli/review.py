@@ -35,7 +35,6 @@ from hypervlad.folders.outputs import check_folders, check_model, check_table
 
 if TYPE_CHECKING:
     from hypervlad.app.project import Project
-    from hypervlad.app.retraining import Material
     from hypervlad.app.store import Queue
 
 review = typer.Typer(
@@ -399,10 +398,10 @@ def retrain(
         data = labelled_images(training, None, groups, pixel_size)
         data.images = queued_training(training, data)
         material = gather(opened, data, groups=groups, model=old)
-        say(
-            f"training on {counted(len(material.images), 'image')}, "
-            f"{material.by_person.sum()} of them labelled by hand{_in_groups(material)}"
-        )
+        n_images, n_groups = len(material.images), len(set(material.groups.tolist()))
+        in_groups = f", {counted(n_groups, 'group')}" if n_groups < n_images else ""
+        by_hand = f"{material.by_person.sum()} of them labelled by hand{in_groups}"
+        say(f"training on {counted(n_images, 'image')}, {by_hand}")
         with fitting():
             new = refit(old, material)
         new.chosen_ = material.chosen[new.training_.positions]
@@ -422,11 +421,6 @@ def retrain(
             left = requeue(opened, new, material, output, write=not keep_queue, progress=bar.update)
         echo(f"{left} ({'the queue is unchanged' if keep_queue else 'the queue is updated'})")
     echo(f"model: {output}")
-
-
-def _in_groups(material: Material) -> str:
-    n_groups = len(set(material.groups.tolist()))
-    return f", {counted(n_groups, 'group')}" if n_groups < len(material.images) else ""
 
 
 def _model_of(queue: Queue) -> Path:

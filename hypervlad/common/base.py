@@ -38,21 +38,12 @@ class Estimator(BaseEstimator):
     """An estimator with declared parameter constraints, of which a file holds its `stored_fields`.
 
     Rules across parameters or fitted attributes go into `check_parameters` and `_check_state`.
-
-    Attributes
-    ----------
-    _parameter_constraints : dict of str to list of Constraint or None
-        For every parameter: see :func:`hypervlad.common.constraints.check_value`.
-    _kind : str
-        Of its model file; listed in :mod:`hypervlad.loading`.
-    _part_parameters : dict of str to PartParameter
-    _unsaved_parameters : frozenset of str
-        What belongs to a machine or a run and not to the model; defaults after loading.
     """
 
-    _parameter_constraints: ClassVar[Mapping[str, Alternatives]] = {}
-    _kind: ClassVar[str]
+    _parameter_constraints: ClassVar[Mapping[str, Alternatives]] = {}  # of each: see `check_value`
+    _kind: ClassVar[str]  # of its model file; listed in `hypervlad.loading`
     _part_parameters: ClassVar[Mapping[str, PartParameter]] = {}
+    # What belongs to a machine or a run and not to the model; defaults after loading.
     _unsaved_parameters: ClassVar[frozenset[str]] = frozenset(
         {"device", "memory", "n_jobs", "tile_size", "verbose"}
     )

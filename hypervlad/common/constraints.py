@@ -37,31 +37,11 @@ def is_number(value: Any) -> bool:
 
 
 @dataclass(frozen=True)
-class Integer:
-    """Whole numbers within bounds, both included; by default, from 1 on.
+class Number:
+    """Finite real numbers within bounds, if given; ``above`` and ``below`` exclude the bound.
 
     `meaning` is what a message calls them.
     """
-
-    at_least: int | None = 1
-    at_most: int | None = None
-    meaning: str = "a whole number"
-
-    def accepts(self, value: Any) -> bool:
-        return (
-            is_integer(value)
-            and (self.at_least is None or value >= self.at_least)
-            and (self.at_most is None or value <= self.at_most)
-        )
-
-    def __str__(self) -> str:
-        bounds = [("at least", self.at_least), ("at most", self.at_most)]
-        return _with_bounds(self.meaning, bounds)
-
-
-@dataclass(frozen=True)
-class Number:
-    """Finite real numbers within bounds, if given; ``above`` and ``below`` exclude the bound."""
 
     above: float | None = None
     at_least: float | None = None
@@ -70,22 +50,35 @@ class Number:
     meaning: str = "a number"
 
     def accepts(self, value: Any) -> bool:
+        return is_number(value) and self._is_within_bounds(value)
+
+    def _is_within_bounds(self, value: Any) -> bool:
         return (
-            is_number(value)
-            and (self.above is None or value > self.above)
+            (self.above is None or value > self.above)
             and (self.at_least is None or value >= self.at_least)
             and (self.below is None or value < self.below)
             and (self.at_most is None or value <= self.at_most)
         )
 
     def __str__(self) -> str:
-        bounds = [
-            ("above", self.above),
-            ("at least", self.at_least),
-            ("below", self.below),
-            ("at most", self.at_most),
-        ]
-        return _with_bounds(self.meaning, bounds)
+        names = ("above", "at_least", "below", "at_most")
+        bounds = [(name.replace("_", " "), getattr(self, name)) for name in names]
+        given = [f"{words} {bound:g}" for words, bound in bounds if bound is not None]
+        # "a whole number of at least 1", but "a number above 0 and below 1"
+        joint = " of " if given and given[0].startswith("at ") else " " * bool(given)
+        return self.meaning + joint + " and ".join(given)
+
+
+class Integer(Number):
+    """Whole numbers within bounds, both included; by default, from 1 on."""
+
+    def __init__(
+        self, at_least: int | None = 1, at_most: int | None = None, meaning: str = "a whole number"
+    ) -> None:
+        super().__init__(at_least=at_least, at_most=at_most, meaning=meaning)
+
+    def accepts(self, value: Any) -> bool:
+        return is_integer(value) and self._is_within_bounds(value)
 
 
 class OneOf:
@@ -101,14 +94,6 @@ class OneOf:
         return f"one of {', '.join(map(repr, self.values))}"
 
 
-class Boolean:
-    def accepts(self, value: Any) -> bool:
-        return isinstance(value, bool | np.bool_)
-
-    def __str__(self) -> str:
-        return "True or False"
-
-
 @dataclass(frozen=True)
 class InstanceOf:
     """Objects of some types; `meaning` says what they are: "a HypercolumnVLAD"."""
@@ -121,6 +106,9 @@ class InstanceOf:
 
     def __str__(self) -> str:
         return self.meaning
+
+
+BOOLEAN = InstanceOf((bool, np.bool_), "True or False")
 
 
 @dataclass(frozen=True)
@@ -174,15 +162,13 @@ class RandomState:
 #: Of estimators that draw random numbers and show bars; as in scikit-learn, a number will do.
 SEEDED: Mapping[str, Alternatives] = {
     "random_state": (RandomState(), None),
-    "verbose": (Boolean(), Integer(at_least=0)),
+    "verbose": (BOOLEAN, Integer(at_least=0)),
 }
 
 
 def check_value(name: str, value: Any, alternatives: Alternatives) -> None:
     """Raise a ValueError unless a value satisfies one of several constraints; None allows None.
 
-    Examples
-    --------
     >>> check_value("image_size", 224, [Integer(32), None])
     >>> check_value("image_size", "large", [Integer(32), None])
     Traceback (most recent call last):
@@ -203,15 +189,6 @@ def check_parameters(
 ) -> None:
     for name, alternatives in constraints.items():
         check_value(name, parameters[name], alternatives)
-
-
-def _with_bounds(meaning: str, bounds: Sequence[tuple[str, float | None]]) -> str:
-    given = [f"{word} {bound:g}" for word, bound in bounds if bound is not None]
-    if not given:
-        return meaning
-    # "a whole number of at least 1", but "a number above 0 and below 1"
-    joint = " of " if given[0].startswith("at ") else " "
-    return meaning + joint + " and ".join(given)
 
 
 def check_points(name: str, points: Any) -> NDArray[np.float64]:

@@ -205,16 +205,12 @@ def exclusive_lock(path: str | os.PathLike[str], output: str | os.PathLike[str])
         os.write(lock_file, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         yield
     finally:
-        _remove_and_release(Path(path), lock_file)
-
-
-def _remove_and_release(path: Path, lock_file: int) -> None:
-    if sys.platform == "win32":  # an open file cannot be removed
-        os.close(lock_file)
-        _remove(path)
-    else:
-        _remove(path)
-        os.close(lock_file)
+        if sys.platform == "win32":  # an open file cannot be removed
+            os.close(lock_file)
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+        if sys.platform != "win32":
+            os.close(lock_file)
 
 
 def _locked(path: Path, output: str | os.PathLike[str]) -> int:
@@ -253,11 +249,6 @@ def _open_lock_file(path: Path) -> int:
             "this file; wait until their run ends, or ask them to remove it",
             str(path),
         ) from error
-
-
-def _remove(path: Path) -> None:
-    with contextlib.suppress(OSError):
-        path.unlink()
 
 
 def _lock(lock_file: int) -> bool:
@@ -308,7 +299,14 @@ def parse_json(
         raise ValueError(f"{text!r} is no text")
     if count_values(text) > max_values:
         raise ValueError(f"more than {max_values} values; split it")
-    number = _finite_or_none if none_if_not_finite else _finite
+
+    def number(text: str) -> float | None:
+        if math.isfinite(value := float(text)):
+            return value
+        if none_if_not_finite:
+            return None
+        raise ValueError(f"the number {text[:MAX_JSON_DIGITS]} is not finite")
+
     try:
         value = json.loads(
             text,
@@ -353,18 +351,6 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise ValueError(f"the key {key[:MAX_QUOTED]!r} occurs twice")
         found[key] = value
     return found
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"the number {text[:MAX_JSON_DIGITS]} is not finite")
-    return value
-
-
-def _finite_or_none(text: str) -> float | None:
-    value = float(text)
-    return value if math.isfinite(value) else None
 
 
 def _bounded_integer(text: str) -> int:

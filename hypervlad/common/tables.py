@@ -79,8 +79,6 @@ def escaped_cell(value: Any, *, is_first: bool = False) -> str:
     Numbers stay, and so does text that is a number, unless it `is_first` in its line (by default it
     is not): where commas do not separate, the first cell has the rest of the line.
 
-    Examples
-    --------
     >>> escaped_cell("=1+1"), escaped_cell("-0.5"), escaped_cell(-0.5), escaped_cell("'=1")
     ("'=1+1", '-0.5', '-0.5', "''=1")
     >>> escaped_cell("x;=1+1;.png")

@@ -43,8 +43,6 @@ def check_workbook(path: Path) -> None:
 def name_and_unit(column: str) -> tuple[str, str]:
     """Split the name of a column of numbers.
 
-    Examples
-    --------
     >>> name_and_unit("area_px2"), name_and_unit("d50_low_nm"), name_and_unit("per_um2_high")
     (('area', 'px²'), ('d50_low', 'nm'), ('per_area_high', '1/µm²'))
     """

@@ -80,7 +80,8 @@ def add_defect(
         changed, strength = _MAKERS[kind](rng, before, contrast)
         changed = np.clip(changed, 0, 1).astype(np.float32)
         inside = strength >= _EDGE
-        mask = inside & _is_changed(before, changed, visible)
+        change = np.abs(changed - before).reshape(*before.shape[:2], -1).max(axis=2)
+        mask = inside & (maximum_filter(change, 5) >= visible)  # within two pixels
         if mask.any() and mask.sum() >= 0.5 * inside.sum():
             return changed, mask
     raise ValueError(
@@ -102,14 +103,6 @@ def _check_image(image: ArrayLike) -> FloatMap:
             f"{SMALLEST_SIZE} on each side, else defects are smaller than a pixel."
         )
     return pixels.astype(np.float32)
-
-
-def _is_changed(before: FloatMap, after: FloatMap, visible: float) -> BoolMap:
-    """Return where a pixel within two pixels has changed visibly."""
-    change = np.abs(after - before)
-    if change.ndim == 3:
-        change = change.max(axis=2)
-    return np.asarray(maximum_filter(change, 5) >= visible)
 
 
 # Each maker returns the changed image and the strength of the defect, 0 to 1, at every pixel.

@@ -20,9 +20,9 @@ from hypervlad.classify.boosting.classifier import BoostedSoftmaxClassifier
 from hypervlad.classify.training_images import OF_SIZE_ON_DEFECTS, ImageFormats
 from hypervlad.common.base import ImageEstimator, PartParameter
 from hypervlad.common.constraints import (
+    BOOLEAN,
     SEEDED,
     Alternatives,
-    Boolean,
     InstanceOf,
     Integer,
     Number,
@@ -191,7 +191,7 @@ class PatchDefectScorer(ImageEstimator):
         "fpr": [Number(above=0, below=1, meaning="a share of images")],
         "n_planted": [Integer(0, 100_000)],
         "n_codewords": [Integer()],
-        "aligned": [Boolean()],
+        "aligned": [BOOLEAN],
         "boosting": [InstanceOf(BoostedSoftmaxClassifier, "a BoostedSoftmaxClassifier"), None],
         "annotations": [OneOf("leave_out", "keep")],
         "tile_size": [TILE_SIDES],

@@ -95,14 +95,9 @@ class Region(Outline):
 class RegionRule(StoredPart):
     """Which pixels are a region: those around a peak of the cells that reach 0.55 of the highest.
 
-    A wide region, of at least 8 cells, ends at 0.65 of its mean, if that is lower.
-
-    Attributes
-    ----------
-    least : float
-        The lowest peak of a region; in an image with regions, the highest peak always has one.
-    usual : float or None
-        The score of usual pixels. None: all connected pixels that reach ``least`` are a region.
+    A wide region, of at least 8 cells, ends at 0.65 of its mean, if that is lower. `least` is the
+    lowest peak of a region; in an image with regions, the highest peak always has one. `usual` is
+    the score of usual pixels. None: all connected pixels that reach `least` are a region.
     """
 
     least: Annotated[float, _FINITE]

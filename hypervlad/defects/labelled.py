@@ -321,7 +321,10 @@ def fit_labelled_cells(
         # The linear part only, because its scores are those of a few small grids.
         linear = clone(learner).set_params(init="linear", n_estimators=0)
         if linear.prior == "training":
-            linear.set_params(prior=_shares(windows))
+            names, codes = np.unique(windows.labels, return_inverse=True)
+            counts = np.bincount(codes, windows.weights)
+            shares = (counts / counts.sum()).tolist()
+            linear.set_params(prior=dict(zip(names.tolist(), shares, strict=True)))
         deviation = windows.X.std(axis=0)
         scale = 1 / (deviation + _DEVIATION_RIDGE * float(deviation.mean() or 1))
         groups_of_cells = windows.groups_of(groups)
@@ -343,13 +346,6 @@ def fit_labelled_cells(
         )
     warn_if_inverted(list(labels.defective_shares.values()))
     return *fitted_with_scores(windows, held_out, learn, groups, seed), windows.keys.values()
-
-
-def _shares(windows: TrainingWindows) -> dict[str, float]:
-    """Return the share of each class among all cells of the images."""
-    names, codes = np.unique(windows.labels, return_inverse=True)
-    counts = np.bincount(codes, windows.weights)
-    return dict(zip(names.tolist(), (counts / counts.sum()).tolist(), strict=True))
 
 
 def root_weights(windows: TrainingWindows) -> NDArray[np.float64]:

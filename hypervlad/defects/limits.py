@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, NamedTuple
 
@@ -125,8 +125,7 @@ def _ellipse(
     return np.clip(inwards / edge + 0.5, 0, 1).astype(np.float32)
 
 
-def _as_names(values: Iterable[str]) -> NDArray[np.str_]:
-    return np.array([*values], str)
+_NAMES = Each(Value(str), lambda values: np.array([*values], str))
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,7 +161,7 @@ class DetectionLimits(StoredPart):
     True
     """
 
-    kinds: Annotated[NDArray[Any], Each(Value(str), _as_names)] = field(repr=False)
+    kinds: Annotated[NDArray[Any], _NAMES] = field(repr=False)
     areas: Annotated[NDArray[np.float32], Array("float32", 1, 1, _MAX_AREA)] = field(repr=False)
     contrasts: Annotated[NDArray[np.float32], Array("float32", 1, 1e-6, 1)] = field(repr=False)
     region_areas: Annotated[NDArray[np.float32], Array("float32", 1, 0, _MAX_AREA)] = field(

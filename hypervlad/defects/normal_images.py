@@ -212,12 +212,11 @@ class NormalImages(StoredPart):
     ) -> tuple[NDArray[np.float32], float]:
         """Return the scores of places, on the grid of the first part, and that of the image.
 
-        The score s of an image is the weighted geometric mean of the highest standardised
-        distances of all parts but the last, relative to what is usual. The score of a place is
-        the weighted mean m of the same distances, higher in an unusual image:
-        (m + 1/2) s^1/2 - 1/2. In a wide defect, the wide window of the last part is more unusual
-        than its places, and its distance counts, if higher; around a narrow defect, it would only
-        spread it.
+        The score s of an image is the weighted geometric mean of the highest standardised distances
+        of all parts but the last, relative to what is usual. The score of a place is the weighted
+        mean m of the same distances, higher in an unusual image: (m + 1/2) s^1/2 - 1/2. In a wide
+        defect, the wide window of the last part is more unusual than its places, and its distance
+        counts, if higher; around a narrow defect, it would only spread it.
         """
         *narrow, (last, far) = zip(self.parts, distances, strict=True)
         wide = last.standardised(far, _PLACE_SHARE) + _USUAL_LEVEL

@@ -73,14 +73,8 @@ def _score_text(score: float, threshold: float) -> str:
 class HeldOutScores(StoredPart):
     """Scores of defect-free training images, by models that were trained without them.
 
-    Attributes
-    ----------
-    scores : ndarray of float32, shape (n_images,)
-        Of the images, or of their defect-free places.
-    images : ndarray of int64, shape (n_images,)
-        Their positions in the list of training images.
-    groups : ndarray of int64, shape (n_images,)
-        Numbers of their groups.
+    Of the n images, or of their defect-free places, with the positions of the images in the list of
+    training images, and the numbers of their groups; all (n,).
     """
 
     scores: Annotated[NDArray[np.float32], Array("float32", 1)]

@@ -217,13 +217,8 @@ class Run:
         return {
             "encoder": self.digest,
             "n_features": self.encoder.n_features_out_,
-            "task_size": self.task_size,
+            "task_size": self.encoder.loader().n_per_batch,  # images: a batch
         }
-
-    @property
-    def task_size(self) -> int:
-        """Images per task: a batch."""
-        return self.encoder.loader().n_per_batch
 
     def job(self, run: str, n_images: int | None = None) -> Job:
         backbone = get_backbone(self.encoder.fitted_params_.backbone)
@@ -314,7 +309,7 @@ class Run:
         self, source: Source, folder: TaskFolder, progress: _Progress, bar: ProgressBar
     ) -> Iterator[Task]:
         digest_now = self.job(folder.run).digest_now()
-        for task in source.tasks(self.task_size):
+        for task in source.tasks(self.settings["task_size"]):
             progress.n_tasks += 1
             progress.has_particles |= any(item.micrograph is not None for item in task.items)
             if not folder.has(task, digest_now):

@@ -137,7 +137,11 @@ def open_source(
 ) -> Source:
     base = None if root is None else Path(root)
     if isinstance(images, str | os.PathLike) and os.path.isdir(images) and not is_zarr(images):
-        return _of_folder(Path(images), base, include, exclude)
+        folder, items = Path(images), list[Item]()
+        for file in find_images(folder, include=include, exclude=exclude):
+            first, *more = file.relative_to(folder).parts  # a label, if it is a folder
+            items.append(_item(file, base or folder, composed(first) if more else None))
+        return Source(items, len(items))
     if isinstance(images, str | os.PathLike) and not os.path.exists(images):
         raise ImageReadError(
             f"{os.fspath(images)}: no such folder; check the path for typing errors"
@@ -147,17 +151,6 @@ def open_source(
     if isinstance(images, Iterable) and not isinstance(images, Sized):
         return Source((_item(image, base) for image in images), None)
     items = [_item(image, base) for image in check_image_list(images)]
-    return Source(items, len(items))
-
-
-def _of_folder(
-    folder: Path, root: Path | None, include: str | Sequence[str], exclude: str | Sequence[str]
-) -> Source:
-    """Return a folder's images; the label of each is the first folder below that it is in."""
-    items = []
-    for file in find_images(folder, include=include, exclude=exclude):
-        first, *more = file.relative_to(folder).parts
-        items.append(_item(file, root or folder, composed(first) if more else None))
     return Source(items, len(items))
 
 

@@ -42,9 +42,6 @@ class CodebookFit:
     def sampling(self) -> Sampling:
         return self.params.codebook_sampling
 
-    def new_pool(self) -> HypercolumnPool:
-        return HypercolumnPool(self.sampling.n_samples)
-
     def sampling_plan(self, n_images: int) -> tuple[int, list[float]]:
         """Return how many hypercolumns to sample per image, and from what shares of the images.
 
@@ -99,7 +96,8 @@ def _filled_pool(
     Also, by key, the position of each distinct image and the measures of its outline.
     """
     n_each, shares = fit.sampling_plan(len(images))
-    pool, first_of, n_images = fit.new_pool(), dict[str, tuple[int, Any]](), 0
+    pool = HypercolumnPool(fit.sampling.n_samples)
+    first_of, n_images = dict[str, tuple[int, Any]](), 0
     report = ReadReport(len(images))
     for position, sample in _sampled(images, "codebook", fit, report, n_each, shares[0]):
         n_images += 1

@@ -217,18 +217,12 @@ def _network_for(
 class Reach:
     """The receptive field of a network.
 
-    Attributes
-    ----------
-    stride : int
-        Pixels from one cell of the coarsest tap to the next.
-    margin : int or None
-        Pixels around a cell that it may depend on: a multiple of the stride. None if cells depend
-        on the whole image (attention, squeeze-and-excitation), on more than 1,344 pixels, or on
-        where they are (windowed attention).
+    The margin is None if cells depend on the whole image (attention, squeeze-and-excitation), on
+    more than 1,344 pixels, or on where they are (windowed attention).
     """
 
-    stride: int
-    margin: int | None
+    stride: int  # pixels from one cell of the coarsest tap to the next
+    margin: int | None  # pixels around a cell that it may depend on: a multiple of the stride
 
 
 def reach_of(network: TappedNetwork, n_channels: int = 3) -> Reach | None:

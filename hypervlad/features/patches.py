@@ -23,19 +23,11 @@ _BAND = 256  # rows of a map that are interpolated at a time, to save memory
 
 @dataclass(frozen=True, eq=False)
 class WindowGrid:
-    """Square windows over an image: every upper edge is combined with every left edge.
+    """Square windows over an image: every upper edge is combined with every left edge."""
 
-    Attributes
-    ----------
-    rows, columns : ndarray of int, shape (R,) and (S,)
-        Upper and left edges, in pixels.
-    side : int
-        Side of a window in pixels.
-    """
-
-    rows: IntArray
-    columns: IntArray
-    side: int
+    rows: IntArray  # (R,), upper edges in pixels
+    columns: IntArray  # (S,), left edges
+    side: int  # of a window
 
     @classmethod
     def cover(cls, shape: tuple[int, int], side: int, stride: int) -> WindowGrid:
@@ -281,8 +273,12 @@ def cut_patches(
     for i, micrograph in read_micrographs(images, options=options):
         name = image_name(images[i], i)
         truth = _truth(micrograph, masks[i], name)
-        cut = _cut(micrograph.pixels, truth, name, patch, stride, edges)
-        cuts.append((np.full(len(cut[1]), i), *cut))
+        try:
+            corners = patch_positions((len(truth), truth.shape[1]), patch, stride, edges)
+        except ValueError as error:
+            raise ImageReadError(f"{name}: {error}") from error
+        cut = patches_at(micrograph.pixels, corners, patch)
+        cuts.append((np.full(len(cut), i), cut, corners, patch_means(truth, corners, patch)))
     numbers, pixels, positions, defective = zip(*cuts, strict=True)
     if len({cut.ndim for cut in pixels}) > 1:
         pixels = [cut if cut.ndim == 4 else np.repeat(cut[..., None], 3, axis=-1) for cut in pixels]
@@ -298,21 +294,6 @@ def cut_patches(
     anomalous = patches.defective >= _DEFECTIVE_SHARE - 1e-9
     patches = replace(patches, labels=np.where(anomalous, ANOMALOUS, NORMAL))
     return patches.take(anomalous | (patches.defective == 0))
-
-
-def _cut(
-    pixels: NDArray[np.float32],
-    truth: NDArray[np.bool_],
-    name: str,
-    patch: int,
-    stride: int | None,
-    edges: Edges,
-) -> tuple[NDArray[np.float32], IntArray, NDArray[np.float64]]:
-    try:
-        positions = patch_positions((len(truth), truth.shape[1]), patch, stride, edges)
-    except ValueError as error:
-        raise ImageReadError(f"{name}: {error}") from error
-    return patches_at(pixels, positions, patch), positions, patch_means(truth, positions, patch)
 
 
 def _truth(micrograph: Micrograph, mask: Any, name: str) -> NDArray[np.bool_]:

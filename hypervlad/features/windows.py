@@ -21,7 +21,7 @@ from hypervlad.common.files import naming
 from hypervlad.common.progress import Sentence, warn_of_image
 from hypervlad.common.wording import warn_user
 from hypervlad.features import vlad
-from hypervlad.features.codebook import Codebook
+from hypervlad.features.codebook import Codebook, HypercolumnPool
 from hypervlad.features.codebook_fit import CodebookFit, is_chosen
 from hypervlad.features.encoder import HypercolumnVLAD
 from hypervlad.features.encoding import TorchCodebook, finish_pooled, random_pixels
@@ -385,7 +385,7 @@ def fit_tiled_codebook(
     network = TiledNetwork(fit.network, tiling, fit.loader.preprocessing)
     reader = WindowReader(fit.loader, min_side, convert, annotations)
     n_each, shares = fit.sampling_plan(len(images))
-    pool = fit.new_pool()
+    pool = HypercolumnPool(fit.sampling.n_samples)
 
     def sample(image: PreparedImage) -> None:
         maps = network.padded_maps(image.tensor, image.name, image.key, keep=True)

@@ -375,7 +375,8 @@ def _window_sums(field: GradientField, grid: TileGrid) -> WindowSums:
         # cross, as those places have much energy but no direction.
         energy = np.maximum(field.energy[rows], 0)
         lengths = _lengths(field.axes[:, rows], energy, field.noise)
-        weight = _root_coherence(lengths, energy) * field.fibre[rows]
+        coherence = np.minimum(lengths / np.maximum(energy, np.float32(NO_ENERGY)), 1)
+        weight: FloatMap = np.sqrt(coherence) * field.fibre[rows]
         return np.stack([*field.axes[:, rows], lengths]) * weight
 
     cosine, sine, lengths = grid.sums_of(weighted)
@@ -395,12 +396,6 @@ def _lengths(axes: FloatMap, energy: FloatMap, noise: GradientNoise) -> FloatMap
     squares -= energy * np.float32(2 * noise.energy * noise.axis_scatter**2)
     squares -= np.float32((noise.energy * noise.axis_scatter) ** 2)
     return np.asarray(np.sqrt(np.maximum(squares, 0, out=squares), out=squares))
-
-
-def _root_coherence(lengths: FloatMap, energy: FloatMap) -> FloatMap:
-    coherence = lengths / np.maximum(energy, np.float32(NO_ENERGY))
-    np.minimum(coherence, 1, out=coherence)
-    return np.asarray(np.sqrt(coherence, out=coherence))
 
 
 def _proba_of(model: AlignmentModel, grey: FloatMap, grid: TileGrid) -> NDArray[np.float64]:

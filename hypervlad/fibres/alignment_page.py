@@ -107,36 +107,33 @@ def write_alignment(
     made |= {"read_options": check_read_options(recipe.read_options).without_files()}
 
     def files_of(name: str) -> list[Path]:
-        return [*_map_files(folder, name), *_figure_files(folder, name)]
+        maps = (f"{name}.{kind}.tif" for kind in ("orientation", "coherence", "regions"))
+        drawn = (folder / kind / f"{name}.png" for kind in (OVERLAYS, FIGURES))
+        return [*(folder / MAPS / file for file in maps), *drawn]
 
     tables, made = (*TABLES, _REGION_COLUMNS), made | dict(made_with or {})
     with ResultsFolder.growing(folder, tables, files_of, made, names=names) as results:
         for name, found in results.measured(recipe.find, images, names, progress=progress):
-            files = _write_maps(folder, name, found)
-            if figures:
-                files += _write_figures(folder, name, found)
+            files = files_of(name) if figures else files_of(name)[:3]
+            _write_files(files, name, found)
             own = {"group": group_of[name]} if group_of else {}
             row = {**_image_row(name, found, recipe), **own}
             results.add(name, row, _region_rows(name, found), files)
     return results.left_out
 
 
-def _write_maps(folder: Path, name: str, found: AlignmentResult) -> list[Path]:
-    paths, directions, labels = _map_files(folder, name), found.orientation, found.aligned.labels
+def _write_files(paths: Sequence[Path], name: str, found: AlignmentResult) -> None:
+    """Write three maps and, if their paths are given, the overlay and the figure."""
+    directions, labels = found.orientation, found.aligned.labels
     # ImageJ has no 32-bit integers.
     numbers = labels.astype(np.uint16 if labels.max(initial=0) < 2**16 else np.uint32)
     maps, size = (directions.orientation, directions.coherence, numbers), directions.pixel_size
-    for path, values in zip(paths, maps, strict=True):
+    for path, values in zip(paths[:3], maps, strict=True):
         write_tiff(path, values, size, flush=False, level=_COMPRESSION_LEVEL)
-    return paths
-
-
-def _write_figures(folder: Path, name: str, found: AlignmentResult) -> list[Path]:
-    overlay, figure = paths = _figure_files(folder, name)
-    write_png(overlay, _overlay(found), flush=False, level=_COMPRESSION_LEVEL)
-    with replace_when_complete(figure, flush=False) as stream:
-        save_png(OrientationDisplay(found, name=name).plot, stream)
-    return paths
+    if drawn := paths[3:]:
+        write_png(drawn[0], _overlay(found), flush=False, level=_COMPRESSION_LEVEL)
+        with replace_when_complete(drawn[1], flush=False) as stream:
+            save_png(OrientationDisplay(found, name=name).plot, stream)
 
 
 def _overlay(found: AlignmentResult) -> NDArray[np.uint8]:
@@ -149,16 +146,6 @@ def _overlay(found: AlignmentResult) -> NDArray[np.uint8]:
         band = tint_by_direction(grey[rows], angles, coherence)
         overlay[rows] = np.rint(255 * band)
     return overlay
-
-
-def _map_files(folder: Path, name: str) -> list[Path]:
-    return [
-        folder / MAPS / f"{name}.{kind}.tif" for kind in ("orientation", "coherence", "regions")
-    ]
-
-
-def _figure_files(folder: Path, name: str) -> list[Path]:
-    return [folder / kind / f"{name}.png" for kind in (OVERLAYS, FIGURES)]
 
 
 def _image_row(name: str, found: AlignmentResult, recipe: AlignmentRecipe) -> Row:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -146,32 +145,22 @@ class OrientationDisplay(Display):
                 [*boxes, (*key, _KEY, _KEY)], (None, None, "polar"), strict=True
             )
         ]
-        self._draw_overlay(self.panels_[0])
-        self._draw_regions(self.panels_[1])
-        self._draw_rose(self.panels_[2])
+        overlay, regions, rose = self.panels_
+        found, aligned, mean = self.result.orientation, self.result.aligned, self.result.statistics
+        shown = stretch_contrast(thumbnail(self.result.pixels, _SHOWN_PIXELS))
 
-    def _draw_overlay(self, ax: Axes) -> None:
-        found = self.result.orientation
         axes = shrink_directions(found.orientation, found.coherence, _SHOWN_PIXELS)
-        self._draw_image(ax, tint_by_direction(self._shown, *axes))
+        self._draw_image(overlay, tint_by_direction(shown, *axes))
         where = f"{100 * (1 - found.mask.mean()):.0f} % background; paler: less coherent"
-        self._write(ax, self.name or "direction of fibres", where)
+        self._write(overlay, self.name or "direction of fibres", where)
 
-    def _draw_regions(self, ax: Axes) -> None:
-        aligned = self.result.aligned
-        self._draw_image(ax, tinted_regions(self._shown, aligned))
-        draw_regions(ax, aligned, self._panel_size[0] / self.result.pixels.shape[1])
-        self._write(ax, *_alignment_text(aligned, self.result.orientation.pixel_size))
+        self._draw_image(regions, tinted_regions(shown, aligned))
+        draw_regions(regions, aligned, width / self.result.pixels.shape[1])
+        self._write(regions, *_alignment_text(aligned, found.pixel_size))
 
-    def _draw_rose(self, ax: Axes) -> None:
-        found, mean = self.result.orientation, self.result.statistics
         shares = rose_weights(found.orientation, found.energy * found.mask)
-        draw_rose(ax, shares, None if mean is None else mean.mean)
-        self._write(ax, *_statistics_text(mean))
-
-    @functools.cached_property
-    def _shown(self) -> NDArray[np.float32]:
-        return stretch_contrast(thumbnail(self.result.pixels, _SHOWN_PIXELS))
+        draw_rose(rose, shares, None if mean is None else mean.mean)
+        self._write(rose, *_statistics_text(mean))
 
     def _draw_image(self, ax: Axes, pixels: Colours) -> None:
         """Draw pixels into axes whose unit is an inch, and whose y axis points down."""

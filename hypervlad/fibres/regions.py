@@ -124,10 +124,7 @@ def label_windows(
     """
     number = np.arange(aligned.size).reshape(aligned.shape)
     pairs = []
-    for one, other in (
-        ((slice(None, -1), slice(None)), (slice(1, None), slice(None))),
-        ((slice(None), slice(None, -1)), (slice(None), slice(1, None))),
-    ):
+    for one, other in ((np.s_[:-1], np.s_[1:]), (np.s_[:, :-1], np.s_[:, 1:])):
         apart = axial_difference(angle[one], angle[other])
         joined = aligned[one] & aligned[other] & (apart <= tolerance + _ROUNDING)
         pairs.append((number[one][joined], number[other][joined]))

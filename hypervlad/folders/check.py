@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import joblib
 import numpy as np
-from numpy.typing import NDArray
 
 from hypervlad.common.progress import ProgressBar
 from hypervlad.folders.copies import Thumbnail, find_near_copies, group_copies, make_thumbnail
@@ -279,25 +277,13 @@ def _find_copies(
         pairs, similarity, overlap = find_near_copies(
             thumbnails, folders=folders, progress=bar.update
         )
-    near = [
-        _copy_set([facts[i] for k in members for i in same[k]], *values)
-        for members, *values in _linked_sets(pairs, similarity, overlap, len(same))
-    ]
-    return _worst_first(exact), _worst_first(near)
-
-
-def _linked_sets(
-    pairs: NDArray[np.intp],
-    similarity: NDArray[np.float32],
-    overlap: NDArray[np.float32],
-    n_images: int,
-) -> Iterator[tuple[list[int], float, float]]:
-    """Yield connected sets, their lowest similarity to a nearest copy, and the median overlap."""
-    nearest = np.zeros(n_images, np.float32)
+    nearest, near = np.zeros(len(same), np.float32), list[CopySet]()
     np.maximum.at(nearest, pairs.ravel(), np.repeat(similarity, 2))
-    for members in group_copies(pairs, n_images):
-        among = np.isin(pairs[:, 0], members)
-        yield members, float(nearest[members].min()), float(np.median(overlap[among]))
+    for members in group_copies(pairs, len(same)):
+        own = [facts[i] for k in members for i in same[k]]
+        shared = float(np.median(overlap[np.isin(pairs[:, 0], members)]))
+        near.append(_copy_set(own, float(nearest[members].min()), shared))
+    return _worst_first(exact), _worst_first(near)
 
 
 def _copy_set(members: list[_ImageFacts], similarity: float = 1.0, overlap: float = 1.0) -> CopySet:

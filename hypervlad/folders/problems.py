@@ -34,7 +34,11 @@ def list_problems(
     problems += _about_bad_files(report)
     problems += _about_copies(report)
     problems += _about_classes(report, layout)
-    problems += _about_groups(by_class)
+    if single := sorted(c for c, groups in by_class["group"].items() if len(groups) == 1):
+        problems.append(
+            f"All images of the {_classes(single)} are of one group: such a class cannot be "
+            "both in training and in test. Add images of another sample."
+        )
     problems += _about_giveaways(by_class)
     if report.blank_files:
         problems.append(
@@ -197,16 +201,6 @@ def _about_classes(report: FolderReport, layout: FolderLayout) -> list[str]:
             "learn from and to be tested on. Add images, or join classes."
         )
     return sentences
-
-
-def _about_groups(by_class: ClassValues) -> list[str]:
-    single = sorted(c for c, groups in by_class["group"].items() if len(groups) == 1)
-    if not single:
-        return []
-    return [
-        f"All images of the {_classes(single)} are of one group: such a class cannot be "
-        "both in training and in test. Add images of another sample."
-    ]
 
 
 def _about_giveaways(by_class: ClassValues) -> list[str]:

@@ -264,12 +264,8 @@ def best_other_shift(
 ) -> tuple[float, float, NDArray[np.float64]]:
     """Return the correlation of the overlap, the best one at any other shift, and that shift.
 
-    Other shifts are over 12 pixels away, with at least half the overlap [1]_.
-
-    References
-    ----------
-    .. [1] D. Padfield, "Masked object registration in the Fourier domain", IEEE Transactions on
-       Image Processing 21, 2706, 2012.
+    Other shifts are over 12 pixels away, with at least half the overlap (Padfield 2012, "Masked
+    object registration in the Fourier domain", IEEE Transactions on Image Processing 21, 2706).
     """
     size = [fft.next_fast_len(2 * extent, real=True) for extent in first.shape]
     known = np.zeros(first.shape, np.float32)

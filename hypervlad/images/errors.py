@@ -58,8 +58,6 @@ def list_reasons(skipped: Sequence[SkippedImage]) -> str:
 def reasons_in_line(reasons: Sequence[str]) -> str:
     """Join reasons that begin with the name of an image, each once.
 
-    Examples
-    --------
     >>> print(reasons_in_line(["a.png: too small", "b.png: damaged", "c.png: too small"]))
     too small (2 images: a.png, c.png); b.png: damaged
     """

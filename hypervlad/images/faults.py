@@ -51,36 +51,26 @@ class Faults(NamedTuple):
     """How far an image is from what a microscope can show, and, of its last ones, how it looks.
 
     Looks are no faults, but a model may know none like them. Those that cannot be measured are 0.
-
-    Attributes
-    ----------
-    saturated : float
-        Share of pixels that are as dark or as bright as can be, if more are than just beside.
-    blur : float
-        Standard deviation in pixels of the blur of the steepest slopes if they are edges, else 0.
-    uneven, shifted : float
-        Standard deviation from one scan line to the next of their brightness, as a share of the
-        range, and of their place, in pixels; 0 if neighbouring columns differ as much.
-    bands : float
-        Standard deviation of the brightness of bands of several scan lines, likewise.
-    brightness, contrast : float
-        Mean grey level, and their range without the outermost per cents.
-    noise : float
-        How much pixels differ from what those beside them share, by noise or fine texture, as a
-        share of the range: 1.6 times the standard deviation of white noise.
-    sharpness, texture : float
-        The same, not as a share of the range, but of what it is of the image of half the size; and
-        that of what it is of a quarter of the size. White noise has 2.
     """
 
+    #: Share of pixels that are as dark or as bright as can be, if more are than just beside.
     saturated: float = 0.0
+    #: Standard deviation in pixels of the blur of the steepest slopes if they are edges, else 0.
     blur: float = 0.0
+    #: Standard deviation from one scan line to the next of their brightness, as a share of the
+    #: range, and of their place, in pixels; 0 if neighbouring columns differ as much.
     uneven: float = 0.0
     shifted: float = 0.0
+    #: Standard deviation of the brightness of bands of several scan lines, likewise.
     bands: float = 0.0
+    #: Mean grey level, and their range without the outermost per cents.
     brightness: float = 0.0
     contrast: float = 0.0
+    #: How much pixels differ from what those beside them share, by noise or fine texture, as a
+    #: share of the range: 1.6 times the standard deviation of white noise.
     noise: float = 0.0
+    #: The same, not as a share of the range, but of what it is of the image of half the size; and
+    #: that of what it is of a quarter of the size. White noise has 2.
     sharpness: float = 0.0
     texture: float = 0.0
 

@@ -546,8 +546,6 @@ def encode_jpeg(pixels: NDArray[np.floating[Any]], side: int, quality: int) -> b
     if max(image.size) > side:
         # Averaging whole blocks first makes a scan of 100 megapixels hardly slower than reading it.
         image.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
-    stream = io.BytesIO()
-    is_small = quality < 90
-    subsampling = 2 if is_small else 0
-    image.save(stream, "JPEG", quality=quality, subsampling=subsampling, optimize=is_small)
+    stream, is_small = io.BytesIO(), quality < 90
+    image.save(stream, "JPEG", quality=quality, subsampling=2 * is_small, optimize=is_small)
     return stream.getvalue()

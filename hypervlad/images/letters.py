@@ -48,7 +48,9 @@ def letters_and_arrows(grey: Grey) -> tuple[list[Box], list[Box]]:
     """Return the boxes of lines of text, which may overlap, and of arrows, (top, left, ...)."""
     labels, arrows = list[Box](), list[Box]()
     sharp = by_rows(_is_sharp, grey, REACH + 1)
-    for sign in (1, -1) if _has_shades(grey) else ():
+    # Some pixels tell of most images: to sort all of them would take long.
+    has_shades = any(len(np.unique(part)) > _MIN_LEVELS for part in (grey[::16, ::16], grey))
+    for sign in (1, -1) if has_shades else ():
         at = cache(partial(_drawn, grey, sharp, sign))
         for i, pair in enumerate(pairwise(sign * level for level in _LEVELS)):
             # What is crisp is the same beyond two levels: where one has nothing, none counts.
@@ -56,11 +58,6 @@ def letters_and_arrows(grey: Grey) -> tuple[list[Box], list[Box]]:
                 for boxes, last, now in zip((labels, arrows), *map(at, pair), strict=True):
                     boxes += [each for each in now if any(overlap(each, one) for one in last)]
     return labels, arrows
-
-
-def _has_shades(grey: Grey) -> bool:
-    # Some pixels tell of most images: to sort all of them would take long.
-    return any(len(np.unique(part)) > _MIN_LEVELS for part in (grey[::16, ::16], grey))
 
 
 class _Part(NamedTuple):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+
+if TYPE_CHECKING:
+    from scipy.spatial import ConvexHull
 
 _EIGHT = np.ones((3, 3), bool)
 # Margins have one level: compression changes it by so much, but half of it by little, and where
@@ -180,20 +183,27 @@ def _disc_of(shown: Mask, within: float) -> tuple[list[float], float]:
     return middle, radius if np.mean(off <= max(2, within * radius)) >= _FOLLOWED else 0.0
 
 
+def hull_of(mask: Mask) -> ConvexHull:
+    """Return the hull of the middles of the pixels' sides, as in ``skimage.morphology``."""
+    from scipy.spatial import ConvexHull  # not above: importing it takes long
+
+    rows = np.flatnonzero(mask.any(axis=1))
+    first = mask[rows].argmax(axis=1)
+    last = mask.shape[1] - 1 - mask[rows, ::-1].argmax(axis=1)
+    down = np.concatenate([rows, rows, rows - 0.5, rows + 0.5, rows - 0.5, rows + 0.5])
+    right = np.concatenate([first - 0.5, last + 0.5, first, first, last, last])
+    return ConvexHull(np.stack([down, right], axis=1))
+
+
 def convex_hull(mask: Mask) -> Mask:
     """Return the hull of a mask that is not empty, row by row.
 
     It is that of scikit-image's `convex_hull_image`, which takes minutes for large discs.
     """
-    from scipy.spatial import ConvexHull  # not above: importing it takes long
-
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.arange(mask.shape[1])
-    ends = mask[rows].argmax(axis=1), columns[-1] - mask[rows, ::-1].argmax(axis=1)
-    around = ((-0.5, 0), (0.5, 0), (0, -0.5), (0, 0.5))
-    places = [np.column_stack([rows + y, end + x]) for end in ends for y, x in around]
     within = np.arange(rows[0], rows[-1] + 1)
     low, high = np.full(len(within), -np.inf), np.full(len(within), np.inf)
-    for y, x, offset in ConvexHull(np.concatenate(places)).equations:
+    for y, x, offset in hull_of(mask).equations:
         if abs(x) > 1e-9:
             side = -(offset + y * within) / x
             low, high = (low, np.minimum(high, side)) if x > 0 else (np.maximum(low, side), high)

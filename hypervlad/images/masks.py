@@ -278,16 +278,14 @@ def _stored_grey(path: Any, name: str) -> NDArray[Any]:
 
 def _black_and_white(values: NDArray[Any], name: str) -> NDArray[Any]:
     """Threshold grey edges; leave values of at most two levels to `as_mask`."""
-    if values.dtype.kind != "u" or len(np.unique(values)) <= 2:
-        return values
     mask = grey_edged_mask(values)
-    if mask is None:
+    if mask is None and values.dtype.kind == "u" and (n_values := len(np.unique(values))) > 2:
         raise ImageReadError(
-            f"{name}: expected a mask, black and white, but got {len(np.unique(values))} values up "
-            f"to {values.max()}. Is it the image itself, or a map of several kinds of defects? "
-            "Save a mask of each kind"
+            f"{name}: expected a mask, black and white, but got {n_values} values up to "
+            f"{values.max()}. Is it the image itself, or a map of several kinds of defects? Save a "
+            "mask of each kind"
         )
-    return mask
+    return values if mask is None else mask
 
 
 def grey_edged_mask(values: NDArray[Any]) -> NDArray[np.bool_] | None:

@@ -509,8 +509,6 @@ def relative_names(images: Sequence[Any], root: str | os.PathLike[str] | None = 
     The folder need not contain them; by default it is the common folder of all files. Particles
     are named in the same way by the path of their micrograph, and their number.
 
-    Examples
-    --------
     >>> relative_names(["/data/a/1.png", "/data/b/2.png"])
     ['a/1.png', 'b/2.png']
     """

@@ -71,24 +71,12 @@ GIVEN_SIZE = (
 
 
 class Sample(NamedTuple):
-    """A grey image of a sample.
-
-    Attributes
-    ----------
-    grey : ndarray of float32, shape (H, W)
-        The image where it shows the sample, and what is next to it elsewhere.
-    mask : ndarray of bool, shape (H, W)
-        Where it shows the sample, and is not left out by a mask.
-    pixel_size : float or None
-        Nanometres per pixel.
-    annotations : list of Annotation
-        What was left out, as it is no sample.
-    """
+    """A grey image (H, W) of a sample: where it shows none, it is as what is next to that."""
 
     grey: NDArray[np.float32]
-    mask: NDArray[np.bool_]
-    pixel_size: float | None
-    annotations: list[Annotation]
+    mask: NDArray[np.bool_]  # where it shows the sample, and is not left out by a mask
+    pixel_size: float | None  # nanometres per pixel
+    annotations: list[Annotation]  # what was left out, as it is no sample
 
     @property
     def margin(self) -> NDArray[np.bool_]:
@@ -138,12 +126,14 @@ def one_or_many(*paired: str) -> Callable[[Callable[Concatenate[Any, P], T]], _O
         @wraps(function)
         def of_one_or_many(*args: Any, **kwargs: Any) -> Any:
             given = signature.bind(*args, **kwargs).arguments
-            if not _is_list(given[first]):
+            image = given[first]
+            is_of_paths = hasattr(image, "dtype") and image.dtype.kind in "OUST" and image.ndim == 1
+            if not (isinstance(image, list | tuple) or is_of_paths or hasattr(image, "iloc")):
                 result = function(**given)
                 if not is_announced():
-                    note_found(image_name(given[first]), result)
+                    note_found(image_name(image), result)
                 return result
-            images = check_image_list(given[first])
+            images = check_image_list(image)
             own = {name: given[name] for name in paired if given.get(name) is not None}
             for name, values in own.items():
                 if not isinstance(values, list | tuple) or len(values) != len(images):
@@ -200,11 +190,6 @@ def note_found(name: str, found: Any) -> None:
     note_annotations(name, getattr(found, "annotations", []), getattr(found, "n_beside", 0))
     reason = getattr(found, "reason", None)
     note_doubt(name, f"nothing is measured: {reason}" if reason else getattr(found, "note", ""))
-
-
-def _is_list(image: Any) -> bool:
-    is_of_paths = hasattr(image, "dtype") and image.dtype.kind in "OUST" and image.ndim == 1
-    return isinstance(image, list | tuple) or is_of_paths or hasattr(image, "iloc")
 
 
 def drop_hidden(labels: NDArray[np.int32], sample: Sample, min_area: int) -> int:
@@ -295,11 +280,10 @@ def read_sample(
     Where grey levels are scaled from the darkest to the brightest, which ``scaling="auto"`` of
     `read_options` means here unless `auto` says otherwise, hot pixels are clipped, dead lines are
     replaced, and steps between tiles and uneven light that hides the contrast are taken out, as
-    notes say. `pixel_size` is
-    of images that state none. `mask`, bool (H, W), is where to look; what is elsewhere has no
-    influence, and may be NaN in arrays. ValueError if a parameter is out of range or the image
-    cannot be read; UserWarnings if its pixels are not square, colours show different things, or
-    faults change what is measured.
+    notes say. `pixel_size` is of images that state none. `mask`, bool (H, W), is where to look;
+    what is elsewhere has no influence, and may be NaN in arrays. ValueError if a parameter is out
+    of range or the image cannot be read; UserWarnings if its pixels are not square, colours show
+    different things, or faults change what is measured.
     """
     check_value("annotations", annotations, [OneOf("leave_out", "keep")])
     options = check_read_options(read_options)

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.sparse import csgraph
-from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist
 
 from hypervlad.common.constraints import InstanceOf, check_value
 from hypervlad.common.wording import counted
 from hypervlad.images.annotations import words_of_annotations
+from hypervlad.images.margins import hull_of
 from hypervlad.objects.particle import Outlines, Particle
 
 if TYPE_CHECKING:
@@ -240,24 +240,14 @@ def feret_diameters(mask: NDArray[np.bool_]) -> tuple[float, float]:
 
 def solidity(mask: NDArray[np.bool_]) -> float:
     """Return the area of a mask that has a pixel over that of its convex hull."""
-    return min(np.count_nonzero(mask) / float(_hull(mask).volume), 1.0)
-
-
-def _hull(mask: NDArray[np.bool_]) -> ConvexHull:
-    """Return the hull of the middles of the pixels' sides, as in ``skimage.morphology``."""
-    rows = np.flatnonzero(mask.any(axis=1))
-    first = mask[rows].argmax(axis=1)
-    last = mask.shape[1] - 1 - mask[rows, ::-1].argmax(axis=1)
-    down = np.concatenate([rows, rows, rows - 0.5, rows + 0.5, rows - 0.5, rows + 0.5])
-    right = np.concatenate([first - 0.5, last + 0.5, first, first, last, last])
-    return ConvexHull(np.stack([down, right], axis=1))
+    return min(np.count_nonzero(mask) / float(hull_of(mask).volume), 1.0)
 
 
 def _describe(mask: NDArray[np.bool_]) -> tuple[float, ...]:
     """Return area, centroid (row and column), Feret diameters, circularity and solidity."""
     from skimage.measure import perimeter_crofton  # not above: importing it takes long
 
-    hull = _hull(mask)
+    hull = hull_of(mask)
     corners = hull.points[hull.vertices]
     # The smallest distance is perpendicular to a side of the hull.
     across = corners @ hull.equations[:, :2].T

@@ -149,7 +149,11 @@ class ResultsFolder:
                 stale += [name for name in results._earlier if name not in results._own]
             finally:
                 if results._own:
-                    results._finish(stale)
+                    for name in stale:
+                        del results._earlier[name]
+                    results._write_tables(results._made, len(results._earlier))
+                    results._remove_all(stale)
+                    report_removed(results._replaced)
 
     def measured(
         self,
@@ -196,13 +200,6 @@ class ResultsFolder:
         if self._earlier.pop(name, None) is not None:
             # What an earlier run made of this image, with other options.
             self._replaced += self._remove(p for p in self._files_of(name) if p not in files)
-
-    def _finish(self, stale: Sequence[str]) -> None:
-        for name in stale:
-            del self._earlier[name]
-        self._write_tables(self._made, len(self._earlier))
-        self._remove_all(stale)
-        report_removed(self._replaced)
 
     def _write_tables(self, made: Mapping[str, Any], n_others: int) -> None:
         rows = [*self._own.values(), *self._earlier.values()]

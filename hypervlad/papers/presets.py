@@ -88,8 +88,8 @@ def luo2021(
 def carrillo2020(**parameters: Any) -> PatchCNNClassifier:
     """Return the patch classifier of Carrillo Pérez 2020, unfitted.
 
-    A network of three convolutions for patches of 29 x 29 pixels [1]_: see
-    :class:`PatchCNNClassifier`.
+    A network of three convolutions for patches of 29 x 29 pixels: see :class:`PatchCNNClassifier`,
+    also for the source.
 
     Parameters
     ----------
@@ -99,11 +99,6 @@ def carrillo2020(**parameters: Any) -> PatchCNNClassifier:
     Returns
     -------
     PatchCNNClassifier
-
-    References
-    ----------
-    .. [1] F. Carrillo Pérez, "Defect detection in nanofibers by image
-       classification", 2020.
 
     Examples
     --------
@@ -120,9 +115,10 @@ def modarres2017(
     backbone: str = "inception_v3",
     **parameters: Any,
 ) -> TransferClassifier:
-    """Return the classifier of Modarres et al. 2017, unfitted: Inception-v3 on SEM images [1]_.
+    """Return the classifier of Modarres et al. 2017, unfitted: Inception-v3 on SEM images.
 
-    What the paper does not give, such as the optimiser, is that of :class:`TransferClassifier`.
+    What the paper does not give, such as the optimiser, is that of :class:`TransferClassifier`,
+    which cites it.
 
     Parameters
     ----------
@@ -136,12 +132,6 @@ def modarres2017(
     Returns
     -------
     TransferClassifier
-
-    References
-    ----------
-    .. [1] M. H. Modarres, R. Aversa, S. Cozzini, R. Ciancio, A. Leto and G. P. Brandino, "Neural
-       network for nanoscience scanning electron microscope image recognition", Scientific Reports
-       7, 13282, 2017.
 
     Examples
     --------

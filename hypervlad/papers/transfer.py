@@ -263,8 +263,8 @@ class TransferClassifier(ClassifierMixin, NetworkEstimator):
             )
         fitted, tensors = network, None
         if history is not None and history.best_epoch >= 0:
-            head, C, tensors = tuned_head, start.C, _arrays(network)
-            state = network.original.state_dict()
+            head, C, state = tuned_head, start.C, network.original.state_dict()
+            tensors = {name: own.cpu().contiguous().numpy().copy() for name, own in state.items()}
             fitted = build_network(backbone.name, state, backbone.taps[-1:], device)
         else:
             final = fit_head(X, codes, joined, len(classes), seeds[0])
@@ -379,9 +379,3 @@ class TransferClassifier(ClassifierMixin, NetworkEstimator):
         assert self.network_state_ is not None
         state = {name: torch.from_numpy(value) for name, value in self.network_state_.items()}
         return build_network(backbone.name, state, taps, device)
-
-
-def _arrays(network: TappedNetwork) -> dict[str, NDArray[Any]]:
-    """Return copies of all tensors of a network, by name."""
-    state = network.original.state_dict()
-    return {name: value.cpu().contiguous().numpy().copy() for name, value in state.items()}

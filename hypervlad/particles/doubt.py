@@ -73,24 +73,12 @@ _OF_SOLIDITY = 8.0
 
 @dataclass(frozen=True, eq=False)
 class Doubt:
-    """The pieces of a field that sure joins leave, and which may be one particle.
+    """The n pieces of a field that sure joins leave, and which may be one particle."""
 
-    Attributes
-    ----------
-    pixels : ndarray of int, shape (n,)
-        The index of the deepest pixel of each piece.
-    areas : ndarray of float, shape (n,)
-        In pixels.
-    background : ndarray of float, shape (n,)
-        The mean probability that its pixels are none of a particle.
-    possible : ndarray of int, shape (n,)
-        As of `Joined`.
-    """
-
-    pixels: NDArray[np.int64]
-    areas: NDArray[np.float64]
-    background: NDArray[np.float64]
-    possible: NDArray[np.int64]
+    pixels: NDArray[np.int64]  # the index of the deepest pixel of each piece
+    areas: NDArray[np.float64]  # in pixels
+    background: NDArray[np.float64]  # the mean probability that its pixels are none of a particle
+    possible: NDArray[np.int64]  # as of `Joined`
 
     def within(self, mask: BoolMap) -> Doubt:
         """Return the pieces that are not left out."""

@@ -41,21 +41,11 @@ _NOTE = (
 
 @dataclass(frozen=True, eq=False)
 class FaintSpots:
-    """Spots beside particles, which are alike, and the image in which they stand out.
+    """Spots beside particles, which are alike, and the image in which they stand out."""
 
-    Attributes
-    ----------
-    grey : ndarray of float32, shape (H, W)
-        Without the contrast of other particles beyond that of the spots.
-    at : ndarray of int, shape (n,)
-        Pixel of each spot.
-    share : float
-        Of the contrast of other particles, that spots have.
-    """
-
-    grey: NDArray[np.float32]
-    at: NDArray[np.intp]
-    share: float
+    grey: NDArray[np.float32]  # without the contrast of other particles beyond that of the spots
+    at: NDArray[np.intp]  # (n,), the pixel of each spot
+    share: float  # of the contrast of other particles, that spots have
 
     def added(self, labels: LabelMap, seen: LabelMap) -> LabelMap:
         """Return the outlines with those that this image shows beside them, if these are alike."""

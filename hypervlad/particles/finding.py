@@ -17,21 +17,12 @@ from hypervlad.images import ReadOptions
 from hypervlad.images.sample import Annotations, Sample, drop_hidden, one_or_many, read_sample
 from hypervlad.objects.detection import MIN_AREA, FindingRange
 from hypervlad.objects.particle import Outlines
-from hypervlad.objects.splitting import (
-    LabelMap,
-)
-from hypervlad.particles.decoder import (
-    brightness_of,
-)
+from hypervlad.objects.splitting import LabelMap
+from hypervlad.particles.decoder import brightness_of
 from hypervlad.particles.doubt import either_polarity, finding_range, main_doubt
 from hypervlad.particles.fainter import STILL_FOUND, evened, faint_spots
 from hypervlad.particles.layers import NO_LAYER, Layer, layer_alone
-from hypervlad.particles.polarity import (
-    OPPOSITE,
-    SURE,
-    Polarity,
-    PolarityFound,
-)
+from hypervlad.particles.polarity import OPPOSITE, SURE, Polarity, PolarityFound
 from hypervlad.particles.scales import FEW, Scales, Search
 from hypervlad.particles.soft_edges import to_soft_edges
 from hypervlad.particles.training_fields import nearest

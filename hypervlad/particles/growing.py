@@ -48,14 +48,9 @@ class _Region(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class GrowingField:
-    """An image in which particles grow from points, or from strokes in them.
+    """An image in which particles grow from points, or from strokes in them."""
 
-    Parameters
-    ----------
-    grey : ndarray of float32, shape (H, W)
-    """
-
-    grey: NDArray[np.float32]
+    grey: NDArray[np.float32]  # (H, W)
 
     @functools.cached_property
     def _brightness(self) -> tuple[float, float]:

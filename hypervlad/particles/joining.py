@@ -46,30 +46,15 @@ class PartGraph:
     """The parts of a field, the borders between them, and what a smaller scale has there.
 
     All are numbers that add up, or of which the largest counts, when parts are joined.
-
-    Attributes
-    ----------
-    parts : ndarray of float, shape (n, 8)
-    pairs : ndarray of int, shape (m, 2)
-        The parts on both sides of each border, the lower number first.
-    borders : ndarray of float, shape (m, 5)
-    shared : csr_array, shape (n, k)
-        The pixels that each part shares with each particle that was found on the smaller scale.
-    areas : ndarray of float, shape (k,)
-        Those of these particles, in pixels of this scale.
-    numbers : ndarray of int, shape (n_labels,)
-        The part that each label now belongs to.
-    pixels : ndarray of int, shape (n_labels,)
-        The index of the deepest pixel of each label.
     """
 
-    parts: NDArray[np.float64]
-    pairs: NDArray[np.int64]
-    borders: NDArray[np.float64]
-    shared: csr_array
-    areas: NDArray[np.float64]
-    numbers: NDArray[np.int64]
-    pixels: NDArray[np.int64]
+    parts: NDArray[np.float64]  # (n, 8)
+    pairs: NDArray[np.int64]  # (m, 2), parts on both sides of a border, the lower number first
+    borders: NDArray[np.float64]  # (m, 5)
+    shared: csr_array  # (n, k), pixels that parts share with particles found on the smaller scale
+    areas: NDArray[np.float64]  # (k,), those of these particles, in pixels of this scale
+    numbers: NDArray[np.int64]  # (n_labels,), the part that each label now belongs to
+    pixels: NDArray[np.int64]  # (n_labels,), the index of the deepest pixel of each label
 
     @classmethod
     def of(cls, labels: LabelMap, fields: NDArray[np.uint8], coarse: LabelMap | None) -> PartGraph:
@@ -200,18 +185,13 @@ class PartGraph:
 class Joined:
     """Pieces that sure joins leave of a field, and which of them are one particle.
 
-    Attributes
-    ----------
-    pieces : ndarray of int, shape (H, W)
-        Labels of n pieces, from 1.
-    likely, possible : ndarray of int, shape (n,)
-        The number, from 0, of the particle that each belongs to, if likely joins are made, and if
-        all possible ones are.
+    That is the number, from 0, of the particle that each of n pieces belongs to, if likely joins
+    are made, and if all possible ones are.
     """
 
-    pieces: LabelMap
-    likely: NDArray[np.int64]
-    possible: NDArray[np.int64]
+    pieces: LabelMap  # (H, W), from 1
+    likely: NDArray[np.int64]  # (n,)
+    possible: NDArray[np.int64]  # (n,)
 
     def particles(self, out: LabelMap | None = None) -> LabelMap:
         """Return the labels of likely particles, from 1."""

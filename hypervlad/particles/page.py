@@ -136,8 +136,14 @@ def write_particles_page(
         for name in (field.micrograph for field in fields)
     ]
     header = ["Image", "Particles", *columns]
+    numbers_shown = {
+        "particles outlined": thousands(len(table)),
+        "touch an edge": thousands(int(table["touches_edge"].to_numpy(bool).sum())),
+        "images searched": thousands(len(fields)),
+        "images without particles": thousands(len(fields) - table["micrograph"].nunique()),
+    }
     content = [
-        parts.Numbers(_numbers(fields, table)),
+        parts.Numbers(numbers_shown),
         parts.Items([f"{capitalised(note)}." for note in notes]),
         *([] if counts is None else _of_counts(counts, names)),
         parts.section("Outlines to check", *(checks or ["There are none."])),
@@ -351,15 +357,6 @@ def _around(box: Box, shape: tuple[int, int]) -> Box:
 
 
 # --- tables --------------------------------------------------------------------------------------
-
-
-def _numbers(fields: Sequence[Field], table: pd.DataFrame) -> dict[str, str]:
-    return {
-        "particles outlined": thousands(len(table)),
-        "touch an edge": thousands(int(table["touches_edge"].to_numpy(bool).sum())),
-        "images searched": thousands(len(fields)),
-        "images without particles": thousands(len(fields) - table["micrograph"].nunique()),
-    }
 
 
 def count_rows(counts: pd.DataFrame) -> list[list[str]]:

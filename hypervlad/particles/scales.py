@@ -39,13 +39,7 @@ from hypervlad.particles.decoder import (
 )
 from hypervlad.particles.doubt import Doubt, are_lumps
 from hypervlad.particles.joining import Joined, Joiner
-from hypervlad.particles.polarity import (
-    OPPOSITE,
-    SURE,
-    Polarity,
-    PolarityFound,
-    chosen_polarity,
-)
+from hypervlad.particles.polarity import OPPOSITE, SURE, Polarity, PolarityFound, chosen_polarity
 from hypervlad.particles.soft_edges import is_sphere
 from hypervlad.particles.training_fields import nearest
 from hypervlad.statistics.groups import weighted_quantiles

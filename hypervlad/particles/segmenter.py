@@ -16,13 +16,7 @@ from skimage.transform import resize
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from hypervlad.common.constraints import (
-    SEEDED,
-    Alternatives,
-    InstanceOf,
-    Integer,
-    Number,
-)
+from hypervlad.common.constraints import SEEDED, Alternatives, InstanceOf, Integer, Number
 from hypervlad.common.progress import ProgressBar, joined_notes, note_doubt, note_of
 from hypervlad.common.stored import ArrayDict, Each, Maybe, Part, Record, Value
 from hypervlad.features.lazy_torch import check_device, usual_torch

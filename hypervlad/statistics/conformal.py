@@ -146,8 +146,6 @@ def weighted_limit(values: ArrayLike, groups: ArrayLike, share: float) -> float:
 
     It is the highest value if there are too few groups for any guarantee.
 
-    Examples
-    --------
     >>> weighted_limit(np.arange(99), np.arange(99), 0.1)
     89.0
     """

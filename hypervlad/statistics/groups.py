@@ -55,16 +55,11 @@ class Ratio(NamedTuple):
     def between(cls, one: str, other: str, numbers: Mapping[str, ArrayLike]) -> Self:
         """Return the ratio of two of the `numbers` of groups, each with the ends of its interval.
 
-        The distances to the ends add up as independent errors do, on a logarithmic scale [1]_. With
-        more than two groups they are longer, by Bonferroni's correction of normal errors.
+        The distances to the ends add up as independent errors do, on a logarithmic scale (Zou and
+        Donner 2008, "Construction of confidence limits about effect measures: a general approach",
+        Statistics in Medicine 27). With more than two groups they are longer, by Bonferroni's
+        correction of normal errors.
 
-        References
-        ----------
-        .. [1] G. Y. Zou and A. Donner, "Construction of confidence limits about effect measures: a
-           general approach", Statistics in Medicine 27, 2008.
-
-        Examples
-        --------
         >>> Ratio.between("b", "a", {"a": (10, 8, 12.5), "b": (20, 16, 25)}).text("D50")
         'D50 of b over a: 2 (95 % 1.459 to 2.742): they differ'
         """
@@ -116,38 +111,22 @@ def left_out_interval(
     """Return the ends of the interval of a statistic, and its standard errors; NaN with one group.
 
     It is Student's, with the standard error of the jackknife that leaves out one group at a time
-    [1]_. The statistic should be on a scale on which it is about normal, such as a logarithm. The
-    standard errors, (2, ...), are from the groups and from the others; together they are those of
-    the interval.
+    (Efron and Stein 1981, "The jackknife estimate of variance", Annals of Statistics 9: it is too
+    large rather than too small). The statistic, or several, is `whole`, (...), of all groups, and
+    `without`, (n_groups, ...), of all but one. It should be on a scale on which it is about normal,
+    such as a logarithm. The standard errors, (2, ...), are from the groups and from the others;
+    together they are those of the interval.
 
-    Parameters
-    ----------
-    whole : array-like of shape (...)
-        The statistic, or several, of all groups.
-    without : array-like of shape (n_groups, ...)
-        The same of all groups but one.
-    also : array-like of shape (n_others, ...), optional
-        The statistic without each of other groups that it depends on as well, such as those of a
-        calibration. Student's factor is then that of the effective number of groups [3]_.
-    least : array-like of shape (...), default=0
-        The variance that the statistic would have if groups did not differ, from what is in them.
-        No interval is narrower than with this variance, as few groups can be alike by chance.
-    worth : float, optional
-        How many groups of equal size these are worth, for Student's factor; by default all.
-    unbiased : bool, default=False
-        Whether the interval is about the statistic without bias [2]_; it contains the statistic.
+    - `also`, (n_others, ...): the statistic without each of other groups that it depends on as
+      well, such as those of a calibration. Student's factor is then that of the effective number of
+      groups (Satterthwaite 1946, "An approximate distribution of estimates of variance components",
+      Biometrics Bulletin 2).
+    - `least`, (...): the variance that the statistic would have if groups did not differ, from what
+      is in them. No interval is narrower than with it, as few groups can be alike by chance.
+    - `worth`: how many groups of equal size these are worth, for Student's factor.
+    - `unbiased`: whether the interval is about the statistic without bias (Quenouille 1956, "Notes
+      on bias in estimation", Biometrika 43); it contains the statistic.
 
-    References
-    ----------
-    .. [1] B. Efron and C. Stein, "The jackknife estimate of variance", Annals of Statistics 9,
-       1981: it is too large rather than too small.
-    .. [2] M. H. Quenouille, "Notes on bias in estimation",
-       Biometrika 43, 1956.
-    .. [3] F. E. Satterthwaite, "An approximate distribution of estimates of variance components",
-       Biometrics Bulletin 2, 1946.
-
-    Examples
-    --------
     >>> means = np.array([3.0, 2.5, 2.0])  # of 2 and 4, 1 and 4, 1 and 3
     >>> low, high, _ = left_out_interval(2.5, means)
     >>> round(float(low), 2), round(float(high), 2)
@@ -236,8 +215,6 @@ def weighted_quantiles(values: ArrayLike, weights: ArrayLike, shares: ArrayLike)
 
     Half the weight of each of the sorted values lies below it; between them, it is interpolated.
 
-    Examples
-    --------
     >>> weighted_quantiles([3.0, 1.0], [1.0, 3.0], [0.375, 0.5, 0.9, 1.1]).tolist()
     [1.0, 1.5, 3.0, nan]
     """
@@ -283,22 +260,16 @@ def share_interval(
 ) -> tuple[Values, Values]:
     """Return Wilson's interval of a share, for as many trials as its groups are worth.
 
-    These are as many as would vary like the groups [1]_, at most `n`, the values; fewer if that is
-    found from few groups [2]_, or few that have both what is `parts` and what is not. If all groups
-    agree, they are not worth more than the number of groups: others may differ. NaN for one group.
+    These are as many as would vary like the groups (Rao and Scott 1992, "A simple method for the
+    analysis of clustered binary data", Biometrics 48), at most `n`, the values; fewer if that is
+    found from few groups (Korn and Graubard 1998, "Confidence intervals for proportions with small
+    expected number of positive counts estimated from survey data", Survey Methodology 24), or few
+    that have both what is `parts` and what is not. If all groups agree, they are not worth more
+    than the number of groups: others may differ. NaN for one group.
 
     `parts` and `sizes`, (n_groups, ...), are what the share is of in each group; `without` and
     `also` are as for :func:`left_out_interval`.
 
-    References
-    ----------
-    .. [1] J. N. K. Rao and A. J. Scott, "A simple method for the analysis of clustered binary
-       data", Biometrics 48, 1992.
-    .. [2] E. L. Korn and B. I. Graubard, "Confidence intervals for proportions with small expected
-       number of positive counts estimated from survey data", Survey Methodology 24, 1998.
-
-    Examples
-    --------
     >>> low, high = share_interval(1.0, [1.0, 1.0, 1.0], 20, [5, 5, 10], [5, 5, 10])
     >>> round(float(low), 2), float(high)
     (0.41, 1.0)
